@@ -1,0 +1,108 @@
+//! What flows on the edges of a pipeline.
+//!
+//! An artifact is a [`Manifest`]: a list of named [`Item`]s, each a few named files in the store.
+//! One file of this folder per kind gives the typed view: how an item is written and read.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use crate::store::Digest;
+
+/// What a manifest holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ArtifactKind {
+    /// Image pairs: `input.png`, `target.png`, `meta.json`.
+    Pairs,
+    /// Transition clips: `clip.safetensors`, `meta.json`.
+    Videos,
+    /// Encoded prompts.
+    TextEmbeddings,
+    /// Encoded clips with their conditioning image.
+    Latents,
+    /// A LoRA adapter in diffusers' form.
+    LoraAdapter,
+    /// Generated latents.
+    Samples,
+    /// Decoded clips and their last frame.
+    Frames,
+    /// Scores: a summary and a value per image.
+    Metrics,
+    /// One part of a model (`vae/` or `transformer/`) in diffusers' layout.
+    Model,
+    /// Files made by a shell command.
+    Files,
+}
+
+impl ArtifactKind {
+    /// The version of the files inside; bump it when their form changes.
+    pub const fn format_version(self) -> u32 {
+        1
+    }
+
+    /// The name used in messages and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pairs => "pairs",
+            Self::Videos => "videos",
+            Self::TextEmbeddings => "text_embeddings",
+            Self::Latents => "latents",
+            Self::LoraAdapter => "lora_adapter",
+            Self::Samples => "samples",
+            Self::Frames => "frames",
+            Self::Metrics => "metrics",
+            Self::Model => "model",
+            Self::Files => "files",
+        }
+    }
+}
+
+impl fmt::Display for ArtifactKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A file in the store, by content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRef {
+    /// Hash of the content.
+    pub digest: Digest,
+    /// Length in bytes.
+    pub size: u64,
+}
+
+/// One named element of an artifact, such as one image pair or one clip.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Item {
+    /// Unique within the artifact; equal names link a prediction to its pair.
+    pub name: String,
+    /// The item's files by name.
+    pub files: BTreeMap<String, FileRef>,
+}
+
+impl Item {
+    /// Hashes the files; the item's name is not content.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&serde_json::to_vec(&self.files).expect("a map of strings is valid JSON"))
+    }
+}
+
+/// The content of an artifact.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// What the items hold.
+    pub kind: ArtifactKind,
+    /// [`ArtifactKind::format_version`] of the writer.
+    pub format_version: u32,
+    /// The items, in the order of the stage that made them.
+    pub items: Vec<Item>,
+}
+
+impl Manifest {
+    /// Finds an item by name.
+    pub fn item(&self, name: &str) -> Option<&Item> {
+        self.items.iter().find(|item| item.name == name)
+    }
+}

@@ -1,0 +1,6 @@
+//! TOML text to a typed, expanded pipeline.
+
+pub mod pipeline;
+pub mod value;
+
+pub use pipeline::{Cell, Instance, Pipeline, Place, Sweep, Table};

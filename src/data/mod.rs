@@ -1,0 +1,1 @@
+//! Pixels: reading, making and transforming images and clips. No model tensors here.

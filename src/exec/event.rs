@@ -1,0 +1,131 @@
+//! Everything an observer can learn of a run.
+
+use serde::Serialize;
+
+use crate::{plan::StaleReason, store::Digest};
+
+/// What happens during a run, in order. Serialised as NDJSON by `--events`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum RunEvent {
+    /// The run begins.
+    RunStarted {
+        /// Pipeline name.
+        pipeline: String,
+        /// Instances in all.
+        instances: usize,
+        /// Device name.
+        device: String,
+    },
+    /// Another process computes this key; this run waits for it.
+    StageWaiting {
+        /// Index of the instance.
+        index: usize,
+        /// `lora[n=10]`.
+        stage: String,
+    },
+    /// The output was in the store.
+    StageReused {
+        /// Index of the instance.
+        index: usize,
+        /// `lora[n=10]`.
+        stage: String,
+        /// Content.
+        digest: Digest,
+    },
+    /// Work begins.
+    StageStarted {
+        /// Index of the instance.
+        index: usize,
+        /// `lora[n=10]`.
+        stage: String,
+        /// Stage kind.
+        kind: &'static str,
+        /// Why.
+        reasons: Vec<StaleReason>,
+        /// Items cached and in all, for a mapped stage.
+        items: Option<(usize, usize)>,
+    },
+    /// How far it is.
+    StageProgress {
+        /// Index of the instance.
+        index: usize,
+        /// Units done.
+        done: u64,
+        /// Units in all.
+        total: u64,
+        /// A figure worth seeing.
+        message: String,
+    },
+    /// Work ended, the output is in the store.
+    StageFinished {
+        /// Index of the instance.
+        index: usize,
+        /// `lora[n=10]`.
+        stage: String,
+        /// Content.
+        digest: Digest,
+        /// Wall seconds.
+        wall_secs: f64,
+        /// Items computed and in all.
+        items: (usize, usize),
+        /// Whether the new content equals the old, so that what follows need not run.
+        unchanged: bool,
+    },
+    /// Work ended in an error.
+    StageFailed {
+        /// Index of the instance.
+        index: usize,
+        /// `lora[n=10]`.
+        stage: String,
+        /// Cause.
+        error: String,
+        /// Item at fault.
+        item: Option<String>,
+        /// What to do.
+        help: Option<String>,
+    },
+    /// Not run, because an input failed.
+    StageSkipped {
+        /// Index of the instance.
+        index: usize,
+        /// `score[n=10]`.
+        stage: String,
+        /// The stage that failed.
+        because: String,
+    },
+    /// The run ends.
+    RunFinished(RunSummary),
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Everything is up to date.
+    #[default]
+    Done,
+    /// A stage failed: exit code 1.
+    Failed,
+    /// The machine lacks something: exit code 3.
+    Environment,
+    /// The user interrupted: exit code 130.
+    Interrupted,
+}
+
+/// The counts of a run.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct RunSummary {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Instances whose output was in the store.
+    pub reused: usize,
+    /// Instances that ran.
+    pub ran: usize,
+    /// Instances that failed.
+    pub failed: usize,
+    /// Instances skipped or not reached.
+    pub skipped: usize,
+    /// Wall seconds.
+    pub wall_secs: f64,
+}

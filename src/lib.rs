@@ -1,0 +1,21 @@
+//! Declarative, incremental pipelines for few-shot experiments on video diffusion models.
+#![doc = include_str!("../ARCHITECTURE.md")]
+
+pub mod config;
+pub mod plan;
+
+pub mod exec;
+
+pub mod stages;
+
+pub mod artifact;
+pub mod store;
+
+pub mod data;
+pub mod metrics;
+
+pub mod models;
+pub mod train;
+
+pub mod cli;
+pub mod report;

@@ -1,0 +1,3 @@
+//! The `pipe` binary: arguments in, exit code out.
+
+fn main() {}

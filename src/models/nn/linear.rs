@@ -1,0 +1,62 @@
+//! Linear layers in PyTorch's layout, with an optional low-rank branch, and 3-D convolutions.
+
+use burn::tensor::{Tensor, module, ops::ConvOptions};
+
+/// `x W^T + b`, plus the low-rank branch when an adapter is loaded.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    /// `[out, in]`, as published: no transposition on loading.
+    pub weight: Tensor<2>,
+    /// `[out]`.
+    pub bias: Option<Tensor<1>>,
+    /// The adapter's branch.
+    pub lora: Option<LoraBranch>,
+}
+
+/// `scale * B (A x)`: computed apart, so that no dense gradient of the weight ever exists.
+#[derive(Clone, Debug)]
+pub struct LoraBranch {
+    /// `[rank, in]`, f32.
+    pub a: Tensor<2>,
+    /// `[out, rank]`, f32.
+    pub b: Tensor<2>,
+    /// `alpha / rank`.
+    pub scale: f64,
+}
+
+impl Linear {
+    /// `[.., in]` to `[.., out]`.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let mut dims = x.dims();
+        let (input, rows) = (dims[D - 1], dims[..D - 1].iter().product());
+        let x: Tensor<2> = x.reshape([rows, input]);
+        let dtype = x.dtype();
+        let mut y = x.clone().matmul(self.weight.clone().transpose());
+        if let Some(bias) = &self.bias {
+            y = y + bias.clone().unsqueeze();
+        }
+        if let Some(LoraBranch { a, b, scale }) = &self.lora {
+            let low = x.matmul(a.clone().cast(dtype).transpose());
+            y = y + low.matmul(b.clone().cast(dtype).transpose()) * *scale;
+        }
+        dims[D - 1] = self.weight.dims()[0];
+        y.reshape(dims)
+    }
+}
+
+/// A plain 3-D convolution, stride 1, no padding of its own.
+#[derive(Clone, Debug)]
+pub struct Conv3d {
+    /// `[out, in, t, h, w]`.
+    pub weight: Tensor<5>,
+    /// `[out]`.
+    pub bias: Tensor<1>,
+}
+
+impl Conv3d {
+    /// `[B, in, T, H, W]` to `[B, out, T', H', W']`.
+    pub fn forward(&self, x: Tensor<5>) -> Tensor<5> {
+        let options = ConvOptions::new([1; 3], [0; 3], [1; 3], 1);
+        module::conv3d(x, self.weight.clone(), Some(self.bias.clone()), options)
+    }
+}

@@ -1,0 +1,1 @@
+//! The T5 encoder and its tokenizer.

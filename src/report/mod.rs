@@ -1,0 +1,1 @@
+//! RunEvents to people and machines.

@@ -1,0 +1,154 @@
+//! What a running stage sees: its inputs, its output, and the context.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use burn::tensor::Device;
+
+use super::StageError;
+use crate::{
+    artifact::{Item, Manifest},
+    models::ModelCache,
+    store::{SourceReader, Store},
+};
+
+/// Set when the user asks the run to stop.
+#[derive(Clone, Debug, Default)]
+pub struct CancelFlag(Arc<AtomicBool>);
+
+impl CancelFlag {
+    /// Asks every stage to stop at its next safe point.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the run is to stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Returns an error when the run is to stop.
+    pub fn check(&self) -> Result<(), StageError> {
+        if self.is_cancelled() { Err(StageError::Cancelled) } else { Ok(()) }
+    }
+}
+
+/// How far a stage is.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// Units done.
+    pub done: u64,
+    /// Units in all.
+    pub total: u64,
+    /// What is being counted, and a figure worth seeing: `step, loss 0.113`.
+    pub message: String,
+}
+
+/// The inputs of one stage by port name.
+pub struct Inputs<'a> {
+    store: &'a Store,
+    ports: BTreeMap<String, Arc<Manifest>>,
+}
+
+impl<'a> Inputs<'a> {
+    /// Inputs read from `store`. For a mapped port, the executor passes a manifest that is
+    /// restricted to the items to compute.
+    pub fn new(store: &'a Store, ports: BTreeMap<String, Arc<Manifest>>) -> Self {
+        Self { store, ports }
+    }
+
+    /// The artifact on an optional port.
+    pub fn get(&self, port: &str) -> Option<&Manifest> {
+        self.ports.get(port).map(AsRef::as_ref)
+    }
+
+    /// The items on a port; none when an optional port is not connected.
+    pub fn items(&self, port: &str) -> &[Item] {
+        self.get(port).map_or(&[], |manifest| &manifest.items)
+    }
+
+    /// The only item on a port of an artifact that holds one thing, such as an adapter.
+    pub fn only(&self, port: &str) -> Result<&Item, StageError> {
+        match self.items(port) {
+            [item] => Ok(item),
+            items => Err(StageError::failed(format!(
+                "input `{port}` must hold exactly one item, but holds {}",
+                items.len()
+            ))),
+        }
+    }
+
+    /// Reads a file of an item and checks it against its digest.
+    pub fn read(&self, item: &Item, file: &str) -> Result<Vec<u8>, StageError> {
+        let reference = item.files.get(file).ok_or_else(|| {
+            StageError::failed(format!("item has no file `{file}`")).on_item(&item.name)
+        })?;
+        Ok(self.store.read(reference)?)
+    }
+}
+
+/// Called with each item as soon as it is complete.
+pub type OnItem<'a> = dyn FnMut(&Item) -> Result<(), StageError> + 'a;
+
+/// Collects the items a stage writes.
+pub struct Output<'a> {
+    store: &'a Store,
+    on_item: &'a mut OnItem<'a>,
+    items: Vec<Item>,
+}
+
+impl<'a> Output<'a> {
+    /// An empty output; `on_item` is told of each item once its files are in the store.
+    pub fn new(store: &'a Store, on_item: &'a mut OnItem<'a>) -> Self {
+        Self { store, on_item, items: Vec::new() }
+    }
+
+    /// Adds an item with its files' names and bytes.
+    pub fn item(&mut self, name: &str, files: &[(&str, &[u8])]) -> Result<(), StageError> {
+        let files = files
+            .iter()
+            .map(|(file, bytes)| Ok(((*file).to_owned(), self.store.put(bytes)?)))
+            .collect::<Result<_, StageError>>()?;
+        let item = Item { name: name.to_owned(), files };
+        (self.on_item)(&item)?;
+        self.items.push(item);
+        Ok(())
+    }
+
+    /// The items written, in order.
+    pub fn into_items(self) -> Vec<Item> {
+        self.items
+    }
+}
+
+/// What a stage may use besides its parameters and inputs.
+pub struct StageContext<'a> {
+    /// Where tensors live.
+    pub device: &'a Device,
+    /// Loaded models, shared by the stages of a run.
+    pub models: &'a ModelCache,
+    /// Files outside the store, if [`super::Stage::source_root`] names a folder.
+    pub sources: Option<&'a SourceReader>,
+    /// A folder that outlives the run, for checkpoints along a training trajectory.
+    pub checkpoints: Option<&'a Path>,
+    /// Whether shell commands may run.
+    pub allow_commands: bool,
+    /// Told how far the stage is.
+    pub progress: &'a (dyn Fn(Progress) + Sync),
+    /// Set when the stage is to stop.
+    pub cancel: &'a CancelFlag,
+}
+
+impl StageContext<'_> {
+    /// Reports progress and stops if the run is cancelled.
+    pub fn tick(&self, done: u64, total: u64, message: &str) -> Result<(), StageError> {
+        (self.progress)(Progress { done, total, message: message.to_owned() });
+        self.cancel.check()
+    }
+}

@@ -1,0 +1,49 @@
+//! The registry line of a stage kind: name, version, ports and how to parse it.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+
+use super::{Ports, Stage, StageKind};
+use crate::config::value::{Node, ValueError};
+
+/// What the engine knows of a stage kind.
+pub struct StageEntry {
+    /// The value of `kind` in the file.
+    pub kind: &'static str,
+    /// [`StageKind::VERSION`].
+    pub version: u32,
+    /// [`StageKind::PORTS`].
+    pub ports: Ports,
+    /// The JSON schema of the parameters.
+    pub schema: fn(&mut SchemaGenerator) -> Schema,
+    /// Parses the parameters of a stage: the table without `kind` and `inputs`.
+    pub parse: fn(&Node) -> Result<ParsedStage, ValueError>,
+}
+
+/// A stage and its parameters after defaults.
+pub struct ParsedStage {
+    /// The work.
+    pub stage: Box<dyn Stage>,
+    /// All parameters, also those the file leaves out.
+    pub params: serde_json::Map<String, serde_json::Value>,
+}
+
+impl StageEntry {
+    /// The entry of `S`.
+    pub const fn of<S: StageKind>() -> Self {
+        Self {
+            kind: S::KIND,
+            version: S::VERSION,
+            ports: S::PORTS,
+            schema: <S as JsonSchema>::json_schema,
+            parse: parse::<S>,
+        }
+    }
+}
+
+fn parse<S: StageKind>(params: &Node) -> Result<ParsedStage, ValueError> {
+    let stage = S::deserialize(params)?;
+    let Ok(serde_json::Value::Object(params)) = serde_json::to_value(&stage) else {
+        unreachable!("a stage is a struct of plain values, so it serialises to an object")
+    };
+    Ok(ParsedStage { stage: Box::new(stage), params })
+}

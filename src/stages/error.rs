@@ -1,0 +1,102 @@
+//! What can go wrong in a stage, and whose fault it is.
+
+use crate::store::{Digest, StoreError};
+
+/// A rule broken by a stage's parameters.
+#[derive(Clone, Debug)]
+pub struct ParamError {
+    /// The parameter at fault, as a path such as `optimizer.lr`.
+    pub field: String,
+    /// What was wanted and what was found.
+    pub message: String,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+impl ParamError {
+    /// An error about `field`.
+    pub fn new(field: &str, message: impl Into<String>) -> Self {
+        Self { field: field.to_owned(), message: message.into(), help: None }
+    }
+
+    /// Adds what to do.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+/// Why a stage did not finish.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// The user interrupted the run.
+    #[error("interrupted")]
+    Cancelled,
+    /// A file of an input no longer has the content it had; the engine makes it again.
+    #[error("the content of {digest} in the cache is damaged")]
+    Damaged {
+        /// The content asked for.
+        digest: Digest,
+    },
+    /// The store could not be read or written.
+    #[error(transparent)]
+    Store(StoreError),
+    /// The stage's input, data or arithmetic is wrong: exit code 1.
+    #[error("{message}")]
+    Failed {
+        /// What was wanted and what was found.
+        message: String,
+        /// The item at fault.
+        item: Option<String>,
+        /// What to do.
+        help: Option<String>,
+    },
+    /// The machine lacks something (a device, memory, weights, data): exit code 3.
+    #[error("{message}")]
+    Environment {
+        /// What is missing.
+        message: String,
+        /// What to do.
+        help: Option<String>,
+    },
+}
+
+impl StageError {
+    /// A failure of the stage's own work.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::Failed { message: message.into(), item: None, help: None }
+    }
+
+    /// Something the machine lacks.
+    pub fn environment(message: impl Into<String>) -> Self {
+        Self::Environment { message: message.into(), help: None }
+    }
+
+    /// Names the item at fault.
+    #[must_use]
+    pub fn on_item(mut self, name: &str) -> Self {
+        if let Self::Failed { item, .. } = &mut self {
+            item.get_or_insert_with(|| name.to_owned());
+        }
+        self
+    }
+
+    /// Adds what to do.
+    #[must_use]
+    pub fn with_help(mut self, text: impl Into<String>) -> Self {
+        if let Self::Failed { help, .. } | Self::Environment { help, .. } = &mut self {
+            *help = Some(text.into());
+        }
+        self
+    }
+}
+
+impl From<StoreError> for StageError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Damaged { digest } => Self::Damaged { digest },
+            error => Self::Store(error),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What a stage does; one file per kind.
+//!
+//! A stage is one struct, its parameters, and one `impl`. Adding one is a new file here and one
+//! line in [`STAGES`]; the schema, the editor help and the checks follow from the struct.
+
+mod context;
+mod entry;
+mod error;
+
+pub use context::{CancelFlag, Inputs, Output, Progress, StageContext};
+pub use entry::{ParsedStage, StageEntry};
+pub use error::{ParamError, StageError};
+
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{artifact::ArtifactKind, models::ModelRef};
+
+/// Every kind a pipeline file can name, in data order.
+pub static STAGES: &[StageEntry] = &[];
+
+/// A stage's named input.
+#[derive(Clone, Copy, Debug)]
+pub struct Port {
+    /// The key under `inputs`.
+    pub name: &'static str,
+    /// The artifacts it takes.
+    pub kinds: &'static [ArtifactKind],
+    /// Whether the stage runs without it.
+    pub required: bool,
+}
+
+/// What a stage takes and gives.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports {
+    /// The inputs by name.
+    pub inputs: &'static [Port],
+    /// The one output.
+    pub output: ArtifactKind,
+}
+
+/// Work the executor can do without knowing its kind.
+pub trait Stage: Send + Sync {
+    /// Checks the rules that no single field can state.
+    fn validate(&self) -> Vec<ParamError> {
+        Vec::new()
+    }
+
+    /// The port whose items are mapped one to one, if the stage maps items.
+    ///
+    /// Such a stage is cached per item: [`Inputs::items`] of this port holds only the items that
+    /// are not cached, and the stage writes one item of the same name for each. The result of an
+    /// item must not depend on which others are there.
+    fn mapped_port(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// The model whose weights decide the output, with the parts read (`"vae"`, `"transformer"`,
+    /// `"text_encoder"`, `"tokenizer"`, `"scheduler"`).
+    fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
+        None
+    }
+
+    /// The folder of files that are read from outside the store through
+    /// [`StageContext::sources`]; their content decides the output, the path does not.
+    fn source_root(&self) -> Option<&Path> {
+        None
+    }
+
+    /// Parameters that only say how far a run goes along one trajectory, such as `steps`.
+    ///
+    /// When not empty, [`StageContext::checkpoints`] names a folder shared by all stages that
+    /// differ in nothing else.
+    fn trajectory_params(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// What this stage gives, where that depends on its parameters.
+    fn output(&self) -> Option<ArtifactKind> {
+        None
+    }
+
+    /// Reads the inputs, writes items to `out`. Nothing else is visible to it.
+    fn run(
+        &self,
+        inputs: &Inputs<'_>,
+        out: &mut Output<'_>,
+        cx: &StageContext<'_>,
+    ) -> Result<(), StageError>;
+}
+
+/// A stage that a pipeline file can name. The struct *is* its parameters.
+///
+/// Fields whose schema has `format = "path"` are left out of the fingerprint and are resolved
+/// against the folder of the pipeline file.
+pub trait StageKind: Stage + Serialize + DeserializeOwned + JsonSchema + 'static {
+    /// The value of `kind` in the file.
+    const KIND: &'static str;
+    /// Bump when equal parameters and inputs would now give different bytes.
+    const VERSION: u32;
+    /// What it takes and gives.
+    const PORTS: Ports;
+}

@@ -1,0 +1,3 @@
+//! Optimisation: noise, losses, gradients, checkpoints.
+
+pub mod rng;
