@@ -29,10 +29,6 @@ impl Golden {
         SafeTensors::deserialize(&self.bytes).unwrap()
     }
 
-    pub fn names(&self) -> Vec<String> {
-        self.tensors().names().into_iter().map(ToString::to_string).collect()
-    }
-
     /// The values and shape of a tensor of any type.
     pub fn values(&self, name: &str) -> (Vec<f32>, Vec<usize>) {
         let tensors = self.tensors();
