@@ -123,7 +123,7 @@ pub trait VideoVae: Send + Sync {
 pub struct DenoiserInput {
     /// Noisy video latents `[B, C, f, h, w]`, scaled.
     pub latents: Tensor<5>,
-    /// The conditioning image's latent `[B, C, 1, h, w]`, scaled.
+    /// The conditioning image's latent `[B, C, 1, h, w]`, scaled; frames that it lacks are zero.
     pub image: Tensor<5>,
     /// Encoded prompt `[B, L, D]`.
     pub text: Tensor<3>,

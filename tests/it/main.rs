@@ -1,0 +1,5 @@
+//! Integration tests, one binary.
+
+mod external_golden;
+mod golden;
+mod parity;
