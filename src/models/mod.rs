@@ -8,6 +8,8 @@ pub mod cogvideox;
 pub mod lora;
 pub mod nn;
 pub mod params;
+pub mod pixels;
+pub mod sampling;
 pub mod schedulers;
 pub mod source;
 pub mod t5;
