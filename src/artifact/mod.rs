@@ -3,6 +3,10 @@
 //! An artifact is a [`Manifest`]: a list of named [`Item`]s, each a few named files in the store.
 //! One file of this folder per kind gives the typed view: how an item is written and read.
 
+pub mod adapter;
+pub mod model;
+pub mod text;
+
 use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};

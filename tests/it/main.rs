@@ -1,0 +1,4 @@
+//! The integration tests, in one binary.
+
+mod external_golden_text;
+mod golden_text;
