@@ -1,4 +1,7 @@
-//! The integration tests, in one binary.
+//! Integration tests, one binary.
 
+mod external_golden;
 mod external_golden_text;
+mod golden;
 mod golden_text;
+mod parity;
