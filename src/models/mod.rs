@@ -4,6 +4,8 @@
 //! permutation is inside the model's folder, once. Parameters are addressed by their published
 //! names (see [`params`]), so a checkpoint in diffusers' layout needs no key map.
 
+pub mod builtin;
+pub mod cache;
 pub mod cogvideox;
 pub mod lora;
 pub mod nn;
@@ -14,10 +16,11 @@ pub mod schedulers;
 pub mod source;
 pub mod t5;
 
+pub use cache::{ModelCache, family, weight_dtype};
 pub use lora::{Adapter, LoraTargets};
 pub use params::{LoadError, ParamReader, Params};
 pub use schedulers::NoiseScheduler;
-pub use source::{ModelCache, ModelRef, ModelSource};
+pub use source::{ModelRef, ModelSource};
 
 use burn::tensor::{Device, Int, Tensor};
 use serde_json::Value;

@@ -6,10 +6,12 @@
 mod context;
 mod entry;
 mod error;
+mod text_encode;
 
 pub use context::{CancelFlag, Inputs, Output, Progress, StageContext};
 pub use entry::{ParsedStage, StageEntry};
 pub use error::{ParamError, StageError};
+pub use text_encode::TextEncode;
 
 use std::path::Path;
 
@@ -19,7 +21,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{artifact::ArtifactKind, models::ModelRef};
 
 /// Every kind a pipeline file can name, in data order.
-pub static STAGES: &[StageEntry] = &[];
+pub static STAGES: &[StageEntry] = &[StageEntry::of::<TextEncode>()];
 
 /// A stage's named input.
 #[derive(Clone, Copy, Debug)]
