@@ -3,6 +3,7 @@
 pub mod arc;
 pub mod coco;
 pub mod figures;
+pub mod folder;
 pub mod interpolation;
 pub mod pose;
 pub mod resize;
