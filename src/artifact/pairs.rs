@@ -70,8 +70,7 @@ impl Pair {
     pub fn write(&self, out: &mut Output<'_>, name: &str) -> Result<(), StageError> {
         let meta = serde_json::to_vec(&self.meta).expect("annotations are plain values");
         let (input, target) = (png(&self.input), png(&self.target));
-        let mut files: Vec<(&str, &[u8])> =
-            vec![(INPUT, &input), (TARGET, &target), (META, &meta)];
+        let mut files: Vec<(&str, &[u8])> = vec![(INPUT, &input), (TARGET, &target), (META, &meta)];
         let mask = self.mask.as_ref().map(gray_png);
         if let Some(mask) = &mask {
             files.push((MASK, mask));

@@ -134,7 +134,8 @@ pub struct ArcGrids {
 impl Task {
     /// Side of a cell in pixels of the canvas: the largest that lets every grid of the task fit.
     pub fn cell(&self) -> usize {
-        let grids = self.train.iter().chain(&self.test).flat_map(|e| [e.input.size(), e.output.size()]);
+        let grids =
+            self.train.iter().chain(&self.test).flat_map(|e| [e.input.size(), e.output.size()]);
         let largest = grids.fold([1, 1], |a, b| [a[0].max(b[0]), a[1].max(b[1])]);
         largest.map(|n| (CANVAS - LINE * (n + 1)) / n).into_iter().min().expect("two sides")
     }
@@ -180,7 +181,12 @@ pub fn render(grid: &Grid, cell: usize) -> RgbImage {
     canvas
 }
 
-fn fill(canvas: &mut RgbImage, [top, left]: [usize; 2], [height, width]: [usize; 2], color: Rgb<u8>) {
+fn fill(
+    canvas: &mut RgbImage,
+    [top, left]: [usize; 2],
+    [height, width]: [usize; 2],
+    color: Rgb<u8>,
+) {
     for y in top..top + height {
         for x in left..left + width {
             canvas.put_pixel(x as u32, y as u32, color);

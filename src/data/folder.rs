@@ -33,8 +33,10 @@ pub fn pairs(sources: &SourceReader, split: &str) -> Result<Vec<PairFiles>, Stag
     let mut found = Vec::new();
     for (name, input) in inputs {
         let Some(target) = targets.remove(&name) else {
-            return Err(StageError::failed(format!("`{input}` has no partner in `{below}target/`"))
-                .with_help(LAYOUT));
+            return Err(StageError::failed(format!(
+                "`{input}` has no partner in `{below}target/`"
+            ))
+            .with_help(LAYOUT));
         };
         found.push(PairFiles { name, input, target });
     }

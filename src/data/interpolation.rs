@@ -116,10 +116,7 @@ mod tests {
             weights(Interpolation::Sqrt),
             [0.0, 0.3536, 0.5, 0.6124, 0.7071, 0.7906, 0.8660, 0.9354, 1.0],
         );
-        assert_eq!(
-            weights(Interpolation::Discrete),
-            [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0]
-        );
+        assert_eq!(weights(Interpolation::Discrete), [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
     }
 
     #[test]
@@ -137,7 +134,10 @@ mod tests {
 
     #[test]
     fn every_clip_begins_at_the_input_and_ends_at_the_target() {
-        let (x, y) = (RgbImage::from_pixel(5, 7, Rgb([3, 9, 27])), RgbImage::from_pixel(5, 7, Rgb([200; 3])));
+        let (x, y) = (
+            RgbImage::from_pixel(5, 7, Rgb([3, 9, 27])),
+            RgbImage::from_pixel(5, 7, Rgb([200; 3])),
+        );
         use Interpolation::{Discrete, EaseOut, Linear, Quadratic, Sqrt, Tiles};
         for method in [Linear, Quadratic, Sqrt, EaseOut, Discrete, Tiles] {
             let clip = method.clip(&x, &y, 5, 2, &[2, 0, 3, 1]);
@@ -147,7 +147,10 @@ mod tests {
 
     #[test]
     fn halves_are_rounded_to_even() {
-        let (x, y) = (RgbImage::from_pixel(1, 1, Rgb([0, 1, 2])), RgbImage::from_pixel(1, 1, Rgb([1, 2, 3])));
+        let (x, y) = (
+            RgbImage::from_pixel(1, 1, Rgb([0, 1, 2])),
+            RgbImage::from_pixel(1, 1, Rgb([1, 2, 3])),
+        );
         assert_eq!(blend(&x, &y, 0.5).get_pixel(0, 0).0, [0, 2, 2]);
     }
 }

@@ -96,7 +96,12 @@ pub fn draw(persons: &[Person], [height, width]: [usize; 2], style: PoseStyle) -
             for index in part.joints() {
                 if let Some([x, y]) = joint(person, *index) {
                     let center = (x.round() as i32, y.round() as i32);
-                    draw_filled_circle_mut(&mut canvas, center, radius.round() as i32, part.color());
+                    draw_filled_circle_mut(
+                        &mut canvas,
+                        center,
+                        radius.round() as i32,
+                        part.color(),
+                    );
                 }
             }
         }
@@ -122,7 +127,8 @@ fn line(canvas: &mut RgbImage, from: [f64; 2], to: [f64; 2], thickness: f64, col
     let corner = |[x, y]: [f64; 2], sign: f64| {
         Point::new((x + sign * nx).round() as i32, (y + sign * ny).round() as i32)
     };
-    let mut corners = vec![corner(from, 1.0), corner(to, 1.0), corner(to, -1.0), corner(from, -1.0)];
+    let mut corners =
+        vec![corner(from, 1.0), corner(to, 1.0), corner(to, -1.0), corner(from, -1.0)];
     corners.dedup();
     if corners.len() > 1 && corners.first() == corners.last() {
         corners.pop();

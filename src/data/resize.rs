@@ -30,7 +30,8 @@ impl Fit {
 /// A sample at `[height, width]`.
 pub fn resize_sample(sample: Sample, size: [usize; 2]) -> Sample {
     let fit = Fit::cover([sample.image.height(), sample.image.width()], size);
-    let persons = sample.persons.into_iter().map(|person| move_person(&person, fit, size)).collect();
+    let persons =
+        sample.persons.into_iter().map(|person| move_person(&person, fit, size)).collect();
     Sample {
         id: sample.id,
         image: resize_image(&sample.image, size),
@@ -60,7 +61,7 @@ pub fn resize_mask(mask: &GrayImage, size: [usize; 2]) -> GrayImage {
     crop(&imageops::resize(mask, width, height, imageops::FilterType::Nearest), fit, size)
 }
 
-fn crop<P: Pixel<Subpixel = u8>>(
+fn crop<P: Pixel<Subpixel = u8> + 'static>(
     image: &ImageBuffer<P, Vec<u8>>,
     fit: Fit,
     [height, width]: [usize; 2],
@@ -75,7 +76,8 @@ fn move_person(person: &Person, fit: Fit, [height, width]: [usize; 2]) -> Person
         // Pixel centres: a keypoint on the middle of a pixel stays on the middle of its image.
         let x = ((f64::from(x) + 0.5) * fit.scale - 0.5 - f64::from(left)) as f32;
         let y = ((f64::from(y) + 0.5) * fit.scale - 0.5 - f64::from(top)) as f32;
-        let inside = (-0.5..width as f32 - 0.5).contains(&x) && (-0.5..height as f32 - 0.5).contains(&y);
+        let inside =
+            (-0.5..width as f32 - 0.5).contains(&x) && (-0.5..height as f32 - 0.5).contains(&y);
         if visibility > 0.0 && inside { [x, y, visibility] } else { [0.0; 3] }
     });
     Person { keypoints }

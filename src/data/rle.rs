@@ -195,7 +195,8 @@ mod tests {
         let mut mask = GrayImage::new(3, 2);
         let runs = Segmentation::Runs { size: [2, 3], counts: Counts::Plain(vec![1, 2, 3]) };
         runs.draw(&mut mask).unwrap();
-        let set: Vec<_> = mask.enumerate_pixels().filter(|p| p.2.0[0] > 0).map(|p| (p.0, p.1)).collect();
+        let set: Vec<_> =
+            mask.enumerate_pixels().filter(|p| p.2.0[0] > 0).map(|p| (p.0, p.1)).collect();
         assert_eq!(set, [(1, 0), (0, 1)]);
     }
 

@@ -112,11 +112,8 @@ pub fn score(
 pub fn summary(scores: &BTreeMap<String, Score>) -> Score {
     let mut values = means(scores);
     let sum = |name: &str| scores.values().map(|score| score[name]).sum::<f64>() as usize;
-    let pooled = PoseCounts {
-        matched: sum("matched"),
-        predicted: sum("predicted"),
-        wanted: sum("wanted"),
-    };
+    let pooled =
+        PoseCounts { matched: sum("matched"), predicted: sum("predicted"), wanted: sum("wanted") };
     for name in ["matched", "predicted", "wanted"] {
         values.remove(name);
     }
@@ -193,7 +190,8 @@ fn centroids(image: &RgbImage, part: Part, rule: PoseRule) -> Vec<[f64; 2]> {
 /// the least summed distance.
 fn assign(found: &[[f64; 2]], wanted: &[[f64; 2]], threshold: f64) -> usize {
     const FORBIDDEN: i64 = 1 << 40;
-    let (rows, columns) = if found.len() <= wanted.len() { (found, wanted) } else { (wanted, found) };
+    let (rows, columns) =
+        if found.len() <= wanted.len() { (found, wanted) } else { (wanted, found) };
     if rows.is_empty() {
         return 0;
     }
@@ -215,8 +213,23 @@ mod tests {
 
     fn person() -> Person {
         let xy = [
-            (32, 8), (30, 6), (34, 6), (27, 8), (37, 8), (24, 18), (40, 18), (18, 28), (46, 28),
-            (14, 38), (50, 38), (27, 38), (37, 38), (25, 48), (39, 48), (24, 60), (40, 60),
+            (32, 8),
+            (30, 6),
+            (34, 6),
+            (27, 8),
+            (37, 8),
+            (24, 18),
+            (40, 18),
+            (18, 28),
+            (46, 28),
+            (14, 38),
+            (50, 38),
+            (27, 38),
+            (37, 38),
+            (25, 48),
+            (39, 48),
+            (24, 60),
+            (40, 60),
         ];
         Person { keypoints: xy.map(|(x, y)| [x as f32, y as f32, 2.0]) }
     }

@@ -132,10 +132,18 @@ impl Stage for Dataset {
             errors.push(ParamError::new(field, message).help(help));
         };
         if self.size.iter().any(|side| !(8..=4096).contains(side)) {
-            error("size", format!("sides must be 8 to 4096, but are {:?}", self.size), "give [height, width] in pixels");
+            error(
+                "size",
+                format!("sides must be 8 to 4096, but are {:?}", self.size),
+                "give [height, width] in pixels",
+            );
         }
         if self.count == Some(0) {
-            error("count", "must be at least 1, but is 0".into(), "leave it out to take all images");
+            error(
+                "count",
+                "must be at least 1, but is 0".into(),
+                "leave it out to take all images",
+            );
         }
         use SourceName::{Arc, Coco, Figures, Folder};
         let (source, root) = (self.source.source, self.source.root.is_some());
@@ -143,7 +151,11 @@ impl Stage for Dataset {
             error("source", "this data set needs `root`".into(), "add root = \"path/to/data\"");
         }
         if source == Arc && (self.source.set.is_none() || self.source.task.is_none()) {
-            error("source", "ARC data needs `set` and `task`".into(), "for example set = \"evaluation\", task = \"00576224\"");
+            error(
+                "source",
+                "ARC data needs `set` and `task`".into(),
+                "for example set = \"evaluation\", task = \"00576224\"",
+            );
         }
         let fits = match self.task {
             Task::Pose | Task::Segmentation => matches!(source, Figures | Coco),
@@ -152,13 +164,25 @@ impl Stage for Dataset {
             Task::World => source == Figures,
         };
         if !fits {
-            error("task", "this data set does not offer this task".into(), "pose and segmentation: builtin:figures, coco; arc: arc; pairs: folder; world: builtin:figures");
+            error(
+                "task",
+                "this data set does not offer this task".into(),
+                "pose and segmentation: builtin:figures, coco; arc: arc; pairs: folder; world: builtin:figures",
+            );
         }
         if self.task == Task::World && (self.count.is_none() || self.frames % 4 != 1) {
-            error("frames", "clips of the world need `count` and 4k + 1 `frames`".into(), "for example count = 1000, frames = 9");
+            error(
+                "frames",
+                "clips of the world need `count` and 4k + 1 `frames`".into(),
+                "for example count = 1000, frames = 9",
+            );
         }
         if source == Figures && self.count.is_none() {
-            error("count", "the procedural world has no end, so `count` must be given".into(), "for example count = 10");
+            error(
+                "count",
+                "the procedural world has no end, so `count` must be given".into(),
+                "for example count = 10",
+            );
         }
         errors
     }
@@ -201,7 +225,8 @@ impl Dataset {
     fn choose(&self, available: usize) -> Result<Vec<usize>, StageError> {
         let count = self.count.unwrap_or(available);
         select(available, count, self.subset, self.seed()).map_err(|e| {
-            StageError::failed(e.to_string()).with_help("lower `count` or `subset`, or get more data")
+            StageError::failed(e.to_string())
+                .with_help("lower `count` or `subset`, or get more data")
         })
     }
 
@@ -259,8 +284,7 @@ impl Dataset {
         let examples = if self.is_train() { &task.train } else { &task.test };
         for index in self.choose(examples.len())? {
             let example = &examples[index];
-            let render =
-                |grid| resize::resize_image(&arc::render(grid, cell), self.size);
+            let render = |grid| resize::resize_image(&arc::render(grid, cell), self.size);
             let meta = PairMeta {
                 source_id: format!("{name}/{index}"),
                 task: "arc".to_owned(),
@@ -311,9 +335,9 @@ impl Dataset {
     /// Writes the pair of an annotated image.
     fn write(&self, sample: Sample, out: &mut Output<'_>) -> Result<(), StageError> {
         let (target, mask, task) = if self.task == Task::Segmentation {
-            let mask = sample.mask.ok_or_else(|| {
-                StageError::failed("the image has no mask").on_item(&sample.id)
-            })?;
+            let mask = sample
+                .mask
+                .ok_or_else(|| StageError::failed("the image has no mask").on_item(&sample.id))?;
             (image::DynamicImage::ImageLuma8(mask.clone()).into_rgb8(), Some(mask), "segmentation")
         } else {
             (pose::draw(&sample.persons, self.size, self.pose), None, "pose")

@@ -47,8 +47,11 @@ impl Stage for Interpolate {
         if self.frames < 5 || self.frames % 4 != 1 {
             let below = (self.frames.saturating_sub(1) / 4).max(1) * 4 + 1;
             errors.push(
-                ParamError::new("frames", format!("must be 4k + 1, at least 5, but is {}", self.frames))
-                    .help(format!("the nearest are {below} and {}", below + 4)),
+                ParamError::new(
+                    "frames",
+                    format!("must be 4k + 1, at least 5, but is {}", self.frames),
+                )
+                .help(format!("the nearest are {below} and {}", below + 4)),
             );
         }
         if !(1..=64).contains(&self.grid) {
@@ -72,7 +75,9 @@ impl Stage for Interpolate {
             cx.tick(done as u64, items.len() as u64, "clips")?;
             let pair = Pair::read(inputs, item)?;
             if pair.input.dimensions() != pair.target.dimensions() {
-                return Err(StageError::failed("input and target differ in size").on_item(&item.name));
+                return Err(
+                    StageError::failed("input and target differ in size").on_item(&item.name)
+                );
             }
             let order = self.tile_order(item);
             let frames =

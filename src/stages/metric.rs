@@ -119,12 +119,14 @@ impl Metric {
     }
 
     /// The scores of one image; `None` if the rule excludes it.
-    fn score(&self, attempts: &[RgbImage], pair: &pairs::Pair) -> Result<Option<Score>, StageError> {
+    fn score(
+        &self,
+        attempts: &[RgbImage],
+        pair: &pairs::Pair,
+    ) -> Result<Option<Score>, StageError> {
         let first = &attempts[0];
         Ok(match self.metric {
-            MetricName::Pose => {
-                pose::score(first, &pair.target, &pair.meta.persons, self.pose)
-            }
+            MetricName::Pose => pose::score(first, &pair.target, &pair.meta.persons, self.pose),
             MetricName::Miou => {
                 let target = pair.mask.as_ref().ok_or_else(|| {
                     StageError::failed("the pair has no mask")

@@ -13,8 +13,8 @@ mod text_encode;
 mod transform;
 
 pub use context::{CancelFlag, Inputs, Output, Progress, StageContext};
-pub use entry::{ParsedStage, StageEntry};
 pub use dataset::Dataset;
+pub use entry::{ParsedStage, StageEntry};
 pub use error::{ParamError, StageError};
 pub use interpolate::Interpolate;
 pub use metric::Metric;
