@@ -4,14 +4,24 @@
 //! line in [`STAGES`]; the schema, the editor help and the checks follow from the struct.
 
 mod context;
+mod decode;
 mod entry;
 mod error;
+mod lora_train;
+mod pretrain;
+mod sample;
 mod text_encode;
+mod vae_encode;
 
 pub use context::{CancelFlag, Inputs, Output, Progress, StageContext};
+pub use decode::Decode;
 pub use entry::{ParsedStage, StageEntry};
 pub use error::{ParamError, StageError};
+pub use lora_train::LoraTrain;
+pub use pretrain::Pretrain;
+pub use sample::Sample;
 pub use text_encode::TextEncode;
+pub use vae_encode::VaeEncode;
 
 use std::path::Path;
 
@@ -21,7 +31,14 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{artifact::ArtifactKind, models::ModelRef};
 
 /// Every kind a pipeline file can name, in data order.
-pub static STAGES: &[StageEntry] = &[StageEntry::of::<TextEncode>()];
+pub static STAGES: &[StageEntry] = &[
+    StageEntry::of::<TextEncode>(),
+    StageEntry::of::<VaeEncode>(),
+    StageEntry::of::<LoraTrain>(),
+    StageEntry::of::<Sample>(),
+    StageEntry::of::<Decode>(),
+    StageEntry::of::<Pretrain>(),
+];
 
 /// A stage's named input.
 #[derive(Clone, Copy, Debug)]
