@@ -23,6 +23,10 @@ impl StreamModulation {
             let affine = [norm.gamma.clone(), norm.beta.clone()];
             return fused::norm_modulate(x, affine, self.chunks.clone(), self.text_len, norm.eps);
         }
+        self.norm_scale_shift_composed(norm, x)
+    }
+
+    pub(super) fn norm_scale_shift_composed(&self, norm: &LayerNorm, x: Tensor<3>) -> Tensor<3> {
         let [text, video] = self.split(norm.forward(x));
         let modulate = |x: Tensor<3>, shift: usize, scale: usize| {
             x * (self.chunk(scale) + 1.0) + self.chunk(shift)
@@ -35,6 +39,10 @@ impl StreamModulation {
         if fused::applies(&x) {
             return fused::gated_add(x, y, self.chunks.clone(), self.text_len);
         }
+        self.gated_add_composed(x, y)
+    }
+
+    pub(super) fn gated_add_composed(&self, x: Tensor<3>, y: Tensor<3>) -> Tensor<3> {
         let [text, video] = self.split(y);
         x + Tensor::cat(vec![text * self.chunk(5), video * self.chunk(2)], 1)
     }

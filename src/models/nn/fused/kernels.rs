@@ -7,7 +7,8 @@ use burn::{
 use pulp::Arch;
 use rayon::prelude::*;
 
-type Values = FloatTensor<Flex>;
+/// An f32 tensor of the CPU backend.
+pub type Values = FloatTensor<Flex>;
 
 const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769_2;
 const CUBIC: f32 = 0.044_715;
@@ -261,6 +262,41 @@ pub fn norm_rotate_grad(inputs: [&Values; 5], eps: f32, grad: &Values) -> [Value
     [tensor(dx, &x), tensor(dgamma, &gamma), tensor(dbeta, &beta)]
 }
 
+/// `softmax(scale * row)` in place.
+pub fn softmax(row: &mut [f32], scale: f32) {
+    Arch::new().dispatch(|| {
+        let largest = largest(row);
+        for value in row.iter_mut() {
+            *value = exp((*value - largest) * scale);
+        }
+        let factor = 1.0 / sum(row, |_, x| x);
+        for value in row.iter_mut() {
+            *value *= factor;
+        }
+    });
+}
+
+/// The gradient of one row of scores: `scale * p * (dp - output . grad)`.
+pub fn softmax_grad(out: &mut [f32], [p, dp, output, grad]: [&[f32]; 4], scale: f32) {
+    Arch::new().dispatch(|| {
+        let along = sum(output, |i, x| x * grad[i]);
+        for i in 0..out.len() {
+            out[i] = scale * p[i] * (dp[i] - along);
+        }
+    });
+}
+
+#[inline(always)]
+fn largest(values: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for chunk in values.chunks(LANES) {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane = if *value > *lane { *value } else { *lane };
+        }
+    }
+    lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
+}
+
 /// Mean, and one over the standard deviation.
 #[inline(always)]
 fn statistics(x: &[f32], eps: f32) -> (f32, f32) {
@@ -331,11 +367,13 @@ fn exp(x: f32) -> f32 {
     (p * r * r + r + 1.0) * f32::from_bits(power)
 }
 
-fn slice(x: &Values) -> &[f32] {
+/// The values of a contiguous tensor.
+pub fn slice(x: &Values) -> &[f32] {
     x.as_slice().expect("contiguous f32")
 }
 
-fn tensor(values: Vec<f32>, like: &Values) -> Values {
+/// A tensor of the shape of `like`.
+pub fn tensor(values: Vec<f32>, like: &Values) -> Values {
     Values::from_data(TensorData::new(values, like.shape()))
 }
 

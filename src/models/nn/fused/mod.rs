@@ -5,6 +5,7 @@
 //! backward pass. Other devices, and other types than f32, compose them from Burn's operations,
 //! which their compilers fuse.
 
+mod attention;
 mod kernels;
 
 use burn::{
@@ -78,6 +79,15 @@ pub fn norm_rotate(
     ))
 }
 
+/// Scaled dot-product attention of `[B, heads, S, D]`.
+pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
+    Tensor::from_dispatch(<Dispatch as Fused>::fused_attention(
+        q.into_dispatch(),
+        k.into_dispatch(),
+        v.into_dispatch(),
+    ))
+}
+
 /// The operations as Burn dispatches them.
 #[backend_extension(Autodiff, Flex)]
 pub trait Fused: Backend {
@@ -107,6 +117,12 @@ pub trait Fused: Backend {
         cos: FloatTensor<Self>,
         sin: FloatTensor<Self>,
         eps: f64,
+    ) -> FloatTensor<Self>;
+    /// See [`attention`].
+    fn fused_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
     ) -> FloatTensor<Self>;
 }
 
@@ -145,6 +161,14 @@ impl Fused for Flex {
     ) -> FloatTensor<Self> {
         kernels::norm_rotate([&x, &gamma, &beta, &cos, &sin], eps as f32)
     }
+
+    fn fused_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        attention::forward(&q, &k, &v).output
+    }
 }
 
 /// The backward passes, which only the tape calls.
@@ -170,6 +194,21 @@ pub trait FusedGrad: Fused {
         eps: f64,
         grad: FloatTensor<Self>,
     ) -> [FloatTensor<Self>; 3];
+    /// Attention that keeps what its backward pass wants.
+    fn attention_kept(inputs: [FloatTensor<Self>; 3]) -> Attended<Self>;
+    /// The gradients with respect to `q`, `k` and `v`.
+    fn attention_grad(
+        inputs: [FloatTensor<Self>; 3],
+        kept: Attended<Self>,
+        grad: FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 3];
+}
+
+/// The result of attention, with its probabilities `[B, heads, S, S]` where they are small.
+#[derive(Clone, Debug)]
+pub struct Attended<B: Backend> {
+    output: FloatTensor<B>,
+    probabilities: Option<FloatTensor<B>>,
 }
 
 impl FusedGrad for Flex {
@@ -200,6 +239,18 @@ impl FusedGrad for Flex {
         grad: FloatTensor<Self>,
     ) -> [FloatTensor<Self>; 3] {
         kernels::norm_rotate_grad(inputs.each_ref(), eps as f32, &grad)
+    }
+
+    fn attention_kept([q, k, v]: [FloatTensor<Self>; 3]) -> Attended<Self> {
+        attention::forward(&q, &k, &v)
+    }
+
+    fn attention_grad(
+        inputs: [FloatTensor<Self>; 3],
+        kept: Attended<Self>,
+        grad: FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 3] {
+        attention::backward(inputs.each_ref(), &kept, &grad)
     }
 }
 
@@ -332,6 +383,43 @@ impl<B: FusedGrad, C: CheckpointStrategy> Fused for Autodiff<B, C> {
             OpsKind::UnTracked(prep) => prep.finish(y),
         }
     }
+
+    fn fused_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Attention;
+        impl<B: FusedGrad> Backward<B, 3> for Attention {
+            type State = ([FloatTensor<B>; 3], Attended<B>);
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 3>,
+                grads: &mut Gradients,
+                _: &mut Checkpointer,
+            ) {
+                let grad = grads.consume::<B>(&ops.node);
+                let parents = ops.parents.map(|parent| parent.map(|node| node.id));
+                let (inputs, kept) = ops.state;
+                register::<B, 3>(grads, parents, B::attention_grad(inputs, kept, grad));
+            }
+        }
+        let inputs = [&q, &k, &v].map(|tensor| tensor.primitive().clone());
+        let nodes = [q.node(), k.node(), v.node()];
+        match Attention.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let kept = B::attention_kept(inputs.clone());
+                let output = kept.output.clone();
+                prep.finish((inputs, kept), output)
+            }
+            OpsKind::UnTracked(prep) => {
+                let [q, k, v] = inputs;
+                prep.finish(B::fused_attention(q, k, v))
+            }
+        }
+    }
 }
 
 fn register<B: Backend, const N: usize>(
@@ -343,5 +431,127 @@ fn register<B: Backend, const N: usize>(
         if let Some(parent) = parent {
             grads.register::<B>(parent, result);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Distribution, module, ops::AttentionModuleOptions};
+
+    use super::*;
+    use crate::models::nn::{LayerNorm, StreamModulation};
+
+    fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+        Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Device::flex())
+    }
+
+    fn assert_close<const D: usize>(what: &str, found: &Tensor<D>, wanted: &Tensor<D>) {
+        let scale = wanted.clone().abs().max().into_scalar::<f32>();
+        let error = (found.clone() - wanted.clone()).abs().max().into_scalar::<f32>();
+        assert!(error <= 2e-6 * scale.max(1.0), "{what}: {error} of {scale}");
+    }
+
+    /// Compares value and gradients of the fused operation with those of the composed one.
+    fn agree<const N: usize, const D: usize>(
+        inputs: [Tensor<1>; N],
+        fused: impl Fn([Tensor<1>; N]) -> Tensor<D>,
+        composed: impl Fn([Tensor<1>; N]) -> Tensor<D>,
+    ) {
+        let run = |f: &dyn Fn([Tensor<1>; N]) -> Tensor<D>, weight: Option<&Tensor<D>>| {
+            let leaves = inputs.clone().map(|x| x.autodiff().require_grad());
+            let y = f(leaves.clone());
+            let weight = weight.cloned().unwrap_or_else(|| random(y.dims()));
+            let grads = (y.clone() * weight.clone()).sum().backward();
+            (y.inner(), leaves.map(|leaf| leaf.grad(&grads).unwrap()), weight)
+        };
+        let (wanted, wanted_grads, weight) = run(&composed, None);
+        let (found, grads, _) = run(&fused, Some(&weight));
+        assert_close("value", &found, &wanted);
+        for (i, (found, wanted)) in grads.iter().zip(&wanted_grads).enumerate() {
+            assert_close(&format!("gradient {i}"), found, wanted);
+        }
+        assert_close("value without tape", &fused(inputs.clone()), &wanted);
+    }
+
+    #[test]
+    fn gelu_agrees_with_its_definition() {
+        agree(
+            [random([999]) * 4.0],
+            |[x]| gelu_tanh(x),
+            |[x]| {
+                let u = (x.clone() + x.clone() * x.clone() * x.clone() * 0.044_715) * 0.797_884_56;
+                x * (u.tanh() + 1.0) * 0.5
+            },
+        );
+    }
+
+    #[test]
+    fn modulation_agrees_with_its_parts() {
+        let (b, s, d, text_len) = (2, 5, 24, 2);
+        let inputs = [b * s * d, d, d, b * 6 * d].map(|len| random([len]));
+        let modulation = move |chunks: Tensor<1>| StreamModulation {
+            chunks: chunks.reshape([b, 6, d]),
+            text_len,
+        };
+        agree(
+            inputs.clone(),
+            |[x, gamma, beta, chunks]| {
+                let chunks = chunks.reshape([b, 6, d]);
+                norm_modulate(x.reshape([b, s, d]), [gamma, beta], chunks, text_len, 1e-5)
+            },
+            |[x, gamma, beta, chunks]| {
+                let norm = LayerNorm { gamma, beta, eps: 1e-5 };
+                modulation(chunks).norm_scale_shift_composed(&norm, x.reshape([b, s, d]))
+            },
+        );
+        let [x, _, _, chunks] = inputs;
+        agree(
+            [x.clone(), x.flip([0]), chunks],
+            |[x, y, chunks]| {
+                let [x, y] = [x, y].map(|x| x.reshape([b, s, d]));
+                gated_add(x, y, chunks.reshape([b, 6, d]), text_len)
+            },
+            |[x, y, chunks]| {
+                let [x, y] = [x, y].map(|x| x.reshape([b, s, d]));
+                modulation(chunks).gated_add_composed(x, y)
+            },
+        );
+    }
+
+    #[test]
+    fn rotation_agrees_with_its_parts() {
+        let (b, s, h, d) = (2, 7, 3, 16);
+        let [cos, sin] = [0, 1].map(|_| random([1, s, 1, d]));
+        let tables = [cos.clone(), sin.clone()];
+        agree(
+            [b * s * h * d, d, d].map(|len| random([len])),
+            |[x, gamma, beta]| {
+                norm_rotate(x.reshape([b, s, h, d]), [gamma, beta], tables.clone(), 1e-6)
+            },
+            |[x, gamma, beta]| {
+                let norm = LayerNorm { gamma, beta, eps: 1e-6 };
+                let x = norm.forward(x.reshape([b, s, h, d]));
+                let partners = x.clone().reshape([b, s, h, d / 2, 2]).flip([4]);
+                let y = x * cos.clone() + partners.reshape([b, s, h, d]) * sin.clone();
+                y.swap_dims(1, 2)
+            },
+        );
+    }
+
+    #[test]
+    fn attention_agrees_with_its_definition() {
+        let dims = [2, 3, 37, 16];
+        let shaped = |x: [Tensor<1>; 3]| x.map(|x| x.reshape(dims));
+        agree(
+            [(); 3].map(|()| random([dims.iter().product()])),
+            |x| {
+                let [q, k, v] = shaped(x);
+                attention(q, k, v)
+            },
+            |x| {
+                let [q, k, v] = shaped(x);
+                module::attention(q, k, v, None, None, AttentionModuleOptions::default())
+            },
+        );
     }
 }
