@@ -5,21 +5,31 @@
 
 mod context;
 mod dataset;
+mod decode;
 mod entry;
 mod error;
 mod interpolate;
+mod lora_train;
 mod metric;
+mod pretrain;
+mod sample;
 mod text_encode;
 mod transform;
+mod vae_encode;
 
 pub use context::{CancelFlag, Inputs, Output, Progress, StageContext};
 pub use dataset::Dataset;
+pub use decode::Decode;
 pub use entry::{ParsedStage, StageEntry};
 pub use error::{ParamError, StageError};
 pub use interpolate::Interpolate;
+pub use lora_train::LoraTrain;
 pub use metric::Metric;
+pub use pretrain::Pretrain;
+pub use sample::Sample;
 pub use text_encode::TextEncode;
 pub use transform::Transform;
+pub use vae_encode::VaeEncode;
 
 use std::path::Path;
 
@@ -34,7 +44,12 @@ pub static STAGES: &[StageEntry] = &[
     StageEntry::of::<Transform>(),
     StageEntry::of::<Interpolate>(),
     StageEntry::of::<TextEncode>(),
+    StageEntry::of::<VaeEncode>(),
+    StageEntry::of::<LoraTrain>(),
+    StageEntry::of::<Sample>(),
+    StageEntry::of::<Decode>(),
     StageEntry::of::<Metric>(),
+    StageEntry::of::<Pretrain>(),
 ];
 
 /// A stage's named input.

@@ -45,7 +45,7 @@ impl State {
     fn to_bytes(&self) -> Vec<u8> {
         let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
         let mut add = |prefix: &str, name: &str, shape: &[usize], flat: &Tensor<1>| {
-            let values = flat.to_data().into_vec::<f32>().expect("training is in f32");
+            let values = flat.to_data().try_into_vec::<f32>().expect("training is in f32");
             let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
             tensors.push((format!("{prefix}.{name}"), shape.to_vec(), bytes));
         };

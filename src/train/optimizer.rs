@@ -126,7 +126,7 @@ impl Step {
         const CHUNK: usize = 1 << 14;
         let device = tensors[0].device();
         let [mut param, gradient, mut first, mut second] =
-            tensors.map(|t| t.into_data().into_vec::<f32>().expect("training is in f32"));
+            tensors.map(|t| t.into_data().try_into_vec::<f32>().expect("training is in f32"));
         param
             .par_chunks_mut(CHUNK)
             .zip(gradient.par_chunks(CHUNK))

@@ -75,6 +75,9 @@ pub enum TrainError {
     /// The model could not be built.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// An example could not be read.
+    #[error("{0}")]
+    Example(Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// Runs the loop from the nearest checkpoint, or from `init`.

@@ -71,7 +71,7 @@ pub struct VaeTraining<'a> {
     /// Makes the autoencoder from its parameters.
     pub build: &'a dyn Fn(&Params) -> Result<Box<dyn VideoVae>, LoadError>,
     /// Gives clip `i` as `[1, 3, F, H, W]` in [-1, 1]; all of one size.
-    pub clip: &'a dyn Fn(usize) -> Tensor<5>,
+    pub clip: &'a dyn Fn(usize) -> Result<Tensor<5>, TrainError>,
     /// Which clips a step sees.
     pub order: Order,
     /// What is minimised.
@@ -93,8 +93,8 @@ impl VaeTraining<'_> {
 
     /// The gradients of one step, from 0.
     pub fn gradients(&self, step: usize, params: &Params) -> Result<Gradients, TrainError> {
-        let clips = self.order.batch(step).into_iter().map(self.clip).collect();
-        let video = Tensor::cat(clips, 0);
+        let clips: Result<Vec<_>, _> = self.order.batch(step).into_iter().map(self.clip).collect();
+        let video = Tensor::cat(clips?, 0);
         let mut rng = step_rng(self.order.seed, Stream::Batch, step);
         gradient::of_loss(params, |leaves| {
             let vae = (self.build)(leaves)?;

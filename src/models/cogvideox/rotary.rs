@@ -3,6 +3,7 @@
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 
 use super::config::TransformerConfig;
+use crate::models::nn::{LayerNorm, fused};
 
 const THETA: f32 = 10_000.0;
 
@@ -67,8 +68,16 @@ impl Rotary {
         }
     }
 
+    /// Normalises the heads of `[B, S, heads, D]` and rotates them, as `[B, heads, S, D]`.
+    pub fn norm_and_apply(&self, norm: &LayerNorm, x: Tensor<4>) -> Tensor<4> {
+        if fused::applies(&x) {
+            return norm.forward_rotated(x, [self.cos.clone(), self.sin.clone()]);
+        }
+        self.apply(norm.forward(x)).swap_dims(1, 2)
+    }
+
     /// Rotates `[B, S, heads, D]`, in f32 whatever the model's type.
-    pub fn apply(&self, x: Tensor<4>) -> Tensor<4> {
+    fn apply(&self, x: Tensor<4>) -> Tensor<4> {
         let [b, s, heads, dim] = x.dims();
         let dtype = x.dtype();
         let x = x.cast(FloatDType::F32);

@@ -329,7 +329,7 @@ impl ModulatedNorm {
         let [b, _, dim] = tokens.dims();
         let chunks = self.linear.forward(silu(time.clone())).reshape([b, 6, dim]);
         let modulation = StreamModulation { chunks, text_len };
-        (modulation.scale_shift(self.norm.forward(tokens)), modulation)
+        (modulation.norm_scale_shift(&self.norm, tokens), modulation)
     }
 }
 
@@ -362,14 +362,14 @@ impl Attention {
     fn forward(&self, x: Tensor<3>, rotary: Option<&Rotary>) -> Tensor<3> {
         let [b, s, dim] = x.dims();
         let split = |x: Tensor<3>| x.reshape([b, s, self.num_heads, dim / self.num_heads]);
-        let rotate = |x: Tensor<4>| match rotary {
-            Some(rotary) => rotary.apply(x),
-            None => x,
+        // [B, heads, S, D / heads]
+        let rotate = |norm: &LayerNorm, x: Tensor<4>| match rotary {
+            Some(rotary) => rotary.norm_and_apply(norm, x),
+            None => norm.forward(x).swap_dims(1, 2),
         };
-        let q = rotate(self.norm_q.forward(split(self.to_q.forward(x.clone()))));
-        let k = rotate(self.norm_k.forward(split(self.to_k.forward(x.clone()))));
-        let v = split(self.to_v.forward(x));
-        let [q, k, v] = [q, k, v].map(|x| x.swap_dims(1, 2)); // [B, heads, S, D / heads]
+        let q = rotate(&self.norm_q, split(self.to_q.forward(x.clone())));
+        let k = rotate(&self.norm_k, split(self.to_k.forward(x.clone())));
+        let v = split(self.to_v.forward(x)).swap_dims(1, 2);
         let y = attention(q, k, v).swap_dims(1, 2).reshape([b, s, dim]);
         self.to_out.forward(y)
     }

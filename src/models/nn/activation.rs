@@ -2,6 +2,8 @@
 
 use burn::tensor::{Tensor, activation::sigmoid};
 
+use super::fused;
+
 /// `x * sigmoid(x)`.
 pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     sigmoid(x.clone()) * x
@@ -11,6 +13,9 @@ pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 ///
 /// `0.5 (1 + tanh(u))` is `sigmoid(2u)`, which saves a pass.
 pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if fused::applies(&x) {
+        return fused::gelu_tanh(x);
+    }
     const TWICE_SQRT_2_OVER_PI: f64 = 1.595_769_121_605_730_7;
     let square = x.clone() * x.clone();
     let slope = square * (TWICE_SQRT_2_OVER_PI * 0.044_715) + TWICE_SQRT_2_OVER_PI;

@@ -4,6 +4,7 @@ mod activation;
 mod attention;
 mod conv;
 mod embedding;
+pub(crate) mod fused;
 mod linear;
 mod modulation;
 mod norm;

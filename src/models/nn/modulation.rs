@@ -2,6 +2,8 @@
 
 use burn::tensor::Tensor;
 
+use super::{LayerNorm, fused};
+
 /// Shift, scale and gate of both streams of one sub-layer, from the timestep embedding.
 ///
 /// The sequence is kept joint, `[text, video]`, because attention and feed-forward want it so; only
@@ -15,9 +17,17 @@ pub struct StreamModulation {
 }
 
 impl StreamModulation {
-    /// `x * (1 + scale) + shift`, each token by its stream's; `[B, S, D]`.
-    pub fn scale_shift(&self, x: Tensor<3>) -> Tensor<3> {
-        let [text, video] = self.split(x);
+    /// `norm(x) * (1 + scale) + shift`, each token by its stream's; `[B, S, D]`.
+    pub fn norm_scale_shift(&self, norm: &LayerNorm, x: Tensor<3>) -> Tensor<3> {
+        if fused::applies(&x) {
+            let affine = [norm.gamma.clone(), norm.beta.clone()];
+            return fused::norm_modulate(x, affine, self.chunks.clone(), self.text_len, norm.eps);
+        }
+        self.norm_scale_shift_composed(norm, x)
+    }
+
+    pub(super) fn norm_scale_shift_composed(&self, norm: &LayerNorm, x: Tensor<3>) -> Tensor<3> {
+        let [text, video] = self.split(norm.forward(x));
         let modulate = |x: Tensor<3>, shift: usize, scale: usize| {
             x * (self.chunk(scale) + 1.0) + self.chunk(shift)
         };
@@ -26,6 +36,13 @@ impl StreamModulation {
 
     /// `x + gate * y`, each token by its stream's gate; `[B, S, D]`.
     pub fn gated_add(&self, x: Tensor<3>, y: Tensor<3>) -> Tensor<3> {
+        if fused::applies(&x) {
+            return fused::gated_add(x, y, self.chunks.clone(), self.text_len);
+        }
+        self.gated_add_composed(x, y)
+    }
+
+    pub(super) fn gated_add_composed(&self, x: Tensor<3>, y: Tensor<3>) -> Tensor<3> {
         let [text, video] = self.split(y);
         x + Tensor::cat(vec![text * self.chunk(5), video * self.chunk(2)], 1)
     }

@@ -2,14 +2,15 @@
 
 use burn::tensor::{DType, FloatDType, Tensor, module};
 
+use super::fused;
 use crate::models::params::{Init, ParamReader};
 
 /// Layer norm over the last dimension.
 #[derive(Clone, Debug)]
 pub struct LayerNorm {
-    gamma: Tensor<1>,
-    beta: Tensor<1>,
-    eps: f64,
+    pub(super) gamma: Tensor<1>,
+    pub(super) beta: Tensor<1>,
+    pub(super) eps: f64,
 }
 
 impl LayerNorm {
@@ -29,6 +30,15 @@ impl LayerNorm {
             let [gamma, beta] = [&self.gamma, &self.beta].map(|p| p.clone().cast(FloatDType::F32));
             module::layer_norm(x, gamma, Some(beta), self.eps)
         })
+    }
+}
+
+impl LayerNorm {
+    /// Normalises the heads `[B, S, heads, D]` and turns their pairs by the angles of `cos` and
+    /// `sin` `[1, S, 1, D]`, `sin` negative at even places; as `[B, heads, S, D]`. f32 on the CPU
+    /// only, see [`fused::applies`].
+    pub(crate) fn forward_rotated(&self, x: Tensor<4>, tables: [Tensor<4>; 2]) -> Tensor<4> {
+        fused::norm_rotate(x, [self.gamma.clone(), self.beta.clone()], tables, self.eps)
     }
 }
 
