@@ -6,12 +6,11 @@ use std::{
 };
 
 use super::{
-    PlanError, StaleReason,
+    PlanError, Selection, StaleReason,
     fingerprint::{Gatherer, action_key, item_key, trajectory_key},
     freshness::differences,
 };
 use crate::{
-    artifact::Manifest,
     config::{Instance, Pipeline},
     store::{Digest, Fingerprint, History, Ingredients, ItemRecord, Record, Store, Trace},
 };
@@ -47,7 +46,7 @@ impl Key {
 /// What the store holds for a key.
 pub(crate) enum Found {
     /// The output, whole.
-    Whole(Box<Record>, Arc<Manifest>),
+    Whole(Box<Record>),
     /// A record whose output is gone or damaged.
     Broken(Digest),
     /// Nothing; with what the files from outside hold now, as far as an earlier run read them.
@@ -63,6 +62,11 @@ pub(crate) struct Items {
 impl Items {
     pub(crate) fn cached(&self) -> usize {
         self.items.iter().filter(|(_, record)| record.is_some()).count()
+    }
+
+    /// The same items, to be computed anew.
+    pub(crate) fn none_cached(self) -> Self {
+        Self { items: self.items.into_iter().map(|(key, _)| (key, None)).collect() }
     }
 }
 
@@ -124,7 +128,7 @@ impl<'a> Decider<'a> {
     fn look_up(&self, fingerprint: Fingerprint) -> Result<Option<Found>, PlanError> {
         let Some(record) = self.store.lookup(fingerprint)? else { return Ok(None) };
         Ok(Some(match self.store.complete(record.output) {
-            Some(manifest) => Found::Whole(Box::new(record), manifest),
+            Some(_) => Found::Whole(Box::new(record)),
             None => Found::Broken(record.output),
         }))
     }
@@ -208,6 +212,14 @@ impl<'a> Decider<'a> {
             .entry(key)
             .or_insert_with(|| self.store.lookup(key).ok().flatten().map(Arc::new))
             .clone()
+    }
+
+    /// Checks at once that all outside folders needed are there.
+    pub(crate) fn check_source_roots(&self, selection: &Selection) -> Result<(), PlanError> {
+        let needed = self.pipeline.instances.iter().zip(&selection.needed);
+        needed
+            .filter(|(_, needed)| **needed)
+            .try_for_each(|(instance, _)| self.check_source_root(instance))
     }
 
     fn check_source_root(&self, instance: &Instance) -> Result<(), PlanError> {

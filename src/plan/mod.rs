@@ -98,7 +98,7 @@ fn plan_node(
     }
     let key = decider.key(index, inputs)?;
     let found = match decider.find(index, &key)? {
-        Found::Whole(record, _) if !forced => {
+        Found::Whole(record) if !forced => {
             let mapped = instance.work.mapped_port().is_some();
             return Ok(PlanNode {
                 items: mapped.then_some((record.items_total, record.items_total)),
