@@ -3,6 +3,12 @@
 //! An artifact is a [`Manifest`]: a list of named [`Item`]s, each a few named files in the store.
 //! One file of this folder per kind gives the typed view: how an item is written and read.
 
+pub mod frames;
+pub mod latents;
+pub mod samples;
+pub mod tensors;
+pub mod videos;
+
 use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
