@@ -3,4 +3,4 @@
 pub mod pipeline;
 pub mod value;
 
-pub use pipeline::{Cell, Instance, Pipeline, Place, Sweep, Table};
+pub use pipeline::{Cell, Instance, Pipeline, Place, Reference, Sweep, Table};
