@@ -151,7 +151,9 @@ fn replaced_whole(under: &Node, over: &Node, path: &[String]) -> bool {
     let kind = |node: &Node| node.get("kind").and_then(Node::as_str).map(str::to_owned);
     match path {
         [section, _] if section == "params" || section == "sweep" => true,
-        [section, _] if section == "stages" => kind(over).is_some_and(|new| Some(new) != kind(under)),
+        [section, _] if section == "stages" => {
+            kind(over).is_some_and(|new| Some(new) != kind(under))
+        }
         _ => false,
     }
 }
@@ -238,7 +240,8 @@ fn apply_set(root: &mut Node, text: &str, sources: &mut Sources, problems: &mut 
             return;
         }
     };
-    node.origin = Some(Origin { start: offset as u32, end: (offset + trimmed.len()) as u32, ..whole });
+    node.origin =
+        Some(Origin { start: offset as u32, end: (offset + trimmed.len()) as u32, ..whole });
     let mut over = Table::new();
     let (first, rest) = path.split_first().expect("split gives at least one part");
     for part in rest.iter().rev() {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     Cell, Sweep,
     error::{Code, Problem, Problems},
-    origin::Origin,
+    origin::{Origin, Sources},
     scope::Scope,
     value::{Data, Node, Table},
 };
@@ -86,11 +86,17 @@ impl Axes {
 }
 
 /// Reads `[sweep]`, whose values may refer to params.
-pub(super) fn read(section: Option<&Node>, params: &Table, problems: &mut Problems) -> Axes {
+pub(super) fn read(
+    section: Option<&Node>,
+    params: &Table,
+    sources: &Sources,
+    problems: &mut Problems,
+) -> Axes {
     let mut axes = Axes { cells: vec![Vec::new()], ..Axes::default() };
     let Some(section) = section else { return axes };
     let none = Axes::default();
-    let Some(section) = Scope::new(params, &none).resolve_or_report(section, problems) else {
+    let Some(section) = Scope::new(params, &none, sources).resolve_or_report(section, problems)
+    else {
         return axes;
     };
     let Some(table) = section.as_table() else {
@@ -282,7 +288,9 @@ fn span(axes: &Axes) -> Option<Vec<Vec<u32>>> {
         }
         cells = cells
             .iter()
-            .flat_map(|cell| (0..axis.values.len() as u32).map(|value| [&cell[..], &[value]].concat()))
+            .flat_map(|cell| {
+                (0..axis.values.len() as u32).map(|value| [&cell[..], &[value]].concat())
+            })
             .collect();
     }
     let baseline: Vec<u32> =

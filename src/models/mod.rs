@@ -29,7 +29,8 @@ pub trait VideoDiffusion: Sync {
     fn class_name(&self) -> &'static str;
 
     /// Builds the VAE from `vae/config.json` and its parameters.
-    fn vae(&self, config: &Value, params: &ParamReader<'_>) -> Result<Box<dyn VideoVae>, LoadError>;
+    fn vae(&self, config: &Value, params: &ParamReader<'_>)
+    -> Result<Box<dyn VideoVae>, LoadError>;
 
     /// Builds the transformer; linears named by the reader's adapter get their low-rank branch.
     fn denoiser(
@@ -39,8 +40,11 @@ pub trait VideoDiffusion: Sync {
     ) -> Result<Box<dyn Denoiser>, LoadError>;
 
     /// Builds the scheduler from `scheduler/scheduler_config.json`.
-    fn scheduler(&self, config: &Value, sampler: Sampler)
-    -> Result<Box<dyn NoiseScheduler>, LoadError>;
+    fn scheduler(
+        &self,
+        config: &Value,
+        sampler: Sampler,
+    ) -> Result<Box<dyn NoiseScheduler>, LoadError>;
 
     /// The modules of a LoRA target set, as regular expressions over published module names.
     fn lora_targets(&self, targets: LoraTargets) -> &'static [&'static str];
@@ -48,7 +52,14 @@ pub trait VideoDiffusion: Sync {
 
 /// How samples are drawn from the denoiser.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
     schemars::JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]

@@ -153,8 +153,12 @@ pub struct ParamReader<'a> {
 
 impl<'a> ParamReader<'a> {
     fn with(source: Source<'a>, adapter: Option<&'a Adapter>) -> Self {
-        let shared = Shared { source, adapter, asked: RefCell::default(), problems: RefCell::default() };
-        #[expect(clippy::arc_with_non_send_sync, reason = "Rc would do; readers never leave a thread")]
+        let shared =
+            Shared { source, adapter, asked: RefCell::default(), problems: RefCell::default() };
+        #[expect(
+            clippy::arc_with_non_send_sync,
+            reason = "Rc would do; readers never leave a thread"
+        )]
         Self { shared: Arc::new(shared), prefix: String::new() }
     }
 
@@ -247,7 +251,12 @@ impl<'a> ParamReader<'a> {
     }
 
     /// A 3-D convolution `[out, in, t, h, w]` with bias.
-    pub fn conv3d(&self, name: impl Display, [input, output]: [usize; 2], kernel: [usize; 3]) -> Conv3d {
+    pub fn conv3d(
+        &self,
+        name: impl Display,
+        [input, output]: [usize; 2],
+        kernel: [usize; 3],
+    ) -> Conv3d {
         let [t, h, w] = kernel;
         #[expect(clippy::cast_precision_loss, reason = "layer sizes are small")]
         let bound = 1.0 / ((input * t * h * w) as f64).sqrt();
@@ -268,9 +277,11 @@ impl<'a> ParamReader<'a> {
         if let Source::Loaded(params) = &self.shared.source {
             let asked = self.shared.asked.borrow();
             problems.extend(
-                params.0.keys().filter(|name| !asked.contains(*name)).map(|name| Problem::Unused {
-                    name: name.clone(),
-                }),
+                params
+                    .0
+                    .keys()
+                    .filter(|name| !asked.contains(*name))
+                    .map(|name| Problem::Unused { name: name.clone() }),
             );
         }
         if problems.is_empty() { Ok(()) } else { Err(LoadError::Mismatch(Problems(problems))) }
@@ -299,10 +310,14 @@ impl Init {
         let values = match self {
             Self::Zeros => vec![0.0; len],
             Self::Ones => vec![1.0; len],
-            Self::Uniform(bound) => {
-                rng.uniform(len).iter().map(|u| ((f64::from(*u) * 2.0 - 1.0) * bound) as f32).collect()
+            Self::Uniform(bound) => rng
+                .uniform(len)
+                .iter()
+                .map(|u| ((f64::from(*u) * 2.0 - 1.0) * bound) as f32)
+                .collect(),
+            Self::Normal(std) => {
+                rng.normal(len).iter().map(|z| (f64::from(*z) * std) as f32).collect()
             }
-            Self::Normal(std) => rng.normal(len).iter().map(|z| (f64::from(*z) * std) as f32).collect(),
         };
         Tensor::from_data(TensorData::new(values, [len]), device)
     }

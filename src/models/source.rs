@@ -62,7 +62,11 @@ pub struct ModelCache {}
 
 impl ModelCache {
     /// The VAE of a model.
-    pub fn vae(&self, source: &ModelSource, device: &Device) -> Result<Arc<dyn VideoVae>, LoadError> {
+    pub fn vae(
+        &self,
+        source: &ModelSource,
+        device: &Device,
+    ) -> Result<Arc<dyn VideoVae>, LoadError> {
         todo!("{source:?} {device:?}")
     }
 
@@ -77,17 +81,29 @@ impl ModelCache {
     }
 
     /// The transformer's parameters, for training, which builds the model anew at each step.
-    pub fn denoiser_params(&self, source: &ModelSource, device: &Device) -> Result<Arc<Params>, LoadError> {
+    pub fn denoiser_params(
+        &self,
+        source: &ModelSource,
+        device: &Device,
+    ) -> Result<Arc<Params>, LoadError> {
         todo!("{source:?} {device:?}")
     }
 
     /// The scheduler of a model.
-    pub fn scheduler(&self, source: &ModelSource, sampler: Sampler) -> Result<Box<dyn NoiseScheduler>, LoadError> {
+    pub fn scheduler(
+        &self,
+        source: &ModelSource,
+        sampler: Sampler,
+    ) -> Result<Box<dyn NoiseScheduler>, LoadError> {
         todo!("{source:?} {sampler:?}")
     }
 
     /// The text encoder of a model; not kept, since one prompt is encoded once.
-    pub fn text_encoder(&self, source: &ModelSource, device: &Device) -> Result<Arc<dyn TextEncoder>, LoadError> {
+    pub fn text_encoder(
+        &self,
+        source: &ModelSource,
+        device: &Device,
+    ) -> Result<Arc<dyn TextEncoder>, LoadError> {
         todo!("{source:?} {device:?}")
     }
 }

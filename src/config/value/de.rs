@@ -69,8 +69,7 @@ pub enum ValueProblem {
 
 impl ValueError {
     fn new(problem: ValueProblem) -> Self {
-        let inner =
-            Inner { problem, path: Vec::new(), origin: None, via: None, located: false };
+        let inner = Inner { problem, path: Vec::new(), origin: None, via: None, located: false };
         Self(Box::new(inner))
     }
 
@@ -254,9 +253,7 @@ impl<'de> Deserializer<'de> for &'de Node {
             Data::Float(n) => visitor.visit_f64(*n),
             Data::String(s) => visitor.visit_borrowed_str(s),
             Data::Array(items) => visit_array(items, visitor),
-            Data::Table(table) => {
-                visitor.visit_map(Entries { entries: table.iter(), value: None })
-            }
+            Data::Table(table) => visitor.visit_map(Entries { entries: table.iter(), value: None }),
         };
         result.map_err(|error| error.located(self))
     }
@@ -416,9 +413,10 @@ impl<'de> VariantAccess<'de> for Variant<'de> {
     fn unit_variant(self) -> Result<(), ValueError> {
         match self.content {
             None => Ok(()),
-            Some(_) => {
-                Err(ValueError::custom(format!("`{}` takes no values: write it as a string", self.name)))
-            }
+            Some(_) => Err(ValueError::custom(format!(
+                "`{}` takes no values: write it as a string",
+                self.name
+            ))),
         }
     }
 

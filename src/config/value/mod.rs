@@ -177,9 +177,7 @@ impl Node {
         let [key, rest @ ..] = path else { return false };
         match &mut self.data {
             Data::Table(table) if rest.is_empty() => table.shift_remove(key).is_some(),
-            Data::Table(table) => {
-                table.get_mut(key).is_some_and(|entry| entry.node.remove(rest))
-            }
+            Data::Table(table) => table.get_mut(key).is_some_and(|entry| entry.node.remove(rest)),
             Data::Array(items) => {
                 let item = key.parse().ok().and_then(|index: usize| items.get_mut(index));
                 item.is_some_and(|item| item.remove(rest))
