@@ -244,9 +244,11 @@ impl Dataset {
     fn figures(&self, out: &mut Output<'_>, cx: &StageContext<'_>) -> Result<(), StageError> {
         let count = self.count.unwrap_or(0);
         let start = self.subset * count;
+        let split = if self.is_train() { figures::Split::Train } else { figures::Split::Test };
+        let seed = split.seed(self.seed());
         for index in start..start + count {
             cx.tick((index - start) as u64, count as u64, "images")?;
-            let sample = figures::figure(self.seed(), index as u64, self.is_train(), self.size);
+            let sample = figures::figure(seed, index as u64, self.size);
             self.write(sample, out)?;
         }
         Ok(())
