@@ -255,6 +255,7 @@ impl TestPipeline {
             .stage::<Letters>("letters", json!({ "step": 10, "trap": trap }), &[("words", "shout")])
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "callers write `json!` in place")]
     pub fn stage<S: StageKind>(
         mut self,
         name: &str,
