@@ -1,5 +1,7 @@
 //! Pixels: reading, making and transforming images and clips. No model tensors here.
 
+pub mod figures;
+
 use image::{GrayImage, RgbImage};
 
 /// One annotated image of a data set, before any task is applied.
