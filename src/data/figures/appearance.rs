@@ -3,7 +3,7 @@
 
 use super::body::Look;
 use super::canvas::Canvas;
-use super::color::{Color, any, blend, distinct, luma, plain, puppet, scale};
+use super::color::{Color, any, blend, distinct, luma, plain, puppet, same, scale};
 use super::rng::{Rng, sin_cos};
 use super::scene::{Actor, Background, Scene};
 
@@ -141,7 +141,7 @@ fn permute(rng: &mut Rng, scene: &Scene) -> Scene {
     let flat = rng.chance(0.5);
     dress(scene, background, |_, look| {
         let swapped =
-            |color: Color| own.iter().position(|other| *other == color).map_or(color, &at);
+            |color: Color| own.iter().position(|other| same(*other, color)).map_or(color, &at);
         let new = Look {
             skin: swapped(look.skin),
             shirt: swapped(look.shirt),
