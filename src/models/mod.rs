@@ -6,18 +6,23 @@
 
 #![expect(clippy::many_single_char_names, reason = "sizes have the letters of the legend")]
 
+pub mod builtin;
+pub mod cache;
 pub mod cogvideox;
 pub mod lora;
 pub mod nn;
 pub mod params;
+pub mod pixels;
+pub mod sampling;
 pub mod schedulers;
 pub mod source;
 pub mod t5;
 
+pub use cache::{ModelCache, family, weight_dtype};
 pub use lora::{Adapter, LoraTargets};
 pub use params::{LoadError, ParamReader, Params};
 pub use schedulers::NoiseScheduler;
-pub use source::{ModelCache, ModelRef, ModelSource};
+pub use source::{ModelRef, ModelSource};
 
 use burn::tensor::{Device, Int, Tensor};
 use serde_json::Value;

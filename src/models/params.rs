@@ -439,6 +439,14 @@ pub enum LoadError {
         /// Its type.
         found: String,
     },
+    /// The model, or one of its files, is not where it should be.
+    #[error("{message}")]
+    Missing {
+        /// What was wanted and what was found.
+        message: String,
+        /// What to do.
+        help: String,
+    },
     /// The tensors do not fit the model.
     #[error("the weights do not fit the model: {0}")]
     Mismatch(Problems),
@@ -450,4 +458,14 @@ pub enum LoadError {
         /// What was wanted and what was found.
         message: String,
     },
+}
+
+impl LoadError {
+    /// What to do, where there is more to say than the message does.
+    pub fn help(&self) -> Option<&str> {
+        match self {
+            Self::Missing { help, .. } => Some(help),
+            _ => None,
+        }
+    }
 }

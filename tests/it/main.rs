@@ -1,5 +1,10 @@
-//! Integration tests, one binary.
+//! The integration tests, in one binary.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 
 mod external_golden;
+mod external_golden_text;
 mod golden;
+mod golden_text;
+mod incremental;
 mod parity;
+mod support;

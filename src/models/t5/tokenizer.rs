@@ -32,6 +32,13 @@ pub enum TokenizerFiles<'a> {
     SentencePiece(&'a [u8]),
 }
 
+impl<'a> TokenizerFiles<'a> {
+    /// The content of `file`, which is `tokenizer.json` if its name ends so.
+    pub fn by_name(file: &str, bytes: &'a [u8]) -> Self {
+        if file.ends_with(".json") { Self::Json(bytes) } else { Self::SentencePiece(bytes) }
+    }
+}
+
 /// Encodes prompts as transformers' `T5Tokenizer` does.
 pub struct T5Tokenizer {
     tokenizer: Tokenizer,
