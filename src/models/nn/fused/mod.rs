@@ -6,6 +6,7 @@
 //! which their compilers fuse.
 
 mod attention;
+pub mod conv;
 mod kernels;
 
 use burn::{
