@@ -4,18 +4,23 @@
 //! permutation is inside the model's folder, once. Parameters are addressed by their published
 //! names (see [`params`]), so a checkpoint in diffusers' layout needs no key map.
 
+pub mod builtin;
+pub mod cache;
 pub mod cogvideox;
 pub mod lora;
 pub mod nn;
 pub mod params;
+pub mod pixels;
+pub mod sampling;
 pub mod schedulers;
 pub mod source;
 pub mod t5;
 
+pub use cache::{ModelCache, family, weight_dtype};
 pub use lora::{Adapter, LoraTargets};
 pub use params::{LoadError, ParamReader, Params};
 pub use schedulers::NoiseScheduler;
-pub use source::{ModelCache, ModelRef, ModelSource};
+pub use source::{ModelRef, ModelSource};
 
 use burn::tensor::{Device, Int, Tensor};
 use serde_json::Value;
@@ -123,7 +128,7 @@ pub trait VideoVae: Send + Sync {
 pub struct DenoiserInput {
     /// Noisy video latents `[B, C, f, h, w]`, scaled.
     pub latents: Tensor<5>,
-    /// The conditioning image's latent `[B, C, 1, h, w]`, scaled.
+    /// The conditioning image's latent `[B, C, 1, h, w]`, scaled; frames that it lacks are zero.
     pub image: Tensor<5>,
     /// Encoded prompt `[B, L, D]`.
     pub text: Tensor<3>,

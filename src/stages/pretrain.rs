@@ -1,0 +1,412 @@
+//! `pretrain`: a new model, or the full training of an old one.
+
+use burn::tensor::{Device, FloatDType, Tensor};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::{
+    Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
+    lora_train::{
+        check_counts, check_rates, checkpoints, observe, read_examples, train_error, trajectory,
+    },
+    vae_encode::check_pixels,
+};
+use crate::{
+    artifact::{
+        ArtifactKind,
+        model::ModelPart,
+        text::TextEmbedding,
+        videos::{self, Clip},
+    },
+    models::{
+        MODELS, ParamReader, Params, Sampler, VideoDiffusion, pixels,
+        sampling::{ImageLatentScale, Side},
+    },
+    train::{
+        batch::Diffusion,
+        denoiser::DenoiserTraining,
+        gradient::Recompute,
+        optimizer::AdamW,
+        order::{Order, SmallSet},
+        schedule::LrSchedule,
+        steps::{StepReport, Steps, TrainError, Trained},
+        vae::{VaeLoss, VaeTraining},
+    },
+};
+
+const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
+const CONFIG: &str = "config.json";
+
+/// A part of a model that can be trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// The autoencoder, on `videos`.
+    Vae,
+    /// The denoiser, on `latents` and `text`.
+    Transformer,
+}
+
+impl Part {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Vae => "vae",
+            Self::Transformer => "transformer",
+        }
+    }
+}
+
+/// The type weights are written in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightType {
+    /// 4 bytes, exact.
+    #[default]
+    F32,
+    /// 2 bytes, rounded.
+    Bf16,
+}
+
+/// Trains all parameters of one part of a model, from new ones or from those on the input `model`.
+/// Other parts on that input are passed on, so that the output can stand for the whole model. With
+/// `steps = 0` the result is the start.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Pretrain {
+    /// The part.
+    pub part: Part,
+    /// The family, by its transformer's class.
+    #[serde(default = "cogvideox")]
+    pub family: String,
+    /// The part's `config.json`; by default that of the part on the input `model`.
+    #[serde(default)]
+    pub config: Map<String, Value>,
+    /// Number of optimizer steps.
+    pub steps: usize,
+    /// Clips per batch.
+    #[serde(default = "two")]
+    pub batch_size: usize,
+    /// The highest learning rate.
+    #[serde(default = "default_rate")]
+    pub learning_rate: f64,
+    /// How the learning rate changes over the steps.
+    #[serde(default = "cosine")]
+    pub lr_schedule: LrSchedule,
+    /// Steps over which the learning rate rises, where the schedule has a warmup.
+    #[serde(default)]
+    pub warmup_steps: usize,
+    /// Settings of `AdamW`.
+    #[serde(default)]
+    pub optimizer: AdamW,
+    /// Gradients of a larger global norm are scaled down to it.
+    #[serde(default = "unit")]
+    pub max_grad_norm: f64,
+    /// How slowly an average of the parameters follows them; the average is the result.
+    #[serde(default)]
+    pub ema_decay: Option<f64>,
+    /// The autoencoder's loss.
+    #[serde(default)]
+    pub loss: VaeLoss,
+    /// The denoiser's noise schedule, as `scheduler_config.json`; by default that of CogVideoX 1.5.
+    #[serde(default = "published_schedule")]
+    pub scheduler: Map<String, Value>,
+    /// Multiple of the conditioning image's latent: a number, `"inverse"` or `"direct"`; by default
+    /// by the VAE on the input `model`, else 1 / 0.7 as published for CogVideoX 1.5.
+    #[serde(default)]
+    pub image_latent_scale: Option<ImageLatentScale>,
+    /// The share of samples whose conditioning image is blanked.
+    #[serde(default)]
+    pub image_dropout: f64,
+    /// What the backward pass computes again to save memory.
+    #[serde(default)]
+    pub recompute: Recompute,
+    /// The type weights are written in.
+    #[serde(default)]
+    pub weights: WeightType,
+    /// Seed of new parameters, the order of clips, noise and timesteps.
+    #[serde(default)]
+    pub seed: Option<u64>,
+    /// Steps between checkpoints; does not change the result.
+    #[serde(default = "two_hundred")]
+    pub save_every: usize,
+}
+
+fn cogvideox() -> String {
+    "CogVideoXTransformer3DModel".to_owned()
+}
+
+fn two() -> usize {
+    2
+}
+
+fn two_hundred() -> usize {
+    200
+}
+
+fn default_rate() -> f64 {
+    1e-3
+}
+
+fn unit() -> f64 {
+    1.0
+}
+
+fn cosine() -> LrSchedule {
+    LrSchedule::Cosine
+}
+
+fn published_schedule() -> Map<String, Value> {
+    let config = json!({
+        "_class_name": "CogVideoXDDIMScheduler",
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "num_train_timesteps": 1000,
+        "prediction_type": "v_prediction",
+        "rescale_betas_zero_snr": true,
+        "set_alpha_to_one": true,
+        "snr_shift_scale": 1.0,
+        "timestep_spacing": "trailing",
+    });
+    match config {
+        Value::Object(config) => config,
+        _ => unreachable!("written as an object above"),
+    }
+}
+
+impl StageKind for Pretrain {
+    const KIND: &'static str = "pretrain";
+    const VERSION: u32 = 1;
+    const PORTS: Ports = Ports {
+        inputs: &[
+            Port { name: "videos", kinds: &[ArtifactKind::Videos], required: false },
+            Port { name: "latents", kinds: &[ArtifactKind::Latents], required: false },
+            Port { name: "text", kinds: &[ArtifactKind::TextEmbeddings], required: false },
+            Port { name: "model", kinds: &[ArtifactKind::Model], required: false },
+        ],
+        output: ArtifactKind::Model,
+    };
+}
+
+impl Stage for Pretrain {
+    fn validate(&self) -> Vec<ParamError> {
+        let mut errors =
+            check_counts(&[("batch_size", self.batch_size), ("save_every", self.save_every)]);
+        errors.extend(check_rates(self.learning_rate, self.max_grad_norm, &self.optimizer));
+        for (field, share) in
+            [("ema_decay", self.ema_decay.unwrap_or(0.0)), ("image_dropout", self.image_dropout)]
+        {
+            if !(0.0..=1.0).contains(&share) {
+                let message = format!("must lie between 0 and 1, but is {share}");
+                errors.push(ParamError::new(field, message));
+            }
+        }
+        if !MODELS.iter().any(|model| model.class_name() == self.family) {
+            let known: Vec<_> = MODELS.iter().map(|model| model.class_name()).collect();
+            let message = format!("must be `{}`, but is `{}`", known.join("` or `"), self.family);
+            errors.push(ParamError::new("family", message));
+        }
+        errors
+    }
+
+    fn trajectory_params(&self) -> &'static [&'static str] {
+        trajectory(self.lr_schedule)
+    }
+
+    fn run(
+        &self,
+        inputs: &Inputs<'_>,
+        out: &mut Output<'_>,
+        cx: &StageContext<'_>,
+    ) -> Result<(), StageError> {
+        let family = MODELS.iter().find(|model| model.class_name() == self.family);
+        let family = *family.ok_or_else(|| StageError::failed("`family` is not known"))?;
+        let device = cx.device.clone().without_autodiff();
+        let (config, start) = self.start(family, inputs, &device)?;
+        let trained = if self.steps == 0 {
+            Trained { params: start, losses: Vec::new() }
+        } else {
+            match self.part {
+                Part::Vae => self.train_vae(family, &config, start, inputs, &device, cx)?,
+                Part::Transformer => {
+                    self.train_transformer(family, &config, start, inputs, &device, cx)?
+                }
+            }
+        };
+        let mut settings = serde_json::to_value(self).expect("settings are plain values");
+        if let Some(settings) = settings.as_object_mut() {
+            settings.remove("save_every");
+        }
+        let part = ModelPart {
+            name: self.part.name().to_owned(),
+            config,
+            params: trained.params,
+            bf16: self.weights == WeightType::Bf16,
+            log: json!({ "settings": settings, "losses": trained.losses }),
+        };
+        part.write(out)?;
+        for item in inputs.items("model").iter().filter(|item| item.name != self.part.name()) {
+            let mut files = Vec::new();
+            for name in item.files.keys() {
+                files.push((name.as_str(), inputs.read(item, name)?));
+            }
+            let files: Vec<_> = files.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();
+            out.item(&item.name, &files)?;
+        }
+        Ok(())
+    }
+}
+
+impl Pretrain {
+    /// The configuration and the parameters training starts from.
+    fn start(
+        &self,
+        family: &dyn VideoDiffusion,
+        inputs: &Inputs<'_>,
+        device: &Device,
+    ) -> Result<(Value, Params), StageError> {
+        let name = self.part.name();
+        let old = inputs.items("model").iter().find(|item| item.name == name);
+        let config = match old {
+            Some(item) if self.config.is_empty() => read_json(inputs, item)?,
+            _ => {
+                let mut config = self.config.clone();
+                if self.part == Part::Transformer {
+                    let class = Value::String(self.family.clone());
+                    config.entry("_class_name").or_insert(class);
+                }
+                Value::Object(config)
+            }
+        };
+        let build = |params: &ParamReader<'_>| match self.part {
+            Part::Vae => family.vae(&config, params).map(drop),
+            Part::Transformer => family.denoiser(&config, params).map(drop),
+        };
+        let params = if let Some(item) = old {
+            let mut params = Params::default();
+            let bytes = inputs.read(item, WEIGHTS)?;
+            params.read_safetensors(&bytes, WEIGHTS, device, FloatDType::F32)?;
+            build(&ParamReader::loaded(&params, None))?;
+            params
+        } else {
+            let reader = ParamReader::fresh(self.seed.unwrap_or_default(), device);
+            build(&reader)?;
+            reader.into_made()
+        };
+        Ok((config, params))
+    }
+
+    fn steps(&self) -> Steps {
+        Steps {
+            steps: self.steps,
+            learning_rate: self.learning_rate,
+            schedule: self.lr_schedule,
+            warmup_steps: self.warmup_steps,
+            optimizer: self.optimizer,
+            max_grad_norm: self.max_grad_norm,
+            ema: self.ema_decay,
+            save_every: self.save_every,
+        }
+    }
+
+    fn order(&self, len: usize) -> Order {
+        let seed = self.seed.unwrap_or_default();
+        Order { len, batch_size: self.batch_size, small_set: SmallSet::Repeat, seed }
+    }
+
+    fn train_vae(
+        &self,
+        family: &dyn VideoDiffusion,
+        config: &Value,
+        start: Params,
+        inputs: &Inputs<'_>,
+        device: &Device,
+        cx: &StageContext<'_>,
+    ) -> Result<Trained, StageError> {
+        let items = inputs.items("videos");
+        let Some(first) = items.first() else {
+            return Err(StageError::failed("training a VAE needs clips")
+                .with_help("connect a stage that gives videos to `videos`"));
+        };
+        let read = |index: usize| {
+            let item = &items[index];
+            let clip = Clip::from_bytes(&inputs.read(item, videos::FILE)?)
+                .map_err(|e| StageError::failed(e.to_string()).on_item(&item.name))?;
+            Ok::<_, StageError>(clip)
+        };
+        let size = read(0)?.size;
+        let compression = family.vae(config, &ParamReader::loaded(&start, None))?.compression();
+        check_pixels(size, compression).map_err(|e| e.on_item(&first.name))?;
+        // Clips are read when they are needed: a data set may be larger than the memory.
+        let clip = |index: usize| {
+            let clip = read(index).map_err(|e| TrainError::Example(Box::new(e)))?;
+            if clip.size == size {
+                return Ok(pixels::from_rgb(&clip.rgb, clip.size, device));
+            }
+            let error = StageError::failed(format!(
+                "all clips must have one size, but `{}` has {size:?} and this one {:?}",
+                first.name, clip.size
+            ));
+            Err(TrainError::Example(Box::new(error.on_item(&items[index].name))))
+        };
+        let training = VaeTraining {
+            steps: self.steps(),
+            build: &|params| family.vae(config, &ParamReader::loaded(params, None)),
+            clip: &clip,
+            order: self.order(items.len()),
+            loss: self.loss,
+        };
+        let mut observe = |report: StepReport| observe(cx, report);
+        training.run(checkpoints(cx)?, device, || start, &mut observe).map_err(train_error)
+    }
+
+    fn train_transformer(
+        &self,
+        family: &dyn VideoDiffusion,
+        config: &Value,
+        start: Params,
+        inputs: &Inputs<'_>,
+        device: &Device,
+        cx: &StageContext<'_>,
+    ) -> Result<Trained, StageError> {
+        if inputs.get("latents").is_none() || inputs.get("text").is_none() {
+            return Err(StageError::failed("training a transformer needs `latents` and `text`")
+                .with_help("connect a `vae_encode` and a `text_encode` stage"));
+        }
+        let scheduler = family.scheduler(&Value::Object(self.scheduler.clone()), Sampler::Ddim)?;
+        let text = TextEmbedding::read(inputs, "text", device)?.batch(1);
+        let plain = family.denoiser(config, &ParamReader::loaded(&start, None))?;
+        let examples = read_examples(inputs, &*plain, text.dims()[1], device, cx)?;
+        let training = DenoiserTraining {
+            steps: self.steps(),
+            build: &|params| family.denoiser(config, &ParamReader::loaded(params, None)),
+            diffusion: Diffusion {
+                scheduler: &*scheduler,
+                image_scale: self.image_scale(inputs)?,
+                image_dropout: self.image_dropout,
+                text: Tensor::clone(&text),
+            },
+            order: self.order(examples.len()),
+            examples: &examples,
+            accumulation: 1,
+            recompute: self.recompute,
+        };
+        let mut observe = |report: StepReport| observe(cx, report);
+        training.run(checkpoints(cx)?, device, || start, &mut observe).map_err(train_error)
+    }
+
+    fn image_scale(&self, inputs: &Inputs<'_>) -> Result<f64, StageError> {
+        let vae = match inputs.items("model").iter().find(|item| item.name == "vae") {
+            Some(item) => read_json(inputs, item)?,
+            None => json!({ "scaling_factor": 0.7, "invert_scale_latents": true }),
+        };
+        Ok(ImageLatentScale::resolve(self.image_latent_scale, &vae, Side::Training)?)
+    }
+}
+
+fn read_json(inputs: &Inputs<'_>, item: &crate::artifact::Item) -> Result<Value, StageError> {
+    serde_json::from_slice(&inputs.read(item, CONFIG)?).map_err(|e| {
+        StageError::failed(format!("`{CONFIG}` must be JSON: {e}")).on_item(&item.name)
+    })
+}

@@ -1,0 +1,251 @@
+//! `sample`: an image to a clip's latents.
+
+use burn::tensor::{Device, Tensor};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
+    vae_encode::{array, check_pixels},
+};
+use crate::{
+    artifact::{
+        ArtifactKind, Item, adapter::AdapterArtifact, model::resolve_model, samples,
+        text::TextEmbedding,
+    },
+    models::{
+        Denoiser, ModelRef, Sampler, VideoVae, pixels,
+        sampling::{ImageLatentScale, Sample as Start, Sampling, Side},
+    },
+    train::rng::TorchRng,
+};
+
+/// The item file of a pair that holds the conditioning image.
+const IMAGE: &str = "input.png";
+
+/// Generates a clip from each pair's input image.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sample {
+    /// The model.
+    pub model: ModelRef,
+    /// Frames of the clip, one more than a multiple of the VAE's.
+    #[serde(default = "nine")]
+    pub frames: usize,
+    /// Number of sampling steps.
+    #[serde(default = "fifty")]
+    pub steps: usize,
+    /// How the steps are made.
+    #[serde(default)]
+    pub sampler: Sampler,
+    /// Classifier-free guidance; 1 is off, more needs the input `negative`.
+    #[serde(default = "off")]
+    pub guidance_scale: f64,
+    /// Multiple of the conditioning image's latent: a number, `"inverse"`, `"direct"` or
+    /// `"paper_mismatch"`; by default what the published pipeline of the model takes. Must agree
+    /// with training.
+    #[serde(default)]
+    pub image_latent_scale: Option<ImageLatentScale>,
+    /// Images that are denoised together; does not change the result.
+    #[serde(default = "one")]
+    pub batch_size: usize,
+    /// Seed of the generator of each image, as `torch.Generator("cpu").manual_seed`.
+    #[serde(default)]
+    pub seed: Option<u64>,
+}
+
+fn nine() -> usize {
+    9
+}
+
+fn fifty() -> usize {
+    50
+}
+
+fn one() -> usize {
+    1
+}
+
+fn off() -> f64 {
+    1.0
+}
+
+impl StageKind for Sample {
+    const KIND: &'static str = "sample";
+    const VERSION: u32 = 1;
+    const PORTS: Ports = Ports {
+        inputs: &[
+            Port { name: "pairs", kinds: &[ArtifactKind::Pairs], required: true },
+            Port { name: "text", kinds: &[ArtifactKind::TextEmbeddings], required: true },
+            Port { name: "negative", kinds: &[ArtifactKind::TextEmbeddings], required: false },
+            Port { name: "lora", kinds: &[ArtifactKind::LoraAdapter], required: false },
+            Port { name: "model", kinds: &[ArtifactKind::Model], required: false },
+        ],
+        output: ArtifactKind::Samples,
+    };
+}
+
+impl Stage for Sample {
+    fn validate(&self) -> Vec<ParamError> {
+        let mut errors = Vec::new();
+        for (field, value) in
+            [("frames", self.frames), ("steps", self.steps), ("batch_size", self.batch_size)]
+        {
+            if value == 0 {
+                errors.push(ParamError::new(field, "must be at least 1, but is 0"));
+            }
+        }
+        if !(self.guidance_scale >= 1.0 && self.guidance_scale.is_finite()) {
+            let message = format!("must be at least 1, but is {}", self.guidance_scale);
+            errors.push(ParamError::new("guidance_scale", message).help("1 turns guidance off"));
+        }
+        errors
+    }
+
+    fn mapped_port(&self) -> Option<&'static str> {
+        Some("pairs")
+    }
+
+    fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
+        Some((&self.model, &["vae", "transformer", "scheduler"]))
+    }
+
+    fn run(
+        &self,
+        inputs: &Inputs<'_>,
+        out: &mut Output<'_>,
+        cx: &StageContext<'_>,
+    ) -> Result<(), StageError> {
+        let source = resolve_model(&self.model, inputs, "model")?;
+        let device = cx.device.clone().without_autodiff();
+        let vae = cx.models.vae(&source, &device)?;
+        let lora = AdapterArtifact::read(inputs, "lora")?;
+        let adapter = lora.as_ref().map(|lora| &lora.adapter);
+        let denoiser = cx.models.denoiser(&source, adapter, &device)?;
+        let scheduler = cx.models.scheduler(&source, self.sampler)?;
+        let limit = scheduler.num_train_timesteps();
+        if self.steps > limit {
+            let message = format!("`steps` must be at most {limit}, but is {}", self.steps);
+            return Err(StageError::failed(message));
+        }
+        let scale = ImageLatentScale::resolve(
+            self.image_latent_scale,
+            &source.config("vae")?,
+            Side::Sampling,
+        )?;
+        let text = TextEmbedding::read(inputs, "text", &device)?.batch(1);
+        let sampling = Sampling {
+            denoiser: &*denoiser,
+            scheduler: &*scheduler,
+            num_steps: self.steps,
+            guidance: self.guidance(inputs, text.dims(), &device)?,
+            text,
+        };
+        let items = inputs.items("pairs");
+        let total = (items.len() * self.steps) as u64;
+        let frames = (self.frames - 1) / vae.compression().time + 1;
+        let mut done = 0;
+        for items in batches(inputs, items, self.batch_size)? {
+            let mut starts = Vec::new();
+            for (item, image) in &items {
+                self.check(image, &*vae, &*denoiser, sampling.text.dims()[1])
+                    .map_err(|e| e.on_item(&item.name))?;
+                let rng = TorchRng::new(self.seed.unwrap_or_default());
+                let size = [1, image.height() as usize, image.width() as usize];
+                let pixels = pixels::from_rgb(image.as_raw(), size, &device);
+                starts.push(Start::encode(&*vae, pixels, scale, rng));
+            }
+            let made = sampling.run(starts, frames, |step| {
+                cx.tick(done + (step * items.len()) as u64, total, "sampling steps")
+            })?;
+            done += (self.steps * items.len()) as u64;
+            for ((item, _), latents) in items.iter().zip(made) {
+                let latents = array(latents.squeeze_dim::<4>(0));
+                if latents.values.iter().any(|v| !v.is_finite()) {
+                    return Err(StageError::failed("the sampled latents are not finite numbers")
+                        .on_item(&item.name)
+                        .with_help(
+                            "the adapter may have diverged: train with a lower learning rate",
+                        ));
+                }
+                out.item(&item.name, &[(samples::FILE, &samples::to_bytes(&latents))])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Sample {
+    fn guidance(
+        &self,
+        inputs: &Inputs<'_>,
+        text: [usize; 3],
+        device: &Device,
+    ) -> Result<Option<(f64, Tensor<3>)>, StageError> {
+        if self.guidance_scale <= 1.0 {
+            return Ok(None);
+        }
+        if inputs.get("negative").is_none() {
+            return Err(StageError::failed(format!(
+                "`guidance_scale` {} needs the input `negative`",
+                self.guidance_scale
+            ))
+            .with_help("connect a `text_encode` stage of the negative prompt to `negative`"));
+        }
+        let negative = TextEmbedding::read(inputs, "negative", device)?.batch(1);
+        if negative.dims() != text {
+            return Err(StageError::failed(format!(
+                "`negative` must have the shape of `text`, {text:?}, but has {:?}",
+                negative.dims()
+            )));
+        }
+        Ok(Some((self.guidance_scale, negative)))
+    }
+
+    fn check(
+        &self,
+        image: &image::RgbImage,
+        vae: &dyn VideoVae,
+        denoiser: &dyn Denoiser,
+        text: usize,
+    ) -> Result<(), StageError> {
+        let size = [self.frames, image.height() as usize, image.width() as usize];
+        check_pixels(size, vae.compression())?;
+        let compression = vae.compression();
+        let latent_size = [
+            (size[0] - 1) / compression.time + 1,
+            size[1] / compression.space,
+            size[2] / compression.space,
+        ];
+        denoiser.check_size(latent_size, text).map_err(|error| {
+            let [frames, height, width] = size;
+            StageError::failed(format!(
+                "a clip of {frames} frames of height {height} and width {width} does not fit the \
+                 model: {error}"
+            ))
+        })
+    }
+}
+
+/// The items with their images, in order, in groups of one image size.
+fn batches<'a>(
+    inputs: &Inputs<'_>,
+    items: &'a [Item],
+    size: usize,
+) -> Result<Vec<Vec<(&'a Item, image::RgbImage)>>, StageError> {
+    let mut batches: Vec<Vec<(&Item, image::RgbImage)>> = Vec::new();
+    for item in items {
+        let image = image::load_from_memory(&inputs.read(item, IMAGE)?)
+            .map_err(|e| {
+                StageError::failed(format!("`{IMAGE}` is not an image: {e}")).on_item(&item.name)
+            })?
+            .to_rgb8();
+        match batches.last_mut() {
+            Some(batch) if batch.len() < size && batch[0].1.dimensions() == image.dimensions() => {
+                batch.push((item, image));
+            }
+            _ => batches.push(vec![(item, image)]),
+        }
+    }
+    Ok(batches)
+}

@@ -1,0 +1,234 @@
+//! `vae_encode`: clips to latents, with encodings of the conditioning image.
+
+use burn::tensor::{Device, FloatDType, Tensor};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind};
+use crate::{
+    artifact::{
+        ArtifactKind,
+        latents::{self, ClipLatents},
+        model::resolve_model,
+        tensors::Array,
+        videos::{self, Clip},
+    },
+    models::{Compression, ModelRef, VideoVae, pixels},
+    train::rng::TorchRng,
+};
+
+/// Which latents an encoder's distribution gives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PosteriorChoice {
+    /// A draw from it, as the published trainers and pipelines do.
+    #[default]
+    Sample,
+    /// Its mean.
+    Mean,
+}
+
+/// Noise on the pixels of the conditioning image.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ImageNoise {
+    /// `"off"`.
+    Off(NoNoise),
+    /// The level's logarithm is normal.
+    On(NoiseLevel),
+}
+
+/// The word for no noise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NoNoise {
+    /// The image as it is.
+    Off,
+}
+
+/// The distribution of a noise level: `exp(mean + std * N(0, 1))`, on pixels in [-1, 1].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NoiseLevel {
+    /// Mean of the logarithm.
+    pub mean: f64,
+    /// Standard deviation of the logarithm.
+    pub std: f64,
+}
+
+impl Default for ImageNoise {
+    fn default() -> Self {
+        Self::On(NoiseLevel { mean: -3.0, std: 0.5 })
+    }
+}
+
+/// Encodes each clip, and its first frame alone with noise on its pixels.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VaeEncode {
+    /// The model whose VAE is used.
+    pub model: ModelRef,
+    /// Which latents the encoder's distribution gives.
+    #[serde(default)]
+    pub posterior: PosteriorChoice,
+    /// Noise on the conditioning image's pixels: `"off"`, or mean and standard deviation of the
+    /// logarithm of its level.
+    #[serde(default)]
+    pub image_noise: ImageNoise,
+    /// Encodings of the conditioning image, each with its own noise; training takes one at each
+    /// step.
+    #[serde(default = "one")]
+    pub image_latent_pool: usize,
+    /// Seed of all noise; the same for each clip.
+    #[serde(default)]
+    pub seed: Option<u64>,
+}
+
+fn one() -> usize {
+    1
+}
+
+impl StageKind for VaeEncode {
+    const KIND: &'static str = "vae_encode";
+    const VERSION: u32 = 1;
+    const PORTS: Ports = Ports {
+        inputs: &[
+            Port { name: "videos", kinds: &[ArtifactKind::Videos], required: true },
+            Port { name: "model", kinds: &[ArtifactKind::Model], required: false },
+        ],
+        output: ArtifactKind::Latents,
+    };
+}
+
+impl Stage for VaeEncode {
+    fn validate(&self) -> Vec<ParamError> {
+        let mut errors = Vec::new();
+        if self.image_latent_pool == 0 {
+            errors.push(ParamError::new("image_latent_pool", "must be at least 1, but is 0"));
+        }
+        if let ImageNoise::On(level) = self.image_noise
+            && level.std < 0.0
+        {
+            let message = format!("must not be negative, but is {}", level.std);
+            errors.push(ParamError::new("image_noise.std", message));
+        }
+        errors
+    }
+
+    fn mapped_port(&self) -> Option<&'static str> {
+        Some("videos")
+    }
+
+    fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
+        Some((&self.model, &["vae"]))
+    }
+
+    fn run(
+        &self,
+        inputs: &Inputs<'_>,
+        out: &mut Output<'_>,
+        cx: &StageContext<'_>,
+    ) -> Result<(), StageError> {
+        let source = resolve_model(&self.model, inputs, "model")?;
+        let device = cx.device.clone().without_autodiff();
+        let vae = cx.models.vae(&source, &device)?;
+        let items = inputs.items("videos");
+        for (done, item) in items.iter().enumerate() {
+            cx.tick(done as u64, items.len() as u64, "encode clips")?;
+            let clip = Clip::from_bytes(&inputs.read(item, videos::FILE)?)
+                .map_err(|e| StageError::failed(e.to_string()).on_item(&item.name))?;
+            check_pixels(clip.size, vae.compression()).map_err(|e| e.on_item(&item.name))?;
+            let encoded = self.encode(&*vae, &clip, &device);
+            out.item(&item.name, &[(latents::FILE, &encoded.to_bytes())])?;
+        }
+        Ok(())
+    }
+}
+
+impl VaeEncode {
+    /// Draws, in this order: the clip's posterior noise, then for each encoding of the image the
+    /// noise level, the pixels' noise and the posterior noise.
+    fn encode(&self, vae: &dyn VideoVae, clip: &Clip, device: &Device) -> ClipLatents {
+        let mut rng = TorchRng::new(self.seed.unwrap_or_default());
+        let video = pixels::from_rgb(&clip.rgb, clip.size, device);
+        let image = video.clone().narrow(2, 0, 1);
+        let latents = self.draw(vae, video, &mut rng) * vae.scaling_factor();
+        let images = (0..self.image_latent_pool).map(|_| {
+            let noisy = match self.image_noise {
+                ImageNoise::Off(_) => image.clone(),
+                ImageNoise::On(NoiseLevel { mean, std }) => {
+                    let level = (mean + std * f64::from(rng.normal(1)[0])).exp();
+                    image.clone() + rng.normal_tensor(image.dims(), device) * level
+                }
+            };
+            self.draw(vae, noisy, &mut rng)
+        });
+        let images: Tensor<5> = Tensor::cat(images.collect(), 0);
+        ClipLatents { clip: array(latents.squeeze_dim::<4>(0)), images: array(images) }
+    }
+
+    fn draw(&self, vae: &dyn VideoVae, video: Tensor<5>, rng: &mut TorchRng) -> Tensor<5> {
+        let posterior = vae.encode(video);
+        match self.posterior {
+            PosteriorChoice::Mean => posterior.mean,
+            PosteriorChoice::Sample => {
+                let noise = rng.normal_tensor(posterior.mean.dims(), &posterior.mean.device());
+                posterior.sample(noise)
+            }
+        }
+    }
+}
+
+/// A tensor's values, in f32.
+pub(super) fn array<const D: usize>(tensor: Tensor<D>) -> Array<D> {
+    let shape = tensor.dims();
+    let data = tensor.cast(FloatDType::F32).into_data();
+    Array { shape, values: data.try_into_vec::<f32>().expect("cast to f32 above") }
+}
+
+/// Checks that a clip of `[frames, height, width]` has whole latents.
+pub(super) fn check_pixels(
+    [frames, height, width]: [usize; 3],
+    compression: Compression,
+) -> Result<(), StageError> {
+    let Compression { time, space } = compression;
+    for (what, found) in [("height", height), ("width", width)] {
+        if found == 0 || !found.is_multiple_of(space) {
+            let message = format!("{what} must be a multiple of {space} pixels, but is {found}");
+            let (below, above) = (found / space * space, found.next_multiple_of(space).max(space));
+            let nearest =
+                if below == 0 { above.to_string() } else { format!("{below} or {above}") };
+            return Err(StageError::failed(message).with_help(format!("take {nearest}")));
+        }
+    }
+    if frames == 0 || !(frames - 1).is_multiple_of(time) {
+        let message = format!("the number of frames must be {time}k + 1, but is {frames}");
+        let below = frames.saturating_sub(1) / time * time + 1;
+        let nearest = if frames == 0 { "1".into() } else { format!("{below} or {}", below + time) };
+        return Err(StageError::failed(message).with_help(format!("take {nearest} frames")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_that_do_not_fit_name_the_quantity_and_the_nearest() {
+        let check = |size| check_pixels(size, Compression { time: 4, space: 8 });
+        check([9, 64, 48]).unwrap();
+        check([1, 8, 8]).unwrap();
+        for (size, wanted, nearest) in [
+            ([10, 64, 64], "the number of frames must be 4k + 1, but is 10", "take 9 or 13 frames"),
+            ([9, 60, 64], "height must be a multiple of 8 pixels, but is 60", "take 56 or 64"),
+            ([9, 64, 3], "width must be a multiple of 8 pixels, but is 3", "take 8"),
+        ] {
+            let error = check(size).unwrap_err();
+            assert_eq!(error.to_string(), wanted);
+            assert!(
+                matches!(error, StageError::Failed { help: Some(help), .. } if help == nearest)
+            );
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The integration tests, in one binary.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
+
+mod external_golden;
+mod external_golden_text;
+mod golden;
+mod golden_text;
+mod incremental;
+mod parity;
+mod support;
