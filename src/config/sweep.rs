@@ -1,6 +1,6 @@
 //! The axes of the ablation and the cells they span.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use serde_json::Value;
 
@@ -25,6 +25,7 @@ pub(super) struct Axis {
     /// The values; a baseline value that no list has is the last.
     pub values: Vec<Node>,
     pub json: Vec<Value>,
+    known: HashMap<String, usize>,
     listed: usize,
     baseline: Option<usize>,
 }
@@ -129,6 +130,9 @@ pub(super) fn read(
     }
     let exclude = read_exclude(&axes, table, problems);
     if problems.len() > before {
+        // One cell of values that are there is enough to find the other errors.
+        axes.axes.truncate(AxisSet::BITS as usize);
+        axes.cells = vec![vec![0; axes.axes.len()]];
         return axes;
     }
     match span(&axes) {
@@ -145,6 +149,7 @@ pub(super) fn read(
             let message = format!("the sweep has more than {MAX_CELLS} cells");
             let origin = table.get("grid").and_then(|entry| entry.key);
             problems.add(Problem::new(Code::Sweep, message).at(origin, "too many combinations"));
+            axes.cells = vec![vec![0; axes.axes.len()]];
         }
     }
     axes
@@ -182,6 +187,7 @@ fn read_axes(table: &Table, section: &str, problems: &mut Problems) -> Vec<Axis>
             key: entry.key,
             values: Vec::new(),
             json: Vec::new(),
+            known: HashMap::new(),
             listed: 0,
             baseline: None,
         };
@@ -198,7 +204,7 @@ impl Axis {
     /// The index of a value, which is added if it is new.
     fn value(&mut self, node: &Node) -> usize {
         let json = node.to_json();
-        self.json.iter().position(|other| *other == json).unwrap_or_else(|| {
+        *self.known.entry(json.to_string()).or_insert_with(|| {
             self.values.push(node.clone());
             self.json.push(json);
             self.values.len() - 1
@@ -221,6 +227,7 @@ fn read_baseline(axes: &mut Axes, table: &Table, problems: &mut Problems) {
                 key: entry.key,
                 values: Vec::new(),
                 json: Vec::new(),
+                known: HashMap::new(),
                 listed: 0,
                 baseline: None,
             });
