@@ -24,6 +24,13 @@ pub(super) fn open(name: &str) -> Result<(Device, String), CliError> {
     }
 }
 
+/// Stages that run at once when nobody says: a GPU holds one large model at a time.
+pub(super) fn default_jobs(device_name: &str) -> usize {
+    const MOST: usize = 4;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if device_name == "cpu" { cores.min(MOST) } else { 1 }
+}
+
 fn cpu() -> (Device, String) {
     (Device::flex(), "cpu".to_owned())
 }

@@ -4,7 +4,7 @@ use std::io;
 
 use super::{exit, session::Session};
 use crate::{
-    config::ConfigErrors,
+    config::{ConfigErrors, settings::SettingsError},
     exec::ExecError,
     plan::PlanError,
     report::{results::ResultsError, style::WIDTH},
@@ -69,6 +69,15 @@ impl CliError {
 impl From<ConfigErrors> for CliError {
     fn from(errors: ConfigErrors) -> Self {
         Self::Config(errors)
+    }
+}
+
+impl From<SettingsError> for CliError {
+    fn from(error: SettingsError) -> Self {
+        match error {
+            SettingsError::File(errors) => Self::Config(errors),
+            error @ SettingsError::Environment(_) => Self::usage(error.to_string()),
+        }
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     let mut outputs = Outputs::none(pipeline.instances.len());
 
     let options = ExecOptions {
-        jobs: settings.jobs,
+        jobs: settings.jobs.unwrap_or_else(|| device::default_jobs(&device_name)),
         keep_going: args.keep_going,
         force: args.force.clone(),
         only: args.only.clone(),

@@ -13,7 +13,7 @@ use super::{error::CliError, exit};
 use crate::{
     config::{
         self, LoadOptions, Pipeline,
-        settings::{Flags, Settings},
+        settings::{Settings, SettingsError, SomeSettings},
     },
     report::{human::Screen, style::Style},
     stages::CancelFlag,
@@ -32,11 +32,11 @@ pub(super) struct GlobalArgs {
     /// Stages to run at once
     #[arg(long, short, global = true, value_name = "N", help_heading = HEADING)]
     pub jobs: Option<usize>,
-    /// Say more: list reused stages; twice to log what happens inside
+    /// Say more: list reused stages; twice or thrice to log what happens inside
     #[arg(long, short, global = true, action = clap::ArgAction::Count, help_heading = HEADING)]
     pub verbose: u8,
     /// What to log to stderr, as in `info` or `pipe::exec=debug`
-    #[arg(long, global = true, value_name = "FILTER", env = "PIPE_LOG", help_heading = HEADING)]
+    #[arg(long, global = true, value_name = "FILTER", help_heading = HEADING)]
     pub log: Option<String>,
     /// When to use colours
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = HEADING)]
@@ -145,12 +145,7 @@ impl Session {
 
     /// The settings of this machine.
     pub fn settings(&self) -> Result<Settings, CliError> {
-        let flags = Flags {
-            cache: self.global.cache.clone(),
-            device: self.global.device.clone(),
-            jobs: self.global.jobs,
-        };
-        Ok(Settings::load(&flags)?)
+        Ok(load_settings(&self.global)?)
     }
 
     /// The store of the cache folder.
@@ -164,14 +159,24 @@ impl Session {
     }
 }
 
+fn load_settings(global: &GlobalArgs) -> Result<Settings, SettingsError> {
+    Settings::load(&SomeSettings {
+        cache: global.cache.clone(),
+        device: global.device.clone(),
+        jobs: global.jobs,
+        log: global.log.clone(),
+    })
+}
+
 fn start_logging(global: &GlobalArgs, style: Style, bars: Option<MultiProgress>) {
-    let default = match global.verbose {
-        0 => "warn",
-        1 => "warn,pipe=info",
+    // Settings that cannot be read are told by the command that needs them.
+    let settings = load_settings(global).unwrap_or_default();
+    let filter = match global.verbose {
+        0 | 1 => settings.log.as_str(),
+        2 => "warn,pipe=info",
         _ => "warn,pipe=debug",
     };
-    let filter = global.log.as_deref().unwrap_or(default);
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new(default));
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("warn"));
     // A second call in one process, as in tests, keeps the first subscriber.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -211,7 +211,13 @@ impl ConfigError {
         let mut labels = Vec::new();
         for (index, (origin, label)) in problem.labels.into_iter().enumerate() {
             if first.is_some_and(|first| first.file == origin.file) {
-                let range = origin.start as usize..origin.end as usize;
+                let mut range = origin.start as usize..origin.end as usize;
+                let text = &sources.of(origin).text;
+                if range.start >= text.len() {
+                    // What is missing at the very end is shown on the last character.
+                    let last = text.trim_end().char_indices().next_back();
+                    range = last.map_or(0..0, |(at, char)| at..at + char.len_utf8());
+                }
                 labels.push(if index == 0 {
                     LabeledSpan::new_primary_with_span(Some(label), range)
                 } else {

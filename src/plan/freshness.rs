@@ -84,10 +84,10 @@ impl fmt::Display for StaleReason {
             Self::NeverRun => write!(f, "never run"),
             Self::VersionChanged { old, new } => write!(f, "stage version {old} -> {new}"),
             Self::ParamChanged { path, old, new, place: None } => {
-                write!(f, "`{path}` {old} -> {new}")
+                write!(f, "{path} {old} -> {new}")
             }
             Self::ParamChanged { path, old, new, place: Some(place) } => {
-                write!(f, "`{path}` {old} -> {new} ({place})")
+                write!(f, "{path} {old} -> {new} ({place})")
             }
             Self::InputChanged { port, old, new } => {
                 write!(f, "input `{port}` changed ({} -> {})", old.short(), new.short())

@@ -124,7 +124,8 @@ fn values(
 ) -> Result<BTreeMap<String, f64>, ResultsError> {
     #[derive(serde::Deserialize)]
     struct Metrics {
-        values: BTreeMap<String, f64>,
+        /// `null` where a score is not a number, such as a mean over nothing.
+        values: BTreeMap<String, Option<f64>>,
     }
     let form = |message: String| ResultsError::Form { stage: instance.to_string(), message };
     let manifest = store.manifest(digest)?;
@@ -135,5 +136,5 @@ fn values(
     let file = file.ok_or_else(|| form("there is no `metrics.json`".to_owned()))?;
     let metrics: Metrics =
         serde_json::from_slice(&store.read(file)?).map_err(|e| form(e.to_string()))?;
-    Ok(metrics.values)
+    Ok(metrics.values.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
 }

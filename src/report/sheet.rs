@@ -5,11 +5,8 @@ use image::{Rgb, RgbImage, imageops};
 const BACKGROUND: Rgb<u8> = Rgb([40, 40, 40]);
 const GAP: u32 = 4;
 
-/// Rows of images, aligned in columns, on dark grey. Images smaller than `min_size` pixels on their
-/// longer side are enlarged by a whole factor, so that each of their pixels stays a square.
-pub fn contact_sheet(rows: &[Vec<RgbImage>], min_size: u32) -> RgbImage {
-    let rows: Vec<Vec<RgbImage>> =
-        rows.iter().map(|row| row.iter().map(|image| enlarge(image, min_size)).collect()).collect();
+/// Rows of images, aligned in columns, on dark grey.
+pub fn contact_sheet(rows: &[Vec<RgbImage>]) -> RgbImage {
     let num_columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<u32> = (0..num_columns)
         .map(|column| rows.iter().filter_map(|row| row.get(column)).map(RgbImage::width).max())
@@ -32,12 +29,32 @@ pub fn contact_sheet(rows: &[Vec<RgbImage>], min_size: u32) -> RgbImage {
     sheet
 }
 
-/// Frames side by side.
-pub fn strip(frames: &[RgbImage], min_size: u32) -> RgbImage {
-    contact_sheet(&[frames.to_vec()], min_size)
+/// Items of a few images each, such as input, target and prediction, in rows of `per_row` items.
+/// Small images are enlarged to `min_size`.
+pub fn item_sheet(items: &[Vec<RgbImage>], per_row: usize, min_size: u32) -> RgbImage {
+    let rows: Vec<Vec<RgbImage>> = items
+        .chunks(per_row.max(1))
+        .map(|row| {
+            let mut images = Vec::new();
+            for item in row {
+                if !images.is_empty() {
+                    images.push(RgbImage::from_pixel(GAP, 1, BACKGROUND));
+                }
+                images.extend(item.iter().map(|image| enlarge(image, min_size)));
+            }
+            images
+        })
+        .collect();
+    contact_sheet(&rows)
 }
 
-/// Repeats pixels until the longer side has at least `min_size`.
+/// Frames side by side.
+pub fn strip(frames: &[RgbImage], min_size: u32) -> RgbImage {
+    contact_sheet(&[frames.iter().map(|frame| enlarge(frame, min_size)).collect()])
+}
+
+/// Repeats pixels by a whole factor, so that each stays a square, until the longer side has at
+/// least `min_size`.
 pub fn enlarge(image: &RgbImage, min_size: u32) -> RgbImage {
     let longer = image.width().max(image.height()).max(1);
     match min_size.div_ceil(longer) {
@@ -60,7 +77,7 @@ mod tests {
     #[test]
     fn images_of_a_column_share_its_left_edge() {
         let rows = vec![vec![plain(8, 4, 1), plain(8, 6, 2)], vec![plain(2, 4, 3), plain(8, 4, 4)]];
-        let sheet = contact_sheet(&rows, 0);
+        let sheet = contact_sheet(&rows);
         assert_eq!(sheet.dimensions(), (8 + 8 + 3 * GAP, 6 + 4 + 3 * GAP));
         let second = GAP + 8 + GAP;
         assert_eq!(sheet.get_pixel(second, GAP), &Rgb([2; 3]));
@@ -76,7 +93,15 @@ mod tests {
     }
 
     #[test]
+    fn items_wrap_into_rows_with_a_gap_between() {
+        let items = vec![vec![plain(8, 8, 1), plain(8, 8, 2)]; 3];
+        let sheet = item_sheet(&items, 2, 8);
+        let (four, gaps) = (4 * 8, 6 * GAP + GAP);
+        assert_eq!(sheet.dimensions(), (four + gaps, 2 * 8 + 3 * GAP));
+    }
+
+    #[test]
     fn an_empty_sheet_is_only_a_margin() {
-        assert_eq!(contact_sheet(&[], 128).dimensions(), (GAP, GAP));
+        assert_eq!(contact_sheet(&[]).dimensions(), (GAP, GAP));
     }
 }

@@ -3,28 +3,13 @@
 use super::style::duration;
 use crate::plan::{Freshness, PlanNode, StaleReason};
 
-/// Why a stage runs, in a few words with the place of the change.
-pub fn reason(reason: &StaleReason) -> String {
-    match reason {
-        StaleReason::NeverRun => "new".to_owned(),
-        StaleReason::VersionChanged { old, new } => {
-            format!("the stage's version {old} -> {new}")
-        }
-        StaleReason::ParamChanged { path, old, new, place } => match place {
-            Some(place) => format!("{path} {old} -> {new} ({place})"),
-            None => format!("{path} {old} -> {new}"),
-        },
-        StaleReason::InputChanged { port, .. } => format!("input `{port}` changed"),
-        StaleReason::WeightsChanged { model } => format!("weights of `{model}` changed"),
-        StaleReason::SourceChanged { path } => format!("file `{path}` changed"),
-        StaleReason::OutputMissing { .. } => "output gone or damaged".to_owned(),
-        StaleReason::Forced => "forced".to_owned(),
-    }
-}
-
 /// All reasons on one line.
 pub fn reasons(reasons: &[StaleReason]) -> String {
-    reasons.iter().map(reason).collect::<Vec<_>>().join(", ")
+    let words = reasons.iter().map(|reason| match reason {
+        StaleReason::NeverRun => "new".to_owned(),
+        reason => reason.to_string(),
+    });
+    words.collect::<Vec<_>>().join(", ")
 }
 
 /// The first word of a line of the plan: `fresh`, `run` or `maybe`.
@@ -43,33 +28,3 @@ pub fn outlook(node: &PlanNode) -> String {
     items.into_iter().chain(time).collect::<Vec<_>>().join(", ")
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{config::Place, store::Digest};
-
-    #[test]
-    fn each_reason_has_its_words() {
-        let (old, new) = (Digest::of(b"old"), Digest::of(b"new"));
-        let place = Place { file: "pipelines/pose_ablation.toml".into(), line: 31, column: 8 };
-        let param = |place| StaleReason::ParamChanged {
-            path: "rank".into(),
-            old: "64".into(),
-            new: "32".into(),
-            place,
-        };
-        let all = [
-            StaleReason::NeverRun,
-            StaleReason::VersionChanged { old: 1, new: 2 },
-            param(Some(place)),
-            param(None),
-            StaleReason::InputChanged { port: "latents".into(), old, new },
-            StaleReason::WeightsChanged { model: "builtin:tiny".into() },
-            StaleReason::SourceChanged { path: "val2017/000000000139.jpg".into() },
-            StaleReason::OutputMissing { digest: old },
-            StaleReason::Forced,
-        ];
-        let lines: Vec<_> = all.iter().map(reason).collect();
-        insta::assert_snapshot!(lines.join("\n"), @"");
-    }
-}

@@ -31,7 +31,7 @@ pub(super) fn csv(tables: &[ResultTable]) -> String {
                             &table.name,
                             &block.value,
                             row.group.as_deref().unwrap_or_default(),
-                            &row_label(table, row),
+                            &table.row_label(row).join(" "),
                             &column.unwrap_or_default(),
                             &text(entry.stat.map(|stat| stat.mean)),
                             &text(entry.stat.and_then(|stat| stat.sd)),
@@ -50,15 +50,6 @@ pub(super) fn csv(tables: &[ResultTable]) -> String {
 }
 
 const IN_MEMORY: &str = "writing records of one length to memory cannot fail";
-
-fn row_label(table: &ResultTable, row: &super::Row) -> String {
-    let names = table.row_axes.iter().enumerate().map(|(position, axis)| match &row.group {
-        Some(group) if position + 1 == table.row_axes.len() => group,
-        _ => axis,
-    });
-    let pairs = names.zip(&row.labels).map(|(axis, value)| format!("{axis}={value}"));
-    pairs.collect::<Vec<_>>().join(" ")
-}
 
 /// The tables as they are.
 pub(super) fn json(tables: &[ResultTable]) -> String {

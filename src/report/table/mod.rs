@@ -74,6 +74,16 @@ impl ResultTable {
         self.entries().any(|entry| entry.stat.is_some())
     }
 
+    /// What a row stands for: `["rank=32"]`.
+    pub fn row_label(&self, row: &Row) -> Vec<String> {
+        let last = self.row_axes.len().saturating_sub(1);
+        let names = self.row_axes.iter().enumerate().map(|(position, axis)| match &row.group {
+            Some(group) if position == last => group,
+            _ => axis,
+        });
+        names.zip(&row.labels).map(|(axis, value)| format!("{axis}={value}")).collect()
+    }
+
     fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.blocks.iter().flat_map(|block| &block.rows).flat_map(|row| &row.entries)
     }

@@ -1,0 +1,139 @@
+//! `pipe explain`.
+
+use std::fmt::Write as _;
+
+use super::{
+    error::CliError,
+    select,
+    session::{PipelineArgs, Session},
+};
+use crate::{
+    config::pipeline::plain,
+    plan::{self, Decider, Freshness, Plan, PlanOptions},
+    report::style::duration,
+    store::{Record, Store},
+};
+
+/// Say what decides a stage's output, and what of it changed
+#[derive(Debug, clap::Args)]
+pub(super) struct ExplainArgs {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// The stage, or a cell of it as in `lora[n=10]`
+    stage: String,
+}
+
+/// More cells than this are only counted.
+const MOST_CELLS: usize = 12;
+
+pub(super) fn explain(args: &ExplainArgs, session: &Session) -> Result<(), CliError> {
+    let pipeline = session.load(&args.pipeline)?;
+    let chosen = select::instances(&pipeline, &args.stage)?;
+    let store = session.store()?;
+    let plan = plan::build(&pipeline, &store, &PlanOptions::default())?;
+    let decider = Decider::new(&pipeline, &store)?;
+    let mut blocks = Vec::new();
+    for &index in chosen.iter().take(MOST_CELLS) {
+        blocks.push(Explainer { plan: &plan, decider: &decider, store: &store }.block(index)?);
+    }
+    session.print(&blocks.join("\n"))?;
+    if chosen.len() > MOST_CELLS {
+        let more = chosen.len() - MOST_CELLS;
+        session.talk(&format!("and {more} more cells; name one as in `{}`", pipeline.instances[chosen[0]]));
+    }
+    Ok(())
+}
+
+struct Explainer<'a> {
+    plan: &'a Plan<'a>,
+    decider: &'a Decider<'a>,
+    store: &'a Store,
+}
+
+impl Explainer<'_> {
+    fn block(&self, index: usize) -> Result<String, CliError> {
+        let instance = &self.plan.pipeline.instances[index];
+        let entry = instance.entry;
+        let node = &self.plan.nodes[index];
+        let mut out = String::new();
+        let _ = writeln!(out, "{instance}  ({}, version {})", entry.kind, entry.version);
+        match &node.freshness {
+            Freshness::Fresh(record) => {
+                let _ = writeln!(out, "  fresh: {} in the cache", record.output.short());
+            }
+            Freshness::Stale(reasons) => {
+                let _ = writeln!(out, "  will run:");
+                for reason in reasons {
+                    let _ = writeln!(out, "    {reason}");
+                }
+            }
+            Freshness::Pending { upstream } => {
+                let names = upstream.iter().map(|i| self.plan.pipeline.instances[*i].to_string());
+                let names = names.collect::<Vec<_>>().join(", ");
+                let _ = writeln!(out, "  will run if what it takes changes, known after: {names}");
+            }
+        }
+        self.ingredients(index, &mut out)?;
+        self.last_run(index, &mut out);
+        Ok(out)
+    }
+
+    /// All that enters the key.
+    fn ingredients(&self, index: usize, out: &mut String) -> Result<(), CliError> {
+        let instance = &self.plan.pipeline.instances[index];
+        let known = instance.inputs.iter().filter_map(|(port, input)| {
+            match &self.plan.nodes[*input].freshness {
+                Freshness::Fresh(record) => Some((port.clone(), record.output)),
+                _ => None,
+            }
+        });
+        let key = self.decider.key(index, known.collect())?.ingredients;
+
+        let _ = writeln!(out, "  parameters:");
+        let width = instance.params.keys().map(String::len).max().unwrap_or(0);
+        for (name, value) in &instance.params {
+            let place = instance.places.get(name).map(ToString::to_string);
+            let place = place.unwrap_or_else(|| nested_place(instance, name));
+            let outside = if key.params.contains_key(name) { "" } else { "  (not in the key)" };
+            let _ = writeln!(out, "    {name:<width$} = {}  {place}{outside}", plain(value));
+        }
+        for (port, input) in &instance.inputs {
+            let from = &self.plan.pipeline.instances[*input];
+            let content = key.inputs.get(port).map_or("not known yet".to_owned(), |d| d.short());
+            let _ = writeln!(out, "  input {port}: {content}  from {from}");
+        }
+        if let (Some((model, parts)), Some(weights)) = (instance.work.weights(), key.weights) {
+            let parts = parts.join(", ");
+            let _ = writeln!(out, "  weights: {}  of {} ({parts})", weights.short(), model.0);
+        }
+        if let Freshness::Fresh(record) = &self.plan.nodes[index].freshness {
+            let _ = writeln!(out, "  key: {}", record.fingerprint.short());
+            if !record.ingredients.sources.is_empty() {
+                let _ = writeln!(out, "  files read: {}", record.ingredients.sources.len());
+            }
+        }
+        Ok(())
+    }
+
+    fn last_run(&self, index: usize, out: &mut String) {
+        let last: Option<std::sync::Arc<Record>> = self.decider.last(index);
+        let Some(record) = last else { return };
+        let gone = if self.store.complete(record.output).is_some() { "" } else { ", output gone" };
+        let _ = writeln!(
+            out,
+            "  last run: {} in {} on {} by pipe {} -> {}{gone}",
+            record.started,
+            duration(record.wall_secs),
+            record.device,
+            record.pipe_version,
+            record.output.short(),
+        );
+    }
+}
+
+/// Where the first part of a nested parameter was written, or that nobody wrote it.
+fn nested_place(instance: &crate::config::Instance, name: &str) -> String {
+    let below = format!("{name}.");
+    let place = instance.places.iter().find(|(path, _)| path.starts_with(&below));
+    place.map_or("default".to_owned(), |(_, place)| place.to_string())
+}

@@ -1,0 +1,189 @@
+//! Which files an artifact of each kind becomes.
+
+use std::{collections::BTreeMap, path::Path};
+
+use image::RgbImage;
+use serde_json::Value;
+
+use super::{CliError, exit, file_name, pictures, write_file};
+use crate::{
+    artifact::{
+        ArtifactKind, Item, Manifest, frames,
+        pairs::{INPUT, MASK, TARGET},
+        videos::{self, Clip},
+    },
+    config::Pipeline,
+    report::{clip, results::Outputs, sheet},
+    store::{Digest, Store},
+};
+
+/// Longer side of enlarged images.
+const MIN_SIZE: u32 = 128;
+
+pub(super) struct Exporter<'a> {
+    pub pipeline: &'a Pipeline,
+    pub outputs: &'a Outputs,
+    pub store: &'a Store,
+}
+
+impl Exporter<'_> {
+    /// Writes the output of an instance to a folder.
+    pub fn export(&self, index: usize, digest: Digest, folder: &Path) -> Result<(), CliError> {
+        let manifest = self.store.manifest(digest)?;
+        match manifest.kind {
+            ArtifactKind::Pairs => self.pairs(&manifest, folder),
+            ArtifactKind::Videos => self.videos(&manifest, folder),
+            ArtifactKind::Frames => {
+                self.frames(&manifest, folder)?;
+                let sheet = pictures::sheet(self.pipeline, index, self.outputs, self.store)?;
+                write_file(&folder.join("sheet.png"), &frames::to_png(&sheet))
+            }
+            ArtifactKind::Metrics => self.metrics(&manifest, folder),
+            _ => self.plain(&manifest, folder),
+        }
+    }
+
+    fn pairs(&self, manifest: &Manifest, folder: &Path) -> Result<(), CliError> {
+        let mut rows = Vec::new();
+        for item in &manifest.items {
+            let name = file_name(&item.name);
+            for (file, suffix) in [(INPUT, "input"), (TARGET, "target"), (MASK, "mask")] {
+                if item.files.contains_key(file) {
+                    let bytes = self.read(item, file)?;
+                    write_file(&folder.join(format!("{name}.{suffix}.png")), &bytes)?;
+                }
+            }
+            rows.push(vec![self.image(item, INPUT)?, self.image(item, TARGET)?]);
+        }
+        let sheet = sheet::item_sheet(&rows, pictures::items_per_row(rows.len()), MIN_SIZE);
+        write_file(&folder.join("sheet.png"), &frames::to_png(&sheet))
+    }
+
+    fn videos(&self, manifest: &Manifest, folder: &Path) -> Result<(), CliError> {
+        let mut rows = Vec::new();
+        for item in &manifest.items {
+            let images = self.clip(item)?.images();
+            self.moving(&images, &file_name(&item.name), folder)?;
+            rows.push(images);
+        }
+        write_file(
+            &folder.join("sheet.png"),
+            &frames::to_png(&sheet::item_sheet(&rows, 1, MIN_SIZE)),
+        )
+    }
+
+    fn frames(&self, manifest: &Manifest, folder: &Path) -> Result<(), CliError> {
+        for item in &manifest.items {
+            let name = file_name(&item.name);
+            self.moving(&self.clip(item)?.images(), &name, folder)?;
+            let prediction = self.read(item, frames::PREDICTION)?;
+            write_file(&folder.join(format!("{name}.png")), &prediction)?;
+        }
+        Ok(())
+    }
+
+    /// A clip as GIF and as strip of its frames.
+    fn moving(&self, images: &[RgbImage], name: &str, folder: &Path) -> Result<(), CliError> {
+        let large: Vec<_> = images.iter().map(|image| sheet::enlarge(image, MIN_SIZE)).collect();
+        let gif = clip::gif(&large)
+            .map_err(|error| broken(name, &format!("cannot be written as GIF: {error}")))?;
+        write_file(&folder.join(format!("{name}.gif")), &gif)?;
+        let strip = frames::to_png(&sheet::strip(images, MIN_SIZE));
+        write_file(&folder.join(format!("{name}.strip.png")), &strip)
+    }
+
+    /// The document as it is, and its scores per item as CSV.
+    fn metrics(&self, manifest: &Manifest, folder: &Path) -> Result<(), CliError> {
+        for item in &manifest.items {
+            let bytes = self.read(item, "metrics.json")?;
+            write_file(&folder.join("metrics.json"), &bytes)?;
+            let csv = per_item_csv(&bytes).map_err(|error| broken(&item.name, &error))?;
+            write_file(&folder.join("metrics.csv"), csv.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// All files as they are; in a folder per item where there are several items.
+    fn plain(&self, manifest: &Manifest, folder: &Path) -> Result<(), CliError> {
+        for item in &manifest.items {
+            let folder = match manifest.items.len() {
+                1 => folder.to_owned(),
+                _ => folder.join(file_name(&item.name)),
+            };
+            for file in item.files.keys() {
+                write_file(&folder.join(file_name(file)), &self.read(item, file)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn clip(&self, item: &Item) -> Result<Clip, CliError> {
+        Clip::from_bytes(&self.read(item, videos::FILE)?)
+            .map_err(|error| broken(&item.name, &error.to_string()))
+    }
+
+    fn image(&self, item: &Item, file: &str) -> Result<RgbImage, CliError> {
+        read_image(self.store, item, file)
+    }
+
+    fn read(&self, item: &Item, file: &str) -> Result<Vec<u8>, CliError> {
+        read(self.store, item, file)
+    }
+}
+
+/// Reads a file of an item.
+pub(super) fn read(store: &Store, item: &Item, file: &str) -> Result<Vec<u8>, CliError> {
+    let reference =
+        item.files.get(file).ok_or_else(|| broken(&item.name, &format!("has no `{file}`")))?;
+    Ok(store.read(reference)?)
+}
+
+/// Reads an image of an item.
+pub(super) fn read_image(store: &Store, item: &Item, file: &str) -> Result<RgbImage, CliError> {
+    let image = image::load_from_memory(&read(store, item, file)?)
+        .map_err(|error| broken(&item.name, &format!("`{file}` is no image: {error}")))?;
+    Ok(image.into_rgb8())
+}
+
+fn broken(item: &str, what: &str) -> CliError {
+    CliError::Message { code: exit::STAGE_FAILED, message: format!("item `{item}`: {what}"), help: None }
+}
+
+/// A line per item, a column per metric.
+fn per_item_csv(document: &[u8]) -> Result<String, String> {
+    #[derive(serde::Deserialize)]
+    struct Metrics {
+        #[serde(default)]
+        per_item: BTreeMap<String, BTreeMap<String, Value>>,
+    }
+    let metrics: Metrics = serde_json::from_slice(document).map_err(|e| e.to_string())?;
+    let mut names: Vec<&String> = metrics.per_item.values().flat_map(BTreeMap::keys).collect();
+    names.sort();
+    names.dedup();
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let header = std::iter::once("item").chain(names.iter().map(|name| name.as_str()));
+    writer.write_record(header).map_err(|e| e.to_string())?;
+    for (item, values) in &metrics.per_item {
+        let values = names.iter().map(|name| match values.get(*name) {
+            Some(Value::Null) | None => String::new(),
+            Some(Value::String(text)) => text.clone(),
+            Some(value) => value.to_string(),
+        });
+        let line = std::iter::once(item.clone()).chain(values);
+        writer.write_record(line).map_err(|e| e.to_string())?;
+    }
+    let bytes = writer.into_inner().map_err(|e| e.to_string())?;
+    String::from_utf8(bytes).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_per_item_become_lines() {
+        let document = br#"{"values": {"f1": 0.3}, "per_item": {
+            "b": {"f1": 0.1, "note": "a, b"}, "a": {"f1": 0.5, "extra": null}}}"#;
+        insta::assert_snapshot!(per_item_csv(document).unwrap(), @"");
+    }
+}

@@ -1,0 +1,101 @@
+//! `pipe export`.
+
+mod files;
+pub(super) mod pictures;
+
+use std::path::{Path, PathBuf};
+
+use super::{
+    error::CliError,
+    exit, select,
+    session::{PipelineArgs, Session},
+};
+use crate::{
+    config::{Instance, pipeline::plain},
+    plan::{self, PlanOptions},
+    report::results::Outputs,
+};
+
+/// Write an artifact as ordinary files: PNG, GIF, safetensors, JSON, CSV
+///
+/// Frames become a contact sheet (input, target, prediction), a PNG and a GIF per item.
+#[derive(Debug, clap::Args)]
+pub(super) struct ExportArgs {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// The stage, or a cell of it as in `lora[n=10]`
+    stage: String,
+    /// The folder to write to
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+}
+
+pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliError> {
+    let pipeline = session.load(&args.pipeline)?;
+    let chosen = select::instances(&pipeline, &args.stage)?;
+    let store = session.store()?;
+    let plan = plan::build(&pipeline, &store, &PlanOptions::default())?;
+    let outputs = Outputs::of_plan(&plan);
+
+    let several = pipeline.instances.iter().filter(|i| i.stage == pipeline.instances[chosen[0]].stage);
+    let several = several.count() > 1;
+    let mut missing = Vec::new();
+    for index in chosen {
+        let instance = &pipeline.instances[index];
+        let Some(digest) = outputs.digest(index) else {
+            missing.push(instance.to_string());
+            continue;
+        };
+        let folder = if several { args.to.join(cell_name(instance)) } else { args.to.clone() };
+        let exporter = files::Exporter { pipeline: &pipeline, outputs: &outputs, store: &store };
+        exporter.export(index, digest, &folder)?;
+        session.print(&format!("{}\n", folder.display()))?;
+    }
+    let Some(first) = missing.first() else { return Ok(()) };
+    let more = match missing.len() - 1 {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    let file = args.pipeline.file.display();
+    Err(CliError::Message {
+        code: exit::STAGE_FAILED,
+        message: format!("`{first}`{more} is not in the cache"),
+        help: Some(format!("`pipe run {file} --only '{first}'` computes it")),
+    })
+}
+
+/// The cell as a file name: `n=10_rank=32`; the stage's name where there is no cell.
+fn cell_name(instance: &Instance) -> String {
+    let axes: Vec<_> =
+        instance.cell.iter().map(|(axis, value)| format!("{axis}={}", plain(value))).collect();
+    let name = if axes.is_empty() { instance.stage.clone() } else { axes.join("_") };
+    file_name(&name)
+}
+
+/// A name without what file systems and shells take as special.
+fn file_name(name: &str) -> String {
+    let fine = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '=' | '+');
+    let name: String = name.chars().map(|c| if fine(c) { c } else { '_' }).collect();
+    // Neither hidden nor a parent folder.
+    if name.starts_with('.') { format!("_{name}") } else { name }
+}
+
+/// Writes a file and the folders above it.
+fn write_file(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
+    let fail = |error| CliError::file("write", path, &error);
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(fail)?;
+    }
+    std::fs::write(path, bytes).map_err(fail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_leave_the_folder() {
+        assert_eq!(file_name("../../etc/passwd"), "_.._.._etc_passwd");
+        assert_eq!(file_name("n=10_steps=[1, 2]"), "n=10_steps=_1__2_");
+    }
+}

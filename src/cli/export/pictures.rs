@@ -1,0 +1,126 @@
+//! Contact sheets of predictions beside what was asked and what was wanted.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    path::PathBuf,
+};
+
+use image::RgbImage;
+
+use super::{CliError, cell_name, file_name, files::read_image, write_file};
+use crate::{
+    artifact::{
+        ArtifactKind, Manifest, frames,
+        pairs::{INPUT, TARGET},
+    },
+    config::{Instance, Pipeline},
+    report::{results::Outputs, sheet},
+    store::Store,
+};
+
+/// Longer side of enlarged images.
+const MIN_SIZE: u32 = 128;
+/// Items on the sheets that a run writes.
+const MOST_ITEMS: usize = 24;
+
+/// Writes a sheet for each stage of frames that a table's metric scores, below the cache, and gives
+/// their folder. A sheet's name holds its content's digest, so one that is there is up to date.
+pub(crate) fn write(
+    pipeline: &Pipeline,
+    outputs: &Outputs,
+    store: &Store,
+) -> Result<Option<PathBuf>, CliError> {
+    let folder = store.root().join("pictures").join(file_name(&pipeline.name));
+    let mut any = false;
+    for index in scored(pipeline) {
+        let Some(digest) = outputs.digest(index) else { continue };
+        any = true;
+        let instance = &pipeline.instances[index];
+        let name = format!("{}-{}-{}.png", instance.stage, cell_name(instance), digest.short());
+        let path = folder.join(file_name(&name));
+        if !path.exists() {
+            write_file(&path, &frames::to_png(&sheet(pipeline, index, outputs, store)?))?;
+        }
+    }
+    Ok(any.then_some(folder))
+}
+
+/// The instances of frames that the metrics of tables score.
+fn scored(pipeline: &Pipeline) -> BTreeSet<usize> {
+    let values = pipeline.tables.iter().flat_map(|table| &table.values);
+    let metrics: BTreeSet<&str> = values.map(|(stage, _)| stage.as_str()).collect();
+    pipeline
+        .instances
+        .iter()
+        .filter(|instance| metrics.contains(instance.stage.as_str()))
+        .flat_map(|instance| instance.inputs.values().copied())
+        .filter(|input| kind(&pipeline.instances[*input]) == ArtifactKind::Frames)
+        .collect()
+}
+
+/// Input, target and prediction of each item of frames; predictions alone where the pairs they
+/// were made for are not known.
+pub(super) fn sheet(
+    pipeline: &Pipeline,
+    index: usize,
+    outputs: &Outputs,
+    store: &Store,
+) -> Result<RgbImage, CliError> {
+    let Some(digest) = outputs.digest(index) else { return Ok(sheet::contact_sheet(&[])) };
+    let predictions = store.manifest(digest)?;
+    let pairs = nearest_pairs(pipeline, index, outputs, store, &predictions)?;
+    let mut items = Vec::new();
+    for item in predictions.items.iter().take(MOST_ITEMS) {
+        let mut images = Vec::new();
+        if let Some(pair) = pairs.as_ref().and_then(|pairs| pairs.item(&item.name)) {
+            images.push(read_image(store, pair, INPUT)?);
+            images.push(read_image(store, pair, TARGET)?);
+        }
+        images.push(read_image(store, item, frames::PREDICTION)?);
+        items.push(images);
+    }
+    Ok(sheet::item_sheet(&items, items_per_row(items.len()), MIN_SIZE))
+}
+
+/// How many items go in a row, so that sheets are about as wide as high.
+pub(super) fn items_per_row(items: usize) -> usize {
+    match items {
+        0..=4 => 1,
+        5..=12 => 2,
+        13..=36 => 4,
+        _ => 8,
+    }
+}
+
+/// The pairs nearest upstream that have the items' names.
+fn nearest_pairs(
+    pipeline: &Pipeline,
+    index: usize,
+    outputs: &Outputs,
+    store: &Store,
+    predictions: &Manifest,
+) -> Result<Option<std::sync::Arc<Manifest>>, CliError> {
+    let mut seen = BTreeSet::from([index]);
+    let mut queue = VecDeque::from([index]);
+    while let Some(at) = queue.pop_front() {
+        for &input in pipeline.instances[at].inputs.values() {
+            if !seen.insert(input) {
+                continue;
+            }
+            queue.push_back(input);
+            if kind(&pipeline.instances[input]) != ArtifactKind::Pairs {
+                continue;
+            }
+            let Some(digest) = outputs.digest(input) else { continue };
+            let pairs = store.manifest(digest)?;
+            if predictions.items.iter().all(|item| pairs.item(&item.name).is_some()) {
+                return Ok(Some(pairs));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn kind(instance: &Instance) -> ArtifactKind {
+    instance.work.output().unwrap_or(instance.entry.ports.output)
+}

@@ -1,0 +1,131 @@
+//! `pipe show`.
+
+use std::{fmt::Write as _, path::Path};
+
+use serde_json::{Value, json};
+
+use super::{
+    error::CliError,
+    exit,
+    session::{LayerArgs, Session},
+};
+use crate::{
+    artifact::{ArtifactKind, Manifest},
+    config::{self, Layer, Shown},
+    report::{SCHEMA_VERSION, style::{bytes, count}},
+    store::{Digest, Store},
+};
+
+/// Show a resolved pipeline file, or an artifact of the cache
+#[derive(Debug, clap::Args)]
+pub(super) struct ShowArgs {
+    /// A pipeline file, or a digest or its beginning
+    what: String,
+    #[command(flatten)]
+    layers: LayerArgs,
+    /// Write one document for other programs
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn show(args: &ShowArgs, session: &Session) -> Result<(), CliError> {
+    let path = Path::new(&args.what);
+    if !path.exists() && is_digest(&args.what) {
+        return show_artifact(args, session);
+    }
+    let shown = config::show(path, &args.layers.options(), &|path| std::fs::read_to_string(path))?;
+    let document = json!({ "schema_version": SCHEMA_VERSION, "pipeline": shown });
+    session.print(&if args.json { format!("{document:#}\n") } else { file_text(&shown) })
+}
+
+/// A line per value, as TOML with dotted keys, and where the value was written.
+fn file_text(shown: &Shown) -> String {
+    let lines: Vec<_> = shown
+        .values
+        .iter()
+        .map(|leaf| (format!("{} = {}", leaf.path, toml_text(&leaf.value)), leaf))
+        .collect();
+    let width = lines.iter().map(|(line, _)| line.chars().count().min(60)).max().unwrap_or(0);
+    let mut out = String::new();
+    for (line, leaf) in lines {
+        let layer = match leaf.layer {
+            Layer::File => "",
+            Layer::Base => ", by extends",
+            Layer::Profile => ", by profile",
+            Layer::Set => "",
+        };
+        let _ = writeln!(out, "{line:<width$}  # {}{layer}", leaf.place);
+    }
+    out
+}
+
+/// A value as it stands behind `=` in a TOML file.
+pub(super) fn toml_text(value: &Value) -> String {
+    match toml::Value::try_from(value) {
+        Ok(value) => value.to_string(),
+        Err(_) => value.to_string(),
+    }
+}
+
+fn is_digest(text: &str) -> bool {
+    (6..=64).contains(&text.len()) && text.chars().all(|c| c.is_ascii_hexdigit())
+}
+
+fn show_artifact(args: &ShowArgs, session: &Session) -> Result<(), CliError> {
+    let store = session.store()?;
+    let digest = find(&store, &args.what)?;
+    let manifest = store.manifest(digest).map_err(|_| {
+        CliError::Message {
+            code: exit::STAGE_FAILED,
+            message: format!("{digest} is no artifact, but a file of one"),
+            help: None,
+        }
+    })?;
+    if args.json {
+        let document =
+            json!({ "schema_version": SCHEMA_VERSION, "digest": digest, "artifact": *manifest });
+        return session.print(&format!("{document:#}\n"));
+    }
+    session.print(&artifact_text(&store, digest, &manifest)?)
+}
+
+fn artifact_text(store: &Store, digest: Digest, manifest: &Manifest) -> Result<String, CliError> {
+    let files = manifest.items.iter().flat_map(|item| item.files.values());
+    let size = bytes(files.map(|file| file.size).sum());
+    let items = count(manifest.items.len(), "item");
+    let mut out = format!("{digest}\n{}, {items}, {size}\n", manifest.kind);
+    for item in &manifest.items {
+        let _ = writeln!(out, "{}", item.name);
+        for (name, file) in &item.files {
+            let _ = writeln!(out, "  {name}  {}  {}", file.digest.short(), bytes(file.size));
+        }
+        if let (ArtifactKind::Metrics, Some(file)) = (manifest.kind, item.files.get("metrics.json")) {
+            let document: Value = serde_json::from_slice(&store.read(file)?).unwrap_or_default();
+            for (name, value) in document["values"].as_object().into_iter().flatten() {
+                let _ = writeln!(out, "  {name} = {value}");
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// The one object whose digest begins with `text`.
+fn find(store: &Store, text: &str) -> Result<Digest, CliError> {
+    if let Ok(digest) = text.parse() {
+        return Ok(digest);
+    }
+    let text = text.to_ascii_lowercase();
+    let folder = store.root().join("objects").join(&text[..2]);
+    let names = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = names.map(|entry| format!("{}{}", &text[..2], entry.file_name().to_string_lossy()));
+    let mut found = names.filter(|name| name.starts_with(&text)).filter_map(|name| name.parse().ok());
+    match (found.next(), found.next()) {
+        (Some(digest), None) => Ok(digest),
+        (None, _) => Err(CliError::usage(format!("nothing in the cache begins with `{text}`"))
+            .with_help("`pipe explain FILE STAGE` names the digests of a stage")),
+        (Some(_), Some(_)) => {
+            Err(CliError::usage(format!("several objects in the cache begin with `{text}`"))
+                .with_help("give more characters"))
+        }
+    }
+}

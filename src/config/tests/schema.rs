@@ -1,0 +1,237 @@
+//! The schema that editors read.
+
+use super::toys::TOYS;
+use crate::config::schema::{FILE, pipeline_schema, write_schemas};
+
+#[test]
+fn a_stage_has_its_ports_and_parameters() {
+    let schema = pipeline_schema(TOYS);
+    let train = serde_json::to_string_pretty(&schema["definitions"]["stage_train"]).unwrap();
+    insta::assert_snapshot!(train, @r##"
+    {
+      "additionalProperties": false,
+      "description": "Trains.",
+      "properties": {
+        "inputs": {
+          "additionalProperties": false,
+          "description": "The stage on each input.",
+          "properties": {
+            "base": {
+              "description": "The stage that gives lora_adapter.",
+              "type": "string"
+            },
+            "pairs": {
+              "description": "The stage that gives pairs.",
+              "type": "string"
+            }
+          },
+          "required": [
+            "pairs"
+          ],
+          "type": "object"
+        },
+        "kind": {
+          "const": "train"
+        },
+        "modules": {
+          "default": "qkvo",
+          "description": "Layers.",
+          "else": {
+            "$ref": "#/definitions/Modules"
+          },
+          "if": {
+            "pattern": "\\$\\{",
+            "type": "string"
+          },
+          "then": true
+        },
+        "note": {
+          "default": "",
+          "description": "A note.",
+          "type": "string"
+        },
+        "optimizer": {
+          "default": {
+            "lr": 0.0,
+            "warmup": 0
+          },
+          "description": "Optimizer.",
+          "else": {
+            "$ref": "#/definitions/Optimizer"
+          },
+          "if": {
+            "pattern": "\\$\\{",
+            "type": "string"
+          },
+          "then": true
+        },
+        "rank": {
+          "description": "The rank.",
+          "else": {
+            "format": "uint32",
+            "minimum": 0,
+            "type": "integer"
+          },
+          "if": {
+            "pattern": "\\$\\{",
+            "type": "string"
+          },
+          "then": true
+        },
+        "steps": {
+          "default": 0,
+          "description": "Steps.",
+          "else": {
+            "format": "uint32",
+            "minimum": 0,
+            "type": "integer"
+          },
+          "if": {
+            "pattern": "\\$\\{",
+            "type": "string"
+          },
+          "then": true
+        }
+      },
+      "required": [
+        "kind",
+        "inputs",
+        "rank"
+      ],
+      "type": "object"
+    }
+    "##);
+    let data = serde_json::to_string_pretty(&schema["definitions"]["From"]).unwrap();
+    insta::assert_snapshot!(data, @r#"
+    {
+      "allOf": [
+        {
+          "if": {
+            "properties": {
+              "source": {
+                "const": "figures"
+              }
+            },
+            "required": [
+              "source"
+            ]
+          },
+          "then": {
+            "additionalProperties": false,
+            "description": "Drawn.",
+            "properties": {
+              "source": {
+                "const": "figures",
+                "type": "string"
+              }
+            },
+            "required": [
+              "source"
+            ],
+            "type": "object"
+          }
+        },
+        {
+          "if": {
+            "properties": {
+              "source": {
+                "const": "folder"
+              }
+            },
+            "required": [
+              "source"
+            ]
+          },
+          "then": {
+            "additionalProperties": false,
+            "description": "A folder.",
+            "properties": {
+              "limit": {
+                "description": "At most so many.",
+                "else": {
+                  "format": "uint8",
+                  "maximum": 255,
+                  "minimum": 0,
+                  "type": [
+                    "integer",
+                    "null"
+                  ]
+                },
+                "if": {
+                  "pattern": "\\$\\{",
+                  "type": "string"
+                },
+                "then": true
+              },
+              "root": {
+                "description": "The folder.",
+                "format": "path",
+                "type": "string"
+              },
+              "source": {
+                "const": "folder",
+                "type": "string"
+              }
+            },
+            "required": [
+              "source",
+              "root"
+            ],
+            "type": "object"
+          }
+        }
+      ],
+      "description": "Where pictures come from.",
+      "properties": {
+        "source": {
+          "else": {
+            "enum": [
+              "figures",
+              "folder"
+            ]
+          },
+          "if": {
+            "pattern": "\\$\\{",
+            "type": "string"
+          },
+          "then": true
+        }
+      },
+      "required": [
+        "source"
+      ],
+      "type": "object"
+    }
+    "#);
+}
+
+#[test]
+fn each_kind_has_its_branch() {
+    let schema = pipeline_schema(TOYS);
+    let branches = schema["definitions"]["stage"]["allOf"].as_array().unwrap();
+    let kinds: Vec<_> =
+        branches.iter().map(|branch| branch["if"]["properties"]["kind"]["const"].clone()).collect();
+    assert_eq!(kinds, ["data", "train", "score"]);
+    for branch in branches {
+        let name = branch["then"]["$ref"].as_str().unwrap().rsplit('/').next().unwrap();
+        assert_eq!(schema["definitions"][name]["additionalProperties"], false);
+    }
+}
+
+#[test]
+fn every_reference_of_the_schema_leads_somewhere() {
+    let schema = pipeline_schema(TOYS);
+    let text = schema.to_string();
+    for part in text.split("\"#/definitions/").skip(1) {
+        let name = part.split('"').next().unwrap();
+        assert!(schema["definitions"].get(name).is_some(), "{name}");
+    }
+}
+
+#[test]
+fn the_written_file_is_the_schema() {
+    let folder = tempfile::tempdir().unwrap();
+    write_schemas(TOYS, folder.path()).unwrap();
+    let text = std::fs::read_to_string(folder.path().join(FILE)).unwrap();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), pipeline_schema(TOYS));
+}
