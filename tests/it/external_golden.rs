@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     golden::{Golden, relative_error},
-    training::{external_lora, external_sample},
+    training::{external_factors, external_lora, external_sample},
 };
 
 /// One part of one model folder: what is compared, and within which relative error.
@@ -29,7 +29,9 @@ const CHECKS: &[Check] = &[
     Check { family: "cogvideox10", part: "vae", tolerance: 5e-4, run: vae },
     Check { family: "cogvideox15", part: "lora", tolerance: 1e-4, run: external_lora },
     Check { family: "cogvideox10", part: "lora", tolerance: 1e-4, run: external_lora },
+    Check { family: "cogvideox15", part: "factors", tolerance: 1e-3, run: external_factors },
     Check { family: "cogvideox15", part: "sampling", tolerance: 2e-3, run: external_sample },
+    Check { family: "cogvideox10", part: "factors", tolerance: 1e-3, run: external_factors },
     Check { family: "cogvideox10", part: "sampling", tolerance: 2e-3, run: external_sample },
 ];
 

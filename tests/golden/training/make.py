@@ -120,7 +120,7 @@ def make(name, newer):
         out |= {f"lora.x0.{step}": swap(x0), f"lora.image.{step}": swap(image)[:, :, :1], f"lora.noise.{step}": swap(noise),
                 f"lora.t.{step}": t, f"lora.loss.{step}": loss.detach()[None], f"lora.norm.{step}": norm[None]}
     out |= {f"lora.final.{k}": v for k, v in get_peft_model_state_dict(transformer).items()}
-    save_file({k: v.detach().contiguous() for k, v in out.items()}, f"{HERE}/{name}.safetensors",
+    save_file({k: (v.float() if v.dtype == torch.float64 else v).detach().contiguous() for k, v in out.items()}, f"{HERE}/{name}.safetensors",
               metadata={"config": json.dumps(configs)})
 
 
