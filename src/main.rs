@@ -1,3 +1,5 @@
 //! The `pipe` binary: arguments in, exit code out.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    pipe::cli::main()
+}

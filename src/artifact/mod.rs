@@ -6,7 +6,9 @@
 pub mod adapter;
 pub mod frames;
 pub mod latents;
+pub mod metrics;
 pub mod model;
+pub mod pairs;
 pub mod samples;
 pub mod tensors;
 pub mod text;

@@ -1,1 +1,139 @@
-//! One file per subcommand.
+//! The command line: one file per subcommand, whose `Args` are its help.
+//!
+//! Results go to stdout, everything else to stderr.
+
+mod cache;
+mod check;
+mod completions;
+mod device;
+mod diff;
+mod error;
+mod explain;
+pub mod exit;
+mod export;
+mod init;
+mod plan;
+mod run;
+mod schema;
+mod select;
+mod session;
+mod show;
+mod table;
+
+use std::{
+    ffi::OsString,
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+
+use error::CliError;
+use session::{GlobalArgs, Session};
+
+/// Declarative, incremental pipelines for few-shot experiments on video diffusion models
+///
+/// A pipeline file states a whole experiment; `pipe run` computes what is not in the cache yet.
+#[derive(Debug, Parser)]
+#[command(name = "pipe", version, max_term_width = 100, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 done, 1 a stage failed, 2 usage or pipeline file wrong, 3 environment (no device, \
+disk full, weights missing), 101 a bug of ours, 130 interrupted.
+
+Start with `pipe init`, or with `pipe run pipelines/pose_ablation.toml`.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::RunArgs),
+    Plan(plan::PlanArgs),
+    Check(check::CheckArgs),
+    Explain(explain::ExplainArgs),
+    Table(table::TableArgs),
+    Show(show::ShowArgs),
+    Diff(diff::DiffArgs),
+    Export(export::ExportArgs),
+    Cache(cache::CacheArgs),
+    Schema(schema::SchemaArgs),
+    Init(init::InitArgs),
+    Completions(completions::CompletionsArgs),
+    Version(VersionArgs),
+}
+
+/// Print the version
+#[derive(Debug, clap::Args)]
+struct VersionArgs {}
+
+impl Command {
+    fn run(&self, session: &Session) -> Result<(), CliError> {
+        match self {
+            Self::Run(args) => run::run(args, session),
+            Self::Plan(args) => plan::plan(args, session),
+            Self::Check(args) => check::check(args, session),
+            Self::Explain(args) => explain::explain(args, session),
+            Self::Table(args) => table::table(args, session),
+            Self::Show(args) => show::show(args, session),
+            Self::Diff(args) => diff::diff(args, session),
+            Self::Export(args) => export::export(args, session),
+            Self::Cache(args) => cache::cache(args, session),
+            Self::Schema(args) => schema::schema(args, session),
+            Self::Init(args) => init::init(args, session),
+            Self::Completions(args) => completions::completions(args, session),
+            Self::Version(VersionArgs {}) => {
+                session.print(&format!("pipe {}\n", env!("CARGO_PKG_VERSION")))
+            }
+        }
+    }
+}
+
+/// Runs the program with the arguments of the process.
+pub fn main() -> ExitCode {
+    ExitCode::from(run_with(std::env::args_os()))
+}
+
+fn run_with(args: impl IntoIterator<Item = OsString>) -> u8 {
+    session::install_panic_hook();
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are results, the rest is usage; a closed pipe ends both quietly.
+            let _ = error.print();
+            return if error.use_stderr() { exit::USAGE } else { exit::DONE };
+        }
+    };
+    let session = Session::new(cli.global);
+    match catch_unwind(AssertUnwindSafe(|| cli.command.run(&session))) {
+        Ok(Ok(())) => exit::DONE,
+        Ok(Err(error)) => error.report(&session),
+        Err(_) => exit::BUG,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_subcommand_and_argument_has_a_help() {
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{} has no help", command.get_name());
+            for argument in command.get_arguments() {
+                let name = format!("{} {}", command.get_name(), argument.get_id());
+                assert!(argument.get_help().is_some(), "{name} has no help");
+            }
+        }
+    }
+}

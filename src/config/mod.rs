@@ -1,6 +1,273 @@
 //! TOML text to a typed, expanded pipeline.
+//!
+//! [`load`] merges the layers of a file ([`layers`]), spans the sweep, resolves `${}` references
+//! per cell, parses each stage into its type and checks how the stages fit together. It collects
+//! all errors, each with its place.
 
+mod error;
+mod expand;
+mod kinds;
+mod layers;
+pub mod origin;
 pub mod pipeline;
+pub mod references;
+pub mod schema;
+mod scope;
+pub mod settings;
+mod show;
+mod stages;
+mod sweep;
+mod tables;
+#[cfg(test)]
+mod tests;
 pub mod value;
 
-pub use pipeline::{Cell, Instance, Pipeline, Place, Sweep, Table};
+pub use error::{Code, ConfigError, ConfigErrors, similar};
+pub use layers::ReadFile;
+pub use origin::Layer;
+pub use pipeline::{Cell, Instance, Pipeline, Place, Reference, Sweep, Table};
+pub use show::{Leaf, Shown, show};
+
+use std::path::Path;
+
+use self::{
+    error::{Problem, Problems},
+    expand::Expander,
+    layers::{Merged, PROFILE_SECTIONS},
+    origin::Sources,
+    scope::Scope,
+    sweep::{Axes, AxisSet},
+    value::{Data, Node, Table as NodeTable},
+};
+use crate::stages::{STAGES, StageEntry};
+
+const SECTIONS: &[&str] =
+    &["name", "title", "seed", "extends", "params", "profiles", "sweep", "stages", "tables"];
+
+/// What the command line adds to a file.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// `--profile`.
+    pub profile: Option<String>,
+    /// `--set`, each `key=value` with a key such as `lora.rank`, `params.size` or `seed`.
+    pub set: Vec<String>,
+}
+
+/// Reads a pipeline file.
+pub fn load(path: &Path, options: &LoadOptions) -> Result<Pipeline, ConfigErrors> {
+    load_with(STAGES, path, options, &|path| std::fs::read_to_string(path))
+}
+
+/// Reads a pipeline whose files come from `read`, with the stage kinds of `registry`.
+pub fn load_with(
+    registry: &'static [StageEntry],
+    path: &Path,
+    options: &LoadOptions,
+    read: ReadFile<'_>,
+) -> Result<Pipeline, ConfigErrors> {
+    let mut sources = Sources::default();
+    let mut problems = Problems::default();
+    let merged = layers::merge(path, options, read, &mut sources, &mut problems);
+    let pipeline = merged.and_then(|merged| {
+        Builder { registry, path, options, sources: &sources }.build(&merged, &mut problems)
+    });
+    match pipeline {
+        Some(pipeline) if problems.is_empty() => Ok(pipeline),
+        _ => Err(problems.finish(&path.display().to_string(), &sources)),
+    }
+}
+
+struct Builder<'a> {
+    registry: &'static [StageEntry],
+    path: &'a Path,
+    options: &'a LoadOptions,
+    sources: &'a Sources,
+}
+
+impl Builder<'_> {
+    fn build(&self, merged: &Merged, problems: &mut Problems) -> Option<Pipeline> {
+        let root = merged.root.as_table()?;
+        check_sections(root, problems);
+        let empty = NodeTable::new();
+        let params = section(root, "params", problems).unwrap_or(&empty);
+        let stages = section(root, "stages", problems).unwrap_or(&empty);
+        let axes = sweep::read(merged.root.get("sweep"), params, self.sources, problems);
+        let scope = Scope::new(params, &axes, self.sources);
+        check_names(params, &axes, problems);
+        check_profiles(&merged.written, problems);
+        scope.check_params(problems);
+        check_params_used(params, merged, problems);
+
+        let reader = stages::Reader { registry: self.registry, stages, axes: &axes, scope: &scope };
+        let mut definitions = reader.read(problems);
+        let seed = read_seed(root, problems);
+        let tables =
+            tables::Reader { axes: &axes, definitions: &definitions, sources: self.sources }
+                .read(merged.root.get("tables"), problems);
+        let order = stages::order(&definitions, problems)?;
+        for &index in &order {
+            let inputs = definitions[index].inputs.iter();
+            let reach = inputs.fold(definitions[index].own, |reach, input| {
+                let targets = input.targets.values().map(|target| definitions[*target].reach);
+                targets.fold(reach | input.uses, |reach, more| reach | more)
+            });
+            definitions[index].reach = reach;
+        }
+        let complete = definitions
+            .iter()
+            .all(|definition| definition.kind.is_some() && definition.dropped.is_empty());
+        if complete {
+            let used = definitions.iter().fold(0, |used, definition| used | definition.reach);
+            check_axes_used(&axes, used, problems);
+        }
+        let expander = Expander { axes: &axes, scope: &scope, sources: self.sources, seed };
+        let instances = expander.expand(&definitions, &order, problems);
+        let stem = || self.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        Some(Pipeline {
+            path: self.path.to_owned(),
+            name: text(root, "name", problems).or_else(stem).unwrap_or_default(),
+            title: text(root, "title", problems),
+            seed: seed.0,
+            profile: self.options.profile.clone(),
+            instances,
+            sweep: axes.sweep(),
+            tables,
+            resolved: show::resolved(&merged.root),
+        })
+    }
+}
+
+fn wrong_type(node: &Node, name: &str, wanted: &str) -> Problem {
+    let message = format!("`{name}` must be {wanted}, but is {}", node.describe());
+    Problem::new(Code::WrongType, message).at(node.origin, format!("must be {wanted}"))
+}
+
+fn section<'a>(root: &'a NodeTable, name: &str, problems: &mut Problems) -> Option<&'a NodeTable> {
+    let node = &root.get(name)?.node;
+    let table = node.as_table();
+    if table.is_none() {
+        problems.add(wrong_type(node, name, "a table"));
+    }
+    table
+}
+
+fn text(root: &NodeTable, name: &str, problems: &mut Problems) -> Option<String> {
+    let node = &root.get(name)?.node;
+    let text = node.as_str().map(str::to_owned);
+    if text.is_none() {
+        problems.add(wrong_type(node, name, "a string"));
+    }
+    text
+}
+
+fn read_seed(root: &NodeTable, problems: &mut Problems) -> (u64, Option<origin::Origin>) {
+    let Some(entry) = root.get("seed") else { return (0, None) };
+    let seed = match entry.node.data {
+        Data::Integer(seed) => u64::try_from(seed).ok(),
+        Data::Unsigned(seed) => Some(seed),
+        _ => None,
+    };
+    if seed.is_none() {
+        problems.add(wrong_type(&entry.node, "seed", "a whole number, zero or more"));
+    }
+    (seed.unwrap_or(0), entry.node.origin)
+}
+
+fn check_sections(root: &NodeTable, problems: &mut Problems) {
+    for (key, entry) in root {
+        if !SECTIONS.contains(&key.as_str()) {
+            let problem = Problem::new(Code::UnknownKey, format!("unknown key `{key}`"));
+            let problem = problem.at(entry.key, "nothing reads this");
+            problems.add(problem.suggest(key, SECTIONS.iter().copied()));
+        }
+    }
+}
+
+/// A `${name}` must mean one thing, and a profile must be able to set every param.
+fn check_names(params: &NodeTable, axes: &Axes, problems: &mut Problems) {
+    for (name, entry) in params {
+        if let Some(axis) = axes.position(name) {
+            let message = format!("`{name}` is both a param and a sweep axis");
+            let problem = Problem::new(Code::Sweep, message).at(entry.key, "the param");
+            problems.add(problem.at(axes.axes[axis].key, "the axis").help("rename one of them"));
+        }
+        if PROFILE_SECTIONS.contains(&name.as_str()) {
+            let message = format!("a param cannot be named `{name}`");
+            let problem = Problem::new(Code::Profile, message).at(entry.key, "means a section");
+            problems.add(problem.help(format!("in a profile, `{name}` overrides that section")));
+        }
+    }
+}
+
+/// Every profile, chosen or not, may only set params that exist.
+fn check_profiles(written: &Node, problems: &mut Problems) {
+    let Some(node) = written.get("profiles") else { return };
+    let Some(profiles) = node.as_table() else {
+        problems.add(wrong_type(node, "profiles", "a table"));
+        return;
+    };
+    let params = written.get("params").and_then(Node::as_table);
+    for (name, entry) in profiles {
+        let Some(profile) = entry.node.as_table() else {
+            problems.add(wrong_type(&entry.node, &format!("profiles.{name}"), "a table"));
+            continue;
+        };
+        for (key, entry) in profile {
+            let known = PROFILE_SECTIONS.contains(&key.as_str())
+                || params.is_some_and(|params| params.contains_key(key));
+            if !known {
+                let message =
+                    format!("profile `{name}` sets the param `{key}`, which is not there");
+                let names = params.into_iter().flat_map(|params| params.keys().map(String::as_str));
+                problems.add(
+                    Problem::new(Code::Profile, message)
+                        .at(entry.key, "no such param")
+                        .suggest(key, names.chain(PROFILE_SECTIONS.iter().copied())),
+                );
+            }
+        }
+    }
+}
+
+/// A param of the file itself must be named by some string of the file, also one of a profile that
+/// is not chosen. Params of a base file are for whoever extends it.
+fn check_params_used(params: &NodeTable, merged: &Merged, problems: &mut Problems) {
+    let mut used = std::collections::HashSet::new();
+    for root in [&merged.written, &merged.root] {
+        root.walk(&mut Vec::new(), &mut |path, node| {
+            let Some(text) = node.as_str() else { return };
+            for part in references::parse(text).unwrap_or_default() {
+                if let references::Part::Reference(reference) = part {
+                    used.insert(reference.name);
+                }
+            }
+            if path.last().is_some_and(|key| key == "by") {
+                used.extend(text.split('.').next().map(str::to_owned));
+            }
+        });
+    }
+    let written = merged.written.get("params").and_then(Node::as_table);
+    for name in params.keys().filter(|name| !used.contains(*name)) {
+        let key = written.and_then(|params| params.get(name)?.key);
+        if let Some(key) = key.filter(|key| key.layer == Layer::File) {
+            let problem = Problem::new(Code::Unused, format!("the param `{name}` is never used"));
+            problems.add(
+                problem
+                    .at(Some(key), "never used")
+                    .help(format!("refer to it as `${{{name}}}`, or take it out")),
+            );
+        }
+    }
+}
+
+fn check_axes_used(axes: &Axes, used: AxisSet, problems: &mut Problems) {
+    for (index, axis) in axes.axes.iter().enumerate() {
+        if used >> index & 1 == 0 {
+            let message = format!("no stage uses the sweep axis `{}`", axis.name);
+            let problem = Problem::new(Code::Unused, message).at(axis.key, "changes nothing");
+            problems.add(
+                problem.help(format!("use `${{{}}}` in a stage, or take the axis out", axis.name)),
+            );
+        }
+    }
+}

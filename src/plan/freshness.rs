@@ -1,8 +1,15 @@
 //! The three states of a stage, and the sentence for each reason to run.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use serde_json::Value;
+
 use crate::{
-    config::Place,
-    store::{Digest, Record},
+    config::{Instance, Place, pipeline::plain},
+    store::{Digest, Ingredients, Record},
 };
 
 /// Whether a stage must run.
@@ -69,4 +76,131 @@ pub enum StaleReason {
     },
     /// `--force`.
     Forced,
+}
+
+impl fmt::Display for StaleReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NeverRun => write!(f, "never run"),
+            Self::VersionChanged { old, new } => write!(f, "stage version {old} -> {new}"),
+            Self::ParamChanged { path, old, new, place: None } => {
+                write!(f, "`{path}` {old} -> {new}")
+            }
+            Self::ParamChanged { path, old, new, place: Some(place) } => {
+                write!(f, "`{path}` {old} -> {new} ({place})")
+            }
+            Self::InputChanged { port, old, new } => {
+                write!(f, "input `{port}` changed ({} -> {})", old.short(), new.short())
+            }
+            Self::WeightsChanged { model } => write!(f, "the weights of `{model}` changed"),
+            Self::SourceChanged { path } => write!(f, "`{path}` changed"),
+            Self::OutputMissing { digest } => {
+                write!(f, "its output {} is gone from the cache or damaged", digest.short())
+            }
+            Self::Forced => write!(f, "forced"),
+        }
+    }
+}
+
+/// What of `new` differs from `old`, in the order people look for it.
+///
+/// Of outside files, no more than the first 20 are named.
+pub(super) fn differences(
+    old: &Ingredients,
+    new: &Ingredients,
+    instance: &Instance,
+) -> Vec<StaleReason> {
+    const NAMED_SOURCES: usize = 20;
+    let mut reasons = Vec::new();
+    if old.version != new.version {
+        reasons.push(StaleReason::VersionChanged { old: old.version, new: new.version });
+    }
+    if old.output_format != new.output_format {
+        reasons.push(changed("output format", &old.output_format, &new.output_format, None));
+    }
+    let (before, now) = (flat(&old.params), flat(&new.params));
+    for path in before.keys().chain(now.keys()).collect::<BTreeSet<_>>() {
+        let (before, now) = (before.get(path), now.get(path));
+        if before != now {
+            let text = |value: Option<&&Value>| value.map_or("unset".to_owned(), |v| plain(v));
+            reasons.push(changed(path, &text(before), &text(now), place_of(instance, path)));
+        }
+    }
+    for port in old.inputs.keys().chain(new.inputs.keys()).collect::<BTreeSet<_>>() {
+        match (old.inputs.get(port), new.inputs.get(port)) {
+            (Some(old), Some(new)) if old != new => {
+                reasons.push(StaleReason::InputChanged {
+                    port: port.clone(),
+                    old: *old,
+                    new: *new,
+                });
+            }
+            (Some(old), None) => {
+                reasons.push(changed(&format!("inputs.{port}"), &old.short(), &"unset", None));
+            }
+            (None, Some(new)) => {
+                reasons.push(changed(&format!("inputs.{port}"), &"unset", &new.short(), None));
+            }
+            _ => {}
+        }
+    }
+    if old.weights != new.weights {
+        let model = instance.work.weights().map(|(model, _)| model.0.clone()).unwrap_or_default();
+        reasons.push(StaleReason::WeightsChanged { model });
+    }
+    let sources = old.sources.keys().chain(new.sources.keys()).collect::<BTreeSet<_>>();
+    reasons.extend(
+        sources
+            .into_iter()
+            .filter(|path| old.sources.get(*path) != new.sources.get(*path))
+            .take(NAMED_SOURCES)
+            .map(|path| StaleReason::SourceChanged { path: path.clone() }),
+    );
+    reasons
+}
+
+fn changed(
+    path: &str,
+    old: &impl ToString,
+    new: &impl ToString,
+    place: Option<Place>,
+) -> StaleReason {
+    StaleReason::ParamChanged {
+        path: path.to_owned(),
+        old: old.to_string(),
+        new: new.to_string(),
+        place,
+    }
+}
+
+/// The place of a parameter, or of the nearest table around it that was written as one value.
+fn place_of(instance: &Instance, path: &str) -> Option<Place> {
+    let mut path = path;
+    loop {
+        if let Some(place) = instance.places.get(path) {
+            return Some(place.clone());
+        }
+        path = path.rsplit_once('.')?.0;
+    }
+}
+
+/// Nested tables as dotted paths.
+fn flat(params: &serde_json::Map<String, Value>) -> BTreeMap<String, &Value> {
+    fn walk<'a>(at: &str, value: &'a Value, out: &mut BTreeMap<String, &'a Value>) {
+        match value {
+            Value::Object(map) if !map.is_empty() => {
+                for (key, value) in map {
+                    walk(&format!("{at}.{key}"), value, out);
+                }
+            }
+            plain => {
+                out.insert(at.to_owned(), plain);
+            }
+        }
+    }
+    let mut out = BTreeMap::new();
+    for (key, value) in params {
+        walk(key, value, &mut out);
+    }
+    out
 }

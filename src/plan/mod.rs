@@ -1,10 +1,30 @@
 //! Pipeline and store to a plan: what is fresh, stale or pending, and why.
 
+mod decide;
+pub mod fingerprint;
 mod freshness;
+pub mod graph;
 
+pub(crate) use decide::{Decider, Found, Items, Key, trace_of, with_sources};
 pub use freshness::{Freshness, StaleReason};
+pub use graph::Graph;
 
-use crate::config::Pipeline;
+use std::path::PathBuf;
+
+use crate::{
+    config::Pipeline,
+    models::LoadError,
+    store::{Store, StoreError},
+};
+
+/// What the user asked for besides the file.
+#[derive(Clone, Debug, Default)]
+pub struct PlanOptions {
+    /// Stages, or instances such as `lora[n=10]`, that run even if they are fresh.
+    pub force: Vec<String>,
+    /// Only this stage, or instance, and what it needs.
+    pub only: Option<String>,
+}
 
 /// What would happen to each instance of a pipeline.
 pub struct Plan<'a> {
@@ -19,8 +39,194 @@ pub struct Plan<'a> {
 pub struct PlanNode {
     /// Whether it must run, and why.
     pub freshness: Freshness,
+    /// Whether it belongs to what was asked for; if not, a run leaves it alone.
+    pub needed: bool,
     /// For a mapped stage whose input is known: items cached and items in all.
     pub items: Option<(usize, usize)>,
     /// Seconds it took before, or that its kind takes, if anything is known.
     pub estimate_secs: Option<f64>,
+}
+
+/// Decides every instance as far as it can be decided without running anything.
+pub fn build<'a>(
+    pipeline: &'a Pipeline,
+    store: &Store,
+    options: &PlanOptions,
+) -> Result<Plan<'a>, PlanError> {
+    let decider = Decider::new(pipeline, store)?;
+    let graph = Graph::new(pipeline);
+    let selection = Selection::new(pipeline, &graph, options)?;
+    let mut nodes: Vec<Option<PlanNode>> = pipeline.instances.iter().map(|_| None).collect();
+    for &index in graph.order() {
+        let mut node = plan_node(&decider, index, &nodes, selection.forced[index])?;
+        node.needed = selection.needed[index];
+        nodes[index] = Some(node);
+    }
+    let mut nodes: Vec<_> = nodes.into_iter().flatten().collect();
+    let mean_secs = decider.mean_secs();
+    for (node, instance) in nodes.iter_mut().zip(&pipeline.instances) {
+        node.estimate_secs =
+            node.estimate_secs.or_else(|| mean_secs.get(instance.entry.kind).copied());
+    }
+    store.save_stat_cache()?;
+    Ok(Plan { pipeline, nodes })
+}
+
+fn plan_node(
+    decider: &Decider<'_>,
+    index: usize,
+    nodes: &[Option<PlanNode>],
+    forced: bool,
+) -> Result<PlanNode, PlanError> {
+    let instance = &decider.pipeline.instances[index];
+    let last_secs = || decider.last(index).map(|record| record.wall_secs);
+    let mut inputs = std::collections::BTreeMap::new();
+    let mut upstream = Vec::new();
+    for (port, input) in &instance.inputs {
+        match nodes[*input].as_ref().map(|node| &node.freshness) {
+            Some(Freshness::Fresh(record)) => {
+                inputs.insert(port.clone(), record.output);
+            }
+            _ => upstream.push(*input),
+        }
+    }
+    if !upstream.is_empty() {
+        upstream.sort_unstable();
+        upstream.dedup();
+        let freshness = Freshness::Pending { upstream };
+        return Ok(PlanNode { freshness, needed: true, items: None, estimate_secs: last_secs() });
+    }
+    let key = decider.key(index, inputs)?;
+    let found = match decider.find(index, &key)? {
+        Found::Whole(record) if !forced => {
+            let mapped = instance.work.mapped_port().is_some();
+            return Ok(PlanNode {
+                items: mapped.then_some((record.items_total, record.items_total)),
+                estimate_secs: Some(record.wall_secs),
+                needed: true,
+                freshness: Freshness::Fresh(record),
+            });
+        }
+        found => found,
+    };
+    let items = match instance.work.mapped_port() {
+        Some(port) => decider.items(&key, port)?,
+        None => None,
+    };
+    let items = items.map(|found| (if forced { 0 } else { found.cached() }, found.items.len()));
+    let reasons =
+        if forced { vec![StaleReason::Forced] } else { decider.reasons(index, &key, &found) };
+    Ok(PlanNode {
+        freshness: Freshness::Stale(reasons),
+        needed: true,
+        items,
+        estimate_secs: last_secs(),
+    })
+}
+
+/// Which instances were asked for, and which run in any case.
+pub(crate) struct Selection {
+    pub(crate) needed: Vec<bool>,
+    pub(crate) forced: Vec<bool>,
+}
+
+impl Selection {
+    pub(crate) fn new(
+        pipeline: &Pipeline,
+        graph: &Graph,
+        options: &PlanOptions,
+    ) -> Result<Self, PlanError> {
+        let mut forced = vec![false; pipeline.instances.len()];
+        for name in &options.force {
+            for index in named(pipeline, name)? {
+                forced[index] = true;
+            }
+        }
+        let mut needed = vec![options.only.is_none(); pipeline.instances.len()];
+        if let Some(name) = &options.only {
+            for index in named(pipeline, name)? {
+                for ancestor in graph.ancestors(index) {
+                    needed[ancestor] = true;
+                }
+            }
+        }
+        Ok(Self { needed, forced })
+    }
+}
+
+/// The instances that a stage's or an instance's name means.
+fn named(pipeline: &Pipeline, name: &str) -> Result<Vec<usize>, PlanError> {
+    let instances = pipeline.instances.iter().enumerate();
+    let found: Vec<_> = instances
+        .filter(|(_, instance)| instance.stage == name || instance.to_string() == name)
+        .map(|(index, _)| index)
+        .collect();
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    let similarity = |stage: &str| strsim::jaro_winkler(stage, name);
+    let nearest = pipeline
+        .instances
+        .iter()
+        .map(|instance| instance.stage.as_str())
+        .max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
+    Err(PlanError::UnknownStage { name: name.to_owned(), nearest: nearest.map(str::to_owned) })
+}
+
+/// Why no plan could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// `--only` or `--force` names no stage: exit code 2.
+    #[error("the pipeline has no stage `{name}`")]
+    UnknownStage {
+        /// The name.
+        name: String,
+        /// The stage with the most similar name.
+        nearest: Option<String>,
+    },
+    /// The weights of a model cannot be read: exit code 3.
+    #[error("stage `{stage}` cannot read the model `{model}`: {source}")]
+    Weights {
+        /// The instance.
+        stage: String,
+        /// The model.
+        model: String,
+        /// Why.
+        source: Box<LoadError>,
+    },
+    /// The folder of a stage's outside files is not there: exit code 3.
+    #[error("stage `{stage}` reads its data from `{path}`, which is not a folder")]
+    SourceRoot {
+        /// The instance.
+        stage: String,
+        /// The parameter that names the folder.
+        param: Option<String>,
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The store failed: exit code 3.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl PlanError {
+    /// What to do.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::UnknownStage { nearest, .. } => {
+                nearest.as_ref().map(|name| format!("did you mean `{name}`?"))
+            }
+            Self::Weights { .. } => None,
+            Self::SourceRoot { param: Some(param), .. } => {
+                Some(format!("put the data there, or set `{param}` to its folder"))
+            }
+            Self::SourceRoot { param: None, .. } => Some("put the data there".to_owned()),
+            Self::Store(error) => error.help().map(str::to_owned),
+        }
+    }
+
+    /// Whether the machine lacks something (exit code 3) or the request is wrong (2).
+    pub fn is_environment(&self) -> bool {
+        !matches!(self, Self::UnknownStage { .. })
+    }
 }

@@ -1,1 +1,21 @@
-//! RunEvents to people and machines.
+//! What a run did and what came of it, for people and machines. Nothing here decides anything.
+
+pub mod clip;
+pub mod human;
+pub mod json;
+pub mod results;
+pub mod sheet;
+pub mod story;
+pub mod style;
+pub mod table;
+
+use crate::exec::RunEvent;
+
+/// Version of every JSON document and event this program writes.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Told of everything that happens in a run.
+pub trait Reporter {
+    /// One event.
+    fn on(&mut self, event: &RunEvent);
+}

@@ -4,23 +4,31 @@
 //! line in [`STAGES`]; the schema, the editor help and the checks follow from the struct.
 
 mod context;
+mod dataset;
 mod decode;
 mod entry;
 mod error;
+mod interpolate;
 mod lora_train;
+mod metric;
 mod pretrain;
 mod sample;
 mod text_encode;
+mod transform;
 mod vae_encode;
 
 pub use context::{CancelFlag, Inputs, Output, Progress, StageContext};
+pub use dataset::Dataset;
 pub use decode::Decode;
 pub use entry::{ParsedStage, StageEntry};
 pub use error::{ParamError, StageError};
+pub use interpolate::Interpolate;
 pub use lora_train::LoraTrain;
+pub use metric::Metric;
 pub use pretrain::Pretrain;
 pub use sample::Sample;
 pub use text_encode::TextEncode;
+pub use transform::Transform;
 pub use vae_encode::VaeEncode;
 
 use std::path::Path;
@@ -32,11 +40,15 @@ use crate::{artifact::ArtifactKind, models::ModelRef};
 
 /// Every kind a pipeline file can name, in data order.
 pub static STAGES: &[StageEntry] = &[
+    StageEntry::of::<Dataset>(),
+    StageEntry::of::<Transform>(),
+    StageEntry::of::<Interpolate>(),
     StageEntry::of::<TextEncode>(),
     StageEntry::of::<VaeEncode>(),
     StageEntry::of::<LoraTrain>(),
     StageEntry::of::<Sample>(),
     StageEntry::of::<Decode>(),
+    StageEntry::of::<Metric>(),
     StageEntry::of::<Pretrain>(),
 ];
 

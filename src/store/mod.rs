@@ -1,87 +1,297 @@
 //! Where artifacts live: content by digest, and records of which fingerprint gave which content.
+//!
+//! ```text
+//! <cache>/
+//! ├── format                  the version of this layout; a newer one is refused
+//! ├── objects/ab/cdef…        content by blake3: files of items, and manifests (JSON)
+//! ├── actions/ab/cdef…        one Record (JSON) per fingerprint: what a stage gave
+//! ├── items/ab/cdef…          one ItemRecord (JSON) per item fingerprint
+//! ├── traces/ab/cdef…         which outside files a stage read, by its key without their content
+//! ├── history/<pipeline>      lines `<fingerprint> <instance>`: what each instance last was
+//! ├── checkpoints/<trajectory>/   left by trainings; equal but for how far they go
+//! ├── locks/                  one file per key being computed, locked by its process
+//! ├── stat-cache              size, times and inode of outside files whose digest is known
+//! └── tmp/                    files being written
+//! ```
+//!
+//! Nothing is changed in place. A file is written in `tmp/`, flushed, and renamed; a record is
+//! written after the content it names. So a process that dies at any moment leaves at worst
+//! content that nobody names, which `gc` removes.
+//!
+//! Every object gets the same modification time ([`objects`]). One that has another was touched by
+//! somebody else and is hashed again before it is believed, so a glance at the metadata tells of
+//! damage without reading the content.
 
 mod digest;
+mod error;
+mod gc;
+mod history;
+mod lock;
+mod objects;
 mod record;
 mod sources;
+mod stat_cache;
 
 pub use digest::{Digest, Fingerprint, HashParseError};
-pub use record::{Ingredients, Record};
+pub use error::StoreError;
+pub use gc::{GcReport, StoreStats, VerifyReport};
+pub use history::History;
+pub use lock::{KeyLock, StoreUse};
+pub use record::{Ingredients, ItemRecord, Record, Trace};
 pub use sources::SourceReader;
 
 use std::{
-    io::Write,
+    collections::HashMap,
+    fs,
+    io::{self, Write},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex},
 };
 
-use crate::artifact::FileRef;
+use serde::{Serialize, de::DeserializeOwned};
+use stat_cache::StatCache;
+
+use crate::artifact::Manifest;
+
+/// The version of the layout and of every JSON form in it.
+///
+/// 1: first.
+pub const FORMAT_VERSION: u32 = 1;
 
 /// The content-addressed store of one cache folder.
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
+    manifests: Mutex<HashMap<Digest, Arc<Manifest>>>,
+    stat_cache: Mutex<StatCache>,
 }
 
 impl Store {
     /// Opens the store in `root`, making it if it is not there.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(root.join("objects")).map_err(|e| StoreError::io(root, e))?;
-        Ok(Self { root: root.to_owned() })
-    }
-
-    /// Adds bytes and returns their address.
-    pub fn put(&self, bytes: &[u8]) -> Result<FileRef, StoreError> {
-        let digest = Digest::of(bytes);
-        let path = self.object_path(digest);
-        if !path.exists() {
-            let dir = path.parent().expect("an object lies in a folder");
-            std::fs::create_dir_all(dir).map_err(|e| StoreError::io(dir, e))?;
-            let mut file =
-                tempfile::NamedTempFile::new_in(dir).map_err(|e| StoreError::io(dir, e))?;
-            file.write_all(bytes).map_err(|e| StoreError::io(&path, e))?;
-            file.persist(&path).map_err(|e| StoreError::io(&path, e.error))?;
+        for folder in ["objects", "actions", "items", "traces", "history", "checkpoints", "locks"] {
+            let path = root.join(folder);
+            fs::create_dir_all(&path).map_err(|e| StoreError::io(&path, e))?;
         }
-        Ok(FileRef { digest, size: bytes.len() as u64 })
+        let tmp = root.join("tmp");
+        fs::create_dir_all(&tmp).map_err(|e| StoreError::io(&tmp, e))?;
+        let store = Self {
+            root: root.to_owned(),
+            manifests: Mutex::default(),
+            stat_cache: Mutex::new(StatCache::new(root.join("stat-cache"))),
+        };
+        // Says at once that nothing can be written, and not after an hour's work.
+        tempfile::NamedTempFile::new_in(&tmp).map_err(|e| StoreError::io(&tmp, e))?;
+        store.check_format()?;
+        Ok(store)
     }
 
-    /// Reads content and checks it against its digest.
-    pub fn read(&self, file: &FileRef) -> Result<Vec<u8>, StoreError> {
-        let path = self.object_path(file.digest);
-        let bytes =
-            std::fs::read(&path).map_err(|_| StoreError::Damaged { digest: file.digest })?;
-        if Digest::of(&bytes) == file.digest {
-            Ok(bytes)
-        } else {
-            Err(StoreError::Damaged { digest: file.digest })
+    /// The cache folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn check_format(&self) -> Result<(), StoreError> {
+        let path = self.root.join("format");
+        match fs::read_to_string(&path) {
+            Ok(text) => match text.trim().parse::<u32>() {
+                Ok(found) if found > FORMAT_VERSION => Err(StoreError::Newer { path, found }),
+                Ok(_) => Ok(()),
+                Err(_) => Err(StoreError::NotACache { path: self.root.clone() }),
+            },
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                self.write(&path, format!("{FORMAT_VERSION}\n").as_bytes())
+            }
+            Err(e) => Err(StoreError::io(&path, e)),
         }
     }
 
-    fn object_path(&self, digest: Digest) -> PathBuf {
-        let hex = digest.to_string();
-        self.root.join("objects").join(&hex[..2]).join(&hex[2..])
+    /// Adds a manifest and returns its address.
+    pub fn put_manifest(&self, manifest: &Manifest) -> Result<Digest, StoreError> {
+        let bytes = serde_json::to_vec(manifest).expect("a manifest is valid JSON");
+        Ok(self.put(&bytes)?.digest)
+    }
+
+    /// Reads a manifest; one that is missing or damaged is [`StoreError::Damaged`].
+    pub fn manifest(&self, digest: Digest) -> Result<Arc<Manifest>, StoreError> {
+        if let Some(manifest) = self.manifests.lock().expect("no panic while held").get(&digest) {
+            return Ok(Arc::clone(manifest));
+        }
+        let bytes = self.read_object(digest)?;
+        let manifest: Manifest =
+            serde_json::from_slice(&bytes).map_err(|_| StoreError::Damaged { digest })?;
+        let manifest = Arc::new(manifest);
+        self.manifests.lock().expect("no panic while held").insert(digest, Arc::clone(&manifest));
+        Ok(manifest)
+    }
+
+    /// The record of a key, if the key was ever computed. That its output is still there is
+    /// another question: [`Store::complete`].
+    pub fn lookup(&self, key: Fingerprint) -> Result<Option<Record>, StoreError> {
+        let record: Option<Record> = self.read_json(&self.sharded("actions", &key.to_string()))?;
+        Ok(record.filter(|record| record.fingerprint == key))
+    }
+
+    /// Writes the record of a finished stage; its content must be in the store.
+    pub fn commit(&self, record: &Record) -> Result<(), StoreError> {
+        self.write_json(&self.sharded("actions", &record.fingerprint.to_string()), record)
+    }
+
+    /// The manifest of an artifact, if it and all its files are in the store.
+    pub fn complete(&self, output: Digest) -> Option<Arc<Manifest>> {
+        if !self.object_ok(output, None) {
+            self.forget_manifest(output);
+            return None;
+        }
+        let manifest = self.manifest(output).ok()?;
+        self.artifact_complete(&manifest).then_some(manifest)
+    }
+
+    /// Whether all files of an artifact are in the store and look untouched.
+    pub fn artifact_complete(&self, manifest: &Manifest) -> bool {
+        manifest
+            .items
+            .iter()
+            .flat_map(|item| item.files.values())
+            .all(|file| self.object_ok(file.digest, Some(file.size)))
+    }
+
+    /// The record of an item's key, if its files are in the store.
+    pub fn lookup_item(&self, key: Fingerprint) -> Result<Option<ItemRecord>, StoreError> {
+        let record: Option<ItemRecord> =
+            self.read_json(&self.sharded("items", &key.to_string()))?;
+        Ok(record.filter(|record| {
+            record.files.values().all(|file| self.object_ok(file.digest, Some(file.size)))
+        }))
+    }
+
+    /// Writes the record of a finished item.
+    pub fn commit_item(&self, key: Fingerprint, record: &ItemRecord) -> Result<(), StoreError> {
+        self.write_json(&self.sharded("items", &key.to_string()), record)
+    }
+
+    /// What a stage read from outside in earlier runs, the latest first, by its key without it.
+    pub fn traces(&self, key: Fingerprint) -> Result<Vec<Trace>, StoreError> {
+        Ok(self.read_json(&self.sharded("traces", &key.to_string()))?.unwrap_or_default())
+    }
+
+    /// Remembers what a stage read from outside.
+    pub fn add_trace(&self, key: Fingerprint, trace: Trace) -> Result<(), StoreError> {
+        const KEPT: usize = 8;
+        let mut traces = self.traces(key)?;
+        if traces.first() == Some(&trace) {
+            return Ok(());
+        }
+        traces.retain(|old| *old != trace);
+        traces.insert(0, trace);
+        traces.truncate(KEPT);
+        self.write_json(&self.sharded("traces", &key.to_string()), &traces)
+    }
+
+    /// The folder that outlives runs for the checkpoints of a trajectory, made if needed.
+    pub fn checkpoints(&self, trajectory: Fingerprint) -> Result<PathBuf, StoreError> {
+        let path = self.root.join("checkpoints").join(trajectory.to_string());
+        fs::create_dir_all(&path).map_err(|e| StoreError::io(&path, e))?;
+        Ok(path)
+    }
+
+    fn forget_manifest(&self, digest: Digest) {
+        self.manifests.lock().expect("no panic while held").remove(&digest);
+    }
+
+    fn sharded(&self, folder: &str, hex: &str) -> PathBuf {
+        self.root.join(folder).join(&hex[..2]).join(&hex[2..])
+    }
+
+    /// A record that was cut short by a power failure is as good as none.
+    fn read_json<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, StoreError> {
+        #[derive(serde::Deserialize)]
+        struct Versioned {
+            format_version: u32,
+        }
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(StoreError::io(path, e)),
+        };
+        if let Ok(value) = serde_json::from_slice(&bytes) {
+            return Ok(Some(value));
+        }
+        match serde_json::from_slice::<Versioned>(&bytes) {
+            Ok(form) if form.format_version > FORMAT_VERSION => {
+                Err(StoreError::Newer { path: path.to_owned(), found: form.format_version })
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
+        self.write(path, &serde_json::to_vec(value).expect("records are valid JSON"))
+    }
+
+    /// Writes a small file in one step: whoever reads sees the old content or the new.
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let tmp = self.root.join("tmp");
+        let mut file =
+            tempfile::NamedTempFile::new_in(&tmp).map_err(|e| StoreError::io(&tmp, e))?;
+        file.write_all(bytes).map_err(|e| StoreError::io(path, e))?;
+        let dir = path.parent().expect("a file of the store lies in a folder");
+        fs::create_dir_all(dir).map_err(|e| StoreError::io(dir, e))?;
+        file.persist(path).map_err(|e| StoreError::io(path, e.error))?;
+        Ok(())
     }
 }
 
-/// Why the store could not do its work.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// A file of the store could not be read or written.
-    #[error("cannot access `{path}`: {source}")]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Content is missing or differs from its digest.
-    #[error("the content of {digest} is damaged")]
-    Damaged {
-        /// The content asked for.
-        digest: Digest,
-    },
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl StoreError {
-    fn io(path: &Path, source: std::io::Error) -> Self {
-        Self::Io { path: path.to_owned(), source }
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        (dir, store)
+    }
+
+    #[test]
+    fn a_newer_cache_is_refused() {
+        let (dir, store) = store();
+        drop(store);
+        fs::write(dir.path().join("format"), "2\n").unwrap();
+        let error = Store::open(dir.path()).unwrap_err();
+        assert!(matches!(error, StoreError::Newer { found: 2, .. }), "{error}");
+        assert!(error.help().unwrap().contains("newer"));
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("taken");
+        fs::write(&file, "x").unwrap();
+        let error = Store::open(&file).unwrap_err();
+        assert!(error.to_string().contains("taken"), "{error}");
+    }
+
+    #[test]
+    fn a_record_cut_short_counts_as_none() {
+        let (dir, store) = store();
+        let key = Fingerprint::of(b"key");
+        let record = ItemRecord::new(std::collections::BTreeMap::new());
+        store.commit_item(key, &record).unwrap();
+        assert_eq!(store.lookup_item(key).unwrap(), Some(record));
+        let hex = key.to_string();
+        let path = dir.path().join("items").join(&hex[..2]).join(&hex[2..]);
+        fs::write(path, "{\"format").unwrap();
+        assert_eq!(store.lookup_item(key).unwrap(), None);
+    }
+
+    #[test]
+    fn the_latest_trace_comes_first_and_none_twice() {
+        let (_dir, store) = store();
+        let key = Fingerprint::of(b"key");
+        for paths in [["a"], ["b"], ["a"]] {
+            store.add_trace(key, Trace::new(paths.map(str::to_owned))).unwrap();
+        }
+        let paths: Vec<_> = store.traces(key).unwrap().into_iter().flat_map(|t| t.paths).collect();
+        assert_eq!(paths, ["a", "b"]);
     }
 }

@@ -1,11 +1,12 @@
-//! The record of one finished stage: what it was made from, and what came out.
+//! The records of finished stages and items: what they were made from, and what came out.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Digest, Fingerprint};
+use super::{Digest, FORMAT_VERSION, Fingerprint};
+use crate::artifact::FileRef;
 
 /// Everything that decides a stage's output; its canonical JSON is hashed to the [`Fingerprint`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -14,13 +15,16 @@ pub struct Ingredients {
     pub kind: String,
     /// The kind's `VERSION`.
     pub version: u32,
-    /// Parameters after defaults, paths left out.
+    /// The version of the files that the stage writes.
+    pub output_format: u32,
+    /// Parameters after defaults; paths and the model's name are left out.
     pub params: Map<String, Value>,
     /// Content on each port: the artifact's digest, or the item's for a mapped port of an item key.
     pub inputs: BTreeMap<String, Digest>,
     /// Content of the model's parts, if the stage reads a model.
     pub weights: Option<Digest>,
-    /// Content of the files read from outside, by path below the source root.
+    /// Content of the files read from outside, by path below the source root; a path that ends in
+    /// `/` stands for the names in that folder.
     pub sources: BTreeMap<String, Digest>,
 }
 
@@ -35,11 +39,14 @@ pub struct Record {
     pub output: Digest,
     /// What the key was made from, for explanations.
     pub ingredients: Ingredients,
+    /// The folder of checkpoints it used, if it trains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trajectory: Option<Fingerprint>,
     /// Start, RFC 3339.
     pub started: String,
     /// Wall seconds.
     pub wall_secs: f64,
-    /// Process CPU seconds.
+    /// Process CPU seconds; 0 where the system does not tell.
     pub cpu_secs: f64,
     /// Device name.
     pub device: String,
@@ -49,4 +56,35 @@ pub struct Record {
     pub items_run: usize,
     /// Items in the output.
     pub items_total: usize,
+}
+
+/// What a mapped stage gave for one item. The item's name is not part of it: two items of equal
+/// content share the result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ItemRecord {
+    /// Version of this form.
+    pub format_version: u32,
+    /// The files by name.
+    pub files: BTreeMap<String, FileRef>,
+}
+
+impl ItemRecord {
+    /// The record of an item with these files.
+    pub fn new(files: BTreeMap<String, FileRef>) -> Self {
+        Self { format_version: FORMAT_VERSION, files }
+    }
+}
+
+/// The outside files that one run of a stage read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trace {
+    /// Paths below the source root, sorted; one that ends in `/` is the listing of a folder.
+    pub paths: Vec<String>,
+}
+
+impl Trace {
+    /// The trace of these paths.
+    pub fn new(paths: impl IntoIterator<Item = String>) -> Self {
+        Self { paths: paths.into_iter().collect() }
+    }
 }

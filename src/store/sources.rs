@@ -1,19 +1,28 @@
 //! Files read from outside the store, such as a data set, and what was read of them.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
 
-use super::StoreError;
+use super::{Digest, Store, StoreError};
 
 /// Reads files below one folder and remembers which, so that their content enters the key.
+///
+/// A name with a `/` at its end stands for the listing of that folder; a file that was looked for
+/// and is not there is remembered too, since the result would differ if it were.
 #[derive(Debug)]
 pub struct SourceReader {
     root: PathBuf,
+    read: Mutex<BTreeMap<String, Digest>>,
 }
 
 impl SourceReader {
     /// A reader of the folder `root`.
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+        Self { root: root.to_owned(), read: Mutex::default() }
     }
 
     /// The folder.
@@ -23,24 +32,155 @@ impl SourceReader {
 
     /// Reads the file at `path` below the folder.
     pub fn read(&self, path: &str) -> Result<Vec<u8>, StoreError> {
-        let path = self.root.join(path);
-        std::fs::read(&path).map_err(|e| StoreError::io(&path, e))
+        let full = self.root.join(path);
+        match fs::read(&full) {
+            Ok(bytes) => {
+                self.note(path.to_owned(), Digest::of(&bytes));
+                Ok(bytes)
+            }
+            Err(e) => {
+                if e.kind() == io::ErrorKind::NotFound {
+                    self.note(path.to_owned(), missing());
+                }
+                Err(source_error(&full, e))
+            }
+        }
     }
 
     /// The names in the folder at `path`, sorted; folders end in `/`.
     pub fn list(&self, path: &str) -> Result<Vec<String>, StoreError> {
-        let dir = self.root.join(path);
-        let entries = std::fs::read_dir(&dir).map_err(|e| StoreError::io(&dir, e))?;
-        let mut names = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(|e| StoreError::io(&dir, e))?;
-            let mut name = entry.file_name().to_string_lossy().into_owned();
-            if entry.path().is_dir() {
-                name.push('/');
+        let full = self.root.join(path);
+        match names_in(&full) {
+            Ok(names) => {
+                self.note(listing(path), digest_of_names(&names));
+                Ok(names)
             }
-            names.push(name);
+            Err(e) => {
+                if e.kind() == io::ErrorKind::NotFound {
+                    self.note(listing(path), missing());
+                }
+                Err(source_error(&full, e))
+            }
         }
-        names.sort();
-        Ok(names)
+    }
+
+    /// What was read so far, with its content.
+    pub fn ingredients(&self) -> BTreeMap<String, Digest> {
+        self.read.lock().expect("no panic while held").clone()
+    }
+
+    fn note(&self, path: String, digest: Digest) {
+        self.read.lock().expect("no panic while held").insert(path, digest);
+    }
+}
+
+impl Store {
+    /// The content that `paths` have now: what a [`SourceReader`] would remember of reading them.
+    /// Files whose size, times and inode are known are not read again.
+    pub fn digest_sources(
+        &self,
+        root: &Path,
+        paths: &[String],
+    ) -> Result<BTreeMap<String, Digest>, StoreError> {
+        let root = std::path::absolute(root).map_err(|e| source_error(root, e))?;
+        let mut cache = self.stat_cache.lock().expect("no panic while held");
+        let mut digests = BTreeMap::new();
+        for path in paths {
+            let full = root.join(path);
+            let found = if path.ends_with('/') {
+                names_in(&full).map(|names| digest_of_names(&names))
+            } else {
+                cache.digest(&full)
+            };
+            let digest = match found {
+                Ok(digest) => digest,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => missing(),
+                Err(e) => return Err(source_error(&full, e)),
+            };
+            digests.insert(path.clone(), digest);
+        }
+        Ok(digests)
+    }
+
+    /// Writes the digests of outside files for the next run, if there are new ones.
+    pub fn save_stat_cache(&self) -> Result<(), StoreError> {
+        let mut cache = self.stat_cache.lock().expect("no panic while held");
+        match cache.changes() {
+            Some(text) => self.write(cache.path(), text.as_bytes()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An outside file that may not be read is no fault of the cache.
+fn source_error(path: &Path, source: io::Error) -> StoreError {
+    StoreError::Io { path: path.to_owned(), source }
+}
+
+/// Stands for a file that is not there.
+fn missing() -> Digest {
+    Digest::of(b"pipe: no such file")
+}
+
+/// The name of a folder's listing; the root's is `./`.
+fn listing(path: &str) -> String {
+    match path.trim_end_matches('/') {
+        "" | "." => "./".to_owned(),
+        path => format!("{path}/"),
+    }
+}
+
+fn names_in(dir: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let mut name = entry.file_name().to_string_lossy().into_owned();
+        // Links to folders are folders too; only they need a second look.
+        let kind = entry.file_type()?;
+        if kind.is_dir() || kind.is_symlink() && entry.path().is_dir() {
+            name.push('/');
+        }
+        names.push(name);
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn digest_of_names(names: &[String]) -> Digest {
+    Digest::of(&serde_json::to_vec(names).expect("a list of strings is valid JSON"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_is_digested_again_to_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        fs::create_dir_all(data.join("images")).unwrap();
+        fs::write(data.join("images/1.png"), "one").unwrap();
+        fs::write(data.join("list.txt"), "1").unwrap();
+        let reader = SourceReader::new(&data);
+        assert_eq!(reader.list("").unwrap(), ["images/", "list.txt"]);
+        assert_eq!(reader.list("images").unwrap(), ["1.png"]);
+        assert_eq!(reader.read("images/1.png").unwrap(), b"one");
+        assert!(reader.read("masks/1.png").is_err());
+        let seen = reader.ingredients();
+        let paths: Vec<_> = seen.keys().cloned().collect();
+        assert_eq!(paths, ["./", "images/", "images/1.png", "masks/1.png"]);
+
+        let store = Store::open(&dir.path().join("cache")).unwrap();
+        assert_eq!(store.digest_sources(&data, &paths).unwrap(), seen);
+        let changed = || {
+            let now = store.digest_sources(&data, &paths).unwrap();
+            paths.iter().filter(|path| now[*path] != seen[*path]).cloned().collect::<Vec<_>>()
+        };
+        fs::write(data.join("list.txt"), "not read, so not looked at").unwrap();
+        assert!(changed().is_empty());
+        fs::write(data.join("images/1.png"), "uno").unwrap();
+        assert_eq!(changed(), ["images/1.png"]);
+        fs::write(data.join("images/2.png"), "two").unwrap();
+        assert_eq!(changed(), ["images/", "images/1.png"]);
     }
 }

@@ -1,8 +1,11 @@
-//! Integration tests, one binary.
+//! The integration tests, in one binary.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 
 mod external_golden;
 mod external_golden_text;
 mod golden;
 mod golden_text;
+mod incremental;
 mod parity;
+mod support;
 mod training;

@@ -1,0 +1,105 @@
+//! How a command ends badly: message, remedy and exit code.
+
+use std::io;
+
+use super::{exit, session::Session};
+use crate::{
+    config::ConfigErrors,
+    exec::ExecError,
+    plan::PlanError,
+    report::{results::ResultsError, style::WIDTH},
+    store::StoreError,
+};
+
+/// Why a command did not do what it was asked.
+#[derive(Debug)]
+pub(super) enum CliError {
+    /// The pipeline file is wrong.
+    Config(ConfigErrors),
+    /// The request is wrong, or the machine lacks something.
+    Message { code: u8, message: String, help: Option<String> },
+    /// All is said already.
+    Told(u8),
+    /// Nobody reads stdout any more.
+    ClosedPipe,
+}
+
+impl CliError {
+    /// A wrong request.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::Message { code: exit::USAGE, message: message.into(), help: None }
+    }
+
+    /// Something the machine lacks.
+    pub fn environment(message: impl Into<String>) -> Self {
+        Self::Message { code: exit::ENVIRONMENT, message: message.into(), help: None }
+    }
+
+    /// A file that could not be read or written.
+    pub fn file(what: &str, path: &std::path::Path, error: &io::Error) -> Self {
+        Self::environment(format!("cannot {what} `{}`: {error}", path.display()))
+    }
+
+    /// Adds what to do.
+    pub fn with_help(mut self, text: impl Into<String>) -> Self {
+        if let Self::Message { help, .. } = &mut self {
+            *help = Some(text.into());
+        }
+        self
+    }
+
+    /// Tells the user and gives the exit code.
+    pub fn report(self, session: &Session) -> u8 {
+        match self {
+            Self::Config(errors) => {
+                session.talk(errors.render(session.stderr.theme(), WIDTH).trim_end());
+                exit::USAGE
+            }
+            Self::Message { code, message, help } => {
+                let block = session.stderr.message_block(&message, help.as_deref());
+                session.talk(block.trim_end());
+                code
+            }
+            Self::Told(code) => code,
+            Self::ClosedPipe => exit::DONE,
+        }
+    }
+}
+
+impl From<ConfigErrors> for CliError {
+    fn from(errors: ConfigErrors) -> Self {
+        Self::Config(errors)
+    }
+}
+
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> Self {
+        let help = error.help().map(str::to_owned);
+        Self::Message { code: exit::ENVIRONMENT, message: error.to_string(), help }
+    }
+}
+
+impl From<PlanError> for CliError {
+    fn from(error: PlanError) -> Self {
+        let code = if error.is_environment() { exit::ENVIRONMENT } else { exit::USAGE };
+        Self::Message { code, message: error.to_string(), help: error.help() }
+    }
+}
+
+impl From<ExecError> for CliError {
+    fn from(error: ExecError) -> Self {
+        let code = if error.is_environment() { exit::ENVIRONMENT } else { exit::USAGE };
+        Self::Message { code, message: error.to_string(), help: error.help() }
+    }
+}
+
+impl From<ResultsError> for CliError {
+    fn from(error: ResultsError) -> Self {
+        match error {
+            ResultsError::Store(error) => error.into(),
+            error @ ResultsError::Reference(_) => Self::usage(error.to_string())
+                .with_help("`reference.values` of a table names a CSV with a column per axis"),
+            error @ ResultsError::Form { .. } => Self::usage(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! What the exit codes mean; scripts depend on them.
+
+/// Everything is up to date, or the question was answered.
+pub const DONE: u8 = 0;
+/// A stage failed, or there is no result to show.
+pub const STAGE_FAILED: u8 = 1;
+/// The arguments or the pipeline file are wrong.
+pub const USAGE: u8 = 2;
+/// The machine lacks something: a device, space, weights, data.
+pub const ENVIRONMENT: u8 = 3;
+/// `verify` found a difference.
+pub const DIFFERENT: u8 = 4;
+/// A bug of ours; also what the runtime gives for a panic.
+pub const BUG: u8 = 101;
+/// The user interrupted.
+pub const INTERRUPTED: u8 = 130;

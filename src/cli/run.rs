@@ -1,0 +1,98 @@
+//! `pipe run`: the whole program on one screen.
+
+use std::path::{Path, PathBuf};
+
+use super::{
+    device,
+    error::CliError,
+    exit,
+    export::pictures,
+    session::{PipelineArgs, Session, cancel_on_signal},
+};
+use crate::{
+    exec::{ExecOptions, Executor, Outcome},
+    report::{
+        Reporter,
+        human::HumanReporter,
+        json::JsonReporter,
+        results::{Outputs, tables},
+        table::{Format, render},
+    },
+    store::Store,
+};
+
+/// Bring the results of a pipeline up to date
+///
+/// Computes what is not in the cache, prints a line per finished stage and then the tables.
+#[derive(Debug, clap::Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// Only this stage, or cell, and what it needs
+    #[arg(long, value_name = "STAGE")]
+    only: Option<String>,
+    /// Run this stage, or cell, even if it is cached
+    #[arg(long, value_name = "STAGE")]
+    force: Vec<String>,
+    /// After a failure, go on with what does not depend on it
+    #[arg(long)]
+    keep_going: bool,
+    /// Write events to a file, one JSON object per line
+    #[arg(long, value_name = "FILE")]
+    events: Option<PathBuf>,
+    /// Let `command` stages run shell commands
+    #[arg(long)]
+    allow_commands: bool,
+}
+
+pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
+    let pipeline = session.load(&args.pipeline)?;
+    let settings = session.settings()?;
+    let store = Store::open(&settings.cache)?;
+    let (device, device_name) = device::open(&settings.device)?;
+
+    let mut events = args.events.as_deref().map(create_events).transpose()?;
+    let verbose = session.global.verbose > 0;
+    let mut human = HumanReporter::new(session.screen(), session.stderr, verbose);
+    let mut outputs = Outputs::none(pipeline.instances.len());
+
+    let options = ExecOptions {
+        jobs: settings.jobs,
+        keep_going: args.keep_going,
+        force: args.force.clone(),
+        only: args.only.clone(),
+        allow_commands: args.allow_commands,
+        cancel: cancel_on_signal(),
+        ..ExecOptions::new(device, &device_name)
+    };
+    let summary = Executor::new(&store, options).execute(&pipeline, &mut |event| {
+        human.on(&event);
+        outputs.on(&event);
+        if let Some(events) = &mut events {
+            events.on(&event);
+        }
+    })?;
+
+    if let (Some(events), Some(path)) = (events, &args.events) {
+        events.finish().map_err(|error| CliError::file("write the events to", path, &error))?;
+    }
+    if args.only.is_none() && summary.outcome != Outcome::Interrupted {
+        let tables = tables(&pipeline, &outputs, &store)?;
+        session.print(&render(&tables, Format::Text))?;
+        if let Some(folder) = pictures::write(&pipeline, &outputs, &store)? {
+            session.talk(&format!("pictures (input, target, prediction): {}", folder.display()));
+        }
+    }
+    match summary.outcome {
+        Outcome::Done => Ok(()),
+        Outcome::Failed => Err(CliError::Told(exit::STAGE_FAILED)),
+        Outcome::Environment => Err(CliError::Told(exit::ENVIRONMENT)),
+        Outcome::Interrupted => Err(CliError::Told(exit::INTERRUPTED)),
+    }
+}
+
+type EventFile = JsonReporter<std::io::BufWriter<std::fs::File>>;
+
+fn create_events(path: &Path) -> Result<EventFile, CliError> {
+    JsonReporter::create(path).map_err(|error| CliError::file("create", path, &error))
+}

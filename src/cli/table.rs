@@ -1,0 +1,51 @@
+//! `pipe table`.
+
+use super::{
+    error::CliError,
+    exit,
+    session::{PipelineArgs, Session},
+};
+use crate::{
+    config::Pipeline,
+    plan::{self, PlanOptions},
+    report::{
+        results::{Outputs, tables},
+        table::{Format, ResultTable, render},
+    },
+};
+
+/// Print the result tables from the cache; nothing is run
+#[derive(Debug, clap::Args)]
+pub(super) struct TableArgs {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// The form of the tables
+    #[arg(long, short, value_enum, default_value_t)]
+    format: Format,
+}
+
+pub(super) fn table(args: &TableArgs, session: &Session) -> Result<(), CliError> {
+    let pipeline = session.load(&args.pipeline)?;
+    if pipeline.tables.is_empty() {
+        let message = format!("`{}` has no tables", args.pipeline.file.display());
+        return Err(CliError::usage(message).with_help("add a `[tables.<name>]`"));
+    }
+    let tables = from_cache(&pipeline, session)?;
+    session.print(&render(&tables, args.format))?;
+    if tables.iter().any(ResultTable::has_values) {
+        return Ok(());
+    }
+    let file = args.pipeline.file.display();
+    session.talk(&format!("nothing is computed yet: `pipe run {file}` computes it"));
+    Err(CliError::Told(exit::STAGE_FAILED))
+}
+
+/// The tables as far as the cache knows them.
+pub(super) fn from_cache(
+    pipeline: &Pipeline,
+    session: &Session,
+) -> Result<Vec<ResultTable>, CliError> {
+    let store = session.store()?;
+    let plan = plan::build(pipeline, &store, &PlanOptions::default())?;
+    Ok(tables(pipeline, &Outputs::of_plan(&plan), &store)?)
+}

@@ -1,0 +1,320 @@
+//! All errors of a pipeline file, each with its place and what to do.
+
+use std::{fmt, sync::Arc};
+
+use miette::{
+    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode,
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{
+    Place,
+    origin::{Origin, Sources},
+    value::{ValueError, ValueProblem},
+};
+
+/// The class of an error, for `--json`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// A file cannot be read.
+    Io,
+    /// A text is not TOML.
+    Syntax,
+    /// A key that nothing reads.
+    UnknownKey,
+    /// A key that must be there.
+    MissingKey,
+    /// A value of another type.
+    WrongType,
+    /// A value that cannot be taken.
+    BadValue,
+    /// A stage kind that does not exist.
+    UnknownKind,
+    /// A stage that does not exist.
+    UnknownStage,
+    /// A port that the stage's kind does not have.
+    UnknownPort,
+    /// A required port without an input.
+    MissingInput,
+    /// An input of a kind that its port does not take.
+    PortKind,
+    /// A `${...}` that is not well formed or names nothing.
+    Reference,
+    /// Something that needs itself.
+    Cycle,
+    /// A choice without a value for a cell.
+    Choice,
+    /// A sweep that does not fit together.
+    Sweep,
+    /// Something that nothing uses.
+    Unused,
+    /// A profile that does not exist or sets what does not exist.
+    Profile,
+    /// A `--set` that names nothing.
+    Set,
+    /// A table that does not fit the stages or the sweep.
+    Table,
+}
+
+/// One error, before its places are looked up.
+#[derive(Clone, Debug)]
+pub(super) struct Problem {
+    pub code: Code,
+    pub message: String,
+    pub labels: Vec<(Origin, String)>,
+    pub help: Option<String>,
+}
+
+impl Problem {
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), labels: Vec::new(), help: None }
+    }
+
+    /// Marks a place; the first one mostly counts.
+    pub fn at(mut self, origin: Option<Origin>, label: impl Into<String>) -> Self {
+        if let Some(origin) = origin
+            && self.labels.iter().all(|(other, _)| *other != origin)
+        {
+            self.labels.push((origin, label.into()));
+        }
+        self
+    }
+
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Suggests the most similar of `names`, or lists them.
+    pub fn suggest<'a>(self, name: &str, names: impl IntoIterator<Item = &'a str>) -> Self {
+        let names: Vec<&str> = names.into_iter().collect();
+        let help = match similar(name, &names) {
+            Some(best) => format!("did you mean `{best}`?"),
+            None if names.is_empty() => return self,
+            None if names.len() == 1 => format!("it can only be `{}`", names[0]),
+            None if names.len() <= 16 => format!("it can be {}", list(&names)),
+            None => format!("it can be {}, ...", list(&names[..16])),
+        };
+        self.help(help)
+    }
+}
+
+/// `` `a`, `b` ``.
+pub(super) fn list(names: &[&str]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// The one of `names` that `name` is most likely a misspelling of.
+pub fn similar<'a>(name: &str, names: &[&'a str]) -> Option<&'a str> {
+    names
+        .iter()
+        .map(|other| (strsim::normalized_damerau_levenshtein(name, other), *other))
+        .filter(|(score, _)| *score >= 0.55)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, other)| other)
+}
+
+impl From<&ValueError> for Problem {
+    fn from(error: &ValueError) -> Self {
+        let (origin, via) = (error.origin(), error.via());
+        let problem = match error.problem() {
+            ValueProblem::UnknownKey { key, expected } => {
+                Self::new(Code::UnknownKey, error.to_string())
+                    .at(origin, "nothing reads this")
+                    .suggest(key, expected.iter().copied())
+            }
+            ValueProblem::UnknownVariant { name, expected } => {
+                Self::new(Code::BadValue, error.to_string())
+                    .at(origin, "not one of the choices")
+                    .suggest(name, expected.iter().copied())
+            }
+            ValueProblem::Missing { key } => Self::new(Code::MissingKey, error.to_string())
+                .at(origin, format!("`{key}` is not set here")),
+            ValueProblem::Type { found, expected } => {
+                let problem = Self::new(Code::WrongType, error.to_string())
+                    .at(origin, format!("must be {expected}"));
+                let bare = found.strip_prefix("the string \"").and_then(|s| s.strip_suffix('"'));
+                match bare {
+                    Some(text) if expected.contains("number") && text.parse::<f64>().is_ok() => {
+                        problem.help(format!("write it without quotes: {text}"))
+                    }
+                    _ => problem,
+                }
+            }
+            ValueProblem::Value { expected, .. } => Self::new(Code::BadValue, error.to_string())
+                .at(origin, format!("must be {expected}")),
+            ValueProblem::Other(_) => {
+                Self::new(Code::BadValue, error.to_string()).at(origin, "here")
+            }
+        };
+        problem.at(via, "used here")
+    }
+}
+
+/// Collects the errors of a pipeline.
+#[derive(Default)]
+pub(super) struct Problems(Vec<Problem>);
+
+impl Problems {
+    pub fn add(&mut self, problem: Problem) {
+        let same = |other: &Problem| {
+            other.message == problem.message && other.labels.first() == problem.labels.first()
+        };
+        if !self.0.iter().any(same) {
+            self.0.push(problem);
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The errors in the order of the text.
+    pub fn finish(mut self, file: &str, sources: &Sources) -> ConfigErrors {
+        self.0.sort_by_key(|problem| problem.labels.first().map(|(o, _)| (o.file, o.start)));
+        let errors = self.0.into_iter().map(|problem| ConfigError::new(problem, sources)).collect();
+        ConfigErrors { file: file.to_owned(), errors }
+    }
+}
+
+/// One error of a pipeline file.
+#[derive(Debug)]
+pub struct ConfigError {
+    /// Its class.
+    pub code: Code,
+    /// What was wanted and what was found.
+    pub message: String,
+    /// What to do.
+    pub help: Option<String>,
+    /// Where it is.
+    pub place: Option<Place>,
+    /// Where it ends.
+    pub end: Option<Place>,
+    source: Option<NamedSource<Arc<str>>>,
+    labels: Vec<LabeledSpan>,
+}
+
+impl ConfigError {
+    fn new(problem: Problem, sources: &Sources) -> Self {
+        let first = problem.labels.first().map(|(origin, _)| *origin);
+        let source = first.map(|origin| {
+            let source = sources.of(origin);
+            NamedSource::new(&source.name, Arc::clone(&source.text))
+        });
+        let mut help = problem.help;
+        let mut labels = Vec::new();
+        for (index, (origin, label)) in problem.labels.into_iter().enumerate() {
+            if first.is_some_and(|first| first.file == origin.file) {
+                let range = origin.start as usize..origin.end as usize;
+                labels.push(if index == 0 {
+                    LabeledSpan::new_primary_with_span(Some(label), range)
+                } else {
+                    LabeledSpan::new_with_span(Some(label), range)
+                });
+            } else {
+                let note = format!("{label}: {}", sources.place(origin));
+                help = Some(help.map_or(note.clone(), |help| format!("{help}\n{note}")));
+            }
+        }
+        Self {
+            code: problem.code,
+            message: problem.message,
+            help,
+            place: first.map(|origin| sources.place(origin)),
+            end: first.map(|origin| sources.end(origin)),
+            source,
+            labels,
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "code": self.code,
+            "message": self.message,
+            "help": self.help,
+            "file": self.place.as_ref().map(|place| &place.file),
+            "line": self.place.as_ref().map(|place| place.line),
+            "column": self.place.as_ref().map(|place| place.column),
+            "end_line": self.end.as_ref().map(|place| place.line),
+            "end_column": self.end.as_ref().map(|place| place.column),
+        })
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Diagnostic for ConfigError {
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        self.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        self.source.as_ref().map(|source| source as &dyn SourceCode)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        (!self.labels.is_empty()).then(|| Box::new(self.labels.iter().cloned()) as Box<_>)
+    }
+}
+
+/// All errors of a pipeline file; never empty.
+#[derive(Debug)]
+pub struct ConfigErrors {
+    /// The file, as the user named it.
+    pub file: String,
+    /// The errors in the order of the text.
+    pub errors: Vec<ConfigError>,
+}
+
+impl ConfigErrors {
+    /// All errors one after the other, each with its lines of the file.
+    pub fn render(&self, theme: GraphicalTheme, width: usize) -> String {
+        let handler = GraphicalReportHandler::new_themed(theme).with_width(width);
+        let mut text = String::new();
+        for error in &self.errors {
+            if !text.is_empty() {
+                text.push('\n');
+            }
+            handler.render_report(&mut text, error).expect("writing to a string cannot fail");
+        }
+        text
+    }
+
+    /// The errors for programs.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "schema_version": 1,
+            "file": self.file,
+            "errors": self.errors.iter().map(ConfigError::to_json).collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.errors.len() {
+            1 => write!(f, "`{}` has an error", self.file),
+            n => write!(f, "`{}` has {n} errors", self.file),
+        }
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+impl Diagnostic for ConfigErrors {
+    fn related<'a>(&'a self) -> Option<Box<dyn Iterator<Item = &'a dyn Diagnostic> + 'a>> {
+        Some(Box::new(self.errors.iter().map(|error| error as &dyn Diagnostic)))
+    }
+}

@@ -1,0 +1,288 @@
+//! Stages to instances: one per cell of the axes that reach the stage.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use serde_json::{Map, Value};
+
+use super::{
+    Instance, Place,
+    error::{Code, Problem, Problems},
+    kinds::Kind,
+    origin::{Origin, Sources},
+    scope::Scope,
+    stages::Definition,
+    sweep::Axes,
+    value::{Data, Entry, Node, Table, ValueProblem},
+};
+use crate::{artifact::ArtifactKind, stages::Stage};
+
+/// What expansion needs besides the stages.
+pub(super) struct Expander<'a> {
+    pub axes: &'a Axes,
+    pub scope: &'a Scope<'a>,
+    pub sources: &'a Sources,
+    /// The pipeline's seed and where it was written.
+    pub seed: (u64, Option<Origin>),
+}
+
+/// The part of an instance that its own parameters decide.
+#[derive(Clone)]
+struct Parsed {
+    work: Arc<dyn Stage>,
+    params: Map<String, Value>,
+    places: BTreeMap<String, Place>,
+}
+
+impl Expander<'_> {
+    /// Expands `definitions` in `order`; what has errors is reported and left out.
+    pub fn expand(
+        &self,
+        definitions: &[Definition<'_>],
+        order: &[usize],
+        problems: &mut Problems,
+    ) -> Vec<Instance> {
+        let mut instances: Vec<Instance> = Vec::new();
+        let mut made: Vec<HashMap<Vec<u32>, Option<usize>>> =
+            definitions.iter().map(|_| HashMap::new()).collect();
+        for &index in order {
+            let definition = &definitions[index];
+            let Some(kind) = &definition.kind else { continue };
+            let mut parsed: HashMap<Vec<u32>, Option<Parsed>> = HashMap::new();
+            for cell in &self.axes.cells {
+                let key = self.axes.project(cell, definition.reach);
+                if made[index].contains_key(&key) {
+                    continue;
+                }
+                let own = parsed
+                    .entry(self.axes.project(cell, definition.own))
+                    .or_insert_with(|| self.parse(definition, kind, cell, problems))
+                    .clone();
+                let inputs =
+                    self.inputs(definition, definitions, cell, &made, &instances, problems);
+                let instance = own.zip(inputs).map(|(own, inputs)| {
+                    instances.push(Instance {
+                        stage: definition.name.to_owned(),
+                        cell: self.axes.named(cell, definition.reach),
+                        entry: kind.entry,
+                        work: own.work,
+                        params: own.params,
+                        inputs,
+                        places: own.places,
+                    });
+                    instances.len() - 1
+                });
+                made[index].insert(key, instance);
+            }
+        }
+        instances
+    }
+
+    fn inputs(
+        &self,
+        definition: &Definition<'_>,
+        definitions: &[Definition<'_>],
+        cell: &[u32],
+        made: &[HashMap<Vec<u32>, Option<usize>>],
+        instances: &[Instance],
+        problems: &mut Problems,
+    ) -> Option<BTreeMap<String, usize>> {
+        let mut inputs = Some(BTreeMap::new());
+        for input in &definition.inputs {
+            let target = input.targets[&self.axes.project(cell, input.uses)];
+            let key = self.axes.project(cell, definitions[target].reach);
+            let Some(instance) = made[target].get(&key).copied().flatten() else {
+                inputs = None;
+                continue;
+            };
+            let producer = &instances[instance];
+            let given = producer.work.output().unwrap_or(producer.entry.ports.output);
+            if !input.port.kinds.contains(&given) {
+                problems.add(wrong_port(
+                    definition,
+                    input.origin,
+                    input.port.kinds,
+                    producer,
+                    given,
+                ));
+            }
+            if let Some(inputs) = &mut inputs {
+                inputs.insert(input.port.name.to_owned(), instance);
+            }
+        }
+        inputs
+    }
+
+    fn parse(
+        &self,
+        definition: &Definition<'_>,
+        kind: &Kind,
+        cell: &[u32],
+        problems: &mut Problems,
+    ) -> Option<Parsed> {
+        let mut dropped = definition.dropped.clone();
+        let mut params = self.resolve(definition, cell, &mut dropped, problems);
+        if kind.has_seed()
+            && let Some(table) = params.as_table_mut()
+            && !table.contains_key("seed")
+        {
+            let (seed, origin) = self.seed;
+            let data = i64::try_from(seed).map_or(Data::Unsigned(seed), Data::Integer);
+            let node = Node { data, origin, via: None };
+            table.insert("seed".to_owned(), Entry { key: origin, node });
+        }
+        for wrong in kind.apply(&mut params, self.sources) {
+            problems.add(wrong.problem);
+            drop_value(&mut params, &wrong.path, &mut dropped);
+        }
+        let places = self.places(&params);
+        loop {
+            let error = match (kind.entry.parse)(&params) {
+                Ok(parsed) if dropped.is_empty() => {
+                    return validated(definition, &params, parsed.stage.as_ref(), problems).then(
+                        || Parsed { work: Arc::from(parsed.stage), params: parsed.params, places },
+                    );
+                }
+                Ok(_) => return None,
+                Err(error) => error.located(&params),
+            };
+            if let ValueProblem::Missing { key } = error.problem() {
+                self.missing(definition, kind, &params, (error.path(), key), &dropped, problems);
+                if !error.path().is_empty() {
+                    problems.add(Problem::from(&error));
+                }
+                return None;
+            }
+            problems.add(Problem::from(&error));
+            // Without the bad value, the next one shows.
+            if !drop_value(&mut params, error.path(), &mut dropped) {
+                return None;
+            }
+        }
+    }
+
+    /// Reports all keys that are missing, save those that were there but wrong.
+    fn missing(
+        &self,
+        definition: &Definition<'_>,
+        kind: &Kind,
+        params: &Node,
+        (path, first): (&[String], &str),
+        dropped: &[Vec<String>],
+        problems: &mut Problems,
+    ) {
+        if !path.is_empty() {
+            return;
+        }
+        let mut names: Vec<&str> = kind.required().collect();
+        if !names.contains(&first) {
+            names.push(first);
+        }
+        for name in names {
+            let known = params.get(name).is_some()
+                || dropped.iter().any(|path| path.first().is_some_and(|key| key == name));
+            if known {
+                continue;
+            }
+            let message = format!("stage `{}` has no `{name}`", definition.name);
+            problems.add(
+                Problem::new(Code::MissingKey, message)
+                    .at(definition.key, format!("`{name}` is not set here"))
+                    .help(format!("add `{name} = ...`")),
+            );
+        }
+    }
+
+    /// The parameters in a cell; what cannot be resolved is reported and left out.
+    fn resolve(
+        &self,
+        definition: &Definition<'_>,
+        cell: &[u32],
+        dropped: &mut Vec<Vec<String>>,
+        problems: &mut Problems,
+    ) -> Node {
+        let table = definition.params.as_table().into_iter().flatten();
+        let mut out = Table::new();
+        for (key, entry) in table {
+            match self.scope.resolve(&entry.node, cell) {
+                Ok(node) => {
+                    out.insert(key.clone(), Entry { key: entry.key, node });
+                }
+                Err(problem) => {
+                    problems.add(problem);
+                    dropped.push(vec![key.clone()]);
+                }
+            }
+        }
+        Node { data: Data::Table(out), origin: definition.params.origin, via: None }
+    }
+
+    fn places(&self, params: &Node) -> BTreeMap<String, Place> {
+        let mut places = BTreeMap::new();
+        params.walk(&mut Vec::new(), &mut |path, node| {
+            if let Some(origin) = node.origin.filter(|_| !path.is_empty()) {
+                places.insert(path.join("."), self.sources.place(origin));
+            }
+        });
+        places
+    }
+}
+
+/// Takes out the value at `path`, or the nearest above that can be taken out.
+fn drop_value(params: &mut Node, path: &[String], dropped: &mut Vec<Vec<String>>) -> bool {
+    let mut path = path.to_vec();
+    while !path.is_empty() {
+        if params.remove(&path) {
+            dropped.push(path);
+            return true;
+        }
+        path.pop();
+    }
+    false
+}
+
+/// Reports the rules that the parameters break.
+fn validated(
+    definition: &Definition<'_>,
+    params: &Node,
+    work: &dyn Stage,
+    problems: &mut Problems,
+) -> bool {
+    let errors = work.validate();
+    let valid = errors.is_empty();
+    for error in errors {
+        let mut node = params;
+        for key in error.field.split('.') {
+            let Some(next) = node.get(key) else { break };
+            node = next;
+        }
+        let label = format!("`{}`", error.field);
+        let message = format!("stage `{}`: {}", definition.name, error.message);
+        let mut problem = Problem::new(Code::BadValue, message)
+            .at(node.origin.or(definition.key), label)
+            .at(node.via, "used here");
+        problem.help = error.help;
+        problems.add(problem);
+    }
+    valid
+}
+
+fn wrong_port(
+    definition: &Definition<'_>,
+    origin: Option<Origin>,
+    wanted: &[ArtifactKind],
+    producer: &Instance,
+    given: ArtifactKind,
+) -> Problem {
+    let wanted: Vec<_> = wanted.iter().map(|kind| kind.name()).collect();
+    let wanted = wanted.join(" or ");
+    let message = format!(
+        "stage `{}` needs {wanted}, but `{}` gives {given}",
+        definition.name, producer.stage
+    );
+    Problem::new(Code::PortKind, message)
+        .at(origin, format!("a stage of kind `{}`", producer.entry.kind))
+        .help(format!("name a stage that gives {wanted}"))
+}

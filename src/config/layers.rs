@@ -1,0 +1,300 @@
+//! The layers of a pipeline, merged: bases by `extends`, the file, a profile, `--set`.
+//!
+//! Tables are merged key by key, everything else is replaced. So that no half of an old value is
+//! left in a new one, some tables are replaced as wholes: each param, each of the sweep's four
+//! tables, and a stage whose `kind` changes.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    LoadOptions,
+    error::{Code, Problem, Problems},
+    origin::{Layer, Origin, Sources, normalise},
+    value::{Data, Entry, Node, Syntax, Table, parse_document, parse_value},
+};
+
+/// Keys of a profile that are sections; all others are params.
+pub(super) const PROFILE_SECTIONS: &[&str] = &["sweep", "stages", "tables", "seed", "title"];
+
+/// Reads a file's text.
+pub type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
+
+/// A pipeline after merging.
+pub(super) struct Merged {
+    pub root: Node,
+    /// The file and its bases with all profiles, before one is applied.
+    pub written: Node,
+}
+
+/// Reads and merges all layers; what cannot be read is reported and left out.
+pub(super) fn merge(
+    path: &Path,
+    options: &LoadOptions,
+    read: ReadFile<'_>,
+    sources: &mut Sources,
+    problems: &mut Problems,
+) -> Option<Merged> {
+    let mut stack = Vec::new();
+    let written = Files { read, sources, problems }.file(path, Layer::File, None, &mut stack)?;
+    let mut root = written.clone();
+    if let Some(name) = &options.profile {
+        apply_profile(&mut root, name, sources, problems);
+    }
+    for text in &options.set {
+        apply_set(&mut root, text, sources, problems);
+    }
+    Some(Merged { root, written })
+}
+
+struct Files<'a> {
+    read: ReadFile<'a>,
+    sources: &'a mut Sources,
+    problems: &'a mut Problems,
+}
+
+impl Files<'_> {
+    fn file(
+        &mut self,
+        path: &Path,
+        layer: Layer,
+        named: Option<Origin>,
+        stack: &mut Vec<PathBuf>,
+    ) -> Option<Node> {
+        let name = path.display().to_string();
+        let known = normalise(path);
+        if stack.contains(&known) || stack.len() > 32 {
+            let chain: Vec<_> =
+                stack.iter().chain([&known]).map(|path| path.display().to_string()).collect();
+            let message = format!("files extend each other: {}", chain.join(" -> "));
+            self.problems.add(
+                Problem::new(Code::Cycle, message)
+                    .at(named, "comes back here")
+                    .help("take out one `extends`"),
+            );
+            return None;
+        }
+        let text = match (self.read)(path) {
+            Ok(text) => text,
+            Err(error) => {
+                let problem = Problem::new(Code::Io, format!("cannot read `{name}`: {error}"));
+                self.problems.add(problem.at(named, "named here"));
+                return None;
+            }
+        };
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let file = self.sources.add(&name, &text, folder);
+        let mut root = match parse_document(&text, file, layer) {
+            Ok(root) => root,
+            Err(errors) => {
+                add_syntax(self.problems, errors);
+                return None;
+            }
+        };
+        let Some(entry) = root.as_table_mut().and_then(|table| table.shift_remove("extends"))
+        else {
+            return Some(root);
+        };
+        let Some(base) = entry.node.as_str() else {
+            let message = format!("`extends` must be a string, but is {}", entry.node.describe());
+            let problem = Problem::new(Code::WrongType, message);
+            self.problems.add(problem.at(entry.node.origin, "must be the path of a file"));
+            return Some(root);
+        };
+        stack.push(known);
+        let base = self.file(&folder.join(base), Layer::Base, entry.node.origin, stack);
+        stack.pop();
+        let mut merged = base?;
+        overlay(&mut merged, root, &mut Vec::new());
+        Some(merged)
+    }
+}
+
+fn add_syntax(problems: &mut Problems, errors: Vec<Syntax>) {
+    for error in errors {
+        problems.add(Problem::new(Code::Syntax, error.message).at(Some(error.origin), "here"));
+    }
+}
+
+/// Lays `over` on `under`.
+fn overlay(under: &mut Node, over: Node, path: &mut Vec<String>) {
+    if replaced_whole(under, &over, path) {
+        *under = over;
+        return;
+    }
+    match (&mut under.data, over.data) {
+        (Data::Table(below), Data::Table(above)) => {
+            for (key, entry) in above {
+                if let Some(old) = below.get_mut(&key) {
+                    path.push(key);
+                    overlay(&mut old.node, entry.node, path);
+                    path.pop();
+                    old.key = entry.key;
+                } else {
+                    below.insert(key, entry);
+                }
+            }
+            under.origin = over.origin.or(under.origin);
+        }
+        (_, data) => *under = Node { data, origin: over.origin, via: over.via },
+    }
+}
+
+fn replaced_whole(under: &Node, over: &Node, path: &[String]) -> bool {
+    // A profile has the same sections as the file.
+    let path = match path {
+        [profiles, _, rest @ ..] if profiles == "profiles" => rest,
+        path => path,
+    };
+    let kind = |node: &Node| node.get("kind").and_then(Node::as_str).map(str::to_owned);
+    match path {
+        [section, _] if section == "params" || section == "sweep" => true,
+        [section, _] if section == "stages" => {
+            kind(over).is_some_and(|new| Some(new) != kind(under))
+        }
+        _ => false,
+    }
+}
+
+fn apply_profile(root: &mut Node, name: &str, sources: &mut Sources, problems: &mut Problems) {
+    let profiles = root.get("profiles").and_then(Node::as_table);
+    let Some(profile) = profiles.and_then(|profiles| profiles.get(name)) else {
+        let names: Vec<&str> =
+            profiles.iter().flat_map(|table| table.keys().map(String::as_str)).collect();
+        let text = format!("--profile {name}");
+        let file = sources.add("--profile", &text, Path::new(""));
+        let end = text.len() as u32;
+        let origin = Origin { file, start: end - name.len() as u32, end, layer: Layer::Set };
+        let mut problem = Problem::new(Code::Profile, format!("there is no profile `{name}`"))
+            .at(Some(origin), "unknown");
+        problem = if names.is_empty() {
+            problem.help("the file has no `[profiles]`")
+        } else {
+            problem.suggest(name, names)
+        };
+        problems.add(problem);
+        return;
+    };
+    let mut profile = profile.node.clone();
+    profile.set_layer(Layer::Profile);
+    let Data::Table(entries) = profile.data else { return };
+    let mut params = Table::new();
+    let mut over = Table::new();
+    for (key, entry) in entries {
+        let to = if PROFILE_SECTIONS.contains(&key.as_str()) { &mut over } else { &mut params };
+        to.insert(key, entry);
+    }
+    if !params.is_empty() {
+        let node = Node { data: Data::Table(params), origin: None, via: None };
+        over.insert("params".to_owned(), Entry { key: None, node });
+    }
+    overlay_keeping_keys(root, over);
+}
+
+/// Like [`overlay`] of a whole file, but a section without a place of its own keeps the old one.
+fn overlay_keeping_keys(root: &mut Node, over: Table) {
+    let Some(table) = root.as_table_mut() else { return };
+    for (key, entry) in over {
+        match table.get_mut(&key) {
+            Some(old) => overlay(&mut old.node, entry.node, &mut vec![key]),
+            None => {
+                table.insert(key, entry);
+            }
+        }
+    }
+}
+
+fn apply_set(root: &mut Node, text: &str, sources: &mut Sources, problems: &mut Problems) {
+    let file = sources.add("--set", text, Path::new(""));
+    let whole = Origin { file, start: 0, end: text.len() as u32, layer: Layer::Set };
+    let Some((left, right)) = text.split_once('=') else {
+        let problem = Problem::new(Code::Set, format!("`--set {text}` has no `=`"));
+        problems.add(
+            problem
+                .at(Some(whole), "must be `key=value`")
+                .help("write it as `--set stage.key=value` or `--set params.name=value`"),
+        );
+        return;
+    };
+    let key = Origin { end: left.len() as u32, ..whole };
+    let mut path: Vec<String> = left.split('.').map(|part| part.trim().to_owned()).collect();
+    if path.iter().any(String::is_empty) {
+        let problem = Problem::new(Code::Set, format!("`{left}` is not a key"));
+        problems.add(problem.at(Some(key), "has an empty part"));
+        return;
+    }
+    if let Err(problem) = complete(root, &mut path, left, key) {
+        problems.add(problem);
+        return;
+    }
+    let trimmed = right.trim();
+    let offset = left.len() + 1 + (right.len() - right.trim_start().len());
+    let mut node = match parse_value(trimmed, offset, file, Layer::Set) {
+        Ok(node) => node,
+        // A shell takes quotes away, so text that is no TOML value is a string.
+        Err(_) if !trimmed.starts_with(['"', '\'', '[', '{']) => Node::from(trimmed),
+        Err(errors) => {
+            add_syntax(problems, errors);
+            return;
+        }
+    };
+    node.origin =
+        Some(Origin { start: offset as u32, end: (offset + trimmed.len()) as u32, ..whole });
+    let mut over = Table::new();
+    let (first, rest) = path.split_first().expect("split gives at least one part");
+    for part in rest.iter().rev() {
+        let table = Table::from_iter([(part.clone(), Entry { key: Some(key), node })]);
+        node = Node { data: Data::Table(table), origin: None, via: None };
+    }
+    let whole_param = first == "params" && rest.len() > 1;
+    if whole_param {
+        // One key of a param that is a table: the others stay.
+        let param = root.as_table_mut().and_then(|root| root.get_mut("params"));
+        let param = param.and_then(|entry| entry.node.as_table_mut()?.get_mut(&rest[0]));
+        if let (Some(param), Data::Table(mut table)) = (param, node.data) {
+            let inner = table.shift_remove(&rest[0]).expect("it was put there above");
+            overlay(&mut param.node, inner.node, &mut Vec::new());
+        }
+        return;
+    }
+    over.insert(first.clone(), Entry { key: Some(key), node });
+    overlay_keeping_keys(root, over);
+}
+
+/// Completes the key of a `--set`: `lora.rank` to `stages.lora.rank`, `size` to `params.size`.
+fn complete(root: &Node, path: &mut Vec<String>, left: &str, key: Origin) -> Result<(), Problem> {
+    let names = |section: &str| -> Vec<&str> {
+        let table = root.get(section).and_then(Node::as_table);
+        table.iter().flat_map(|table| table.keys().map(String::as_str)).collect()
+    };
+    let first = path[0].as_str();
+    match first {
+        "seed" | "title" | "name" if path.len() == 1 => return Ok(()),
+        "sweep" | "tables" if path.len() > 1 => return Ok(()),
+        "params" | "stages" if path.len() > 1 => {
+            let known = names(first);
+            if known.contains(&path[1].as_str()) {
+                return Ok(());
+            }
+            let what = if first == "params" { "param" } else { "stage" };
+            let message = format!("`--set` names the {what} `{}`, which is not there", path[1]);
+            let problem = Problem::new(Code::Set, message).at(Some(key), "unknown");
+            return Err(problem.suggest(&path[1], known));
+        }
+        _ => {}
+    }
+    let (stages, params) = (names("stages"), names("params"));
+    if path.len() > 1 && stages.contains(&first) {
+        path.insert(0, "stages".to_owned());
+    } else if params.contains(&first) {
+        path.insert(0, "params".to_owned());
+    } else {
+        let message = format!("`--set {left}` names neither a stage nor a param");
+        let problem = Problem::new(Code::Set, message).at(Some(key), "unknown");
+        let known = if path.len() > 1 { stages } else { params };
+        return Err(problem.suggest(first, known));
+    }
+    Ok(())
+}

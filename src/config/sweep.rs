@@ -1,0 +1,316 @@
+//! The axes of the ablation and the cells they span.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::{
+    Cell, Sweep,
+    error::{Code, Problem, Problems},
+    origin::{Origin, Sources},
+    scope::Scope,
+    value::{Data, Node, Table},
+};
+
+const SECTIONS: &[&str] = &["baseline", "one_at_a_time", "grid", "exclude"];
+const MAX_CELLS: usize = 1_000_000;
+
+/// Axes as bits, by their position in [`Axes::axes`].
+pub(super) type AxisSet = u64;
+
+/// One axis.
+pub(super) struct Axis {
+    pub name: String,
+    pub key: Option<Origin>,
+    /// The values; a baseline value that no list has is the last.
+    pub values: Vec<Node>,
+    pub json: Vec<Value>,
+    listed: usize,
+    baseline: Option<usize>,
+}
+
+/// All axes and cells; a cell is the index of each axis's value.
+#[derive(Default)]
+pub(super) struct Axes {
+    pub axes: Vec<Axis>,
+    pub cells: Vec<Vec<u32>>,
+    num_grid: usize,
+}
+
+impl Axes {
+    /// The position of an axis.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.axes.iter().position(|axis| axis.name == name)
+    }
+
+    /// The names in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.axes.iter().map(|axis| axis.name.as_str())
+    }
+
+    /// The values of the axes of `set` in a cell.
+    pub fn project(&self, cell: &[u32], set: AxisSet) -> Vec<u32> {
+        let bits = (0..self.axes.len()).filter(|axis| set >> axis & 1 == 1);
+        bits.map(|axis| cell[axis]).collect()
+    }
+
+    /// The axes of `set` in a cell by name.
+    pub fn named(&self, cell: &[u32], set: AxisSet) -> Cell {
+        let bits = (0..self.axes.len()).filter(|axis| set >> axis & 1 == 1);
+        bits.map(|axis| {
+            let Axis { name, json, .. } = &self.axes[axis];
+            (name.clone(), json[cell[axis] as usize].clone())
+        })
+        .collect()
+    }
+
+    /// The sweep as the engine sees it.
+    pub fn sweep(&self) -> Sweep {
+        let list = |axes: &[Axis]| {
+            axes.iter()
+                .filter(|axis| axis.listed > 0)
+                .map(|axis| (axis.name.clone(), axis.json[..axis.listed].to_vec()))
+                .collect()
+        };
+        let (grid, single) = self.axes.split_at(self.num_grid);
+        Sweep {
+            baseline: single
+                .iter()
+                .filter_map(|axis| Some((axis.name.clone(), axis.json[axis.baseline?].clone())))
+                .collect(),
+            one_at_a_time: list(single),
+            grid: list(grid),
+            cells: self.cells.iter().map(|cell| self.named(cell, AxisSet::MAX)).collect(),
+        }
+    }
+}
+
+/// Reads `[sweep]`, whose values may refer to params.
+pub(super) fn read(
+    section: Option<&Node>,
+    params: &Table,
+    sources: &Sources,
+    problems: &mut Problems,
+) -> Axes {
+    let mut axes = Axes { cells: vec![Vec::new()], ..Axes::default() };
+    let Some(section) = section else { return axes };
+    let none = Axes::default();
+    let Some(section) = Scope::new(params, &none, sources).resolve_or_report(section, problems)
+    else {
+        return axes;
+    };
+    let Some(table) = section.as_table() else {
+        problems.add(wrong_type(&section, "sweep", "a table"));
+        return axes;
+    };
+    for (key, entry) in table {
+        if !SECTIONS.contains(&key.as_str()) {
+            let problem = Problem::new(Code::UnknownKey, format!("unknown key `sweep.{key}`"));
+            let problem = problem.at(entry.key, "nothing reads this");
+            problems.add(problem.suggest(key, SECTIONS.iter().copied()));
+        }
+    }
+    let before = problems.len();
+    axes.axes = read_axes(table, "grid", problems);
+    axes.num_grid = axes.axes.len();
+    for axis in read_axes(table, "one_at_a_time", problems) {
+        if let Some(other) = axes.axes.iter().find(|other| other.name == axis.name) {
+            let message = format!("the axis `{}` is in `grid` and in `one_at_a_time`", axis.name);
+            let problem = Problem::new(Code::Sweep, message);
+            problems.add(problem.at(axis.key, "here again").at(other.key, "first here"));
+        } else {
+            axes.axes.push(axis);
+        }
+    }
+    read_baseline(&mut axes, table, problems);
+    if axes.axes.len() > AxisSet::BITS as usize {
+        let problem = Problem::new(Code::Sweep, "a sweep has at most 64 axes");
+        problems.add(problem.at(section.origin, format!("{} axes", axes.axes.len())));
+    }
+    let exclude = read_exclude(&axes, table, problems);
+    if problems.len() > before {
+        return axes;
+    }
+    match span(&axes) {
+        Some(cells) => {
+            axes.cells = cells;
+            axes.cells.retain(|cell| !exclude.iter().any(|rule| rule.matches(&axes.axes, cell)));
+            if axes.cells.is_empty() {
+                let problem = Problem::new(Code::Sweep, "the sweep has no cell left");
+                let origin = table.get("exclude").and_then(|entry| entry.node.origin);
+                problems.add(problem.at(origin, "excludes every cell"));
+            }
+        }
+        None => {
+            let message = format!("the sweep has more than {MAX_CELLS} cells");
+            let origin = table.get("grid").and_then(|entry| entry.key);
+            problems.add(Problem::new(Code::Sweep, message).at(origin, "too many combinations"));
+        }
+    }
+    axes
+}
+
+fn wrong_type(node: &Node, name: &str, wanted: &str) -> Problem {
+    let message = format!("`{name}` must be {wanted}, but is {}", node.describe());
+    Problem::new(Code::WrongType, message).at(node.origin, format!("must be {wanted}"))
+}
+
+fn entries<'a>(table: &'a Table, key: &str, problems: &mut Problems) -> Option<&'a Table> {
+    let node = &table.get(key)?.node;
+    let entries = node.as_table();
+    if entries.is_none() {
+        problems.add(wrong_type(node, &format!("sweep.{key}"), "a table of axes"));
+    }
+    entries
+}
+
+fn read_axes(table: &Table, section: &str, problems: &mut Problems) -> Vec<Axis> {
+    let mut axes = Vec::new();
+    for (name, entry) in entries(table, section, problems).into_iter().flatten() {
+        let path = format!("sweep.{section}.{name}");
+        let Some(items) = entry.node.as_array() else {
+            problems.add(wrong_type(&entry.node, &path, "a list of values"));
+            continue;
+        };
+        if items.is_empty() {
+            let problem = Problem::new(Code::Sweep, format!("`{path}` has no values"));
+            problems.add(problem.at(entry.node.origin, "must have at least one"));
+            continue;
+        }
+        let mut axis = Axis {
+            name: name.clone(),
+            key: entry.key,
+            values: Vec::new(),
+            json: Vec::new(),
+            listed: 0,
+            baseline: None,
+        };
+        for item in items {
+            axis.value(item);
+        }
+        axis.listed = axis.values.len();
+        axes.push(axis);
+    }
+    axes
+}
+
+impl Axis {
+    /// The index of a value, which is added if it is new.
+    fn value(&mut self, node: &Node) -> usize {
+        let json = node.to_json();
+        self.json.iter().position(|other| *other == json).unwrap_or_else(|| {
+            self.values.push(node.clone());
+            self.json.push(json);
+            self.values.len() - 1
+        })
+    }
+}
+
+fn read_baseline(axes: &mut Axes, table: &Table, problems: &mut Problems) {
+    for (name, entry) in entries(table, "baseline", problems).into_iter().flatten() {
+        let position = axes.position(name);
+        if position.is_some_and(|position| position < axes.num_grid) {
+            let message = format!("the axis `{name}` is in `grid`, so it has no baseline");
+            let problem = Problem::new(Code::Sweep, message).at(entry.key, "takes no part");
+            problems.add(problem.help("take it out of `baseline` or of `grid`"));
+            continue;
+        }
+        let position = position.unwrap_or_else(|| {
+            axes.axes.push(Axis {
+                name: name.clone(),
+                key: entry.key,
+                values: Vec::new(),
+                json: Vec::new(),
+                listed: 0,
+                baseline: None,
+            });
+            axes.axes.len() - 1
+        });
+        let axis = &mut axes.axes[position];
+        axis.baseline = Some(axis.value(&entry.node));
+    }
+    for axis in axes.axes[axes.num_grid..].iter().filter(|axis| axis.baseline.is_none()) {
+        let message = format!("the axis `{}` has no baseline", axis.name);
+        problems.add(
+            Problem::new(Code::Sweep, message)
+                .at(axis.key, "varied one at a time")
+                .help(format!("add `{} = ...` to `sweep.baseline`", axis.name)),
+        );
+    }
+}
+
+/// Cells that are left out: those that have one of the values on each axis.
+struct Rule(Vec<(usize, Vec<Value>)>);
+
+impl Rule {
+    fn matches(&self, axes: &[Axis], cell: &[u32]) -> bool {
+        self.0.iter().all(|(axis, values)| values.contains(&axes[*axis].json[cell[*axis] as usize]))
+    }
+}
+
+fn read_exclude(axes: &Axes, table: &Table, problems: &mut Problems) -> Vec<Rule> {
+    let Some(entry) = table.get("exclude") else { return Vec::new() };
+    let Some(items) = entry.node.as_array() else {
+        problems.add(wrong_type(&entry.node, "sweep.exclude", "a list of tables"));
+        return Vec::new();
+    };
+    let mut rules = Vec::new();
+    for item in items {
+        let Some(table) = item.as_table().filter(|table| !table.is_empty()) else {
+            problems.add(wrong_type(item, "sweep.exclude", "a table of axes with their values"));
+            continue;
+        };
+        let mut rule = Vec::new();
+        for (name, entry) in table {
+            let Some(axis) = axes.position(name) else {
+                let problem = Problem::new(Code::Sweep, format!("there is no axis `{name}`"));
+                problems.add(problem.at(entry.key, "unknown axis").suggest(name, axes.names()));
+                continue;
+            };
+            let values = match &entry.node.data {
+                Data::Array(items) => items.iter().map(Node::to_json).collect(),
+                _ => vec![entry.node.to_json()],
+            };
+            rule.push((axis, values));
+        }
+        rules.push(Rule(rule));
+    }
+    rules
+}
+
+/// Each combination of the grid with the baseline and with each deviation from it.
+fn span(axes: &Axes) -> Option<Vec<Vec<u32>>> {
+    let (grid, single) = axes.axes.split_at(axes.num_grid);
+    let mut cells = vec![Vec::new()];
+    for axis in grid {
+        if cells.len().checked_mul(axis.values.len())? > MAX_CELLS {
+            return None;
+        }
+        cells = cells
+            .iter()
+            .flat_map(|cell| {
+                (0..axis.values.len() as u32).map(|value| [&cell[..], &[value]].concat())
+            })
+            .collect();
+    }
+    let baseline: Vec<u32> =
+        single.iter().map(|axis| axis.baseline.expect("checked when read") as u32).collect();
+    let mut variants = vec![baseline.clone()];
+    for (position, axis) in single.iter().enumerate() {
+        for value in 0..axis.listed as u32 {
+            let mut variant = baseline.clone();
+            variant[position] = value;
+            variants.push(variant);
+        }
+    }
+    let mut seen = BTreeSet::new();
+    variants.retain(|variant| seen.insert(variant.clone()));
+    if cells.len().checked_mul(variants.len())? > MAX_CELLS {
+        return None;
+    }
+    let join = |cell: &Vec<u32>| {
+        let cell = cell.clone();
+        variants.iter().map(move |variant| [&cell[..], &variant[..]].concat()).collect::<Vec<_>>()
+    };
+    Some(cells.iter().flat_map(join).collect())
+}

@@ -1,0 +1,226 @@
+//! `[tables.<name>]`: which results stand where.
+
+use std::path::PathBuf;
+
+use super::{
+    Reference, Table,
+    error::{Code, Problem, Problems},
+    kinds::join,
+    origin::Sources,
+    stages::Definition,
+    sweep::Axes,
+    value::{Entry, Node, ValueError},
+};
+use crate::artifact::ArtifactKind;
+
+/// A table as it is written.
+#[derive(serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Written {
+    /// The caption.
+    title: Option<String>,
+    /// The number shown, as `stage.metric`.
+    value: Option<String>,
+    /// Several numbers shown beside each other, the main one first, each as `stage.metric`.
+    #[serde(default)]
+    values: Vec<String>,
+    /// The axis of the columns.
+    columns: Option<String>,
+    /// The axes of the rows: a group of rows each if varied one at a time, else their product.
+    #[serde(default)]
+    rows: OneOrMany,
+    /// The axis that is averaged; the table shows mean ± standard deviation over it.
+    average: Option<String>,
+    /// Published numbers to show beside.
+    reference: Option<WrittenReference>,
+}
+
+/// Published numbers.
+#[derive(serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct WrittenReference {
+    /// What the numbers are, such as `Table 1`.
+    source: String,
+    /// A CSV file with a column per axis and one named `value`.
+    #[schemars(extend("format" = "path"))]
+    values: String,
+}
+
+/// A name, or a list of names.
+#[derive(schemars::JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "the variants are the schema; reading gives a list at once")]
+enum NameOrNames {
+    /// One name.
+    One(String),
+    /// Several names.
+    Many(Vec<String>),
+}
+
+#[derive(Default, schemars::JsonSchema)]
+#[schemars(with = "NameOrNames")]
+struct OneOrMany(Vec<String>);
+
+impl<'de> serde::Deserialize<'de> for OneOrMany {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = OneOrMany;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string or a list of strings")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<OneOrMany, E> {
+                Ok(OneOrMany(vec![name.to_owned()]))
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(
+                self,
+                mut items: A,
+            ) -> Result<OneOrMany, A::Error> {
+                let mut names = Vec::new();
+                while let Some(name) = items.next_element()? {
+                    names.push(name);
+                }
+                Ok(OneOrMany(names))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+pub(super) struct Reader<'a> {
+    pub axes: &'a Axes,
+    pub definitions: &'a [Definition<'a>],
+    pub sources: &'a Sources,
+}
+
+impl Reader<'_> {
+    /// Reads all tables.
+    pub fn read(&self, section: Option<&Node>, problems: &mut Problems) -> Vec<Table> {
+        let Some(section) = section else { return Vec::new() };
+        let Some(tables) = section.as_table() else {
+            let message = format!("`tables` must be a table, but is {}", section.describe());
+            let problem = Problem::new(Code::WrongType, message);
+            problems.add(problem.at(section.origin, "must be a table"));
+            return Vec::new();
+        };
+        tables.iter().filter_map(|(name, entry)| self.table(name, entry, problems)).collect()
+    }
+
+    fn table(&self, name: &str, entry: &Entry, problems: &mut Problems) -> Option<Table> {
+        let node = self.parsable(&entry.node, problems);
+        let written: Written = match serde::Deserialize::deserialize(&node) {
+            Ok(written) => written,
+            Err(error) => {
+                let error: ValueError = error;
+                problems.add(Problem::from(&error.located(&node)));
+                return None;
+            }
+        };
+        let mut values = Vec::new();
+        match (&written.value, written.values.is_empty()) {
+            (Some(_), false) => {
+                let message = format!("table `{name}` has both `value` and `values`");
+                let problem = Problem::new(Code::Table, message);
+                let key = |key: &str| node.as_table().and_then(|table| table.get(key)?.key);
+                problems.add(problem.at(key("values"), "here").at(key("value"), "and here"));
+            }
+            (None, true) => {
+                let message = format!("table `{name}` has no `value`");
+                let problem = Problem::new(Code::Table, message).at(entry.key, "shows nothing");
+                problems.add(problem.help("add `value = \"stage.metric\"`"));
+            }
+            (Some(value), true) => values.extend(self.value(value, node.get("value"), problems)),
+            (None, false) => {
+                let nodes = node.get("values").and_then(Node::as_array).unwrap_or_default();
+                for (value, node) in written.values.iter().zip(nodes) {
+                    values.extend(self.value(value, Some(node), problems));
+                }
+            }
+        }
+        self.axes(&written, &node, problems);
+        let reference = written.reference.map(|reference| {
+            let origin = node.get("reference").and_then(|node| node.get("values")?.origin);
+            let path = match origin {
+                Some(origin) => join(&self.sources.of(origin).folder, &reference.values),
+                None => reference.values,
+            };
+            Reference { source: reference.source, values: PathBuf::from(path) }
+        });
+        Some(Table {
+            name: name.to_owned(),
+            title: written.title,
+            values,
+            columns: written.columns,
+            rows: written.rows.0,
+            average: written.average,
+            reference,
+        })
+    }
+
+    /// The table without its bad keys, which are reported.
+    fn parsable(&self, node: &Node, problems: &mut Problems) -> Node {
+        let mut node = node.clone();
+        while let Err(error) = <Written as serde::Deserialize>::deserialize(&node) {
+            let error: ValueError = error;
+            let error = error.located(&node);
+            problems.add(Problem::from(&error));
+            if !node.remove(error.path()) {
+                break;
+            }
+        }
+        node
+    }
+
+    fn value(
+        &self,
+        value: &str,
+        node: Option<&Node>,
+        problems: &mut Problems,
+    ) -> Option<(String, String)> {
+        let origin = node.and_then(|node| node.origin);
+        let Some((stage, metric)) = value.split_once('.') else {
+            let problem = Problem::new(Code::Table, format!("`{value}` names no metric"));
+            problems.add(problem.at(origin, "must be `stage.metric`"));
+            return None;
+        };
+        let Some(definition) = self.definitions.iter().find(|other| other.name == stage) else {
+            let problem = Problem::new(Code::UnknownStage, format!("there is no stage `{stage}`"));
+            let names = self.definitions.iter().map(|definition| definition.name);
+            problems.add(problem.at(origin, "unknown stage").suggest(stage, names));
+            return None;
+        };
+        if let Some(kind) = &definition.kind
+            && kind.entry.ports.output != ArtifactKind::Metrics
+        {
+            let message =
+                format!("a table shows metrics, but `{stage}` gives {}", kind.entry.ports.output);
+            let label = format!("a stage of kind `{}`", kind.entry.kind);
+            problems.add(Problem::new(Code::PortKind, message).at(origin, label));
+            return None;
+        }
+        Some((stage.to_owned(), metric.to_owned()))
+    }
+
+    fn axes(&self, written: &Written, node: &Node, problems: &mut Problems) {
+        let rows = node.get("rows");
+        let row = |index: usize| rows.and_then(|rows| rows.as_array()?.get(index)).or(rows);
+        let named = (written.columns.iter().map(|name| (name, node.get("columns"))))
+            .chain(written.rows.0.iter().enumerate().map(|(index, name)| (name, row(index))))
+            .chain(written.average.iter().map(|name| (name, node.get("average"))));
+        let mut seen: Vec<&str> = Vec::new();
+        for (name, node) in named {
+            let origin = node.and_then(|node| node.origin);
+            if self.axes.position(name).is_none() {
+                let problem = Problem::new(Code::Table, format!("there is no sweep axis `{name}`"));
+                problems.add(problem.at(origin, "unknown axis").suggest(name, self.axes.names()));
+            } else if seen.contains(&name.as_str()) {
+                let message = format!("the axis `{name}` has two roles in one table");
+                problems.add(Problem::new(Code::Table, message).at(origin, "here again"));
+            }
+            seen.push(name);
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! One stage's work: lock the key, run what is not cached, commit.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, Sender},
+    },
+    time::Instant,
+};
+
+use super::{ExecOptions, RunEvent};
+use crate::{
+    artifact::{FileRef, Item, Manifest},
+    config::Instance,
+    models::ModelCache,
+    plan::{
+        Decider, Found, Items, Key, PlanError, StaleReason, fingerprint::action_key, trace_of,
+        with_sources,
+    },
+    stages::{Inputs, Output, StageContext, StageError},
+    store::{FORMAT_VERSION, Fingerprint, ItemRecord, Record, SourceReader, Store, StoreError},
+};
+
+/// A stage that must run.
+pub(super) struct Job {
+    pub(super) index: usize,
+    pub(super) key: Key,
+    pub(super) reasons: Vec<StaleReason>,
+    pub(super) forced: bool,
+}
+
+/// A stage whose output is in the store.
+pub(super) struct Finished {
+    pub(super) record: Record,
+    /// False if another process made it while this one waited.
+    pub(super) ran: bool,
+}
+
+/// What a worker says.
+pub(super) enum Message {
+    /// For the observer.
+    Event(RunEvent),
+    /// A job is over.
+    Ended { job: Job, result: Result<Finished, StageError> },
+}
+
+/// What runs stages, one at a time, in its own thread.
+pub(super) struct Worker<'a> {
+    pub(super) store: &'a Store,
+    pub(super) decider: &'a Decider<'a>,
+    pub(super) options: &'a ExecOptions,
+    pub(super) models: &'a ModelCache,
+    pub(super) messages: Sender<Message>,
+}
+
+impl Worker<'_> {
+    /// Runs jobs until there will be no more.
+    pub(super) fn serve(&self, jobs: &Mutex<Receiver<Job>>) {
+        loop {
+            let job = jobs.lock().expect("no panic while held").recv();
+            let Ok(job) = job else { return };
+            let result = self.run(&job);
+            self.tell(Message::Ended { job, result });
+        }
+    }
+
+    fn run(&self, job: &Job) -> Result<Finished, StageError> {
+        let instance = &self.decider.pipeline.instances[job.index];
+        let (index, stage) = (job.index, instance.to_string());
+        let cancel = &self.options.cancel;
+        let _lock = self.store.lock_key(
+            job.key.lock(),
+            &mut || self.event(RunEvent::StageWaiting { index, stage: stage.clone() }),
+            &|| cancel.is_cancelled(),
+        );
+        let _lock = match _lock {
+            Err(StoreError::Cancelled) => return Err(StageError::Cancelled),
+            lock => lock?,
+        };
+        // Somebody else may have made it before the lock was free.
+        if !job.forced
+            && let Found::Whole(record) = self.decider.find(index, &job.key).map_err(stage_error)?
+        {
+            return Ok(Finished { record: *record, ran: false });
+        }
+
+        let items = match instance.work.mapped_port() {
+            Some(port) => self.decider.items(&job.key, port).map_err(stage_error)?,
+            None => None,
+        };
+        let items = items.map(|items| if job.forced { items.none_cached() } else { items });
+        self.event(RunEvent::StageStarted {
+            index,
+            stage,
+            kind: instance.entry.kind,
+            reasons: job.reasons.clone(),
+            items: items.as_ref().map(|items| (items.cached(), items.items.len())),
+        });
+        let started = jiff::Timestamp::now().to_string();
+        let (wall, cpu) = (Instant::now(), cpu_secs());
+        let sources = instance.work.source_root().map(SourceReader::new);
+        let (items, items_run) = match items {
+            Some(found) => self.run_items(job, instance, sources.as_ref(), found)?,
+            None => self.run_whole(job, instance, sources.as_ref())?,
+        };
+
+        let kind = instance.work.output().unwrap_or(instance.entry.ports.output);
+        let manifest = Manifest { kind, format_version: kind.format_version(), items };
+        let output = self.store.put_manifest(&manifest)?;
+        let read = sources.map(|sources| sources.ingredients()).unwrap_or_default();
+        let ingredients = with_sources(&job.key, read);
+        let record = Record {
+            format_version: FORMAT_VERSION,
+            fingerprint: action_key(&ingredients),
+            output,
+            trajectory: job.key.trajectory,
+            started,
+            wall_secs: wall.elapsed().as_secs_f64(),
+            cpu_secs: cpu_secs() - cpu,
+            device: self.options.device_name.clone(),
+            pipe_version: env!("CARGO_PKG_VERSION").to_owned(),
+            items_run,
+            items_total: manifest.items.len(),
+            ingredients,
+        };
+        self.store.commit(&record)?;
+        if instance.work.source_root().is_some() {
+            self.store.add_trace(job.key.direct, trace_of(&record.ingredients.sources))?;
+        }
+        Ok(Finished { record, ran: true })
+    }
+
+    /// Runs a stage that makes its output as a whole.
+    fn run_whole(
+        &self,
+        job: &Job,
+        instance: &Instance,
+        sources: Option<&SourceReader>,
+    ) -> Result<(Vec<Item>, usize), StageError> {
+        let ports = self.ports(job)?;
+        let items = self.call(job, instance, ports, sources, &mut |_| Ok(()))?;
+        let mut names = HashSet::new();
+        if let Some(item) = items.iter().find(|item| !names.insert(&item.name)) {
+            return Err(bug(format!("the stage wrote item `{}` twice", item.name)));
+        }
+        let count = items.len();
+        Ok((items, count))
+    }
+
+    /// Runs a mapped stage on the items that are not cached, each content once, and keeps each as
+    /// soon as it is done.
+    fn run_items(
+        &self,
+        job: &Job,
+        instance: &Instance,
+        sources: Option<&SourceReader>,
+        found: Items,
+    ) -> Result<(Vec<Item>, usize), StageError> {
+        let port = instance.work.mapped_port().expect("only a mapped stage has items");
+        let mut ports = self.ports(job)?;
+        let input = Arc::clone(&ports[port]);
+        let mut files: HashMap<Fingerprint, BTreeMap<String, FileRef>> = HashMap::new();
+        let mut keys = HashMap::new();
+        let mut seen = HashSet::new();
+        let mut missing = Vec::new();
+        for (item, (key, record)) in input.items.iter().zip(&found.items) {
+            if let Some(record) = record {
+                files.insert(*key, record.files.clone());
+            } else if seen.insert(*key) {
+                keys.insert(item.name.clone(), *key);
+                missing.push(item.clone());
+            }
+        }
+        let items_run = missing.len();
+        if items_run > 0 {
+            ports
+                .insert(port.to_owned(), Arc::new(Manifest { items: missing, ..(*input).clone() }));
+            self.call(job, instance, ports, sources, &mut |item| {
+                let key = keys.get(&item.name).ok_or_else(|| {
+                    bug(format!("the stage wrote item `{}`, which it was not given", item.name))
+                })?;
+                self.store.commit_item(*key, &ItemRecord::new(item.files.clone()))?;
+                files.insert(*key, item.files.clone());
+                self.options.cancel.check()
+            })?;
+        }
+        let item = |(item, (key, _)): (&Item, &(Fingerprint, _))| {
+            let files = files.get(key).cloned().ok_or_else(|| {
+                bug(format!("the stage wrote nothing for item `{}`", item.name)).on_item(&item.name)
+            })?;
+            Ok::<_, StageError>(Item { name: item.name.clone(), files })
+        };
+        let items =
+            input.items.iter().zip(&found.items).map(item).collect::<Result<_, StageError>>()?;
+        Ok((items, items_run))
+    }
+
+    /// Calls the stage; a panic in it is an error like others.
+    fn call(
+        &self,
+        job: &Job,
+        instance: &Instance,
+        ports: BTreeMap<String, Arc<Manifest>>,
+        sources: Option<&SourceReader>,
+        on_item: &mut dyn FnMut(&Item) -> Result<(), StageError>,
+    ) -> Result<Vec<Item>, StageError> {
+        let checkpoints = job.key.trajectory.map(|key| self.store.checkpoints(key)).transpose()?;
+        let context = StageContext {
+            device: &self.options.device,
+            models: self.models,
+            sources,
+            checkpoints: checkpoints.as_deref(),
+            allow_commands: self.options.allow_commands,
+            progress: &|progress| {
+                self.event(RunEvent::StageProgress {
+                    index: job.index,
+                    done: progress.done,
+                    total: progress.total,
+                    message: progress.message,
+                });
+            },
+            cancel: &self.options.cancel,
+        };
+        let inputs = Inputs::new(self.store, ports);
+        let mut output = Output::new(self.store, on_item);
+        let ended =
+            catch_unwind(AssertUnwindSafe(|| instance.work.run(&inputs, &mut output, &context)));
+        match ended {
+            Ok(result) => result?,
+            Err(panic) => {
+                let text = panic
+                    .downcast_ref::<String>()
+                    .map(String::as_str)
+                    .or_else(|| panic.downcast_ref::<&str>().copied());
+                return Err(bug(format!("the stage panicked: {}", text.unwrap_or("no message"))));
+            }
+        }
+        Ok(output.into_items())
+    }
+
+    fn ports(&self, job: &Job) -> Result<BTreeMap<String, Arc<Manifest>>, StoreError> {
+        let inputs = job.key.ingredients.inputs.iter();
+        inputs.map(|(port, digest)| Ok((port.clone(), self.store.manifest(*digest)?))).collect()
+    }
+
+    fn event(&self, event: RunEvent) {
+        self.tell(Message::Event(event));
+    }
+
+    fn tell(&self, message: Message) {
+        // The receiver outlives the workers; if it were gone, nobody would be left to tell.
+        let _ = self.messages.send(message);
+    }
+}
+
+/// A failure that is our fault.
+fn bug(message: String) -> StageError {
+    StageError::failed(message).with_help("this is a bug in pipe; please report it with this file")
+}
+
+/// What failed while deciding, as the failure of the stage that was decided.
+pub(super) fn stage_error(error: PlanError) -> StageError {
+    match error {
+        PlanError::Store(StoreError::Cancelled) => StageError::Cancelled,
+        PlanError::Store(error) => error.into(),
+        error => StageError::Environment { message: error.to_string(), help: error.help() },
+    }
+}
+
+/// CPU seconds of this process so far: user and system time in `/proc/self/stat`, in hundredths.
+fn cpu_secs() -> f64 {
+    const TICKS_PER_SEC: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The second field is the program's name in parentheses and may hold spaces; user and system
+    // time are the 14th and 15th.
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = after_name.split_whitespace().skip(11).take(2);
+    ticks.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / TICKS_PER_SEC
+}

@@ -1,0 +1,245 @@
+//! Whether one instance must run, once the content of its inputs is known.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex},
+};
+
+use super::{
+    PlanError, Selection, StaleReason,
+    fingerprint::{Gatherer, action_key, item_key, trajectory_key},
+    freshness::differences,
+};
+use crate::{
+    config::{Instance, Pipeline},
+    store::{Digest, Fingerprint, History, Ingredients, ItemRecord, Record, Store, Trace},
+};
+
+/// Decides instances, for the plan and for the run.
+pub(crate) struct Decider<'a> {
+    pub(crate) pipeline: &'a Pipeline,
+    store: &'a Store,
+    gatherer: Gatherer,
+    history: Mutex<History>,
+    records: Mutex<HashMap<Fingerprint, Option<Arc<Record>>>>,
+}
+
+/// What an instance would be made from.
+#[derive(Clone, Debug)]
+pub(crate) struct Key {
+    /// Everything but the files from outside, which are known only after reading.
+    pub(crate) ingredients: Ingredients,
+    /// The hash of [`Self::ingredients`]; for a stage that reads nothing from outside, its
+    /// fingerprint.
+    pub(crate) direct: Fingerprint,
+    /// The key of its checkpoints, if it trains.
+    pub(crate) trajectory: Option<Fingerprint>,
+}
+
+impl Key {
+    /// What must not be computed twice at once: trainings along one trajectory share a folder.
+    pub(crate) fn lock(&self) -> Fingerprint {
+        self.trajectory.unwrap_or(self.direct)
+    }
+}
+
+/// What the store holds for a key.
+pub(crate) enum Found {
+    /// The output, whole.
+    Whole(Box<Record>),
+    /// A record whose output is gone or damaged.
+    Broken(Digest),
+    /// Nothing; with what the files from outside hold now, as far as an earlier run read them.
+    Nothing(BTreeMap<String, Digest>),
+}
+
+/// What the store holds for the items of a mapped stage, in their order.
+pub(crate) struct Items {
+    /// The item's key, and its record if it is cached.
+    pub(crate) items: Vec<(Fingerprint, Option<ItemRecord>)>,
+}
+
+impl Items {
+    pub(crate) fn cached(&self) -> usize {
+        self.items.iter().filter(|(_, record)| record.is_some()).count()
+    }
+
+    /// The same items, to be computed anew.
+    pub(crate) fn none_cached(self) -> Self {
+        Self { items: self.items.into_iter().map(|(key, _)| (key, None)).collect() }
+    }
+}
+
+impl<'a> Decider<'a> {
+    pub(crate) fn new(pipeline: &'a Pipeline, store: &'a Store) -> Result<Self, PlanError> {
+        Ok(Self {
+            pipeline,
+            store,
+            gatherer: Gatherer::default(),
+            history: Mutex::new(store.history(&pipeline.name)?),
+            records: Mutex::default(),
+        })
+    }
+
+    /// The key of an instance whose inputs have the content `inputs`.
+    pub(crate) fn key(
+        &self,
+        index: usize,
+        inputs: BTreeMap<String, Digest>,
+    ) -> Result<Key, PlanError> {
+        let instance = &self.pipeline.instances[index];
+        self.check_source_root(instance)?;
+        let ingredients = self.gatherer.gather(instance, inputs).map_err(|source| {
+            let model = instance.work.weights().map(|(model, _)| model.0.clone());
+            PlanError::Weights {
+                stage: instance.to_string(),
+                model: model.unwrap_or_default(),
+                source: Box::new(source),
+            }
+        })?;
+        let params = instance.work.trajectory_params();
+        Ok(Key {
+            direct: action_key(&ingredients),
+            trajectory: (!params.is_empty()).then(|| trajectory_key(&ingredients, params)),
+            ingredients,
+        })
+    }
+
+    /// Looks the key up. A stage that reads files from outside is looked up with what each earlier
+    /// run read, as these files are now.
+    pub(crate) fn find(&self, index: usize, key: &Key) -> Result<Found, PlanError> {
+        let Some(root) = self.pipeline.instances[index].work.source_root() else {
+            return Ok(self.look_up(key.direct)?.unwrap_or(Found::Nothing(BTreeMap::new())));
+        };
+        let mut latest = None;
+        let mut broken = None;
+        for trace in self.store.traces(key.direct)? {
+            let sources = self.store.digest_sources(root, &trace.paths)?;
+            match self.look_up(action_key(&with_sources(key, sources.clone())))? {
+                Some(found @ Found::Whole(..)) => return Ok(found),
+                Some(found) => broken = Some(found),
+                None => {}
+            }
+            latest.get_or_insert(sources);
+        }
+        Ok(broken.unwrap_or(Found::Nothing(latest.unwrap_or_default())))
+    }
+
+    fn look_up(&self, fingerprint: Fingerprint) -> Result<Option<Found>, PlanError> {
+        let Some(record) = self.store.lookup(fingerprint)? else { return Ok(None) };
+        Ok(Some(match self.store.complete(record.output) {
+            Some(_) => Found::Whole(Box::new(record)),
+            None => Found::Broken(record.output),
+        }))
+    }
+
+    /// Why an instance runs; never empty.
+    pub(crate) fn reasons(&self, index: usize, key: &Key, found: &Found) -> Vec<StaleReason> {
+        let sources = match found {
+            Found::Whole(..) => return vec![StaleReason::Forced],
+            Found::Broken(digest) => return vec![StaleReason::OutputMissing { digest: *digest }],
+            Found::Nothing(sources) => sources,
+        };
+        let instance = &self.pipeline.instances[index];
+        let reasons = |old: &Record| {
+            let mut now = with_sources(key, sources.clone());
+            if sources.is_empty() {
+                // Nothing is known of what would be read, so nothing can be said of it.
+                now.sources.clone_from(&old.ingredients.sources);
+            }
+            differences(&old.ingredients, &now, instance)
+        };
+        let found = match self.last(index) {
+            Some(record) if record.ingredients.kind == key.ingredients.kind => reasons(&record),
+            _ => self
+                .siblings(instance)
+                .iter()
+                .filter(|record| record.ingredients.kind == key.ingredients.kind)
+                .map(|record| reasons(record))
+                .min_by_key(Vec::len)
+                .unwrap_or_default(),
+        };
+        if found.is_empty() { vec![StaleReason::NeverRun] } else { found }
+    }
+
+    /// The items of a mapped stage's input, and which of them are cached.
+    pub(crate) fn items(&self, key: &Key, port: &str) -> Result<Option<Items>, PlanError> {
+        let Some(digest) = key.ingredients.inputs.get(port) else { return Ok(None) };
+        let manifest = self.store.manifest(*digest)?;
+        let items = manifest.items.iter().map(|item| {
+            let key = item_key(&key.ingredients, port, item.digest());
+            Ok((key, self.store.lookup_item(key)?))
+        });
+        Ok(Some(Items { items: items.collect::<Result<_, PlanError>>()? }))
+    }
+
+    /// The record of the instance's last run.
+    pub(crate) fn last(&self, index: usize) -> Option<Arc<Record>> {
+        let name = self.pipeline.instances[index].to_string();
+        let key = self.history.lock().expect("no panic while held").of(&name)?;
+        self.record(key)
+    }
+
+    /// Remembers what an instance is now.
+    pub(crate) fn note(&self, index: usize, fingerprint: Fingerprint) -> Result<(), PlanError> {
+        let name = self.pipeline.instances[index].to_string();
+        Ok(self.history.lock().expect("no panic while held").note(&name, fingerprint)?)
+    }
+
+    /// Mean wall seconds of each kind over the records seen.
+    pub(crate) fn mean_secs(&self) -> HashMap<String, f64> {
+        let mut sums: HashMap<String, (f64, f64)> = HashMap::new();
+        for record in self.records.lock().expect("no panic while held").values().flatten() {
+            let sum = sums.entry(record.ingredients.kind.clone()).or_default();
+            *sum = (sum.0 + record.wall_secs, sum.1 + 1.0);
+        }
+        sums.into_iter().map(|(kind, (secs, count))| (kind, secs / count)).collect()
+    }
+
+    /// Records of the same stage in other cells.
+    fn siblings(&self, instance: &Instance) -> Vec<Arc<Record>> {
+        const COMPARED: usize = 64;
+        let history = self.history.lock().expect("no panic while held");
+        let keys: Vec<_> = history.of_stage(&instance.stage).take(COMPARED).collect();
+        drop(history);
+        keys.into_iter().filter_map(|key| self.record(key)).collect()
+    }
+
+    /// A record for explanations: one that cannot be read is as good as none.
+    fn record(&self, key: Fingerprint) -> Option<Arc<Record>> {
+        let mut records = self.records.lock().expect("no panic while held");
+        records
+            .entry(key)
+            .or_insert_with(|| self.store.lookup(key).ok().flatten().map(Arc::new))
+            .clone()
+    }
+
+    /// Checks at once that all outside folders needed are there.
+    pub(crate) fn check_source_roots(&self, selection: &Selection) -> Result<(), PlanError> {
+        let needed = self.pipeline.instances.iter().zip(&selection.needed);
+        needed
+            .filter(|(_, needed)| **needed)
+            .try_for_each(|(instance, _)| self.check_source_root(instance))
+    }
+
+    fn check_source_root(&self, instance: &Instance) -> Result<(), PlanError> {
+        match instance.work.source_root() {
+            Some(root) if !root.is_dir() => Err(PlanError::SourceRoot {
+                stage: instance.to_string(),
+                param: self.gatherer.path_param(instance, root),
+                path: root.to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The whole ingredients of a stage that read `sources`.
+pub(crate) fn with_sources(key: &Key, sources: BTreeMap<String, Digest>) -> Ingredients {
+    Ingredients { sources, ..key.ingredients.clone() }
+}
+
+/// The trace of a run that read `sources`.
+pub(crate) fn trace_of(sources: &BTreeMap<String, Digest>) -> Trace {
+    Trace::new(sources.keys().cloned())
+}

@@ -1,0 +1,371 @@
+//! The table of what is hashed, and how.
+//!
+//! | Ingredient | In | Why |
+//! |---|---|---|
+//! | stage kind, `VERSION` | yes | the code changed on purpose |
+//! | parameters after defaults, keys sorted | yes | writing a default out loud must not rerun |
+//! | input digests by port name | yes | content decides |
+//! | digest of the model's files | yes | names lie; files do not |
+//! | the model's name | no | the same files under another name or folder give the same output |
+//! | content of files read from outside, by path below their root | yes | they are inputs |
+//! | seed, dtype | yes, as parameters | they change the numbers |
+//! | format version of the output's files | yes | readers changed |
+//! | stage name, cell | no | renaming must not rerun |
+//! | parameters whose schema has `format = "path"`, mtimes | no | moving a folder must not rerun; times only spare hashing |
+//! | device, number of threads | no, but recorded | same maths; shown by `explain` |
+//! | log level, output folder, comments | no | not inputs |
+//! | crate version, git commit | no, but recorded | would rerun everything on every commit; `VERSION` is the tool |
+//!
+//! There are three kinds of key, told apart by a prefix:
+//!
+//! * the **action** key of a stage, from all of its ingredients;
+//! * the **item** key of a mapped stage: the mapped port holds the item's digest in place of the
+//!   artifact's, so other items, their order and the item's name do not matter;
+//! * the **trajectory** key of a training: without the parameters that only say how far it goes.
+//!
+//! The encoding is JSON without spaces, keys sorted by their bytes, numbers as `serde_json` prints
+//! them. Strings are quoted and escaped, so no two different values have the same encoding.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use schemars::SchemaGenerator;
+use serde_json::{Map, Value};
+
+use crate::{
+    config::Instance,
+    models::LoadError,
+    stages::StageEntry,
+    store::{Digest, Fingerprint, Ingredients},
+};
+
+/// The key of a stage's output.
+pub fn action_key(ingredients: &Ingredients) -> Fingerprint {
+    key("pipe action 1", ingredients)
+}
+
+/// The key of what a mapped stage gives for the item with this digest on `port`.
+pub fn item_key(ingredients: &Ingredients, port: &str, item: Digest) -> Fingerprint {
+    let mut ingredients = ingredients.clone();
+    ingredients.inputs.insert(port.to_owned(), item);
+    key("pipe item 1", &ingredients)
+}
+
+/// The key shared by trainings that differ only in `params`.
+pub fn trajectory_key(ingredients: &Ingredients, params: &[&str]) -> Fingerprint {
+    let mut ingredients = ingredients.clone();
+    for param in params {
+        ingredients.params.remove(*param);
+    }
+    key("pipe trajectory 1", &ingredients)
+}
+
+fn key(prefix: &str, ingredients: &Ingredients) -> Fingerprint {
+    let value = serde_json::to_value(ingredients).expect("ingredients are plain values");
+    let mut text = format!("{prefix}\n");
+    canonical(&value, &mut text);
+    Fingerprint::of(text.as_bytes())
+}
+
+/// Appends the canonical encoding of a value.
+fn canonical(value: &Value, out: &mut String) {
+    match value {
+        Value::Object(map) => {
+            let mut keys: Vec<_> = map.keys().collect();
+            keys.sort_unstable();
+            out.push('{');
+            for (i, key) in keys.into_iter().enumerate() {
+                if i > 0 {
+                    out.push(',');
+                }
+                canonical(&Value::String(key.clone()), out);
+                out.push(':');
+                canonical(&map[key], out);
+            }
+            out.push('}');
+        }
+        Value::Array(values) => {
+            out.push('[');
+            for (i, value) in values.iter().enumerate() {
+                if i > 0 {
+                    out.push(',');
+                }
+                canonical(value, out);
+            }
+            out.push(']');
+        }
+        plain => out.push_str(&plain.to_string()),
+    }
+}
+
+/// Gathers ingredients; hashes each model and reads each kind's schema once.
+#[derive(Default)]
+pub struct Gatherer {
+    schemas: Mutex<HashMap<&'static str, Option<Arc<PathSchema>>>>,
+    weights: Mutex<HashMap<(String, &'static [&'static str]), Digest>>,
+}
+
+impl Gatherer {
+    /// The ingredients of an instance whose inputs have this content; files from outside are left
+    /// to the caller.
+    pub fn gather(
+        &self,
+        instance: &Instance,
+        inputs: BTreeMap<String, Digest>,
+    ) -> Result<Ingredients, LoadError> {
+        let mut params = instance.params.clone();
+        if let Some(schema) = self.path_schema(instance.entry) {
+            schema.take_paths(&mut params);
+        }
+        let weights = match instance.work.weights() {
+            Some((model, parts)) => {
+                if params.get("model").and_then(Value::as_str) == Some(model.0.as_str()) {
+                    params.remove("model");
+                }
+                Some(self.weights(model, parts)?)
+            }
+            None => None,
+        };
+        let output = instance.work.output().unwrap_or(instance.entry.ports.output);
+        Ok(Ingredients {
+            kind: instance.entry.kind.to_owned(),
+            version: instance.entry.version,
+            output_format: output.format_version(),
+            params,
+            inputs,
+            weights,
+            sources: BTreeMap::new(),
+        })
+    }
+
+    /// The parameter that holds `root`, as a path such as `source.root`.
+    pub fn path_param(&self, instance: &Instance, root: &Path) -> Option<String> {
+        let mut params = instance.params.clone();
+        let taken = self.path_schema(instance.entry)?.take_paths(&mut params);
+        taken
+            .into_iter()
+            .find(|(_, value)| value.as_str().is_some_and(|text| Path::new(text) == root))
+            .map(|(path, _)| path)
+    }
+
+    fn weights(
+        &self,
+        model: &crate::models::ModelRef,
+        parts: &'static [&'static str],
+    ) -> Result<Digest, LoadError> {
+        let mut known = self.weights.lock().expect("no panic while held");
+        if let Some(digest) = known.get(&(model.0.clone(), parts)) {
+            return Ok(*digest);
+        }
+        let digest = model.resolve()?.digest(parts)?;
+        known.insert((model.0.clone(), parts), digest);
+        Ok(digest)
+    }
+
+    fn path_schema(&self, entry: &StageEntry) -> Option<Arc<PathSchema>> {
+        let mut schemas = self.schemas.lock().expect("no panic while held");
+        schemas.entry(entry.kind).or_insert_with(|| PathSchema::of(entry).map(Arc::new)).clone()
+    }
+}
+
+/// The schema of a kind that has path parameters.
+struct PathSchema {
+    root: Value,
+    definitions: Map<String, Value>,
+}
+
+impl PathSchema {
+    fn of(entry: &StageEntry) -> Option<Self> {
+        let mut generator = SchemaGenerator::default();
+        let root = (entry.schema)(&mut generator).to_value();
+        let definitions = generator.take_definitions(false);
+        let has_path = |value: &Value| value.to_string().contains(r#""format":"path""#);
+        (has_path(&root) || definitions.values().any(has_path))
+            .then_some(Self { root, definitions })
+    }
+
+    /// Removes the path parameters and returns them.
+    fn take_paths(&self, params: &mut Map<String, Value>) -> Vec<(String, Value)> {
+        let mut value = Value::Object(std::mem::take(params));
+        let mut taken = Vec::new();
+        self.visit(&mut value, &self.root, "", &mut taken);
+        if let Value::Object(rest) = value {
+            *params = rest;
+        }
+        taken
+    }
+
+    /// Returns whether `value` itself is a path; removes the paths inside it.
+    fn visit(
+        &self,
+        value: &mut Value,
+        schema: &Value,
+        at: &str,
+        taken: &mut Vec<(String, Value)>,
+    ) -> bool {
+        if schema.get("format").and_then(Value::as_str) == Some("path") {
+            return true;
+        }
+        let reference = schema.get("$ref").and_then(Value::as_str);
+        if let Some(name) = reference.and_then(|name| name.rsplit('/').next())
+            && let Some(schema) = self.definitions.get(name)
+            && self.visit(value, schema, at, taken)
+        {
+            return true;
+        }
+        for choice in ["oneOf", "anyOf", "allOf"] {
+            for schema in schema.get(choice).and_then(Value::as_array).into_iter().flatten() {
+                if self.visit(value, schema, at, taken) {
+                    return true;
+                }
+            }
+        }
+        match value {
+            Value::Object(map) => {
+                let properties = schema.get("properties").and_then(Value::as_object);
+                for (name, schema) in properties.into_iter().flatten() {
+                    let inner = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+                    let is_path =
+                        map.get_mut(name).is_some_and(|v| self.visit(v, schema, &inner, taken));
+                    if is_path {
+                        taken.extend(map.remove(name).map(|value| (inner, value)));
+                    }
+                }
+            }
+            Value::Array(values) => {
+                if let Some(schema) = schema.get("items") {
+                    values.retain_mut(|value| {
+                        let is_path = self.visit(value, schema, at, taken);
+                        if is_path {
+                            taken.push((at.to_owned(), value.take()));
+                        }
+                        !is_path
+                    });
+                }
+            }
+            _ => {}
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            (-1e9..1e9).prop_map(Value::from),
+            ".{0,6}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((".{0,4}", inner), 0..4)
+                    .prop_map(|entries| Value::Object(entries.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn encode(value: &Value) -> String {
+        let mut text = String::new();
+        canonical(value, &mut text);
+        text
+    }
+
+    /// The same value with every object's keys inserted in reverse order.
+    fn reversed(value: &Value) -> Value {
+        match value {
+            Value::Object(map) => Value::Object(
+                map.iter().rev().map(|(key, value)| (key.clone(), reversed(value))).collect(),
+            ),
+            Value::Array(values) => Value::Array(values.iter().map(reversed).collect()),
+            plain => plain.clone(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_of_keys_does_not_matter(value in json()) {
+            prop_assert_eq!(encode(&value), encode(&reversed(&value)));
+        }
+
+        #[test]
+        fn the_encoding_can_be_read_back(value in json()) {
+            prop_assert_eq!(serde_json::from_str::<Value>(&encode(&value)).unwrap(), value);
+        }
+
+        #[test]
+        fn different_values_have_different_encodings(a in json(), b in json()) {
+            prop_assert_eq!(a == b, encode(&a) == encode(&b));
+        }
+    }
+
+    fn ingredients() -> Ingredients {
+        let digest = |text: &str| Digest::of(text.as_bytes());
+        Ingredients {
+            kind: "toy".into(),
+            version: 1,
+            output_format: 1,
+            params: serde_json::from_str(r#"{"rank": 4, "steps": 10}"#).unwrap(),
+            inputs: BTreeMap::from([("a".into(), digest("a")), ("b".into(), digest("b"))]),
+            weights: None,
+            sources: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn every_ingredient_changes_the_key() {
+        let changes: [fn(&mut Ingredients); 8] = [
+            |i| i.kind = "other".into(),
+            |i| i.version = 2,
+            |i| i.output_format = 2,
+            |i| i.params["rank"] = 8.into(),
+            |i| drop(i.params.remove("rank")),
+            |i| drop(i.inputs.insert("a".into(), Digest::of(b"c"))),
+            |i| i.weights = Some(Digest::of(b"w")),
+            |i| drop(i.sources.insert("x.png".into(), Digest::of(b"x"))),
+        ];
+        let mut keys = vec![action_key(&ingredients())];
+        for change in changes {
+            let mut changed = ingredients();
+            change(&mut changed);
+            keys.push(action_key(&changed));
+        }
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), 9);
+    }
+
+    #[test]
+    fn an_item_depends_on_itself_and_the_other_ports() {
+        let (base, item) = (ingredients(), Digest::of(b"item"));
+        let of = |change: fn(&mut Ingredients)| {
+            let mut changed = base.clone();
+            change(&mut changed);
+            item_key(&changed, "a", item)
+        };
+        assert_eq!(of(|i| drop(i.inputs.insert("a".into(), Digest::of(b"more")))), of(|_| {}));
+        assert_ne!(of(|i| drop(i.inputs.insert("b".into(), Digest::of(b"more")))), of(|_| {}));
+        assert_ne!(item_key(&base, "a", Digest::of(b"another")), of(|_| {}));
+    }
+
+    #[test]
+    fn a_trajectory_does_not_depend_on_how_far_it_goes() {
+        let mut longer = ingredients();
+        longer.params["steps"] = 20.into();
+        let of = |i: &Ingredients| trajectory_key(i, &["steps"]);
+        assert_eq!(of(&longer), of(&ingredients()));
+        longer.params["rank"] = 8.into();
+        assert_ne!(of(&longer), of(&ingredients()));
+        assert_ne!(of(&ingredients()), action_key(&ingredients()));
+    }
+}

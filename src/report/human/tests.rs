@@ -1,0 +1,137 @@
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
+
+use super::*;
+use crate::{config::Place, plan::StaleReason, store::Digest};
+
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn story(verbose: bool, events: &[RunEvent]) -> String {
+    let out = Shared::default();
+    let screen = Screen::Lines(Box::new(out.clone()));
+    let mut reporter = HumanReporter::new(screen, Style { color: false }, verbose);
+    for event in events {
+        reporter.on(event);
+    }
+    String::from_utf8(out.0.lock().unwrap().clone()).unwrap()
+}
+
+fn reused(index: usize, stage: &str) -> RunEvent {
+    RunEvent::StageReused { index, stage: stage.into(), digest: Digest::of(stage.as_bytes()) }
+}
+
+fn started(index: usize, stage: &str, reasons: Vec<StaleReason>) -> RunEvent {
+    RunEvent::StageStarted { index, stage: stage.into(), kind: "any", reasons, items: None }
+}
+
+fn finished(index: usize, stage: &str, wall_secs: f64, items: (usize, usize)) -> RunEvent {
+    let digest = Digest::of(stage.as_bytes());
+    RunEvent::StageFinished { index, stage: stage.into(), digest, wall_secs, items, unchanged: false }
+}
+
+fn rank_changed() -> StaleReason {
+    let place = Place { file: "pipelines/pose_ablation.toml".into(), line: 31, column: 8 };
+    StaleReason::ParamChanged {
+        path: "rank".into(),
+        old: "64".into(),
+        new: "32".into(),
+        place: Some(place),
+    }
+}
+
+fn input_changed(port: &str) -> StaleReason {
+    let (old, new) = (Digest::of(b"old"), Digest::of(b"new"));
+    StaleReason::InputChanged { port: port.into(), old, new }
+}
+
+fn changed_rank() -> Vec<RunEvent> {
+    let summary = RunSummary { reused: 4, ran: 3, wall_secs: 15.02, ..RunSummary::default() };
+    vec![
+        RunEvent::RunStarted { pipeline: "pose_ablation".into(), instances: 7, device: "cpu".into() },
+        reused(0, "pairs[n=10, subset=0]"),
+        reused(1, "clips[interpolation=quadratic, n=10, subset=0]"),
+        reused(2, "latents[interpolation=quadratic, n=10, subset=0]"),
+        reused(3, "test"),
+        started(4, "lora[n=10, rank=32]", vec![rank_changed()]),
+        RunEvent::StageProgress { index: 4, done: 3, total: 9, message: "step, loss 0.113".into() },
+        finished(4, "lora[n=10, rank=32]", 12.3, (1, 1)),
+        started(5, "predict[n=10, rank=32]", vec![input_changed("lora")]),
+        finished(5, "predict[n=10, rank=32]", 2.6, (23, 24)),
+        started(6, "score[n=10, rank=32]", vec![input_changed("predictions")]),
+        finished(6, "score[n=10, rank=32]", 0.12, (1, 1)),
+        RunEvent::RunFinished(summary),
+    ]
+}
+
+#[test]
+fn a_changed_rank_is_told_with_its_place() {
+    insta::assert_snapshot!(story(false, &changed_rank()), @"");
+}
+
+#[test]
+fn verbose_lists_reused_stages() {
+    let text = story(true, &changed_rank());
+    assert_eq!(text.lines().filter(|line| line.starts_with("reused")).count(), 4);
+}
+
+#[test]
+fn a_failure_names_stage_item_cause_and_remedy() {
+    let failed = RunEvent::StageFailed {
+        index: 0,
+        stage: "pairs[n=3]".into(),
+        error: "the JPEG ends too early".into(),
+        item: Some("000000000139".into()),
+        help: Some("download the image again".into()),
+    };
+    let skipped = RunEvent::StageSkipped {
+        index: 1,
+        stage: "clips[n=3]".into(),
+        because: "pairs[n=3]".into(),
+    };
+    let summary = RunSummary { outcome: Outcome::Failed, failed: 1, skipped: 1, ..Default::default() };
+    let events = [
+        started(0, "pairs[n=3]", vec![StaleReason::NeverRun]),
+        failed,
+        skipped,
+        RunEvent::RunFinished(summary),
+    ];
+    insta::assert_snapshot!(story(false, &events), @"");
+}
+
+#[test]
+fn an_interrupted_run_says_how_to_go_on() {
+    let summary = RunSummary {
+        outcome: Outcome::Interrupted,
+        ran: 1,
+        skipped: 5,
+        wall_secs: 75.0,
+        ..RunSummary::default()
+    };
+    insta::assert_snapshot!(story(false, &[RunEvent::RunFinished(summary)]), @"");
+}
+
+#[test]
+fn waiting_and_equal_output_are_told() {
+    let mut same = finished(2, "clips", 0.5, (4, 4));
+    if let RunEvent::StageFinished { unchanged, .. } = &mut same {
+        *unchanged = true;
+    }
+    let events = [
+        RunEvent::StageWaiting { index: 1, stage: "lora[n=1]".into() },
+        started(2, "clips", vec![StaleReason::VersionChanged { old: 1, new: 2 }]),
+        same,
+    ];
+    insta::assert_snapshot!(story(false, &events), @"");
+}

@@ -1,0 +1,139 @@
+//! From outputs in the store to result tables.
+
+use std::collections::BTreeMap;
+
+use super::table::{self, ReferenceError, ReferenceNumbers, ResultTable, Score};
+use crate::{
+    artifact::ArtifactKind,
+    config::{Instance, Pipeline},
+    exec::RunEvent,
+    plan::{Freshness, Plan},
+    store::{Digest, Store, StoreError},
+};
+
+/// What is known of the output of each instance.
+#[derive(Clone, Debug)]
+pub enum Known {
+    /// It is in the store.
+    Made(Digest),
+    /// It is not, because of this.
+    Missing(String),
+}
+
+/// The output of each instance of a pipeline.
+#[derive(Clone, Debug)]
+pub struct Outputs(Vec<Known>);
+
+impl Outputs {
+    /// What the store holds without running anything.
+    pub fn of_plan(plan: &Plan<'_>) -> Self {
+        let known = plan.nodes.iter().map(|node| match &node.freshness {
+            Freshness::Fresh(record) => Known::Made(record.output),
+            Freshness::Stale(_) | Freshness::Pending { .. } => Known::Missing("not run".to_owned()),
+        });
+        Self(known.collect())
+    }
+
+    /// None yet; [`Self::on`] learns of them from a run.
+    pub fn none(instances: usize) -> Self {
+        Self(vec![Known::Missing("not run".to_owned()); instances])
+    }
+
+    /// Learns from an event.
+    pub fn on(&mut self, event: &RunEvent) {
+        let (index, known) = match event {
+            RunEvent::StageReused { index, digest, .. }
+            | RunEvent::StageFinished { index, digest, .. } => (*index, Known::Made(*digest)),
+            RunEvent::StageFailed { index, .. } => (*index, Known::Missing("failed".to_owned())),
+            RunEvent::StageSkipped { index, because, .. } => {
+                (*index, Known::Missing(format!("`{because}` failed")))
+            }
+            _ => return,
+        };
+        if let Some(slot) = self.0.get_mut(index) {
+            *slot = known;
+        }
+    }
+
+    /// The output of an instance, if it was made.
+    pub fn digest(&self, index: usize) -> Option<Digest> {
+        match self.0.get(index)? {
+            Known::Made(digest) => Some(*digest),
+            Known::Missing(_) => None,
+        }
+    }
+}
+
+/// Why results could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ResultsError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The published numbers.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// A metric artifact of another form.
+    #[error("the scores of `{stage}` cannot be read: {message}")]
+    Form {
+        /// The instance.
+        stage: String,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+/// All tables of a pipeline.
+pub fn tables(
+    pipeline: &Pipeline,
+    outputs: &Outputs,
+    store: &Store,
+) -> Result<Vec<ResultTable>, ResultsError> {
+    let wanted = |stage: &str| {
+        pipeline.tables.iter().flat_map(|table| &table.values).any(|(name, _)| name == stage)
+    };
+    let mut scores = Vec::new();
+    for (index, instance) in pipeline.instances.iter().enumerate() {
+        if wanted(&instance.stage) {
+            scores.push(score(instance, &outputs.0[index], store)?);
+        }
+    }
+    pipeline
+        .tables
+        .iter()
+        .map(|table| {
+            let reference = table.reference.as_ref();
+            let reference = reference.map(|r| ReferenceNumbers::read(&r.values)).transpose()?;
+            Ok(table::build(table, &pipeline.sweep, &scores, reference.as_ref()))
+        })
+        .collect()
+}
+
+fn score(instance: &Instance, known: &Known, store: &Store) -> Result<Score, ResultsError> {
+    let values = match known {
+        Known::Made(digest) => Ok(values(instance, *digest, store)?),
+        Known::Missing(reason) => Err(reason.clone()),
+    };
+    Ok(Score { stage: instance.stage.clone(), cell: instance.cell.clone(), values })
+}
+
+fn values(
+    instance: &Instance,
+    digest: Digest,
+    store: &Store,
+) -> Result<BTreeMap<String, f64>, ResultsError> {
+    #[derive(serde::Deserialize)]
+    struct Metrics {
+        values: BTreeMap<String, f64>,
+    }
+    let form = |message: String| ResultsError::Form { stage: instance.to_string(), message };
+    let manifest = store.manifest(digest)?;
+    if manifest.kind != ArtifactKind::Metrics {
+        return Err(form(format!("`{}` gives {}, not metrics", instance.stage, manifest.kind)));
+    }
+    let file = manifest.item("summary").and_then(|item| item.files.get("metrics.json"));
+    let file = file.ok_or_else(|| form("there is no `metrics.json`".to_owned()))?;
+    let metrics: Metrics =
+        serde_json::from_slice(&store.read(file)?).map_err(|e| form(e.to_string()))?;
+    Ok(metrics.values)
+}

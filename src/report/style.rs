@@ -1,0 +1,129 @@
+//! Colour, which is never the only carrier of meaning, and blocks for errors.
+
+use std::fmt;
+
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, MietteDiagnostic};
+
+/// How text for people looks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Style {
+    /// Whether to use ANSI colours.
+    pub color: bool,
+}
+
+impl Style {
+    /// Bold green.
+    pub fn good(self, text: impl fmt::Display) -> String {
+        self.paint("1;32", text)
+    }
+
+    /// Bold red.
+    pub fn bad(self, text: impl fmt::Display) -> String {
+        self.paint("1;31", text)
+    }
+
+    /// Bold yellow.
+    pub fn warn(self, text: impl fmt::Display) -> String {
+        self.paint("1;33", text)
+    }
+
+    /// Bold.
+    pub fn strong(self, text: impl fmt::Display) -> String {
+        self.paint("1", text)
+    }
+
+    /// Dim.
+    pub fn faint(self, text: impl fmt::Display) -> String {
+        self.paint("2", text)
+    }
+
+    fn paint(self, code: &str, text: impl fmt::Display) -> String {
+        if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
+    }
+
+    /// The theme of error blocks.
+    pub fn theme(self) -> GraphicalTheme {
+        if self.color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() }
+    }
+
+    /// An error with its causes, its lines of the file and its help.
+    pub fn block(self, error: &dyn Diagnostic) -> String {
+        let mut text = String::new();
+        GraphicalReportHandler::new_themed(self.theme())
+            .with_width(WIDTH)
+            .with_links(false)
+            .render_report(&mut text, error)
+            .expect("writing to a string cannot fail");
+        text
+    }
+
+    /// An error that has only a message and perhaps a help.
+    pub fn message_block(self, message: &str, help: Option<&str>) -> String {
+        let error = MietteDiagnostic::new(message);
+        self.block(&match help {
+            Some(help) => error.with_help(help),
+            None => error,
+        })
+    }
+}
+
+/// Columns of error blocks.
+pub const WIDTH: usize = 100;
+
+/// Seconds as people say them: `0.42 s`, `12.3 s`, `3 min 05 s`, `2 h 10 min`.
+pub fn duration(secs: f64) -> String {
+    let whole = secs.round() as u64;
+    match secs {
+        s if s < 0.9995 => format!("{s:.2} s"),
+        s if s < 59.95 => format!("{s:.1} s"),
+        s if s < 3599.5 => format!("{} min {:02} s", whole / 60, whole % 60),
+        _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+/// Bytes as people say them.
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// `1 stage`, `2 stages`.
+pub fn count(n: usize, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_carry_over_at_their_unit() {
+        let cases = [(0.004, "0.00 s"), (0.42, "0.42 s"), (12.34, "12.3 s"), (59.96, "1 min 00 s")];
+        for (secs, text) in cases {
+            assert_eq!(duration(secs), text);
+        }
+        assert_eq!(duration(3599.6), "1 h 00 min");
+        assert_eq!(duration(7800.0), "2 h 10 min");
+    }
+
+    #[test]
+    fn bytes_use_binary_units() {
+        assert_eq!(bytes(512), "512 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(bytes(3 << 30), "3.0 GiB");
+    }
+
+    #[test]
+    fn without_colour_there_are_no_escapes() {
+        let style = Style { color: false };
+        let block = style.message_block("disk full", Some("free some space"));
+        assert!(!(style.good("ran") + &block).contains('\x1b'));
+        insta::assert_snapshot!(block, @"");
+    }
+}

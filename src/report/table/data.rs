@@ -1,0 +1,67 @@
+//! Tables for other programs, with all digits.
+
+use serde_json::json;
+
+use super::{Mark, ResultTable};
+use crate::report::SCHEMA_VERSION;
+
+/// One line per cell and value. Labels are `axis=value` pairs, so that tables of different axes
+/// share a header.
+pub(super) fn csv(tables: &[ResultTable]) -> String {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let header = [
+        "table", "value", "varied", "row", "column", "mean", "sd", "n", "expected", "mark",
+        "reference", "note",
+    ];
+    writer.write_record(header).expect(IN_MEMORY);
+    for table in tables {
+        for block in &table.blocks {
+            for row in &block.rows {
+                for (column, entry) in table.columns.iter().zip(&row.entries) {
+                    let column = table.column_axis.as_ref().map(|axis| format!("{axis}={column}"));
+                    let text = |value: Option<f64>| value.map(|v| v.to_string()).unwrap_or_default();
+                    let mark = match entry.mark {
+                        Some(Mark::Best) => "best",
+                        Some(Mark::Second) => "second",
+                        None => "",
+                    };
+                    let note = entry.note.and_then(|note| table.notes.get(note));
+                    writer
+                        .write_record([
+                            &table.name,
+                            &block.value,
+                            row.group.as_deref().unwrap_or_default(),
+                            &row_label(table, row),
+                            &column.unwrap_or_default(),
+                            &text(entry.stat.map(|stat| stat.mean)),
+                            &text(entry.stat.and_then(|stat| stat.sd)),
+                            &entry.stat.map_or(0, |stat| stat.n).to_string(),
+                            &entry.expected.to_string(),
+                            mark,
+                            entry.reference.as_deref().unwrap_or_default(),
+                            note.map(String::as_str).unwrap_or_default(),
+                        ])
+                        .expect(IN_MEMORY);
+                }
+            }
+        }
+    }
+    String::from_utf8(writer.into_inner().expect(IN_MEMORY)).expect("only text was written")
+}
+
+const IN_MEMORY: &str = "writing records of one length to memory cannot fail";
+
+fn row_label(table: &ResultTable, row: &super::Row) -> String {
+    let names = table.row_axes.iter().enumerate().map(|(position, axis)| match &row.group {
+        Some(group) if position + 1 == table.row_axes.len() => group,
+        _ => axis,
+    });
+    let pairs = names.zip(&row.labels).map(|(axis, value)| format!("{axis}={value}"));
+    pairs.collect::<Vec<_>>().join(" ")
+}
+
+/// The tables as they are.
+pub(super) fn json(tables: &[ResultTable]) -> String {
+    let document = json!({ "schema_version": SCHEMA_VERSION, "tables": tables });
+    serde_json::to_string_pretty(&document).expect("tables are valid JSON") + "\n"
+}

@@ -1,0 +1,193 @@
+//! Result tables: scores of cells, arranged by `[tables.<name>]`.
+//!
+//! [`build`] is a pure function from the sweep, the scores and the published numbers to a
+//! [`ResultTable`]; the files beside this one render it.
+
+mod build;
+mod data;
+mod markup;
+mod reference;
+mod text;
+
+pub use build::build;
+pub use reference::{ReferenceError, ReferenceNumbers};
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::config::Cell;
+
+/// How tables are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For a terminal
+    #[default]
+    Text,
+    /// For a README or a pull request
+    Markdown,
+    /// One line per cell, for other programs
+    Csv,
+    /// One document, for other programs
+    Json,
+    /// For a paper; needs the package `booktabs`
+    Latex,
+}
+
+/// What is known of one metric stage in one cell.
+#[derive(Clone, Debug)]
+pub struct Score {
+    /// The stage's name.
+    pub stage: String,
+    /// The axes that reach it.
+    pub cell: Cell,
+    /// Its metrics by name, or why there are none.
+    pub values: Result<BTreeMap<String, f64>, String>,
+}
+
+/// A table with numbers.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ResultTable {
+    /// The table's name in the file.
+    pub name: String,
+    /// Its caption.
+    pub title: Option<String>,
+    /// The axes that label the rows that are a product, then `axis`/`value` of the varied one.
+    pub row_axes: Vec<String>,
+    /// The axis of the columns.
+    pub column_axis: Option<String>,
+    /// The columns' values; one empty text without a column axis.
+    pub columns: Vec<String>,
+    /// The axis that is averaged.
+    pub average: Option<String>,
+    /// What the published numbers are.
+    pub reference: Option<String>,
+    /// One block per value of the table, the main one first.
+    pub blocks: Vec<Block>,
+    /// Why cells are empty or partial, by [`Entry::note`].
+    pub notes: Vec<String>,
+}
+
+impl ResultTable {
+    /// Whether any cell has a number of our own.
+    pub fn has_values(&self) -> bool {
+        self.entries().any(|entry| entry.stat.is_some())
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.blocks.iter().flat_map(|block| &block.rows).flat_map(|row| &row.entries)
+    }
+
+    fn has_mark(&self, mark: Mark) -> bool {
+        self.entries().any(|entry| entry.mark == Some(mark))
+    }
+
+    fn has_references(&self) -> bool {
+        self.entries().any(|entry| entry.reference.is_some())
+    }
+}
+
+/// All cells of one metric.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Block {
+    /// `score.f1`.
+    pub value: String,
+    /// Whether a smaller number is better.
+    pub lower_is_better: bool,
+    /// The rows.
+    pub rows: Vec<Row>,
+}
+
+/// One row of a block.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    /// The axis varied in this row's group, if rows are grouped.
+    pub group: Option<String>,
+    /// One label per row axis.
+    pub labels: Vec<String>,
+    /// One entry per column.
+    pub entries: Vec<Entry>,
+}
+
+/// One cell of a table.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Entry {
+    /// Our number.
+    pub stat: Option<Stat>,
+    /// How many scores the number should be made of.
+    pub expected: usize,
+    /// Its place in the column.
+    pub mark: Option<Mark>,
+    /// The published number, as published.
+    pub reference: Option<String>,
+    /// Index into [`ResultTable::notes`] of why something is missing.
+    pub note: Option<usize>,
+}
+
+/// A mean and its spread.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Stat {
+    /// Mean.
+    pub mean: f64,
+    /// Sample standard deviation, from two scores on.
+    pub sd: Option<f64>,
+    /// Number of scores.
+    pub n: usize,
+}
+
+impl Stat {
+    /// Mean and sample standard deviation of some scores.
+    pub fn of(scores: &[f64]) -> Option<Self> {
+        let n = scores.len();
+        if n == 0 {
+            return None;
+        }
+        let mean = scores.iter().sum::<f64>() / n as f64;
+        let squares: f64 = scores.iter().map(|score| (score - mean).powi(2)).sum();
+        let sd = (n > 1).then(|| (squares / (n - 1) as f64).sqrt());
+        Some(Self { mean, sd, n })
+    }
+}
+
+/// A number's place among those of its column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mark {
+    /// The best.
+    Best,
+    /// The next.
+    Second,
+}
+
+/// Writes tables in a format.
+pub fn render(tables: &[ResultTable], format: Format) -> String {
+    match format {
+        Format::Csv => data::csv(tables),
+        Format::Json => data::json(tables),
+        Format::Text => join(tables.iter().map(text::text)),
+        Format::Markdown => join(tables.iter().map(markup::markdown)),
+        Format::Latex => join(tables.iter().map(markup::latex)),
+    }
+}
+
+fn join(tables: impl Iterator<Item = String>) -> String {
+    tables.collect::<Vec<_>>().join("\n")
+}
+
+/// A number with three digits after the point, or four figures when it is large.
+fn number(value: f64) -> String {
+    match value.abs() {
+        large if large >= 100.0 => format!("{value:.1}"),
+        medium if medium >= 10.0 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+/// `(a)`, `(b)`, ... for a note.
+fn note_sign(note: usize) -> String {
+    let letter = char::from(b'a' + (note % 26) as u8);
+    if note < 26 { format!("({letter})") } else { format!("({letter}{})", note / 26) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! What can go wrong with the cache folder, and what to do about it.
+
+use std::{
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+};
+
+use super::{Digest, FORMAT_VERSION};
+
+/// Why the store could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file of the store, or one read from outside, could not be read or written.
+    #[error("cannot access `{path}`: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The cache folder may not be written to.
+    #[error("cannot write to `{path}`: {source}")]
+    NotWritable {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The disk, or the user's share of it, is full.
+    #[error("no space left for `{path}`")]
+    Full {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Content is missing or differs from its digest.
+    #[error("the content of {digest} is damaged")]
+    Damaged {
+        /// The content asked for.
+        digest: Digest,
+    },
+    /// Written by a newer `pipe`.
+    #[error("`{path}` has format {found}, but this `pipe` knows formats up to {FORMAT_VERSION}")]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+    /// The folder holds something else.
+    #[error("`{path}` is not a cache of `pipe`")]
+    NotACache {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Another process uses the cache in a way that excludes this.
+    #[error("the cache `{path}` is in use by another process")]
+    Busy {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Waiting for another process was ended by the user.
+    #[error("interrupted")]
+    Cancelled,
+}
+
+impl StoreError {
+    /// Sorts an I/O error by what the user can do about it.
+    pub(crate) fn io(path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Full { path },
+            ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
+                Self::NotWritable { path, source }
+            }
+            _ => Self::Io { path, source },
+        }
+    }
+
+    /// What to do.
+    pub fn help(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::NotWritable { .. } => {
+                "name a folder that you may write to with `--cache DIR` or `PIPE_CACHE`"
+            }
+            Self::Full { .. } => {
+                "free space with `pipe cache gc`, or name another disk with `--cache DIR`; what is \
+                 finished is kept, so running again goes on from here"
+            }
+            Self::Newer { .. } => {
+                "use the newer `pipe` that wrote it, or another folder with `--cache DIR`"
+            }
+            Self::NotACache { .. } => "name another folder with `--cache DIR`",
+            Self::Busy { .. } => "wait until the other run has ended",
+            Self::Damaged { .. } => "`pipe run` makes damaged content again",
+            Self::Io { .. } | Self::Cancelled => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_the_disk_are_told_apart() {
+        let of = |kind| StoreError::io(Path::new("x"), io::Error::from(kind));
+        assert!(matches!(of(ErrorKind::StorageFull), StoreError::Full { .. }));
+        assert!(matches!(of(ErrorKind::QuotaExceeded), StoreError::Full { .. }));
+        assert!(matches!(of(ErrorKind::ReadOnlyFilesystem), StoreError::NotWritable { .. }));
+        assert!(matches!(of(ErrorKind::PermissionDenied), StoreError::NotWritable { .. }));
+        assert!(matches!(of(ErrorKind::NotFound), StoreError::Io { .. }));
+        assert!(of(ErrorKind::StorageFull).help().unwrap().contains("pipe cache gc"));
+    }
+}

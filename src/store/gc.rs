@@ -1,0 +1,216 @@
+//! What is in the store, whether it is intact, and what nobody needs any more.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::{Digest, Fingerprint, ItemRecord, Store, StoreError};
+
+/// How much of what is in the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct StoreStats {
+    /// Files and bytes by folder: `objects`, `actions`, `items`, `traces`, `checkpoints`.
+    pub folders: BTreeMap<&'static str, Count>,
+}
+
+/// Files and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Count {
+    /// Number of files.
+    pub files: u64,
+    /// Their lengths' sum.
+    pub bytes: u64,
+}
+
+/// What a full check found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct VerifyReport {
+    /// Objects read.
+    pub checked: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Objects that were damaged, and are gone now.
+    pub damaged: Vec<Digest>,
+}
+
+/// What a collection removed, or would remove.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct GcReport {
+    /// Removed, by folder.
+    pub removed: BTreeMap<&'static str, Count>,
+    /// Objects kept.
+    pub kept: Count,
+}
+
+impl Store {
+    /// Counts files and bytes.
+    pub fn stats(&self) -> Result<StoreStats, StoreError> {
+        let mut stats = StoreStats::default();
+        for folder in ["objects", "actions", "items", "traces", "checkpoints"] {
+            let count = stats.folders.entry(folder).or_default();
+            for (_, size) in files_below(&self.root.join(folder))? {
+                count.add(size);
+            }
+        }
+        Ok(stats)
+    }
+
+    /// Reads and hashes every object; removes those that are damaged.
+    pub fn verify(&self) -> Result<VerifyReport, StoreError> {
+        let objects = files_below(&self.root.join("objects"))?;
+        let bytes = objects.iter().map(|(_, size)| size).sum();
+        let mut damaged: Vec<Digest> = objects
+            .par_iter()
+            .filter_map(|(path, _)| hash_of::<Digest>(path))
+            .filter(|digest| matches!(self.read_object(*digest), Err(StoreError::Damaged { .. })))
+            .collect();
+        damaged.sort();
+        for digest in &damaged {
+            self.evict(*digest)?;
+        }
+        Ok(VerifyReport { checked: objects.len() as u64, bytes, damaged })
+    }
+
+    /// Removes what the records of `keep` do not need; see [`Store::latest`]. Refused while a run
+    /// uses the store, because a run writes content before the record that names it.
+    pub fn gc(&self, keep: &[Fingerprint], dry_run: bool) -> Result<GcReport, StoreError> {
+        let _alone = self.exclusive()?;
+        let mut objects = HashSet::new();
+        let mut trajectories = HashSet::new();
+        for key in keep {
+            let Some(record) = self.lookup(*key)? else { continue };
+            objects.insert(record.output);
+            trajectories.extend(record.trajectory);
+            if let Ok(manifest) = self.manifest(record.output) {
+                let files = manifest.items.iter().flat_map(|item| item.files.values());
+                objects.extend(files.map(|file| file.digest));
+            }
+        }
+        let keep: HashSet<_> = keep.iter().copied().collect();
+
+        let mut report = GcReport::default();
+        self.sweep("actions", dry_run, &mut report, |path| {
+            hash_of(path).is_some_and(|key| keep.contains(&key))
+        })?;
+        self.sweep("items", dry_run, &mut report, |path| {
+            let record = fs::read(path).ok();
+            let record = record.and_then(|b| serde_json::from_slice::<ItemRecord>(&b).ok());
+            record.is_some_and(|r| r.files.values().all(|file| objects.contains(&file.digest)))
+        })?;
+        self.sweep("checkpoints", dry_run, &mut report, |path| {
+            let below = path.strip_prefix(self.root.join("checkpoints"));
+            let folder = below.ok().and_then(|path| path.iter().next());
+            let key = folder.and_then(|name| name.to_str()?.parse().ok());
+            key.is_some_and(|key: Fingerprint| trajectories.contains(&key))
+        })?;
+        self.sweep("tmp", dry_run, &mut report, |_| false)?;
+        for (path, size) in files_below(&self.root.join("objects"))? {
+            if hash_of(&path).is_some_and(|digest| objects.contains(&digest)) {
+                report.kept.add(size);
+            }
+        }
+        self.sweep("objects", dry_run, &mut report, |path| {
+            hash_of(path).is_some_and(|digest| objects.contains(&digest))
+        })?;
+        self.manifests.lock().expect("no panic while held").clear();
+        Ok(report)
+    }
+
+    fn sweep(
+        &self,
+        folder: &'static str,
+        dry_run: bool,
+        report: &mut GcReport,
+        wanted: impl Fn(&Path) -> bool,
+    ) -> Result<(), StoreError> {
+        let removed = report.removed.entry(folder).or_default();
+        for (path, size) in files_below(&self.root.join(folder))? {
+            if wanted(&path) {
+                continue;
+            }
+            removed.add(size);
+            if !dry_run {
+                fs::remove_file(&path).map_err(|e| StoreError::io(&path, e))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Count {
+    fn add(&mut self, size: u64) {
+        self.files += 1;
+        self.bytes += size;
+    }
+}
+
+/// `ab/cdef…` to the hash `abcdef…`.
+fn hash_of<H: std::str::FromStr>(path: &Path) -> Option<H> {
+    let name = path.file_name()?.to_str()?;
+    let shard = path.parent()?.file_name()?.to_str()?;
+    format!("{shard}{name}").parse().ok()
+}
+
+/// All files below a folder with their sizes. What vanishes meanwhile is left out.
+fn files_below(dir: &Path) -> Result<Vec<(PathBuf, u64)>, StoreError> {
+    let mut files = Vec::new();
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(StoreError::io(&folder, e)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(|e| StoreError::io(&folder, e))?;
+            match entry.metadata() {
+                Ok(metadata) if metadata.is_dir() => folders.push(entry.path()),
+                Ok(metadata) => files.push((entry.path(), metadata.len())),
+                Err(_) => {}
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verify_drops_what_is_damaged_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let good = store.put(b"good").unwrap();
+        let bad = store.put(b"bad").unwrap();
+        let path = store.object_path(bad.digest);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "b@d").unwrap();
+        let report = store.verify().unwrap();
+        assert_eq!(report, VerifyReport { checked: 2, bytes: 7, damaged: vec![bad.digest] });
+        assert!(!path.exists());
+        assert_eq!(store.read(&good).unwrap(), b"good");
+        assert_eq!(store.stats().unwrap().folders["objects"], Count { files: 1, bytes: 4 });
+    }
+
+    #[test]
+    fn gc_waits_for_no_run_but_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let orphan = store.put(b"orphan").unwrap();
+        let run = store.in_use().unwrap();
+        assert!(matches!(store.gc(&[], false), Err(StoreError::Busy { .. })));
+        drop(run);
+        let dry = store.gc(&[], true).unwrap();
+        assert_eq!(dry.removed["objects"], Count { files: 1, bytes: 6 });
+        assert!(store.read(&orphan).is_ok());
+        assert_eq!(store.gc(&[], false).unwrap(), dry);
+        assert!(store.read(&orphan).is_err());
+    }
+}

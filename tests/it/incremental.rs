@@ -1,0 +1,489 @@
+//! Run, change one thing, run: which stages ran, and why.
+
+use std::{fs, sync::mpsc};
+
+use insta::assert_snapshot;
+use pipe::{
+    exec::{ExecError, Executor, Outcome, RunEvent},
+    plan::{Freshness, PlanError},
+    store::{Store, StoreError},
+};
+use serde_json::json;
+
+use crate::support::{Letters, Shout, TestPipeline, Texts, Train, Words};
+
+const ALL_REUSED: &str = "reused words\nreused shout\nreused letters\n";
+
+#[test]
+fn everything_runs_once() {
+    let test = TestPipeline::words(&["one", "two"]);
+    assert_snapshot!(test.plan_story(), @r"
+    words stale: never run
+    shout pending: words
+    letters pending: shout
+    ");
+    assert_snapshot!(test.run().story(), @r"
+    ran words (2 of 2): never run
+    ran shout (2 of 2): never run
+    ran letters (1 of 1): never run
+    ");
+    assert_eq!(test.text("shout", "two"), "TWO!");
+    assert_eq!(test.run().story(), ALL_REUSED);
+    let plan = test.plan();
+    assert!(plan.nodes.iter().all(|node| matches!(node.freshness, Freshness::Fresh(_))));
+}
+
+#[test]
+fn a_changed_parameter_is_named_with_its_place() {
+    let test = TestPipeline::words(&["one", "two"]);
+    test.run();
+    let test = test.edit::<Shout>("shout", "mark", "!?");
+    assert_snapshot!(test.plan_story(), @r"
+    words fresh
+    shout stale: `mark` ! -> !? (toy.toml:7:9) (0 of 2 cached)
+    letters pending: shout
+    ");
+    assert_snapshot!(test.run().story(), @r"
+    reused words
+    ran shout (2 of 2): `mark` ! -> !? (toy.toml:7:9)
+    ran letters (1 of 1): input `words` changed (# -> #)
+    ");
+}
+
+#[test]
+fn an_equal_output_stops_the_run_early() {
+    let test = TestPipeline::words(&["one", "two"]).stage::<Shout>(
+        "echo",
+        json!({ "mark": "." }),
+        &[("words", "letters")],
+    );
+    test.run();
+    let test = test.edit::<Letters>("letters", "step", 2);
+    assert_snapshot!(test.run().story(), @r"
+    reused words
+    reused shout
+    ran letters (1 of 1): `step` 10 -> 2 (toy.toml:7:9)
+    ran echo (1 of 1): input `words` changed (# -> #)
+    ");
+    let test = test.edit::<Letters>("letters", "step", 4);
+    assert_snapshot!(test.run().story(), @r"
+    reused words
+    reused shout
+    ran letters (1 of 1, same output): `step` 2 -> 4 (toy.toml:7:9)
+    reused echo
+    ");
+}
+
+#[test]
+fn a_change_that_is_taken_back_runs_nothing() {
+    let test = TestPipeline::words(&["one", "two"]);
+    test.run();
+    let test = test.edit::<Shout>("shout", "mark", "?");
+    test.run();
+    let test = test.edit::<Shout>("shout", "mark", "!");
+    assert_eq!(test.run().story(), ALL_REUSED);
+    // The old value in the next reason is the one of the last run, reused or not.
+    let test = test.edit::<Shout>("shout", "mark", "...");
+    assert!(test.plan_story().contains("`mark` ! -> ..."), "{}", test.plan_story());
+}
+
+#[test]
+fn renaming_a_stage_does_not_rerun_it() {
+    let mut test = TestPipeline::words(&["one", "two"]);
+    test.run();
+    test.pipeline.instances[1].stage = "cry".into();
+    assert_eq!(test.run().story(), "reused words\nreused cry\nreused letters\n");
+}
+
+#[test]
+fn equal_stages_are_computed_once() {
+    let mut test = TestPipeline::words(&["one", "two"]).stage::<Shout>(
+        "again",
+        json!({ "mark": "!" }),
+        &[("words", "words")],
+    );
+    test.options.jobs = 2;
+    let run = test.run();
+    assert_eq!((run.summary.ran, run.summary.reused), (3, 1), "{}", run.story());
+}
+
+#[test]
+fn items_are_cached_one_by_one() {
+    let test = TestPipeline::words(&["one", "two"]);
+    test.run();
+    let ran = |words: &[&str]| {
+        let test = TestPipeline::at(test.dir.clone()).with_words(words);
+        let story = test.run().story();
+        story.lines().find(|line| line.contains("shout")).unwrap().to_owned()
+    };
+    assert_snapshot!(ran(&["one", "two", "three"]), @"ran shout (1 of 3): input `words` changed (# -> #)");
+    assert_snapshot!(ran(&["three", "one"]), @"ran shout (0 of 2): input `words` changed (# -> #)");
+    assert_snapshot!(ran(&["two", "one"]), @"ran shout (0 of 2): input `words` changed (# -> #)");
+    assert_snapshot!(ran(&["one", "two"]), @"reused shout");
+}
+
+#[test]
+fn a_deleted_output_is_made_again_and_nothing_else() {
+    let test = TestPipeline::words(&["one", "two"]);
+    test.run();
+    fs::remove_file(test.object("TWO!")).unwrap();
+    assert_snapshot!(test.run().story(), @r"
+    reused words
+    ran shout (1 of 2, same output): its output # is gone from the cache or damaged
+    reused letters
+    ");
+    fs::remove_dir_all(test.dir.path().join("cache/objects")).unwrap();
+    assert_eq!(test.run().summary.ran, 3);
+    assert_eq!(test.text("shout", "two"), "TWO!");
+}
+
+/// Flips a byte, as an editor would or, with `silent`, as a failing disk would.
+fn corrupt(path: &std::path::Path, silent: bool) {
+    let mut bytes = fs::read(path).unwrap();
+    let time = fs::metadata(path).unwrap().modified().unwrap();
+    bytes[0] ^= 1;
+    fs::remove_file(path).unwrap();
+    fs::write(path, bytes).unwrap();
+    if silent {
+        fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+    }
+}
+
+#[test]
+fn an_output_changed_by_hand_is_noticed_and_repaired() {
+    let test = TestPipeline::words(&["one", "two"]);
+    test.run();
+    corrupt(&test.object("TWO!"), false);
+    assert_snapshot!(test.run().story(), @r"
+    reused words
+    ran shout (1 of 2, same output): its output # is gone from the cache or damaged
+    reused letters
+    ");
+    assert_eq!(test.text("shout", "two"), "TWO!");
+}
+
+#[test]
+fn damage_found_while_reading_is_repaired_in_the_same_run() {
+    let test = TestPipeline::words(&["one", "two"]);
+    test.run();
+    corrupt(&test.object("TWO!"), true);
+    let test = test.edit::<Letters>("letters", "step", 1);
+    assert_snapshot!(test.run().story(), @r"
+    reused words
+    reused shout
+    ran shout (1 of 2, same output): its output # is gone from the cache or damaged
+    ran letters (1 of 1): `step` 10 -> 1 (toy.toml:7:9)
+    ");
+    assert_eq!(test.text("letters", "letters"), "8");
+}
+
+#[test]
+fn a_silently_damaged_input_of_an_input_is_repaired_too() {
+    let test = TestPipeline::words(&["one", "two"]);
+    test.run();
+    corrupt(&test.object("two"), true);
+    fs::remove_file(test.object("TWO!")).unwrap();
+    let run = test.run();
+    assert_eq!(run.summary.outcome, Outcome::Done, "{}", run.story());
+    assert_eq!(test.text("shout", "two"), "TWO!");
+}
+
+#[test]
+fn two_runs_at_once_compute_each_key_once() {
+    let test = TestPipeline::words(&["one", "two"]);
+    let hold = test.trap("hold-words");
+    let (started, starts) = mpsc::channel();
+    let run = |on_event: &mut dyn FnMut(&RunEvent)| {
+        let store = test.store();
+        let executor = Executor::new(&store, test.options.clone());
+        executor.execute(&test.pipeline, &mut |event| on_event(&event)).unwrap()
+    };
+    let (first, second) = std::thread::scope(|scope| {
+        let first = scope.spawn(|| {
+            run(&mut |event| {
+                if matches!(event, RunEvent::StageStarted { .. }) {
+                    let _ = started.send(());
+                }
+            })
+        });
+        starts.recv().unwrap();
+        let mut waits = 0;
+        let second = run(&mut |event| {
+            if matches!(event, RunEvent::StageWaiting { .. }) {
+                waits += 1;
+                // The first goes on only once the second was seen to wait.
+                let _ = fs::remove_file(&hold);
+            }
+        });
+        assert!(waits >= 1);
+        (first.join().unwrap(), second)
+    });
+    assert_eq!(first.ran + second.ran, 3);
+    assert_eq!(first.reused + second.reused, 3);
+}
+
+#[test]
+fn a_failure_stops_its_dependants_and_names_the_item() {
+    let test = TestPipeline::words(&["one", "two"]).stage::<Words>(
+        "apart",
+        json!({ "words": ["x"] }),
+        &[],
+    );
+    let trap = test.trap("fail-two");
+    let run = test.run();
+    assert_snapshot!(run.story(), @r"
+    ran words (2 of 2): never run
+    failed shout at two: it is a trap
+    skipped letters: shout failed
+    ");
+    assert_eq!(run.summary.outcome, Outcome::Failed);
+    assert_eq!((run.summary.failed, run.summary.skipped), (1, 2));
+    fs::remove_file(trap).unwrap();
+    // The item that was finished before the failure is kept.
+    assert_snapshot!(test.run().story(), @r"
+    reused words
+    ran shout (1 of 2): never run
+    ran letters (1 of 1): never run
+    ran apart (1 of 1): never run
+    ");
+}
+
+#[test]
+fn keep_going_finishes_what_does_not_depend_on_the_failure() {
+    let mut test = TestPipeline::words(&["one", "two"]).stage::<Words>(
+        "apart",
+        json!({ "words": ["x"] }),
+        &[],
+    );
+    test.options.keep_going = true;
+    test.trap("fail-two");
+    let run = test.run();
+    assert_snapshot!(run.story(), @r"
+    ran words (2 of 2): never run
+    failed shout at two: it is a trap
+    skipped letters: shout failed
+    ran apart (1 of 1): never run
+    ");
+    assert_eq!(run.summary.outcome, Outcome::Failed);
+}
+
+#[test]
+fn a_panic_is_a_failure_that_says_it_is_a_bug() {
+    let test = TestPipeline::words(&["one", "two"]);
+    test.trap("panic-letters");
+    assert_snapshot!(test.run().story(), @r"
+    ran words (2 of 2): never run
+    ran shout (2 of 2): never run
+    failed letters: the stage panicked: sprung (this is a bug in pipe; please report it with this file)
+    ");
+}
+
+#[test]
+fn an_interrupted_run_keeps_finished_items() {
+    let test = TestPipeline::words(&["one", "two", "three"]);
+    let trap = test.trap("cancel-two");
+    let run = test.run();
+    assert_eq!(run.summary.outcome, Outcome::Interrupted);
+    fs::remove_file(trap).unwrap();
+    let mut test = test;
+    test.options.cancel = pipe::stages::CancelFlag::default();
+    assert!(test.run().story().contains("ran shout (1 of 3)"));
+}
+
+/// Run as a process of its own by the test below, which has it die.
+#[test]
+#[ignore = "a part of another test"]
+fn child_that_dies() {
+    let dir = std::env::var("PIPE_TEST_DIR").unwrap();
+    let store = Store::open(&std::path::Path::new(&dir).join("cache")).unwrap();
+    let test = TestPipeline::words(&["one", "two", "three"]);
+    let trap = std::path::Path::new(&dir).join("traps");
+    let test = test.edit::<Shout>("shout", "trap", trap.to_str().unwrap());
+    let _ = Executor::new(&store, test.options.clone()).execute(&test.pipeline, &mut |_| {});
+}
+
+#[test]
+fn a_killed_run_leaves_a_cache_that_goes_on() {
+    let test = TestPipeline::words(&["one", "two", "three"]);
+    let trap = test.trap("abort-three");
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "incremental::child_that_dies", "--ignored"])
+        .env("PIPE_TEST_DIR", test.dir.path())
+        .output()
+        .unwrap();
+    assert!(!child.status.success());
+    fs::remove_file(trap).unwrap();
+    assert_snapshot!(test.run().story(), @r"
+    reused words
+    ran shout (1 of 3): never run
+    ran letters (1 of 1): never run
+    ");
+}
+
+#[test]
+fn only_and_force_choose_what_runs() {
+    let mut test = TestPipeline::words(&["one", "two"]);
+    test.options.only = Some("shout".into());
+    assert_eq!(test.run().summary.ran, 2);
+    assert_eq!(test.plan().nodes.iter().filter(|node| node.needed).count(), 2);
+    test.options.only = None;
+    test.run();
+    test.options.force = vec!["shout".into()];
+    assert_snapshot!(test.plan_story(), @r"
+    words fresh
+    shout stale: forced (0 of 2 cached)
+    letters pending: shout
+    ");
+    assert_snapshot!(test.run().story(), @r"
+    reused words
+    ran shout (2 of 2, same output): forced
+    reused letters
+    ");
+    test.options.force = vec!["shuot".into()];
+    let store = test.store();
+    let error = Executor::new(&store, test.options.clone()).execute(&test.pipeline, &mut |_| {});
+    let error = error.unwrap_err();
+    assert_eq!(error.to_string(), "the pipeline has no stage `shuot`");
+    assert_eq!(error.help().unwrap(), "did you mean `shout`?");
+}
+
+#[test]
+fn only_what_was_read_from_outside_matters() {
+    let test = TestPipeline::empty();
+    let data = test.dir.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("a.txt"), "alpha").unwrap();
+    fs::write(data.join("notes.md"), "x").unwrap();
+    let test = test.stage::<Texts>("texts", json!({ "root": data }), &[]).stage::<Shout>(
+        "shout",
+        json!({ "mark": "!" }),
+        &[("words", "texts")],
+    );
+    test.run();
+    assert_eq!(test.run().story(), "reused texts\nreused shout\n");
+
+    // Neither a file that was not read nor the folder's place is an input.
+    fs::write(data.join("notes.md"), "y").unwrap();
+    let moved = test.dir.path().join("moved");
+    fs::rename(&data, &moved).unwrap();
+    let test = test.edit::<Texts>("texts", "root", moved.to_str().unwrap());
+    assert_eq!(test.run().story(), "reused texts\nreused shout\n");
+
+    fs::write(moved.join("b.txt"), "beta").unwrap();
+    assert_snapshot!(test.run().story(), @r"
+    ran texts (2 of 2): `./` changed
+    ran shout (1 of 2): input `words` changed (# -> #)
+    ");
+    fs::write(moved.join("a.txt"), "ALPHA").unwrap();
+    assert_snapshot!(test.run().story(), @r"
+    ran texts (2 of 2): `a.txt` changed
+    ran shout (1 of 2, same output): input `words` changed (# -> #)
+    ");
+    fs::write(moved.join("a.txt"), "alpha").unwrap();
+    assert_eq!(test.run().story(), "reused texts\nreused shout\n");
+
+    fs::remove_dir_all(&moved).unwrap();
+    let store = test.store();
+    let error = Executor::new(&store, test.options.clone())
+        .execute(&test.pipeline, &mut |_| {})
+        .unwrap_err();
+    assert!(matches!(
+        &error,
+        ExecError::Plan(PlanError::SourceRoot { param: Some(param), .. }) if param == "root"
+    ));
+    assert!(error.is_environment());
+}
+
+#[test]
+fn a_longer_training_goes_on_from_the_shorter_one() {
+    let test =
+        TestPipeline::empty().stage::<Train>("train", json!({ "rate": 2, "steps": 100 }), &[]);
+    let steps = |test: &TestPipeline| {
+        test.run().count(|event| matches!(event, RunEvent::StageProgress { .. }))
+    };
+    assert_eq!(steps(&test), 100);
+    let test = test.edit::<Train>("train", "steps", 150);
+    assert_eq!(steps(&test), 50);
+    assert_eq!(test.text("train", "weights"), "300");
+    let test = test.edit::<Train>("train", "rate", 3);
+    assert_eq!(steps(&test), 150);
+}
+
+#[test]
+fn trainings_on_one_trajectory_do_not_run_at_once() {
+    let mut test = TestPipeline::empty()
+        .stage::<Train>("short", json!({ "rate": 2, "steps": 100 }), &[])
+        .stage::<Train>("long", json!({ "rate": 2, "steps": 300 }), &[]);
+    test.options.jobs = 2;
+    let run = test.run();
+    assert_eq!(run.count(|event| matches!(event, RunEvent::StageProgress { .. })), 300);
+    assert_eq!(run.summary.ran, 2);
+}
+
+#[test]
+fn gc_keeps_what_the_pipelines_last_were() {
+    let test = TestPipeline::words(&["one", "two"]);
+    test.run();
+    let test = test.edit::<Shout>("shout", "mark", "?");
+    test.run();
+    let store = test.store();
+    let report = store.gc(&store.latest().unwrap(), false).unwrap();
+    assert!(report.removed["objects"].files > 0);
+    assert!(!test.object("TWO!").exists());
+    assert_eq!(test.run().story(), ALL_REUSED);
+    assert_eq!(store.verify().unwrap().damaged, []);
+}
+
+#[test]
+fn a_cache_that_cannot_be_made_is_an_error_with_a_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    fs::write(&path, "").unwrap();
+    let error = Store::open(&path.join("cache")).unwrap_err();
+    assert!(matches!(error, StoreError::Io { .. }), "{error:?}");
+    assert!(error.to_string().contains("file/cache"), "{error}");
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn speed_of_a_run_with_nothing_to_do() {
+    let cpu = || {
+        let stat = fs::read_to_string("/proc/self/stat").unwrap();
+        let f: Vec<f64> = stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|x| x.parse().unwrap())
+            .collect();
+        (f[0] + f[1]) / 100.0
+    };
+    for count in [10, 1000, 10_000] {
+        let mut test =
+            TestPipeline::empty().stage::<Words>("words", json!({ "words": ["a", "b"] }), &[]);
+        for i in 0..count {
+            test = test.stage::<Letters>(
+                &format!("l{i}"),
+                json!({ "step": i + 1 }),
+                &[("words", "words")],
+            );
+        }
+        let t = std::time::Instant::now();
+        let ran = test.run().summary.ran;
+        eprintln!("{count}: cold {:?} ({ran} ran)", t.elapsed());
+        for _ in 0..2 {
+            let (t, c) = (std::time::Instant::now(), cpu());
+            let reused = test.run().summary.reused;
+            eprintln!(
+                "{count}: no-op {:?} wall, {:.2} cpu ({reused} reused)",
+                t.elapsed(),
+                cpu() - c
+            );
+            let t = std::time::Instant::now();
+            test.plan();
+            eprintln!("{count}: plan {:?}", t.elapsed());
+        }
+    }
+}
