@@ -95,7 +95,7 @@ impl Build {
             forearm: 0.155 * arms,
             thigh: 0.225 * legs,
             shin: 0.215 * legs,
-            girth: rng.range(0.9, 1.3),
+            girth: rng.range(1.0, 1.4),
             hair: rng.weighted(&[
                 (Hair::Short, 55),
                 (Hair::Long, 25),
@@ -266,8 +266,7 @@ impl Pose {
                 0.0,
             ];
             let elbow = reach(shoulder, sign, arm.spread, arm.forward, build.upper_arm);
-            let (spread, forward) =
-                (arm.spread + arm.bend_out, arm.forward + arm.bend_forward);
+            let (spread, forward) = (arm.spread + arm.bend_out, arm.forward + arm.bend_forward);
             joints[5 + side] = shoulder;
             joints[7 + side] = elbow;
             joints[9 + side] = reach(elbow, sign, spread, forward, build.forearm);

@@ -2,6 +2,7 @@
 
 use image::RgbImage;
 
+use super::canvas::round;
 use super::rng::Rng;
 
 /// How the second image takes the place of the first; `u` runs from 0 to 1 over the frames.
@@ -32,7 +33,13 @@ pub(super) const RAMPS: [(Ramp, u32); 6] = [
 
 impl Ramp {
     /// The clip from `x` (frame 0, exactly) to `y` (the last frame, exactly).
-    pub(super) fn clip(self, x: &RgbImage, y: &RgbImage, frames: usize, rng: &mut Rng) -> Vec<RgbImage> {
+    pub(super) fn clip(
+        self,
+        x: &RgbImage,
+        y: &RgbImage,
+        frames: usize,
+        rng: &mut Rng,
+    ) -> Vec<RgbImage> {
         let mut order: Vec<usize> = (0..16).collect();
         if self == Self::Tiles {
             rng.shuffle(&mut order);
@@ -63,7 +70,7 @@ fn mix(x: &RgbImage, y: &RgbImage, weight: f32) -> RgbImage {
     let mut image = x.clone();
     for (value, to) in image.iter_mut().zip(y.iter()) {
         let blended = f32::from(*value) * (1.0 - weight) + f32::from(*to) * weight;
-        *value = blended.round_ties_even() as u8;
+        *value = round(blended);
     }
     image
 }
@@ -111,8 +118,14 @@ mod tests {
         let at = |ramp: Ramp, frame: usize| {
             ramp.clip(&x, &y, 9, &mut Rng::new(0, 0, 0))[frame].get_pixel(0, 0).0[0]
         };
-        assert_eq!([at(Ramp::Linear, 4), at(Ramp::Quadratic, 4), at(Ramp::EaseOut, 4)], [80, 40, 120]);
-        assert_eq!([at(Ramp::SquareRoot, 4), at(Ramp::Discrete, 3), at(Ramp::Discrete, 4)], [113, 0, 160]);
+        assert_eq!(
+            [at(Ramp::Linear, 4), at(Ramp::Quadratic, 4), at(Ramp::EaseOut, 4)],
+            [80, 40, 120]
+        );
+        assert_eq!(
+            [at(Ramp::SquareRoot, 4), at(Ramp::Discrete, 3), at(Ramp::Discrete, 4)],
+            [113, 0, 160]
+        );
         let clip = Ramp::Tiles.clip(&x, &y, 9, &mut Rng::new(0, 0, 0));
         let replaced = clip[3].pixels().filter(|pixel| pixel.0[0] == 160).count();
         assert_eq!(replaced, 6, "floor(16 * 3/8) tiles of one pixel each");

@@ -1,6 +1,6 @@
 //! Random numbers of the procedural world: the same everywhere, for every index on its own.
 
-/// A counter-based generator: output `k` of a stream is the SplitMix64 finaliser of
+/// A counter-based generator: output `k` of a stream is the `SplitMix64` finaliser of
 /// `key + (k + 1) * GAMMA`.
 ///
 /// The key mixes domain, seed and index, so an item never depends on how many items are drawn, in
@@ -125,10 +125,11 @@ mod tests {
 
     #[test]
     fn streams_differ_by_domain_seed_index_and_tag() {
-        let mut firsts: Vec<u64> = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (0, 1, 1)]
-            .iter()
-            .map(|&(domain, seed, index)| Rng::new(domain, seed, index).next())
-            .collect();
+        let mut firsts: Vec<u64> =
+            [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (0, 1, 1)]
+                .iter()
+                .map(|&(domain, seed, index)| Rng::new(domain, seed, index).next())
+                .collect();
         firsts.push(Rng::new(0, 0, 0).fork(1).next());
         firsts.push(Rng::new(0, 0, 0).fork(2).next());
         let count = firsts.len();

@@ -60,12 +60,14 @@ impl Texture {
     }
 
     fn at(&self, p: Point) -> f32 {
-        let (x, y) = (p[0] * self.frequency, p[1] * self.frequency);
-        let (left, top) = (x.floor(), y.floor());
-        let (u, v) = (smooth(x - left), smooth(y - top));
-        let wrap = |cell: f32| (cell as i64).rem_euclid(LATTICE as i64) as usize;
-        let (x0, x1) = (wrap(left), wrap(left + 1.0));
-        let (y0, y1) = (wrap(top) * LATTICE, wrap(top + 1.0) * LATTICE);
+        // Far enough to the right that truncating rounds down; a multiple of the lattice.
+        let cell = |at: f32| {
+            let at = (at * self.frequency + 1024.0).max(0.0);
+            let whole = at as usize;
+            (whole % LATTICE, (whole + 1) % LATTICE, smooth(at - whole as f32))
+        };
+        let ((x0, x1, u), (y0, y1, v)) = (cell(p[0]), cell(p[1]));
+        let (y0, y1) = (y0 * LATTICE, y1 * LATTICE);
         let upper = self.lattice[y0 + x0] * (1.0 - u) + self.lattice[y0 + x1] * u;
         let lower = self.lattice[y1 + x0] * (1.0 - u) + self.lattice[y1 + x1] * u;
         (upper * (1.0 - v) + lower * v) * self.strength
@@ -84,9 +86,9 @@ impl Background {
         let from = muted(rng);
         let to = blend(from, muted(rng), rng.range(0.1, 0.6));
         let (sin, cos) = sin_cos(rng.range(-60.0, 60.0));
-        let floor = rng.chance(0.45).then(|| {
-            (rng.range(0.55, 0.92), blend(to, muted(rng), 0.7), rng.range(0.01, 0.08))
-        });
+        let floor = rng
+            .chance(0.45)
+            .then(|| (rng.range(0.55, 0.92), blend(to, muted(rng), 0.7), rng.range(0.01, 0.08)));
         let blobs = (0..rng.below(4))
             .map(|_| Blob {
                 centre: [rng.range(-0.1, wide + 0.1), rng.range(-0.1, 0.9)],
@@ -134,9 +136,12 @@ impl Background {
             color = blend(color, floor, smooth((p[1] - level) / softness + 0.5));
         }
         for blob in &self.blobs {
-            let (dx, dy) = ((p[0] - blob.centre[0]) / blob.half[0], (p[1] - blob.centre[1]) / blob.half[1]);
-            let reach = if blob.round { (dx * dx + dy * dy).sqrt() } else { dx.abs().max(dy.abs()) };
-            let inside = smooth((1.0 - reach) * blob.half[0].min(blob.half[1]) / blob.softness + 0.5);
+            let (dx, dy) =
+                ((p[0] - blob.centre[0]) / blob.half[0], (p[1] - blob.centre[1]) / blob.half[1]);
+            let reach =
+                if blob.round { (dx * dx + dy * dy).sqrt() } else { dx.abs().max(dy.abs()) };
+            let inside =
+                smooth((1.0 - reach) * blob.half[0].min(blob.half[1]) / blob.softness + 0.5);
             if inside > 0.0 {
                 color = blend(color, blob.color, inside * blob.opacity);
             }
@@ -250,7 +255,11 @@ impl Scene {
             ground = background.ground();
         }
         let spans: &[[f32; 2]] = if draw.chance(pairs) {
-            if draw.chance(0.5) { &[[0.02, 0.55], [0.45, 0.98]] } else { &[[0.45, 0.98], [0.02, 0.55]] }
+            if draw.chance(0.5) {
+                &[[0.02, 0.55], [0.45, 0.98]]
+            } else {
+                &[[0.45, 0.98], [0.02, 0.55]]
+            }
         } else {
             &[[0.02, 0.98]]
         };
@@ -260,7 +269,7 @@ impl Scene {
             .enumerate()
             .map(|(at, span)| {
                 let mut draw = rng.fork(10 + at as u64);
-                let fill = draw.range(0.72, 0.96);
+                let fill = draw.range(0.78, 0.97);
                 let body = Body::draw(&mut draw, size, *span, fill, room);
                 Actor { body, look: Look::dressed(&mut draw, ground) }
             })
