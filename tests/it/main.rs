@@ -8,3 +8,4 @@ mod golden_text;
 mod incremental;
 mod parity;
 mod support;
+mod training;
