@@ -297,7 +297,8 @@ impl Body {
             &paint(look.shoes),
         );
         let (ra, rb, rc) = (0.062 * thick, 0.051 * thick, 0.037 * thick);
-        canvas.fill(&Shape::Capsule { a: knee, b: ankle, ra: rb * 0.95, rb: rc }, &paint(look.shins));
+        canvas
+            .fill(&Shape::Capsule { a: knee, b: ankle, ra: rb * 0.95, rb: rc }, &paint(look.shins));
         canvas.fill(&Shape::Capsule { a: hip, b: knee, ra, rb }, &paint(look.trousers));
     }
 

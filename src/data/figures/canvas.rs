@@ -154,8 +154,7 @@ impl Shape {
             }
             Self::Ellipse { centre, rx, ry, turn: (sin, cos) } => {
                 let offset = sub(p, *centre);
-                let local =
-                    [offset[0] * cos + offset[1] * sin, offset[1] * cos - offset[0] * sin];
+                let local = [offset[0] * cos + offset[1] * sin, offset[1] * cos - offset[0] * sin];
                 let once = [local[0] / rx, local[1] / ry];
                 let twice = [once[0] / rx, once[1] / ry];
                 let (near, slope) = (length(once), length(twice));
@@ -170,8 +169,7 @@ impl Shape {
             Self::Morph { centre, radius, from, to, mix, turn: (sin, cos) } => {
                 let radius = radius.max(0.05);
                 let offset = mul(sub(p, *centre), 1.0 / radius);
-                let local =
-                    [offset[0] * cos + offset[1] * sin, offset[1] * cos - offset[0] * sin];
+                let local = [offset[0] * cos + offset[1] * sin, offset[1] * cos - offset[0] * sin];
                 let distance = if *mix <= 0.0 || from == to {
                     from.distance(local)
                 } else if *mix >= 1.0 {

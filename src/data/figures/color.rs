@@ -43,7 +43,8 @@ pub(super) fn hsv(hue: f32, saturation: f32, value: f32) -> Color {
 pub(super) fn cloth(rng: &mut Rng) -> Color {
     if rng.chance(0.15) {
         let value = rng.range(25.0, 240.0);
-        return [value + rng.around(8.0), value, value + rng.around(8.0)].map(|v| v.clamp(0.0, 255.0));
+        return [value + rng.around(8.0), value, value + rng.around(8.0)]
+            .map(|v| v.clamp(0.0, 255.0));
     }
     hsv(rng.range(0.0, 6.0), rng.range(0.5, 0.95), rng.range(0.4, 0.95))
 }

@@ -29,12 +29,8 @@ pub(super) fn figures(rng: &mut Rng, size: [usize; 2], frames: usize) -> Vec<Can
     let mut draw = rng.fork(1);
     let draw = &mut draw;
     let mut scene = Scene::figures(&mut rng.fork(2), size, 0.1);
-    let action = draw.weighted(&[
-        (Move::Walk, 30),
-        (Move::Wave, 20),
-        (Move::Change, 30),
-        (Move::Still, 20),
-    ]);
+    let action =
+        draw.weighted(&[(Move::Walk, 30), (Move::Wave, 20), (Move::Change, 30), (Move::Still, 20)]);
     let pan = if matches!(action, Move::Still) || draw.chance(0.35) {
         scene.background = Background::rich(&mut rng.fork(3), wide(size));
         let (sin, cos) = sin_cos(draw.range(-25.0, 25.0));
@@ -135,9 +131,8 @@ pub(super) fn toys(rng: &mut Rng, size: [usize; 2], frames: usize) -> Vec<Canvas
         Background::quiet(&mut rng.fork(2), wide)
     };
     let still = background.canvas(size, [0.0, 0.0]);
-    let plays: Vec<Play> = (0..1 + draw.below(4))
-        .map(|_| play(draw, wide, background.ground()))
-        .collect();
+    let plays: Vec<Play> =
+        (0..1 + draw.below(4)).map(|_| play(draw, wide, background.ground())).collect();
     (0..frames)
         .map(|frame| {
             let u = progress(frame, frames);
@@ -147,7 +142,8 @@ pub(super) fn toys(rng: &mut Rng, size: [usize; 2], frames: usize) -> Vec<Canvas
                 toy.centre = add(toy.centre, [play.travel[0] * u, play.travel[1] * u]);
                 toy.angle += play.roll * u;
                 toy.radius *= 1.0 + (play.growth - 1.0) * u;
-                let when = ((u - play.window[0]) / (play.window[1] - play.window[0])).clamp(0.0, 1.0);
+                let when =
+                    ((u - play.window[0]) / (play.window[1] - play.window[0])).clamp(0.0, 1.0);
                 toy.opacity = play.fade[0] + (play.fade[1] - play.fade[0]) * when;
                 toy.paint(&mut canvas, play.to, u);
             }
@@ -214,8 +210,7 @@ pub(super) fn lines(rng: &mut Rng, size: [usize; 2], frames: usize) -> Vec<Canva
     };
     let count = 2 + draw.below(6);
     let colors = line_colors(draw, count, ground);
-    let strokes: Vec<Stroke> =
-        colors.into_iter().map(|color| stroke(draw, size, color)).collect();
+    let strokes: Vec<Stroke> = colors.into_iter().map(|color| stroke(draw, size, color)).collect();
     let drift = if draw.chance(0.5) {
         [draw.around(0.3) * unit, draw.around(0.3) * unit]
     } else {
@@ -223,8 +218,8 @@ pub(super) fn lines(rng: &mut Rng, size: [usize; 2], frames: usize) -> Vec<Canva
     };
     let appear = draw.chance(0.5);
     // Half of the appearing drawings come over a scene, which goes to the ground meanwhile.
-    let first = (appear && draw.chance(0.5))
-        .then(|| Scene::any(&mut rng.fork(2), size).render(size));
+    let first =
+        (appear && draw.chance(0.5)).then(|| Scene::any(&mut rng.fork(2), size).render(size));
     let early = draw.chance(0.5);
     (0..frames)
         .map(|frame| {
@@ -249,9 +244,8 @@ pub(super) fn lines(rng: &mut Rng, size: [usize; 2], frames: usize) -> Vec<Canva
 
 fn stroke(rng: &mut Rng, size: [usize; 2], color: Color) -> Stroke {
     let unit = size[0] as f32;
-    let anywhere = |rng: &mut Rng| {
-        [rng.range(0.06, 0.94) * size[1] as f32, rng.range(0.06, 0.94) * unit]
-    };
+    let anywhere =
+        |rng: &mut Rng| [rng.range(0.06, 0.94) * size[1] as f32, rng.range(0.06, 0.94) * unit];
     let width = rng.range(1.0, 2.8) * unit / 64.0;
     let start = anywhere(rng);
     let shapes = match rng.below(4) {

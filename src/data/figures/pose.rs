@@ -266,8 +266,7 @@ impl Pose {
                 0.0,
             ];
             let elbow = reach(shoulder, sign, arm.spread, arm.forward, build.upper_arm);
-            let (spread, forward) =
-                (arm.spread + arm.bend_out, arm.forward + arm.bend_forward);
+            let (spread, forward) = (arm.spread + arm.bend_out, arm.forward + arm.bend_forward);
             joints[5 + side] = shoulder;
             joints[7 + side] = elbow;
             joints[9 + side] = reach(elbow, sign, spread, forward, build.forearm);

@@ -32,7 +32,13 @@ pub(super) const RAMPS: [(Ramp, u32); 6] = [
 
 impl Ramp {
     /// The clip from `x` (frame 0, exactly) to `y` (the last frame, exactly).
-    pub(super) fn clip(self, x: &RgbImage, y: &RgbImage, frames: usize, rng: &mut Rng) -> Vec<RgbImage> {
+    pub(super) fn clip(
+        self,
+        x: &RgbImage,
+        y: &RgbImage,
+        frames: usize,
+        rng: &mut Rng,
+    ) -> Vec<RgbImage> {
         let mut order: Vec<usize> = (0..16).collect();
         if self == Self::Tiles {
             rng.shuffle(&mut order);
@@ -111,8 +117,14 @@ mod tests {
         let at = |ramp: Ramp, frame: usize| {
             ramp.clip(&x, &y, 9, &mut Rng::new(0, 0, 0))[frame].get_pixel(0, 0).0[0]
         };
-        assert_eq!([at(Ramp::Linear, 4), at(Ramp::Quadratic, 4), at(Ramp::EaseOut, 4)], [80, 40, 120]);
-        assert_eq!([at(Ramp::SquareRoot, 4), at(Ramp::Discrete, 3), at(Ramp::Discrete, 4)], [113, 0, 160]);
+        assert_eq!(
+            [at(Ramp::Linear, 4), at(Ramp::Quadratic, 4), at(Ramp::EaseOut, 4)],
+            [80, 40, 120]
+        );
+        assert_eq!(
+            [at(Ramp::SquareRoot, 4), at(Ramp::Discrete, 3), at(Ramp::Discrete, 4)],
+            [113, 0, 160]
+        );
         let clip = Ramp::Tiles.clip(&x, &y, 9, &mut Rng::new(0, 0, 0));
         let replaced = clip[3].pixels().filter(|pixel| pixel.0[0] == 160).count();
         assert_eq!(replaced, 6, "floor(16 * 3/8) tiles of one pixel each");

@@ -125,10 +125,11 @@ mod tests {
 
     #[test]
     fn streams_differ_by_domain_seed_index_and_tag() {
-        let mut firsts: Vec<u64> = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (0, 1, 1)]
-            .iter()
-            .map(|&(domain, seed, index)| Rng::new(domain, seed, index).next())
-            .collect();
+        let mut firsts: Vec<u64> =
+            [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (0, 1, 1)]
+                .iter()
+                .map(|&(domain, seed, index)| Rng::new(domain, seed, index).next())
+                .collect();
         firsts.push(Rng::new(0, 0, 0).fork(1).next());
         firsts.push(Rng::new(0, 0, 0).fork(2).next());
         let count = firsts.len();

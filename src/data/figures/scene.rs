@@ -84,9 +84,9 @@ impl Background {
         let from = muted(rng);
         let to = blend(from, muted(rng), rng.range(0.1, 0.6));
         let (sin, cos) = sin_cos(rng.range(-60.0, 60.0));
-        let floor = rng.chance(0.45).then(|| {
-            (rng.range(0.55, 0.92), blend(to, muted(rng), 0.7), rng.range(0.01, 0.08))
-        });
+        let floor = rng
+            .chance(0.45)
+            .then(|| (rng.range(0.55, 0.92), blend(to, muted(rng), 0.7), rng.range(0.01, 0.08)));
         let blobs = (0..rng.below(4))
             .map(|_| Blob {
                 centre: [rng.range(-0.1, wide + 0.1), rng.range(-0.1, 0.9)],
@@ -134,9 +134,12 @@ impl Background {
             color = blend(color, floor, smooth((p[1] - level) / softness + 0.5));
         }
         for blob in &self.blobs {
-            let (dx, dy) = ((p[0] - blob.centre[0]) / blob.half[0], (p[1] - blob.centre[1]) / blob.half[1]);
-            let reach = if blob.round { (dx * dx + dy * dy).sqrt() } else { dx.abs().max(dy.abs()) };
-            let inside = smooth((1.0 - reach) * blob.half[0].min(blob.half[1]) / blob.softness + 0.5);
+            let (dx, dy) =
+                ((p[0] - blob.centre[0]) / blob.half[0], (p[1] - blob.centre[1]) / blob.half[1]);
+            let reach =
+                if blob.round { (dx * dx + dy * dy).sqrt() } else { dx.abs().max(dy.abs()) };
+            let inside =
+                smooth((1.0 - reach) * blob.half[0].min(blob.half[1]) / blob.softness + 0.5);
             if inside > 0.0 {
                 color = blend(color, blob.color, inside * blob.opacity);
             }
@@ -250,7 +253,11 @@ impl Scene {
             ground = background.ground();
         }
         let spans: &[[f32; 2]] = if draw.chance(pairs) {
-            if draw.chance(0.5) { &[[0.02, 0.55], [0.45, 0.98]] } else { &[[0.45, 0.98], [0.02, 0.55]] }
+            if draw.chance(0.5) {
+                &[[0.02, 0.55], [0.45, 0.98]]
+            } else {
+                &[[0.45, 0.98], [0.02, 0.55]]
+            }
         } else {
             &[[0.02, 0.98]]
         };

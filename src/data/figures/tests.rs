@@ -177,7 +177,10 @@ fn speed() {
     println!("{:.0} clips of 9 frames per second", frames as f64 / 9.0 / seconds);
     let start = std::time::Instant::now();
     let samples: usize = (0..1000).map(|index| figure(9, index, SIZE).persons.len()).sum();
-    println!("{:.0} samples per second ({samples} persons)", 1000.0 / start.elapsed().as_secs_f64());
+    println!(
+        "{:.0} samples per second ({samples} persons)",
+        1000.0 / start.elapsed().as_secs_f64()
+    );
 }
 
 fn sheet(rows: &[Vec<RgbImage>], zoom: u32) -> RgbImage {

@@ -341,8 +341,7 @@ impl<B: FusedGrad, C: CheckpointStrategy> Fused for Autodiff<B, C> {
         }
         let nodes = [x.node(), y.node(), chunks.node()];
         let [y, chunks] = [&y, &chunks].map(|tensor| tensor.primitive().clone());
-        let sum =
-            B::fused_gated_add(x.primitive().clone(), y.clone(), chunks.clone(), text_len);
+        let sum = B::fused_gated_add(x.primitive().clone(), y.clone(), chunks.clone(), text_len);
         match GatedAdd.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(([y, chunks], text_len), sum),
             OpsKind::UnTracked(prep) => prep.finish(sum),
