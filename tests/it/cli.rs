@@ -53,10 +53,12 @@ fn command(dir: &Path) -> Command {
 
 fn redact(text: &str) -> String {
     let durations = regex::Regex::new(r"\b\d+(\.\d+)? (s|min \d\d s)\b").unwrap();
+    let bytes = regex::Regex::new(r"\b\d+(\.\d+)? (B|[KM]iB)\b").unwrap();
     let digests = regex::Regex::new(r"\b[0-9a-f]{12,64}\b").unwrap();
     let times = regex::Regex::new(r"\d{4}-\d\d-\d\dT[\d:.]+Z").unwrap();
     let text = durations.replace_all(text, "[TIME]");
     let text = times.replace_all(&text, "[WHEN]");
+    let text = bytes.replace_all(&text, "[SIZE]");
     digests.replace_all(&text, "[HASH]").into_owned()
 }
 
@@ -309,7 +311,7 @@ fn a_missing_file_is_a_usage_error() {
 }
 
 #[test]
-fn the_starter_can_be_planned_and_has_no_table_yet() {
+fn the_starter_is_correct_and_never_overwritten() {
     let shell = Shell::new();
     insta::assert_snapshot!(shell.transcript("init first"), @"
     $ pipe init first
@@ -325,13 +327,6 @@ fn the_starter_can_be_planned_and_has_no_table_yet() {
     --- stdout
     first.toml: fine, 24 stages
     ");
-    insta::assert_snapshot!(shell.transcript("table first.toml"), @"
-    $ pipe table first.toml
-    ? 3
-    --- stderr
-      × stage `prompt` cannot read the model `builtin:tiny`: this build of pipe does not hold the
-      │ built-in model `tiny`
-    ");
     insta::assert_snapshot!(shell.transcript("init first"), @"
     $ pipe init first
     ? 2
@@ -344,45 +339,158 @@ fn the_starter_can_be_planned_and_has_no_table_yet() {
 #[test]
 fn plan_says_what_would_run_and_why() {
     let shell = Shell::new();
-    assert!(shell.output("init first").status.success());
-    insta::assert_snapshot!(shell.transcript("plan first.toml --only clips"), @"
-    $ pipe plan first.toml --only clips
-    ? 3
-    --- stderr
-      × stage `prompt` cannot read the model `builtin:tiny`: this build of pipe does not hold the
-      │ built-in model `tiny`
+    shell.write("clips.toml", CLIPS);
+    insta::assert_snapshot!(shell.transcript("plan clips.toml"), @"
+    $ pipe plan clips.toml
+    ? 0
+    --- stdout
+    run    pairs  new
+    maybe  clips[method=linear]  after pairs
+    maybe  clips[method=quadratic]  after pairs
+    1 stage to run, 2 more if their inputs change, 0 cached
     ");
-    let json = shell.output("plan first.toml --json").stdout;
+    assert!(shell.output("run clips.toml").status.success());
+    insta::assert_snapshot!(shell.transcript("plan clips.toml"), @"
+    $ pipe plan clips.toml
+    ? 0
+    --- stdout
+    0 stages to run, 0 more if their inputs change, 3 cached
+    ");
+    let set = "clips.toml --set pairs.count=3";
+    insta::assert_snapshot!(shell.transcript(&format!("plan {set}")), @"
+    $ pipe plan clips.toml --set pairs.count=3
+    ? 0
+    --- stdout
+    run    pairs  count 2 -> 3 (--set:1:13)  about [TIME]
+    maybe  clips[method=linear]  after pairs  about [TIME]
+    maybe  clips[method=quadratic]  after pairs  about [TIME]
+    1 stage to run, 2 more if their inputs change, 0 cached; at most about [TIME] of stage time
+    ");
+    let json = shell.output(&format!("plan --json {set}")).stdout;
     let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
     assert_eq!(json["schema_version"], 1);
-    assert_eq!(json["stages"][0]["state"], "stale");
+    let states = json["stages"].as_array().unwrap().iter().map(|stage| stage["state"].clone());
+    assert_eq!(states.collect::<Vec<_>>(), ["stale", "pending", "pending"]);
+    insta::assert_snapshot!(shell.transcript("plan clips.toml --only clisp"), @"
+    $ pipe plan clips.toml --only clisp
+    ? 2
+    --- stderr
+      × the pipeline has no stage `clisp`
+      help: did you mean `clips`?
+    ");
 }
 
 #[test]
 fn explain_names_every_ingredient() {
     let shell = Shell::new();
-    assert!(shell.output("init first").status.success());
-    insta::assert_snapshot!(shell.transcript("explain first.toml examples[n=4] --set seed=7"), @"
-    $ pipe explain first.toml examples[n=4] --set seed=7
+    shell.write("clips.toml", CLIPS);
+    assert!(shell.output("run clips.toml").status.success());
+    insta::assert_snapshot!(shell.transcript("explain clips.toml pairs --set pairs.count=3"), @r#"
+    $ pipe explain clips.toml pairs --set pairs.count=3
+    ? 0
+    --- stdout
+    pairs  (dataset, version 1)
+      will run:
+        count 2 -> 3 (--set:1:13)
+      parameters:
+        class  = dog  default
+        count  = 3  --set:1:13
+        frames = 9  default
+        pose   = {"min_radius":2.0,"min_thickness":2.0,"radius":5.6,"thickness":3.4}  default
+        seed   = 0  default
+        size   = [32,32]  clips.toml:12:10
+        source = {"root":null,"set":null,"source":"builtin:figures","task":null}  clips.toml:9:10
+        split  = train  default
+        subset = 0  default
+        task   = pose  clips.toml:10:10
+      last run: [WHEN] in [TIME] on cpu by pipe 0.1.0 -> [HASH]
+    "#);
+    insta::assert_snapshot!(shell.transcript("explain clips.toml clips[method=linear]"), @"
+    $ pipe explain clips.toml clips[method=linear]
+    ? 0
+    --- stdout
+    clips[method=linear]  (interpolate, version 1)
+      fresh: [HASH] in the cache
+      parameters:
+        frames = 5  clips.toml:18:10
+        grid   = 4  default
+        method = linear  clips.toml:5:29
+        seed   = 0  default
+      input pairs: [HASH]  from pairs
+      key: [HASH]
+      last run: [WHEN] in [TIME] on cpu by pipe 0.1.0 -> [HASH]
+    ");
+    insta::assert_snapshot!(shell.transcript("explain clips.toml pears"), @"
+    $ pipe explain clips.toml pears
+    ? 2
+    --- stderr
+      × the pipeline has no stage `pears`
+      help: did you mean `pairs`?
+    ");
+    insta::assert_snapshot!(shell.transcript("explain clips.toml clips[method=cubic]"), @"
+    $ pipe explain clips.toml clips[method=cubic]
+    ? 2
+    --- stderr
+      × no cell of `clips` fits `clips[method=cubic]`
+      help: its cells are `clips[method=linear]`, `clips[method=quadratic]`
+    ");
+}
+
+#[test]
+fn a_failing_stage_names_its_item_and_skips_what_follows() {
+    let shell = Shell::new();
+    let own = CLIPS
+        .replace("{ source = \"builtin:figures\" }", "{ source = \"folder\", root = \"data\" }")
+        .replace("\"pose\"", "\"pairs\"");
+    shell.write("clips.toml", &own);
+    insta::assert_snapshot!(shell.transcript("run clips.toml"), @"
+    $ pipe run clips.toml
     ? 3
     --- stderr
-      × stage `prompt` cannot read the model `builtin:tiny`: this build of pipe does not hold the
-      │ built-in model `tiny`
+      × stage `pairs` reads its data from `data`, which is not a folder
+      help: put the data there, or set `source.root` to its folder
     ");
-    insta::assert_snapshot!(shell.transcript("explain first.toml exmples"), @"
-    $ pipe explain first.toml exmples
-    ? 2
+    for folder in ["data/input", "data/target"] {
+        std::fs::create_dir_all(shell.path(folder)).unwrap();
+        for image in ["a.png", "b.png"] {
+            std::fs::write(shell.path(folder).join(image), "no image").unwrap();
+        }
+    }
+    insta::assert_snapshot!(shell.transcript("run clips.toml"), @"
+    $ pipe run clips.toml
+    ? 1
     --- stderr
-      × the pipeline has no stage `exmples`
-      help: did you mean `examples`?
+    clips: 3 stages on cpu
+    failed   pairs
+      × stage `pairs`: `input/a.png` is not a whole image: The image format could not be determined
+      help: the file may be cut short; copy or download it again
+    skipped  clips[method=linear]  because `pairs` failed
+    skipped  clips[method=quadratic]  because `pairs` failed
+    failed   0 stages ran, 1 failed, 2 not reached in [TIME]
     ");
-    insta::assert_snapshot!(shell.transcript("explain first.toml examples[n=5]"), @"
-    $ pipe explain first.toml examples[n=5]
-    ? 2
-    --- stderr
-      × no cell of `examples` fits `examples[n=5]`
-      help: its cells are `examples[n=1]`, `examples[n=4]`
-    ");
+}
+
+#[test]
+fn ctrl_c_ends_a_run_with_130_and_a_word_how_to_go_on() {
+    use std::io::{BufRead, BufReader, Read};
+
+    let shell = Shell::new();
+    shell.write("clips.toml", &CLIPS.replace("count  = 2", "count  = 1000000"));
+    let mut child = command(shell.dir.path())
+        .args(["run", "clips.toml"])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    assert_eq!(line, "clips: 3 stages on cpu\n");
+    let kill = Command::new("kill").arg("-INT").arg(child.id().to_string()).status().unwrap();
+    assert!(kill.success());
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(rest.contains("the same command goes on from here"), "{rest}");
 }
 
 #[test]
@@ -484,7 +592,7 @@ fn export_writes_ordinary_files() {
     $ pipe export clips.toml clips --to out
     ? 1
     --- stderr
-      × `clips[method=linear]` and 1 more is not in the cache
+      × not in the cache: `clips[method=linear]` and 1 more
       help: `pipe run clips.toml --only 'clips[method=linear]'` computes it
     ");
     assert!(shell.output("run clips.toml").status.success());
@@ -505,7 +613,7 @@ fn export_writes_ordinary_files() {
     };
     assert_eq!(names("out/method=linear"), "gif strip.png gif strip.png png");
     assert!(shell.output("export clips.toml pairs --to pairs").status.success());
-    assert_eq!(names("pairs"), "input.png mask.png target.png input.png mask.png target.png png");
+    assert_eq!(names("pairs"), "input.png target.png input.png target.png png");
 }
 
 #[test]
@@ -529,7 +637,7 @@ fn the_cache_is_counted_collected_and_verified() {
     ? 0
     --- stdout
     nothing to remove
-    kept 13 objects, 66.4 KiB
+    kept 13 objects, [SIZE]
     ");
     assert_eq!(shell.output("cache verify").status.code(), Some(0));
 
@@ -543,7 +651,7 @@ fn the_cache_is_counted_collected_and_verified() {
     $ pipe cache verify
     ? 4
     --- stdout
-    checked 13 objects, 51.3 KiB
+    checked 13 objects, [SIZE]
     damaged and removed: [HASH]
     --- stderr
     the next `pipe run` makes it again

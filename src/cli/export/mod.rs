@@ -60,7 +60,7 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
     let file = args.pipeline.file.display();
     Err(CliError::Message {
         code: exit::STAGE_FAILED,
-        message: format!("`{first}`{more} is not in the cache"),
+        message: format!("not in the cache: `{first}`{more}"),
         help: Some(format!("`pipe run {file} --only '{first}'` computes it")),
     })
 }
