@@ -44,7 +44,11 @@ pub(super) fn cache(args: &CacheArgs, session: &Session) -> Result<(), CliError>
     match &args.command {
         CacheCommand::Stats { json } => {
             let stats = store.stats()?;
-            session.print(&if *json { stats_json(&store, &stats) } else { stats_text(&store, &stats) })
+            session.print(&if *json {
+                stats_json(&store, &stats)
+            } else {
+                stats_text(&store, &stats)
+            })
         }
         CacheCommand::Gc { dry_run } => {
             let keep = store.latest()?;
@@ -57,7 +61,8 @@ pub(super) fn cache(args: &CacheArgs, session: &Session) -> Result<(), CliError>
 fn stats_text(store: &Store, stats: &StoreStats) -> String {
     let mut out = format!("{}\n", store.root().display());
     for (folder, content) in &stats.folders {
-        let _ = writeln!(out, "{folder:<12} {:>8} files  {:>10}", content.files, bytes(content.bytes));
+        let _ =
+            writeln!(out, "{folder:<12} {:>8} files  {:>10}", content.files, bytes(content.bytes));
     }
     let (files, size) = stats
         .folders
@@ -88,7 +93,12 @@ fn gc_text(report: &GcReport, dry_run: bool) -> String {
     if out.is_empty() {
         let _ = writeln!(out, "nothing to remove");
     }
-    let _ = writeln!(out, "kept {}, {}", count(report.kept.files as usize, "object"), bytes(report.kept.bytes));
+    let _ = writeln!(
+        out,
+        "kept {}, {}",
+        count(report.kept.files as usize, "object"),
+        bytes(report.kept.bytes)
+    );
     out
 }
 

@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     config,
-    report::{SCHEMA_VERSION, style::{WIDTH, count}},
+    report::{
+        SCHEMA_VERSION,
+        style::{WIDTH, count},
+    },
 };
 
 /// Check pipeline files and say all errors at once; nothing is run

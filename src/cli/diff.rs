@@ -18,7 +18,10 @@ use super::{
 };
 use crate::{
     config::{self, Place},
-    report::{SCHEMA_VERSION, table::{Entry, ResultTable}},
+    report::{
+        SCHEMA_VERSION,
+        table::{Entry, ResultTable},
+    },
     stages::STAGES,
 };
 
@@ -93,8 +96,7 @@ impl Side {
 
     fn tables(&self, layers: &LayerArgs, session: &Session) -> Result<Vec<ResultTable>, CliError> {
         let options = layers.options();
-        let pipeline =
-            config::load_with(STAGES, &self.path, &options, &|path| self.read(path))?;
+        let pipeline = config::load_with(STAGES, &self.path, &options, &|path| self.read(path))?;
         table::from_cache(&pipeline, session)
     }
 }
@@ -182,7 +184,13 @@ fn text(changes: &[Change], results: &[ResultChange]) -> String {
         };
         let place = change.new.as_ref().or(change.old.as_ref()).map(|(_, place)| place.to_string());
         let place = place.unwrap_or_default();
-        let _ = writeln!(out, "{}  {} -> {}  ({place})", change.path, side(&change.old), side(&change.new));
+        let _ = writeln!(
+            out,
+            "{}  {} -> {}  ({place})",
+            change.path,
+            side(&change.old),
+            side(&change.new)
+        );
     }
     if !results.is_empty() {
         let _ = writeln!(out, "\nresults");
@@ -193,7 +201,13 @@ fn text(changes: &[Change], results: &[ResultChange]) -> String {
             (Some(old), Some(new)) => format!("  ({:+.4})", new - old),
             _ => String::new(),
         };
-        let _ = writeln!(out, "{}  {} -> {}{change}", result.name, number(result.old), number(result.new));
+        let _ = writeln!(
+            out,
+            "{}  {} -> {}{change}",
+            result.name,
+            number(result.old),
+            number(result.new)
+        );
     }
     out
 }

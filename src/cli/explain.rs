@@ -39,7 +39,10 @@ pub(super) fn explain(args: &ExplainArgs, session: &Session) -> Result<(), CliEr
     session.print(&blocks.join("\n"))?;
     if chosen.len() > MOST_CELLS {
         let more = chosen.len() - MOST_CELLS;
-        session.talk(&format!("and {more} more cells; name one as in `{}`", pipeline.instances[chosen[0]]));
+        session.talk(&format!(
+            "and {more} more cells; name one as in `{}`",
+            pipeline.instances[chosen[0]]
+        ));
     }
     Ok(())
 }

@@ -28,14 +28,15 @@ pub(super) fn init(args: &InitArgs, session: &Session) -> Result<(), CliError> {
     let stem = args.name.strip_suffix(".toml").unwrap_or(&args.name);
     let path = PathBuf::from(format!("{stem}.toml"));
     let name = path.file_stem().map(|name| name.to_string_lossy().into_owned());
-    let mut file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(|error| {
-        if error.kind() == ErrorKind::AlreadyExists {
-            CliError::usage(format!("`{}` is already there", path.display()))
-                .with_help("choose another name: `pipe init NAME`")
-        } else {
-            CliError::file("write", &path, &error)
-        }
-    })?;
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).open(&path).map_err(|error| {
+            if error.kind() == ErrorKind::AlreadyExists {
+                CliError::usage(format!("`{}` is already there", path.display()))
+                    .with_help("choose another name: `pipe init NAME`")
+            } else {
+                CliError::file("write", &path, &error)
+            }
+        })?;
     let text = text(&name.unwrap_or_default(), args.data.as_deref());
     file.write_all(text.as_bytes()).map_err(|error| CliError::file("write", &path, &error))?;
     let path = path.display();
@@ -73,7 +74,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("first.toml");
         let text = text("first \"quoted\"", data);
-        assert!(!text.contains('@'), "a mark was left in {text}");
+        for mark in ["@NAME@", "@SOURCE@", "@TASK@", "@METRIC@", "@VALUE@"] {
+            assert!(TEMPLATE.contains(mark) && !text.contains(mark), "{mark} in {text}");
+        }
         std::fs::write(&path, text).unwrap();
         let pipeline = load(&path, &LoadOptions::default()).unwrap();
         assert_eq!(pipeline.name, "first \"quoted\"");

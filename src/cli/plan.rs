@@ -61,7 +61,11 @@ fn text(plan: &Plan<'_>, verbose: bool) -> String {
     }
     let number = |verb: &str| nodes().filter(|(n, _)| story::verb(&n.freshness) == verb).count();
     let (fresh, run, maybe) = (number("fresh"), number("run"), number("maybe"));
-    let _ = write!(out, "{} to run, {maybe} more if their inputs change, {fresh} cached", count(run, "stage"));
+    let _ = write!(
+        out,
+        "{} to run, {maybe} more if their inputs change, {fresh} cached",
+        count(run, "stage")
+    );
     let _ = writeln!(out, "{}", estimate(nodes().map(|(node, _)| node)));
     out
 }

@@ -24,9 +24,8 @@ pub(super) fn instances(pipeline: &Pipeline, text: &str) -> Result<Vec<usize>, C
     if found.is_empty() {
         let cells = of_stage.iter().take(8).map(|i| format!("`{}`", pipeline.instances[*i]));
         let more = if of_stage.len() > 8 { ", ..." } else { "" };
-        return Err(CliError::usage(format!("no cell of `{stage}` fits `{text}`")).with_help(
-            format!("its cells are {}{more}", cells.collect::<Vec<_>>().join(", ")),
-        ));
+        return Err(CliError::usage(format!("no cell of `{stage}` fits `{text}`"))
+            .with_help(format!("its cells are {}{more}", cells.collect::<Vec<_>>().join(", "))));
     }
     Ok(found)
 }

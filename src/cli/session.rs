@@ -107,9 +107,9 @@ impl Session {
     /// Looks at the terminal and starts logging.
     pub fn new(global: GlobalArgs) -> Self {
         let stderr = global.color.style(io::stderr().is_terminal());
-        let bars = io::stderr().is_terminal().then(|| {
-            MultiProgress::with_draw_target(ProgressDrawTarget::stderr())
-        });
+        let bars = io::stderr()
+            .is_terminal()
+            .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
         start_logging(&global, stderr, bars.clone());
         Self { global, stderr, bars }
     }
@@ -223,7 +223,8 @@ pub(super) fn cancel_on_signal() -> CancelFlag {
                 std::process::exit(i32::from(exit::INTERRUPTED));
             }
             flag.cancel();
-            let _ = writeln!(io::stderr(), "stopping at the next safe point; again to stop at once");
+            let _ =
+                writeln!(io::stderr(), "stopping at the next safe point; again to stop at once");
         }
     };
     // It fails only where a handler is set already; the first one then stays.

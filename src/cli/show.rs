@@ -12,7 +12,10 @@ use super::{
 use crate::{
     artifact::{ArtifactKind, Manifest},
     config::{self, Layer, Shown},
-    report::{SCHEMA_VERSION, style::{bytes, count}},
+    report::{
+        SCHEMA_VERSION,
+        style::{bytes, count},
+    },
     store::{Digest, Store},
 };
 
@@ -74,12 +77,10 @@ fn is_digest(text: &str) -> bool {
 fn show_artifact(args: &ShowArgs, session: &Session) -> Result<(), CliError> {
     let store = session.store()?;
     let digest = find(&store, &args.what)?;
-    let manifest = store.manifest(digest).map_err(|_| {
-        CliError::Message {
-            code: exit::STAGE_FAILED,
-            message: format!("{digest} is no artifact, but a file of one"),
-            help: None,
-        }
+    let manifest = store.manifest(digest).map_err(|_| CliError::Message {
+        code: exit::STAGE_FAILED,
+        message: format!("{digest} is no artifact, but a file of one"),
+        help: None,
     })?;
     if args.json {
         let document =
@@ -99,7 +100,8 @@ fn artifact_text(store: &Store, digest: Digest, manifest: &Manifest) -> Result<S
         for (name, file) in &item.files {
             let _ = writeln!(out, "  {name}  {}  {}", file.digest.short(), bytes(file.size));
         }
-        if let (ArtifactKind::Metrics, Some(file)) = (manifest.kind, item.files.get("metrics.json")) {
+        if let (ArtifactKind::Metrics, Some(file)) = (manifest.kind, item.files.get("metrics.json"))
+        {
             let document: Value = serde_json::from_slice(&store.read(file)?).unwrap_or_default();
             for (name, value) in document["values"].as_object().into_iter().flatten() {
                 let _ = writeln!(out, "  {name} = {value}");
@@ -118,7 +120,8 @@ fn find(store: &Store, text: &str) -> Result<Digest, CliError> {
     let folder = store.root().join("objects").join(&text[..2]);
     let names = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let names = names.map(|entry| format!("{}{}", &text[..2], entry.file_name().to_string_lossy()));
-    let mut found = names.filter(|name| name.starts_with(&text)).filter_map(|name| name.parse().ok());
+    let mut found =
+        names.filter(|name| name.starts_with(&text)).filter_map(|name| name.parse().ok());
     match (found.next(), found.next()) {
         (Some(digest), None) => Ok(digest),
         (None, _) => Err(CliError::usage(format!("nothing in the cache begins with `{text}`"))

@@ -72,16 +72,20 @@ mod tests {
     #[test]
     fn each_event_is_one_line_with_time_and_version() {
         let mut reporter = JsonReporter::new(Vec::new(), || Timestamp::UNIX_EPOCH);
-        let started = RunEvent::RunStarted {
-            pipeline: "pose".into(),
-            instances: 2,
-            device: "cpu".into(),
-        };
+        let started =
+            RunEvent::RunStarted { pipeline: "pose".into(), instances: 2, device: "cpu".into() };
         reporter.on(&started);
         let outcome = Outcome::Done;
-        reporter.on(&RunEvent::RunFinished(RunSummary { outcome, reused: 2, ..Default::default() }));
+        reporter.on(&RunEvent::RunFinished(RunSummary {
+            outcome,
+            reused: 2,
+            ..Default::default()
+        }));
         let text = String::from_utf8(reporter.finish().unwrap()).unwrap();
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @r#"
+        {"schema_version":1,"time":"1970-01-01T00:00:00Z","event":"run_started","pipeline":"pose","instances":2,"device":"cpu"}
+        {"schema_version":1,"time":"1970-01-01T00:00:00Z","event":"run_finished","outcome":"done","reused":2,"ran":0,"failed":0,"skipped":0,"wall_secs":0.0}
+        "#);
     }
 
     #[test]

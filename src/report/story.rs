@@ -27,4 +27,3 @@ pub fn outlook(node: &PlanNode) -> String {
     let time = node.estimate_secs.map(|secs| format!("about {}", duration(secs)));
     items.into_iter().chain(time).collect::<Vec<_>>().join(", ")
 }
-

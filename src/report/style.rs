@@ -124,6 +124,9 @@ mod tests {
         let style = Style { color: false };
         let block = style.message_block("disk full", Some("free some space"));
         assert!(!(style.good("ran") + &block).contains('\x1b'));
-        insta::assert_snapshot!(block, @"");
+        insta::assert_snapshot!(block, @"
+        × disk full
+        help: free some space
+        ");
     }
 }

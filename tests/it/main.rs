@@ -1,6 +1,7 @@
 //! The integration tests, in one binary.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 
+mod cli;
 mod external_golden;
 mod external_golden_text;
 mod golden;

@@ -146,7 +146,11 @@ pub(super) fn read_image(store: &Store, item: &Item, file: &str) -> Result<RgbIm
 }
 
 fn broken(item: &str, what: &str) -> CliError {
-    CliError::Message { code: exit::STAGE_FAILED, message: format!("item `{item}`: {what}"), help: None }
+    CliError::Message {
+        code: exit::STAGE_FAILED,
+        message: format!("item `{item}`: {what}"),
+        help: None,
+    }
 }
 
 /// A line per item, a column per metric.
@@ -184,6 +188,10 @@ mod tests {
     fn scores_per_item_become_lines() {
         let document = br#"{"values": {"f1": 0.3}, "per_item": {
             "b": {"f1": 0.1, "note": "a, b"}, "a": {"f1": 0.5, "extra": null}}}"#;
-        insta::assert_snapshot!(per_item_csv(document).unwrap(), @"");
+        insta::assert_snapshot!(per_item_csv(document).unwrap(), @r#"
+        item,extra,f1,note
+        a,,0.5,
+        b,,0.1,"a, b"
+        "#);
     }
 }

@@ -37,7 +37,8 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
     let plan = plan::build(&pipeline, &store, &PlanOptions::default())?;
     let outputs = Outputs::of_plan(&plan);
 
-    let several = pipeline.instances.iter().filter(|i| i.stage == pipeline.instances[chosen[0]].stage);
+    let several =
+        pipeline.instances.iter().filter(|i| i.stage == pipeline.instances[chosen[0]].stage);
     let several = several.count() > 1;
     let mut missing = Vec::new();
     for index in chosen {
@@ -59,7 +60,7 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
     let file = args.pipeline.file.display();
     Err(CliError::Message {
         code: exit::STAGE_FAILED,
-        message: format!("`{first}`{more} is not in the cache"),
+        message: format!("not in the cache: `{first}`{more}"),
         help: Some(format!("`pipe run {file} --only '{first}'` computes it")),
     })
 }

@@ -38,7 +38,14 @@ fn started(index: usize, stage: &str, reasons: Vec<StaleReason>) -> RunEvent {
 
 fn finished(index: usize, stage: &str, wall_secs: f64, items: (usize, usize)) -> RunEvent {
     let digest = Digest::of(stage.as_bytes());
-    RunEvent::StageFinished { index, stage: stage.into(), digest, wall_secs, items, unchanged: false }
+    RunEvent::StageFinished {
+        index,
+        stage: stage.into(),
+        digest,
+        wall_secs,
+        items,
+        unchanged: false,
+    }
 }
 
 fn rank_changed() -> StaleReason {
@@ -59,7 +66,11 @@ fn input_changed(port: &str) -> StaleReason {
 fn changed_rank() -> Vec<RunEvent> {
     let summary = RunSummary { reused: 4, ran: 3, wall_secs: 15.02, ..RunSummary::default() };
     vec![
-        RunEvent::RunStarted { pipeline: "pose_ablation".into(), instances: 7, device: "cpu".into() },
+        RunEvent::RunStarted {
+            pipeline: "pose_ablation".into(),
+            instances: 7,
+            device: "cpu".into(),
+        },
         reused(0, "pairs[n=10, subset=0]"),
         reused(1, "clips[interpolation=quadratic, n=10, subset=0]"),
         reused(2, "latents[interpolation=quadratic, n=10, subset=0]"),
@@ -77,7 +88,13 @@ fn changed_rank() -> Vec<RunEvent> {
 
 #[test]
 fn a_changed_rank_is_told_with_its_place() {
-    insta::assert_snapshot!(story(false, &changed_rank()), @"");
+    insta::assert_snapshot!(story(false, &changed_rank()), @"
+    pose_ablation: 7 stages on cpu
+    ran      lora[n=10, rank=32]  rank 64 -> 32 (pipelines/pose_ablation.toml:31:8)  12.3 s
+    ran      predict[n=10, rank=32]  input `lora` changed (96a4257289f9 -> b20ab0a020a4)  23 of 24 items  2.6 s
+    ran      score[n=10, rank=32]  input `predictions` changed (96a4257289f9 -> b20ab0a020a4)  0.12 s
+    done     3 stages ran, 4 reused in 15.0 s
+    ");
 }
 
 #[test]
@@ -100,14 +117,21 @@ fn a_failure_names_stage_item_cause_and_remedy() {
         stage: "clips[n=3]".into(),
         because: "pairs[n=3]".into(),
     };
-    let summary = RunSummary { outcome: Outcome::Failed, failed: 1, skipped: 1, ..Default::default() };
+    let summary =
+        RunSummary { outcome: Outcome::Failed, failed: 1, skipped: 1, ..Default::default() };
     let events = [
         started(0, "pairs[n=3]", vec![StaleReason::NeverRun]),
         failed,
         skipped,
         RunEvent::RunFinished(summary),
     ];
-    insta::assert_snapshot!(story(false, &events), @"");
+    insta::assert_snapshot!(story(false, &events), @"
+    failed   pairs[n=3]
+      × stage `pairs[n=3]`, item `000000000139`: the JPEG ends too early
+      help: download the image again
+    skipped  clips[n=3]  because `pairs[n=3]` failed
+    failed   0 stages ran, 1 failed, 1 not reached in 0.00 s
+    ");
 }
 
 #[test]
@@ -119,7 +143,7 @@ fn an_interrupted_run_says_how_to_go_on() {
         wall_secs: 75.0,
         ..RunSummary::default()
     };
-    insta::assert_snapshot!(story(false, &[RunEvent::RunFinished(summary)]), @"");
+    insta::assert_snapshot!(story(false, &[RunEvent::RunFinished(summary)]), @"stopped  1 stage ran, 5 not reached in 1 min 15 s; what is finished is kept, the same command goes on from here");
 }
 
 #[test]
@@ -133,5 +157,8 @@ fn waiting_and_equal_output_are_told() {
         started(2, "clips", vec![StaleReason::VersionChanged { old: 1, new: 2 }]),
         same,
     ];
-    insta::assert_snapshot!(story(false, &events), @"");
+    insta::assert_snapshot!(story(false, &events), @"
+    waiting  lora[n=1]  another run computes it
+    ran      clips  stage version 1 -> 2  same output as before  0.50 s
+    ");
 }

@@ -26,7 +26,14 @@ pub fn build(
         .iter()
         .enumerate()
         .map(|(position, (stage, metric))| {
-            let cx = BlockContext { sweep, stage, metric, index: &index, reference, main: position == 0 };
+            let cx = BlockContext {
+                sweep,
+                stage,
+                metric,
+                index: &index,
+                reference,
+                main: position == 0,
+            };
             cx.build(&layout, &mut notes)
         })
         .collect();
@@ -99,9 +106,18 @@ impl Layout {
         let columns = table.columns.as_ref().and_then(|axis| {
             let mut axes = sweep.grid.iter().chain(&sweep.one_at_a_time);
             let (_, values) = axes.find(|(name, _)| name == axis)?;
-            Some(values.iter().map(|v| (plain(v), Cell::from([(axis.clone(), v.clone())]))).collect())
+            Some(
+                values
+                    .iter()
+                    .map(|v| (plain(v), Cell::from([(axis.clone(), v.clone())])))
+                    .collect(),
+            )
         });
-        Self { row_axes, rows, columns: columns.unwrap_or_else(|| vec![(String::new(), Cell::new())]) }
+        Self {
+            row_axes,
+            rows,
+            columns: columns.unwrap_or_else(|| vec![(String::new(), Cell::new())]),
+        }
     }
 }
 
@@ -199,7 +215,7 @@ impl BlockContext<'_> {
         let note = (!missing.is_empty()).then(|| {
             let mut text = missing.into_keys().collect::<Vec<_>>().join("; ");
             if !found.is_empty() {
-                text = format!("of {} of {} scores: {text}", found.len(), scores.len());
+                text = format!("{} of {} scores, others: {text}", found.len(), scores.len());
             }
             notes.iter().position(|known| *known == text).unwrap_or_else(|| {
                 notes.push(text);
@@ -218,7 +234,8 @@ impl BlockContext<'_> {
     /// The distinct scores of all cells of the sweep that agree with `wanted`.
     fn scores(&self, wanted: &Cell) -> Vec<Option<&Score>> {
         let Some(stage) = self.index.get(self.stage) else { return vec![None] };
-        let axes: Vec<_> = stage.values().next().map(|s| s.cell.keys().collect()).unwrap_or_default();
+        let axes: Vec<_> =
+            stage.values().next().map(|s| s.cell.keys().collect()).unwrap_or_default();
         let no_sweep = [Cell::new()];
         let cells = if self.sweep.cells.is_empty() { &no_sweep[..] } else { &self.sweep.cells };
         let mut keys = Vec::new();

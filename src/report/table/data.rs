@@ -10,8 +10,18 @@ use crate::report::SCHEMA_VERSION;
 pub(super) fn csv(tables: &[ResultTable]) -> String {
     let mut writer = csv::Writer::from_writer(Vec::new());
     let header = [
-        "table", "value", "varied", "row", "column", "mean", "sd", "n", "expected", "mark",
-        "reference", "note",
+        "table",
+        "value",
+        "varied",
+        "row",
+        "column",
+        "mean",
+        "sd",
+        "n",
+        "expected",
+        "mark",
+        "reference",
+        "note",
     ];
     writer.write_record(header).expect(IN_MEMORY);
     for table in tables {
@@ -19,7 +29,8 @@ pub(super) fn csv(tables: &[ResultTable]) -> String {
             for row in &block.rows {
                 for (column, entry) in table.columns.iter().zip(&row.entries) {
                     let column = table.column_axis.as_ref().map(|axis| format!("{axis}={column}"));
-                    let text = |value: Option<f64>| value.map(|v| v.to_string()).unwrap_or_default();
+                    let text =
+                        |value: Option<f64>| value.map(|v| v.to_string()).unwrap_or_default();
                     let mark = match entry.mark {
                         Some(Mark::Best) => "best",
                         Some(Mark::Second) => "second",

@@ -12,7 +12,11 @@ pub(super) fn markdown(table: &ResultTable) -> String {
         let header = header(table, grouped);
         let labels = header.len() - table.columns.len();
         let _ = writeln!(out, "\n`{}`{}\n", block.value, direction(block));
-        let _ = writeln!(out, "| {} |", header.iter().map(|h| markdown_text(h)).collect::<Vec<_>>().join(" | "));
+        let _ = writeln!(
+            out,
+            "| {} |",
+            header.iter().map(|h| markdown_text(h)).collect::<Vec<_>>().join(" | ")
+        );
         let rules = (0..header.len()).map(|column| if column < labels { "---" } else { "---:" });
         let _ = writeln!(out, "| {} |", rules.collect::<Vec<_>>().join(" | "));
         for (row, group) in with_groups(block, grouped) {
@@ -58,7 +62,9 @@ fn markdown_entry(entry: &Entry) -> String {
 
 /// Escapes what Markdown would take as markup.
 fn markdown_text(text: &str) -> String {
-    escape(text, |c| matches!(c, '|' | '*' | '_' | '`' | '\\' | '<' | '[').then(|| format!("\\{c}")))
+    escape(text, |c| {
+        matches!(c, '|' | '*' | '_' | '`' | '\\' | '<' | '[').then(|| format!("\\{c}"))
+    })
 }
 
 /// A `table` environment per value, with the rules of `booktabs`.

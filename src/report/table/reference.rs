@@ -79,9 +79,10 @@ impl ReferenceNumbers {
                 Some(name) => name == metric,
                 None => main,
             };
-            fits && row.axes.iter().all(|(axis, text)| {
-                cell.get(axis).is_some_and(|value| plain(value) == *text)
-            })
+            fits && row
+                .axes
+                .iter()
+                .all(|(axis, text)| cell.get(axis).is_some_and(|value| plain(value) == *text))
         })?;
         Some(row.value.clone()).filter(|value| !value.is_empty())
     }

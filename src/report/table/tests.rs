@@ -36,7 +36,10 @@ fn table() -> Table {
     Table {
         name: "pose".to_owned(),
         title: Some("Human pose".to_owned()),
-        values: vec![("score".to_owned(), "f1".to_owned()), ("score".to_owned(), "match_rate".to_owned())],
+        values: vec![
+            ("score".to_owned(), "f1".to_owned()),
+            ("score".to_owned(), "match_rate".to_owned()),
+        ],
         columns: Some("n".to_owned()),
         rows: vec!["interpolation".to_owned(), "rank".to_owned()],
         average: Some("subset".to_owned()),
@@ -82,22 +85,129 @@ fn built() -> ResultTable {
 
 #[test]
 fn text_shows_groups_spread_marks_and_notes() {
-    insta::assert_snapshot!(render(&[built()], Format::Text), @"");
+    insta::assert_snapshot!(render(&[built()], Format::Text), @"
+    Human pose
+    score.f1
+    ────────────────────────────────────────────────────────────
+     varied          value                       n = 1   n = 30
+    ────────────────────────────────────────────────────────────
+     interpolation   linear                 0.150° (a)    – (b)
+                     quadratic   0.210 ± 0.014* [19.5]   0.400*
+     rank            16                  0.110 ± 0.014   0.300°
+                     64          0.210 ± 0.014* [19.5]   0.400*
+    ────────────────────────────────────────────────────────────
+
+    score.match_rate
+    ───────────────────────────────────────────────────────────────
+     varied          value                   n = 1          n = 30
+    ───────────────────────────────────────────────────────────────
+     interpolation   linear      0.300° (a) [41.0]           – (b)
+                     quadratic      0.420 ± 0.028*   0.800* [58.8]
+     rank            16              0.220 ± 0.028          0.600°
+                     64             0.420 ± 0.028*   0.800* [58.8]
+    ───────────────────────────────────────────────────────────────
+    mean ± sd over subset; * best, ° second of the column; [ ] Table 1
+    (a) 1 of 2 scores, others: not run
+    (b) failed
+    ");
 }
 
 #[test]
 fn markdown_marks_best_bold_and_second_underlined() {
-    insta::assert_snapshot!(render(&[built()], Format::Markdown), @"");
+    insta::assert_snapshot!(render(&[built()], Format::Markdown), @"
+    **Human pose**
+
+    `score.f1`
+
+    | varied | value | n = 1 | n = 30 |
+    | --- | --- | ---: | ---: |
+    | interpolation | linear | <u>0.150</u> (a) | – (b) |
+    |  | quadratic | **0.210 ± 0.014** [19.5] | **0.400** |
+    | rank | 16 | 0.110 ± 0.014 | <u>0.300</u> |
+    |  | 64 | **0.210 ± 0.014** [19.5] | **0.400** |
+
+    `score.match_rate`
+
+    | varied | value | n = 1 | n = 30 |
+    | --- | --- | ---: | ---: |
+    | interpolation | linear | <u>0.300</u> (a) [41.0] | – (b) |
+    |  | quadratic | **0.420 ± 0.028** | **0.800** [58.8] |
+    | rank | 16 | 0.220 ± 0.028 | <u>0.600</u> |
+    |  | 64 | **0.420 ± 0.028** | **0.800** [58.8] |
+
+    mean ± sd over subset; **best** and <u>second</u> of the column; in brackets: Table 1.
+
+    (a) 1 of 2 scores, others: not run
+
+    (b) failed
+    ");
 }
 
 #[test]
 fn latex_uses_booktabs_and_escapes_names() {
-    insta::assert_snapshot!(render(&[built()], Format::Latex), @"");
+    insta::assert_snapshot!(render(&[built()], Format::Latex), @r#"
+    \begin{table}
+    \centering
+    \caption{Human pose. \texttt{score.f1}, mean $\pm$ sd over subset, in brackets: Table 1.}
+    \begin{tabular}{llrr}
+    \toprule
+    varied & value & n = 1 & n = 30 \\
+    \midrule
+    interpolation & linear & \underline{0.150} (a) & -- (b) \\
+     & quadratic & \textbf{0.210 $\pm$ 0.014} [19.5] & \textbf{0.400} \\
+    \midrule
+    rank & 16 & 0.110 $\pm$ 0.014 & \underline{0.300} \\
+     & 64 & \textbf{0.210 $\pm$ 0.014} [19.5] & \textbf{0.400} \\
+    \bottomrule
+    \end{tabular}
+
+    \footnotesize (a) 1 of 2 scores, others: not run
+
+    \footnotesize (b) failed
+    \end{table}
+    \begin{table}
+    \centering
+    \caption{Human pose. \texttt{score.match\_rate}, mean $\pm$ sd over subset, in brackets: Table 1.}
+    \begin{tabular}{llrr}
+    \toprule
+    varied & value & n = 1 & n = 30 \\
+    \midrule
+    interpolation & linear & \underline{0.300} (a) [41.0] & -- (b) \\
+     & quadratic & \textbf{0.420 $\pm$ 0.028} & \textbf{0.800} [58.8] \\
+    \midrule
+    rank & 16 & 0.220 $\pm$ 0.028 & \underline{0.600} \\
+     & 64 & \textbf{0.420 $\pm$ 0.028} & \textbf{0.800} [58.8] \\
+    \bottomrule
+    \end{tabular}
+
+    \footnotesize (a) 1 of 2 scores, others: not run
+
+    \footnotesize (b) failed
+    \end{table}
+    "#);
 }
 
 #[test]
 fn csv_has_one_line_per_cell() {
-    insta::assert_snapshot!(render(&[built()], Format::Csv), @"");
+    insta::assert_snapshot!(render(&[built()], Format::Csv), @r#"
+    table,value,varied,row,column,mean,sd,n,expected,mark,reference,note
+    pose,score.f1,interpolation,interpolation=linear,n=1,0.15000000000000002,,1,2,second,,"1 of 2 scores, others: not run"
+    pose,score.f1,interpolation,interpolation=linear,n=30,,,0,1,,,failed
+    pose,score.f1,interpolation,interpolation=quadratic,n=1,0.21000000000000002,0.014142135623730944,2,2,best,19.5,
+    pose,score.f1,interpolation,interpolation=quadratic,n=30,0.4,,1,1,best,,
+    pose,score.f1,rank,rank=16,n=1,0.11000000000000001,0.014142135623730954,2,2,,,
+    pose,score.f1,rank,rank=16,n=30,0.30000000000000004,,1,1,second,,
+    pose,score.f1,rank,rank=64,n=1,0.21000000000000002,0.014142135623730944,2,2,best,19.5,
+    pose,score.f1,rank,rank=64,n=30,0.4,,1,1,best,,
+    pose,score.match_rate,interpolation,interpolation=linear,n=1,0.30000000000000004,,1,2,second,41.0,"1 of 2 scores, others: not run"
+    pose,score.match_rate,interpolation,interpolation=linear,n=30,,,0,1,,,failed
+    pose,score.match_rate,interpolation,interpolation=quadratic,n=1,0.42000000000000004,0.028284271247461888,2,2,best,,
+    pose,score.match_rate,interpolation,interpolation=quadratic,n=30,0.8,,1,1,best,58.8,
+    pose,score.match_rate,rank,rank=16,n=1,0.22000000000000003,0.02828427124746191,2,2,,,
+    pose,score.match_rate,rank,rank=16,n=30,0.6000000000000001,,1,1,second,,
+    pose,score.match_rate,rank,rank=64,n=1,0.42000000000000004,0.028284271247461888,2,2,best,,
+    pose,score.match_rate,rank,rank=64,n=30,0.8,,1,1,best,58.8,
+    "#);
 }
 
 #[test]
@@ -105,7 +215,65 @@ fn json_carries_a_schema_version() {
     let mut small = built();
     small.blocks.truncate(1);
     small.blocks[0].rows.truncate(1);
-    insta::assert_snapshot!(render(&[small], Format::Json), @"");
+    insta::assert_snapshot!(render(&[small], Format::Json), @r#"
+    {
+      "schema_version": 1,
+      "tables": [
+        {
+          "average": "subset",
+          "blocks": [
+            {
+              "lower_is_better": false,
+              "rows": [
+                {
+                  "entries": [
+                    {
+                      "expected": 2,
+                      "mark": "second",
+                      "note": 0,
+                      "reference": null,
+                      "stat": {
+                        "mean": 0.15000000000000002,
+                        "n": 1,
+                        "sd": null
+                      }
+                    },
+                    {
+                      "expected": 1,
+                      "mark": null,
+                      "note": 1,
+                      "reference": null,
+                      "stat": null
+                    }
+                  ],
+                  "group": "interpolation",
+                  "labels": [
+                    "linear"
+                  ]
+                }
+              ],
+              "value": "score.f1"
+            }
+          ],
+          "column_axis": "n",
+          "columns": [
+            "1",
+            "30"
+          ],
+          "name": "pose",
+          "notes": [
+            "1 of 2 scores, others: not run",
+            "failed"
+          ],
+          "reference": "Table 1",
+          "row_axes": [
+            "value"
+          ],
+          "title": "Human pose"
+        }
+      ]
+    }
+    "#);
 }
 
 #[test]
@@ -141,7 +309,22 @@ fn a_pipeline_without_sweep_gives_one_cell() {
     let values = Ok([("f1".to_owned(), 0.5), ("match_rate".to_owned(), 0.25)].into());
     let scores = [Score { stage: "score".to_owned(), cell: Cell::new(), values }];
     insta::assert_snapshot!(
-        render(&[build(&table, &Sweep::default(), &scores, None)], Format::Text), @"");
+        render(&[build(&table, &Sweep::default(), &scores, None)], Format::Text), @"
+    Human pose
+    score.f1
+    ───────
+
+    ───────
+     0.500
+    ───────
+
+    score.match_rate
+    ───────
+
+    ───────
+     0.250
+    ───────
+    ");
 }
 
 #[test]
@@ -152,7 +335,7 @@ fn a_grid_axis_the_table_leaves_out_labels_rows() {
     let built = build(&table, &sweep(), &scores(), None);
     assert_eq!(built.row_axes, ["subset", "value"]);
     assert_eq!(built.blocks[0].rows.len(), 8);
-    assert_eq!(built.notes, ["not run", "failed", "excluded from the sweep"]);
+    assert_eq!(built.notes, ["failed", "not run", "excluded from the sweep"]);
 }
 
 #[test]
