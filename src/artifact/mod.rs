@@ -3,6 +3,17 @@
 //! An artifact is a [`Manifest`]: a list of named [`Item`]s, each a few named files in the store.
 //! One file of this folder per kind gives the typed view: how an item is written and read.
 
+pub mod adapter;
+pub mod frames;
+pub mod latents;
+pub mod metrics;
+pub mod model;
+pub mod pairs;
+pub mod samples;
+pub mod tensors;
+pub mod text;
+pub mod videos;
+
 use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};

@@ -57,7 +57,8 @@ impl fmt::Display for Instance {
         if self.cell.is_empty() {
             return Ok(());
         }
-        let axes: Vec<_> = self.cell.iter().map(|(axis, v)| format!("{axis}={}", plain(v))).collect();
+        let axes: Vec<_> =
+            self.cell.iter().map(|(axis, v)| format!("{axis}={}", plain(v))).collect();
         write!(f, "[{}]", axes.join(", "))
     }
 }

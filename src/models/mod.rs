@@ -4,18 +4,23 @@
 //! permutation is inside the model's folder, once. Parameters are addressed by their published
 //! names (see [`params`]), so a checkpoint in diffusers' layout needs no key map.
 
+pub mod builtin;
+pub mod cache;
 pub mod cogvideox;
 pub mod lora;
 pub mod nn;
 pub mod params;
+pub mod pixels;
+pub mod sampling;
 pub mod schedulers;
 pub mod source;
 pub mod t5;
 
+pub use cache::{ModelCache, family, weight_dtype};
 pub use lora::{Adapter, LoraTargets};
 pub use params::{LoadError, ParamReader, Params};
 pub use schedulers::NoiseScheduler;
-pub use source::{ModelCache, ModelRef, ModelSource};
+pub use source::{ModelRef, ModelSource};
 
 use burn::tensor::{Device, Int, Tensor};
 use serde_json::Value;
@@ -29,7 +34,8 @@ pub trait VideoDiffusion: Sync {
     fn class_name(&self) -> &'static str;
 
     /// Builds the VAE from `vae/config.json` and its parameters.
-    fn vae(&self, config: &Value, params: &ParamReader<'_>) -> Result<Box<dyn VideoVae>, LoadError>;
+    fn vae(&self, config: &Value, params: &ParamReader<'_>)
+    -> Result<Box<dyn VideoVae>, LoadError>;
 
     /// Builds the transformer; linears named by the reader's adapter get their low-rank branch.
     fn denoiser(
@@ -39,8 +45,11 @@ pub trait VideoDiffusion: Sync {
     ) -> Result<Box<dyn Denoiser>, LoadError>;
 
     /// Builds the scheduler from `scheduler/scheduler_config.json`.
-    fn scheduler(&self, config: &Value, sampler: Sampler)
-    -> Result<Box<dyn NoiseScheduler>, LoadError>;
+    fn scheduler(
+        &self,
+        config: &Value,
+        sampler: Sampler,
+    ) -> Result<Box<dyn NoiseScheduler>, LoadError>;
 
     /// The modules of a LoRA target set, as regular expressions over published module names.
     fn lora_targets(&self, targets: LoraTargets) -> &'static [&'static str];
@@ -48,7 +57,14 @@ pub trait VideoDiffusion: Sync {
 
 /// How samples are drawn from the denoiser.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
     schemars::JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
@@ -112,7 +128,7 @@ pub trait VideoVae: Send + Sync {
 pub struct DenoiserInput {
     /// Noisy video latents `[B, C, f, h, w]`, scaled.
     pub latents: Tensor<5>,
-    /// The conditioning image's latent `[B, C, 1, h, w]`, scaled.
+    /// The conditioning image's latent `[B, C, 1, h, w]`, scaled; frames that it lacks are zero.
     pub image: Tensor<5>,
     /// Encoded prompt `[B, L, D]`.
     pub text: Tensor<3>,

@@ -15,7 +15,7 @@ use std::{
     sync::Arc,
 };
 
-use burn::tensor::{Device, FloatDType, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors};
 
 use super::{
@@ -57,10 +57,14 @@ impl Params {
         let tensors = SafeTensors::deserialize(bytes)
             .map_err(|source| LoadError::Format { file: file.to_owned(), source })?;
         for (name, view) in tensors.iter() {
-            let kind = match view.dtype() {
-                Dtype::F32 => burn::tensor::DType::F32,
-                Dtype::F16 => burn::tensor::DType::F16,
-                Dtype::BF16 => burn::tensor::DType::BF16,
+            let len = view.shape().iter().product::<usize>();
+            let raw = |kind| TensorData::from_bytes_vec(view.data().to_vec(), [len], kind);
+            let data = match view.dtype() {
+                Dtype::F32 => raw(DType::F32),
+                Dtype::F16 => raw(DType::F16),
+                Dtype::BF16 => raw(DType::BF16),
+                // Tables of positions that the reference computed in f64; no device needs more.
+                Dtype::F64 => raw(DType::F64).convert::<f32>(),
                 other => {
                     return Err(LoadError::Dtype {
                         file: file.to_owned(),
@@ -69,11 +73,7 @@ impl Params {
                     });
                 }
             };
-            let data = TensorData::from_bytes_vec(
-                view.data().to_vec(),
-                [view.shape().iter().product::<usize>()],
-                kind,
-            );
+            let kind = data.dtype();
             let flat = Tensor::<1>::from_data(data, (device, kind)).cast(dtype);
             self.0.insert(name.to_owned(), Param { flat, shape: view.shape().to_vec() });
         }
@@ -91,7 +91,7 @@ impl Params {
             .iter()
             .map(|(name, param)| {
                 let values = param.flat.clone().cast(FloatDType::F32).into_data();
-                let values = values.to_vec::<f32>().expect("cast to f32 above");
+                let values = values.try_to_vec::<f32>().expect("cast to f32 above");
                 let bytes = if bf16 {
                     values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect()
                 } else {
@@ -133,7 +133,7 @@ enum Source<'a> {
     Loaded(&'a Params),
     /// New tensors, kept for the caller.
     Fresh { rng: RefCell<TorchRng>, device: Device, made: RefCell<Params> },
-    /// Names and shapes only; the tensors are empty.
+    /// Names and shapes only.
     Shapes(RefCell<BTreeMap<String, Vec<usize>>>),
 }
 
@@ -153,8 +153,12 @@ pub struct ParamReader<'a> {
 
 impl<'a> ParamReader<'a> {
     fn with(source: Source<'a>, adapter: Option<&'a Adapter>) -> Self {
-        let shared = Shared { source, adapter, asked: RefCell::default(), problems: RefCell::default() };
-        #[expect(clippy::arc_with_non_send_sync, reason = "Rc would do; readers never leave a thread")]
+        let shared =
+            Shared { source, adapter, asked: RefCell::default(), problems: RefCell::default() };
+        #[expect(
+            clippy::arc_with_non_send_sync,
+            reason = "Rc would do; readers never leave a thread"
+        )]
         Self { shared: Arc::new(shared), prefix: String::new() }
     }
 
@@ -198,6 +202,16 @@ impl<'a> ParamReader<'a> {
 
     /// The tensor `name` of exactly this shape.
     pub fn tensor<const D: usize>(&self, name: &str, shape: [usize; D], init: Init) -> Tensor<D> {
+        self.tensor_or(name, shape, |rng, device| init.make(shape.iter().product(), rng, device))
+    }
+
+    /// The tensor `name` of exactly this shape; a new one is `make`'s, in row-major order.
+    pub fn tensor_or<const D: usize>(
+        &self,
+        name: &str,
+        shape: [usize; D],
+        make: impl FnOnce(&mut TorchRng, &Device) -> Tensor<1>,
+    ) -> Tensor<D> {
         let path = self.path(name);
         self.shared.asked.borrow_mut().insert(path.clone());
         match &self.shared.source {
@@ -211,7 +225,7 @@ impl<'a> ParamReader<'a> {
                 None => self.problem(Problem::Missing { name: path, shape: shape.to_vec() }),
             },
             Source::Fresh { rng, device, made } => {
-                let flat = init.make(shape.iter().product(), &mut rng.borrow_mut(), device);
+                let flat = make(&mut rng.borrow_mut(), device);
                 let param = Param { flat, shape: shape.to_vec() };
                 let tensor = param.tensor();
                 made.borrow_mut().0.insert(path, param);
@@ -221,16 +235,31 @@ impl<'a> ParamReader<'a> {
                 shapes.borrow_mut().insert(path, shape.to_vec());
             }
         }
-        Tensor::zeros([0; D], &Device::flex())
+        // Of the right shape, so that constructors may reshape it, but one number in memory.
+        Tensor::<D>::zeros([1; D], &Device::flex()).expand(shape)
     }
 
     /// A linear layer `[out, in]` named `name`, with its LoRA branch if the adapter has one.
     pub fn linear(&self, name: impl Display, [input, output]: [usize; 2], bias: bool) -> Linear {
-        #[expect(clippy::cast_precision_loss, reason = "layer sizes are small")]
-        let bound = 1.0 / (input as f64).sqrt();
+        self.linear_with(name, [input, output], bias, Init::fan_in(input))
+    }
+
+    /// Like [`Self::linear`] with bias, but new ones are zero: the modulation of an adaptive norm,
+    /// which then starts as the identity.
+    pub fn zero_linear(&self, name: impl Display, size: [usize; 2]) -> Linear {
+        self.linear_with(name, size, true, Init::Zeros)
+    }
+
+    fn linear_with(
+        &self,
+        name: impl Display,
+        [input, output]: [usize; 2],
+        bias: bool,
+        init: Init,
+    ) -> Linear {
         let scope = self.scope(name);
-        let weight = scope.tensor("weight", [output, input], Init::Uniform(bound));
-        let bias = bias.then(|| scope.tensor("bias", [output], Init::Uniform(bound)));
+        let weight = scope.tensor("weight", [output, input], init);
+        let bias = bias.then(|| scope.tensor("bias", [output], init));
         let lora = self.shared.adapter.and_then(|adapter| {
             let (a, b) = adapter.factors(&scope.prefix)?;
             if a.shape[1] != input || b.shape[0] != output {
@@ -247,14 +276,33 @@ impl<'a> ParamReader<'a> {
     }
 
     /// A 3-D convolution `[out, in, t, h, w]` with bias.
-    pub fn conv3d(&self, name: impl Display, [input, output]: [usize; 2], kernel: [usize; 3]) -> Conv3d {
+    pub fn conv3d(
+        &self,
+        name: impl Display,
+        [input, output]: [usize; 2],
+        kernel: [usize; 3],
+    ) -> Conv3d {
         let [t, h, w] = kernel;
-        #[expect(clippy::cast_precision_loss, reason = "layer sizes are small")]
-        let bound = 1.0 / ((input * t * h * w) as f64).sqrt();
+        let init = Init::fan_in(input * t * h * w);
         let scope = self.scope(name);
         Conv3d {
-            weight: scope.tensor("weight", [output, input, t, h, w], Init::Uniform(bound)),
-            bias: scope.tensor("bias", [output], Init::Uniform(bound)),
+            weight: scope.tensor("weight", [output, input, t, h, w], init),
+            bias: scope.tensor("bias", [output], init),
+        }
+    }
+
+    /// A 2-D convolution `[out, in, h, w]` with bias, as one over video with a kernel of one frame.
+    pub fn conv2d(
+        &self,
+        name: impl Display,
+        [input, output]: [usize; 2],
+        [h, w]: [usize; 2],
+    ) -> Conv3d {
+        let init = Init::fan_in(input * h * w);
+        let scope = self.scope(name);
+        Conv3d {
+            weight: scope.tensor("weight", [output, input, h, w], init).unsqueeze_dim(2),
+            bias: scope.tensor("bias", [output], init),
         }
     }
 
@@ -268,9 +316,11 @@ impl<'a> ParamReader<'a> {
         if let Source::Loaded(params) = &self.shared.source {
             let asked = self.shared.asked.borrow();
             problems.extend(
-                params.0.keys().filter(|name| !asked.contains(*name)).map(|name| Problem::Unused {
-                    name: name.clone(),
-                }),
+                params
+                    .0
+                    .keys()
+                    .filter(|name| !asked.contains(*name))
+                    .map(|name| Problem::Unused { name: name.clone() }),
             );
         }
         if problems.is_empty() { Ok(()) } else { Err(LoadError::Mismatch(Problems(problems))) }
@@ -294,15 +344,23 @@ impl<'a> ParamReader<'a> {
 }
 
 impl Init {
+    /// PyTorch's default for linear layers and convolutions: uniform in ±1/sqrt(inputs per output).
+    pub fn fan_in(inputs: usize) -> Self {
+        Self::Uniform(1.0 / (inputs as f64).sqrt())
+    }
+
     fn make(self, len: usize, rng: &mut TorchRng, device: &Device) -> Tensor<1> {
-        #[expect(clippy::cast_possible_truncation, reason = "parameters are f32")]
         let values = match self {
             Self::Zeros => vec![0.0; len],
             Self::Ones => vec![1.0; len],
-            Self::Uniform(bound) => {
-                rng.uniform(len).iter().map(|u| ((f64::from(*u) * 2.0 - 1.0) * bound) as f32).collect()
+            Self::Uniform(bound) => rng
+                .uniform(len)
+                .iter()
+                .map(|u| ((f64::from(*u) * 2.0 - 1.0) * bound) as f32)
+                .collect(),
+            Self::Normal(std) => {
+                rng.normal(len).iter().map(|z| (f64::from(*z) * std) as f32).collect()
             }
-            Self::Normal(std) => rng.normal(len).iter().map(|z| (f64::from(*z) * std) as f32).collect(),
         };
         Tensor::from_data(TensorData::new(values, [len]), device)
     }
@@ -381,6 +439,14 @@ pub enum LoadError {
         /// Its type.
         found: String,
     },
+    /// The model, or one of its files, is not where it should be.
+    #[error("{message}")]
+    Missing {
+        /// What was wanted and what was found.
+        message: String,
+        /// What to do.
+        help: String,
+    },
     /// The tensors do not fit the model.
     #[error("the weights do not fit the model: {0}")]
     Mismatch(Problems),
@@ -392,4 +458,14 @@ pub enum LoadError {
         /// What was wanted and what was found.
         message: String,
     },
+}
+
+impl LoadError {
+    /// What to do, where there is more to say than the message does.
+    pub fn help(&self) -> Option<&str> {
+        match self {
+            Self::Missing { help, .. } => Some(help),
+            _ => None,
+        }
+    }
 }

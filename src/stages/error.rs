@@ -1,6 +1,9 @@
 //! What can go wrong in a stage, and whose fault it is.
 
-use crate::store::{Digest, StoreError};
+use crate::{
+    models::LoadError,
+    store::{Digest, StoreError},
+};
 
 /// A rule broken by a stage's parameters.
 #[derive(Clone, Debug)]
@@ -97,6 +100,18 @@ impl From<StoreError> for StageError {
         match error {
             StoreError::Damaged { digest } => Self::Damaged { digest },
             error => Self::Store(error),
+        }
+    }
+}
+
+impl From<LoadError> for StageError {
+    /// Files that are not there or cannot be read are the machine's fault, all else the file's.
+    fn from(error: LoadError) -> Self {
+        let message = error.to_string();
+        let help = error.help().map(str::to_owned);
+        match error {
+            LoadError::Io { .. } | LoadError::Missing { .. } => Self::Environment { message, help },
+            _ => Self::Failed { message, item: None, help },
         }
     }
 }

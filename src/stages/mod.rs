@@ -4,12 +4,22 @@
 //! line in [`STAGES`]; the schema, the editor help and the checks follow from the struct.
 
 mod context;
+mod dataset;
 mod entry;
 mod error;
+mod interpolate;
+mod metric;
+mod text_encode;
+mod transform;
 
 pub use context::{CancelFlag, Inputs, Output, Progress, StageContext};
+pub use dataset::Dataset;
 pub use entry::{ParsedStage, StageEntry};
 pub use error::{ParamError, StageError};
+pub use interpolate::Interpolate;
+pub use metric::Metric;
+pub use text_encode::TextEncode;
+pub use transform::Transform;
 
 use std::path::Path;
 
@@ -19,7 +29,13 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{artifact::ArtifactKind, models::ModelRef};
 
 /// Every kind a pipeline file can name, in data order.
-pub static STAGES: &[StageEntry] = &[];
+pub static STAGES: &[StageEntry] = &[
+    StageEntry::of::<Dataset>(),
+    StageEntry::of::<Transform>(),
+    StageEntry::of::<Interpolate>(),
+    StageEntry::of::<TextEncode>(),
+    StageEntry::of::<Metric>(),
+];
 
 /// A stage's named input.
 #[derive(Clone, Copy, Debug)]

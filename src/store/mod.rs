@@ -35,7 +35,8 @@ impl Store {
         if !path.exists() {
             let dir = path.parent().expect("an object lies in a folder");
             std::fs::create_dir_all(dir).map_err(|e| StoreError::io(dir, e))?;
-            let mut file = tempfile::NamedTempFile::new_in(dir).map_err(|e| StoreError::io(dir, e))?;
+            let mut file =
+                tempfile::NamedTempFile::new_in(dir).map_err(|e| StoreError::io(dir, e))?;
             file.write_all(bytes).map_err(|e| StoreError::io(&path, e))?;
             file.persist(&path).map_err(|e| StoreError::io(&path, e.error))?;
         }
@@ -45,7 +46,8 @@ impl Store {
     /// Reads content and checks it against its digest.
     pub fn read(&self, file: &FileRef) -> Result<Vec<u8>, StoreError> {
         let path = self.object_path(file.digest);
-        let bytes = std::fs::read(&path).map_err(|_| StoreError::Damaged { digest: file.digest })?;
+        let bytes =
+            std::fs::read(&path).map_err(|_| StoreError::Damaged { digest: file.digest })?;
         if Digest::of(&bytes) == file.digest {
             Ok(bytes)
         } else {

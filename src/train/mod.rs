@@ -1,3 +1,13 @@
 //! Optimisation: noise, losses, gradients, checkpoints.
 
+pub mod batch;
+pub mod checkpoint;
+pub mod denoiser;
+pub mod gradient;
+pub mod loss;
+pub mod optimizer;
+pub mod order;
 pub mod rng;
+pub mod schedule;
+pub mod steps;
+pub mod vae;

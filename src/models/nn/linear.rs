@@ -1,6 +1,6 @@
-//! Linear layers in PyTorch's layout, with an optional low-rank branch, and 3-D convolutions.
+//! Linear layers in PyTorch's layout, with an optional low-rank branch.
 
-use burn::tensor::{Tensor, module, ops::ConvOptions};
+use burn::tensor::Tensor;
 
 /// `x W^T + b`, plus the low-rank branch when an adapter is loaded.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ impl Linear {
     /// `[.., in]` to `[.., out]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let mut dims = x.dims();
-        let (input, rows) = (dims[D - 1], dims[..D - 1].iter().product());
+        let (input, rows) = (dims[D - 1], dims[..D - 1].iter().product::<usize>());
         let x: Tensor<2> = x.reshape([rows, input]);
         let dtype = x.dtype();
         let mut y = x.clone().matmul(self.weight.clone().transpose());
@@ -36,27 +36,11 @@ impl Linear {
             y = y + bias.clone().unsqueeze();
         }
         if let Some(LoraBranch { a, b, scale }) = &self.lora {
-            let low = x.matmul(a.clone().cast(dtype).transpose());
-            y = y + low.matmul(b.clone().cast(dtype).transpose()) * *scale;
+            // The scale goes on the narrow side, where it costs least.
+            let low = x.matmul(a.clone().cast(dtype).transpose()) * *scale;
+            y = y + low.matmul(b.clone().cast(dtype).transpose());
         }
         dims[D - 1] = self.weight.dims()[0];
         y.reshape(dims)
-    }
-}
-
-/// A plain 3-D convolution, stride 1, no padding of its own.
-#[derive(Clone, Debug)]
-pub struct Conv3d {
-    /// `[out, in, t, h, w]`.
-    pub weight: Tensor<5>,
-    /// `[out]`.
-    pub bias: Tensor<1>,
-}
-
-impl Conv3d {
-    /// `[B, in, T, H, W]` to `[B, out, T', H', W']`.
-    pub fn forward(&self, x: Tensor<5>) -> Tensor<5> {
-        let options = ConvOptions::new([1; 3], [0; 3], [1; 3], 1);
-        module::conv3d(x, self.weight.clone(), Some(self.bias.clone()), options)
     }
 }

@@ -1,5 +1,17 @@
 //! Layers that two models need.
 
+mod activation;
+mod attention;
+mod conv;
+mod embedding;
 mod linear;
+mod modulation;
+mod norm;
 
-pub use linear::{Conv3d, Linear, LoraBranch};
+pub use activation::{gelu_tanh, silu};
+pub use attention::attention;
+pub use conv::{Conv3d, nearest_upsample};
+pub use embedding::{TimestepEmbedding, sinusoid};
+pub use linear::{Linear, LoraBranch};
+pub use modulation::StreamModulation;
+pub use norm::{GroupNorm, LayerNorm};

@@ -1,12 +1,17 @@
 //! Noise schedules and the steps of sampling.
 
+mod cogvideox;
+
+pub use cogvideox::cogvideox;
+
 use burn::tensor::Tensor;
 
 use crate::train::rng::TorchRng;
 
 /// The noise schedule and sampler of one model, in f32 whatever the model's type.
 pub trait NoiseScheduler: Send + Sync {
-    /// Timesteps of a sampling run, falling.
+    /// Timesteps of a sampling run, falling; `num_steps` must be from 1 to
+    /// [`Self::num_train_timesteps`].
     fn timesteps(&self, num_steps: usize) -> Vec<f32>;
 
     /// Number of timesteps of training.

@@ -1,1 +1,14 @@
-//! The T5 encoder and its tokenizer.
+//! The encoder of T5 v1.1 and its tokenizer.
+//!
+//! Both published video pipelines call it without an attention mask: padding tokens attend and are
+//! attended to, so the length of the padding is part of the prompt.
+
+mod charsmap;
+mod config;
+mod encoder;
+mod sentencepiece;
+mod tokenizer;
+
+pub use config::T5Config;
+pub use encoder::{T5Encoder, tie_embeddings};
+pub use tokenizer::{T5Tokenizer, TokenizerFiles};

@@ -1,0 +1,44 @@
+//! Scores: one item `summary` with `metrics.json`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Item;
+use crate::stages::{Inputs, Output, StageError};
+
+/// The item's name.
+pub const ITEM: &str = "summary";
+/// The item's file.
+pub const FILE: &str = "metrics.json";
+
+/// What a metric found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// The scores by name, over all images.
+    pub values: BTreeMap<String, f64>,
+    /// The scores of each image.
+    pub per_item: BTreeMap<String, BTreeMap<String, f64>>,
+    /// Every choice that decides a score, so that a number can be read on its own.
+    pub settings: Value,
+}
+
+impl Metrics {
+    /// Reads `metrics.json`.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(bytes)
+    }
+
+    /// Reads the item of a `metrics` artifact.
+    pub fn read(inputs: &Inputs<'_>, item: &Item) -> Result<Self, StageError> {
+        Self::from_bytes(&inputs.read(item, FILE)?)
+            .map_err(|e| StageError::failed(format!("`{FILE}`: {e}")).on_item(&item.name))
+    }
+
+    /// Writes the artifact.
+    pub fn write(&self, out: &mut Output<'_>) -> Result<(), StageError> {
+        let bytes = serde_json::to_vec_pretty(self).expect("scores are plain values");
+        out.item(ITEM, &[(FILE, &bytes)])
+    }
+}

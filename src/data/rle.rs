@@ -1,0 +1,220 @@
+//! COCO's instance masks: polygons and both run-length forms.
+
+use image::{GrayImage, Luma};
+use imageproc::{drawing::draw_polygon_mut, point::Point};
+use serde::Deserialize;
+
+/// `segmentation` of an instance.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, expecting = "polygons, or run lengths with `size` and `counts`")]
+pub enum Segmentation {
+    /// Rings `x, y, x, y, ...` in pixels.
+    Polygons(Vec<Vec<f64>>),
+    /// Runs down the columns, first of background.
+    Runs {
+        /// Height and width.
+        size: [usize; 2],
+        /// The lengths.
+        counts: Counts,
+    },
+}
+
+/// Run lengths, plain or in COCO's text form.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, expecting = "a list of run lengths or a compressed string")]
+pub enum Counts {
+    /// Uncompressed.
+    Plain(Vec<usize>),
+    /// Six bits a character, differences to the run before last.
+    Compressed(String),
+}
+
+/// Why a mask cannot be drawn.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MaskError {
+    /// The runs do not fill the image exactly.
+    #[error("the run lengths cover {found} pixels, but the mask has {wanted}")]
+    Length {
+        /// Pixels covered.
+        found: usize,
+        /// Pixels of the mask.
+        wanted: usize,
+    },
+    /// The text form is cut short or has a foreign character.
+    #[error("the compressed run lengths are damaged at character {at}")]
+    Text {
+        /// From 0.
+        at: usize,
+    },
+    /// The mask and the image differ in size.
+    #[error("the mask is {found:?}, but the image is {wanted:?} (height, width)")]
+    Size {
+        /// Of the mask.
+        found: [usize; 2],
+        /// Of the image.
+        wanted: [usize; 2],
+    },
+    /// A ring with an odd number of coordinates, or fewer than three points.
+    #[error("a polygon has {count} numbers, but needs an even number of at least 6")]
+    Polygon {
+        /// Numbers found.
+        count: usize,
+    },
+}
+
+impl Segmentation {
+    /// Adds the instance to a mask of the image's size.
+    pub fn draw(&self, mask: &mut GrayImage) -> Result<(), MaskError> {
+        match self {
+            Self::Polygons(rings) => rings.iter().try_for_each(|ring| draw_ring(ring, mask)),
+            Self::Runs { size, counts } => draw_runs(*size, counts, mask),
+        }
+    }
+}
+
+fn draw_ring(ring: &[f64], mask: &mut GrayImage) -> Result<(), MaskError> {
+    if ring.len() < 6 || ring.len() % 2 == 1 || ring.iter().any(|v| !v.is_finite()) {
+        return Err(MaskError::Polygon { count: ring.len() });
+    }
+    let limit = |value: f64, len: u32| value.floor().clamp(0.0, f64::from(len.max(1) - 1)) as i32;
+    let mut points: Vec<Point<i32>> = ring
+        .chunks(2)
+        .map(|xy| Point::new(limit(xy[0], mask.width()), limit(xy[1], mask.height())))
+        .collect();
+    points.dedup();
+    if points.len() > 1 && points.first() == points.last() {
+        points.pop();
+    }
+    match points.as_slice() {
+        [] => {}
+        [p] => mask.put_pixel(p.x as u32, p.y as u32, Luma([255])),
+        points => draw_polygon_mut(mask, points, Luma([255])),
+    }
+    Ok(())
+}
+
+fn draw_runs(size: [usize; 2], counts: &Counts, mask: &mut GrayImage) -> Result<(), MaskError> {
+    let wanted = [mask.height() as usize, mask.width() as usize];
+    if size != wanted {
+        return Err(MaskError::Size { found: size, wanted });
+    }
+    let runs = match counts {
+        Counts::Plain(runs) => runs.clone(),
+        Counts::Compressed(text) => decompress(text)?,
+    };
+    let total = runs.iter().try_fold(0usize, |sum, run| sum.checked_add(*run));
+    if total != Some(size[0] * size[1]) {
+        return Err(MaskError::Length {
+            found: total.unwrap_or(usize::MAX),
+            wanted: size[0] * size[1],
+        });
+    }
+    let mut at = 0;
+    for (index, run) in runs.iter().enumerate() {
+        if index % 2 == 1 {
+            for pixel in at..at + run {
+                mask.put_pixel((pixel / size[0]) as u32, (pixel % size[0]) as u32, Luma([255]));
+            }
+        }
+        at += run;
+    }
+    Ok(())
+}
+
+/// COCO's `rleFrString`: characters from `0` carry five bits and a continuation bit; from the third
+/// run on, values are differences to the run two before.
+fn decompress(text: &str) -> Result<Vec<usize>, MaskError> {
+    let mut runs: Vec<i64> = Vec::new();
+    let mut bytes = text.bytes().enumerate().peekable();
+    while bytes.peek().is_some() {
+        let (mut value, mut shift) = (0i64, 0);
+        loop {
+            let (at, byte) = bytes.next().ok_or(MaskError::Text { at: text.len() })?;
+            let bits = i64::from(byte) - 48;
+            if !(0..64).contains(&bits) || shift > 50 {
+                return Err(MaskError::Text { at });
+            }
+            value |= (bits & 0x1f) << shift;
+            shift += 5;
+            if bits & 0x20 == 0 {
+                if bits & 0x10 != 0 {
+                    value |= -1 << shift;
+                }
+                break;
+            }
+        }
+        let run = if runs.len() > 2 { value + runs[runs.len() - 2] } else { value };
+        if run < 0 {
+            return Err(MaskError::Text { at: text.len() });
+        }
+        runs.push(run);
+    }
+    Ok(runs.into_iter().map(|run| run as usize).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn compress(runs: &[usize]) -> String {
+        let mut text = String::new();
+        for (index, run) in runs.iter().enumerate() {
+            let mut value = *run as i64 - if index > 2 { runs[index - 2] as i64 } else { 0 };
+            loop {
+                let mut bits = value & 0x1f;
+                value >>= 5;
+                let more = if bits & 0x10 != 0 { value != -1 } else { value != 0 };
+                if more {
+                    bits |= 0x20;
+                }
+                text.push(char::from((bits + 48) as u8));
+                if !more {
+                    break;
+                }
+            }
+        }
+        text
+    }
+
+    proptest! {
+        #[test]
+        fn both_run_length_forms_agree(runs in proptest::collection::vec(0usize..5000, 1..40)) {
+            prop_assert_eq!(decompress(&compress(&runs)).unwrap(), runs);
+        }
+
+        #[test]
+        fn any_text_is_runs_or_an_error(text in ".{0,60}") {
+            let _ = decompress(&text);
+        }
+    }
+
+    #[test]
+    fn runs_go_down_the_columns() {
+        let mut mask = GrayImage::new(3, 2);
+        let runs = Segmentation::Runs { size: [2, 3], counts: Counts::Plain(vec![1, 2, 3]) };
+        runs.draw(&mut mask).unwrap();
+        let set: Vec<_> =
+            mask.enumerate_pixels().filter(|p| p.2.0[0] > 0).map(|p| (p.0, p.1)).collect();
+        assert_eq!(set, [(1, 0), (0, 1)]);
+    }
+
+    #[test]
+    fn a_square_covers_about_its_area() {
+        let mut mask = GrayImage::new(40, 40);
+        let ring = vec![5.0, 5.0, 25.0, 5.0, 25.0, 25.0, 5.0, 25.0];
+        Segmentation::Polygons(vec![ring]).draw(&mut mask).unwrap();
+        let area = mask.pixels().filter(|p| p.0[0] > 0).count();
+        assert!((400..=441).contains(&area), "{area}");
+    }
+
+    #[test]
+    fn runs_that_do_not_fill_the_mask_are_an_error() {
+        let mut mask = GrayImage::new(3, 2);
+        let runs = Segmentation::Runs { size: [2, 3], counts: Counts::Plain(vec![1, 2]) };
+        assert_eq!(runs.draw(&mut mask), Err(MaskError::Length { found: 3, wanted: 6 }));
+        let short = Segmentation::Polygons(vec![vec![1.0, 2.0, 3.0]]);
+        assert_eq!(short.draw(&mut mask), Err(MaskError::Polygon { count: 3 }));
+    }
+}

@@ -1,0 +1,276 @@
+//! Match rate, precision and F1 of pose drawings: spec E.2.
+//!
+//! Both images are cut into the four parts by colour, each part into connected components, and the
+//! components' centroids are assigned one to one where they are closer than a threshold. The
+//! paper's match rate is the recall of that assignment and does not punish spurious components;
+//! precision and F1 do.
+
+use std::collections::BTreeMap;
+
+use image::{GrayImage, Luma, RgbImage};
+use imageproc::region_labelling::{Connectivity, connected_components};
+use pathfinding::{kuhn_munkres::kuhn_munkres_min, matrix::Matrix};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Score, means, score as named};
+use crate::data::{Person, pose::Part};
+
+/// The open choices of the rule.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PoseRule {
+    /// A pixel belongs to a part when its brightest channel reaches this.
+    pub foreground: u8,
+    /// Least area of a component, in pixels at 480x720; it scales with the image's area.
+    pub min_area: f64,
+    /// The threshold is this many times the mean distance between a person's head keypoints.
+    pub head_factor: f64,
+    /// That distance where no person has two head keypoints, in pixels at 720 wide.
+    pub default_head: f64,
+}
+
+impl Default for PoseRule {
+    fn default() -> Self {
+        Self { foreground: 64, min_area: 5.0, head_factor: 1.5, default_head: 20.0 }
+    }
+}
+
+/// The counts of one image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoseCounts {
+    /// Components assigned to each other.
+    pub matched: usize,
+    /// Components of the prediction.
+    pub predicted: usize,
+    /// Components of the target.
+    pub wanted: usize,
+}
+
+impl PoseCounts {
+    /// Share of the target's components that are found: the paper's match rate. In [0, 1].
+    pub fn recall(self) -> f64 {
+        ratio(self.matched, self.wanted)
+    }
+
+    /// Share of the prediction's components that are right; 0 if there are none.
+    pub fn precision(self) -> f64 {
+        ratio(self.matched, self.predicted)
+    }
+
+    /// Harmonic mean of precision and recall.
+    pub fn f1(self) -> f64 {
+        ratio(2 * self.matched, self.predicted + self.wanted)
+    }
+}
+
+fn ratio(part: usize, whole: usize) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+/// Compares a prediction with its target; `persons` give the scale of a head.
+pub fn compare(
+    prediction: &RgbImage,
+    target: &RgbImage,
+    persons: &[Person],
+    rule: PoseRule,
+) -> PoseCounts {
+    let threshold = rule.head_factor * head_distance(persons, target.width(), rule);
+    let mut counts = PoseCounts::default();
+    for part in Part::ALL {
+        let found = centroids(prediction, part, rule);
+        let wanted = centroids(target, part, rule);
+        counts.matched += assign(&found, &wanted, threshold);
+        counts.predicted += found.len();
+        counts.wanted += wanted.len();
+    }
+    counts
+}
+
+/// The scores of one image, in percent; `None` for a target without components.
+pub fn score(
+    prediction: &RgbImage,
+    target: &RgbImage,
+    persons: &[Person],
+    rule: PoseRule,
+) -> Option<Score> {
+    let counts = compare(prediction, target, persons, rule);
+    (counts.wanted > 0).then(|| {
+        named([
+            ("match_rate", 100.0 * counts.recall()),
+            ("precision", 100.0 * counts.precision()),
+            ("f1", 100.0 * counts.f1()),
+            ("matched", counts.matched as f64),
+            ("predicted", counts.predicted as f64),
+            ("wanted", counts.wanted as f64),
+        ])
+    })
+}
+
+/// Means over images of `match_rate`, `precision` and `f1`, and the same pooled over all
+/// components (`pooled_*`), in percent.
+pub fn summary(scores: &BTreeMap<String, Score>) -> Score {
+    let mut values = means(scores);
+    let sum = |name: &str| scores.values().map(|score| score[name]).sum::<f64>() as usize;
+    let pooled =
+        PoseCounts { matched: sum("matched"), predicted: sum("predicted"), wanted: sum("wanted") };
+    for name in ["matched", "predicted", "wanted"] {
+        values.remove(name);
+    }
+    values.insert("pooled_match_rate".to_owned(), 100.0 * pooled.recall());
+    values.insert("pooled_precision".to_owned(), 100.0 * pooled.precision());
+    values.insert("pooled_f1".to_owned(), 100.0 * pooled.f1());
+    values
+}
+
+/// Mean over persons of the mean distance between pairs of labelled head keypoints.
+fn head_distance(persons: &[Person], width: u32, rule: PoseRule) -> f64 {
+    let means: Vec<f64> = persons
+        .iter()
+        .filter_map(|person| {
+            let head: Vec<_> =
+                person.keypoints[..5].iter().filter(|keypoint| keypoint[2] > 0.0).collect();
+            let distances: Vec<f64> = (0..head.len())
+                .flat_map(|i| (0..i).map(move |j| (i, j)))
+                .map(|(i, j)| f64::from((head[i][0] - head[j][0]).hypot(head[i][1] - head[j][1])))
+                .collect();
+            (!distances.is_empty()).then(|| distances.iter().sum::<f64>() / distances.len() as f64)
+        })
+        .collect();
+    if means.is_empty() {
+        rule.default_head * f64::from(width) / 720.0
+    } else {
+        means.iter().sum::<f64>() / means.len() as f64
+    }
+}
+
+/// The part a pixel belongs to: white-ish is head, else the brightest channel decides, ties in the
+/// order red, green, blue.
+fn part_of([r, g, b]: [u8; 3], rule: PoseRule) -> Option<Part> {
+    let brightest = r.max(g).max(b);
+    if brightest < rule.foreground {
+        None
+    } else if f64::from(r.min(g).min(b)) >= 0.5 * f64::from(brightest) {
+        Some(Part::Head)
+    } else if r == brightest {
+        Some(Part::Arms)
+    } else if g == brightest {
+        Some(Part::Legs)
+    } else {
+        Some(Part::Torso)
+    }
+}
+
+/// The centroids `[x, y]` of a part's 8-connected components.
+fn centroids(image: &RgbImage, part: Part, rule: PoseRule) -> Vec<[f64; 2]> {
+    let mask = GrayImage::from_fn(image.width(), image.height(), |x, y| {
+        Luma([if part_of(image.get_pixel(x, y).0, rule) == Some(part) { 255 } else { 0 }])
+    });
+    let labels = connected_components(&mask, Connectivity::Eight, Luma([0]));
+    let mut sums: Vec<[f64; 3]> = Vec::new();
+    for (x, y, Luma([label])) in labels.enumerate_pixels() {
+        if *label > 0 {
+            let index = *label as usize - 1;
+            if sums.len() <= index {
+                sums.resize(index + 1, [0.0; 3]);
+            }
+            let sum = &mut sums[index];
+            *sum = [sum[0] + f64::from(x), sum[1] + f64::from(y), sum[2] + 1.0];
+        }
+    }
+    let area = f64::from(image.width()) * f64::from(image.height());
+    let min_area = (rule.min_area * area / (480.0 * 720.0)).max(1.0);
+    sums.iter()
+        .filter(|[_, _, count]| *count >= min_area)
+        .map(|[x, y, count]| [x / count, y / count])
+        .collect()
+}
+
+/// Number of pairs in the assignment with the most pairs closer than `threshold`, and among those
+/// the least summed distance.
+fn assign(found: &[[f64; 2]], wanted: &[[f64; 2]], threshold: f64) -> usize {
+    const FORBIDDEN: i64 = 1 << 40;
+    let (rows, columns) =
+        if found.len() <= wanted.len() { (found, wanted) } else { (wanted, found) };
+    if rows.is_empty() {
+        return 0;
+    }
+    let cost = |a: &[f64; 2], b: &[f64; 2]| {
+        let distance = (a[0] - b[0]).hypot(a[1] - b[1]);
+        if distance < threshold { (distance * 1000.0).round() as i64 } else { FORBIDDEN }
+    };
+    let costs: Vec<Vec<i64>> =
+        rows.iter().map(|a| columns.iter().map(|b| cost(a, b)).collect()).collect();
+    let matrix = Matrix::from_rows(costs.clone()).expect("all rows have one length");
+    let (_, assignment) = kuhn_munkres_min(&matrix);
+    assignment.iter().enumerate().filter(|(row, column)| costs[*row][**column] < FORBIDDEN).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::pose::{PoseStyle, draw};
+
+    fn person() -> Person {
+        let xy = [
+            (32, 8),
+            (30, 6),
+            (34, 6),
+            (27, 8),
+            (37, 8),
+            (24, 18),
+            (40, 18),
+            (18, 28),
+            (46, 28),
+            (14, 38),
+            (50, 38),
+            (27, 38),
+            (37, 38),
+            (25, 48),
+            (39, 48),
+            (24, 60),
+            (40, 60),
+        ];
+        Person { keypoints: xy.map(|(x, y)| [x as f32, y as f32, 2.0]) }
+    }
+
+    #[test]
+    fn a_drawing_matches_itself() {
+        let target = draw(&[person()], [64, 64], PoseStyle::default());
+        let counts = compare(&target, &target, &[person()], PoseRule::default());
+        assert_eq!((counts.matched, counts.predicted), (counts.wanted, counts.wanted));
+        assert!(counts.wanted >= 4);
+    }
+
+    #[test]
+    fn spurious_components_lower_precision_but_not_the_match_rate() {
+        let target = draw(&[person()], [64, 64], PoseStyle::default());
+        let mut noisy = target.clone();
+        for (x, y) in [(1, 1), (60, 2), (2, 50)] {
+            noisy.put_pixel(x, y, Part::Arms.color());
+        }
+        let clean = compare(&target, &target, &[person()], PoseRule::default());
+        let counts = compare(&noisy, &target, &[person()], PoseRule::default());
+        assert!((counts.recall() - 1.0).abs() < 1e-9);
+        assert_eq!(counts.predicted, clean.predicted + 3);
+        assert!(counts.f1() < 1.0);
+    }
+
+    #[test]
+    fn an_empty_prediction_scores_nothing() {
+        let target = draw(&[person()], [64, 64], PoseStyle::default());
+        let counts = compare(&RgbImage::new(64, 64), &target, &[person()], PoseRule::default());
+        assert_eq!((counts.matched, counts.predicted), (0, 0));
+        assert_eq!((counts.recall(), counts.precision(), counts.f1()), (0.0, 0.0, 0.0));
+    }
+
+    #[test]
+    fn the_assignment_prefers_more_pairs_to_shorter_ones() {
+        // The nearest pair alone would leave the other two beyond the threshold.
+        let found = [[0.0, 0.0], [4.0, 0.0]];
+        let wanted = [[3.0, 0.0], [8.0, 0.0]];
+        assert_eq!(assign(&found, &wanted, 5.0), 2);
+        assert_eq!(assign(&found, &wanted, 3.0), 1);
+        assert_eq!(assign(&found, &wanted, 1.0), 0, "the threshold is exclusive");
+    }
+}

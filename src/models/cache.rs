@@ -1,0 +1,195 @@
+//! The models a run keeps loaded.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use burn::tensor::{Device, FloatDType};
+
+use super::{
+    Adapter, Denoiser, LoadError, MODELS, ModelSource, NoiseScheduler, ParamReader, Params,
+    Sampler, TextEncoder, VideoDiffusion, VideoVae,
+    t5::{T5Encoder, tie_embeddings},
+};
+use crate::store::Digest;
+
+/// Models of one kind that stay loaded; the one used longest ago leaves first.
+const KEPT: usize = 2;
+
+/// The type weights are kept in: bf16 on GPUs, f32 on the CPU, where bf16 arithmetic is a detour
+/// over f32.
+pub fn weight_dtype(device: &Device) -> FloatDType {
+    if *device == Device::flex() { FloatDType::F32 } else { FloatDType::BF16 }
+}
+
+/// The family of a model, by the class its transformer's configuration names.
+pub fn family(source: &ModelSource) -> Result<&'static dyn VideoDiffusion, LoadError> {
+    let config = source.config("transformer")?;
+    let class = config.get("_class_name").and_then(|name| name.as_str()).unwrap_or_default();
+    MODELS.iter().find(|model| model.class_name() == class).copied().ok_or_else(|| {
+        let known: Vec<_> =
+            MODELS.iter().map(|model| format!("`{}`", model.class_name())).collect();
+        LoadError::Config {
+            file: "transformer/config.json".to_owned(),
+            message: format!("`_class_name` must be {}, but is `{class}`", known.join(" or ")),
+        }
+    })
+}
+
+/// Things by the content of their files and the device they are on.
+struct Kept<T: ?Sized>(Mutex<Vec<(Digest, Device, Arc<T>)>>);
+
+impl<T: ?Sized> Default for Kept<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: ?Sized> Kept<T> {
+    /// The thing of `digest` on `device`, loaded unless it is here. Whoever asks meanwhile waits,
+    /// so that nothing is loaded twice.
+    fn get_or_load(
+        &self,
+        digest: Digest,
+        device: &Device,
+        load: impl FnOnce() -> Result<Arc<T>, LoadError>,
+    ) -> Result<Arc<T>, LoadError> {
+        let mut kept: MutexGuard<'_, _> = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = kept.iter().position(|(known, on, _)| *known == digest && on == device);
+        let entry = if let Some(index) = here {
+            kept.remove(index)
+        } else {
+            if kept.len() >= KEPT {
+                // Before loading, so that its memory is free for the new one.
+                kept.remove(0);
+            }
+            (digest, device.clone(), load()?)
+        };
+        let value = Arc::clone(&entry.2);
+        kept.push(entry);
+        Ok(value)
+    }
+}
+
+/// The models a run keeps loaded, by the digest of their part; shared by all stages.
+///
+/// Devices are taken without autodiff: what is kept is frozen.
+#[derive(Default)]
+pub struct ModelCache {
+    denoisers: Kept<Params>,
+    vaes: Kept<dyn VideoVae>,
+}
+
+impl ModelCache {
+    /// The VAE of a model.
+    pub fn vae(
+        &self,
+        source: &ModelSource,
+        device: &Device,
+    ) -> Result<Arc<dyn VideoVae>, LoadError> {
+        let device = device.clone().without_autodiff();
+        self.vaes.get_or_load(source.digest(&["vae"])?, &device, || {
+            let params = source.params("vae", &device)?;
+            let reader = ParamReader::loaded(&params, None);
+            let vae = family(source)?.vae(&source.config("vae")?, &reader)?;
+            reader.finish()?;
+            Ok(Arc::from(vae))
+        })
+    }
+
+    /// The transformer of a model with an adapter; the base's tensors are shared.
+    pub fn denoiser(
+        &self,
+        source: &ModelSource,
+        adapter: Option<&Adapter>,
+        device: &Device,
+    ) -> Result<Arc<dyn Denoiser>, LoadError> {
+        let device = device.clone().without_autodiff();
+        let params = self.denoiser_params(source, &device)?;
+        if let Some(adapter) = adapter {
+            adapter.check_against(&params)?;
+        }
+        let adapter = adapter.map(|adapter| adapter.to_device(&device));
+        let reader = ParamReader::loaded(&params, adapter.as_ref());
+        let denoiser = family(source)?.denoiser(&source.config("transformer")?, &reader)?;
+        reader.finish()?;
+        Ok(Arc::from(denoiser))
+    }
+
+    /// The transformer's parameters, for training, which builds the model anew at each step.
+    pub fn denoiser_params(
+        &self,
+        source: &ModelSource,
+        device: &Device,
+    ) -> Result<Arc<Params>, LoadError> {
+        let device = device.clone().without_autodiff();
+        self.denoisers.get_or_load(source.digest(&["transformer"])?, &device, || {
+            source.params("transformer", &device).map(Arc::new)
+        })
+    }
+
+    /// The scheduler of a model.
+    pub fn scheduler(
+        &self,
+        source: &ModelSource,
+        sampler: Sampler,
+    ) -> Result<Box<dyn NoiseScheduler>, LoadError> {
+        family(source)?.scheduler(&source.config("scheduler")?, sampler)
+    }
+
+    /// The text encoder of a model; not kept, since one prompt is encoded once.
+    pub fn text_encoder(
+        &self,
+        source: &ModelSource,
+        device: &Device,
+    ) -> Result<Arc<dyn TextEncoder>, LoadError> {
+        let device = device.clone().without_autodiff();
+        let mut params = source.params("text_encoder", &device)?;
+        tie_embeddings(&mut params);
+        let reader = ParamReader::loaded(&params, None);
+        let encoder = T5Encoder::new(&source.config("text_encoder")?, &reader)?;
+        reader.finish()?;
+        Ok(Arc::new(encoder))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thing_is_loaded_once_and_the_oldest_leaves_first() {
+        let (kept, device) = (Kept::<u32>::default(), Device::flex());
+        let loads = std::cell::Cell::new(0);
+        let get = |name: &str| {
+            *kept
+                .get_or_load(Digest::of(name.as_bytes()), &device, || {
+                    loads.set(loads.get() + 1);
+                    Ok(Arc::new(loads.get()))
+                })
+                .unwrap()
+        };
+        assert_eq!((get("a"), get("b"), get("a"), get("c")), (1, 2, 1, 3));
+        assert_eq!((get("a"), get("b")), (1, 4), "b was used longest ago");
+    }
+
+    #[test]
+    fn a_failed_load_leaves_nothing_behind() {
+        let (kept, device) = (Kept::<u32>::default(), Device::flex());
+        let digest = Digest::of(b"a");
+        let failed = kept.get_or_load(digest, &device, || {
+            Err(LoadError::Config { file: String::new(), message: String::new() })
+        });
+        assert!(failed.is_err());
+        assert_eq!(*kept.get_or_load(digest, &device, || Ok(Arc::new(5))).unwrap(), 5);
+    }
+
+    #[test]
+    fn an_unknown_class_lists_the_known_ones() {
+        let files = [("transformer/config.json".to_owned(), br#"{"_class_name": "X"}"#.to_vec())];
+        let source = ModelSource::Memory { files: Arc::new(files.into()), base: None };
+        let message = family(&source).err().unwrap().to_string();
+        assert!(
+            message.contains("`CogVideoXTransformer3DModel`") && message.contains("`X`"),
+            "{message}"
+        );
+    }
+}

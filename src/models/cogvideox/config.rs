@@ -1,0 +1,348 @@
+//! `transformer/config.json` and `vae/config.json` as diffusers writes them.
+//!
+//! A key that changes the mathematics and that this code does not know is an error, and so is a
+//! value it has no code for; bookkeeping keys are ignored. Defaults are those of diffusers 0.42.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::models::LoadError;
+
+/// Keys that say how the reference computes, not what.
+const HARMLESS: &[&str] = &["dropout", "force_upcast"];
+
+/// The shape of a transformer.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct TransformerConfig {
+    /// Attention heads.
+    pub num_attention_heads: usize,
+    /// Size of one head.
+    pub attention_head_dim: usize,
+    /// Channels of the input: video latents and image latents together.
+    pub in_channels: usize,
+    /// Channels of the latents.
+    pub out_channels: usize,
+    /// Size of the timestep embedding.
+    pub time_embed_dim: usize,
+    /// Size of the embedding of the constant offset 2 (1.5 only).
+    pub ofs_embed_dim: Option<usize>,
+    /// Size of the text encoder's output.
+    pub text_embed_dim: usize,
+    /// Blocks.
+    pub num_layers: usize,
+    /// Whether query, key and value projections have a bias.
+    pub attention_bias: bool,
+    /// Width of the latents it was trained on.
+    pub sample_width: usize,
+    /// Height of the latents it was trained on.
+    pub sample_height: usize,
+    /// Frames of the videos it was trained on.
+    pub sample_frames: usize,
+    /// Latent rows and columns per token.
+    pub patch_size: usize,
+    /// Latent frames per token (1.5), or none (1.0).
+    pub patch_size_t: Option<usize>,
+    /// Frames per latent frame.
+    pub temporal_compression_ratio: usize,
+    /// Text tokens in front of additive positions.
+    pub max_text_seq_length: usize,
+    /// Epsilon of the layer norms, those of query and key apart.
+    pub norm_eps: f64,
+    /// Divides rows and columns in additive positions.
+    pub spatial_interpolation_scale: f32,
+    /// Divides frames in additive positions.
+    pub temporal_interpolation_scale: f32,
+    /// Rotates query and key by position.
+    pub use_rotary_positional_embeddings: bool,
+    /// Adds the stored table of positions to the tokens.
+    pub use_learned_positional_embeddings: bool,
+    /// Whether the patch embedding of 1.0 has a bias; that of 1.5 always has one.
+    pub patch_bias: bool,
+    pub(super) activation_fn: String,
+    pub(super) timestep_activation_fn: String,
+    pub(super) flip_sin_to_cos: bool,
+    /// Taken from the number of frequencies of the timestep sinusoids.
+    pub freq_shift: f32,
+    pub(super) norm_elementwise_affine: bool,
+    #[serde(flatten)]
+    pub(super) unknown: BTreeMap<String, Value>,
+}
+
+impl Default for TransformerConfig {
+    fn default() -> Self {
+        Self {
+            num_attention_heads: 30,
+            attention_head_dim: 64,
+            in_channels: 16,
+            out_channels: 16,
+            time_embed_dim: 512,
+            ofs_embed_dim: None,
+            text_embed_dim: 4096,
+            num_layers: 30,
+            attention_bias: true,
+            sample_width: 90,
+            sample_height: 60,
+            sample_frames: 49,
+            patch_size: 2,
+            patch_size_t: None,
+            temporal_compression_ratio: 4,
+            max_text_seq_length: 226,
+            norm_eps: 1e-5,
+            spatial_interpolation_scale: 1.875,
+            temporal_interpolation_scale: 1.0,
+            use_rotary_positional_embeddings: false,
+            use_learned_positional_embeddings: false,
+            patch_bias: true,
+            activation_fn: "gelu-approximate".into(),
+            timestep_activation_fn: "silu".into(),
+            flip_sin_to_cos: true,
+            freq_shift: 0.0,
+            norm_elementwise_affine: true,
+            unknown: BTreeMap::new(),
+        }
+    }
+}
+
+impl TransformerConfig {
+    /// Reads and checks `transformer/config.json`.
+    pub fn parse(config: &Value) -> Result<Self, LoadError> {
+        let parsed: Self = parse(TRANSFORMER, config)?;
+        let check = Check(TRANSFORMER);
+        check.unknown(&parsed.unknown)?;
+        check.only(
+            "activation_fn",
+            parsed.activation_fn == "gelu-approximate",
+            "gelu-approximate",
+        )?;
+        check.only("timestep_activation_fn", parsed.timestep_activation_fn == "silu", "silu")?;
+        check.only("flip_sin_to_cos", parsed.flip_sin_to_cos, "true")?;
+        check.only("norm_elementwise_affine", parsed.norm_elementwise_affine, "true")?;
+        check.only(
+            "attention_head_dim",
+            parsed.attention_head_dim % 16 == 0,
+            "a multiple of 16",
+        )?;
+        check.only("patch_size", parsed.patch_size > 0, "at least 1")?;
+        check.only("patch_size_t", parsed.patch_size_t != Some(0), "null or at least 1")?;
+        check.only(
+            "in_channels",
+            parsed.in_channels == 2 * parsed.out_channels,
+            "twice out_channels, as in models that take a conditioning image",
+        )?;
+        check.only(
+            "use_rotary_positional_embeddings",
+            parsed.use_rotary_positional_embeddings || !parsed.use_learned_positional_embeddings,
+            "true where use_learned_positional_embeddings is",
+        )?;
+        Ok(parsed)
+    }
+
+    /// Size of a token.
+    pub fn inner_dim(&self) -> usize {
+        self.num_attention_heads * self.attention_head_dim
+    }
+
+    /// Latent frames per token.
+    pub fn frames_per_token(&self) -> usize {
+        self.patch_size_t.unwrap_or(1)
+    }
+
+    /// Whether positions are added to the tokens, from a table stored or computed.
+    pub fn has_additive_positions(&self) -> bool {
+        !self.use_rotary_positional_embeddings || self.use_learned_positional_embeddings
+    }
+}
+
+/// The shape of a VAE.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct VaeConfig {
+    /// Channels of the video.
+    pub in_channels: usize,
+    /// Channels of the decoded video.
+    pub out_channels: usize,
+    /// Channels of each level, outermost first; each but the last halves height and width.
+    pub block_out_channels: Vec<usize>,
+    /// Channels of the latents.
+    pub latent_channels: usize,
+    /// Residual blocks per level of the encoder; the decoder has one more.
+    pub layers_per_block: usize,
+    /// Epsilon of the encoder's group norms, the last apart.
+    pub norm_eps: f64,
+    /// Groups of the group norms.
+    pub norm_num_groups: usize,
+    /// Frames per latent frame, a power of two.
+    pub temporal_compression_ratio: usize,
+    /// Height of the videos it was trained on: a tile has half of it.
+    pub sample_height: usize,
+    /// Width of the videos it was trained on: a tile has half of it.
+    pub sample_width: usize,
+    /// Latents are multiplied by this before diffusion.
+    pub scaling_factor: f32,
+    /// Whether the published pipeline divides the image latent by the factor instead.
+    pub invert_scale_latents: bool,
+    act_fn: String,
+    use_quant_conv: bool,
+    use_post_quant_conv: bool,
+    shift_factor: Option<f32>,
+    latents_mean: Option<Vec<f32>>,
+    latents_std: Option<Vec<f32>>,
+    down_block_types: Vec<String>,
+    up_block_types: Vec<String>,
+    #[serde(flatten)]
+    pub(super) unknown: BTreeMap<String, Value>,
+}
+
+impl Default for VaeConfig {
+    fn default() -> Self {
+        Self {
+            in_channels: 3,
+            out_channels: 3,
+            block_out_channels: vec![128, 256, 256, 512],
+            latent_channels: 16,
+            layers_per_block: 3,
+            norm_eps: 1e-6,
+            norm_num_groups: 32,
+            temporal_compression_ratio: 4,
+            sample_height: 480,
+            sample_width: 720,
+            scaling_factor: 1.152_584_3,
+            invert_scale_latents: false,
+            act_fn: "silu".into(),
+            use_quant_conv: false,
+            use_post_quant_conv: false,
+            shift_factor: None,
+            latents_mean: None,
+            latents_std: None,
+            down_block_types: vec![DOWN_BLOCK.into(); 4],
+            up_block_types: vec![UP_BLOCK.into(); 4],
+            unknown: BTreeMap::new(),
+        }
+    }
+}
+
+impl VaeConfig {
+    /// Reads and checks `vae/config.json`.
+    pub fn parse(config: &Value) -> Result<Self, LoadError> {
+        let parsed: Self = parse(VAE, config)?;
+        let check = Check(VAE);
+        let levels = parsed.block_out_channels.len();
+        check.unknown(&parsed.unknown)?;
+        check.only("act_fn", parsed.act_fn == "silu", "silu")?;
+        check.only("use_quant_conv", !parsed.use_quant_conv, "false")?;
+        check.only("use_post_quant_conv", !parsed.use_post_quant_conv, "false")?;
+        check.only("shift_factor", parsed.shift_factor.is_none(), "null")?;
+        check.only("latents_mean", parsed.latents_mean.is_none(), "null")?;
+        check.only("latents_std", parsed.latents_std.is_none(), "null")?;
+        check.only("block_out_channels", levels > 0, "a list of at least one size")?;
+        for (key, types, wanted) in [
+            ("down_block_types", &parsed.down_block_types, DOWN_BLOCK),
+            ("up_block_types", &parsed.up_block_types, UP_BLOCK),
+        ] {
+            let fits = types.len() == levels && types.iter().all(|name| name == wanted);
+            check.only(
+                key,
+                fits,
+                &format!("`{wanted}`, as often as there are block_out_channels"),
+            )?;
+        }
+        check.only(
+            "norm_num_groups",
+            parsed.norm_num_groups > 0
+                && parsed.block_out_channels.iter().all(|c| c % parsed.norm_num_groups == 0),
+            "a divisor of every number of block_out_channels",
+        )?;
+        check.only(
+            "temporal_compression_ratio",
+            parsed.temporal_compression_ratio.is_power_of_two()
+                && parsed.num_temporal_levels() < levels,
+            "a power of two, with a block that halves the frames for each factor",
+        )?;
+        Ok(parsed)
+    }
+
+    /// Number of levels that halve the frames.
+    pub fn num_temporal_levels(&self) -> usize {
+        self.temporal_compression_ratio.ilog2() as usize
+    }
+
+    /// Pixels per latent row or column.
+    pub fn spatial_compression(&self) -> usize {
+        1 << (self.block_out_channels.len() - 1)
+    }
+}
+
+const TRANSFORMER: &str = "transformer/config.json";
+const VAE: &str = "vae/config.json";
+const DOWN_BLOCK: &str = "CogVideoXDownBlock3D";
+const UP_BLOCK: &str = "CogVideoXUpBlock3D";
+
+fn parse<T: DeserializeOwned>(file: &str, config: &Value) -> Result<T, LoadError> {
+    T::deserialize(config)
+        .map_err(|error| LoadError::Config { file: file.to_owned(), message: error.to_string() })
+}
+
+/// Checks of one file.
+struct Check(&'static str);
+
+impl Check {
+    fn only(&self, key: &str, holds: bool, wanted: &str) -> Result<(), LoadError> {
+        if holds {
+            return Ok(());
+        }
+        let message = format!("`{key}` must be {wanted}");
+        Err(LoadError::Config { file: self.0.to_owned(), message })
+    }
+
+    fn unknown(&self, keys: &BTreeMap<String, Value>) -> Result<(), LoadError> {
+        let changes_maths = |key: &str| !key.starts_with('_') && !HARMLESS.contains(&key);
+        match keys.iter().find(|(key, value)| changes_maths(key) && !value.is_null()) {
+            None => Ok(()),
+            Some((key, value)) => Err(LoadError::Config {
+                file: self.0.to_owned(),
+                message: format!("`{key} = {value}` is not a setting this version knows"),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn transformer(mut config: Value) -> Result<TransformerConfig, String> {
+        config["in_channels"] = json!(32);
+        TransformerConfig::parse(&config).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn settings_without_code_are_errors() {
+        for (config, named) in [
+            (json!({"activation_fn": "geglu"}), "activation_fn"),
+            (json!({"attention_window": 3}), "attention_window"),
+            (json!({"in_channels": "many"}), ""),
+        ] {
+            if named.is_empty() {
+                assert!(TransformerConfig::parse(&config).is_err());
+            } else {
+                assert!(transformer(config).unwrap_err().contains(named));
+            }
+        }
+        let vae = VaeConfig::parse(&json!({"use_quant_conv": true})).unwrap_err().to_string();
+        assert_eq!(vae, "`vae/config.json`: `use_quant_conv` must be false");
+    }
+
+    #[test]
+    fn bookkeeping_keys_are_ignored() {
+        let config = json!({"_class_name": "x", "_diffusers_version": "0.42.1", "dropout": 0.0});
+        assert_eq!(
+            transformer(config).unwrap().in_channels,
+            TransformerConfig { in_channels: 32, ..TransformerConfig::default() }.in_channels
+        );
+    }
+}

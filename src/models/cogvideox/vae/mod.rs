@@ -1,0 +1,135 @@
+//! The causal video autoencoder, `AutoencoderKLCogVideoX`.
+//!
+//! Legend: B batch, C channels, T/H/W frames/rows/columns.
+//!
+//! Group norms see one chunk of frames, and one tile, at a time, so the chunk lengths are part of
+//! the model: eight video frames to encode, two latent frames to decode, the remainder in the first
+//! chunk. The reference is diffusers 0.42.
+
+mod blocks;
+mod decoder;
+mod encoder;
+mod tiling;
+
+use burn::tensor::Tensor;
+
+use self::{blocks::ConvCache, decoder::Decoder, encoder::Encoder, tiling::Tiling};
+use super::config::VaeConfig;
+use crate::models::{Compression, LoadError, ParamReader, Posterior, VideoVae};
+
+const ENCODE_CHUNK: usize = 8;
+const DECODE_CHUNK: usize = 2;
+
+/// The autoencoder with its weights.
+#[derive(Debug)]
+pub struct Vae {
+    config: VaeConfig,
+    encoder: Encoder,
+    decoder: Decoder,
+    tiling: Option<Tiling>,
+}
+
+impl Vae {
+    /// Takes the parameters by their published names, every one of them.
+    pub fn new(config: VaeConfig, params: &ParamReader<'_>) -> Result<Self, LoadError> {
+        let encoder = Encoder::new(&config, &params.scope("encoder"));
+        let decoder = Decoder::new(&config, &params.scope("decoder"));
+        params.finish()?;
+        Ok(Self { config, encoder, decoder, tiling: None })
+    }
+
+    /// Works on overlapping tiles of half the trained height and width, which bounds memory and
+    /// changes the result: group norms then see one tile.
+    #[must_use]
+    pub fn tiled(mut self) -> Self {
+        self.tiling = Some(Tiling::new(&self.config));
+        self
+    }
+
+    fn encode_chunks(&self, video: &Tensor<5>) -> Tensor<5> {
+        by_chunks(video, ENCODE_CHUNK, |chunk, cache| self.encoder.forward(chunk, cache))
+    }
+
+    fn decode_chunks(&self, latents: &Tensor<5>) -> Tensor<5> {
+        by_chunks(latents, DECODE_CHUNK, |chunk, cache| self.decoder.forward(chunk, cache))
+    }
+}
+
+impl VideoVae for Vae {
+    fn encode(&self, video: Tensor<5>) -> Posterior {
+        let moments = match &self.tiling {
+            Some(tiling) => tiling.encode(&video, |tile| self.encode_chunks(tile)),
+            None => self.encode_chunks(&video),
+        };
+        let channels = self.config.latent_channels;
+        Posterior {
+            mean: moments.clone().narrow(1, 0, channels),
+            logvar: moments.narrow(1, channels, channels).clamp(-30.0, 20.0),
+        }
+    }
+
+    fn decode(&self, latents: Tensor<5>) -> Tensor<5> {
+        match &self.tiling {
+            Some(tiling) => tiling.decode(&latents, |tile| self.decode_chunks(tile)),
+            None => self.decode_chunks(&latents),
+        }
+    }
+
+    fn latent_channels(&self) -> usize {
+        self.config.latent_channels
+    }
+
+    fn compression(&self) -> Compression {
+        Compression {
+            time: self.config.temporal_compression_ratio,
+            space: self.config.spatial_compression(),
+        }
+    }
+
+    fn scaling_factor(&self) -> f32 {
+        self.config.scaling_factor
+    }
+
+    fn invert_scale_latents(&self) -> bool {
+        self.config.invert_scale_latents
+    }
+}
+
+/// Runs `part` over chunks of `len` frames, the remainder in the first one.
+fn by_chunks(
+    x: &Tensor<5>,
+    len: usize,
+    part: impl Fn(Tensor<5>, &mut ConvCache) -> Tensor<5>,
+) -> Tensor<5> {
+    let frames = x.dims()[2];
+    let lens = chunk_lens(frames, len);
+    let mut cache = ConvCache::default();
+    let (mut start, mut parts) = (0, Vec::with_capacity(lens.len()));
+    for (index, len) in lens.iter().enumerate() {
+        cache.next_chunk(index + 1 == lens.len());
+        parts.push(part(x.clone().narrow(2, start, *len), &mut cache));
+        start += len;
+    }
+    if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 2) }
+}
+
+fn chunk_lens(frames: usize, len: usize) -> Vec<usize> {
+    let count = (frames / len).max(1);
+    let mut lens = vec![len; count];
+    lens[0] = frames - (count - 1) * len;
+    lens
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remainders_go_into_the_first_chunk() {
+        assert_eq!(chunk_lens(9, ENCODE_CHUNK), [9]);
+        assert_eq!(chunk_lens(1, ENCODE_CHUNK), [1]);
+        assert_eq!(chunk_lens(49, ENCODE_CHUNK), [9, 8, 8, 8, 8, 8]);
+        assert_eq!(chunk_lens(3, DECODE_CHUNK), [3]);
+        assert_eq!(chunk_lens(13, DECODE_CHUNK), [3, 2, 2, 2, 2, 2]);
+    }
+}

@@ -1,0 +1,98 @@
+//! `text_encode`: a prompt to the embedding the denoiser reads.
+
+use burn::tensor::{Int, Tensor, TensorData};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind};
+use crate::{
+    artifact::{ArtifactKind, model::resolve_model, text::TextEmbedding},
+    models::{
+        ModelRef, ModelSource,
+        t5::{T5Config, T5Tokenizer, TokenizerFiles},
+    },
+};
+
+/// Tokens of a prompt where the transformer's configuration states none.
+const DEFAULT_LENGTH: usize = 226;
+
+/// Encodes one prompt, padded to a fixed length, without an attention mask.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TextEncode {
+    /// The model whose text encoder and tokenizer are used.
+    pub model: ModelRef,
+    /// The prompt.
+    #[serde(default)]
+    pub prompt: String,
+    /// Tokens to cut or pad the prompt to; by default what the model was trained with.
+    #[serde(default)]
+    pub max_length: Option<usize>,
+}
+
+impl TextEncode {
+    fn length(&self, source: &ModelSource) -> Result<usize, StageError> {
+        if let Some(length) = self.max_length {
+            return Ok(length);
+        }
+        let config = source.config("transformer")?;
+        let stated = config.get("max_text_seq_length").and_then(serde_json::Value::as_u64);
+        Ok(stated.map_or(DEFAULT_LENGTH, |length| length as usize))
+    }
+}
+
+impl StageKind for TextEncode {
+    const KIND: &'static str = "text_encode";
+    const VERSION: u32 = 1;
+    const PORTS: Ports = Ports {
+        inputs: &[Port { name: "model", kinds: &[ArtifactKind::Model], required: false }],
+        output: ArtifactKind::TextEmbeddings,
+    };
+}
+
+impl Stage for TextEncode {
+    fn validate(&self) -> Vec<ParamError> {
+        match self.max_length {
+            Some(length) if !(1..=4096).contains(&length) => {
+                let message = format!("must be from 1 to 4096, but is {length}");
+                vec![ParamError::new("max_length", message)]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
+        // The transformer's configuration gives the default length.
+        Some((&self.model, &["text_encoder", "tokenizer", "transformer/config.json"]))
+    }
+
+    fn run(
+        &self,
+        inputs: &Inputs<'_>,
+        out: &mut Output<'_>,
+        cx: &StageContext<'_>,
+    ) -> Result<(), StageError> {
+        let source = resolve_model(&self.model, inputs, "model")?;
+        let length = self.length(&source)?;
+        let file = source.tokenizer_file()?;
+        let bytes = source.read(file)?;
+        let tokenizer = T5Tokenizer::new(TokenizerFiles::by_name(file, &bytes))?;
+        let ids: Vec<i64> =
+            tokenizer.encode(&self.prompt, length)?.into_iter().map(i64::from).collect();
+        cx.tick(0, 1, "load the text encoder")?;
+
+        let device = cx.device.clone().without_autodiff();
+        let encoder = cx.models.text_encoder(&source, &device)?;
+        let vocabulary = T5Config::read(&source.config("text_encoder")?)?.vocab_size;
+        if let Some(id) = ids.iter().find(|id| **id >= vocabulary as i64) {
+            return Err(StageError::failed(format!(
+                "the tokenizer gives the token {id}, but the text encoder has {vocabulary} tokens"
+            ))
+            .with_help("take tokenizer and text encoder from the same model"));
+        }
+        cx.tick(0, 1, "encode the prompt")?;
+        let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, length]), &device);
+        let embedding = encoder.encode(ids).squeeze_dim::<2>(0);
+        TextEmbedding { prompt: self.prompt.clone(), embedding }.write(out)
+    }
+}

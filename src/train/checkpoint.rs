@@ -1,0 +1,284 @@
+//! The state of a training run on disk.
+//!
+//! A checkpoint is one safetensors file: parameters (`param.`), moments (`first.`, `second.`),
+//! average (`ema.`), the losses so far, and the step in the header. Randomness needs no state (see
+//! [`super::order`]). The file name carries step and content hash, so a file that was cut short or
+//! changed is not taken for a checkpoint; it appears under its name only when it is whole.
+//!
+//! One folder holds the checkpoints of all runs along one trajectory. A run that ends leaves its
+//! last state for longer runs; the ones in between replace each other.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use burn::tensor::{Device, Tensor, TensorData};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+
+use super::optimizer::Moments;
+use crate::{
+    models::{Params, params::Param},
+    store::Digest,
+};
+
+const LOSSES: &str = "losses";
+
+/// Everything that decides how a run goes on.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// Steps done.
+    pub step: usize,
+    /// The trained parameters.
+    pub params: Params,
+    /// The optimizer's memory.
+    pub moments: Moments,
+    /// The running average of the parameters, if one is kept.
+    pub ema: Option<Params>,
+    /// The loss of each step.
+    pub losses: Vec<f32>,
+}
+
+impl State {
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+        let mut add = |prefix: &str, name: &str, shape: &[usize], flat: &Tensor<1>| {
+            let values = flat.to_data().into_vec::<f32>().expect("training is in f32");
+            let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            tensors.push((format!("{prefix}.{name}"), shape.to_vec(), bytes));
+        };
+        for (prefix, params) in [("param", Some(&self.params)), ("ema", self.ema.as_ref())] {
+            for (name, param) in params.iter().flat_map(|params| &params.0) {
+                add(prefix, name, &param.shape, &param.flat);
+            }
+        }
+        for (prefix, moments) in [("first", &self.moments.first), ("second", &self.moments.second)]
+        {
+            for (name, flat) in moments {
+                add(prefix, name, &flat.dims(), flat);
+            }
+        }
+        let losses = self.losses.iter().flat_map(|v| v.to_le_bytes()).collect();
+        tensors.push((LOSSES.to_owned(), vec![self.losses.len()], losses));
+        let views = tensors.iter().map(|(name, shape, bytes)| {
+            let view = TensorView::new(Dtype::F32, shape.clone(), bytes).expect("shape fits");
+            (name, view)
+        });
+        let header = [("step".to_owned(), self.step.to_string())].into();
+        safetensors::serialize(views, Some(header)).expect("names are unique and shapes fit")
+    }
+
+    /// `None` if the bytes are not a checkpoint of this form.
+    fn from_bytes(bytes: &[u8], device: &Device) -> Option<Self> {
+        let (_, header) = SafeTensors::read_metadata(bytes).ok()?;
+        let step = header.metadata().as_ref()?.get("step")?.parse().ok()?;
+        let file = SafeTensors::deserialize(bytes).ok()?;
+        let mut state = Self { step, ..Self::default() };
+        let mut ema = Params::default();
+        for (name, view) in file.iter() {
+            if view.dtype() != Dtype::F32 {
+                return None;
+            }
+            let values: Vec<f32> =
+                view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            if name == LOSSES {
+                state.losses = values;
+                continue;
+            }
+            let (prefix, name) = name.split_once('.')?;
+            let len = values.len();
+            let flat = Tensor::<1>::from_data(TensorData::new(values, [len]), device);
+            let name = name.to_owned();
+            let param = |flat| Param { flat, shape: view.shape().to_vec() };
+            match prefix {
+                "param" => drop(state.params.0.insert(name, param(flat))),
+                "ema" => drop(ema.0.insert(name, param(flat))),
+                "first" => drop(state.moments.first.insert(name, flat)),
+                "second" => drop(state.moments.second.insert(name, flat)),
+                _ => return None,
+            }
+        }
+        state.ema = (!ema.0.is_empty()).then_some(ema);
+        Some(state)
+    }
+}
+
+/// What a checkpoint is kept for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Until the next one of this run.
+    Rolling,
+    /// For longer runs along the same trajectory.
+    Final,
+}
+
+impl Keep {
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Rolling => "rolling",
+            Self::Final => "final",
+        }
+    }
+}
+
+/// A folder of checkpoints along one trajectory.
+#[derive(Debug)]
+pub struct Checkpoints {
+    folder: PathBuf,
+    /// The rolling checkpoint this run wrote or went on from.
+    rolling: Option<PathBuf>,
+}
+
+impl Checkpoints {
+    /// Opens the folder, making it if it is not there.
+    pub fn open(folder: &Path) -> std::io::Result<Self> {
+        fs::create_dir_all(folder)?;
+        Ok(Self { folder: folder.to_owned(), rolling: None })
+    }
+
+    /// The state nearest to `steps`, not beyond it. Files that are not whole are passed over.
+    pub fn latest(&mut self, steps: usize, device: &Device) -> std::io::Result<Option<State>> {
+        let mut found: BTreeMap<usize, Vec<(PathBuf, String, bool)>> = BTreeMap::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            if let Some((keep, step, hash)) = parse_name(&path)
+                && step <= steps
+            {
+                let rolling = keep == Keep::Rolling;
+                found.entry(step).or_default().push((path, hash, rolling));
+            }
+        }
+        for (path, hash, rolling) in found.into_values().rev().flatten() {
+            // Another run may have replaced its rolling checkpoint since.
+            let Ok(bytes) = fs::read(&path) else { continue };
+            if short_hash(&bytes) != hash {
+                tracing::warn!(path = %path.display(), "a damaged checkpoint was removed");
+                let _ = fs::remove_file(&path);
+                continue;
+            }
+            if let Some(state) = State::from_bytes(&bytes, device) {
+                self.rolling = rolling.then_some(path);
+                return Ok(Some(state));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Saves the state; it replaces the last rolling checkpoint of this run.
+    pub fn save(&mut self, state: &State, keep: Keep) -> std::io::Result<()> {
+        let bytes = state.to_bytes();
+        let name =
+            format!("{}-{:08}-{}.safetensors", keep.prefix(), state.step, short_hash(&bytes));
+        let path = self.folder.join(name);
+        let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
+        file.write_all(&bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(&path).map_err(|e| e.error)?;
+        let replaced = match keep {
+            Keep::Rolling => self.rolling.replace(path.clone()),
+            Keep::Final => self.rolling.take(),
+        };
+        match replaced {
+            Some(old) if old != path => match fs::remove_file(&old) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+}
+
+fn short_hash(bytes: &[u8]) -> String {
+    Digest::of(bytes).to_string()[..16].to_owned()
+}
+
+fn parse_name(path: &Path) -> Option<(Keep, usize, String)> {
+    let name = path.file_name()?.to_str()?.strip_suffix(".safetensors")?;
+    let [keep, step, hash] = name.split('-').collect::<Vec<_>>().try_into().ok()?;
+    let keep = [Keep::Rolling, Keep::Final].into_iter().find(|k| k.prefix() == keep)?;
+    Some((keep, step.parse().ok()?, hash.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(step: usize) -> State {
+        let device = Device::flex();
+        let flat = Tensor::from_data(TensorData::new(vec![step as f32, -0.5], [2]), &device);
+        let param = |flat: &Tensor<1>| Param { flat: flat.clone() * 3.0, shape: vec![1, 2] };
+        State {
+            step,
+            params: Params([("a.weight".to_owned(), param(&flat))].into()),
+            moments: Moments {
+                first: [("a.weight".to_owned(), flat.clone())].into(),
+                second: [("a.weight".to_owned(), flat.clone() * 2.0)].into(),
+            },
+            ema: Some(Params([("a.weight".to_owned(), param(&flat))].into())),
+            losses: vec![0.5; step],
+        }
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().to_string_lossy()[..12].to_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_saved_state_is_read_back_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut checkpoints = Checkpoints::open(folder.path()).unwrap();
+        checkpoints.save(&state(3), Keep::Rolling).unwrap();
+        let read = checkpoints.latest(9, &Device::flex()).unwrap().unwrap();
+        assert_eq!(read.to_bytes(), state(3).to_bytes());
+        assert_eq!(read.params.0["a.weight"].shape, [1, 2]);
+    }
+
+    #[test]
+    fn the_nearest_state_not_beyond_the_goal_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        for step in [2, 4, 8] {
+            let mut run = Checkpoints::open(folder.path()).unwrap();
+            run.save(&state(step), Keep::Final).unwrap();
+        }
+        let mut run = Checkpoints::open(folder.path()).unwrap();
+        let mut step = |goal| run.latest(goal, &Device::flex()).unwrap().map(|s| s.step);
+        assert_eq!([step(1), step(3), step(7), step(8)], [None, Some(2), Some(4), Some(8)]);
+    }
+
+    #[test]
+    fn rolling_checkpoints_replace_each_other_and_final_ones_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut run = Checkpoints::open(folder.path()).unwrap();
+        run.save(&state(1), Keep::Rolling).unwrap();
+        run.save(&state(2), Keep::Rolling).unwrap();
+        assert_eq!(names(folder.path()), ["rolling-0000"]);
+        run.save(&state(3), Keep::Final).unwrap();
+        run.save(&state(4), Keep::Rolling).unwrap();
+        assert_eq!(names(folder.path()), ["final-000000", "rolling-0000"]);
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut run = Checkpoints::open(folder.path()).unwrap();
+        run.save(&state(1), Keep::Final).unwrap();
+        run.save(&state(2), Keep::Final).unwrap();
+        for entry in fs::read_dir(folder.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.to_string_lossy().contains("00000002") {
+                let mut bytes = fs::read(&path).unwrap();
+                *bytes.last_mut().unwrap() ^= 1;
+                fs::write(&path, bytes).unwrap();
+            }
+        }
+        let found = run.latest(9, &Device::flex()).unwrap().unwrap();
+        assert_eq!(found.step, 1);
+    }
+}

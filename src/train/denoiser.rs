@@ -1,0 +1,65 @@
+//! Training of a denoiser: all of its parameters, or those of an adapter on a frozen one.
+
+use std::ops::ControlFlow;
+
+use burn::tensor::Device;
+
+use super::{
+    batch::{Diffusion, Example},
+    checkpoint::Checkpoints,
+    gradient::{Build, Gradients, Recompute, denoiser_gradients},
+    order::{Order, Stream, step_rng},
+    steps::{self, StepReport, Steps, TrainError, Trained},
+};
+use crate::models::Params;
+
+/// Training of a denoiser's parameters, all of them or an adapter's: what differs is `build`.
+pub struct DenoiserTraining<'a> {
+    /// The loop.
+    pub steps: Steps,
+    /// Makes the denoiser from the trained parameters.
+    pub build: &'a Build<'a>,
+    /// The clips, at least one.
+    pub examples: &'a [Example],
+    /// How they are noised.
+    pub diffusion: Diffusion<'a>,
+    /// Which clips a step sees.
+    pub order: Order,
+    /// Batches whose gradients are averaged in one step, at least 1.
+    pub accumulation: usize,
+    /// What the backward pass computes again.
+    pub recompute: Recompute,
+}
+
+impl DenoiserTraining<'_> {
+    /// Trains from `init`, or from the nearest checkpoint.
+    pub fn run(
+        &self,
+        checkpoints: Option<Checkpoints>,
+        device: &Device,
+        init: impl FnOnce() -> Params,
+        observe: &mut dyn FnMut(StepReport) -> ControlFlow<()>,
+    ) -> Result<Trained, TrainError> {
+        let mut gradients = |step: usize, params: &Params| self.gradients(step, params);
+        steps::run(&self.steps, checkpoints, device, init, &mut gradients, observe)
+    }
+
+    /// The gradients of one step, from 0.
+    pub fn gradients(&self, step: usize, params: &Params) -> Result<Gradients, TrainError> {
+        let mut sum = Gradients::default();
+        let share = 1.0 / self.accumulation as f32;
+        for part in 0..self.accumulation {
+            let index = step * self.accumulation + part;
+            let examples: Vec<&Example> =
+                self.order.batch(index).into_iter().map(|i| &self.examples[i]).collect();
+            let mut rng = step_rng(self.order.seed, Stream::Batch, index);
+            let (input, target) = self.diffusion.batch(&examples, &mut rng);
+            let found = denoiser_gradients(self.build, params, &input, &target, self.recompute)?;
+            if self.accumulation == 1 {
+                return Ok(found);
+            }
+            sum.add(found, share);
+        }
+        Ok(sum)
+    }
+}

@@ -1,0 +1,264 @@
+//! The loop every training shares: gradients, clipping, `AdamW`, average, checkpoints.
+
+use std::ops::ControlFlow;
+
+use burn::tensor::Device;
+
+use super::{
+    checkpoint::{Checkpoints, Keep, State},
+    gradient::Gradients,
+    optimizer::{AdamW, clip_factor, global_norm},
+    schedule::LrSchedule,
+};
+use crate::models::{LoadError, Params, params::Param};
+
+/// The settings of a run that do not depend on what is trained.
+#[derive(Clone, Copy, Debug)]
+pub struct Steps {
+    /// Number of steps in all.
+    pub steps: usize,
+    /// The highest learning rate.
+    pub learning_rate: f64,
+    /// How it changes.
+    pub schedule: LrSchedule,
+    /// Steps over which it rises.
+    pub warmup_steps: usize,
+    /// The optimizer.
+    pub optimizer: AdamW,
+    /// Gradients of a larger norm are scaled down to it.
+    pub max_grad_norm: f64,
+    /// How slowly an average of the parameters follows them, if one is kept.
+    pub ema: Option<f64>,
+    /// Steps between checkpoints.
+    pub save_every: usize,
+}
+
+/// A finished step.
+#[derive(Clone, Copy, Debug)]
+pub struct StepReport {
+    /// Steps done.
+    pub done: usize,
+    /// Steps in all.
+    pub total: usize,
+    /// The step's loss.
+    pub loss: f32,
+}
+
+/// What training gave.
+#[derive(Clone, Debug)]
+pub struct Trained {
+    /// The parameters: their average if one was kept.
+    pub params: Params,
+    /// The loss of each step.
+    pub losses: Vec<f32>,
+}
+
+/// Why training did not finish.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// Asked to stop; the state is saved.
+    #[error("interrupted")]
+    Stopped,
+    /// The arithmetic left the finite numbers.
+    #[error("the {what} is not a finite number at step {step} (learning rate {learning_rate:e})")]
+    NotFinite {
+        /// `loss` or `gradient norm`.
+        what: &'static str,
+        /// From 1.
+        step: usize,
+        /// The step's learning rate.
+        learning_rate: f64,
+    },
+    /// A checkpoint could not be read or written.
+    #[error("cannot access the checkpoints: {0}")]
+    Checkpoint(#[from] std::io::Error),
+    /// The model could not be built.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+/// Runs the loop from the nearest checkpoint, or from `init`.
+///
+/// `gradients` is called with the step, from 0, and the parameters; what it gives must depend on
+/// nothing else. `observe` is told of each step and may end the run.
+pub fn run(
+    settings: &Steps,
+    mut checkpoints: Option<Checkpoints>,
+    device: &Device,
+    init: impl FnOnce() -> Params,
+    gradients: &mut dyn FnMut(usize, &Params) -> Result<Gradients, TrainError>,
+    observe: &mut dyn FnMut(StepReport) -> ControlFlow<()>,
+) -> Result<Trained, TrainError> {
+    let saved = match &mut checkpoints {
+        Some(checkpoints) => checkpoints.latest(settings.steps, device)?,
+        None => None,
+    };
+    let mut state = saved.unwrap_or_else(|| {
+        let params = init();
+        let ema = settings.ema.map(|_| params.clone());
+        State { params, ema, ..State::default() }
+    });
+    let first = state.step;
+    while state.step < settings.steps {
+        let found = gradients(state.step, &state.params)?;
+        let loss = found.loss;
+        settings.advance(&mut state, found)?;
+        let report = StepReport { done: state.step, total: settings.steps, loss };
+        let stop = observe(report).is_break();
+        if let Some(checkpoints) = &mut checkpoints {
+            if state.step == settings.steps {
+                checkpoints.save(&state, Keep::Final)?;
+            } else if stop || (state.step - first).is_multiple_of(settings.save_every.max(1)) {
+                checkpoints.save(&state, Keep::Rolling)?;
+            }
+        }
+        if stop {
+            return Err(TrainError::Stopped);
+        }
+    }
+    Ok(Trained { params: state.ema.unwrap_or(state.params), losses: state.losses })
+}
+
+impl Steps {
+    /// One step of the optimizer.
+    fn advance(&self, state: &mut State, gradients: Gradients) -> Result<(), TrainError> {
+        let learning_rate =
+            self.learning_rate * self.schedule.factor(state.step, self.warmup_steps, self.steps);
+        let norm = global_norm(&gradients.by_name);
+        for (what, value) in [("loss", gradients.loss), ("gradient norm", norm)] {
+            if !value.is_finite() {
+                let step = state.step + 1;
+                return Err(TrainError::NotFinite { what, step, learning_rate });
+            }
+        }
+        state.step += 1;
+        state.losses.push(gradients.loss);
+        let factor = clip_factor(norm, self.max_grad_norm as f32);
+        self.optimizer.step(
+            (state.step, learning_rate),
+            &mut state.params,
+            gradients.by_name,
+            factor,
+            &mut state.moments,
+        );
+        if let (Some(decay), Some(ema)) = (self.ema, state.ema.take()) {
+            state.ema = Some(average(ema, &state.params, decay, state.step));
+        }
+        Ok(())
+    }
+}
+
+/// `decay * ema + (1 - decay) * params`; early steps count more, so that the start is forgotten.
+fn average(ema: Params, params: &Params, decay: f64, step: usize) -> Params {
+    let decay = decay.min((1 + step) as f64 / (10 + step) as f64);
+    let follow = |(name, old): (String, Param)| {
+        let new = params.0[&name].flat.clone();
+        let flat = old.flat * decay + new * (1.0 - decay);
+        (name, Param { flat, shape: old.shape })
+    };
+    Params(ema.0.into_iter().map(follow).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use burn::tensor::{Tensor, TensorData};
+
+    use super::*;
+    use crate::train::{
+        gradient,
+        order::{Stream, step_rng},
+    };
+
+    fn settings(steps: usize) -> Steps {
+        Steps {
+            steps,
+            learning_rate: 0.05,
+            schedule: LrSchedule::Constant,
+            warmup_steps: 0,
+            optimizer: AdamW::default(),
+            max_grad_norm: 1.0,
+            ema: Some(0.9),
+            save_every: 3,
+        }
+    }
+
+    /// Fits `p` to noisy targets around 2; stops after `stop` steps of this call.
+    fn fit(steps: usize, folder: Option<&Path>, stop: usize) -> Result<Trained, TrainError> {
+        let device = Device::flex();
+        let init = || {
+            let flat = Tensor::zeros([64], &device);
+            Params([("p".to_owned(), Param { flat, shape: vec![8, 8] })].into())
+        };
+        let mut gradients = |step: usize, params: &Params| {
+            let noise = step_rng(7, Stream::Batch, step).normal(64);
+            let target = Tensor::<1>::from_data(TensorData::new(noise, [64]), &device) + 2.0;
+            gradient::of_loss(params, |leaves| {
+                let difference = leaves.0["p"].flat.clone() - target;
+                Ok((difference.clone() * difference).mean())
+            })
+        };
+        let mut left = stop;
+        let mut observe = |_: StepReport| {
+            left -= 1;
+            if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let checkpoints = folder.map(|folder| Checkpoints::open(folder).unwrap());
+        run(&settings(steps), checkpoints, &device, init, &mut gradients, &mut observe)
+    }
+
+    fn bits(trained: &Trained) -> (Vec<u32>, Vec<u32>) {
+        let values = trained.params.0["p"].flat.to_data().try_to_vec::<f32>().unwrap();
+        let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect();
+        (bits(&values), bits(&trained.losses))
+    }
+
+    #[test]
+    fn training_reduces_the_loss() {
+        let losses = fit(200, None, usize::MAX).unwrap().losses;
+        assert!(losses[0] > 4.0 && losses[199] < 1.5, "{} {}", losses[0], losses[199]);
+    }
+
+    #[test]
+    fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
+        let whole = bits(&fit(20, None, usize::MAX).unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        for stop in [1, 4, 7] {
+            let stopped = fit(20, Some(folder.path()), stop);
+            assert!(matches!(stopped, Err(TrainError::Stopped)));
+        }
+        assert_eq!(bits(&fit(20, Some(folder.path()), usize::MAX).unwrap()), whole);
+    }
+
+    #[test]
+    fn a_longer_run_goes_on_from_a_shorter_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let short = fit(12, Some(folder.path()), usize::MAX).unwrap();
+        assert_eq!(bits(&short), bits(&fit(12, None, usize::MAX).unwrap()));
+        // Eight more steps are enough, so stopping at the ninth never happens.
+        let long = fit(20, Some(folder.path()), 9).unwrap();
+        assert_eq!(bits(&long), bits(&fit(20, None, usize::MAX).unwrap()));
+        // What a finished run left is its result: no step is done again.
+        assert_eq!(bits(&fit(12, Some(folder.path()), 1).unwrap()), bits(&short));
+    }
+
+    #[test]
+    fn a_loss_that_is_no_number_names_the_step() {
+        let device = Device::flex();
+        let init = || {
+            let flat = Tensor::zeros([1], &device);
+            Params([("p".to_owned(), Param { flat, shape: vec![1] })].into())
+        };
+        let mut gradients = |step: usize, params: &Params| {
+            let factor = if step == 2 { f32::NAN } else { 1.0 };
+            gradient::of_loss(params, |leaves| Ok((leaves.0["p"].flat.clone() * factor).sum()))
+        };
+        let go = &mut |_: StepReport| ControlFlow::Continue(());
+        let error = run(&settings(5), None, &device, init, &mut gradients, go).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the loss is not a finite number at step 3 (learning rate 5e-2)"
+        );
+    }
+}

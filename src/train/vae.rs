@@ -1,0 +1,104 @@
+//! Training of a video autoencoder.
+
+use std::ops::ControlFlow;
+
+use burn::tensor::{Device, Tensor};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    batch::normal,
+    checkpoint::Checkpoints,
+    gradient::{self, Gradients},
+    loss,
+    order::{Order, Stream, step_rng},
+    steps::{self, StepReport, Steps, TrainError, Trained},
+};
+use crate::models::{LoadError, Params, VideoVae};
+
+/// The weights of the parts of the autoencoder's loss; a part of weight 0 is not computed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct VaeLoss {
+    /// Of the mean absolute error of pixels.
+    pub l1: f64,
+    /// Of the mean squared error of pixels.
+    pub l2: f64,
+    /// Of the mean absolute error of differences between neighbouring pixels.
+    pub edges: f64,
+    /// Of the divergence of the latents from N(0, 1).
+    pub kl: f64,
+}
+
+impl Default for VaeLoss {
+    fn default() -> Self {
+        Self { l1: 1.0, l2: 0.0, edges: 0.0, kl: 1e-6 }
+    }
+}
+
+impl VaeLoss {
+    /// The loss of `video` in [-1, 1], with this posterior noise.
+    fn of(
+        &self,
+        vae: &dyn VideoVae,
+        video: Tensor<5>,
+        rng: &mut super::rng::TorchRng,
+    ) -> Tensor<1> {
+        let posterior = vae.encode(video.clone());
+        let noise = normal(posterior.mean.dims(), rng, &video.device());
+        let decoded = vae.decode(posterior.sample(noise));
+        let mut total = decoded.clone().slice([0..1, 0..1, 0..1, 0..1, 0..1]).mean() * 0.0;
+        if self.l1 > 0.0 {
+            total = total + loss::l1(decoded.clone(), video.clone()) * self.l1;
+        }
+        if self.l2 > 0.0 {
+            total = total + loss::l2(decoded.clone(), video.clone()) * self.l2;
+        }
+        if self.edges > 0.0 {
+            total = total + loss::edges(decoded, video) * self.edges;
+        }
+        if self.kl > 0.0 {
+            total = total + loss::kl(posterior.mean, posterior.logvar) * self.kl;
+        }
+        total
+    }
+}
+
+/// Training of all parameters of an autoencoder.
+pub struct VaeTraining<'a> {
+    /// The loop.
+    pub steps: Steps,
+    /// Makes the autoencoder from its parameters.
+    pub build: &'a dyn Fn(&Params) -> Result<Box<dyn VideoVae>, LoadError>,
+    /// Gives clip `i` as `[1, 3, F, H, W]` in [-1, 1]; all of one size.
+    pub clip: &'a dyn Fn(usize) -> Tensor<5>,
+    /// Which clips a step sees.
+    pub order: Order,
+    /// What is minimised.
+    pub loss: VaeLoss,
+}
+
+impl VaeTraining<'_> {
+    /// Trains from `init`, or from the nearest checkpoint.
+    pub fn run(
+        &self,
+        checkpoints: Option<Checkpoints>,
+        device: &Device,
+        init: impl FnOnce() -> Params,
+        observe: &mut dyn FnMut(StepReport) -> ControlFlow<()>,
+    ) -> Result<Trained, TrainError> {
+        let mut gradients = |step: usize, params: &Params| self.gradients(step, params);
+        steps::run(&self.steps, checkpoints, device, init, &mut gradients, observe)
+    }
+
+    /// The gradients of one step, from 0.
+    pub fn gradients(&self, step: usize, params: &Params) -> Result<Gradients, TrainError> {
+        let clips = self.order.batch(step).into_iter().map(self.clip).collect();
+        let video = Tensor::cat(clips, 0);
+        let mut rng = step_rng(self.order.seed, Stream::Batch, step);
+        gradient::of_loss(params, |leaves| {
+            let vae = (self.build)(leaves)?;
+            Ok(self.loss.of(&*vae, video, &mut rng))
+        })
+    }
+}

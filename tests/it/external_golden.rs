@@ -1,0 +1,95 @@
+//! Compares everything in a folder of reference values made elsewhere.
+//!
+//! `PIPE_GOLDEN_DIR=... cargo test --test it external_golden -- --ignored --nocapture`
+
+use std::{fs, path::Path};
+
+use burn::tensor::{Device, FloatDType, Tensor};
+use pipe::models::{DenoiserInput, ParamReader, Params, VideoDiffusion, cogvideox::CogVideoX};
+use serde_json::Value;
+
+use crate::golden::{Golden, relative_error};
+
+/// One part of one model folder: what is compared, and within which relative error.
+struct Check {
+    family: &'static str,
+    part: &'static str,
+    tolerance: f32,
+    /// Names and relative errors of what was compared in `<root>/<family>`.
+    run: fn(&Path) -> Vec<(&'static str, f32)>,
+}
+
+const CHECKS: &[Check] = &[
+    Check { family: "cogvideox15", part: "transformer", tolerance: 1e-4, run: transformer },
+    Check { family: "cogvideox10", part: "transformer", tolerance: 1e-4, run: transformer },
+    Check { family: "cogvideox15", part: "vae", tolerance: 5e-4, run: vae },
+    Check { family: "cogvideox10", part: "vae", tolerance: 5e-4, run: vae },
+];
+
+#[test]
+#[ignore = "needs PIPE_GOLDEN_DIR"]
+fn external_golden() {
+    let root = std::env::var("PIPE_GOLDEN_DIR").expect("PIPE_GOLDEN_DIR names a folder");
+    let mut failed = 0;
+    for Check { family, part, tolerance, run } in CHECKS {
+        for (what, error) in run(&Path::new(&root).join(family)) {
+            let verdict = if error <= *tolerance { "ok" } else { "FAILED" };
+            failed += usize::from(error > *tolerance);
+            println!("{family:12} {part:12} {what:12} {error:.1e} of {tolerance:.0e} {verdict}");
+        }
+    }
+    assert_eq!(failed, 0, "{failed} comparisons are out of tolerance");
+}
+
+fn load(folder: &Path) -> (Value, Params) {
+    let config = fs::read(folder.join("config.json")).unwrap();
+    let weights = fs::read(folder.join("diffusion_pytorch_model.safetensors")).unwrap();
+    let mut params = Params::default();
+    params.read_safetensors(&weights, "weights", &Device::flex(), FloatDType::F32).unwrap();
+    (serde_json::from_slice(&config).unwrap(), params)
+}
+
+/// `[B, F, C, H, W]`, the reference's order, and ours.
+fn swap(x: Tensor<5>) -> Tensor<5> {
+    x.swap_dims(1, 2)
+}
+
+fn transformer(model: &Path) -> Vec<(&'static str, f32)> {
+    let folder = model.join("transformer");
+    let (config, params) = load(&folder);
+    let denoiser = CogVideoX.denoiser(&config, &ParamReader::loaded(&params, None)).unwrap();
+    let golden = Golden::read(folder.join("expect.safetensors"));
+    // Image latents for every frame, which the pipeline never has.
+    let hidden = swap(golden.tensor("hidden"));
+    let channels = hidden.dims()[1] / 2;
+    let latents = hidden.clone().narrow(1, 0, channels).autodiff().require_grad();
+    let image = hidden.narrow(1, channels, channels).autodiff().require_grad();
+    let input = DenoiserInput {
+        latents: latents.clone(),
+        image: image.clone(),
+        text: golden.tensor("text"),
+        timesteps: golden.values("timestep").0,
+    };
+    let out = denoiser.forward(&input);
+    let error = relative_error(out.clone().inner(), &swap(golden.tensor("out")));
+    let grads = (out * swap(golden.tensor("grad_out"))).sum().backward();
+    let grad = Tensor::cat(vec![latents.grad(&grads).unwrap(), image.grad(&grads).unwrap()], 1);
+    let grad_error = relative_error(grad, &swap(golden.tensor("grad_hidden")));
+    vec![("output", error), ("gradient", grad_error)]
+}
+
+fn vae(model: &Path) -> Vec<(&'static str, f32)> {
+    let folder = model.join("vae");
+    let (config, params) = load(&folder);
+    let vae = CogVideoX.vae(&config, &ParamReader::loaded(&params, None)).unwrap();
+    let golden = Golden::read(folder.join("expect.safetensors"));
+    let video: Tensor<5> = golden.tensor("video");
+    let posterior = vae.encode(video.clone());
+    let image = vae.encode(video.narrow(2, 0, 1)).mean;
+    vec![
+        ("mean", relative_error(posterior.mean, &golden.tensor("mean"))),
+        ("logvar", relative_error(posterior.logvar, &golden.tensor("logvar"))),
+        ("decoded", relative_error(vae.decode(golden.tensor("mean")), &golden.tensor("decoded"))),
+        ("image mean", relative_error(image, &golden.tensor("image_mean"))),
+    ]
+}
