@@ -3,6 +3,7 @@
 //! A stage is one struct, its parameters, and one `impl`. Adding one is a new file here and one
 //! line in [`STAGES`]; the schema, the editor help and the checks follow from the struct.
 
+mod command;
 mod context;
 mod dataset;
 mod entry;
@@ -12,6 +13,7 @@ mod metric;
 mod text_encode;
 mod transform;
 
+pub use command::ShellCommand;
 pub use context::{CancelFlag, Inputs, Output, Progress, StageContext};
 pub use dataset::Dataset;
 pub use entry::{ParsedStage, StageEntry};
@@ -35,6 +37,7 @@ pub static STAGES: &[StageEntry] = &[
     StageEntry::of::<Interpolate>(),
     StageEntry::of::<TextEncode>(),
     StageEntry::of::<Metric>(),
+    StageEntry::of::<ShellCommand>(),
 ];
 
 /// A stage's named input.

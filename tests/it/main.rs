@@ -5,3 +5,4 @@ mod external_golden_text;
 mod golden;
 mod golden_text;
 mod parity;
+mod real_data;
