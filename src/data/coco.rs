@@ -352,7 +352,7 @@ mod tests {
         insta::assert_snapshot!(
             failure(r#"{"id": 1, "image_id": 7, "category_id": 18, "segmentation": []},
                        {"id": 2, "image_id": 7, "category_id": 18, "segmentation": "x"}"#),
-            @"`annotations/instances_train2017.json` is not a COCO annotation file: element 1 of the list (from 0): polygons, or run lengths with `size` and `counts` at line 4 column 96"
+            @"`annotations/instances_train2017.json` is not a COCO annotation file: element 1 of the list (from 0): polygons, or run lengths with `size` and `counts` at line 4 column 87"
         );
         assert!(failure("{").contains("element 0 of the list"));
         let folder = tempfile::tempdir().unwrap();

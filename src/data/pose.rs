@@ -184,7 +184,7 @@ mod tests {
     fn sizes_follow_the_image_down_to_the_least() {
         let style = PoseStyle { min_radius: 0.5, ..PoseStyle::default() };
         let half = draw(&[person(&[(0, 99.0, 99.0, 2.0)])], [240, 360], style);
-        assert_eq!(count(&half, Part::Head), 25, "a disc of radius 2.8");
+        assert_eq!(count(&half, Part::Head), 21, "a disc of radius 2.8");
         let small = draw(&[person(&[(0, 30.0, 30.0, 2.0)])], [64, 96], PoseStyle::default());
         assert_eq!(count(&small, Part::Head), 13, "a disc of radius 2");
     }
