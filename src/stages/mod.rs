@@ -10,6 +10,8 @@ mod entry;
 mod error;
 mod interpolate;
 mod metric;
+#[cfg(test)]
+mod support;
 mod text_encode;
 mod transform;
 
