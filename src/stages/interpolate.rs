@@ -145,7 +145,7 @@ mod tests {
             items.iter().map(|item| (item.name.clone(), item.digest())).collect::<Vec<_>>()
         };
         let both = run(&[a.clone(), b.clone()]);
-        assert_eq!(both, [run(&[a.clone()]), run(&[b])].concat());
+        assert_eq!(both, [run(std::slice::from_ref(&a)), run(&[b])].concat());
         let inputs = bench.inputs(&[("pairs", ArtifactKind::Pairs, &[a])]);
         let items = bench.run(&interpolate(9), &inputs).unwrap();
         let bytes = inputs.read(&items[0], videos::FILE).unwrap();

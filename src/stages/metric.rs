@@ -91,20 +91,14 @@ impl Stage for Metric {
         let mut tasks: BTreeMap<String, bool> = BTreeMap::new();
         let items = inputs.items("pairs");
         let attempts_made = 1 + usize::from(inputs.get("second").is_some());
+        if attempts_made > 1 && self.metric != MetricName::Arc {
+            return Err(StageError::failed("only the metric `arc` takes a second attempt")
+                .with_help("remove `second` from the stage's inputs"));
+        }
         for (done, item) in items.iter().enumerate() {
             cx.tick(done as u64, items.len() as u64, "images")?;
             let pair = pairs::Pair::read(inputs, item)?;
-            let attempts = self.attempts(inputs, &item.name)?;
-            for attempt in &attempts {
-                if attempt.dimensions() != pair.target.dimensions() {
-                    return Err(StageError::failed(format!(
-                        "the prediction is {:?}, but its target is {:?} (width, height)",
-                        attempt.dimensions(),
-                        pair.target.dimensions()
-                    ))
-                    .on_item(&item.name));
-                }
-            }
+            let attempts = attempts(inputs, &item.name, pair.target.dimensions())?;
             let score = self.score(&attempts, &pair).map_err(|e| e.on_item(&item.name))?;
             ids.push(pair.meta.source_id.clone());
             if let Some(score) = score {
@@ -121,14 +115,10 @@ impl Stage for Metric {
             ))
             .with_help("the targets are empty; look at them with `pipe export`"));
         }
-        let mut settings = json!({
-            "metric": self.metric, "attempts": attempts_made, "images": ids, "scored": scores.len(),
-        });
-        match self.metric {
-            MetricName::Pose => settings["pose"] = json!(self.pose),
-            MetricName::Miou => settings["mask_threshold"] = json!(self.mask_threshold),
-            MetricName::Arc | MetricName::Image => {}
-        }
+        let mut settings = self.settings();
+        settings["attempts"] = json!(attempts_made);
+        settings["images"] = json!(ids);
+        settings["scored"] = json!(scores.len());
         let mut values = match self.metric {
             MetricName::Pose => pose::summary(&scores),
             _ => crate::metrics::means(&scores),
@@ -142,20 +132,15 @@ impl Stage for Metric {
 }
 
 impl Metric {
-    /// The predictions of an item: one, or two for a metric that allows a second attempt.
-    fn attempts(&self, inputs: &Inputs<'_>, name: &str) -> Result<Vec<RgbImage>, StageError> {
-        let mut attempts = Vec::new();
-        for port in ["predictions", "second"] {
-            let Some(manifest) = inputs.get(port) else { continue };
-            let item = manifest.item(name).ok_or_else(|| {
-                StageError::failed(format!("`{port}` has no prediction for this pair"))
-                    .with_help("the predictions must come from the same pairs")
-                    .on_item(name)
-            })?;
-            let bytes = inputs.read(item, frames::PREDICTION)?;
-            attempts.push(pairs::decode(&bytes, frames::PREDICTION, item)?.into_rgb8());
+    /// The open choices that the metric makes.
+    fn settings(&self) -> serde_json::Value {
+        match self.metric {
+            MetricName::Pose => json!({ "metric": self.metric, "pose": self.pose }),
+            MetricName::Miou => {
+                json!({ "metric": self.metric, "mask_threshold": self.mask_threshold })
+            }
+            MetricName::Arc | MetricName::Image => json!({ "metric": self.metric }),
         }
-        Ok(attempts)
     }
 
     /// The scores of one image; `None` if the rule excludes it.
@@ -184,6 +169,35 @@ impl Metric {
             MetricName::Image => Some(image_metric::score(first, &pair.target)),
         })
     }
+}
+
+/// The predictions of an item: one, or two for a metric that allows a second attempt.
+fn attempts(
+    inputs: &Inputs<'_>,
+    name: &str,
+    (width, height): (u32, u32),
+) -> Result<Vec<RgbImage>, StageError> {
+    let mut attempts = Vec::new();
+    for port in ["predictions", "second"] {
+        let Some(manifest) = inputs.get(port) else { continue };
+        let item = manifest.item(name).ok_or_else(|| {
+            StageError::failed(format!("`{port}` has no prediction for this pair"))
+                .with_help("the predictions must come from the same pairs")
+                .on_item(name)
+        })?;
+        let bytes = inputs.read(item, frames::PREDICTION)?;
+        let image = pairs::decode(&bytes, frames::PREDICTION, item)?.into_rgb8();
+        if image.dimensions() != (width, height) {
+            return Err(StageError::failed(format!(
+                "the prediction is {}x{}, but its target is {width}x{height}",
+                image.width(),
+                image.height()
+            ))
+            .on_item(name));
+        }
+        attempts.push(image);
+    }
+    Ok(attempts)
 }
 
 #[cfg(test)]
@@ -274,7 +288,7 @@ mod tests {
             ("pairs", ArtifactKind::Pairs, &pairs[..]),
         ];
         let error = run(&bench, &metric(json!({ "metric": "image" })), &ports).unwrap_err();
-        insta::assert_snapshot!(error, @"the prediction is (32, 64), but its target is (64, 64) (width, height)");
+        insta::assert_snapshot!(error, @"the prediction is 32x64, but its target is 64x64");
         let error = run(
             &bench,
             &metric(json!({ "metric": "miou" })),
