@@ -149,7 +149,7 @@ impl Expander<'_> {
                 Err(error) => error.located(&params),
             };
             if let ValueProblem::Missing { key } = error.problem() {
-                self.missing(definition, kind, &params, (error.path(), key), &dropped, problems);
+                missing(definition, kind, &params, (error.path(), key), &dropped, problems);
                 if !error.path().is_empty() {
                     problems.add(Problem::from(&error));
                 }
@@ -160,38 +160,6 @@ impl Expander<'_> {
             if !drop_value(&mut params, error.path(), &mut dropped) {
                 return None;
             }
-        }
-    }
-
-    /// Reports all keys that are missing, save those that were there but wrong.
-    fn missing(
-        &self,
-        definition: &Definition<'_>,
-        kind: &Kind,
-        params: &Node,
-        (path, first): (&[String], &str),
-        dropped: &[Vec<String>],
-        problems: &mut Problems,
-    ) {
-        if !path.is_empty() {
-            return;
-        }
-        let mut names: Vec<&str> = kind.required().collect();
-        if !names.contains(&first) {
-            names.push(first);
-        }
-        for name in names {
-            let known = params.get(name).is_some()
-                || dropped.iter().any(|path| path.first().is_some_and(|key| key == name));
-            if known {
-                continue;
-            }
-            let message = format!("stage `{}` has no `{name}`", definition.name);
-            problems.add(
-                Problem::new(Code::MissingKey, message)
-                    .at(definition.key, format!("`{name}` is not set here"))
-                    .help(format!("add `{name} = ...`")),
-            );
         }
     }
 
@@ -227,6 +195,37 @@ impl Expander<'_> {
             }
         });
         places
+    }
+}
+
+/// Reports all keys that are missing, save those that were there but wrong.
+fn missing(
+    definition: &Definition<'_>,
+    kind: &Kind,
+    params: &Node,
+    (path, first): (&[String], &str),
+    dropped: &[Vec<String>],
+    problems: &mut Problems,
+) {
+    if !path.is_empty() {
+        return;
+    }
+    let mut names: Vec<&str> = kind.required().collect();
+    if !names.contains(&first) {
+        names.push(first);
+    }
+    for name in names {
+        let known = params.get(name).is_some()
+            || dropped.iter().any(|path| path.first().is_some_and(|key| key == name));
+        if known {
+            continue;
+        }
+        let message = format!("stage `{}` has no `{name}`", definition.name);
+        problems.add(
+            Problem::new(Code::MissingKey, message)
+                .at(definition.key, format!("`{name}` is not set here"))
+                .help(format!("add `{name} = ...`")),
+        );
     }
 }
 

@@ -116,7 +116,7 @@ impl Walk<'_> {
 
     fn range(&mut self, schema: &Value, node: &Node) {
         let Some(number) = node.as_number() else { return };
-        let rules: [(&str, &str, fn(f64, f64) -> bool); 4] = [
+        let rules: [Rule; 4] = [
             ("minimum", "at least", |n, limit| n >= limit),
             ("maximum", "at most", |n, limit| n <= limit),
             ("exclusiveMinimum", "more than", |n, limit| n > limit),
@@ -138,6 +138,9 @@ impl Walk<'_> {
         }
     }
 }
+
+/// A key of a schema, the words for it, and whether a number keeps it.
+type Rule = (&'static str, &'static str, fn(f64, f64) -> bool);
 
 /// Whether a variant's constant properties are those of the table.
 fn tags_match(variant: &Value, table: &Table) -> bool {

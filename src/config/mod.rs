@@ -189,7 +189,7 @@ fn check_names(params: &NodeTable, axes: &Axes, problems: &mut Problems) {
         if let Some(axis) = axes.position(name) {
             let message = format!("`{name}` is both a param and a sweep axis");
             let problem = Problem::new(Code::Sweep, message).at(entry.key, "the param");
-            problems.add(problem.at(axes.axes[axis].key, "the axis").help("rename one of them"));
+            problems.add(problem.at(axes.list[axis].key, "the axis").help("rename one of them"));
         }
         if PROFILE_SECTIONS.contains(&name.as_str()) {
             let message = format!("a param cannot be named `{name}`");
@@ -261,7 +261,7 @@ fn check_params_used(params: &NodeTable, merged: &Merged, problems: &mut Problem
 }
 
 fn check_axes_used(axes: &Axes, used: AxisSet, problems: &mut Problems) {
-    for (index, axis) in axes.axes.iter().enumerate() {
+    for (index, axis) in axes.list.iter().enumerate() {
         if used >> index & 1 == 0 {
             let message = format!("no stage uses the sweep axis `{}`", axis.name);
             let problem = Problem::new(Code::Unused, message).at(axis.key, "changes nothing");

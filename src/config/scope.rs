@@ -120,7 +120,7 @@ impl<'a> Scope<'a> {
         if let Some(known) = self.known.borrow().get(&memo) {
             return *known;
         }
-        let node = match self.descend(&param.node, &reference.keys, reference, place) {
+        let node = match descend(&param.node, &reference.keys, reference, place) {
             Ok((node, _)) => node,
             Err(problem) => {
                 problems.add(problem);
@@ -132,35 +132,6 @@ impl<'a> Scope<'a> {
         stack.pop();
         self.known.borrow_mut().insert(memo, set);
         set
-    }
-
-    /// Follows keys as far as no choice or reference stands in the way; also the keys left.
-    fn descend<'n, 'k>(
-        &self,
-        mut node: &'n Node,
-        mut keys: &'k [String],
-        reference: &Reference,
-        place: Option<Origin>,
-    ) -> Result<(&'n Node, &'k [String]), Problem> {
-        while let [key, rest @ ..] = keys {
-            if choice(node).is_some() || node.as_str().is_some_and(has_reference) {
-                break;
-            }
-            let index = || key.parse::<usize>().ok();
-            let next = match &node.data {
-                Data::Table(table) => table.get(key).map(|entry| &entry.node),
-                Data::Array(items) => index().and_then(|index| items.get(index)),
-                _ => None,
-            };
-            node = next.ok_or_else(|| {
-                let message = format!("`{}` has no key `{key}`", reference.name);
-                let problem = Problem::new(Code::Reference, message).at(place, "unknown key");
-                let names = node.as_table().into_iter().flat_map(Table::keys);
-                problem.suggest(key, names.map(String::as_str))
-            })?;
-            keys = rest;
-        }
-        Ok((node, keys))
     }
 
     /// The value of a node outside `[params]` in a cell. Its references were checked by
@@ -178,6 +149,34 @@ impl<'a> Scope<'a> {
     fn narrow(&self, origin: Option<Origin>, text: &str) -> Option<Origin> {
         origin.map(|origin| self.sources.find(origin, text))
     }
+}
+
+/// Follows keys as far as no choice or reference stands in the way; also the keys left.
+fn descend<'n, 'k>(
+    mut node: &'n Node,
+    mut keys: &'k [String],
+    reference: &Reference,
+    place: Option<Origin>,
+) -> Result<(&'n Node, &'k [String]), Problem> {
+    while let [key, rest @ ..] = keys {
+        if choice(node).is_some() || node.as_str().is_some_and(has_reference) {
+            break;
+        }
+        let index = || key.parse::<usize>().ok();
+        let next = match &node.data {
+            Data::Table(table) => table.get(key).map(|entry| &entry.node),
+            Data::Array(items) => index().and_then(|index| items.get(index)),
+            _ => None,
+        };
+        node = next.ok_or_else(|| {
+            let message = format!("`{}` has no key `{key}`", reference.name);
+            let problem = Problem::new(Code::Reference, message).at(place, "unknown key");
+            let names = node.as_table().into_iter().flat_map(Table::keys);
+            problem.suggest(key, names.map(String::as_str))
+        })?;
+        keys = rest;
+    }
+    Ok((node, keys))
 }
 
 /// The `by` of a choice such as `{ by = "n", 1 = 200, 3 = 300 }`.
@@ -270,17 +269,17 @@ impl Resolver<'_> {
         let scope = self.scope;
         let place = scope.narrow(from.origin, &reference.written);
         let (node, keys) = if let Some(axis) = scope.axes.position(&reference.name) {
-            let value = &scope.axes.axes[axis].values[self.cell[axis] as usize];
+            let value = &scope.axes.list[axis].values[self.cell[axis] as usize];
             (value.clone(), &reference.keys[..])
         } else {
             let Some(param) = scope.params.get(&reference.name) else {
                 let message = format!("there is no param or sweep axis `{}`", reference.name);
                 return Err(Problem::new(Code::Reference, message).at(place, "unknown"));
             };
-            let (node, keys) = scope.descend(&param.node, &reference.keys, reference, place)?;
+            let (node, keys) = descend(&param.node, &reference.keys, reference, place)?;
             (self.node(node, true)?, keys)
         };
-        let (node, _) = scope.descend(&node, keys, reference, place)?;
+        let (node, _) = descend(&node, keys, reference, place)?;
         Ok(node.clone())
     }
 

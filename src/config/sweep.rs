@@ -33,7 +33,7 @@ pub(super) struct Axis {
 /// All axes and cells; a cell is the index of each axis's value.
 #[derive(Default)]
 pub(super) struct Axes {
-    pub axes: Vec<Axis>,
+    pub list: Vec<Axis>,
     pub cells: Vec<Vec<u32>>,
     num_grid: usize,
 }
@@ -41,25 +41,25 @@ pub(super) struct Axes {
 impl Axes {
     /// The position of an axis.
     pub fn position(&self, name: &str) -> Option<usize> {
-        self.axes.iter().position(|axis| axis.name == name)
+        self.list.iter().position(|axis| axis.name == name)
     }
 
     /// The names in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.axes.iter().map(|axis| axis.name.as_str())
+        self.list.iter().map(|axis| axis.name.as_str())
     }
 
     /// The values of the axes of `set` in a cell.
     pub fn project(&self, cell: &[u32], set: AxisSet) -> Vec<u32> {
-        let bits = (0..self.axes.len()).filter(|axis| set >> axis & 1 == 1);
+        let bits = (0..self.list.len()).filter(|axis| set >> axis & 1 == 1);
         bits.map(|axis| cell[axis]).collect()
     }
 
     /// The axes of `set` in a cell by name.
     pub fn named(&self, cell: &[u32], set: AxisSet) -> Cell {
-        let bits = (0..self.axes.len()).filter(|axis| set >> axis & 1 == 1);
+        let bits = (0..self.list.len()).filter(|axis| set >> axis & 1 == 1);
         bits.map(|axis| {
-            let Axis { name, json, .. } = &self.axes[axis];
+            let Axis { name, json, .. } = &self.list[axis];
             (name.clone(), json[cell[axis] as usize].clone())
         })
         .collect()
@@ -73,7 +73,7 @@ impl Axes {
                 .map(|axis| (axis.name.clone(), axis.json[..axis.listed].to_vec()))
                 .collect()
         };
-        let (grid, single) = self.axes.split_at(self.num_grid);
+        let (grid, single) = self.list.split_at(self.num_grid);
         Sweep {
             baseline: single
                 .iter()
@@ -112,45 +112,42 @@ pub(super) fn read(
         }
     }
     let before = problems.len();
-    axes.axes = read_axes(table, "grid", problems);
-    axes.num_grid = axes.axes.len();
+    axes.list = read_axes(table, "grid", problems);
+    axes.num_grid = axes.list.len();
     for axis in read_axes(table, "one_at_a_time", problems) {
-        if let Some(other) = axes.axes.iter().find(|other| other.name == axis.name) {
+        if let Some(other) = axes.list.iter().find(|other| other.name == axis.name) {
             let message = format!("the axis `{}` is in `grid` and in `one_at_a_time`", axis.name);
             let problem = Problem::new(Code::Sweep, message);
             problems.add(problem.at(axis.key, "here again").at(other.key, "first here"));
         } else {
-            axes.axes.push(axis);
+            axes.list.push(axis);
         }
     }
     read_baseline(&mut axes, table, problems);
-    if axes.axes.len() > AxisSet::BITS as usize {
+    if axes.list.len() > AxisSet::BITS as usize {
         let problem = Problem::new(Code::Sweep, "a sweep has at most 64 axes");
-        problems.add(problem.at(section.origin, format!("{} axes", axes.axes.len())));
+        problems.add(problem.at(section.origin, format!("{} axes", axes.list.len())));
     }
     let exclude = read_exclude(&axes, table, problems);
     if problems.len() > before {
         // One cell of values that are there is enough to find the other errors.
-        axes.axes.truncate(AxisSet::BITS as usize);
-        axes.cells = vec![vec![0; axes.axes.len()]];
+        axes.list.truncate(AxisSet::BITS as usize);
+        axes.cells = vec![vec![0; axes.list.len()]];
         return axes;
     }
-    match span(&axes) {
-        Some(cells) => {
-            axes.cells = cells;
-            axes.cells.retain(|cell| !exclude.iter().any(|rule| rule.matches(&axes.axes, cell)));
-            if axes.cells.is_empty() {
-                let problem = Problem::new(Code::Sweep, "the sweep has no cell left");
-                let origin = table.get("exclude").and_then(|entry| entry.node.origin);
-                problems.add(problem.at(origin, "excludes every cell"));
-            }
-        }
-        None => {
-            let message = format!("the sweep has more than {MAX_CELLS} cells");
-            let origin = table.get("grid").and_then(|entry| entry.key);
-            problems.add(Problem::new(Code::Sweep, message).at(origin, "too many combinations"));
-            axes.cells = vec![vec![0; axes.axes.len()]];
-        }
+    let Some(cells) = span(&axes) else {
+        let message = format!("the sweep has more than {MAX_CELLS} cells");
+        let origin = table.get("grid").and_then(|entry| entry.key);
+        problems.add(Problem::new(Code::Sweep, message).at(origin, "too many combinations"));
+        axes.cells = vec![vec![0; axes.list.len()]];
+        return axes;
+    };
+    axes.cells = cells;
+    axes.cells.retain(|cell| !exclude.iter().any(|rule| rule.matches(&axes.list, cell)));
+    if axes.cells.is_empty() {
+        let problem = Problem::new(Code::Sweep, "the sweep has no cell left");
+        let origin = table.get("exclude").and_then(|entry| entry.node.origin);
+        problems.add(problem.at(origin, "excludes every cell"));
     }
     axes
 }
@@ -222,7 +219,7 @@ fn read_baseline(axes: &mut Axes, table: &Table, problems: &mut Problems) {
             continue;
         }
         let position = position.unwrap_or_else(|| {
-            axes.axes.push(Axis {
+            axes.list.push(Axis {
                 name: name.clone(),
                 key: entry.key,
                 values: Vec::new(),
@@ -231,12 +228,12 @@ fn read_baseline(axes: &mut Axes, table: &Table, problems: &mut Problems) {
                 listed: 0,
                 baseline: None,
             });
-            axes.axes.len() - 1
+            axes.list.len() - 1
         });
-        let axis = &mut axes.axes[position];
+        let axis = &mut axes.list[position];
         axis.baseline = Some(axis.value(&entry.node));
     }
-    for axis in axes.axes[axes.num_grid..].iter().filter(|axis| axis.baseline.is_none()) {
+    for axis in axes.list[axes.num_grid..].iter().filter(|axis| axis.baseline.is_none()) {
         let message = format!("the axis `{}` has no baseline", axis.name);
         problems.add(
             Problem::new(Code::Sweep, message)
@@ -287,7 +284,7 @@ fn read_exclude(axes: &Axes, table: &Table, problems: &mut Problems) -> Vec<Rule
 
 /// Each combination of the grid with the baseline and with each deviation from it.
 fn span(axes: &Axes) -> Option<Vec<Vec<u32>>> {
-    let (grid, single) = axes.axes.split_at(axes.num_grid);
+    let (grid, single) = axes.list.split_at(axes.num_grid);
     let mut cells = vec![Vec::new()];
     for axis in grid {
         if cells.len().checked_mul(axis.values.len())? > MAX_CELLS {

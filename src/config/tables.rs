@@ -110,7 +110,7 @@ impl Reader<'_> {
     }
 
     fn table(&self, name: &str, entry: &Entry, problems: &mut Problems) -> Option<Table> {
-        let node = self.parsable(&entry.node, problems);
+        let node = parsable(&entry.node, problems);
         let written: Written = match serde::Deserialize::deserialize(&node) {
             Ok(written) => written,
             Err(error) => {
@@ -158,20 +158,6 @@ impl Reader<'_> {
             average: written.average,
             reference,
         })
-    }
-
-    /// The table without its bad keys, which are reported.
-    fn parsable(&self, node: &Node, problems: &mut Problems) -> Node {
-        let mut node = node.clone();
-        while let Err(error) = <Written as serde::Deserialize>::deserialize(&node) {
-            let error: ValueError = error;
-            let error = error.located(&node);
-            problems.add(Problem::from(&error));
-            if !node.remove(error.path()) {
-                break;
-            }
-        }
-        node
     }
 
     fn value(
@@ -223,4 +209,18 @@ impl Reader<'_> {
             seen.push(name);
         }
     }
+}
+
+/// The table without its bad keys, which are reported.
+fn parsable(node: &Node, problems: &mut Problems) -> Node {
+    let mut node = node.clone();
+    while let Err(error) = <Written as serde::Deserialize>::deserialize(&node) {
+        let error: ValueError = error;
+        let error = error.located(&node);
+        problems.add(Problem::from(&error));
+        if !node.remove(error.path()) {
+            break;
+        }
+    }
+    node
 }

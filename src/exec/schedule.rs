@@ -1,12 +1,13 @@
 //! The walk over the graph: what is decided when, what runs next, and what a failure stops.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::mpsc::{Receiver, Sender},
 };
 
 use super::{
     ExecOptions, Outcome, RunEvent, RunSummary,
+    queue::Queue,
     work::{Finished, Job, Message, stage_error},
 };
 use crate::{
@@ -47,8 +48,8 @@ pub(super) struct Schedule<'a> {
     states: Vec<State>,
     /// Instances whose inputs are all known, to be decided.
     ready: BTreeSet<usize>,
-    /// Instances that must run, by index.
-    queue: BTreeMap<usize, Job>,
+    /// Instances that must run.
+    queue: Queue,
     /// Locks of what runs; an instance with the same lock waits and is then decided again.
     running: HashSet<Fingerprint>,
     /// Keys that were forced and ran, and keys that failed, with the first instance that had them.
@@ -82,7 +83,7 @@ impl<'a> Schedule<'a> {
             options,
             states: selection.needed.iter().map(state).collect(),
             ready: BTreeSet::new(),
-            queue: BTreeMap::new(),
+            queue: Queue::default(),
             running: HashSet::new(),
             forced: HashSet::new(),
             failed: HashMap::new(),
@@ -116,7 +117,7 @@ impl<'a> Schedule<'a> {
             }
             match messages.recv().expect("workers live as long as the sender of jobs") {
                 Message::Event(event) => on_event(event),
-                Message::Ended { job, result } => self.ended(&job, result, on_event),
+                Message::Ended { job, result } => self.ended(&job, *result, on_event),
             }
         }
         self.summary()
@@ -174,7 +175,7 @@ impl<'a> Schedule<'a> {
                     self.decider.reasons(index, &key, &found)
                 };
                 self.states[index] = State::Queued;
-                self.queue.insert(index, Job { index, key, reasons, forced });
+                self.queue.push(Job { index, key, reasons, forced });
             }
         }
         Ok(())
@@ -185,12 +186,8 @@ impl<'a> Schedule<'a> {
         if self.stopped() {
             return None;
         }
-        let free = self.queue.values().filter(|job| !self.running.contains(&job.key.lock()));
-        let index = free
-            .min_by_key(|job| (job.key.ingredients.weights != self.loaded, job.index))
-            .map(|job| job.index)?;
-        let job = self.queue.remove(&index)?;
-        self.states[index] = State::Running;
+        let job = self.queue.pop(self.loaded, &self.running)?;
+        self.states[job.index] = State::Running;
         self.running.insert(job.key.lock());
         if job.key.ingredients.weights.is_some() {
             self.loaded = job.key.ingredients.weights;
@@ -226,11 +223,7 @@ impl<'a> Schedule<'a> {
             }
         }
         // What waited for this lock may be fresh now.
-        let lock = job.key.lock();
-        let again: Vec<_> =
-            self.queue.values().filter(|job| job.key.lock() == lock).map(|job| job.index).collect();
-        for index in again {
-            self.queue.remove(&index);
+        for index in self.queue.take_locked(job.key.lock()) {
             self.states[index] = State::Waiting;
             self.wake(index);
         }

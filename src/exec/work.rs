@@ -43,7 +43,7 @@ pub(super) enum Message {
     /// For the observer.
     Event(RunEvent),
     /// A job is over.
-    Ended { job: Job, result: Result<Finished, StageError> },
+    Ended { job: Box<Job>, result: Box<Result<Finished, StageError>> },
 }
 
 /// What runs stages, one at a time, in its own thread.
@@ -62,7 +62,7 @@ impl Worker<'_> {
             let job = jobs.lock().expect("no panic while held").recv();
             let Ok(job) = job else { return };
             let result = self.run(&job);
-            self.tell(Message::Ended { job, result });
+            self.tell(Message::Ended { job: Box::new(job), result: Box::new(result) });
         }
     }
 
@@ -70,12 +70,12 @@ impl Worker<'_> {
         let instance = &self.decider.pipeline.instances[job.index];
         let (index, stage) = (job.index, instance.to_string());
         let cancel = &self.options.cancel;
-        let _lock = self.store.lock_key(
+        let lock = self.store.lock_key(
             job.key.lock(),
             &mut || self.event(RunEvent::StageWaiting { index, stage: stage.clone() }),
             &|| cancel.is_cancelled(),
         );
-        let _lock = match _lock {
+        let _lock = match lock {
             Err(StoreError::Cancelled) => return Err(StageError::Cancelled),
             lock => lock?,
         };
@@ -102,7 +102,7 @@ impl Worker<'_> {
         let (wall, cpu) = (Instant::now(), cpu_secs());
         let sources = instance.work.source_root().map(SourceReader::new);
         let (items, items_run) = match items {
-            Some(found) => self.run_items(job, instance, sources.as_ref(), found)?,
+            Some(found) => self.run_items(job, instance, sources.as_ref(), &found)?,
             None => self.run_whole(job, instance, sources.as_ref())?,
         };
 
@@ -156,7 +156,7 @@ impl Worker<'_> {
         job: &Job,
         instance: &Instance,
         sources: Option<&SourceReader>,
-        found: Items,
+        found: &Items,
     ) -> Result<(Vec<Item>, usize), StageError> {
         let port = instance.work.mapped_port().expect("only a mapped stage has items");
         let mut ports = self.ports(job)?;

@@ -4,6 +4,8 @@
 //! permutation is inside the model's folder, once. Parameters are addressed by their published
 //! names (see [`params`]), so a checkpoint in diffusers' layout needs no key map.
 
+#![expect(clippy::many_single_char_names, reason = "sizes have the letters of the legend")]
+
 pub mod builtin;
 pub mod cache;
 pub mod cogvideox;

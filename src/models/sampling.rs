@@ -2,9 +2,14 @@
 //!
 //! One generator per sample, drawn from in the order of diffusers' pipeline: the posterior noise of
 //! the image, the initial latents, then the noise of each step. A seed therefore means the same
-//! there and here, and a sample does not depend on what shares its batch.
+//! there and here.
+//!
+//! Samples never share a batch: matrix products of other heights are rounded differently in the
+//! last bit, and a sample must not depend on what else is made. On the CPU several are denoised at
+//! the same time instead, which also uses its cores better than one large batch.
 
-use burn::tensor::{FloatDType, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor};
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -110,8 +115,8 @@ pub struct Sampling<'a> {
 }
 
 impl Sampling<'_> {
-    /// Makes clips of `frames` latent frames in one batch; all images must be of one size.
-    /// `observe` is told of each finished step and may end the loop with an error.
+    /// Makes clips of `frames` latent frames. `observe` is told of each finished step and may end
+    /// the loop with an error.
     pub fn run<E>(
         &self,
         samples: Vec<Sample>,
@@ -119,53 +124,51 @@ impl Sampling<'_> {
         mut observe: impl FnMut(usize) -> Result<(), E>,
     ) -> Result<Vec<Tensor<5>>, E> {
         let padding = self.denoiser.num_padding_frames(frames);
-        let (images, mut rngs): (Vec<_>, Vec<_>) =
-            samples.into_iter().map(|sample| (sample.image, sample.rng)).unzip();
-        let mut latents: Vec<Tensor<5>> = images
-            .iter()
-            .zip(&mut rngs)
-            .map(|(image, rng)| {
+        let mut states: Vec<_> = samples
+            .into_iter()
+            .map(|Sample { image, mut rng }| {
                 let [_, c, _, h, w] = image.dims();
-                rng.normal_latents([1, c, frames + padding, h, w], &image.device())
+                let size = [1, c, frames + padding, h, w];
+                let latents = rng.normal_latents(size, &image.device());
+                (latents, image, rng, self.scheduler.start(self.num_steps))
             })
             .collect();
-        let images = Tensor::cat(images, 0);
-        let mut runs: Vec<_> =
-            latents.iter().map(|_| self.scheduler.start(self.num_steps)).collect();
         for (index, timestep) in self.scheduler.timesteps(self.num_steps).into_iter().enumerate() {
-            let predictions = self.predict(Tensor::cat(latents.clone(), 0), &images, timestep);
-            latents = latents
-                .into_iter()
-                .zip(&mut runs)
-                .zip(&mut rngs)
-                .enumerate()
-                .map(|(i, ((latents, run), rng))| {
-                    let prediction = predictions.clone().narrow(0, i, 1);
-                    run.step(index, prediction, latents, rng)
+            let inputs: Vec<_> = states
+                .iter()
+                .map(|(latents, image, ..)| DenoiserInput {
+                    latents: latents.clone(),
+                    image: image.clone(),
+                    text: self.text.clone(),
+                    timesteps: vec![timestep],
                 })
                 .collect();
+            for ((latents, _, rng, run), prediction) in states.iter_mut().zip(self.predict(inputs))
+            {
+                *latents = run.step(index, prediction, latents.clone(), rng);
+            }
             observe(index + 1)?;
         }
-        Ok(latents.into_iter().map(|latents| latents.narrow(2, padding, frames)).collect())
+        let kept = |latents: Tensor<5>| latents.narrow(2, padding, frames);
+        Ok(states.into_iter().map(|(latents, ..)| kept(latents)).collect())
     }
 
-    fn predict(&self, latents: Tensor<5>, images: &Tensor<5>, timestep: f32) -> Tensor<5> {
-        let size = latents.dims()[0];
-        let [_, tokens, dim] = self.text.dims();
-        let forward = |text: &Tensor<3>| {
-            let input = DenoiserInput {
-                latents: latents.clone(),
-                image: images.clone(),
-                text: text.clone().expand([size, tokens, dim]),
-                timesteps: vec![timestep; size],
-            };
-            self.denoiser.forward(&input).cast(FloatDType::F32)
-        };
-        let conditional = forward(&self.text);
+    fn predict(&self, inputs: Vec<DenoiserInput>) -> Vec<Tensor<5>> {
+        let on_cpu = self.text.device() == Device::flex();
+        if on_cpu {
+            inputs.into_par_iter().map(|input| self.predict_one(input)).collect()
+        } else {
+            inputs.into_iter().map(|input| self.predict_one(input)).collect()
+        }
+    }
+
+    fn predict_one(&self, mut input: DenoiserInput) -> Tensor<5> {
+        let conditional = self.denoiser.forward(&input).cast(FloatDType::F32);
         match &self.guidance {
             None => conditional,
             Some((scale, negative)) => {
-                let unconditional = forward(negative);
+                input.text = negative.clone();
+                let unconditional = self.denoiser.forward(&input).cast(FloatDType::F32);
                 unconditional.clone() + (conditional - unconditional) * *scale
             }
         }

@@ -263,7 +263,8 @@ mod tests {
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
             any::<i64>().prop_map(Value::from),
-            (-1e9..1e9).prop_map(Value::from),
+            // Short enough that `serde_json` reads back the very same number.
+            any::<i32>().prop_map(|n| Value::from(f64::from(n) / 8.0)),
             ".{0,6}".prop_map(Value::from),
         ];
         leaf.prop_recursive(3, 24, 4, |inner| {
@@ -329,10 +330,10 @@ mod tests {
             |i| i.version = 2,
             |i| i.output_format = 2,
             |i| i.params["rank"] = 8.into(),
-            |i| drop(i.params.remove("rank")),
-            |i| drop(i.inputs.insert("a".into(), Digest::of(b"c"))),
+            |i| i.params.retain(|name, _| name != "rank"),
+            |i| i.inputs.extend([("a".into(), Digest::of(b"c"))]),
             |i| i.weights = Some(Digest::of(b"w")),
-            |i| drop(i.sources.insert("x.png".into(), Digest::of(b"x"))),
+            |i| i.sources.extend([("x.png".into(), Digest::of(b"x"))]),
         ];
         let mut keys = vec![action_key(&ingredients())];
         for change in changes {
@@ -353,8 +354,8 @@ mod tests {
             change(&mut changed);
             item_key(&changed, "a", item)
         };
-        assert_eq!(of(|i| drop(i.inputs.insert("a".into(), Digest::of(b"more")))), of(|_| {}));
-        assert_ne!(of(|i| drop(i.inputs.insert("b".into(), Digest::of(b"more")))), of(|_| {}));
+        assert_eq!(of(|i| i.inputs.extend([("a".into(), Digest::of(b"more"))])), of(|_| {}));
+        assert_ne!(of(|i| i.inputs.extend([("b".into(), Digest::of(b"more"))])), of(|_| {}));
         assert_ne!(item_key(&base, "a", Digest::of(b"another")), of(|_| {}));
     }
 

@@ -121,7 +121,7 @@ pub(super) fn differences(
     let (before, now) = (flat(&old.params), flat(&new.params));
     for path in before.keys().chain(now.keys()).collect::<BTreeSet<_>>() {
         let (before, now) = (before.get(path), now.get(path));
-        if before != now {
+        if !same(before.copied(), now.copied()) {
             let text = |value: Option<&&Value>| value.map_or("unset".to_owned(), |v| plain(v));
             reasons.push(changed(path, &text(before), &text(now), place_of(instance, path)));
         }
@@ -157,6 +157,21 @@ pub(super) fn differences(
             .map(|path| StaleReason::SourceChanged { path: path.clone() }),
     );
     reasons
+}
+
+/// Whether an old value, read from JSON, is the new one. `serde_json` may read the last digit of a
+/// long number otherwise than it was.
+fn same(old: Option<&Value>, new: Option<&Value>) -> bool {
+    match (old, new) {
+        (Some(Value::Number(a)), Some(Value::Number(b))) if a.is_f64() && b.is_f64() => {
+            let (a, b) = (a.as_f64().unwrap_or_default(), b.as_f64().unwrap_or_default());
+            (a - b).abs() <= 2.0 * f64::EPSILON * a.abs().max(b.abs())
+        }
+        (Some(Value::Array(a)), Some(Value::Array(b))) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(Some(a), Some(b)))
+        }
+        _ => old == new,
+    }
 }
 
 fn changed(
@@ -203,4 +218,48 @@ fn flat(params: &serde_json::Map<String, Value>) -> BTreeMap<String, &Value> {
         walk(key, value, &mut out);
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_a_sentence() {
+        let (old, new) = (Digest::of(b"old"), Digest::of(b"new"));
+        let place = Place { file: "pipelines/pose.toml".into(), line: 31, column: 8 };
+        let reasons = [
+            StaleReason::NeverRun,
+            StaleReason::VersionChanged { old: 1, new: 2 },
+            changed("rank", &64, &32, Some(place)),
+            changed("optimizer.lr", &"unset", &0.001, None),
+            StaleReason::InputChanged { port: "pairs".into(), old, new },
+            StaleReason::WeightsChanged { model: "builtin:tiny".into() },
+            StaleReason::SourceChanged { path: "images/1.png".into() },
+            StaleReason::OutputMissing { digest: old },
+            StaleReason::Forced,
+        ];
+        let text = reasons.map(|reason| reason.to_string()).join("\n");
+        let text = text.replace(&old.short(), "OLD").replace(&new.short(), "NEW");
+        insta::assert_snapshot!(text, @r"
+        never run
+        stage version 1 -> 2
+        `rank` 64 -> 32 (pipelines/pose.toml:31:8)
+        `optimizer.lr` unset -> 0.001
+        input `pairs` changed (OLD -> NEW)
+        the weights of `builtin:tiny` changed
+        `images/1.png` changed
+        its output OLD is gone from the cache or damaged
+        forced
+        ");
+    }
+
+    #[test]
+    fn a_number_that_was_stored_is_not_said_to_have_changed() {
+        let number = Value::from(261_573_697.235_922_34);
+        let stored: Value = serde_json::from_str(&number.to_string()).unwrap();
+        assert!(same(Some(&stored), Some(&number)));
+        assert!(!same(Some(&Value::from(0.1)), Some(&Value::from(0.100_000_01))));
+        assert!(!same(None, Some(&number)));
+    }
 }

@@ -46,8 +46,8 @@ pub struct Sample {
     /// with training.
     #[serde(default)]
     pub image_latent_scale: Option<ImageLatentScale>,
-    /// Images that are denoised together; does not change the result.
-    #[serde(default = "one")]
+    /// Images that are denoised at the same time; does not change the result.
+    #[serde(default = "four")]
     pub batch_size: usize,
     /// Seed of the generator of each image, as `torch.Generator("cpu").manual_seed`.
     #[serde(default)]
@@ -62,8 +62,8 @@ fn fifty() -> usize {
     50
 }
 
-fn one() -> usize {
-    1
+fn four() -> usize {
+    4
 }
 
 fn off() -> f64 {
@@ -145,10 +145,11 @@ impl Stage for Sample {
         let total = (items.len() * self.steps) as u64;
         let frames = (self.frames - 1) / vae.compression().time + 1;
         let mut done = 0;
-        for items in batches(inputs, items, self.batch_size)? {
+        for items in items.chunks(self.batch_size.max(1)) {
             let mut starts = Vec::new();
-            for (item, image) in &items {
-                self.check(image, &*vae, &*denoiser, sampling.text.dims()[1])
+            for item in items {
+                let image = read_image(inputs, item)?;
+                self.check(&image, &*vae, &*denoiser, sampling.text.dims()[1])
                     .map_err(|e| e.on_item(&item.name))?;
                 let rng = TorchRng::new(self.seed.unwrap_or_default());
                 let size = [1, image.height() as usize, image.width() as usize];
@@ -159,7 +160,7 @@ impl Stage for Sample {
                 cx.tick(done + (step * items.len()) as u64, total, "sampling steps")
             })?;
             done += (self.steps * items.len()) as u64;
-            for ((item, _), latents) in items.iter().zip(made) {
+            for (item, latents) in items.iter().zip(made) {
                 let latents = array(latents.squeeze_dim::<4>(0));
                 if latents.values.iter().any(|v| !v.is_finite()) {
                     return Err(StageError::failed("the sampled latents are not finite numbers")
@@ -227,25 +228,10 @@ impl Sample {
     }
 }
 
-/// The items with their images, in order, in groups of one image size.
-fn batches<'a>(
-    inputs: &Inputs<'_>,
-    items: &'a [Item],
-    size: usize,
-) -> Result<Vec<Vec<(&'a Item, image::RgbImage)>>, StageError> {
-    let mut batches: Vec<Vec<(&Item, image::RgbImage)>> = Vec::new();
-    for item in items {
-        let image = image::load_from_memory(&inputs.read(item, IMAGE)?)
-            .map_err(|e| {
-                StageError::failed(format!("`{IMAGE}` is not an image: {e}")).on_item(&item.name)
-            })?
-            .to_rgb8();
-        match batches.last_mut() {
-            Some(batch) if batch.len() < size && batch[0].1.dimensions() == image.dimensions() => {
-                batch.push((item, image));
-            }
-            _ => batches.push(vec![(item, image)]),
-        }
-    }
-    Ok(batches)
+/// The image an item's clip starts from.
+fn read_image(inputs: &Inputs<'_>, item: &Item) -> Result<image::RgbImage, StageError> {
+    let image = image::load_from_memory(&inputs.read(item, IMAGE)?).map_err(|e| {
+        StageError::failed(format!("`{IMAGE}` is not an image: {e}")).on_item(&item.name)
+    })?;
+    Ok(image.to_rgb8())
 }

@@ -29,7 +29,8 @@ impl History {
     /// The last fingerprints of all instances of a stage, whatever their cell.
     pub fn of_stage<'a>(&'a self, stage: &'a str) -> impl Iterator<Item = Fingerprint> + 'a {
         self.last
-            .iter()
+            .range(stage.to_owned()..)
+            .take_while(move |(instance, _)| instance.starts_with(stage))
             .filter(move |(instance, _)| instance.split('[').next() == Some(stage))
             .map(|(_, key)| *key)
     }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -43,7 +43,7 @@ impl Store {
         let mut pause = FIRST_PAUSE;
         let mut waited = false;
         loop {
-            let file = self.lock_file(&path)?;
+            let file = lock_file(&path)?;
             match file.try_lock() {
                 Ok(()) if still_there(&path, &file) => return Ok(KeyLock { path, _file: file }),
                 // Its last owner removed the file between our opening and locking it.
@@ -66,7 +66,7 @@ impl Store {
     /// Declares that a run uses the store.
     pub fn in_use(&self) -> Result<StoreUse, StoreError> {
         let path = self.root.join("locks").join("store");
-        let file = self.lock_file(&path)?;
+        let file = lock_file(&path)?;
         file.lock_shared().map_err(|e| StoreError::io(&path, e))?;
         Ok(StoreUse { _file: file })
     }
@@ -74,26 +74,26 @@ impl Store {
     /// Takes the store for itself, if no run uses it.
     pub(super) fn exclusive(&self) -> Result<StoreUse, StoreError> {
         let path = self.root.join("locks").join("store");
-        let file = self.lock_file(&path)?;
+        let file = lock_file(&path)?;
         match file.try_lock() {
             Ok(()) => Ok(StoreUse { _file: file }),
             Err(TryLockError::WouldBlock) => Err(StoreError::Busy { path: self.root.clone() }),
             Err(TryLockError::Error(e)) => Err(StoreError::io(&path, e)),
         }
     }
+}
 
-    fn lock_file(&self, path: &std::path::Path) -> Result<File, StoreError> {
-        fs::OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path)
-            .map_err(|e| StoreError::io(path, e))
-    }
+fn lock_file(path: &Path) -> Result<File, StoreError> {
+    fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(|e| StoreError::io(path, e))
 }
 
 #[cfg(unix)]
-fn still_there(path: &std::path::Path, file: &File) -> bool {
+fn still_there(path: &Path, file: &File) -> bool {
     use std::os::unix::fs::MetadataExt;
     match (fs::metadata(path), file.metadata()) {
         (Ok(named), Ok(locked)) => named.dev() == locked.dev() && named.ino() == locked.ino(),
@@ -103,7 +103,7 @@ fn still_there(path: &std::path::Path, file: &File) -> bool {
 
 /// Elsewhere an open file cannot be removed, so it is always there.
 #[cfg(not(unix))]
-fn still_there(_path: &std::path::Path, _file: &File) -> bool {
+fn still_there(_path: &Path, _file: &File) -> bool {
     true
 }
 

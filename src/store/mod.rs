@@ -128,7 +128,7 @@ impl Store {
     /// The record of a key, if the key was ever computed. That its output is still there is
     /// another question: [`Store::complete`].
     pub fn lookup(&self, key: Fingerprint) -> Result<Option<Record>, StoreError> {
-        let record: Option<Record> = self.read_json(&self.sharded("actions", &key.to_string()))?;
+        let record: Option<Record> = read_json(&self.sharded("actions", &key.to_string()))?;
         Ok(record.filter(|record| record.fingerprint == key))
     }
 
@@ -158,8 +158,7 @@ impl Store {
 
     /// The record of an item's key, if its files are in the store.
     pub fn lookup_item(&self, key: Fingerprint) -> Result<Option<ItemRecord>, StoreError> {
-        let record: Option<ItemRecord> =
-            self.read_json(&self.sharded("items", &key.to_string()))?;
+        let record: Option<ItemRecord> = read_json(&self.sharded("items", &key.to_string()))?;
         Ok(record.filter(|record| {
             record.files.values().all(|file| self.object_ok(file.digest, Some(file.size)))
         }))
@@ -172,7 +171,7 @@ impl Store {
 
     /// What a stage read from outside in earlier runs, the latest first, by its key without it.
     pub fn traces(&self, key: Fingerprint) -> Result<Vec<Trace>, StoreError> {
-        Ok(self.read_json(&self.sharded("traces", &key.to_string()))?.unwrap_or_default())
+        Ok(read_json(&self.sharded("traces", &key.to_string()))?.unwrap_or_default())
     }
 
     /// Remembers what a stage read from outside.
@@ -203,28 +202,6 @@ impl Store {
         self.root.join(folder).join(&hex[..2]).join(&hex[2..])
     }
 
-    /// A record that was cut short by a power failure is as good as none.
-    fn read_json<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, StoreError> {
-        #[derive(serde::Deserialize)]
-        struct Versioned {
-            format_version: u32,
-        }
-        let bytes = match fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(StoreError::io(path, e)),
-        };
-        if let Ok(value) = serde_json::from_slice(&bytes) {
-            return Ok(Some(value));
-        }
-        match serde_json::from_slice::<Versioned>(&bytes) {
-            Ok(form) if form.format_version > FORMAT_VERSION => {
-                Err(StoreError::Newer { path: path.to_owned(), found: form.format_version })
-            }
-            _ => Ok(None),
-        }
-    }
-
     fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
         self.write(path, &serde_json::to_vec(value).expect("records are valid JSON"))
     }
@@ -239,6 +216,28 @@ impl Store {
         fs::create_dir_all(dir).map_err(|e| StoreError::io(dir, e))?;
         file.persist(path).map_err(|e| StoreError::io(path, e.error))?;
         Ok(())
+    }
+}
+
+/// A record that was cut short by a power failure is as good as none.
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
+    #[derive(serde::Deserialize)]
+    struct Versioned {
+        format_version: u32,
+    }
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(StoreError::io(path, e)),
+    };
+    if let Ok(value) = serde_json::from_slice(&bytes) {
+        return Ok(Some(value));
+    }
+    match serde_json::from_slice::<Versioned>(&bytes) {
+        Ok(form) if form.format_version > FORMAT_VERSION => {
+            Err(StoreError::Newer { path: path.to_owned(), found: form.format_version })
+        }
+        _ => Ok(None),
     }
 }
 

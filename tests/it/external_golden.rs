@@ -8,7 +8,10 @@ use burn::tensor::{Device, FloatDType, Tensor};
 use pipe::models::{DenoiserInput, ParamReader, Params, VideoDiffusion, cogvideox::CogVideoX};
 use serde_json::Value;
 
-use crate::golden::{Golden, relative_error};
+use crate::{
+    golden::{Golden, relative_error},
+    training::{external_factors, external_lora, external_sample},
+};
 
 /// One part of one model folder: what is compared, and within which relative error.
 struct Check {
@@ -24,6 +27,12 @@ const CHECKS: &[Check] = &[
     Check { family: "cogvideox10", part: "transformer", tolerance: 1e-4, run: transformer },
     Check { family: "cogvideox15", part: "vae", tolerance: 5e-4, run: vae },
     Check { family: "cogvideox10", part: "vae", tolerance: 5e-4, run: vae },
+    Check { family: "cogvideox15", part: "lora", tolerance: 1e-4, run: external_lora },
+    Check { family: "cogvideox10", part: "lora", tolerance: 1e-4, run: external_lora },
+    Check { family: "cogvideox15", part: "factors", tolerance: 1e-3, run: external_factors },
+    Check { family: "cogvideox15", part: "sampling", tolerance: 2e-3, run: external_sample },
+    Check { family: "cogvideox10", part: "factors", tolerance: 1e-3, run: external_factors },
+    Check { family: "cogvideox10", part: "sampling", tolerance: 2e-3, run: external_sample },
 ];
 
 #[test]
@@ -41,7 +50,7 @@ fn external_golden() {
     assert_eq!(failed, 0, "{failed} comparisons are out of tolerance");
 }
 
-fn load(folder: &Path) -> (Value, Params) {
+pub fn load(folder: &Path) -> (Value, Params) {
     let config = fs::read(folder.join("config.json")).unwrap();
     let weights = fs::read(folder.join("diffusion_pytorch_model.safetensors")).unwrap();
     let mut params = Params::default();

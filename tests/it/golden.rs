@@ -2,8 +2,8 @@
 
 use std::{fs, path::Path};
 
-use burn::tensor::{Device, FloatDType, Tensor, TensorData};
-use pipe::models::Params;
+use burn::tensor::{Device, Tensor, TensorData};
+use pipe::models::{Params, params::Param};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
@@ -68,12 +68,19 @@ impl Golden {
 
     /// The tensors whose names start with `weights.`.
     pub fn weights(&self) -> Params {
-        let mut all = Params::default();
-        all.read_safetensors(&self.bytes, "golden", &Device::flex(), FloatDType::F32).unwrap();
-        let named = all
-            .0
-            .into_iter()
-            .filter_map(|(name, param)| Some((name.strip_prefix("weights.")?.to_owned(), param)));
+        self.params("weights.")
+    }
+
+    /// The tensors whose names start with `prefix`, without it.
+    pub fn params(&self, prefix: &str) -> Params {
+        let tensors = self.tensors();
+        let named = tensors.names().into_iter().filter_map(|name| {
+            let short = name.strip_prefix(prefix)?.to_owned();
+            let (values, shape) = self.values(name);
+            let len = values.len();
+            let flat = Tensor::from_data(TensorData::new(values, [len]), &Device::flex());
+            Some((short, Param { flat, shape }))
+        });
         Params(named.collect())
     }
 }

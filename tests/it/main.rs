@@ -9,3 +9,4 @@ mod golden_text;
 mod incremental;
 mod parity;
 mod support;
+mod training;

@@ -1,4 +1,5 @@
 //! Toy stages, a pipeline to edit, and what a run of it did, as text.
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 use std::{
     collections::BTreeMap,
@@ -161,7 +162,11 @@ impl Stage for Texts {
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
         let sources = cx.sources.unwrap();
-        for name in sources.list("")?.iter().filter(|name| name.ends_with(".txt")) {
+        for name in sources
+            .list("")?
+            .iter()
+            .filter(|name| Path::new(name).extension().is_some_and(|e| e == "txt"))
+        {
             out.item(name, &[("text", &sources.read(name)?)])?;
         }
         Ok(())
@@ -250,6 +255,7 @@ impl TestPipeline {
             .stage::<Letters>("letters", json!({ "step": 10, "trap": trap }), &[("words", "shout")])
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "callers write `json!` in place")]
     pub fn stage<S: StageKind>(
         mut self,
         name: &str,

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::toys::{WHOLE, load, load_files, render};
-use crate::config::{Layer, LoadOptions, Pipeline, show};
+use crate::config::{Layer, LoadOptions, Pipeline, load_with, show};
 
 fn names(pipeline: &Pipeline) -> Vec<String> {
     pipeline.instances.iter().map(ToString::to_string).collect()
@@ -208,5 +208,37 @@ fn fifteen_thousand_instances_are_planned_quickly() {
     assert_eq!(pipeline.instances.len(), 15_001);
     // A bar that only a change of order can break; the benchmark is elsewhere.
     assert!(took.as_secs() < 5, "{took:?}");
-    println!("{took:?}");
+}
+
+#[test]
+fn the_pipelines_of_this_repository_load_with_every_profile() {
+    let read = |path: &std::path::Path| std::fs::read_to_string(path);
+    let mut seen = 0;
+    for entry in std::fs::read_dir("pipelines").unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let text: toml::Table = std::fs::read_to_string(&path).unwrap().parse().unwrap();
+        let profiles = text.get("profiles").and_then(toml::Value::as_table);
+        let names = profiles.into_iter().flat_map(|profiles| profiles.keys().cloned().map(Some));
+        for profile in names.chain([None]) {
+            let options = LoadOptions { profile, set: Vec::new() };
+            let start = std::time::Instant::now();
+            match load_with(crate::stages::STAGES, &path, &options, &read) {
+                Ok(pipeline) => println!(
+                    "{} {:?}: {} instances in {:?}",
+                    path.display(),
+                    options.profile,
+                    pipeline.instances.len(),
+                    start.elapsed()
+                ),
+                Err(errors) => {
+                    panic!("{} {:?}\n{}", path.display(), options.profile, render(&errors))
+                }
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 1);
 }

@@ -1,5 +1,7 @@
 //! Random text never panics, and references keep what they name.
 
+use std::fmt::Write as _;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -39,24 +41,22 @@ proptest! {
     fn a_whole_reference_gives_the_value_itself(value in value(), hops in 1..4usize) {
         let mut params = format!("p0 = {}\n", toml(&value));
         for hop in 1..=hops {
-            params += &format!("p{hop} = \"${{p{}}}\"\n", hop - 1);
+            writeln!(params, "p{hop} = \"${{p{}}}\"", hop - 1).unwrap();
         }
         let text = WHOLE.replace("[params]", &format!("[params]\n{params}"));
-        let text = text.replace("kind  = \"data\"", &format!("kind = \"echo\"\nvalue = \"${{p{hops}}}\""));
-        // No kind takes any value, so look at the value where it is refused or at the merged tree.
-        let node = super::super::value::parse_document(&text, 0, super::super::Layer::File).unwrap();
+        let node = crate::config::value::parse_document(&text, 0, crate::config::Layer::File).unwrap();
         let params = node.get("params").unwrap().as_table().unwrap();
-        let (axes, sources) = (super::super::sweep::Axes::default(), one_source(&text));
-        let scope = super::super::scope::Scope::new(params, &axes, &sources);
-        let reference = super::super::value::Node::from(format!("${{p{hops}}}").as_str());
-        let mut problems = super::super::error::Problems::default();
+        let (axes, sources) = (crate::config::sweep::Axes::default(), one_source(&text));
+        let scope = crate::config::scope::Scope::new(params, &axes, &sources);
+        let reference = crate::config::value::Node::from(format!("${{p{hops}}}").as_str());
+        let mut problems = crate::config::error::Problems::default();
         prop_assert!(scope.uses(&reference, &mut problems).is_some());
         prop_assert_eq!(scope.resolve(&reference, &[]).ok().map(|node| node.to_json()), Some(value));
     }
 }
 
-fn one_source(text: &str) -> super::super::origin::Sources {
-    let mut sources = super::super::origin::Sources::default();
+fn one_source(text: &str) -> crate::config::origin::Sources {
+    let mut sources = crate::config::origin::Sources::default();
     sources.add("main.toml", text, std::path::Path::new(""));
     sources
 }

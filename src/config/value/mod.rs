@@ -1,9 +1,10 @@
 //! A tree of values that know where they were written.
 
 mod de;
+mod error;
 mod text;
 
-pub use de::{ValueError, ValueProblem};
+pub use error::{ValueError, ValueProblem};
 pub use text::{Syntax, parse_document, parse_value};
 
 use indexmap::IndexMap;

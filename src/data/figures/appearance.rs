@@ -3,7 +3,7 @@
 
 use super::body::Look;
 use super::canvas::Canvas;
-use super::color::{Color, any, blend, distinct, luma, plain, puppet, scale};
+use super::color::{Color, any, blend, distinct, luma, plain, puppet, same, scale};
 use super::rng::{Rng, sin_cos};
 use super::scene::{Actor, Background, Scene};
 
@@ -80,14 +80,18 @@ fn puppets(rng: &mut Rng, scene: &Scene) -> Scene {
         look.hair = distinct(rng, any, &[head, ground], 120.0);
     }
     let background = match rng.below(8) {
-        0 => Background { ..scene.background.simplified() },
+        0 => scene.background.simplified(),
         _ => Background::plain(ground),
     };
     dress(scene, background, |_, _| look)
 }
 
 /// The same bodies in new looks.
-fn dress(scene: &Scene, background: Background, mut look: impl FnMut(usize, &Look) -> Look) -> Scene {
+fn dress(
+    scene: &Scene,
+    background: Background,
+    mut look: impl FnMut(usize, &Look) -> Look,
+) -> Scene {
     let actors = scene
         .actors
         .iter()
@@ -136,9 +140,8 @@ fn permute(rng: &mut Rng, scene: &Scene) -> Scene {
     let background = Background::plain(at(0));
     let flat = rng.chance(0.5);
     dress(scene, background, |_, look| {
-        let swapped = |color: Color| {
-            own.iter().position(|other| *other == color).map_or(color, &at)
-        };
+        let swapped =
+            |color: Color| own.iter().position(|other| same(*other, color)).map_or(color, &at);
         let new = Look {
             skin: swapped(look.skin),
             shirt: swapped(look.shirt),
@@ -241,8 +244,9 @@ impl Filter {
                     pixel.map(|value| ((value / step).round() * step).min(255.0))
                 }
                 Self::Hue(degrees) => turn_hue(*pixel, degrees),
-                Self::Levels(contrast, brightness) => pixel
-                    .map(|v| ((v - 128.0) * contrast + 128.0 + brightness).clamp(0.0, 255.0)),
+                Self::Levels(contrast, brightness) => {
+                    pixel.map(|v| ((v - 128.0) * contrast + 128.0 + brightness).clamp(0.0, 255.0))
+                }
                 Self::Tint(color, weight) => {
                     blend(*pixel, scale(color, 0.2 + luma(*pixel) / 160.0), weight)
                 }
@@ -259,7 +263,8 @@ fn turn_hue(color: Color, degrees: f32) -> Color {
     let (same, skew) = ((1.0 - cos) / 3.0, sin * 0.577_350_26);
     std::array::from_fn(|channel| {
         let (next, last) = (color[(channel + 1) % 3], color[(channel + 2) % 3]);
-        (color[channel] * (cos + same) + next * (same - skew) + last * (same + skew)).clamp(0.0, 255.0)
+        (color[channel] * (cos + same) + next * (same - skew) + last * (same + skew))
+            .clamp(0.0, 255.0)
     })
 }
 

@@ -1,7 +1,7 @@
 //! A figure in the image: where its joints lie, what it wears, how it is painted.
 
 use super::canvas::{Canvas, Paint, Point, Shape, Stripes, add, length, mul, sub};
-use super::color::{Color, any, apart, blend, cloth, distinct, hair, scale, skin};
+use super::color::{Color, any, apart, blend, cloth, distinct, hair, same, scale, skin};
 use super::pose::{Build, Hair, Pose, Room, Skeleton};
 use super::rng::Rng;
 
@@ -103,18 +103,15 @@ impl Look {
         let shirt = distinct(rng, any, &[ground, skin], 130.0);
         let trousers = distinct(rng, any, &[ground, skin, shirt], 130.0);
         let sleeves = distinct(rng, any, &[ground, shirt, trousers], 110.0);
+        let sleeves = if same(self.sleeves, self.shirt) { shirt } else { sleeves };
         let hair = distinct(rng, any, &[ground, skin], 100.0);
-        let follow = |worn: Color, from: Color, to: Color| if worn == from { to } else { skin };
+        let follow = |worn: Color, from: Color, to: Color| if same(worn, from) { to } else { skin };
         Self {
             skin,
             hair,
             shirt,
-            sleeves: if self.sleeves == self.shirt { shirt } else { sleeves },
-            forearms: follow(
-                self.forearms,
-                self.sleeves,
-                if self.sleeves == self.shirt { shirt } else { sleeves },
-            ),
+            sleeves,
+            forearms: follow(self.forearms, self.sleeves, sleeves),
             hands: skin,
             trousers,
             shins: follow(self.shins, self.trousers, trousers),
@@ -351,7 +348,7 @@ impl Body {
 /// Whether the arm of this side runs behind the torso.
 fn is_behind(skeleton: &Skeleton, side: usize) -> bool {
     let far = |joint: usize| skeleton.joints[joint + side][2];
-    (far(7) + far(9)) / 2.0 < -0.06
+    f32::midpoint(far(7), far(9)) < -0.06
 }
 
 /// Scale and place so that the figure with its thickness fits the image.

@@ -3,7 +3,13 @@
 use image::{GrayImage, Luma, Rgb, RgbImage};
 
 use super::color::{Color, blend, scale};
-use super::rng::sin_cos;
+
+/// Rounds 0..=255 half to even: beyond 2^23 an f32 has no fraction left. (The library's function is
+/// a call on processors without an instruction for it.)
+pub(super) fn round(value: f32) -> u8 {
+    const NO_FRACTION: f32 = 8_388_608.0;
+    ((value + NO_FRACTION) - NO_FRACTION) as u8
+}
 
 /// A point or vector in pixels: x, y.
 pub(super) type Point = [f32; 2];
@@ -34,7 +40,7 @@ pub(super) enum Outline {
     Disc,
     /// A rectangle of height 1 and this width.
     Box(f32),
-    /// A regular polygon of this many corners.
+    /// A regular polygon of 3, 5 or 6 corners.
     Regular(u8),
 }
 
@@ -48,14 +54,18 @@ impl Outline {
                 length([dx.max(0.0), dy.max(0.0)]) + dx.max(dy).min(0.0)
             }
             Self::Regular(corners) => {
-                let step = 360.0 / f32::from(corners);
-                let apothem = if corners == 3 { 0.58 } else { 0.85 };
-                (0..corners)
-                    .map(|side| {
-                        let (sin, cos) = sin_cos(f32::from(side) * step + 90.0);
-                        dot(p, [cos, sin]) - apothem
-                    })
-                    .fold(f32::MIN, f32::max)
+                // Sine and cosine of the angle from one side to the next.
+                let ((sin, cos), apothem) = match corners {
+                    3 => ((0.866_025_4, -0.5), 0.58),
+                    5 => ((0.951_056_5, 0.309_017), 0.85),
+                    _ => ((0.866_025_4, 0.5), 0.85),
+                };
+                let (mut normal, mut furthest) = ([0.0, 1.0], f32::MIN);
+                for _ in 0..corners {
+                    furthest = furthest.max(dot(p, normal));
+                    normal = [normal[0] * cos - normal[1] * sin, normal[0] * sin + normal[1] * cos];
+                }
+                furthest - apothem
             }
         }
     }
@@ -270,7 +280,7 @@ impl Canvas {
     pub(super) fn image(&self) -> RgbImage {
         RgbImage::from_fn(self.width as u32, self.height as u32, |x, y| {
             let pixel = self.pixels[y as usize * self.width + x as usize];
-            Rgb(pixel.map(|value| value.round_ties_even().clamp(0.0, 255.0) as u8))
+            Rgb(pixel.map(|value| round(value.clamp(0.0, 255.0))))
         })
     }
 

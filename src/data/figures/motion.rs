@@ -132,7 +132,7 @@ pub(super) fn toys(rng: &mut Rng, size: [usize; 2], frames: usize) -> Vec<Canvas
     };
     let still = background.canvas(size, [0.0, 0.0]);
     let plays: Vec<Play> =
-        (0..1 + draw.below(4)).map(|_| play(draw, wide, background.ground())).collect();
+        (0..=draw.below(4)).map(|_| play(draw, wide, background.ground())).collect();
     (0..frames)
         .map(|frame| {
             let u = progress(frame, frames);
@@ -249,7 +249,7 @@ fn stroke(rng: &mut Rng, size: [usize; 2], color: Color) -> Stroke {
     let width = rng.range(1.0, 2.8) * unit / 64.0;
     let start = anywhere(rng);
     let shapes = match rng.below(4) {
-        0 => (0..1 + rng.below(3))
+        0 => (0..=rng.below(3))
             .map(|_| {
                 let centre = anywhere(rng);
                 Shape::disc(centre, rng.range(0.01, 0.05) * unit)
@@ -262,7 +262,7 @@ fn stroke(rng: &mut Rng, size: [usize; 2], color: Color) -> Stroke {
         _ => {
             let mut from = start;
             let mut shapes = Vec::new();
-            for _ in 0..1 + rng.below(4) {
+            for _ in 0..=rng.below(4) {
                 let (sin, cos) = sin_cos(rng.range(0.0, 360.0));
                 let reach = rng.range(0.1, 0.4) * unit;
                 let to = [

@@ -95,7 +95,7 @@ impl Build {
             forearm: 0.155 * arms,
             thigh: 0.225 * legs,
             shin: 0.215 * legs,
-            girth: rng.range(0.9, 1.3),
+            girth: rng.range(1.0, 1.4),
             hair: rng.weighted(&[
                 (Hair::Short, 55),
                 (Hair::Long, 25),

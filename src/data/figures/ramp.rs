@@ -2,6 +2,7 @@
 
 use image::RgbImage;
 
+use super::canvas::round;
 use super::rng::Rng;
 
 /// How the second image takes the place of the first; `u` runs from 0 to 1 over the frames.
@@ -69,7 +70,7 @@ fn mix(x: &RgbImage, y: &RgbImage, weight: f32) -> RgbImage {
     let mut image = x.clone();
     for (value, to) in image.iter_mut().zip(y.iter()) {
         let blended = f32::from(*value) * (1.0 - weight) + f32::from(*to) * weight;
-        *value = blended.round_ties_even() as u8;
+        *value = round(blended);
     }
     image
 }

@@ -1,6 +1,6 @@
 //! Random numbers of the procedural world: the same everywhere, for every index on its own.
 
-/// A counter-based generator: output `k` of a stream is the SplitMix64 finaliser of
+/// A counter-based generator: output `k` of a stream is the `SplitMix64` finaliser of
 /// `key + (k + 1) * GAMMA`.
 ///
 /// The key mixes domain, seed and index, so an item never depends on how many items are drawn, in

@@ -60,12 +60,14 @@ impl Texture {
     }
 
     fn at(&self, p: Point) -> f32 {
-        let (x, y) = (p[0] * self.frequency, p[1] * self.frequency);
-        let (left, top) = (x.floor(), y.floor());
-        let (u, v) = (smooth(x - left), smooth(y - top));
-        let wrap = |cell: f32| (cell as i64).rem_euclid(LATTICE as i64) as usize;
-        let (x0, x1) = (wrap(left), wrap(left + 1.0));
-        let (y0, y1) = (wrap(top) * LATTICE, wrap(top + 1.0) * LATTICE);
+        // Far enough to the right that truncating rounds down; a multiple of the lattice.
+        let cell = |at: f32| {
+            let at = (at * self.frequency + 1024.0).max(0.0);
+            let whole = at as usize;
+            (whole % LATTICE, (whole + 1) % LATTICE, smooth(at - whole as f32))
+        };
+        let ((x0, x1, u), (y0, y1, v)) = (cell(p[0]), cell(p[1]));
+        let (y0, y1) = (y0 * LATTICE, y1 * LATTICE);
         let upper = self.lattice[y0 + x0] * (1.0 - u) + self.lattice[y0 + x1] * u;
         let lower = self.lattice[y1 + x0] * (1.0 - u) + self.lattice[y1 + x1] * u;
         (upper * (1.0 - v) + lower * v) * self.strength
@@ -267,7 +269,7 @@ impl Scene {
             .enumerate()
             .map(|(at, span)| {
                 let mut draw = rng.fork(10 + at as u64);
-                let fill = draw.range(0.72, 0.96);
+                let fill = draw.range(0.78, 0.97);
                 let body = Body::draw(&mut draw, size, *span, fill, room);
                 Actor { body, look: Look::dressed(&mut draw, ground) }
             })

@@ -15,6 +15,7 @@ const HARMLESS: &[&str] = &["dropout", "force_upcast"];
 
 /// The shape of a transformer.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "the published file has them")]
 #[serde(default)]
 pub struct TransformerConfig {
     /// Attention heads.
@@ -122,7 +123,7 @@ impl TransformerConfig {
         check.only("norm_elementwise_affine", parsed.norm_elementwise_affine, "true")?;
         check.only(
             "attention_head_dim",
-            parsed.attention_head_dim % 16 == 0,
+            parsed.attention_head_dim.is_multiple_of(16),
             "a multiple of 16",
         )?;
         check.only("patch_size", parsed.patch_size > 0, "at least 1")?;

@@ -4,6 +4,8 @@ use burn::tensor::{Tensor, activation::sigmoid};
 
 use super::fused;
 
+const TWICE_SQRT_2_OVER_PI: f64 = 1.595_769_121_605_730_7;
+
 /// `x * sigmoid(x)`.
 pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     sigmoid(x.clone()) * x
@@ -16,7 +18,6 @@ pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if fused::applies(&x) {
         return fused::gelu_tanh(x);
     }
-    const TWICE_SQRT_2_OVER_PI: f64 = 1.595_769_121_605_730_7;
     let square = x.clone() * x.clone();
     let slope = square * (TWICE_SQRT_2_OVER_PI * 0.044_715) + TWICE_SQRT_2_OVER_PI;
     sigmoid(slope * x.clone()) * x

@@ -2,6 +2,11 @@
 
 use burn::tensor::{Tensor, module, ops::ConvOptions};
 
+use super::fused::{
+    self,
+    conv::{self, Window},
+};
+
 /// A convolution over `[B, C, T, H, W]`: zero padding in space that keeps the size at stride 1,
 /// none in time. A 2-D convolution is one with a kernel of one frame, which spares the moving of
 /// frames into the batch and back.
@@ -16,18 +21,24 @@ pub struct Conv3d {
 impl Conv3d {
     /// `[B, in, T, H, W]` to `[B, out, T - t + 1, H, W]`.
     pub fn forward(&self, x: Tensor<5>) -> Tensor<5> {
-        let [_, _, _, kernel_h, kernel_w] = self.weight.dims();
-        self.with_options(x, [1; 3], [0, kernel_h / 2, kernel_w / 2])
+        let [_, _, _, kernel, _] = self.weight.dims();
+        self.with_options(x, 1, kernel / 2)
     }
 
     /// Halves height and width: stride 2, with one row and column of zeros at the far edges.
     pub fn downsample(&self, x: Tensor<5>) -> Tensor<5> {
         let x = x.pad([(0, 0), (0, 0), (0, 0), (0, 1), (0, 1)], 0.0);
-        self.with_options(x, [1, 2, 2], [0; 3])
+        self.with_options(x, 2, 0)
     }
 
-    fn with_options(&self, x: Tensor<5>, stride: [usize; 3], padding: [usize; 3]) -> Tensor<5> {
-        let options = ConvOptions::new(stride, padding, [1; 3], 1);
+    fn with_options(&self, x: Tensor<5>, stride: usize, padding: usize) -> Tensor<5> {
+        let window = Window { stride, padding };
+        if fused::applies(&x) && conv::applies(x.dims(), self.weight.dims(), window) {
+            let bias = self.bias.clone().reshape([1, -1, 1, 1, 1]);
+            return conv::conv3d(x, self.weight.clone(), window) + bias;
+        }
+        let options =
+            ConvOptions::new([1, stride, stride], [0, padding, padding], [1; 3], 1);
         module::conv3d(x, self.weight.clone(), Some(self.bias.clone()), options)
     }
 }

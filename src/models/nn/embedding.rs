@@ -23,7 +23,7 @@ pub fn sinusoid(values: &[f32], dim: usize, freq_shift: f32, device: &Device) ->
     Tensor::from_data(TensorData::new(data, [values.len(), 2 * half]), device)
 }
 
-/// Linear, SiLU, linear.
+/// Linear, `SiLU`, linear.
 #[derive(Clone, Debug)]
 pub struct TimestepEmbedding {
     linear_1: Linear,

@@ -117,7 +117,7 @@ fn resize(x: Tensor<5>, [t, h, w]: [usize; 3]) -> Tensor<5> {
     nearest_upsample(x, [t / frames, h / rows, w / columns])
 }
 
-/// Norm, SiLU, convolution, twice, beside a shortcut.
+/// Norm, `SiLU`, convolution, twice, beside a shortcut.
 #[derive(Clone, Debug)]
 pub struct Resnet {
     norm1: Norm,

@@ -59,8 +59,8 @@ impl Decoder {
     }
 
     /// One chunk `[B, C, t, h, w]` to `[B, 3, T, H, W]`.
-    pub fn forward(&self, latents: Tensor<5>, cache: &mut ConvCache) -> Tensor<5> {
-        let condition = Some(&latents);
+    pub fn forward(&self, latents: &Tensor<5>, cache: &mut ConvCache) -> Tensor<5> {
+        let condition = Some(latents);
         let mut x = self.conv_in.forward(latents.clone(), cache);
         for resnet in &self.mid_block {
             x = resnet.forward(x, condition, cache);

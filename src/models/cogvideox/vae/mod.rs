@@ -51,7 +51,7 @@ impl Vae {
     }
 
     fn decode_chunks(&self, latents: &Tensor<5>) -> Tensor<5> {
-        by_chunks(latents, DECODE_CHUNK, |chunk, cache| self.decoder.forward(chunk, cache))
+        by_chunks(latents, DECODE_CHUNK, |chunk, cache| self.decoder.forward(&chunk, cache))
     }
 }
 

@@ -4,7 +4,7 @@
 //! the backward pass computes probabilities again unless there was only one block.
 
 use burn::{
-    backend::{Backend, Flex, TensorMetadata, ops::FloatTensorOps, tensor::FloatTensor},
+    backend::{Flex, TensorMetadata, ops::FloatTensorOps, tensor::FloatTensor},
     tensor::Slice,
 };
 use rayon::prelude::*;

@@ -1,4 +1,5 @@
 //! The operations on f32 slices: rows in parallel, vector instructions chosen at run time.
+#![expect(clippy::inline_always, reason = "what is not inlined has no vector instructions")]
 
 use burn::{
     backend::{Flex, TensorMetadata, tensor::FloatTensor},

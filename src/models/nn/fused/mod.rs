@@ -6,6 +6,7 @@
 //! which their compilers fuse.
 
 mod attention;
+pub mod conv;
 mod kernels;
 
 use burn::{
@@ -452,7 +453,7 @@ mod tests {
 
     /// Compares value and gradients of the fused operation with those of the composed one.
     fn agree<const N: usize, const D: usize>(
-        inputs: [Tensor<1>; N],
+        inputs: &[Tensor<1>; N],
         fused: impl Fn([Tensor<1>; N]) -> Tensor<D>,
         composed: impl Fn([Tensor<1>; N]) -> Tensor<D>,
     ) {
@@ -475,7 +476,7 @@ mod tests {
     #[test]
     fn gelu_agrees_with_its_definition() {
         agree(
-            [random([999]) * 4.0],
+            &[random([999]) * 4.0],
             |[x]| gelu_tanh(x),
             |[x]| {
                 let u = (x.clone() + x.clone() * x.clone() * x.clone() * 0.044_715) * 0.797_884_56;
@@ -493,7 +494,7 @@ mod tests {
             text_len,
         };
         agree(
-            inputs.clone(),
+            &inputs,
             |[x, gamma, beta, chunks]| {
                 let chunks = chunks.reshape([b, 6, d]);
                 norm_modulate(x.reshape([b, s, d]), [gamma, beta], chunks, text_len, 1e-5)
@@ -505,7 +506,7 @@ mod tests {
         );
         let [x, _, _, chunks] = inputs;
         agree(
-            [x.clone(), x.flip([0]), chunks],
+            &[x.clone(), x.flip([0]), chunks],
             |[x, y, chunks]| {
                 let [x, y] = [x, y].map(|x| x.reshape([b, s, d]));
                 gated_add(x, y, chunks.reshape([b, 6, d]), text_len)
@@ -523,7 +524,7 @@ mod tests {
         let [cos, sin] = [0, 1].map(|_| random([1, s, 1, d]));
         let tables = [cos.clone(), sin.clone()];
         agree(
-            [b * s * h * d, d, d].map(|len| random([len])),
+            &[b * s * h * d, d, d].map(|len| random([len])),
             |[x, gamma, beta]| {
                 norm_rotate(x.reshape([b, s, h, d]), [gamma, beta], tables.clone(), 1e-6)
             },
@@ -542,7 +543,7 @@ mod tests {
         let dims = [2, 3, 37, 16];
         let shaped = |x: [Tensor<1>; 3]| x.map(|x| x.reshape(dims));
         agree(
-            [(); 3].map(|()| random([dims.iter().product()])),
+            &[(); 3].map(|()| random([dims.iter().product()])),
             |x| {
                 let [q, k, v] = shaped(x);
                 attention(q, k, v)

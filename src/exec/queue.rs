@@ -1,0 +1,114 @@
+//! The stages that must run, found by index, by model and by lock.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use super::work::Job;
+use crate::store::{Digest, Fingerprint};
+
+/// Jobs that wait for a worker.
+#[derive(Default)]
+pub(super) struct Queue {
+    jobs: BTreeMap<usize, Job>,
+    by_weights: HashMap<Option<Digest>, BTreeSet<usize>>,
+    by_lock: HashMap<Fingerprint, BTreeSet<usize>>,
+}
+
+impl Queue {
+    pub(super) fn push(&mut self, job: Job) {
+        self.by_weights.entry(job.key.ingredients.weights).or_default().insert(job.index);
+        self.by_lock.entry(job.key.lock()).or_default().insert(job.index);
+        self.jobs.insert(job.index, job);
+    }
+
+    /// Takes the first job whose lock is free; one that uses `loaded` weights goes before others,
+    /// so that a model is loaded once for all stages that need it.
+    pub(super) fn pop(
+        &mut self,
+        loaded: Option<Digest>,
+        busy: &HashSet<Fingerprint>,
+    ) -> Option<Job> {
+        let free = |index: &usize| !busy.contains(&self.jobs[index].key.lock());
+        let same_model = self.by_weights.get(&loaded).into_iter().flatten().copied().find(free);
+        let index = same_model.or_else(|| self.jobs.keys().copied().find(free))?;
+        self.remove(index)
+    }
+
+    /// Takes all jobs with a lock.
+    pub(super) fn take_locked(&mut self, lock: Fingerprint) -> Vec<usize> {
+        let indices: Vec<_> = self.by_lock.get(&lock).into_iter().flatten().copied().collect();
+        for index in &indices {
+            self.remove(*index);
+        }
+        indices
+    }
+
+    fn remove(&mut self, index: usize) -> Option<Job> {
+        let job = self.jobs.remove(&index)?;
+        remove_from(&mut self.by_weights, &job.key.ingredients.weights, index);
+        remove_from(&mut self.by_lock, &job.key.lock(), index);
+        Some(job)
+    }
+}
+
+fn remove_from<K: std::hash::Hash + Eq>(
+    sets: &mut HashMap<K, BTreeSet<usize>>,
+    key: &K,
+    index: usize,
+) {
+    if let Some(set) = sets.get_mut(key) {
+        set.remove(&index);
+        if set.is_empty() {
+            sets.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{plan::Key, store::Ingredients};
+
+    fn job(index: usize, weights: &str, lock: &str) -> Job {
+        let ingredients = Ingredients {
+            kind: "toy".into(),
+            version: 1,
+            output_format: 1,
+            params: serde_json::Map::new(),
+            inputs: BTreeMap::new(),
+            weights: Some(Digest::of(weights.as_bytes())),
+            sources: BTreeMap::new(),
+        };
+        let direct = Fingerprint::of(lock.as_bytes());
+        let key = Key { ingredients, direct, trajectory: None };
+        Job { index, key, reasons: Vec::new(), forced: false }
+    }
+
+    #[test]
+    fn stages_of_one_model_follow_each_other() {
+        let mut queue = Queue::default();
+        for (index, weights) in ["a", "b", "a", "b"].into_iter().enumerate() {
+            queue.push(job(index, weights, &index.to_string()));
+        }
+        let mut loaded = None;
+        let mut order = Vec::new();
+        while let Some(job) = queue.pop(loaded, &HashSet::new()) {
+            loaded = job.key.ingredients.weights;
+            order.push(job.index);
+        }
+        assert_eq!(order, [0, 2, 1, 3]);
+    }
+
+    #[test]
+    fn a_key_that_is_computed_is_not_started_again() {
+        let mut queue = Queue::default();
+        queue.push(job(0, "a", "x"));
+        queue.push(job(1, "a", "y"));
+        queue.push(job(2, "a", "x"));
+        let lock = Fingerprint::of(b"x");
+        let busy = HashSet::from([lock]);
+        assert_eq!(queue.pop(None, &busy).map(|job| job.index), Some(1));
+        assert!(queue.pop(None, &busy).is_none());
+        assert_eq!(queue.take_locked(lock), [0, 2]);
+        assert!(queue.pop(None, &HashSet::new()).is_none());
+    }
+}

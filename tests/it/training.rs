@@ -1,0 +1,550 @@
+//! LoRA training and sampling against the reference implementation, and the stages that do them.
+
+use std::{cell::RefCell, collections::BTreeMap, fs, path::Path, sync::Arc};
+
+use burn::tensor::{Device, Tensor};
+use pipe::{
+    artifact::{
+        ArtifactKind, Item, Manifest, adapter::AdapterArtifact, frames, samples, videos::Clip,
+    },
+    models::{
+        Adapter, Denoiser, DenoiserInput, LoadError, ModelCache, ModelRef, NoiseScheduler,
+        ParamReader, Params, Sampler, VideoDiffusion,
+        cogvideox::CogVideoX,
+        params::Param,
+        pixels,
+        sampling::{ImageLatentScale, Sample, Sampling, Side},
+    },
+    stages::{
+        CancelFlag, Decode, Inputs, LoraTrain, Output, Pretrain, Stage, StageContext, StageError,
+        VaeEncode,
+    },
+    store::Store,
+    train::{
+        gradient::{Gradients, Recompute, denoiser_gradients},
+        optimizer::{AdamW, Moments, clip_factor, global_norm},
+        rng::TorchRng,
+    },
+};
+use safetensors::{Dtype, tensor::TensorView};
+use serde_json::{Value, json};
+
+use crate::golden::{Golden, assert_close, relative_error};
+
+const VERSIONS: [&str; 2] = ["15", "10"];
+
+/// A fixture of `tests/golden/training`.
+struct Fixture {
+    golden: Golden,
+    config: Value,
+    transformer: Params,
+    vae: Params,
+}
+
+impl Fixture {
+    fn read(version: &str) -> Self {
+        let golden = Golden::fixture(&format!("training/{version}"));
+        Self {
+            config: golden.config(),
+            transformer: golden.params("weights.transformer."),
+            vae: golden.params("weights.vae."),
+            golden,
+        }
+    }
+
+    fn factors(&self, which: &str) -> Params {
+        self.golden.params(&format!("lora.{which}."))
+    }
+
+    fn denoiser(&self, adapter: Option<&Adapter>) -> Result<Box<dyn Denoiser>, LoadError> {
+        let reader = ParamReader::loaded(&self.transformer, adapter);
+        CogVideoX.denoiser(&self.config["transformer"], &reader)
+    }
+
+    fn scheduler(&self, sampler: Sampler) -> Box<dyn NoiseScheduler> {
+        CogVideoX.scheduler(&self.config["scheduler"], sampler).unwrap()
+    }
+
+    /// Input and target of one step of the trace, from clean latents and noise.
+    fn step(&self, step: usize) -> (DenoiserInput, Tensor<5>) {
+        let tensor = |name: &str| self.golden.tensor::<5>(&format!("lora.{name}.{step}"));
+        let timesteps = self.golden.values(&format!("lora.t.{step}")).0;
+        let scheduler = self.scheduler(Sampler::Ddim);
+        let target = scheduler.target(tensor("x0"), tensor("noise"), &timesteps);
+        let latents = scheduler.add_noise(tensor("x0"), tensor("noise"), &timesteps);
+        let text = self.golden.tensor::<3>("text");
+        let [_, tokens, dim] = text.dims();
+        let text = text.expand([2, tokens, dim]);
+        (DenoiserInput { latents, image: tensor("image"), text, timesteps }, target)
+    }
+
+    /// A folder in diffusers' layout.
+    fn write_model(&self, folder: &Path) -> ModelRef {
+        for (name, params) in [("transformer", &self.transformer), ("vae", &self.vae)] {
+            let folder = folder.join(name);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("config.json"), self.config[name].to_string()).unwrap();
+            let weights = params.to_safetensors(false, None);
+            fs::write(folder.join("diffusion_pytorch_model.safetensors"), weights).unwrap();
+        }
+        fs::create_dir_all(folder.join("scheduler")).unwrap();
+        let config = self.config["scheduler"].to_string();
+        fs::write(folder.join("scheduler/scheduler_config.json"), config).unwrap();
+        fs::write(folder.join("model_index.json"), "{}").unwrap();
+        ModelRef(folder.to_string_lossy().into_owned())
+    }
+}
+
+#[test]
+fn a_lora_training_trace_agrees() {
+    for version in VERSIONS {
+        let fixture = Fixture::read(version);
+        let mut factors = fixture.factors("init");
+        let build = |factors: &Params| {
+            fixture.denoiser(Some(&Adapter { rank: 3, alpha: 2.0, factors: factors.clone() }))
+        };
+        let adam = AdamW { betas: [0.9, 0.95], weight_decay: 1e-2, eps: 1e-8 };
+        let mut moments = Moments::default();
+        for step in 0..3 {
+            let (input, target) = fixture.step(step);
+            let found =
+                denoiser_gradients(&build, &factors, &input, &target, Recompute::None).unwrap();
+            let norm = global_norm(&found.by_name);
+            for (what, found) in [("loss", found.loss), ("norm", norm)] {
+                let wanted = fixture.golden.values(&format!("lora.{what}.{step}")).0[0];
+                let error = (found - wanted).abs() / wanted;
+                assert!(error < 1e-4, "{version} {what} {step}: {found} is not {wanted}");
+            }
+            let factor = clip_factor(norm, 0.05);
+            adam.step((step + 1, 1e-2), &mut factors, found.by_name, factor, &mut moments);
+        }
+        let wanted = fixture.factors("final");
+        assert_eq!(factors.0.len(), wanted.0.len());
+        for (name, wanted) in &wanted.0 {
+            assert_close(name, factors.0[name].flat.clone(), &wanted.flat, 1e-3);
+        }
+    }
+}
+
+/// Gradients of one step, for all linear layers where `all`, else for an attention's four.
+fn gradients(fixture: &Fixture, all: bool, recompute: Recompute) -> Gradients {
+    let device = Device::flex();
+    let targets = if all { pipe::models::LoraTargets::AllLinear } else { Default::default() };
+    let targets = CogVideoX.lora_targets(targets);
+    let fresh = Adapter::new_fresh(&fixture.transformer, targets, 3, 2.0, 1, &device).unwrap();
+    // With B at zero no gradient would reach A.
+    let moved = |param: &Param| {
+        let noise = TorchRng::new(param.shape[0] as u64).normal(param.shape.iter().product());
+        let noise = Tensor::<1>::from_data(noise.as_slice(), &device) * 0.05;
+        Param { flat: param.flat.clone() + noise, shape: param.shape.clone() }
+    };
+    let factors =
+        Params(fresh.factors.0.iter().map(|(name, param)| (name.clone(), moved(param))).collect());
+    let build = |factors: &Params| {
+        fixture.denoiser(Some(&Adapter { rank: 3, alpha: 2.0, factors: factors.clone() }))
+    };
+    let (input, target) = fixture.step(0);
+    let found = denoiser_gradients(&build, &factors, &input, &target, recompute).unwrap();
+    assert_eq!(found.by_name.len(), factors.0.len(), "every factor must have a gradient");
+    found
+}
+
+#[test]
+fn recomputation_gives_the_same_gradients() {
+    for version in VERSIONS {
+        let fixture = Fixture::read(version);
+        for all in [false, true] {
+            let whole = gradients(&fixture, all, Recompute::None);
+            let by_block = gradients(&fixture, all, Recompute::Block);
+            assert!((whole.loss - by_block.loss).abs() < 1e-6);
+            for (name, wanted) in &whole.by_name {
+                let error = relative_error(by_block.by_name[name].clone(), wanted);
+                assert!(error < 1e-4, "{version} {name}: {error:e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn recomputation_serves_full_training_too() {
+    let fixture = Fixture::read("15");
+    let (input, target) = fixture.step(0);
+    let build = |params: &Params| {
+        CogVideoX.denoiser(&fixture.config["transformer"], &ParamReader::loaded(params, None))
+    };
+    let of = |recompute| {
+        denoiser_gradients(&build, &fixture.transformer, &input, &target, recompute).unwrap()
+    };
+    let (whole, by_block) = (of(Recompute::None), of(Recompute::Block));
+    assert_eq!(whole.by_name.len(), fixture.transformer.0.len());
+    for (name, wanted) in &whole.by_name {
+        let scale = wanted.clone().abs().max().into_scalar::<f32>();
+        let error = (by_block.by_name[name].clone() - wanted.clone()).abs().max();
+        assert!(error.into_scalar::<f32>() <= 1e-4 * scale + 1e-8, "{name}");
+    }
+}
+
+/// The start of a sample from the fixture's image, as diffusers makes it.
+fn start(fixture: &Fixture, seed: u64) -> Sample {
+    let (rgb, shape) = fixture.golden.values("sample.image");
+    let rgb: Vec<u8> = rgb.iter().map(|v| *v as u8).collect();
+    let pixels = pixels::from_rgb(&rgb, [1, shape[0], shape[1]], &Device::flex());
+    let reader = ParamReader::loaded(&fixture.vae, None);
+    let vae = CogVideoX.vae(&fixture.config["vae"], &reader).unwrap();
+    let scale = ImageLatentScale::resolve(None, &fixture.config["vae"], Side::Sampling).unwrap();
+    Sample::encode(&*vae, pixels, scale, TorchRng::new(seed))
+}
+
+fn sample(fixture: &Fixture, sampler: Sampler, guidance: f64, seeds: &[u64]) -> Vec<Tensor<5>> {
+    let denoiser = fixture.denoiser(None).unwrap();
+    let scheduler = fixture.scheduler(sampler);
+    let sampling = Sampling {
+        denoiser: &*denoiser,
+        scheduler: &*scheduler,
+        num_steps: 4,
+        text: fixture.golden.tensor("text"),
+        guidance: (guidance > 1.0).then(|| (guidance, fixture.golden.tensor("negative"))),
+    };
+    let starts = seeds.iter().map(|seed| start(fixture, *seed)).collect();
+    sampling.run::<()>(starts, 3, |_| Ok(())).unwrap()
+}
+
+#[test]
+fn whole_sampling_runs_agree() {
+    for version in VERSIONS {
+        let fixture = Fixture::read(version);
+        for (name, sampler, guidance) in [
+            ("ddim", Sampler::Ddim, 1.0),
+            ("dpm", Sampler::Dpm, 1.0),
+            ("guided", Sampler::Ddim, 3.0),
+        ] {
+            let [latents] = sample(&fixture, sampler, guidance, &[42]).try_into().unwrap();
+            let wanted = fixture.golden.tensor(&format!("sample.{name}"));
+            assert_close(&format!("{version} {name}"), latents.clone(), &wanted, 2e-3);
+            if name == "ddim" {
+                let reader = ParamReader::loaded(&fixture.vae, None);
+                let vae = CogVideoX.vae(&fixture.config["vae"], &reader).unwrap();
+                let video =
+                    (vae.decode(latents / vae.scaling_factor()) / 2.0 + 0.5).clamp(0.0, 1.0);
+                assert_close("frames", video, &fixture.golden.tensor("sample.frames"), 2e-3);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sample_does_not_depend_on_its_batch() {
+    let fixture = Fixture::read("15");
+    let alone = sample(&fixture, Sampler::Dpm, 1.0, &[42]);
+    let batch = sample(&fixture, Sampler::Dpm, 1.0, &[7, 42, 1]);
+    let bits = |x: &Tensor<5>| -> Vec<u32> {
+        x.to_data().try_to_vec::<f32>().unwrap().iter().map(|v| v.to_bits()).collect()
+    };
+    assert_eq!(bits(&alone[0]), bits(&batch[1]));
+    assert_ne!(bits(&alone[0]), bits(&batch[0]));
+}
+
+/// A store with the artifacts of a small experiment, and stages run on it.
+struct Bench {
+    folder: tempfile::TempDir,
+    store: Store,
+    models: ModelCache,
+    artifacts: RefCell<BTreeMap<&'static str, Arc<Manifest>>>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("cache")).unwrap();
+        Self { store, folder, models: ModelCache::default(), artifacts: RefCell::default() }
+    }
+
+    fn put(&self, name: &'static str, kind: ArtifactKind, items: Vec<Item>) {
+        let manifest = Manifest { kind, format_version: kind.format_version(), items };
+        self.artifacts.borrow_mut().insert(name, Arc::new(manifest));
+    }
+
+    fn item(&self, name: &str, files: &[(&str, Vec<u8>)]) -> Item {
+        let files = files
+            .iter()
+            .map(|(file, bytes)| ((*file).to_owned(), self.store.put(bytes).unwrap()))
+            .collect();
+        Item { name: name.to_owned(), files }
+    }
+
+    /// Clips of 9 frames, a prompt and pairs.
+    fn fill(&self, fixture: &Fixture) {
+        let clip = |seed: u64| {
+            let bytes = TorchRng::new(seed).randint(256, 9 * 16 * 24 * 3);
+            Clip { size: [9, 16, 24], rgb: bytes.iter().map(|v| *v as u8).collect() }
+        };
+        let names = ["a", "b", "c"];
+        let clips = names
+            .iter()
+            .zip(0..)
+            .map(|(name, seed)| self.item(name, &[("clip.safetensors", clip(seed).to_bytes())]));
+        self.put("videos", ArtifactKind::Videos, clips.collect());
+        let pairs = names.iter().zip(0..).map(|(name, seed)| {
+            let image = frames::to_png(&clip(seed).frame(0).unwrap());
+            self.item(name, &[("input.png", image)])
+        });
+        self.put("pairs", ArtifactKind::Pairs, pairs.collect());
+        let (text, shape) = fixture.golden.values("text");
+        let bytes: Vec<u8> = text.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let view = TensorView::new(Dtype::F32, shape[1..].to_vec(), &bytes).unwrap();
+        let file = safetensors::serialize([("embedding", view)], None).unwrap();
+        let prompt = [("embedding.safetensors", file), ("prompt.txt", Vec::new())];
+        let prompt = self.item("prompt", &prompt);
+        self.put("text", ArtifactKind::TextEmbeddings, vec![prompt]);
+    }
+
+    /// Runs a stage on ports of the artifacts' names, and stops it after `stop` ticks.
+    fn run(&self, stage: &dyn Stage, ports: &[&str], stop: usize) -> Result<Vec<Item>, StageError> {
+        assert!(stage.validate().is_empty(), "{:?}", stage.validate());
+        let artifacts = self.artifacts.borrow();
+        let ports = ports.iter().map(|p| ((*p).to_owned(), Arc::clone(&artifacts[p]))).collect();
+        let inputs = Inputs::new(&self.store, ports);
+        let mut on_item = |_: &Item| Ok(());
+        let mut out = Output::new(&self.store, &mut on_item);
+        let cancel = CancelFlag::default();
+        let ticks = std::sync::atomic::AtomicUsize::new(0);
+        let progress = |_| {
+            if ticks.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1 >= stop {
+                cancel.cancel();
+            }
+        };
+        let checkpoints = self.folder.path().join("checkpoints");
+        let cx = StageContext {
+            device: &Device::flex(),
+            models: &self.models,
+            sources: None,
+            checkpoints: (!stage.trajectory_params().is_empty()).then_some(&checkpoints),
+            allow_commands: false,
+            progress: &progress,
+            cancel: &cancel,
+        };
+        stage.run(&inputs, &mut out, &cx)?;
+        Ok(out.into_items())
+    }
+
+    fn read(&self, item: &Item, file: &str) -> Vec<u8> {
+        self.store.read(&item.files[file]).unwrap()
+    }
+}
+
+fn stage<S: serde::de::DeserializeOwned>(model: Option<&ModelRef>, mut params: Value) -> S {
+    if let Some(model) = model {
+        params["model"] = json!(model);
+    }
+    serde_json::from_value(params).unwrap()
+}
+
+#[test]
+fn the_stages_of_an_experiment_fit_together() {
+    let fixture = Fixture::read("15");
+    let bench = Bench::new();
+    let model = fixture.write_model(&bench.folder.path().join("model"));
+    let model = Some(&model);
+    bench.fill(&fixture);
+    let run = |stage: &dyn Stage, ports: &[&str]| bench.run(stage, ports, usize::MAX).unwrap();
+
+    let encode: VaeEncode = stage(model, json!({ "seed": 3, "image_latent_pool": 2 }));
+    bench.put("latents", ArtifactKind::Latents, run(&encode, &["videos"]));
+
+    let train = json!({ "rank": 2, "steps": 6, "batch_size": 2, "learning_rate": 0.01, "seed": 3 });
+    let train: LoraTrain = stage(model, train);
+    let ports = ["latents", "text"];
+    let whole = run(&train, &ports);
+    fs::remove_dir_all(bench.folder.path().join("checkpoints")).unwrap();
+    for stop in [2, 3] {
+        let stopped = bench.run(&train, &ports, stop);
+        assert!(matches!(stopped, Err(StageError::Cancelled)), "{stopped:?}");
+    }
+    assert_eq!(run(&train, &ports), whole, "resumed must equal uninterrupted, byte for byte");
+    bench.put("lora", ArtifactKind::LoraAdapter, whole);
+    {
+        let artifacts = bench.artifacts.borrow();
+        let ports = [("lora".to_owned(), Arc::clone(&artifacts["lora"]))].into();
+        let read = AdapterArtifact::read(&Inputs::new(&bench.store, ports), "lora").unwrap();
+        assert_eq!(read.unwrap().train["losses"].as_array().unwrap().len(), 6);
+    }
+
+    let sampling = json!({ "frames": 9, "steps": 3, "seed": 42 });
+    let one: pipe::stages::Sample = stage(model, sampling.clone());
+    let mut batched = sampling.clone();
+    batched["batch_size"] = json!(3);
+    let batched: pipe::stages::Sample = stage(model, batched);
+    let adapted = run(&one, &["pairs", "text", "lora"]);
+    assert_eq!(run(&batched, &["pairs", "text", "lora"]), adapted);
+    assert_ne!(run(&one, &["pairs", "text"]), adapted, "the adapter must matter");
+    let latents = samples::from_bytes(&bench.read(&adapted[0], samples::FILE)).unwrap();
+    assert_eq!(latents.shape, [4, 3, 4, 6]);
+    bench.put("samples", ArtifactKind::Samples, adapted);
+
+    let decode: Decode = stage(model, json!({}));
+    let decoded = run(&decode, &["samples"]);
+    let names: Vec<_> = decoded.iter().map(|item| item.name.as_str()).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    let clip = Clip::from_bytes(&bench.read(&decoded[0], frames::FILE)).unwrap();
+    assert_eq!(clip.size, [9, 16, 24]);
+    let png = image::load_from_memory(&bench.read(&decoded[0], frames::PREDICTION)).unwrap();
+    assert_eq!(png.to_rgb8(), clip.frame(8).unwrap());
+}
+
+#[test]
+fn pretraining_starts_fresh_resumes_exactly_and_passes_other_parts_on() {
+    let fixture = Fixture::read("15");
+    let bench = Bench::new();
+    bench.fill(&fixture);
+    let vae = json!({
+        "part": "vae", "steps": 4, "seed": 1, "learning_rate": 0.003, "lr_schedule": "constant",
+        "loss": { "l1": 1.0, "edges": 0.5, "kl": 1e-5 }, "ema_decay": 0.9, "save_every": 1,
+        "config": fixture.config["vae"],
+    });
+    let fresh = |steps: usize| -> Pretrain {
+        let mut params = vae.clone();
+        params["steps"] = json!(steps);
+        stage(None, params)
+    };
+    let start = bench.run(&fresh(0), &[], usize::MAX).unwrap();
+    assert_eq!(start, bench.run(&fresh(0), &[], usize::MAX).unwrap());
+    let whole = bench.run(&fresh(4), &["videos"], usize::MAX).unwrap();
+    assert_ne!(whole[0].files, start[0].files);
+    fs::remove_dir_all(bench.folder.path().join("checkpoints")).unwrap();
+    assert!(bench.run(&fresh(4), &["videos"], 2).is_err());
+    assert_eq!(bench.run(&fresh(4), &["videos"], usize::MAX).unwrap(), whole);
+    fs::remove_dir_all(bench.folder.path().join("checkpoints")).unwrap();
+
+    bench.put("model", ArtifactKind::Model, whole.clone());
+    let base = fixture.write_model(&bench.folder.path().join("model"));
+    let encode: VaeEncode = stage(Some(&base), json!({ "image_noise": "off" }));
+    let latents = bench.run(&encode, &["videos", "model"], usize::MAX).unwrap();
+    bench.put("latents", ArtifactKind::Latents, latents);
+    let transformer: Pretrain = stage(
+        None,
+        json!({ "part": "transformer", "steps": 3, "seed": 1, "config": fixture.config["transformer"] }),
+    );
+    let ports = ["latents", "text", "model"];
+    let trained = bench.run(&transformer, &ports, usize::MAX).unwrap();
+    assert_eq!(
+        trained.iter().map(|item| item.name.as_str()).collect::<Vec<_>>(),
+        ["transformer", "vae"]
+    );
+    assert_eq!(trained[1].files, whole[0].files);
+    let log: Value = serde_json::from_slice(&bench.read(&trained[0], "log.json")).unwrap();
+    assert_eq!(log["losses"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn a_diverging_run_names_the_step_and_the_remedy() {
+    let fixture = Fixture::read("10");
+    let bench = Bench::new();
+    let model = fixture.write_model(&bench.folder.path().join("model"));
+    bench.fill(&fixture);
+    let encode: VaeEncode = stage(Some(&model), json!({}));
+    let latents = bench.run(&encode, &["videos"], usize::MAX).unwrap();
+    bench.put("latents", ArtifactKind::Latents, latents);
+    let train = json!({ "rank": 2, "steps": 9, "learning_rate": 1e30, "seed": 3 });
+    let train: LoraTrain = stage(Some(&model), train);
+    let error = bench.run(&train, &["latents", "text"], usize::MAX).unwrap_err();
+    assert!(error.to_string().contains("not a finite number at step"), "{error}");
+    let StageError::Failed { help: Some(help), .. } = error else { panic!("{error:?}") };
+    assert!(help.contains("learning_rate"));
+}
+
+/// Losses and gradient norms of [`external_trace`].
+pub fn external_lora(model: &Path) -> Vec<(&'static str, f32)> {
+    external_trace(model)[..2].to_vec()
+}
+
+/// The factors after [`external_trace`]. `AdamW` divides a gradient by its own size, so rounding of
+/// a gradient near zero moves a factor by a good part of a step: a looser tolerance than the loss.
+pub fn external_factors(model: &Path) -> Vec<(&'static str, f32)> {
+    external_trace(model)[2..].to_vec()
+}
+
+/// The four-step training trace of a folder made elsewhere; see `external_golden`.
+fn external_trace(model: &Path) -> Vec<(&'static str, f32)> {
+    let (config, base) = crate::external_golden::load(&model.join("transformer"));
+    let settings: Value =
+        serde_json::from_slice(&fs::read(model.join("lora/train.json")).unwrap()).unwrap();
+    let number = |key: &str| settings[key].as_f64().unwrap();
+    let read = |name: &str| {
+        Adapter::from_diffusers(&fs::read(model.join("lora").join(name)).unwrap()).unwrap()
+    };
+    let init = read("init.safetensors");
+    let (rank, alpha) = (init.rank, number("lora_alpha"));
+    let mut factors = init.factors;
+    let golden = Golden::read(model.join("lora/trace.safetensors"));
+    let config_of = fs::read(model.join("scheduler/scheduler_config.json")).unwrap();
+    let scheduler =
+        CogVideoX.scheduler(&serde_json::from_slice(&config_of).unwrap(), Sampler::Ddim).unwrap();
+    let build = |factors: &Params| {
+        let adapter = Adapter { rank, alpha, factors: factors.clone() };
+        CogVideoX.denoiser(&config, &ParamReader::loaded(&base, Some(&adapter)))
+    };
+    let betas = [0, 1].map(|i| settings["betas"][i].as_f64().unwrap());
+    let adam = AdamW { betas, weight_decay: number("weight_decay"), eps: number("eps") };
+    let mut moments = Moments::default();
+    let (mut loss_error, mut norm_error) = (0.0_f32, 0.0_f32);
+    for step in 0..number("steps") as usize {
+        let tensor = |name: &str| golden.tensor::<5>(&format!("{name}.{step}")).swap_dims(1, 2);
+        let timesteps = golden.values(&format!("t.{step}")).0;
+        let target = scheduler.target(tensor("x0"), tensor("noise"), &timesteps);
+        let latents = scheduler.add_noise(tensor("x0"), tensor("noise"), &timesteps);
+        let (image, text) = (tensor("image"), golden.tensor("text"));
+        let input = DenoiserInput { latents, image, text, timesteps };
+        let found =
+            denoiser_gradients(&build, &factors, &input, &target, Recompute::Block).unwrap();
+        let norm = global_norm(&found.by_name);
+        let error = |name: &str, found: f32| {
+            let wanted = golden.values(&format!("{name}.{step}")).0[0];
+            (found - wanted).abs() / wanted
+        };
+        loss_error = loss_error.max(error("loss", found.loss));
+        norm_error = norm_error.max(error("gnorm", norm));
+        let factor = clip_factor(norm, number("max_grad_norm") as f32);
+        adam.step((step + 1, number("lr")), &mut factors, found.by_name, factor, &mut moments);
+    }
+    let wanted = read("final.safetensors").factors;
+    let factor_error = wanted
+        .0
+        .iter()
+        .map(|(name, wanted)| relative_error(factors.0[name].flat.clone(), &wanted.flat))
+        .fold(0.0, f32::max);
+    vec![("loss", loss_error), ("norm", norm_error), ("factors", factor_error)]
+}
+
+/// The whole sampling run of a folder made elsewhere; see `external_golden`.
+pub fn external_sample(model: &Path) -> Vec<(&'static str, f32)> {
+    let (config, params) = crate::external_golden::load(&model.join("transformer"));
+    let denoiser = CogVideoX.denoiser(&config, &ParamReader::loaded(&params, None)).unwrap();
+    let (vae_config, params) = crate::external_golden::load(&model.join("vae"));
+    let vae = CogVideoX.vae(&vae_config, &ParamReader::loaded(&params, None)).unwrap();
+    let scheduler = fs::read(model.join("scheduler/scheduler_config.json")).unwrap();
+    let scheduler =
+        CogVideoX.scheduler(&serde_json::from_slice(&scheduler).unwrap(), Sampler::Ddim).unwrap();
+    let golden = Golden::read(model.join("sample.safetensors"));
+    let image = image::open(model.join("cond.png")).unwrap().to_rgb8();
+    let size = [1, image.height() as usize, image.width() as usize];
+    let pixels = pixels::from_rgb(image.as_raw(), size, &Device::flex());
+    let scale = ImageLatentScale::resolve(None, &vae_config, Side::Sampling).unwrap();
+    let start = Sample::encode(&*vae, pixels, scale, TorchRng::new(42));
+    let sampling = Sampling {
+        denoiser: &*denoiser,
+        scheduler: &*scheduler,
+        num_steps: 5,
+        text: golden.tensor("prompt_embeds"),
+        guidance: None,
+    };
+    let wanted_frames: Tensor<5> = golden.tensor::<5>("frames").swap_dims(1, 2);
+    let frames = (wanted_frames.dims()[2] - 1) / vae.compression().time + 1;
+    let [latents] =
+        sampling.run::<()>(vec![start], frames, |_| Ok(())).unwrap().try_into().unwrap();
+    // The reference gives its latents with the padding frames.
+    let wanted: Tensor<5> = golden.tensor::<5>("latents").swap_dims(1, 2);
+    let padding = wanted.dims()[2] - frames;
+    let error = relative_error(latents.clone(), &wanted.narrow(2, padding, frames));
+    let video = (vae.decode(latents / vae.scaling_factor()) / 2.0 + 0.5).clamp(0.0, 1.0);
+    vec![("latents", error), ("frames", relative_error(video, &wanted_frames))]
+}
