@@ -3,6 +3,9 @@
 use image::{Rgb, RgbImage};
 use serde::{Deserialize, Serialize};
 
+use super::source::TaskRef;
+use crate::{stages::StageError, store::SourceReader};
+
 /// Side of the canvas the authors render to.
 pub const CANVAS: usize = 400;
 /// Width of a grid line.
@@ -154,6 +157,59 @@ impl Task {
         }
         self
     }
+}
+
+/// Reads a task of the set `set`, a folder of task files below the root or its `data/`, and
+/// returns its name with it.
+pub fn read_task(
+    sources: &SourceReader,
+    set: &str,
+    wanted: &TaskRef,
+) -> Result<(String, Task), StageError> {
+    let folder = sources
+        .list(set)
+        .map(|names| (set.to_owned(), names))
+        .or_else(|_| {
+            let nested = format!("data/{set}");
+            sources.list(&nested).map(|names| (nested, names))
+        })
+        .map_err(|_| {
+            StageError::environment(format!(
+                "`{}` has no folder `{set}` or `data/{set}`",
+                sources.root().display()
+            ))
+            .with_help("`set` is the folder of task files, such as \"training\" or \"evaluation\"")
+        })?;
+    let (folder, names) = folder;
+    let names: Vec<&str> = names.iter().filter_map(|name| name.strip_suffix(".json")).collect();
+    let name = match wanted {
+        TaskRef::Index(index) => names.get(*index).copied(),
+        TaskRef::Name(wanted) => names.iter().find(|name| *name == wanted).copied(),
+    };
+    let Some(name) = name else {
+        let wanted = match wanted {
+            TaskRef::Index(index) => format!("number {index}"),
+            TaskRef::Name(name) => format!("`{name}`"),
+        };
+        let near = names.first().map_or(String::new(), |first| format!(", such as `{first}`"));
+        return Err(StageError::failed(format!(
+            "`{folder}` has no task {wanted}; it holds {} tasks{near}",
+            names.len()
+        ))
+        .with_help("name the file without `.json`, or count from 0 in the order of names"));
+    };
+    let path = format!("{folder}/{name}.json");
+    let bytes = super::read_source(sources, &path, "an ARC task")?;
+    let task: Task = serde_json::from_slice(&bytes)
+        .map_err(|e| StageError::failed(format!("`{path}` is not an ARC task: {e}")))?;
+    if task.train.is_empty() || task.test.is_empty() {
+        return Err(StageError::failed(format!(
+            "`{path}` must have train and test examples, but has {} and {}",
+            task.train.len(),
+            task.test.len()
+        )));
+    }
+    Ok((name.to_owned(), task))
 }
 
 /// Top-left corner of the grid's frame on the canvas.
@@ -322,6 +378,30 @@ mod tests {
         assert!(task.with_grey_rule().train[0].output.values().all(|v| v == 5));
         let same = Task { train: vec![example(2)], test: vec![example(2)] };
         assert!(same.with_grey_rule().train[0].output.values().all(|v| v == 0));
+    }
+
+    #[test]
+    fn a_task_is_found_by_name_or_place() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("data/training");
+        std::fs::create_dir_all(&folder).unwrap();
+        let example = r#"{"input": [[1]], "output": [[2]]}"#;
+        let text = format!(r#"{{"train": [{example}], "test": [{example}], "name": "x"}}"#);
+        for name in ["b2.json", "a1.json", "c3.json"] {
+            std::fs::write(folder.join(name), &text).unwrap();
+        }
+        std::fs::write(folder.join("d4.json"), r#"{"train": [], "test": []}"#).unwrap();
+        std::fs::write(folder.join("e5.json"), r#"{"train": [{"input": [[1], [2, 3]]"#).unwrap();
+        let sources = SourceReader::new(root.path());
+        let read = |wanted| read_task(&sources, "training", &wanted).map(|(name, _)| name);
+        assert_eq!(read(TaskRef::Index(1)).unwrap(), "b2");
+        assert_eq!(read(TaskRef::Name("c3".into())).unwrap(), "c3");
+        let error = |wanted| read(wanted).unwrap_err().to_string();
+        insta::assert_snapshot!(error(TaskRef::Index(9)), @"`data/training` has no task number 9; it holds 5 tasks, such as `a1`");
+        insta::assert_snapshot!(error(TaskRef::Name("../../x".into())), @"`data/training` has no task `../../x`; it holds 5 tasks, such as `a1`");
+        insta::assert_snapshot!(error(TaskRef::Index(3)), @"`data/training/d4.json` must have train and test examples, but has 0 and 0");
+        insta::assert_snapshot!(error(TaskRef::Index(4)), @"`data/training/e5.json` is not an ARC task: row 1 of the grid has 2 values, but the first row has 1 at line 1 column 34");
+        assert!(read_task(&sources, "nowhere", &TaskRef::Index(0)).is_err());
     }
 
     #[test]

@@ -1,10 +1,6 @@
 //! Pose drawings: spec A.4, measured on the published 480x720 generations.
 
 use image::{Rgb, RgbImage};
-use imageproc::{
-    drawing::{draw_filled_circle_mut, draw_polygon_mut},
-    point::Point,
-};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -59,7 +55,7 @@ impl Part {
     }
 }
 
-/// Sizes of the drawing, in pixels of an image 720 wide; they scale with the image's width.
+/// Sizes of the drawing, in pixels of an image of 480x720; they follow [`reference_scale`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PoseStyle {
@@ -80,29 +76,27 @@ impl Default for PoseStyle {
     }
 }
 
+/// How large an image of `[height, width]` is beside the reference size of 480x720: the factor by
+/// which the same photograph would be scaled to cover it.
+pub fn reference_scale([height, width]: [usize; 2]) -> f64 {
+    (height as f64 / 480.0).max(width as f64 / 720.0)
+}
+
 /// The pose of all persons on black, `[height, width]`.
-pub fn draw(persons: &[Person], [height, width]: [usize; 2], style: PoseStyle) -> RgbImage {
-    let mut canvas = RgbImage::new(width as u32, height as u32);
-    let scale = width as f64 / 720.0;
+pub fn draw(persons: &[Person], size: [usize; 2], style: PoseStyle) -> RgbImage {
+    let mut canvas = RgbImage::new(size[1] as u32, size[0] as u32);
+    let scale = reference_scale(size);
     let radius = (style.radius * scale).max(style.min_radius);
-    let thickness = (style.thickness * scale).max(style.min_thickness);
+    let half = (style.thickness * scale).max(style.min_thickness) / 2.0;
     for person in persons {
         for part in Part::ALL {
             for (from, to) in part.limbs() {
                 if let (Some(from), Some(to)) = (joint(person, *from), joint(person, *to)) {
-                    line(&mut canvas, from, to, thickness, part.color());
+                    paint(&mut canvas, from, to, half, part.color());
                 }
             }
-            for index in part.joints() {
-                if let Some([x, y]) = joint(person, *index) {
-                    let center = (x.round() as i32, y.round() as i32);
-                    draw_filled_circle_mut(
-                        &mut canvas,
-                        center,
-                        radius.round() as i32,
-                        part.color(),
-                    );
-                }
+            for point in part.joints().iter().filter_map(|index| joint(person, *index)) {
+                paint(&mut canvas, point, point, radius, part.color());
             }
         }
     }
@@ -115,27 +109,90 @@ fn joint(person: &Person, index: usize) -> Option<[f64; 2]> {
     (visibility > 0.0).then(|| [f64::from(x), f64::from(y)])
 }
 
-/// A line as a filled quadrilateral; one that is shorter than half a pixel is left to its dots.
-fn line(canvas: &mut RgbImage, from: [f64; 2], to: [f64; 2], thickness: f64, color: Rgb<u8>) {
-    let (dx, dy) = (to[0] - from[0], to[1] - from[1]);
-    let length = dx.hypot(dy);
-    if length < 0.5 {
-        return;
-    }
-    let half = (thickness - 1.0).max(0.0) / 2.0;
-    let (nx, ny) = (-dy / length * half, dx / length * half);
-    let corner = |[x, y]: [f64; 2], sign: f64| {
-        Point::new((x + sign * nx).round() as i32, (y + sign * ny).round() as i32)
+/// Colours the pixels that are at most `reach` away from the segment, which may be one point.
+fn paint(canvas: &mut RgbImage, from: [f64; 2], to: [f64; 2], reach: f64, color: Rgb<u8>) {
+    let along = [to[0] - from[0], to[1] - from[1]];
+    let length = along[0] * along[0] + along[1] * along[1];
+    let range = |axis: usize, len: u32| {
+        let (low, high) = (from[axis].min(to[axis]) - reach, from[axis].max(to[axis]) + reach);
+        let end = (high.floor() + 1.0).clamp(0.0, f64::from(len));
+        low.ceil().clamp(0.0, f64::from(len)) as u32..end as u32
     };
-    let mut corners =
-        vec![corner(from, 1.0), corner(to, 1.0), corner(to, -1.0), corner(from, -1.0)];
-    corners.dedup();
-    if corners.len() > 1 && corners.first() == corners.last() {
-        corners.pop();
+    for y in range(1, canvas.height()) {
+        for x in range(0, canvas.width()) {
+            let [dx, dy] = [f64::from(x) - from[0], f64::from(y) - from[1]];
+            let share = if length > 0.0 {
+                ((dx * along[0] + dy * along[1]) / length).clamp(0.0, 1.0)
+            } else {
+                0.0
+            };
+            let [dx, dy] = [dx - share * along[0], dy - share * along[1]];
+            if dx * dx + dy * dy <= reach * reach {
+                canvas.put_pixel(x, y, color);
+            }
+        }
     }
-    if corners.len() >= 3 {
-        draw_polygon_mut(canvas, &corners, color);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn person(points: &[(usize, f32, f32, f32)]) -> Person {
+        let mut keypoints = [[0.0; 3]; 17];
+        for (index, x, y, visibility) in points {
+            keypoints[*index] = [*x, *y, *visibility];
+        }
+        Person { keypoints }
     }
-    let ends = |[x, y]: [f64; 2]| (x.round() as f32, y.round() as f32);
-    imageproc::drawing::draw_line_segment_mut(canvas, ends(from), ends(to), color);
+
+    fn count(image: &RgbImage, part: Part) -> usize {
+        image.pixels().filter(|pixel| **pixel == part.color()).count()
+    }
+
+    #[test]
+    fn a_dot_at_the_reference_size_is_eleven_to_twelve_pixels_wide() {
+        let image = draw(&[person(&[(0, 300.0, 200.0, 2.0)])], [480, 720], PoseStyle::default());
+        let row = (0..720).filter(|x| image.get_pixel(*x, 200).0 == [255; 3]).count();
+        assert_eq!(row, 11);
+        assert_eq!(count(&image, Part::Head), 97, "a disc of radius 5.6");
+    }
+
+    #[test]
+    fn a_line_needs_both_ends_and_hidden_keypoints_count() {
+        let style = PoseStyle::default();
+        let arm = |visibility| {
+            let arm = person(&[(5, 100.0, 100.0, 2.0), (7, 100.0, 200.0, visibility)]);
+            draw(&[arm], [480, 720], style)
+        };
+        assert_eq!(arm(1.0), arm(2.0));
+        assert_eq!(arm(2.0).get_pixel(100, 150).0, [255, 0, 0]);
+        let width = (90..110).filter(|x| arm(2.0).get_pixel(*x, 150).0[0] > 0).count();
+        assert_eq!(width, 3);
+        assert_eq!(arm(0.0).get_pixel(100, 150).0, [0; 3]);
+        assert_eq!(arm(2.0).get_pixel(100, 100).0, [0, 0, 255], "the shoulder's dot is on top");
+    }
+
+    #[test]
+    fn head_dots_are_not_joined() {
+        let eyes = person(&[(1, 300.0, 200.0, 2.0), (2, 340.0, 200.0, 2.0)]);
+        let image = draw(&[eyes], [480, 720], PoseStyle::default());
+        assert_eq!(image.get_pixel(320, 200).0, [0; 3]);
+    }
+
+    #[test]
+    fn sizes_follow_the_image_down_to_the_least() {
+        let style = PoseStyle { min_radius: 0.5, ..PoseStyle::default() };
+        let half = draw(&[person(&[(0, 99.0, 99.0, 2.0)])], [240, 360], style);
+        assert_eq!(count(&half, Part::Head), 21, "a disc of radius 2.8");
+        let small = draw(&[person(&[(0, 30.0, 30.0, 2.0)])], [64, 96], PoseStyle::default());
+        assert_eq!(count(&small, Part::Head), 13, "a disc of radius 2");
+    }
+
+    #[test]
+    fn persons_over_the_edge_are_cut() {
+        let off = person(&[(11, -3.0, 20.0, 2.0), (13, 80.0, 90.0, 2.0)]);
+        let image = draw(&[off], [64, 64], PoseStyle::default());
+        assert!(count(&image, Part::Legs) > 20);
+    }
 }

@@ -29,15 +29,25 @@ impl Fit {
 
 /// A sample at `[height, width]`.
 pub fn resize_sample(sample: Sample, size: [usize; 2]) -> Sample {
-    let fit = Fit::cover([sample.image.height(), sample.image.width()], size);
-    let persons =
-        sample.persons.into_iter().map(|person| move_person(&person, fit, size)).collect();
+    let source = [sample.image.height(), sample.image.width()];
+    let persons = resize_persons(&sample.persons, source, size);
     Sample {
         id: sample.id,
         image: resize_image(&sample.image, size),
         persons,
         mask: sample.mask.map(|mask| resize_mask(&mask, size)),
     }
+}
+
+/// The persons of an image of `source` height and width at `size`. Keypoints outside the crop are
+/// not labelled any more; persons without any are left out.
+pub fn resize_persons(persons: &[Person], source: [u32; 2], size: [usize; 2]) -> Vec<Person> {
+    let fit = Fit::cover(source, size);
+    persons
+        .iter()
+        .map(|person| move_person(person, fit, size))
+        .filter(|person| person.keypoints.iter().any(|keypoint| keypoint[2] > 0.0))
+        .collect()
 }
 
 /// An image at `[height, width]`: area filter when it shrinks, bilinear when it grows.

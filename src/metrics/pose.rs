@@ -14,7 +14,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Score, means, score as named};
-use crate::data::{Person, pose::Part};
+use crate::data::{
+    Person,
+    pose::{Part, reference_scale},
+};
 
 /// The open choices of the rule.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -26,7 +29,7 @@ pub struct PoseRule {
     pub min_area: f64,
     /// The threshold is this many times the mean distance between a person's head keypoints.
     pub head_factor: f64,
-    /// That distance where no person has two head keypoints, in pixels at 720 wide.
+    /// That distance where no person has two head keypoints, in pixels at 480x720.
     pub default_head: f64,
 }
 
@@ -75,7 +78,9 @@ pub fn compare(
     persons: &[Person],
     rule: PoseRule,
 ) -> PoseCounts {
-    let threshold = rule.head_factor * head_distance(persons, target.width(), rule);
+    let scale = reference_scale([target.height() as usize, target.width() as usize]);
+    let head = head_distance(persons).unwrap_or(rule.default_head * scale);
+    let threshold = rule.head_factor * head;
     let mut counts = PoseCounts::default();
     for part in Part::ALL {
         let found = centroids(prediction, part, rule);
@@ -123,8 +128,9 @@ pub fn summary(scores: &BTreeMap<String, Score>) -> Score {
     values
 }
 
-/// Mean over persons of the mean distance between pairs of labelled head keypoints.
-fn head_distance(persons: &[Person], width: u32, rule: PoseRule) -> f64 {
+/// Mean over persons of the mean distance between pairs of labelled head keypoints; `None` where no
+/// person has two.
+fn head_distance(persons: &[Person]) -> Option<f64> {
     let means: Vec<f64> = persons
         .iter()
         .filter_map(|person| {
@@ -137,11 +143,7 @@ fn head_distance(persons: &[Person], width: u32, rule: PoseRule) -> f64 {
             (!distances.is_empty()).then(|| distances.iter().sum::<f64>() / distances.len() as f64)
         })
         .collect();
-    if means.is_empty() {
-        rule.default_head * f64::from(width) / 720.0
-    } else {
-        means.iter().sum::<f64>() / means.len() as f64
-    }
+    (!means.is_empty()).then(|| means.iter().sum::<f64>() / means.len() as f64)
 }
 
 /// The part a pixel belongs to: white-ish is head, else the brightest channel decides, ties in the
@@ -208,6 +210,8 @@ fn assign(found: &[[f64; 2]], wanted: &[[f64; 2]], threshold: f64) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::data::pose::{PoseStyle, draw};
 
@@ -254,6 +258,111 @@ mod tests {
         assert!((counts.recall() - 1.0).abs() < 1e-9);
         assert_eq!(counts.predicted, clean.predicted + 3);
         assert!(counts.f1() < 1.0);
+    }
+
+    #[test]
+    fn the_threshold_follows_the_heads_or_the_resolution() {
+        // Five points in pairs: nose to eyes 2.83, to ears 5, and so on.
+        assert!((head_distance(&[person()]).unwrap() - 5.143).abs() < 0.01);
+        let mut headless = person();
+        for keypoint in &mut headless.keypoints[..4] {
+            *keypoint = [0.0; 3];
+        }
+        assert_eq!(head_distance(&[headless.clone()]), None);
+        // 1.5 * 20 * 64 / 480 = 4 pixels at 64x64.
+        let target = draw(&[headless.clone()], [64, 64], PoseStyle::default());
+        let shifted = |by: u32| {
+            RgbImage::from_fn(64, 64, |x, y| {
+                if x < by { image::Rgb([0; 3]) } else { *target.get_pixel(x - by, y) }
+            })
+        };
+        let recall = |by| {
+            let counts = compare(
+                &shifted(by),
+                &target,
+                std::slice::from_ref(&headless),
+                PoseRule::default(),
+            );
+            counts.recall()
+        };
+        assert!((recall(3) - 1.0).abs() < 1e-9);
+        assert!(recall(4) < 1.0, "the threshold is exclusive");
+    }
+
+    #[test]
+    fn colours_that_a_codec_bent_still_belong_to_their_part() {
+        let rule = PoseRule::default();
+        let part = |rgb| part_of(rgb, rule);
+        assert_eq!(part([63, 63, 63]), None);
+        assert_eq!(part([200, 180, 190]), Some(Part::Head));
+        assert_eq!(part([200, 90, 190]), Some(Part::Arms));
+        assert_eq!(part([90, 220, 200]), Some(Part::Legs));
+        assert_eq!(part([20, 80, 130]), Some(Part::Torso));
+        assert_eq!(part([200, 200, 0]), Some(Part::Arms), "ties go to red");
+    }
+
+    #[test]
+    fn small_components_are_noise_at_the_reference_size_only() {
+        let dots = |width, height, dot: u32| {
+            RgbImage::from_fn(width, height, |x, y| {
+                image::Rgb(if x < dot && y < 1 { [255, 0, 0] } else { [0; 3] })
+            })
+        };
+        let count = |image: &RgbImage| centroids(image, Part::Arms, PoseRule::default()).len();
+        assert_eq!((count(&dots(720, 480, 4)), count(&dots(720, 480, 5))), (0, 1));
+        assert_eq!(count(&dots(96, 64, 1)), 1);
+    }
+
+    #[test]
+    fn pooled_scores_weigh_images_by_their_components() {
+        let image = |matched: f64, predicted: f64, wanted: f64| {
+            named([
+                ("matched", matched),
+                ("predicted", predicted),
+                ("wanted", wanted),
+                ("match_rate", 100.0 * matched / wanted),
+                ("precision", 100.0 * matched / predicted),
+                ("f1", 200.0 * matched / (predicted + wanted)),
+            ])
+        };
+        let scores = BTreeMap::from([
+            ("a".to_owned(), image(1.0, 1.0, 1.0)),
+            ("b".to_owned(), image(1.0, 3.0, 9.0)),
+        ]);
+        let values = summary(&scores);
+        assert!((values["match_rate"] - (100.0 + 100.0 / 9.0) / 2.0).abs() < 1e-9);
+        assert!((values["pooled_match_rate"] - 20.0).abs() < 1e-9);
+        assert!((values["pooled_precision"] - 50.0).abs() < 1e-9);
+        assert!((values["pooled_f1"] - 400.0 / 14.0).abs() < 1e-9);
+        assert_eq!(values.len(), 6);
+    }
+
+    proptest! {
+        #[test]
+        fn the_assignment_is_symmetric_and_ignores_order(
+            (a, b) in (points(), points()),
+            threshold in 0.5f64..30.0,
+        ) {
+            let pairs = assign(&a, &b, threshold);
+            prop_assert_eq!(pairs, assign(&b, &a, threshold));
+            let reversed: Vec<_> = a.iter().rev().copied().collect();
+            prop_assert_eq!(pairs, assign(&reversed, &b, threshold));
+            prop_assert!(pairs <= a.len().min(b.len()));
+            prop_assert!(pairs <= assign(&a, &b, threshold * 2.0));
+        }
+
+        #[test]
+        fn more_predictions_never_lower_the_match_rate(
+            (mut a, b) in (points(), points()), extra in points(), threshold in 0.5f64..30.0,
+        ) {
+            let before = assign(&a, &b, threshold);
+            a.extend(extra);
+            prop_assert!(assign(&a, &b, threshold) >= before);
+        }
+    }
+
+    fn points() -> impl Strategy<Value = Vec<[f64; 2]>> {
+        proptest::collection::vec((0.0f64..40.0, 0.0f64..40.0).prop_map(|(x, y)| [x, y]), 0..8)
     }
 
     #[test]

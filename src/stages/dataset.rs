@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use image::{DynamicImage, RgbImage};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +13,10 @@ use crate::{
         pairs::{Pair, PairMeta},
         videos,
     },
-    data::{Sample, arc, coco, figures, folder, pose, resize, select},
+    data::{
+        Sample, arc, coco, figures, folder, pose, read_image, resize, select,
+        source::{DataSource, SourceName, TaskRef},
+    },
     store::SourceReader,
 };
 
@@ -20,7 +24,8 @@ use crate::{
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Dataset {
-    /// Where the images come from.
+    /// Where the images come from: `{ source = "coco", root = "data/coco" }`, or only
+    /// `"builtin:figures"`.
     pub source: DataSource,
     /// What is to be predicted from an image.
     pub task: Task,
@@ -30,10 +35,11 @@ pub struct Dataset {
     /// Number of images; all there are by default.
     #[serde(default)]
     pub count: Option<usize>,
-    /// Which block of `count` images of the shuffled data; blocks are disjoint.
+    /// Which block of `count` images of the data, shuffled by `seed`. Blocks of one count are
+    /// disjoint; block 0 of a smaller count is the beginning of block 0 of a larger one.
     #[serde(default)]
     pub subset: usize,
-    /// Height and width of the images.
+    /// Height and width of the images: scaled to cover, then cropped to the middle.
     pub size: [usize; 2],
     /// Frames of a clip, for `task = "world"`.
     #[serde(default = "nine")]
@@ -41,6 +47,11 @@ pub struct Dataset {
     /// The class whose mask is the target, for `task = "segmentation"` on COCO.
     #[serde(default = "dog")]
     pub class: String,
+    /// On COCO: take only images on which a person's keypoints (or the class's instances) span at
+    /// least this share of the image.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub min_share: f64,
     /// Sizes of the drawing, for `task = "pose"`.
     #[serde(default)]
     pub pose: pose::PoseStyle,
@@ -57,41 +68,6 @@ fn dog() -> String {
     "dog".to_owned()
 }
 
-/// Where images come from.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct DataSource {
-    /// `builtin:figures`, `coco`, `arc` or `folder`.
-    pub source: SourceName,
-    /// The folder of the data; not needed for built-in data.
-    #[serde(default)]
-    #[schemars(extend("format" = "path"))]
-    pub root: Option<String>,
-    /// For ARC: the folder of task files below `root`.
-    #[serde(default)]
-    pub set: Option<String>,
-    /// For ARC: the task's file name without `.json`.
-    #[serde(default)]
-    pub task: Option<String>,
-}
-
-/// The data sets there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum SourceName {
-    /// A procedural world of articulated figures; always there.
-    #[serde(rename = "builtin:figures")]
-    Figures,
-    /// COCO 2017 in its official layout.
-    #[serde(rename = "coco")]
-    Coco,
-    /// ARC-AGI or ConceptARC task files.
-    #[serde(rename = "arc")]
-    Arc,
-    /// Your own pairs: `input/` and `target/` with equal file names.
-    #[serde(rename = "folder")]
-    Folder,
-}
-
 /// What is to be predicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -104,6 +80,8 @@ pub enum Task {
     Arc,
     /// The pairs of a folder as they are.
     Pairs,
+    /// The image itself: plain images for a `transform` stage.
+    Images,
     /// No task: clips of the procedural world, for `pretrain`.
     World,
 }
@@ -112,10 +90,10 @@ pub enum Task {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
-    /// For training.
+    /// For training: COCO's train2017, an ARC task's demonstrations.
     #[default]
     Train,
-    /// For evaluation (COCO's val2017, an ARC task's test examples).
+    /// For evaluation: COCO's val2017, an ARC task's questions.
     Test,
 }
 
@@ -127,15 +105,17 @@ impl StageKind for Dataset {
 
 impl Stage for Dataset {
     fn validate(&self) -> Vec<ParamError> {
+        use SourceName::{Arc, Coco, Figures, Folder};
+
         let mut errors = Vec::new();
         let mut error = |field: &str, message: String, help: &str| {
             errors.push(ParamError::new(field, message).help(help));
         };
-        if self.size.iter().any(|side| !(8..=4096).contains(side)) {
+        if self.size.iter().any(|side| !(8..=4096).contains(side) || side % 2 == 1) {
             error(
                 "size",
-                format!("sides must be 8 to 4096, but are {:?}", self.size),
-                "give [height, width] in pixels",
+                format!("sides must be even, 8 to 4096, but are {:?}", self.size),
+                "give [height, width] in pixels; the model may ask for more, such as multiples of 16",
             );
         }
         if self.count == Some(0) {
@@ -145,39 +125,50 @@ impl Stage for Dataset {
                 "leave it out to take all images",
             );
         }
-        use SourceName::{Arc, Coco, Figures, Folder};
-        let (source, root) = (self.source.source, self.source.root.is_some());
-        if source != Figures && !root {
+        if !(0.0..=1.0).contains(&self.min_share) {
+            error("min_share", format!("must be 0 to 1, but is {}", self.min_share), "0 takes all");
+        }
+        let DataSource { source, root, set, task } = &self.source;
+        if *source != Figures && root.is_none() {
             error("source", "this data set needs `root`".into(), "add root = \"path/to/data\"");
         }
-        if source == Arc && (self.source.set.is_none() || self.source.task.is_none()) {
+        if *source == Arc && (set.is_none() || task.is_none()) {
             error(
                 "source",
                 "ARC data needs `set` and `task`".into(),
-                "for example set = \"evaluation\", task = \"00576224\"",
+                "for example set = \"evaluation\", task = \"00576224\" or task = 0",
+            );
+        }
+        if *source == Arc && self.size[0] != self.size[1] {
+            error(
+                "size",
+                format!("an ARC canvas is square, but `size` is {:?}", self.size),
+                "give two equal sides; the reference uses [480, 480]",
             );
         }
         let fits = match self.task {
             Task::Pose | Task::Segmentation => matches!(source, Figures | Coco),
-            Task::Arc => source == Arc,
-            Task::Pairs => source == Folder,
-            Task::World => source == Figures,
+            Task::Arc => *source == Arc,
+            Task::Pairs => *source == Folder,
+            Task::Images => *source != Arc,
+            Task::World => *source == Figures,
         };
         if !fits {
             error(
                 "task",
                 "this data set does not offer this task".into(),
-                "pose and segmentation: builtin:figures, coco; arc: arc; pairs: folder; world: builtin:figures",
+                "pose, segmentation, images: builtin:figures, coco; arc: arc; pairs, images: folder; \
+                 world: builtin:figures",
             );
         }
-        if self.task == Task::World && (self.count.is_none() || self.frames % 4 != 1) {
+        if self.task == Task::World && (self.frames == 0 || self.frames % 4 != 1) {
             error(
                 "frames",
-                "clips of the world need `count` and 4k + 1 `frames`".into(),
-                "for example count = 1000, frames = 9",
+                format!("must be 4k + 1, but is {}", self.frames),
+                "for example frames = 9",
             );
         }
-        if source == Figures && self.count.is_none() {
+        if *source == Figures && self.count.is_none() {
             error(
                 "count",
                 "the procedural world has no end, so `count` must be given".into(),
@@ -201,13 +192,18 @@ impl Stage for Dataset {
         out: &mut Output<'_>,
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
-        match (self.source.source, cx.sources) {
-            (SourceName::Figures, _) if self.task == Task::World => self.world(out, cx),
-            (SourceName::Figures, _) => self.figures(out, cx),
-            (_, None) => Err(StageError::failed("this data set needs `root`")),
-            (SourceName::Coco, Some(sources)) => self.coco(sources, out, cx),
-            (SourceName::Arc, Some(sources)) => self.arc(sources, out),
-            (SourceName::Folder, Some(sources)) => self.folder(sources, out, cx),
+        if self.task == Task::World {
+            return self.world(out, cx);
+        }
+        if self.source.source == SourceName::Figures {
+            return self.figures(out, cx);
+        }
+        let sources = cx.sources.ok_or_else(|| StageError::failed("this data set needs `root`"))?;
+        match self.source.source {
+            SourceName::Coco => self.coco(sources, out, cx),
+            SourceName::Arc => self.arc(sources, out, cx),
+            SourceName::Folder if self.task == Task::Images => self.images(sources, out, cx),
+            SourceName::Folder | SourceName::Figures => self.folder(sources, out, cx),
         }
     }
 }
@@ -223,6 +219,10 @@ impl Dataset {
 
     /// The chosen indices among `available` images.
     fn choose(&self, available: usize) -> Result<Vec<usize>, StageError> {
+        if available == 0 {
+            return Err(StageError::failed("no image of the data fits the stage's parameters")
+                .with_help("check `split`, `class` and `min_share`"));
+        }
         let count = self.count.unwrap_or(available);
         select(available, count, self.subset, self.seed()).map_err(|e| {
             StageError::failed(e.to_string())
@@ -231,27 +231,37 @@ impl Dataset {
     }
 
     fn world(&self, out: &mut Output<'_>, cx: &StageContext<'_>) -> Result<(), StageError> {
-        let count = self.count.unwrap_or(0);
-        for index in 0..count {
-            cx.tick(index as u64, count as u64, "clips")?;
+        for index in self.block()? {
+            self.tick(index, cx, "clips")?;
             let clip = figures::world_clip(self.seed(), index as u64, self.size, self.frames);
             let clip = videos::Clip::from_images(&clip).expect("all frames have one size");
-            out.item(&format!("{index:06}"), &[(videos::FILE, &clip.to_bytes())])?;
+            out.item(&format!("world-{index:06}"), &[(videos::FILE, &clip.to_bytes())])?;
         }
         Ok(())
     }
 
     fn figures(&self, out: &mut Output<'_>, cx: &StageContext<'_>) -> Result<(), StageError> {
-        let count = self.count.unwrap_or(0);
-        let start = self.subset * count;
         let split = if self.is_train() { figures::Split::Train } else { figures::Split::Test };
         let seed = split.seed(self.seed());
-        for index in start..start + count {
-            cx.tick((index - start) as u64, count as u64, "images")?;
-            let sample = figures::figure(seed, index as u64, self.size);
-            self.write(sample, out)?;
+        for index in self.block()? {
+            self.tick(index, cx, "images")?;
+            self.write(figures::figure(seed, index as u64, self.size), out)?;
         }
         Ok(())
+    }
+
+    /// The indices of this subset in the endless procedural world.
+    fn block(&self) -> Result<std::ops::Range<usize>, StageError> {
+        let count = self.count.unwrap_or(0);
+        let start = self.subset.checked_mul(count);
+        start.and_then(|start| Some(start..start.checked_add(count)?)).ok_or_else(|| {
+            StageError::failed(format!("subset {} of {count} images is too large", self.subset))
+        })
+    }
+
+    fn tick(&self, index: usize, cx: &StageContext<'_>, what: &str) -> Result<(), StageError> {
+        let count = self.count.unwrap_or(1).max(1);
+        cx.tick((index % count) as u64, count as u64, what)
     }
 
     fn coco(
@@ -260,53 +270,59 @@ impl Dataset {
         out: &mut Output<'_>,
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
+        let (train, share) = (self.is_train(), self.min_share);
         let index = match self.task {
-            Task::Segmentation => coco::Index::instances(sources, self.is_train(), &self.class)?,
-            _ => coco::Index::persons(sources, self.is_train())?,
+            Task::Segmentation => coco::Index::instances(sources, train, &self.class, share)?,
+            Task::Images => coco::Index::images(sources, train)?,
+            _ => coco::Index::persons(sources, train, self.size, share)?,
         };
         let ids = index.ids();
         let chosen = self.choose(ids.len())?;
-        for (done, chosen_index) in chosen.iter().enumerate() {
+        for (done, place) in chosen.iter().enumerate() {
             cx.tick(done as u64, chosen.len() as u64, "images")?;
-            let sample = index.sample(sources, ids[*chosen_index])?;
+            let sample = index.sample(sources, ids[*place])?;
             self.write(resize::resize_sample(sample, self.size), out)?;
         }
         Ok(())
     }
 
-    fn arc(&self, sources: &SourceReader, out: &mut Output<'_>) -> Result<(), StageError> {
-        let (set, name) = (self.source.set.as_deref(), self.source.task.as_deref());
-        let (set, name) = (set.unwrap_or_default(), name.unwrap_or_default());
-        let path = format!("{set}/{name}.json");
-        let bytes = crate::data::read_source(sources, &path, "an ARC task")?;
-        let task: arc::Task = serde_json::from_slice(&bytes)
-            .map_err(|e| StageError::failed(format!("`{path}` is not an ARC task: {e}")))?;
+    fn arc(
+        &self,
+        sources: &SourceReader,
+        out: &mut Output<'_>,
+        cx: &StageContext<'_>,
+    ) -> Result<(), StageError> {
+        let set = self.source.set.as_deref().unwrap_or_default();
+        let wanted = self.source.task.clone().unwrap_or(TaskRef::Index(0));
+        let (name, task) = arc::read_task(sources, set, &wanted)?;
         let task = task.with_grey_rule();
         let cell = task.cell();
         let examples = if self.is_train() { &task.train } else { &task.test };
-        for index in self.choose(examples.len())? {
-            let example = &examples[index];
-            let render = |grid| resize::resize_image(&arc::render(grid, cell), self.size);
+        let chosen = self.choose(examples.len())?;
+        for (done, index) in chosen.iter().enumerate() {
+            cx.tick(done as u64, chosen.len() as u64, "examples")?;
+            let example = &examples[*index];
+            let draw = |grid| resize::resize_image(&arc::render(grid, cell), self.size);
             let meta = PairMeta {
-                source_id: format!("{name}/{index}"),
+                source_id: format!("{set}/{name}/{}/{index}", self.split_name()),
                 task: "arc".to_owned(),
                 arc: Some(arc::ArcGrids {
-                    task: name.to_owned(),
+                    task: name.clone(),
                     input: example.input.clone(),
                     output: example.output.clone(),
                     cell,
                 }),
                 ..PairMeta::default()
             };
-            let pair = Pair {
-                input: render(&example.input),
-                target: render(&example.output),
-                mask: None,
-                meta,
-            };
-            pair.write(out, &format!("{name}-{index}"))?;
+            let (input, target) = (draw(&example.input), draw(&example.output));
+            let item = format!("{name}-{}-{index}", self.split_name());
+            Pair { input, target, mask: None, meta }.write(out, &item)?;
         }
         Ok(())
+    }
+
+    fn split_name(&self) -> &'static str {
+        if self.is_train() { "train" } else { "test" }
     }
 
     fn folder(
@@ -315,41 +331,123 @@ impl Dataset {
         out: &mut Output<'_>,
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
-        let pairs = folder::pairs(sources, if self.is_train() { "train" } else { "test" })?;
+        let pairs = folder::pairs(sources, self.split_name())?;
         let chosen = self.choose(pairs.len())?;
-        for (done, index) in chosen.iter().enumerate() {
+        for (done, place) in chosen.iter().enumerate() {
             cx.tick(done as u64, chosen.len() as u64, "images")?;
-            let folder::PairFiles { name, input, target } = &pairs[*index];
-            let image = |path: &str| -> Result<_, StageError> {
-                Ok(resize::resize_image(&crate::data::read_image(sources, path)?, self.size))
+            let folder::PairFiles { name, input, target } = &pairs[*place];
+            let input = read_image(sources, input)?;
+            let target = read_image(sources, target)?;
+            // Spec A.3: where the two differ in size, the target is brought to the input's.
+            let target = if target.dimensions() == input.dimensions() {
+                target
+            } else {
+                resize::resize_image(&target, [input.height() as usize, input.width() as usize])
             };
             let meta = PairMeta {
                 source_id: name.clone(),
                 task: "pairs".to_owned(),
                 ..PairMeta::default()
             };
-            Pair { input: image(input)?, target: image(target)?, mask: None, meta }
-                .write(out, name)?;
+            let [input, target] =
+                [input, target].map(|image| resize::resize_image(&image, self.size));
+            Pair { input, target, mask: None, meta }.write(out, name)?;
         }
         Ok(())
     }
 
-    /// Writes the pair of an annotated image.
+    fn images(
+        &self,
+        sources: &SourceReader,
+        out: &mut Output<'_>,
+        cx: &StageContext<'_>,
+    ) -> Result<(), StageError> {
+        let files = folder::plain_images(sources, self.split_name())?;
+        let chosen = self.choose(files.len())?;
+        for (done, place) in chosen.iter().enumerate() {
+            cx.tick(done as u64, chosen.len() as u64, "images")?;
+            let (name, path) = &files[*place];
+            let image = resize::resize_image(&read_image(sources, path)?, self.size);
+            self.write(Sample { id: name.clone(), image, persons: Vec::new(), mask: None }, out)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the pair of an annotated image that has the right size.
     fn write(&self, sample: Sample, out: &mut Output<'_>) -> Result<(), StageError> {
-        let (target, mask, task) = if self.task == Task::Segmentation {
-            let mask = sample
-                .mask
-                .ok_or_else(|| StageError::failed("the image has no mask").on_item(&sample.id))?;
-            (image::DynamicImage::ImageLuma8(mask.clone()).into_rgb8(), Some(mask), "segmentation")
-        } else {
-            (pose::draw(&sample.persons, self.size, self.pose), None, "pose")
+        let Sample { id, image, persons, mask } = sample;
+        let (target, mask, task) = match self.task {
+            Task::Segmentation => {
+                let mask =
+                    mask.ok_or_else(|| StageError::failed("the image has no mask").on_item(&id))?;
+                (white_on_black(&mask), Some(mask), "segmentation")
+            }
+            Task::Images => (image.clone(), None, "images"),
+            _ => (pose::draw(&persons, self.size, self.pose), None, "pose"),
         };
-        let meta = PairMeta {
-            source_id: sample.id.clone(),
-            task: task.to_owned(),
-            persons: sample.persons,
-            arc: None,
-        };
-        Pair { input: sample.image, target, mask, meta }.write(out, &sample.id)
+        let meta = PairMeta { source_id: id.clone(), task: task.to_owned(), persons, arc: None };
+        Pair { input: image, target, mask, meta }.write(out, &id)
+    }
+}
+
+fn white_on_black(mask: &image::GrayImage) -> RgbImage {
+    DynamicImage::ImageLuma8(mask.clone()).into_rgb8()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn problems(params: Value) -> Vec<String> {
+        let stage: Dataset = serde_json::from_value(params).unwrap();
+        stage.validate().into_iter().map(|e| format!("{}: {}", e.field, e.message)).collect()
+    }
+
+    #[test]
+    fn whole_parameters_have_no_problem() {
+        let figures =
+            json!({ "source": "builtin:figures", "task": "pose", "count": 3, "size": [64, 64] });
+        assert_eq!(problems(figures), [""; 0]);
+        let arc = json!({
+            "source": { "source": "arc", "root": "d", "set": "training", "task": 7 },
+            "task": "arc", "split": "test", "size": [480, 480],
+        });
+        assert_eq!(problems(arc), [""; 0]);
+    }
+
+    #[test]
+    fn each_broken_rule_is_named() {
+        let wrong = json!({
+            "source": { "source": "arc" }, "task": "pose", "count": 0, "size": [63, 64], "min_share": 2,
+        });
+        insta::assert_snapshot!(problems(wrong).join("\n"), @r"
+        size: sides must be even, 8 to 4096, but are [63, 64]
+        count: must be at least 1, but is 0
+        min_share: must be 0 to 1, but is 2
+        source: this data set needs `root`
+        source: ARC data needs `set` and `task`
+        size: an ARC canvas is square, but `size` is [63, 64]
+        task: this data set does not offer this task
+        ");
+        let world =
+            json!({ "source": "builtin:figures", "task": "world", "size": [64, 64], "frames": 8 });
+        insta::assert_snapshot!(problems(world).join("\n"), @r"
+        frames: must be 4k + 1, but is 8
+        count: the procedural world has no end, so `count` must be given
+        ");
+    }
+
+    #[test]
+    fn the_defaults_are_written_out() {
+        let stage: Dataset = serde_json::from_value(
+            json!({ "source": "builtin:figures", "task": "pose", "size": [64, 64] }),
+        )
+        .unwrap();
+        let params = serde_json::to_value(&stage).unwrap();
+        let again: Dataset = serde_json::from_value(params.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&again).unwrap(), params);
+        assert_eq!(params["source"]["source"], "builtin:figures");
     }
 }

@@ -45,7 +45,7 @@ impl Stage for Interpolate {
     fn validate(&self) -> Vec<ParamError> {
         let mut errors = Vec::new();
         if self.frames < 5 || self.frames % 4 != 1 {
-            let below = (self.frames.saturating_sub(1) / 4).max(1) * 4 + 1;
+            let below = (self.frames.max(5) - 1) / 4 * 4 + 1;
             errors.push(
                 ParamError::new(
                     "frames",
@@ -90,14 +90,54 @@ impl Stage for Interpolate {
 }
 
 impl Interpolate {
-    /// The order in which this item's tiles change: by seed and content, not by name or place.
+    /// The order in which this item's tiles change.
     fn tile_order(&self, item: &Item) -> Vec<usize> {
-        let key = format!("{}/{}", self.seed.unwrap_or(0), item.digest());
-        let seed = u32::from_str_radix(&Digest::of(key.as_bytes()).to_string()[..8], 16)
-            .expect("a digest is hexadecimal");
-        let keys = TorchRng::new(u64::from(seed)).uniform(self.grid * self.grid);
-        let mut order: Vec<usize> = (0..keys.len()).collect();
-        order.sort_by(|a, b| keys[*a].total_cmp(&keys[*b]).then(a.cmp(b)));
-        order
+        TorchRng::new(item_seed(self.seed, item)).randperm(self.grid * self.grid)
+    }
+}
+
+/// The seed of what is random for one item: by the stage's seed and the item's content, not by its
+/// name or place, so that it does not depend on which other items there are.
+pub(super) fn item_seed(seed: Option<u64>, item: &Item) -> u64 {
+    let key = format!("{}/{}", seed.unwrap_or(0), item.digest());
+    u64::from_str_radix(&Digest::of(key.as_bytes()).to_string()[..8], 16)
+        .expect("a digest is hexadecimal")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn interpolate(frames: usize) -> Interpolate {
+        Interpolate { method: Interpolation::Tiles, frames, grid: 4, seed: Some(1) }
+    }
+
+    #[test]
+    fn frames_must_be_four_k_and_one() {
+        for frames in [5, 9, 49, 81] {
+            assert!(interpolate(frames).validate().is_empty(), "{frames}");
+        }
+        let error = &interpolate(10).validate()[0];
+        insta::assert_snapshot!(error.message, @"must be 4k + 1, at least 5, but is 10");
+        insta::assert_snapshot!(error.help.as_deref().unwrap(), @"the nearest are 9 and 13");
+        assert_eq!(interpolate(0).validate()[0].help.as_deref(), Some("the nearest are 5 and 9"));
+    }
+
+    #[test]
+    fn the_order_of_tiles_is_a_permutation_by_seed_and_content() {
+        let item = |name: &str, content: &[u8]| {
+            let file = crate::artifact::FileRef { digest: Digest::of(content), size: 1 };
+            Item { name: name.into(), files: BTreeMap::from([("input.png".into(), file)]) }
+        };
+        let order = interpolate(9).tile_order(&item("a", b"x"));
+        let mut sorted = order.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..16).collect::<Vec<_>>());
+        assert_eq!(order, interpolate(9).tile_order(&item("b", b"x")), "the name does not matter");
+        assert_ne!(order, interpolate(9).tile_order(&item("a", b"y")));
+        let other = Interpolate { seed: Some(2), ..interpolate(9) };
+        assert_ne!(order, other.tile_order(&item("a", b"x")));
     }
 }

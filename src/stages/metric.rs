@@ -7,13 +7,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Inputs, Output, Port, Ports, Stage, StageContext, StageError, StageKind};
+use super::{Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind};
 use crate::{
     artifact::{ArtifactKind, frames, metrics::Metrics, pairs},
     metrics::{Score, arc, image as image_metric, miou, pose},
 };
 
-/// Scores the last frame of each generated clip.
+/// Scores the last frame of each generated clip against the pair of the same name.
+///
+/// `arc` takes a second attempt, the predictions of another checkpoint, on the port `second`;
+/// the other metrics use the first port only.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Metric {
@@ -60,15 +63,34 @@ impl StageKind for Metric {
 }
 
 impl Stage for Metric {
+    fn validate(&self) -> Vec<ParamError> {
+        let rule = self.pose;
+        let positive = [
+            ("pose.min_area", rule.min_area),
+            ("pose.head_factor", rule.head_factor),
+            ("pose.default_head", rule.default_head),
+        ];
+        positive
+            .into_iter()
+            .filter(|(_, value)| !(*value > 0.0 && value.is_finite()))
+            .map(|(field, value)| {
+                ParamError::new(field, format!("must be above 0, but is {value}"))
+            })
+            .collect()
+    }
+
     fn run(
         &self,
         inputs: &Inputs<'_>,
         out: &mut Output<'_>,
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
-        let mut scores = BTreeMap::new();
+        let mut scores: BTreeMap<String, Score> = BTreeMap::new();
         let mut ids = Vec::new();
+        // An ARC task counts as solved when all its questions are.
+        let mut tasks: BTreeMap<String, bool> = BTreeMap::new();
         let items = inputs.items("pairs");
+        let attempts_made = 1 + usize::from(inputs.get("second").is_some());
         for (done, item) in items.iter().enumerate() {
             cx.tick(done as u64, items.len() as u64, "images")?;
             let pair = pairs::Pair::read(inputs, item)?;
@@ -86,17 +108,35 @@ impl Stage for Metric {
             let score = self.score(&attempts, &pair).map_err(|e| e.on_item(&item.name))?;
             ids.push(pair.meta.source_id.clone());
             if let Some(score) = score {
+                if let (Some(grids), Some(solved)) = (&pair.meta.arc, score.get("solved")) {
+                    *tasks.entry(grids.task.clone()).or_insert(true) &= *solved > 0.0;
+                }
                 scores.insert(item.name.clone(), score);
             }
         }
-        let settings = json!({
-            "metric": self.metric, "pose": self.pose, "mask_threshold": self.mask_threshold,
-            "images": ids, "scored": scores.len(),
+        if scores.is_empty() {
+            return Err(StageError::failed(format!(
+                "none of the {} images has anything to be scored",
+                items.len()
+            ))
+            .with_help("the targets are empty; look at them with `pipe export`"));
+        }
+        let mut settings = json!({
+            "metric": self.metric, "attempts": attempts_made, "images": ids, "scored": scores.len(),
         });
-        let values = match self.metric {
+        match self.metric {
+            MetricName::Pose => settings["pose"] = json!(self.pose),
+            MetricName::Miou => settings["mask_threshold"] = json!(self.mask_threshold),
+            MetricName::Arc | MetricName::Image => {}
+        }
+        let mut values = match self.metric {
             MetricName::Pose => pose::summary(&scores),
             _ => crate::metrics::means(&scores),
         };
+        if !tasks.is_empty() {
+            let solved = tasks.values().filter(|solved| **solved).count();
+            values.insert("tasks_solved".to_owned(), 100.0 * solved as f64 / tasks.len() as f64);
+        }
         Metrics { values, per_item: scores, settings }.write(out)
     }
 }

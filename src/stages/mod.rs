@@ -3,6 +3,7 @@
 //! A stage is one struct, its parameters, and one `impl`. Adding one is a new file here and one
 //! line in [`STAGES`]; the schema, the editor help and the checks follow from the struct.
 
+mod command;
 mod context;
 mod dataset;
 mod decode;
@@ -17,6 +18,7 @@ mod text_encode;
 mod transform;
 mod vae_encode;
 
+pub use command::ShellCommand;
 pub use context::{CancelFlag, Inputs, Output, Progress, StageContext};
 pub use dataset::Dataset;
 pub use decode::Decode;
@@ -50,6 +52,7 @@ pub static STAGES: &[StageEntry] = &[
     StageEntry::of::<Decode>(),
     StageEntry::of::<Metric>(),
     StageEntry::of::<Pretrain>(),
+    StageEntry::of::<ShellCommand>(),
 ];
 
 /// A stage's named input.

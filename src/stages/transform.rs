@@ -1,34 +1,56 @@
 //! `transform`: pairs to pairs, such as a geometric task made from plain images.
 
-use image::{Rgb, RgbImage, imageops};
+use image::{RgbImage, imageops};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Inputs, Output, Port, Ports, Stage, StageContext, StageError, StageKind};
+use super::{
+    Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
+    interpolate::item_seed,
+};
 use crate::{
     artifact::{
         ArtifactKind,
         pairs::{Pair, PairMeta},
     },
-    data::resize,
+    data::transforms,
 };
 
-/// Makes each pair anew from its input image.
+/// Makes each pair anew from its input image; the old target is dropped.
 ///
-/// The answer of most operations is made from the input; where the operation takes something away
-/// (`colorization`), the input is changed and the answer is the original.
+/// The answer of most operations is made from the input. Where the operation takes something away
+/// (`colorization`, `inpainting`, `jigsaw`), the input is changed and the answer is the original.
+/// `apply` turns that round.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Transform {
     /// What relates input and answer.
     pub operation: Operation,
-    /// For `zoom`: the share of each side that stays.
-    #[serde(default = "half")]
-    pub share: f64,
+    /// Which image of the new pair is the changed one; `target` for most operations, `input` for
+    /// `colorization`, `inpainting` and `jigsaw`.
+    #[serde(default)]
+    pub apply: Option<Side>,
+    /// For `zoom`: the share of each side that stays, 0.5 by default. For `inpainting`: the share
+    /// of the shorter side that is hidden, 0.25 by default.
+    #[serde(default)]
+    pub share: Option<f64>,
+    /// For `jigsaw`: pieces per side.
+    #[serde(default = "three")]
+    pub grid: usize,
+    /// For `edges`: the two thresholds of Canny's hysteresis.
+    #[serde(default = "thresholds")]
+    pub thresholds: [f32; 2],
+    /// Seed of what is random per image (`inpainting`, `jigsaw`); the pipeline's by default.
+    #[serde(default)]
+    pub seed: Option<u64>,
 }
 
-fn half() -> f64 {
-    0.5
+fn three() -> usize {
+    3
+}
+
+fn thresholds() -> [f32; 2] {
+    [50.0, 100.0]
 }
 
 /// What relates input and answer.
@@ -39,12 +61,53 @@ pub enum Operation {
     Hflip,
     /// Mirrored top to bottom.
     Vflip,
-    /// Turned by 180 degrees.
+    /// Turned a quarter clockwise; the images must be square.
+    Rotate90,
+    /// Turned by half.
     Rotate180,
     /// The middle, enlarged.
     Zoom,
-    /// The input is grey, the answer has its colours.
+    /// Canny edges, white on black.
+    Edges,
+    /// Grey to colours.
     Colorization,
+    /// A black square to what it hides.
+    Inpainting,
+    /// Shuffled pieces to the picture.
+    Jigsaw,
+}
+
+/// An image of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// What the model sees.
+    Input,
+    /// What it is to answer.
+    Target,
+}
+
+impl Operation {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Hflip => "hflip",
+            Self::Vflip => "vflip",
+            Self::Rotate90 => "rotate90",
+            Self::Rotate180 => "rotate180",
+            Self::Zoom => "zoom",
+            Self::Edges => "edges",
+            Self::Colorization => "colorization",
+            Self::Inpainting => "inpainting",
+            Self::Jigsaw => "jigsaw",
+        }
+    }
+
+    const fn side(self) -> Side {
+        match self {
+            Self::Colorization | Self::Inpainting | Self::Jigsaw => Side::Input,
+            _ => Side::Target,
+        }
+    }
 }
 
 impl StageKind for Transform {
@@ -57,14 +120,27 @@ impl StageKind for Transform {
 }
 
 impl Stage for Transform {
-    fn validate(&self) -> Vec<super::ParamError> {
-        if self.share > 0.0 && self.share <= 1.0 {
-            return Vec::new();
+    fn validate(&self) -> Vec<ParamError> {
+        let mut errors = Vec::new();
+        if let Some(share) = self.share
+            && !(share > 0.0 && share <= 1.0)
+        {
+            errors.push(ParamError::new(
+                "share",
+                format!("must be above 0 and at most 1, but is {share}"),
+            ));
         }
-        vec![super::ParamError::new(
-            "share",
-            format!("must be above 0 and at most 1, but is {}", self.share),
-        )]
+        if !(2..=16).contains(&self.grid) {
+            errors.push(ParamError::new("grid", format!("must be 2 to 16, but is {}", self.grid)));
+        }
+        let [low, high] = self.thresholds;
+        if !(0.0 <= low && low <= high) {
+            errors.push(
+                ParamError::new("thresholds", format!("must rise from 0, but are {low}, {high}"))
+                    .help("give [low, high], such as [50.0, 100.0]"),
+            );
+        }
+        errors
     }
 
     fn mapped_port(&self) -> Option<&'static str> {
@@ -81,13 +157,19 @@ impl Stage for Transform {
         for (done, item) in items.iter().enumerate() {
             cx.tick(done as u64, items.len() as u64, "images")?;
             let pair = Pair::read(inputs, item)?;
-            let (input, target) = self.apply(pair.input);
+            if self.operation == Operation::Rotate90 && pair.input.width() != pair.input.height() {
+                return Err(StageError::failed(format!(
+                    "a quarter turn needs a square image, but this one is {}x{}",
+                    pair.input.width(),
+                    pair.input.height()
+                ))
+                .on_item(&item.name)
+                .with_help("set the data set's `size` to two equal sides, or use `rotate180`"));
+            }
+            let (input, target) = self.apply(pair.input, item_seed(self.seed, item));
             let meta = PairMeta {
                 source_id: pair.meta.source_id,
-                task: serde_json::to_value(self.operation)
-                    .ok()
-                    .and_then(|v| v.as_str().map(ToOwned::to_owned))
-                    .unwrap_or_default(),
+                task: self.operation.name().to_owned(),
                 ..PairMeta::default()
             };
             Pair { input, target, mask: None, meta }.write(out, &item.name)?;
@@ -97,72 +179,90 @@ impl Stage for Transform {
 }
 
 impl Transform {
-    fn apply(&self, image: RgbImage) -> (RgbImage, RgbImage) {
-        match self.operation {
-            Operation::Hflip => (image.clone(), imageops::flip_horizontal(&image)),
-            Operation::Vflip => (image.clone(), imageops::flip_vertical(&image)),
-            Operation::Rotate180 => (image.clone(), imageops::rotate180(&image)),
-            Operation::Zoom => {
-                let zoomed = zoom(&image, self.share);
-                (image, zoomed)
+    /// The new pair of an image.
+    fn apply(&self, image: RgbImage, seed: u64) -> (RgbImage, RgbImage) {
+        let changed = match self.operation {
+            Operation::Hflip => imageops::flip_horizontal(&image),
+            Operation::Vflip => imageops::flip_vertical(&image),
+            Operation::Rotate90 => imageops::rotate90(&image),
+            Operation::Rotate180 => imageops::rotate180(&image),
+            Operation::Zoom => transforms::zoom(&image, self.share.unwrap_or(0.5)),
+            Operation::Edges => transforms::canny(&image, self.thresholds),
+            Operation::Colorization => transforms::grey(&image),
+            Operation::Inpainting => {
+                transforms::hide_square(&image, self.share.unwrap_or(0.25), seed)
             }
-            Operation::Colorization => (grey(&image), image),
+            Operation::Jigsaw => transforms::jigsaw(&image, self.grid, seed),
+        };
+        match self.apply.unwrap_or(self.operation.side()) {
+            Side::Input => (changed, image),
+            Side::Target => (image, changed),
         }
     }
 }
 
-fn zoom(image: &RgbImage, share: f64) -> RgbImage {
-    let side = |length: u32| ((f64::from(length) * share).round() as u32).clamp(1, length);
-    let (width, height) = (side(image.width()), side(image.height()));
-    let (left, top) = ((image.width() - width) / 2, (image.height() - height) / 2);
-    let middle = imageops::crop_imm(image, left, top, width, height).to_image();
-    resize::resize_image(&middle, [image.height() as usize, image.width() as usize])
-}
-
-/// Rec. 601 luma in all three channels.
-fn grey(image: &RgbImage) -> RgbImage {
-    let mut grey = image.clone();
-    for Rgb([r, g, b]) in grey.pixels_mut() {
-        let luma = 0.299 * f32::from(*r) + 0.587 * f32::from(*g) + 0.114 * f32::from(*b);
-        (*r, *g, *b) = (luma.round() as u8, luma.round() as u8, luma.round() as u8);
-    }
-    grey
-}
-
 #[cfg(test)]
 mod tests {
+    use image::Rgb;
+
     use super::*;
 
+    const ALL: [Operation; 9] = [
+        Operation::Hflip,
+        Operation::Vflip,
+        Operation::Rotate90,
+        Operation::Rotate180,
+        Operation::Zoom,
+        Operation::Edges,
+        Operation::Colorization,
+        Operation::Inpainting,
+        Operation::Jigsaw,
+    ];
+
+    fn transform(operation: Operation) -> Transform {
+        serde_json::from_value(serde_json::json!({ "operation": operation })).unwrap()
+    }
+
     fn image() -> RgbImage {
-        RgbImage::from_fn(8, 6, |x, y| Rgb([(x * 30) as u8, (y * 40) as u8, 7]))
+        RgbImage::from_fn(32, 32, |x, y| Rgb([(x * 8) as u8, (y * 8) as u8, 7]))
     }
 
     #[test]
     fn flipping_twice_gives_the_image() {
         for operation in [Operation::Hflip, Operation::Vflip, Operation::Rotate180] {
-            let transform = Transform { operation, share: 0.5 };
-            let (input, target) = transform.apply(image());
+            let (input, target) = transform(operation).apply(image(), 0);
             assert_eq!(input, image());
             assert_ne!(target, image());
-            assert_eq!(transform.apply(target).1, image());
+            assert_eq!(transform(operation).apply(target, 0).1, image());
         }
     }
 
     #[test]
-    fn zoom_keeps_the_size_and_the_middle() {
-        let mut picture = RgbImage::new(8, 8);
-        for (x, y) in [(3, 3), (3, 4), (4, 3), (4, 4)] {
-            picture.put_pixel(x, y, Rgb([255; 3]));
+    fn one_side_is_the_image_and_the_other_is_changed() {
+        for operation in ALL {
+            assert_eq!(serde_json::to_value(operation).unwrap(), operation.name());
+            let (input, target) = transform(operation).apply(image(), 1);
+            let (same, changed) = match operation.side() {
+                Side::Target => (input, target),
+                Side::Input => (target, input),
+            };
+            assert_eq!(same, image(), "{operation:?}");
+            assert_ne!(changed, image(), "{operation:?}");
+            assert_eq!(changed.dimensions(), image().dimensions(), "{operation:?}");
+            let mut turned = transform(operation);
+            turned.apply =
+                Some(if operation.side() == Side::Input { Side::Target } else { Side::Input });
+            let (input, target) = turned.apply(image(), 1);
+            assert!(input == changed || target == changed, "{operation:?}");
+            assert!(turned.validate().is_empty());
         }
-        let zoomed = zoom(&picture, 0.25);
-        assert_eq!(zoomed, RgbImage::from_pixel(8, 8, Rgb([255; 3])));
     }
 
     #[test]
-    fn colorization_hides_the_colours_of_the_input_only() {
-        let (input, target) =
-            Transform { operation: Operation::Colorization, share: 0.5 }.apply(image());
-        assert!(input.pixels().all(|p| p.0[0] == p.0[1] && p.0[1] == p.0[2]));
-        assert_eq!(target, image());
+    fn values_out_of_range_are_named() {
+        let mut wrong = transform(Operation::Zoom);
+        (wrong.share, wrong.grid, wrong.thresholds) = (Some(0.0), 1, [9.0, 1.0]);
+        let fields: Vec<_> = wrong.validate().into_iter().map(|error| error.field).collect();
+        assert_eq!(fields, ["share", "grid", "thresholds"]);
     }
 }

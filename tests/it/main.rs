@@ -8,5 +8,6 @@ mod golden;
 mod golden_text;
 mod incremental;
 mod parity;
+mod real_data;
 mod support;
 mod training;

@@ -37,8 +37,7 @@ impl Conv3d {
             let bias = self.bias.clone().reshape([1, -1, 1, 1, 1]);
             return conv::conv3d(x, self.weight.clone(), window) + bias;
         }
-        let options =
-            ConvOptions::new([1, stride, stride], [0, padding, padding], [1; 3], 1);
+        let options = ConvOptions::new([1, stride, stride], [0, padding, padding], [1; 3], 1);
         module::conv3d(x, self.weight.clone(), Some(self.bias.clone()), options)
     }
 }

@@ -149,7 +149,9 @@ impl Geometry {
                 if self.window.stride == 1 {
                     out.copy_from_slice(&x[line + column..][..last - first]);
                 } else {
-                    for (out, x) in out.iter_mut().zip(x[line + column..].iter().step_by(self.window.stride)) {
+                    for (out, x) in
+                        out.iter_mut().zip(x[line + column..].iter().step_by(self.window.stride))
+                    {
                         *out = *x;
                     }
                 }

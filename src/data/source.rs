@@ -1,0 +1,192 @@
+//! Where images come from: the `source` of a data set in a pipeline file.
+
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+};
+
+/// Where images come from: a table, or only the name where no other key is needed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DataSource {
+    /// `builtin:figures`, `coco`, `arc` or `folder`.
+    pub source: SourceName,
+    /// The folder of the data; not needed for built-in data.
+    pub root: Option<String>,
+    /// For ARC: `training`, `evaluation` or any other folder of task files below `root` or
+    /// `root/data`.
+    pub set: Option<String>,
+    /// For ARC: the task's file name without `.json`, or its place (from 0) among the set's files
+    /// sorted by name.
+    pub task: Option<TaskRef>,
+}
+
+/// The data sets there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SourceName {
+    /// A procedural world of articulated figures; always there.
+    #[serde(rename = "builtin:figures")]
+    Figures,
+    /// COCO 2017 in its official layout.
+    #[serde(rename = "coco")]
+    Coco,
+    /// ARC-AGI or ConceptARC task files.
+    #[serde(rename = "arc")]
+    Arc,
+    /// Your own images: `input/` and `target/` with equal file names, or plain images.
+    #[serde(rename = "folder")]
+    Folder,
+}
+
+/// One task of a set of task files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum TaskRef {
+    /// Its place among the files sorted by name, from 0.
+    Index(usize),
+    /// The file name without `.json`.
+    Name(String),
+}
+
+/// The table form.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename = "DataSource")]
+struct SourceTable {
+    /// `builtin:figures`, `coco`, `arc` or `folder`.
+    source: SourceName,
+    /// The folder of the data; not needed for built-in data.
+    #[serde(default)]
+    #[schemars(extend("format" = "path"))]
+    root: Option<String>,
+    /// For ARC: `training`, `evaluation` or any other folder of task files below `root` or
+    /// `root/data`.
+    #[serde(default)]
+    set: Option<String>,
+    /// For ARC: the task's file name without `.json`, or its place (from 0) among the set's files
+    /// sorted by name.
+    #[serde(default)]
+    task: Option<TaskRef>,
+}
+
+impl From<SourceTable> for DataSource {
+    fn from(SourceTable { source, root, set, task }: SourceTable) -> Self {
+        Self { source, root, set, task }
+    }
+}
+
+impl JsonSchema for DataSource {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Source".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Where images come from: a table, or only the name where no other key is needed.",
+            "anyOf": [
+                generator.subschema_for::<SourceName>(),
+                generator.subschema_for::<SourceTable>(),
+            ],
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for DataSource {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Form;
+
+        impl<'de> Visitor<'de> for Form {
+            type Value = DataSource;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a data set, or a table with `source` and `root`")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<DataSource, E> {
+                let name = serde::de::value::StrDeserializer::<E>::new(name);
+                let source = SourceName::deserialize(name)?;
+                Ok(DataSource { source, root: None, set: None, task: None })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<DataSource, A::Error> {
+                SourceTable::deserialize(MapAccessDeserializer::new(map)).map(DataSource::from)
+            }
+        }
+
+        deserializer.deserialize_any(Form)
+    }
+}
+
+impl<'de> Deserialize<'de> for TaskRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Form;
+
+        impl Visitor<'_> for Form {
+            type Value = TaskRef;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a task, or its place from 0")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<TaskRef, E> {
+                Ok(TaskRef::Name(name.to_owned()))
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, index: u64) -> Result<TaskRef, E> {
+                Ok(TaskRef::Index(index as usize))
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, index: i64) -> Result<TaskRef, E> {
+                usize::try_from(index).map(TaskRef::Index).map_err(|_| {
+                    E::invalid_value(serde::de::Unexpected::Signed(index), &"a place from 0")
+                })
+            }
+        }
+
+        deserializer.deserialize_any(Form)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_name_is_the_table_with_nothing_else() {
+        let parse = |value| serde_json::from_value::<DataSource>(value);
+        assert_eq!(
+            parse(json!("builtin:figures")).unwrap(),
+            parse(json!({ "source": "builtin:figures" })).unwrap()
+        );
+        let task =
+            parse(json!({ "source": "arc", "root": "d", "set": "training", "task": 3 })).unwrap();
+        assert_eq!(task.task, Some(TaskRef::Index(3)));
+        let error = parse(json!("builtin:figure")).unwrap_err();
+        assert!(error.to_string().contains("unknown variant `builtin:figure`"), "{error}");
+        let error = parse(json!({ "source": "coco", "rot": "x" })).unwrap_err();
+        assert!(error.to_string().contains("unknown field `rot`"), "{error}");
+    }
+
+    #[test]
+    fn what_is_written_out_reads_back() {
+        let source = DataSource {
+            source: SourceName::Arc,
+            root: Some("data/arc".into()),
+            set: Some("evaluation".into()),
+            task: Some(TaskRef::Name("00576224".into())),
+        };
+        let text = serde_json::to_value(&source).unwrap();
+        assert_eq!(serde_json::from_value::<DataSource>(text).unwrap(), source);
+    }
+
+    #[test]
+    fn the_root_is_marked_as_a_path() {
+        let mut generator = SchemaGenerator::default();
+        let _ = generator.subschema_for::<DataSource>();
+        let definitions = generator.take_definitions(false);
+        assert_eq!(definitions["DataSource"]["properties"]["root"]["format"], "path");
+    }
+}

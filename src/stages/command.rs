@@ -1,0 +1,399 @@
+//! `command`: a shell command with declared inputs and outputs.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+
+use super::{Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind};
+use crate::artifact::ArtifactKind;
+
+/// The item that holds all outputs.
+pub const ITEM: &str = "files";
+
+/// Where programs are looked for, unless `env` sets another `PATH`.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+const ANY: &[ArtifactKind] = &[
+    ArtifactKind::Pairs,
+    ArtifactKind::Videos,
+    ArtifactKind::TextEmbeddings,
+    ArtifactKind::Latents,
+    ArtifactKind::LoraAdapter,
+    ArtifactKind::Samples,
+    ArtifactKind::Frames,
+    ArtifactKind::Metrics,
+    ArtifactKind::Model,
+    ArtifactKind::Files,
+];
+
+/// Runs a shell command on copies of its inputs and keeps the files it declares.
+///
+/// It runs only if the run says `--allow-commands`, so that a stranger's file cannot execute code.
+///
+/// The command is given to `sh -eu` in an empty folder, which is removed afterwards. It finds each
+/// input under `$IN/<port>/<item>/<file>` and writes its outputs to `$OUT`. Nothing else of the
+/// environment is passed on: `PATH` is the system's, `HOME` and `TMPDIR` are below that folder,
+/// `LANG` is `C.UTF-8`; `env` adds to these. The key knows the command, `env` and the inputs, but
+/// not other files that the command reads: change `revision` when one of those changes.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShellCommand {
+    /// The script, for `sh`.
+    pub command: String,
+    /// Names of the files it writes to `$OUT`.
+    pub outputs: Vec<String>,
+    /// Further environment variables.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Any text; another one makes the command run again.
+    #[serde(default)]
+    pub revision: String,
+    /// The command is stopped after this many seconds; never by default.
+    #[serde(default)]
+    pub timeout_secs: Option<u64>,
+}
+
+impl StageKind for ShellCommand {
+    const KIND: &'static str = "command";
+    const VERSION: u32 = 1; // 1: first
+    const PORTS: Ports = Ports {
+        inputs: &[
+            Port { name: "input", kinds: ANY, required: false },
+            Port { name: "second", kinds: ANY, required: false },
+            Port { name: "third", kinds: ANY, required: false },
+        ],
+        output: ArtifactKind::Files,
+    };
+}
+
+impl Stage for ShellCommand {
+    fn validate(&self) -> Vec<ParamError> {
+        let mut errors = Vec::new();
+        if self.command.trim().is_empty() {
+            errors.push(ParamError::new("command", "must not be empty"));
+        }
+        if self.outputs.is_empty() {
+            errors.push(
+                ParamError::new("outputs", "must name at least one file")
+                    .help("a stage without output would never be up to date"),
+            );
+        }
+        for (index, name) in self.outputs.iter().enumerate() {
+            if !is_plain(name) {
+                errors.push(
+                    ParamError::new("outputs", format!("`{name}` is not a plain file name"))
+                        .help("name files directly below `$OUT`"),
+                );
+            }
+            if self.outputs[..index].contains(name) {
+                errors.push(ParamError::new("outputs", format!("`{name}` is there twice")));
+            }
+        }
+        for name in self.env.keys() {
+            if name.is_empty() || name.contains(['=', '\0']) || ["IN", "OUT"].contains(&&**name) {
+                errors.push(
+                    ParamError::new("env", format!("`{name}` cannot be set"))
+                        .help("`IN` and `OUT` are set by the stage; a name has no `=`"),
+                );
+            }
+        }
+        if self.timeout_secs == Some(0) {
+            errors.push(ParamError::new("timeout_secs", "must be at least 1, but is 0"));
+        }
+        errors
+    }
+
+    fn run(
+        &self,
+        inputs: &Inputs<'_>,
+        out: &mut Output<'_>,
+        cx: &StageContext<'_>,
+    ) -> Result<(), StageError> {
+        if !cx.allow_commands {
+            return Err(StageError::failed("shell commands are not allowed in this run")
+                .with_help(format!(
+                    "read the command, then run again with --allow-commands: {}",
+                    self.command.trim().lines().next().unwrap_or_default()
+                )));
+        }
+        let folder = Folder::new()?;
+        for Port { name, .. } in Self::PORTS.inputs {
+            folder.write_inputs(inputs, name)?;
+        }
+        cx.tick(0, 1, "command")?;
+        let status = self.execute(&folder, cx)?;
+        if !status.success() {
+            return Err(StageError::failed(format!(
+                "the command ended with {status}{}",
+                folder.last_words()
+            )));
+        }
+        let mut files = Vec::new();
+        for name in &self.outputs {
+            let bytes = fs::read(folder.out().join(name)).map_err(|e| {
+                StageError::failed(format!("the command did not write `{name}`: {e}"))
+                    .with_help("write every file of `outputs` to the folder `$OUT`")
+            })?;
+            files.push((name.as_str(), bytes));
+        }
+        let files: Vec<(&str, &[u8])> =
+            files.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
+        out.item(ITEM, &files)
+    }
+}
+
+impl ShellCommand {
+    /// Runs the command to its end, and stops it when the run or its time is over.
+    fn execute(&self, folder: &Folder, cx: &StageContext<'_>) -> Result<ExitStatus, StageError> {
+        let mut command = Command::new("/bin/sh");
+        command
+            .args(["-eu", "-c", &self.command])
+            .current_dir(folder.work())
+            .env_clear()
+            .env("PATH", PATH)
+            .env("LANG", "C.UTF-8")
+            .env("HOME", folder.work())
+            .env("TMPDIR", folder.work())
+            .envs(&self.env)
+            .env("IN", folder.inputs())
+            .env("OUT", folder.out())
+            .stdin(Stdio::null())
+            .stdout(folder.log()?)
+            .stderr(folder.log()?);
+        // A group of its own, so that what the shell starts can be stopped with it.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let mut child = command
+            .spawn()
+            .map_err(|e| StageError::environment(format!("cannot start `/bin/sh`: {e}")))?;
+        let started = Instant::now();
+        let limit = self.timeout_secs.map(Duration::from_secs);
+        let mut pause = Duration::from_millis(1);
+        loop {
+            let ended = child.try_wait().map_err(|e| {
+                StageError::environment(format!("cannot wait for the command: {e}"))
+            })?;
+            if let Some(status) = ended {
+                return Ok(status);
+            }
+            let is_late = limit.is_some_and(|limit| started.elapsed() > limit);
+            if cx.cancel.is_cancelled() || is_late {
+                stop(&mut child);
+                cx.cancel.check()?;
+                return Err(StageError::failed(format!(
+                    "the command did not end within {} s{}",
+                    limit.unwrap_or_default().as_secs(),
+                    folder.last_words()
+                ))
+                .with_help("raise `timeout_secs`"));
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+}
+
+/// Ends the shell and what it started.
+fn stop(child: &mut Child) {
+    let group = format!("-{}", child.id());
+    // Failure means that the group is gone already.
+    let _ = Command::new("/bin/kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// The temporary folder of one command.
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Result<Self, StageError> {
+        let folder = Self(TempDir::with_prefix("pipe-command-").map_err(|e| {
+            StageError::environment(format!("cannot make a temporary folder: {e}"))
+                .with_help("make room in the system's temporary folder")
+        })?);
+        for sub in [folder.inputs(), folder.out(), folder.work()] {
+            fs::create_dir(&sub).map_err(|e| cannot_write(&sub, &e))?;
+        }
+        Ok(folder)
+    }
+
+    fn inputs(&self) -> PathBuf {
+        self.0.path().join("in")
+    }
+
+    fn out(&self) -> PathBuf {
+        self.0.path().join("out")
+    }
+
+    fn work(&self) -> PathBuf {
+        self.0.path().join("work")
+    }
+
+    fn log(&self) -> Result<File, StageError> {
+        let path = self.0.path().join("log");
+        File::options().append(true).create(true).open(&path).map_err(|e| cannot_write(&path, &e))
+    }
+
+    /// The last lines that the command printed, for an error message.
+    fn last_words(&self) -> String {
+        let text = fs::read(self.0.path().join("log")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text[text.len().saturating_sub(4000)..]).into_owned();
+        let lines: Vec<_> = text.trim().lines().collect();
+        if lines.is_empty() {
+            return String::new();
+        }
+        format!("; it printed: {}", lines[lines.len().saturating_sub(10)..].join("\n"))
+    }
+
+    fn write_inputs(&self, inputs: &Inputs<'_>, port: &str) -> Result<(), StageError> {
+        for item in inputs.items(port) {
+            if !is_plain(&item.name) || !item.files.keys().all(|file| is_plain(file)) {
+                return Err(StageError::failed("the item's name cannot be a folder's name")
+                    .on_item(&item.name));
+            }
+            let folder = self.inputs().join(port).join(&item.name);
+            fs::create_dir_all(&folder).map_err(|e| cannot_write(&folder, &e))?;
+            for file in item.files.keys() {
+                let path = folder.join(file);
+                fs::write(&path, inputs.read(item, file)?).map_err(|e| cannot_write(&path, &e))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn cannot_write(path: &Path, error: &std::io::Error) -> StageError {
+    StageError::environment(format!("cannot write `{}`: {error}", path.display()))
+        .with_help("make room in the system's temporary folder")
+}
+
+/// Whether a name names a file in a folder and nothing above or below it.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0'])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        artifact::{Item, Manifest},
+        models::ModelCache,
+        stages::CancelFlag,
+        store::Store,
+    };
+
+    fn stage(command: &str, outputs: &[&str]) -> ShellCommand {
+        serde_json::from_value(json!({ "command": command, "outputs": outputs })).unwrap()
+    }
+
+    /// Runs the stage on one item `a` with the file `n.txt` that says 20.
+    fn run(stage: &ShellCommand, allow: bool) -> Result<Vec<String>, StageError> {
+        let cache = tempfile::tempdir().unwrap();
+        let store = Store::open(cache.path()).unwrap();
+        let file = store.put(b"20").unwrap();
+        let item = Item { name: "a".into(), files: BTreeMap::from([("n.txt".into(), file)]) };
+        let manifest = Manifest { kind: ArtifactKind::Files, format_version: 1, items: vec![item] };
+        let ports = BTreeMap::from([("input".to_owned(), Arc::new(manifest))]);
+        let inputs = Inputs::new(&store, ports);
+        let mut on_item = |_: &Item| Ok(());
+        let mut out = Output::new(&store, &mut on_item);
+        let (device, models, cancel) =
+            (burn::tensor::Device::flex(), ModelCache::default(), CancelFlag::default());
+        let cx = StageContext {
+            device: &device,
+            models: &models,
+            sources: None,
+            checkpoints: None,
+            allow_commands: allow,
+            progress: &|_| {},
+            cancel: &cancel,
+        };
+        stage.run(&inputs, &mut out, &cx)?;
+        let items = out.into_items();
+        assert_eq!(items.len(), 1);
+        let read = |file| String::from_utf8(store.read(file).unwrap()).unwrap();
+        Ok(items[0].files.iter().map(|(name, file)| format!("{name}={}", read(file))).collect())
+    }
+
+    fn text(error: &StageError) -> String {
+        match error {
+            StageError::Failed { message, help, .. } => {
+                format!("{message} | {}", help.as_deref().unwrap_or_default())
+            }
+            other => other.to_string(),
+        }
+    }
+
+    #[test]
+    fn declared_outputs_are_kept() {
+        let sum = stage(
+            r#"n=$(cat "$IN/input/a/n.txt"); printf %s $((n + 1)) > "$OUT/sum.txt"; touch "$OUT/extra""#,
+            &["sum.txt"],
+        );
+        assert_eq!(run(&sum, true).unwrap(), ["sum.txt=21"]);
+    }
+
+    #[test]
+    fn a_run_that_does_not_allow_commands_refuses() {
+        let error = run(&stage("touch $OUT/x", &["x"]), false).unwrap_err();
+        insta::assert_snapshot!(text(&error), @"shell commands are not allowed in this run | read the command, then run again with --allow-commands: touch $OUT/x");
+    }
+
+    #[test]
+    fn a_failing_command_and_a_missing_output_are_named() {
+        let error =
+            run(&stage("echo about to fail; false; echo not here", &["x"]), true).unwrap_err();
+        insta::assert_snapshot!(text(&error), @"the command ended with exit status: 1; it printed: about to fail | ");
+        let error = run(&stage("true", &["x"]), true).unwrap_err();
+        assert!(text(&error).starts_with("the command did not write `x`"), "{error}");
+    }
+
+    #[test]
+    fn the_environment_is_clean_but_for_what_is_declared() {
+        let mut list = stage("env | cut -d= -f1 | sort | tr '\\n' ' ' > $OUT/names", &["names"]);
+        list.env.insert("WORD".into(), "x".into());
+        let names = run(&list, true).unwrap();
+        // The shell itself sets `PWD`, and some shells `OLDPWD`, `SHLVL` and `_`.
+        let names: Vec<_> = names[0]["names=".len()..]
+            .split_whitespace()
+            .filter(|name| !["PWD", "OLDPWD", "SHLVL", "_"].contains(name))
+            .collect();
+        assert_eq!(names, ["HOME", "IN", "LANG", "OUT", "PATH", "TMPDIR", "WORD"]);
+    }
+
+    #[test]
+    fn a_command_that_takes_too_long_is_stopped_with_its_children() {
+        let mut slow = stage("sleep 60 & sleep 60", &["x"]);
+        slow.timeout_secs = Some(1);
+        let started = Instant::now();
+        let error = run(&slow, true).unwrap_err();
+        assert!(text(&error).contains("did not end within 1 s"), "{error}");
+        assert!(started.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn names_that_leave_the_folder_are_refused() {
+        let mut wrong = stage(" ", &["../x", "y", "y"]);
+        wrong.env.insert("OUT".into(), "/".into());
+        let messages: Vec<_> = wrong.validate().into_iter().map(|e| e.message).collect();
+        insta::assert_snapshot!(messages.join("\n"), @r"
+        must not be empty
+        `../x` is not a plain file name
+        `y` is there twice
+        `OUT` cannot be set
+        ");
+    }
+}

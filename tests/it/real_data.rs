@@ -1,0 +1,253 @@
+//! Real photographs and ARC tasks through the data stages.
+//!
+//! `PIPE_TEST_DATA` names a folder with `coco/` (COCO 2017 in its official layout, any part of it)
+//! and `arc/` (`data/training`, `data/evaluation`); without it these tests say that they were
+//! skipped. `PIPE_TEST_PICTURES` names a folder for contact sheets to look at.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use image::{RgbImage, imageops};
+use pipe::{
+    artifact::{Item, pairs::Pair},
+    data::{
+        arc::{self, ArcGrids, Example},
+        resize::resize_image,
+        rle::Segmentation,
+    },
+    metrics::{arc as arc_metric, miou, pose},
+    models::ModelCache,
+    stages::{CancelFlag, Dataset, Inputs, Output, Stage, StageContext, StageError},
+    store::{SourceReader, Store},
+};
+use serde_json::{Value, json};
+
+fn data() -> Option<PathBuf> {
+    let data = std::env::var_os("PIPE_TEST_DATA").map(PathBuf::from);
+    if data.is_none() {
+        eprintln!("skipped: PIPE_TEST_DATA is not set");
+    }
+    data
+}
+
+/// Runs a dataset stage and reads back its pairs by name.
+fn pairs(params: Value) -> Result<Vec<(String, Pair)>, StageError> {
+    let stage: Dataset = serde_json::from_value(params).unwrap();
+    let problems: Vec<_> = stage.validate().into_iter().map(|e| e.message).collect();
+    assert_eq!(problems, [""; 0]);
+    let cache = tempfile::tempdir().unwrap();
+    let store = Store::open(cache.path()).unwrap();
+    let inputs = Inputs::new(&store, BTreeMap::new());
+    let mut on_item = |_: &Item| Ok(());
+    let mut out = Output::new(&store, &mut on_item);
+    let sources = stage.source_root().map(SourceReader::new);
+    let (device, models, cancel) =
+        (burn::tensor::Device::flex(), ModelCache::default(), CancelFlag::default());
+    let cx = StageContext {
+        device: &device,
+        models: &models,
+        sources: sources.as_ref(),
+        checkpoints: None,
+        allow_commands: false,
+        progress: &|_| {},
+        cancel: &cancel,
+    };
+    stage.run(&inputs, &mut out, &cx)?;
+    out.into_items()
+        .iter()
+        .map(|item| Ok((item.name.clone(), Pair::read(&inputs, item)?)))
+        .collect()
+}
+
+fn coco(root: &Path, task: &str, split: &str, size: [usize; 2]) -> Vec<(String, Pair)> {
+    let source = json!({ "source": "coco", "root": root.join("coco") });
+    pairs(json!({ "source": source, "task": task, "split": split, "size": size, "seed": 42 }))
+        .unwrap()
+}
+
+/// Input and target of up to 12 pairs side by side.
+fn sheet(name: &str, pairs: &[(String, Pair)]) {
+    let Some(folder) = std::env::var_os("PIPE_TEST_PICTURES").map(PathBuf::from) else { return };
+    let (width, height) = pairs[0].1.input.dimensions();
+    let shown = &pairs[..pairs.len().min(12)];
+    let columns = 2u32;
+    let rows = (shown.len() as u32).div_ceil(columns);
+    let mut sheet = RgbImage::new(columns * 2 * width, rows * height);
+    for (index, (_, pair)) in shown.iter().enumerate() {
+        let (x, y) = (index as u32 % columns * 2 * width, index as u32 / columns * height);
+        imageops::replace(&mut sheet, &pair.input, i64::from(x), i64::from(y));
+        imageops::replace(&mut sheet, &pair.target, i64::from(x + width), i64::from(y));
+    }
+    let scale = (1200 / sheet.width()).max(1);
+    let large = imageops::resize(
+        &sheet,
+        sheet.width() * scale,
+        sheet.height() * scale,
+        imageops::FilterType::Nearest,
+    );
+    large.save(folder.join(format!("{name}.png"))).unwrap();
+}
+
+#[test]
+fn every_pose_target_of_coco_matches_itself() {
+    let Some(root) = data() else { return };
+    for size in [[480, 720], [64, 96]] {
+        for split in ["train", "test"] {
+            let pairs = coco(&root, "pose", split, size);
+            assert!(pairs.len() >= 10, "{split}: {}", pairs.len());
+            for (name, pair) in &pairs {
+                assert_eq!(pair.input.dimensions(), (size[1] as u32, size[0] as u32), "{name}");
+                let counts = pose::compare(
+                    &pair.target,
+                    &pair.target,
+                    &pair.meta.persons,
+                    pose::PoseRule::default(),
+                );
+                assert!(counts.wanted > 0, "{name} has nothing to find");
+                assert_eq!((counts.matched, counts.predicted), (counts.wanted, counts.wanted));
+            }
+            sheet(&format!("pose_{split}_{}x{}", size[0], size[1]), &pairs);
+        }
+    }
+}
+
+#[test]
+fn segmentation_targets_are_the_masks_of_the_class() {
+    let Some(root) = data() else { return };
+    let pairs = coco(&root, "segmentation", "train", [480, 720]);
+    assert!(!pairs.is_empty());
+    for (name, pair) in &pairs {
+        let mask = pair.mask.as_ref().unwrap();
+        assert!(mask.pixels().any(|pixel| pixel.0[0] == 255), "{name}");
+        assert!((miou::score(&pair.target, mask, 128)["miou"] - 100.0).abs() < 1e-9, "{name}");
+    }
+    sheet("segmentation", &pairs);
+}
+
+#[test]
+fn polygons_cover_their_annotated_area() {
+    let Some(root) = data() else { return };
+    let mut ratios = Vec::new();
+    for split in ["train", "val"] {
+        let path = root.join(format!("coco/annotations/instances_{split}2017.json"));
+        let file: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        for annotation in file["annotations"].as_array().unwrap() {
+            let image = file["images"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|image| image["id"] == annotation["image_id"])
+                .unwrap();
+            let side = |name: &str| image[name].as_u64().unwrap() as u32;
+            let mut mask = image::GrayImage::new(side("width"), side("height"));
+            let segmentation: Segmentation =
+                serde_json::from_value(annotation["segmentation"].clone()).unwrap();
+            segmentation.draw(&mut mask).unwrap();
+            let area = annotation["area"].as_f64().unwrap();
+            if annotation["iscrowd"] == 0 && area > 400.0 {
+                let set = mask.pixels().filter(|pixel| pixel.0[0] > 0).count();
+                ratios.push(set as f64 / area);
+            }
+        }
+    }
+    ratios.sort_by(f64::total_cmp);
+    let at = |share: f64| ratios[(share * ratios.len() as f64) as usize];
+    assert!((at(0.5) - 1.0).abs() < 0.002, "median {}", at(0.5));
+    assert!(at(0.05) > 0.98 && at(0.95) < 1.02, "5 % {}, 95 % {}", at(0.05), at(0.95));
+}
+
+#[test]
+fn more_images_than_there_are_is_an_error_with_their_number() {
+    let Some(root) = data() else { return };
+    let source = json!({ "source": "coco", "root": root.join("coco") });
+    let there = coco(&root, "pose", "train", [64, 96]).len();
+    let error = pairs(json!({
+        "source": source, "task": "pose", "size": [64, 96], "count": 10, "subset": 9,
+    }))
+    .unwrap_err();
+    let wanted = format!("subset 9 of 10 needs 100 images, but the data has {there}");
+    assert_eq!(error.to_string(), wanted);
+}
+
+#[test]
+fn a_truncated_photograph_is_named() {
+    let Some(root) = data() else { return };
+    let copy = tempfile::tempdir().unwrap();
+    let source = json!({ "source": "coco", "root": copy.path() });
+    fs::create_dir(copy.path().join("annotations")).unwrap();
+    fs::create_dir(copy.path().join("train2017")).unwrap();
+    let annotations = "annotations/person_keypoints_train2017.json";
+    fs::copy(root.join("coco").join(annotations), copy.path().join(annotations)).unwrap();
+    for file in fs::read_dir(root.join("coco/train2017")).unwrap() {
+        let path = file.unwrap().path();
+        let bytes = fs::read(&path).unwrap();
+        let cut = copy.path().join("train2017").join(path.file_name().unwrap());
+        fs::write(cut, &bytes[..bytes.len() * 2 / 3]).unwrap();
+    }
+    let error = pairs(json!({ "source": source, "task": "pose", "size": [64, 96], "count": 1 }))
+        .unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("train2017/") && text.contains("is not a whole image"), "{text}");
+}
+
+/// The task files of a set, by name.
+fn tasks(root: &Path, set: &str) -> Vec<(String, arc::Task)> {
+    let mut paths: Vec<_> = fs::read_dir(root.join("arc/data").join(set))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    paths.sort();
+    let task = |path: &PathBuf| serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let name = |path: &PathBuf| path.file_stem().unwrap().to_string_lossy().into_owned();
+    paths.iter().map(|path| (name(path), task(path))).collect()
+}
+
+#[test]
+fn every_arc_answer_survives_rendering_resizing_and_decoding() {
+    let Some(root) = data() else { return };
+    for set in ["training", "evaluation"] {
+        let tasks = tasks(&root, set);
+        assert!(tasks.len() >= 100);
+        for (name, task) in tasks {
+            let task = task.with_grey_rule();
+            let cell = task.cell();
+            assert!((11..=130).contains(&cell), "{name}: {cell}");
+            for Example { input, output } in task.train.iter().chain(&task.test) {
+                let image = resize_image(&arc::render(output, cell), [480, 480]);
+                let grids = ArcGrids {
+                    task: name.clone(),
+                    input: input.clone(),
+                    output: output.clone(),
+                    cell,
+                };
+                let score = arc_metric::score(&[image], &grids);
+                assert!(score["solved"] > 0.0, "{name}: {score:?}");
+                assert_eq!(&arc::decode(&arc::render(input, cell), input.size(), cell), input);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_arc_task_gives_its_examples_as_pairs() {
+    let Some(root) = data() else { return };
+    let (name, task) = tasks(&root, "evaluation").swap_remove(0);
+    for (split, examples) in [("train", &task.train), ("test", &task.test)] {
+        let source =
+            json!({ "source": "arc", "root": root.join("arc"), "set": "evaluation", "task": 0 });
+        let found =
+            pairs(json!({ "source": source, "task": "arc", "split": split, "size": [480, 480] }))
+                .unwrap();
+        assert_eq!(found.len(), examples.len());
+        for (item, pair) in &found {
+            assert!(item.starts_with(&format!("{name}-{split}-")), "{item}");
+            let grids = pair.meta.arc.as_ref().unwrap();
+            assert!(examples.iter().any(|e| e.input == grids.input && e.output == grids.output));
+            assert!(arc_metric::score(std::slice::from_ref(&pair.target), grids)["solved"] > 0.0);
+        }
+        sheet(&format!("arc_{split}"), &found);
+    }
+}
