@@ -11,7 +11,7 @@ use crate::{
     config::pipeline::plain,
     plan::{self, Decider, Freshness, Plan, PlanOptions},
     report::style::duration,
-    store::{Record, Store},
+    store::{Digest, Record, Store},
 };
 
 /// Say what decides a stage's output, and what of it changed
@@ -27,7 +27,7 @@ pub(super) struct ExplainArgs {
 const MOST_CELLS: usize = 12;
 
 pub(super) fn explain(args: &ExplainArgs, session: &Session) -> Result<(), CliError> {
-    let pipeline = session.load(&args.pipeline)?;
+    let pipeline = args.pipeline.load()?;
     let chosen = select::instances(&pipeline, &args.stage)?;
     let store = session.store()?;
     let plan = plan::build(&pipeline, &store, &PlanOptions::default())?;
@@ -102,7 +102,7 @@ impl Explainer<'_> {
         }
         for (port, input) in &instance.inputs {
             let from = &self.plan.pipeline.instances[*input];
-            let content = key.inputs.get(port).map_or("not known yet".to_owned(), |d| d.short());
+            let content = key.inputs.get(port).map_or("not known yet".to_owned(), Digest::short);
             let _ = writeln!(out, "  input {port}: {content}  from {from}");
         }
         if let (Some((model, parts)), Some(weights)) = (instance.work.weights(), key.weights) {

@@ -33,7 +33,7 @@ pub(super) struct PlanArgs {
 }
 
 pub(super) fn plan(args: &PlanArgs, session: &Session) -> Result<(), CliError> {
-    let pipeline = session.load(&args.pipeline)?;
+    let pipeline = args.pipeline.load()?;
     let store = session.store()?;
     let options = PlanOptions { force: args.force.clone(), only: args.only.clone() };
     let plan = plan::build(&pipeline, &store, &options)?;
@@ -91,12 +91,11 @@ fn estimate<'a>(nodes: impl Iterator<Item = &'a PlanNode>) -> String {
         }
     }
     match (any, unknown) {
-        (false, _) => String::new(),
         (true, 0) => format!("; at most about {} of stage time", duration(secs)),
         (true, _) if secs > 0.0 => {
             format!("; about {} of stage time, and {unknown} never timed", duration(secs))
         }
-        (true, _) => String::new(),
+        _ => String::new(),
     }
 }
 

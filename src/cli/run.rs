@@ -46,7 +46,7 @@ pub(super) struct RunArgs {
 }
 
 pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
-    let pipeline = session.load(&args.pipeline)?;
+    let pipeline = args.pipeline.load()?;
     let settings = session.settings()?;
     let store = Store::open(&settings.cache)?;
     let (device, device_name) = device::open(&settings.device)?;

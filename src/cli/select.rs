@@ -32,14 +32,11 @@ pub(super) fn instances(pipeline: &Pipeline, text: &str) -> Result<Vec<usize>, C
 
 fn unknown_stage(pipeline: &Pipeline, stage: &str) -> CliError {
     let mut names: Vec<&str> = pipeline.instances.iter().map(|i| i.stage.as_str()).collect();
+    names.sort_unstable();
     names.dedup();
     let help = match similar(stage, &names) {
         Some(name) => format!("did you mean `{name}`?"),
-        None => {
-            names.sort_unstable();
-            names.dedup();
-            format!("its stages are {}", names.join(", "))
-        }
+        None => format!("its stages are {}", names.join(", ")),
     };
     CliError::usage(format!("the pipeline has no stage `{stage}`")).with_help(help)
 }

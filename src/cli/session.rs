@@ -77,6 +77,13 @@ pub(super) struct PipelineArgs {
     pub layers: LayerArgs,
 }
 
+impl PipelineArgs {
+    /// Reads the file.
+    pub fn load(&self) -> Result<Pipeline, CliError> {
+        Ok(config::load(&self.file, &self.layers.options())?)
+    }
+}
+
 /// What the command line adds to a pipeline file.
 #[derive(Debug, Args)]
 pub(super) struct LayerArgs {
@@ -116,8 +123,15 @@ impl Session {
 
     /// Writes a result.
     pub fn print(&self, text: &str) -> Result<(), CliError> {
-        let mut out = io::stdout().lock();
-        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        let write = || {
+            let mut out = io::stdout().lock();
+            out.write_all(text.as_bytes()).and_then(|()| out.flush())
+        };
+        let written = match &self.bars {
+            Some(bars) => bars.suspend(write),
+            None => write(),
+        };
+        match written {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(CliError::ClosedPipe),
             Err(error) => {
                 Err(CliError::environment(format!("cannot write to standard output: {error}")))
@@ -151,11 +165,6 @@ impl Session {
     /// The store of the cache folder.
     pub fn store(&self) -> Result<Store, CliError> {
         Ok(Store::open(&self.settings()?.cache)?)
-    }
-
-    /// Reads a pipeline file.
-    pub fn load(&self, args: &PipelineArgs) -> Result<Pipeline, CliError> {
-        Ok(config::load(&args.file, &args.layers.options())?)
     }
 }
 

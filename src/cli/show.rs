@@ -52,10 +52,9 @@ fn file_text(shown: &Shown) -> String {
     let mut out = String::new();
     for (line, leaf) in lines {
         let layer = match leaf.layer {
-            Layer::File => "",
+            Layer::File | Layer::Set => "",
             Layer::Base => ", by extends",
             Layer::Profile => ", by profile",
-            Layer::Set => "",
         };
         let _ = writeln!(out, "{line:<width$}  # {}{layer}", leaf.place);
     }

@@ -25,7 +25,7 @@ pub(super) struct TableArgs {
 }
 
 pub(super) fn table(args: &TableArgs, session: &Session) -> Result<(), CliError> {
-    let pipeline = session.load(&args.pipeline)?;
+    let pipeline = args.pipeline.load()?;
     if pipeline.tables.is_empty() {
         let message = format!("`{}` has no tables", args.pipeline.file.display());
         return Err(CliError::usage(message).with_help("add a `[tables.<name>]`"));

@@ -63,7 +63,7 @@ impl Exporter<'_> {
         let mut rows = Vec::new();
         for item in &manifest.items {
             let images = self.clip(item)?.images();
-            self.moving(&images, &file_name(&item.name), folder)?;
+            moving(&images, &file_name(&item.name), folder)?;
             rows.push(images);
         }
         write_file(
@@ -75,21 +75,11 @@ impl Exporter<'_> {
     fn frames(&self, manifest: &Manifest, folder: &Path) -> Result<(), CliError> {
         for item in &manifest.items {
             let name = file_name(&item.name);
-            self.moving(&self.clip(item)?.images(), &name, folder)?;
+            moving(&self.clip(item)?.images(), &name, folder)?;
             let prediction = self.read(item, frames::PREDICTION)?;
             write_file(&folder.join(format!("{name}.png")), &prediction)?;
         }
         Ok(())
-    }
-
-    /// A clip as GIF and as strip of its frames.
-    fn moving(&self, images: &[RgbImage], name: &str, folder: &Path) -> Result<(), CliError> {
-        let large: Vec<_> = images.iter().map(|image| sheet::enlarge(image, MIN_SIZE)).collect();
-        let gif = clip::gif(&large)
-            .map_err(|error| broken(name, &format!("cannot be written as GIF: {error}")))?;
-        write_file(&folder.join(format!("{name}.gif")), &gif)?;
-        let strip = frames::to_png(&sheet::strip(images, MIN_SIZE));
-        write_file(&folder.join(format!("{name}.strip.png")), &strip)
     }
 
     /// The document as it is, and its scores per item as CSV.
@@ -129,6 +119,16 @@ impl Exporter<'_> {
     fn read(&self, item: &Item, file: &str) -> Result<Vec<u8>, CliError> {
         read(self.store, item, file)
     }
+}
+
+/// A clip as GIF and as strip of its frames.
+fn moving(images: &[RgbImage], name: &str, folder: &Path) -> Result<(), CliError> {
+    let large: Vec<_> = images.iter().map(|image| sheet::enlarge(image, MIN_SIZE)).collect();
+    let gif = clip::gif(&large)
+        .map_err(|error| broken(name, &format!("cannot be written as GIF: {error}")))?;
+    write_file(&folder.join(format!("{name}.gif")), &gif)?;
+    let strip = frames::to_png(&sheet::strip(images, MIN_SIZE));
+    write_file(&folder.join(format!("{name}.strip.png")), &strip)
 }
 
 /// Reads a file of an item.

@@ -31,7 +31,7 @@ pub(super) struct ExportArgs {
 }
 
 pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliError> {
-    let pipeline = session.load(&args.pipeline)?;
+    let pipeline = args.pipeline.load()?;
     let chosen = select::instances(&pipeline, &args.stage)?;
     let store = session.store()?;
     let plan = plan::build(&pipeline, &store, &PlanOptions::default())?;

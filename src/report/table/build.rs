@@ -1,6 +1,6 @@
 //! Which score stands where.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use serde_json::Value;
 
@@ -195,25 +195,20 @@ impl BlockContext<'_> {
     fn entry(&self, wanted: &Cell, notes: &mut Vec<String>) -> Entry {
         let scores = self.scores(wanted);
         let mut found = Vec::new();
-        let mut missing = BTreeMap::new();
+        let mut missing = BTreeSet::new();
         for score in &scores {
-            match score.as_ref().map(|score| &score.values) {
-                Some(Ok(values)) => match values.get(self.metric) {
-                    Some(value) => found.push(*value),
-                    None => {
-                        let reason = format!("`{}` gives no `{}`", self.stage, self.metric);
-                        *missing.entry(reason).or_insert(0) += 1;
-                    }
-                },
-                Some(Err(reason)) => *missing.entry(reason.clone()).or_insert(0) += 1,
-                None => *missing.entry(format!("no stage `{}` here", self.stage)).or_insert(0) += 1,
+            match self.value(*score) {
+                Ok(value) => found.push(value),
+                Err(reason) => {
+                    missing.insert(reason);
+                }
             }
         }
         if scores.is_empty() {
-            missing.insert("excluded from the sweep".to_owned(), 0);
+            missing.insert("excluded from the sweep".to_owned());
         }
         let note = (!missing.is_empty()).then(|| {
-            let mut text = missing.into_keys().collect::<Vec<_>>().join("; ");
+            let mut text = missing.into_iter().collect::<Vec<_>>().join("; ");
             if !found.is_empty() {
                 text = format!("{} of {} scores, others: {text}", found.len(), scores.len());
             }
@@ -229,6 +224,14 @@ impl BlockContext<'_> {
             reference: self.reference.and_then(|r| r.find(wanted, self.metric, self.main)),
             note,
         }
+    }
+
+    /// This block's number of a score, or why there is none.
+    fn value(&self, score: Option<&Score>) -> Result<f64, String> {
+        let score = score.ok_or_else(|| format!("no stage `{}` here", self.stage))?;
+        let values = score.values.as_ref().map_err(Clone::clone)?;
+        let missing = || format!("`{}` gives no `{}`", self.stage, self.metric);
+        values.get(self.metric).copied().ok_or_else(missing)
     }
 
     /// The distinct scores of all cells of the sweep that agree with `wanted`.
