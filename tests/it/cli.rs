@@ -393,16 +393,17 @@ fn explain_names_every_ingredient() {
       will run:
         count 2 -> 3 (--set:1:13)
       parameters:
-        class  = dog  default
-        count  = 3  --set:1:13
-        frames = 9  default
-        pose   = {"min_radius":2.0,"min_thickness":2.0,"radius":5.6,"thickness":3.4}  default
-        seed   = 0  default
-        size   = [32,32]  clips.toml:12:10
-        source = {"root":null,"set":null,"source":"builtin:figures","task":null}  clips.toml:9:10
-        split  = train  default
-        subset = 0  default
-        task   = pose  clips.toml:10:10
+        class     = dog  default
+        count     = 3  --set:1:13
+        frames    = 9  default
+        min_share = 0.0  default
+        pose      = {"min_radius":2.0,"min_thickness":2.0,"radius":5.6,"thickness":3.4}  default
+        seed      = 0  default
+        size      = [32,32]  clips.toml:12:10
+        source    = {"root":null,"set":null,"source":"builtin:figures","task":null}  clips.toml:9:10
+        split     = train  default
+        subset    = 0  default
+        task      = pose  clips.toml:10:10
       last run: [WHEN] in [TIME] on cpu by pipe 0.1.0 -> [HASH]
     "#);
     insta::assert_snapshot!(shell.transcript("explain clips.toml clips[method=linear]"), @"
