@@ -244,8 +244,8 @@ mod tests {
         insta::assert_snapshot!(text, @r"
         never run
         stage version 1 -> 2
-        `rank` 64 -> 32 (pipelines/pose.toml:31:8)
-        `optimizer.lr` unset -> 0.001
+        rank 64 -> 32 (pipelines/pose.toml:31:8)
+        optimizer.lr unset -> 0.001
         input `pairs` changed (OLD -> NEW)
         the weights of `builtin:tiny` changed
         `images/1.png` changed

@@ -41,12 +41,12 @@ fn a_changed_parameter_is_named_with_its_place() {
     let test = test.edit::<Shout>("shout", "mark", "!?");
     assert_snapshot!(test.plan_story(), @r"
     words fresh
-    shout stale: `mark` ! -> !? (toy.toml:7:9) (0 of 2 cached)
+    shout stale: mark ! -> !? (toy.toml:7:9) (0 of 2 cached)
     letters pending: shout
     ");
     assert_snapshot!(test.run().story(), @r"
     reused words
-    ran shout (2 of 2): `mark` ! -> !? (toy.toml:7:9)
+    ran shout (2 of 2): mark ! -> !? (toy.toml:7:9)
     ran letters (1 of 1): input `words` changed (# -> #)
     ");
 }
@@ -63,14 +63,14 @@ fn an_equal_output_stops_the_run_early() {
     assert_snapshot!(test.run().story(), @r"
     reused words
     reused shout
-    ran letters (1 of 1): `step` 10 -> 2 (toy.toml:7:9)
+    ran letters (1 of 1): step 10 -> 2 (toy.toml:7:9)
     ran echo (1 of 1): input `words` changed (# -> #)
     ");
     let test = test.edit::<Letters>("letters", "step", 4);
     assert_snapshot!(test.run().story(), @r"
     reused words
     reused shout
-    ran letters (1 of 1, same output): `step` 2 -> 4 (toy.toml:7:9)
+    ran letters (1 of 1, same output): step 2 -> 4 (toy.toml:7:9)
     reused echo
     ");
 }
@@ -85,7 +85,7 @@ fn a_change_that_is_taken_back_runs_nothing() {
     assert_eq!(test.run().story(), ALL_REUSED);
     // The old value in the next reason is the one of the last run, reused or not.
     let test = test.edit::<Shout>("shout", "mark", "...");
-    assert!(test.plan_story().contains("`mark` ! -> ..."), "{}", test.plan_story());
+    assert!(test.plan_story().contains("mark ! -> ..."), "{}", test.plan_story());
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn damage_found_while_reading_is_repaired_in_the_same_run() {
     reused words
     reused shout
     ran shout (1 of 2, same output): its output # is gone from the cache or damaged
-    ran letters (1 of 1): `step` 10 -> 1 (toy.toml:7:9)
+    ran letters (1 of 1): step 10 -> 1 (toy.toml:7:9)
     ");
     assert_eq!(test.text("letters", "letters"), "8");
 }
