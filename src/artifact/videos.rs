@@ -25,7 +25,10 @@ impl Clip {
             return None;
         }
         let size = [frames.len(), height as usize, width as usize];
-        Some(Self { size, rgb: frames.iter().flat_map(|frame| frame.as_raw()).copied().collect() })
+        Some(Self {
+            size,
+            rgb: frames.iter().flat_map(|frame| frame.as_raw().iter().copied()).collect(),
+        })
     }
 
     /// One frame as an image; `None` past the end.

@@ -1,4 +1,4 @@
-//! ARC-AGI and ConceptARC: tasks, rendering and decoding, bit-exact (spec A.5).
+//! ARC-AGI and `ConceptARC`: tasks, rendering and decoding, bit-exact (spec A.5).
 
 use image::{Rgb, RgbImage};
 use serde::{Deserialize, Serialize};

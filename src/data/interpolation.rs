@@ -91,7 +91,10 @@ fn tiles(input: &RgbImage, target: &RgbImage, grid: usize, changed: &[usize]) ->
 mod tests {
     use image::Rgb;
 
-    use super::*;
+    use super::{
+        Interpolation::{Discrete, EaseOut, Linear, Quadratic, Sqrt, Tiles},
+        *,
+    };
 
     fn weights(method: Interpolation) -> Vec<f32> {
         (0..9).map(|index| method.weight(index, 9)).collect()
@@ -114,7 +117,21 @@ mod tests {
         );
         close(
             weights(Interpolation::Sqrt),
-            [0.0, 0.3536, 0.5, 0.6124, 0.7071, 0.7906, 0.8660, 0.9354, 1.0],
+            [
+                0.0,
+                0.3536,
+                0.5,
+                0.6124,
+                std::f32::consts::FRAC_1_SQRT_2,
+                0.7906,
+                0.8660,
+                0.9354,
+                1.0,
+            ],
+        );
+        close(
+            weights(Interpolation::EaseOut),
+            [0.0, 0.2344, 0.4375, 0.6094, 0.75, 0.8594, 0.9375, 0.9844, 1.0],
         );
         assert_eq!(weights(Interpolation::Discrete), [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
     }
@@ -138,7 +155,6 @@ mod tests {
             RgbImage::from_pixel(5, 7, Rgb([3, 9, 27])),
             RgbImage::from_pixel(5, 7, Rgb([200; 3])),
         );
-        use Interpolation::{Discrete, EaseOut, Linear, Quadratic, Sqrt, Tiles};
         for method in [Linear, Quadratic, Sqrt, EaseOut, Discrete, Tiles] {
             let clip = method.clip(&x, &y, 5, 2, &[2, 0, 3, 1]);
             assert_eq!((&clip[0], &clip[4]), (&x, &y), "{method:?}");

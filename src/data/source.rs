@@ -32,7 +32,7 @@ pub enum SourceName {
     /// COCO 2017 in its official layout.
     #[serde(rename = "coco")]
     Coco,
-    /// ARC-AGI or ConceptARC task files.
+    /// ARC-AGI or `ConceptARC` task files.
     #[serde(rename = "arc")]
     Arc,
     /// Your own images: `input/` and `target/` with equal file names, or plain images.

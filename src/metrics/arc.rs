@@ -35,7 +35,7 @@ mod tests {
         let grid = |v: u8| Grid::try_from(vec![vec![v, 1], vec![2, 3]]).unwrap();
         let grids = ArcGrids { task: "t".into(), input: grid(0), output: grid(4), cell: 60 };
         let (wrong, right) = (render(&grid(7), 60), render(&grid(4), 60));
-        assert!((score(&[wrong.clone()], &grids)["cells"] - 75.0).abs() < 1e-9);
+        assert!((score(std::slice::from_ref(&wrong), &grids)["cells"] - 75.0).abs() < 1e-9);
         assert!((score(&[wrong, right], &grids)["solved"] - 100.0).abs() < 1e-9);
     }
 }

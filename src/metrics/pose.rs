@@ -330,7 +330,7 @@ mod tests {
             ("b".to_owned(), image(1.0, 3.0, 9.0)),
         ]);
         let values = summary(&scores);
-        assert!((values["match_rate"] - (100.0 + 100.0 / 9.0) / 2.0).abs() < 1e-9);
+        assert!((values["match_rate"] - 500.0 / 9.0).abs() < 1e-9);
         assert!((values["pooled_match_rate"] - 20.0).abs() < 1e-9);
         assert!((values["pooled_precision"] - 50.0).abs() < 1e-9);
         assert!((values["pooled_f1"] - 400.0 / 14.0).abs() < 1e-9);

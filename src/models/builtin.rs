@@ -6,8 +6,11 @@ macro_rules! assets {
     };
 }
 
+/// Files of a model by their path in diffusers' layout.
+pub type Files = &'static [(&'static str, &'static [u8])];
+
 /// Files of `builtin:tiny` by their path in diffusers' layout.
-pub static BUILTIN_TINY: &[(&str, &[u8])] = assets![
+pub static BUILTIN_TINY: Files = assets![
     "model_index.json",
     "scheduler/scheduler_config.json",
     "text_encoder/config.json",
@@ -18,4 +21,4 @@ pub static BUILTIN_TINY: &[(&str, &[u8])] = assets![
 ];
 
 /// Every built-in model by name.
-pub static BUILTINS: &[(&str, &[(&str, &[u8])])] = &[("tiny", BUILTIN_TINY)];
+pub static BUILTINS: &[(&str, Files)] = &[("tiny", BUILTIN_TINY)];

@@ -176,6 +176,7 @@ impl Sampling<'_> {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "the values are exact")]
 mod tests {
     use serde_json::json;
 

@@ -283,17 +283,10 @@ fn is_plain(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use serde_json::json;
 
     use super::*;
-    use crate::{
-        artifact::{Item, Manifest},
-        models::ModelCache,
-        stages::CancelFlag,
-        store::Store,
-    };
+    use crate::stages::support::Bench;
 
     fn stage(command: &str, outputs: &[&str]) -> ShellCommand {
         serde_json::from_value(json!({ "command": command, "outputs": outputs })).unwrap()
@@ -301,31 +294,13 @@ mod tests {
 
     /// Runs the stage on one item `a` with the file `n.txt` that says 20.
     fn run(stage: &ShellCommand, allow: bool) -> Result<Vec<String>, StageError> {
-        let cache = tempfile::tempdir().unwrap();
-        let store = Store::open(cache.path()).unwrap();
-        let file = store.put(b"20").unwrap();
-        let item = Item { name: "a".into(), files: BTreeMap::from([("n.txt".into(), file)]) };
-        let manifest = Manifest { kind: ArtifactKind::Files, format_version: 1, items: vec![item] };
-        let ports = BTreeMap::from([("input".to_owned(), Arc::new(manifest))]);
-        let inputs = Inputs::new(&store, ports);
-        let mut on_item = |_: &Item| Ok(());
-        let mut out = Output::new(&store, &mut on_item);
-        let (device, models, cancel) =
-            (burn::tensor::Device::flex(), ModelCache::default(), CancelFlag::default());
-        let cx = StageContext {
-            device: &device,
-            models: &models,
-            sources: None,
-            checkpoints: None,
-            allow_commands: allow,
-            progress: &|_| {},
-            cancel: &cancel,
-        };
-        stage.run(&inputs, &mut out, &cx)?;
-        let items = out.into_items();
+        let bench = Bench::new();
+        let item = bench.item("a", &[("n.txt", b"20")]);
+        let inputs = bench.inputs(&[("input", ArtifactKind::Files, &[item])]);
+        let items = bench.run_with(stage, &inputs, allow)?;
         assert_eq!(items.len(), 1);
-        let read = |file| String::from_utf8(store.read(file).unwrap()).unwrap();
-        Ok(items[0].files.iter().map(|(name, file)| format!("{name}={}", read(file))).collect())
+        let read = |file| String::from_utf8(inputs.read(&items[0], file).unwrap()).unwrap();
+        Ok(items[0].files.keys().map(|name| format!("{name}={}", read(name))).collect())
     }
 
     fn text(error: &StageError) -> String {

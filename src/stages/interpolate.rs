@@ -109,6 +109,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::{artifact::frames::to_png, stages::support::Bench};
 
     fn interpolate(frames: usize) -> Interpolate {
         Interpolate { method: Interpolation::Tiles, frames, grid: 4, seed: Some(1) }
@@ -123,6 +124,33 @@ mod tests {
         insta::assert_snapshot!(error.message, @"must be 4k + 1, at least 5, but is 10");
         insta::assert_snapshot!(error.help.as_deref().unwrap(), @"the nearest are 9 and 13");
         assert_eq!(interpolate(0).validate()[0].help.as_deref(), Some("the nearest are 5 and 9"));
+    }
+
+    #[test]
+    fn a_clip_goes_from_input_to_target_and_does_not_depend_on_its_batch() {
+        let bench = Bench::new();
+        let image = |value: u8| image::RgbImage::from_pixel(8, 8, image::Rgb([value; 3]));
+        let pair = |name: &str, value: u8| {
+            let files = [to_png(&image(value)), to_png(&image(255 - value))];
+            let meta = br#"{"source_id": "x", "task": "pairs"}"#;
+            bench.item(
+                name,
+                &[("input.png", &files[0]), ("target.png", &files[1]), ("meta.json", meta)],
+            )
+        };
+        let (a, b) = (pair("a", 10), pair("b", 90));
+        let run = |items: &[Item]| {
+            let inputs = bench.inputs(&[("pairs", ArtifactKind::Pairs, items)]);
+            let items = bench.run(&interpolate(9), &inputs).unwrap();
+            items.iter().map(|item| (item.name.clone(), item.digest())).collect::<Vec<_>>()
+        };
+        let both = run(&[a.clone(), b.clone()]);
+        assert_eq!(both, [run(std::slice::from_ref(&a)), run(&[b])].concat());
+        let inputs = bench.inputs(&[("pairs", ArtifactKind::Pairs, &[a])]);
+        let items = bench.run(&interpolate(9), &inputs).unwrap();
+        let bytes = inputs.read(&items[0], videos::FILE).unwrap();
+        let frames = videos::Clip::from_bytes(&bytes).unwrap().images();
+        assert_eq!((frames.len(), &frames[0], &frames[8]), (9, &image(10), &image(245)));
     }
 
     #[test]

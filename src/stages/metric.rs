@@ -91,20 +91,14 @@ impl Stage for Metric {
         let mut tasks: BTreeMap<String, bool> = BTreeMap::new();
         let items = inputs.items("pairs");
         let attempts_made = 1 + usize::from(inputs.get("second").is_some());
+        if attempts_made > 1 && self.metric != MetricName::Arc {
+            return Err(StageError::failed("only the metric `arc` takes a second attempt")
+                .with_help("remove `second` from the stage's inputs"));
+        }
         for (done, item) in items.iter().enumerate() {
             cx.tick(done as u64, items.len() as u64, "images")?;
             let pair = pairs::Pair::read(inputs, item)?;
-            let attempts = self.attempts(inputs, &item.name)?;
-            for attempt in &attempts {
-                if attempt.dimensions() != pair.target.dimensions() {
-                    return Err(StageError::failed(format!(
-                        "the prediction is {:?}, but its target is {:?} (width, height)",
-                        attempt.dimensions(),
-                        pair.target.dimensions()
-                    ))
-                    .on_item(&item.name));
-                }
-            }
+            let attempts = attempts(inputs, &item.name, pair.target.dimensions())?;
             let score = self.score(&attempts, &pair).map_err(|e| e.on_item(&item.name))?;
             ids.push(pair.meta.source_id.clone());
             if let Some(score) = score {
@@ -121,14 +115,10 @@ impl Stage for Metric {
             ))
             .with_help("the targets are empty; look at them with `pipe export`"));
         }
-        let mut settings = json!({
-            "metric": self.metric, "attempts": attempts_made, "images": ids, "scored": scores.len(),
-        });
-        match self.metric {
-            MetricName::Pose => settings["pose"] = json!(self.pose),
-            MetricName::Miou => settings["mask_threshold"] = json!(self.mask_threshold),
-            MetricName::Arc | MetricName::Image => {}
-        }
+        let mut settings = self.settings();
+        settings["attempts"] = json!(attempts_made);
+        settings["images"] = json!(ids);
+        settings["scored"] = json!(scores.len());
         let mut values = match self.metric {
             MetricName::Pose => pose::summary(&scores),
             _ => crate::metrics::means(&scores),
@@ -142,20 +132,15 @@ impl Stage for Metric {
 }
 
 impl Metric {
-    /// The predictions of an item: one, or two for a metric that allows a second attempt.
-    fn attempts(&self, inputs: &Inputs<'_>, name: &str) -> Result<Vec<RgbImage>, StageError> {
-        let mut attempts = Vec::new();
-        for port in ["predictions", "second"] {
-            let Some(manifest) = inputs.get(port) else { continue };
-            let item = manifest.item(name).ok_or_else(|| {
-                StageError::failed(format!("`{port}` has no prediction for this pair"))
-                    .with_help("the predictions must come from the same pairs")
-                    .on_item(name)
-            })?;
-            let bytes = inputs.read(item, frames::PREDICTION)?;
-            attempts.push(pairs::decode(&bytes, frames::PREDICTION, item)?.into_rgb8());
+    /// The open choices that the metric makes.
+    fn settings(&self) -> serde_json::Value {
+        match self.metric {
+            MetricName::Pose => json!({ "metric": self.metric, "pose": self.pose }),
+            MetricName::Miou => {
+                json!({ "metric": self.metric, "mask_threshold": self.mask_threshold })
+            }
+            MetricName::Arc | MetricName::Image => json!({ "metric": self.metric }),
         }
-        Ok(attempts)
     }
 
     /// The scores of one image; `None` if the rule excludes it.
@@ -183,5 +168,188 @@ impl Metric {
             }
             MetricName::Image => Some(image_metric::score(first, &pair.target)),
         })
+    }
+}
+
+/// The predictions of an item: one, or two for a metric that allows a second attempt.
+fn attempts(
+    inputs: &Inputs<'_>,
+    name: &str,
+    (width, height): (u32, u32),
+) -> Result<Vec<RgbImage>, StageError> {
+    let mut attempts = Vec::new();
+    for port in ["predictions", "second"] {
+        let Some(manifest) = inputs.get(port) else { continue };
+        let item = manifest.item(name).ok_or_else(|| {
+            StageError::failed(format!("`{port}` has no prediction for this pair"))
+                .with_help("the predictions must come from the same pairs")
+                .on_item(name)
+        })?;
+        let bytes = inputs.read(item, frames::PREDICTION)?;
+        let image = pairs::decode(&bytes, frames::PREDICTION, item)?.into_rgb8();
+        if image.dimensions() != (width, height) {
+            return Err(StageError::failed(format!(
+                "the prediction is {}x{}, but its target is {width}x{height}",
+                image.width(),
+                image.height()
+            ))
+            .on_item(name));
+        }
+        attempts.push(image);
+    }
+    Ok(attempts)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        artifact::{Item, frames::to_png},
+        data::{
+            Person,
+            arc::{ArcGrids, Grid, render},
+            pose::{PoseStyle, draw},
+        },
+        stages::support::Bench,
+    };
+
+    fn metric(params: Value) -> Metric {
+        serde_json::from_value(params).unwrap()
+    }
+
+    fn prediction(bench: &Bench, name: &str, image: &RgbImage) -> Item {
+        bench.item(name, &[(frames::PREDICTION, &to_png(image))])
+    }
+
+    fn pair(bench: &Bench, name: &str, target: &RgbImage, meta: &Value) -> Item {
+        let (image, meta) = (to_png(target), serde_json::to_vec(meta).unwrap());
+        bench.item(name, &[("input.png", &image), ("target.png", &image), ("meta.json", &meta)])
+    }
+
+    fn figure(x: f32) -> (RgbImage, Value) {
+        let mut keypoints = [[0.0; 3]; 17];
+        (keypoints[0], keypoints[1]) = ([x, 10.0, 2.0], [x + 4.0, 12.0, 2.0]);
+        (keypoints[9], keypoints[16]) = ([x, 30.0, 2.0], [x, 50.0, 2.0]);
+        let person = Person { keypoints };
+        let meta =
+            json!({ "source_id": format!("photo-{x}"), "task": "pose", "persons": [person] });
+        (draw(&[person], [64, 64], PoseStyle::default()), meta)
+    }
+
+    fn run(
+        bench: &Bench,
+        stage: &Metric,
+        ports: &[(&str, ArtifactKind, &[Item])],
+    ) -> Result<Metrics, StageError> {
+        let inputs = bench.inputs(ports);
+        let items = bench.run(stage, &inputs)?;
+        assert_eq!(items.len(), 1);
+        Metrics::read(&inputs, &items[0])
+    }
+
+    #[test]
+    fn predictions_meet_their_pairs_by_name() {
+        let bench = Bench::new();
+        let ((left, left_meta), (right, right_meta)) = (figure(10.0), figure(50.0));
+        let pairs = [pair(&bench, "l", &left, &left_meta), pair(&bench, "r", &right, &right_meta)];
+        let ports = |predictions: &[Item]| {
+            let ports = [
+                ("predictions", ArtifactKind::Frames, predictions),
+                ("pairs", ArtifactKind::Pairs, &pairs[..]),
+            ];
+            run(&bench, &metric(json!({ "metric": "pose" })), &ports)
+        };
+        let (l, r) = (prediction(&bench, "l", &left), prediction(&bench, "r", &right));
+        let metrics = ports(&[r.clone(), l.clone()]).unwrap();
+        assert!((metrics.values["f1"] - 100.0).abs() < 1e-9);
+        assert_eq!(metrics.settings["images"], json!(["photo-10", "photo-50"]));
+        assert_eq!(metrics.settings["pose"]["head_factor"], 1.5);
+        assert_eq!(metrics.per_item.len(), 2);
+
+        let swapped = [Item { name: "l".into(), ..r }, Item { name: "r".into(), ..l.clone() }];
+        assert!(ports(&swapped).unwrap().values["f1"] < 1e-9);
+
+        let error = ports(&[l]).unwrap_err();
+        let StageError::Failed { message, item, .. } = error else { panic!("{error}") };
+        assert_eq!(message, "`predictions` has no prediction for this pair");
+        assert_eq!(item.as_deref(), Some("r"));
+    }
+
+    #[test]
+    fn a_prediction_of_another_size_is_an_error() {
+        let bench = Bench::new();
+        let (image, meta) = figure(10.0);
+        let pairs = [pair(&bench, "a", &image, &meta)];
+        let small = [prediction(&bench, "a", &RgbImage::new(32, 64))];
+        let ports = [
+            ("predictions", ArtifactKind::Frames, &small[..]),
+            ("pairs", ArtifactKind::Pairs, &pairs[..]),
+        ];
+        let error = run(&bench, &metric(json!({ "metric": "image" })), &ports).unwrap_err();
+        insta::assert_snapshot!(error, @"the prediction is 32x64, but its target is 64x64");
+        let error = run(
+            &bench,
+            &metric(json!({ "metric": "miou" })),
+            &[
+                ("predictions", ArtifactKind::Frames, &[prediction(&bench, "a", &image)]),
+                ("pairs", ArtifactKind::Pairs, &pairs),
+            ],
+        )
+        .unwrap_err();
+        assert_eq!(error.to_string(), "the pair has no mask");
+    }
+
+    #[test]
+    fn nothing_to_score_is_an_error() {
+        let bench = Bench::new();
+        let black = RgbImage::new(64, 64);
+        let meta = json!({ "source_id": "x", "task": "pose" });
+        let error = run(
+            &bench,
+            &metric(json!({ "metric": "pose" })),
+            &[
+                ("predictions", ArtifactKind::Frames, &[prediction(&bench, "a", &black)]),
+                ("pairs", ArtifactKind::Pairs, &[pair(&bench, "a", &black, &meta)]),
+            ],
+        )
+        .unwrap_err();
+        assert_eq!(error.to_string(), "none of the 1 images has anything to be scored");
+    }
+
+    #[test]
+    fn an_arc_task_is_solved_when_every_question_is_by_some_attempt() {
+        let bench = Bench::new();
+        let grid = |value: u8| Grid::try_from(vec![vec![value, 1], vec![2, 3]]).unwrap();
+        let question = |name: &str, task: &str| {
+            let grids = ArcGrids { task: task.into(), input: grid(0), output: grid(4), cell: 190 };
+            let meta = json!({ "source_id": name, "task": "arc", "arc": grids });
+            pair(&bench, name, &render(&grid(4), 190), &meta)
+        };
+        let pairs = [question("a0", "a"), question("a1", "a"), question("b0", "b")];
+        let answer = |name, value| prediction(&bench, name, &render(&grid(value), 190));
+        let first = [answer("a0", 4), answer("a1", 5), answer("b0", 5)];
+        let second = [answer("a0", 5), answer("a1", 4), answer("b0", 6)];
+        let metrics = run(
+            &bench,
+            &metric(json!({ "metric": "arc" })),
+            &[
+                ("predictions", ArtifactKind::Frames, &first),
+                ("second", ArtifactKind::Frames, &second),
+                ("pairs", ArtifactKind::Pairs, &pairs),
+            ],
+        )
+        .unwrap();
+        assert!((metrics.values["solved"] - 200.0 / 3.0).abs() < 1e-9);
+        assert!((metrics.values["tasks_solved"] - 50.0).abs() < 1e-9);
+        assert!((metrics.values["cells"] - (100.0 + 100.0 + 75.0) / 3.0).abs() < 1e-9);
+        assert_eq!(metrics.settings["attempts"], 2);
+    }
+
+    #[test]
+    fn a_rule_without_scale_is_refused() {
+        let wrong = metric(json!({ "metric": "pose", "pose": { "head_factor": 0.0 } }));
+        assert_eq!(wrong.validate()[0].field, "pose.head_factor");
     }
 }

@@ -14,6 +14,8 @@ mod lora_train;
 mod metric;
 mod pretrain;
 mod sample;
+#[cfg(test)]
+mod support;
 mod text_encode;
 mod transform;
 mod vae_encode;

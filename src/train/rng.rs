@@ -36,6 +36,7 @@ pub struct TorchRng {
 /// The serialised form of [`TorchRng`].
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "the name in checkpoints")]
 struct State {
     state: Vec<u32>,
     next: usize,
@@ -177,9 +178,11 @@ impl TorchRng {
 
     /// f32 noise for latents `[B, C, f, h, w]`, drawn in the order of the published CogVideoX
     /// pipeline, which keeps latents as `[B, f, C, h, w]`.
-    pub fn normal_latents(&mut self, [b, c, f, h, w]: [usize; 5], device: &Device) -> Tensor<5> {
-        let values = self.normal(b * c * f * h * w);
-        let drawn = Tensor::<5>::from_data(TensorData::new(values, [b, f, c, h, w]), device);
+    pub fn normal_latents(&mut self, shape: [usize; 5], device: &Device) -> Tensor<5> {
+        let values = self.normal(shape.iter().product());
+        let [batch, channels, frames, height, width] = shape;
+        let drawn_shape = [batch, frames, channels, height, width];
+        let drawn = Tensor::<5>::from_data(TensorData::new(values, drawn_shape), device);
         drawn.permute([0, 2, 1, 3, 4])
     }
 
@@ -214,7 +217,7 @@ fn ln(x: f32) -> f32 {
     let mantissa = f32::from_bits((bits & 0x007f_ffff) | 0.5_f32.to_bits());
     let mut e = exponent as f32 + 1.0;
     let mut x = mantissa - 1.0;
-    if mantissa < 0.707106781186547524 {
+    if mantissa < std::f32::consts::FRAC_1_SQRT_2 {
         e -= 1.0;
         x += mantissa;
     }

@@ -21,9 +21,8 @@ impl LrSchedule {
     pub fn factor(self, step: usize, warmup: usize, steps: usize) -> f64 {
         let rising = step < warmup;
         match self {
-            Self::Constant => 1.0,
             Self::ConstantWithWarmup | Self::Cosine if rising => step as f64 / warmup.max(1) as f64,
-            Self::ConstantWithWarmup => 1.0,
+            Self::Constant | Self::ConstantWithWarmup => 1.0,
             Self::Cosine => {
                 let share = (step - warmup) as f64 / steps.saturating_sub(warmup).max(1) as f64;
                 (0.5 * (1.0 + (std::f64::consts::PI * share).cos())).max(0.0)
@@ -38,6 +37,7 @@ impl LrSchedule {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "the values are exact")]
 mod tests {
     use super::*;
 

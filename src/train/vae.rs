@@ -64,12 +64,15 @@ impl VaeLoss {
     }
 }
 
+/// Makes an autoencoder from its parameters.
+pub type BuildVae<'a> = dyn Fn(&Params) -> Result<Box<dyn VideoVae>, LoadError> + 'a;
+
 /// Training of all parameters of an autoencoder.
 pub struct VaeTraining<'a> {
     /// The loop.
     pub steps: Steps,
     /// Makes the autoencoder from its parameters.
-    pub build: &'a dyn Fn(&Params) -> Result<Box<dyn VideoVae>, LoadError>,
+    pub build: &'a BuildVae<'a>,
     /// Gives clip `i` as `[1, 3, F, H, W]` in [-1, 1]; all of one size.
     pub clip: &'a dyn Fn(usize) -> Result<Tensor<5>, TrainError>,
     /// Which clips a step sees.

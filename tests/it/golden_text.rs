@@ -36,7 +36,7 @@ fn model_folder(vocab_size: usize) -> tempfile::TempDir {
     params.read_safetensors(&bytes, "", &Device::flex(), FloatDType::F32).unwrap();
     let table = params.0.get_mut("shared.weight").unwrap();
     let width = table.shape[1];
-    let rows: Tensor<1> = table.flat.clone().slice([0..vocab_size * width]);
+    let rows: Tensor<1> = table.flat.clone().narrow(0, 0, vocab_size * width);
     (table.flat, table.shape) = (rows, vec![vocab_size, width]);
     put("text_encoder/model.safetensors", params.to_safetensors(false, None));
     folder

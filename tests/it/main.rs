@@ -1,5 +1,6 @@
 //! The integration tests, in one binary.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "figures and skips are told")]
 
 mod cli;
 mod external_golden;

@@ -23,6 +23,7 @@ use pipe::{
     stages::{CancelFlag, Dataset, Inputs, Output, Stage, StageContext, StageError},
     store::{SourceReader, Store},
 };
+use rayon::prelude::*;
 use serde_json::{Value, json};
 
 fn data() -> Option<PathBuf> {
@@ -211,7 +212,7 @@ fn every_arc_answer_survives_rendering_resizing_and_decoding() {
     for set in ["training", "evaluation"] {
         let tasks = tasks(&root, set);
         assert!(tasks.len() >= 100);
-        for (name, task) in tasks {
+        tasks.into_par_iter().for_each(|(name, task)| {
             let task = task.with_grey_rule();
             let cell = task.cell();
             assert!((11..=130).contains(&cell), "{name}: {cell}");
@@ -227,7 +228,7 @@ fn every_arc_answer_survives_rendering_resizing_and_decoding() {
                 assert!(score["solved"] > 0.0, "{name}: {score:?}");
                 assert_eq!(&arc::decode(&arc::render(input, cell), input.size(), cell), input);
             }
-        }
+        });
     }
 }
 

@@ -1,5 +1,7 @@
 //! Text to the token ids of T5.
 
+use std::path::Path;
+
 use tokenizers::{
     AddedToken, NormalizerWrapper, PreTokenizerWrapper, Tokenizer,
     models::unigram::Unigram,
@@ -35,7 +37,11 @@ pub enum TokenizerFiles<'a> {
 impl<'a> TokenizerFiles<'a> {
     /// The content of `file`, which is `tokenizer.json` if its name ends so.
     pub fn by_name(file: &str, bytes: &'a [u8]) -> Self {
-        if file.ends_with(".json") { Self::Json(bytes) } else { Self::SentencePiece(bytes) }
+        if Path::new(file).extension().is_some_and(|ending| ending == "json") {
+            Self::Json(bytes)
+        } else {
+            Self::SentencePiece(bytes)
+        }
     }
 }
 
