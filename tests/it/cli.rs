@@ -385,27 +385,22 @@ fn explain_names_every_ingredient() {
     let shell = Shell::new();
     shell.write("clips.toml", CLIPS);
     assert!(shell.output("run clips.toml").status.success());
-    insta::assert_snapshot!(shell.transcript("explain clips.toml pairs --set pairs.count=3"), @r#"
-    $ pipe explain clips.toml pairs --set pairs.count=3
+    let set = "clips[method=linear] --set clips.frames=9";
+    insta::assert_snapshot!(shell.transcript(&format!("explain clips.toml {set}")), @"
+    $ pipe explain clips.toml clips[method=linear] --set clips.frames=9
     ? 0
     --- stdout
-    pairs  (dataset, version 1)
+    clips[method=linear]  (interpolate, version 1)
       will run:
-        count 2 -> 3 (--set:1:13)
+        frames 5 -> 9 (--set:1:14)
       parameters:
-        class     = dog  default
-        count     = 3  --set:1:13
-        frames    = 9  default
-        min_share = 0.0  default
-        pose      = {"min_radius":2.0,"min_thickness":2.0,"radius":5.6,"thickness":3.4}  default
-        seed      = 0  default
-        size      = [32,32]  clips.toml:12:10
-        source    = {"root":null,"set":null,"source":"builtin:figures","task":null}  clips.toml:9:10
-        split     = train  default
-        subset    = 0  default
-        task      = pose  clips.toml:10:10
+        frames = 9  --set:1:14
+        grid   = 4  default
+        method = linear  clips.toml:5:29
+        seed   = 0  default
+      input pairs: [HASH]  from pairs
       last run: [WHEN] in [TIME] on cpu by pipe 0.1.0 -> [HASH]
-    "#);
+    ");
     insta::assert_snapshot!(shell.transcript("explain clips.toml clips[method=linear]"), @"
     $ pipe explain clips.toml clips[method=linear]
     ? 0
