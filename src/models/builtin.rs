@@ -17,7 +17,9 @@ pub static BUILTIN_TINY: Files = assets![
     "text_encoder/model.safetensors",
     "tokenizer/tokenizer.json",
     "transformer/config.json",
+    "transformer/diffusion_pytorch_model.safetensors",
     "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors",
 ];
 
 /// Every built-in model by name.

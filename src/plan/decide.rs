@@ -89,7 +89,8 @@ impl<'a> Decider<'a> {
     ) -> Result<Key, PlanError> {
         let instance = &self.pipeline.instances[index];
         self.check_source_root(instance)?;
-        let ingredients = self.gatherer.gather(instance, inputs).map_err(|source| {
+        let given = self.given_parts(&inputs)?;
+        let ingredients = self.gatherer.gather(instance, inputs, &given).map_err(|source| {
             let model = instance.work.weights().map(|(model, _)| model.0.clone());
             PlanError::Weights {
                 stage: instance.to_string(),
@@ -103,6 +104,13 @@ impl<'a> Decider<'a> {
             trajectory: (!params.is_empty()).then(|| trajectory_key(&ingredients, params)),
             ingredients,
         })
+    }
+
+    /// The parts of a model that come from the input `model`, such as a pretrained `vae`.
+    fn given_parts(&self, inputs: &BTreeMap<String, Digest>) -> Result<Vec<String>, PlanError> {
+        let Some(digest) = inputs.get("model") else { return Ok(Vec::new()) };
+        let manifest = self.store.manifest(*digest)?;
+        Ok(manifest.items.iter().map(|item| item.name.clone()).collect())
     }
 
     /// Looks the key up. A stage that reads files from outside is looked up with what each earlier

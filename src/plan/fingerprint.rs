@@ -105,16 +105,17 @@ fn canonical(value: &Value, out: &mut String) {
 #[derive(Default)]
 pub struct Gatherer {
     schemas: Mutex<HashMap<&'static str, Option<Arc<PathSchema>>>>,
-    weights: Mutex<HashMap<(String, &'static [&'static str]), Digest>>,
+    weights: Mutex<HashMap<(String, Vec<&'static str>), Digest>>,
 }
 
 impl Gatherer {
     /// The ingredients of an instance whose inputs have this content; files from outside are left
-    /// to the caller.
+    /// to the caller. The model's parts in `given` come from an input, whose digest counts already.
     pub fn gather(
         &self,
         instance: &Instance,
         inputs: BTreeMap<String, Digest>,
+        given: &[String],
     ) -> Result<Ingredients, LoadError> {
         let mut params = instance.params.clone();
         if let Some(schema) = self.path_schema(instance.entry) {
@@ -125,7 +126,10 @@ impl Gatherer {
                 if params.get("model").and_then(Value::as_str) == Some(model.0.as_str()) {
                     params.remove("model");
                 }
-                Some(self.weights(model, parts)?)
+                let is_given = |part: &&str| given.iter().any(|name| name == part);
+                let parts: Vec<&'static str> =
+                    parts.iter().copied().filter(|part| !is_given(part)).collect();
+                if parts.is_empty() { None } else { Some(self.weights(model, parts)?) }
             }
             None => None,
         };
@@ -154,14 +158,15 @@ impl Gatherer {
     fn weights(
         &self,
         model: &crate::models::ModelRef,
-        parts: &'static [&'static str],
+        parts: Vec<&'static str>,
     ) -> Result<Digest, LoadError> {
         let mut known = self.weights.lock().expect("no panic while held");
-        if let Some(digest) = known.get(&(model.0.clone(), parts)) {
+        let key = (model.0.clone(), parts);
+        if let Some(digest) = known.get(&key) {
             return Ok(*digest);
         }
-        let digest = model.resolve()?.digest(parts)?;
-        known.insert((model.0.clone(), parts), digest);
+        let digest = model.resolve()?.digest(&key.1)?;
+        known.insert(key, digest);
         Ok(digest)
     }
 

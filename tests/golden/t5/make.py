@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
 import torch
 from safetensors.torch import save_file
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
@@ -38,6 +39,12 @@ sentencepiece.SentencePieceTrainer.train(
     hard_vocab_limit=False, normalization_rule_tsv=str(here / "rules.tsv"), minloglevel=2)
 (here / "spiece.vocab").unlink()
 (here / "rules.tsv").unlink()
+# The trainer notes the paths of this machine in the file; take them out.
+model = sentencepiece_model_pb2.ModelProto()
+model.ParseFromString((here / "spiece.model").read_bytes())
+model.trainer_spec.model_prefix = "spiece"
+model.normalizer_spec.normalization_rule_tsv = "rules.tsv"
+(here / "spiece.model").write_bytes(model.SerializeToString())
 tokenizer = T5Tokenizer.from_pretrained(here)
 prompts = ["", "a video of a fox", "  two   spaces ", "\ufb01 \u2460 \u00dcnicode", "<extra_id_0> x <extra_id_99>", "zzz\nq\tw", "</s> a",
            "a</s>b", "<pad>", "\u3000x", "\u2581a", "\uff21A\u030ar", "the quick brown fox jumps over the lazy dog " * 3]
