@@ -1,6 +1,6 @@
 //! TOML text to a typed, expanded pipeline.
 //!
-//! [`load`] merges the layers of a file ([`layers`]), spans the sweep, resolves `${}` references
+//! [`load`] merges the layers of a file (`layers`), spans the sweep, resolves `${}` references
 //! per cell, parses each stage into its type and checks how the stages fit together. It collects
 //! all errors, each with its place.
 

@@ -1,7 +1,7 @@
 //! Brings a pipeline's results up to date: looks up, runs, commits, tells. Prints nothing.
 //!
-//! One thread walks the graph ([`schedule`]): it decides each instance as soon as its inputs are
-//! known and hands what must run to the workers ([`work`]), which lock the key, run the stage and
+//! One thread walks the graph (`schedule`): it decides each instance as soon as its inputs are
+//! known and hands what must run to the workers (`work`), which lock the key, run the stage and
 //! commit its output. Everything an observer learns is a [`RunEvent`], sent from the one thread.
 
 mod event;

@@ -18,7 +18,7 @@
 //! written after the content it names. So a process that dies at any moment leaves at worst
 //! content that nobody names, which `gc` removes.
 //!
-//! Every object gets the same modification time ([`objects`]). One that has another was touched by
+//! Every object gets the same modification time (`objects`). One that has another was touched by
 //! somebody else and is hashed again before it is believed, so a glance at the metadata tells of
 //! damage without reading the content.
 
