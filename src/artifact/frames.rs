@@ -3,7 +3,7 @@
 
 use std::io::Cursor;
 
-use image::{ImageFormat, RgbImage};
+use image::{ImageBuffer, ImageFormat, Pixel, PixelWithColorType, RgbImage};
 
 use super::videos::Clip;
 pub use super::videos::FILE;
@@ -16,9 +16,12 @@ pub fn prediction(clip: &Clip) -> RgbImage {
     clip.frame(clip.size[0] - 1).expect("a clip has at least one frame")
 }
 
-/// An image as PNG.
-pub fn to_png(image: &RgbImage) -> Vec<u8> {
+/// An image of 8 bits a channel as PNG.
+pub fn to_png<P>(image: &ImageBuffer<P, Vec<u8>>) -> Vec<u8>
+where
+    P: Pixel<Subpixel = u8> + PixelWithColorType,
+{
     let mut bytes = Cursor::new(Vec::new());
-    image.write_to(&mut bytes, ImageFormat::Png).expect("an RGB image in memory can be encoded");
+    image.write_to(&mut bytes, ImageFormat::Png).expect("an image in memory can be encoded");
     bytes.into_inner()
 }

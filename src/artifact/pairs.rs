@@ -1,11 +1,9 @@
 //! Image pairs: `input.png`, `target.png`, optional `mask.png`, `meta.json`.
 
-use std::io::Cursor;
-
 use image::{GrayImage, ImageFormat, RgbImage};
 use serde::{Deserialize, Serialize};
 
-use super::Item;
+use super::{Item, frames::to_png};
 use crate::{
     data::{Person, arc::ArcGrids},
     stages::{Inputs, Output, StageError},
@@ -69,9 +67,9 @@ impl Pair {
     /// Writes the pair as the item `name`.
     pub fn write(&self, out: &mut Output<'_>, name: &str) -> Result<(), StageError> {
         let meta = serde_json::to_vec(&self.meta).expect("annotations are plain values");
-        let (input, target) = (png(&self.input), png(&self.target));
+        let (input, target) = (to_png(&self.input), to_png(&self.target));
         let mut files: Vec<(&str, &[u8])> = vec![(INPUT, &input), (TARGET, &target), (META, &meta)];
-        let mask = self.mask.as_ref().map(gray_png);
+        let mask = self.mask.as_ref().map(to_png);
         if let Some(mask) = &mask {
             files.push((MASK, mask));
         }
@@ -83,16 +81,4 @@ impl Pair {
 pub fn decode(bytes: &[u8], file: &str, item: &Item) -> Result<image::DynamicImage, StageError> {
     image::load_from_memory_with_format(bytes, ImageFormat::Png)
         .map_err(|e| StageError::failed(format!("`{file}`: {e}")).on_item(&item.name))
-}
-
-fn png(image: &RgbImage) -> Vec<u8> {
-    let mut bytes = Cursor::new(Vec::new());
-    image.write_to(&mut bytes, ImageFormat::Png).expect("an image in memory can be encoded");
-    bytes.into_inner()
-}
-
-fn gray_png(image: &GrayImage) -> Vec<u8> {
-    let mut bytes = Cursor::new(Vec::new());
-    image.write_to(&mut bytes, ImageFormat::Png).expect("an image in memory can be encoded");
-    bytes.into_inner()
 }
