@@ -318,8 +318,9 @@ fn norm_grad(dx: &mut [f32], normed: &[f32], dnormed: &[f32], rstd: f32) {
     }
 }
 
+/// The sum of `f` of each place and value.
 #[inline(always)]
-fn sum(values: &[f32], f: impl Fn(usize, f32) -> f32) -> f32 {
+pub fn sum(values: &[f32], f: impl Fn(usize, f32) -> f32) -> f32 {
     let mut lanes = [0.0; LANES];
     let whole = values.len() / LANES * LANES;
     for start in (0..whole).step_by(LANES) {
@@ -343,8 +344,9 @@ fn add_up(samples: &[Vec<f32>], dim: usize) -> [Vec<f32>; 2] {
     [total, beta]
 }
 
+/// `1 / (1 + e^-x)`.
 #[inline(always)]
-fn sigmoid(x: f32) -> f32 {
+pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 

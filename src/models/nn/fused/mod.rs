@@ -7,7 +7,10 @@
 
 mod attention;
 pub mod conv;
+pub mod group_norm;
+mod group_norm_kernels;
 mod kernels;
+mod upsampling;
 
 use burn::{
     backend::{
