@@ -113,18 +113,26 @@ impl Norm {
         let [_, _, t, h, w] = x.dims();
         let x = self.norm.forward(x);
         let Some(modulation) = modulation else { return silu(x) };
-        let [scale, shift] = modulation.map(|latents| resize(latents, [t, h, w]));
+        let [scale, shift] = modulation.map(|latents| resize_composed(latents, [t, h, w]));
         silu(x * scale + shift)
     }
 }
 
 /// Nearest-neighbour resizing; the first of an odd number of frames stays one frame.
-fn resize(x: Tensor<5>, [t, h, w]: [usize; 3]) -> Tensor<5> {
+fn resize(x: Tensor<5>, to: [usize; 3]) -> Tensor<5> {
+    if fused::applies(&x) {
+        return fused::resize::upsample(x, to);
+    }
+    resize_composed(x, to)
+}
+
+fn resize_composed(x: Tensor<5>, [t, h, w]: [usize; 3]) -> Tensor<5> {
     let [_, _, frames, rows, columns] = x.dims();
-    if t > 1 && t % 2 == 1 {
+    if t % 2 == 1 && t != frames {
         let first = x.clone().narrow(2, 0, 1);
         let rest = x.narrow(2, 1, frames - 1);
-        return Tensor::cat(vec![resize(first, [1, h, w]), resize(rest, [t - 1, h, w])], 2);
+        let parts = vec![resize_composed(first, [1, h, w]), resize_composed(rest, [t - 1, h, w])];
+        return Tensor::cat(parts, 2);
     }
     nearest_upsample(x, [t / frames, h / rows, w / columns])
 }
@@ -204,13 +212,19 @@ pub fn resnets(
 
 /// The mean of neighbouring frames; the first of an odd number stays as it is.
 pub fn halve_frames(x: Tensor<5>) -> Tensor<5> {
-    let [b, c, t, h, w] = x.dims();
-    if t == 1 {
-        return x;
+    let [_, _, t, h, w] = x.dims();
+    match t {
+        1 => x,
+        _ if fused::applies(&x) => fused::resize::downsample(x, [t.div_ceil(2), h, w]),
+        _ => halve_composed(x),
     }
+}
+
+fn halve_composed(x: Tensor<5>) -> Tensor<5> {
+    let [b, c, t, h, w] = x.dims();
     if t % 2 == 1 {
         let first = x.clone().narrow(2, 0, 1);
-        return Tensor::cat(vec![first, halve_frames(x.narrow(2, 1, t - 1))], 2);
+        return Tensor::cat(vec![first, halve_composed(x.narrow(2, 1, t - 1))], 2);
     }
     let pairs: Tensor<4> = x.reshape([b * c, t / 2, 2, h * w]);
     pairs.mean_dim(2).reshape([b, c, t / 2, h, w])
@@ -223,9 +237,6 @@ pub fn double(x: Tensor<5>, time: bool) -> Tensor<5> {
         (false, _) | (true, 1) => t,
         (true, t) => 2 * t - t % 2,
     };
-    if doubled == t {
-        return nearest_upsample(x, [1, 2, 2]);
-    }
     resize(x, [doubled, 2 * h, 2 * w])
 }
 
@@ -306,5 +317,49 @@ mod tests {
             let (_, inputs) = inputs.split_last().unwrap();
             assert_close("without tape", &[fused(inputs)], &wanted[..1]);
         }
+    }
+
+    #[test]
+    fn fused_resizing_is_the_composed_one() {
+        let mut rng = TorchRng::new(6);
+        let mut random =
+            |dims: [usize; 5]| -> Tensor<5> { rng.normal_tensor(dims, &Device::flex()) };
+        let cases = [
+            ([1, 4, 6], [1, 8, 12]),
+            ([3, 5, 4], [5, 5, 12]),
+            ([5, 3, 7], [5, 6, 14]),
+            ([2, 4, 3], [4, 8, 15]),
+        ];
+        for ([f, h, w], to) in cases {
+            let [t, height, width] = to;
+            let inputs = [random([2, 3, f, h, w]), random([2, 3, t, height, width])];
+            let fused = with_gradients(&inputs, |x| resize(x[0].clone(), to));
+            let composed = with_gradients(&inputs, |x| resize_composed(x[0].clone(), to));
+            assert_close(&format!("{to:?}"), &fused, &composed);
+        }
+        for t in [2, 3, 9] {
+            let inputs = [random([2, 3, t, 5, 6]), random([2, 3, t.div_ceil(2), 5, 6])];
+            let fused = with_gradients(&inputs, |x| halve_frames(x[0].clone()));
+            let composed = with_gradients(&inputs, |x| halve_composed(x[0].clone()));
+            assert_close(&format!("{t} frames"), &fused, &composed);
+        }
+    }
+
+    #[test]
+    fn the_fused_norm_does_not_depend_on_threads() {
+        let inputs = norm_inputs([2, 12, 3, 16, 24], Some([3, 4, 6]));
+        let run = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let results = pool.install(|| {
+                with_gradients(&inputs, |x| {
+                    norm(3, &x[1], &x[2]).norm.forward_silu(x[0].clone(), modulation(x))
+                })
+            });
+            results
+                .into_iter()
+                .map(|x| x.into_data().try_to_vec::<f32>().unwrap())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(run(1), run(3));
     }
 }

@@ -159,7 +159,7 @@ fn record<B: NormSiluGrad, C: CheckpointStrategy, const N: usize>(
             }
         }
     }
-    let nodes = inputs.map(|tensor| tensor.node());
+    let nodes = inputs.map(<FloatTensor<Autodiff<B, C>>>::node);
     let inputs = inputs.map(|tensor| tensor.primitive().clone());
     let (y, statistics) = B::norm_silu_kept(&inputs, settings);
     match Backward::<B, N>::prepare::<C>(Record, nodes).compute_bound().stateful() {

@@ -2,12 +2,12 @@
 #![expect(clippy::inline_always, reason = "what is not inlined has no vector instructions")]
 
 use burn::backend::TensorMetadata;
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::{
     group_norm::Settings,
-    kernels::{Values, sigmoid, slice, sum, tensor},
+    kernels::{Values, slice, tensor},
+    simd::{sigmoid, sum, vectorized},
     upsampling::{Block, Upsampling},
 };
 
@@ -23,7 +23,7 @@ pub struct Statistics {
 
 impl Statistics {
     fn new(x: &[f32], eps: f64) -> Self {
-        Arch::new().dispatch(|| {
+        vectorized!(|| {
             let mean = average(x, |x| x) as f32;
             let variance = average(x, |x| (x - mean) * (x - mean));
             Self { mean, rstd: (1.0 / (variance + eps).sqrt()) as f32 }
@@ -139,8 +139,10 @@ impl Group<'_> {
                     activate_grad([&mut dx[range], total, along], inputs, [mean, rstd]);
                 }
                 let source = self.upsampling.source(&block);
-                self.upsampling.gather(total, &mut dshift[source.clone()]);
-                self.upsampling.gather(along, &mut dscale[source]);
+                vectorized!(|| {
+                    self.upsampling.gather(total, &mut dshift[source.clone()]);
+                    self.upsampling.gather(along, &mut dscale[source]);
+                });
             }
             affine.push(self.place_grads(channel, [dscale, dshift]));
         }
@@ -185,15 +187,17 @@ impl Group<'_> {
         let [scale, shift] = self.modulation.map(|values| &values[at..][..source.len()]);
         let len = self.upsampling.len(block);
         let (a, b) = (&mut a[..len], &mut b[..len]);
-        self.upsampling.spread(scale.iter().map(|scale| gamma * scale), a);
-        self.upsampling.spread(scale.iter().zip(shift).map(|(s, shift)| beta * s + shift), b);
+        vectorized!(|| {
+            self.upsampling.spread(scale.iter().map(|scale| gamma * scale), a);
+            self.upsampling.spread(scale.iter().zip(shift).map(|(s, shift)| beta * s + shift), b);
+        });
         [a, b]
     }
 }
 
 /// `SiLU` of `a * normed + b`.
 fn activate(out: &mut [f32], x: &[f32], [a, b]: [&[f32]; 2], [mean, rstd]: [f32; 2]) {
-    Arch::new().dispatch(|| {
+    vectorized!(|| {
         let len = out.len();
         let (x, a, b) = (&x[..len], &a[..len], &b[..len]);
         for i in 0..len {
@@ -209,7 +213,7 @@ fn activate_grad(
     [x, grad, a, b]: [&[f32]; 4],
     [mean, rstd]: [f32; 2],
 ) {
-    Arch::new().dispatch(|| {
+    vectorized!(|| {
         let len = dnormed.len();
         let (x, grad, a, b) = (&x[..len], &grad[..len], &a[..len], &b[..len]);
         let (total, along) = (&mut total[..len], &mut along[..len]);
@@ -228,7 +232,7 @@ fn activate_grad(
 /// The gradient through the norm, in place of that of the normed values, with the means of that and
 /// of it times them.
 fn norm_grad(dx: &mut [f32], x: &[f32], [mean, rstd]: [f32; 2], [total, along]: [f32; 2]) {
-    Arch::new().dispatch(|| {
+    vectorized!(|| {
         for (dx, x) in dx.iter_mut().zip(x) {
             *dx = rstd * (*dx - total - (x - mean) * rstd * along);
         }

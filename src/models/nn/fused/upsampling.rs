@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use super::simd::sum;
+
 /// Values worked on at a time, so that their factors and sums stay in the first-level cache.
 const BLOCK: usize = 2048;
 
@@ -66,6 +68,21 @@ impl Upsampling {
         self.to.iter().product()
     }
 
+    /// Frames, rows and columns before.
+    pub fn from(&self) -> [usize; 3] {
+        self.from
+    }
+
+    /// Frames, rows and columns after.
+    pub fn to(&self) -> [usize; 3] {
+        self.to
+    }
+
+    /// How often each value of a block is repeated.
+    pub fn copies(&self, block: &Block) -> usize {
+        self.frames(block).len() * self.repeats[1] * self.repeats[2]
+    }
+
     /// The most values that a block has in one frame.
     pub fn max_len(&self) -> usize {
         self.rows * self.repeats[1] * self.to[2]
@@ -94,24 +111,36 @@ impl Upsampling {
 
     /// Where they are after it, a range for each frame they are repeated in.
     pub fn targets(self, block: &Block) -> impl Iterator<Item = Range<usize>> + use<> {
-        let [_, height, width] = self.to;
-        let [repeat, by_row, _] = self.repeats;
-        let frames = match block.frame.checked_sub(self.alone) {
-            Some(frame) => self.alone + frame * repeat..self.alone + (frame + 1) * repeat,
-            None => 0..1,
-        };
+        let ([_, height, width], by_row) = (self.to, self.repeats[1]);
         let rows = block.rows.start * by_row..block.rows.end * by_row;
-        frames.map(move |t| (t * height + rows.start) * width..(t * height + rows.end) * width)
+        self.frames(block)
+            .map(move |t| (t * height + rows.start) * width..(t * height + rows.end) * width)
+    }
+
+    fn frames(&self, block: &Block) -> Range<usize> {
+        let (alone, repeat) = (self.alone, self.repeats[0]);
+        match block.frame.checked_sub(alone) {
+            Some(frame) => alone + frame * repeat..alone + (frame + 1) * repeat,
+            None => 0..1,
+        }
     }
 
     /// Repeats the rows and columns of a block.
     #[inline(always)]
-    pub fn spread(&self, source: impl Iterator<Item = f32>, target: &mut [f32]) {
+    pub fn spread(&self, mut source: impl Iterator<Item = f32>, target: &mut [f32]) {
         let ([_, by_row, by_column], [_, _, width]) = (self.repeats, self.to);
-        let mut source = source.into_iter();
         for rows in target.chunks_mut(by_row * width) {
-            for out in rows[..width].chunks_mut(by_column) {
-                out.fill(source.next().expect("a value for each place"));
+            let first = &mut rows[..width];
+            match by_column {
+                1 => repeat::<1>(&mut source, first),
+                2 => repeat::<2>(&mut source, first),
+                4 => repeat::<4>(&mut source, first),
+                8 => repeat::<8>(&mut source, first),
+                _ => {
+                    for (out, value) in first.chunks_mut(by_column).zip(&mut source) {
+                        out.fill(value);
+                    }
+                }
             }
             for row in 1..by_row {
                 rows.copy_within(..width, row * width);
@@ -122,18 +151,40 @@ impl Upsampling {
     /// Adds up the copies of each value of a block; `target` is overwritten.
     #[inline(always)]
     pub fn gather(&self, target: &mut [f32], source: &mut [f32]) {
-        let ([_, by_row, by_column], [_, columns, width]) =
-            (self.repeats, [0, self.from[2], self.to[2]]);
-        for (rows, source) in target.chunks_mut(by_row * width).zip(source.chunks_mut(columns)) {
+        let ([_, by_row, by_column], width) = (self.repeats, self.to[2]);
+        let places = target.chunks_mut(by_row * width).zip(source.chunks_mut(self.from[2]));
+        for (rows, source) in places {
             let (first, others) = rows.split_at_mut(width);
             for row in others.chunks(width) {
                 for (sum, value) in first.iter_mut().zip(row) {
                     *sum += value;
                 }
             }
-            for (out, copies) in source.iter_mut().zip(first.chunks(by_column)) {
-                *out = super::kernels::sum(copies, |_, x| x);
+            match by_column {
+                1 => add_up::<1>(first, source),
+                2 => add_up::<2>(first, source),
+                4 => add_up::<4>(first, source),
+                8 => add_up::<8>(first, source),
+                _ => {
+                    for (out, copies) in source.iter_mut().zip(first.chunks(by_column)) {
+                        *out = sum(copies, |_, x| x);
+                    }
+                }
             }
         }
+    }
+}
+
+#[inline(always)]
+fn repeat<const N: usize>(source: &mut impl Iterator<Item = f32>, target: &mut [f32]) {
+    for (out, value) in target.as_chunks_mut::<N>().0.iter_mut().zip(source) {
+        *out = [value; N];
+    }
+}
+
+#[inline(always)]
+fn add_up<const N: usize>(target: &[f32], source: &mut [f32]) {
+    for (out, copies) in source.iter_mut().zip(target.as_chunks::<N>().0) {
+        *out = copies.iter().sum();
     }
 }
