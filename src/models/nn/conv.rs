@@ -34,8 +34,7 @@ impl Conv3d {
     fn with_options(&self, x: Tensor<5>, stride: usize, padding: usize) -> Tensor<5> {
         let window = Window { stride, padding };
         if fused::applies(&x) && conv::applies(x.dims(), self.weight.dims(), window) {
-            let bias = self.bias.clone().reshape([1, -1, 1, 1, 1]);
-            return conv::conv3d(x, self.weight.clone(), window) + bias;
+            return conv::conv3d(x, self.weight.clone(), self.bias.clone(), window);
         }
         let options = ConvOptions::new([1, stride, stride], [0, padding, padding], [1; 3], 1);
         module::conv3d(x, self.weight.clone(), Some(self.bias.clone()), options)

@@ -6,7 +6,9 @@
 //! which their compilers fuse.
 
 mod attention;
+mod columns;
 pub mod conv;
+mod direct;
 pub mod group_norm;
 mod group_norm_kernels;
 mod kernels;
