@@ -7,8 +7,9 @@ use burn::tensor::Device;
 use super::{
     batch::{Diffusion, Example},
     checkpoint::Checkpoints,
-    gradient::{Build, Gradients, Recompute, denoiser_gradients},
+    gradient::{Build, Gradients, Recompute},
     order::{Order, Stream, step_rng},
+    shards::sharded_gradients,
     steps::{self, StepReport, Steps, TrainError, Trained},
 };
 use crate::models::Params;
@@ -54,7 +55,7 @@ impl DenoiserTraining<'_> {
                 self.order.batch(index).into_iter().map(|i| &self.examples[i]).collect();
             let mut rng = step_rng(self.order.seed, Stream::Batch, index);
             let (input, target) = self.diffusion.batch(&examples, &mut rng);
-            let found = denoiser_gradients(self.build, params, &input, &target, self.recompute)?;
+            let found = sharded_gradients(self.build, params, &input, &target, self.recompute)?;
             if self.accumulation == 1 {
                 return Ok(found);
             }

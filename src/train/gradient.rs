@@ -24,7 +24,7 @@ pub enum Recompute {
 }
 
 /// Makes a denoiser from the trained parameters.
-pub type Build<'a> = dyn Fn(&Params) -> Result<Box<dyn Denoiser>, LoadError> + 'a;
+pub type Build<'a> = dyn Fn(&Params) -> Result<Box<dyn Denoiser>, LoadError> + Sync + 'a;
 
 /// A loss and its gradients by parameter name; a parameter that had no part in it has none.
 #[derive(Clone, Debug, Default)]

@@ -9,5 +9,6 @@ pub mod optimizer;
 pub mod order;
 pub mod rng;
 pub mod schedule;
+pub mod shards;
 pub mod steps;
 pub mod vae;

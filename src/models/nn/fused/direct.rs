@@ -264,10 +264,15 @@ impl<const W: usize> WithSimd for Columns<'_, W> {
                 }
             }
         }
-        let by_tap = sums.iter().flat_map(|sums| {
-            (0..W).flat_map(move |tap| sums.iter().map(move |sums| simd.reduce_sum_f32s(sums[tap])))
-        });
-        by_tap.collect()
+        let mut by_tap = Vec::with_capacity(sums.len() * W * BLOCK);
+        for sums in &sums {
+            for tap in 0..W {
+                for sums in sums {
+                    by_tap.push(simd.reduce_sum_f32s(sums[tap]));
+                }
+            }
+        }
+        by_tap
     }
 }
 

@@ -1,0 +1,89 @@
+//! A batch cut into parts that are computed side by side on the CPU.
+//!
+//! A small model's operations are too short to be shared between threads: half of the time goes by
+//! in waiting. Parts of a batch have nothing to wait for. Their number is fixed, and their gradients
+//! are added up in order, so results do not depend on the number of threads.
+
+use std::sync::OnceLock;
+
+use burn::tensor::Tensor;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use super::gradient::{Build, Gradients, Recompute, denoiser_gradients};
+use crate::models::{DenoiserInput, LoadError, Params, nn::fused};
+
+/// Parts of a batch.
+const SHARDS: usize = 2;
+
+/// The v-loss of a denoiser and its gradients, as [`denoiser_gradients`], part by part on the CPU.
+pub fn sharded_gradients(
+    build: &Build<'_>,
+    params: &Params,
+    input: &DenoiserInput,
+    target: &Tensor<5>,
+    recompute: Recompute,
+) -> Result<Gradients, LoadError> {
+    let samples = input.timesteps.len();
+    if samples < SHARDS || !fused::applies(&input.latents) {
+        return denoiser_gradients(build, params, input, target, recompute);
+    }
+    let size = samples.div_ceil(SHARDS);
+    let parts: Vec<_> = (0..samples).step_by(size).map(|at| (at, size.min(samples - at))).collect();
+    let run = |(start, len): (usize, usize)| {
+        let (input, target) = part(input, target, start, len);
+        let found = denoiser_gradients(build, params, &input, &target, recompute)?;
+        Ok((found, len as f32 / samples as f32))
+    };
+    let mut sum = Gradients::default();
+    for found in side_by_side(&parts, run) {
+        let (found, share) = found?;
+        sum.add(found, share);
+    }
+    Ok(sum)
+}
+
+fn part(
+    input: &DenoiserInput,
+    target: &Tensor<5>,
+    start: usize,
+    len: usize,
+) -> (DenoiserInput, Tensor<5>) {
+    let input = DenoiserInput {
+        latents: input.latents.clone().narrow(0, start, len),
+        image: input.image.clone().narrow(0, start, len),
+        text: input.text.clone().narrow(0, start, len),
+        timesteps: input.timesteps[start..start + len].to_vec(),
+    };
+    (input, target.clone().narrow(0, start, len))
+}
+
+/// Runs the parts on threads of their own, or one after the other where there are too few.
+fn side_by_side<P: Copy + Sync, R: Send>(parts: &[P], run: impl Fn(P) -> R + Sync) -> Vec<R> {
+    let pools = pools();
+    if pools.len() < parts.len() {
+        return parts.iter().map(|part| run(*part)).collect();
+    }
+    std::thread::scope(|scope| {
+        let run = &run;
+        let threads: Vec<_> = parts
+            .iter()
+            .zip(pools)
+            .map(|(part, pool)| scope.spawn(move || pool.install(|| run(*part))))
+            .collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, R>| match thread.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        threads.into_iter().map(join).collect()
+    })
+}
+
+/// The processor's threads, shared out; none if they are too few or cannot be started.
+fn pools() -> &'static [ThreadPool] {
+    static POOLS: OnceLock<Vec<ThreadPool>> = OnceLock::new();
+    POOLS.get_or_init(|| {
+        let threads = rayon::current_num_threads() / SHARDS;
+        let pool = |_| ThreadPoolBuilder::new().num_threads(threads).build();
+        if threads == 0 { Vec::new() } else { (0..SHARDS).map_while(|i| pool(i).ok()).collect() }
+    })
+}
