@@ -6,7 +6,7 @@ use burn::tensor::{Device, FloatDType};
 
 use super::{
     Adapter, Denoiser, LoadError, MODELS, ModelSource, NoiseScheduler, ParamReader, Params,
-    Sampler, TextEncoder, VideoDiffusion, VideoVae,
+    Sampler, TextEncoder, VideoDiffusion, VideoVae, one_of,
     t5::{T5Encoder, tie_embeddings},
 };
 use crate::store::Digest;
@@ -126,13 +126,15 @@ impl ModelCache {
         })
     }
 
-    /// The scheduler of a model.
+    /// The scheduler of a model with a sampler of its family, by default the family's own.
     pub fn scheduler(
         &self,
         source: &ModelSource,
-        sampler: Sampler,
+        sampler: Option<Sampler>,
     ) -> Result<Box<dyn NoiseScheduler>, LoadError> {
-        family(source)?.scheduler(&source.config("scheduler")?, sampler)
+        let family = family(source)?;
+        let sampler = one_of("sampler", sampler, family.samplers())?;
+        family.scheduler(&source.config("scheduler")?, sampler)
     }
 
     /// The text encoder of a model; not kept, since one prompt is encoded once.

@@ -231,12 +231,37 @@ impl<'a> ParamReader<'a> {
                 made.borrow_mut().0.insert(path, param);
                 return tensor;
             }
-            Source::Shapes(shapes) => {
-                shapes.borrow_mut().insert(path, shape.to_vec());
-            }
+            Source::Shapes(shapes) => list(shapes, path, shape.to_vec()),
         }
         // Of the right shape, so that constructors may reshape it, but one number in memory.
         Tensor::<D>::zeros([1; D], &Device::flex()).expand(shape)
+    }
+
+    /// The number `name`, a tensor without dimensions; `new` where it is made.
+    pub fn scalar(&self, name: &str, new: f32) -> f32 {
+        let path = self.path(name);
+        self.shared.asked.borrow_mut().insert(path.clone());
+        match &self.shared.source {
+            Source::Loaded(params) => match params.0.get(&path) {
+                Some(param) if param.shape.is_empty() => {
+                    let flat = param.flat.clone();
+                    let flat = if flat.device().is_autodiff() { flat.inner() } else { flat };
+                    return flat.cast(FloatDType::F32).into_scalar::<f32>();
+                }
+                Some(param) => self.problem(Problem::Shape {
+                    name: path,
+                    wanted: Vec::new(),
+                    found: param.shape.clone(),
+                }),
+                None => self.problem(Problem::Missing { name: path, shape: Vec::new() }),
+            },
+            Source::Fresh { device, made, .. } => {
+                let flat = Tensor::from_data(TensorData::new(vec![new], [1]), device);
+                made.borrow_mut().0.insert(path, Param { flat, shape: Vec::new() });
+            }
+            Source::Shapes(shapes) => list(shapes, path, Vec::new()),
+        }
+        new
     }
 
     /// A linear layer `[out, in]` named `name`, with its LoRA branch if the adapter has one.
@@ -341,6 +366,12 @@ impl<'a> ParamReader<'a> {
             _ => BTreeMap::new(),
         }
     }
+}
+
+/// Notes a tensor that a constructor asks for, which it must do once.
+fn list(shapes: &RefCell<BTreeMap<String, Vec<usize>>>, path: String, shape: Vec<usize>) {
+    let before = shapes.borrow_mut().insert(path.clone(), shape);
+    assert!(before.is_none(), "`{path}` is asked for twice");
 }
 
 impl Init {
@@ -450,6 +481,16 @@ pub enum LoadError {
     /// The tensors do not fit the model.
     #[error("the weights do not fit the model: {0}")]
     Mismatch(Problems),
+    /// A choice that the model's family does not offer.
+    #[error("`{key}` must be {known} for this family of models, but is {found}")]
+    Choice {
+        /// The parameter.
+        key: &'static str,
+        /// What it may be, in backticks.
+        known: String,
+        /// What it is, in backticks.
+        found: String,
+    },
     /// A configuration is not one the model can have.
     #[error("`{file}`: {message}")]
     Config {

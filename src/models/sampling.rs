@@ -96,8 +96,18 @@ impl Sample {
         let device = pixels.device();
         let posterior = vae.encode(pixels);
         let noise = rng.normal_tensor(posterior.mean.dims(), &device);
-        Self { image: posterior.sample(noise) * scale, rng }
+        Self { image: vae.standardize(posterior.sample(noise)) * scale, rng }
     }
+}
+
+/// The generator of `seed` as sampling leaves it whose steps draw nothing, for latents of this size:
+/// after the draws for the image and for the initial latents. Published pipelines go on with it when
+/// they decode.
+pub fn rng_after_sampling(seed: u64, [c, f, h, w]: [usize; 4]) -> TorchRng {
+    let mut rng = TorchRng::new(seed);
+    rng.normal(c * h * w);
+    rng.normal(c * f * h * w);
+    rng
 }
 
 /// How clips are made.
@@ -124,28 +134,35 @@ impl Sampling<'_> {
         mut observe: impl FnMut(usize) -> Result<(), E>,
     ) -> Result<Vec<Tensor<5>>, E> {
         let padding = self.denoiser.num_padding_frames(frames);
+        let conditioning = self.denoiser.image_conditioning();
+        let mut positions = 0;
         let mut states: Vec<_> = samples
             .into_iter()
             .map(|Sample { image, mut rng }| {
                 let [_, c, _, h, w] = image.dims();
                 let size = [1, c, frames + padding, h, w];
-                let latents = rng.normal_latents(size, &image.device());
-                (latents, image, rng, self.scheduler.start(self.num_steps))
+                let noise = self.scheduler.draw_noise(size, &mut rng, &image.device());
+                let latents = conditioning.place(noise, &image);
+                positions = size[2] * h * w;
+                (latents, image, rng, self.scheduler.start(self.num_steps, positions))
             })
             .collect();
-        for (index, timestep) in self.scheduler.timesteps(self.num_steps).into_iter().enumerate() {
+        let timesteps = self.scheduler.timesteps(self.num_steps, positions);
+        for (index, timestep) in timesteps.into_iter().enumerate() {
             let inputs: Vec<_> = states
                 .iter()
                 .map(|(latents, image, ..)| DenoiserInput {
                     latents: latents.clone(),
                     image: image.clone(),
                     text: self.text.clone(),
-                    timesteps: vec![timestep],
+                    timesteps: conditioning.timesteps(timestep, frames + padding, true),
                 })
                 .collect();
             for ((latents, _, rng, run), prediction) in states.iter_mut().zip(self.predict(inputs))
             {
-                *latents = run.step(index, prediction, latents.clone(), rng);
+                *latents = conditioning.step(prediction, latents.clone(), |prediction, latents| {
+                    run.step(index, prediction, latents, rng)
+                });
             }
             observe(index + 1)?;
         }

@@ -17,7 +17,8 @@ use crate::{
         text::TextEmbedding,
     },
     models::{
-        Adapter, Denoiser, LoraTargets, ModelRef, ParamReader, Params, Sampler, family,
+        Adapter, Denoiser, LoraTargets, ModelRef, ParamReader, Params, TimestepDistribution,
+        family, one_of,
         sampling::{ImageLatentScale, Side},
     },
     train::{
@@ -70,12 +71,17 @@ pub struct LoraTrain {
     /// Gradients of a larger global norm are scaled down to it.
     #[serde(default = "unit")]
     pub max_grad_norm: f64,
+    /// How timesteps are drawn; by default `uniform` for CogVideoX, `shifted_logit_normal` for
+    /// LTX-Video.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestep_distribution: Option<TimestepDistribution>,
     /// Multiple of the conditioning image's latent: a number, `"inverse"`, `"direct"` or
     /// `"paper_mismatch"`; by default what the published pipeline of the model takes. Must agree
     /// with sampling.
     #[serde(default)]
     pub image_latent_scale: Option<ImageLatentScale>,
-    /// The share of samples whose conditioning image is blanked.
+    /// The share of samples whose conditioning image is blanked (CogVideoX), or whose first frame
+    /// is noised as the others are (LTX-Video).
     #[serde(default)]
     pub image_dropout: f64,
     /// What happens when the clips do not fill a batch.
@@ -169,7 +175,9 @@ impl Stage for LoraTrain {
         let device = cx.device.clone().without_autodiff();
         let (family, config) = (family(&source)?, source.config("transformer")?);
         let base = cx.models.denoiser_params(&source, &device)?;
-        let scheduler = cx.models.scheduler(&source, Sampler::Ddim)?;
+        let scheduler = cx.models.scheduler(&source, None)?;
+        let known = family.timestep_distributions();
+        let distribution = one_of("timestep_distribution", self.timestep_distribution, known)?;
         let image_scale = ImageLatentScale::resolve(
             self.image_latent_scale,
             &source.config("vae")?,
@@ -192,6 +200,8 @@ impl Stage for LoraTrain {
             build: &build,
             diffusion: Diffusion {
                 scheduler: &*scheduler,
+                conditioning: plain.image_conditioning(),
+                distribution,
                 image_scale,
                 image_dropout: self.image_dropout,
                 text,

@@ -20,7 +20,7 @@ use crate::{
         videos::{self, Clip},
     },
     models::{
-        MODELS, ParamReader, Params, Sampler, VideoDiffusion, pixels,
+        MODELS, ParamReader, Params, TimestepDistribution, VideoDiffusion, one_of, pixels,
         sampling::{ImageLatentScale, Side},
     },
     train::{
@@ -111,11 +111,16 @@ pub struct Pretrain {
     /// The denoiser's noise schedule, as `scheduler_config.json`; by default that of CogVideoX 1.5.
     #[serde(default = "published_schedule")]
     pub scheduler: Map<String, Value>,
+    /// How timesteps are drawn; by default `uniform` for CogVideoX, `shifted_logit_normal` for
+    /// LTX-Video.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestep_distribution: Option<TimestepDistribution>,
     /// Multiple of the conditioning image's latent: a number, `"inverse"` or `"direct"`; by default
     /// by the VAE on the input `model`, else 1 / 0.7 as published for CogVideoX 1.5.
     #[serde(default)]
     pub image_latent_scale: Option<ImageLatentScale>,
-    /// The share of samples whose conditioning image is blanked.
+    /// The share of samples whose conditioning image is blanked (CogVideoX), or whose first frame
+    /// is noised as the others are (LTX-Video).
     #[serde(default)]
     pub image_dropout: f64,
     /// What the backward pass computes again to save memory.
@@ -374,7 +379,9 @@ impl Pretrain {
             return Err(StageError::failed("training a transformer needs `latents` and `text`")
                 .with_help("connect a `vae_encode` and a `text_encode` stage"));
         }
-        let scheduler = family.scheduler(&Value::Object(self.scheduler.clone()), Sampler::Ddim)?;
+        let known = family.timestep_distributions();
+        let schedule = Value::Object(self.scheduler.clone());
+        let scheduler = family.scheduler(&schedule, family.samplers()[0])?;
         let text = TextEmbedding::read(inputs, "text", device)?.batch(1);
         let plain = family.denoiser(config, &ParamReader::loaded(&start, None))?;
         let examples = read_examples(inputs, &*plain, text.dims()[1], device, cx)?;
@@ -383,6 +390,8 @@ impl Pretrain {
             build: &|params| family.denoiser(config, &ParamReader::loaded(params, None)),
             diffusion: Diffusion {
                 scheduler: &*scheduler,
+                conditioning: plain.image_conditioning(),
+                distribution: one_of("timestep_distribution", self.timestep_distribution, known)?,
                 image_scale: self.image_scale(inputs)?,
                 image_dropout: self.image_dropout,
                 text: Tensor::clone(&text),

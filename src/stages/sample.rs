@@ -14,7 +14,7 @@ use crate::{
         text::TextEmbedding,
     },
     models::{
-        Denoiser, ModelRef, Sampler, VideoVae, pixels,
+        Denoiser, ModelRef, ModelSource, Sampler, VideoVae, family, pixels,
         sampling::{ImageLatentScale, Sample as Start, Sampling, Side},
     },
     train::rng::TorchRng,
@@ -35,9 +35,10 @@ pub struct Sample {
     /// Number of sampling steps.
     #[serde(default = "fifty")]
     pub steps: usize,
-    /// How the steps are made.
+    /// How the steps are made; by default as the model's family does: `dpm` for CogVideoX,
+    /// `flow_euler` for LTX-Video.
     #[serde(default)]
-    pub sampler: Sampler,
+    pub sampler: Option<Sampler>,
     /// Classifier-free guidance; 1 is off, more needs the input `negative`.
     #[serde(default = "off")]
     pub guidance_scale: f64,
@@ -138,7 +139,7 @@ impl Stage for Sample {
             denoiser: &*denoiser,
             scheduler: &*scheduler,
             num_steps: self.steps,
-            guidance: self.guidance(inputs, text.dims(), &device)?,
+            guidance: self.guidance(&source, inputs, text.dims(), &device)?,
             text,
         };
         let items = inputs.items("pairs");
@@ -179,6 +180,7 @@ impl Stage for Sample {
 impl Sample {
     fn guidance(
         &self,
+        source: &ModelSource,
         inputs: &Inputs<'_>,
         text: [usize; 3],
         device: &Device,
@@ -194,7 +196,9 @@ impl Sample {
             .with_help("connect a `text_encode` stage of the negative prompt to `negative`"));
         }
         let negative = TextEmbedding::read(inputs, "negative", device)?.batch(1);
-        if negative.dims() != text {
+        let padded = family(source)?.prompt_format(&source.config("transformer")?).keeps_padding;
+        let ([_, len, width], [_, negative_len, negative_width]) = (text, negative.dims());
+        if negative_width != width || (padded && negative_len != len) {
             return Err(StageError::failed(format!(
                 "`negative` must have the shape of `text`, {text:?}, but has {:?}",
                 negative.dims()

@@ -76,7 +76,7 @@ pub struct VaeEncode {
     #[serde(default)]
     pub image_noise: ImageNoise,
     /// Encodings of the conditioning image, each with its own noise; training takes one at each
-    /// step.
+    /// step. Families whose image is the first frame (LTX-Video) take that of the clip instead.
     #[serde(default = "one")]
     pub image_latent_pool: usize,
     /// Seed of all noise; the same for each clip.
@@ -169,13 +169,13 @@ impl VaeEncode {
 
     fn draw(&self, vae: &dyn VideoVae, video: Tensor<5>, rng: &mut TorchRng) -> Tensor<5> {
         let posterior = vae.encode(video);
-        match self.posterior {
+        vae.standardize(match self.posterior {
             PosteriorChoice::Mean => posterior.mean,
             PosteriorChoice::Sample => {
                 let noise = rng.normal_tensor(posterior.mean.dims(), &posterior.mean.device());
                 posterior.sample(noise)
             }
-        }
+        })
     }
 }
 

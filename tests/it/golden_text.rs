@@ -23,7 +23,10 @@ fn model_folder(vocab_size: usize) -> tempfile::TempDir {
         std::fs::write(path, bytes).unwrap();
     };
     let fixture = |name: &str| std::fs::read(Path::new(GOLDEN).join(name)).unwrap();
-    put("transformer/config.json", br#"{"max_text_seq_length": 6}"#.to_vec());
+    put(
+        "transformer/config.json",
+        br#"{"_class_name": "CogVideoXTransformer3DModel", "max_text_seq_length": 6}"#.to_vec(),
+    );
     put("vae/config.json", b"{}".to_vec());
     put("scheduler/scheduler_config.json", b"{}".to_vec());
     put("tokenizer/spiece.model", fixture("spiece.model"));
