@@ -12,6 +12,7 @@ pub mod cogvideox;
 mod conditioning;
 mod config;
 pub mod lora;
+pub mod ltx_video;
 pub mod nn;
 pub mod params;
 pub mod pixels;
@@ -33,7 +34,7 @@ use serde_json::Value;
 use crate::train::rng::TorchRng;
 
 /// Every family a `transformer/config.json` can name.
-pub static MODELS: &[&dyn VideoDiffusion] = &[&cogvideox::CogVideoX];
+pub static MODELS: &[&dyn VideoDiffusion] = &[&cogvideox::CogVideoX, &ltx_video::LtxVideo];
 
 /// One family of image-to-video diffusion models: how its parts are built and fitted together.
 pub trait VideoDiffusion: Sync {

@@ -103,6 +103,21 @@ fn length_and_prompt_decide_the_embedding() {
 }
 
 #[test]
+fn a_family_that_masks_padding_gets_none() {
+    let folder = model_folder(60);
+    let padded = run(&stage(folder.path(), "a video", Some(11))).unwrap().embedding;
+    let config = folder.path().join("transformer/config.json");
+    std::fs::write(config, br#"{"_class_name": "LTXVideoTransformer3DModel"}"#).unwrap();
+    let kept = run(&stage(folder.path(), "a video", Some(11))).unwrap().embedding;
+    let [tokens, _] = kept.dims();
+    assert!((2..11).contains(&tokens), "{tokens} tokens");
+    let difference = (padded.narrow(0, 0, tokens) - kept).abs().max().into_scalar::<f32>();
+    assert!(difference < f32::EPSILON, "the rest is encoded with its padding: {difference}");
+    let empty = run(&stage(folder.path(), "", None)).unwrap().embedding;
+    assert_eq!(empty.dims()[0], 1, "the end of the text alone");
+}
+
+#[test]
 fn a_tokenizer_of_another_model_is_an_error() {
     let folder = model_folder(5);
     let error = run(&stage(folder.path(), "the quick brown fox", None)).unwrap_err();
