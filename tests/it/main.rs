@@ -11,5 +11,6 @@ mod incremental;
 mod ltx_video;
 mod parity;
 mod real_data;
+mod shapes;
 mod support;
 mod training;
