@@ -231,7 +231,7 @@ impl<'a> ParamReader<'a> {
                 made.borrow_mut().0.insert(path, param);
                 return tensor;
             }
-            Source::Shapes(shapes) => list(shapes, path, shape.to_vec()),
+            Source::Shapes(shapes) => list(shapes, &path, shape.to_vec()),
         }
         // Of the right shape, so that constructors may reshape it, but one number in memory.
         Tensor::<D>::zeros([1; D], &Device::flex()).expand(shape)
@@ -259,7 +259,7 @@ impl<'a> ParamReader<'a> {
                 let flat = Tensor::from_data(TensorData::new(vec![new], [1]), device);
                 made.borrow_mut().0.insert(path, Param { flat, shape: Vec::new() });
             }
-            Source::Shapes(shapes) => list(shapes, path, Vec::new()),
+            Source::Shapes(shapes) => list(shapes, &path, Vec::new()),
         }
         new
     }
@@ -369,8 +369,8 @@ impl<'a> ParamReader<'a> {
 }
 
 /// Notes a tensor that a constructor asks for, which it must do once.
-fn list(shapes: &RefCell<BTreeMap<String, Vec<usize>>>, path: String, shape: Vec<usize>) {
-    let before = shapes.borrow_mut().insert(path.clone(), shape);
+fn list(shapes: &RefCell<BTreeMap<String, Vec<usize>>>, path: &str, shape: Vec<usize>) {
+    let before = shapes.borrow_mut().insert(path.to_owned(), shape);
     assert!(before.is_none(), "`{path}` is asked for twice");
 }
 

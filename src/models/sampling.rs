@@ -14,7 +14,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Denoiser, DenoiserInput, LoadError, NoiseScheduler, VideoVae};
+use super::{
+    Denoiser, DenoiserInput, LoadError, NoiseScheduler, VideoVae, schedulers::SamplingRun,
+};
 use crate::train::rng::TorchRng;
 
 /// A multiple that the conditioning image's latent gets before it meets the denoiser.
@@ -124,6 +126,15 @@ pub struct Sampling<'a> {
     pub guidance: Option<(f64, Tensor<3>)>,
 }
 
+/// A clip in the making.
+struct State {
+    latents: Tensor<5>,
+    image: Tensor<5>,
+    rng: TorchRng,
+    timesteps: Vec<f32>,
+    run: Box<dyn SamplingRun>,
+}
+
 impl Sampling<'_> {
     /// Makes clips of `frames` latent frames. `observe` is told of each finished step and may end
     /// the loop with an error.
@@ -135,39 +146,44 @@ impl Sampling<'_> {
     ) -> Result<Vec<Tensor<5>>, E> {
         let padding = self.denoiser.num_padding_frames(frames);
         let conditioning = self.denoiser.image_conditioning();
-        let mut positions = 0;
-        let mut states: Vec<_> = samples
-            .into_iter()
-            .map(|Sample { image, mut rng }| {
-                let [_, c, _, h, w] = image.dims();
-                let size = [1, c, frames + padding, h, w];
-                let noise = self.scheduler.draw_noise(size, &mut rng, &image.device());
-                let latents = conditioning.place(noise, &image);
-                positions = size[2] * h * w;
-                (latents, image, rng, self.scheduler.start(self.num_steps, positions))
-            })
-            .collect();
-        let timesteps = self.scheduler.timesteps(self.num_steps, positions);
-        for (index, timestep) in timesteps.into_iter().enumerate() {
+        let mut states: Vec<_> =
+            samples.into_iter().map(|sample| self.start(sample, frames + padding)).collect();
+        for index in 0..self.num_steps {
             let inputs: Vec<_> = states
                 .iter()
-                .map(|(latents, image, ..)| DenoiserInput {
-                    latents: latents.clone(),
-                    image: image.clone(),
+                .map(|state| DenoiserInput {
+                    latents: state.latents.clone(),
+                    image: state.image.clone(),
                     text: self.text.clone(),
-                    timesteps: conditioning.timesteps(timestep, frames + padding, true),
+                    timesteps: conditioning.timesteps(
+                        state.timesteps[index],
+                        frames + padding,
+                        true,
+                    ),
                 })
                 .collect();
-            for ((latents, _, rng, run), prediction) in states.iter_mut().zip(self.predict(inputs))
-            {
-                *latents = conditioning.step(prediction, latents.clone(), |prediction, latents| {
-                    run.step(index, prediction, latents, rng)
-                });
+            for (state, prediction) in states.iter_mut().zip(self.predict(inputs)) {
+                let (run, rng) = (&mut state.run, &mut state.rng);
+                let step = |prediction, latents| run.step(index, prediction, latents, rng);
+                state.latents = conditioning.step(prediction, state.latents.clone(), step);
             }
             observe(index + 1)?;
         }
-        let kept = |latents: Tensor<5>| latents.narrow(2, padding, frames);
-        Ok(states.into_iter().map(|(latents, ..)| kept(latents)).collect())
+        Ok(states.into_iter().map(|state| state.latents.narrow(2, padding, frames)).collect())
+    }
+
+    fn start(&self, sample: Sample, frames: usize) -> State {
+        let Sample { image, mut rng } = sample;
+        let [_, c, _, h, w] = image.dims();
+        let noise = self.scheduler.draw_noise([1, c, frames, h, w], &mut rng, &image.device());
+        let positions = frames * h * w;
+        State {
+            latents: self.denoiser.image_conditioning().place(noise, &image),
+            timesteps: self.scheduler.timesteps(self.num_steps, positions),
+            run: self.scheduler.start(self.num_steps, positions),
+            image,
+            rng,
+        }
     }
 
     fn predict(&self, inputs: Vec<DenoiserInput>) -> Vec<Tensor<5>> {

@@ -228,6 +228,30 @@ fn whole_sampling_runs_agree() {
 }
 
 #[test]
+fn a_sample_does_not_depend_on_the_size_of_others() {
+    let fixture = Fixture::read();
+    let (denoiser, scheduler) = (fixture.denoiser(None).unwrap(), fixture.scheduler());
+    let sampling = Sampling {
+        denoiser: &*denoiser,
+        scheduler: &*scheduler,
+        num_steps: 3,
+        text: fixture.golden.tensor("text"),
+        guidance: None,
+    };
+    let start = |width: usize| {
+        let mut rng = TorchRng::new(6);
+        let image = rng.normal_tensor([1, 4, 1, 2, width], &Device::flex());
+        Sample { image, rng }
+    };
+    let run = |widths: &[usize]| {
+        let starts = widths.iter().map(|width| start(*width)).collect();
+        sampling.run::<()>(starts, 2, |_| Ok(())).unwrap()
+    };
+    let bits = |x: &Tensor<5>| x.to_data().try_to_vec::<f32>().unwrap();
+    assert_eq!(bits(&run(&[3])[0]), bits(&run(&[3, 400])[0]), "schedules depend on sizes");
+}
+
+#[test]
 fn target_sets_adapt_every_module_they_name() {
     let fixture = Fixture::read();
     for (set, modules) in [

@@ -1,4 +1,4 @@
-//! LTX-Video 2B, image to video (HaCohen et al. 2024, arXiv 2501.00103).
+//! LTX-Video 2B, image to video (arXiv 2501.00103).
 //!
 //! Published as `Lightricks/LTX-Video` (0.9.0), `a-r-r-o-w/LTX-Video-0.9.1-diffusers` and
 //! `Lightricks/LTX-Video-0.9.5`, whose transformers are alike and whose autoencoders differ; smaller

@@ -39,8 +39,11 @@ pub struct Transformer {
     scale_shift_table: Tensor<2>, // [2, D]
     proj_out: Linear,
     /// The rotations of the last size, which all blocks share.
-    rotary: Mutex<Option<([usize; 3], Device, Arc<Rotary>)>>,
+    rotary: Mutex<Option<(RotarySize, Arc<Rotary>)>>,
 }
+
+/// What rotations depend on: tokens on each axis, and the device.
+type RotarySize = ([usize; 3], Device);
 
 impl Transformer {
     /// Takes the parameters by their published names, every one of them.
@@ -74,13 +77,13 @@ impl Transformer {
 
     fn rotary(&self, latents: &Tensor<5>) -> Arc<Rotary> {
         let [_, _, f, h, w] = latents.dims();
-        let (grid, device) = ([f, h, w], latents.device().without_autodiff());
+        let size = ([f, h, w], latents.device().without_autodiff());
         let mut last = self.rotary.lock().unwrap_or_else(PoisonError::into_inner);
         match &*last {
-            Some((known, on, rotary)) if *known == grid && *on == device => Arc::clone(rotary),
+            Some((known, rotary)) if *known == size => Arc::clone(rotary),
             _ => {
-                let rotary = Arc::new(Rotary::new(self.config.inner_dim(), grid, &device));
-                *last = Some((grid, device, Arc::clone(&rotary)));
+                let rotary = Arc::new(Rotary::new(self.config.inner_dim(), size.0, &size.1));
+                *last = Some((size, Arc::clone(&rotary)));
                 rotary
             }
         }

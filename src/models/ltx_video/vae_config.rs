@@ -242,28 +242,30 @@ impl VaeConfig {
         let sizes = channels.iter().all(|c| *c > 0);
         check.only("decoder_block_out_channels", sizes, "a list of positive sizes")?;
         let levels = self.decoder_levels();
-        for (index, level) in levels.iter().enumerate().skip(1) {
-            let channels = levels[index - 1].output;
-            let plain = level.input == level.output;
-            let factor = self.upsample_factor[levels.len() - 1 - index];
-            // Where a factor divides the channels, only the upsampler may change their number.
-            let divides = factor == 1
-                || (plain && level.upsampling.is_some() && level.output * factor == channels);
-            let unfolds = level.upsampling.is_none_or(|how| !how.residual || channels % 8 == 0);
-            let fits = level.output > 0 && divides && unfolds;
-            check.only("upsample_factor", fits, "one that divides decoder_block_out_channels")?;
-            check.only(
-                "timestep_conditioning",
-                plain || !self.timestep_conditioning,
-                "false where a level of the decoder changes the number of channels",
-            )?;
-            check.only(
-                "decoder_inject_noise",
-                plain || !level.noise,
-                "false where a level of the decoder changes the number of channels",
-            )?;
-        }
-        Ok(())
+        levels.windows(2).zip(self.upsample_factor.iter().rev()).try_for_each(|(pair, factor)| {
+            self.check_decoder_level(check, pair[0].output, &pair[1], *factor)
+        })
+    }
+
+    /// Checks a level that gets `channels`.
+    fn check_decoder_level(
+        &self,
+        check: Check,
+        channels: usize,
+        level: &DecoderLevel,
+        factor: usize,
+    ) -> Result<(), LoadError> {
+        let plain = level.input == level.output;
+        // Where a factor divides the channels, only the upsampler may change their number.
+        let divides = factor == 1
+            || (plain && level.upsampling.is_some() && level.output * factor == channels);
+        let unfolds =
+            level.upsampling.is_none_or(|how| !how.residual || channels.is_multiple_of(8));
+        let fits = level.output > 0 && divides && unfolds;
+        check.only("upsample_factor", fits, "one that divides decoder_block_out_channels")?;
+        let rule = "false where a level of the decoder changes the number of channels";
+        check.only("timestep_conditioning", plain || !self.timestep_conditioning, rule)?;
+        check.only("decoder_inject_noise", plain || !level.noise, rule)
     }
 
     fn is_095(&self) -> bool {

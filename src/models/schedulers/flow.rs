@@ -36,7 +36,6 @@ pub fn flow_matching(config: &Value) -> Result<Box<dyn NoiseScheduler>, LoadErro
 /// The keys of `scheduler_config.json`, with the defaults of diffusers.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[expect(clippy::struct_excessive_bools, reason = "the published file has them")]
 struct Config {
     num_train_timesteps: usize,
     shift: f64,

@@ -25,7 +25,7 @@ pub fn pixel_norm(x: Tensor<5>) -> Tensor<5> {
 /// if it is causal, else the first and the last.
 #[derive(Clone, Debug)]
 pub struct Conv {
-    conv: Conv3d,
+    inner: Conv3d,
     kernel: usize,
     causal: bool,
 }
@@ -39,22 +39,22 @@ impl Conv {
         kernel: usize,
         causal: bool,
     ) -> Self {
-        Self { conv: params.scope(name).conv3d("conv", channels, [kernel; 3]), kernel, causal }
+        Self { inner: params.scope(name).conv3d("conv", channels, [kernel; 3]), kernel, causal }
     }
 
     /// Reads a strided convolution that is not wrapped: `<name>.weight`.
     pub fn bare(params: &ParamReader<'_>, name: &str, channels: usize, causal: bool) -> Self {
-        Self { conv: params.conv3d(name, [channels; 2], [3; 3]), kernel: 3, causal }
+        Self { inner: params.conv3d(name, [channels; 2], [3; 3]), kernel: 3, causal }
     }
 
     /// `[B, in, T, H, W]` to `[B, out, T, H, W]`.
     pub fn forward(&self, x: Tensor<5>) -> Tensor<5> {
-        self.conv.forward(self.extend(x))
+        self.inner.forward(self.extend(x))
     }
 
     /// Every `stride`th place of [`Self::forward`] on each axis.
     pub fn strided(&self, x: Tensor<5>, stride: [usize; 3]) -> Tensor<5> {
-        self.conv.strided(self.extend(x), stride)
+        self.inner.strided(self.extend(x), stride)
     }
 
     fn extend(&self, x: Tensor<5>) -> Tensor<5> {
@@ -62,10 +62,8 @@ impl Conv {
             return x;
         }
         let frames = x.dims()[2];
-        let (before, after) = match self.causal {
-            true => (self.kernel - 1, 0),
-            false => (self.kernel / 2, self.kernel / 2),
-        };
+        let half = self.kernel / 2;
+        let (before, after) = if self.causal { (2 * half, 0) } else { (half, half) };
         let mut parts = vec![x.clone().narrow(2, 0, 1); before];
         parts.push(x.clone());
         parts.extend(vec![x.narrow(2, frames - 1, 1); after]);
