@@ -2,7 +2,10 @@
 
 use burn::tensor::{DType, FloatDType, Tensor, module};
 
-use super::fused;
+use super::fused::{
+    self,
+    group_norm::{Settings, group_norm_silu},
+};
 use crate::models::params::{Init, ParamReader};
 
 /// Layer norm over the last dimension.
@@ -69,6 +72,11 @@ impl GroupNorm {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn with_affine([gamma, beta]: [Tensor<1>; 2], num_groups: usize, eps: f64) -> Self {
+        Self { gamma, beta, num_groups, eps }
+    }
+
     /// `[B, C, T, H, W]` to the same.
     pub fn forward(&self, x: Tensor<5>) -> Tensor<5> {
         in_f32(x, |x| {
@@ -85,6 +93,17 @@ impl GroupNorm {
             let y = centered.reshape([b, c, t * h * w]) * factor.reshape([b, c, 1]) + beta;
             y.reshape([b, c, t, h, w])
         })
+    }
+
+    /// `SiLU` of the norm, times the first of `modulation` plus the second if there are such, which
+    /// are repeated to the size of `x`. f32 on the CPU only, see [`fused::applies`].
+    pub(crate) fn forward_silu(
+        &self,
+        x: Tensor<5>,
+        modulation: Option<[Tensor<5>; 2]>,
+    ) -> Tensor<5> {
+        let settings = Settings { groups: self.num_groups, eps: self.eps };
+        group_norm_silu(x, [self.gamma.clone(), self.beta.clone()], modulation, settings)
     }
 }
 

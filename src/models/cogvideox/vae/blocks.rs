@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 
 use crate::models::{
     ParamReader,
-    nn::{Conv3d, GroupNorm, nearest_upsample, silu},
+    nn::{Conv3d, GroupNorm, fused, nearest_upsample, silu},
 };
 
 const NORM_EPS: f64 = 1e-6;
@@ -60,7 +60,7 @@ impl CausalConv {
     }
 }
 
-/// A group norm; in the decoder its result is scaled and shifted by the latents.
+/// A group norm, then `SiLU`; in the decoder the latents scale and shift what is in between.
 #[derive(Clone, Debug)]
 pub struct Norm {
     norm: GroupNorm,
@@ -97,22 +97,42 @@ impl Norm {
 
     /// `[B, C, T, H, W]` to the same; `latents` are those of the chunk.
     pub fn forward(&self, x: Tensor<5>, latents: Option<&Tensor<5>>) -> Tensor<5> {
+        // The convolutions see one place at a time, so they may go before the upsampling.
+        let modulation = self
+            .scale_shift
+            .as_ref()
+            .zip(latents)
+            .map(|(convs, latents)| convs.each_ref().map(|conv| conv.forward(latents.clone())));
+        if fused::applies(&x) {
+            return self.norm.forward_silu(x, modulation);
+        }
+        self.composed(x, modulation)
+    }
+
+    fn composed(&self, x: Tensor<5>, modulation: Option<[Tensor<5>; 2]>) -> Tensor<5> {
         let [_, _, t, h, w] = x.dims();
         let x = self.norm.forward(x);
-        let (Some([scale, shift]), Some(latents)) = (&self.scale_shift, latents) else { return x };
-        // The convolutions see one place at a time, so they may go before the upsampling.
-        let upsampled = |conv: &Conv3d| resize(conv.forward(latents.clone()), [t, h, w]);
-        x * upsampled(scale) + upsampled(shift)
+        let Some(modulation) = modulation else { return silu(x) };
+        let [scale, shift] = modulation.map(|latents| resize_composed(latents, [t, h, w]));
+        silu(x * scale + shift)
     }
 }
 
 /// Nearest-neighbour resizing; the first of an odd number of frames stays one frame.
-fn resize(x: Tensor<5>, [t, h, w]: [usize; 3]) -> Tensor<5> {
+fn resize(x: Tensor<5>, to: [usize; 3]) -> Tensor<5> {
+    if fused::applies(&x) {
+        return fused::resize::upsample(x, to);
+    }
+    resize_composed(x, to)
+}
+
+fn resize_composed(x: Tensor<5>, [t, h, w]: [usize; 3]) -> Tensor<5> {
     let [_, _, frames, rows, columns] = x.dims();
-    if t > 1 && t % 2 == 1 {
+    if t % 2 == 1 && t != frames {
         let first = x.clone().narrow(2, 0, 1);
         let rest = x.narrow(2, 1, frames - 1);
-        return Tensor::cat(vec![resize(first, [1, h, w]), resize(rest, [t - 1, h, w])], 2);
+        let parts = vec![resize_composed(first, [1, h, w]), resize_composed(rest, [t - 1, h, w])];
+        return Tensor::cat(parts, 2);
     }
     nearest_upsample(x, [t / frames, h / rows, w / columns])
 }
@@ -165,9 +185,9 @@ impl Resnet {
         latents: Option<&Tensor<5>>,
         cache: &mut ConvCache,
     ) -> Tensor<5> {
-        let y = silu(self.norm1.forward(x.clone(), latents));
+        let y = self.norm1.forward(x.clone(), latents);
         let y = self.conv1.forward(y, cache);
-        let y = silu(self.norm2.forward(y, latents));
+        let y = self.norm2.forward(y, latents);
         let y = self.conv2.forward(y, cache);
         match &self.shortcut {
             Some(shortcut) => y + shortcut.forward(x),
@@ -192,13 +212,19 @@ pub fn resnets(
 
 /// The mean of neighbouring frames; the first of an odd number stays as it is.
 pub fn halve_frames(x: Tensor<5>) -> Tensor<5> {
-    let [b, c, t, h, w] = x.dims();
-    if t == 1 {
-        return x;
+    let [_, _, t, h, w] = x.dims();
+    match t {
+        1 => x,
+        _ if fused::applies(&x) => fused::resize::downsample(x, [t.div_ceil(2), h, w]),
+        _ => halve_composed(x),
     }
+}
+
+fn halve_composed(x: Tensor<5>) -> Tensor<5> {
+    let [b, c, t, h, w] = x.dims();
     if t % 2 == 1 {
         let first = x.clone().narrow(2, 0, 1);
-        return Tensor::cat(vec![first, halve_frames(x.narrow(2, 1, t - 1))], 2);
+        return Tensor::cat(vec![first, halve_composed(x.narrow(2, 1, t - 1))], 2);
     }
     let pairs: Tensor<4> = x.reshape([b * c, t / 2, 2, h * w]);
     pairs.mean_dim(2).reshape([b, c, t / 2, h, w])
@@ -211,8 +237,129 @@ pub fn double(x: Tensor<5>, time: bool) -> Tensor<5> {
         (false, _) | (true, 1) => t,
         (true, t) => 2 * t - t % 2,
     };
-    if doubled == t {
-        return nearest_upsample(x, [1, 2, 2]);
-    }
     resize(x, [doubled, 2 * h, 2 * w])
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::train::rng::TorchRng;
+
+    /// Values and gradients of `f` at `inputs`, of which the last is the weight of the result.
+    fn with_gradients(
+        inputs: &[Tensor<5>],
+        f: impl Fn(&[Tensor<5>]) -> Tensor<5>,
+    ) -> Vec<Tensor<5>> {
+        let (weight, inputs) = inputs.split_last().unwrap();
+        let leaves: Vec<_> = inputs.iter().map(|x| x.clone().autodiff().require_grad()).collect();
+        let y = f(&leaves);
+        let grads = (y.clone() * weight.clone()).sum().backward();
+        let gradients = leaves.iter().map(|leaf| leaf.grad(&grads).unwrap());
+        [y.without_autodiff()].into_iter().chain(gradients).collect()
+    }
+
+    fn assert_close(what: &str, found: &[Tensor<5>], wanted: &[Tensor<5>]) {
+        assert_eq!(found.len(), wanted.len());
+        for (i, (found, wanted)) in found.iter().zip(wanted).enumerate() {
+            assert_eq!(found.dims(), wanted.dims());
+            let error = (found.clone() - wanted.clone()).abs().max() / wanted.clone().abs().max();
+            let error = error.into_scalar::<f32>();
+            assert!(error < 1e-5, "{what}, result {i}: {error}");
+        }
+    }
+
+    fn norm(groups: usize, gamma: &Tensor<5>, beta: &Tensor<5>) -> Norm {
+        let [gamma, beta] = [gamma, beta].map(|x| x.clone().reshape([-1]));
+        Norm { norm: GroupNorm::with_affine([gamma, beta], groups, NORM_EPS), scale_shift: None }
+    }
+
+    /// `x`, parameters, scale and shift if there are latents, and a weight for the result.
+    fn norm_inputs(dims: [usize; 5], latents: Option<[usize; 3]>) -> Vec<Tensor<5>> {
+        let mut rng = TorchRng::new(5);
+        let device = Device::flex();
+        let [b, c, ..] = dims;
+        let mut shapes = vec![dims, [1, c, 1, 1, 1], [1, c, 1, 1, 1]];
+        shapes.extend(latents.map(|[f, h, w]| [[b, c, f, h, w]; 2]).into_iter().flatten());
+        shapes.push(dims);
+        let mut inputs: Vec<Tensor<5>> =
+            shapes.into_iter().map(|shape| rng.normal_tensor(shape, &device)).collect();
+        inputs[0] = inputs[0].clone() * 0.7 + 3.0;
+        inputs
+    }
+
+    fn modulation(inputs: &[Tensor<5>]) -> Option<[Tensor<5>; 2]> {
+        inputs.get(3..).and_then(|given| Some([given.first()?.clone(), given.get(1)?.clone()]))
+    }
+
+    #[test]
+    fn the_fused_norm_is_the_composed_one() {
+        let cases = [
+            ([2, 8, 1, 4, 6], 4, Some([1, 2, 3])),
+            ([2, 6, 3, 4, 4], 2, Some([3, 4, 4])),
+            ([1, 16, 9, 16, 24], 4, Some([3, 4, 3])),
+            ([2, 9, 4, 5, 7], 3, Some([2, 5, 7])),
+            ([1, 2, 8, 64, 96], 1, Some([2, 8, 12])),
+            ([1, 5, 5, 3, 7], 5, Some([3, 1, 1])),
+            ([2, 6, 5, 7, 11], 2, None),
+            ([1, 4, 9, 32, 32], 4, None),
+        ];
+        for (dims, groups, latents) in cases {
+            let inputs = norm_inputs(dims, latents);
+            let fused = |x: &[Tensor<5>]| {
+                norm(groups, &x[1], &x[2]).norm.forward_silu(x[0].clone(), modulation(x))
+            };
+            let composed =
+                |x: &[Tensor<5>]| norm(groups, &x[1], &x[2]).composed(x[0].clone(), modulation(x));
+            let wanted = with_gradients(&inputs, composed);
+            assert_close(&format!("{dims:?}"), &with_gradients(&inputs, fused), &wanted);
+            let (_, inputs) = inputs.split_last().unwrap();
+            assert_close("without tape", &[fused(inputs)], &wanted[..1]);
+        }
+    }
+
+    #[test]
+    fn fused_resizing_is_the_composed_one() {
+        let mut rng = TorchRng::new(6);
+        let mut random =
+            |dims: [usize; 5]| -> Tensor<5> { rng.normal_tensor(dims, &Device::flex()) };
+        let cases = [
+            ([1, 4, 6], [1, 8, 12]),
+            ([3, 5, 4], [5, 5, 12]),
+            ([5, 3, 7], [5, 6, 14]),
+            ([2, 4, 3], [4, 8, 15]),
+        ];
+        for ([f, h, w], to) in cases {
+            let [t, height, width] = to;
+            let inputs = [random([2, 3, f, h, w]), random([2, 3, t, height, width])];
+            let fused = with_gradients(&inputs, |x| resize(x[0].clone(), to));
+            let composed = with_gradients(&inputs, |x| resize_composed(x[0].clone(), to));
+            assert_close(&format!("{to:?}"), &fused, &composed);
+        }
+        for t in [2, 3, 9] {
+            let inputs = [random([2, 3, t, 5, 6]), random([2, 3, t.div_ceil(2), 5, 6])];
+            let fused = with_gradients(&inputs, |x| halve_frames(x[0].clone()));
+            let composed = with_gradients(&inputs, |x| halve_composed(x[0].clone()));
+            assert_close(&format!("{t} frames"), &fused, &composed);
+        }
+    }
+
+    #[test]
+    fn the_fused_norm_does_not_depend_on_threads() {
+        let inputs = norm_inputs([2, 12, 3, 16, 24], Some([3, 4, 6]));
+        let run = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let results = pool.install(|| {
+                with_gradients(&inputs, |x| {
+                    norm(3, &x[1], &x[2]).norm.forward_silu(x[0].clone(), modulation(x))
+                })
+            });
+            results
+                .into_iter()
+                .map(|x| x.into_data().try_to_vec::<f32>().unwrap())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(run(1), run(3));
+    }
 }

@@ -3,11 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::blocks::{CausalConv, ConvCache, Norm, NormKind, Resnet, double, resnets};
-use crate::models::{
-    ParamReader,
-    cogvideox::config::VaeConfig,
-    nn::{Conv3d, silu},
-};
+use crate::models::{ParamReader, cogvideox::config::VaeConfig, nn::Conv3d};
 
 /// The encoder's mirror image; every norm is conditioned on the latents.
 #[derive(Clone, Debug)]
@@ -73,6 +69,6 @@ impl Decoder {
                 x = upsampler.forward(double(x, block.doubles_frames));
             }
         }
-        self.conv_out.forward(silu(self.norm_out.forward(x, condition)), cache)
+        self.conv_out.forward(self.norm_out.forward(x, condition), cache)
     }
 }

@@ -3,11 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::blocks::{CausalConv, ConvCache, Norm, NormKind, Resnet, halve_frames, resnets};
-use crate::models::{
-    ParamReader,
-    cogvideox::config::VaeConfig,
-    nn::{Conv3d, silu},
-};
+use crate::models::{ParamReader, cogvideox::config::VaeConfig, nn::Conv3d};
 
 const NORM_OUT_EPS: f64 = 1e-6;
 
@@ -77,6 +73,6 @@ impl Encoder {
         for resnet in &self.mid_block {
             x = resnet.forward(x, None, cache);
         }
-        self.conv_out.forward(silu(self.norm_out.forward(x, None)), cache)
+        self.conv_out.forward(self.norm_out.forward(x, None), cache)
     }
 }

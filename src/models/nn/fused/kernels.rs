@@ -5,8 +5,9 @@ use burn::{
     backend::{Flex, TensorMetadata, tensor::FloatTensor},
     tensor::TensorData,
 };
-use pulp::Arch;
 use rayon::prelude::*;
+
+use super::simd::{LANES, exp, sigmoid, sum, vectorized};
 
 /// An f32 tensor of the CPU backend.
 pub type Values = FloatTensor<Flex>;
@@ -15,15 +16,12 @@ const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769_2;
 const CUBIC: f32 = 0.044_715;
 /// Values per parallel task of an elementwise operation.
 const TASK: usize = 16 * 1024;
-/// Partial sums, so that adding up can use vector instructions and loses less to rounding.
-const LANES: usize = 16;
-
 pub fn gelu(x: &Values) -> Values {
     let x = x.to_contiguous();
     let input = slice(&x);
     let mut out = vec![0.0; input.len()];
     out.par_chunks_mut(TASK).zip(input.par_chunks(TASK)).for_each(|(out, x)| {
-        Arch::new().dispatch(|| {
+        vectorized!(|| {
             for (out, x) in out.iter_mut().zip(x) {
                 *out = x * sigmoid(TWICE_SQRT_2_OVER_PI * (x + CUBIC * x * x * x));
             }
@@ -38,7 +36,7 @@ pub fn gelu_grad(x: &Values, grad: &Values) -> Values {
     let mut out = vec![0.0; input.len()];
     let tasks = out.par_chunks_mut(TASK).zip(input.par_chunks(TASK).zip(upstream.par_chunks(TASK)));
     tasks.for_each(|(out, (x, grad))| {
-        Arch::new().dispatch(|| {
+        vectorized!(|| {
             for (out, (x, grad)) in out.iter_mut().zip(x.iter().zip(grad)) {
                 let s = sigmoid(TWICE_SQRT_2_OVER_PI * (x + CUBIC * x * x * x));
                 let slope = TWICE_SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * x * x);
@@ -80,7 +78,7 @@ pub fn norm_modulate(inputs: [&Values; 4], text_len: usize, eps: f32) -> Values 
         |(row, (out, x))| {
             let shift = &chunks[rows.chunk(row, 0)..][..dim];
             let scale = &chunks[rows.chunk(row, 1)..][..dim];
-            Arch::new().dispatch(|| {
+            vectorized!(|| {
                 let (mean, rstd) = statistics(x, eps);
                 for i in 0..dim {
                     let normed = (x[i] - mean) * rstd * gamma[i] + beta[i];
@@ -121,7 +119,7 @@ pub fn norm_modulate_grad(
                 let scale = &scales[rows.chunk(row, 1)..][..dim];
                 let at = rows.chunk(row, 0) - sample * 6 * dim;
                 let (dshift, dscale) = dchunks[at..][..2 * dim].split_at_mut(dim);
-                Arch::new().dispatch(|| {
+                vectorized!(|| {
                     let (mean, rstd) = statistics(x, eps);
                     for i in 0..dim {
                         let unit = (x[i] - mean) * rstd;
@@ -153,7 +151,7 @@ pub fn gated_add(inputs: [&Values; 3], text_len: usize) -> Values {
     out.par_chunks_mut(dim).zip(pairs).enumerate().with_min_len(32).for_each(
         |(row, (out, (x, y)))| {
             let gate = &chunks[rows.chunk(row, 2)..][..dim];
-            Arch::new().dispatch(|| {
+            vectorized!(|| {
                 for i in 0..dim {
                     out[i] = x[i] + gate[i] * y[i];
                 }
@@ -180,7 +178,7 @@ pub fn gated_add_grad(inputs: [&Values; 2], text_len: usize, grad: &Values) -> [
                 let at = rows.chunk(row, 2);
                 let gate = &gates[at..][..dim];
                 let dgate = &mut dchunks[at - sample * 6 * dim..][..dim];
-                Arch::new().dispatch(|| {
+                vectorized!(|| {
                     for i in 0..dim {
                         dy[i] = grad[i] * gate[i];
                         dgate[i] += grad[i] * y[i];
@@ -205,7 +203,7 @@ pub fn norm_rotate(inputs: [&Values; 5], eps: f32) -> Values {
         for (place, out) in out.chunks_mut(dim).enumerate() {
             let x = &input[((sample * s + place) * heads + head) * dim..][..dim];
             let (cos, sin) = (&cos[place * dim..][..dim], &sin[place * dim..][..dim]);
-            Arch::new().dispatch(|| {
+            vectorized!(|| {
                 let (mean, rstd) = statistics(x, eps);
                 for i in 0..dim {
                     normed[i] = (x[i] - mean) * rstd * gamma[i] + beta[i];
@@ -240,7 +238,7 @@ pub fn norm_rotate_grad(inputs: [&Values; 5], eps: f32, grad: &Values) -> [Value
                 let x = &input[(sample * s * heads + row) * dim..][..dim];
                 let grad = &upstream[((sample * heads + head) * s + place) * dim..][..dim];
                 let (cos, sin) = (&cos[place * dim..][..dim], &sin[place * dim..][..dim]);
-                Arch::new().dispatch(|| {
+                vectorized!(|| {
                     let (mean, rstd) = statistics(x, eps);
                     for i in (0..dim).step_by(2) {
                         dnormed[i] = grad[i] * cos[i] + grad[i + 1] * sin[i + 1];
@@ -265,7 +263,7 @@ pub fn norm_rotate_grad(inputs: [&Values; 5], eps: f32, grad: &Values) -> [Value
 
 /// `softmax(scale * row)` in place.
 pub fn softmax(row: &mut [f32], scale: f32) {
-    Arch::new().dispatch(|| {
+    vectorized!(|| {
         let largest = largest(row);
         for value in row.iter_mut() {
             *value = exp((*value - largest) * scale);
@@ -279,7 +277,7 @@ pub fn softmax(row: &mut [f32], scale: f32) {
 
 /// The gradient of one row of scores: `scale * p * (dp - output . grad)`.
 pub fn softmax_grad(out: &mut [f32], [p, dp, output, grad]: [&[f32]; 4], scale: f32) {
-    Arch::new().dispatch(|| {
+    vectorized!(|| {
         let along = sum(output, |i, x| x * grad[i]);
         for i in 0..out.len() {
             out[i] = scale * p[i] * (dp[i] - along);
@@ -318,19 +316,6 @@ fn norm_grad(dx: &mut [f32], normed: &[f32], dnormed: &[f32], rstd: f32) {
     }
 }
 
-#[inline(always)]
-fn sum(values: &[f32], f: impl Fn(usize, f32) -> f32) -> f32 {
-    let mut lanes = [0.0; LANES];
-    let whole = values.len() / LANES * LANES;
-    for start in (0..whole).step_by(LANES) {
-        for (lane, total) in lanes.iter_mut().enumerate() {
-            *total += f(start + lane, values[start + lane]);
-        }
-    }
-    let rest = (whole..values.len()).map(|i| f(i, values[i])).sum::<f32>();
-    lanes.iter().sum::<f32>() + rest
-}
-
 /// Adds up each sample's gradients, in order, so that results do not depend on threads.
 fn add_up(samples: &[Vec<f32>], dim: usize) -> [Vec<f32>; 2] {
     let mut total = vec![0.0; 2 * dim];
@@ -343,31 +328,6 @@ fn add_up(samples: &[Vec<f32>], dim: usize) -> [Vec<f32>; 2] {
     [total, beta]
 }
 
-#[inline(always)]
-fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
-}
-
-/// `e^x` to about one unit in the last place, without branches.
-///
-/// `2^n e^r` with `|r| <= ln 2 / 2` and the polynomial of the Cephes library for `e^r`.
-#[inline(always)]
-fn exp(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
-    let x = x.clamp(-87.0, 88.0);
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
-    let n = shifted - ROUND;
-    let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;
-    let p = 1.987_569_1e-4;
-    let p = p * r + 1.398_199_9e-3;
-    let p = p * r + 8.333_452e-3;
-    let p = p * r + 4.166_579_6e-2;
-    let p = p * r + 1.666_666_5e-1;
-    let p = p * r + 0.5;
-    let power = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
-    (p * r * r + r + 1.0) * f32::from_bits(power)
-}
-
 /// The values of a contiguous tensor.
 pub fn slice(x: &Values) -> &[f32] {
     x.as_slice().expect("contiguous f32")
@@ -376,18 +336,4 @@ pub fn slice(x: &Values) -> &[f32] {
 /// A tensor of the shape of `like`.
 pub fn tensor(values: Vec<f32>, like: &Values) -> Values {
     Values::from_data(TensorData::new(values, like.shape()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_exponential_is_exact_to_rounding() {
-        for i in -8700..8800 {
-            let x = i as f32 / 100.0;
-            let wanted = f64::from(x).exp();
-            assert!((f64::from(exp(x)) / wanted - 1.0).abs() < 2e-7, "{x}");
-        }
-    }
 }

@@ -7,7 +7,12 @@
 
 mod attention;
 pub mod conv;
+pub mod group_norm;
+mod group_norm_kernels;
 mod kernels;
+pub mod resize;
+mod simd;
+mod upsampling;
 
 use burn::{
     backend::{
