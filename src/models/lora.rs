@@ -28,9 +28,7 @@ const RENAMED: &[(&str, &str)] =
     &[("proj_in.", "patchify_proj."), ("time_embed.", "adaln_single.")];
 
 /// Which modules get a low-rank branch.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LoraTargets {
     /// Query and key projections.
@@ -38,7 +36,6 @@ pub enum LoraTargets {
     /// Value and output projections.
     Vo,
     /// All four attention projections.
-    #[default]
     Qkvo,
     /// The attention projections and the feed-forward layers of every block.
     AllLinearBlocks,

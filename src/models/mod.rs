@@ -69,6 +69,9 @@ pub trait VideoDiffusion: Sync {
     /// How prompts are given to a transformer of this `config.json`.
     fn prompt_format(&self, transformer: &Value) -> PromptFormat;
 
+    /// The modules an adapter gets where none are asked for.
+    fn default_lora_targets(&self) -> LoraTargets;
+
     /// The modules of a LoRA target set, as regular expressions over published module names.
     fn lora_targets(&self, targets: LoraTargets) -> &'static [&'static str];
 }

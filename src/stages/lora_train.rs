@@ -45,9 +45,10 @@ pub struct LoraTrain {
     /// The branch is scaled by `alpha / rank`; by default half the rank.
     #[serde(default)]
     pub alpha: Option<f64>,
-    /// The modules that get a branch.
-    #[serde(default)]
-    pub modules: LoraTargets,
+    /// The modules that get a branch; by default `qkvo` for CogVideoX, `all_linear_blocks` for
+    /// LTX-Video.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modules: Option<LoraTargets>,
     /// Number of optimizer steps.
     pub steps: usize,
     /// Clips per batch.
@@ -189,7 +190,8 @@ impl Stage for LoraTrain {
 
         let seed = self.seed.unwrap_or_default();
         let (rank, alpha) = (self.rank, self.alpha.unwrap_or(self.rank as f64 / 2.0));
-        let targets = family.lora_targets(self.modules);
+        let modules = self.modules.unwrap_or_else(|| family.default_lora_targets());
+        let targets = family.lora_targets(modules);
         let fresh = Adapter::new_fresh(&base, targets, rank, alpha, seed, &device)?;
         let build = |factors: &Params| {
             let adapter = Adapter { rank, alpha, factors: factors.clone() };

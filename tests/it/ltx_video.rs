@@ -282,7 +282,7 @@ fn the_stages_of_an_experiment_fit_together() {
     let encode: VaeEncode = stage(model, json!({ "seed": 3 }));
     bench.put("latents", ArtifactKind::Latents, run(&encode, &["videos"]));
     let settings = json!({
-        "rank": 2, "steps": 4, "learning_rate": 0.01, "seed": 3, "modules": "all_linear_blocks",
+        "rank": 2, "steps": 4, "learning_rate": 0.01, "seed": 3,
     });
     let train: LoraTrain = stage(model, settings.clone());
     let whole = run(&train, &["latents", "text"]);

@@ -135,11 +135,8 @@ fn a_lora_training_trace_agrees() {
 /// Gradients of one step, for all linear layers where `all`, else for an attention's four.
 fn gradients(fixture: &Fixture, all: bool, recompute: Recompute) -> Gradients {
     let device = Device::flex();
-    let targets = if all {
-        pipe::models::LoraTargets::AllLinear
-    } else {
-        pipe::models::LoraTargets::default()
-    };
+    let targets =
+        if all { pipe::models::LoraTargets::AllLinear } else { pipe::models::LoraTargets::Qkvo };
     let targets = CogVideoX.lora_targets(targets);
     let fresh = Adapter::new_fresh(&fixture.transformer, targets, 3, 2.0, 1, &device).unwrap();
     // With B at zero no gradient would reach A.

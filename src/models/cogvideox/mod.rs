@@ -68,6 +68,10 @@ impl VideoDiffusion for CogVideoX {
         PromptFormat { tokens, keeps_padding: true }
     }
 
+    fn default_lora_targets(&self) -> LoraTargets {
+        LoraTargets::Qkvo
+    }
+
     fn lora_targets(&self, targets: LoraTargets) -> &'static [&'static str] {
         match targets {
             LoraTargets::Qk => &[r"^transformer_blocks\.\d+\.attn1\.(to_q|to_k)$"],

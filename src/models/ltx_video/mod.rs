@@ -79,6 +79,10 @@ impl VideoDiffusion for LtxVideo {
         PromptFormat { tokens: PROMPT_TOKENS, keeps_padding: false }
     }
 
+    fn default_lora_targets(&self) -> LoraTargets {
+        LoraTargets::AllLinearBlocks
+    }
+
     fn lora_targets(&self, targets: LoraTargets) -> &'static [&'static str] {
         const QKVO: &str = r"^transformer_blocks\.\d+\.attn[12]\.(to_q|to_k|to_v|to_out\.0)$";
         const FEED_FORWARD: &str = r"^transformer_blocks\.\d+\.ff\.net\.(0\.proj|2)$";
