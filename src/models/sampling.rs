@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Denoiser, DenoiserInput, LoadError, NoiseScheduler, VideoVae};
-use crate::train::rng::TorchRng;
+use crate::rng::TorchRng;
 
 /// A multiple that the conditioning image's latent gets before it meets the denoiser.
 ///

@@ -15,6 +15,7 @@ use pipe::{
         pixels,
         sampling::{ImageLatentScale, Sample, Sampling, Side},
     },
+    rng::TorchRng,
     stages::{
         CancelFlag, Decode, Inputs, LoraTrain, Output, Pretrain, Stage, StageContext, StageError,
         VaeEncode,
@@ -23,7 +24,6 @@ use pipe::{
     train::{
         gradient::{Gradients, Recompute, denoiser_gradients},
         optimizer::{AdamW, Moments, clip_factor, global_norm},
-        rng::TorchRng,
     },
 };
 use safetensors::{Dtype, tensor::TensorView};

@@ -6,7 +6,7 @@ pub use cogvideox::cogvideox;
 
 use burn::tensor::Tensor;
 
-use crate::train::rng::TorchRng;
+use crate::rng::TorchRng;
 
 /// The noise schedule and sampler of one model, in f32 whatever the model's type.
 pub trait NoiseScheduler: Send + Sync {
