@@ -1,7 +1,12 @@
 //! The schema that editors read.
 
+use serde_json::Value;
+
 use super::toys::TOYS;
-use crate::config::schema::{FILE, pipeline_schema, write_schemas};
+use crate::{
+    config::schema::{FILE, pipeline_schema, write_schemas},
+    stages::STAGES,
+};
 
 #[test]
 fn a_stage_has_its_ports_and_parameters() {
@@ -216,6 +221,42 @@ fn each_kind_has_its_branch() {
         let name = branch["then"]["$ref"].as_str().unwrap().rsplit('/').next().unwrap();
         assert_eq!(schema["definitions"][name]["additionalProperties"], false);
     }
+}
+
+#[test]
+fn a_value_of_several_types_has_a_condition_for_each() {
+    let schema = pipeline_schema(STAGES);
+    let train = &schema["definitions"]["stage_lora_train"];
+    assert_eq!(
+        train["properties"]["image_latent_scale"]["type"],
+        serde_json::json!(["number", "string"])
+    );
+    let conditions = train["allOf"].as_array().unwrap().iter();
+    let conditions: Vec<_> = conditions
+        .filter(|condition| condition["if"]["required"][0] == "image_latent_scale")
+        .map(ToString::to_string)
+        .collect();
+    insta::assert_snapshot!(conditions.join("\n"), @"");
+}
+
+/// Some editors take a table that says nothing of further keys for closed.
+#[test]
+fn every_table_says_whether_it_is_open() {
+    fn check(schema: &Value, path: &str) {
+        match schema {
+            Value::Object(object) => {
+                let is_table = object.get("type") == Some(&Value::from("object"));
+                assert!(!is_table || object.contains_key("additionalProperties"), "{path}");
+                assert_ne!(object.get("type"), Some(&Value::from("null")), "{path}");
+                // A condition asks about keys and closes nothing.
+                let rules = object.iter().filter(|(key, _)| *key != "if");
+                rules.for_each(|(key, value)| check(value, &format!("{path}/{key}")));
+            }
+            Value::Array(items) => items.iter().for_each(|item| check(item, path)),
+            _ => {}
+        }
+    }
+    check(&pipeline_schema(STAGES), "");
 }
 
 #[test]
