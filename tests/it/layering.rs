@@ -118,7 +118,9 @@ fn sources() -> Vec<Source> {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             if path.is_dir() && name != "tests" {
                 walk(&path, paths);
-            } else if name.ends_with(".rs") && name != "tests.rs" && name != "support.rs" {
+            } else if path.extension() == Some("rs".as_ref())
+                && !["tests.rs", "support.rs"].contains(&name.as_str())
+            {
                 paths.push(path);
             }
         }

@@ -10,10 +10,14 @@ use serde_json::{Map, Value, json};
 pub(super) fn allow_references(schema: &mut Value, definitions: &Map<String, Value>) {
     match schema {
         Value::Array(items) => {
-            items.iter_mut().for_each(|item| allow_references(item, definitions))
+            for item in items {
+                allow_references(item, definitions);
+            }
         }
         Value::Object(object) => {
-            object.values_mut().for_each(|value| allow_references(value, definitions));
+            for value in object.values_mut() {
+                allow_references(value, definitions);
+            }
             let mut conditions = Vec::new();
             if let Some(Value::Object(properties)) = object.get_mut("properties") {
                 for (name, property) in properties {

@@ -119,8 +119,8 @@ fn weights_that_are_missing_extra_or_of_another_shape() {
     ran      pairs  new  [TIME]
     ran      clips[method=linear]  new  [TIME]
     failed   latents[method=linear]
-      × stage `latents[method=linear]`: the weights of `vae` do not fit its configuration:
-      │ missing `encoder.conv_in.conv.bias` [16]
+      × stage `latents[method=linear]`: the weights of `vae` do not fit its configuration: missing
+      │ `encoder.conv_in.conv.bias` [16]
       help: weights and `config.json` must come from the same model: copy or download both again
     failed   2 stages ran, 1 failed in [TIME]
     ");

@@ -61,7 +61,7 @@ fn caught_in_training(shell: &Shell) -> Child {
     let started = Instant::now();
     let folder = shell.path("cache/checkpoints");
     while !folder.exists() || !walk(&folder).iter().any(|file| is_checkpoint(file)) {
-        assert!(started.elapsed() < Duration::from_secs(300), "no checkpoint in five minutes");
+        assert!(started.elapsed() < Duration::from_mins(5), "no checkpoint in five minutes");
         std::thread::sleep(Duration::from_millis(5));
     }
     child
