@@ -11,11 +11,11 @@ use pipe::{
         Adapter, DenoiserInput, LoraTargets, ParamReader, Params, VideoDiffusion,
         cogvideox::CogVideoX,
     },
+    rng::TorchRng,
     train::{
         batch::Batch,
         gradient::{Build, Recompute, denoiser_gradients},
         optimizer::{AdamW, Moments, clip_factor, global_norm},
-        rng::TorchRng,
     },
 };
 use serde_json::{Value, json};

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::params::{LoadError, Param, Params};
-use crate::train::rng::TorchRng;
+use crate::rng::TorchRng;
 
 const FILE: &str = "pytorch_lora_weights.safetensors";
 const METADATA: &str = "lora_adapter_metadata";

@@ -31,7 +31,7 @@ pub use source::{ModelRef, ModelSource};
 use burn::tensor::{Device, Int, Tensor};
 use serde_json::Value;
 
-use crate::train::rng::TorchRng;
+use crate::rng::TorchRng;
 
 /// Every family a `transformer/config.json` can name.
 pub static MODELS: &[&dyn VideoDiffusion] = &[&cogvideox::CogVideoX, &ltx_video::LtxVideo];

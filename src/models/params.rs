@@ -22,7 +22,7 @@ use super::{
     lora::Adapter,
     nn::{Conv3d, Linear, LoraBranch},
 };
-use crate::train::rng::TorchRng;
+use crate::rng::TorchRng;
 
 /// A tensor of any rank.
 #[derive(Clone, Debug)]
@@ -491,6 +491,14 @@ pub enum LoadError {
         /// What it is, in backticks.
         found: String,
     },
+    /// The tensors of one part do not fit its configuration.
+    #[error("the weights of `{part}` do not fit its configuration: {problems}")]
+    PartMismatch {
+        /// `vae`, `transformer` or `text_encoder`.
+        part: &'static str,
+        /// What does not fit.
+        problems: Problems,
+    },
     /// A configuration is not one the model can have.
     #[error("`{file}`: {message}")]
     Config {
@@ -506,7 +514,21 @@ impl LoadError {
     pub fn help(&self) -> Option<&str> {
         match self {
             Self::Missing { help, .. } => Some(help),
+            Self::Format { .. } => Some("it may be cut short: copy or download it again"),
+            Self::Mismatch(_) | Self::PartMismatch { .. } => Some(
+                "weights and `config.json` must come from the same model: copy or download both \
+                 again",
+            ),
             _ => None,
+        }
+    }
+
+    /// Names the part whose weights do not fit.
+    #[must_use]
+    pub fn of_part(self, part: &'static str) -> Self {
+        match self {
+            Self::Mismatch(problems) => Self::PartMismatch { part, problems },
+            error => error,
         }
     }
 }

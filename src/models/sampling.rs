@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::{
     Denoiser, DenoiserInput, LoadError, NoiseScheduler, VideoVae, schedulers::SamplingRun,
 };
-use crate::train::rng::TorchRng;
+use crate::rng::TorchRng;
 
 /// A multiple that the conditioning image's latent gets before it meets the denoiser.
 ///

@@ -4,9 +4,12 @@ use burn::tensor::{Tensor, TensorData};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind};
+use super::{
+    Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
+    model::StageModel,
+};
 use crate::{
-    artifact::{ArtifactKind, frames, model::resolve_model, samples, videos::Clip},
+    artifact::{ArtifactKind, frames, samples, videos::Clip},
     models::{DecodeNoise, ModelRef, pixels, sampling::rng_after_sampling},
 };
 
@@ -77,18 +80,14 @@ impl Stage for Decode {
         out: &mut Output<'_>,
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
-        let source = resolve_model(&self.model, inputs, "model")?;
-        let device = cx.device.clone().without_autodiff();
+        let StageModel { source, device } = StageModel::open(&self.model, inputs, cx)?;
         let vae = cx.models.vae(&source, &device)?;
-        let items = inputs.items("samples");
-        for (done, item) in items.iter().enumerate() {
-            cx.tick(done as u64, items.len() as u64, "decode samples")?;
-            let failed = |message: String| StageError::failed(message).on_item(&item.name);
+        cx.for_each(inputs.items("samples"), "decode samples", |item| {
             let latents = samples::from_bytes(&inputs.read(item, samples::FILE)?)
-                .map_err(|e| failed(e.to_string()))?;
+                .map_err(|e| StageError::failed(e.to_string()))?;
             let [channels, f, h, w] = latents.shape;
             if channels != vae.latent_channels() {
-                return Err(failed(format!(
+                return Err(StageError::failed(format!(
                     "the VAE decodes latents of {} channels, but these have {channels}",
                     vae.latent_channels()
                 ))
@@ -105,8 +104,7 @@ impl Stage for Decode {
             let prediction = frames::to_png(&frames::prediction(&clip));
             let files: [(&str, &[u8]); 2] =
                 [(frames::FILE, &clip.to_bytes()), (frames::PREDICTION, &prediction)];
-            out.item(&item.name, &files)?;
-        }
-        Ok(())
+            out.item(&item.name, &files)
+        })
     }
 }

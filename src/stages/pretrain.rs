@@ -7,18 +7,14 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
-    lora_train::{
-        check_counts, check_rates, checkpoints, observe, read_examples, train_error, trajectory,
+    model::{check_pixels, read_clip},
+    rules,
+    training::{
+        check_rates, checkpoints, observe, read_examples, settings, train_error, trajectory,
     },
-    vae_encode::check_pixels,
 };
 use crate::{
-    artifact::{
-        ArtifactKind,
-        model::ModelPart,
-        text::TextEmbedding,
-        videos::{self, Clip},
-    },
+    artifact::{ArtifactKind, model::ModelPart, text::TextEmbedding},
     models::{
         MODELS, ParamReader, Params, TimestepDistribution, VideoDiffusion, one_of, pixels,
         sampling::{ImageLatentScale, Side},
@@ -196,17 +192,13 @@ impl StageKind for Pretrain {
 
 impl Stage for Pretrain {
     fn validate(&self) -> Vec<ParamError> {
-        let mut errors =
-            check_counts(&[("batch_size", self.batch_size), ("save_every", self.save_every)]);
+        let mut errors = rules::at_least_one(&[
+            ("batch_size", self.batch_size),
+            ("save_every", self.save_every),
+        ]);
         errors.extend(check_rates(self.learning_rate, self.max_grad_norm, &self.optimizer));
-        for (field, share) in
-            [("ema_decay", self.ema_decay.unwrap_or(0.0)), ("image_dropout", self.image_dropout)]
-        {
-            if !(0.0..=1.0).contains(&share) {
-                let message = format!("must lie between 0 and 1, but is {share}");
-                errors.push(ParamError::new(field, message));
-            }
-        }
+        errors.extend(rules::share("ema_decay", self.ema_decay.unwrap_or(0.0)));
+        errors.extend(rules::share("image_dropout", self.image_dropout));
         if !MODELS.iter().any(|model| model.class_name() == self.family) {
             let known: Vec<_> = MODELS.iter().map(|model| model.class_name()).collect();
             let message = format!("must be `{}`, but is `{}`", known.join("` or `"), self.family);
@@ -239,16 +231,12 @@ impl Stage for Pretrain {
                 }
             }
         };
-        let mut settings = serde_json::to_value(self).expect("settings are plain values");
-        if let Some(settings) = settings.as_object_mut() {
-            settings.remove("save_every");
-        }
         let part = ModelPart {
             name: self.part.name().to_owned(),
             config,
             params: trained.params,
             bf16: self.weights == WeightType::Bf16,
-            log: json!({ "settings": settings, "losses": trained.losses }),
+            log: json!({ "settings": settings(self), "losses": trained.losses }),
         };
         part.write(out)?;
         for item in inputs.items("model").iter().filter(|item| item.name != self.part.name()) {
@@ -334,18 +322,13 @@ impl Pretrain {
             return Err(StageError::failed("training a VAE needs clips")
                 .with_help("connect a stage that gives videos to `videos`"));
         };
-        let read = |index: usize| {
-            let item = &items[index];
-            let clip = Clip::from_bytes(&inputs.read(item, videos::FILE)?)
-                .map_err(|e| StageError::failed(e.to_string()).on_item(&item.name))?;
-            Ok::<_, StageError>(clip)
-        };
-        let size = read(0)?.size;
+        let size = read_clip(inputs, first)?.size;
         let compression = family.vae(config, &ParamReader::loaded(&start, None))?.compression();
         check_pixels(size, compression).map_err(|e| e.on_item(&first.name))?;
         // Clips are read when they are needed: a data set may be larger than the memory.
         let clip = |index: usize| {
-            let clip = read(index).map_err(|e| TrainError::Example(Box::new(e)))?;
+            let clip = read_clip(inputs, &items[index])
+                .map_err(|error| TrainError::Example(Box::new(error)))?;
             if clip.size == size {
                 return Ok(pixels::from_rgb(&clip.rgb, clip.size, device));
             }

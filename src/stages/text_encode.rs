@@ -4,9 +4,12 @@ use burn::tensor::{Int, Tensor, TensorData};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind};
+use super::{
+    Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
+    model::StageModel,
+};
 use crate::{
-    artifact::{ArtifactKind, model::resolve_model, text::TextEmbedding},
+    artifact::{ArtifactKind, text::TextEmbedding},
     models::{
         ModelRef, ModelSource, PromptFormat, family,
         t5::{T5Config, T5Tokenizer, TokenizerFiles},
@@ -69,7 +72,7 @@ impl Stage for TextEncode {
         out: &mut Output<'_>,
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
-        let source = resolve_model(&self.model, inputs, "model")?;
+        let StageModel { source, device } = StageModel::open(&self.model, inputs, cx)?;
         let PromptFormat { tokens: length, keeps_padding } = self.format(&source)?;
         let file = source.tokenizer_file()?;
         let bytes = source.read(file)?;
@@ -77,8 +80,6 @@ impl Stage for TextEncode {
         let ids: Vec<i64> =
             tokenizer.encode(&self.prompt, length)?.into_iter().map(i64::from).collect();
         cx.tick(0, 1, "load the text encoder")?;
-
-        let device = cx.device.clone().without_autodiff();
         let encoder = cx.models.text_encoder(&source, &device)?;
         let vocabulary = T5Config::read(&source.config("text_encoder")?)?.vocab_size;
         if let Some(id) = ids.iter().find(|id| **id >= vocabulary as i64) {

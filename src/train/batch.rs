@@ -2,8 +2,8 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::rng::TorchRng;
 use crate::models::{DenoiserInput, ImageConditioning, NoiseScheduler, TimestepDistribution};
+use crate::rng::TorchRng;
 
 /// One encoded clip, on the device.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use pipe::{
         Adapter, LoraTargets, ModelCache, ModelRef, ModelSource, Params, Sampler, family,
         t5::{T5Tokenizer, TokenizerFiles},
     },
-    train::rng::TorchRng,
+    rng::TorchRng,
 };
 use safetensors::SafeTensors;
 

@@ -12,12 +12,12 @@ use pipe::{
         pixels,
         sampling::{Sample, Sampling, rng_after_sampling},
     },
+    rng::TorchRng,
     stages::{Decode, LoraTrain, Stage, StageError, VaeEncode},
     train::{
         batch::{Diffusion, Example},
         gradient::{Recompute, denoiser_gradients},
         optimizer::{AdamW, Moments, clip_factor, global_norm},
-        rng::TorchRng,
     },
 };
 use serde_json::{Value, json};

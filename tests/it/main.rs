@@ -8,6 +8,7 @@ mod external_golden_text;
 mod golden;
 mod golden_text;
 mod incremental;
+mod layering;
 mod ltx_video;
 mod parity;
 mod real_data;

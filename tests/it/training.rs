@@ -16,6 +16,7 @@ use pipe::{
         pixels,
         sampling::{ImageLatentScale, Sample, Sampling, Side, rng_after_sampling},
     },
+    rng::TorchRng,
     stages::{
         CancelFlag, Decode, Inputs, LoraTrain, Output, Pretrain, Stage, StageContext, StageError,
         VaeEncode,
@@ -25,7 +26,6 @@ use pipe::{
         batch::Batch,
         gradient::{Gradients, Recompute, denoiser_gradients},
         optimizer::{AdamW, Moments, clip_factor, global_norm},
-        rng::TorchRng,
     },
 };
 use safetensors::{Dtype, tensor::TensorView};

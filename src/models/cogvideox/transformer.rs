@@ -20,7 +20,7 @@ use crate::models::{
     },
     params::Init,
 };
-use crate::train::rng::TorchRng;
+use crate::rng::TorchRng;
 
 /// The constant that 1.5 embeds beside the timestep.
 const OFFSET: f32 = 2.0;

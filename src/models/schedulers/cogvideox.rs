@@ -23,7 +23,7 @@ use serde_json::Value;
 use super::{NoiseScheduler, SamplingRun, TimestepDistribution, logit_normal};
 use crate::{
     models::{LoadError, Sampler},
-    train::rng::TorchRng,
+    rng::TorchRng,
 };
 
 const FILE: &str = "scheduler/scheduler_config.json";

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{NoiseScheduler, SamplingRun, TimestepDistribution, logit_normal};
-use crate::{models::LoadError, train::rng::TorchRng};
+use crate::{models::LoadError, rng::TorchRng};
 
 const FILE: &str = "scheduler/scheduler_config.json";
 const CLASS: &str = "FlowMatchEulerDiscreteScheduler";

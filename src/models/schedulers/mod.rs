@@ -10,7 +10,7 @@ use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::train::rng::TorchRng;
+use crate::rng::TorchRng;
 
 /// How training draws the timestep of a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

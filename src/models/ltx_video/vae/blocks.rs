@@ -8,7 +8,7 @@ use crate::{
         nn::{Conv3d, TimestepEmbedding, rms_norm, silu, sinusoid},
         params::Init,
     },
-    train::rng::TorchRng,
+    rng::TorchRng,
 };
 
 /// Epsilon of the norm over channels at one place, which has no weights.

@@ -12,7 +12,7 @@ use crate::{
         ltx_video::vae_config::{DecoderLevel, Upsampling, VaeConfig},
         nn::silu,
     },
-    train::rng::TorchRng,
+    rng::TorchRng,
 };
 
 /// Each step of the decoder doubles frames, rows and columns.
