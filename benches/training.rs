@@ -11,10 +11,11 @@ use pipe::{
         Adapter, DenoiserInput, LoraTargets, ParamReader, Params, VideoDiffusion,
         cogvideox::CogVideoX,
     },
+    rng::TorchRng,
     train::{
+        batch::Batch,
         gradient::{Build, Recompute, denoiser_gradients},
         optimizer::{AdamW, Moments, clip_factor, global_norm},
-        rng::TorchRng,
     },
 };
 use serde_json::{Value, json};
@@ -45,11 +46,12 @@ fn measure(build: &Build<'_>, mut params: Params, recompute: Recompute) -> (f64,
         timesteps: vec![3.0, 420.0, 700.0, 999.0],
     };
     let target: Tensor<5> = rng.normal_tensor([BATCH, 8, 4, 16, 16], &device);
+    let batch = Batch { input, target, weights: None };
     let (adam, mut moments) = (AdamW::default(), Moments::default());
     let mut times: [Vec<f64>; 2] = Default::default();
     for step in 1..=WARMUP + STEPS {
         let start = Instant::now();
-        let found = denoiser_gradients(build, &params, &input, &target, recompute)
+        let found = denoiser_gradients(build, &params, &batch, recompute)
             .expect("the model is built from its own parameters");
         let gradients = start.elapsed().as_secs_f64() * 1e3;
         let factor = clip_factor(global_norm(&found.by_name), 1.0);

@@ -17,5 +17,7 @@ pub mod metrics;
 pub mod models;
 pub mod train;
 
+pub mod rng;
+
 pub mod cli;
 pub mod report;

@@ -18,6 +18,8 @@ pub(super) enum CliError {
     Config(ConfigErrors),
     /// The request is wrong, or the machine lacks something.
     Message { code: u8, message: String, help: Option<String> },
+    /// Several things are wrong, each with what to do.
+    Messages { code: u8, parts: Vec<(String, Option<String>)> },
     /// All is said already.
     Told(u8),
     /// Nobody reads stdout any more.
@@ -60,6 +62,13 @@ impl CliError {
                 session.talk(block.trim_end());
                 code
             }
+            Self::Messages { code, parts } => {
+                for (message, help) in parts {
+                    let block = session.stderr.message_block(&message, help.as_deref());
+                    session.talk(block.trim_end());
+                }
+                code
+            }
             Self::Told(code) => code,
             Self::ClosedPipe => exit::DONE,
         }
@@ -98,7 +107,7 @@ impl From<PlanError> for CliError {
 impl From<ExecError> for CliError {
     fn from(error: ExecError) -> Self {
         let code = if error.is_environment() { exit::ENVIRONMENT } else { exit::USAGE };
-        Self::Message { code, message: error.to_string(), help: error.help() }
+        Self::Messages { code, parts: error.parts() }
     }
 }
 

@@ -1,6 +1,6 @@
 //! `pipe explain`.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::{
     error::CliError,
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     config::pipeline::plain,
-    plan::{self, Decider, Freshness, Plan, PlanOptions},
+    plan::{self, Decider, Freshness, Plan, PlanError, PlanOptions},
     report::style::duration,
     store::{Digest, Record, Store},
 };
@@ -75,6 +75,12 @@ impl Explainer<'_> {
                 let names = names.collect::<Vec<_>>().join(", ");
                 let _ = writeln!(out, "  will run if what it takes changes, known after: {names}");
             }
+            Freshness::Blocked(lack) => {
+                let _ = writeln!(out, "  cannot run here: {lack}");
+                if let Some(help) = lack.help() {
+                    let _ = writeln!(out, "    help: {help}");
+                }
+            }
         }
         self.ingredients(index, &mut out)?;
         self.last_run(index, &mut out);
@@ -90,22 +96,28 @@ impl Explainer<'_> {
                 _ => None,
             }
         });
-        let key = self.decider.key(index, known.collect())?.ingredients;
+        let known: BTreeMap<String, Digest> = known.collect();
+        let key = match self.decider.key(index, known.clone()) {
+            Err(PlanError::Lack { .. }) => None,
+            key => Some(key?.ingredients),
+        };
 
         let _ = writeln!(out, "  parameters:");
         let width = instance.params.keys().map(String::len).max().unwrap_or(0);
         for (name, value) in &instance.params {
             let place = instance.places.get(name).map(ToString::to_string);
             let place = place.unwrap_or_else(|| nested_place(instance, name));
-            let outside = if key.params.contains_key(name) { "" } else { "  (not in the key)" };
+            let inside = key.as_ref().is_none_or(|key| key.params.contains_key(name));
+            let outside = if inside { "" } else { "  (not in the key)" };
             let _ = writeln!(out, "    {name:<width$} = {}  {place}{outside}", plain(value));
         }
         for (port, input) in &instance.inputs {
             let from = &self.plan.pipeline.instances[*input];
-            let content = key.inputs.get(port).map_or("not known yet".to_owned(), Digest::short);
+            let content = known.get(port).map_or("not known yet".to_owned(), Digest::short);
             let _ = writeln!(out, "  input {port}: {content}  from {from}");
         }
-        if let (Some((model, parts)), Some(weights)) = (instance.work.weights(), key.weights) {
+        let weights = key.and_then(|key| key.weights);
+        if let (Some((model, parts)), Some(weights)) = (instance.work.weights(), weights) {
             let parts = parts.join(", ");
             let _ = writeln!(out, "  weights: {}  of {} ({parts})", weights.short(), model.0);
         }

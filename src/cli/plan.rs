@@ -9,7 +9,7 @@ use super::{
     session::{PipelineArgs, Session},
 };
 use crate::{
-    plan::{self, Freshness, Plan, PlanNode, PlanOptions},
+    plan::{self, Freshness, Lack, Plan, PlanNode, PlanOptions},
     report::{
         SCHEMA_VERSION, story,
         style::{count, duration},
@@ -50,6 +50,7 @@ fn text(plan: &Plan<'_>, verbose: bool) -> String {
             Freshness::Fresh(_) => String::new(),
             Freshness::Stale(reasons) => story::reasons(reasons),
             Freshness::Pending { upstream } => after(plan, upstream),
+            Freshness::Blocked(lack) => lack.what(),
         };
         let _ = write!(out, "{verb:<5}  {instance}");
         for part in [details, story::outlook(node)] {
@@ -66,8 +67,37 @@ fn text(plan: &Plan<'_>, verbose: bool) -> String {
         "{} to run, {maybe} more if their inputs change, {fresh} cached",
         count(run, "stage")
     );
+    match number("lacks") {
+        0 => {}
+        lacking => {
+            let _ = write!(out, ", {lacking} that cannot run here");
+        }
+    }
     let _ = writeln!(out, "{}", estimate(nodes().map(|(node, _)| node)));
+    let commands = commands(plan);
+    if !commands.is_empty() {
+        let commands = commands.join(", ");
+        let _ = writeln!(out, "shell commands, which a run must allow: {commands}");
+    }
+    for lacking in plan.lacks() {
+        let _ = writeln!(out, "missing: {}", lacking.message());
+        if let Some(help) = lacking.lack.help() {
+            let _ = writeln!(out, "  help: {help}");
+        }
+    }
     out
+}
+
+/// The stages that would or may run a shell command.
+fn commands<'a>(plan: &Plan<'a>) -> Vec<&'a str> {
+    let mut stages = Vec::new();
+    for (node, instance) in plan.nodes.iter().zip(&plan.pipeline.instances) {
+        let may_run = node.needed && !matches!(node.freshness, Freshness::Fresh(_));
+        if may_run && instance.work.command().is_some() && !stages.contains(&&*instance.stage) {
+            stages.push(instance.stage.as_str());
+        }
+    }
+    stages
 }
 
 /// `after lora[n=10] and 3 more`.
@@ -101,12 +131,24 @@ fn estimate<'a>(nodes: impl Iterator<Item = &'a PlanNode>) -> String {
 
 fn json(plan: &Plan<'_>) -> String {
     let nodes = plan.nodes.iter().zip(&plan.pipeline.instances).map(|(node, instance)| {
-        let (digest, reasons, upstream) = match &node.freshness {
-            Freshness::Fresh(record) => (Some(record.output), None, None),
-            Freshness::Stale(reasons) => (None, Some(reasons), None),
-            Freshness::Pending { upstream } => {
-                let names = upstream.iter().map(|i| plan.pipeline.instances[*i].to_string());
-                (None, None, Some(names.collect::<Vec<_>>()))
+        let (mut digest, mut reasons, mut upstream, mut missing) = (None, None, None, None);
+        let state = match &node.freshness {
+            Freshness::Fresh(record) => {
+                digest = Some(record.output);
+                "fresh"
+            }
+            Freshness::Stale(all) => {
+                reasons = Some(all);
+                "stale"
+            }
+            Freshness::Pending { upstream: indices } => {
+                let names = indices.iter().map(|i| plan.pipeline.instances[*i].to_string());
+                upstream = Some(names.collect::<Vec<_>>());
+                "pending"
+            }
+            Freshness::Blocked(lack) => {
+                missing = Some(lack_json(lack));
+                "blocked"
             }
         };
         json!({
@@ -114,15 +156,13 @@ fn json(plan: &Plan<'_>) -> String {
             "cell": instance.cell,
             "name": instance.to_string(),
             "kind": instance.entry.kind,
-            "state": match &node.freshness {
-                Freshness::Fresh(_) => "fresh",
-                Freshness::Stale(_) => "stale",
-                Freshness::Pending { .. } => "pending",
-            },
+            "state": state,
             "needed": node.needed,
             "digest": digest,
             "reasons": reasons,
             "upstream": upstream,
+            "missing": missing,
+            "command": instance.work.command(),
             "items_cached": node.items.map(|(cached, _)| cached),
             "items_total": node.items.map(|(_, total)| total),
             "estimate_secs": node.estimate_secs,
@@ -135,4 +175,8 @@ fn json(plan: &Plan<'_>) -> String {
         "stages": nodes.collect::<Vec<_>>(),
     });
     format!("{document:#}\n")
+}
+
+fn lack_json(lack: &Lack) -> serde_json::Value {
+    json!({ "what": lack.what(), "message": lack.to_string(), "help": lack.help() })
 }

@@ -17,7 +17,10 @@ use super::{
     sweep::Axes,
     value::{Data, Entry, Node, Table, ValueProblem},
 };
-use crate::{artifact::ArtifactKind, stages::Stage};
+use crate::{
+    artifact::ArtifactKind,
+    stages::{ParamError, Stage},
+};
 
 /// What expansion needs besides the stages.
 pub(super) struct Expander<'a> {
@@ -249,7 +252,13 @@ fn validated(
     work: &dyn Stage,
     problems: &mut Problems,
 ) -> bool {
-    let errors = work.validate();
+    let mut errors = work.validate();
+    if let Some((model, _)) = work.weights()
+        && let Err(error) = model.check_name()
+    {
+        let help = error.help().filter(|help| !help.is_empty()).map(str::to_owned);
+        errors.push(ParamError { field: "model".to_owned(), message: error.to_string(), help });
+    }
     let valid = errors.is_empty();
     for error in errors {
         let mut node = params;

@@ -159,6 +159,9 @@ impl Task {
     }
 }
 
+const FORM: &str = "a task has `train` and `test`, lists of pairs of an `input` and an `output` \
+                    grid of colours 0 to 9, as in the public data";
+
 /// Reads a task of the set `set`, a folder of task files below the root or its `data/`, and
 /// returns its name with it.
 pub fn read_task(
@@ -200,14 +203,16 @@ pub fn read_task(
     };
     let path = format!("{folder}/{name}.json");
     let bytes = super::read_source(sources, &path, "an ARC task")?;
-    let task: Task = serde_json::from_slice(&bytes)
-        .map_err(|e| StageError::failed(format!("`{path}` is not an ARC task: {e}")))?;
+    let task: Task = serde_json::from_slice(&bytes).map_err(|e| {
+        StageError::failed(format!("`{path}` is not an ARC task: {e}")).with_help(FORM)
+    })?;
     if task.train.is_empty() || task.test.is_empty() {
         return Err(StageError::failed(format!(
             "`{path}` must have train and test examples, but has {} and {}",
             task.train.len(),
             task.test.len()
-        )));
+        ))
+        .with_help(FORM));
     }
     Ok((name.to_owned(), task))
 }

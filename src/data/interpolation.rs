@@ -4,6 +4,8 @@ use image::RgbImage;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::round;
+
 /// How frame `i` of `F`, with `u = i / (F - 1)`, is made of input `x` and target `y`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -26,13 +28,13 @@ pub enum Interpolation {
 impl Interpolation {
     /// The weight of the target in frame `index`, for the methods that blend.
     fn weight(self, index: usize, frames: usize) -> f32 {
-        let u = index as f32 / (frames - 1) as f32;
+        let u = progress(index, frames);
         match self {
             Self::Linear | Self::Tiles => u,
             Self::Quadratic => u * u,
             Self::Sqrt => u.sqrt(),
             Self::EaseOut => 1.0 - (1.0 - u) * (1.0 - u),
-            Self::Discrete => f32::from(u8::from(index >= frames / 2)),
+            Self::Discrete => f32::from(u8::from(index >= (frames / 2).max(1))),
         }
     }
 
@@ -50,9 +52,9 @@ impl Interpolation {
     ) -> Vec<RgbImage> {
         (0..frames)
             .map(|index| match self {
-                Self::Tiles if index + 1 == frames => target.clone(),
+                Self::Tiles if index > 0 && index + 1 == frames => target.clone(),
                 Self::Tiles => {
-                    let changed = order.len() * index / (frames - 1);
+                    let changed = order.len() * index / (frames - 1).max(1);
                     tiles(input, target, grid, &order[..changed])
                 }
                 _ => blend(input, target, self.weight(index, frames)),
@@ -61,12 +63,17 @@ impl Interpolation {
     }
 }
 
+/// How far a clip of `frames` has come at frame `index`: 0 at the first, 1 at the last.
+pub(super) fn progress(index: usize, frames: usize) -> f32 {
+    if frames < 2 { 0.0 } else { index as f32 / (frames - 1) as f32 }
+}
+
 /// `(1 - weight) x + weight y`, in f32, rounded half to even.
 pub fn blend(input: &RgbImage, target: &RgbImage, weight: f32) -> RgbImage {
     let mut out = input.clone();
     for (x, y) in out.iter_mut().zip(target.iter()) {
         let value = f32::from(*x) * (1.0 - weight) + f32::from(*y) * weight;
-        *x = value.round_ties_even() as u8;
+        *x = round(value);
     }
     out
 }
@@ -158,6 +165,14 @@ mod tests {
         for method in [Linear, Quadratic, Sqrt, EaseOut, Discrete, Tiles] {
             let clip = method.clip(&x, &y, 5, 2, &[2, 0, 3, 1]);
             assert_eq!((&clip[0], &clip[4]), (&x, &y), "{method:?}");
+        }
+    }
+
+    #[test]
+    fn a_clip_of_one_frame_is_the_input() {
+        let (x, y) = (RgbImage::new(4, 4), RgbImage::from_pixel(4, 4, Rgb([200; 3])));
+        for method in [Linear, Quadratic, Sqrt, EaseOut, Discrete, Tiles] {
+            assert_eq!(method.clip(&x, &y, 1, 2, &[2, 0, 3, 1]), std::slice::from_ref(&x));
         }
     }
 

@@ -54,6 +54,13 @@ impl Person {
     }
 }
 
+/// Rounds 0..=255 half to even: beyond 2^23 an f32 has no fraction left. (The library's function is
+/// a call on processors without an instruction for it.)
+fn round(value: f32) -> u8 {
+    const NO_FRACTION: f32 = 8_388_608.0;
+    ((value + NO_FRACTION) - NO_FRACTION) as u8
+}
+
 /// Reads a file of a data set; `what` says what it is when it is missing.
 pub fn read_source(sources: &SourceReader, path: &str, what: &str) -> Result<Vec<u8>, StageError> {
     sources.read(path).map_err(|error| {
@@ -65,6 +72,8 @@ pub fn read_source(sources: &SourceReader, path: &str, what: &str) -> Result<Vec
 /// Reads and decodes an image of a data set.
 pub fn read_image(sources: &SourceReader, path: &str) -> Result<RgbImage, StageError> {
     decode_image(&read_source(sources, path, "an image")?).map_err(|error| {
+        // Decoders break their messages into lines.
+        let error = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         StageError::failed(format!("`{path}` is not a whole image: {error}"))
             .with_help("the file may be cut short; copy or download it again")
     })

@@ -1,6 +1,6 @@
 //! Which images of a data set a stage takes: by seed, never by chance.
 
-use crate::train::rng::TorchRng;
+use crate::rng::TorchRng;
 
 /// More images were asked for than there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

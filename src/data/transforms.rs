@@ -7,7 +7,7 @@ use image::{DynamicImage, Rgb, RgbImage, imageops};
 use imageproc::edges;
 
 use super::resize;
-use crate::train::rng::TorchRng;
+use crate::rng::TorchRng;
 
 /// The middle `share` of each side, enlarged to the image's size.
 pub fn zoom(image: &RgbImage, share: f64) -> RgbImage {

@@ -19,9 +19,9 @@ use std::{
 use burn::tensor::Device;
 
 use crate::{
-    config::Pipeline,
+    config::{Pipeline, Place},
     models::ModelCache,
-    plan::{Decider, Graph, PlanError, PlanOptions, Selection},
+    plan::{self, Decider, Freshness, Graph, Lacking, Plan, PlanError, PlanOptions, Selection},
     stages::CancelFlag,
     store::{Store, StoreError},
 };
@@ -92,7 +92,7 @@ impl<'a> Executor<'a> {
         let wanted =
             PlanOptions { force: self.options.force.clone(), only: self.options.only.clone() };
         let selection = Selection::new(pipeline, &graph, &wanted)?;
-        decider.check_source_roots(&selection)?;
+        self.check(&decider, &selection, &wanted)?;
         on_event(RunEvent::RunStarted {
             pipeline: pipeline.name.clone(),
             instances: selection.needed.iter().filter(|needed| **needed).count(),
@@ -123,6 +123,67 @@ impl<'a> Executor<'a> {
         on_event(RunEvent::RunFinished(summary.clone()));
         Ok(summary)
     }
+
+    /// Refuses, before anything runs, what could not be run to its end.
+    fn check(
+        &self,
+        decider: &Decider<'_>,
+        selection: &Selection,
+        wanted: &PlanOptions,
+    ) -> Result<(), ExecError> {
+        let lacks = decider.lacks(selection);
+        if !lacks.is_empty() {
+            return Err(ExecError::Lacks(lacks));
+        }
+        let instances = &decider.pipeline.instances;
+        if self.options.allow_commands || !instances.iter().any(|i| i.work.command().is_some()) {
+            return Ok(());
+        }
+        // A command whose output is in the store does not run, so it needs no permission.
+        let plan = plan::build(decider.pipeline, self.store, wanted)?;
+        let refused = commands(&plan);
+        if refused.is_empty() { Ok(()) } else { Err(ExecError::Commands(refused)) }
+    }
+}
+
+/// The commands that a run of this plan may start, each once.
+fn commands(plan: &Plan<'_>) -> Vec<RefusedCommand> {
+    let mut found: Vec<RefusedCommand> = Vec::new();
+    for (node, instance) in plan.nodes.iter().zip(&plan.pipeline.instances) {
+        let Some(command) = instance.work.command() else { continue };
+        if !node.needed || matches!(node.freshness, Freshness::Fresh(_)) {
+            continue;
+        }
+        let refused = RefusedCommand {
+            stage: instance.stage.clone(),
+            command: command.trim().lines().next().unwrap_or_default().to_owned(),
+            place: instance.places.get("command").cloned(),
+        };
+        if !found.contains(&refused) {
+            found.push(refused);
+        }
+    }
+    found
+}
+
+/// A shell command that would run without permission.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedCommand {
+    /// The stage.
+    pub stage: String,
+    /// Its first line.
+    pub command: String,
+    /// Where it is written.
+    pub place: Option<Place>,
+}
+
+impl RefusedCommand {
+    /// What is refused, and where to read it.
+    pub fn message(&self) -> String {
+        let Self { stage, command, place } = self;
+        let place = place.as_ref().map(|place| format!(" at {place}")).unwrap_or_default();
+        format!("stage `{stage}` runs a shell command{place}, which was not allowed: {command}")
+    }
 }
 
 /// Why a run could not start.
@@ -131,16 +192,39 @@ pub enum ExecError {
     /// No plan could be made.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// Weights or data are not there: exit code 3.
+    #[error("{}", .0.iter().map(Lacking::message).collect::<Vec<_>>().join("\n"))]
+    Lacks(Vec<Lacking>),
+    /// Stages would run shell commands without permission: exit code 2.
+    #[error("{}", .0.iter().map(RefusedCommand::message).collect::<Vec<_>>().join("\n"))]
+    Commands(Vec<RefusedCommand>),
     /// The store failed: exit code 3.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl ExecError {
+    /// Each thing that is wrong, with what to do.
+    pub fn parts(&self) -> Vec<(String, Option<String>)> {
+        match self {
+            Self::Lacks(lacks) => {
+                lacks.iter().map(|lacking| (lacking.message(), lacking.lack.help())).collect()
+            }
+            Self::Commands(refused) => {
+                refused.iter().map(|refused| (refused.message(), self.help())).collect()
+            }
+            Self::Plan(_) | Self::Store(_) => vec![(self.to_string(), self.help())],
+        }
+    }
+
     /// What to do.
     pub fn help(&self) -> Option<String> {
         match self {
             Self::Plan(error) => error.help(),
+            Self::Lacks(lacks) => lacks.first().and_then(|lacking| lacking.lack.help()),
+            Self::Commands(_) => {
+                Some("read the command, then run again with --allow-commands".to_owned())
+            }
             Self::Store(error) => error.help().map(str::to_owned),
         }
     }
@@ -149,7 +233,8 @@ impl ExecError {
     pub fn is_environment(&self) -> bool {
         match self {
             Self::Plan(error) => error.is_environment(),
-            Self::Store(_) => true,
+            Self::Commands(_) => false,
+            Self::Lacks(_) | Self::Store(_) => true,
         }
     }
 }

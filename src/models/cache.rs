@@ -2,14 +2,14 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use blake3::Hash;
 use burn::tensor::{Device, FloatDType};
 
 use super::{
     Adapter, Denoiser, LoadError, MODELS, ModelSource, NoiseScheduler, ParamReader, Params,
-    Sampler, TextEncoder, VideoDiffusion, VideoVae,
+    Sampler, TextEncoder, VideoDiffusion, VideoVae, one_of,
     t5::{T5Encoder, tie_embeddings},
 };
-use crate::store::Digest;
 
 /// Models of one kind that stay loaded; the one used longest ago leaves first.
 const KEPT: usize = 2;
@@ -35,7 +35,7 @@ pub fn family(source: &ModelSource) -> Result<&'static dyn VideoDiffusion, LoadE
 }
 
 /// Things by the content of their files and the device they are on.
-struct Kept<T: ?Sized>(Mutex<Vec<(Digest, Device, Arc<T>)>>);
+struct Kept<T: ?Sized>(Mutex<Vec<(Hash, Device, Arc<T>)>>);
 
 impl<T: ?Sized> Default for Kept<T> {
     fn default() -> Self {
@@ -48,7 +48,7 @@ impl<T: ?Sized> Kept<T> {
     /// so that nothing is loaded twice.
     fn get_or_load(
         &self,
-        digest: Digest,
+        digest: Hash,
         device: &Device,
         load: impl FnOnce() -> Result<Arc<T>, LoadError>,
     ) -> Result<Arc<T>, LoadError> {
@@ -89,9 +89,8 @@ impl ModelCache {
         self.vaes.get_or_load(source.digest(&["vae"])?, &device, || {
             let params = source.params("vae", &device)?;
             let reader = ParamReader::loaded(&params, None);
-            let vae = family(source)?.vae(&source.config("vae")?, &reader)?;
-            reader.finish()?;
-            Ok(Arc::from(vae))
+            let vae = family(source)?.vae(&source.config("vae")?, &reader);
+            Ok(Arc::from(whole("vae", vae, &reader)?))
         })
     }
 
@@ -109,9 +108,8 @@ impl ModelCache {
         }
         let adapter = adapter.map(|adapter| adapter.to_device(&device));
         let reader = ParamReader::loaded(&params, adapter.as_ref());
-        let denoiser = family(source)?.denoiser(&source.config("transformer")?, &reader)?;
-        reader.finish()?;
-        Ok(Arc::from(denoiser))
+        let denoiser = family(source)?.denoiser(&source.config("transformer")?, &reader);
+        Ok(Arc::from(whole("transformer", denoiser, &reader)?))
     }
 
     /// The transformer's parameters, for training, which builds the model anew at each step.
@@ -126,13 +124,15 @@ impl ModelCache {
         })
     }
 
-    /// The scheduler of a model.
+    /// The scheduler of a model with a sampler of its family, by default the family's own.
     pub fn scheduler(
         &self,
         source: &ModelSource,
-        sampler: Sampler,
+        sampler: Option<Sampler>,
     ) -> Result<Box<dyn NoiseScheduler>, LoadError> {
-        family(source)?.scheduler(&source.config("scheduler")?, sampler)
+        let family = family(source)?;
+        let sampler = one_of("sampler", sampler, family.samplers())?;
+        family.scheduler(&source.config("scheduler")?, sampler)
     }
 
     /// The text encoder of a model; not kept, since one prompt is encoded once.
@@ -145,10 +145,19 @@ impl ModelCache {
         let mut params = source.params("text_encoder", &device)?;
         tie_embeddings(&mut params);
         let reader = ParamReader::loaded(&params, None);
-        let encoder = T5Encoder::new(&source.config("text_encoder")?, &reader)?;
-        reader.finish()?;
-        Ok(Arc::new(encoder))
+        let encoder = T5Encoder::new(&source.config("text_encoder")?, &reader);
+        Ok(Arc::new(whole("text_encoder", encoder, &reader)?))
     }
+}
+
+/// A part that took all its weights and no others; an error names the part.
+fn whole<T>(
+    part: &'static str,
+    built: Result<T, LoadError>,
+    reader: &ParamReader<'_>,
+) -> Result<T, LoadError> {
+    let built = built.and_then(|built| reader.finish().map(|()| built));
+    built.map_err(|error| error.of_part(part))
 }
 
 #[cfg(test)]
@@ -161,7 +170,7 @@ mod tests {
         let loads = std::cell::Cell::new(0);
         let get = |name: &str| {
             *kept
-                .get_or_load(Digest::of(name.as_bytes()), &device, || {
+                .get_or_load(blake3::hash(name.as_bytes()), &device, || {
                     loads.set(loads.get() + 1);
                     Ok(Arc::new(loads.get()))
                 })
@@ -174,7 +183,7 @@ mod tests {
     #[test]
     fn a_failed_load_leaves_nothing_behind() {
         let (kept, device) = (Kept::<u32>::default(), Device::flex());
-        let digest = Digest::of(b"a");
+        let digest = blake3::hash(b"a");
         let failed = kept.get_or_load(digest, &device, || {
             Err(LoadError::Config { file: String::new(), message: String::new() })
         });

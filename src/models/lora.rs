@@ -16,15 +16,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::params::{LoadError, Param, Params};
-use crate::train::rng::TorchRng;
+use crate::rng::TorchRng;
 
 const FILE: &str = "pytorch_lora_weights.safetensors";
 const METADATA: &str = "lora_adapter_metadata";
+const ORIGINAL: &str = "diffusion_model.";
+
+/// Modules whose names in diffusers differ from those in the original checkpoints (LTX-Video), by
+/// the start of the name.
+const RENAMED: &[(&str, &str)] =
+    &[("proj_in.", "patchify_proj."), ("time_embed.", "adaln_single.")];
 
 /// Which modules get a low-rank branch.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LoraTargets {
     /// Query and key projections.
@@ -32,7 +36,6 @@ pub enum LoraTargets {
     /// Value and output projections.
     Vo,
     /// All four attention projections.
-    #[default]
     Qkvo,
     /// The attention projections and the feed-forward layers of every block.
     AllLinearBlocks,
@@ -194,7 +197,11 @@ impl Adapter {
 
     /// The file ComfyUI loads: original names, and the scale in `B`.
     pub fn to_comfyui(&self) -> Vec<u8> {
-        self.bake_alpha().to_safetensors("diffusion_model.", &[("format", "pt")])
+        let mut baked = self.bake_alpha();
+        let factors = std::mem::take(&mut baked.factors.0);
+        baked.factors.0 =
+            factors.into_iter().map(|(name, param)| (to_original(&name), param)).collect();
+        baked.to_safetensors(ORIGINAL, &[("format", "pt")])
     }
 
     /// A safetensors file. It is put together here because the `safetensors` crate writes the
@@ -229,10 +236,14 @@ impl Adapter {
         let mut factors = Params::default();
         let mut alphas = BTreeMap::new();
         for (name, param) in tensors.0 {
-            let name = ["transformer.", "diffusion_model.", "base_model.model."]
-                .iter()
-                .find_map(|prefix| name.strip_prefix(prefix))
-                .unwrap_or(&name);
+            let name = match name.strip_prefix(ORIGINAL) {
+                Some(original) => from_original(original),
+                None => ["transformer.", "base_model.model."]
+                    .iter()
+                    .find_map(|prefix| name.strip_prefix(prefix))
+                    .unwrap_or(&name)
+                    .to_owned(),
+            };
             if let Some(module) = name.strip_suffix(".alpha") {
                 let [value] = f32s(&param)[..] else {
                     return Err(error(format!("`{name}` must be one number")));
@@ -266,6 +277,22 @@ impl Adapter {
         };
         Ok(Self { rank, alpha, factors })
     }
+}
+
+/// A module's name in diffusers as the one in the original checkpoint.
+fn to_original(name: &str) -> String {
+    let renamed = RENAMED
+        .iter()
+        .find_map(|(ours, original)| Some(format!("{original}{}", name.strip_prefix(ours)?)));
+    renamed.unwrap_or_else(|| name.to_owned())
+}
+
+/// The inverse of [`to_original`].
+fn from_original(name: &str) -> String {
+    let renamed = RENAMED
+        .iter()
+        .find_map(|(ours, original)| Some(format!("{ours}{}", name.strip_prefix(original)?)));
+    renamed.unwrap_or_else(|| name.to_owned())
 }
 
 /// What the header says of the scale.
@@ -478,6 +505,23 @@ mod tests {
         let b = "blocks.0.attn1.to_q.lora_B.weight";
         let halved: Vec<f32> = values(&adapter, b).iter().map(|v| v * 0.5).collect();
         assert_eq!(values(&read, b), halved);
+    }
+
+    #[test]
+    fn comfyui_sees_the_original_names() {
+        let mut base = base();
+        for name in ["proj_in.weight", "time_embed.linear.weight"] {
+            base.0.insert(name.to_owned(), param(vec![0.0; 24], [6, 4], &Device::flex()));
+        }
+        let targets = ["to_q", "proj_in", r"time_embed\.linear"];
+        let adapter = Adapter::new_fresh(&base, &targets, 3, 3.0, 7, &Device::flex()).unwrap();
+        let bytes = adapter.to_comfyui();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        for module in ["patchify_proj", "adaln_single.linear", "blocks.0.attn1.to_q"] {
+            let name = format!("diffusion_model.{module}.lora_A.weight");
+            assert!(file.tensor(&name).is_ok(), "{name}");
+        }
+        assert_eq!(Adapter::from_diffusers(&bytes).unwrap().modules(), adapter.modules());
     }
 
     #[test]

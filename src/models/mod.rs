@@ -9,7 +9,10 @@
 pub mod builtin;
 pub mod cache;
 pub mod cogvideox;
+mod conditioning;
+mod config;
 pub mod lora;
+pub mod ltx_video;
 pub mod nn;
 pub mod params;
 pub mod pixels;
@@ -19,16 +22,19 @@ pub mod source;
 pub mod t5;
 
 pub use cache::{ModelCache, family, weight_dtype};
+pub use conditioning::ImageConditioning;
 pub use lora::{Adapter, LoraTargets};
 pub use params::{LoadError, ParamReader, Params};
-pub use schedulers::NoiseScheduler;
+pub use schedulers::{NoiseScheduler, TimestepDistribution};
 pub use source::{ModelRef, ModelSource};
 
 use burn::tensor::{Device, Int, Tensor};
 use serde_json::Value;
 
+use crate::rng::TorchRng;
+
 /// Every family a `transformer/config.json` can name.
-pub static MODELS: &[&dyn VideoDiffusion] = &[&cogvideox::CogVideoX];
+pub static MODELS: &[&dyn VideoDiffusion] = &[&cogvideox::CogVideoX, &ltx_video::LtxVideo];
 
 /// One family of image-to-video diffusion models: how its parts are built and fitted together.
 pub trait VideoDiffusion: Sync {
@@ -46,36 +52,68 @@ pub trait VideoDiffusion: Sync {
         params: &ParamReader<'_>,
     ) -> Result<Box<dyn Denoiser>, LoadError>;
 
-    /// Builds the scheduler from `scheduler/scheduler_config.json`.
+    /// The samplers the family knows, its default first.
+    fn samplers(&self) -> &'static [Sampler];
+
+    /// The distributions of timesteps the family can be trained with, its default first.
+    fn timestep_distributions(&self) -> &'static [TimestepDistribution];
+
+    /// Builds the scheduler from `scheduler/scheduler_config.json`; `sampler` must be one of
+    /// [`Self::samplers`].
     fn scheduler(
         &self,
         config: &Value,
         sampler: Sampler,
     ) -> Result<Box<dyn NoiseScheduler>, LoadError>;
 
+    /// How prompts are given to a transformer of this `config.json`.
+    fn prompt_format(&self, transformer: &Value) -> PromptFormat;
+
+    /// The modules an adapter gets where none are asked for.
+    fn default_lora_targets(&self) -> LoraTargets;
+
     /// The modules of a LoRA target set, as regular expressions over published module names.
     fn lora_targets(&self, targets: LoraTargets) -> &'static [&'static str];
 }
 
+/// How a prompt is given to the denoiser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PromptFormat {
+    /// Tokens to cut or pad the prompt to before it is encoded.
+    pub tokens: usize,
+    /// Whether the denoiser reads the encoded padding too.
+    pub keeps_padding: bool,
+}
+
 /// How samples are drawn from the denoiser.
 #[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    serde::Serialize,
-    serde::Deserialize,
-    schemars::JsonSchema,
+    Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Sampler {
-    /// Deterministic DDIM.
+    /// Deterministic DDIM (CogVideoX).
     Ddim,
-    /// Second-order stochastic DPM-Solver++, the official demo's choice.
-    #[default]
+    /// Second-order stochastic DPM-Solver++, the choice of CogVideoX's official demo.
     Dpm,
+    /// Euler steps along the straight lines of flow matching (LTX-Video).
+    FlowEuler,
+}
+
+/// The one of `known` that is asked for as the parameter `key`, or the first of them.
+pub fn one_of<T: Copy + PartialEq + serde::Serialize>(
+    key: &'static str,
+    asked: Option<T>,
+    known: &[T],
+) -> Result<T, LoadError> {
+    let name = |value: &T| serde_json::to_string(value).unwrap_or_default().replace('"', "`");
+    match asked {
+        None => Ok(known[0]),
+        Some(asked) if known.contains(&asked) => Ok(asked),
+        Some(asked) => {
+            let known: Vec<_> = known.iter().map(name).collect();
+            Err(LoadError::Choice { key, known: known.join(" or "), found: name(&asked) })
+        }
+    }
 }
 
 /// How much smaller latents are than pixels.
@@ -103,6 +141,23 @@ impl Posterior {
     }
 }
 
+/// How a decoder that takes a timestep ends the denoising.
+pub struct DecodeNoise<'a> {
+    /// From 0 (clean) to 1.
+    pub timestep: f64,
+    /// The share of noise that is mixed into the latents first.
+    pub scale: f64,
+    /// Source of the noise.
+    pub rng: &'a mut TorchRng,
+}
+
+impl DecodeNoise<'_> {
+    /// The timestep that is published with LTX-Video 0.9.1.
+    pub const TIMESTEP: f64 = 0.05;
+    /// The share of noise that is published with LTX-Video 0.9.1.
+    pub const SCALE: f64 = 0.025;
+}
+
 /// The autoencoder between pixels and latents.
 pub trait VideoVae: Send + Sync {
     /// Video `[B, 3, F, H, W]` in [-1, 1] to the posterior of its latents, not scaled.
@@ -110,6 +165,22 @@ pub trait VideoVae: Send + Sync {
 
     /// Latents `[B, C, f, h, w]`, not scaled, to video `[B, 3, F, H, W]`, about [-1, 1].
     fn decode(&self, latents: Tensor<5>) -> Tensor<5>;
+
+    /// Decodes what sampling made, with noise where the decoder takes some.
+    fn decode_sampled(&self, latents: Tensor<5>, _noise: DecodeNoise<'_>) -> Tensor<5> {
+        self.decode(latents)
+    }
+
+    /// Latents with mean 0 and deviation 1 in each channel, where the VAE states how; the scaling
+    /// factor comes after it.
+    fn standardize(&self, latents: Tensor<5>) -> Tensor<5> {
+        latents
+    }
+
+    /// The inverse of [`Self::standardize`].
+    fn restore(&self, latents: Tensor<5>) -> Tensor<5> {
+        latents
+    }
 
     /// Channels of the latents.
     fn latent_channels(&self) -> usize;
@@ -128,13 +199,15 @@ pub trait VideoVae: Send + Sync {
 /// One batch for the denoiser.
 #[derive(Clone)]
 pub struct DenoiserInput {
-    /// Noisy video latents `[B, C, f, h, w]`, scaled.
+    /// Noisy video latents `[B, C, f, h, w]`, scaled; where the image is the first frame, with it.
     pub latents: Tensor<5>,
     /// The conditioning image's latent `[B, C, 1, h, w]`, scaled; frames that it lacks are zero.
+    /// Families whose image is the first frame read it from `latents` alone.
     pub image: Tensor<5>,
     /// Encoded prompt `[B, L, D]`.
     pub text: Tensor<3>,
-    /// Integer timesteps, one per sample.
+    /// Timesteps: one per sample, or, in families whose image is the first frame, also one per
+    /// latent frame or per token of each sample; sample by sample, frame by frame.
     pub timesteps: Vec<f32>,
 }
 
@@ -163,6 +236,9 @@ pub trait Denoiser: Send + Sync {
         }
         self.end(hidden, input)
     }
+
+    /// How the conditioning image enters.
+    fn image_conditioning(&self) -> ImageConditioning;
 
     /// Video latents `[B, C, f, h, w]` to the number of frames the transformer takes, by repeating
     /// the first one in front (CogVideoX 1.5); training noises and scores all of them.

@@ -22,7 +22,7 @@ use super::{
     lora::Adapter,
     nn::{Conv3d, Linear, LoraBranch},
 };
-use crate::train::rng::TorchRng;
+use crate::rng::TorchRng;
 
 /// A tensor of any rank.
 #[derive(Clone, Debug)]
@@ -231,12 +231,37 @@ impl<'a> ParamReader<'a> {
                 made.borrow_mut().0.insert(path, param);
                 return tensor;
             }
-            Source::Shapes(shapes) => {
-                shapes.borrow_mut().insert(path, shape.to_vec());
-            }
+            Source::Shapes(shapes) => list(shapes, &path, shape.to_vec()),
         }
         // Of the right shape, so that constructors may reshape it, but one number in memory.
         Tensor::<D>::zeros([1; D], &Device::flex()).expand(shape)
+    }
+
+    /// The number `name`, a tensor without dimensions; `new` where it is made.
+    pub fn scalar(&self, name: &str, new: f32) -> f32 {
+        let path = self.path(name);
+        self.shared.asked.borrow_mut().insert(path.clone());
+        match &self.shared.source {
+            Source::Loaded(params) => match params.0.get(&path) {
+                Some(param) if param.shape.is_empty() => {
+                    let flat = param.flat.clone();
+                    let flat = if flat.device().is_autodiff() { flat.inner() } else { flat };
+                    return flat.cast(FloatDType::F32).into_scalar::<f32>();
+                }
+                Some(param) => self.problem(Problem::Shape {
+                    name: path,
+                    wanted: Vec::new(),
+                    found: param.shape.clone(),
+                }),
+                None => self.problem(Problem::Missing { name: path, shape: Vec::new() }),
+            },
+            Source::Fresh { device, made, .. } => {
+                let flat = Tensor::from_data(TensorData::new(vec![new], [1]), device);
+                made.borrow_mut().0.insert(path, Param { flat, shape: Vec::new() });
+            }
+            Source::Shapes(shapes) => list(shapes, &path, Vec::new()),
+        }
+        new
     }
 
     /// A linear layer `[out, in]` named `name`, with its LoRA branch if the adapter has one.
@@ -341,6 +366,12 @@ impl<'a> ParamReader<'a> {
             _ => BTreeMap::new(),
         }
     }
+}
+
+/// Notes a tensor that a constructor asks for, which it must do once.
+fn list(shapes: &RefCell<BTreeMap<String, Vec<usize>>>, path: &str, shape: Vec<usize>) {
+    let before = shapes.borrow_mut().insert(path.to_owned(), shape);
+    assert!(before.is_none(), "`{path}` is asked for twice");
 }
 
 impl Init {
@@ -450,6 +481,24 @@ pub enum LoadError {
     /// The tensors do not fit the model.
     #[error("the weights do not fit the model: {0}")]
     Mismatch(Problems),
+    /// A choice that the model's family does not offer.
+    #[error("`{key}` must be {known} for this family of models, but is {found}")]
+    Choice {
+        /// The parameter.
+        key: &'static str,
+        /// What it may be, in backticks.
+        known: String,
+        /// What it is, in backticks.
+        found: String,
+    },
+    /// The tensors of one part do not fit its configuration.
+    #[error("the weights of `{part}` do not fit its configuration: {problems}")]
+    PartMismatch {
+        /// `vae`, `transformer` or `text_encoder`.
+        part: &'static str,
+        /// What does not fit.
+        problems: Problems,
+    },
     /// A configuration is not one the model can have.
     #[error("`{file}`: {message}")]
     Config {
@@ -465,7 +514,21 @@ impl LoadError {
     pub fn help(&self) -> Option<&str> {
         match self {
             Self::Missing { help, .. } => Some(help),
+            Self::Format { .. } => Some("it may be cut short: copy or download it again"),
+            Self::Mismatch(_) | Self::PartMismatch { .. } => Some(
+                "weights and `config.json` must come from the same model: copy or download both \
+                 again",
+            ),
             _ => None,
+        }
+    }
+
+    /// Names the part whose weights do not fit.
+    #[must_use]
+    pub fn of_part(self, part: &'static str) -> Self {
+        match self {
+            Self::Mismatch(problems) => Self::PartMismatch { part, problems },
+            error => error,
         }
     }
 }

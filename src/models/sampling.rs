@@ -14,8 +14,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Denoiser, DenoiserInput, LoadError, NoiseScheduler, VideoVae};
-use crate::train::rng::TorchRng;
+use super::{
+    Denoiser, DenoiserInput, LoadError, NoiseScheduler, VideoVae, schedulers::SamplingRun,
+};
+use crate::rng::TorchRng;
 
 /// A multiple that the conditioning image's latent gets before it meets the denoiser.
 ///
@@ -96,8 +98,18 @@ impl Sample {
         let device = pixels.device();
         let posterior = vae.encode(pixels);
         let noise = rng.normal_tensor(posterior.mean.dims(), &device);
-        Self { image: posterior.sample(noise) * scale, rng }
+        Self { image: vae.standardize(posterior.sample(noise)) * scale, rng }
     }
+}
+
+/// The generator of `seed` as sampling leaves it whose steps draw nothing, for latents of this size:
+/// after the draws for the image and for the initial latents. Published pipelines go on with it when
+/// they decode.
+pub fn rng_after_sampling(seed: u64, [c, f, h, w]: [usize; 4]) -> TorchRng {
+    let mut rng = TorchRng::new(seed);
+    rng.normal(c * h * w);
+    rng.normal(c * f * h * w);
+    rng
 }
 
 /// How clips are made.
@@ -114,6 +126,15 @@ pub struct Sampling<'a> {
     pub guidance: Option<(f64, Tensor<3>)>,
 }
 
+/// A clip in the making.
+struct State {
+    latents: Tensor<5>,
+    image: Tensor<5>,
+    rng: TorchRng,
+    timesteps: Vec<f32>,
+    run: Box<dyn SamplingRun>,
+}
+
 impl Sampling<'_> {
     /// Makes clips of `frames` latent frames. `observe` is told of each finished step and may end
     /// the loop with an error.
@@ -124,33 +145,45 @@ impl Sampling<'_> {
         mut observe: impl FnMut(usize) -> Result<(), E>,
     ) -> Result<Vec<Tensor<5>>, E> {
         let padding = self.denoiser.num_padding_frames(frames);
-        let mut states: Vec<_> = samples
-            .into_iter()
-            .map(|Sample { image, mut rng }| {
-                let [_, c, _, h, w] = image.dims();
-                let size = [1, c, frames + padding, h, w];
-                let latents = rng.normal_latents(size, &image.device());
-                (latents, image, rng, self.scheduler.start(self.num_steps))
-            })
-            .collect();
-        for (index, timestep) in self.scheduler.timesteps(self.num_steps).into_iter().enumerate() {
+        let conditioning = self.denoiser.image_conditioning();
+        let mut states: Vec<_> =
+            samples.into_iter().map(|sample| self.start(sample, frames + padding)).collect();
+        for index in 0..self.num_steps {
             let inputs: Vec<_> = states
                 .iter()
-                .map(|(latents, image, ..)| DenoiserInput {
-                    latents: latents.clone(),
-                    image: image.clone(),
+                .map(|state| DenoiserInput {
+                    latents: state.latents.clone(),
+                    image: state.image.clone(),
                     text: self.text.clone(),
-                    timesteps: vec![timestep],
+                    timesteps: conditioning.timesteps(
+                        state.timesteps[index],
+                        frames + padding,
+                        true,
+                    ),
                 })
                 .collect();
-            for ((latents, _, rng, run), prediction) in states.iter_mut().zip(self.predict(inputs))
-            {
-                *latents = run.step(index, prediction, latents.clone(), rng);
+            for (state, prediction) in states.iter_mut().zip(self.predict(inputs)) {
+                let (run, rng) = (&mut state.run, &mut state.rng);
+                let step = |prediction, latents| run.step(index, prediction, latents, rng);
+                state.latents = conditioning.step(prediction, state.latents.clone(), step);
             }
             observe(index + 1)?;
         }
-        let kept = |latents: Tensor<5>| latents.narrow(2, padding, frames);
-        Ok(states.into_iter().map(|(latents, ..)| kept(latents)).collect())
+        Ok(states.into_iter().map(|state| state.latents.narrow(2, padding, frames)).collect())
+    }
+
+    fn start(&self, sample: Sample, frames: usize) -> State {
+        let Sample { image, mut rng } = sample;
+        let [_, c, _, h, w] = image.dims();
+        let noise = self.scheduler.draw_noise([1, c, frames, h, w], &mut rng, &image.device());
+        let positions = frames * h * w;
+        State {
+            latents: self.denoiser.image_conditioning().place(noise, &image),
+            timesteps: self.scheduler.timesteps(self.num_steps, positions),
+            run: self.scheduler.start(self.num_steps, positions),
+            image,
+            rng,
+        }
     }
 
     fn predict(&self, inputs: Vec<DenoiserInput>) -> Vec<Tensor<5>> {

@@ -9,12 +9,16 @@ use std::{
     time::SystemTime,
 };
 
+use blake3::Hash;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{LoadError, Params, builtin::BUILTINS, cache::weight_dtype};
-use crate::store::Digest;
+use super::{
+    LoadError, Params,
+    builtin::{BUILTINS, Files},
+    cache::weight_dtype,
+};
 
 /// Files without which a folder is no model in diffusers' layout.
 const REQUIRED: [&str; 3] =
@@ -27,6 +31,18 @@ const REQUIRED: [&str; 3] =
 pub struct ModelRef(pub String);
 
 impl ModelRef {
+    /// Checks what can be known without looking for files: that a built-in model exists and that a
+    /// repository's name has the form of one.
+    pub fn check_name(&self) -> Result<(), LoadError> {
+        if let Some(name) = self.0.strip_prefix("builtin:") {
+            return builtin_files(name).map(drop);
+        }
+        match self.0.strip_prefix("hf:") {
+            Some(repository) => hub_name(repository).map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// Finds the model's files; an unknown name or a folder that is not there is an error.
     pub fn resolve(&self) -> Result<ModelSource, LoadError> {
         if let Some(name) = self.0.strip_prefix("builtin:") {
@@ -43,22 +59,33 @@ fn missing(message: impl Into<String>, help: impl Into<String>) -> LoadError {
     LoadError::Missing { message: message.into(), help: help.into() }
 }
 
+fn absent(path: &str) -> LoadError {
+    missing(
+        format!("the model has no file `{path}`"),
+        "the model must be complete, in diffusers' layout",
+    )
+}
+
 fn builtin(name: &str) -> Result<ModelSource, LoadError> {
-    match BUILTINS.iter().find(|(known, _)| *known == name) {
-        Some((_, files)) if !files.is_empty() => Ok(ModelSource::Builtin(files)),
-        Some(_) => Err(missing(
+    let files = builtin_files(name)?;
+    if files.is_empty() {
+        return Err(missing(
             format!("this build of pipe does not hold the built-in model `{name}`"),
             "build pipe from a checkout with its `assets` folder, or name a folder in diffusers' layout",
-        )),
-        None => {
-            let known = BUILTINS.iter().map(|(known, _)| *known);
-            let nearest = known.max_by(|a, b| {
-                strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name))
-            });
-            let help = nearest.map(|known| format!("did you mean `builtin:{known}`?"));
-            Err(missing(format!("there is no built-in model `{name}`"), help.unwrap_or_default()))
-        }
+        ));
     }
+    Ok(ModelSource::Builtin(files))
+}
+
+fn builtin_files(name: &str) -> Result<Files, LoadError> {
+    if let Some((_, files)) = BUILTINS.iter().find(|(known, _)| *known == name) {
+        return Ok(files);
+    }
+    let known = BUILTINS.iter().map(|(known, _)| *known);
+    let nearest = known
+        .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
+    let help = nearest.map(|known| format!("did you mean `builtin:{known}`?"));
+    Err(missing(format!("there is no built-in model `{name}`"), help.unwrap_or_default()))
 }
 
 /// The folder of the Hugging Face cache: `HF_HUB_CACHE`, `HF_HOME/hub`, or `~/.cache/huggingface/hub`.
@@ -70,20 +97,28 @@ fn hub_cache() -> PathBuf {
         .unwrap_or_else(|| env::home_dir().unwrap_or_default().join(".cache/huggingface/hub"))
 }
 
-/// The folder of `org/repo@revision` in the Hugging Face cache; the revision is `main` by default.
-fn hub_snapshot(repository: &str, cache: &Path) -> Result<PathBuf, LoadError> {
+/// Whether a text can be part of a path below the cache.
+fn plain(text: &str) -> bool {
+    !text.is_empty()
+        && text.split('/').all(|part| !part.is_empty() && !part.starts_with('.'))
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))
+}
+
+/// The repository and the revision of `org/repo@revision`; the revision is `main` by default.
+fn hub_name(repository: &str) -> Result<(&str, &str), LoadError> {
     let (id, revision) = repository.split_once('@').unwrap_or((repository, "main"));
-    let plain = |text: &str| {
-        !text.is_empty()
-            && text.split('/').all(|part| !part.is_empty() && !part.starts_with('.'))
-            && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))
-    };
     if !plain(id) || !plain(revision) || id.split('/').count() != 2 {
         return Err(missing(
             format!("`hf:{repository}` must have the form `hf:org/repo` or `hf:org/repo@revision`"),
             "write the repository's name as on the hub, such as `hf:zai-org/CogVideoX1.5-5B-I2V`",
         ));
     }
+    Ok((id, revision))
+}
+
+/// The folder of `org/repo@revision` in the Hugging Face cache.
+fn hub_snapshot(repository: &str, cache: &Path) -> Result<PathBuf, LoadError> {
+    let (id, revision) = hub_name(repository)?;
     let model = cache.join(format!("models--{}", id.replace('/', "--")));
     let commit = std::fs::read_to_string(model.join("refs").join(revision)).ok();
     let commit = commit.as_deref().map(str::trim).filter(|commit| plain(commit));
@@ -187,12 +222,7 @@ impl ModelSource {
 
     /// The bytes of a file such as `vae/config.json`.
     pub fn read(&self, path: &str) -> Result<Cow<'_, [u8]>, LoadError> {
-        let absent = || {
-            missing(
-                format!("the model has no file `{path}`"),
-                "the model must be complete, in diffusers' layout",
-            )
-        };
+        let absent = || absent(path);
         match self.holder(path) {
             Self::Builtin(files) => files
                 .iter()
@@ -296,16 +326,26 @@ impl ModelSource {
     /// files that are read: its configuration and its weights, or the tokenizer's file. Instead of a
     /// part, one file can be named (`transformer/config.json`). Hashes of files in folders are
     /// remembered by path, size and time of change while the program runs.
-    pub fn digest(&self, parts: &[&str]) -> Result<Digest, LoadError> {
+    pub fn digest(&self, parts: &[&str]) -> Result<Hash, LoadError> {
         let parts: BTreeSet<&str> = parts.iter().copied().collect();
         let mut files = BTreeMap::new();
         for part in parts {
             for file in self.part_files(part)? {
                 let digest = self.file_digest(&file)?;
-                files.insert(file, digest);
+                files.insert(file, digest.to_hex().to_string());
             }
         }
-        Ok(Digest::of(&serde_json::to_vec(&files).expect("a map of strings is valid JSON")))
+        Ok(blake3::hash(&serde_json::to_vec(&files).expect("a map of strings is valid JSON")))
+    }
+
+    /// Checks that all files of these parts are there, without reading the weights.
+    pub fn check(&self, parts: &[&str]) -> Result<(), LoadError> {
+        for part in parts {
+            if let Some(file) = self.part_files(part)?.iter().find(|file| !self.has(file)) {
+                return Err(absent(file));
+            }
+        }
+        Ok(())
     }
 
     fn part_files(&self, part: &str) -> Result<Vec<String>, LoadError> {
@@ -335,10 +375,10 @@ impl ModelSource {
             })
     }
 
-    fn file_digest(&self, path: &str) -> Result<Digest, LoadError> {
+    fn file_digest(&self, path: &str) -> Result<Hash, LoadError> {
         match self.holder(path) {
             Self::Folder(root) => digest_on_disk(&root.join(path)),
-            holder => Ok(Digest::of(&holder.read(path)?)),
+            holder => Ok(blake3::hash(&holder.read(path)?)),
         }
     }
 }
@@ -365,8 +405,8 @@ fn io(path: &Path, source: std::io::Error) -> LoadError {
 type FileState = (PathBuf, u64, SystemTime);
 
 /// Hashes a file, unless it was hashed before and has the same size and time of change.
-fn digest_on_disk(path: &Path) -> Result<Digest, LoadError> {
-    static KNOWN: LazyLock<Mutex<HashMap<FileState, Digest>>> = LazyLock::new(Mutex::default);
+fn digest_on_disk(path: &Path) -> Result<Hash, LoadError> {
+    static KNOWN: LazyLock<Mutex<HashMap<FileState, Hash>>> = LazyLock::new(Mutex::default);
     let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     let state = |path: &Path| {
         let metadata = path.metadata()?;
@@ -380,7 +420,7 @@ fn digest_on_disk(path: &Path) -> Result<Digest, LoadError> {
     std::fs::File::open(path)
         .and_then(|file| hasher.update_reader(file).map(drop))
         .map_err(|e| io(path, e))?;
-    let digest = Digest::from(hasher.finalize());
+    let digest = hasher.finalize();
     known().insert(key, digest);
     Ok(digest)
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    PlanError, Selection, StaleReason,
+    Lack, Lacking, PlanError, Selection, StaleReason,
     fingerprint::{Gatherer, action_key, item_key, trajectory_key},
     freshness::differences,
 };
@@ -22,7 +22,12 @@ pub(crate) struct Decider<'a> {
     gatherer: Gatherer,
     history: Mutex<History>,
     records: Mutex<HashMap<Fingerprint, Option<Arc<Record>>>>,
+    /// What is missing of models, by model and parts.
+    absent: Mutex<HashMap<Parts, Option<Lack>>>,
 }
+
+/// A model and the parts of it that are read.
+type Parts = (String, &'static [&'static str]);
 
 /// What an instance would be made from.
 #[derive(Clone, Debug)]
@@ -78,6 +83,7 @@ impl<'a> Decider<'a> {
             gatherer: Gatherer::default(),
             history: Mutex::new(store.history(&pipeline.name)?),
             records: Mutex::default(),
+            absent: Mutex::default(),
         })
     }
 
@@ -88,15 +94,14 @@ impl<'a> Decider<'a> {
         inputs: BTreeMap<String, Digest>,
     ) -> Result<Key, PlanError> {
         let instance = &self.pipeline.instances[index];
-        self.check_source_root(instance)?;
+        let lacks = |lack| PlanError::Lack { stage: instance.to_string(), lack: Box::new(lack) };
+        if let Some(lack) = self.absent_data(instance) {
+            return Err(lacks(lack));
+        }
         let given = self.given_parts(&inputs)?;
-        let ingredients = self.gatherer.gather(instance, inputs, &given).map_err(|source| {
-            let model = instance.work.weights().map(|(model, _)| model.0.clone());
-            PlanError::Weights {
-                stage: instance.to_string(),
-                model: model.unwrap_or_default(),
-                source: Box::new(source),
-            }
+        let ingredients = self.gatherer.gather(instance, inputs, &given).map_err(|error| {
+            let (model, _) = instance.work.weights().expect("only weights can fail to be gathered");
+            lacks(Lack::weights(model, &error))
         })?;
         let params = instance.work.trajectory_params();
         Ok(Key {
@@ -222,23 +227,39 @@ impl<'a> Decider<'a> {
             .clone()
     }
 
-    /// Checks at once that all outside folders needed are there.
-    pub(crate) fn check_source_roots(&self, selection: &Selection) -> Result<(), PlanError> {
-        let needed = self.pipeline.instances.iter().zip(&selection.needed);
-        needed
-            .filter(|(_, needed)| **needed)
-            .try_for_each(|(instance, _)| self.check_source_root(instance))
+    /// What an instance needs from outside the store and cannot have; nothing is hashed.
+    pub(crate) fn lack(&self, instance: &Instance) -> Option<Lack> {
+        self.absent_data(instance).or_else(|| self.absent_weights(instance))
     }
 
-    fn check_source_root(&self, instance: &Instance) -> Result<(), PlanError> {
-        match instance.work.source_root() {
-            Some(root) if !root.is_dir() => Err(PlanError::SourceRoot {
-                stage: instance.to_string(),
-                param: self.gatherer.path_param(instance, root),
-                path: root.to_owned(),
-            }),
-            _ => Ok(()),
+    /// All that the instances asked for lack.
+    pub(crate) fn lacks(&self, selection: &Selection) -> Vec<Lacking> {
+        let needed = self.pipeline.instances.iter().zip(&selection.needed);
+        let needed = needed.filter(|(_, needed)| **needed).map(|(instance, _)| instance);
+        Lacking::gather(
+            needed.filter_map(|instance| Some((instance.to_string(), self.lack(instance)?))),
+        )
+    }
+
+    fn absent_data(&self, instance: &Instance) -> Option<Lack> {
+        let root = instance.work.source_root().filter(|root| !root.is_dir())?;
+        Some(Lack::data(root, self.gatherer.path_param(instance, root)))
+    }
+
+    fn absent_weights(&self, instance: &Instance) -> Option<Lack> {
+        let (model, mut parts) = instance.work.weights()?;
+        if instance.inputs.contains_key("model") {
+            // Which parts the input will hold is not known yet; those may be left out of the model.
+            parts = &[];
         }
+        let mut absent = self.absent.lock().expect("no panic while held");
+        absent
+            .entry((model.0.clone(), parts))
+            .or_insert_with(|| {
+                let checked = model.resolve().and_then(|source| source.check(parts));
+                checked.err().map(|error| Lack::weights(model, &error))
+            })
+            .clone()
     }
 }
 

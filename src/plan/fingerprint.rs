@@ -165,7 +165,7 @@ impl Gatherer {
         if let Some(digest) = known.get(&key) {
             return Ok(*digest);
         }
-        let digest = model.resolve()?.digest(&key.1)?;
+        let digest = Digest::from(model.resolve()?.digest(&key.1)?);
         known.insert(key, digest);
         Ok(digest)
     }

@@ -1,4 +1,4 @@
-//! The three states of a stage, and the sentence for each reason to run.
+//! The states of a stage, and the sentence for each reason to run.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::{
     config::{Instance, Place, pipeline::plain},
+    plan::Lack,
     store::{Digest, Ingredients, Record},
 };
 
@@ -24,6 +25,8 @@ pub enum Freshness {
         /// The instances it waits for.
         upstream: Vec<usize>,
     },
+    /// Cannot be decided, nor run, before this is there.
+    Blocked(Lack),
 }
 
 /// Why a stage must run.

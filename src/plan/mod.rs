@@ -4,16 +4,15 @@ mod decide;
 pub mod fingerprint;
 mod freshness;
 pub mod graph;
+mod lack;
 
 pub(crate) use decide::{Decider, Found, Items, Key, trace_of, with_sources};
 pub use freshness::{Freshness, StaleReason};
 pub use graph::Graph;
-
-use std::path::PathBuf;
+pub use lack::{Lack, Lacking};
 
 use crate::{
     config::Pipeline,
-    models::LoadError,
     store::{Store, StoreError},
 };
 
@@ -32,6 +31,17 @@ pub struct Plan<'a> {
     pub pipeline: &'a Pipeline,
     /// One node per instance, in the same order.
     pub nodes: Vec<PlanNode>,
+}
+
+impl Plan<'_> {
+    /// What the stages that were asked for need and this machine does not have.
+    pub fn lacks(&self) -> Vec<Lacking> {
+        let nodes = self.nodes.iter().zip(&self.pipeline.instances);
+        Lacking::gather(nodes.filter_map(|(node, instance)| match &node.freshness {
+            Freshness::Blocked(lack) if node.needed => Some((instance.to_string(), lack.clone())),
+            _ => None,
+        }))
+    }
 }
 
 /// What would happen to one instance.
@@ -68,7 +78,10 @@ pub fn build<'a>(
         node.estimate_secs =
             node.estimate_secs.or_else(|| mean_secs.get(instance.entry.kind).copied());
     }
-    store.save_stat_cache()?;
+    if let Err(error) = store.save_stat_cache() {
+        // A plan is an answer; what it learnt of outside files only saves time.
+        tracing::debug!("The hashes of outside files are not kept: {error}.");
+    }
     Ok(Plan { pipeline, nodes })
 }
 
@@ -79,6 +92,15 @@ fn plan_node(
     forced: bool,
 ) -> Result<PlanNode, PlanError> {
     let instance = &decider.pipeline.instances[index];
+    let blocked = |lack| PlanNode {
+        freshness: Freshness::Blocked(lack),
+        needed: true,
+        items: None,
+        estimate_secs: None,
+    };
+    if let Some(lack) = decider.lack(instance) {
+        return Ok(blocked(lack));
+    }
     let last_secs = || decider.last(index).map(|record| record.wall_secs);
     let mut inputs = std::collections::BTreeMap::new();
     let mut upstream = Vec::new();
@@ -96,7 +118,10 @@ fn plan_node(
         let freshness = Freshness::Pending { upstream };
         return Ok(PlanNode { freshness, needed: true, items: None, estimate_secs: last_secs() });
     }
-    let key = decider.key(index, inputs)?;
+    let key = match decider.key(index, inputs) {
+        Err(PlanError::Lack { lack, .. }) => return Ok(blocked(*lack)),
+        key => key?,
+    };
     let found = match decider.find(index, &key)? {
         Found::Whole(record) if !forced => {
             let mapped = instance.work.mapped_port().is_some();
@@ -184,25 +209,13 @@ pub enum PlanError {
         /// The stage with the most similar name.
         nearest: Option<String>,
     },
-    /// The weights of a model cannot be read: exit code 3.
-    #[error("stage `{stage}` cannot read the model `{model}`: {source}")]
-    Weights {
+    /// Weights or data are not there: exit code 3.
+    #[error("stage `{stage}`: {lack}")]
+    Lack {
         /// The instance.
         stage: String,
-        /// The model.
-        model: String,
-        /// Why.
-        source: Box<LoadError>,
-    },
-    /// The folder of a stage's outside files is not there: exit code 3.
-    #[error("stage `{stage}` reads its data from `{path}`, which is not a folder")]
-    SourceRoot {
-        /// The instance.
-        stage: String,
-        /// The parameter that names the folder.
-        param: Option<String>,
-        /// The folder.
-        path: PathBuf,
+        /// What is missing.
+        lack: Box<Lack>,
     },
     /// The store failed: exit code 3.
     #[error(transparent)]
@@ -216,11 +229,7 @@ impl PlanError {
             Self::UnknownStage { nearest, .. } => {
                 nearest.as_ref().map(|name| format!("did you mean `{name}`?"))
             }
-            Self::Weights { .. } => None,
-            Self::SourceRoot { param: Some(param), .. } => {
-                Some(format!("put the data there, or set `{param}` to its folder"))
-            }
-            Self::SourceRoot { param: None, .. } => Some("put the data there".to_owned()),
+            Self::Lack { lack, .. } => lack.help(),
             Self::Store(error) => error.help().map(str::to_owned),
         }
     }

@@ -29,6 +29,7 @@ impl Outputs {
     pub fn of_plan(plan: &Plan<'_>) -> Self {
         let known = plan.nodes.iter().map(|node| match &node.freshness {
             Freshness::Fresh(record) => Known::Made(record.output),
+            Freshness::Blocked(lack) => Known::Missing(format!("{} is missing", lack.what())),
             Freshness::Stale(_) | Freshness::Pending { .. } => Known::Missing("not run".to_owned()),
         });
         Self(known.collect())

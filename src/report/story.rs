@@ -12,12 +12,13 @@ pub fn reasons(reasons: &[StaleReason]) -> String {
     words.collect::<Vec<_>>().join(", ")
 }
 
-/// The first word of a line of the plan: `fresh`, `run` or `maybe`.
+/// The first word of a line of the plan: `fresh`, `run`, `maybe` or `lacks`.
 pub fn verb(freshness: &Freshness) -> &'static str {
     match freshness {
         Freshness::Fresh(_) => "fresh",
         Freshness::Stale(_) => "run",
         Freshness::Pending { .. } => "maybe",
+        Freshness::Blocked(_) => "lacks",
     }
 }
 

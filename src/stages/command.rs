@@ -112,6 +112,10 @@ impl Stage for ShellCommand {
         errors
     }
 
+    fn command(&self) -> Option<&str> {
+        Some(&self.command)
+    }
+
     fn run(
         &self,
         inputs: &Inputs<'_>,

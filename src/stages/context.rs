@@ -151,4 +151,18 @@ impl StageContext<'_> {
         (self.progress)(Progress { done, total, message: message.to_owned() });
         self.cancel.check()
     }
+
+    /// Does something for each item; reports progress and names the item in an error.
+    pub fn for_each(
+        &self,
+        items: &[Item],
+        what: &str,
+        mut work: impl FnMut(&Item) -> Result<(), StageError>,
+    ) -> Result<(), StageError> {
+        for (done, item) in items.iter().enumerate() {
+            self.tick(done as u64, items.len() as u64, what)?;
+            work(item).map_err(|error| error.on_item(&item.name))?;
+        }
+        Ok(())
+    }
 }

@@ -4,10 +4,13 @@ use burn::tensor::{Tensor, TensorData};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Inputs, Output, Port, Ports, Stage, StageContext, StageError, StageKind};
+use super::{
+    Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
+    model::StageModel,
+};
 use crate::{
-    artifact::{ArtifactKind, frames, model::resolve_model, samples, videos::Clip},
-    models::{ModelRef, pixels},
+    artifact::{ArtifactKind, frames, samples, videos::Clip},
+    models::{DecodeNoise, ModelRef, pixels, sampling::rng_after_sampling},
 };
 
 /// Decodes each sample to a clip; its last frame is the prediction.
@@ -16,6 +19,27 @@ use crate::{
 pub struct Decode {
     /// The model whose VAE is used.
     pub model: ModelRef,
+    /// How a decoder that takes a timestep (LTX-Video 0.9.1 and later) ends the denoising.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noise: Option<Noise>,
+}
+
+/// The last step of denoising, which the decoder makes.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Noise {
+    /// The decoder's timestep, from 0 to 1.
+    pub timestep: f64,
+    /// The share of noise mixed into the latents.
+    pub scale: f64,
+    /// Seed of the noise; that of `sample` gives the noise of the published pipeline.
+    pub seed: u64,
+}
+
+impl Default for Noise {
+    fn default() -> Self {
+        Self { timestep: DecodeNoise::TIMESTEP, scale: DecodeNoise::SCALE, seed: 0 }
+    }
 }
 
 impl StageKind for Decode {
@@ -31,6 +55,17 @@ impl StageKind for Decode {
 }
 
 impl Stage for Decode {
+    fn validate(&self) -> Vec<ParamError> {
+        let Noise { timestep, scale, .. } = self.noise.unwrap_or_default();
+        [("noise.timestep", timestep), ("noise.scale", scale)]
+            .into_iter()
+            .filter(|(_, value)| !(0.0..=1.0).contains(value))
+            .map(|(field, value)| {
+                ParamError::new(field, format!("must lie between 0 and 1, but is {value}"))
+            })
+            .collect()
+    }
+
     fn mapped_port(&self) -> Option<&'static str> {
         Some("samples")
     }
@@ -45,32 +80,31 @@ impl Stage for Decode {
         out: &mut Output<'_>,
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
-        let source = resolve_model(&self.model, inputs, "model")?;
-        let device = cx.device.clone().without_autodiff();
+        let StageModel { source, device } = StageModel::open(&self.model, inputs, cx)?;
         let vae = cx.models.vae(&source, &device)?;
-        let items = inputs.items("samples");
-        for (done, item) in items.iter().enumerate() {
-            cx.tick(done as u64, items.len() as u64, "decode samples")?;
-            let failed = |message: String| StageError::failed(message).on_item(&item.name);
+        cx.for_each(inputs.items("samples"), "decode samples", |item| {
             let latents = samples::from_bytes(&inputs.read(item, samples::FILE)?)
-                .map_err(|e| failed(e.to_string()))?;
+                .map_err(|e| StageError::failed(e.to_string()))?;
             let [channels, f, h, w] = latents.shape;
             if channels != vae.latent_channels() {
-                return Err(failed(format!(
+                return Err(StageError::failed(format!(
                     "the VAE decodes latents of {} channels, but these have {channels}",
                     vae.latent_channels()
                 ))
                 .with_help("sample and decode with the same model"));
             }
             let data = TensorData::new(latents.values, [1, channels, f, h, w]);
-            let video = vae.decode(Tensor::from_data(data, &device) / vae.scaling_factor());
+            let latents = vae.restore(Tensor::from_data(data, &device) / vae.scaling_factor());
+            let Noise { timestep, scale, seed } = self.noise.unwrap_or_default();
+            let mut rng = rng_after_sampling(seed, [channels, f, h, w]);
+            let noise = DecodeNoise { timestep, scale, rng: &mut rng };
+            let video = vae.decode_sampled(latents, noise);
             let [_, _, frames, height, width] = video.dims();
             let clip = Clip { size: [frames, height, width], rgb: pixels::to_rgb(video) };
             let prediction = frames::to_png(&frames::prediction(&clip));
             let files: [(&str, &[u8]); 2] =
                 [(frames::FILE, &clip.to_bytes()), (frames::PREDICTION, &prediction)];
-            out.item(&item.name, &files)?;
-        }
-        Ok(())
+            out.item(&item.name, &files)
+        })
     }
 }

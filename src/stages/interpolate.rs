@@ -7,8 +7,8 @@ use super::{Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageE
 use crate::{
     artifact::{ArtifactKind, Item, pairs::Pair, videos},
     data::interpolation::Interpolation,
+    rng::TorchRng,
     store::Digest,
-    train::rng::TorchRng,
 };
 
 /// Turns each image pair into a clip that begins at the input and ends at the target.
@@ -70,22 +70,17 @@ impl Stage for Interpolate {
         out: &mut Output<'_>,
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
-        let items = inputs.items("pairs");
-        for (done, item) in items.iter().enumerate() {
-            cx.tick(done as u64, items.len() as u64, "clips")?;
+        cx.for_each(inputs.items("pairs"), "clips", |item| {
             let pair = Pair::read(inputs, item)?;
             if pair.input.dimensions() != pair.target.dimensions() {
-                return Err(
-                    StageError::failed("input and target differ in size").on_item(&item.name)
-                );
+                return Err(StageError::failed("input and target differ in size"));
             }
             let order = self.tile_order(item);
             let frames =
                 self.method.clip(&pair.input, &pair.target, self.frames, self.grid, &order);
             let clip = videos::Clip::from_images(&frames).expect("all frames have the pair's size");
-            out.item(&item.name, &[(videos::FILE, &clip.to_bytes())])?;
-        }
-        Ok(())
+            out.item(&item.name, &[(videos::FILE, &clip.to_bytes())])
+        })
     }
 }
 

@@ -12,11 +12,14 @@ mod error;
 mod interpolate;
 mod lora_train;
 mod metric;
+mod model;
 mod pretrain;
+mod rules;
 mod sample;
 #[cfg(test)]
 mod support;
 mod text_encode;
+mod training;
 mod transform;
 mod vae_encode;
 
@@ -102,6 +105,11 @@ pub trait Stage: Send + Sync {
     /// The folder of files that are read from outside the store through
     /// [`StageContext::sources`]; their content decides the output, the path does not.
     fn source_root(&self) -> Option<&Path> {
+        None
+    }
+
+    /// The shell command it runs, which a run must allow.
+    fn command(&self) -> Option<&str> {
         None
     }
 

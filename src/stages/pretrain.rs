@@ -7,20 +7,16 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
-    lora_train::{
-        check_counts, check_rates, checkpoints, observe, read_examples, train_error, trajectory,
+    model::{check_pixels, read_clip},
+    rules,
+    training::{
+        check_rates, checkpoints, observe, read_examples, settings, train_error, trajectory,
     },
-    vae_encode::check_pixels,
 };
 use crate::{
-    artifact::{
-        ArtifactKind,
-        model::ModelPart,
-        text::TextEmbedding,
-        videos::{self, Clip},
-    },
+    artifact::{ArtifactKind, model::ModelPart, text::TextEmbedding},
     models::{
-        MODELS, ParamReader, Params, Sampler, VideoDiffusion, pixels,
+        MODELS, ParamReader, Params, TimestepDistribution, VideoDiffusion, one_of, pixels,
         sampling::{ImageLatentScale, Side},
     },
     train::{
@@ -111,11 +107,16 @@ pub struct Pretrain {
     /// The denoiser's noise schedule, as `scheduler_config.json`; by default that of CogVideoX 1.5.
     #[serde(default = "published_schedule")]
     pub scheduler: Map<String, Value>,
+    /// How timesteps are drawn; by default `uniform` for CogVideoX, `shifted_logit_normal` for
+    /// LTX-Video.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestep_distribution: Option<TimestepDistribution>,
     /// Multiple of the conditioning image's latent: a number, `"inverse"` or `"direct"`; by default
     /// by the VAE on the input `model`, else 1 / 0.7 as published for CogVideoX 1.5.
     #[serde(default)]
     pub image_latent_scale: Option<ImageLatentScale>,
-    /// The share of samples whose conditioning image is blanked.
+    /// The share of samples whose conditioning image is blanked (CogVideoX), or whose first frame
+    /// is noised as the others are (LTX-Video).
     #[serde(default)]
     pub image_dropout: f64,
     /// What the backward pass computes again to save memory.
@@ -191,17 +192,13 @@ impl StageKind for Pretrain {
 
 impl Stage for Pretrain {
     fn validate(&self) -> Vec<ParamError> {
-        let mut errors =
-            check_counts(&[("batch_size", self.batch_size), ("save_every", self.save_every)]);
+        let mut errors = rules::at_least_one(&[
+            ("batch_size", self.batch_size),
+            ("save_every", self.save_every),
+        ]);
         errors.extend(check_rates(self.learning_rate, self.max_grad_norm, &self.optimizer));
-        for (field, share) in
-            [("ema_decay", self.ema_decay.unwrap_or(0.0)), ("image_dropout", self.image_dropout)]
-        {
-            if !(0.0..=1.0).contains(&share) {
-                let message = format!("must lie between 0 and 1, but is {share}");
-                errors.push(ParamError::new(field, message));
-            }
-        }
+        errors.extend(rules::share("ema_decay", self.ema_decay.unwrap_or(0.0)));
+        errors.extend(rules::share("image_dropout", self.image_dropout));
         if !MODELS.iter().any(|model| model.class_name() == self.family) {
             let known: Vec<_> = MODELS.iter().map(|model| model.class_name()).collect();
             let message = format!("must be `{}`, but is `{}`", known.join("` or `"), self.family);
@@ -234,16 +231,12 @@ impl Stage for Pretrain {
                 }
             }
         };
-        let mut settings = serde_json::to_value(self).expect("settings are plain values");
-        if let Some(settings) = settings.as_object_mut() {
-            settings.remove("save_every");
-        }
         let part = ModelPart {
             name: self.part.name().to_owned(),
             config,
             params: trained.params,
             bf16: self.weights == WeightType::Bf16,
-            log: json!({ "settings": settings, "losses": trained.losses }),
+            log: json!({ "settings": settings(self), "losses": trained.losses }),
         };
         part.write(out)?;
         for item in inputs.items("model").iter().filter(|item| item.name != self.part.name()) {
@@ -329,18 +322,13 @@ impl Pretrain {
             return Err(StageError::failed("training a VAE needs clips")
                 .with_help("connect a stage that gives videos to `videos`"));
         };
-        let read = |index: usize| {
-            let item = &items[index];
-            let clip = Clip::from_bytes(&inputs.read(item, videos::FILE)?)
-                .map_err(|e| StageError::failed(e.to_string()).on_item(&item.name))?;
-            Ok::<_, StageError>(clip)
-        };
-        let size = read(0)?.size;
+        let size = read_clip(inputs, first)?.size;
         let compression = family.vae(config, &ParamReader::loaded(&start, None))?.compression();
         check_pixels(size, compression).map_err(|e| e.on_item(&first.name))?;
         // Clips are read when they are needed: a data set may be larger than the memory.
         let clip = |index: usize| {
-            let clip = read(index).map_err(|e| TrainError::Example(Box::new(e)))?;
+            let clip = read_clip(inputs, &items[index])
+                .map_err(|error| TrainError::Example(Box::new(error)))?;
             if clip.size == size {
                 return Ok(pixels::from_rgb(&clip.rgb, clip.size, device));
             }
@@ -374,7 +362,9 @@ impl Pretrain {
             return Err(StageError::failed("training a transformer needs `latents` and `text`")
                 .with_help("connect a `vae_encode` and a `text_encode` stage"));
         }
-        let scheduler = family.scheduler(&Value::Object(self.scheduler.clone()), Sampler::Ddim)?;
+        let known = family.timestep_distributions();
+        let schedule = Value::Object(self.scheduler.clone());
+        let scheduler = family.scheduler(&schedule, family.samplers()[0])?;
         let text = TextEmbedding::read(inputs, "text", device)?.batch(1);
         let plain = family.denoiser(config, &ParamReader::loaded(&start, None))?;
         let examples = read_examples(inputs, &*plain, text.dims()[1], device, cx)?;
@@ -383,6 +373,8 @@ impl Pretrain {
             build: &|params| family.denoiser(config, &ParamReader::loaded(params, None)),
             diffusion: Diffusion {
                 scheduler: &*scheduler,
+                conditioning: plain.image_conditioning(),
+                distribution: one_of("timestep_distribution", self.timestep_distribution, known)?,
                 image_scale: self.image_scale(inputs)?,
                 image_dropout: self.image_dropout,
                 text: Tensor::clone(&text),

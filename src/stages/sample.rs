@@ -6,18 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
-    vae_encode::{array, check_pixels},
+    model::{StageModel, array, check_clip},
+    rules,
 };
 use crate::{
-    artifact::{
-        ArtifactKind, Item, adapter::AdapterArtifact, model::resolve_model, samples,
-        text::TextEmbedding,
-    },
+    artifact::{ArtifactKind, Item, adapter::AdapterArtifact, samples, text::TextEmbedding},
     models::{
-        Denoiser, ModelRef, Sampler, VideoVae, pixels,
+        ModelRef, ModelSource, Sampler, family, pixels,
         sampling::{ImageLatentScale, Sample as Start, Sampling, Side},
     },
-    train::rng::TorchRng,
+    rng::TorchRng,
 };
 
 /// The item file of a pair that holds the conditioning image.
@@ -35,9 +33,10 @@ pub struct Sample {
     /// Number of sampling steps.
     #[serde(default = "fifty")]
     pub steps: usize,
-    /// How the steps are made.
+    /// How the steps are made; by default as the model's family does: `dpm` for CogVideoX,
+    /// `flow_euler` for LTX-Video.
     #[serde(default)]
-    pub sampler: Sampler,
+    pub sampler: Option<Sampler>,
     /// Classifier-free guidance; 1 is off, more needs the input `negative`.
     #[serde(default = "off")]
     pub guidance_scale: f64,
@@ -87,14 +86,9 @@ impl StageKind for Sample {
 
 impl Stage for Sample {
     fn validate(&self) -> Vec<ParamError> {
-        let mut errors = Vec::new();
-        for (field, value) in
-            [("frames", self.frames), ("steps", self.steps), ("batch_size", self.batch_size)]
-        {
-            if value == 0 {
-                errors.push(ParamError::new(field, "must be at least 1, but is 0"));
-            }
-        }
+        let counts =
+            [("frames", self.frames), ("steps", self.steps), ("batch_size", self.batch_size)];
+        let mut errors = rules::at_least_one(&counts);
         if !(self.guidance_scale >= 1.0 && self.guidance_scale.is_finite()) {
             let message = format!("must be at least 1, but is {}", self.guidance_scale);
             errors.push(ParamError::new("guidance_scale", message).help("1 turns guidance off"));
@@ -116,8 +110,7 @@ impl Stage for Sample {
         out: &mut Output<'_>,
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
-        let source = resolve_model(&self.model, inputs, "model")?;
-        let device = cx.device.clone().without_autodiff();
+        let StageModel { source, device } = StageModel::open(&self.model, inputs, cx)?;
         let vae = cx.models.vae(&source, &device)?;
         let lora = AdapterArtifact::read(inputs, "lora")?;
         let adapter = lora.as_ref().map(|lora| &lora.adapter);
@@ -138,7 +131,7 @@ impl Stage for Sample {
             denoiser: &*denoiser,
             scheduler: &*scheduler,
             num_steps: self.steps,
-            guidance: self.guidance(inputs, text.dims(), &device)?,
+            guidance: self.guidance(&source, inputs, text.dims(), &device)?,
             text,
         };
         let items = inputs.items("pairs");
@@ -149,11 +142,12 @@ impl Stage for Sample {
             let mut starts = Vec::new();
             for item in items {
                 let image = read_image(inputs, item)?;
-                self.check(&image, &*vae, &*denoiser, sampling.text.dims()[1])
+                let [height, width] = [image.height() as usize, image.width() as usize];
+                let size = [self.frames, height, width];
+                check_clip(size, vae.compression(), &*denoiser, sampling.text.dims()[1])
                     .map_err(|e| e.on_item(&item.name))?;
                 let rng = TorchRng::new(self.seed.unwrap_or_default());
-                let size = [1, image.height() as usize, image.width() as usize];
-                let pixels = pixels::from_rgb(image.as_raw(), size, &device);
+                let pixels = pixels::from_rgb(image.as_raw(), [1, height, width], &device);
                 starts.push(Start::encode(&*vae, pixels, scale, rng));
             }
             let made = sampling.run(starts, frames, |step| {
@@ -179,6 +173,7 @@ impl Stage for Sample {
 impl Sample {
     fn guidance(
         &self,
+        source: &ModelSource,
         inputs: &Inputs<'_>,
         text: [usize; 3],
         device: &Device,
@@ -194,37 +189,15 @@ impl Sample {
             .with_help("connect a `text_encode` stage of the negative prompt to `negative`"));
         }
         let negative = TextEmbedding::read(inputs, "negative", device)?.batch(1);
-        if negative.dims() != text {
+        let padded = family(source)?.prompt_format(&source.config("transformer")?).keeps_padding;
+        let ([_, len, width], [_, negative_len, negative_width]) = (text, negative.dims());
+        if negative_width != width || (padded && negative_len != len) {
             return Err(StageError::failed(format!(
                 "`negative` must have the shape of `text`, {text:?}, but has {:?}",
                 negative.dims()
             )));
         }
         Ok(Some((self.guidance_scale, negative)))
-    }
-
-    fn check(
-        &self,
-        image: &image::RgbImage,
-        vae: &dyn VideoVae,
-        denoiser: &dyn Denoiser,
-        text: usize,
-    ) -> Result<(), StageError> {
-        let size = [self.frames, image.height() as usize, image.width() as usize];
-        check_pixels(size, vae.compression())?;
-        let compression = vae.compression();
-        let latent_size = [
-            (size[0] - 1) / compression.time + 1,
-            size[1] / compression.space,
-            size[2] / compression.space,
-        ];
-        denoiser.check_size(latent_size, text).map_err(|error| {
-            let [frames, height, width] = size;
-            StageError::failed(format!(
-                "a clip of {frames} frames of height {height} and width {width} does not fit the \
-                 model: {error}"
-            ))
-        })
     }
 }
 

@@ -4,19 +4,23 @@ use burn::tensor::{Int, Tensor, TensorData};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind};
+use super::{
+    Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
+    model::StageModel,
+};
 use crate::{
-    artifact::{ArtifactKind, model::resolve_model, text::TextEmbedding},
+    artifact::{ArtifactKind, text::TextEmbedding},
     models::{
-        ModelRef, ModelSource,
+        ModelRef, ModelSource, PromptFormat, family,
         t5::{T5Config, T5Tokenizer, TokenizerFiles},
     },
 };
 
-/// Tokens of a prompt where the transformer's configuration states none.
-const DEFAULT_LENGTH: usize = 226;
+/// The token that fills a prompt up, in all tokenizers of T5.
+const PADDING: i64 = 0;
 
-/// Encodes one prompt, padded to a fixed length, without an attention mask.
+/// Encodes one prompt, padded to a fixed length, without an attention mask. For families that mask
+/// padding in the denoiser (LTX-Video), the encoded padding is left out.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TextEncode {
@@ -31,13 +35,9 @@ pub struct TextEncode {
 }
 
 impl TextEncode {
-    fn length(&self, source: &ModelSource) -> Result<usize, StageError> {
-        if let Some(length) = self.max_length {
-            return Ok(length);
-        }
-        let config = source.config("transformer")?;
-        let stated = config.get("max_text_seq_length").and_then(serde_json::Value::as_u64);
-        Ok(stated.map_or(DEFAULT_LENGTH, |length| length as usize))
+    fn format(&self, source: &ModelSource) -> Result<PromptFormat, StageError> {
+        let format = family(source)?.prompt_format(&source.config("transformer")?);
+        Ok(PromptFormat { tokens: self.max_length.unwrap_or(format.tokens), ..format })
     }
 }
 
@@ -72,16 +72,14 @@ impl Stage for TextEncode {
         out: &mut Output<'_>,
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
-        let source = resolve_model(&self.model, inputs, "model")?;
-        let length = self.length(&source)?;
+        let StageModel { source, device } = StageModel::open(&self.model, inputs, cx)?;
+        let PromptFormat { tokens: length, keeps_padding } = self.format(&source)?;
         let file = source.tokenizer_file()?;
         let bytes = source.read(file)?;
         let tokenizer = T5Tokenizer::new(TokenizerFiles::by_name(file, &bytes))?;
         let ids: Vec<i64> =
             tokenizer.encode(&self.prompt, length)?.into_iter().map(i64::from).collect();
         cx.tick(0, 1, "load the text encoder")?;
-
-        let device = cx.device.clone().without_autodiff();
         let encoder = cx.models.text_encoder(&source, &device)?;
         let vocabulary = T5Config::read(&source.config("text_encoder")?)?.vocab_size;
         if let Some(id) = ids.iter().find(|id| **id >= vocabulary as i64) {
@@ -91,8 +89,14 @@ impl Stage for TextEncode {
             .with_help("take tokenizer and text encoder from the same model"));
         }
         cx.tick(0, 1, "encode the prompt")?;
+        let kept = if keeps_padding { length } else { unpadded(&ids) };
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, length]), &device);
-        let embedding = encoder.encode(ids).squeeze_dim::<2>(0);
+        let embedding = encoder.encode(ids).squeeze_dim::<2>(0).narrow(0, 0, kept);
         TextEmbedding { prompt: self.prompt.clone(), embedding }.write(out)
     }
+}
+
+/// The number of tokens up to the last that is no padding.
+fn unpadded(ids: &[i64]) -> usize {
+    ids.iter().rposition(|id| *id != PADDING).map_or(ids.len(), |last| last + 1)
 }

@@ -153,9 +153,7 @@ impl Stage for Transform {
         out: &mut Output<'_>,
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
-        let items = inputs.items("pairs");
-        for (done, item) in items.iter().enumerate() {
-            cx.tick(done as u64, items.len() as u64, "images")?;
+        cx.for_each(inputs.items("pairs"), "images", |item| {
             let pair = Pair::read(inputs, item)?;
             if self.operation == Operation::Rotate90 && pair.input.width() != pair.input.height() {
                 return Err(StageError::failed(format!(
@@ -163,7 +161,6 @@ impl Stage for Transform {
                     pair.input.width(),
                     pair.input.height()
                 ))
-                .on_item(&item.name)
                 .with_help("set the data set's `size` to two equal sides, or use `rotate180`"));
             }
             let (input, target) = self.apply(pair.input, item_seed(self.seed, item));
@@ -172,9 +169,8 @@ impl Stage for Transform {
                 task: self.operation.name().to_owned(),
                 ..PairMeta::default()
             };
-            Pair { input, target, mask: None, meta }.write(out, &item.name)?;
-        }
-        Ok(())
+            Pair { input, target, mask: None, meta }.write(out, &item.name)
+        })
     }
 }
 

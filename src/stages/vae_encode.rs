@@ -1,20 +1,22 @@
 //! `vae_encode`: clips to latents, with encodings of the conditioning image.
 
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind};
+use super::{
+    Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
+    model::{StageModel, array, check_pixels, read_clip},
+    rules,
+};
 use crate::{
     artifact::{
         ArtifactKind,
         latents::{self, ClipLatents},
-        model::resolve_model,
-        tensors::Array,
-        videos::{self, Clip},
+        videos::Clip,
     },
-    models::{Compression, ModelRef, VideoVae, pixels},
-    train::rng::TorchRng,
+    models::{ModelRef, VideoVae, pixels},
+    rng::TorchRng,
 };
 
 /// Which latents an encoder's distribution gives.
@@ -76,7 +78,7 @@ pub struct VaeEncode {
     #[serde(default)]
     pub image_noise: ImageNoise,
     /// Encodings of the conditioning image, each with its own noise; training takes one at each
-    /// step.
+    /// step. Families whose image is the first frame (LTX-Video) take that of the clip instead.
     #[serde(default = "one")]
     pub image_latent_pool: usize,
     /// Seed of all noise; the same for each clip.
@@ -102,10 +104,7 @@ impl StageKind for VaeEncode {
 
 impl Stage for VaeEncode {
     fn validate(&self) -> Vec<ParamError> {
-        let mut errors = Vec::new();
-        if self.image_latent_pool == 0 {
-            errors.push(ParamError::new("image_latent_pool", "must be at least 1, but is 0"));
-        }
+        let mut errors = rules::at_least_one(&[("image_latent_pool", self.image_latent_pool)]);
         if let ImageNoise::On(level) = self.image_noise
             && level.std < 0.0
         {
@@ -129,19 +128,14 @@ impl Stage for VaeEncode {
         out: &mut Output<'_>,
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
-        let source = resolve_model(&self.model, inputs, "model")?;
-        let device = cx.device.clone().without_autodiff();
+        let StageModel { source, device } = StageModel::open(&self.model, inputs, cx)?;
         let vae = cx.models.vae(&source, &device)?;
-        let items = inputs.items("videos");
-        for (done, item) in items.iter().enumerate() {
-            cx.tick(done as u64, items.len() as u64, "encode clips")?;
-            let clip = Clip::from_bytes(&inputs.read(item, videos::FILE)?)
-                .map_err(|e| StageError::failed(e.to_string()).on_item(&item.name))?;
-            check_pixels(clip.size, vae.compression()).map_err(|e| e.on_item(&item.name))?;
+        cx.for_each(inputs.items("videos"), "encode clips", |item| {
+            let clip = read_clip(inputs, item)?;
+            check_pixels(clip.size, vae.compression())?;
             let encoded = self.encode(&*vae, &clip, &device);
-            out.item(&item.name, &[(latents::FILE, &encoded.to_bytes())])?;
-        }
-        Ok(())
+            out.item(&item.name, &[(latents::FILE, &encoded.to_bytes())])
+        })
     }
 }
 
@@ -169,66 +163,12 @@ impl VaeEncode {
 
     fn draw(&self, vae: &dyn VideoVae, video: Tensor<5>, rng: &mut TorchRng) -> Tensor<5> {
         let posterior = vae.encode(video);
-        match self.posterior {
+        vae.standardize(match self.posterior {
             PosteriorChoice::Mean => posterior.mean,
             PosteriorChoice::Sample => {
                 let noise = rng.normal_tensor(posterior.mean.dims(), &posterior.mean.device());
                 posterior.sample(noise)
             }
-        }
-    }
-}
-
-/// A tensor's values, in f32.
-pub(super) fn array<const D: usize>(tensor: Tensor<D>) -> Array<D> {
-    let shape = tensor.dims();
-    let data = tensor.cast(FloatDType::F32).into_data();
-    Array { shape, values: data.try_into_vec::<f32>().expect("cast to f32 above") }
-}
-
-/// Checks that a clip of `[frames, height, width]` has whole latents.
-pub(super) fn check_pixels(
-    [frames, height, width]: [usize; 3],
-    compression: Compression,
-) -> Result<(), StageError> {
-    let Compression { time, space } = compression;
-    for (what, found) in [("height", height), ("width", width)] {
-        if found == 0 || !found.is_multiple_of(space) {
-            let message = format!("{what} must be a multiple of {space} pixels, but is {found}");
-            let (below, above) = (found / space * space, found.next_multiple_of(space).max(space));
-            let nearest =
-                if below == 0 { above.to_string() } else { format!("{below} or {above}") };
-            return Err(StageError::failed(message).with_help(format!("take {nearest}")));
-        }
-    }
-    if frames == 0 || !(frames - 1).is_multiple_of(time) {
-        let message = format!("the number of frames must be {time}k + 1, but is {frames}");
-        let below = frames.saturating_sub(1) / time * time + 1;
-        let nearest = if frames == 0 { "1".into() } else { format!("{below} or {}", below + time) };
-        return Err(StageError::failed(message).with_help(format!("take {nearest} frames")));
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_that_do_not_fit_name_the_quantity_and_the_nearest() {
-        let check = |size| check_pixels(size, Compression { time: 4, space: 8 });
-        check([9, 64, 48]).unwrap();
-        check([1, 8, 8]).unwrap();
-        for (size, wanted, nearest) in [
-            ([10, 64, 64], "the number of frames must be 4k + 1, but is 10", "take 9 or 13 frames"),
-            ([9, 60, 64], "height must be a multiple of 8 pixels, but is 60", "take 56 or 64"),
-            ([9, 64, 3], "width must be a multiple of 8 pixels, but is 3", "take 8"),
-        ] {
-            let error = check(size).unwrap_err();
-            assert_eq!(error.to_string(), wanted);
-            assert!(
-                matches!(error, StageError::Failed { help: Some(help), .. } if help == nearest)
-            );
-        }
+        })
     }
 }

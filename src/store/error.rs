@@ -67,6 +67,11 @@ impl StoreError {
     /// Sorts an I/O error by what the user can do about it.
     pub(crate) fn io(path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
+        // Wrapped errors carry the names of temporary files, which tell the user nothing.
+        let source = match source.raw_os_error() {
+            Some(_) => source,
+            None => io::Error::from(source.kind()),
+        };
         match source.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Full { path },
             ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {

@@ -80,8 +80,6 @@ impl Store {
             manifests: Mutex::default(),
             stat_cache: Mutex::new(StatCache::new(root.join("stat-cache"))),
         };
-        // Says at once that nothing can be written, and not after an hour's work.
-        tempfile::NamedTempFile::new_in(&tmp).map_err(|e| StoreError::io(&tmp, e))?;
         store.check_format()?;
         Ok(store)
     }

@@ -54,8 +54,8 @@ impl DenoiserTraining<'_> {
             let examples: Vec<&Example> =
                 self.order.batch(index).into_iter().map(|i| &self.examples[i]).collect();
             let mut rng = step_rng(self.order.seed, Stream::Batch, index);
-            let (input, target) = self.diffusion.batch(&examples, &mut rng);
-            let found = sharded_gradients(self.build, params, &input, &target, self.recompute)?;
+            let batch = self.diffusion.batch(&examples, &mut rng);
+            let found = sharded_gradients(self.build, params, &batch, self.recompute)?;
             if self.accumulation == 1 {
                 return Ok(found);
             }

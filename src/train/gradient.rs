@@ -9,8 +9,8 @@ use burn::tensor::{FloatDType, Gradients as Tape, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::loss::v_loss;
-use crate::models::{Denoiser, DenoiserInput, LoadError, Params, params::Param};
+use super::{batch::Batch, loss::denoiser_loss};
+use crate::models::{Denoiser, LoadError, Params, params::Param};
 
 /// What is computed again in the backward pass instead of being kept from the forward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -85,30 +85,25 @@ pub fn of_loss<E>(
     Ok(gradients)
 }
 
-/// The v-loss of a denoiser and its gradients.
+/// The loss of a denoiser and its gradients.
 pub fn denoiser_gradients(
     build: &Build<'_>,
     params: &Params,
-    input: &DenoiserInput,
-    target: &Tensor<5>,
+    batch: &Batch,
     recompute: Recompute,
 ) -> Result<Gradients, LoadError> {
     match recompute {
         Recompute::None => {
-            of_loss(params, |leaves| Ok(v_loss(build(leaves)?.forward(input), target.clone())))
+            of_loss(params, |leaves| Ok(denoiser_loss(build(leaves)?.forward(&batch.input), batch)))
         }
-        Recompute::Block => by_block(build, params, input, target),
+        Recompute::Block => by_block(build, params, batch),
     }
 }
 
 /// Forward without a tape, keeping the blocks' inputs; then backward from block to block, each
 /// computed again on a tape of its own that ends in the gradient of its output.
-fn by_block(
-    build: &Build<'_>,
-    params: &Params,
-    input: &DenoiserInput,
-    target: &Tensor<5>,
-) -> Result<Gradients, LoadError> {
+fn by_block(build: &Build<'_>, params: &Params, batch: &Batch) -> Result<Gradients, LoadError> {
+    let input = &batch.input;
     let plain = build(params)?;
     let mut inputs = vec![plain.begin(input)];
     for index in 0..plain.num_blocks() {
@@ -122,7 +117,7 @@ fn by_block(
     let mut gradients = Gradients::default();
 
     let hidden = on_tape(inputs.pop().expect("begin gave one"));
-    let loss = v_loss(model.end(hidden.clone(), input), target.clone());
+    let loss = denoiser_loss(model.end(hidden.clone(), input), batch);
     let mut tape = loss.backward();
     gradients.loss = loss.inner().into_scalar::<f32>();
     let mut upstream = take(&hidden, &mut tape);

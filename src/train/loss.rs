@@ -2,14 +2,21 @@
 
 use burn::tensor::{FloatDType, Tensor};
 
-/// The mean of `(prediction - target)^2`, in f32.
+use super::batch::Batch;
+
+/// The mean of `(prediction - target)^2`, weighted where the batch has weights, in f32.
 ///
 /// With a v-prediction this is the published loss: the weight `1 / (1 - a)` on the error of the
 /// clean latents cancels against `x0 - x0' = sqrt(1 - a) (v' - v)`, and no division by `1 - a` or
-/// `a` is left.
-pub fn v_loss(prediction: Tensor<5>, target: Tensor<5>) -> Tensor<1> {
+/// `a` is left. With flow matching, target and loss are the published ones as they stand.
+pub fn denoiser_loss(prediction: Tensor<5>, batch: &Batch) -> Tensor<1> {
+    let target = batch.target.clone();
     let difference = prediction.cast(FloatDType::F32) - target.cast(FloatDType::F32);
-    (difference.clone() * difference).mean()
+    let squares = difference.clone() * difference;
+    match &batch.weights {
+        Some(weights) => (squares * weights.clone()).mean(),
+        None => squares.mean(),
+    }
 }
 
 /// The mean of `|a - b|`.

@@ -7,7 +7,6 @@ pub mod gradient;
 pub mod loss;
 pub mod optimizer;
 pub mod order;
-pub mod rng;
 pub mod schedule;
 pub mod shards;
 pub mod steps;

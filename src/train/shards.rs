@@ -6,32 +6,32 @@
 
 use std::sync::OnceLock;
 
-use burn::tensor::Tensor;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::gradient::{Build, Gradients, Recompute, denoiser_gradients};
+use super::{
+    batch::Batch,
+    gradient::{Build, Gradients, Recompute, denoiser_gradients},
+};
 use crate::models::{DenoiserInput, LoadError, Params, nn::fused};
 
 /// Parts of a batch.
 const SHARDS: usize = 2;
 
-/// The v-loss of a denoiser and its gradients, as [`denoiser_gradients`], part by part on the CPU.
+/// The loss of a denoiser and its gradients, as [`denoiser_gradients`], part by part on the CPU.
 pub fn sharded_gradients(
     build: &Build<'_>,
     params: &Params,
-    input: &DenoiserInput,
-    target: &Tensor<5>,
+    batch: &Batch,
     recompute: Recompute,
 ) -> Result<Gradients, LoadError> {
-    let samples = input.timesteps.len();
-    if samples < SHARDS || !fused::applies(&input.latents) {
-        return denoiser_gradients(build, params, input, target, recompute);
+    let samples = batch.input.latents.dims()[0];
+    if samples < SHARDS || !fused::applies(&batch.input.latents) {
+        return denoiser_gradients(build, params, batch, recompute);
     }
     let size = samples.div_ceil(SHARDS);
     let parts: Vec<_> = (0..samples).step_by(size).map(|at| (at, size.min(samples - at))).collect();
     let run = |(start, len): (usize, usize)| {
-        let (input, target) = part(input, target, start, len);
-        let found = denoiser_gradients(build, params, &input, &target, recompute)?;
+        let found = denoiser_gradients(build, params, &part(batch, start, len), recompute)?;
         Ok((found, len as f32 / samples as f32))
     };
     let mut sum = Gradients::default();
@@ -42,19 +42,20 @@ pub fn sharded_gradients(
     Ok(sum)
 }
 
-fn part(
-    input: &DenoiserInput,
-    target: &Tensor<5>,
-    start: usize,
-    len: usize,
-) -> (DenoiserInput, Tensor<5>) {
-    let input = DenoiserInput {
-        latents: input.latents.clone().narrow(0, start, len),
-        image: input.image.clone().narrow(0, start, len),
-        text: input.text.clone().narrow(0, start, len),
-        timesteps: input.timesteps[start..start + len].to_vec(),
-    };
-    (input, target.clone().narrow(0, start, len))
+fn part(batch: &Batch, start: usize, len: usize) -> Batch {
+    let input = &batch.input;
+    // One timestep per sample, or one per latent frame of each.
+    let steps = input.timesteps.len() / input.latents.dims()[0];
+    Batch {
+        input: DenoiserInput {
+            latents: input.latents.clone().narrow(0, start, len),
+            image: input.image.clone().narrow(0, start, len),
+            text: input.text.clone().narrow(0, start, len),
+            timesteps: input.timesteps[start * steps..(start + len) * steps].to_vec(),
+        },
+        target: batch.target.clone().narrow(0, start, len),
+        weights: batch.weights.clone().map(|weights| weights.narrow(0, start, len)),
+    }
 }
 
 /// Runs the parts on threads of their own, or one after the other where there are too few.

@@ -42,7 +42,7 @@ impl VaeLoss {
         &self,
         vae: &dyn VideoVae,
         video: Tensor<5>,
-        rng: &mut super::rng::TorchRng,
+        rng: &mut crate::rng::TorchRng,
     ) -> Tensor<1> {
         let posterior = vae.encode(video.clone());
         let noise = normal(posterior.mean.dims(), rng, &video.device());

@@ -5,7 +5,9 @@
 use std::{fs, path::Path};
 
 use burn::tensor::{Device, FloatDType, Tensor};
-use pipe::models::{DenoiserInput, ParamReader, Params, VideoDiffusion, cogvideox::CogVideoX};
+use pipe::models::{
+    DenoiserInput, ParamReader, Params, VideoDiffusion, cogvideox::CogVideoX, ltx_video::LtxVideo,
+};
 use serde_json::Value;
 
 use crate::{
@@ -33,6 +35,12 @@ const CHECKS: &[Check] = &[
     Check { family: "cogvideox15", part: "sampling", tolerance: 2e-3, run: external_sample },
     Check { family: "cogvideox10", part: "factors", tolerance: 1e-3, run: external_factors },
     Check { family: "cogvideox10", part: "sampling", tolerance: 2e-3, run: external_sample },
+    Check { family: "ltx09", part: "transformer", tolerance: 1e-4, run: ltx_transformer },
+    Check { family: "ltx091", part: "transformer", tolerance: 1e-4, run: ltx_transformer },
+    Check { family: "ltx09", part: "vae", tolerance: 5e-4, run: ltx_vae },
+    Check { family: "ltx091", part: "vae", tolerance: 5e-4, run: ltx_vae },
+    Check { family: "ltx09", part: "sampling", tolerance: 2e-3, run: external_sample },
+    Check { family: "ltx091", part: "sampling", tolerance: 2e-3, run: external_sample },
 ];
 
 #[test]
@@ -100,5 +108,57 @@ fn vae(model: &Path) -> Vec<(&'static str, f32)> {
         ("logvar", relative_error(posterior.logvar, &golden.tensor("logvar"))),
         ("decoded", relative_error(vae.decode(golden.tensor("mean")), &golden.tensor("decoded"))),
         ("image mean", relative_error(image, &golden.tensor("image_mean"))),
+    ]
+}
+
+/// Sample by sample, because here the text has no padding to mask.
+pub fn ltx_transformer(model: &Path) -> Vec<(&'static str, f32)> {
+    let folder = model.join("transformer");
+    let (config, params) = load(&folder);
+    let denoiser = LtxVideo.denoiser(&config, &ParamReader::loaded(&params, None)).unwrap();
+    let golden = Golden::read(folder.join("expect.safetensors"));
+    let grid: Vec<usize> = golden.values("grid").0.iter().map(|len| *len as usize).collect();
+    let (mask, text): (Tensor<2>, Tensor<3>) = (golden.tensor("mask"), golden.tensor("text"));
+    // Packed `[B, S, C]` as `[1, C, f, h, w]`.
+    let unpacked = |name: &str, sample: usize| -> Tensor<5> {
+        let packed: Tensor<3> = golden.tensor::<3>(name).narrow(0, sample, 1);
+        let channels = packed.dims()[2];
+        packed.reshape([1, grid[0], grid[1], grid[2], channels]).permute([0, 4, 1, 2, 3])
+    };
+    let timesteps = golden.values("timestep").0;
+    let samples = text.dims()[0];
+    let mut errors = [("output", 0.0_f32), ("gradient", 0.0)];
+    for sample in 0..samples {
+        let tokens = mask.clone().narrow(0, sample, 1).sum().into_scalar::<f32>() as usize;
+        let latents = unpacked("hidden", sample).autodiff().require_grad();
+        let input = DenoiserInput {
+            image: latents.clone().narrow(2, 0, 1),
+            latents: latents.clone(),
+            text: text.clone().narrow(0, sample, 1).narrow(1, 0, tokens),
+            timesteps: timesteps.chunks(timesteps.len() / samples).nth(sample).unwrap().to_vec(),
+        };
+        let out = denoiser.forward(&input);
+        let error = relative_error(out.clone().inner(), &unpacked("out", sample));
+        errors[0].1 = errors[0].1.max(error);
+        let grads = (out * unpacked("grad_out", sample)).sum().backward();
+        let error = relative_error(latents.grad(&grads).unwrap(), &unpacked("grad_hidden", sample));
+        errors[1].1 = errors[1].1.max(error);
+    }
+    errors.to_vec()
+}
+
+fn ltx_vae(model: &Path) -> Vec<(&'static str, f32)> {
+    let folder = model.join("vae");
+    let (config, params) = load(&folder);
+    let vae = LtxVideo.vae(&config, &ParamReader::loaded(&params, None)).unwrap();
+    let golden = Golden::read(folder.join("expect.safetensors"));
+    let (video, mean): (Tensor<5>, Tensor<5>) = (golden.tensor("video"), golden.tensor("mean"));
+    let [_, channels, ..] = mean.dims();
+    let statistic = |name: &str| golden.tensor::<1>(name).reshape([1, channels, 1, 1, 1]);
+    let standard = (mean.clone() - statistic("latents_mean")) / statistic("latents_std");
+    vec![
+        ("mean", relative_error(vae.encode(video).mean, &mean)),
+        ("standard", relative_error(vae.standardize(mean.clone()), &standard)),
+        ("decoded", relative_error(vae.decode(mean), &golden.tensor("decoded"))),
     ]
 }

@@ -11,7 +11,7 @@ use pipe::{
         Adapter, LoraTargets, ModelCache, ModelRef, ModelSource, Params, Sampler, family,
         t5::{T5Tokenizer, TokenizerFiles},
     },
-    train::rng::TorchRng,
+    rng::TorchRng,
 };
 use safetensors::SafeTensors;
 
@@ -88,7 +88,7 @@ fn check_schedulers(model: &Path) {
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let latents = |name: &str| tensor::<5>(&file, name).permute([0, 2, 1, 3, 4]);
         let scheduler = pipe::models::schedulers::cogvideox(&config, sampler).unwrap();
-        let (mut run, mut rng) = (scheduler.start(5), TorchRng::new(3));
+        let (mut run, mut rng) = (scheduler.start(5, 1), TorchRng::new(3));
         let mut x = latents("x0");
         for index in 0..5 {
             x = run.step(index, (x.clone() * 0.7 + 0.1).tanh(), x, &mut rng);

@@ -23,7 +23,10 @@ fn model_folder(vocab_size: usize) -> tempfile::TempDir {
         std::fs::write(path, bytes).unwrap();
     };
     let fixture = |name: &str| std::fs::read(Path::new(GOLDEN).join(name)).unwrap();
-    put("transformer/config.json", br#"{"max_text_seq_length": 6}"#.to_vec());
+    put(
+        "transformer/config.json",
+        br#"{"_class_name": "CogVideoXTransformer3DModel", "max_text_seq_length": 6}"#.to_vec(),
+    );
     put("vae/config.json", b"{}".to_vec());
     put("scheduler/scheduler_config.json", b"{}".to_vec());
     put("tokenizer/spiece.model", fixture("spiece.model"));
@@ -97,6 +100,21 @@ fn length_and_prompt_decide_the_embedding() {
     let empty = run(&stage(folder.path(), "", Some(11))).unwrap();
     let difference = (long.embedding - empty.embedding).abs().max().into_scalar::<f32>();
     assert!(difference > 0.01, "{difference}");
+}
+
+#[test]
+fn a_family_that_masks_padding_gets_none() {
+    let folder = model_folder(60);
+    let padded = run(&stage(folder.path(), "a video", Some(11))).unwrap().embedding;
+    let config = folder.path().join("transformer/config.json");
+    std::fs::write(config, br#"{"_class_name": "LTXVideoTransformer3DModel"}"#).unwrap();
+    let kept = run(&stage(folder.path(), "a video", Some(11))).unwrap().embedding;
+    let [tokens, _] = kept.dims();
+    assert!((2..11).contains(&tokens), "{tokens} tokens");
+    let difference = (padded.narrow(0, 0, tokens) - kept).abs().max().into_scalar::<f32>();
+    assert!(difference < f32::EPSILON, "the rest is encoded with its padding: {difference}");
+    let empty = run(&stage(folder.path(), "", None)).unwrap().embedding;
+    assert_eq!(empty.dims()[0], 1, "the end of the text alone");
 }
 
 #[test]

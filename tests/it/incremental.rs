@@ -6,7 +6,7 @@ use std::{fs, sync::mpsc};
 use insta::assert_snapshot;
 use pipe::{
     exec::{ExecError, Executor, Outcome, RunEvent},
-    plan::{Freshness, PlanError},
+    plan::{Freshness, Lack},
     store::{Store, StoreError},
 };
 use serde_json::json;
@@ -390,8 +390,13 @@ fn only_what_was_read_from_outside_matters() {
         .unwrap_err();
     assert!(matches!(
         &error,
-        ExecError::Plan(PlanError::SourceRoot { param: Some(param), .. }) if param == "root"
+        ExecError::Lacks(lacks)
+            if matches!(&lacks[0].lack, Lack::Data { param: Some(param), .. } if param == "root")
     ));
+    // A plan is made all the same, and says so.
+    let plan = test.plan();
+    assert!(matches!(plan.nodes[0].freshness, Freshness::Blocked(Lack::Data { .. })));
+    assert!(matches!(plan.nodes[1].freshness, Freshness::Pending { .. }));
     assert!(error.is_environment());
 }
 

@@ -26,7 +26,7 @@ use pipe::{
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-fn data() -> Option<PathBuf> {
+pub fn data() -> Option<PathBuf> {
     let data = std::env::var_os("PIPE_TEST_DATA").map(PathBuf::from);
     if data.is_none() {
         eprintln!("skipped: PIPE_TEST_DATA is not set");

@@ -321,6 +321,7 @@ impl TestPipeline {
                     let names = upstream.iter().map(|i| self.pipeline.instances[*i].to_string());
                     format!("pending: {}", names.collect::<Vec<_>>().join(", "))
                 }
+                Freshness::Blocked(lack) => format!("blocked: {lack}"),
             };
             let items =
                 node.items.map_or(String::new(), |(n, of)| format!(" ({n} of {of} cached)"));

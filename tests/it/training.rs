@@ -8,22 +8,24 @@ use pipe::{
         ArtifactKind, Item, Manifest, adapter::AdapterArtifact, frames, samples, videos::Clip,
     },
     models::{
-        Adapter, Denoiser, DenoiserInput, LoadError, ModelCache, ModelRef, NoiseScheduler,
-        ParamReader, Params, Sampler, VideoDiffusion,
+        Adapter, DecodeNoise, Denoiser, DenoiserInput, ImageConditioning, LoadError, ModelCache,
+        ModelRef, ModelSource, NoiseScheduler, ParamReader, Params, Sampler, VideoDiffusion,
         cogvideox::CogVideoX,
+        family,
         params::Param,
         pixels,
-        sampling::{ImageLatentScale, Sample, Sampling, Side},
+        sampling::{ImageLatentScale, Sample, Sampling, Side, rng_after_sampling},
     },
+    rng::TorchRng,
     stages::{
         CancelFlag, Decode, Inputs, LoraTrain, Output, Pretrain, Stage, StageContext, StageError,
         VaeEncode,
     },
     store::Store,
     train::{
+        batch::Batch,
         gradient::{Gradients, Recompute, denoiser_gradients},
         optimizer::{AdamW, Moments, clip_factor, global_norm},
-        rng::TorchRng,
     },
 };
 use safetensors::{Dtype, tensor::TensorView};
@@ -65,8 +67,8 @@ impl Fixture {
         CogVideoX.scheduler(&self.config["scheduler"], sampler).unwrap()
     }
 
-    /// Input and target of one step of the trace, from clean latents and noise.
-    fn step(&self, step: usize) -> (DenoiserInput, Tensor<5>) {
+    /// One step of the trace, from clean latents and noise.
+    fn step(&self, step: usize) -> Batch {
         let tensor = |name: &str| self.golden.tensor::<5>(&format!("lora.{name}.{step}"));
         let timesteps = self.golden.values(&format!("lora.t.{step}")).0;
         let scheduler = self.scheduler(Sampler::Ddim);
@@ -75,24 +77,29 @@ impl Fixture {
         let text = self.golden.tensor::<3>("text");
         let [_, tokens, dim] = text.dims();
         let text = text.expand([2, tokens, dim]);
-        (DenoiserInput { latents, image: tensor("image"), text, timesteps }, target)
+        let input = DenoiserInput { latents, image: tensor("image"), text, timesteps };
+        Batch { input, target, weights: None }
     }
 
-    /// A folder in diffusers' layout.
     fn write_model(&self, folder: &Path) -> ModelRef {
-        for (name, params) in [("transformer", &self.transformer), ("vae", &self.vae)] {
-            let folder = folder.join(name);
-            fs::create_dir_all(&folder).unwrap();
-            fs::write(folder.join("config.json"), self.config[name].to_string()).unwrap();
-            let weights = params.to_safetensors(false, None);
-            fs::write(folder.join("diffusion_pytorch_model.safetensors"), weights).unwrap();
-        }
-        fs::create_dir_all(folder.join("scheduler")).unwrap();
-        let config = self.config["scheduler"].to_string();
-        fs::write(folder.join("scheduler/scheduler_config.json"), config).unwrap();
-        fs::write(folder.join("model_index.json"), "{}").unwrap();
-        ModelRef(folder.to_string_lossy().into_owned())
+        write_model(folder, &self.config, &self.transformer, &self.vae)
     }
+}
+
+/// A folder in diffusers' layout.
+pub fn write_model(folder: &Path, config: &Value, transformer: &Params, vae: &Params) -> ModelRef {
+    for (name, params) in [("transformer", transformer), ("vae", vae)] {
+        let folder = folder.join(name);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("config.json"), config[name].to_string()).unwrap();
+        let weights = params.to_safetensors(false, None);
+        fs::write(folder.join("diffusion_pytorch_model.safetensors"), weights).unwrap();
+    }
+    fs::create_dir_all(folder.join("scheduler")).unwrap();
+    let config = config["scheduler"].to_string();
+    fs::write(folder.join("scheduler/scheduler_config.json"), config).unwrap();
+    fs::write(folder.join("model_index.json"), "{}").unwrap();
+    ModelRef(folder.to_string_lossy().into_owned())
 }
 
 #[test]
@@ -106,9 +113,8 @@ fn a_lora_training_trace_agrees() {
         let adam = AdamW { betas: [0.9, 0.95], weight_decay: 1e-2, eps: 1e-8 };
         let mut moments = Moments::default();
         for step in 0..3 {
-            let (input, target) = fixture.step(step);
-            let found =
-                denoiser_gradients(&build, &factors, &input, &target, Recompute::None).unwrap();
+            let batch = fixture.step(step);
+            let found = denoiser_gradients(&build, &factors, &batch, Recompute::None).unwrap();
             let norm = global_norm(&found.by_name);
             for (what, found) in [("loss", found.loss), ("norm", norm)] {
                 let wanted = fixture.golden.values(&format!("lora.{what}.{step}")).0[0];
@@ -129,11 +135,8 @@ fn a_lora_training_trace_agrees() {
 /// Gradients of one step, for all linear layers where `all`, else for an attention's four.
 fn gradients(fixture: &Fixture, all: bool, recompute: Recompute) -> Gradients {
     let device = Device::flex();
-    let targets = if all {
-        pipe::models::LoraTargets::AllLinear
-    } else {
-        pipe::models::LoraTargets::default()
-    };
+    let targets =
+        if all { pipe::models::LoraTargets::AllLinear } else { pipe::models::LoraTargets::Qkvo };
     let targets = CogVideoX.lora_targets(targets);
     let fresh = Adapter::new_fresh(&fixture.transformer, targets, 3, 2.0, 1, &device).unwrap();
     // With B at zero no gradient would reach A.
@@ -147,8 +150,7 @@ fn gradients(fixture: &Fixture, all: bool, recompute: Recompute) -> Gradients {
     let build = |factors: &Params| {
         fixture.denoiser(Some(&Adapter { rank: 3, alpha: 2.0, factors: factors.clone() }))
     };
-    let (input, target) = fixture.step(0);
-    let found = denoiser_gradients(&build, &factors, &input, &target, recompute).unwrap();
+    let found = denoiser_gradients(&build, &factors, &fixture.step(0), recompute).unwrap();
     assert_eq!(found.by_name.len(), factors.0.len(), "every factor must have a gradient");
     found
 }
@@ -172,13 +174,12 @@ fn recomputation_gives_the_same_gradients() {
 #[test]
 fn recomputation_serves_full_training_too() {
     let fixture = Fixture::read("15");
-    let (input, target) = fixture.step(0);
+    let batch = fixture.step(0);
     let build = |params: &Params| {
         CogVideoX.denoiser(&fixture.config["transformer"], &ParamReader::loaded(params, None))
     };
-    let of = |recompute| {
-        denoiser_gradients(&build, &fixture.transformer, &input, &target, recompute).unwrap()
-    };
+    let of =
+        |recompute| denoiser_gradients(&build, &fixture.transformer, &batch, recompute).unwrap();
     let (whole, by_block) = (of(Recompute::None), of(Recompute::Block));
     assert_eq!(whole.by_name.len(), fixture.transformer.0.len());
     for (name, wanted) in &whole.by_name {
@@ -249,21 +250,21 @@ fn a_sample_does_not_depend_on_its_batch() {
 }
 
 /// A store with the artifacts of a small experiment, and stages run on it.
-struct Bench {
-    folder: tempfile::TempDir,
+pub struct Bench {
+    pub folder: tempfile::TempDir,
     store: Store,
     models: ModelCache,
     artifacts: RefCell<BTreeMap<&'static str, Arc<Manifest>>>,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("cache")).unwrap();
         Self { store, folder, models: ModelCache::default(), artifacts: RefCell::default() }
     }
 
-    fn put(&self, name: &'static str, kind: ArtifactKind, items: Vec<Item>) {
+    pub fn put(&self, name: &'static str, kind: ArtifactKind, items: Vec<Item>) {
         let manifest = Manifest { kind, format_version: kind.format_version(), items };
         self.artifacts.borrow_mut().insert(name, Arc::new(manifest));
     }
@@ -276,11 +277,15 @@ impl Bench {
         Item { name: name.to_owned(), files }
     }
 
-    /// Clips of 9 frames, a prompt and pairs.
     fn fill(&self, fixture: &Fixture) {
+        self.fill_with(&fixture.golden, [9, 16, 24]);
+    }
+
+    /// Clips of a size, the prompt `text` and pairs.
+    pub fn fill_with(&self, golden: &Golden, size: [usize; 3]) {
         let clip = |seed: u64| {
-            let bytes = TorchRng::new(seed).randint(256, 9 * 16 * 24 * 3);
-            Clip { size: [9, 16, 24], rgb: bytes.iter().map(|v| *v as u8).collect() }
+            let bytes = TorchRng::new(seed).randint(256, size.iter().product::<usize>() * 3);
+            Clip { size, rgb: bytes.iter().map(|v| *v as u8).collect() }
         };
         let names = ["a", "b", "c"];
         let clips = names
@@ -293,7 +298,7 @@ impl Bench {
             self.item(name, &[("input.png", image)])
         });
         self.put("pairs", ArtifactKind::Pairs, pairs.collect());
-        let (text, shape) = fixture.golden.values("text");
+        let (text, shape) = golden.values("text");
         let bytes: Vec<u8> = text.iter().flat_map(|v| v.to_le_bytes()).collect();
         let view = TensorView::new(Dtype::F32, shape[1..].to_vec(), &bytes).unwrap();
         let file = safetensors::serialize([("embedding", view)], None).unwrap();
@@ -303,7 +308,12 @@ impl Bench {
     }
 
     /// Runs a stage on ports of the artifacts' names, and stops it after `stop` ticks.
-    fn run(&self, stage: &dyn Stage, ports: &[&str], stop: usize) -> Result<Vec<Item>, StageError> {
+    pub fn run(
+        &self,
+        stage: &dyn Stage,
+        ports: &[&str],
+        stop: usize,
+    ) -> Result<Vec<Item>, StageError> {
         assert!(stage.validate().is_empty(), "{:?}", stage.validate());
         let artifacts = self.artifacts.borrow();
         let ports = ports.iter().map(|p| ((*p).to_owned(), Arc::clone(&artifacts[p]))).collect();
@@ -331,12 +341,12 @@ impl Bench {
         Ok(out.into_items())
     }
 
-    fn read(&self, item: &Item, file: &str) -> Vec<u8> {
+    pub fn read(&self, item: &Item, file: &str) -> Vec<u8> {
         self.store.read(&item.files[file]).unwrap()
     }
 }
 
-fn stage<S: serde::de::DeserializeOwned>(model: Option<&ModelRef>, mut params: Value) -> S {
+pub fn stage<S: serde::de::DeserializeOwned>(model: Option<&ModelRef>, mut params: Value) -> S {
     if let Some(model) = model {
         params["model"] = json!(model);
     }
@@ -498,8 +508,8 @@ fn external_trace(model: &Path) -> Vec<(&'static str, f32)> {
         let latents = scheduler.add_noise(tensor("x0"), tensor("noise"), &timesteps);
         let (image, text) = (tensor("image"), golden.tensor("text"));
         let input = DenoiserInput { latents, image, text, timesteps };
-        let found =
-            denoiser_gradients(&build, &factors, &input, &target, Recompute::Block).unwrap();
+        let batch = Batch { input, target, weights: None };
+        let found = denoiser_gradients(&build, &factors, &batch, Recompute::Block).unwrap();
         let norm = global_norm(&found.by_name);
         let error = |name: &str, found: f32| {
             let wanted = golden.values(&format!("{name}.{step}")).0[0];
@@ -521,19 +531,21 @@ fn external_trace(model: &Path) -> Vec<(&'static str, f32)> {
 
 /// The whole sampling run of a folder made elsewhere; see `external_golden`.
 pub fn external_sample(model: &Path) -> Vec<(&'static str, f32)> {
-    let (config, params) = crate::external_golden::load(&model.join("transformer"));
-    let denoiser = CogVideoX.denoiser(&config, &ParamReader::loaded(&params, None)).unwrap();
-    let (vae_config, params) = crate::external_golden::load(&model.join("vae"));
-    let vae = CogVideoX.vae(&vae_config, &ParamReader::loaded(&params, None)).unwrap();
-    let scheduler = fs::read(model.join("scheduler/scheduler_config.json")).unwrap();
-    let scheduler =
-        CogVideoX.scheduler(&serde_json::from_slice(&scheduler).unwrap(), Sampler::Ddim).unwrap();
+    const SEED: u64 = 42;
+    let source = ModelSource::Folder(model.to_owned());
+    let (models, device) = (ModelCache::default(), Device::flex());
+    let family = family(&source).unwrap();
+    let sampler = family.samplers().iter().find(|sampler| **sampler != Sampler::Dpm);
+    let denoiser = models.denoiser(&source, None, &device).unwrap();
+    let vae = models.vae(&source, &device).unwrap();
+    let scheduler = models.scheduler(&source, sampler.copied()).unwrap();
     let golden = Golden::read(model.join("sample.safetensors"));
     let image = image::open(model.join("cond.png")).unwrap().to_rgb8();
     let size = [1, image.height() as usize, image.width() as usize];
-    let pixels = pixels::from_rgb(image.as_raw(), size, &Device::flex());
-    let scale = ImageLatentScale::resolve(None, &vae_config, Side::Sampling).unwrap();
-    let start = Sample::encode(&*vae, pixels, scale, TorchRng::new(42));
+    let pixels = pixels::from_rgb(image.as_raw(), size, &device);
+    let config = source.config("vae").unwrap();
+    let scale = ImageLatentScale::resolve(None, &config, Side::Sampling).unwrap();
+    let start = Sample::encode(&*vae, pixels, scale, TorchRng::new(SEED));
     let sampling = Sampling {
         denoiser: &*denoiser,
         scheduler: &*scheduler,
@@ -545,10 +557,23 @@ pub fn external_sample(model: &Path) -> Vec<(&'static str, f32)> {
     let frames = (wanted_frames.dims()[2] - 1) / vae.compression().time + 1;
     let [latents] =
         sampling.run::<()>(vec![start], frames, |_| Ok(())).unwrap().try_into().unwrap();
-    // The reference gives its latents with the padding frames.
-    let wanted: Tensor<5> = golden.tensor::<5>("latents").swap_dims(1, 2);
-    let padding = wanted.dims()[2] - frames;
-    let error = relative_error(latents.clone(), &wanted.narrow(2, padding, frames));
-    let video = (vae.decode(latents / vae.scaling_factor()) / 2.0 + 0.5).clamp(0.0, 1.0);
+    let [_, c, f, h, w] = latents.dims();
+    let wanted: Tensor<5> = match denoiser.image_conditioning() {
+        // The reference gives its latents with the padding frames.
+        ImageConditioning::Channels => {
+            let wanted = golden.tensor::<5>("latents").swap_dims(1, 2);
+            let padding = wanted.dims()[2] - frames;
+            wanted.narrow(2, padding, frames)
+        }
+        ImageConditioning::FirstFrame => {
+            golden.tensor::<3>("latents").reshape([1, f, h, w, c]).permute([0, 4, 1, 2, 3])
+        }
+    };
+    let error = relative_error(latents.clone(), &wanted);
+    let mut rng = rng_after_sampling(SEED, [c, f, h, w]);
+    let (timestep, scale) = (DecodeNoise::TIMESTEP, DecodeNoise::SCALE);
+    let noise = DecodeNoise { timestep, scale, rng: &mut rng };
+    let latents = vae.restore(latents / vae.scaling_factor());
+    let video = (vae.decode_sampled(latents, noise) / 2.0 + 0.5).clamp(0.0, 1.0);
     vec![("latents", error), ("frames", relative_error(video, &wanted_frames))]
 }

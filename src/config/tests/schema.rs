@@ -1,7 +1,12 @@
 //! The schema that editors read.
 
+use serde_json::Value;
+
 use super::toys::TOYS;
-use crate::config::schema::{FILE, pipeline_schema, write_schemas};
+use crate::{
+    config::schema::{FILE, pipeline_schema, write_schemas},
+    stages::STAGES,
+};
 
 #[test]
 fn a_stage_has_its_ports_and_parameters() {
@@ -10,6 +15,96 @@ fn a_stage_has_its_ports_and_parameters() {
     insta::assert_snapshot!(train, @r##"
     {
       "additionalProperties": false,
+      "allOf": [
+        {
+          "else": {
+            "additionalProperties": true,
+            "properties": {
+              "modules": {
+                "$ref": "#/definitions/Modules"
+              }
+            }
+          },
+          "if": {
+            "properties": {
+              "modules": {
+                "pattern": "\\$\\{",
+                "type": "string"
+              }
+            },
+            "required": [
+              "modules"
+            ]
+          }
+        },
+        {
+          "else": {
+            "additionalProperties": true,
+            "properties": {
+              "optimizer": {
+                "$ref": "#/definitions/Optimizer"
+              }
+            }
+          },
+          "if": {
+            "properties": {
+              "optimizer": {
+                "pattern": "\\$\\{",
+                "type": "string"
+              }
+            },
+            "required": [
+              "optimizer"
+            ]
+          }
+        },
+        {
+          "else": {
+            "additionalProperties": true,
+            "properties": {
+              "rank": {
+                "format": "uint32",
+                "minimum": 0,
+                "type": "integer"
+              }
+            }
+          },
+          "if": {
+            "properties": {
+              "rank": {
+                "pattern": "\\$\\{",
+                "type": "string"
+              }
+            },
+            "required": [
+              "rank"
+            ]
+          }
+        },
+        {
+          "else": {
+            "additionalProperties": true,
+            "properties": {
+              "steps": {
+                "format": "uint32",
+                "minimum": 0,
+                "type": "integer"
+              }
+            }
+          },
+          "if": {
+            "properties": {
+              "steps": {
+                "pattern": "\\$\\{",
+                "type": "string"
+              }
+            },
+            "required": [
+              "steps"
+            ]
+          }
+        }
+      ],
       "description": "Trains.",
       "properties": {
         "inputs": {
@@ -35,15 +130,7 @@ fn a_stage_has_its_ports_and_parameters() {
         },
         "modules": {
           "default": "qkvo",
-          "description": "Layers.",
-          "else": {
-            "$ref": "#/definitions/Modules"
-          },
-          "if": {
-            "pattern": "\\$\\{",
-            "type": "string"
-          },
-          "then": true
+          "description": "Layers."
         },
         "note": {
           "default": "",
@@ -51,46 +138,19 @@ fn a_stage_has_its_ports_and_parameters() {
           "type": "string"
         },
         "optimizer": {
+          "additionalProperties": true,
           "default": {
             "lr": 0.0,
             "warmup": 0
           },
-          "description": "Optimizer.",
-          "else": {
-            "$ref": "#/definitions/Optimizer"
-          },
-          "if": {
-            "pattern": "\\$\\{",
-            "type": "string"
-          },
-          "then": true
+          "description": "Optimizer."
         },
         "rank": {
-          "description": "The rank.",
-          "else": {
-            "format": "uint32",
-            "minimum": 0,
-            "type": "integer"
-          },
-          "if": {
-            "pattern": "\\$\\{",
-            "type": "string"
-          },
-          "then": true
+          "description": "The rank."
         },
         "steps": {
           "default": 0,
-          "description": "Steps.",
-          "else": {
-            "format": "uint32",
-            "minimum": 0,
-            "type": "integer"
-          },
-          "if": {
-            "pattern": "\\$\\{",
-            "type": "string"
-          },
-          "then": true
+          "description": "Steps."
         }
       },
       "required": [
@@ -104,6 +164,7 @@ fn a_stage_has_its_ports_and_parameters() {
     let data = serde_json::to_string_pretty(&schema["definitions"]["From"]).unwrap();
     insta::assert_snapshot!(data, @r#"
     {
+      "additionalProperties": true,
       "allOf": [
         {
           "if": {
@@ -144,24 +205,36 @@ fn a_stage_has_its_ports_and_parameters() {
           },
           "then": {
             "additionalProperties": false,
+            "allOf": [
+              {
+                "else": {
+                  "additionalProperties": true,
+                  "properties": {
+                    "limit": {
+                      "format": "uint8",
+                      "maximum": 255,
+                      "minimum": 0,
+                      "type": "integer"
+                    }
+                  }
+                },
+                "if": {
+                  "properties": {
+                    "limit": {
+                      "pattern": "\\$\\{",
+                      "type": "string"
+                    }
+                  },
+                  "required": [
+                    "limit"
+                  ]
+                }
+              }
+            ],
             "description": "A folder.",
             "properties": {
               "limit": {
-                "description": "At most so many.",
-                "else": {
-                  "format": "uint8",
-                  "maximum": 255,
-                  "minimum": 0,
-                  "type": [
-                    "integer",
-                    "null"
-                  ]
-                },
-                "if": {
-                  "pattern": "\\$\\{",
-                  "type": "string"
-                },
-                "then": true
+                "description": "At most so many."
               },
               "root": {
                 "description": "The folder.",
@@ -179,23 +252,35 @@ fn a_stage_has_its_ports_and_parameters() {
             ],
             "type": "object"
           }
+        },
+        {
+          "else": {
+            "additionalProperties": true,
+            "properties": {
+              "source": {
+                "enum": [
+                  "figures",
+                  "folder"
+                ]
+              }
+            }
+          },
+          "if": {
+            "properties": {
+              "source": {
+                "pattern": "\\$\\{",
+                "type": "string"
+              }
+            },
+            "required": [
+              "source"
+            ]
+          }
         }
       ],
       "description": "Where pictures come from.",
       "properties": {
-        "source": {
-          "else": {
-            "enum": [
-              "figures",
-              "folder"
-            ]
-          },
-          "if": {
-            "pattern": "\\$\\{",
-            "type": "string"
-          },
-          "then": true
-        }
+        "source": {}
       },
       "required": [
         "source"
@@ -216,6 +301,45 @@ fn each_kind_has_its_branch() {
         let name = branch["then"]["$ref"].as_str().unwrap().rsplit('/').next().unwrap();
         assert_eq!(schema["definitions"][name]["additionalProperties"], false);
     }
+}
+
+#[test]
+fn a_value_of_several_types_has_a_condition_for_each() {
+    let schema = pipeline_schema(STAGES);
+    let train = &schema["definitions"]["stage_lora_train"];
+    assert_eq!(
+        train["properties"]["image_latent_scale"]["type"],
+        serde_json::json!(["number", "string"])
+    );
+    let conditions = train["allOf"].as_array().unwrap().iter();
+    let conditions: Vec<_> = conditions
+        .filter(|condition| condition["if"]["required"][0] == "image_latent_scale")
+        .map(ToString::to_string)
+        .collect();
+    insta::assert_snapshot!(conditions.join("\n"), @r##"
+    {"if":{"properties":{"image_latent_scale":{"type":"number"}},"required":["image_latent_scale"]},"then":{"additionalProperties":true,"properties":{"image_latent_scale":{"description":"The multiple itself.","format":"double","type":"number"}}}}
+    {"if":{"properties":{"image_latent_scale":{"not":{"pattern":"\\$\\{","type":"string"},"type":"string"}},"required":["image_latent_scale"]},"then":{"additionalProperties":true,"properties":{"image_latent_scale":{"$ref":"#/definitions/ScaleRule"}}}}
+    "##);
+}
+
+/// Some editors take a table that says nothing of further keys for closed.
+#[test]
+fn every_table_says_whether_it_is_open() {
+    fn check(schema: &Value, path: &str) {
+        match schema {
+            Value::Object(object) => {
+                let is_table = object.get("type") == Some(&Value::from("object"));
+                assert!(!is_table || object.contains_key("additionalProperties"), "{path}");
+                assert_ne!(object.get("type"), Some(&Value::from("null")), "{path}");
+                // A condition asks about keys and closes nothing.
+                let rules = object.iter().filter(|(key, _)| *key != "if");
+                rules.for_each(|(key, value)| check(value, &format!("{path}/{key}")));
+            }
+            Value::Array(items) => items.iter().for_each(|item| check(item, path)),
+            _ => {}
+        }
+    }
+    check(&pipeline_schema(STAGES), "");
 }
 
 #[test]

@@ -3,13 +3,7 @@
 use image::{GrayImage, Luma, Rgb, RgbImage};
 
 use super::color::{Color, blend, scale};
-
-/// Rounds 0..=255 half to even: beyond 2^23 an f32 has no fraction left. (The library's function is
-/// a call on processors without an instruction for it.)
-pub(super) fn round(value: f32) -> u8 {
-    const NO_FRACTION: f32 = 8_388_608.0;
-    ((value + NO_FRACTION) - NO_FRACTION) as u8
-}
+use crate::data::round;
 
 /// A point or vector in pixels: x, y.
 pub(super) type Point = [f32; 2];

@@ -3,9 +3,9 @@
 use super::canvas::{Canvas, Outline, Paint, Point, Shape, add};
 use super::color::{Color, distinct, hsv, line_colors, plain};
 use super::pose::{Arm, Pose, Room};
-use super::ramp::progress;
 use super::rng::{Rng, sin_cos};
 use super::scene::{Background, Scene, Toy, outline};
+use crate::data::interpolation::progress;
 
 fn wide(size: [usize; 2]) -> f32 {
     size[1] as f32 / size[0] as f32

@@ -3,7 +3,7 @@
 use image::RgbImage;
 
 use super::canvas::Canvas;
-use super::ramp::{RAMPS, Ramp};
+use super::ramp::{self, RAMPS};
 use super::rng::Rng;
 use super::scene::Scene;
 use super::{WORLD, appearance, motion};
@@ -74,6 +74,6 @@ pub fn world_clip(seed: u64, index: u64, size: [usize; 2], frames: usize) -> Vec
 }
 
 fn ramp(rng: &mut Rng, before: &Canvas, after: &Canvas, frames: usize) -> Vec<RgbImage> {
-    let ramp: Ramp = rng.weighted(&RAMPS);
-    ramp.clip(&before.image(), &after.image(), frames, rng)
+    let method = rng.weighted(&RAMPS);
+    ramp::clip(method, &before.image(), &after.image(), frames, rng)
 }

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use serde_json::Value;
 
-use crate::models::LoadError;
-
-/// Keys that say how the reference computes, not what.
-const HARMLESS: &[&str] = &["dropout", "force_upcast"];
+use crate::models::{
+    LoadError,
+    config::{Check, parse},
+};
 
 /// The shape of a transformer.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -280,35 +280,6 @@ const TRANSFORMER: &str = "transformer/config.json";
 const VAE: &str = "vae/config.json";
 const DOWN_BLOCK: &str = "CogVideoXDownBlock3D";
 const UP_BLOCK: &str = "CogVideoXUpBlock3D";
-
-fn parse<T: DeserializeOwned>(file: &str, config: &Value) -> Result<T, LoadError> {
-    T::deserialize(config)
-        .map_err(|error| LoadError::Config { file: file.to_owned(), message: error.to_string() })
-}
-
-/// Checks of one file.
-struct Check(&'static str);
-
-impl Check {
-    fn only(&self, key: &str, holds: bool, wanted: &str) -> Result<(), LoadError> {
-        if holds {
-            return Ok(());
-        }
-        let message = format!("`{key}` must be {wanted}");
-        Err(LoadError::Config { file: self.0.to_owned(), message })
-    }
-
-    fn unknown(&self, keys: &BTreeMap<String, Value>) -> Result<(), LoadError> {
-        let changes_maths = |key: &str| !key.starts_with('_') && !HARMLESS.contains(&key);
-        match keys.iter().find(|(key, value)| changes_maths(key) && !value.is_null()) {
-            None => Ok(()),
-            Some((key, value)) => Err(LoadError::Config {
-                file: self.0.to_owned(),
-                message: format!("`{key} = {value}` is not a setting this version knows"),
-            }),
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {

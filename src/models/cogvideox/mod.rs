@@ -11,13 +11,16 @@ mod vae;
 use serde_json::Value;
 
 use super::{
-    Denoiser, LoadError, LoraTargets, NoiseScheduler, ParamReader, Sampler, VideoDiffusion,
-    VideoVae, schedulers,
+    Denoiser, LoadError, LoraTargets, NoiseScheduler, ParamReader, PromptFormat, Sampler,
+    TimestepDistribution, VideoDiffusion, VideoVae, schedulers,
 };
 
 pub use config::{TransformerConfig, VaeConfig};
 pub use transformer::Transformer;
 pub use vae::Vae;
+
+/// Tokens of a prompt where the transformer's configuration states none.
+const PROMPT_TOKENS: usize = 226;
 
 /// The CogVideoX family.
 pub struct CogVideoX;
@@ -43,12 +46,30 @@ impl VideoDiffusion for CogVideoX {
         Ok(Box::new(Transformer::new(TransformerConfig::parse(config)?, params)?))
     }
 
+    fn samplers(&self) -> &'static [Sampler] {
+        &[Sampler::Dpm, Sampler::Ddim]
+    }
+
+    fn timestep_distributions(&self) -> &'static [TimestepDistribution] {
+        &[TimestepDistribution::Uniform, TimestepDistribution::LogitNormal]
+    }
+
     fn scheduler(
         &self,
         config: &Value,
         sampler: Sampler,
     ) -> Result<Box<dyn NoiseScheduler>, LoadError> {
         schedulers::cogvideox(config, sampler)
+    }
+
+    fn prompt_format(&self, transformer: &Value) -> PromptFormat {
+        let stated = transformer.get("max_text_seq_length").and_then(Value::as_u64);
+        let tokens = stated.map_or(PROMPT_TOKENS, |tokens| tokens as usize);
+        PromptFormat { tokens, keeps_padding: true }
+    }
+
+    fn default_lora_targets(&self) -> LoraTargets {
+        LoraTargets::Qkvo
     }
 
     fn lora_targets(&self, targets: LoraTargets) -> &'static [&'static str] {

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 
 use super::config::TransformerConfig;
-use crate::models::nn::{LayerNorm, fused};
+use crate::models::nn::{LayerNorm, fused, linspace};
 
 const THETA: f32 = 10_000.0;
 
@@ -124,25 +124,6 @@ fn fitted_region([h, w]: [usize; 2], [base_h, base_w]: [usize; 2]) -> [(f32, f32
     let top = ((base_h - resized_h) / 2.0).round_ties_even();
     let left = ((base_w - resized_w) / 2.0).round_ties_even();
     [(top as f32, (top + resized_h) as f32), (left as f32, (left + resized_w) as f32)]
-}
-
-/// `torch.linspace` in f32, which counts the second half back from the end.
-fn linspace(start: f32, end: f32, len: usize) -> Vec<f32> {
-    if len == 1 {
-        return vec![start];
-    }
-    let step = (end - start) / (len - 1) as f32;
-    (0..len)
-        .map(
-            |i| {
-                if i < len / 2 {
-                    start + step * i as f32
-                } else {
-                    end - step * (len - 1 - i) as f32
-                }
-            },
-        )
-        .collect()
 }
 
 /// The additive table of a video of `grid` tokens behind zeros for `text_len` text tokens,

@@ -13,14 +13,14 @@ use super::{
     rotary::{Rotary, additive_positions},
 };
 use crate::models::{
-    Denoiser, DenoiserInput, LoadError, ParamReader, SizeError,
+    Denoiser, DenoiserInput, ImageConditioning, LoadError, ParamReader, SizeError,
     nn::{
         LayerNorm, Linear, StreamModulation, TimestepEmbedding, attention, gelu_tanh, silu,
         sinusoid,
     },
     params::Init,
 };
-use crate::train::rng::TorchRng;
+use crate::rng::TorchRng;
 
 /// The constant that 1.5 embeds beside the timestep.
 const OFFSET: f32 = 2.0;
@@ -161,6 +161,10 @@ impl Denoiser for Transformer {
             .permute([0, 4, 1, 5, 2, 6, 3, 7])
             .reshape([b, c, f, h, w])
             .cast(float_dtype(input.latents.dtype()))
+    }
+
+    fn image_conditioning(&self) -> ImageConditioning {
+        ImageConditioning::Channels
     }
 
     fn pad_frames(&self, latents: Tensor<5>) -> Tensor<5> {

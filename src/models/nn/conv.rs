@@ -31,6 +31,16 @@ impl Conv3d {
         self.with_options(x, 2, 0)
     }
 
+    /// Takes every `stride`th place on each axis of [`Self::forward`].
+    pub fn strided(&self, x: Tensor<5>, stride: [usize; 3]) -> Tensor<5> {
+        if stride == [1; 3] {
+            return self.forward(x);
+        }
+        let padding = self.weight.dims()[3] / 2;
+        let options = ConvOptions::new(stride, [0, padding, padding], [1; 3], 1);
+        module::conv3d(x, self.weight.clone(), Some(self.bias.clone()), options)
+    }
+
     fn with_options(&self, x: Tensor<5>, stride: usize, padding: usize) -> Tensor<5> {
         let window = Window { stride, padding };
         if fused::applies(&x) && conv::applies(x.dims(), self.weight.dims(), window) {

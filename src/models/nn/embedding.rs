@@ -23,6 +23,25 @@ pub fn sinusoid(values: &[f32], dim: usize, freq_shift: f32, device: &Device) ->
     Tensor::from_data(TensorData::new(data, [values.len(), 2 * half]), device)
 }
 
+/// `torch.linspace` in f32, which counts the second half back from the end.
+pub fn linspace(start: f32, end: f32, len: usize) -> Vec<f32> {
+    if len == 1 {
+        return vec![start];
+    }
+    let step = (end - start) / (len - 1) as f32;
+    (0..len)
+        .map(
+            |i| {
+                if i < len / 2 {
+                    start + step * i as f32
+                } else {
+                    end - step * (len - 1 - i) as f32
+                }
+            },
+        )
+        .collect()
+}
+
 /// Linear, `SiLU`, linear.
 #[derive(Clone, Debug)]
 pub struct TimestepEmbedding {

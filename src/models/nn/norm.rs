@@ -107,6 +107,41 @@ impl GroupNorm {
     }
 }
 
+/// Root-mean-square norm over the last dimension.
+#[derive(Clone, Debug)]
+pub struct RmsNorm {
+    weight: Tensor<1>,
+    eps: f64,
+}
+
+impl RmsNorm {
+    /// Reads `weight` of `name`.
+    pub fn new(params: &ParamReader<'_>, name: &str, dim: usize, eps: f64) -> Self {
+        Self { weight: params.scope(name).tensor("weight", [dim], Init::Ones), eps }
+    }
+
+    /// `[.., dim]` to the same.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        in_f32(x, |x| {
+            let weight = self.weight.clone().cast(FloatDType::F32).unsqueeze();
+            rms_norm(x, D - 1, self.eps) * weight
+        })
+    }
+}
+
+/// `x / sqrt(mean(x^2) + eps)`, the mean along `dim` and in f32.
+pub fn rms_norm<const D: usize>(x: Tensor<D>, dim: usize, eps: f64) -> Tensor<D> {
+    in_f32(x, |x| {
+        let mean_square = (x.clone() * x.clone()).mean_dim(dim);
+        x * (mean_square + eps).sqrt().recip()
+    })
+}
+
+/// `(x - mean) / sqrt(variance + eps)` along `dim`: a layer norm without weights, in f32.
+pub fn standardize<const D: usize>(x: Tensor<D>, dim: usize, eps: f64) -> Tensor<D> {
+    in_f32(x, |x| rms_norm(x.clone() - x.mean_dim(dim), dim, eps))
+}
+
 /// Runs `f` in f32 and casts its result back.
 pub(super) fn in_f32<const D: usize>(
     x: Tensor<D>,

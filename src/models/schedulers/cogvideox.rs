@@ -20,10 +20,10 @@ use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{NoiseScheduler, SamplingRun};
+use super::{NoiseScheduler, SamplingRun, TimestepDistribution, logit_normal};
 use crate::{
     models::{LoadError, Sampler},
-    train::rng::TorchRng,
+    rng::TorchRng,
 };
 
 const FILE: &str = "scheduler/scheduler_config.json";
@@ -218,12 +218,38 @@ struct CogVideoXScheduler {
 }
 
 impl NoiseScheduler for CogVideoXScheduler {
-    fn timesteps(&self, num_steps: usize) -> Vec<f32> {
+    fn timesteps(&self, num_steps: usize, _positions: usize) -> Vec<f32> {
         self.schedule.timesteps(num_steps).into_iter().map(|t| t as f32).collect()
     }
 
     fn num_train_timesteps(&self) -> usize {
         self.schedule.alphas.len()
+    }
+
+    fn draw_timesteps(
+        &self,
+        distribution: TimestepDistribution,
+        _positions: usize,
+        samples: usize,
+        rng: &mut TorchRng,
+    ) -> Vec<f32> {
+        let len = self.schedule.alphas.len();
+        match distribution {
+            TimestepDistribution::Uniform => {
+                rng.randint(len as u64, samples).iter().map(|t| *t as f32).collect()
+            }
+            TimestepDistribution::LogitNormal => {
+                let whole = |share: f64| ((share * len as f64) as usize).min(len - 1) as f32;
+                logit_normal(0.0, samples, rng).into_iter().map(whole).collect()
+            }
+            TimestepDistribution::ShiftedLogitNormal => {
+                panic!("CogVideoX has no schedule that shifts with the size of the clip")
+            }
+        }
+    }
+
+    fn draw_noise(&self, shape: [usize; 5], rng: &mut TorchRng, device: &Device) -> Tensor<5> {
+        rng.normal_latents(shape, device)
     }
 
     fn add_noise(&self, clean: Tensor<5>, noise: Tensor<5>, timesteps: &[f32]) -> Tensor<5> {
@@ -236,7 +262,7 @@ impl NoiseScheduler for CogVideoXScheduler {
         noise * signal - clean * sigma
     }
 
-    fn start(&self, num_steps: usize) -> Box<dyn SamplingRun> {
+    fn start(&self, num_steps: usize, _positions: usize) -> Box<dyn SamplingRun> {
         Box::new(Run {
             timesteps: self.schedule.timesteps(num_steps),
             schedule: Arc::clone(&self.schedule),
@@ -481,8 +507,11 @@ mod tests {
                 for steps in [1, 5, 7] {
                     let key = format!("{name}.{text}.{steps}");
                     let scheduler = cogvideox(&config(shift), sampler).unwrap();
-                    assert_eq!(scheduler.timesteps(steps), expected(&format!("{key}.timesteps")).0);
-                    let (mut run, mut rng) = (scheduler.start(steps), TorchRng::new(3));
+                    assert_eq!(
+                        scheduler.timesteps(steps, 1),
+                        expected(&format!("{key}.timesteps")).0
+                    );
+                    let (mut run, mut rng) = (scheduler.start(steps, 1), TorchRng::new(3));
                     let mut x = latents(&format!("{key}.x0"));
                     for index in 0..steps {
                         let prediction = (x.clone() * 0.7 + 0.1).tanh();

@@ -1,4 +1,4 @@
-"""Numbers of torch.Generator("cpu"), for src/train/rng.rs. Writes expected.safetensors beside itself.
+"""Numbers of torch.Generator("cpu"), for src/rng.rs. Writes expected.safetensors beside itself.
 
 Made with torch 2.15.0 on x86-64 with AVX2.
 """

@@ -245,7 +245,7 @@ mod tests {
     use burn::tensor::Device;
 
     use super::*;
-    use crate::train::rng::TorchRng;
+    use crate::rng::TorchRng;
 
     /// Values and gradients of `f` at `inputs`, of which the last is the weight of the result.
     fn with_gradients(

@@ -2,13 +2,22 @@
 //!
 //! A choice among objects is written as `if`/`then` by its tag, and a choice among names as one
 //! `enum`, since editors answer a failed `oneOf` with no more than "matches none". Wherever a
-//! value may be a reference, a string with `${` is let through before the value's own schema.
+//! value may be a reference, a string with `${` is let through before the value's own schema. Tables
+//! with keys of the user's own say so, since some editors take silence for a closed table. What
+//! the editors' tools then say was tried with Taplo 0.9 and Tombi 1.9.
+
+mod choices;
+mod references;
 
 use std::{io, path::Path};
 
-use schemars::{SchemaGenerator, generate::SchemaSettings};
+use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
+use self::{
+    choices::{drop_nulls, simplify},
+    references::allow_references,
+};
 use super::tables::Written;
 use crate::stages::{Port, StageEntry};
 
@@ -18,11 +27,18 @@ pub const FILE: &str = "pipeline.schema.json";
 /// The schema of a pipeline file with these stage kinds.
 pub fn pipeline_schema(registry: &[StageEntry]) -> Value {
     let mut generator = SchemaSettings::draft07().into_generator();
-    let stages: Vec<_> = registry.iter().map(|entry| stage(entry, &mut generator)).collect();
+    let mut stages: Vec<_> =
+        registry.iter().map(|entry| (entry.schema)(&mut generator).to_value()).collect();
     let table = generator.subschema_for::<Written>().to_value();
     let mut definitions = generator.take_definitions(true);
-    definitions.values_mut().for_each(simplify);
-    definitions.values_mut().for_each(allow_references);
+    for schema in definitions.values_mut().chain(&mut stages) {
+        drop_nulls(schema);
+        simplify(schema);
+    }
+    let known = definitions.clone();
+    for schema in definitions.values_mut().chain(&mut stages) {
+        allow_references(schema, &known);
+    }
 
     let kinds: Vec<_> = registry.iter().map(|entry| entry.kind).collect();
     let branches: Vec<_> = registry
@@ -34,8 +50,8 @@ pub fn pipeline_schema(registry: &[StageEntry]) -> Value {
             })
         })
         .collect();
-    for (entry, stage) in registry.iter().zip(stages) {
-        definitions.insert(format!("stage_{}", entry.kind), stage);
+    for (entry, schema) in registry.iter().zip(stages) {
+        definitions.insert(format!("stage_{}", entry.kind), stage(entry, schema));
     }
     definitions.insert(
         "stage".to_owned(),
@@ -44,6 +60,7 @@ pub fn pipeline_schema(registry: &[StageEntry]) -> Value {
             "type": "object",
             "properties": { "kind": { "description": "What the stage does.", "enum": kinds } },
             "required": ["kind"],
+            "additionalProperties": true,
             "allOf": branches,
         }),
     );
@@ -98,6 +115,7 @@ fn own_sections() -> Map<String, Value> {
         "params": {
             "description": "Values by name; `${name}` stands for one and keeps its type. A table with `by` is a choice: one value per value of that axis.",
             "type": "object",
+            "additionalProperties": true,
         },
         "profiles": {
             "description": "Overrides by name, chosen with `--profile`.",
@@ -115,7 +133,7 @@ fn profile(sections: &Map<String, Value>) -> Value {
         let tables = json!({
             "description": description,
             "type": "object",
-            "additionalProperties": { "type": "object" },
+            "additionalProperties": { "type": "object", "additionalProperties": true },
         });
         properties.insert(key.to_owned(), tables);
     }
@@ -123,6 +141,7 @@ fn profile(sections: &Map<String, Value>) -> Value {
         "description": "Params by name, and sections, that this profile overrides.",
         "type": "object",
         "properties": properties,
+        "additionalProperties": true,
     })
 }
 
@@ -135,6 +154,7 @@ fn sweep() -> Value {
             "baseline": {
                 "description": "The value of each axis while another one is varied.",
                 "type": "object",
+                "additionalProperties": true,
             },
             "one_at_a_time": {
                 "description": "Axes varied one at a time around the baseline.",
@@ -149,17 +169,15 @@ fn sweep() -> Value {
             "exclude": {
                 "description": "Cells left out: those that have one of the values on each axis named.",
                 "type": "array",
-                "items": { "type": "object", "minProperties": 1 },
+                "items": { "type": "object", "minProperties": 1, "additionalProperties": true },
             },
         },
         "additionalProperties": false,
     })
 }
 
-fn stage(entry: &StageEntry, generator: &mut SchemaGenerator) -> Value {
-    let mut schema = (entry.schema)(generator).to_value();
-    simplify(&mut schema);
-    allow_references(&mut schema);
+/// The parameters of a kind, with its name and its ports.
+fn stage(entry: &StageEntry, mut schema: Value) -> Value {
     let Some(object) = schema.as_object_mut() else { return schema };
     object.remove("$schema");
     object.insert("additionalProperties".to_owned(), Value::Bool(false));
@@ -196,109 +214,4 @@ fn inputs(ports: &[Port]) -> Value {
         "required": required,
         "additionalProperties": false,
     })
-}
-
-/// Turns choices among names into an `enum` and choices among tagged objects into `if`/`then`.
-fn simplify(schema: &mut Value) {
-    match schema {
-        Value::Array(items) => items.iter_mut().for_each(simplify),
-        Value::Object(object) => {
-            object.values_mut().for_each(simplify);
-            if let Some(Value::Array(variants)) = object.get("oneOf").cloned() {
-                if let Some((names, docs)) = names(&variants) {
-                    object.remove("oneOf");
-                    object.insert("type".to_owned(), json!("string"));
-                    object.insert("enum".to_owned(), json!(names));
-                    object.insert("x-taplo".to_owned(), json!({ "docs": { "enumValues": docs } }));
-                } else if let Some(tag) = tag(&variants) {
-                    object.remove("oneOf");
-                    by_tag(object, &tag, variants);
-                }
-            }
-        }
-        _ => {}
-    }
-}
-
-/// The names of a choice and their descriptions, if all variants are names.
-fn names(variants: &[Value]) -> Option<(Vec<Value>, Vec<Value>)> {
-    let mut names = Vec::new();
-    let mut docs = Vec::new();
-    for variant in variants {
-        let doc = variant.get("description").cloned().unwrap_or(Value::Null);
-        let more = match (variant.get("const"), variant.get("enum")) {
-            (Some(name), _) => vec![name.clone()],
-            (None, Some(Value::Array(names))) => names.clone(),
-            _ => return None,
-        };
-        docs.extend(more.iter().map(|_| doc.clone()));
-        names.extend(more);
-    }
-    names.iter().all(Value::is_string).then_some((names, docs))
-}
-
-/// The property that is a constant in every variant.
-fn tag(variants: &[Value]) -> Option<String> {
-    let has = |variant: &Value, key: &str| variant["properties"][key].get("const").is_some();
-    let keys = variants.first()?["properties"].as_object()?.keys();
-    keys.into_iter().find(|key| variants.iter().all(|variant| has(variant, key))).cloned()
-}
-
-fn by_tag(object: &mut Map<String, Value>, tag: &str, variants: Vec<Value>) {
-    let tags: Vec<_> =
-        variants.iter().map(|variant| variant["properties"][tag]["const"].clone()).collect();
-    let branches: Vec<_> = variants
-        .into_iter()
-        .zip(&tags)
-        .map(|(mut variant, name)| {
-            if let Some(variant) = variant.as_object_mut() {
-                variant.insert("additionalProperties".to_owned(), Value::Bool(false));
-            }
-            json!({
-                "if": { "properties": { tag: { "const": name } }, "required": [tag] },
-                "then": variant,
-            })
-        })
-        .collect();
-    object.insert("type".to_owned(), json!("object"));
-    object.insert("properties".to_owned(), json!({ tag: { "enum": tags } }));
-    object.insert("required".to_owned(), json!([tag]));
-    object.insert("allOf".to_owned(), Value::Array(branches));
-}
-
-/// Lets each property and each item also be a string with a reference in it.
-fn allow_references(schema: &mut Value) {
-    match schema {
-        Value::Array(items) => items.iter_mut().for_each(allow_references),
-        Value::Object(object) => {
-            object.values_mut().for_each(allow_references);
-            if let Some(Value::Object(properties)) = object.get_mut("properties") {
-                properties.values_mut().for_each(wrap);
-            }
-            match object.get_mut("items") {
-                Some(Value::Array(items)) => items.iter_mut().for_each(wrap),
-                Some(item) => wrap(item),
-                None => {}
-            }
-        }
-        _ => {}
-    }
-}
-
-fn wrap(schema: &mut Value) {
-    let Some(object) = schema.as_object_mut() else { return };
-    let plain_string = object.get("type") == Some(&json!("string")) && !object.contains_key("enum");
-    if plain_string || object.contains_key("const") || object.contains_key("else") {
-        return;
-    }
-    let mut outer = Map::new();
-    for key in ["title", "description", "default"] {
-        if let Some(value) = object.remove(key) {
-            outer.insert(key.to_owned(), value);
-        }
-    }
-    outer.insert("if".to_owned(), json!({ "type": "string", "pattern": "\\$\\{" }));
-    outer.insert("then".to_owned(), Value::Bool(true));
-    outer.insert("else".to_owned(), Value::Object(std::mem::take(object)));
-    *schema = Value::Object(outer);
 }

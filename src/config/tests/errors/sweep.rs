@@ -1,0 +1,119 @@
+//! The sweep, and tables over it.
+
+use super::changed;
+
+#[test]
+fn an_unused_axis_is_shown() {
+    let text = changed(
+        "grid          = { n = [1, 3] }",
+        "grid          = { n = [1, 3], frames = [5, 9] }",
+    );
+    insta::assert_snapshot!(text, @r#"
+     × no stage uses the sweep axis `frames`
+       ╭─[toy/main.toml:16:31]
+    15 │ one_at_a_time = { rank = [2, 4], modules = ["qk", "qkvo"] }
+    16 │ grid          = { n = [1, 3], frames = [5, 9] }
+       ·                               ───┬──
+       ·                                  ╰── changes nothing
+    17 │ 
+       ╰────
+     help: use `${frames}` in a stage, or take the axis out
+    "#);
+}
+
+#[test]
+fn a_choice_without_a_value_is_shown() {
+    let text = changed("3 = 30", "10 = 30");
+    insta::assert_snapshot!(text, @r#"
+     × the choice has no value for n = 3
+      ╭─[toy/main.toml:6:9]
+    5 │ data  = { source = "figures" }
+    6 │ steps = { by = "n", 1 = 10, 10 = 30 }
+      ·         ──────────────┬──────────────
+      ·                       ╰── has only `1`, `10`
+    7 │ dims  = [16, 8]
+      ╰────
+     help: add `3 = ...`
+    "#);
+}
+
+#[test]
+fn an_axis_without_a_baseline_is_shown() {
+    let text = changed("{ rank = 4, modules", "{ modules");
+    insta::assert_snapshot!(text, @r#"
+     × the axis `rank` has no baseline
+       ╭─[toy/main.toml:15:19]
+    14 │ baseline      = { modules = "qkvo" }
+    15 │ one_at_a_time = { rank = [2, 4], modules = ["qk", "qkvo"] }
+       ·                   ──┬─
+       ·                     ╰── varied one at a time
+    16 │ grid          = { n = [1, 3] }
+       ╰────
+     help: add `rank = ...` to `sweep.baseline`
+    "#);
+}
+
+#[test]
+fn an_unknown_axis_in_exclude_is_shown() {
+    let text = changed(
+        "grid          = { n = [1, 3] }",
+        "grid          = { n = [1, 3] }\nexclude = [{ m = 1 }]",
+    );
+    insta::assert_snapshot!(text, @r#"
+     × there is no axis `m`
+       ╭─[toy/main.toml:17:14]
+    16 │ grid          = { n = [1, 3] }
+    17 │ exclude = [{ m = 1 }]
+       ·              ┬
+       ·              ╰── unknown axis
+    18 │ 
+       ╰────
+     help: it can be `n`, `rank`, `modules`
+    "#);
+}
+
+#[test]
+fn a_table_with_wrong_names_is_shown() {
+    let text = changed(
+        r#"value   = "score.f1"
+columns = "n""#,
+        r#"value   = "scor.f1"
+columns = "num""#,
+    );
+    insta::assert_snapshot!(text, @r#"
+     × there is no stage `scor`
+       ╭─[toy/main.toml:42:11]
+    41 │ [tables.main]
+    42 │ value   = "scor.f1"
+       ·           ────┬────
+       ·               ╰── unknown stage
+    43 │ columns = "num"
+       ╰────
+     help: did you mean `score`?
+
+     × there is no sweep axis `num`
+       ╭─[toy/main.toml:43:11]
+    42 │ value   = "scor.f1"
+    43 │ columns = "num"
+       ·           ──┬──
+       ·             ╰── unknown axis
+    44 │ rows    = ["modules", "rank"]
+       ╰────
+     help: it can be `n`, `rank`, `modules`
+    "#);
+}
+
+#[test]
+fn a_table_of_no_metrics_is_shown() {
+    let text = changed(r#""score.f1""#, r#""lora.f1""#);
+    insta::assert_snapshot!(text, @r#"
+     × a table shows metrics, but `lora` gives lora_adapter
+       ╭─[toy/main.toml:42:11]
+    41 │ [tables.main]
+    42 │ value   = "lora.f1"
+       ·           ────┬────
+       ·               ╰── a stage of kind `train`
+    43 │ columns = "n"
+       ╰────
+    "#);
+}

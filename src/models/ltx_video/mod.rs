@@ -1,0 +1,133 @@
+//! LTX-Video 2B, image to video (arXiv 2501.00103).
+//!
+//! Published as `Lightricks/LTX-Video` (0.9.0), `a-r-r-o-w/LTX-Video-0.9.1-diffusers` and
+//! `Lightricks/LTX-Video-0.9.5`, whose transformers are alike and whose autoencoders differ; smaller
+//! models of the same classes load as well. The conditioning image takes the place of the first
+//! latent frame.
+//!
+//! Left out: the condition pipeline of 0.9.5 (conditions at other frames, noise on them, its
+//! positions and linear-quadratic schedule), guidance that skips blocks, and upscaling. A model with
+//! the autoencoder of 0.9.5 is sampled as the older ones are.
+
+mod config;
+mod rotary;
+mod transformer;
+mod vae;
+mod vae_config;
+
+use serde_json::Value;
+
+use super::{
+    Denoiser, LoadError, LoraTargets, NoiseScheduler, ParamReader, PromptFormat, Sampler,
+    TimestepDistribution, VideoDiffusion, VideoVae, schedulers,
+};
+
+pub use config::TransformerConfig;
+pub use transformer::Transformer;
+pub use vae::Vae;
+pub use vae_config::VaeConfig;
+
+/// Tokens of a prompt in the published pipelines.
+const PROMPT_TOKENS: usize = 128;
+
+/// The LTX-Video family.
+pub struct LtxVideo;
+
+impl VideoDiffusion for LtxVideo {
+    fn class_name(&self) -> &'static str {
+        "LTXVideoTransformer3DModel"
+    }
+
+    fn vae(
+        &self,
+        config: &Value,
+        params: &ParamReader<'_>,
+    ) -> Result<Box<dyn VideoVae>, LoadError> {
+        Ok(Box::new(Vae::new(VaeConfig::parse(config)?, params)?))
+    }
+
+    fn denoiser(
+        &self,
+        config: &Value,
+        params: &ParamReader<'_>,
+    ) -> Result<Box<dyn Denoiser>, LoadError> {
+        Ok(Box::new(Transformer::new(TransformerConfig::parse(config)?, params)?))
+    }
+
+    fn samplers(&self) -> &'static [Sampler] {
+        &[Sampler::FlowEuler]
+    }
+
+    fn timestep_distributions(&self) -> &'static [TimestepDistribution] {
+        &[
+            TimestepDistribution::ShiftedLogitNormal,
+            TimestepDistribution::Uniform,
+            TimestepDistribution::LogitNormal,
+        ]
+    }
+
+    fn scheduler(
+        &self,
+        config: &Value,
+        _sampler: Sampler,
+    ) -> Result<Box<dyn NoiseScheduler>, LoadError> {
+        schedulers::flow_matching(config)
+    }
+
+    /// The published pipelines mask padding in the attention, so a prompt can do without it.
+    fn prompt_format(&self, _transformer: &Value) -> PromptFormat {
+        PromptFormat { tokens: PROMPT_TOKENS, keeps_padding: false }
+    }
+
+    fn default_lora_targets(&self) -> LoraTargets {
+        LoraTargets::AllLinearBlocks
+    }
+
+    fn lora_targets(&self, targets: LoraTargets) -> &'static [&'static str] {
+        const QKVO: &str = r"^transformer_blocks\.\d+\.attn[12]\.(to_q|to_k|to_v|to_out\.0)$";
+        const FEED_FORWARD: &str = r"^transformer_blocks\.\d+\.ff\.net\.(0\.proj|2)$";
+        match targets {
+            LoraTargets::Qk => &[r"^transformer_blocks\.\d+\.attn[12]\.(to_q|to_k)$"],
+            LoraTargets::Vo => &[r"^transformer_blocks\.\d+\.attn[12]\.(to_v|to_out\.0)$"],
+            LoraTargets::Qkvo => &[QKVO],
+            LoraTargets::AllLinearBlocks => &[QKVO, FEED_FORWARD],
+            LoraTargets::AllLinear => &[
+                QKVO,
+                FEED_FORWARD,
+                r"^proj_(in|out)$",
+                r"^time_embed\.(emb\.timestep_embedder\.linear_[12]|linear)$",
+                r"^caption_projection\.linear_[12]$",
+            ],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn target_sets_have_the_published_sizes() {
+        let params = ParamReader::shapes();
+        drop(LtxVideo.denoiser(&json!({}), &params).unwrap());
+        let all = params.into_shapes();
+        for (targets, wanted) in [
+            (LoraTargets::Qk, 29_360_128),
+            (LoraTargets::Vo, 29_360_128),
+            (LoraTargets::Qkvo, 58_720_256),
+            (LoraTargets::AllLinearBlocks, 95_420_416),
+            (LoraTargets::AllLinear, 97_681_408),
+        ] {
+            let patterns = regex::RegexSet::new(LtxVideo.lora_targets(targets)).unwrap();
+            let at_rank_64: usize = all
+                .iter()
+                .filter_map(|(name, shape)| Some((name.strip_suffix(".weight")?, shape)))
+                .filter(|(module, shape)| shape.len() == 2 && patterns.is_match(module))
+                .map(|(_, shape)| 64 * (shape[0] + shape[1]))
+                .sum();
+            assert_eq!(at_rank_64, wanted, "{targets:?}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Rotations of query and key by position, over the whole width of a token.
+
+use burn::tensor::{Device, FloatDType, Tensor, TensorData};
+
+use crate::models::nn::linspace;
+
+const THETA: f64 = 10_000.0;
+/// The seconds, rows and columns that one period of the slowest rotation covers.
+const BASE: [f32; 3] = [20.0, 2048.0, 2048.0];
+/// Frames per second of the videos positions are counted in; the published pipeline's default.
+const FRAME_RATE: f64 = 25.0;
+/// Video frames, rows and columns per latent position, in the units of [`BASE`].
+const STRIDE: [f64; 3] = [8.0 / FRAME_RATE, 32.0, 32.0];
+
+/// Rotations of the pairs `(2i, 2i + 1)` of a token of size `D`.
+#[derive(Clone, Debug)]
+pub struct Rotary {
+    cos: Tensor<4>, // [1, S, D / 2, 1]
+    sin: Tensor<4>, // [1, S, D / 2, 1]
+}
+
+impl Rotary {
+    /// Rotations for tokens of size `dim` on a grid of frames, rows and columns.
+    ///
+    /// Each axis turns a third of the pairs, in turn, with frequencies that rise geometrically from
+    /// `pi / 2`; pairs in front that are left over stay. All arithmetic is f32 as in the reference:
+    /// at the highest frequency its rounding decides the fourth digit.
+    pub fn new(dim: usize, grid: [usize; 3], device: &Device) -> Self {
+        let still = dim % 6 / 2;
+        let frequencies: Vec<f32> = linspace(0.0, 1.0, dim / 6)
+            .into_iter()
+            .map(|exponent| THETA.powf(f64::from(exponent)) as f32)
+            .map(|frequency| frequency * std::f32::consts::PI / 2.0)
+            .collect();
+        let axes = [0, 1, 2].map(|axis| axis_angles(axis, grid[axis], &frequencies));
+        let (mut cos, mut sin) = (Vec::new(), Vec::new());
+        for frame in &axes[0] {
+            for row in &axes[1] {
+                for column in &axes[2] {
+                    cos.extend(std::iter::repeat_n(1.0, still));
+                    sin.extend(std::iter::repeat_n(0.0, still));
+                    for i in 0..frequencies.len() {
+                        for angle in [frame[i], row[i], column[i]] {
+                            cos.push(angle.cos());
+                            sin.push(angle.sin());
+                        }
+                    }
+                }
+            }
+        }
+        let shape = [1, grid.iter().product(), dim / 2, 1];
+        let tensor = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, shape), device);
+        Self { cos: tensor(cos), sin: tensor(sin) }
+    }
+
+    /// Rotates `[B, S, D]`, in f32 whatever the model's type.
+    pub fn apply(&self, x: Tensor<3>) -> Tensor<3> {
+        let [b, s, dim] = x.dims();
+        let dtype = x.dtype();
+        let pairs: Tensor<4> = x.cast(FloatDType::F32).reshape([b, s, dim / 2, 2]);
+        let (first, second) = (pairs.clone().narrow(3, 0, 1), pairs.narrow(3, 1, 1));
+        let turned = Tensor::cat(
+            vec![
+                first.clone() * self.cos.clone() - second.clone() * self.sin.clone(),
+                second * self.cos.clone() + first * self.sin.clone(),
+            ],
+            3,
+        );
+        turned.reshape([b, s, dim]).cast(dtype)
+    }
+}
+
+/// The angles of each position on an axis, by frequency.
+fn axis_angles(axis: usize, len: usize, frequencies: &[f32]) -> Vec<Vec<f32>> {
+    let angles = |index: usize| {
+        let share = index as f32 * STRIDE[axis] as f32 / BASE[axis];
+        frequencies.iter().map(|frequency| frequency * (share * 2.0 - 1.0)).collect()
+    };
+    (0..len).map(angles).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rotations_are_the_published_ones() {
+        let rotary = Rotary::new(2048, [2, 15, 22], &Device::flex());
+        let token = 15 * 22 + 3 * 22 + 5; // frame 1, row 3, column 5
+        let row = |table: &Tensor<4>| {
+            table.clone().narrow(1, token, 1).into_data().try_to_vec::<f32>().unwrap()
+        };
+        let (cos, sin) = (row(&rotary.cos), row(&rotary.sin));
+        // Places are those of the repeated table, two for each pair.
+        for (place, wanted) in [
+            (0, 1.0),
+            (2, 0.050_244),
+            (3, 0.050_244),
+            (6, 0.24298),
+            (8, 0.008_512),
+            (2046, -0.707_615),
+        ] {
+            assert!((cos[place / 2] - wanted).abs() < 2e-6, "cos {place}: {}", cos[place / 2]);
+        }
+        for (place, wanted) in [(2, -0.998_737), (8, -0.999_964), (2046, -0.706_598)] {
+            assert!((sin[place / 2] - wanted).abs() < 2e-6, "sin {place}: {}", sin[place / 2]);
+        }
+    }
+
+    #[test]
+    fn a_rotation_keeps_the_length_of_each_pair() {
+        let rotary = Rotary::new(8, [1, 2, 2], &Device::flex());
+        let x = Tensor::<3>::from_data(
+            TensorData::new((0..32).map(|i| i as f32).collect(), [1, 4, 8]),
+            &Device::flex(),
+        );
+        let squares = |x: Tensor<3>| (x.clone() * x).reshape([16, 2]).sum_dim(1);
+        let difference: Tensor<2> = squares(rotary.apply(x.clone())) - squares(x);
+        assert!(difference.abs().max().into_scalar::<f32>() < 1e-3);
+    }
+}

@@ -1,0 +1,107 @@
+//! The video autoencoder `AutoencoderKLLTXVideo` of LTX-Video 0.9.0, 0.9.1 and 0.9.5.
+//!
+//! Legend: B batch, C channels, T/H/W frames/rows/columns. The reference is diffusers 0.42.
+//!
+//! Left out: tiles and chunks of frames, which the reference does not use unless asked to.
+
+mod blocks;
+mod decoder;
+mod encoder;
+
+use burn::tensor::{FloatDType, Tensor};
+
+use self::{decoder::Decoder, encoder::Encoder};
+use super::vae_config::VaeConfig;
+use crate::models::{
+    Compression, DecodeNoise, LoadError, ParamReader, Posterior, VideoVae, params::Init,
+};
+
+/// The autoencoder with its weights.
+#[derive(Debug)]
+pub struct Vae {
+    config: VaeConfig,
+    encoder: Encoder,
+    decoder: Decoder,
+    latents_mean: Tensor<1>, // [C]
+    latents_std: Tensor<1>,  // [C]
+}
+
+impl Vae {
+    /// Takes the parameters by their published names, every one of them.
+    pub fn new(config: VaeConfig, params: &ParamReader<'_>) -> Result<Self, LoadError> {
+        let channels = config.latent_channels;
+        let encoder = Encoder::new(&config, &params.scope("encoder"));
+        let decoder = Decoder::new(&config, &params.scope("decoder"));
+        let latents_mean = params.tensor("latents_mean", [channels], Init::Zeros);
+        let latents_std = params.tensor("latents_std", [channels], Init::Ones);
+        params.finish()?;
+        Ok(Self { config, encoder, decoder, latents_mean, latents_std })
+    }
+
+    fn dtype(&self) -> FloatDType {
+        self.latents_mean.dtype().into()
+    }
+
+    /// A statistic of each channel, for latents of a type.
+    fn per_channel(statistic: &Tensor<1>, latents: &Tensor<5>) -> Tensor<5> {
+        statistic.clone().cast(FloatDType::from(latents.dtype())).reshape([1, -1, 1, 1, 1])
+    }
+}
+
+impl VideoVae for Vae {
+    fn encode(&self, video: Tensor<5>) -> Posterior {
+        let dtype = FloatDType::from(video.dtype());
+        let moments = self.encoder.forward(video.cast(self.dtype())).cast(dtype);
+        let [b, c, f, h, w] = moments.dims();
+        let channels = c - 1;
+        let logvar = moments.clone().narrow(1, channels, 1).clamp(-30.0, 20.0);
+        Posterior {
+            mean: moments.narrow(1, 0, channels),
+            logvar: logvar.expand([b, channels, f, h, w]),
+        }
+    }
+
+    fn decode(&self, latents: Tensor<5>) -> Tensor<5> {
+        self.decoder.forward(latents.cast(self.dtype()), DecodeNoise::TIMESTEP as f32, None)
+    }
+
+    fn decode_sampled(&self, latents: Tensor<5>, noise: DecodeNoise<'_>) -> Tensor<5> {
+        let DecodeNoise { timestep, scale, rng } = noise;
+        let mut latents = latents;
+        if self.config.timestep_conditioning {
+            let noise = rng.normal_tensor(latents.dims(), &latents.device());
+            let noise = noise.cast(FloatDType::from(latents.dtype()));
+            latents = latents * (1.0 - scale) + noise * scale;
+        }
+        self.decoder.forward(latents.cast(self.dtype()), timestep as f32, Some(rng))
+    }
+
+    fn standardize(&self, latents: Tensor<5>) -> Tensor<5> {
+        let mean = Self::per_channel(&self.latents_mean, &latents);
+        let std = Self::per_channel(&self.latents_std, &latents);
+        (latents - mean) / std
+    }
+
+    fn restore(&self, latents: Tensor<5>) -> Tensor<5> {
+        let mean = Self::per_channel(&self.latents_mean, &latents);
+        let std = Self::per_channel(&self.latents_std, &latents);
+        latents * std + mean
+    }
+
+    fn latent_channels(&self) -> usize {
+        self.config.latent_channels
+    }
+
+    fn compression(&self) -> Compression {
+        let [time, space] = self.config.compression();
+        Compression { time, space }
+    }
+
+    fn scaling_factor(&self) -> f32 {
+        self.config.scaling_factor
+    }
+
+    fn invert_scale_latents(&self) -> bool {
+        false
+    }
+}

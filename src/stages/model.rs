@@ -1,0 +1,112 @@
+//! How stages open their model and fit clips to it.
+
+use burn::tensor::{Device, FloatDType, Tensor};
+
+use super::{Inputs, StageContext, StageError};
+use crate::{
+    artifact::{
+        Item,
+        model::resolve_model,
+        tensors::Array,
+        videos::{self, Clip},
+    },
+    models::{Compression, Denoiser, ModelRef, ModelSource},
+};
+
+/// A stage's model and the device its frozen parts live on.
+pub(super) struct StageModel {
+    pub source: ModelSource,
+    pub device: Device,
+}
+
+impl StageModel {
+    /// Finds the model's files, with the parts that come from the input `model`.
+    pub fn open(
+        model: &ModelRef,
+        inputs: &Inputs<'_>,
+        cx: &StageContext<'_>,
+    ) -> Result<Self, StageError> {
+        let source = resolve_model(model, inputs, "model")?;
+        Ok(Self { source, device: cx.device.clone().without_autodiff() })
+    }
+}
+
+/// Reads the clip of an item.
+pub(super) fn read_clip(inputs: &Inputs<'_>, item: &Item) -> Result<Clip, StageError> {
+    Clip::from_bytes(&inputs.read(item, videos::FILE)?)
+        .map_err(|e| StageError::failed(e.to_string()).on_item(&item.name))
+}
+
+/// Checks that a clip of `[frames, height, width]` pixels fits a VAE and a denoiser that reads
+/// `text` tokens.
+pub(super) fn check_clip(
+    size: [usize; 3],
+    compression: Compression,
+    denoiser: &dyn Denoiser,
+    text: usize,
+) -> Result<(), StageError> {
+    check_pixels(size, compression)?;
+    let [frames, height, width] = size;
+    let Compression { time, space } = compression;
+    let latent = [(frames - 1) / time + 1, height / space, width / space];
+    denoiser.check_size(latent, text).map_err(|error| {
+        StageError::failed(format!(
+            "a clip of {frames} frames of height {height} and width {width} does not fit the \
+             model: {error}"
+        ))
+    })
+}
+
+/// A tensor's values, in f32.
+pub(super) fn array<const D: usize>(tensor: Tensor<D>) -> Array<D> {
+    let shape = tensor.dims();
+    let data = tensor.cast(FloatDType::F32).into_data();
+    Array { shape, values: data.try_into_vec::<f32>().expect("cast to f32 above") }
+}
+
+/// Checks that a clip of `[frames, height, width]` has whole latents.
+pub(super) fn check_pixels(
+    [frames, height, width]: [usize; 3],
+    compression: Compression,
+) -> Result<(), StageError> {
+    let Compression { time, space } = compression;
+    for (what, found) in [("height", height), ("width", width)] {
+        if found == 0 || !found.is_multiple_of(space) {
+            let message = format!("{what} must be a multiple of {space} pixels, but is {found}");
+            let (below, above) = (found / space * space, found.next_multiple_of(space).max(space));
+            let nearest =
+                if below == 0 { above.to_string() } else { format!("{below} or {above}") };
+            return Err(StageError::failed(message).with_help(format!("take {nearest}")));
+        }
+    }
+    if frames == 0 || !(frames - 1).is_multiple_of(time) {
+        let message = format!("the number of frames must be {time}k + 1, but is {frames}");
+        let below = frames.saturating_sub(1) / time * time + 1;
+        let nearest = if frames == 0 { "1".into() } else { format!("{below} or {}", below + time) };
+        return Err(StageError::failed(message).with_help(format!("take {nearest} frames")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_that_do_not_fit_name_the_quantity_and_the_nearest() {
+        let check = |size| check_pixels(size, Compression { time: 4, space: 8 });
+        check([9, 64, 48]).unwrap();
+        check([1, 8, 8]).unwrap();
+        for (size, wanted, nearest) in [
+            ([10, 64, 64], "the number of frames must be 4k + 1, but is 10", "take 9 or 13 frames"),
+            ([9, 60, 64], "height must be a multiple of 8 pixels, but is 60", "take 56 or 64"),
+            ([9, 64, 3], "width must be a multiple of 8 pixels, but is 3", "take 8"),
+        ] {
+            let error = check(size).unwrap_err();
+            assert_eq!(error.to_string(), wanted);
+            assert!(
+                matches!(error, StageError::Failed { help: Some(help), .. } if help == nearest)
+            );
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What `lora_train` and `pretrain` share: rules, checkpoints, progress, and the clips they read.
+
+use std::ops::ControlFlow;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use serde_json::Value;
+
+use super::{Inputs, ParamError, StageContext, StageError, StageKind};
+use crate::{
+    artifact::latents::{self, ClipLatents},
+    models::Denoiser,
+    train::{
+        batch::Example,
+        checkpoint::Checkpoints,
+        optimizer::AdamW,
+        schedule::LrSchedule,
+        steps::{StepReport, TrainError},
+    },
+};
+
+/// A training's settings, for its log; how often it was saved is none.
+pub(super) fn settings<S: StageKind>(stage: &S) -> Value {
+    let mut settings = serde_json::to_value(stage).expect("settings are plain values");
+    if let Some(settings) = settings.as_object_mut() {
+        settings.remove("save_every");
+    }
+    settings
+}
+
+/// Parameters that leave a run on its trajectory; where the learning rate depends on the number of
+/// steps, another number of steps is another trajectory.
+pub(super) fn trajectory(schedule: LrSchedule) -> &'static [&'static str] {
+    if schedule.depends_on_steps() { &["save_every"] } else { &["steps", "save_every"] }
+}
+
+/// Checks the numbers of the optimizer.
+pub(super) fn check_rates(rate: f64, max_norm: f64, optimizer: &AdamW) -> Vec<ParamError> {
+    let positive = |value: f64| value > 0.0 && value.is_finite();
+    let share = |value: f64| (0.0..1.0).contains(&value);
+    let [beta1, beta2] = optimizer.betas;
+    let rules = [
+        ("learning_rate", rate, positive(rate), "must be positive"),
+        ("max_grad_norm", max_norm, positive(max_norm), "must be positive"),
+        ("optimizer.betas", beta1, share(beta1), "must be from 0 to below 1"),
+        ("optimizer.betas", beta2, share(beta2), "must be from 0 to below 1"),
+        ("optimizer.eps", optimizer.eps, positive(optimizer.eps), "must be positive"),
+        (
+            "optimizer.weight_decay",
+            optimizer.weight_decay,
+            optimizer.weight_decay >= 0.0,
+            "must not be negative",
+        ),
+    ];
+    rules
+        .into_iter()
+        .filter(|(_, _, holds, _)| !holds)
+        .map(|(field, value, _, rule)| ParamError::new(field, format!("{rule}, but is {value}")))
+        .collect()
+}
+
+/// The checkpoints of this trajectory, if the run keeps any.
+pub(super) fn checkpoints(cx: &StageContext<'_>) -> Result<Option<Checkpoints>, StageError> {
+    cx.checkpoints
+        .map(Checkpoints::open)
+        .transpose()
+        .map_err(|e| train_error(TrainError::Checkpoint(e)))
+}
+
+/// Reports a step and asks the loop to end when the run is cancelled.
+pub(super) fn observe(cx: &StageContext<'_>, report: StepReport) -> ControlFlow<()> {
+    let message = format!("step, loss {:.4}", report.loss);
+    match cx.tick(report.done as u64, report.total as u64, &message) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()),
+    }
+}
+
+/// What a failed training means for its stage.
+pub(super) fn train_error(error: TrainError) -> StageError {
+    match error {
+        TrainError::Stopped => StageError::Cancelled,
+        TrainError::Load(error) => error.into(),
+        TrainError::NotFinite { .. } => StageError::failed(error.to_string()).with_help(
+            "lower `learning_rate`, or add warmup with `lr_schedule` and `warmup_steps`",
+        ),
+        TrainError::Checkpoint(_) => StageError::environment(error.to_string())
+            .with_help("check that the cache folder can be written and the disk is not full"),
+        TrainError::Example(error) => match error.downcast::<StageError>() {
+            Ok(error) => *error,
+            Err(error) => StageError::failed(error.to_string()),
+        },
+    }
+}
+
+/// Reads the clips on `latents` onto the device, padded to the frames the denoiser takes.
+pub(super) fn read_examples(
+    inputs: &Inputs<'_>,
+    denoiser: &dyn Denoiser,
+    text: usize,
+    device: &Device,
+    cx: &StageContext<'_>,
+) -> Result<Vec<Example>, StageError> {
+    let items = inputs.items("latents");
+    let mut first: Option<([usize; 4], &str)> = None;
+    let mut examples = Vec::with_capacity(items.len());
+    for item in items {
+        cx.cancel.check()?;
+        let read = ClipLatents::from_bytes(&inputs.read(item, latents::FILE)?)
+            .map_err(|e| StageError::failed(e.to_string()).on_item(&item.name))?;
+        let shape @ [c, f, h, w] = read.clip.shape;
+        let (wanted, of) = *first.get_or_insert((shape, &item.name));
+        if shape != wanted {
+            return Err(StageError::failed(format!(
+                "all clips must have one size, but the latents of `{of}` are {wanted:?} and these \
+                 are {shape:?}"
+            ))
+            .on_item(&item.name)
+            .with_help("give the clips one `size` and one number of frames"));
+        }
+        denoiser
+            .check_size([f, h, w], text)
+            .map_err(|e| StageError::failed(format!("the clip does not fit the model: {e}")))
+            .map_err(|e| e.on_item(&item.name))?;
+        let clip = TensorData::new(read.clip.values, [1, c, f, h, w]);
+        let images = TensorData::new(read.images.values, read.images.shape);
+        examples.push(Example {
+            latents: denoiser.pad_frames(Tensor::from_data(clip, device)),
+            images: Tensor::from_data(images, device),
+        });
+    }
+    if examples.is_empty() {
+        return Err(StageError::failed("there are no clips to train on")
+            .with_help("give the data set a `count` of at least 1"));
+    }
+    Ok(examples)
+}

@@ -1,0 +1,109 @@
+//! Disks that are full or cannot be written: nothing is lost, and the next run goes on.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use super::{CLIPS, Shell};
+
+/// A file system of its own, small enough to be filled.
+struct Disk(PathBuf);
+
+impl Disk {
+    /// Mounts one at `path`; says why and gives none where that is not allowed.
+    fn mount(path: &Path, size: &str) -> Option<Self> {
+        fs::create_dir_all(path).unwrap();
+        let disk = Self(path.to_owned());
+        if disk.run(&["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]) {
+            return Some(disk);
+        }
+        std::mem::forget(disk);
+        println!("skipped: a small disk can be mounted only by root");
+        None
+    }
+
+    /// Changes its size, or whether it can be written.
+    fn remount(&self, options: &str) {
+        assert!(self.run(&["-o", &format!("remount,{options}")]), "remount {options}");
+    }
+
+    fn run(&self, arguments: &[&str]) -> bool {
+        let output = Command::new("mount").args(arguments).arg(&self.0).output();
+        output.is_ok_and(|output| output.status.success())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // The folder could not be removed otherwise.
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk() {
+    let shell = Shell::new();
+    let Some(disk) = Disk::mount(&shell.path("cache"), "1400k") else { return };
+    let text = CLIPS
+        .replace("count  = 2", "count  = 8")
+        .replace("[32, 32]", "[64, 64]")
+        .replace("frames = 5", "frames = 33")
+        .replace("[\"linear\", \"quadratic\"]", "[\"linear\"]");
+    shell.write("clips.toml", &text);
+    let text = shell.transcript("run clips.toml");
+    let place = regex::Regex::new("item `[^`]*`|`cache/[^`]*`").unwrap();
+    insta::assert_snapshot!(place.replace_all(&text, "[PLACE]"), @"
+    $ pipe run clips.toml
+    ? 3
+    --- stderr
+    clips: 2 stages on cpu
+    ran      pairs  new  [TIME]
+    failed   clips[method=linear]
+      × stage `clips[method=linear]`: no space left for [PLACE]
+      help: free space with `pipe cache gc`, or name another disk with `--cache DIR`; what is finished
+            is kept, so running again goes on from here
+    failed   1 stage ran, 1 failed in [TIME]
+    ");
+    disk.remount("size=64m");
+    shell.succeed("run clips.toml --events events.ndjson");
+    let events = fs::read_to_string(shell.path("events.ndjson")).unwrap();
+    let events =
+        events.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let [mut reused, mut kept] = [0, 0];
+    for event in events {
+        reused += u64::from(event["event"] == "stage_reused");
+        if event["event"] == "stage_started" {
+            kept += event["items"][0].as_u64().unwrap_or_default();
+        }
+    }
+    assert!(reused == 1 && kept >= 1, "{reused} stages reused, {kept} clips kept");
+    shell.succeed("cache verify");
+}
+
+#[test]
+fn a_cache_that_cannot_be_written() {
+    let shell = Shell::new();
+    let Some(disk) = Disk::mount(&shell.path("cache"), "8m") else { return };
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml");
+    disk.remount("ro");
+    insta::assert_snapshot!(shell.transcript("run clips.toml --set clips.frames=9"), @"
+    $ pipe run clips.toml --set clips.frames=9
+    ? 3
+    --- stderr
+      × cannot write to `cache/tmp`: read-only filesystem or storage medium
+      help: name a folder that you may write to with `--cache DIR` or `PIPE_CACHE`
+    ");
+    // Questions can still be answered.
+    insta::assert_snapshot!(shell.transcript("plan clips.toml"), @"
+    $ pipe plan clips.toml
+    ? 0
+    --- stdout
+    0 stages to run, 0 more if their inputs change, 3 cached
+    ");
+    shell.succeed("export clips.toml pairs --to out");
+    disk.remount("rw");
+    shell.succeed("run clips.toml --set clips.frames=9");
+}

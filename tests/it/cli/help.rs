@@ -1,0 +1,186 @@
+//! What `pipe` says of itself.
+
+use super::{Shell, command};
+
+#[test]
+fn help_lists_the_commands() {
+    insta::assert_snapshot!(Shell::new().transcript("--help"), @"
+    $ pipe --help
+    ? 0
+    --- stdout
+    Declarative, incremental pipelines for few-shot experiments on video diffusion models
+
+    A pipeline file states a whole experiment; `pipe run` computes what is not in the cache yet.
+
+    Usage: pipe [OPTIONS] <COMMAND>
+
+    Commands:
+      run          Bring the results of a pipeline up to date
+      plan         Say what a run would do and why; nothing is run
+      check        Check pipeline files and say all errors at once; nothing is run
+      explain      Say what decides a stage's output, and what of it changed
+      table        Print the result tables from the cache; nothing is run
+      show         Show a resolved pipeline file, or an artifact of the cache
+      diff         Compare two pipeline files, or revisions of one: parameters and results
+      export       Write an artifact as ordinary files: PNG, GIF, safetensors, JSON, CSV
+      cache        Look after the cache
+      schema       Print the JSON schema of pipeline files, for editors
+      init         Write a commented pipeline file to start from
+      completions  Print a completion script for a shell
+      version      Print the version
+      help         Print this message or the help of the given subcommand(s)
+
+    Options:
+      -h, --help
+              Print help (see a summary with '-h')
+
+      -V, --version
+              Print version
+
+    Global options:
+          --cache <DIR>
+              Folder of the cache
+
+          --device <DEVICE>
+              Where to compute: auto, cpu or cuda:N
+
+      -j, --jobs <N>
+              Stages to run at once
+
+      -v, --verbose...
+              Say more: list reused stages; twice or thrice to log what happens inside
+
+          --log <FILTER>
+              What to log to stderr, as in `info` or `pipe::exec=debug`
+
+          --color <WHEN>
+              When to use colours
+
+              Possible values:
+              - auto:   On a terminal, unless `NO_COLOR` is set
+              - always: Always
+              - never:  Never
+              
+              [default: auto]
+
+    Exit codes: 0 done, 1 a stage failed, 2 usage or pipeline file wrong, 3 environment (no device, disk
+    full, weights missing), 101 a bug of ours, 130 interrupted.
+
+    Start with `pipe init`, or with `pipe run pipelines/pose_ablation.toml`.
+    ");
+}
+
+#[test]
+fn help_of_run_lists_its_options() {
+    insta::assert_snapshot!(Shell::new().transcript("run --help"), @"
+    $ pipe run --help
+    ? 0
+    --- stdout
+    Bring the results of a pipeline up to date
+
+    Computes what is not in the cache, prints a line per finished stage and then the tables.
+
+    Usage: pipe run [OPTIONS] <FILE>
+
+    Arguments:
+      <FILE>
+              The pipeline file
+
+    Options:
+      -p, --profile <NAME>
+              Apply a profile of the file
+
+      -s, --set <KEY=VALUE>
+              Set a value, as in `lora.rank=32`, `params.size=[64,96]` or `seed=7`
+
+          --only <STAGE>
+              Only this stage, or cell, and what it needs
+
+          --force <STAGE>
+              Run this stage, or cell, even if it is cached
+
+          --keep-going
+              After a failure, go on with what does not depend on it
+
+          --events <FILE>
+              Write events to a file, one JSON object per line
+
+          --allow-commands
+              Let `command` stages run shell commands
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Global options:
+          --cache <DIR>
+              Folder of the cache
+
+          --device <DEVICE>
+              Where to compute: auto, cpu or cuda:N
+
+      -j, --jobs <N>
+              Stages to run at once
+
+      -v, --verbose...
+              Say more: list reused stages; twice or thrice to log what happens inside
+
+          --log <FILTER>
+              What to log to stderr, as in `info` or `pipe::exec=debug`
+
+          --color <WHEN>
+              When to use colours
+
+              Possible values:
+              - auto:   On a terminal, unless `NO_COLOR` is set
+              - always: Always
+              - never:  Never
+              
+              [default: auto]
+    ");
+}
+
+#[test]
+fn a_misspelt_command_is_a_usage_error() {
+    insta::assert_snapshot!(Shell::new().transcript("rnu pose.toml"), @"
+    $ pipe rnu pose.toml
+    ? 2
+    --- stderr
+    error: unrecognized subcommand 'rnu'
+
+    Usage: pipe [OPTIONS] <COMMAND>
+
+    For more information, try '--help'.
+    ");
+}
+
+#[test]
+fn completions_and_schema_are_results() {
+    let shell = Shell::new();
+    let script = String::from_utf8(shell.output("completions bash").stdout).unwrap();
+    assert!(script.starts_with("_pipe() {"), "{}", &script[..80]);
+    let schema = shell.output("schema").stdout;
+    let schema: serde_json::Value = serde_json::from_slice(&schema).unwrap();
+    assert!(schema["definitions"]["stage_lora_train"].is_object());
+    insta::assert_snapshot!(shell.transcript("schema --write ."), @"
+    $ pipe schema --write .
+    ? 0
+    --- stdout
+    ./pipeline.schema.json
+    ");
+    assert!(shell.path("pipeline.schema.json").exists());
+}
+
+#[test]
+fn a_closed_stdout_is_a_quiet_end() {
+    let shell = Shell::new();
+    let mut child = command(shell.dir.path())
+        .arg("schema")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}

@@ -1,0 +1,132 @@
+//! Runs that are interrupted or killed, and the ones that go on from there.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use super::{CLIPS, Shell, command, walk};
+
+/// A training of the built-in model, long enough to be caught in the middle.
+const TRAINING: &str = r#"name = "training"
+
+[stages.pairs]
+kind   = "dataset"
+source = { source = "builtin:figures" }
+task   = "pose"
+count  = 2
+size   = [32, 32]
+
+[stages.clips]
+kind   = "interpolate"
+inputs = { pairs = "pairs" }
+method = "linear"
+frames = 9
+
+[stages.prompt]
+kind  = "text_encode"
+model = "builtin:tiny"
+
+[stages.latents]
+kind   = "vae_encode"
+inputs = { videos = "clips" }
+model  = "builtin:tiny"
+
+[stages.lora]
+kind       = "lora_train"
+inputs     = { latents = "latents", text = "prompt" }
+model      = "builtin:tiny"
+rank       = 4
+steps      = 40
+batch_size = 1
+save_every = 2
+"#;
+
+/// The digest of the adapter that a folder's cache holds.
+fn adapter(shell: &Shell) -> String {
+    let plan = shell.plan("training.toml");
+    let lora = plan.iter().find(|stage| stage["name"] == "lora").unwrap();
+    lora["digest"].as_str().unwrap_or_else(|| panic!("not trained: {lora}")).to_owned()
+}
+
+/// Starts the training and waits for its first checkpoint.
+fn caught_in_training(shell: &Shell) -> Child {
+    shell.write("training.toml", TRAINING);
+    let child = command(shell.dir.path())
+        .args(["run", "training.toml"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let started = Instant::now();
+    let folder = shell.path("cache/checkpoints");
+    while !folder.exists() || !walk(&folder).iter().any(|file| is_checkpoint(file)) {
+        assert!(started.elapsed() < Duration::from_mins(5), "no checkpoint in five minutes");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child
+}
+
+fn is_checkpoint(file: &std::path::Path) -> bool {
+    file.extension().is_some_and(|ending| ending == "safetensors")
+}
+
+/// Runs the training to its end and returns the first step that was done.
+fn first_step_of_the_rest(shell: &Shell) -> u64 {
+    shell.succeed("run training.toml --events events.ndjson");
+    let events = std::fs::read_to_string(shell.path("events.ndjson")).unwrap();
+    let mut events =
+        events.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let first = events.find(|event| {
+        event["event"] == "stage_progress"
+            && event["message"].as_str().is_some_and(|text| text.starts_with("step"))
+    });
+    first.unwrap()["done"].as_u64().unwrap()
+}
+
+#[test]
+fn a_training_that_is_killed_or_stopped_goes_on_to_the_same_bits() {
+    let whole = Shell::new();
+    whole.write("training.toml", TRAINING);
+    assert_eq!(first_step_of_the_rest(&whole), 1);
+    let wanted = adapter(&whole);
+
+    let killed = Shell::new();
+    let mut child = caught_in_training(&killed);
+    child.kill().unwrap();
+    assert_eq!(child.wait().unwrap().code(), None, "the training ended before it was killed");
+    assert!(first_step_of_the_rest(&killed) > 2, "the training began anew");
+    assert_eq!(adapter(&killed), wanted);
+
+    let stopped = Shell::new();
+    let mut child = caught_in_training(&stopped);
+    interrupt(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(first_step_of_the_rest(&stopped) > 2, "the training began anew");
+    assert_eq!(adapter(&stopped), wanted);
+}
+
+fn interrupt(child: &Child) {
+    let kill = Command::new("kill").arg("-INT").arg(child.id().to_string()).status().unwrap();
+    assert!(kill.success());
+}
+
+#[test]
+fn ctrl_c_ends_a_run_with_130_and_a_word_how_to_go_on() {
+    let shell = Shell::new();
+    shell.write("clips.toml", &CLIPS.replace("count  = 2", "count  = 1000000"));
+    let mut child = command(shell.dir.path())
+        .args(["run", "clips.toml"])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    assert_eq!(line, "clips: 3 stages on cpu\n");
+    interrupt(&child);
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(rest.contains("the same command goes on from here"), "{rest}");
+}

@@ -1,0 +1,121 @@
+//! Transcripts of the binary: what a user types, and all that comes back.
+
+mod bad_data;
+mod bad_disk;
+mod bad_weights;
+mod cache;
+mod files;
+mod help;
+mod interrupt;
+mod pipelines;
+mod plan;
+mod run;
+
+use std::{
+    fmt::Write,
+    path::Path,
+    process::{Command, Output},
+};
+
+/// A folder to run `pipe` in, with nothing of this machine's settings.
+struct Shell {
+    dir: tempfile::TempDir,
+}
+
+impl Shell {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.dir.path().join(name), text).unwrap();
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn output(&self, line: &str) -> Output {
+        command(self.dir.path()).args(line.split_whitespace()).output().unwrap()
+    }
+
+    /// Runs a line that must succeed.
+    fn succeed(&self, line: &str) -> String {
+        let output = self.output(line);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "pipe {line}\n{stderr}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What `plan --json` says of each stage.
+    fn plan(&self, line: &str) -> Vec<serde_json::Value> {
+        let json = self.succeed(&format!("plan --json {line}"));
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        json["stages"].as_array().unwrap().clone()
+    }
+
+    /// Command, exit code, stdout and stderr as one text, with times redacted.
+    fn transcript(&self, line: &str) -> String {
+        let output = self.output(line);
+        let mut text = format!("$ pipe {line}\n? {}\n", output.status.code().unwrap());
+        for (name, bytes) in [("stdout", output.stdout), ("stderr", output.stderr)] {
+            if !bytes.is_empty() {
+                let _ = write!(text, "--- {name}\n{}", String::from_utf8(bytes).unwrap());
+            }
+        }
+        redact(&text)
+    }
+}
+
+fn command(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pipe"));
+    command
+        .current_dir(dir)
+        .env_clear()
+        .env("HOME", dir)
+        .env("HF_HUB_CACHE", "hub")
+        .env("PATH", std::env::var("PATH").unwrap());
+    command
+}
+
+fn redact(text: &str) -> String {
+    let durations = regex::Regex::new(r"\b\d+(\.\d+)? (s|min \d\d s)\b").unwrap();
+    let bytes = regex::Regex::new(r"\b\d+(\.\d+)? (B|[KM]iB)\b").unwrap();
+    let digests = regex::Regex::new(r"\b[0-9a-f]{12,64}\b").unwrap();
+    let times = regex::Regex::new(r"\d{4}-\d\d-\d\dT[\d:.]+Z").unwrap();
+    let text = durations.replace_all(text, "[TIME]");
+    let text = times.replace_all(&text, "[WHEN]");
+    let text = bytes.replace_all(&text, "[SIZE]");
+    digests.replace_all(&text, "[HASH]").into_owned()
+}
+
+/// Built-in figures and clips of them: a run without a model.
+const CLIPS: &str = r#"name = "clips"
+
+[sweep]
+baseline      = { method = "linear" }
+one_at_a_time = { method = ["linear", "quadratic"] }
+
+[stages.pairs]
+kind   = "dataset"
+source = { source = "builtin:figures" }
+task   = "pose"
+count  = 2
+size   = [32, 32]
+
+[stages.clips]
+kind   = "interpolate"
+inputs = { pairs = "pairs" }
+method = "${method}"
+frames = 5
+"#;
+
+fn walk(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files.extend(walk(&path)) } else { files.push(path) }
+    }
+    files.sort();
+    files
+}

@@ -1,0 +1,99 @@
+//! What would run, and why.
+
+use super::{CLIPS, Shell};
+
+#[test]
+fn plan_says_what_would_run_and_why() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    insta::assert_snapshot!(shell.transcript("plan clips.toml"), @"
+    $ pipe plan clips.toml
+    ? 0
+    --- stdout
+    run    pairs  new
+    maybe  clips[method=linear]  after pairs
+    maybe  clips[method=quadratic]  after pairs
+    1 stage to run, 2 more if their inputs change, 0 cached
+    ");
+    assert!(shell.output("run clips.toml").status.success());
+    insta::assert_snapshot!(shell.transcript("plan clips.toml"), @"
+    $ pipe plan clips.toml
+    ? 0
+    --- stdout
+    0 stages to run, 0 more if their inputs change, 3 cached
+    ");
+    let set = "clips.toml --set pairs.count=3";
+    insta::assert_snapshot!(shell.transcript(&format!("plan {set}")), @"
+    $ pipe plan clips.toml --set pairs.count=3
+    ? 0
+    --- stdout
+    run    pairs  count 2 -> 3 (--set:1:13)  about [TIME]
+    maybe  clips[method=linear]  after pairs  about [TIME]
+    maybe  clips[method=quadratic]  after pairs  about [TIME]
+    1 stage to run, 2 more if their inputs change, 0 cached; at most about [TIME] of stage time
+    ");
+    let json = shell.output(&format!("plan --json {set}")).stdout;
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(json["schema_version"], 1);
+    let states = json["stages"].as_array().unwrap().iter().map(|stage| stage["state"].clone());
+    assert_eq!(states.collect::<Vec<_>>(), ["stale", "pending", "pending"]);
+    insta::assert_snapshot!(shell.transcript("plan clips.toml --only clisp"), @"
+    $ pipe plan clips.toml --only clisp
+    ? 2
+    --- stderr
+      × the pipeline has no stage `clisp`
+      help: did you mean `clips`?
+    ");
+}
+
+#[test]
+fn explain_names_every_ingredient() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    assert!(shell.output("run clips.toml").status.success());
+    let set = "clips[method=linear] --set clips.frames=9";
+    insta::assert_snapshot!(shell.transcript(&format!("explain clips.toml {set}")), @"
+    $ pipe explain clips.toml clips[method=linear] --set clips.frames=9
+    ? 0
+    --- stdout
+    clips[method=linear]  (interpolate, version 1)
+      will run:
+        frames 5 -> 9 (--set:1:14)
+      parameters:
+        frames = 9  --set:1:14
+        grid   = 4  default
+        method = linear  clips.toml:5:29
+        seed   = 0  default
+      input pairs: [HASH]  from pairs
+      last run: [WHEN] in [TIME] on cpu by pipe 0.1.0 -> [HASH]
+    ");
+    insta::assert_snapshot!(shell.transcript("explain clips.toml clips[method=linear]"), @"
+    $ pipe explain clips.toml clips[method=linear]
+    ? 0
+    --- stdout
+    clips[method=linear]  (interpolate, version 1)
+      fresh: [HASH] in the cache
+      parameters:
+        frames = 5  clips.toml:18:10
+        grid   = 4  default
+        method = linear  clips.toml:5:29
+        seed   = 0  default
+      input pairs: [HASH]  from pairs
+      key: [HASH]
+      last run: [WHEN] in [TIME] on cpu by pipe 0.1.0 -> [HASH]
+    ");
+    insta::assert_snapshot!(shell.transcript("explain clips.toml pears"), @"
+    $ pipe explain clips.toml pears
+    ? 2
+    --- stderr
+      × the pipeline has no stage `pears`
+      help: did you mean `pairs`?
+    ");
+    insta::assert_snapshot!(shell.transcript("explain clips.toml clips[method=cubic]"), @"
+    $ pipe explain clips.toml clips[method=cubic]
+    ? 2
+    --- stderr
+      × no cell of `clips` fits `clips[method=cubic]`
+      help: its cells are `clips[method=linear]`, `clips[method=quadratic]`
+    ");
+}

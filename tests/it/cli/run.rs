@@ -1,0 +1,147 @@
+//! Runs from their first line to their exit code.
+
+use super::{CLIPS, Shell, walk};
+
+#[test]
+fn a_failing_stage_names_its_item_and_skips_what_follows() {
+    let shell = Shell::new();
+    let own = CLIPS
+        .replace("{ source = \"builtin:figures\" }", "{ source = \"folder\", root = \"data\" }")
+        .replace("\"pose\"", "\"pairs\"");
+    shell.write("clips.toml", &own);
+    insta::assert_snapshot!(shell.transcript("run clips.toml"), @"
+    $ pipe run clips.toml
+    ? 3
+    --- stderr
+      × there is no data folder `data`; needed by `pairs`
+      help: put the data there, or set `source.root` to its folder
+    ");
+    for folder in ["data/input", "data/target"] {
+        std::fs::create_dir_all(shell.path(folder)).unwrap();
+        for image in ["a.png", "b.png"] {
+            std::fs::write(shell.path(folder).join(image), "no image").unwrap();
+        }
+    }
+    insta::assert_snapshot!(shell.transcript("run clips.toml"), @"
+    $ pipe run clips.toml
+    ? 1
+    --- stderr
+    clips: 3 stages on cpu
+    failed   pairs
+      × stage `pairs`: `input/a.png` is not a whole image: The image format could not be determined
+      help: the file may be cut short; copy or download it again
+    skipped  clips[method=linear]  because `pairs` failed
+    skipped  clips[method=quadratic]  because `pairs` failed
+    failed   0 stages ran, 1 failed, 2 not reached in [TIME]
+    ");
+}
+
+#[test]
+fn a_run_tells_its_story_and_a_second_one_reuses() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    insta::assert_snapshot!(shell.transcript("run clips.toml --jobs 1 --events events.ndjson"), @"
+    $ pipe run clips.toml --jobs 1 --events events.ndjson
+    ? 0
+    --- stderr
+    clips: 3 stages on cpu
+    ran      pairs  new  [TIME]
+    ran      clips[method=linear]  new  [TIME]
+    ran      clips[method=quadratic]  new  [TIME]
+    done     3 stages ran in [TIME]
+    ");
+    insta::assert_snapshot!(shell.transcript("run clips.toml --jobs 1 -v"), @"
+    $ pipe run clips.toml --jobs 1 -v
+    ? 0
+    --- stderr
+    clips: 3 stages on cpu
+    reused   pairs
+    reused   clips[method=linear]
+    reused   clips[method=quadratic]
+    done     0 stages ran, 3 reused in [TIME]
+    ");
+    let edited = CLIPS.replace("[\"linear\", \"quadratic\"]", "[\"linear\", \"discrete\"]");
+    shell.write("clips.toml", &edited);
+    insta::assert_snapshot!(shell.transcript("run clips.toml --jobs 1"), @"
+    $ pipe run clips.toml --jobs 1
+    ? 0
+    --- stderr
+    clips: 3 stages on cpu
+    ran      clips[method=discrete]  method linear -> discrete (clips.toml:5:39)  [TIME]
+    done     1 stage ran, 2 reused in [TIME]
+    ");
+
+    let events = std::fs::read_to_string(shell.path("events.ndjson")).unwrap();
+    let first: serde_json::Value = serde_json::from_str(events.lines().next().unwrap()).unwrap();
+    assert_eq!((&first["schema_version"], &first["event"]), (&1.into(), &"run_started".into()));
+}
+
+#[test]
+fn a_missing_cuda_device_is_an_environment_error() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    let output = shell.output("run clips.toml --device cuda:97");
+    assert_eq!(output.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no CUDA device `cuda:97`"));
+    assert_eq!(shell.output("run clips.toml --device gpu").status.code(), Some(2));
+}
+
+/// A pipeline that runs two shell commands after a stage of its own.
+const COMMANDS: &str = r#"name = "commands"
+
+[stages.pairs]
+kind   = "dataset"
+source = { source = "builtin:figures" }
+task   = "pose"
+count  = 1
+size   = [32, 32]
+
+[stages.count]
+kind    = "command"
+inputs  = { input = "pairs" }
+command = "ls $IN/input | wc -l > $OUT/n"
+outputs = ["n"]
+
+[stages.sum]
+kind    = "command"
+inputs  = { input = "count" }
+command = """
+cksum < $IN/input/files/n > $OUT/sum
+"""
+outputs = ["sum"]
+"#;
+
+#[test]
+fn commands_are_refused_before_anything_runs() {
+    let shell = Shell::new();
+    shell.write("commands.toml", COMMANDS);
+    insta::assert_snapshot!(shell.transcript("run commands.toml"), @"
+    $ pipe run commands.toml
+    ? 2
+    --- stderr
+      × stage `count` runs a shell command at commands.toml:13:11, which was not allowed: ls $IN/input
+      │ | wc -l > $OUT/n
+      help: read the command, then run again with --allow-commands
+      × stage `sum` runs a shell command at commands.toml:19:11, which was not allowed: cksum < $IN/
+      │ input/files/n > $OUT/sum
+      help: read the command, then run again with --allow-commands
+    ");
+    assert!(!shell.path("cache/objects").exists() || walk(&shell.path("cache/objects")).is_empty());
+    // What does not need them runs without asking.
+    shell.succeed("run commands.toml --only pairs");
+    insta::assert_snapshot!(shell.transcript("plan commands.toml"), @"
+    $ pipe plan commands.toml
+    ? 0
+    --- stdout
+    run    count  new
+    maybe  sum  after count
+    1 stage to run, 1 more if their inputs change, 1 cached
+    shell commands, which a run must allow: count, sum
+    ");
+
+    shell.succeed("run commands.toml --allow-commands");
+    // What is in the cache executes nothing, so nothing has to be allowed.
+    shell.succeed("run commands.toml");
+    let changed = "commands.toml --set count.revision=2";
+    assert_eq!(shell.output(&format!("run {changed}")).status.code(), Some(2));
+}

@@ -1,0 +1,244 @@
+//! Who may call whom: the edges between the crate's modules, read from its source.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// What each module may use. An entry `module::item` allows that item alone.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("rng", &[]),
+    ("models", &["rng"]),
+    // A checkpoint names its content as the store does.
+    ("train", &["models", "rng", "store::Digest"]),
+    // Readers of data sets run inside a stage: they read through its reader and fail as it does.
+    ("data", &["rng", "store::SourceReader", "stages::StageError"]),
+    ("metrics", &["data"]),
+    // The store keeps manifests without looking into their items.
+    ("store", &["artifact::FileRef", "artifact::Manifest"]),
+    // Artifacts are read from a stage's inputs and written to its output.
+    (
+        "artifact",
+        &[
+            "data",
+            "models",
+            "store::Digest",
+            "stages::Inputs",
+            "stages::Output",
+            "stages::StageError",
+        ],
+    ),
+    // A stage is parsed from a node of the file, whose errors keep their place.
+    (
+        "stages",
+        &[
+            "artifact",
+            "config::value::Node",
+            "config::value::ValueError",
+            "data",
+            "metrics",
+            "models",
+            "rng",
+            "store",
+            "train",
+        ],
+    ),
+    // Ports, rules and defaults of stages; nothing that runs them.
+    (
+        "config",
+        &[
+            "artifact::ArtifactKind",
+            "stages::ParamError",
+            "stages::Port",
+            "stages::STAGES",
+            "stages::Stage",
+            "stages::StageEntry",
+        ],
+    ),
+    ("plan", &["config", "models::LoadError", "models::ModelRef", "stages::StageEntry", "store"]),
+    ("exec", &["artifact", "config", "models::ModelCache", "plan", "stages", "store"]),
+    ("report", &["artifact::ArtifactKind", "config", "exec", "plan", "store"]),
+    ("cli", &["artifact", "config", "exec", "plan", "report", "stages", "store"]),
+];
+
+/// Modules that know nothing of tensors.
+const WITHOUT_BURN: &[&str] = &["config", "data", "metrics", "plan", "report", "store"];
+
+/// Modules that talk to people.
+const MAY_PRINT: &[&str] = &["cli", "report"];
+
+/// A source file without its tests and comments.
+struct Source {
+    path: PathBuf,
+    module: String,
+    lines: Vec<String>,
+}
+
+impl Source {
+    fn read(root: &Path, path: &Path) -> Self {
+        let text = fs::read_to_string(path).unwrap();
+        let relative = path.strip_prefix(root).unwrap();
+        let first = relative.iter().next().unwrap().to_string_lossy();
+        let lines: Vec<&str> = text.lines().collect();
+        let tests = lines
+            .windows(2)
+            .position(|pair| pair[0] == "#[cfg(test)]" && pair[1].ends_with('{'))
+            .unwrap_or(lines.len());
+        Self {
+            path: relative.to_owned(),
+            module: first.trim_end_matches(".rs").to_owned(),
+            lines: lines[..tests].iter().map(|line| without_comment(line).to_owned()).collect(),
+        }
+    }
+
+    /// Each line with its number and whatever `find` finds in it.
+    fn find(&self, words: &[&str]) -> Vec<String> {
+        let found = self.lines.iter().enumerate().filter(|(_, line)| {
+            words.iter().any(|word| {
+                line.match_indices(word)
+                    .any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
+            })
+        });
+        found
+            .map(|(index, line)| format!("{}:{}: {}", self.path.display(), index + 1, line.trim()))
+            .collect()
+    }
+}
+
+fn without_comment(line: &str) -> &str {
+    line.split("//").next().unwrap_or_default()
+}
+
+/// All files of the library that are not tests.
+fn sources() -> Vec<Source> {
+    fn walk(folder: &Path, paths: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() && name != "tests" {
+                walk(&path, paths);
+            } else if path.extension() == Some("rs".as_ref())
+                && !["tests.rs", "support.rs"].contains(&name.as_str())
+            {
+                paths.push(path);
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut paths = Vec::new();
+    walk(&root, &mut paths);
+    paths.sort();
+    let outside = ["main.rs", "lib.rs"].map(|name| root.join(name));
+    paths.retain(|path| !outside.contains(path));
+    paths.iter().map(|path| Source::read(&root, path)).collect()
+}
+
+/// The paths below `crate::` that a text uses, with groups in braces taken apart.
+fn uses(text: &str) -> BTreeSet<String> {
+    let token = regex::Regex::new(r"\w+|::|\S").unwrap();
+    let tokens: Vec<&str> = token.find_iter(text).map(|found| found.as_str()).collect();
+    let mut found = BTreeSet::new();
+    for at in 0..tokens.len() {
+        if let ["crate", "::", rest @ ..] = &tokens[at..] {
+            expand(rest, &[], &mut found);
+        }
+    }
+    found
+}
+
+/// Reads the path, or the group of paths, that stands after `prefix`; gives what follows it.
+fn expand<'a>(
+    tokens: &'a [&'a str],
+    prefix: &[&str],
+    found: &mut BTreeSet<String>,
+) -> &'a [&'a str] {
+    match tokens {
+        ["{", rest @ ..] => {
+            let mut rest = rest;
+            loop {
+                rest = match rest {
+                    [] => return rest,
+                    ["}", after @ ..] => return after,
+                    [",", after @ ..] => after,
+                    _ => expand(rest, prefix, found),
+                };
+            }
+        }
+        [name, "::", rest @ ..] => expand(rest, &[prefix, &[*name]].concat(), found),
+        [name, rest @ ..] => {
+            let last: &[&str] = if *name == "self" { &[] } else { &[*name] };
+            found.insert([prefix, last].concat().join("::"));
+            if let ["as", _, after @ ..] = rest { after } else { rest }
+        }
+        [] => tokens,
+    }
+}
+
+fn is_allowed(module: &str, path: &str) -> bool {
+    let rules = ALLOWED.iter().find(|(name, _)| *name == module).map(|(_, rules)| *rules);
+    let below = |rule: &str| path == rule || path.starts_with(&format!("{rule}::"));
+    below(module) || rules.is_some_and(|rules| rules.iter().any(|rule| below(rule)))
+}
+
+#[test]
+fn modules_use_only_what_lies_below_them() {
+    let mut forbidden = Vec::new();
+    let mut used = BTreeSet::new();
+    for source in sources() {
+        for path in uses(&source.lines.join("\n")) {
+            if !is_allowed(&source.module, &path) {
+                forbidden.push(format!("{} uses {path}", source.path.display()));
+            }
+            used.insert((source.module.clone(), path));
+        }
+    }
+    assert!(forbidden.is_empty(), "forbidden edges:\n{}", forbidden.join("\n"));
+
+    // A rule that nothing needs would let an edge come back unseen.
+    for (module, rules) in ALLOWED {
+        for rule in *rules {
+            let below = format!("{rule}::");
+            let is_used = used
+                .iter()
+                .any(|(from, path)| from == module && (path == rule || path.starts_with(&below)));
+            assert!(is_used, "`{module}` no longer uses `{rule}`: take it out of the rules");
+        }
+    }
+}
+
+#[test]
+fn only_the_command_line_and_reports_print() {
+    let words = ["println!", "eprintln!", "print!", "eprint!", "stdout()", "stderr()"];
+    let found: Vec<_> = sources()
+        .iter()
+        .filter(|source| !MAY_PRINT.contains(&source.module.as_str()))
+        .flat_map(|source| source.find(&words))
+        .collect();
+    assert!(found.is_empty(), "the library does not print:\n{}", found.join("\n"));
+}
+
+#[test]
+fn files_and_pixels_know_no_tensors() {
+    let found: Vec<_> = sources()
+        .iter()
+        .filter(|source| WITHOUT_BURN.contains(&source.module.as_str()))
+        .flat_map(|source| source.find(&["burn::"]))
+        .collect();
+    assert!(found.is_empty(), "burn is used in:\n{}", found.join("\n"));
+}
+
+#[test]
+fn every_module_has_its_rules() {
+    let found: BTreeSet<_> = sources().into_iter().map(|source| source.module).collect();
+    let ruled: BTreeSet<_> = ALLOWED.iter().map(|(module, _)| (*module).to_owned()).collect();
+    assert_eq!(found, ruled);
+}
+
+#[test]
+fn groups_of_paths_are_taken_apart() {
+    let text =
+        "use crate::{\n    a::{self, B, c::D as E},\n    f::*,\n};\nfn g(h: &crate::i::J) {}";
+    let found: Vec<_> = uses(text).into_iter().collect();
+    assert_eq!(found, ["a", "a::B", "a::c::D", "f::*", "i::J"]);
+}

@@ -1,0 +1,342 @@
+//! LTX-Video against the reference implementation: models, training trace, sampling, and the stages
+//! on a model of this family.
+
+use burn::tensor::{Device, Tensor};
+use pipe::{
+    artifact::{ArtifactKind, frames, samples, videos::Clip},
+    models::{
+        Adapter, DecodeNoise, Denoiser, DenoiserInput, ImageConditioning, LoadError, LoraTargets,
+        NoiseScheduler, ParamReader, Params, Sampler, TimestepDistribution, VideoDiffusion,
+        VideoVae,
+        ltx_video::LtxVideo,
+        pixels,
+        sampling::{Sample, Sampling, rng_after_sampling},
+    },
+    rng::TorchRng,
+    stages::{Decode, LoraTrain, Stage, StageError, VaeEncode},
+    train::{
+        batch::{Diffusion, Example},
+        gradient::{Recompute, denoiser_gradients},
+        optimizer::{AdamW, Moments, clip_factor, global_norm},
+    },
+};
+use serde_json::{Value, json};
+
+use crate::{
+    external_golden::ltx_transformer,
+    golden::{Golden, assert_close, relative_error},
+    training::{Bench, stage, write_model},
+};
+
+const TRANSFORMER: f32 = 2e-5;
+const VAE: f32 = 5e-5;
+
+fn golden(name: &str) -> Golden {
+    Golden::fixture(&format!("ltx_video/{name}"))
+}
+
+#[test]
+fn transformer_agrees() {
+    let golden = golden("transformer");
+    let weights = golden.weights();
+    let model = LtxVideo.denoiser(&golden.config(), &ParamReader::loaded(&weights, None)).unwrap();
+    let latents: Tensor<5> = golden.tensor("latents");
+    let mut input = DenoiserInput {
+        image: latents.clone().narrow(2, 0, 1),
+        latents,
+        text: golden.tensor("text"),
+        timesteps: golden.values("timesteps").0,
+    };
+    let hidden = model.begin(&input);
+    assert_close("tokens", hidden[0].clone(), &golden.tensor("tokens"), TRANSFORMER);
+    assert_close("time embedding", hidden[3].clone(), &golden.tensor("time"), TRANSFORMER);
+    let hidden = model.block(0, hidden, &input);
+    assert_close("block", hidden[0].clone(), &golden.tensor("block"), TRANSFORMER);
+    assert_close("output", model.forward(&input), &golden.tensor("out"), TRANSFORMER);
+
+    let short = DenoiserInput { text: input.text.clone().narrow(1, 0, 3), ..input.clone() };
+    assert_close("masked text", model.forward(&short), &golden.tensor("masked"), TRANSFORMER);
+
+    input.latents = input.latents.autodiff().require_grad();
+    let loss = (model.forward(&input) * golden.tensor("grad_out")).sum();
+    let grad = input.latents.grad(&loss.backward()).unwrap();
+    assert_close("gradient", grad, &golden.tensor("grad_latents"), TRANSFORMER);
+}
+
+fn vae_agrees(fixture: &str) {
+    let golden = golden(fixture);
+    let weights = golden.weights();
+    let vae = LtxVideo.vae(&golden.config(), &ParamReader::loaded(&weights, None)).unwrap();
+    let video: Tensor<5> = golden.tensor("video");
+    let posterior = vae.encode(video.clone());
+    assert_close("mean", posterior.mean, &golden.tensor("mean"), VAE);
+    assert_close("logvar", posterior.logvar, &golden.tensor("logvar"), VAE);
+    let image = vae.encode(video.narrow(2, 0, 1)).mean;
+    assert_close("image mean", image, &golden.tensor("image_mean"), VAE);
+
+    let latents: Tensor<5> = golden.tensor("mean");
+    let decoded = vae.decode(latents.clone());
+    assert_close("decoded", decoded.clone(), &golden.tensor("decoded"), VAE);
+    let mut rng = TorchRng::new(9);
+    let (timestep, scale) = (DecodeNoise::TIMESTEP, DecodeNoise::SCALE);
+    let noise = DecodeNoise { timestep, scale, rng: &mut rng };
+    let sampled = vae.decode_sampled(latents.clone(), noise);
+    if golden.config()["timestep_conditioning"] == true {
+        assert_close("sampled", sampled, &golden.tensor("sampled"), VAE);
+    } else {
+        assert!(relative_error(sampled, &decoded) < f32::EPSILON, "there is no noise to add");
+    }
+    let round_trip = vae.restore(vae.standardize(latents.clone()));
+    assert_close("standardised and back", round_trip, &latents, 1e-6);
+
+    let leaf = latents.autodiff().require_grad();
+    let loss = (vae.decode(leaf.clone()) * golden.tensor("decoded")).sum();
+    let grad = leaf.grad(&loss.backward()).unwrap();
+    assert_close("gradient", grad, &golden.tensor("grad_latents"), VAE);
+}
+
+#[test]
+fn vae_of_0_9_0_agrees() {
+    vae_agrees("vae_090");
+}
+
+#[test]
+fn vae_of_0_9_1_agrees() {
+    vae_agrees("vae_091");
+}
+
+#[test]
+fn vae_of_0_9_5_agrees() {
+    vae_agrees("vae_095");
+}
+
+/// The fixture of training and sampling.
+pub struct Fixture {
+    pub golden: Golden,
+    pub config: Value,
+    pub transformer: Params,
+    pub vae: Params,
+}
+
+impl Fixture {
+    pub fn read() -> Self {
+        let golden = golden("training");
+        Self {
+            config: golden.config(),
+            transformer: golden.params("weights.transformer."),
+            vae: golden.params("weights.vae."),
+            golden,
+        }
+    }
+
+    fn denoiser(&self, adapter: Option<&Adapter>) -> Result<Box<dyn Denoiser>, LoadError> {
+        let reader = ParamReader::loaded(&self.transformer, adapter);
+        LtxVideo.denoiser(&self.config["transformer"], &reader)
+    }
+
+    fn vae(&self) -> Box<dyn VideoVae> {
+        let reader = ParamReader::loaded(&self.vae, None);
+        LtxVideo.vae(&self.config["vae"], &reader).unwrap()
+    }
+
+    fn scheduler(&self) -> Box<dyn NoiseScheduler> {
+        LtxVideo.scheduler(&self.config["scheduler"], Sampler::FlowEuler).unwrap()
+    }
+}
+
+#[test]
+fn a_lora_training_trace_agrees() {
+    let fixture = Fixture::read();
+    let (golden, scheduler) = (&fixture.golden, fixture.scheduler());
+    let clean: Tensor<5> = golden.tensor("lora.clean");
+    let examples = [0, 1].map(|index| {
+        let latents = clean.clone().narrow(0, index, 1);
+        // The encodings of the image are not used: the clip has its own first frame.
+        Example { images: latents.clone().narrow(2, 0, 1) * 100.0, latents }
+    });
+    let diffusion = Diffusion {
+        scheduler: &*scheduler,
+        conditioning: ImageConditioning::FirstFrame,
+        distribution: TimestepDistribution::ShiftedLogitNormal,
+        image_scale: 1.0,
+        image_dropout: 0.4,
+        text: golden.tensor("text"),
+    };
+    let build = |factors: &Params| {
+        fixture.denoiser(Some(&Adapter { rank: 3, alpha: 2.0, factors: factors.clone() }))
+    };
+    let adam = AdamW { betas: [0.9, 0.99], weight_decay: 0.0, eps: 1e-8 };
+    for recompute in [Recompute::None, Recompute::Block] {
+        let (mut factors, mut moments) = (golden.params("lora.init."), Moments::default());
+        for step in 0..3 {
+            let mut rng = TorchRng::new(10 + step as u64);
+            let batch = diffusion.batch(&[&examples[0], &examples[1]], &mut rng);
+            let timesteps = golden.values(&format!("lora.timesteps.{step}")).0;
+            assert_eq!(batch.input.timesteps, timesteps, "step {step}");
+            let noisy = golden.tensor(&format!("lora.noisy.{step}"));
+            assert_close("noisy latents", batch.input.latents.clone(), &noisy, 1e-6);
+
+            let found = denoiser_gradients(&build, &factors, &batch, recompute).unwrap();
+            let norm = global_norm(&found.by_name);
+            for (what, found) in [("loss", found.loss), ("norm", norm)] {
+                let wanted = golden.values(&format!("lora.{what}.{step}")).0[0];
+                let error = (found - wanted).abs() / wanted;
+                println!("{what} {step}: {error:.1e}");
+                assert!(error < 1e-4, "{what} {step}: {found} is not {wanted}");
+            }
+            let factor = clip_factor(norm, 0.5);
+            adam.step((step + 1, 1e-2), &mut factors, found.by_name, factor, &mut moments);
+        }
+        for (name, wanted) in &golden.params("lora.final.").0 {
+            assert_close(name, factors.0[name].flat.clone(), &wanted.flat, 1e-3);
+        }
+    }
+}
+
+#[test]
+fn whole_sampling_runs_agree() {
+    let fixture = Fixture::read();
+    let golden = &fixture.golden;
+    let (denoiser, vae, scheduler) =
+        (fixture.denoiser(None).unwrap(), fixture.vae(), fixture.scheduler());
+    let (rgb, shape) = golden.values("sample.image");
+    let rgb: Vec<u8> = rgb.iter().map(|v| *v as u8).collect();
+    for (name, guidance) in [("plain", None), ("guided", Some(3.0))] {
+        let pixels = pixels::from_rgb(&rgb, [1, shape[0], shape[1]], &Device::flex());
+        let sampling = Sampling {
+            denoiser: &*denoiser,
+            scheduler: &*scheduler,
+            num_steps: 4,
+            text: golden.tensor("text"),
+            guidance: guidance.map(|scale| (scale, golden.tensor("negative"))),
+        };
+        let start = Sample::encode(&*vae, pixels, 1.0, TorchRng::new(42));
+        let image = start.image.clone();
+        let [latents] = sampling.run::<()>(vec![start], 2, |_| Ok(())).unwrap().try_into().unwrap();
+        assert_close(name, latents.clone(), &golden.tensor(&format!("sample.{name}")), 2e-3);
+        assert!(relative_error(latents.clone().narrow(2, 0, 1), &image) < f32::EPSILON);
+        if name == "plain" {
+            let [_, c, f, h, w] = latents.dims();
+            let mut rng = rng_after_sampling(42, [c, f, h, w]);
+            let (timestep, scale) = (DecodeNoise::TIMESTEP, DecodeNoise::SCALE);
+            let noise = DecodeNoise { timestep, scale, rng: &mut rng };
+            let video = vae.decode_sampled(vae.restore(latents), noise);
+            let last = (video.narrow(2, 8, 1) / 2.0 + 0.5).clamp(0.0, 1.0).narrow(4, 0, 32);
+            assert_close("last frame", last, &golden.tensor("sample.last_frame"), 2e-3);
+        }
+    }
+}
+
+#[test]
+fn a_sample_does_not_depend_on_the_size_of_others() {
+    let fixture = Fixture::read();
+    let (denoiser, scheduler) = (fixture.denoiser(None).unwrap(), fixture.scheduler());
+    let sampling = Sampling {
+        denoiser: &*denoiser,
+        scheduler: &*scheduler,
+        num_steps: 3,
+        text: fixture.golden.tensor("text"),
+        guidance: None,
+    };
+    let start = |width: usize| {
+        let mut rng = TorchRng::new(6);
+        let image = rng.normal_tensor([1, 4, 1, 2, width], &Device::flex());
+        Sample { image, rng }
+    };
+    let run = |widths: &[usize]| {
+        let starts = widths.iter().map(|width| start(*width)).collect();
+        sampling.run::<()>(starts, 2, |_| Ok(())).unwrap()
+    };
+    let bits = |x: &Tensor<5>| x.to_data().try_to_vec::<f32>().unwrap();
+    assert_eq!(bits(&run(&[3])[0]), bits(&run(&[3, 400])[0]), "schedules depend on sizes");
+}
+
+#[test]
+fn target_sets_adapt_every_module_they_name() {
+    let fixture = Fixture::read();
+    for (set, modules) in [
+        (LoraTargets::Qk, 8),
+        (LoraTargets::Vo, 8),
+        (LoraTargets::Qkvo, 16),
+        (LoraTargets::AllLinearBlocks, 20),
+        (LoraTargets::AllLinear, 27),
+    ] {
+        let targets = LtxVideo.lora_targets(set);
+        let device = Device::flex();
+        let fresh = Adapter::new_fresh(&fixture.transformer, targets, 2, 1.0, 1, &device).unwrap();
+        assert_eq!(fresh.modules().len(), modules, "{set:?}");
+        fixture.denoiser(Some(&fresh)).unwrap();
+    }
+}
+
+#[test]
+fn the_stages_of_an_experiment_fit_together() {
+    let fixture = Fixture::read();
+    let bench = Bench::new();
+    let folder = bench.folder.path().join("model");
+    let model = write_model(&folder, &fixture.config, &fixture.transformer, &fixture.vae);
+    let model = Some(&model);
+    bench.fill_with(&fixture.golden, [9, 32, 64]);
+    let run = |stage: &dyn Stage, ports: &[&str]| bench.run(stage, ports, usize::MAX).unwrap();
+
+    let encode: VaeEncode = stage(model, json!({ "seed": 3 }));
+    bench.put("latents", ArtifactKind::Latents, run(&encode, &["videos"]));
+    let settings = json!({
+        "rank": 2, "steps": 4, "learning_rate": 0.01, "seed": 3,
+    });
+    let train: LoraTrain = stage(model, settings.clone());
+    let whole = run(&train, &["latents", "text"]);
+    let mut other = settings;
+    other["timestep_distribution"] = json!("uniform");
+    let other: LoraTrain = stage(model, other);
+    std::fs::remove_dir_all(bench.folder.path().join("checkpoints")).unwrap();
+    assert_ne!(run(&other, &["latents", "text"]), whole, "the distribution must matter");
+    bench.put("lora", ArtifactKind::LoraAdapter, whole);
+
+    let sample: pipe::stages::Sample = stage(model, json!({ "frames": 9, "steps": 2, "seed": 4 }));
+    let adapted = run(&sample, &["pairs", "text", "lora"]);
+    assert_ne!(run(&sample, &["pairs", "text"]), adapted, "the adapter must matter");
+    let latents = samples::from_bytes(&bench.read(&adapted[0], samples::FILE)).unwrap();
+    assert_eq!(latents.shape, [4, 2, 1, 2]);
+    bench.put("samples", ArtifactKind::Samples, adapted);
+
+    let decode = |noise: Value| -> Decode { stage(model, json!({ "noise": noise })) };
+    let decoded = run(&decode(Value::Null), &["samples"]);
+    assert_eq!(run(&decode(json!({})), &["samples"]), decoded, "nothing stated is the default");
+    let reseeded = run(&decode(json!({ "seed": 4 })), &["samples"]);
+    assert_ne!(reseeded, decoded, "the decoder's noise must matter");
+    let clip = Clip::from_bytes(&bench.read(&decoded[0], frames::FILE)).unwrap();
+    assert_eq!(clip.size, [9, 32, 64]);
+}
+
+#[test]
+fn what_the_family_does_not_know_is_an_error() {
+    let fixture = Fixture::read();
+    let bench = Bench::new();
+    let folder = bench.folder.path().join("model");
+    let model = write_model(&folder, &fixture.config, &fixture.transformer, &fixture.vae);
+    bench.fill_with(&fixture.golden, [9, 32, 64]);
+    let message = |params: Value| {
+        let sample: pipe::stages::Sample = stage(Some(&model), params);
+        let error = bench.run(&sample, &["pairs", "text"], usize::MAX).unwrap_err();
+        assert!(matches!(error, StageError::Failed { .. }), "{error:?}");
+        error.to_string()
+    };
+    let sampler = message(json!({ "sampler": "ddim" }));
+    assert_eq!(sampler, "`sampler` must be `flow_euler` for this family of models, but is `ddim`");
+    let frames = message(json!({ "frames": 1 }));
+    assert!(frames.contains("number of latent frames must be at least 2, but is 1"), "{frames}");
+    let decode: Decode = stage(Some(&model), json!({ "noise": { "scale": 2.0 } }));
+    assert_eq!(decode.validate()[0].field, "noise.scale");
+}
+
+/// `tests/golden/full_size/make.py` writes the folder.
+#[test]
+#[ignore = "needs PIPE_FULL_SIZE_DIR and 12 GB of memory"]
+fn the_full_size_transformer_agrees() {
+    let folder = std::env::var("PIPE_FULL_SIZE_DIR").expect("PIPE_FULL_SIZE_DIR names a folder");
+    for (what, error) in ltx_transformer(std::path::Path::new(&folder)) {
+        println!("full size, {what}: {error:.1e}");
+        assert!(error < 1e-4, "{what}: {error:e}");
+    }
+}
