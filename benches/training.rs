@@ -14,8 +14,9 @@ use pipe::{
     rng::TorchRng,
     train::{
         batch::Batch,
-        gradient::{Build, Recompute, denoiser_gradients},
+        gradient::{Build, Recompute},
         optimizer::{AdamW, Moments, clip_factor, global_norm},
+        shards::sharded_gradients,
     },
 };
 use serde_json::{Value, json};
@@ -51,7 +52,7 @@ fn measure(build: &Build<'_>, mut params: Params, recompute: Recompute) -> (f64,
     let mut times: [Vec<f64>; 2] = Default::default();
     for step in 1..=WARMUP + STEPS {
         let start = Instant::now();
-        let found = denoiser_gradients(build, &params, &batch, recompute)
+        let found = sharded_gradients(build, &params, &batch, recompute)
             .expect("the model is built from its own parameters");
         let gradients = start.elapsed().as_secs_f64() * 1e3;
         let factor = clip_factor(global_norm(&found.by_name), 1.0);

@@ -24,8 +24,9 @@ use pipe::{
     store::Store,
     train::{
         batch::Batch,
-        gradient::{Gradients, Recompute, denoiser_gradients},
+        gradient::{Build, Gradients, Recompute, denoiser_gradients},
         optimizer::{AdamW, Moments, clip_factor, global_norm},
+        shards::sharded_gradients,
     },
 };
 use safetensors::{Dtype, tensor::TensorView};
@@ -114,7 +115,7 @@ fn a_lora_training_trace_agrees() {
         let mut moments = Moments::default();
         for step in 0..3 {
             let batch = fixture.step(step);
-            let found = denoiser_gradients(&build, &factors, &batch, Recompute::None).unwrap();
+            let found = sharded_gradients(&build, &factors, &batch, Recompute::None).unwrap();
             let norm = global_norm(&found.by_name);
             for (what, found) in [("loss", found.loss), ("norm", norm)] {
                 let wanted = fixture.golden.values(&format!("lora.{what}.{step}")).0[0];
@@ -168,6 +169,24 @@ fn recomputation_gives_the_same_gradients() {
                 assert!(error < 1e-4, "{version} {name}: {error:e}");
             }
         }
+    }
+}
+
+#[test]
+fn parts_of_a_batch_add_up_to_the_whole() {
+    let fixture = Fixture::read("15");
+    let batch = fixture.step(0);
+    let build = |params: &Params| {
+        CogVideoX.denoiser(&fixture.config["transformer"], &ParamReader::loaded(params, None))
+    };
+    let build: &Build<'_> = &build;
+    let whole = denoiser_gradients(build, &fixture.transformer, &batch, Recompute::None).unwrap();
+    let parts = sharded_gradients(build, &fixture.transformer, &batch, Recompute::None).unwrap();
+    assert!((whole.loss - parts.loss).abs() < 1e-6);
+    for (name, wanted) in &whole.by_name {
+        let scale = wanted.clone().abs().max().into_scalar::<f32>();
+        let error = (parts.by_name[name].clone() - wanted.clone()).abs().max();
+        assert!(error.into_scalar::<f32>() <= 1e-4 * scale + 1e-8, "{name}");
     }
 }
 
