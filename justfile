@@ -9,10 +9,6 @@ lint:
 test:
     cargo test --release
 
-# Needs a CUDA machine.
-test-gpu:
-    PIPE_TEST_DEVICE=cuda:0 cargo test --release --features cuda -- --include-ignored gpu
-
 schema:
     cargo run --release --quiet -- schema --write schemas
 
