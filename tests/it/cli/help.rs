@@ -64,7 +64,7 @@ fn help_lists_the_commands() {
               [default: auto]
 
     Exit codes: 0 done, 1 a stage failed, 2 usage or pipeline file wrong, 3 environment (no device, disk
-    full, weights missing), 101 a bug of ours, 130 interrupted.
+    full, weights missing), 4 `cache verify` found damage, 101 a bug of ours, 130 interrupted.
 
     Start with `pipe init`, or with `pipe run pipelines/pose_ablation.toml`.
     ");
