@@ -28,7 +28,7 @@ pub use params::{LoadError, ParamReader, Params};
 pub use schedulers::{NoiseScheduler, TimestepDistribution};
 pub use source::{ModelRef, ModelSource};
 
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 use serde_json::Value;
 
 use crate::rng::TorchRng;
@@ -269,13 +269,4 @@ pub trait TextEncoder: Send + Sync {
     /// Token ids `[B, L]` to embeddings `[B, L, D]`, without an attention mask as both published
     /// pipelines call it.
     fn encode(&self, ids: Tensor<2, Int>) -> Tensor<3>;
-}
-
-/// Where tensors live and in what type weights are kept there.
-#[derive(Clone, Debug)]
-pub struct Placement {
-    /// The device.
-    pub device: Device,
-    /// bf16 on GPUs, f32 on the CPU, where bf16 arithmetic is a detour over f32.
-    pub dtype: burn::tensor::FloatDType,
 }
