@@ -24,9 +24,9 @@ use crate::store::Digest;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ArtifactKind {
-    /// Image pairs: `input.png`, `target.png`, `meta.json`.
+    /// Image pairs: `input.png`, `target.png`, `meta.json`, and `mask.png` where there is a mask.
     Pairs,
-    /// Transition clips: `clip.safetensors`, `meta.json`.
+    /// Clips: `clip.safetensors`.
     Videos,
     /// Encoded prompts.
     TextEmbeddings,
@@ -40,7 +40,7 @@ pub enum ArtifactKind {
     Frames,
     /// Scores: a summary and a value per image.
     Metrics,
-    /// One part of a model (`vae/` or `transformer/`) in diffusers' layout.
+    /// Parts of a model (`vae`, `transformer`) in diffusers' layout, an item each.
     Model,
     /// Files made by a shell command.
     Files,

@@ -8,11 +8,11 @@
 //! | digest of the model's files | yes | names lie; files do not |
 //! | the model's name | no | the same files under another name or folder give the same output |
 //! | content of files read from outside, by path below their root | yes | they are inputs |
-//! | seed, dtype | yes, as parameters | they change the numbers |
+//! | seed | yes, as a parameter | it changes the numbers |
 //! | format version of the output's files | yes | readers changed |
 //! | stage name, cell | no | renaming must not rerun |
 //! | parameters whose schema has `format = "path"`, mtimes | no | moving a folder must not rerun; times only spare hashing |
-//! | device, number of threads | no, but recorded | same maths; shown by `explain` |
+//! | device, number of threads | no; the device is recorded | same maths, shown by `explain`; a GPU keeps frozen weights in bf16 |
 //! | log level, output folder, comments | no | not inputs |
 //! | crate version, git commit | no, but recorded | would rerun everything on every commit; `VERSION` is the tool |
 //!

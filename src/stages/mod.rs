@@ -67,7 +67,7 @@ pub struct Port {
     pub name: &'static str,
     /// The artifacts it takes.
     pub kinds: &'static [ArtifactKind],
-    /// Whether the stage runs without it.
+    /// Whether the stage cannot run without it.
     pub required: bool,
 }
 

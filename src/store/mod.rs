@@ -10,6 +10,7 @@
 //! ├── history/<pipeline>      lines `<fingerprint> <instance>`: what each instance last was
 //! ├── checkpoints/<trajectory>/   left by trainings; equal but for how far they go
 //! ├── locks/                  one file per key being computed, locked by its process
+//! ├── pictures/<pipeline>/    contact sheets that a run wrote, for people; nothing reads them
 //! ├── stat-cache              size, times and inode of outside files whose digest is known
 //! └── tmp/                    files being written
 //! ```

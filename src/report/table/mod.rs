@@ -52,7 +52,7 @@ pub struct ResultTable {
     pub name: String,
     /// Its caption.
     pub title: Option<String>,
-    /// The axes that label the rows that are a product, then `axis`/`value` of the varied one.
+    /// The axes that label the rows that are a product, then `value` where one is varied at a time.
     pub row_axes: Vec<String>,
     /// The axis of the columns.
     pub column_axis: Option<String>,
