@@ -19,7 +19,7 @@ pub enum ClipKind {
     Shapes,
     /// One scene gives way to another, or to a plain colour.
     Dissolve,
-    /// Thin bright drawings in random colours, for the video VAE.
+    /// Thin bright drawings in random colours, without which a video VAE blurs them.
     LineArt,
 }
 
