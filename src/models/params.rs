@@ -380,7 +380,13 @@ impl Init {
         Self::Uniform(1.0 / (inputs as f64).sqrt())
     }
 
-    fn make(self, len: usize, rng: &mut TorchRng, device: &Device) -> Tensor<1> {
+    /// New values, in row-major order.
+    pub(in crate::models) fn make(
+        self,
+        len: usize,
+        rng: &mut TorchRng,
+        device: &Device,
+    ) -> Tensor<1> {
         let values = match self {
             Self::Zeros => vec![0.0; len],
             Self::Ones => vec![1.0; len],

@@ -26,13 +26,15 @@ pub struct VaeLoss {
     pub l2: f64,
     /// Of the mean absolute error of differences between neighbouring pixels.
     pub edges: f64,
+    /// Of the error of colours without light, absolute and squared.
+    pub chroma: f64,
     /// Of the divergence of the latents from N(0, 1).
     pub kl: f64,
 }
 
 impl Default for VaeLoss {
     fn default() -> Self {
-        Self { l1: 1.0, l2: 0.0, edges: 0.0, kl: 1e-6 }
+        Self { l1: 1.0, l2: 0.0, edges: 0.0, chroma: 0.0, kl: 1e-6 }
     }
 }
 
@@ -55,7 +57,10 @@ impl VaeLoss {
             total = total + loss::l2(decoded.clone(), video.clone()) * self.l2;
         }
         if self.edges > 0.0 {
-            total = total + loss::edges(decoded, video) * self.edges;
+            total = total + loss::edges(decoded.clone(), video.clone()) * self.edges;
+        }
+        if self.chroma > 0.0 {
+            total = total + loss::chroma(decoded, video) * self.chroma;
         }
         if self.kl > 0.0 {
             total = total + loss::kl(posterior.mean, posterior.logvar) * self.kl;

@@ -7,10 +7,13 @@ use burn::tensor::Tensor;
 use crate::models::{
     ParamReader,
     nn::{Conv3d, GroupNorm, fused, nearest_upsample, silu},
+    params::Init,
 };
 
 const NORM_EPS: f64 = 1e-6;
 const KERNEL: usize = 3;
+/// The logarithm of the latents' variance that a new encoder starts near.
+const FIRST_LOGVAR: f32 = -6.0;
 
 /// The last frames that each causal convolution saw, for the next chunk.
 ///
@@ -52,6 +55,19 @@ impl CausalConv {
     /// Reads `<name>.conv`.
     pub fn new(params: &ParamReader<'_>, name: &str, channels: [usize; 2]) -> Self {
         Self(params.scope(name).conv3d("conv", channels, [KERNEL; 3]))
+    }
+
+    /// The same for the moments of `latents` channels. A new one starts with little noise: from
+    /// the usual start, noise of one drowns all that the decoder could learn of a small signal.
+    pub fn moments(params: &ParamReader<'_>, name: &str, input: usize, latents: usize) -> Self {
+        let scope = params.scope(name).scope("conv");
+        let init = Init::fan_in(input * KERNEL.pow(3));
+        let weight = scope.tensor("weight", [2 * latents, input, KERNEL, KERNEL, KERNEL], init);
+        let bias = scope.tensor_or("bias", [2 * latents], |rng, device| {
+            let means = init.make(latents, rng, device);
+            Tensor::cat(vec![means, Tensor::full([latents], FIRST_LOGVAR, device)], 0)
+        });
+        Self(Conv3d { weight, bias })
     }
 
     /// `[B, in, T, H, W]` to `[B, out, T, H, W]`.

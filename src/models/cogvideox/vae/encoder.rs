@@ -49,13 +49,12 @@ impl Encoder {
                 }
             })
             .collect();
-        let moments = 2 * config.latent_channels;
         Self {
             conv_in: CausalConv::new(params, "conv_in", [config.in_channels, first]),
             down_blocks,
             mid_block: resnets(&params.scope("mid_block"), [last; 2], 2, groups, kind),
             norm_out: Norm::group(params, "norm_out", last, groups, NORM_OUT_EPS),
-            conv_out: CausalConv::new(params, "conv_out", [last, moments]),
+            conv_out: CausalConv::moments(params, "conv_out", last, config.latent_channels),
         }
     }
 
