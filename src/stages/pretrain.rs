@@ -101,6 +101,10 @@ pub struct Pretrain {
     /// How slowly an average of the parameters follows them; the average is the result.
     #[serde(default)]
     pub ema_decay: Option<f64>,
+    /// Height and width of the piece of a clip, anywhere in it, that a step of the autoencoder sees;
+    /// by default all of it.
+    #[serde(default)]
+    pub crop: Option<[usize; 2]>,
     /// The autoencoder's loss.
     #[serde(default)]
     pub loss: VaeLoss,
@@ -326,6 +330,16 @@ impl Pretrain {
         let size = read_clip(inputs, first)?.size;
         let compression = family.vae(config, &ParamReader::loaded(&start, None))?.compression();
         check_pixels(size, compression).map_err(|e| e.on_item(&first.name))?;
+        if let Some([height, width]) = self.crop {
+            check_pixels([size[0], height, width], compression)?;
+            if height > size[1] || width > size[2] {
+                let message = format!(
+                    "`crop` must fit the clips of {}x{}, but is {height}x{width}",
+                    size[1], size[2]
+                );
+                return Err(StageError::failed(message));
+            }
+        }
         // Clips are read when they are needed: a data set may be larger than the memory.
         let clip = |index: usize| {
             let clip = read_clip(inputs, &items[index])
@@ -344,6 +358,7 @@ impl Pretrain {
             build: &|params| family.vae(config, &ParamReader::loaded(params, None)),
             clip: &clip,
             order: self.order(items.len()),
+            crop: self.crop,
             loss: self.loss,
         };
         let mut observe = |report: StepReport| observe(cx, report);

@@ -24,20 +24,28 @@ pub fn sharded_gradients(
     batch: &Batch,
     recompute: Recompute,
 ) -> Result<Gradients, LoadError> {
-    let samples = batch.input.latents.dims()[0];
-    if samples < SHARDS || !fused::applies(&batch.input.latents) {
-        return denoiser_gradients(build, params, batch, recompute);
+    let latents = &batch.input.latents;
+    in_parts(latents.dims()[0], fused::applies(latents), |start, len| {
+        denoiser_gradients(build, params, &part(batch, start, len), recompute)
+    })
+}
+
+/// The gradients of a mean over samples: `gradients` of a part's first sample and length, added up
+/// by their shares. In one piece where the device is none that gains from parts.
+pub fn in_parts<E: Send>(
+    samples: usize,
+    is_host: bool,
+    gradients: impl Fn(usize, usize) -> Result<Gradients, E> + Sync,
+) -> Result<Gradients, E> {
+    if samples < SHARDS || !is_host {
+        return gradients(0, samples);
     }
     let size = samples.div_ceil(SHARDS);
     let parts: Vec<_> = (0..samples).step_by(size).map(|at| (at, size.min(samples - at))).collect();
-    let run = |(start, len): (usize, usize)| {
-        let found = denoiser_gradients(build, params, &part(batch, start, len), recompute)?;
-        Ok((found, len as f32 / samples as f32))
-    };
     let mut sum = Gradients::default();
-    for found in side_by_side(&parts, run) {
-        let (found, share) = found?;
-        sum.add(found, share);
+    let found = side_by_side(&parts, |(start, len)| gradients(start, len));
+    for ((_, len), found) in parts.iter().zip(found) {
+        sum.add(found?, *len as f32 / samples as f32);
     }
     Ok(sum)
 }

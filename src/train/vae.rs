@@ -12,9 +12,13 @@ use super::{
     gradient::{self, Gradients},
     loss,
     order::{Order, Stream, step_rng},
+    shards::in_parts,
     steps::{self, StepReport, Steps, TrainError, Trained},
 };
-use crate::models::{LoadError, Params, VideoVae};
+use crate::{
+    models::{Compression, LoadError, Params, VideoVae, nn::fused},
+    rng::TorchRng,
+};
 
 /// The weights of the parts of the autoencoder's loss; a part of weight 0 is not computed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -40,14 +44,8 @@ impl Default for VaeLoss {
 
 impl VaeLoss {
     /// The loss of `video` in [-1, 1], with this posterior noise.
-    fn of(
-        &self,
-        vae: &dyn VideoVae,
-        video: Tensor<5>,
-        rng: &mut crate::rng::TorchRng,
-    ) -> Tensor<1> {
+    fn of(&self, vae: &dyn VideoVae, video: Tensor<5>, noise: Tensor<5>) -> Tensor<1> {
         let posterior = vae.encode(video.clone());
-        let noise = normal(posterior.mean.dims(), rng, &video.device());
         let decoded = vae.decode(posterior.sample(noise));
         let mut total = decoded.clone().slice([0..1, 0..1, 0..1, 0..1, 0..1]).mean() * 0.0;
         if self.l1 > 0.0 {
@@ -70,7 +68,7 @@ impl VaeLoss {
 }
 
 /// Makes an autoencoder from its parameters.
-pub type BuildVae<'a> = dyn Fn(&Params) -> Result<Box<dyn VideoVae>, LoadError> + 'a;
+pub type BuildVae<'a> = dyn Fn(&Params) -> Result<Box<dyn VideoVae>, LoadError> + Sync + 'a;
 
 /// Training of all parameters of an autoencoder.
 pub struct VaeTraining<'a> {
@@ -82,6 +80,8 @@ pub struct VaeTraining<'a> {
     pub clip: &'a dyn Fn(usize) -> Result<Tensor<5>, TrainError>,
     /// Which clips a step sees.
     pub order: Order,
+    /// Height and width of the piece of a clip that a step sees, if not all of it.
+    pub crop: Option<[usize; 2]>,
     /// What is minimised.
     pub loss: VaeLoss,
 }
@@ -99,14 +99,43 @@ impl VaeTraining<'_> {
         steps::run(&self.steps, checkpoints, device, init, &mut gradients, observe)
     }
 
-    /// The gradients of one step, from 0.
+    /// The gradients of one step, from 0. Draws, in this order: for each clip where its piece lies,
+    /// then the posterior's noise.
     pub fn gradients(&self, step: usize, params: &Params) -> Result<Gradients, TrainError> {
-        let clips: Result<Vec<_>, _> = self.order.batch(step).into_iter().map(self.clip).collect();
-        let video = Tensor::cat(clips?, 0);
         let mut rng = step_rng(self.order.seed, Stream::Batch, step);
-        gradient::of_loss(params, |leaves| {
-            let vae = (self.build)(leaves)?;
-            Ok(self.loss.of(&*vae, video, &mut rng))
-        })
+        let clips = self.order.batch(step).into_iter().map(|index| {
+            let clip = (self.clip)(index)?;
+            Ok::<_, TrainError>(self.piece(clip, &mut rng))
+        });
+        let video = Tensor::cat(clips.collect::<Result<Vec<_>, _>>()?, 0);
+        let noise = normal(self.latents(params, video.dims())?, &mut rng, &video.device());
+        let (build, weights) = (self.build, self.loss);
+        let gradients = |start: usize, len: usize| {
+            let of_part = |x: &Tensor<5>| x.clone().narrow(0, start, len);
+            gradient::of_loss(params, |leaves| {
+                let vae = build(leaves)?;
+                Ok::<_, LoadError>(weights.of(&*vae, of_part(&video), of_part(&noise)))
+            })
+        };
+        Ok(in_parts(video.dims()[0], fused::applies(&video), gradients)?)
+    }
+
+    fn piece(&self, clip: Tensor<5>, rng: &mut TorchRng) -> Tensor<5> {
+        let Some(crop) = self.crop else { return clip };
+        let [_, _, _, height, width] = clip.dims();
+        let [y, x] = [height - crop[0], width - crop[1]]
+            .map(|room| rng.randint(room as u64 + 1, 1)[0] as usize);
+        clip.narrow(3, y, crop[0]).narrow(4, x, crop[1])
+    }
+
+    /// The shape of the latents of a video of this shape.
+    fn latents(
+        &self,
+        params: &Params,
+        [b, _, f, h, w]: [usize; 5],
+    ) -> Result<[usize; 5], LoadError> {
+        let vae = (self.build)(params)?;
+        let Compression { time, space } = vae.compression();
+        Ok([b, vae.latent_channels(), (f - 1) / time + 1, h / space, w / space])
     }
 }
