@@ -15,7 +15,7 @@ use crate::{
         Reporter,
         human::HumanReporter,
         json::JsonReporter,
-        results::{Outputs, tables},
+        results::{Outputs, ResultsError, tables, tables_of_ours},
         table::{Format, render},
     },
     store::Store,
@@ -77,10 +77,19 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
         events.finish().map_err(|error| CliError::file("write the events to", path, &error))?;
     }
     if args.only.is_none() && summary.outcome != Outcome::Interrupted {
-        let tables = tables(&pipeline, &outputs, &store)?;
+        let (tables, failed) = match tables(&pipeline, &outputs, &store) {
+            // They were right when the run began; what it computed is shown all the same.
+            Err(error @ ResultsError::Reference(_)) => {
+                (tables_of_ours(&pipeline, &outputs, &store)?, Some(error))
+            }
+            tables => (tables?, None),
+        };
         session.print(&render(&tables, Format::Text))?;
         if let Some(folder) = pictures::write(&pipeline, &outputs, &store)? {
             session.talk(&format!("pictures (input, target, prediction): {}", folder.display()));
+        }
+        if let Some(error) = failed {
+            return Err(error.into());
         }
     }
     match summary.outcome {

@@ -121,6 +121,11 @@ pub trait Stage: Send + Sync {
         &[]
     }
 
+    /// The names of the scores it gives, for a stage that gives metrics and knows them.
+    fn metrics(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// What this stage gives, where that depends on its parameters.
     fn output(&self) -> Option<ArtifactKind> {
         None
