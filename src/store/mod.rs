@@ -185,6 +185,15 @@ impl Store {
         Ok(path)
     }
 
+    /// Removes the checkpoints of a trajectory, so that nothing goes on from them.
+    pub fn forget_checkpoints(&self, trajectory: Fingerprint) -> Result<(), StoreError> {
+        let path = self.root.join("checkpoints").join(trajectory.to_string());
+        match fs::remove_dir_all(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::io(&path, e)),
+            _ => Ok(()),
+        }
+    }
+
     fn forget_manifest(&self, digest: Digest) {
         self.manifests.lock().expect("no panic while held").remove(&digest);
     }
