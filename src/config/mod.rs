@@ -49,7 +49,7 @@ const SECTIONS: &[&str] =
 pub struct LoadOptions {
     /// `--profile`.
     pub profile: Option<String>,
-    /// `--set`, each `key=value` with a key such as `lora.rank`, `params.size` or `seed`.
+    /// `--set`, each `key=value` with a key such as `lora.steps`, `params.size` or `seed`.
     pub set: Vec<String>,
 }
 
