@@ -89,17 +89,7 @@ impl Store {
     /// uses the store, because a run writes content before the record that names it.
     pub fn gc(&self, keep: &[Fingerprint], dry_run: bool) -> Result<GcReport, StoreError> {
         let _alone = self.exclusive()?;
-        let mut objects = HashSet::new();
-        let mut trajectories = HashSet::new();
-        for key in keep {
-            let Some(record) = self.lookup(*key)? else { continue };
-            objects.insert(record.output);
-            trajectories.extend(record.trajectory);
-            if let Ok(manifest) = self.manifest(record.output) {
-                let files = manifest.items.iter().flat_map(|item| item.files.values());
-                objects.extend(files.map(|file| file.digest));
-            }
-        }
+        let (objects, mut trajectories) = self.needed(keep)?;
         let keep: HashSet<_> = keep.iter().copied().collect();
         let unfinished = self.unfinished()?;
         trajectories.extend(&unfinished);
@@ -128,6 +118,25 @@ impl Store {
         })?;
         self.manifests.lock().expect("no panic while held").clear();
         Ok(report)
+    }
+
+    /// The objects and trajectories that the records of `keep` name.
+    fn needed(
+        &self,
+        keep: &[Fingerprint],
+    ) -> Result<(HashSet<Digest>, HashSet<Fingerprint>), StoreError> {
+        let mut objects = HashSet::new();
+        let mut trajectories = HashSet::new();
+        for key in keep {
+            let Some(record) = self.lookup(*key)? else { continue };
+            objects.insert(record.output);
+            trajectories.extend(record.trajectory);
+            if let Ok(manifest) = self.manifest(record.output) {
+                let files = manifest.items.iter().flat_map(|item| item.files.values());
+                objects.extend(files.map(|file| file.digest));
+            }
+        }
+        Ok((objects, trajectories))
     }
 
     /// Trajectories with a rolling checkpoint that is not too old: a run was killed, or stopped, and

@@ -67,7 +67,7 @@ fn a_run_tells_its_story_and_a_second_one_reuses() {
     ? 0
     --- stderr
     clips: 3 stages on cpu
-    ran      clips[method=discrete]  method linear -> discrete (clips.toml:5:39)  [TIME]
+    ran      clips[method=discrete]  method quadratic -> discrete (clips.toml:5:39)  [TIME]
     done     1 stage ran, 2 reused in [TIME]
     ");
 
