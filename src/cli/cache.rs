@@ -99,6 +99,10 @@ fn gc_text(report: &GcReport, dry_run: bool) -> String {
         count(report.kept.files as usize, "object"),
         bytes(report.kept.bytes)
     );
+    if report.unfinished > 0 {
+        let trainings = count(report.unfinished as usize, "unfinished training");
+        let _ = writeln!(out, "kept the checkpoints of {trainings}");
+    }
     out
 }
 

@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::{
     error::CliError,
-    select,
     session::{PipelineArgs, Session},
 };
 use crate::{
@@ -28,7 +27,7 @@ const MOST_CELLS: usize = 12;
 
 pub(super) fn explain(args: &ExplainArgs, session: &Session) -> Result<(), CliError> {
     let pipeline = args.pipeline.load()?;
-    let chosen = select::instances(&pipeline, &args.stage)?;
+    let chosen = plan::select(&pipeline, &args.stage).map_err(PlanError::from)?;
     let store = session.store()?;
     let plan = plan::build(&pipeline, &store, &PlanOptions::default())?;
     let decider = Decider::new(&pipeline, &store)?;
@@ -107,7 +106,9 @@ impl Explainer<'_> {
         for (name, value) in &instance.params {
             let place = instance.places.get(name).map(ToString::to_string);
             let place = place.unwrap_or_else(|| nested_place(instance, name));
-            let inside = key.as_ref().is_none_or(|key| key.params.contains_key(name));
+            let without_effect = instance.work.params_without_effect();
+            let inside = key.as_ref().is_none_or(|key| key.params.contains_key(name))
+                && without_effect.iter().all(|(other, _)| *other != name.as_str());
             let outside = if inside { "" } else { "  (not in the key)" };
             let _ = writeln!(out, "    {name:<width$} = {}  {place}{outside}", plain(value));
         }

@@ -15,7 +15,6 @@ mod init;
 mod plan;
 mod run;
 mod schema;
-mod select;
 mod session;
 mod show;
 mod table;

@@ -10,12 +10,13 @@ use super::{
     session::{PipelineArgs, Session, cancel_on_signal},
 };
 use crate::{
+    config::Pipeline,
     exec::{ExecOptions, Executor, Outcome},
     report::{
         Reporter,
         human::HumanReporter,
         json::JsonReporter,
-        results::{Outputs, tables},
+        results::{Outputs, ResultsError, tables, tables_of_ours},
         table::{Format, render},
     },
     store::Store,
@@ -77,11 +78,7 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
         events.finish().map_err(|error| CliError::file("write the events to", path, &error))?;
     }
     if args.only.is_none() && summary.outcome != Outcome::Interrupted {
-        let tables = tables(&pipeline, &outputs, &store)?;
-        session.print(&render(&tables, Format::Text))?;
-        if let Some(folder) = pictures::write(&pipeline, &outputs, &store)? {
-            session.talk(&format!("pictures (input, target, prediction): {}", folder.display()));
-        }
+        show_results(&pipeline, &outputs, &store, session)?;
     }
     match summary.outcome {
         Outcome::Done => Ok(()),
@@ -89,6 +86,26 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
         Outcome::Environment => Err(CliError::Told(exit::ENVIRONMENT)),
         Outcome::Interrupted => Err(CliError::Told(exit::INTERRUPTED)),
     }
+}
+
+fn show_results(
+    pipeline: &Pipeline,
+    outputs: &Outputs,
+    store: &Store,
+    session: &Session,
+) -> Result<(), CliError> {
+    let (tables, failed) = match tables(pipeline, outputs, store) {
+        // They were right when the run began; what it computed is shown all the same.
+        Err(error @ ResultsError::Reference(_)) => {
+            (tables_of_ours(pipeline, outputs, store)?, Some(error))
+        }
+        tables => (tables?, None),
+    };
+    session.print(&render(&tables, Format::Text))?;
+    if let Some(folder) = pictures::write(pipeline, outputs, store)? {
+        session.talk(&format!("pictures (input, target, prediction): {}", folder.display()));
+    }
+    failed.map_or(Ok(()), |error| Err(error.into()))
 }
 
 type EventFile = JsonReporter<std::io::BufWriter<std::fs::File>>;

@@ -90,7 +90,7 @@ pub(super) struct LayerArgs {
     /// Apply a profile of the file
     #[arg(long, short, value_name = "NAME")]
     pub profile: Option<String>,
-    /// Set a value, as in `lora.rank=32`, `params.size=[64,96]` or `seed=7`
+    /// Set a value, as in `lora.steps=100`, `params.size=[64,96]` or `seed=7`
     #[arg(long, short, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
 }

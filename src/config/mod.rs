@@ -49,7 +49,7 @@ const SECTIONS: &[&str] =
 pub struct LoadOptions {
     /// `--profile`.
     pub profile: Option<String>,
-    /// `--set`, each `key=value` with a key such as `lora.rank`, `params.size` or `seed`.
+    /// `--set`, each `key=value` with a key such as `lora.steps`, `params.size` or `seed`.
     pub set: Vec<String>,
 }
 
@@ -69,7 +69,8 @@ pub fn load_with(
     let mut problems = Problems::default();
     let merged = layers::merge(path, options, read, &mut sources, &mut problems);
     let pipeline = merged.and_then(|merged| {
-        Builder { registry, path, options, sources: &sources }.build(&merged, &mut problems)
+        let builder = Builder { registry, path, options, sources: &sources, read };
+        builder.build(&merged, &mut problems)
     });
     match pipeline {
         Some(pipeline) if problems.is_empty() => Ok(pipeline),
@@ -82,6 +83,7 @@ struct Builder<'a> {
     path: &'a Path,
     options: &'a LoadOptions,
     sources: &'a Sources,
+    read: ReadFile<'a>,
 }
 
 impl Builder<'_> {
@@ -101,9 +103,14 @@ impl Builder<'_> {
         let reader = stages::Reader { registry: self.registry, stages, axes: &axes, scope: &scope };
         let mut definitions = reader.read(problems);
         let seed = read_seed(root, problems);
-        let tables =
-            tables::Reader { axes: &axes, definitions: &definitions, sources: self.sources }
-                .read(merged.root.get("tables"), problems);
+        let written_tables = merged.root.get("tables");
+        let reader = tables::Reader {
+            axes: &axes,
+            definitions: &definitions,
+            sources: self.sources,
+            file: self.read,
+        };
+        let tables = reader.read(written_tables, problems);
         let order = stages::order(&definitions, problems)?;
         for &index in &order {
             let inputs = definitions[index].inputs.iter();
@@ -122,6 +129,7 @@ impl Builder<'_> {
         }
         let expander = Expander { axes: &axes, scope: &scope, sources: self.sources, seed };
         let instances = expander.expand(&definitions, &order, problems);
+        tables::check_metrics(written_tables, &instances, problems);
         let stem = || self.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         Some(Pipeline {
             path: self.path.to_owned(),

@@ -78,7 +78,13 @@ pub enum SettingsError {
 impl Settings {
     /// The settings for the current folder under `flags`.
     pub fn load(flags: &SomeSettings) -> Result<Self, SettingsError> {
-        let environment = Env::prefixed("PIPE_").only(NAMES);
+        // An empty variable is how scripts unset one; `PIPE_CACHE=` must not mean this folder.
+        let empty = |name: &str| {
+            let name = format!("PIPE_{}", name.to_uppercase());
+            std::env::var_os(name).is_some_and(|value| value.is_empty())
+        };
+        let names: Vec<&str> = NAMES.iter().copied().filter(|name| !empty(name)).collect();
+        let environment = Env::prefixed("PIPE_").only(&names);
         Self::layered(user_file().as_deref(), Path::new("pipe.toml"), environment, flags)
     }
 

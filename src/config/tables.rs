@@ -1,12 +1,12 @@
 //! `[tables.<name>]`: which results stand where.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{
-    Reference, Table,
+    Instance, ReadFile, Reference, Table,
     error::{Code, Problem, Problems},
     kinds::join,
-    origin::Sources,
+    origin::{Origin, Sources},
     stages::Definition,
     sweep::Axes,
     value::{Entry, Node, ValueError},
@@ -94,6 +94,8 @@ pub(super) struct Reader<'a> {
     pub axes: &'a Axes,
     pub definitions: &'a [Definition<'a>],
     pub sources: &'a Sources,
+    /// Reads the published numbers.
+    pub file: ReadFile<'a>,
 }
 
 impl Reader<'_> {
@@ -147,6 +149,7 @@ impl Reader<'_> {
                 Some(origin) => join(&self.sources.of(origin).folder, &reference.values),
                 None => reference.values,
             };
+            self.check_reference(Path::new(&path), origin, problems);
             Reference { source: reference.source, values: PathBuf::from(path) }
         });
         Some(Table {
@@ -158,6 +161,30 @@ impl Reader<'_> {
             average: written.average,
             reference,
         })
+    }
+
+    /// Reads the published numbers once, so that what is wrong with them is told before any work.
+    fn check_reference(&self, path: &Path, origin: Option<Origin>, problems: &mut Problems) {
+        let name = path.display();
+        let text = match (self.file)(path) {
+            Ok(text) => text,
+            Err(error) => {
+                let message = format!("cannot read the reference numbers in `{name}`: {error}");
+                problems.add(Problem::new(Code::Io, message).at(origin, "named here"));
+                return;
+            }
+        };
+        let mut reader = csv::Reader::from_reader(text.as_bytes());
+        let has_value = reader.headers().map(|headers| headers.iter().any(|h| h.trim() == "value"));
+        let message = match has_value
+            .and_then(|found| reader.records().find_map(Result::err).map_or(Ok(found), Err))
+        {
+            Ok(true) => return,
+            Ok(false) => format!("the reference numbers in `{name}` have no column `value`"),
+            Err(error) => format!("the reference numbers in `{name}` are no CSV: {error}"),
+        };
+        let problem = Problem::new(Code::Table, message).at(origin, "named here");
+        problems.add(problem.help("it must be a CSV with a column per axis and one named `value`"));
     }
 
     fn value(
@@ -208,6 +235,39 @@ impl Reader<'_> {
             }
             seen.push(name);
         }
+    }
+}
+
+/// Checks the metrics that tables name against those that the stages' parameters give.
+pub(super) fn check_metrics(
+    section: Option<&Node>,
+    instances: &[Instance],
+    problems: &mut Problems,
+) {
+    let tables = section.and_then(Node::as_table).into_iter().flatten();
+    let values = tables.flat_map(|(_, entry)| {
+        let many = entry.node.get("values").and_then(Node::as_array).unwrap_or_default();
+        entry.node.get("value").into_iter().chain(many)
+    });
+    for node in values {
+        let Some((stage, metric)) = node.as_str().and_then(|value| value.split_once('.')) else {
+            continue;
+        };
+        let of_stage = instances.iter().filter(|instance| instance.stage == stage);
+        let known: Vec<_> = of_stage.map(|instance| instance.work.metrics()).collect();
+        // A stage in error has no instance, and one that does not say its metrics gives any.
+        if known.iter().any(|names| names.is_empty() || names.contains(&metric)) || known.is_empty()
+        {
+            continue;
+        }
+        let mut names: Vec<&str> = Vec::new();
+        for name in known.into_iter().flatten() {
+            if !names.contains(name) {
+                names.push(name);
+            }
+        }
+        let problem = Problem::new(Code::Table, format!("stage `{stage}` gives no `{metric}`"));
+        problems.add(problem.at(node.origin, "no such metric").suggest(metric, names));
     }
 }
 

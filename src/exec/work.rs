@@ -206,6 +206,10 @@ impl Worker<'_> {
         sources: Option<&SourceReader>,
         on_item: &mut dyn FnMut(&Item) -> Result<(), StageError>,
     ) -> Result<Vec<Item>, StageError> {
+        if let Some(trajectory) = job.key.trajectory.filter(|_| job.forced) {
+            // To go on from a finished state would be to do nothing.
+            self.store.forget_checkpoints(trajectory)?;
+        }
         let checkpoints = job.key.trajectory.map(|key| self.store.checkpoints(key)).transpose()?;
         let context = StageContext {
             device: &self.options.device,

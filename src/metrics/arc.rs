@@ -5,6 +5,9 @@ use image::{RgbImage, imageops};
 use super::{Score, score as named};
 use crate::data::arc::{ArcGrids, CANVAS, decode};
 
+/// The names in [`score`], and that of tasks, of which all questions must be solved.
+pub const NAMES: &[&str] = &["solved", "cells", "tasks_solved"];
+
 /// `solved` (1 if any attempt is exact, in percent over images), and `cells`: the share of right
 /// cells of the best attempt. The size of the answer is taken as known.
 pub fn score(attempts: &[RgbImage], grids: &ArcGrids) -> Score {

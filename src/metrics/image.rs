@@ -4,6 +4,9 @@ use image::RgbImage;
 
 use super::{Score, score as named};
 
+/// The names in [`score`].
+pub const NAMES: &[&str] = &["psnr", "mse"];
+
 /// `mse` over values in [0, 1], and `psnr` in dB, 100 for equal images.
 pub fn score(prediction: &RgbImage, target: &RgbImage) -> Score {
     let sum: f64 = prediction

@@ -4,6 +4,9 @@ use image::{GrayImage, RgbImage};
 
 use super::{Score, score as named};
 
+/// The names in [`score`].
+pub const NAMES: &[&str] = &["miou"];
+
 /// `miou` in percent, of the pixels whose luma reaches `threshold`; two empty masks agree.
 pub fn score(prediction: &RgbImage, target: &GrayImage, threshold: u8) -> Score {
     let (mut both, mut either) = (0u32, 0u32);

@@ -112,6 +112,10 @@ pub fn score(
     })
 }
 
+/// The names in [`summary`].
+pub const NAMES: &[&str] =
+    &["f1", "match_rate", "precision", "pooled_f1", "pooled_match_rate", "pooled_precision"];
+
 /// Means over images of `match_rate`, `precision` and `f1`, and the same pooled over all
 /// components (`pooled_*`), in percent.
 pub fn summary(scores: &BTreeMap<String, Score>) -> Score {

@@ -33,6 +33,11 @@ impl Check {
         Err(LoadError::Config { file: self.0.to_owned(), message })
     }
 
+    /// Requires sizes that nothing can be built with if they are zero.
+    pub fn at_least_one(&self, sizes: &[(&str, usize)]) -> Result<(), LoadError> {
+        sizes.iter().try_for_each(|(key, size)| self.only(key, *size > 0, "at least 1"))
+    }
+
     /// Requires that the keys no field took are bookkeeping, or null.
     pub fn unknown(&self, keys: &BTreeMap<String, Value>) -> Result<(), LoadError> {
         let changes_maths = |key: &str| !key.starts_with('_') && !HARMLESS.contains(&key);

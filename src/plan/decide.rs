@@ -1,7 +1,8 @@
 //! Whether one instance must run, once the content of its inputs is known.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex},
 };
 
@@ -21,6 +22,8 @@ pub(crate) struct Decider<'a> {
     store: &'a Store,
     gatherer: Gatherer,
     history: Mutex<History>,
+    /// The instances of the file by name.
+    names: HashSet<String>,
     records: Mutex<HashMap<Fingerprint, Option<Arc<Record>>>>,
     /// What is missing of models, by model and parts.
     absent: Mutex<HashMap<Parts, Option<Lack>>>,
@@ -82,6 +85,7 @@ impl<'a> Decider<'a> {
             store,
             gatherer: Gatherer::default(),
             history: Mutex::new(store.history(&pipeline.name)?),
+            names: pipeline.instances.iter().map(ToString::to_string).collect(),
             records: Mutex::default(),
             absent: Mutex::default(),
         })
@@ -164,6 +168,7 @@ impl<'a> Decider<'a> {
         };
         let found = match self.last(index) {
             Some(record) if record.ingredients.kind == key.ingredients.kind => reasons(&record),
+            // Of equally near siblings, the first: see `siblings`.
             _ => self
                 .siblings(instance)
                 .iter()
@@ -209,13 +214,26 @@ impl<'a> Decider<'a> {
         sums.into_iter().map(|(kind, (secs, count))| (kind, secs / count)).collect()
     }
 
-    /// Records of the same stage in other cells.
+    /// Records of the same stage in other cells, the one that this cell most likely was before
+    /// first: its cell agrees in most axes, is no longer in the file, and ran last.
     fn siblings(&self, instance: &Instance) -> Vec<Arc<Record>> {
         const COMPARED: usize = 64;
+        let name = instance.to_string();
         let history = self.history.lock().expect("no panic while held");
-        let keys: Vec<_> = history.of_stage(&instance.stage).take(COMPARED).collect();
+        let mut found: Vec<_> = history
+            .of_stage(&instance.stage)
+            .map(|(other, key)| ((distance(&name, other), self.names.contains(other)), key))
+            .collect();
         drop(history);
-        keys.into_iter().filter_map(|key| self.record(key)).collect()
+        found.sort_by_key(|(near, _)| *near);
+        found.truncate(COMPARED);
+        let mut found: Vec<_> = found
+            .into_iter()
+            .filter_map(|(near, key)| self.record(key).map(|record| (near, record)))
+            .collect();
+        let started = |record: &Record| record.started.parse::<jiff::Timestamp>().ok();
+        found.sort_by_cached_key(|(near, record)| (*near, Reverse(started(record))));
+        found.into_iter().map(|(_, record)| record).collect()
     }
 
     /// A record for explanations: one that cannot be read is as good as none.
@@ -261,6 +279,15 @@ impl<'a> Decider<'a> {
             })
             .clone()
     }
+}
+
+/// In how many axis values two instances of a stage differ, by their names.
+fn distance(a: &str, b: &str) -> usize {
+    let axes = |name: &str| -> BTreeSet<String> {
+        let cell = name.split_once('[').map_or("", |(_, cell)| cell.trim_end_matches(']'));
+        cell.split(", ").map(str::to_owned).collect()
+    };
+    axes(a).symmetric_difference(&axes(b)).count()
 }
 
 /// The whole ingredients of a stage that read `sources`.

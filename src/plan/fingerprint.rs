@@ -6,6 +6,7 @@
 //! | parameters after defaults, keys sorted | yes | writing a default out loud must not rerun |
 //! | input digests by port name | yes | content decides |
 //! | digest of the model's files | yes | names lie; files do not |
+//! | parameters that do not change the output, such as how often a training is saved | no | their default stands for all values |
 //! | the model's name | no | the same files under another name or folder give the same output |
 //! | content of files read from outside, by path below their root | yes | they are inputs |
 //! | seed | yes, as a parameter | it changes the numbers |
@@ -120,6 +121,11 @@ impl Gatherer {
         let mut params = instance.params.clone();
         if let Some(schema) = self.path_schema(instance.entry) {
             schema.take_paths(&mut params);
+        }
+        for (name, standing) in instance.work.params_without_effect() {
+            if let Some(value) = params.get_mut(*name) {
+                *value = Value::from(*standing);
+            }
         }
         let weights = match instance.work.weights() {
             Some((model, parts)) => {

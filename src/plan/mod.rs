@@ -5,11 +5,13 @@ pub mod fingerprint;
 mod freshness;
 pub mod graph;
 mod lack;
+mod select;
 
 pub(crate) use decide::{Decider, Found, Items, Key, trace_of, with_sources};
 pub use freshness::{Freshness, StaleReason};
 pub use graph::Graph;
 pub use lack::{Lack, Lacking};
+pub use select::{SelectError, select};
 
 use crate::{
     config::Pipeline,
@@ -19,9 +21,9 @@ use crate::{
 /// What the user asked for besides the file.
 #[derive(Clone, Debug, Default)]
 pub struct PlanOptions {
-    /// Stages, or instances such as `lora[n=10]`, that run even if they are fresh.
+    /// Stages, or cells of them such as `lora[n=10]`, that run even if they are fresh.
     pub force: Vec<String>,
-    /// Only this stage, or instance, and what it needs.
+    /// Only this stage, or these cells of it, and what they need.
     pub only: Option<String>,
 }
 
@@ -163,13 +165,13 @@ impl Selection {
     ) -> Result<Self, PlanError> {
         let mut forced = vec![false; pipeline.instances.len()];
         for name in &options.force {
-            for index in named(pipeline, name)? {
+            for index in select(pipeline, name)? {
                 forced[index] = true;
             }
         }
         let mut needed = vec![options.only.is_none(); pipeline.instances.len()];
         if let Some(name) = &options.only {
-            for index in named(pipeline, name)? {
+            for index in select(pipeline, name)? {
                 for ancestor in graph.ancestors(index) {
                     needed[ancestor] = true;
                 }
@@ -179,36 +181,12 @@ impl Selection {
     }
 }
 
-/// The instances that a stage's or an instance's name means.
-fn named(pipeline: &Pipeline, name: &str) -> Result<Vec<usize>, PlanError> {
-    let instances = pipeline.instances.iter().enumerate();
-    let found: Vec<_> = instances
-        .filter(|(_, instance)| instance.stage == name || instance.to_string() == name)
-        .map(|(index, _)| index)
-        .collect();
-    if !found.is_empty() {
-        return Ok(found);
-    }
-    let similarity = |stage: &str| strsim::jaro_winkler(stage, name);
-    let nearest = pipeline
-        .instances
-        .iter()
-        .map(|instance| instance.stage.as_str())
-        .max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
-    Err(PlanError::UnknownStage { name: name.to_owned(), nearest: nearest.map(str::to_owned) })
-}
-
 /// Why no plan could be made.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// `--only` or `--force` names no stage: exit code 2.
-    #[error("the pipeline has no stage `{name}`")]
-    UnknownStage {
-        /// The name.
-        name: String,
-        /// The stage with the most similar name.
-        nearest: Option<String>,
-    },
+    #[error(transparent)]
+    Select(#[from] SelectError),
     /// Weights or data are not there: exit code 3.
     #[error("stage `{stage}`: {lack}")]
     Lack {
@@ -226,9 +204,7 @@ impl PlanError {
     /// What to do.
     pub fn help(&self) -> Option<String> {
         match self {
-            Self::UnknownStage { nearest, .. } => {
-                nearest.as_ref().map(|name| format!("did you mean `{name}`?"))
-            }
+            Self::Select(error) => Some(error.help.clone()),
             Self::Lack { lack, .. } => lack.help(),
             Self::Store(error) => error.help().map(str::to_owned),
         }
@@ -236,6 +212,6 @@ impl PlanError {
 
     /// Whether the machine lacks something (exit code 3) or the request is wrong (2).
     pub fn is_environment(&self) -> bool {
-        !matches!(self, Self::UnknownStage { .. })
+        !matches!(self, Self::Select(_))
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::table::{self, ReferenceError, ReferenceNumbers, ResultTable, Score};
 use crate::{
     artifact::ArtifactKind,
-    config::{Instance, Pipeline},
+    config::{Instance, Pipeline, Table},
     exec::RunEvent,
     plan::{Freshness, Plan},
     store::{Digest, Store, StoreError},
@@ -84,11 +84,34 @@ pub enum ResultsError {
     },
 }
 
-/// All tables of a pipeline.
+/// All tables of a pipeline, with the published numbers beside ours.
 pub fn tables(
     pipeline: &Pipeline,
     outputs: &Outputs,
     store: &Store,
+) -> Result<Vec<ResultTable>, ResultsError> {
+    let read = |table: &Table| {
+        let reference = table.reference.as_ref();
+        reference.map(|reference| ReferenceNumbers::read(&reference.values)).transpose()
+    };
+    let references = pipeline.tables.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    arrange(pipeline, outputs, store, &references)
+}
+
+/// All tables of a pipeline without published numbers, for when those cannot be read.
+pub fn tables_of_ours(
+    pipeline: &Pipeline,
+    outputs: &Outputs,
+    store: &Store,
+) -> Result<Vec<ResultTable>, ResultsError> {
+    arrange(pipeline, outputs, store, &vec![None; pipeline.tables.len()])
+}
+
+fn arrange(
+    pipeline: &Pipeline,
+    outputs: &Outputs,
+    store: &Store,
+    references: &[Option<ReferenceNumbers>],
 ) -> Result<Vec<ResultTable>, ResultsError> {
     let wanted = |stage: &str| {
         pipeline.tables.iter().flat_map(|table| &table.values).any(|(name, _)| name == stage)
@@ -99,15 +122,10 @@ pub fn tables(
             scores.push(score(instance, &outputs.0[index], store)?);
         }
     }
-    pipeline
-        .tables
-        .iter()
-        .map(|table| {
-            let reference = table.reference.as_ref();
-            let reference = reference.map(|r| ReferenceNumbers::read(&r.values)).transpose()?;
-            Ok(table::build(table, &pipeline.sweep, &scores, reference.as_ref()))
-        })
-        .collect()
+    let tables = pipeline.tables.iter().zip(references).map(|(table, reference)| {
+        table::build(table, &pipeline.sweep, &scores, reference.as_ref())
+    });
+    Ok(tables.collect())
 }
 
 fn score(instance: &Instance, known: &Known, store: &Store) -> Result<Score, ResultsError> {
@@ -138,4 +156,43 @@ fn values(
     let metrics: Metrics =
         serde_json::from_slice(&store.read(file)?).map_err(|e| form(e.to_string()))?;
     Ok(metrics.values.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Reference, Sweep};
+
+    #[test]
+    fn a_reference_that_vanished_hides_no_number_of_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("cache")).unwrap();
+        let table = Table {
+            name: "main".into(),
+            title: None,
+            values: vec![("score".into(), "f1".into())],
+            columns: None,
+            rows: Vec::new(),
+            average: None,
+            reference: Some(Reference {
+                source: "Table 1".into(),
+                values: dir.path().join("gone.csv"),
+            }),
+        };
+        let pipeline = Pipeline {
+            path: "toy.toml".into(),
+            name: "toy".into(),
+            title: None,
+            seed: 0,
+            profile: None,
+            instances: Vec::new(),
+            sweep: Sweep::default(),
+            tables: vec![table],
+            resolved: serde_json::Value::Null,
+        };
+        let outputs = Outputs::none(0);
+        let error = tables(&pipeline, &outputs, &store).unwrap_err();
+        assert!(matches!(error, ResultsError::Reference(_)), "{error}");
+        assert_eq!(tables_of_ours(&pipeline, &outputs, &store).unwrap().len(), 1);
+    }
 }

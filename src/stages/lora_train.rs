@@ -156,6 +156,10 @@ impl Stage for LoraTrain {
         Some((&self.model, &["transformer", "scheduler", "vae/config.json"]))
     }
 
+    fn params_without_effect(&self) -> &'static [(&'static str, usize)] {
+        &[("save_every", 100)]
+    }
+
     fn trajectory_params(&self) -> &'static [&'static str] {
         trajectory(self.lr_schedule)
     }

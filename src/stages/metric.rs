@@ -79,6 +79,15 @@ impl Stage for Metric {
             .collect()
     }
 
+    fn metrics(&self) -> &'static [&'static str] {
+        match self.metric {
+            MetricName::Pose => pose::NAMES,
+            MetricName::Miou => miou::NAMES,
+            MetricName::Arc => arc::NAMES,
+            MetricName::Image => image_metric::NAMES,
+        }
+    }
+
     fn run(
         &self,
         inputs: &Inputs<'_>,
@@ -267,6 +276,7 @@ mod tests {
         assert_eq!(metrics.settings["images"], json!(["photo-10", "photo-50"]));
         assert_eq!(metrics.settings["pose"]["head_factor"], 1.5);
         assert_eq!(metrics.per_item.len(), 2);
+        assert_names("pose", &metrics.values);
 
         let swapped = [Item { name: "l".into(), ..r }, Item { name: "r".into(), ..l.clone() }];
         assert!(ports(&swapped).unwrap().values["f1"] < 1e-9);
@@ -345,6 +355,21 @@ mod tests {
         assert!((metrics.values["tasks_solved"] - 50.0).abs() < 1e-9);
         assert!((metrics.values["cells"] - (100.0 + 100.0 + 75.0) / 3.0).abs() < 1e-9);
         assert_eq!(metrics.settings["attempts"], 2);
+        assert_names("arc", &metrics.values);
+    }
+
+    /// The names a table may show are those that are given.
+    fn assert_names(name: &str, values: &Score) {
+        let mut names = metric(json!({ "metric": name })).metrics().to_vec();
+        names.sort_unstable();
+        assert_eq!(values.keys().map(String::as_str).collect::<Vec<_>>(), names);
+    }
+
+    #[test]
+    fn the_names_of_scores_are_known() {
+        let image = RgbImage::new(8, 8);
+        assert_names("image", &image_metric::score(&image, &image));
+        assert_names("miou", &miou::score(&image, &image::GrayImage::new(8, 8), 128));
     }
 
     #[test]

@@ -121,6 +121,17 @@ pub trait Stage: Send + Sync {
         &[]
     }
 
+    /// Parameters that do not change the output, each with the value that stands for all in the
+    /// key. It is the default, so that leaving the parameter out is no change either.
+    fn params_without_effect(&self) -> &'static [(&'static str, usize)] {
+        &[]
+    }
+
+    /// The names of the scores it gives, for a stage that gives metrics and knows them.
+    fn metrics(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// What this stage gives, where that depends on its parameters.
     fn output(&self) -> Option<ArtifactKind> {
         None

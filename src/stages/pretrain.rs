@@ -212,6 +212,10 @@ impl Stage for Pretrain {
         errors
     }
 
+    fn params_without_effect(&self) -> &'static [(&'static str, usize)] {
+        &[("save_every", 200)]
+    }
+
     fn trajectory_params(&self) -> &'static [&'static str] {
         trajectory(self.lr_schedule)
     }

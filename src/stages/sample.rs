@@ -97,6 +97,10 @@ impl Stage for Sample {
         errors
     }
 
+    fn params_without_effect(&self) -> &'static [(&'static str, usize)] {
+        &[("batch_size", 4)]
+    }
+
     fn mapped_port(&self) -> Option<&'static str> {
         Some("pairs")
     }

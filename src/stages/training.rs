@@ -134,3 +134,29 @@ pub(super) fn read_examples(
     }
     Ok(examples)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::stages::{LoraTrain, Pretrain, Sample};
+
+    #[test]
+    fn the_default_stands_for_a_parameter_without_effect() {
+        fn check<S: StageKind>(params: Value) {
+            let stage: S = serde_json::from_value(params).unwrap();
+            let defaults = serde_json::to_value(&stage).unwrap();
+            assert!(!stage.params_without_effect().is_empty());
+            for (name, standing) in stage.params_without_effect() {
+                assert_eq!(defaults[name], json!(standing), "{name} of {}", S::KIND);
+            }
+        }
+        check::<Sample>(json!({ "model": "builtin:tiny" }));
+        check::<LoraTrain>(json!({ "model": "builtin:tiny", "steps": 1 }));
+        check::<Pretrain>(json!({
+            "part": "vae", "steps": 1, "learning_rate": 0.01, "lr_schedule": "constant",
+            "loss": { "l1": 1.0, "edges": 0.5, "kl": 1e-5 }, "ema_decay": 0.9, "config": {},
+        }));
+    }
+}

@@ -94,7 +94,10 @@ impl StoreError {
             Self::Newer { .. } => {
                 "use the newer `pipe` that wrote it, or another folder with `--cache DIR`"
             }
-            Self::NotACache { .. } => "name another folder with `--cache DIR`",
+            Self::NotACache { .. } => {
+                "name a cache, or a folder that is empty or absent, with `--cache DIR` or \
+                 `PIPE_CACHE`"
+            }
             Self::Busy { .. } => "wait until the other run has ended",
             Self::Damaged { .. } => "`pipe run` makes damaged content again",
             Self::Io { .. } | Self::Cancelled => return None,

@@ -4,12 +4,13 @@ use std::{
     collections::{BTreeMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{Digest, Fingerprint, ItemRecord, Store, StoreError};
+use super::{Digest, Fingerprint, ItemRecord, Store, StoreError, adopt::SCRATCH};
 
 /// How much of what is in the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -45,7 +46,15 @@ pub struct GcReport {
     pub removed: BTreeMap<&'static str, Count>,
     /// Objects kept.
     pub kept: Count,
+    /// Trainings that have not ended, whose checkpoints are kept.
+    pub unfinished: u64,
 }
+
+/// How the name of the checkpoint begins that a training has only until it ends.
+pub const ROLLING: &str = "rolling";
+
+/// How long the checkpoints of a training that has not ended are kept after the last one.
+const UNFINISHED: Duration = Duration::from_hours(30 * 24);
 
 impl Store {
     /// Counts files and bytes.
@@ -80,20 +89,13 @@ impl Store {
     /// uses the store, because a run writes content before the record that names it.
     pub fn gc(&self, keep: &[Fingerprint], dry_run: bool) -> Result<GcReport, StoreError> {
         let _alone = self.exclusive()?;
-        let mut objects = HashSet::new();
-        let mut trajectories = HashSet::new();
-        for key in keep {
-            let Some(record) = self.lookup(*key)? else { continue };
-            objects.insert(record.output);
-            trajectories.extend(record.trajectory);
-            if let Ok(manifest) = self.manifest(record.output) {
-                let files = manifest.items.iter().flat_map(|item| item.files.values());
-                objects.extend(files.map(|file| file.digest));
-            }
-        }
+        let (objects, mut trajectories) = self.needed(keep)?;
         let keep: HashSet<_> = keep.iter().copied().collect();
+        let unfinished = self.unfinished()?;
+        trajectories.extend(&unfinished);
 
-        let mut report = GcReport::default();
+        let unfinished = unfinished.len() as u64;
+        let mut report = GcReport { unfinished, ..GcReport::default() };
         self.sweep("actions", dry_run, &mut report, |path| {
             hash_of(path).is_some_and(|key| keep.contains(&key))
         })?;
@@ -103,10 +105,7 @@ impl Store {
             record.is_some_and(|r| r.files.values().all(|file| objects.contains(&file.digest)))
         })?;
         self.sweep("checkpoints", dry_run, &mut report, |path| {
-            let below = path.strip_prefix(self.root.join("checkpoints"));
-            let folder = below.ok().and_then(|path| path.iter().next());
-            let key = folder.and_then(|name| name.to_str()?.parse().ok());
-            key.is_some_and(|key: Fingerprint| trajectories.contains(&key))
+            trajectory_of(path).is_some_and(|key| trajectories.contains(&key))
         })?;
         self.sweep("tmp", dry_run, &mut report, |_| false)?;
         for (path, size) in files_below(&self.root.join("objects"))? {
@@ -121,6 +120,41 @@ impl Store {
         Ok(report)
     }
 
+    /// The objects and trajectories that the records of `keep` name.
+    fn needed(
+        &self,
+        keep: &[Fingerprint],
+    ) -> Result<(HashSet<Digest>, HashSet<Fingerprint>), StoreError> {
+        let mut objects = HashSet::new();
+        let mut trajectories = HashSet::new();
+        for key in keep {
+            let Some(record) = self.lookup(*key)? else { continue };
+            objects.insert(record.output);
+            trajectories.extend(record.trajectory);
+            if let Ok(manifest) = self.manifest(record.output) {
+                let files = manifest.items.iter().flat_map(|item| item.files.values());
+                objects.extend(files.map(|file| file.digest));
+            }
+        }
+        Ok((objects, trajectories))
+    }
+
+    /// Trajectories with a rolling checkpoint that is not too old: a run was killed, or stopped, and
+    /// may go on. No record names them, since a record is written at the end.
+    fn unfinished(&self) -> Result<HashSet<Fingerprint>, StoreError> {
+        let files = files_below(&self.root.join("checkpoints"))?;
+        let recent = |path: &Path| {
+            let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+            // A time in the future is recent, too.
+            modified.is_ok_and(|time| time.elapsed().map_or(true, |age| age < UNFINISHED))
+        };
+        let rolling = files.iter().map(|(path, _)| path.as_path()).filter(|path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| name.starts_with(ROLLING)) && recent(path)
+        });
+        Ok(rolling.filter_map(trajectory_of).collect())
+    }
+
     fn sweep(
         &self,
         folder: &'static str,
@@ -129,8 +163,10 @@ impl Store {
         wanted: impl Fn(&Path) -> bool,
     ) -> Result<(), StoreError> {
         let removed = report.removed.entry(folder).or_default();
-        for (path, size) in files_below(&self.root.join(folder))? {
-            if wanted(&path) {
+        let root = self.root.join(folder);
+        for (path, size) in files_below(&root)? {
+            let below = path.strip_prefix(&root).unwrap_or(&path);
+            if !is_ours(folder, below) || wanted(&path) {
                 continue;
             }
             removed.add(size);
@@ -140,6 +176,24 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Whether a file, by its path in a folder of the store, has a name that the store gives.
+fn is_ours(folder: &str, below: &Path) -> bool {
+    let parts: Vec<_> = below.iter().map(|part| part.to_string_lossy()).collect();
+    match (folder, &*parts) {
+        ("tmp", [name]) => name.starts_with(SCRATCH),
+        ("checkpoints", [trajectory, _]) => trajectory.parse::<Fingerprint>().is_ok(),
+        (_, [shard, rest]) => {
+            shard.len() == 2 && format!("{shard}{rest}").parse::<Digest>().is_ok()
+        }
+        _ => false,
+    }
+}
+
+/// The trajectory of a checkpoint.
+fn trajectory_of(path: &Path) -> Option<Fingerprint> {
+    path.parent()?.file_name()?.to_str()?.parse().ok()
 }
 
 impl Count {
@@ -181,6 +235,8 @@ fn files_below(dir: &Path) -> Result<Vec<(PathBuf, u64)>, StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     #[test]
@@ -212,5 +268,46 @@ mod tests {
         assert!(store.read(&orphan).is_ok());
         assert_eq!(store.gc(&[], false).unwrap(), dry);
         assert!(store.read(&orphan).is_err());
+    }
+
+    #[test]
+    fn gc_removes_no_file_of_another_shape() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.put(b"orphan").unwrap();
+        let foreign =
+            ["objects/teapot.obj", "objects/ab/notes", "tmp/draft", "checkpoints/best.pt"];
+        for name in foreign {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "mine").unwrap();
+        }
+        fs::write(dir.path().join("tmp/.tmpAb3dEf"), "cut short").unwrap();
+        let report = store.gc(&[], false).unwrap();
+        assert_eq!(report.removed["objects"].files, 1);
+        assert_eq!(report.removed["tmp"].files, 1);
+        assert_eq!(report.removed["checkpoints"].files, 0);
+        for name in foreign {
+            assert_eq!(fs::read_to_string(dir.path().join(name)).unwrap(), "mine", "{name}");
+        }
+    }
+
+    #[test]
+    fn gc_keeps_the_checkpoints_of_an_unfinished_training() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let file = |trajectory: &[u8], name: &str| {
+            let path = store.checkpoints(Fingerprint::of(trajectory)).unwrap().join(name);
+            fs::write(&path, "state").unwrap();
+            path
+        };
+        let killed = file(b"killed", "rolling-00000100-aa.safetensors");
+        let ended = file(b"ended", "final-00000100-aa.safetensors");
+        let forgotten = file(b"forgotten", "rolling-00000100-aa.safetensors");
+        let long_ago = SystemTime::now() - 2 * UNFINISHED;
+        fs::File::options().write(true).open(&forgotten).unwrap().set_modified(long_ago).unwrap();
+        let report = store.gc(&[], false).unwrap();
+        assert_eq!((report.removed["checkpoints"].files, report.unfinished), (2, 1));
+        assert!(killed.exists() && !ended.exists() && !forgotten.exists());
     }
 }

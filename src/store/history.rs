@@ -26,13 +26,16 @@ impl History {
         self.last.get(instance).copied()
     }
 
-    /// The last fingerprints of all instances of a stage, whatever their cell.
-    pub fn of_stage<'a>(&'a self, stage: &'a str) -> impl Iterator<Item = Fingerprint> + 'a {
+    /// All instances of a stage, whatever their cell, with their last fingerprints.
+    pub fn of_stage<'a>(
+        &'a self,
+        stage: &'a str,
+    ) -> impl Iterator<Item = (&'a str, Fingerprint)> + 'a {
         self.last
             .range(stage.to_owned()..)
             .take_while(move |(instance, _)| instance.starts_with(stage))
             .filter(move |(instance, _)| instance.split('[').next() == Some(stage))
-            .map(|(_, key)| *key)
+            .map(|(instance, key)| (instance.as_str(), *key))
     }
 
     /// Remembers that `instance` is `key` now.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <cache>/
-//! ├── format                  the version of this layout; a newer one is refused
+//! ├── format                  the version of this layout, by which a cache is known
 //! ├── objects/ab/cdef…        content by blake3: files of items, and manifests (JSON)
 //! ├── actions/ab/cdef…        one Record (JSON) per fingerprint: what a stage gave
 //! ├── items/ab/cdef…          one ItemRecord (JSON) per item fingerprint
@@ -23,6 +23,7 @@
 //! somebody else and is hashed again before it is believed, so a glance at the metadata tells of
 //! damage without reading the content.
 
+mod adopt;
 mod digest;
 mod error;
 mod gc;
@@ -35,7 +36,7 @@ mod stat_cache;
 
 pub use digest::{Digest, Fingerprint, HashParseError};
 pub use error::StoreError;
-pub use gc::{GcReport, StoreStats, VerifyReport};
+pub use gc::{GcReport, ROLLING, StoreStats, VerifyReport};
 pub use history::History;
 pub use lock::{KeyLock, StoreUse};
 pub use record::{Ingredients, ItemRecord, Record, Trace};
@@ -68,41 +69,32 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store in `root`, making it if it is not there.
+    /// Opens the store in `root`, making it if that is absent or empty.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        for folder in ["objects", "actions", "items", "traces", "history", "checkpoints", "locks"] {
+        let new = Self::check_format(root)?;
+        let make = |folder: &str| {
             let path = root.join(folder);
-            fs::create_dir_all(&path).map_err(|e| StoreError::io(&path, e))?;
-        }
-        let tmp = root.join("tmp");
-        fs::create_dir_all(&tmp).map_err(|e| StoreError::io(&tmp, e))?;
+            fs::create_dir_all(&path).map_err(|e| StoreError::io(&path, e))
+        };
+        make("tmp")?;
         let store = Self {
             root: root.to_owned(),
             manifests: Mutex::default(),
             stat_cache: Mutex::new(StatCache::new(root.join("stat-cache"))),
         };
-        store.check_format()?;
+        if new {
+            // Before the other folders, so that a process that dies here leaves what is adopted.
+            store.write(&root.join("format"), format!("{FORMAT_VERSION}\n").as_bytes())?;
+        }
+        for folder in ["objects", "actions", "items", "traces", "history", "checkpoints", "locks"] {
+            make(folder)?;
+        }
         Ok(store)
     }
 
     /// The cache folder.
     pub fn root(&self) -> &Path {
         &self.root
-    }
-
-    fn check_format(&self) -> Result<(), StoreError> {
-        let path = self.root.join("format");
-        match fs::read_to_string(&path) {
-            Ok(text) => match text.trim().parse::<u32>() {
-                Ok(found) if found > FORMAT_VERSION => Err(StoreError::Newer { path, found }),
-                Ok(_) => Ok(()),
-                Err(_) => Err(StoreError::NotACache { path: self.root.clone() }),
-            },
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                self.write(&path, format!("{FORMAT_VERSION}\n").as_bytes())
-            }
-            Err(e) => Err(StoreError::io(&path, e)),
-        }
     }
 
     /// Adds a manifest and returns its address.
@@ -191,6 +183,15 @@ impl Store {
         let path = self.root.join("checkpoints").join(trajectory.to_string());
         fs::create_dir_all(&path).map_err(|e| StoreError::io(&path, e))?;
         Ok(path)
+    }
+
+    /// Removes the checkpoints of a trajectory, so that nothing goes on from them.
+    pub fn forget_checkpoints(&self, trajectory: Fingerprint) -> Result<(), StoreError> {
+        let path = self.root.join("checkpoints").join(trajectory.to_string());
+        match fs::remove_dir_all(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::io(&path, e)),
+            _ => Ok(()),
+        }
     }
 
     fn forget_manifest(&self, digest: Digest) {

@@ -21,7 +21,7 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use super::optimizer::Moments;
 use crate::{
     models::{Params, params::Param},
-    store::Digest,
+    store::{Digest, ROLLING},
 };
 
 const LOSSES: &str = "losses";
@@ -117,7 +117,7 @@ pub enum Keep {
 impl Keep {
     const fn prefix(self) -> &'static str {
         match self {
-            Self::Rolling => "rolling",
+            Self::Rolling => ROLLING,
             Self::Final => "final",
         }
     }

@@ -411,8 +411,24 @@ fn a_longer_training_goes_on_from_the_shorter_one() {
     let test = test.edit::<Train>("train", "steps", 150);
     assert_eq!(steps(&test), 50);
     assert_eq!(test.text("train", "weights"), "300");
-    let test = test.edit::<Train>("train", "rate", 3);
+    let mut test = test.edit::<Train>("train", "rate", 3);
     assert_eq!(steps(&test), 150);
+    test.options.force = vec!["train".into()];
+    assert_eq!(steps(&test), 150, "a forced training starts from nothing");
+    test.options.force.clear();
+    assert_eq!(steps(&test), 0);
+}
+
+#[test]
+fn a_parameter_without_effect_runs_nothing() {
+    let train = |params| TestPipeline::empty().stage::<Train>("train", params, &[]);
+    let test = train(json!({ "rate": 2, "steps": 10, "save_every": 3 }));
+    test.run();
+    let test = test.edit::<Train>("train", "save_every", 4);
+    assert_eq!(test.run().story(), "reused train\n");
+    // Nor does a change of another parameter name it.
+    let test = test.edit::<Train>("train", "save_every", 5).edit::<Train>("train", "rate", 3);
+    assert_snapshot!(test.plan_story(), @"train stale: rate 2 -> 3 (toy.toml:7:9)");
 }
 
 #[test]

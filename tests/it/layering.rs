@@ -10,8 +10,8 @@ use std::{
 const ALLOWED: &[(&str, &[&str])] = &[
     ("rng", &[]),
     ("models", &["rng"]),
-    // A checkpoint names its content as the store does.
-    ("train", &["models", "rng", "store::Digest"]),
+    // A checkpoint names its content as the store does, and says if the training goes on.
+    ("train", &["models", "rng", "store::Digest", "store::ROLLING"]),
     // Readers of data sets run inside a stage: they read through its reader and fail as it does.
     ("data", &["rng", "store::SourceReader", "stages::StageError"]),
     ("metrics", &["data"]),

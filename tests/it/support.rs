@@ -184,11 +184,17 @@ impl StageKind for Texts {
 pub struct Train {
     rate: u64,
     steps: u64,
+    #[serde(default)]
+    save_every: u64,
 }
 
 impl Stage for Train {
     fn trajectory_params(&self) -> &'static [&'static str] {
         &["steps"]
+    }
+
+    fn params_without_effect(&self) -> &'static [(&'static str, usize)] {
+        &[("save_every", 0)]
     }
 
     fn run(

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use super::{
     error::CliError,
-    exit, select,
+    exit,
     session::{PipelineArgs, Session},
 };
 use crate::{
     config::{Instance, pipeline::plain},
-    plan::{self, PlanOptions},
+    plan::{self, PlanError, PlanOptions},
     report::results::Outputs,
 };
 
@@ -32,7 +32,7 @@ pub(super) struct ExportArgs {
 
 pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliError> {
     let pipeline = args.pipeline.load()?;
-    let chosen = select::instances(&pipeline, &args.stage)?;
+    let chosen = plan::select(&pipeline, &args.stage).map_err(PlanError::from)?;
     let store = session.store()?;
     let plan = plan::build(&pipeline, &store, &PlanOptions::default())?;
     let outputs = Outputs::of_plan(&plan);

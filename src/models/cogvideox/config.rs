@@ -121,6 +121,16 @@ impl TransformerConfig {
         check.only("timestep_activation_fn", parsed.timestep_activation_fn == "silu", "silu")?;
         check.only("flip_sin_to_cos", parsed.flip_sin_to_cos, "true")?;
         check.only("norm_elementwise_affine", parsed.norm_elementwise_affine, "true")?;
+        check.at_least_one(&[
+            ("num_attention_heads", parsed.num_attention_heads),
+            ("attention_head_dim", parsed.attention_head_dim),
+            ("out_channels", parsed.out_channels),
+            ("time_embed_dim", parsed.time_embed_dim),
+            ("text_embed_dim", parsed.text_embed_dim),
+            ("sample_frames", parsed.sample_frames),
+            ("temporal_compression_ratio", parsed.temporal_compression_ratio),
+        ])?;
+        check.only("ofs_embed_dim", parsed.ofs_embed_dim != Some(0), "null or at least 1")?;
         check.only(
             "attention_head_dim",
             parsed.attention_head_dim.is_multiple_of(16),
@@ -238,7 +248,13 @@ impl VaeConfig {
         check.only("shift_factor", parsed.shift_factor.is_none(), "null")?;
         check.only("latents_mean", parsed.latents_mean.is_none(), "null")?;
         check.only("latents_std", parsed.latents_std.is_none(), "null")?;
-        check.only("block_out_channels", levels > 0, "a list of at least one size")?;
+        check.at_least_one(&[
+            ("in_channels", parsed.in_channels),
+            ("out_channels", parsed.out_channels),
+            ("latent_channels", parsed.latent_channels),
+        ])?;
+        let sizes = levels > 0 && parsed.block_out_channels.iter().all(|size| *size > 0);
+        check.only("block_out_channels", sizes, "a list of at least one size, none of them 0")?;
         for (key, types, wanted) in [
             ("down_block_types", &parsed.down_block_types, DOWN_BLOCK),
             ("up_block_types", &parsed.up_block_types, UP_BLOCK),
@@ -307,6 +323,28 @@ mod tests {
         }
         let vae = VaeConfig::parse(&json!({"use_quant_conv": true})).unwrap_err().to_string();
         assert_eq!(vae, "`vae/config.json`: `use_quant_conv` must be false");
+    }
+
+    #[test]
+    fn sizes_of_zero_are_errors() {
+        for key in ["num_attention_heads", "attention_head_dim", "time_embed_dim", "sample_frames"]
+        {
+            let error = transformer(json!({ key: 0 })).unwrap_err();
+            assert_eq!(error, format!("`transformer/config.json`: `{key}` must be at least 1"));
+        }
+        let blocks = json!({
+            "block_out_channels": [0, 0],
+            "down_block_types": [DOWN_BLOCK, DOWN_BLOCK],
+            "up_block_types": [UP_BLOCK, UP_BLOCK],
+        });
+        for (config, key) in [
+            (blocks, "block_out_channels"),
+            (json!({ "latent_channels": 0 }), "latent_channels"),
+            (json!({ "in_channels": 0 }), "in_channels"),
+        ] {
+            let error = VaeConfig::parse(&config).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{key}` must be")), "{error}");
+        }
     }
 
     #[test]

@@ -86,6 +86,12 @@ impl TransformerConfig {
         check.only("patch_size_t", parsed.patch_size_t == 1, "1")?;
         let same = parsed.out_channels.is_none_or(|out| out == parsed.in_channels);
         check.only("out_channels", same, "equal to in_channels")?;
+        check.at_least_one(&[
+            ("in_channels", parsed.in_channels),
+            ("num_attention_heads", parsed.num_attention_heads),
+            ("attention_head_dim", parsed.attention_head_dim),
+            ("caption_channels", parsed.caption_channels),
+        ])?;
         let dim = parsed.inner_dim();
         check.only(
             "attention_head_dim",
@@ -136,6 +142,8 @@ mod tests {
             (json!({ "out_channels": 64 }), "out_channels"),
             (json!({ "num_attention_heads": 3 }), "cross_attention_dim"),
             (json!({ "use_window": 3 }), "use_window"),
+            (json!({ "attention_head_dim": 0 }), "`attention_head_dim` must be at least 1"),
+            (json!({ "caption_channels": 0 }), "caption_channels"),
         ] {
             let message = TransformerConfig::parse(&config).unwrap_err().to_string();
             assert!(message.contains(named), "{message}");

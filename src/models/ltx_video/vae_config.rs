@@ -175,7 +175,12 @@ impl VaeConfig {
         let parsed: Self = parse(VAE, config)?;
         let check = Check(VAE);
         check.unknown(&parsed.unknown)?;
-        check.only("patch_size", parsed.patch_size > 0, "at least 1")?;
+        check.at_least_one(&[
+            ("patch_size", parsed.patch_size),
+            ("in_channels", parsed.in_channels),
+            ("out_channels", parsed.out_channels),
+            ("latent_channels", parsed.latent_channels),
+        ])?;
         check.only("patch_size_t", parsed.patch_size_t == 1, "1")?;
         check.only("scaling_factor", parsed.scaling_factor > 0.0, "a positive number")?;
         parsed.check_encoder(check)?;
@@ -374,6 +379,9 @@ mod tests {
             (json!({ "block_out_channels": [] }), "block_out_channels"),
             (json!({ "decoder_block_out_channels": [] }), "decoder_block_out_channels"),
             (json!({ "window": 3 }), "window"),
+            (json!({ "patch_size": 0 }), "`patch_size` must be at least 1"),
+            (json!({ "latent_channels": 0 }), "latent_channels"),
+            (json!({ "block_out_channels": [0, 0, 0, 0] }), "block_out_channels"),
         ] {
             let message = VaeConfig::parse(&config).unwrap_err().to_string();
             assert!(message.contains(named), "{config}: {message}");

@@ -1,6 +1,6 @@
 //! What lies in the cache: exported, counted, collected, verified.
 
-use super::{CLIPS, Shell, walk};
+use super::{CLIPS, Shell, command, walk};
 
 #[test]
 fn export_writes_ordinary_files() {
@@ -64,4 +64,37 @@ fn the_cache_is_counted_collected_and_verified() {
     --- stderr
     the next `pipe run` makes it again
     ");
+}
+
+#[test]
+fn a_folder_that_is_no_cache_is_left_alone() {
+    let shell = Shell::new();
+    for name in ["mesh/objects", "mesh/tmp"] {
+        std::fs::create_dir_all(shell.path(name)).unwrap();
+    }
+    shell.write("mesh/objects/teapot.obj", "v 0 0 0");
+    shell.write("mesh/tmp/draft.txt", "mine");
+    let before = walk(&shell.path("mesh"));
+    for line in ["cache gc --cache mesh", "cache stats --cache mesh", "cache verify --cache mesh"] {
+        let text = shell.transcript(line);
+        assert!(text.contains("? 3"), "{text}");
+        assert!(text.contains("`mesh` is not a cache of `pipe`"), "{text}");
+        assert!(text.contains("help: name a cache, or a folder that is empty"), "{text}");
+    }
+    assert_eq!(walk(&shell.path("mesh")), before);
+}
+
+#[test]
+fn an_empty_variable_is_as_good_as_none() {
+    let shell = Shell::new();
+    let mut stats = command(shell.dir.path());
+    stats.args(["cache", "stats"]);
+    for name in ["PIPE_CACHE", "PIPE_DEVICE", "PIPE_JOBS", "PIPE_LOG"] {
+        stats.env(name, "");
+    }
+    let output = stats.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("cache\n"));
+    let entries = std::fs::read_dir(shell.dir.path()).unwrap();
+    assert_eq!(entries.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>(), ["cache"]);
 }

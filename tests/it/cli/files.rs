@@ -71,6 +71,32 @@ method = "quadratic"
 }
 
 #[test]
+fn tables_are_checked_before_any_work() {
+    let shell = Shell::new();
+    shell.succeed("init first");
+    let first = std::fs::read_to_string(shell.path("first.toml")).unwrap();
+    let table = "values    = [\"score.f1\", \"score.precison\"]\n\
+                 reference = { source = \"Table 1\", values = \"published.csv\" }";
+    assert!(first.contains("value   = \"score.f1\""));
+    let text = first.replace("value   = \"score.f1\"", table);
+    shell.write("wrong.toml", &text);
+    let said = shell.transcript("check wrong.toml");
+    assert!(said.contains("? 2"), "{said}");
+    assert!(said.contains("stage `score` gives no `precison`"), "{said}");
+    assert!(said.contains("did you mean `precision`?"), "{said}");
+    assert!(said.contains("cannot read the reference numbers in `published.csv`"), "{said}");
+    shell.write("right.toml", &text.replace("precison", "precision"));
+    shell.write("published.csv", "n,score\n10,0.5\n");
+    let said = shell.transcript("check right.toml");
+    assert!(said.contains("`published.csv` have no column `value`"), "{said}");
+    shell.write("published.csv", "n,value\n10\n");
+    let said = shell.transcript("check right.toml");
+    assert!(said.contains("`published.csv` are no CSV"), "{said}");
+    shell.write("published.csv", "n, value\n10,0.5\n");
+    shell.succeed("check right.toml");
+}
+
+#[test]
 fn a_missing_file_is_a_usage_error() {
     insta::assert_snapshot!(Shell::new().transcript("plan nowhere.toml"), @"
     $ pipe plan nowhere.toml

@@ -91,7 +91,7 @@ fn help_of_run_lists_its_options() {
               Apply a profile of the file
 
       -s, --set <KEY=VALUE>
-              Set a value, as in `lora.rank=32`, `params.size=[64,96]` or `seed=7`
+              Set a value, as in `lora.steps=100`, `params.size=[64,96]` or `seed=7`
 
           --only <STAGE>
               Only this stage, or cell, and what it needs
@@ -137,6 +137,17 @@ fn help_of_run_lists_its_options() {
               
               [default: auto]
     ");
+}
+
+#[test]
+fn the_examples_of_set_fit_the_main_pipeline() {
+    let shell = Shell::new();
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/pipelines/pose_ablation.toml");
+    let help = shell.succeed("run --help");
+    for set in ["lora.steps=100", "params.size=[64,96]", "seed=7"] {
+        assert!(help.contains(&format!("`{set}`")), "{set}");
+        shell.succeed(&format!("check {file} --set {set}"));
+    }
 }
 
 #[test]

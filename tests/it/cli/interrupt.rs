@@ -95,6 +95,8 @@ fn a_training_that_is_killed_or_stopped_goes_on_to_the_same_bits() {
     let mut child = caught_in_training(&killed);
     child.kill().unwrap();
     assert_eq!(child.wait().unwrap().code(), None, "the training ended before it was killed");
+    let kept = killed.succeed("cache gc");
+    assert!(kept.contains("kept the checkpoints of 1 unfinished training\n"), "{kept}");
     assert!(first_step_of_the_rest(&killed) > 2, "the training began anew");
     assert_eq!(adapter(&killed), wanted);
 

@@ -97,3 +97,20 @@ fn explain_names_every_ingredient() {
       help: its cells are `clips[method=linear]`, `clips[method=quadratic]`
     ");
 }
+
+#[test]
+fn a_changed_baseline_is_told_from_the_other_values_of_its_axis() {
+    let text = CLIPS
+        .replace("{ method = \"linear\" }", "{ frames = 9 }")
+        .replace("{ method = [\"linear\", \"quadratic\"] }", "{ frames = [5, 17] }")
+        .replace("\"${method}\"", "\"linear\"")
+        .replace("frames = 5", "frames = \"${frames}\"");
+    let shell = Shell::new();
+    shell.write("clips.toml", &text);
+    shell.succeed("run clips.toml");
+    shell.write("clips.toml", &text.replace("frames = 9", "frames = 13"));
+    // As near are 5 and 17, which the file still has.
+    let plan = shell.succeed("plan clips.toml");
+    assert!(plan.contains("clips[frames=13]  frames 9 -> 13 (clips.toml:4:"), "{plan}");
+    assert!(plan.contains("1 stage to run, 0 more"), "{plan}");
+}

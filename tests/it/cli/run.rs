@@ -67,7 +67,7 @@ fn a_run_tells_its_story_and_a_second_one_reuses() {
     ? 0
     --- stderr
     clips: 3 stages on cpu
-    ran      clips[method=discrete]  method linear -> discrete (clips.toml:5:39)  [TIME]
+    ran      clips[method=discrete]  method quadratic -> discrete (clips.toml:5:39)  [TIME]
     done     1 stage ran, 2 reused in [TIME]
     ");
 
@@ -144,4 +144,29 @@ fn commands_are_refused_before_anything_runs() {
     shell.succeed("run commands.toml");
     let changed = "commands.toml --set count.revision=2";
     assert_eq!(shell.output(&format!("run {changed}")).status.code(), Some(2));
+}
+
+#[test]
+fn only_and_force_take_some_axes_of_a_cell() {
+    let shell = Shell::new();
+    let text = CLIPS
+        .replace("{ method = \"linear\" }", "{ method = \"linear\", frames = 5 }")
+        .replace("\"quadratic\"] }", "\"quadratic\"], frames = [5, 9] }")
+        .replace("frames = 5\n", "frames = \"${frames}\"\n");
+    shell.write("clips.toml", &text);
+    shell.succeed("run clips.toml --only clips[frames=9]");
+    let states = |line: &str| {
+        let stages = shell.plan(line);
+        stages.iter().map(|stage| stage["state"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let fresh = |line: &str| states(line).iter().filter(|state| *state == "fresh").count();
+    assert_eq!(states("clips.toml").len(), 4);
+    assert_eq!(fresh("clips.toml"), 2, "the pairs and one of three cells");
+    shell.succeed("run clips.toml --force clips[frames=9]");
+    assert_eq!(fresh("clips.toml"), 4);
+    let said = shell.transcript("run clips.toml --only clips[frames=7]");
+    assert!(said.contains("? 2"), "{said}");
+    assert!(said.contains("no cell of `clips` fits `clips[frames=7]`"), "{said}");
+    let said = shell.transcript("run clips.toml --force clips[frames");
+    assert!(said.contains("? 2") && said.contains("does not name a stage"), "{said}");
 }

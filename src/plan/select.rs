@@ -1,10 +1,28 @@
-//! Stages named on the command line: `lora`, or one cell of it, `lora[n=10, rank=32]`.
+//! Stages named on the command line: `lora`, or cells of it, `lora[n=10, rank=32]`.
 
-use super::error::CliError;
 use crate::config::{Pipeline, pipeline::plain, similar};
 
+/// Why a text names no stage.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct SelectError {
+    message: String,
+    /// What to write.
+    pub help: String,
+}
+
+impl SelectError {
+    fn new(message: String, help: impl Into<String>) -> Self {
+        Self { message, help: help.into() }
+    }
+}
+
 /// The instances a text means. In brackets, axes that are left out may have any value.
-pub(super) fn instances(pipeline: &Pipeline, text: &str) -> Result<Vec<usize>, CliError> {
+pub fn select(pipeline: &Pipeline, text: &str) -> Result<Vec<usize>, SelectError> {
+    // A whole name needs no reading, whatever characters its values have.
+    if let Some(index) = pipeline.instances.iter().position(|i| i.to_string() == text) {
+        return Ok(vec![index]);
+    }
     let (stage, axes) = parse(text)?;
     let of_stage: Vec<usize> = pipeline
         .instances
@@ -24,13 +42,15 @@ pub(super) fn instances(pipeline: &Pipeline, text: &str) -> Result<Vec<usize>, C
     if found.is_empty() {
         let cells = of_stage.iter().take(8).map(|i| format!("`{}`", pipeline.instances[*i]));
         let more = if of_stage.len() > 8 { ", ..." } else { "" };
-        return Err(CliError::usage(format!("no cell of `{stage}` fits `{text}`"))
-            .with_help(format!("its cells are {}{more}", cells.collect::<Vec<_>>().join(", "))));
+        return Err(SelectError::new(
+            format!("no cell of `{stage}` fits `{text}`"),
+            format!("its cells are {}{more}", cells.collect::<Vec<_>>().join(", ")),
+        ));
     }
     Ok(found)
 }
 
-fn unknown_stage(pipeline: &Pipeline, stage: &str) -> CliError {
+fn unknown_stage(pipeline: &Pipeline, stage: &str) -> SelectError {
     let mut names: Vec<&str> = pipeline.instances.iter().map(|i| i.stage.as_str()).collect();
     names.sort_unstable();
     names.dedup();
@@ -38,15 +58,17 @@ fn unknown_stage(pipeline: &Pipeline, stage: &str) -> CliError {
         Some(name) => format!("did you mean `{name}`?"),
         None => format!("its stages are {}", names.join(", ")),
     };
-    CliError::usage(format!("the pipeline has no stage `{stage}`")).with_help(help)
+    SelectError::new(format!("the pipeline has no stage `{stage}`"), help)
 }
 
 type Axes<'a> = Vec<(&'a str, &'a str)>;
 
-fn parse(text: &str) -> Result<(&str, Axes<'_>), CliError> {
+fn parse(text: &str) -> Result<(&str, Axes<'_>), SelectError> {
     let wrong = || {
-        CliError::usage(format!("`{text}` does not name a stage"))
-            .with_help("write `stage`, or `stage[axis=value, ...]` for one cell")
+        SelectError::new(
+            format!("`{text}` does not name a stage"),
+            "write `stage`, or `stage[axis=value, ...]` for one cell",
+        )
     };
     let Some((stage, rest)) = text.split_once('[') else { return Ok((text.trim(), Vec::new())) };
     let list = rest.trim_end().strip_suffix(']').ok_or_else(wrong)?;
@@ -54,7 +76,7 @@ fn parse(text: &str) -> Result<(&str, Axes<'_>), CliError> {
         let (axis, value) = pair.split_once('=').ok_or_else(wrong)?;
         Ok((axis.trim(), value.trim()))
     });
-    Ok((stage.trim(), pairs.collect::<Result<_, CliError>>()?))
+    Ok((stage.trim(), pairs.collect::<Result<_, SelectError>>()?))
 }
 
 #[cfg(test)]
