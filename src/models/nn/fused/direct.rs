@@ -119,7 +119,7 @@ pub fn convolve(x: &Planes, weight: &Packed, bias: Option<&[f32]>, out: &mut [f3
                 bias.and_then(|bias| bias.get(block * BLOCK + lane)).copied().unwrap_or_default()
             });
             let places = height * x.pitch;
-            Arch::new().dispatch(Pass { x, weights, bias, frame, places, weight })
+            Arch::new().dispatch(Pass { x, weight, weights, bias, frame, places })
         })
         .collect();
     out.par_chunks_mut(height * width).enumerate().for_each(|(plane, out)| {
