@@ -332,7 +332,8 @@ impl Pretrain {
                 .with_help("connect a stage that gives videos to `videos`"));
         };
         let size = read_clip(inputs, first)?.size;
-        let compression = family.vae(config, &ParamReader::loaded(&start, None))?.compression();
+        let vae = family.vae(config, &ParamReader::loaded(&start, None))?;
+        let (compression, latent_channels) = (vae.compression(), vae.latent_channels());
         check_pixels(size, compression).map_err(|e| e.on_item(&first.name))?;
         if let Some([height, width]) = self.crop {
             check_pixels([size[0], height, width], compression)?;
@@ -362,6 +363,8 @@ impl Pretrain {
             build: &|params| family.vae(config, &ParamReader::loaded(params, None)),
             clip: &clip,
             order: self.order(items.len()),
+            latent_channels,
+            compression,
             crop: self.crop,
             loss: self.loss,
         };

@@ -80,6 +80,10 @@ pub struct VaeTraining<'a> {
     pub clip: &'a dyn Fn(usize) -> Result<Tensor<5>, TrainError>,
     /// Which clips a step sees.
     pub order: Order,
+    /// Channels of the latents.
+    pub latent_channels: usize,
+    /// What the latents are smaller by.
+    pub compression: Compression,
     /// Height and width of the piece of a clip that a step sees, if not all of it.
     pub crop: Option<[usize; 2]>,
     /// What is minimised.
@@ -108,7 +112,7 @@ impl VaeTraining<'_> {
             Ok::<_, TrainError>(self.piece(clip, &mut rng))
         });
         let video = Tensor::cat(clips.collect::<Result<Vec<_>, _>>()?, 0);
-        let noise = normal(self.latents(params, video.dims())?, &mut rng, &video.device());
+        let noise = normal(self.latents(video.dims()), &mut rng, &video.device());
         let (build, weights) = (self.build, self.loss);
         let gradients = |start: usize, len: usize| {
             let of_part = |x: &Tensor<5>| x.clone().narrow(0, start, len);
@@ -129,13 +133,8 @@ impl VaeTraining<'_> {
     }
 
     /// The shape of the latents of a video of this shape.
-    fn latents(
-        &self,
-        params: &Params,
-        [b, _, f, h, w]: [usize; 5],
-    ) -> Result<[usize; 5], LoadError> {
-        let vae = (self.build)(params)?;
-        let Compression { time, space } = vae.compression();
-        Ok([b, vae.latent_channels(), (f - 1) / time + 1, h / space, w / space])
+    fn latents(&self, [b, _, f, h, w]: [usize; 5]) -> [usize; 5] {
+        let Compression { time, space } = self.compression;
+        [b, self.latent_channels, (f - 1) / time + 1, h / space, w / space]
     }
 }

@@ -172,6 +172,14 @@ fn recomputation_gives_the_same_gradients() {
     }
 }
 
+fn assert_equal_gradients(found: &Gradients, wanted: &Gradients) {
+    for (name, wanted) in &wanted.by_name {
+        let scale = wanted.clone().abs().max().into_scalar::<f32>();
+        let error = (found.by_name[name].clone() - wanted.clone()).abs().max();
+        assert!(error.into_scalar::<f32>() <= 1e-4 * scale + 1e-8, "{name}");
+    }
+}
+
 #[test]
 fn parts_of_a_batch_add_up_to_the_whole() {
     let fixture = Fixture::read("15");
@@ -183,11 +191,7 @@ fn parts_of_a_batch_add_up_to_the_whole() {
     let whole = denoiser_gradients(build, &fixture.transformer, &batch, Recompute::None).unwrap();
     let parts = sharded_gradients(build, &fixture.transformer, &batch, Recompute::None).unwrap();
     assert!((whole.loss - parts.loss).abs() < 1e-6);
-    for (name, wanted) in &whole.by_name {
-        let scale = wanted.clone().abs().max().into_scalar::<f32>();
-        let error = (parts.by_name[name].clone() - wanted.clone()).abs().max();
-        assert!(error.into_scalar::<f32>() <= 1e-4 * scale + 1e-8, "{name}");
-    }
+    assert_equal_gradients(&parts, &whole);
 }
 
 #[test]
@@ -201,11 +205,7 @@ fn recomputation_serves_full_training_too() {
         |recompute| denoiser_gradients(&build, &fixture.transformer, &batch, recompute).unwrap();
     let (whole, by_block) = (of(Recompute::None), of(Recompute::Block));
     assert_eq!(whole.by_name.len(), fixture.transformer.0.len());
-    for (name, wanted) in &whole.by_name {
-        let scale = wanted.clone().abs().max().into_scalar::<f32>();
-        let error = (by_block.by_name[name].clone() - wanted.clone()).abs().max();
-        assert!(error.into_scalar::<f32>() <= 1e-4 * scale + 1e-8, "{name}");
-    }
+    assert_equal_gradients(&by_block, &whole);
 }
 
 /// The start of a sample from the fixture's image, as diffusers makes it.
