@@ -402,6 +402,22 @@ fn error(message: impl Into<String>) -> LoadError {
     LoadError::Config { file: FILE.to_owned(), message: message.into() }
 }
 
+/// Values of an adapter of this rank on the matrices among these shapes that the patterns name.
+#[cfg(test)]
+pub(super) fn num_factors(
+    shapes: &BTreeMap<String, Vec<usize>>,
+    patterns: &[&str],
+    rank: usize,
+) -> usize {
+    let patterns = regex::RegexSet::new(patterns).unwrap();
+    let modules =
+        shapes.iter().filter_map(|(name, shape)| Some((name.strip_suffix(".weight")?, shape)));
+    modules
+        .filter(|(module, shape)| shape.len() == 2 && patterns.is_match(module))
+        .map(|(_, shape)| rank * (shape[0] + shape[1]))
+        .sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

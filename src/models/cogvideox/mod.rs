@@ -100,6 +100,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::models::lora::num_factors;
 
     fn published_15() -> Value {
         json!({
@@ -153,13 +154,7 @@ mod tests {
             (LoraTargets::AllLinearBlocks, 148_635_648),
             (LoraTargets::AllLinear, 252_207_104),
         ] {
-            let patterns = regex::RegexSet::new(CogVideoX.lora_targets(targets)).unwrap();
-            let at_rank_64: usize = all
-                .iter()
-                .filter_map(|(name, shape)| Some((name.strip_suffix(".weight")?, shape)))
-                .filter(|(module, shape)| shape.len() == 2 && patterns.is_match(module))
-                .map(|(_, shape)| 64 * (shape[0] + shape[1]))
-                .sum();
+            let at_rank_64 = num_factors(&all, CogVideoX.lora_targets(targets), 64);
             assert_eq!(at_rank_64, wanted, "{targets:?}");
         }
     }

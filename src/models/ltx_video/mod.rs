@@ -107,6 +107,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::models::lora::num_factors;
 
     #[test]
     fn target_sets_have_the_published_sizes() {
@@ -120,13 +121,7 @@ mod tests {
             (LoraTargets::AllLinearBlocks, 95_420_416),
             (LoraTargets::AllLinear, 97_681_408),
         ] {
-            let patterns = regex::RegexSet::new(LtxVideo.lora_targets(targets)).unwrap();
-            let at_rank_64: usize = all
-                .iter()
-                .filter_map(|(name, shape)| Some((name.strip_suffix(".weight")?, shape)))
-                .filter(|(module, shape)| shape.len() == 2 && patterns.is_match(module))
-                .map(|(_, shape)| 64 * (shape[0] + shape[1]))
-                .sum();
+            let at_rank_64 = num_factors(&all, LtxVideo.lora_targets(targets), 64);
             assert_eq!(at_rank_64, wanted, "{targets:?}");
         }
     }

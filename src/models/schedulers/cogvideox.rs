@@ -20,13 +20,17 @@ use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{NoiseScheduler, SamplingRun, TimestepDistribution, logit_normal};
+use super::{
+    NoiseScheduler, SamplingRun, TimestepDistribution,
+    config::{self, error},
+    logit_normal,
+};
 use crate::{
     models::{LoadError, Sampler},
     rng::TorchRng,
 };
 
-const FILE: &str = "scheduler/scheduler_config.json";
+const CLASSES: &[&str] = &["CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"];
 
 /// Reads diffusers' `scheduler_config.json`.
 ///
@@ -99,22 +103,9 @@ fn three() -> f64 {
     3.0
 }
 
-fn error(message: impl Into<String>) -> LoadError {
-    LoadError::Config { file: FILE.to_owned(), message: message.into() }
-}
-
 impl Config {
     fn read(config: &Value) -> Result<Self, LoadError> {
-        let mut config = config.clone();
-        let table = config.as_object_mut().ok_or_else(|| error("must be a JSON object"))?;
-        let class = table.get("_class_name").and_then(Value::as_str).unwrap_or_default();
-        if !["CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"].contains(&class) {
-            return Err(error(format!(
-                "`_class_name` must be `CogVideoXDDIMScheduler` or `CogVideoXDPMScheduler`, but is `{class}`"
-            )));
-        }
-        table.retain(|key, _| !key.starts_with('_'));
-        let config: Self = serde_json::from_value(config).map_err(|e| error(e.to_string()))?;
+        let config: Self = config::read(config, CLASSES)?;
         config.check()?;
         Ok(config)
     }

@@ -18,10 +18,13 @@ use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{NoiseScheduler, SamplingRun, TimestepDistribution, logit_normal};
+use super::{
+    NoiseScheduler, SamplingRun, TimestepDistribution,
+    config::{self, error},
+    logit_normal,
+};
 use crate::{models::LoadError, rng::TorchRng};
 
-const FILE: &str = "scheduler/scheduler_config.json";
 const CLASS: &str = "FlowMatchEulerDiscreteScheduler";
 
 /// The shift of shifted timesteps in training where the schedule states none of its own: that of
@@ -74,20 +77,9 @@ impl Default for Config {
     }
 }
 
-fn error(message: impl Into<String>) -> LoadError {
-    LoadError::Config { file: FILE.to_owned(), message: message.into() }
-}
-
 impl Config {
     fn read(config: &Value) -> Result<Self, LoadError> {
-        let mut config = config.clone();
-        let table = config.as_object_mut().ok_or_else(|| error("must be a JSON object"))?;
-        let class = table.get("_class_name").and_then(Value::as_str).unwrap_or_default();
-        if class != CLASS {
-            return Err(error(format!("`_class_name` must be `{CLASS}`, but is `{class}`")));
-        }
-        table.retain(|key, _| !key.starts_with('_'));
-        let config: Self = serde_json::from_value(config).map_err(|e| error(e.to_string()))?;
+        let config: Self = config::read(config, &[CLASS])?;
         config.check()?;
         Ok(config)
     }

@@ -1,6 +1,7 @@
 //! Noise schedules and the steps of sampling.
 
 mod cogvideox;
+mod config;
 mod flow;
 
 pub use cogvideox::cogvideox;
