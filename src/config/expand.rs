@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     artifact::ArtifactKind,
-    stages::{ParamError, Stage},
+    stages::{MODEL_PARAMS, ParamError, Stage},
 };
 
 /// What expansion needs besides the stages.
@@ -257,7 +257,9 @@ fn validated(
         && let Err(error) = model.check_name()
     {
         let help = error.help().filter(|help| !help.is_empty()).map(str::to_owned);
-        errors.push(ParamError { field: "model".to_owned(), message: error.to_string(), help });
+        let field = MODEL_PARAMS.into_iter().find(|field| params.get(field).is_some());
+        let field = field.unwrap_or(MODEL_PARAMS[0]).to_owned();
+        errors.push(ParamError { field, message: error.to_string(), help });
     }
     let valid = errors.is_empty();
     for error in errors {

@@ -39,7 +39,7 @@ use serde_json::{Map, Value};
 use crate::{
     config::Instance,
     models::LoadError,
-    stages::StageEntry,
+    stages::{MODEL_PARAMS, StageEntry},
     store::{Digest, Fingerprint, Ingredients},
 };
 
@@ -129,8 +129,11 @@ impl Gatherer {
         }
         let weights = match instance.work.weights() {
             Some((model, parts)) => {
-                if params.get("model").and_then(Value::as_str) == Some(model.0.as_str()) {
-                    params.remove("model");
+                // Its content counts, not its name.
+                for name in MODEL_PARAMS {
+                    if params.get(name).and_then(Value::as_str) == Some(model.0.as_str()) {
+                        params.remove(name);
+                    }
                 }
                 let is_given = |part: &&str| given.iter().any(|name| name == part);
                 let parts: Vec<&'static str> =

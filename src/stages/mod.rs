@@ -80,6 +80,9 @@ pub struct Ports {
     pub output: ArtifactKind,
 }
 
+/// The parameters that can hold the model of [`Stage::weights`].
+pub const MODEL_PARAMS: [&str; 2] = ["model", "like"];
+
 /// Work the executor can do without knowing its kind.
 pub trait Stage: Send + Sync {
     /// Checks the rules that no single field can state.

@@ -16,7 +16,8 @@ use super::{
 use crate::{
     artifact::{ArtifactKind, model::ModelPart, text::TextEmbedding},
     models::{
-        MODELS, ParamReader, Params, TimestepDistribution, VideoDiffusion, one_of, pixels,
+        MODELS, ModelRef, ParamReader, Params, TimestepDistribution, VideoDiffusion, one_of,
+        pixels,
         sampling::{ImageLatentScale, Side},
     },
     train::{
@@ -51,6 +52,14 @@ impl Part {
             Self::Transformer => "transformer",
         }
     }
+
+    /// What is read of the model it is to be like.
+    const fn config_file(self) -> &'static [&'static str] {
+        match self {
+            Self::Vae => &["vae/config.json"],
+            Self::Transformer => &["transformer/config.json"],
+        }
+    }
 }
 
 /// The type weights are written in.
@@ -75,9 +84,12 @@ pub struct Pretrain {
     /// The family, by its transformer's class.
     #[serde(default = "cogvideox")]
     pub family: String,
-    /// The part's `config.json`; by default that of the part on the input `model`.
+    /// The part's `config.json`; by default that of the part on the input `model`, or of `like`.
     #[serde(default)]
     pub config: Map<String, Value>,
+    /// A model whose configuration of this part is taken. Its weights are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub like: Option<ModelRef>,
     /// Number of optimizer steps.
     pub steps: usize,
     /// Clips per batch.
@@ -209,7 +221,17 @@ impl Stage for Pretrain {
             let message = format!("must be `{}`, but is `{}`", known.join("` or `"), self.family);
             errors.push(ParamError::new("family", message));
         }
+        if self.like.is_some() && !self.config.is_empty() {
+            errors.push(
+                ParamError::new("like", "must not stand beside `config`, which says the same")
+                    .help("keep one of them"),
+            );
+        }
         errors
+    }
+
+    fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
+        self.like.as_ref().map(|model| (model, self.part.config_file()))
     }
 
     fn params_without_effect(&self) -> &'static [(&'static str, usize)] {
@@ -270,8 +292,9 @@ impl Pretrain {
     ) -> Result<(Value, Params), StageError> {
         let name = self.part.name();
         let old = inputs.items("model").iter().find(|item| item.name == name);
-        let config = match old {
-            Some(item) if self.config.is_empty() => read_json(inputs, item)?,
+        let config = match (old, &self.like) {
+            (Some(item), _) if self.config.is_empty() => read_json(inputs, item)?,
+            (None, Some(model)) => model.resolve()?.config(name)?,
             _ => {
                 let mut config = self.config.clone();
                 if self.part == Part::Transformer {

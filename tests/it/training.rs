@@ -469,6 +469,30 @@ fn pretraining_starts_fresh_resumes_exactly_and_passes_other_parts_on() {
 }
 
 #[test]
+fn a_model_like_another_has_its_configuration_and_new_weights() {
+    let fixture = Fixture::read("15");
+    let bench = Bench::new();
+    let model = fixture.write_model(&bench.folder.path().join("model"));
+    let made = |more: Value| -> Vec<Item> {
+        let mut params = json!({ "part": "transformer", "steps": 0, "seed": 5 });
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let stage: Pretrain = stage(None, params);
+        bench.run(&stage, &[], usize::MAX).unwrap()
+    };
+    let like = made(json!({ "like": model }));
+    let stated = made(json!({ "config": fixture.config["transformer"] }));
+    let weights = "diffusion_pytorch_model.safetensors";
+    assert_eq!(like[0].files[weights], stated[0].files[weights]);
+    let config: Value = serde_json::from_slice(&bench.read(&like[0], "config.json")).unwrap();
+    assert_eq!(config, fixture.config["transformer"]);
+
+    let both = json!({ "part": "vae", "steps": 0, "like": model, "config": { "act_fn": "silu" } });
+    let errors = stage::<Pretrain>(None, both).validate();
+    assert_eq!(errors[0].field, "like");
+    assert_eq!(errors[0].message, "must not stand beside `config`, which says the same");
+}
+
+#[test]
 fn a_diverging_run_names_the_step_and_the_remedy() {
     let fixture = Fixture::read("10");
     let bench = Bench::new();

@@ -1,102 +1,116 @@
-//! Attention in blocks of queries: matrix products by the backend, softmax in one pass.
-//!
-//! Memory is bounded by [`MAX_SCORES`], whatever the length: blocks of queries see all keys, and
-//! the backward pass computes probabilities again unless there was only one block.
+//! Scaled dot-product attention whose memory is bounded, with its own backward pass.
 
 use burn::{
-    backend::{Flex, TensorMetadata, ops::FloatTensorOps, tensor::FloatTensor},
-    tensor::Slice,
-};
-use rayon::prelude::*;
-
-use super::{
-    Attended,
-    kernels::{self, Values},
+    backend::{
+        Autodiff, Backend, Dispatch, Flex, autodiff::checkpoint::strategy::CheckpointStrategy,
+        backend_extension, tensor::FloatTensor,
+    },
+    tensor::Tensor,
 };
 
-/// Scores of one block.
-const MAX_SCORES: usize = 1 << 22;
+use super::{attention_kernels as kernels, tape::record};
 
-/// `softmax(q k^T / sqrt(D)) v`.
-pub fn forward(q: &Values, k: &Values, v: &Values) -> Attended<Flex> {
-    let (len, block) = blocks(q, k);
-    let mut outputs = Vec::new();
-    let mut kept = None;
-    for start in (0..len).step_by(block) {
-        let p = probabilities(&rows(q, start, block.min(len - start)), k);
-        outputs.push(Flex::float_matmul(p.clone(), v.clone()));
-        kept = (block == len).then_some(p);
+/// Scaled dot-product attention of `[B, heads, S, D]`.
+pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
+    Tensor::from_dispatch(Dispatch::fused_attention(
+        q.into_dispatch(),
+        k.into_dispatch(),
+        v.into_dispatch(),
+    ))
+}
+
+/// The result of attention, with its probabilities `[B, heads, S, S]` where they are small.
+#[derive(Clone, Debug)]
+pub struct Attended<B: Backend> {
+    pub(super) output: FloatTensor<B>,
+    pub(super) probabilities: Option<FloatTensor<B>>,
+}
+
+/// The operation as Burn dispatches it.
+#[backend_extension(Autodiff, Flex)]
+pub trait Attention: Backend {
+    /// See [`attention`].
+    fn fused_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+}
+
+/// The passes that only the tape calls.
+pub trait AttentionGrad: Attention {
+    /// Attention that keeps what its backward pass wants.
+    fn attention_kept(inputs: &[FloatTensor<Self>; 3]) -> Attended<Self>;
+    /// The gradients with respect to `q`, `k` and `v`.
+    fn attention_grad(
+        inputs: [FloatTensor<Self>; 3],
+        kept: Attended<Self>,
+        grad: FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 3];
+}
+
+impl Attention for Flex {
+    fn fused_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        kernels::forward(&q, &k, &v).output
     }
-    let output = if outputs.len() == 1 { outputs.remove(0) } else { Flex::float_cat(outputs, 2) };
-    Attended { output, probabilities: kept }
 }
 
-/// The gradients with respect to `q`, `k` and `v`.
-pub fn backward([q, k, v]: [&Values; 3], kept: &Attended<Flex>, grad: &Values) -> [Values; 3] {
-    let (len, block) = blocks(q, k);
-    let scale = scale(q);
-    let (mut dq, mut dk, mut dv) = (Vec::new(), None, None);
-    for start in (0..len).step_by(block) {
-        let size = block.min(len - start);
-        let [q, grad, output] = [q, grad, &kept.output].map(|x| rows(x, start, size));
-        let p = match &kept.probabilities {
-            Some(p) => p.clone(),
-            None => probabilities(&q, k),
-        };
-        add(&mut dv, Flex::float_matmul(Flex::float_transpose(p.clone()), grad.clone()));
-        let dp = Flex::float_matmul(grad.clone(), Flex::float_transpose(v.clone()));
-        let ds = scores_grad([&p, &dp, &output, &grad], scale);
-        dq.push(Flex::float_matmul(ds.clone(), k.clone()));
-        add(&mut dk, Flex::float_matmul(Flex::float_transpose(ds), q));
+impl AttentionGrad for Flex {
+    fn attention_kept([q, k, v]: &[FloatTensor<Self>; 3]) -> Attended<Self> {
+        kernels::forward(q, k, v)
     }
-    let dq = if dq.len() == 1 { dq.remove(0) } else { Flex::float_cat(dq, 2) };
-    [dq, dk.expect("at least one block"), dv.expect("at least one block")]
-}
 
-/// Number of queries, and of those in one block.
-fn blocks(q: &Values, k: &Values) -> (usize, usize) {
-    let (q, k) = (q.shape(), k.shape());
-    (q[2], (MAX_SCORES / (q[0] * q[1] * k[2])).clamp(1, q[2]))
-}
-
-fn scale(q: &Values) -> f32 {
-    1.0 / (q.shape()[3] as f32).sqrt()
-}
-
-fn rows(x: &Values, start: usize, len: usize) -> Values {
-    if len == x.shape()[2] {
-        return x.clone();
+    fn attention_grad(
+        inputs: [FloatTensor<Self>; 3],
+        kept: Attended<Self>,
+        grad: FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 3] {
+        kernels::backward(inputs.each_ref(), &kept, &grad)
     }
-    let range = Slice::new(start as isize, Some((start + len) as isize), 1);
-    Flex::float_slice(x.clone(), &[Slice::full(), Slice::full(), range])
 }
 
-fn add(total: &mut Option<FloatTensor<Flex>>, x: Values) {
-    *total = Some(match total.take() {
-        Some(total) => Flex::float_add(total, x),
-        None => x,
-    });
+impl<B: AttentionGrad, C: CheckpointStrategy> Attention for Autodiff<B, C> {
+    fn fused_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let recorded = [&q, &k, &v];
+        let inputs = recorded.map(|tensor| tensor.primitive().clone());
+        let kept = B::attention_kept(&inputs);
+        record::<B, C, _, _>(recorded, kept.output.clone(), move |grad, _| {
+            B::attention_grad(inputs, kept, grad).map(Some)
+        })
+    }
 }
 
-fn probabilities(q: &Values, k: &Values) -> Values {
-    let scale = scale(q);
-    let scores = Flex::float_matmul(q.clone(), Flex::float_transpose(k.clone()));
-    let mut scores = scores.to_contiguous();
-    let keys = k.shape()[2];
-    let values: &mut [f32] = scores.storage_mut();
-    values.par_chunks_mut(keys).with_min_len(16).for_each(|row| kernels::softmax(row, scale));
-    scores
-}
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{module, ops::AttentionModuleOptions};
 
-/// The gradient of `q k^T` from that of the probabilities.
-fn scores_grad(inputs: [&Values; 4], scale: f32) -> Values {
-    let [p, dp, output, grad] = inputs.map(Values::to_contiguous);
-    let (keys, dim) = (p.shape()[3], output.shape()[3]);
-    let mut out = vec![0.0; kernels::slice(&p).len()];
-    let rows = kernels::slice(&p).par_chunks(keys).zip(kernels::slice(&dp).par_chunks(keys));
-    let ends = kernels::slice(&output).par_chunks(dim).zip(kernels::slice(&grad).par_chunks(dim));
-    out.par_chunks_mut(keys).zip(rows.zip(ends)).with_min_len(16).for_each(
-        |(out, ((p, dp), (output, grad)))| kernels::softmax_grad(out, [p, dp, output, grad], scale),
-    );
-    kernels::tensor(out, &p)
+    use super::{
+        super::testing::{agree, random},
+        *,
+    };
+
+    #[test]
+    fn attention_agrees_with_its_definition() {
+        let dims = [2, 3, 37, 16];
+        let shaped = |x: [Tensor<1>; 3]| x.map(|x| x.reshape(dims));
+        agree(
+            &[(); 3].map(|()| random([dims.iter().product()])),
+            |x| {
+                let [q, k, v] = shaped(x);
+                attention(q, k, v)
+            },
+            |x| {
+                let [q, k, v] = shaped(x);
+                module::attention(q, k, v, None, None, AttentionModuleOptions::default())
+            },
+        );
+    }
 }

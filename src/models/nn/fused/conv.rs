@@ -8,13 +8,7 @@
 use burn::{
     backend::{
         Autodiff, Backend, Dispatch, Flex, TensorMetadata,
-        autodiff::{
-            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-            grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
-        },
-        backend_extension,
-        ops::FloatTensorOps,
+        autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension, ops::FloatTensorOps,
         tensor::FloatTensor,
     },
     tensor::{Tensor, TensorData},
@@ -25,7 +19,7 @@ use super::{
     columns::{self, Geometry, matrix},
     direct::{self, MAX_KERNEL, Packed, Planes},
     kernels::{self, Values, slice},
-    register,
+    tape::record,
 };
 
 /// Stride and zero padding, the same in height and width; none in time.
@@ -193,37 +187,12 @@ impl<B: ConvGrad, C: CheckpointStrategy> Conv for Autodiff<B, C> {
         bias: FloatTensor<Self>,
         window: Window,
     ) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct Convolve;
-        impl<B: ConvGrad> Backward<B, 3> for Convolve {
-            type State = ([FloatTensor<B>; 2], Window);
-
-            fn backward(
-                self,
-                ops: Ops<Self::State, 3>,
-                grads: &mut Gradients,
-                _: &mut Checkpointer,
-            ) {
-                let grad = grads.consume::<B>(&ops.node);
-                let parents = ops.parents.map(|parent| parent.map(|node| node.id));
-                let (inputs, window) = ops.state;
-                let wanted = parents.map(|parent| parent.is_some());
-                let results = B::conv3d_grad(inputs, window, grad, wanted);
-                for (parent, result) in parents.into_iter().zip(results) {
-                    if let Some(result) = result {
-                        register::<B, 1>(grads, [parent], [result]);
-                    }
-                }
-            }
-        }
         let inputs = [x.primitive().clone(), weight.primitive().clone()];
         let [input, kernel] = inputs.clone();
         let y = B::fused_conv3d(input, kernel, bias.primitive().clone(), window);
-        let nodes = [x.node(), weight.node(), bias.node()];
-        match Convolve.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((inputs, window), y),
-            OpsKind::UnTracked(prep) => prep.finish(y),
-        }
+        record::<B, C, _, _>([&x, &weight, &bias], y, move |grad, wanted| {
+            B::conv3d_grad(inputs, window, grad, wanted)
+        })
     }
 }
 

@@ -3,14 +3,8 @@
 
 use burn::{
     backend::{
-        Autodiff, Backend, Dispatch, Flex,
-        autodiff::{
-            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-            grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
-        },
-        backend_extension,
-        tensor::FloatTensor,
+        Autodiff, Backend, Dispatch, Flex, autodiff::checkpoint::strategy::CheckpointStrategy,
+        backend_extension, tensor::FloatTensor,
     },
     tensor::Tensor,
 };
@@ -18,6 +12,7 @@ use burn::{
 use super::{
     group_norm_kernels::{self as kernels, Statistics},
     kernels::Values,
+    tape::record,
 };
 
 /// What is no tensor.
@@ -123,7 +118,7 @@ impl<B: NormSiluGrad, C: CheckpointStrategy> NormSilu for Autodiff<B, C> {
         beta: FloatTensor<Self>,
         settings: Settings,
     ) -> FloatTensor<Self> {
-        record::<B, C, 3>([&x, &gamma, &beta], settings)
+        recorded::<B, C, _>([&x, &gamma, &beta], settings)
     }
 
     fn fused_spatial_norm_silu(
@@ -134,36 +129,19 @@ impl<B: NormSiluGrad, C: CheckpointStrategy> NormSilu for Autodiff<B, C> {
         shift: FloatTensor<Self>,
         settings: Settings,
     ) -> FloatTensor<Self> {
-        record::<B, C, 5>([&x, &gamma, &beta, &scale, &shift], settings)
+        recorded::<B, C, _>([&x, &gamma, &beta, &scale, &shift], settings)
     }
 }
 
 /// Runs either operation and puts it on the tape.
-fn record<B: NormSiluGrad, C: CheckpointStrategy, const N: usize>(
-    inputs: [&FloatTensor<Autodiff<B, C>>; N],
+fn recorded<B: NormSiluGrad, C: CheckpointStrategy, const N: usize>(
+    recorded: [&FloatTensor<Autodiff<B, C>>; N],
     settings: Settings,
 ) -> FloatTensor<Autodiff<B, C>> {
-    #[derive(Debug)]
-    struct Record;
-    impl<B: NormSiluGrad, const N: usize> Backward<B, N> for Record {
-        type State = ([FloatTensor<B>; N], Settings, Vec<Statistics>);
-
-        fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
-            let grad = grads.consume::<B>(&ops.node);
-            let (inputs, settings, statistics) = ops.state;
-            let results = B::norm_silu_grad(&inputs, settings, &statistics, &grad);
-            for (parent, result) in ops.parents.into_iter().zip(results) {
-                if let Some(parent) = parent {
-                    grads.register::<B>(parent.id, result);
-                }
-            }
-        }
-    }
-    let nodes = inputs.map(<FloatTensor<Autodiff<B, C>>>::node);
-    let inputs = inputs.map(|tensor| tensor.primitive().clone());
+    let inputs = recorded.map(|tensor| tensor.primitive().clone());
     let (y, statistics) = B::norm_silu_kept(&inputs, settings);
-    match Backward::<B, N>::prepare::<C>(Record, nodes).compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish((inputs, settings, statistics), y),
-        OpsKind::UnTracked(prep) => prep.finish(y),
-    }
+    record::<B, C, _, _>(recorded, y, move |grad, _| {
+        let mut results = B::norm_silu_grad(&inputs, settings, &statistics, &grad).into_iter();
+        [(); N].map(|()| results.next())
+    })
 }

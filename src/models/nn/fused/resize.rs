@@ -4,13 +4,7 @@
 use burn::{
     backend::{
         Autodiff, Backend, Dispatch, Flex, TensorMetadata,
-        autodiff::{
-            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-            grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
-        },
-        backend_extension,
-        tensor::FloatTensor,
+        autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension, tensor::FloatTensor,
     },
     tensor::{Tensor, TensorData},
 };
@@ -18,8 +12,8 @@ use rayon::prelude::*;
 
 use super::{
     kernels::{Values, slice},
-    register,
     simd::vectorized,
+    tape::record,
     upsampling::Upsampling,
 };
 
@@ -126,27 +120,9 @@ fn add_up(x: &[f32], out: &mut [f32], sizes: Upsampling, mean: bool) {
 
 impl<B: Resizing, C: CheckpointStrategy> Resizing for Autodiff<B, C> {
     fn fused_resize(x: FloatTensor<Self>, how: Resize) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct Record;
-        impl<B: Resizing> Backward<B, 1> for Record {
-            type State = Resize;
-
-            fn backward(
-                self,
-                ops: Ops<Self::State, 1>,
-                grads: &mut Gradients,
-                _: &mut Checkpointer,
-            ) {
-                let grad = grads.consume::<B>(&ops.node);
-                let parents = ops.parents.map(|parent| parent.map(|node| node.id));
-                let dx = B::fused_resize(grad, ops.state.transposed());
-                register::<B, 1>(grads, parents, [dx]);
-            }
-        }
         let y = B::fused_resize(x.primitive().clone(), how);
-        match Record.prepare::<C>([x.node()]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(how, y),
-            OpsKind::UnTracked(prep) => prep.finish(y),
-        }
+        record::<B, C, _, _>([&x], y, move |grad, _| {
+            [Some(B::fused_resize(grad, how.transposed()))]
+        })
     }
 }

@@ -1,0 +1,194 @@
+//! What a block does to its streams around attention and feed-forward, in one pass each.
+
+use burn::{
+    backend::{
+        Autodiff, Backend, Dispatch, Flex, autodiff::checkpoint::strategy::CheckpointStrategy,
+        backend_extension, tensor::FloatTensor,
+    },
+    tensor::Tensor,
+};
+
+use super::{kernels, tape::record};
+
+/// Layer norm of `[B, S, D]`, then scale and shift of each token by its stream's.
+pub fn norm_modulate(
+    x: Tensor<3>,
+    [gamma, beta]: [Tensor<1>; 2],
+    chunks: Tensor<3>,
+    text_len: usize,
+    eps: f64,
+) -> Tensor<3> {
+    Tensor::from_dispatch(Dispatch::fused_norm_modulate(
+        x.into_dispatch(),
+        gamma.into_dispatch(),
+        beta.into_dispatch(),
+        chunks.into_dispatch(),
+        text_len,
+        eps,
+    ))
+}
+
+/// `x + gate * y` of `[B, S, D]`, each token by its stream's gate.
+pub fn gated_add(x: Tensor<3>, y: Tensor<3>, chunks: Tensor<3>, text_len: usize) -> Tensor<3> {
+    Tensor::from_dispatch(Dispatch::fused_gated_add(
+        x.into_dispatch(),
+        y.into_dispatch(),
+        chunks.into_dispatch(),
+        text_len,
+    ))
+}
+
+/// The operations as Burn dispatches them.
+#[backend_extension(Autodiff, Flex)]
+pub trait Modulation: Backend {
+    /// See [`norm_modulate`].
+    fn fused_norm_modulate(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        chunks: FloatTensor<Self>,
+        text_len: usize,
+        eps: f64,
+    ) -> FloatTensor<Self>;
+    /// See [`gated_add`].
+    fn fused_gated_add(
+        x: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        chunks: FloatTensor<Self>,
+        text_len: usize,
+    ) -> FloatTensor<Self>;
+}
+
+/// The backward passes, which only the tape calls.
+pub trait ModulationGrad: Modulation {
+    /// The gradients with respect to `x`, `gamma`, `beta` and `chunks`.
+    fn norm_modulate_grad(
+        inputs: [FloatTensor<Self>; 4],
+        text_len: usize,
+        eps: f64,
+        grad: FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 4];
+    /// The gradients with respect to `y` and `chunks`; that of `x` is `grad`.
+    fn gated_add_grad(
+        inputs: [FloatTensor<Self>; 2],
+        text_len: usize,
+        grad: FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 2];
+}
+
+impl Modulation for Flex {
+    fn fused_norm_modulate(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        chunks: FloatTensor<Self>,
+        text_len: usize,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        kernels::norm_modulate([&x, &gamma, &beta, &chunks], text_len, eps as f32)
+    }
+
+    fn fused_gated_add(
+        x: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        chunks: FloatTensor<Self>,
+        text_len: usize,
+    ) -> FloatTensor<Self> {
+        kernels::gated_add([&x, &y, &chunks], text_len)
+    }
+}
+
+impl ModulationGrad for Flex {
+    fn norm_modulate_grad(
+        inputs: [FloatTensor<Self>; 4],
+        text_len: usize,
+        eps: f64,
+        grad: FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 4] {
+        kernels::norm_modulate_grad(inputs.each_ref(), text_len, eps as f32, &grad)
+    }
+
+    fn gated_add_grad(
+        inputs: [FloatTensor<Self>; 2],
+        text_len: usize,
+        grad: FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 2] {
+        kernels::gated_add_grad(inputs.each_ref(), text_len, &grad)
+    }
+}
+
+impl<B: ModulationGrad, C: CheckpointStrategy> Modulation for Autodiff<B, C> {
+    fn fused_norm_modulate(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        chunks: FloatTensor<Self>,
+        text_len: usize,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        let recorded = [&x, &gamma, &beta, &chunks];
+        let inputs = recorded.map(|tensor| tensor.primitive().clone());
+        let [x, gamma, beta, chunks] = inputs.clone();
+        let y = B::fused_norm_modulate(x, gamma, beta, chunks, text_len, eps);
+        record::<B, C, _, _>(recorded, y, move |grad, _| {
+            B::norm_modulate_grad(inputs, text_len, eps, grad).map(Some)
+        })
+    }
+
+    fn fused_gated_add(
+        x: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        chunks: FloatTensor<Self>,
+        text_len: usize,
+    ) -> FloatTensor<Self> {
+        let inputs = [&y, &chunks].map(|tensor| tensor.primitive().clone());
+        let [added, gates] = inputs.clone();
+        let sum = B::fused_gated_add(x.primitive().clone(), added, gates, text_len);
+        record::<B, C, _, _>([&x, &y, &chunks], sum, move |grad, _| {
+            let [y, chunks] = B::gated_add_grad(inputs, text_len, grad.clone());
+            [grad, y, chunks].map(Some)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::testing::{agree, random},
+        *,
+    };
+    use crate::models::nn::{LayerNorm, StreamModulation};
+
+    #[test]
+    fn modulation_agrees_with_its_parts() {
+        let (b, s, d, text_len) = (2, 5, 24, 2);
+        let inputs = [b * s * d, d, d, b * 6 * d].map(|len| random([len]));
+        let modulation = move |chunks: Tensor<1>| StreamModulation {
+            chunks: chunks.reshape([b, 6, d]),
+            text_len,
+        };
+        agree(
+            &inputs,
+            |[x, gamma, beta, chunks]| {
+                let chunks = chunks.reshape([b, 6, d]);
+                norm_modulate(x.reshape([b, s, d]), [gamma, beta], chunks, text_len, 1e-5)
+            },
+            |[x, gamma, beta, chunks]| {
+                let norm = LayerNorm { gamma, beta, eps: 1e-5 };
+                modulation(chunks).norm_scale_shift_composed(&norm, x.reshape([b, s, d]))
+            },
+        );
+        let [x, _, _, chunks] = inputs;
+        agree(
+            &[x.clone(), x.flip([0]), chunks],
+            |[x, y, chunks]| {
+                let [x, y] = [x, y].map(|x| x.reshape([b, s, d]));
+                gated_add(x, y, chunks.reshape([b, 6, d]), text_len)
+            },
+            |[x, y, chunks]| {
+                let [x, y] = [x, y].map(|x| x.reshape([b, s, d]));
+                modulation(chunks).gated_add_composed(x, y)
+            },
+        );
+    }
+}
