@@ -49,6 +49,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "config",
         &[
             "artifact::ArtifactKind",
+            "stages::MODEL_PARAMS",
             "stages::ParamError",
             "stages::Port",
             "stages::STAGES",
@@ -56,7 +57,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "stages::StageEntry",
         ],
     ),
-    ("plan", &["config", "models::LoadError", "models::ModelRef", "stages::StageEntry", "store"]),
+    (
+        "plan",
+        &[
+            "config",
+            "models::LoadError",
+            "models::ModelRef",
+            "stages::MODEL_PARAMS",
+            "stages::StageEntry",
+            "store",
+        ],
+    ),
     ("exec", &["artifact", "config", "models::ModelCache", "plan", "stages", "store"]),
     ("report", &["artifact::ArtifactKind", "config", "exec", "plan", "store"]),
     ("cli", &["artifact", "config", "exec", "plan", "report", "stages", "store"]),
