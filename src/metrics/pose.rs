@@ -5,17 +5,16 @@
 //! paper's match rate is the recall of that assignment and does not punish spurious components;
 //! precision and F1 do.
 
-use std::collections::BTreeMap;
-
 use image::{GrayImage, Luma, RgbImage};
 use imageproc::region_labelling::{Connectivity, connected_components};
 use pathfinding::{kuhn_munkres::kuhn_munkres_min, matrix::Matrix};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-use super::{Score, means, score as named};
+use super::{Case, Metric, Rules, Score, means, score as named, sum};
 use crate::data::{
-    Person,
+    DataError, Pair, Person,
     pose::{Part, reference_scale},
 };
 
@@ -112,24 +111,48 @@ pub fn score(
     })
 }
 
-/// The names in [`summary`].
-pub const NAMES: &[&str] =
-    &["f1", "match_rate", "precision", "pooled_f1", "pooled_match_rate", "pooled_precision"];
-
 /// Means over images of `match_rate`, `precision` and `f1`, and the same pooled over all
 /// components (`pooled_*`), in percent.
-pub fn summary(scores: &BTreeMap<String, Score>) -> Score {
-    let mut values = means(scores);
-    let sum = |name: &str| scores.values().map(|score| score[name]).sum::<f64>() as usize;
-    let pooled =
-        PoseCounts { matched: sum("matched"), predicted: sum("predicted"), wanted: sum("wanted") };
-    for name in ["matched", "predicted", "wanted"] {
-        values.remove(name);
+pub struct PoseMetric;
+
+impl Metric for PoseMetric {
+    fn name(&self) -> &'static str {
+        "pose"
     }
-    values.insert("pooled_match_rate".to_owned(), 100.0 * pooled.recall());
-    values.insert("pooled_precision".to_owned(), 100.0 * pooled.precision());
-    values.insert("pooled_f1".to_owned(), 100.0 * pooled.f1());
-    values
+
+    fn doc(&self) -> &'static str {
+        "Match rate, precision, recall and F1 of pose drawings."
+    }
+
+    fn names(&self) -> &'static [&'static str] {
+        &["f1", "match_rate", "precision", "pooled_f1", "pooled_match_rate", "pooled_precision"]
+    }
+
+    fn settings(&self, rules: &Rules) -> Vec<(&'static str, Value)> {
+        vec![("pose", json!(rules.pose))]
+    }
+
+    fn score(&self, case: &Case<'_>, rules: &Rules) -> Result<Option<Score>, DataError> {
+        let Pair { target, meta, .. } = case.pair;
+        Ok(score(case.prediction(), target, &meta.persons, rules.pose))
+    }
+
+    fn summary(&self, scores: &[&Score]) -> Score {
+        let mut values = means(scores);
+        let sum = |name: &str| sum(scores, name) as usize;
+        let pooled = PoseCounts {
+            matched: sum("matched"),
+            predicted: sum("predicted"),
+            wanted: sum("wanted"),
+        };
+        for name in ["matched", "predicted", "wanted"] {
+            values.remove(name);
+        }
+        values.insert("pooled_match_rate".to_owned(), 100.0 * pooled.recall());
+        values.insert("pooled_precision".to_owned(), 100.0 * pooled.precision());
+        values.insert("pooled_f1".to_owned(), 100.0 * pooled.f1());
+        values
+    }
 }
 
 /// Mean over persons of the mean distance between pairs of labelled head keypoints; `None` where no
@@ -329,11 +352,8 @@ mod tests {
                 ("f1", 200.0 * matched / (predicted + wanted)),
             ])
         };
-        let scores = BTreeMap::from([
-            ("a".to_owned(), image(1.0, 1.0, 1.0)),
-            ("b".to_owned(), image(1.0, 3.0, 9.0)),
-        ]);
-        let values = summary(&scores);
+        let scores = [image(1.0, 1.0, 1.0), image(1.0, 3.0, 9.0)];
+        let values = PoseMetric.summary(&[&scores[0], &scores[1]]);
         assert!((values["match_rate"] - 500.0 / 9.0).abs() < 1e-9);
         assert!((values["pooled_match_rate"] - 20.0).abs() < 1e-9);
         assert!((values["pooled_precision"] - 50.0).abs() < 1e-9);
