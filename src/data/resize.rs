@@ -30,7 +30,8 @@ impl Fit {
 /// A sample at `[height, width]`.
 pub fn resize_sample(sample: Sample, size: [usize; 2]) -> Sample {
     let source = [sample.image.height(), sample.image.width()];
-    if source == size.map(|side| side as u32) {
+    // Keypoints outside of the image are not labelled, whatever its size.
+    if source == size.map(|side| side as u32) && sample.persons.is_empty() {
         return sample;
     }
     Sample {
@@ -209,6 +210,17 @@ mod tests {
     fn halving_averages_four_pixels() {
         let image = RgbImage::from_fn(2, 2, |x, y| Rgb([(x * 100 + y * 50) as u8; 3]));
         assert_eq!(resize_image(&image, [1, 1]).get_pixel(0, 0).0, [75; 3]);
+    }
+
+    #[test]
+    fn keypoints_outside_the_image_are_not_labelled_even_if_it_keeps_its_size() {
+        let mut keypoints = [[0.0; 3]; 17];
+        (keypoints[0], keypoints[1]) = ([3.25, 2.0, 1.0], [20.0, 3.0, 2.0]);
+        let image = RgbImage::new(8, 6);
+        let sample = Sample { image, persons: vec![Person { keypoints }], ..Sample::default() };
+        let kept = resize_sample(sample, [6, 8]).persons;
+        assert_eq!(kept[0].keypoints[0], [3.25, 2.0, 1.0]);
+        assert_eq!(kept[0].keypoints[1], [0.0; 3]);
     }
 
     #[test]

@@ -105,6 +105,32 @@ fn boundaries_of_bsds500_are_lines() {
 }
 
 #[test]
+fn the_files_of_bsds500_say_what_their_pictures_do() {
+    let Some(root) = data() else { return };
+    let copy = tempfile::tempdir().unwrap();
+    for folder in ["images/val", "boundaries_png/val"] {
+        std::fs::create_dir_all(copy.path().join(folder)).unwrap();
+        for file in std::fs::read_dir(root.join("edges").join(folder)).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), copy.path().join(folder).join(file.file_name())).unwrap();
+        }
+    }
+    let source = json!({ "source": "bsds500" });
+    for least in [1, 3] {
+        let more = json!({
+            "task": "boundaries", "split": "test", "size": [320, 320],
+            "boundaries": { "min_annotators": least },
+        });
+        let official = read(&root, "edges", &source, &more);
+        let pictures = read(copy.path(), "", &source, &more);
+        assert_eq!(official.len(), 4);
+        for ((name, a), (other, b)) in official.iter().zip(&pictures) {
+            assert_eq!((name, &a.target), (other, &b.target));
+        }
+    }
+}
+
+#[test]
 fn scenes_of_coco_hold_all_its_classes() {
     let Some(root) = data() else { return };
     let more = json!({ "task": "scene", "size": [240, 320], "count": 12, "seed": 2 });

@@ -4,7 +4,7 @@ use super::{DataSet, Images, Knowledge, Listing};
 use crate::{
     data::{
         DataError, Problem, Request, Sample,
-        arc::{ArcGrids, read_task, render},
+        arc::{ArcGrids, Task, read_task, render},
         resize,
         source::TaskRef,
     },
@@ -35,13 +35,7 @@ impl DataSet for Arc {
                 "for example set = \"evaluation\", task = \"00576224\" or task = 0",
             ));
         }
-        if request.size[0] != request.size[1] {
-            problems.push(Problem::new(
-                "size",
-                format!("an ARC canvas is square, but `size` is {:?}", request.size),
-                "give two equal sides; the reference uses [480, 480]",
-            ));
-        }
+        problems.extend(square(request));
         problems
     }
 
@@ -53,25 +47,39 @@ impl DataSet for Arc {
         let set = request.source.set.as_deref().unwrap_or_default();
         let wanted = request.source.task.clone().unwrap_or(TaskRef::Index(0));
         let (name, task) = read_task(sources, set, &wanted)?;
-        let task = task.with_grey_rule();
-        let cell = task.cell();
-        let examples = if request.is_train() { task.train } else { task.test };
-        let examples: Vec<_> = examples.into_iter().enumerate().collect();
-        let split = request.split.name();
-        Ok(Box::new(Listing::new(examples, move |(index, example)| {
-            let draw = |grid| resize::resize_image(&render(grid, cell), request.size);
-            Ok(Sample {
-                id: format!("{name}-{split}-{index}"),
-                image: draw(&example.input),
-                answer: Some(draw(&example.output)),
-                arc: Some(ArcGrids {
-                    task: name.clone(),
-                    input: example.input.clone(),
-                    output: example.output.clone(),
-                    cell,
-                }),
-                ..Sample::default()
-            })
-        })))
+        Ok(examples(name, task, request))
     }
+}
+
+/// Whether the drawing has the shape of a canvas.
+pub(super) fn square(request: &Request) -> Vec<Problem> {
+    if request.size[0] == request.size[1] {
+        return Vec::new();
+    }
+    let message = format!("an ARC canvas is square, but `size` is {:?}", request.size);
+    vec![Problem::new("size", message, "give two equal sides; the reference uses [480, 480]")]
+}
+
+/// The examples of a task as drawings: its demonstrations or its questions.
+pub(super) fn examples<'a>(name: String, task: Task, request: &'a Request) -> Box<dyn Images + 'a> {
+    let task = task.with_grey_rule();
+    let cell = task.cell();
+    let examples = if request.is_train() { task.train } else { task.test };
+    let examples: Vec<_> = examples.into_iter().enumerate().collect();
+    let split = request.split.name();
+    Box::new(Listing::new(examples, move |(index, example)| {
+        let draw = |grid| resize::resize_image(&render(grid, cell), request.size);
+        Ok(Sample {
+            id: format!("{name}-{split}-{index}"),
+            image: draw(&example.input),
+            answer: Some(draw(&example.output)),
+            arc: Some(ArcGrids {
+                task: name.clone(),
+                input: example.input.clone(),
+                output: example.output.clone(),
+                cell,
+            }),
+            ..Sample::default()
+        })
+    }))
 }

@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 
 use image::{Rgb, RgbImage};
 
-use super::{DataSet, Images, Knowledge, Listing};
+use super::{DataSet, Images, Knowledge, Listing, matlab};
 use crate::{
     data::{
         DataError, Request, Sample,
-        files::{list, read_picture, read_stored_image},
+        files::{list, read_picture, read_source, read_stored_image},
         folder,
     },
     store::SourceReader,
 };
 
-const LAYOUT: &str = "`root` holds `images/<split>/ID.jpg` and `boundaries_png/<split>/ID_K.png`, \
-                      the field `groundTruth{K}.Boundaries` of each `ID.mat` as a black and white \
-                      picture";
+const LAYOUT: &str = "`root` is `BSDS500/data`, which holds `images/<split>/ID.jpg` and \
+                      `groundTruth/<split>/ID.mat`, or in its place the boundaries as pictures, \
+                      `boundaries_png/<split>/ID_K.png` for person K";
 
 pub(super) struct Bsds500;
 
@@ -26,7 +26,7 @@ impl DataSet for Bsds500 {
     }
 
     fn doc(&self) -> &'static str {
-        "BSDS500 with boundaries as pictures; tests use `test`, or `val` if it is not there."
+        "BSDS500 with what people drew; tests use `test`, or `val` if it is not there."
     }
 
     fn offers(&self) -> &'static [Knowledge] {
@@ -52,13 +52,7 @@ impl DataSet for Bsds500 {
                 Ok(Sample { id: id.clone(), image, ..Sample::default() })
             })));
         }
-        let mut drawings: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (stem, path) in folder::images(sources, &format!("boundaries_png/{split}"))
-            .map_err(|e| e.with_help(LAYOUT))?
-        {
-            let id = stem.rsplit_once('_').map_or(&*stem, |(id, _)| id).to_owned();
-            drawings.entry(id).or_default().push(path);
-        }
+        let mut drawings = drawings(sources, split)?;
         let mut items = Vec::new();
         for (id, path) in images {
             let drawn = drawings.remove(&id).ok_or_else(|| {
@@ -75,6 +69,65 @@ impl DataSet for Bsds500 {
     }
 }
 
+/// The files with what people drew, by photograph.
+fn drawings(
+    sources: &SourceReader,
+    split: &str,
+) -> Result<BTreeMap<String, Vec<String>>, DataError> {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let has = |folder: &str, names: &[String]| names.iter().any(|name| name == folder);
+    if has("groundTruth/", &list(sources, "", LAYOUT)?) {
+        let folder = format!("groundTruth/{split}");
+        for name in list(sources, &folder, LAYOUT)? {
+            if let Some(id) = name.strip_suffix(".mat") {
+                found.insert(id.to_owned(), vec![format!("{folder}/{name}")]);
+            }
+        }
+        return Ok(found);
+    }
+    let pictures = folder::images(sources, &format!("boundaries_png/{split}"));
+    for (stem, path) in pictures.map_err(|e| e.with_help(LAYOUT))? {
+        let id = stem.rsplit_once('_').map_or(&*stem, |(id, _)| id).to_owned();
+        found.entry(id).or_default().push(path);
+    }
+    Ok(found)
+}
+
+/// What each person drew, row by row.
+fn read_lines(
+    sources: &SourceReader,
+    path: &str,
+    (width, height): (u32, u32),
+) -> Result<Vec<Vec<bool>>, DataError> {
+    let fits = |found: (u32, u32)| {
+        if found == (width, height) {
+            return Ok(());
+        }
+        Err(DataError::failed(format!(
+            "`{path}` is {}x{}, but its photograph is {width}x{height}",
+            found.0, found.1
+        )))
+    };
+    if !path.ends_with(".mat") {
+        let lines = read_picture(sources, path, false)?.into_luma8();
+        fits(lines.dimensions())?;
+        return Ok(vec![lines.iter().map(|value| *value >= 128).collect()]);
+    }
+    let bytes = read_source(sources, path, "the boundaries of a photograph")?;
+    let drawn = matlab::fields(&bytes, "Boundaries")
+        .map_err(|e| DataError::failed(format!("`{path}` cannot be read: {e}")))?;
+    if drawn.is_empty() {
+        return Err(DataError::failed(format!("`{path}` holds no `Boundaries`")));
+    }
+    let rows = |lines: matlab::Bytes| {
+        fits((lines.columns as u32, lines.rows as u32))?;
+        let at =
+            |place: usize| lines.values[place % lines.columns * lines.rows + place / lines.columns];
+        Ok((0..lines.values.len()).map(|place| at(place) > 0).collect())
+    };
+    drawn.into_iter().map(rows).collect()
+}
+
 /// White where at least `least` people drew.
 fn boundaries(
     sources: &SourceReader,
@@ -84,18 +137,10 @@ fn boundaries(
 ) -> Result<RgbImage, DataError> {
     let mut counts = vec![0usize; (size.0 * size.1) as usize];
     for path in drawn {
-        let lines = read_picture(sources, path, false)?.into_luma8();
-        if lines.dimensions() != size {
-            return Err(DataError::failed(format!(
-                "`{path}` is {}x{}, but its photograph is {}x{}",
-                lines.width(),
-                lines.height(),
-                size.0,
-                size.1
-            )));
-        }
-        for (count, value) in counts.iter_mut().zip(lines.iter()) {
-            *count += usize::from(*value >= 128);
+        for lines in read_lines(sources, path, size)? {
+            for (count, is_drawn) in counts.iter_mut().zip(lines) {
+                *count += usize::from(is_drawn);
+            }
         }
     }
     Ok(RgbImage::from_fn(size.0, size.1, |x, y| {

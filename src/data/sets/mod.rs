@@ -7,6 +7,8 @@ mod coco;
 mod dreambooth;
 mod figures;
 mod folder;
+mod grids;
+mod matlab;
 mod rgbd;
 mod table;
 mod tiny_imagenet;
@@ -19,6 +21,7 @@ use crate::store::SourceReader;
 /// Every data set that a pipeline file can name.
 pub static SETS: &[&dyn DataSet] = &[
     &figures::Figures,
+    &grids::Grids,
     &coco::Coco,
     &arc::Arc,
     &folder::Folder,
