@@ -18,6 +18,12 @@ pub const FILE: &str = "metrics.json";
 pub struct Metrics {
     /// The scores by name, over all images.
     pub values: BTreeMap<String, f64>,
+    /// The confidence interval of each score, by the bootstrap over images.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub intervals: BTreeMap<String, [f64; 2]>,
+    /// More than numbers by name, such as a confusion matrix.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub details: Value,
     /// The scores of each image.
     pub per_item: BTreeMap<String, BTreeMap<String, f64>>,
     /// Every choice that decides a score, so that a number can be read on its own.

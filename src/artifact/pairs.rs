@@ -1,11 +1,11 @@
-//! Image pairs: `input.png`, `target.png`, optional `mask.png`, `meta.json`.
+//! Image pairs: `input.png`, `target.png`, optional `mask.png` and `depth.png`, `meta.json`.
 
-use image::{GrayImage, ImageFormat, RgbImage};
-use serde::{Deserialize, Serialize};
+use image::{ExtendedColorType, ImageEncoder, ImageFormat, codecs::png::PngEncoder};
 
 use super::{Item, frames::to_png};
+pub use crate::data::{Pair, PairMeta};
 use crate::{
-    data::{Person, arc::ArcGrids},
+    data::Depth,
     stages::{Inputs, Output, StageError},
 };
 
@@ -15,36 +15,10 @@ pub const INPUT: &str = "input.png";
 pub const TARGET: &str = "target.png";
 /// Where the class of interest is.
 pub const MASK: &str = "mask.png";
+/// Distances in 16 bits: millimetres, 0 where none is known.
+pub const DEPTH: &str = "depth.png";
 /// [`PairMeta`].
 pub const META: &str = "meta.json";
-
-/// One example of a task.
-#[derive(Clone, Debug)]
-pub struct Pair {
-    /// What the model sees.
-    pub input: RgbImage,
-    /// What it is to answer.
-    pub target: RgbImage,
-    /// 255 where the class of interest is, for masks.
-    pub mask: Option<GrayImage>,
-    /// What metrics need besides the images.
-    pub meta: PairMeta,
-}
-
-/// The annotations of a pair, in pixels of its images.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct PairMeta {
-    /// The image's name in its data set.
-    pub source_id: String,
-    /// The task.
-    pub task: String,
-    /// The people in it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub persons: Vec<Person>,
-    /// The grids of an ARC pair.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub arc: Option<ArcGrids>,
-}
 
 impl Pair {
     /// Reads an item of a `pairs` artifact.
@@ -56,10 +30,18 @@ impl Pair {
         } else {
             None
         };
+        let depth = if item.files.contains_key(DEPTH) {
+            let stored = decode(&inputs.read(item, DEPTH)?, DEPTH, item)?.into_luma16();
+            let metres = stored.iter().map(|millimetres| f32::from(*millimetres) / 1000.0);
+            Depth::from_raw(stored.width(), stored.height(), metres.collect())
+        } else {
+            None
+        };
         Ok(Self {
             input: decode(&inputs.read(item, INPUT)?, INPUT, item)?.into_rgb8(),
             target: decode(&inputs.read(item, TARGET)?, TARGET, item)?.into_rgb8(),
             mask,
+            depth,
             meta,
         })
     }
@@ -73,8 +55,31 @@ impl Pair {
         if let Some(mask) = &mask {
             files.push((MASK, mask));
         }
+        let depth = self.depth.as_ref().map(depth_png);
+        if let Some(depth) = &depth {
+            files.push((DEPTH, depth));
+        }
         out.item(name, &files)
     }
+}
+
+/// Distances in millimetres; those beyond 65 m are not known to a picture of 16 bits.
+fn depth_png(depth: &Depth) -> Vec<u8> {
+    let millimetres = depth.iter().flat_map(|metres| {
+        let value = (metres * 1000.0).round();
+        let value = if (0.0..=65_535.0).contains(&value) { value as u16 } else { 0 };
+        value.to_ne_bytes()
+    });
+    let mut bytes = Vec::new();
+    PngEncoder::new(&mut bytes)
+        .write_image(
+            &millimetres.collect::<Vec<_>>(),
+            depth.width(),
+            depth.height(),
+            ExtendedColorType::L16,
+        )
+        .expect("writing to memory does not fail");
+    bytes
 }
 
 /// Decodes an image file of an item.

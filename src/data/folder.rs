@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::{stages::StageError, store::SourceReader};
+use super::{
+    DataError,
+    files::{is_picture, list},
+};
+use crate::store::SourceReader;
 
 /// The files of one pair, below the root.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,91 +22,109 @@ pub struct PairFiles {
 const LAYOUT: &str = "put the images into `input/` and `target/` with equal names, or side by side \
                       as `name_in.png` and `name_out.png`; below `train/` and `test/` if they differ";
 
-/// The pairs of a split, by name; without split folders, the same pairs serve both.
+/// The files of a split, and whether the folder is divided into `train/` and `test/`.
+#[derive(Debug)]
+pub struct Parts<T> {
+    /// Those of the split if it is, else all.
+    pub files: Vec<T>,
+    /// Whether it is.
+    pub divided: bool,
+}
+
+/// The pairs of a split, by name.
 ///
 /// A folder without `input/` may hold the pairs side by side as `name_in.png` and `name_out.png`.
-pub fn pairs(sources: &SourceReader, split: &str) -> Result<Vec<PairFiles>, StageError> {
+pub fn pairs(sources: &SourceReader, split: &str) -> Result<Parts<PairFiles>, DataError> {
     let below = split_folder(sources, split)?;
-    if !names(sources, below.trim_end_matches('/'))?.iter().any(|name| name == "input/") {
-        return side_by_side(sources, &below);
+    let divided = !below.is_empty();
+    let folder = below.trim_end_matches('/');
+    if !list(sources, folder, LAYOUT)?.iter().any(|name| name == "input/") {
+        return Ok(Parts { files: side_by_side(sources, folder, ["_in", "_out"])?, divided });
     }
-    let inputs = images(sources, &format!("{below}input"))?;
-    let mut targets = images(sources, &format!("{below}target"))?;
-    let mut found = Vec::new();
-    for (name, input) in inputs {
-        let Some(target) = targets.remove(&name) else {
-            return Err(without_partner(&input));
-        };
-        found.push(PairFiles { name, input, target });
-    }
-    if let Some(target) = targets.into_values().next() {
-        return Err(without_partner(&target));
-    }
-    Ok(found)
+    let files = matched(
+        images(sources, &format!("{below}input"))?,
+        images(sources, &format!("{below}target"))?,
+    )?;
+    Ok(Parts { files, divided })
 }
 
 /// The images of a split, by name, for tasks that are made from plain images.
 pub fn plain_images(
     sources: &SourceReader,
     split: &str,
-) -> Result<Vec<(String, String)>, StageError> {
+) -> Result<Parts<(String, String)>, DataError> {
     let below = split_folder(sources, split)?;
-    Ok(images(sources, below.trim_end_matches('/'))?.into_iter().collect())
+    let files = images(sources, below.trim_end_matches('/'))?.into_iter().collect();
+    Ok(Parts { files, divided: !below.is_empty() })
 }
 
-/// `train/` or `test/` if there is such a folder, else nothing.
-fn split_folder(sources: &SourceReader, split: &str) -> Result<String, StageError> {
+/// `train/` or `test/` if there is such a folder, nothing if there is neither.
+fn split_folder(sources: &SourceReader, split: &str) -> Result<String, DataError> {
+    let names = list(sources, "", LAYOUT)?;
+    let has = |name: &str| names.iter().any(|found| found == name);
     let split = format!("{split}/");
-    Ok(if names(sources, "")?.contains(&split) { split } else { String::new() })
+    if !has("train/") && !has("test/") {
+        return Ok(String::new());
+    }
+    if !has(&split) {
+        return Err(DataError::failed(format!("the folder is divided, but has no `{split}`"))
+            .with_help(LAYOUT));
+    }
+    Ok(split)
 }
 
-/// `name_in.png` and `name_out.png`.
-fn side_by_side(sources: &SourceReader, below: &str) -> Result<Vec<PairFiles>, StageError> {
-    let mut targets = BTreeMap::new();
-    let mut inputs = Vec::new();
-    for (stem, path) in images(sources, below.trim_end_matches('/'))? {
-        if let Some(name) = stem.strip_suffix("_in") {
-            inputs.push((name.to_owned(), path));
-        } else if let Some(name) = stem.strip_suffix("_out") {
-            targets.insert(name.to_owned(), path);
-        }
-    }
+/// Pairs of files by equal names.
+pub(super) fn matched(
+    inputs: BTreeMap<String, String>,
+    mut targets: BTreeMap<String, String>,
+) -> Result<Vec<PairFiles>, DataError> {
     let mut found = Vec::new();
     for (name, input) in inputs {
         let target = targets.remove(&name).ok_or_else(|| without_partner(&input))?;
         found.push(PairFiles { name, input, target });
     }
-    if let Some(target) = targets.values().next() {
-        return Err(without_partner(target));
+    match targets.into_values().next() {
+        Some(target) => Err(without_partner(&target)),
+        None => Ok(found),
     }
+}
+
+/// Pairs of files that differ in the ending of their names, such as `_in` and `_out`.
+pub(super) fn side_by_side(
+    sources: &SourceReader,
+    folder: &str,
+    endings: [&str; 2],
+) -> Result<Vec<PairFiles>, DataError> {
+    let files = images(sources, folder)?;
+    let ending_in = |ending: &str| {
+        let stems = files
+            .iter()
+            .filter_map(|(stem, path)| Some((stem.strip_suffix(ending)?.to_owned(), path.clone())));
+        stems.collect::<BTreeMap<_, _>>()
+    };
+    let found = matched(ending_in(endings[0]), ending_in(endings[1]))?;
     if found.is_empty() {
-        return Err(StageError::failed("the folder holds no pairs").with_help(LAYOUT));
+        return Err(DataError::failed("the folder holds no pairs").with_help(LAYOUT));
     }
     Ok(found)
 }
 
-fn without_partner(path: &str) -> StageError {
-    StageError::failed(format!("`{path}` has no partner")).with_help(LAYOUT)
-}
-
-fn names(sources: &SourceReader, folder: &str) -> Result<Vec<String>, StageError> {
-    sources.list(folder).map_err(|e| {
-        StageError::environment(format!("cannot read the folder of images: {e}")).with_help(LAYOUT)
-    })
+fn without_partner(path: &str) -> DataError {
+    DataError::failed(format!("`{path}` has no partner")).with_help(LAYOUT)
 }
 
 /// Image files of a folder by stem.
-fn images(sources: &SourceReader, folder: &str) -> Result<BTreeMap<String, String>, StageError> {
-    let names = names(sources, folder)?;
+pub(super) fn images(
+    sources: &SourceReader,
+    folder: &str,
+) -> Result<BTreeMap<String, String>, DataError> {
+    let names = list(sources, folder, LAYOUT)?;
     let mut images = BTreeMap::new();
     for name in names {
-        let Some((stem, ending)) = name.rsplit_once('.') else { continue };
-        if !["png", "jpg", "jpeg", "webp", "bmp"].contains(&ending.to_ascii_lowercase().as_str()) {
-            continue;
-        }
+        let Some((stem, _)) = name.rsplit_once('.').filter(|_| is_picture(&name)) else { continue };
         let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
         if let Some(other) = images.insert(stem.to_owned(), path.clone()) {
-            return Err(StageError::failed(format!("`{other}` and `{path}` have one name"))
+            return Err(DataError::failed(format!("`{other}` and `{path}` have one name"))
                 .with_help("give each image a name of its own"));
         }
     }
@@ -128,7 +150,7 @@ mod tests {
         touch(root.path(), files);
         pairs(&SourceReader::new(root.path()), split)
             .map(|pairs| {
-                pairs.iter().map(|p| format!("{} {} {}", p.name, p.input, p.target)).collect()
+                pairs.files.iter().map(|p| format!("{} {} {}", p.name, p.input, p.target)).collect()
             })
             .map_err(|error| error.to_string())
     }

@@ -2,7 +2,7 @@
 
 use image::{GrayImage, ImageBuffer, Pixel, RgbImage, imageops};
 
-use super::{Person, Sample};
+use super::{Person, Sample, SceneLabels};
 
 /// Where a source image ends up on the canvas.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,12 +30,21 @@ impl Fit {
 /// A sample at `[height, width]`.
 pub fn resize_sample(sample: Sample, size: [usize; 2]) -> Sample {
     let source = [sample.image.height(), sample.image.width()];
-    let persons = resize_persons(&sample.persons, source, size);
+    // Keypoints outside of the image are not labelled, whatever its size.
+    if source == size.map(|side| side as u32) && sample.persons.is_empty() {
+        return sample;
+    }
     Sample {
-        id: sample.id,
         image: resize_image(&sample.image, size),
-        persons,
+        persons: resize_persons(&sample.persons, source, size),
         mask: sample.mask.map(|mask| resize_mask(&mask, size)),
+        scene: sample.scene.map(|scene| SceneLabels {
+            labels: resize_nearest(&scene.labels, size),
+            names: scene.names,
+        }),
+        depth: sample.depth.map(|depth| resize_nearest(&depth, size)),
+        answer: sample.answer.map(|answer| resize_image(&answer, size)),
+        ..sample
     }
 }
 
@@ -69,6 +78,25 @@ pub fn resize_mask(mask: &GrayImage, size: [usize; 2]) -> GrayImage {
     let fit = Fit::cover([mask.height(), mask.width()], size);
     let [height, width] = fit.resized;
     crop(&imageops::resize(mask, width, height, imageops::FilterType::Nearest), fit, size)
+}
+
+/// Labels or distances at `[height, width]`, nearest neighbour, with the same crop as their image.
+pub fn resize_nearest<P: Pixel>(
+    map: &ImageBuffer<P, Vec<P::Subpixel>>,
+    size: [usize; 2],
+) -> ImageBuffer<P, Vec<P::Subpixel>> {
+    let fit = Fit::cover([map.height(), map.width()], size);
+    let [height, width] = fit.resized;
+    let [top, left] = fit.offset;
+    // The source pixel below the middle of a target pixel.
+    let below = |at: u32, source: u32, resized: u32| {
+        let at = (f64::from(at) + 0.5) * f64::from(source) / f64::from(resized);
+        (at as u32).min(source - 1)
+    };
+    ImageBuffer::from_fn(size[1] as u32, size[0] as u32, |x, y| {
+        let x = below(x + left, map.width(), width);
+        *map.get_pixel(x, below(y + top, map.height(), height))
+    })
 }
 
 fn crop<P: Pixel<Subpixel = u8> + 'static>(
@@ -167,6 +195,7 @@ mod tests {
         let image = RgbImage::from_fn(90, 60, |x, _| Rgb(if white(x) { [255; 3] } else { [0; 3] }));
         let mask = GrayImage::from_fn(90, 60, |x, _| image::Luma([if white(x) { 255 } else { 0 }]));
         for size in [[30, 30], [60, 60], [120, 100]] {
+            assert_eq!(resize_nearest(&mask, size), resize_mask(&mask, size));
             let (image, mask) = (resize_image(&image, size), resize_mask(&mask, size));
             let differing = image
                 .pixels()
@@ -181,6 +210,17 @@ mod tests {
     fn halving_averages_four_pixels() {
         let image = RgbImage::from_fn(2, 2, |x, y| Rgb([(x * 100 + y * 50) as u8; 3]));
         assert_eq!(resize_image(&image, [1, 1]).get_pixel(0, 0).0, [75; 3]);
+    }
+
+    #[test]
+    fn keypoints_outside_the_image_are_not_labelled_even_if_it_keeps_its_size() {
+        let mut keypoints = [[0.0; 3]; 17];
+        (keypoints[0], keypoints[1]) = ([3.25, 2.0, 1.0], [20.0, 3.0, 2.0]);
+        let image = RgbImage::new(8, 6);
+        let sample = Sample { image, persons: vec![Person { keypoints }], ..Sample::default() };
+        let kept = resize_sample(sample, [6, 8]).persons;
+        assert_eq!(kept[0].keypoints[0], [3.25, 2.0, 1.0]);
+        assert_eq!(kept[0].keypoints[1], [0.0; 3]);
     }
 
     #[test]

@@ -71,33 +71,69 @@ impl Segmentation {
     }
 }
 
-/// Sets the pixels whose centre lies in the ring, by the even-odd rule. COCO's coordinates are
-/// continuous: pixel `i` covers `i..i + 1`.
+/// Sets the pixels of a ring, as COCO's own tools do, to the pixel.
+///
+/// They walk the outline on a grid five times as fine, note where it crosses the middle of a column
+/// of pixels, and fill each column from crossing to crossing.
 fn draw_ring(ring: &[f64], mask: &mut GrayImage) -> Result<(), MaskError> {
     if ring.len() < 6 || ring.len() % 2 == 1 || ring.iter().any(|v| !v.is_finite()) {
         return Err(MaskError::Polygon { count: ring.len() });
     }
-    let points: Vec<[f64; 2]> = ring.chunks(2).map(|xy| [xy[0], xy[1]]).collect();
-    let edges = || points.iter().zip(points.iter().cycle().skip(1));
-    let ys = points.iter().map(|point| point[1]);
-    let top = ys.clone().fold(f64::INFINITY, f64::min).max(0.0) as u32;
-    let bottom = ys.fold(0.0, f64::max).ceil().min(f64::from(mask.height())) as u32;
-    for row in top..bottom {
-        let y = f64::from(row) + 0.5;
-        let mut crossings: Vec<f64> = edges()
-            .filter(|([_, from], [_, to])| (*from <= y) != (*to <= y))
-            .map(|([x, from], [end, to])| x + (end - x) * (y - from) / (to - from))
-            .collect();
-        crossings.sort_by(f64::total_cmp);
-        for span in crossings.chunks_exact(2) {
-            // The first centre at or after a crossing.
-            let column = |x: f64| (x - 0.5).ceil().clamp(0.0, f64::from(mask.width())) as u32;
-            for x in column(span[0])..column(span[1]) {
-                mask.put_pixel(x, row, Luma([255]));
-            }
+    let (width, height) = (mask.width() as usize, mask.height() as usize);
+    let mut crossings = crossings(&outline(ring), width, height);
+    crossings.sort_unstable();
+    crossings.push(width * height);
+    for span in crossings.chunks_exact(2) {
+        for pixel in span[0]..span[1] {
+            mask.put_pixel((pixel / height) as u32, (pixel % height) as u32, Luma([255]));
         }
     }
     Ok(())
+}
+
+/// Steps of the outline's grid per pixel.
+const FINE: f64 = 5.0;
+
+/// The points of a closed ring on the fine grid, each next to the one before.
+fn outline(ring: &[f64]) -> Vec<[i64; 2]> {
+    // What is far outside of every image is as good as a bit outside.
+    const FAR: f64 = 4e4;
+    let corner = |xy: &[f64]| [0, 1].map(|axis| (FINE * xy[axis].clamp(-FAR, FAR) + 0.5) as i64);
+    let corners: Vec<[i64; 2]> = ring.chunks(2).map(corner).collect();
+    let mut points = Vec::new();
+    for (from, to) in corners.iter().zip(corners.iter().cycle().skip(1)) {
+        // The axis along which every step is one.
+        let long = usize::from((to[0] - from[0]).abs() < (to[1] - from[1]).abs());
+        let steps = (to[long] - from[long]).abs();
+        // Lines are walked from their lower end, so that both directions round alike.
+        let (low, high) = if from[long] > to[long] { (to, from) } else { (from, to) };
+        let slope = (high[1 - long] - low[1 - long]) as f64 / steps as f64;
+        for step in 0..=steps {
+            let step = if from[long] > to[long] { steps - step } else { step };
+            let mut point = [0; 2];
+            point[long] = low[long] + step;
+            let across = if steps == 0 { 0.0 } else { slope * step as f64 };
+            point[1 - long] = (low[1 - long] as f64 + across + 0.5) as i64;
+            points.push(point);
+        }
+    }
+    points
+}
+
+/// Where the outline crosses the middles of columns, as places down the columns.
+fn crossings(points: &[[i64; 2]], width: usize, height: usize) -> Vec<usize> {
+    let middle = |fine: i64| (fine as f64 + 0.5) / FINE - 0.5;
+    let mut found = Vec::new();
+    for pair in points.windows(2) {
+        let ([x0, y0], [x1, y1]) = (pair[0], pair[1]);
+        let x = middle(if x1 < x0 { x1 } else { x1 - 1 });
+        if x0 == x1 || x.fract() != 0.0 || x < 0.0 || x > (width - 1) as f64 {
+            continue;
+        }
+        let y = middle(y0.min(y1)).clamp(0.0, height as f64).ceil();
+        found.push(x as usize * height + y as usize);
+    }
+    found
 }
 
 fn draw_runs(size: [usize; 2], counts: &Counts, mask: &mut GrayImage) -> Result<(), MaskError> {

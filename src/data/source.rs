@@ -8,36 +8,26 @@ use serde::{
     de::{MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
+use super::{choice::Choice, sets::DataSet};
+
+/// The name of a data set.
+pub type SourceName = Choice<dyn DataSet>;
+
 /// Where images come from: a table, or only the name where no other key is needed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DataSource {
-    /// `builtin:figures`, `coco`, `arc` or `folder`.
+    /// The data set.
     pub source: SourceName,
     /// The folder of the data; not needed for built-in data.
     pub root: Option<String>,
-    /// For ARC: `training`, `evaluation` or any other folder of task files below `root` or
-    /// `root/data`.
+    /// For ARC: `training`, `evaluation`, `corpus/AboveBelow` or any other folder of task files
+    /// below `root` or `root/data`. For `dreambooth`: one subject. For `table`: the CSV file.
     pub set: Option<String>,
     /// For ARC: the task's file name without `.json`, or its place (from 0) among the set's files
     /// sorted by name.
     pub task: Option<TaskRef>,
-}
-
-/// The data sets there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum SourceName {
-    /// A procedural world of articulated figures; always there.
-    #[serde(rename = "builtin:figures")]
-    Figures,
-    /// COCO 2017 in its official layout.
-    #[serde(rename = "coco")]
-    Coco,
-    /// ARC-AGI or `ConceptARC` task files.
-    #[serde(rename = "arc")]
-    Arc,
-    /// Your own images: `input/` and `target/` with equal file names, or plain images.
-    #[serde(rename = "folder")]
-    Folder,
+    /// For `rgbd`: units of the depth images per metre; 1000 by default, 5000 for TUM.
+    pub units: Option<u32>,
 }
 
 /// One task of a set of task files.
@@ -54,25 +44,29 @@ pub enum TaskRef {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename = "DataSource")]
 struct SourceTable {
-    /// `builtin:figures`, `coco`, `arc` or `folder`.
+    /// The data set.
     source: SourceName,
     /// The folder of the data; not needed for built-in data.
     #[serde(default)]
     #[schemars(extend("format" = "path"))]
     root: Option<String>,
-    /// For ARC: `training`, `evaluation` or any other folder of task files below `root` or
-    /// `root/data`.
+    /// For ARC: `training`, `evaluation`, `corpus/AboveBelow` or any other folder of task files
+    /// below `root` or `root/data`. For `dreambooth`: one subject. For `table`: the CSV file.
     #[serde(default)]
     set: Option<String>,
     /// For ARC: the task's file name without `.json`, or its place (from 0) among the set's files
     /// sorted by name.
     #[serde(default)]
     task: Option<TaskRef>,
+    /// For `rgbd`: units of the depth images per metre; 1000 by default, 5000 for TUM.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    units: Option<u32>,
 }
 
 impl From<SourceTable> for DataSource {
-    fn from(SourceTable { source, root, set, task }: SourceTable) -> Self {
-        Self { source, root, set, task }
+    fn from(SourceTable { source, root, set, task, units }: SourceTable) -> Self {
+        Self { source, root, set, task, units }
     }
 }
 
@@ -106,7 +100,7 @@ impl<'de> Deserialize<'de> for DataSource {
             fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<DataSource, E> {
                 let name = serde::de::value::StrDeserializer::<E>::new(name);
                 let source = SourceName::deserialize(name)?;
-                Ok(DataSource { source, root: None, set: None, task: None })
+                Ok(DataSource { source, root: None, set: None, task: None, units: None })
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<DataSource, A::Error> {
@@ -173,10 +167,11 @@ mod tests {
     #[test]
     fn what_is_written_out_reads_back() {
         let source = DataSource {
-            source: SourceName::Arc,
+            source: SourceName::named("arc").unwrap(),
             root: Some("data/arc".into()),
             set: Some("evaluation".into()),
             task: Some(TaskRef::Name("00576224".into())),
+            units: None,
         };
         let text = serde_json::to_value(&source).unwrap();
         assert_eq!(serde_json::from_value::<DataSource>(text).unwrap(), source);

@@ -1,12 +1,73 @@
-//! Exact match of ARC grids: spec E.3.
+//! Exact match of ARC grids: spec E.3 and E.4.
 
 use image::{RgbImage, imageops};
 
-use super::{Score, score as named};
-use crate::data::arc::{ArcGrids, CANVAS, decode};
+use super::{Case, Metric, Rules, Score, means, score as named};
+use crate::data::{
+    DataError,
+    arc::{ArcGrids, CANVAS, decode},
+};
 
-/// The names in [`score`], and that of tasks, of which all questions must be solved.
-pub const NAMES: &[&str] = &["solved", "cells", "tasks_solved"];
+/// `solved`, `cells`, and the lenient curve of Fig. 8: the share of questions whose best attempt
+/// has at least so many percent of its cells right.
+pub struct ArcMetric;
+
+/// The points of the lenient curve.
+const LENIENT: [(&str, f64); 7] = [
+    ("lenient_50", 50.0),
+    ("lenient_60", 60.0),
+    ("lenient_70", 70.0),
+    ("lenient_80", 80.0),
+    ("lenient_90", 90.0),
+    ("lenient_95", 95.0),
+    ("lenient_99", 99.0),
+];
+
+impl Metric for ArcMetric {
+    fn name(&self) -> &'static str {
+        "arc"
+    }
+
+    fn doc(&self) -> &'static str {
+        "Exact match of ARC grids in up to three attempts, right cells, and the lenient curve."
+    }
+
+    fn names(&self) -> &'static [&'static str] {
+        &[
+            "solved",
+            "cells",
+            "tasks_solved",
+            "lenient_50",
+            "lenient_60",
+            "lenient_70",
+            "lenient_80",
+            "lenient_90",
+            "lenient_95",
+            "lenient_99",
+        ]
+    }
+
+    fn attempts(&self) -> usize {
+        3
+    }
+
+    fn score(&self, case: &Case<'_>, _: &Rules) -> Result<Option<Score>, DataError> {
+        let grids = case.pair.meta.arc.as_ref().ok_or_else(|| {
+            DataError::failed("the pair has no ARC grid")
+                .with_help("use a data set with `source = \"arc\"`")
+        })?;
+        Ok(Some(score(case.attempts, grids)))
+    }
+
+    fn summary(&self, scores: &[&Score]) -> Score {
+        let mut values = means(scores);
+        for (name, least) in LENIENT {
+            let reached = scores.iter().filter(|score| score["cells"] >= least).count();
+            values.insert(name.to_owned(), 100.0 * reached as f64 / scores.len() as f64);
+        }
+        values
+    }
+}
 
 /// `solved` (1 if any attempt is exact, in percent over images), and `cells`: the share of right
 /// cells of the best attempt. The size of the answer is taken as known.
@@ -40,5 +101,14 @@ mod tests {
         let (wrong, right) = (render(&grid(7), 60), render(&grid(4), 60));
         assert!((score(std::slice::from_ref(&wrong), &grids)["cells"] - 75.0).abs() < 1e-9);
         assert!((score(&[wrong, right], &grids)["solved"] - 100.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_lenient_curve_falls() {
+        let scores = [55.0, 92.0, 100.0].map(|cells| named([("cells", cells), ("solved", 0.0)]));
+        let found = ArcMetric.summary(&scores.iter().collect::<Vec<_>>());
+        let third = |name: &str| (found[name] * 3.0 / 100.0).round() as u32;
+        let curve: Vec<_> = LENIENT.iter().map(|(name, _)| third(name)).collect();
+        assert_eq!(curve, [3, 2, 2, 2, 2, 1, 1]);
     }
 }

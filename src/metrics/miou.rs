@@ -1,13 +1,51 @@
 //! Foreground intersection over union: spec E.1.
 
 use image::{GrayImage, RgbImage};
+use serde_json::{Value, json};
 
-use super::{Score, score as named};
+use super::{Case, Metric, Rules, Score, means, percent, score as named, sum};
+use crate::data::DataError;
 
-/// The names in [`score`].
-pub const NAMES: &[&str] = &["miou"];
+/// `miou`: the mean over images, and `pooled_iou` over all pixels.
+pub struct Miou;
 
-/// `miou` in percent, of the pixels whose luma reaches `threshold`; two empty masks agree.
+impl Metric for Miou {
+    fn name(&self) -> &'static str {
+        "miou"
+    }
+
+    fn doc(&self) -> &'static str {
+        "Foreground intersection over union, as the mean over images and pooled."
+    }
+
+    fn names(&self) -> &'static [&'static str] {
+        &["miou", "pooled_iou"]
+    }
+
+    fn settings(&self, rules: &Rules) -> Vec<(&'static str, Value)> {
+        vec![("mask_threshold", json!(rules.mask_threshold))]
+    }
+
+    fn score(&self, case: &Case<'_>, rules: &Rules) -> Result<Option<Score>, DataError> {
+        let target = case.pair.mask.as_ref().ok_or_else(|| {
+            DataError::failed("the pair has no mask")
+                .with_help("use a data set with `task = \"segmentation\"`")
+        })?;
+        Ok(Some(score(case.prediction(), target, rules.mask_threshold)))
+    }
+
+    fn summary(&self, scores: &[&Score]) -> Score {
+        let mut values = means(scores);
+        let (both, either) = (sum(scores, "both"), sum(scores, "either"));
+        let pooled = if either == 0.0 { 100.0 } else { percent(both, either) };
+        values.retain(|name, _| name == "miou");
+        values.insert("pooled_iou".to_owned(), pooled);
+        values
+    }
+}
+
+/// `miou` in percent, of the pixels whose luma reaches `threshold`, with the numbers of pixels in
+/// both masks and in either; two empty masks agree.
 pub fn score(prediction: &RgbImage, target: &GrayImage, threshold: u8) -> Score {
     let (mut both, mut either) = (0u32, 0u32);
     for (pixel, wanted) in prediction.pixels().zip(target.pixels()) {
@@ -18,7 +56,7 @@ pub fn score(prediction: &RgbImage, target: &GrayImage, threshold: u8) -> Score 
         either += u32::from(found || wanted);
     }
     let iou = if either == 0 { 1.0 } else { f64::from(both) / f64::from(either) };
-    named([("miou", 100.0 * iou)])
+    named([("miou", 100.0 * iou), ("both", both.into()), ("either", either.into())])
 }
 
 #[cfg(test)]
@@ -47,5 +85,15 @@ mod tests {
         let (_, full) = half(|_| true);
         assert!((score(&black, &empty, 128)["miou"] - 100.0).abs() < 1e-9);
         assert!(score(&black, &full, 128)["miou"].abs() < 1e-9);
+    }
+
+    #[test]
+    fn pooling_weighs_images_by_their_pixels() {
+        let ((small, _), (_, target)) = (half(|x| x < 1), half(|x| x < 2));
+        let (full, whole) = half(|_| true);
+        let scores = [score(&small, &target, 128), score(&full, &whole, 128)];
+        let found = Miou.summary(&scores.iter().collect::<Vec<_>>());
+        assert!((found["miou"] - 75.0).abs() < 1e-9, "{found:?}");
+        assert!((found["pooled_iou"] - 100.0 * 20.0 / 24.0).abs() < 1e-9, "{found:?}");
     }
 }

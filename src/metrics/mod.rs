@@ -1,14 +1,166 @@
-//! Scores of predicted images.
+//! Scores of predicted images: one file each, and one line in [`METRICS`].
 
 pub mod arc;
+pub mod bootstrap;
+pub mod depth;
+pub mod edges;
 pub mod image;
 pub mod miou;
 pub mod pose;
+pub mod scene;
+pub mod ssim;
+pub mod symbols;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use ::image::RgbImage;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::data::{
+    DataError, Pair, Problem,
+    choice::{Choice, Listed},
+};
+
+/// Every metric that a pipeline file can name.
+pub static METRICS: &[&dyn Metric] = &[
+    &pose::PoseMetric,
+    &miou::Miou,
+    &scene::SceneMetric,
+    &image::ImageMetric,
+    &edges::EdgesMetric,
+    &depth::DepthMetric,
+    &symbols::SymbolsMetric,
+    &arc::ArcMetric,
+];
 
 /// The scores of one image, by name.
 pub type Score = BTreeMap<String, f64>;
+
+/// Scores the last frame of each generated clip against the pair of the same name.
+///
+/// `arc` takes further attempts, the predictions of other checkpoints, on the ports `second` and
+/// `third`; the other metrics use the first port only.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rules {
+    /// The score.
+    pub metric: Choice<dyn Metric>,
+    /// The open choices of the pose rule.
+    #[serde(default)]
+    pub pose: pose::PoseRule,
+    /// For `miou`: a pixel is foreground when its luma reaches this.
+    #[serde(default = "middle")]
+    pub mask_threshold: u8,
+    /// The open choices of `edges`.
+    #[serde(default)]
+    pub edges: edges::EdgeRule,
+    /// For `depth`: what is done about a prediction of another scale.
+    #[serde(default)]
+    pub depth_align: depth::Align,
+    /// The confidence intervals of all scores.
+    #[serde(default)]
+    pub bootstrap: bootstrap::Bootstrap,
+}
+
+fn middle() -> u8 {
+    128
+}
+
+impl Rules {
+    /// The rules that the parameters break.
+    pub fn problems(&self) -> Vec<Problem> {
+        let positive = [
+            ("pose.min_area", self.pose.min_area),
+            ("pose.head_factor", self.pose.head_factor),
+            ("pose.default_head", self.pose.default_head),
+            ("edges.tolerance", self.edges.tolerance),
+        ];
+        let mut problems: Vec<_> = positive
+            .into_iter()
+            .filter(|(_, value)| !(*value > 0.0 && value.is_finite()))
+            .map(|(field, value)| {
+                Problem::new(field, format!("must be above 0, but is {value}"), "")
+            })
+            .collect();
+        problems.extend(self.edges.problem());
+        problems.extend(self.bootstrap.problem());
+        problems
+    }
+}
+
+/// The predictions of one image and its pair.
+pub struct Case<'a> {
+    /// One, or several where the metric allows more attempts; all of the target's size.
+    pub attempts: &'a [RgbImage],
+    /// What was asked.
+    pub pair: &'a Pair,
+}
+
+impl Case<'_> {
+    /// The first attempt.
+    pub fn prediction(&self) -> &RgbImage {
+        &self.attempts[0]
+    }
+}
+
+/// A score that a pipeline file can name.
+pub trait Metric: Sync {
+    /// What it is called in a pipeline file.
+    fn name(&self) -> &'static str;
+
+    /// One sentence for editors.
+    fn doc(&self) -> &'static str;
+
+    /// The names in [`Metric::summary`].
+    fn names(&self) -> &'static [&'static str];
+
+    /// Attempts it can make use of.
+    fn attempts(&self) -> usize {
+        1
+    }
+
+    /// The open choices it makes.
+    fn settings(&self, _: &Rules) -> Vec<(&'static str, Value)> {
+        Vec::new()
+    }
+
+    /// The scores of one image; `None` if the rule excludes it.
+    fn score(&self, case: &Case<'_>, rules: &Rules) -> Result<Option<Score>, DataError>;
+
+    /// The scores over all images.
+    fn summary(&self, scores: &[&Score]) -> Score {
+        means(scores)
+    }
+
+    /// More than numbers by name, such as a confusion matrix.
+    fn details(&self, _: &[&Score], _: &Pair) -> Value {
+        Value::Null
+    }
+}
+
+impl Listed for dyn Metric {
+    const TYPE: &'static str = "MetricName";
+
+    fn list() -> &'static [&'static Self] {
+        METRICS
+    }
+
+    fn names() -> &'static [&'static str] {
+        static NAMES: LazyLock<Vec<&str>> =
+            LazyLock::new(|| METRICS.iter().map(|metric| metric.name()).collect());
+        &NAMES
+    }
+
+    fn name(&self) -> &'static str {
+        Metric::name(self)
+    }
+
+    fn doc(&self) -> &'static str {
+        Metric::doc(self)
+    }
+}
 
 /// A score from pairs of name and value.
 pub fn score<const N: usize>(values: [(&str, f64); N]) -> Score {
@@ -16,12 +168,25 @@ pub fn score<const N: usize>(values: [(&str, f64); N]) -> Score {
 }
 
 /// The mean of each score over images.
-pub fn means(scores: &BTreeMap<String, Score>) -> Score {
-    let mut sums: BTreeMap<String, (f64, f64)> = BTreeMap::new();
-    for (name, value) in scores.values().flatten() {
-        let (sum, count) = sums.entry(name.clone()).or_default();
+pub fn means(scores: &[&Score]) -> Score {
+    let mut sums: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
+    for (name, value) in scores.iter().copied().flatten() {
+        let (sum, count) = sums.entry(name).or_default();
         *sum += value;
         *count += 1.0;
     }
-    sums.into_iter().map(|(name, (sum, count))| (name, sum / count)).collect()
+    sums.into_iter().map(|(name, (sum, count))| (name.to_owned(), sum / count)).collect()
 }
+
+/// The sum of one score over images.
+fn sum(scores: &[&Score], name: &str) -> f64 {
+    scores.iter().filter_map(|score| score.get(name)).sum()
+}
+
+/// A share in percent; nothing of nothing is 0.
+fn percent(part: f64, whole: f64) -> f64 {
+    if whole == 0.0 { 0.0 } else { 100.0 * part / whole }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! What can go wrong in a stage, and whose fault it is.
 
 use crate::{
+    data::{DataError, Problem},
     models::LoadError,
     store::{Digest, StoreError},
 };
@@ -27,6 +28,12 @@ impl ParamError {
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
+    }
+}
+
+impl From<Problem> for ParamError {
+    fn from(Problem { field, message, help }: Problem) -> Self {
+        Self { field: field.to_owned(), message, help: (!help.is_empty()).then_some(help) }
     }
 }
 
@@ -100,6 +107,15 @@ impl From<StoreError> for StageError {
         match error {
             StoreError::Damaged { digest } => Self::Damaged { digest },
             error => Self::Store(error),
+        }
+    }
+}
+
+impl From<DataError> for StageError {
+    fn from(error: DataError) -> Self {
+        match error {
+            DataError::Failed { message, item, help } => Self::Failed { message, item, help },
+            DataError::Environment { message, help } => Self::Environment { message, help },
         }
     }
 }

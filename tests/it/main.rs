@@ -12,6 +12,7 @@ mod layering;
 mod ltx_video;
 mod parity;
 mod real_data;
+mod real_sets;
 mod shapes;
 mod support;
 mod training;

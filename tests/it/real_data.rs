@@ -35,7 +35,7 @@ pub fn data() -> Option<PathBuf> {
 }
 
 /// Runs a dataset stage and reads back its pairs by name.
-fn pairs(params: Value) -> Result<Vec<(String, Pair)>, StageError> {
+pub fn pairs(params: Value) -> Result<Vec<(String, Pair)>, StageError> {
     let stage: Dataset = serde_json::from_value(params).unwrap();
     let problems: Vec<_> = stage.validate().into_iter().map(|e| e.message).collect();
     assert_eq!(problems, [""; 0]);
@@ -70,7 +70,7 @@ fn coco(root: &Path, task: &str, split: &str, size: [usize; 2]) -> Vec<(String, 
 }
 
 /// Input and target of up to 12 pairs side by side.
-fn sheet(name: &str, pairs: &[(String, Pair)]) {
+pub fn sheet(name: &str, pairs: &[(String, Pair)]) {
     let Some(folder) = std::env::var_os("PIPE_TEST_PICTURES").map(PathBuf::from) else { return };
     let (width, height) = pairs[0].1.input.dimensions();
     let shown = &pairs[..pairs.len().min(12)];
@@ -158,6 +158,47 @@ fn polygons_cover_their_annotated_area() {
     let at = |share: f64| ratios[(share * ratios.len() as f64) as usize];
     assert!((at(0.5) - 1.0).abs() < 0.002, "median {}", at(0.5));
     assert!(at(0.05) > 0.98 && at(0.95) < 1.02, "5 % {}, 95 % {}", at(0.05), at(0.95));
+}
+
+/// What `tests/golden/coco/make.py` tells of a mask.
+fn digest(mask: &image::GrayImage) -> [u64; 3] {
+    let set = mask.iter().zip(0u64..).filter(|(value, _)| **value > 0).map(|(_, place)| place);
+    set.fold([0; 3], |[count, sum, squares], at| {
+        [count + 1, sum + at, squares + at * at % 1_000_003]
+    })
+}
+
+#[test]
+fn every_mask_of_coco_is_that_of_its_own_tools() {
+    let Some(root) = data() else { return };
+    let expected: BTreeMap<String, [u64; 3]> =
+        serde_json::from_str(include_str!("../golden/coco/expected.json")).unwrap();
+    let mut compared = 0;
+    for split in ["train", "val"] {
+        let path = root.join(format!("coco/annotations/instances_{split}2017.json"));
+        let file: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        let sizes: BTreeMap<u64, [u32; 2]> = file["images"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|image| {
+                let side = |name: &str| image[name].as_u64().unwrap() as u32;
+                (image["id"].as_u64().unwrap(), [side("width"), side("height")])
+            })
+            .collect();
+        for annotation in file["annotations"].as_array().unwrap() {
+            let [width, height] = sizes[&annotation["image_id"].as_u64().unwrap()];
+            let mut mask = image::GrayImage::new(width, height);
+            let segmentation: Segmentation =
+                serde_json::from_value(annotation["segmentation"].clone()).unwrap();
+            segmentation.draw(&mut mask).unwrap();
+            let id = annotation["id"].to_string();
+            let Some(wanted) = expected.get(&id) else { continue };
+            assert_eq!(digest(&mask), *wanted, "annotation {id}");
+            compared += 1;
+        }
+    }
+    assert!(compared > 1000, "{compared}");
 }
 
 #[test]

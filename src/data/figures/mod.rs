@@ -17,6 +17,7 @@ mod pose;
 mod ramp;
 mod rng;
 mod scene;
+mod views;
 mod world;
 
 use image::{GrayImage, RgbImage};
@@ -25,6 +26,7 @@ use self::rng::{Rng, mix};
 use self::scene::Scene;
 use super::{Person, Sample};
 
+pub use self::views::{PARTS, SHAPES, depth, part_labels, shape};
 pub use self::world::{ClipKind, MIXTURE, clip_kind, world_clip};
 
 /// Domain of the streams of [`figure`].
@@ -76,7 +78,8 @@ pub fn figure(seed: u64, index: u64, size: [usize; 2]) -> Sample {
         }
     }
     let image: RgbImage = canvas.image();
-    Sample { id: format!("figure-{index:06}"), image, persons, mask: Some(mask) }
+    let id = format!("figure-{index:06}");
+    Sample { id, image, persons, mask: Some(mask), ..Sample::default() }
 }
 
 /// The keypoints of a body as COCO annotates them.

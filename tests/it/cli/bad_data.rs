@@ -11,7 +11,7 @@ fn own_data(task: &str, count: usize) -> String {
     CLIPS
         .replace("{ source = \"builtin:figures\" }", "{ source = \"folder\", root = \"data\" }")
         .replace("\"pose\"", &format!("{task:?}"))
-        .replace("count  = 2", &format!("count  = {count}"))
+        .replace("count  = 2", &format!("count  = {count}\nholdout = 0.0"))
 }
 
 fn write_pairs(shell: &Shell, names: &[&str]) {

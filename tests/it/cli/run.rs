@@ -7,7 +7,7 @@ fn a_failing_stage_names_its_item_and_skips_what_follows() {
     let shell = Shell::new();
     let own = CLIPS
         .replace("{ source = \"builtin:figures\" }", "{ source = \"folder\", root = \"data\" }")
-        .replace("\"pose\"", "\"pairs\"");
+        .replace("\"pose\"", "\"pairs\"\nholdout = 0.0");
     shell.write("clips.toml", &own);
     insta::assert_snapshot!(shell.transcript("run clips.toml"), @"
     $ pipe run clips.toml
@@ -28,7 +28,8 @@ fn a_failing_stage_names_its_item_and_skips_what_follows() {
     --- stderr
     clips: 3 stages on cpu
     failed   pairs
-      × stage `pairs`: `input/a.png` is not a whole image: The image format could not be determined
+      × stage `pairs`: `input/a.png` is not a whole image: its first bytes are those of no
+      │ known format
       help: the file may be cut short; copy or download it again
     skipped  clips[method=linear]  because `pairs` failed
     skipped  clips[method=quadratic]  because `pairs` failed

@@ -1,0 +1,257 @@
+//! COCO 2017: person keypoints and instance masks in the official layout.
+
+mod file;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use image::{GrayImage, Luma};
+
+use self::file::{File, Image, InstanceAnnotation, PersonAnnotation, read_json};
+use super::{DataError, Labels, Person, Sample, SceneLabels, files, resize, rle::Segmentation};
+use crate::store::SourceReader;
+
+/// The images of a split that a task can use, by id, with what is to be drawn on them.
+#[derive(Debug)]
+pub struct Index {
+    split: &'static str,
+    entries: BTreeMap<u64, Entry>,
+    /// The names of all categories, if scenes are wanted.
+    scenes: Option<Arc<[String]>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    file_name: String,
+    /// Height and width.
+    size: [u32; 2],
+    persons: Vec<Person>,
+    instances: Vec<Instance>,
+}
+
+#[derive(Debug)]
+struct Instance {
+    annotation: u64,
+    /// The place of its category in the file, from 1.
+    label: u16,
+    /// Its pixels, as annotated.
+    area: f64,
+    segmentation: Segmentation,
+}
+
+/// The split's name in file names: `train2017` or `val2017`.
+pub fn split_name(train: bool) -> &'static str {
+    if train { "train2017" } else { "val2017" }
+}
+
+impl Index {
+    /// Images on which, once resized to `size`, a person keypoint is left, and a person whose
+    /// keypoints span at least `min_share` of the image.
+    pub fn persons(
+        sources: &SourceReader,
+        train: bool,
+        size: [usize; 2],
+        min_share: f64,
+    ) -> Result<Self, DataError> {
+        let path = format!("annotations/person_keypoints_{}.json", split_name(train));
+        let file: File<PersonAnnotation> = read_json(sources, &path)?;
+        let mut index = Self::new(train, file.images.0, &path)?;
+        for annotation in file.annotations.0 {
+            let person = person(&annotation).map_err(|e| e.in_file(&path))?;
+            let entry = index.entry(annotation.image_id, annotation.id, &path)?;
+            if person.keypoints.iter().any(|keypoint| keypoint[2] > 0.0) {
+                entry.persons.push(person);
+            }
+        }
+        index.entries.retain(|_, entry| {
+            resize::resize_persons(&entry.persons, entry.size, size)
+                .iter()
+                .any(|person| person.span() >= min_share * (size[0] * size[1]) as f64)
+        });
+        Ok(index)
+    }
+
+    /// Images with at least one instance of the class, crowds included, whose instances cover at
+    /// least `min_share` of the image.
+    pub fn instances(
+        sources: &SourceReader,
+        train: bool,
+        class: &str,
+        min_share: f64,
+    ) -> Result<Self, DataError> {
+        let path = format!("annotations/instances_{}.json", split_name(train));
+        let file: File<InstanceAnnotation> = read_json(sources, &path)?;
+        let Some(category) = file.categories.iter().find(|c| c.name == class) else {
+            let names: Vec<_> = file.categories.iter().map(|c| c.name.as_str()).collect();
+            return Err(DataError::failed(format!("`{path}` has no category `{class}`"))
+                .with_help(format!("the categories are: {}", names.join(", "))));
+        };
+        let mut index = Self::new(train, file.images.0, &path)?;
+        for annotation in file.annotations.0 {
+            let entry = index.entry(annotation.image_id, annotation.id, &path)?;
+            if annotation.category_id == category.id {
+                entry.instances.push(Instance::new(annotation, 1));
+            }
+        }
+        index.entries.retain(|_, entry| {
+            let whole = f64::from(entry.size[0]) * f64::from(entry.size[1]);
+            let area: f64 = entry.instances.iter().map(|instance| instance.area).sum();
+            !entry.instances.is_empty() && area >= min_share * whole
+        });
+        Ok(index)
+    }
+
+    /// Images with at least one instance of any class, each class with a label of its own.
+    pub fn scenes(sources: &SourceReader, train: bool) -> Result<Self, DataError> {
+        let path = format!("annotations/instances_{}.json", split_name(train));
+        let file: File<InstanceAnnotation> = read_json(sources, &path)?;
+        let labels: BTreeMap<u64, u16> =
+            file.categories.iter().zip(1..).map(|(category, label)| (category.id, label)).collect();
+        let mut index = Self::new(train, file.images.0, &path)?;
+        for annotation in file.annotations.0 {
+            let (id, category) = (annotation.id, annotation.category_id);
+            let entry = index.entry(annotation.image_id, id, &path)?;
+            let label = labels.get(&category).ok_or_else(|| {
+                DataError::failed(format!(
+                    "`{path}`: annotation {id} is of category {category}, which the file does not list"
+                ))
+            })?;
+            entry.instances.push(Instance::new(annotation, *label));
+        }
+        index.entries.retain(|_, entry| {
+            // The largest first, so that what stands before it stays visible.
+            entry.instances.sort_by(|a, b| b.area.total_cmp(&a.area));
+            !entry.instances.is_empty()
+        });
+        index.scenes = Some(file.categories.into_iter().map(|category| category.name).collect());
+        Ok(index)
+    }
+
+    /// All images, without annotations.
+    pub fn images(sources: &SourceReader, train: bool) -> Result<Self, DataError> {
+        let path = format!("annotations/instances_{}.json", split_name(train));
+        let file: File<serde::de::IgnoredAny> = read_json(sources, &path)?;
+        Self::new(train, file.images.0, &path)
+    }
+
+    fn new(train: bool, images: Vec<Image>, path: &str) -> Result<Self, DataError> {
+        let mut entries = BTreeMap::new();
+        for Image { id, file_name, width, height } in images {
+            if file_name.is_empty() || file_name.contains(['/', '\\']) {
+                return Err(DataError::failed(format!(
+                    "`{path}`: image {id} is `{file_name}`, which is not a plain file name"
+                )));
+            }
+            if width == 0 || height == 0 {
+                return Err(DataError::failed(format!(
+                    "`{path}`: image {id} is {width}x{height}, so it has no pixels"
+                )));
+            }
+            let entry = Entry {
+                file_name,
+                size: [height, width],
+                persons: Vec::new(),
+                instances: Vec::new(),
+            };
+            entries.insert(id, entry);
+        }
+        Ok(Self { split: split_name(train), entries, scenes: None })
+    }
+
+    fn entry(&mut self, image: u64, annotation: u64, path: &str) -> Result<&mut Entry, DataError> {
+        self.entries.get_mut(&image).ok_or_else(|| {
+            DataError::failed(format!(
+                "`{path}`: annotation {annotation} names image {image}, which the file does not list"
+            ))
+        })
+    }
+
+    /// The ids of the images, ascending.
+    pub fn ids(&self) -> Vec<u64> {
+        self.entries.keys().copied().collect()
+    }
+
+    /// Reads one image with its annotations; `id` must be one of [`Self::ids`].
+    pub fn sample(&self, sources: &SourceReader, id: u64) -> Result<Sample, DataError> {
+        let entry = &self.entries[&id];
+        let path = format!("{}/{}", self.split, entry.file_name);
+        let image = files::read_stored_image(sources, &path)?;
+        if [image.height(), image.width()] != entry.size {
+            return Err(DataError::failed(format!(
+                "`{path}` is {}x{}, but its annotations are for {}x{}",
+                image.width(),
+                image.height(),
+                entry.size[1],
+                entry.size[0]
+            ))
+            .with_help("take images and annotations from the same release"));
+        }
+        let name = entry.file_name.rsplit_once('.').map_or(&*entry.file_name, |(stem, _)| stem);
+        let mut sample =
+            Sample { id: name.to_owned(), persons: entry.persons.clone(), ..Sample::default() };
+        let drawn = |instances: &[Instance]| draw(instances, image.dimensions(), &path);
+        if let Some(names) = &self.scenes {
+            sample.scene =
+                Some(SceneLabels { labels: drawn(&entry.instances)?, names: names.clone() });
+        } else if !entry.instances.is_empty() {
+            let labels = drawn(&entry.instances)?;
+            sample.mask = Some(GrayImage::from_fn(image.width(), image.height(), |x, y| {
+                Luma([if labels.get_pixel(x, y).0[0] > 0 { 255 } else { 0 }])
+            }));
+        }
+        sample.image = image;
+        Ok(sample)
+    }
+}
+
+impl Instance {
+    fn new(annotation: InstanceAnnotation, label: u16) -> Self {
+        let InstanceAnnotation { id, area, segmentation, .. } = annotation;
+        Self { annotation: id, label, area, segmentation }
+    }
+}
+
+/// Paints instances over each other, each with its label.
+fn draw(instances: &[Instance], size: (u32, u32), path: &str) -> Result<Labels, DataError> {
+    let mut labels = Labels::new(size.0, size.1);
+    for instance in instances {
+        let mut mask = GrayImage::new(size.0, size.1);
+        instance.segmentation.draw(&mut mask).map_err(|e| {
+            DataError::failed(format!("annotation {} of `{path}`: {e}", instance.annotation))
+        })?;
+        for (label, set) in labels.pixels_mut().zip(mask.pixels()) {
+            if set.0[0] > 0 {
+                label.0 = [instance.label];
+            }
+        }
+    }
+    Ok(labels)
+}
+
+struct KeypointError {
+    annotation: u64,
+    found: usize,
+}
+
+impl KeypointError {
+    fn in_file(&self, path: &str) -> DataError {
+        DataError::failed(format!(
+            "`{path}`: annotation {} must have 51 keypoint numbers, but has {}",
+            self.annotation, self.found
+        ))
+    }
+}
+
+fn person(annotation: &PersonAnnotation) -> Result<Person, KeypointError> {
+    let values = &annotation.keypoints;
+    if values.len() != 51 {
+        return Err(KeypointError { annotation: annotation.id, found: values.len() });
+    }
+    let mut keypoints = [[0.0; 3]; 17];
+    for (keypoint, value) in keypoints.iter_mut().zip(values.chunks(3)) {
+        keypoint.copy_from_slice(value);
+    }
+    Ok(Person { keypoints })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+//! Annotation files, right and wrong.
+
+use std::path::Path;
+
+use super::*;
+
+/// A data set of one black 8x6 image with the given annotations.
+fn write(folder: &Path, name: &str, annotations: &str) -> SourceReader {
+    for sub in ["annotations", "train2017"] {
+        std::fs::create_dir_all(folder.join(sub)).unwrap();
+    }
+    let json = format!(
+        r#"{{"images": [{{"id": 7, "file_name": "7.png", "width": 8, "height": 6}}],
+            "categories": [{{"id": 18, "name": "dog"}}, {{"id": 17, "name": "cat"}}],
+            "annotations": [{annotations}]}}"#
+    );
+    let file = folder.join(format!("annotations/{name}_train2017.json"));
+    std::fs::write(file, json).unwrap();
+    image::RgbImage::new(8, 6).save(folder.join("train2017/7.png")).unwrap();
+    SourceReader::new(folder)
+}
+
+fn failure(annotations: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let sources = write(folder.path(), "instances", annotations);
+    Index::instances(&sources, true, "dog", 0.0).unwrap_err().to_string()
+}
+
+#[test]
+fn the_union_of_a_class_is_its_mask() {
+    let folder = tempfile::tempdir().unwrap();
+    let sources = write(
+        folder.path(),
+        "instances",
+        r#"{"id": 1, "image_id": 7, "category_id": 18, "iscrowd": 0, "area": 4,
+            "segmentation": [[0, 0, 2, 0, 2, 2, 0, 2]]},
+           {"id": 2, "image_id": 7, "category_id": 18, "iscrowd": 1, "area": 2,
+            "segmentation": {"size": [6, 8], "counts": [42, 2, 4]}},
+           {"id": 3, "image_id": 7, "category_id": 17, "iscrowd": 0, "area": 48,
+            "segmentation": [[0, 0, 8, 0, 8, 6, 0, 6]]}"#,
+    );
+    let index = Index::instances(&sources, true, "dog", 0.0).unwrap();
+    let sample = index.sample(&sources, index.ids()[0]).unwrap();
+    assert_eq!(sample.id, "7");
+    let mask = sample.mask.unwrap();
+    let set: Vec<_> =
+        mask.enumerate_pixels().filter(|p| p.2.0[0] > 0).map(|p| (p.0, p.1)).collect();
+    assert_eq!(set, [(0, 0), (1, 0), (7, 0), (0, 1), (1, 1), (7, 1)]);
+    assert_eq!(Index::instances(&sources, true, "dog", 0.2).unwrap().ids(), [0u64; 0]);
+    assert_eq!(Index::images(&sources, true).unwrap().ids(), [7]);
+}
+
+#[test]
+fn a_person_counts_only_if_a_keypoint_is_left_after_the_crop() {
+    let folder = tempfile::tempdir().unwrap();
+    let person = |x: u32| {
+        let rest = ", 0".repeat(45);
+        format!(
+            r#"{{"id": 1, "image_id": 7, "num_keypoints": 2,
+                "keypoints": [{x}, 1, 2, {x}, 3, 1{rest}]}}"#
+        )
+    };
+    let sources = write(folder.path(), "person_keypoints", &person(4));
+    assert_eq!(Index::persons(&sources, true, [6, 6], 0.0).unwrap().ids(), [7]);
+    let sources = write(folder.path(), "person_keypoints", &person(0));
+    assert_eq!(Index::persons(&sources, true, [6, 6], 0.0).unwrap().ids(), [0u64; 0]);
+    assert_eq!(Index::persons(&sources, true, [6, 8], 0.0).unwrap().ids(), [7]);
+}
+
+#[test]
+fn what_is_wrong_in_a_file_is_named() {
+    insta::assert_snapshot!(
+        failure(r#"{"id": 1, "image_id": 9, "category_id": 18, "segmentation": []}"#),
+        @"`annotations/instances_train2017.json`: annotation 1 names image 9, which the file does not list"
+    );
+    insta::assert_snapshot!(
+        failure(r#"{"id": 1, "image_id": 7, "category_id": 18, "segmentation": []},
+                   {"id": 2, "image_id": 7, "category_id": 18, "segmentation": "x"}"#),
+        @"`annotations/instances_train2017.json` is not a COCO annotation file: element 1 of the list (from 0): polygons, or run lengths with `size` and `counts` at line 4 column 83"
+    );
+    assert!(failure("{").contains("element 0 of the list"));
+    let folder = tempfile::tempdir().unwrap();
+    let sources = write(folder.path(), "instances", "");
+    let error = Index::instances(&sources, true, "dragon", 0.0).unwrap_err();
+    assert!(error.to_string().contains("has no category `dragon`"), "{error}");
+    let error = Index::instances(&sources, false, "dog", 0.0).unwrap_err();
+    assert!(error.to_string().contains("instances_val2017.json"), "{error}");
+    let sources = write(
+        folder.path(),
+        "person_keypoints",
+        r#"{"id": 5, "image_id": 7, "keypoints": [1, 2, 2]}"#,
+    );
+    let error = Index::persons(&sources, true, [6, 8], 0.0).unwrap_err();
+    insta::assert_snapshot!(error, @"`annotations/person_keypoints_train2017.json`: annotation 5 must have 51 keypoint numbers, but has 3");
+}
+
+#[test]
+fn a_damaged_mask_names_its_annotation() {
+    let folder = tempfile::tempdir().unwrap();
+    let sources = write(
+        folder.path(),
+        "instances",
+        r#"{"id": 12, "image_id": 7, "category_id": 18,
+            "segmentation": {"size": [6, 8], "counts": [42, 2]}}"#,
+    );
+    let index = Index::instances(&sources, true, "dog", 0.0).unwrap();
+    let error = index.sample(&sources, 7).unwrap_err();
+    insta::assert_snapshot!(error, @"annotation 12 of `train2017/7.png`: the run lengths cover 44 pixels, but the mask has 48");
+}

@@ -1,0 +1,65 @@
+//! One example of a task: an input image, its answer, and what a metric must know of them.
+
+use image::{GrayImage, RgbImage};
+use serde::{Deserialize, Serialize};
+
+use super::{Depth, Person, arc::ArcGrids, tasks::depth::DepthCode};
+
+/// One example of a task.
+#[derive(Clone, Debug, Default)]
+pub struct Pair {
+    /// What the model sees.
+    pub input: RgbImage,
+    /// What it is to answer.
+    pub target: RgbImage,
+    /// 255 where the class of interest is, for masks.
+    pub mask: Option<GrayImage>,
+    /// Metres, for `task = "depth"`.
+    pub depth: Option<Depth>,
+    /// What metrics need besides the images.
+    pub meta: PairMeta,
+}
+
+/// The annotations of a pair, in pixels of its images.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct PairMeta {
+    /// The image's name in its data set.
+    pub source_id: String,
+    /// The task.
+    pub task: String,
+    /// The people in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub persons: Vec<Person>,
+    /// The grids of an ARC pair.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arc: Option<ArcGrids>,
+    /// How the depth is drawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth: Option<DepthCode>,
+    /// The classes of a scene and their colours.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scene: Vec<SceneColor>,
+    /// The classes of a grid of images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub symbols: Option<SymbolGrid>,
+}
+
+/// A class of a scene and the colour it is painted in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SceneColor {
+    /// The class.
+    pub name: String,
+    /// Its colour.
+    pub color: [u8; 3],
+}
+
+/// What the images of a grid show.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SymbolGrid {
+    /// The names of the classes; the place of a name is its symbol.
+    pub classes: Vec<String>,
+    /// The class of each cell, row by row.
+    pub cells: Vec<usize>,
+    /// Cells per side.
+    pub side: usize,
+}

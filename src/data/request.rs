@@ -1,0 +1,209 @@
+//! What a pipeline file asks of its data: a set, a task, and which images.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    DataError, Problem,
+    choice::Choice,
+    pose::PoseStyle,
+    select,
+    source::DataSource,
+    tasks::{
+        self, Task, boundaries::BoundaryRule, depth::DepthCode, scene::SceneStyle, symbols::Symbols,
+    },
+};
+
+/// Reads images and makes the pairs of a task.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// Where the images come from: `{ source = "coco", root = "data/coco" }`, or only
+    /// `"builtin:figures"`.
+    pub source: DataSource,
+    /// What is to be predicted from an image.
+    pub task: Choice<dyn Task>,
+    /// Which part of the data.
+    #[serde(default)]
+    pub split: Split,
+    /// Number of images; all there are by default.
+    #[serde(default)]
+    pub count: Option<usize>,
+    /// Which block of `count` images of the data, shuffled by `seed`. Blocks of one count are
+    /// disjoint; block 0 of a smaller count is the beginning of block 0 of a larger one.
+    #[serde(default)]
+    pub subset: usize,
+    /// The share of the images that is kept for `split = "test"` where the data is not divided
+    /// into parts of its own. Which ones depends on their number and names alone.
+    #[serde(default = "fifth")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub holdout: f64,
+    /// Height and width of the images: scaled to cover, then cropped to the middle.
+    pub size: [usize; 2],
+    /// Frames of a clip, for `task = "world"`.
+    #[serde(default = "nine")]
+    pub frames: usize,
+    /// The class whose mask is the target, for `task = "segmentation"`.
+    #[serde(default = "dog")]
+    pub class: String,
+    /// On COCO: take only images on which a person's keypoints (or the class's instances) span at
+    /// least this share of the image.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub min_share: f64,
+    /// Sizes of the drawing, for `task = "pose"`.
+    #[serde(default)]
+    pub pose: PoseStyle,
+    /// Classes and colours, for `task = "scene"`.
+    #[serde(default)]
+    pub scene: SceneStyle,
+    /// How distances become colours, for `task = "depth"`.
+    #[serde(default)]
+    pub depth: DepthCode,
+    /// Which lines count, for `task = "boundaries"`.
+    #[serde(default)]
+    pub boundaries: BoundaryRule,
+    /// Classes and cells, for `task = "symbols"`.
+    #[serde(default)]
+    pub symbols: Symbols,
+    /// Seed of the choice of images; the pipeline's by default.
+    #[serde(default)]
+    pub seed: Option<u64>,
+}
+
+fn nine() -> usize {
+    9
+}
+
+fn fifth() -> f64 {
+    0.2
+}
+
+fn dog() -> String {
+    "dog".to_owned()
+}
+
+/// Part of the data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// For training: COCO's train2017, an ARC task's demonstrations.
+    #[default]
+    Train,
+    /// For evaluation: COCO's val2017, an ARC task's questions.
+    Test,
+}
+
+impl Split {
+    /// `train` or `test`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Test => "test",
+        }
+    }
+}
+
+impl Request {
+    /// The seed of all that is drawn.
+    pub fn seed(&self) -> u64 {
+        self.seed.unwrap_or(0)
+    }
+
+    /// Whether the images are to learn from.
+    pub fn is_train(&self) -> bool {
+        self.split == Split::Train
+    }
+
+    /// The rules that the request breaks, before any data is read.
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut problems = self.general_problems();
+        let DataSource { source, root, .. } = &self.source;
+        if source.is_on_disk() && root.is_none() {
+            problems.push(Problem::new(
+                "source",
+                "this data set needs `root`",
+                "add root = \"path/to/data\"",
+            ));
+        }
+        problems.extend(source.check(self));
+        if !source.offers().contains(&self.task.needs()) {
+            let fits = tasks::names_for(source.offers()).join(", ");
+            problems.push(Problem::new(
+                "task",
+                format!("`{}` does not offer the task `{}`", source.name(), self.task.name()),
+                format!("its tasks are: {fits}"),
+            ));
+        }
+        problems.extend(self.task.check(self));
+        problems
+    }
+
+    fn general_problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if self.size.iter().any(|side| !(8..=4096).contains(side) || side % 2 == 1) {
+            problems.push(Problem::new(
+                "size",
+                format!("sides must be even, 8 to 4096, but are {:?}", self.size),
+                "give [height, width] in pixels; the model may ask for more, such as multiples of 16",
+            ));
+        }
+        if self.count == Some(0) {
+            problems.push(Problem::new(
+                "count",
+                "must be at least 1, but is 0",
+                "leave it out to take all images",
+            ));
+        }
+        let shares = [("min_share", self.min_share, "0 takes all"), ("holdout", self.holdout, "")];
+        for (field, share, help) in shares {
+            if !(0.0..=1.0).contains(&share) {
+                let message = format!("must be 0 to 1, but is {share}");
+                problems.push(Problem::new(field, message, help));
+            }
+        }
+        problems
+    }
+
+    /// The chosen places among `available` images, or in an endless world.
+    pub fn choose(&self, available: Option<usize>) -> Result<Vec<usize>, DataError> {
+        let Some(available) = available else { return self.block() };
+        if available == 0 {
+            return Err(DataError::failed("no image of the data fits the stage's parameters")
+                .with_help("check `split`, `class`, `min_share` and `holdout`"));
+        }
+        let count = self.count.unwrap_or(available);
+        select(available, count, self.subset, self.seed()).map_err(|e| {
+            DataError::failed(e.to_string())
+                .with_help("lower `count` or `subset`, or get more data")
+        })
+    }
+
+    /// The places of this subset in an endless world.
+    fn block(&self) -> Result<Vec<usize>, DataError> {
+        let count = self
+            .count
+            .ok_or_else(|| DataError::failed("the images have no end, so `count` must be given"))?;
+        let start = self.subset.checked_mul(count);
+        start.and_then(|start| Some((start..start.checked_add(count)?).collect())).ok_or_else(
+            || {
+                let subset = self.subset;
+                DataError::failed(format!("subset {subset} of {count} images is too large"))
+            },
+        )
+    }
+
+    /// The part of data that is not divided: `holdout` of it for tests, the rest for training.
+    pub(super) fn part<T>(&self, all: Vec<T>) -> Vec<T> {
+        let count = all.len();
+        let mut held = (count as f64 * self.holdout).round() as usize;
+        if self.holdout > 0.0 && self.holdout < 1.0 && count > 1 {
+            held = held.clamp(1, count - 1);
+        }
+        let order = crate::rng::TorchRng::new(0).randperm(count);
+        let mut is_test = vec![false; count];
+        order.into_iter().take(held).for_each(|place| is_test[place] = true);
+        let keep = all.into_iter().zip(is_test);
+        keep.filter(|(_, test)| *test != self.is_train()).map(|(item, _)| item).collect()
+    }
+}

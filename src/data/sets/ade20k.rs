@@ -1,0 +1,238 @@
+//! ADE20K in both published layouts.
+//!
+//! The scene parsing benchmark has `images/`, `annotations/` (the class 0 to 150 as a grey value)
+//! and `objectInfo150.txt`. The full data has `images/ADE/<split>/.../NAME.jpg` with `NAME_seg.png`
+//! (the class in red and green) and `NAME.json`, which names the classes of the picture.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use image::{DynamicImage, GrayImage, Luma, RgbImage};
+use serde::Deserialize;
+
+use super::{DataSet, Images, Knowledge, Listing};
+use crate::{
+    data::{
+        DataError, Labels, Request, Sample, SceneLabels,
+        files::{list, read_picture, read_source, read_stored_image},
+        folder,
+    },
+    store::SourceReader,
+};
+
+const LAYOUT: &str = "`root` holds `images/`, `annotations/` and `objectInfo150.txt`, or \
+                      `images/ADE/training/` and `images/ADE/validation/`";
+
+pub(super) struct Ade20k;
+
+/// A picture and its annotation.
+struct Files {
+    name: String,
+    image: String,
+    labels: String,
+    /// The names of its classes by number, where they differ from picture to picture.
+    classes: BTreeMap<u16, String>,
+}
+
+impl DataSet for Ade20k {
+    fn name(&self) -> &'static str {
+        "ade20k"
+    }
+
+    fn doc(&self) -> &'static str {
+        "ADE20K: the scene parsing benchmark (150 classes) or the full data."
+    }
+
+    fn offers(&self) -> &'static [Knowledge] {
+        &[Knowledge::Image, Knowledge::Mask, Knowledge::Scene]
+    }
+
+    fn open<'a>(
+        &self,
+        request: &'a Request,
+        sources: &'a SourceReader,
+    ) -> Result<Box<dyn Images + 'a>, DataError> {
+        let is_full = list(sources, "images", LAYOUT)?.iter().any(|name| name == "ADE/");
+        let files = if is_full { full(request, sources)? } else { benchmark(request, sources)? };
+        let names: std::sync::Arc<[String]> = if is_full {
+            let names: BTreeSet<&String> = files.iter().flat_map(|f| f.classes.values()).collect();
+            names.into_iter().cloned().collect()
+        } else {
+            benchmark_names(sources)?.into()
+        };
+        let class = place(&names, &request.class);
+        if request.task.needs() == Knowledge::Mask && class.is_none() {
+            let help = format!("the classes are: {}", names.join(", "));
+            let message = format!("the data has no class `{}`", request.class);
+            return Err(DataError::failed(message).with_help(help));
+        }
+        let mut kept = Vec::new();
+        for file in files {
+            if request.task.needs() != Knowledge::Mask || shows(sources, &file, &names, class)? {
+                kept.push(file);
+            }
+        }
+        Ok(Box::new(Listing::new(kept, move |file| {
+            let image = read_stored_image(sources, &file.image)?;
+            let mut sample = Sample { id: file.name.clone(), ..Sample::default() };
+            if request.task.needs() != Knowledge::Image {
+                let labels = read_labels(sources, file, &names)?;
+                if labels.dimensions() != image.dimensions() {
+                    return Err(DataError::failed(format!(
+                        "`{}` and `{}` differ in size",
+                        file.image, file.labels
+                    )));
+                }
+                sample.mask = class.map(|class| mask(&labels, class));
+                sample.scene = Some(SceneLabels { labels, names: names.clone() });
+            }
+            sample.image = image;
+            Ok(sample)
+        })))
+    }
+}
+
+/// The place of a class, from 1; any of the words of its name will do.
+fn place(names: &[String], class: &str) -> Option<u16> {
+    let is_it = |name: &String| name == class || name.split(", ").any(|word| word == class);
+    names.iter().position(is_it).map(|place| place as u16 + 1)
+}
+
+fn mask(labels: &Labels, class: u16) -> GrayImage {
+    GrayImage::from_fn(labels.width(), labels.height(), |x, y| {
+        Luma([if labels.get_pixel(x, y).0[0] == class { 255 } else { 0 }])
+    })
+}
+
+/// Whether a picture shows the class.
+fn shows(
+    sources: &SourceReader,
+    file: &Files,
+    names: &[String],
+    class: Option<u16>,
+) -> Result<bool, DataError> {
+    let Some(class) = class else { return Ok(false) };
+    if !file.classes.is_empty() {
+        return Ok(file.classes.values().any(|name| *name == names[usize::from(class) - 1]));
+    }
+    Ok(read_labels(sources, file, names)?.iter().any(|label| *label == class))
+}
+
+/// The labels of a picture, as places in `names` from 1.
+fn read_labels(
+    sources: &SourceReader,
+    file: &Files,
+    names: &[String],
+) -> Result<Labels, DataError> {
+    let picture = read_picture(sources, &file.labels, false)?;
+    let wrong = |what: String| DataError::failed(format!("`{}`: {what}", file.labels));
+    if file.labels.ends_with("_seg.png") {
+        let coded: RgbImage = picture.into_rgb8();
+        let mut places = BTreeMap::from([(0, 0)]);
+        for (number, name) in &file.classes {
+            places.insert(*number, place(names, name).unwrap_or(0));
+        }
+        let mut labels = Labels::new(coded.width(), coded.height());
+        for (label, code) in labels.pixels_mut().zip(coded.pixels()) {
+            let number = u16::from(code.0[0] / 10) * 256 + u16::from(code.0[1]);
+            let place = places.get(&number).ok_or_else(|| {
+                wrong(format!("class {number} is not among the objects of its JSON file"))
+            })?;
+            label.0 = [*place];
+        }
+        return Ok(labels);
+    }
+    let DynamicImage::ImageLuma8(grey) = picture else {
+        return Err(wrong("the classes must be an 8-bit grey picture".to_owned()));
+    };
+    if let Some(class) = grey.iter().find(|class| usize::from(**class) > names.len()) {
+        return Err(wrong(format!("there is no class {class}, but {} classes", names.len())));
+    }
+    let values = grey.iter().map(|class| u16::from(*class)).collect();
+    Ok(Labels::from_raw(grey.width(), grey.height(), values).expect("one label a pixel"))
+}
+
+/// The pictures of the benchmark; a sample without split folders is divided here.
+fn benchmark(request: &Request, sources: &SourceReader) -> Result<Vec<Files>, DataError> {
+    let split = if request.is_train() { "training" } else { "validation" };
+    let divided = list(sources, "images", LAYOUT)?.iter().any(|name| *name == format!("{split}/"));
+    let below = |folder: &str| {
+        if divided { format!("{folder}/{split}") } else { folder.to_owned() }
+    };
+    let images = folder::images(sources, &below("images"))?;
+    let files = folder::matched(images, folder::images(sources, &below("annotations"))?)?;
+    let files = files.into_iter().map(|f| Files {
+        name: f.name,
+        image: f.input,
+        labels: f.target,
+        classes: BTreeMap::new(),
+    });
+    let files: Vec<Files> = files.collect();
+    Ok(if divided { files } else { request.part(files) })
+}
+
+/// The 150 names, from the last column of `objectInfo150.txt`.
+fn benchmark_names(sources: &SourceReader) -> Result<Vec<String>, DataError> {
+    const LIST: &str = "objectInfo150.txt";
+    let bytes = read_source(sources, LIST, "the classes of ADE20K")?;
+    let text = String::from_utf8_lossy(&bytes);
+    let names: Vec<String> = text
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split('\t').nth(4))
+        .map(|name| name.trim().to_owned())
+        .collect();
+    if names.is_empty() {
+        return Err(DataError::failed(format!("`{LIST}` must have five columns divided by tabs")));
+    }
+    Ok(names)
+}
+
+#[derive(Deserialize)]
+struct Annotated {
+    annotation: Annotation,
+}
+
+#[derive(Deserialize)]
+struct Annotation {
+    object: Vec<Object>,
+}
+
+#[derive(Deserialize)]
+struct Object {
+    name: String,
+    name_ndx: u16,
+}
+
+/// The pictures of the full data with the classes that each shows.
+fn full(request: &Request, sources: &SourceReader) -> Result<Vec<Files>, DataError> {
+    let split = if request.is_train() { "training" } else { "validation" };
+    let mut folders = vec![format!("images/ADE/{split}")];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for name in list(sources, &folder, LAYOUT)? {
+            let path = format!("{folder}/{name}");
+            if let Some(below) = path.strip_suffix('/') {
+                folders.push(below.to_owned());
+            } else if let Some(stem) = path.strip_suffix(".jpg") {
+                let name = stem.rsplit('/').next().unwrap_or(stem).to_owned();
+                let (image, labels) = (path.clone(), format!("{stem}_seg.png"));
+                let classes = objects(sources, &format!("{stem}.json"))?;
+                files.push(Files { name, image, labels, classes });
+            }
+        }
+    }
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(files)
+}
+
+/// The classes of a picture by number. The files are in the Latin alphabet of the nineties.
+fn objects(sources: &SourceReader, path: &str) -> Result<BTreeMap<u16, String>, DataError> {
+    let bytes = read_source(sources, path, "an annotation of ADE20K")?;
+    let text: String = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => error.as_bytes().iter().map(|byte| char::from(*byte)).collect(),
+    };
+    let read: Annotated = serde_json::from_str(&text)
+        .map_err(|e| DataError::failed(format!("`{path}` is not an annotation of ADE20K: {e}")))?;
+    Ok(read.annotation.object.into_iter().map(|object| (object.name_ndx, object.name)).collect())
+}

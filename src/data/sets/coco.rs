@@ -1,0 +1,38 @@
+//! COCO 2017 as a data set.
+
+use super::{DataSet, Images, Knowledge, Listing};
+use crate::{
+    data::{DataError, Request, coco::Index},
+    store::SourceReader,
+};
+
+pub(super) struct Coco;
+
+impl DataSet for Coco {
+    fn name(&self) -> &'static str {
+        "coco"
+    }
+
+    fn doc(&self) -> &'static str {
+        "COCO 2017 in its official layout."
+    }
+
+    fn offers(&self) -> &'static [Knowledge] {
+        &[Knowledge::Image, Knowledge::Persons, Knowledge::Mask, Knowledge::Scene]
+    }
+
+    fn open<'a>(
+        &self,
+        request: &'a Request,
+        sources: &'a SourceReader,
+    ) -> Result<Box<dyn Images + 'a>, DataError> {
+        let (train, share) = (request.is_train(), request.min_share);
+        let index = match request.task.needs() {
+            Knowledge::Mask => Index::instances(sources, train, &request.class, share)?,
+            Knowledge::Scene => Index::scenes(sources, train)?,
+            Knowledge::Persons => Index::persons(sources, train, request.size, share)?,
+            _ => Index::images(sources, train)?,
+        };
+        Ok(Box::new(Listing::new(index.ids(), move |id| index.sample(sources, *id))))
+    }
+}

@@ -1,0 +1,59 @@
+//! `DreamBooth`: photographs of a few subjects, `dataset/<subject>/NN.jpg`.
+
+use super::{DataSet, Images, Knowledge, Listing};
+use crate::{
+    data::{
+        DataError, Request, Sample,
+        files::{is_picture, list},
+        read_image,
+    },
+    store::SourceReader,
+};
+
+const LAYOUT: &str = "`root` is a checkout of google/dreambooth, which holds `dataset/<subject>/`";
+
+pub(super) struct DreamBooth;
+
+impl DataSet for DreamBooth {
+    fn name(&self) -> &'static str {
+        "dreambooth"
+    }
+
+    fn doc(&self) -> &'static str {
+        "The photographs of `DreamBooth`: `dataset/<subject>/`; `set` chooses one subject."
+    }
+
+    fn offers(&self) -> &'static [Knowledge] {
+        &[Knowledge::Image]
+    }
+
+    fn open<'a>(
+        &self,
+        request: &'a Request,
+        sources: &'a SourceReader,
+    ) -> Result<Box<dyn Images + 'a>, DataError> {
+        let folders = list(sources, "dataset", LAYOUT)?;
+        let subjects: Vec<&str> = folders.iter().filter_map(|f| f.strip_suffix('/')).collect();
+        let chosen = match &request.source.set {
+            None => subjects,
+            Some(set) if subjects.contains(&set.as_str()) => vec![set.as_str()],
+            Some(set) => {
+                return Err(DataError::failed(format!("`dataset` has no subject `{set}`"))
+                    .with_help(format!("the subjects are: {}", subjects.join(", "))));
+            }
+        };
+        let mut files = Vec::new();
+        for subject in chosen {
+            let names = list(sources, &format!("dataset/{subject}"), LAYOUT)?;
+            files.extend(names.into_iter().filter(|name| is_picture(name)).map(|name| {
+                let stem = name.rsplit_once('.').map_or(&*name, |(stem, _)| stem);
+                (format!("{subject}-{stem}"), format!("dataset/{subject}/{name}"))
+            }));
+        }
+        let files = request.part(files);
+        Ok(Box::new(Listing::new(files, move |(id, path)| {
+            let image = read_image(sources, path)?;
+            Ok(Sample { id: id.clone(), image, ..Sample::default() })
+        })))
+    }
+}

@@ -1,0 +1,124 @@
+//! Tiny `ImageNet`: 64x64 photographs of 200 classes.
+
+use std::collections::BTreeMap;
+
+use super::{DataSet, Images, Knowledge, Listing};
+use crate::{
+    data::{
+        DataError, Request, Sample,
+        files::{is_picture, list, read_source},
+        read_image,
+    },
+    store::SourceReader,
+};
+
+const LAYOUT: &str =
+    "`root` is the unpacked `tiny-imagenet-200`, with `wnids.txt`, `train/` and `val/`";
+
+pub(super) struct TinyImageNet;
+
+impl DataSet for TinyImageNet {
+    fn name(&self) -> &'static str {
+        "tiny_imagenet"
+    }
+
+    fn doc(&self) -> &'static str {
+        "Tiny `ImageNet` in its official layout; tests use its validation images."
+    }
+
+    fn offers(&self) -> &'static [Knowledge] {
+        &[Knowledge::Image, Knowledge::Class]
+    }
+
+    fn open<'a>(
+        &self,
+        request: &'a Request,
+        sources: &'a SourceReader,
+    ) -> Result<Box<dyn Images + 'a>, DataError> {
+        let ids = lines(sources, "wnids.txt")?;
+        let words = words(sources)?;
+        let chosen = classes(request, &ids, &words)?;
+        let mut files = Vec::new();
+        for (class, id) in chosen.iter().enumerate() {
+            let found =
+                if request.is_train() { training(sources, id)? } else { validation(sources, id)? };
+            let limit = request.symbols.per_class.unwrap_or(found.len());
+            if limit > found.len() {
+                return Err(DataError::failed(format!(
+                    "class `{id}` has {} images, but {limit} are wanted",
+                    found.len()
+                ))
+                .with_help("lower `symbols.per_class`"));
+            }
+            files.extend(found.into_iter().take(limit).map(|path| (class, path)));
+        }
+        let mut listing = Listing::new(files, move |(class, path): &(usize, String)| {
+            let name = path.rsplit('/').next().unwrap_or(path);
+            let id = name.rsplit_once('.').map_or(name, |(stem, _)| stem).to_owned();
+            let image = read_image(sources, path)?;
+            Ok(Sample { id, image, class: Some(*class), ..Sample::default() })
+        });
+        listing.classes = chosen.iter().map(|id| words.get(id).unwrap_or(id).clone()).collect();
+        Ok(Box::new(listing))
+    }
+}
+
+/// The identifiers of the classes: those asked for by identifier or word, all for plain images.
+fn classes(
+    request: &Request,
+    ids: &[String],
+    words: &BTreeMap<String, String>,
+) -> Result<Vec<String>, DataError> {
+    if request.task.needs() == Knowledge::Image {
+        return Ok(ids.to_vec());
+    }
+    let mut symbols = request.symbols.clone();
+    for class in &mut symbols.classes {
+        if let Some(id) = ids.iter().find(|id| words.get(*id) == Some(class)) {
+            class.clone_from(id);
+        }
+    }
+    symbols.pick(ids)
+}
+
+fn lines(sources: &SourceReader, path: &str) -> Result<Vec<String>, DataError> {
+    let bytes =
+        read_source(sources, path, "a list of Tiny ImageNet").map_err(|e| e.with_help(LAYOUT))?;
+    Ok(String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect())
+}
+
+/// The first word for each class, where the file of words is there.
+fn words(sources: &SourceReader) -> Result<BTreeMap<String, String>, DataError> {
+    if !list(sources, "", LAYOUT)?.iter().any(|name| name == "words.txt") {
+        return Ok(BTreeMap::new());
+    }
+    let lines = lines(sources, "words.txt")?;
+    let first = |words: &str| words.split(',').next().unwrap_or(words).trim().to_owned();
+    let known = lines.iter().filter_map(|line| line.split_once('\t'));
+    Ok(known.map(|(id, words)| (id.to_owned(), first(words))).collect())
+}
+
+/// The training images of a class, by name.
+fn training(sources: &SourceReader, id: &str) -> Result<Vec<String>, DataError> {
+    let folder = format!("train/{id}/images");
+    let names = list(sources, &folder, LAYOUT)?;
+    Ok(names.into_iter().filter(|n| is_picture(n)).map(|n| format!("{folder}/{n}")).collect())
+}
+
+/// The validation images of a class, in the order of their list.
+fn validation(sources: &SourceReader, id: &str) -> Result<Vec<String>, DataError> {
+    const LIST: &str = "val/val_annotations.txt";
+    let mut found = Vec::new();
+    for (line, number) in lines(sources, LIST)?.iter().zip(1..) {
+        let mut fields = line.split('\t');
+        let (Some(file), Some(class)) = (fields.next(), fields.next()) else {
+            return Err(DataError::failed(format!(
+                "line {number} of `{LIST}` must be a file and a class, divided by tabs"
+            )));
+        };
+        if class == id {
+            found.push(format!("val/images/{file}"));
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,122 @@
+//! Tasks: one file each, and one line in [`TASKS`].
+
+mod arc;
+pub mod boundaries;
+pub mod depth;
+mod images;
+mod pairs;
+mod pose;
+pub mod scene;
+mod segmentation;
+pub mod symbols;
+mod world;
+
+use std::sync::LazyLock;
+
+use super::{
+    DataError, Pair, PairMeta, Problem, Request, Sample,
+    choice::Listed,
+    sets::{Images, Knowledge},
+};
+
+/// Every task that a pipeline file can name.
+pub static TASKS: &[&dyn Task] = &[
+    &pose::Pose,
+    &segmentation::Segmentation,
+    &scene::Scene,
+    &depth::Depth,
+    &boundaries::Boundaries,
+    &symbols::SymbolsTask,
+    &arc::Arc,
+    &pairs::Pairs,
+    &images::Images,
+    &world::World,
+];
+
+/// What is to be predicted from an image.
+pub trait Task: Sync {
+    /// What it is called in a pipeline file.
+    fn name(&self) -> &'static str;
+
+    /// One sentence for editors.
+    fn doc(&self) -> &'static str;
+
+    /// What it must know of an image.
+    fn needs(&self) -> Knowledge;
+
+    /// Rules for its own parameters.
+    fn check(&self, _: &Request) -> Vec<Problem> {
+        Vec::new()
+    }
+
+    /// The size at which images are read.
+    fn image_size(&self, request: &Request) -> [usize; 2] {
+        request.size
+    }
+
+    /// How many pairs the images give; `None` if they have no end.
+    fn count(&self, images: &dyn Images) -> Option<usize> {
+        images.count()
+    }
+
+    /// The pair at a place, with its name.
+    fn pair(
+        &self,
+        images: &dyn Images,
+        place: usize,
+        request: &Request,
+    ) -> Result<(String, Pair), DataError> {
+        let sample = resized(images, place, request)?;
+        let name = sample.id.clone();
+        let mut pair = self.draw(sample, request).map_err(|e| e.on_item(&name))?;
+        pair.meta.task = self.name().to_owned();
+        pair.meta.source_id.clone_from(&name);
+        Ok((name, pair))
+    }
+
+    /// The pair of one image that has the right size.
+    fn draw(&self, sample: Sample, request: &Request) -> Result<Pair, DataError>;
+}
+
+/// The image at a place, at the size the task reads it.
+fn resized(images: &dyn Images, place: usize, request: &Request) -> Result<Sample, DataError> {
+    let sample = images.sample(place)?;
+    Ok(super::resize::resize_sample(sample, request.task.image_size(request)))
+}
+
+/// The pair of an image and its answer, with what else is known.
+fn pair(input: image::RgbImage, target: image::RgbImage) -> Pair {
+    Pair { input, target, mask: None, depth: None, meta: PairMeta::default() }
+}
+
+/// The data set did not give what it said it would.
+fn lacks(what: &str) -> DataError {
+    DataError::failed(format!("the image has no {what}"))
+}
+
+/// The tasks that can be done with this knowledge.
+pub fn names_for(offers: &[Knowledge]) -> Vec<&'static str> {
+    TASKS.iter().filter(|task| offers.contains(&task.needs())).map(|task| task.name()).collect()
+}
+
+impl Listed for dyn Task {
+    const TYPE: &'static str = "Task";
+
+    fn list() -> &'static [&'static Self] {
+        TASKS
+    }
+
+    fn names() -> &'static [&'static str] {
+        static NAMES: LazyLock<Vec<&str>> =
+            LazyLock::new(|| TASKS.iter().map(|task| task.name()).collect());
+        &NAMES
+    }
+
+    fn name(&self) -> &'static str {
+        Task::name(self)
+    }
+
+    fn doc(&self) -> &'static str {
+        Task::doc(self)
+    }
+}

@@ -1,0 +1,93 @@
+//! Confidence intervals by the bootstrap over images.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Metric, Score};
+use crate::{data::Problem, rng::TorchRng};
+
+/// How intervals are made.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Bootstrap {
+    /// How often the images are drawn anew, with replacement; 0 makes no intervals.
+    pub samples: usize,
+    /// The share of the samples within an interval.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub level: f64,
+    /// Seed of the draws.
+    pub seed: u64,
+}
+
+impl Default for Bootstrap {
+    fn default() -> Self {
+        Self { samples: 1000, level: 0.95, seed: 0 }
+    }
+}
+
+impl Bootstrap {
+    pub(super) fn problem(self) -> Option<Problem> {
+        let message = format!("must lie between 0 and 1, but is {}", self.level);
+        let wrong = !(self.level > 0.0 && self.level < 1.0);
+        wrong.then(|| Problem::new("bootstrap.level", message, "for example level = 0.95"))
+    }
+
+    /// The interval `[low, high]` of each summary score: percentiles over samples of the images.
+    pub fn intervals(self, metric: &dyn Metric, scores: &[&Score]) -> BTreeMap<String, [f64; 2]> {
+        let mut found: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+        let mut rng = TorchRng::new(self.seed);
+        for _ in 0..self.samples {
+            let drawn = rng.randint(scores.len() as u64, scores.len());
+            let drawn: Vec<&Score> = drawn.into_iter().map(|i| scores[i as usize]).collect();
+            for (name, value) in metric.summary(&drawn) {
+                found.entry(name).or_default().push(value);
+            }
+        }
+        let tail = (1.0 - self.level) / 2.0;
+        let interval = |mut values: Vec<f64>| {
+            values.sort_by(f64::total_cmp);
+            [percentile(&values, tail), percentile(&values, 1.0 - tail)]
+        };
+        found.into_iter().map(|(name, values)| (name, interval(values))).collect()
+    }
+}
+
+/// Linear between the sorted values, as `numpy.percentile`.
+fn percentile(sorted: &[f64], share: f64) -> f64 {
+    let at = share * (sorted.len() - 1) as f64;
+    let (low, rest) = (at.floor() as usize, at.fract());
+    let high = (low + 1).min(sorted.len() - 1);
+    sorted[low] + (sorted[high] - sorted[low]) * rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::{image::ImageMetric, score};
+
+    #[test]
+    fn intervals_hold_the_mean_and_shrink_with_the_number_of_images() {
+        let wide = |count: usize| {
+            let scores: Vec<Score> =
+                (0..count).map(|n| score([("psnr", (n % 10) as f64)])).collect();
+            let scores: Vec<&Score> = scores.iter().collect();
+            let [low, high] = Bootstrap::default().intervals(&ImageMetric, &scores)["psnr"];
+            assert!(low < 4.5 && 4.5 < high, "{low} {high}");
+            high - low
+        };
+        let (few, many) = (wide(10), wide(1000));
+        assert!((few / many - 10.0).abs() < 1.5, "{few} {many}");
+    }
+
+    #[test]
+    fn intervals_are_the_same_each_time_and_can_be_left_out() {
+        let scores: Vec<Score> = (0..7).map(|n| score([("psnr", f64::from(n * n))])).collect();
+        let scores: Vec<&Score> = scores.iter().collect();
+        let rule = Bootstrap::default();
+        assert_eq!(rule.intervals(&ImageMetric, &scores), rule.intervals(&ImageMetric, &scores));
+        let none = Bootstrap { samples: 0, ..rule };
+        assert!(none.intervals(&ImageMetric, &scores).is_empty());
+    }
+}

@@ -1,0 +1,113 @@
+//! Errors of predicted distances.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Case, Metric, Rules, Score, score as named};
+use crate::data::{
+    DataError,
+    tasks::depth::{DepthCode, is_known},
+};
+
+/// What is done about a prediction of another scale.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Align {
+    /// Nothing.
+    #[default]
+    None,
+    /// Predictions are multiplied so that both medians agree, image by image.
+    Median,
+}
+
+/// `abs_rel`, `rmse` and the shares of pixels within 1.25, 1.25² and 1.25³ of the truth.
+pub struct DepthMetric;
+
+impl Metric for DepthMetric {
+    fn name(&self) -> &'static str {
+        "depth"
+    }
+
+    fn doc(&self) -> &'static str {
+        "Relative error, RMSE and the shares of pixels within 1.25, 1.25² and 1.25³ of the truth."
+    }
+
+    fn names(&self) -> &'static [&'static str] {
+        &["abs_rel", "rmse", "delta_1", "delta_2", "delta_3"]
+    }
+
+    fn settings(&self, rules: &Rules) -> Vec<(&'static str, Value)> {
+        vec![("depth_align", json!(rules.depth_align))]
+    }
+
+    fn score(&self, case: &Case<'_>, rules: &Rules) -> Result<Option<Score>, DataError> {
+        let (Some(truth), Some(code)) = (&case.pair.depth, &case.pair.meta.depth) else {
+            return Err(DataError::failed("the pair has no distances")
+                .with_help("use a data set with `task = \"depth\"`"));
+        };
+        let pixels = truth.iter().zip(case.prediction().pixels());
+        let pairs: Vec<[f64; 2]> = pixels
+            .filter(|(metres, _)| is_known(**metres))
+            .map(|(metres, color)| [f64::from(code.decode(color.0)), reachable(code, *metres)])
+            .collect();
+        Ok(score(pairs, rules.depth_align))
+    }
+}
+
+/// The truth as far as the code can say it: beyond its range, all distances are one.
+fn reachable(code: &DepthCode, metres: f32) -> f64 {
+    f64::from(metres.clamp(code.range[0], code.range[1]))
+}
+
+/// The scores of pairs of a found and a true distance; `None` without any.
+pub fn score(mut pairs: Vec<[f64; 2]>, align: Align) -> Option<Score> {
+    if pairs.is_empty() {
+        return None;
+    }
+    if align == Align::Median {
+        let factor = median(&pairs, 1) / median(&pairs, 0).max(1e-6);
+        pairs.iter_mut().for_each(|pair| pair[0] *= factor);
+    }
+    let mean = |value: &dyn Fn(f64, f64) -> f64| {
+        pairs.iter().map(|[found, truth]| value(*found, *truth)).sum::<f64>() / pairs.len() as f64
+    };
+    let within = |power: i32| {
+        let limit = 1.25f64.powi(power);
+        100.0 * mean(&|a, b| if (a / b).max(b / a) < limit { 1.0 } else { 0.0 })
+    };
+    Some(named([
+        ("abs_rel", mean(&|found, truth| (found - truth).abs() / truth)),
+        ("rmse", mean(&|found, truth| (found - truth) * (found - truth)).sqrt()),
+        ("delta_1", within(1)),
+        ("delta_2", within(2)),
+        ("delta_3", within(3)),
+    ]))
+}
+
+fn median(pairs: &[[f64; 2]], side: usize) -> f64 {
+    let mut values: Vec<f64> = pairs.iter().map(|pair| pair[side]).collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 {
+        values[middle]
+    } else {
+        f64::midpoint(values[middle - 1], values[middle])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_constant_factor_is_an_error_unless_medians_are_aligned() {
+        let pairs: Vec<_> = (1..10).map(|n| [f64::from(n) * 1.3, f64::from(n)]).collect();
+        let found = score(pairs.clone(), Align::None).unwrap();
+        assert!((found["abs_rel"] - 0.3).abs() < 1e-9, "{found:?}");
+        assert!(found["delta_1"] < 1e-9 && (found["delta_2"] - 100.0).abs() < 1e-9, "{found:?}");
+        let aligned = score(pairs, Align::Median).unwrap();
+        assert!(aligned["abs_rel"] < 1e-9 && aligned["rmse"] < 1e-9, "{aligned:?}");
+        assert!(score(Vec::new(), Align::None).is_none());
+    }
+}

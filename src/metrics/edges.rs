@@ -1,0 +1,209 @@
+//! Precision, recall and F of drawn lines at a tolerance.
+//!
+//! In the manner of BSDS500: a drawn pixel is right if a pixel of the target is within the
+//! tolerance, and the other way round. `ods_f` is the best F at one threshold for all images,
+//! `ois_f` that at the best threshold of each. Unlike the official benchmark, pixels are not assigned
+//! one to one and drawn lines are not thinned first.
+
+use image::{GrayImage, Luma, RgbImage};
+use imageproc::distance_transform::euclidean_squared_distance_transform;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Case, Metric, Rules, Score, sum};
+use crate::data::{DataError, Problem};
+
+/// The open choices of the rule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EdgeRule {
+    /// How far a pixel may be off, as a share of the image's diagonal; 0.0075 in BSDS500. It is at
+    /// least one pixel.
+    pub tolerance: f64,
+    /// The lumas from which a pixel counts as drawn; the best for all images is taken.
+    pub thresholds: Vec<u8>,
+}
+
+impl Default for EdgeRule {
+    fn default() -> Self {
+        Self { tolerance: 0.0075, thresholds: vec![32, 64, 96, 128, 160, 192, 224] }
+    }
+}
+
+impl EdgeRule {
+    pub(super) fn problem(&self) -> Option<Problem> {
+        let is_wrong = self.thresholds.is_empty() || self.thresholds.contains(&0);
+        let message = format!("must be lumas from 1 to 255, but are {:?}", self.thresholds);
+        is_wrong.then(|| Problem::new("edges.thresholds", message, "for example [128]"))
+    }
+}
+
+/// Numbers of pixels at one threshold.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Counts {
+    /// Drawn, and drawn within reach of the target.
+    drawn: f64,
+    right: f64,
+    /// In the target, and in the target within reach of a drawn one.
+    wanted: f64,
+    found: f64,
+}
+
+impl Counts {
+    fn precision(self) -> f64 {
+        share(self.right, self.drawn)
+    }
+
+    fn recall(self) -> f64 {
+        share(self.found, self.wanted)
+    }
+
+    fn f(self) -> f64 {
+        let (p, r) = (self.precision(), self.recall());
+        share(2.0 * p * r, p + r)
+    }
+}
+
+fn share(part: f64, whole: f64) -> f64 {
+    if whole == 0.0 { 0.0 } else { part / whole }
+}
+
+/// `ods_f` with its precision and recall, and `ois_f`.
+pub struct EdgesMetric;
+
+impl Metric for EdgesMetric {
+    fn name(&self) -> &'static str {
+        "edges"
+    }
+
+    fn doc(&self) -> &'static str {
+        "F of drawn lines at a tolerance, at the best threshold for all images and for each."
+    }
+
+    fn names(&self) -> &'static [&'static str] {
+        &["ods_f", "ods_precision", "ods_recall", "ods_threshold", "ois_f"]
+    }
+
+    fn settings(&self, rules: &Rules) -> Vec<(&'static str, Value)> {
+        vec![("edges", json!(rules.edges))]
+    }
+
+    fn score(&self, case: &Case<'_>, rules: &Rules) -> Result<Option<Score>, DataError> {
+        let target = threshold(&case.pair.target, 128);
+        if !target.iter().any(|value| *value > 0) {
+            return Ok(None);
+        }
+        let mut scores = Score::new();
+        let mut best = 0.0f64;
+        for luma in &rules.edges.thresholds {
+            let drawn = threshold(case.prediction(), *luma);
+            let counts = count(&drawn, &target, rules.edges.tolerance);
+            best = best.max(counts.f());
+            let Counts { drawn, right, wanted, found } = counts;
+            for (name, value) in
+                [("drawn", drawn), ("right", right), ("wanted", wanted), ("found", found)]
+            {
+                scores.insert(format!("{name}_{luma:03}"), value);
+            }
+        }
+        scores.insert("ois_f".to_owned(), 100.0 * best);
+        Ok(Some(scores))
+    }
+
+    fn summary(&self, scores: &[&Score]) -> Score {
+        let thresholds = scores.first().into_iter().flat_map(|score| score.keys());
+        let thresholds = thresholds.filter_map(|name| name.strip_prefix("drawn_"));
+        let mut best = (Counts::default(), 0.0);
+        for threshold in thresholds {
+            let total = |name: &str| sum(scores, &format!("{name}_{threshold}"));
+            let counts = Counts {
+                drawn: total("drawn"),
+                right: total("right"),
+                wanted: total("wanted"),
+                found: total("found"),
+            };
+            if counts.f() > best.0.f() || best.1 == 0.0 {
+                best = (counts, threshold.parse().unwrap_or(0.0));
+            }
+        }
+        let (counts, at) = best;
+        super::score([
+            ("ods_f", 100.0 * counts.f()),
+            ("ods_precision", 100.0 * counts.precision()),
+            ("ods_recall", 100.0 * counts.recall()),
+            ("ods_threshold", at),
+            ("ois_f", sum(scores, "ois_f") / scores.len() as f64),
+        ])
+    }
+}
+
+/// 255 where the luma reaches `least`.
+fn threshold(image: &RgbImage, least: u8) -> GrayImage {
+    GrayImage::from_fn(image.width(), image.height(), |x, y| {
+        let [r, g, b] = image.get_pixel(x, y).0.map(f32::from);
+        let is_drawn = 0.299 * r + 0.587 * g + 0.114 * b >= f32::from(least) - 0.5;
+        Luma([if is_drawn { 255 } else { 0 }])
+    })
+}
+
+fn count(drawn: &GrayImage, target: &GrayImage, tolerance: f64) -> Counts {
+    let diagonal = f64::from(target.width()).hypot(f64::from(target.height()));
+    let reach = (tolerance * diagonal).max(1.0);
+    let near = |from: &GrayImage, to: &GrayImage| {
+        let set = || from.iter().filter(|value| **value > 0).count() as f64;
+        // With nothing to reach, distances are not defined.
+        if !to.iter().any(|value| *value > 0) {
+            return (set(), 0.0);
+        }
+        let distances = euclidean_squared_distance_transform(to);
+        let reached = from.iter().zip(distances.iter());
+        let reached = reached.filter(|(value, far)| **value > 0 && **far <= reach * reach);
+        (set(), reached.count() as f64)
+    };
+    let ((drawn_pixels, right), (wanted, found)) = (near(drawn, target), near(target, drawn));
+    Counts { drawn: drawn_pixels, right, wanted, found }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(x: u32) -> GrayImage {
+        GrayImage::from_fn(64, 64, |at, _| Luma([if at == x { 255 } else { 0 }]))
+    }
+
+    #[test]
+    fn a_line_within_the_tolerance_is_right() {
+        // 0.0221 of the diagonal of 64x64 is 2.0 pixels.
+        for (x, f) in [(30, 1.0), (32, 1.0), (33, 0.0)] {
+            assert!((count(&line(x), &line(30), 0.0221).f() - f).abs() < 1e-9, "{x}");
+        }
+        assert!(count(&GrayImage::new(64, 64), &line(3), 0.01).f() < 1e-9);
+    }
+
+    #[test]
+    fn the_best_threshold_for_all_images_is_found() {
+        let gray = |value| {
+            RgbImage::from_fn(64, 64, |x, _| {
+                image::Rgb([if x == 9 { value } else { 20 * (x % 4) as u8 }; 3])
+            })
+        };
+        let rules: Rules = serde_json::from_value(json!({ "metric": "edges" })).unwrap();
+        let target =
+            RgbImage::from_fn(64, 64, |x, _| image::Rgb([if x == 9 { 255 } else { 0 }; 3]));
+        let pair = crate::data::Pair { target, ..Default::default() };
+        let scores: Vec<Score> = [100, 250]
+            .map(|value| {
+                let attempts = [gray(value)];
+                EdgesMetric
+                    .score(&Case { attempts: &attempts, pair: &pair }, &rules)
+                    .unwrap()
+                    .unwrap()
+            })
+            .to_vec();
+        let found = EdgesMetric.summary(&scores.iter().collect::<Vec<_>>());
+        assert!((found["ods_f"] - 100.0).abs() < 1e-9, "{found:?}");
+        assert!((found["ods_threshold"] - 64.0).abs() < 1e-9, "{found:?}");
+    }
+}

@@ -1,0 +1,134 @@
+//! Scores of random pictures equal those of scikit-image, `SciPy` and `NumPy`: see
+//! `tests/golden/metrics/make.py`.
+
+use ::image::{GrayImage, Rgb, RgbImage};
+use serde_json::json;
+
+use super::*;
+
+fn expected(name: &str) -> Vec<Value> {
+    let text = include_str!("../../tests/golden/metrics/expected.json");
+    let cases: Value = serde_json::from_str(text).unwrap();
+    cases[name].as_array().unwrap().clone()
+}
+
+/// Bytes of the script's generator.
+fn noise(seed: u64, count: usize) -> Vec<u8> {
+    let mut state = seed;
+    (0..count)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005);
+            state = state.wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        })
+        .collect()
+}
+
+struct Sizes {
+    seed: u64,
+    height: u32,
+    width: u32,
+}
+
+impl Sizes {
+    fn of(case: &Value) -> Self {
+        let side = |axis: usize| case["size"][axis].as_u64().unwrap() as u32;
+        Self { seed: case["seed"].as_u64().unwrap(), height: side(0), width: side(1) }
+    }
+
+    fn picture(&self, more: u64) -> RgbImage {
+        let bytes = noise(self.seed + more, (self.width * self.height * 3) as usize);
+        RgbImage::from_raw(self.width, self.height, bytes).unwrap()
+    }
+
+    /// White where the noise reaches `least`.
+    fn lines(&self, more: u64, least: u8) -> GrayImage {
+        let bytes = noise(self.seed + more, (self.width * self.height) as usize);
+        let white = bytes.into_iter().map(|value| if value >= least { 255 } else { 0 });
+        GrayImage::from_raw(self.width, self.height, white.collect()).unwrap()
+    }
+}
+
+fn agree(found: &Score, case: &Value, names: &[&str]) {
+    for name in names {
+        let (ours, theirs) = (found[*name], case[*name].as_f64().unwrap());
+        assert!((ours - theirs).abs() < 1e-9 * theirs.abs().max(1.0), "{name}: {ours} {case}");
+    }
+}
+
+fn colored(gray: &GrayImage) -> RgbImage {
+    RgbImage::from_fn(gray.width(), gray.height(), |x, y| Rgb([gray.get_pixel(x, y).0[0]; 3]))
+}
+
+#[test]
+fn distances_between_images_are_those_of_scikit_image() {
+    for case in expected("image") {
+        let sizes = Sizes::of(&case);
+        let (a, b) = (sizes.picture(0), sizes.picture(1000));
+        let mixed =
+            a.iter().zip(b.iter()).map(|(a, b)| ((3 * u32::from(*a) + u32::from(*b)) / 4) as u8);
+        let mixed = RgbImage::from_raw(a.width(), a.height(), mixed.collect()).unwrap();
+        agree(&image::score(&mixed, &a), &case, &["psnr", "ssim", "mse", "mae"]);
+    }
+}
+
+#[test]
+fn edges_at_a_tolerance_are_those_of_scipy() {
+    for case in expected("edges") {
+        let sizes = Sizes::of(&case);
+        let rules: Rules = serde_json::from_value(json!({
+            "metric": "edges",
+            "edges": { "tolerance": case["tolerance"], "thresholds": [128] },
+        }))
+        .unwrap();
+        let (target, drawn) = (colored(&sizes.lines(0, 250)), colored(&sizes.lines(1000, 245)));
+        let pair = Pair { target, ..Pair::default() };
+        let attempts = [drawn];
+        let case_ = Case { attempts: &attempts, pair: &pair };
+        let score = edges::EdgesMetric.score(&case_, &rules).unwrap().unwrap();
+        let found = edges::EdgesMetric.summary(&[&score]);
+        agree(&found, &case, &["ods_precision", "ods_recall", "ods_f"]);
+    }
+}
+
+#[test]
+fn intersections_over_unions_are_those_of_numpy() {
+    for case in expected("miou") {
+        let sizes = Sizes::of(&case);
+        let found = miou::score(&sizes.picture(0), &sizes.lines(1000, 128), 128);
+        agree(&found, &case, &["miou"]);
+    }
+}
+
+#[test]
+fn errors_of_distances_are_those_of_numpy() {
+    for case in expected("depth") {
+        let count = case["count"].as_u64().unwrap() as usize;
+        let seed = case["seed"].as_u64().unwrap();
+        let pairs = noise(seed, count).into_iter().zip(noise(seed + 1000, count));
+        let pairs = pairs.map(|(a, b)| [0.5 + f64::from(a) / 40.0, 0.5 + f64::from(b) / 60.0]);
+        let align = serde_json::from_value(case["align"].clone()).unwrap();
+        let found = depth::score(pairs.collect(), align).unwrap();
+        agree(&found, &case, &["abs_rel", "rmse", "delta_1", "delta_2", "delta_3"]);
+    }
+}
+
+#[test]
+fn intervals_are_those_of_torch_and_numpy() {
+    for case in expected("bootstrap") {
+        let number = |name: &str| case[name].as_u64().unwrap();
+        let scores: Vec<Score> = noise(7, number("count") as usize)
+            .into_iter()
+            .map(|value| score([("psnr", value.into())]))
+            .collect();
+        let rule = bootstrap::Bootstrap {
+            samples: number("samples") as usize,
+            level: case["level"].as_f64().unwrap(),
+            seed: number("seed"),
+        };
+        let found = rule.intervals(&image::ImageMetric, &scores.iter().collect::<Vec<_>>())["psnr"];
+        for (ours, theirs) in found.iter().zip(case["interval"].as_array().unwrap()) {
+            assert!((ours - theirs.as_f64().unwrap()).abs() < 1e-9, "{found:?} {case}");
+        }
+    }
+}

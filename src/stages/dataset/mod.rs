@@ -1,0 +1,82 @@
+//! `dataset`: image pairs of a task from a data set, or clips of the procedural world.
+
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Inputs, Output, ParamError, Ports, Stage, StageContext, StageError, StageKind};
+use crate::{
+    artifact::{ArtifactKind, videos},
+    data::{Request, figures, sets::Knowledge},
+    store::SourceReader,
+};
+
+/// Reads images and makes the pairs of a task. Its parameters are the [`Request`].
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Dataset(Request);
+
+impl StageKind for Dataset {
+    const KIND: &'static str = "dataset";
+    // 1: first · 2: a folder that is not divided keeps a part for tests.
+    const VERSION: u32 = 2;
+    const PORTS: Ports = Ports { inputs: &[], output: ArtifactKind::Pairs };
+}
+
+impl Stage for Dataset {
+    fn validate(&self) -> Vec<ParamError> {
+        self.0.problems().into_iter().map(ParamError::from).collect()
+    }
+
+    fn source_root(&self) -> Option<&Path> {
+        self.0.source.root.as_deref().map(Path::new)
+    }
+
+    fn output(&self) -> Option<ArtifactKind> {
+        self.is_world().then_some(ArtifactKind::Videos)
+    }
+
+    fn run(
+        &self,
+        _: &Inputs<'_>,
+        out: &mut Output<'_>,
+        cx: &StageContext<'_>,
+    ) -> Result<(), StageError> {
+        if self.is_world() {
+            return self.world(out, cx);
+        }
+        // What is built in reads no files.
+        let nowhere = SourceReader::new(Path::new(""));
+        let request = &self.0;
+        let images = request.source.source.open(request, cx.sources.unwrap_or(&nowhere))?;
+        let chosen = request.choose(request.task.count(&*images))?;
+        for (done, place) in chosen.iter().enumerate() {
+            cx.tick(done as u64, chosen.len() as u64, "images")?;
+            let (name, pair) = request.task.pair(&*images, *place, request)?;
+            pair.write(out, &name)?;
+        }
+        Ok(())
+    }
+}
+
+impl Dataset {
+    fn is_world(&self) -> bool {
+        self.0.task.needs() == Knowledge::Clips
+    }
+
+    fn world(&self, out: &mut Output<'_>, cx: &StageContext<'_>) -> Result<(), StageError> {
+        let Request { size, frames, .. } = self.0;
+        let chosen = self.0.choose(None)?;
+        for (done, index) in chosen.iter().enumerate() {
+            cx.tick(done as u64, chosen.len() as u64, "clips")?;
+            let clip = figures::world_clip(self.0.seed(), *index as u64, size, frames);
+            let clip = videos::Clip::from_images(&clip).expect("all frames have one size");
+            out.item(&format!("world-{index:06}"), &[(videos::FILE, &clip.to_bytes())])?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

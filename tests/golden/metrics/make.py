@@ -1,0 +1,103 @@
+"""Writes expected.json: scores of small random pictures by scikit-image, SciPy and NumPy.
+
+    python make.py            (scikit-image 0.26, SciPy 1.17, NumPy 2.4, PyTorch)
+
+Pictures are not stored: both sides make them from the same congruential generator.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.ndimage import distance_transform_edt
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+
+def noise(seed, count):
+    """Bytes of a linear congruential generator."""
+    state, out = seed, []
+    for _ in range(count):
+        state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
+        out.append(state >> 56)
+    return np.array(out, dtype=np.uint8)
+
+
+def picture(seed, h, w):
+    return noise(seed, h * w * 3).reshape(h, w, 3)
+
+
+def mixed(a, b):
+    return ((3 * a.astype(int) + b.astype(int)) // 4).astype(np.uint8)
+
+
+def luma(image):
+    return image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+def image_case(seed, h, w):
+    a = picture(seed, h, w)
+    b = mixed(a, picture(seed + 1000, h, w))
+    d = (a.astype(float) - b) / 255
+    return {
+        "seed": seed, "size": [h, w],
+        "psnr": peak_signal_noise_ratio(a, b, data_range=255),
+        "ssim": structural_similarity(a, b, data_range=255, channel_axis=2),
+        "mse": float((d**2).mean()), "mae": float(np.abs(d).mean()),
+    }
+
+
+def edge_case(seed, h, w, tolerance):
+    # Sparse lines: a pixel is drawn where its noise is high.
+    target = noise(seed, h * w).reshape(h, w) >= 250
+    drawn = noise(seed + 1000, h * w).reshape(h, w) >= 245
+    reach = max(tolerance * np.hypot(w, h), 1.0)
+    near = lambda a, b: int((a & (distance_transform_edt(~b) <= reach)).sum())
+    right, found = near(drawn, target), near(target, drawn)
+    p, r = right / drawn.sum(), found / target.sum()
+    return {
+        "seed": seed, "size": [h, w], "tolerance": tolerance,
+        "ods_precision": 100 * p, "ods_recall": 100 * r, "ods_f": 100 * 2 * p * r / (p + r),
+    }
+
+
+def iou_case(seed, h, w):
+    a = luma(picture(seed, h, w)) >= 127.5
+    b = noise(seed + 1000, h * w).reshape(h, w) >= 128
+    return {"seed": seed, "size": [h, w], "miou": 100 * float((a & b).sum() / (a | b).sum())}
+
+
+def depth_case(seed, count, align):
+    found = 0.5 + noise(seed, count) / 40
+    truth = 0.5 + noise(seed + 1000, count) / 60
+    if align:
+        found = found * (np.median(truth) / np.median(found))
+    ratio = np.maximum(found / truth, truth / found)
+    return {
+        "seed": seed, "count": count, "align": "median" if align else "none",
+        "abs_rel": float((np.abs(found - truth) / truth).mean()),
+        "rmse": float(np.sqrt(((found - truth) ** 2).mean())),
+        **{f"delta_{k}": 100 * float((ratio < 1.25**k).mean()) for k in (1, 2, 3)},
+    }
+
+
+def bootstrap_case(count, samples, level, seed):
+    values = noise(7, count).astype(float)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    means = [
+        values[torch.randint(count, (count,), generator=generator).numpy()].mean()
+        for _ in range(samples)
+    ]
+    tail = 50 * (1 - level)
+    low, high = np.percentile(means, [tail, 100 - tail])
+    return {"count": count, "samples": samples, "level": level, "seed": seed, "interval": [low, high]}
+
+
+cases = {
+    "image": [image_case(s, h, w) for s, h, w in [(1, 16, 20), (2, 7, 7), (3, 33, 12), (4, 64, 64)]],
+    "edges": [edge_case(s, h, w, t) for s, h, w, t in [(5, 32, 40, 0.0075), (6, 64, 48, 0.03), (7, 50, 50, 0.05)]],
+    "miou": [iou_case(s, h, w) for s, h, w in [(8, 16, 16), (9, 31, 17)]],
+    "depth": [depth_case(s, n, a) for s, n, a in [(10, 100, False), (11, 101, True), (12, 500, True)]],
+    "bootstrap": [bootstrap_case(n, m, l, s) for n, m, l, s in [(10, 200, 0.95, 0), (37, 300, 0.9, 5)]],
+}
+Path(__file__).with_name("expected.json").write_text(json.dumps(cases, indent=1) + "\n")
