@@ -7,6 +7,8 @@ mod external_golden;
 mod external_golden_text;
 mod golden;
 mod golden_text;
+mod hub;
+mod hub_server;
 mod incremental;
 mod layering;
 mod ltx_video;

@@ -6,6 +6,7 @@ mod bad_weights;
 mod cache;
 mod files;
 mod help;
+mod hub;
 mod interrupt;
 mod pipelines;
 mod plan;
