@@ -59,8 +59,21 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("plan", &["config", "models::LoadError", "models::ModelRef", "stages::StageEntry", "store"]),
     ("exec", &["artifact", "config", "models::ModelCache", "plan", "stages", "store"]),
     ("report", &["artifact::ArtifactKind", "config", "exec", "plan", "store"]),
-    // A run fetches the models that its file names on the hub.
-    ("cli", &["artifact", "config", "exec", "models::hub", "plan", "report", "stages", "store"]),
+    // A run fetches the models that its file names on the hub; an export rewrites adapters.
+    (
+        "cli",
+        &[
+            "artifact",
+            "config",
+            "exec",
+            "models::Adapter",
+            "models::hub",
+            "plan",
+            "report",
+            "stages",
+            "store",
+        ],
+    ),
 ];
 
 /// Modules that know nothing of tensors.

@@ -6,6 +6,7 @@ mod cli;
 mod external_golden;
 mod external_golden_text;
 mod golden;
+mod golden_adapters;
 mod golden_text;
 mod hub;
 mod hub_server;
