@@ -8,8 +8,10 @@ use crate::{
 };
 
 const ITEM: &str = "adapter";
-const WEIGHTS: &str = "pytorch_lora_weights.safetensors";
-const TRAIN: &str = "train.json";
+/// The weights, in diffusers' form.
+pub const WEIGHTS: &str = "pytorch_lora_weights.safetensors";
+/// Settings and loss log.
+pub const TRAIN: &str = "train.json";
 
 /// An adapter and how it was trained.
 #[derive(Clone, Debug)]

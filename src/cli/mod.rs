@@ -11,6 +11,7 @@ mod error;
 pub mod exit;
 mod explain;
 mod export;
+mod fetch;
 mod init;
 mod plan;
 mod run;

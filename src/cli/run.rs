@@ -7,11 +7,13 @@ use super::{
     error::CliError,
     exit,
     export::pictures,
+    fetch,
     session::{PipelineArgs, Session, cancel_on_signal},
 };
 use crate::{
     config::Pipeline,
     exec::{ExecOptions, Executor, Outcome},
+    plan::PlanOptions,
     report::{
         Reporter,
         human::HumanReporter,
@@ -52,6 +54,10 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     let store = Store::open(&settings.cache)?;
     let (device, device_name) = device::open(&settings.device)?;
 
+    let cancel = cancel_on_signal();
+    let wanted = PlanOptions { force: args.force.clone(), only: args.only.clone() };
+    fetch::models(&pipeline, &wanted, session, &cancel)?;
+
     let mut events = args.events.as_deref().map(create_events).transpose()?;
     let verbose = session.global.verbose > 0;
     let mut human = HumanReporter::new(session.screen(), session.stderr, verbose);
@@ -63,7 +69,7 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
         force: args.force.clone(),
         only: args.only.clone(),
         allow_commands: args.allow_commands,
-        cancel: cancel_on_signal(),
+        cancel,
         ..ExecOptions::new(device, &device_name)
     };
     let summary = Executor::new(&store, options).execute(&pipeline, &mut |event| {

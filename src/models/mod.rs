@@ -11,6 +11,7 @@ pub mod cache;
 pub mod cogvideox;
 mod conditioning;
 mod config;
+pub mod hub;
 pub mod lora;
 pub mod ltx_video;
 pub mod nn;

@@ -2,7 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::models::{LoadError, ModelRef};
+use super::{Graph, PlanError, PlanOptions, Selection};
+use crate::{
+    config::Pipeline,
+    models::{LoadError, ModelRef},
+};
 
 /// Something a stage needs before it can even be decided whether it must run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +59,35 @@ impl Lack {
             Self::Data { param: None, .. } => Some("put the data there".to_owned()),
         }
     }
+}
+
+/// The models of the hub that the stages asked for need and this machine lacks, each with all parts
+/// that are read of it; none where something else is lacking, which no download mends.
+pub fn absent_models(
+    pipeline: &Pipeline,
+    wanted: &PlanOptions,
+) -> Result<Vec<(ModelRef, Vec<&'static str>)>, PlanError> {
+    let selection = Selection::new(pipeline, &Graph::new(pipeline), wanted)?;
+    let mut models: Vec<(ModelRef, Vec<&'static str>)> = Vec::new();
+    let needed = pipeline.instances.iter().zip(&selection.needed).filter(|(_, needed)| **needed);
+    let needed: Vec<_> = needed.map(|(instance, _)| &instance.work).collect();
+    if needed.iter().any(|work| work.source_root().is_some_and(|root| !root.is_dir())) {
+        return Ok(models);
+    }
+    for (model, parts) in needed.iter().filter_map(|work| work.weights()) {
+        if let Some((_, known)) = models.iter_mut().find(|(known, _)| known == model) {
+            known.extend(parts);
+        } else {
+            models.push((model.clone(), parts.to_vec()));
+        }
+    }
+    for (_, parts) in &mut models {
+        parts.sort_unstable();
+        parts.dedup();
+    }
+    models.retain(|(model, parts)| model.resolve().and_then(|found| found.check(parts)).is_err());
+    let of_hub = models.iter().all(|(model, _)| model.0.starts_with("hf:"));
+    Ok(if of_hub { models } else { Vec::new() })
 }
 
 /// One lack and the stages that have it.

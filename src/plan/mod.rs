@@ -10,7 +10,7 @@ mod select;
 pub(crate) use decide::{Decider, Found, Items, Key, trace_of, with_sources};
 pub use freshness::{Freshness, StaleReason};
 pub use graph::Graph;
-pub use lack::{Lack, Lacking};
+pub use lack::{Lack, Lacking, absent_models};
 pub use select::{SelectError, select};
 
 use crate::{

@@ -10,6 +10,7 @@ mod decode;
 mod entry;
 mod error;
 mod interpolate;
+mod lora_merge;
 mod lora_train;
 mod metric;
 mod model;
@@ -30,6 +31,7 @@ pub use decode::Decode;
 pub use entry::{ParsedStage, StageEntry};
 pub use error::{ParamError, StageError};
 pub use interpolate::Interpolate;
+pub use lora_merge::LoraMerge;
 pub use lora_train::LoraTrain;
 pub use metric::Metric;
 pub use pretrain::Pretrain;
@@ -53,6 +55,7 @@ pub static STAGES: &[StageEntry] = &[
     StageEntry::of::<TextEncode>(),
     StageEntry::of::<VaeEncode>(),
     StageEntry::of::<LoraTrain>(),
+    StageEntry::of::<LoraMerge>(),
     StageEntry::of::<Sample>(),
     StageEntry::of::<Decode>(),
     StageEntry::of::<Metric>(),

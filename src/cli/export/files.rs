@@ -5,7 +5,11 @@ use std::{collections::BTreeMap, path::Path};
 use image::RgbImage;
 use serde_json::Value;
 
-use super::{CliError, exit, file_name, pictures, write_file};
+use super::{
+    CliError,
+    adapter::{self, Program},
+    exit, file_name, pictures, write_file,
+};
 use crate::{
     artifact::{
         ArtifactKind, Item, Manifest, frames,
@@ -24,6 +28,7 @@ pub(super) struct Exporter<'a> {
     pub pipeline: &'a Pipeline,
     pub outputs: &'a Outputs,
     pub store: &'a Store,
+    pub program: Program,
 }
 
 impl Exporter<'_> {
@@ -39,6 +44,7 @@ impl Exporter<'_> {
                 write_file(&folder.join("sheet.png"), &frames::to_png(&sheet))
             }
             ArtifactKind::Metrics => self.metrics(&manifest, folder),
+            ArtifactKind::LoraAdapter => adapter::export(self, &manifest, folder),
             _ => self.plain(&manifest, folder),
         }
     }
@@ -116,7 +122,7 @@ impl Exporter<'_> {
         read_image(self.store, item, file)
     }
 
-    fn read(&self, item: &Item, file: &str) -> Result<Vec<u8>, CliError> {
+    pub(super) fn read(&self, item: &Item, file: &str) -> Result<Vec<u8>, CliError> {
         read(self.store, item, file)
     }
 }
@@ -145,7 +151,7 @@ pub(super) fn read_image(store: &Store, item: &Item, file: &str) -> Result<RgbIm
     Ok(image.into_rgb8())
 }
 
-fn broken(item: &str, what: &str) -> CliError {
+pub(super) fn broken(item: &str, what: &str) -> CliError {
     CliError::Message {
         code: exit::STAGE_FAILED,
         message: format!("item `{item}`: {what}"),

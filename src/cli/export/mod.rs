@@ -1,5 +1,6 @@
 //! `pipe export`.
 
+mod adapter;
 mod files;
 pub(super) mod pictures;
 
@@ -28,6 +29,9 @@ pub(super) struct ExportArgs {
     /// The folder to write to
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
+    /// For an adapter: the program whose files it becomes
+    #[arg(long, value_name = "PROGRAM", default_value = "diffusers")]
+    format: adapter::Program,
 }
 
 pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliError> {
@@ -48,7 +52,12 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
             continue;
         };
         let folder = if several { args.to.join(cell_name(instance)) } else { args.to.clone() };
-        let exporter = files::Exporter { pipeline: &pipeline, outputs: &outputs, store: &store };
+        let exporter = files::Exporter {
+            pipeline: &pipeline,
+            outputs: &outputs,
+            store: &store,
+            program: args.format,
+        };
         exporter.export(index, digest, &folder)?;
         session.print(&format!("{}\n", folder.display()))?;
     }

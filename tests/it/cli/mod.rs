@@ -1,11 +1,13 @@
 //! Transcripts of the binary: what a user types, and all that comes back.
 
+mod adapters;
 mod bad_data;
 mod bad_disk;
 mod bad_weights;
 mod cache;
 mod files;
 mod help;
+mod hub;
 mod interrupt;
 mod pipelines;
 mod plan;

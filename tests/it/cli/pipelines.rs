@@ -93,7 +93,7 @@ fn what_a_machine_lacks_is_a_state_in_the_plan_and_an_error_in_a_run() {
     missing: there is no data folder `coco`; needed by `pairs`
       help: put the data there, or set `source.root` to its folder
     missing: the model `hf:zai-org/CogVideoX1.5-5B-I2V` cannot be read: `zai-org/CogVideoX1.5-5B-I2V` at revision `main` is not in the Hugging Face cache `hub`; needed by `prompt` and 1 more
-      help: pipe does not download models yet: fetch it with `hf download zai-org/CogVideoX1.5-5B-I2V --revision main`, or name a local folder in diffusers' layout
+      help: `pipe run` downloads it; or name a local folder in diffusers' layout
     ");
     insta::assert_snapshot!(shell.transcript("run published.toml"), @"
     $ pipe run published.toml
@@ -103,8 +103,7 @@ fn what_a_machine_lacks_is_a_state_in_the_plan_and_an_error_in_a_run() {
       help: put the data there, or set `source.root` to its folder
       × the model `hf:zai-org/CogVideoX1.5-5B-I2V` cannot be read: `zai-org/CogVideoX1.5-5B-I2V` at
       │ revision `main` is not in the Hugging Face cache `hub`; needed by `prompt` and 1 more
-      help: pipe does not download models yet: fetch it with `hf download zai-org/CogVideoX1.5-5B-I2V
-            --revision main`, or name a local folder in diffusers' layout
+      help: `pipe run` downloads it; or name a local folder in diffusers' layout
     ");
     assert!(!shell.path("cache/objects").exists() || walk(&shell.path("cache/objects")).is_empty());
     insta::assert_snapshot!(shell.transcript("explain published.toml prompt"), @"
@@ -113,7 +112,7 @@ fn what_a_machine_lacks_is_a_state_in_the_plan_and_an_error_in_a_run() {
     --- stdout
     prompt  (text_encode, version 1)
       cannot run here: the model `hf:zai-org/CogVideoX1.5-5B-I2V` cannot be read: `zai-org/CogVideoX1.5-5B-I2V` at revision `main` is not in the Hugging Face cache `hub`
-        help: pipe does not download models yet: fetch it with `hf download zai-org/CogVideoX1.5-5B-I2V --revision main`, or name a local folder in diffusers' layout
+        help: `pipe run` downloads it; or name a local folder in diffusers' layout
       parameters:
         max_length = null  default
         model      = hf:zai-org/CogVideoX1.5-5B-I2V  published.toml:16:9

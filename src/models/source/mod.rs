@@ -1,59 +1,22 @@
 //! Where a model's files come from.
 
+mod digest;
+mod reference;
+
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, BTreeSet, HashMap},
-    env,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
-    sync::{Arc, LazyLock, Mutex, PoisonError},
-    time::SystemTime,
+    sync::Arc,
 };
 
-use blake3::Hash;
 use burn::tensor::Device;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 
-use super::{
-    LoadError, Params,
-    builtin::{BUILTINS, Files},
-    cache::weight_dtype,
-};
+use super::{LoadError, Params, cache::weight_dtype};
 
-/// Files without which a folder is no model in diffusers' layout.
-const REQUIRED: [&str; 3] =
-    ["transformer/config.json", "vae/config.json", "scheduler/scheduler_config.json"];
-
-/// The value of `model` in a pipeline file: `builtin:tiny`, a folder in diffusers' layout, or
-/// `hf:org/repo@revision`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(transparent)]
-pub struct ModelRef(pub String);
-
-impl ModelRef {
-    /// Checks what can be known without looking for files: that a built-in model exists and that a
-    /// repository's name has the form of one.
-    pub fn check_name(&self) -> Result<(), LoadError> {
-        if let Some(name) = self.0.strip_prefix("builtin:") {
-            return builtin_files(name).map(drop);
-        }
-        match self.0.strip_prefix("hf:") {
-            Some(repository) => hub_name(repository).map(drop),
-            None => Ok(()),
-        }
-    }
-
-    /// Finds the model's files; an unknown name or a folder that is not there is an error.
-    pub fn resolve(&self) -> Result<ModelSource, LoadError> {
-        if let Some(name) = self.0.strip_prefix("builtin:") {
-            return builtin(name);
-        }
-        if let Some(repository) = self.0.strip_prefix("hf:") {
-            return folder(&hub_snapshot(repository, &hub_cache())?);
-        }
-        folder(Path::new(&self.0))
-    }
-}
+pub use reference::ModelRef;
 
 fn missing(message: impl Into<String>, help: impl Into<String>) -> LoadError {
     LoadError::Missing { message: message.into(), help: help.into() }
@@ -64,113 +27,6 @@ fn absent(path: &str) -> LoadError {
         format!("the model has no file `{path}`"),
         "the model must be complete, in diffusers' layout",
     )
-}
-
-fn builtin(name: &str) -> Result<ModelSource, LoadError> {
-    let files = builtin_files(name)?;
-    if files.is_empty() {
-        return Err(missing(
-            format!("this build of pipe does not hold the built-in model `{name}`"),
-            "build pipe from a checkout with its `assets` folder, or name a folder in diffusers' layout",
-        ));
-    }
-    Ok(ModelSource::Builtin(files))
-}
-
-fn builtin_files(name: &str) -> Result<Files, LoadError> {
-    if let Some((_, files)) = BUILTINS.iter().find(|(known, _)| *known == name) {
-        return Ok(files);
-    }
-    let known = BUILTINS.iter().map(|(known, _)| *known);
-    let nearest = known
-        .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
-    let help = nearest.map(|known| format!("did you mean `builtin:{known}`?"));
-    Err(missing(format!("there is no built-in model `{name}`"), help.unwrap_or_default()))
-}
-
-/// The folder of the Hugging Face cache: `HF_HUB_CACHE`, `HF_HOME/hub`, or `~/.cache/huggingface/hub`.
-fn hub_cache() -> PathBuf {
-    let variable = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    variable("HF_HUB_CACHE")
-        .or_else(|| variable("HF_HOME").map(|home| home.join("hub")))
-        .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("huggingface/hub")))
-        .unwrap_or_else(|| env::home_dir().unwrap_or_default().join(".cache/huggingface/hub"))
-}
-
-/// Whether a text can be part of a path below the cache.
-fn plain(text: &str) -> bool {
-    !text.is_empty()
-        && text.split('/').all(|part| !part.is_empty() && !part.starts_with('.'))
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))
-}
-
-/// The repository and the revision of `org/repo@revision`; the revision is `main` by default.
-fn hub_name(repository: &str) -> Result<(&str, &str), LoadError> {
-    let (id, revision) = repository.split_once('@').unwrap_or((repository, "main"));
-    if !plain(id) || !plain(revision) || id.split('/').count() != 2 {
-        return Err(missing(
-            format!("`hf:{repository}` must have the form `hf:org/repo` or `hf:org/repo@revision`"),
-            "write the repository's name as on the hub, such as `hf:zai-org/CogVideoX1.5-5B-I2V`",
-        ));
-    }
-    Ok((id, revision))
-}
-
-/// The folder of `org/repo@revision` in the Hugging Face cache.
-fn hub_snapshot(repository: &str, cache: &Path) -> Result<PathBuf, LoadError> {
-    let (id, revision) = hub_name(repository)?;
-    let model = cache.join(format!("models--{}", id.replace('/', "--")));
-    let commit = std::fs::read_to_string(model.join("refs").join(revision)).ok();
-    let commit = commit.as_deref().map(str::trim).filter(|commit| plain(commit));
-    let snapshot = model.join("snapshots").join(commit.unwrap_or(revision));
-    if snapshot.is_dir() {
-        return Ok(snapshot);
-    }
-    Err(missing(
-        format!(
-            "`{id}` at revision `{revision}` is not in the Hugging Face cache `{}`",
-            cache.display()
-        ),
-        format!(
-            "pipe does not download models yet: fetch it with `hf download {id} --revision {revision}`, \
-             or name a local folder in diffusers' layout"
-        ),
-    ))
-}
-
-/// A folder in diffusers' layout, or why it is none.
-fn folder(path: &Path) -> Result<ModelSource, LoadError> {
-    let shown = path.display();
-    if path.is_file() {
-        let kind = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        return Err(match kind.to_ascii_lowercase().as_str() {
-            "gguf" => missing(
-                format!("`{shown}` is a GGUF file, whose quantised weights are not supported"),
-                "name a folder with the model's original weights in diffusers' layout",
-            ),
-            "bin" | "ckpt" | "pt" | "pth" => missing(
-                format!("`{shown}` is a pickle file, which can run code when it is read"),
-                "convert it to safetensors in diffusers' layout and name that folder",
-            ),
-            _ => missing(
-                format!("`{shown}` must be a folder in diffusers' layout, but is a file"),
-                "name the folder that holds `model_index.json`",
-            ),
-        });
-    }
-    if !path.is_dir() {
-        return Err(missing(
-            format!("there is no model folder `{shown}`"),
-            "name a folder in diffusers' layout, `hf:org/repo@revision`, or `builtin:tiny`",
-        ));
-    }
-    match REQUIRED.iter().find(|file| !path.join(file).is_file()) {
-        None => Ok(ModelSource::Folder(path.to_owned())),
-        Some(file) => Err(missing(
-            format!("`{shown}` is not a model in diffusers' layout: `{file}` is missing"),
-            "name the folder that holds `model_index.json`, `transformer`, `vae` and `scheduler`",
-        )),
-    }
 }
 
 /// The files of a model in diffusers' layout (`vae/config.json`, ...), wherever they are.
@@ -320,24 +176,6 @@ impl ModelSource {
         }
     }
 
-    /// The content of parts' files, as one hash that goes into keys.
-    ///
-    /// Hashed are, for each part in the order of names, the paths and contents of exactly those
-    /// files that are read: its configuration and its weights, or the tokenizer's file. Instead of a
-    /// part, one file can be named (`transformer/config.json`). Hashes of files in folders are
-    /// remembered by path, size and time of change while the program runs.
-    pub fn digest(&self, parts: &[&str]) -> Result<Hash, LoadError> {
-        let parts: BTreeSet<&str> = parts.iter().copied().collect();
-        let mut files = BTreeMap::new();
-        for part in parts {
-            for file in self.part_files(part)? {
-                let digest = self.file_digest(&file)?;
-                files.insert(file, digest.to_hex().to_string());
-            }
-        }
-        Ok(blake3::hash(&serde_json::to_vec(&files).expect("a map of strings is valid JSON")))
-    }
-
     /// Checks that all files of these parts are there, without reading the weights.
     pub fn check(&self, parts: &[&str]) -> Result<(), LoadError> {
         for part in parts {
@@ -374,13 +212,6 @@ impl ModelSource {
                 )
             })
     }
-
-    fn file_digest(&self, path: &str) -> Result<Hash, LoadError> {
-        match self.holder(path) {
-            Self::Folder(root) => digest_on_disk(&root.join(path)),
-            holder => Ok(blake3::hash(&holder.read(path)?)),
-        }
-    }
 }
 
 /// `*.safetensors.index.json`.
@@ -401,33 +232,9 @@ fn io(path: &Path, source: std::io::Error) -> LoadError {
     LoadError::Io { path: path.display().to_string(), source }
 }
 
-/// What tells whether a file is the one that was hashed.
-type FileState = (PathBuf, u64, SystemTime);
-
-/// Hashes a file, unless it was hashed before and has the same size and time of change.
-fn digest_on_disk(path: &Path) -> Result<Hash, LoadError> {
-    static KNOWN: LazyLock<Mutex<HashMap<FileState, Hash>>> = LazyLock::new(Mutex::default);
-    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    let state = |path: &Path| {
-        let metadata = path.metadata()?;
-        Ok((path.to_owned(), metadata.len(), metadata.modified()?))
-    };
-    let key: FileState = state(path).map_err(|e| io(path, e))?;
-    if let Some(digest) = known().get(&key) {
-        return Ok(*digest);
-    }
-    let mut hasher = blake3::Hasher::new();
-    std::fs::File::open(path)
-        .and_then(|file| hasher.update_reader(file).map(drop))
-        .map_err(|e| io(path, e))?;
-    let digest = hasher.finalize();
-    known().insert(key, digest);
-    Ok(digest)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{reference::REQUIRED, *};
 
     fn write(root: &Path, files: &[(&str, &[u8])]) {
         for (path, bytes) in files {
@@ -474,23 +281,6 @@ mod tests {
         assert!(refused(&at("nowhere")).0.contains("no model folder"));
         std::fs::remove_file(folder.path().join("vae/config.json")).unwrap();
         assert!(refused(&at("")).0.contains("`vae/config.json` is missing"));
-    }
-
-    #[test]
-    fn the_hub_cache_is_read_by_branch_and_by_commit() {
-        let cache = tempfile::tempdir().unwrap();
-        let snapshot = "models--org--repo/snapshots/abc123/model_index.json";
-        write(cache.path(), &[(snapshot, b"{}"), ("models--org--repo/refs/main", b"abc123\n")]);
-        let wanted = cache.path().join("models--org--repo/snapshots/abc123");
-        for name in ["org/repo", "org/repo@main", "org/repo@abc123"] {
-            assert_eq!(hub_snapshot(name, cache.path()).unwrap(), wanted, "{name}");
-        }
-        let error = hub_snapshot("org/repo@v2", cache.path()).unwrap_err();
-        assert!(error.help().unwrap().contains("local folder"));
-        for bad in ["repo", "../../etc/x", "org/../repo", "a/b/c", "org/repo@../x", "org/repo@"] {
-            let message = hub_snapshot(bad, cache.path()).unwrap_err().to_string();
-            assert!(message.contains("must have the form"), "{message}");
-        }
     }
 
     #[test]

@@ -12,20 +12,16 @@
 //!
 //! then stretches it, so that the last step starts at `shift_terminal`, and appends 0.
 
+mod config;
+
 use std::sync::Arc;
 
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
-use serde::Deserialize;
 use serde_json::Value;
 
-use super::{
-    NoiseScheduler, SamplingRun, TimestepDistribution,
-    config::{self, error},
-    logit_normal,
-};
+use self::config::{Config, Shift};
+use super::{NoiseScheduler, SamplingRun, TimestepDistribution, logit_normal};
 use crate::{models::LoadError, rng::TorchRng};
-
-const CLASS: &str = "FlowMatchEulerDiscreteScheduler";
 
 /// The shift of shifted timesteps in training where the schedule states none of its own: that of
 /// the published trainer.
@@ -34,168 +30,6 @@ const TRAINING_SHIFT: Shift = Shift { base: 0.95, max: 2.05, base_len: 1024, max
 /// Reads diffusers' `scheduler_config.json`.
 pub fn flow_matching(config: &Value) -> Result<Box<dyn NoiseScheduler>, LoadError> {
     Ok(Box::new(FlowMatching(Arc::new(Config::read(config)?))))
-}
-
-/// The keys of `scheduler_config.json`, with the defaults of diffusers.
-#[derive(Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Config {
-    num_train_timesteps: usize,
-    shift: f64,
-    use_dynamic_shifting: bool,
-    base_shift: f64,
-    max_shift: f64,
-    base_image_seq_len: usize,
-    max_image_seq_len: usize,
-    shift_terminal: Option<f64>,
-    time_shift_type: String,
-    invert_sigmas: bool,
-    use_karras_sigmas: Option<bool>,
-    use_exponential_sigmas: Option<bool>,
-    use_beta_sigmas: Option<bool>,
-    stochastic_sampling: bool,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            num_train_timesteps: 1000,
-            shift: 1.0,
-            use_dynamic_shifting: false,
-            base_shift: 0.5,
-            max_shift: 1.15,
-            base_image_seq_len: 256,
-            max_image_seq_len: 4096,
-            shift_terminal: None,
-            time_shift_type: "exponential".to_owned(),
-            invert_sigmas: false,
-            use_karras_sigmas: None,
-            use_exponential_sigmas: None,
-            use_beta_sigmas: None,
-            stochastic_sampling: false,
-        }
-    }
-}
-
-impl Config {
-    fn read(config: &Value) -> Result<Self, LoadError> {
-        let config: Self = config::read(config, &[CLASS])?;
-        config.check()?;
-        Ok(config)
-    }
-
-    fn check(&self) -> Result<(), LoadError> {
-        let forms = [
-            ("invert_sigmas", self.invert_sigmas),
-            ("use_karras_sigmas", self.use_karras_sigmas == Some(true)),
-            ("use_exponential_sigmas", self.use_exponential_sigmas == Some(true)),
-            ("use_beta_sigmas", self.use_beta_sigmas == Some(true)),
-            ("stochastic_sampling", self.stochastic_sampling),
-        ];
-        if let Some((key, _)) = forms.iter().find(|(_, on)| *on) {
-            return Err(error(format!(
-                "`{key}` must be false: only plain Euler steps are supported"
-            )));
-        }
-        let kind = &self.time_shift_type;
-        if !["exponential", "linear"].contains(&kind.as_str()) {
-            return Err(error(format!(
-                "`time_shift_type` must be `exponential` or `linear`, but is `{kind}`"
-            )));
-        }
-        let n = self.num_train_timesteps;
-        if !(1..=1_000_000).contains(&n) {
-            return Err(error(format!(
-                "`num_train_timesteps` must be from 1 to 1000000, but is {n}"
-            )));
-        }
-        if !(self.shift > 0.0 && self.shift.is_finite()) {
-            return Err(error(format!("`shift` must be positive, but is {}", self.shift)));
-        }
-        let terminal = self.shift_terminal.unwrap_or_default();
-        if !(0.0..1.0).contains(&terminal) {
-            return Err(error(format!(
-                "`shift_terminal` must be from 0 to below 1, but is {terminal}"
-            )));
-        }
-        self.check_dynamic_shift()
-    }
-
-    fn check_dynamic_shift(&self) -> Result<(), LoadError> {
-        let (base, max) = (self.base_image_seq_len, self.max_image_seq_len);
-        if base >= max {
-            return Err(error(format!(
-                "`max_image_seq_len` must be above `base_image_seq_len`, but they are {max} and {base}"
-            )));
-        }
-        for (key, shift) in [("base_shift", self.base_shift), ("max_shift", self.max_shift)] {
-            if !shift.is_finite() {
-                return Err(error(format!("`{key}` must be a finite number")));
-            }
-        }
-        Ok(())
-    }
-
-    /// The shift of a schedule that depends on the size of the clip.
-    fn dynamic_shift(&self) -> Option<Shift> {
-        self.use_dynamic_shifting.then_some(Shift {
-            base: self.base_shift,
-            max: self.max_shift,
-            base_len: self.base_image_seq_len,
-            max_len: self.max_image_seq_len,
-        })
-    }
-
-    /// Starts of the steps, falling from 1, and 0 at the end.
-    fn sigmas(&self, num_steps: usize, positions: usize) -> Vec<f32> {
-        assert!(
-            (1..=self.num_train_timesteps).contains(&num_steps),
-            "sampling takes from 1 to {} steps, but is asked for {num_steps}",
-            self.num_train_timesteps
-        );
-        let n = num_steps as f64;
-        let mut sigmas: Vec<f64> =
-            (0..num_steps).map(|i| self.shifted((n - i as f64) / n, positions)).collect();
-        let reach = 1.0 - sigmas[num_steps - 1];
-        // One step alone starts at 1 and has nothing to stretch; the reference divides by zero.
-        if let Some(terminal) = self.shift_terminal.filter(|terminal| *terminal > 0.0)
-            && reach > 0.0
-        {
-            for sigma in &mut sigmas {
-                *sigma = 1.0 - (1.0 - *sigma) * (1.0 - terminal) / reach;
-            }
-        }
-        sigmas.push(0.0);
-        sigmas.into_iter().map(|sigma| sigma as f32).collect()
-    }
-
-    fn shifted(&self, sigma: f64, positions: usize) -> f64 {
-        match self.dynamic_shift() {
-            Some(shift) => {
-                let mu = shift.at(positions);
-                let mu = if self.time_shift_type == "linear" { mu } else { mu.exp() };
-                mu / (mu + 1.0 / sigma - 1.0)
-            }
-            None => self.shift * sigma / (1.0 + (self.shift - 1.0) * sigma),
-        }
-    }
-}
-
-/// How strongly a schedule leans to noise, as a linear function of the clip's latent positions that
-/// goes on beyond both of its points.
-#[derive(Clone, Copy, Debug)]
-struct Shift {
-    base: f64,
-    max: f64,
-    base_len: usize,
-    max_len: usize,
-}
-
-impl Shift {
-    fn at(self, positions: usize) -> f64 {
-        let slope = (self.max - self.base) / (self.max_len as f64 - self.base_len as f64);
-        self.base + (positions as f64 - self.base_len as f64) * slope
-    }
 }
 
 /// [`NoiseScheduler`] of flow-matching families.

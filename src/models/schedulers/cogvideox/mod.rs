@@ -14,23 +14,20 @@
 //! Schedule and coefficients are f64; what multiplies tensors is f32. Where `a = 0` (the first
 //! timestep, infinite `h`) or `a' = 1` (the last), limits are stated, not computed.
 
+mod config;
+mod run;
+
 use std::sync::Arc;
 
-use burn::tensor::{Device, FloatDType, Tensor, TensorData};
-use serde::Deserialize;
+use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::Value;
 
-use super::{
-    NoiseScheduler, SamplingRun, TimestepDistribution,
-    config::{self, error},
-    logit_normal,
-};
+use self::{config::Config, run::Run};
+use super::{NoiseScheduler, SamplingRun, TimestepDistribution, config::error, logit_normal};
 use crate::{
     models::{LoadError, Sampler},
     rng::TorchRng,
 };
-
-const CLASSES: &[&str] = &["CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"];
 
 /// Reads diffusers' `scheduler_config.json`.
 ///
@@ -39,110 +36,6 @@ const CLASSES: &[&str] = &["CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"];
 pub fn cogvideox(config: &Value, sampler: Sampler) -> Result<Box<dyn NoiseScheduler>, LoadError> {
     let schedule = Schedule::new(&Config::read(config)?)?;
     Ok(Box::new(CogVideoXScheduler { schedule: Arc::new(schedule), sampler }))
-}
-
-/// The keys of `scheduler_config.json`, with the defaults of diffusers.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Config {
-    #[serde(default = "thousand")]
-    num_train_timesteps: usize,
-    #[serde(default = "first_beta")]
-    beta_start: f64,
-    #[serde(default = "last_beta")]
-    beta_end: f64,
-    #[serde(default = "scaled_linear")]
-    beta_schedule: String,
-    #[serde(default)]
-    trained_betas: Option<Value>,
-    #[serde(default = "yes")]
-    set_alpha_to_one: bool,
-    #[serde(default)]
-    prediction_type: Option<String>,
-    #[serde(default)]
-    timestep_spacing: Option<String>,
-    #[serde(default)]
-    rescale_betas_zero_snr: bool,
-    #[serde(default = "three")]
-    snr_shift_scale: f64,
-    /// Used by the reference for leading timesteps only.
-    #[serde(default, rename = "steps_offset")]
-    _steps_offset: Option<Value>,
-    /// Not used by the reference.
-    #[serde(default, rename = "clip_sample")]
-    _clip_sample: Option<Value>,
-    /// Not used by the reference.
-    #[serde(default, rename = "clip_sample_range")]
-    _clip_sample_range: Option<Value>,
-    /// Not used by the reference.
-    #[serde(default, rename = "sample_max_value")]
-    _sample_max_value: Option<Value>,
-}
-
-fn thousand() -> usize {
-    1000
-}
-
-fn first_beta() -> f64 {
-    0.00085
-}
-
-fn last_beta() -> f64 {
-    0.012
-}
-
-fn scaled_linear() -> String {
-    "scaled_linear".to_owned()
-}
-
-fn yes() -> bool {
-    true
-}
-
-fn three() -> f64 {
-    3.0
-}
-
-impl Config {
-    fn read(config: &Value) -> Result<Self, LoadError> {
-        let config: Self = config::read(config, CLASSES)?;
-        config.check()?;
-        Ok(config)
-    }
-
-    fn check(&self) -> Result<(), LoadError> {
-        let only = |key: &str, found: Option<&str>, wanted: &str| {
-            if found == Some(wanted) {
-                return Ok(());
-            }
-            let found = found.unwrap_or("absent");
-            Err(error(format!("`{key}` must be `{wanted}`, but is `{found}`")))
-        };
-        only("beta_schedule", Some(&self.beta_schedule), "scaled_linear")?;
-        only("prediction_type", self.prediction_type.as_deref(), "v_prediction")?;
-        only("timestep_spacing", self.timestep_spacing.as_deref(), "trailing")?;
-        if self.trained_betas.is_some() {
-            return Err(error(
-                "`trained_betas` must be null: schedules by table are not supported",
-            ));
-        }
-        if !(2..=1_000_000).contains(&self.num_train_timesteps) {
-            let n = self.num_train_timesteps;
-            return Err(error(format!(
-                "`num_train_timesteps` must be from 2 to 1000000, but is {n}"
-            )));
-        }
-        for (key, beta) in [("beta_start", self.beta_start), ("beta_end", self.beta_end)] {
-            if !(beta > 0.0 && beta < 1.0) {
-                return Err(error(format!("`{key}` must lie between 0 and 1, but is {beta}")));
-            }
-        }
-        if !(self.snr_shift_scale > 0.0 && self.snr_shift_scale.is_finite()) {
-            let scale = self.snr_shift_scale;
-            return Err(error(format!("`snr_shift_scale` must be positive, but is {scale}")));
-        }
-        Ok(())
-    }
 }
 
 /// The share of the clean signal's variance at each timestep, falling.
@@ -260,115 +153,6 @@ impl NoiseScheduler for CogVideoXScheduler {
             sampler: self.sampler,
             clean_before: None,
         })
-    }
-}
-
-/// One sampling run.
-struct Run {
-    schedule: Arc<Schedule>,
-    sampler: Sampler,
-    timesteps: Vec<usize>,
-    /// The clean latents found in the step before; DPM only.
-    clean_before: Option<Tensor<5>>,
-}
-
-/// What one step multiplies with.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Coefficients {
-    /// Of the latents.
-    latents: f64,
-    /// Of the clean latents found in this step.
-    clean: f64,
-    /// Of the clean latents found in the step before.
-    clean_before: f64,
-    /// Of the noise.
-    noise: f64,
-}
-
-impl Run {
-    /// `a` at the start of step `index`.
-    fn alpha(&self, index: usize) -> f64 {
-        self.schedule.alphas[self.timesteps[index]]
-    }
-
-    /// `a'` at the end of step `index`, and whether that is the end of the schedule. The reference
-    /// goes down by the whole part of `T / N`, which need not be the next timestep of the run.
-    fn alpha_after(&self, index: usize) -> (f64, bool) {
-        let stride = self.schedule.alphas.len() / self.timesteps.len();
-        match self.timesteps[index].checked_sub(stride) {
-            Some(timestep) => (self.schedule.alphas[timestep], false),
-            None => (self.schedule.final_alpha, true),
-        }
-    }
-
-    fn ddim(&self, index: usize) -> Coefficients {
-        let (a, (after, _)) = (self.alpha(index), self.alpha_after(index));
-        let latents = ((1.0 - after) / (1.0 - a)).sqrt();
-        let clean = after.sqrt() - a.sqrt() * latents;
-        Coefficients { latents, clean, clean_before: 0.0, noise: 0.0 }
-    }
-
-    fn dpm(&self, index: usize) -> Coefficients {
-        let (a, (after, last)) = (self.alpha(index), self.alpha_after(index));
-        if after >= 1.0 {
-            return Coefficients { latents: 0.0, clean: 1.0, clean_before: 0.0, noise: 0.0 };
-        }
-        let lambda = |a: f64| (a / (1.0 - a)).sqrt().ln();
-        let h = lambda(after) - lambda(a);
-        let (latents, clean, noise) = if a <= 0.0 {
-            (0.0, after.sqrt(), (1.0 - after).sqrt())
-        } else {
-            (
-                ((1.0 - after) / (1.0 - a)).sqrt() * (-h).exp(),
-                -(-2.0 * h).exp_m1() * after.sqrt(),
-                (1.0 - after).sqrt() * (-(-2.0 * h).exp_m1()).sqrt(),
-            )
-        };
-        let extrapolation = match index.checked_sub(1).map(|before| self.alpha(before)) {
-            Some(before) if before > 0.0 && !last => h / (2.0 * (lambda(a) - lambda(before))),
-            _ => 0.0,
-        };
-        Coefficients {
-            latents,
-            clean: clean * (1.0 + extrapolation),
-            clean_before: -clean * extrapolation,
-            noise,
-        }
-    }
-}
-
-impl SamplingRun for Run {
-    fn step(
-        &mut self,
-        index: usize,
-        prediction: Tensor<5>,
-        latents: Tensor<5>,
-        rng: &mut TorchRng,
-    ) -> Tensor<5> {
-        let a = self.alpha(index);
-        let latents = latents.cast(FloatDType::F32);
-        let prediction = prediction.cast(FloatDType::F32);
-        let clean = latents.clone() * a.sqrt() - prediction * (1.0 - a).sqrt();
-        if self.sampler == Sampler::Ddim {
-            let by = self.ddim(index);
-            return latents * by.latents + clean * by.clean;
-        }
-        let by = self.dpm(index);
-        let (dims, device) = (latents.dims(), latents.device());
-        let mut noise = rng.normal_latents(dims, &device);
-        let before = self.clean_before.replace(clean.clone());
-        let second_order = index > 0 && !self.alpha_after(index).1;
-        if second_order {
-            // The reference draws anew for its second-order result and drops the first draw.
-            noise = rng.normal_latents(dims, &device);
-        }
-        let mut next = latents * by.latents + clean * by.clean + noise * by.noise;
-        if let Some(before) = before
-            && by.clean_before != 0.0
-        {
-            next = next + before * by.clean_before;
-        }
-        next
     }
 }
 

@@ -1,0 +1,324 @@
+//! Fills the cache: each file beside its place, checked against its hash, then moved there.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use hf_hub::Cache;
+use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
+
+use super::{
+    super::LoadError,
+    Hub, Name,
+    client::{RemoteFile, RequestError},
+    known_commit, missing,
+    select::files_of,
+};
+
+/// Failures in a row, without a byte between them, after which a download is given up.
+const MOST_FAILURES: u32 = 6;
+
+/// How far a download is, over all its files.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a> {
+    /// The file that is being fetched.
+    pub file: &'a str,
+    /// Bytes that are here.
+    pub done: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+/// Why a model was not fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The user asked to stop; what is here is kept.
+    #[error("interrupted")]
+    Stopped,
+    /// The hub or the cache failed.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+/// Told how far the download is; may stop it.
+pub type Observe<'a> = dyn FnMut(&Progress<'_>) -> ControlFlow<()> + 'a;
+
+/// Fetches the files of a model's parts that the cache lacks, and gives the folder they are in.
+///
+/// A file that was begun before goes on where it ended. The revision's commit is noted last, so that
+/// a branch never leads to a commit of which nothing is here.
+pub fn fetch(
+    hub: &Hub,
+    cache: &Path,
+    name: &Name<'_>,
+    parts: &[&str],
+    observe: &mut Observe<'_>,
+) -> Result<PathBuf, FetchError> {
+    let cache = std::path::absolute(cache).map_err(|e| unwritten(cache, &e))?;
+    let repo = Cache::new(cache.clone()).repo(name.repo());
+    // What is added later must be of the same commit as what is here.
+    let known = known_commit(name, &cache);
+    let revision = known.as_deref().unwrap_or(name.revision);
+    let listing = hub.retrying(|| hub.listing(&Name { revision, ..*name }))?;
+    let paths: Vec<&str> = listing.files.iter().map(|file| file.path.as_str()).collect();
+    let wanted = files_of(&paths, parts);
+    let files: Vec<_> =
+        listing.files.iter().filter(|file| wanted.contains(&file.path.as_str())).collect();
+    let snapshot = repo.pointer_path(&listing.commit);
+    let mut download = Download {
+        hub,
+        name,
+        commit: &listing.commit,
+        folder: cache.join(name.repo().folder_name()),
+        locks: cache.join(".locks").join(name.repo().folder_name()),
+        before: 0,
+        total: files.iter().map(|file| file.size).sum(),
+        observe,
+    };
+    for file in files {
+        let blob = download.blob(file)?;
+        link(&blob, &snapshot.join(&file.path), file.path.split('/').count() + 1)
+            .map_err(|e| unwritten(&snapshot, &e))?;
+        download.before += file.size;
+    }
+    if name.revision != listing.commit {
+        repo.create_ref(&listing.commit).map_err(|e| unwritten(&cache, &e))?;
+    }
+    Ok(snapshot)
+}
+
+impl Hub {
+    /// Asks again, after waits, what fails in passing.
+    fn retrying<T>(&self, ask: impl Fn() -> Result<T, RequestError>) -> Result<T, LoadError> {
+        let mut failures = 0;
+        loop {
+            match ask() {
+                Ok(answer) => return Ok(answer),
+                Err(RequestError::Final(error)) => return Err(error),
+                Err(RequestError::Passing(message)) => self.wait(&mut failures, &message)?,
+            }
+        }
+    }
+
+    /// Waits before the next attempt, or says that there is none.
+    fn wait(&self, failures: &mut u32, message: &str) -> Result<(), LoadError> {
+        *failures += 1;
+        if *failures >= MOST_FAILURES {
+            return Err(missing(
+                format!("the download failed {MOST_FAILURES} times: {message}"),
+                "check the network and `HF_ENDPOINT`, then run again: it goes on where it ended; or \
+                 name a local folder in diffusers' layout",
+            ));
+        }
+        thread::sleep(self.pause * (1 << (*failures - 1)));
+        Ok(())
+    }
+}
+
+/// The files of one commit on their way into the cache.
+struct Download<'a, 'o> {
+    hub: &'a Hub,
+    name: &'a Name<'a>,
+    commit: &'a str,
+    /// The repository's folder in the cache.
+    folder: PathBuf,
+    locks: PathBuf,
+    /// Bytes of the files before this one.
+    before: u64,
+    total: u64,
+    observe: &'a mut Observe<'o>,
+}
+
+impl Download<'_, '_> {
+    /// The whole content of a file, in its place by its hash.
+    fn blob(&mut self, file: &RemoteFile) -> Result<PathBuf, FetchError> {
+        let blobs = self.folder.join("blobs");
+        let (blob, partial) =
+            (blobs.join(&file.hash), blobs.join(format!("{}.incomplete", file.hash)));
+        let here = || length(&blob) == Some(file.size);
+        if here() {
+            return Ok(blob);
+        }
+        for folder in [&blobs, &self.locks] {
+            fs::create_dir_all(folder).map_err(|e| unwritten(folder, &e))?;
+        }
+        // Another process may fetch the same file: it is waited for.
+        let _lock = self.lock(file)?;
+        if !here() {
+            self.whole(file, &partial)?;
+            let moved = File::open(&partial).and_then(|written| written.sync_all());
+            moved.and_then(|()| fs::rename(&partial, &blob)).map_err(|e| unwritten(&blob, &e))?;
+        }
+        Ok(blob)
+    }
+
+    fn lock(&mut self, file: &RemoteFile) -> Result<File, FetchError> {
+        let path = self.locks.join(format!("{}.lock", file.hash));
+        let lock = File::create(&path).map_err(|e| unwritten(&path, &e))?;
+        while lock.try_lock().is_err() {
+            self.tell(file, 0)?;
+            thread::sleep(Duration::from_millis(200));
+        }
+        Ok(lock)
+    }
+
+    /// Fetches until all bytes are there and have the hash that the hub states.
+    fn whole(&mut self, file: &RemoteFile, partial: &Path) -> Result<(), FetchError> {
+        loop {
+            // What an earlier run left may be damaged, so a wrong hash then is no fault of the hub.
+            let resumed = length(partial).unwrap_or_default() > 0;
+            self.append(file, partial)?;
+            let hash = hash_of(partial, file).map_err(|e| unwritten(partial, &e))?;
+            if hash == file.hash {
+                return Ok(());
+            }
+            fs::remove_file(partial).map_err(|e| unwritten(partial, &e))?;
+            if !resumed {
+                return Err(FetchError::Load(missing(
+                    format!(
+                        "`{}` of `{}` arrived with another content than the hub states: its hash must \
+                         be `{}`, but is `{hash}`",
+                        file.path, self.name.id, file.hash
+                    ),
+                    "nothing of it was kept; run again, or check what lies between here and the hub",
+                )));
+            }
+        }
+    }
+
+    /// Adds to the file until it is as long as it must be.
+    fn append(&mut self, file: &RemoteFile, partial: &Path) -> Result<(), FetchError> {
+        let mut failures = 0;
+        loop {
+            let have = length(partial).unwrap_or_default();
+            if have == file.size && partial.exists() {
+                return Ok(());
+            }
+            let start = if have > file.size { 0 } else { have };
+            match self.some(file, partial, start) {
+                Ok(()) if file.size == 0 => return Ok(()),
+                Ok(()) => {
+                    if length(partial).unwrap_or_default() > start {
+                        failures = 0;
+                    }
+                    if length(partial) != Some(file.size) {
+                        self.hub.wait(&mut failures, "the connection was cut")?;
+                    }
+                }
+                Err(SomeError::Fetch(error)) => return Err(error),
+                Err(SomeError::Request(RequestError::Final(error))) => return Err(error.into()),
+                Err(SomeError::Request(RequestError::Passing(message))) => {
+                    self.hub.wait(&mut failures, &message)?;
+                }
+            }
+        }
+    }
+
+    /// Adds what one request gives; a connection that breaks is no error.
+    fn some(&mut self, file: &RemoteFile, partial: &Path, start: u64) -> Result<(), SomeError> {
+        let (reader, begins) = self.hub.read(self.name, self.commit, &file.path, start)?;
+        let write = |e: io::Error| SomeError::Fetch(unwritten(partial, &e).into());
+        let mut out = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(begins == 0)
+            .append(begins > 0)
+            .open(partial)
+            .map_err(write)?;
+        let mut reader = reader.take(file.size - begins);
+        let (mut have, mut buffer) = (begins, vec![0; 1 << 18]);
+        loop {
+            self.tell(file, have).map_err(SomeError::Fetch)?;
+            match reader.read(&mut buffer) {
+                Ok(0) | Err(_) => return Ok(()),
+                Ok(read) => {
+                    out.write_all(&buffer[..read]).map_err(write)?;
+                    have += read as u64;
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, file: &RemoteFile, have: u64) -> Result<(), FetchError> {
+        let progress = Progress { file: &file.path, done: self.before + have, total: self.total };
+        match (self.observe)(&progress) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(FetchError::Stopped),
+        }
+    }
+}
+
+/// Why one request added nothing.
+enum SomeError {
+    Request(RequestError),
+    Fetch(FetchError),
+}
+
+impl From<RequestError> for SomeError {
+    fn from(error: RequestError) -> Self {
+        Self::Request(error)
+    }
+}
+
+fn length(path: &Path) -> Option<u64> {
+    path.metadata().ok().map(|metadata| metadata.len())
+}
+
+/// The hash of a file's content in the form that the hub states it in.
+fn hash_of(path: &Path, file: &RemoteFile) -> io::Result<String> {
+    let mut context = if file.hash.len() == 64 {
+        Context::new(&SHA256)
+    } else {
+        let mut context = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
+        context.update(format!("blob {}\0", file.size).as_bytes());
+        context
+    };
+    let (mut reader, mut buffer) = (File::open(path)?, vec![0; 1 << 18]);
+    loop {
+        match reader.read(&mut buffer)? {
+            0 => break,
+            read => context.update(&buffer[..read]),
+        }
+    }
+    Ok(context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Makes `path`, which lies `depth` folders below the repository's, lead to the blob.
+fn link(blob: &Path, path: &Path, depth: usize) -> io::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    fs::create_dir_all(path.parent().unwrap_or(path))?;
+    // A link to nothing, where a blob was deleted.
+    if path.is_symlink() {
+        fs::remove_file(path)?;
+    }
+    let up: PathBuf = std::iter::repeat_n("..", depth).collect();
+    let name = blob.file_name().unwrap_or_default();
+    match symlink(&up.join("blobs").join(name), path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => fs::hard_link(blob, path),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(unix)]
+fn symlink(target: &Path, path: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(target, path)
+}
+
+#[cfg(not(unix))]
+fn symlink(_: &Path, _: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+fn unwritten(path: &Path, error: &io::Error) -> LoadError {
+    missing(
+        format!("the Hugging Face cache cannot be filled at `{}`: {error}", path.display()),
+        "check that the disk is not full and the folder can be written, or set `HF_HUB_CACHE`",
+    )
+}

@@ -1,0 +1,60 @@
+//! The names of files and tensors in other programs.
+
+/// The file of diffusers.
+pub(super) const DIFFUSERS: &str = "pytorch_lora_weights.safetensors";
+/// The entry of diffusers' header that states rank and alpha.
+pub(super) const METADATA: &str = "lora_adapter_metadata";
+/// What stands before a module's name in diffusers.
+pub(super) const TRANSFORMER: &str = "transformer.";
+/// What stands before a module's name in peft.
+pub(super) const PEFT: &str = "base_model.model.";
+/// What stands before a module's name as in the original checkpoint.
+pub(super) const ORIGINAL: &str = "diffusion_model.";
+
+/// Modules whose names in diffusers differ from those in the original checkpoints (LTX-Video), by
+/// the start of the name.
+const RENAMED: &[(&str, &str)] =
+    &[("proj_in.", "patchify_proj."), ("time_embed.", "adaln_single.")];
+
+/// How tools name the two factors, and how they are named here.
+const FACTORS: &[(&str, &str)] = &[
+    (".lora_A.default.weight", ".lora_A.weight"),
+    (".lora_B.default.weight", ".lora_B.weight"),
+    (".lora_down.weight", ".lora_A.weight"),
+    (".lora_up.weight", ".lora_B.weight"),
+    (".lora.down.weight", ".lora_A.weight"),
+    (".lora.up.weight", ".lora_B.weight"),
+];
+
+/// A tensor's name in any of these styles as `<module in diffusers>.lora_A.weight`, `.lora_B.weight`
+/// or `.alpha`.
+pub(super) fn from_any(name: &str) -> String {
+    let name = match name.strip_prefix(ORIGINAL) {
+        Some(original) => from_original(original),
+        None => [TRANSFORMER, PEFT]
+            .iter()
+            .find_map(|prefix| name.strip_prefix(prefix))
+            .unwrap_or(name)
+            .to_owned(),
+    };
+    let factor = FACTORS.iter().find_map(|(theirs, ours)| {
+        name.strip_suffix(theirs).map(|module| format!("{module}{ours}"))
+    });
+    factor.unwrap_or(name)
+}
+
+/// A module's name in diffusers as the one in the original checkpoint.
+pub(super) fn to_original(name: &str) -> String {
+    let renamed = RENAMED
+        .iter()
+        .find_map(|(ours, original)| Some(format!("{original}{}", name.strip_prefix(ours)?)));
+    renamed.unwrap_or_else(|| name.to_owned())
+}
+
+/// The inverse of [`to_original`].
+fn from_original(name: &str) -> String {
+    let renamed = RENAMED
+        .iter()
+        .find_map(|(ours, original)| Some(format!("{ours}{}", name.strip_prefix(original)?)));
+    renamed.unwrap_or_else(|| name.to_owned())
+}

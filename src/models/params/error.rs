@@ -1,0 +1,139 @@
+//! Why a model did not load.
+
+use std::fmt::Display;
+
+/// One disagreement between a file and a model.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// The model needs it, the file lacks it.
+    #[error("missing `{name}` {shape:?}")]
+    Missing {
+        /// Published name.
+        name: String,
+        /// Shape the model needs.
+        shape: Vec<usize>,
+    },
+    /// The file has it in another shape.
+    #[error("`{name}` must be {wanted:?}, but is {found:?}")]
+    Shape {
+        /// Published name.
+        name: String,
+        /// Shape the model needs.
+        wanted: Vec<usize>,
+        /// Shape in the file.
+        found: Vec<usize>,
+    },
+    /// The file has it, the model does not use it.
+    #[error("`{name}` is not part of the model")]
+    Unused {
+        /// Published name.
+        name: String,
+    },
+}
+
+/// All disagreements; the first eight are shown.
+#[derive(Clone, Debug)]
+pub struct Problems(pub Vec<Problem>);
+
+impl Display for Problems {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown: Vec<_> = self.0.iter().take(8).map(ToString::to_string).collect();
+        f.write_str(&shown.join("; "))?;
+        if self.0.len() > shown.len() {
+            write!(f, "; and {} more", self.0.len() - shown.len())?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a model did not load.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A file could not be read.
+    #[error("cannot read `{path}`: {source}")]
+    Io {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file is not safetensors, or is cut short.
+    #[error("`{file}` is not a whole safetensors file: {source}")]
+    Format {
+        /// The file.
+        file: String,
+        /// Why.
+        source: safetensors::SafeTensorError,
+    },
+    /// A tensor has a type that holds no weights.
+    #[error("tensor `{name}` of `{file}` is {found}, but weights must be F32, F16 or BF16")]
+    Dtype {
+        /// The file.
+        file: String,
+        /// The tensor.
+        name: String,
+        /// Its type.
+        found: String,
+    },
+    /// The model, or one of its files, is not where it should be.
+    #[error("{message}")]
+    Missing {
+        /// What was wanted and what was found.
+        message: String,
+        /// What to do.
+        help: String,
+    },
+    /// The tensors do not fit the model.
+    #[error("the weights do not fit the model: {0}")]
+    Mismatch(Problems),
+    /// A choice that the model's family does not offer.
+    #[error("`{key}` must be {known} for this family of models, but is {found}")]
+    Choice {
+        /// The parameter.
+        key: &'static str,
+        /// What it may be, in backticks.
+        known: String,
+        /// What it is, in backticks.
+        found: String,
+    },
+    /// The tensors of one part do not fit its configuration.
+    #[error("the weights of `{part}` do not fit its configuration: {problems}")]
+    PartMismatch {
+        /// `vae`, `transformer` or `text_encoder`.
+        part: &'static str,
+        /// What does not fit.
+        problems: Problems,
+    },
+    /// A configuration is not one the model can have.
+    #[error("`{file}`: {message}")]
+    Config {
+        /// The file.
+        file: String,
+        /// What was wanted and what was found.
+        message: String,
+    },
+}
+
+impl LoadError {
+    /// What to do, where there is more to say than the message does.
+    pub fn help(&self) -> Option<&str> {
+        match self {
+            Self::Missing { help, .. } => Some(help),
+            Self::Format { .. } => Some("it may be cut short: copy or download it again"),
+            Self::Mismatch(_) | Self::PartMismatch { .. } => Some(
+                "weights and `config.json` must come from the same model: copy or download both \
+                 again",
+            ),
+            _ => None,
+        }
+    }
+
+    /// Names the part whose weights do not fit.
+    #[must_use]
+    pub fn of_part(self, part: &'static str) -> Self {
+        match self {
+            Self::Mismatch(problems) => Self::PartMismatch { part, problems },
+            error => error,
+        }
+    }
+}

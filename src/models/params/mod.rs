@@ -1,0 +1,92 @@
+//! Parameters by their published names: loading, strict in both directions, and initialising.
+//!
+//! A model's constructor asks a [`ParamReader`] for each of its tensors by name and shape. The
+//! reader collects every disagreement instead of stopping at the first, and [`ParamReader::finish`]
+//! reports them together with the tensors that nobody asked for. The same constructor serves
+//! loading, fresh initialisation (`pretrain`), and listing names and shapes without data.
+//!
+//! Tensors are kept flat (`Tensor<1>`) with their shape, so that one map can hold all ranks, and
+//! training can make each a leaf of the tape, clip and update it, without knowing the model.
+
+mod error;
+mod file;
+mod reader;
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::rng::TorchRng;
+
+pub use error::{LoadError, Problem, Problems};
+pub use reader::ParamReader;
+
+/// A tensor of any rank.
+#[derive(Clone, Debug)]
+pub struct Param {
+    /// The values in row-major order.
+    pub flat: Tensor<1>,
+    /// The shape.
+    pub shape: Vec<usize>,
+}
+
+impl Param {
+    /// The tensor at rank `D`; the rank was checked by whoever made the reader's request.
+    pub fn tensor<const D: usize>(&self) -> Tensor<D> {
+        let shape: [usize; D] = self.shape.clone().try_into().expect("rank was checked");
+        self.flat.clone().reshape(shape)
+    }
+}
+
+/// The parameters of one part of a model, by published name.
+#[derive(Clone, Debug, Default)]
+pub struct Params(pub BTreeMap<String, Param>);
+
+impl Params {
+    /// Number of values in all tensors.
+    pub fn num_values(&self) -> usize {
+        self.0.values().map(|param| param.shape.iter().product::<usize>()).sum()
+    }
+}
+
+/// How a fresh parameter is filled.
+#[derive(Clone, Copy, Debug)]
+pub enum Init {
+    /// Zeros.
+    Zeros,
+    /// Ones.
+    Ones,
+    /// Uniform in ±bound.
+    Uniform(f64),
+    /// Normal with this standard deviation.
+    Normal(f64),
+}
+
+impl Init {
+    /// PyTorch's default for linear layers and convolutions: uniform in ±1/sqrt(inputs per output).
+    pub fn fan_in(inputs: usize) -> Self {
+        Self::Uniform(1.0 / (inputs as f64).sqrt())
+    }
+
+    /// New values, in row-major order.
+    pub(in crate::models) fn make(
+        self,
+        len: usize,
+        rng: &mut TorchRng,
+        device: &Device,
+    ) -> Tensor<1> {
+        let values = match self {
+            Self::Zeros => vec![0.0; len],
+            Self::Ones => vec![1.0; len],
+            Self::Uniform(bound) => rng
+                .uniform(len)
+                .iter()
+                .map(|u| ((f64::from(*u) * 2.0 - 1.0) * bound) as f32)
+                .collect(),
+            Self::Normal(std) => {
+                rng.normal(len).iter().map(|z| (f64::from(*z) * std) as f32).collect()
+            }
+        };
+        Tensor::from_data(TensorData::new(values, [len]), device)
+    }
+}

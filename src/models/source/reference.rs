@@ -1,0 +1,107 @@
+//! The names of models in pipeline files, and where each leads.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    super::{
+        LoadError,
+        builtin::{BUILTINS, Files},
+        hub,
+    },
+    ModelSource, missing,
+};
+
+/// Files without which a folder is no model in diffusers' layout.
+pub(super) const REQUIRED: [&str; 3] =
+    ["transformer/config.json", "vae/config.json", "scheduler/scheduler_config.json"];
+
+/// The value of `model` in a pipeline file: `builtin:tiny`, a folder in diffusers' layout, or
+/// `hf:org/repo@revision`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(transparent)]
+pub struct ModelRef(pub String);
+
+impl ModelRef {
+    /// Checks what can be known without looking for files: that a built-in model exists and that a
+    /// repository's name has the form of one.
+    pub fn check_name(&self) -> Result<(), LoadError> {
+        if let Some(name) = self.0.strip_prefix("builtin:") {
+            return builtin_files(name).map(drop);
+        }
+        match self.0.strip_prefix("hf:") {
+            Some(repository) => hub::Name::parse(repository).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Finds the model's files; an unknown name or a folder that is not there is an error.
+    pub fn resolve(&self) -> Result<ModelSource, LoadError> {
+        if let Some(name) = self.0.strip_prefix("builtin:") {
+            return builtin(name);
+        }
+        if let Some(repository) = self.0.strip_prefix("hf:") {
+            let name = hub::Name::parse(repository)?;
+            return folder(&hub::snapshot(&name, &hub::cache_folder())?);
+        }
+        folder(Path::new(&self.0))
+    }
+}
+
+fn builtin(name: &str) -> Result<ModelSource, LoadError> {
+    let files = builtin_files(name)?;
+    if files.is_empty() {
+        return Err(missing(
+            format!("this build of pipe does not hold the built-in model `{name}`"),
+            "build pipe from a checkout with its `assets` folder, or name a folder in diffusers' layout",
+        ));
+    }
+    Ok(ModelSource::Builtin(files))
+}
+
+fn builtin_files(name: &str) -> Result<Files, LoadError> {
+    if let Some((_, files)) = BUILTINS.iter().find(|(known, _)| *known == name) {
+        return Ok(files);
+    }
+    let known = BUILTINS.iter().map(|(known, _)| *known);
+    let nearest = known
+        .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
+    let help = nearest.map(|known| format!("did you mean `builtin:{known}`?"));
+    Err(missing(format!("there is no built-in model `{name}`"), help.unwrap_or_default()))
+}
+
+/// A folder in diffusers' layout, or why it is none.
+fn folder(path: &Path) -> Result<ModelSource, LoadError> {
+    let shown = path.display();
+    if path.is_file() {
+        let kind = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        return Err(match kind.to_ascii_lowercase().as_str() {
+            "gguf" => missing(
+                format!("`{shown}` is a GGUF file, whose quantised weights are not supported"),
+                "name a folder with the model's original weights in diffusers' layout",
+            ),
+            "bin" | "ckpt" | "pt" | "pth" => missing(
+                format!("`{shown}` is a pickle file, which can run code when it is read"),
+                "convert it to safetensors in diffusers' layout and name that folder",
+            ),
+            _ => missing(
+                format!("`{shown}` must be a folder in diffusers' layout, but is a file"),
+                "name the folder that holds `model_index.json`",
+            ),
+        });
+    }
+    if !path.is_dir() {
+        return Err(missing(
+            format!("there is no model folder `{shown}`"),
+            "name a folder in diffusers' layout, `hf:org/repo@revision`, or `builtin:tiny`",
+        ));
+    }
+    match REQUIRED.iter().find(|file| !path.join(file).is_file()) {
+        None => Ok(ModelSource::Folder(path.to_owned())),
+        Some(file) => Err(missing(
+            format!("`{shown}` is not a model in diffusers' layout: `{file}` is missing"),
+            "name the folder that holds `model_index.json`, `transformer`, `vae` and `scheduler`",
+        )),
+    }
+}

@@ -1,0 +1,280 @@
+//! `lora_merge`: adapters to one, or into the model; also how adapters of other programs come in.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{
+    Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
+    pretrain::WeightType, rules,
+};
+use crate::{
+    artifact::{
+        ArtifactKind,
+        adapter::AdapterArtifact,
+        model::{ModelPart, resolve_model},
+    },
+    models::{
+        Adapter, ModelRef,
+        lora::{Combination, Combined},
+    },
+    store::SourceReader,
+};
+
+/// The ports of adapters, in the order of `weights`.
+const ADAPTERS: [&str; 4] = ["first", "second", "third", "fourth"];
+
+/// Makes one adapter of several, each with its weight. With `model`, the sum goes into the model's
+/// transformer instead, and the output takes its place on the port `model` of other stages.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoraMerge {
+    /// The model that the adapters are merged into; without it they become one adapter.
+    #[serde(default)]
+    pub model: Option<ModelRef>,
+    /// The weight of each adapter: those on `first` to `fourth`, then those of `files`; by default 1.
+    #[serde(default)]
+    pub weights: Vec<f64>,
+    /// How the factors become those of one adapter.
+    #[serde(default)]
+    pub method: Combination,
+    /// The rank of the result; for `svd` alone.
+    #[serde(default)]
+    pub rank: Option<usize>,
+    /// Files of other programs below `root`: of diffusers, of ComfyUI, or `adapter_model.safetensors`
+    /// of peft with its `adapter_config.json` beside it.
+    #[serde(default)]
+    pub files: Vec<String>,
+    /// The folder of `files`.
+    #[serde(default)]
+    #[schemars(extend("format" = "path"))]
+    pub root: Option<String>,
+    /// The type of a merged model's weights.
+    #[serde(default)]
+    pub precision: WeightType,
+}
+
+const PORT: Port = Port { name: "", kinds: &[ArtifactKind::LoraAdapter], required: false };
+
+impl StageKind for LoraMerge {
+    const KIND: &'static str = "lora_merge";
+    const VERSION: u32 = 1;
+    const PORTS: Ports = Ports {
+        inputs: &[
+            Port { name: ADAPTERS[0], ..PORT },
+            Port { name: ADAPTERS[1], ..PORT },
+            Port { name: ADAPTERS[2], ..PORT },
+            Port { name: ADAPTERS[3], ..PORT },
+            Port { name: "model", kinds: &[ArtifactKind::Model], required: false },
+        ],
+        output: ArtifactKind::LoraAdapter,
+    };
+}
+
+impl Stage for LoraMerge {
+    fn validate(&self) -> Vec<ParamError> {
+        let mut errors = Vec::new();
+        match (self.method, self.rank) {
+            (Combination::Svd, None) if self.model.is_none() => {
+                let error = ParamError::new("method", "must come with `rank`, but there is none");
+                errors.push(error.help("`cat` is exact and needs none"));
+            }
+            (Combination::Svd, Some(rank)) => {
+                errors.extend(rules::at_least_one(&[("rank", rank)]));
+            }
+            (_, Some(_)) => {
+                errors.push(ParamError::new("rank", "is for `method = \"svd\"` alone"));
+            }
+            _ => {}
+        }
+        if self.weights.iter().any(|weight| !weight.is_finite()) {
+            errors.push(ParamError::new("weights", "must be finite numbers"));
+        }
+        if self.files.is_empty() != self.root.is_none() {
+            let message = "must be given together with `root`";
+            errors.push(ParamError::new("files", message));
+        }
+        let outside = |file: &&String| {
+            Path::new(file)
+                .components()
+                .any(|part| !matches!(part, std::path::Component::Normal(_)))
+        };
+        if let Some(file) = self.files.iter().find(outside) {
+            errors.push(ParamError::new(
+                "files",
+                format!("must lie below `root`, but `{file}` does not"),
+            ));
+        }
+        errors
+    }
+
+    fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
+        self.model.as_ref().map(|model| (model, &["transformer"][..]))
+    }
+
+    fn source_root(&self) -> Option<&Path> {
+        self.root.as_deref().map(Path::new)
+    }
+
+    fn output(&self) -> Option<ArtifactKind> {
+        self.model.is_some().then_some(ArtifactKind::Model)
+    }
+
+    fn run(
+        &self,
+        inputs: &Inputs<'_>,
+        out: &mut Output<'_>,
+        cx: &StageContext<'_>,
+    ) -> Result<(), StageError> {
+        let parts = self.parts(inputs, cx.sources)?;
+        let log = json!({
+            "method": self.method,
+            "adapters": parts.iter().map(|(adapter, weight)| json!({
+                "rank": adapter.rank, "alpha": adapter.alpha, "weight": weight,
+            })).collect::<Vec<_>>(),
+        });
+        cx.tick(0, 1, "combine adapters")?;
+        let Combined { adapter, kept } = Adapter::combine(&parts, self.method, self.rank)?;
+        let Some(model) = &self.model else {
+            let train = json!({ "merged": log, "kept": kept });
+            return AdapterArtifact { adapter, train }.write(out);
+        };
+        cx.tick(0, 1, "merge into the model")?;
+        let source = resolve_model(model, inputs, "model")?;
+        let mut params = source.params("transformer", &Device::flex())?;
+        adapter.merge_into(&mut params)?;
+        let part = ModelPart {
+            name: "transformer".to_owned(),
+            config: source.config("transformer")?,
+            params,
+            bf16: self.precision == WeightType::Bf16,
+            log: json!({ "merged": log, "kept": kept }),
+        };
+        part.write(out)?;
+        pass_on(inputs, out, "transformer")
+    }
+}
+
+impl LoraMerge {
+    /// The adapters with their weights.
+    fn parts(
+        &self,
+        inputs: &Inputs<'_>,
+        sources: Option<&SourceReader>,
+    ) -> Result<Vec<(Adapter, f64)>, StageError> {
+        let mut adapters = Vec::new();
+        for port in ADAPTERS {
+            adapters.extend(AdapterArtifact::read(inputs, port)?.map(|artifact| artifact.adapter));
+        }
+        for file in &self.files {
+            let sources = sources.ok_or_else(|| StageError::failed("`files` needs `root`"))?;
+            adapters.push(read_file(sources, file).map_err(|error| error.on_item(file))?);
+        }
+        if adapters.is_empty() {
+            return Err(StageError::failed("there is no adapter to merge").with_help(
+                "connect a stage that gives one to `first`, or name `files` below `root`",
+            ));
+        }
+        let weights = match self.weights.len() {
+            0 => vec![1.0; adapters.len()],
+            _ => self.weights.clone(),
+        };
+        if weights.len() != adapters.len() {
+            return Err(StageError::failed(format!(
+                "`weights` must be as many as the adapters, {}, but are {}",
+                adapters.len(),
+                weights.len()
+            )));
+        }
+        Ok(adapters.into_iter().zip(weights).collect())
+    }
+}
+
+/// Reads an adapter file; peft keeps the scale in another file beside it.
+fn read_file(sources: &SourceReader, file: &str) -> Result<Adapter, StageError> {
+    let ending = Path::new(file).extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    if !ending.eq_ignore_ascii_case("safetensors") {
+        let refused = match ending.to_ascii_lowercase().as_str() {
+            "gguf" => "is a GGUF file, whose quantised weights are not supported",
+            "bin" | "ckpt" | "pt" | "pth" => "is a pickle file, which can run code when it is read",
+            _ => "must be a safetensors file",
+        };
+        return Err(StageError::failed(format!("`{file}` {refused}"))
+            .with_help("save the adapter as safetensors"));
+    }
+    let bytes = sources.read(file)?;
+    if Path::new(file).file_name().is_some_and(|name| name == "adapter_model.safetensors") {
+        let config = Path::new(file).with_file_name("adapter_config.json");
+        return Ok(Adapter::from_peft(&sources.read(&config.to_string_lossy())?, &bytes)?);
+    }
+    Ok(Adapter::from_diffusers(&bytes)?)
+}
+
+/// Parts on the port `model` other than the one that was made.
+fn pass_on(inputs: &Inputs<'_>, out: &mut Output<'_>, made: &str) -> Result<(), StageError> {
+    for item in inputs.items("model").iter().filter(|item| item.name != made) {
+        let mut files = Vec::new();
+        for name in item.files.keys() {
+            files.push((name.as_str(), inputs.read(item, name)?));
+        }
+        let files: Vec<_> = files.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();
+        out.item(&item.name, &files)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::stages::support::Bench;
+
+    fn stage(params: Value) -> LoraMerge {
+        serde_json::from_value(params).unwrap()
+    }
+
+    #[test]
+    fn rules_between_parameters() {
+        let wrong = |params| {
+            let errors = stage(params).validate();
+            errors.iter().map(|e| format!("{}: {}", e.field, e.message)).collect::<Vec<_>>()
+        };
+        assert!(wrong(json!({})).is_empty());
+        assert!(wrong(json!({ "method": "svd", "rank": 4 })).is_empty());
+        assert_eq!(
+            wrong(json!({ "method": "svd" })),
+            ["method: must come with `rank`, but there is none"]
+        );
+        assert_eq!(wrong(json!({ "rank": 4 })), ["rank: is for `method = \"svd\"` alone"]);
+        assert_eq!(
+            wrong(json!({ "files": ["../a.safetensors"], "root": "x" })),
+            ["files: must lie below `root`, but `../a.safetensors` does not"]
+        );
+        assert_eq!(wrong(json!({ "root": "x" })), ["files: must be given together with `root`"]);
+    }
+
+    #[test]
+    fn files_of_other_kinds_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().to_str().unwrap();
+        let bench = Bench::new();
+        for (file, wanted) in [
+            ("a.gguf", "GGUF"),
+            ("a.bin", "pickle"),
+            ("a.txt", "must be a safetensors file"),
+            ("a.safetensors", "not a whole safetensors file"),
+        ] {
+            std::fs::write(folder.path().join(file), b"\xff\xff\xff\xff\xff\xff\xff\x7f{").unwrap();
+            let stage = stage(json!({ "files": [file], "root": root }));
+            let error = bench.run(&stage, &bench.inputs(&[])).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{file}: {error}");
+        }
+        let stage = stage(json!({}));
+        let error = bench.run(&stage, &bench.inputs(&[])).unwrap_err().to_string();
+        assert_eq!(error, "there is no adapter to merge");
+    }
+}

@@ -1,0 +1,145 @@
+//! Adapters that are trained, merged, exported, and brought in from files.
+
+use safetensors::SafeTensors;
+
+use super::{CLIPS, Shell};
+
+const TWO: &str = r#"
+[stages.latents]
+kind   = "vae_encode"
+inputs = { videos = "clips" }
+model  = "builtin:tiny"
+
+[stages.prompt]
+kind  = "text_encode"
+model = "builtin:tiny"
+
+[stages.one]
+kind   = "lora_train"
+inputs = { latents = "latents", text = "prompt" }
+model  = "builtin:tiny"
+rank   = 2
+steps  = 1
+
+[stages.two]
+kind   = "lora_train"
+inputs = { latents = "latents", text = "prompt" }
+model  = "builtin:tiny"
+rank   = 3
+alpha  = 6
+modules = "qk"
+steps  = 1
+seed   = 5
+
+[stages.both]
+kind    = "lora_merge"
+inputs  = { first = "one", second = "two" }
+weights = [0.5, 2.0]
+
+[stages.whole]
+kind   = "lora_merge"
+inputs = { first = "both" }
+model  = "builtin:tiny"
+
+[stages.adapted]
+kind   = "sample"
+inputs = { pairs = "pairs", text = "prompt", lora = "both" }
+model  = "builtin:tiny"
+frames = 5
+steps  = 2
+
+[stages.merged]
+kind   = "sample"
+inputs = { pairs = "pairs", text = "prompt", model = "whole" }
+model  = "builtin:tiny"
+frames = 5
+steps  = 2
+"#;
+
+/// Adapters from files of other programs.
+const IMPORTED: &str = r#"name = "imported"
+
+[stages.back]
+kind  = "lora_merge"
+root  = "adapters"
+files = ["FILE"]
+"#;
+
+fn pipeline() -> String {
+    format!("{CLIPS}{TWO}").replace(", \"quadratic\"", "").replace("count  = 2", "count  = 1")
+}
+
+fn latents(shell: &Shell, folder: &str) -> Vec<f32> {
+    let files = super::walk(&shell.path(folder));
+    let file = files.iter().find(|path| path.extension() == Some("safetensors".as_ref())).unwrap();
+    let bytes = std::fs::read(file).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let (_, view) = tensors.iter().next().unwrap();
+    view.data().chunks(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect()
+}
+
+#[test]
+fn a_merged_model_samples_as_the_model_with_the_adapters() {
+    let shell = Shell::new();
+    shell.write("merge.toml", &pipeline());
+    shell.succeed("run merge.toml");
+    for stage in ["adapted", "merged"] {
+        shell.succeed(&format!("export merge.toml {stage} --to {stage}"));
+    }
+    let (adapted, merged) = (latents(&shell, "adapted"), latents(&shell, "merged"));
+    let scale = adapted.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
+    let differences = adapted.iter().zip(&merged).map(|(a, b)| (a - b).abs());
+    let most = differences.fold(0.0_f32, f32::max);
+    assert!(most / scale < 1e-3, "{most} of {scale}");
+
+    // What each program loads comes back as the same adapter.
+    shell.succeed("export merge.toml both --to adapters/diffusers");
+    shell.succeed("export merge.toml both --to adapters/comfyui --format comfyui");
+    shell.succeed("export merge.toml both --to adapters/peft --format peft");
+    let files = [
+        "diffusers/pytorch_lora_weights.safetensors",
+        "comfyui/comfyui_lora.safetensors",
+        "peft/adapter_model.safetensors",
+    ];
+    let original = std::fs::read(shell.path("adapters").join(files[0])).unwrap();
+    for file in files {
+        shell.write("imported.toml", &IMPORTED.replace("FILE", file));
+        shell.succeed("run imported.toml");
+        shell.succeed("export imported.toml back --to back");
+        let back = std::fs::read(shell.path("back/pytorch_lora_weights.safetensors")).unwrap();
+        assert_eq!(back, original, "{file}");
+    }
+    shell.write("imported.toml", &IMPORTED.replace("FILE", "nothing.safetensors"));
+    let output = shell.output("run imported.toml");
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("nothing.safetensors"), "{told}");
+}
+
+#[test]
+fn an_adapter_for_another_model_is_refused_when_it_is_sampled_with() {
+    let shell = Shell::new();
+    let mut header = serde_json::json!({});
+    for (name, shape) in [("lora_A", [2, 7]), ("lora_B", [7, 2])] {
+        let at = if name == "lora_A" { 0 } else { 56 };
+        header[format!("transformer.transformer_blocks.0.attn1.to_q.{name}.weight")] =
+            serde_json::json!({ "dtype": "F32", "shape": shape, "data_offsets": [at, at + 56] });
+    }
+    let header = header.to_string();
+    let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[0; 112]].concat();
+    std::fs::create_dir(shell.path("adapters")).unwrap();
+    std::fs::write(shell.path("adapters/a.safetensors"), bytes).unwrap();
+    let sampled = TWO.split("[stages.adapted]").nth(1).unwrap().split("[stages.merged]").next();
+    let prompt = "[stages.prompt]\nkind = \"text_encode\"\nmodel = \"builtin:tiny\"\n";
+    let text = format!(
+        "{CLIPS}{prompt}[stages.both]\nkind = \"lora_merge\"\nroot = \"adapters\"\n\
+         files = [\"a.safetensors\"]\n[stages.adapted]{}",
+        sampled.unwrap()
+    );
+    shell.write("wrong.toml", &text);
+    let transcript = shell.transcript("run wrong.toml --jobs 1 --only adapted");
+    assert!(transcript.contains("? 1\n"), "{transcript}");
+    assert!(
+        transcript.contains("`transformer_blocks.0.attn1.to_q` is for a layer of [7, 7]"),
+        "{transcript}"
+    );
+}

@@ -1,0 +1,67 @@
+//! A model that the pipeline names on the hub.
+
+use super::{CLIPS, Shell, command, redact, walk};
+use crate::hub_server::{FakeHub, Fault};
+
+const LATENTS: &str = r#"
+[stages.latents]
+kind   = "vae_encode"
+inputs = { videos = "clips" }
+model  = "hf:org/tiny"
+"#;
+
+/// Exit code and stderr of a line, with the hub that `endpoint` names.
+fn run(shell: &Shell, hub: &FakeHub, line: &str, variables: &[(&str, &str)]) -> (i32, String) {
+    let mut command = command(shell.dir.path());
+    command.args(line.split_whitespace()).env("HF_ENDPOINT", &hub.endpoint);
+    let output = command.envs(variables.iter().copied()).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap().replace(&hub.endpoint, "[HUB]");
+    (output.status.code().unwrap(), redact(&text))
+}
+
+#[test]
+fn a_run_downloads_what_its_stages_read() {
+    let (shell, hub) = (Shell::new(), FakeHub::tiny(Some("secret")));
+    shell.write("latents.toml", &format!("{CLIPS}{LATENTS}").replace(", \"quadratic\"", ""));
+    let plan = shell.succeed("plan latents.toml");
+    assert!(plan.contains("lacks  latents"), "{plan}");
+    assert!(hub.requests().is_empty(), "a plan needs no network");
+
+    let (code, told) = run(&shell, &hub, "run latents.toml", &[("HF_HUB_OFFLINE", "1")]);
+    assert_eq!(code, 3);
+    assert!(told.contains("`HF_HUB_OFFLINE` forbids to download it"), "{told}");
+    let (code, told) = run(&shell, &hub, "run latents.toml", &[]);
+    assert_eq!(code, 3);
+    insta::assert_snapshot!(told, @"
+    fetching org/tiny at main (vae) into hub
+      × `[HUB]` has no repository `org/tiny` for you (401)
+      help: check the name; if it is private, set `HF_TOKEN` to a token that may read it
+    ");
+    let token = [("HF_TOKEN", "secret")];
+    // Stages that do not read the model need no download.
+    assert_eq!(run(&shell, &hub, "run latents.toml --only clips", &token).0, 0);
+    assert_eq!(hub.requests().len(), 1, "the one that was refused");
+
+    hub.faults(&[Fault::Cut(1)]);
+    let (code, told) = run(&shell, &hub, "run latents.toml --jobs 1", &token);
+    assert_eq!(code, 0, "{told}");
+    insta::assert_snapshot!(told, @"
+    fetching org/tiny at main (vae) into hub
+    fetched org/tiny at main: [SIZE] in [TIME]
+    clips: 3 stages on cpu
+    ran      latents[method=linear]  new  [TIME]
+    done     1 stage ran, 2 reused in [TIME]
+    ");
+    let has = |name: &str| walk(&shell.path("hub")).iter().any(|path| path.ends_with(name));
+    assert!(has("vae/diffusion_pytorch_model.safetensors"));
+    assert!(!has("transformer/diffusion_pytorch_model.safetensors"));
+
+    // The key is made of the content: the same model by another name runs nothing.
+    hub.requests();
+    let built_in = "run latents.toml --set latents.model=builtin:tiny";
+    let (_, told) = run(&shell, &hub, built_in, &[]);
+    assert!(told.contains("3 reused"), "{told}");
+    let (code, told) = run(&shell, &hub, "run latents.toml", &[("HF_HUB_OFFLINE", "1")]);
+    assert_eq!(code, 0, "{told}");
+    assert!(hub.requests().is_empty(), "what is here is not asked for again");
+}

@@ -1,0 +1,194 @@
+//! Downloads from a hub on this machine that speaks the hub's protocol and fails as real ones do.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use pipe::models::{
+    ModelSource,
+    hub::{FetchError, Hub, Name, fetch, snapshot},
+};
+
+use crate::hub_server::{COMMIT, FakeHub, Fault, sha256};
+
+const VAE: &str = "vae/diffusion_pytorch_model.safetensors";
+
+fn small(token: Option<&str>) -> FakeHub {
+    let mut files: BTreeMap<String, Vec<u8>> =
+        ["transformer/config.json", "vae/config.json", "scheduler/scheduler_config.json"]
+            .map(|file| (file.to_owned(), b"{}".to_vec()))
+            .into();
+    files.insert(VAE.to_owned(), (0..100_000_u32).flat_map(u32::to_le_bytes).collect());
+    files.insert("README.md".to_owned(), b"no part of it".to_vec());
+    FakeHub::new(files, token)
+}
+
+/// Downloads the VAE of a name into a cache.
+fn get(
+    hub: &FakeHub,
+    cache: &Path,
+    name: &str,
+    token: Option<&str>,
+) -> Result<PathBuf, FetchError> {
+    let client = Hub::new(&hub.endpoint, token.map(str::to_owned));
+    let client = client.with_pause(Duration::from_millis(2));
+    let name = Name::parse(name).unwrap();
+    fetch(&client, cache, &name, &["vae"], &mut |_| ControlFlow::Continue(()))
+}
+
+fn error(result: Result<PathBuf, FetchError>) -> String {
+    match result.unwrap_err() {
+        FetchError::Load(error) => format!("{error}\n{}", error.help().unwrap_or_default()),
+        FetchError::Stopped => "stopped".to_owned(),
+    }
+}
+
+fn redacted(text: &str, hub: &FakeHub) -> String {
+    text.replace(&hub.endpoint, "[HUB]")
+}
+
+/// All files in a repository's folder that hold bytes, by path.
+fn content(cache: &Path) -> Vec<String> {
+    fn walk(root: &Path, at: &Path, found: &mut Vec<String>) {
+        for entry in fs::read_dir(at).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(root, &path, found);
+            } else {
+                found.push(path.strip_prefix(root).unwrap().display().to_string());
+            }
+        }
+    }
+    let mut found = Vec::new();
+    let root = cache.join("models--org--tiny");
+    walk(&root, &root, &mut found);
+    found.sort();
+    found
+}
+
+#[test]
+fn what_a_part_needs_is_fetched_once_into_the_layout_of_the_shared_cache() {
+    let (hub, cache) = (small(None), tempfile::tempdir().unwrap());
+    let folder = get(&hub, cache.path(), "org/tiny", None).unwrap();
+    assert_eq!(folder, cache.path().join("models--org--tiny/snapshots").join(COMMIT));
+    let name = Name::parse("org/tiny").unwrap();
+    assert_eq!(snapshot(&name, cache.path()).unwrap(), folder, "the branch leads to the commit");
+    assert!(ModelSource::Folder(folder.clone()).has(VAE));
+    assert!(!folder.join("README.md").exists());
+    let link = fs::read_link(folder.join(VAE)).unwrap();
+    let bytes = fs::read(folder.join(VAE)).unwrap();
+    assert_eq!(link, Path::new("../../../blobs").join(sha256(&bytes)));
+    // Equal files are kept once.
+    assert_eq!(content(cache.path()).iter().filter(|file| file.starts_with("blobs/")).count(), 2);
+    assert_eq!(hub.requests().len(), 1 + 1 + 2, "the list, one `{{}}`, and a file on another host");
+
+    get(&hub, cache.path(), "org/tiny@refs/pr/1", None).unwrap();
+    get(&hub, cache.path(), &format!("org/tiny@{COMMIT}"), None).unwrap();
+    assert_eq!(hub.requests().len(), 2, "only lists: the content is here");
+}
+
+#[test]
+fn a_cut_connection_goes_on_where_it_broke() {
+    let (hub, cache) = (small(None), tempfile::tempdir().unwrap());
+    // The first answer is a configuration's.
+    hub.faults(&[Fault::Cut(1), Fault::Cut(1), Fault::Busy, Fault::Cut(1000), Fault::NoRange]);
+    let folder = get(&hub, cache.path(), "org/tiny", None).unwrap();
+    assert_eq!(fs::read(folder.join(VAE)).unwrap().len(), 400_000);
+    assert_eq!(fs::read(folder.join("vae/config.json")).unwrap(), b"{}");
+    let ranges: Vec<_> =
+        hub.requests().into_iter().filter(|request| request.starts_with("/files/")).collect();
+    assert!(ranges.iter().any(|request| request.ends_with("bytes=1000-")), "{ranges:?}");
+}
+
+#[test]
+fn a_download_that_was_stopped_is_taken_up_by_the_next() {
+    let (hub, cache) = (small(None), tempfile::tempdir().unwrap());
+    let client = Hub::new(&hub.endpoint, None);
+    let name = Name::parse("org/tiny").unwrap();
+    let stopped = fetch(&client, cache.path(), &name, &["vae"], &mut |progress| {
+        assert!(progress.done <= progress.total && progress.total > 400_000);
+        if progress.done > 100_000 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert!(matches!(stopped, Err(FetchError::Stopped)));
+    assert!(snapshot(&name, cache.path()).is_err(), "no branch leads to half a commit");
+    let partial: Vec<_> =
+        content(cache.path()).into_iter().filter(|file| file.ends_with(".incomplete")).collect();
+    assert_eq!(partial.len(), 1);
+    hub.requests();
+    get(&hub, cache.path(), "org/tiny", None).unwrap();
+    assert!(hub.requests().iter().any(|request| request.contains(" bytes=")), "not from the start");
+    assert!(!content(cache.path()).iter().any(|file| file.ends_with(".incomplete")));
+}
+
+#[test]
+fn wrong_content_is_never_kept() {
+    let (hub, cache) = (small(None), tempfile::tempdir().unwrap());
+    let hash = sha256(&(0..100_000_u32).flat_map(u32::to_le_bytes).collect::<Vec<u8>>());
+    get(&hub, cache.path(), "org/tiny", None).unwrap();
+    let blob = cache.path().join("models--org--tiny/blobs").join(&hash);
+    fs::remove_file(&blob).unwrap();
+    hub.faults(&[Fault::Wrong]);
+    let message = error(get(&hub, cache.path(), "org/tiny", None));
+    assert!(message.contains("another content than the hub states"), "{message}");
+    assert!(message.contains(&hash), "{message}");
+    assert!(!content(cache.path()).iter().any(|file| file.contains(&hash)));
+
+    // A partial file that the machine damaged is thrown away, and the file fetched anew.
+    fs::write(blob.with_extension("incomplete"), [7; 1000]).unwrap();
+    let folder = get(&hub, cache.path(), "org/tiny", None).unwrap();
+    assert_eq!(sha256(&fs::read(folder.join(VAE)).unwrap()), hash);
+}
+
+#[test]
+fn refusals_say_what_to_do() {
+    let (hub, cache) = (small(Some("secret")), tempfile::tempdir().unwrap());
+    let refused = |name: &str, token| {
+        let message = error(get(&hub, cache.path(), name, token));
+        redacted(&message, &hub)
+    };
+    insta::assert_snapshot!(refused("org/tiny", None), @"
+    `[HUB]` has no repository `org/tiny` for you (401)
+    check the name; if it is private, set `HF_TOKEN` to a token that may read it
+    ");
+    insta::assert_snapshot!(refused("org/tiny", Some("wrong")), @"
+    `[HUB]` has no repository `org/tiny` for you (401)
+    check the name, and that the token may read it
+    ");
+    insta::assert_snapshot!(refused("org/tiny@v9", Some("secret")), @"
+    the repository `org/tiny` has no revision `v9`
+    see its branches at [HUB]/org/tiny/tree/main
+    ");
+    insta::assert_snapshot!(refused("org/other", Some("secret")), @"
+    `[HUB]` has no repository `org/other` for you (404)
+    check the name, and that the token may read it
+    ");
+    assert!(content(cache.path()).is_empty());
+}
+
+#[test]
+fn the_token_goes_to_the_hub_and_not_to_where_files_lie() {
+    let (hub, cache) = (small(Some("secret")), tempfile::tempdir().unwrap());
+    get(&hub, cache.path(), "org/tiny", Some("secret\n")).unwrap();
+    for request in hub.requests() {
+        assert_eq!(request.ends_with(" with token"), !request.starts_with("/files/"), "{request}");
+    }
+}
+
+#[test]
+fn a_hub_that_is_not_there_is_asked_a_few_times() {
+    let cache = tempfile::tempdir().unwrap();
+    let mut hub = small(None);
+    // A port that nobody listens on.
+    hub.endpoint = "http://127.0.0.1:9".to_owned();
+    let message = error(get(&hub, cache.path(), "org/tiny", None));
+    assert!(
+        message.contains("failed 6 times: `http://127.0.0.1:9` cannot be reached"),
+        "{message}"
+    );
+    assert!(message.contains("local folder"), "{message}");
+    assert!(content(cache.path()).is_empty());
+}
