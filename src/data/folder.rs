@@ -15,7 +15,8 @@ pub struct PairFiles {
     pub target: String,
 }
 
-const LAYOUT: &str = "put the images into `input/` and `target/` with equal names, or side by side \
+/// How a folder of pairs may look.
+pub const LAYOUT: &str = "put the images into `input/` and `target/` with equal names, or side by side \
                       as `name_in.png` and `name_out.png`; below `train/` and `test/` if they differ";
 
 /// The pairs of a split, by name; without split folders, the same pairs serve both.

@@ -6,7 +6,10 @@ use image::{DynamicImage, RgbImage};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Inputs, Output, ParamError, Ports, Stage, StageContext, StageError, StageKind};
+use super::{
+    Draw, IdleParam, Inputs, Output, OwnSize, ParamError, Ports, Stage, StageContext, StageError,
+    StageKind, draw, idle,
+};
 use crate::{
     artifact::{
         ArtifactKind,
@@ -34,6 +37,7 @@ pub struct Dataset {
     pub split: Split,
     /// Number of images; all there are by default.
     #[serde(default)]
+    #[schemars(range(max = 10_000_000))]
     pub count: Option<usize>,
     /// Which block of `count` images of the data, shuffled by `seed`. Blocks of one count are
     /// disjoint; block 0 of a smaller count is the beginning of block 0 of a larger one.
@@ -43,6 +47,7 @@ pub struct Dataset {
     pub size: [usize; 2],
     /// Frames of a clip, for `task = "world"`.
     #[serde(default = "nine")]
+    #[schemars(range(max = 4097))]
     pub frames: usize,
     /// The class whose mask is the target, for `task = "segmentation"` on COCO.
     #[serde(default = "dog")]
@@ -176,6 +181,19 @@ impl Stage for Dataset {
             );
         }
         errors
+    }
+
+    fn idle_params(&self) -> Vec<IdleParam> {
+        idle::dataset(self)
+    }
+
+    fn draw(&self) -> Option<Draw> {
+        Some(draw::dataset(self))
+    }
+
+    fn own_size(&self) -> OwnSize {
+        let frames = (self.task == Task::World).then_some(("frames", self.frames));
+        OwnSize { frames, image: Some(("size", self.size)) }
     }
 
     fn source_root(&self) -> Option<&Path> {

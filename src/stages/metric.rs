@@ -7,7 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind};
+use super::{
+    IdleParam, Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
+    idle,
+};
 use crate::{
     artifact::{ArtifactKind, frames, metrics::Metrics, pairs},
     metrics::{Score, arc, image as image_metric, miou, pose},
@@ -77,6 +80,10 @@ impl Stage for Metric {
                 ParamError::new(field, format!("must be above 0, but is {value}"))
             })
             .collect()
+    }
+
+    fn idle_params(&self) -> Vec<IdleParam> {
+        idle::metric(self)
     }
 
     fn metrics(&self) -> &'static [&'static str] {

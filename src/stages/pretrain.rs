@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
+    IdleParam, Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
+    idle,
     model::{check_pixels, read_clip},
     rules,
     training::{
@@ -79,9 +80,11 @@ pub struct Pretrain {
     #[serde(default)]
     pub config: Map<String, Value>,
     /// Number of optimizer steps.
+    #[schemars(range(max = 100_000_000))]
     pub steps: usize,
     /// Clips per batch.
     #[serde(default = "two")]
+    #[schemars(range(max = 65_536))]
     pub batch_size: usize,
     /// The highest learning rate.
     #[serde(default = "default_rate")]
@@ -91,6 +94,7 @@ pub struct Pretrain {
     pub lr_schedule: LrSchedule,
     /// Steps over which the learning rate rises, where the schedule has a warmup.
     #[serde(default)]
+    #[schemars(range(max = 100_000_000))]
     pub warmup_steps: usize,
     /// Settings of `AdamW`.
     #[serde(default)]
@@ -210,6 +214,10 @@ impl Stage for Pretrain {
             errors.push(ParamError::new("family", message));
         }
         errors
+    }
+
+    fn idle_params(&self) -> Vec<IdleParam> {
+        idle::pretrain(self)
     }
 
     fn params_without_effect(&self) -> &'static [(&'static str, usize)] {

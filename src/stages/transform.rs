@@ -5,8 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
-    interpolate::item_seed,
+    Cause, IdleParam, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext,
+    StageError, StageKind, Surroundings, idle, interpolate::item_seed,
 };
 use crate::{
     artifact::{
@@ -143,6 +143,19 @@ impl Stage for Transform {
         errors
     }
 
+    fn idle_params(&self) -> Vec<IdleParam> {
+        idle::transform(self)
+    }
+
+    fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
+        match around.size.image {
+            Some([height, width]) if self.operation == Operation::Rotate90 && height != width => {
+                vec![not_square(height, width)]
+            }
+            _ => Vec::new(),
+        }
+    }
+
     fn mapped_port(&self) -> Option<&'static str> {
         Some("pairs")
     }
@@ -156,12 +169,8 @@ impl Stage for Transform {
         cx.for_each(inputs.items("pairs"), "images", |item| {
             let pair = Pair::read(inputs, item)?;
             if self.operation == Operation::Rotate90 && pair.input.width() != pair.input.height() {
-                return Err(StageError::failed(format!(
-                    "a quarter turn needs a square image, but this one is {}x{}",
-                    pair.input.width(),
-                    pair.input.height()
-                ))
-                .with_help("set the data set's `size` to two equal sides, or use `rotate180`"));
+                let [height, width] = [pair.input.height(), pair.input.width()];
+                return Err(not_square(height as usize, width as usize).into());
             }
             let (input, target) = self.apply(pair.input, item_seed(self.seed, item));
             let meta = PairMeta {
@@ -172,6 +181,16 @@ impl Stage for Transform {
             Pair { input, target, mask: None, meta }.write(out, &item.name)
         })
     }
+}
+
+fn not_square(height: usize, width: usize) -> Misfit {
+    Misfit::new(
+        Cause::Image,
+        format!(
+            "a quarter turn needs square images, but these have height {height} and width {width}"
+        ),
+        "set the data set's `size` to two equal sides, or use `rotate180`",
+    )
 }
 
 impl Transform {
