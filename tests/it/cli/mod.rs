@@ -7,9 +7,11 @@ mod cache;
 mod files;
 mod help;
 mod interrupt;
+mod misfits;
 mod pipelines;
 mod plan;
 mod run;
+mod settings;
 
 use std::{
     fmt::Write,
