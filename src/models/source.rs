@@ -89,6 +89,7 @@ fn builtin_files(name: &str) -> Result<Files, LoadError> {
 }
 
 /// The folder of the Hugging Face cache: `HF_HUB_CACHE`, `HF_HOME/hub`, or `~/.cache/huggingface/hub`.
+#[expect(clippy::disallowed_methods, reason = "the cache is where the published tools have it")]
 fn hub_cache() -> PathBuf {
     let variable = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     variable("HF_HUB_CACHE")
