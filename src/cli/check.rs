@@ -38,6 +38,7 @@ pub(super) fn check(args: &CheckArgs, session: &Session) -> Result<(), CliError>
         match config::load(file, &args.layers.options()) {
             Ok(pipeline) => {
                 let stages = pipeline.instances.len();
+                session.warn(&pipeline);
                 if args.json {
                     documents.push(json!({ "file": file, "errors": [], "stages": stages }));
                 } else {

@@ -142,7 +142,7 @@ fn results(a: &[ResultTable], b: &[ResultTable]) -> Vec<ResultChange> {
     names
         .into_iter()
         .map(|name| ResultChange { name: name.clone(), old: find(&a, name), new: find(&b, name) })
-        .filter(|change| change.old.is_some() || change.new.is_some())
+        .filter(|change| change.old != change.new)
         .collect()
 }
 
@@ -174,8 +174,10 @@ fn mean(entry: &Entry) -> Option<f64> {
 
 fn text(changes: &[Change], results: &[ResultChange]) -> String {
     let mut out = String::new();
-    if changes.is_empty() {
-        let _ = writeln!(out, "no parameter differs");
+    match (changes, results) {
+        ([], []) => out.push_str("no difference\n"),
+        ([], _) => out.push_str("no parameter differs\n"),
+        _ => {}
     }
     for change in changes {
         let side = |side: &Option<(Value, Place)>| match side {

@@ -12,5 +12,6 @@ pub const ENVIRONMENT: u8 = 3;
 pub const DIFFERENT: u8 = 4;
 /// A bug of ours; also what the runtime gives for a panic.
 pub const BUG: u8 = 101;
-/// The user interrupted.
+/// The user interrupted with Ctrl-C. Another signal gives 128 and its number: 143 for SIGTERM, 129 for
+/// SIGHUP.
 pub const INTERRUPTED: u8 = 130;

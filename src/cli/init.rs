@@ -3,10 +3,14 @@
 use std::{
     fs::OpenOptions,
     io::{ErrorKind, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use super::{error::CliError, session::Session};
+use crate::{
+    data::{fifth, folder, held_out},
+    store::SourceReader,
+};
 
 /// Write a commented pipeline file to start from
 ///
@@ -27,6 +31,7 @@ const TEMPLATE: &str = include_str!("init.toml");
 pub(super) fn init(args: &InitArgs, session: &Session) -> Result<(), CliError> {
     let stem = args.name.strip_suffix(".toml").unwrap_or(&args.name);
     let path = PathBuf::from(format!("{stem}.toml"));
+    let split = args.data.as_deref().map_or(Ok(Split::FIGURES), Split::of)?;
     let name = path.file_stem().map(|name| name.to_string_lossy().into_owned());
     let mut file =
         OpenOptions::new().write(true).create_new(true).open(&path).map_err(|error| {
@@ -37,16 +42,66 @@ pub(super) fn init(args: &InitArgs, session: &Session) -> Result<(), CliError> {
                 CliError::file("write", &path, &error)
             }
         })?;
-    let text = text(&name.unwrap_or_default(), args.data.as_deref());
+    let text = text(&name.unwrap_or_default(), args.data.as_deref(), split);
     file.write_all(text.as_bytes()).map_err(|error| CliError::file("write", &path, &error))?;
     let path = path.display();
     session.print(&format!("{path}\n"))?;
+    if let (Some(data), true) = (&args.data, split.test < FEW) {
+        session.talk(&format!(
+            "`{}` has few pairs: {} to answer, so scores will be rough; add pairs and init anew",
+            data.display(),
+            split.test
+        ));
+    }
     session.talk(&format!("next: `pipe plan {path}`, then `pipe run {path}`"));
     Ok(())
 }
 
+/// Answers below which a score says little.
+const FEW: usize = 6;
+
+/// How many pairs are learnt from and answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Split {
+    /// The most examples to learn from.
+    train: usize,
+    test: usize,
+}
+
+impl Split {
+    const FIGURES: Self = Self { train: 4, test: 12 };
+
+    /// The split of the pairs in a folder. The data set keeps the two apart.
+    fn of(root: &Path) -> Result<Self, CliError> {
+        let pairs = |split| {
+            folder::pairs(&SourceReader::new(root), split).map_err(|error| {
+                let message = format!("`{}` cannot be used: {error}", root.display());
+                CliError::usage(message).with_help(folder::LAYOUT)
+            })
+        };
+        let all = pairs("train")?;
+        let (train, test) = if all.divided {
+            (all.files.len(), pairs("test")?.files.len())
+        } else {
+            let held = held_out(all.files.len(), fifth());
+            (all.files.len() - held, held)
+        };
+        if train == 0 || test == 0 {
+            let (root, count) = (root.display(), train + test);
+            let message = format!("`{root}` has {count} pair, but at least 2 are needed");
+            return Err(CliError::usage(message)
+                .with_help("one to learn from and another one to answer: add pairs"));
+        }
+        Ok(Self { train: train.min(Self::FIGURES.train), test: test.min(Self::FIGURES.test) })
+    }
+
+    fn examples(self) -> String {
+        if self.train == 1 { "[1]".to_owned() } else { format!("[1, {}]", self.train) }
+    }
+}
+
 /// The starter for built-in figures or for a folder of pairs.
-fn text(name: &str, data: Option<&std::path::Path>) -> String {
+fn text(name: &str, data: Option<&Path>, split: Split) -> String {
     let quoted = |text: &str| toml::Value::from(text).to_string();
     let (source, task, metric, value) = match data {
         None => ("{ source = \"builtin:figures\" }".to_owned(), "pose", "pose", "f1"),
@@ -61,21 +116,22 @@ fn text(name: &str, data: Option<&std::path::Path>) -> String {
         .replace("@TASK@", task)
         .replace("@METRIC@", metric)
         .replace("@VALUE@", value)
+        .replace("@N@", &split.examples())
+        .replace("@COUNT@", &split.test.to_string())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::config::{LoadOptions, load};
 
-    fn check(data: Option<&Path>) {
+    fn check(data: Option<&Path>, split: Split) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("first.toml");
-        let text = text("first \"quoted\"", data);
-        for mark in ["@NAME@", "@SOURCE@", "@TASK@", "@METRIC@", "@VALUE@"] {
-            assert!(TEMPLATE.contains(mark) && !text.contains(mark), "{mark} in {text}");
+        let text = text("first \"quoted\"", data, split);
+        let marks = ["NAME", "SOURCE", "TASK", "METRIC", "VALUE", "N", "COUNT"];
+        for mark in marks.map(|mark| format!("@{mark}@")) {
+            assert!(TEMPLATE.contains(&mark) && !text.contains(&mark), "{mark} in {text}");
         }
         std::fs::write(&path, text).unwrap();
         let pipeline = load(&path, &LoadOptions::default()).unwrap();
@@ -85,11 +141,37 @@ mod tests {
 
     #[test]
     fn the_starter_is_a_correct_pipeline() {
-        check(None);
+        check(None, Split::FIGURES);
     }
 
     #[test]
     fn the_starter_for_own_pairs_is_a_correct_pipeline() {
-        check(Some(Path::new("my data")));
+        check(Some(Path::new("my data")), Split { train: 1, test: 1 });
+        check(Some(Path::new("my data")), Split::FIGURES);
+    }
+
+    fn split(files: &[&str]) -> Result<Split, CliError> {
+        let root = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = root.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, b"").unwrap();
+        }
+        Split::of(root.path())
+    }
+
+    #[test]
+    fn the_starter_asks_for_no_more_pairs_than_there_are() {
+        for count in 2..60 {
+            let files: Vec<_> =
+                (0..count).flat_map(|i| [format!("{i}_in.png"), format!("{i}_out.png")]).collect();
+            let files: Vec<&str> = files.iter().map(String::as_str).collect();
+            let Split { train, test } = split(&files).unwrap();
+            let held = held_out(count, fifth());
+            assert!((1..=count - held).contains(&train) && (1..=held).contains(&test), "{count}");
+        }
+        assert!(split(&["a_in.png", "a_out.png"]).is_err());
+        let folders = ["train/a_in.png", "train/a_out.png", "test/b_in.png", "test/b_out.png"];
+        assert_eq!(split(&folders).unwrap(), Split { train: 1, test: 1 });
     }
 }

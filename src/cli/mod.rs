@@ -13,11 +13,13 @@ mod explain;
 mod export;
 mod fetch;
 mod init;
+mod logging;
 mod plan;
 mod run;
 mod schema;
 mod session;
 mod show;
+mod signals;
 mod table;
 
 use std::{
@@ -45,7 +47,8 @@ struct Cli {
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done, 1 a stage failed, 2 usage or pipeline file wrong, 3 environment (no device, \
-disk full, weights missing), 4 `cache verify` found damage, 101 a bug of ours, 130 interrupted.
+disk full, weights missing), 4 `cache verify` found damage, 101 a bug of ours, 130 interrupted (143 by \
+SIGTERM, 129 by SIGHUP).
 
 Start with `pipe init`, or with `pipe run pipelines/pose_ablation.toml`.";
 

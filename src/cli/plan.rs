@@ -21,10 +21,10 @@ use crate::{
 pub(super) struct PlanArgs {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// Only this stage, or cell, and what it needs
+    /// Only this stage, or cell, and what it needs; may be given several times
     #[arg(long, value_name = "STAGE")]
-    only: Option<String>,
-    /// As if this stage, or cell, had to run
+    only: Vec<String>,
+    /// As if this stage, or cell, had to run; may be given several times
     #[arg(long, value_name = "STAGE")]
     force: Vec<String>,
     /// Write one document for other programs
@@ -34,6 +34,7 @@ pub(super) struct PlanArgs {
 
 pub(super) fn plan(args: &PlanArgs, session: &Session) -> Result<(), CliError> {
     let pipeline = args.pipeline.load()?;
+    session.warn(&pipeline);
     let store = session.store()?;
     let options = PlanOptions { force: args.force.clone(), only: args.only.clone() };
     let plan = plan::build(&pipeline, &store, &options)?;
@@ -64,8 +65,9 @@ fn text(plan: &Plan<'_>, verbose: bool) -> String {
     let (fresh, run, maybe) = (number("fresh"), number("run"), number("maybe"));
     let _ = write!(
         out,
-        "{} to run, {maybe} more if their inputs change, {fresh} cached",
-        count(run, "stage")
+        "{} to run{}, {fresh} cached",
+        count(run, "stage"),
+        if maybe > 0 { format!(", {maybe} waiting for others") } else { String::new() },
     );
     match number("lacks") {
         0 => {}
@@ -165,6 +167,7 @@ fn json(plan: &Plan<'_>) -> String {
             "command": instance.work.command(),
             "items_cached": node.items.map(|(cached, _)| cached),
             "items_total": node.items.map(|(_, total)| total),
+            "goes_on_at_step": node.goes_on.map(|(step, _)| step),
             "estimate_secs": node.estimate_secs,
         })
     });

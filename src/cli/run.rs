@@ -1,6 +1,9 @@
 //! `pipe run`: the whole program on one screen.
 
-use std::path::{Path, PathBuf};
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
 
 use super::{
     device,
@@ -8,7 +11,8 @@ use super::{
     exit,
     export::pictures,
     fetch,
-    session::{PipelineArgs, Session, cancel_on_signal},
+    session::{PipelineArgs, Session},
+    signals::Stop,
 };
 use crate::{
     config::Pipeline,
@@ -31,10 +35,10 @@ use crate::{
 pub(super) struct RunArgs {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// Only this stage, or cell, and what it needs
+    /// Only this stage, or cell, and what it needs; may be given several times
     #[arg(long, value_name = "STAGE")]
-    only: Option<String>,
-    /// Run this stage, or cell, even if it is cached
+    only: Vec<String>,
+    /// Run this stage, or cell, even if it is cached; may be given several times
     #[arg(long, value_name = "STAGE")]
     force: Vec<String>,
     /// After a failure, go on with what does not depend on it
@@ -50,13 +54,14 @@ pub(super) struct RunArgs {
 
 pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     let pipeline = args.pipeline.load()?;
+    session.warn(&pipeline);
     let settings = session.settings()?;
     let store = Store::open(&settings.cache)?;
     let (device, device_name) = device::open(&settings.device)?;
 
-    let cancel = cancel_on_signal();
+    let stop = Stop::on_signal();
     let wanted = PlanOptions { force: args.force.clone(), only: args.only.clone() };
-    fetch::models(&pipeline, &wanted, session, &cancel)?;
+    fetch::models(&pipeline, &wanted, session, &stop.flag)?;
 
     let mut events = args.events.as_deref().map(create_events).transpose()?;
     let verbose = session.global.verbose > 0;
@@ -64,12 +69,12 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     let mut outputs = Outputs::none(pipeline.instances.len());
 
     let options = ExecOptions {
-        jobs: settings.jobs.unwrap_or_else(|| device::default_jobs(&device_name)),
+        jobs: settings.jobs.map_or_else(|| device::default_jobs(&device_name), NonZeroUsize::get),
         keep_going: args.keep_going,
         force: args.force.clone(),
         only: args.only.clone(),
         allow_commands: args.allow_commands,
-        cancel,
+        cancel: stop.flag.clone(),
         ..ExecOptions::new(device, &device_name)
     };
     let summary = Executor::new(&store, options).execute(&pipeline, &mut |event| {
@@ -83,14 +88,15 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     if let (Some(events), Some(path)) = (events, &args.events) {
         events.finish().map_err(|error| CliError::file("write the events to", path, &error))?;
     }
-    if args.only.is_none() && summary.outcome != Outcome::Interrupted {
+    if args.only.is_empty() && summary.outcome != Outcome::Interrupted {
         show_results(&pipeline, &outputs, &store, session)?;
     }
     match summary.outcome {
         Outcome::Done => Ok(()),
         Outcome::Failed => Err(CliError::Told(exit::STAGE_FAILED)),
         Outcome::Environment => Err(CliError::Told(exit::ENVIRONMENT)),
-        Outcome::Interrupted => Err(CliError::Told(exit::INTERRUPTED)),
+        Outcome::Bug => Err(CliError::Told(exit::BUG)),
+        Outcome::Interrupted => Err(CliError::Told(stop.exit_code())),
     }
 }
 

@@ -2,21 +2,20 @@
 
 use std::{
     io::{self, IsTerminal, Write},
+    num::NonZeroUsize,
     path::PathBuf,
 };
 
 use clap::{Args, ValueEnum};
 use indicatif::{MultiProgress, ProgressDrawTarget};
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
-use super::{error::CliError, exit};
+use super::{error::CliError, logging};
 use crate::{
     config::{
         self, LoadOptions, Pipeline,
         settings::{Settings, SettingsError, SomeSettings},
     },
     report::{human::Screen, style::Style},
-    stages::CancelFlag,
     store::Store,
 };
 
@@ -31,16 +30,21 @@ pub(super) struct GlobalArgs {
     pub device: Option<String>,
     /// Stages to run at once
     #[arg(long, short, global = true, value_name = "N", help_heading = HEADING)]
-    pub jobs: Option<usize>,
+    pub jobs: Option<NonZeroUsize>,
     /// Say more: list reused stages; twice or thrice to log what happens inside
     #[arg(long, short, global = true, action = clap::ArgAction::Count, help_heading = HEADING)]
     pub verbose: u8,
     /// What to log to stderr, as in `info` or `pipe::exec=debug`
-    #[arg(long, global = true, value_name = "FILTER", help_heading = HEADING)]
+    #[arg(long, global = true, value_name = "FILTER", value_parser = log_filter, help_heading = HEADING)]
     pub log: Option<String>,
     /// When to use colours
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = HEADING)]
     pub color: ColorChoice,
+}
+
+/// Checks a filter, which is read when logging starts.
+fn log_filter(text: &str) -> Result<String, String> {
+    logging::filter(text).map(|_| text.to_owned())
 }
 
 const HEADING: &str = "Global options";
@@ -57,6 +61,7 @@ pub(super) enum ColorChoice {
 }
 
 impl ColorChoice {
+    #[expect(clippy::disallowed_methods, reason = "`NO_COLOR` is about the terminal")]
     fn style(self, is_terminal: bool) -> Style {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let color = match self {
@@ -117,7 +122,9 @@ impl Session {
         let bars = io::stderr()
             .is_terminal()
             .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
-        start_logging(&global, stderr, bars.clone());
+        // Settings that cannot be read are told by the command that needs them.
+        let settings = load_settings(&global).unwrap_or_default();
+        logging::start(global.verbose, &settings.log, stderr, bars.clone());
         Self { global, stderr, bars }
     }
 
@@ -140,6 +147,13 @@ impl Session {
         }
     }
 
+    /// Says what of a pipeline is not wrong but seldom meant.
+    pub fn warn(&self, pipeline: &Pipeline) {
+        for warning in &pipeline.warnings {
+            self.talk(&format!("{}: {warning}", self.stderr.warn("warning")));
+        }
+    }
+
     /// Says something to the person in front of the screen.
     pub fn talk(&self, text: &str) {
         // With stderr closed there is nobody to tell that it is.
@@ -159,7 +173,12 @@ impl Session {
 
     /// The settings of this machine.
     pub fn settings(&self) -> Result<Settings, CliError> {
-        Ok(load_settings(&self.global)?)
+        let settings = load_settings(&self.global)?;
+        log_filter(&settings.log).map_err(|error| {
+            CliError::usage(format!("the setting `log` is wrong: {error}"))
+                .with_help("it is set by `PIPE_LOG`, `pipe.toml` or your own `config.toml`")
+        })?;
+        Ok(settings)
     }
 
     /// The store of the cache folder.
@@ -175,72 +194,6 @@ fn load_settings(global: &GlobalArgs) -> Result<Settings, SettingsError> {
         jobs: global.jobs,
         log: global.log.clone(),
     })
-}
-
-fn start_logging(global: &GlobalArgs, style: Style, bars: Option<MultiProgress>) {
-    // Settings that cannot be read are told by the command that needs them.
-    let settings = load_settings(global).unwrap_or_default();
-    let filter = match global.verbose {
-        0 | 1 => settings.log.as_str(),
-        2 => "warn,pipe=info",
-        _ => "warn,pipe=debug",
-    };
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("warn"));
-    // A second call in one process, as in tests, keeps the first subscriber.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(style.color)
-        .with_target(false)
-        .without_time()
-        .with_writer(LogWriter(bars))
-        .try_init();
-}
-
-/// Writes log lines above the bars.
-struct LogWriter(Option<MultiProgress>);
-
-impl<'a> MakeWriter<'a> for LogWriter {
-    type Writer = LogLine<'a>;
-
-    fn make_writer(&'a self) -> LogLine<'a> {
-        LogLine(self.0.as_ref())
-    }
-}
-
-struct LogLine<'a>(Option<&'a MultiProgress>);
-
-impl Write for LogLine<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.0 {
-            Some(bars) => bars.suspend(|| io::stderr().write(bytes)),
-            None => io::stderr().write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
-    }
-}
-
-/// A flag that the first Ctrl-C or SIGTERM sets; the second ends the program at once.
-pub(super) fn cancel_on_signal() -> CancelFlag {
-    let flag = CancelFlag::default();
-    let handler = {
-        let flag = flag.clone();
-        move || {
-            if flag.is_cancelled() {
-                std::process::exit(i32::from(exit::INTERRUPTED));
-            }
-            flag.cancel();
-            let _ =
-                writeln!(io::stderr(), "stopping at the next safe point; again to stop at once");
-        }
-    };
-    // It fails only where a handler is set already; the first one then stays.
-    if let Err(error) = ctrlc::try_set_handler(handler) {
-        tracing::warn!("Ctrl-C ends the program at once: {error}.");
-    }
-    flag
 }
 
 /// Says that a panic is our fault and what to send us.

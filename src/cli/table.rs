@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     config::Pipeline,
+    exec::ExecError,
     plan::{self, PlanOptions},
     report::{
         results::{Outputs, tables},
@@ -30,10 +31,17 @@ pub(super) fn table(args: &TableArgs, session: &Session) -> Result<(), CliError>
         let message = format!("`{}` has no tables", args.pipeline.file.display());
         return Err(CliError::usage(message).with_help("add a `[tables.<name>]`"));
     }
-    let tables = from_cache(&pipeline, session)?;
+    let store = session.store()?;
+    let plan = plan::build(&pipeline, &store, &PlanOptions::default())?;
+    let tables = tables(&pipeline, &Outputs::of_plan(&plan), &store)?;
     session.print(&render(&tables, args.format))?;
     if tables.iter().any(ResultTable::has_values) {
         return Ok(());
+    }
+    // Without the data or the weights it cannot be told which results are those of the file.
+    let lacks = ExecError::Lacks(plan.lacks());
+    if !lacks.parts().is_empty() {
+        return Err(lacks.into());
     }
     let file = args.pipeline.file.display();
     session.talk(&format!("nothing is computed yet: `pipe run {file}` computes it"));

@@ -1,15 +1,14 @@
 //! All errors of a pipeline file, each with its place and what to do.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
-use miette::{
-    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode,
-};
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
     Place,
+    excerpt::Excerpt,
     origin::{Origin, Sources},
     value::{ValueError, ValueProblem},
 };
@@ -196,20 +195,17 @@ pub struct ConfigError {
     pub place: Option<Place>,
     /// Where it ends.
     pub end: Option<Place>,
-    source: Option<NamedSource<Arc<str>>>,
+    source: Option<Excerpt>,
     labels: Vec<LabeledSpan>,
 }
 
 impl ConfigError {
     fn new(problem: Problem, sources: &Sources) -> Self {
         let first = problem.labels.first().map(|(origin, _)| *origin);
-        let source = first.map(|origin| {
-            let source = sources.of(origin);
-            NamedSource::new(&source.name, Arc::clone(&source.text))
-        });
         let mut help = problem.help;
         let mut labels = Vec::new();
-        for (index, (origin, label)) in problem.labels.into_iter().enumerate() {
+        let mut marks = Vec::new();
+        for (origin, label) in problem.labels {
             if first.is_some_and(|first| first.file == origin.file) {
                 let mut range = origin.start as usize..origin.end as usize;
                 let text = &sources.of(origin).text;
@@ -218,20 +214,27 @@ impl ConfigError {
                     let last = text.trim_end().char_indices().next_back();
                     range = last.map_or(0..0, |(at, char)| at..at + char.len_utf8());
                 }
-                labels.push(if index == 0 {
-                    LabeledSpan::new_primary_with_span(Some(label), range)
-                } else {
-                    LabeledSpan::new_with_span(Some(label), range)
-                });
+                labels.push(label);
+                marks.push(range);
             } else {
                 let note = format!("{label}: {}", sources.place(origin));
                 help = Some(help.map_or(note.clone(), |help| format!("{help}\n{note}")));
             }
         }
+        let source = first.map(|origin| {
+            let source = sources.of(origin);
+            Excerpt::new(&source.name, &source.text, &mut marks)
+        });
+        let labels = labels.into_iter().zip(marks).enumerate();
+        let labels = labels.map(|(index, (label, range))| match index {
+            0 => LabeledSpan::new_primary_with_span(Some(label), range),
+            _ => LabeledSpan::new_with_span(Some(label), range),
+        });
+        let labels = labels.collect();
         Self {
             code: problem.code,
-            message: problem.message,
-            help,
+            message: shortened(problem.message),
+            help: help.map(shortened),
             place: first.map(|origin| sources.place(origin)),
             end: first.map(|origin| sources.end(origin)),
             source,
@@ -251,6 +254,17 @@ impl ConfigError {
             "end_column": self.end.as_ref().map(|place| place.column),
         })
     }
+}
+
+/// A text without its middle if it is very long, as one that holds a value of the file may be.
+fn shortened(text: String) -> String {
+    const ENDS: usize = 300;
+    if text.len() <= 3 * ENDS {
+        return text;
+    }
+    let head = text.floor_char_boundary(ENDS);
+    let tail = text.ceil_char_boundary(text.len() - ENDS);
+    format!("{} ... {}", &text[..head], &text[tail..])
 }
 
 impl fmt::Display for ConfigError {

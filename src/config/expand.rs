@@ -10,7 +10,9 @@ use serde_json::{Map, Value};
 use super::{
     Instance, Place,
     error::{Code, Problem, Problems},
+    fit::{Fits, check_idle},
     kinds::Kind,
+    leaks::Leaks,
     origin::{Origin, Sources},
     scope::Scope,
     stages::Definition,
@@ -35,19 +37,23 @@ pub(super) struct Expander<'a> {
 #[derive(Clone)]
 struct Parsed {
     work: Arc<dyn Stage>,
+    /// The parameters as they are written, with references resolved.
+    node: Arc<Node>,
     params: Map<String, Value>,
     places: BTreeMap<String, Place>,
 }
 
 impl Expander<'_> {
-    /// Expands `definitions` in `order`; what has errors is reported and left out.
+    /// Expands `definitions` in `order`; what has errors is reported and left out. Gives the instances
+    /// and what to warn of.
     pub fn expand(
         &self,
         definitions: &[Definition<'_>],
         order: &[usize],
         problems: &mut Problems,
-    ) -> Vec<Instance> {
+    ) -> (Vec<Instance>, Vec<String>) {
         let mut instances: Vec<Instance> = Vec::new();
+        let (mut fits, mut leaks) = (Fits::default(), Leaks::default());
         let mut made: Vec<HashMap<Vec<u32>, Option<usize>>> =
             definitions.iter().map(|_| HashMap::new()).collect();
         for &index in order {
@@ -66,7 +72,7 @@ impl Expander<'_> {
                 let inputs =
                     self.inputs(definition, definitions, cell, &made, &instances, problems);
                 let instance = own.zip(inputs).map(|(own, inputs)| {
-                    instances.push(Instance {
+                    let instance = Instance {
                         stage: definition.name.to_owned(),
                         cell: self.axes.named(cell, definition.reach),
                         entry: kind.entry,
@@ -74,13 +80,19 @@ impl Expander<'_> {
                         params: own.params,
                         inputs,
                         places: own.places,
-                    });
+                    };
+                    fits.add(definition, &instance, own.node, problems);
+                    leaks.add(&instance, &instances);
+                    instances.push(instance);
                     instances.len() - 1
                 });
                 made[index].insert(key, instance);
             }
+            let parsed = parsed.into_values().flatten();
+            let idle: Vec<_> = parsed.flat_map(|parsed| parsed.work.idle_params()).collect();
+            check_idle(definition, &idle, problems);
         }
-        instances
+        (instances, leaks.warnings())
     }
 
     fn inputs(
@@ -144,9 +156,13 @@ impl Expander<'_> {
         loop {
             let error = match (kind.entry.parse)(&params) {
                 Ok(parsed) if dropped.is_empty() => {
-                    return validated(definition, &params, parsed.stage.as_ref(), problems).then(
-                        || Parsed { work: Arc::from(parsed.stage), params: parsed.params, places },
-                    );
+                    let valid = validated(definition, &params, parsed.stage.as_ref(), problems);
+                    return valid.then(|| Parsed {
+                        work: Arc::from(parsed.stage),
+                        node: Arc::new(params),
+                        params: parsed.params,
+                        places,
+                    });
                 }
                 Ok(_) => return None,
                 Err(error) => error.located(&params),

@@ -5,9 +5,12 @@
 //! all errors, each with its place.
 
 mod error;
+mod excerpt;
 mod expand;
+mod fit;
 mod kinds;
 mod layers;
+mod leaks;
 pub mod origin;
 pub mod pipeline;
 pub mod references;
@@ -53,9 +56,18 @@ pub struct LoadOptions {
     pub set: Vec<String>,
 }
 
-/// Reads a pipeline file.
+/// Reads a pipeline file; one without stages is wrong, since there is nothing to do with it.
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Pipeline, ConfigErrors> {
-    load_with(STAGES, path, options, &|path| std::fs::read_to_string(path))
+    let pipeline = load_with(STAGES, path, options, &|path| std::fs::read_to_string(path))?;
+    if !pipeline.instances.is_empty() {
+        return Ok(pipeline);
+    }
+    let name = path.display().to_string();
+    let mut problems = Problems::default();
+    problems.add(Problem::new(Code::MissingKey, format!("`{name}` has no stages")).help(
+        "add a `[stages.<name>]` with a `kind`, or let `pipe init` write a file to start from",
+    ));
+    Err(problems.finish(&name, &Sources::default()))
 }
 
 /// Reads a pipeline whose files come from `read`, with the stage kinds of `registry`.
@@ -128,7 +140,7 @@ impl Builder<'_> {
             check_axes_used(&axes, used, problems);
         }
         let expander = Expander { axes: &axes, scope: &scope, sources: self.sources, seed };
-        let instances = expander.expand(&definitions, &order, problems);
+        let (instances, warnings) = expander.expand(&definitions, &order, problems);
         tables::check_metrics(written_tables, &instances, problems);
         let stem = || self.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         Some(Pipeline {
@@ -141,6 +153,7 @@ impl Builder<'_> {
             sweep: axes.sweep(),
             tables,
             resolved: show::resolved(&merged.root),
+            warnings,
         })
     }
 }

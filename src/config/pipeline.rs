@@ -1,6 +1,11 @@
 //! The pipeline as the engine sees it: every reference resolved, every stage expanded and parsed.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde_json::{Map, Value};
 
@@ -29,6 +34,31 @@ pub struct Pipeline {
     pub tables: Vec<Table>,
     /// The file after all merging, for `pipe show`.
     pub resolved: Value,
+    /// What is not wrong but seldom meant.
+    pub warnings: Vec<String>,
+}
+
+impl Pipeline {
+    /// The key to set, as in `params.data.root`, for another path in place of `path`, which a stage
+    /// got from the file.
+    pub fn key_of_path(&self, path: &Path) -> Option<String> {
+        let folder = self.path.parent().unwrap_or(Path::new(""));
+        let is_it = |text: &str| !text.is_empty() && folder.join(text) == path;
+        ["params", "stages"]
+            .iter()
+            .find_map(|section| find(&self.resolved[*section], section, &is_it))
+    }
+}
+
+/// The dotted path to the first text that fits.
+fn find(value: &Value, at: &str, fits: &dyn Fn(&str) -> bool) -> Option<String> {
+    match value {
+        Value::String(text) => fits(text).then(|| at.to_owned()),
+        Value::Object(map) => {
+            map.iter().find_map(|(key, value)| find(value, &format!("{at}.{key}"), fits))
+        }
+        _ => None,
+    }
 }
 
 /// A stage in one cell of the axes that reach it.

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
 };
 
@@ -29,7 +30,7 @@ pub struct Settings {
     /// `auto`, `cpu` or `cuda:N`.
     pub device: String,
     /// How many stages run at once; the machine decides if not set.
-    pub jobs: Option<usize>,
+    pub jobs: Option<NonZeroUsize>,
     /// What is logged, as a filter such as `info` or `pipe=debug`.
     pub log: String,
 }
@@ -57,7 +58,7 @@ pub struct SomeSettings {
     pub device: Option<String>,
     /// `--jobs`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub jobs: Option<usize>,
+    pub jobs: Option<NonZeroUsize>,
     /// `--log`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
@@ -77,6 +78,7 @@ pub enum SettingsError {
 
 impl Settings {
     /// The settings for the current folder under `flags`.
+    #[expect(clippy::disallowed_methods, reason = "settings are what the environment is for")]
     pub fn load(flags: &SomeSettings) -> Result<Self, SettingsError> {
         // An empty variable is how scripts unset one; `PIPE_CACHE=` must not mean this folder.
         let empty = |name: &str| {
@@ -99,15 +101,22 @@ impl Settings {
         for path in user.into_iter().chain([project]) {
             figment = figment.merge(Serialized::defaults(read(path)?));
         }
-        figment
+        // The path of a flag may be no UTF-8, so it does not go through figment's values.
+        let others = SomeSettings { cache: None, ..flags.clone() };
+        let settings: Self = figment
             .merge(environment)
-            .merge(Serialized::defaults(flags))
+            .merge(Serialized::defaults(others))
             .extract()
-            .map_err(|error| SettingsError::Environment(Box::new(error)))
+            .map_err(|error| SettingsError::Environment(Box::new(error)))?;
+        Ok(match &flags.cache {
+            Some(cache) => Self { cache: cache.clone(), ..settings },
+            None => settings,
+        })
     }
 }
 
 /// `$XDG_CONFIG_HOME/pipe/config.toml` or `~/.config/pipe/config.toml`.
+#[expect(clippy::disallowed_methods, reason = "settings are what the environment is for")]
 fn user_file() -> Option<PathBuf> {
     let folder = std::env::var_os("XDG_CONFIG_HOME")
         .map(PathBuf::from)
@@ -170,7 +179,7 @@ mod tests {
             Settings {
                 cache: "p".into(),
                 device: "cuda:1".to_owned(),
-                jobs: Some(3),
+                jobs: NonZeroUsize::new(3),
                 log: "info".to_owned()
             }
         );
@@ -197,7 +206,7 @@ mod tests {
             text,
             [
                 ("unknown key `devise`", Some("did you mean `device`?")),
-                ("`jobs` must be a whole number, zero or more, but is the string \"two\"", None),
+                ("`jobs` must be a whole number, one or more, but is the string \"two\"", None),
             ]
         );
     }

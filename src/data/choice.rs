@@ -3,7 +3,7 @@
 //! The list is the one place where an entry is registered: reading, error messages and the schema
 //! with its descriptions follow from it.
 
-use std::{borrow::Cow, fmt, marker::PhantomData, ops::Deref};
+use std::{borrow::Cow, collections::BTreeMap, fmt, marker::PhantomData, ops::Deref};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Visitor};
@@ -25,6 +25,9 @@ pub trait Listed: 'static {
 
     /// One sentence for editors.
     fn doc(&self) -> &'static str;
+
+    /// The parameters beside the choice that it reads and not every entry does.
+    fn params(&self) -> &'static [&'static str];
 }
 
 /// One entry of a list, written by its name.
@@ -34,6 +37,18 @@ impl<T: Listed + ?Sized> Choice<T> {
     /// The entry of this name.
     pub fn named(name: &str) -> Option<Self> {
         T::list().iter().copied().find(|entry| entry.name() == name).map(Self)
+    }
+
+    /// The parameters that do nothing beside this choice, each with the entries that read it.
+    pub fn idle_params(self) -> BTreeMap<&'static str, Vec<&'static str>> {
+        let mut readers = BTreeMap::<_, Vec<_>>::new();
+        for entry in T::list() {
+            for param in entry.params() {
+                readers.entry(*param).or_default().push(entry.name());
+            }
+        }
+        readers.retain(|param, _| !self.params().contains(param));
+        readers
     }
 }
 

@@ -19,7 +19,8 @@ pub struct PairFiles {
     pub target: String,
 }
 
-const LAYOUT: &str = "put the images into `input/` and `target/` with equal names, or side by side \
+/// How a folder of pairs may look.
+pub const LAYOUT: &str = "put the images into `input/` and `target/` with equal names, or side by side \
                       as `name_in.png` and `name_out.png`; below `train/` and `test/` if they differ";
 
 /// The files of a split, and whether the folder is divided into `train/` and `test/`.

@@ -28,6 +28,7 @@ pub struct Request {
     pub split: Split,
     /// Number of images; all there are by default.
     #[serde(default)]
+    #[schemars(range(max = 10_000_000))]
     pub count: Option<usize>,
     /// Which block of `count` images of the data, shuffled by `seed`. Blocks of one count are
     /// disjoint; block 0 of a smaller count is the beginning of block 0 of a larger one.
@@ -42,6 +43,7 @@ pub struct Request {
     pub size: [usize; 2],
     /// Frames of a clip, for `task = "world"`.
     #[serde(default = "nine")]
+    #[schemars(range(max = 4097))]
     pub frames: usize,
     /// The class whose mask is the target, for `task = "segmentation"`.
     #[serde(default = "dog")]
@@ -75,7 +77,8 @@ fn nine() -> usize {
     9
 }
 
-fn fifth() -> f64 {
+/// The default of [`Request::holdout`].
+pub const fn fifth() -> f64 {
     0.2
 }
 
@@ -196,14 +199,18 @@ impl Request {
     /// The part of data that is not divided: `holdout` of it for tests, the rest for training.
     pub(super) fn part<T>(&self, all: Vec<T>) -> Vec<T> {
         let count = all.len();
-        let mut held = (count as f64 * self.holdout).round() as usize;
-        if self.holdout > 0.0 && self.holdout < 1.0 && count > 1 {
-            held = held.clamp(1, count - 1);
-        }
         let order = crate::rng::TorchRng::new(0).randperm(count);
         let mut is_test = vec![false; count];
+        let held = held_out(count, self.holdout);
         order.into_iter().take(held).for_each(|place| is_test[place] = true);
         let keep = all.into_iter().zip(is_test);
         keep.filter(|(_, test)| *test != self.is_train()).map(|(item, _)| item).collect()
     }
+}
+
+/// How many of undivided images are kept for tests; by default ([`fifth`]) a fifth. Neither part is
+/// empty unless the share says so.
+pub fn held_out(count: usize, share: f64) -> usize {
+    let held = (count as f64 * share).round() as usize;
+    if share > 0.0 && share < 1.0 && count > 1 { held.clamp(1, count - 1) } else { held }
 }

@@ -45,6 +45,8 @@ pub enum RunEvent {
         reasons: Vec<StaleReason>,
         /// Items cached and in all, for a mapped stage.
         items: Option<(usize, usize)>,
+        /// For a training that goes on from a checkpoint: its step, and how many there are.
+        goes_on: Option<(u64, u64)>,
     },
     /// How far it is.
     StageProgress {
@@ -109,7 +111,9 @@ pub enum Outcome {
     Failed,
     /// The machine lacks something: exit code 3.
     Environment,
-    /// The user interrupted: exit code 130.
+    /// A stage failed by a bug of ours: exit code 101.
+    Bug,
+    /// The user interrupted: exit code 130, or another by the signal.
     Interrupted,
 }
 

@@ -41,8 +41,8 @@ pub struct ExecOptions {
     pub keep_going: bool,
     /// Stages, or instances, that run even if they are fresh.
     pub force: Vec<String>,
-    /// Only this stage, or instance, and what it needs.
-    pub only: Option<String>,
+    /// Only these stages, or instances, and what they need; all if there are none.
+    pub only: Vec<String>,
     /// Whether `command` stages may run.
     pub allow_commands: bool,
     /// Set from outside to stop the run.
@@ -58,7 +58,7 @@ impl ExecOptions {
             jobs: 1,
             keep_going: false,
             force: Vec::new(),
-            only: None,
+            only: Vec::new(),
             allow_commands: false,
             cancel: CancelFlag::default(),
         }
@@ -115,6 +115,8 @@ impl<'a> Executor<'a> {
                 let jobs = std::sync::Arc::clone(&jobs);
                 scope.spawn(move || worker.serve(&jobs));
             }
+            // With this one gone, the walk ends when the last worker does.
+            drop(message_sender);
             schedule.walk(&job_sender, &messages, on_event)
         });
 

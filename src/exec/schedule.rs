@@ -19,6 +19,9 @@ use crate::{
 /// Times a stage is tried again because an input turned out damaged.
 const REPAIRS: u32 = 3;
 
+/// What to do about a bug of ours.
+const REPORT: &str = "this is a bug in pipe; please report it with this file";
+
 /// Where an instance is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -305,11 +308,15 @@ impl<'a> Schedule<'a> {
             StageError::Failed { item, help, .. } => (item.clone(), help.clone()),
             StageError::Environment { help, .. } => (None, help.clone()),
             StageError::Store(error) => (None, error.help().map(str::to_owned)),
+            StageError::Bug(_) => (None, Some(REPORT.to_owned())),
             StageError::Cancelled | StageError::Damaged { .. } => (None, None),
         };
+        let bug = matches!(error, StageError::Bug(_));
         let environment = matches!(error, StageError::Environment { .. } | StageError::Store(_));
         self.outcome = match (self.outcome, environment) {
             (Outcome::Interrupted, _) => Outcome::Interrupted,
+            (Outcome::Bug, _) => Outcome::Bug,
+            _ if bug => Outcome::Bug,
             (Outcome::Done | Outcome::Environment, true) => Outcome::Environment,
             _ => Outcome::Failed,
         };
@@ -336,7 +343,7 @@ impl<'a> Schedule<'a> {
 
     /// Whether nothing new may start.
     fn stopped(&self) -> bool {
-        let failed = matches!(self.outcome, Outcome::Failed | Outcome::Environment);
+        let failed = !matches!(self.outcome, Outcome::Done | Outcome::Interrupted);
         self.options.cancel.is_cancelled() || failed && !self.options.keep_going
     }
 

@@ -1,6 +1,7 @@
 //! One stage's work: lock the key, run what is not cached, commit.
 
 use std::{
+    any::Any,
     collections::{BTreeMap, HashMap, HashSet},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -61,7 +62,9 @@ impl Worker<'_> {
         loop {
             let job = jobs.lock().expect("no panic while held").recv();
             let Ok(job) = job else { return };
-            let result = self.run(&job);
+            // A panic, in the stage or around it, must not leave the walk waiting for this job.
+            let result = catch_unwind(AssertUnwindSafe(|| self.run(&job)))
+                .unwrap_or_else(|panic| Err(panicked(&*panic)));
             self.tell(Message::Ended { job: Box::new(job), result: Box::new(result) });
         }
     }
@@ -97,7 +100,9 @@ impl Worker<'_> {
             kind: instance.entry.kind,
             reasons: job.reasons.clone(),
             items: items.as_ref().map(|items| (items.cached(), items.items.len())),
+            goes_on: self.decider.goes_on(index, &job.key).filter(|_| !job.forced),
         });
+        #[expect(clippy::disallowed_methods, reason = "a record says when; no key holds it")]
         let started = jiff::Timestamp::now().to_string();
         let (wall, cpu) = (Instant::now(), cpu_secs());
         let sources = instance.work.source_root().map(SourceReader::new);
@@ -143,7 +148,7 @@ impl Worker<'_> {
         let items = self.call(job, instance, ports, sources, &mut |_| Ok(()))?;
         let mut names = HashSet::new();
         if let Some(item) = items.iter().find(|item| !names.insert(&item.name)) {
-            return Err(bug(format!("the stage wrote item `{}` twice", item.name)));
+            return Err(StageError::Bug(format!("the stage wrote item `{}` twice", item.name)));
         }
         let count = items.len();
         Ok((items, count))
@@ -179,7 +184,10 @@ impl Worker<'_> {
                 .insert(port.to_owned(), Arc::new(Manifest { items: missing, ..(*input).clone() }));
             self.call(job, instance, ports, sources, &mut |item| {
                 let key = keys.get(&item.name).ok_or_else(|| {
-                    bug(format!("the stage wrote item `{}`, which it was not given", item.name))
+                    StageError::Bug(format!(
+                        "the stage wrote item `{}`, which it was not given",
+                        item.name
+                    ))
                 })?;
                 self.store.commit_item(*key, &ItemRecord::new(item.files.clone()))?;
                 files.insert(*key, item.files.clone());
@@ -188,7 +196,7 @@ impl Worker<'_> {
         }
         let item = |(item, (key, _)): (&Item, &(Fingerprint, _))| {
             let files = files.get(key).cloned().ok_or_else(|| {
-                bug(format!("the stage wrote nothing for item `{}`", item.name)).on_item(&item.name)
+                StageError::Bug(format!("the stage wrote nothing for item `{}`", item.name))
             })?;
             Ok::<_, StageError>(Item { name: item.name.clone(), files })
         };
@@ -197,7 +205,7 @@ impl Worker<'_> {
         Ok((items, items_run))
     }
 
-    /// Calls the stage; a panic in it is an error like others.
+    /// Calls the stage.
     fn call(
         &self,
         job: &Job,
@@ -229,18 +237,7 @@ impl Worker<'_> {
         };
         let inputs = Inputs::new(self.store, ports);
         let mut output = Output::new(self.store, on_item);
-        let ended =
-            catch_unwind(AssertUnwindSafe(|| instance.work.run(&inputs, &mut output, &context)));
-        match ended {
-            Ok(result) => result?,
-            Err(panic) => {
-                let text = panic
-                    .downcast_ref::<String>()
-                    .map(String::as_str)
-                    .or_else(|| panic.downcast_ref::<&str>().copied());
-                return Err(bug(format!("the stage panicked: {}", text.unwrap_or("no message"))));
-            }
-        }
+        instance.work.run(&inputs, &mut output, &context)?;
         Ok(output.into_items())
     }
 
@@ -259,9 +256,11 @@ impl Worker<'_> {
     }
 }
 
-/// A failure that is our fault.
-fn bug(message: String) -> StageError {
-    StageError::failed(message).with_help("this is a bug in pipe; please report it with this file")
+/// A panic as the failure of the stage it happened in.
+fn panicked(panic: &(dyn Any + Send)) -> StageError {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    StageError::Bug(format!("the stage panicked: {}", text.unwrap_or("no message")))
 }
 
 /// What failed while deciding, as the failure of the stage that was decided.

@@ -33,6 +33,10 @@ impl Metric for DepthMetric {
         "Relative error, RMSE and the shares of pixels within 1.25, 1.25² and 1.25³ of the truth."
     }
 
+    fn params(&self) -> &'static [&'static str] {
+        &["depth_align"]
+    }
+
     fn names(&self) -> &'static [&'static str] {
         &["abs_rel", "rmse", "delta_1", "delta_2", "delta_3"]
     }

@@ -81,6 +81,10 @@ impl Metric for EdgesMetric {
         "F of drawn lines at a tolerance, at the best threshold for all images and for each."
     }
 
+    fn params(&self) -> &'static [&'static str] {
+        &["edges"]
+    }
+
     fn names(&self) -> &'static [&'static str] {
         &["ods_f", "ods_precision", "ods_recall", "ods_threshold", "ois_f"]
     }

@@ -18,6 +18,10 @@ impl Metric for Miou {
         "Foreground intersection over union, as the mean over images and pooled."
     }
 
+    fn params(&self) -> &'static [&'static str] {
+        &["mask_threshold"]
+    }
+
     fn names(&self) -> &'static [&'static str] {
         &["miou", "pooled_iou"]
     }

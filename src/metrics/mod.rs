@@ -113,6 +113,11 @@ pub trait Metric: Sync {
     /// One sentence for editors.
     fn doc(&self) -> &'static str;
 
+    /// The parameters of [`Rules`] that it reads and others do not.
+    fn params(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// The names in [`Metric::summary`].
     fn names(&self) -> &'static [&'static str];
 
@@ -159,6 +164,10 @@ impl Listed for dyn Metric {
 
     fn doc(&self) -> &'static str {
         Metric::doc(self)
+    }
+
+    fn params(&self) -> &'static [&'static str] {
+        Metric::params(self)
     }
 }
 

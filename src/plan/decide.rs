@@ -150,6 +150,12 @@ impl<'a> Decider<'a> {
         }))
     }
 
+    /// The step a training would go on from, and how many it has.
+    pub(crate) fn goes_on(&self, index: usize, key: &Key) -> Option<(u64, u64)> {
+        let steps = self.pipeline.instances[index].params.get("steps")?.as_u64()?;
+        Some((self.store.checkpoint_step(key.trajectory?, steps)?, steps))
+    }
+
     /// Why an instance runs; never empty.
     pub(crate) fn reasons(&self, index: usize, key: &Key, found: &Found) -> Vec<StaleReason> {
         let sources = match found {
@@ -261,7 +267,8 @@ impl<'a> Decider<'a> {
 
     fn absent_data(&self, instance: &Instance) -> Option<Lack> {
         let root = instance.work.source_root().filter(|root| !root.is_dir())?;
-        Some(Lack::data(root, self.gatherer.path_param(instance, root)))
+        let key = self.pipeline.key_of_path(root);
+        Some(Lack::data(root, key.or_else(|| self.gatherer.path_param(instance, root))))
     }
 
     fn absent_weights(&self, instance: &Instance) -> Option<Lack> {

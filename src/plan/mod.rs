@@ -23,8 +23,8 @@ use crate::{
 pub struct PlanOptions {
     /// Stages, or cells of them such as `lora[n=10]`, that run even if they are fresh.
     pub force: Vec<String>,
-    /// Only this stage, or these cells of it, and what they need.
-    pub only: Option<String>,
+    /// Only these stages, or cells of them, and what they need; all if there are none.
+    pub only: Vec<String>,
 }
 
 /// What would happen to each instance of a pipeline.
@@ -55,6 +55,8 @@ pub struct PlanNode {
     pub needed: bool,
     /// For a mapped stage whose input is known: items cached and items in all.
     pub items: Option<(usize, usize)>,
+    /// For a training: the step it would go on from, and how many it has.
+    pub goes_on: Option<(u64, u64)>,
     /// Seconds it took before, or that its kind takes, if anything is known.
     pub estimate_secs: Option<f64>,
 }
@@ -98,6 +100,7 @@ fn plan_node(
         freshness: Freshness::Blocked(lack),
         needed: true,
         items: None,
+        goes_on: None,
         estimate_secs: None,
     };
     if let Some(lack) = decider.lack(instance) {
@@ -118,7 +121,13 @@ fn plan_node(
         upstream.sort_unstable();
         upstream.dedup();
         let freshness = Freshness::Pending { upstream };
-        return Ok(PlanNode { freshness, needed: true, items: None, estimate_secs: last_secs() });
+        return Ok(PlanNode {
+            freshness,
+            needed: true,
+            items: None,
+            goes_on: None,
+            estimate_secs: last_secs(),
+        });
     }
     let key = match decider.key(index, inputs) {
         Err(PlanError::Lack { lack, .. }) => return Ok(blocked(*lack)),
@@ -129,6 +138,7 @@ fn plan_node(
             let mapped = instance.work.mapped_port().is_some();
             return Ok(PlanNode {
                 items: mapped.then_some((record.items_total, record.items_total)),
+                goes_on: None,
                 estimate_secs: Some(record.wall_secs),
                 needed: true,
                 freshness: Freshness::Fresh(record),
@@ -147,6 +157,7 @@ fn plan_node(
         freshness: Freshness::Stale(reasons),
         needed: true,
         items,
+        goes_on: if forced { None } else { decider.goes_on(index, &key) },
         estimate_secs: last_secs(),
     })
 }
@@ -169,8 +180,8 @@ impl Selection {
                 forced[index] = true;
             }
         }
-        let mut needed = vec![options.only.is_none(); pipeline.instances.len()];
-        if let Some(name) = &options.only {
+        let mut needed = vec![options.only.is_empty(); pipeline.instances.len()];
+        for name in &options.only {
             for index in select(pipeline, name)? {
                 for ancestor in graph.ancestors(index) {
                     needed[ancestor] = true;

@@ -29,6 +29,7 @@ struct Line<'a> {
 
 impl JsonReporter<BufWriter<File>> {
     /// Writes to a new file.
+    #[expect(clippy::disallowed_methods, reason = "events say when they happened")]
     pub fn create(path: &Path) -> io::Result<Self> {
         Ok(Self::new(BufWriter::new(File::create(path)?), Timestamp::now))
     }

@@ -189,6 +189,7 @@ mod tests {
             sweep: Sweep::default(),
             tables: vec![table],
             resolved: serde_json::Value::Null,
+            warnings: Vec::new(),
         };
         let outputs = Outputs::none(0);
         let error = tables(&pipeline, &outputs, &store).unwrap_err();

@@ -22,9 +22,10 @@ pub fn verb(freshness: &Freshness) -> &'static str {
     }
 }
 
-/// Items and expected time of a stage that would run: `12 of 20 items, about 3.1 s`.
+/// Items, checkpoint and expected time of a stage that would run: `12 of 20 items, about 3.1 s`.
 pub fn outlook(node: &PlanNode) -> String {
     let items = node.items.map(|(cached, all)| format!("{} of {all} items", all - cached));
+    let goes_on = node.goes_on.map(|(step, steps)| format!("goes on at step {step} of {steps}"));
     let time = node.estimate_secs.map(|secs| format!("about {}", duration(secs)));
-    items.into_iter().chain(time).collect::<Vec<_>>().join(", ")
+    items.into_iter().chain(goes_on).chain(time).collect::<Vec<_>>().join(", ")
 }

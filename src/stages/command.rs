@@ -208,9 +208,12 @@ impl ShellCommand {
 
 /// Ends the shell and what it started.
 fn stop(child: &mut Child) {
-    let group = format!("-{}", child.id());
     // Failure means that the group is gone already.
-    let _ = Command::new("/bin/kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
+    #[cfg(unix)]
+    if let Ok(group) = i32::try_from(child.id()) {
+        use nix::{sys::signal, unistd::Pid};
+        let _ = signal::killpg(Pid::from_raw(group), signal::Signal::SIGKILL);
+    }
     let _ = child.kill();
     let _ = child.wait();
 }

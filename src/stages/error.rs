@@ -62,6 +62,9 @@ pub enum StageError {
         /// What to do.
         help: Option<String>,
     },
+    /// What must not happen, such as a panic: a bug of ours, exit code 101.
+    #[error("{0}")]
+    Bug(String),
     /// The machine lacks something (a device, memory, weights, data): exit code 3.
     #[error("{message}")]
     Environment {

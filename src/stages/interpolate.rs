@@ -3,7 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind};
+use super::{
+    IdleParam, Inputs, Output, OwnSize, ParamError, Port, Ports, Stage, StageContext, StageError,
+    StageKind, idle,
+};
 use crate::{
     artifact::{ArtifactKind, Item, pairs::Pair, videos},
     data::interpolation::Interpolation,
@@ -19,6 +22,7 @@ pub struct Interpolate {
     #[serde(default)]
     pub method: Interpolation,
     /// Frames of the clip: 4k + 1, which the video VAEs need.
+    #[schemars(range(max = 4097))]
     pub frames: usize,
     /// Tiles per side, for `method = "tiles"`.
     #[serde(default = "four")]
@@ -58,6 +62,14 @@ impl Stage for Interpolate {
             errors.push(ParamError::new("grid", format!("must be 1 to 64, but is {}", self.grid)));
         }
         errors
+    }
+
+    fn idle_params(&self) -> Vec<IdleParam> {
+        idle::interpolate(self)
+    }
+
+    fn own_size(&self) -> OwnSize {
+        OwnSize { frames: Some(("frames", self.frames)), image: None }
     }
 
     fn mapped_port(&self) -> Option<&'static str> {

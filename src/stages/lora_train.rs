@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
+    IdleParam, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext, StageError,
+    StageKind, Surroundings,
+    fit::not_known,
+    idle,
     model::StageModel,
     rules,
     training::{
@@ -37,6 +40,7 @@ pub struct LoraTrain {
     pub model: ModelRef,
     /// Rank of every branch.
     #[serde(default = "sixty_four")]
+    #[schemars(range(max = 16_384))]
     pub rank: usize,
     /// The branch is scaled by `alpha / rank`; by default half the rank.
     #[serde(default)]
@@ -46,12 +50,15 @@ pub struct LoraTrain {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modules: Option<LoraTargets>,
     /// Number of optimizer steps.
+    #[schemars(range(max = 100_000_000))]
     pub steps: usize,
     /// Clips per batch.
     #[serde(default = "two")]
+    #[schemars(range(max = 65_536))]
     pub batch_size: usize,
     /// Batches whose gradients are averaged in one step.
     #[serde(default = "one")]
+    #[schemars(range(max = 1_000_000))]
     pub gradient_accumulation: usize,
     /// The highest learning rate.
     #[serde(default = "default_rate")]
@@ -61,6 +68,7 @@ pub struct LoraTrain {
     pub lr_schedule: LrSchedule,
     /// Steps over which the learning rate rises, where the schedule has a warmup.
     #[serde(default)]
+    #[schemars(range(max = 100_000_000))]
     pub warmup_steps: usize,
     /// Settings of `AdamW`.
     #[serde(default)]
@@ -150,6 +158,18 @@ impl Stage for LoraTrain {
             errors.push(ParamError::new("alpha", "must be a finite number"));
         }
         errors
+    }
+
+    fn idle_params(&self) -> Vec<IdleParam> {
+        idle::warmup(self.lr_schedule, self.warmup_steps)
+    }
+
+    fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
+        let Some(facts) = around.model(&self.model) else { return Vec::new() };
+        let mut misfits: Vec<_> = facts.clip(around.size).into_iter().collect();
+        let known = facts.family.timestep_distributions();
+        misfits.extend(not_known("timestep_distribution", self.timestep_distribution, known));
+        misfits
     }
 
     fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {

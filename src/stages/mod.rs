@@ -7,8 +7,11 @@ mod command;
 mod context;
 mod dataset;
 mod decode;
+mod draw;
 mod entry;
 mod error;
+mod fit;
+mod idle;
 mod interpolate;
 mod lora_merge;
 mod lora_train;
@@ -28,8 +31,10 @@ pub use command::ShellCommand;
 pub use context::{CancelFlag, Inputs, Output, Progress, StageContext};
 pub use dataset::Dataset;
 pub use decode::Decode;
+pub use draw::Draw;
 pub use entry::{ParsedStage, StageEntry};
 pub use error::{ParamError, StageError};
+pub use fit::{Cause, IdleParam, ItemSize, KnownModels, Misfit, OwnSize, Surroundings};
 pub use interpolate::Interpolate;
 pub use lora_merge::LoraMerge;
 pub use lora_train::LoraTrain;
@@ -131,6 +136,26 @@ pub trait Stage: Send + Sync {
     /// key. It is the default, so that leaving the parameter out is no change either.
     fn params_without_effect(&self) -> &'static [(&'static str, usize)] {
         &[]
+    }
+
+    /// Parameters that do nothing beside the others as they are. The file is wrong if it sets one.
+    fn idle_params(&self) -> Vec<IdleParam> {
+        Vec::new()
+    }
+
+    /// What its own parameters say of the size of the items it gives.
+    fn own_size(&self) -> OwnSize {
+        OwnSize::default()
+    }
+
+    /// What it cannot take of what it will be given, as far as that is known before it runs.
+    fn misfits(&self, _around: &Surroundings<'_>) -> Vec<Misfit> {
+        Vec::new()
+    }
+
+    /// The images it takes from outside, for a stage that takes some.
+    fn draw(&self) -> Option<Draw> {
+        None
     }
 
     /// The names of the scores it gives, for a stage that gives metrics and knows them.

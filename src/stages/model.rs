@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, FloatDType, Tensor};
 
-use super::{Inputs, StageContext, StageError};
+use super::{Inputs, ItemSize, StageContext, StageError, fit};
 use crate::{
     artifact::{
         Item,
@@ -69,23 +69,11 @@ pub(super) fn check_pixels(
     [frames, height, width]: [usize; 3],
     compression: Compression,
 ) -> Result<(), StageError> {
-    let Compression { time, space } = compression;
-    for (what, found) in [("height", height), ("width", width)] {
-        if found == 0 || !found.is_multiple_of(space) {
-            let message = format!("{what} must be a multiple of {space} pixels, but is {found}");
-            let (below, above) = (found / space * space, found.next_multiple_of(space).max(space));
-            let nearest =
-                if below == 0 { above.to_string() } else { format!("{below} or {above}") };
-            return Err(StageError::failed(message).with_help(format!("take {nearest}")));
-        }
+    let size = ItemSize { frames: Some(frames), image: Some([height, width]) };
+    match fit::pixels(size, compression).into_iter().next() {
+        Some(misfit) => Err(misfit.into()),
+        None => Ok(()),
     }
-    if frames == 0 || !(frames - 1).is_multiple_of(time) {
-        let message = format!("the number of frames must be {time}k + 1, but is {frames}");
-        let below = frames.saturating_sub(1) / time * time + 1;
-        let nearest = if frames == 0 { "1".into() } else { format!("{below} or {}", below + time) };
-        return Err(StageError::failed(message).with_help(format!("take {nearest} frames")));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

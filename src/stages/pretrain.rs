@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
+    IdleParam, Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
+    idle,
     model::{check_pixels, read_clip},
     rules,
     training::{
@@ -91,9 +92,11 @@ pub struct Pretrain {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub like: Option<ModelRef>,
     /// Number of optimizer steps.
+    #[schemars(range(max = 100_000_000))]
     pub steps: usize,
     /// Clips per batch.
     #[serde(default = "two")]
+    #[schemars(range(max = 65_536))]
     pub batch_size: usize,
     /// The highest learning rate.
     #[serde(default = "default_rate")]
@@ -103,6 +106,7 @@ pub struct Pretrain {
     pub lr_schedule: LrSchedule,
     /// Steps over which the learning rate rises, where the schedule has a warmup.
     #[serde(default)]
+    #[schemars(range(max = 100_000_000))]
     pub warmup_steps: usize,
     /// Settings of `AdamW`.
     #[serde(default)]
@@ -232,6 +236,10 @@ impl Stage for Pretrain {
 
     fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
         self.like.as_ref().map(|model| (model, self.part.config_file()))
+    }
+
+    fn idle_params(&self) -> Vec<IdleParam> {
+        idle::pretrain(self)
     }
 
     fn params_without_effect(&self) -> &'static [(&'static str, usize)] {

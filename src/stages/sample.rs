@@ -5,7 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
+    Cause, Inputs, Misfit, Output, OwnSize, ParamError, Port, Ports, Stage, StageContext,
+    StageError, StageKind, Surroundings,
+    fit::not_known,
     model::{StageModel, array, check_clip},
     rules,
 };
@@ -29,9 +31,11 @@ pub struct Sample {
     pub model: ModelRef,
     /// Frames of the clip, one more than a multiple of the VAE's.
     #[serde(default = "nine")]
+    #[schemars(range(max = 4097))]
     pub frames: usize,
     /// Number of sampling steps.
     #[serde(default = "fifty")]
+    #[schemars(range(max = 100_000))]
     pub steps: usize,
     /// How the steps are made; by default as the model's family does: `dpm` for CogVideoX,
     /// `flow_euler` for LTX-Video.
@@ -47,6 +51,7 @@ pub struct Sample {
     pub image_latent_scale: Option<ImageLatentScale>,
     /// Images that are denoised at the same time; does not change the result.
     #[serde(default = "four")]
+    #[schemars(range(max = 65_536))]
     pub batch_size: usize,
     /// Seed of the generator of each image, as `torch.Generator("cpu").manual_seed`.
     #[serde(default)]
@@ -101,6 +106,25 @@ impl Stage for Sample {
         &[("batch_size", 4)]
     }
 
+    fn own_size(&self) -> OwnSize {
+        OwnSize { frames: Some(("frames", self.frames)), image: None }
+    }
+
+    fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
+        let mut misfits = Vec::new();
+        if self.guidance_scale > 1.0 && !around.has("negative") {
+            misfits.push(self.unguided());
+        }
+        let Some(facts) = around.model(&self.model) else { return misfits };
+        misfits.extend(facts.pixels(around.size));
+        misfits.extend(facts.clip(around.size));
+        misfits.extend(not_known("sampler", self.sampler, facts.family.samplers()));
+        if let Some(limit) = facts.train_timesteps.filter(|limit| self.steps > *limit) {
+            misfits.push(too_many_steps(self.steps, limit));
+        }
+        misfits
+    }
+
     fn mapped_port(&self) -> Option<&'static str> {
         Some("pairs")
     }
@@ -123,8 +147,7 @@ impl Stage for Sample {
         let scheduler = cx.models.scheduler(&source, self.sampler)?;
         let limit = scheduler.num_train_timesteps();
         if self.steps > limit {
-            let message = format!("`steps` must be at most {limit}, but is {}", self.steps);
-            return Err(StageError::failed(message));
+            return Err(too_many_steps(self.steps, limit).into());
         }
         let scale = ImageLatentScale::resolve(
             self.image_latent_scale,
@@ -175,7 +198,23 @@ impl Stage for Sample {
     }
 }
 
+fn too_many_steps(steps: usize, limit: usize) -> Misfit {
+    Misfit::new(
+        Cause::Param("steps"),
+        format!("`steps` must be at most {limit}, but is {steps}"),
+        "the model was trained with that many timesteps; 50 are usual",
+    )
+}
+
 impl Sample {
+    fn unguided(&self) -> Misfit {
+        Misfit::new(
+            Cause::Param("guidance_scale"),
+            format!("`guidance_scale` {} needs the input `negative`", self.guidance_scale),
+            "connect a `text_encode` stage of the negative prompt to `negative`",
+        )
+    }
+
     fn guidance(
         &self,
         source: &ModelSource,
@@ -187,11 +226,7 @@ impl Sample {
             return Ok(None);
         }
         if inputs.get("negative").is_none() {
-            return Err(StageError::failed(format!(
-                "`guidance_scale` {} needs the input `negative`",
-                self.guidance_scale
-            ))
-            .with_help("connect a `text_encode` stage of the negative prompt to `negative`"));
+            return Err(self.unguided().into());
         }
         let negative = TextEmbedding::read(inputs, "negative", device)?.batch(1);
         let padded = family(source)?.prompt_format(&source.config("transformer")?).keeps_padding;

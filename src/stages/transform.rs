@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
-    interpolate::item_seed,
+    Cause, IdleParam, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext,
+    StageError, StageKind, Surroundings, idle, interpolate::item_seed,
 };
 use crate::{
     artifact::{
@@ -32,6 +32,26 @@ impl StageKind for Transform {
 impl Stage for Transform {
     fn validate(&self) -> Vec<ParamError> {
         self.0.problems().into_iter().map(ParamError::from).collect()
+    }
+
+    fn idle_params(&self) -> Vec<IdleParam> {
+        idle::transform(&self.0)
+    }
+
+    fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
+        match around.size.image {
+            Some([height, width]) if self.0.operation.needs_square() && height != width => {
+                vec![Misfit::new(
+                    Cause::Image,
+                    format!(
+                        "`{}` needs square images, but these have height {height} and width {width}",
+                        self.0.operation.name()
+                    ),
+                    "give the data set a `size` of two equal sides",
+                )]
+            }
+            _ => Vec::new(),
+        }
     }
 
     fn mapped_port(&self) -> Option<&'static str> {

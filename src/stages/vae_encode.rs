@@ -5,7 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
+    Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
+    Surroundings,
     model::{StageModel, array, check_pixels, read_clip},
     rules,
 };
@@ -80,6 +81,7 @@ pub struct VaeEncode {
     /// Encodings of the conditioning image, each with its own noise; training takes one at each
     /// step. Families whose image is the first frame (LTX-Video) take that of the clip instead.
     #[serde(default = "one")]
+    #[schemars(range(max = 65_536))]
     pub image_latent_pool: usize,
     /// Seed of all noise; the same for each clip.
     #[serde(default)]
@@ -113,6 +115,10 @@ impl Stage for VaeEncode {
             errors.push(ParamError::new("image_noise.std", message));
         }
         errors
+    }
+
+    fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
+        around.model(&self.model).map(|facts| facts.pixels(around.size)).unwrap_or_default()
     }
 
     fn mapped_port(&self) -> Option<&'static str> {

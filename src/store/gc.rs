@@ -304,6 +304,7 @@ mod tests {
         let killed = file(b"killed", "rolling-00000100-aa.safetensors");
         let ended = file(b"ended", "final-00000100-aa.safetensors");
         let forgotten = file(b"forgotten", "rolling-00000100-aa.safetensors");
+        #[expect(clippy::disallowed_methods, reason = "checkpoints are kept by their age")]
         let long_ago = SystemTime::now() - 2 * UNFINISHED;
         fs::File::options().write(true).open(&forgotten).unwrap().set_modified(long_ago).unwrap();
         let report = store.gc(&[], false).unwrap();

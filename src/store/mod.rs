@@ -24,6 +24,7 @@
 //! damage without reading the content.
 
 mod adopt;
+mod checkpoints;
 mod digest;
 mod error;
 mod gc;

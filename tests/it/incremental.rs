@@ -11,7 +11,7 @@ use pipe::{
 };
 use serde_json::json;
 
-use crate::support::{Letters, Shout, TestPipeline, Texts, Train, Words};
+use crate::support::{Clumsy, Letters, Shout, TestPipeline, Texts, Train, Words};
 
 const ALL_REUSED: &str = "reused words\nreused shout\nreused letters\n";
 
@@ -272,11 +272,22 @@ fn keep_going_finishes_what_does_not_depend_on_the_failure() {
 fn a_panic_is_a_failure_that_says_it_is_a_bug() {
     let test = TestPipeline::words(&["one", "two"]);
     test.trap("panic-letters");
-    assert_snapshot!(test.run().story(), @r"
+    let run = test.run();
+    assert_snapshot!(run.story(), @r"
     ran words (2 of 2): never run
     ran shout (2 of 2): never run
     failed letters: the stage panicked: sprung (this is a bug in pipe; please report it with this file)
     ");
+    assert_eq!(run.summary.outcome, Outcome::Bug);
+    assert!(test.plan_story().starts_with("words fresh\nshout fresh"), "{}", test.plan_story());
+}
+
+#[test]
+fn a_panic_beside_a_stage_ends_the_run_too() {
+    let test = TestPipeline::empty().stage::<Clumsy>("clumsy", json!({}), &[]);
+    let run = test.run();
+    assert_snapshot!(run.story(), @"failed clumsy: the stage panicked: dropped a cup (this is a bug in pipe; please report it with this file)");
+    assert_eq!(run.summary.outcome, Outcome::Bug);
 }
 
 #[test]
@@ -324,10 +335,10 @@ fn a_killed_run_leaves_a_cache_that_goes_on() {
 #[test]
 fn only_and_force_choose_what_runs() {
     let mut test = TestPipeline::words(&["one", "two"]);
-    test.options.only = Some("shout".into());
+    test.options.only = vec!["shout".into()];
     assert_eq!(test.run().summary.ran, 2);
     assert_eq!(test.plan().nodes.iter().filter(|node| node.needed).count(), 2);
-    test.options.only = None;
+    test.options.only.clear();
     test.run();
     test.options.force = vec!["shout".into()];
     assert_snapshot!(test.plan_story(), @r"

@@ -49,12 +49,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "config",
         &[
             "artifact::ArtifactKind",
+            "stages::Cause",
+            "stages::Draw",
+            "stages::IdleParam",
+            "stages::ItemSize",
+            "stages::KnownModels",
             "stages::MODEL_PARAMS",
+            "stages::Misfit",
             "stages::ParamError",
             "stages::Port",
             "stages::STAGES",
             "stages::Stage",
             "stages::StageEntry",
+            "stages::Surroundings",
         ],
     ),
     (
@@ -70,12 +77,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("exec", &["artifact", "config", "models::ModelCache", "plan", "stages", "store"]),
     ("report", &["artifact::ArtifactKind", "config", "exec", "plan", "store"]),
-    // A run fetches the models that its file names on the hub; an export rewrites adapters.
+    // `init` counts the pairs of a folder; a run fetches the models that its file names on the hub; an
+    // export rewrites adapters.
     (
         "cli",
         &[
             "artifact",
             "config",
+            "data::fifth",
+            "data::folder",
+            "data::held_out",
             "exec",
             "models::Adapter",
             "models::hub",

@@ -1,6 +1,7 @@
 //! The integration tests, in one binary.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "figures and skips are told")]
+#![expect(clippy::disallowed_methods, reason = "folders of test data are named by variables")]
 
 mod cli;
 mod external_golden;

@@ -220,6 +220,31 @@ impl StageKind for Train {
     const PORTS: Ports = takes(&[]);
 }
 
+/// Panics where the engine asks it something, before it does any work.
+#[derive(Serialize, Deserialize, JsonSchema)]
+pub struct Clumsy {}
+
+impl Stage for Clumsy {
+    fn mapped_port(&self) -> Option<&'static str> {
+        panic!("dropped a cup")
+    }
+
+    fn run(
+        &self,
+        _: &Inputs<'_>,
+        _: &mut Output<'_>,
+        _: &StageContext<'_>,
+    ) -> Result<(), StageError> {
+        Ok(())
+    }
+}
+
+impl StageKind for Clumsy {
+    const KIND: &'static str = "clumsy";
+    const VERSION: u32 = 1;
+    const PORTS: Ports = takes(&[]);
+}
+
 /// A pipeline, a cache and a folder of traps.
 pub struct TestPipeline {
     pub dir: Arc<tempfile::TempDir>,
@@ -245,6 +270,7 @@ impl TestPipeline {
             sweep: Sweep::default(),
             tables: Vec::new(),
             resolved: Value::Null,
+            warnings: Vec::new(),
         };
         Self { dir, pipeline, options: ExecOptions::new(Device::flex(), "cpu") }
     }

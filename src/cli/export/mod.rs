@@ -59,7 +59,11 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
             program: args.format,
         };
         exporter.export(index, digest, &folder)?;
-        session.print(&format!("{}\n", folder.display()))?;
+        match session.print(&format!("{}\n", folder.display())) {
+            // The files are what was asked for, whether or not somebody reads their list.
+            Err(CliError::ClosedPipe) => {}
+            printed => printed?,
+        }
     }
     let Some(first) = missing.first() else { return Ok(()) };
     let more = match missing.len() - 1 {

@@ -42,6 +42,10 @@ impl DataSet for Ade20k {
         "ADE20K: the scene parsing benchmark (150 classes) or the full data."
     }
 
+    fn params(&self) -> &'static [&'static str] {
+        &["class", "holdout"]
+    }
+
     fn offers(&self) -> &'static [Knowledge] {
         &[Knowledge::Image, Knowledge::Mask, Knowledge::Scene]
     }

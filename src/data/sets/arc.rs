@@ -22,6 +22,10 @@ impl DataSet for Arc {
         "ARC-AGI or `ConceptARC` task files."
     }
 
+    fn params(&self) -> &'static [&'static str] {
+        &["source.set", "source.task"]
+    }
+
     fn offers(&self) -> &'static [Knowledge] {
         &[Knowledge::Grids]
     }

@@ -17,6 +17,10 @@ impl DataSet for Coco {
         "COCO 2017 in its official layout."
     }
 
+    fn params(&self) -> &'static [&'static str] {
+        &["class", "min_share"]
+    }
+
     fn offers(&self) -> &'static [Knowledge] {
         &[Knowledge::Image, Knowledge::Persons, Knowledge::Mask, Knowledge::Scene]
     }

@@ -23,6 +23,10 @@ impl DataSet for DreamBooth {
         "The photographs of `DreamBooth`: `dataset/<subject>/`; `set` chooses one subject."
     }
 
+    fn params(&self) -> &'static [&'static str] {
+        &["source.set", "holdout"]
+    }
+
     fn offers(&self) -> &'static [Knowledge] {
         &[Knowledge::Image]
     }

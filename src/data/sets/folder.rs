@@ -21,6 +21,10 @@ impl DataSet for Folder {
         "Your own images: `input/` and `target/` with equal file names, or plain images."
     }
 
+    fn params(&self) -> &'static [&'static str] {
+        &["holdout"]
+    }
+
     fn offers(&self) -> &'static [Knowledge] {
         &[Knowledge::Image, Knowledge::Answer]
     }

@@ -38,6 +38,10 @@ impl DataSet for Grids {
         "Tasks in the manner of ARC, made by rule: `set` is a concept, `task` a number."
     }
 
+    fn params(&self) -> &'static [&'static str] {
+        &["source.set", "source.task"]
+    }
+
     fn offers(&self) -> &'static [Knowledge] {
         &[Knowledge::Grids]
     }

@@ -66,6 +66,11 @@ pub trait DataSet: Sync {
     /// One sentence for editors.
     fn doc(&self) -> &'static str;
 
+    /// The parameters of [`Request`] that it reads and others do not.
+    fn params(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// What it knows of its images.
     fn offers(&self) -> &'static [Knowledge];
 
@@ -120,6 +125,10 @@ impl Listed for dyn DataSet {
 
     fn doc(&self) -> &'static str {
         DataSet::doc(self)
+    }
+
+    fn params(&self) -> &'static [&'static str] {
+        DataSet::params(self)
     }
 }
 

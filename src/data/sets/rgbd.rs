@@ -31,6 +31,10 @@ impl DataSet for Rgbd {
         "Pictures with 16-bit depths in the layouts of NYU, TUM, SUN and Redwood."
     }
 
+    fn params(&self) -> &'static [&'static str] {
+        &["source.units", "holdout"]
+    }
+
     fn offers(&self) -> &'static [Knowledge] {
         &[Knowledge::Image, Knowledge::Depth]
     }

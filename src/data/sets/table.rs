@@ -34,6 +34,10 @@ impl DataSet for Table {
         "A CSV file (`set`) with columns `input`, `target`, and if wanted `name` and `split`."
     }
 
+    fn params(&self) -> &'static [&'static str] {
+        &["source.set", "holdout"]
+    }
+
     fn offers(&self) -> &'static [Knowledge] {
         &[Knowledge::Image, Knowledge::Answer]
     }

@@ -32,6 +32,10 @@ impl Task for Boundaries {
         "Lines that people drew, white on black."
     }
 
+    fn params(&self) -> &'static [&'static str] {
+        &["boundaries"]
+    }
+
     fn needs(&self) -> Knowledge {
         Knowledge::Boundaries
     }

@@ -128,6 +128,10 @@ impl Task for Depth {
         "The distance of each pixel as a grey value or a colour."
     }
 
+    fn params(&self) -> &'static [&'static str] {
+        &["depth"]
+    }
+
     fn needs(&self) -> Knowledge {
         Knowledge::Depth
     }

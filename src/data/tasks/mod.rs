@@ -41,6 +41,11 @@ pub trait Task: Sync {
     /// One sentence for editors.
     fn doc(&self) -> &'static str;
 
+    /// The parameters of [`Request`] that it reads and others do not.
+    fn params(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// What it must know of an image.
     fn needs(&self) -> Knowledge;
 
@@ -118,5 +123,9 @@ impl Listed for dyn Task {
 
     fn doc(&self) -> &'static str {
         Task::doc(self)
+    }
+
+    fn params(&self) -> &'static [&'static str] {
+        Task::params(self)
     }
 }

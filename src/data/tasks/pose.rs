@@ -14,6 +14,10 @@ impl Task for Pose {
         "A drawing of the pose of all persons."
     }
 
+    fn params(&self) -> &'static [&'static str] {
+        &["pose"]
+    }
+
     fn needs(&self) -> Knowledge {
         Knowledge::Persons
     }

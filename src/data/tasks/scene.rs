@@ -69,6 +69,10 @@ impl Task for Scene {
         "Every class of the scene in a colour of its own, on black."
     }
 
+    fn params(&self) -> &'static [&'static str] {
+        &["scene"]
+    }
+
     fn needs(&self) -> Knowledge {
         Knowledge::Scene
     }

@@ -16,6 +16,10 @@ impl Task for Segmentation {
         "A white mask on black."
     }
 
+    fn params(&self) -> &'static [&'static str] {
+        &["class"]
+    }
+
     fn needs(&self) -> Knowledge {
         Knowledge::Mask
     }

@@ -92,6 +92,10 @@ impl Task for SymbolsTask {
         "A grid of small images to a grid of the symbols of their classes."
     }
 
+    fn params(&self) -> &'static [&'static str] {
+        &["symbols"]
+    }
+
     fn needs(&self) -> Knowledge {
         Knowledge::Class
     }

@@ -14,6 +14,10 @@ impl Task for World {
         "No task: clips of the procedural world, for `pretrain`."
     }
 
+    fn params(&self) -> &'static [&'static str] {
+        &["frames"]
+    }
+
     fn needs(&self) -> Knowledge {
         Knowledge::Clips
     }

@@ -18,6 +18,10 @@ impl Operation for Edges {
         "Canny edges, white on black."
     }
 
+    fn params(&self) -> &'static [&'static str] {
+        &["thresholds"]
+    }
+
     fn apply(&self, image: &RgbImage, change: &Change, _: u64) -> Result<RgbImage, DataError> {
         Ok(canny(image, change.thresholds))
     }

@@ -52,6 +52,10 @@ impl Operation for Rotate90 {
         "Turned a quarter clockwise; the images must be square."
     }
 
+    fn needs_square(&self) -> bool {
+        true
+    }
+
     fn apply(&self, image: &RgbImage, _: &Change, _: u64) -> Result<RgbImage, DataError> {
         if image.width() != image.height() {
             return Err(DataError::failed(format!(
@@ -94,6 +98,10 @@ impl Operation for Rotate {
         "Turned clockwise by `angle` about the middle; what is uncovered is black."
     }
 
+    fn params(&self) -> &'static [&'static str] {
+        &["angle"]
+    }
+
     fn apply(&self, image: &RgbImage, change: &Change, _: u64) -> Result<RgbImage, DataError> {
         let angle = change.angle.to_radians() as f32;
         Ok(rotate_about_center(
@@ -117,6 +125,10 @@ impl Operation for Zoom {
         "The middle, enlarged."
     }
 
+    fn params(&self) -> &'static [&'static str] {
+        &["share"]
+    }
+
     fn apply(&self, image: &RgbImage, change: &Change, _: u64) -> Result<RgbImage, DataError> {
         Ok(zoom(image, change.share.unwrap_or(0.5)))
     }
@@ -132,6 +144,10 @@ impl Operation for Crop {
 
     fn doc(&self) -> &'static str {
         "The middle; what is around it is black."
+    }
+
+    fn params(&self) -> &'static [&'static str] {
+        &["share"]
     }
 
     fn apply(&self, image: &RgbImage, change: &Change, _: u64) -> Result<RgbImage, DataError> {

@@ -112,6 +112,16 @@ pub trait Operation: Sync {
         Side::Target
     }
 
+    /// Whether it takes square images only.
+    fn needs_square(&self) -> bool {
+        false
+    }
+
+    /// The parameters of [`Change`] that it reads and others do not.
+    fn params(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Whether the old answer takes the input's place.
     fn swaps(&self) -> bool {
         false
@@ -140,6 +150,10 @@ impl Listed for dyn Operation {
 
     fn doc(&self) -> &'static str {
         Operation::doc(self)
+    }
+
+    fn params(&self) -> &'static [&'static str] {
+        Operation::params(self)
     }
 }
 

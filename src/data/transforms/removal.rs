@@ -38,6 +38,10 @@ impl Operation for Inpainting {
         "Black squares to what they hide."
     }
 
+    fn params(&self) -> &'static [&'static str] {
+        &["share", "squares"]
+    }
+
     fn side(&self) -> Side {
         Side::Input
     }
@@ -58,6 +62,10 @@ impl Operation for Jigsaw {
 
     fn doc(&self) -> &'static str {
         "Shuffled pieces to the picture."
+    }
+
+    fn params(&self) -> &'static [&'static str] {
+        &["grid"]
     }
 
     fn side(&self) -> Side {

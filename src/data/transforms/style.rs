@@ -20,6 +20,10 @@ impl Operation for PixelArt {
         "Pixel art: blocks of one colour each, four levels per channel."
     }
 
+    fn params(&self) -> &'static [&'static str] {
+        &["share"]
+    }
+
     fn apply(&self, image: &RgbImage, change: &Change, _: u64) -> Result<RgbImage, DataError> {
         Ok(pixel_art(image, change.share.unwrap_or(1.0 / 16.0)))
     }

@@ -124,6 +124,10 @@ impl Metric for PoseMetric {
         "Match rate, precision, recall and F1 of pose drawings."
     }
 
+    fn params(&self) -> &'static [&'static str] {
+        &["pose"]
+    }
+
     fn names(&self) -> &'static [&'static str] {
         &["f1", "match_rate", "precision", "pooled_f1", "pooled_match_rate", "pooled_precision"]
     }

@@ -110,7 +110,9 @@ impl HumanReporter {
         let parts = parts.join(", ");
         let (verb, hint) = match summary.outcome {
             Outcome::Done => (self.style.good("done   "), ""),
-            Outcome::Failed | Outcome::Environment => (self.style.bad("failed "), ""),
+            Outcome::Failed | Outcome::Environment | Outcome::Bug => {
+                (self.style.bad("failed "), "")
+            }
             Outcome::Interrupted => (
                 self.style.warn("stopped"),
                 "; what is finished is kept, the same command goes on from here",
@@ -136,7 +138,11 @@ impl Reporter for HumanReporter {
                     self.stage_line(self.style.faint("reused "), stage, &[]);
                 }
             }
-            RunEvent::StageStarted { index, stage, reasons, .. } => {
+            RunEvent::StageStarted { index, stage, reasons, goes_on, .. } => {
+                if let Some((step, steps)) = goes_on {
+                    let verb = self.style.faint("goes on");
+                    self.stage_line(verb, stage, &[format!("at step {step} of {steps}")]);
+                }
                 self.start(*index, stage, story::reasons(reasons));
             }
             RunEvent::StageProgress { index, done, total, message } => {

@@ -33,7 +33,14 @@ fn reused(index: usize, stage: &str) -> RunEvent {
 }
 
 fn started(index: usize, stage: &str, reasons: Vec<StaleReason>) -> RunEvent {
-    RunEvent::StageStarted { index, stage: stage.into(), kind: "any", reasons, items: None }
+    RunEvent::StageStarted {
+        index,
+        stage: stage.into(),
+        kind: "any",
+        reasons,
+        items: None,
+        goes_on: None,
+    }
 }
 
 fn finished(index: usize, stage: &str, wall_secs: f64, items: (usize, usize)) -> RunEvent {
@@ -144,6 +151,15 @@ fn an_interrupted_run_says_how_to_go_on() {
         ..RunSummary::default()
     };
     insta::assert_snapshot!(story(false, &[RunEvent::RunFinished(summary)]), @"stopped  1 stage ran, 5 not reached in 1 min 15 s; what is finished is kept, the same command goes on from here");
+}
+
+#[test]
+fn a_training_that_goes_on_says_from_where() {
+    let mut lora = started(0, "lora[n=1]", vec![StaleReason::NeverRun]);
+    if let RunEvent::StageStarted { goes_on, .. } = &mut lora {
+        *goes_on = Some((20, 40));
+    }
+    insta::assert_snapshot!(story(false, &[lora]), @"goes on  lora[n=1]  at step 20 of 40");
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub(super) fn markdown(table: &ResultTable) -> String {
         }
     }
     let mut legend = Vec::new();
-    if let Some(axis) = &table.average {
+    if let Some(axis) = table.averaged() {
         legend.push(format!("mean ± sd over {}", markdown_text(axis)));
     }
     if table.has_mark(Mark::Best) {
@@ -100,7 +100,7 @@ pub(super) fn latex(table: &ResultTable) -> String {
 
 fn latex_caption(table: &ResultTable, block: &Block) -> String {
     let mut caption = format!("\\texttt{{{}}}{}", latex_text(&block.value), direction(block));
-    if let Some(axis) = &table.average {
+    if let Some(axis) = table.averaged() {
         let _ = write!(caption, ", mean $\\pm$ sd over {}", latex_text(axis));
     }
     if let Some(source) = table.reference.as_ref().filter(|_| table.has_references()) {

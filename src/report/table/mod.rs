@@ -74,6 +74,12 @@ impl ResultTable {
         self.entries().any(|entry| entry.stat.is_some())
     }
 
+    /// The axis that is averaged, if any number is made of several scores.
+    pub fn averaged(&self) -> Option<&str> {
+        let spread = self.entries().any(|entry| entry.stat.is_some_and(|stat| stat.n > 1));
+        self.average.as_deref().filter(|_| spread)
+    }
+
     /// What a row stands for: `["rank=32"]`.
     pub fn row_label(&self, row: &Row) -> Vec<String> {
         let last = self.row_axes.len().saturating_sub(1);

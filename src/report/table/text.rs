@@ -90,7 +90,7 @@ fn entry(entry: &Entry) -> String {
 
 fn legend(table: &ResultTable) -> String {
     let mut parts = Vec::new();
-    if let Some(axis) = &table.average {
+    if let Some(axis) = table.averaged() {
         parts.push(format!("mean ± sd over {axis}"));
     }
     if table.has_mark(Mark::Best) {

@@ -5,7 +5,10 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Inputs, Output, ParamError, Ports, Stage, StageContext, StageError, StageKind};
+use super::{
+    Draw, IdleParam, Inputs, Output, OwnSize, ParamError, Ports, Stage, StageContext, StageError,
+    StageKind, draw, idle,
+};
 use crate::{
     artifact::{ArtifactKind, videos},
     data::{Request, figures, sets::Knowledge},
@@ -27,6 +30,19 @@ impl StageKind for Dataset {
 impl Stage for Dataset {
     fn validate(&self) -> Vec<ParamError> {
         self.0.problems().into_iter().map(ParamError::from).collect()
+    }
+
+    fn idle_params(&self) -> Vec<IdleParam> {
+        idle::dataset(&self.0)
+    }
+
+    fn draw(&self) -> Option<Draw> {
+        Some(draw::dataset(&self.0))
+    }
+
+    fn own_size(&self) -> OwnSize {
+        let frames = self.is_world().then_some(("frames", self.0.frames));
+        OwnSize { frames, image: Some(("size", self.0.size)) }
     }
 
     fn source_root(&self) -> Option<&Path> {

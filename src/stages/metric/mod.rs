@@ -7,7 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind};
+use super::{
+    IdleParam, Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
+    idle,
+};
 use crate::{
     artifact::{ArtifactKind, frames, metrics::Metrics, pairs},
     metrics::{Case, Rules, Score},
@@ -39,6 +42,10 @@ impl StageKind for Metric {
 impl Stage for Metric {
     fn validate(&self) -> Vec<ParamError> {
         self.0.problems().into_iter().map(ParamError::from).collect()
+    }
+
+    fn idle_params(&self) -> Vec<IdleParam> {
+        idle::metric(&self.0)
     }
 
     fn metrics(&self) -> &'static [&'static str] {

@@ -52,18 +52,17 @@ fn sizes_and_frames_that_do_not_fit() {
     );
     insta::assert_snapshot!(
         shell.transcript("run latents.toml --jobs 1 --set pairs.size=[30,32]"), @"
-        $ pipe run latents.toml --jobs 1 --set pairs.size=[30,32]
-        ? 1
-        --- stderr
-        clips: 3 stages on cpu
-        ran      pairs  new  [TIME]
-        ran      clips[method=linear]  new  [TIME]
-        failed   latents[method=linear]
-          × stage `latents[method=linear]`, item `figure-000000`: height must be a multiple of 4 pixels,
-          │ but is 30
-          help: take 28 or 32
-        failed   2 stages ran, 1 failed in [TIME]
-        "
+    $ pipe run latents.toml --jobs 1 --set pairs.size=[30,32]
+    ? 2
+    --- stderr
+      × stage `latents`: height must be a multiple of 4 pixels, but is 30
+       ╭─[--set:1:12]
+     1 │ pairs.size=[30,32]
+       ·            ───┬───
+       ·               ╰── `size`
+       ╰────
+      help: take 28 or 32
+    "
     );
     shell.succeed("run latents.toml");
 }

@@ -182,3 +182,82 @@ fn diff_compares_files_and_revisions() {
     seed  1 -> 2  (a.toml:2:8)
     ");
 }
+
+#[test]
+fn a_starter_for_own_pairs_says_what_is_learnt_and_what_is_answered() {
+    let shell = Shell::new();
+    insta::assert_snapshot!(shell.transcript("init own --data pics"), @"
+    $ pipe init own --data pics
+    ? 2
+    --- stderr
+      × `pics` cannot be used: cannot read the folder of images: cannot access `pics/`: No such file
+      │ or directory (os error 2)
+      help: put the images into `input/` and `target/` with equal names, or side by side as
+            `name_in.png` and `name_out.png`; below `train/` and `test/` if they differ
+    ");
+    std::fs::create_dir(shell.path("pics")).unwrap();
+    shell.write("pics/a_in.png", "");
+    shell.write("pics/a_out.png", "");
+    insta::assert_snapshot!(shell.transcript("init own --data pics"), @"
+    $ pipe init own --data pics
+    ? 2
+    --- stderr
+      × `pics` has 1 pair, but at least 2 are needed
+      help: one to learn from and another one to answer: add pairs
+    ");
+    for name in ["b_in.png", "b_out.png", "c_in.png", "c_out.png", "d_in.png", "d_out.png"] {
+        shell.write(&format!("pics/{name}"), "");
+    }
+    insta::assert_snapshot!(shell.transcript("init own --data pics"), @"
+    $ pipe init own --data pics
+    ? 0
+    --- stdout
+    own.toml
+    --- stderr
+    `pics` has few pairs: 2 to answer, so scores will be rough; add pairs and init anew
+    next: `pipe plan own.toml`, then `pipe run own.toml`
+    ");
+    let own = std::fs::read_to_string(shell.path("own.toml")).unwrap();
+    let test = own.find("# The images to answer").unwrap();
+    insta::assert_snapshot!(&own[test..own.find("# Each pair becomes").unwrap()], @r#"
+    # The images to answer. One folder serves both stages, shuffled alike: `examples` takes the
+    # first n pairs, this stage the second block of `count`. No pair is on both sides while n is at
+    # most `count`; to be sure of it, put the pairs into `train/` and `test/`.
+    [stages.test]
+    kind   = "dataset"
+    source = "${data}"
+    task   = "pairs"
+    split  = "test"
+    count  = 2
+    subset = 1
+    size   = "${size}"
+    "#);
+    assert!(own.contains("n = [1, 2]"), "{own}");
+}
+
+#[test]
+fn a_score_over_what_was_learnt_is_warned_of() {
+    let shell = Shell::new();
+    std::fs::create_dir(shell.path("pics")).unwrap();
+    for name in 'a'..='h' {
+        shell.write(&format!("pics/{name}_in.png"), "");
+        shell.write(&format!("pics/{name}_out.png"), "");
+    }
+    shell.succeed("init own --data pics");
+    insta::assert_snapshot!(shell.transcript("check own.toml"), @"
+    $ pipe check own.toml
+    ? 0
+    --- stdout
+    own.toml: fine, 24 stages
+    ");
+    let own = std::fs::read_to_string(shell.path("own.toml")).unwrap();
+    shell.write("own.toml", &own.replace("n = [1, 4]", "n = [1, 5]"));
+    insta::assert_snapshot!(shell.transcript("check own.toml"), @"
+    $ pipe check own.toml
+    ? 0
+    --- stdout
+    own.toml: fine, 24 stages
+    --- stderr
+    warning: `test` and `examples[n=5]` take some of the same images, so `score` scores answers that were learnt
+    ");
+}

@@ -64,7 +64,8 @@ fn help_lists_the_commands() {
               [default: auto]
 
     Exit codes: 0 done, 1 a stage failed, 2 usage or pipeline file wrong, 3 environment (no device, disk
-    full, weights missing), 4 `cache verify` found damage, 101 a bug of ours, 130 interrupted.
+    full, weights missing), 4 `cache verify` found damage, 101 a bug of ours, 130 interrupted (143 by
+    SIGTERM, 129 by SIGHUP).
 
     Start with `pipe init`, or with `pipe run pipelines/pose_ablation.toml`.
     ");
@@ -94,10 +95,10 @@ fn help_of_run_lists_its_options() {
               Set a value, as in `lora.steps=100`, `params.size=[64,96]` or `seed=7`
 
           --only <STAGE>
-              Only this stage, or cell, and what it needs
+              Only this stage, or cell, and what it needs; may be given several times
 
           --force <STAGE>
-              Run this stage, or cell, even if it is cached
+              Run this stage, or cell, even if it is cached; may be given several times
 
           --keep-going
               After a failure, go on with what does not depend on it

@@ -96,39 +96,65 @@ fn a_training_that_is_killed_or_stopped_goes_on_to_the_same_bits() {
     child.kill().unwrap();
     assert_eq!(child.wait().unwrap().code(), None, "the training ended before it was killed");
     let kept = killed.succeed("cache gc");
+    let plan = killed.succeed("plan training.toml");
+    assert!(plan.contains("goes on at step ") && plan.contains(" of 40"), "{plan}");
     assert!(kept.contains("kept the checkpoints of 1 unfinished training\n"), "{kept}");
     assert!(first_step_of_the_rest(&killed) > 2, "the training began anew");
     assert_eq!(adapter(&killed), wanted);
 
     let stopped = Shell::new();
     let mut child = caught_in_training(&stopped);
-    interrupt(&child);
+    send("-INT", &child);
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(first_step_of_the_rest(&stopped) > 2, "the training began anew");
     assert_eq!(adapter(&stopped), wanted);
 }
 
-fn interrupt(child: &Child) {
-    let kill = Command::new("kill").arg("-INT").arg(child.id().to_string()).status().unwrap();
+fn send(signal: &str, child: &Child) {
+    let kill = Command::new("kill").arg(signal).arg(child.id().to_string()).status().unwrap();
     assert!(kill.success());
 }
 
 #[test]
-fn ctrl_c_ends_a_run_with_130_and_a_word_how_to_go_on() {
+fn signals_end_a_run_with_their_code_and_a_word_how_to_go_on() {
+    for (signal, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_pipe"));
+        run.args(["run", "clips.toml"]);
+        let (found, said) = stopped(run, signal);
+        assert_eq!(found, Some(code), "{signal}: {said}");
+        assert!(said.contains("the same command goes on from here"), "{signal}: {said}");
+    }
+}
+
+/// A shell without job control starts what goes to the background with Ctrl-C ignored.
+#[test]
+fn a_run_in_the_background_is_not_for_ctrl_c() {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' INT; exec \"$0\" run clips.toml", env!("CARGO_BIN_EXE_pipe")]);
+    let (code, said) = stopped(shell, "-INT -TERM");
+    assert_eq!(code, Some(143), "{said}");
+    assert!(!said.contains("signal"), "{said}");
+}
+
+/// Starts a long run, sends it signals, and returns its exit code and what it said after its first
+/// line.
+fn stopped(mut command: Command, signals: &str) -> (Option<i32>, String) {
     let shell = Shell::new();
     shell.write("clips.toml", &CLIPS.replace("count  = 2", "count  = 1000000"));
-    let mut child = command(shell.dir.path())
-        .args(["run", "clips.toml"])
-        .stderr(std::process::Stdio::piped())
+    let mut child = command
+        .current_dir(shell.dir.path())
+        .env("HOME", shell.dir.path())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
     stderr.read_line(&mut line).unwrap();
     assert_eq!(line, "clips: 3 stages on cpu\n");
-    interrupt(&child);
+    for signal in signals.split(' ') {
+        send(signal, &child);
+    }
     let mut rest = String::new();
     stderr.read_to_string(&mut rest).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert!(rest.contains("the same command goes on from here"), "{rest}");
+    (child.wait().unwrap().code(), rest)
 }

@@ -9,9 +9,11 @@ mod files;
 mod help;
 mod hub;
 mod interrupt;
+mod misfits;
 mod pipelines;
 mod plan;
 mod run;
+mod settings;
 
 use std::{
     fmt::Write,

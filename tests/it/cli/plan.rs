@@ -13,14 +13,14 @@ fn plan_says_what_would_run_and_why() {
     run    pairs  new
     maybe  clips[method=linear]  after pairs
     maybe  clips[method=quadratic]  after pairs
-    1 stage to run, 2 more if their inputs change, 0 cached
+    1 stage to run, 2 waiting for others, 0 cached
     ");
     assert!(shell.output("run clips.toml").status.success());
     insta::assert_snapshot!(shell.transcript("plan clips.toml"), @"
     $ pipe plan clips.toml
     ? 0
     --- stdout
-    0 stages to run, 0 more if their inputs change, 3 cached
+    0 stages to run, 3 cached
     ");
     let set = "clips.toml --set pairs.count=3";
     insta::assert_snapshot!(shell.transcript(&format!("plan {set}")), @"
@@ -30,7 +30,7 @@ fn plan_says_what_would_run_and_why() {
     run    pairs  count 2 -> 3 (--set:1:13)  about [TIME]
     maybe  clips[method=linear]  after pairs  about [TIME]
     maybe  clips[method=quadratic]  after pairs  about [TIME]
-    1 stage to run, 2 more if their inputs change, 0 cached; at most about [TIME] of stage time
+    1 stage to run, 2 waiting for others, 0 cached; at most about [TIME] of stage time
     ");
     let json = shell.output(&format!("plan --json {set}")).stdout;
     let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
@@ -112,5 +112,5 @@ fn a_changed_baseline_is_told_from_the_other_values_of_its_axis() {
     // As near are 5 and 17, which the file still has.
     let plan = shell.succeed("plan clips.toml");
     assert!(plan.contains("clips[frames=13]  frames 9 -> 13 (clips.toml:4:"), "{plan}");
-    assert!(plan.contains("1 stage to run, 0 more"), "{plan}");
+    assert!(plan.contains("1 stage to run, 3 cached"), "{plan}");
 }

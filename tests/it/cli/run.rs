@@ -14,7 +14,7 @@ fn a_failing_stage_names_its_item_and_skips_what_follows() {
     ? 3
     --- stderr
       × there is no data folder `data`; needed by `pairs`
-      help: put the data there, or set `source.root` to its folder
+      help: put the data there, or set `stages.pairs.source.root` to its folder
     ");
     for folder in ["data/input", "data/target"] {
         std::fs::create_dir_all(shell.path(folder)).unwrap();
@@ -136,7 +136,7 @@ fn commands_are_refused_before_anything_runs() {
     --- stdout
     run    count  new
     maybe  sum  after count
-    1 stage to run, 1 more if their inputs change, 1 cached
+    1 stage to run, 1 waiting for others, 1 cached
     shell commands, which a run must allow: count, sum
     ");
 
@@ -170,4 +170,130 @@ fn only_and_force_take_some_axes_of_a_cell() {
     assert!(said.contains("no cell of `clips` fits `clips[frames=7]`"), "{said}");
     let said = shell.transcript("run clips.toml --force clips[frames");
     assert!(said.contains("? 2") && said.contains("does not name a stage"), "{said}");
+}
+
+#[test]
+fn only_and_force_may_be_given_several_times() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    insta::assert_snapshot!(shell.transcript("run clips.toml -j 1 --only pairs --only clips[method=linear]"), @"
+    $ pipe run clips.toml -j 1 --only pairs --only clips[method=linear]
+    ? 0
+    --- stderr
+    clips: 2 stages on cpu
+    ran      pairs  new  [TIME]
+    ran      clips[method=linear]  new  [TIME]
+    done     2 stages ran in [TIME]
+    ");
+    insta::assert_snapshot!(shell.transcript("plan clips.toml --force pairs --force clips[method=linear]"), @"
+    $ pipe plan clips.toml --force pairs --force clips[method=linear]
+    ? 0
+    --- stdout
+    run    pairs  forced  about [TIME]
+    maybe  clips[method=linear]  after pairs  about [TIME]
+    maybe  clips[method=quadratic]  after pairs  about [TIME]
+    1 stage to run, 2 waiting for others, 0 cached; at most about [TIME] of stage time
+    ");
+}
+
+/// Scores of a folder's targets as if they were predictions.
+const SCORED: &str = r#"name = "scored"
+
+[params]
+data = { source = "folder", root = "pics" }
+
+[stages.pairs]
+kind   = "dataset"
+source = "${data}"
+task   = "pairs"
+size   = [32, 32]
+
+[stages.clips]
+kind   = "interpolate"
+inputs = { pairs = "pairs" }
+frames = 5
+
+[stages.latents]
+kind   = "vae_encode"
+inputs = { videos = "clips" }
+model  = "builtin:tiny"
+
+[stages.prompt]
+kind  = "text_encode"
+model = "builtin:tiny"
+
+[stages.predict]
+kind   = "sample"
+inputs = { pairs = "pairs", text = "prompt" }
+model  = "builtin:tiny"
+frames = 5
+steps  = 1
+
+[stages.answers]
+kind   = "decode"
+inputs = { samples = "predict" }
+model  = "builtin:tiny"
+
+[stages.score]
+kind   = "metric"
+inputs = { predictions = "answers", pairs = "pairs" }
+metric = "image"
+
+[tables.result]
+value = "score.mse"
+"#;
+
+#[test]
+fn data_that_was_moved_is_missed_by_its_own_name() {
+    let shell = Shell::new();
+    shell.write("scored.toml", SCORED);
+    let image = image::RgbImage::from_pixel(32, 32, image::Rgb([9, 90, 200]));
+    std::fs::create_dir(shell.path("pics")).unwrap();
+    for name in ["a_in.png", "a_out.png"] {
+        image.save(shell.path("pics").join(name)).unwrap();
+    }
+    shell.succeed("run scored.toml");
+    let table = shell.succeed("table scored.toml");
+    insta::assert_snapshot!(shell.transcript("diff scored.toml scored.toml"), @"
+    $ pipe diff scored.toml scored.toml
+    ? 0
+    --- stdout
+    no difference
+    ");
+    std::fs::rename(shell.path("pics"), shell.path("moved")).unwrap();
+    insta::assert_snapshot!(shell.transcript("table scored.toml"), @"
+    $ pipe table scored.toml
+    ? 3
+    --- stdout
+    result
+    score.mse (lower is better)
+    ───────
+
+    ───────
+     – (a)
+    ───────
+    (a) not run
+    --- stderr
+      × there is no data folder `pics`; needed by `pairs`
+      help: put the data there, or set `params.data.root` to its folder
+    ");
+    assert_eq!(shell.succeed("table scored.toml --set params.data.root=moved"), table);
+}
+
+#[test]
+fn an_export_is_whole_though_nobody_reads_its_list() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml");
+    let line = "export clips.toml clips --to out";
+    let mut child = super::command(shell.dir.path())
+        .args(line.split(' '))
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert!(child.wait().unwrap().success());
+    for cell in ["method=linear", "method=quadratic"] {
+        assert!(shell.path("out").join(cell).join("sheet.png").exists(), "{cell}");
+    }
 }

@@ -1,0 +1,97 @@
+//! Signals that ask a run to stop.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI32, Ordering},
+};
+
+use super::exit;
+use crate::stages::CancelFlag;
+
+/// Set by the first signal that asks the program to stop; the second ends it at once.
+#[derive(Default)]
+pub(super) struct Stop {
+    /// What the run looks at.
+    pub flag: CancelFlag,
+    signal: Arc<AtomicI32>,
+}
+
+impl Stop {
+    /// Listens to Ctrl-C, SIGTERM and SIGHUP from now on.
+    pub fn on_signal() -> Self {
+        let stop = Self::default();
+        if let Err(error) = listen(&stop) {
+            tracing::warn!("signals end the program at once: {error}");
+        }
+        stop
+    }
+
+    /// The exit code of a run that was stopped: 128 and the signal's number, as shells have it.
+    pub fn exit_code(&self) -> u8 {
+        match u8::try_from(self.signal.load(Ordering::Relaxed)) {
+            Ok(signal) if signal > 0 => 128 + signal,
+            _ => exit::INTERRUPTED,
+        }
+    }
+}
+
+#[cfg(unix)]
+fn listen(stop: &Stop) -> std::io::Result<()> {
+    use std::io::Write;
+
+    use signal_hook::{
+        consts::{SIGHUP, SIGINT, SIGTERM},
+        iterator::Signals,
+    };
+
+    // A shell without job control starts jobs in the background with Ctrl-C ignored, and `nohup`
+    // has SIGHUP ignored: neither is meant for this program then.
+    let ignored = ignored(&std::fs::read_to_string("/proc/self/status").unwrap_or_default());
+    let wanted = [SIGINT, SIGTERM, SIGHUP];
+    let wanted = wanted.into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
+    let mut signals = Signals::new(wanted)?;
+    let (flag, last) = (stop.flag.clone(), Arc::clone(&stop.signal));
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            last.store(signal, Ordering::Relaxed);
+            if flag.is_cancelled() {
+                std::process::exit(128 + signal);
+            }
+            flag.cancel();
+            let text = "stopping at the next safe point; again to stop at once";
+            let _ = writeln!(std::io::stderr(), "{text}");
+        }
+    })?;
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn listen(_: &Stop) -> std::io::Result<()> {
+    Err(std::io::Error::other("they are not caught on this system"))
+}
+
+/// The signals that this program was started with ignored, as bits, from `/proc/self/status`.
+#[cfg(unix)]
+fn ignored(status: &str) -> u64 {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mask_of_ignored_signals_is_read() {
+        assert_eq!(ignored("Name:\tpipe\nSigIgn:\t0000000000000006\nSigCgt:\t1\n"), 6);
+        assert_eq!(ignored(""), 0);
+    }
+
+    #[test]
+    fn the_exit_code_names_the_signal() {
+        let stop = Stop::default();
+        assert_eq!(stop.exit_code(), 130);
+        stop.signal.store(15, Ordering::Relaxed);
+        assert_eq!(stop.exit_code(), 143);
+    }
+}

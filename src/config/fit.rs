@@ -1,0 +1,154 @@
+//! Whether the stages of a file fit together: sizes and settings that a stage would fail on after
+//! the work of all stages before it, shown where they are written.
+
+use std::{collections::HashSet, sync::Arc};
+
+use super::{
+    Instance,
+    error::{Code, Problem, Problems},
+    origin::Origin,
+    references::has_reference,
+    stages::Definition,
+    value::Node,
+};
+use crate::stages::{Cause, IdleParam, ItemSize, KnownModels, Misfit, Surroundings};
+
+/// Ports whose items give their size to what a stage makes of them.
+const SIZE_PORTS: [&str; 4] = ["pairs", "videos", "latents", "samples"];
+
+/// Bytes of one clip beyond which no stage could hold it.
+const MAX_CLIP: usize = 1 << 33;
+
+/// A value of a size, and the parameter that gives it.
+#[derive(Clone, Copy)]
+struct Given<T> {
+    value: T,
+    by: usize,
+    param: &'static str,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Sizes {
+    frames: Option<Given<usize>>,
+    image: Option<Given<[usize; 2]>>,
+}
+
+/// The sizes of the instances so far.
+#[derive(Default)]
+pub(super) struct Fits {
+    models: KnownModels,
+    sizes: Vec<Sizes>,
+    params: Vec<Arc<Node>>,
+    seen: HashSet<(Option<Origin>, String)>,
+}
+
+impl Fits {
+    /// Adds the next instance with its parameters, and reports what it cannot take. Of several
+    /// stages that cannot take one value, the first is named.
+    pub fn add(
+        &mut self,
+        definition: &Definition<'_>,
+        instance: &Instance,
+        params: Arc<Node>,
+        problems: &mut Problems,
+    ) {
+        self.params.push(params);
+        let sizes = self.sizes(instance);
+        self.sizes.push(sizes);
+        let ports: Vec<&str> = instance.inputs.keys().map(String::as_str).collect();
+        let size = ItemSize {
+            frames: sizes.frames.map(|given| given.value),
+            image: sizes.image.map(|given| given.value),
+        };
+        let around = Surroundings { size, ports: &ports, models: &self.models };
+        let mut misfits = instance.work.misfits(&around);
+        misfits.extend(too_large(size));
+        for misfit in misfits {
+            let index = self.sizes.len() - 1;
+            let (by, param) = match misfit.cause {
+                Cause::Param(param) => (index, param),
+                Cause::Frames => sizes.frames.map_or((index, "frames"), |g| (g.by, g.param)),
+                Cause::Image => sizes.image.map_or((index, "size"), |g| (g.by, g.param)),
+            };
+            let node = self.params[by].get(param);
+            let origin = node.and_then(|node| node.origin).or(definition.key);
+            if self.seen.insert((origin, misfit.message.clone())) {
+                let message = format!("stage `{}`: {}", definition.name, misfit.message);
+                let mut problem = Problem::new(Code::BadValue, message)
+                    .at(origin, format!("`{param}`"))
+                    .at(node.and_then(|node| node.via), "used here");
+                problem.help = misfit.help;
+                problems.add(problem);
+            }
+        }
+    }
+
+    fn sizes(&self, instance: &Instance) -> Sizes {
+        let inputs = SIZE_PORTS.iter().filter_map(|port| instance.inputs.get(*port));
+        let mut sizes = inputs.map(|input| self.sizes[*input]).next().unwrap_or_default();
+        let own = instance.work.own_size();
+        let by = self.sizes.len();
+        if let Some((param, value)) = own.frames {
+            sizes.frames = Some(Given { value, by, param });
+        }
+        if let Some((param, value)) = own.image {
+            sizes.image = Some(Given { value, by, param });
+        }
+        sizes
+    }
+}
+
+fn too_large(size: ItemSize) -> Option<Misfit> {
+    let (frames, [height, width]) = (size.frames?, size.image?);
+    let bytes = [height, width, 3].iter().try_fold(frames, |bytes, n| bytes.checked_mul(*n));
+    bytes.is_none_or(|bytes| bytes > MAX_CLIP).then(|| Misfit {
+        cause: Cause::Frames,
+        message: format!(
+            "a clip of {frames} frames of height {height} and width {width} is larger than {} GiB",
+            MAX_CLIP >> 30
+        ),
+        help: Some("take fewer frames or smaller images".to_owned()),
+    })
+}
+
+/// Reports parameters that the file sets and that do nothing, unless what makes them so changes
+/// from cell to cell or was set for this run only.
+pub(super) fn check_idle(definition: &Definition<'_>, idle: &[IdleParam], problems: &mut Problems) {
+    let mut reported = HashSet::new();
+    for IdleParam { param, by, serves } in idle {
+        let Some(key) = key_of(&definition.params, param) else { continue };
+        let decider = find(&definition.params, by);
+        if decider.is_some_and(is_variable) || !reported.insert(param) {
+            continue;
+        }
+        let message = format!("stage `{}`: `{param}` does nothing here", definition.name);
+        problems.add(
+            Problem::new(Code::Unused, message)
+                .at(Some(key), "changes nothing")
+                .help(format!("take it out; it is read where {serves}")),
+        );
+    }
+}
+
+/// Whether a value can be another one in another run or cell of the same file.
+fn is_variable(node: &Node) -> bool {
+    let mut variable = false;
+    node.walk(&mut Vec::new(), &mut |_, node| {
+        let passing = node.origin.is_some_and(|origin| origin.layer > super::Layer::File);
+        variable |= passing || node.as_str().is_some_and(has_reference);
+    });
+    variable
+}
+
+fn find<'a>(params: &'a Node, path: &str) -> Option<&'a Node> {
+    path.split('.').try_fold(params, |node, key| node.get(key))
+}
+
+/// Where the key of a parameter is written, if it is.
+fn key_of(params: &Node, path: &str) -> Option<Origin> {
+    let (above, key) =
+        path.rsplit_once('.').map_or((None, path), |(above, key)| (Some(above), key));
+    let table = above.map_or(Some(params), |above| find(params, above))?.as_table()?;
+    let entry = table.get(key)?;
+    entry.key.or(entry.node.origin)
+}

@@ -1,0 +1,274 @@
+//! Whether a stage can take what it will be given, told before anything runs.
+//!
+//! Sizes are known from parameters, and what a model takes from its configuration, so both are
+//! compared when the file is read, not after the work of all stages before.
+
+use std::{cell::RefCell, collections::HashMap, rc::Rc};
+
+use super::StageError;
+use crate::models::{
+    Compression, Denoiser, ModelRef, ModelSource, ParamReader, VideoDiffusion, family, one_of,
+};
+
+/// Frames and `[height, width]` of a stage's items, as far as parameters tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ItemSize {
+    /// Frames of a clip.
+    pub frames: Option<usize>,
+    /// Height and width.
+    pub image: Option<[usize; 2]>,
+}
+
+/// What a stage's own parameters say of its items' size, each with the parameter's name.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OwnSize {
+    /// Frames of a clip.
+    pub frames: Option<(&'static str, usize)>,
+    /// Height and width.
+    pub image: Option<(&'static str, [usize; 2])>,
+}
+
+/// What a stage stands beside in its pipeline.
+pub struct Surroundings<'a> {
+    /// The size of the items it reads, or makes by its own parameters.
+    pub size: ItemSize,
+    /// The ports that are connected.
+    pub ports: &'a [&'a str],
+    /// The models of the pipeline.
+    pub models: &'a KnownModels,
+}
+
+impl Surroundings<'_> {
+    /// What is known of a stage's model; nothing if a part of it comes from an input.
+    pub(super) fn model(&self, model: &ModelRef) -> Option<Rc<Facts>> {
+        if self.has("model") { None } else { self.models.facts(model) }
+    }
+
+    /// Whether a port is connected.
+    pub fn has(&self, port: &str) -> bool {
+        self.ports.contains(&port)
+    }
+}
+
+/// What a misfit is caused by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A parameter of the stage itself.
+    Param(&'static str),
+    /// The number of frames, whoever gives it.
+    Frames,
+    /// Height and width, whoever gives them.
+    Image,
+}
+
+/// Something that a stage cannot take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misfit {
+    /// Where to look.
+    pub cause: Cause,
+    /// What was wanted and what was found.
+    pub message: String,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+impl Misfit {
+    pub(super) fn new(cause: Cause, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { cause, message: message.into(), help: Some(help.into()) }
+    }
+}
+
+impl From<Misfit> for StageError {
+    /// For what shows only when the stage runs.
+    fn from(Misfit { message, help, .. }: Misfit) -> Self {
+        Self::Failed { message, item: None, help }
+    }
+}
+
+/// A parameter that does nothing beside another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdleParam {
+    /// Its path, such as `warmup_steps` or `source.set`.
+    pub param: &'static str,
+    /// The parameter that makes it so.
+    pub by: &'static str,
+    /// When it would do something.
+    pub serves: String,
+}
+
+/// The models of a pipeline, each opened once and as far as its configuration can be read.
+#[derive(Default)]
+pub struct KnownModels(RefCell<HashMap<ModelRef, Option<Rc<Facts>>>>);
+
+impl KnownModels {
+    fn facts(&self, model: &ModelRef) -> Option<Rc<Facts>> {
+        if let Some(known) = self.0.borrow().get(model) {
+            return known.clone();
+        }
+        let facts = model.resolve().ok().and_then(|source| Facts::read(&source)).map(Rc::new);
+        self.0.borrow_mut().insert(model.clone(), facts.clone());
+        facts
+    }
+}
+
+/// What a model's configuration says of what it takes; its weights are not read.
+pub(super) struct Facts {
+    pub family: &'static dyn VideoDiffusion,
+    compression: Option<Compression>,
+    denoiser: Option<Box<dyn Denoiser>>,
+    tokens: usize,
+    /// Timesteps of training, which sampling cannot exceed.
+    pub train_timesteps: Option<usize>,
+}
+
+impl Facts {
+    /// Parts that cannot be read are left out: the stage that needs them says why.
+    fn read(source: &ModelSource) -> Option<Self> {
+        let family = family(source).ok()?;
+        let transformer = source.config("transformer").ok()?;
+        let vae = source.config("vae").ok();
+        let vae = vae.and_then(|config| family.vae(&config, &ParamReader::shapes()).ok());
+        let scheduler = source.config("scheduler").ok();
+        let scheduler =
+            scheduler.and_then(|config| family.scheduler(&config, family.samplers()[0]).ok());
+        Some(Self {
+            family,
+            compression: vae.map(|vae| vae.compression()),
+            denoiser: family.denoiser(&transformer, &ParamReader::shapes()).ok(),
+            tokens: family.prompt_format(&transformer).tokens,
+            train_timesteps: scheduler.map(|scheduler| scheduler.num_train_timesteps()),
+        })
+    }
+
+    /// What the autoencoder does not take.
+    pub fn pixels(&self, size: ItemSize) -> Vec<Misfit> {
+        self.compression.map(|compression| pixels(size, compression)).unwrap_or_default()
+    }
+
+    /// What the denoiser does not take of clips that the autoencoder does.
+    pub fn clip(&self, size: ItemSize) -> Option<Misfit> {
+        let (Some(compression), Some(denoiser)) = (self.compression, &self.denoiser) else {
+            return None;
+        };
+        let (Some(frames), Some([height, width])) = (size.frames, size.image) else { return None };
+        if !pixels(size, compression).is_empty() {
+            return None;
+        }
+        let check = |[frames, height, width]: [usize; 3]| {
+            let Compression { time, space } = compression;
+            let latent = [(frames - 1) / time + 1, height / space, width / space];
+            denoiser.check_size(latent, self.tokens)
+        };
+        let size = [frames, height, width];
+        let error = check(size).err()?;
+        let axis = ["frames", "height", "width"].iter().position(|name| error.what.ends_with(name));
+        let Some(axis) = axis else {
+            return Some(Misfit { cause: Cause::Image, message: error.to_string(), help: None });
+        };
+        // Another side may still not fit; what is asked is whether this one would.
+        let fits = |value: usize| {
+            let mut other = size;
+            other[axis] = value;
+            check(other).err().is_none_or(|other| other.what != error.what)
+        };
+        let step = if axis == 0 { compression.time } else { compression.space };
+        Some(Misfit {
+            cause: if axis == 0 { Cause::Frames } else { Cause::Image },
+            message: format!(
+                "a clip of {frames} frames of height {height} and width {width} does not fit the \
+                 model: {error}"
+            ),
+            help: nearest(size[axis], step, fits)
+                .map(|nearest| format!("take {} {nearest}", ["frames =", "height", "width"][axis])),
+        })
+    }
+}
+
+/// The nearest values below and above that fit, a few steps away at most.
+fn nearest(found: usize, step: usize, fits: impl Fn(usize) -> bool) -> Option<String> {
+    const FAR: usize = 4096;
+    let below = (1..FAR)
+        .map_while(|n| found.checked_sub(n * step).filter(|value| *value > 0))
+        .find(|value| fits(*value));
+    let above = (1..FAR).map(|n| found + n * step).find(|value| fits(*value));
+    match (below, above) {
+        (Some(below), Some(above)) => Some(format!("{below} or {above}")),
+        (Some(one), None) | (None, Some(one)) => Some(one.to_string()),
+        (None, None) => None,
+    }
+}
+
+/// What of a size has no whole latents.
+pub(super) fn pixels(size: ItemSize, compression: Compression) -> Vec<Misfit> {
+    let Compression { time, space } = compression;
+    let mut misfits = Vec::new();
+    let [height, width] = size.image.map(|image| image.map(Some)).unwrap_or_default();
+    for (what, found) in [("height", height), ("width", width)] {
+        let Some(found) = found.filter(|found| *found == 0 || !found.is_multiple_of(space)) else {
+            continue;
+        };
+        let (below, above) = (found / space * space, found.next_multiple_of(space).max(space));
+        let nearest = if below == 0 { above.to_string() } else { format!("{below} or {above}") };
+        misfits.push(Misfit::new(
+            Cause::Image,
+            format!("{what} must be a multiple of {space} pixels, but is {found}"),
+            format!("take {nearest}"),
+        ));
+    }
+    let wrong = |frames: &usize| *frames == 0 || !(frames - 1).is_multiple_of(time);
+    if let Some(frames) = size.frames.filter(wrong) {
+        let below = frames.saturating_sub(1) / time * time + 1;
+        let nearest = if frames == 0 { "1".into() } else { format!("{below} or {}", below + time) };
+        misfits.push(Misfit::new(
+            Cause::Frames,
+            format!("the number of frames must be {time}k + 1, but is {frames}"),
+            format!("take {nearest} frames"),
+        ));
+    }
+    misfits
+}
+
+/// A choice that the model's family does not know.
+pub(super) fn not_known<T: Copy + PartialEq + serde::Serialize>(
+    param: &'static str,
+    asked: Option<T>,
+    known: &[T],
+) -> Option<Misfit> {
+    let error = one_of(param, asked, known).err()?;
+    let help = error.help().map(str::to_owned);
+    Some(Misfit { cause: Cause::Param(param), message: error.to_string(), help })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(model: &str) -> Rc<Facts> {
+        KnownModels::default().facts(&ModelRef(model.to_owned())).unwrap()
+    }
+
+    #[test]
+    fn the_built_in_model_says_what_it_takes() {
+        let facts = facts("builtin:tiny");
+        assert_eq!(facts.train_timesteps, Some(1000));
+        let size = |frames, image| ItemSize { frames: Some(frames), image: Some(image) };
+        assert_eq!(facts.pixels(size(9, [64, 96])), []);
+        assert_eq!(facts.clip(size(9, [64, 96])), None);
+        let clip = facts.clip(size(9, [64, 60])).unwrap();
+        insta::assert_snapshot!(format!("{} | {}", clip.message, clip.help.unwrap()), @"a clip of 9 frames of height 64 and width 60 does not fit the model: latent width must be a multiple of 2, but is 15 | take width 56 or 64");
+        let clip = facts.clip(size(9, [64, 4000])).unwrap();
+        insta::assert_snapshot!(format!("{} | {}", clip.message, clip.help.unwrap()), @"a clip of 9 frames of height 64 and width 4000 does not fit the model: latent width must be at most 96, but is 1000 | take width 384");
+    }
+
+    #[test]
+    fn a_model_that_is_not_there_is_not_known() {
+        assert!(KnownModels::default().facts(&ModelRef("nowhere".into())).is_none());
+    }
+
+    #[test]
+    fn the_nearest_values_are_those_that_fit() {
+        assert_eq!(nearest(10, 2, |value| value % 8 == 0).unwrap(), "8 or 16");
+        assert_eq!(nearest(3, 2, |value| value < 2).unwrap(), "1");
+        assert_eq!(nearest(3, 2, |_| false), None);
+    }
+}

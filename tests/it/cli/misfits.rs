@@ -1,0 +1,313 @@
+//! Values that some stage could not take or would not read, told before anything runs.
+
+use super::{CLIPS, Shell};
+
+/// An experiment with the built-in model.
+const EXPERIMENT: &str = r#"name = "experiment"
+
+[params]
+size = [64, 64]
+
+[stages.pairs]
+kind   = "dataset"
+source = "builtin:figures"
+task   = "pose"
+count  = 2
+size   = "${size}"
+
+[stages.clips]
+kind   = "interpolate"
+inputs = { pairs = "pairs" }
+frames = 9
+
+[stages.prompt]
+kind  = "text_encode"
+model = "builtin:tiny"
+
+[stages.latents]
+kind   = "vae_encode"
+inputs = { videos = "clips" }
+model  = "builtin:tiny"
+
+[stages.lora]
+kind   = "lora_train"
+inputs = { latents = "latents", text = "prompt" }
+model  = "builtin:tiny"
+steps  = 4
+
+[stages.predict]
+kind   = "sample"
+inputs = { pairs = "pairs", text = "prompt", lora = "lora" }
+model  = "builtin:tiny"
+steps  = 5
+"#;
+
+#[test]
+fn what_the_model_does_not_take_is_told_where_it_is_written() {
+    let shell = Shell::new();
+    shell.write("right.toml", EXPERIMENT);
+    shell.succeed("check right.toml");
+    let wrong = EXPERIMENT
+        .replace("[64, 64]", "[62, 64]")
+        .replace("steps  = 5\n", "steps  = 2000\nframes = 10\nsampler = \"flow_euler\"\n")
+        .replace("steps  = 4\n", "steps  = 4\ntimestep_distribution = \"shifted_logit_normal\"\n");
+    shell.write("wrong.toml", &wrong);
+    insta::assert_snapshot!(shell.transcript("check wrong.toml"), @r#"
+    $ pipe check wrong.toml
+    ? 2
+    --- stderr
+      × stage `latents`: height must be a multiple of 4 pixels, but is 62
+       ╭─[wrong.toml:4:8]
+     3 │ [params]
+     4 │ size = [62, 64]
+       ·        ────┬───
+       ·            ╰── `size`
+     5 │ 
+       ╰────
+        ╭─[wrong.toml:11:10]
+     10 │ count  = 2
+     11 │ size   = "${size}"
+        ·          ────┬────
+        ·              ╰── used here
+     12 │ 
+        ╰────
+      help: take 60 or 64
+
+      × stage `lora`: `timestep_distribution` must be `uniform` or `logit_normal` for this family of
+      │ models, but is `shifted_logit_normal`
+        ╭─[wrong.toml:32:25]
+     31 │ steps  = 4
+     32 │ timestep_distribution = "shifted_logit_normal"
+        ·                         ───────────┬──────────
+        ·                                    ╰── `timestep_distribution`
+     33 │ 
+        ╰────
+
+      × stage `predict`: `steps` must be at most 1000, but is 2000
+        ╭─[wrong.toml:38:10]
+     37 │ model  = "builtin:tiny"
+     38 │ steps  = 2000
+        ·          ──┬─
+        ·            ╰── `steps`
+     39 │ frames = 10
+        ╰────
+      help: the model was trained with that many timesteps; 50 are usual
+
+      × stage `predict`: the number of frames must be 4k + 1, but is 10
+        ╭─[wrong.toml:39:10]
+     38 │ steps  = 2000
+     39 │ frames = 10
+        ·          ─┬
+        ·           ╰── `frames`
+     40 │ sampler = "flow_euler"
+        ╰────
+      help: take 9 or 13 frames
+
+      × stage `predict`: `sampler` must be `dpm` or `ddim` for this family of models, but is
+      │ `flow_euler`
+        ╭─[wrong.toml:40:11]
+     39 │ frames = 10
+     40 │ sampler = "flow_euler"
+        ·           ──────┬─────
+        ·                 ╰── `sampler`
+        ╰────
+    wrong.toml: 5 errors
+    "#);
+    let odd = EXPERIMENT.replace("[64, 64]", "[60, 64]");
+    shell.write("odd.toml", &odd);
+    insta::assert_snapshot!(shell.transcript("check odd.toml"), @r#"
+    $ pipe check odd.toml
+    ? 2
+    --- stderr
+      × stage `lora`: a clip of 9 frames of height 60 and width 64 does not fit the model: latent
+      │ height must be a multiple of 2, but is 15
+       ╭─[odd.toml:4:8]
+     3 │ [params]
+     4 │ size = [60, 64]
+       ·        ────┬───
+       ·            ╰── `size`
+     5 │ 
+       ╰────
+        ╭─[odd.toml:11:10]
+     10 │ count  = 2
+     11 │ size   = "${size}"
+        ·          ────┬────
+        ·              ╰── used here
+     12 │ 
+        ╰────
+      help: take height 56 or 64
+    odd.toml: 1 error
+    "#);
+    let guided = EXPERIMENT.replace("steps  = 5", "steps  = 5\nguidance_scale = 6.0");
+    shell.write("guided.toml", &guided);
+    insta::assert_snapshot!(shell.transcript("check guided.toml"), @"
+    $ pipe check guided.toml
+    ? 2
+    --- stderr
+      × stage `predict`: `guidance_scale` 6 needs the input `negative`
+        ╭─[guided.toml:38:18]
+     37 │ steps  = 5
+     38 │ guidance_scale = 6.0
+        ·                  ─┬─
+        ·                   ╰── `guidance_scale`
+        ╰────
+      help: connect a `text_encode` stage of the negative prompt to `negative`
+    guided.toml: 1 error
+    ");
+}
+
+#[test]
+fn a_model_that_is_not_here_is_not_asked() {
+    let shell = Shell::new();
+    let text = EXPERIMENT.replace("builtin:tiny", "hf:org/repo").replace("[64, 64]", "[62, 64]");
+    shell.write("elsewhere.toml", &text);
+    shell.succeed("check elsewhere.toml");
+}
+
+#[test]
+fn parameters_that_do_nothing_are_told() {
+    let shell = Shell::new();
+    let idle = EXPERIMENT
+        .replace("task   = \"pose\"", "task   = \"pose\"\nframes = 9\nclass  = \"cat\"")
+        .replace("frames = 9\n\n[stages.prompt]", "frames = 9\ngrid   = 2\n\n[stages.prompt]")
+        .replace("steps  = 4\n", "steps  = 4\nwarmup_steps = 10\n");
+    shell.write("idle.toml", &idle);
+    insta::assert_snapshot!(shell.transcript("check idle.toml"), @r#"
+    $ pipe check idle.toml
+    ? 2
+    --- stderr
+      × stage `pairs`: `frames` does nothing here
+        ╭─[idle.toml:10:1]
+      9 │ task   = "pose"
+     10 │ frames = 9
+        · ───┬──
+        ·    ╰── changes nothing
+     11 │ class  = "cat"
+        ╰────
+      help: take it out; it is read where `task` is `world`
+
+      × stage `pairs`: `class` does nothing here
+        ╭─[idle.toml:11:1]
+     10 │ frames = 9
+     11 │ class  = "cat"
+        · ──┬──
+        ·   ╰── changes nothing
+     12 │ count  = 2
+        ╰────
+      help: take it out; it is read where `task` is `segmentation`
+
+      × stage `clips`: `grid` does nothing here
+        ╭─[idle.toml:19:1]
+     18 │ frames = 9
+     19 │ grid   = 2
+        · ──┬─
+        ·   ╰── changes nothing
+     20 │ 
+        ╰────
+      help: take it out; it is read where `method` is `tiles`
+
+      × stage `lora`: `warmup_steps` does nothing here
+        ╭─[idle.toml:35:1]
+     34 │ steps  = 4
+     35 │ warmup_steps = 10
+        · ──────┬─────
+        ·       ╰── changes nothing
+     36 │ 
+        ╰────
+      help: take it out; it is read where `lr_schedule` is `constant_with_warmup` or `cosine`
+    idle.toml: 4 errors
+    "#);
+    // What another value would make useful stays: it may be for the next run.
+    let tiles = EXPERIMENT.replace("frames = 9", "frames = 9\nmethod = \"tiles\"\ngrid   = 2");
+    shell.write("tiles.toml", &tiles);
+    shell.succeed("check tiles.toml");
+    shell.succeed("check tiles.toml --set clips.method=linear");
+}
+
+#[test]
+fn sizes_that_no_machine_holds_are_refused() {
+    let shell = Shell::new();
+    let vast = EXPERIMENT
+        .replace("count  = 2", "count  = 1000000000")
+        .replace("steps  = 4", "steps  = 4\nrank   = 1000000000")
+        .replace("frames = 9", "frames = 4097")
+        .replace("[64, 64]", "[4096, 4096]");
+    shell.write("vast.toml", &vast);
+    insta::assert_snapshot!(shell.transcript("check vast.toml"), @r#"
+    $ pipe check vast.toml
+    ? 2
+    --- stderr
+      × `count` must be at most 10000000, but is 1000000000
+        ╭─[vast.toml:10:10]
+      9 │ task   = "pose"
+     10 │ count  = 1000000000
+        ·          ─────┬────
+        ·               ╰── must be at most 10000000
+     11 │ size   = "${size}"
+        ╰────
+
+      × `rank` must be at most 16384, but is 1000000000
+        ╭─[vast.toml:32:10]
+     31 │ steps  = 4
+     32 │ rank   = 1000000000
+        ·          ─────┬────
+        ·               ╰── must be at most 16384
+     33 │ 
+        ╰────
+    vast.toml: 2 errors
+    "#);
+}
+
+#[test]
+fn a_clip_that_no_machine_holds_is_refused() {
+    let shell = Shell::new();
+    let vast =
+        EXPERIMENT.replace("frames = 9", "frames = 4097").replace("[64, 64]", "[4096, 4096]");
+    shell.write("vast.toml", &vast);
+    let said = shell.transcript("check vast.toml");
+    assert!(
+        said.contains("4097 frames of height 4096 and width 4096 is larger than 8 GiB"),
+        "{said}"
+    );
+    assert!(said.contains("help: take fewer frames or smaller images"), "{said}");
+}
+
+#[test]
+fn an_error_in_a_very_long_line_is_shown() {
+    let shell = Shell::new();
+    let long = format!("x = [{}], y = oops", "1, ".repeat(70_000));
+    shell.write("long.toml", &format!("name = \"long\"\n[params]\na = {{ {long} }}\n"));
+    insta::assert_snapshot!(shell.transcript("check long.toml"), @"
+    $ pipe check long.toml
+    ? 2
+    --- stderr
+      × string values must be quoted, expected literal string
+       ╭─[long.toml:3:210019]
+     2 │ [params]
+     3 │ …, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, ], y = oops }
+       ·                                                              ──┬─
+       ·                                                                ╰── here
+       ╰────
+    long.toml: 1 error
+    ");
+    let text = "a".repeat(200_000);
+    shell.write("text.toml", &CLIPS.replace("\"pose\"", &format!("\"{text}\"")));
+    let said = shell.transcript("check text.toml");
+    assert!(said.contains("aaa ... aaa") && said.contains("text.toml: 1 error"), "{said}");
+    assert!(said.contains("did you mean") || said.contains("it can be `pose`"), "{said}");
+    assert!(said.len() < 4000, "{said}");
+}
+
+#[test]
+fn a_file_without_stages_is_wrong() {
+    let shell = Shell::new();
+    shell.write("empty.toml", "");
+    insta::assert_snapshot!(shell.transcript("check empty.toml"), @"
+    $ pipe check empty.toml
+    ? 2
+    --- stderr
+      × `empty.toml` has no stages
+      help: add a `[stages.<name>]` with a `kind`, or let `pipe init` write a file to start from
+    empty.toml: 1 error
+    ");
+}

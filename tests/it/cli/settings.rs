@@ -1,0 +1,64 @@
+//! Flags and settings of the machine that cannot be.
+
+use super::{CLIPS, Shell, command};
+
+#[test]
+fn zero_jobs_and_misspelt_filters_are_refused() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    insta::assert_snapshot!(shell.transcript("run clips.toml --jobs 0"), @"
+    $ pipe run clips.toml --jobs 0
+    ? 2
+    --- stderr
+    error: invalid value '0' for '--jobs <N>': number would be zero for non-zero type
+
+    For more information, try '--help'.
+    ");
+    insta::assert_snapshot!(shell.transcript("run clips.toml --log inof"), @"
+    $ pipe run clips.toml --log inof
+    ? 2
+    --- stderr
+    error: invalid value 'inof' for '--log <FILTER>': `inof` is no level; it can be off, error, warn, info, debug, trace, or `pipe::exec=debug` for one module
+
+    For more information, try '--help'.
+    ");
+    shell.write("pipe.toml", "jobs = 0\nlog = \"pipe=loud\"\n");
+    insta::assert_snapshot!(shell.transcript("run clips.toml"), @r#"
+    $ pipe run clips.toml
+    ? 2
+    --- stderr
+      × `jobs` must be a whole number, one or more, but is the number 0
+       ╭─[pipe.toml:1:8]
+     1 │ jobs = 0
+       ·        ┬
+       ·        ╰── must be a whole number, one or more
+     2 │ log = "pipe=loud"
+       ╰────
+    "#);
+    shell.write("pipe.toml", "log = \"pipe=loud\"\n");
+    insta::assert_snapshot!(shell.transcript("run clips.toml"), @r#"
+    $ pipe run clips.toml
+    ? 2
+    --- stderr
+      × the setting `log` is wrong: error parsing level filter: expected one of "off", "error",
+      │ "warn", "info", "debug", "trace", or a number 0-5
+      help: it is set by `PIPE_LOG`, `pipe.toml` or your own `config.toml`
+    "#);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_cache_may_have_a_name_that_is_no_text() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    let cache = OsStr::from_bytes(b"ca\xffche");
+    let output = command(shell.dir.path())
+        .args(["run", "clips.toml", "--cache"])
+        .arg(cache)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(shell.dir.path().join(cache).join("objects").is_dir());
+}
