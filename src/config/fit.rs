@@ -117,7 +117,7 @@ pub(super) fn check_idle(definition: &Definition<'_>, idle: &[IdleParam], proble
     let mut reported = HashSet::new();
     for IdleParam { param, by, serves } in idle {
         let Some(key) = key_of(&definition.params, param) else { continue };
-        let decider = find(&definition.params, by);
+        let decider = nearest(&definition.params, by);
         if decider.is_some_and(is_variable) || !reported.insert(param) {
             continue;
         }
@@ -138,6 +138,19 @@ fn is_variable(node: &Node) -> bool {
         variable |= passing || node.as_str().is_some_and(has_reference);
     });
     variable
+}
+
+/// The value of a path, or of as much of it as the file writes out: `source = "${data}"` for
+/// `source.source`. None if a default stands there.
+fn nearest<'a>(params: &'a Node, path: &str) -> Option<&'a Node> {
+    let mut node = params;
+    for key in path.split('.') {
+        if node.as_table().is_none() {
+            break;
+        }
+        node = node.get(key)?;
+    }
+    Some(node)
 }
 
 fn find<'a>(params: &'a Node, path: &str) -> Option<&'a Node> {
