@@ -214,25 +214,22 @@ fn a_starter_for_own_pairs_says_what_is_learnt_and_what_is_answered() {
     --- stdout
     own.toml
     --- stderr
-    `pics` has few pairs: 2 to answer, so scores will be rough; add pairs and init anew
+    `pics` has few pairs: 1 to answer, so scores will be rough; add pairs and init anew
     next: `pipe plan own.toml`, then `pipe run own.toml`
     ");
     let own = std::fs::read_to_string(shell.path("own.toml")).unwrap();
     let test = own.find("# The images to answer").unwrap();
     insta::assert_snapshot!(&own[test..own.find("# Each pair becomes").unwrap()], @r#"
-    # The images to answer. One folder serves both stages, shuffled alike: `examples` takes the
-    # first n pairs, this stage the second block of `count`. No pair is on both sides while n is at
-    # most `count`; to be sure of it, put the pairs into `train/` and `test/`.
+    # The images to answer. None of them is among the examples.
     [stages.test]
     kind   = "dataset"
     source = "${data}"
     task   = "pairs"
     split  = "test"
-    count  = 2
-    subset = 1
+    count  = 1
     size   = "${size}"
     "#);
-    assert!(own.contains("n = [1, 2]"), "{own}");
+    assert!(own.contains("n = [1, 3]"), "{own}");
 }
 
 #[test]
@@ -251,13 +248,13 @@ fn a_score_over_what_was_learnt_is_warned_of() {
     own.toml: fine, 24 stages
     ");
     let own = std::fs::read_to_string(shell.path("own.toml")).unwrap();
-    shell.write("own.toml", &own.replace("n = [1, 4]", "n = [1, 5]"));
+    shell.write("own.toml", &own.replace("\"test\"", "\"train\""));
     insta::assert_snapshot!(shell.transcript("check own.toml"), @"
     $ pipe check own.toml
     ? 0
     --- stdout
     own.toml: fine, 24 stages
     --- stderr
-    warning: `test` and `examples[n=5]` take some of the same images, so `score` scores answers that were learnt
+    warning: `test` and `examples[n=4]` take some of the same images, so `score` scores answers that were learnt
     ");
 }

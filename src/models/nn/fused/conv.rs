@@ -198,13 +198,9 @@ impl<B: ConvGrad, C: CheckpointStrategy> Conv for Autodiff<B, C> {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, Distribution, module, ops::ConvOptions};
+    use burn::tensor::{module, ops::ConvOptions};
 
-    use super::*;
-
-    fn random(shape: [usize; 5]) -> Tensor<5> {
-        Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Device::flex())
-    }
+    use super::{super::testing::random, *};
 
     fn far(a: Tensor<5>, b: Tensor<5>) -> f32 {
         ((a - b.clone()).abs().max() / b.abs().max()).into_scalar::<f32>()

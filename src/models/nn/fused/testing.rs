@@ -1,9 +1,15 @@
 //! Comparison of a fused operation with the same operation composed from Burn's.
 
-use burn::tensor::{Device, Distribution, Tensor};
+use std::cell::RefCell;
 
+use burn::tensor::{Device, Tensor};
+
+use crate::rng::TorchRng;
+
+/// Normal values, the same in each run of a test.
 pub fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
-    Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Device::flex())
+    thread_local!(static RNG: RefCell<TorchRng> = RefCell::new(TorchRng::new(1)));
+    RNG.with_borrow_mut(|rng| rng.normal_tensor(shape, &Device::flex()))
 }
 
 fn assert_close<const D: usize>(what: &str, found: &Tensor<D>, wanted: &Tensor<D>) {
