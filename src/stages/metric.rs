@@ -7,16 +7,24 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind};
+use super::{
+    Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
+    predictions::{Predictions, checkpoints_to_try},
+};
 use crate::{
-    artifact::{ArtifactKind, frames, metrics::Metrics, pairs},
+    artifact::{ArtifactKind, Item, metrics::Metrics, pairs},
     metrics::{Score, arc, image as image_metric, miou, pose},
 };
 
 /// Scores the last frame of each generated clip against the pair of the same name.
 ///
-/// `arc` takes a second attempt, the predictions of another checkpoint, on the port `second`;
-/// the other metrics use the first port only.
+/// Where the predictions were made with several adapters along one training, each of these
+/// checkpoints is scored. `arc` then makes its attempts with successive ones: from the first at which
+/// the examples are predicted right, if those are on the ports `examples` and
+/// `example_predictions`, else with the last ones. Other metrics give the scores of the last
+/// checkpoint, and of all of them in `by_checkpoint`.
+///
+/// `arc` also takes a second attempt from another training on the port `second`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Metric {
@@ -29,6 +37,13 @@ pub struct Metric {
     /// For `miou`: a pixel is foreground when its luma reaches this.
     #[serde(default = "middle")]
     pub mask_threshold: u8,
+    /// For `arc` with several checkpoints: how many of them are attempts; 2 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<usize>,
+    /// For `arc` with examples: how many of them a checkpoint must predict right to be the first
+    /// attempt; `all` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub examples_right: Option<ExamplesRight>,
 }
 
 fn middle() -> u8 {
@@ -49,6 +64,17 @@ pub enum MetricName {
     Image,
 }
 
+/// How many examples must be right for a checkpoint to be the first attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ExamplesRight {
+    /// Every one.
+    #[default]
+    All,
+    /// At least one.
+    Any,
+}
+
 impl StageKind for Metric {
     const KIND: &'static str = "metric";
     const VERSION: u32 = 1; // 1: first
@@ -57,6 +83,8 @@ impl StageKind for Metric {
             Port { name: "predictions", kinds: &[ArtifactKind::Frames], required: true },
             Port { name: "second", kinds: &[ArtifactKind::Frames], required: false },
             Port { name: "pairs", kinds: &[ArtifactKind::Pairs], required: true },
+            Port { name: "examples", kinds: &[ArtifactKind::Pairs], required: false },
+            Port { name: "example_predictions", kinds: &[ArtifactKind::Frames], required: false },
         ],
         output: ArtifactKind::Metrics,
     };
@@ -70,13 +98,22 @@ impl Stage for Metric {
             ("pose.head_factor", rule.head_factor),
             ("pose.default_head", rule.default_head),
         ];
-        positive
+        let positive =
+            positive.into_iter().filter(|(_, value)| !(*value > 0.0 && value.is_finite())).map(
+                |(field, value)| ParamError::new(field, format!("must be above 0, but is {value}")),
+            );
+        let arc = self.metric == MetricName::Arc;
+        let only_arc = [
+            ("attempts", self.attempts.is_some()),
+            ("examples_right", self.examples_right.is_some()),
+        ];
+        let misplaced = only_arc
             .into_iter()
-            .filter(|(_, value)| !(*value > 0.0 && value.is_finite()))
-            .map(|(field, value)| {
-                ParamError::new(field, format!("must be above 0, but is {value}"))
-            })
-            .collect()
+            .filter(|(_, is_set)| *is_set && !arc)
+            .map(|(field, _)| ParamError::new(field, "is for the metric `arc` only"));
+        let none = (self.attempts == Some(0))
+            .then(|| ParamError::new("attempts", "must be at least 1, but is 0"));
+        positive.chain(misplaced).chain(none).collect()
     }
 
     fn metrics(&self) -> &'static [&'static str] {
@@ -94,50 +131,41 @@ impl Stage for Metric {
         out: &mut Output<'_>,
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
-        let mut scores: BTreeMap<String, Score> = BTreeMap::new();
-        let mut ids = Vec::new();
-        // An ARC task counts as solved when all its questions are.
-        let mut tasks: BTreeMap<String, bool> = BTreeMap::new();
-        let items = inputs.items("pairs");
-        let attempts_made = 1 + usize::from(inputs.get("second").is_some());
-        if attempts_made > 1 && self.metric != MetricName::Arc {
-            return Err(StageError::failed("only the metric `arc` takes a second attempt")
-                .with_help("remove `second` from the stage's inputs"));
-        }
-        for (done, item) in items.iter().enumerate() {
-            cx.tick(done as u64, items.len() as u64, "images")?;
-            let pair = pairs::Pair::read(inputs, item)?;
-            let attempts = attempts(inputs, &item.name, pair.target.dimensions())?;
-            let score = self.score(&attempts, &pair).map_err(|e| e.on_item(&item.name))?;
-            ids.push(pair.meta.source_id.clone());
-            if let Some(score) = score {
-                if let (Some(grids), Some(solved)) = (&pair.meta.arc, score.get("solved")) {
-                    *tasks.entry(grids.task.clone()).or_insert(true) &= *solved > 0.0;
-                }
-                scores.insert(item.name.clone(), score);
+        let pairs = inputs.items("pairs");
+        let predictions = Predictions::of(inputs, "predictions", pairs)?;
+        self.check_ports(inputs, &predictions)?;
+        let second = inputs.get("second").map(|_| Predictions::of(inputs, "second", pairs));
+        let second = second.transpose()?;
+        let chosen = self.choose(inputs, &predictions, cx)?;
+        let mut images: Vec<_> = chosen.iter().map(|at| (&predictions, *at)).collect();
+        images.extend(second.as_ref().map(|second| (second, 0)));
+
+        let main = self.score_all(inputs, pairs, &images, cx)?;
+        let mut by_checkpoint = BTreeMap::new();
+        if predictions.several() {
+            for (at, name) in predictions.checkpoints.iter().enumerate() {
+                let alone = self.score_all(inputs, pairs, &[(&predictions, at)], cx)?;
+                by_checkpoint.insert(name.unwrap_or_default().to_owned(), alone.values);
             }
         }
-        if scores.is_empty() {
-            return Err(StageError::failed(format!(
-                "none of the {} images has anything to be scored",
-                items.len()
-            ))
-            .with_help("the targets are empty; look at them with `pipe export`"));
-        }
         let mut settings = self.settings();
-        settings["attempts"] = json!(attempts_made);
-        settings["images"] = json!(ids);
-        settings["scored"] = json!(scores.len());
-        let mut values = match self.metric {
-            MetricName::Pose => pose::summary(&scores),
-            _ => crate::metrics::means(&scores),
-        };
-        if !tasks.is_empty() {
-            let solved = tasks.values().filter(|solved| **solved).count();
-            values.insert("tasks_solved".to_owned(), 100.0 * solved as f64 / tasks.len() as f64);
+        settings["attempts"] = json!(images.len());
+        settings["images"] = json!(main.ids);
+        settings["scored"] = json!(main.scores.len());
+        if predictions.several() {
+            let names: Vec<_> = chosen.iter().map(|at| predictions.checkpoints[*at]).collect();
+            settings["checkpoints"] = json!(names);
         }
-        Metrics { values, per_item: scores, settings }.write(out)
+        Metrics { values: main.values, per_item: main.scores, settings, by_checkpoint }.write(out)
     }
+}
+
+/// What one or several attempts at all pairs gave.
+struct Scored {
+    values: Score,
+    scores: BTreeMap<String, Score>,
+    /// Where the images come from.
+    ids: Vec<String>,
 }
 
 impl Metric {
@@ -150,6 +178,114 @@ impl Metric {
             }
             MetricName::Arc | MetricName::Image => json!({ "metric": self.metric }),
         }
+    }
+
+    fn check_ports(
+        &self,
+        inputs: &Inputs<'_>,
+        predictions: &Predictions<'_>,
+    ) -> Result<(), StageError> {
+        let has = |port: &str| inputs.get(port).is_some();
+        if has("second") && self.metric != MetricName::Arc {
+            return Err(StageError::failed("only the metric `arc` takes a second attempt")
+                .with_help("remove `second` from the stage's inputs"));
+        }
+        if has("second") && predictions.several() {
+            return Err(StageError::failed(
+                "`predictions` holds several checkpoints, so there can be no `second`",
+            )
+            .with_help("set `attempts` to the number of checkpoints that are attempts"));
+        }
+        let (examples, answers) = (has("examples"), has("example_predictions"));
+        let wrong = if examples != answers {
+            "`examples` and `example_predictions` go together"
+        } else if examples && self.metric != MetricName::Arc {
+            "only the metric `arc` takes examples"
+        } else {
+            return Ok(());
+        };
+        Err(StageError::failed(wrong)
+            .with_help("connect the pairs trained on, and what the same adapters predict for them"))
+    }
+
+    /// The checkpoints that are scored, as spec E.3 chooses the attempts.
+    fn choose(
+        &self,
+        inputs: &Inputs<'_>,
+        predictions: &Predictions<'_>,
+        cx: &StageContext<'_>,
+    ) -> Result<Vec<usize>, StageError> {
+        let len = predictions.checkpoints.len();
+        if self.metric != MetricName::Arc {
+            return Ok(vec![len - 1]);
+        }
+        let attempts = self.attempts.unwrap_or(2);
+        let examples = inputs.items("examples");
+        if examples.is_empty() {
+            return Ok(checkpoints_to_try(&vec![false; len], attempts));
+        }
+        let answers = Predictions::of(inputs, "example_predictions", examples)?;
+        if answers.checkpoints != predictions.checkpoints {
+            return Err(StageError::failed(
+                "`example_predictions` and `predictions` come from different checkpoints",
+            )
+            .with_help("sample both with the same `lora`"));
+        }
+        let mut right = Vec::with_capacity(len);
+        for at in 0..len {
+            let found = self.score_all(inputs, examples, &[(&answers, at)], cx)?;
+            let mut exact = found.scores.values().map(|score| score["solved"] > 0.0);
+            right.push(match self.examples_right.unwrap_or_default() {
+                ExamplesRight::All => exact.all(|exact| exact),
+                ExamplesRight::Any => exact.any(|exact| exact),
+            });
+        }
+        Ok(checkpoints_to_try(&right, attempts))
+    }
+
+    /// Scores the attempts at every pair.
+    fn score_all(
+        &self,
+        inputs: &Inputs<'_>,
+        pairs: &[Item],
+        attempts: &[(&Predictions<'_>, usize)],
+        cx: &StageContext<'_>,
+    ) -> Result<Scored, StageError> {
+        let mut scores: BTreeMap<String, Score> = BTreeMap::new();
+        let mut ids = Vec::new();
+        // An ARC task counts as solved when all its questions are.
+        let mut tasks: BTreeMap<String, bool> = BTreeMap::new();
+        for (done, item) in pairs.iter().enumerate() {
+            cx.tick(done as u64, pairs.len() as u64, "images")?;
+            let pair = pairs::Pair::read(inputs, item)?;
+            let size = pair.target.dimensions();
+            let images = attempts.iter().map(|(of, at)| of.image(inputs, *at, item, size));
+            let images = images.collect::<Result<Vec<_>, _>>()?;
+            let score = self.score(&images, &pair).map_err(|e| e.on_item(&item.name))?;
+            ids.push(pair.meta.source_id.clone());
+            if let Some(score) = score {
+                if let (Some(grids), Some(solved)) = (&pair.meta.arc, score.get("solved")) {
+                    *tasks.entry(grids.task.clone()).or_insert(true) &= *solved > 0.0;
+                }
+                scores.insert(item.name.clone(), score);
+            }
+        }
+        if scores.is_empty() {
+            return Err(StageError::failed(format!(
+                "none of the {} images has anything to be scored",
+                pairs.len()
+            ))
+            .with_help("the targets are empty; look at them with `pipe export`"));
+        }
+        let mut values = match self.metric {
+            MetricName::Pose => pose::summary(&scores),
+            _ => crate::metrics::means(&scores),
+        };
+        if !tasks.is_empty() {
+            let solved = tasks.values().filter(|solved| **solved).count();
+            values.insert("tasks_solved".to_owned(), 100.0 * solved as f64 / tasks.len() as f64);
+        }
+        Ok(Scored { values, scores, ids })
     }
 
     /// The scores of one image; `None` if the rule excludes it.
@@ -180,42 +316,13 @@ impl Metric {
     }
 }
 
-/// The predictions of an item: one, or two for a metric that allows a second attempt.
-fn attempts(
-    inputs: &Inputs<'_>,
-    name: &str,
-    (width, height): (u32, u32),
-) -> Result<Vec<RgbImage>, StageError> {
-    let mut attempts = Vec::new();
-    for port in ["predictions", "second"] {
-        let Some(manifest) = inputs.get(port) else { continue };
-        let item = manifest.item(name).ok_or_else(|| {
-            StageError::failed(format!("`{port}` has no prediction for this pair"))
-                .with_help("the predictions must come from the same pairs")
-                .on_item(name)
-        })?;
-        let bytes = inputs.read(item, frames::PREDICTION)?;
-        let image = pairs::decode(&bytes, frames::PREDICTION, item)?.into_rgb8();
-        if image.dimensions() != (width, height) {
-            return Err(StageError::failed(format!(
-                "the prediction is {}x{}, but its target is {width}x{height}",
-                image.width(),
-                image.height()
-            ))
-            .on_item(name));
-        }
-        attempts.push(image);
-    }
-    Ok(attempts)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::*;
     use crate::{
-        artifact::{Item, frames::to_png},
+        artifact::frames::{self, to_png},
         data::{
             Person,
             arc::{ArcGrids, Grid, render},
@@ -358,6 +465,65 @@ mod tests {
         assert_names("arc", &metrics.values);
     }
 
+    #[test]
+    fn arc_tries_the_checkpoints_from_the_first_that_knows_the_examples() {
+        let bench = Bench::new();
+        let grid = |value: u8| Grid::try_from(vec![vec![value, 1], vec![2, 3]]).unwrap();
+        let question = |name: &str| {
+            let grids = ArcGrids { task: "a".into(), input: grid(0), output: grid(4), cell: 190 };
+            let meta = json!({ "source_id": name, "task": "arc", "arc": grids });
+            pair(&bench, name, &render(&grid(4), 190), &meta)
+        };
+        let (examples, questions) = ([question("e0"), question("e1")], [question("q")]);
+        // A column per item, a row per checkpoint: 4 is right.
+        let answers = |names: &[&str], rows: &[&[u8]]| {
+            let mut items = Vec::new();
+            for (row, values) in rows.iter().enumerate() {
+                for (name, value) in names.iter().zip(*values) {
+                    let name = format!("step_{}/{name}", 100 * (row + 1));
+                    items.push(prediction(&bench, &name, &render(&grid(*value), 190)));
+                }
+            }
+            items
+        };
+        let of_examples = answers(&["e0", "e1"], &[&[4, 5], &[4, 4], &[5, 5], &[4, 4]]);
+        let of_questions = answers(&["q"], &[&[4], &[5], &[4], &[5]]);
+        let with = |params: Value, with_examples: bool| {
+            let mut ports: Vec<(&str, ArtifactKind, &[Item])> = vec![
+                ("predictions", ArtifactKind::Frames, &of_questions),
+                ("pairs", ArtifactKind::Pairs, &questions),
+            ];
+            if with_examples {
+                ports.push(("examples", ArtifactKind::Pairs, &examples));
+                ports.push(("example_predictions", ArtifactKind::Frames, &of_examples));
+            }
+            let metrics = run(&bench, &metric(params), &ports).unwrap();
+            (metrics.values["solved"] > 0.0, metrics.settings["checkpoints"].to_string())
+        };
+        let arc = |more: Value| {
+            let mut params = json!({ "metric": "arc" });
+            params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            params
+        };
+        let names = |names: &[&str]| json!(names).to_string();
+        assert_eq!(with(arc(json!({})), true), (true, names(&["step_200", "step_300"])));
+        let any = json!({ "examples_right": "any", "attempts": 1 });
+        assert_eq!(with(arc(any), true), (true, names(&["step_100"])));
+        let one = json!({ "attempts": 1 });
+        assert_eq!(with(arc(one), true), (false, names(&["step_200"])));
+        assert_eq!(with(arc(json!({})), false), (true, names(&["step_300", "step_400"])));
+        // Other metrics show the last checkpoint, and each beside it.
+        let ports = [
+            ("predictions", ArtifactKind::Frames, &of_questions[..]),
+            ("pairs", ArtifactKind::Pairs, &questions[..]),
+        ];
+        let image = run(&bench, &metric(json!({ "metric": "image" })), &ports).unwrap();
+        assert_eq!(image.settings["checkpoints"], json!(["step_400"]));
+        assert_eq!(image.values, image.by_checkpoint["step_400"]);
+        assert_ne!(image.values, image.by_checkpoint["step_300"]);
+        assert_eq!(image.by_checkpoint.len(), 4);
+    }
+
     /// The names a table may show are those that are given.
     fn assert_names(name: &str, values: &Score) {
         let mut names = metric(json!({ "metric": name })).metrics().to_vec();
@@ -376,5 +542,7 @@ mod tests {
     fn a_rule_without_scale_is_refused() {
         let wrong = metric(json!({ "metric": "pose", "pose": { "head_factor": 0.0 } }));
         assert_eq!(wrong.validate()[0].field, "pose.head_factor");
+        let wrong = metric(json!({ "metric": "image", "attempts": 2 }));
+        assert_eq!(wrong.validate()[0].field, "attempts");
     }
 }

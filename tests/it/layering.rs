@@ -11,7 +11,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("rng", &[]),
     ("models", &["rng"]),
     // A checkpoint names its content as the store does, and says if the training goes on.
-    ("train", &["models", "rng", "store::Digest", "store::ROLLING"]),
+    ("train", &["models", "rng", "store::Digest", "store::FINAL", "store::ROLLING"]),
     // Readers of data sets run inside a stage: they read through its reader and fail as it does.
     ("data", &["rng", "store::SourceReader", "stages::StageError"]),
     ("metrics", &["data"]),
@@ -56,7 +56,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "stages::StageEntry",
         ],
     ),
-    ("plan", &["config", "models::LoadError", "models::ModelRef", "stages::StageEntry", "store"]),
+    (
+        "plan",
+        &[
+            "artifact::Item",
+            "config",
+            "models::LoadError",
+            "models::ModelRef",
+            "stages::StageEntry",
+            "store",
+        ],
+    ),
     ("exec", &["artifact", "config", "models::ModelCache", "plan", "stages", "store"]),
     ("report", &["artifact::ArtifactKind", "config", "exec", "plan", "store"]),
     ("cli", &["artifact", "config", "exec", "plan", "report", "stages", "store"]),
