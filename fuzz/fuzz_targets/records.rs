@@ -1,9 +1,10 @@
-//! Any bytes are a file of the store, which is written back as it was read, or an error.
+//! Any bytes are a file of the store or a lock file, which is written back as it was read, or an error.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use pipe::{
     artifact::Manifest,
+    plan::Lock,
     store::{ItemRecord, Record, Trace},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -20,4 +21,5 @@ fuzz_target!(|bytes: &[u8]| {
     round_trip::<Record>(bytes);
     round_trip::<ItemRecord>(bytes);
     round_trip::<Trace>(bytes);
+    round_trip::<Lock>(bytes);
 });

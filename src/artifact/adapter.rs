@@ -1,4 +1,4 @@
-//! `lora_adapter`: one trained adapter in diffusers' form.
+//! `lora_adapter`: a trained adapter in diffusers' form, or several along one training.
 
 use serde_json::Value;
 
@@ -23,10 +23,11 @@ pub struct AdapterArtifact {
 }
 
 impl AdapterArtifact {
-    /// Writes the artifact's only item.
-    pub fn write(&self, out: &mut Output<'_>) -> Result<(), StageError> {
+    /// Writes the artifact's only item or, of several, that of a step.
+    pub fn write(&self, out: &mut Output<'_>, step: Option<usize>) -> Result<(), StageError> {
         let train = serde_json::to_vec_pretty(&self.train).expect("a JSON value is valid JSON");
-        out.item(ITEM, &[(WEIGHTS, &self.adapter.to_diffusers()), (TRAIN, &train)])
+        let name = step.map_or(ITEM.to_owned(), |step| format!("step_{step}"));
+        out.item(&name, &[(WEIGHTS, &self.adapter.to_diffusers()), (TRAIN, &train)])
     }
 
     /// Reads the artifact on `port`; none when an optional port is not connected. The factors are

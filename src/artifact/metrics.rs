@@ -28,6 +28,9 @@ pub struct Metrics {
     pub per_item: BTreeMap<String, BTreeMap<String, f64>>,
     /// Every choice that decides a score, so that a number can be read on its own.
     pub settings: Value,
+    /// The scores of each checkpoint alone, where the predictions come from several.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_checkpoint: BTreeMap<String, BTreeMap<String, f64>>,
 }
 
 impl Metrics {

@@ -4,6 +4,7 @@
 //! One file of this folder per kind gives the typed view: how an item is written and read.
 
 pub mod adapter;
+pub mod compare;
 pub mod frames;
 pub mod latents;
 pub mod metrics;
@@ -14,7 +15,10 @@ pub mod tensors;
 pub mod text;
 pub mod videos;
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +36,7 @@ pub enum ArtifactKind {
     TextEmbeddings,
     /// Encoded clips with their conditioning image.
     Latents,
-    /// A LoRA adapter in diffusers' form.
+    /// A LoRA adapter in diffusers' form, or the adapters along one training.
     LoraAdapter,
     /// Generated latents.
     Samples,
@@ -109,6 +113,33 @@ pub struct Manifest {
     pub format_version: u32,
     /// The items, in the order of the stage that made them.
     pub items: Vec<Item>,
+}
+
+/// The name of what was made of an item of one port and an item of another, such as of the pair
+/// `0007` with the adapter `step_300`: `step_300/0007`. With one item on the other port, the name
+/// is the plain one.
+pub fn crossed_name(other: Option<&str>, name: &str) -> String {
+    other.map_or(name.to_owned(), |other| format!("{other}/{name}"))
+}
+
+/// Finds the items that others were made from, by name.
+pub struct Origins<'a>(HashMap<&'a str, &'a Item>);
+
+impl<'a> Origins<'a> {
+    /// Takes the items apart by their names.
+    pub fn new(items: &'a [Item]) -> Self {
+        Self(items.iter().map(|item| (item.name.as_str(), item)).collect())
+    }
+
+    /// The item that the item called `name` was made from, and with what of another port: the
+    /// opposite of [`crossed_name`].
+    pub fn of<'n>(&self, name: &'n str) -> Option<(Option<&'n str>, &'a Item)> {
+        if let Some(item) = self.0.get(name) {
+            return Some((None, item));
+        }
+        name.match_indices('/')
+            .find_map(|(at, _)| Some((Some(&name[..at]), *self.0.get(&name[at + 1..])?)))
+    }
 }
 
 impl Manifest {

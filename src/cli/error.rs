@@ -6,7 +6,7 @@ use super::{exit, session::Session};
 use crate::{
     config::{ConfigErrors, settings::SettingsError},
     exec::ExecError,
-    plan::PlanError,
+    plan::{LockError, PlanError},
     report::{results::ResultsError, style::WIDTH},
     store::StoreError,
 };
@@ -101,6 +101,17 @@ impl From<PlanError> for CliError {
     fn from(error: PlanError) -> Self {
         let code = if error.is_environment() { exit::ENVIRONMENT } else { exit::USAGE };
         Self::Message { code, message: error.to_string(), help: error.help() }
+    }
+}
+
+impl From<LockError> for CliError {
+    fn from(error: LockError) -> Self {
+        let code = match error {
+            LockError::Stale { .. } => exit::STAGE_FAILED,
+            _ => exit::ENVIRONMENT,
+        };
+        let help = Some(error.help().to_owned());
+        Self::Message { code, message: error.to_string(), help }
     }
 }
 

@@ -21,6 +21,7 @@ mod session;
 mod show;
 mod signals;
 mod table;
+mod verify;
 
 use std::{
     ffi::OsString,
@@ -47,8 +48,8 @@ struct Cli {
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done, 1 a stage failed, 2 usage or pipeline file wrong, 3 environment (no device, \
-disk full, weights missing), 4 `cache verify` found damage, 101 a bug of ours, 130 interrupted (143 by \
-SIGTERM, 129 by SIGHUP).
+disk full, weights missing), 4 `verify` found a difference, `cache verify` damage, or `--locked` a \
+deviation, 101 a bug of ours, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).
 
 Start with `pipe init`, or with `pipe run pipelines/pose_ablation.toml`.";
 
@@ -62,6 +63,7 @@ enum Command {
     Show(show::ShowArgs),
     Diff(diff::DiffArgs),
     Export(export::ExportArgs),
+    Verify(verify::VerifyArgs),
     Cache(cache::CacheArgs),
     Schema(schema::SchemaArgs),
     Init(init::InitArgs),
@@ -84,6 +86,7 @@ impl Command {
             Self::Show(args) => show::show(args, session),
             Self::Diff(args) => diff::diff(args, session),
             Self::Export(args) => export::export(args, session),
+            Self::Verify(args) => verify::verify(args, session),
             Self::Cache(args) => cache::cache(args, session),
             Self::Schema(args) => schema::schema(args, session),
             Self::Init(args) => init::init(args, session),

@@ -1,6 +1,7 @@
 //! `pipe run`: the whole program on one screen.
 
 use std::{
+    collections::BTreeMap,
     num::NonZeroUsize,
     path::{Path, PathBuf},
 };
@@ -17,7 +18,7 @@ use super::{
 use crate::{
     config::Pipeline,
     exec::{ExecOptions, Executor, Outcome},
-    plan::PlanOptions,
+    plan::{self, Lock, PlanOptions},
     report::{
         Reporter,
         human::HumanReporter,
@@ -25,13 +26,14 @@ use crate::{
         results::{Outputs, ResultsError, tables, tables_of_ours},
         table::{Format, render},
     },
-    store::Store,
+    store::{Digest, Store},
 };
 
 /// Bring the results of a pipeline up to date
 ///
 /// Computes what is not in the cache, prints a line per finished stage and then the tables.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct RunArgs {
     #[command(flatten)]
     pipeline: PipelineArgs,
@@ -50,6 +52,12 @@ pub(super) struct RunArgs {
     /// Let `command` stages run shell commands
     #[arg(long)]
     allow_commands: bool,
+    /// Afterwards write what everything was made from, and what it gave, to `<pipeline>.lock`
+    #[arg(long, conflicts_with_all = ["only", "locked"])]
+    lock: bool,
+    /// Refuse to deviate from `<pipeline>.lock`
+    #[arg(long)]
+    locked: bool,
 }
 
 pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
@@ -57,6 +65,7 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     session.warn(&pipeline);
     let settings = session.settings()?;
     let store = Store::open(&settings.cache)?;
+    let locked = if args.locked { locked_outputs(&pipeline, &store)? } else { BTreeMap::new() };
     let (device, device_name) = device::open(&settings.device)?;
 
     let stop = Stop::on_signal();
@@ -74,6 +83,7 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
         force: args.force.clone(),
         only: args.only.clone(),
         allow_commands: args.allow_commands,
+        locked,
         cancel: stop.flag.clone(),
         ..ExecOptions::new(device, &device_name)
     };
@@ -92,12 +102,37 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
         show_results(&pipeline, &outputs, &store, session)?;
     }
     match summary.outcome {
+        Outcome::Done if args.lock => write_lock(&pipeline, &store, session),
         Outcome::Done => Ok(()),
         Outcome::Failed => Err(CliError::Told(exit::STAGE_FAILED)),
         Outcome::Environment => Err(CliError::Told(exit::ENVIRONMENT)),
         Outcome::Bug => Err(CliError::Told(exit::BUG)),
         Outcome::Interrupted => Err(CliError::Told(stop.exit_code())),
     }
+}
+
+/// What the lock says that a run must give; a pipeline that deviates from the lock is refused.
+fn locked_outputs(
+    pipeline: &Pipeline,
+    store: &Store,
+) -> Result<BTreeMap<String, Digest>, CliError> {
+    let path = Lock::path_of(pipeline);
+    let lock = Lock::read(&path)?;
+    let deviations = lock.deviations(pipeline, store)?;
+    if deviations.is_empty() {
+        return Ok(lock.outputs());
+    }
+    let parts = deviations.iter().map(|deviation| (deviation.to_string(), None));
+    let help = "run without --locked to go on, and with --lock to lock what comes of it";
+    let last = (format!("this deviates from `{}`", path.display()), Some(help.to_owned()));
+    Err(CliError::Messages { code: exit::DIFFERENT, parts: parts.chain([last]).collect() })
+}
+
+fn write_lock(pipeline: &Pipeline, store: &Store, session: &Session) -> Result<(), CliError> {
+    let path = Lock::path_of(pipeline);
+    Lock::of_plan(&plan::build(pipeline, store, &PlanOptions::default())?)?.write(&path)?;
+    session.talk(&format!("locked in {}", path.display()));
+    Ok(())
 }
 
 fn show_results(

@@ -7,11 +7,14 @@
 mod event;
 mod queue;
 mod schedule;
+mod verify;
 mod work;
 
 pub use event::{Outcome, RunEvent, RunSummary};
+pub use verify::{Difference, Verdict, Verified, VerifyOptions};
 
 use std::{
+    collections::BTreeMap,
     sync::{Mutex, mpsc},
     time::Instant,
 };
@@ -23,7 +26,7 @@ use crate::{
     models::ModelCache,
     plan::{self, Decider, Freshness, Graph, Lacking, Plan, PlanError, PlanOptions, Selection},
     stages::CancelFlag,
-    store::{Store, StoreError},
+    store::{Digest, Store, StoreError},
 };
 use schedule::Schedule;
 use work::{Message, Worker};
@@ -45,6 +48,8 @@ pub struct ExecOptions {
     pub only: Vec<String>,
     /// Whether `command` stages may run.
     pub allow_commands: bool,
+    /// What instances must give, by name; another output is a failure.
+    pub locked: BTreeMap<String, Digest>,
     /// Set from outside to stop the run.
     pub cancel: CancelFlag,
 }
@@ -60,6 +65,7 @@ impl ExecOptions {
             force: Vec::new(),
             only: Vec::new(),
             allow_commands: false,
+            locked: BTreeMap::new(),
             cancel: CancelFlag::default(),
         }
     }
@@ -121,6 +127,7 @@ impl<'a> Executor<'a> {
         });
 
         self.store.save_stat_cache()?;
+        decider.ran()?;
         summary.wall_secs = start.elapsed().as_secs_f64();
         on_event(RunEvent::RunFinished(summary.clone()));
         Ok(summary)

@@ -166,6 +166,11 @@ impl<'a> Schedule<'a> {
         let found = self.decider.find(index, &key)?;
         match found {
             Found::Whole(record) if !forced => {
+                if let Err(error) = self.check_lock(index, record.output) {
+                    self.failed.insert(key.direct, index);
+                    self.fail(index, &error, on_event);
+                    return Ok(());
+                }
                 self.decider.note(index, record.fingerprint)?;
                 self.done(index, record.output, false);
                 let (stage, digest) = (instance.to_string(), record.output);
@@ -211,6 +216,11 @@ impl<'a> Schedule<'a> {
                 if job.forced {
                     self.forced.insert(job.key.direct);
                 }
+                if let Err(error) = self.check_lock(index, finished.record.output) {
+                    self.failed.insert(job.key.direct, index);
+                    self.fail(index, &error, on_event);
+                    return;
+                }
                 if let Err(error) = self.finish(index, &finished, on_event) {
                     self.fail(index, &stage_error(error), on_event);
                 }
@@ -251,6 +261,22 @@ impl<'a> Schedule<'a> {
             RunEvent::StageReused { index, stage, digest: output }
         });
         Ok(())
+    }
+
+    /// A locked output must come out as it was locked.
+    fn check_lock(&self, index: usize, output: Digest) -> Result<(), StageError> {
+        let name = self.decider.pipeline.instances[index].to_string();
+        match self.options.locked.get(&name) {
+            Some(locked) if *locked != output => Err(StageError::failed(format!(
+                "its output is {}, but {} is locked",
+                output.short(),
+                locked.short()
+            ))
+            .with_help(
+                "`pipe verify` says how far they are apart; `pipe run --lock` accepts the new one",
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// The output is known: those who wait for it may be decided. If it was made again and came

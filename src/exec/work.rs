@@ -13,12 +13,12 @@ use std::{
 
 use super::{ExecOptions, RunEvent};
 use crate::{
-    artifact::{FileRef, Item, Manifest},
+    artifact::{FileRef, Item, Manifest, crossed_name},
     config::Instance,
     models::ModelCache,
     plan::{
-        Decider, Found, Items, Key, PlanError, StaleReason, fingerprint::action_key, trace_of,
-        with_sources,
+        Decider, Found, ItemGroup, Items, Key, PlanError, StaleReason, fingerprint::action_key,
+        trace_of, with_sources,
     },
     stages::{Inputs, Output, StageContext, StageError},
     store::{FORMAT_VERSION, Fingerprint, ItemRecord, Record, SourceReader, Store, StoreError},
@@ -89,17 +89,14 @@ impl Worker<'_> {
             return Ok(Finished { record: *record, ran: false });
         }
 
-        let items = match instance.work.mapped_port() {
-            Some(port) => self.decider.items(&job.key, port).map_err(stage_error)?,
-            None => None,
-        };
+        let items = self.decider.items(index, &job.key).map_err(stage_error)?;
         let items = items.map(|items| if job.forced { items.none_cached() } else { items });
         self.event(RunEvent::StageStarted {
             index,
             stage,
             kind: instance.entry.kind,
             reasons: job.reasons.clone(),
-            items: items.as_ref().map(|items| (items.cached(), items.items.len())),
+            items: items.as_ref().map(|items| (items.cached(), items.total())),
             goes_on: self.decider.goes_on(index, &job.key).filter(|_| !job.forced),
         });
         #[expect(clippy::disallowed_methods, reason = "a record says when; no key holds it")]
@@ -121,6 +118,8 @@ impl Worker<'_> {
             fingerprint: action_key(&ingredients),
             output,
             trajectory: job.key.trajectory,
+            reached: job.key.trajectory.and_then(|_| instance.work.steps_to_go()),
+            traced: instance.work.source_root().map(|_| job.key.direct),
             started,
             wall_secs: wall.elapsed().as_secs_f64(),
             cpu_secs: cpu_secs() - cpu,
@@ -164,24 +163,55 @@ impl Worker<'_> {
         found: &Items,
     ) -> Result<(Vec<Item>, usize), StageError> {
         let port = instance.work.mapped_port().expect("only a mapped stage has items");
-        let mut ports = self.ports(job)?;
+        let ports = self.ports(job)?;
         let input = Arc::clone(&ports[port]);
-        let mut files: HashMap<Fingerprint, BTreeMap<String, FileRef>> = HashMap::new();
+        let cached = found.groups.iter().flat_map(|group| &group.items);
+        let mut files: HashMap<Fingerprint, BTreeMap<String, FileRef>> = cached
+            .filter_map(|(key, record)| Some((*key, record.as_ref()?.files.clone())))
+            .collect();
+        let mut items_run = 0;
+        let mut items = Vec::with_capacity(found.total());
+        for group in &found.groups {
+            let mut ports = ports.clone();
+            if let (Some(port), Some(item)) = (instance.work.crossed_port(), &group.with) {
+                let one = Manifest { items: vec![item.clone()], ..(*ports[port]).clone() };
+                ports.insert(port.to_owned(), Arc::new(one));
+            }
+            items_run += self.run_group(job, instance, sources, (group, ports), &mut files)?;
+            for (item, (key, _)) in input.items.iter().zip(&group.items) {
+                let files = files.get(key).cloned().ok_or_else(|| {
+                    StageError::Bug(format!("the stage wrote nothing for item `{}`", item.name))
+                })?;
+                items.push(Item { name: crossed_name(group.prefix.as_deref(), &item.name), files });
+            }
+        }
+        Ok((items, items_run))
+    }
+
+    /// Makes the items of a group that are in `files` not yet, and adds them; gives their number.
+    fn run_group(
+        &self,
+        job: &Job,
+        instance: &Instance,
+        sources: Option<&SourceReader>,
+        (group, mut ports): (&ItemGroup, BTreeMap<String, Arc<Manifest>>),
+        files: &mut HashMap<Fingerprint, BTreeMap<String, FileRef>>,
+    ) -> Result<usize, StageError> {
+        let port = instance.work.mapped_port().expect("only a mapped stage has items");
+        let input = Arc::clone(&ports[port]);
         let mut keys = HashMap::new();
         let mut seen = HashSet::new();
         let mut missing = Vec::new();
-        for (item, (key, record)) in input.items.iter().zip(&found.items) {
-            if let Some(record) = record {
-                files.insert(*key, record.files.clone());
-            } else if seen.insert(*key) {
+        for (item, (key, _)) in input.items.iter().zip(&group.items) {
+            if !files.contains_key(key) && seen.insert(*key) {
                 keys.insert(item.name.clone(), *key);
                 missing.push(item.clone());
             }
         }
         let items_run = missing.len();
         if items_run > 0 {
-            ports
-                .insert(port.to_owned(), Arc::new(Manifest { items: missing, ..(*input).clone() }));
+            let missing = Manifest { items: missing, ..(*input).clone() };
+            ports.insert(port.to_owned(), Arc::new(missing));
             self.call(job, instance, ports, sources, &mut |item| {
                 let key = keys.get(&item.name).ok_or_else(|| {
                     StageError::Bug(format!(
@@ -194,15 +224,7 @@ impl Worker<'_> {
                 self.options.cancel.check()
             })?;
         }
-        let item = |(item, (key, _)): (&Item, &(Fingerprint, _))| {
-            let files = files.get(key).cloned().ok_or_else(|| {
-                StageError::Bug(format!("the stage wrote nothing for item `{}`", item.name))
-            })?;
-            Ok::<_, StageError>(Item { name: item.name.clone(), files })
-        };
-        let items =
-            input.items.iter().zip(&found.items).map(item).collect::<Result<_, StageError>>()?;
-        Ok((items, items_run))
+        Ok(items_run)
     }
 
     /// Calls the stage.

@@ -1,12 +1,25 @@
 //! Exact match of ARC grids: spec E.3 and E.4.
 
 use image::{RgbImage, imageops};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::{Case, Metric, Rules, Score, means, score as named};
 use crate::data::{
     DataError,
     arc::{ArcGrids, CANVAS, decode},
 };
+
+/// How many examples must be right for a checkpoint to be the first attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ExamplesRight {
+    /// Every one.
+    #[default]
+    All,
+    /// At least one.
+    Any,
+}
 
 /// `solved`, `cells`, and the lenient curve of Fig. 8: the share of questions whose best attempt
 /// has at least so many percent of its cells right.
@@ -45,6 +58,10 @@ impl Metric for ArcMetric {
             "lenient_95",
             "lenient_99",
         ]
+    }
+
+    fn params(&self) -> &'static [&'static str] {
+        &["attempts", "examples_right"]
     }
 
     fn attempts(&self) -> usize {

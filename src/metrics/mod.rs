@@ -40,8 +40,13 @@ pub type Score = BTreeMap<String, f64>;
 
 /// Scores the last frame of each generated clip against the pair of the same name.
 ///
-/// `arc` takes further attempts, the predictions of other checkpoints, on the ports `second` and
-/// `third`; the other metrics use the first port only.
+/// Where the predictions were made with several adapters along one training, each of these
+/// checkpoints is scored. `arc` then makes its attempts with successive ones: from the first at which
+/// the examples are predicted right, if those are on the ports `examples` and
+/// `example_predictions`, else with the last ones. Other metrics give the scores of the last
+/// checkpoint, and of all of them in `by_checkpoint`.
+///
+/// `arc` also takes further attempts from other trainings on the ports `second` and `third`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rules {
@@ -59,6 +64,13 @@ pub struct Rules {
     /// For `depth`: what is done about a prediction of another scale.
     #[serde(default)]
     pub depth_align: depth::Align,
+    /// For `arc` with several checkpoints: how many of them are attempts; 2 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<usize>,
+    /// For `arc` with examples: how many of them a checkpoint must predict right to be the first
+    /// attempt; `all` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub examples_right: Option<arc::ExamplesRight>,
     /// The confidence intervals of all scores.
     #[serde(default)]
     pub bootstrap: bootstrap::Bootstrap,
@@ -84,6 +96,13 @@ impl Rules {
                 Problem::new(field, format!("must be above 0, but is {value}"), "")
             })
             .collect();
+        if let Some(attempts) = self.attempts
+            && !(1..=self.metric.attempts()).contains(&attempts)
+        {
+            let most = self.metric.attempts();
+            let message = format!("must be 1 to {most}, but is {attempts}");
+            problems.push(Problem::new("attempts", message, ""));
+        }
         problems.extend(self.edges.problem());
         problems.extend(self.bootstrap.problem());
         problems

@@ -8,19 +8,20 @@ use std::{
 
 use super::{
     Lack, Lacking, PlanError, Selection, StaleReason,
-    fingerprint::{Gatherer, action_key, item_key, trajectory_key},
+    fingerprint::{Gatherer, ItemKeys, action_key, trajectory_key},
     freshness::differences,
 };
 use crate::{
+    artifact::Item,
     config::{Instance, Pipeline},
-    store::{Digest, Fingerprint, History, Ingredients, ItemRecord, Record, Store, Trace},
+    store::{Digest, Fingerprint, History, Ingredients, ItemRecord, Owner, Record, Store, Trace},
 };
 
 /// Decides instances, for the plan and for the run.
 pub(crate) struct Decider<'a> {
     pub(crate) pipeline: &'a Pipeline,
     store: &'a Store,
-    gatherer: Gatherer,
+    gatherer: Gatherer<'a>,
     history: Mutex<History>,
     /// The instances of the file by name.
     names: HashSet<String>,
@@ -61,20 +62,38 @@ pub(crate) enum Found {
     Nothing(BTreeMap<String, Digest>),
 }
 
-/// What the store holds for the items of a mapped stage, in their order.
+/// What the store holds for the items of a mapped stage, in the order of its output.
 pub(crate) struct Items {
-    /// The item's key, and its record if it is cached.
+    pub(crate) groups: Vec<ItemGroup>,
+}
+
+/// The items that are made in one go: all of a stage's or, where a port is crossed, those with one
+/// item of that port.
+pub(crate) struct ItemGroup {
+    /// The item of the crossed port.
+    pub(crate) with: Option<Item>,
+    /// What stands before the names of the items, where there are several groups.
+    pub(crate) prefix: Option<String>,
+    /// The key of each item of the mapped port, and its record if it is cached.
     pub(crate) items: Vec<(Fingerprint, Option<ItemRecord>)>,
 }
 
 impl Items {
     pub(crate) fn cached(&self) -> usize {
-        self.items.iter().filter(|(_, record)| record.is_some()).count()
+        let items = self.groups.iter().flat_map(|group| &group.items);
+        items.filter(|(_, record)| record.is_some()).count()
+    }
+
+    pub(crate) fn total(&self) -> usize {
+        self.groups.iter().map(|group| group.items.len()).sum()
     }
 
     /// The same items, to be computed anew.
-    pub(crate) fn none_cached(self) -> Self {
-        Self { items: self.items.into_iter().map(|(key, _)| (key, None)).collect() }
+    pub(crate) fn none_cached(mut self) -> Self {
+        for (_, record) in self.groups.iter_mut().flat_map(|group| &mut group.items) {
+            *record = None;
+        }
+        self
     }
 }
 
@@ -83,8 +102,8 @@ impl<'a> Decider<'a> {
         Ok(Self {
             pipeline,
             store,
-            gatherer: Gatherer::default(),
-            history: Mutex::new(store.history(&pipeline.name)?),
+            gatherer: Gatherer::new(store),
+            history: Mutex::new(store.history(&owner_of(pipeline))?),
             names: pipeline.instances.iter().map(ToString::to_string).collect(),
             records: Mutex::default(),
             absent: Mutex::default(),
@@ -186,15 +205,49 @@ impl<'a> Decider<'a> {
         if found.is_empty() { vec![StaleReason::NeverRun] } else { found }
     }
 
-    /// The items of a mapped stage's input, and which of them are cached.
-    pub(crate) fn items(&self, key: &Key, port: &str) -> Result<Option<Items>, PlanError> {
-        let Some(digest) = key.ingredients.inputs.get(port) else { return Ok(None) };
-        let manifest = self.store.manifest(*digest)?;
-        let items = manifest.items.iter().map(|item| {
-            let key = item_key(&key.ingredients, port, item.digest());
+    /// The items that a mapped stage makes, and which of them are cached.
+    pub(crate) fn items(&self, index: usize, key: &Key) -> Result<Option<Items>, PlanError> {
+        let work = &self.pipeline.instances[index].work;
+        let inputs = &key.ingredients.inputs;
+        let Some((port, digest)) =
+            work.mapped_port().and_then(|port| Some((port, inputs.get(port)?)))
+        else {
+            return Ok(None);
+        };
+        let digests: Vec<Digest> =
+            self.store.manifest(*digest)?.items.iter().map(Item::digest).collect();
+        let crossed = work.crossed_port().and_then(|port| Some((port, inputs.get(port)?)));
+        let Some((other, others)) = crossed else {
+            let items = self.item_group(&key.ingredients, port, &digests)?;
+            let group = ItemGroup { with: None, prefix: None, items };
+            return Ok(Some(Items { groups: vec![group] }));
+        };
+        let others = self.store.manifest(*others)?;
+        let mut ingredients = key.ingredients.clone();
+        let mut groups = Vec::with_capacity(others.items.len());
+        for item in &others.items {
+            ingredients.inputs.insert(other.to_owned(), item.digest());
+            groups.push(ItemGroup {
+                prefix: (others.items.len() > 1).then(|| item.name.clone()),
+                items: self.item_group(&ingredients, port, &digests)?,
+                with: Some(item.clone()),
+            });
+        }
+        Ok(Some(Items { groups }))
+    }
+
+    fn item_group(
+        &self,
+        ingredients: &Ingredients,
+        port: &str,
+        digests: &[Digest],
+    ) -> Result<Vec<(Fingerprint, Option<ItemRecord>)>, PlanError> {
+        let keys = ItemKeys::new(ingredients, port);
+        let look_up = |digest: &Digest| {
+            let key = keys.of(*digest);
             Ok((key, self.store.lookup_item(key)?))
-        });
-        Ok(Some(Items { items: items.collect::<Result<_, PlanError>>()? }))
+        };
+        digests.iter().map(look_up).collect()
     }
 
     /// The record of the instance's last run.
@@ -208,6 +261,11 @@ impl<'a> Decider<'a> {
     pub(crate) fn note(&self, index: usize, fingerprint: Fingerprint) -> Result<(), PlanError> {
         let name = self.pipeline.instances[index].to_string();
         Ok(self.history.lock().expect("no panic while held").note(&name, fingerprint)?)
+    }
+
+    /// Remembers that the pipeline was run: what it has no more, nobody needs.
+    pub(crate) fn ran(&self) -> Result<(), PlanError> {
+        Ok(self.history.lock().expect("no panic while held").ran(&self.names)?)
     }
 
     /// Mean wall seconds of each kind over the records seen.
@@ -286,6 +344,11 @@ impl<'a> Decider<'a> {
             })
             .clone()
     }
+}
+
+/// Whose results a pipeline's are.
+pub fn owner_of(pipeline: &Pipeline) -> Owner {
+    Owner::new(&pipeline.path, pipeline.profile.as_deref(), &pipeline.name)
 }
 
 /// In how many axis values two instances of a stage differ, by their names.

@@ -29,6 +29,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt::Write,
     path::Path,
     sync::{Arc, Mutex},
 };
@@ -40,7 +41,7 @@ use crate::{
     config::Instance,
     models::LoadError,
     stages::{MODEL_PARAMS, StageEntry},
-    store::{Digest, Fingerprint, Ingredients},
+    store::{Digest, Fingerprint, Ingredients, Store},
 };
 
 /// The key of a stage's output.
@@ -48,11 +49,38 @@ pub fn action_key(ingredients: &Ingredients) -> Fingerprint {
     key("pipe action 1", ingredients)
 }
 
-/// The key of what a mapped stage gives for the item with this digest on `port`.
-pub fn item_key(ingredients: &Ingredients, port: &str, item: Digest) -> Fingerprint {
-    let mut ingredients = ingredients.clone();
-    ingredients.inputs.insert(port.to_owned(), item);
-    key("pipe item 1", &ingredients)
+/// The keys of what a mapped stage gives for single items: the encoding of the ingredients, cut
+/// where the digest of the item on the mapped port goes. A stage may have 100,000 items.
+pub struct ItemKeys {
+    before: String,
+    after: String,
+}
+
+impl ItemKeys {
+    /// The keys of items on `port`; the other inputs stand in `ingredients`.
+    pub fn new(ingredients: &Ingredients, port: &str) -> Self {
+        // No digest looks like this, so it is found again at this place only.
+        const MARK: &str = "\u{0}";
+        let mut inputs = ingredients.inputs.clone();
+        let mut text = String::from("pipe item 1\n");
+        inputs.remove(port);
+        let mut inputs: BTreeMap<&str, String> =
+            inputs.iter().map(|(port, digest)| (port.as_str(), digest.to_string())).collect();
+        inputs.insert(port, MARK.to_owned());
+        encode(ingredients, &inputs, &mut text);
+        let mark = serde_json::to_string(MARK).expect("a string is valid JSON");
+        let (before, after) = text.split_once(&mark).expect("the mark was just written");
+        Self { before: format!("{before}\""), after: format!("\"{after}") }
+    }
+
+    /// The key of the item with this digest.
+    pub fn of(&self, item: Digest) -> Fingerprint {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.before.as_bytes());
+        hasher.update(item.to_string().as_bytes());
+        hasher.update(self.after.as_bytes());
+        hasher.finalize().into()
+    }
 }
 
 /// The key shared by trainings that differ only in `params`.
@@ -65,29 +93,78 @@ pub fn trajectory_key(ingredients: &Ingredients, params: &[&str]) -> Fingerprint
 }
 
 fn key(prefix: &str, ingredients: &Ingredients) -> Fingerprint {
-    let value = serde_json::to_value(ingredients).expect("ingredients are plain values");
     let mut text = format!("{prefix}\n");
-    canonical(&value, &mut text);
+    let inputs = ingredients.inputs.iter();
+    let inputs = inputs.map(|(port, digest)| (port.as_str(), digest.to_string())).collect();
+    encode(ingredients, &inputs, &mut text);
     Fingerprint::of(text.as_bytes())
+}
+
+/// Appends the canonical encoding of ingredients with other inputs. It is that of their JSON, field
+/// by field, because this is done for every stage of every run.
+fn encode(ingredients: &Ingredients, inputs: &BTreeMap<&str, String>, out: &mut String) {
+    let Ingredients { kind, version, output_format, params, inputs: _, weights, sources } =
+        ingredients;
+    out.push_str("{\"inputs\":{");
+    for (i, (port, digest)) in inputs.iter().enumerate() {
+        entry(i, port, digest, out);
+    }
+    out.push_str("},\"kind\":");
+    string(kind, out);
+    let _ = write!(out, ",\"output_format\":{output_format},\"params\":");
+    object(params, out);
+    out.push_str(",\"sources\":{");
+    for (i, (path, digest)) in sources.iter().enumerate() {
+        entry(i, path, &digest.to_string(), out);
+    }
+    let _ = write!(out, "}},\"version\":{version},\"weights\":");
+    match weights {
+        Some(digest) => string(&digest.to_string(), out),
+        None => out.push_str("null"),
+    }
+    out.push('}');
+}
+
+fn entry(index: usize, key: &str, value: &str, out: &mut String) {
+    if index > 0 {
+        out.push(',');
+    }
+    string(key, out);
+    out.push(':');
+    string(value, out);
+}
+
+fn string(text: &str, out: &mut String) {
+    let plain = |byte: u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
+    if text.bytes().all(plain) {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    } else {
+        out.push_str(&serde_json::to_string(text).expect("a string is valid JSON"));
+    }
+}
+
+fn object(map: &Map<String, Value>, out: &mut String) {
+    let mut entries: Vec<_> = map.iter().collect();
+    entries.sort_unstable_by_key(|(key, _)| *key);
+    out.push('{');
+    for (i, (key, value)) in entries.into_iter().enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        string(key, out);
+        out.push(':');
+        canonical(value, out);
+    }
+    out.push('}');
 }
 
 /// Appends the canonical encoding of a value.
 fn canonical(value: &Value, out: &mut String) {
     match value {
-        Value::Object(map) => {
-            let mut keys: Vec<_> = map.keys().collect();
-            keys.sort_unstable();
-            out.push('{');
-            for (i, key) in keys.into_iter().enumerate() {
-                if i > 0 {
-                    out.push(',');
-                }
-                canonical(&Value::String(key.clone()), out);
-                out.push(':');
-                canonical(&map[key], out);
-            }
-            out.push('}');
-        }
+        Value::Object(map) => object(map, out),
+        Value::String(text) => string(text, out),
         Value::Array(values) => {
             out.push('[');
             for (i, value) in values.iter().enumerate() {
@@ -98,18 +175,25 @@ fn canonical(value: &Value, out: &mut String) {
             }
             out.push(']');
         }
-        plain => out.push_str(&plain.to_string()),
+        plain => {
+            let _ = write!(out, "{plain}");
+        }
     }
 }
 
 /// Gathers ingredients; hashes each model and reads each kind's schema once.
-#[derive(Default)]
-pub struct Gatherer {
+pub struct Gatherer<'a> {
+    store: &'a Store,
     schemas: Mutex<HashMap<&'static str, Option<Arc<PathSchema>>>>,
     weights: Mutex<HashMap<(String, Vec<&'static str>), Digest>>,
 }
 
-impl Gatherer {
+impl<'a> Gatherer<'a> {
+    /// A gatherer that knows nothing yet; the store remembers the content of weights.
+    pub fn new(store: &'a Store) -> Self {
+        Self { store, schemas: Mutex::default(), weights: Mutex::default() }
+    }
+
     /// The ingredients of an instance whose inputs have this content; files from outside are left
     /// to the caller. The model's parts in `given` come from an input, whose digest counts already.
     pub fn gather(
@@ -174,7 +258,8 @@ impl Gatherer {
         if let Some(digest) = known.get(&key) {
             return Ok(*digest);
         }
-        let digest = Digest::from(model.resolve()?.digest(&key.1)?);
+        let hash = |path: &Path| self.store.digest_file(path).map(Into::into);
+        let digest = Digest::from(model.resolve()?.digest_by(&key.1, &hash)?);
         known.insert(key, digest);
         Ok(digest)
     }
@@ -290,7 +375,7 @@ mod tests {
         })
     }
 
-    fn encode(value: &Value) -> String {
+    fn encoded(value: &Value) -> String {
         let mut text = String::new();
         canonical(value, &mut text);
         text
@@ -310,17 +395,17 @@ mod tests {
     proptest! {
         #[test]
         fn the_order_of_keys_does_not_matter(value in json()) {
-            prop_assert_eq!(encode(&value), encode(&reversed(&value)));
+            prop_assert_eq!(encoded(&value), encoded(&reversed(&value)));
         }
 
         #[test]
         fn the_encoding_can_be_read_back(value in json()) {
-            prop_assert_eq!(serde_json::from_str::<Value>(&encode(&value)).unwrap(), value);
+            prop_assert_eq!(serde_json::from_str::<Value>(&encoded(&value)).unwrap(), value);
         }
 
         #[test]
         fn different_values_have_different_encodings(a in json(), b in json()) {
-            prop_assert_eq!(a == b, encode(&a) == encode(&b));
+            prop_assert_eq!(a == b, encoded(&a) == encoded(&b));
         }
     }
 
@@ -361,16 +446,37 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_the_hash_of_the_canonical_json() {
+        let mut awkward = ingredients();
+        awkward.params.insert("name".into(), "a \"b\"\n\u{7f}\u{1}é".into());
+        let nested = serde_json::json!({ "z": [1.5, -0.0, null], "a": { "": true } });
+        awkward.params.insert("nested".into(), nested);
+        awkward.weights = Some(Digest::of(b"w"));
+        awkward.sources.insert("x/\\.png".into(), Digest::of(b"x"));
+        for ingredients in [ingredients(), awkward] {
+            let of = |prefix: &str, ingredients: &Ingredients| {
+                let json = encoded(&serde_json::to_value(ingredients).unwrap());
+                Fingerprint::of(format!("{prefix}\n{json}").as_bytes())
+            };
+            assert_eq!(action_key(&ingredients), of("pipe action 1", &ingredients));
+            let mut item = ingredients.clone();
+            item.inputs.insert("a".into(), Digest::of(b"item"));
+            let keys = ItemKeys::new(&ingredients, "a");
+            assert_eq!(keys.of(Digest::of(b"item")), of("pipe item 1", &item));
+        }
+    }
+
+    #[test]
     fn an_item_depends_on_itself_and_the_other_ports() {
         let (base, item) = (ingredients(), Digest::of(b"item"));
         let of = |change: fn(&mut Ingredients)| {
             let mut changed = base.clone();
             change(&mut changed);
-            item_key(&changed, "a", item)
+            ItemKeys::new(&changed, "a").of(item)
         };
         assert_eq!(of(|i| i.inputs.extend([("a".into(), Digest::of(b"more"))])), of(|_| {}));
         assert_ne!(of(|i| i.inputs.extend([("b".into(), Digest::of(b"more"))])), of(|_| {}));
-        assert_ne!(item_key(&base, "a", Digest::of(b"another")), of(|_| {}));
+        assert_ne!(ItemKeys::new(&base, "a").of(Digest::of(b"another")), of(|_| {}));
     }
 
     #[test]

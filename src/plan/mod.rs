@@ -5,12 +5,15 @@ pub mod fingerprint;
 mod freshness;
 pub mod graph;
 mod lack;
+mod lock;
 mod select;
 
-pub(crate) use decide::{Decider, Found, Items, Key, trace_of, with_sources};
+pub use decide::owner_of;
+pub(crate) use decide::{Decider, Found, ItemGroup, Items, Key, trace_of, with_sources};
 pub use freshness::{Freshness, StaleReason};
 pub use graph::Graph;
 pub use lack::{Lack, Lacking, absent_models};
+pub use lock::{Deviation, DeviationKind, Lock, LockError};
 pub use select::{SelectError, select};
 
 use crate::{
@@ -146,11 +149,8 @@ fn plan_node(
         }
         found => found,
     };
-    let items = match instance.work.mapped_port() {
-        Some(port) => decider.items(&key, port)?,
-        None => None,
-    };
-    let items = items.map(|found| (if forced { 0 } else { found.cached() }, found.items.len()));
+    let items = decider.items(index, &key)?;
+    let items = items.map(|found| (if forced { 0 } else { found.cached() }, found.total()));
     let reasons =
         if forced { vec![StaleReason::Forced] } else { decider.reasons(index, &key, &found) };
     Ok(PlanNode {

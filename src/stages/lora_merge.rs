@@ -140,7 +140,7 @@ impl Stage for LoraMerge {
         let Combined { adapter, kept } = Adapter::combine(&parts, self.method, self.rank)?;
         let Some(model) = &self.model else {
             let train = json!({ "merged": log, "kept": kept });
-            return AdapterArtifact { adapter, train }.write(out);
+            return AdapterArtifact { adapter, train }.write(out, None);
         };
         cx.tick(0, 1, "merge into the model")?;
         let source = resolve_model(model, inputs, "model")?;

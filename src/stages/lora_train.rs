@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     IdleParam, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext, StageError,
@@ -52,6 +52,10 @@ pub struct LoraTrain {
     /// Number of optimizer steps.
     #[schemars(range(max = 100_000_000))]
     pub steps: usize,
+    /// Steps at which the adapter is kept, ascending, the last of them `steps`. The output then
+    /// holds an adapter for each, and `sample` generates with every one of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub save_at: Vec<usize>,
     /// Clips per batch.
     #[serde(default = "two")]
     #[schemars(range(max = 65_536))]
@@ -152,6 +156,7 @@ impl Stage for LoraTrain {
         let mut errors = rules::at_least_one(&counts);
         errors.extend(check_rates(self.learning_rate, self.max_grad_norm, &self.optimizer));
         errors.extend(rules::share("image_dropout", self.image_dropout));
+        errors.extend(self.check_save_at());
         if let Some(alpha) = self.alpha
             && !alpha.is_finite()
         {
@@ -182,6 +187,10 @@ impl Stage for LoraTrain {
 
     fn trajectory_params(&self) -> &'static [&'static str] {
         trajectory(self.lr_schedule)
+    }
+
+    fn steps_to_go(&self) -> Option<u64> {
+        Some(self.steps as u64)
     }
 
     fn run(
@@ -236,23 +245,57 @@ impl Stage for LoraTrain {
             recompute: self.recompute,
         };
         let mut observe = |report: StepReport| observe(cx, report);
+        let stops = self.stops();
         let trained = training
-            .run(checkpoints(cx)?, &device, || fresh.factors, &mut observe)
+            .run(&stops, checkpoints(cx)?, &device, || fresh.factors, &mut observe)
             .map_err(train_error)?;
 
-        let train = json!({
-            "settings": settings(self),
-            "alpha": alpha,
-            "image_latent_scale": image_scale,
-            "clips": examples.len(),
-            "losses": trained.losses,
-        });
-        let adapter = Adapter { rank, alpha, factors: trained.params };
-        AdapterArtifact { adapter, train }.write(out)
+        for (stop, trained) in stops.into_iter().zip(trained) {
+            let train = json!({
+                "settings": self.settings_at(stop),
+                "alpha": alpha,
+                "image_latent_scale": image_scale,
+                "clips": examples.len(),
+                "losses": trained.losses,
+            });
+            let adapter = Adapter { rank, alpha, factors: trained.params };
+            let step = (!self.save_at.is_empty()).then_some(stop);
+            AdapterArtifact { adapter, train }.write(out, step)?;
+        }
+        Ok(())
     }
 }
 
 impl LoraTrain {
+    fn check_save_at(&self) -> Option<ParamError> {
+        let last = *self.save_at.last()?;
+        let ascends = self.save_at.is_sorted_by(|a, b| a < b) && self.save_at[0] > 0;
+        if !ascends {
+            return Some(ParamError::new("save_at", "must be steps from 1 on that ascend"));
+        }
+        let message = format!("must end at `steps`, {}, but ends at {last}", self.steps);
+        let help = "what is trained after the last of these steps would be kept nowhere";
+        (last != self.steps).then(|| ParamError::new("save_at", message).help(help))
+    }
+
+    /// The steps at which an adapter is kept.
+    fn stops(&self) -> Vec<usize> {
+        if self.save_at.is_empty() { vec![self.steps] } else { self.save_at.clone() }
+    }
+
+    /// The settings that led to the adapter of a step. Where the way does not depend on its length,
+    /// they are those of a training that ends there, so that both give the same bytes.
+    fn settings_at(&self, stop: usize) -> Value {
+        let mut settings = settings(self);
+        settings.as_object_mut().map(|settings| settings.remove("save_at"));
+        if !self.lr_schedule.depends_on_steps() {
+            settings["steps"] = json!(stop);
+        } else if stop != self.steps {
+            settings["saved_at"] = json!(stop);
+        }
+        settings
+    }
+
     fn steps(&self) -> Steps {
         Steps {
             steps: self.steps,

@@ -17,6 +17,7 @@ mod lora_merge;
 mod lora_train;
 mod metric;
 mod model;
+mod predictions;
 mod pretrain;
 mod rules;
 mod sample;
@@ -107,6 +108,16 @@ pub trait Stage: Send + Sync {
         None
     }
 
+    /// The port of which every item meets every item of the mapped port, such as the adapters that
+    /// `sample` generates with.
+    ///
+    /// The stage runs once per item of this port and sees only that one. Where there are several,
+    /// the results are named `<item of this port>/<item of the mapped port>`; see
+    /// [`crate::artifact::crossed_name`].
+    fn crossed_port(&self) -> Option<&'static str> {
+        None
+    }
+
     /// The model whose weights decide the output, with the parts read (`"vae"`, `"transformer"`,
     /// `"text_encoder"`, `"tokenizer"`, `"scheduler"`).
     fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
@@ -130,6 +141,11 @@ pub trait Stage: Send + Sync {
     /// differ in nothing else.
     fn trajectory_params(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    /// How far along its trajectory it goes: the step of the last checkpoint it leaves.
+    fn steps_to_go(&self) -> Option<u64> {
+        None
     }
 
     /// Parameters that do not change the output, each with the value that stands for all in the

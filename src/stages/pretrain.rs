@@ -250,6 +250,10 @@ impl Stage for Pretrain {
         trajectory(self.lr_schedule)
     }
 
+    fn steps_to_go(&self) -> Option<u64> {
+        Some(self.steps as u64)
+    }
+
     fn run(
         &self,
         inputs: &Inputs<'_>,
@@ -439,7 +443,10 @@ impl Pretrain {
             recompute: self.recompute,
         };
         let mut observe = |report: StepReport| observe(cx, report);
-        training.run(checkpoints(cx)?, device, || start, &mut observe).map_err(train_error)
+        let trained = training
+            .run(&[self.steps], checkpoints(cx)?, device, || start, &mut observe)
+            .map_err(train_error)?;
+        Ok(trained.into_iter().next_back().expect("there is one stop"))
     }
 
     fn image_scale(&self, inputs: &Inputs<'_>) -> Result<f64, StageError> {

@@ -23,7 +23,8 @@ use crate::{
 /// The item file of a pair that holds the conditioning image.
 const IMAGE: &str = "input.png";
 
-/// Generates a clip from each pair's input image.
+/// Generates a clip from each pair's input image, with each of several adapters where `lora` holds
+/// the adapters along one training (`save_at`).
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sample {
@@ -127,6 +128,10 @@ impl Stage for Sample {
 
     fn mapped_port(&self) -> Option<&'static str> {
         Some("pairs")
+    }
+
+    fn crossed_port(&self) -> Option<&'static str> {
+        Some("lora")
     }
 
     fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {

@@ -30,7 +30,11 @@ pub(super) fn settings<S: StageKind>(stage: &S) -> Value {
 /// Parameters that leave a run on its trajectory; where the learning rate depends on the number of
 /// steps, another number of steps is another trajectory.
 pub(super) fn trajectory(schedule: LrSchedule) -> &'static [&'static str] {
-    if schedule.depends_on_steps() { &["save_every"] } else { &["steps", "save_every"] }
+    if schedule.depends_on_steps() {
+        &["save_every", "save_at"]
+    } else {
+        &["steps", "save_every", "save_at"]
+    }
 }
 
 /// Checks the numbers of the optimizer.

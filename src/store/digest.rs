@@ -29,6 +29,12 @@ macro_rules! hash_type {
             }
         }
 
+        impl From<$name> for blake3::Hash {
+            fn from(hash: $name) -> Self {
+                Self::from_bytes(hash.0)
+            }
+        }
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())

@@ -1,29 +1,85 @@
-//! What each instance of a pipeline last was, so that a reason to run can say old and new.
+//! What each instance of a pipeline last was, so that a reason to run can say old and new, and so
+//! that `gc` knows what is still wanted.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt::Write as _,
     fs,
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
+    time::SystemTime,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{Fingerprint, Store, StoreError};
+
+/// Whose results a history holds: one pipeline file under one profile. Two files of one name, or
+/// two profiles of one file, have nothing to do with each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The file's path, absolute, with links followed.
+    pub file: String,
+    /// The profile.
+    pub profile: Option<String>,
+    /// The pipeline's name, for people.
+    pub name: String,
+}
+
+impl Owner {
+    /// The owner of the results of a pipeline file under a profile.
+    pub fn new(file: &Path, profile: Option<&str>, name: &str) -> Self {
+        let path = fs::canonicalize(file).or_else(|_| std::path::absolute(file));
+        let path = path.unwrap_or_else(|_| file.to_owned());
+        Self {
+            file: path.to_string_lossy().into_owned(),
+            profile: profile.map(str::to_owned),
+            name: name.to_owned(),
+        }
+    }
+
+    /// The name of its history: the pipeline's name is for people and may change.
+    fn file_name(&self) -> String {
+        let key = serde_json::to_vec(&(&self.file, &self.profile)).expect("strings are valid JSON");
+        Fingerprint::of(&key).to_string()
+    }
+
+    /// `pose_ablation`, or `pose_ablation --profile paper`.
+    pub fn title(&self) -> String {
+        match &self.profile {
+            Some(profile) => format!("{} --profile {profile}", self.name),
+            None => self.name.clone(),
+        }
+    }
+}
+
+/// What an instance last was.
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    key: Fingerprint,
+    /// Whether the latest run had no such instance any more.
+    gone: bool,
+}
 
 /// The last fingerprint of each instance of one pipeline.
 ///
 /// The file only grows at its end, a line per change, so that two runs at once lose nothing and a
-/// thousand stages cost a thousand lines. Reading takes the last line of each instance; a line that
-/// was cut short is skipped.
+/// thousand stages cost a thousand lines. The first line is the [`Owner`]; then `<fingerprint>
+/// <instance>` says what an instance is now, `gone <instance>` that the pipeline has it no more.
+/// Reading takes the last line of each instance; a line that was cut short is skipped. The file's
+/// time is that of the last run.
 #[derive(Debug)]
 pub struct History {
     path: PathBuf,
-    last: BTreeMap<String, Fingerprint>,
+    /// Written before the first line, where the file does not know it yet.
+    unwritten: Option<Owner>,
+    last: BTreeMap<String, Last>,
 }
 
 impl History {
     /// The last fingerprint of an instance such as `lora[n=10]`.
     pub fn of(&self, instance: &str) -> Option<Fingerprint> {
-        self.last.get(instance).copied()
+        self.last.get(instance).map(|last| last.key)
     }
 
     /// All instances of a stage, whatever their cell, with their last fingerprints.
@@ -35,87 +91,270 @@ impl History {
             .range(stage.to_owned()..)
             .take_while(move |(instance, _)| instance.starts_with(stage))
             .filter(move |(instance, _)| instance.split('[').next() == Some(stage))
-            .map(|(instance, key)| (instance.as_str(), *key))
+            .map(|(instance, last)| (instance.as_str(), last.key))
     }
 
     /// Remembers that `instance` is `key` now.
     pub fn note(&mut self, instance: &str, key: Fingerprint) -> Result<(), StoreError> {
-        if self.of(instance) == Some(key) {
+        if self.last.get(instance).is_some_and(|last| last.key == key && !last.gone) {
             return Ok(());
         }
-        self.last.insert(instance.to_owned(), key);
-        let name = serde_json::to_string(instance).expect("a string is valid JSON");
+        self.last.insert(instance.to_owned(), Last { key, gone: false });
+        self.append(&format!("{key} {}\n", quoted(instance)))
+    }
+
+    /// Remembers that a run was made, and which instances the pipeline has no more: those that are
+    /// not in `present`.
+    pub fn ran(&mut self, present: &HashSet<String>) -> Result<(), StoreError> {
+        let mut lines = String::new();
+        for (instance, last) in &mut self.last {
+            if !last.gone && !present.contains(instance) {
+                last.gone = true;
+                let _ = writeln!(lines, "gone {}", quoted(instance));
+            }
+        }
+        if !lines.is_empty() {
+            self.append(&lines)?;
+        }
+        // Without the time, what is wanted least recently is only guessed worse.
+        if let Ok(file) = fs::File::options().append(true).open(&self.path) {
+            let _ = file.set_modified(SystemTime::now());
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, lines: &str) -> Result<(), StoreError> {
+        let header = self.unwritten.take().map(|owner| header(&owner)).unwrap_or_default();
         fs::OpenOptions::new()
             .append(true)
             .create(true)
             .open(&self.path)
-            .and_then(|mut file| file.write_all(format!("{key} {name}\n").as_bytes()))
+            .and_then(|mut file| file.write_all(format!("{header}{lines}").as_bytes()))
             .map_err(|e| StoreError::io(&self.path, e))
     }
 }
 
-impl Store {
-    /// The history of the pipeline called `name`.
-    pub fn history(&self, name: &str) -> Result<History, StoreError> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
-        let file = if name.chars().all(plain) && !name.starts_with('.') && !name.is_empty() {
-            name.to_owned()
-        } else {
-            // A leading dot keeps it apart from names that stand for themselves.
-            format!(".{}", Fingerprint::of(name.as_bytes()))
-        };
-        read(self.root.join("history").join(file))
+/// What one pipeline keeps in the store.
+#[derive(Clone, Debug)]
+pub struct Root {
+    /// Whose it is; unknown where an older version wrote the history.
+    pub owner: Option<Owner>,
+    /// When it was last run.
+    pub used: SystemTime,
+    /// What its instances are now.
+    pub live: Vec<Fingerprint>,
+    /// Every key that it ever had, with the instance's name.
+    pub names: HashMap<Fingerprint, String>,
+    path: PathBuf,
+    last: BTreeMap<String, Last>,
+}
+
+impl Root {
+    /// Whether this is the history of a pipeline file.
+    pub fn is_of(&self, file: &Path) -> bool {
+        let wanted = Owner::new(file, None, "").file;
+        self.owner.as_ref().is_some_and(|owner| owner.file == wanted)
     }
 
-    /// The last fingerprint of every instance of every pipeline: what `gc` keeps.
-    pub fn latest(&self) -> Result<Vec<Fingerprint>, StoreError> {
-        let dir = self.root.join("history");
-        let mut keys = Vec::new();
-        for entry in fs::read_dir(&dir).map_err(|e| StoreError::io(&dir, e))? {
-            let entry = entry.map_err(|e| StoreError::io(&dir, e))?;
-            keys.extend(read(entry.path())?.last.into_values());
-        }
-        keys.sort();
-        keys.dedup();
-        Ok(keys)
+    /// `pose_ablation: lora[n=10]`, if the key was one of its instances.
+    pub(super) fn name_of(&self, key: Fingerprint) -> Option<String> {
+        let instance = self.names.get(&key)?;
+        Some(match &self.owner {
+            Some(owner) => format!("{}: {instance}", owner.title()),
+            None => instance.clone(),
+        })
     }
 }
 
-fn read(path: PathBuf) -> Result<History, StoreError> {
-    let text = match fs::read(&path) {
+impl Store {
+    /// The history of a pipeline.
+    pub fn history(&self, owner: &Owner) -> Result<History, StoreError> {
+        let path = self.root.join("history").join(owner.file_name());
+        let found = read(&path)?;
+        let unwritten = (found.owner.as_ref() != Some(owner)).then(|| owner.clone());
+        Ok(History { path, unwritten, last: found.last })
+    }
+
+    /// What every pipeline that was run keeps.
+    pub fn roots(&self) -> Result<Vec<Root>, StoreError> {
+        let dir = self.root.join("history");
+        let mut roots = Vec::new();
+        for entry in fs::read_dir(&dir).map_err(|e| StoreError::io(&dir, e))? {
+            let entry = entry.map_err(|e| StoreError::io(&dir, e))?;
+            let path = entry.path();
+            let used = entry.metadata().and_then(|metadata| metadata.modified());
+            let found = read(&path)?;
+            let live = found.last.values().filter(|last| !last.gone).map(|last| last.key);
+            roots.push(Root {
+                used: used.unwrap_or_else(|_| SystemTime::now()),
+                live: live.collect(),
+                owner: found.owner,
+                names: found.names,
+                last: found.last,
+                path,
+            });
+        }
+        roots.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(roots)
+    }
+
+    /// Shortens a history to the keys whose record is still there; removes it if none is.
+    pub(super) fn compact(
+        &self,
+        root: &Root,
+        kept: &HashSet<Fingerprint>,
+    ) -> Result<(), StoreError> {
+        let mut lines = root.owner.as_ref().map(header).unwrap_or_default();
+        // Earlier keys, which only name what they were.
+        let is_last = |key, name| root.last.get(name).is_some_and(|last| last.key == key);
+        let mut earlier: Vec<_> = (root.names.iter())
+            .filter(|(key, name)| kept.contains(key) && !is_last(**key, *name))
+            .collect();
+        earlier.sort();
+        let mut any = !earlier.is_empty();
+        for (key, instance) in earlier {
+            let _ = writeln!(lines, "{key} {}", quoted(instance));
+        }
+        for (instance, last) in &root.last {
+            if !kept.contains(&last.key) {
+                // Its earlier keys, if any are kept, must not count as what it is now.
+                if root.names.iter().any(|(key, name)| name == instance && kept.contains(key)) {
+                    let _ = writeln!(lines, "gone {}", quoted(instance));
+                }
+                continue;
+            }
+            any = true;
+            let name = quoted(instance);
+            let _ = writeln!(lines, "{} {name}", last.key);
+            if last.gone {
+                let _ = writeln!(lines, "gone {name}");
+            }
+        }
+        if !any {
+            return fs::remove_file(&root.path).map_err(|e| StoreError::io(&root.path, e));
+        }
+        self.write(&root.path, lines.as_bytes())?;
+        if let Ok(file) = fs::File::options().append(true).open(&root.path) {
+            let _ = file.set_modified(root.used);
+        }
+        Ok(())
+    }
+}
+
+fn header(owner: &Owner) -> String {
+    serde_json::to_string(owner).expect("strings are valid JSON") + "\n"
+}
+
+fn quoted(instance: &str) -> String {
+    serde_json::to_string(instance).expect("a string is valid JSON")
+}
+
+/// What a history file holds.
+#[derive(Default)]
+struct Found {
+    owner: Option<Owner>,
+    last: BTreeMap<String, Last>,
+    names: HashMap<Fingerprint, String>,
+}
+
+fn read(path: &Path) -> Result<Found, StoreError> {
+    let text = match fs::read(path) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(e) => return Err(StoreError::io(&path, e)),
+        Err(e) => return Err(StoreError::io(path, e)),
     };
-    let last = text
-        .lines()
-        .filter_map(|line| {
-            let (key, name) = line.split_once(' ')?;
-            Some((serde_json::from_str(name).ok()?, key.parse().ok()?))
-        })
-        .collect();
-    Ok(History { path, last })
+    let mut found = Found::default();
+    for line in text.lines() {
+        if line.starts_with('{') {
+            found.owner = serde_json::from_str(line).ok().or(found.owner);
+            continue;
+        }
+        let Some((what, name)) = line.split_once(' ') else { continue };
+        let Ok(name) = serde_json::from_str::<String>(name) else { continue };
+        if what == "gone" {
+            if let Some(last) = found.last.get_mut(&name) {
+                last.gone = true;
+            }
+        } else if let Ok(key) = what.parse() {
+            found.names.insert(key, name.clone());
+            found.last.insert(name, Last { key, gone: false });
+        }
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn owner(file: &str, profile: Option<&str>) -> Owner {
+        Owner::new(Path::new(file), profile, "toy")
+    }
+
+    fn key(text: &str) -> Fingerprint {
+        Fingerprint::of(text.as_bytes())
+    }
+
     #[test]
     fn the_last_line_wins_and_a_torn_one_is_skipped() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        let mut history = store.history("a/b").unwrap();
-        history.note("lora[n=1]", Fingerprint::of(b"1")).unwrap();
-        history.note("lora[n=1]", Fingerprint::of(b"2")).unwrap();
-        history.note("lora[n=3]", Fingerprint::of(b"3")).unwrap();
+        let mut history = store.history(&owner("a.toml", None)).unwrap();
+        history.note("lora[n=1]", key("1")).unwrap();
+        history.note("lora[n=1]", key("2")).unwrap();
+        history.note("lora[n=3]", key("3")).unwrap();
         let mut file = fs::OpenOptions::new().append(true).open(&history.path).unwrap();
         file.write_all(b"0123 \"lor").unwrap();
-        let history = store.history("a/b").unwrap();
-        assert_eq!(history.of("lora[n=1]"), Some(Fingerprint::of(b"2")));
+        let history = store.history(&owner("a.toml", None)).unwrap();
+        assert_eq!(history.of("lora[n=1]"), Some(key("2")));
         assert_eq!(history.of_stage("lora").count(), 2);
         assert_eq!(history.of_stage("lor").count(), 0);
-        assert_eq!(store.history("other").unwrap().of("lora[n=1]"), None);
-        assert_eq!(store.latest().unwrap().len(), 2);
+        let [root] = &store.roots().unwrap()[..] else { panic!() };
+        assert_eq!(root.live.len(), 2);
+        assert_eq!(root.name_of(key("1")).unwrap(), "toy: lora[n=1]");
+    }
+
+    #[test]
+    fn files_and_profiles_of_one_name_are_kept_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let owners = [owner("a.toml", None), owner("a.toml", Some("paper")), owner("b.toml", None)];
+        for owner in &owners {
+            let key = key(&owner.file_name());
+            store.history(owner).unwrap().note("lora", key).unwrap();
+        }
+        for owner in &owners {
+            let found = store.history(owner).unwrap().of("lora");
+            assert_eq!(found, Some(key(&owner.file_name())));
+        }
+        let roots = store.roots().unwrap();
+        assert_eq!(roots.len(), 3);
+        assert_eq!(roots.iter().filter(|root| root.is_of(Path::new("a.toml"))).count(), 2);
+    }
+
+    #[test]
+    fn an_instance_that_is_gone_explains_but_keeps_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let owner = owner("a.toml", None);
+        let mut history = store.history(&owner).unwrap();
+        history.note("lora[n=1]", key("1")).unwrap();
+        history.note("lora[n=3]", key("3")).unwrap();
+        history.ran(&["lora[n=1]".to_owned()].into()).unwrap();
+        let mut history = store.history(&owner).unwrap();
+        assert_eq!(history.of("lora[n=3]"), Some(key("3")));
+        assert_eq!(store.roots().unwrap()[0].live, [key("1")]);
+        // It comes back when the pipeline has it again.
+        history.note("lora[n=3]", key("3")).unwrap();
+        assert_eq!(store.roots().unwrap()[0].live.len(), 2);
+    }
+
+    #[test]
+    fn what_an_older_version_wrote_keeps_its_results() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        fs::write(dir.path().join("history/toy"), format!("{} \"lora\"\n", key("1"))).unwrap();
+        let [root] = &store.roots().unwrap()[..] else { panic!() };
+        assert_eq!((root.owner.clone(), root.live.clone()), (None, vec![key("1")]));
     }
 }

@@ -7,7 +7,8 @@
 //! ├── actions/ab/cdef…        one Record (JSON) per fingerprint: what a stage gave
 //! ├── items/ab/cdef…          one ItemRecord (JSON) per item fingerprint
 //! ├── traces/ab/cdef…         which outside files a stage read, by its key without their content
-//! ├── history/<pipeline>      lines `<fingerprint> <instance>`: what each instance last was
+//! ├── history/<hash>          of a pipeline file and profile: what each instance last was
+//! ├── pins/<fingerprint>      results that `gc` never removes
 //! ├── checkpoints/<trajectory>/   left by trainings; equal but for how far they go
 //! ├── locks/                  one file per key being computed, locked by its process
 //! ├── pictures/<pipeline>/    contact sheets that a run wrote, for people; nothing reads them
@@ -24,6 +25,7 @@
 //! damage without reading the content.
 
 mod adopt;
+mod check;
 mod checkpoints;
 mod digest;
 mod error;
@@ -31,14 +33,16 @@ mod gc;
 mod history;
 mod lock;
 mod objects;
+mod pins;
 mod record;
 mod sources;
 mod stat_cache;
 
+pub use check::{Count, StoreStats, VerifyReport};
 pub use digest::{Digest, Fingerprint, HashParseError};
 pub use error::StoreError;
-pub use gc::{GcReport, ROLLING, StoreStats, VerifyReport};
-pub use history::History;
+pub use gc::{FINAL, GcPolicy, GcReport, ROLLING, Removed};
+pub use history::{History, Owner, Root};
 pub use lock::{KeyLock, StoreUse};
 pub use record::{Ingredients, ItemRecord, Record, Trace};
 pub use sources::SourceReader;

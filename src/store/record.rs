@@ -42,6 +42,12 @@ pub struct Record {
     /// The folder of checkpoints it used, if it trains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trajectory: Option<Fingerprint>,
+    /// How many steps along its trajectory it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<u64>,
+    /// The key under which the outside files it read are known, if it read any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traced: Option<Fingerprint>,
     /// Start, RFC 3339.
     pub started: String,
     /// Wall seconds.

@@ -102,6 +102,18 @@ impl Store {
         Ok(digests)
     }
 
+    /// The content of one outside file, such as a model's weights, which is not read again while
+    /// its size, times and inode are known. What is learnt is written at once: hashing tens of
+    /// gigabytes again would cost more than writing a line.
+    pub fn digest_file(&self, path: &Path) -> io::Result<Digest> {
+        let full = std::path::absolute(path)?;
+        let digest = self.stat_cache.lock().expect("no panic while held").digest(&full)?;
+        if let Err(error) = self.save_stat_cache() {
+            tracing::debug!("The hash of `{}` is not kept: {error}.", path.display());
+        }
+        Ok(digest)
+    }
+
     /// Writes the digests of outside files for the next run, if there are new ones.
     pub fn save_stat_cache(&self) -> Result<(), StoreError> {
         let mut cache = self.stat_cache.lock().expect("no panic while held");

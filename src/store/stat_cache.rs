@@ -45,7 +45,7 @@ impl StatCache {
         if let Some((_, digest)) = known.get(path).filter(|(old, _)| *old == stamp) {
             return Ok(*digest);
         }
-        let digest = Digest::of(&fs::read(path)?);
+        let digest = hash_file(path)?;
         if stamp.is_settled() && Stamp::of(&fs::metadata(path)?) == stamp {
             known.insert(path.to_owned(), (stamp, digest));
             self.dirty = true;
@@ -103,6 +103,13 @@ impl Stamp {
         let latest = self.modified_ns.max(self.changed_ns);
         latest + STEP.as_nanos() as i128 <= now.as_nanos() as i128
     }
+}
+
+/// Hashes a file piece by piece: weights are larger than the memory.
+fn hash_file(path: &Path) -> io::Result<Digest> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(fs::File::open(path)?)?;
+    Ok(hasher.finalize().into())
 }
 
 fn load(path: &Path) -> HashMap<PathBuf, (Stamp, Digest)> {

@@ -12,6 +12,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::Write,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
@@ -21,7 +22,7 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use super::optimizer::Moments;
 use crate::{
     models::{Params, params::Param},
-    store::{Digest, ROLLING},
+    store::{Digest, FINAL, ROLLING},
 };
 
 const LOSSES: &str = "losses";
@@ -118,7 +119,7 @@ impl Keep {
     const fn prefix(self) -> &'static str {
         match self {
             Self::Rolling => ROLLING,
-            Self::Final => "final",
+            Self::Final => FINAL,
         }
     }
 }
@@ -140,11 +141,20 @@ impl Checkpoints {
 
     /// The state nearest to `steps`, not beyond it. Files that are not whole are passed over.
     pub fn latest(&mut self, steps: usize, device: &Device) -> std::io::Result<Option<State>> {
+        self.latest_in(0..=steps, device)
+    }
+
+    /// The state farthest along in a range of steps.
+    pub fn latest_in(
+        &mut self,
+        range: RangeInclusive<usize>,
+        device: &Device,
+    ) -> std::io::Result<Option<State>> {
         let mut found: BTreeMap<usize, Vec<(PathBuf, String, bool)>> = BTreeMap::new();
         for entry in fs::read_dir(&self.folder)? {
             let path = entry?.path();
             if let Some((keep, step, hash)) = parse_name(&path)
-                && step <= steps
+                && range.contains(&step)
             {
                 let rolling = keep == Keep::Rolling;
                 found.entry(step).or_default().push((path, hash, rolling));

@@ -33,16 +33,18 @@ pub struct DenoiserTraining<'a> {
 }
 
 impl DenoiserTraining<'_> {
-    /// Trains from `init`, or from the nearest checkpoint.
+    /// Trains from `init`, or from the nearest checkpoint, and gives what was trained at each of
+    /// `stops`.
     pub fn run(
         &self,
+        stops: &[usize],
         checkpoints: Option<Checkpoints>,
         device: &Device,
         init: impl FnOnce() -> Params,
         observe: &mut dyn FnMut(StepReport) -> ControlFlow<()>,
-    ) -> Result<Trained, TrainError> {
+    ) -> Result<Vec<Trained>, TrainError> {
         let mut gradients = |step: usize, params: &Params| self.gradients(step, params);
-        steps::run(&self.steps, checkpoints, device, init, &mut gradients, observe)
+        steps::run(&self.steps, stops, checkpoints, device, init, &mut gradients, observe)
     }
 
     /// The gradients of one step, from 0.

@@ -80,49 +80,76 @@ pub enum TrainError {
     Example(Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Runs the loop from the nearest checkpoint, or from `init`.
+/// Runs the loop from the nearest checkpoint, or from `init`, and gives what was trained at each of
+/// `stops`, which ascend and end at the number of steps.
 ///
 /// `gradients` is called with the step, from 0, and the parameters; what it gives must depend on
 /// nothing else. `observe` is told of each step and may end the run.
 pub fn run(
     settings: &Steps,
+    stops: &[usize],
     mut checkpoints: Option<Checkpoints>,
     device: &Device,
     init: impl FnOnce() -> Params,
     gradients: &mut dyn FnMut(usize, &Params) -> Result<Gradients, TrainError>,
     observe: &mut dyn FnMut(StepReport) -> ControlFlow<()>,
-) -> Result<Trained, TrainError> {
-    let saved = match &mut checkpoints {
-        Some(checkpoints) => checkpoints.latest(settings.steps, device)?,
-        None => None,
-    };
-    let mut state = saved.unwrap_or_else(|| {
-        let params = init();
-        let ema = settings.ema.map(|_| params.clone());
-        State { params, ema, ..State::default() }
-    });
-    let first = state.step;
-    while state.step < settings.steps {
-        let found = gradients(state.step, &state.params)?;
-        let loss = found.loss;
-        settings.advance(&mut state, found)?;
-        let report = StepReport { done: state.step, total: settings.steps, loss };
-        let stop = observe(report).is_break();
+) -> Result<Vec<Trained>, TrainError> {
+    let mut state: Option<State> = None;
+    let mut init = Some(init);
+    let mut trained = Vec::with_capacity(stops.len());
+    for &stop in stops {
         if let Some(checkpoints) = &mut checkpoints {
-            if state.step == settings.steps {
-                checkpoints.save(&state, Keep::Final)?;
-            } else if stop || (state.step - first).is_multiple_of(settings.save_every.max(1)) {
-                checkpoints.save(&state, Keep::Rolling)?;
+            let beyond = state.as_ref().map_or(0, |state| state.step + 1);
+            if beyond <= stop {
+                state = checkpoints.latest_in(beyond..=stop, device)?.or(state);
             }
         }
-        if stop {
-            return Err(TrainError::Stopped);
-        }
+        let mut at = state.take().unwrap_or_else(|| {
+            let params = init.take().expect("a run begins once")();
+            let ema = settings.ema.map(|_| params.clone());
+            State { params, ema, ..State::default() }
+        });
+        settings.train_to(stop, &mut at, checkpoints.as_mut(), gradients, observe)?;
+        trained.push(Trained {
+            params: at.ema.clone().unwrap_or_else(|| at.params.clone()),
+            losses: at.losses.clone(),
+        });
+        state = Some(at);
     }
-    Ok(Trained { params: state.ema.unwrap_or(state.params), losses: state.losses })
+    Ok(trained)
 }
 
 impl Steps {
+    /// Makes the steps from `state` to `stop`, and leaves a checkpoint there.
+    fn train_to(
+        &self,
+        stop: usize,
+        state: &mut State,
+        mut checkpoints: Option<&mut Checkpoints>,
+        gradients: &mut dyn FnMut(usize, &Params) -> Result<Gradients, TrainError>,
+        observe: &mut dyn FnMut(StepReport) -> ControlFlow<()>,
+    ) -> Result<(), TrainError> {
+        let first = state.step;
+        while state.step < stop {
+            let found = gradients(state.step, &state.params)?;
+            let loss = found.loss;
+            self.advance(state, found)?;
+            let report = StepReport { done: state.step, total: self.steps, loss };
+            let ended = observe(report).is_break();
+            if let Some(checkpoints) = &mut checkpoints {
+                if state.step == stop {
+                    checkpoints.save(state, Keep::Final)?;
+                } else if ended || (state.step - first).is_multiple_of(self.save_every.max(1)) {
+                    checkpoints.save(state, Keep::Rolling)?;
+                }
+            }
+            if ended {
+                return Err(TrainError::Stopped);
+            }
+        }
+        Ok(())
+    }
+
     /// One step of the optimizer.
     fn advance(&self, state: &mut State, gradients: Gradients) -> Result<(), TrainError> {
         let learning_rate =
@@ -189,6 +216,17 @@ mod tests {
 
     /// Fits `p` to noisy targets around 2; stops after `stop` steps of this call.
     fn fit(steps: usize, folder: Option<&Path>, stop: usize) -> Result<Trained, TrainError> {
+        let mut trained = fit_to(&[steps], folder, stop)?;
+        assert_eq!(trained.len(), 1);
+        Ok(trained.remove(0))
+    }
+
+    /// The same, with what was trained at each of `stops`.
+    fn fit_to(
+        stops: &[usize],
+        folder: Option<&Path>,
+        stop: usize,
+    ) -> Result<Vec<Trained>, TrainError> {
         let device = Device::flex();
         let init = || {
             let flat = Tensor::zeros([64], &device);
@@ -208,7 +246,8 @@ mod tests {
             if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let checkpoints = folder.map(|folder| Checkpoints::open(folder).unwrap());
-        run(&settings(steps), checkpoints, &device, init, &mut gradients, &mut observe)
+        let settings = settings(stops[stops.len() - 1]);
+        run(&settings, stops, checkpoints, &device, init, &mut gradients, &mut observe)
     }
 
     fn bits(trained: &Trained) -> (Vec<u32>, Vec<u32>) {
@@ -247,6 +286,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_saved_on_the_way_equals_shorter_runs_bit_for_bit() {
+        let alone: Vec<_> =
+            [4, 9, 15].iter().map(|n| bits(&fit(*n, None, usize::MAX).unwrap())).collect();
+        let check = |trained: &[Trained]| {
+            assert_eq!(trained.iter().map(bits).collect::<Vec<_>>(), alone);
+        };
+        check(&fit_to(&[4, 9, 15], None, usize::MAX).unwrap());
+        // Interrupted anywhere, and with checkpoints of other runs beyond some of the stops.
+        let folder = tempfile::tempdir().unwrap();
+        assert!(fit_to(&[4, 9, 15], Some(folder.path()), 6).is_err());
+        fit(12, Some(folder.path()), usize::MAX).unwrap();
+        check(&fit_to(&[4, 9, 15], Some(folder.path()), usize::MAX).unwrap());
+        // All stops are there now: no step is made again.
+        check(&fit_to(&[4, 9, 15], Some(folder.path()), 1).unwrap());
+    }
+
+    #[test]
     fn a_loss_that_is_no_number_names_the_step() {
         let device = Device::flex();
         let init = || {
@@ -258,7 +314,7 @@ mod tests {
             gradient::of_loss(params, |leaves| Ok((leaves.0["p"].flat.clone() * factor).sum()))
         };
         let go = &mut |_: StepReport| ControlFlow::Continue(());
-        let error = run(&settings(5), None, &device, init, &mut gradients, go).unwrap_err();
+        let error = run(&settings(5), &[5], None, &device, init, &mut gradients, go).unwrap_err();
         assert_eq!(
             error.to_string(),
             "the loss is not a finite number at step 3 (learning rate 5e-2)"

@@ -100,7 +100,10 @@ impl VaeTraining<'_> {
         observe: &mut dyn FnMut(StepReport) -> ControlFlow<()>,
     ) -> Result<Trained, TrainError> {
         let mut gradients = |step: usize, params: &Params| self.gradients(step, params);
-        steps::run(&self.steps, checkpoints, device, init, &mut gradients, observe)
+        let stops = [self.steps.steps];
+        let trained =
+            steps::run(&self.steps, &stops, checkpoints, device, init, &mut gradients, observe)?;
+        Ok(trained.into_iter().next_back().expect("there is one stop"))
     }
 
     /// The gradients of one step, from 0. Draws, in this order: for each clip where its piece lies,

@@ -7,11 +7,11 @@ use insta::assert_snapshot;
 use pipe::{
     exec::{ExecError, Executor, Outcome, RunEvent},
     plan::{Freshness, Lack},
-    store::{Store, StoreError},
+    store::{GcPolicy, Store, StoreError},
 };
 use serde_json::json;
 
-use crate::support::{Clumsy, Letters, Shout, TestPipeline, Texts, Train, Words};
+use crate::support::{Clumsy, Cross, Letters, Shout, TestPipeline, Texts, Train, Words};
 
 const ALL_REUSED: &str = "reused words\nreused shout\nreused letters\n";
 
@@ -121,6 +121,27 @@ fn items_are_cached_one_by_one() {
     assert_snapshot!(ran(&["three", "one"]), @"ran shout (0 of 2): input `words` changed (# -> #)");
     assert_snapshot!(ran(&["two", "one"]), @"ran shout (0 of 2): input `words` changed (# -> #)");
     assert_snapshot!(ran(&["one", "two"]), @"reused shout");
+}
+
+#[test]
+fn every_item_meets_every_item_of_a_crossed_port() {
+    let crossed = |marks: &[&str], dir| {
+        TestPipeline::at(dir)
+            .stage::<Words>("words", json!({ "words": ["a", "b"] }), &[])
+            .stage::<Words>("marks", json!({ "words": marks }), &[])
+            .stage::<Cross>("cross", json!({}), &[("words", "words"), ("marks", "marks")])
+    };
+    let test = crossed(&["!", "?"], TestPipeline::empty().dir);
+    assert!(test.run().story().contains("ran cross (4 of 4)"));
+    assert_eq!(test.text("cross", "?/b"), "b?");
+    // One more on either side makes what is new; fewer, nothing.
+    let test = crossed(&["!", "?", "."], test.dir);
+    assert!(test.plan_story().contains("cross pending"));
+    assert!(test.run().story().contains("ran cross (2 of 6)"), "{}", test.run().story());
+    // With one, names are plain, and the results of single items are those known.
+    let test = crossed(&["?"], test.dir);
+    assert!(test.run().story().contains("ran cross (0 of 2)"));
+    assert_eq!(test.text("cross", "b"), "b?");
 }
 
 #[test]
@@ -460,7 +481,8 @@ fn gc_keeps_what_the_pipelines_last_were() {
     let test = test.edit::<Shout>("shout", "mark", "?");
     test.run();
     let store = test.store();
-    let report = store.gc(&store.latest().unwrap(), false).unwrap();
+    let report =
+        store.gc(&GcPolicy { roots: store.roots().unwrap(), ..GcPolicy::default() }).unwrap();
     assert!(report.removed["objects"].files > 0);
     assert!(!test.object("TWO!").exists());
     assert_eq!(test.run().story(), ALL_REUSED);

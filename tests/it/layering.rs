@@ -11,7 +11,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("rng", &[]),
     ("models", &["rng"]),
     // A checkpoint names its content as the store does, and says if the training goes on.
-    ("train", &["models", "rng", "store::Digest", "store::ROLLING"]),
+    ("train", &["models", "rng", "store::Digest", "store::FINAL", "store::ROLLING"]),
     // Readers of data sets run inside a stage: they read through its reader.
     ("data", &["rng", "store::SourceReader"]),
     ("metrics", &["data", "rng"]),
@@ -67,6 +67,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "plan",
         &[
+            "artifact::Item",
             "config",
             "models::LoadError",
             "models::ModelRef",

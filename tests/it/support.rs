@@ -113,6 +113,43 @@ impl StageKind for Shout {
     const PORTS: Ports = takes(&[Port { name: "words", kinds: FILES, required: true }]);
 }
 
+/// Puts each mark behind each word.
+#[derive(Serialize, Deserialize, JsonSchema)]
+pub struct Cross {}
+
+impl Stage for Cross {
+    fn mapped_port(&self) -> Option<&'static str> {
+        Some("words")
+    }
+
+    fn crossed_port(&self) -> Option<&'static str> {
+        Some("marks")
+    }
+
+    fn run(
+        &self,
+        inputs: &Inputs<'_>,
+        out: &mut Output<'_>,
+        _: &StageContext<'_>,
+    ) -> Result<(), StageError> {
+        let mark = inputs.read(inputs.only("marks")?, "text")?;
+        for item in inputs.items("words") {
+            let text = [inputs.read(item, "text")?, mark.clone()].concat();
+            out.item(&item.name, &[("text", &text)])?;
+        }
+        Ok(())
+    }
+}
+
+impl StageKind for Cross {
+    const KIND: &'static str = "cross";
+    const VERSION: u32 = 1;
+    const PORTS: Ports = takes(&[
+        Port { name: "words", kinds: FILES, required: true },
+        Port { name: "marks", kinds: FILES, required: true },
+    ]);
+}
+
 /// The number of letters of all words, rounded down to a multiple of `step`.
 #[derive(Serialize, Deserialize, JsonSchema)]
 pub struct Letters {

@@ -10,7 +10,7 @@ use image::RgbImage;
 use super::{CliError, cell_name, file_name, files::read_image, write_file};
 use crate::{
     artifact::{
-        ArtifactKind, Manifest, frames,
+        ArtifactKind, Item, Manifest, Origins, frames,
         pairs::{INPUT, TARGET},
     },
     config::{Instance, Pipeline},
@@ -69,10 +69,18 @@ pub(super) fn sheet(
     let Some(digest) = outputs.digest(index) else { return Ok(sheet::contact_sheet(&[])) };
     let predictions = store.manifest(digest)?;
     let pairs = nearest_pairs(pipeline, index, outputs, store, &predictions)?;
+    let origins = pairs.as_ref().map(|pairs| Origins::new(&pairs.items));
+    let origin = |item| origin_of(origins.as_ref(), item);
+    // Of several checkpoints, the last is shown.
+    let last = predictions.items.last().and_then(origin).and_then(|(checkpoint, _)| checkpoint);
+    let shown = predictions
+        .items
+        .iter()
+        .filter(|item| origin(item).is_none_or(|(checkpoint, _)| checkpoint == last));
     let mut items = Vec::new();
-    for item in predictions.items.iter().take(MOST_ITEMS) {
+    for item in shown.take(MOST_ITEMS) {
         let mut images = Vec::new();
-        if let Some(pair) = pairs.as_ref().and_then(|pairs| pairs.item(&item.name)) {
+        if let Some((_, pair)) = origin(item) {
             images.push(read_image(store, pair, INPUT)?);
             images.push(read_image(store, pair, TARGET)?);
         }
@@ -80,6 +88,14 @@ pub(super) fn sheet(
         items.push(images);
     }
     Ok(sheet::item_sheet(&items, items_per_row(items.len()), MIN_SIZE))
+}
+
+/// The pair that an item was made from, and with which checkpoint.
+fn origin_of<'a>(
+    origins: Option<&Origins<'a>>,
+    item: &'a Item,
+) -> Option<(Option<&'a str>, &'a Item)> {
+    origins?.of(&item.name)
 }
 
 /// How many items go in a row, so that sheets are about as wide as high.
@@ -113,7 +129,8 @@ fn nearest_pairs(
             }
             let Some(digest) = outputs.digest(input) else { continue };
             let pairs = store.manifest(digest)?;
-            if predictions.items.iter().all(|item| pairs.item(&item.name).is_some()) {
+            let origins = Origins::new(&pairs.items);
+            if predictions.items.iter().all(|item| origins.of(&item.name).is_some()) {
                 return Ok(Some(pairs));
             }
         }

@@ -53,6 +53,13 @@ impl ModelSource {
         Self::Memory { files: Arc::new(files), base: Some(Box::new(base)) }
     }
 
+    /// The commit of a snapshot in the Hugging Face cache.
+    pub fn commit(&self) -> Option<String> {
+        let Self::Folder(root) = self else { return None };
+        let is_snapshot = root.parent()?.file_name()? == "snapshots";
+        is_snapshot.then(|| root.file_name().map(|name| name.to_string_lossy().into_owned()))?
+    }
+
     /// Where the part of the file `path` is: here, or in the base.
     fn holder(&self, path: &str) -> &Self {
         match self {

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use image::RgbImage;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     IdleParam, Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
     idle,
+    predictions::{Predictions, checkpoints_to_try},
 };
 use crate::{
-    artifact::{ArtifactKind, frames, metrics::Metrics, pairs},
-    metrics::{Case, Rules, Score},
+    artifact::{ArtifactKind, Item, metrics::Metrics, pairs},
+    metrics::{Case, Rules, Score, arc::ExamplesRight},
 };
 
 /// Scores predictions. Its parameters are the [`Rules`].
@@ -21,12 +21,12 @@ use crate::{
 #[serde(transparent)]
 pub struct Metric(Rules);
 
-/// The ports of attempts, in order.
-const ATTEMPTS: [&str; 3] = ["predictions", "second", "third"];
+/// The ports of attempts from other trainings, in order.
+const OTHERS: [&str; 2] = ["second", "third"];
 
 impl StageKind for Metric {
     const KIND: &'static str = "metric";
-    // 1: first · 2: confidence intervals, more scores.
+    // 1: first · 2: confidence intervals, more scores, checkpoints.
     const VERSION: u32 = 2;
     const PORTS: Ports = Ports {
         inputs: &[
@@ -34,6 +34,8 @@ impl StageKind for Metric {
             Port { name: "second", kinds: &[ArtifactKind::Frames], required: false },
             Port { name: "third", kinds: &[ArtifactKind::Frames], required: false },
             Port { name: "pairs", kinds: &[ArtifactKind::Pairs], required: true },
+            Port { name: "examples", kinds: &[ArtifactKind::Pairs], required: false },
+            Port { name: "example_predictions", kinds: &[ArtifactKind::Frames], required: false },
         ],
         output: ArtifactKind::Metrics,
     };
@@ -58,19 +60,153 @@ impl Stage for Metric {
         out: &mut Output<'_>,
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
+        let pairs = inputs.items("pairs");
+        let predictions = Predictions::of(inputs, "predictions", pairs)?;
+        let others = OTHERS.into_iter().filter(|port| inputs.get(port).is_some());
+        let others: Vec<_> =
+            others.map(|port| Predictions::of(inputs, port, pairs)).collect::<Result<_, _>>()?;
+        self.check_ports(inputs, &predictions, others.len())?;
+        let chosen = self.choose(inputs, &predictions, cx)?;
+        let mut attempts: Vec<_> = chosen.iter().map(|at| (&predictions, *at)).collect();
+        attempts.extend(others.iter().map(|other| (other, 0)));
+
+        let main = self.score_all(inputs, pairs, &attempts, cx)?;
+        let mut by_checkpoint = BTreeMap::new();
+        if predictions.several() {
+            for (at, name) in predictions.checkpoints.iter().enumerate() {
+                let alone = self.score_all(inputs, pairs, &[(&predictions, at)], cx)?;
+                by_checkpoint.insert(name.unwrap_or_default().to_owned(), alone.values);
+            }
+        }
+        let names: Vec<_> = chosen.iter().map(|at| predictions.checkpoints[*at]).collect();
+        let settings = self.settings(&main, attempts.len(), predictions.several().then_some(names));
+        let all: Vec<&Score> = main.scores.values().collect();
+        let intervals = self.0.bootstrap.intervals(&*self.0.metric, &all);
+        let details = self.0.metric.details(&all, &main.last);
+        let Scored { values, scores: per_item, .. } = main;
+        Metrics { values, intervals, details, per_item, settings, by_checkpoint }.write(out)
+    }
+}
+
+/// What one or several attempts at all pairs gave.
+struct Scored {
+    values: Score,
+    scores: BTreeMap<String, Score>,
+    /// Where the images come from.
+    ids: Vec<String>,
+    last: pairs::Pair,
+}
+
+impl Metric {
+    /// Every choice that decides a score.
+    fn settings(
+        &self,
+        scored: &Scored,
+        attempts: usize,
+        checkpoints: Option<Vec<Option<&str>>>,
+    ) -> Value {
+        let mut settings = json!({
+            "metric": self.0.metric, "bootstrap": self.0.bootstrap, "attempts": attempts,
+            "images": scored.ids, "scored": scored.scores.len(),
+        });
+        if let Some(names) = checkpoints {
+            settings["checkpoints"] = json!(names);
+        }
+        for (name, value) in self.0.metric.settings(&self.0) {
+            settings[name] = value;
+        }
+        settings
+    }
+
+    /// Checks that the metric can use what is connected.
+    fn check_ports(
+        &self,
+        inputs: &Inputs<'_>,
+        predictions: &Predictions<'_>,
+        others: usize,
+    ) -> Result<(), StageError> {
+        let (name, made) = (self.0.metric.name(), 1 + others);
+        if made > self.0.metric.attempts() {
+            return Err(StageError::failed(format!(
+                "the metric `{name}` takes one attempt, but has {made}"
+            ))
+            .with_help("remove `second` and `third` from the stage's inputs"));
+        }
+        if others > 0 && predictions.several() {
+            return Err(StageError::failed(
+                "`predictions` holds several checkpoints, so there can be no `second`",
+            )
+            .with_help("set `attempts` to the number of checkpoints that are attempts"));
+        }
+        let [examples, answers] =
+            ["examples", "example_predictions"].map(|port| inputs.get(port).is_some());
+        let wrong = if examples != answers {
+            "`examples` and `example_predictions` go together".to_owned()
+        } else if examples && self.0.metric.attempts() == 1 {
+            format!("the metric `{name}` makes one attempt, so examples have nothing to choose")
+        } else {
+            return Ok(());
+        };
+        Err(StageError::failed(wrong)
+            .with_help("connect the pairs trained on, and what the same adapters predict for them"))
+    }
+
+    /// The checkpoints that are scored, as spec E.3 chooses the attempts.
+    fn choose(
+        &self,
+        inputs: &Inputs<'_>,
+        predictions: &Predictions<'_>,
+        cx: &StageContext<'_>,
+    ) -> Result<Vec<usize>, StageError> {
+        let len = predictions.checkpoints.len();
+        if self.0.metric.attempts() == 1 {
+            return Ok(vec![len - 1]);
+        }
+        let attempts = self.0.attempts.unwrap_or(2);
+        let examples = inputs.items("examples");
+        if examples.is_empty() {
+            return Ok(checkpoints_to_try(&vec![false; len], attempts));
+        }
+        let answers = Predictions::of(inputs, "example_predictions", examples)?;
+        if answers.checkpoints != predictions.checkpoints {
+            return Err(StageError::failed(
+                "`example_predictions` and `predictions` come from different checkpoints",
+            )
+            .with_help("sample both with the same `lora`"));
+        }
+        let mut right = Vec::with_capacity(len);
+        for at in 0..len {
+            let found = self.score_all(inputs, examples, &[(&answers, at)], cx)?;
+            let mut exact = found.scores.values().map(|score| score["solved"] > 0.0);
+            right.push(match self.0.examples_right.unwrap_or_default() {
+                ExamplesRight::All => exact.all(|exact| exact),
+                ExamplesRight::Any => exact.any(|exact| exact),
+            });
+        }
+        Ok(checkpoints_to_try(&right, attempts))
+    }
+
+    /// Scores the attempts at every pair.
+    fn score_all(
+        &self,
+        inputs: &Inputs<'_>,
+        items: &[Item],
+        attempts: &[(&Predictions<'_>, usize)],
+        cx: &StageContext<'_>,
+    ) -> Result<Scored, StageError> {
         let metric = self.0.metric;
-        let made = self.check_attempts(inputs)?;
         let mut scores: BTreeMap<String, Score> = BTreeMap::new();
         let mut ids = Vec::new();
         // An ARC task counts as solved when all its questions are.
         let mut tasks: BTreeMap<String, bool> = BTreeMap::new();
         let mut last = None;
-        let items = inputs.items("pairs");
         for (done, item) in items.iter().enumerate() {
             cx.tick(done as u64, items.len() as u64, "images")?;
             let pair = pairs::Pair::read(inputs, item)?;
-            let attempts = attempts(inputs, &item.name, pair.target.dimensions())?;
-            let case = Case { attempts: &attempts, pair: &pair };
+            let size = pair.target.dimensions();
+            let images = attempts.iter().map(|(of, at)| of.image(inputs, *at, item, size));
+            let images = images.collect::<Result<Vec<_>, _>>()?;
+            let case = Case { attempts: &images, pair: &pair };
             let score = metric.score(&case, &self.0).map_err(|e| e.on_item(&item.name))?;
             ids.push(pair.meta.source_id.clone());
             if let Some(score) = score {
@@ -81,72 +217,20 @@ impl Stage for Metric {
             }
             last = Some(pair);
         }
-        let (Some(pair), false) = (last, scores.is_empty()) else {
+        let (Some(last), false) = (last, scores.is_empty()) else {
             return Err(StageError::failed(format!(
                 "none of the {} images has anything to be scored",
                 items.len()
             ))
             .with_help("the targets are empty; look at them with `pipe export`"));
         };
-        let all: Vec<&Score> = scores.values().collect();
-        let mut values = metric.summary(&all);
+        let mut values = metric.summary(&scores.values().collect::<Vec<_>>());
         if !tasks.is_empty() {
             let solved = tasks.values().filter(|solved| **solved).count();
             values.insert("tasks_solved".to_owned(), 100.0 * solved as f64 / tasks.len() as f64);
         }
-        let mut settings = json!({
-            "metric": metric, "bootstrap": self.0.bootstrap, "attempts": made, "images": ids,
-            "scored": scores.len(),
-        });
-        for (name, value) in metric.settings(&self.0) {
-            settings[name] = value;
-        }
-        let intervals = self.0.bootstrap.intervals(&*metric, &all);
-        let details = metric.details(&all, &pair);
-        Metrics { values, intervals, details, per_item: scores, settings }.write(out)
+        Ok(Scored { values, scores, ids, last })
     }
-}
-
-impl Metric {
-    /// The number of attempts made, if the metric can use them.
-    fn check_attempts(&self, inputs: &Inputs<'_>) -> Result<usize, StageError> {
-        let made = ATTEMPTS.iter().filter(|port| inputs.get(port).is_some()).count();
-        if made <= self.0.metric.attempts() {
-            return Ok(made);
-        }
-        let name = self.0.metric.name();
-        Err(StageError::failed(format!("the metric `{name}` takes one attempt, but has {made}"))
-            .with_help("remove `second` and `third` from the stage's inputs"))
-    }
-}
-
-/// The predictions of an item: one, or more for a metric that allows further attempts.
-fn attempts(
-    inputs: &Inputs<'_>,
-    name: &str,
-    (width, height): (u32, u32),
-) -> Result<Vec<RgbImage>, StageError> {
-    let mut attempts = Vec::new();
-    for port in ATTEMPTS {
-        let Some(manifest) = inputs.get(port) else { continue };
-        let item = manifest.item(name).ok_or_else(|| {
-            StageError::failed(format!("`{port}` has no prediction for this pair"))
-                .with_help("the predictions must come from the same pairs")
-                .on_item(name)
-        })?;
-        let bytes = inputs.read(item, frames::PREDICTION)?;
-        let image = pairs::decode(&bytes, frames::PREDICTION, item)?.into_rgb8();
-        if image.dimensions() != (width, height) {
-            return Err(StageError::failed(format!(
-                "the prediction is {}x{}, but its target is {width}x{height}",
-                image.width(),
-                image.height()
-            ))
-            .on_item(name));
-        }
-        attempts.push(image);
-    }
-    Ok(attempts)
 }
 
 #[cfg(test)]

@@ -5,7 +5,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    artifact::{Item, frames::to_png},
+    artifact::{
+        Item,
+        frames::{self, to_png},
+    },
     data::{
         Person,
         arc::{ArcGrids, Grid, render},
@@ -218,4 +221,63 @@ fn an_attempt_too_many_is_an_error() {
     ];
     let error = run(&bench, &metric(json!({ "metric": "pose" })), &ports).unwrap_err();
     insta::assert_snapshot!(error, @"the metric `pose` takes one attempt, but has 2");
+}
+
+#[test]
+fn arc_tries_the_checkpoints_from_the_first_that_knows_the_examples() {
+    let bench = Bench::new();
+    let grid = |value: u8| Grid::try_from(vec![vec![value, 1], vec![2, 3]]).unwrap();
+    let question = |name: &str| {
+        let grids = ArcGrids { task: "a".into(), input: grid(0), output: grid(4), cell: 190 };
+        let meta = json!({ "source_id": name, "task": "arc", "arc": grids });
+        pair(&bench, name, &render(&grid(4), 190), &meta)
+    };
+    let (examples, questions) = ([question("e0"), question("e1")], [question("q")]);
+    // A column per item, a row per checkpoint: 4 is right.
+    let answers = |names: &[&str], rows: &[&[u8]]| {
+        let mut items = Vec::new();
+        for (row, values) in rows.iter().enumerate() {
+            for (name, value) in names.iter().zip(*values) {
+                let name = format!("step_{}/{name}", 100 * (row + 1));
+                items.push(prediction(&bench, &name, &render(&grid(*value), 190)));
+            }
+        }
+        items
+    };
+    let of_examples = answers(&["e0", "e1"], &[&[4, 5], &[4, 4], &[5, 5], &[4, 4]]);
+    let of_questions = answers(&["q"], &[&[4], &[5], &[4], &[5]]);
+    let with = |params: Value, with_examples: bool| {
+        let mut ports: Vec<(&str, ArtifactKind, &[Item])> = vec![
+            ("predictions", ArtifactKind::Frames, &of_questions),
+            ("pairs", ArtifactKind::Pairs, &questions),
+        ];
+        if with_examples {
+            ports.push(("examples", ArtifactKind::Pairs, &examples));
+            ports.push(("example_predictions", ArtifactKind::Frames, &of_examples));
+        }
+        let metrics = run(&bench, &metric(params), &ports).unwrap();
+        (metrics.values["solved"] > 0.0, metrics.settings["checkpoints"].to_string())
+    };
+    let arc = |more: Value| {
+        let mut params = json!({ "metric": "arc" });
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        params
+    };
+    let names = |names: &[&str]| json!(names).to_string();
+    assert_eq!(with(arc(json!({})), true), (true, names(&["step_200", "step_300"])));
+    let any = json!({ "examples_right": "any", "attempts": 1 });
+    assert_eq!(with(arc(any), true), (true, names(&["step_100"])));
+    let one = json!({ "attempts": 1 });
+    assert_eq!(with(arc(one), true), (false, names(&["step_200"])));
+    assert_eq!(with(arc(json!({})), false), (true, names(&["step_300", "step_400"])));
+    // Other metrics show the last checkpoint, and each beside it.
+    let ports = [
+        ("predictions", ArtifactKind::Frames, &of_questions[..]),
+        ("pairs", ArtifactKind::Pairs, &questions[..]),
+    ];
+    let image = run(&bench, &metric(json!({ "metric": "image" })), &ports).unwrap();
+    assert_eq!(image.settings["checkpoints"], json!(["step_400"]));
+    assert_eq!(image.values, image.by_checkpoint["step_400"]);
+    assert_ne!(image.values, image.by_checkpoint["step_300"]);
+    assert_eq!(image.by_checkpoint.len(), 4);
 }

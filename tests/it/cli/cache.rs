@@ -66,6 +66,93 @@ fn the_cache_is_counted_collected_and_verified() {
     ");
 }
 
+/// Every file in the cache that a result may lose.
+fn objects(shell: &Shell) -> usize {
+    walk(&shell.path("cache/objects")).len()
+}
+
+#[test]
+fn two_files_and_two_profiles_of_one_name_keep_their_results() {
+    let shell = Shell::new();
+    let text =
+        CLIPS.replace("[sweep]", "[params]\nlength = 5\n[profiles.long]\nlength = 9\n[sweep]");
+    let text = text.replace("frames = 5", "frames = \"${length}\"");
+    shell.write("one.toml", &text);
+    shell.write("two.toml", &text.replace("count  = 2", "count  = 1"));
+    for line in ["one.toml", "one.toml --profile long", "two.toml"] {
+        shell.succeed(&format!("run {line}"));
+    }
+    let before = objects(&shell);
+    shell.succeed("cache gc");
+    assert_eq!(objects(&shell), before);
+    for line in ["one.toml", "one.toml --profile long", "two.toml"] {
+        let states = shell.plan(line);
+        assert!(states.iter().all(|stage| stage["state"] == "fresh"), "{line}");
+    }
+    // Named files count alone, with all profiles they were run with.
+    insta::assert_snapshot!(shell.transcript("cache gc one.toml --dry-run"), @"
+    $ pipe cache gc one.toml --dry-run
+    ? 0
+    --- stdout
+    would remove clips: pairs, [SIZE]
+    would remove clips: clips[method=linear], [SIZE]
+    would remove clips: clips[method=quadratic], [SIZE]
+    would remove 3 files of actions, [SIZE]
+    would remove 3 files of objects, [SIZE]
+    kept 19 objects, [SIZE]
+    ");
+    shell.succeed("cache gc one.toml");
+    assert!(shell.plan("one.toml --profile long").iter().all(|stage| stage["state"] == "fresh"));
+    assert!(shell.plan("two.toml").iter().any(|stage| stage["state"] != "fresh"));
+}
+
+#[test]
+fn a_cell_that_leaves_the_sweep_is_freed_by_name_unless_it_is_pinned() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml");
+    let mut pin = command(shell.dir.path());
+    pin.args(["cache", "pin", "clips.toml", "clips[method=quadratic]"]);
+    assert_eq!(String::from_utf8(pin.output().unwrap().stdout).unwrap(), "pinned 2 results\n");
+    shell.write("clips.toml", &CLIPS.replace("[\"linear\", \"quadratic\"]", "[\"linear\"]"));
+    shell.succeed("run clips.toml");
+    insta::assert_snapshot!(shell.transcript("cache gc --dry-run"), @"
+    $ pipe cache gc --dry-run
+    ? 0
+    --- stdout
+    nothing to remove
+    kept 13 objects, [SIZE]
+    kept 2 results because of pins
+    ");
+    shell.write("both.toml", CLIPS);
+    assert_eq!(shell.succeed("cache unpin both.toml"), "unpinned 2 results\n");
+    insta::assert_snapshot!(shell.transcript("cache gc --older-than 1h --dry-run"), @"
+    $ pipe cache gc --older-than 1h --dry-run
+    ? 0
+    --- stdout
+    nothing to remove
+    kept 13 objects, [SIZE]
+    ");
+    insta::assert_snapshot!(shell.transcript("cache gc"), @"
+    $ pipe cache gc
+    ? 0
+    --- stdout
+    removed clips: clips[method=quadratic], [SIZE]
+    removed 1 file of actions, [SIZE]
+    removed 2 files of items, [SIZE]
+    removed 3 files of objects, [SIZE]
+    kept 10 objects, [SIZE]
+    ");
+    insta::assert_snapshot!(shell.transcript("cache gc --older-than soon"), @"
+    $ pipe cache gc --older-than soon
+    ? 2
+    --- stderr
+    error: invalid value 'soon' for '--older-than <AGE>': must be a time such as `12h`, `30d` or `8 weeks`
+
+    For more information, try '--help'.
+    ");
+}
+
 #[test]
 fn a_folder_that_is_no_cache_is_left_alone() {
     let shell = Shell::new();

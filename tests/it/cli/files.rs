@@ -1,7 +1,5 @@
 //! Pipeline files: checked, started, shown, compared.
 
-use std::process::Command;
-
 use super::Shell;
 
 #[test]
@@ -161,19 +159,7 @@ fn diff_compares_files_and_revisions() {
     title  unset -> "new"  (b.toml:3:9)
     "#);
 
-    let git = |args: &[&str]| {
-        let status = Command::new("git")
-            .current_dir(shell.dir.path())
-            .args(["-c", "user.name=test", "-c", "user.email=test@example.org"])
-            .args(args)
-            .output()
-            .unwrap()
-            .status;
-        assert!(status.success(), "git {args:?}");
-    };
-    git(&["init", "-q"]);
-    git(&["add", "a.toml"]);
-    git(&["commit", "-q", "-m", "first"]);
+    shell.commit("a.toml");
     shell.write("a.toml", "name = \"a\"\nseed = 2\n");
     insta::assert_snapshot!(shell.transcript("diff HEAD:a.toml a.toml"), @"
     $ pipe diff HEAD:a.toml a.toml

@@ -23,6 +23,7 @@ fn help_lists_the_commands() {
       show         Show a resolved pipeline file, or an artifact of the cache
       diff         Compare two pipeline files, or revisions of one: parameters and results
       export       Write an artifact as ordinary files: PNG, GIF, safetensors, JSON, CSV
+      verify       Execute stages again and compare what they give with the cache
       cache        Look after the cache
       schema       Print the JSON schema of pipeline files, for editors
       init         Write a commented pipeline file to start from
@@ -64,8 +65,8 @@ fn help_lists_the_commands() {
               [default: auto]
 
     Exit codes: 0 done, 1 a stage failed, 2 usage or pipeline file wrong, 3 environment (no device, disk
-    full, weights missing), 4 `cache verify` found damage, 101 a bug of ours, 130 interrupted (143 by
-    SIGTERM, 129 by SIGHUP).
+    full, weights missing), 4 `verify` found a difference, `cache verify` damage, or `--locked` a
+    deviation, 101 a bug of ours, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).
 
     Start with `pipe init`, or with `pipe run pipelines/pose_ablation.toml`.
     ");
@@ -108,6 +109,12 @@ fn help_of_run_lists_its_options() {
 
           --allow-commands
               Let `command` stages run shell commands
+
+          --lock
+              Afterwards write what everything was made from, and what it gave, to `<pipeline>.lock`
+
+          --locked
+              Refuse to deviate from `<pipeline>.lock`
 
       -h, --help
               Print help (see a summary with '-h')

@@ -4,11 +4,14 @@ mod adapters;
 mod bad_data;
 mod bad_disk;
 mod bad_weights;
+mod behaviour;
 mod cache;
+mod checkpoints;
 mod files;
 mod help;
 mod hub;
 mod interrupt;
+mod lock;
 mod misfits;
 mod pipelines;
 mod plan;
@@ -49,6 +52,22 @@ impl Shell {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "pipe {line}\n{stderr}");
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Makes the folder a git repository with one commit of a file.
+    fn commit(&self, file: &str) {
+        let git = |args: &[&str]| {
+            let output = Command::new("git")
+                .current_dir(self.dir.path())
+                .args(["-c", "user.name=test", "-c", "user.email=test@example.org"])
+                .args(args)
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "git {args:?}");
+        };
+        git(&["init", "-q"]);
+        git(&["add", file]);
+        git(&["commit", "-q", "-m", "first"]);
     }
 
     /// What `plan --json` says of each stage.

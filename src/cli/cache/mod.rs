@@ -1,5 +1,8 @@
 //! `pipe cache`.
 
+mod gc;
+mod pins;
+
 use std::fmt::Write as _;
 
 use clap::Subcommand;
@@ -11,7 +14,7 @@ use crate::{
         SCHEMA_VERSION,
         style::{bytes, count},
     },
-    store::{GcReport, Store, StoreStats},
+    store::{Store, StoreStats},
 };
 
 /// Look after the cache
@@ -29,12 +32,11 @@ enum CacheCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Remove what the latest run of every pipeline does not need
-    Gc {
-        /// Only say what would be removed
-        #[arg(long)]
-        dry_run: bool,
-    },
+    Gc(gc::GcArgs),
+    Pin(pins::PinArgs),
+    Unpin(pins::UnpinArgs),
+    /// List what is pinned
+    Pins,
     /// Check all content against its digest and remove what is damaged
     Verify,
 }
@@ -50,10 +52,10 @@ pub(super) fn cache(args: &CacheArgs, session: &Session) -> Result<(), CliError>
                 stats_text(&store, &stats)
             })
         }
-        CacheCommand::Gc { dry_run } => {
-            let keep = store.latest()?;
-            session.print(&gc_text(&store.gc(&keep, *dry_run)?, *dry_run))
-        }
+        CacheCommand::Gc(args) => gc::gc(args, &store, session),
+        CacheCommand::Pin(args) => pins::pin(args, &store, session),
+        CacheCommand::Unpin(args) => pins::unpin(args, &store, session),
+        CacheCommand::Pins => pins::list(&store, session),
         CacheCommand::Verify => verify(&store, session),
     }
 }
@@ -69,6 +71,9 @@ fn stats_text(store: &Store, stats: &StoreStats) -> String {
         .values()
         .fold((0, 0), |(files, size), content| (files + content.files, size + content.bytes));
     let _ = writeln!(out, "{:<12} {files:>8} files  {:>10}", "in all", bytes(size));
+    if stats.pins > 0 {
+        let _ = writeln!(out, "{} pinned", count(stats.pins, "result"));
+    }
     out
 }
 
@@ -77,33 +82,9 @@ fn stats_json(store: &Store, stats: &StoreStats) -> String {
         "schema_version": SCHEMA_VERSION,
         "cache": store.root(),
         "folders": stats.folders,
+        "pins": stats.pins,
     });
     format!("{document:#}\n")
-}
-
-fn gc_text(report: &GcReport, dry_run: bool) -> String {
-    let verb = if dry_run { "would remove" } else { "removed" };
-    let mut out = String::new();
-    for (folder, removed) in &report.removed {
-        if removed.files > 0 {
-            let files = count(removed.files as usize, "file");
-            let _ = writeln!(out, "{verb} {files} of {folder}, {}", bytes(removed.bytes));
-        }
-    }
-    if out.is_empty() {
-        let _ = writeln!(out, "nothing to remove");
-    }
-    let _ = writeln!(
-        out,
-        "kept {}, {}",
-        count(report.kept.files as usize, "object"),
-        bytes(report.kept.bytes)
-    );
-    if report.unfinished > 0 {
-        let trainings = count(report.unfinished as usize, "unfinished training");
-        let _ = writeln!(out, "kept the checkpoints of {trainings}");
-    }
-    out
 }
 
 fn verify(store: &Store, session: &Session) -> Result<(), CliError> {

@@ -1,0 +1,177 @@
+//! `pipe cache gc`.
+
+use std::{fmt::Write as _, path::PathBuf, time::Duration};
+
+use serde_json::json;
+
+use crate::{
+    cli::{error::CliError, session::Session},
+    config::{self, LoadOptions},
+    plan::{self, Freshness, PlanOptions},
+    report::{
+        SCHEMA_VERSION,
+        style::{bytes, count},
+    },
+    store::{Fingerprint, GcPolicy, GcReport, Removed, Store},
+};
+
+/// Remove what nobody needs
+///
+/// Kept are the present results of every pipeline that was run, each profile for itself, and what is
+/// pinned. Files named here count alone: with `gc a.toml`, the results of all other pipelines go.
+#[derive(Debug, clap::Args)]
+pub(super) struct GcArgs {
+    /// Keep the results of these pipeline files only
+    files: Vec<PathBuf>,
+    /// Profiles of the files whose results are kept though they were never run here
+    #[arg(long, short, value_name = "NAME", requires = "files")]
+    profile: Vec<String>,
+    /// Remove only what was made longer ago, as in `12h`, `30d` or `8 weeks`
+    #[arg(long, value_name = "AGE", value_parser = age)]
+    older_than: Option<Duration>,
+    /// Give up also needed results, least recently used first, until they take at most this, as in
+    /// `500MB` or `20GiB`
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    max_size: Option<u64>,
+    /// Remove the states that trainings left for longer trainings
+    #[arg(long)]
+    drop_checkpoints: bool,
+    /// Only say what would be removed
+    #[arg(long)]
+    dry_run: bool,
+    /// Write one document for other programs
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn gc(args: &GcArgs, store: &Store, session: &Session) -> Result<(), CliError> {
+    let mut roots = store.roots()?;
+    let mut keep = Vec::new();
+    if !args.files.is_empty() {
+        roots.retain(|root| args.files.iter().any(|file| root.is_of(file)));
+        for file in &args.files {
+            for profile in std::iter::once(None).chain(args.profile.iter().cloned().map(Some)) {
+                keep.extend(fresh(file, profile, store)?);
+            }
+        }
+    }
+    let report = store.gc(&GcPolicy {
+        roots,
+        keep,
+        min_age: args.older_than,
+        max_bytes: args.max_size,
+        drop_checkpoints: args.drop_checkpoints,
+        dry_run: args.dry_run,
+    })?;
+    session.print(&if args.json {
+        json(&report, args.dry_run)
+    } else {
+        text(&report, args.dry_run, session.global.verbose > 0)
+    })
+}
+
+/// What a file has in the cache as it stands, whether or not it was run at this place.
+fn fresh(
+    file: &std::path::Path,
+    profile: Option<String>,
+    store: &Store,
+) -> Result<Vec<Fingerprint>, CliError> {
+    let pipeline = config::load(file, &LoadOptions { profile, ..LoadOptions::default() })?;
+    let plan = plan::build(&pipeline, store, &PlanOptions::default())?;
+    let keys = plan.nodes.iter().filter_map(|node| match &node.freshness {
+        Freshness::Fresh(record) => Some(record.fingerprint),
+        _ => None,
+    });
+    Ok(keys.collect())
+}
+
+/// More results than this are only counted, unless `-v` asks for all.
+const MOST_LISTED: usize = 20;
+
+fn text(report: &GcReport, dry_run: bool, all: bool) -> String {
+    let verb = if dry_run { "would remove" } else { "removed" };
+    let mut out = String::new();
+    let listed = if all { report.results.len() } else { MOST_LISTED };
+    for removed in report.results.iter().take(listed) {
+        let _ = writeln!(out, "{verb} {}, {}", title(removed), bytes(removed.bytes));
+    }
+    if report.results.len() > listed {
+        let more = count(report.results.len() - listed, "more result");
+        let rest = report.results[listed..].iter().map(|removed| removed.bytes).sum();
+        let _ = writeln!(out, "{verb} {more}, {}  (-v lists all)", bytes(rest));
+    }
+    for (folder, removed) in report.removed.iter().filter(|(_, removed)| removed.files > 0) {
+        let files = count(removed.files as usize, "file");
+        let _ = writeln!(out, "{verb} {files} of {folder}, {}", bytes(removed.bytes));
+    }
+    if out.is_empty() {
+        let _ = writeln!(out, "nothing to remove");
+    }
+    let kept = count(report.kept.files as usize, "object");
+    let _ = writeln!(out, "kept {kept}, {}", bytes(report.kept.bytes));
+    if report.pinned > 0 {
+        let _ = writeln!(out, "kept {} because of pins", count(report.pinned, "result"));
+    }
+    if report.unfinished > 0 {
+        let trainings = count(report.unfinished as usize, "unfinished training");
+        let _ = writeln!(out, "kept the checkpoints of {trainings}");
+    }
+    out
+}
+
+/// `pose_ablation: lora[n=10]`, or what else is known of it.
+fn title(removed: &Removed) -> String {
+    match &removed.name {
+        Some(name) => name.clone(),
+        None => format!("a result of `{}` ({})", removed.kind, removed.key.short()),
+    }
+}
+
+fn json(report: &GcReport, dry_run: bool) -> String {
+    let document = json!({ "schema_version": SCHEMA_VERSION, "dry_run": dry_run, "gc": report });
+    format!("{document:#}\n")
+}
+
+/// `30d` as a time; a day has 24 hours.
+fn age(text: &str) -> Result<Duration, String> {
+    let wrong = || "must be a time such as `12h`, `30d` or `8 weeks`".to_owned();
+    let span: jiff::Span = text.parse().map_err(|_| wrong())?;
+    let span = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
+    Duration::try_from(span).map_err(|_| wrong())
+}
+
+/// `20GiB` as bytes. Units are powers of 1024 with `i`, else of 1000; a bare letter is binary.
+fn size(text: &str) -> Result<u64, String> {
+    let wrong = || "must be a size such as `500MB` or `20GiB`".to_owned();
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let unit = unit.trim().to_ascii_lowercase();
+    let letters = unit.trim_end_matches('b');
+    let base: f64 = if unit.ends_with('b') && !unit.ends_with("ib") { 1000.0 } else { 1024.0 };
+    let power = match letters.trim_end_matches('i') {
+        "" => 0,
+        "k" => 1,
+        "m" => 2,
+        "g" => 3,
+        "t" => 4,
+        _ => return Err(wrong()),
+    };
+    Ok((number * base.powi(power)) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_ages_are_read_as_people_write_them() {
+        let sizes = ["0", "512 B", "500MB", "20GiB", "1.5k", "2T"].map(|text| size(text).unwrap());
+        assert_eq!(sizes, [0, 512, 500_000_000, 20 << 30, 1536, 2 << 40]);
+        assert!(["", "GiB", "-3", "5 parsecs"].iter().all(|text| size(text).is_err()));
+        let ages = ["90s", "12h", "30d", "8 weeks"].map(|text| age(text).unwrap().as_secs());
+        assert_eq!(ages, [90, 43_200, 2_592_000, 4_838_400]);
+        assert!(["", "-3d", "soon", "1 month"].iter().all(|text| age(text).is_err()));
+    }
+}

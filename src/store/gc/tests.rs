@@ -1,0 +1,224 @@
+use serde_json::json;
+
+use super::*;
+use crate::{
+    artifact::{ArtifactKind, Item, Manifest},
+    store::{FORMAT_VERSION, Ingredients, Owner},
+};
+
+struct Cache {
+    dir: tempfile::TempDir,
+    store: Store,
+}
+
+impl Cache {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        Self { dir, store }
+    }
+
+    /// A result with one file of this content.
+    fn result(&self, name: &str, content: &[u8]) -> Fingerprint {
+        self.training(name, content, None)
+    }
+
+    fn training(&self, name: &str, content: &[u8], end: Option<(Fingerprint, u64)>) -> Fingerprint {
+        let files = [("file".to_owned(), self.store.put(content).unwrap())].into();
+        let manifest = Manifest {
+            kind: ArtifactKind::Files,
+            format_version: 1,
+            items: vec![Item { name: "item".into(), files }],
+        };
+        let key = Fingerprint::of(name.as_bytes());
+        let ingredients = json!({
+            "kind": "toy", "version": 1, "output_format": 1, "params": {}, "inputs": {},
+            "weights": null, "sources": {},
+        });
+        let record = Record {
+            format_version: FORMAT_VERSION,
+            fingerprint: key,
+            output: self.store.put_manifest(&manifest).unwrap(),
+            ingredients: serde_json::from_value::<Ingredients>(ingredients).unwrap(),
+            trajectory: end.map(|(trajectory, _)| trajectory),
+            reached: end.map(|(_, step)| step),
+            traced: None,
+            started: "2026-01-01T00:00:00Z".into(),
+            wall_secs: 1.0,
+            cpu_secs: 1.0,
+            device: "cpu".into(),
+            pipe_version: "0".into(),
+            items_run: 1,
+            items_total: 1,
+        };
+        self.store.commit(&record).unwrap();
+        key
+    }
+
+    /// Says that a pipeline has these instances now, and was last run some hours ago.
+    fn run(&self, file: &str, instances: &[(&str, Fingerprint)], hours: u64) {
+        let owner = Owner::new(Path::new(file), None, file);
+        let mut history = self.store.history(&owner).unwrap();
+        for (name, key) in instances {
+            history.note(name, *key).unwrap();
+        }
+        history.ran(&instances.iter().map(|(name, _)| (*name).to_owned()).collect()).unwrap();
+        let hours = SystemTime::now() - Duration::from_hours(hours);
+        let root = self.store.roots().unwrap().into_iter().find(|root| root.is_of(Path::new(file)));
+        let mut root = root.unwrap();
+        root.used = hours;
+        self.store.compact(&root, &self.all()).unwrap();
+    }
+
+    fn all(&self) -> HashSet<Fingerprint> {
+        let files = files_below(&self.dir.path().join("actions")).unwrap();
+        files.iter().filter_map(|(path, _)| hash_of(path)).collect()
+    }
+
+    /// Makes a record old.
+    fn age(&self, key: Fingerprint, hours: u64) {
+        let path = self.store.sharded("actions", &key.to_string());
+        let time = SystemTime::now() - Duration::from_hours(hours);
+        fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+    }
+
+    fn checkpoint(&self, trajectory: Fingerprint, name: &str) -> PathBuf {
+        let path = self.store.checkpoints(trajectory).unwrap().join(name);
+        fs::write(&path, "state").unwrap();
+        path
+    }
+
+    fn gc(&self, change: impl FnOnce(&mut GcPolicy)) -> GcReport {
+        let mut policy = GcPolicy { roots: self.store.roots().unwrap(), ..GcPolicy::default() };
+        change(&mut policy);
+        self.store.gc(&policy).unwrap()
+    }
+}
+
+fn names(report: &GcReport) -> Vec<&str> {
+    report.results.iter().map(|removed| removed.name.as_deref().unwrap_or("?")).collect()
+}
+
+#[test]
+fn gc_waits_for_no_run_but_says_so() {
+    let cache = Cache::new();
+    let orphan = cache.store.put(b"orphan").unwrap();
+    let run = cache.store.in_use().unwrap();
+    assert!(matches!(cache.store.gc(&GcPolicy::default()), Err(StoreError::Busy { .. })));
+    drop(run);
+    let dry = cache.gc(|policy| policy.dry_run = true);
+    assert_eq!(dry.removed["objects"], Count { files: 1, bytes: 6 });
+    assert!(cache.store.read(&orphan).is_ok());
+    assert_eq!(cache.gc(|_| {}), dry);
+    assert!(cache.store.read(&orphan).is_err());
+}
+
+#[test]
+fn what_a_pipeline_no_longer_has_is_removed_by_name() {
+    let cache = Cache::new();
+    let (one, three) = (cache.result("1", b"one"), cache.result("3", b"three"));
+    let before = cache.result("before", b"three");
+    cache.run("a", &[("lora[n=1]", before), ("lora[n=3]", three)], 1);
+    cache.run("a", &[("lora[n=1]", one)], 0);
+    let report = cache.gc(|_| {});
+    assert_eq!(names(&report), ["a: lora[n=1]", "a: lora[n=3]"]);
+    // Both had the same content, which is counted once.
+    assert_eq!(report.results.iter().filter(|removed| removed.bytes == 0).count(), 1);
+    assert_eq!(cache.all(), [one].into());
+    assert_eq!(cache.gc(|_| {}).results, []);
+}
+
+#[test]
+fn only_the_pipelines_named_count() {
+    let cache = Cache::new();
+    let (a, b) = (cache.result("a", b"a"), cache.result("b", b"b"));
+    cache.run("a", &[("lora", a)], 0);
+    cache.run("b", &[("lora", b)], 0);
+    let extra = cache.result("extra", b"extra");
+    let report = cache.gc(|policy| {
+        policy.roots.retain(|root| root.is_of(Path::new("a")));
+        policy.keep.push(extra);
+    });
+    assert_eq!(names(&report), ["b: lora"]);
+    assert_eq!(cache.all(), [a, extra].into());
+    let owners: Vec<_> = cache.store.roots().unwrap().into_iter().map(|root| root.owner).collect();
+    assert_eq!(owners.len(), 1, "the history of `b` names nothing any more");
+}
+
+#[test]
+fn a_pin_and_youth_protect() {
+    let cache = Cache::new();
+    let [old, young, pinned] = ["old", "young", "pinned"].map(|n| cache.result(n, n.as_bytes()));
+    cache.age(old, 48);
+    cache.age(pinned, 48);
+    cache.store.pin(pinned, "toy: lora").unwrap();
+    let day = Duration::from_hours(24);
+    let report = cache.gc(|policy| policy.min_age = Some(day));
+    assert_eq!((report.results.len(), report.pinned), (1, 1));
+    assert_eq!(cache.all(), [young, pinned].into());
+    cache.gc(|_| {});
+    assert_eq!(cache.all(), [pinned].into());
+}
+
+#[test]
+fn results_are_given_up_until_the_rest_fits() {
+    let cache = Cache::new();
+    let result = |name: &str, size: usize| cache.result(name, &vec![name.as_bytes()[0]; size]);
+    let (stale, small) = (result("stale", 4000), result("c", 500));
+    let (large, pinned) = (result("large", 8000), result("pinned", 2000));
+    for key in [stale, small, large, pinned] {
+        cache.age(key, 100);
+    }
+    cache.run("old", &[("x", stale)], 50);
+    cache.run("new", &[("x", small), ("y", large)], 1);
+    cache.store.pin(pinned, "").unwrap();
+    assert_eq!(cache.gc(|policy| policy.max_bytes = Some(100_000)).results, []);
+    let report = cache.gc(|policy| policy.max_bytes = Some(12_000));
+    assert_eq!(names(&report), ["old: x"]);
+    let report = cache.gc(|policy| policy.max_bytes = Some(4_000));
+    assert_eq!(names(&report), ["new: y"], "of equally old ones, the largest");
+    cache.gc(|policy| policy.max_bytes = Some(0));
+    assert_eq!(cache.all(), [pinned].into());
+}
+
+#[test]
+fn gc_removes_no_file_of_another_shape() {
+    let cache = Cache::new();
+    cache.store.put(b"orphan").unwrap();
+    let foreign = ["objects/teapot.obj", "objects/ab/notes", "tmp/draft", "checkpoints/best.pt"];
+    for name in foreign {
+        let path = cache.dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "mine").unwrap();
+    }
+    fs::write(cache.dir.path().join("tmp/.tmpAb3dEf"), "cut short").unwrap();
+    let report = cache.gc(|_| {});
+    assert_eq!(report.removed["objects"].files, 1);
+    assert_eq!(report.removed["tmp"].files, 1);
+    assert_eq!(report.removed["checkpoints"].files, 0);
+    for name in foreign {
+        assert_eq!(fs::read_to_string(cache.dir.path().join(name)).unwrap(), "mine", "{name}");
+    }
+}
+
+#[test]
+fn checkpoints_stay_for_kept_and_for_unfinished_trainings() {
+    let cache = Cache::new();
+    let key = |name: &[u8]| Fingerprint::of(name);
+    let kept = cache.training("kept", b"kept", Some((key(b"long"), 1000)));
+    cache.run("a", &[("lora", kept)], 0);
+    let end = cache.checkpoint(key(b"long"), "final-00001000-aa.safetensors");
+    let shorter = cache.checkpoint(key(b"long"), "final-00000500-aa.safetensors");
+    let killed = cache.checkpoint(key(b"killed"), "rolling-00000100-aa.safetensors");
+    let ended = cache.checkpoint(key(b"ended"), "final-00000100-aa.safetensors");
+    let forgotten = cache.checkpoint(key(b"forgotten"), "rolling-00000100-aa.safetensors");
+    let long_ago = SystemTime::now() - 2 * UNFINISHED;
+    fs::File::options().write(true).open(&forgotten).unwrap().set_modified(long_ago).unwrap();
+    let report = cache.gc(|_| {});
+    assert_eq!((report.removed["checkpoints"].files, report.unfinished), (3, 1));
+    assert!(end.exists() && killed.exists());
+    assert!(!shorter.exists() && !ended.exists() && !forgotten.exists());
+    assert!(!forgotten.parent().unwrap().exists(), "an empty folder goes too");
+    cache.gc(|policy| policy.drop_checkpoints = true);
+    assert!(!end.exists() && killed.exists());
+}

@@ -1,0 +1,139 @@
+//! One training, several adapters: `save_at` from the training to the score.
+
+use super::Shell;
+
+const WAY: &str = r#"name = "way"
+
+[params]
+steps   = 2
+save_at = [1, 2]
+
+[stages.pairs]
+kind   = "dataset"
+source = { source = "builtin:figures" }
+task   = "pose"
+count  = 1
+size   = [32, 32]
+
+[stages.clips]
+kind   = "interpolate"
+inputs = { pairs = "pairs" }
+frames = 9
+
+[stages.prompt]
+kind  = "text_encode"
+model = "builtin:tiny"
+
+[stages.latents]
+kind   = "vae_encode"
+inputs = { videos = "clips" }
+model  = "builtin:tiny"
+
+[stages.lora]
+kind    = "lora_train"
+inputs  = { latents = "latents", text = "prompt" }
+model   = "builtin:tiny"
+rank    = 2
+steps   = "${steps}"
+save_at = "${save_at}"
+
+[stages.predict]
+kind   = "sample"
+inputs = { pairs = "pairs", lora = "lora", text = "prompt" }
+model  = "builtin:tiny"
+steps  = 1
+
+[stages.answers]
+kind   = "decode"
+inputs = { samples = "predict" }
+model  = "builtin:tiny"
+
+[stages.score]
+kind   = "metric"
+inputs = { predictions = "answers", pairs = "pairs" }
+metric = "image"
+
+[tables.main]
+value = "score.psnr"
+"#;
+
+/// The names of the items that a stage gave.
+fn items(shell: &Shell, stage: &str) -> Vec<String> {
+    let plan = shell.plan("way.toml");
+    let found = plan.iter().find(|found| found["stage"] == stage).unwrap();
+    let shown = shell.succeed(&format!("show --json {}", found["digest"].as_str().unwrap()));
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    let items = shown["artifact"]["items"].as_array().unwrap();
+    items.iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The steps that a run trains.
+fn trained(shell: &Shell, line: &str) -> usize {
+    shell.succeed(&format!("run {line} --events events.ndjson"));
+    let events = std::fs::read_to_string(shell.path("events.ndjson")).unwrap();
+    events.lines().filter(|line| line.contains("step, loss")).count()
+}
+
+#[test]
+fn adapters_along_a_training_are_sampled_and_scored_each() {
+    let shell = Shell::new();
+    shell.write("way.toml", WAY);
+    assert_eq!(trained(&shell, "way.toml"), 2);
+    assert_eq!(items(&shell, "lora"), ["step_1", "step_2"]);
+    let answers = items(&shell, "answers");
+    assert_eq!(answers.len(), 2);
+    assert!(answers[0].starts_with("step_1/") && answers[1].starts_with("step_2/"));
+    shell.succeed("export way.toml score --to out");
+    let metrics = std::fs::read_to_string(shell.path("out/metrics.json")).unwrap();
+    let metrics: serde_json::Value = serde_json::from_str(&metrics).unwrap();
+    assert_eq!(metrics["by_checkpoint"]["step_2"], metrics["values"]);
+
+    // A longer training goes on from the state of the shorter one, and with the adapters that are
+    // known already nothing is sampled.
+    let longer = "way.toml --set params.steps=3 --set params.save_at=[1,2,3]";
+    assert_eq!(trained(&shell, longer), 1);
+    let plan = shell.plan(&format!("{longer} --force predict"));
+    let predict = plan.iter().find(|stage| stage["stage"] == "predict").unwrap();
+    assert_eq!(predict["items_total"], 3);
+    let events = std::fs::read_to_string(shell.path("events.ndjson")).unwrap();
+    let started = events.lines().find(|line| line.contains("\"kind\":\"sample\"")).unwrap();
+    assert!(started.contains("\"items\":[2,3]"), "{started}");
+    // An adapter saved on the way is the one of a training that ends there.
+    let shorter = "way.toml --set params.steps=1 --set params.save_at=[1]";
+    assert_eq!(trained(&shell, shorter), 0);
+    let events = std::fs::read_to_string(shell.path("events.ndjson")).unwrap();
+    let started = events.lines().find(|line| line.contains("\"kind\":\"sample\"")).unwrap();
+    assert!(started.contains("\"items\":[1,1]"), "{started}");
+
+    // Two revisions of the file: parameters and, since both are in the cache, results.
+    shell.commit("way.toml");
+    let text = WAY.replace("steps   = 2", "steps   = 3").replace("[1, 2]", "[1, 2, 3]");
+    shell.write("way.toml", &text);
+    let said = shell.succeed("diff HEAD:way.toml way.toml");
+    assert!(said.contains("params.steps  2 -> 3  (way.toml:4:11)"), "{said}");
+    let results = said.split_once("\nresults\n").unwrap().1;
+    let number = regex::Regex::new(r"^main score.psnr  [\d.]+ -> [\d.]+  \([+-]").unwrap();
+    assert!(number.is_match(results), "{said}");
+}
+
+#[test]
+fn save_at_must_end_at_the_last_step() {
+    let shell = Shell::new();
+    shell.write("way.toml", WAY);
+    insta::assert_snapshot!(shell.transcript("check way.toml --set params.save_at=[1]"), @"
+    $ pipe check way.toml --set params.save_at=[1]
+    ? 2
+    --- stderr
+      × stage `lora`: must end at `steps`, 2, but ends at 1
+       ╭─[--set:1:16]
+     1 │ params.save_at=[1]
+       ·                ─┬─
+       ·                 ╰── `save_at`
+       ╰────
+      help: what is trained after the last of these steps would be kept nowhere
+            used here: way.toml:34:11
+    way.toml: 1 error
+    ");
+    let text = shell.transcript("check way.toml --set params.save_at=[2,1]");
+    assert!(text.contains("must be steps from 1 on that ascend"), "{text}");
+}

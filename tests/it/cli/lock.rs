@@ -1,0 +1,147 @@
+//! Lock files, and whether results can be reproduced.
+
+use super::{CLIPS, Shell, command};
+
+#[test]
+fn a_locked_run_refuses_to_deviate_and_says_in_what() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    insta::assert_snapshot!(shell.transcript("run clips.toml --locked"), @"
+    $ pipe run clips.toml --locked
+    ? 3
+    --- stderr
+      × cannot access the lock file `clips.lock`: No such file or directory (os error 2)
+      help: `pipe run --lock` writes it beside the pipeline file
+    ");
+    shell.succeed("run clips.toml --lock");
+    let lock = std::fs::read_to_string(shell.path("clips.lock")).unwrap();
+    let lock: serde_json::Value = serde_json::from_str(&lock).unwrap();
+    assert_eq!(lock["lock_version"], 1);
+    let locked = &lock["stages"]["clips[method=linear]"];
+    assert_eq!((&locked["kind"], &locked["params"]["frames"]), (&"interpolate".into(), &5.into()));
+
+    // Also on a machine that has computed nothing yet, and whatever is not an input.
+    shell.succeed("run clips.toml --locked");
+    shell.succeed("run clips.toml --locked --cache other");
+    shell.write("clips.toml", &format!("# A comment.\n{CLIPS}"));
+    shell.succeed("run clips.toml --locked --cache other");
+
+    let edited = CLIPS.replace("frames = 5", "frames = 9").replace("\"quadratic\"", "\"discrete\"");
+    shell.write("clips.toml", &edited);
+    insta::assert_snapshot!(shell.transcript("run clips.toml --locked"), @"
+    $ pipe run clips.toml --locked
+    ? 4
+    --- stderr
+      × `clips[method=discrete]`: not in the lock
+      × `clips[method=linear]`: frames 5 -> 9 (clips.toml:18:10)
+      × `clips[method=quadratic]`: locked, but not in the pipeline
+      × this deviates from `clips.lock`
+      help: run without --locked to go on, and with --lock to lock what comes of it
+    ");
+    assert!(shell.plan("clips.toml").iter().any(|stage| stage["state"] == "stale"));
+    shell.write("clips.lock", "{}");
+    assert_eq!(shell.output("run clips.toml --locked").status.code(), Some(3));
+}
+
+#[test]
+fn an_output_that_comes_out_otherwise_than_locked_is_a_failure() {
+    let shell = Shell::new();
+    shell.write("clock.toml", CLOCK);
+    shell.succeed("run clock.toml --allow-commands --lock");
+    shell.succeed("run clock.toml --locked");
+    let text = shell.transcript("run clock.toml --allow-commands --locked --force clock");
+    assert!(text.contains("? 1"), "{text}");
+    assert!(text.contains("its output is [HASH], but [HASH] is locked"), "{text}");
+}
+
+/// A stage that gives something else each time, and one that does not.
+const CLOCK: &str = r#"name = "clock"
+
+[stages.clock]
+kind    = "command"
+command = "cat /proc/sys/kernel/random/uuid > $OUT/id; echo '{\"x\": 1}' > $OUT/x.json"
+outputs = ["id", "x.json"]
+
+[stages.count]
+kind    = "command"
+inputs  = { input = "clock" }
+command = "ls $IN/input/files > $OUT/names"
+outputs = ["names"]
+"#;
+
+#[test]
+fn what_cannot_be_reproduced_is_found() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    insta::assert_snapshot!(shell.transcript("verify clips.toml"), @"
+    $ pipe verify clips.toml
+    ? 1
+    --- stdout
+    skipped    pairs  not up to date in the cache
+    skipped    clips[method=linear]  not up to date in the cache
+    skipped    clips[method=quadratic]  not up to date in the cache
+    verified 0 stages: 0 identical, 0 different, 3 skipped
+    --- stderr
+      × nothing was verified
+      help: `pipe run clips.toml` computes what can be compared
+    ");
+    shell.succeed("run clips.toml");
+    insta::assert_snapshot!(shell.transcript("verify clips.toml"), @"
+    $ pipe verify clips.toml
+    ? 0
+    --- stdout
+    identical  pairs  [TIME]
+    identical  clips[method=linear]  [TIME]
+    identical  clips[method=quadratic]  [TIME]
+    verified 3 stages: 3 identical, 0 different
+    ");
+    let document = shell.succeed("verify clips.toml --json --sample 0.3 --twice");
+    let document: serde_json::Value = serde_json::from_str(&document).unwrap();
+    assert_eq!(document["counts"]["identical"], 1);
+    assert_eq!(document["stages"][0]["verdict"], "identical");
+
+    shell.write("clock.toml", CLOCK);
+    shell.succeed("run clock.toml --allow-commands");
+    insta::assert_snapshot!(shell.transcript("verify clock.toml"), @"
+    $ pipe verify clock.toml
+    ? 1
+    --- stdout
+    skipped    clock  runs a shell command, which was not allowed
+    skipped    count  runs a shell command, which was not allowed
+    verified 0 stages: 0 identical, 0 different, 2 skipped
+    --- stderr
+      × nothing was verified
+      help: read the commands, then verify again with --allow-commands
+    ");
+    insta::assert_snapshot!(shell.transcript("verify clock.toml --allow-commands"), @"
+    $ pipe verify clock.toml --allow-commands
+    ? 4
+    --- stdout
+    different  clock  the bytes differ, item `files`, `id`  [TIME]
+    identical  count  [TIME]
+    verified 2 stages: 1 identical, 1 different
+    ");
+    let twice = shell.output("verify clock.toml --allow-commands --twice");
+    assert_eq!(twice.status.code(), Some(4));
+    // Nothing of the cache has changed.
+    shell.succeed("run clock.toml");
+}
+
+#[test]
+fn a_result_within_the_tolerance_is_told_apart() {
+    let shell = Shell::new();
+    let text = CLOCK
+        .replace("cat /proc/sys/kernel/random/uuid > $OUT/id; ", "")
+        .replace("\\\"x\\\": 1", "\\\"x\\\": '$(date +1%N)'")
+        .replace("\"id\", ", "");
+    shell.write("clock.toml", &text);
+    shell.succeed("run clock.toml --allow-commands");
+    let mut verify = command(shell.dir.path());
+    verify.args(["verify", "clock.toml", "--allow-commands", "--json", "--tolerance", "100"]);
+    let output = verify.output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let stages = document["stages"].as_array().unwrap();
+    let verdicts = ["identical", "within_tolerance"].map(serde_json::Value::from);
+    assert!(stages.iter().all(|stage| verdicts.contains(&stage["verdict"])), "{document}");
+}
