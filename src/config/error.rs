@@ -136,7 +136,10 @@ impl From<&ValueError> for Problem {
                     .at(origin, format!("must be {expected}"));
                 let bare = found.strip_prefix("the string \"").and_then(|s| s.strip_suffix('"'));
                 match bare {
-                    Some(text) if expected.contains("number") && text.parse::<f64>().is_ok() => {
+                    Some(text)
+                        if expected.contains("number")
+                            && text.parse().is_ok_and(f64::is_finite) =>
+                    {
                         problem.help(format!("write it without quotes: {text}"))
                     }
                     _ => problem,
@@ -264,7 +267,7 @@ fn shortened(text: String) -> String {
     }
     let head = text.floor_char_boundary(ENDS);
     let tail = text.ceil_char_boundary(text.len() - ENDS);
-    format!("{} ... {}", &text[..head], &text[tail..])
+    format!("{}…{}", &text[..head], &text[tail..])
 }
 
 impl fmt::Display for ConfigError {

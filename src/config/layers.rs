@@ -79,7 +79,10 @@ impl Files<'_> {
         let text = match (self.read)(path) {
             Ok(text) => text,
             Err(error) => {
-                let problem = Problem::new(Code::Io, format!("cannot read `{name}`: {error}"));
+                let mut problem = Problem::new(Code::Io, format!("cannot read `{name}`: {error}"));
+                if error.kind() == io::ErrorKind::InvalidData {
+                    problem = problem.help("a pipeline file is TOML, in UTF-8");
+                }
                 self.problems.add(problem.at(named, "named here"));
                 return None;
             }

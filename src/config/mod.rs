@@ -145,7 +145,7 @@ impl Builder<'_> {
         let stem = || self.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         Some(Pipeline {
             path: self.path.to_owned(),
-            name: text(root, "name", problems).or_else(stem).unwrap_or_default(),
+            name: name(root, problems).or_else(stem).unwrap_or_default(),
             title: text(root, "title", problems),
             seed: seed.0,
             profile: self.options.profile.clone(),
@@ -179,6 +179,20 @@ fn text(root: &NodeTable, name: &str, problems: &mut Problems) -> Option<String>
         problems.add(wrong_type(node, name, "a string"));
     }
     text
+}
+
+/// The pipeline's name, by which its history is kept and found.
+fn name(root: &NodeTable, problems: &mut Problems) -> Option<String> {
+    let name = text(root, "name", problems)?;
+    if name.trim().is_empty() {
+        let problem = Problem::new(Code::BadValue, "`name` must not be empty");
+        problems.add(
+            problem
+                .at(root["name"].node.origin, "empty")
+                .help("leave it out to take the file's name"),
+        );
+    }
+    Some(name)
 }
 
 fn read_seed(root: &NodeTable, problems: &mut Problems) -> (u64, Option<origin::Origin>) {

@@ -60,12 +60,16 @@ impl Part {
 #[serde(deny_unknown_fields, default)]
 pub struct PoseStyle {
     /// Radius of a joint's dot.
+    #[schemars(range(min = 0.0, max = 1000.0))]
     pub radius: f64,
     /// Thickness of a limb.
+    #[schemars(range(min = 0.0, max = 1000.0))]
     pub thickness: f64,
     /// Least radius in pixels of the image drawn, so that small images keep their dots.
+    #[schemars(range(min = 0.0, max = 1000.0))]
     pub min_radius: f64,
     /// Least thickness in pixels of the image drawn.
+    #[schemars(range(min = 0.0, max = 1000.0))]
     pub min_thickness: f64,
 }
 

@@ -23,7 +23,10 @@ use crate::rng::TorchRng;
 ///
 /// Public code disagrees on it for CogVideoX 1.5; training and sampling must agree with each other.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "`image_latent_scale` must be a number, `inverse`, `direct` or `paper_mismatch`"
+)]
 pub enum ImageLatentScale {
     /// The multiple itself.
     Factor(f64),

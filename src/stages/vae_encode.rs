@@ -33,7 +33,7 @@ pub enum PosteriorChoice {
 
 /// Noise on the pixels of the conditioning image.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "`image_noise` must be \"off\", or a table of `mean` and `std`")]
 pub enum ImageNoise {
     /// `"off"`.
     Off(NoNoise),
