@@ -13,6 +13,7 @@ mod explain;
 mod export;
 mod fetch;
 mod init;
+mod memory;
 mod plan;
 mod run;
 mod schema;

@@ -5,12 +5,14 @@ pub mod fingerprint;
 mod freshness;
 pub mod graph;
 mod lack;
+mod memory;
 mod select;
 
 pub(crate) use decide::{Decider, Found, Items, Key, trace_of, with_sources};
 pub use freshness::{Freshness, StaleReason};
 pub use graph::Graph;
 pub use lack::{Lack, Lacking, absent_models};
+pub use memory::MemoryPlan;
 pub use select::{SelectError, select};
 
 use crate::{

@@ -56,7 +56,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "stages::StageEntry",
         ],
     ),
-    ("plan", &["config", "models::LoadError", "models::ModelRef", "stages::StageEntry", "store"]),
+    (
+        "plan",
+        &[
+            "config",
+            "models::ClipSize",
+            "models::LoadError",
+            "models::Memory",
+            "models::ModelRef",
+            "stages::StageEntry",
+            "store",
+        ],
+    ),
     ("exec", &["artifact", "config", "models::ModelCache", "plan", "stages", "store"]),
     ("report", &["artifact::ArtifactKind", "config", "exec", "plan", "store"]),
     // A run fetches the models that its file names on the hub; an export rewrites adapters.
@@ -67,6 +78,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "config",
             "exec",
             "models::Adapter",
+            "models::Memory",
             "models::hub",
             "plan",
             "report",

@@ -16,6 +16,8 @@ pub mod resize;
 mod simd;
 mod upsampling;
 
+pub use attention::MAX_SCORES;
+
 use burn::{
     backend::{
         Autodiff, Backend, Dispatch, Flex,

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::super::config::{self, error};
 use crate::models::LoadError;
 
-const CLASS: &str = "FlowMatchEulerDiscreteScheduler";
+pub(super) const CLASS: &str = "FlowMatchEulerDiscreteScheduler";
 
 /// The keys of `scheduler_config.json`, with the defaults of diffusers.
 #[derive(Debug, Deserialize)]

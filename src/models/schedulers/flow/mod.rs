@@ -124,7 +124,7 @@ impl SamplingRun for Run {
 mod tests {
     use serde_json::json;
 
-    use super::*;
+    use super::{config::CLASS, *};
 
     /// Written by `tests/golden/ltx_video/make.py`.
     const EXPECTED: &[u8] = include_bytes!(concat!(
