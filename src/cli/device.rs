@@ -31,6 +31,51 @@ pub(super) fn default_jobs(device_name: &str) -> usize {
     if device_name == "cpu" { cores.min(MOST) } else { 1 }
 }
 
+/// What a plan can know of a device that it does not open.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outlook {
+    /// Whether it is the CPU.
+    pub on_host: bool,
+    /// Its memory in bytes, if the system tells.
+    pub memory: Option<u64>,
+}
+
+/// The outlook for the device that a run on `name` would open.
+pub(super) fn outlook(name: &str) -> Outlook {
+    let cuda = match name {
+        "cpu" => None,
+        "auto" => cuda(0).is_some().then_some(0),
+        other => {
+            other.strip_prefix("cuda").map(|rest| rest.trim_start_matches(':').parse().unwrap_or(0))
+        }
+    };
+    match cuda {
+        None => Outlook { on_host: true, memory: host_memory() },
+        Some(index) => Outlook { on_host: false, memory: cuda_memory(index) },
+    }
+}
+
+/// The memory of the machine, or what a container may use of it.
+fn host_memory() -> Option<u64> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let total = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024;
+    let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max");
+    let limit = limit.ok().and_then(|text| text.trim().parse::<u64>().ok());
+    Some(limit.map_or(total, |limit| limit.min(total)))
+}
+
+/// The memory of a GPU as its driver's tool tells it; burn does not.
+fn cuda_memory(index: usize) -> Option<u64> {
+    let output = std::process::Command::new("nvidia-smi")
+        .args(["--query-gpu=memory.total", "--format=csv,noheader,nounits", "-i"])
+        .arg(index.to_string())
+        .output()
+        .ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    Some(text.trim().parse::<u64>().ok()? << 20)
+}
+
 fn cpu() -> (Device, String) {
     (Device::flex(), "cpu".to_owned())
 }

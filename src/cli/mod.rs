@@ -14,6 +14,7 @@ mod export;
 mod fetch;
 mod init;
 mod logging;
+mod memory;
 mod plan;
 mod run;
 mod schema;

@@ -5,14 +5,16 @@ use std::fmt::Write as _;
 use serde_json::json;
 
 use super::{
+    device::{self, Outlook},
     error::CliError,
+    memory,
     session::{PipelineArgs, Session},
 };
 use crate::{
-    plan::{self, Freshness, Lack, Plan, PlanNode, PlanOptions},
+    plan::{self, Freshness, Lack, MemoryPlan, Plan, PlanNode, PlanOptions},
     report::{
         SCHEMA_VERSION, story,
-        style::{count, duration},
+        style::{bytes, count, duration},
     },
 };
 
@@ -38,13 +40,22 @@ pub(super) fn plan(args: &PlanArgs, session: &Session) -> Result<(), CliError> {
     let store = session.store()?;
     let options = PlanOptions { force: args.force.clone(), only: args.only.clone() };
     let plan = plan::build(&pipeline, &store, &options)?;
-    session.print(&if args.json { json(&plan) } else { text(&plan, session.global.verbose > 0) })
+    let outlook = device::outlook(&session.settings()?.device);
+    session.print(&if args.json {
+        json(&plan, &outlook)
+    } else {
+        text(&plan, &outlook, session.global.verbose > 0)
+    })
 }
 
-fn text(plan: &Plan<'_>, verbose: bool) -> String {
+fn text(plan: &Plan<'_>, outlook: &Outlook, verbose: bool) -> String {
     let mut out = String::new();
     let nodes = || plan.nodes.iter().zip(&plan.pipeline.instances).filter(|(node, _)| node.needed);
-    for (node, instance) in nodes() {
+    let memory = MemoryPlan::new(plan.pipeline, outlook.on_host);
+    for (index, (node, instance)) in plan.nodes.iter().zip(&plan.pipeline.instances).enumerate() {
+        if !node.needed {
+            continue;
+        }
         let verb = story::verb(&node.freshness);
         let details = match &node.freshness {
             Freshness::Fresh(_) if !verbose => continue,
@@ -54,7 +65,8 @@ fn text(plan: &Plan<'_>, verbose: bool) -> String {
             Freshness::Blocked(lack) => lack.what(),
         };
         let _ = write!(out, "{verb:<5}  {instance}");
-        for part in [details, story::outlook(node)] {
+        let needs = memory.of(index).map(|memory| format!("needs {}", bytes(memory.total())));
+        for part in [details, story::outlook(node), needs.unwrap_or_default()] {
             if !part.is_empty() && verb != "fresh" {
                 let _ = write!(out, "  {part}");
             }
@@ -80,6 +92,9 @@ fn text(plan: &Plan<'_>, verbose: bool) -> String {
     if !commands.is_empty() {
         let commands = commands.join(", ");
         let _ = writeln!(out, "shell commands, which a run must allow: {commands}");
+    }
+    for stage in memory::too_large(plan, outlook) {
+        let _ = writeln!(out, "too little memory: {}\n  help: {}", stage.message, stage.help);
     }
     for lacking in plan.lacks() {
         let _ = writeln!(out, "missing: {}", lacking.message());
@@ -131,8 +146,10 @@ fn estimate<'a>(nodes: impl Iterator<Item = &'a PlanNode>) -> String {
     }
 }
 
-fn json(plan: &Plan<'_>) -> String {
-    let nodes = plan.nodes.iter().zip(&plan.pipeline.instances).map(|(node, instance)| {
+fn json(plan: &Plan<'_>, outlook: &Outlook) -> String {
+    let memory = MemoryPlan::new(plan.pipeline, outlook.on_host);
+    let nodes = plan.nodes.iter().zip(&plan.pipeline.instances).enumerate();
+    let nodes = nodes.map(|(index, (node, instance))| {
         let (mut digest, mut reasons, mut upstream, mut missing) = (None, None, None, None);
         let state = match &node.freshness {
             Freshness::Fresh(record) => {
@@ -169,12 +186,20 @@ fn json(plan: &Plan<'_>) -> String {
             "items_total": node.items.map(|(_, total)| total),
             "goes_on_at_step": node.goes_on.map(|(step, _)| step),
             "estimate_secs": node.estimate_secs,
+            "memory": memory.of(index).map(|memory| json!({
+                "weights": memory.weights,
+                "trained": memory.trained,
+                "activations": memory.activations,
+                "attention": memory.attention,
+                "total": memory.total(),
+            })),
         })
     });
     let document = json!({
         "schema_version": SCHEMA_VERSION,
         "pipeline": plan.pipeline.name,
         "profile": plan.pipeline.profile,
+        "device_memory": outlook.memory,
         "stages": nodes.collect::<Vec<_>>(),
     });
     format!("{document:#}\n")

@@ -11,7 +11,7 @@ use super::{
     error::CliError,
     exit,
     export::pictures,
-    fetch,
+    fetch, memory,
     session::{PipelineArgs, Session},
     signals::Stop,
 };
@@ -71,6 +71,8 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     let stop = Stop::on_signal();
     let wanted = PlanOptions { force: args.force.clone(), only: args.only.clone() };
     fetch::models(&pipeline, &wanted, session, &stop.flag)?;
+
+    memory::check(&pipeline, &store, &wanted, &device::outlook(&device_name))?;
 
     let mut events = args.events.as_deref().map(create_events).transpose()?;
     let verbose = session.global.verbose > 0;

@@ -14,6 +14,7 @@ mod config;
 pub mod hub;
 pub mod lora;
 pub mod ltx_video;
+pub mod memory;
 pub mod nn;
 pub mod params;
 pub mod pixels;
@@ -25,11 +26,13 @@ pub mod t5;
 pub use cache::{ModelCache, family, weight_dtype};
 pub use conditioning::ImageConditioning;
 pub use lora::{Adapter, LoraTargets};
+pub use memory::{ClipSize, Memory};
 pub use params::{LoadError, ParamReader, Params};
 pub use schedulers::{NoiseScheduler, TimestepDistribution};
 pub use source::{ModelRef, ModelSource};
 
 use burn::tensor::{Int, Tensor};
+use memory::PassSizes;
 use serde_json::Value;
 
 use crate::rng::TorchRng;
@@ -69,6 +72,18 @@ pub trait VideoDiffusion: Sync {
 
     /// How prompts are given to a transformer of this `config.json`.
     fn prompt_format(&self, transformer: &Value) -> PromptFormat;
+
+    /// The sizes of a pass through a transformer of this `config.json`, for latents `[f, h, w]`
+    /// without padding and prompts of `text` tokens.
+    fn pass(
+        &self,
+        transformer: &Value,
+        latents: [usize; 3],
+        text: usize,
+    ) -> Result<PassSizes, LoadError>;
+
+    /// Values in the largest tensor that a VAE of this `config.json` makes of a clip.
+    fn largest_map(&self, vae: &Value, clip: ClipSize) -> Result<u64, LoadError>;
 
     /// The modules an adapter gets where none are asked for.
     fn default_lora_targets(&self) -> LoraTargets;

@@ -6,6 +6,7 @@ mod freshness;
 pub mod graph;
 mod lack;
 mod lock;
+mod memory;
 mod select;
 
 pub use decide::owner_of;
@@ -14,6 +15,7 @@ pub use freshness::{Freshness, StaleReason};
 pub use graph::Graph;
 pub use lack::{Lack, Lacking, absent_models};
 pub use lock::{Deviation, DeviationKind, Lock, LockError};
+pub use memory::MemoryPlan;
 pub use select::{SelectError, select};
 
 use crate::{

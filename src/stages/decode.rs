@@ -10,7 +10,10 @@ use super::{
 };
 use crate::{
     artifact::{ArtifactKind, frames, samples, videos::Clip},
-    models::{DecodeNoise, ModelRef, pixels, sampling::rng_after_sampling},
+    models::{
+        ClipSize, DecodeNoise, LoadError, Memory, ModelRef, memory::Estimator, pixels,
+        sampling::rng_after_sampling,
+    },
 };
 
 /// Decodes each sample to a clip; its last frame is the prediction.
@@ -73,6 +76,12 @@ impl Stage for Decode {
 
     fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
         Some((&self.model, &["vae"]))
+    }
+
+    fn memory(&self, clip: Option<ClipSize>, on_host: bool) -> Result<Option<Memory>, LoadError> {
+        let Some(clip) = clip else { return Ok(None) };
+        let source = self.model.resolve()?;
+        Estimator::new(&source, on_host)?.coding(clip).map(Some)
     }
 
     fn run(

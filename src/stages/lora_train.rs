@@ -18,7 +18,10 @@ use super::{
 use crate::{
     artifact::{ArtifactKind, adapter::AdapterArtifact, text::TextEmbedding},
     models::{
-        Adapter, LoraTargets, ModelRef, ParamReader, Params, TimestepDistribution, family, one_of,
+        Adapter, ClipSize, LoadError, LoraTargets, Memory, ModelRef, ParamReader, Params,
+        TimestepDistribution, family,
+        memory::{Estimator, LoraTraining},
+        one_of,
         sampling::{ImageLatentScale, Side},
     },
     train::{
@@ -191,6 +194,32 @@ impl Stage for LoraTrain {
 
     fn steps_to_go(&self) -> Option<u64> {
         Some(self.steps as u64)
+    }
+
+    fn memory(&self, clip: Option<ClipSize>, on_host: bool) -> Result<Option<Memory>, LoadError> {
+        let Some(clip) = clip else { return Ok(None) };
+        let training = LoraTraining {
+            targets: self.modules,
+            rank: self.rank,
+            batch: self.batch_size,
+            recompute: self.recompute == Recompute::Block,
+        };
+        let source = self.model.resolve()?;
+        Estimator::new(&source, on_host)?.lora_training(clip, &training).map(Some)
+    }
+
+    fn memory_help(&self, _on_host: bool) -> Vec<String> {
+        let mut help = Vec::new();
+        if self.recompute == Recompute::None {
+            help.push("set `recompute = \"block\"`".to_owned());
+        }
+        if self.batch_size > 1 {
+            help.push(format!(
+                "set `batch_size = 1` and `gradient_accumulation = {}`, which makes the same steps",
+                self.batch_size * self.gradient_accumulation
+            ));
+        }
+        help
     }
 
     fn run(

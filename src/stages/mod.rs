@@ -51,7 +51,10 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{artifact::ArtifactKind, models::ModelRef};
+use crate::{
+    artifact::ArtifactKind,
+    models::{ClipSize, LoadError, Memory, ModelRef},
+};
 
 /// Every kind a pipeline file can name, in data order.
 pub static STAGES: &[StageEntry] = &[
@@ -182,6 +185,17 @@ pub trait Stage: Send + Sync {
     /// What this stage gives, where that depends on its parameters.
     fn output(&self) -> Option<ArtifactKind> {
         None
+    }
+
+    /// The memory its model takes for clips of this size, on the CPU or on a GPU; none where it runs
+    /// no model, or where the size decides and is not known.
+    fn memory(&self, _clip: Option<ClipSize>, _on_host: bool) -> Result<Option<Memory>, LoadError> {
+        Ok(None)
+    }
+
+    /// What would make it need less memory.
+    fn memory_help(&self, _on_host: bool) -> Vec<String> {
+        Vec::new()
     }
 
     /// Reads the inputs, writes items to `out`. Nothing else is visible to it.

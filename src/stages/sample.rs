@@ -14,7 +14,9 @@ use super::{
 use crate::{
     artifact::{ArtifactKind, Item, adapter::AdapterArtifact, samples, text::TextEmbedding},
     models::{
-        ModelRef, ModelSource, Sampler, family, pixels,
+        ClipSize, LoadError, Memory, ModelRef, ModelSource, Sampler, family,
+        memory::Estimator,
+        pixels,
         sampling::{ImageLatentScale, Sample as Start, Sampling, Side},
     },
     rng::TorchRng,
@@ -136,6 +138,19 @@ impl Stage for Sample {
 
     fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
         Some((&self.model, &["vae", "transformer", "scheduler"]))
+    }
+
+    fn memory(&self, clip: Option<ClipSize>, on_host: bool) -> Result<Option<Memory>, LoadError> {
+        let Some(clip) = clip else { return Ok(None) };
+        // A GPU works on one after the other.
+        let parallel = if on_host { self.batch_size.min(rayon::current_num_threads()) } else { 1 };
+        let source = self.model.resolve()?;
+        Estimator::new(&source, on_host)?.sampling(clip, parallel).map(Some)
+    }
+
+    fn memory_help(&self, on_host: bool) -> Vec<String> {
+        let smaller = (on_host && self.batch_size > 1).then(|| "set `batch_size = 1`".to_owned());
+        smaller.into_iter().collect()
     }
 
     fn run(

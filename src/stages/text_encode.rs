@@ -11,7 +11,8 @@ use super::{
 use crate::{
     artifact::{ArtifactKind, text::TextEmbedding},
     models::{
-        ModelRef, ModelSource, PromptFormat, family,
+        ClipSize, LoadError, Memory, ModelRef, ModelSource, PromptFormat, family,
+        memory::Estimator,
         t5::{T5Config, T5Tokenizer, TokenizerFiles},
     },
 };
@@ -64,6 +65,11 @@ impl Stage for TextEncode {
     fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
         // The transformer's configuration gives the default length.
         Some((&self.model, &["text_encoder", "tokenizer", "transformer/config.json"]))
+    }
+
+    fn memory(&self, _clip: Option<ClipSize>, on_host: bool) -> Result<Option<Memory>, LoadError> {
+        let source = self.model.resolve()?;
+        Estimator::new(&source, on_host)?.text(self.max_length).map(Some)
     }
 
     fn run(

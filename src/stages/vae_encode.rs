@@ -16,7 +16,7 @@ use crate::{
         latents::{self, ClipLatents},
         videos::Clip,
     },
-    models::{ModelRef, VideoVae, pixels},
+    models::{ClipSize, LoadError, Memory, ModelRef, VideoVae, memory::Estimator, pixels},
     rng::TorchRng,
 };
 
@@ -127,6 +127,12 @@ impl Stage for VaeEncode {
 
     fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
         Some((&self.model, &["vae"]))
+    }
+
+    fn memory(&self, clip: Option<ClipSize>, on_host: bool) -> Result<Option<Memory>, LoadError> {
+        let Some(clip) = clip else { return Ok(None) };
+        let source = self.model.resolve()?;
+        Estimator::new(&source, on_host)?.coding(clip).map(Some)
     }
 
     fn run(

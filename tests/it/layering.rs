@@ -69,7 +69,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "artifact::Item",
             "config",
+            "models::ClipSize",
             "models::LoadError",
+            "models::Memory",
             "models::ModelRef",
             "stages::MODEL_PARAMS",
             "stages::StageEntry",
@@ -90,6 +92,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "data::held_out",
             "exec",
             "models::Adapter",
+            "models::Memory",
             "models::hub",
             "plan",
             "report",

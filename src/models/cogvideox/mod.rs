@@ -12,7 +12,9 @@ use serde_json::Value;
 
 use super::{
     Denoiser, LoadError, LoraTargets, NoiseScheduler, ParamReader, PromptFormat, Sampler,
-    TimestepDistribution, VideoDiffusion, VideoVae, schedulers,
+    TimestepDistribution, VideoDiffusion, VideoVae,
+    memory::{ClipSize, PassSizes},
+    schedulers,
 };
 
 pub use config::{TransformerConfig, VaeConfig};
@@ -66,6 +68,32 @@ impl VideoDiffusion for CogVideoX {
         let stated = transformer.get("max_text_seq_length").and_then(Value::as_u64);
         let tokens = stated.map_or(PROMPT_TOKENS, |tokens| tokens as usize);
         PromptFormat { tokens, keeps_padding: true }
+    }
+
+    fn pass(
+        &self,
+        transformer: &Value,
+        [frames, height, width]: [usize; 3],
+        text: usize,
+    ) -> Result<PassSizes, LoadError> {
+        let config = TransformerConfig::parse(transformer)?;
+        let patch = config.patch_size;
+        let video = frames.div_ceil(config.frames_per_token()) * (height / patch) * (width / patch);
+        Ok(PassSizes {
+            dim: config.inner_dim(),
+            heads: config.num_attention_heads,
+            blocks: config.num_layers,
+            tokens: text + video,
+        })
+    }
+
+    /// Full size has the narrowest maps and is the largest all the same: the decoder comes to it with
+    /// the channels of the level below. Chunks of frames are worked on one after the other.
+    fn largest_map(&self, vae: &Value, clip: ClipSize) -> Result<u64, LoadError> {
+        let config = VaeConfig::parse(vae)?;
+        let channels = config.block_out_channels.iter().take(2).copied().max().unwrap_or(1);
+        let frames = vae::first_chunk(clip.frames);
+        Ok((channels * frames * clip.height * clip.width) as u64)
     }
 
     fn default_lora_targets(&self) -> LoraTargets {

@@ -19,7 +19,9 @@ use serde_json::Value;
 
 use super::{
     Denoiser, LoadError, LoraTargets, NoiseScheduler, ParamReader, PromptFormat, Sampler,
-    TimestepDistribution, VideoDiffusion, VideoVae, schedulers,
+    TimestepDistribution, VideoDiffusion, VideoVae,
+    memory::{ClipSize, PassSizes},
+    schedulers,
 };
 
 pub use config::TransformerConfig;
@@ -77,6 +79,34 @@ impl VideoDiffusion for LtxVideo {
     /// The published pipelines mask padding in the attention, so a prompt can do without it.
     fn prompt_format(&self, _transformer: &Value) -> PromptFormat {
         PromptFormat { tokens: PROMPT_TOKENS, keeps_padding: false }
+    }
+
+    fn pass(
+        &self,
+        transformer: &Value,
+        [frames, height, width]: [usize; 3],
+        _text: usize,
+    ) -> Result<PassSizes, LoadError> {
+        let config = TransformerConfig::parse(transformer)?;
+        Ok(PassSizes {
+            dim: config.inner_dim(),
+            heads: config.num_attention_heads,
+            blocks: config.num_layers,
+            tokens: frames * height * width,
+        })
+    }
+
+    /// Patches of pixels at full size are the largest, in the encoder or in the decoder.
+    fn largest_map(&self, vae: &Value, clip: ClipSize) -> Result<u64, LoadError> {
+        let config = VaeConfig::parse(vae)?;
+        let encoder = config.encoder_levels().first().map(|level| level.input.max(level.output));
+        let decoder = config.decoder_levels().last().map(|level| level.input.max(level.output));
+        let channels = encoder.max(decoder).unwrap_or(1);
+        let patch = config.patch_size;
+        let patches = clip.frames.div_ceil(config.patch_size_t)
+            * (clip.height / patch)
+            * (clip.width / patch);
+        Ok((channels * patches) as u64)
     }
 
     fn default_lora_targets(&self) -> LoraTargets {

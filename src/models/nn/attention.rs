@@ -11,3 +11,34 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
     }
     module::attention(q, k, v, None, None, AttentionModuleOptions::default())
 }
+
+/// Scores of attention that are in memory, in values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionMemory {
+    /// Kept by each call for the backward pass.
+    pub kept: u64,
+    /// Alive at once in the backward pass of one call.
+    pub working: u64,
+    /// Alive at once in a call that keeps nothing.
+    pub forward: u64,
+}
+
+/// The scores of [`attention`] over a sequence of `tokens`. On the CPU they are made in blocks of
+/// queries. On a GPU a pass that is trained through makes all of them: burn has no backward pass of
+/// its fused kernel.
+pub fn attention_memory(
+    on_host: bool,
+    batch: usize,
+    heads: usize,
+    tokens: usize,
+) -> AttentionMemory {
+    let scores = (batch * heads * tokens) as u64 * tokens as u64;
+    if !on_host {
+        return AttentionMemory { kept: 3 * scores, working: 3 * scores, forward: 0 };
+    }
+    // Halves of a batch are computed side by side.
+    let (most, halves) = (fused::MAX_SCORES as u64, batch.min(2) as u64);
+    let block = (scores / halves.max(1)).min(most) * halves;
+    let kept = if block == scores { scores } else { 0 };
+    AttentionMemory { kept, working: 3 * block, forward: block }
+}

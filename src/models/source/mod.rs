@@ -115,7 +115,12 @@ impl ModelSource {
         let mut params = Params::default();
         let (index, shards) = self.weight_files(part)?;
         for shard in shards {
-            params.read_safetensors(&self.read(&shard)?, &shard, device, dtype)?;
+            match self.holder(&shard) {
+                Self::Folder(root) => {
+                    params.read_file(&root.join(&shard), &shard, device, dtype)?;
+                }
+                holder => params.read_safetensors(&holder.read(&shard)?, &shard, device, dtype)?,
+            }
         }
         if let Some((index, names)) = index
             && let Some(name) = names.iter().find(|name| !params.0.contains_key(*name))

@@ -114,3 +114,56 @@ fn a_changed_baseline_is_told_from_the_other_values_of_its_axis() {
     assert!(plan.contains("clips[frames=13]  frames 9 -> 13 (clips.toml:4:"), "{plan}");
     assert!(plan.contains("1 stage to run, 3 cached"), "{plan}");
 }
+
+/// Training of an adapter of the model in `model`.
+const TRAINED: &str = r#"
+[stages.latents]
+kind   = "vae_encode"
+inputs = { videos = "clips" }
+model  = "MODEL"
+
+[stages.prompt]
+kind  = "text_encode"
+model = "MODEL"
+
+[stages.lora]
+kind   = "lora_train"
+inputs = { latents = "latents", text = "prompt" }
+model  = "MODEL"
+steps  = 5
+"#;
+
+#[test]
+fn memory_is_told_and_too_little_of_it_refused_before_anything_is_loaded() {
+    let shell = Shell::new();
+    let text = format!("{CLIPS}{TRAINED}").replace(", \"quadratic\"", "");
+    shell.write("tiny.toml", &text.replace("MODEL", "builtin:tiny"));
+    let plan = shell.plan("tiny.toml --device cpu");
+    let memory = &plan[4]["memory"];
+    let parts = ["weights", "trained", "activations", "attention"];
+    let sum: u64 = parts.iter().map(|part| memory[part].as_u64().unwrap()).sum();
+    assert_eq!(memory["total"], sum);
+    assert!(plan[0]["memory"].is_null(), "a data set runs no model");
+    let told = shell.succeed("plan tiny.toml --device cpu");
+    assert!(told.contains("needs ") && !told.contains("too little"), "{told}");
+
+    // A model that no machine can hold, of which there is only the configuration.
+    let model = shell.path("model");
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/builtin_tiny");
+    for file in ["transformer/config.json", "vae/config.json", "scheduler/scheduler_config.json"] {
+        std::fs::create_dir_all(model.join(file).parent().unwrap()).unwrap();
+        let config = std::fs::read_to_string(root.join(file)).unwrap();
+        let huge = config.replace("\"num_attention_heads\": 3", "\"num_attention_heads\": 30000");
+        std::fs::write(model.join(file), huge).unwrap();
+    }
+    shell.write("huge.toml", &text.replace("MODEL", "model"));
+    for line in ["plan huge.toml --device cpu", "run huge.toml --device cpu"] {
+        let output = shell.output(line);
+        assert_eq!(output.status.code(), Some(if line.starts_with("plan") { 0 } else { 3 }));
+        let told = [output.stdout, output.stderr].concat();
+        let told = String::from_utf8(told).unwrap().replace("\n  │", "").replace('\n', " ");
+        assert!(told.contains("`lora[method=linear]` needs about"), "{told}");
+        assert!(told.contains("weights") && told.contains("but the device has"), "{told}");
+        assert!(told.contains("recompute = \"block\""), "{told}");
+    }
+}

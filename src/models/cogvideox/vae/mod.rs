@@ -113,6 +113,11 @@ fn by_chunks(
     if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 2) }
 }
 
+/// Frames of the longest chunk of a clip of so many.
+pub(super) fn first_chunk(frames: usize) -> usize {
+    chunk_lens(frames, ENCODE_CHUNK)[0]
+}
+
 fn chunk_lens(frames: usize, len: usize) -> Vec<usize> {
     let count = (frames / len).max(1);
     let mut lens = vec![len; count];

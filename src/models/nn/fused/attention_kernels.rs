@@ -15,7 +15,7 @@ use super::{
 };
 
 /// Scores of one block.
-const MAX_SCORES: usize = 1 << 22;
+pub const MAX_SCORES: usize = 1 << 22;
 
 /// `softmax(q k^T / sqrt(D)) v`.
 pub fn forward(q: &Values, k: &Values, v: &Values) -> Attended<Flex> {

@@ -26,6 +26,7 @@ mod upsampling;
 use burn::tensor::{DType, Device, Tensor};
 
 pub use attention::attention;
+pub use attention_kernels::MAX_SCORES;
 pub use gelu::gelu_tanh;
 pub use modulation::{gated_add, norm_modulate};
 pub use rotation::norm_rotate;

@@ -1,0 +1,280 @@
+//! The memory that passes through a model take, from its configuration: nothing is loaded.
+//!
+//! Weights and trained values are counted exactly. What a pass keeps is counted in maps, a map being
+//! one value per token and channel (or, in an autoencoder, the largest tensor between two layers); how
+//! many maps a block keeps is measured (`benches/memory.py`). Estimates are of the least that is
+//! needed: an allocator's spare blocks and a kernel's workspace come on top.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{
+    LoadError, LoraTargets, ModelSource, ParamReader, VideoDiffusion, family,
+    lora::num_factors,
+    nn::attention_memory,
+    t5::{T5Config, T5Encoder},
+};
+
+/// Maps that one block keeps for the backward pass.
+const KEPT: u64 = 30;
+/// Maps that are alive at once in a forward pass that keeps nothing.
+const FORWARD: u64 = 14;
+/// Maps that are alive at once on the way back through a block, beside what it kept.
+const BACKWARD: u64 = 16;
+/// Largest tensors that are alive at once in an autoencoder.
+const VAE_MAPS: u64 = 4;
+/// Bytes of a trained value: itself, its gradient and two moments of the optimizer, each in f32.
+const TRAINED: u64 = 16;
+
+/// The size of a clip in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClipSize {
+    /// Frames.
+    pub frames: usize,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+/// Bytes, by what they are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// Frozen weights.
+    pub weights: u64,
+    /// Trained values with their gradients and the optimizer's moments.
+    pub trained: u64,
+    /// What a pass keeps and works with, without attention.
+    pub activations: u64,
+    /// Scores of attention.
+    pub attention: u64,
+}
+
+impl Memory {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.weights + self.trained + self.activations + self.attention
+    }
+}
+
+/// The sizes of one pass through a denoiser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PassSizes {
+    /// Channels of a token.
+    pub dim: usize,
+    /// Heads of attention.
+    pub heads: usize,
+    /// Blocks.
+    pub blocks: usize,
+    /// Tokens that attend to each other.
+    pub tokens: usize,
+}
+
+/// How an adapter is trained.
+#[derive(Clone, Copy, Debug)]
+pub struct LoraTraining {
+    /// Its modules; the family's own by default.
+    pub targets: Option<LoraTargets>,
+    /// Its rank.
+    pub rank: usize,
+    /// Clips per batch.
+    pub batch: usize,
+    /// Whether each block is computed again on the way back.
+    pub recompute: bool,
+}
+
+/// Estimates for one model on one kind of device.
+pub struct Estimator<'a> {
+    source: &'a ModelSource,
+    family: &'static dyn VideoDiffusion,
+    /// Whether the device is the CPU, which computes in f32; GPUs compute in bf16.
+    on_host: bool,
+}
+
+type Shapes = BTreeMap<String, Vec<usize>>;
+
+impl<'a> Estimator<'a> {
+    /// Estimates for the model in `source`.
+    pub fn new(source: &'a ModelSource, on_host: bool) -> Result<Self, LoadError> {
+        Ok(Self { source, family: family(source)?, on_host })
+    }
+
+    /// Bytes of one value of weights and activations.
+    fn value(&self) -> u64 {
+        if self.on_host { 4 } else { 2 }
+    }
+
+    fn denoiser_shapes(&self) -> Result<Shapes, LoadError> {
+        let reader = ParamReader::shapes();
+        self.family.denoiser(&self.source.config("transformer")?, &reader)?;
+        Ok(reader.into_shapes())
+    }
+
+    /// The bytes of the VAE's weights.
+    fn vae_weights(&self) -> Result<u64, LoadError> {
+        let reader = ParamReader::shapes();
+        self.family.vae(&self.source.config("vae")?, &reader)?;
+        Ok(values(&reader.into_shapes()) * self.value())
+    }
+
+    fn pass(&self, clip: ClipSize) -> Result<PassSizes, LoadError> {
+        let vae = self.family.vae(&self.source.config("vae")?, &ParamReader::shapes())?;
+        let compression = vae.compression();
+        let frames = clip.frames.saturating_sub(1) / compression.time + 1;
+        let space = compression.space;
+        let latents = [frames, clip.height / space, clip.width / space];
+        let transformer = self.source.config("transformer")?;
+        let text = self.family.prompt_format(&transformer).tokens;
+        self.family.pass(&transformer, latents, text)
+    }
+
+    /// Training of an adapter on latents of clips of this size.
+    pub fn lora_training(
+        &self,
+        clip: ClipSize,
+        training: &LoraTraining,
+    ) -> Result<Memory, LoadError> {
+        let shapes = self.denoiser_shapes()?;
+        let targets = training.targets.unwrap_or_else(|| self.family.default_lora_targets());
+        let factors = num_factors(&shapes, self.family.lora_targets(targets), training.rank) as u64;
+        let pass = self.pass(clip)?;
+        let map = map(&pass, training.batch) * self.value();
+        let blocks = pass.blocks as u64;
+        let scores = attention_memory(self.on_host, training.batch, pass.heads, pass.tokens);
+        let (kept, attention) = if training.recompute {
+            // The inputs of all blocks, and one block whole.
+            (blocks + 1 + KEPT, scores.kept + scores.working)
+        } else {
+            (blocks * KEPT, blocks * scores.kept + scores.working)
+        };
+        Ok(Memory {
+            weights: values(&shapes) * self.value(),
+            trained: factors * TRAINED,
+            activations: (kept + BACKWARD) * map,
+            attention: attention * self.value(),
+        })
+    }
+
+    /// Sampling of clips of this size, `parallel` at a time.
+    pub fn sampling(&self, clip: ClipSize, parallel: usize) -> Result<Memory, LoadError> {
+        let pass = self.pass(clip)?;
+        let image = self.coding(ClipSize { frames: 1, ..clip })?;
+        let scores = attention_memory(self.on_host, parallel, pass.heads, pass.tokens);
+        let forward = FORWARD * map(&pass, parallel) * self.value();
+        Ok(Memory {
+            weights: values(&self.denoiser_shapes()?) * self.value() + image.weights,
+            activations: forward.max(image.activations),
+            attention: scores.forward * self.value(),
+            ..Memory::default()
+        })
+    }
+
+    /// Encoding or decoding of a clip of this size.
+    pub fn coding(&self, clip: ClipSize) -> Result<Memory, LoadError> {
+        let map = self.family.largest_map(&self.source.config("vae")?, clip)?;
+        Ok(Memory {
+            weights: self.vae_weights()?,
+            activations: VAE_MAPS * map * self.value(),
+            ..Memory::default()
+        })
+    }
+
+    /// Encoding of a prompt of so many tokens, by default as many as the model takes.
+    pub fn text(&self, tokens: Option<usize>) -> Result<Memory, LoadError> {
+        let file = self.source.config("text_encoder")?;
+        let reader = ParamReader::shapes();
+        T5Encoder::new(&file, &reader)?;
+        let config = T5Config::read(&file)?;
+        let format = self.family.prompt_format(&self.source.config("transformer")?);
+        let tokens = tokens.unwrap_or(format.tokens) as u64;
+        let wide = config.d_ff.max(config.num_heads * config.d_kv) as u64;
+        Ok(Memory {
+            weights: values(&reader.into_shapes()) * self.value(),
+            activations: 4 * tokens * wide * self.value(),
+            attention: 3 * config.num_heads as u64 * tokens * tokens * self.value(),
+            ..Memory::default()
+        })
+    }
+}
+
+/// Values of one map.
+fn map(pass: &PassSizes, batch: usize) -> u64 {
+    (batch * pass.tokens * pass.dim) as u64
+}
+
+fn values(shapes: &Shapes) -> u64 {
+    shapes.values().map(|shape| shape.iter().product::<usize>() as u64).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    /// The configuration at the head of a list of published tensors.
+    macro_rules! config {
+        ($name:literal) => {
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/shapes/", $name))
+                .lines()
+                .next()
+                .unwrap()
+        };
+    }
+
+    /// The configurations of CogVideoX1.5-5B-I2V, without its weights.
+    fn paper() -> ModelSource {
+        let mut transformer: Value = serde_json::from_str(config!("cogvideox_15.txt")).unwrap();
+        transformer["_class_name"] = "CogVideoXTransformer3DModel".into();
+        let files = [
+            ("transformer/config.json", transformer.to_string()),
+            ("vae/config.json", config!("cogvideox_vae.txt").to_owned()),
+            ("text_encoder/config.json", config!("t5_xxl.txt").to_owned()),
+        ];
+        let files = files.map(|(path, text)| (path.to_owned(), text.into_bytes()));
+        ModelSource::Memory { files: std::sync::Arc::new(files.into()), base: None }
+    }
+
+    const CLIP: ClipSize = ClipSize { frames: 9, height: 480, width: 720 };
+
+    fn training(batch: usize, recompute: bool) -> Memory {
+        let source = paper();
+        let training =
+            LoraTraining { targets: Some(LoraTargets::Qkvo), rank: 64, batch, recompute };
+        Estimator::new(&source, false).unwrap().lora_training(CLIP, &training).unwrap()
+    }
+
+    #[test]
+    fn the_published_model_has_its_published_sizes() {
+        let memory = training(2, true);
+        assert_eq!(memory.weights, 5_571_594_880 * 2);
+        assert_eq!(memory.trained, 66_060_288 * 16);
+        let source = paper();
+        let text = Estimator::new(&source, false).unwrap().text(None).unwrap();
+        assert_eq!(text.weights, 4_762_310_656 * 2);
+    }
+
+    /// The paper trains batches of two. Both at once do not fit, since attention makes all scores of a
+    /// pass that is trained through; one after the other, which makes the same steps, does.
+    #[test]
+    fn the_setting_of_the_paper_fits_a_card_of_24_gigabytes_clip_by_clip() {
+        const CARD: u64 = 24_000_000_000;
+        let (both, one) = (training(2, true), training(1, true));
+        assert!(one.total() < CARD, "{one:?}");
+        assert!(both.total() - both.attention < CARD && both.total() > CARD, "{both:?}");
+        assert!(training(2, false).total() > 3 * CARD);
+    }
+
+    #[test]
+    fn more_of_anything_needs_more() {
+        assert!(training(2, true).total() > training(1, true).total());
+        let source = paper();
+        let estimator = Estimator::new(&source, true).unwrap();
+        let larger = ClipSize { frames: 17, ..CLIP };
+        let sampling = |clip, parallel| estimator.sampling(clip, parallel).unwrap().total();
+        assert!(sampling(larger, 1) > sampling(CLIP, 1));
+        assert!(sampling(CLIP, 2) > sampling(CLIP, 1));
+        assert!(estimator.coding(CLIP).unwrap().total() > 4 * 215_583_907);
+    }
+}

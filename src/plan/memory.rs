@@ -1,0 +1,72 @@
+//! The memory that stages' models take, told before anything is loaded.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeSet, HashMap, VecDeque},
+};
+
+use serde_json::Value;
+
+use crate::{
+    config::Pipeline,
+    models::{ClipSize, Memory},
+};
+
+/// What decides an estimate: kind, parameters and clips.
+type Case = (&'static str, String, Option<[usize; 3]>);
+
+/// Estimates the memory of a pipeline's instances; equal cases are estimated once.
+pub struct MemoryPlan<'a> {
+    pipeline: &'a Pipeline,
+    /// Whether the device is the CPU.
+    on_host: bool,
+    known: RefCell<HashMap<Case, Option<Memory>>>,
+}
+
+impl<'a> MemoryPlan<'a> {
+    /// Estimates for a run on the CPU, or on a GPU.
+    pub fn new(pipeline: &'a Pipeline, on_host: bool) -> Self {
+        Self { pipeline, on_host, known: RefCell::default() }
+    }
+
+    /// The memory of an instance; none if it runs no model, or if its model or the size of its clips
+    /// is not known here.
+    pub fn of(&self, index: usize) -> Option<Memory> {
+        let instance = &self.pipeline.instances[index];
+        instance.work.weights()?;
+        if instance.inputs.contains_key("model") {
+            // Its sizes are those of a model that may not exist yet.
+            return None;
+        }
+        let clip = self.clip(index);
+        let size = clip.map(|clip| [clip.frames, clip.height, clip.width]);
+        let params = Value::Object(instance.params.clone()).to_string();
+        let mut known = self.known.borrow_mut();
+        *known.entry((instance.entry.kind, params, size)).or_insert_with(|| {
+            // What is wrong with a model is told by the stage that loads it.
+            instance.work.memory(clip, self.on_host).ok().flatten()
+        })
+    }
+
+    /// The size of the clips an instance works on: the nearest `frames` and `size` on the way up.
+    fn clip(&self, index: usize) -> Option<ClipSize> {
+        let (mut frames, mut size) = (None, None);
+        let mut seen = BTreeSet::from([index]);
+        let mut queue = VecDeque::from([index]);
+        while let Some(at) = queue.pop_front() {
+            let instance = &self.pipeline.instances[at];
+            let number = |value: &Value| value.as_u64().map(|number| number as usize);
+            frames = frames.or_else(|| instance.params.get("frames").and_then(number));
+            let pair = instance.params.get("size").and_then(Value::as_array);
+            size = size.or_else(|| match pair?.as_slice() {
+                [height, width] => Some((number(height)?, number(width)?)),
+                _ => None,
+            });
+            if let (Some(frames), Some((height, width))) = (frames, size) {
+                return Some(ClipSize { frames, height, width });
+            }
+            queue.extend(instance.inputs.values().copied().filter(|input| seen.insert(*input)));
+        }
+        None
+    }
+}
