@@ -234,13 +234,13 @@ fn a_score_over_what_was_learnt_is_warned_of() {
     own.toml: fine, 24 stages
     ");
     let own = std::fs::read_to_string(shell.path("own.toml")).unwrap();
-    shell.write("own.toml", &own.replace("\"test\"", "\"train\""));
+    shell.write("own.toml", &own.replace("split  = \"test\"", "split  = \"train\""));
     insta::assert_snapshot!(shell.transcript("check own.toml"), @"
     $ pipe check own.toml
     ? 0
     --- stdout
     own.toml: fine, 24 stages
     --- stderr
-    warning: `test` and `examples[n=4]` take some of the same images, so `score` scores answers that were learnt
+    warning: `test` and `examples[n=1]` take some of the same images, so `score` scores answers that were learnt
     ");
 }
