@@ -19,7 +19,7 @@ config = json.loads((tiny / "transformer/config.json").read_text())
 shutil.copytree(tiny, folder / "model")
 torch.manual_seed(1)
 sizes = {k: v for k, v in config.items() if not k.startswith("_")}
-sizes |= {"num_attention_heads": 8, "attention_head_dim": 64, "num_layers": 8, "time_embed_dim": 256,
+sizes |= {"num_attention_heads": 8, "attention_head_dim": 64, "num_layers": 8, "time_embed_dim": 256, "ofs_embed_dim": 256,
           "sample_height": 64, "sample_width": 96}
 shutil.rmtree(folder / "model/transformer")
 CogVideoXTransformer3DModel(**sizes).save_pretrained(folder / "model/transformer")

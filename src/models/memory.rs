@@ -271,10 +271,11 @@ mod tests {
         assert!(training(2, true).total() > training(1, true).total());
         let source = paper();
         let estimator = Estimator::new(&source, true).unwrap();
-        let larger = ClipSize { frames: 17, ..CLIP };
-        let sampling = |clip, parallel| estimator.sampling(clip, parallel).unwrap().total();
-        assert!(sampling(larger, 1) > sampling(CLIP, 1));
-        assert!(sampling(CLIP, 2) > sampling(CLIP, 1));
+        let sampling = |parallel| estimator.sampling(CLIP, parallel).unwrap().total();
+        assert!(sampling(2) > sampling(1));
+        let wide = ClipSize { width: 2 * CLIP.width, ..CLIP };
+        let coding = |clip| estimator.coding(clip).unwrap().total();
+        assert!(coding(wide) > coding(CLIP));
         assert!(estimator.coding(CLIP).unwrap().total() > 4 * 215_583_907);
     }
 }

@@ -130,7 +130,10 @@ impl TransformerConfig {
             ("sample_frames", parsed.sample_frames),
             ("temporal_compression_ratio", parsed.temporal_compression_ratio),
         ])?;
-        check.only("ofs_embed_dim", parsed.ofs_embed_dim != Some(0), "null or at least 1")?;
+        // It is added to the embedding of the timestep.
+        let width = parsed.time_embed_dim;
+        let added = parsed.ofs_embed_dim.is_none_or(|dim| dim == width);
+        check.only("ofs_embed_dim", added, "null or time_embed_dim")?;
         check.only(
             "attention_head_dim",
             parsed.attention_head_dim.is_multiple_of(16),
