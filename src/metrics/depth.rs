@@ -71,7 +71,9 @@ pub fn score(mut pairs: Vec<[f64; 2]>, align: Align) -> Option<Score> {
     }
     if align == Align::Median {
         let factor = median(&pairs, 1) / median(&pairs, 0).max(1e-6);
-        pairs.iter_mut().for_each(|pair| pair[0] *= factor);
+        for pair in &mut pairs {
+            pair[0] *= factor;
+        }
     }
     let mean = |value: &dyn Fn(f64, f64) -> f64| {
         pairs.iter().map(|[found, truth]| value(*found, *truth)).sum::<f64>() / pairs.len() as f64

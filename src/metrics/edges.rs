@@ -145,8 +145,8 @@ impl Metric for EdgesMetric {
 /// 255 where the luma reaches `least`.
 fn threshold(image: &RgbImage, least: u8) -> GrayImage {
     GrayImage::from_fn(image.width(), image.height(), |x, y| {
-        let [r, g, b] = image.get_pixel(x, y).0.map(f32::from);
-        let is_drawn = 0.299 * r + 0.587 * g + 0.114 * b >= f32::from(least) - 0.5;
+        let [red, green, blue] = image.get_pixel(x, y).0.map(f32::from);
+        let is_drawn = 0.299 * red + 0.587 * green + 0.114 * blue >= f32::from(least) - 0.5;
         Luma([if is_drawn { 255 } else { 0 }])
     })
 }

@@ -117,8 +117,8 @@ fn shift(prediction: &RgbImage, grid: &SymbolGrid, found: &[usize]) -> [f64; 3] 
     for (cell, class) in found.iter().enumerate() {
         let patch = cell_of(prediction, grid.side, cell);
         for (a, b) in patch.pixels().zip(symbol(*class, side).pixels()) {
-            for c in 0..3 {
-                sum[c] += f64::from(b.0[c]) - f64::from(a.0[c]);
+            for ((sum, a), b) in sum.iter_mut().zip(a.0).zip(b.0) {
+                *sum += f64::from(b) - f64::from(a);
             }
         }
     }

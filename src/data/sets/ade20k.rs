@@ -118,7 +118,7 @@ fn shows(
     if !file.classes.is_empty() {
         return Ok(file.classes.values().any(|name| *name == names[usize::from(class) - 1]));
     }
-    Ok(read_labels(sources, file, names)?.iter().any(|label| *label == class))
+    Ok(read_labels(sources, file, names)?.contains(&class))
 }
 
 /// The labels of a picture, as places in `names` from 1.

@@ -39,10 +39,12 @@ impl DataSet for Bsds500 {
         sources: &'a SourceReader,
     ) -> Result<Box<dyn Images + 'a>, DataError> {
         let splits = list(sources, "images", LAYOUT)?;
-        let split = match request.is_train() {
-            true => "train",
-            false if splits.iter().any(|name| name == "test/") => "test",
-            false => "val",
+        let split = if request.is_train() {
+            "train"
+        } else if splits.iter().any(|name| name == "test/") {
+            "test"
+        } else {
+            "val"
         };
         let images = folder::images(sources, &format!("images/{split}"))?;
         if request.task.needs() == Knowledge::Image {
@@ -108,7 +110,7 @@ fn read_lines(
             found.0, found.1
         )))
     };
-    if !path.ends_with(".mat") {
+    if path.strip_suffix(".mat").is_none() {
         let lines = read_picture(sources, path, false)?.into_luma8();
         fits(lines.dimensions())?;
         return Ok(vec![lines.iter().map(|value| *value >= 128).collect()]);

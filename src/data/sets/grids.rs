@@ -150,7 +150,9 @@ fn gravity(grid: &[Vec<u8>], _: &[u8]) -> Vec<Vec<u8>> {
 /// Everything moves one cell to the right, and round the edge.
 fn shift(grid: &[Vec<u8>], _: &[u8]) -> Vec<Vec<u8>> {
     let mut shifted = grid.to_vec();
-    shifted.iter_mut().for_each(|row| row.rotate_right(1));
+    for row in &mut shifted {
+        row.rotate_right(1);
+    }
     shifted
 }
 

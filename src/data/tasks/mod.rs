@@ -74,7 +74,7 @@ pub trait Task: Sync {
         let sample = resized(images, place, request)?;
         let name = sample.id.clone();
         let mut pair = self.draw(sample, request).map_err(|e| e.on_item(&name))?;
-        pair.meta.task = self.name().to_owned();
+        self.name().clone_into(&mut pair.meta.task);
         pair.meta.source_id.clone_from(&name);
         Ok((name, pair))
     }
