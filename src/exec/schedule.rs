@@ -138,8 +138,10 @@ impl<'a> Schedule<'a> {
         while !self.stopped()
             && let Some(index) = self.ready.pop_first()
         {
-            if let Err(error) = self.decide(index, on_event) {
-                self.fail(index, &stage_error(error), on_event);
+            let Err(error) = self.decide(index, on_event) else { continue };
+            match stage_error(error) {
+                StageError::Damaged { digest } if self.repair(index, digest) => {}
+                error => self.fail(index, &error, on_event),
             }
         }
     }

@@ -117,6 +117,7 @@ impl Worker<'_> {
             format_version: FORMAT_VERSION,
             fingerprint: action_key(&ingredients),
             output,
+            files: Record::few_files(&manifest),
             trajectory: job.key.trajectory,
             reached: job.key.trajectory.and_then(|_| instance.work.steps_to_go()),
             traced: instance.work.source_root().map(|_| job.key.direct),

@@ -163,9 +163,10 @@ impl<'a> Decider<'a> {
 
     fn look_up(&self, fingerprint: Fingerprint) -> Result<Option<Found>, PlanError> {
         let Some(record) = self.store.lookup(fingerprint)? else { return Ok(None) };
-        Ok(Some(match self.store.complete(record.output) {
-            Some(_) => Found::Whole(Box::new(record)),
-            None => Found::Broken(record.output),
+        Ok(Some(if self.store.is_whole(&record) {
+            Found::Whole(Box::new(record))
+        } else {
+            Found::Broken(record.output)
         }))
     }
 

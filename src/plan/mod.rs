@@ -134,8 +134,17 @@ fn plan_node(
             estimate_secs: last_secs(),
         });
     }
+    // An input whose list of items turns out damaged is made again first.
+    let pending = || {
+        let mut upstream: Vec<usize> = instance.inputs.values().copied().collect();
+        upstream.sort_unstable();
+        upstream.dedup();
+        let freshness = Freshness::Pending { upstream };
+        PlanNode { freshness, needed: true, items: None, estimate_secs: last_secs() }
+    };
     let key = match decider.key(index, inputs) {
         Err(PlanError::Lack { lack, .. }) => return Ok(blocked(*lack)),
+        Err(PlanError::Store(StoreError::Damaged { .. })) => return Ok(pending()),
         key => key?,
     };
     let found = match decider.find(index, &key)? {
@@ -151,7 +160,10 @@ fn plan_node(
         }
         found => found,
     };
-    let items = decider.items(index, &key)?;
+    let items = match decider.items(index, &key) {
+        Err(PlanError::Store(StoreError::Damaged { .. })) => return Ok(pending()),
+        items => items?,
+    };
     let items = items.map(|found| (if forced { 0 } else { found.cached() }, found.total()));
     let reasons =
         if forced { vec![StaleReason::Forced] } else { decider.reasons(index, &key, &found) };

@@ -143,6 +143,21 @@ impl Store {
         self.artifact_complete(&manifest).then_some(manifest)
     }
 
+    /// Whether the output of a record and all its files are in the store.
+    pub fn is_whole(&self, record: &Record) -> bool {
+        if record.files.is_empty() {
+            return self.complete(record.output).is_some();
+        }
+        let files = record.files.iter().map(|file| (file.digest, Some(file.size)));
+        let whole = std::iter::once((record.output, None))
+            .chain(files)
+            .all(|(digest, size)| self.object_ok(digest, size));
+        if !whole {
+            self.forget_manifest(record.output);
+        }
+        whole
+    }
+
     /// Whether all files of an artifact are in the store and look untouched.
     pub fn artifact_complete(&self, manifest: &Manifest) -> bool {
         manifest

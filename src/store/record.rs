@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Digest, FORMAT_VERSION, Fingerprint};
-use crate::artifact::FileRef;
+use crate::artifact::{FileRef, Manifest};
 
 /// Everything that decides a stage's output; its canonical JSON is hashed to the [`Fingerprint`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +37,9 @@ pub struct Record {
     pub fingerprint: Fingerprint,
     /// The hash of the manifest.
     pub output: Digest,
+    /// The output's files where they are few, so that a look at them needs no manifest; else none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileRef>,
     /// What the key was made from, for explanations.
     pub ingredients: Ingredients,
     /// The folder of checkpoints it used, if it trains.
@@ -62,6 +65,17 @@ pub struct Record {
     pub items_run: usize,
     /// Items in the output.
     pub items_total: usize,
+}
+
+/// The most files that a record names itself.
+const FEW: usize = 8;
+
+impl Record {
+    /// What a record says of the files of its output.
+    pub fn few_files(manifest: &Manifest) -> Vec<FileRef> {
+        let files = || manifest.items.iter().flat_map(|item| item.files.values());
+        if files().take(FEW + 1).count() > FEW { Vec::new() } else { files().copied().collect() }
+    }
 }
 
 /// What a mapped stage gave for one item. The item's name is not part of it: two items of equal

@@ -200,6 +200,21 @@ fn damage_found_while_reading_is_repaired_in_the_same_run() {
 }
 
 #[test]
+fn a_silently_damaged_list_of_items_is_made_again() {
+    let test = TestPipeline::words(&["one", "two"]);
+    test.run();
+    let Freshness::Fresh(record) = &test.plan().nodes[0].freshness else { panic!() };
+    let hex = record.output.to_string();
+    let objects = test.dir.path().join("cache/objects");
+    corrupt(&objects.join(&hex[..2]).join(&hex[2..]), true);
+    let test = test.edit::<Shout>("shout", "mark", "?");
+    assert!(test.plan_story().contains("shout pending: words"), "{}", test.plan_story());
+    let run = test.run();
+    assert_eq!(run.summary.outcome, Outcome::Done, "{}", run.story());
+    assert_eq!(test.text("shout", "two"), "TWO?");
+}
+
+#[test]
 fn a_silently_damaged_input_of_an_input_is_repaired_too() {
     let test = TestPipeline::words(&["one", "two"]);
     test.run();
@@ -481,8 +496,7 @@ fn gc_keeps_what_the_pipelines_last_were() {
     let test = test.edit::<Shout>("shout", "mark", "?");
     test.run();
     let store = test.store();
-    let report =
-        store.gc(&GcPolicy { roots: store.roots().unwrap(), ..GcPolicy::default() }).unwrap();
+    let report = store.gc(&GcPolicy::default()).unwrap();
     assert!(report.removed["objects"].files > 0);
     assert!(!test.object("TWO!").exists());
     assert_eq!(test.run().story(), ALL_REUSED);

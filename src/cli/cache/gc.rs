@@ -45,18 +45,14 @@ pub(super) struct GcArgs {
 }
 
 pub(super) fn gc(args: &GcArgs, store: &Store, session: &Session) -> Result<(), CliError> {
-    let mut roots = store.roots()?;
     let mut keep = Vec::new();
-    if !args.files.is_empty() {
-        roots.retain(|root| args.files.iter().any(|file| root.is_of(file)));
-        for file in &args.files {
-            for profile in std::iter::once(None).chain(args.profile.iter().cloned().map(Some)) {
-                keep.extend(fresh(file, profile, store)?);
-            }
+    for file in &args.files {
+        for profile in std::iter::once(None).chain(args.profile.iter().cloned().map(Some)) {
+            keep.extend(fresh(file, profile, store)?);
         }
     }
     let report = store.gc(&GcPolicy {
-        roots,
+        files: (!args.files.is_empty()).then(|| args.files.clone()),
         keep,
         min_age: args.older_than,
         max_bytes: args.max_size,

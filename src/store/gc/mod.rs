@@ -28,8 +28,8 @@ use super::{
 /// What may be removed.
 #[derive(Clone, Debug, Default)]
 pub struct GcPolicy {
-    /// The pipelines whose present results are kept.
-    pub roots: Vec<Root>,
+    /// The files whose present results are kept; those of all that were run, if none are named.
+    pub files: Option<Vec<PathBuf>>,
     /// Other results that are kept.
     pub keep: Vec<Fingerprint>,
     /// Nothing younger is removed because nobody names it.
@@ -108,21 +108,23 @@ impl Store {
     /// writes content before the record that names it.
     pub fn gc(&self, policy: &GcPolicy) -> Result<GcReport, StoreError> {
         let _alone = self.exclusive()?;
+        // Read only now: a run that has just ended added to them.
+        let roots = self.roots()?;
         let pins = self.pins()?;
-        let mut candidates = self.candidates(policy, &pins.keys().copied().collect())?;
+        let mut candidates = self.candidates(policy, &roots, &pins.keys().copied().collect())?;
         if let Some(most) = policy.max_bytes {
             shrink(&mut candidates, most);
         }
         let needed = self.needed(&candidates, policy)?;
         let mut report = GcReport {
             pinned: candidates.iter().filter(|candidate| candidate.pinned).count(),
-            results: removed_results(&candidates, &needed, &self.roots()?),
+            results: removed_results(&candidates, &needed, &roots),
             ..GcReport::default()
         };
         self.sweep_all(&needed, policy, &mut report)?;
         if !policy.dry_run {
-            for root in self.roots()? {
-                self.compact(&root, &needed.keys)?;
+            for root in &roots {
+                self.compact(root, &needed.keys)?;
             }
         }
         self.manifests.lock().expect("no panic while held").clear();
@@ -133,10 +135,14 @@ impl Store {
     fn candidates(
         &self,
         policy: &GcPolicy,
+        roots: &[Root],
         pins: &HashSet<Fingerprint>,
     ) -> Result<Vec<Candidate>, StoreError> {
         let mut used: HashMap<Fingerprint, SystemTime> = HashMap::new();
-        for root in &policy.roots {
+        let counts = |root: &&Root| {
+            policy.files.as_ref().is_none_or(|files| files.iter().any(|file| root.is_of(file)))
+        };
+        for root in roots.iter().filter(counts) {
             for key in &root.live {
                 let latest = used.entry(*key).or_insert(root.used);
                 *latest = root.used.max(*latest);

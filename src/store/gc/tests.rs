@@ -39,6 +39,7 @@ impl Cache {
             format_version: FORMAT_VERSION,
             fingerprint: key,
             output: self.store.put_manifest(&manifest).unwrap(),
+            files: Record::few_files(&manifest),
             ingredients: serde_json::from_value::<Ingredients>(ingredients).unwrap(),
             trajectory: end.map(|(trajectory, _)| trajectory),
             reached: end.map(|(_, step)| step),
@@ -89,7 +90,7 @@ impl Cache {
     }
 
     fn gc(&self, change: impl FnOnce(&mut GcPolicy)) -> GcReport {
-        let mut policy = GcPolicy { roots: self.store.roots().unwrap(), ..GcPolicy::default() };
+        let mut policy = GcPolicy::default();
         change(&mut policy);
         self.store.gc(&policy).unwrap()
     }
@@ -136,7 +137,7 @@ fn only_the_pipelines_named_count() {
     cache.run("b", &[("lora", b)], 0);
     let extra = cache.result("extra", b"extra");
     let report = cache.gc(|policy| {
-        policy.roots.retain(|root| root.is_of(Path::new("a")));
+        policy.files = Some(vec!["a".into()]);
         policy.keep.push(extra);
     });
     assert_eq!(names(&report), ["b: lora"]);
