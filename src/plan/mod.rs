@@ -112,6 +112,13 @@ fn plan_node(
         return Ok(blocked(lack));
     }
     let last_secs = || decider.last(index).map(|record| record.wall_secs);
+    let pending = |mut upstream: Vec<usize>| {
+        upstream.sort_unstable();
+        upstream.dedup();
+        let freshness = Freshness::Pending { upstream };
+        let estimate_secs = last_secs();
+        PlanNode { freshness, needed: true, items: None, goes_on: None, estimate_secs }
+    };
     let mut inputs = std::collections::BTreeMap::new();
     let mut upstream = Vec::new();
     for (port, input) in &instance.inputs {
@@ -123,28 +130,13 @@ fn plan_node(
         }
     }
     if !upstream.is_empty() {
-        upstream.sort_unstable();
-        upstream.dedup();
-        let freshness = Freshness::Pending { upstream };
-        return Ok(PlanNode {
-            freshness,
-            needed: true,
-            items: None,
-            goes_on: None,
-            estimate_secs: last_secs(),
-        });
+        return Ok(pending(upstream));
     }
     // An input whose list of items turns out damaged is made again first.
-    let pending = || {
-        let mut upstream: Vec<usize> = instance.inputs.values().copied().collect();
-        upstream.sort_unstable();
-        upstream.dedup();
-        let freshness = Freshness::Pending { upstream };
-        PlanNode { freshness, needed: true, items: None, estimate_secs: last_secs() }
-    };
+    let remade = || pending(instance.inputs.values().copied().collect());
     let key = match decider.key(index, inputs) {
         Err(PlanError::Lack { lack, .. }) => return Ok(blocked(*lack)),
-        Err(PlanError::Store(StoreError::Damaged { .. })) => return Ok(pending()),
+        Err(PlanError::Store(StoreError::Damaged { .. })) => return Ok(remade()),
         key => key?,
     };
     let found = match decider.find(index, &key)? {
@@ -161,7 +153,7 @@ fn plan_node(
         found => found,
     };
     let items = match decider.items(index, &key) {
-        Err(PlanError::Store(StoreError::Damaged { .. })) => return Ok(pending()),
+        Err(PlanError::Store(StoreError::Damaged { .. })) => return Ok(remade()),
         items => items?,
     };
     let items = items.map(|found| (if forced { 0 } else { found.cached() }, found.total()));

@@ -118,7 +118,7 @@ impl History {
         }
         // Without the time, what is wanted least recently is only guessed worse.
         if let Ok(file) = fs::File::options().append(true).open(&self.path) {
-            let _ = file.set_modified(SystemTime::now());
+            let _ = file.set_modified(super::now());
         }
         Ok(())
     }
@@ -186,7 +186,7 @@ impl Store {
             let found = read(&path)?;
             let live = found.last.values().filter(|last| !last.gone).map(|last| last.key);
             roots.push(Root {
-                used: used.unwrap_or_else(|_| SystemTime::now()),
+                used: used.unwrap_or_else(|_| super::now()),
                 live: live.collect(),
                 owner: found.owner,
                 names: found.names,

@@ -53,12 +53,19 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
+    time::SystemTime,
 };
 
 use serde::{Serialize, de::DeserializeOwned};
 use stat_cache::StatCache;
 
 use crate::artifact::Manifest;
+
+/// The time, which decides only how long things are remembered and kept.
+#[expect(clippy::disallowed_methods, reason = "no key and no content depends on it")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
 
 /// The version of the layout and of every JSON form in it.
 ///

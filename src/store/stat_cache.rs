@@ -95,11 +95,7 @@ impl Stamp {
     /// in steps of up to two seconds.
     fn is_settled(&self) -> bool {
         const STEP: Duration = Duration::from_secs(2);
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "only whether a hash is remembered depends on it"
-        )]
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = super::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let latest = self.modified_ns.max(self.changed_ns);
         latest + STEP.as_nanos() as i128 <= now.as_nanos() as i128
     }

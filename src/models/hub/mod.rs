@@ -62,6 +62,7 @@ fn missing(message: impl Into<String>, help: impl Into<String>) -> LoadError {
 }
 
 /// The value of an environment variable that is set to something.
+#[expect(clippy::disallowed_methods, reason = "the cache is shared with the hub's other tools")]
 fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }

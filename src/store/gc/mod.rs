@@ -148,7 +148,7 @@ impl Store {
                 *latest = root.used.max(*latest);
             }
         }
-        let now = SystemTime::now();
+        let now = super::now();
         used.extend(policy.keep.iter().map(|key| (*key, now)));
         let read = |(path, _): &(PathBuf, u64)| {
             let record = hash_of(path).and_then(|key| self.lookup(key).ok().flatten())?;
@@ -343,7 +343,7 @@ fn removed_results(candidates: &[Candidate], needed: &Needed, roots: &[Root]) ->
 /// When a file was written; now where the file system does not tell.
 fn modified(path: &Path) -> SystemTime {
     let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
-    modified.unwrap_or_else(|_| SystemTime::now())
+    modified.unwrap_or_else(|_| super::now())
 }
 
 /// A time in the future is young, too: clocks jump.

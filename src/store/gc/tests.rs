@@ -64,7 +64,7 @@ impl Cache {
             history.note(name, *key).unwrap();
         }
         history.ran(&instances.iter().map(|(name, _)| (*name).to_owned()).collect()).unwrap();
-        let hours = SystemTime::now() - Duration::from_hours(hours);
+        let hours = crate::store::now() - Duration::from_hours(hours);
         let root = self.store.roots().unwrap().into_iter().find(|root| root.is_of(Path::new(file)));
         let mut root = root.unwrap();
         root.used = hours;
@@ -79,7 +79,7 @@ impl Cache {
     /// Makes a record old.
     fn age(&self, key: Fingerprint, hours: u64) {
         let path = self.store.sharded("actions", &key.to_string());
-        let time = SystemTime::now() - Duration::from_hours(hours);
+        let time = crate::store::now() - Duration::from_hours(hours);
         fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
     }
 
@@ -213,7 +213,7 @@ fn checkpoints_stay_for_kept_and_for_unfinished_trainings() {
     let killed = cache.checkpoint(key(b"killed"), "rolling-00000100-aa.safetensors");
     let ended = cache.checkpoint(key(b"ended"), "final-00000100-aa.safetensors");
     let forgotten = cache.checkpoint(key(b"forgotten"), "rolling-00000100-aa.safetensors");
-    let long_ago = SystemTime::now() - 2 * UNFINISHED;
+    let long_ago = crate::store::now() - 2 * UNFINISHED;
     fs::File::options().write(true).open(&forgotten).unwrap().set_modified(long_ago).unwrap();
     let report = cache.gc(|_| {});
     assert_eq!((report.removed["checkpoints"].files, report.unfinished), (3, 1));
