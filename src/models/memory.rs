@@ -17,11 +17,11 @@ use super::{
 };
 
 /// Maps that one block keeps for the backward pass.
-const KEPT: u64 = 30;
+const KEPT: u64 = 16;
 /// Maps that are alive at once in a forward pass that keeps nothing.
 const FORWARD: u64 = 14;
 /// Maps that are alive at once on the way back through a block, beside what it kept.
-const BACKWARD: u64 = 16;
+const BACKWARD: u64 = 90;
 /// Largest tensors that are alive at once in an autoencoder.
 const VAE_MAPS: u64 = 4;
 /// Bytes of a trained value: itself, its gradient and two moments of the optimizer, each in f32.
