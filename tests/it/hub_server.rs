@@ -206,7 +206,11 @@ fn listing(state: &State) -> Vec<u8> {
 }
 
 fn hex(context: Context) -> String {
-    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut text = String::new();
+    for byte in context.finish().as_ref() {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 pub fn sha256(bytes: &[u8]) -> String {

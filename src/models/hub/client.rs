@@ -88,7 +88,7 @@ impl Hub {
         let here = ["http://127.0.0.1", "http://localhost"];
         let agent = AgentBuilder::new()
             .timeout_connect(Duration::from_secs(20))
-            .timeout_read(Duration::from_secs(60))
+            .timeout_read(Duration::from_mins(1))
             .user_agent(concat!("pipe/", env!("CARGO_PKG_VERSION")))
             // A file lies on another host, which must not see the token.
             .redirect_auth_headers(RedirectAuthHeaders::SameHost)

@@ -1,6 +1,7 @@
 //! Fills the cache: each file beside its place, checked against its hash, then moved there.
 
 use std::{
+    fmt::Write as _,
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     ops::ControlFlow,
@@ -285,7 +286,11 @@ fn hash_of(path: &Path, file: &RemoteFile) -> io::Result<String> {
             read => context.update(&buffer[..read]),
         }
     }
-    Ok(context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+    let mut text = String::new();
+    for byte in context.finish().as_ref() {
+        let _ = write!(text, "{byte:02x}");
+    }
+    Ok(text)
 }
 
 /// Makes `path`, which lies `depth` folders below the repository's, lead to the blob.

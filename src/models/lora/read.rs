@@ -96,7 +96,7 @@ impl Adapter {
 }
 
 /// What stands beside the tensors of the scale.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Settings {
     rank: Option<usize>,
     alpha: Option<f64>,

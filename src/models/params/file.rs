@@ -144,10 +144,10 @@ fn parse_header(header: &[u8], len: u64) -> Result<(usize, Metadata), SafeTensor
     let tensors: Metadata =
         serde_json::from_str(text).map_err(SafeTensorError::InvalidHeaderDeserialization)?;
     check_offsets(&tensors)?;
-    match start as u64 + tensors.data_len() as u64 == len {
-        true => Ok((start, tensors)),
-        false => Err(SafeTensorError::MetadataIncompleteBuffer),
+    if start as u64 + tensors.data_len() as u64 != len {
+        return Err(SafeTensorError::MetadataIncompleteBuffer);
     }
+    Ok((start, tensors))
 }
 
 /// Tensors must lie one after the other, each as long as its shape says.
@@ -237,7 +237,7 @@ mod tests {
         cases.extend((0..whole.len()).map(|len| whole[..len].to_vec()));
         for case in cases {
             let [first, second] = read(&case);
-            assert!(first.is_err() && second.is_err(), "{:?}: {first:?} {second:?}", case);
+            assert!(first.is_err() && second.is_err(), "{case:?}: {first:?} {second:?}");
         }
         assert!(read(&file(&one("[2]", 0, 8), 8)).iter().all(Result::is_ok));
         let wrong = one("[2]", 0, 8).replace("F32", "I32");
