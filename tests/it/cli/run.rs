@@ -28,8 +28,8 @@ fn a_failing_stage_names_its_item_and_skips_what_follows() {
     --- stderr
     clips: 3 stages on cpu
     failed   pairs
-      × stage `pairs`: `input/a.png` is not a whole image: its first bytes are those of no
-      │ known format
+      × stage `pairs`: `input/a.png` is not a whole image: its first bytes are those of no known
+      │ format
       help: the file may be cut short; copy or download it again
     skipped  clips[method=linear]  because `pairs` failed
     skipped  clips[method=quadratic]  because `pairs` failed
