@@ -8,8 +8,9 @@ use std::{
 
 use super::{
     Lack, Lacking, PlanError, Selection, StaleReason,
-    fingerprint::{Gatherer, ItemKeys, action_key, trajectory_key},
+    fingerprint::{ItemKeys, action_key, trajectory_key},
     freshness::differences,
+    gather::Gatherer,
 };
 use crate::{
     artifact::Item,

@@ -3,6 +3,7 @@
 mod decide;
 pub mod fingerprint;
 mod freshness;
+mod gather;
 pub mod graph;
 mod lack;
 mod lock;

@@ -1,0 +1,187 @@
+//! The ingredients of an instance's key, gathered from its parameters, inputs and model.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use schemars::SchemaGenerator;
+use serde_json::{Map, Value};
+
+use crate::{
+    config::Instance,
+    models::LoadError,
+    stages::{MODEL_PARAMS, StageEntry},
+    store::{Digest, Ingredients, Store},
+};
+
+/// Gathers ingredients; hashes each model and reads each kind's schema once.
+pub struct Gatherer<'a> {
+    store: &'a Store,
+    schemas: Mutex<HashMap<&'static str, Option<Arc<PathSchema>>>>,
+    weights: Mutex<HashMap<(String, Vec<&'static str>), Digest>>,
+}
+
+impl<'a> Gatherer<'a> {
+    /// A gatherer that knows nothing yet; the store remembers the content of weights.
+    pub fn new(store: &'a Store) -> Self {
+        Self { store, schemas: Mutex::default(), weights: Mutex::default() }
+    }
+
+    /// The ingredients of an instance whose inputs have this content; files from outside are left
+    /// to the caller. The model's parts in `given` come from an input, whose digest counts already.
+    pub fn gather(
+        &self,
+        instance: &Instance,
+        inputs: BTreeMap<String, Digest>,
+        given: &[String],
+    ) -> Result<Ingredients, LoadError> {
+        let mut params = instance.params.clone();
+        if let Some(schema) = self.path_schema(instance.entry) {
+            schema.take_paths(&mut params);
+        }
+        for (name, standing) in instance.work.params_without_effect() {
+            if let Some(value) = params.get_mut(*name) {
+                *value = Value::from(*standing);
+            }
+        }
+        let weights = match instance.work.weights() {
+            Some((model, parts)) => {
+                // Its content counts, not its name.
+                for name in MODEL_PARAMS {
+                    if params.get(name).and_then(Value::as_str) == Some(model.0.as_str()) {
+                        params.remove(name);
+                    }
+                }
+                let is_given = |part: &&str| given.iter().any(|name| name == part);
+                let parts: Vec<&'static str> =
+                    parts.iter().copied().filter(|part| !is_given(part)).collect();
+                if parts.is_empty() { None } else { Some(self.weights(model, parts)?) }
+            }
+            None => None,
+        };
+        let output = instance.work.output().unwrap_or(instance.entry.ports.output);
+        Ok(Ingredients {
+            kind: instance.entry.kind.to_owned(),
+            version: instance.entry.version,
+            output_format: output.format_version(),
+            params,
+            inputs,
+            weights,
+            sources: BTreeMap::new(),
+        })
+    }
+
+    /// The parameter that holds `root`, as a path such as `source.root`.
+    pub fn path_param(&self, instance: &Instance, root: &Path) -> Option<String> {
+        let mut params = instance.params.clone();
+        let taken = self.path_schema(instance.entry)?.take_paths(&mut params);
+        taken
+            .into_iter()
+            .find(|(_, value)| value.as_str().is_some_and(|text| Path::new(text) == root))
+            .map(|(path, _)| path)
+    }
+
+    fn weights(
+        &self,
+        model: &crate::models::ModelRef,
+        parts: Vec<&'static str>,
+    ) -> Result<Digest, LoadError> {
+        let mut known = self.weights.lock().expect("no panic while held");
+        let key = (model.0.clone(), parts);
+        if let Some(digest) = known.get(&key) {
+            return Ok(*digest);
+        }
+        let hash = |path: &Path| self.store.digest_file(path).map(Into::into);
+        let digest = Digest::from(model.resolve()?.digest_by(&key.1, &hash)?);
+        known.insert(key, digest);
+        Ok(digest)
+    }
+
+    fn path_schema(&self, entry: &StageEntry) -> Option<Arc<PathSchema>> {
+        let mut schemas = self.schemas.lock().expect("no panic while held");
+        schemas.entry(entry.kind).or_insert_with(|| PathSchema::of(entry).map(Arc::new)).clone()
+    }
+}
+
+/// The schema of a kind that has path parameters.
+struct PathSchema {
+    root: Value,
+    definitions: Map<String, Value>,
+}
+
+impl PathSchema {
+    fn of(entry: &StageEntry) -> Option<Self> {
+        let mut generator = SchemaGenerator::default();
+        let root = (entry.schema)(&mut generator).to_value();
+        let definitions = generator.take_definitions(false);
+        let has_path = |value: &Value| value.to_string().contains(r#""format":"path""#);
+        (has_path(&root) || definitions.values().any(has_path))
+            .then_some(Self { root, definitions })
+    }
+
+    /// Removes the path parameters and returns them.
+    fn take_paths(&self, params: &mut Map<String, Value>) -> Vec<(String, Value)> {
+        let mut value = Value::Object(std::mem::take(params));
+        let mut taken = Vec::new();
+        self.visit(&mut value, &self.root, "", &mut taken);
+        if let Value::Object(rest) = value {
+            *params = rest;
+        }
+        taken
+    }
+
+    /// Returns whether `value` itself is a path; removes the paths inside it.
+    fn visit(
+        &self,
+        value: &mut Value,
+        schema: &Value,
+        at: &str,
+        taken: &mut Vec<(String, Value)>,
+    ) -> bool {
+        if schema.get("format").and_then(Value::as_str) == Some("path") {
+            return true;
+        }
+        let reference = schema.get("$ref").and_then(Value::as_str);
+        if let Some(name) = reference.and_then(|name| name.rsplit('/').next())
+            && let Some(schema) = self.definitions.get(name)
+            && self.visit(value, schema, at, taken)
+        {
+            return true;
+        }
+        for choice in ["oneOf", "anyOf", "allOf"] {
+            for schema in schema.get(choice).and_then(Value::as_array).into_iter().flatten() {
+                if self.visit(value, schema, at, taken) {
+                    return true;
+                }
+            }
+        }
+        match value {
+            Value::Object(map) => {
+                let properties = schema.get("properties").and_then(Value::as_object);
+                for (name, schema) in properties.into_iter().flatten() {
+                    let inner = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+                    let is_path =
+                        map.get_mut(name).is_some_and(|v| self.visit(v, schema, &inner, taken));
+                    if is_path {
+                        taken.extend(map.remove(name).map(|value| (inner, value)));
+                    }
+                }
+            }
+            Value::Array(values) => {
+                if let Some(schema) = schema.get("items") {
+                    values.retain_mut(|value| {
+                        let is_path = self.visit(value, schema, at, taken);
+                        if is_path {
+                            taken.push((at.to_owned(), value.take()));
+                        }
+                        !is_path
+                    });
+                }
+            }
+            _ => {}
+        }
+        false
+    }
+}
