@@ -75,7 +75,7 @@ fn is_inside(class: usize, x: f64, y: f64) -> bool {
         2 => (-0.7..0.75).contains(&y) && x.abs() < 0.5 * (y + 0.75),
         3 => x.abs().min(y.abs()) < 0.28 && x.abs().max(y.abs()) < 0.8,
         4 => (0.45..0.85).contains(&radius),
-        5 => x.abs() + y.abs() < 0.85,
+        5 => (0.4..0.85).contains(&(x.abs() + y.abs())),
         6 => y.abs() < 0.8 && (y + 1.0).rem_euclid(0.8) < 0.4,
         _ => (x - y).abs().min((x + y).abs()) < 0.35 && x.abs().max(y.abs()) < 0.8,
     }
