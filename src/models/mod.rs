@@ -27,7 +27,7 @@ pub use cache::{ModelCache, family, weight_dtype};
 pub use conditioning::ImageConditioning;
 pub use lora::{Adapter, LoraTargets};
 pub use memory::{ClipSize, Memory};
-pub use params::{LoadError, ParamReader, Params};
+pub use params::{LoadError, ParamReader, Params, Start};
 pub use schedulers::{NoiseScheduler, TimestepDistribution};
 pub use source::{ModelRef, ModelSource};
 

@@ -15,6 +15,7 @@ mod reader;
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
 
 use crate::rng::TorchRng;
 
@@ -60,6 +61,20 @@ pub enum Init {
     Uniform(f64),
     /// Normal with this standard deviation.
     Normal(f64),
+}
+
+/// Where a new model starts.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// Every block passes its input on, since its modulation is zero: the start of a training.
+    #[default]
+    Identity,
+    /// Every layer is random, as PyTorch makes it: a base that knows nothing and still depends on
+    /// what it sees.
+    Random,
 }
 
 impl Init {

@@ -14,7 +14,7 @@ use super::{
         lora::Adapter,
         nn::{Conv3d, Linear, LoraBranch},
     },
-    Init, LoadError, Param, Params, Problem, Problems,
+    Init, LoadError, Param, Params, Problem, Problems, Start,
 };
 use crate::rng::TorchRng;
 
@@ -22,7 +22,7 @@ enum Source<'a> {
     /// Loaded tensors, all of which must be asked for.
     Loaded(&'a Params),
     /// New tensors, kept for the caller.
-    Fresh { rng: RefCell<TorchRng>, device: Device, made: RefCell<Params> },
+    Fresh { rng: RefCell<TorchRng>, device: Device, made: RefCell<Params>, start: Start },
     /// Names and shapes only.
     Shapes(RefCell<BTreeMap<String, Vec<usize>>>),
 }
@@ -59,11 +59,14 @@ impl<'a> ParamReader<'a> {
 
     /// Makes new parameters, drawn in the order the constructor asks for them.
     pub fn fresh(seed: u64, device: &Device) -> ParamReader<'static> {
+        Self::fresh_with(seed, device, Start::Identity)
+    }
+
+    /// Makes new parameters from a seed.
+    pub fn fresh_with(seed: u64, device: &Device, start: Start) -> ParamReader<'static> {
         let rng = RefCell::new(TorchRng::new(seed));
-        ParamReader::with(
-            Source::Fresh { rng, device: device.clone(), made: RefCell::default() },
-            None,
-        )
+        let (device, made) = (device.clone(), RefCell::default());
+        ParamReader::with(Source::Fresh { rng, device, made, start }, None)
     }
 
     /// Lists names and shapes.
@@ -114,7 +117,7 @@ impl<'a> ParamReader<'a> {
                 }),
                 None => self.problem(Problem::Missing { name: path, shape: shape.to_vec() }),
             },
-            Source::Fresh { rng, device, made } => {
+            Source::Fresh { rng, device, made, .. } => {
                 let flat = make(&mut rng.borrow_mut(), device);
                 let param = Param { flat, shape: shape.to_vec() };
                 let tensor = param.tensor();
@@ -159,10 +162,12 @@ impl<'a> ParamReader<'a> {
         self.linear_with(name, [input, output], bias, Init::fan_in(input))
     }
 
-    /// Like [`Self::linear`] with bias, but new ones are zero: the modulation of an adaptive norm,
-    /// which then starts as the identity.
+    /// The modulation of an adaptive norm: like [`Self::linear`] with bias, but new ones are zero
+    /// for [`Start::Identity`].
     pub fn zero_linear(&self, name: impl Display, size: [usize; 2]) -> Linear {
-        self.linear_with(name, size, true, Init::Zeros)
+        let is_random = matches!(self.shared.source, Source::Fresh { start: Start::Random, .. });
+        let init = if is_random { Init::fan_in(size[0]) } else { Init::Zeros };
+        self.linear_with(name, size, true, init)
     }
 
     fn linear_with(

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     artifact::{ArtifactKind, model::ModelPart},
     models::{
-        MODELS, ModelRef, ParamReader, Params, TimestepDistribution, VideoDiffusion,
+        MODELS, ModelRef, ParamReader, Params, Start, TimestepDistribution, VideoDiffusion,
         sampling::ImageLatentScale,
     },
     train::{
@@ -81,6 +81,9 @@ pub struct Pretrain {
     /// A model whose configuration of this part is taken. Its weights are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub like: Option<ModelRef>,
+    /// Where new parameters start. To train them, keep `identity`; `random` is a base to compare with.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub init: Start,
     /// Number of optimizer steps.
     #[schemars(range(max = 100_000_000))]
     pub steps: usize,
@@ -141,6 +144,10 @@ pub struct Pretrain {
     /// Steps between checkpoints; does not change the result.
     #[serde(default = "two_hundred")]
     pub save_every: usize,
+}
+
+fn is_default(start: &Start) -> bool {
+    *start == Start::default()
 }
 
 fn cogvideox() -> String {
@@ -317,7 +324,7 @@ impl Pretrain {
             build(&ParamReader::loaded(&params, None))?;
             params
         } else {
-            let reader = ParamReader::fresh(self.seed.unwrap_or_default(), device);
+            let reader = ParamReader::fresh_with(self.seed.unwrap_or_default(), device, self.init);
             build(&reader)?;
             reader.into_made()
         };
