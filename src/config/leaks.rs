@@ -5,12 +5,22 @@ use std::collections::BTreeSet;
 use super::Instance;
 use crate::stages::Draw;
 
+/// The ports through which training reaches an answer.
+const TRAINED: [&str; 2] = ["lora", "model"];
+const NONE: Vec<usize> = Vec::new();
+
+fn set(instances: impl Iterator<Item = usize>) -> Vec<usize> {
+    instances.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
 /// The data behind each instance so far.
 #[derive(Default)]
 pub(super) struct Leaks {
     draws: Vec<Option<Draw>>,
     /// The instances that draw data, upstream of each instance and itself.
     behind: Vec<Vec<usize>>,
+    /// Those of them that an adapter or a model was trained on.
+    learnt: Vec<Vec<usize>>,
     seen: BTreeSet<(String, String)>,
     warnings: Vec<String>,
 }
@@ -19,20 +29,24 @@ impl Leaks {
     /// Adds the next instance; `instances` are those before it.
     pub fn add(&mut self, instance: &Instance, instances: &[Instance]) {
         let draw = instance.work.draw();
-        let mut behind: Vec<usize> =
-            instance.inputs.values().flat_map(|input| self.behind[*input].clone()).collect();
-        behind.extend(draw.is_some().then_some(self.draws.len()));
-        behind.sort_unstable();
-        behind.dedup();
+        let own = draw.is_some().then_some(self.draws.len());
+        let behind = || instance.inputs.values().flat_map(|input| self.behind[*input].clone());
+        let learnt = instance.inputs.iter().flat_map(|(port, input)| {
+            let here = if TRAINED.contains(&port.as_str()) { &self.behind[*input] } else { &NONE };
+            self.learnt[*input].iter().chain(here).copied().collect::<Vec<_>>()
+        });
+        let (behind, learnt) = (set(behind().chain(own)), set(learnt));
         self.behind.push(behind);
+        self.learnt.push(learnt);
         self.draws.push(draw);
-        let port = |name| instance.inputs.get(name).map(|input| &self.behind[*input]);
-        let (Some(answered), Some(predicted)) = (port("pairs"), port("predictions")) else {
+        let inputs = &instance.inputs;
+        let (Some(pairs), Some(predicted)) = (inputs.get("pairs"), inputs.get("predictions"))
+        else {
             return;
         };
         let mut found = Vec::new();
-        for test in answered {
-            for train in predicted.iter().filter(|train| !answered.contains(train)) {
+        for test in &self.behind[*pairs] {
+            for train in &self.learnt[*predicted] {
                 if let (Some(a), Some(b)) = (&self.draws[*test], &self.draws[*train])
                     && a.overlaps(b)
                 {
@@ -43,11 +57,13 @@ impl Leaks {
         for (test, train) in found {
             let [test, train] = [&instances[test], &instances[train]];
             if self.seen.insert((test.stage.clone(), train.stage.clone())) {
-                self.warnings.push(format!(
-                    "`{test}` and `{train}` take some of the same images, so `{}` scores answers that \
-                     were learnt",
-                    instance.stage
-                ));
+                let what = if test.stage == train.stage {
+                    format!("`{test}` is learnt from and answered")
+                } else {
+                    format!("`{test}` and `{train}` take some of the same images")
+                };
+                let stage = &instance.stage;
+                self.warnings.push(format!("{what}, so `{stage}` scores answers that were learnt"));
             }
         }
     }

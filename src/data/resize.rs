@@ -1,6 +1,6 @@
 //! The one resize of a data set: cover, then centre crop (spec A.3); annotations follow.
 
-use image::{GrayImage, ImageBuffer, Pixel, RgbImage, imageops};
+use image::{ImageBuffer, Pixel, RgbImage, imageops};
 
 use super::{Person, Sample, SceneLabels};
 
@@ -37,7 +37,7 @@ pub fn resize_sample(sample: Sample, size: [usize; 2]) -> Sample {
     Sample {
         image: resize_image(&sample.image, size),
         persons: resize_persons(&sample.persons, source, size),
-        mask: sample.mask.map(|mask| resize_mask(&mask, size)),
+        mask: sample.mask.map(|mask| resize_nearest(&mask, size)),
         scene: sample.scene.map(|scene| SceneLabels {
             labels: resize_nearest(&scene.labels, size),
             names: scene.names,
@@ -73,14 +73,7 @@ pub fn resize_image(image: &RgbImage, size: [usize; 2]) -> RgbImage {
     crop(&resized, fit, size)
 }
 
-/// A mask at `[height, width]`, nearest neighbour, with the same crop as its image.
-pub fn resize_mask(mask: &GrayImage, size: [usize; 2]) -> GrayImage {
-    let fit = Fit::cover([mask.height(), mask.width()], size);
-    let [height, width] = fit.resized;
-    crop(&imageops::resize(mask, width, height, imageops::FilterType::Nearest), fit, size)
-}
-
-/// Labels or distances at `[height, width]`, nearest neighbour, with the same crop as their image.
+/// A mask, labels or distances at `[height, width]`, nearest neighbour, with the same crop as their image.
 pub fn resize_nearest<P: Pixel>(
     map: &ImageBuffer<P, Vec<P::Subpixel>>,
     size: [usize; 2],
@@ -160,7 +153,7 @@ fn shares(source: u32, target: u32) -> Vec<Vec<(u32, f64)>> {
 
 #[cfg(test)]
 mod tests {
-    use image::Rgb;
+    use image::{GrayImage, Rgb};
 
     use super::*;
 
@@ -195,8 +188,7 @@ mod tests {
         let image = RgbImage::from_fn(90, 60, |x, _| Rgb(if white(x) { [255; 3] } else { [0; 3] }));
         let mask = GrayImage::from_fn(90, 60, |x, _| image::Luma([if white(x) { 255 } else { 0 }]));
         for size in [[30, 30], [60, 60], [120, 100]] {
-            assert_eq!(resize_nearest(&mask, size), resize_mask(&mask, size));
-            let (image, mask) = (resize_image(&image, size), resize_mask(&mask, size));
+            let (image, mask) = (resize_image(&image, size), resize_nearest(&mask, size));
             let differing = image
                 .pixels()
                 .zip(mask.pixels())

@@ -13,6 +13,7 @@ use crate::{data::Problem, rng::TorchRng};
 #[serde(deny_unknown_fields, default)]
 pub struct Bootstrap {
     /// How often the images are drawn anew, with replacement; 0 makes no intervals.
+    #[schemars(range(max = 100_000))]
     pub samples: usize,
     /// The share of the samples within an interval.
     #[schemars(range(min = 0.0, max = 1.0))]
@@ -35,10 +36,12 @@ impl Bootstrap {
     }
 
     /// The interval `[low, high]` of each summary score: percentiles over samples of the images.
+    /// None of a single image, which says nothing of others.
     pub fn intervals(self, metric: &dyn Metric, scores: &[&Score]) -> BTreeMap<String, [f64; 2]> {
         let mut found: BTreeMap<String, Vec<f64>> = BTreeMap::new();
         let mut rng = TorchRng::new(self.seed);
-        for _ in 0..self.samples {
+        let samples = if scores.len() < 2 { 0 } else { self.samples };
+        for _ in 0..samples {
             let drawn = rng.randint(scores.len() as u64, scores.len());
             let drawn: Vec<&Score> = drawn.into_iter().map(|i| scores[i as usize]).collect();
             for (name, value) in metric.summary(&drawn) {
@@ -89,5 +92,6 @@ mod tests {
         assert_eq!(rule.intervals(&ImageMetric, &scores), rule.intervals(&ImageMetric, &scores));
         let none = Bootstrap { samples: 0, ..rule };
         assert!(none.intervals(&ImageMetric, &scores).is_empty());
+        assert!(rule.intervals(&ImageMetric, &scores[..1]).is_empty());
     }
 }

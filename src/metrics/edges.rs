@@ -95,9 +95,7 @@ impl Metric for EdgesMetric {
 
     fn score(&self, case: &Case<'_>, rules: &Rules) -> Result<Option<Score>, DataError> {
         let target = threshold(&case.pair.target, 128);
-        if !target.iter().any(|value| *value > 0) {
-            return Ok(None);
-        }
+        let is_empty = target.iter().all(|value| *value == 0);
         let mut scores = Score::new();
         let mut best = 0.0f64;
         for luma in &rules.edges.thresholds {
@@ -110,6 +108,12 @@ impl Metric for EdgesMetric {
             {
                 scores.insert(format!("{name}_{luma:03}"), value);
             }
+        }
+        if is_empty {
+            // Lines where there are none count against all images, and against no threshold of this.
+            let drawn =
+                scores.iter().any(|(name, count)| name.starts_with("drawn") && *count > 0.0);
+            return Ok(drawn.then_some(scores));
         }
         scores.insert("ois_f".to_owned(), 100.0 * best);
         Ok(Some(scores))

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
-    pretrain::WeightType, rules,
+    Cause, IdleParam, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext,
+    StageError, StageKind, Surroundings, pretrain::WeightType, rules,
 };
 use crate::{
     artifact::{
@@ -111,6 +111,27 @@ impl Stage for LoraMerge {
         errors
     }
 
+    fn idle_params(&self) -> Vec<IdleParam> {
+        if self.model.is_some() {
+            return Vec::new();
+        }
+        let serves = "`model` is given, into which the adapters are merged".to_owned();
+        vec![IdleParam { param: "precision", by: "model", serves }]
+    }
+
+    fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
+        let adapters = ADAPTERS.into_iter().filter(|port| around.has(port)).count();
+        let mut misfits: Vec<_> = self.miscount(adapters + self.files.len()).into_iter().collect();
+        if around.has("model") && self.model.is_none() {
+            misfits.push(Misfit::new(
+                Cause::Param("inputs"),
+                "an input `model` does nothing without the parameter `model`",
+                "add `model = ...`, which gives the parts that the input has not",
+            ));
+        }
+        misfits
+    }
+
     fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
         self.model.as_ref().map(|model| (model, &["transformer"][..]))
     }
@@ -159,6 +180,23 @@ impl Stage for LoraMerge {
 }
 
 impl LoraMerge {
+    /// What is wrong with a number of adapters.
+    fn miscount(&self, adapters: usize) -> Option<Misfit> {
+        if adapters == 0 {
+            return Some(Misfit::new(
+                Cause::Param("inputs"),
+                "there is no adapter to merge",
+                "connect a stage that gives one to `first`, or name `files` below `root`",
+            ));
+        }
+        let weights = self.weights.len();
+        (weights != 0 && weights != adapters).then(|| {
+            let message =
+                format!("`weights` must be as many as the adapters, {adapters}, but are {weights}");
+            Misfit::new(Cause::Param("weights"), message, "give one weight for each, or none")
+        })
+    }
+
     /// The adapters with their weights.
     fn parts(
         &self,
@@ -173,22 +211,13 @@ impl LoraMerge {
             let sources = sources.ok_or_else(|| StageError::failed("`files` needs `root`"))?;
             adapters.push(read_file(sources, file).map_err(|error| error.on_item(file))?);
         }
-        if adapters.is_empty() {
-            return Err(StageError::failed("there is no adapter to merge").with_help(
-                "connect a stage that gives one to `first`, or name `files` below `root`",
-            ));
+        if let Some(misfit) = self.miscount(adapters.len()) {
+            return Err(misfit.into());
         }
         let weights = match self.weights.len() {
             0 => vec![1.0; adapters.len()],
             _ => self.weights.clone(),
         };
-        if weights.len() != adapters.len() {
-            return Err(StageError::failed(format!(
-                "`weights` must be as many as the adapters, {}, but are {}",
-                adapters.len(),
-                weights.len()
-            )));
-        }
         Ok(adapters.into_iter().zip(weights).collect())
     }
 }

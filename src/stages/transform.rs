@@ -22,7 +22,8 @@ pub struct Transform(Change);
 
 impl StageKind for Transform {
     const KIND: &'static str = "transform";
-    const VERSION: u32 = 1; // 1: first
+    // 1: first · 2: rotations about the middle of the pixels, edges of Rec. 601 luma.
+    const VERSION: u32 = 2;
     const PORTS: Ports = Ports {
         inputs: &[Port { name: "pairs", kinds: &[ArtifactKind::Pairs], required: true }],
         output: ArtifactKind::Pairs,

@@ -3,7 +3,7 @@
 use image::{DynamicImage, RgbImage};
 use imageproc::edges;
 
-use super::{Change, Operation};
+use super::{Change, Operation, removal::grey};
 use crate::data::DataError;
 
 /// Canny edges, white on black.
@@ -29,7 +29,7 @@ impl Operation for Edges {
 
 /// Canny edges, white on black.
 pub fn canny(image: &RgbImage, [low, high]: [f32; 2]) -> RgbImage {
-    let luma = DynamicImage::ImageRgb8(image.clone()).into_luma8();
+    let luma = DynamicImage::ImageRgb8(grey(image)).into_luma8();
     DynamicImage::ImageLuma8(edges::canny(&luma, low, high)).into_rgb8()
 }
 

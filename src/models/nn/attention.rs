@@ -37,8 +37,9 @@ pub fn attention_memory(
         return AttentionMemory { kept: 3 * scores, working: 3 * scores, forward: 0 };
     }
     // Halves of a batch are computed side by side.
-    let (most, halves) = (fused::MAX_SCORES as u64, batch.min(2) as u64);
-    let block = (scores / halves.max(1)).min(most) * halves;
-    let kept = if block == scores { scores } else { 0 };
+    let halves = [batch.div_ceil(2), batch / 2].map(|half| (half * heads * tokens * tokens) as u64);
+    let blocks = halves.map(|half| half.min(fused::MAX_SCORES as u64));
+    let kept = if blocks == halves { scores } else { 0 };
+    let block = blocks.iter().sum();
     AttentionMemory { kept, working: 3 * block, forward: block }
 }

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    IdleParam, Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
-    idle,
+    Cause, IdleParam, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext,
+    StageError, StageKind, Surroundings, idle,
     predictions::{Predictions, checkpoints_to_try},
 };
 use crate::{
@@ -48,6 +48,10 @@ impl Stage for Metric {
 
     fn idle_params(&self) -> Vec<IdleParam> {
         idle::metric(&self.0)
+    }
+
+    fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
+        self.misfit(|port| around.has(port)).into_iter().collect()
     }
 
     fn metrics(&self) -> &'static [&'static str] {
@@ -118,6 +122,28 @@ impl Metric {
         settings
     }
 
+    /// What the metric cannot use of what is connected.
+    fn misfit(&self, has: impl Fn(&str) -> bool) -> Option<Misfit> {
+        let (name, attempts) = (self.0.metric.name(), self.0.metric.attempts());
+        let made = 1 + OTHERS.into_iter().filter(|port| has(port)).count();
+        let inputs = Cause::Param("inputs");
+        if made > attempts {
+            let message = format!("the metric `{name}` takes one attempt, but has {made}");
+            let help = "remove `second` and `third` from the stage's inputs";
+            return Some(Misfit::new(inputs, message, help));
+        }
+        let [examples, answers] = ["examples", "example_predictions"].map(has);
+        let wrong = if examples != answers {
+            "`examples` and `example_predictions` go together".to_owned()
+        } else if examples && attempts == 1 {
+            format!("the metric `{name}` makes one attempt, so examples have nothing to choose")
+        } else {
+            return None;
+        };
+        let help = "connect the pairs trained on, and what the same adapters predict for them";
+        Some(Misfit::new(inputs, wrong, help))
+    }
+
     /// Checks that the metric can use what is connected.
     fn check_ports(
         &self,
@@ -125,12 +151,8 @@ impl Metric {
         predictions: &Predictions<'_>,
         others: usize,
     ) -> Result<(), StageError> {
-        let (name, made) = (self.0.metric.name(), 1 + others);
-        if made > self.0.metric.attempts() {
-            return Err(StageError::failed(format!(
-                "the metric `{name}` takes one attempt, but has {made}"
-            ))
-            .with_help("remove `second` and `third` from the stage's inputs"));
+        if let Some(misfit) = self.misfit(|port| inputs.get(port).is_some()) {
+            return Err(misfit.into());
         }
         if others > 0 && predictions.several() {
             return Err(StageError::failed(
@@ -138,17 +160,7 @@ impl Metric {
             )
             .with_help("set `attempts` to the number of checkpoints that are attempts"));
         }
-        let [examples, answers] =
-            ["examples", "example_predictions"].map(|port| inputs.get(port).is_some());
-        let wrong = if examples != answers {
-            "`examples` and `example_predictions` go together".to_owned()
-        } else if examples && self.0.metric.attempts() == 1 {
-            format!("the metric `{name}` makes one attempt, so examples have nothing to choose")
-        } else {
-            return Ok(());
-        };
-        Err(StageError::failed(wrong)
-            .with_help("connect the pairs trained on, and what the same adapters predict for them"))
+        Ok(())
     }
 
     /// The checkpoints that are scored, as spec E.3 chooses the attempts.

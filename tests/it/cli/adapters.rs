@@ -19,7 +19,8 @@ kind   = "lora_train"
 inputs = { latents = "latents", text = "prompt" }
 model  = "builtin:tiny"
 rank   = 2
-steps  = 1
+steps  = 3
+learning_rate = 1e-2
 
 [stages.two]
 kind   = "lora_train"
@@ -28,7 +29,8 @@ model  = "builtin:tiny"
 rank   = 3
 alpha  = 6
 modules = "qk"
-steps  = 1
+steps  = 3
+learning_rate = 1e-2
 seed   = 5
 
 [stages.both]
@@ -40,6 +42,13 @@ weights = [0.5, 2.0]
 kind   = "lora_merge"
 inputs = { first = "both" }
 model  = "builtin:tiny"
+
+[stages.plain]
+kind   = "sample"
+inputs = { pairs = "pairs", text = "prompt" }
+model  = "builtin:tiny"
+frames = 5
+steps  = 2
 
 [stages.adapted]
 kind   = "sample"
@@ -83,14 +92,18 @@ fn a_merged_model_samples_as_the_model_with_the_adapters() {
     let shell = Shell::new();
     shell.write("merge.toml", &pipeline());
     shell.succeed("run merge.toml");
-    for stage in ["adapted", "merged"] {
+    for stage in ["plain", "adapted", "merged"] {
         shell.succeed(&format!("export merge.toml {stage} --to {stage}"));
     }
-    let (adapted, merged) = (latents(&shell, "adapted"), latents(&shell, "merged"));
+    let [plain, adapted, merged] =
+        ["plain", "adapted", "merged"].map(|folder| latents(&shell, folder));
     let scale = adapted.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
-    let differences = adapted.iter().zip(&merged).map(|(a, b)| (a - b).abs());
-    let most = differences.fold(0.0_f32, f32::max);
-    assert!(most / scale < 1e-3, "{most} of {scale}");
+    let far = |other: &[f32]| {
+        let differences = adapted.iter().zip(other).map(|(a, b)| (a - b).abs());
+        differences.fold(0.0_f32, f32::max) / scale
+    };
+    let (moved, missed) = (far(&plain), far(&merged));
+    assert!(missed < 1e-5 && moved > 100.0 * missed.max(1e-5), "{moved} {missed}");
 
     // What each program loads comes back as the same adapter.
     shell.succeed("export merge.toml both --to adapters/diffusers");
@@ -142,4 +155,35 @@ fn an_adapter_for_another_model_is_refused_when_it_is_sampled_with() {
         transcript.contains("`transformer_blocks.0.attn1.to_q` is for a layer of [7, 7]"),
         "{transcript}"
     );
+}
+
+#[test]
+fn what_cannot_be_merged_or_scored_is_told_before_anything_runs() {
+    let shell = Shell::new();
+    let whole = "kind   = \"lora_merge\"\ninputs = { first = \"both\" }\nmodel  = \"builtin:tiny\"";
+    let wrong = pipeline()
+        .replace("weights = [0.5, 2.0]", "weights = [0.5]\nprecision = \"bf16\"")
+        .replace(whole, "kind = \"lora_merge\"");
+    let score = r#"
+[stages.answers]
+kind   = "decode"
+inputs = { samples = "adapted" }
+model  = "builtin:tiny"
+
+[stages.score]
+kind   = "metric"
+inputs = { predictions = "answers", second = "answers", pairs = "pairs" }
+metric = "pose"
+"#;
+    let wrong = wrong.replace(", model = \"whole\"", "");
+    shell.write("wrong.toml", &format!("{wrong}{score}"));
+    let said = shell.transcript("check wrong.toml");
+    for message in [
+        "`weights` must be as many as the adapters, 2, but are 1",
+        "`precision` does nothing here",
+        "there is no adapter to merge",
+        "the metric `pose` takes one attempt, but has 2",
+    ] {
+        assert!(said.contains(message), "{message}: {said}");
+    }
 }

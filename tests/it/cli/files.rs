@@ -243,4 +243,10 @@ fn a_score_over_what_was_learnt_is_warned_of() {
     --- stderr
     warning: `test` and `examples[n=1]` take some of the same images, so `score` scores answers that were learnt
     ");
+    let same = own.replace("pairs = \"test\"", "pairs = \"examples\"");
+    shell.write("own.toml", &same);
+    let said = shell.transcript("check own.toml");
+    let wanted =
+        "`examples[n=1]` is learnt from and answered, so `score` scores answers that were learnt";
+    assert!(said.contains(wanted), "{said}");
 }
