@@ -1,5 +1,6 @@
 //! Transcripts of the binary: what a user types, and all that comes back.
 
+mod ablation;
 mod adapters;
 mod bad_data;
 mod bad_disk;

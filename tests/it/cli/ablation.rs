@@ -1,0 +1,39 @@
+//! The main job, made small: what a change of one number runs again, and the reason it gives.
+
+use super::Shell;
+
+const SMALL: &str = "--set params.steps=1 --set params.test_images=1 --set params.sampling_steps=1";
+
+#[test]
+fn a_changed_rank_runs_its_own_cells_again_and_is_named_with_its_place() {
+    let shell = Shell::new();
+    let file = std::fs::read_to_string("pipelines/pose_ablation.toml").unwrap();
+    let file = file
+        .replace("[1, 10], subset = [0]", "[1], subset = [0]")
+        .replace("\"linear\", \"quadratic\", \"discrete\", \"tiles\"", "\"quadratic\"");
+    shell.write("pose_ablation.toml", &file);
+    std::fs::create_dir(shell.path("reference")).unwrap();
+    let published = std::fs::read_to_string("pipelines/reference/table1_pose.csv").unwrap();
+    shell.write("reference/table1_pose.csv", &published);
+    shell.succeed(&format!("run pose_ablation.toml {SMALL}"));
+    let plan = format!("plan pose_ablation.toml {SMALL}");
+    assert!(shell.transcript(&plan).contains("\n0 stages to run"));
+    // The default sweep is the file's last.
+    let (profiles, sweep) = file.rsplit_once("\n[sweep]").unwrap();
+    let sweep = sweep.replace("rank = 64 }", "rank = 32 }").replace("[16, 64]", "[16, 32]");
+    shell.write("pose_ablation.toml", &format!("{profiles}\n[sweep]{sweep}"));
+    insta::assert_snapshot!(shell.transcript(&plan), @r"
+    $ pipe plan pose_ablation.toml --set params.steps=1 --set params.test_images=1 --set params.sampling_steps=1
+    ? 0
+    --- stdout
+    run    lora[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  rank 64 -> 32 (pose_ablation.toml:64:88)  about [TIME]  needs [SIZE]
+    run    lora[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  rank 64 -> 32 (pose_ablation.toml:64:88)  about [TIME]  needs [SIZE]
+    maybe  predict[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  after lora[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  needs [SIZE]
+    maybe  predict[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  after lora[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  needs [SIZE]
+    maybe  answers[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  after predict[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  needs [SIZE]
+    maybe  answers[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  after predict[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  needs [SIZE]
+    maybe  score[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  after answers[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]
+    maybe  score[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  after answers[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]
+    2 stages to run, 6 waiting for others, 9 cached; about [TIME] of stage time, and 6 never timed
+    ");
+}
