@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{CLIPS, Shell, command, walk};
+use super::{CLIPS, Shell, binary, command, walk};
 
 /// A training of the built-in model, long enough to be caught in the middle.
 const TRAINING: &str = r#"name = "training"
@@ -118,7 +118,7 @@ fn send(signal: &str, child: &Child) {
 #[test]
 fn signals_end_a_run_with_their_code_and_a_word_how_to_go_on() {
     for (signal, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
-        let mut run = Command::new(env!("CARGO_BIN_EXE_pipe"));
+        let mut run = binary();
         run.args(["run", "clips.toml"]);
         let (found, said) = stopped(run, signal);
         assert_eq!(found, Some(code), "{signal}: {said}");

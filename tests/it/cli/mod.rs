@@ -91,8 +91,20 @@ impl Shell {
     }
 }
 
+/// The binary, which gets signals even where the tests do not, as under `nohup` or in the background
+/// of a script.
+fn binary() -> Command {
+    const PIPE: &str = env!("CARGO_BIN_EXE_pipe");
+    if !cfg!(target_os = "linux") {
+        return Command::new(PIPE);
+    }
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP,INT,TERM", PIPE]);
+    command
+}
+
 fn command(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pipe"));
+    let mut command = binary();
     command
         .current_dir(dir)
         .env_clear()
