@@ -108,6 +108,7 @@ impl Operation for Rotate {
 }
 
 /// Whole turns of half and quarter keep every pixel; a wide image loses its ends in a quarter turn.
+#[expect(clippy::float_cmp, reason = "exactly a quarter, a half, or three quarters")]
 fn rotated(image: &RgbImage, angle: f64) -> RgbImage {
     let [width, height] = [image.width(), image.height()];
     let angle = angle.rem_euclid(360.0);

@@ -77,6 +77,13 @@ pub enum Start {
     Random,
 }
 
+impl Start {
+    /// Whether it is the start of a training.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 impl Init {
     /// PyTorch's default for linear layers and convolutions: uniform in ±1/sqrt(inputs per output).
     pub fn fan_in(inputs: usize) -> Self {

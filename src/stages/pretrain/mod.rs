@@ -82,7 +82,7 @@ pub struct Pretrain {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub like: Option<ModelRef>,
     /// Where new parameters start. To train them, keep `identity`; `random` is a base to compare with.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(default, skip_serializing_if = "Start::is_default")]
     pub init: Start,
     /// Number of optimizer steps.
     #[schemars(range(max = 100_000_000))]
@@ -144,10 +144,6 @@ pub struct Pretrain {
     /// Steps between checkpoints; does not change the result.
     #[serde(default = "two_hundred")]
     pub save_every: usize,
-}
-
-fn is_default(start: &Start) -> bool {
-    *start == Start::default()
 }
 
 fn cogvideox() -> String {
