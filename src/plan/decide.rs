@@ -280,15 +280,16 @@ impl<'a> Decider<'a> {
         sums.into_iter().map(|(kind, (secs, count))| (kind, secs / count)).collect()
     }
 
-    /// Records of the same stage in other cells, the one that this cell most likely was before
-    /// first: its cell agrees in most axes, is no longer in the file, and ran last.
+    /// Records of the same stage in cells that are no longer in the file, the one that this cell most
+    /// likely was before first: it agrees in most axes, and ran last.
     fn siblings(&self, instance: &Instance) -> Vec<Arc<Record>> {
         const COMPARED: usize = 64;
         let name = instance.to_string();
         let history = self.history.lock().expect("no panic while held");
         let mut found: Vec<_> = history
             .of_stage(&instance.stage)
-            .map(|(other, key)| ((distance(&name, other), self.names.contains(other)), key))
+            .filter(|(other, _)| !self.names.contains(*other))
+            .map(|(other, key)| (distance(&name, other), key))
             .collect();
         drop(history);
         found.sort_by_key(|(near, _)| *near);

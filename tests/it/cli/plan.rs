@@ -167,3 +167,12 @@ fn memory_is_told_and_too_little_of_it_refused_before_anything_is_loaded() {
         assert!(told.contains("recompute = \"block\""), "{told}");
     }
 }
+
+#[test]
+fn a_cell_that_never_ran_is_new_beside_one_that_did() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml --only clips[method=linear]");
+    let plan = shell.succeed("plan clips.toml");
+    assert!(plan.contains("run    clips[method=quadratic]  new"), "{plan}");
+}
