@@ -30,6 +30,38 @@ pub trait Listed: 'static {
     fn params(&self) -> &'static [&'static str];
 }
 
+/// Implements [`Listed`] for a trait whose entries stand in a list, and have `name`, `doc` and `params`.
+macro_rules! listed {
+    ($entry:ident, $type:literal, $list:ident) => {
+        impl $crate::data::choice::Listed for dyn $entry {
+            const TYPE: &'static str = $type;
+
+            fn list() -> &'static [&'static Self] {
+                $list
+            }
+
+            fn names() -> &'static [&'static str] {
+                static NAMES: std::sync::LazyLock<Vec<&str>> =
+                    std::sync::LazyLock::new(|| $list.iter().map(|entry| entry.name()).collect());
+                &NAMES
+            }
+
+            fn name(&self) -> &'static str {
+                $entry::name(self)
+            }
+
+            fn doc(&self) -> &'static str {
+                $entry::doc(self)
+            }
+
+            fn params(&self) -> &'static [&'static str] {
+                $entry::params(self)
+            }
+        }
+    };
+}
+pub(crate) use listed;
+
 /// One entry of a list, written by its name.
 pub struct Choice<T: Listed + ?Sized>(&'static T);
 

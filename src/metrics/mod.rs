@@ -11,7 +11,7 @@ pub mod scene;
 pub mod ssim;
 pub mod symbols;
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::collections::BTreeMap;
 
 use ::image::RgbImage;
 use schemars::JsonSchema;
@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use crate::data::{
     DataError, Pair, Problem,
-    choice::{Choice, Listed},
+    choice::{Choice, listed},
 };
 
 /// Every metric that a pipeline file can name.
@@ -164,31 +164,7 @@ pub trait Metric: Sync {
     }
 }
 
-impl Listed for dyn Metric {
-    const TYPE: &'static str = "MetricName";
-
-    fn list() -> &'static [&'static Self] {
-        METRICS
-    }
-
-    fn names() -> &'static [&'static str] {
-        static NAMES: LazyLock<Vec<&str>> =
-            LazyLock::new(|| METRICS.iter().map(|metric| metric.name()).collect());
-        &NAMES
-    }
-
-    fn name(&self) -> &'static str {
-        Metric::name(self)
-    }
-
-    fn doc(&self) -> &'static str {
-        Metric::doc(self)
-    }
-
-    fn params(&self) -> &'static [&'static str] {
-        Metric::params(self)
-    }
-}
+listed!(Metric, "MetricName", METRICS);
 
 /// A score from pairs of name and value.
 pub fn score<const N: usize>(values: [(&str, f64); N]) -> Score {

@@ -13,9 +13,7 @@ mod rgbd;
 mod table;
 mod tiny_imagenet;
 
-use std::sync::LazyLock;
-
-use super::{DataError, Problem, Request, Sample, choice::Listed};
+use super::{DataError, Problem, Request, Sample, choice::listed};
 use crate::store::SourceReader;
 
 /// Every data set that a pipeline file can name.
@@ -106,31 +104,7 @@ pub trait Images {
     }
 }
 
-impl Listed for dyn DataSet {
-    const TYPE: &'static str = "SourceName";
-
-    fn list() -> &'static [&'static Self] {
-        SETS
-    }
-
-    fn names() -> &'static [&'static str] {
-        static NAMES: LazyLock<Vec<&str>> =
-            LazyLock::new(|| SETS.iter().map(|set| set.name()).collect());
-        &NAMES
-    }
-
-    fn name(&self) -> &'static str {
-        DataSet::name(self)
-    }
-
-    fn doc(&self) -> &'static str {
-        DataSet::doc(self)
-    }
-
-    fn params(&self) -> &'static [&'static str] {
-        DataSet::params(self)
-    }
-}
+listed!(DataSet, "SourceName", SETS);
 
 /// Images in a list, each read by a function.
 struct Listing<T, F> {

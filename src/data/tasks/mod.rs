@@ -11,11 +11,9 @@ mod segmentation;
 pub mod symbols;
 mod world;
 
-use std::sync::LazyLock;
-
 use super::{
     DataError, Pair, PairMeta, Problem, Request, Sample,
-    choice::Listed,
+    choice::listed,
     sets::{Images, Knowledge},
 };
 
@@ -104,28 +102,4 @@ pub fn names_for(offers: &[Knowledge]) -> Vec<&'static str> {
     TASKS.iter().filter(|task| offers.contains(&task.needs())).map(|task| task.name()).collect()
 }
 
-impl Listed for dyn Task {
-    const TYPE: &'static str = "Task";
-
-    fn list() -> &'static [&'static Self] {
-        TASKS
-    }
-
-    fn names() -> &'static [&'static str] {
-        static NAMES: LazyLock<Vec<&str>> =
-            LazyLock::new(|| TASKS.iter().map(|task| task.name()).collect());
-        &NAMES
-    }
-
-    fn name(&self) -> &'static str {
-        Task::name(self)
-    }
-
-    fn doc(&self) -> &'static str {
-        Task::doc(self)
-    }
-
-    fn params(&self) -> &'static [&'static str] {
-        Task::params(self)
-    }
-}
+listed!(Task, "Task", TASKS);

@@ -9,15 +9,13 @@ pub mod geometry;
 pub mod removal;
 pub mod style;
 
-use std::sync::LazyLock;
-
 use image::RgbImage;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
     DataError, Problem,
-    choice::{Choice, Listed},
+    choice::{Choice, listed},
 };
 
 /// Every operation that a pipeline file can name.
@@ -131,31 +129,7 @@ pub trait Operation: Sync {
     fn apply(&self, image: &RgbImage, change: &Change, seed: u64) -> Result<RgbImage, DataError>;
 }
 
-impl Listed for dyn Operation {
-    const TYPE: &'static str = "Operation";
-
-    fn list() -> &'static [&'static Self] {
-        OPERATIONS
-    }
-
-    fn names() -> &'static [&'static str] {
-        static NAMES: LazyLock<Vec<&str>> =
-            LazyLock::new(|| OPERATIONS.iter().map(|operation| operation.name()).collect());
-        &NAMES
-    }
-
-    fn name(&self) -> &'static str {
-        Operation::name(self)
-    }
-
-    fn doc(&self) -> &'static str {
-        Operation::doc(self)
-    }
-
-    fn params(&self) -> &'static [&'static str] {
-        Operation::params(self)
-    }
-}
+listed!(Operation, "Operation", OPERATIONS);
 
 impl Change {
     /// The rules that the parameters break.
