@@ -60,6 +60,7 @@ impl<T: ?Sized> Kept<T> {
             if kept.len() >= KEPT {
                 // Before loading, so that its memory is free for the new one.
                 kept.remove(0);
+                device.memory_cleanup();
             }
             (digest, device.clone(), load()?)
         };
