@@ -181,8 +181,13 @@ impl Session {
         Ok(settings)
     }
 
-    /// The store of the cache folder.
+    /// The store of the cache folder, to read it: nothing is made of a folder that is no cache yet.
     pub fn store(&self) -> Result<Store, CliError> {
+        Ok(Store::look(&self.settings()?.cache)?)
+    }
+
+    /// The store of the cache folder, which is made if it is not there.
+    pub fn store_to_change(&self) -> Result<Store, CliError> {
         Ok(Store::open(&self.settings()?.cache)?)
     }
 }

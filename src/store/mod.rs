@@ -76,6 +76,8 @@ pub const FORMAT_VERSION: u32 = 1;
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
+    /// Whether the folder is a cache yet; if not, nothing is written to it.
+    exists: bool,
     manifests: Mutex<HashMap<Digest, Arc<Manifest>>>,
     stat_cache: Mutex<StatCache>,
 }
@@ -89,11 +91,7 @@ impl Store {
             fs::create_dir_all(&path).map_err(|e| StoreError::io(&path, e))
         };
         make("tmp")?;
-        let store = Self {
-            root: root.to_owned(),
-            manifests: Mutex::default(),
-            stat_cache: Mutex::new(StatCache::new(root.join("stat-cache"))),
-        };
+        let store = Self::of(root, true);
         if new {
             // Before the other folders, so that a process that dies here leaves what is adopted.
             store.write(&root.join("format"), format!("{FORMAT_VERSION}\n").as_bytes())?;
@@ -102,6 +100,21 @@ impl Store {
             make(folder)?;
         }
         Ok(store)
+    }
+
+    /// The store in `root` for those who only ask: nothing is made, and a folder that is absent or
+    /// empty, or a disk that cannot be written, will do.
+    pub fn look(root: &Path) -> Result<Self, StoreError> {
+        Ok(Self::of(root, !Self::check_format(root)?))
+    }
+
+    fn of(root: &Path, exists: bool) -> Self {
+        Self {
+            root: root.to_owned(),
+            exists,
+            manifests: Mutex::default(),
+            stat_cache: Mutex::new(StatCache::new(root.join("stat-cache"))),
+        }
     }
 
     /// The cache folder.

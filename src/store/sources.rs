@@ -114,8 +114,11 @@ impl Store {
         Ok(digest)
     }
 
-    /// Writes the digests of outside files for the next run, if there are new ones.
+    /// Writes the digests of outside files for the next run, if there are new ones and a cache.
     pub fn save_stat_cache(&self) -> Result<(), StoreError> {
+        if !self.exists {
+            return Ok(());
+        }
         let mut cache = self.stat_cache.lock().expect("no panic while held");
         match cache.changes() {
             Some(text) => self.write(cache.path(), text.as_bytes()),

@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 pub fn data() -> Option<PathBuf> {
     let data = std::env::var_os("PIPE_TEST_DATA").map(PathBuf::from);
     if data.is_none() {
-        eprintln!("skipped: PIPE_TEST_DATA is not set");
+        crate::support::skipped("PIPE_TEST_DATA is not set");
     }
     data
 }

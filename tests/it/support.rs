@@ -21,6 +21,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+/// Says that the test at hand was skipped, and why; also where the output of tests that pass is kept
+/// back.
+pub fn skipped(why: &str) {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    let _ =
+        std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("skipped {test}: {why}\n"));
+}
+
 const FILES: &[ArtifactKind] = &[ArtifactKind::Files];
 
 const fn takes(inputs: &'static [Port]) -> Ports {
