@@ -142,7 +142,8 @@ fn estimate<'a>(nodes: impl Iterator<Item = &'a PlanNode>) -> String {
         (true, _) if secs > 0.0 => {
             format!("; about {} of stage time, and {unknown} never timed", duration(secs))
         }
-        _ => String::new(),
+        (true, _) => "; how long is not known, as nothing like it ran here yet".to_owned(),
+        (false, _) => String::new(),
     }
 }
 

@@ -91,13 +91,14 @@ impl Worker<'_> {
 
         let items = self.decider.items(index, &job.key).map_err(stage_error)?;
         let items = items.map(|items| if job.forced { items.none_cached() } else { items });
+        let goes_on = self.decider.goes_on(index, &job.key).filter(|_| !job.forced);
         self.event(RunEvent::StageStarted {
             index,
             stage,
             kind: instance.entry.kind,
             reasons: job.reasons.clone(),
             items: items.as_ref().map(|items| (items.cached(), items.total())),
-            goes_on: self.decider.goes_on(index, &job.key).filter(|_| !job.forced),
+            goes_on,
         });
         #[expect(clippy::disallowed_methods, reason = "a record says when; no key holds it")]
         let started = jiff::Timestamp::now().to_string();
@@ -120,6 +121,7 @@ impl Worker<'_> {
             files: Record::few_files(&manifest),
             trajectory: job.key.trajectory,
             reached: job.key.trajectory.and_then(|_| instance.work.steps_to_go()),
+            went_on_at: goes_on.map_or(0, |(step, _)| step),
             traced: instance.work.source_root().map(|_| job.key.direct),
             started,
             wall_secs: wall.elapsed().as_secs_f64(),

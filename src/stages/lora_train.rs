@@ -192,6 +192,14 @@ impl Stage for LoraTrain {
         trajectory(self.lr_schedule)
     }
 
+    fn effort_params(&self) -> &'static [&'static str] {
+        &["steps", "batch_size", "gradient_accumulation"]
+    }
+
+    fn num_items(&self) -> Option<usize> {
+        Some(self.save_at.len().max(1))
+    }
+
     fn steps_to_go(&self) -> Option<u64> {
         Some(self.steps as u64)
     }

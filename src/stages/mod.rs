@@ -5,6 +5,7 @@
 
 mod command;
 mod context;
+mod data_facts;
 mod dataset;
 mod decode;
 mod draw;
@@ -30,6 +31,7 @@ mod vae_encode;
 
 pub use command::ShellCommand;
 pub use context::{CancelFlag, Inputs, Output, Progress, StageContext};
+pub use data_facts::KnownData;
 pub use dataset::Dataset;
 pub use decode::Decode;
 pub use draw::Draw;
@@ -151,6 +153,17 @@ pub trait Stage: Send + Sync {
         None
     }
 
+    /// Numbers among its parameters that its time is in proportion to, such as `steps`; for a stage
+    /// that maps items, the time of one item. Estimates go by them.
+    fn effort_params(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// How many items it gives, for a stage that maps none and whose parameters say so.
+    fn num_items(&self) -> Option<usize> {
+        None
+    }
+
     /// Parameters that do not change the output, each with the value that stands for all in the
     /// key. It is the default, so that leaving the parameter out is no change either.
     fn params_without_effect(&self) -> &'static [(&'static str, usize)] {
@@ -165,6 +178,12 @@ pub trait Stage: Send + Sync {
     /// What its own parameters say of the size of the items it gives.
     fn own_size(&self) -> OwnSize {
         OwnSize::default()
+    }
+
+    /// What the pairs that it gives are examples of, for a stage that gives pairs: a task, or an
+    /// operation on images.
+    fn task(&self) -> Option<&'static str> {
+        None
     }
 
     /// What it cannot take of what it will be given, as far as that is known before it runs.

@@ -136,6 +136,10 @@ impl Stage for Sample {
         Some("lora")
     }
 
+    fn effort_params(&self) -> &'static [&'static str] {
+        &["steps", "frames"]
+    }
+
     fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
         Some((&self.model, &["vae", "transformer", "scheduler"]))
     }

@@ -48,6 +48,9 @@ pub struct Record {
     /// How many steps along its trajectory it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reached: Option<u64>,
+    /// The step of the checkpoint it went on from; 0 if it began anew.
+    #[serde(default, skip_serializing_if = "began_anew")]
+    pub went_on_at: u64,
     /// The key under which the outside files it read are known, if it read any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traced: Option<Fingerprint>,
@@ -65,6 +68,11 @@ pub struct Record {
     pub items_run: usize,
     /// Items in the output.
     pub items_total: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn began_anew(step: &u64) -> bool {
+    *step == 0
 }
 
 /// The most files that a record names itself.

@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "folders of test data are named by variables")]
 
 mod cli;
+mod estimates;
 mod external_golden;
 mod external_golden_text;
 mod golden;

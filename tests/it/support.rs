@@ -239,6 +239,10 @@ impl Stage for Train {
         &["steps"]
     }
 
+    fn effort_params(&self) -> &'static [&'static str] {
+        &["steps"]
+    }
+
     fn params_without_effect(&self) -> &'static [(&'static str, usize)] {
         &[("save_every", 0)]
     }

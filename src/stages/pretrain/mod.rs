@@ -243,6 +243,10 @@ impl Stage for Pretrain {
         trajectory(self.lr_schedule)
     }
 
+    fn effort_params(&self) -> &'static [&'static str] {
+        &["steps", "batch_size"]
+    }
+
     fn steps_to_go(&self) -> Option<u64> {
         Some(self.steps as u64)
     }

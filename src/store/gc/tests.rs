@@ -43,6 +43,7 @@ impl Cache {
             ingredients: serde_json::from_value::<Ingredients>(ingredients).unwrap(),
             trajectory: end.map(|(trajectory, _)| trajectory),
             reached: end.map(|(_, step)| step),
+            went_on_at: 0,
             traced: None,
             started: "2026-01-01T00:00:00Z".into(),
             wall_secs: 1.0,

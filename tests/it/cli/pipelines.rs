@@ -89,20 +89,21 @@ fn what_a_machine_lacks_is_a_state_in_the_plan_and_an_error_in_a_run() {
     maybe  clips  after pairs
     lacks  prompt  the model `hf:zai-org/CogVideoX1.5-5B-I2V`
     lacks  latents  the model `hf:zai-org/CogVideoX1.5-5B-I2V`
-    0 stages to run, 1 waiting for others, 0 cached, 3 that cannot run here
-    missing: there is no data folder `coco`; needed by `pairs`
+    0 stages to run, 1 waiting for others, 0 cached, 3 that cannot run here; how long is not known, as nothing like it ran here yet
+    missing: there is no data folder `coco` (published.toml:5:36); needed by `pairs`
       help: put the data there, or set `stages.pairs.source.root` to its folder
-    missing: the model `hf:zai-org/CogVideoX1.5-5B-I2V` cannot be read: `zai-org/CogVideoX1.5-5B-I2V` at revision `main` is not in the Hugging Face cache `hub`; needed by `prompt` and 1 more
+    missing: the model `hf:zai-org/CogVideoX1.5-5B-I2V` cannot be read: `zai-org/CogVideoX1.5-5B-I2V` at revision `main` is not in the Hugging Face cache `hub` (published.toml:16:9); needed by `prompt` and 1 more
       help: `pipe run` downloads it; or name a local folder in diffusers' layout
     ");
     insta::assert_snapshot!(shell.transcript("run published.toml"), @"
     $ pipe run published.toml
     ? 3
     --- stderr
-      × there is no data folder `coco`; needed by `pairs`
+      × there is no data folder `coco` (published.toml:5:36); needed by `pairs`
       help: put the data there, or set `stages.pairs.source.root` to its folder
       × the model `hf:zai-org/CogVideoX1.5-5B-I2V` cannot be read: `zai-org/CogVideoX1.5-5B-I2V` at
-      │ revision `main` is not in the Hugging Face cache `hub`; needed by `prompt` and 1 more
+      │ revision `main` is not in the Hugging Face cache `hub` (published.toml:16:9); needed by
+      │ `prompt` and 1 more
       help: `pipe run` downloads it; or name a local folder in diffusers' layout
     ");
     assert!(!shell.path("cache/objects").exists() || walk(&shell.path("cache/objects")).is_empty());
@@ -129,8 +130,8 @@ fn what_a_machine_lacks_is_a_state_in_the_plan_and_an_error_in_a_run() {
     --- stdout
     lacks  pairs  the data folder `coco`
     maybe  clips  after pairs
-    0 stages to run, 1 waiting for others, 0 cached, 1 that cannot run here
-    missing: there is no data folder `coco`; needed by `pairs`
+    0 stages to run, 1 waiting for others, 0 cached, 1 that cannot run here; how long is not known, as nothing like it ran here yet
+    missing: there is no data folder `coco` (published.toml:5:36); needed by `pairs`
       help: put the data there, or set `stages.pairs.source.root` to its folder
     ");
 }

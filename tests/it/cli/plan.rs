@@ -13,7 +13,7 @@ fn plan_says_what_would_run_and_why() {
     run    pairs  new
     maybe  clips[method=linear]  after pairs
     maybe  clips[method=quadratic]  after pairs
-    1 stage to run, 2 waiting for others, 0 cached
+    1 stage to run, 2 waiting for others, 0 cached; how long is not known, as nothing like it ran here yet
     ");
     assert!(shell.output("run clips.toml").status.success());
     insta::assert_snapshot!(shell.transcript("plan clips.toml"), @"
@@ -175,4 +175,20 @@ fn a_cell_that_never_ran_is_new_beside_one_that_did() {
     shell.succeed("run clips.toml --only clips[method=linear]");
     let plan = shell.succeed("plan clips.toml");
     assert!(plan.contains("run    clips[method=quadratic]  new"), "{plan}");
+}
+
+#[test]
+fn estimates_go_by_the_work() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml --jobs 1");
+    let secs = |line: &str| -> Vec<f64> {
+        let stages = shell.plan(line);
+        stages.iter().map(|stage| stage["estimate_secs"].as_f64().unwrap()).collect()
+    };
+    let took = secs("clips.toml");
+    let may_take = secs("clips.toml --set pairs.count=20 --set clips.frames=9");
+    // Ten times the images; clips of nine frames instead of five.
+    let ratios: Vec<_> = took.iter().zip(&may_take).map(|(a, b)| format!("{:.3}", b / a)).collect();
+    assert_eq!(ratios, ["10.000", "18.000", "18.000"]);
 }

@@ -13,7 +13,7 @@ fn a_failing_stage_names_its_item_and_skips_what_follows() {
     $ pipe run clips.toml
     ? 3
     --- stderr
-      × there is no data folder `data`; needed by `pairs`
+      × there is no data folder `data` (clips.toml:9:38); needed by `pairs`
       help: put the data there, or set `stages.pairs.source.root` to its folder
     ");
     for folder in ["data/input", "data/target"] {
@@ -136,7 +136,7 @@ fn commands_are_refused_before_anything_runs() {
     --- stdout
     run    count  new
     maybe  sum  after count
-    1 stage to run, 1 waiting for others, 1 cached
+    1 stage to run, 1 waiting for others, 1 cached; how long is not known, as nothing like it ran here yet
     shell commands, which a run must allow: count, sum
     ");
 
@@ -274,7 +274,7 @@ fn data_that_was_moved_is_missed_by_its_own_name() {
     ───────
     (a) not run
     --- stderr
-      × there is no data folder `pics`; needed by `pairs`
+      × there is no data folder `pics` (scored.toml:4:36); needed by `pairs`
       help: put the data there, or set `params.data.root` to its folder
     ");
     assert_eq!(shell.succeed("table scored.toml --set params.data.root=moved"), table);
