@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Instance, Place,
-    error::{Code, Problem, Problems},
+    error::{Code, Problem, Problems, similar},
     fit::{Fits, check_idle},
     kinds::Kind,
     leaks::Leaks,
@@ -31,6 +31,8 @@ pub(super) struct Expander<'a> {
     pub sources: &'a Sources,
     /// The pipeline's seed and where it was written.
     pub seed: (u64, Option<Origin>),
+    /// Whether the data must hold what is asked of it, where it is there.
+    pub look_at_data: bool,
 }
 
 /// The part of an instance that its own parameters decide.
@@ -53,7 +55,7 @@ impl Expander<'_> {
         problems: &mut Problems,
     ) -> (Vec<Instance>, Vec<String>) {
         let mut instances: Vec<Instance> = Vec::new();
-        let (mut fits, mut leaks) = (Fits::default(), Leaks::default());
+        let (mut fits, mut leaks) = (Fits::new(self.look_at_data), Leaks::default());
         let mut made: Vec<HashMap<Vec<u32>, Option<usize>>> =
             definitions.iter().map(|_| HashMap::new()).collect();
         for &index in order {
@@ -169,7 +171,13 @@ impl Expander<'_> {
             };
             if let ValueProblem::Missing { key } = error.problem() {
                 missing(definition, kind, &params, (error.path(), key), &dropped, problems);
-                if !error.path().is_empty() {
+                let path = error.path();
+                let follows = |wrong: &Vec<String>| {
+                    wrong
+                        .split_last()
+                        .is_some_and(|(last, above)| above == path && is_meant(last, key))
+                };
+                if !path.is_empty() && !dropped.iter().any(follows) {
                     problems.add(Problem::from(&error));
                 }
                 return None;
@@ -235,7 +243,7 @@ fn missing(
     }
     for name in names {
         let known = params.get(name).is_some()
-            || dropped.iter().any(|path| path.first().is_some_and(|key| key == name));
+            || dropped.iter().any(|path| path.first().is_some_and(|key| is_meant(key, name)));
         if known {
             continue;
         }
@@ -246,6 +254,11 @@ fn missing(
                 .help(format!("add `{name} = ...`")),
         );
     }
+}
+
+/// Whether a wrong key stands for a missing one: as that key with a wrong value, or misspelt.
+fn is_meant(key: &str, missing: &str) -> bool {
+    key == missing || similar(key, &[missing]).is_some()
 }
 
 /// Takes out the value at `path`, or the nearest above that can be taken out.

@@ -54,6 +54,8 @@ pub struct LoadOptions {
     pub profile: Option<String>,
     /// `--set`, each `key=value` with a key such as `lora.steps`, `params.size` or `seed`.
     pub set: Vec<String>,
+    /// Whether the data is looked at: too few images are then an error of the file.
+    pub look_at_data: bool,
 }
 
 /// Reads a pipeline file; one without stages is wrong, since there is nothing to do with it.
@@ -139,7 +141,9 @@ impl Builder<'_> {
             let used = definitions.iter().fold(0, |used, definition| used | definition.reach);
             check_axes_used(&axes, used, problems);
         }
-        let expander = Expander { axes: &axes, scope: &scope, sources: self.sources, seed };
+        let look_at_data = self.options.look_at_data;
+        let expander =
+            Expander { axes: &axes, scope: &scope, sources: self.sources, seed, look_at_data };
         let (instances, warnings) = expander.expand(&definitions, &order, problems);
         tables::check_metrics(written_tables, &instances, problems);
         let stem = || self.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
@@ -214,6 +218,7 @@ fn check_sections(root: &NodeTable, problems: &mut Problems) {
             let problem = Problem::new(Code::UnknownKey, format!("unknown key `{key}`"));
             let problem = problem.at(entry.key, "nothing reads this");
             problems.add(problem.suggest(key, SECTIONS.iter().copied()));
+            problems.lose_names_in(&entry.node);
         }
     }
 }

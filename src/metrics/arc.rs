@@ -45,6 +45,10 @@ impl Metric for ArcMetric {
         "Exact match of ARC grids in up to three attempts, right cells, and the lenient curve."
     }
 
+    fn tasks(&self) -> Option<&'static [&'static str]> {
+        Some(&["arc"])
+    }
+
     fn names(&self) -> &'static [&'static str] {
         &[
             "solved",

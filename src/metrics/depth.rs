@@ -37,6 +37,10 @@ impl Metric for DepthMetric {
         &["depth_align"]
     }
 
+    fn tasks(&self) -> Option<&'static [&'static str]> {
+        Some(&["depth"])
+    }
+
     fn names(&self) -> &'static [&'static str] {
         &["abs_rel", "rmse", "delta_1", "delta_2", "delta_3"]
     }

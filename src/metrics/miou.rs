@@ -22,6 +22,10 @@ impl Metric for Miou {
         &["mask_threshold"]
     }
 
+    fn tasks(&self) -> Option<&'static [&'static str]> {
+        Some(&["segmentation"])
+    }
+
     fn names(&self) -> &'static [&'static str] {
         &["miou", "pooled_iou"]
     }

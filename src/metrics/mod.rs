@@ -140,6 +140,11 @@ pub trait Metric: Sync {
     /// The names in [`Metric::summary`].
     fn names(&self) -> &'static [&'static str];
 
+    /// The tasks that it can score; any, if it looks at nothing but the images.
+    fn tasks(&self) -> Option<&'static [&'static str]> {
+        None
+    }
+
     /// Attempts it can make use of.
     fn attempts(&self) -> usize {
         1

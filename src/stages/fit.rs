@@ -5,7 +5,7 @@
 
 use std::{cell::RefCell, collections::HashMap, rc::Rc};
 
-use super::StageError;
+use super::{KnownData, StageError};
 use crate::models::{
     Compression, Denoiser, ModelRef, ModelSource, ParamReader, VideoDiffusion, family, one_of,
 };
@@ -34,8 +34,12 @@ pub struct Surroundings<'a> {
     pub size: ItemSize,
     /// The ports that are connected.
     pub ports: &'a [&'a str],
+    /// What the pairs on the port `pairs` are examples of, and the stage that gives them.
+    pub task: Option<(&'static str, &'a str)>,
     /// The models of the pipeline.
     pub models: &'a KnownModels,
+    /// Its data.
+    pub data: &'a KnownData,
 }
 
 impl Surroundings<'_> {

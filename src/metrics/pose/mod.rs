@@ -128,6 +128,10 @@ impl Metric for PoseMetric {
         &["pose"]
     }
 
+    fn tasks(&self) -> Option<&'static [&'static str]> {
+        Some(&["pose"])
+    }
+
     fn names(&self) -> &'static [&'static str] {
         &["f1", "match_rate", "precision", "pooled_f1", "pooled_match_rate", "pooled_precision"]
     }

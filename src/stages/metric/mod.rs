@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     artifact::{ArtifactKind, Item, metrics::Metrics, pairs},
-    metrics::{Case, Rules, Score, arc::ExamplesRight},
+    metrics::{Case, METRICS, Rules, Score, arc::ExamplesRight},
 };
 
 /// Scores predictions. Its parameters are the [`Rules`].
@@ -51,7 +51,8 @@ impl Stage for Metric {
     }
 
     fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
-        self.misfit(|port| around.has(port)).into_iter().collect()
+        let ports = self.misfit(|port| around.has(port));
+        ports.into_iter().chain(around.task.and_then(|task| self.wrong_task(task))).collect()
     }
 
     fn metrics(&self) -> &'static [&'static str] {
@@ -120,6 +121,20 @@ impl Metric {
             settings[name] = value;
         }
         settings
+    }
+
+    /// The task of the pairs, if the metric cannot score it.
+    fn wrong_task(&self, (task, stage): (&'static str, &str)) -> Option<Misfit> {
+        let metric = self.0.metric;
+        if metric.tasks().is_none_or(|tasks| tasks.contains(&task)) {
+            return None;
+        }
+        let fits = METRICS.iter().filter(|m| m.tasks().is_none_or(|tasks| tasks.contains(&task)));
+        let fits: Vec<_> = fits.map(|metric| format!("`{}`", metric.name())).collect();
+        let message =
+            format!("the metric `{}` cannot score `{task}`, which `{stage}` gives", metric.name());
+        let help = format!("`{task}` can be scored by {}", fits.join(", "));
+        Some(Misfit::new(Cause::Param("metric"), message, help))
     }
 
     /// What the metric cannot use of what is connected.
