@@ -39,7 +39,12 @@ impl CliError {
 
     /// A file that could not be read or written.
     pub fn file(what: &str, path: &std::path::Path, error: &io::Error) -> Self {
-        Self::environment(format!("cannot {what} `{}`: {error}", path.display()))
+        let failed = Self::environment(format!("cannot {what} `{}`: {error}", path.display()));
+        match (error.kind(), path.parent()) {
+            (io::ErrorKind::NotFound, Some(folder)) if !folder.is_dir() => failed
+                .with_help(format!("there is no folder `{}`: make it first", folder.display())),
+            _ => failed,
+        }
     }
 
     /// Adds what to do.

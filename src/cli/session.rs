@@ -1,6 +1,7 @@
 //! What all commands share: global options, the terminal, settings, the store.
 
 use std::{
+    borrow::Cow,
     io::{self, IsTerminal, Write},
     num::NonZeroUsize,
     path::PathBuf,
@@ -29,7 +30,7 @@ pub(super) struct GlobalArgs {
     #[arg(long, global = true, value_name = "DEVICE", help_heading = HEADING)]
     pub device: Option<String>,
     /// Stages to run at once
-    #[arg(long, short, global = true, value_name = "N", help_heading = HEADING)]
+    #[arg(long, short, global = true, value_name = "N", value_parser = at_least_one, help_heading = HEADING)]
     pub jobs: Option<NonZeroUsize>,
     /// Say more: list reused stages; twice or thrice to log what happens inside
     #[arg(long, short, global = true, action = clap::ArgAction::Count, help_heading = HEADING)]
@@ -40,6 +41,10 @@ pub(super) struct GlobalArgs {
     /// When to use colours
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = HEADING)]
     pub color: ColorChoice,
+}
+
+fn at_least_one(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "must be a whole number, at least 1".to_owned())
 }
 
 /// Checks a filter, which is read when logging starts.
@@ -102,7 +107,7 @@ pub(super) struct LayerArgs {
 
 impl LayerArgs {
     pub fn options(&self) -> LoadOptions {
-        LoadOptions { profile: self.profile.clone(), set: self.set.clone() }
+        LoadOptions { profile: self.profile.clone(), set: self.set.clone(), look_at_data: false }
     }
 }
 
@@ -199,6 +204,13 @@ fn load_settings(global: &GlobalArgs) -> Result<Settings, SettingsError> {
         jobs: global.jobs,
         log: global.log.clone(),
     })
+}
+
+/// A path or a name as it stands in a command that a person may copy.
+pub(super) fn quoted(text: &impl ToString) -> String {
+    let text = text.to_string();
+    // What no shell can take is shown as it is.
+    shlex::try_quote(&text).map_or_else(|_| text.clone(), Cow::into_owned)
 }
 
 /// Says that a panic is our fault and what to send us.

@@ -3,7 +3,7 @@
 use super::{
     error::CliError,
     exit,
-    session::{PipelineArgs, Session},
+    session::{PipelineArgs, Session, quoted},
 };
 use crate::{
     config::Pipeline,
@@ -43,7 +43,7 @@ pub(super) fn table(args: &TableArgs, session: &Session) -> Result<(), CliError>
     if !lacks.parts().is_empty() {
         return Err(lacks.into());
     }
-    let file = args.pipeline.file.display();
+    let file = quoted(&args.pipeline.file.display());
     session.talk(&format!("nothing is computed yet: `pipe run {file}` computes it"));
     Err(CliError::Told(exit::STAGE_FAILED))
 }

@@ -8,7 +8,7 @@ use super::{
     device,
     error::CliError,
     exit,
-    session::{PipelineArgs, Session},
+    session::{PipelineArgs, Session, quoted},
     signals::Stop,
 };
 use crate::{
@@ -114,7 +114,7 @@ pub(super) fn verify(args: &VerifyArgs, session: &Session) -> Result<(), CliErro
 
 /// To have verified nothing is no success.
 fn nothing(pipeline: &Pipeline, args: &VerifyArgs) -> CliError {
-    let file = args.pipeline.file.display();
+    let file = quoted(&args.pipeline.file.display());
     let commands = pipeline.instances.iter().all(|instance| instance.work.command().is_some());
     let help = if commands && !args.allow_commands {
         "read the commands, then verify again with --allow-commands".to_owned()

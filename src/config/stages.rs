@@ -159,15 +159,15 @@ impl<'a> Reader<'a> {
         let mut inputs = Vec::new();
         let empty = Table::new();
         let ports = entry.ports.inputs;
-        let table = match node {
+        let table = match node.map(|node| (node, node.as_table())) {
             None => &empty,
-            Some(node) => node.as_table().unwrap_or_else(|| {
-                let message = format!("`inputs` must be a table, but is {}", node.describe());
-                let problem = Problem::new(Code::WrongType, message);
-                problems.add(problem.at(node.origin, "must be `{ port = \"stage\" }`"));
-                &empty
-            }),
+            Some((_, Some(table))) => table,
+            Some((node, None)) => {
+                problems.add(wrong_inputs(node, ports));
+                return inputs;
+            }
         };
+        let mut unknown = false;
         for (name, connection) in table {
             let Some(port) = ports.iter().find(|port| port.name == name) else {
                 let message = format!("a stage of kind `{}` has no input `{name}`", entry.kind);
@@ -179,11 +179,14 @@ impl<'a> Reader<'a> {
                     problem.suggest(name, ports.iter().map(|port| port.name))
                 };
                 problems.add(problem);
+                unknown = true;
                 continue;
             };
             inputs.extend(self.input(port, &connection.node, problems));
         }
-        for port in ports.iter().filter(|port| port.required && !table.contains_key(port.name)) {
+        // One that is missing beside one that is unknown is most likely that one.
+        let missing = |port: &&Port| port.required && !unknown && !table.contains_key(port.name);
+        for port in ports.iter().filter(missing) {
             let kinds: Vec<_> = port.kinds.iter().map(|kind| kind.name()).collect();
             let message = format!("stage `{stage}` needs the input `{}`", port.name);
             problems.add(
@@ -223,6 +226,7 @@ impl<'a> Reader<'a> {
             let Some(target) = self.stages.get_index_of(name) else {
                 let problem =
                     Problem::new(Code::UnknownStage, format!("there is no stage `{name}`"))
+                        .absent(name)
                         .at(value.origin, "unknown stage")
                         .at(value.via, "used here");
                 problems.add(problem.suggest(name, self.stages.keys().map(String::as_str)));
@@ -232,6 +236,15 @@ impl<'a> Reader<'a> {
         }
         Some(Input { port, origin: node.origin, uses, targets })
     }
+}
+
+fn wrong_inputs(node: &Node, ports: &[Port]) -> Problem {
+    let message = format!("`inputs` must be a table, but is {}", node.describe());
+    let port = ports.first().map_or("port", |port| port.name);
+    let stage = node.as_str().unwrap_or("stage");
+    Problem::new(Code::WrongType, message)
+        .at(node.origin, "must be a table")
+        .help(format!("write `inputs = {{ {port} = \"{stage}\" }}`"))
 }
 
 /// An order in which inputs come before their users, near the order of the file. A cycle is

@@ -102,6 +102,7 @@ pub(super) fn read(
     };
     let Some(table) = section.as_table() else {
         problems.add(wrong_type(&section, "sweep", "a table"));
+        problems.lose_names_in(&section);
         return axes;
     };
     for (key, entry) in table {
@@ -109,21 +110,25 @@ pub(super) fn read(
             let problem = Problem::new(Code::UnknownKey, format!("unknown key `sweep.{key}`"));
             let problem = problem.at(entry.key, "nothing reads this");
             problems.add(problem.suggest(key, SECTIONS.iter().copied()));
+            problems.lose_names_in(&entry.node);
         }
     }
     let before = problems.len();
     axes.list = read_axes(table, "grid", problems);
     axes.num_grid = axes.list.len();
+    let mut twice = Vec::new();
     for axis in read_axes(table, "one_at_a_time", problems) {
         if let Some(other) = axes.list.iter().find(|other| other.name == axis.name) {
             let message = format!("the axis `{}` is in `grid` and in `one_at_a_time`", axis.name);
             let problem = Problem::new(Code::Sweep, message);
-            problems.add(problem.at(axis.key, "here again").at(other.key, "first here"));
+            let problem = problem.at(axis.key, "here again").at(other.key, "first here");
+            problems.add(problem.help("take it out of one of them"));
+            twice.push(axis.name);
         } else {
             axes.list.push(axis);
         }
     }
-    read_baseline(&mut axes, table, problems);
+    read_baseline(&mut axes, table, &twice, problems);
     if axes.list.len() > AxisSet::BITS as usize {
         let problem = Problem::new(Code::Sweep, "a sweep has at most 64 axes");
         problems.add(problem.at(section.origin, format!("{} axes", axes.list.len())));
@@ -161,7 +166,11 @@ fn entries<'a>(table: &'a Table, key: &str, problems: &mut Problems) -> Option<&
     let node = &table.get(key)?.node;
     let entries = node.as_table();
     if entries.is_none() {
-        problems.add(wrong_type(node, &format!("sweep.{key}"), "a table of axes"));
+        problems.add(
+            wrong_type(node, &format!("sweep.{key}"), "a table of axes")
+                .help(format!("write `{key} = {{ <axis> = ... }}`")),
+        );
+        problems.lose_names_in(node);
     }
     entries
 }
@@ -171,12 +180,16 @@ fn read_axes(table: &Table, section: &str, problems: &mut Problems) -> Vec<Axis>
     for (name, entry) in entries(table, section, problems).into_iter().flatten() {
         let path = format!("sweep.{section}.{name}");
         let Some(items) = entry.node.as_array() else {
-            problems.add(wrong_type(&entry.node, &path, "a list of values"));
+            let problem = wrong_type(&entry.node, &path, "a list of values");
+            problems.add(problem.help("write it in brackets, also where there is one value"));
+            problems.lose(name);
             continue;
         };
         if items.is_empty() {
             let problem = Problem::new(Code::Sweep, format!("`{path}` has no values"));
-            problems.add(problem.at(entry.node.origin, "must have at least one"));
+            let problem = problem.at(entry.node.origin, "must have at least one");
+            problems.add(problem.help("list its values, or take the axis out"));
+            problems.lose(name);
             continue;
         }
         let mut axis = Axis {
@@ -209,8 +222,12 @@ impl Axis {
     }
 }
 
-fn read_baseline(axes: &mut Axes, table: &Table, problems: &mut Problems) {
+/// Reads the baseline; of axes that are in two sections, all is said already.
+fn read_baseline(axes: &mut Axes, table: &Table, twice: &[String], problems: &mut Problems) {
     for (name, entry) in entries(table, "baseline", problems).into_iter().flatten() {
+        if twice.contains(name) {
+            continue;
+        }
         let position = axes.position(name);
         if position.is_some_and(|position| position < axes.num_grid) {
             let message = format!("the axis `{name}` is in `grid`, so it has no baseline");
@@ -268,7 +285,8 @@ fn read_exclude(axes: &Axes, table: &Table, problems: &mut Problems) -> Vec<Rule
         for (name, entry) in table {
             let Some(axis) = axes.position(name) else {
                 let problem = Problem::new(Code::Sweep, format!("there is no axis `{name}`"));
-                problems.add(problem.at(entry.key, "unknown axis").suggest(name, axes.names()));
+                let problem = problem.absent(name).at(entry.key, "unknown axis");
+                problems.add(problem.suggest(name, axes.names()));
                 continue;
             };
             let values = match &entry.node.data {

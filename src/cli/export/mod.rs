@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::{
     error::CliError,
     exit,
-    session::{PipelineArgs, Session},
+    session::{PipelineArgs, Session, quoted},
 };
 use crate::{
     config::{Instance, pipeline::plain},
@@ -36,6 +36,10 @@ pub(super) struct ExportArgs {
 
 pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliError> {
     let pipeline = args.pipeline.load()?;
+    if args.to.exists() && !args.to.is_dir() {
+        let message = format!("`{}` is a file, but the export is a folder", args.to.display());
+        return Err(CliError::usage(message).with_help("name another folder with `--to DIR`"));
+    }
     let chosen = plan::select(&pipeline, &args.stage).map_err(PlanError::from)?;
     let store = session.store()?;
     let plan = plan::build(&pipeline, &store, &PlanOptions::default())?;
@@ -70,11 +74,11 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
         0 => String::new(),
         n => format!(" and {n} more"),
     };
-    let file = args.pipeline.file.display();
+    let (file, stage) = (quoted(&args.pipeline.file.display()), quoted(first));
     Err(CliError::Message {
         code: exit::STAGE_FAILED,
         message: format!("not in the cache: `{first}`{more}"),
-        help: Some(format!("`pipe run {file} --only '{first}'` computes it")),
+        help: Some(format!("`pipe run {file} --only {stage}` computes it")),
     })
 }
 

@@ -123,8 +123,11 @@ fn layers_win_in_order() {
     let read = |path: &std::path::Path| {
         Ok(if path.ends_with("base.toml") { base.clone() } else { main.to_owned() })
     };
-    let options =
-        LoadOptions { profile: Some("p".to_owned()), set: vec!["lora.rank=3".to_owned()] };
+    let options = LoadOptions {
+        profile: Some("p".to_owned()),
+        set: vec!["lora.rank=3".to_owned()],
+        ..LoadOptions::default()
+    };
     let shown = show(std::path::Path::new("toy/main.toml"), &options, &read).unwrap();
     let layer = |path: &str| shown.values.iter().find(|leaf| leaf.path == path).unwrap().layer;
     assert_eq!(layer("stages.lora.optimizer.lr"), Layer::File);
@@ -223,7 +226,7 @@ fn the_pipelines_of_this_repository_load_with_every_profile() {
         let profiles = text.get("profiles").and_then(toml::Value::as_table);
         let names = profiles.into_iter().flat_map(|profiles| profiles.keys().cloned().map(Some));
         for profile in names.chain([None]) {
-            let options = LoadOptions { profile, set: Vec::new() };
+            let options = LoadOptions { profile, ..LoadOptions::default() };
             let start = std::time::Instant::now();
             match load_with(crate::stages::STAGES, &path, &options, &read) {
                 Ok(pipeline) => println!(

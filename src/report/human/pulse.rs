@@ -133,17 +133,17 @@ mod tests {
         let at = |secs: f64| start + Duration::from_secs_f64(secs);
         let mut pulses = Pulses::default();
         pulses.start(4, "lora[n=10]", start);
-        let mut said = String::new();
+        let mut said = Vec::new();
         // One step in 1.25 seconds, from step 100 on: the stage goes on from a checkpoint.
         for step in 0..=60_u32 {
             let now = at(3.0 + f64::from(step) * 1.25);
             pulses.progress(4, 100 + u64::from(step), 400, "step, loss 0.113", now);
             let lines = lines(&mut pulses, now);
             if !lines.is_empty() {
-                said += &format!("{lines}\n");
+                said.push(lines);
             }
         }
-        insta::assert_snapshot!(said, @r"
+        insta::assert_snapshot!(said.join("\n"), @r"
         lora[n=10]  122 of 400, step, loss 0.113, 1.2 s each, 30.5 s so far, about 5 min 48 s left
         lora[n=10]  146 of 400, step, loss 0.113, 1.2 s each, 1 min 01 s so far, about 5 min 18 s left
         ");

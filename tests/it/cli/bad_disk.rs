@@ -151,7 +151,7 @@ fn questions_about_nothing(shell: &Shell) {
         run    pairs  new
         maybe  clips[method=linear]  after pairs
         maybe  clips[method=quadratic]  after pairs
-        1 stage to run, 2 waiting for others, 0 cached
+        1 stage to run, 2 waiting for others, 0 cached; how long is not known, as nothing like it ran here yet
         ");
         insta::assert_snapshot!(shell.transcript("table first.toml"), @"
         $ pipe table first.toml
@@ -181,7 +181,7 @@ fn questions_about_nothing(shell: &Shell) {
         ? 1
         --- stderr
           × not in the cache: `pairs`
-          help: `pipe run clips.toml --only 'pairs'` computes it
+          help: `pipe run clips.toml --only pairs` computes it
         ");
         insta::assert_snapshot!(shell.transcript("show 0123456789ab"), @"
         $ pipe show [HASH]

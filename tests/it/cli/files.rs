@@ -101,6 +101,7 @@ fn a_missing_file_is_a_usage_error() {
     ? 2
     --- stderr
       × cannot read `nowhere.toml`: No such file or directory (os error 2)
+      help: check the path; `pipe init` writes a file to start from
     ");
 }
 

@@ -288,6 +288,7 @@ fn an_error_in_a_very_long_line_is_shown() {
        ·                                                              ──┬─
        ·                                                                ╰── here
        ╰────
+      help: put it in quotes if it is text
     long.toml: 1 error
     ");
     let text = "x".repeat(200_000);
