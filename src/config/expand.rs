@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Map, Value};
 
 use super::{
-    Instance, Place,
+    Instance, Places,
     error::{Code, Problem, Problems},
     fit::{Fits, check_idle},
     kinds::Kind,
@@ -28,7 +28,7 @@ use crate::{
 pub(super) struct Expander<'a> {
     pub axes: &'a Axes,
     pub scope: &'a Scope<'a>,
-    pub sources: &'a Sources,
+    pub sources: &'a Arc<Sources>,
     /// The pipeline's seed and where it was written.
     pub seed: (u64, Option<Origin>),
 }
@@ -40,7 +40,6 @@ struct Parsed {
     /// The parameters as they are written, with references resolved.
     node: Arc<Node>,
     params: Map<String, Value>,
-    places: BTreeMap<String, Place>,
 }
 
 impl Expander<'_> {
@@ -79,7 +78,7 @@ impl Expander<'_> {
                         work: own.work,
                         params: own.params,
                         inputs,
-                        places: own.places,
+                        places: Places::new(Arc::clone(&own.node), Arc::clone(self.sources)),
                     };
                     fits.add(definition, &instance, own.node, problems);
                     leaks.add(&instance, &instances);
@@ -152,7 +151,6 @@ impl Expander<'_> {
             problems.add(wrong.problem);
             drop_value(&mut params, &wrong.path, &mut dropped);
         }
-        let places = self.places(&params);
         loop {
             let error = match (kind.entry.parse)(&params) {
                 Ok(parsed) if dropped.is_empty() => {
@@ -161,7 +159,6 @@ impl Expander<'_> {
                         work: Arc::from(parsed.stage),
                         node: Arc::new(params),
                         params: parsed.params,
-                        places,
                     });
                 }
                 Ok(_) => return None,
@@ -190,9 +187,9 @@ impl Expander<'_> {
         dropped: &mut Vec<Vec<String>>,
         problems: &mut Problems,
     ) -> Node {
-        let table = definition.params.as_table().into_iter().flatten();
+        let origin = definition.key.or(definition.table.origin);
         let mut out = Table::new();
-        for (key, entry) in table {
+        for (key, entry) in definition.params() {
             match self.scope.resolve(&entry.node, cell) {
                 Ok(node) => {
                     out.insert(key.clone(), Entry { key: entry.key, node });
@@ -203,17 +200,7 @@ impl Expander<'_> {
                 }
             }
         }
-        Node { data: Data::Table(out), origin: definition.params.origin, via: None }
-    }
-
-    fn places(&self, params: &Node) -> BTreeMap<String, Place> {
-        let mut places = BTreeMap::new();
-        params.walk(&mut Vec::new(), &mut |path, node| {
-            if let Some(origin) = node.origin.filter(|_| !path.is_empty()) {
-                places.insert(path.join("."), self.sources.place(origin));
-            }
-        });
-        places
+        Node { data: Data::Table(out), origin, via: None }
     }
 }
 

@@ -116,8 +116,8 @@ fn too_large(size: ItemSize) -> Option<Misfit> {
 pub(super) fn check_idle(definition: &Definition<'_>, idle: &[IdleParam], problems: &mut Problems) {
     let mut reported = HashSet::new();
     for IdleParam { param, by, serves } in idle {
-        let Some(key) = key_of(&definition.params, param) else { continue };
-        let decider = nearest(&definition.params, by);
+        let Some(key) = key_of(&definition.table, param) else { continue };
+        let decider = nearest(&definition.table, by);
         if decider.is_some_and(is_variable) || !reported.insert(param) {
             continue;
         }

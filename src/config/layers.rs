@@ -7,6 +7,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::{
@@ -24,9 +25,9 @@ pub type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
 
 /// A pipeline after merging.
 pub(super) struct Merged {
-    pub root: Node,
-    /// The file and its bases with all profiles, before one is applied.
-    pub written: Node,
+    pub root: Arc<Node>,
+    /// The file and its bases with all profiles, before one is applied; the same tree if none is.
+    pub written: Arc<Node>,
 }
 
 /// Reads and merges all layers; what cannot be read is reported and left out.
@@ -39,12 +40,13 @@ pub(super) fn merge(
 ) -> Option<Merged> {
     let mut stack = Vec::new();
     let written = Files { read, sources, problems }.file(path, Layer::File, None, &mut stack)?;
-    let mut root = written.clone();
+    let written = Arc::new(written);
+    let mut root = Arc::clone(&written);
     if let Some(name) = &options.profile {
-        apply_profile(&mut root, name, sources, problems);
+        apply_profile(Arc::make_mut(&mut root), name, sources, problems);
     }
     for text in &options.set {
-        apply_set(&mut root, text, sources, problems);
+        apply_set(Arc::make_mut(&mut root), text, sources, problems);
     }
     Some(Merged { root, written })
 }

@@ -166,7 +166,7 @@ fn commands(plan: &Plan<'_>) -> Vec<RefusedCommand> {
         let refused = RefusedCommand {
             stage: instance.stage.clone(),
             command: command.trim().lines().next().unwrap_or_default().to_owned(),
-            place: instance.places.get("command").cloned(),
+            place: instance.places.get("command"),
         };
         if !found.contains(&refused) {
             found.push(refused);

@@ -196,7 +196,7 @@ fn place_of(instance: &Instance, path: &str) -> Option<Place> {
     let mut path = path;
     loop {
         if let Some(place) = instance.places.get(path) {
-            return Some(place.clone());
+            return Some(place);
         }
         path = path.rsplit_once('.')?.0;
     }

@@ -11,7 +11,11 @@ use std::{
 use burn::tensor::Device;
 use pipe::{
     artifact::ArtifactKind,
-    config::{Instance, Pipeline, Place, Sweep},
+    config::{
+        Instance, Layer, Pipeline, Places, Sweep,
+        origin::Sources,
+        value::{Node, parse_document},
+    },
     exec::{ExecOptions, Executor, RunEvent, RunSummary},
     plan::{self, Freshness, Plan, PlanOptions},
     stages::{Inputs, Output, Port, Ports, Stage, StageContext, StageEntry, StageError, StageKind},
@@ -306,7 +310,7 @@ impl TestPipeline {
             instances: Vec::new(),
             sweep: Sweep::default(),
             tables: Vec::new(),
-            resolved: Value::Null,
+            root: Node::table().into(),
             warnings: Vec::new(),
         };
         Self { dir, pipeline, options: ExecOptions::new(Device::flex(), "cpu") }
@@ -340,7 +344,7 @@ impl TestPipeline {
             work: Arc::new(serde_json::from_value::<S>(params.clone()).unwrap()),
             params: params.as_object().unwrap().clone(),
             inputs: inputs.collect(),
-            places: BTreeMap::new(),
+            places: Places::default(),
         };
         self.pipeline.instances.push(instance);
         self
@@ -353,8 +357,11 @@ impl TestPipeline {
         instance.params.insert(param.to_owned(), value.into());
         let params = Value::Object(instance.params.clone());
         instance.work = Arc::new(serde_json::from_value::<S>(params).unwrap());
-        let place = Place { file: "toy.toml".into(), line: 7, column: 9 };
-        instance.places.insert(param.to_owned(), place);
+        let text = format!("\n\n\n\n\n\n{param:<6}= 0");
+        let mut sources = Sources::default();
+        let file = sources.add("toy.toml", &text, Path::new(""));
+        let node = parse_document(&text, file, Layer::File).unwrap();
+        instance.places = Places::new(Arc::new(node), Arc::new(sources));
         self
     }
 

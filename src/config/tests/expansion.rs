@@ -59,13 +59,14 @@ fn references_keep_their_type_and_text_takes_any() {
 fn a_place_is_where_the_value_was_written() {
     let pipeline = load(WHOLE);
     let places = &instance(&pipeline, "lora[modules=qkvo, n=3, rank=2]").places;
-    let lines: Vec<_> = places
-        .iter()
-        .map(|(path, place)| format!("{path} {}:{}", place.line, place.column))
-        .collect();
+    let lines = ["modules", "note", "optimizer.lr", "rank", "steps"].map(|path| {
+        let place = places.get(path).map(|place| format!("{}:{}", place.line, place.column));
+        format!("{path} {}", place.unwrap_or("default".to_owned()))
+    });
     insta::assert_snapshot!(lines.join("\n"), @r#"
     modules 15:51
     note 35:11
+    optimizer.lr default
     rank 15:27
     steps 6:33
     "#);
@@ -77,7 +78,7 @@ fn the_seed_goes_to_stages_that_draw() {
     assert_eq!(instance(&pipeline, "test").params["seed"], json!(7));
     let own = WHOLE.replace("count = 5", "count = 5\nseed = 9");
     assert_eq!(instance(&load(&own), "test").params["seed"], json!(9));
-    assert!(instance(&pipeline, "test").places.contains_key("seed"));
+    assert!(instance(&pipeline, "test").places.get("seed").is_some());
 }
 
 #[test]
