@@ -278,7 +278,9 @@ fn check_params_used(params: &NodeTable, merged: &Merged, problems: &mut Problem
         root.walk(&mut Vec::new(), &mut |path, node| {
             let Some(text) = node.as_str() else { return };
             let with_reference = Some(text).filter(|text| references::has_reference(text));
-            for part in with_reference.and_then(|text| references::parse(text).ok()).unwrap_or_default() {
+            for part in
+                with_reference.and_then(|text| references::parse(text).ok()).unwrap_or_default()
+            {
                 if let references::Part::Reference(reference) = part {
                     used.insert(reference.name);
                 }

@@ -253,7 +253,8 @@ impl<'a> Reader<'a> {
 /// An order in which inputs come before their users, near the order of the file. A cycle is
 /// reported.
 pub(super) fn order(definitions: &[Definition<'_>], problems: &mut Problems) -> Option<Vec<usize>> {
-    let mut walk = Order { definitions, visited: vec![Visit::Not; definitions.len()], done: vec![] };
+    let mut walk =
+        Order { definitions, visited: vec![Visit::Not; definitions.len()], done: vec![] };
     for index in 0..definitions.len() {
         if let Err(problem) = walk.visit(index) {
             problems.add(problem);

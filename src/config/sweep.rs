@@ -12,8 +12,12 @@ use super::{
     value::{Data, Node, Table},
 };
 
-const SECTIONS: &[&str] = &["baseline", "one_at_a_time", "grid", "exclude"];
-const MAX_CELLS: usize = 1_000_000;
+const SECTIONS: &[&str] = &["baseline", "one_at_a_time", "grid", "exclude", "max_cells"];
+
+/// Cells beyond which a sweep is thought to be a slip, unless it sets `max_cells`.
+pub(super) const SANE_CELLS: usize = 10_000;
+/// Cells beyond which no sweep goes, whatever it sets.
+pub(super) const MAX_CELLS: usize = 1_000_000;
 
 /// Axes as bits, by their position in [`Axes::axes`].
 pub(super) type AxisSet = u64;
@@ -129,20 +133,14 @@ pub(super) fn read(
         problems.add(problem.at(section.origin, format!("{} axes", axes.list.len())));
     }
     let exclude = read_exclude(&axes, table, problems);
+    check_size(&axes, table, problems);
     if problems.len() > before {
         // One cell of values that are there is enough to find the other errors.
         axes.list.truncate(AxisSet::BITS as usize);
         axes.cells = vec![vec![0; axes.list.len()]];
         return axes;
     }
-    let Some(cells) = span(&axes) else {
-        let message = format!("the sweep has more than {MAX_CELLS} cells");
-        let origin = table.get("grid").and_then(|entry| entry.key);
-        problems.add(Problem::new(Code::Sweep, message).at(origin, "too many combinations"));
-        axes.cells = vec![vec![0; axes.list.len()]];
-        return axes;
-    };
-    axes.cells = cells;
+    axes.cells = span(&axes);
     axes.cells.retain(|cell| !exclude.iter().any(|rule| rule.matches(&axes.list, cell)));
     if axes.cells.is_empty() {
         let problem = Problem::new(Code::Sweep, "the sweep has no cell left");
@@ -198,6 +196,11 @@ fn read_axes(table: &Table, section: &str, problems: &mut Problems) -> Vec<Axis>
 }
 
 impl Axis {
+    /// How many values it takes besides its baseline, when it is varied alone.
+    fn deviations(&self) -> usize {
+        self.listed - usize::from(self.baseline.is_some_and(|baseline| baseline < self.listed))
+    }
+
     /// The index of a value, which is added if it is new.
     fn value(&mut self, node: &Node) -> usize {
         let json = node.to_json();
@@ -282,14 +285,53 @@ fn read_exclude(axes: &Axes, table: &Table, problems: &mut Problems) -> Vec<Rule
     rules
 }
 
+/// Asks back, before any cell is made, where there would be more of them than anybody means to run.
+fn check_size(axes: &Axes, table: &Table, problems: &mut Problems) {
+    let entry = table.get("max_cells");
+    let number = |node: &Node| match node.data {
+        Data::Integer(n) => usize::try_from(n).ok().filter(|n| (1..=MAX_CELLS).contains(n)),
+        _ => None,
+    };
+    let most = entry.map(|entry| number(&entry.node));
+    if let (Some(entry), Some(None)) = (entry, most) {
+        let wanted = format!("a whole number from 1 to {MAX_CELLS}");
+        problems.add(wrong_type(&entry.node, "sweep.max_cells", &wanted));
+    }
+    let (grid, single) = axes.list.split_at(axes.num_grid);
+    let variants = 1 + single.iter().map(Axis::deviations).sum::<usize>();
+    let cells = grid.iter().fold(variants, |cells, axis| cells.saturating_mul(axis.values.len()));
+    let most = most.flatten().unwrap_or(SANE_CELLS);
+    if cells <= most {
+        return;
+    }
+    let mut factors: Vec<String> =
+        grid.iter().map(|axis| format!("{} of `{}`", axis.values.len(), axis.name)).collect();
+    if variants > 1 {
+        factors.push(format!("{variants} around the baseline"));
+    }
+    let number = if cells == usize::MAX { "more than 10^19".into() } else { cells.to_string() };
+    let message = format!("the sweep has {number} cells: {}", factors.join(" x "));
+    let help = if cells <= MAX_CELLS {
+        format!(
+            "if all of them are meant, set `max_cells = {cells}` in `[sweep]`; if not, shorten \
+                 an axis, or move some from `grid` to `one_at_a_time`"
+        )
+    } else {
+        format!(
+            "a sweep can have {MAX_CELLS}; shorten an axis, or move some from `grid` to \
+                 `one_at_a_time`"
+        )
+    };
+    let origin = entry.or(table.get("grid")).and_then(|entry| entry.key);
+    let label = format!("more than {most}");
+    problems.add(Problem::new(Code::Sweep, message).at(origin, label).help(help));
+}
+
 /// Each combination of the grid with the baseline and with each deviation from it.
-fn span(axes: &Axes) -> Option<Vec<Vec<u32>>> {
+fn span(axes: &Axes) -> Vec<Vec<u32>> {
     let (grid, single) = axes.list.split_at(axes.num_grid);
     let mut cells = vec![Vec::new()];
     for axis in grid {
-        if cells.len().checked_mul(axis.values.len())? > MAX_CELLS {
-            return None;
-        }
         cells = cells
             .iter()
             .flat_map(|cell| {
@@ -309,12 +351,9 @@ fn span(axes: &Axes) -> Option<Vec<Vec<u32>>> {
     }
     let mut seen = BTreeSet::new();
     variants.retain(|variant| seen.insert(variant.clone()));
-    if cells.len().checked_mul(variants.len())? > MAX_CELLS {
-        return None;
-    }
     let join = |cell: &Vec<u32>| {
         let cell = cell.clone();
         variants.iter().map(move |variant| [&cell[..], &variant[..]].concat()).collect::<Vec<_>>()
     };
-    Some(cells.iter().flat_map(join).collect())
+    cells.iter().flat_map(join).collect()
 }

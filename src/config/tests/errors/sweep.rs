@@ -1,6 +1,6 @@
 //! The sweep, and tables over it.
 
-use super::changed;
+use super::{changed, errors};
 
 #[test]
 fn an_unused_axis_is_shown() {
@@ -116,4 +116,28 @@ fn a_table_of_no_metrics_is_shown() {
     43 │ columns = "n"
        ╰────
     "#);
+}
+
+/// A grid of `count` axes with ten values each.
+fn powers_of_ten(count: usize, rest: &str) -> String {
+    let axes: Vec<_> =
+        (0..count).map(|axis| format!("a{axis} = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]")).collect();
+    let uses: Vec<_> = (0..count).map(|axis| format!("${{a{axis}}}")).collect();
+    format!(
+        "[sweep]\ngrid = {{ {} }}\n{rest}\n\
+         [stages.pairs]\nkind = \"data\"\nfrom = {{ source = \"figures\" }}\ncount = 1\n\
+         [stages.lora]\nkind = \"train\"\ninputs = {{ pairs = \"pairs\" }}\nrank = 1\nsteps = 1\n\
+         note = \"{}\"\n",
+        axes.join(", "),
+        uses.join(" ")
+    )
+}
+
+#[test]
+fn a_sweep_of_a_million_cells_is_asked_back() {
+    insta::assert_snapshot!(errors(&powers_of_ten(5, "")), @"");
+    insta::assert_snapshot!(errors(&powers_of_ten(5, "max_cells = 90_000")), @"");
+    insta::assert_snapshot!(errors(&powers_of_ten(5, "max_cells = 0")), @"");
+    // Nothing is expanded before it is counted: this would fill any memory.
+    insta::assert_snapshot!(errors(&powers_of_ten(40, "max_cells = 1_000_000")), @"");
 }
