@@ -26,7 +26,7 @@ use crate::{
     models::ModelCache,
     plan::{self, Decider, Freshness, Graph, Lacking, Plan, PlanError, PlanOptions, Selection},
     stages::CancelFlag,
-    store::{Digest, Store, StoreError},
+    store::{Digest, Record, Store, StoreError},
 };
 use schedule::Schedule;
 use work::{Message, Worker};
@@ -98,14 +98,15 @@ impl<'a> Executor<'a> {
         let wanted =
             PlanOptions { force: self.options.force.clone(), only: self.options.only.clone() };
         let selection = Selection::new(pipeline, &graph, &wanted)?;
-        self.check(&decider, &selection, &wanted)?;
+        let fresh = self.check(&decider, &graph, &selection)?;
         on_event(RunEvent::RunStarted {
             pipeline: pipeline.name.clone(),
             instances: selection.needed.iter().filter(|needed| **needed).count(),
             device: self.options.device_name.clone(),
         });
 
-        let schedule = Schedule::new(&decider, &graph, &selection, self.store, &self.options);
+        let schedule = Schedule::new(&decider, &graph, &selection, self.store, &self.options)
+            .with_fresh(fresh);
         let mut summary = std::thread::scope(|scope| {
             let (job_sender, jobs) = mpsc::channel();
             let (message_sender, messages) = mpsc::channel::<Message>();
@@ -133,25 +134,33 @@ impl<'a> Executor<'a> {
         Ok(summary)
     }
 
-    /// Refuses, before anything runs, what could not be run to its end.
+    /// Refuses, before anything runs, what could not be run to its end. What had to be looked up for
+    /// that and is fresh, by index, need not be looked up again.
     fn check(
         &self,
         decider: &Decider<'_>,
+        graph: &Graph,
         selection: &Selection,
-        wanted: &PlanOptions,
-    ) -> Result<(), ExecError> {
+    ) -> Result<Vec<Option<Box<Record>>>, ExecError> {
         let lacks = decider.lacks(selection);
         if !lacks.is_empty() {
             return Err(ExecError::Lacks(lacks));
         }
         let instances = &decider.pipeline.instances;
         if self.options.allow_commands || !instances.iter().any(|i| i.work.command().is_some()) {
-            return Ok(());
+            return Ok(Vec::new());
         }
         // A command whose output is in the store does not run, so it needs no permission.
-        let plan = plan::build(decider.pipeline, self.store, wanted)?;
+        let plan = plan::decide_all(decider.pipeline, decider, graph, selection)?;
         let refused = commands(&plan);
-        if refused.is_empty() { Ok(()) } else { Err(ExecError::Commands(refused)) }
+        if !refused.is_empty() {
+            return Err(ExecError::Commands(refused));
+        }
+        let records = plan.nodes.into_iter().map(|node| match node.freshness {
+            Freshness::Fresh(record) => Some(record),
+            _ => None,
+        });
+        Ok(records.collect())
     }
 }
 

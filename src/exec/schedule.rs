@@ -1,7 +1,7 @@
 //! The walk over the graph: what is decided when, what runs next, and what a failure stops.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::mpsc::{Receiver, Sender},
 };
 
@@ -13,7 +13,7 @@ use super::{
 use crate::{
     plan::{Decider, Found, Graph, PlanError, Selection, StaleReason},
     stages::StageError,
-    store::{Digest, Fingerprint, Store},
+    store::{Digest, Fingerprint, Record, Store},
 };
 
 /// Times a stage is tried again because an input turned out damaged.
@@ -65,6 +65,8 @@ pub(super) struct Schedule<'a> {
     repairs: Vec<u32>,
     /// Whether an instance ran in this run; after a repair it may be found fresh once more.
     ran: Vec<bool>,
+    /// What was found fresh before the run began, by index.
+    fresh: Vec<Option<Box<Record>>>,
     outcome: Outcome,
 }
 
@@ -94,8 +96,14 @@ impl<'a> Schedule<'a> {
             before: HashMap::new(),
             repairs: vec![0; instances],
             ran: vec![false; instances],
+            fresh: Vec::new(),
             outcome: Outcome::Done,
         }
+    }
+
+    /// With the records of instances that were found fresh already.
+    pub(super) fn with_fresh(self, fresh: Vec<Option<Box<Record>>>) -> Self {
+        Self { fresh, ..self }
     }
 
     /// Decides, starts and waits until nothing is left to do.
@@ -157,7 +165,12 @@ impl<'a> Schedule<'a> {
             State::Done { output } => Some((port.clone(), output)),
             _ => None,
         });
-        let key = self.decider.key(index, inputs.collect())?;
+        let inputs: BTreeMap<String, Digest> = inputs.collect();
+        let fresh = self.fresh.get_mut(index).and_then(Option::take);
+        if let Some(record) = fresh.filter(|record| record.ingredients.inputs == inputs) {
+            return self.reuse(index, &record, record.fingerprint, on_event);
+        }
+        let key = self.decider.key(index, inputs)?;
         if let Some(first) = self.failed.get(&key.direct) {
             let because = self.decider.pipeline.instances[*first].to_string();
             self.skip(index, &because, on_event);
@@ -167,17 +180,7 @@ impl<'a> Schedule<'a> {
         let forced = self.selection.forced[index] && !self.forced.contains(&key.direct);
         let found = self.decider.find(index, &key)?;
         match found {
-            Found::Whole(record) if !forced => {
-                if let Err(error) = self.check_lock(index, record.output) {
-                    self.failed.insert(key.direct, index);
-                    self.fail(index, &error, on_event);
-                    return Ok(());
-                }
-                self.decider.note(index, record.fingerprint)?;
-                self.done(index, record.output, false);
-                let (stage, digest) = (instance.to_string(), record.output);
-                on_event(RunEvent::StageReused { index, stage, digest });
-            }
+            Found::Whole(record) if !forced => self.reuse(index, &record, key.direct, on_event)?,
             found => {
                 let reasons = if forced {
                     vec![StaleReason::Forced]
@@ -188,6 +191,26 @@ impl<'a> Schedule<'a> {
                 self.queue.push(Job { index, key, reasons, forced });
             }
         }
+        Ok(())
+    }
+
+    /// Takes what the store holds.
+    fn reuse(
+        &mut self,
+        index: usize,
+        record: &Record,
+        key: Fingerprint,
+        on_event: &mut dyn FnMut(RunEvent),
+    ) -> Result<(), PlanError> {
+        if let Err(error) = self.check_lock(index, record.output) {
+            self.failed.insert(key, index);
+            self.fail(index, &error, on_event);
+            return Ok(());
+        }
+        self.decider.note(index, record.fingerprint)?;
+        self.done(index, record.output, false);
+        let stage = self.decider.pipeline.instances[index].to_string();
+        on_event(RunEvent::StageReused { index, stage, digest: record.output });
         Ok(())
     }
 

@@ -76,9 +76,24 @@ pub fn build<'a>(
     let decider = Decider::new(pipeline, store)?;
     let graph = Graph::new(pipeline);
     let selection = Selection::new(pipeline, &graph, options)?;
+    let plan = decide_all(pipeline, &decider, &graph, &selection)?;
+    if let Err(error) = store.save_stat_cache() {
+        // A plan is an answer; what it learnt of outside files only saves time.
+        tracing::debug!("The hashes of outside files are not kept: {error}.");
+    }
+    Ok(plan)
+}
+
+/// Decides every instance, inputs before their users.
+pub(crate) fn decide_all<'a>(
+    pipeline: &'a Pipeline,
+    decider: &Decider<'_>,
+    graph: &Graph,
+    selection: &Selection,
+) -> Result<Plan<'a>, PlanError> {
     let mut nodes: Vec<Option<PlanNode>> = pipeline.instances.iter().map(|_| None).collect();
     for &index in graph.order() {
-        let mut node = plan_node(&decider, index, &nodes, selection.forced[index])?;
+        let mut node = plan_node(decider, index, &nodes, selection.forced[index])?;
         node.needed = selection.needed[index];
         nodes[index] = Some(node);
     }
@@ -87,10 +102,6 @@ pub fn build<'a>(
     for (node, instance) in nodes.iter_mut().zip(&pipeline.instances) {
         node.estimate_secs =
             node.estimate_secs.or_else(|| mean_secs.get(instance.entry.kind).copied());
-    }
-    if let Err(error) = store.save_stat_cache() {
-        // A plan is an answer; what it learnt of outside files only saves time.
-        tracing::debug!("The hashes of outside files are not kept: {error}.");
     }
     Ok(Plan { pipeline, nodes })
 }
