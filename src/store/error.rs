@@ -100,6 +100,9 @@ impl StoreError {
             }
             Self::Busy { .. } => "wait until the other run has ended",
             Self::Damaged { .. } => "`pipe run` makes damaged content again",
+            Self::Io { source, .. } if source.kind() == ErrorKind::InvalidData => {
+                "rename the file, or move it elsewhere"
+            }
             Self::Io { .. } | Self::Cancelled => return None,
         })
     }

@@ -146,7 +146,11 @@ fn names_in(dir: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        let mut name = entry.file_name().to_string_lossy().into_owned();
+        // A name that is changed to be readable would name another file, or none.
+        let mut name = entry.file_name().into_string().map_err(|name| {
+            let message = format!("the name {name:?} in it is not Unicode");
+            io::Error::new(io::ErrorKind::InvalidData, message)
+        })?;
         // Links to folders are folders too; only they need a second look.
         let kind = entry.file_type()?;
         if kind.is_dir() || kind.is_symlink() && entry.path().is_dir() {
