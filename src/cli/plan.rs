@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use indexmap::IndexSet;
 use serde_json::json;
 
 use super::{
@@ -90,7 +91,7 @@ fn text(plan: &Plan<'_>, outlook: &Outlook, verbose: bool) -> String {
     let _ = writeln!(out, "{}", estimate(nodes().map(|(node, _)| node)));
     let commands = commands(plan);
     if !commands.is_empty() {
-        let commands = commands.join(", ");
+        let commands = Vec::from_iter(commands).join(", ");
         let _ = writeln!(out, "shell commands, which a run must allow: {commands}");
     }
     for stage in memory::too_large(plan, outlook) {
@@ -106,12 +107,12 @@ fn text(plan: &Plan<'_>, outlook: &Outlook, verbose: bool) -> String {
 }
 
 /// The stages that would or may run a shell command.
-fn commands<'a>(plan: &Plan<'a>) -> Vec<&'a str> {
-    let mut stages = Vec::new();
+fn commands<'a>(plan: &Plan<'a>) -> IndexSet<&'a str> {
+    let mut stages = IndexSet::new();
     for (node, instance) in plan.nodes.iter().zip(&plan.pipeline.instances) {
         let may_run = node.needed && !matches!(node.freshness, Freshness::Fresh(_));
-        if may_run && instance.work.command().is_some() && !stages.contains(&&*instance.stage) {
-            stages.push(instance.stage.as_str());
+        if may_run && instance.work.command().is_some() {
+            stages.insert(instance.stage.as_str());
         }
     }
     stages

@@ -14,7 +14,7 @@ pub use event::{Outcome, RunEvent, RunSummary};
 pub use verify::{Difference, Verdict, Verified, VerifyOptions};
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::{Mutex, mpsc},
     time::Instant,
 };
@@ -167,18 +167,17 @@ impl<'a> Executor<'a> {
 /// The commands that a run of this plan may start, each once.
 fn commands(plan: &Plan<'_>) -> Vec<RefusedCommand> {
     let mut found: Vec<RefusedCommand> = Vec::new();
+    let mut seen = HashSet::new();
     for (node, instance) in plan.nodes.iter().zip(&plan.pipeline.instances) {
         let Some(command) = instance.work.command() else { continue };
         if !node.needed || matches!(node.freshness, Freshness::Fresh(_)) {
             continue;
         }
-        let refused = RefusedCommand {
-            stage: instance.stage.clone(),
-            command: command.trim().lines().next().unwrap_or_default().to_owned(),
-            place: instance.places.get("command"),
-        };
-        if !found.contains(&refused) {
-            found.push(refused);
+        let command = command.trim().lines().next().unwrap_or_default();
+        let place = instance.places.get("command");
+        if seen.insert((&instance.stage, command, place.as_ref().map(ToString::to_string))) {
+            let (stage, command) = (instance.stage.clone(), command.to_owned());
+            found.push(RefusedCommand { stage, command, place });
         }
     }
     found

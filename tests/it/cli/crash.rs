@@ -136,7 +136,10 @@ fn survives(kills: u64) {
     }
     assert!(start(&shell).wait().unwrap().success());
     same_results(&shell, &lock);
-    eprintln!("{kills} kills, {} runs brought to their end, {length:.1?} each undisturbed", ends + 1);
+    eprintln!(
+        "{kills} kills, {} runs brought to their end, {length:.1?} each undisturbed",
+        ends + 1
+    );
 }
 
 /// The lock holds every key and the digest of every output.
