@@ -17,6 +17,7 @@ mod ltx_video;
 mod parity;
 mod real_data;
 mod real_sets;
+mod scale;
 mod shapes;
 mod support;
 mod training;

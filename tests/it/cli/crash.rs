@@ -15,7 +15,7 @@ const EVERYTHING: &str = r#"name = "everything"
 kind   = "dataset"
 source = { source = "builtin:figures" }
 task   = "pose"
-count  = 3
+count  = 2
 size   = [32, 32]
 
 [stages.mirrored]
@@ -26,7 +26,7 @@ operation = "hflip"
 [stages.clips]
 kind   = "interpolate"
 inputs = { pairs = "mirrored" }
-frames = 9
+frames = 5
 
 [stages.note]
 kind    = "command"
@@ -53,7 +53,7 @@ kind       = "lora_train"
 inputs     = { latents = "latents", text = "prompt" }
 model      = "builtin:tiny"
 rank       = 2
-steps      = 4
+steps      = 3
 save_every = 1
 
 [stages.predict]

@@ -60,7 +60,17 @@ fn a_name_that_is_no_unicode_is_told() {
     let shell = with_pair("a.png");
     let odd = shell.path("data/input").join(OsStr::from_bytes(b"b\xff.png"));
     fs::copy(shell.path("data/input/a.png"), odd).unwrap();
-    insta::assert_snapshot!(shell.transcript("run pairs.toml"), @"");
+    insta::assert_snapshot!(shell.transcript("run pairs.toml"), @r#"
+    $ pipe run pairs.toml
+    ? 3
+    --- stderr
+    pairs: 1 stage on cpu
+    failed   pairs
+      × stage `pairs`: cannot read the folder of images: cannot access `data/input`: the name
+      │ "b\xFF.png" in it is not Unicode
+      help: rename the file, or move it elsewhere
+    failed   0 stages ran, 1 failed in [TIME]
+    "#);
 }
 
 #[test]
@@ -102,13 +112,39 @@ fn links_that_lead_nowhere_are_named() {
     let shell = with_pair("a.png");
     fs::remove_file(shell.path("data/target/a.png")).unwrap();
     symlink("a.png", shell.path("data/target/a.png")).unwrap();
-    insta::assert_snapshot!(shell.transcript("run pairs.toml"), @"");
+    insta::assert_snapshot!(shell.transcript("run pairs.toml"), @"
+    $ pipe run pairs.toml
+    ? 3
+    --- stderr
+    pairs: 1 stage on cpu
+    failed   pairs
+      × stage `pairs`: cannot read an image: cannot access `data/target/a.png`: Too many levels of
+      │ symbolic links (os error 40)
+      help: check the data set's `root`, and that the download is complete
+    failed   0 stages ran, 1 failed in [TIME]
+    ");
     fs::remove_file(shell.path("data/target/a.png")).unwrap();
     symlink("gone.png", shell.path("data/target/a.png")).unwrap();
-    insta::assert_snapshot!(shell.transcript("run pairs.toml"), @"");
+    insta::assert_snapshot!(shell.transcript("run pairs.toml"), @"
+    $ pipe run pairs.toml
+    ? 3
+    --- stderr
+    pairs: 1 stage on cpu
+    failed   pairs
+      × stage `pairs`: cannot read an image: cannot access `data/target/a.png`: No such file or
+      │ directory (os error 2)
+      help: check the data set's `root`, and that the download is complete
+    failed   0 stages ran, 1 failed in [TIME]
+    ");
     fs::remove_dir_all(shell.path("data")).unwrap();
     symlink("data", shell.path("data")).unwrap();
-    insta::assert_snapshot!(shell.transcript("run pairs.toml"), @"");
+    insta::assert_snapshot!(shell.transcript("run pairs.toml"), @"
+    $ pipe run pairs.toml
+    ? 3
+    --- stderr
+      × there is no data folder `data`; needed by `pairs`
+      help: put the data there, or set `stages.pairs.source.root` to its folder
+    ");
     // Once mended, the run goes through.
     fs::remove_file(shell.path("data")).unwrap();
     for folder in ["input", "target"] {
