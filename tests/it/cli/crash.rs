@@ -160,7 +160,7 @@ fn a_dozen_kills_do_no_harm() {
 }
 
 /// `cargo test --release --test it -- --ignored five_hundred --nocapture`, half an hour on two cores.
-/// What it found last stands in `benches/results/`.
+/// How far it has been run stands in `benches/results/`.
 #[test]
 #[ignore = "takes half an hour"]
 fn five_hundred_kills_do_no_harm() {
