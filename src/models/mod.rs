@@ -113,6 +113,9 @@ pub enum Sampler {
     Dpm,
     /// Euler steps along the straight lines of flow matching (LTX-Video).
     FlowEuler,
+    /// The same as LTX-Video's condition pipeline (0.9.5) makes them: small steps first, noise on the
+    /// image, and time counted from the first video frame.
+    FlowCondition,
 }
 
 /// The one of `known` that is asked for as the parameter `key`, or the first of them.
@@ -225,6 +228,9 @@ pub struct DenoiserInput {
     /// Timesteps: one per sample, or, in families whose image is the first frame, also one per
     /// latent frame or per token of each sample; sample by sample, frame by frame.
     pub timesteps: Vec<f32>,
+    /// Whether positions count time from the first video frame, as the condition pipeline of
+    /// LTX-Video 0.9.5 does, and not by latent frames. Other families have one way to count.
+    pub causal_time: bool,
 }
 
 /// The transformer that predicts noise, cut where recomputation cuts it.

@@ -11,8 +11,10 @@ use super::{
 use crate::{
     artifact::{ArtifactKind, frames, samples, videos::Clip},
     models::{
-        ClipSize, DecodeNoise, LoadError, Memory, ModelRef, memory::Estimator, pixels,
-        sampling::rng_after_sampling,
+        ClipSize, DecodeNoise, LoadError, Memory, ModelRef,
+        memory::Estimator,
+        pixels,
+        sampling::{Condition, rng_after_sampling},
     },
 };
 
@@ -37,11 +39,20 @@ pub struct Noise {
     pub scale: f64,
     /// Seed of the noise; that of `sample` gives the noise of the published pipeline.
     pub seed: u64,
+    /// The steps of `sample` with the sampler `flow_condition`, whose draws come before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 100_000))]
+    pub condition_steps: Option<usize>,
 }
 
 impl Default for Noise {
     fn default() -> Self {
-        Self { timestep: DecodeNoise::TIMESTEP, scale: DecodeNoise::SCALE, seed: 0 }
+        Self {
+            timestep: DecodeNoise::TIMESTEP,
+            scale: DecodeNoise::SCALE,
+            seed: 0,
+            condition_steps: None,
+        }
     }
 }
 
@@ -105,8 +116,9 @@ impl Stage for Decode {
             }
             let data = TensorData::new(latents.values, [1, channels, f, h, w]);
             let latents = vae.restore(Tensor::from_data(data, &device) / vae.scaling_factor());
-            let Noise { timestep, scale, seed } = self.noise.unwrap_or_default();
-            let mut rng = rng_after_sampling(seed, [channels, f, h, w]);
+            let Noise { timestep, scale, seed, condition_steps } = self.noise.unwrap_or_default();
+            let condition = condition_steps.map(|steps| (Condition::default(), steps));
+            let mut rng = rng_after_sampling(seed, [channels, f, h, w], condition);
             let noise = DecodeNoise { timestep, scale, rng: &mut rng };
             let video = vae.decode_sampled(latents, noise);
             let [_, _, frames, height, width] = video.dims();

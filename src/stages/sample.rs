@@ -5,9 +5,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cause, Inputs, Misfit, Output, OwnSize, ParamError, Port, Ports, Stage, StageContext,
-    StageError, StageKind, Surroundings,
+    Cause, IdleParam, Inputs, Misfit, Output, OwnSize, ParamError, Port, Ports, Stage,
+    StageContext, StageError, StageKind, Surroundings,
     fit::not_known,
+    idle,
     model::{StageModel, array, check_clip},
     rules,
 };
@@ -17,7 +18,7 @@ use crate::{
         ClipSize, LoadError, Memory, ModelRef, ModelSource, Sampler, family,
         memory::Estimator,
         pixels,
-        sampling::{ImageLatentScale, Sample as Start, Sampling, Side},
+        sampling::{Condition, ImageLatentScale, Sample as Start, Sampling, Side},
     },
     rng::TorchRng,
 };
@@ -44,6 +45,9 @@ pub struct Sample {
     /// `flow_euler` for LTX-Video.
     #[serde(default)]
     pub sampler: Option<Sampler>,
+    /// How the sampler `flow_condition` gives the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<Condition>,
     /// Classifier-free guidance; 1 is off, more needs the input `negative`.
     #[serde(default = "off")]
     pub guidance_scale: f64,
@@ -102,7 +106,17 @@ impl Stage for Sample {
             let message = format!("must be at least 1, but is {}", self.guidance_scale);
             errors.push(ParamError::new("guidance_scale", message).help("1 turns guidance off"));
         }
+        let Condition { strength, noise_scale } = self.condition.unwrap_or_default();
+        errors.extend(rules::share("condition.strength", strength));
+        if !(0.0..=10.0).contains(&noise_scale) {
+            let message = format!("must lie between 0 and 10, but is {noise_scale}");
+            errors.push(ParamError::new("condition.noise_scale", message));
+        }
         errors
+    }
+
+    fn idle_params(&self) -> Vec<IdleParam> {
+        idle::sample(self)
     }
 
     fn params_without_effect(&self) -> &'static [(&'static str, usize)] {
@@ -122,6 +136,7 @@ impl Stage for Sample {
         misfits.extend(facts.pixels(around.size));
         misfits.extend(facts.clip(around.size));
         misfits.extend(not_known("sampler", self.sampler, facts.family.samplers()));
+        misfits.extend(facts.sampler(self.sampler));
         if let Some(limit) = facts.train_timesteps.filter(|limit| self.steps > *limit) {
             misfits.push(too_many_steps(self.steps, limit));
         }
@@ -180,6 +195,7 @@ impl Stage for Sample {
             scheduler: &*scheduler,
             num_steps: self.steps,
             guidance: self.guidance(&source, inputs, text.dims(), &device)?,
+            condition: self.condition(),
             text,
         };
         let items = inputs.items("pairs");
@@ -196,7 +212,10 @@ impl Stage for Sample {
                     .map_err(|e| e.on_item(&item.name))?;
                 let rng = TorchRng::new(self.seed.unwrap_or_default());
                 let pixels = pixels::from_rgb(image.as_raw(), [1, height, width], &device);
-                starts.push(Start::encode(&*vae, pixels, scale, rng));
+                starts.push(match sampling.condition {
+                    Some(_) => Start::encode_condition(&*vae, pixels, scale, frames, rng),
+                    None => Start::encode(&*vae, pixels, scale, rng),
+                });
             }
             let made = sampling.run(starts, frames, |step| {
                 cx.tick(done + (step * items.len()) as u64, total, "sampling steps")
@@ -227,6 +246,11 @@ fn too_many_steps(steps: usize, limit: usize) -> Misfit {
 }
 
 impl Sample {
+    fn condition(&self) -> Option<Condition> {
+        let conditions = self.sampler == Some(Sampler::FlowCondition);
+        conditions.then(|| self.condition.unwrap_or_default())
+    }
+
     fn unguided(&self) -> Misfit {
         Misfit::new(
             Cause::Param("guidance_scale"),

@@ -9,6 +9,7 @@ mod external_golden_text;
 mod golden;
 mod golden_adapters;
 mod golden_text;
+mod held_out;
 mod hub;
 mod hub_server;
 mod incremental;

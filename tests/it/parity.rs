@@ -21,6 +21,7 @@ fn input(golden: &Golden) -> DenoiserInput {
         image: golden.tensor("image"),
         text: golden.tensor("text"),
         timesteps: golden.values("timesteps").0,
+        causal_time: false,
     }
 }
 

@@ -37,7 +37,7 @@ use crate::golden::{Golden, assert_close, relative_error};
 const VERSIONS: [&str; 2] = ["15", "10"];
 
 /// A fixture of `tests/golden/training`.
-struct Fixture {
+pub struct Fixture {
     golden: Golden,
     config: Value,
     transformer: Params,
@@ -45,7 +45,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    fn read(version: &str) -> Self {
+    pub fn read(version: &str) -> Self {
         let golden = Golden::fixture(&format!("training/{version}"));
         Self {
             config: golden.config(),
@@ -78,11 +78,12 @@ impl Fixture {
         let text = self.golden.tensor::<3>("text");
         let [_, tokens, dim] = text.dims();
         let text = text.expand([2, tokens, dim]);
-        let input = DenoiserInput { latents, image: tensor("image"), text, timesteps };
+        let input =
+            DenoiserInput { latents, image: tensor("image"), text, timesteps, causal_time: false };
         Batch { input, target, weights: None }
     }
 
-    fn write_model(&self, folder: &Path) -> ModelRef {
+    pub fn write_model(&self, folder: &Path) -> ModelRef {
         write_model(folder, &self.config, &self.transformer, &self.vae)
     }
 }
@@ -228,6 +229,7 @@ fn sample(fixture: &Fixture, sampler: Sampler, guidance: f64, seeds: &[u64]) -> 
         num_steps: 4,
         text: fixture.golden.tensor("text"),
         guidance: (guidance > 1.0).then(|| (guidance, fixture.golden.tensor("negative"))),
+        condition: None,
     };
     let starts = seeds.iter().map(|seed| start(fixture, *seed)).collect();
     sampling.run::<()>(starts, 3, |_| Ok(())).unwrap()
@@ -288,7 +290,7 @@ impl Bench {
         self.artifacts.borrow_mut().insert(name, Arc::new(manifest));
     }
 
-    fn item(&self, name: &str, files: &[(&str, Vec<u8>)]) -> Item {
+    pub fn item(&self, name: &str, files: &[(&str, Vec<u8>)]) -> Item {
         let files = files
             .iter()
             .map(|(file, bytes)| ((*file).to_owned(), self.store.put(bytes).unwrap()))
@@ -296,7 +298,7 @@ impl Bench {
         Item { name: name.to_owned(), files }
     }
 
-    fn fill(&self, fixture: &Fixture) {
+    pub fn fill(&self, fixture: &Fixture) {
         self.fill_with(&fixture.golden, [9, 16, 24]);
     }
 
@@ -550,7 +552,7 @@ fn external_trace(model: &Path) -> Vec<(&'static str, f32)> {
         let target = scheduler.target(tensor("x0"), tensor("noise"), &timesteps);
         let latents = scheduler.add_noise(tensor("x0"), tensor("noise"), &timesteps);
         let (image, text) = (tensor("image"), golden.tensor("text"));
-        let input = DenoiserInput { latents, image, text, timesteps };
+        let input = DenoiserInput { latents, image, text, timesteps, causal_time: false };
         let batch = Batch { input, target, weights: None };
         let found = denoiser_gradients(&build, &factors, &batch, Recompute::Block).unwrap();
         let norm = global_norm(&found.by_name);
@@ -595,6 +597,7 @@ pub fn external_sample(model: &Path) -> Vec<(&'static str, f32)> {
         num_steps: 5,
         text: golden.tensor("prompt_embeds"),
         guidance: None,
+        condition: None,
     };
     let wanted_frames: Tensor<5> = golden.tensor::<5>("frames").swap_dims(1, 2);
     let frames = (wanted_frames.dims()[2] - 1) / vae.compression().time + 1;
@@ -613,7 +616,7 @@ pub fn external_sample(model: &Path) -> Vec<(&'static str, f32)> {
         }
     };
     let error = relative_error(latents.clone(), &wanted);
-    let mut rng = rng_after_sampling(SEED, [c, f, h, w]);
+    let mut rng = rng_after_sampling(SEED, [c, f, h, w], None);
     let (timestep, scale) = (DecodeNoise::TIMESTEP, DecodeNoise::SCALE);
     let noise = DecodeNoise { timestep, scale, rng: &mut rng };
     let latents = vae.restore(latents / vae.scaling_factor());

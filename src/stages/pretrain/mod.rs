@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    IdleParam, Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
-    idle, rules,
-    training::{check_rates, settings, trajectory},
+    IdleParam, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext, StageError,
+    StageKind, Surroundings, idle, rules,
+    training::{HELD_OUT, check_rates, held_out_misfits, log_held_out, settings, trajectory},
 };
 use crate::{
     artifact::{ArtifactKind, model::ModelPart},
@@ -132,6 +132,9 @@ pub struct Pretrain {
     /// is noised as the others are (LTX-Video).
     #[serde(default)]
     pub image_dropout: f64,
+    /// Count time from the first video frame, as the sampler `flow_condition` does (LTX-Video).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub causal_time: bool,
     /// What the backward pass computes again to save memory.
     #[serde(default)]
     pub recompute: Recompute,
@@ -141,6 +144,11 @@ pub struct Pretrain {
     /// Seed of new parameters, the order of clips, noise and timesteps.
     #[serde(default)]
     pub seed: Option<u64>,
+    /// Steps between two looks of a denoiser's training at the latents on `held_out`, as in
+    /// `lora_train`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 100_000_000))]
+    pub held_out_every: Option<usize>,
     /// Steps between checkpoints; does not change the result.
     #[serde(default = "two_hundred")]
     pub save_every: usize,
@@ -198,6 +206,7 @@ impl StageKind for Pretrain {
             Port { name: "videos", kinds: &[ArtifactKind::Videos], required: false },
             Port { name: "latents", kinds: &[ArtifactKind::Latents], required: false },
             Port { name: "text", kinds: &[ArtifactKind::TextEmbeddings], required: false },
+            Port { name: HELD_OUT, kinds: &[ArtifactKind::Latents], required: false },
             Port { name: "model", kinds: &[ArtifactKind::Model], required: false },
         ],
         output: ArtifactKind::Model,
@@ -209,6 +218,7 @@ impl Stage for Pretrain {
         let mut errors = rules::at_least_one(&[
             ("batch_size", self.batch_size),
             ("save_every", self.save_every),
+            ("held_out_every", self.held_out_every.unwrap_or(1)),
         ]);
         errors.extend(check_rates(self.learning_rate, self.max_grad_norm, &self.optimizer));
         errors.extend(rules::share("ema_decay", self.ema_decay.unwrap_or(0.0)));
@@ -235,6 +245,10 @@ impl Stage for Pretrain {
         idle::pretrain(self)
     }
 
+    fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
+        held_out_misfits(self.held_out_every, around).into_iter().collect()
+    }
+
     fn params_without_effect(&self) -> &'static [(&'static str, usize)] {
         &[("save_every", 200)]
     }
@@ -258,7 +272,7 @@ impl Stage for Pretrain {
         let device = cx.device.clone().without_autodiff();
         let (config, start) = self.start(family, inputs, &device)?;
         let trained = if self.steps == 0 {
-            Trained { params: start, losses: Vec::new() }
+            Trained { params: start, losses: Vec::new(), held_out: Vec::new() }
         } else {
             match self.part {
                 Part::Vae => self.train_vae(family, &config, start, inputs, &device, cx)?,
@@ -267,12 +281,14 @@ impl Stage for Pretrain {
                 }
             }
         };
+        let mut log = json!({ "settings": settings(self), "losses": trained.losses });
+        log_held_out(&mut log, &trained.held_out);
         let part = ModelPart {
             name: self.part.name().to_owned(),
             config,
             params: trained.params,
             bf16: self.weights == WeightType::Bf16,
-            log: json!({ "settings": settings(self), "losses": trained.losses }),
+            log,
         };
         part.write(out)?;
         for item in inputs.items("model").iter().filter(|item| item.name != self.part.name()) {

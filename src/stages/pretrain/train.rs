@@ -7,7 +7,7 @@ use super::{
     super::{
         Inputs, StageContext, StageError,
         model::{check_pixels, read_clip},
-        training::{checkpoints, observe, read_examples, train_error},
+        training::{checkpoints, observe, read_examples, read_held_out, train_error},
     },
     Pretrain, read_json,
 };
@@ -120,7 +120,9 @@ impl Pretrain {
         let scheduler = family.scheduler(&schedule, family.samplers()[0])?;
         let text = TextEmbedding::read(inputs, "text", device)?.batch(1);
         let plain = family.denoiser(config, &ParamReader::loaded(&start, None))?;
-        let examples = read_examples(inputs, &*plain, text.dims()[1], device, cx)?;
+        let examples = read_examples("latents", inputs, &*plain, text.dims()[1], device, cx)?;
+        let tokens = text.dims()[1];
+        let held_out = read_held_out(self.held_out_every, inputs, &*plain, tokens, device, cx)?;
         let training = DenoiserTraining {
             steps: self.steps(),
             build: &|params| family.denoiser(config, &ParamReader::loaded(params, None)),
@@ -131,11 +133,13 @@ impl Pretrain {
                 image_scale: self.image_scale(inputs)?,
                 image_dropout: self.image_dropout,
                 text: Tensor::clone(&text),
+                causal_time: self.causal_time,
             },
             order: self.order(examples.len()),
             examples: &examples,
             accumulation: 1,
             recompute: self.recompute,
+            held_out,
         };
         let mut observe = |report: StepReport| observe(cx, report);
         let trained = training

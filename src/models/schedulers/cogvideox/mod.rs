@@ -23,7 +23,10 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::Value;
 
 use self::{config::Config, run::Run};
-use super::{NoiseScheduler, SamplingRun, TimestepDistribution, config::error, logit_normal};
+use super::{
+    NoiseScheduler, Quantile, SamplingRun, TimestepDistribution, config::error, logistic,
+    logit_normal,
+};
 use crate::{
     models::{LoadError, Sampler},
     rng::TorchRng,
@@ -101,6 +104,16 @@ struct CogVideoXScheduler {
     sampler: Sampler,
 }
 
+const NO_SHIFT: &str = "CogVideoX has no schedule that shifts with the size of the clip";
+
+impl CogVideoXScheduler {
+    /// The timestep at a share of the schedule.
+    fn whole(&self, share: f64) -> f32 {
+        let len = self.schedule.alphas.len();
+        ((share * len as f64) as usize).min(len - 1) as f32
+    }
+}
+
 impl NoiseScheduler for CogVideoXScheduler {
     fn timesteps(&self, num_steps: usize, _positions: usize) -> Vec<f32> {
         self.schedule.timesteps(num_steps).into_iter().map(|t| t as f32).collect()
@@ -117,18 +130,29 @@ impl NoiseScheduler for CogVideoXScheduler {
         samples: usize,
         rng: &mut TorchRng,
     ) -> Vec<f32> {
-        let len = self.schedule.alphas.len();
         match distribution {
             TimestepDistribution::Uniform => {
-                rng.randint(len as u64, samples).iter().map(|t| *t as f32).collect()
+                let len = self.schedule.alphas.len() as u64;
+                rng.randint(len, samples).iter().map(|t| *t as f32).collect()
             }
             TimestepDistribution::LogitNormal => {
-                let whole = |share: f64| ((share * len as f64) as usize).min(len - 1) as f32;
-                logit_normal(0.0, samples, rng).into_iter().map(whole).collect()
+                let shares = logit_normal(0.0, samples, rng).into_iter();
+                shares.map(|share| self.whole(share)).collect()
             }
-            TimestepDistribution::ShiftedLogitNormal => {
-                panic!("CogVideoX has no schedule that shifts with the size of the clip")
-            }
+            TimestepDistribution::ShiftedLogitNormal => panic!("{NO_SHIFT}"),
+        }
+    }
+
+    fn timestep_at(
+        &self,
+        distribution: TimestepDistribution,
+        _positions: usize,
+        quantile: Quantile,
+    ) -> f32 {
+        match distribution {
+            TimestepDistribution::Uniform => self.whole(quantile.share),
+            TimestepDistribution::LogitNormal => self.whole(logistic(quantile.normal)),
+            TimestepDistribution::ShiftedLogitNormal => panic!("{NO_SHIFT}"),
         }
     }
 
