@@ -12,6 +12,7 @@ pub mod exit;
 mod explain;
 mod export;
 mod fetch;
+mod gpus;
 mod init;
 mod logging;
 mod memory;

@@ -72,7 +72,8 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     let wanted = PlanOptions { force: args.force.clone(), only: args.only.clone() };
     fetch::models(&pipeline, &wanted, session, &stop.flag)?;
 
-    memory::check(&pipeline, &store, &wanted, &device::outlook(&device_name))?;
+    let outlook = device::outlook(&device_name);
+    memory::check(&pipeline, &store, &wanted, &outlook)?;
 
     let mut events = args.events.as_deref().map(create_events).transpose()?;
     let verbose = session.global.verbose > 0;
@@ -81,6 +82,7 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
 
     let options = ExecOptions {
         jobs: settings.jobs.map_or_else(|| device::default_jobs(&device_name), NonZeroUsize::get),
+        memory: outlook.memory,
         keep_going: args.keep_going,
         force: args.force.clone(),
         only: args.only.clone(),

@@ -4,6 +4,7 @@
 //! known and hands what must run to the workers (`work`), which lock the key, run the stage and
 //! commit its output. Everything an observer learns is a [`RunEvent`], sent from the one thread.
 
+mod budget;
 mod event;
 mod queue;
 mod schedule;
@@ -24,10 +25,14 @@ use burn::tensor::Device;
 use crate::{
     config::{Pipeline, Place},
     models::ModelCache,
-    plan::{self, Decider, Freshness, Graph, Lacking, Plan, PlanError, PlanOptions, Selection},
+    plan::{
+        self, Decider, Freshness, Graph, Lacking, MemoryPlan, Plan, PlanError, PlanOptions,
+        Selection,
+    },
     stages::CancelFlag,
     store::{Digest, Store, StoreError},
 };
+use budget::Budget;
 use schedule::Schedule;
 use work::{Message, Worker};
 
@@ -40,6 +45,8 @@ pub struct ExecOptions {
     pub device_name: String,
     /// Stages that run at once; at least one.
     pub jobs: usize,
+    /// The device's memory, if it is known; stages that together need more do not run at once.
+    pub memory: Option<u64>,
     /// Whether stages that do not depend on a failed one still run.
     pub keep_going: bool,
     /// Stages, or instances, that run even if they are fresh.
@@ -61,6 +68,7 @@ impl ExecOptions {
             device,
             device_name: device_name.to_owned(),
             jobs: 1,
+            memory: None,
             keep_going: false,
             force: Vec::new(),
             only: Vec::new(),
@@ -105,7 +113,11 @@ impl<'a> Executor<'a> {
             device: self.options.device_name.clone(),
         });
 
-        let schedule = Schedule::new(&decider, &graph, &selection, self.store, &self.options);
+        let on_host = self.options.device == Device::flex();
+        let memory = MemoryPlan::new(pipeline, on_host);
+        let budget = Budget::new(self.options.memory, &memory, pipeline.instances.len());
+        let schedule =
+            Schedule::new(&decider, &graph, &selection, self.store, &self.options, budget);
         let mut summary = std::thread::scope(|scope| {
             let (job_sender, jobs) = mpsc::channel();
             let (message_sender, messages) = mpsc::channel::<Message>();

@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     ExecOptions, Outcome, RunEvent, RunSummary,
+    budget::Budget,
     queue::Queue,
     work::{Finished, Job, Message, stage_error},
 };
@@ -55,6 +56,8 @@ pub(super) struct Schedule<'a> {
     queue: Queue,
     /// Locks of what runs; an instance with the same lock waits and is then decided again.
     running: HashSet<Fingerprint>,
+    /// The memory they take.
+    budget: Budget,
     /// Keys that were forced and ran, and keys that failed, with the first instance that had them.
     forced: HashSet<Fingerprint>,
     failed: HashMap<Fingerprint, usize>,
@@ -75,6 +78,7 @@ impl<'a> Schedule<'a> {
         selection: &'a Selection,
         store: &'a Store,
         options: &'a ExecOptions,
+        budget: Budget,
     ) -> Self {
         let instances = selection.needed.len();
         let state = |needed: &bool| if *needed { State::Waiting } else { State::Unneeded };
@@ -88,6 +92,7 @@ impl<'a> Schedule<'a> {
             ready: BTreeSet::new(),
             queue: Queue::default(),
             running: HashSet::new(),
+            budget,
             forced: HashSet::new(),
             failed: HashMap::new(),
             loaded: None,
@@ -185,7 +190,7 @@ impl<'a> Schedule<'a> {
                     self.decider.reasons(index, &key, &found)
                 };
                 self.states[index] = State::Queued;
-                self.queue.push(Job { index, key, reasons, forced });
+                self.queue.push(Job { index, key, reasons, forced, room: None });
             }
         }
         Ok(())
@@ -196,7 +201,10 @@ impl<'a> Schedule<'a> {
         if self.stopped() {
             return None;
         }
-        let job = self.queue.pop(self.loaded, &self.running)?;
+        let budget = &self.budget;
+        let has_room = |index| budget.has_room(index);
+        let mut job = self.queue.pop(self.loaded, &self.running, &has_room)?;
+        job.room = self.budget.start(job.index);
         self.states[job.index] = State::Running;
         self.running.insert(job.key.lock());
         if job.key.ingredients.weights.is_some() {
@@ -213,6 +221,7 @@ impl<'a> Schedule<'a> {
     ) {
         let index = job.index;
         self.running.remove(&job.key.lock());
+        self.budget.end(index);
         match result {
             Ok(finished) => {
                 if job.forced {

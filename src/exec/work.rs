@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use super::{ExecOptions, RunEvent};
+use super::{ExecOptions, RunEvent, budget::Room};
 use crate::{
     artifact::{FileRef, Item, Manifest, crossed_name},
     config::Instance,
@@ -30,6 +30,8 @@ pub(super) struct Job {
     pub(super) key: Key,
     pub(super) reasons: Vec<StaleReason>,
     pub(super) forced: bool,
+    /// The memory that must be free for it.
+    pub(super) room: Option<Room>,
 }
 
 /// A stage whose output is in the store.
@@ -87,6 +89,11 @@ impl Worker<'_> {
             && let Found::Whole(record) = self.decider.find(index, &job.key).map_err(stage_error)?
         {
             return Ok(Finished { record: *record, ran: false });
+        }
+
+        if let Some(Room { needed, limit }) = job.room {
+            let source = instance.work.weights().and_then(|(model, _)| model.resolve().ok());
+            self.models.make_room(needed, limit, source.as_ref());
         }
 
         let items = self.decider.items(index, &job.key).map_err(stage_error)?;

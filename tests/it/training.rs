@@ -39,7 +39,7 @@ const VERSIONS: [&str; 2] = ["15", "10"];
 /// A fixture of `tests/golden/training`.
 pub struct Fixture {
     golden: Golden,
-    config: Value,
+    pub config: Value,
     transformer: Params,
     vae: Params,
 }
