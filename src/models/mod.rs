@@ -31,6 +31,8 @@ pub use params::{LoadError, ParamReader, Params, Start};
 pub use schedulers::{NoiseScheduler, TimestepDistribution};
 pub use source::{ModelRef, ModelSource};
 
+use std::sync::Arc;
+
 use burn::tensor::{Int, Tensor};
 use memory::PassSizes;
 use serde_json::Value;
@@ -84,6 +86,16 @@ pub trait VideoDiffusion: Sync {
 
     /// Values in the largest tensor that a VAE of this `config.json` makes of a clip.
     fn largest_map(&self, vae: &Value, clip: ClipSize) -> Result<u64, LoadError>;
+
+    /// Height and width of the tiles that a VAE of this `config.json` can work on, if it can.
+    fn tile_size(&self, _vae: &Value) -> Result<Option<[usize; 2]>, LoadError> {
+        Ok(None)
+    }
+
+    /// Whether the last frame can be decoded at less cost than all; see [`VideoVae::decode_last`].
+    fn decodes_last(&self) -> bool {
+        false
+    }
 
     /// The modules an adapter gets where none are asked for.
     fn default_lora_targets(&self) -> LoraTargets;
@@ -188,6 +200,18 @@ pub trait VideoVae: Send + Sync {
     /// Decodes what sampling made, with noise where the decoder takes some.
     fn decode_sampled(&self, latents: Tensor<5>, _noise: DecodeNoise<'_>) -> Tensor<5> {
         self.decode(latents)
+    }
+
+    /// The last frame alone of [`Self::decode_sampled`], at less cost; none where each frame takes
+    /// part in all, as in norms over frames (CogVideoX).
+    fn decode_last(&self, _latents: Tensor<5>, _noise: DecodeNoise<'_>) -> Option<Tensor<5>> {
+        None
+    }
+
+    /// The same working on overlapping tiles, which bounds memory and changes results a little; none
+    /// where there is no code for it.
+    fn tiled(&self) -> Option<Arc<dyn VideoVae>> {
+        None
     }
 
     /// Latents with mean 0 and deviation 1 in each channel, where the VAE states how; the scaling

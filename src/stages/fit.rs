@@ -5,7 +5,7 @@
 
 use std::{cell::RefCell, collections::HashMap, rc::Rc};
 
-use super::StageError;
+use super::{StageError, model::without_tiles};
 use crate::models::{
     Compression, Denoiser, ModelRef, ModelSource, ParamReader, Sampler, VideoDiffusion, family,
     one_of,
@@ -120,6 +120,8 @@ pub(super) struct Facts {
     tokens: usize,
     /// Timesteps of training, which sampling cannot exceed.
     pub train_timesteps: Option<usize>,
+    /// Whether the autoencoder can work on tiles.
+    tiles: bool,
     /// Samplers of the family that the schedule's settings rule out, and why.
     without: Vec<(Sampler, String)>,
 }
@@ -141,12 +143,18 @@ impl Facts {
         let scheduler = scheduler(family.samplers()[0]).and_then(Result::ok);
         Some(Self {
             family,
-            compression: vae.map(|vae| vae.compression()),
+            compression: vae.as_ref().map(|vae| vae.compression()),
+            tiles: vae.is_none_or(|vae| vae.tiled().is_some()),
             denoiser: family.denoiser(&transformer, &ParamReader::shapes()).ok(),
             tokens: family.prompt_format(&transformer).tokens,
             train_timesteps: scheduler.map(|scheduler| scheduler.num_train_timesteps()),
             without,
         })
+    }
+
+    /// Tiles that the autoencoder does not have.
+    pub fn tiling(&self, asked: bool) -> Option<Misfit> {
+        (asked && !self.tiles).then(without_tiles)
     }
 
     /// A sampler that the model's schedule rules out.

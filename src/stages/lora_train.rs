@@ -223,7 +223,7 @@ impl Stage for LoraTrain {
         Estimator::new(&source, on_host)?.lora_training(clip, &training).map(Some)
     }
 
-    fn memory_help(&self, _on_host: bool) -> Vec<String> {
+    fn memory_help(&self, _clip: Option<ClipSize>, _on_host: bool) -> Vec<String> {
         let mut help = Vec::new();
         if self.recompute == Recompute::None {
             help.push("set `recompute = \"block\"`".to_owned());

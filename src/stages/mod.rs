@@ -193,8 +193,8 @@ pub trait Stage: Send + Sync {
         Ok(None)
     }
 
-    /// What would make it need less memory.
-    fn memory_help(&self, _on_host: bool) -> Vec<String> {
+    /// What would make it need less memory for clips of this size.
+    fn memory_help(&self, _clip: Option<ClipSize>, _on_host: bool) -> Vec<String> {
         Vec::new()
     }
 

@@ -9,7 +9,7 @@ use super::{
     StageContext, StageError, StageKind, Surroundings,
     fit::not_known,
     idle,
-    model::{StageModel, array, check_clip},
+    model::{StageModel, array, check_clip, open_vae, tiling_help},
     rules,
 };
 use crate::{
@@ -56,6 +56,10 @@ pub struct Sample {
     /// with training.
     #[serde(default)]
     pub image_latent_scale: Option<ImageLatentScale>,
+    /// Work on overlapping tiles of half the height and width that the model was trained with, where
+    /// clips are larger: less memory, and slightly other latents of the image (CogVideoX).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tiling: bool,
     /// Images that are denoised at the same time; does not change the result.
     #[serde(default = "four")]
     #[schemars(range(max = 65_536))]
@@ -137,6 +141,7 @@ impl Stage for Sample {
         misfits.extend(facts.clip(around.size));
         misfits.extend(not_known("sampler", self.sampler, facts.family.samplers()));
         misfits.extend(facts.sampler(self.sampler));
+        misfits.extend(facts.tiling(self.tiling));
         if let Some(limit) = facts.train_timesteps.filter(|limit| self.steps > *limit) {
             misfits.push(too_many_steps(self.steps, limit));
         }
@@ -160,12 +165,13 @@ impl Stage for Sample {
         // A GPU works on one after the other.
         let parallel = if on_host { self.batch_size.min(rayon::current_num_threads()) } else { 1 };
         let source = self.model.resolve()?;
-        Estimator::new(&source, on_host)?.sampling(clip, parallel).map(Some)
+        Estimator::new(&source, on_host)?.sampling(clip, parallel, self.tiling).map(Some)
     }
 
-    fn memory_help(&self, on_host: bool) -> Vec<String> {
+    fn memory_help(&self, clip: Option<ClipSize>, on_host: bool) -> Vec<String> {
         let smaller = (on_host && self.batch_size > 1).then(|| "set `batch_size = 1`".to_owned());
-        smaller.into_iter().collect()
+        let tiles = tiling_help(&self.model, clip, self.tiling, on_host);
+        smaller.into_iter().chain(tiles).collect()
     }
 
     fn run(
@@ -174,8 +180,9 @@ impl Stage for Sample {
         out: &mut Output<'_>,
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
-        let StageModel { source, device } = StageModel::open(&self.model, inputs, cx)?;
-        let vae = cx.models.vae(&source, &device)?;
+        let model = StageModel::open(&self.model, inputs, cx)?;
+        let vae = open_vae(&model, self.tiling, cx)?;
+        let StageModel { source, device } = model;
         let lora = AdapterArtifact::read(inputs, "lora")?;
         let adapter = lora.as_ref().map(|lora| &lora.adapter);
         let denoiser = cx.models.denoiser(&source, adapter, &device)?;

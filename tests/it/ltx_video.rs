@@ -383,6 +383,7 @@ fn the_stage_samples_as_the_condition_pipeline_does() {
         let params = json!({ "rank": 1, "steps": 1, "causal_time": causal });
         let train: LoraTrain = stage(Some(&model), params);
         let made = bench.run(&train, &["latents", "text"], usize::MAX).unwrap();
+        std::fs::remove_dir_all(bench.folder.path().join("checkpoints")).unwrap();
         let log: Value = serde_json::from_slice(&bench.read(&made[0], "train.json")).unwrap();
         log["losses"][0].as_f64().unwrap()
     };
@@ -444,6 +445,36 @@ fn whole_runs_of_the_condition_pipeline_agree() {
             let video = vae.decode_sampled(vae.restore(latents), noise);
             let last = (video.narrow(2, 16, 1) / 2.0 + 0.5).clamp(0.0, 1.0).narrow(4, 0, 32);
             assert_close("last frame", last, &golden.tensor("sample.last_frame"), 2e-3);
+        }
+    }
+}
+
+/// The window of frames that the last one depends on, in the decoders of all versions.
+#[test]
+fn the_last_frame_alone_is_that_of_the_whole_clip_and_costs_less() {
+    for fixture in ["vae_090", "vae_091", "vae_095"] {
+        let golden = golden(fixture);
+        let weights = golden.weights();
+        let vae = LtxVideo.vae(&golden.config(), &ParamReader::loaded(&weights, None)).unwrap();
+        for latent_frames in [1, 2, 3, 5, 16] {
+            let shape = [1, vae.latent_channels(), latent_frames, 3, 4];
+            let latents: Tensor<5> = TorchRng::new(2).normal_tensor(shape, &Device::flex());
+            let decode = |last: bool| {
+                let (timestep, scale) = (DecodeNoise::TIMESTEP, DecodeNoise::SCALE);
+                let noise = DecodeNoise { timestep, scale, rng: &mut TorchRng::new(9) };
+                let start = std::time::Instant::now();
+                let video = if last {
+                    vae.decode_last(latents.clone(), noise).unwrap()
+                } else {
+                    vae.decode_sampled(latents.clone(), noise)
+                };
+                (video, start.elapsed().as_secs_f64())
+            };
+            let ((whole, long), (last, short)) = (decode(false), decode(true));
+            let frames = whole.dims()[2];
+            println!("{fixture}, {frames} frames: the last one in {:.2} of the time", short / long);
+            assert_eq!(last.dims()[2], 1);
+            assert_close("last frame", last, &whole.narrow(2, frames - 1, 1), 1e-6);
         }
     }
 }

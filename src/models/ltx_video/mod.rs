@@ -112,6 +112,10 @@ impl VideoDiffusion for LtxVideo {
         Ok((channels * patches) as u64)
     }
 
+    fn decodes_last(&self) -> bool {
+        true
+    }
+
     fn default_lora_targets(&self) -> LoraTargets {
         LoraTargets::AllLinearBlocks
     }

@@ -15,8 +15,8 @@ use super::{
 use crate::{
     artifact::{ArtifactKind, model::ModelPart},
     models::{
-        MODELS, ModelRef, ParamReader, Params, Start, TimestepDistribution, VideoDiffusion,
-        sampling::ImageLatentScale,
+        ClipSize, LoadError, MODELS, Memory, ModelRef, ParamReader, Params, Start,
+        TimestepDistribution, VideoDiffusion, memory::Pretraining, sampling::ImageLatentScale,
     },
     train::{
         gradient::Recompute, optimizer::AdamW, schedule::LrSchedule, steps::Trained, vae::VaeLoss,
@@ -261,14 +261,51 @@ impl Stage for Pretrain {
         Some(self.steps as u64)
     }
 
+    fn memory(&self, clip: Option<ClipSize>, on_host: bool) -> Result<Option<Memory>, LoadError> {
+        let (Some(clip), Some(family)) = (clip, self.family()) else { return Ok(None) };
+        let like = self.like.as_ref().map(ModelRef::resolve).transpose()?;
+        let config = match &like {
+            Some(like) => like.config(self.part.name())?,
+            None if self.config.is_empty() => return Ok(None),
+            None => Value::Object(self.config.clone()),
+        };
+        let averages = self.ema_decay.is_some();
+        let training = Pretraining { family, config: &config, batch: self.batch_size, averages };
+        match (self.part, like) {
+            (Part::Vae, _) => {
+                let [height, width] = self.crop.unwrap_or([clip.height, clip.width]);
+                training.vae(ClipSize { height, width, ..clip }).map(Some)
+            }
+            (Part::Transformer, Some(like)) => {
+                let recompute = self.recompute == Recompute::Block;
+                training.denoiser(clip, &like.config("vae")?, recompute, on_host).map(Some)
+            }
+            // The size of its latents is not known.
+            (Part::Transformer, None) => Ok(None),
+        }
+    }
+
+    fn memory_help(&self, _clip: Option<ClipSize>, _on_host: bool) -> Vec<String> {
+        let mut help = Vec::new();
+        if self.part == Part::Transformer && self.recompute == Recompute::None {
+            help.push("set `recompute = \"block\"`".to_owned());
+        }
+        if self.part == Part::Vae && self.crop.is_none() {
+            help.push("set `crop` to a piece of the clips".to_owned());
+        }
+        if self.batch_size > 1 {
+            help.push("set a smaller `batch_size`".to_owned());
+        }
+        help
+    }
+
     fn run(
         &self,
         inputs: &Inputs<'_>,
         out: &mut Output<'_>,
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
-        let family = MODELS.iter().find(|model| model.class_name() == self.family);
-        let family = *family.ok_or_else(|| StageError::failed("`family` is not known"))?;
+        let family = self.family().ok_or_else(|| StageError::failed("`family` is not known"))?;
         let device = cx.device.clone().without_autodiff();
         let (config, start) = self.start(family, inputs, &device)?;
         let trained = if self.steps == 0 {
@@ -304,6 +341,10 @@ impl Stage for Pretrain {
 }
 
 impl Pretrain {
+    fn family(&self) -> Option<&'static dyn VideoDiffusion> {
+        MODELS.iter().find(|model| model.class_name() == self.family).copied()
+    }
+
     /// The configuration and the parameters training starts from.
     fn start(
         &self,

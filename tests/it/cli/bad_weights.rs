@@ -10,7 +10,7 @@ use safetensors::{SafeTensors, tensor::TensorView};
 use super::{CLIPS, Shell};
 
 /// Latents of clips of figures.
-fn latents(model: &str) -> String {
+pub(super) fn latents(model: &str) -> String {
     format!(
         r#"{CLIPS}
 [stages.latents]
@@ -68,7 +68,7 @@ fn sizes_and_frames_that_do_not_fit() {
 }
 
 /// A copy of the built-in model as a folder.
-fn copy_of_the_model(shell: &Shell) -> PathBuf {
+pub(super) fn copy_of_the_model(shell: &Shell) -> PathBuf {
     fn copy(from: &Path, to: &Path) {
         fs::create_dir_all(to).unwrap();
         for entry in fs::read_dir(from).unwrap() {

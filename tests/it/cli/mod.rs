@@ -4,6 +4,7 @@ mod ablation;
 mod adapters;
 mod bad_data;
 mod bad_disk;
+mod bad_models;
 mod bad_weights;
 mod behaviour;
 mod cache;
