@@ -30,8 +30,9 @@ fn assert_told(text: &str, wanted: &[&str]) {
 
 /// What a failed run leaves in the cache: no file that is not whole.
 fn assert_nothing_half_written(shell: &Shell) {
-    let left = walk(shell.dir.path());
-    let half = left.iter().find(|path| path.to_string_lossy().contains(".tmp"));
+    let cache = shell.path("cache");
+    let name = |path: &std::path::PathBuf| path.strip_prefix(&cache).unwrap().display().to_string();
+    let half = walk(&cache).iter().map(name).find(|name| name.contains("tmp"));
     assert!(half.is_none(), "{half:?}");
     shell.succeed("cache verify");
 }
@@ -49,6 +50,7 @@ fn a_folder_that_is_no_model() {
     assert_told(&told(&shell, "run latents.toml", 3), &["GGUF", "diffusers"]);
     fs::remove_file(shell.path("model/model.gguf")).unwrap();
 
+    // A single file.
     let single = "run latents.toml --set latents.model=model/ltx.gguf";
     fs::write(shell.path("model/ltx.gguf"), b"GGUF").unwrap();
     assert_told(&told(&shell, single, 3), &["GGUF"]);
@@ -160,7 +162,7 @@ fn classes_and_keys_that_are_not_known() {
         let output = shell.output("run sample.toml --only made");
         let text = String::from_utf8_lossy(&output.stderr).replace("│", "");
         assert!(matches!(output.status.code(), Some(1..=3)), "{key}: {text}");
-        assert_told(&text, &[&format!("`{key}`"), part]);
+        assert_told(&text, &[&format!("`{key}"), part]);
         restore(part);
     }
     shell.succeed("run sample.toml --only made");
@@ -219,6 +221,5 @@ fn revisions_that_do_not_exist_and_no_network() {
         &run("http://127.0.0.1:9"),
         &["`http://127.0.0.1:9` cannot be reached", "local folder"],
     );
-    let left = walk(&shell.path("hub"));
-    assert!(left.is_empty(), "{left:?}");
+    assert!(!shell.path("hub").exists() || walk(&shell.path("hub")).is_empty());
 }
