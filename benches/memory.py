@@ -44,7 +44,7 @@ kind = "dataset"
 source = "builtin:figures"
 task = "pose"
 count = 1
-size = [256, 384]
+size = [128, 192]
 
 [stages.large_clips]
 kind = "interpolate"

@@ -15,6 +15,7 @@ mod hub;
 mod interrupt;
 mod lock;
 mod misfits;
+mod model_settings;
 mod pipelines;
 mod plan;
 mod run;
