@@ -1,6 +1,6 @@
 """Compares the memory that `pipe plan` foretells with the peak that a run takes, on the CPU.
 
-Usage: memory.py PIPE FOLDER, with the built binary and an empty folder to work in. Needs torch and
+Usage: memory.py PIPE FOLDER [STAGE...], with the built binary and an empty folder to work in. Needs torch and
 diffusers, which make a model of middle size with random weights and the built-in model's other parts.
 """
 import json
@@ -37,7 +37,7 @@ size = [32, 48]
 kind = "interpolate"
 inputs = { pairs = "pairs" }
 method = "linear"
-frames = 5
+frames = 9
 
 [stages.large_pairs]
 kind = "dataset"
@@ -75,7 +75,7 @@ for name, settings in [("kept", dict(batch_size=16)), ("recomputed", dict(batch_
     stage(name, "lora_train", training, steps=1, **settings, **model)
 for size, parallel in [("", 1), ("large_", 1)]:
     pairs = f"{size}pairs"
-    stage(f"{size}sample", "sample", dict(pairs=pairs, text="prompt"), frames=5 if not size else 9, steps=1,
+    stage(f"{size}sample", "sample", dict(pairs=pairs, text="prompt"), frames=9, steps=1,
           batch_size=parallel, **model)
     stage(f"{size}frames", "decode", dict(samples=f"{size}sample"), **model)
 stage("tiled_frames", "decode", dict(samples="large_sample"), tiling=True, **model)
@@ -109,7 +109,7 @@ run("run", "memory.toml", "--only", "clips", "--only", "large_clips")
 idle = run("run", "memory.toml", "--only", "clips", "--force", "clips")[0]
 print(f"without a model: {idle / 2**20:.0f} MiB\n")
 print("| stage | foretold | peak, less that without a model | peak / foretold |\n|---|---|---|---|")
-for name in ["prompt", "latents", "large_latents", "tiled_latents", "kept", "recomputed", "larger", "sample", "large_sample",
+for name in sys.argv[3:] or ["prompt", "latents", "large_latents", "tiled_latents", "kept", "recomputed", "larger", "sample", "large_sample",
              "frames", "large_frames", "tiled_frames", "vae_4", "vae_16", "vae_large", "transformer_2", "transformer_16",
              "merged"]:
     peak = run("run", "memory.toml", "--only", name, "--jobs", "1")[0] - idle

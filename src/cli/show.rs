@@ -125,8 +125,8 @@ fn training_text(log: &Value) -> String {
         let _ = writeln!(out, "  loss = {}, then {}", rounded(first), rounded(last));
     }
     let row = |values: &Value| {
-        let values = values.as_array().into_iter().flatten();
-        values.map(|value| format!("{:>8}", rounded(value))).collect::<String>()
+        let values = values.as_array().into_iter().flatten().map(rounded);
+        values.fold(String::new(), |row, value| row + &format!("{value:>8}"))
     };
     let held_out = &log["held_out"];
     if held_out.is_object() {

@@ -4,8 +4,7 @@
 //! one value per token and channel (or, in an autoencoder, the largest tensor between two layers); how
 //! many maps a block keeps is measured (`benches/memory.py`). Estimates are of the least that is
 //! needed: the program itself, an allocator's spare blocks and a kernel's workspace come on top. On the
-//! CPU, for a model of 150 MiB, that was 90 to 120 MiB in every training (443, 342 and 564 MiB at the
-//! peak: batch 16, the same recomputed, batch 32).
+//! CPU that was 30 MiB for the program and mostly 30 to 100 MiB more, see `benches/results/`.
 
 use std::collections::BTreeMap;
 
@@ -25,14 +24,19 @@ const KEPT: u64 = 16;
 const FORWARD: u64 = 14;
 /// Maps that are alive at once on the way back through a block, beside what it kept.
 const BACKWARD: u64 = 20;
-/// Largest tensors that are alive at once in an autoencoder.
-const VAE_MAPS: u64 = 4;
+/// Largest tensors that are alive at once in an encoder, and in a decoder, whose norms see the latents
+/// at full size, too.
+const ENCODER_MAPS: u64 = 4;
+const DECODER_MAPS: u64 = 6;
 /// Largest tensors that an autoencoder keeps for the backward pass.
-const VAE_KEPT: u64 = 24;
+const VAE_KEPT: u64 = 18;
 /// Bytes of a value in f32.
 const F32: u64 = 4;
 /// Bytes of a trained value: itself, its gradient and two moments of the optimizer, each in f32.
 const TRAINED: u64 = 16;
+/// The same on the host while a checkpoint is made: itself and two moments, and these twice more, as the
+/// tensors' bytes and as those of the file.
+const TRAINED_ON_HOST: u64 = 36;
 
 /// The size of a clip in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +150,7 @@ impl<'a> Estimator<'a> {
         let (maps, attention) = passes(&pass, training.batch, training.recompute, self.on_host);
         Ok(Memory {
             weights: values(&shapes) * self.value(),
-            trained: factors * TRAINED,
+            trained: factors * trained(self.on_host),
             activations: maps * map,
             attention: attention * self.value(),
         })
@@ -160,7 +164,7 @@ impl<'a> Estimator<'a> {
         tiled: bool,
     ) -> Result<Memory, LoadError> {
         let pass = self.pass(clip)?;
-        let image = self.coding(ClipSize { frames: 1, ..clip }, tiled)?;
+        let image = self.encoding(ClipSize { frames: 1, ..clip }, tiled)?;
         let scores = attention_memory(self.on_host, parallel, pass.heads, pass.tokens);
         let forward = FORWARD * map(&pass, parallel) * self.value();
         Ok(Memory {
@@ -177,8 +181,17 @@ impl<'a> Estimator<'a> {
         Ok(tile.is_some_and(|[height, width]| height < clip.height || width < clip.width))
     }
 
-    /// Encoding or decoding of a clip of this size, whole or on tiles.
-    pub fn coding(&self, clip: ClipSize, tiled: bool) -> Result<Memory, LoadError> {
+    /// Encoding of a clip of this size, whole or on tiles.
+    pub fn encoding(&self, clip: ClipSize, tiled: bool) -> Result<Memory, LoadError> {
+        self.coding(clip, tiled, ENCODER_MAPS)
+    }
+
+    /// Decoding of a clip of this size, whole or on tiles.
+    pub fn decoding(&self, clip: ClipSize, tiled: bool) -> Result<Memory, LoadError> {
+        self.coding(clip, tiled, DECODER_MAPS)
+    }
+
+    fn coding(&self, clip: ClipSize, tiled: bool, maps: u64) -> Result<Memory, LoadError> {
         let config = self.source.config("vae")?;
         let tile = self.family.tile_size(&config)?.filter(|_| tiled);
         let part = tile.map_or(clip, |[height, width]| ClipSize {
@@ -191,7 +204,7 @@ impl<'a> Estimator<'a> {
         let pixels = tile.map_or(0, |_| 2 * 3 * (clip.frames * clip.height * clip.width) as u64);
         Ok(Memory {
             weights: self.vae_weights()?,
-            activations: (VAE_MAPS * map + pixels) * self.value(),
+            activations: (maps * map + pixels) * self.value(),
             ..Memory::default()
         })
     }
@@ -225,11 +238,18 @@ pub struct Pretraining<'a> {
     pub batch: usize,
     /// Whether an average of the parameters is kept.
     pub averages: bool,
+    /// Whether the device is the CPU.
+    pub on_host: bool,
 }
 
 impl Pretraining<'_> {
     fn trained(&self, shapes: &Shapes) -> u64 {
-        values(shapes) * (TRAINED + if self.averages { F32 } else { 0 })
+        let average = match (self.averages, self.on_host) {
+            (false, _) => 0,
+            (true, false) => F32,
+            (true, true) => 3 * F32,
+        };
+        values(shapes) * (trained(self.on_host) + average)
     }
 
     /// Training of an autoencoder on pieces of this size.
@@ -251,14 +271,13 @@ impl Pretraining<'_> {
         clip: ClipSize,
         vae: &Value,
         recompute: bool,
-        on_host: bool,
     ) -> Result<Memory, LoadError> {
         let reader = ParamReader::shapes();
         self.family.denoiser(self.config, &reader)?;
         let compression = self.family.vae(vae, &ParamReader::shapes())?.compression();
         let text = self.family.prompt_format(self.config).tokens;
         let pass = self.family.pass(self.config, latents(clip, compression), text)?;
-        let (maps, scores) = passes(&pass, self.batch, recompute, on_host);
+        let (maps, scores) = passes(&pass, self.batch, recompute, self.on_host);
         Ok(Memory {
             trained: self.trained(&reader.into_shapes()),
             activations: maps * map(&pass, self.batch) * F32,
@@ -278,6 +297,11 @@ pub fn merging(source: &ModelSource, file_value: u64) -> Result<Memory, LoadErro
         activations: values(&shapes) * file_value + 2 * sizes.max().unwrap_or(0) * F32,
         ..Memory::default()
     })
+}
+
+/// Bytes of a trained value.
+fn trained(on_host: bool) -> u64 {
+    if on_host { TRAINED_ON_HOST } else { TRAINED }
 }
 
 /// Frames, rows and columns of the latents of a clip.
@@ -372,16 +396,16 @@ mod tests {
         let sampling = |parallel| estimator.sampling(CLIP, parallel, false).unwrap().total();
         assert!(sampling(2) > sampling(1));
         let wide = ClipSize { width: 2 * CLIP.width, ..CLIP };
-        let coding = |clip| estimator.coding(clip, false).unwrap().total();
+        let coding = |clip| estimator.decoding(clip, false).unwrap().total();
         assert!(coding(wide) > coding(CLIP));
-        assert!(estimator.coding(CLIP, false).unwrap().total() > 4 * 215_583_907);
+        assert!(estimator.decoding(CLIP, false).unwrap().total() > 4 * 215_583_907);
     }
 
     #[test]
     fn tiles_need_less_the_larger_the_clip() {
         let source = paper();
         let estimator = Estimator::new(&source, false).unwrap();
-        let activations = |clip, tiled| estimator.coding(clip, tiled).unwrap().activations;
+        let activations = |clip, tiled| estimator.decoding(clip, tiled).unwrap().activations;
         assert!(estimator.has_smaller_tiles(CLIP).unwrap());
         // A tile has half the height and half the width.
         let (whole, tiled) = (activations(CLIP, false), activations(CLIP, true));

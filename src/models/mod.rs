@@ -231,6 +231,11 @@ pub trait VideoVae: Send + Sync {
     /// How much smaller latents are than pixels.
     fn compression(&self) -> Compression;
 
+    /// Frames that so many latent frames are decoded to.
+    fn decoded_frames(&self, latent_frames: usize) -> usize {
+        (latent_frames - 1) * self.compression().time + 1
+    }
+
     /// Latents are multiplied by this before diffusion.
     fn scaling_factor(&self) -> f32;
 

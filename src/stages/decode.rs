@@ -114,7 +114,7 @@ impl Stage for Decode {
     fn memory(&self, clip: Option<ClipSize>, on_host: bool) -> Result<Option<Memory>, LoadError> {
         let Some(clip) = clip else { return Ok(None) };
         let source = self.model.resolve()?;
-        Estimator::new(&source, on_host)?.coding(clip, self.tiling).map(Some)
+        Estimator::new(&source, on_host)?.decoding(clip, self.tiling).map(Some)
     }
 
     fn memory_help(&self, clip: Option<ClipSize>, on_host: bool) -> Vec<String> {

@@ -139,7 +139,7 @@ impl Stage for VaeEncode {
     fn memory(&self, clip: Option<ClipSize>, on_host: bool) -> Result<Option<Memory>, LoadError> {
         let Some(clip) = clip else { return Ok(None) };
         let source = self.model.resolve()?;
-        Estimator::new(&source, on_host)?.coding(clip, self.tiling).map(Some)
+        Estimator::new(&source, on_host)?.encoding(clip, self.tiling).map(Some)
     }
 
     fn memory_help(&self, clip: Option<ClipSize>, on_host: bool) -> Vec<String> {

@@ -65,21 +65,20 @@ impl Diffusion<'_> {
         let image = Tensor::cat(images.collect(), 0);
         let clean = Tensor::cat(examples.iter().map(|e| e.latents.clone()).collect(), 0);
         let noise = normal(clean.dims(), rng, &clean.device());
-        self.noised(clean, image, noise, &timesteps, &kept)
+        self.noised(&clean, image, noise, &timesteps, &kept)
     }
 
     /// One example at a quantile of the timesteps, with its first image and this noise.
     pub fn at_quantile(&self, example: &Example, quantile: Quantile, noise: Tensor<5>) -> Batch {
-        let clean = example.latents.clone();
-        let [_, _, f, h, w] = clean.dims();
+        let [_, _, f, h, w] = example.latents.dims();
         let timestep = self.scheduler.timestep_at(self.distribution, f * h * w, quantile);
         let image = example.images.clone().narrow(0, 0, 1) * self.image_scale;
-        self.noised(clean, image, noise, &[timestep], &[true])
+        self.noised(&example.latents, image, noise, &[timestep], &[true])
     }
 
     fn noised(
         &self,
-        clean: Tensor<5>,
+        clean: &Tensor<5>,
         image: Tensor<5>,
         noise: Tensor<5>,
         timesteps: &[f32],
@@ -90,7 +89,7 @@ impl Diffusion<'_> {
         let noisy = self.scheduler.add_noise(clean.clone(), noise, timesteps);
         let latents = match self.conditioning {
             ImageConditioning::Channels => noisy,
-            ImageConditioning::FirstFrame => give_first_frames(noisy, &clean, kept),
+            ImageConditioning::FirstFrame => give_first_frames(noisy, clean, kept),
         };
         let [_, tokens, dim] = self.text.dims();
         let text = self.text.clone().expand([len, tokens, dim]);

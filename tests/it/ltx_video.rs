@@ -472,6 +472,7 @@ fn the_last_frame_alone_is_that_of_the_whole_clip_and_costs_less() {
             };
             let ((whole, long), (last, short)) = (decode(false), decode(true));
             let frames = whole.dims()[2];
+            assert_eq!(frames, vae.decoded_frames(latent_frames));
             println!("{fixture}, {frames} frames: the last one in {:.2} of the time", short / long);
             assert_eq!(last.dims()[2], 1);
             assert_close("last frame", last, &whole.narrow(2, frames - 1, 1), 1e-6);

@@ -1,6 +1,6 @@
 //! Tiny models of every class against the reference implementation, in f32.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use pipe::models::{
     Denoiser, DenoiserInput, ParamReader, VideoDiffusion, VideoVae, cogvideox::CogVideoX,
 };
@@ -112,4 +112,19 @@ fn tiled_vae_agrees() {
     assert_close("tiled mean", mean, &golden.tensor("tiled.mean"), VAE);
     let decoded = vae.decode(golden.tensor("tiled.mean")).narrow(2, 0, 1);
     assert_close("tiled decoded", decoded, &golden.tensor("tiled.decoded"), VAE);
+}
+
+/// An even number of latent frames has no first frame of its own.
+#[test]
+fn the_number_of_decoded_frames_is_known_beforehand() {
+    let golden = Golden::fixture("vae/three_levels");
+    let weights = golden.weights();
+    let vae = CogVideoX.vae(&golden.config(), &ParamReader::loaded(&weights, None)).unwrap();
+    let counts: Vec<_> = (1..=5).map(|frames| vae.decoded_frames(frames)).collect();
+    for (frames, wanted) in (1..).zip(&counts) {
+        let shape = [1, vae.latent_channels(), frames, 1, 2];
+        let decoded = vae.decode(Tensor::zeros(shape, &Device::flex()));
+        assert_eq!(decoded.dims()[2], *wanted, "{frames} latent frames");
+    }
+    assert!(counts.is_sorted());
 }

@@ -450,6 +450,11 @@ fn pretraining_starts_fresh_resumes_exactly_and_passes_other_parts_on() {
     assert_eq!(bench.run(&fresh(4), &["videos"], usize::MAX).unwrap(), whole);
     fs::remove_dir_all(bench.folder.path().join("checkpoints")).unwrap();
 
+    bench.fill_with(&fixture.golden, [5, 16, 24]);
+    let error = bench.run(&fresh(4), &["videos"], usize::MAX).unwrap_err().to_string();
+    assert!(error.contains("2 latent frames, which this autoencoder decodes to 8"), "{error}");
+    bench.fill(&fixture);
+
     bench.put("model", ArtifactKind::Model, whole.clone());
     let base = fixture.write_model(&bench.folder.path().join("model"));
     let encode: VaeEncode = stage(Some(&base), json!({ "image_noise": "off" }));

@@ -125,7 +125,7 @@ mod tests {
         let places = |causal| -> Vec<f32> {
             let angles = axis_angles(0, 3, causal, &frequencies);
             // Back to video frames.
-            let frame = |angle: f32| (angle / frequencies[0] + 1.0) / 2.0 * BASE[0] * 25.0;
+            let frame = |angle: f32| f32::midpoint(angle / frequencies[0], 1.0) * BASE[0] * 25.0;
             angles.iter().map(|angles| frame(angles[0]).round()).collect()
         };
         assert_eq!(places(false), [0.0, 8.0, 16.0]);

@@ -270,7 +270,8 @@ impl Stage for Pretrain {
             None => Value::Object(self.config.clone()),
         };
         let averages = self.ema_decay.is_some();
-        let training = Pretraining { family, config: &config, batch: self.batch_size, averages };
+        let batch = self.batch_size;
+        let training = Pretraining { family, config: &config, batch, averages, on_host };
         match (self.part, like) {
             (Part::Vae, _) => {
                 let [height, width] = self.crop.unwrap_or([clip.height, clip.width]);
@@ -278,7 +279,7 @@ impl Stage for Pretrain {
             }
             (Part::Transformer, Some(like)) => {
                 let recompute = self.recompute == Recompute::Block;
-                training.denoiser(clip, &like.config("vae")?, recompute, on_host).map(Some)
+                training.denoiser(clip, &like.config("vae")?, recompute).map(Some)
             }
             // The size of its latents is not known.
             (Part::Transformer, None) => Ok(None),

@@ -64,6 +64,17 @@ impl Pretrain {
         let vae = family.vae(config, &ParamReader::loaded(&start, None))?;
         let (compression, latent_channels) = (vae.compression(), vae.latent_channels());
         check_pixels(size, compression).map_err(|e| e.on_item(&first.name))?;
+        let latents = (size[0] - 1) / compression.time + 1;
+        let decoded = vae.decoded_frames(latents);
+        if decoded != size[0] {
+            let message = format!(
+                "a clip of {} frames has {latents} latent frames, which this autoencoder decodes to \
+                 {decoded} frames",
+                size[0]
+            );
+            let help = format!("take {} frames", latents * compression.time + 1);
+            return Err(StageError::failed(message).with_help(help).on_item(&first.name));
+        }
         if let Some([height, width]) = self.crop {
             check_pixels([size[0], height, width], compression)?;
             if height > size[1] || width > size[2] {

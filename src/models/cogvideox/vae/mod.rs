@@ -85,6 +85,15 @@ impl VideoVae for Vae {
         }
     }
 
+    /// An even number has no first frame of its own: all of them are doubled.
+    fn decoded_frames(&self, latent_frames: usize) -> usize {
+        let time = self.compression().time;
+        match latent_frames % 2 {
+            0 => latent_frames * time,
+            _ => (latent_frames - 1) * time + 1,
+        }
+    }
+
     fn scaling_factor(&self) -> f32 {
         self.config.scaling_factor
     }
