@@ -288,13 +288,14 @@ impl Pretraining<'_> {
 }
 
 /// Merging of an adapter into a transformer, which is done on the CPU in f32: the weights, the file
-/// that is written, of 2 or 4 bytes a value, and the change of the largest matrix.
+/// that is written, of 2 or 4 bytes a value, twice, as its tensors' bytes and as a whole, and the change of the
+/// largest matrix.
 pub fn merging(source: &ModelSource, file_value: u64) -> Result<Memory, LoadError> {
     let shapes = Estimator::new(source, true)?.denoiser_shapes()?;
     let sizes = shapes.values().map(|shape| shape.iter().product::<usize>() as u64);
     Ok(Memory {
         weights: values(&shapes) * F32,
-        activations: values(&shapes) * file_value + 2 * sizes.max().unwrap_or(0) * F32,
+        activations: 2 * values(&shapes) * file_value + 2 * sizes.max().unwrap_or(0) * F32,
         ..Memory::default()
     })
 }
