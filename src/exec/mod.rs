@@ -5,6 +5,7 @@
 //! commit its output. Everything an observer learns is a [`RunEvent`], sent from the one thread.
 
 mod event;
+mod meter;
 mod queue;
 mod schedule;
 mod verify;
@@ -28,6 +29,7 @@ use crate::{
     stages::CancelFlag,
     store::{Digest, Store, StoreError},
 };
+use meter::Meter;
 use schedule::Schedule;
 use work::{Message, Worker};
 
@@ -106,6 +108,7 @@ impl<'a> Executor<'a> {
         });
 
         let schedule = Schedule::new(&decider, &graph, &selection, self.store, &self.options);
+        let meter = Meter::new(&self.options.device_name);
         let mut summary = std::thread::scope(|scope| {
             let (job_sender, jobs) = mpsc::channel();
             let (message_sender, messages) = mpsc::channel::<Message>();
@@ -116,6 +119,7 @@ impl<'a> Executor<'a> {
                     decider: &decider,
                     options: &self.options,
                     models: &self.models,
+                    meter: &meter,
                     messages: message_sender.clone(),
                 };
                 let jobs = std::sync::Arc::clone(&jobs);

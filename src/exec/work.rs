@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use super::{ExecOptions, RunEvent};
+use super::{ExecOptions, RunEvent, meter::Meter};
 use crate::{
     artifact::{FileRef, Item, Manifest, crossed_name},
     config::Instance,
@@ -53,6 +53,7 @@ pub(super) struct Worker<'a> {
     pub(super) decider: &'a Decider<'a>,
     pub(super) options: &'a ExecOptions,
     pub(super) models: &'a ModelCache,
+    pub(super) meter: &'a Meter,
     pub(super) messages: Sender<Message>,
 }
 
@@ -91,22 +92,24 @@ impl Worker<'_> {
 
         let items = self.decider.items(index, &job.key).map_err(stage_error)?;
         let items = items.map(|items| if job.forced { items.none_cached() } else { items });
+        let goes_on = self.decider.goes_on(index, &job.key).filter(|_| !job.forced);
         self.event(RunEvent::StageStarted {
             index,
             stage,
             kind: instance.entry.kind,
             reasons: job.reasons.clone(),
             items: items.as_ref().map(|items| (items.cached(), items.total())),
-            goes_on: self.decider.goes_on(index, &job.key).filter(|_| !job.forced),
+            goes_on,
         });
         #[expect(clippy::disallowed_methods, reason = "a record says when; no key holds it")]
         let started = jiff::Timestamp::now().to_string();
-        let (wall, cpu) = (Instant::now(), cpu_secs());
+        let wall = Instant::now();
         let sources = instance.work.source_root().map(SourceReader::new);
-        let (items, items_run) = match items {
-            Some(found) => self.run_items(job, instance, sources.as_ref(), &found)?,
-            None => self.run_whole(job, instance, sources.as_ref())?,
-        };
+        let (result, usage) = self.meter.measure(|| match items {
+            Some(found) => self.run_items(job, instance, sources.as_ref(), &found),
+            None => self.run_whole(job, instance, sources.as_ref()),
+        });
+        let (items, items_run) = result?;
 
         let kind = instance.work.output().unwrap_or(instance.entry.ports.output);
         let manifest = Manifest { kind, format_version: kind.format_version(), items };
@@ -120,10 +123,13 @@ impl Worker<'_> {
             files: Record::few_files(&manifest),
             trajectory: job.key.trajectory,
             reached: job.key.trajectory.and_then(|_| instance.work.steps_to_go()),
+            went_on_from: goes_on.map(|(step, _)| step),
             traced: instance.work.source_root().map(|_| job.key.direct),
             started,
             wall_secs: wall.elapsed().as_secs_f64(),
-            cpu_secs: cpu_secs() - cpu,
+            cpu_secs: usage.cpu_secs,
+            device_secs: usage.device_secs,
+            peak_memory: usage.peak_memory,
             device: self.options.device_name.clone(),
             pipe_version: env!("CARGO_PKG_VERSION").to_owned(),
             items_run,
@@ -293,15 +299,4 @@ pub(super) fn stage_error(error: PlanError) -> StageError {
         PlanError::Store(error) => error.into(),
         error => StageError::Environment { message: error.to_string(), help: error.help() },
     }
-}
-
-/// CPU seconds of this process so far: user and system time in `/proc/self/stat`, in hundredths.
-fn cpu_secs() -> f64 {
-    const TICKS_PER_SEC: f64 = 100.0;
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The second field is the program's name in parentheses and may hold spaces; user and system
-    // time are the 14th and 15th.
-    let after_name = stat.rsplit(')').next().unwrap_or_default();
-    let ticks = after_name.split_whitespace().skip(11).take(2);
-    ticks.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / TICKS_PER_SEC
 }
