@@ -1,8 +1,10 @@
 //! What a run did and what came of it, for people and machines. Nothing here decides anything.
 
 pub mod clip;
+pub mod compute;
 pub mod human;
 pub mod json;
+pub mod provenance;
 pub mod results;
 pub mod sheet;
 pub mod story;

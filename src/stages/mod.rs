@@ -3,6 +3,7 @@
 //! A stage is one struct, its parameters, and one `impl`. Adding one is a new file here and one
 //! line in [`STAGES`]; the schema, the editor help and the checks follow from the struct.
 
+mod color_correct;
 mod command;
 mod context;
 mod dataset;
@@ -28,6 +29,7 @@ mod training;
 mod transform;
 mod vae_encode;
 
+pub use color_correct::ColorCorrect;
 pub use command::ShellCommand;
 pub use context::{CancelFlag, Inputs, Output, Progress, StageContext};
 pub use dataset::Dataset;
@@ -67,6 +69,7 @@ pub static STAGES: &[StageEntry] = &[
     StageEntry::of::<LoraMerge>(),
     StageEntry::of::<Sample>(),
     StageEntry::of::<Decode>(),
+    StageEntry::of::<ColorCorrect>(),
     StageEntry::of::<Metric>(),
     StageEntry::of::<Pretrain>(),
     StageEntry::of::<ShellCommand>(),

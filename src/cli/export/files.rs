@@ -17,7 +17,8 @@ use crate::{
         videos::{self, Clip},
     },
     config::Pipeline,
-    report::{clip, results::Outputs, sheet},
+    plan::Plan,
+    report::{clip, provenance, results::Outputs, sheet},
     store::{Digest, Store},
 };
 
@@ -26,6 +27,7 @@ const MIN_SIZE: u32 = 128;
 
 pub(super) struct Exporter<'a> {
     pub pipeline: &'a Pipeline,
+    pub plan: &'a Plan<'a>,
     pub outputs: &'a Outputs,
     pub store: &'a Store,
     pub program: Program,
@@ -43,7 +45,7 @@ impl Exporter<'_> {
                 let sheet = pictures::sheet(self.pipeline, index, self.outputs, self.store)?;
                 write_file(&folder.join("sheet.png"), &frames::to_png(&sheet))
             }
-            ArtifactKind::Metrics => self.metrics(&manifest, folder),
+            ArtifactKind::Metrics => self.metrics(&manifest, index, folder),
             ArtifactKind::LoraAdapter => adapter::export(self, &manifest, folder),
             _ => self.plain(&manifest, folder),
         }
@@ -88,11 +90,16 @@ impl Exporter<'_> {
         Ok(())
     }
 
-    /// The document as it is, and its scores per item as CSV.
-    fn metrics(&self, manifest: &Manifest, folder: &Path) -> Result<(), CliError> {
+    /// The document with what it was made from, and its scores per item as CSV.
+    fn metrics(&self, manifest: &Manifest, index: usize, folder: &Path) -> Result<(), CliError> {
         for item in &manifest.items {
             let bytes = self.read(item, "metrics.json")?;
-            write_file(&folder.join("metrics.json"), &bytes)?;
+            let mut document: Value = serde_json::from_slice(&bytes)
+                .map_err(|error| broken(&item.name, &error.to_string()))?;
+            if let Some(document) = document.as_object_mut() {
+                document.insert("provenance".to_owned(), provenance::of(self.plan, index));
+            }
+            write_file(&folder.join("metrics.json"), format!("{document:#}\n").as_bytes())?;
             let csv = per_item_csv(&bytes).map_err(|error| broken(&item.name, &error))?;
             write_file(&folder.join("metrics.csv"), csv.as_bytes())?;
         }

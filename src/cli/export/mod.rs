@@ -54,6 +54,7 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
         let folder = if several { args.to.join(cell_name(instance)) } else { args.to.clone() };
         let exporter = files::Exporter {
             pipeline: &pipeline,
+            plan: &plan,
             outputs: &outputs,
             store: &store,
             program: args.format,

@@ -297,3 +297,29 @@ fn an_export_is_whole_though_nobody_reads_its_list() {
         assert!(shell.path("out").join(cell).join("sheet.png").exists(), "{cell}");
     }
 }
+
+#[test]
+fn several_files_run_one_after_the_other() {
+    let shell = Shell::new();
+    let quick = "\n[profiles.quick.stages.pairs]\ncount = 1\n";
+    shell
+        .write("a.toml", &CLIPS.replace("\"clips\"\n\n[sweep]", &format!("\"a\"{quick}\n[sweep]")));
+    shell.write("b.toml", &CLIPS.replace("name = \"clips\"", "name = \"b\""));
+    insta::assert_snapshot!(shell.transcript("run a.toml b.toml --profile quick --jobs 1"), @"");
+    insta::assert_snapshot!(shell.transcript("run a.toml b.toml --only pairs"), @"");
+    // What is wrong with one file keeps all from running.
+    shell.write("c.toml", &CLIPS.replace("count", "cuont"));
+    let said = shell.transcript("run b.toml c.toml");
+    assert!(said.contains("? 2") && said.contains("did you mean `count`?"), "{said}");
+    assert!(!said.contains("stages on cpu"), "{said}");
+    // A failure ends it, or with --keep-going only its own file.
+    let folder = "{ source = \"folder\", root = \".\" }";
+    shell.write(
+        "d.toml",
+        &CLIPS.replace("{ source = \"builtin:figures\" }", folder).replace("pose", "pairs"),
+    );
+    insta::assert_snapshot!(shell.transcript("run d.toml b.toml"), @"");
+    let said = shell.transcript("run d.toml b.toml --keep-going");
+    assert!(said.contains("? 1") && said.contains("b: 3 stages on cpu"), "{said}");
+    assert!(said.ends_with("1 of 2 pipelines failed in [TIME]: `d.toml`\n"), "{said}");
+}
