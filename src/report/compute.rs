@@ -305,13 +305,13 @@ mod tests {
         tables.extend(by_cell(&[layout], &sweep, &taken[..7]));
         insta::assert_snapshot!(render(&tables, Format::Text), @"
         What each stage took in all
-        sum of runs
-        ──────────────────────────────────────────────────────────────────────────────
-         stage     kind         device    runs   items   wall s   device s   peak MiB
-        ──────────────────────────────────────────────────────────────────────────────
-         lora      lora_train   cpu      2.000   2.000    25.00      48.00      310.0
-         predict   sample       cpu      2.000   12.00    6.100      – (a)      – (a)
-        ──────────────────────────────────────────────────────────────────────────────
+        sum over runs, greatest peak
+        ─────────────────────────────────────────────────────────────────────────────
+         stage     kind         device   runs   items   wall s   device s   peak MiB
+        ─────────────────────────────────────────────────────────────────────────────
+         lora      lora_train   cpu      2      2        25.00      48.00      310.0
+         predict   sample       cpu      2      12       6.100      – (a)      – (a)
+        ─────────────────────────────────────────────────────────────────────────────
         (a) not told by the system, or not recorded by the version that ran it
 
         What training and sampling took: pose
@@ -340,20 +340,19 @@ mod tests {
         ─────────────────────────
          n = 1   n = 10   n = 30
         ─────────────────────────
-         0.500    – (c)    – (d)
+         0.500    – (c)    – (b)
         ─────────────────────────
 
         predict.peak_mib
         ─────────────────────────
          n = 1   n = 10   n = 30
         ─────────────────────────
-         – (e)    – (e)    – (d)
+         – (d)    – (d)    – (b)
         ─────────────────────────
-        (a) the training went on from a checkpoint, or from that of another
+        (a) the training went on from a checkpoint, so this is not known of the whole
         (b) not run
         (c) all images were in the cache
-        (d) no stage `predict` here
-        (e) not told by the system, or not recorded by the version that ran it
+        (d) not told by the system, or not recorded by the version that ran it
         ");
         insta::assert_snapshot!(render(&tables[..1], Format::Csv), @r#"
         table,value,varied,row,column,mean,sd,n,expected,mark,reference,note

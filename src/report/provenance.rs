@@ -2,16 +2,21 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::plan::{Freshness, Plan};
+use crate::{
+    plan::{Freshness, Plan},
+    store::Digest,
+};
 
 /// Version of the document.
 const FORM: u32 = 1;
 
 /// Every stage that an instance's output was made from, and itself: its kind and version, all
-/// parameters, what it was made from and what it gave, by content; where and when it ran.
+/// parameters (`null` is the model's own value), what it was made from and what it gave, by content;
+/// where and when it ran. `log` says what an output tells of its making, such as the values that a
+/// training found in the model.
 ///
 /// It is no part of the output: two ways to the same bytes are one output in the store.
-pub fn of(plan: &Plan<'_>, index: usize) -> Value {
+pub fn of(plan: &Plan<'_>, index: usize, log: &dyn Fn(Digest) -> Option<Value>) -> Value {
     let mut stages = Map::new();
     let mut open = vec![index];
     while let Some(index) = open.pop() {
@@ -38,6 +43,9 @@ pub fn of(plan: &Plan<'_>, index: usize) -> Value {
             stage["device"] = json!(record.device);
             stage["started"] = json!(record.started);
             stage["pipe_version"] = json!(record.pipe_version);
+            if let Some(log) = log(record.output) {
+                stage["log"] = log;
+            }
         }
         stages.insert(instance.to_string(), stage);
     }

@@ -12,7 +12,9 @@ use super::{
 };
 use crate::{
     artifact::{
-        ArtifactKind, Item, Manifest, frames,
+        ArtifactKind, Item, Manifest,
+        adapter::TRAIN,
+        frames,
         pairs::{INPUT, MASK, TARGET},
         videos::{self, Clip},
     },
@@ -97,13 +99,23 @@ impl Exporter<'_> {
             let mut document: Value = serde_json::from_slice(&bytes)
                 .map_err(|error| broken(&item.name, &error.to_string()))?;
             if let Some(document) = document.as_object_mut() {
-                document.insert("provenance".to_owned(), provenance::of(self.plan, index));
+                let log = |digest| self.training_log(digest);
+                document.insert("provenance".to_owned(), provenance::of(self.plan, index, &log));
             }
             write_file(&folder.join("metrics.json"), format!("{document:#}\n").as_bytes())?;
             let csv = per_item_csv(&bytes).map_err(|error| broken(&item.name, &error))?;
             write_file(&folder.join("metrics.csv"), csv.as_bytes())?;
         }
         Ok(())
+    }
+
+    /// What an adapter says of its training, without the losses.
+    fn training_log(&self, digest: Digest) -> Option<Value> {
+        let manifest = self.store.manifest(digest).ok()?;
+        let item = manifest.items.last().filter(|_| manifest.kind == ArtifactKind::LoraAdapter)?;
+        let mut log: Value = serde_json::from_slice(&self.read(item, TRAIN).ok()?).ok()?;
+        log.as_object_mut()?.remove("losses");
+        Some(log)
     }
 
     /// All files as they are; in a folder per item where there are several items.

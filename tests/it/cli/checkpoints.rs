@@ -87,8 +87,9 @@ fn says_what_it_was_made_from(shell: &Shell, provenance: &serde_json::Value) {
     assert_eq!(stages["lora"]["params"]["rank"], 2);
     assert_eq!(stages["predict"]["params"]["model"], "builtin:tiny");
     assert_eq!(stages["predict"]["inputs"]["lora"], "lora");
-    assert!(stages["lora"]["params"]["image_latent_scale"].is_number(), "{stages:#}");
+    assert!(stages["lora"]["log"]["image_latent_scale"].is_number(), "{stages:#}");
     assert!(stages["predict"]["params"].get("image_latent_scale").is_some(), "{stages:#}");
+    assert!(stages["lora"]["log"].get("losses").is_none(), "{stages:#}");
     assert!(stages["predict"]["weights"].is_string());
     assert_eq!(stages["prompt"]["params"]["prompt"], "");
 }

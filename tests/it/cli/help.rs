@@ -15,7 +15,7 @@ fn help_lists_the_commands() {
     Usage: pipe [OPTIONS] <COMMAND>
 
     Commands:
-      run          Bring the results of a pipeline up to date
+      run          Bring the results of pipelines up to date
       plan         Say what a run would do and why; nothing is run
       check        Check pipeline files and say all errors at once; nothing is run
       explain      Say what decides a stage's output, and what of it changed
@@ -78,15 +78,16 @@ fn help_of_run_lists_its_options() {
     $ pipe run --help
     ? 0
     --- stdout
-    Bring the results of a pipeline up to date
+    Bring the results of pipelines up to date
 
-    Computes what is not in the cache, prints a line per finished stage and then the tables.
+    Computes what is not in the cache, prints a line per finished stage and then the tables. Of several
+    files, one without the profile runs with its own values, and says so.
 
-    Usage: pipe run [OPTIONS] <FILE>
+    Usage: pipe run [OPTIONS] <FILE>...
 
     Arguments:
-      <FILE>
-              The pipeline file
+      <FILE>...
+              The pipeline files
 
     Options:
       -p, --profile <NAME>
@@ -102,7 +103,7 @@ fn help_of_run_lists_its_options() {
               Run this stage, or cell, even if it is cached; may be given several times
 
           --keep-going
-              After a failure, go on with what does not depend on it
+              After a failure, go on with what does not depend on it, and with other files
 
           --events <FILE>
               Write events to a file, one JSON object per line

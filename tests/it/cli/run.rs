@@ -305,8 +305,30 @@ fn several_files_run_one_after_the_other() {
     shell
         .write("a.toml", &CLIPS.replace("\"clips\"\n\n[sweep]", &format!("\"a\"{quick}\n[sweep]")));
     shell.write("b.toml", &CLIPS.replace("name = \"clips\"", "name = \"b\""));
-    insta::assert_snapshot!(shell.transcript("run a.toml b.toml --profile quick --jobs 1"), @"");
-    insta::assert_snapshot!(shell.transcript("run a.toml b.toml --only pairs"), @"");
+    insta::assert_snapshot!(shell.transcript("run a.toml b.toml --profile quick --jobs 1"), @"
+    $ pipe run a.toml b.toml --profile quick --jobs 1
+    ? 0
+    --- stderr
+    b.toml: there is no profile `quick`, so it runs with the values of the file itself
+    a: 3 stages on cpu
+    ran      pairs  new  [TIME]
+    ran      clips[method=linear]  new  [TIME]
+    ran      clips[method=quadratic]  new  [TIME]
+    done     3 stages ran in [TIME]
+    b: 3 stages on cpu
+    ran      pairs  new  [TIME]
+    ran      clips[method=linear]  new  1 of 2 items  [TIME]
+    ran      clips[method=quadratic]  new  1 of 2 items  [TIME]
+    done     3 stages ran in [TIME]
+    2 pipelines up to date in [TIME]
+    ");
+    insta::assert_snapshot!(shell.transcript("run a.toml b.toml --only pairs"), @"
+    $ pipe run a.toml b.toml --only pairs
+    ? 2
+    --- stderr
+      × `--only` and `--force` name stages of one file
+      help: run that file alone
+    ");
     // What is wrong with one file keeps all from running.
     shell.write("c.toml", &CLIPS.replace("count", "cuont"));
     let said = shell.transcript("run b.toml c.toml");
@@ -318,7 +340,20 @@ fn several_files_run_one_after_the_other() {
         "d.toml",
         &CLIPS.replace("{ source = \"builtin:figures\" }", folder).replace("pose", "pairs"),
     );
-    insta::assert_snapshot!(shell.transcript("run d.toml b.toml"), @"");
+    insta::assert_snapshot!(shell.transcript("run d.toml b.toml"), @"
+    $ pipe run d.toml b.toml
+    ? 1
+    --- stderr
+    clips: 3 stages on cpu
+    failed   pairs
+      × stage `pairs`: the folder holds no pairs
+      help: put the images into `input/` and `target/` with equal names, or side by side as
+            `name_in.png` and `name_out.png`; below `train/` and `test/` if they differ
+    skipped  clips[method=linear]  because `pairs` failed
+    skipped  clips[method=quadratic]  because `pairs` failed
+    failed   0 stages ran, 1 failed, 2 not reached in [TIME]
+    1 of 2 pipelines failed in [TIME], 1 not reached: `d.toml`
+    ");
     let said = shell.transcript("run d.toml b.toml --keep-going");
     assert!(said.contains("? 1") && said.contains("b: 3 stages on cpu"), "{said}");
     assert!(said.ends_with("1 of 2 pipelines failed in [TIME]: `d.toml`\n"), "{said}");
