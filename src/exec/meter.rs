@@ -232,7 +232,7 @@ mod tests {
         // Two stages at once share what the process used.
         let (_, busy) = std::thread::scope(|scope| {
             let other = scope.spawn(|| meter.measure(|| work_for(Duration::from_millis(600))).1);
-            let (_, mine) = meter.measure(|| work_for(Duration::from_millis(600)));
+            let ((), mine) = meter.measure(|| work_for(Duration::from_millis(600)));
             (other.join().unwrap(), mine)
         });
         // Other tests of this process run beside it, so there is no upper bound.

@@ -135,7 +135,7 @@ fn by_stage(taken: &[Taken<'_>]) -> ResultTable {
         average: None,
         reference: None,
         blocks: vec![Block {
-            value: "sum over runs, greatest peak".to_owned(),
+            value: "sum over runs (the greatest peak)".to_owned(),
             lower_is_better: false,
             rows,
         }],
@@ -305,7 +305,7 @@ mod tests {
         tables.extend(by_cell(&[layout], &sweep, &taken[..7]));
         insta::assert_snapshot!(render(&tables, Format::Text), @"
         What each stage took in all
-        sum over runs, greatest peak
+        sum over runs (the greatest peak)
         ─────────────────────────────────────────────────────────────────────────────
          stage     kind         device   runs   items   wall s   device s   peak MiB
         ─────────────────────────────────────────────────────────────────────────────
@@ -356,17 +356,17 @@ mod tests {
         ");
         insta::assert_snapshot!(render(&tables[..1], Format::Csv), @r#"
         table,value,varied,row,column,mean,sd,n,expected,mark,reference,note
-        compute,"sum over runs, greatest peak",,stage=lora kind=lora_train device=cpu runs=2 items=2,wall s,25,,1,1,,,
-        compute,"sum over runs, greatest peak",,stage=lora kind=lora_train device=cpu runs=2 items=2,device s,48,,1,1,,,
-        compute,"sum over runs, greatest peak",,stage=lora kind=lora_train device=cpu runs=2 items=2,peak MiB,310,,1,1,,,
-        compute,"sum over runs, greatest peak",,stage=predict kind=sample device=cpu runs=2 items=12,wall s,6.1,,1,1,,,
-        compute,"sum over runs, greatest peak",,stage=predict kind=sample device=cpu runs=2 items=12,device s,,,0,1,,,"not told by the system, or not recorded by the version that ran it"
-        compute,"sum over runs, greatest peak",,stage=predict kind=sample device=cpu runs=2 items=12,peak MiB,,,0,1,,,"not told by the system, or not recorded by the version that ran it"
+        compute,sum over runs (the greatest peak),,stage=lora kind=lora_train device=cpu runs=2 items=2,wall s,25,,1,1,,,
+        compute,sum over runs (the greatest peak),,stage=lora kind=lora_train device=cpu runs=2 items=2,device s,48,,1,1,,,
+        compute,sum over runs (the greatest peak),,stage=lora kind=lora_train device=cpu runs=2 items=2,peak MiB,310,,1,1,,,
+        compute,sum over runs (the greatest peak),,stage=predict kind=sample device=cpu runs=2 items=12,wall s,6.1,,1,1,,,
+        compute,sum over runs (the greatest peak),,stage=predict kind=sample device=cpu runs=2 items=12,device s,,,0,1,,,"not told by the system, or not recorded by the version that ran it"
+        compute,sum over runs (the greatest peak),,stage=predict kind=sample device=cpu runs=2 items=12,peak MiB,,,0,1,,,"not told by the system, or not recorded by the version that ran it"
         "#);
         insta::assert_snapshot!(render(&tables[..1], Format::Markdown), @r#"
         **What each stage took in all**
 
-        `sum over runs, greatest peak`
+        `sum over runs (the greatest peak)`
 
         | stage | kind | device | runs | items | wall s | device s | peak MiB |
         | --- | --- | --- | --- | --- | ---: | ---: | ---: |

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::data::pose::{PoseStyle, draw as draw_pose};
 
 /// A data set of one black 8x6 image with the given annotations.
 fn write(folder: &Path, name: &str, annotations: &str) -> SourceReader {
@@ -124,7 +125,7 @@ fn keypoints_outside_the_image_are_kept_and_drawn_as_far_as_it_goes() {
     let index = Index::persons(&sources, true, [6, 8], 0.0).unwrap();
     let sample = index.sample(&sources, 7).unwrap();
     assert_eq!(sample.persons[0].keypoints[3][0].to_bits(), 9000.0f32.to_bits());
-    let drawn = crate::data::pose::draw(&sample.persons, [6, 8], Default::default());
+    let drawn = draw_pose(&sample.persons, [6, 8], PoseStyle::default());
     assert_eq!(drawn.dimensions(), (8, 6));
     assert_eq!(drawn.get_pixel(3, 2).0, [255; 3], "the nose is inside");
 }
