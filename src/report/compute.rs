@@ -240,7 +240,7 @@ mod tests {
         store::Digest,
     };
 
-    fn record(kind: &str, key: u8, more: Value) -> Record {
+    fn record(kind: &str, key: u8, more: &Value) -> Record {
         let digest = Digest::of(&[key]);
         let mut record = json!({
             "format_version": 1, "fingerprint": digest, "output": digest,
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn times_and_memory_stand_where_the_scores_do() {
         let (cells, none) = ([1, 10, 30].map(cell), Cell::new());
-        let train = |key, more: Value| record("lora_train", key, more);
+        let train = |key, more: Value| record("lora_train", key, &more);
         let records = [
             train(
                 1,
@@ -272,8 +272,8 @@ mod tests {
                 2,
                 json!({ "wall_secs": 5.0, "device_secs": 9.0, "peak_memory": 310 << 20, "reached": 300, "went_on_from": 200 }),
             ),
-            record("sample", 3, json!({ "wall_secs": 6.0, "items_run": 12, "items_total": 12 })),
-            record("sample", 4, json!({ "wall_secs": 0.1, "items_run": 0, "items_total": 12 })),
+            record("sample", 3, &json!({ "wall_secs": 6.0, "items_run": 12, "items_total": 12 })),
+            record("sample", 4, &json!({ "wall_secs": 0.1, "items_run": 0, "items_total": 12 })),
         ];
         let taken = |stage, kind, cell, record| Taken { stage, kind, cell, record };
         let taken = [
