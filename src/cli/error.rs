@@ -7,6 +7,7 @@ use crate::{
     config::{ConfigErrors, settings::SettingsError},
     exec::ExecError,
     plan::{LockError, PlanError},
+    provenance::FactsError,
     report::{results::ResultsError, style::WIDTH},
     store::StoreError,
 };
@@ -40,6 +41,18 @@ impl CliError {
     /// A file that could not be read or written.
     pub fn file(what: &str, path: &std::path::Path, error: &io::Error) -> Self {
         Self::environment(format!("cannot {what} `{}`: {error}", path.display()))
+    }
+
+    /// Results of a pipeline file of which nothing can be said yet.
+    pub fn of_facts(error: &FactsError, file: &std::path::Path) -> Self {
+        match error {
+            FactsError::Stale { .. } => Self::Message {
+                code: exit::STAGE_FAILED,
+                message: error.to_string(),
+                help: Some(format!("`pipe run {}` computes what is missing", file.display())),
+            },
+            FactsError::Io { .. } => Self::environment(error.to_string()),
+        }
     }
 
     /// Adds what to do.

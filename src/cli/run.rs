@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    device,
+    device, disk,
     error::CliError,
     exit,
     export::pictures,
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     config::Pipeline,
-    exec::{ExecOptions, Executor, Outcome},
+    exec::{ExecOptions, Executor, Outcome, RunEvent},
     plan::{self, Lock, PlanOptions},
     report::{
         Reporter,
@@ -89,7 +89,16 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
         cancel: stop.flag.clone(),
         ..ExecOptions::new(device, &device_name)
     };
+    let mut space = disk::Watch::new(&pipeline, &store, &wanted);
     let summary = Executor::new(&store, options).execute(&pipeline, &mut |event| {
+        if matches!(event, RunEvent::StageStarted { .. }) {
+            if let Some(warning) = space.look() {
+                session.talk(&format!("{}: {warning}", session.stderr.warn("warning")));
+            }
+            if space.refuses() {
+                stop.flag.cancel();
+            }
+        }
         human.on(&event);
         outputs.on(&event);
         if let Some(events) = &mut events {
@@ -100,6 +109,7 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     if let (Some(events), Some(path)) = (events, &args.events) {
         events.finish().map_err(|error| CliError::file("write the events to", path, &error))?;
     }
+    space.finish()?;
     if args.only.is_empty() && summary.outcome != Outcome::Interrupted {
         show_results(&pipeline, &outputs, &store, session)?;
     }

@@ -12,7 +12,7 @@ use std::{
 use super::{
     LoadOptions,
     error::{Code, Problem, Problems},
-    origin::{Layer, Origin, Sources, normalise},
+    origin::{Layer, Origin, SET, Sources, normalise},
     value::{Data, Entry, Node, Syntax, Table, parse_document, parse_value},
 };
 
@@ -210,7 +210,7 @@ fn overlay_keeping_keys(root: &mut Node, over: Table) {
 }
 
 fn apply_set(root: &mut Node, text: &str, sources: &mut Sources, problems: &mut Problems) {
-    let file = sources.add("--set", text, Path::new(""));
+    let file = sources.add(SET, text, Path::new(""));
     let whole = Origin { file, start: 0, end: text.len() as u32, layer: Layer::Set };
     let Some((left, right)) = text.split_once('=') else {
         let problem = Problem::new(Code::Set, format!("`--set {text}` has no `=`"));

@@ -145,6 +145,7 @@ impl Builder<'_> {
         let stem = || self.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         Some(Pipeline {
             path: self.path.to_owned(),
+            files: self.sources.files(),
             name: name(root, problems).or_else(stem).unwrap_or_default(),
             title: text(root, "title", problems),
             seed: seed.0,

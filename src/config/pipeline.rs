@@ -18,6 +18,8 @@ pub type Cell = BTreeMap<String, Value>;
 pub struct Pipeline {
     /// The file, as the user named it.
     pub path: PathBuf,
+    /// The file and the bases that it extends, as they are named; the file first.
+    pub files: Vec<PathBuf>,
     /// `name`.
     pub name: String,
     /// `title`.
@@ -102,7 +104,9 @@ pub fn plain(value: &Value) -> String {
 }
 
 /// Where a value was written.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 pub struct Place {
     /// The file as the user named it, or `--set`.
     pub file: String,

@@ -30,7 +30,7 @@ pub enum Freshness {
 }
 
 /// Why a stage must run.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
 #[serde(tag = "reason", rename_all = "snake_case")]
 pub enum StaleReason {
     /// No stage like it ever ran.

@@ -1,6 +1,7 @@
 //! Pipeline and store to a plan: what is fresh, stale or pending, and why.
 
 mod decide;
+mod disk;
 pub mod fingerprint;
 mod freshness;
 mod gather;
@@ -12,6 +13,7 @@ mod select;
 
 pub use decide::owner_of;
 pub(crate) use decide::{Decider, Found, ItemGroup, Items, Key, trace_of, with_sources};
+pub use disk::DiskPlan;
 pub use freshness::{Freshness, StaleReason};
 pub use graph::Graph;
 pub use lack::{Lack, Lacking, absent_models};

@@ -3,11 +3,14 @@
 pub mod clip;
 pub mod human;
 pub mod json;
+pub mod plan;
 pub mod results;
+pub mod schemas;
 pub mod sheet;
 pub mod story;
 pub mod style;
 pub mod table;
+pub mod verify;
 
 use crate::exec::RunEvent;
 

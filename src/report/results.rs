@@ -181,6 +181,7 @@ mod tests {
         };
         let pipeline = Pipeline {
             path: "toy.toml".into(),
+            files: vec!["toy.toml".into()],
             name: "toy".into(),
             title: None,
             seed: 0,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use super::{Digest, FORMAT_VERSION, Fingerprint};
@@ -26,6 +26,30 @@ pub struct Ingredients {
     /// Content of the files read from outside, by path below the source root; a path that ends in
     /// `/` stands for the names in that folder.
     pub sources: BTreeMap<String, Digest>,
+}
+
+/// A form that the store writes as JSON.
+pub(super) trait Form: DeserializeOwned {
+    /// The version that the writer gave it, if it has one.
+    fn version(&self) -> Option<u32>;
+}
+
+impl Form for Record {
+    fn version(&self) -> Option<u32> {
+        Some(self.format_version)
+    }
+}
+
+impl Form for ItemRecord {
+    fn version(&self) -> Option<u32> {
+        Some(self.format_version)
+    }
+}
+
+impl Form for Vec<Trace> {
+    fn version(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// What is known of a finished stage.

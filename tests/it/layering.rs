@@ -67,6 +67,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "plan",
         &[
+            "artifact::ArtifactKind",
             "artifact::Item",
             "config",
             "models::ClipSize",
@@ -79,6 +80,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("exec", &["artifact", "config", "models::ModelCache", "plan", "stages", "store"]),
+    // What is told to others of a run that is over.
+    ("provenance", &["config", "plan", "store"]),
     ("report", &["artifact::ArtifactKind", "config", "exec", "plan", "store"]),
     // `init` counts the pairs of a folder; a run fetches the models that its file names on the hub; an
     // export rewrites adapters.
@@ -95,6 +98,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "models::Memory",
             "models::hub",
             "plan",
+            "provenance",
             "report",
             "stages",
             "store",
@@ -103,7 +107,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// Modules that know nothing of tensors.
-const WITHOUT_BURN: &[&str] = &["config", "data", "metrics", "plan", "report", "store"];
+const WITHOUT_BURN: &[&str] =
+    &["config", "data", "metrics", "plan", "provenance", "report", "store"];
 
 /// Modules that talk to people.
 const MAY_PRINT: &[&str] = &["cli", "report"];

@@ -12,6 +12,7 @@ mod golden_text;
 mod hub;
 mod hub_server;
 mod incremental;
+mod json_schema;
 mod layering;
 mod ltx_video;
 mod parity;

@@ -299,6 +299,7 @@ impl TestPipeline {
         std::fs::create_dir_all(dir.path().join("traps")).unwrap();
         let pipeline = Pipeline {
             path: "toy.toml".into(),
+            files: vec!["toy.toml".into()],
             name: "toy".into(),
             title: None,
             seed: 0,

@@ -24,8 +24,9 @@ fn help_lists_the_commands() {
       diff         Compare two pipeline files, or revisions of one: parameters and results
       export       Write an artifact as ordinary files: PNG, GIF, safetensors, JSON, CSV
       verify       Execute stages again and compare what they give with the cache
+      attest       Sign what the results were made from, or check such a statement
       cache        Look after the cache
-      schema       Print the JSON schema of pipeline files, for editors
+      schema       Print the JSON schema of pipeline files, for editors, or of what `pipe` writes
       init         Write a commented pipeline file to start from
       completions  Print a completion script for a shell
       version      Print the version
@@ -65,8 +66,8 @@ fn help_lists_the_commands() {
               [default: auto]
 
     Exit codes: 0 done, 1 a stage failed, 2 usage or pipeline file wrong, 3 environment (no device, disk
-    full, weights missing), 4 `verify` found a difference, `cache verify` damage, or `--locked` a
-    deviation, 101 a bug of ours, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).
+    full, weights missing), 4 `verify` or `attest` found a difference, `cache verify` damage, or
+    `--locked` a deviation, 101 a bug of ours, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).
 
     Start with `pipe init`, or with `pipe run pipelines/pose_ablation.toml`.
     ");
@@ -185,6 +186,10 @@ fn completions_and_schema_are_results() {
     ? 0
     --- stdout
     ./pipeline.schema.json
+    ./plan.schema.json
+    ./lock.schema.json
+    ./event.schema.json
+    ./verify.schema.json
     ");
     assert!(shell.path("pipeline.schema.json").exists());
 }

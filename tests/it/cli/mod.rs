@@ -16,7 +16,9 @@ mod lock;
 mod misfits;
 mod pipelines;
 mod plan;
+mod provenance;
 mod run;
+mod schema;
 mod settings;
 
 use std::{
@@ -116,7 +118,7 @@ fn command(dir: &Path) -> Command {
 
 fn redact(text: &str) -> String {
     let durations = regex::Regex::new(r"\b\d+(\.\d+)? (s|min \d\d s)\b").unwrap();
-    let bytes = regex::Regex::new(r"\b\d+(\.\d+)? (B|[KM]iB)\b").unwrap();
+    let bytes = regex::Regex::new(r"\b\d+(\.\d+)? (B|[KMGT]iB)\b").unwrap();
     let digests = regex::Regex::new(r"\b[0-9a-f]{12,64}\b").unwrap();
     let times = regex::Regex::new(r"\d{4}-\d\d-\d\dT[\d:.]+Z").unwrap();
     let text = durations.replace_all(text, "[TIME]");

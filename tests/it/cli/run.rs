@@ -193,6 +193,7 @@ fn only_and_force_may_be_given_several_times() {
     maybe  clips[method=linear]  after pairs  about [TIME]
     maybe  clips[method=quadratic]  after pairs  about [TIME]
     1 stage to run, 2 waiting for others, 0 cached; at most about [TIME] of stage time
+    disk: at most about [SIZE]; [SIZE] are free
     ");
 }
 
