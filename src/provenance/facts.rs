@@ -115,11 +115,11 @@ impl<'a> Facts<'a> {
         Ok(Self { pipeline, files: read_files(&pipeline.files)?, executed, models })
     }
 
-    /// When the first stage began and the last one ended, RFC 3339.
-    pub fn span(&self) -> Option<(String, String)> {
+    /// When the first stage began and the last one ended.
+    pub fn span(&self) -> Option<(jiff::Timestamp, jiff::Timestamp)> {
         let start = self.executed.iter().filter_map(Executed::start).min()?;
         let end = self.executed.iter().filter_map(Executed::end).max()?;
-        Some((start.to_string(), end.to_string()))
+        Some((start, end))
     }
 }
 

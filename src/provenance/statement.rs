@@ -125,7 +125,8 @@ impl Statement {
         let keys = facts.executed.iter().map(|executed| {
             (executed.instance.to_string(), executed.record.fingerprint.to_string().into())
         });
-        let (started_on, finished_on) = facts.span().unwrap_or_default();
+        let span = facts.span().map(|(start, end)| (start.to_string(), end.to_string()));
+        let (started_on, finished_on) = span.unwrap_or_default();
         let versions = facts.executed.iter().map(|executed| executed.record.pipe_version.clone());
         let versions: std::collections::BTreeSet<String> = versions.collect();
         let version = versions.into_iter().collect::<Vec<_>>().join(", ");

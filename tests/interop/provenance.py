@@ -97,7 +97,7 @@ def main(pipeline, folder):
     check_schema("event", (folder / "events.ndjson").read_text().splitlines())
     check_schema("verify", [pipe(["verify", pipeline, "--json", "--sample", "0.1"], folder)])
     licence = "https://spdx.org/licenses/CC-BY-4.0"
-    pipe(["export", pipeline, "--crate", "crate", "--license", licence], folder)
+    pipe(["export", pipeline, "--crate", "crate", "--license", licence, "--author", "Somebody"], folder)
     check_crate(folder / "crate")
     subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", "key.pem"], cwd=folder, check=True)
     subprocess.run(["openssl", "pkey", "-in", "key.pem", "-pubout", "-out", "pub.pem"], cwd=folder, check=True)

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     config::{Instance, pipeline::plain},
     plan::{self, PlanError, PlanOptions},
+    provenance::ro_crate::Given,
     report::{results::Outputs, style::count},
     store::Transfer,
 };
@@ -46,12 +47,16 @@ pub(super) struct ExportArgs {
     /// For a crate: the licence of what is in it
     #[arg(long, value_name = "URL", requires = "ro_crate")]
     license: Option<String>,
+    /// For a crate: who ran the pipeline
+    #[arg(long, value_name = "NAME", requires = "ro_crate")]
+    author: Option<String>,
 }
 
 pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliError> {
     let pipeline = args.pipeline.load()?;
     if let Some(folder) = &args.ro_crate {
-        return ro_crate::export(&pipeline, folder, args.license.as_deref(), session);
+        let given = Given { license: args.license.clone(), author: args.author.clone() };
+        return ro_crate::export(&pipeline, folder, &given, session);
     }
     let (Some(stage), Some(to)) = (&args.stage, &args.to) else {
         return Err(CliError::usage("name a stage, and a folder with `--to`"));

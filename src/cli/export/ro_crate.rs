@@ -8,7 +8,7 @@ use crate::{
     plan::{self, Lock, PlanOptions},
     provenance::{
         Facts,
-        ro_crate::{Attachment, CrateError, write},
+        ro_crate::{Attachment, CrateError, Given, write},
     },
     report::{
         results::{Outputs, tables},
@@ -20,7 +20,7 @@ use crate::{
 pub(super) fn export(
     pipeline: &Pipeline,
     folder: &Path,
-    license: Option<&str>,
+    given: &Given,
     session: &Session,
 ) -> Result<(), CliError> {
     let store = session.store()?;
@@ -47,7 +47,7 @@ pub(super) fn export(
             });
         }
     }
-    let written = write(&facts, &store, folder, license, &attachments).map_err(of_crate)?;
+    let written = write(&facts, &store, folder, given, &attachments).map_err(of_crate)?;
     session.talk(&transfers(&written.transfers));
     session.print(&format!("{}\n", folder.join("ro-crate-metadata.json").display()))
 }

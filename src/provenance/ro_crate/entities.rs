@@ -2,7 +2,7 @@
 //! and the Workflow Run profiles.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// What stands in a path or a fragment of an IRI as it is.
 const PLAIN: &AsciiSet =
@@ -40,7 +40,7 @@ pub(super) fn to(id: impl Into<String>) -> Ref {
 pub struct Entity {
     #[serde(rename = "@id")]
     pub id: String,
-    #[serde(rename = "@type")]
+    #[serde(rename = "@type", serialize_with = "one_or_many")]
     pub types: Vec<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -48,7 +48,7 @@ pub struct Entity {
     pub description: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub about: Option<Ref>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "one_or_many")]
     pub conforms_to: Vec<Ref>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub date_published: Option<String>,
@@ -56,9 +56,9 @@ pub struct Entity {
     pub license: Option<Ref>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub main_entity: Option<Ref>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "one_or_many")]
     pub has_part: Vec<Ref>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "one_or_many")]
     pub mentions: Vec<Ref>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
@@ -67,7 +67,7 @@ pub struct Entity {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub software_version: Option<String>,
     /// Content digests other than SHA-256, as in `blake3:<hex>`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "one_or_many")]
     pub identifier: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
@@ -77,15 +77,15 @@ pub struct Entity {
     pub encoding_format: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub programming_language: Option<Ref>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "one_or_many")]
     pub is_based_on: Vec<Ref>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "one_or_many")]
     pub step: Vec<Ref>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "one_or_many")]
     pub input: Vec<Ref>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "one_or_many")]
     pub output: Vec<Ref>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "one_or_many")]
     pub connection: Vec<Ref>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_parameter: Option<Ref>,
@@ -93,9 +93,9 @@ pub struct Entity {
     pub target_parameter: Option<Ref>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub position: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "one_or_many")]
     pub work_example: Vec<Ref>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "one_or_many")]
     pub example_of_work: Vec<Ref>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub additional_type: Option<&'static str>,
@@ -107,16 +107,28 @@ pub struct Entity {
     pub value: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instrument: Option<Ref>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "one_or_many")]
     pub object: Vec<Ref>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "one_or_many")]
     pub result: Vec<Ref>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub action_status: Option<Ref>,
+    pub action_status: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Ref>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub author: Option<Ref>,
+}
+
+/// A list of one is written as that one, as RO-Crate recommends.
+fn one_or_many<T: Serialize, S: Serializer>(list: &[T], to: S) -> Result<S::Ok, S::Error> {
+    match list {
+        [one] => one.serialize(to),
+        list => list.serialize(to),
+    }
 }
 
 impl Entity {
@@ -144,7 +156,7 @@ mod tests {
             start_time: Some("2026-01-01T00:00:00Z".into()),
             ..Entity::new("#run", &["CreateAction"], "lora")
         };
-        insta::assert_snapshot!(serde_json::to_string(&action).unwrap(), @r##"{"@id":"#run","@type":["CreateAction"],"name":"lora","instrument":{"@id":"#tool"},"object":[{"@id":"a/"}],"startTime":"2026-01-01T00:00:00Z"}"##);
+        insta::assert_snapshot!(serde_json::to_string(&action).unwrap(), @r##"{"@id":"#run","@type":"CreateAction","name":"lora","instrument":{"@id":"#tool"},"object":{"@id":"a/"},"startTime":"2026-01-01T00:00:00Z"}"##);
         assert_eq!(iri("lora[n=1, m=ä]/x.png"), "lora%5Bn=1%2C%20m=%C3%A4%5D/x.png");
     }
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     entities::{Entity, Metadata, Ref, iri, to},
-    write::Contents,
+    write::{Contents, Given, README},
 };
 use crate::{
     config::{Instance, pipeline::plain},
@@ -19,17 +19,16 @@ const PROVENANCE: &str = "https://w3id.org/ro/wfrun/provenance/0.5";
 const WORKFLOW_RO_CRATE: &str = "https://w3id.org/workflowhub/workflow-ro-crate/1.0";
 const FORMAL_PARAMETER: &str = "https://bioschemas.org/profiles/FormalParameter/1.0-RELEASE";
 const COMPLETED: &str = "http://schema.org/CompletedActionStatus";
+const COMPUTATIONAL_WORKFLOW: &str =
+    "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE";
+const AUTHOR: &str = "#author";
 const ENGINE: &str = "#pipe";
 const LANGUAGE: &str = "#pipeline-file";
 const RUN: &str = "#run";
 
 /// The document of a crate with these contents.
-pub(super) fn describe(
-    facts: &Facts<'_>,
-    contents: &Contents<'_>,
-    license: Option<&str>,
-) -> Metadata {
-    let mut graph = Graph { facts, contents, entities: BTreeMap::new() };
+pub(super) fn describe(facts: &Facts<'_>, contents: &Contents<'_>, given: &Given) -> Metadata {
+    let mut graph = Graph { facts, contents, given, entities: BTreeMap::new() };
     graph.profiles();
     graph.software();
     for executed in &facts.executed {
@@ -37,10 +36,13 @@ pub(super) fn describe(
     }
     graph.steps();
     graph.workflow();
-    graph.root(license);
+    graph.root();
     let Graph { mut entities, .. } = graph;
     let files = contents.files.iter().cloned();
-    for file in files {
+    for mut file in files {
+        if file.id == README {
+            file.about = Some(to("./"));
+        }
         entities.entry(file.id.clone()).or_insert(file);
     }
     // Readers look for the descriptor and the root first.
@@ -54,6 +56,7 @@ pub(super) fn describe(
 struct Graph<'a> {
     facts: &'a Facts<'a>,
     contents: &'a Contents<'a>,
+    given: &'a Given,
     entities: BTreeMap<String, Entity>,
 }
 
@@ -62,6 +65,11 @@ impl Graph<'_> {
         let id = entity.to();
         self.entities.entry(entity.id.clone()).or_insert(entity);
         id
+    }
+
+    /// Who ran it, if that was said.
+    fn agent(&self) -> Option<Ref> {
+        self.given.author.as_ref().map(|_| to(AUTHOR))
     }
 
     fn profiles(&mut self) {
@@ -130,14 +138,17 @@ impl Graph<'_> {
             instrument: Some(to(tool_id(instance.entry.kind))),
             object: distinct(object),
             result: result.into_iter().collect(),
-            start_time: executed.start().map(|time| time.to_string()),
-            end_time: executed.end().map(|time| time.to_string()),
-            action_status: Some(to(COMPLETED)),
+            start_time: executed.start().map(time),
+            end_time: executed.end().map(time),
+            agent: self.agent(),
+            action_status: Some(COMPLETED),
             ..Entity::new(action_id(instance), &["CreateAction"], &instance.to_string())
         });
         self.add(Entity {
             instrument: Some(to(step_id(&instance.stage))),
             object: vec![action],
+            start_time: executed.start().map(time),
+            end_time: executed.end().map(time),
             ..Entity::new(
                 format!("#control/{}", iri(&instance.to_string())),
                 &["ControlAction"],
@@ -277,16 +288,23 @@ impl Graph<'_> {
             has_part: tools,
             input,
             output: distinct(output),
+            conforms_to: vec![to(COMPUTATIONAL_WORKFLOW)],
+            version: file.identifier.first().cloned(),
             ..file
         });
         let (start, end) = self.facts.span().unzip();
+        let (start, end) = (start.map(time), end.map(time));
         let run = self.add(Entity {
             instrument: Some(workflow),
             object: values,
             result: distinct(results),
             start_time: start.clone(),
             end_time: end.clone(),
-            action_status: Some(to(COMPLETED)),
+            action_status: Some(COMPLETED),
+            agent: self.agent(),
+            description: Some(
+                "all stages of the pipeline, as far back as they were computed".into(),
+            ),
             ..Entity::new(RUN, &["CreateAction"], &format!("run of {}", pipeline.name))
         });
         self.add(Entity {
@@ -295,6 +313,8 @@ impl Graph<'_> {
             result: vec![run],
             start_time: start,
             end_time: end,
+            agent: self.agent(),
+            description: Some("what the program did to bring the results up to date".into()),
             ..Entity::new("#organize", &["OrganizeAction"], "run of pipe")
         });
     }
@@ -320,7 +340,8 @@ impl Graph<'_> {
         }
     }
 
-    fn root(&mut self, license: Option<&str>) {
+    fn root(&mut self) {
+        let license = self.given.license.as_deref();
         let pipeline = self.facts.pipeline;
         let files = self.contents.files.iter().filter(|file| !file.id.starts_with("artifacts/"));
         let artifacts = self.contents.artifacts.values();
@@ -340,7 +361,8 @@ impl Graph<'_> {
             )),
             conforms_to: [PROCESS, WORKFLOW, PROVENANCE, WORKFLOW_RO_CRATE].map(to).to_vec(),
             // Of the results, so that the same results make the same crate.
-            date_published: self.facts.span().map(|(_, end)| end),
+            date_published: self.facts.span().map(|(_, end)| time(end)),
+            author: self.agent(),
             license: license.map(to),
             main_entity: self.contents.files.first().map(Entity::to),
             mentions: actions.map(Entity::to).collect(),
@@ -353,10 +375,18 @@ impl Graph<'_> {
             conforms_to: ["https://w3id.org/ro/crate/1.1", WORKFLOW_RO_CRATE].map(to).to_vec(),
             ..Entity::new("ro-crate-metadata.json", &["CreativeWork"], "")
         });
+        if let Some(author) = &self.given.author {
+            self.add(Entity::new(AUTHOR, &["Person"], author));
+        }
         if let Some(license) = license {
             self.add(Entity::new(license, &["CreativeWork"], license));
         }
     }
+}
+
+/// To the millisecond, in the form that the profile's validator takes.
+fn time(time: jiff::Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%S%.3f+00:00").to_string()
 }
 
 fn parameter(id: String, name: &str, kind: &'static str) -> Entity {

@@ -19,4 +19,4 @@ mod entities;
 mod graph;
 mod write;
 
-pub use write::{Attachment, CrateError, Written, write};
+pub use write::{Attachment, CrateError, Given, Written, write};

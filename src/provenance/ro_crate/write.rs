@@ -29,6 +29,18 @@ pub struct Attachment {
     pub bytes: Vec<u8>,
 }
 
+/// What only the user can say of a crate.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// The licence of what is in it, by its address.
+    pub license: Option<String>,
+    /// Who ran the pipeline.
+    pub author: Option<String>,
+}
+
+/// The file that people open first.
+pub(super) const README: &str = "README.md";
+
 /// What was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Written {
@@ -63,7 +75,7 @@ pub fn write(
     facts: &Facts<'_>,
     store: &Store,
     folder: &Path,
-    license: Option<&str>,
+    given: &Given,
     attachments: &[Attachment],
 ) -> Result<Written, CrateError> {
     let is_empty = match fs::read_dir(folder) {
@@ -80,6 +92,7 @@ pub fn write(
             if index == 0 { "the pipeline file" } else { "a file that the pipeline extends" };
         contents.file(&path, &file.bytes, "application/toml", what)?;
     }
+    contents.file(README, readme(facts).as_bytes(), "text/markdown", "what is in this folder")?;
     for attachment in attachments {
         let Attachment { path, description, format, bytes } = attachment;
         contents.attachments.push(iri(path));
@@ -95,11 +108,25 @@ pub fn write(
             contents.lists.insert(executed.instance.to_string(), iri(&path));
         }
     }
-    let metadata = graph::describe(facts, &contents, license);
+    let metadata = graph::describe(facts, &contents, given);
     let path = folder.join("ro-crate-metadata.json");
     let text = serde_json::to_string_pretty(&metadata).expect("entities are valid JSON") + "\n";
     fs::write(&path, text).map_err(|source| CrateError::Io { path, source })?;
     Ok(contents.written)
+}
+
+fn readme(facts: &Facts<'_>) -> String {
+    let pipeline = facts.pipeline;
+    let title = pipeline.title.as_deref().unwrap_or(&pipeline.name);
+    let file = facts.files.first().map_or("", |file| &file.path);
+    format!(
+        "# {title}\n\nResults of the pipeline `pipeline/{file}`, computed by `pipe`.\n\n\
+         - `results/`: the lock file with the digests of everything, and the tables\n\
+         - `artifacts/`: what each stage gave, in each cell of the sweep\n\
+         - `pipeline/`: the pipeline file, and what it extends\n\
+         - `inputs/`: the paths and blake3 of outside files that were read, where there were any\n\
+         - `ro-crate-metadata.json`: what was made from what, as a Workflow Run RO-Crate\n"
+    )
 }
 
 /// The files of a crate, and their entities.
@@ -199,12 +226,7 @@ impl<'a> Contents<'a> {
     }
 }
 
-fn file_entity(
-    path: &str,
-    (sha256, size): (String, u64),
-    digest: Digest,
-    format: &str,
-) -> Entity {
+fn file_entity(path: &str, (sha256, size): (String, u64), digest: Digest, format: &str) -> Entity {
     let name = path.rsplit('/').next().unwrap_or(path);
     Entity {
         sha256: Some(sha256),

@@ -216,9 +216,7 @@ fn what_a_newer_version_wrote_is_refused() {
         let text = shell.transcript(line);
         let text = place.replace(&text, "actions/[KEY]").replace("\n  │", "");
         assert!(
-            text.contains(
-                "`cache/actions/[KEY]` has format 2, but this `pipe` knows formats up to 1"
-            ),
+            text.contains("actions/[KEY]` has format 2, but this `pipe` knows formats up to 1"),
             "{text}"
         );
         assert!(text.contains("? 3") && text.contains("use the newer `pipe`"), "{text}");

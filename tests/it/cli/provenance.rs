@@ -28,7 +28,10 @@ fn ids(value: &Value) -> Vec<String> {
 }
 
 fn of_type<'a>(graph: &'a [Value], kind: &str) -> Vec<&'a Value> {
-    let is = |entity: &&Value| entity["@type"].as_array().unwrap().contains(&kind.into());
+    let is = |entity: &&Value| match &entity["@type"] {
+        Value::Array(types) => types.contains(&kind.into()),
+        one => one == kind,
+    };
     graph.iter().filter(is).collect()
 }
 
@@ -67,7 +70,7 @@ fn a_crate_describes_every_file_and_every_execution() {
         let bytes = std::fs::read(shell.path("out").join(&id)).unwrap();
         assert_eq!(file["contentSize"], bytes.len().to_string(), "{id}");
         let blake3 = format!("blake3:{}", pipe::store::Digest::of(&bytes));
-        assert_eq!(file["identifier"][0], blake3, "{id}");
+        assert_eq!(file["identifier"], blake3, "{id}");
         let sha256 = ring::digest::digest(&ring::digest::SHA256, &bytes);
         let sha256: String = sha256.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(file["sha256"], sha256, "{id}");
@@ -80,7 +83,7 @@ fn a_crate_describes_every_file_and_every_execution() {
     let actions = of_type(graph, "CreateAction");
     assert_eq!(actions.len(), 1 + 3, "the run, and its three instances");
     let clips = actions.iter().find(|action| action["name"] == "clips[method=linear]").unwrap();
-    assert!(clips["startTime"].as_str() < clips["endTime"].as_str());
+    assert!(clips["startTime"].as_str() <= clips["endTime"].as_str());
     let objects = ids(&clips["object"]);
     assert!(objects.contains(&"artifacts/pairs/".to_owned()), "{objects:?}");
     assert!(objects.contains(&"#value/tool/interpolate/param/frames/5".to_owned()), "{objects:?}");
