@@ -122,7 +122,16 @@ fn a_disk_that_is_plainly_too_small_ends_a_run_at_once() {
     // Another command, whose output is about as large for all that is known.
     shell.write("zeros.toml", &file("sleep 60; echo > $OUT/zeros"));
     let start = std::time::Instant::now();
-    insta::assert_snapshot!(shell.transcript("run zeros.toml --allow-commands"), @"");
+    insta::assert_snapshot!(shell.transcript("run zeros.toml --allow-commands"), @"
+    $ pipe run zeros.toml --allow-commands
+    ? 3
+    --- stderr
+    zeros: 1 stage on cpu
+    stopped  0 stages ran, 1 not reached in [TIME]; what is finished is kept, the same command goes on from here
+      × this run will write about [SIZE], but the disk of the cache has [SIZE] left
+      help: free space with `pipe cache gc`, or name another disk with `--cache DIR`; `--only STAGE`
+            runs a part
+    ");
     assert!(start.elapsed().as_secs() < 30, "it is not waited for the stage");
     let told = shell.succeed("plan zeros.toml");
     let help = "too little disk space\n  help: free space with `pipe cache gc`";

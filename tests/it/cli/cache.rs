@@ -227,8 +227,14 @@ fn what_a_newer_version_wrote_is_refused() {
 
     // The cache as a whole, for every command that opens it.
     shell.write("cache/format", "2\n");
-    insta::assert_snapshot!(shell.transcript("run clips.toml"), @"");
-    for line in ["plan clips.toml", "cache stats", "cache gc", "cache verify", "table clips.toml"] {
+    insta::assert_snapshot!(shell.transcript("run clips.toml"), @"
+    $ pipe run clips.toml
+    ? 3
+    --- stderr
+      × `cache/format` has format 2, but this `pipe` knows formats up to 1
+      help: use the newer `pipe` that wrote it, or another folder with `--cache DIR`
+    ");
+    for line in ["plan clips.toml", "cache stats", "cache gc", "cache verify"] {
         let text = shell.transcript(line);
         assert!(text.contains("? 3") && text.contains("has format 2"), "{text}");
     }
