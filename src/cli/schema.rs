@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{error::CliError, session::Session};
 use crate::{
     config::schema::{FILE, pipeline_schema, write_schemas},
-    report::schemas::DOCUMENTS,
+    report::schemas::{DOCUMENTS, Document},
     stages::STAGES,
 };
 
@@ -33,15 +33,16 @@ fn names() -> Vec<&'static str> {
 pub(super) fn schema(args: &SchemaArgs, session: &Session) -> Result<(), CliError> {
     let Some(folder) = &args.write else {
         let document = DOCUMENTS.iter().find(|document| document.name == args.document);
-        let schema = document.map_or_else(|| pipeline_schema(STAGES), |known| known.schema());
+        let schema = document.map_or_else(|| pipeline_schema(STAGES), Document::schema);
         return session.print(&format!("{schema:#}\n"));
     };
     let failed = |error| CliError::file("write to", folder, &error);
     write_schemas(STAGES, folder).map_err(failed)?;
-    let mut files = format!("{}\n", folder.join(FILE).display());
+    let mut files = vec![folder.join(FILE)];
     for document in DOCUMENTS {
         document.write(folder).map_err(failed)?;
-        files += &format!("{}\n", folder.join(document.file()).display());
+        files.push(folder.join(document.file()));
     }
-    session.print(&files)
+    let lines: Vec<_> = files.iter().map(|file| format!("{}\n", file.display())).collect();
+    session.print(&lines.concat())
 }

@@ -8,7 +8,10 @@ pub mod statement;
 
 pub use facts::{Executed, Facts, FactsError, InputList, ModelFact, PipelineFile};
 
-use std::io::{self, Read};
+use std::{
+    fmt::Write,
+    io::{self, Read},
+};
 
 use ring::digest::{Context, SHA256, digest};
 
@@ -34,5 +37,8 @@ fn sha256_of(mut reader: impl Read) -> io::Result<(String, u64)> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

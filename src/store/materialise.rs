@@ -104,7 +104,9 @@ mod tests {
         fs::remove_file(&object).unwrap();
         let path = dir.path().join("a.txt");
         for damage in [None, Some("c0ntent")] {
-            damage.into_iter().for_each(|bytes| fs::write(&object, bytes).unwrap());
+            if let Some(bytes) = damage {
+                fs::write(&object, bytes).unwrap();
+            }
             let error = store.materialise(&file, &path).unwrap_err();
             assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
             assert!(!path.exists());

@@ -37,6 +37,7 @@ pub(super) fn to(id: impl Into<String>) -> Ref {
 /// An entity; what is empty is left out.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "the names are the terms of schema.org")]
 pub struct Entity {
     #[serde(rename = "@id")]
     pub id: String,
