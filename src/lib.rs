@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod models;
 pub mod train;
 
+pub mod device;
 pub mod rng;
 
 pub mod cli;

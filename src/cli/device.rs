@@ -3,6 +3,7 @@
 use burn::tensor::Device;
 
 use super::error::CliError;
+use crate::device;
 
 /// Opens a device and gives the name that records and events carry.
 pub(super) fn open(name: &str) -> Result<(Device, String), CliError> {
@@ -80,15 +81,8 @@ fn cpu() -> (Device, String) {
     (Device::flex(), "cpu".to_owned())
 }
 
-#[cfg(feature = "cuda")]
 fn cuda(index: usize) -> Option<(Device, String)> {
-    let found = Device::enumerate(burn::tensor::DeviceType::Cuda);
-    (index < found.len()).then(|| (Device::cuda(index), format!("cuda:{index}")))
-}
-
-#[cfg(not(feature = "cuda"))]
-fn cuda(_index: usize) -> Option<(Device, String)> {
-    None
+    Some((device::cuda(index)?, format!("cuda:{index}")))
 }
 
 fn no_cuda(name: &str) -> CliError {

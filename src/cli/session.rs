@@ -15,6 +15,7 @@ use crate::{
         self, LoadOptions, Pipeline,
         settings::{Settings, SettingsError, SomeSettings},
     },
+    device::DeviceFailure,
     report::{human::Screen, style::Style},
     store::Store,
 };
@@ -201,6 +202,10 @@ pub(super) fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(|place| format!("{}:{}", place.file(), place.line()));
         let message = panic.payload_as_str().unwrap_or("no message");
+        if DeviceFailure::of(message).is_some() {
+            // The stage it happened in fails with it.
+            return;
+        }
         let _ = writeln!(
             io::stderr(),
             "this is a bug in pipe {}: {message} (at {})\n\

@@ -5,6 +5,7 @@
 //! commit its output. Everything an observer learns is a [`RunEvent`], sent from the one thread.
 
 mod event;
+mod failure;
 mod queue;
 mod schedule;
 mod verify;

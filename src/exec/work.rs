@@ -1,7 +1,6 @@
 //! One stage's work: lock the key, run what is not cached, commit.
 
 use std::{
-    any::Any,
     collections::{BTreeMap, HashMap, HashSet},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -64,7 +63,7 @@ impl Worker<'_> {
             let Ok(job) = job else { return };
             // A panic, in the stage or around it, must not leave the walk waiting for this job.
             let result = catch_unwind(AssertUnwindSafe(|| self.run(&job)))
-                .unwrap_or_else(|panic| Err(panicked(&*panic)));
+                .unwrap_or_else(|panic| Err(self.panicked(job.index, &*panic)));
             self.tell(Message::Ended { job: Box::new(job), result: Box::new(result) });
         }
     }
@@ -261,6 +260,7 @@ impl Worker<'_> {
         let inputs = Inputs::new(self.store, ports);
         let mut output = Output::new(self.store, on_item);
         instance.work.run(&inputs, &mut output, &context)?;
+        self.settle(job.index)?;
         Ok(output.into_items())
     }
 
@@ -277,13 +277,6 @@ impl Worker<'_> {
         // The receiver outlives the workers; if it were gone, nobody would be left to tell.
         let _ = self.messages.send(message);
     }
-}
-
-/// A panic as the failure of the stage it happened in.
-fn panicked(panic: &(dyn Any + Send)) -> StageError {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    StageError::Bug(format!("the stage panicked: {}", text.unwrap_or("no message")))
 }
 
 /// What failed while deciding, as the failure of the stage that was decided.

@@ -67,6 +67,10 @@ impl<T: ?Sized> Kept<T> {
         kept.push(entry);
         Ok(value)
     }
+
+    fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
 }
 
 /// The models a run keeps loaded, by the digest of their part; shared by all stages.
@@ -79,6 +83,12 @@ pub struct ModelCache {
 }
 
 impl ModelCache {
+    /// Drops all models. Whoever still uses one keeps it alive until he is done.
+    pub fn clear(&self) {
+        self.denoisers.clear();
+        self.vaes.clear();
+    }
+
     /// The VAE of a model.
     pub fn vae(
         &self,

@@ -48,6 +48,11 @@ impl<'a> MemoryPlan<'a> {
         })
     }
 
+    /// What would make an instance need less memory.
+    pub fn help(&self, index: usize) -> Vec<String> {
+        self.pipeline.instances[index].work.memory_help(self.on_host)
+    }
+
     /// The size of the clips an instance works on: the nearest `frames` and `size` on the way up.
     fn clip(&self, index: usize) -> Option<ClipSize> {
         let (mut frames, mut size) = (None, None);

@@ -9,6 +9,7 @@ use std::{
 /// What each module may use. An entry `module::item` allows that item alone.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("rng", &[]),
+    ("device", &[]),
     ("models", &["rng"]),
     // A checkpoint names its content as the store does, and says if the training goes on.
     ("train", &["models", "rng", "store::Digest", "store::FINAL", "store::ROLLING"]),
@@ -78,7 +79,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "store",
         ],
     ),
-    ("exec", &["artifact", "config", "models::ModelCache", "plan", "stages", "store"]),
+    (
+        "exec",
+        &[
+            "artifact",
+            "config",
+            "device::DeviceFailure",
+            "models::Memory",
+            "models::ModelCache",
+            "plan",
+            "stages",
+            "store",
+        ],
+    ),
     ("report", &["artifact::ArtifactKind", "config", "exec", "plan", "store"]),
     // `init` counts the pairs of a folder; a run fetches the models that its file names on the hub; an
     // export rewrites adapters.
@@ -90,6 +103,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "data::fifth",
             "data::folder",
             "data::held_out",
+            "device",
             "exec",
             "models::Adapter",
             "models::Memory",
