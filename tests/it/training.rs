@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, collections::BTreeMap, fs, path::Path, sync::Arc};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use pipe::{
     artifact::{
         ArtifactKind, Item, Manifest, adapter::AdapterArtifact, frames, samples, videos::Clip,
@@ -32,7 +32,9 @@ use pipe::{
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Value, json};
 
-use crate::golden::{Golden, assert_close, relative_error};
+use crate::golden::{
+    Golden, assert_close, assert_trained, device, relative_error, tolerance, trained_tolerance,
+};
 
 const VERSIONS: [&str; 2] = ["15", "10"];
 
@@ -120,7 +122,10 @@ fn a_lora_training_trace_agrees() {
             for (what, found) in [("loss", found.loss), ("norm", norm)] {
                 let wanted = fixture.golden.values(&format!("lora.{what}.{step}")).0[0];
                 let error = (found - wanted).abs() / wanted;
-                assert!(error < 1e-4, "{version} {what} {step}: {found} is not {wanted}");
+                assert!(
+                    error < trained_tolerance(1e-4),
+                    "{version} {what} {step}: {found} is not {wanted}"
+                );
             }
             let factor = clip_factor(norm, 0.05);
             adam.step((step + 1, 1e-2), &mut factors, found.by_name, factor, &mut moments);
@@ -128,14 +133,14 @@ fn a_lora_training_trace_agrees() {
         let wanted = fixture.factors("final");
         assert_eq!(factors.0.len(), wanted.0.len());
         for (name, wanted) in &wanted.0 {
-            assert_close(name, factors.0[name].flat.clone(), &wanted.flat, 1e-3);
+            assert_trained(name, factors.0[name].flat.clone(), &wanted.flat, 1e-3);
         }
     }
 }
 
 /// Gradients of one step, for all linear layers where `all`, else for an attention's four.
 fn gradients(fixture: &Fixture, all: bool, recompute: Recompute) -> Gradients {
-    let device = Device::flex();
+    let device = device();
     let targets =
         if all { pipe::models::LoraTargets::AllLinear } else { pipe::models::LoraTargets::Qkvo };
     let targets = CogVideoX.lora_targets(targets);
@@ -163,10 +168,10 @@ fn recomputation_gives_the_same_gradients() {
         for all in [false, true] {
             let whole = gradients(&fixture, all, Recompute::None);
             let by_block = gradients(&fixture, all, Recompute::Block);
-            assert!((whole.loss - by_block.loss).abs() < 1e-6);
+            assert!((whole.loss - by_block.loss).abs() < tolerance(1e-6));
             for (name, wanted) in &whole.by_name {
                 let error = relative_error(by_block.by_name[name].clone(), wanted);
-                assert!(error < 1e-4, "{version} {name}: {error:e}");
+                assert!(error < tolerance(1e-4), "{version} {name}: {error:e}");
             }
         }
     }
@@ -176,7 +181,7 @@ fn assert_equal_gradients(found: &Gradients, wanted: &Gradients) {
     for (name, wanted) in &wanted.by_name {
         let scale = wanted.clone().abs().max().into_scalar::<f32>();
         let error = (found.by_name[name].clone() - wanted.clone()).abs().max();
-        assert!(error.into_scalar::<f32>() <= 1e-4 * scale + 1e-8, "{name}");
+        assert!(error.into_scalar::<f32>() <= tolerance(1e-4) * scale + 1e-8, "{name}");
     }
 }
 
@@ -190,7 +195,7 @@ fn parts_of_a_batch_add_up_to_the_whole() {
     let build: &Build<'_> = &build;
     let whole = denoiser_gradients(build, &fixture.transformer, &batch, Recompute::None).unwrap();
     let parts = sharded_gradients(build, &fixture.transformer, &batch, Recompute::None).unwrap();
-    assert!((whole.loss - parts.loss).abs() < 1e-6);
+    assert!((whole.loss - parts.loss).abs() < tolerance(1e-6));
     assert_equal_gradients(&parts, &whole);
 }
 
@@ -212,7 +217,7 @@ fn recomputation_serves_full_training_too() {
 fn start(fixture: &Fixture, seed: u64) -> Sample {
     let (rgb, shape) = fixture.golden.values("sample.image");
     let rgb: Vec<u8> = rgb.iter().map(|v| *v as u8).collect();
-    let pixels = pixels::from_rgb(&rgb, [1, shape[0], shape[1]], &Device::flex());
+    let pixels = pixels::from_rgb(&rgb, [1, shape[0], shape[1]], &device());
     let reader = ParamReader::loaded(&fixture.vae, None);
     let vae = CogVideoX.vae(&fixture.config["vae"], &reader).unwrap();
     let scale = ImageLatentScale::resolve(None, &fixture.config["vae"], Side::Sampling).unwrap();
@@ -348,7 +353,7 @@ impl Bench {
         };
         let checkpoints = self.folder.path().join("checkpoints");
         let cx = StageContext {
-            device: &Device::flex(),
+            device: &device(),
             models: &self.models,
             sources: None,
             checkpoints: (!stage.trajectory_params().is_empty()).then_some(&checkpoints),
@@ -531,7 +536,7 @@ fn external_trace(model: &Path) -> Vec<(&'static str, f32)> {
     };
     let init = read("init.safetensors");
     let (rank, alpha) = (init.rank, number("lora_alpha"));
-    let mut factors = init.factors;
+    let mut factors = init.to_device(&device()).factors;
     let golden = Golden::read(model.join("lora/trace.safetensors"));
     let config_of = fs::read(model.join("scheduler/scheduler_config.json")).unwrap();
     let scheduler =
@@ -576,7 +581,7 @@ fn external_trace(model: &Path) -> Vec<(&'static str, f32)> {
 pub fn external_sample(model: &Path) -> Vec<(&'static str, f32)> {
     const SEED: u64 = 42;
     let source = ModelSource::Folder(model.to_owned());
-    let (models, device) = (ModelCache::default(), Device::flex());
+    let (models, device) = (ModelCache::default(), device());
     let family = family(&source).unwrap();
     let sampler = family.samplers().iter().find(|sampler| **sampler != Sampler::Dpm);
     let denoiser = models.denoiser(&source, None, &device).unwrap();

@@ -125,6 +125,7 @@ mod tests {
     use serde_json::json;
 
     use super::{config::CLASS, *};
+    use crate::device::testing;
 
     /// Written by `tests/golden/ltx_video/make.py`.
     const EXPECTED: &[u8] = include_bytes!(concat!(
@@ -199,12 +200,13 @@ mod tests {
                 let timesteps = scheduler.timesteps(steps, positions);
                 assert_close(&timesteps, &expected(&format!("{key}.timesteps")), 2e-3);
                 let (mut run, mut rng) = (scheduler.start(steps, positions), TorchRng::new(3));
-                let mut x = scheduler.draw_noise([1, 2, 3, 2, 2], &mut rng, &Device::flex());
+                let mut x = scheduler.draw_noise([1, 2, 3, 2, 2], &mut rng, &testing::device());
                 for index in 0..steps {
                     x = run.step(index, (x.clone() * 0.7 + 0.1).tanh(), x, &mut rng);
                 }
                 let found = x.into_data().try_to_vec::<f32>().unwrap();
-                assert_close(&found, &expected(&format!("{key}.x")), 3e-6);
+                let tolerance = testing::tolerance(3e-6, 3e-5);
+                assert_close(&found, &expected(&format!("{key}.x")), tolerance);
             }
         }
     }
