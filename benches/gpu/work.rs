@@ -48,10 +48,6 @@ pub struct Work<'a> {
 
 type Outcome = Result<Value, String>;
 
-fn text(error: LoadError) -> String {
-    error.to_string()
-}
-
 impl<'a> Work<'a> {
     /// Nothing is loaded yet.
     pub fn new(table: &'a Table, device: Device, tiny: bool, out: PathBuf) -> Self {
@@ -102,7 +98,7 @@ impl<'a> Work<'a> {
         self.loaded = None;
         self.clean_up();
         let reader = ParamReader::shapes();
-        build(&reader).map_err(text)?;
+        build(&reader).map_err(|error| error.to_string())?;
         let params =
             hashed::params(&reader.into_shapes(), &self.device, weight_dtype(&self.device));
         self.loaded = Some(Loaded { key, params });
@@ -193,7 +189,7 @@ impl<'a> Work<'a> {
     }
 
     fn forward(&self, case: &Case, sized: &Parts) -> Outcome {
-        let denoiser = self.denoiser(case, None).map_err(text)?;
+        let denoiser = self.denoiser(case, None).map_err(|error| error.to_string())?;
         let input = self.input(case, sized, &*denoiser);
         let times = self.measure_value(|| denoiser.forward(&input))?;
         self.write(case, [("out".to_owned(), denoiser.forward(&input))])?;
@@ -206,7 +202,7 @@ impl<'a> Work<'a> {
         let targets = self.family(case).lora_targets(targets);
         let rank = if self.tiny { 4 } else { case.rank };
         let fresh = Adapter::new_fresh(self.params(), targets, rank, rank as f64, 1, &self.device);
-        let mut fresh = fresh.map_err(text)?;
+        let mut fresh = fresh.map_err(|error| error.to_string())?;
         let shapes: BTreeMap<_, _> = fresh
             .factors
             .0
@@ -218,7 +214,7 @@ impl<'a> Work<'a> {
     }
 
     fn batch(&self, case: &Case, sized: &Parts) -> Result<Batch, String> {
-        let denoiser = self.denoiser(case, None).map_err(text)?;
+        let denoiser = self.denoiser(case, None).map_err(|error| error.to_string())?;
         let input = self.input(case, sized, &*denoiser);
         let target = self.hashed("target", input.latents.dims());
         Ok(Batch { input, target, weights: None })
@@ -236,7 +232,7 @@ impl<'a> Work<'a> {
             let adapter = Adapter { factors: factors.clone(), ..adapter.clone() };
             self.denoiser(case, Some(&adapter))
         };
-        sharded_gradients(&build, factors, batch, recompute).map_err(text)
+        sharded_gradients(&build, factors, batch, recompute).map_err(|error| error.to_string())
     }
 
     fn train(&self, case: &Case, sized: &Parts) -> Outcome {
@@ -282,11 +278,11 @@ impl<'a> Work<'a> {
     }
 
     fn sample(&self, case: &Case, sized: &Parts) -> Outcome {
-        let denoiser = self.denoiser(case, None).map_err(text)?;
+        let denoiser = self.denoiser(case, None).map_err(|error| error.to_string())?;
         let family = self.family(case);
         let sampler = *family.samplers().iter().find(|s| **s != Sampler::Dpm).expect("one is ODE");
         let config = &self.table.models[&case.model].scheduler;
-        let scheduler = family.scheduler(config, sampler).map_err(text)?;
+        let scheduler = family.scheduler(config, sampler).map_err(|error| error.to_string())?;
         let [frames, height, width] = self.latents(case);
         let [tokens, dim] = sized.text;
         let run = |num_steps: usize| -> Tensor<5> {
@@ -312,7 +308,7 @@ impl<'a> Work<'a> {
         let family = self.family(case);
         self.load(case, "vae", |reader| family.vae(&sized.vae, reader).map(drop))?;
         let reader = ParamReader::loaded(self.params(), None);
-        let vae = family.vae(&sized.vae, &reader).map_err(text)?;
+        let vae = family.vae(&sized.vae, &reader).map_err(|error| error.to_string())?;
         let [frames, height, width] = self.latents(case);
         let [pixel_frames, rows, columns] = case.clip(self.tiny);
         let (name, times, out) = if case.kind == Kind::Encode {
@@ -334,7 +330,7 @@ impl<'a> Work<'a> {
         let config = &sized.text_encoder;
         self.load(case, "text", |reader| T5Encoder::new(config, reader).map(drop))?;
         let reader = ParamReader::loaded(self.params(), None);
-        let encoder = T5Encoder::new(config, &reader).map_err(text)?;
+        let encoder = T5Encoder::new(config, &reader).map_err(|error| error.to_string())?;
         let vocabulary = config["vocab_size"].as_u64().expect("the table states it") as usize;
         let [tokens, _] = sized.text;
         let ids = hashed::ids("input.ids", tokens, vocabulary);

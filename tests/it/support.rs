@@ -27,14 +27,6 @@ const fn takes(inputs: &'static [Port]) -> Ports {
     Ports { inputs, output: ArtifactKind::Files }
 }
 
-struct CubeclError(&'static str);
-
-impl std::fmt::Debug for CubeclError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
 /// A folder whose files say what shall go wrong, and where. It is a path, so no key knows of it.
 #[derive(Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
@@ -54,13 +46,13 @@ impl Trap {
             cx.cancel.cancel();
         }
         assert!(!set(&format!("panic-{at}")), "sprung");
-        if set(&format!("full-{at}")) {
-            // As CubeCL 0.11.3 says it: a result is unwrapped, and `Debug` is its message.
-            Err::<(), _>(CubeclError(
-                "out of device memory allocating 17179869184 bytes\n  0: backtrace",
-            ))
-            .unwrap();
-        }
+        // As burn unwraps what CubeCL 0.11.3 says, whose `Debug` is its message.
+        assert!(
+            !set(&format!("full-{at}")),
+            "called `Result::unwrap()` on an `Err` value: out of device memory allocating \
+             17179869184 bytes
+   0: backtrace"
+        );
         assert!(
             !set(&format!("lost-{at}")),
             "The device is poisoned\nCaused by:\n  CUDA_ERROR_ILLEGAL_ADDRESS\nBacktrace:\n"
