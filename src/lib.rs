@@ -17,7 +17,9 @@ pub mod metrics;
 pub mod models;
 pub mod train;
 
+pub mod device;
 pub mod rng;
 
 pub mod cli;
+pub mod provenance;
 pub mod report;

@@ -35,7 +35,7 @@ pub(super) fn too_large(plan: &Plan<'_>, outlook: &Outlook) -> Vec<TooLarge> {
             continue;
         }
         seen.push((&instance.stage, needed));
-        let help = instance.work.memory_help(outlook.on_host);
+        let help = memory.help(index);
         found.push(TooLarge {
             message: format!(
                 "`{instance}` needs about {} of memory ({}), but the device has {}",

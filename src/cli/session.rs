@@ -1,6 +1,7 @@
 //! What all commands share: global options, the terminal, settings, the store.
 
 use std::{
+    borrow::Cow,
     io::{self, IsTerminal, Write},
     num::NonZeroUsize,
     path::PathBuf,
@@ -15,6 +16,7 @@ use crate::{
         self, LoadOptions, Pipeline,
         settings::{Settings, SettingsError, SomeSettings},
     },
+    device::DeviceFailure,
     report::{human::Screen, style::Style},
     store::Store,
 };
@@ -29,7 +31,7 @@ pub(super) struct GlobalArgs {
     #[arg(long, global = true, value_name = "DEVICE", help_heading = HEADING)]
     pub device: Option<String>,
     /// Stages to run at once
-    #[arg(long, short, global = true, value_name = "N", help_heading = HEADING)]
+    #[arg(long, short, global = true, value_name = "N", value_parser = at_least_one, help_heading = HEADING)]
     pub jobs: Option<NonZeroUsize>,
     /// Say more: list reused stages; twice or thrice to log what happens inside
     #[arg(long, short, global = true, action = clap::ArgAction::Count, help_heading = HEADING)]
@@ -40,6 +42,10 @@ pub(super) struct GlobalArgs {
     /// When to use colours
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = HEADING)]
     pub color: ColorChoice,
+}
+
+fn at_least_one(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "must be a whole number, at least 1".to_owned())
 }
 
 /// Checks a filter, which is read when logging starts.
@@ -102,7 +108,7 @@ pub(super) struct LayerArgs {
 
 impl LayerArgs {
     pub fn options(&self) -> LoadOptions {
-        LoadOptions { profile: self.profile.clone(), set: self.set.clone() }
+        LoadOptions { profile: self.profile.clone(), set: self.set.clone(), look_at_data: false }
     }
 }
 
@@ -181,8 +187,13 @@ impl Session {
         Ok(settings)
     }
 
-    /// The store of the cache folder.
+    /// The store of the cache folder, to read it: nothing is made of a folder that is no cache yet.
     pub fn store(&self) -> Result<Store, CliError> {
+        Ok(Store::look(&self.settings()?.cache)?)
+    }
+
+    /// The store of the cache folder, which is made if it is not there.
+    pub fn store_to_change(&self) -> Result<Store, CliError> {
         Ok(Store::open(&self.settings()?.cache)?)
     }
 }
@@ -196,11 +207,22 @@ fn load_settings(global: &GlobalArgs) -> Result<Settings, SettingsError> {
     })
 }
 
+/// A path or a name as it stands in a command that a person may copy.
+pub(super) fn quoted(text: &impl ToString) -> String {
+    let text = text.to_string();
+    // What no shell can take is shown as it is.
+    shlex::try_quote(&text).map_or_else(|_| text.clone(), Cow::into_owned)
+}
+
 /// Says that a panic is our fault and what to send us.
 pub(super) fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(|place| format!("{}:{}", place.file(), place.line()));
         let message = panic.payload_as_str().unwrap_or("no message");
+        if DeviceFailure::of(message).is_some() {
+            // The stage it happened in fails with it.
+            return;
+        }
         let _ = writeln!(
             io::stderr(),
             "this is a bug in pipe {}: {message} (at {})\n\

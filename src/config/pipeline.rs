@@ -9,6 +9,10 @@ use std::{
 
 use serde_json::{Map, Value};
 
+use super::{
+    origin::Sources,
+    value::{Data, Node},
+};
 use crate::stages::{Stage, StageEntry};
 
 /// The values of some sweep axes.
@@ -18,6 +22,8 @@ pub type Cell = BTreeMap<String, Value>;
 pub struct Pipeline {
     /// The file, as the user named it.
     pub path: PathBuf,
+    /// The file and the bases that it extends, as they are named; the file first.
+    pub files: Vec<PathBuf>,
     /// `name`.
     pub name: String,
     /// `title`.
@@ -32,13 +38,21 @@ pub struct Pipeline {
     pub sweep: Sweep,
     /// The result tables.
     pub tables: Vec<Table>,
-    /// The file after all merging, for `pipe show`.
-    pub resolved: Value,
+    /// The file after all merging, with references as they were written.
+    pub root: Arc<Node>,
     /// What is not wrong but seldom meant.
     pub warnings: Vec<String>,
 }
 
 impl Pipeline {
+    /// The table `params` of the file, after all merging.
+    pub fn params(&self) -> Map<String, Value> {
+        match self.root.get("params").map(Node::to_json) {
+            Some(Value::Object(params)) => params,
+            _ => Map::new(),
+        }
+    }
+
     /// The key to set, as in `params.data.root`, for another path in place of `path`, which a stage
     /// got from the file.
     pub fn key_of_path(&self, path: &Path) -> Option<String> {
@@ -46,16 +60,22 @@ impl Pipeline {
         let is_it = |text: &str| !text.is_empty() && folder.join(text) == path;
         ["params", "stages"]
             .iter()
-            .find_map(|section| find(&self.resolved[*section], section, &is_it))
+            .find_map(|section| find(self.root.get(section)?, section, &is_it))
     }
 }
 
 /// The dotted path to the first text that fits.
-fn find(value: &Value, at: &str, fits: &dyn Fn(&str) -> bool) -> Option<String> {
-    match value {
-        Value::String(text) => fits(text).then(|| at.to_owned()),
-        Value::Object(map) => {
-            map.iter().find_map(|(key, value)| find(value, &format!("{at}.{key}"), fits))
+fn find(node: &Node, at: &str, fits: &dyn Fn(&str) -> bool) -> Option<String> {
+    match &node.data {
+        Data::String(text) => fits(text).then(|| at.to_owned()),
+        Data::Table(table) => {
+            // The name of a data set is no path, though there may be a folder of that name.
+            let is_name =
+                |key: &str, node: &Node| key == "source" && matches!(node.data, Data::String(_));
+            table
+                .iter()
+                .filter(|(key, entry)| !is_name(key, &entry.node))
+                .find_map(|(key, entry)| find(&entry.node, &format!("{at}.{key}"), fits))
         }
         _ => None,
     }
@@ -75,9 +95,8 @@ pub struct Instance {
     pub params: Map<String, Value>,
     /// Port name to index in [`Pipeline::instances`].
     pub inputs: BTreeMap<String, usize>,
-    /// Where each parameter's value was written, by path (`rank`, `optimizer.lr`). For `"${rank}"`
-    /// that is the place of the axis value or param, not of the reference.
-    pub places: BTreeMap<String, Place>,
+    /// Where the parameters were written.
+    pub places: Places,
 }
 
 impl fmt::Display for Instance {
@@ -101,8 +120,43 @@ pub fn plain(value: &Value) -> String {
     }
 }
 
+/// Where the parameters of an instance were written, by path (`rank`, `optimizer.lr`). For
+/// `"${rank}"` that is the place of the axis value or param, not of the reference.
+#[derive(Clone, Default)]
+pub struct Places(Option<(Arc<Node>, Arc<Sources>)>);
+
+impl Places {
+    /// The places of these parameters, which come from `sources`.
+    pub fn new(params: Arc<Node>, sources: Arc<Sources>) -> Self {
+        Self(Some((params, sources)))
+    }
+
+    /// Where the value at `path` was written, if it was.
+    pub fn get(&self, path: &str) -> Option<Place> {
+        let (params, sources) = self.0.as_ref()?;
+        let node = path.split('.').try_fold(&**params, |node, key| match &node.data {
+            Data::Array(items) => items.get(key.parse::<usize>().ok()?),
+            _ => node.get(key),
+        })?;
+        Some(sources.place(node.origin?))
+    }
+
+    /// Where the first value inside the table or list at `path` was written.
+    pub fn inside(&self, path: &str) -> Option<Place> {
+        let (params, sources) = self.0.as_ref()?;
+        let node = path.split('.').try_fold(&**params, |node, key| node.get(key))?;
+        let mut first = None;
+        node.walk(&mut Vec::new(), &mut |path, node| {
+            first = first.or(node.origin.filter(|_| !path.is_empty()));
+        });
+        first.map(|origin| sources.place(origin))
+    }
+}
+
 /// Where a value was written.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 pub struct Place {
     /// The file as the user named it, or `--set`.
     pub file: String,

@@ -73,16 +73,6 @@ impl<'a> Gatherer<'a> {
         })
     }
 
-    /// The parameter that holds `root`, as a path such as `source.root`.
-    pub fn path_param(&self, instance: &Instance, root: &Path) -> Option<String> {
-        let mut params = instance.params.clone();
-        let taken = self.path_schema(instance.entry)?.take_paths(&mut params);
-        taken
-            .into_iter()
-            .find(|(_, value)| value.as_str().is_some_and(|text| Path::new(text) == root))
-            .map(|(path, _)| path)
-    }
-
     fn weights(
         &self,
         model: &crate::models::ModelRef,

@@ -33,8 +33,7 @@ impl<'a> MemoryPlan<'a> {
     /// is not known here.
     pub fn of(&self, index: usize) -> Option<Memory> {
         let instance = &self.pipeline.instances[index];
-        instance.work.weights()?;
-        if instance.inputs.contains_key("model") {
+        if instance.inputs.contains_key("model") && instance.work.weights().is_some() {
             // Its sizes are those of a model that may not exist yet.
             return None;
         }
@@ -46,6 +45,11 @@ impl<'a> MemoryPlan<'a> {
             // What is wrong with a model is told by the stage that loads it.
             instance.work.memory(clip, self.on_host).ok().flatten()
         })
+    }
+
+    /// What would make an instance need less memory.
+    pub fn help(&self, index: usize) -> Vec<String> {
+        self.pipeline.instances[index].work.memory_help(self.clip(index), self.on_host)
     }
 
     /// The size of the clips an instance works on: the nearest `frames` and `size` on the way up.

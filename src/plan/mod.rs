@@ -1,6 +1,8 @@
 //! Pipeline and store to a plan: what is fresh, stale or pending, and why.
 
 mod decide;
+mod disk;
+mod estimate;
 pub mod fingerprint;
 mod freshness;
 mod gather;
@@ -12,9 +14,10 @@ mod select;
 
 pub use decide::owner_of;
 pub(crate) use decide::{Decider, Found, ItemGroup, Items, Key, trace_of, with_sources};
+pub use disk::DiskPlan;
 pub use freshness::{Freshness, StaleReason};
 pub use graph::Graph;
-pub use lack::{Lack, Lacking, absent_models};
+pub use lack::{Lack, Lacking, absent_models, lacks};
 pub use lock::{Deviation, DeviationKind, Lock, LockError};
 pub use memory::MemoryPlan;
 pub use select::{SelectError, select};
@@ -46,7 +49,7 @@ impl Plan<'_> {
     pub fn lacks(&self) -> Vec<Lacking> {
         let nodes = self.nodes.iter().zip(&self.pipeline.instances);
         Lacking::gather(nodes.filter_map(|(node, instance)| match &node.freshness {
-            Freshness::Blocked(lack) if node.needed => Some((instance.to_string(), lack.clone())),
+            Freshness::Blocked(lack) if node.needed => Some((instance, lack.clone())),
             _ => None,
         }))
     }
@@ -63,7 +66,7 @@ pub struct PlanNode {
     pub items: Option<(usize, usize)>,
     /// For a training: the step it would go on from, and how many it has.
     pub goes_on: Option<(u64, u64)>,
-    /// Seconds it took before, or that its kind takes, if anything is known.
+    /// Seconds it took, or may take by what it or its kind took for its work, if anything is known.
     pub estimate_secs: Option<f64>,
 }
 
@@ -76,22 +79,29 @@ pub fn build<'a>(
     let decider = Decider::new(pipeline, store)?;
     let graph = Graph::new(pipeline);
     let selection = Selection::new(pipeline, &graph, options)?;
-    let mut nodes: Vec<Option<PlanNode>> = pipeline.instances.iter().map(|_| None).collect();
-    for &index in graph.order() {
-        let mut node = plan_node(&decider, index, &nodes, selection.forced[index])?;
-        node.needed = selection.needed[index];
-        nodes[index] = Some(node);
-    }
-    let mut nodes: Vec<_> = nodes.into_iter().flatten().collect();
-    let mean_secs = decider.mean_secs();
-    for (node, instance) in nodes.iter_mut().zip(&pipeline.instances) {
-        node.estimate_secs =
-            node.estimate_secs.or_else(|| mean_secs.get(instance.entry.kind).copied());
-    }
+    let plan = decide_all(pipeline, &decider, &graph, &selection)?;
     if let Err(error) = store.save_stat_cache() {
         // A plan is an answer; what it learnt of outside files only saves time.
         tracing::debug!("The hashes of outside files are not kept: {error}.");
     }
+    Ok(plan)
+}
+
+/// Decides every instance, inputs before their users.
+pub(crate) fn decide_all<'a>(
+    pipeline: &'a Pipeline,
+    decider: &Decider<'_>,
+    graph: &Graph,
+    selection: &Selection,
+) -> Result<Plan<'a>, PlanError> {
+    let mut nodes: Vec<Option<PlanNode>> = pipeline.instances.iter().map(|_| None).collect();
+    for &index in graph.order() {
+        let mut node = plan_node(decider, index, &nodes, selection.forced[index])?;
+        node.needed = selection.needed[index];
+        nodes[index] = Some(node);
+    }
+    let mut nodes: Vec<_> = nodes.into_iter().flatten().collect();
+    estimate::fill(decider, &mut nodes);
     Ok(Plan { pipeline, nodes })
 }
 
@@ -112,13 +122,11 @@ fn plan_node(
     if let Some(lack) = decider.lack(instance) {
         return Ok(blocked(lack));
     }
-    let last_secs = || decider.last(index).map(|record| record.wall_secs);
     let pending = |mut upstream: Vec<usize>| {
         upstream.sort_unstable();
         upstream.dedup();
         let freshness = Freshness::Pending { upstream };
-        let estimate_secs = last_secs();
-        PlanNode { freshness, needed: true, items: None, goes_on: None, estimate_secs }
+        PlanNode { freshness, needed: true, items: None, goes_on: None, estimate_secs: None }
     };
     let mut inputs = std::collections::BTreeMap::new();
     let mut upstream = Vec::new();
@@ -146,7 +154,7 @@ fn plan_node(
             return Ok(PlanNode {
                 items: mapped.then_some((record.items_total, record.items_total)),
                 goes_on: None,
-                estimate_secs: Some(record.wall_secs),
+                estimate_secs: None,
                 needed: true,
                 freshness: Freshness::Fresh(record),
             });
@@ -165,7 +173,7 @@ fn plan_node(
         needed: true,
         items,
         goes_on: if forced { None } else { decider.goes_on(index, &key) },
-        estimate_secs: last_secs(),
+        estimate_secs: None,
     })
 }
 

@@ -42,7 +42,10 @@ enum CacheCommand {
 }
 
 pub(super) fn cache(args: &CacheArgs, session: &Session) -> Result<(), CliError> {
-    let store = session.store()?;
+    let store = match &args.command {
+        CacheCommand::Gc(args) if !args.dry_run => session.store_to_change()?,
+        _ => session.store()?,
+    };
     match &args.command {
         CacheCommand::Stats { json } => {
             let stats = store.stats()?;

@@ -74,6 +74,50 @@ fn trained(shell: &Shell, line: &str) -> usize {
     events.lines().filter(|line| line.contains("step, loss")).count()
 }
 
+/// The exported scores name every stage, its parameters and its content.
+fn says_what_it_was_made_from(shell: &Shell, provenance: &serde_json::Value) {
+    let plan = shell.plan("way.toml");
+    let digest =
+        |stage: &str| plan.iter().find(|found| found["stage"] == stage).unwrap()["digest"].clone();
+    let stages = &provenance["stages"];
+    assert_eq!(stages.as_object().unwrap().len(), 8);
+    for stage in ["lora", "predict", "score"] {
+        assert_eq!(stages[stage]["output"], digest(stage), "{stage}");
+    }
+    assert_eq!(stages["lora"]["params"]["rank"], 2);
+    assert_eq!(stages["predict"]["params"]["model"], "builtin:tiny");
+    assert_eq!(stages["predict"]["inputs"]["lora"], "lora");
+    assert!(stages["lora"]["log"]["image_latent_scale"].is_number(), "{stages:#}");
+    assert!(stages["predict"]["params"].get("image_latent_scale").is_some(), "{stages:#}");
+    assert!(stages["lora"]["log"].get("losses").is_none(), "{stages:#}");
+    assert!(stages["predict"]["weights"].is_string());
+    assert_eq!(stages["prompt"]["params"]["prompt"], "");
+}
+
+/// Times and memory of the run in the forms of a table.
+fn says_what_it_took(shell: &Shell) {
+    let csv = shell.succeed("table way.toml --compute --format csv");
+    let mean = |value: &str, column: &str| -> f64 {
+        let line = csv.lines().find(|line| {
+            let fields: Vec<_> = line.split(',').collect();
+            line.contains(value) && (column.is_empty() || fields[4] == column)
+        });
+        let line = line.unwrap_or_else(|| panic!("no {value} {column} in\n{csv}"));
+        line.split(',').nth(5).unwrap().parse().unwrap_or_else(|_| panic!("{line}"))
+    };
+    assert!(mean("lora.training_s", "") > 0.0);
+    assert!((mean("lora.training_s", "") / mean("lora.s_per_step", "") - 2.0).abs() < 1e-6);
+    assert!(mean("predict.s_per_image", "") > 0.0);
+    // The model's weights alone are 18 MB.
+    assert!(mean("lora.peak_mib", "") > 18.0);
+    assert!(mean("stage=lora kind=lora_train device=cpu", "device s") > 0.0);
+    assert!(csv.contains("stage=predict kind=sample device=cpu runs=1 items=2"), "{csv}");
+    for format in ["text", "markdown", "json", "latex"] {
+        let text = shell.succeed(&format!("table way.toml --compute --format {format}"));
+        assert!(text.contains("What each stage took in all"), "{text}");
+    }
+}
+
 #[test]
 fn adapters_along_a_training_are_sampled_and_scored_each() {
     let shell = Shell::new();
@@ -87,6 +131,8 @@ fn adapters_along_a_training_are_sampled_and_scored_each() {
     let metrics = std::fs::read_to_string(shell.path("out/metrics.json")).unwrap();
     let metrics: serde_json::Value = serde_json::from_str(&metrics).unwrap();
     assert_eq!(metrics["by_checkpoint"]["step_2"], metrics["values"]);
+    says_what_it_was_made_from(&shell, &metrics["provenance"]);
+    says_what_it_took(&shell);
 
     // A longer training goes on from the state of the shorter one, and with the adapters that are
     // known already nothing is sampled.
