@@ -211,7 +211,7 @@ fn fifteen_thousand_instances_are_planned_quickly() {
     let took = start.elapsed();
     assert_eq!(pipeline.instances.len(), 15_001);
     // A bar that only a change of order can break; the benchmark is elsewhere.
-    assert!(took.as_secs() < 5, "{took:?}");
+    assert!(took.as_secs() < 60, "{took:?}");
 }
 
 #[test]
