@@ -147,11 +147,12 @@ fn widened<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
 }
 
 /// Start and length of each block.
-fn ranges(queries: usize, rows: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(super) fn ranges(queries: usize, rows: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..queries).step_by(rows).map(move |start| (start, rows.min(queries - start)))
 }
 
-fn slice<B: Backend>(x: &FloatTensor<B>, start: usize, len: usize) -> FloatTensor<B> {
+/// Rows of `x` from `start` on.
+pub(super) fn slice<B: Backend>(x: &FloatTensor<B>, start: usize, len: usize) -> FloatTensor<B> {
     if len == x.shape()[2] {
         return x.clone();
     }
@@ -170,11 +171,13 @@ fn pad<B: Backend>(x: FloatTensor<B>, rows: usize) -> FloatTensor<B> {
     B::float_cat(vec![x, zeros], 2)
 }
 
-fn join<B: Backend>(mut blocks: Vec<FloatTensor<B>>) -> FloatTensor<B> {
+/// The rows of all blocks, one behind the other.
+pub(super) fn join<B: Backend>(mut blocks: Vec<FloatTensor<B>>) -> FloatTensor<B> {
     if blocks.len() == 1 { blocks.remove(0) } else { B::float_cat(blocks, 2) }
 }
 
-fn add<B: Backend>(total: &mut Option<FloatTensor<B>>, x: FloatTensor<B>) {
+/// Adds to a sum that begins with its first part.
+pub(super) fn add<B: Backend>(total: &mut Option<FloatTensor<B>>, x: FloatTensor<B>) {
     *total = Some(match total.take() {
         Some(total) => B::float_add(total, x),
         None => x,
