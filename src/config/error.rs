@@ -61,6 +61,8 @@ pub enum Code {
 #[derive(Clone, Debug)]
 pub(super) struct Problem {
     pub code: Code,
+    /// The stage that is told of first; others may be wrong in the same way.
+    stage: Option<String>,
     pub message: String,
     pub labels: Vec<(Origin, String)>,
     pub help: Option<String>,
@@ -70,22 +72,20 @@ pub(super) struct Problem {
 
 impl Problem {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), labels: Vec::new(), help: None, absent: None }
+        let message = message.into();
+        Self { code, stage: None, message, labels: Vec::new(), help: None, absent: None }
+    }
+
+    /// Says in which stage it is. One value that many stages take is wrong once, and told of the first.
+    pub fn in_stage(mut self, stage: &str) -> Self {
+        self.stage = Some(stage.to_owned());
+        self
     }
 
     /// Says that a name is not there, which may be the fault of another mistake.
     pub fn absent(mut self, name: &str) -> Self {
         self.absent = Some(name.to_owned());
         self
-    }
-
-    /// The message without the stage that is named first: one value that many stages take is wrong
-    /// once.
-    fn cause(&self) -> &str {
-        match self.message.strip_prefix("stage `").and_then(|rest| rest.split_once("`: ")) {
-            Some((_, cause)) => cause,
-            None => &self.message,
-        }
     }
 
     /// Marks a place; the first one mostly counts.
@@ -184,7 +184,7 @@ impl Problems {
     pub fn add(&mut self, problem: Problem) {
         let place = |problem: &Problem| problem.labels.first().map(|(origin, _)| *origin);
         let same =
-            |other: &Problem| other.cause() == problem.cause() && place(other) == place(&problem);
+            |other: &Problem| other.message == problem.message && place(other) == place(&problem);
         if !self.list.iter().any(same) {
             self.list.push(problem);
         }
@@ -278,7 +278,10 @@ impl ConfigError {
         let labels = labels.collect();
         Self {
             code: problem.code,
-            message: shortened(problem.message),
+            message: shortened(match problem.stage {
+                Some(stage) => format!("stage `{stage}`: {}", problem.message),
+                None => problem.message,
+            }),
             help: help.map(shortened),
             place: first.map(|origin| sources.place(origin)),
             end: first.map(|origin| sources.end(origin)),

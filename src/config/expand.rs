@@ -285,8 +285,8 @@ fn validated(
             node = next;
         }
         let label = format!("`{}`", error.field);
-        let message = format!("stage `{}`: {}", definition.name, error.message);
-        let mut problem = Problem::new(Code::BadValue, message)
+        let mut problem = Problem::new(Code::BadValue, error.message)
+            .in_stage(definition.name)
             .at(node.origin.or(definition.key), label)
             .at(node.via, "used here");
         problem.help = error.help;

@@ -40,7 +40,6 @@ pub(super) struct Fits {
     tasks: Vec<(Option<&'static str>, String)>,
     sizes: Vec<Sizes>,
     params: Vec<Arc<Node>>,
-    seen: HashSet<(Option<Origin>, String)>,
 }
 
 impl Fits {
@@ -52,7 +51,6 @@ impl Fits {
             tasks: Vec::new(),
             sizes: Vec::new(),
             params: Vec::new(),
-            seen: HashSet::new(),
         }
     }
 
@@ -89,14 +87,12 @@ impl Fits {
             };
             let node = self.params[by].get(param);
             let origin = node.and_then(|node| node.origin).or(definition.key);
-            if self.seen.insert((origin, misfit.message.clone())) {
-                let message = format!("stage `{}`: {}", definition.name, misfit.message);
-                let mut problem = Problem::new(Code::BadValue, message)
-                    .at(origin, format!("`{param}`"))
-                    .at(node.and_then(|node| node.via), "used here");
-                problem.help = misfit.help;
-                problems.add(problem);
-            }
+            let mut problem = Problem::new(Code::BadValue, misfit.message)
+                .in_stage(definition.name)
+                .at(origin, format!("`{param}`"))
+                .at(node.and_then(|node| node.via), "used here");
+            problem.help = misfit.help;
+            problems.add(problem);
         }
     }
 
@@ -138,9 +134,9 @@ pub(super) fn check_idle(definition: &Definition<'_>, idle: &[IdleParam], proble
         if decider.is_some_and(is_variable) || !reported.insert(param) {
             continue;
         }
-        let message = format!("stage `{}`: `{param}` does nothing here", definition.name);
         problems.add(
-            Problem::new(Code::Unused, message)
+            Problem::new(Code::Unused, format!("`{param}` does nothing here"))
+                .in_stage(definition.name)
                 .at(Some(key), "changes nothing")
                 .help(format!("take it out; it is read where {serves}")),
         );
