@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use serde_json::{Map, Value};
 
-use super::{Freshness, Plan, PlanNode, StaleReason, owner_of};
+use super::{Freshness, Plan, PlanNode, StaleReason, estimate::items_given};
 use crate::{
     artifact::ArtifactKind,
     store::{Record, Store, StoreError},
@@ -37,7 +37,7 @@ impl DiskPlan {
         if !plan.nodes.iter().any(runs) {
             return Ok(Self { needs: vec![Need::Nothing; plan.nodes.len()] });
         }
-        let past = Past::new(plan, store)?;
+        let past = Past::new(plan, store);
         let repeats = past.repeats();
         let items = past.items();
         let needs = plan.nodes.iter().enumerate().map(|(index, node)| {
@@ -72,29 +72,23 @@ impl DiskPlan {
 struct Past<'a> {
     plan: &'a Plan<'a>,
     store: &'a Store,
-    records: Vec<Option<Record>>,
     by_kind: HashMap<&'static str, Vec<usize>>,
 }
 
 impl<'a> Past<'a> {
-    fn new(plan: &'a Plan<'a>, store: &'a Store) -> Result<Self, StoreError> {
-        let history = store.history(&owner_of(plan.pipeline))?;
-        let mut records = Vec::with_capacity(plan.nodes.len());
+    fn new(plan: &'a Plan<'a>, store: &'a Store) -> Self {
         let mut by_kind: HashMap<_, Vec<_>> = HashMap::new();
         for (index, (node, instance)) in plan.nodes.iter().zip(&plan.pipeline.instances).enumerate()
         {
-            let record = match (&node.freshness, history.of(&instance.to_string())) {
-                (Freshness::Fresh(record), _) => Some((**record).clone()),
-                // A record that cannot be read is as good as none.
-                (_, Some(key)) => store.lookup(key).ok().flatten(),
-                (_, None) => None,
-            };
-            if record.is_some() {
+            if node.record().is_some() {
                 by_kind.entry(instance.entry.kind).or_default().push(index);
             }
-            records.push(record);
         }
-        Ok(Self { plan, store, records, by_kind })
+        Self { plan, store, by_kind }
+    }
+
+    fn record(&self, index: usize) -> Option<&'a Record> {
+        self.plan.nodes[index].record()
     }
 
     /// Which instances probably give what is in the store: those that run only because they are
@@ -117,7 +111,7 @@ impl<'a> Past<'a> {
     fn same_params(&self, index: usize) -> bool {
         let instance = &self.plan.pipeline.instances[index];
         let idle = instance.work.params_without_effect();
-        self.records[index].as_ref().is_some_and(|record| {
+        self.record(index).is_some_and(|record| {
             let mut params = record.ingredients.params.iter();
             params.all(|(name, value)| {
                 instance.params.get(name) == Some(value)
@@ -137,19 +131,11 @@ impl<'a> Past<'a> {
 
     fn items_of(&self, index: usize, before: &[Option<usize>]) -> Option<usize> {
         let (node, instance) = (&self.plan.nodes[index], &self.plan.pipeline.instances[index]);
-        if let Freshness::Fresh(record) = &node.freshness {
-            return Some(record.items_total);
+        let given = items_given(instance, node, before);
+        if given.is_some() || instance.work.mapped_port().is_some() {
+            return given;
         }
-        if let Some((_, total)) = node.items {
-            return Some(total);
-        }
-        let on = |port: Option<&str>| before[*instance.inputs.get(port?)?];
-        if instance.work.mapped_port().is_some() {
-            let each = on(instance.work.mapped_port())?;
-            return Some(each * on(instance.work.crossed_port()).unwrap_or(1));
-        }
-        let like = self.like(index)?;
-        let record = self.records[like].as_ref()?;
+        let record = self.record(self.like(index)?)?;
         let grown = ratio(
             number(instance.params.get("count")),
             number(record.ingredients.params.get("count")),
@@ -160,7 +146,7 @@ impl<'a> Past<'a> {
     /// The bytes that an instance adds, whose output will have so many items.
     fn bytes(&self, index: usize, items: Option<usize>) -> Result<Option<u64>, StoreError> {
         let Some(like) = self.like(index) else { return Ok(None) };
-        let Some(record) = &self.records[like] else { return Ok(None) };
+        let Some(record) = self.record(like) else { return Ok(None) };
         let Some(size) = self.store.output_size(record) else { return Ok(None) };
         let instance = &self.plan.pipeline.instances[index];
         let total = items.unwrap_or(record.items_total);
@@ -185,7 +171,7 @@ impl<'a> Past<'a> {
     /// with it in most.
     fn like(&self, index: usize) -> Option<usize> {
         const COMPARED: usize = 64;
-        if self.records[index].is_some() {
+        if self.record(index).is_some() {
             return Some(index);
         }
         let instance = &self.plan.pipeline.instances[index];
@@ -211,14 +197,13 @@ impl<'a> Past<'a> {
             | ArtifactKind::Samples
             | ArtifactKind::Frames => {
                 let now = self.volume(index, &|at| Some(&self.plan.pipeline.instances[at].params));
-                let then = self.volume(like, &|at| {
-                    self.records[at].as_ref().map(|record| &record.ingredients.params)
-                });
+                let then = self
+                    .volume(like, &|at| self.record(at).map(|record| &record.ingredients.params));
                 ratio(now, then)
             }
             ArtifactKind::LoraAdapter => {
-                let then = self.records[like].as_ref().map(|record| &record.ingredients.params);
-                let then = then.and_then(|params| number(params.get("rank")));
+                let then = self.record(like);
+                let then = then.and_then(|record| number(record.ingredients.params.get("rank")));
                 ratio(number(instance.params.get("rank")), then)
             }
             _ => 1.0,

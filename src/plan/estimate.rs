@@ -3,25 +3,22 @@
 //! The work of a stage is its [`Stage::effort_params`] multiplied, times the items it makes if it maps
 //! items. A training that goes on from a checkpoint does the rest of it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
 use super::{Decider, Freshness, PlanNode};
 use crate::{config::Instance, stages::Stage, store::Record};
 
-/// Sets the estimates of nodes that are all decided.
+/// Sets the last runs and the estimates of nodes that are all decided.
 pub(super) fn fill(decider: &Decider<'_>, nodes: &mut [PlanNode]) {
     let instances = &decider.pipeline.instances;
-    let own: Vec<Option<Arc<Record>>> = (0..nodes.len()).map(|index| decider.last(index)).collect();
     let mut rates = Rates::default();
-    let fresh = nodes.iter().map(|node| match &node.freshness {
-        Freshness::Fresh(record) => Some(&**record),
-        _ => None,
-    });
-    for ((fresh, last), instance) in fresh.zip(&own).zip(instances) {
-        let seen = fresh.or(last.as_deref());
-        rates.add(seen.into_iter(), instance);
+    for (index, (node, instance)) in nodes.iter_mut().zip(instances).enumerate() {
+        if !matches!(node.freshness, Freshness::Fresh(_)) {
+            node.last = decider.last(index);
+        }
+        rates.add(node.record().into_iter(), instance);
     }
     let others = decider.records_seen();
     for (instance, node) in instances.iter().zip(&*nodes) {
@@ -38,7 +35,7 @@ pub(super) fn fill(decider: &Decider<'_>, nodes: &mut [PlanNode]) {
             Some(record.wall_secs)
         } else {
             let work = work_to_do(&instances[index], node, items[index]);
-            let last = own[index].as_deref();
+            let last = node.last.as_deref();
             last.and_then(|last| scaled(last, &*instances[index].work, work))
                 .or_else(|| rates.estimate(&instances[index], work))
         };
@@ -122,9 +119,16 @@ fn effort(params: &Map<String, Value>, stage: &dyn Stage) -> Option<f64> {
 
 /// How many items an instance gives, or will give, as far as that can be told; `before` says it of the
 /// instances before it.
-fn items_given(instance: &Instance, node: &PlanNode, before: &[Option<usize>]) -> Option<usize> {
+pub(super) fn items_given(
+    instance: &Instance,
+    node: &PlanNode,
+    before: &[Option<usize>],
+) -> Option<usize> {
     if let Freshness::Fresh(record) = &node.freshness {
         return Some(record.items_total);
+    }
+    if let Some((_, total)) = node.items {
+        return Some(total);
     }
     let on = |port: &str| instance.inputs.get(port).map(|input| *before.get(*input)?);
     match instance.work.mapped_port() {

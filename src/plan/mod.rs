@@ -22,9 +22,11 @@ pub use lock::{Deviation, DeviationKind, Lock, LockError};
 pub use memory::MemoryPlan;
 pub use select::{SelectError, select};
 
+use std::sync::Arc;
+
 use crate::{
     config::Pipeline,
-    store::{Store, StoreError},
+    store::{Record, Store, StoreError},
 };
 
 /// What the user asked for besides the file.
@@ -66,8 +68,31 @@ pub struct PlanNode {
     pub items: Option<(usize, usize)>,
     /// For a training: the step it would go on from, and how many it has.
     pub goes_on: Option<(u64, u64)>,
+    /// What it was when it last ran, if it is not fresh and anything is known.
+    pub last: Option<Arc<Record>>,
     /// Seconds it took, or may take by what it or its kind took for its work, if anything is known.
     pub estimate_secs: Option<f64>,
+}
+
+impl PlanNode {
+    fn of(freshness: Freshness) -> Self {
+        Self {
+            freshness,
+            needed: true,
+            items: None,
+            goes_on: None,
+            last: None,
+            estimate_secs: None,
+        }
+    }
+
+    /// What it is, or was when it last ran.
+    pub fn record(&self) -> Option<&Record> {
+        match &self.freshness {
+            Freshness::Fresh(record) => Some(record),
+            _ => self.last.as_deref(),
+        }
+    }
 }
 
 /// Decides every instance as far as it can be decided without running anything.
@@ -79,7 +104,8 @@ pub fn build<'a>(
     let decider = Decider::new(pipeline, store)?;
     let graph = Graph::new(pipeline);
     let selection = Selection::new(pipeline, &graph, options)?;
-    let plan = decide_all(pipeline, &decider, &graph, &selection)?;
+    let mut plan = decide_all(pipeline, &decider, &graph, &selection)?;
+    estimate::fill(&decider, &mut plan.nodes);
     if let Err(error) = store.save_stat_cache() {
         // A plan is an answer; what it learnt of outside files only saves time.
         tracing::debug!("The hashes of outside files are not kept: {error}.");
@@ -87,7 +113,7 @@ pub fn build<'a>(
     Ok(plan)
 }
 
-/// Decides every instance, inputs before their users.
+/// Decides every instance, inputs before their users; nothing is estimated.
 pub(crate) fn decide_all<'a>(
     pipeline: &'a Pipeline,
     decider: &Decider<'_>,
@@ -100,9 +126,7 @@ pub(crate) fn decide_all<'a>(
         node.needed = selection.needed[index];
         nodes[index] = Some(node);
     }
-    let mut nodes: Vec<_> = nodes.into_iter().flatten().collect();
-    estimate::fill(decider, &mut nodes);
-    Ok(Plan { pipeline, nodes })
+    Ok(Plan { pipeline, nodes: nodes.into_iter().flatten().collect() })
 }
 
 fn plan_node(
@@ -112,21 +136,14 @@ fn plan_node(
     forced: bool,
 ) -> Result<PlanNode, PlanError> {
     let instance = &decider.pipeline.instances[index];
-    let blocked = |lack| PlanNode {
-        freshness: Freshness::Blocked(lack),
-        needed: true,
-        items: None,
-        goes_on: None,
-        estimate_secs: None,
-    };
+    let blocked = |lack| PlanNode::of(Freshness::Blocked(lack));
     if let Some(lack) = decider.lack(instance) {
         return Ok(blocked(lack));
     }
     let pending = |mut upstream: Vec<usize>| {
         upstream.sort_unstable();
         upstream.dedup();
-        let freshness = Freshness::Pending { upstream };
-        PlanNode { freshness, needed: true, items: None, goes_on: None, estimate_secs: None }
+        PlanNode::of(Freshness::Pending { upstream })
     };
     let mut inputs = std::collections::BTreeMap::new();
     let mut upstream = Vec::new();
@@ -153,10 +170,7 @@ fn plan_node(
             let mapped = instance.work.mapped_port().is_some();
             return Ok(PlanNode {
                 items: mapped.then_some((record.items_total, record.items_total)),
-                goes_on: None,
-                estimate_secs: None,
-                needed: true,
-                freshness: Freshness::Fresh(record),
+                ..PlanNode::of(Freshness::Fresh(record))
             });
         }
         found => found,
@@ -169,11 +183,9 @@ fn plan_node(
     let reasons =
         if forced { vec![StaleReason::Forced] } else { decider.reasons(index, &key, &found) };
     Ok(PlanNode {
-        freshness: Freshness::Stale(reasons),
-        needed: true,
         items,
         goes_on: if forced { None } else { decider.goes_on(index, &key) },
-        estimate_secs: None,
+        ..PlanNode::of(Freshness::Stale(reasons))
     })
 }
 
