@@ -1,16 +1,11 @@
 //! The pipeline as the engine sees it: every reference resolved, every stage expanded and parsed.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
 use serde_json::{Map, Value};
 
 use super::{
-    origin::Sources,
+    origin::{Origin, Sources},
     value::{Data, Node},
 };
 use crate::stages::{Stage, StageEntry};
@@ -53,31 +48,19 @@ impl Pipeline {
         }
     }
 
-    /// The key to set, as in `params.data.root`, for another path in place of `path`, which a stage
-    /// got from the file.
-    pub fn key_of_path(&self, path: &Path) -> Option<String> {
-        let folder = self.path.parent().unwrap_or(Path::new(""));
-        let is_it = |text: &str| !text.is_empty() && folder.join(text) == path;
-        ["params", "stages"]
-            .iter()
-            .find_map(|section| find(self.root.get(section)?, section, &is_it))
-    }
-}
-
-/// The dotted path to the first text that fits.
-fn find(node: &Node, at: &str, fits: &dyn Fn(&str) -> bool) -> Option<String> {
-    match &node.data {
-        Data::String(text) => fits(text).then(|| at.to_owned()),
-        Data::Table(table) => {
-            // The name of a data set is no path, though there may be a folder of that name.
-            let is_name =
-                |key: &str, node: &Node| key == "source" && matches!(node.data, Data::String(_));
-            table
-                .iter()
-                .filter(|(key, entry)| !is_name(key, &entry.node))
-                .find_map(|(key, entry)| find(&entry.node, &format!("{at}.{key}"), fits))
-        }
-        _ => None,
+    /// The key that gives a parameter of an instance its value, as in `params.data.root`; none where
+    /// that is in the sweep.
+    pub fn key_of(&self, instance: &Instance, param: &str) -> Option<String> {
+        let origin = instance.places.origin(param)?;
+        ["params", "stages"].into_iter().find_map(|section| {
+            let mut found = None;
+            self.root.get(section)?.walk(&mut vec![section.into()], &mut |path, node| {
+                if found.is_none() && node.origin == Some(origin) {
+                    found = Some(path.join("."));
+                }
+            });
+            found
+        })
     }
 }
 
@@ -133,12 +116,17 @@ impl Places {
 
     /// Where the value at `path` was written, if it was.
     pub fn get(&self, path: &str) -> Option<Place> {
-        let (params, sources) = self.0.as_ref()?;
+        let (_, sources) = self.0.as_ref()?;
+        Some(sources.place(self.origin(path)?))
+    }
+
+    fn origin(&self, path: &str) -> Option<Origin> {
+        let (params, _) = self.0.as_ref()?;
         let node = path.split('.').try_fold(&**params, |node, key| match &node.data {
             Data::Array(items) => items.get(key.parse::<usize>().ok()?),
             _ => node.get(key),
         })?;
-        Some(sources.place(node.origin?))
+        node.origin
     }
 
     /// Where the first value inside the table or list at `path` was written.

@@ -95,6 +95,13 @@ impl<'a> Gatherer<'a> {
     }
 }
 
+/// The parameter of an instance that is this path, such as `source.root`.
+pub fn path_param(instance: &Instance, path: &Path) -> Option<String> {
+    let taken = PathSchema::of(instance.entry)?.take_paths(&mut instance.params.clone());
+    let is_it = |value: &Value| value.as_str().is_some_and(|text| Path::new(text) == path);
+    taken.into_iter().find(|(_, value)| is_it(value)).map(|(param, _)| param)
+}
+
 /// The schema of a kind that has path parameters.
 struct PathSchema {
     root: Value,

@@ -6,12 +6,11 @@ use std::{
     sync::Mutex,
 };
 
-use serde_json::{Map, Value};
-
-use super::{Graph, PlanError, PlanOptions, Selection};
+use super::{Graph, PlanError, PlanOptions, Selection, gather::path_param};
 use crate::{
     config::{Instance, Pipeline, Place},
     models::{LoadError, ModelRef},
+    stages::MODEL_PARAMS,
 };
 
 /// Something a stage needs before it can even be decided whether it must run.
@@ -135,28 +134,22 @@ impl Lacking {
 
 /// Where an instance names what it lacks.
 fn place(instance: &Instance, lack: &Lack) -> Option<Place> {
-    let param = param_of(
-        &instance.params,
-        match lack {
-            Lack::Weights { model, .. } => model.as_str(),
-            Lack::Data { path, .. } => path.to_str()?,
-        },
-    )?;
+    let param = match lack {
+        Lack::Weights { model, .. } => {
+            let named = |name: &str| instance.params.get(name).and_then(|value| value.as_str());
+            let param = MODEL_PARAMS.into_iter().find(|name| named(name) == Some(model));
+            param?.to_owned()
+        }
+        Lack::Data { path, .. } => path_param(instance, path)?,
+    };
     instance.places.get(&param)
 }
 
-/// The path of the parameter that has this value.
-fn param_of(params: &Map<String, Value>, wanted: &str) -> Option<String> {
-    params.iter().find_map(|(name, value)| match value {
-        Value::String(text) => (text == wanted).then(|| name.clone()),
-        Value::Object(inner) => param_of(inner, wanted).map(|rest| format!("{name}.{rest}")),
-        _ => None,
-    })
-}
-
-/// What the instances of a pipeline lack; each model is looked for once.
+/// What the instances of a pipeline lack; what a folder is called is found once, and so is each model.
 pub(super) struct Absences<'a> {
     pipeline: &'a Pipeline,
+    /// The folders that are missing.
+    folders: Mutex<HashMap<PathBuf, Lack>>,
     /// What is missing of models, by model and parts.
     models: Mutex<HashMap<Parts, Option<Lack>>>,
 }
@@ -166,7 +159,7 @@ type Parts = (String, &'static [&'static str]);
 
 impl<'a> Absences<'a> {
     pub fn new(pipeline: &'a Pipeline) -> Self {
-        Self { pipeline, models: Mutex::default() }
+        Self { pipeline, folders: Mutex::default(), models: Mutex::default() }
     }
 
     /// What an instance needs from outside the store and cannot have; nothing is hashed.
@@ -183,9 +176,13 @@ impl<'a> Absences<'a> {
     /// The folder of data that is not there.
     pub fn data(&self, instance: &Instance) -> Option<Lack> {
         let root = instance.work.source_root().filter(|root| !root.is_dir())?;
-        let key = self.pipeline.key_of_path(root);
-        let param = || root.to_str().and_then(|root| param_of(&instance.params, root));
-        Some(Lack::data(root, key.or_else(param)))
+        let mut folders = self.folders.lock().expect("no panic while held");
+        let lack = folders.entry(root.to_owned()).or_insert_with(|| {
+            let param = path_param(instance, root);
+            let key = param.as_deref().and_then(|param| self.pipeline.key_of(instance, param));
+            Lack::data(root, key.or(param))
+        });
+        Some(lack.clone())
     }
 
     fn weights(&self, instance: &Instance) -> Option<Lack> {
