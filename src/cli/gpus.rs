@@ -1,5 +1,5 @@
-//! Which card `cuda:N` is, and how much of its memory is free: `nvidia-smi` lists all cards, a program
-//! sees those that `CUDA_VISIBLE_DEVICES` names, in its order.
+//! Which card `cuda:N` is: `nvidia-smi` lists all cards, a program sees those that
+//! `CUDA_VISIBLE_DEVICES` names, in its order.
 
 /// What [`parse`] reads.
 pub(super) const QUERY: [&str; 2] =
@@ -9,9 +9,10 @@ pub(super) const QUERY: [&str; 2] =
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Gpu {
     index: usize,
-    uuid: String,
+    /// What it is called among all cards.
+    pub uuid: String,
     /// Free memory in bytes; none if the driver does not tell.
-    free: Option<u64>,
+    pub free: Option<u64>,
     name: String,
 }
 
@@ -27,23 +28,23 @@ pub(super) fn parse(listing: &str) -> Vec<Gpu> {
     listing.lines().filter_map(card).collect()
 }
 
-/// The free memory of the card that a program knows as `cuda:<index>`.
+/// The card that a program knows as `cuda:<index>`.
 ///
 /// `visible` is `CUDA_VISIBLE_DEVICES`: numbers, or beginnings of a UUID; what follows the first entry
 /// that is no card is not seen. `order` is `CUDA_DEVICE_ORDER`: unless it is `PCI_BUS_ID`, numbers count
 /// from the fastest card, which is not known where cards differ.
-pub(super) fn free_memory(
-    gpus: &[Gpu],
+pub(super) fn find<'a>(
+    gpus: &'a [Gpu],
     visible: Option<&str>,
     order: Option<&str>,
     index: usize,
-) -> Option<u64> {
+) -> Option<&'a Gpu> {
     let by_number = |number: usize| {
         let alike = gpus.windows(2).all(|pair| pair[0].name == pair[1].name);
         let known = alike || order == Some("PCI_BUS_ID");
         gpus.iter().find(|gpu| gpu.index == number).filter(|_| known)
     };
-    let Some(visible) = visible else { return by_number(index)?.free };
+    let Some(visible) = visible else { return by_number(index) };
     let mut seen: Vec<&str> = Vec::new();
     for entry in visible.split(',').map(str::trim) {
         let number = entry.parse::<usize>().ok();
@@ -57,8 +58,8 @@ pub(super) fn free_memory(
         }
         if seen.len() == index {
             return match number {
-                Some(number) => by_number(number)?.free,
-                None => gpu.free,
+                Some(number) => by_number(number),
+                None => Some(gpu),
             };
         }
         seen.push(&gpu.uuid);
@@ -76,7 +77,7 @@ mod tests {
 ";
 
     fn free(listing: &str, visible: Option<&str>, index: usize) -> Option<u64> {
-        free_memory(&parse(listing), visible, None, index).map(|bytes| bytes >> 20)
+        find(&parse(listing), visible, None, index)?.free.map(|bytes| bytes >> 20)
     }
 
     #[test]
@@ -111,8 +112,9 @@ mod tests {
         assert_eq!(free(listing, None, 0), None);
         assert_eq!(free(listing, Some("1"), 0), None);
         assert_eq!(free(listing, Some("GPU-b"), 0), Some(80_000));
-        let by_bus = free_memory(&parse(listing), Some("1"), Some("PCI_BUS_ID"), 0);
-        assert_eq!(by_bus, Some(80_000 << 20));
+        let gpus = parse(listing);
+        let by_bus = find(&gpus, Some("1"), Some("PCI_BUS_ID"), 0);
+        assert_eq!(by_bus.and_then(|gpu| gpu.free), Some(80_000 << 20));
     }
 
     #[test]

@@ -79,6 +79,7 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     let options = ExecOptions {
         jobs,
         memory: outlook.memory,
+        card: outlook.card.clone(),
         keep_going: args.keep_going,
         force: args.force.clone(),
         only: args.only.clone(),
@@ -86,7 +87,9 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
         cancel: stop.flag.clone(),
         ..ExecOptions::new(device, &device_name)
     };
-    let mut runner = Runner { args, session, store: &store, options, stop: &stop, events };
+    let executor = Executor::new(&store, options);
+    let mut runner =
+        Runner { args, session, store: &store, executor, outlook, stop: &stop, events };
     let result = match &pipelines[..] {
         [pipeline] => runner.run(pipeline),
         several => runner.run_all(several),
@@ -142,7 +145,9 @@ struct Runner<'a> {
     args: &'a RunArgs,
     session: &'a Session,
     store: &'a Store,
-    options: ExecOptions,
+    /// Keeps models loaded from one pipeline to the next.
+    executor: Executor<'a>,
+    outlook: device::Outlook,
     stop: &'a Stop,
     events: Option<EventFile>,
 }
@@ -183,14 +188,14 @@ impl Runner<'_> {
         let locked = if args.locked { locked_outputs(pipeline, store)? } else { BTreeMap::new() };
         let wanted = PlanOptions { force: args.force.clone(), only: args.only.clone() };
         fetch::models(pipeline, &wanted, session, &self.stop.flag)?;
-        memory::check(pipeline, store, &wanted, &device::outlook(&self.options.device_name))?;
+        memory::check(pipeline, store, &wanted, &self.outlook)?;
+        self.executor.lock_to(locked);
 
         let verbose = session.global.verbose > 0;
         let mut human = HumanReporter::new(session.screen(), session.stderr, verbose);
         let mut outputs = Outputs::none(pipeline.instances.len());
-        let options = ExecOptions { locked, ..self.options.clone() };
         let mut space = disk::Watch::new(pipeline, store, &wanted);
-        let summary = Executor::new(store, options).execute(pipeline, &mut |event| {
+        let summary = self.executor.execute(pipeline, &mut |event| {
             if matches!(event, RunEvent::StageStarted { .. }) {
                 space.look(session, &self.stop.flag);
             }

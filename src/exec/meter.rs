@@ -56,10 +56,9 @@ impl Drop for Running<'_> {
 }
 
 impl Meter {
-    /// A meter for this device, `cpu` or `cuda:N`.
-    pub fn new(device_name: &str) -> Self {
-        let card = device_name.strip_prefix("cuda:").and_then(Card::watch);
-        Self { running: AtomicUsize::new(0), on_host: device_name == "cpu", card }
+    /// A meter for the host, or for the card of this name, if it is known.
+    pub fn new(on_host: bool, card: Option<&str>) -> Self {
+        Self { running: AtomicUsize::new(0), on_host, card: card.and_then(Card::watch) }
     }
 
     /// Does something and says what it took.
@@ -149,10 +148,10 @@ struct Seen {
 
 impl Card {
     /// Watches a card until it is dropped; none where there is no tool.
-    fn watch(index: &str) -> Option<Self> {
+    fn watch(name: &str) -> Option<Self> {
         let mut tool = Command::new("nvidia-smi")
             .args(["--query-gpu=memory.used,utilization.gpu", "--format=csv,noheader,nounits"])
-            .args(["-i", index, "-lms", &CARD_INTERVAL_MS.to_string()])
+            .args(["-i", name, "-lms", &CARD_INTERVAL_MS.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -215,7 +214,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn memory_that_is_held_is_seen() {
         const SIZE: usize = 200 << 20;
-        let ((), usage) = Meter::new("cpu").measure(|| {
+        let ((), usage) = Meter::new(true, None).measure(|| {
             let mut held = vec![1u8; SIZE];
             std::thread::sleep(5 * INTERVAL);
             black_box(&mut held);
@@ -226,7 +225,7 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn stages_at_once_share_what_the_process_used() {
-        let meter = Meter::new("cpu");
+        let meter = Meter::new(true, None);
         let (one, two) = std::thread::scope(|scope| {
             let other = scope.spawn(|| meter.measure(|| work_for(0.5)).1);
             let ((), mine) = meter.measure(|| work_for(0.5));
@@ -237,12 +236,12 @@ mod tests {
             assert!(usage.cpu_secs > 0.1, "{usage:?}");
             assert_eq!(usage.device_secs, Some(usage.cpu_secs));
         }
-        assert_eq!(Meter::new("other").measure(|| ()).1.device_secs, None);
+        assert_eq!(Meter::new(false, None).measure(|| ()).1.device_secs, None);
     }
 
     #[test]
     fn a_panic_is_passed_on_and_counted_out() {
-        let meter = Meter::new("cpu");
+        let meter = Meter::new(true, None);
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             meter.measure(|| panic!("as meant"))
         }));

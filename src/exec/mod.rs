@@ -50,6 +50,8 @@ pub struct ExecOptions {
     pub jobs: usize,
     /// The device's memory, if it is known; stages that together need more do not run at once.
     pub memory: Option<u64>,
+    /// What the driver's tool calls the card, to measure what stages take of it.
+    pub card: Option<String>,
     /// Whether stages that do not depend on a failed one still run.
     pub keep_going: bool,
     /// Stages, or instances, that run even if they are fresh.
@@ -72,6 +74,7 @@ impl ExecOptions {
             device_name: device_name.to_owned(),
             jobs: 1,
             memory: None,
+            card: None,
             keep_going: false,
             force: Vec::new(),
             only: Vec::new(),
@@ -96,6 +99,11 @@ impl<'a> Executor<'a> {
     /// An executor with no model loaded.
     pub fn new(store: &'a Store, options: ExecOptions) -> Self {
         Self { store, options, models: ModelCache::default() }
+    }
+
+    /// From now on, what instances must give, by name.
+    pub fn lock_to(&mut self, outputs: BTreeMap<String, Digest>) {
+        self.options.locked = outputs;
     }
 
     /// Brings the pipeline's results up to date. A stage that fails is an event and an outcome;
@@ -125,7 +133,7 @@ impl<'a> Executor<'a> {
         let schedule =
             Schedule::new(&decider, &graph, &selection, self.store, &self.options, budget)
                 .with_fresh(fresh);
-        let meter = Meter::new(&self.options.device_name);
+        let meter = Meter::new(on_host, self.options.card.as_deref());
         let mut summary = std::thread::scope(|scope| {
             let (job_sender, jobs) = mpsc::channel();
             let (message_sender, messages) = mpsc::channel::<Message>();

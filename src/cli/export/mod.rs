@@ -91,11 +91,8 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
             transfers: &moved,
         };
         exporter.export(index, digest, &folder)?;
-        match session.print(&format!("{}\n", folder.display())) {
-            // The files are what was asked for, whether or not somebody reads their list.
-            Err(CliError::ClosedPipe) => {}
-            printed => printed?,
-        }
+        // The files are what was asked for, whether or not somebody reads their list.
+        CliError::unless_unread(session.print(&format!("{}\n", folder.display())))?;
     }
     if !moved.borrow().is_empty() {
         session.talk(&transfers(&moved.borrow()));
