@@ -176,7 +176,10 @@ mod tests {
             -----END PUBLIC KEY-----\n";
         let key = private_key(private).unwrap();
         assert_eq!(key.verifying_key(), public_key(public).unwrap());
-        assert_eq!(super::super::hex(&key.sign(b"").to_bytes())[..16], *"e5564300c360ac72");
+        assert_eq!(
+            data_encoding::HEXLOWER.encode(&key.sign(b"").to_bytes())[..16],
+            *"e5564300c360ac72"
+        );
         assert_eq!(private_key(public), Err(EnvelopeError::PrivateKey));
         assert_eq!(public_key(private), Err(EnvelopeError::PublicKey));
     }

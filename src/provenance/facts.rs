@@ -47,6 +47,8 @@ pub struct Executed<'a> {
 /// A model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModelFact {
+    /// The repository on the hub, if it is in one.
+    pub repository: Option<String>,
     /// The commit of the snapshot, for a model from a hub.
     pub commit: Option<String>,
     /// The content of the parts that were read, by stage.
@@ -107,12 +109,21 @@ impl<'a> Facts<'a> {
             };
             if let Some((model, _)) = instance.work.weights() {
                 let fact = models.entry(model.0.clone()).or_default();
+                fact.repository = model.repository().map(str::to_owned);
                 fact.commit = model.resolve().ok().and_then(|source| source.commit());
                 fact.weights.extend(record.ingredients.weights);
             }
             executed.push(Executed { instance, record, is_result: !used.contains(&index) });
         }
         Ok(Self { pipeline, files: read_files(&pipeline.files)?, executed, models })
+    }
+
+    /// The versions of the program that executed stages, as in `0.1.0, 0.2.0`.
+    pub fn versions(&self) -> String {
+        let executed = self.executed.iter();
+        let versions: BTreeSet<_> =
+            executed.map(|executed| &*executed.record.pipe_version).collect();
+        versions.into_iter().collect::<Vec<_>>().join(", ")
     }
 
     /// When the first stage began and the last one ended.

@@ -8,16 +8,14 @@ pub mod statement;
 
 pub use facts::{Executed, Facts, FactsError, InputList, ModelFact, PipelineFile};
 
-use std::{
-    fmt::Write,
-    io::{self, Read},
-};
+use std::io::{self, Read};
 
+use data_encoding::HEXLOWER;
 use ring::digest::{Context, SHA256, digest};
 
 /// The SHA-256 of bytes, in hexadecimal.
 fn sha256(bytes: &[u8]) -> String {
-    hex(digest(&SHA256, bytes).as_ref())
+    HEXLOWER.encode(digest(&SHA256, bytes).as_ref())
 }
 
 /// The SHA-256 of what is read, and its length.
@@ -27,18 +25,11 @@ fn sha256_of(mut reader: impl Read) -> io::Result<(String, u64)> {
     let mut length = 0;
     loop {
         match reader.read(&mut buffer)? {
-            0 => return Ok((hex(context.finish().as_ref()), length)),
+            0 => return Ok((HEXLOWER.encode(context.finish().as_ref()), length)),
             read => {
                 context.update(&buffer[..read]);
                 length += read as u64;
             }
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

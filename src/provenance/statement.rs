@@ -127,9 +127,6 @@ impl Statement {
         });
         let span = facts.span().map(|(start, end)| (start.to_string(), end.to_string()));
         let (started_on, finished_on) = span.unwrap_or_default();
-        let versions = facts.executed.iter().map(|executed| executed.record.pipe_version.clone());
-        let versions: std::collections::BTreeSet<String> = versions.collect();
-        let version = versions.into_iter().collect::<Vec<_>>().join(", ");
         Ok(Self {
             form: STATEMENT.to_owned(),
             subject,
@@ -147,7 +144,7 @@ impl Statement {
                 run_details: RunDetails {
                     builder: Builder {
                         id: "urn:pipe:local".to_owned(),
-                        version: BTreeMap::from([("pipe".to_owned(), version)]),
+                        version: BTreeMap::from([("pipe".to_owned(), facts.versions())]),
                     },
                     metadata: RunMetadata { started_on, finished_on },
                     byproducts: facts.executed.iter().map(output_of).collect(),
@@ -245,10 +242,10 @@ fn dependencies(facts: &Facts<'_>) -> Vec<Resource> {
     let models = facts.models.iter().flat_map(|(name, model)| {
         model.weights.iter().map(move |parts| {
             let commit = model.commit.clone().map(|commit| ("gitCommit", commit));
-            let hub = name.strip_prefix("hf:").map(|name| name.split('@').next().unwrap_or(name));
+            let repository = model.repository.as_deref();
             Resource {
                 name: Some(name.clone()),
-                uri: hub.map(|id| format!("https://huggingface.co/{id}")),
+                uri: repository.map(|id| format!("https://huggingface.co/{id}")),
                 digest: digests(commit.into_iter().chain([("blake3", parts.to_string())])),
             }
         })

@@ -36,6 +36,11 @@ impl ModelRef {
         }
     }
 
+    /// The repository on the hub, if it is in one.
+    pub fn repository(&self) -> Option<&str> {
+        Some(hub::Name::parse(self.0.strip_prefix("hf:")?).ok()?.id)
+    }
+
     /// Finds the model's files; an unknown name or a folder that is not there is an error.
     pub fn resolve(&self) -> Result<ModelSource, LoadError> {
         if let Some(name) = self.0.strip_prefix("builtin:") {

@@ -86,9 +86,7 @@ impl Graph<'_> {
 
     /// The program, its language, and the models.
     fn software(&mut self) {
-        let versions: BTreeSet<_> =
-            self.facts.executed.iter().map(|executed| &*executed.record.pipe_version).collect();
-        let version = versions.into_iter().collect::<Vec<_>>().join(", ");
+        let version = self.facts.versions();
         self.add(Entity {
             software_version: Some(version.clone()),
             description: Some(env!("CARGO_PKG_DESCRIPTION").to_owned()),
@@ -99,8 +97,7 @@ impl Graph<'_> {
             ..Entity::new(LANGUAGE, &["ComputerLanguage"], "pipeline file of pipe (TOML)")
         });
         for (name, model) in &self.facts.models {
-            let hub = name.strip_prefix("hf:").map(|name| name.split('@').next().unwrap_or(name));
-            let url = hub.map(|id| match &model.commit {
+            let url = model.repository.as_deref().map(|id| match &model.commit {
                 Some(commit) => format!("https://huggingface.co/{id}/tree/{commit}"),
                 None => format!("https://huggingface.co/{id}"),
             });
