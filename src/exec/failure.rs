@@ -76,14 +76,8 @@ impl Worker<'_> {
 /// `16.2 GiB (weights 10.4, trained 1.0, activations 3.8, attention 1.0)`.
 fn told(memory: &Memory) -> String {
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-    format!(
-        "{:.1} GiB (weights {:.1}, trained {:.1}, activations {:.1}, attention {:.1})",
-        gib(memory.total()),
-        gib(memory.weights),
-        gib(memory.trained),
-        gib(memory.activations),
-        gib(memory.attention)
-    )
+    let parts = memory.parts().map(|(name, bytes)| format!("{name} {:.1}", gib(bytes)));
+    format!("{:.1} GiB ({})", gib(memory.total()), parts.join(", "))
 }
 
 #[cfg(test)]

@@ -65,7 +65,18 @@ pub struct Memory {
 impl Memory {
     /// All of it.
     pub fn total(&self) -> u64 {
-        self.weights + self.trained + self.activations + self.attention
+        self.parts().iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Each part with its name.
+    pub fn parts(&self) -> [(&'static str, u64); 4] {
+        let Self { weights, trained, activations, attention } = *self;
+        [
+            ("weights", weights),
+            ("trained", trained),
+            ("activations", activations),
+            ("attention", attention),
+        ]
     }
 }
 
