@@ -2,8 +2,6 @@
 
 use std::collections::HashMap;
 
-use crate::plan::MemoryPlan;
-
 /// What must be free before a stage starts, models of others that stay loaded included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Room {
@@ -21,31 +19,25 @@ pub(super) struct Room {
 pub(super) struct Budget {
     /// All of the memory; without it, nothing waits.
     limit: Option<u64>,
-    /// The need of each instance.
-    needs: Vec<u64>,
     /// What runs, with its need.
     running: HashMap<usize, u64>,
 }
 
 impl Budget {
-    /// The budget of a run, by what its stages are estimated to need.
-    pub(super) fn new(limit: Option<u64>, memory: &MemoryPlan<'_>, instances: usize) -> Self {
-        let need = |index| memory.of(index).map_or(0, |memory| memory.total());
-        let needs = limit.map(|_| (0..instances).map(need).collect()).unwrap_or_default();
-        Self { limit, needs, running: HashMap::new() }
+    /// The budget of a run.
+    pub(super) fn new(limit: Option<u64>) -> Self {
+        Self { limit, running: HashMap::new() }
     }
 
-    /// Whether an instance fits beside those that run.
-    pub(super) fn has_room(&self, index: usize) -> bool {
+    /// Whether an instance with this need fits beside those that run.
+    pub(super) fn has_room(&self, need: u64) -> bool {
         let Some(limit) = self.limit else { return true };
-        let need = self.needs[index];
         need == 0 || self.running.is_empty() || self.taken() + need <= limit
     }
 
     /// Starts an instance. If it takes memory, gives what all that run need then, and what there is.
-    pub(super) fn start(&mut self, index: usize) -> Option<Room> {
+    pub(super) fn start(&mut self, index: usize, need: u64) -> Option<Room> {
         let limit = self.limit?;
-        let need = self.needs[index];
         self.running.insert(index, need);
         (need > 0).then_some(Room { needed: self.taken(), limit })
     }
@@ -63,36 +55,42 @@ impl Budget {
 mod tests {
     use super::*;
 
-    fn budget(limit: Option<u64>) -> Budget {
-        Budget { limit, needs: vec![60, 30, 30, 0, 200], running: HashMap::new() }
+    const NEEDS: [u64; 5] = [60, 30, 30, 0, 200];
+
+    fn start(budget: &mut Budget, index: usize) -> Option<Room> {
+        budget.start(index, NEEDS[index])
+    }
+
+    fn has_room(budget: &Budget, index: usize) -> bool {
+        budget.has_room(NEEDS[index])
     }
 
     #[test]
     fn stages_run_at_once_as_far_as_they_fit_together() {
-        let mut budget = budget(Some(100));
-        assert_eq!(budget.start(0), Some(Room { needed: 60, limit: 100 }));
-        assert!(budget.has_room(1));
-        assert_eq!(budget.start(1), Some(Room { needed: 90, limit: 100 }));
-        assert_eq!(budget.start(3), None, "it takes no memory");
-        assert!(!budget.has_room(2) && budget.has_room(3));
+        let mut budget = Budget::new(Some(100));
+        assert_eq!(start(&mut budget, 0), Some(Room { needed: 60, limit: 100 }));
+        assert!(has_room(&budget, 1));
+        assert_eq!(start(&mut budget, 1), Some(Room { needed: 90, limit: 100 }));
+        assert_eq!(start(&mut budget, 3), None, "it takes no memory");
+        assert!(!has_room(&budget, 2) && has_room(&budget, 3));
         budget.end(0);
-        assert!(budget.has_room(2));
+        assert!(has_room(&budget, 2));
     }
 
     #[test]
     fn a_stage_alone_always_starts() {
-        let mut budget = budget(Some(100));
-        assert!(budget.has_room(4));
-        budget.start(4);
-        assert!(!budget.has_room(1));
+        let mut budget = Budget::new(Some(100));
+        assert!(has_room(&budget, 4));
+        start(&mut budget, 4);
+        assert!(!has_room(&budget, 1));
         budget.end(4);
-        assert!(budget.has_room(1));
+        assert!(has_room(&budget, 1));
     }
 
     #[test]
     fn nothing_waits_where_the_memory_is_not_known() {
-        let mut budget = budget(None);
-        assert_eq!(budget.start(4), None);
-        assert!(budget.has_room(4));
+        let mut budget = Budget::new(None);
+        assert_eq!(start(&mut budget, 4), None);
+        assert!(has_room(&budget, 4));
     }
 }

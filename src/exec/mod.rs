@@ -27,14 +27,10 @@ use burn::tensor::Device;
 use crate::{
     config::{Pipeline, Place},
     models::ModelCache,
-    plan::{
-        self, Decider, Freshness, Graph, Lacking, MemoryPlan, Plan, PlanError, PlanOptions,
-        Selection,
-    },
+    plan::{self, Decider, Freshness, Graph, Lacking, Plan, PlanError, PlanOptions, Selection},
     stages::CancelFlag,
     store::{Digest, Record, Store, StoreError},
 };
-use budget::Budget;
 use meter::Meter;
 use schedule::Schedule;
 use work::{Message, Worker};
@@ -127,13 +123,9 @@ impl<'a> Executor<'a> {
             device: self.options.device_name.clone(),
         });
 
-        let on_host = self.options.device == Device::flex();
-        let memory = MemoryPlan::new(pipeline, on_host);
-        let budget = Budget::new(self.options.memory, &memory, pipeline.instances.len());
-        let schedule =
-            Schedule::new(&decider, &graph, &selection, self.store, &self.options, budget)
-                .with_fresh(fresh);
-        let meter = Meter::new(on_host, self.options.card.as_deref());
+        let schedule = Schedule::new(&decider, &graph, &selection, self.store, &self.options)
+            .with_fresh(fresh);
+        let meter = Meter::new(self.options.device == Device::flex(), self.options.card.as_deref());
         let mut summary = std::thread::scope(|scope| {
             let (job_sender, jobs) = mpsc::channel();
             let (message_sender, messages) = mpsc::channel::<Message>();

@@ -26,9 +26,12 @@ impl Queue {
         &mut self,
         loaded: Option<Digest>,
         busy: &HashSet<Fingerprint>,
-        has_room: &dyn Fn(usize) -> bool,
+        has_room: &dyn Fn(&Job) -> bool,
     ) -> Option<Job> {
-        let free = |index: &usize| !busy.contains(&self.jobs[index].key.lock()) && has_room(*index);
+        let free = |index: &usize| {
+            let job = &self.jobs[index];
+            !busy.contains(&job.key.lock()) && has_room(job)
+        };
         let same_model = self.by_weights.get(&loaded).into_iter().flatten().copied().find(free);
         let index = same_model.or_else(|| self.jobs.keys().copied().find(free))?;
         self.remove(index)
@@ -81,7 +84,7 @@ mod tests {
         };
         let direct = Fingerprint::of(lock.as_bytes());
         let key = Key { ingredients, direct, trajectory: None };
-        Job { index, key, reasons: Vec::new(), forced: false, room: None }
+        Job { index, key, reasons: Vec::new(), forced: false, need: 0, room: None }
     }
 
     #[test]
@@ -105,7 +108,7 @@ mod tests {
         for index in 0..3 {
             queue.push(job(index, "a", &index.to_string()));
         }
-        let popped = queue.pop(None, &HashSet::new(), &|index| index == 2);
+        let popped = queue.pop(None, &HashSet::new(), &|job| job.index == 2);
         assert_eq!(popped.map(|job| job.index), Some(2));
         assert!(queue.pop(None, &HashSet::new(), &|_| false).is_none());
     }

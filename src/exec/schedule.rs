@@ -5,6 +5,8 @@ use std::{
     sync::mpsc::{Receiver, Sender},
 };
 
+use burn::tensor::Device;
+
 use super::{
     ExecOptions, Outcome, RunEvent, RunSummary,
     budget::Budget,
@@ -12,7 +14,7 @@ use super::{
     work::{Finished, Job, Message, stage_error},
 };
 use crate::{
-    plan::{Decider, Found, Graph, PlanError, Selection, StaleReason},
+    plan::{Decider, Found, Graph, MemoryPlan, PlanError, Selection, StaleReason},
     stages::StageError,
     store::{Digest, Fingerprint, Record, Store},
 };
@@ -58,6 +60,7 @@ pub(super) struct Schedule<'a> {
     running: HashSet<Fingerprint>,
     /// The memory they take.
     budget: Budget,
+    memory: MemoryPlan<'a>,
     /// Keys that were forced and ran, and keys that failed, with the first instance that had them.
     forced: HashSet<Fingerprint>,
     failed: HashMap<Fingerprint, usize>,
@@ -80,7 +83,6 @@ impl<'a> Schedule<'a> {
         selection: &'a Selection,
         store: &'a Store,
         options: &'a ExecOptions,
-        budget: Budget,
     ) -> Self {
         let instances = selection.needed.len();
         let state = |needed: &bool| if *needed { State::Waiting } else { State::Unneeded };
@@ -94,7 +96,8 @@ impl<'a> Schedule<'a> {
             ready: BTreeSet::new(),
             queue: Queue::default(),
             running: HashSet::new(),
-            budget,
+            budget: Budget::new(options.memory),
+            memory: MemoryPlan::new(decider.pipeline, options.device == Device::flex()),
             forced: HashSet::new(),
             failed: HashMap::new(),
             loaded: None,
@@ -193,7 +196,8 @@ impl<'a> Schedule<'a> {
                     self.decider.reasons(index, &key, &found)
                 };
                 self.states[index] = State::Queued;
-                self.queue.push(Job { index, key, reasons, forced, room: None });
+                let need = self.memory.of(index).map_or(0, |memory| memory.total());
+                self.queue.push(Job { index, key, reasons, forced, need, room: None });
             }
         }
         Ok(())
@@ -225,9 +229,9 @@ impl<'a> Schedule<'a> {
             return None;
         }
         let budget = &self.budget;
-        let has_room = |index| budget.has_room(index);
+        let has_room = |job: &Job| budget.has_room(job.need);
         let mut job = self.queue.pop(self.loaded, &self.running, &has_room)?;
-        job.room = self.budget.start(job.index);
+        job.room = self.budget.start(job.index, job.need);
         self.states[job.index] = State::Running;
         self.running.insert(job.key.lock());
         if job.key.ingredients.weights.is_some() {

@@ -29,7 +29,9 @@ pub(super) struct Job {
     pub(super) key: Key,
     pub(super) reasons: Vec<StaleReason>,
     pub(super) forced: bool,
-    /// The memory that must be free for it.
+    /// The memory that it is estimated to need.
+    pub(super) need: u64,
+    /// The memory that must be free when it starts.
     pub(super) room: Option<Room>,
 }
 

@@ -4,11 +4,11 @@
 //! how much larger each is: clips grow with frames, height and width, adapters with their rank. What
 //! is in the store already, and what probably comes out as it is there, takes nothing.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use super::{Freshness, Plan, PlanNode, StaleReason, estimate::items_given};
+use super::{Freshness, Plan, PlanNode, StaleReason, estimate::items_given, size::Sizes};
 use crate::{
     artifact::ArtifactKind,
     store::{Record, Store, StoreError},
@@ -73,6 +73,8 @@ struct Past<'a> {
     plan: &'a Plan<'a>,
     store: &'a Store,
     by_kind: HashMap<&'static str, Vec<usize>>,
+    sizes_now: Sizes,
+    sizes_then: Sizes,
 }
 
 impl<'a> Past<'a> {
@@ -84,7 +86,12 @@ impl<'a> Past<'a> {
                 by_kind.entry(instance.entry.kind).or_default().push(index);
             }
         }
-        Self { plan, store, by_kind }
+        let pipeline = plan.pipeline;
+        let sizes_now = Sizes::new(pipeline, |index| Some(&pipeline.instances[index].params));
+        let sizes_then = Sizes::new(pipeline, |index| {
+            plan.nodes[index].record().map(|record| &record.ingredients.params)
+        });
+        Self { plan, store, by_kind, sizes_now, sizes_then }
     }
 
     fn record(&self, index: usize) -> Option<&'a Record> {
@@ -196,10 +203,7 @@ impl<'a> Past<'a> {
             | ArtifactKind::Latents
             | ArtifactKind::Samples
             | ArtifactKind::Frames => {
-                let now = self.volume(index, &|at| Some(&self.plan.pipeline.instances[at].params));
-                let then = self
-                    .volume(like, &|at| self.record(at).map(|record| &record.ingredients.params));
-                ratio(now, then)
+                ratio(volume(&self.sizes_now, index), volume(&self.sizes_then, like))
             }
             ArtifactKind::LoraAdapter => {
                 let then = self.record(like);
@@ -209,29 +213,12 @@ impl<'a> Past<'a> {
             _ => 1.0,
         }
     }
+}
 
-    /// The pixels of an item: frames x height x width, from the nearest parameters on the way up.
-    fn volume<'p>(
-        &self,
-        index: usize,
-        params: &dyn Fn(usize) -> Option<&'p Map<String, Value>>,
-    ) -> Option<f64> {
-        let (mut frames, mut area) = (None, None);
-        let mut seen = BTreeSet::from([index]);
-        let mut queue = VecDeque::from([index]);
-        while let Some(at) = queue.pop_front() {
-            if let Some(params) = params(at) {
-                frames = frames.or_else(|| number(params.get("frames")));
-                area = area.or_else(|| match params.get("size")?.as_array()?.as_slice() {
-                    [height, width] => Some(height.as_f64()? * width.as_f64()?),
-                    _ => None,
-                });
-            }
-            let inputs: &BTreeMap<String, usize> = &self.plan.pipeline.instances[at].inputs;
-            queue.extend(inputs.values().copied().filter(|input| seen.insert(*input)));
-        }
-        Some(frames.unwrap_or(1.0) * area?)
-    }
+/// The pixels of an item: frames x height x width.
+fn volume(sizes: &Sizes, index: usize) -> Option<f64> {
+    let [height, width] = sizes.image(index)?;
+    Some((sizes.frames(index).unwrap_or(1) * height * width) as f64).filter(|pixels| *pixels > 0.0)
 }
 
 fn number(value: Option<&Value>) -> Option<f64> {

@@ -11,6 +11,7 @@ mod lack;
 mod lock;
 mod memory;
 mod select;
+mod size;
 
 pub use decide::owner_of;
 pub(crate) use decide::{Decider, Found, ItemGroup, Items, Key, trace_of, with_sources};
