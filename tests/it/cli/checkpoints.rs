@@ -1,6 +1,6 @@
 //! One training, several adapters: `save_at` from the training to the score.
 
-use super::Shell;
+use super::{SCORE, Shell};
 
 const WAY: &str = r#"name = "way"
 
@@ -42,20 +42,12 @@ kind   = "sample"
 inputs = { pairs = "pairs", lora = "lora", text = "prompt" }
 model  = "builtin:tiny"
 steps  = 1
-
-[stages.answers]
-kind   = "decode"
-inputs = { samples = "predict" }
-model  = "builtin:tiny"
-
-[stages.score]
-kind   = "metric"
-inputs = { predictions = "answers", pairs = "pairs" }
-metric = "image"
-
-[tables.main]
-value = "score.psnr"
 "#;
+
+/// The whole pipeline.
+fn way() -> String {
+    format!("{WAY}{SCORE}\n[tables.main]\nvalue = \"score.psnr\"\n")
+}
 
 /// The names of the items that a stage gave.
 fn items(shell: &Shell, stage: &str) -> Vec<String> {
@@ -121,7 +113,7 @@ fn says_what_it_took(shell: &Shell) {
 #[test]
 fn adapters_along_a_training_are_sampled_and_scored_each() {
     let shell = Shell::new();
-    shell.write("way.toml", WAY);
+    shell.write("way.toml", &way());
     assert_eq!(trained(&shell, "way.toml"), 2);
     assert_eq!(items(&shell, "lora"), ["step_1", "step_2"]);
     let answers = items(&shell, "answers");
@@ -153,7 +145,7 @@ fn adapters_along_a_training_are_sampled_and_scored_each() {
 
     // Two revisions of the file: parameters and, since both are in the cache, results.
     shell.commit("way.toml");
-    let text = WAY.replace("steps   = 2", "steps   = 3").replace("[1, 2]", "[1, 2, 3]");
+    let text = way().replace("steps   = 2", "steps   = 3").replace("[1, 2]", "[1, 2, 3]");
     shell.write("way.toml", &text);
     let said = shell.succeed("diff HEAD:way.toml way.toml");
     assert!(said.contains("params.steps  2 -> 3  (way.toml:4:11)"), "{said}");
@@ -165,7 +157,7 @@ fn adapters_along_a_training_are_sampled_and_scored_each() {
 #[test]
 fn save_at_must_end_at_the_last_step() {
     let shell = Shell::new();
-    shell.write("way.toml", WAY);
+    shell.write("way.toml", &way());
     insta::assert_snapshot!(shell.transcript("check way.toml --set params.save_at=[1]"), @"
     $ pipe check way.toml --set params.save_at=[1]
     ? 2

@@ -3,7 +3,7 @@
 use super::{CLIPS, Shell};
 
 /// An experiment with the built-in model.
-pub(super) const EXPERIMENT: &str = r#"name = "experiment"
+const EXPERIMENT: &str = r#"name = "experiment"
 
 [params]
 size = [64, 64]

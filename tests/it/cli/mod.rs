@@ -136,6 +136,19 @@ fn redact(text: &str) -> String {
     digests.replace_all(&text, "[HASH]").into_owned()
 }
 
+/// From what `predict` samples for `pairs` to its scores.
+const SCORE: &str = r#"
+[stages.answers]
+kind   = "decode"
+inputs = { samples = "predict" }
+model  = "builtin:tiny"
+
+[stages.score]
+kind   = "metric"
+inputs = { predictions = "answers", pairs = "pairs" }
+metric = "image"
+"#;
+
 /// Built-in figures and clips of them: a run without a model.
 const CLIPS: &str = r#"name = "clips"
 

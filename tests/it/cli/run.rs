@@ -1,6 +1,6 @@
 //! Runs from their first line to their exit code.
 
-use super::{CLIPS, Shell, command, misfits::EXPERIMENT, walk};
+use super::{CLIPS, SCORE, Shell, command, walk};
 
 #[test]
 fn a_failing_stage_names_its_item_and_skips_what_follows() {
@@ -229,25 +229,17 @@ inputs = { pairs = "pairs", text = "prompt" }
 model  = "builtin:tiny"
 frames = 5
 steps  = 1
-
-[stages.answers]
-kind   = "decode"
-inputs = { samples = "predict" }
-model  = "builtin:tiny"
-
-[stages.score]
-kind   = "metric"
-inputs = { predictions = "answers", pairs = "pairs" }
-metric = "image"
-
-[tables.result]
-value = "score.mse"
 "#;
+
+/// The whole pipeline.
+fn scored() -> String {
+    format!("{SCORED}{SCORE}\n[tables.result]\nvalue = \"score.mse\"\n")
+}
 
 #[test]
 fn data_that_was_moved_is_missed_by_its_own_name() {
     let shell = Shell::new();
-    shell.write("scored.toml", SCORED);
+    shell.write("scored.toml", &scored());
     let image = image::RgbImage::from_pixel(32, 32, image::Rgb([9, 90, 200]));
     std::fs::create_dir(shell.path("pics")).unwrap();
     for name in ["a_in.png", "a_out.png"] {
@@ -364,13 +356,10 @@ fn several_files_run_one_after_the_other() {
 #[test]
 fn tables_that_nobody_reads_keep_nothing_from_being_done() {
     let shell = Shell::new();
-    let text = EXPERIMENT.replace("steps  = 4", "steps  = 1").replace("steps  = 5", "steps  = 1");
-    let table = "\n[stages.answers]\nkind = \"decode\"\nmodel = \"builtin:tiny\"\n\
-                 inputs = { samples = \"predict\" }\n\
-                 [stages.score]\nkind = \"metric\"\nmetric = \"image\"\n\
-                 inputs = { pairs = \"pairs\", predictions = \"answers\" }\n\
-                 [tables.result]\nvalue = \"score.psnr\"\n";
-    shell.write("a.toml", &format!("{text}{table}"));
+    let text = scored()
+        .replace("{ source = \"folder\", root = \"pics\" }", "\"builtin:figures\"")
+        .replace("task   = \"pairs\"", "task   = \"pose\"\ncount  = 1");
+    shell.write("a.toml", &text);
     shell.write("b.toml", CLIPS);
     let unread = |line: &str| {
         let (reader, writer) = std::io::pipe().unwrap();
