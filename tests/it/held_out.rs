@@ -6,7 +6,10 @@ use pipe::{
 };
 use serde_json::{Value, json};
 
-use crate::training::{Bench, Fixture, stage};
+use crate::{
+    training::Fixture,
+    training_stages::{Bench, stage},
+};
 
 /// The losses by step and quantile in a training's log.
 fn evaluations(log: &Value) -> Vec<(u64, Vec<f64>)> {

@@ -27,7 +27,8 @@ use crate::{
     golden::{
         Golden, assert_close, assert_trained, device, relative_error, tolerance, trained_tolerance,
     },
-    training::{Bench, stage, write_model},
+    training::write_model,
+    training_stages::{Bench, stage},
 };
 
 const TRANSFORMER: f32 = 2e-5;

@@ -24,3 +24,4 @@ mod scale;
 mod shapes;
 mod support;
 mod training;
+mod training_stages;
