@@ -62,7 +62,7 @@ pub enum Code {
 pub(super) struct Problem {
     pub code: Code,
     /// The stage that is told of first; others may be wrong in the same way.
-    stage: Option<String>,
+    stage: Option<Box<str>>,
     pub message: String,
     pub labels: Vec<(Origin, String)>,
     pub help: Option<String>,
@@ -78,7 +78,7 @@ impl Problem {
 
     /// Says in which stage it is. One value that many stages take is wrong once, and told of the first.
     pub fn in_stage(mut self, stage: &str) -> Self {
-        self.stage = Some(stage.to_owned());
+        self.stage = Some(stage.into());
         self
     }
 

@@ -54,13 +54,11 @@ fn found<T: Copy>(
     own: Option<T>,
     inputs: impl Iterator<Item = Option<Found<T>>>,
 ) -> Option<Found<T>> {
-    match own {
-        Some(value) => Some(Found { above: 0, value }),
-        None => {
-            let nearest = inputs.flatten().min_by_key(|found| found.above)?;
-            Some(Found { above: nearest.above + 1, ..nearest })
-        }
+    if let Some(value) = own {
+        return Some(Found { above: 0, value });
     }
+    let nearest = inputs.flatten().min_by_key(|found| found.above)?;
+    Some(Found { above: nearest.above + 1, ..nearest })
 }
 
 fn number(value: &Value) -> Option<usize> {
