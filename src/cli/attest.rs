@@ -57,7 +57,8 @@ fn sign(args: &AttestArgs, file: &Path, session: &Session) -> Result<(), CliErro
     let pipeline = config::load(file, &args.layers.options())?;
     let store = session.store()?;
     let plan = plan::build(&pipeline, &store, &PlanOptions::default())?;
-    let facts = Facts::gather(&plan).map_err(|error| CliError::of_facts(&error, file))?;
+    let facts = Facts::gather(&plan)
+        .map_err(|error| CliError::of_facts(&error, &args.layers.command("run", file)))?;
     let statement = Statement::new(&facts, &store)?;
     let payload = serde_json::to_vec(&statement).expect("a statement is valid JSON");
     let envelope = Envelope::sign(&payload, &key);

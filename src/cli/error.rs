@@ -60,13 +60,13 @@ impl CliError {
         }
     }
 
-    /// Results of a pipeline file of which nothing can be said yet.
-    pub fn of_facts(error: &FactsError, file: &Path) -> Self {
+    /// Results of a pipeline file of which nothing can be said before `command` ran.
+    pub fn of_facts(error: &FactsError, command: &str) -> Self {
         match error {
             FactsError::Stale { .. } => Self::Message {
                 code: exit::STAGE_FAILED,
                 message: error.to_string(),
-                help: Some(format!("`pipe run {}` computes what is missing", file.display())),
+                help: Some(format!("`{command}` computes what is missing")),
             },
             FactsError::Io { .. } => Self::environment(error.to_string()),
         }

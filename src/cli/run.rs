@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     config::{self, Code, LoadOptions, Pipeline},
-    exec::{ExecOptions, Executor, Outcome, RunEvent},
-    plan::{self, Lock, PlanOptions},
+    exec::{ExecError, ExecOptions, Executor, Outcome, RunEvent},
+    plan::{self, Freshness, Lock, PlanOptions},
     report::{
         Reporter,
         human::HumanReporter,
@@ -28,7 +28,7 @@ use crate::{
         style::{count, duration},
         table::{Format, render},
     },
-    store::{Digest, Store},
+    store::{Digest, Store, StoreError},
 };
 
 /// Bring the results of pipelines up to date
@@ -70,7 +70,11 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     // What is wrong with any file is told before the first one runs.
     let pipelines = load(args, session)?;
     let settings = session.settings()?;
-    let store = Store::open(&settings.cache)?;
+    let store = match Store::open(&settings.cache) {
+        // What is up to date can be shown all the same.
+        Err(StoreError::NotWritable { .. }) => Store::look(&settings.cache)?,
+        store => store?,
+    };
     let (device, device_name) = device::open(&settings.device)?;
     let stop = Stop::on_signal();
     let outlook = device::outlook(&device_name);
@@ -168,18 +172,19 @@ impl Runner<'_> {
         }
         let time = duration(start.elapsed().as_secs_f64());
         let files = count(pipelines.len(), "pipeline");
-        let Some((_, code)) = failed.first() else {
+        let Some(&(_, code)) = failed.first() else {
             self.session.talk(&format!("{files} up to date in {time}"));
             return Ok(());
         };
         let names: Vec<_> = failed.iter().map(|(name, _)| format!("`{name}`")).collect();
         let left = match pipelines.len() - ran {
             0 => String::new(),
-            left => format!(", {left} not reached"),
+            left => format!("; {left} not reached"),
         };
-        let names = names.join(", ");
-        self.session.talk(&format!("{} of {files} failed in {time}{left}: {names}", failed.len()));
-        Err(CliError::Told(*code))
+        let how = if self.stop.flag.is_cancelled() { "failed or interrupted" } else { "failed" };
+        let (names, failed) = (names.join(", "), failed.len());
+        self.session.talk(&format!("{how}: {names} ({failed} of {files}, in {time}){left}"));
+        Err(CliError::Told(code))
     }
 
     fn run(&mut self, pipeline: &Pipeline) -> Result<(), CliError> {
@@ -195,7 +200,7 @@ impl Runner<'_> {
         let mut human = HumanReporter::new(session.screen(), session.stderr, verbose);
         let mut outputs = Outputs::none(pipeline.instances.len());
         let mut space = disk::Watch::new(pipeline, store, &wanted);
-        let summary = self.executor.execute(pipeline, &mut |event| {
+        let executed = self.executor.execute(pipeline, &mut |event| {
             if matches!(event, RunEvent::StageStarted { .. }) {
                 space.look(session, &self.stop.flag);
             }
@@ -204,7 +209,13 @@ impl Runner<'_> {
             if let Some(events) = &mut self.events {
                 events.on(&event);
             }
-        })?;
+        });
+        let summary = match executed {
+            Err(ExecError::Store(error @ StoreError::NotWritable { .. })) => {
+                return self.show_fresh(pipeline, &wanted, error);
+            }
+            executed => executed?,
+        };
         space.finish()?;
         // Before the tables, which may meet a full disk where they are written to.
         let is_to_lock = args.lock && summary.outcome == Outcome::Done;
@@ -222,6 +233,26 @@ impl Runner<'_> {
             Outcome::Bug => Err(CliError::Told(exit::BUG)),
             Outcome::Interrupted => Err(CliError::Told(self.stop.exit_code())),
         }
+    }
+
+    /// The results from a cache that cannot be written, if all are up to date.
+    fn show_fresh(
+        &self,
+        pipeline: &Pipeline,
+        wanted: &PlanOptions,
+        error: StoreError,
+    ) -> Result<(), CliError> {
+        let plan = plan::build(pipeline, self.store, wanted)?;
+        let mut needed = plan.nodes.iter().filter(|node| node.needed);
+        if self.args.lock || !needed.all(|node| matches!(node.freshness, Freshness::Fresh(_))) {
+            return Err(error.into());
+        }
+        self.session.talk("all is up to date, which cannot be noted: the cache cannot be written");
+        if !self.args.only.is_empty() {
+            return Ok(());
+        }
+        let tables = tables(pipeline, &Outputs::of_plan(&plan), self.store)?;
+        CliError::unless_unread(self.session.print(&render(&tables, Format::Text)))
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     borrow::Cow,
     io::{self, IsTerminal, Write},
     num::NonZeroUsize,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use clap::{Args, ValueEnum};
@@ -93,6 +93,11 @@ impl PipelineArgs {
     pub fn load(&self) -> Result<Pipeline, CliError> {
         Ok(config::load(&self.file, &self.layers.options())?)
     }
+
+    /// The command that does `verb` with this pipeline, as a person may copy it.
+    pub fn command(&self, verb: &str) -> String {
+        self.layers.command(verb, &self.file)
+    }
 }
 
 /// What the command line adds to a pipeline file.
@@ -109,6 +114,14 @@ pub(super) struct LayerArgs {
 impl LayerArgs {
     pub fn options(&self) -> LoadOptions {
         LoadOptions { profile: self.profile.clone(), set: self.set.clone(), look_at_data: false }
+    }
+
+    /// The command that does `verb` with a file and these layers, as a person may copy it.
+    pub fn command(&self, verb: &str, file: &Path) -> String {
+        let profile = self.profile.iter().map(|name| format!(" --profile {}", quoted(name)));
+        let set = self.set.iter().map(|value| format!(" --set {}", quoted(value)));
+        let layers: String = profile.chain(set).collect();
+        format!("pipe {verb} {}{layers}", quoted(&file.display()))
     }
 }
 

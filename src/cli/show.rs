@@ -16,13 +16,13 @@ use crate::{
         SCHEMA_VERSION,
         style::{bytes, count},
     },
-    store::{Digest, Store},
+    store::{Digest, Named, Store},
 };
 
 /// Show a resolved pipeline file, or an artifact of the cache
 #[derive(Debug, clap::Args)]
 pub(super) struct ShowArgs {
-    /// A pipeline file, or a digest or its beginning
+    /// A pipeline file, or a digest or key of the cache or its beginning
     what: String,
     #[command(flatten)]
     layers: LayerArgs,
@@ -79,10 +79,16 @@ fn is_digest(text: &str) -> bool {
 fn show_artifact(args: &ShowArgs, session: &Session) -> Result<(), CliError> {
     let store = session.store()?;
     let digest = find(&store, &args.what)?;
+    // Whether it is whole is another question than whether it is a list of items.
+    let size = store.read_digest(digest)?.len();
     let manifest = store.manifest(digest).map_err(|_| CliError::Message {
         code: exit::STAGE_FAILED,
-        message: format!("{digest} is no artifact, but a file of one"),
-        help: None,
+        message: format!(
+            "{} is not an artifact, but one of the files of an artifact, {}",
+            digest.short(),
+            bytes(size as u64)
+        ),
+        help: Some("`pipe export FILE STAGE --to DIR` writes the files of a stage".to_owned()),
     })?;
     if args.json {
         let document =
@@ -146,24 +152,18 @@ fn rounded(value: &Value) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// The one object whose digest begins with `text`.
+/// The one artifact, or file, that `text` begins the digest of, or the key of the result that it is.
 fn find(store: &Store, text: &str) -> Result<Digest, CliError> {
-    if let Ok(digest) = text.parse() {
-        return Ok(digest);
-    }
-    let text = text.to_ascii_lowercase();
-    let folder = store.root().join("objects").join(&text[..2]);
-    let names = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let names = names.map(|entry| format!("{}{}", &text[..2], entry.file_name().to_string_lossy()));
-    let mut found =
-        names.filter(|name| name.starts_with(&text)).filter_map(|name| name.parse().ok());
-    match (found.next(), found.next()) {
-        (Some(digest), None) => Ok(digest),
-        (None, _) => Err(CliError::usage(format!("nothing in the cache begins with `{text}`"))
+    match store.find(text)[..] {
+        [Named::Object(digest)] => Ok(digest),
+        [Named::Result(key)] => match store.lookup(key)? {
+            Some(record) => Ok(record.output),
+            None => Err(CliError::usage(format!("the record of {key} is damaged"))
+                .with_help("`pipe cache verify` removes it")),
+        },
+        [] => Err(CliError::usage(format!("nothing in the cache begins with `{text}`"))
             .with_help("`pipe explain FILE STAGE` names the digests of a stage")),
-        (Some(_), Some(_)) => {
-            Err(CliError::usage(format!("several objects in the cache begin with `{text}`"))
-                .with_help("give more characters"))
-        }
+        _ => Err(CliError::usage(format!("several hashes in the cache begin with `{text}`"))
+            .with_help("give more characters")),
     }
 }

@@ -3,7 +3,7 @@
 use super::{
     error::CliError,
     exit,
-    session::{PipelineArgs, Session, quoted},
+    session::{PipelineArgs, Session},
 };
 use crate::{
     config::Pipeline,
@@ -51,8 +51,8 @@ pub(super) fn table(args: &TableArgs, session: &Session) -> Result<(), CliError>
     if !lacks.parts().is_empty() {
         return Err(lacks.into());
     }
-    let file = quoted(&args.pipeline.file.display());
-    session.talk(&format!("nothing is computed yet: `pipe run {file}` computes it"));
+    let run = args.pipeline.command("run");
+    session.talk(&format!("nothing is computed yet: `{run}` computes it"));
     Err(CliError::Told(exit::STAGE_FAILED))
 }
 

@@ -1,17 +1,18 @@
 //! `pipe verify`.
 
-use std::fmt::Write as _;
+use std::{collections::HashSet, fmt::Write as _};
 
 use super::{
     device,
     error::CliError,
     exit,
-    session::{PipelineArgs, Session, quoted},
+    session::{PipelineArgs, Session},
     signals::Stop,
 };
 use crate::{
     config::Pipeline,
     exec::{Difference, ExecOptions, Executor, Verdict, Verified, VerifyOptions},
+    plan,
     report::{
         style::{count, duration},
         verify::{VerdictCounts, VerifyDocument},
@@ -32,14 +33,16 @@ pub(super) struct VerifyArgs {
     #[arg(long, value_name = "STAGE")]
     only: Vec<String>,
     /// Execute only this share of the stages, from 0 to 1
-    #[arg(long, value_name = "SHARE", default_value_t = 1.0, value_parser = share)]
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0, value_parser = share,
+        allow_negative_numbers = true)]
     sample: f64,
     /// Choose other stages for --sample
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     sample_seed: u64,
     /// The largest distance of two numbers that counts as reproduced: |a - b| / max(1, |a|, |b|),
     /// for pixels as a part of their range
-    #[arg(long, value_name = "DISTANCE", default_value_t = 0.0, value_parser = distance)]
+    #[arg(long, value_name = "DISTANCE", default_value_t = 0.0, value_parser = distance,
+        allow_negative_numbers = true)]
     tolerance: f64,
     /// Execute each stage twice and compare both, to find what is not deterministic
     #[arg(long)]
@@ -104,26 +107,32 @@ pub(super) fn verify(args: &VerifyArgs, session: &Session) -> Result<(), CliErro
     if any(|verdict| matches!(verdict, Verdict::Failed { .. })) {
         return Err(CliError::Told(exit::STAGE_FAILED));
     }
-    if found.iter().all(|verified| matches!(verified.verdict, Verdict::Skipped { .. })) {
-        return Err(nothing(&pipeline, args));
-    }
-    Ok(())
+    unverified(&pipeline, &found, args).map_or(Ok(()), Err)
 }
 
-/// To have verified nothing is no success.
-fn nothing(pipeline: &Pipeline, args: &VerifyArgs) -> CliError {
-    let file = quoted(&args.pipeline.file.display());
+/// To have verified nothing, or nothing of a stage that was asked for, is no success.
+fn unverified(pipeline: &Pipeline, found: &[Verified], args: &VerifyArgs) -> Option<CliError> {
+    let skipped = |verified: &&Verified| matches!(verified.verdict, Verdict::Skipped { .. });
+    if found.iter().all(|verified| skipped(&verified)) {
+        return Some(nothing("nothing was verified".to_owned(), pipeline, args));
+    }
+    let skipped: HashSet<&str> = found.iter().filter(skipped).map(|v| v.stage.as_str()).collect();
+    let is_skipped = |index: usize| skipped.contains(&*pipeline.instances[index].to_string());
+    let is_unverified = |asked: &&String| {
+        plan::select(pipeline, asked).is_ok_and(|chosen| chosen.into_iter().all(is_skipped))
+    };
+    let asked = args.only.iter().find(is_unverified)?;
+    Some(nothing(format!("nothing of `{asked}` was verified"), pipeline, args))
+}
+
+fn nothing(message: String, pipeline: &Pipeline, args: &VerifyArgs) -> CliError {
     let commands = pipeline.instances.iter().all(|instance| instance.work.command().is_some());
     let help = if commands && !args.allow_commands {
         "read the commands, then verify again with --allow-commands".to_owned()
     } else {
-        format!("`pipe run {file}` computes what can be compared")
+        format!("`{}` computes what can be compared", args.pipeline.command("run"))
     };
-    CliError::Message {
-        code: exit::STAGE_FAILED,
-        message: "nothing was verified".to_owned(),
-        help: Some(help),
-    }
+    CliError::Message { code: exit::STAGE_FAILED, message, help: Some(help) }
 }
 
 /// One line per stage.

@@ -200,7 +200,14 @@ fn read_axes(table: &Table, section: &str, problems: &mut Problems) -> Vec<Axis>
             baseline: None,
         };
         for item in items {
-            axis.value(item);
+            let known = axis.values.len();
+            let index = axis.value(item);
+            if index < known {
+                let message = format!("`{path}` lists {} twice", item.describe());
+                let first = axis.values[index].origin;
+                let problem = Problem::new(Code::Sweep, message).at(item.origin, "here again");
+                problems.add(problem.at(first, "first here").help("take one of them out"));
+            }
         }
         axis.listed = axis.values.len();
         axes.push(axis);

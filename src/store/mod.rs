@@ -25,10 +25,10 @@
 //! damage without reading the content.
 
 mod adopt;
-mod check;
 mod checkpoints;
 mod digest;
 mod error;
+mod find;
 mod gc;
 mod history;
 mod lock;
@@ -39,16 +39,20 @@ mod record;
 mod sources;
 mod space;
 mod stat_cache;
+mod stats;
+mod verify;
 
-pub use check::{Count, StoreStats, VerifyReport};
 pub use digest::{Digest, Fingerprint, HashParseError};
 pub use error::StoreError;
+pub use find::Named;
 pub use gc::{FINAL, GcPolicy, GcReport, ROLLING, Removed};
 pub use history::{History, Owner, Root};
 pub use lock::{KeyLock, StoreUse};
 pub use materialise::Transfer;
 pub use record::{Ingredients, ItemRecord, Record, Trace};
 pub use sources::SourceReader;
+pub use stats::{Count, StoreStats};
+pub use verify::{Damage, VerifyReport};
 
 use std::{
     collections::HashMap,
@@ -92,7 +96,11 @@ impl Store {
         let new = Self::check_format(root)?;
         let make = |folder: &str| {
             let path = root.join(folder);
-            fs::create_dir_all(&path).map_err(|e| StoreError::io(&path, e))
+            fs::create_dir_all(&path).map_err(|e| match StoreError::io(&path, e) {
+                // Whatever is wrong with the place, another one helps.
+                StoreError::Io { path, source } => StoreError::NotWritable { path, source },
+                error => error,
+            })
         };
         make("tmp")?;
         let store = Self::of(root, true);

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{Fingerprint, Record, Store, StoreError, check::files_below};
+use super::{Fingerprint, Record, Store, StoreError, stats::files_below};
 
 impl Store {
     /// The bytes that may still be written to the disk of the cache; none where the system does not

@@ -27,11 +27,11 @@ pub(super) struct GcArgs {
     #[arg(long, short, value_name = "NAME", requires = "files")]
     profile: Vec<String>,
     /// Remove only what was made longer ago, as in `12h`, `30d` or `8 weeks`
-    #[arg(long, value_name = "AGE", value_parser = age)]
+    #[arg(long, value_name = "AGE", value_parser = age, allow_hyphen_values = true)]
     older_than: Option<Duration>,
     /// Give up also needed results, least recently used first, until they take at most this, as in
     /// `500MB` or `20GiB`
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = size, allow_hyphen_values = true)]
     max_size: Option<u64>,
     /// Remove the states that trainings left for longer trainings
     #[arg(long)]

@@ -14,7 +14,7 @@ use crate::{
         SCHEMA_VERSION,
         style::{bytes, count},
     },
-    store::{Store, StoreStats},
+    store::{Damage, Store, StoreStats},
 };
 
 /// Look after the cache
@@ -37,7 +37,7 @@ enum CacheCommand {
     Unpin(pins::UnpinArgs),
     /// List what is pinned
     Pins,
-    /// Check all content against its digest and remove what is damaged
+    /// Check all content against its digest, and all records; remove what is damaged
     Verify,
 }
 
@@ -92,13 +92,19 @@ fn stats_json(store: &Store, stats: &StoreStats) -> String {
 
 fn verify(store: &Store, session: &Session) -> Result<(), CliError> {
     let report = store.verify()?;
-    let checked = count(report.checked as usize, "object");
-    session.print(&format!("checked {checked}, {}\n", bytes(report.bytes)))?;
+    let (objects, records) = (count(report.objects, "object"), count(report.records, "record"));
+    let mut text = format!("checked {objects}, {}, and {records}\n", bytes(report.bytes));
+    for Damage { file, results } in &report.damaged {
+        let _ = write!(text, "damaged and removed: {}", file.display());
+        if let Some((first, more)) = results.split_first() {
+            let more = if more.is_empty() { "" } else { ", and others" };
+            let _ = write!(text, ", of `{first}`{more}");
+        }
+        text.push('\n');
+    }
+    session.print(&text)?;
     if report.damaged.is_empty() {
         return Ok(());
-    }
-    for digest in &report.damaged {
-        session.print(&format!("damaged and removed: {digest}\n"))?;
     }
     session.talk("the next `pipe run` makes it again");
     Err(CliError::Told(exit::DIFFERENT))

@@ -6,7 +6,7 @@ use crate::{
     cli::{
         error::CliError,
         exit,
-        session::{PipelineArgs, Session, quoted},
+        session::{PipelineArgs, Session},
     },
     plan::{self, Freshness, PlanOptions, owner_of},
     report::style::count,
@@ -37,11 +37,10 @@ pub(super) fn pin(args: &PinArgs, store: &Store, session: &Session) -> Result<()
         store.pin(*key, name)?;
     }
     if found.is_empty() {
-        let file = quoted(&args.pipeline.file.display());
         return Err(CliError::Message {
             code: exit::STAGE_FAILED,
             message: "nothing of this is in the cache".to_owned(),
-            help: Some(format!("`pipe run {file}` computes it")),
+            help: Some(format!("`{}` computes it", args.pipeline.command("run"))),
         });
     }
     session.print(&format!("pinned {}\n", count(found.len(), "result")))
@@ -51,6 +50,13 @@ pub(super) fn unpin(args: &UnpinArgs, store: &Store, session: &Session) -> Resul
     let mut taken = 0;
     for (key, _) in results(&args.pinned, store)? {
         taken += usize::from(store.unpin(key)?);
+    }
+    if taken == 0 {
+        return Err(CliError::Message {
+            code: exit::STAGE_FAILED,
+            message: "nothing of this is pinned".to_owned(),
+            help: Some("`pipe cache pins` lists what is".to_owned()),
+        });
     }
     session.print(&format!("unpinned {}\n", count(taken, "result")))
 }

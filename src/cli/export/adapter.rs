@@ -16,9 +16,10 @@ use crate::{
 };
 
 /// A program that loads adapters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Program {
     /// Diffusers: one file, whose header states the scale
+    #[default]
     Diffusers,
     /// ComfyUI: one file with its names of modules and the scale in the weights
     Comfyui,

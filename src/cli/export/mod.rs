@@ -17,6 +17,7 @@ use super::{
     session::{PipelineArgs, Session, quoted},
 };
 use crate::{
+    artifact::ArtifactKind,
     config::{Instance, pipeline::plain},
     plan::{self, PlanError, PlanOptions},
     provenance::ro_crate::Given,
@@ -37,15 +38,15 @@ pub(super) struct ExportArgs {
     /// The folder to write to
     #[arg(long, value_name = "DIR", required_unless_present = "ro_crate")]
     to: Option<PathBuf>,
-    /// For an adapter: the program whose files it becomes
-    #[arg(long, value_name = "PROGRAM", default_value = "diffusers")]
-    format: adapter::Program,
+    /// For an adapter: the program whose files it becomes, diffusers if none is named
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "ro_crate")]
+    format: Option<adapter::Program>,
     /// Write the pipeline, all its results and what each was made from into this folder instead, as a
     /// Workflow Run RO-Crate
     #[arg(long = "crate", value_name = "DIR", conflicts_with_all = ["stage", "to"])]
     ro_crate: Option<PathBuf>,
-    /// For a crate: the licence of what is in it
-    #[arg(long, value_name = "URL", requires = "ro_crate")]
+    /// For a crate: the licence of what is in it, by its address
+    #[arg(long, value_name = "URL", requires = "ro_crate", value_parser = address)]
     license: Option<String>,
     /// For a crate: who ran the pipeline
     #[arg(long, value_name = "NAME", requires = "ro_crate")]
@@ -56,7 +57,7 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
     let pipeline = args.pipeline.load()?;
     if let Some(folder) = &args.ro_crate {
         let given = Given { license: args.license.clone(), author: args.author.clone() };
-        return ro_crate::export(&pipeline, folder, &given, session);
+        return ro_crate::export(&pipeline, folder, &given, &args.pipeline.command("run"), session);
     }
     let (Some(stage), Some(to)) = (&args.stage, &args.to) else {
         return Err(CliError::usage("name a stage, and a folder with `--to`"));
@@ -66,6 +67,15 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
         return Err(CliError::usage(message).with_help("name another folder with `--to DIR`"));
     }
     let chosen = plan::select(&pipeline, stage).map_err(PlanError::from)?;
+    let first = &pipeline.instances[chosen[0]];
+    if args.format.is_some() && pictures::kind(first) != ArtifactKind::LoraAdapter {
+        let message = format!(
+            "`--format` is for adapters, but `{}` gives {}",
+            first.stage,
+            pictures::kind(first)
+        );
+        return Err(CliError::usage(message).with_help("leave it out"));
+    }
     let store = session.store()?;
     let plan = plan::build(&pipeline, &store, &PlanOptions::default())?;
     let outputs = Outputs::of_plan(&plan);
@@ -73,7 +83,7 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
     let several =
         pipeline.instances.iter().filter(|i| i.stage == pipeline.instances[chosen[0]].stage);
     let several = several.count() > 1;
-    let mut missing = Vec::new();
+    let (mut missing, mut failed) = (Vec::new(), Vec::new());
     let moved = RefCell::default();
     for index in chosen {
         let instance = &pipeline.instances[index];
@@ -87,36 +97,59 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
             plan: &plan,
             outputs: &outputs,
             store: &store,
-            program: args.format,
+            program: args.format.unwrap_or_default(),
             transfers: &moved,
         };
-        exporter.export(index, digest, &folder)?;
+        match exporter.export(index, digest, &folder) {
+            // Other cells may be whole.
+            Err(CliError::Message { message, help, .. }) if several => {
+                failed.push((format!("`{instance}`: {message}"), help));
+                continue;
+            }
+            exported => exported?,
+        }
         // The files are what was asked for, whether or not somebody reads their list.
         CliError::unless_unread(session.print(&format!("{}\n", folder.display())))?;
     }
     if !moved.borrow().is_empty() {
         session.talk(&transfers(&moved.borrow()));
     }
-    let Some(first) = missing.first() else { return Ok(()) };
-    let more = match missing.len() - 1 {
+    if let Some(first) = missing.first() {
+        failed.push(not_there(first, missing.len() - 1, args));
+    }
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(CliError::Messages { code: exit::STAGE_FAILED, parts: failed })
+}
+
+/// What to say of cells that are not in the cache.
+fn not_there(first: &str, others: usize, args: &ExportArgs) -> (String, Option<String>) {
+    let more = match others {
         0 => String::new(),
         n => format!(" and {n} more"),
     };
-    let (file, stage) = (quoted(&args.pipeline.file.display()), quoted(first));
-    Err(CliError::Message {
-        code: exit::STAGE_FAILED,
-        message: format!("not in the cache: `{first}`{more}"),
-        help: Some(format!("`pipe run {file} --only {stage}` computes it")),
-    })
+    let command = format!("{} --only {}", args.pipeline.command("run"), quoted(&first));
+    (format!("not in the cache: `{first}`{more}"), Some(format!("`{command}` computes it")))
 }
 
-/// `6 files copied`, or `6 files by reflink`, which take no space until they are changed.
+/// What a crate takes as a licence.
+fn address(text: &str) -> Result<String, String> {
+    let is_web = |url: url::Url| url.has_host() && matches!(url.scheme(), "http" | "https");
+    if url::Url::parse(text).is_ok_and(is_web) {
+        return Ok(text.to_owned());
+    }
+    Err("must be an address, such as https://spdx.org/licenses/CC-BY-4.0".to_owned())
+}
+
+/// `as they are in the cache: 6 files copied`, or `by reflink`, where they take no space until they are
+/// changed.
 fn transfers(counts: &BTreeMap<Transfer, usize>) -> String {
     let text = counts.iter().map(|(how, number)| match how {
         Transfer::Reflink => format!("{} by reflink", count(*number, "file")),
         Transfer::Copy => format!("{} copied", count(*number, "file")),
     });
-    text.collect::<Vec<_>>().join(", ") + " from the cache"
+    format!("as they are in the cache: {}", text.collect::<Vec<_>>().join(", "))
 }
 
 /// The cell as a file name: `n=10_rank=32`; the stage's name where there is no cell.

@@ -14,6 +14,7 @@ use crate::{
         pairs::{INPUT, TARGET},
     },
     config::{Instance, Pipeline},
+    plan::Lock,
     report::{results::Outputs, sheet},
     store::Store,
 };
@@ -30,7 +31,7 @@ pub(crate) fn write(
     outputs: &Outputs,
     store: &Store,
 ) -> Result<Option<PathBuf>, CliError> {
-    let folder = store.root().join("pictures").join(file_name(&pipeline.name));
+    let folder = store.root().join("pictures").join(folder_name(pipeline));
     let mut any = false;
     for index in scored(pipeline) {
         let Some(digest) = outputs.digest(index) else { continue };
@@ -43,6 +44,12 @@ pub(crate) fn write(
         }
     }
     Ok(any.then_some(folder))
+}
+
+/// `pose`, `pose.paper`: as the lock of the file and profile.
+fn folder_name(pipeline: &Pipeline) -> String {
+    let lock = Lock::path_of(pipeline);
+    file_name(&lock.file_stem().unwrap_or_default().to_string_lossy())
 }
 
 /// The instances of frames that the metrics of tables score.
@@ -138,6 +145,7 @@ fn nearest_pairs(
     Ok(None)
 }
 
-fn kind(instance: &Instance) -> ArtifactKind {
+/// What an instance gives.
+pub(super) fn kind(instance: &Instance) -> ArtifactKind {
     instance.work.output().unwrap_or(instance.entry.ports.output)
 }

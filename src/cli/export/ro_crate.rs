@@ -16,16 +16,17 @@ use crate::{
     },
 };
 
-/// Writes the crate, and says where its metadata is.
+/// Writes the crate, and says where its metadata is. `run` is the command that computes what is missing.
 pub(super) fn export(
     pipeline: &Pipeline,
     folder: &Path,
     given: &Given,
+    run: &str,
     session: &Session,
 ) -> Result<(), CliError> {
     let store = session.store()?;
     let plan = plan::build(pipeline, &store, &PlanOptions::default())?;
-    let facts = Facts::gather(&plan).map_err(|error| CliError::of_facts(&error, &pipeline.path))?;
+    let facts = Facts::gather(&plan).map_err(|error| CliError::of_facts(&error, run))?;
     let lock = Lock::of_plan(&plan)?;
     let mut attachments = vec![Attachment {
         path: "results/pipeline.lock".to_owned(),

@@ -70,7 +70,7 @@ pub enum CrateError {
     Store(#[from] StoreError),
 }
 
-/// Writes the crate of a pipeline into a folder that is absent or empty.
+/// Writes the crate of a pipeline into a folder that is absent or empty, and is so again if that fails.
 pub fn write(
     facts: &Facts<'_>,
     store: &Store,
@@ -85,6 +85,28 @@ pub fn write(
     if !is_empty {
         return Err(CrateError::NotEmpty { path: folder.to_owned() });
     }
+    let written = fill(facts, store, folder, given, attachments);
+    if written.is_err() {
+        empty(folder);
+    }
+    written
+}
+
+/// Takes out what a failed attempt wrote. What cannot be taken out is seen by the next attempt.
+fn empty(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    }
+}
+
+fn fill(
+    facts: &Facts<'_>,
+    store: &Store,
+    folder: &Path,
+    given: &Given,
+    attachments: &[Attachment],
+) -> Result<Written, CrateError> {
     let mut contents = Contents::new(store, folder);
     for (index, file) in facts.files.iter().enumerate() {
         let path = format!("pipeline/{}", file.path);

@@ -4,12 +4,13 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde_json::Value;
 
-use super::{Block, Entry, Mark, ReferenceNumbers, ResultTable, Row, Score, Stat};
+use super::{BASELINE, Block, Entry, Mark, ReferenceNumbers, ResultTable, Row, Score, Stat};
 use crate::config::{Cell, Sweep, Table, pipeline::plain};
 
 /// Arranges scores as a table asks.
 ///
-/// Axes varied one at a time give one group of rows each, the others at their baseline. Axes of
+/// Axes varied one at a time give one group of rows each, the others at their baseline; a baseline
+/// that is in none of their lists has rows of its own, first. Axes of
 /// the grid give the product of their values, also those that the table does not mention: leaving
 /// one out would mix its values. `average` joins its values in one entry.
 pub fn build(
@@ -90,14 +91,24 @@ impl Layout {
                 cell: with_baseline(base, sweep, None),
             }));
         }
-        for (axis, values) in varied {
+        let labels_of = |base: &Cell, value: String| {
+            product.iter().map(|(axis, _)| plain(&base[axis])).chain([value]).collect()
+        };
+        let shows_baseline =
+            |(axis, values): &(String, Vec<Value>)| values.contains(&sweep.baseline[axis]);
+        if !varied.is_empty() && !varied.iter().any(|axis| shows_baseline(axis)) {
+            rows.extend(bases.iter().map(|base| RowKey {
+                group: Some(BASELINE.to_owned()),
+                labels: labels_of(base, baseline_label(&varied, sweep)),
+                cell: with_baseline(base, sweep, None),
+            }));
+        }
+        for (axis, values) in &varied {
             for base in &bases {
                 for value in values {
                     let mut cell = with_baseline(base, sweep, Some(axis));
                     cell.insert(axis.clone(), value.clone());
-                    let mut labels: Vec<_> =
-                        product.iter().map(|(name, _)| plain(&base[name])).collect();
-                    labels.push(plain(value));
+                    let labels = labels_of(base, plain(value));
                     rows.push(RowKey { group: Some(axis.clone()), labels, cell });
                 }
             }
@@ -119,6 +130,12 @@ impl Layout {
             columns: columns.unwrap_or_else(|| vec![(String::new(), Cell::new())]),
         }
     }
+}
+
+/// `rank=32, modules=qkvo`.
+fn baseline_label(varied: &[&(String, Vec<Value>)], sweep: &Sweep) -> String {
+    let values = varied.iter().map(|(axis, _)| format!("{axis}={}", plain(&sweep.baseline[axis])));
+    values.collect::<Vec<_>>().join(", ")
 }
 
 fn product_cells(axes: &[&(String, Vec<Value>)]) -> Vec<Cell> {

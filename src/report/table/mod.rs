@@ -34,6 +34,9 @@ pub enum Format {
     Latex,
 }
 
+/// The group of rows of which nothing is varied.
+const BASELINE: &str = "baseline";
+
 /// What is known of one metric stage in one cell.
 #[derive(Clone, Debug)]
 pub struct Score {
@@ -87,7 +90,13 @@ impl ResultTable {
             Some(group) if position == last => group,
             _ => axis,
         });
-        names.zip(&row.labels).map(|(axis, value)| format!("{axis}={value}")).collect()
+        names
+            .zip(&row.labels)
+            .map(|(axis, value)| match axis.as_str() {
+                BASELINE => value.clone(),
+                axis => format!("{axis}={value}"),
+            })
+            .collect()
     }
 
     fn entries(&self) -> impl Iterator<Item = &Entry> {
@@ -117,7 +126,7 @@ pub struct Block {
 /// One row of a block.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
-    /// The axis varied in this row's group, if rows are grouped.
+    /// The axis varied in this row's group, or `baseline`, if rows are grouped.
     pub group: Option<String>,
     /// One label per row axis.
     pub labels: Vec<String>,

@@ -113,6 +113,31 @@ fn text_shows_groups_spread_marks_and_notes() {
 }
 
 #[test]
+fn a_baseline_that_is_in_no_list_has_rows_of_its_own() {
+    let mut sweep = sweep();
+    sweep.one_at_a_time =
+        vec![axis("interpolation", &json!(["linear"])), axis("rank", &json!([16]))];
+    let table = Table { values: vec![("score".to_owned(), "f1".to_owned())], ..table() };
+    let built = build(&table, &sweep, &scores(), Some(&reference()));
+    insta::assert_snapshot!(render(std::slice::from_ref(&built), Format::Text), @"
+    Human pose
+    score.f1
+    ───────────────────────────────────────────────────────────────────────────────────
+     varied          value                                              n = 1   n = 30
+    ───────────────────────────────────────────────────────────────────────────────────
+     baseline        interpolation=quadratic, rank=64   0.210 ± 0.014* [19.5]   0.400*
+     interpolation   linear                                        0.150° (a)    – (b)
+     rank            16                                         0.110 ± 0.014   0.300°
+    ───────────────────────────────────────────────────────────────────────────────────
+    mean ± sd over subset; * best, ° second of the column; [ ] Table 1
+    (a) 1 of 2 scores, others: not run
+    (b) failed
+    ");
+    assert_eq!(built.row_label(&built.blocks[0].rows[0]), ["interpolation=quadratic, rank=64"]);
+    assert_eq!(built.row_label(&built.blocks[0].rows[1]), ["interpolation=linear"]);
+}
+
+#[test]
 fn markdown_marks_best_bold_and_second_underlined() {
     insta::assert_snapshot!(render(&[built()], Format::Markdown), @"
     **Human pose**

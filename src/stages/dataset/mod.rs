@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     artifact::{ArtifactKind, videos},
-    data::{Request, figures, sets::Knowledge},
+    data::{Request, figures, sets::Knowledge, source::DataSource},
     store::SourceReader,
 };
 
@@ -62,7 +62,9 @@ impl Stage for Dataset {
     }
 
     fn source_root(&self) -> Option<&Path> {
-        self.0.source.root.as_deref().map(Path::new)
+        // A profile that puts built-in data in the place of another leaves that one's folder behind.
+        let DataSource { source, root, .. } = &self.0.source;
+        root.as_deref().filter(|_| source.is_on_disk()).map(Path::new)
     }
 
     fn output(&self) -> Option<ArtifactKind> {

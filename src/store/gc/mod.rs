@@ -21,8 +21,8 @@ use serde::Serialize;
 use super::{
     Count, Digest, Fingerprint, ItemRecord, Record, Root, Store, StoreError,
     adopt::SCRATCH,
-    check::{files_below, hash_of},
     read_json,
+    stats::{files_below, hash_of},
 };
 
 /// What may be removed.
@@ -168,7 +168,8 @@ impl Store {
         Ok(files_below(&self.root.join("actions"))?.par_iter().filter_map(read).collect())
     }
 
-    fn objects_of(&self, record: &Record) -> BTreeMap<Digest, u64> {
+    /// What a result consists of: its list of items and their files, with their sizes.
+    pub(super) fn objects_of(&self, record: &Record) -> BTreeMap<Digest, u64> {
         let size = fs::metadata(self.object_path(record.output)).map_or(0, |found| found.len());
         let mut objects = BTreeMap::from([(record.output, size)]);
         if let Ok(manifest) = self.manifest(record.output) {

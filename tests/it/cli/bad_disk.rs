@@ -97,6 +97,13 @@ fn a_cache_that_cannot_be_written() {
       × cannot write to `cache/tmp`: read-only filesystem or storage medium
       help: name a folder that you may write to with `--cache DIR` or `PIPE_CACHE`
     ");
+    // What is up to date needs no writing.
+    insta::assert_snapshot!(shell.transcript("run clips.toml"), @"
+    $ pipe run clips.toml
+    ? 0
+    --- stderr
+    all is up to date, which cannot be noted: the cache cannot be written
+    ");
     // Questions can still be answered, each from a cache that nobody could write to.
     insta::assert_snapshot!(shell.transcript("plan clips.toml"), @"
     $ pipe plan clips.toml

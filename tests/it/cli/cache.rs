@@ -59,8 +59,8 @@ fn the_cache_is_counted_collected_and_verified() {
     $ pipe cache verify
     ? 4
     --- stdout
-    checked 13 objects, [SIZE]
-    damaged and removed: [HASH]
+    checked 13 objects, [SIZE], and 7 records
+    damaged and removed: objects/11/[HASH], of `clips: pairs`
     --- stderr
     the next `pipe run` makes it again
     ");

@@ -345,7 +345,7 @@ fn several_files_run_one_after_the_other() {
     skipped  clips[method=linear]  because `pairs` failed
     skipped  clips[method=quadratic]  because `pairs` failed
     failed   0 stages ran, 1 failed, 2 not reached in [TIME]
-    1 of 2 pipelines failed in [TIME], 1 not reached: `d.toml`
+    failed: `d.toml` (1 of 2 pipelines, in [TIME]); 1 not reached
     ");
     let said = shell.transcript("run d.toml b.toml --keep-going");
     assert!(said.contains("? 1") && said.contains("b: 3 stages on cpu"), "{said}");

@@ -1,4 +1,4 @@
-//! How much is in the store, and whether it is intact.
+//! How much is in the store.
 
 use std::{
     collections::BTreeMap,
@@ -6,10 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{Digest, Store, StoreError};
+use super::{Store, StoreError};
 
 /// How much of what is in the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -36,17 +35,6 @@ impl Count {
     }
 }
 
-/// What a full check found.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct VerifyReport {
-    /// Objects read.
-    pub checked: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Objects that were damaged, and are gone now.
-    pub damaged: Vec<Digest>,
-}
-
 impl Store {
     /// Counts files and bytes.
     pub fn stats(&self) -> Result<StoreStats, StoreError> {
@@ -58,22 +46,6 @@ impl Store {
             }
         }
         Ok(stats)
-    }
-
-    /// Reads and hashes every object; removes those that are damaged.
-    pub fn verify(&self) -> Result<VerifyReport, StoreError> {
-        let objects = files_below(&self.root.join("objects"))?;
-        let bytes = objects.iter().map(|(_, size)| size).sum();
-        let mut damaged: Vec<Digest> = objects
-            .par_iter()
-            .filter_map(|(path, _)| hash_of::<Digest>(path))
-            .filter(|digest| matches!(self.read_object(*digest), Err(StoreError::Damaged { .. })))
-            .collect();
-        damaged.sort();
-        for digest in &damaged {
-            self.evict(*digest)?;
-        }
-        Ok(VerifyReport { checked: objects.len() as u64, bytes, damaged })
     }
 }
 
@@ -105,25 +77,4 @@ pub(super) fn files_below(dir: &Path) -> Result<Vec<(PathBuf, u64)>, StoreError>
     }
     files.sort();
     Ok(files)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn verify_drops_what_is_damaged_and_nothing_else() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        let good = store.put(b"good").unwrap();
-        let bad = store.put(b"bad").unwrap();
-        let path = store.object_path(bad.digest);
-        fs::remove_file(&path).unwrap();
-        fs::write(&path, "b@d").unwrap();
-        let report = store.verify().unwrap();
-        assert_eq!(report, VerifyReport { checked: 2, bytes: 7, damaged: vec![bad.digest] });
-        assert!(!path.exists());
-        assert_eq!(store.read(&good).unwrap(), b"good");
-        assert_eq!(store.stats().unwrap().folders["objects"], Count { files: 1, bytes: 4 });
-    }
 }
