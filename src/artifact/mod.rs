@@ -5,6 +5,7 @@
 
 pub mod adapter;
 pub mod compare;
+mod file_names;
 pub mod frames;
 pub mod latents;
 pub mod metrics;
@@ -14,6 +15,8 @@ pub mod samples;
 pub mod tensors;
 pub mod text;
 pub mod videos;
+
+pub use file_names::{FileNames, file_name};
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -7,21 +7,33 @@ use crate::device;
 
 /// Opens a device and gives the name that records and events carry.
 pub(super) fn open(name: &str) -> Result<(Device, String), CliError> {
-    match name {
-        "cpu" => Ok(cpu()),
-        "auto" => Ok(cuda(0).unwrap_or_else(cpu)),
-        _ => {
-            let index = match name.strip_prefix("cuda") {
-                Some("") => Some(0),
-                Some(rest) => rest.strip_prefix(':').and_then(|index| index.parse().ok()),
-                None => None,
-            };
-            let index = index.ok_or_else(|| {
-                CliError::usage(format!("there is no device `{name}`"))
-                    .with_help("use `auto`, `cpu` or `cuda:N`")
-            })?;
-            cuda(index).ok_or_else(|| no_cuda(name))
-        }
+    match Wanted::parse(name)? {
+        Wanted::Cpu => Ok(cpu()),
+        Wanted::Auto => Ok(cuda(0).unwrap_or_else(cpu)),
+        Wanted::Cuda(index) => cuda(index).ok_or_else(|| no_cuda(name)),
+    }
+}
+
+/// What a name of a device asks for.
+enum Wanted {
+    Auto,
+    Cpu,
+    Cuda(usize),
+}
+
+impl Wanted {
+    fn parse(name: &str) -> Result<Self, CliError> {
+        let index = match (name, name.strip_prefix("cuda")) {
+            ("auto", _) => return Ok(Self::Auto),
+            ("cpu", _) => return Ok(Self::Cpu),
+            (_, Some("")) => Some(0),
+            (_, Some(rest)) => rest.strip_prefix(':').and_then(|index| index.parse().ok()),
+            (_, None) => None,
+        };
+        index.map(Self::Cuda).ok_or_else(|| {
+            CliError::usage(format!("there is no device `{name}`"))
+                .with_help("use `auto`, `cpu` or `cuda:N`")
+        })
     }
 }
 
@@ -44,22 +56,20 @@ pub(super) struct Outlook {
 }
 
 /// The outlook for the device that a run on `name` would open.
-pub(super) fn outlook(name: &str) -> Outlook {
-    let cuda = match name {
-        "cpu" => None,
-        "auto" => cuda(0).is_some().then_some(0),
-        other => {
-            other.strip_prefix("cuda").map(|rest| rest.trim_start_matches(':').parse().unwrap_or(0))
-        }
+pub(super) fn outlook(name: &str) -> Result<Outlook, CliError> {
+    let cuda = match Wanted::parse(name)? {
+        Wanted::Cpu => None,
+        Wanted::Auto => cuda(0).is_some().then_some(0),
+        Wanted::Cuda(index) => Some(index),
     };
-    match cuda {
+    Ok(match cuda {
         None => Outlook { on_host: true, memory: host_memory(), card: None },
         Some(index) => {
             let card = card(index);
             let memory = card.as_ref().and_then(|card| card.free);
             Outlook { on_host: false, memory, card: card.map(|card| card.uuid) }
         }
-    }
+    })
 }
 
 /// The memory of the machine, or what a container may use of it.

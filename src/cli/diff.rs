@@ -42,15 +42,19 @@ pub(super) struct DiffArgs {
 pub(super) fn diff(args: &DiffArgs, session: &Session) -> Result<(), CliError> {
     let (a, b) = (Side::parse(&args.a), Side::parse(&args.b));
     let changes = changes(&a.values(&args.layers)?, &b.values(&args.layers)?);
+    let mut code = None;
     let results = match (a.tables(&args.layers, session), b.tables(&args.layers, session)) {
         (Ok(a), Ok(b)) => results(&a, &b),
-        (Err(error), _) | (_, Err(error)) => {
-            error.report(session);
+        (a, b) => {
+            for error in [a.err(), b.err()].into_iter().flatten() {
+                code = code.max(Some(error.report(session)));
+            }
             session.talk("only the parameters are compared");
             Vec::new()
         }
     };
-    session.print(&if args.json { json(&changes, &results) } else { text(&changes, &results) })
+    session.print(&if args.json { json(&changes, &results) } else { text(&changes, &results) })?;
+    code.map_or(Ok(()), |code| Err(CliError::Told(code)))
 }
 
 /// One of the two things compared.

@@ -9,7 +9,7 @@ use crate::{
     plan::{LockError, PlanError},
     provenance::FactsError,
     report::{results::ResultsError, style::WIDTH},
-    store::StoreError,
+    store::{Digest, StoreError},
 };
 
 /// Why a command did not do what it was asked.
@@ -21,6 +21,8 @@ pub(super) enum CliError {
     Message { code: u8, message: String, help: Option<String> },
     /// Several things are wrong, each with what to do.
     Messages { code: u8, parts: Vec<(String, Option<String>)> },
+    /// Content of the cache is damaged.
+    Damaged(Digest),
     /// All is said already.
     Told(u8),
     /// Nobody reads stdout any more.
@@ -99,6 +101,16 @@ impl CliError {
                 }
                 code
             }
+            Self::Damaged(digest) => {
+                let error = StoreError::Damaged { digest };
+                let dropped = session.store().is_ok_and(|store| store.evict(digest).is_ok());
+                let help = if dropped {
+                    "it was removed from the cache, and `pipe run` makes it again"
+                } else {
+                    "`pipe cache verify` removes it where it can write, and `pipe run` makes it again"
+                };
+                Self::environment(error.to_string()).with_help(help).report(session)
+            }
             Self::Told(code) => code,
             Self::ClosedPipe => exit::DONE,
         }
@@ -122,6 +134,9 @@ impl From<SettingsError> for CliError {
 
 impl From<StoreError> for CliError {
     fn from(error: StoreError) -> Self {
+        if let StoreError::Damaged { digest } = error {
+            return Self::Damaged(digest);
+        }
         let help = error.help().map(str::to_owned);
         Self::Message { code: exit::ENVIRONMENT, message: error.to_string(), help }
     }

@@ -7,7 +7,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{error::CliError, exit, session::Session};
+use super::{error::CliError, session::Session, signals::Stop};
 use crate::{
     config::Pipeline,
     models::hub::{self, FetchError, Hub, Name},
@@ -16,7 +16,6 @@ use crate::{
         human::Screen,
         style::{bytes, duration},
     },
-    stages::CancelFlag,
 };
 
 /// The time between two lines where there is no bar.
@@ -27,7 +26,7 @@ pub(super) fn models(
     pipeline: &Pipeline,
     wanted: &PlanOptions,
     session: &Session,
-    cancel: &CancelFlag,
+    stop: &Stop,
 ) -> Result<(), CliError> {
     if hub::is_offline() {
         return Ok(());
@@ -36,17 +35,12 @@ pub(super) fn models(
         let Some(repository) = model.0.strip_prefix("hf:") else { continue };
         // A wrong name is told with all else that is wrong.
         let Ok(name) = Name::parse(repository) else { continue };
-        one(&name, &parts, session, cancel)?;
+        one(&name, &parts, session, stop)?;
     }
     Ok(())
 }
 
-fn one(
-    name: &Name<'_>,
-    parts: &[&str],
-    session: &Session,
-    cancel: &CancelFlag,
-) -> Result<(), CliError> {
+fn one(name: &Name<'_>, parts: &[&str], session: &Session, stop: &Stop) -> Result<(), CliError> {
     let cache = hub::cache_folder();
     let start = Instant::now();
     let model = format!("{} at {}", name.id, name.revision);
@@ -65,7 +59,7 @@ fn one(
             told = Instant::now();
             session.talk(&so_far(progress.done, progress.total, progress.file));
         }
-        if cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if stop.flag.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     bar.finish_and_clear();
     match fetched {
@@ -76,7 +70,7 @@ fn one(
         }
         Err(FetchError::Stopped) => {
             session.talk("stopped; what was fetched is kept, the same command goes on from here");
-            Err(CliError::Told(exit::INTERRUPTED))
+            Err(CliError::Told(stop.exit_code()))
         }
         Err(FetchError::Load(error)) => {
             let help = error.help().unwrap_or_default().to_owned();

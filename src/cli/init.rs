@@ -48,7 +48,8 @@ pub(super) fn init(args: &InitArgs, session: &Session) -> Result<(), CliError> {
                 CliError::file("write", &path, &error)
             }
         })?;
-    let text = text(&name.unwrap_or_default(), args.data.as_deref(), split);
+    let data = args.data.as_deref().map(|data| from_file(&path, data));
+    let text = text(&name.unwrap_or_default(), data.as_deref(), split);
     file.write_all(text.as_bytes()).map_err(|error| CliError::file("write", &path, &error))?;
     let path = path.display();
     session.print(&format!("{path}\n"))?;
@@ -62,6 +63,16 @@ pub(super) fn init(args: &InitArgs, session: &Session) -> Result<(), CliError> {
     let path = quoted(&path);
     session.talk(&format!("next: `pipe plan {path}`, then `pipe run {path}`"));
     Ok(())
+}
+
+/// The folder of the data as it is meant in a file at `path`: from the file's folder.
+fn from_file(path: &Path, data: &Path) -> PathBuf {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => {
+            std::path::absolute(data).unwrap_or_else(|_| data.to_owned())
+        }
+        _ => data.to_owned(),
+    }
 }
 
 /// Answers below which a score says little.

@@ -42,7 +42,7 @@ pub(super) fn plan(args: &PlanArgs, session: &Session) -> Result<(), CliError> {
     let store = session.store()?;
     let options = PlanOptions { force: args.force.clone(), only: args.only.clone() };
     let plan = plan::build(&pipeline, &store, &options)?;
-    let outlook = device::outlook(&session.settings()?.device);
+    let outlook = device::outlook(&session.settings()?.device)?;
     let disk = DiskPlan::new(&plan, &store)?;
     let free = store.free_space();
     session.print(&if args.json {

@@ -17,7 +17,7 @@ use super::{
     signals::Stop,
 };
 use crate::{
-    config::{self, Code, LoadOptions, Pipeline},
+    config::{self, Code, ConfigErrors, LoadOptions, Pipeline},
     exec::{ExecError, ExecOptions, Executor, Outcome, RunEvent},
     plan::{self, Freshness, Lock, PlanOptions},
     report::{
@@ -77,7 +77,7 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     };
     let (device, device_name) = device::open(&settings.device)?;
     let stop = Stop::on_signal();
-    let outlook = device::outlook(&device_name);
+    let outlook = device::outlook(&device_name)?;
     let events = args.events.as_deref().map(create_events).transpose()?;
     let jobs = settings.jobs.map_or_else(|| device::default_jobs(&device_name), NonZeroUsize::get);
     let options = ExecOptions {
@@ -98,10 +98,20 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
         [pipeline] => runner.run(pipeline),
         several => runner.run_all(several),
     };
-    if let (Some(events), Some(path)) = (runner.events, &args.events) {
-        events.finish().map_err(|error| CliError::file("write the events to", path, &error))?;
+    let written = match (runner.events, &args.events) {
+        (Some(events), Some(path)) => {
+            let finished = events.finish().map(drop);
+            finished.map_err(|error| CliError::file("write the events to", path, &error))
+        }
+        _ => Ok(()),
+    };
+    match (result, written) {
+        (Err(error), Err(unwritten)) => {
+            unwritten.report(session);
+            Err(error)
+        }
+        (result, written) => result.and(written),
     }
-    result
 }
 
 /// Reads all files.
@@ -112,36 +122,42 @@ fn load(args: &RunArgs, session: &Session) -> Result<Vec<Pipeline>, CliError> {
             return Err(CliError::usage("`--only` and `--force` name stages of one file")
                 .with_help("run that file alone"));
         }
-        return args
-            .files
-            .iter()
-            .map(|file| load_one_of_several(file, &options, session))
-            .collect();
+        return load_several(&args.files, &options, session);
     };
     Ok(vec![config::load(file, &options)?])
 }
 
-/// A file with the profile, or, if it has no such profile, with its own values.
-fn load_one_of_several(
-    file: &Path,
+/// Reads several files, each with the profile, or, where it has no such profile and another file has,
+/// with its own values.
+fn load_several(
+    files: &[PathBuf],
     options: &LoadOptions,
     session: &Session,
-) -> Result<Pipeline, CliError> {
-    let errors = match config::load(file, options) {
-        Err(errors) => errors,
-        pipeline => return Ok(pipeline?),
+) -> Result<Vec<Pipeline>, CliError> {
+    let lacks_profile = |errors: &ConfigErrors| {
+        options.profile.is_some() && errors.errors.iter().any(|error| error.code == Code::Profile)
     };
-    let (Some(profile), true) =
-        (&options.profile, errors.errors.iter().any(|error| error.code == Code::Profile))
-    else {
-        return Err(errors.into());
-    };
-    let pipeline = config::load(file, &LoadOptions { profile: None, ..options.clone() })?;
-    session.talk(&format!(
-        "{}: there is no profile `{profile}`, so it runs with the values of the file itself",
-        file.display()
-    ));
-    Ok(pipeline)
+    let mut loaded: Vec<_> = files.iter().map(|file| config::load(file, options)).collect();
+    if loaded.iter().any(|found| !found.as_ref().is_err_and(lacks_profile)) {
+        for (file, found) in files.iter().zip(&mut loaded) {
+            if found.as_ref().is_err_and(lacks_profile) {
+                *found = config::load(file, &LoadOptions { profile: None, ..options.clone() });
+                session.talk(&format!(
+                    "{}: there is no profile `{}`, so it runs with the values of the file itself",
+                    file.display(),
+                    options.profile.as_deref().unwrap_or_default()
+                ));
+            }
+        }
+    }
+    let (pipelines, wrong): (Vec<_>, Vec<_>) = loaded.into_iter().partition(Result::is_ok);
+    for errors in wrong.into_iter().filter_map(Result::err) {
+        CliError::Config(errors).report(session);
+    }
+    if pipelines.len() < files.len() {
+        return Err(CliError::Told(exit::USAGE));
+    }
+    Ok(pipelines.into_iter().flatten().collect())
 }
 
 /// What runs pipelines one after the other.
@@ -172,7 +188,8 @@ impl Runner<'_> {
         }
         let time = duration(start.elapsed().as_secs_f64());
         let files = count(pipelines.len(), "pipeline");
-        let Some(&(_, code)) = failed.first() else {
+        // The greatest, so that an interruption or a bug is not hidden by a failure.
+        let Some(code) = failed.iter().map(|(_, code)| *code).max() else {
             self.session.talk(&format!("{files} up to date in {time}"));
             return Ok(());
         };
@@ -187,12 +204,24 @@ impl Runner<'_> {
         Err(CliError::Told(code))
     }
 
+    /// Runs a pipeline; once more, if what no stage had to read was damaged.
     fn run(&mut self, pipeline: &Pipeline) -> Result<(), CliError> {
+        match self.run_once(pipeline) {
+            Err(CliError::Damaged(digest)) if self.store.evict(digest).is_ok() => {
+                let what = StoreError::Damaged { digest };
+                self.session.talk(&format!("{what}; it was removed, and is made again"));
+                self.run_once(pipeline)
+            }
+            result => result,
+        }
+    }
+
+    fn run_once(&mut self, pipeline: &Pipeline) -> Result<(), CliError> {
         let (args, session, store) = (self.args, self.session, self.store);
         session.warn(pipeline);
         let locked = if args.locked { locked_outputs(pipeline, store)? } else { BTreeMap::new() };
         let wanted = PlanOptions { force: args.force.clone(), only: args.only.clone() };
-        fetch::models(pipeline, &wanted, session, &self.stop.flag)?;
+        fetch::models(pipeline, &wanted, session, self.stop)?;
         memory::check(pipeline, store, &wanted, &self.outlook)?;
         self.executor.lock_to(locked);
 

@@ -76,6 +76,12 @@ impl Problem {
         Self { code, stage: None, message, labels: Vec::new(), help: None, absent: None }
     }
 
+    /// A value that has to be something else.
+    pub fn wrong_type(node: &Node, name: &str, wanted: &str) -> Self {
+        let message = format!("`{name}` must be {wanted}, but is {}", node.describe());
+        Self::new(Code::WrongType, message).at(node.origin, format!("must be {wanted}"))
+    }
+
     /// Says in which stage it is. One value that many stages take is wrong once, and told of the first.
     pub fn in_stage(mut self, stage: &str) -> Self {
         self.stage = Some(stage.into());

@@ -303,16 +303,15 @@ fn apply_set(root: &mut Node, text: &str, sources: &mut Sources, problems: &mut 
         let table = Table::from_iter([(part.clone(), Entry { key: Some(key), node })]);
         node = Node { data: Data::Table(table), origin: None, via: None };
     }
-    let whole_param = first == "params" && rest.len() > 1;
-    if whole_param {
-        // One key of a param that is a table: the others stay.
-        let param = root.as_table_mut().and_then(|root| root.get_mut("params"));
-        let param = param.and_then(|entry| entry.node.as_table_mut()?.get_mut(&rest[0]));
-        if let (Some(param), Data::Table(mut table)) = (param, node.data) {
+    if rest.len() > 1 && matches!(first.as_str(), "params" | "sweep") {
+        // One key of a param that is a table, or one axis of the sweep: the others stay.
+        let section = root.as_table_mut().and_then(|root| root.get_mut(first));
+        let old = section.and_then(|entry| entry.node.as_table_mut()?.get_mut(&rest[0]));
+        if let (Some(old), Data::Table(table)) = (old, &mut node.data) {
             let inner = table.shift_remove(&rest[0]).expect("it was put there above");
-            overlay(&mut param.node, inner.node, &mut Vec::new());
+            overlay(&mut old.node, inner.node, &mut Vec::new());
+            return;
         }
-        return;
     }
     over.insert(first.clone(), Entry { key: Some(key), node });
     overlay_keeping_keys(root, over);

@@ -157,6 +157,7 @@ impl Builder<'_> {
             title: text(root, "title", problems),
             seed: seed.0,
             profile: self.options.profile.clone(),
+            set: self.options.set.clone(),
             instances,
             sweep: axes.sweep(),
             tables,
@@ -166,16 +167,11 @@ impl Builder<'_> {
     }
 }
 
-fn wrong_type(node: &Node, name: &str, wanted: &str) -> Problem {
-    let message = format!("`{name}` must be {wanted}, but is {}", node.describe());
-    Problem::new(Code::WrongType, message).at(node.origin, format!("must be {wanted}"))
-}
-
 fn section<'a>(root: &'a NodeTable, name: &str, problems: &mut Problems) -> Option<&'a NodeTable> {
     let node = &root.get(name)?.node;
     let table = node.as_table();
     if table.is_none() {
-        problems.add(wrong_type(node, name, "a table"));
+        problems.add(Problem::wrong_type(node, name, "a table"));
     }
     table
 }
@@ -184,7 +180,7 @@ fn text(root: &NodeTable, name: &str, problems: &mut Problems) -> Option<String>
     let node = &root.get(name)?.node;
     let text = node.as_str().map(str::to_owned);
     if text.is_none() {
-        problems.add(wrong_type(node, name, "a string"));
+        problems.add(Problem::wrong_type(node, name, "a string"));
     }
     text
 }
@@ -211,7 +207,7 @@ fn read_seed(root: &NodeTable, problems: &mut Problems) -> (u64, Option<origin::
         _ => None,
     };
     if seed.is_none() {
-        problems.add(wrong_type(&entry.node, "seed", "a whole number, zero or more"));
+        problems.add(Problem::wrong_type(&entry.node, "seed", "a whole number, zero or more"));
     }
     (seed.unwrap_or(0), entry.node.origin)
 }
@@ -247,13 +243,13 @@ fn check_names(params: &NodeTable, axes: &Axes, problems: &mut Problems) {
 fn check_profiles(written: &Node, problems: &mut Problems) {
     let Some(node) = written.get("profiles") else { return };
     let Some(profiles) = node.as_table() else {
-        problems.add(wrong_type(node, "profiles", "a table"));
+        problems.add(Problem::wrong_type(node, "profiles", "a table"));
         return;
     };
     let params = written.get("params").and_then(Node::as_table);
     for (name, entry) in profiles {
         let Some(profile) = entry.node.as_table() else {
-            problems.add(wrong_type(&entry.node, &format!("profiles.{name}"), "a table"));
+            problems.add(Problem::wrong_type(&entry.node, &format!("profiles.{name}"), "a table"));
             continue;
         };
         for (key, entry) in profile {

@@ -27,6 +27,8 @@ pub struct Pipeline {
     pub seed: u64,
     /// `--profile`.
     pub profile: Option<String>,
+    /// `--set`, in the order of the command line.
+    pub set: Vec<String>,
     /// All stages, each once per cell of the axes that reach it; inputs come before their users.
     pub instances: Vec<Instance>,
     /// The sweep's axes and cells.

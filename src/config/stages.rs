@@ -119,9 +119,7 @@ impl<'a> Reader<'a> {
 
     fn kind(&self, node: &Node, problems: &mut Problems) -> Option<Rc<Kind>> {
         let Some(kind) = node.as_str() else {
-            let message = format!("`kind` must be a string, but is {}", node.describe());
-            let problem = Problem::new(Code::WrongType, message);
-            problems.add(problem.at(node.origin, "must be a string"));
+            problems.add(Problem::wrong_type(node, "kind", "a string"));
             return None;
         };
         let entry = self.registry.iter().find(|entry| entry.kind == kind);
@@ -255,11 +253,9 @@ impl<'a> Reader<'a> {
 }
 
 fn wrong_inputs(node: &Node, ports: &[Port]) -> Problem {
-    let message = format!("`inputs` must be a table, but is {}", node.describe());
     let port = ports.first().map_or("port", |port| port.name);
     let stage = node.as_str().unwrap_or("stage");
-    Problem::new(Code::WrongType, message)
-        .at(node.origin, "must be a table")
+    Problem::wrong_type(node, "inputs", "a table")
         .help(format!("write `inputs = {{ {port} = \"{stage}\" }}`"))
 }
 

@@ -105,7 +105,7 @@ pub(super) fn read(
         return axes;
     };
     let Some(table) = section.as_table() else {
-        problems.add(wrong_type(&section, "sweep", "a table"));
+        problems.add(Problem::wrong_type(&section, "sweep", "a table"));
         problems.lose_names_in(&section);
         return axes;
     };
@@ -155,17 +155,12 @@ pub(super) fn read(
     axes
 }
 
-fn wrong_type(node: &Node, name: &str, wanted: &str) -> Problem {
-    let message = format!("`{name}` must be {wanted}, but is {}", node.describe());
-    Problem::new(Code::WrongType, message).at(node.origin, format!("must be {wanted}"))
-}
-
 fn entries<'a>(table: &'a Table, key: &str, problems: &mut Problems) -> Option<&'a Table> {
     let node = &table.get(key)?.node;
     let entries = node.as_table();
     if entries.is_none() {
         problems.add(
-            wrong_type(node, &format!("sweep.{key}"), "a table of axes")
+            Problem::wrong_type(node, &format!("sweep.{key}"), "a table of axes")
                 .help(format!("write `{key} = {{ <axis> = ... }}`")),
         );
         problems.lose_names_in(node);
@@ -178,7 +173,7 @@ fn read_axes(table: &Table, section: &str, problems: &mut Problems) -> Vec<Axis>
     for (name, entry) in entries(table, section, problems).into_iter().flatten() {
         let path = format!("sweep.{section}.{name}");
         let Some(items) = entry.node.as_array() else {
-            let problem = wrong_type(&entry.node, &path, "a list of values");
+            let problem = Problem::wrong_type(&entry.node, &path, "a list of values");
             problems.add(problem.help("write it in brackets, also where there is one value"));
             problems.lose(name);
             continue;
@@ -282,13 +277,17 @@ impl Rule {
 fn read_exclude(axes: &Axes, table: &Table, problems: &mut Problems) -> Vec<Rule> {
     let Some(entry) = table.get("exclude") else { return Vec::new() };
     let Some(items) = entry.node.as_array() else {
-        problems.add(wrong_type(&entry.node, "sweep.exclude", "a list of tables"));
+        problems.add(Problem::wrong_type(&entry.node, "sweep.exclude", "a list of tables"));
         return Vec::new();
     };
     let mut rules = Vec::new();
     for item in items {
         let Some(table) = item.as_table().filter(|table| !table.is_empty()) else {
-            problems.add(wrong_type(item, "sweep.exclude", "a table of axes with their values"));
+            problems.add(Problem::wrong_type(
+                item,
+                "sweep.exclude",
+                "a table of axes with their values",
+            ));
             continue;
         };
         let mut rule = Vec::new();
@@ -320,7 +319,7 @@ fn check_size(axes: &Axes, table: &Table, problems: &mut Problems) {
     let most = entry.map(|entry| number(&entry.node));
     if let (Some(entry), Some(None)) = (entry, most) {
         let wanted = format!("a whole number from 1 to {MAX_CELLS}");
-        problems.add(wrong_type(&entry.node, "sweep.max_cells", &wanted));
+        problems.add(Problem::wrong_type(&entry.node, "sweep.max_cells", &wanted));
     }
     let (grid, single) = axes.list.split_at(axes.num_grid);
     let variants = 1 + single.iter().map(Axis::deviations).sum::<usize>();

@@ -103,9 +103,7 @@ impl Reader<'_> {
     pub fn read(&self, section: Option<&Node>, problems: &mut Problems) -> Vec<Table> {
         let Some(section) = section else { return Vec::new() };
         let Some(tables) = section.as_table() else {
-            let message = format!("`tables` must be a table, but is {}", section.describe());
-            let problem = Problem::new(Code::WrongType, message);
-            problems.add(problem.at(section.origin, "must be a table"));
+            problems.add(Problem::wrong_type(section, "tables", "a table"));
             return Vec::new();
         };
         tables.iter().filter_map(|(name, entry)| self.table(name, entry, problems)).collect()

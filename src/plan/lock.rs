@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     config::{Instance, Pipeline},
-    store::{Digest, Ingredients, Record, Store, StoreError},
+    store::{Digest, Ingredients, Record, Store, StoreError, scratch},
 };
 
 /// The version of the file's form.
@@ -218,7 +218,7 @@ impl Lock {
         let text = format!("{:#}\n", serde_json::json!(self));
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let write = || {
-            let file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+            let file = scratch(folder.unwrap_or(Path::new(".")))?;
             fs::write(file.path(), text)?;
             file.persist(path).map_err(|error| error.error)
         };

@@ -119,6 +119,7 @@ impl Statement {
             "pipeline": pipeline.name,
             "file": facts.files.first().map(|file| &file.path),
             "profile": pipeline.profile,
+            "set": pipeline.set,
             "params": pipeline.params(),
             "seed": pipeline.seed,
         });

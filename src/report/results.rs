@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::table::{self, ReferenceError, ReferenceNumbers, ResultTable, Score};
 use crate::{
-    artifact::ArtifactKind,
+    artifact::{ArtifactKind, metrics},
     config::{Instance, Pipeline, Table},
     exec::RunEvent,
     plan::{Freshness, Plan},
@@ -151,11 +151,11 @@ fn values(
     if manifest.kind != ArtifactKind::Metrics {
         return Err(form(format!("`{}` gives {}, not metrics", instance.stage, manifest.kind)));
     }
-    let file = manifest.item("summary").and_then(|item| item.files.get("metrics.json"));
-    let file = file.ok_or_else(|| form("there is no `metrics.json`".to_owned()))?;
-    let metrics: Metrics =
+    let file = manifest.item(metrics::ITEM).and_then(|item| item.files.get(metrics::FILE));
+    let file = file.ok_or_else(|| form(format!("there is no `{}`", metrics::FILE)))?;
+    let document: Metrics =
         serde_json::from_slice(&store.read(file)?).map_err(|e| form(e.to_string()))?;
-    Ok(metrics.values.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
+    Ok(document.values.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
 }
 
 #[cfg(test)]
@@ -186,6 +186,7 @@ mod tests {
             title: None,
             seed: 0,
             profile: None,
+            set: Vec::new(),
             instances: Vec::new(),
             sweep: Sweep::default(),
             tables: vec![table],

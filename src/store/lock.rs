@@ -67,7 +67,7 @@ impl Store {
     pub fn in_use(&self) -> Result<StoreUse, StoreError> {
         // Says at once that nothing can be written, and not after an hour's work.
         let tmp = self.root.join("tmp");
-        tempfile::NamedTempFile::new_in(&tmp).map_err(|e| StoreError::io(&tmp, e))?;
+        super::scratch(&tmp).map_err(|e| StoreError::io(&tmp, e))?;
         let path = self.root.join("locks").join("store");
         let file = lock_file(&path)?;
         file.lock_shared().map_err(|e| StoreError::io(&path, e))?;

@@ -41,7 +41,7 @@ impl Store {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
         fs::create_dir_all(folder).map_err(failed)?;
-        let mut temp = scratch(folder).map_err(failed)?;
+        let mut temp = super::scratch(folder).map_err(failed)?;
         let how = transfer(&object, temp.as_file_mut()).map_err(failed)?;
         let mut hasher = blake3::Hasher::new();
         let mut written = File::open(temp.path()).map_err(failed)?;
@@ -61,17 +61,6 @@ fn transfer(mut object: &File, to: &mut File) -> io::Result<Transfer> {
     to.set_len(0)?;
     io::copy(&mut object, to)?;
     Ok(Transfer::Copy)
-}
-
-/// A file beside its final place, with the permissions that any new file gets.
-fn scratch(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(fs::Permissions::from_mode(0o666));
-    }
-    builder.tempfile_in(folder)
 }
 
 #[cfg(test)]

@@ -261,14 +261,24 @@ impl Store {
     /// Writes a small file in one step: whoever reads sees the old content or the new.
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         let tmp = self.root.join("tmp");
-        let mut file =
-            tempfile::NamedTempFile::new_in(&tmp).map_err(|e| StoreError::io(&tmp, e))?;
+        let mut file = scratch(&tmp).map_err(|e| StoreError::io(&tmp, e))?;
         file.write_all(bytes).map_err(|e| StoreError::io(path, e))?;
         let dir = path.parent().expect("a file of the store lies in a folder");
         fs::create_dir_all(dir).map_err(|e| StoreError::io(dir, e))?;
         file.persist(path).map_err(|e| StoreError::io(path, e.error))?;
         Ok(())
     }
+}
+
+/// A file to be renamed to its final place, with the permissions that any new file gets.
+pub(crate) fn scratch(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(folder)
 }
 
 /// A record that was cut short by a power failure is as good as none; one of a newer version is

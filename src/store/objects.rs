@@ -27,7 +27,7 @@ impl Store {
         }
         let path = self.object_path(file.digest);
         let failed = |e| StoreError::io(&path, e);
-        let mut temp = tempfile::NamedTempFile::new_in(self.root.join("tmp")).map_err(failed)?;
+        let mut temp = super::scratch(&self.root.join("tmp")).map_err(failed)?;
         temp.write_all(bytes).map_err(failed)?;
         temp.as_file().set_modified(untouched()).map_err(failed)?;
         let mut permissions = temp.as_file().metadata().map_err(failed)?.permissions();

@@ -13,7 +13,7 @@ use super::{Store, StoreError};
 /// How much of what is in the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct StoreStats {
-    /// Files and bytes by folder: `objects`, `actions`, `items`, `traces`, `checkpoints`.
+    /// Files and bytes by folder: `objects`, `actions` and so on.
     pub folders: BTreeMap<&'static str, Count>,
     /// Results that are pinned.
     pub pins: usize,
@@ -39,7 +39,9 @@ impl Store {
     /// Counts files and bytes.
     pub fn stats(&self) -> Result<StoreStats, StoreError> {
         let mut stats = StoreStats { pins: self.pins()?.len(), ..StoreStats::default() };
-        for folder in ["objects", "actions", "items", "traces", "checkpoints"] {
+        for folder in
+            ["objects", "actions", "items", "traces", "checkpoints", "history", "pictures"]
+        {
             let count = stats.folders.entry(folder).or_default();
             for (_, size) in files_below(&self.root.join(folder))? {
                 count.add(size);

@@ -66,10 +66,13 @@ impl Store {
         report.bytes = objects.iter().map(|(_, size)| size).sum();
         let damaged = objects.into_par_iter().filter_map(|(path, _)| {
             let digest = hash_of::<Digest>(&path)?;
-            let read = self.read_object(digest);
-            matches!(read, Err(StoreError::Damaged { .. })).then_some((path, digest))
+            match self.read_object(digest) {
+                Ok(_) => None,
+                Err(StoreError::Damaged { .. }) => Some(Ok((path, digest))),
+                Err(error) => Some(Err(error)),
+            }
         });
-        Ok(damaged.collect())
+        damaged.collect()
     }
 
     fn damaged_records(
@@ -100,7 +103,7 @@ impl Store {
         let mut owners: HashMap<Digest, Vec<Fingerprint>> = HashMap::new();
         for (path, _) in files_below(&self.root.join("actions"))? {
             let Some(record) = read_json::<Record>(&path)? else { continue };
-            for digest in self.objects_of(&record).into_keys().filter(|d| damaged.contains(d)) {
+            for digest in self.objects_of(&record)?.into_keys().filter(|d| damaged.contains(d)) {
                 owners.entry(digest).or_default().push(record.fingerprint);
             }
         }

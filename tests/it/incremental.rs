@@ -160,7 +160,7 @@ fn a_deleted_output_is_made_again_and_nothing_else() {
 }
 
 /// Flips a byte, as an editor would or, with `silent`, as a failing disk would.
-fn corrupt(path: &std::path::Path, silent: bool) {
+pub fn corrupt(path: &std::path::Path, silent: bool) {
     let mut bytes = fs::read(path).unwrap();
     let time = fs::metadata(path).unwrap().modified().unwrap();
     bytes[0] ^= 1;

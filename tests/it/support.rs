@@ -336,6 +336,7 @@ impl TestPipeline {
             sweep: Sweep::default(),
             tables: Vec::new(),
             root: Node::table().into(),
+            set: Vec::new(),
             warnings: Vec::new(),
         };
         Self { dir, pipeline, options: ExecOptions::new(Device::flex(), "cpu") }

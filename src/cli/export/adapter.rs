@@ -4,12 +4,12 @@ use std::path::Path;
 
 use super::{
     CliError,
-    files::{Exporter, broken},
+    files::{Exporter, broken, folder_of},
     write_file,
 };
 use crate::{
     artifact::{
-        Manifest,
+        FileNames, Manifest,
         adapter::{TRAIN, WEIGHTS},
     },
     models::Adapter,
@@ -33,7 +33,9 @@ pub(super) fn export(
     manifest: &Manifest,
     folder: &Path,
 ) -> Result<(), CliError> {
+    let mut names = FileNames::default();
     for item in &manifest.items {
+        let folder = &folder_of(manifest, item, folder, &mut names);
         if exporter.program == Program::Diffusers {
             exporter.put(item, WEIGHTS, &folder.join(WEIGHTS))?;
         } else {

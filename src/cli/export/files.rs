@@ -1,6 +1,10 @@
 //! Which files an artifact of each kind becomes.
 
-use std::{cell::RefCell, collections::BTreeMap, path::Path};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use image::RgbImage;
 use serde_json::Value;
@@ -8,13 +12,13 @@ use serde_json::Value;
 use super::{
     CliError,
     adapter::{self, Program},
-    exit, file_name, pictures, write_file,
+    exit, pictures, write_file,
 };
 use crate::{
     artifact::{
-        ArtifactKind, FileRef, Item, Manifest,
+        ArtifactKind, FileNames, FileRef, Item, Manifest,
         adapter::TRAIN,
-        frames,
+        file_name, frames,
         pairs::{INPUT, MASK, TARGET},
         videos::{self, Clip},
     },
@@ -26,6 +30,8 @@ use crate::{
 
 /// Longer side of enlarged images.
 const MIN_SIZE: u32 = 128;
+/// Items on the sheet of an export; more are written, each to its files, but not drawn again.
+const MOST_ROWS: usize = 100;
 
 pub(super) struct Exporter<'a> {
     pub pipeline: &'a Pipeline,
@@ -56,26 +62,30 @@ impl Exporter<'_> {
     }
 
     fn pairs(&self, manifest: &Manifest, folder: &Path) -> Result<(), CliError> {
-        let mut rows = Vec::new();
+        let (mut rows, mut names) = (Vec::new(), FileNames::default());
         for item in &manifest.items {
-            let name = file_name(&item.name);
+            let name = names.free(&file_name(&item.name));
             for (file, suffix) in [(INPUT, "input"), (TARGET, "target"), (MASK, "mask")] {
                 if item.files.contains_key(file) {
                     self.put(item, file, &folder.join(format!("{name}.{suffix}.png")))?;
                 }
             }
-            rows.push(vec![self.image(item, INPUT)?, self.image(item, TARGET)?]);
+            if rows.len() < MOST_ROWS {
+                rows.push(vec![self.image(item, INPUT)?, self.image(item, TARGET)?]);
+            }
         }
         let sheet = sheet::item_sheet(&rows, pictures::items_per_row(rows.len()), MIN_SIZE);
         write_file(&folder.join("sheet.png"), &frames::to_png(&sheet))
     }
 
     fn videos(&self, manifest: &Manifest, folder: &Path) -> Result<(), CliError> {
-        let mut rows = Vec::new();
+        let (mut rows, mut names) = (Vec::new(), FileNames::default());
         for item in &manifest.items {
             let images = self.clip(item)?.images();
-            moving(&images, &file_name(&item.name), folder)?;
-            rows.push(images);
+            moving(&images, &names.free(&file_name(&item.name)), folder)?;
+            if rows.len() < MOST_ROWS {
+                rows.push(images);
+            }
         }
         write_file(
             &folder.join("sheet.png"),
@@ -84,8 +94,9 @@ impl Exporter<'_> {
     }
 
     fn frames(&self, manifest: &Manifest, folder: &Path) -> Result<(), CliError> {
+        let mut names = FileNames::default();
         for item in &manifest.items {
-            let name = file_name(&item.name);
+            let name = names.free(&file_name(&item.name));
             moving(&self.clip(item)?.images(), &name, folder)?;
             self.put(item, frames::PREDICTION, &folder.join(format!("{name}.png")))?;
         }
@@ -120,11 +131,9 @@ impl Exporter<'_> {
 
     /// All files as they are; in a folder per item where there are several items.
     fn plain(&self, manifest: &Manifest, folder: &Path) -> Result<(), CliError> {
+        let mut names = FileNames::default();
         for item in &manifest.items {
-            let folder = match manifest.items.len() {
-                1 => folder.to_owned(),
-                _ => folder.join(file_name(&item.name)),
-            };
+            let folder = folder_of(manifest, item, folder, &mut names);
             for file in item.files.keys() {
                 self.put(item, file, &folder.join(file_name(file)))?;
             }
@@ -150,6 +159,19 @@ impl Exporter<'_> {
         let how = self.store.materialise(reference(item, file)?, path)?;
         *self.transfers.borrow_mut().entry(how).or_default() += 1;
         Ok(())
+    }
+}
+
+/// Where the files of an item go: below a folder of its own where there are several.
+pub(super) fn folder_of(
+    manifest: &Manifest,
+    item: &Item,
+    folder: &Path,
+    names: &mut FileNames,
+) -> PathBuf {
+    match manifest.items.len() {
+        1 => folder.to_owned(),
+        _ => folder.join(names.free(&file_name(&item.name))),
     }
 }
 

@@ -8,6 +8,7 @@ mod ro_crate;
 use std::{
     cell::RefCell,
     collections::BTreeMap,
+    io::Write,
     path::{Path, PathBuf},
 };
 
@@ -17,12 +18,12 @@ use super::{
     session::{PipelineArgs, Session, quoted},
 };
 use crate::{
-    artifact::ArtifactKind,
+    artifact::{ArtifactKind, FileNames, file_name},
     config::{Instance, pipeline::plain},
     plan::{self, PlanError, PlanOptions},
     provenance::ro_crate::Given,
     report::{results::Outputs, style::count},
-    store::Transfer,
+    store::{Transfer, scratch},
 };
 
 /// Write an artifact as ordinary files: PNG, GIF, safetensors, JSON, CSV
@@ -83,15 +84,15 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
     let several =
         pipeline.instances.iter().filter(|i| i.stage == pipeline.instances[chosen[0]].stage);
     let several = several.count() > 1;
-    let (mut missing, mut failed) = (Vec::new(), Vec::new());
-    let moved = RefCell::default();
+    let (mut missing, mut code) = (Vec::new(), exit::DONE);
+    let (moved, mut names) = (RefCell::default(), FileNames::default());
     for index in chosen {
         let instance = &pipeline.instances[index];
         let Some(digest) = outputs.digest(index) else {
             missing.push(instance.to_string());
             continue;
         };
-        let folder = if several { to.join(cell_name(instance)) } else { to.clone() };
+        let folder = if several { to.join(names.free(&cell_name(instance))) } else { to.clone() };
         let exporter = files::Exporter {
             pipeline: &pipeline,
             plan: &plan,
@@ -102,8 +103,9 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
         };
         match exporter.export(index, digest, &folder) {
             // Other cells may be whole.
-            Err(CliError::Message { message, help, .. }) if several => {
-                failed.push((format!("`{instance}`: {message}"), help));
+            Err(error @ CliError::Damaged(_)) if several => {
+                session.talk(&format!("`{instance}` cannot be exported:"));
+                code = code.max(error.report(session));
                 continue;
             }
             exported => exported?,
@@ -115,22 +117,23 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
         session.talk(&transfers(&moved.borrow()));
     }
     if let Some(first) = missing.first() {
-        failed.push(not_there(first, missing.len() - 1, args));
+        code = code.max(not_there(first, missing.len() - 1, args).report(session));
     }
-    if failed.is_empty() {
-        return Ok(());
-    }
-    Err(CliError::Messages { code: exit::STAGE_FAILED, parts: failed })
+    if code == exit::DONE { Ok(()) } else { Err(CliError::Told(code)) }
 }
 
 /// What to say of cells that are not in the cache.
-fn not_there(first: &str, others: usize, args: &ExportArgs) -> (String, Option<String>) {
+fn not_there(first: &str, others: usize, args: &ExportArgs) -> CliError {
     let more = match others {
         0 => String::new(),
         n => format!(" and {n} more"),
     };
     let command = format!("{} --only {}", args.pipeline.command("run"), quoted(&first));
-    (format!("not in the cache: `{first}`{more}"), Some(format!("`{command}` computes it")))
+    CliError::Message {
+        code: exit::STAGE_FAILED,
+        message: format!("not in the cache: `{first}`{more}"),
+        help: Some(format!("`{command}` computes it")),
+    }
 }
 
 /// What a crate takes as a licence.
@@ -160,30 +163,15 @@ fn cell_name(instance: &Instance) -> String {
     file_name(&name)
 }
 
-/// A name without what file systems and shells take as special.
-fn file_name(name: &str) -> String {
-    let fine = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '=' | '+');
-    let name: String = name.chars().map(|c| if fine(c) { c } else { '_' }).collect();
-    // Neither hidden nor a parent folder.
-    if name.starts_with('.') { format!("_{name}") } else { name }
-}
-
-/// Writes a file and the folders above it.
+/// Writes a file, in one step, and the folders above it.
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
-    let fail = |error| CliError::file("write", path, &error);
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(fail)?;
-    }
-    std::fs::write(path, bytes).map_err(fail)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_cannot_leave_the_folder() {
-        assert_eq!(file_name("../../etc/passwd"), "_.._.._etc_passwd");
-        assert_eq!(file_name("n=10_steps=[1, 2]"), "n=10_steps=_1__2_");
-    }
+    let write = || {
+        let folder = path.parent().filter(|folder| *folder != Path::new(""));
+        let folder = folder.unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder)?;
+        let mut file = scratch(folder)?;
+        file.write_all(bytes)?;
+        file.persist(path).map_err(|error| error.error)
+    };
+    write().map(drop).map_err(|error| CliError::file("write", path, &error))
 }

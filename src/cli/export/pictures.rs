@@ -7,16 +7,16 @@ use std::{
 
 use image::RgbImage;
 
-use super::{CliError, cell_name, file_name, files::read_image, write_file};
+use super::{CliError, cell_name, files::read_image, write_file};
 use crate::{
     artifact::{
-        ArtifactKind, Item, Manifest, Origins, frames,
+        ArtifactKind, Item, Manifest, Origins, file_name, frames,
         pairs::{INPUT, TARGET},
     },
     config::{Instance, Pipeline},
     plan::Lock,
     report::{results::Outputs, sheet},
-    store::Store,
+    store::{Digest, Store},
 };
 
 /// Longer side of enlarged images.
@@ -25,7 +25,8 @@ const MIN_SIZE: u32 = 128;
 const MOST_ITEMS: usize = 24;
 
 /// Writes a sheet for each stage of frames that a table's metric scores, below the cache, and gives
-/// their folder. A sheet's name holds its content's digest, so one that is there is up to date.
+/// their folder. A sheet's name holds the digest of all that it shows, so one that is there is up to
+/// date.
 pub(crate) fn write(
     pipeline: &Pipeline,
     outputs: &Outputs,
@@ -37,13 +38,37 @@ pub(crate) fn write(
         let Some(digest) = outputs.digest(index) else { continue };
         any = true;
         let instance = &pipeline.instances[index];
-        let name = format!("{}-{}-{}.png", instance.stage, cell_name(instance), digest.short());
+        let shown = shown(pipeline, index, digest, outputs);
+        let name = format!("{}-{}-{}.png", instance.stage, cell_name(instance), shown.short());
         let path = folder.join(file_name(&name));
         if !path.exists() {
             write_file(&path, &frames::to_png(&sheet(pipeline, index, outputs, store)?))?;
         }
     }
     Ok(any.then_some(folder))
+}
+
+/// The digest of predictions and of all pairs that they may stand beside.
+fn shown(pipeline: &Pipeline, index: usize, predictions: Digest, outputs: &Outputs) -> Digest {
+    let pairs = upstream(pipeline, index)
+        .filter(|input| kind(&pipeline.instances[*input]) == ArtifactKind::Pairs)
+        .filter_map(|input| outputs.digest(input));
+    let all: Vec<String> =
+        std::iter::once(predictions).chain(pairs).map(|digest| digest.to_string()).collect();
+    Digest::of(all.join(" ").as_bytes())
+}
+
+/// All instances that one is made from, the nearest first.
+fn upstream(pipeline: &Pipeline, index: usize) -> impl Iterator<Item = usize> {
+    let mut seen = BTreeSet::from([index]);
+    let mut queue = VecDeque::from([index]);
+    std::iter::from_fn(move || {
+        let at = queue.pop_front()?;
+        let inputs = pipeline.instances[at].inputs.values().copied();
+        queue.extend(inputs.filter(|input| seen.insert(*input)));
+        Some(at)
+    })
+    .skip(1)
 }
 
 /// `pose`, `pose.paper`: as the lock of the file and profile.
@@ -123,23 +148,15 @@ fn nearest_pairs(
     store: &Store,
     predictions: &Manifest,
 ) -> Result<Option<std::sync::Arc<Manifest>>, CliError> {
-    let mut seen = BTreeSet::from([index]);
-    let mut queue = VecDeque::from([index]);
-    while let Some(at) = queue.pop_front() {
-        for &input in pipeline.instances[at].inputs.values() {
-            if !seen.insert(input) {
-                continue;
-            }
-            queue.push_back(input);
-            if kind(&pipeline.instances[input]) != ArtifactKind::Pairs {
-                continue;
-            }
-            let Some(digest) = outputs.digest(input) else { continue };
-            let pairs = store.manifest(digest)?;
-            let origins = Origins::new(&pairs.items);
-            if predictions.items.iter().all(|item| origins.of(&item.name).is_some()) {
-                return Ok(Some(pairs));
-            }
+    for input in upstream(pipeline, index) {
+        if kind(&pipeline.instances[input]) != ArtifactKind::Pairs {
+            continue;
+        }
+        let Some(digest) = outputs.digest(input) else { continue };
+        let pairs = store.manifest(digest)?;
+        let origins = Origins::new(&pairs.items);
+        if predictions.items.iter().all(|item| origins.of(&item.name).is_some()) {
+            return Ok(Some(pairs));
         }
     }
     Ok(None)

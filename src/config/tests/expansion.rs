@@ -159,6 +159,19 @@ fn a_profile_replaces_sweep_tables_as_wholes() {
 }
 
 #[test]
+fn one_axis_can_be_set_and_the_others_stay() {
+    let set = ["sweep.one_at_a_time.rank=[2]", "sweep.baseline.rank=2", "sweep.grid.n=[3]"];
+    let sweep = load_files(WHOLE, &[], None, &set).unwrap().sweep;
+    let names: Vec<_> = sweep.one_at_a_time.iter().map(|(axis, _)| axis.as_str()).collect();
+    assert_eq!(names, ["rank", "modules"]);
+    assert_eq!(sweep.one_at_a_time[0].1, [json!(2)]);
+    assert_eq!((&sweep.baseline["rank"], &sweep.baseline["modules"]), (&json!(2), &json!("qkvo")));
+    assert_eq!(sweep.grid, [("n".to_owned(), vec![json!(3)])]);
+    let whole = load_files(WHOLE, &[], None, &["sweep.one_at_a_time={ rank = [2] }"]).unwrap();
+    assert_eq!(whole.sweep.one_at_a_time.len(), 1);
+}
+
+#[test]
 fn an_input_can_be_an_axis() {
     let text = WHOLE
         .replace("inputs  = { pairs = \"pairs\" }", "inputs = { pairs = \"${which}\" }")

@@ -1,7 +1,7 @@
 //! Writes a crate: the files first, then the document that describes them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -11,7 +11,8 @@ use super::{
     graph,
 };
 use crate::{
-    config::Instance,
+    artifact::{FileNames, file_name},
+    config::{Instance, pipeline::plain},
     provenance::{Facts, sha256, sha256_of},
     store::{Digest, Store, StoreError, Transfer},
 };
@@ -156,7 +157,7 @@ pub(super) struct Contents<'a> {
     store: &'a Store,
     folder: &'a Path,
     written: Written,
-    taken: BTreeSet<String>,
+    taken: FileNames,
     /// The entity of each artifact by its content: equal artifacts are written once.
     pub(super) artifacts: HashMap<Digest, Entity>,
     /// All files.
@@ -173,7 +174,7 @@ impl<'a> Contents<'a> {
             store,
             folder,
             written: Written::default(),
-            taken: BTreeSet::new(),
+            taken: FileNames::default(),
             artifacts: HashMap::new(),
             files: Vec::new(),
             lists: BTreeMap::new(),
@@ -207,12 +208,12 @@ impl<'a> Contents<'a> {
             return Ok(());
         }
         let manifest = self.store.manifest(digest)?;
-        let root = self.free(&format!("artifacts/{}", folder_of(instance)));
+        let root = self.taken.free(&format!("artifacts/{}", folder_of(instance)));
         let mut parts = Vec::new();
         for item in &manifest.items {
-            let folder = self.free(&format!("{root}/{}", plain(&item.name)));
+            let folder = self.taken.free(&format!("{root}/{}", file_name(&item.name)));
             for (name, file) in &item.files {
-                let path = self.free(&format!("{folder}/{}", plain(name)));
+                let path = self.taken.free(&format!("{folder}/{}", file_name(name)));
                 let full = self.folder.join(&path);
                 let how = self.store.materialise(file, &full)?;
                 *self.written.transfers.entry(how).or_default() += 1;
@@ -235,17 +236,6 @@ impl<'a> Contents<'a> {
         self.artifacts.insert(digest, entity);
         Ok(())
     }
-
-    /// A path that nothing in the crate has yet, also not where case does not count.
-    fn free(&mut self, path: &str) -> String {
-        let mut free = path.to_owned();
-        let mut number = 2;
-        while !self.taken.insert(free.to_lowercase()) {
-            free = format!("{path}~{number}");
-            number += 1;
-        }
-        free
-    }
 }
 
 fn file_entity(path: &str, (sha256, size): (String, u64), digest: Digest, format: &str) -> Entity {
@@ -261,19 +251,13 @@ fn file_entity(path: &str, (sha256, size): (String, u64), digest: Digest, format
 
 /// `lora/n=10_rank=64`, or `lora`.
 fn folder_of(instance: &Instance) -> String {
-    let axes = instance.cell.iter().map(|(axis, value)| {
-        format!("{}={}", plain(axis), plain(&crate::config::pipeline::plain(value)))
-    });
+    let axes = instance
+        .cell
+        .iter()
+        .map(|(axis, value)| format!("{}={}", file_name(axis), file_name(&plain(value))));
     let axes: Vec<_> = axes.collect();
-    let stage = plain(&instance.stage);
+    let stage = file_name(&instance.stage);
     if axes.is_empty() { stage } else { format!("{stage}/{}", axes.join("_")) }
-}
-
-/// A name without what file systems take as special.
-fn plain(name: &str) -> String {
-    let fine = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '=');
-    let name: String = name.chars().map(|c| if fine(c) { c } else { '_' }).collect();
-    if name.is_empty() || name.starts_with('.') { format!("_{name}") } else { name }
 }
 
 fn format_of(name: &str) -> &'static str {

@@ -96,6 +96,8 @@ struct Candidate {
 struct Needed {
     keys: HashSet<Fingerprint>,
     objects: HashSet<Digest>,
+    /// The files of each record of a single item that can be read.
+    items: HashMap<PathBuf, Vec<Digest>>,
     traces: HashSet<Fingerprint>,
     /// Whether some result read outside files, but does not say under which key these are known.
     all_traces: bool,
@@ -151,32 +153,41 @@ impl Store {
         }
         let now = super::now();
         used.extend(policy.keep.iter().map(|key| (*key, now)));
-        let read = |(path, _): &(PathBuf, u64)| {
-            let record = hash_of(path).and_then(|key| self.lookup(key).ok().flatten())?;
+        let candidate = |path: &Path, record: Record| -> Result<Candidate, StoreError> {
             let made = modified(path);
             let root = used.get(&record.fingerprint).copied();
             let pinned = pins.contains(&record.fingerprint);
             let young = policy.min_age.is_some_and(|age| is_younger(made, age));
-            Some(Candidate {
-                objects: self.objects_of(&record),
+            Ok(Candidate {
+                objects: self.objects_of(&record)?,
                 used: root.map_or(made, |root| root.max(made)),
                 kept: root.is_some() || pinned || young,
                 pinned,
                 record,
             })
         };
-        Ok(files_below(&self.root.join("actions"))?.par_iter().filter_map(read).collect())
+        // What cannot be read may be needed, so nothing is removed then. Only a record that was cut
+        // short is as good as none.
+        let read = |(path, _): &(PathBuf, u64)| {
+            let record = self.lookup(hash_of(path)?).transpose()?;
+            Some(record.and_then(|record| candidate(path, record)))
+        };
+        files_below(&self.root.join("actions"))?.par_iter().filter_map(read).collect()
     }
 
     /// What a result consists of: its list of items and their files, with their sizes.
-    pub(super) fn objects_of(&self, record: &Record) -> BTreeMap<Digest, u64> {
+    pub(super) fn objects_of(&self, record: &Record) -> Result<BTreeMap<Digest, u64>, StoreError> {
         let size = fs::metadata(self.object_path(record.output)).map_or(0, |found| found.len());
         let mut objects = BTreeMap::from([(record.output, size)]);
-        if let Ok(manifest) = self.manifest(record.output) {
-            let files = manifest.items.iter().flat_map(|item| item.files.values());
-            objects.extend(files.map(|file| (file.digest, file.size)));
+        match self.manifest(record.output) {
+            Ok(manifest) => {
+                let files = manifest.items.iter().flat_map(|item| item.files.values());
+                objects.extend(files.map(|file| (file.digest, file.size)));
+            }
+            Err(StoreError::Damaged { .. }) => {}
+            Err(error) => return Err(error),
         }
-        objects
+        Ok(objects)
     }
 
     fn needed(&self, candidates: &[Candidate], policy: &GcPolicy) -> Result<Needed, StoreError> {
@@ -193,15 +204,14 @@ impl Store {
                 _ => *ends = None,
             }
         }
-        // Results of single items that a run left before it was stopped.
-        if let Some(age) = policy.min_age {
-            for (path, _) in files_below(&self.root.join("items"))? {
-                if is_younger(modified(&path), age)
-                    && let Some(record) = read_json::<ItemRecord>(&path)?
-                {
-                    needed.objects.extend(record.files.values().map(|file| file.digest));
-                }
+        for (path, _) in files_below(&self.root.join("items"))? {
+            let Some(record) = read_json::<ItemRecord>(&path)? else { continue };
+            let files: Vec<Digest> = record.files.values().map(|file| file.digest).collect();
+            // Results of single items that a run left before it was stopped.
+            if policy.min_age.is_some_and(|age| is_younger(modified(&path), age)) {
+                needed.objects.extend(&files);
             }
+            needed.items.insert(path, files);
         }
         Ok(needed)
     }
@@ -213,15 +223,12 @@ impl Store {
         report: &mut GcReport,
     ) -> Result<(), StoreError> {
         let dry_run = policy.dry_run;
-        let whole = |files: &BTreeMap<String, crate::artifact::FileRef>| {
-            files.values().all(|file| needed.objects.contains(&file.digest))
-        };
         self.sweep("actions", dry_run, report, |path| {
             hash_of(path).is_some_and(|key| needed.keys.contains(&key))
         })?;
         self.sweep("items", dry_run, report, |path| {
-            let record = read_json::<ItemRecord>(path).ok().flatten();
-            record.is_some_and(|record| whole(&record.files))
+            let whole = |files: &Vec<_>| files.iter().all(|file| needed.objects.contains(file));
+            needed.items.get(path).is_some_and(whole)
         })?;
         self.sweep("traces", dry_run, report, |path| {
             needed.all_traces || hash_of(path).is_some_and(|key| needed.traces.contains(&key))
@@ -236,6 +243,10 @@ impl Store {
         })?;
         report.unfinished = unfinished.len() as u64;
         self.sweep("tmp", dry_run, report, |_| false)?;
+        // The next run draws those again that it shows.
+        self.sweep("pictures", dry_run, report, |path| {
+            policy.min_age.is_some_and(|age| is_younger(modified(path), age))
+        })?;
         let objects = files_below(&self.root.join("objects"))?;
         let is_needed = |path: &Path| hash_of(path).is_some_and(|d| needed.objects.contains(&d));
         for (_, size) in objects.iter().filter(|(path, _)| is_needed(path)) {
@@ -261,8 +272,8 @@ impl Store {
             removed.add(size);
             if !dry_run {
                 fs::remove_file(&path).map_err(|e| StoreError::io(&path, e))?;
-                if folder == "checkpoints" {
-                    // Fails while other checkpoints are in it.
+                if matches!(folder, "checkpoints" | "pictures") {
+                    // Fails while others are in it.
                     let _ = path.parent().map(fs::remove_dir);
                 }
             }
@@ -358,6 +369,7 @@ fn is_ours(folder: &str, below: &Path) -> bool {
     let parts: Vec<_> = below.iter().map(|part| part.to_string_lossy()).collect();
     match (folder, &*parts) {
         ("tmp", [name]) => name.starts_with(SCRATCH),
+        ("pictures", [_, name]) => name.ends_with(".png"),
         ("checkpoints", [trajectory, _]) => trajectory.parse::<Fingerprint>().is_ok(),
         (_, [shard, rest]) => {
             shard.len() == 2 && format!("{shard}{rest}").parse::<Digest>().is_ok()

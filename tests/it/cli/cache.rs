@@ -66,6 +66,75 @@ fn the_cache_is_counted_collected_and_verified() {
     ");
 }
 
+#[test]
+fn what_is_asked_of_nothing_is_no_success() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml");
+    insta::assert_snapshot!(shell.transcript("cache unpin clips.toml"), @"
+    $ pipe cache unpin clips.toml
+    ? 1
+    --- stderr
+      × nothing of this is pinned
+      help: `pipe cache pins` lists what is
+    ");
+    insta::assert_snapshot!(
+        shell.transcript("verify clips.toml --only clips --set clips.frames=9"), @"
+    $ pipe verify clips.toml --only clips --set clips.frames=9
+    ? 1
+    --- stdout
+    identical  pairs  [TIME]
+    skipped    clips[method=linear]  not up to date in the cache
+    skipped    clips[method=quadratic]  not up to date in the cache
+    verified 1 stage: 1 identical, 0 different, 2 skipped
+    --- stderr
+      × nothing of `clips` was verified
+      help: `pipe run clips.toml --set 'clips.frames=9'` computes what can be compared
+    "
+    );
+    insta::assert_snapshot!(shell.transcript("export clips.toml clips --to out --set seed=9"), @"
+    $ pipe export clips.toml clips --to out --set seed=9
+    ? 1
+    --- stderr
+      × not in the cache: `clips[method=linear]` and 1 more
+      help: `pipe run clips.toml --set 'seed=9' --only 'clips[method=linear]'` computes it
+    ");
+    insta::assert_snapshot!(
+        shell.transcript("export clips.toml clips --to out --format peft"), @"
+    $ pipe export clips.toml clips --to out --format peft
+    ? 2
+    --- stderr
+      × `--format` is for adapters, but `clips` gives videos
+      help: leave it out
+    "
+    );
+    insta::assert_snapshot!(shell.transcript("export clips.toml --crate out --license mine"), @"
+    $ pipe export clips.toml --crate out --license mine
+    ? 2
+    --- stderr
+    error: invalid value 'mine' for '--license <URL>': must be an address, such as https://spdx.org/licenses/CC-BY-4.0
+
+    For more information, try '--help'.
+    ");
+    let absent = "0".repeat(64);
+    insta::assert_snapshot!(shell.transcript(&format!("show {absent}")), @"
+    $ pipe show [HASH]
+    ? 2
+    --- stderr
+      × nothing in the cache begins with
+      │ `[HASH]`
+      help: `pipe explain FILE STAGE` names the digests of a stage
+    ");
+    insta::assert_snapshot!(shell.transcript("verify clips.toml --tolerance -1"), @"
+    $ pipe verify clips.toml --tolerance -1
+    ? 2
+    --- stderr
+    error: invalid value '-1' for '--tolerance <DISTANCE>': must be a number, zero or more
+
+    For more information, try '--help'.
+    ");
+}
+
 /// Every file in the cache that a result may lose.
 fn objects(shell: &Shell) -> usize {
     walk(&shell.path("cache/objects")).len()
@@ -212,7 +281,7 @@ fn what_a_newer_version_wrote_is_refused() {
         std::fs::write(path, newer).unwrap();
     }
     let place = regex::Regex::new("actions/../[^`]*").unwrap();
-    for line in ["plan clips.toml", "run clips.toml"] {
+    for line in ["plan clips.toml", "run clips.toml", "cache gc"] {
         let text = shell.transcript(line);
         let text = place.replace(&text, "actions/[KEY]").replace("\n  │", "");
         assert!(

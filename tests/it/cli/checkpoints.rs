@@ -1,6 +1,7 @@
 //! One training, several adapters: `save_at` from the training to the score.
 
 use super::{SCORE, Shell};
+use crate::incremental::corrupt;
 
 const WAY: &str = r#"name = "way"
 
@@ -110,6 +111,28 @@ fn says_what_it_took(shell: &Shell) {
     }
 }
 
+/// Scores, which no stage reads, damaged as by a failing disk.
+fn damaged_scores_are_made_again(shell: &Shell) {
+    let before = shell.succeed("table way.toml");
+    let damage = || {
+        let plan = shell.plan("way.toml");
+        let score = plan.iter().find(|found| found["stage"] == "score").unwrap();
+        let shown = shell.succeed(&format!("show --json {}", score["digest"].as_str().unwrap()));
+        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        let file = &shown["artifact"]["items"][0]["files"]["metrics.json"];
+        let (shard, rest) = file["digest"].as_str().unwrap().split_at(2);
+        corrupt(&shell.path(&format!("cache/objects/{shard}/{rest}")), true);
+    };
+    damage();
+    let said = shell.transcript("table way.toml");
+    assert!(said.contains("? 3") && said.contains("it was removed from the cache"), "{said}");
+    assert_eq!(shell.succeed("run way.toml"), before);
+    damage();
+    let said = shell.transcript("run way.toml");
+    assert!(said.contains("? 0") && said.contains("it was removed, and is made again"), "{said}");
+    assert_eq!(shell.succeed("table way.toml"), before);
+}
+
 #[test]
 fn adapters_along_a_training_are_sampled_and_scored_each() {
     let shell = Shell::new();
@@ -125,6 +148,12 @@ fn adapters_along_a_training_are_sampled_and_scored_each() {
     assert_eq!(metrics["by_checkpoint"]["step_2"], metrics["values"]);
     says_what_it_was_made_from(&shell, &metrics["provenance"]);
     says_what_it_took(&shell);
+    shell.succeed("export way.toml lora --to adapters");
+    for step in ["step_1", "step_2"] {
+        let weights = format!("adapters/{step}/pytorch_lora_weights.safetensors");
+        assert!(shell.path(&weights).exists(), "{weights}");
+    }
+    damaged_scores_are_made_again(&shell);
 
     // A longer training goes on from the state of the shorter one, and with the adapters that are
     // known already nothing is sampled.

@@ -204,6 +204,11 @@ fn a_starter_for_own_pairs_says_what_is_learnt_and_what_is_answered() {
     `pics` has few pairs: 1 to answer, so scores will be rough; add pairs and init anew
     next: `pipe plan own.toml`, then `pipe run own.toml`
     ");
+    // The data is meant from here, but paths in a file from where the file lies.
+    std::fs::create_dir(shell.path("there")).unwrap();
+    shell.succeed("init there/own --data pics");
+    shell.succeed("check there/own.toml");
+    assert!(!shell.transcript("plan there/own.toml").contains("missing"));
     let own = std::fs::read_to_string(shell.path("own.toml")).unwrap();
     let test = own.find("# The images to answer").unwrap();
     insta::assert_snapshot!(&own[test..own.find("# Each pair becomes").unwrap()], @r#"

@@ -322,6 +322,10 @@ fn several_files_run_one_after_the_other() {
       × `--only` and `--force` name stages of one file
       help: run that file alone
     ");
+    // A profile that no file has is a mistake.
+    let said = shell.transcript("run a.toml b.toml --profile qiuck");
+    assert!(said.contains("? 2") && said.contains("did you mean `quick`?"), "{said}");
+    assert!(!said.contains("stages on cpu"), "{said}");
     // What is wrong with one file keeps all from running.
     shell.write("c.toml", &CLIPS.replace("count", "cuont"));
     let said = shell.transcript("run b.toml c.toml");

@@ -135,6 +135,22 @@ fn powers_of_ten(count: usize, rest: &str) -> String {
 }
 
 #[test]
+fn a_value_listed_twice_is_shown() {
+    insta::assert_snapshot!(changed("rank = [2, 4]", "rank = [2, 4, 2]"), @r#"
+     × `sweep.one_at_a_time.rank` lists the number 2 twice
+       ╭─[toy/main.toml:15:33]
+    14 │ baseline      = { rank = 4, modules = "qkvo" }
+    15 │ one_at_a_time = { rank = [2, 4, 2], modules = ["qk", "qkvo"] }
+       ·                           ┬     ┬
+       ·                           │     ╰── here again
+       ·                           ╰── first here
+    16 │ grid          = { n = [1, 3] }
+       ╰────
+     help: take one of them out
+    "#);
+}
+
+#[test]
 fn a_sweep_of_a_million_cells_is_asked_back() {
     let told = |count, rest: &str| {
         let errors = load_files(&powers_of_ten(count, rest), &[], None, &[]).err().unwrap();
