@@ -17,7 +17,7 @@ pub struct Document {
     schema: fn() -> Value,
 }
 
-/// All kinds of documents that this program writes.
+/// The documents whose form is promised to other programs.
 pub const DOCUMENTS: &[Document] = &[
     Document { name: "plan", title: "What `pipe plan --json` prints", schema: of::<PlanDocument> },
     Document { name: "lock", title: "A lock file, `<pipeline>.lock`", schema: of::<Lock> },

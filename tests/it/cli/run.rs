@@ -353,7 +353,7 @@ fn several_files_run_one_after_the_other() {
     ");
     let said = shell.transcript("run d.toml b.toml --keep-going");
     assert!(said.contains("? 1") && said.contains("b: 3 stages on cpu"), "{said}");
-    assert!(said.ends_with("1 of 2 pipelines failed in [TIME]: `d.toml`\n"), "{said}");
+    assert!(said.ends_with("failed: `d.toml` (1 of 2 pipelines, in [TIME])\n"), "{said}");
 }
 
 /// As `pipe run ... | true`: the tables find no reader, but the work is done and the code is true.
