@@ -102,12 +102,7 @@ pub(super) fn verify(args: &VerifyArgs, session: &Session) -> Result<(), CliErro
     if stop.flag.is_cancelled() {
         return Err(CliError::Told(stop.exit_code()));
     }
-    let outcomes = found.iter().map(|verified| match verified.verdict {
-        Verdict::Different { .. } => Outcome::Deviated,
-        Verdict::Failed { outcome, .. } => outcome,
-        _ => Outcome::Done,
-    });
-    match outcomes.max().unwrap_or_default() {
+    match outcome(&found) {
         Outcome::Done => {}
         Outcome::Environment => return Err(CliError::Told(exit::ENVIRONMENT)),
         Outcome::Failed => return Err(CliError::Told(exit::STAGE_FAILED)),
@@ -116,6 +111,16 @@ pub(super) fn verify(args: &VerifyArgs, session: &Session) -> Result<(), CliErro
         Outcome::Interrupted => return Err(CliError::Told(stop.exit_code())),
     }
     unverified(&pipeline, &found, args).map_or(Ok(()), Err)
+}
+
+/// The worst that came of a stage.
+fn outcome(found: &[Verified]) -> Outcome {
+    let outcomes = found.iter().map(|verified| match verified.verdict {
+        Verdict::Different { .. } => Outcome::Deviated,
+        Verdict::Failed { outcome, .. } => outcome,
+        _ => Outcome::Done,
+    });
+    outcomes.max().unwrap_or_default()
 }
 
 /// To have verified nothing, or nothing of a stage that was asked for, is no success.

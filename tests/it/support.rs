@@ -99,9 +99,8 @@ impl Stage for Words {
         self.trap.spring("words", cx)?;
         // As a GPU that rounds otherwise than last time.
         let more = if self.trap.is_set("other-words") { "~" } else { "" };
-        let mut give =
-            |word: &String| out.item(word, &[("text", format!("{word}{more}").as_bytes())]);
-        self.words.iter().try_for_each(|word| give(word))
+        let give = |word: &String| out.item(word, &[("text", format!("{word}{more}").as_bytes())]);
+        self.words.iter().try_for_each(give)
     }
 }
 
