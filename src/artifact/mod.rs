@@ -146,6 +146,13 @@ impl<'a> Origins<'a> {
 }
 
 impl Manifest {
+    /// The items of a port that is crossed, each with what stands before the names of what is made
+    /// with it: nothing, where there is only one. See [`crossed_name`].
+    pub fn crossed(&self) -> impl Iterator<Item = (&Item, Option<&str>)> {
+        let several = self.items.len() > 1;
+        self.items.iter().map(move |item| (item, several.then_some(item.name.as_str())))
+    }
+
     /// Finds an item by name.
     pub fn item(&self, name: &str) -> Option<&Item> {
         self.items.iter().find(|item| item.name == name)

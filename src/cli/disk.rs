@@ -1,11 +1,10 @@
 //! What `plan` and `run` say of the disk space that results take.
 
-use super::{error::CliError, exit, session::Session};
+use super::session::Session;
 use crate::{
     config::Pipeline,
     plan::{self, DiskPlan, PlanOptions},
     report::style::{bytes, count},
-    stages::CancelFlag,
     store::Store,
 };
 
@@ -38,14 +37,14 @@ enum Verdict {
     Enough,
     /// Perhaps not.
     Tight(String),
-    /// Not even if it takes half of what is expected.
+    /// Not even half of what is expected fits.
     TooSmall(String),
 }
 
 fn verdict(needed: u64, free: Option<u64>) -> Verdict {
     let Some(free) = free.filter(|free| needed > *free) else { return Verdict::Enough };
     let message = format!(
-        "this run will write about {}, but the disk of the cache has {} left",
+        "this run may write about {}, but the disk of the cache has {} left",
         bytes(needed),
         bytes(free)
     );
@@ -54,43 +53,37 @@ fn verdict(needed: u64, free: Option<u64>) -> Verdict {
 
 /// Looks once, when the first stage runs, whether the disk will do. A run that has nothing to do pays
 /// nothing for it.
+///
+/// It is warned, not refused: this is an estimate, and what is finished when a disk is full is kept.
 pub(super) struct Watch<'a> {
     pub pipeline: &'a Pipeline,
     pub store: &'a Store,
     pub wanted: &'a PlanOptions,
     looked: bool,
-    error: Option<CliError>,
 }
 
 impl<'a> Watch<'a> {
     pub fn new(pipeline: &'a Pipeline, store: &'a Store, wanted: &'a PlanOptions) -> Self {
-        Self { pipeline, store, wanted, looked: false, error: None }
+        Self { pipeline, store, wanted, looked: false }
     }
 
-    /// At the first stage, warns of a disk that may be too small, or ends the run where it plainly is.
-    pub fn look(&mut self, session: &Session, cancel: &CancelFlag) {
+    /// At the first stage, warns of a disk that may be too small, or will probably be filled.
+    pub fn look(&mut self, session: &Session) {
         if std::mem::replace(&mut self.looked, true) {
             return;
         }
         // What keeps it from being known is told by the run itself.
         let Ok(plan) = plan::build(self.pipeline, self.store, self.wanted) else { return };
         let Ok(disk) = DiskPlan::new(&plan, self.store) else { return };
+        let warning = session.stderr.warn("warning");
         match verdict(disk.total(), self.store.free_space()) {
             Verdict::Enough => {}
-            Verdict::Tight(message) => {
-                session.talk(&format!("{}: {message}", session.stderr.warn("warning")));
-            }
+            Verdict::Tight(message) => session.talk(&format!("{warning}: {message}")),
             Verdict::TooSmall(message) => {
-                let help = Some(HELP.to_owned());
-                self.error = Some(CliError::Message { code: exit::ENVIRONMENT, message, help });
-                cancel.cancel();
+                session.talk(&format!("{warning}: {message}; the run will probably fill it"));
+                session.talk(&format!("  help: {HELP}; what is finished is kept"));
             }
         }
-    }
-
-    /// Why it was stopped, if it was.
-    pub fn finish(self) -> Result<(), CliError> {
-        self.error.map_or(Ok(()), Err)
     }
 }
 
@@ -99,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_disk_is_plainly_too_small_only_where_half_of_the_estimate_does_not_fit() {
+    fn a_disk_is_too_small_where_half_of_the_estimate_does_not_fit() {
         let told = |needed, free| match verdict(needed, free) {
             Verdict::Enough => "enough",
             Verdict::Tight(_) => "tight",

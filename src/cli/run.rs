@@ -231,7 +231,7 @@ impl Runner<'_> {
         let mut space = disk::Watch::new(pipeline, store, &wanted);
         let executed = self.executor.execute(pipeline, &mut |event| {
             if matches!(event, RunEvent::StageStarted { .. }) {
-                space.look(session, &self.stop.flag);
+                space.look(session);
             }
             human.on(&event);
             outputs.on(&event);
@@ -245,7 +245,6 @@ impl Runner<'_> {
             }
             executed => executed?,
         };
-        space.finish()?;
         // Before the tables, which may meet a full disk where they are written to.
         let is_to_lock = args.lock && summary.outcome == Outcome::Done;
         let lock = is_to_lock.then(|| write_lock(pipeline, store)).transpose()?;
@@ -259,6 +258,7 @@ impl Runner<'_> {
             Outcome::Done => Ok(()),
             Outcome::Failed => Err(CliError::Told(exit::STAGE_FAILED)),
             Outcome::Environment => Err(CliError::Told(exit::ENVIRONMENT)),
+            Outcome::Deviated => Err(CliError::Told(exit::DIFFERENT)),
             Outcome::Bug => Err(CliError::Told(exit::BUG)),
             Outcome::Interrupted => Err(CliError::Told(self.stop.exit_code())),
         }

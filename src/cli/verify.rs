@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::Pipeline,
-    exec::{Difference, ExecOptions, Executor, Verdict, Verified, VerifyOptions},
+    exec::{Difference, ExecOptions, Executor, Outcome, Verdict, Verified, VerifyOptions},
     plan,
     report::{
         style::{count, duration},
@@ -58,13 +58,14 @@ pub(super) struct VerifyArgs {
 pub(super) fn verify(args: &VerifyArgs, session: &Session) -> Result<(), CliError> {
     let pipeline = args.pipeline.load()?;
     let settings = session.settings()?;
-    let store = Store::open(&settings.cache)?;
+    let store = Store::look(&settings.cache)?;
     let (device, device_name) = device::open(&settings.device)?;
     let scratch = tempfile::Builder::new().prefix("pipe-verify-").tempdir();
     let scratch =
         scratch.map_err(|e| CliError::environment(format!("cannot make a scratch folder: {e}")))?;
     let stop = Stop::on_signal();
     let options = ExecOptions {
+        memory: device::outlook(&device_name)?.memory,
         allow_commands: args.allow_commands,
         cancel: stop.flag.clone(),
         ..ExecOptions::new(device, &device_name)
@@ -92,6 +93,7 @@ pub(super) fn verify(args: &VerifyArgs, session: &Session) -> Result<(), CliErro
         &mut |verified| {
             if !args.json && printed.is_ok() {
                 printed = session.print(&line(verified));
+                tell_failure(verified, session);
             }
         },
     )?;
@@ -100,14 +102,25 @@ pub(super) fn verify(args: &VerifyArgs, session: &Session) -> Result<(), CliErro
     if stop.flag.is_cancelled() {
         return Err(CliError::Told(stop.exit_code()));
     }
-    let any = |is: fn(&Verdict) -> bool| found.iter().any(|verified| is(&verified.verdict));
-    if any(|verdict| matches!(verdict, Verdict::Different { .. })) {
-        return Err(CliError::Told(exit::DIFFERENT));
-    }
-    if any(|verdict| matches!(verdict, Verdict::Failed { .. })) {
-        return Err(CliError::Told(exit::STAGE_FAILED));
+    match outcome(&found) {
+        Outcome::Done => {}
+        Outcome::Environment => return Err(CliError::Told(exit::ENVIRONMENT)),
+        Outcome::Failed => return Err(CliError::Told(exit::STAGE_FAILED)),
+        Outcome::Deviated => return Err(CliError::Told(exit::DIFFERENT)),
+        Outcome::Bug => return Err(CliError::Told(exit::BUG)),
+        Outcome::Interrupted => return Err(CliError::Told(stop.exit_code())),
     }
     unverified(&pipeline, &found, args).map_or(Ok(()), Err)
+}
+
+/// The worst that came of a stage.
+fn outcome(found: &[Verified]) -> Outcome {
+    let outcomes = found.iter().map(|verified| match verified.verdict {
+        Verdict::Different { .. } => Outcome::Deviated,
+        Verdict::Failed { outcome, .. } => outcome,
+        _ => Outcome::Done,
+    });
+    outcomes.max().unwrap_or_default()
 }
 
 /// To have verified nothing, or nothing of a stage that was asked for, is no success.
@@ -153,7 +166,7 @@ fn line(verified: &Verified) -> String {
             }
             ("different", text)
         }
-        Verdict::Failed { message } => ("failed", format!("  {message}")),
+        Verdict::Failed { .. } => ("failed", String::new()),
         Verdict::Skipped { message } => ("skipped", format!("  {message}")),
     };
     let time = match verified.verdict {
@@ -161,6 +174,15 @@ fn line(verified: &Verified) -> String {
         _ => format!("  {}", duration(verified.wall_secs)),
     };
     format!("{verb:<9}  {}{details}{time}\n", verified.stage)
+}
+
+/// Why a stage failed, and what to do, as a run tells it.
+fn tell_failure(verified: &Verified, session: &Session) {
+    if let Verdict::Failed { message, item, help, .. } = &verified.verdict {
+        let item = item.as_ref().map(|item| format!(", item `{item}`")).unwrap_or_default();
+        let message = format!("stage `{}`{item}: {message}", verified.stage);
+        session.talk(session.stderr.message_block(&message, help.as_deref()).trim_end());
+    }
 }
 
 fn summary(found: &[Verified], args: &VerifyArgs) -> String {

@@ -182,16 +182,16 @@ impl From<&ValueError> for Problem {
 #[derive(Default)]
 pub(super) struct Problems {
     list: Vec<Problem>,
+    /// What is in the list, and where.
+    seen: HashSet<(String, Option<Origin>)>,
     lost: HashSet<String>,
     all_lost: bool,
 }
 
 impl Problems {
     pub fn add(&mut self, problem: Problem) {
-        let place = |problem: &Problem| problem.labels.first().map(|(origin, _)| *origin);
-        let same =
-            |other: &Problem| other.message == problem.message && place(other) == place(&problem);
-        if !self.list.iter().any(same) {
+        let place = problem.labels.first().map(|(origin, _)| *origin);
+        if self.seen.insert((problem.message.clone(), place)) {
             self.list.push(problem);
         }
     }

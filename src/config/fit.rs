@@ -13,9 +13,6 @@ use super::{
 };
 use crate::stages::{Cause, IdleParam, ItemSize, KnownData, KnownModels, Misfit, Surroundings};
 
-/// Ports whose items give their size to what a stage makes of them.
-const SIZE_PORTS: [&str; 4] = ["pairs", "videos", "latents", "samples"];
-
 /// Bytes of one clip beyond which no stage could hold it.
 const MAX_CLIP: usize = 1 << 33;
 
@@ -97,8 +94,7 @@ impl Fits {
     }
 
     fn sizes(&self, instance: &Instance) -> Sizes {
-        let inputs = SIZE_PORTS.iter().filter_map(|port| instance.inputs.get(*port));
-        let mut sizes = inputs.map(|input| self.sizes[*input]).next().unwrap_or_default();
+        let mut sizes = instance.size_input().map(|input| self.sizes[input]).unwrap_or_default();
         let own = instance.work.own_size();
         let by = self.sizes.len();
         if let Some((param, value)) = own.frames {

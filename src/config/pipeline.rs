@@ -84,6 +84,14 @@ pub struct Instance {
     pub places: Places,
 }
 
+impl Instance {
+    /// The input whose items give their size to what the stage makes of them.
+    pub fn size_input(&self) -> Option<usize> {
+        const PORTS: [&str; 5] = ["pairs", "videos", "latents", "samples", "predictions"];
+        PORTS.iter().find_map(|port| self.inputs.get(*port)).copied()
+    }
+}
+
 impl fmt::Display for Instance {
     /// `lora[n=10, rank=64]`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

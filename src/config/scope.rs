@@ -17,17 +17,22 @@ use super::{
 /// Nodes and kilobytes of text that one value may grow to.
 const MAX_SIZE: usize = 100_000;
 
+/// Params that one value may go through; each takes some of the stack.
+const MAX_DEPTH: usize = 64;
+
 /// The params and axes of a pipeline.
 pub(super) struct Scope<'a> {
     params: &'a Table,
     axes: &'a Axes,
     sources: &'a Sources,
     known: RefCell<HashMap<String, Option<AxisSet>>>,
+    /// Whether a chain of params is reported that is too long.
+    too_deep: Cell<bool>,
 }
 
 impl<'a> Scope<'a> {
     pub fn new(params: &'a Table, axes: &'a Axes, sources: &'a Sources) -> Self {
-        Self { params, axes, sources, known: RefCell::default() }
+        Self { params, axes, sources, known: RefCell::default(), too_deep: Cell::default() }
     }
 
     /// The axes that decide a value outside `[params]`; none if a reference is wrong, which is
@@ -121,6 +126,13 @@ impl<'a> Scope<'a> {
         if let Some(known) = self.known.borrow().get(&memo) {
             return *known;
         }
+        if stack.len() >= MAX_DEPTH {
+            // Of a longer chain, each part would be too long.
+            if !self.too_deep.replace(true) {
+                problems.add(too_deep(place));
+            }
+            return None;
+        }
         let node = match descend(&param.node, &reference.keys, reference, place) {
             Ok((node, _)) => node,
             Err(problem) => {
@@ -138,7 +150,8 @@ impl<'a> Scope<'a> {
     /// The value of a node outside `[params]` in a cell. Its references were checked by
     /// [`Self::uses`]; what is left to fail depends on the cell.
     pub fn resolve(&self, node: &Node, cell: &[u32]) -> Result<Node, Problem> {
-        Resolver { scope: self, cell, left: Cell::new(MAX_SIZE) }.node(node, false)
+        Resolver { scope: self, cell, left: Cell::new(MAX_SIZE), depth: Cell::new(0) }
+            .node(node, false)
     }
 
     /// The value of a node that may use no axis.
@@ -150,6 +163,13 @@ impl<'a> Scope<'a> {
     fn narrow(&self, origin: Option<Origin>, text: &str) -> Option<Origin> {
         origin.map(|origin| self.sources.find(origin, text))
     }
+}
+
+fn too_deep(place: Option<Origin>) -> Problem {
+    let message = format!("params refer to each other over more than {MAX_DEPTH} steps");
+    Problem::new(Code::Reference, message)
+        .at(place, "one step too many")
+        .help("refer to a value that is nearer to the end of the chain")
 }
 
 /// Follows keys as far as no choice or reference stands in the way; also the keys left.
@@ -196,6 +216,8 @@ struct Resolver<'a> {
     scope: &'a Scope<'a>,
     cell: &'a [u32],
     left: Cell<usize>,
+    /// The params that it is in.
+    depth: Cell<usize>,
 }
 
 impl Resolver<'_> {
@@ -278,7 +300,14 @@ impl Resolver<'_> {
                 return Err(Problem::new(Code::Reference, message).at(place, "unknown"));
             };
             let (node, keys) = descend(&param.node, &reference.keys, reference, place)?;
-            (self.node(node, true)?, keys)
+            let depth = self.depth.get();
+            if depth >= MAX_DEPTH {
+                return Err(too_deep(place));
+            }
+            self.depth.set(depth + 1);
+            let node = self.node(node, true)?;
+            self.depth.set(depth);
+            (node, keys)
         };
         let (node, _) = descend(&node, keys, reference, place)?;
         Ok(node.clone())

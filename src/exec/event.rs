@@ -100,17 +100,21 @@ pub enum RunEvent {
     RunFinished(RunSummary),
 }
 
-/// How a run ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+/// How a run ended, from good to bad: a run ends as the worst of its stages.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Everything is up to date.
     #[default]
     Done,
-    /// A stage failed: exit code 1.
-    Failed,
     /// The machine lacks something: exit code 3.
     Environment,
+    /// A stage failed: exit code 1.
+    Failed,
+    /// An output is not the one that is locked: exit code 4.
+    Deviated,
     /// A stage failed by a bug of ours: exit code 101.
     Bug,
     /// The user interrupted: exit code 130, or another by the signal.

@@ -7,10 +7,54 @@ use std::{
 
 use burn::tensor::Device;
 
-use super::work::Worker;
-use crate::{device::DeviceFailure, models::Memory, plan::MemoryPlan, stages::StageError};
+use super::{Outcome, call::Caller};
+use crate::{
+    device::DeviceFailure, models::Memory, plan::MemoryPlan, stages::StageError, store::Digest,
+};
 
-impl Worker<'_> {
+/// What to do about a bug of ours.
+const REPORT: &str = "this is a bug in pipe; please report it with this file";
+
+/// The failure of a stage, as it is told.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    /// What it makes of the run.
+    pub(super) outcome: Outcome,
+    pub(super) error: String,
+    /// The item at fault.
+    pub(super) item: Option<String>,
+    pub(super) help: Option<String>,
+}
+
+impl Failure {
+    pub(super) fn of(error: &StageError) -> Self {
+        let (outcome, item, help) = match error {
+            StageError::Failed { item, help, .. } => (Outcome::Failed, item.clone(), help.clone()),
+            StageError::Environment { help, .. } => (Outcome::Environment, None, help.clone()),
+            StageError::Store(error) => {
+                (Outcome::Environment, None, error.help().map(str::to_owned))
+            }
+            StageError::Bug(_) => (Outcome::Bug, None, Some(REPORT.to_owned())),
+            StageError::Cancelled => (Outcome::Interrupted, None, None),
+            StageError::Damaged { .. } => (Outcome::Failed, None, None),
+        };
+        Self { outcome, error: error.to_string(), item, help }
+    }
+
+    /// An output that is locked came out otherwise.
+    pub(super) fn deviates(locked: Digest, output: Digest) -> Self {
+        let help =
+            "`pipe verify` says how far they are apart; `pipe run --lock` accepts the new one";
+        Self {
+            outcome: Outcome::Deviated,
+            error: format!("its output is {}, but {} is locked", output.short(), locked.short()),
+            item: None,
+            help: Some(help.to_owned()),
+        }
+    }
+}
+
+impl Caller<'_> {
     /// A panic as the failure of the stage it happened in.
     pub(super) fn panicked(&self, index: usize, panic: &(dyn Any + Send)) -> StageError {
         let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -46,7 +90,7 @@ impl Worker<'_> {
 
     /// Says what was planned and what would need less.
     fn out_of_memory(&self, index: usize) -> StageError {
-        let plan = MemoryPlan::new(self.decider.pipeline, self.options.device == Device::flex());
+        let plan = MemoryPlan::new(self.pipeline, self.options.device == Device::flex());
         let planned = plan.of(index).map_or_else(
             || "how much it needs was not known beforehand".to_owned(),
             |memory| format!("it was planned to need {}", told(&memory)),

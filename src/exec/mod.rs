@@ -5,6 +5,7 @@
 //! commit its output. Everything an observer learns is a [`RunEvent`], sent from the one thread.
 
 mod budget;
+mod call;
 mod event;
 mod failure;
 mod meter;
@@ -31,6 +32,7 @@ use crate::{
     stages::CancelFlag,
     store::{Digest, Record, Store, StoreError},
 };
+use call::Caller;
 use meter::Meter;
 use schedule::Schedule;
 use work::{Message, Worker};
@@ -123,20 +125,20 @@ impl<'a> Executor<'a> {
             device: self.options.device_name.clone(),
         });
 
-        let schedule = Schedule::new(&decider, &graph, &selection, self.store, &self.options)
-            .with_fresh(fresh);
+        // More workers than stages would have nothing to do.
+        let workers = self.options.jobs.min(pipeline.instances.len()).clamp(1, MAX_WORKERS);
+        let schedule =
+            Schedule::new(&decider, &graph, &selection, self.store, &self.options, workers)
+                .with_fresh(fresh);
         let meter = Meter::new(self.options.device == Device::flex(), self.options.card.as_deref());
         let mut summary = std::thread::scope(|scope| {
             let (job_sender, jobs) = mpsc::channel();
             let (message_sender, messages) = mpsc::channel::<Message>();
             let jobs = std::sync::Arc::new(Mutex::new(jobs));
-            // More workers than stages would have nothing to do.
-            for _ in 0..self.options.jobs.min(pipeline.instances.len()).clamp(1, MAX_WORKERS) {
+            for _ in 0..workers {
                 let worker = Worker {
-                    store: self.store,
+                    caller: self.caller(pipeline),
                     decider: &decider,
-                    options: &self.options,
-                    models: &self.models,
                     meter: &meter,
                     messages: message_sender.clone(),
                 };
@@ -153,6 +155,11 @@ impl<'a> Executor<'a> {
         summary.wall_secs = start.elapsed().as_secs_f64();
         on_event(RunEvent::RunFinished(summary.clone()));
         Ok(summary)
+    }
+
+    /// What calls the stages of a pipeline.
+    fn caller<'e>(&'e self, pipeline: &'e Pipeline) -> Caller<'e> {
+        Caller { pipeline, store: self.store, options: &self.options, models: &self.models }
     }
 
     /// Refuses, before anything runs, what could not be run to its end. What had to be looked up for

@@ -3,26 +3,27 @@
 //! Each stage gets the inputs it had, from the cache, so that a difference shows where it arises and
 //! not in all that follows. Nothing of the cache is changed; trainings start from nothing.
 
-use std::{
-    collections::BTreeMap,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::HashSet, time::Instant};
 
+use burn::tensor::Device;
 use serde::Serialize;
 
-use super::{ExecError, Executor};
+use super::{
+    ExecError, Executor, Outcome,
+    budget::Budget,
+    call::{Call, Caller, Given, narrowed},
+    failure::Failure,
+};
 use crate::{
     artifact::{
-        Item, Manifest,
+        Item,
         compare::{Distance, distance},
         crossed_name,
     },
-    config::{Instance, Pipeline},
-    plan::{self, Freshness, PlanOptions},
-    stages::{Inputs, Output, Progress, StageContext, StageError},
-    store::{Fingerprint, Record, SourceReader, Store},
+    config::Pipeline,
+    plan::{self, Freshness, MemoryPlan, PlanOptions},
+    stages::{Progress, StageError},
+    store::{Fingerprint, Record, SourceReader, Store, StoreError},
 };
 
 /// What is verified, and how.
@@ -78,8 +79,14 @@ pub enum Verdict {
     },
     /// The stage failed this time.
     Failed {
+        /// As what a run would have ended.
+        outcome: Outcome,
         /// Why.
         message: String,
+        /// The item at fault.
+        item: Option<String>,
+        /// What to do.
+        help: Option<String>,
     },
     /// It was not executed.
     Skipped {
@@ -107,7 +114,7 @@ impl Executor<'_> {
         on_progress: &(dyn Fn(&str, Progress) + Sync),
         on_verified: &mut dyn FnMut(&Verified),
     ) -> Result<Vec<Verified>, ExecError> {
-        let _use = self.store.in_use()?;
+        let _use = self.store.in_use_to_read()?;
         let wanted = PlanOptions { only: options.only.clone(), ..PlanOptions::default() };
         let plan = plan::build(pipeline, self.store, &wanted)?;
         let records = plan.nodes.iter().map(|node| match &node.freshness {
@@ -116,26 +123,20 @@ impl Executor<'_> {
         });
         let records: Vec<Option<&Record>> = records.collect();
         let chosen = choose(&records, options);
+        let memory = MemoryPlan::new(pipeline, self.options.device == Device::flex());
+        let again =
+            Again { caller: self.caller(pipeline), scratch, memory: &memory, options, on_progress };
         let mut all = Vec::new();
-        for (index, node) in plan.nodes.iter().enumerate().filter(|(_, node)| node.needed) {
-            let instance = &pipeline.instances[index];
+        for (index, _) in plan.nodes.iter().enumerate().filter(|(_, node)| node.needed) {
             let start = Instant::now();
             let verdict = match records[index] {
-                None => Verdict::Skipped { message: "not up to date in the cache".to_owned() },
                 Some(_) if !chosen.contains(&index) => continue,
-                Some(_) if instance.work.command().is_some() && !self.options.allow_commands => {
-                    let message = "runs a shell command, which was not allowed".to_owned();
-                    Verdict::Skipped { message }
-                }
-                Some(record) => {
-                    let again = Again { executor: self, scratch, instance, record, on_progress };
-                    match again.verdict(options) {
-                        Err(StageError::Cancelled) => return Ok(all),
-                        verdict => verdict.unwrap_or_else(|error| failed(&error)),
-                    }
-                }
+                record => match again.verdict(index, record) {
+                    Err(StageError::Cancelled) => return Ok(all),
+                    verdict => verdict.unwrap_or_else(|error| failed(&error)),
+                },
             };
-            debug_assert!(node.needed);
+            let instance = &pipeline.instances[index];
             let wall_secs = start.elapsed().as_secs_f64();
             let kind = instance.entry.kind;
             let verified = Verified { stage: instance.to_string(), kind, verdict, wall_secs };
@@ -147,11 +148,20 @@ impl Executor<'_> {
 }
 
 fn failed(error: &StageError) -> Verdict {
-    Verdict::Failed { message: error.to_string() }
+    let Failure { outcome, error: message, item, mut help } = Failure::of(error);
+    if let StageError::Store(StoreError::Full { .. }) = error {
+        // Nothing is written but results, and those not to the cache.
+        help = Some("name a folder on a larger disk for scratch files with `TMPDIR`".to_owned());
+    }
+    Verdict::Failed { outcome, message, item, help }
+}
+
+fn skipped(message: &str) -> Verdict {
+    Verdict::Skipped { message: message.to_owned() }
 }
 
 /// The stages that are executed: the first ones in an order that looks random but is not.
-fn choose(records: &[Option<&Record>], options: &VerifyOptions) -> Vec<usize> {
+fn choose(records: &[Option<&Record>], options: &VerifyOptions) -> HashSet<usize> {
     let order = |record: &Record| {
         Fingerprint::of(format!("{} {}", options.seed, record.fingerprint).as_bytes())
     };
@@ -165,69 +175,63 @@ fn choose(records: &[Option<&Record>], options: &VerifyOptions) -> Vec<usize> {
     known.into_iter().take(count).map(|(_, index)| index).collect()
 }
 
-/// One stage that is executed again.
+/// What executes stages again.
 struct Again<'a> {
-    executor: &'a Executor<'a>,
+    caller: Caller<'a>,
     scratch: &'a Store,
-    instance: &'a Instance,
-    record: &'a Record,
+    memory: &'a MemoryPlan<'a>,
+    options: &'a VerifyOptions,
     on_progress: &'a (dyn Fn(&str, Progress) + Sync),
 }
 
 impl Again<'_> {
-    fn verdict(&self, options: &VerifyOptions) -> Result<Verdict, StageError> {
-        let store = self.executor.store;
-        let made = self.execute()?;
-        if options.twice {
-            let again = self.execute()?;
-            return compare((&made, self.scratch), (&again, self.scratch), options.tolerance);
+    fn verdict(&self, index: usize, record: Option<&Record>) -> Result<Verdict, StageError> {
+        let Caller { pipeline, store, options, .. } = self.caller;
+        let Some(record) = record else { return Ok(skipped("not up to date in the cache")) };
+        if pipeline.instances[index].work.command().is_some() && !options.allow_commands {
+            return Ok(skipped("runs a shell command, which was not allowed"));
         }
-        let before = store.manifest(self.record.output)?;
-        compare((&before.items, store), (&made, self.scratch), options.tolerance)
+        let made = self.execute(index, record)?;
+        let tolerance = self.options.tolerance;
+        if self.options.twice {
+            let again = self.execute(index, record)?;
+            return compare((&made, self.scratch), (&again, self.scratch), tolerance);
+        }
+        let before = store.manifest(record.output)?;
+        compare((&before.items, store), (&made, self.scratch), tolerance)
     }
 
     /// The items that the stage gives now.
-    fn execute(&self) -> Result<Vec<Item>, StageError> {
-        let store = self.executor.store;
-        let inputs = self.record.ingredients.inputs.iter();
-        let ports = inputs.map(|(port, digest)| Ok((port.clone(), store.manifest(*digest)?)));
-        let ports: BTreeMap<String, Arc<Manifest>> = ports.collect::<Result<_, StageError>>()?;
-        let crossed = self.instance.work.crossed_port().and_then(|port| ports.get_key_value(port));
-        let Some((port, others)) = crossed else { return self.call(ports.clone()) };
+    fn execute(&self, index: usize, record: &Record) -> Result<Vec<Item>, StageError> {
+        let Caller { pipeline, options, .. } = self.caller;
+        let need = self.memory.of(index).map_or(0, |memory| memory.total());
+        self.caller.make_room(index, Budget::new(options.memory).start(index, need));
+        let given = self.caller.given(&record.ingredients.inputs)?;
+        let crossed = pipeline.instances[index].work.crossed_port();
+        let Some((port, others)) = crossed.and_then(|port| Some((port, given.get(port)?))) else {
+            return self.call(index, given);
+        };
         let mut items = Vec::new();
-        for other in &others.items {
-            let one = Manifest { items: vec![other.clone()], ..(**others).clone() };
-            let mut ports = ports.clone();
-            ports.insert(port.clone(), Arc::new(one));
-            let prefix = (others.items.len() > 1).then_some(other.name.as_str());
-            let made = self.call(ports)?.into_iter();
-            items
-                .extend(made.map(|i| Item { name: crossed_name(prefix, &i.name), files: i.files }));
+        for (other, prefix) in others.crossed() {
+            for made in self.call(index, narrowed(&given, port, vec![other.clone()]))? {
+                items.push(Item { name: crossed_name(prefix, &made.name), files: made.files });
+            }
         }
         Ok(items)
     }
 
-    fn call(&self, ports: BTreeMap<String, Arc<Manifest>>) -> Result<Vec<Item>, StageError> {
-        let Executor { store, options, models } = self.executor;
-        let sources = self.instance.work.source_root().map(SourceReader::new);
-        let name = self.instance.to_string();
-        let context = StageContext {
-            device: &options.device,
-            models,
-            sources: sources.as_ref(),
-            checkpoints: None,
-            allow_commands: options.allow_commands,
-            progress: &|progress| (self.on_progress)(&name, progress),
-            cancel: &options.cancel,
-        };
-        let inputs = Inputs::new(store, ports);
+    fn call(&self, index: usize, given: Given) -> Result<Vec<Item>, StageError> {
+        let Caller { pipeline, options, .. } = self.caller;
+        let instance = &pipeline.instances[index];
+        let sources = instance.work.source_root().map(SourceReader::new);
+        let sources = sources.as_ref();
+        let call = Call { index, given, sources, checkpoints: None, into: self.scratch };
+        let name = instance.to_string();
+        let progress = |progress: Progress| (self.on_progress)(&name, progress);
         let mut on_item = |_: &Item| options.cancel.check();
-        let mut output = Output::new(self.scratch, &mut on_item);
-        let work = &self.instance.work;
-        match catch_unwind(AssertUnwindSafe(|| work.run(&inputs, &mut output, &context))) {
-            Ok(ended) => ended.map(|()| output.into_items()),
-            Err(_) => Err(StageError::failed("the stage panicked")),
-        }
+        self.caller
+            .guarded(index, || self.caller.call(call, &progress, &mut on_item))
+            .map(|made| made.items)
     }
 }
 

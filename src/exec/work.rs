@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex,
         mpsc::{Receiver, Sender},
@@ -10,17 +9,24 @@ use std::{
     time::Instant,
 };
 
-use super::{ExecOptions, RunEvent, budget::Room, meter::Meter};
+use super::{
+    RunEvent,
+    budget::Room,
+    call::{Call, Caller, Given, Made, narrowed},
+    meter::{Meter, Usage},
+};
 use crate::{
     artifact::{FileRef, Item, Manifest, crossed_name},
     config::Instance,
-    models::ModelCache,
     plan::{
         Decider, Found, ItemGroup, Items, Key, PlanError, StaleReason, fingerprint::action_key,
         trace_of, with_sources,
     },
-    stages::{Inputs, Output, StageContext, StageError},
-    store::{FORMAT_VERSION, Fingerprint, ItemRecord, Record, SourceReader, Store, StoreError},
+    stages::{OnItem, Progress, StageError},
+    store::{
+        FORMAT_VERSION, Fingerprint, Ingredients, ItemRecord, KeyLock, Record, SourceReader,
+        StoreError,
+    },
 };
 
 /// A stage that must run.
@@ -42,6 +48,14 @@ pub(super) struct Finished {
     pub(super) ran: bool,
 }
 
+/// What making an output took.
+struct Took {
+    started: String,
+    wall_secs: f64,
+    usage: Usage,
+    items_run: usize,
+}
+
 /// What a worker says.
 pub(super) enum Message {
     /// For the observer.
@@ -52,10 +66,8 @@ pub(super) enum Message {
 
 /// What runs stages, one at a time, in its own thread.
 pub(super) struct Worker<'a> {
-    pub(super) store: &'a Store,
+    pub(super) caller: Caller<'a>,
     pub(super) decider: &'a Decider<'a>,
-    pub(super) options: &'a ExecOptions,
-    pub(super) models: &'a ModelCache,
     pub(super) meter: &'a Meter,
     pub(super) messages: Sender<Message>,
 }
@@ -66,106 +78,132 @@ impl Worker<'_> {
         loop {
             let job = jobs.lock().expect("no panic while held").recv();
             let Ok(job) = job else { return };
-            // A panic, in the stage or around it, must not leave the walk waiting for this job.
-            let result = catch_unwind(AssertUnwindSafe(|| self.run(&job)))
-                .unwrap_or_else(|panic| Err(self.panicked(job.index, &*panic)));
+            // A panic must not leave the walk waiting for this job.
+            let result = self.caller.guarded(job.index, || self.run(&job));
             self.tell(Message::Ended { job: Box::new(job), result: Box::new(result) });
         }
     }
 
     fn run(&self, job: &Job) -> Result<Finished, StageError> {
-        let instance = &self.decider.pipeline.instances[job.index];
-        let (index, stage) = (job.index, instance.to_string());
-        let cancel = &self.options.cancel;
-        let lock = self.store.lock_key(
-            job.key.lock(),
-            &mut || self.event(RunEvent::StageWaiting { index, stage: stage.clone() }),
-            &|| cancel.is_cancelled(),
-        );
-        let _lock = match lock {
-            Err(StoreError::Cancelled) => return Err(StageError::Cancelled),
-            lock => lock?,
-        };
+        let _lock = self.lock(job)?;
         // Somebody else may have made it before the lock was free.
         if !job.forced
-            && let Found::Whole(record) = self.decider.find(index, &job.key).map_err(stage_error)?
+            && let Found::Whole(record) =
+                self.decider.find(job.index, &job.key).map_err(stage_error)?
         {
             return Ok(Finished { record: *record, ran: false });
         }
-
-        if let Some(Room { needed, limit }) = job.room {
-            let source = instance.work.weights().and_then(|(model, _)| model.resolve().ok());
-            self.models.make_room(needed, limit, source.as_ref());
-        }
-
-        let items = self.decider.items(index, &job.key).map_err(stage_error)?;
+        self.caller.make_room(job.index, job.room);
+        let items = self.decider.items(job.index, &job.key).map_err(stage_error)?;
         let items = items.map(|items| if job.forced { items.none_cached() } else { items });
-        let goes_on = self.decider.goes_on(index, &job.key).filter(|_| !job.forced);
+        self.start(job, items.as_ref());
+        let record = self.make(job, items.as_ref())?;
+        let Caller { store, .. } = self.caller;
+        store.commit(&record)?;
+        if record.traced.is_some() {
+            store.add_trace(job.key.direct, trace_of(&record.ingredients.sources))?;
+        }
+        Ok(Finished { record, ran: true })
+    }
+
+    /// Waits until nobody else computes the key.
+    fn lock(&self, job: &Job) -> Result<KeyLock, StageError> {
+        let Caller { pipeline, store, options, .. } = self.caller;
+        let (index, stage) = (job.index, pipeline.instances[job.index].to_string());
+        let lock = store.lock_key(
+            job.key.lock(),
+            &mut || self.event(RunEvent::StageWaiting { index, stage: stage.clone() }),
+            &|| options.cancel.is_cancelled(),
+        );
+        match lock {
+            Err(StoreError::Cancelled) => Err(StageError::Cancelled),
+            lock => Ok(lock?),
+        }
+    }
+
+    /// Says that work begins.
+    fn start(&self, job: &Job, items: Option<&Items>) {
+        let instance = &self.caller.pipeline.instances[job.index];
         self.event(RunEvent::StageStarted {
-            index,
-            stage,
+            index: job.index,
+            stage: instance.to_string(),
             kind: instance.entry.kind,
             reasons: job.reasons.clone(),
-            items: items.as_ref().map(|items| (items.cached(), items.total())),
-            goes_on,
+            items: items.map(|items| (items.cached(), items.total())),
+            goes_on: self.decider.goes_on(job.index, &job.key).filter(|_| !job.forced),
         });
+    }
+
+    /// Makes the output and puts it into the store; gives its record.
+    fn make(&self, job: &Job, items: Option<&Items>) -> Result<Record, StageError> {
+        let instance = &self.caller.pipeline.instances[job.index];
         #[expect(clippy::disallowed_methods, reason = "a record says when; no key holds it")]
         let started = jiff::Timestamp::now().to_string();
         let wall = Instant::now();
         let sources = instance.work.source_root().map(SourceReader::new);
         let (result, usage) = self.meter.measure(|| match items {
-            Some(found) => self.run_items(job, instance, sources.as_ref(), &found),
-            None => self.run_whole(job, instance, sources.as_ref()),
+            Some(found) => self.run_items(job, instance, sources.as_ref(), found),
+            None => self.run_whole(job, sources.as_ref()),
         });
-        let (items, items_run) = result?;
+        let (made, items_run) = result?;
+        let ingredients = match &sources {
+            Some(sources) => with_sources(&job.key, sources.ingredients()),
+            None => job.key.ingredients.clone(),
+        };
+        let took = Took { started, wall_secs: wall.elapsed().as_secs_f64(), usage, items_run };
+        self.record(job, made, ingredients, took)
+    }
 
+    /// Puts the list of what was made into the store; gives the record.
+    fn record(
+        &self,
+        job: &Job,
+        Made { items, steps }: Made,
+        ingredients: Ingredients,
+        took: Took,
+    ) -> Result<Record, StageError> {
+        let Caller { pipeline, store, options, .. } = self.caller;
+        let instance = &pipeline.instances[job.index];
         let kind = instance.work.output().unwrap_or(instance.entry.ports.output);
         let manifest = Manifest { kind, format_version: kind.format_version(), items };
-        let output = self.store.put_manifest(&manifest)?;
-        let read = sources.map(|sources| sources.ingredients()).unwrap_or_default();
-        let ingredients = with_sources(&job.key, read);
-        let record = Record {
+        let trajectory = job.key.trajectory;
+        let reached = trajectory.and_then(|_| instance.work.stops().last().copied());
+        Ok(Record {
             format_version: FORMAT_VERSION,
             fingerprint: action_key(&ingredients),
-            output,
+            output: store.put_manifest(&manifest)?,
             files: Record::few_files(&manifest),
-            trajectory: job.key.trajectory,
-            reached: job.key.trajectory.and_then(|_| instance.work.steps_to_go()),
-            went_on_from: goes_on.map(|(step, _)| step),
+            trajectory,
+            reached,
+            went_on_from: reached.map(|all| all.saturating_sub(steps)).filter(|spared| *spared > 0),
             traced: instance.work.source_root().map(|_| job.key.direct),
-            started,
-            wall_secs: wall.elapsed().as_secs_f64(),
-            cpu_secs: usage.cpu_secs,
-            device_secs: usage.device_secs,
-            peak_memory: usage.peak_memory,
-            device: self.options.device_name.clone(),
+            started: took.started,
+            wall_secs: took.wall_secs,
+            cpu_secs: took.usage.cpu_secs,
+            device_secs: took.usage.device_secs,
+            peak_memory: took.usage.peak_memory,
+            device: options.device_name.clone(),
             pipe_version: env!("CARGO_PKG_VERSION").to_owned(),
-            items_run,
+            items_run: took.items_run,
             items_total: manifest.items.len(),
             ingredients,
-        };
-        self.store.commit(&record)?;
-        if instance.work.source_root().is_some() {
-            self.store.add_trace(job.key.direct, trace_of(&record.ingredients.sources))?;
-        }
-        Ok(Finished { record, ran: true })
+        })
     }
 
     /// Runs a stage that makes its output as a whole.
     fn run_whole(
         &self,
         job: &Job,
-        instance: &Instance,
         sources: Option<&SourceReader>,
-    ) -> Result<(Vec<Item>, usize), StageError> {
-        let ports = self.ports(job)?;
-        let items = self.call(job, instance, ports, sources, &mut |_| Ok(()))?;
+    ) -> Result<(Made, usize), StageError> {
+        let given = self.caller.given(&job.key.ingredients.inputs)?;
+        let made = self.call(job, given, sources, &mut |_| Ok(()))?;
         let mut names = HashSet::new();
-        if let Some(item) = items.iter().find(|item| !names.insert(&item.name)) {
+        if let Some(item) = made.items.iter().find(|item| !names.insert(&item.name)) {
             return Err(StageError::Bug(format!("the stage wrote item `{}` twice", item.name)));
         }
-        let count = items.len();
-        Ok((items, count))
+        let count = made.items.len();
+        Ok((made, count))
     }
 
     /// Runs a mapped stage on the items that are not cached, each content once, and keeps each as
@@ -176,10 +214,10 @@ impl Worker<'_> {
         instance: &Instance,
         sources: Option<&SourceReader>,
         found: &Items,
-    ) -> Result<(Vec<Item>, usize), StageError> {
+    ) -> Result<(Made, usize), StageError> {
         let port = instance.work.mapped_port().expect("only a mapped stage has items");
-        let ports = self.ports(job)?;
-        let input = Arc::clone(&ports[port]);
+        let given = self.caller.given(&job.key.ingredients.inputs)?;
+        let input = Arc::clone(&given[port]);
         let cached = found.groups.iter().flat_map(|group| &group.items);
         let mut files: HashMap<Fingerprint, BTreeMap<String, FileRef>> = cached
             .filter_map(|(key, record)| Some((*key, record.as_ref()?.files.clone())))
@@ -187,12 +225,11 @@ impl Worker<'_> {
         let mut items_run = 0;
         let mut items = Vec::with_capacity(found.total());
         for group in &found.groups {
-            let mut ports = ports.clone();
-            if let (Some(port), Some(item)) = (instance.work.crossed_port(), &group.with) {
-                let one = Manifest { items: vec![item.clone()], ..(*ports[port]).clone() };
-                ports.insert(port.to_owned(), Arc::new(one));
-            }
-            items_run += self.run_group(job, instance, sources, (group, ports), &mut files)?;
+            let given = match (instance.work.crossed_port(), &group.with) {
+                (Some(port), Some(item)) => narrowed(&given, port, vec![item.clone()]),
+                _ => given.clone(),
+            };
+            items_run += self.run_group(job, port, sources, (group, given), &mut files)?;
             for (item, (key, _)) in input.items.iter().zip(&group.items) {
                 let files = files.get(key).cloned().ok_or_else(|| {
                     StageError::Bug(format!("the stage wrote nothing for item `{}`", item.name))
@@ -200,24 +237,22 @@ impl Worker<'_> {
                 items.push(Item { name: crossed_name(group.prefix.as_deref(), &item.name), files });
             }
         }
-        Ok((items, items_run))
+        Ok((Made { items, steps: 0 }, items_run))
     }
 
     /// Makes the items of a group that are in `files` not yet, and adds them; gives their number.
     fn run_group(
         &self,
         job: &Job,
-        instance: &Instance,
+        port: &str,
         sources: Option<&SourceReader>,
-        (group, mut ports): (&ItemGroup, BTreeMap<String, Arc<Manifest>>),
+        (group, given): (&ItemGroup, Given),
         files: &mut HashMap<Fingerprint, BTreeMap<String, FileRef>>,
     ) -> Result<usize, StageError> {
-        let port = instance.work.mapped_port().expect("only a mapped stage has items");
-        let input = Arc::clone(&ports[port]);
         let mut keys = HashMap::new();
         let mut seen = HashSet::new();
         let mut missing = Vec::new();
-        for (item, (key, _)) in input.items.iter().zip(&group.items) {
+        for (item, (key, _)) in given[port].items.iter().zip(&group.items) {
             if !files.contains_key(key) && seen.insert(*key) {
                 keys.insert(item.name.clone(), *key);
                 missing.push(item.clone());
@@ -225,18 +260,17 @@ impl Worker<'_> {
         }
         let items_run = missing.len();
         if items_run > 0 {
-            let missing = Manifest { items: missing, ..(*input).clone() };
-            ports.insert(port.to_owned(), Arc::new(missing));
-            self.call(job, instance, ports, sources, &mut |item| {
+            let given = narrowed(&given, port, missing);
+            self.call(job, given, sources, &mut |item| {
                 let key = keys.get(&item.name).ok_or_else(|| {
                     StageError::Bug(format!(
                         "the stage wrote item `{}`, which it was not given",
                         item.name
                     ))
                 })?;
-                self.store.commit_item(*key, &ItemRecord::new(item.files.clone()))?;
+                self.caller.store.commit_item(*key, &ItemRecord::new(item.files.clone()))?;
                 files.insert(*key, item.files.clone());
-                self.options.cancel.check()
+                self.caller.options.cancel.check()
             })?;
         }
         Ok(items_run)
@@ -246,42 +280,27 @@ impl Worker<'_> {
     fn call(
         &self,
         job: &Job,
-        instance: &Instance,
-        ports: BTreeMap<String, Arc<Manifest>>,
+        given: Given,
         sources: Option<&SourceReader>,
-        on_item: &mut dyn FnMut(&Item) -> Result<(), StageError>,
-    ) -> Result<Vec<Item>, StageError> {
+        on_item: &mut OnItem<'_>,
+    ) -> Result<Made, StageError> {
+        let Caller { store, .. } = self.caller;
         if let Some(trajectory) = job.key.trajectory.filter(|_| job.forced) {
             // To go on from a finished state would be to do nothing.
-            self.store.forget_checkpoints(trajectory)?;
+            store.forget_checkpoints(trajectory)?;
         }
-        let checkpoints = job.key.trajectory.map(|key| self.store.checkpoints(key)).transpose()?;
-        let context = StageContext {
-            device: &self.options.device,
-            models: self.models,
-            sources,
-            checkpoints: checkpoints.as_deref(),
-            allow_commands: self.options.allow_commands,
-            progress: &|progress| {
-                self.event(RunEvent::StageProgress {
-                    index: job.index,
-                    done: progress.done,
-                    total: progress.total,
-                    message: progress.message,
-                });
-            },
-            cancel: &self.options.cancel,
+        let checkpoints = job.key.trajectory.map(|key| store.checkpoints(key)).transpose()?;
+        let checkpoints = checkpoints.as_deref();
+        let call = Call { index: job.index, given, sources, checkpoints, into: store };
+        let progress = |progress: Progress| {
+            self.event(RunEvent::StageProgress {
+                index: job.index,
+                done: progress.done,
+                total: progress.total,
+                message: progress.message,
+            });
         };
-        let inputs = Inputs::new(self.store, ports);
-        let mut output = Output::new(self.store, on_item);
-        instance.work.run(&inputs, &mut output, &context)?;
-        self.settle(job.index)?;
-        Ok(output.into_items())
-    }
-
-    fn ports(&self, job: &Job) -> Result<BTreeMap<String, Arc<Manifest>>, StoreError> {
-        let inputs = job.key.ingredients.inputs.iter();
-        inputs.map(|(port, digest)| Ok((port.clone(), self.store.manifest(*digest)?))).collect()
+        self.caller.call(call, &progress, on_item)
     }
 
     fn event(&self, event: RunEvent) {

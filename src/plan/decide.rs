@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex},
 };
 
@@ -12,6 +12,7 @@ use super::{
     freshness::differences,
     gather::Gatherer,
     lack::Absences,
+    siblings::Siblings,
 };
 use crate::{
     artifact::Item,
@@ -27,6 +28,8 @@ pub(crate) struct Decider<'a> {
     history: Mutex<History>,
     /// The instances of the file by name.
     names: HashSet<String>,
+    /// Of each stage, the cells that the file has no more.
+    gone: Mutex<HashMap<String, Arc<Siblings>>>,
     records: Mutex<HashMap<Fingerprint, Option<Arc<Record>>>>,
     absences: Absences<'a>,
 }
@@ -103,6 +106,7 @@ impl<'a> Decider<'a> {
             gatherer: Gatherer::new(store),
             history: Mutex::new(store.history(&owner_of(pipeline))?),
             names: pipeline.instances.iter().map(ToString::to_string).collect(),
+            gone: Mutex::default(),
             records: Mutex::default(),
             absences: Absences::new(pipeline),
         })
@@ -170,8 +174,8 @@ impl<'a> Decider<'a> {
 
     /// The step a training would go on from, and how many it has.
     pub(crate) fn goes_on(&self, index: usize, key: &Key) -> Option<(u64, u64)> {
-        let steps = self.pipeline.instances[index].params.get("steps")?.as_u64()?;
-        Some((self.store.checkpoint_step(key.trajectory?, steps)?, steps))
+        let stops = self.pipeline.instances[index].work.stops();
+        Some((self.store.checkpoint_step(key.trajectory?, &stops)?, *stops.last()?))
     }
 
     /// Why an instance runs; never empty.
@@ -224,10 +228,10 @@ impl<'a> Decider<'a> {
         let others = self.store.manifest(*others)?;
         let mut ingredients = key.ingredients.clone();
         let mut groups = Vec::with_capacity(others.items.len());
-        for item in &others.items {
+        for (item, prefix) in others.crossed() {
             ingredients.inputs.insert(other.to_owned(), item.digest());
             groups.push(ItemGroup {
-                prefix: (others.items.len() > 1).then(|| item.name.clone()),
+                prefix: prefix.map(str::to_owned),
                 items: self.item_group(&ingredients, port, &digests)?,
                 with: Some(item.clone()),
             });
@@ -275,24 +279,27 @@ impl<'a> Decider<'a> {
     /// Records of the same stage in cells that are no longer in the file, the one that this cell most
     /// likely was before first: it agrees in most axes, and ran last.
     fn siblings(&self, instance: &Instance) -> Vec<Arc<Record>> {
-        const COMPARED: usize = 64;
-        let name = instance.to_string();
-        let history = self.history.lock().expect("no panic while held");
-        let mut found: Vec<_> = history
-            .of_stage(&instance.stage)
-            .filter(|(other, _)| !self.names.contains(*other))
-            .map(|(other, key)| (distance(&name, other), key))
-            .collect();
-        drop(history);
-        found.sort_by_key(|(near, _)| *near);
-        found.truncate(COMPARED);
-        let mut found: Vec<_> = found
+        let near = self.gone(&instance.stage).nearest(&instance.to_string());
+        let mut found: Vec<_> = near
             .into_iter()
             .filter_map(|(near, key)| self.record(key).map(|record| (near, record)))
             .collect();
         let started = |record: &Record| record.started.parse::<jiff::Timestamp>().ok();
         found.sort_by_cached_key(|(near, record)| (*near, Reverse(started(record))));
         found.into_iter().map(|(_, record)| record).collect()
+    }
+
+    /// The cells of a stage that are no longer in the file, gathered once.
+    fn gone(&self, stage: &str) -> Arc<Siblings> {
+        let mut gone = self.gone.lock().expect("no panic while held");
+        if let Some(found) = gone.get(stage) {
+            return Arc::clone(found);
+        }
+        let history = self.history.lock().expect("no panic while held");
+        let cells = history.of_stage(stage).filter(|(name, _)| !self.names.contains(*name));
+        let found = Arc::new(Siblings::new(cells));
+        gone.insert(stage.to_owned(), Arc::clone(&found));
+        found
     }
 
     /// A record for explanations: one that cannot be read is as good as none.
@@ -320,15 +327,6 @@ impl<'a> Decider<'a> {
 /// Whose results a pipeline's are.
 pub fn owner_of(pipeline: &Pipeline) -> Owner {
     Owner::new(&pipeline.path, pipeline.profile.as_deref(), &pipeline.name)
-}
-
-/// In how many axis values two instances of a stage differ, by their names.
-fn distance(a: &str, b: &str) -> usize {
-    let axes = |name: &str| -> BTreeSet<String> {
-        let cell = name.split_once('[').map_or("", |(_, cell)| cell.trim_end_matches(']'));
-        cell.split(", ").map(str::to_owned).collect()
-    };
-    axes(a).symmetric_difference(&axes(b)).count()
 }
 
 /// The whole ingredients of a stage that read `sources`.

@@ -155,7 +155,6 @@ impl<'a> Past<'a> {
         let Some(like) = self.like(index) else { return Ok(None) };
         let Some(record) = self.record(like) else { return Ok(None) };
         let Some(size) = self.store.output_size(record) else { return Ok(None) };
-        let instance = &self.plan.pipeline.instances[index];
         let total = items.unwrap_or(record.items_total);
         let made = match self.plan.nodes[index].items {
             Some((cached, total)) => total - cached,
@@ -163,15 +162,22 @@ impl<'a> Past<'a> {
         };
         let each = size as f64 / record.items_total.max(1) as f64;
         let output = each * made as f64 * self.grown(index, like);
-        let checkpoints = match record.trajectory {
-            Some(trajectory) => {
-                let rank = |params: &Map<String, Value>| number(params.get("rank"));
-                let grown = ratio(rank(&instance.params), rank(&record.ingredients.params));
-                self.store.checkpoints_size(trajectory)? as f64 * grown
-            }
-            None => 0.0,
-        };
-        Ok(Some((output + checkpoints) as u64))
+        Ok(Some((output + self.checkpoints(index, record)?) as u64))
+    }
+
+    /// The bytes that a training adds beside its output: a state at each of its stops that it has
+    /// still to reach, and the one on the way there. Those of earlier trainings are there already.
+    fn checkpoints(&self, index: usize, like: &Record) -> Result<f64, StoreError> {
+        let Some(trajectory) = like.trajectory else { return Ok(0.0) };
+        let instance = &self.plan.pipeline.instances[index];
+        let from = self.plan.nodes[index].goes_on.map_or(0, |(step, _)| step);
+        let ahead = instance.work.stops().iter().filter(|stop| **stop > from).count();
+        if ahead == 0 {
+            return Ok(0.0);
+        }
+        let rank = |params: &Map<String, Value>| number(params.get("rank"));
+        let grown = ratio(rank(&instance.params), rank(&like.ingredients.params));
+        Ok(self.store.checkpoint_size(trajectory)? as f64 * grown * (ahead + 1) as f64)
     }
 
     /// The instance whose record an estimate is made from: itself, or the one of its kind that agrees

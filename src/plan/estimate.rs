@@ -3,7 +3,7 @@
 //! The work of a stage is its [`Stage::effort_params`] multiplied, times the items it makes if it maps
 //! items. A training that goes on from a checkpoint does the rest of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
@@ -21,8 +21,10 @@ pub(super) fn fill(decider: &Decider<'_>, nodes: &mut [PlanNode]) {
         rates.add(node.record().into_iter(), instance);
     }
     let others = decider.records_seen();
+    let mut tried = HashSet::new();
     for (instance, node) in instances.iter().zip(&*nodes) {
-        if !matches!(node.freshness, Freshness::Fresh(_)) && !rates.knows(instance) {
+        let runs = !matches!(node.freshness, Freshness::Fresh(_));
+        if runs && !rates.knows(instance) && tried.insert(instance.entry.kind) {
             rates.add(others.iter().map(AsRef::as_ref), instance);
         }
     }

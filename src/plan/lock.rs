@@ -2,7 +2,7 @@
 //! control. A locked run refuses to deviate from it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -249,8 +249,8 @@ impl Lock {
             };
             found.extend(what.map(|what| Deviation { stage, what }));
         }
-        let names: Vec<String> = pipeline.instances.iter().map(ToString::to_string).collect();
-        for stage in self.stages.keys().filter(|stage| !names.contains(stage)) {
+        let names: HashSet<String> = pipeline.instances.iter().map(ToString::to_string).collect();
+        for stage in self.stages.keys().filter(|stage| !names.contains(*stage)) {
             found.push(Deviation { stage: stage.clone(), what: DeviationKind::NotInPipeline });
         }
         Ok(found)

@@ -11,6 +11,7 @@ mod lack;
 mod lock;
 mod memory;
 mod select;
+mod siblings;
 mod size;
 
 pub use decide::owner_of;

@@ -4,24 +4,18 @@ use serde_json::{Map, Value};
 
 use crate::config::Pipeline;
 
-/// For each instance, the nearest `frames` and `size` on the way up to what it is made from.
+/// For each instance, what its own parameters say of the size of its items, or what is known of the
+/// input that they are made from; as `config/fit.rs` has it.
 pub(super) struct Sizes(Vec<Size>);
 
 #[derive(Clone, Copy, Default)]
 struct Size {
-    frames: Option<Found<usize>>,
-    image: Option<Found<[usize; 2]>>,
-}
-
-/// A value, and how many stages up it was found.
-#[derive(Clone, Copy)]
-struct Found<T> {
-    above: usize,
-    value: T,
+    frames: Option<usize>,
+    image: Option<[usize; 2]>,
 }
 
 impl Sizes {
-    /// The sizes by these parameters of each instance.
+    /// The sizes by these parameters of each instance, as they are or once were.
     pub fn new<'p>(
         pipeline: &Pipeline,
         params: impl Fn(usize) -> Option<&'p Map<String, Value>>,
@@ -29,36 +23,24 @@ impl Sizes {
         let mut sizes: Vec<Size> = Vec::with_capacity(pipeline.instances.len());
         // Inputs come before their users.
         for (index, instance) in pipeline.instances.iter().enumerate() {
-            let own = |name| params(index)?.get(name);
-            let inputs = || instance.inputs.values().map(|input| sizes[*input]);
-            sizes.push(Size {
-                frames: found(own("frames").and_then(number), inputs().map(|size| size.frames)),
-                image: found(own("size").and_then(pair), inputs().map(|size| size.image)),
-            });
+            let own = instance.work.own_size();
+            let value = |param: &str| params(index)?.get(param);
+            let frames = own.frames.and_then(|(param, _)| number(value(param)?));
+            let image = own.image.and_then(|(param, _)| pair(value(param)?));
+            let given = instance.size_input().map(|input| sizes[input]).unwrap_or_default();
+            sizes.push(Size { frames: frames.or(given.frames), image: image.or(given.image) });
         }
         Self(sizes)
     }
 
     pub fn frames(&self, index: usize) -> Option<usize> {
-        self.0[index].frames.map(|found| found.value)
+        self.0[index].frames
     }
 
     /// Height and width.
     pub fn image(&self, index: usize) -> Option<[usize; 2]> {
-        self.0[index].image.map(|found| found.value)
+        self.0[index].image
     }
-}
-
-/// The own value, or the nearest of the inputs'; of equally near ones the first.
-fn found<T: Copy>(
-    own: Option<T>,
-    inputs: impl Iterator<Item = Option<Found<T>>>,
-) -> Option<Found<T>> {
-    if let Some(value) = own {
-        return Some(Found { above: 0, value });
-    }
-    let nearest = inputs.flatten().min_by_key(|found| found.above)?;
-    Some(Found { above: nearest.above + 1, ..nearest })
 }
 
 fn number(value: &Value) -> Option<usize> {
@@ -69,5 +51,62 @@ fn pair(value: &Value) -> Option<[usize; 2]> {
     match value.as_array()?.as_slice() {
         [height, width] => Some([number(height)?, number(width)?]),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io, path::Path};
+
+    use super::*;
+    use crate::{
+        config::{LoadOptions, load_with},
+        stages::STAGES,
+    };
+
+    #[test]
+    fn sizes_come_from_the_parameters_that_decide_them() {
+        let text = r#"
+[stages.pose]
+kind   = "dataset"
+source = "builtin:figures"
+task   = "pose"
+count  = 1
+size   = [32, 48]
+
+[stages.world]
+kind   = "dataset"
+source = "builtin:figures"
+task   = "world"
+count  = 1
+frames = 17
+size   = [32, 32]
+
+[stages.clips]
+kind   = "interpolate"
+inputs = { pairs = "pose" }
+frames = 5
+
+[stages.latents]
+kind   = "vae_encode"
+inputs = { videos = "clips" }
+model  = "builtin:tiny"
+"#;
+        let read = |path: &Path| match path.to_str() {
+            Some("sizes.toml") => Ok(text.to_owned()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        };
+        let options = LoadOptions::default();
+        let pipeline = load_with(STAGES, Path::new("sizes.toml"), &options, &read).unwrap();
+        let sizes = Sizes::new(&pipeline, |index| Some(&pipeline.instances[index].params));
+        let of = |stage: &str| {
+            let index = pipeline.instances.iter().position(|i| i.stage == stage).unwrap();
+            (sizes.frames(index), sizes.image(index))
+        };
+        // A pair has no frames, though the parameter has a default.
+        assert_eq!(of("pose"), (None, Some([32, 48])));
+        assert_eq!(of("world"), (Some(17), Some([32, 32])));
+        assert_eq!(of("clips"), (Some(5), Some([32, 48])));
+        assert_eq!(of("latents"), (Some(5), Some([32, 48])));
     }
 }

@@ -5,7 +5,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -141,6 +141,8 @@ pub struct StageContext<'a> {
     pub allow_commands: bool,
     /// Told how far the stage is.
     pub progress: &'a (dyn Fn(Progress) + Sync),
+    /// The steps that a training made, counted by it: not those that checkpoints spare it.
+    pub steps_made: &'a AtomicU64,
     /// Set when the stage is to stop.
     pub cancel: &'a CancelFlag,
 }

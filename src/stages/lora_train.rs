@@ -215,8 +215,8 @@ impl Stage for LoraTrain {
         Some(self.save_at.len().max(1))
     }
 
-    fn steps_to_go(&self) -> Option<u64> {
-        Some(self.steps as u64)
+    fn stops(&self) -> Vec<u64> {
+        self.adapter_steps().into_iter().map(|step| step as u64).collect()
     }
 
     fn memory(&self, clip: Option<ClipSize>, on_host: bool) -> Result<Option<Memory>, LoadError> {
@@ -301,7 +301,7 @@ impl Stage for LoraTrain {
             held_out,
         };
         let mut observe = |report: StepReport| observe(cx, report);
-        let stops = self.stops();
+        let stops = self.adapter_steps();
         let trained = training
             .run(&stops, checkpoints(cx)?, &device, || fresh.factors, &mut observe)
             .map_err(train_error)?;
@@ -336,7 +336,7 @@ impl LoraTrain {
     }
 
     /// The steps at which an adapter is kept.
-    fn stops(&self) -> Vec<usize> {
+    fn adapter_steps(&self) -> Vec<usize> {
         if self.save_at.is_empty() { vec![self.steps] } else { self.save_at.clone() }
     }
 

@@ -32,7 +32,7 @@ mod vae_encode;
 
 pub use color_correct::ColorCorrect;
 pub use command::ShellCommand;
-pub use context::{CancelFlag, Inputs, Output, Progress, StageContext};
+pub use context::{CancelFlag, Inputs, OnItem, Output, Progress, StageContext};
 pub use data_facts::KnownData;
 pub use dataset::Dataset;
 pub use decode::Decode;
@@ -151,9 +151,10 @@ pub trait Stage: Send + Sync {
         &[]
     }
 
-    /// How far along its trajectory it goes: the step of the last checkpoint it leaves.
-    fn steps_to_go(&self) -> Option<u64> {
-        None
+    /// The steps along its trajectory whose states it gives, in ascending order: it goes as far as the
+    /// last, and leaves a checkpoint at each.
+    fn stops(&self) -> Vec<u64> {
+        Vec::new()
     }
 
     /// Numbers among its parameters that its time is in proportion to, such as `steps`; for a stage

@@ -62,6 +62,7 @@ impl Bench {
             checkpoints: None,
             allow_commands,
             progress: &|_| {},
+            steps_made: &std::sync::atomic::AtomicU64::new(0),
             cancel: &cancel,
         };
         stage.run(inputs, &mut out, &cx)?;

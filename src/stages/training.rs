@@ -1,6 +1,6 @@
 //! What `lora_train` and `pretrain` share: rules, checkpoints, progress, and the clips they read.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, sync::atomic::Ordering};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::{Value, json};
@@ -71,8 +71,9 @@ pub(super) fn checkpoints(cx: &StageContext<'_>) -> Result<Option<Checkpoints>, 
         .map_err(|e| train_error(TrainError::Checkpoint(e)))
 }
 
-/// Reports a step and asks the loop to end when the run is cancelled.
+/// Counts and reports a step, and asks the loop to end when the run is cancelled.
 pub(super) fn observe(cx: &StageContext<'_>, report: StepReport) -> ControlFlow<()> {
+    cx.steps_made.fetch_add(1, Ordering::Relaxed);
     let message = format!("step, loss {:.4}", report.loss);
     match cx.tick(report.done as u64, report.total as u64, &message) {
         Ok(()) => ControlFlow::Continue(()),

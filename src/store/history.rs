@@ -216,6 +216,7 @@ impl Store {
             .filter(|(key, name)| kept.contains(key) && !is_last(**key, *name))
             .collect();
         earlier.sort();
+        let known: HashSet<&String> = earlier.iter().map(|(_, name)| *name).collect();
         let mut any = !earlier.is_empty();
         for (key, instance) in earlier {
             let _ = writeln!(lines, "{key} {}", quoted(instance));
@@ -223,7 +224,7 @@ impl Store {
         for (instance, last) in &root.last {
             if !kept.contains(&last.key) {
                 // Its earlier keys, if any are kept, must not count as what it is now.
-                if root.names.iter().any(|(key, name)| name == instance && kept.contains(key)) {
+                if known.contains(instance) {
                     let _ = writeln!(lines, "gone {}", quoted(instance));
                 }
                 continue;

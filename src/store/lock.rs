@@ -74,6 +74,17 @@ impl Store {
         Ok(StoreUse { _file: file })
     }
 
+    /// The same for who only reads and need not be able to write: nothing, where that is so.
+    pub fn in_use_to_read(&self) -> Result<Option<StoreUse>, StoreError> {
+        if !self.exists {
+            return Ok(None);
+        }
+        match self.in_use() {
+            Err(StoreError::NotWritable { .. }) => Ok(None),
+            taken => taken.map(Some),
+        }
+    }
+
     /// Takes the store for itself, if no run uses it.
     pub(super) fn exclusive(&self) -> Result<StoreUse, StoreError> {
         let path = self.root.join("locks").join("store");

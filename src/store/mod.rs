@@ -42,10 +42,11 @@ mod stat_cache;
 mod stats;
 mod verify;
 
+pub use checkpoints::{CheckpointName, Keep};
 pub use digest::{Digest, Fingerprint, HashParseError};
 pub use error::StoreError;
 pub use find::Named;
-pub use gc::{FINAL, GcPolicy, GcReport, ROLLING, Removed};
+pub use gc::{GcPolicy, GcReport, Removed};
 pub use history::{History, Owner, Root};
 pub use lock::{KeyLock, StoreUse};
 pub use materialise::Transfer;

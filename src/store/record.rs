@@ -72,7 +72,7 @@ pub struct Record {
     /// How many steps along its trajectory it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reached: Option<u64>,
-    /// The step of the checkpoint that it went on from: what it took is that of the steps after it.
+    /// How many of these steps checkpoints spared it: what it took is that of the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub went_on_from: Option<u64>,
     /// The key under which the outside files it read are known, if it read any.

@@ -37,10 +37,10 @@ impl Store {
         Some(list + files.map(|file| file.size).sum::<u64>())
     }
 
-    /// The bytes of the checkpoints along a trajectory.
-    pub fn checkpoints_size(&self, trajectory: Fingerprint) -> Result<u64, StoreError> {
+    /// The bytes of a checkpoint along a trajectory: of the largest, which is one that is whole.
+    pub fn checkpoint_size(&self, trajectory: Fingerprint) -> Result<u64, StoreError> {
         let folder = self.root.join("checkpoints").join(trajectory.to_string());
-        Ok(files_below(&folder)?.iter().map(|(_, size)| size).sum())
+        Ok(files_below(&folder)?.iter().map(|(_, size)| *size).max().unwrap_or(0))
     }
 }
 

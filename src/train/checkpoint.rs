@@ -22,7 +22,7 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use super::{held_out::Evaluation, optimizer::Moments};
 use crate::{
     models::{Params, params::Param},
-    store::{Digest, FINAL, ROLLING},
+    store::{CheckpointName, Digest, Keep},
 };
 
 const LOSSES: &str = "losses";
@@ -124,24 +124,6 @@ impl State {
     }
 }
 
-/// What a checkpoint is kept for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
-    /// Until the next one of this run.
-    Rolling,
-    /// For longer runs along the same trajectory.
-    Final,
-}
-
-impl Keep {
-    const fn prefix(self) -> &'static str {
-        match self {
-            Self::Rolling => ROLLING,
-            Self::Final => FINAL,
-        }
-    }
-}
-
 /// A folder of checkpoints along one trajectory.
 #[derive(Debug)]
 pub struct Checkpoints {
@@ -171,7 +153,8 @@ impl Checkpoints {
         let mut found: BTreeMap<usize, Vec<(PathBuf, String, bool)>> = BTreeMap::new();
         for entry in fs::read_dir(&self.folder)? {
             let path = entry?.path();
-            if let Some((keep, step, hash)) = parse_name(&path)
+            if let Some(CheckpointName { keep, step, hash }) = CheckpointName::of(&path)
+                && let Ok(step) = usize::try_from(step)
                 && range.contains(&step)
             {
                 let rolling = keep == Keep::Rolling;
@@ -197,9 +180,8 @@ impl Checkpoints {
     /// Saves the state; it replaces the last rolling checkpoint of this run.
     pub fn save(&mut self, state: &State, keep: Keep) -> std::io::Result<()> {
         let bytes = state.to_bytes();
-        let name =
-            format!("{}-{:08}-{}.safetensors", keep.prefix(), state.step, short_hash(&bytes));
-        let path = self.folder.join(name);
+        let name = CheckpointName { keep, step: state.step as u64, hash: short_hash(&bytes) };
+        let path = self.folder.join(name.to_string());
         let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
         file.write_all(&bytes)?;
         file.as_file().sync_all()?;
@@ -220,13 +202,6 @@ impl Checkpoints {
 
 fn short_hash(bytes: &[u8]) -> String {
     Digest::of(bytes).to_string()[..16].to_owned()
-}
-
-fn parse_name(path: &Path) -> Option<(Keep, usize, String)> {
-    let name = path.file_name()?.to_str()?.strip_suffix(".safetensors")?;
-    let [keep, step, hash] = name.split('-').collect::<Vec<_>>().try_into().ok()?;
-    let keep = [Keep::Rolling, Keep::Final].into_iter().find(|k| k.prefix() == keep)?;
-    Some((keep, step.parse().ok()?, hash.to_owned()))
 }
 
 #[cfg(test)]

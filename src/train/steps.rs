@@ -5,13 +5,16 @@ use std::ops::ControlFlow;
 use burn::tensor::Device;
 
 use super::{
-    checkpoint::{Checkpoints, Keep, State},
+    checkpoint::{Checkpoints, State},
     gradient::Gradients,
     held_out::Evaluation,
     optimizer::{AdamW, clip_factor, global_norm},
     schedule::LrSchedule,
 };
-use crate::models::{LoadError, Params, params::Param};
+use crate::{
+    models::{LoadError, Params, params::Param},
+    store::Keep,
+};
 
 /// The settings of a run that do not depend on what is trained.
 #[derive(Clone, Copy, Debug)]

@@ -60,6 +60,7 @@ fn run(stage: &TextEncode) -> Result<TextEmbedding, StageError> {
         checkpoints: None,
         allow_commands: false,
         progress: &|_| (),
+        steps_made: &std::sync::atomic::AtomicU64::new(0),
         cancel: &CancelFlag::default(),
     };
     stage.run(&Inputs::new(&store, BTreeMap::new()), &mut out, &cx)?;

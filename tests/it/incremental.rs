@@ -489,6 +489,8 @@ fn a_longer_training_goes_on_from_the_shorter_one() {
     let test = test.edit::<Train>("train", "steps", 150);
     assert_eq!(steps(&test), 50);
     assert_eq!(test.text("train", "weights"), "300");
+    let Freshness::Fresh(record) = &test.plan().nodes[0].freshness else { panic!() };
+    assert_eq!((record.reached, record.went_on_from), (Some(150), Some(100)));
     let mut test = test.edit::<Train>("train", "rate", 3);
     assert_eq!(steps(&test), 150);
     test.options.force = vec!["train".into()];

@@ -12,7 +12,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("device", &[]),
     ("models", &["rng"]),
     // A checkpoint names its content as the store does, and says if the training goes on.
-    ("train", &["models", "rng", "store::Digest", "store::FINAL", "store::ROLLING"]),
+    ("train", &["models", "rng", "store::CheckpointName", "store::Digest", "store::Keep"]),
     // Readers of data sets run inside a stage: they read through its reader.
     ("data", &["rng", "store::SourceReader"]),
     ("metrics", &["data", "rng"]),

@@ -5,6 +5,7 @@
 
 mod cli;
 mod estimates;
+mod execution;
 mod external_golden;
 mod external_golden_text;
 mod golden;

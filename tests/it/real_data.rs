@@ -54,6 +54,7 @@ pub fn pairs(params: Value) -> Result<Vec<(String, Pair)>, StageError> {
         checkpoints: None,
         allow_commands: false,
         progress: &|_| {},
+        steps_made: &std::sync::atomic::AtomicU64::new(0),
         cancel: &cancel,
     };
     stage.run(&inputs, &mut out, &cx)?;

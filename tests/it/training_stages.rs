@@ -108,6 +108,7 @@ impl Bench {
             checkpoints: (!stage.trajectory_params().is_empty()).then_some(&checkpoints),
             allow_commands: false,
             progress: &progress,
+            steps_made: &std::sync::atomic::AtomicU64::new(0),
             cancel: &cancel,
         };
         stage.run(&inputs, &mut out, &cx)?;

@@ -18,13 +18,10 @@ const WORKFLOW: &str = "https://w3id.org/ro/wfrun/workflow/0.5";
 const PROVENANCE: &str = "https://w3id.org/ro/wfrun/provenance/0.5";
 const WORKFLOW_RO_CRATE: &str = "https://w3id.org/workflowhub/workflow-ro-crate/1.0";
 const FORMAL_PARAMETER: &str = "https://bioschemas.org/profiles/FormalParameter/1.0-RELEASE";
-const COMPLETED: &str = "http://schema.org/CompletedActionStatus";
-const COMPUTATIONAL_WORKFLOW: &str =
-    "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE";
+pub(super) const COMPLETED: &str = "http://schema.org/CompletedActionStatus";
 const AUTHOR: &str = "#author";
-const ENGINE: &str = "#pipe";
-const LANGUAGE: &str = "#pipeline-file";
-const RUN: &str = "#run";
+pub(super) const ENGINE: &str = "#pipe";
+pub(super) const LANGUAGE: &str = "#pipeline-file";
 
 /// The document of a crate with these contents.
 pub(super) fn describe(facts: &Facts<'_>, contents: &Contents<'_>, given: &Given) -> Metadata {
@@ -53,22 +50,22 @@ pub(super) fn describe(facts: &Facts<'_>, contents: &Contents<'_>, given: &Given
     Metadata { context, graph }
 }
 
-struct Graph<'a> {
-    facts: &'a Facts<'a>,
-    contents: &'a Contents<'a>,
+pub(super) struct Graph<'a> {
+    pub(super) facts: &'a Facts<'a>,
+    pub(super) contents: &'a Contents<'a>,
     given: &'a Given,
-    entities: BTreeMap<String, Entity>,
+    pub(super) entities: BTreeMap<String, Entity>,
 }
 
 impl Graph<'_> {
-    fn add(&mut self, entity: Entity) -> Ref {
+    pub(super) fn add(&mut self, entity: Entity) -> Ref {
         let id = entity.to();
         self.entities.entry(entity.id.clone()).or_insert(entity);
         id
     }
 
     /// Who ran it, if that was said.
-    fn agent(&self) -> Option<Ref> {
+    pub(super) fn agent(&self) -> Option<Ref> {
         self.given.author.as_ref().map(|_| to(AUTHOR))
     }
 
@@ -156,7 +153,7 @@ impl Graph<'_> {
     }
 
     /// A value of a parameter.
-    fn value(&mut self, parameter: &str, name: &str, value: &Value) -> Ref {
+    pub(super) fn value(&mut self, parameter: &str, name: &str, value: &Value) -> Ref {
         let text = plain(value);
         let short = if text.len() > 40 { sha256(text.as_bytes()) } else { iri(&text) };
         self.add(Entity {
@@ -244,99 +241,6 @@ impl Graph<'_> {
         }
     }
 
-    /// The pipeline file, and the run of it as a whole.
-    fn workflow(&mut self) {
-        let pipeline = self.facts.pipeline;
-        let Some(file) = self.contents.files.first().cloned() else { return };
-        let (mut input, mut values) = (Vec::new(), Vec::new());
-        for (name, value) in &pipeline.params() {
-            let id = format!("#workflow/input/{}", iri(name));
-            values.push(self.value(&id, name, value));
-            input.push(self.add(parameter(id, name, type_of(value))));
-        }
-        let (mut output, mut results) = (Vec::new(), Vec::new());
-        for executed in self.facts.executed.iter().filter(|executed| executed.is_result) {
-            let id = format!("#workflow/output/{}", iri(&executed.instance.stage));
-            output.push(self.add(parameter(id, &executed.instance.stage, "Dataset")));
-            results.extend(self.contents.artifacts.get(&executed.record.output).map(Entity::to));
-        }
-        for artifact in self.contents.artifacts.values() {
-            self.add(artifact.clone());
-        }
-        self.link_artifacts();
-        let ids = |kind: &str| {
-            let entities = self.entities.values();
-            entities.filter(|entity| entity.types == [kind]).map(Entity::to).collect::<Vec<_>>()
-        };
-        let tools =
-            ids("SoftwareApplication").into_iter().filter(|tool| tool.id != ENGINE).collect();
-        let (steps, controls) = (ids("HowToStep"), ids("ControlAction"));
-        let bases = self
-            .contents
-            .files
-            .iter()
-            .filter(|base| base.id.starts_with("pipeline/") && base.id != file.id);
-        let workflow = self.add(Entity {
-            types: vec!["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"],
-            name: Some(pipeline.title.clone().unwrap_or_else(|| pipeline.name.clone())),
-            programming_language: Some(to(LANGUAGE)),
-            is_based_on: bases.map(Entity::to).collect(),
-            step: steps,
-            has_part: tools,
-            input,
-            output: distinct(output),
-            conforms_to: vec![to(COMPUTATIONAL_WORKFLOW)],
-            version: file.identifier.first().cloned(),
-            ..file
-        });
-        let (start, end) = self.facts.span().unzip();
-        let (start, end) = (start.map(time), end.map(time));
-        let run = self.add(Entity {
-            instrument: Some(workflow),
-            object: values,
-            result: distinct(results),
-            start_time: start.clone(),
-            end_time: end.clone(),
-            action_status: Some(COMPLETED),
-            agent: self.agent(),
-            description: Some(
-                "all stages of the pipeline, as far back as they were computed".into(),
-            ),
-            ..Entity::new(RUN, &["CreateAction"], &format!("run of {}", pipeline.name))
-        });
-        self.add(Entity {
-            instrument: Some(to(ENGINE)),
-            object: controls,
-            result: vec![run],
-            start_time: start,
-            end_time: end,
-            agent: self.agent(),
-            description: Some("what the program did to bring the results up to date".into()),
-            ..Entity::new("#organize", &["OrganizeAction"], "run of pipe")
-        });
-    }
-
-    /// Says of each artifact which outputs and inputs it was.
-    fn link_artifacts(&mut self) {
-        for executed in &self.facts.executed {
-            let Executed { instance, record, is_result } = executed;
-            let kind = instance.entry.kind;
-            let mut links = vec![(record.output, output_id(kind))];
-            if *is_result {
-                links.push((record.output, format!("#workflow/output/{}", iri(&instance.stage))));
-            }
-            for (port, input) in &record.ingredients.inputs {
-                links.push((*input, format!("{}/input/{}", tool_id(kind), iri(port))));
-            }
-            for (digest, parameter) in links {
-                let Some(artifact) = self.contents.artifacts.get(&digest) else { continue };
-                let artifact = self.entities.get_mut(&artifact.id).expect("all were added");
-                artifact.example_of_work.push(to(parameter));
-                artifact.example_of_work = distinct(std::mem::take(&mut artifact.example_of_work));
-            }
-        }
-    }
-
     fn root(&mut self) {
         let license = self.given.license.as_deref();
         let pipeline = self.facts.pipeline;
@@ -349,12 +253,13 @@ impl Graph<'_> {
                 .any(|of| entity.types == [*of])
         });
         let title = pipeline.title.clone().unwrap_or_else(|| pipeline.name.clone());
-        let profile = pipeline.profile.as_ref().map(|profile| format!(", profile {profile}"));
+        let profile = pipeline.profile.iter().map(|profile| format!(", profile {profile}"));
+        let set = pipeline.set.iter().map(|set| format!(", with {set}"));
         let root = Entity {
             description: Some(format!(
                 "The pipeline {}{}, all results of it, and what each was made from.",
                 pipeline.name,
-                profile.unwrap_or_default()
+                profile.chain(set).collect::<String>()
             )),
             conforms_to: [PROCESS, WORKFLOW, PROVENANCE, WORKFLOW_RO_CRATE].map(to).to_vec(),
             // Of the results, so that the same results make the same crate.
@@ -382,11 +287,11 @@ impl Graph<'_> {
 }
 
 /// To the millisecond, in the form that the profile's validator takes.
-fn time(time: jiff::Timestamp) -> String {
+pub(super) fn time(time: jiff::Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%S%.3f+00:00").to_string()
 }
 
-fn parameter(id: String, name: &str, kind: &'static str) -> Entity {
+pub(super) fn parameter(id: String, name: &str, kind: &'static str) -> Entity {
     Entity {
         additional_type: Some(kind),
         conforms_to: vec![to(FORMAL_PARAMETER)],
@@ -394,7 +299,7 @@ fn parameter(id: String, name: &str, kind: &'static str) -> Entity {
     }
 }
 
-fn type_of(value: &Value) -> &'static str {
+pub(super) fn type_of(value: &Value) -> &'static str {
     match value {
         Value::Bool(_) => "Boolean",
         Value::Number(number) if number.is_f64() => "Float",
@@ -403,7 +308,7 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-fn tool_id(kind: &str) -> String {
+pub(super) fn tool_id(kind: &str) -> String {
     format!("#tool/{kind}")
 }
 
@@ -411,7 +316,7 @@ fn param_id(kind: &str, name: &str) -> String {
     format!("#tool/{kind}/param/{}", iri(name))
 }
 
-fn output_id(kind: &str) -> String {
+pub(super) fn output_id(kind: &str) -> String {
     format!("#tool/{kind}/output")
 }
 
@@ -428,7 +333,7 @@ fn model_id(name: &str) -> String {
 }
 
 /// The references in their order, each once.
-fn distinct(mut references: Vec<Ref>) -> Vec<Ref> {
+pub(super) fn distinct(mut references: Vec<Ref>) -> Vec<Ref> {
     let mut seen = BTreeSet::new();
     references.retain(|reference| seen.insert(reference.clone()));
     references

@@ -17,6 +17,7 @@
 
 mod entities;
 mod graph;
+mod workflow;
 mod write;
 
 pub use write::{Attachment, CrateError, Given, Written, write};

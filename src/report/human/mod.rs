@@ -105,13 +105,11 @@ impl HumanReporter {
         let parts = parts.join(", ");
         let (verb, hint) = match summary.outcome {
             Outcome::Done => (self.style.good("done   "), ""),
-            Outcome::Failed | Outcome::Environment | Outcome::Bug => {
-                (self.style.bad("failed "), "")
-            }
             Outcome::Interrupted => (
                 self.style.warn("stopped"),
                 "; what is finished is kept, the same command goes on from here",
             ),
+            _ => (self.style.bad("failed "), ""),
         };
         self.line(&format!("{verb}  {parts} in {}{hint}", duration(summary.wall_secs)));
     }

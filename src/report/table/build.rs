@@ -1,6 +1,6 @@
 //! Which score stands where.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ pub fn build(
     reference: Option<&ReferenceNumbers>,
 ) -> ResultTable {
     let layout = Layout::of(table, sweep);
-    let index = index_scores(scores);
+    let axes = layout.axes();
     let mut notes = Vec::new();
     let blocks = table
         .values
@@ -28,10 +28,9 @@ pub fn build(
         .enumerate()
         .map(|(position, (stage, metric))| {
             let cx = BlockContext {
-                sweep,
                 stage,
                 metric,
-                index: &index,
+                scores: Scores::of(stage, scores, sweep, &axes),
                 reference,
                 main: position == 0,
             };
@@ -130,6 +129,13 @@ impl Layout {
             columns: columns.unwrap_or_else(|| vec![(String::new(), Cell::new())]),
         }
     }
+
+    /// The axes that rows and columns give a value to, each row the same.
+    fn axes(&self) -> BTreeSet<&str> {
+        let rows = self.rows.iter().take(1).map(|row| &row.cell);
+        let columns = self.columns.iter().take(1).map(|(_, cell)| cell);
+        rows.chain(columns).flat_map(Cell::keys).map(String::as_str).collect()
+    }
 }
 
 /// `rank=32, modules=qkvo`.
@@ -163,26 +169,56 @@ fn with_baseline(base: &Cell, sweep: &Sweep, except: Option<&str>) -> Cell {
     cell
 }
 
-/// Scores by stage and by their cell's canonical text.
-type Index<'a> = HashMap<&'a str, HashMap<String, &'a Score>>;
-
-fn index_scores(scores: &[Score]) -> Index<'_> {
-    let mut index: Index<'_> = HashMap::new();
-    for score in scores {
-        index.entry(&score.stage).or_default().insert(cell_key(&score.cell), score);
-    }
-    index
+/// The scores of a stage, by the values of the axes that rows and columns stand for. All cells of a
+/// sweep have the same axes.
+struct Scores<'a> {
+    axes: Vec<&'a str>,
+    /// The distinct scores of all cells of the sweep that have these values; none for a cell without
+    /// one. Nothing at all where the stage has no scores.
+    by_values: Option<HashMap<String, Vec<Option<&'a Score>>>>,
 }
 
-fn cell_key(cell: &Cell) -> String {
-    serde_json::to_string(cell).expect("a map with text keys is valid JSON")
+impl<'a> Scores<'a> {
+    /// Sorts the scores of a stage by those of `axes` that the sweep has, in one pass over its cells.
+    fn of(stage: &str, scores: &'a [Score], sweep: &Sweep, axes: &BTreeSet<&'a str>) -> Self {
+        let no_sweep = [Cell::new()];
+        let cells = if sweep.cells.is_empty() { &no_sweep[..] } else { &sweep.cells };
+        let axes: Vec<&str> =
+            axes.iter().copied().filter(|axis| cells[0].contains_key(*axis)).collect();
+        let own: Vec<&Score> = scores.iter().filter(|score| score.stage == stage).collect();
+        let Some(first) = own.first() else { return Self { axes, by_values: None } };
+        let reached: Vec<&str> = first.cell.keys().map(String::as_str).collect();
+        let by_cell: HashMap<String, &Score> =
+            own.iter().map(|score| (cell_key(&score.cell, &reached), *score)).collect();
+        let mut by_values: HashMap<String, Vec<Option<&Score>>> = HashMap::new();
+        let mut seen = HashSet::new();
+        for cell in cells {
+            let (values, key) = (cell_key(cell, &axes), cell_key(cell, &reached));
+            let score = by_cell.get(&key).copied();
+            if seen.insert((values.clone(), key)) {
+                by_values.entry(values).or_default().push(score);
+            }
+        }
+        Self { axes, by_values: Some(by_values) }
+    }
+
+    /// The distinct scores of all cells of the sweep that agree with `wanted`.
+    fn find(&self, wanted: &Cell) -> Vec<Option<&'a Score>> {
+        let Some(by_values) = &self.by_values else { return vec![None] };
+        by_values.get(&cell_key(wanted, &self.axes)).cloned().unwrap_or_default()
+    }
+}
+
+/// The values of some axes of a cell, as text.
+fn cell_key(cell: &Cell, axes: &[&str]) -> String {
+    let values: Vec<_> = axes.iter().map(|axis| (axis, cell.get(*axis))).collect();
+    serde_json::to_string(&values).expect("text and JSON are valid JSON")
 }
 
 struct BlockContext<'a> {
-    sweep: &'a Sweep,
     stage: &'a str,
     metric: &'a str,
-    index: &'a Index<'a>,
+    scores: Scores<'a>,
     reference: Option<&'a ReferenceNumbers>,
     main: bool,
 }
@@ -210,7 +246,7 @@ impl BlockContext<'_> {
     }
 
     fn entry(&self, wanted: &Cell, notes: &mut Vec<String>) -> Entry {
-        let scores = self.scores(wanted);
+        let scores = self.scores.find(wanted);
         let mut found = Vec::new();
         let mut missing = BTreeSet::new();
         for score in &scores {
@@ -249,27 +285,6 @@ impl BlockContext<'_> {
         let values = score.values.as_ref().map_err(Clone::clone)?;
         let missing = || format!("`{}` gives no `{}`", self.stage, self.metric);
         values.get(self.metric).copied().ok_or_else(missing)
-    }
-
-    /// The distinct scores of all cells of the sweep that agree with `wanted`.
-    fn scores(&self, wanted: &Cell) -> Vec<Option<&Score>> {
-        let Some(stage) = self.index.get(self.stage) else { return vec![None] };
-        let axes: Vec<_> =
-            stage.values().next().map(|s| s.cell.keys().collect()).unwrap_or_default();
-        let no_sweep = [Cell::new()];
-        let cells = if self.sweep.cells.is_empty() { &no_sweep[..] } else { &self.sweep.cells };
-        let mut keys = Vec::new();
-        for cell in cells {
-            if wanted.iter().any(|(axis, value)| cell.get(axis).is_some_and(|v| v != value)) {
-                continue;
-            }
-            let reached = cell.iter().filter(|(axis, _)| axes.contains(axis));
-            let key = cell_key(&reached.map(|(a, v)| (a.clone(), v.clone())).collect());
-            if !keys.contains(&key) {
-                keys.push(key);
-            }
-        }
-        keys.iter().map(|key| stage.get(key).copied()).collect()
     }
 }
 

@@ -373,3 +373,36 @@ fn a_table_with_nothing_computed_has_no_values() {
     assert!(!built.has_values());
     assert_eq!(built.notes, ["not run"]);
 }
+
+/// Each entry against each cell would take many minutes; this takes seconds.
+#[test]
+fn a_table_of_many_cells_takes_no_product_of_entries_and_cells() {
+    const VALUES: usize = 200;
+    let cells: Vec<Cell> = (0..VALUES * VALUES)
+        .map(|i| cell(&json!({ "n": i / VALUES, "rank": i % VALUES })))
+        .collect();
+    let values = json!((0..VALUES).collect::<Vec<_>>());
+    let sweep = Sweep {
+        grid: vec![axis("n", &values), axis("rank", &values)],
+        cells: cells.clone(),
+        ..Sweep::default()
+    };
+    let score = |cell: Cell| {
+        let value = cell["n"].as_f64().unwrap() * 1000.0 + cell["rank"].as_f64().unwrap();
+        let values = Ok([("f1".to_owned(), value)].into());
+        Score { stage: "score".to_owned(), cell, values }
+    };
+    let scores: Vec<_> = cells.into_iter().map(score).collect();
+    let table = Table {
+        values: vec![("score".to_owned(), "f1".to_owned())],
+        rows: vec!["rank".to_owned()],
+        average: None,
+        reference: None,
+        ..table()
+    };
+    let start = std::time::Instant::now();
+    let built = build(&table, &sweep, &scores, None);
+    let entry = &built.blocks[0].rows[7].entries[130];
+    assert_eq!((entry.stat.unwrap().mean, entry.expected), (130_007.0, 1));
+    assert!(start.elapsed().as_secs() < 120, "{:?}", start.elapsed());
+}

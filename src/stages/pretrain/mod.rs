@@ -261,8 +261,8 @@ impl Stage for Pretrain {
         &["steps", "batch_size"]
     }
 
-    fn steps_to_go(&self) -> Option<u64> {
-        Some(self.steps as u64)
+    fn stops(&self) -> Vec<u64> {
+        vec![self.steps as u64]
     }
 
     fn memory(&self, clip: Option<ClipSize>, on_host: bool) -> Result<Option<Memory>, LoadError> {

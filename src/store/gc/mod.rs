@@ -19,7 +19,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{
-    Count, Digest, Fingerprint, ItemRecord, Record, Root, Store, StoreError,
+    CheckpointName, Count, Digest, Fingerprint, ItemRecord, Keep, Record, Root, Store, StoreError,
     adopt::SCRATCH,
     read_json,
     stats::{files_below, hash_of},
@@ -71,12 +71,6 @@ pub struct Removed {
     /// When it was last used, or made.
     pub used: String,
 }
-
-/// How the name of the checkpoint begins that a training has only until it ends.
-pub const ROLLING: &str = "rolling";
-
-/// How the name of the checkpoint begins that a training leaves for longer ones.
-pub const FINAL: &str = "final";
 
 /// How long the checkpoints of a training that has not ended are kept after the last one.
 const UNFINISHED: Duration = Duration::from_hours(30 * 24);
@@ -384,14 +378,12 @@ fn trajectory_of(path: &Path) -> Option<Fingerprint> {
 }
 
 fn is_rolling(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str());
-    name.is_some_and(|name| name.starts_with(ROLLING))
+    CheckpointName::of(path).is_some_and(|name| name.keep == Keep::Rolling)
 }
 
 /// The step of a checkpoint such as `final-00000100-aa.safetensors`.
 fn step_of(path: &Path) -> Option<u64> {
-    let name = path.file_name()?.to_str()?;
-    name.strip_prefix(FINAL)?.strip_prefix('-')?.split('-').next()?.parse().ok()
+    CheckpointName::of(path).filter(|name| name.keep == Keep::Final).map(|name| name.step)
 }
 
 #[cfg(test)]

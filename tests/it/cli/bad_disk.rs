@@ -118,6 +118,7 @@ fn a_cache_that_cannot_be_written() {
         "cache stats".to_owned(),
         "cache pins".to_owned(),
         "cache verify".to_owned(),
+        "verify clips.toml".to_owned(),
         "cache gc clips.toml --dry-run".to_owned(),
         format!("show {digest}"),
     ] {
@@ -212,7 +213,7 @@ fn questions_about_nothing(shell: &Shell) {
 }
 
 #[test]
-fn a_disk_that_is_plainly_too_small_ends_a_run_at_once() {
+fn a_disk_that_a_run_will_probably_fill_is_told_of_and_no_reason_to_refuse() {
     let shell = Shell::new();
     let Some(_disk) = Disk::mount(&shell.path("cache"), "4m") else { return };
     let file = |command: &str| {
@@ -222,21 +223,19 @@ fn a_disk_that_is_plainly_too_small_ends_a_run_at_once() {
     };
     shell.write("zeros.toml", &file("head -c 2900000 /dev/zero > $OUT/zeros"));
     shell.succeed("run zeros.toml --allow-commands");
-    // Another command, whose output is about as large for all that is known.
-    shell.write("zeros.toml", &file("sleep 60; echo > $OUT/zeros"));
-    let start = std::time::Instant::now();
-    insta::assert_snapshot!(shell.transcript("run zeros.toml --allow-commands"), @"
-    $ pipe run zeros.toml --allow-commands
-    ? 3
-    --- stderr
-    zeros: 1 stage on cpu
-    stopped  0 stages ran, 1 not reached in [TIME]; what is finished is kept, the same command goes on from here
-      × this run will write about [SIZE], but the disk of the cache has [SIZE] left
-      help: free space with `pipe cache gc`, or name another disk with `--cache DIR`; `--only STAGE`
-            runs a part
-    ");
-    assert!(start.elapsed().as_secs() < 30, "it is not waited for the stage");
+    // Another command, whose output is about as large for all that is known, but is not.
+    shell.write("zeros.toml", &file("echo > $OUT/zeros"));
     let told = shell.succeed("plan zeros.toml");
     let help = "too little disk space\n  help: free space with `pipe cache gc`";
     assert!(told.contains(help), "{told}");
+    insta::assert_snapshot!(shell.transcript("run zeros.toml --allow-commands"), @"
+    $ pipe run zeros.toml --allow-commands
+    ? 0
+    --- stderr
+    zeros: 1 stage on cpu
+    warning: this run may write about [SIZE], but the disk of the cache has [SIZE] left; the run will probably fill it
+      help: free space with `pipe cache gc`, or name another disk with `--cache DIR`; `--only STAGE` runs a part; what is finished is kept
+    ran      zeros  command head -c 2900000 /dev/zero > $OUT/zeros -> echo > $OUT/zeros (zeros.toml:3:11)  [TIME]
+    done     1 stage ran in [TIME]
+    ");
 }

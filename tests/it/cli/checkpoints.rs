@@ -183,6 +183,30 @@ fn adapters_along_a_training_are_sampled_and_scored_each() {
     assert!(number.is_match(results), "{said}");
 }
 
+/// The record of the training that ended at a step.
+fn record_of_training_to(shell: &Shell, step: u64) -> serde_json::Value {
+    let shards = std::fs::read_dir(shell.path("cache/actions")).unwrap();
+    let files = shards.flat_map(|shard| std::fs::read_dir(shard.unwrap().path()).unwrap());
+    let records = files.map(|file| std::fs::read(file.unwrap().path()).unwrap());
+    let mut records = records.map(|record| serde_json::from_slice(&record).unwrap());
+    records.find(|record: &serde_json::Value| record["reached"] == step).unwrap()
+}
+
+#[test]
+fn a_state_beyond_the_first_adapter_spares_only_the_steps_between() {
+    let shell = Shell::new();
+    shell.write("way.toml", WAY);
+    let alone = "way.toml --only lora --set params.save_at=[2]";
+    assert_eq!(trained(&shell, alone), 2);
+    // The adapter of step 1 must be made from the start; the state at 2 is there.
+    let all = "way.toml --only lora --set params.steps=3 --set params.save_at=[1,2,3]";
+    let plan = shell.plan(all);
+    let lora = plan.iter().find(|stage| stage["stage"] == "lora").unwrap();
+    assert_eq!(lora["goes_on_at_step"], serde_json::Value::Null);
+    assert_eq!(trained(&shell, all), 2);
+    assert_eq!(record_of_training_to(&shell, 3)["went_on_from"], 1);
+}
+
 #[test]
 fn save_at_must_end_at_the_last_step() {
     let shell = Shell::new();

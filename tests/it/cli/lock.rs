@@ -44,13 +44,13 @@ fn a_locked_run_refuses_to_deviate_and_says_in_what() {
 }
 
 #[test]
-fn an_output_that_comes_out_otherwise_than_locked_is_a_failure() {
+fn an_output_that_comes_out_otherwise_than_locked_is_a_deviation() {
     let shell = Shell::new();
     shell.write("clock.toml", CLOCK);
     shell.succeed("run clock.toml --allow-commands --lock");
     shell.succeed("run clock.toml --locked");
     let text = shell.transcript("run clock.toml --allow-commands --locked --force clock");
-    assert!(text.contains("? 1"), "{text}");
+    assert!(text.contains("? 4"), "{text}");
     assert!(text.contains("its output is [HASH], but [HASH] is locked"), "{text}");
 }
 
@@ -125,6 +125,30 @@ fn what_cannot_be_reproduced_is_found() {
     assert_eq!(twice.status.code(), Some(4));
     // Nothing of the cache has changed.
     shell.succeed("run clock.toml");
+}
+
+#[test]
+fn a_stage_that_fails_this_time_says_why() {
+    let shell = Shell::new();
+    let flag = shell.path("flag");
+    let command = format!("test ! -e {} && echo > $OUT/f", flag.display());
+    let text =
+        format!("[stages.once]\nkind = \"command\"\ncommand = \"{command}\"\noutputs = [\"f\"]\n");
+    shell.write("once.toml", &text);
+    shell.succeed("run once.toml --allow-commands");
+    std::fs::write(&flag, "").unwrap();
+    insta::assert_snapshot!(shell.transcript("verify once.toml --allow-commands"), @"
+    $ pipe verify once.toml --allow-commands
+    ? 1
+    --- stdout
+    failed     once  [TIME]
+    verified 1 stage: 0 identical, 0 different, 1 failed
+    --- stderr
+      × stage `once`: the command ended with exit status: 1
+    ");
+    let output = shell.output("verify once.toml --allow-commands --json");
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["stages"][0]["outcome"], "failed", "{document}");
 }
 
 #[test]

@@ -114,3 +114,19 @@ fn an_unused_param_is_shown() {
      help: refer to it as `${spare}`, or take it out
     "#);
 }
+
+#[test]
+fn a_chain_of_params_that_no_stack_would_hold_is_an_error() {
+    const LINKS: usize = 20_000;
+    let link = |i: usize| format!("p{i} = \"${{p{}}}\"\n", i + 1);
+    let down: String = (0..LINKS).map(link).collect();
+    let up: String = (0..LINKS).rev().map(link).collect();
+    // Leaf first, each link is known when the next one asks, but not when a stage does.
+    for (links, place) in [(down + "p20000 = 8\n", "p63"), ("p20000 = 8\n".to_owned() + &up, "p63")]
+    {
+        let text = changed("dims  = [16, 8]", &format!("{links}dims = [16, \"${{p0}}\"]"));
+        let count = text.matches("params refer to each other over more than 64 steps").count();
+        assert_eq!(count, 1, "{text}");
+        assert!(text.contains(place), "{text}");
+    }
+}

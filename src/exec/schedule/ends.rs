@@ -1,0 +1,201 @@
+//! What the end of a stage means for the others: done, damaged, failed, or not reached.
+
+use super::{REPAIRS, Schedule, State};
+use crate::{
+    exec::{
+        Outcome, RunEvent, RunSummary,
+        failure::Failure,
+        work::{Finished, Job, stage_error},
+    },
+    plan::PlanError,
+    stages::StageError,
+    store::Digest,
+};
+
+impl Schedule<'_> {
+    /// What came of a job.
+    pub(super) fn ended(
+        &mut self,
+        job: &Job,
+        result: Result<Finished, StageError>,
+        on_event: &mut dyn FnMut(RunEvent),
+    ) {
+        let index = job.index;
+        self.running.remove(&job.key.lock());
+        self.budget.end(index);
+        let made = result.is_ok();
+        if job.forced && made {
+            self.forced.insert(job.key.direct);
+        }
+        match result {
+            Err(StageError::Cancelled) => {
+                self.states[index] = State::Waiting;
+                self.outcome = Outcome::Interrupted;
+            }
+            // What it made of the old inputs stays in the store under their key.
+            _ if self.is_outdated(job, made) => {}
+            Ok(finished) => self.succeeded(job, &finished, on_event),
+            Err(StageError::Damaged { digest }) if self.repair(index, digest) => {}
+            Err(error) => {
+                self.failed.insert(job.key.direct, index);
+                self.fail(index, Failure::of(&error), on_event);
+            }
+        }
+        // What waited for this lock may be fresh now.
+        for index in self.queue.take_locked(job.key.lock()) {
+            self.states[index] = State::Waiting;
+            self.wake(index);
+        }
+    }
+
+    fn succeeded(&mut self, job: &Job, finished: &Finished, on_event: &mut dyn FnMut(RunEvent)) {
+        let index = job.index;
+        if let Err(deviation) = self.check_lock(index, finished.record.output) {
+            self.failed.insert(job.key.direct, index);
+            self.fail(index, deviation, on_event);
+        } else if let Err(error) = self.finish(index, finished, on_event) {
+            self.fail(index, Failure::of(&stage_error(error)), on_event);
+        }
+    }
+
+    fn finish(
+        &mut self,
+        index: usize,
+        finished: &Finished,
+        on_event: &mut dyn FnMut(RunEvent),
+    ) -> Result<(), PlanError> {
+        let stage = self.decider.pipeline.instances[index].to_string();
+        let output = finished.record.output;
+        let unchanged = self.decider.last(index).is_some_and(|last| last.output == output);
+        self.decider.note(index, finished.record.fingerprint)?;
+        self.done(index, output, finished.ran);
+        on_event(if finished.ran {
+            let wall_secs = finished.record.wall_secs;
+            let items = (finished.record.items_run, finished.record.items_total);
+            RunEvent::StageFinished { index, stage, digest: output, wall_secs, items, unchanged }
+        } else {
+            RunEvent::StageReused { index, stage, digest: output }
+        });
+        Ok(())
+    }
+
+    /// A locked output must come out as it was locked.
+    pub(super) fn check_lock(&self, index: usize, output: Digest) -> Result<(), Failure> {
+        let name = self.decider.pipeline.instances[index].to_string();
+        match self.options.locked.get(&name) {
+            Some(locked) if *locked != output => Err(Failure::deviates(*locked, output)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The output is known: those who wait for it may be decided. If it was made again and came
+    /// out otherwise, what was made from the old one is decided again too.
+    pub(super) fn done(&mut self, index: usize, output: Digest, ran: bool) {
+        self.ran[index] |= ran;
+        self.states[index] = State::Done { output };
+        let differs = self.before.remove(&index).is_some_and(|before| before != output);
+        for user in self.graph.users(index) {
+            if let State::Done { output } = self.states[user]
+                && differs
+            {
+                self.before.insert(user, output);
+                self.states[user] = State::Waiting;
+            }
+            self.wake(user);
+        }
+    }
+
+    /// Drops damaged content and has its producers make it again. Returns whether that is possible.
+    pub(super) fn repair(&mut self, index: usize, digest: Digest) -> bool {
+        self.repairs[index] += 1;
+        if self.repairs[index] > REPAIRS {
+            return false;
+        }
+        let produced = |output: Digest| {
+            output == digest
+                || self.store.manifest(output).is_ok_and(|manifest| {
+                    let mut files = manifest.items.iter().flat_map(|item| item.files.values());
+                    files.any(|file| file.digest == digest)
+                })
+        };
+        let inputs = self.graph.inputs(index).into_iter();
+        let producers: Vec<_> = inputs
+            .filter_map(|input| match self.states[input] {
+                State::Done { output } if produced(output) => Some((input, output)),
+                _ => None,
+            })
+            .collect();
+        if producers.is_empty() || self.store.evict(digest).is_err() {
+            return false;
+        }
+        self.states[index] = State::Waiting;
+        for (producer, output) in producers {
+            self.before.insert(producer, output);
+            self.states[producer] = State::Waiting;
+            self.wake(producer);
+        }
+        true
+    }
+
+    pub(super) fn fail(
+        &mut self,
+        index: usize,
+        failure: Failure,
+        on_event: &mut dyn FnMut(RunEvent),
+    ) {
+        let stage = self.decider.pipeline.instances[index].to_string();
+        let Failure { outcome, error, item, help } = failure;
+        self.outcome = self.outcome.max(outcome);
+        self.states[index] = State::Failed;
+        on_event(RunEvent::StageFailed { index, stage: stage.clone(), error, item, help });
+        self.skip_dependants(index, &stage, on_event);
+    }
+
+    pub(super) fn skip_dependants(
+        &mut self,
+        index: usize,
+        because: &str,
+        on_event: &mut dyn FnMut(RunEvent),
+    ) {
+        for dependant in self.graph.descendants(index) {
+            if self.states[dependant] == State::Waiting {
+                self.skip(dependant, because, on_event);
+            }
+        }
+    }
+
+    pub(super) fn skip(&mut self, index: usize, because: &str, on_event: &mut dyn FnMut(RunEvent)) {
+        self.states[index] = State::Skipped;
+        self.ready.remove(&index);
+        let stage = self.decider.pipeline.instances[index].to_string();
+        on_event(RunEvent::StageSkipped { index, stage, because: because.to_owned() });
+    }
+
+    /// Whether nothing new may start.
+    pub(super) fn stopped(&self) -> bool {
+        let failed = !matches!(self.outcome, Outcome::Done | Outcome::Interrupted);
+        self.options.cancel.is_cancelled() || failed && !self.options.keep_going
+    }
+
+    pub(super) fn summary(&self) -> RunSummary {
+        let count = |is: fn(&State) -> bool| self.states.iter().filter(|state| is(state)).count();
+        let done = count(|state| matches!(state, State::Done { .. }));
+        let ran = (self.states.iter().zip(&self.ran))
+            .filter(|(state, ran)| **ran && matches!(state, State::Done { .. }))
+            .count();
+        let mut summary = RunSummary {
+            outcome: self.outcome,
+            reused: done - ran,
+            ran,
+            failed: count(|state| *state == State::Failed),
+            skipped: count(|state| {
+                matches!(state, State::Skipped | State::Waiting | State::Queued)
+            }),
+            wall_secs: 0.0,
+        };
+        if self.options.cancel.is_cancelled() && summary.failed + summary.skipped > 0 {
+            summary.outcome = Outcome::Interrupted;
+        }
+        summary
+    }
+}

@@ -1,0 +1,274 @@
+//! The walk over the graph: what is decided when, and what runs next.
+
+mod ends;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::mpsc::{Receiver, Sender},
+};
+
+use burn::tensor::Device;
+
+use super::{
+    ExecOptions, Outcome, RunEvent, RunSummary,
+    budget::Budget,
+    failure::Failure,
+    queue::Queue,
+    work::{Job, Message, stage_error},
+};
+use crate::{
+    plan::{Decider, Found, Graph, MemoryPlan, PlanError, Selection, StaleReason},
+    stages::StageError,
+    store::{Digest, Fingerprint, Record, Store},
+};
+
+/// Times a stage is tried again because an input turned out damaged.
+const REPAIRS: u32 = 3;
+
+/// Where an instance is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Was not asked for.
+    Unneeded,
+    /// Its inputs are not all known, or it is about to be decided.
+    Waiting,
+    /// Must run.
+    Queued,
+    /// Runs.
+    Running,
+    /// Its output is in the store.
+    Done { output: Digest },
+    /// Its work failed.
+    Failed,
+    /// Something it needs failed.
+    Skipped,
+}
+
+/// The state of one run.
+pub(super) struct Schedule<'a> {
+    decider: &'a Decider<'a>,
+    graph: &'a Graph,
+    selection: &'a Selection,
+    store: &'a Store,
+    options: &'a ExecOptions,
+    /// How many jobs can be done at once.
+    workers: usize,
+    states: Vec<State>,
+    /// Instances whose inputs are all known, to be decided.
+    ready: BTreeSet<usize>,
+    /// Instances that must run.
+    queue: Queue,
+    /// Locks of what runs; an instance with the same lock waits and is then decided again.
+    running: HashSet<Fingerprint>,
+    /// The memory they take.
+    budget: Budget,
+    memory: MemoryPlan<'a>,
+    /// Keys that were forced and ran, and keys that failed, with the first instance that had them.
+    forced: HashSet<Fingerprint>,
+    failed: HashMap<Fingerprint, usize>,
+    /// The weights of the last stage that was started, which a worker has loaded.
+    loaded: Option<Digest>,
+    /// What each output was before a repair.
+    before: HashMap<usize, Digest>,
+    repairs: Vec<u32>,
+    /// Whether an instance ran in this run; after a repair it may be found fresh once more.
+    ran: Vec<bool>,
+    /// What was found fresh before the run began, by index.
+    fresh: Vec<Option<Box<Record>>>,
+    outcome: Outcome,
+}
+
+impl<'a> Schedule<'a> {
+    pub(super) fn new(
+        decider: &'a Decider<'a>,
+        graph: &'a Graph,
+        selection: &'a Selection,
+        store: &'a Store,
+        options: &'a ExecOptions,
+        workers: usize,
+    ) -> Self {
+        let instances = selection.needed.len();
+        let state = |needed: &bool| if *needed { State::Waiting } else { State::Unneeded };
+        Self {
+            decider,
+            graph,
+            selection,
+            store,
+            options,
+            workers,
+            states: selection.needed.iter().map(state).collect(),
+            ready: BTreeSet::new(),
+            queue: Queue::default(),
+            running: HashSet::new(),
+            budget: Budget::new(options.memory),
+            memory: MemoryPlan::new(decider.pipeline, options.device == Device::flex()),
+            forced: HashSet::new(),
+            failed: HashMap::new(),
+            loaded: None,
+            before: HashMap::new(),
+            repairs: vec![0; instances],
+            ran: vec![false; instances],
+            fresh: Vec::new(),
+            outcome: Outcome::Done,
+        }
+    }
+
+    /// With the records of instances that were found fresh already.
+    pub(super) fn with_fresh(self, fresh: Vec<Option<Box<Record>>>) -> Self {
+        Self { fresh, ..self }
+    }
+
+    /// Decides, starts and waits until nothing is left to do.
+    pub(super) fn walk(
+        mut self,
+        jobs: &Sender<Job>,
+        messages: &Receiver<Message>,
+        on_event: &mut dyn FnMut(RunEvent),
+    ) -> RunSummary {
+        for &index in self.graph.order() {
+            self.wake(index);
+        }
+        loop {
+            self.decide_ready(on_event);
+            while self.running.len() < self.workers
+                && let Some(job) = self.next_job()
+            {
+                jobs.send(job).expect("workers wait for jobs as long as the sender lives");
+            }
+            if self.running.is_empty() {
+                if self.stopped() || self.ready.is_empty() {
+                    break;
+                }
+                // The last job that waited was not to be done any more.
+                continue;
+            }
+            match messages.recv().expect("workers live as long as the sender of jobs") {
+                Message::Event(event) => on_event(event),
+                Message::Ended { job, result } => self.ended(&job, *result, on_event),
+            }
+        }
+        self.summary()
+    }
+
+    /// Makes an instance ready if all it needs is known.
+    fn wake(&mut self, index: usize) {
+        let known = |input: &usize| matches!(self.states[*input], State::Done { .. });
+        if self.states[index] == State::Waiting && self.graph.inputs(index).iter().all(known) {
+            self.ready.insert(index);
+        }
+    }
+
+    fn decide_ready(&mut self, on_event: &mut dyn FnMut(RunEvent)) {
+        while !self.stopped()
+            && let Some(index) = self.ready.pop_first()
+        {
+            let Err(error) = self.decide(index, on_event) else { continue };
+            match stage_error(error) {
+                StageError::Damaged { digest } if self.repair(index, digest) => {}
+                error => self.fail(index, Failure::of(&error), on_event),
+            }
+        }
+    }
+
+    /// Fresh: done. Stale: queued.
+    fn decide(
+        &mut self,
+        index: usize,
+        on_event: &mut dyn FnMut(RunEvent),
+    ) -> Result<(), PlanError> {
+        let Some(inputs) = self.inputs(index) else { return Ok(()) };
+        let fresh = self.fresh.get_mut(index).and_then(Option::take);
+        if let Some(record) = fresh.filter(|record| record.ingredients.inputs == inputs) {
+            return self.reuse(index, &record, record.fingerprint, on_event);
+        }
+        let key = self.decider.key(index, inputs)?;
+        if let Some(first) = self.failed.get(&key.direct) {
+            let because = self.decider.pipeline.instances[*first].to_string();
+            self.skip(index, &because, on_event);
+            self.skip_dependants(index, &because, on_event);
+            return Ok(());
+        }
+        let forced = self.selection.forced[index] && !self.forced.contains(&key.direct);
+        let found = self.decider.find(index, &key)?;
+        match found {
+            Found::Whole(record) if !forced => self.reuse(index, &record, key.direct, on_event)?,
+            found => {
+                let reasons = if forced {
+                    vec![StaleReason::Forced]
+                } else {
+                    self.decider.reasons(index, &key, &found)
+                };
+                self.states[index] = State::Queued;
+                let need = self.memory.of(index).map_or(0, |memory| memory.total());
+                self.queue.push(Job { index, key, reasons, forced, need, room: None });
+            }
+        }
+        Ok(())
+    }
+
+    /// The content of an instance's inputs, once all are known.
+    fn inputs(&self, index: usize) -> Option<BTreeMap<String, Digest>> {
+        let inputs = &self.decider.pipeline.instances[index].inputs;
+        let content = |(port, input): (&String, &usize)| match self.states[*input] {
+            State::Done { output } => Some((port.clone(), output)),
+            _ => None,
+        };
+        inputs.iter().map(content).collect()
+    }
+
+    /// Whether a job's inputs were made again since, because they were damaged, and came out otherwise;
+    /// what is not `made` yet cannot be made while they are missing, either. It is decided anew.
+    fn is_outdated(&mut self, job: &Job, made: bool) -> bool {
+        let outdated = match self.inputs(job.index) {
+            Some(inputs) => inputs != job.key.ingredients.inputs,
+            None => !made,
+        };
+        if outdated {
+            self.states[job.index] = State::Waiting;
+            self.wake(job.index);
+        }
+        outdated
+    }
+
+    /// Takes what the store holds.
+    fn reuse(
+        &mut self,
+        index: usize,
+        record: &Record,
+        key: Fingerprint,
+        on_event: &mut dyn FnMut(RunEvent),
+    ) -> Result<(), PlanError> {
+        if let Err(deviation) = self.check_lock(index, record.output) {
+            self.failed.insert(key, index);
+            self.fail(index, deviation, on_event);
+            return Ok(());
+        }
+        self.decider.note(index, record.fingerprint)?;
+        self.done(index, record.output, false);
+        let stage = self.decider.pipeline.instances[index].to_string();
+        on_event(RunEvent::StageReused { index, stage, digest: record.output });
+        Ok(())
+    }
+
+    /// The next job whose key nobody computes: one whose model is loaded, else the first.
+    fn next_job(&mut self) -> Option<Job> {
+        if self.stopped() {
+            return None;
+        }
+        let mut job = loop {
+            let budget = &self.budget;
+            let has_room = |job: &Job| budget.has_room(job.need);
+            let job = self.queue.pop(self.loaded, &self.running, &has_room)?;
+            if !self.is_outdated(&job, false) {
+                break job;
+            }
+        };
+        job.room = self.budget.start(job.index, job.need);
+        self.states[job.index] = State::Running;
+        self.running.insert(job.key.lock());
+        if job.key.ingredients.weights.is_some() {
+            self.loaded = job.key.ingredients.weights;
+        }
+        Some(job)
+    }
+}

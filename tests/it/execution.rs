@@ -1,0 +1,103 @@
+//! How stages are called: what their ends mean, in a run and in a verification.
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+use std::fs;
+
+use pipe::{
+    exec::{Executor, Outcome, RunEvent, Verdict, Verified, VerifyOptions},
+    store::Store,
+};
+use serde_json::json;
+
+use crate::{
+    incremental::corrupt,
+    support::{Cross, Letters, TestPipeline, Words},
+};
+
+/// Verifies everything.
+fn verify(test: &TestPipeline) -> Vec<Verified> {
+    let scratch = tempfile::tempdir().unwrap();
+    let options =
+        VerifyOptions { only: Vec::new(), sample: 1.0, seed: 0, tolerance: 0.0, twice: false };
+    let (store, scratch) = (test.store(), Store::open(scratch.path()).unwrap());
+    Executor::new(&store, test.options.clone())
+        .verify(&test.pipeline, &scratch, &options, &|_, _| {}, &mut |_| {})
+        .unwrap()
+}
+
+#[test]
+fn a_verification_tells_failures_as_a_run_does() {
+    let test = TestPipeline::words(&["one", "two"]);
+    test.run();
+    assert!(verify(&test).iter().all(|verified| verified.verdict == Verdict::Identical));
+    for (trap, wanted, text, remedy) in [
+        ("panic-letters", Outcome::Bug, "the stage panicked: sprung", "please report it"),
+        ("full-letters", Outcome::Environment, "the device ran out of memory", "`--jobs 1`"),
+        ("lost-letters", Outcome::Environment, "CUDA_ERROR_ILLEGAL_ADDRESS", "run again"),
+        ("fail-two", Outcome::Failed, "it is a trap", ""),
+    ] {
+        let path = test.trap(trap);
+        let found = verify(&test);
+        fs::remove_file(path).unwrap();
+        let mut failed = found.iter().filter_map(|verified| match &verified.verdict {
+            Verdict::Failed { outcome, message, item, help } => {
+                Some((*outcome, message, item.clone().unwrap_or_default(), help))
+            }
+            _ => None,
+        });
+        let (outcome, message, item, help) = failed.next().unwrap();
+        assert!(failed.next().is_none(), "{trap}: one stage fails, the others are still compared");
+        assert_eq!(found.len(), 3, "{trap}");
+        assert_eq!(outcome, wanted, "{trap}");
+        assert!(message.contains(text), "{trap}: {message}");
+        assert!(help.as_deref().unwrap_or_default().contains(remedy), "{trap}: {help:?}");
+        assert_eq!(item, if trap == "fail-two" { "two" } else { "" });
+    }
+}
+
+#[test]
+fn a_crossed_stage_is_verified_under_the_names_it_gave() {
+    let test = TestPipeline::empty()
+        .stage::<Words>("words", json!({ "words": ["one", "two"] }), &[])
+        .stage::<Words>("marks", json!({ "words": ["a", "b"] }), &[])
+        .stage::<Cross>("cross", json!({}), &[("words", "words"), ("marks", "marks")]);
+    test.run();
+    assert_eq!(test.text("cross", "a/two"), "twoa");
+    assert!(verify(&test).iter().all(|verified| verified.verdict == Verdict::Identical));
+}
+
+#[test]
+fn what_waits_for_an_input_that_comes_out_otherwise_is_decided_again() {
+    let test = TestPipeline::empty();
+    let trap = test.dir.path().join("traps");
+    let mut test = test
+        .stage::<Words>("words", json!({ "words": ["one", "two"], "trap": trap }), &[])
+        .stage::<Letters>("first", json!({ "step": 1 }), &[("words", "words")])
+        .stage::<Letters>("second", json!({ "step": 2 }), &[("words", "words")]);
+    test.options.only = vec!["words".into()];
+    test.run();
+    test.options.only.clear();
+    // `first` finds the damage while `second` waits for it with the old input in hand.
+    corrupt(&test.object("two"), true);
+    test.trap("other-words");
+    let run = test.run();
+    assert_eq!(run.summary.outcome, Outcome::Done, "{}", run.story());
+    assert_eq!(run.summary.ran, 3, "{}", run.story());
+    assert_eq!([test.text("first", "letters"), test.text("second", "letters")], ["8", "8"]);
+}
+
+#[test]
+fn no_more_stages_start_than_there_are_workers_for() {
+    let test = TestPipeline::empty();
+    let trap = test.trap("fail-words");
+    let mut test = test;
+    for i in 0..300 {
+        let params = json!({ "words": [format!("w{i}")], "trap": trap.parent().unwrap() });
+        test = test.stage::<Words>(&format!("words{i}"), params, &[]);
+    }
+    test.options.jobs = 1000;
+    let run = test.run();
+    let started = run.count(|event| matches!(event, RunEvent::StageStarted { .. }));
+    assert!((1..=256).contains(&started), "{started} of 300 started although the first failed");
+    assert_eq!(run.summary.outcome, Outcome::Failed);
+}
