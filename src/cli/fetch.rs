@@ -21,13 +21,16 @@ use crate::{
 /// The time between two lines where there is no bar.
 const EVERY: Duration = Duration::from_secs(30);
 
-/// Fetches the parts of models that the stages asked for need and the cache lacks.
+/// Fetches the parts of models that the stages asked for need and the cache lacks; `refuse` is asked before
+/// the first one, as nobody wants to wait for tens of gigabytes to be told of a mistake.
 pub(super) fn models(
     pipeline: &Pipeline,
     wanted: &PlanOptions,
     session: &Session,
     stop: &Stop,
+    refuse: impl FnOnce() -> Result<(), CliError>,
 ) -> Result<(), CliError> {
+    let mut refuse = Some(refuse);
     if hub::is_offline() {
         return Ok(());
     }
@@ -35,6 +38,7 @@ pub(super) fn models(
         let Some(repository) = model.0.strip_prefix("hf:") else { continue };
         // A wrong name is told with all else that is wrong.
         let Ok(name) = Name::parse(repository) else { continue };
+        refuse.take().map_or(Ok(()), |refuse| refuse())?;
         one(&name, &parts, session, stop)?;
     }
     Ok(())

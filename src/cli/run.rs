@@ -221,7 +221,8 @@ impl Runner<'_> {
         session.warn(pipeline);
         let locked = if args.locked { locked_outputs(pipeline, store)? } else { BTreeMap::new() };
         let wanted = PlanOptions { force: args.force.clone(), only: args.only.clone() };
-        fetch::models(pipeline, &wanted, session, self.stop)?;
+        let refuse = || Ok(self.executor.refuse_commands(pipeline)?);
+        fetch::models(pipeline, &wanted, session, self.stop, refuse)?;
         memory::check(pipeline, store, &wanted, &self.outlook)?;
         self.executor.lock_to(locked);
 

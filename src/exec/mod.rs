@@ -162,6 +162,17 @@ impl<'a> Executor<'a> {
         Caller { pipeline, store: self.store, options: &self.options, models: &self.models }
     }
 
+    /// Refuses commands that would run without permission.
+    pub fn refuse_commands(&self, pipeline: &Pipeline) -> Result<(), ExecError> {
+        if self.options.allow_commands {
+            return Ok(());
+        }
+        let wanted =
+            PlanOptions { force: self.options.force.clone(), only: self.options.only.clone() };
+        let refused = commands(&plan::build(pipeline, self.store, &wanted)?);
+        if refused.is_empty() { Ok(()) } else { Err(ExecError::Commands(refused)) }
+    }
+
     /// Refuses, before anything runs, what could not be run to its end. What had to be looked up for
     /// that and is fresh, by index, need not be looked up again.
     fn check(

@@ -37,6 +37,16 @@ fn a_run_downloads_what_its_stages_read() {
       × `[HUB]` has no repository `org/tiny` for you (401)
       help: check the name; if it is private, set `HF_TOKEN` to a token that may read it
     ");
+    // What is refused is refused before anything is downloaded.
+    let command = "\n[stages.shell]\nkind = \"command\"\ncommand = \"true\"\n";
+    let latents = std::fs::read_to_string(shell.path("latents.toml")).unwrap();
+    shell.write("shell.toml", &format!("{latents}{command}"));
+    hub.requests();
+    let (code, told) = run(&shell, &hub, "run shell.toml", &[]);
+    assert!(code == 2 && told.contains("which was not allowed: true"), "{told}");
+    assert_eq!(hub.requests().len(), 0);
+    run(&shell, &hub, "run latents.toml", &[]);
+
     let token = [("HF_TOKEN", "secret")];
     // Stages that do not read the model need no download.
     assert_eq!(run(&shell, &hub, "run latents.toml --only clips", &token).0, 0);
