@@ -38,7 +38,7 @@ fn a_run_downloads_what_its_stages_read() {
       help: check the name; if it is private, set `HF_TOKEN` to a token that may read it
     ");
     // What is refused is refused before anything is downloaded.
-    let command = "\n[stages.shell]\nkind = \"command\"\ncommand = \"true\"\n";
+    let command = "\n[stages.shell]\nkind = \"command\"\noutputs = [\"a\"]\ncommand = \"true\"\n";
     let latents = std::fs::read_to_string(shell.path("latents.toml")).unwrap();
     shell.write("shell.toml", &format!("{latents}{command}"));
     hub.requests();
