@@ -20,4 +20,5 @@ pub mod train;
 pub mod rng;
 
 pub mod cli;
+pub mod remote;
 pub mod report;

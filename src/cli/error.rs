@@ -7,6 +7,7 @@ use crate::{
     config::{ConfigErrors, settings::SettingsError},
     exec::ExecError,
     plan::{LockError, PlanError},
+    remote::RemoteError,
     report::{results::ResultsError, style::WIDTH},
     store::StoreError,
 };
@@ -94,6 +95,17 @@ impl From<StoreError> for CliError {
     fn from(error: StoreError) -> Self {
         let help = error.help().map(str::to_owned);
         Self::Message { code: exit::ENVIRONMENT, message: error.to_string(), help }
+    }
+}
+
+impl From<RemoteError> for CliError {
+    fn from(error: RemoteError) -> Self {
+        let code = match error {
+            RemoteError::Address { .. } | RemoteError::NotBuilt => exit::USAGE,
+            _ => exit::ENVIRONMENT,
+        };
+        let help = error.help().map(str::to_owned);
+        Self::Message { code, message: error.to_string(), help }
     }
 }
 

@@ -4,26 +4,30 @@ use std::{
     collections::BTreeMap,
     num::NonZeroUsize,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::{
+    cache::remote::warn_of_differing,
     device,
     error::CliError,
     exit,
     export::pictures,
     fetch, memory,
-    session::{PipelineArgs, Session},
+    session::{PipelineArgs, Session, open_store},
     signals::Stop,
 };
 use crate::{
     config::Pipeline,
     exec::{ExecOptions, Executor, Outcome},
     plan::{self, Lock, PlanOptions},
+    remote::{Link, LinkReport, Remote},
     report::{
         Reporter,
         human::HumanReporter,
         json::JsonReporter,
         results::{Outputs, ResultsError, tables, tables_of_ours},
+        style::{bytes, count},
         table::{Format, render},
     },
     store::{Digest, Store},
@@ -64,7 +68,8 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     let pipeline = args.pipeline.load()?;
     session.warn(&pipeline);
     let settings = session.settings()?;
-    let store = Store::open(&settings.cache)?;
+    let store = open_store(&settings)?;
+    let remote = session.remote()?;
     let locked = if args.locked { locked_outputs(&pipeline, &store)? } else { BTreeMap::new() };
     let (device, device_name) = device::open(&settings.device)?;
 
@@ -73,6 +78,13 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     fetch::models(&pipeline, &wanted, session, &stop.flag)?;
 
     memory::check(&pipeline, &store, &wanted, &device::outlook(&device_name))?;
+
+    let remote_name = remote.as_ref().map(ToString::to_string).unwrap_or_default();
+    let link = remote.map(|remote| behind(remote, &store, &stop)).transpose()?;
+    let store = match &link {
+        Some(link) => store.with_behind(Arc::clone(link) as _),
+        None => store,
+    };
 
     let mut events = args.events.as_deref().map(create_events).transpose()?;
     let verbose = session.global.verbose > 0;
@@ -97,6 +109,9 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
         }
     })?;
 
+    if let Some(link) = link {
+        tell_of_remote(&link.finish(), &remote_name, session);
+    }
     if let (Some(events), Some(path)) = (events, &args.events) {
         events.finish().map_err(|error| CliError::file("write the events to", path, &error))?;
     }
@@ -111,6 +126,38 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
         Outcome::Bug => Err(CliError::Told(exit::BUG)),
         Outcome::Interrupted => Err(CliError::Told(stop.exit_code())),
     }
+}
+
+/// A remote behind the store, left when the run is stopped.
+fn behind(remote: Remote, store: &Store, stop: &Stop) -> Result<Arc<Link>, CliError> {
+    let flag = stop.flag.clone();
+    Ok(Arc::new(Link::new(remote, store.root(), move || flag.is_cancelled())?))
+}
+
+/// What the remote gave and got; that it got less is no failure of the run.
+fn tell_of_remote(report: &LinkReport, remote: &str, session: &Session) {
+    let (results, sent) = (report.brought.len(), report.sent.results.len());
+    if results + report.items > 0 {
+        let items = match report.items {
+            0 => String::new(),
+            items => format!(" and {}", count(items, "item")),
+        };
+        let results = count(results, "result");
+        session.talk(&format!("fetched {results}{items}, {} from {remote}", bytes(report.bytes)));
+    }
+    if sent > 0 {
+        let (results, bytes) = (count(sent, "result"), bytes(report.sent.bytes));
+        session.talk(&format!("sent {results}, {bytes} to {remote}"));
+    }
+    if report.sent.failed > 0 {
+        let results = count(report.sent.failed, "result");
+        let why = report.sent.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+        session.talk(&format!(
+            "{}: {results} not sent to {remote}{why}; `pipe cache push` sends what is missing",
+            session.stderr.warn("warning")
+        ));
+    }
+    warn_of_differing(&report.sent, remote, session);
 }
 
 /// What the lock says that a run must give; a pipeline that deviates from the lock is refused.

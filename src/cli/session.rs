@@ -15,8 +15,9 @@ use crate::{
         self, LoadOptions, Pipeline,
         settings::{Settings, SettingsError, SomeSettings},
     },
+    remote::{Patience, Remote},
     report::{human::Screen, style::Style},
-    store::Store,
+    store::{Locks, Store},
 };
 
 /// Options of every command.
@@ -25,6 +26,9 @@ pub(super) struct GlobalArgs {
     /// Folder of the cache
     #[arg(long, global = true, value_name = "DIR", help_heading = HEADING)]
     pub cache: Option<PathBuf>,
+    /// Cache that several machines share: s3://, gs://, az:// or file://, or a folder
+    #[arg(long, global = true, value_name = "URL", help_heading = HEADING)]
+    pub remote: Option<String>,
     /// Where to compute: auto, cpu or cuda:N
     #[arg(long, global = true, value_name = "DEVICE", help_heading = HEADING)]
     pub device: Option<String>,
@@ -183,8 +187,30 @@ impl Session {
 
     /// The store of the cache folder.
     pub fn store(&self) -> Result<Store, CliError> {
-        Ok(Store::open(&self.settings()?.cache)?)
+        open_store(&self.settings()?)
     }
+
+    /// The remote cache, if one is set.
+    pub fn remote(&self) -> Result<Option<Remote>, CliError> {
+        let address = self.settings()?.remote.filter(|address| !address.is_empty());
+        Ok(address.map(|address| Remote::open(&address, Patience::default())).transpose()?)
+    }
+}
+
+/// The store of these settings.
+pub(super) fn open_store(settings: &Settings) -> Result<Store, CliError> {
+    let locks = match settings.locks.as_str() {
+        "auto" => Locks::Auto,
+        "flock" => Locks::Flock,
+        "lease" => Locks::Lease,
+        other => {
+            let message = format!("the setting `locks` is `{other}`");
+            return Err(CliError::usage(message).with_help(
+                "it is `auto`, `flock` or `lease`, set by `PIPE_LOCKS` or `pipe.toml`",
+            ));
+        }
+    };
+    Ok(Store::open(&settings.cache)?.with_locks(locks))
 }
 
 fn load_settings(global: &GlobalArgs) -> Result<Settings, SettingsError> {
@@ -192,7 +218,9 @@ fn load_settings(global: &GlobalArgs) -> Result<Settings, SettingsError> {
         cache: global.cache.clone(),
         device: global.device.clone(),
         jobs: global.jobs,
+        locks: None,
         log: global.log.clone(),
+        remote: global.remote.clone(),
     })
 }
 

@@ -8,7 +8,7 @@ use super::{
     device,
     error::CliError,
     exit,
-    session::{PipelineArgs, Session},
+    session::{PipelineArgs, Session, open_store},
     signals::Stop,
 };
 use crate::{
@@ -57,7 +57,7 @@ pub(super) struct VerifyArgs {
 pub(super) fn verify(args: &VerifyArgs, session: &Session) -> Result<(), CliError> {
     let pipeline = args.pipeline.load()?;
     let settings = session.settings()?;
-    let store = Store::open(&settings.cache)?;
+    let store = open_store(&settings)?;
     let (device, device_name) = device::open(&settings.device)?;
     let scratch = tempfile::Builder::new().prefix("pipe-verify-").tempdir();
     let scratch =

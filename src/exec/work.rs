@@ -21,7 +21,9 @@ use crate::{
         trace_of, with_sources,
     },
     stages::{Inputs, Output, StageContext, StageError},
-    store::{FORMAT_VERSION, Fingerprint, ItemRecord, Record, SourceReader, Store, StoreError},
+    store::{
+        FORMAT_VERSION, Fingerprint, ItemRecord, Made, Record, SourceReader, Store, StoreError,
+    },
 };
 
 /// A stage that must run.
@@ -75,7 +77,10 @@ impl Worker<'_> {
         let cancel = &self.options.cancel;
         let lock = self.store.lock_key(
             job.key.lock(),
-            &mut || self.event(RunEvent::StageWaiting { index, stage: stage.clone() }),
+            &mut |holder| {
+                let holder = holder.map(ToString::to_string);
+                self.event(RunEvent::StageWaiting { index, stage: stage.clone(), holder });
+            },
             &|| cancel.is_cancelled(),
         );
         let _lock = match lock {
@@ -89,11 +94,11 @@ impl Worker<'_> {
             return Ok(Finished { record: *record, ran: false });
         }
 
-        let items = self.decider.items(index, &job.key).map_err(stage_error)?;
+        let items = self.items(job).map_err(stage_error)?;
         let items = items.map(|items| if job.forced { items.none_cached() } else { items });
         self.event(RunEvent::StageStarted {
             index,
-            stage,
+            stage: stage.clone(),
             kind: instance.entry.kind,
             reasons: job.reasons.clone(),
             items: items.as_ref().map(|items| (items.cached(), items.total())),
@@ -103,6 +108,7 @@ impl Worker<'_> {
         let started = jiff::Timestamp::now().to_string();
         let (wall, cpu) = (Instant::now(), cpu_secs());
         let sources = instance.work.source_root().map(SourceReader::new);
+        let item_keys = items.as_ref().map(Items::keys).unwrap_or_default();
         let (items, items_run) = match items {
             Some(found) => self.run_items(job, instance, sources.as_ref(), &found)?,
             None => self.run_whole(job, instance, sources.as_ref())?,
@@ -134,7 +140,23 @@ impl Worker<'_> {
         if instance.work.source_root().is_some() {
             self.store.add_trace(job.key.direct, trace_of(&record.ingredients.sources))?;
         }
+        if let Some(behind) = self.store.behind() {
+            behind.made(Made { name: stage, record: record.clone(), items: item_keys });
+        }
         Ok(Finished { record, ran: true })
+    }
+
+    /// The items of a mapped stage, after the cache behind the store was asked for those it has.
+    fn items(&self, job: &Job) -> Result<Option<Items>, PlanError> {
+        let items = self.decider.items(job.index, &job.key)?;
+        if let (Some(behind), Some(items)) = (self.store.behind(), &items)
+            && !job.forced
+            && items.cached() < items.total()
+        {
+            behind.bring_items(self.store, &items.missing());
+            return self.decider.items(job.index, &job.key);
+        }
+        Ok(items)
     }
 
     /// Runs a stage that makes its output as a whole.

@@ -10,7 +10,7 @@
 //! ├── history/<hash>          of a pipeline file and profile: what each instance last was
 //! ├── pins/<fingerprint>      results that `gc` never removes
 //! ├── checkpoints/<trajectory>/   left by trainings; equal but for how far they go
-//! ├── locks/                  one file per key being computed, locked by its process
+//! ├── locks/                  one file per key being computed: locked, or a lease (`lease`)
 //! ├── pictures/<pipeline>/    contact sheets that a run wrote, for people; nothing reads them
 //! ├── stat-cache              size, times and inode of outside files whose digest is known
 //! └── tmp/                    files being written
@@ -25,12 +25,14 @@
 //! damage without reading the content.
 
 mod adopt;
+mod behind;
 mod check;
 mod checkpoints;
 mod digest;
 mod error;
 mod gc;
 mod history;
+mod lease;
 mod lock;
 mod objects;
 mod pins;
@@ -38,12 +40,14 @@ mod record;
 mod sources;
 mod stat_cache;
 
+pub use behind::{Behind, Made};
 pub use check::{Count, StoreStats, VerifyReport};
 pub use digest::{Digest, Fingerprint, HashParseError};
 pub use error::StoreError;
 pub use gc::{FINAL, GcPolicy, GcReport, ROLLING, Removed};
 pub use history::{History, Owner, Root};
-pub use lock::{KeyLock, StoreUse};
+pub use lease::Holder;
+pub use lock::{KeyLock, Locks, StoreUse};
 pub use record::{Ingredients, ItemRecord, Record, Trace};
 pub use sources::SourceReader;
 
@@ -78,6 +82,8 @@ pub struct Store {
     root: PathBuf,
     manifests: Mutex<HashMap<Digest, Arc<Manifest>>>,
     stat_cache: Mutex<StatCache>,
+    behind: Option<Arc<dyn Behind>>,
+    locks: Locks,
 }
 
 impl Store {
@@ -93,6 +99,8 @@ impl Store {
             root: root.to_owned(),
             manifests: Mutex::default(),
             stat_cache: Mutex::new(StatCache::new(root.join("stat-cache"))),
+            behind: None,
+            locks: Locks::Auto.of(root),
         };
         if new {
             // Before the other folders, so that a process that dies here leaves what is adopted.

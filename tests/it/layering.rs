@@ -79,6 +79,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("exec", &["artifact", "config", "models::ModelCache", "plan", "stages", "store"]),
+    ("remote", &["artifact::FileRef", "store"]),
     ("report", &["artifact::ArtifactKind", "config", "exec", "plan", "store"]),
     // `init` counts the pairs of a folder; a run fetches the models that its file names on the hub; an
     // export rewrites adapters.
@@ -95,6 +96,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "models::Memory",
             "models::hub",
             "plan",
+            "remote",
             "report",
             "stages",
             "store",
@@ -103,7 +105,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// Modules that know nothing of tensors.
-const WITHOUT_BURN: &[&str] = &["config", "data", "metrics", "plan", "report", "store"];
+const WITHOUT_BURN: &[&str] = &["config", "data", "metrics", "plan", "remote", "report", "store"];
 
 /// Modules that talk to people.
 const MAY_PRINT: &[&str] = &["cli", "report"];

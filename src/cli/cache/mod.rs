@@ -2,6 +2,7 @@
 
 mod gc;
 mod pins;
+pub(super) mod remote;
 
 use std::fmt::Write as _;
 
@@ -37,6 +38,8 @@ enum CacheCommand {
     Unpin(pins::UnpinArgs),
     /// List what is pinned
     Pins,
+    Push(remote::PushArgs),
+    Pull(remote::PullArgs),
     /// Check all content against its digest and remove what is damaged
     Verify,
 }
@@ -56,6 +59,8 @@ pub(super) fn cache(args: &CacheArgs, session: &Session) -> Result<(), CliError>
         CacheCommand::Pin(args) => pins::pin(args, &store, session),
         CacheCommand::Unpin(args) => pins::unpin(args, &store, session),
         CacheCommand::Pins => pins::list(&store, session),
+        CacheCommand::Push(args) => remote::push(args, store, session),
+        CacheCommand::Pull(args) => remote::pull(args, store, session),
         CacheCommand::Verify => verify(&store, session),
     }
 }

@@ -42,6 +42,9 @@ fn help_lists_the_commands() {
           --cache <DIR>
               Folder of the cache
 
+          --remote <URL>
+              Cache that several machines share: s3://, gs://, az:// or file://, or a folder
+
           --device <DEVICE>
               Where to compute: auto, cpu or cuda:N
 
@@ -122,6 +125,9 @@ fn help_of_run_lists_its_options() {
     Global options:
           --cache <DIR>
               Folder of the cache
+
+          --remote <URL>
+              Cache that several machines share: s3://, gs://, az:// or file://, or a folder
 
           --device <DEVICE>
               Where to compute: auto, cpu or cuda:N
