@@ -16,6 +16,7 @@ mod lock;
 mod misfits;
 mod pipelines;
 mod plan;
+mod remote;
 mod run;
 mod settings;
 
