@@ -101,9 +101,9 @@ impl Remote {
         how: &Transfer<'_>,
     ) -> Result<Moved, RemoteError> {
         if how.dry_run {
-            self.check().map(drop)?
+            self.check()?;
         } else {
-            self.prepare()?
+            self.prepare()?;
         }
         let mut moved = Moved::default();
         let mut seen = HashSet::new();
@@ -173,7 +173,9 @@ impl Remote {
             };
             match sent {
                 Ok(sent) => {
-                    sent.into_iter().for_each(|bytes| cargo.add(bytes));
+                    if let Some(bytes) = sent {
+                        cargo.add(bytes);
+                    }
                     let done = done.fetch_add(size, Ordering::Relaxed) + size;
                     (how.progress)(done, total);
                     true
@@ -384,7 +386,9 @@ impl Remote {
             .filter(|file| !store.has(file))
             .map(|file| (file.digest, file.size))
             .collect();
-        files.into_values().for_each(|size| cargo.add(size));
+        for size in files.into_values() {
+            cargo.add(size);
+        }
         Ok(Some(record))
     }
 }

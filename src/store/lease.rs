@@ -300,8 +300,8 @@ impl Uses {
         let entries = fs::read_dir(&self.folder).map_err(failed)?;
         let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
         let is_use = |path: &PathBuf| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            name.starts_with("use-") && name.ends_with(".lease")
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("use-") && path.extension().is_some_and(|end| end == "lease")
         };
         Ok(paths.filter(is_use).collect())
     }

@@ -30,6 +30,7 @@ pub enum Locks {
 
 impl Locks {
     /// What `Auto` means in this folder.
+    #[must_use]
     pub fn of(self, folder: &Path) -> Self {
         match self {
             Self::Auto if is_shared(folder) => Self::Lease,
@@ -43,7 +44,7 @@ impl Locks {
 /// machines only with the right server, version and options of mount, which nobody can look up.
 #[cfg(target_os = "linux")]
 fn is_shared(folder: &Path) -> bool {
-    /// As in `statfs(2)` and the sources of Lustre, GPFS, BeeGFS and `WekaFS`.
+    /// As in `statfs(2)` and the sources of Lustre, GPFS, `BeeGFS`.
     const SHARED: [u32; 14] = [
         0x6969,      // NFS
         0x517B,      // SMB

@@ -59,7 +59,7 @@ pub(super) fn cache(args: &CacheArgs, session: &Session) -> Result<(), CliError>
         CacheCommand::Pin(args) => pins::pin(args, &store, session),
         CacheCommand::Unpin(args) => pins::unpin(args, &store, session),
         CacheCommand::Pins => pins::list(&store, session),
-        CacheCommand::Push(args) => remote::push(args, store, session),
+        CacheCommand::Push(args) => remote::push(args, &store, session),
         CacheCommand::Pull(args) => remote::pull(args, store, session),
         CacheCommand::Verify => verify(&store, session),
     }

@@ -66,16 +66,16 @@ fn remote(session: &Session) -> Result<Remote, CliError> {
     })
 }
 
-pub(super) fn push(args: &PushArgs, store: Store, session: &Session) -> Result<(), CliError> {
+pub(super) fn push(args: &PushArgs, store: &Store, session: &Session) -> Result<(), CliError> {
     let remote = remote(session)?;
     let mut results = if args.what.all {
-        let names = names(&store)?;
+        let names = names(store)?;
         let name = |record: &Record| names.get(&record.fingerprint).cloned();
         let all = store.records()?.into_iter();
         all.map(|record| made(name(&record).unwrap_or_else(|| title(&record)), record)).collect()
     } else if args.what.files.is_empty() {
-        let known = names(&store)?;
-        let live = live(&store)?.into_iter();
+        let known = names(store)?;
+        let live = live(store)?.into_iter();
         let found = live.filter_map(|key| Some((key, store.lookup(key).ok()??)));
         found
             .map(|(key, record)| {
@@ -85,16 +85,16 @@ pub(super) fn push(args: &PushArgs, store: Store, session: &Session) -> Result<(
     } else {
         let mut results = Vec::new();
         for pipeline in args.what.pipelines()? {
-            let found = fresh(&pipeline, &store)?.into_iter();
+            let found = fresh(&pipeline, store)?.into_iter();
             results.extend(found.map(|(name, record)| made(name, record)));
         }
         results
     };
-    add_items(&store, &mut results)?;
+    add_items(store, &mut results)?;
     let stop = Stop::on_signal();
     let bar = bar(session);
     let moved = remote.push(
-        &store,
+        store,
         &results,
         &Transfer {
             progress: &|done, total| {
