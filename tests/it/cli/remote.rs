@@ -42,7 +42,7 @@ fn what_one_machine_computed_another_fetches() {
     let plan = shell.transcript("plan clips.toml --cache two");
     assert!(plan.contains("0 stages to run"), "{plan}");
     let push = shell.transcript(&format!("cache push clips.toml --cache two {shared}"));
-    assert!(push.contains("sent 0 results, 0 B; 3 there already"), "{push}");
+    assert!(push.contains("sent 0 results, [SIZE]; 3 there already"), "{push}");
     let pull = shell.transcript(&format!("cache pull --all --cache four {shared}"));
     assert!(pull.contains("fetched 3 results"), "{pull}");
 }
