@@ -1,6 +1,6 @@
 """Compares the memory that `pipe plan` foretells with the peak that a run takes, on the CPU.
 
-Usage: memory.py PIPE FOLDER, with the built binary and an empty folder to work in. Needs torch and
+Usage: memory.py PIPE FOLDER [STAGE...], with the built binary and an empty folder to work in. Needs torch and
 diffusers, which make a model of middle size with random weights and the built-in model's other parts.
 """
 import json
@@ -37,41 +37,54 @@ size = [32, 48]
 kind = "interpolate"
 inputs = { pairs = "pairs" }
 method = "linear"
-frames = 5
+frames = 9
+
+[stages.large_pairs]
+kind = "dataset"
+source = "builtin:figures"
+task = "pose"
+count = 1
+size = [128, 192]
+
+[stages.large_clips]
+kind = "interpolate"
+inputs = { pairs = "large_pairs" }
+method = "linear"
+frames = 9
 
 [stages.prompt]
 kind = "text_encode"
 model = "model"
+"""
 
-[stages.latents]
-kind = "vae_encode"
-inputs = { videos = "clips" }
-model = "model"
-"""
-for name, settings in [("kept", 'batch_size = 16'), ("recomputed", 'batch_size = 16\nrecompute = "block"'),
-                       ("larger", 'batch_size = 32\nrank = 16')]:
-    STAGES += f"""
-[stages.{name}]
-kind = "lora_train"
-inputs = {{ latents = "latents", text = "prompt" }}
-model = "model"
-steps = 1
-{settings}
-"""
-STAGES += """
-[stages.one]
-kind = "sample"
-inputs = { pairs = "pairs", text = "prompt" }
-model = "model"
-frames = 5
-steps = 1
-batch_size = 1
 
-[stages.frames]
-kind = "decode"
-inputs = { samples = "one" }
-model = "model"
-"""
+def stage(name, kind, inputs, **settings):
+    global STAGES
+    inputs = ", ".join(f'{port} = "{source}"' for port, source in inputs.items())
+    lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+    STAGES += "\n".join([f"\n[stages.{name}]", f'kind = "{kind}"', f"inputs = {{ {inputs} }}", *lines, ""])
+
+
+model = dict(model="model")
+for size in ["", "large_"]:
+    stage(f"{size}latents", "vae_encode", dict(videos=f"{size}clips"), **model)
+stage("tiled_latents", "vae_encode", dict(videos="large_clips"), tiling=True, **model)
+training = dict(latents="latents", text="prompt")
+for name, settings in [("kept", dict(batch_size=16)), ("recomputed", dict(batch_size=16, recompute="block")),
+                       ("larger", dict(batch_size=32, rank=16))]:
+    stage(name, "lora_train", training, steps=1, **settings, **model)
+for size, parallel in [("", 1), ("large_", 1)]:
+    pairs = f"{size}pairs"
+    stage(f"{size}sample", "sample", dict(pairs=pairs, text="prompt"), frames=9, steps=1,
+          batch_size=parallel, **model)
+    stage(f"{size}frames", "decode", dict(samples=f"{size}sample"), **model)
+stage("tiled_frames", "decode", dict(samples="large_sample"), tiling=True, **model)
+for batch in [4, 16]:
+    stage(f"vae_{batch}", "pretrain", dict(videos="clips"), part="vae", like="model", steps=1, batch_size=batch)
+stage("vae_large", "pretrain", dict(videos="large_clips"), part="vae", like="model", steps=1, batch_size=1)
+for batch in [2, 16]:
+    stage(f"transformer_{batch}", "pretrain", training, part="transformer", like="model", steps=1, batch_size=batch)
+stage("merged", "lora_merge", dict(first="kept"), **model)
 (folder / "memory.toml").write_text(STAGES)
 
 
@@ -91,10 +104,16 @@ def run(*args):
 
 plan = json.loads(run("plan", "memory.toml", "--json")[1])
 foretold = {stage["name"]: stage["memory"] for stage in plan["stages"]}
-run("run", "memory.toml", "--only", "clips")
-print(f"{'stage':12} {'foretold':>9} {'peak':>9}  MiB")
-for name in ["prompt", "latents", "kept", "recomputed", "larger", "one", "frames"]:
-    peak, _ = run("run", "memory.toml", "--only", name, "--jobs", "1")
+run("run", "memory.toml", "--only", "clips", "--only", "large_clips")
+# What the program takes before it has a model: that of a stage without one.
+idle = run("run", "memory.toml", "--only", "clips", "--force", "clips")[0]
+print(f"without a model: {idle / 2**20:.0f} MiB\n")
+print("| stage | foretold | peak, less that without a model | peak / foretold |\n|---|---|---|---|")
+for name in sys.argv[3:] or ["prompt", "latents", "large_latents", "tiled_latents", "kept", "recomputed", "larger", "sample", "large_sample",
+             "frames", "large_frames", "tiled_frames", "vae_4", "vae_16", "vae_large", "transformer_2", "transformer_16",
+             "merged"]:
+    peak = run("run", "memory.toml", "--only", name, "--jobs", "1")[0] - idle
     memory = foretold[name]
     parts = ", ".join(f"{k} {v / 2**20:.0f}" for k, v in memory.items() if k != "total" and v)
-    print(f"{name:12} {memory['total'] / 2**20:9.0f} {peak / 2**20:9.0f}  {parts}", flush=True)
+    total = memory["total"]
+    print(f"| `{name}` | {total / 2**20:.0f} MiB ({parts}) | {peak / 2**20:.0f} MiB | {peak / total:.2f} |", flush=True)

@@ -9,6 +9,7 @@ pub mod exec;
 pub mod stages;
 
 pub mod artifact;
+pub mod remote;
 pub mod store;
 
 pub mod data;
@@ -17,8 +18,9 @@ pub mod metrics;
 pub mod models;
 pub mod train;
 
+pub mod device;
 pub mod rng;
 
 pub mod cli;
-pub mod remote;
+pub mod provenance;
 pub mod report;

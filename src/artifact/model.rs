@@ -11,7 +11,8 @@ use crate::{
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
-const LOG: &str = "log.json";
+/// Settings and losses of the training.
+pub const LOG: &str = "log.json";
 
 /// One part of a model: `vae` or `transformer`.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     error::CliError,
@@ -10,7 +10,8 @@ use super::{
     session::{LayerArgs, Session},
 };
 use crate::{
-    config,
+    config::{self, LoadOptions},
+    plan::{self, Lacking},
     report::{
         SCHEMA_VERSION,
         style::{WIDTH, count},
@@ -18,6 +19,9 @@ use crate::{
 };
 
 /// Check pipeline files and say all errors at once; nothing is run
+///
+/// Data that is there must hold what is asked of it. Data and weights that are not there are told,
+/// but are no error: a file can be checked on another machine.
 #[derive(Debug, clap::Args)]
 pub(super) struct CheckArgs {
     /// The pipeline files
@@ -35,13 +39,21 @@ pub(super) fn check(args: &CheckArgs, session: &Session) -> Result<(), CliError>
     let mut documents = Vec::new();
     for file in &args.files {
         let name = file.display();
-        match config::load(file, &args.layers.options()) {
+        let options = LoadOptions { look_at_data: true, ..args.layers.options() };
+        match config::load(file, &options) {
             Ok(pipeline) => {
                 let stages = pipeline.instances.len();
                 session.warn(&pipeline);
+                let lacks = plan::lacks(&pipeline);
                 if args.json {
-                    documents.push(json!({ "file": file, "errors": [], "stages": stages }));
+                    let lacks: Vec<_> = lacks.iter().map(lack_json).collect();
+                    documents.push(
+                        json!({ "file": file, "errors": [], "stages": stages, "lacks": lacks }),
+                    );
                 } else {
+                    for lacking in &lacks {
+                        session.talk(&notice(lacking, session));
+                    }
                     session.print(&format!("{name}: fine, {}\n", count(stages, "stage")))?;
                 }
             }
@@ -61,4 +73,16 @@ pub(super) fn check(args: &CheckArgs, session: &Session) -> Result<(), CliError>
         session.print(&format!("{document:#}\n"))?;
     }
     if wrong { Err(CliError::Told(exit::USAGE)) } else { Ok(()) }
+}
+
+/// What is not on this machine, as a warning with its place.
+fn notice(lacking: &Lacking, session: &Session) -> String {
+    let verb = session.stderr.warn("warning");
+    let help = lacking.lack.help().map(|help| format!("\n  help: {help}")).unwrap_or_default();
+    format!("{verb}: {}{help}", lacking.message())
+}
+
+fn lack_json(lacking: &Lacking) -> Value {
+    let Lacking { lack, stages, place } = lacking;
+    json!({ "message": lack.to_string(), "help": lack.help(), "stages": stages, "place": place })
 }

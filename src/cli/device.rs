@@ -2,7 +2,8 @@
 
 use burn::tensor::Device;
 
-use super::error::CliError;
+use super::{error::CliError, gpus};
+use crate::device;
 
 /// Opens a device and gives the name that records and events carry.
 pub(super) fn open(name: &str) -> Result<(Device, String), CliError> {
@@ -32,12 +33,14 @@ pub(super) fn default_jobs(device_name: &str) -> usize {
 }
 
 /// What a plan can know of a device that it does not open.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Outlook {
     /// Whether it is the CPU.
     pub on_host: bool,
-    /// Its memory in bytes, if the system tells.
+    /// Its memory in bytes, on a GPU what is free of it, if the system tells.
     pub memory: Option<u64>,
+    /// What the driver's tool calls the card, if it is one and known.
+    pub card: Option<String>,
 }
 
 /// The outlook for the device that a run on `name` would open.
@@ -50,8 +53,12 @@ pub(super) fn outlook(name: &str) -> Outlook {
         }
     };
     match cuda {
-        None => Outlook { on_host: true, memory: host_memory() },
-        Some(index) => Outlook { on_host: false, memory: cuda_memory(index) },
+        None => Outlook { on_host: true, memory: host_memory(), card: None },
+        Some(index) => {
+            let card = card(index);
+            let memory = card.as_ref().and_then(|card| card.free);
+            Outlook { on_host: false, memory, card: card.map(|card| card.uuid) }
+        }
     }
 }
 
@@ -65,30 +72,26 @@ fn host_memory() -> Option<u64> {
     Some(limit.map_or(total, |limit| limit.min(total)))
 }
 
-/// The memory of a GPU as its driver's tool tells it; burn does not.
-fn cuda_memory(index: usize) -> Option<u64> {
-    let output = std::process::Command::new("nvidia-smi")
-        .args(["--query-gpu=memory.total", "--format=csv,noheader,nounits", "-i"])
-        .arg(index.to_string())
-        .output()
-        .ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    Some(text.trim().parse::<u64>().ok()? << 20)
+/// A GPU as its driver's tool tells of it; burn does not.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "these variables are the driver's, not settings of ours"
+)]
+fn card(index: usize) -> Option<gpus::Gpu> {
+    let output = std::process::Command::new("nvidia-smi").args(gpus::QUERY).output().ok()?;
+    let listing = String::from_utf8(output.stdout).ok()?;
+    let [visible, order] =
+        ["CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"].map(|name| std::env::var(name).ok());
+    let cards = gpus::parse(&listing);
+    gpus::find(&cards, visible.as_deref(), order.as_deref(), index).cloned()
 }
 
 fn cpu() -> (Device, String) {
     (Device::flex(), "cpu".to_owned())
 }
 
-#[cfg(feature = "cuda")]
 fn cuda(index: usize) -> Option<(Device, String)> {
-    let found = Device::enumerate(burn::tensor::DeviceType::Cuda);
-    (index < found.len()).then(|| (Device::cuda(index), format!("cuda:{index}")))
-}
-
-#[cfg(not(feature = "cuda"))]
-fn cuda(_index: usize) -> Option<(Device, String)> {
-    None
+    Some((device::cuda(index)?, format!("cuda:{index}")))
 }
 
 fn no_cuda(name: &str) -> CliError {

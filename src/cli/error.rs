@@ -1,12 +1,13 @@
 //! How a command ends badly: message, remedy and exit code.
 
-use std::io;
+use std::{io, path::Path};
 
 use super::{exit, session::Session};
 use crate::{
     config::{ConfigErrors, settings::SettingsError},
     exec::ExecError,
     plan::{LockError, PlanError},
+    provenance::FactsError,
     remote::RemoteError,
     report::{results::ResultsError, style::WIDTH},
     store::StoreError,
@@ -38,9 +39,38 @@ impl CliError {
         Self::Message { code: exit::ENVIRONMENT, message: message.into(), help: None }
     }
 
+    /// What came of printing, where the rest of a command does not depend on a reader.
+    pub fn unless_unread(printed: Result<(), Self>) -> Result<(), Self> {
+        match printed {
+            Err(Self::ClosedPipe) => Ok(()),
+            printed => printed,
+        }
+    }
+
     /// A file that could not be read or written.
-    pub fn file(what: &str, path: &std::path::Path, error: &io::Error) -> Self {
-        Self::environment(format!("cannot {what} `{}`: {error}", path.display()))
+    pub fn file(what: &str, path: &Path, error: &io::Error) -> Self {
+        let failed = Self::environment(format!("cannot {what} `{}`: {error}", path.display()));
+        match (error.kind(), path.parent()) {
+            (io::ErrorKind::NotFound, Some(folder))
+                if !folder.exists() && folder != Path::new("") =>
+            {
+                failed
+                    .with_help(format!("there is no folder `{}`: make it first", folder.display()))
+            }
+            _ => failed,
+        }
+    }
+
+    /// Results of a pipeline file of which nothing can be said yet.
+    pub fn of_facts(error: &FactsError, file: &Path) -> Self {
+        match error {
+            FactsError::Stale { .. } => Self::Message {
+                code: exit::STAGE_FAILED,
+                message: error.to_string(),
+                help: Some(format!("`pipe run {}` computes what is missing", file.display())),
+            },
+            FactsError::Io { .. } => Self::environment(error.to_string()),
+        }
     }
 
     /// Adds what to do.
@@ -101,7 +131,7 @@ impl From<StoreError> for CliError {
 impl From<RemoteError> for CliError {
     fn from(error: RemoteError) -> Self {
         let code = match error {
-            RemoteError::Address { .. } | RemoteError::NotBuilt => exit::USAGE,
+            RemoteError::Address { .. } => exit::USAGE,
             _ => exit::ENVIRONMENT,
         };
         let help = error.help().map(str::to_owned);

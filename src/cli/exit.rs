@@ -8,7 +8,7 @@ pub const STAGE_FAILED: u8 = 1;
 pub const USAGE: u8 = 2;
 /// The machine lacks something: a device, space, weights, data.
 pub const ENVIRONMENT: u8 = 3;
-/// `verify` found a difference, `cache verify` damage, or `--locked` a deviation.
+/// `verify` or `attest --verify` found a difference, `cache verify` damage, or `--locked` a deviation.
 pub const DIFFERENT: u8 = 4;
 /// A bug of ours; also what the runtime gives for a panic.
 pub const BUG: u8 = 101;

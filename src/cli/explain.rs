@@ -104,7 +104,7 @@ impl Explainer<'_> {
         let _ = writeln!(out, "  parameters:");
         let width = instance.params.keys().map(String::len).max().unwrap_or(0);
         for (name, value) in &instance.params {
-            let place = instance.places.get(name).map(ToString::to_string);
+            let place = instance.places.get(name).map(|place| place.to_string());
             let place = place.unwrap_or_else(|| nested_place(instance, name));
             let without_effect = instance.work.params_without_effect();
             let inside = key.as_ref().is_none_or(|key| key.params.contains_key(name))
@@ -149,7 +149,5 @@ impl Explainer<'_> {
 
 /// Where the first part of a nested parameter was written, or that nobody wrote it.
 fn nested_place(instance: &crate::config::Instance, name: &str) -> String {
-    let below = format!("{name}.");
-    let place = instance.places.iter().find(|(path, _)| path.starts_with(&below));
-    place.map_or("default".to_owned(), |(_, place)| place.to_string())
+    instance.places.inside(name).map_or("default".to_owned(), |place| place.to_string())
 }

@@ -1,6 +1,9 @@
 //! Downloads what a run needs of the models that its file names on the hub.
 
-use std::{ops::ControlFlow, time::Instant};
+use std::{
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -15,6 +18,9 @@ use crate::{
     },
     stages::CancelFlag,
 };
+
+/// The time between two lines where there is no bar.
+const EVERY: Duration = Duration::from_secs(30);
 
 /// Fetches the parts of models that the stages asked for need and the cache lacks.
 pub(super) fn models(
@@ -46,6 +52,7 @@ fn one(
     let model = format!("{} at {}", name.id, name.revision);
     session.talk(&format!("fetching {model} ({}) into {}", parts.join(", "), cache.display()));
     let bar = bar(session);
+    let mut told = start;
     let mut total = 0;
     let fetched = hub::fetch(&Hub::from_env(), &cache, name, parts, &mut |progress| {
         total = progress.total;
@@ -53,6 +60,10 @@ fn one(
         bar.set_position(progress.done);
         if bar.message() != progress.file {
             bar.set_message(progress.file.to_owned());
+        }
+        if bar.is_hidden() && told.elapsed() >= EVERY {
+            told = Instant::now();
+            session.talk(&so_far(progress.done, progress.total, progress.file));
         }
         if cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
@@ -72,6 +83,11 @@ fn one(
             Err(CliError::environment(error.to_string()).with_help(help))
         }
     }
+}
+
+/// `fetching 1.2 GiB of 20.1 GiB, transformer/...`, where there is no bar.
+fn so_far(done: u64, total: u64, file: &str) -> String {
+    format!("fetching {} of {}, {file}", bytes(done), bytes(total))
 }
 
 fn bar(session: &Session) -> ProgressBar {

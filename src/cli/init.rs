@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{error::CliError, session::Session};
+use super::{
+    error::CliError,
+    session::{Session, quoted},
+};
 use crate::{
     data::{fifth, folder, held_out},
     store::SourceReader,
@@ -30,6 +33,9 @@ const TEMPLATE: &str = include_str!("init.toml");
 
 pub(super) fn init(args: &InitArgs, session: &Session) -> Result<(), CliError> {
     let stem = args.name.strip_suffix(".toml").unwrap_or(&args.name);
+    if stem.trim().is_empty() {
+        return Err(CliError::usage("the name is empty").with_help("`pipe init NAME`"));
+    }
     let path = PathBuf::from(format!("{stem}.toml"));
     let split = args.data.as_deref().map_or(Ok(Split::FIGURES), Split::of)?;
     let name = path.file_stem().map(|name| name.to_string_lossy().into_owned());
@@ -53,6 +59,7 @@ pub(super) fn init(args: &InitArgs, session: &Session) -> Result<(), CliError> {
             split.test
         ));
     }
+    let path = quoted(&path);
     session.talk(&format!("next: `pipe plan {path}`, then `pipe run {path}`"));
     Ok(())
 }

@@ -35,7 +35,7 @@ pub(super) fn too_large(plan: &Plan<'_>, outlook: &Outlook) -> Vec<TooLarge> {
             continue;
         }
         seen.push((&instance.stage, needed));
-        let help = instance.work.memory_help(outlook.on_host);
+        let help = memory.help(index);
         found.push(TooLarge {
             message: format!(
                 "`{instance}` needs about {} of memory ({}), but the device has {}",
@@ -55,18 +55,8 @@ pub(super) fn too_large(plan: &Plan<'_>, outlook: &Outlook) -> Vec<TooLarge> {
 
 /// `weights 10.4 GiB, trained 0.9 GiB`.
 fn parts(memory: &Memory) -> String {
-    let Memory { weights, trained, activations, attention } = *memory;
-    [
-        ("weights", weights),
-        ("trained", trained),
-        ("activations", activations),
-        ("attention", attention),
-    ]
-    .into_iter()
-    .filter(|(_, size)| *size > 0)
-    .map(|(name, size)| format!("{name} {}", bytes(size)))
-    .collect::<Vec<_>>()
-    .join(", ")
+    let parts = memory.parts().into_iter().filter(|(_, size)| *size > 0);
+    parts.map(|(name, size)| format!("{name} {}", bytes(size))).collect::<Vec<_>>().join(", ")
 }
 
 /// Refuses, before anything is loaded, what cannot fit the device.

@@ -2,17 +2,21 @@
 //!
 //! Results go to stdout, everything else to stderr.
 
+mod attest;
 mod cache;
 mod check;
 mod completions;
 mod device;
 mod diff;
+mod disk;
 mod error;
 pub mod exit;
 mod explain;
 mod export;
 mod fetch;
+mod gpus;
 mod init;
+mod link;
 mod logging;
 mod memory;
 mod plan;
@@ -49,8 +53,8 @@ struct Cli {
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done, 1 a stage failed, 2 usage or pipeline file wrong, 3 environment (no device, \
-disk full, weights missing), 4 `verify` found a difference, `cache verify` damage, or `--locked` a \
-deviation, 101 a bug of ours, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).
+disk full, weights missing), 4 `verify` or `attest` found a difference, `cache verify` damage, or \
+`--locked` a deviation, 101 a bug of ours, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).
 
 Start with `pipe init`, or with `pipe run pipelines/pose_ablation.toml`.";
 
@@ -65,6 +69,7 @@ enum Command {
     Diff(diff::DiffArgs),
     Export(export::ExportArgs),
     Verify(verify::VerifyArgs),
+    Attest(attest::AttestArgs),
     Cache(cache::CacheArgs),
     Schema(schema::SchemaArgs),
     Init(init::InitArgs),
@@ -88,6 +93,7 @@ impl Command {
             Self::Diff(args) => diff::diff(args, session),
             Self::Export(args) => export::export(args, session),
             Self::Verify(args) => verify::verify(args, session),
+            Self::Attest(args) => attest::attest(args, session),
             Self::Cache(args) => cache::cache(args, session),
             Self::Schema(args) => schema::schema(args, session),
             Self::Init(args) => init::init(args, session),

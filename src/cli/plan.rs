@@ -2,18 +2,20 @@
 
 use std::fmt::Write as _;
 
-use serde_json::json;
+use indexmap::IndexSet;
 
 use super::{
     device::{self, Outlook},
+    disk,
     error::CliError,
     memory,
     session::{PipelineArgs, Session},
 };
 use crate::{
-    plan::{self, Freshness, Lack, MemoryPlan, Plan, PlanNode, PlanOptions},
+    plan::{self, DiskPlan, Freshness, MemoryPlan, Plan, PlanNode, PlanOptions},
     report::{
-        SCHEMA_VERSION, story,
+        plan::PlanDocument,
+        story,
         style::{bytes, count, duration},
     },
 };
@@ -41,10 +43,14 @@ pub(super) fn plan(args: &PlanArgs, session: &Session) -> Result<(), CliError> {
     let options = PlanOptions { force: args.force.clone(), only: args.only.clone() };
     let plan = plan::build(&pipeline, &store, &options)?;
     let outlook = device::outlook(&session.settings()?.device);
+    let disk = DiskPlan::new(&plan, &store)?;
+    let free = store.free_space();
     session.print(&if args.json {
-        json(&plan, &outlook)
+        let memory = MemoryPlan::new(&pipeline, outlook.on_host);
+        let document = PlanDocument::new(&plan, &memory, outlook.memory, &disk, free);
+        format!("{:#}\n", serde_json::json!(document))
     } else {
-        text(&plan, &outlook, session.global.verbose > 0)
+        text(&plan, &outlook, session.global.verbose > 0) + &disk::line(&disk, free)
     })
 }
 
@@ -90,7 +96,7 @@ fn text(plan: &Plan<'_>, outlook: &Outlook, verbose: bool) -> String {
     let _ = writeln!(out, "{}", estimate(nodes().map(|(node, _)| node)));
     let commands = commands(plan);
     if !commands.is_empty() {
-        let commands = commands.join(", ");
+        let commands = Vec::from_iter(commands).join(", ");
         let _ = writeln!(out, "shell commands, which a run must allow: {commands}");
     }
     for stage in memory::too_large(plan, outlook) {
@@ -106,12 +112,12 @@ fn text(plan: &Plan<'_>, outlook: &Outlook, verbose: bool) -> String {
 }
 
 /// The stages that would or may run a shell command.
-fn commands<'a>(plan: &Plan<'a>) -> Vec<&'a str> {
-    let mut stages = Vec::new();
+fn commands<'a>(plan: &Plan<'a>) -> IndexSet<&'a str> {
+    let mut stages = IndexSet::new();
     for (node, instance) in plan.nodes.iter().zip(&plan.pipeline.instances) {
         let may_run = node.needed && !matches!(node.freshness, Freshness::Fresh(_));
-        if may_run && instance.work.command().is_some() && !stages.contains(&&*instance.stage) {
-            stages.push(instance.stage.as_str());
+        if may_run && instance.work.command().is_some() {
+            stages.insert(instance.stage.as_str());
         }
     }
     stages
@@ -142,69 +148,7 @@ fn estimate<'a>(nodes: impl Iterator<Item = &'a PlanNode>) -> String {
         (true, _) if secs > 0.0 => {
             format!("; about {} of stage time, and {unknown} never timed", duration(secs))
         }
-        _ => String::new(),
+        (true, _) => "; how long is not known, as nothing like it ran here yet".to_owned(),
+        (false, _) => String::new(),
     }
-}
-
-fn json(plan: &Plan<'_>, outlook: &Outlook) -> String {
-    let memory = MemoryPlan::new(plan.pipeline, outlook.on_host);
-    let nodes = plan.nodes.iter().zip(&plan.pipeline.instances).enumerate();
-    let nodes = nodes.map(|(index, (node, instance))| {
-        let (mut digest, mut reasons, mut upstream, mut missing) = (None, None, None, None);
-        let state = match &node.freshness {
-            Freshness::Fresh(record) => {
-                digest = Some(record.output);
-                "fresh"
-            }
-            Freshness::Stale(all) => {
-                reasons = Some(all);
-                "stale"
-            }
-            Freshness::Pending { upstream: indices } => {
-                let names = indices.iter().map(|i| plan.pipeline.instances[*i].to_string());
-                upstream = Some(names.collect::<Vec<_>>());
-                "pending"
-            }
-            Freshness::Blocked(lack) => {
-                missing = Some(lack_json(lack));
-                "blocked"
-            }
-        };
-        json!({
-            "stage": instance.stage,
-            "cell": instance.cell,
-            "name": instance.to_string(),
-            "kind": instance.entry.kind,
-            "state": state,
-            "needed": node.needed,
-            "digest": digest,
-            "reasons": reasons,
-            "upstream": upstream,
-            "missing": missing,
-            "command": instance.work.command(),
-            "items_cached": node.items.map(|(cached, _)| cached),
-            "items_total": node.items.map(|(_, total)| total),
-            "goes_on_at_step": node.goes_on.map(|(step, _)| step),
-            "estimate_secs": node.estimate_secs,
-            "memory": memory.of(index).map(|memory| json!({
-                "weights": memory.weights,
-                "trained": memory.trained,
-                "activations": memory.activations,
-                "attention": memory.attention,
-                "total": memory.total(),
-            })),
-        })
-    });
-    let document = json!({
-        "schema_version": SCHEMA_VERSION,
-        "pipeline": plan.pipeline.name,
-        "profile": plan.pipeline.profile,
-        "device_memory": outlook.memory,
-        "stages": nodes.collect::<Vec<_>>(),
-    });
-    format!("{document:#}\n")
-}
-
-fn lack_json(lack: &Lack) -> serde_json::Value {
-    json!({ "what": lack.what(), "message": lack.to_string(), "help": lack.help() })
 }

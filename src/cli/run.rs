@@ -4,50 +4,54 @@ use std::{
     collections::BTreeMap,
     num::NonZeroUsize,
     path::{Path, PathBuf},
-    sync::Arc,
+    time::Instant,
 };
 
 use super::{
-    cache::remote::warn_of_differing,
-    device,
+    device, disk,
     error::CliError,
     exit,
     export::pictures,
-    fetch, memory,
-    session::{PipelineArgs, Session, open_store},
+    fetch,
+    link::Shared,
+    memory,
+    session::{LayerArgs, Session, open_store},
     signals::Stop,
 };
 use crate::{
-    config::Pipeline,
-    exec::{ExecOptions, Executor, Outcome},
+    config::{self, Code, LoadOptions, Pipeline},
+    exec::{ExecOptions, Executor, Outcome, RunEvent},
     plan::{self, Lock, PlanOptions},
-    remote::{Link, LinkReport, Remote},
     report::{
         Reporter,
         human::HumanReporter,
         json::JsonReporter,
         results::{Outputs, ResultsError, tables, tables_of_ours},
-        style::{bytes, count},
+        style::{count, duration},
         table::{Format, render},
     },
     store::{Digest, Store},
 };
 
-/// Bring the results of a pipeline up to date
+/// Bring the results of pipelines up to date
 ///
-/// Computes what is not in the cache, prints a line per finished stage and then the tables.
+/// Computes what is not in the cache, prints a line per finished stage and then the tables. Of several
+/// files, one without the profile runs with its own values, and says so.
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct RunArgs {
+    /// The pipeline files
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
     #[command(flatten)]
-    pipeline: PipelineArgs,
+    layers: LayerArgs,
     /// Only this stage, or cell, and what it needs; may be given several times
     #[arg(long, value_name = "STAGE")]
     only: Vec<String>,
     /// Run this stage, or cell, even if it is cached; may be given several times
     #[arg(long, value_name = "STAGE")]
     force: Vec<String>,
-    /// After a failure, go on with what does not depend on it
+    /// After a failure, go on with what does not depend on it, and with other files
     #[arg(long)]
     keep_going: bool,
     /// Write events to a file, one JSON object per line
@@ -65,99 +69,171 @@ pub(super) struct RunArgs {
 }
 
 pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
-    let pipeline = args.pipeline.load()?;
-    session.warn(&pipeline);
+    // What is wrong with any file is told before the first one runs.
+    let pipelines = load(args, session)?;
     let settings = session.settings()?;
     let store = open_store(&settings)?;
     let remote = session.remote()?;
-    let locked = if args.locked { locked_outputs(&pipeline, &store)? } else { BTreeMap::new() };
     let (device, device_name) = device::open(&settings.device)?;
-
     let stop = Stop::on_signal();
-    let wanted = PlanOptions { force: args.force.clone(), only: args.only.clone() };
-    fetch::models(&pipeline, &wanted, session, &stop.flag)?;
-
-    memory::check(&pipeline, &store, &wanted, &device::outlook(&device_name))?;
-
-    let remote_name = remote.as_ref().map(ToString::to_string).unwrap_or_default();
-    let link = remote.map(|remote| behind(remote, &store, &stop)).transpose()?;
-    let store = match &link {
-        Some(link) => store.with_behind(Arc::clone(link) as _),
+    let outlook = device::outlook(&device_name);
+    let events = args.events.as_deref().map(create_events).transpose()?;
+    let shared = remote.map(|remote| Shared::new(remote, &store, &stop)).transpose()?;
+    let store = match &shared {
+        Some(shared) => shared.behind(store),
         None => store,
     };
-
-    let mut events = args.events.as_deref().map(create_events).transpose()?;
-    let verbose = session.global.verbose > 0;
-    let mut human = HumanReporter::new(session.screen(), session.stderr, verbose);
-    let mut outputs = Outputs::none(pipeline.instances.len());
-
+    let jobs = settings.jobs.map_or_else(|| device::default_jobs(&device_name), NonZeroUsize::get);
     let options = ExecOptions {
-        jobs: settings.jobs.map_or_else(|| device::default_jobs(&device_name), NonZeroUsize::get),
+        jobs,
+        memory: outlook.memory,
+        card: outlook.card.clone(),
         keep_going: args.keep_going,
         force: args.force.clone(),
         only: args.only.clone(),
         allow_commands: args.allow_commands,
-        locked,
         cancel: stop.flag.clone(),
         ..ExecOptions::new(device, &device_name)
     };
-    let summary = Executor::new(&store, options).execute(&pipeline, &mut |event| {
-        human.on(&event);
-        outputs.on(&event);
-        if let Some(events) = &mut events {
-            events.on(&event);
-        }
-    })?;
-
-    if let Some(link) = link {
-        tell_of_remote(&link.finish(), &remote_name, session);
+    let executor = Executor::new(&store, options);
+    let mut runner =
+        Runner { args, session, store: &store, executor, outlook, stop: &stop, events };
+    let result = match &pipelines[..] {
+        [pipeline] => runner.run(pipeline),
+        several => runner.run_all(several),
+    };
+    if let Some(shared) = shared {
+        shared.finish(session);
     }
-    if let (Some(events), Some(path)) = (events, &args.events) {
+    if let (Some(events), Some(path)) = (runner.events, &args.events) {
         events.finish().map_err(|error| CliError::file("write the events to", path, &error))?;
     }
-    if args.only.is_empty() && summary.outcome != Outcome::Interrupted {
-        show_results(&pipeline, &outputs, &store, session)?;
-    }
-    match summary.outcome {
-        Outcome::Done if args.lock => write_lock(&pipeline, &store, session),
-        Outcome::Done => Ok(()),
-        Outcome::Failed => Err(CliError::Told(exit::STAGE_FAILED)),
-        Outcome::Environment => Err(CliError::Told(exit::ENVIRONMENT)),
-        Outcome::Bug => Err(CliError::Told(exit::BUG)),
-        Outcome::Interrupted => Err(CliError::Told(stop.exit_code())),
-    }
+    result
 }
 
-/// A remote behind the store, left when the run is stopped.
-fn behind(remote: Remote, store: &Store, stop: &Stop) -> Result<Arc<Link>, CliError> {
-    let flag = stop.flag.clone();
-    Ok(Arc::new(Link::new(remote, store.root(), move || flag.is_cancelled())?))
+/// Reads all files.
+fn load(args: &RunArgs, session: &Session) -> Result<Vec<Pipeline>, CliError> {
+    let options = args.layers.options();
+    let [file] = &args.files[..] else {
+        if !(args.only.is_empty() && args.force.is_empty()) {
+            return Err(CliError::usage("`--only` and `--force` name stages of one file")
+                .with_help("run that file alone"));
+        }
+        return args
+            .files
+            .iter()
+            .map(|file| load_one_of_several(file, &options, session))
+            .collect();
+    };
+    Ok(vec![config::load(file, &options)?])
 }
 
-/// What the remote gave and got; that it got less is no failure of the run.
-fn tell_of_remote(report: &LinkReport, remote: &str, session: &Session) {
-    let (results, sent) = (report.brought.len(), report.sent.results.len());
-    if results + report.items > 0 {
-        let items = match report.items {
-            0 => String::new(),
-            items => format!(" and {}", count(items, "item")),
+/// A file with the profile, or, if it has no such profile, with its own values.
+fn load_one_of_several(
+    file: &Path,
+    options: &LoadOptions,
+    session: &Session,
+) -> Result<Pipeline, CliError> {
+    let errors = match config::load(file, options) {
+        Err(errors) => errors,
+        pipeline => return Ok(pipeline?),
+    };
+    let (Some(profile), true) =
+        (&options.profile, errors.errors.iter().any(|error| error.code == Code::Profile))
+    else {
+        return Err(errors.into());
+    };
+    let pipeline = config::load(file, &LoadOptions { profile: None, ..options.clone() })?;
+    session.talk(&format!(
+        "{}: there is no profile `{profile}`, so it runs with the values of the file itself",
+        file.display()
+    ));
+    Ok(pipeline)
+}
+
+/// What runs pipelines one after the other.
+struct Runner<'a> {
+    args: &'a RunArgs,
+    session: &'a Session,
+    store: &'a Store,
+    /// Keeps models loaded from one pipeline to the next.
+    executor: Executor<'a>,
+    outlook: device::Outlook,
+    stop: &'a Stop,
+    events: Option<EventFile>,
+}
+
+impl Runner<'_> {
+    /// Runs several pipelines; the first failure ends it, unless it is to keep going.
+    fn run_all(&mut self, pipelines: &[Pipeline]) -> Result<(), CliError> {
+        let start = Instant::now();
+        let mut failed: Vec<(String, u8)> = Vec::new();
+        let mut ran = 0;
+        for pipeline in pipelines {
+            ran += 1;
+            let Err(error) = self.run(pipeline) else { continue };
+            failed.push((pipeline.path.display().to_string(), error.report(self.session)));
+            if !self.args.keep_going || self.stop.flag.is_cancelled() {
+                break;
+            }
+        }
+        let time = duration(start.elapsed().as_secs_f64());
+        let files = count(pipelines.len(), "pipeline");
+        let Some((_, code)) = failed.first() else {
+            self.session.talk(&format!("{files} up to date in {time}"));
+            return Ok(());
         };
-        let results = count(results, "result");
-        session.talk(&format!("fetched {results}{items}, {} from {remote}", bytes(report.bytes)));
+        let names: Vec<_> = failed.iter().map(|(name, _)| format!("`{name}`")).collect();
+        let left = match pipelines.len() - ran {
+            0 => String::new(),
+            left => format!(", {left} not reached"),
+        };
+        let names = names.join(", ");
+        self.session.talk(&format!("{} of {files} failed in {time}{left}: {names}", failed.len()));
+        Err(CliError::Told(*code))
     }
-    if sent > 0 {
-        let (results, bytes) = (count(sent, "result"), bytes(report.sent.bytes));
-        session.talk(&format!("sent {results}, {bytes} to {remote}"));
+
+    fn run(&mut self, pipeline: &Pipeline) -> Result<(), CliError> {
+        let (args, session, store) = (self.args, self.session, self.store);
+        session.warn(pipeline);
+        let locked = if args.locked { locked_outputs(pipeline, store)? } else { BTreeMap::new() };
+        let wanted = PlanOptions { force: args.force.clone(), only: args.only.clone() };
+        fetch::models(pipeline, &wanted, session, &self.stop.flag)?;
+        memory::check(pipeline, store, &wanted, &self.outlook)?;
+        self.executor.lock_to(locked);
+
+        let verbose = session.global.verbose > 0;
+        let mut human = HumanReporter::new(session.screen(), session.stderr, verbose);
+        let mut outputs = Outputs::none(pipeline.instances.len());
+        let mut space = disk::Watch::new(pipeline, store, &wanted);
+        let summary = self.executor.execute(pipeline, &mut |event| {
+            if matches!(event, RunEvent::StageStarted { .. }) {
+                space.look(session, &self.stop.flag);
+            }
+            human.on(&event);
+            outputs.on(&event);
+            if let Some(events) = &mut self.events {
+                events.on(&event);
+            }
+        })?;
+        space.finish()?;
+        // Before the tables, which may meet a full disk where they are written to.
+        let is_to_lock = args.lock && summary.outcome == Outcome::Done;
+        let lock = is_to_lock.then(|| write_lock(pipeline, store)).transpose()?;
+        if args.only.is_empty() && summary.outcome != Outcome::Interrupted {
+            CliError::unless_unread(show_results(pipeline, &outputs, store, session))?;
+        }
+        if let Some(lock) = lock {
+            session.talk(&format!("locked in {}", lock.display()));
+        }
+        match summary.outcome {
+            Outcome::Done => Ok(()),
+            Outcome::Failed => Err(CliError::Told(exit::STAGE_FAILED)),
+            Outcome::Environment => Err(CliError::Told(exit::ENVIRONMENT)),
+            Outcome::Bug => Err(CliError::Told(exit::BUG)),
+            Outcome::Interrupted => Err(CliError::Told(self.stop.exit_code())),
+        }
     }
-    if report.sent.failed > 0 {
-        let results = count(report.sent.failed, "result");
-        let why = report.sent.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
-        session.talk(&format!(
-            "{}: {results} not sent to {remote}{why}; `pipe cache push` sends what is missing",
-            session.stderr.warn("warning")
-        ));
-    }
-    warn_of_differing(&report.sent, remote, session);
 }
 
 /// What the lock says that a run must give; a pipeline that deviates from the lock is refused.
@@ -177,11 +253,11 @@ fn locked_outputs(
     Err(CliError::Messages { code: exit::DIFFERENT, parts: parts.chain([last]).collect() })
 }
 
-fn write_lock(pipeline: &Pipeline, store: &Store, session: &Session) -> Result<(), CliError> {
+/// Writes the lock and says where.
+fn write_lock(pipeline: &Pipeline, store: &Store) -> Result<PathBuf, CliError> {
     let path = Lock::path_of(pipeline);
     Lock::of_plan(&plan::build(pipeline, store, &PlanOptions::default())?)?.write(&path)?;
-    session.talk(&format!("locked in {}", path.display()));
-    Ok(())
+    Ok(path)
 }
 
 fn show_results(

@@ -1,6 +1,7 @@
 //! What all commands share: global options, the terminal, settings, the store.
 
 use std::{
+    borrow::Cow,
     io::{self, IsTerminal, Write},
     num::NonZeroUsize,
     path::PathBuf,
@@ -15,6 +16,7 @@ use crate::{
         self, LoadOptions, Pipeline,
         settings::{Settings, SettingsError, SomeSettings},
     },
+    device::DeviceFailure,
     remote::{Patience, Remote},
     report::{human::Screen, style::Style},
     store::{Locks, Store},
@@ -33,7 +35,7 @@ pub(super) struct GlobalArgs {
     #[arg(long, global = true, value_name = "DEVICE", help_heading = HEADING)]
     pub device: Option<String>,
     /// Stages to run at once
-    #[arg(long, short, global = true, value_name = "N", help_heading = HEADING)]
+    #[arg(long, short, global = true, value_name = "N", value_parser = at_least_one, help_heading = HEADING)]
     pub jobs: Option<NonZeroUsize>,
     /// Say more: list reused stages; twice or thrice to log what happens inside
     #[arg(long, short, global = true, action = clap::ArgAction::Count, help_heading = HEADING)]
@@ -44,6 +46,10 @@ pub(super) struct GlobalArgs {
     /// When to use colours
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = HEADING)]
     pub color: ColorChoice,
+}
+
+fn at_least_one(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "must be a whole number, at least 1".to_owned())
 }
 
 /// Checks a filter, which is read when logging starts.
@@ -106,7 +112,7 @@ pub(super) struct LayerArgs {
 
 impl LayerArgs {
     pub fn options(&self) -> LoadOptions {
-        LoadOptions { profile: self.profile.clone(), set: self.set.clone() }
+        LoadOptions { profile: self.profile.clone(), set: self.set.clone(), look_at_data: false }
     }
 }
 
@@ -185,8 +191,14 @@ impl Session {
         Ok(settings)
     }
 
-    /// The store of the cache folder.
+    /// The store of the cache folder, to read it: nothing is made of a folder that is no cache yet.
     pub fn store(&self) -> Result<Store, CliError> {
+        let settings = self.settings()?;
+        Ok(Store::look(&settings.cache)?.with_locks(locks(&settings)?))
+    }
+
+    /// The store of the cache folder, which is made if it is not there.
+    pub fn store_to_change(&self) -> Result<Store, CliError> {
         open_store(&self.settings()?)
     }
 
@@ -197,20 +209,19 @@ impl Session {
     }
 }
 
-/// The store of these settings.
+/// The store of these settings, which is made if it is not there.
 pub(super) fn open_store(settings: &Settings) -> Result<Store, CliError> {
-    let locks = match settings.locks.as_str() {
-        "auto" => Locks::Auto,
-        "flock" => Locks::Flock,
-        "lease" => Locks::Lease,
-        other => {
-            let message = format!("the setting `locks` is `{other}`");
-            return Err(CliError::usage(message).with_help(
-                "it is `auto`, `flock` or `lease`, set by `PIPE_LOCKS` or `pipe.toml`",
-            ));
-        }
-    };
-    Ok(Store::open(&settings.cache)?.with_locks(locks))
+    Ok(Store::open(&settings.cache)?.with_locks(locks(settings)?))
+}
+
+fn locks(settings: &Settings) -> Result<Locks, CliError> {
+    match settings.locks.as_str() {
+        "auto" => Ok(Locks::Auto),
+        "flock" => Ok(Locks::Flock),
+        "lease" => Ok(Locks::Lease),
+        other => Err(CliError::usage(format!("the setting `locks` is `{other}`"))
+            .with_help("it is `auto`, `flock` or `lease`, set by `PIPE_LOCKS` or `pipe.toml`")),
+    }
 }
 
 fn load_settings(global: &GlobalArgs) -> Result<Settings, SettingsError> {
@@ -224,11 +235,22 @@ fn load_settings(global: &GlobalArgs) -> Result<Settings, SettingsError> {
     })
 }
 
+/// A path or a name as it stands in a command that a person may copy.
+pub(super) fn quoted(text: &impl ToString) -> String {
+    let text = text.to_string();
+    // What no shell can take is shown as it is.
+    shlex::try_quote(&text).map_or_else(|_| text.clone(), Cow::into_owned)
+}
+
 /// Says that a panic is our fault and what to send us.
 pub(super) fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(|place| format!("{}:{}", place.file(), place.line()));
         let message = panic.payload_as_str().unwrap_or("no message");
+        if DeviceFailure::of(message).is_some() {
+            // The stage it happened in fails with it.
+            return;
+        }
         let _ = writeln!(
             io::stderr(),
             "this is a bug in pipe {}: {message} (at {})\n\

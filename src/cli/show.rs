@@ -10,7 +10,7 @@ use super::{
     session::{LayerArgs, Session},
 };
 use crate::{
-    artifact::{ArtifactKind, Manifest},
+    artifact::{ArtifactKind, Manifest, adapter, model},
     config::{self, Layer, Shown},
     report::{
         SCHEMA_VERSION,
@@ -69,6 +69,9 @@ pub(super) fn toml_text(value: &Value) -> String {
     }
 }
 
+/// Files that hold the log of a training.
+const TRAINING_LOGS: [&str; 2] = [adapter::TRAIN, model::LOG];
+
 fn is_digest(text: &str) -> bool {
     (6..=64).contains(&text.len()) && text.chars().all(|c| c.is_ascii_hexdigit())
 }
@@ -106,8 +109,41 @@ fn artifact_text(store: &Store, digest: Digest, manifest: &Manifest) -> Result<S
                 let _ = writeln!(out, "  {name} = {value}");
             }
         }
+        if let Some(file) = TRAINING_LOGS.iter().find_map(|name| item.files.get(*name)) {
+            let log: Value = serde_json::from_slice(&store.read(file)?).unwrap_or_default();
+            out.push_str(&training_text(&log));
+        }
     }
     Ok(out)
+}
+
+/// The losses of a training: the first and the last, and those on clips held out by quantile.
+fn training_text(log: &Value) -> String {
+    let mut out = String::new();
+    let losses = log["losses"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if let (Some(first), Some(last)) = (losses.first(), losses.last()) {
+        let _ = writeln!(out, "  loss = {}, then {}", rounded(first), rounded(last));
+    }
+    let row = |values: &Value| {
+        let values = values.as_array().into_iter().flatten().map(rounded);
+        values.fold(String::new(), |row, value| row + &format!("{value:>8}"))
+    };
+    let held_out = &log["held_out"];
+    if held_out.is_object() {
+        let _ = writeln!(out, "  held-out loss, by quantile of the timesteps");
+        let _ = writeln!(out, "  {:>8}{}", "step", row(&held_out["quantiles"]));
+    }
+    for evaluation in held_out["losses"].as_array().into_iter().flatten() {
+        let _ = writeln!(out, "  {:>8}{}", evaluation["step"], row(&evaluation["losses"]));
+    }
+    out
+}
+
+/// A number to four digits.
+fn rounded(value: &Value) -> String {
+    let number = value.as_f64().unwrap_or(f64::NAN);
+    let text = format!("{number:.4}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// The one object whose digest begins with `text`.

@@ -3,13 +3,14 @@
 use super::{
     error::CliError,
     exit,
-    session::{PipelineArgs, Session},
+    session::{PipelineArgs, Session, quoted},
 };
 use crate::{
     config::Pipeline,
     exec::ExecError,
     plan::{self, PlanOptions},
     report::{
+        compute,
         results::{Outputs, tables},
         table::{Format, ResultTable, render},
     },
@@ -23,17 +24,24 @@ pub(super) struct TableArgs {
     /// The form of the tables
     #[arg(long, short, value_enum, default_value_t)]
     format: Format,
+    /// Instead of scores, what the stages took: time of training and sampling, memory, device
+    #[arg(long)]
+    compute: bool,
 }
 
 pub(super) fn table(args: &TableArgs, session: &Session) -> Result<(), CliError> {
     let pipeline = args.pipeline.load()?;
-    if pipeline.tables.is_empty() {
+    if pipeline.tables.is_empty() && !args.compute {
         let message = format!("`{}` has no tables", args.pipeline.file.display());
         return Err(CliError::usage(message).with_help("add a `[tables.<name>]`"));
     }
     let store = session.store()?;
     let plan = plan::build(&pipeline, &store, &PlanOptions::default())?;
-    let tables = tables(&pipeline, &Outputs::of_plan(&plan), &store)?;
+    let tables = if args.compute {
+        compute::tables(&plan)
+    } else {
+        tables(&pipeline, &Outputs::of_plan(&plan), &store)?
+    };
     session.print(&render(&tables, args.format))?;
     if tables.iter().any(ResultTable::has_values) {
         return Ok(());
@@ -43,7 +51,7 @@ pub(super) fn table(args: &TableArgs, session: &Session) -> Result<(), CliError>
     if !lacks.parts().is_empty() {
         return Err(lacks.into());
     }
-    let file = args.pipeline.file.display();
+    let file = quoted(&args.pipeline.file.display());
     session.talk(&format!("nothing is computed yet: `pipe run {file}` computes it"));
     Err(CliError::Told(exit::STAGE_FAILED))
 }

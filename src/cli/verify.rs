@@ -2,21 +2,19 @@
 
 use std::fmt::Write as _;
 
-use serde_json::json;
-
 use super::{
     device,
     error::CliError,
     exit,
-    session::{PipelineArgs, Session, open_store},
+    session::{PipelineArgs, Session, open_store, quoted},
     signals::Stop,
 };
 use crate::{
     config::Pipeline,
     exec::{Difference, ExecOptions, Executor, Verdict, Verified, VerifyOptions},
     report::{
-        SCHEMA_VERSION,
         style::{count, duration},
+        verify::{VerdictCounts, VerifyDocument},
     },
     store::Store,
 };
@@ -94,8 +92,8 @@ pub(super) fn verify(args: &VerifyArgs, session: &Session) -> Result<(), CliErro
             }
         },
     )?;
-    printed?;
-    session.print(&if args.json { json(&found, args) } else { summary(&found, args) })?;
+    let report = if args.json { json(found.clone(), args, &wanted) } else { summary(&found, args) };
+    CliError::unless_unread(printed.and_then(|()| session.print(&report)))?;
     if stop.flag.is_cancelled() {
         return Err(CliError::Told(stop.exit_code()));
     }
@@ -114,7 +112,7 @@ pub(super) fn verify(args: &VerifyArgs, session: &Session) -> Result<(), CliErro
 
 /// To have verified nothing is no success.
 fn nothing(pipeline: &Pipeline, args: &VerifyArgs) -> CliError {
-    let file = args.pipeline.file.display();
+    let file = quoted(&args.pipeline.file.display());
     let commands = pipeline.instances.iter().all(|instance| instance.work.command().is_some());
     let help = if commands && !args.allow_commands {
         "read the commands, then verify again with --allow-commands".to_owned()
@@ -157,55 +155,29 @@ fn line(verified: &Verified) -> String {
 }
 
 fn summary(found: &[Verified], args: &VerifyArgs) -> String {
-    let number = |verdict: &str| counts(found).into_iter().find(|(name, _)| *name == verdict);
-    let mut out = format!("verified {}", count(found.len() - of(number("skipped")), "stage"));
+    let counts = VerdictCounts::of(found);
+    let mut out = format!("verified {}", count(found.len() - counts.skipped, "stage"));
     if args.twice {
         out.push_str(", each twice");
     }
-    let _ = write!(out, ": {} identical", of(number("identical")));
+    let _ = write!(out, ": {} identical", counts.identical);
     if args.tolerance > 0.0 {
-        let _ = write!(out, ", {} within {:e}", of(number("within_tolerance")), args.tolerance);
+        let _ = write!(out, ", {} within {:e}", counts.within_tolerance, args.tolerance);
     }
-    let _ = write!(out, ", {} different", of(number("different")));
-    for verdict in ["failed", "skipped"] {
-        match of(number(verdict)) {
-            0 => {}
-            n => {
-                let _ = write!(out, ", {n} {verdict}");
-            }
+    let _ = write!(out, ", {} different", counts.different);
+    for (number, verdict) in [(counts.failed, "failed"), (counts.skipped, "skipped")] {
+        if number > 0 {
+            let _ = write!(out, ", {number} {verdict}");
         }
     }
     out + "\n"
 }
 
-fn of(found: Option<(&str, usize)>) -> usize {
-    found.map_or(0, |(_, count)| count)
-}
-
-/// How often each verdict was given.
-fn counts(found: &[Verified]) -> [(&'static str, usize); 5] {
-    let number = |is: fn(&Verdict) -> bool| found.iter().filter(|v| is(&v.verdict)).count();
-    [
-        ("identical", number(|v| matches!(v, Verdict::Identical))),
-        ("within_tolerance", number(|v| matches!(v, Verdict::WithinTolerance { .. }))),
-        ("different", number(|v| matches!(v, Verdict::Different { .. }))),
-        ("failed", number(|v| matches!(v, Verdict::Failed { .. }))),
-        ("skipped", number(|v| matches!(v, Verdict::Skipped { .. }))),
-    ]
-}
-
-fn json(found: &[Verified], args: &VerifyArgs) -> String {
-    let counts = counts(found).map(|(name, count)| (name.to_owned(), json!(count)));
-    let document = json!({
-        "schema_version": SCHEMA_VERSION,
-        "pipeline": args.pipeline.file,
-        "profile": args.pipeline.layers.profile,
-        "tolerance": args.tolerance,
-        "twice": args.twice,
-        "stages": found,
-        "counts": serde_json::Map::from_iter(counts),
-    });
-    format!("{document:#}\n")
+fn json(found: Vec<Verified>, args: &VerifyArgs, options: &VerifyOptions) -> String {
+    let pipeline = args.pipeline.file.to_string_lossy().into_owned();
+    let profile = args.pipeline.layers.profile.clone();
+    let document = VerifyDocument::new(pipeline, profile, options, found);
+    format!("{:#}\n", serde_json::json!(document))
 }
 
 fn share(text: &str) -> Result<f64, String> {

@@ -1,6 +1,6 @@
 //! All errors of a pipeline file, each with its place and what to do.
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
 use serde::Serialize;
@@ -10,7 +10,7 @@ use super::{
     Place,
     excerpt::Excerpt,
     origin::{Origin, Sources},
-    value::{ValueError, ValueProblem},
+    value::{Node, ValueError, ValueProblem},
 };
 
 /// The class of an error, for `--json`.
@@ -61,14 +61,31 @@ pub enum Code {
 #[derive(Clone, Debug)]
 pub(super) struct Problem {
     pub code: Code,
+    /// The stage that is told of first; others may be wrong in the same way.
+    stage: Option<Box<str>>,
     pub message: String,
     pub labels: Vec<(Origin, String)>,
     pub help: Option<String>,
+    /// The name that it says is not there.
+    absent: Option<String>,
 }
 
 impl Problem {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), labels: Vec::new(), help: None }
+        let message = message.into();
+        Self { code, stage: None, message, labels: Vec::new(), help: None, absent: None }
+    }
+
+    /// Says in which stage it is. One value that many stages take is wrong once, and told of the first.
+    pub fn in_stage(mut self, stage: &str) -> Self {
+        self.stage = Some(stage.into());
+        self
+    }
+
+    /// Says that a name is not there, which may be the fault of another mistake.
+    pub fn absent(mut self, name: &str) -> Self {
+        self.absent = Some(name.to_owned());
+        self
     }
 
     /// Marks a place; the first one mostly counts.
@@ -157,30 +174,55 @@ impl From<&ValueError> for Problem {
 
 /// Collects the errors of a pipeline.
 #[derive(Default)]
-pub(super) struct Problems(Vec<Problem>);
+pub(super) struct Problems {
+    list: Vec<Problem>,
+    lost: HashSet<String>,
+    all_lost: bool,
+}
 
 impl Problems {
     pub fn add(&mut self, problem: Problem) {
-        let same = |other: &Problem| {
-            other.message == problem.message && other.labels.first() == problem.labels.first()
-        };
-        if !self.0.iter().any(same) {
-            self.0.push(problem);
+        let place = |problem: &Problem| problem.labels.first().map(|(origin, _)| *origin);
+        let same =
+            |other: &Problem| other.message == problem.message && place(other) == place(&problem);
+        if !self.list.iter().any(same) {
+            self.list.push(problem);
         }
     }
 
+    /// Remembers that a name is there but cannot be known, for an error that is reported: that
+    /// others do not find it is a consequence.
+    pub fn lose(&mut self, name: &str) {
+        self.lost.insert(name.to_owned());
+    }
+
+    /// The same of all names in a value that nothing reads; of any name where it has none.
+    pub fn lose_names_in(&mut self, node: &Node) {
+        self.all_lost |= node.as_table().is_none();
+        node.walk(&mut Vec::new(), &mut |path, _| {
+            self.lost.extend(path.iter().map(ToString::to_string));
+        });
+    }
+
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.list.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.list.is_empty()
     }
 
-    /// The errors in the order of the text.
+    /// The errors in the order of the text, without those that follow from others.
     pub fn finish(mut self, file: &str, sources: &Sources) -> ConfigErrors {
-        self.0.sort_by_key(|problem| problem.labels.first().map(|(o, _)| (o.file, o.start)));
-        let errors = self.0.into_iter().map(|problem| ConfigError::new(problem, sources)).collect();
+        let unknown = self.list.iter().any(|problem| problem.code == Code::Reference);
+        self.list.retain(|problem| match &problem.absent {
+            Some(name) => !self.all_lost && !self.lost.contains(name),
+            // What a wrong reference meant may be just what seems to be of no use.
+            None => problem.code != Code::Unused || !unknown,
+        });
+        self.list.sort_by_key(|problem| problem.labels.first().map(|(o, _)| (o.file, o.start)));
+        let errors =
+            self.list.into_iter().map(|problem| ConfigError::new(problem, sources)).collect();
         ConfigErrors { file: file.to_owned(), errors }
     }
 }
@@ -236,7 +278,10 @@ impl ConfigError {
         let labels = labels.collect();
         Self {
             code: problem.code,
-            message: shortened(problem.message),
+            message: shortened(match problem.stage {
+                Some(stage) => format!("stage `{stage}`: {}", problem.message),
+                None => problem.message,
+            }),
             help: help.map(shortened),
             place: first.map(|origin| sources.place(origin)),
             end: first.map(|origin| sources.end(origin)),

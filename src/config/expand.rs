@@ -8,8 +8,8 @@ use std::{
 use serde_json::{Map, Value};
 
 use super::{
-    Instance, Place,
-    error::{Code, Problem, Problems},
+    Instance, Places,
+    error::{Code, Problem, Problems, similar},
     fit::{Fits, check_idle},
     kinds::Kind,
     leaks::Leaks,
@@ -28,9 +28,11 @@ use crate::{
 pub(super) struct Expander<'a> {
     pub axes: &'a Axes,
     pub scope: &'a Scope<'a>,
-    pub sources: &'a Sources,
+    pub sources: &'a Arc<Sources>,
     /// The pipeline's seed and where it was written.
     pub seed: (u64, Option<Origin>),
+    /// Whether the data must hold what is asked of it, where it is there.
+    pub look_at_data: bool,
 }
 
 /// The part of an instance that its own parameters decide.
@@ -40,7 +42,6 @@ struct Parsed {
     /// The parameters as they are written, with references resolved.
     node: Arc<Node>,
     params: Map<String, Value>,
-    places: BTreeMap<String, Place>,
 }
 
 impl Expander<'_> {
@@ -53,7 +54,7 @@ impl Expander<'_> {
         problems: &mut Problems,
     ) -> (Vec<Instance>, Vec<String>) {
         let mut instances: Vec<Instance> = Vec::new();
-        let (mut fits, mut leaks) = (Fits::default(), Leaks::default());
+        let (mut fits, mut leaks) = (Fits::new(self.look_at_data), Leaks::default());
         let mut made: Vec<HashMap<Vec<u32>, Option<usize>>> =
             definitions.iter().map(|_| HashMap::new()).collect();
         for &index in order {
@@ -79,7 +80,7 @@ impl Expander<'_> {
                         work: own.work,
                         params: own.params,
                         inputs,
-                        places: own.places,
+                        places: Places::new(Arc::clone(&own.node), Arc::clone(self.sources)),
                     };
                     fits.add(definition, &instance, own.node, problems);
                     leaks.add(&instance, &instances);
@@ -152,7 +153,6 @@ impl Expander<'_> {
             problems.add(wrong.problem);
             drop_value(&mut params, &wrong.path, &mut dropped);
         }
-        let places = self.places(&params);
         loop {
             let error = match (kind.entry.parse)(&params) {
                 Ok(parsed) if dropped.is_empty() => {
@@ -161,7 +161,6 @@ impl Expander<'_> {
                         work: Arc::from(parsed.stage),
                         node: Arc::new(params),
                         params: parsed.params,
-                        places,
                     });
                 }
                 Ok(_) => return None,
@@ -169,7 +168,13 @@ impl Expander<'_> {
             };
             if let ValueProblem::Missing { key } = error.problem() {
                 missing(definition, kind, &params, (error.path(), key), &dropped, problems);
-                if !error.path().is_empty() {
+                let path = error.path();
+                let follows = |wrong: &Vec<String>| {
+                    wrong
+                        .split_last()
+                        .is_some_and(|(last, above)| above == path && is_meant(last, key))
+                };
+                if !path.is_empty() && !dropped.iter().any(follows) {
                     problems.add(Problem::from(&error));
                 }
                 return None;
@@ -190,9 +195,9 @@ impl Expander<'_> {
         dropped: &mut Vec<Vec<String>>,
         problems: &mut Problems,
     ) -> Node {
-        let table = definition.params.as_table().into_iter().flatten();
+        let origin = definition.key.or(definition.table.origin);
         let mut out = Table::new();
-        for (key, entry) in table {
+        for (key, entry) in definition.params() {
             match self.scope.resolve(&entry.node, cell) {
                 Ok(node) => {
                     out.insert(key.clone(), Entry { key: entry.key, node });
@@ -203,17 +208,7 @@ impl Expander<'_> {
                 }
             }
         }
-        Node { data: Data::Table(out), origin: definition.params.origin, via: None }
-    }
-
-    fn places(&self, params: &Node) -> BTreeMap<String, Place> {
-        let mut places = BTreeMap::new();
-        params.walk(&mut Vec::new(), &mut |path, node| {
-            if let Some(origin) = node.origin.filter(|_| !path.is_empty()) {
-                places.insert(path.join("."), self.sources.place(origin));
-            }
-        });
-        places
+        Node { data: Data::Table(out), origin, via: None }
     }
 }
 
@@ -235,7 +230,7 @@ fn missing(
     }
     for name in names {
         let known = params.get(name).is_some()
-            || dropped.iter().any(|path| path.first().is_some_and(|key| key == name));
+            || dropped.iter().any(|path| path.first().is_some_and(|key| is_meant(key, name)));
         if known {
             continue;
         }
@@ -246,6 +241,11 @@ fn missing(
                 .help(format!("add `{name} = ...`")),
         );
     }
+}
+
+/// Whether a wrong key stands for a missing one: as that key with a wrong value, or misspelt.
+fn is_meant(key: &str, missing: &str) -> bool {
+    key == missing || similar(key, &[missing]).is_some()
 }
 
 /// Takes out the value at `path`, or the nearest above that can be taken out.
@@ -285,8 +285,8 @@ fn validated(
             node = next;
         }
         let label = format!("`{}`", error.field);
-        let message = format!("stage `{}`: {}", definition.name, error.message);
-        let mut problem = Problem::new(Code::BadValue, message)
+        let mut problem = Problem::new(Code::BadValue, error.message)
+            .in_stage(definition.name)
             .at(node.origin.or(definition.key), label)
             .at(node.via, "used here");
         problem.help = error.help;

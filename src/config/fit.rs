@@ -11,7 +11,7 @@ use super::{
     stages::Definition,
     value::Node,
 };
-use crate::stages::{Cause, IdleParam, ItemSize, KnownModels, Misfit, Surroundings};
+use crate::stages::{Cause, IdleParam, ItemSize, KnownData, KnownModels, Misfit, Surroundings};
 
 /// Ports whose items give their size to what a stage makes of them.
 const SIZE_PORTS: [&str; 4] = ["pairs", "videos", "latents", "samples"];
@@ -33,16 +33,27 @@ struct Sizes {
     image: Option<Given<[usize; 2]>>,
 }
 
-/// The sizes of the instances so far.
-#[derive(Default)]
+/// What is known of the instances so far.
 pub(super) struct Fits {
     models: KnownModels,
+    data: KnownData,
+    tasks: Vec<(Option<&'static str>, String)>,
     sizes: Vec<Sizes>,
     params: Vec<Arc<Node>>,
-    seen: HashSet<(Option<Origin>, String)>,
 }
 
 impl Fits {
+    /// Nothing is known yet; `data` says whether the data is looked at.
+    pub fn new(data: bool) -> Self {
+        Self {
+            models: KnownModels::default(),
+            data: KnownData::new(data),
+            tasks: Vec::new(),
+            sizes: Vec::new(),
+            params: Vec::new(),
+        }
+    }
+
     /// Adds the next instance with its parameters, and reports what it cannot take. Of several
     /// stages that cannot take one value, the first is named.
     pub fn add(
@@ -60,7 +71,11 @@ impl Fits {
             frames: sizes.frames.map(|given| given.value),
             image: sizes.image.map(|given| given.value),
         };
-        let around = Surroundings { size, ports: &ports, models: &self.models };
+        self.tasks.push((instance.work.task(), instance.stage.clone()));
+        let pairs = instance.inputs.get("pairs").map(|input| &self.tasks[*input]);
+        let task = pairs.and_then(|(task, stage)| Some(((*task)?, stage.as_str())));
+        let (models, data) = (&self.models, &self.data);
+        let around = Surroundings { size, ports: &ports, task, models, data };
         let mut misfits = instance.work.misfits(&around);
         misfits.extend(too_large(size));
         for misfit in misfits {
@@ -72,14 +87,12 @@ impl Fits {
             };
             let node = self.params[by].get(param);
             let origin = node.and_then(|node| node.origin).or(definition.key);
-            if self.seen.insert((origin, misfit.message.clone())) {
-                let message = format!("stage `{}`: {}", definition.name, misfit.message);
-                let mut problem = Problem::new(Code::BadValue, message)
-                    .at(origin, format!("`{param}`"))
-                    .at(node.and_then(|node| node.via), "used here");
-                problem.help = misfit.help;
-                problems.add(problem);
-            }
+            let mut problem = Problem::new(Code::BadValue, misfit.message)
+                .in_stage(definition.name)
+                .at(origin, format!("`{param}`"))
+                .at(node.and_then(|node| node.via), "used here");
+            problem.help = misfit.help;
+            problems.add(problem);
         }
     }
 
@@ -116,14 +129,14 @@ fn too_large(size: ItemSize) -> Option<Misfit> {
 pub(super) fn check_idle(definition: &Definition<'_>, idle: &[IdleParam], problems: &mut Problems) {
     let mut reported = HashSet::new();
     for IdleParam { param, by, serves } in idle {
-        let Some(key) = key_of(&definition.params, param) else { continue };
-        let decider = nearest(&definition.params, by);
+        let Some(key) = key_of(&definition.table, param) else { continue };
+        let decider = nearest(&definition.table, by);
         if decider.is_some_and(is_variable) || !reported.insert(param) {
             continue;
         }
-        let message = format!("stage `{}`: `{param}` does nothing here", definition.name);
         problems.add(
-            Problem::new(Code::Unused, message)
+            Problem::new(Code::Unused, format!("`{param}` does nothing here"))
+                .in_stage(definition.name)
                 .at(Some(key), "changes nothing")
                 .help(format!("take it out; it is read where {serves}")),
         );

@@ -1,6 +1,6 @@
 //! What the schema of a stage kind says beyond the types: ranges, paths and a `seed`.
 
-use std::path::Path;
+use std::{cell::RefCell, collections::HashMap, path::Path, rc::Rc};
 
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
@@ -11,6 +11,18 @@ use super::{
     value::{Data, Node, Table},
 };
 use crate::stages::StageEntry;
+
+/// The kinds that stages name; a schema is made once, when the first stage names its kind.
+#[derive(Default)]
+pub(super) struct Kinds(RefCell<HashMap<&'static str, Rc<Kind>>>);
+
+impl Kinds {
+    /// The kind of a line of the registry.
+    pub fn of(&self, entry: &'static StageEntry) -> Rc<Kind> {
+        let mut known = self.0.borrow_mut();
+        Rc::clone(known.entry(entry.kind).or_insert_with(|| Rc::new(Kind::new(entry))))
+    }
+}
 
 /// A stage kind with its schema.
 pub(super) struct Kind {
@@ -26,7 +38,7 @@ pub(super) struct OutOfRange {
 }
 
 impl Kind {
-    pub fn new(entry: &'static StageEntry) -> Self {
+    fn new(entry: &'static StageEntry) -> Self {
         let mut generator = SchemaSettings::draft07().into_generator();
         let schema = (entry.schema)(&mut generator).to_value();
         let definitions = generator.take_definitions(true);

@@ -7,12 +7,13 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::{
     LoadOptions,
     error::{Code, Problem, Problems},
-    origin::{Layer, Origin, Sources, normalise},
+    origin::{Layer, Origin, SET, Sources, normalise},
     value::{Data, Entry, Node, Syntax, Table, parse_document, parse_value},
 };
 
@@ -24,9 +25,9 @@ pub type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
 
 /// A pipeline after merging.
 pub(super) struct Merged {
-    pub root: Node,
-    /// The file and its bases with all profiles, before one is applied.
-    pub written: Node,
+    pub root: Arc<Node>,
+    /// The file and its bases with all profiles, before one is applied; the same tree if none is.
+    pub written: Arc<Node>,
 }
 
 /// Reads and merges all layers; what cannot be read is reported and left out.
@@ -39,12 +40,13 @@ pub(super) fn merge(
 ) -> Option<Merged> {
     let mut stack = Vec::new();
     let written = Files { read, sources, problems }.file(path, Layer::File, None, &mut stack)?;
-    let mut root = written.clone();
+    let written = Arc::new(written);
+    let mut root = Arc::clone(&written);
     if let Some(name) = &options.profile {
-        apply_profile(&mut root, name, sources, problems);
+        apply_profile(Arc::make_mut(&mut root), name, sources, problems);
     }
     for text in &options.set {
-        apply_set(&mut root, text, sources, problems);
+        apply_set(Arc::make_mut(&mut root), text, sources, problems);
     }
     Some(Merged { root, written })
 }
@@ -79,11 +81,16 @@ impl Files<'_> {
         let text = match (self.read)(path) {
             Ok(text) => text,
             Err(error) => {
-                let mut problem = Problem::new(Code::Io, format!("cannot read `{name}`: {error}"));
-                if error.kind() == io::ErrorKind::InvalidData {
-                    problem = problem.help("a pipeline file is TOML, in UTF-8");
-                }
-                self.problems.add(problem.at(named, "named here"));
+                let problem = Problem::new(Code::Io, format!("cannot read `{name}`: {error}"));
+                let mut problem = problem.at(named, "named here");
+                let help = match path.with_extension("toml") {
+                    with if with != path && (self.read)(&with).is_ok() => {
+                        Some(format!("did you mean `{}`?", with.display()))
+                    }
+                    _ => unreadable(&error, named.is_some()).map(str::to_owned),
+                };
+                problem.help = help;
+                self.problems.add(problem);
                 return None;
             }
         };
@@ -103,7 +110,8 @@ impl Files<'_> {
         let Some(base) = entry.node.as_str() else {
             let message = format!("`extends` must be a string, but is {}", entry.node.describe());
             let problem = Problem::new(Code::WrongType, message);
-            self.problems.add(problem.at(entry.node.origin, "must be the path of a file"));
+            let problem = problem.at(entry.node.origin, "must be the path of a file");
+            self.problems.add(problem.help("write `extends = \"base/file.toml\"`"));
             return Some(root);
         };
         stack.push(known);
@@ -115,9 +123,45 @@ impl Files<'_> {
     }
 }
 
+/// What to do about a file that cannot be read.
+fn unreadable(error: &io::Error, is_base: bool) -> Option<&'static str> {
+    Some(match error.kind() {
+        io::ErrorKind::InvalidData => "a pipeline file is TOML, in UTF-8",
+        io::ErrorKind::IsADirectory => "name a file in that folder",
+        io::ErrorKind::PermissionDenied => "make it a file that you may read",
+        io::ErrorKind::NotFound if is_base => {
+            "check the path, which is meant from the folder of the file that names it"
+        }
+        io::ErrorKind::NotFound => "check the path; `pipe init` writes a file to start from",
+        _ => return None,
+    })
+}
+
+/// Reports the first error of a text: what the parser makes of the rest of it is seldom meant.
 fn add_syntax(problems: &mut Problems, errors: Vec<Syntax>) {
-    for error in errors {
-        problems.add(Problem::new(Code::Syntax, error.message).at(Some(error.origin), "here"));
+    let Some(first) = errors.into_iter().min_by_key(|error| error.origin.start) else { return };
+    let help = syntax_help(&first.message);
+    problems
+        .add(Problem::new(Code::Syntax, first.message).at(Some(first.origin), "here").help(help));
+}
+
+/// What is mostly meant where the parser says this.
+fn syntax_help(message: &str) -> &'static str {
+    let says = |words: &str| message.contains(words);
+    if says("duplicate key") {
+        "take one of them out; a table such as `[stages.lora]` can be opened only once"
+    } else if says("finite") {
+        "write a number that is"
+    } else if says("missing comma between key-value pairs") || says("inline table") {
+        "close the table before this with `}`, or put a comma between its entries"
+    } else if says("must be quoted") || says("boolean") {
+        "put it in quotes if it is text"
+    } else if says("string") {
+        "close the string with the quote it begins with, on the same line"
+    } else if says("table header") || says("`]`") {
+        "close the bracket with `]`"
+    } else {
+        "a line of TOML is `key = value`, `[table]` or `# comment`; text stands in quotes"
     }
 }
 
@@ -210,7 +254,7 @@ fn overlay_keeping_keys(root: &mut Node, over: Table) {
 }
 
 fn apply_set(root: &mut Node, text: &str, sources: &mut Sources, problems: &mut Problems) {
-    let file = sources.add("--set", text, Path::new(""));
+    let file = sources.add(SET, text, Path::new(""));
     let whole = Origin { file, start: 0, end: text.len() as u32, layer: Layer::Set };
     let Some((left, right)) = text.split_once('=') else {
         let problem = Problem::new(Code::Set, format!("`--set {text}` has no `=`"));
@@ -225,10 +269,18 @@ fn apply_set(root: &mut Node, text: &str, sources: &mut Sources, problems: &mut 
     let mut path: Vec<String> = left.split('.').map(|part| part.trim().to_owned()).collect();
     if path.iter().any(String::is_empty) {
         let problem = Problem::new(Code::Set, format!("`{left}` is not a key"));
-        problems.add(problem.at(Some(key), "has an empty part"));
+        let problem = problem.at(Some(key), "has an empty part");
+        problems.add(problem.help("write it as `stage.key` or `params.name`"));
         return;
     }
-    if let Err(problem) = complete(root, &mut path, left, key) {
+    if right.trim().is_empty() {
+        let problem = Problem::new(Code::Set, format!("`--set {text}` gives no value"));
+        let problem = problem.at(Some(whole), "nothing after `=`");
+        problems
+            .add(problem.help("for an empty text write `\"\"`, in quotes that the shell keeps"));
+        return;
+    }
+    if let Err(problem) = complete(root, &mut path, (left, right.trim()), key) {
         problems.add(problem);
         return;
     }
@@ -267,7 +319,12 @@ fn apply_set(root: &mut Node, text: &str, sources: &mut Sources, problems: &mut 
 }
 
 /// Completes the key of a `--set`: `lora.rank` to `stages.lora.rank`, `size` to `params.size`.
-fn complete(root: &Node, path: &mut Vec<String>, left: &str, key: Origin) -> Result<(), Problem> {
+fn complete(
+    root: &Node,
+    path: &mut Vec<String>,
+    (left, right): (&str, &str),
+    key: Origin,
+) -> Result<(), Problem> {
     let names = |section: &str| -> Vec<&str> {
         let table = root.get(section).and_then(Node::as_table);
         table.iter().flat_map(|table| table.keys().map(String::as_str)).collect()
@@ -294,10 +351,34 @@ fn complete(root: &Node, path: &mut Vec<String>, left: &str, key: Origin) -> Res
     } else if params.contains(&first) {
         path.insert(0, "params".to_owned());
     } else {
+        if let Some(section) = axis_section(root, first).filter(|_| path.len() == 1) {
+            return Err(is_axis(section, first, right).at(Some(key), "an axis"));
+        }
         let message = format!("`--set {left}` names neither a stage nor a param");
         let problem = Problem::new(Code::Set, message).at(Some(key), "unknown");
         let known = if path.len() > 1 { stages } else { params };
         return Err(problem.suggest(first, known));
     }
     Ok(())
+}
+
+/// What to set in place of an axis.
+fn is_axis(section: &str, name: &str, value: &str) -> Problem {
+    let list = if value.starts_with('[') { value.to_owned() } else { format!("[{value}]") };
+    let help = match section {
+        "grid" => format!("`--set 'sweep.grid.{name}={list}'` sets its values"),
+        _ => format!(
+            "`--set sweep.baseline.{name}={value}` sets its baseline, and `--set \
+             'sweep.one_at_a_time.{name}={list}'` the values it is varied over"
+        ),
+    };
+    Problem::new(Code::Set, format!("`{name}` is an axis of the sweep, not a param")).help(help)
+}
+
+/// The part of the sweep that an axis is in.
+fn axis_section(root: &Node, name: &str) -> Option<&'static str> {
+    let sections = ["grid", "one_at_a_time", "baseline"];
+    sections
+        .into_iter()
+        .find(|section| root.get("sweep").and_then(|sweep| sweep.get(section)?.get(name)).is_some())
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::Instance;
 use crate::stages::Draw;
 
-/// The ports through which training reaches an answer.
-const TRAINED: [&str; 2] = ["lora", "model"];
+/// The ports through which what was learnt reaches an answer.
+const TRAINED: [&str; 3] = ["lora", "model", "examples"];
 const NONE: Vec<usize> = Vec::new();
 
 fn set(instances: impl Iterator<Item = usize>) -> Vec<usize> {

@@ -28,14 +28,15 @@ pub mod value;
 pub use error::{Code, ConfigError, ConfigErrors, similar};
 pub use layers::ReadFile;
 pub use origin::Layer;
-pub use pipeline::{Cell, Instance, Pipeline, Place, Reference, Sweep, Table};
+pub use pipeline::{Cell, Instance, Pipeline, Place, Places, Reference, Sweep, Table};
 pub use show::{Leaf, Shown, show};
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use self::{
     error::{Problem, Problems},
     expand::Expander,
+    kinds::Kinds,
     layers::{Merged, PROFILE_SECTIONS},
     origin::Sources,
     scope::Scope,
@@ -54,6 +55,8 @@ pub struct LoadOptions {
     pub profile: Option<String>,
     /// `--set`, each `key=value` with a key such as `lora.steps`, `params.size` or `seed`.
     pub set: Vec<String>,
+    /// Whether the data is looked at: too few images are then an error of the file.
+    pub look_at_data: bool,
 }
 
 /// Reads a pipeline file; one without stages is wrong, since there is nothing to do with it.
@@ -80,6 +83,7 @@ pub fn load_with(
     let mut sources = Sources::default();
     let mut problems = Problems::default();
     let merged = layers::merge(path, options, read, &mut sources, &mut problems);
+    let sources = Arc::new(sources);
     let pipeline = merged.and_then(|merged| {
         let builder = Builder { registry, path, options, sources: &sources, read };
         builder.build(&merged, &mut problems)
@@ -94,7 +98,7 @@ struct Builder<'a> {
     registry: &'static [StageEntry],
     path: &'a Path,
     options: &'a LoadOptions,
-    sources: &'a Sources,
+    sources: &'a Arc<Sources>,
     read: ReadFile<'a>,
 }
 
@@ -112,7 +116,8 @@ impl Builder<'_> {
         scope.check_params(problems);
         check_params_used(params, merged, problems);
 
-        let reader = stages::Reader { registry: self.registry, stages, axes: &axes, scope: &scope };
+        let (registry, kinds) = (self.registry, Kinds::default());
+        let reader = stages::Reader { registry, stages, axes: &axes, scope: &scope, kinds };
         let mut definitions = reader.read(problems);
         let seed = read_seed(root, problems);
         let written_tables = merged.root.get("tables");
@@ -139,12 +144,15 @@ impl Builder<'_> {
             let used = definitions.iter().fold(0, |used, definition| used | definition.reach);
             check_axes_used(&axes, used, problems);
         }
-        let expander = Expander { axes: &axes, scope: &scope, sources: self.sources, seed };
+        let look_at_data = self.options.look_at_data;
+        let expander =
+            Expander { axes: &axes, scope: &scope, sources: self.sources, seed, look_at_data };
         let (instances, warnings) = expander.expand(&definitions, &order, problems);
         tables::check_metrics(written_tables, &instances, problems);
         let stem = || self.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         Some(Pipeline {
             path: self.path.to_owned(),
+            files: self.sources.files(),
             name: name(root, problems).or_else(stem).unwrap_or_default(),
             title: text(root, "title", problems),
             seed: seed.0,
@@ -152,7 +160,7 @@ impl Builder<'_> {
             instances,
             sweep: axes.sweep(),
             tables,
-            resolved: show::resolved(&merged.root),
+            root: Arc::clone(&merged.root),
             warnings,
         })
     }
@@ -214,6 +222,7 @@ fn check_sections(root: &NodeTable, problems: &mut Problems) {
             let problem = Problem::new(Code::UnknownKey, format!("unknown key `{key}`"));
             let problem = problem.at(entry.key, "nothing reads this");
             problems.add(problem.suggest(key, SECTIONS.iter().copied()));
+            problems.lose_names_in(&entry.node);
         }
     }
 }
@@ -267,11 +276,17 @@ fn check_profiles(written: &Node, problems: &mut Problems) {
 /// A param of the file itself must be named by some string of the file, also one of a profile that
 /// is not chosen. Params of a base file are for whoever extends it.
 fn check_params_used(params: &NodeTable, merged: &Merged, problems: &mut Problems) {
+    if params.is_empty() {
+        return;
+    }
     let mut used = std::collections::HashSet::new();
     for root in [&merged.written, &merged.root] {
         root.walk(&mut Vec::new(), &mut |path, node| {
             let Some(text) = node.as_str() else { return };
-            for part in references::parse(text).unwrap_or_default() {
+            let with_reference = Some(text).filter(|text| references::has_reference(text));
+            for part in
+                with_reference.and_then(|text| references::parse(text).ok()).unwrap_or_default()
+            {
                 if let references::Part::Reference(reference) = part {
                     used.insert(reference.name);
                 }

@@ -45,6 +45,9 @@ pub struct Source {
     lines: Vec<usize>,
 }
 
+/// The name of a text that is no file.
+pub(super) const SET: &str = "--set";
+
 /// All texts of one pipeline.
 #[derive(Clone, Debug, Default)]
 pub struct Sources(Vec<Source>);
@@ -58,6 +61,18 @@ impl Sources {
             Source { name: name.to_owned(), text: text.into(), folder: folder.to_owned(), lines };
         self.0.push(source);
         u32::try_from(self.0.len() - 1).expect("a pipeline has few files")
+    }
+
+    /// The files among the texts, in the order they were read, each once.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        for source in self.0.iter().filter(|source| source.name != SET) {
+            let path = PathBuf::from(&source.name);
+            if !files.contains(&path) {
+                files.push(path);
+            }
+        }
+        files
     }
 
     /// The text that `origin` lies in.

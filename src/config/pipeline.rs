@@ -1,14 +1,13 @@
 //! The pipeline as the engine sees it: every reference resolved, every stage expanded and parsed.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
 use serde_json::{Map, Value};
 
+use super::{
+    origin::{Origin, Sources},
+    value::{Data, Node},
+};
 use crate::stages::{Stage, StageEntry};
 
 /// The values of some sweep axes.
@@ -18,6 +17,8 @@ pub type Cell = BTreeMap<String, Value>;
 pub struct Pipeline {
     /// The file, as the user named it.
     pub path: PathBuf,
+    /// The file and the bases that it extends, as they are named; the file first.
+    pub files: Vec<PathBuf>,
     /// `name`.
     pub name: String,
     /// `title`.
@@ -32,32 +33,34 @@ pub struct Pipeline {
     pub sweep: Sweep,
     /// The result tables.
     pub tables: Vec<Table>,
-    /// The file after all merging, for `pipe show`.
-    pub resolved: Value,
+    /// The file after all merging, with references as they were written.
+    pub root: Arc<Node>,
     /// What is not wrong but seldom meant.
     pub warnings: Vec<String>,
 }
 
 impl Pipeline {
-    /// The key to set, as in `params.data.root`, for another path in place of `path`, which a stage
-    /// got from the file.
-    pub fn key_of_path(&self, path: &Path) -> Option<String> {
-        let folder = self.path.parent().unwrap_or(Path::new(""));
-        let is_it = |text: &str| !text.is_empty() && folder.join(text) == path;
-        ["params", "stages"]
-            .iter()
-            .find_map(|section| find(&self.resolved[*section], section, &is_it))
-    }
-}
-
-/// The dotted path to the first text that fits.
-fn find(value: &Value, at: &str, fits: &dyn Fn(&str) -> bool) -> Option<String> {
-    match value {
-        Value::String(text) => fits(text).then(|| at.to_owned()),
-        Value::Object(map) => {
-            map.iter().find_map(|(key, value)| find(value, &format!("{at}.{key}"), fits))
+    /// The table `params` of the file, after all merging.
+    pub fn params(&self) -> Map<String, Value> {
+        match self.root.get("params").map(Node::to_json) {
+            Some(Value::Object(params)) => params,
+            _ => Map::new(),
         }
-        _ => None,
+    }
+
+    /// The key that gives a parameter of an instance its value, as in `params.data.root`; none where
+    /// that is in the sweep.
+    pub fn key_of(&self, instance: &Instance, param: &str) -> Option<String> {
+        let origin = instance.places.origin(param)?;
+        ["params", "stages"].into_iter().find_map(|section| {
+            let mut found = None;
+            self.root.get(section)?.walk(&mut vec![section.into()], &mut |path, node| {
+                if found.is_none() && node.origin == Some(origin) {
+                    found = Some(path.join("."));
+                }
+            });
+            found
+        })
     }
 }
 
@@ -75,9 +78,8 @@ pub struct Instance {
     pub params: Map<String, Value>,
     /// Port name to index in [`Pipeline::instances`].
     pub inputs: BTreeMap<String, usize>,
-    /// Where each parameter's value was written, by path (`rank`, `optimizer.lr`). For `"${rank}"`
-    /// that is the place of the axis value or param, not of the reference.
-    pub places: BTreeMap<String, Place>,
+    /// Where the parameters were written.
+    pub places: Places,
 }
 
 impl fmt::Display for Instance {
@@ -101,8 +103,48 @@ pub fn plain(value: &Value) -> String {
     }
 }
 
+/// Where the parameters of an instance were written, by path (`rank`, `optimizer.lr`). For
+/// `"${rank}"` that is the place of the axis value or param, not of the reference.
+#[derive(Clone, Default)]
+pub struct Places(Option<(Arc<Node>, Arc<Sources>)>);
+
+impl Places {
+    /// The places of these parameters, which come from `sources`.
+    pub fn new(params: Arc<Node>, sources: Arc<Sources>) -> Self {
+        Self(Some((params, sources)))
+    }
+
+    /// Where the value at `path` was written, if it was.
+    pub fn get(&self, path: &str) -> Option<Place> {
+        let (_, sources) = self.0.as_ref()?;
+        Some(sources.place(self.origin(path)?))
+    }
+
+    fn origin(&self, path: &str) -> Option<Origin> {
+        let (params, _) = self.0.as_ref()?;
+        let node = path.split('.').try_fold(&**params, |node, key| match &node.data {
+            Data::Array(items) => items.get(key.parse::<usize>().ok()?),
+            _ => node.get(key),
+        })?;
+        node.origin
+    }
+
+    /// Where the first value inside the table or list at `path` was written.
+    pub fn inside(&self, path: &str) -> Option<Place> {
+        let (params, sources) = self.0.as_ref()?;
+        let node = path.split('.').try_fold(&**params, |node, key| node.get(key))?;
+        let mut first = None;
+        node.walk(&mut Vec::new(), &mut |path, node| {
+            first = first.or(node.origin.filter(|_| !path.is_empty()));
+        });
+        first.map(|origin| sources.place(origin))
+    }
+}
+
 /// Where a value was written.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 pub struct Place {
     /// The file as the user named it, or `--set`.
     pub file: String,

@@ -105,6 +105,7 @@ impl<'a> Scope<'a> {
             let names = self.params.keys().map(String::as_str).chain(self.axes.names());
             problems.add(
                 Problem::new(Code::Reference, message)
+                    .absent(&reference.name)
                     .at(place, "unknown")
                     .suggest(&reference.name, names),
             );

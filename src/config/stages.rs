@@ -1,15 +1,19 @@
 //! The stages as the file defines them: kinds, inputs, and which axes reach each.
 
-use std::collections::HashMap;
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashMap},
+    rc::Rc,
+};
 
 use super::{
     error::{Code, Problem, Problems},
-    kinds::Kind,
+    kinds::{Kind, Kinds},
     origin::Origin,
     references::has_reference,
     scope::Scope,
     sweep::{Axes, AxisSet},
-    value::{Data, Entry, Node, Table},
+    value::{Entry, Node, Table, owned},
 };
 use crate::stages::{Port, StageEntry};
 
@@ -18,9 +22,9 @@ pub(super) struct Definition<'a> {
     pub name: &'a str,
     pub key: Option<Origin>,
     /// None if the kind is not known.
-    pub kind: Option<Kind>,
-    /// The parameters whose references are right.
-    pub params: Node,
+    pub kind: Option<Rc<Kind>>,
+    /// The whole table; of the parameters, those whose references are right.
+    pub table: Cow<'a, Node>,
     /// Paths of the parameters that were left out for an error already reported.
     pub dropped: Vec<Vec<String>>,
     pub inputs: Vec<Input>,
@@ -28,6 +32,18 @@ pub(super) struct Definition<'a> {
     pub own: AxisSet,
     /// The axes of the parameters and of all inputs.
     pub reach: AxisSet,
+}
+
+/// Keys of a stage that are no parameters.
+const KIND: &str = "kind";
+const INPUTS: &str = "inputs";
+
+impl Definition<'_> {
+    /// The parameters in the order of the file.
+    pub fn params(&self) -> impl Iterator<Item = (&String, &Entry)> {
+        let table = self.table.as_table().into_iter().flatten();
+        table.filter(|(key, _)| ![KIND, INPUTS].contains(&key.as_str()))
+    }
 }
 
 /// A connected port.
@@ -45,6 +61,7 @@ pub(super) struct Reader<'a> {
     pub stages: &'a Table,
     pub axes: &'a Axes,
     pub scope: &'a Scope<'a>,
+    pub kinds: Kinds,
 }
 
 impl<'a> Reader<'a> {
@@ -60,31 +77,27 @@ impl<'a> Reader<'a> {
         &self,
         name: &'a str,
         key: Option<Origin>,
-        node: &Node,
+        node: &'a Node,
         problems: &mut Problems,
     ) -> Definition<'a> {
         let mut definition = Definition {
             name,
             key,
             kind: None,
-            params: Node::table(),
+            table: Cow::Borrowed(node),
             dropped: Vec::new(),
             inputs: Vec::new(),
             own: 0,
             reach: 0,
         };
-        let Data::Table(mut table) = node.data.clone() else {
+        let Some(table) = node.as_table() else {
             let message = format!("stage `{name}` must be a table, but is {}", node.describe());
             let problem = Problem::new(Code::WrongType, message);
             problems.add(problem.at(node.origin, "must be a table"));
             return definition;
         };
-        let kind = table.shift_remove("kind");
-        let inputs = table.shift_remove("inputs");
-        definition.params =
-            Node { data: Data::Table(table), origin: key.or(node.origin), via: None };
-        match kind.map(|entry| entry.node) {
-            Some(kind) => definition.kind = self.kind(&kind, problems),
+        match node.get(KIND) {
+            Some(kind) => definition.kind = self.kind(kind, problems),
             None => problems.add(
                 Problem::new(Code::MissingKey, format!("stage `{name}` has no `kind`"))
                     .at(key, "`kind` is not set here")
@@ -93,7 +106,7 @@ impl<'a> Reader<'a> {
         }
         self.check_references(&mut definition, problems);
         if let Some(kind) = &definition.kind {
-            let inputs = inputs.as_ref().map(|entry| &entry.node);
+            let inputs = table.get(INPUTS).map(|entry| &entry.node);
             definition.inputs = self.inputs(name, key, kind.entry, inputs, problems);
         }
         definition
@@ -104,7 +117,7 @@ impl<'a> Reader<'a> {
         super::error::list(&names)
     }
 
-    fn kind(&self, node: &Node, problems: &mut Problems) -> Option<Kind> {
+    fn kind(&self, node: &Node, problems: &mut Problems) -> Option<Rc<Kind>> {
         let Some(kind) = node.as_str() else {
             let message = format!("`kind` must be a string, but is {}", node.describe());
             let problem = Problem::new(Code::WrongType, message);
@@ -121,27 +134,30 @@ impl<'a> Reader<'a> {
                 problem.suggest(kind, self.registry.iter().map(|entry| entry.kind))
             });
         }
-        entry.map(Kind::new)
+        entry.map(|entry| self.kinds.of(entry))
     }
 
     /// Collects the axes of the parameters; those with a wrong reference are taken out.
     fn check_references(&self, definition: &mut Definition<'_>, problems: &mut Problems) {
         let mut strings = Vec::new();
-        definition.params.walk(&mut Vec::new(), &mut |path, node| {
-            if node.as_str().is_some_and(has_reference) {
-                strings.push((path.to_vec(), node));
-            }
-        });
-        let mut wrong = Vec::new();
+        for (key, entry) in definition.params() {
+            entry.node.walk(&mut vec![key.into()], &mut |path, node| {
+                if node.as_str().is_some_and(has_reference) {
+                    strings.push((owned(path), node));
+                }
+            });
+        }
+        let (mut own, mut wrong) = (0, Vec::new());
         for (path, node) in strings {
             match self.scope.uses(node, problems) {
-                Some(set) => definition.own |= set,
+                Some(set) => own |= set,
                 None => wrong.push(path),
             }
         }
+        definition.own = own;
         for mut path in wrong {
             // An item of a list cannot be missed alone.
-            while !definition.params.remove(&path) && !path.is_empty() {
+            while !definition.table.to_mut().remove(&path) && !path.is_empty() {
                 path.pop();
             }
             definition.dropped.push(path);
@@ -159,15 +175,15 @@ impl<'a> Reader<'a> {
         let mut inputs = Vec::new();
         let empty = Table::new();
         let ports = entry.ports.inputs;
-        let table = match node {
+        let table = match node.map(|node| (node, node.as_table())) {
             None => &empty,
-            Some(node) => node.as_table().unwrap_or_else(|| {
-                let message = format!("`inputs` must be a table, but is {}", node.describe());
-                let problem = Problem::new(Code::WrongType, message);
-                problems.add(problem.at(node.origin, "must be `{ port = \"stage\" }`"));
-                &empty
-            }),
+            Some((_, Some(table))) => table,
+            Some((node, None)) => {
+                problems.add(wrong_inputs(node, ports));
+                return inputs;
+            }
         };
+        let mut unknown = false;
         for (name, connection) in table {
             let Some(port) = ports.iter().find(|port| port.name == name) else {
                 let message = format!("a stage of kind `{}` has no input `{name}`", entry.kind);
@@ -179,11 +195,14 @@ impl<'a> Reader<'a> {
                     problem.suggest(name, ports.iter().map(|port| port.name))
                 };
                 problems.add(problem);
+                unknown = true;
                 continue;
             };
             inputs.extend(self.input(port, &connection.node, problems));
         }
-        for port in ports.iter().filter(|port| port.required && !table.contains_key(port.name)) {
+        // One that is missing beside one that is unknown is most likely that one.
+        let missing = |port: &&Port| port.required && !unknown && !table.contains_key(port.name);
+        for port in ports.iter().filter(missing) {
             let kinds: Vec<_> = port.kinds.iter().map(|kind| kind.name()).collect();
             let message = format!("stage `{stage}` needs the input `{}`", port.name);
             problems.add(
@@ -223,6 +242,7 @@ impl<'a> Reader<'a> {
             let Some(target) = self.stages.get_index_of(name) else {
                 let problem =
                     Problem::new(Code::UnknownStage, format!("there is no stage `{name}`"))
+                        .absent(name)
                         .at(value.origin, "unknown stage")
                         .at(value.via, "used here");
                 problems.add(problem.suggest(name, self.stages.keys().map(String::as_str)));
@@ -234,12 +254,22 @@ impl<'a> Reader<'a> {
     }
 }
 
+fn wrong_inputs(node: &Node, ports: &[Port]) -> Problem {
+    let message = format!("`inputs` must be a table, but is {}", node.describe());
+    let port = ports.first().map_or("port", |port| port.name);
+    let stage = node.as_str().unwrap_or("stage");
+    Problem::new(Code::WrongType, message)
+        .at(node.origin, "must be a table")
+        .help(format!("write `inputs = {{ {port} = \"{stage}\" }}`"))
+}
+
 /// An order in which inputs come before their users, near the order of the file. A cycle is
 /// reported.
 pub(super) fn order(definitions: &[Definition<'_>], problems: &mut Problems) -> Option<Vec<usize>> {
-    let mut walk = Order { definitions, done: Vec::new(), stack: Vec::new() };
+    let mut walk =
+        Order { definitions, visited: vec![Visit::Not; definitions.len()], done: vec![] };
     for index in 0..definitions.len() {
-        if let Err(problem) = walk.visit(index, None) {
+        if let Err(problem) = walk.visit(index) {
             problems.add(problem);
             return None;
         }
@@ -247,37 +277,66 @@ pub(super) fn order(definitions: &[Definition<'_>], problems: &mut Problems) -> 
     Some(walk.done)
 }
 
+/// How far the walk from a stage to those it needs has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Visit {
+    Not,
+    Begun,
+    Done,
+}
+
+/// A walk in depth, on a stack of its own: a chain may have more stages than threads have stack.
 struct Order<'a> {
     definitions: &'a [Definition<'a>],
+    visited: Vec<Visit>,
     done: Vec<usize>,
-    stack: Vec<usize>,
 }
 
 impl Order<'_> {
-    fn visit(&mut self, index: usize, from: Option<Origin>) -> Result<(), Problem> {
-        if self.done.contains(&index) {
+    fn visit(&mut self, start: usize) -> Result<(), Problem> {
+        if self.visited[start] != Visit::Not {
             return Ok(());
         }
-        if let Some(start) = self.stack.iter().position(|other| *other == index) {
-            let mut names: Vec<_> =
-                self.stack[start..].iter().map(|index| self.definitions[*index].name).collect();
-            names.push(self.definitions[index].name);
-            let message = format!("stages need each other: {}", names.join(" <- "));
-            let problem = Problem::new(Code::Cycle, message).at(from, "closes the circle");
-            return Err(problem.help("let one of them take its input from elsewhere"));
-        }
-        self.stack.push(index);
-        let definitions = self.definitions;
-        for input in &definitions[index].inputs {
-            let mut targets: Vec<_> = input.targets.values().copied().collect();
-            targets.sort_unstable();
-            targets.dedup();
-            for target in targets {
-                self.visit(target, input.origin)?;
+        self.visited[start] = Visit::Begun;
+        let mut path = vec![(start, self.needs(start).into_iter())];
+        while let Some((index, needs)) = path.last_mut() {
+            let Some((need, origin)) = needs.next() else {
+                self.visited[*index] = Visit::Done;
+                self.done.push(*index);
+                path.pop();
+                continue;
+            };
+            match self.visited[need] {
+                Visit::Done => {}
+                Visit::Not => {
+                    self.visited[need] = Visit::Begun;
+                    path.push((need, self.needs(need).into_iter()));
+                }
+                Visit::Begun => {
+                    let path: Vec<usize> = path.iter().map(|(index, _)| *index).collect();
+                    return Err(self.circle(&path, need, origin));
+                }
             }
         }
-        self.stack.pop();
-        self.done.push(index);
         Ok(())
+    }
+
+    /// The stages that a stage needs, and where it says so.
+    fn needs(&self, index: usize) -> Vec<(usize, Option<Origin>)> {
+        let mut needs = Vec::new();
+        for input in &self.definitions[index].inputs {
+            let targets: BTreeSet<usize> = input.targets.values().copied().collect();
+            needs.extend(targets.into_iter().map(|target| (target, input.origin)));
+        }
+        needs
+    }
+
+    fn circle(&self, path: &[usize], closed: usize, from: Option<Origin>) -> Problem {
+        let start = path.iter().position(|index| *index == closed).unwrap_or_default();
+        let around = path[start..].iter().chain([&closed]);
+        let names: Vec<_> = around.map(|index| self.definitions[*index].name).collect();
+        let message = format!("stages need each other: {}", names.join(" <- "));
+        let problem = Problem::new(Code::Cycle, message).at(from, "closes the circle");
+        problem.help("let one of them take its input from elsewhere")
     }
 }

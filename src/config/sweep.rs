@@ -12,8 +12,12 @@ use super::{
     value::{Data, Node, Table},
 };
 
-const SECTIONS: &[&str] = &["baseline", "one_at_a_time", "grid", "exclude"];
-const MAX_CELLS: usize = 1_000_000;
+const SECTIONS: &[&str] = &["baseline", "one_at_a_time", "grid", "exclude", "max_cells"];
+
+/// Cells beyond which a sweep is thought to be a slip, unless it sets `max_cells`.
+pub(super) const SANE_CELLS: usize = 10_000;
+/// Cells beyond which no sweep goes, whatever it sets.
+pub(super) const MAX_CELLS: usize = 1_000_000;
 
 /// Axes as bits, by their position in [`Axes::axes`].
 pub(super) type AxisSet = u64;
@@ -102,6 +106,7 @@ pub(super) fn read(
     };
     let Some(table) = section.as_table() else {
         problems.add(wrong_type(&section, "sweep", "a table"));
+        problems.lose_names_in(&section);
         return axes;
     };
     for (key, entry) in table {
@@ -109,40 +114,38 @@ pub(super) fn read(
             let problem = Problem::new(Code::UnknownKey, format!("unknown key `sweep.{key}`"));
             let problem = problem.at(entry.key, "nothing reads this");
             problems.add(problem.suggest(key, SECTIONS.iter().copied()));
+            problems.lose_names_in(&entry.node);
         }
     }
     let before = problems.len();
     axes.list = read_axes(table, "grid", problems);
     axes.num_grid = axes.list.len();
+    let mut twice = Vec::new();
     for axis in read_axes(table, "one_at_a_time", problems) {
         if let Some(other) = axes.list.iter().find(|other| other.name == axis.name) {
             let message = format!("the axis `{}` is in `grid` and in `one_at_a_time`", axis.name);
             let problem = Problem::new(Code::Sweep, message);
-            problems.add(problem.at(axis.key, "here again").at(other.key, "first here"));
+            let problem = problem.at(axis.key, "here again").at(other.key, "first here");
+            problems.add(problem.help("take it out of one of them"));
+            twice.push(axis.name);
         } else {
             axes.list.push(axis);
         }
     }
-    read_baseline(&mut axes, table, problems);
+    read_baseline(&mut axes, table, &twice, problems);
     if axes.list.len() > AxisSet::BITS as usize {
         let problem = Problem::new(Code::Sweep, "a sweep has at most 64 axes");
         problems.add(problem.at(section.origin, format!("{} axes", axes.list.len())));
     }
     let exclude = read_exclude(&axes, table, problems);
+    check_size(&axes, table, problems);
     if problems.len() > before {
         // One cell of values that are there is enough to find the other errors.
         axes.list.truncate(AxisSet::BITS as usize);
         axes.cells = vec![vec![0; axes.list.len()]];
         return axes;
     }
-    let Some(cells) = span(&axes) else {
-        let message = format!("the sweep has more than {MAX_CELLS} cells");
-        let origin = table.get("grid").and_then(|entry| entry.key);
-        problems.add(Problem::new(Code::Sweep, message).at(origin, "too many combinations"));
-        axes.cells = vec![vec![0; axes.list.len()]];
-        return axes;
-    };
-    axes.cells = cells;
+    axes.cells = span(&axes);
     axes.cells.retain(|cell| !exclude.iter().any(|rule| rule.matches(&axes.list, cell)));
     if axes.cells.is_empty() {
         let problem = Problem::new(Code::Sweep, "the sweep has no cell left");
@@ -161,7 +164,11 @@ fn entries<'a>(table: &'a Table, key: &str, problems: &mut Problems) -> Option<&
     let node = &table.get(key)?.node;
     let entries = node.as_table();
     if entries.is_none() {
-        problems.add(wrong_type(node, &format!("sweep.{key}"), "a table of axes"));
+        problems.add(
+            wrong_type(node, &format!("sweep.{key}"), "a table of axes")
+                .help(format!("write `{key} = {{ <axis> = ... }}`")),
+        );
+        problems.lose_names_in(node);
     }
     entries
 }
@@ -171,12 +178,16 @@ fn read_axes(table: &Table, section: &str, problems: &mut Problems) -> Vec<Axis>
     for (name, entry) in entries(table, section, problems).into_iter().flatten() {
         let path = format!("sweep.{section}.{name}");
         let Some(items) = entry.node.as_array() else {
-            problems.add(wrong_type(&entry.node, &path, "a list of values"));
+            let problem = wrong_type(&entry.node, &path, "a list of values");
+            problems.add(problem.help("write it in brackets, also where there is one value"));
+            problems.lose(name);
             continue;
         };
         if items.is_empty() {
             let problem = Problem::new(Code::Sweep, format!("`{path}` has no values"));
-            problems.add(problem.at(entry.node.origin, "must have at least one"));
+            let problem = problem.at(entry.node.origin, "must have at least one");
+            problems.add(problem.help("list its values, or take the axis out"));
+            problems.lose(name);
             continue;
         }
         let mut axis = Axis {
@@ -198,6 +209,11 @@ fn read_axes(table: &Table, section: &str, problems: &mut Problems) -> Vec<Axis>
 }
 
 impl Axis {
+    /// How many values it takes besides its baseline, when it is varied alone.
+    fn deviations(&self) -> usize {
+        self.listed - usize::from(self.baseline.is_some_and(|baseline| baseline < self.listed))
+    }
+
     /// The index of a value, which is added if it is new.
     fn value(&mut self, node: &Node) -> usize {
         let json = node.to_json();
@@ -209,8 +225,12 @@ impl Axis {
     }
 }
 
-fn read_baseline(axes: &mut Axes, table: &Table, problems: &mut Problems) {
+/// Reads the baseline; of axes that are in two sections, all is said already.
+fn read_baseline(axes: &mut Axes, table: &Table, twice: &[String], problems: &mut Problems) {
     for (name, entry) in entries(table, "baseline", problems).into_iter().flatten() {
+        if twice.contains(name) {
+            continue;
+        }
         let position = axes.position(name);
         if position.is_some_and(|position| position < axes.num_grid) {
             let message = format!("the axis `{name}` is in `grid`, so it has no baseline");
@@ -268,7 +288,8 @@ fn read_exclude(axes: &Axes, table: &Table, problems: &mut Problems) -> Vec<Rule
         for (name, entry) in table {
             let Some(axis) = axes.position(name) else {
                 let problem = Problem::new(Code::Sweep, format!("there is no axis `{name}`"));
-                problems.add(problem.at(entry.key, "unknown axis").suggest(name, axes.names()));
+                let problem = problem.absent(name).at(entry.key, "unknown axis");
+                problems.add(problem.suggest(name, axes.names()));
                 continue;
             };
             let values = match &entry.node.data {
@@ -282,14 +303,53 @@ fn read_exclude(axes: &Axes, table: &Table, problems: &mut Problems) -> Vec<Rule
     rules
 }
 
+/// Asks back, before any cell is made, where there would be more of them than anybody means to run.
+fn check_size(axes: &Axes, table: &Table, problems: &mut Problems) {
+    let entry = table.get("max_cells");
+    let number = |node: &Node| match node.data {
+        Data::Integer(n) => usize::try_from(n).ok().filter(|n| (1..=MAX_CELLS).contains(n)),
+        _ => None,
+    };
+    let most = entry.map(|entry| number(&entry.node));
+    if let (Some(entry), Some(None)) = (entry, most) {
+        let wanted = format!("a whole number from 1 to {MAX_CELLS}");
+        problems.add(wrong_type(&entry.node, "sweep.max_cells", &wanted));
+    }
+    let (grid, single) = axes.list.split_at(axes.num_grid);
+    let variants = 1 + single.iter().map(Axis::deviations).sum::<usize>();
+    let cells = grid.iter().fold(variants, |cells, axis| cells.saturating_mul(axis.values.len()));
+    let most = most.flatten().unwrap_or(SANE_CELLS);
+    if cells <= most {
+        return;
+    }
+    let mut factors: Vec<String> =
+        grid.iter().map(|axis| format!("{} of `{}`", axis.values.len(), axis.name)).collect();
+    if variants > 1 {
+        factors.push(format!("{variants} around the baseline"));
+    }
+    let number = if cells == usize::MAX { "more than 10^19".into() } else { cells.to_string() };
+    let message = format!("the sweep has {number} cells: {}", factors.join(" x "));
+    let help = if cells <= MAX_CELLS {
+        format!(
+            "if all of them are meant, set `max_cells = {cells}` in `[sweep]`; if not, shorten \
+                 an axis, or move some from `grid` to `one_at_a_time`"
+        )
+    } else {
+        format!(
+            "a sweep can have {MAX_CELLS}; shorten an axis, or move some from `grid` to \
+                 `one_at_a_time`"
+        )
+    };
+    let origin = entry.or(table.get("grid")).and_then(|entry| entry.key);
+    let label = format!("more than {most}");
+    problems.add(Problem::new(Code::Sweep, message).at(origin, label).help(help));
+}
+
 /// Each combination of the grid with the baseline and with each deviation from it.
-fn span(axes: &Axes) -> Option<Vec<Vec<u32>>> {
+fn span(axes: &Axes) -> Vec<Vec<u32>> {
     let (grid, single) = axes.list.split_at(axes.num_grid);
     let mut cells = vec![Vec::new()];
     for axis in grid {
-        if cells.len().checked_mul(axis.values.len())? > MAX_CELLS {
-            return None;
-        }
         cells = cells
             .iter()
             .flat_map(|cell| {
@@ -309,12 +369,9 @@ fn span(axes: &Axes) -> Option<Vec<Vec<u32>>> {
     }
     let mut seen = BTreeSet::new();
     variants.retain(|variant| seen.insert(variant.clone()));
-    if cells.len().checked_mul(variants.len())? > MAX_CELLS {
-        return None;
-    }
     let join = |cell: &Vec<u32>| {
         let cell = cell.clone();
         variants.iter().map(move |variant| [&cell[..], &variant[..]].concat()).collect::<Vec<_>>()
     };
-    Some(cells.iter().flat_map(join).collect())
+    cells.iter().flat_map(join).collect()
 }

@@ -202,7 +202,8 @@ impl Reader<'_> {
         let Some(definition) = self.definitions.iter().find(|other| other.name == stage) else {
             let problem = Problem::new(Code::UnknownStage, format!("there is no stage `{stage}`"));
             let names = self.definitions.iter().map(|definition| definition.name);
-            problems.add(problem.at(origin, "unknown stage").suggest(stage, names));
+            let problem = problem.absent(stage).at(origin, "unknown stage");
+            problems.add(problem.suggest(stage, names));
             return None;
         };
         if let Some(kind) = &definition.kind
@@ -228,7 +229,8 @@ impl Reader<'_> {
             let origin = node.and_then(|node| node.origin);
             if self.axes.position(name).is_none() {
                 let problem = Problem::new(Code::Table, format!("there is no sweep axis `{name}`"));
-                problems.add(problem.at(origin, "unknown axis").suggest(name, self.axes.names()));
+                let problem = problem.absent(name).at(origin, "unknown axis");
+                problems.add(problem.suggest(name, self.axes.names()));
             } else if seen.contains(&name.as_str()) {
                 let message = format!("the axis `{name}` has two roles in one table");
                 problems.add(Problem::new(Code::Table, message).at(origin, "here again"));

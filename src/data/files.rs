@@ -37,7 +37,8 @@ pub fn read_json<T: DeserializeOwned>(
 /// The names in a folder of a data set; folders end in `/`.
 pub fn list(sources: &SourceReader, folder: &str, layout: &str) -> Result<Vec<String>, DataError> {
     sources.list(folder).map_err(|e| {
-        DataError::environment(format!("cannot read the folder of images: {e}")).with_help(layout)
+        DataError::environment(format!("cannot read the folder of images: {e}"))
+            .with_help(e.help().unwrap_or(layout))
     })
 }
 

@@ -6,6 +6,7 @@
 pub mod arc;
 pub mod choice;
 pub mod coco;
+pub mod color_map;
 mod error;
 pub mod figures;
 pub mod files;

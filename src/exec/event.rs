@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::{plan::StaleReason, store::Digest};
 
 /// What happens during a run, in order. Serialised as NDJSON by `--events`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum RunEvent {
     /// The run begins.
@@ -103,7 +103,7 @@ pub enum RunEvent {
 }
 
 /// How a run ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Everything is up to date.
@@ -120,7 +120,7 @@ pub enum Outcome {
 }
 
 /// The counts of a run.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, schemars::JsonSchema)]
 pub struct RunSummary {
     /// How it ended.
     pub outcome: Outcome,

@@ -4,7 +4,10 @@
 //! known and hands what must run to the workers (`work`), which lock the key, run the stage and
 //! commit its output. Everything an observer learns is a [`RunEvent`], sent from the one thread.
 
+mod budget;
 mod event;
+mod failure;
+mod meter;
 mod queue;
 mod schedule;
 mod verify;
@@ -14,7 +17,7 @@ pub use event::{Outcome, RunEvent, RunSummary};
 pub use verify::{Difference, Verdict, Verified, VerifyOptions};
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::{Mutex, mpsc},
     time::Instant,
 };
@@ -26,8 +29,9 @@ use crate::{
     models::ModelCache,
     plan::{self, Decider, Freshness, Graph, Lacking, Plan, PlanError, PlanOptions, Selection},
     stages::CancelFlag,
-    store::{Digest, Store, StoreError},
+    store::{Digest, Record, Store, StoreError},
 };
+use meter::Meter;
 use schedule::Schedule;
 use work::{Message, Worker};
 
@@ -40,6 +44,10 @@ pub struct ExecOptions {
     pub device_name: String,
     /// Stages that run at once; at least one.
     pub jobs: usize,
+    /// The device's memory, if it is known; stages that together need more do not run at once.
+    pub memory: Option<u64>,
+    /// What the driver's tool calls the card, to measure what stages take of it.
+    pub card: Option<String>,
     /// Whether stages that do not depend on a failed one still run.
     pub keep_going: bool,
     /// Stages, or instances, that run even if they are fresh.
@@ -61,6 +69,8 @@ impl ExecOptions {
             device,
             device_name: device_name.to_owned(),
             jobs: 1,
+            memory: None,
+            card: None,
             keep_going: false,
             force: Vec::new(),
             only: Vec::new(),
@@ -70,6 +80,9 @@ impl ExecOptions {
         }
     }
 }
+
+/// Most stages that run at once: threads of a machine are not without end.
+const MAX_WORKERS: usize = 256;
 
 /// Runs pipelines on one store; keeps models loaded from one to the next.
 pub struct Executor<'a> {
@@ -82,6 +95,11 @@ impl<'a> Executor<'a> {
     /// An executor with no model loaded.
     pub fn new(store: &'a Store, options: ExecOptions) -> Self {
         Self { store, options, models: ModelCache::default() }
+    }
+
+    /// From now on, what instances must give, by name.
+    pub fn lock_to(&mut self, outputs: BTreeMap<String, Digest>) {
+        self.options.locked = outputs;
     }
 
     /// Brings the pipeline's results up to date. A stage that fails is an event and an outcome;
@@ -98,24 +116,28 @@ impl<'a> Executor<'a> {
         let wanted =
             PlanOptions { force: self.options.force.clone(), only: self.options.only.clone() };
         let selection = Selection::new(pipeline, &graph, &wanted)?;
-        self.check(&decider, &selection, &wanted)?;
+        let fresh = self.check(&decider, &graph, &selection)?;
         on_event(RunEvent::RunStarted {
             pipeline: pipeline.name.clone(),
             instances: selection.needed.iter().filter(|needed| **needed).count(),
             device: self.options.device_name.clone(),
         });
 
-        let schedule = Schedule::new(&decider, &graph, &selection, self.store, &self.options);
+        let schedule = Schedule::new(&decider, &graph, &selection, self.store, &self.options)
+            .with_fresh(fresh);
+        let meter = Meter::new(self.options.device == Device::flex(), self.options.card.as_deref());
         let mut summary = std::thread::scope(|scope| {
             let (job_sender, jobs) = mpsc::channel();
             let (message_sender, messages) = mpsc::channel::<Message>();
             let jobs = std::sync::Arc::new(Mutex::new(jobs));
-            for _ in 0..self.options.jobs.max(1) {
+            // More workers than stages would have nothing to do.
+            for _ in 0..self.options.jobs.min(pipeline.instances.len()).clamp(1, MAX_WORKERS) {
                 let worker = Worker {
                     store: self.store,
                     decider: &decider,
                     options: &self.options,
                     models: &self.models,
+                    meter: &meter,
                     messages: message_sender.clone(),
                 };
                 let jobs = std::sync::Arc::clone(&jobs);
@@ -133,43 +155,50 @@ impl<'a> Executor<'a> {
         Ok(summary)
     }
 
-    /// Refuses, before anything runs, what could not be run to its end.
+    /// Refuses, before anything runs, what could not be run to its end. What had to be looked up for
+    /// that and is fresh, by index, need not be looked up again.
     fn check(
         &self,
         decider: &Decider<'_>,
+        graph: &Graph,
         selection: &Selection,
-        wanted: &PlanOptions,
-    ) -> Result<(), ExecError> {
+    ) -> Result<Vec<Option<Box<Record>>>, ExecError> {
         let lacks = decider.lacks(selection);
         if !lacks.is_empty() {
             return Err(ExecError::Lacks(lacks));
         }
         let instances = &decider.pipeline.instances;
         if self.options.allow_commands || !instances.iter().any(|i| i.work.command().is_some()) {
-            return Ok(());
+            return Ok(Vec::new());
         }
         // A command whose output is in the store does not run, so it needs no permission.
-        let plan = plan::build(decider.pipeline, self.store, wanted)?;
+        let plan = plan::decide_all(decider.pipeline, decider, graph, selection)?;
         let refused = commands(&plan);
-        if refused.is_empty() { Ok(()) } else { Err(ExecError::Commands(refused)) }
+        if !refused.is_empty() {
+            return Err(ExecError::Commands(refused));
+        }
+        let records = plan.nodes.into_iter().map(|node| match node.freshness {
+            Freshness::Fresh(record) => Some(record),
+            _ => None,
+        });
+        Ok(records.collect())
     }
 }
 
 /// The commands that a run of this plan may start, each once.
 fn commands(plan: &Plan<'_>) -> Vec<RefusedCommand> {
     let mut found: Vec<RefusedCommand> = Vec::new();
+    let mut seen = HashSet::new();
     for (node, instance) in plan.nodes.iter().zip(&plan.pipeline.instances) {
         let Some(command) = instance.work.command() else { continue };
         if !node.needed || matches!(node.freshness, Freshness::Fresh(_)) {
             continue;
         }
-        let refused = RefusedCommand {
-            stage: instance.stage.clone(),
-            command: command.trim().lines().next().unwrap_or_default().to_owned(),
-            place: instance.places.get("command").cloned(),
-        };
-        if !found.contains(&refused) {
-            found.push(refused);
+        let command = command.trim().lines().next().unwrap_or_default();
+        let place = instance.places.get("command");
+        if seen.insert((&instance.stage, command, place.as_ref().map(ToString::to_string))) {
+            let (stage, command) = (instance.stage.clone(), command.to_owned());
+            found.push(RefusedCommand { stage, command, place });
         }
     }
     found

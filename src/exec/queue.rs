@@ -20,14 +20,18 @@ impl Queue {
         self.jobs.insert(job.index, job);
     }
 
-    /// Takes the first job whose lock is free; one that uses `loaded` weights goes before others,
-    /// so that a model is loaded once for all stages that need it.
+    /// Takes the first job whose lock is free and that there is room for; one that uses `loaded`
+    /// weights goes before others, so that a model is loaded once for all stages that need it.
     pub(super) fn pop(
         &mut self,
         loaded: Option<Digest>,
         busy: &HashSet<Fingerprint>,
+        has_room: &dyn Fn(&Job) -> bool,
     ) -> Option<Job> {
-        let free = |index: &usize| !busy.contains(&self.jobs[index].key.lock());
+        let free = |index: &usize| {
+            let job = &self.jobs[index];
+            !busy.contains(&job.key.lock()) && has_room(job)
+        };
         let same_model = self.by_weights.get(&loaded).into_iter().flatten().copied().find(free);
         let index = same_model.or_else(|| self.jobs.keys().copied().find(free))?;
         self.remove(index)
@@ -80,7 +84,7 @@ mod tests {
         };
         let direct = Fingerprint::of(lock.as_bytes());
         let key = Key { ingredients, direct, trajectory: None };
-        Job { index, key, reasons: Vec::new(), forced: false }
+        Job { index, key, reasons: Vec::new(), forced: false, need: 0, room: None }
     }
 
     #[test]
@@ -91,11 +95,22 @@ mod tests {
         }
         let mut loaded = None;
         let mut order = Vec::new();
-        while let Some(job) = queue.pop(loaded, &HashSet::new()) {
+        while let Some(job) = queue.pop(loaded, &HashSet::new(), &|_| true) {
             loaded = job.key.ingredients.weights;
             order.push(job.index);
         }
         assert_eq!(order, [0, 2, 1, 3]);
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_lets_others_go_first() {
+        let mut queue = Queue::default();
+        for index in 0..3 {
+            queue.push(job(index, "a", &index.to_string()));
+        }
+        let popped = queue.pop(None, &HashSet::new(), &|job| job.index == 2);
+        assert_eq!(popped.map(|job| job.index), Some(2));
+        assert!(queue.pop(None, &HashSet::new(), &|_| false).is_none());
     }
 
     #[test]
@@ -106,9 +121,9 @@ mod tests {
         queue.push(job(2, "a", "x"));
         let lock = Fingerprint::of(b"x");
         let busy = HashSet::from([lock]);
-        assert_eq!(queue.pop(None, &busy).map(|job| job.index), Some(1));
-        assert!(queue.pop(None, &busy).is_none());
+        assert_eq!(queue.pop(None, &busy, &|_| true).map(|job| job.index), Some(1));
+        assert!(queue.pop(None, &busy, &|_| true).is_none());
         assert_eq!(queue.take_locked(lock), [0, 2]);
-        assert!(queue.pop(None, &HashSet::new()).is_none());
+        assert!(queue.pop(None, &HashSet::new(), &|_| true).is_none());
     }
 }

@@ -1,19 +1,22 @@
 //! The walk over the graph: what is decided when, what runs next, and what a failure stops.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::mpsc::{Receiver, Sender},
 };
 
+use burn::tensor::Device;
+
 use super::{
     ExecOptions, Outcome, RunEvent, RunSummary,
+    budget::Budget,
     queue::Queue,
     work::{Finished, Job, Message, stage_error},
 };
 use crate::{
-    plan::{Decider, Found, Graph, PlanError, Selection, StaleReason},
+    plan::{Decider, Found, Graph, MemoryPlan, PlanError, Selection, StaleReason},
     stages::StageError,
-    store::{Digest, Fingerprint, Store},
+    store::{Digest, Fingerprint, Record, Store},
 };
 
 /// Times a stage is tried again because an input turned out damaged.
@@ -55,6 +58,9 @@ pub(super) struct Schedule<'a> {
     queue: Queue,
     /// Locks of what runs; an instance with the same lock waits and is then decided again.
     running: HashSet<Fingerprint>,
+    /// The memory they take.
+    budget: Budget,
+    memory: MemoryPlan<'a>,
     /// Keys that were forced and ran, and keys that failed, with the first instance that had them.
     forced: HashSet<Fingerprint>,
     failed: HashMap<Fingerprint, usize>,
@@ -65,6 +71,8 @@ pub(super) struct Schedule<'a> {
     repairs: Vec<u32>,
     /// Whether an instance ran in this run; after a repair it may be found fresh once more.
     ran: Vec<bool>,
+    /// What was found fresh before the run began, by index.
+    fresh: Vec<Option<Box<Record>>>,
     outcome: Outcome,
 }
 
@@ -88,14 +96,22 @@ impl<'a> Schedule<'a> {
             ready: BTreeSet::new(),
             queue: Queue::default(),
             running: HashSet::new(),
+            budget: Budget::new(options.memory),
+            memory: MemoryPlan::new(decider.pipeline, options.device == Device::flex()),
             forced: HashSet::new(),
             failed: HashMap::new(),
             loaded: None,
             before: HashMap::new(),
             repairs: vec![0; instances],
             ran: vec![false; instances],
+            fresh: Vec::new(),
             outcome: Outcome::Done,
         }
+    }
+
+    /// With the records of instances that were found fresh already.
+    pub(super) fn with_fresh(self, fresh: Vec<Option<Box<Record>>>) -> Self {
+        Self { fresh, ..self }
     }
 
     /// Decides, starts and waits until nothing is left to do.
@@ -157,7 +173,12 @@ impl<'a> Schedule<'a> {
             State::Done { output } => Some((port.clone(), output)),
             _ => None,
         });
-        let key = self.decider.key(index, inputs.collect())?;
+        let inputs: BTreeMap<String, Digest> = inputs.collect();
+        let fresh = self.fresh.get_mut(index).and_then(Option::take);
+        if let Some(record) = fresh.filter(|record| record.ingredients.inputs == inputs) {
+            return self.reuse(index, &record, record.fingerprint, on_event);
+        }
+        let key = self.decider.key(index, inputs)?;
         if let Some(first) = self.failed.get(&key.direct) {
             let because = self.decider.pipeline.instances[*first].to_string();
             self.skip(index, &because, on_event);
@@ -167,17 +188,7 @@ impl<'a> Schedule<'a> {
         let forced = self.selection.forced[index] && !self.forced.contains(&key.direct);
         let found = self.decider.find(index, &key)?;
         match found {
-            Found::Whole(record) if !forced => {
-                if let Err(error) = self.check_lock(index, record.output) {
-                    self.failed.insert(key.direct, index);
-                    self.fail(index, &error, on_event);
-                    return Ok(());
-                }
-                self.decider.note(index, record.fingerprint)?;
-                self.done(index, record.output, false);
-                let (stage, digest) = (instance.to_string(), record.output);
-                on_event(RunEvent::StageReused { index, stage, digest });
-            }
+            Found::Whole(record) if !forced => self.reuse(index, &record, key.direct, on_event)?,
             found => {
                 let reasons = if forced {
                     vec![StaleReason::Forced]
@@ -185,9 +196,30 @@ impl<'a> Schedule<'a> {
                     self.decider.reasons(index, &key, &found)
                 };
                 self.states[index] = State::Queued;
-                self.queue.push(Job { index, key, reasons, forced });
+                let need = self.memory.of(index).map_or(0, |memory| memory.total());
+                self.queue.push(Job { index, key, reasons, forced, need, room: None });
             }
         }
+        Ok(())
+    }
+
+    /// Takes what the store holds.
+    fn reuse(
+        &mut self,
+        index: usize,
+        record: &Record,
+        key: Fingerprint,
+        on_event: &mut dyn FnMut(RunEvent),
+    ) -> Result<(), PlanError> {
+        if let Err(error) = self.check_lock(index, record.output) {
+            self.failed.insert(key, index);
+            self.fail(index, &error, on_event);
+            return Ok(());
+        }
+        self.decider.note(index, record.fingerprint)?;
+        self.done(index, record.output, false);
+        let stage = self.decider.pipeline.instances[index].to_string();
+        on_event(RunEvent::StageReused { index, stage, digest: record.output });
         Ok(())
     }
 
@@ -196,7 +228,10 @@ impl<'a> Schedule<'a> {
         if self.stopped() {
             return None;
         }
-        let job = self.queue.pop(self.loaded, &self.running)?;
+        let budget = &self.budget;
+        let has_room = |job: &Job| budget.has_room(job.need);
+        let mut job = self.queue.pop(self.loaded, &self.running, &has_room)?;
+        job.room = self.budget.start(job.index, job.need);
         self.states[job.index] = State::Running;
         self.running.insert(job.key.lock());
         if job.key.ingredients.weights.is_some() {
@@ -213,6 +248,7 @@ impl<'a> Schedule<'a> {
     ) {
         let index = job.index;
         self.running.remove(&job.key.lock());
+        self.budget.end(index);
         match result {
             Ok(finished) => {
                 if job.forced {

@@ -41,7 +41,7 @@ pub struct VerifyOptions {
 }
 
 /// What came of one stage.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct Verified {
     /// `lora[n=10]`.
     pub stage: String,
@@ -55,7 +55,7 @@ pub struct Verified {
 }
 
 /// Whether a stage gave again what it gave.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
 pub enum Verdict {
     /// Every byte is equal.
@@ -89,7 +89,7 @@ pub enum Verdict {
 }
 
 /// A file that differs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Difference {
     /// The item.
     pub item: String,

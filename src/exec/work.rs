@@ -1,7 +1,6 @@
 //! One stage's work: lock the key, run what is not cached, commit.
 
 use std::{
-    any::Any,
     collections::{BTreeMap, HashMap, HashSet},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -11,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use super::{ExecOptions, RunEvent};
+use super::{ExecOptions, RunEvent, budget::Room, meter::Meter};
 use crate::{
     artifact::{FileRef, Item, Manifest, crossed_name},
     config::Instance,
@@ -32,6 +31,10 @@ pub(super) struct Job {
     pub(super) key: Key,
     pub(super) reasons: Vec<StaleReason>,
     pub(super) forced: bool,
+    /// The memory that it is estimated to need.
+    pub(super) need: u64,
+    /// The memory that must be free when it starts.
+    pub(super) room: Option<Room>,
 }
 
 /// A stage whose output is in the store.
@@ -55,6 +58,7 @@ pub(super) struct Worker<'a> {
     pub(super) decider: &'a Decider<'a>,
     pub(super) options: &'a ExecOptions,
     pub(super) models: &'a ModelCache,
+    pub(super) meter: &'a Meter,
     pub(super) messages: Sender<Message>,
 }
 
@@ -66,7 +70,7 @@ impl Worker<'_> {
             let Ok(job) = job else { return };
             // A panic, in the stage or around it, must not leave the walk waiting for this job.
             let result = catch_unwind(AssertUnwindSafe(|| self.run(&job)))
-                .unwrap_or_else(|panic| Err(panicked(&*panic)));
+                .unwrap_or_else(|panic| Err(self.panicked(job.index, &*panic)));
             self.tell(Message::Ended { job: Box::new(job), result: Box::new(result) });
         }
     }
@@ -94,25 +98,32 @@ impl Worker<'_> {
             return Ok(Finished { record: *record, ran: false });
         }
 
+        if let Some(Room { needed, limit }) = job.room {
+            let source = instance.work.weights().and_then(|(model, _)| model.resolve().ok());
+            self.models.make_room(needed, limit, source.as_ref());
+        }
+
         let items = self.items(job).map_err(stage_error)?;
         let items = items.map(|items| if job.forced { items.none_cached() } else { items });
+        let goes_on = self.decider.goes_on(index, &job.key).filter(|_| !job.forced);
         self.event(RunEvent::StageStarted {
             index,
             stage: stage.clone(),
             kind: instance.entry.kind,
             reasons: job.reasons.clone(),
             items: items.as_ref().map(|items| (items.cached(), items.total())),
-            goes_on: self.decider.goes_on(index, &job.key).filter(|_| !job.forced),
+            goes_on,
         });
         #[expect(clippy::disallowed_methods, reason = "a record says when; no key holds it")]
         let started = jiff::Timestamp::now().to_string();
-        let (wall, cpu) = (Instant::now(), cpu_secs());
+        let wall = Instant::now();
         let sources = instance.work.source_root().map(SourceReader::new);
         let item_keys = items.as_ref().map(Items::keys).unwrap_or_default();
-        let (items, items_run) = match items {
-            Some(found) => self.run_items(job, instance, sources.as_ref(), &found)?,
-            None => self.run_whole(job, instance, sources.as_ref())?,
-        };
+        let (result, usage) = self.meter.measure(|| match items {
+            Some(found) => self.run_items(job, instance, sources.as_ref(), &found),
+            None => self.run_whole(job, instance, sources.as_ref()),
+        });
+        let (items, items_run) = result?;
 
         let kind = instance.work.output().unwrap_or(instance.entry.ports.output);
         let manifest = Manifest { kind, format_version: kind.format_version(), items };
@@ -126,10 +137,13 @@ impl Worker<'_> {
             files: Record::few_files(&manifest),
             trajectory: job.key.trajectory,
             reached: job.key.trajectory.and_then(|_| instance.work.steps_to_go()),
+            went_on_from: goes_on.map(|(step, _)| step),
             traced: instance.work.source_root().map(|_| job.key.direct),
             started,
             wall_secs: wall.elapsed().as_secs_f64(),
-            cpu_secs: cpu_secs() - cpu,
+            cpu_secs: usage.cpu_secs,
+            device_secs: usage.device_secs,
+            peak_memory: usage.peak_memory,
             device: self.options.device_name.clone(),
             pipe_version: env!("CARGO_PKG_VERSION").to_owned(),
             items_run,
@@ -283,6 +297,7 @@ impl Worker<'_> {
         let inputs = Inputs::new(self.store, ports);
         let mut output = Output::new(self.store, on_item);
         instance.work.run(&inputs, &mut output, &context)?;
+        self.settle(job.index)?;
         Ok(output.into_items())
     }
 
@@ -301,13 +316,6 @@ impl Worker<'_> {
     }
 }
 
-/// A panic as the failure of the stage it happened in.
-fn panicked(panic: &(dyn Any + Send)) -> StageError {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    StageError::Bug(format!("the stage panicked: {}", text.unwrap_or("no message")))
-}
-
 /// What failed while deciding, as the failure of the stage that was decided.
 pub(super) fn stage_error(error: PlanError) -> StageError {
     match error {
@@ -315,15 +323,4 @@ pub(super) fn stage_error(error: PlanError) -> StageError {
         PlanError::Store(error) => error.into(),
         error => StageError::Environment { message: error.to_string(), help: error.help() },
     }
-}
-
-/// CPU seconds of this process so far: user and system time in `/proc/self/stat`, in hundredths.
-fn cpu_secs() -> f64 {
-    const TICKS_PER_SEC: f64 = 100.0;
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The second field is the program's name in parentheses and may hold spaces; user and system
-    // time are the 14th and 15th.
-    let after_name = stat.rsplit(')').next().unwrap_or_default();
-    let ticks = after_name.split_whitespace().skip(11).take(2);
-    ticks.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / TICKS_PER_SEC
 }

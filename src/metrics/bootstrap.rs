@@ -48,12 +48,26 @@ impl Bootstrap {
                 found.entry(name).or_default().push(value);
             }
         }
-        let tail = (1.0 - self.level) / 2.0;
-        let interval = |mut values: Vec<f64>| {
-            values.sort_by(f64::total_cmp);
-            [percentile(&values, tail), percentile(&values, 1.0 - tail)]
+        found.into_iter().map(|(name, values)| (name, self.interval(values))).collect()
+    }
+
+    /// The interval of the mean of some values, such as of one for each task.
+    pub fn of_mean(self, values: &[f64]) -> Option<[f64; 2]> {
+        if values.len() < 2 || self.samples == 0 {
+            return None;
+        }
+        let mut rng = TorchRng::new(self.seed);
+        let mean = |_| {
+            let drawn = rng.randint(values.len() as u64, values.len());
+            drawn.into_iter().map(|i| values[i as usize]).sum::<f64>() / values.len() as f64
         };
-        found.into_iter().map(|(name, values)| (name, interval(values))).collect()
+        Some(self.interval((0..self.samples).map(mean).collect()))
+    }
+
+    fn interval(self, mut values: Vec<f64>) -> [f64; 2] {
+        let tail = (1.0 - self.level) / 2.0;
+        values.sort_by(f64::total_cmp);
+        [percentile(&values, tail), percentile(&values, 1.0 - tail)]
     }
 }
 
@@ -93,5 +107,18 @@ mod tests {
         let none = Bootstrap { samples: 0, ..rule };
         assert!(none.intervals(&ImageMetric, &scores).is_empty());
         assert!(rule.intervals(&ImageMetric, &scores[..1]).is_empty());
+    }
+
+    #[test]
+    fn the_mean_of_values_has_the_interval_of_a_score() {
+        let values: Vec<f64> = (0..40).map(|n| f64::from(n % 4) * 25.0).collect();
+        let scores: Vec<Score> = values.iter().map(|value| score([("psnr", *value)])).collect();
+        let scores: Vec<&Score> = scores.iter().collect();
+        let rule = Bootstrap::default();
+        let [low, high] = rule.of_mean(&values).unwrap();
+        let [a, b] = rule.intervals(&ImageMetric, &scores)["psnr"];
+        assert!((low - a).abs() < 1e-9 && (high - b).abs() < 1e-9, "{low} {a} {high} {b}");
+        assert_eq!(rule.of_mean(&values[..1]), None);
+        assert_eq!(Bootstrap { samples: 0, ..rule }.of_mean(&values), None);
     }
 }

@@ -21,6 +21,17 @@ pub enum Align {
     Median,
 }
 
+/// What is done about true distances beyond the range that the colours can say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Beyond {
+    /// They do not count, as beyond the cap of the published benchmarks.
+    #[default]
+    Exclude,
+    /// They count as the end of the range.
+    Clamp,
+}
+
 /// `abs_rel`, `rmse` and the shares of pixels within 1.25, 1.25² and 1.25³ of the truth.
 pub struct DepthMetric;
 
@@ -34,7 +45,11 @@ impl Metric for DepthMetric {
     }
 
     fn params(&self) -> &'static [&'static str] {
-        &["depth_align"]
+        &["depth_align", "depth_beyond"]
+    }
+
+    fn tasks(&self) -> Option<&'static [&'static str]> {
+        Some(&["depth"])
     }
 
     fn names(&self) -> &'static [&'static str] {
@@ -42,7 +57,7 @@ impl Metric for DepthMetric {
     }
 
     fn settings(&self, rules: &Rules) -> Vec<(&'static str, Value)> {
-        vec![("depth_align", json!(rules.depth_align))]
+        vec![("depth_align", json!(rules.depth_align)), ("depth_beyond", json!(rules.depth_beyond))]
     }
 
     fn score(&self, case: &Case<'_>, rules: &Rules) -> Result<Option<Score>, DataError> {
@@ -52,16 +67,23 @@ impl Metric for DepthMetric {
         };
         let pixels = truth.iter().zip(case.prediction().pixels());
         let pairs: Vec<[f64; 2]> = pixels
-            .filter(|(metres, _)| is_known(**metres))
-            .map(|(metres, color)| [f64::from(code.decode(color.0)), reachable(code, *metres)])
+            .filter_map(|(metres, color)| {
+                let metres = counted(code, *metres, rules.depth_beyond)?;
+                Some([f64::from(code.decode(color.0)), metres])
+            })
             .collect();
         Ok(score(pairs, rules.depth_align))
     }
 }
 
-/// The truth as far as the code can say it: beyond its range, all distances are one.
-fn reachable(code: &DepthCode, metres: f32) -> f64 {
-    f64::from(metres.clamp(code.range[0], code.range[1]))
+/// The true distance of a pixel that counts.
+fn counted(code: &DepthCode, metres: f32, beyond: Beyond) -> Option<f64> {
+    let [near, far] = code.range;
+    let is_counted = match beyond {
+        Beyond::Exclude => (near..=far).contains(&metres),
+        Beyond::Clamp => is_known(metres),
+    };
+    is_counted.then(|| f64::from(metres.clamp(near, far)))
 }
 
 /// The scores of pairs of a found and a true distance; `None` without any.
@@ -115,5 +137,22 @@ mod tests {
         let aligned = score(pairs, Align::Median).unwrap();
         assert!(aligned["abs_rel"] < 1e-9 && aligned["rmse"] < 1e-9, "{aligned:?}");
         assert!(score(Vec::new(), Align::None).is_none());
+    }
+
+    #[test]
+    fn distances_beyond_the_range_count_only_if_asked() {
+        let code = DepthCode { range: [1.0, 8.0], ..DepthCode::default() };
+        for (metres, excluded, clamped) in [
+            (4.0, Some(4.0), Some(4.0)),
+            (8.0, Some(8.0), Some(8.0)),
+            (9.0, None, Some(8.0)),
+            (0.5, None, Some(1.0)),
+            (0.0, None, None),
+            (f32::NAN, None, None),
+            (f32::INFINITY, None, None),
+        ] {
+            assert_eq!(counted(&code, metres, Beyond::Exclude), excluded, "{metres}");
+            assert_eq!(counted(&code, metres, Beyond::Clamp), clamped, "{metres}");
+        }
     }
 }

@@ -2,11 +2,17 @@
 
 use image::RgbImage;
 
-use super::{Case, Metric, Rules, Score, score as named, ssim::ssim};
+use super::{Case, Metric, Rules, Score, means, score as named, ssim::ssim, sum};
 use crate::data::DataError;
 
-/// `psnr`, `ssim`, `mse` and `mae`.
+/// `psnr`, `ssim`, `mse` and `mae`; and, to compare tasks, `explained`: the percent of the targets'
+/// variance (about each target's mean colour) that the answers explain, pooled over images. `copy` is
+/// that of the inputs, handed back as answers.
 pub struct ImageMetric;
+
+/// What is pooled over images and is no score of its own: squared errors of the answer and of the input,
+/// and squared distances of the target from its mean colour.
+const POOLED: [&str; 3] = ["answer_error", "input_error", "variance"];
 
 impl Metric for ImageMetric {
     fn name(&self) -> &'static str {
@@ -14,16 +20,53 @@ impl Metric for ImageMetric {
     }
 
     fn doc(&self) -> &'static str {
-        "PSNR, SSIM, mean squared and mean absolute error."
+        "PSNR, SSIM, mean squared and mean absolute error, and the share of variance explained."
     }
 
     fn names(&self) -> &'static [&'static str] {
-        &["psnr", "ssim", "mse", "mae"]
+        &["psnr", "ssim", "mse", "mae", "explained", "copy"]
     }
 
     fn score(&self, case: &Case<'_>, _: &Rules) -> Result<Option<Score>, DataError> {
-        Ok(Some(score(case.prediction(), &case.pair.target)))
+        let (prediction, target) = (case.prediction(), &case.pair.target);
+        let mut scores = score(prediction, target);
+        let pooled =
+            [squares(prediction, target), squares(&case.pair.input, target), variance(target)];
+        scores.extend(POOLED.map(str::to_owned).into_iter().zip(pooled));
+        Ok(Some(scores))
     }
+
+    fn summary(&self, scores: &[&Score]) -> Score {
+        let mut values = means(scores);
+        let [answer, input, variance] = POOLED.map(|name| {
+            values.remove(name);
+            sum(scores, name)
+        });
+        // Targets of one colour each have nothing to explain.
+        if variance > 0.0 {
+            values.insert("explained".to_owned(), 100.0 * (1.0 - answer / variance));
+            values.insert("copy".to_owned(), 100.0 * (1.0 - input / variance));
+        }
+        values
+    }
+}
+
+/// The sum of squared differences over values in [0, 1].
+fn squares(a: &RgbImage, b: &RgbImage) -> f64 {
+    let differences = a.iter().zip(b.iter()).map(|(a, b)| f64::from(a.abs_diff(*b)) / 255.0);
+    differences.map(|d| d * d).sum()
+}
+
+/// The sum of squared distances from the mean colour.
+fn variance(image: &RgbImage) -> f64 {
+    let count = f64::from(image.width()) * f64::from(image.height());
+    (0..3)
+        .map(|channel| {
+            let values = || image.pixels().map(|pixel| f64::from(pixel.0[channel]) / 255.0);
+            let mean = values().sum::<f64>() / count;
+            values().map(|value| (value - mean) * (value - mean)).sum::<f64>()
+        })
+        .sum()
 }
 
 /// `mse` and `mae` over values in [0, 1], `psnr` in dB (100 for equal images), and `ssim`, which an
@@ -56,5 +99,32 @@ mod tests {
         assert!((found["mae"] - 0.2).abs() < 1e-9);
         assert!((found["psnr"] - 13.979).abs() < 1e-3);
         assert!((score(&a, &a)["psnr"] - 100.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_picture_of_the_mean_colour_explains_nothing_and_the_target_everything() {
+        let target = RgbImage::from_fn(8, 8, |x, _| Rgb([if x < 4 { 0 } else { 200 }, 60, 7]));
+        let input = RgbImage::from_pixel(8, 8, Rgb([100, 60, 7]));
+        let pair = crate::data::Pair {
+            input: input.clone(),
+            target: target.clone(),
+            ..Default::default()
+        };
+        let rules: Rules =
+            serde_json::from_value(serde_json::json!({ "metric": "image" })).unwrap();
+        let found = |answer: &RgbImage| {
+            let case = Case { attempts: std::slice::from_ref(answer), pair: &pair };
+            let score = ImageMetric.score(&case, &rules).unwrap().unwrap();
+            ImageMetric.summary(&[&score])
+        };
+        assert!((found(&target)["explained"] - 100.0).abs() < 1e-9);
+        assert!(found(&target)["copy"].abs() < 1e-9, "the input is the mean colour");
+        assert!(found(&input)["explained"].abs() < 1e-9);
+        // Half of the distance is three quarters of the variance.
+        let half = RgbImage::from_fn(8, 8, |x, _| Rgb([if x < 4 { 50 } else { 150 }, 60, 7]));
+        assert!((found(&half)["explained"] - 75.0).abs() < 1e-9);
+        let wrong = RgbImage::from_fn(8, 8, |x, _| Rgb([if x < 4 { 200 } else { 0 }, 60, 7]));
+        assert!((found(&wrong)["explained"] + 300.0).abs() < 1e-9);
+        assert_eq!(found(&half).len(), ImageMetric.names().len());
     }
 }

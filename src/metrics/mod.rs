@@ -55,15 +55,24 @@ pub struct Rules {
     /// The open choices of the pose rule.
     #[serde(default)]
     pub pose: pose::PoseRule,
-    /// For `miou`: a pixel is foreground when its luma reaches this.
+    /// For `miou` by luma: a pixel is foreground when its luma reaches this.
     #[serde(default = "middle")]
     pub mask_threshold: u8,
+    /// For `miou`: what makes a pixel foreground.
+    #[serde(default)]
+    pub mask_rule: miou::MaskRule,
     /// The open choices of `edges`.
     #[serde(default)]
     pub edges: edges::EdgeRule,
     /// For `depth`: what is done about a prediction of another scale.
     #[serde(default)]
     pub depth_align: depth::Align,
+    /// For `depth`: what is done about true distances beyond the range of the colours.
+    #[serde(default)]
+    pub depth_beyond: depth::Beyond,
+    /// The open choices of `arc`.
+    #[serde(default)]
+    pub arc: arc::ArcRule,
     /// For `arc` with several checkpoints: how many of them are attempts; 2 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<usize>,
@@ -139,6 +148,11 @@ pub trait Metric: Sync {
 
     /// The names in [`Metric::summary`].
     fn names(&self) -> &'static [&'static str];
+
+    /// The tasks that it can score; any, if it looks at nothing but the images.
+    fn tasks(&self) -> Option<&'static [&'static str]> {
+        None
+    }
 
     /// Attempts it can make use of.
     fn attempts(&self) -> usize {

@@ -20,6 +20,10 @@ impl Metric for SceneMetric {
         "Intersection over union of coloured masks, each pixel as its nearest class."
     }
 
+    fn tasks(&self) -> Option<&'static [&'static str]> {
+        Some(&["scene"])
+    }
+
     fn names(&self) -> &'static [&'static str] {
         &["scene_miou", "image_miou", "pixel_accuracy"]
     }

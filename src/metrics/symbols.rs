@@ -19,6 +19,10 @@ impl Metric for SymbolsMetric {
         "Accuracy and confusion of the classes in a grid, each cell as its nearest symbol."
     }
 
+    fn tasks(&self) -> Option<&'static [&'static str]> {
+        Some(&["symbols"])
+    }
+
     fn names(&self) -> &'static [&'static str] {
         &["accuracy", "recall", "shift_accuracy"]
     }

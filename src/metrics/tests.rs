@@ -95,7 +95,8 @@ fn edges_at_a_tolerance_are_those_of_scipy() {
 fn intersections_over_unions_are_those_of_numpy() {
     for case in expected("miou") {
         let sizes = Sizes::of(&case);
-        let found = miou::score(&sizes.picture(0), &sizes.lines(1000, 128), 128);
+        let found =
+            miou::score(&sizes.picture(0), &sizes.lines(1000, 128), miou::MaskRule::Luma, 128);
         agree(&found, &case, &["miou"]);
     }
 }

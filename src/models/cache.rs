@@ -34,8 +34,16 @@ pub fn family(source: &ModelSource) -> Result<&'static dyn VideoDiffusion, LoadE
     })
 }
 
+/// A thing that is loaded.
+struct Entry<T: ?Sized> {
+    digest: Hash,
+    device: Device,
+    bytes: u64,
+    value: Arc<T>,
+}
+
 /// Things by the content of their files and the device they are on.
-struct Kept<T: ?Sized>(Mutex<Vec<(Hash, Device, Arc<T>)>>);
+struct Kept<T: ?Sized>(Mutex<Vec<Entry<T>>>);
 
 impl<T: ?Sized> Default for Kept<T> {
     fn default() -> Self {
@@ -50,22 +58,43 @@ impl<T: ?Sized> Kept<T> {
         &self,
         digest: Hash,
         device: &Device,
-        load: impl FnOnce() -> Result<Arc<T>, LoadError>,
+        load: impl FnOnce() -> Result<(Arc<T>, u64), LoadError>,
     ) -> Result<Arc<T>, LoadError> {
-        let mut kept: MutexGuard<'_, _> = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let here = kept.iter().position(|(known, on, _)| *known == digest && on == device);
+        let mut kept = self.lock();
+        let here = kept.iter().position(|entry| entry.digest == digest && entry.device == *device);
         let entry = if let Some(index) = here {
             kept.remove(index)
         } else {
             if kept.len() >= KEPT {
                 // Before loading, so that its memory is free for the new one.
                 kept.remove(0);
+                device.memory_cleanup();
             }
-            (digest, device.clone(), load()?)
+            let (value, bytes) = load()?;
+            Entry { digest, device: device.clone(), bytes, value }
         };
-        let value = Arc::clone(&entry.2);
+        let value = Arc::clone(&entry.value);
         kept.push(entry);
         Ok(value)
+    }
+
+    /// The bytes of things other than `wanted`.
+    fn others(&self, wanted: Option<Hash>) -> u64 {
+        let others = |entry: &&Entry<T>| Some(entry.digest) != wanted;
+        self.lock().iter().filter(others).map(|entry| entry.bytes).sum()
+    }
+
+    /// Drops things other than `wanted`.
+    fn keep_only(&self, wanted: Option<Hash>) {
+        self.lock().retain(|entry| Some(entry.digest) == wanted);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Entry<T>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn clear(&self) {
+        self.lock().clear();
     }
 }
 
@@ -79,6 +108,26 @@ pub struct ModelCache {
 }
 
 impl ModelCache {
+    /// Before a stage that needs so many bytes with its own model, and where no other stage runs:
+    /// drops the models of other stages if they leave too little of `limit`.
+    pub fn make_room(&self, needed: u64, limit: u64, source: Option<&ModelSource>) {
+        if needed + self.vaes.others(None) + self.denoisers.others(None) <= limit {
+            return;
+        }
+        let digest = |part| source.and_then(|source| source.digest(&[part]).ok());
+        let (vae, denoiser) = (digest("vae"), digest("transformer"));
+        if needed + self.vaes.others(vae) + self.denoisers.others(denoiser) > limit {
+            self.vaes.keep_only(vae);
+            self.denoisers.keep_only(denoiser);
+        }
+    }
+
+    /// Drops all models. Whoever still uses one keeps it alive until he is done.
+    pub fn clear(&self) {
+        self.denoisers.clear();
+        self.vaes.clear();
+    }
+
     /// The VAE of a model.
     pub fn vae(
         &self,
@@ -90,7 +139,7 @@ impl ModelCache {
             let params = source.params("vae", &device)?;
             let reader = ParamReader::loaded(&params, None);
             let vae = family(source)?.vae(&source.config("vae")?, &reader);
-            Ok(Arc::from(whole("vae", vae, &reader)?))
+            Ok((Arc::from(whole("vae", vae, &reader)?), bytes(&params, &device)))
         })
     }
 
@@ -120,7 +169,9 @@ impl ModelCache {
     ) -> Result<Arc<Params>, LoadError> {
         let device = device.clone().without_autodiff();
         self.denoisers.get_or_load(source.digest(&["transformer"])?, &device, || {
-            source.params("transformer", &device).map(Arc::new)
+            let params = source.params("transformer", &device)?;
+            let bytes = bytes(&params, &device);
+            Ok((Arc::new(params), bytes))
         })
     }
 
@@ -150,6 +201,12 @@ impl ModelCache {
     }
 }
 
+/// The memory that parameters take on a device.
+fn bytes(params: &Params, device: &Device) -> u64 {
+    let value = if weight_dtype(device) == FloatDType::F32 { 4 } else { 2 };
+    params.num_values() as u64 * value
+}
+
 /// A part that took all its weights and no others; an error names the part.
 fn whole<T>(
     part: &'static str,
@@ -172,12 +229,16 @@ mod tests {
             *kept
                 .get_or_load(blake3::hash(name.as_bytes()), &device, || {
                     loads.set(loads.get() + 1);
-                    Ok(Arc::new(loads.get()))
+                    Ok((Arc::new(loads.get()), 10))
                 })
                 .unwrap()
         };
         assert_eq!((get("a"), get("b"), get("a"), get("c")), (1, 2, 1, 3));
         assert_eq!((get("a"), get("b")), (1, 4), "b was used longest ago");
+        let wanted = Some(blake3::hash(b"a"));
+        assert_eq!((kept.others(wanted), kept.others(None)), (10, 20));
+        kept.keep_only(wanted);
+        assert_eq!((kept.others(wanted), get("a"), get("b")), (0, 1, 5), "a was kept, b was not");
     }
 
     #[test]
@@ -188,7 +249,7 @@ mod tests {
             Err(LoadError::Config { file: String::new(), message: String::new() })
         });
         assert!(failed.is_err());
-        assert_eq!(*kept.get_or_load(digest, &device, || Ok(Arc::new(5))).unwrap(), 5);
+        assert_eq!(*kept.get_or_load(digest, &device, || Ok((Arc::new(5), 1))).unwrap(), 5);
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub use params::{LoadError, ParamReader, Params, Start};
 pub use schedulers::{NoiseScheduler, TimestepDistribution};
 pub use source::{ModelRef, ModelSource};
 
+use std::sync::Arc;
+
 use burn::tensor::{Int, Tensor};
 use memory::PassSizes;
 use serde_json::Value;
@@ -85,6 +87,16 @@ pub trait VideoDiffusion: Sync {
     /// Values in the largest tensor that a VAE of this `config.json` makes of a clip.
     fn largest_map(&self, vae: &Value, clip: ClipSize) -> Result<u64, LoadError>;
 
+    /// Height and width of the tiles that a VAE of this `config.json` can work on, if it can.
+    fn tile_size(&self, _vae: &Value) -> Result<Option<[usize; 2]>, LoadError> {
+        Ok(None)
+    }
+
+    /// Whether the last frame can be decoded at less cost than all; see [`VideoVae::decode_last`].
+    fn decodes_last(&self) -> bool {
+        false
+    }
+
     /// The modules an adapter gets where none are asked for.
     fn default_lora_targets(&self) -> LoraTargets;
 
@@ -113,6 +125,9 @@ pub enum Sampler {
     Dpm,
     /// Euler steps along the straight lines of flow matching (LTX-Video).
     FlowEuler,
+    /// The same as LTX-Video's condition pipeline (0.9.5) makes them: small steps first, noise on the
+    /// image, and time counted from the first video frame.
+    FlowCondition,
 }
 
 /// The one of `known` that is asked for as the parameter `key`, or the first of them.
@@ -187,6 +202,18 @@ pub trait VideoVae: Send + Sync {
         self.decode(latents)
     }
 
+    /// The last frame alone of [`Self::decode_sampled`], at less cost; none where each frame takes
+    /// part in all, as in norms over frames (CogVideoX).
+    fn decode_last(&self, _latents: Tensor<5>, _noise: DecodeNoise<'_>) -> Option<Tensor<5>> {
+        None
+    }
+
+    /// The same working on overlapping tiles, which bounds memory and changes results a little; none
+    /// where there is no code for it.
+    fn tiled(&self) -> Option<Arc<dyn VideoVae>> {
+        None
+    }
+
     /// Latents with mean 0 and deviation 1 in each channel, where the VAE states how; the scaling
     /// factor comes after it.
     fn standardize(&self, latents: Tensor<5>) -> Tensor<5> {
@@ -203,6 +230,11 @@ pub trait VideoVae: Send + Sync {
 
     /// How much smaller latents are than pixels.
     fn compression(&self) -> Compression;
+
+    /// Frames that so many latent frames are decoded to.
+    fn decoded_frames(&self, latent_frames: usize) -> usize {
+        (latent_frames - 1) * self.compression().time + 1
+    }
 
     /// Latents are multiplied by this before diffusion.
     fn scaling_factor(&self) -> f32;
@@ -225,6 +257,9 @@ pub struct DenoiserInput {
     /// Timesteps: one per sample, or, in families whose image is the first frame, also one per
     /// latent frame or per token of each sample; sample by sample, frame by frame.
     pub timesteps: Vec<f32>,
+    /// Whether positions count time from the first video frame, as the condition pipeline of
+    /// LTX-Video 0.9.5 does, and not by latent frames. Other families have one way to count.
+    pub causal_time: bool,
 }
 
 /// The transformer that predicts noise, cut where recomputation cuts it.

@@ -11,6 +11,7 @@ use super::{
     fingerprint::{ItemKeys, action_key, trajectory_key},
     freshness::differences,
     gather::Gatherer,
+    lack::Absences,
 };
 use crate::{
     artifact::Item,
@@ -27,12 +28,8 @@ pub(crate) struct Decider<'a> {
     /// The instances of the file by name.
     names: HashSet<String>,
     records: Mutex<HashMap<Fingerprint, Option<Arc<Record>>>>,
-    /// What is missing of models, by model and parts.
-    absent: Mutex<HashMap<Parts, Option<Lack>>>,
+    absences: Absences<'a>,
 }
-
-/// A model and the parts of it that are read.
-type Parts = (String, &'static [&'static str]);
 
 /// What an instance would be made from.
 #[derive(Clone, Debug)]
@@ -124,7 +121,7 @@ impl<'a> Decider<'a> {
             history: Mutex::new(store.history(&owner_of(pipeline))?),
             names: pipeline.instances.iter().map(ToString::to_string).collect(),
             records: Mutex::default(),
-            absent: Mutex::default(),
+            absences: Absences::new(pipeline),
         })
     }
 
@@ -136,7 +133,7 @@ impl<'a> Decider<'a> {
     ) -> Result<Key, PlanError> {
         let instance = &self.pipeline.instances[index];
         let lacks = |lack| PlanError::Lack { stage: instance.to_string(), lack: Box::new(lack) };
-        if let Some(lack) = self.absent_data(instance) {
+        if let Some(lack) = self.absences.data(instance) {
             return Err(lacks(lack));
         }
         let given = self.given_parts(&inputs)?;
@@ -298,14 +295,9 @@ impl<'a> Decider<'a> {
         Ok(self.history.lock().expect("no panic while held").ran(&self.names)?)
     }
 
-    /// Mean wall seconds of each kind over the records seen.
-    pub(crate) fn mean_secs(&self) -> HashMap<String, f64> {
-        let mut sums: HashMap<String, (f64, f64)> = HashMap::new();
-        for record in self.records.lock().expect("no panic while held").values().flatten() {
-            let sum = sums.entry(record.ingredients.kind.clone()).or_default();
-            *sum = (sum.0 + record.wall_secs, sum.1 + 1.0);
-        }
-        sums.into_iter().map(|(kind, (secs, count))| (kind, secs / count)).collect()
+    /// The records that were read for explanations.
+    pub(crate) fn records_seen(&self) -> Vec<Arc<Record>> {
+        self.records.lock().expect("no panic while held").values().flatten().cloned().collect()
     }
 
     /// Records of the same stage in cells that are no longer in the file, the one that this cell most
@@ -342,38 +334,14 @@ impl<'a> Decider<'a> {
 
     /// What an instance needs from outside the store and cannot have; nothing is hashed.
     pub(crate) fn lack(&self, instance: &Instance) -> Option<Lack> {
-        self.absent_data(instance).or_else(|| self.absent_weights(instance))
+        self.absences.of(instance)
     }
 
     /// All that the instances asked for lack.
     pub(crate) fn lacks(&self, selection: &Selection) -> Vec<Lacking> {
         let needed = self.pipeline.instances.iter().zip(&selection.needed);
         let needed = needed.filter(|(_, needed)| **needed).map(|(instance, _)| instance);
-        Lacking::gather(
-            needed.filter_map(|instance| Some((instance.to_string(), self.lack(instance)?))),
-        )
-    }
-
-    fn absent_data(&self, instance: &Instance) -> Option<Lack> {
-        let root = instance.work.source_root().filter(|root| !root.is_dir())?;
-        let key = self.pipeline.key_of_path(root);
-        Some(Lack::data(root, key.or_else(|| self.gatherer.path_param(instance, root))))
-    }
-
-    fn absent_weights(&self, instance: &Instance) -> Option<Lack> {
-        let (model, mut parts) = instance.work.weights()?;
-        if instance.inputs.contains_key("model") {
-            // Which parts the input will hold is not known yet; those may be left out of the model.
-            parts = &[];
-        }
-        let mut absent = self.absent.lock().expect("no panic while held");
-        absent
-            .entry((model.0.clone(), parts))
-            .or_insert_with(|| {
-                let checked = model.resolve().and_then(|source| source.check(parts));
-                checked.err().map(|error| Lack::weights(model, &error))
-            })
-            .clone()
+        self.absences.gather(needed)
     }
 }
 

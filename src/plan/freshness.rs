@@ -30,7 +30,7 @@ pub enum Freshness {
 }
 
 /// Why a stage must run.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
 #[serde(tag = "reason", rename_all = "snake_case")]
 pub enum StaleReason {
     /// No stage like it ever ran.
@@ -196,7 +196,7 @@ fn place_of(instance: &Instance, path: &str) -> Option<Place> {
     let mut path = path;
     loop {
         if let Some(place) = instance.places.get(path) {
-            return Some(place.clone());
+            return Some(place);
         }
         path = path.rsplit_once('.')?.0;
     }

@@ -73,16 +73,6 @@ impl<'a> Gatherer<'a> {
         })
     }
 
-    /// The parameter that holds `root`, as a path such as `source.root`.
-    pub fn path_param(&self, instance: &Instance, root: &Path) -> Option<String> {
-        let mut params = instance.params.clone();
-        let taken = self.path_schema(instance.entry)?.take_paths(&mut params);
-        taken
-            .into_iter()
-            .find(|(_, value)| value.as_str().is_some_and(|text| Path::new(text) == root))
-            .map(|(path, _)| path)
-    }
-
     fn weights(
         &self,
         model: &crate::models::ModelRef,
@@ -103,6 +93,13 @@ impl<'a> Gatherer<'a> {
         let mut schemas = self.schemas.lock().expect("no panic while held");
         schemas.entry(entry.kind).or_insert_with(|| PathSchema::of(entry).map(Arc::new)).clone()
     }
+}
+
+/// The parameter of an instance that is this path, such as `source.root`.
+pub fn path_param(instance: &Instance, path: &Path) -> Option<String> {
+    let taken = PathSchema::of(instance.entry)?.take_paths(&mut instance.params.clone());
+    let is_it = |value: &Value| value.as_str().is_some_and(|text| Path::new(text) == path);
+    taken.into_iter().find(|(_, value)| is_it(value)).map(|(param, _)| param)
 }
 
 /// The schema of a kind that has path parameters.

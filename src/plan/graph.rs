@@ -1,5 +1,7 @@
 //! Who needs whom among the instances of a pipeline.
 
+use std::collections::BTreeSet;
+
 use petgraph::{
     Direction,
     graph::{DiGraph, NodeIndex},
@@ -23,8 +25,9 @@ impl Graph {
             graph.add_node(());
         }
         for (user, instance) in pipeline.instances.iter().enumerate() {
-            for input in instance.inputs.values() {
-                graph.update_edge(NodeIndex::new(*input), NodeIndex::new(user), ());
+            // One edge per pair; to ask the graph would be slow where many use one output.
+            for input in instance.inputs.values().collect::<BTreeSet<_>>() {
+                graph.add_edge(NodeIndex::new(*input), NodeIndex::new(user), ());
             }
         }
         let order = petgraph::algo::toposort(&graph, None)

@@ -1,11 +1,16 @@
 //! What stages need from outside the store and this machine does not have.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
 
-use super::{Graph, PlanError, PlanOptions, Selection};
+use super::{Graph, PlanError, PlanOptions, Selection, gather::path_param};
 use crate::{
-    config::Pipeline,
+    config::{Instance, Pipeline, Place},
     models::{LoadError, ModelRef},
+    stages::MODEL_PARAMS,
 };
 
 /// Something a stage needs before it can even be decided whether it must run.
@@ -37,7 +42,7 @@ impl Lack {
         Self::Weights { model: model.0.clone(), message: error.to_string(), help }
     }
 
-    pub(super) fn data(root: &Path, param: Option<String>) -> Self {
+    fn data(root: &Path, param: Option<String>) -> Self {
         Self::Data { param, path: root.to_owned() }
     }
 
@@ -97,16 +102,19 @@ pub struct Lacking {
     pub lack: Lack,
     /// The instances that need it, in the order of the plan.
     pub stages: Vec<String>,
+    /// Where the first of them names it.
+    pub place: Option<Place>,
 }
 
 impl Lacking {
     /// Gathers equal lacks, in the order in which they first come.
-    pub fn gather(found: impl IntoIterator<Item = (String, Lack)>) -> Vec<Self> {
+    pub fn gather<'a>(found: impl IntoIterator<Item = (&'a Instance, Lack)>) -> Vec<Self> {
         let mut all: Vec<Self> = Vec::new();
-        for (stage, lack) in found {
+        for (instance, lack) in found {
+            let stage = instance.to_string();
             match all.iter_mut().find(|lacking| lacking.lack == lack) {
                 Some(lacking) => lacking.stages.push(stage),
-                None => all.push(Self { lack, stages: vec![stage] }),
+                None => all.push(Self { place: place(instance, &lack), lack, stages: vec![stage] }),
             }
         }
         all
@@ -119,27 +127,82 @@ impl Lacking {
             0 | 1 => String::new(),
             stages => format!(" and {} more", stages - 1),
         };
-        format!("{}; needed by `{first}`{more}", self.lack)
+        let place = self.place.as_ref().map(|place| format!(" ({place})")).unwrap_or_default();
+        format!("{}{place}; needed by `{first}`{more}", self.lack)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Where an instance names what it lacks.
+fn place(instance: &Instance, lack: &Lack) -> Option<Place> {
+    let param = match lack {
+        Lack::Weights { model, .. } => {
+            let named = |name: &str| instance.params.get(name).and_then(|value| value.as_str());
+            let param = MODEL_PARAMS.into_iter().find(|name| named(name) == Some(model));
+            param?.to_owned()
+        }
+        Lack::Data { path, .. } => path_param(instance, path)?,
+    };
+    instance.places.get(&param)
+}
 
-    #[test]
-    fn equal_lacks_are_told_once_with_their_stages() {
-        let data = Lack::data(Path::new("coco"), Some("source.root".into()));
-        let other = Lack::data(Path::new("arc"), None);
-        let found = [("a", &data), ("b", &other), ("c", &data), ("d", &data)];
-        let gathered = Lacking::gather(found.map(|(stage, lack)| (stage.to_owned(), lack.clone())));
-        let lines: Vec<_> = gathered
-            .iter()
-            .map(|all| format!("{} ({})", all.message(), all.lack.help().unwrap_or_default()))
-            .collect();
-        insta::assert_snapshot!(lines.join("\n"), @r"
-        there is no data folder `coco`; needed by `a` and 2 more (put the data there, or set `source.root` to its folder)
-        there is no data folder `arc`; needed by `b` (put the data there)
-        ");
+/// What the instances of a pipeline lack; what a folder is called is found once, and so is each model.
+pub(super) struct Absences<'a> {
+    pipeline: &'a Pipeline,
+    /// The folders that are missing.
+    folders: Mutex<HashMap<PathBuf, Lack>>,
+    /// What is missing of models, by model and parts.
+    models: Mutex<HashMap<Parts, Option<Lack>>>,
+}
+
+/// A model and the parts of it that are read.
+type Parts = (String, &'static [&'static str]);
+
+impl<'a> Absences<'a> {
+    pub fn new(pipeline: &'a Pipeline) -> Self {
+        Self { pipeline, folders: Mutex::default(), models: Mutex::default() }
     }
+
+    /// What an instance needs from outside the store and cannot have; nothing is hashed.
+    pub fn of(&self, instance: &Instance) -> Option<Lack> {
+        self.data(instance).or_else(|| self.weights(instance))
+    }
+
+    /// What these instances lack.
+    pub fn gather<'i>(&self, instances: impl IntoIterator<Item = &'i Instance>) -> Vec<Lacking> {
+        let lack = |instance| Some((instance, self.of(instance)?));
+        Lacking::gather(instances.into_iter().filter_map(lack))
+    }
+
+    /// The folder of data that is not there.
+    pub fn data(&self, instance: &Instance) -> Option<Lack> {
+        let root = instance.work.source_root().filter(|root| !root.is_dir())?;
+        let mut folders = self.folders.lock().expect("no panic while held");
+        let lack = folders.entry(root.to_owned()).or_insert_with(|| {
+            let param = path_param(instance, root);
+            let key = param.as_deref().and_then(|param| self.pipeline.key_of(instance, param));
+            Lack::data(root, key.or(param))
+        });
+        Some(lack.clone())
+    }
+
+    fn weights(&self, instance: &Instance) -> Option<Lack> {
+        let (model, mut parts) = instance.work.weights()?;
+        if instance.inputs.contains_key("model") {
+            // Which parts the input will hold is not known yet; those may be left out of the model.
+            parts = &[];
+        }
+        let mut models = self.models.lock().expect("no panic while held");
+        models
+            .entry((model.0.clone(), parts))
+            .or_insert_with(|| {
+                let checked = model.resolve().and_then(|source| source.check(parts));
+                checked.err().map(|error| Lack::weights(model, &error))
+            })
+            .clone()
+    }
+}
+
+/// What the stages of a pipeline need from outside and this machine does not have.
+pub fn lacks(pipeline: &Pipeline) -> Vec<Lacking> {
+    Absences::new(pipeline).gather(&pipeline.instances)
 }

@@ -24,7 +24,7 @@ use crate::{
 pub const LOCK_VERSION: u32 = 1;
 
 /// A lock file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Lock {
     /// Version of this form.
     pub lock_version: u32,
@@ -41,14 +41,14 @@ pub struct Lock {
 }
 
 /// A model as it was.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct LockedModel {
     /// The commit of the snapshot, for a model from a hub.
     pub commit: Option<String>,
 }
 
 /// What one instance was made from, and its output.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct LockedStage {
     /// Stage kind.
     pub kind: String,

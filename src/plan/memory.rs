@@ -1,12 +1,10 @@
 //! The memory that stages' models take, told before anything is loaded.
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeSet, HashMap, VecDeque},
-};
+use std::{cell::RefCell, collections::HashMap};
 
 use serde_json::Value;
 
+use super::size::Sizes;
 use crate::{
     config::Pipeline,
     models::{ClipSize, Memory},
@@ -20,21 +18,22 @@ pub struct MemoryPlan<'a> {
     pipeline: &'a Pipeline,
     /// Whether the device is the CPU.
     on_host: bool,
+    sizes: Sizes,
     known: RefCell<HashMap<Case, Option<Memory>>>,
 }
 
 impl<'a> MemoryPlan<'a> {
     /// Estimates for a run on the CPU, or on a GPU.
     pub fn new(pipeline: &'a Pipeline, on_host: bool) -> Self {
-        Self { pipeline, on_host, known: RefCell::default() }
+        let sizes = Sizes::new(pipeline, |index| Some(&pipeline.instances[index].params));
+        Self { pipeline, on_host, sizes, known: RefCell::default() }
     }
 
     /// The memory of an instance; none if it runs no model, or if its model or the size of its clips
     /// is not known here.
     pub fn of(&self, index: usize) -> Option<Memory> {
         let instance = &self.pipeline.instances[index];
-        instance.work.weights()?;
-        if instance.inputs.contains_key("model") {
+        if instance.inputs.contains_key("model") && instance.work.weights().is_some() {
             // Its sizes are those of a model that may not exist yet.
             return None;
         }
@@ -48,25 +47,14 @@ impl<'a> MemoryPlan<'a> {
         })
     }
 
-    /// The size of the clips an instance works on: the nearest `frames` and `size` on the way up.
+    /// What would make an instance need less memory.
+    pub fn help(&self, index: usize) -> Vec<String> {
+        self.pipeline.instances[index].work.memory_help(self.clip(index), self.on_host)
+    }
+
+    /// The size of the clips an instance works on.
     fn clip(&self, index: usize) -> Option<ClipSize> {
-        let (mut frames, mut size) = (None, None);
-        let mut seen = BTreeSet::from([index]);
-        let mut queue = VecDeque::from([index]);
-        while let Some(at) = queue.pop_front() {
-            let instance = &self.pipeline.instances[at];
-            let number = |value: &Value| value.as_u64().map(|number| number as usize);
-            frames = frames.or_else(|| instance.params.get("frames").and_then(number));
-            let pair = instance.params.get("size").and_then(Value::as_array);
-            size = size.or_else(|| match pair?.as_slice() {
-                [height, width] => Some((number(height)?, number(width)?)),
-                _ => None,
-            });
-            if let (Some(frames), Some((height, width))) = (frames, size) {
-                return Some(ClipSize { frames, height, width });
-            }
-            queue.extend(instance.inputs.values().copied().filter(|input| seen.insert(*input)));
-        }
-        None
+        let [height, width] = self.sizes.image(index)?;
+        Some(ClipSize { frames: self.sizes.frames(index)?, height, width })
     }
 }

@@ -1,6 +1,8 @@
 //! Pipeline and store to a plan: what is fresh, stale or pending, and why.
 
 mod decide;
+mod disk;
+mod estimate;
 pub mod fingerprint;
 mod freshness;
 mod gather;
@@ -9,19 +11,23 @@ mod lack;
 mod lock;
 mod memory;
 mod select;
+mod size;
 
 pub use decide::owner_of;
 pub(crate) use decide::{Decider, Found, ItemGroup, Items, Key, trace_of, with_sources};
+pub use disk::DiskPlan;
 pub use freshness::{Freshness, StaleReason};
 pub use graph::Graph;
-pub use lack::{Lack, Lacking, absent_models};
+pub use lack::{Lack, Lacking, absent_models, lacks};
 pub use lock::{Deviation, DeviationKind, Lock, LockError};
 pub use memory::MemoryPlan;
 pub use select::{SelectError, select};
 
+use std::sync::Arc;
+
 use crate::{
     config::Pipeline,
-    store::{Store, StoreError},
+    store::{Record, Store, StoreError},
 };
 
 /// What the user asked for besides the file.
@@ -46,7 +52,7 @@ impl Plan<'_> {
     pub fn lacks(&self) -> Vec<Lacking> {
         let nodes = self.nodes.iter().zip(&self.pipeline.instances);
         Lacking::gather(nodes.filter_map(|(node, instance)| match &node.freshness {
-            Freshness::Blocked(lack) if node.needed => Some((instance.to_string(), lack.clone())),
+            Freshness::Blocked(lack) if node.needed => Some((instance, lack.clone())),
             _ => None,
         }))
     }
@@ -63,8 +69,31 @@ pub struct PlanNode {
     pub items: Option<(usize, usize)>,
     /// For a training: the step it would go on from, and how many it has.
     pub goes_on: Option<(u64, u64)>,
-    /// Seconds it took before, or that its kind takes, if anything is known.
+    /// What it was when it last ran, if it is not fresh and anything is known.
+    pub last: Option<Arc<Record>>,
+    /// Seconds it took, or may take by what it or its kind took for its work, if anything is known.
     pub estimate_secs: Option<f64>,
+}
+
+impl PlanNode {
+    fn of(freshness: Freshness) -> Self {
+        Self {
+            freshness,
+            needed: true,
+            items: None,
+            goes_on: None,
+            last: None,
+            estimate_secs: None,
+        }
+    }
+
+    /// What it is, or was when it last ran.
+    pub fn record(&self) -> Option<&Record> {
+        match &self.freshness {
+            Freshness::Fresh(record) => Some(record),
+            _ => self.last.as_deref(),
+        }
+    }
 }
 
 /// Decides every instance as far as it can be decided without running anything.
@@ -76,23 +105,29 @@ pub fn build<'a>(
     let decider = Decider::new(pipeline, store)?;
     let graph = Graph::new(pipeline);
     let selection = Selection::new(pipeline, &graph, options)?;
-    let mut nodes: Vec<Option<PlanNode>> = pipeline.instances.iter().map(|_| None).collect();
-    for &index in graph.order() {
-        let mut node = plan_node(&decider, index, &nodes, selection.forced[index])?;
-        node.needed = selection.needed[index];
-        nodes[index] = Some(node);
-    }
-    let mut nodes: Vec<_> = nodes.into_iter().flatten().collect();
-    let mean_secs = decider.mean_secs();
-    for (node, instance) in nodes.iter_mut().zip(&pipeline.instances) {
-        node.estimate_secs =
-            node.estimate_secs.or_else(|| mean_secs.get(instance.entry.kind).copied());
-    }
+    let mut plan = decide_all(pipeline, &decider, &graph, &selection)?;
+    estimate::fill(&decider, &mut plan.nodes);
     if let Err(error) = store.save_stat_cache() {
         // A plan is an answer; what it learnt of outside files only saves time.
         tracing::debug!("The hashes of outside files are not kept: {error}.");
     }
-    Ok(Plan { pipeline, nodes })
+    Ok(plan)
+}
+
+/// Decides every instance, inputs before their users; nothing is estimated.
+pub(crate) fn decide_all<'a>(
+    pipeline: &'a Pipeline,
+    decider: &Decider<'_>,
+    graph: &Graph,
+    selection: &Selection,
+) -> Result<Plan<'a>, PlanError> {
+    let mut nodes: Vec<Option<PlanNode>> = pipeline.instances.iter().map(|_| None).collect();
+    for &index in graph.order() {
+        let mut node = plan_node(decider, index, &nodes, selection.forced[index])?;
+        node.needed = selection.needed[index];
+        nodes[index] = Some(node);
+    }
+    Ok(Plan { pipeline, nodes: nodes.into_iter().flatten().collect() })
 }
 
 fn plan_node(
@@ -102,23 +137,14 @@ fn plan_node(
     forced: bool,
 ) -> Result<PlanNode, PlanError> {
     let instance = &decider.pipeline.instances[index];
-    let blocked = |lack| PlanNode {
-        freshness: Freshness::Blocked(lack),
-        needed: true,
-        items: None,
-        goes_on: None,
-        estimate_secs: None,
-    };
+    let blocked = |lack| PlanNode::of(Freshness::Blocked(lack));
     if let Some(lack) = decider.lack(instance) {
         return Ok(blocked(lack));
     }
-    let last_secs = || decider.last(index).map(|record| record.wall_secs);
     let pending = |mut upstream: Vec<usize>| {
         upstream.sort_unstable();
         upstream.dedup();
-        let freshness = Freshness::Pending { upstream };
-        let estimate_secs = last_secs();
-        PlanNode { freshness, needed: true, items: None, goes_on: None, estimate_secs }
+        PlanNode::of(Freshness::Pending { upstream })
     };
     let mut inputs = std::collections::BTreeMap::new();
     let mut upstream = Vec::new();
@@ -145,10 +171,7 @@ fn plan_node(
             let mapped = instance.work.mapped_port().is_some();
             return Ok(PlanNode {
                 items: mapped.then_some((record.items_total, record.items_total)),
-                goes_on: None,
-                estimate_secs: Some(record.wall_secs),
-                needed: true,
-                freshness: Freshness::Fresh(record),
+                ..PlanNode::of(Freshness::Fresh(record))
             });
         }
         found => found,
@@ -161,11 +184,9 @@ fn plan_node(
     let reasons =
         if forced { vec![StaleReason::Forced] } else { decider.reasons(index, &key, &found) };
     Ok(PlanNode {
-        freshness: Freshness::Stale(reasons),
-        needed: true,
         items,
         goes_on: if forced { None } else { decider.goes_on(index, &key) },
-        estimate_secs: last_secs(),
+        ..PlanNode::of(Freshness::Stale(reasons))
     })
 }
 

@@ -17,15 +17,10 @@
 //! Checkpoints, histories and pins stay at home: a checkpoint is many times as large as the adapter
 //! that comes of it and helps only a longer training; the others are about files of this machine.
 
-#[cfg(feature = "remote")]
 mod bucket;
-#[cfg(not(feature = "remote"))]
-#[path = "no_bucket.rs"]
-mod bucket;
-#[cfg(feature = "remote")]
 mod http;
 mod link;
-#[cfg(all(test, feature = "remote"))]
+#[cfg(test)]
 mod tests;
 mod transfer;
 
@@ -62,9 +57,6 @@ pub enum RemoteError {
         /// How it begins.
         scheme: String,
     },
-    /// This program was built without them.
-    #[error("this `pipe` was built without remote caches")]
-    NotBuilt,
     /// The remote refuses.
     #[error("the remote cache refuses: {0}")]
     Refused(String),
@@ -123,7 +115,6 @@ impl RemoteError {
                 "credentials come from the environment, such as `AWS_ACCESS_KEY_ID` and \
                  `AWS_SECRET_ACCESS_KEY`; the address is set by `--remote` or `PIPE_REMOTE`"
             }
-            Self::NotBuilt => "build it with `cargo build --release --features remote`",
             Self::Newer { .. } => "use the newer `pipe` that wrote it, or another address",
             Self::NotACache => "name an address where nothing is yet, or a cache",
             Self::Unreachable(_) | Self::Local(_) => return None,

@@ -7,6 +7,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Reporter, SCHEMA_VERSION};
@@ -19,9 +20,12 @@ pub struct JsonReporter<W: Write> {
     failed: Option<io::Error>,
 }
 
-#[derive(Serialize)]
-struct Line<'a> {
+/// One line.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Line<'a> {
+    /// Version of this form.
     schema_version: u32,
+    /// When it happened, RFC 3339.
     time: String,
     #[serde(flatten)]
     event: &'a RunEvent,

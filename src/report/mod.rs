@@ -1,13 +1,18 @@
 //! What a run did and what came of it, for people and machines. Nothing here decides anything.
 
 pub mod clip;
+pub mod compute;
 pub mod human;
 pub mod json;
+pub mod plan;
+pub mod provenance;
 pub mod results;
+pub mod schemas;
 pub mod sheet;
 pub mod story;
 pub mod style;
 pub mod table;
+pub mod verify;
 
 use crate::exec::RunEvent;
 

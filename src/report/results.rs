@@ -161,7 +161,7 @@ fn values(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Reference, Sweep};
+    use crate::config::{Reference, Sweep, value::Node};
 
     #[test]
     fn a_reference_that_vanished_hides_no_number_of_ours() {
@@ -181,6 +181,7 @@ mod tests {
         };
         let pipeline = Pipeline {
             path: "toy.toml".into(),
+            files: vec!["toy.toml".into()],
             name: "toy".into(),
             title: None,
             seed: 0,
@@ -188,7 +189,7 @@ mod tests {
             instances: Vec::new(),
             sweep: Sweep::default(),
             tables: vec![table],
-            resolved: serde_json::Value::Null,
+            root: Node::table().into(),
             warnings: Vec::new(),
         };
         let outputs = Outputs::none(0);

@@ -5,14 +5,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
-    model::StageModel,
+    Cause, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext, StageError,
+    StageKind, Surroundings,
+    model::{StageModel, open_vae, tiling_help},
 };
 use crate::{
     artifact::{ArtifactKind, frames, samples, videos::Clip},
     models::{
-        ClipSize, DecodeNoise, LoadError, Memory, ModelRef, memory::Estimator, pixels,
-        sampling::rng_after_sampling,
+        ClipSize, DecodeNoise, LoadError, Memory, ModelRef,
+        memory::Estimator,
+        pixels,
+        sampling::{Condition, rng_after_sampling},
     },
 };
 
@@ -25,6 +28,13 @@ pub struct Decode {
     /// How a decoder that takes a timestep (LTX-Video 0.9.1 and later) ends the denoising.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noise: Option<Noise>,
+    /// Work on overlapping tiles of half the height and width that the model was trained with, where
+    /// clips are larger: less memory, and slightly other pixels (CogVideoX).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tiling: bool,
+    /// Decode the last frame alone, which is the prediction (LTX-Video). The clip then has one frame.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub last_frame: bool,
 }
 
 /// The last step of denoising, which the decoder makes.
@@ -37,12 +47,29 @@ pub struct Noise {
     pub scale: f64,
     /// Seed of the noise; that of `sample` gives the noise of the published pipeline.
     pub seed: u64,
+    /// The steps of `sample` with the sampler `flow_condition`, whose draws come before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 100_000))]
+    pub condition_steps: Option<usize>,
 }
 
 impl Default for Noise {
     fn default() -> Self {
-        Self { timestep: DecodeNoise::TIMESTEP, scale: DecodeNoise::SCALE, seed: 0 }
+        Self {
+            timestep: DecodeNoise::TIMESTEP,
+            scale: DecodeNoise::SCALE,
+            seed: 0,
+            condition_steps: None,
+        }
     }
+}
+
+fn needs_all_frames() -> Misfit {
+    Misfit::new(
+        Cause::Param("last_frame"),
+        "`last_frame` must be false: the norms of this family's decoder see all frames of a chunk",
+        "leave it out; the prediction is the last frame of the clip all the same",
+    )
 }
 
 impl StageKind for Decode {
@@ -70,6 +97,12 @@ impl Stage for Decode {
             .collect()
     }
 
+    fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
+        let Some(facts) = around.model(&self.model) else { return Vec::new() };
+        let whole = (self.last_frame && !facts.family.decodes_last()).then(needs_all_frames);
+        facts.tiling(self.tiling).into_iter().chain(whole).collect()
+    }
+
     fn mapped_port(&self) -> Option<&'static str> {
         Some("samples")
     }
@@ -81,7 +114,11 @@ impl Stage for Decode {
     fn memory(&self, clip: Option<ClipSize>, on_host: bool) -> Result<Option<Memory>, LoadError> {
         let Some(clip) = clip else { return Ok(None) };
         let source = self.model.resolve()?;
-        Estimator::new(&source, on_host)?.coding(clip).map(Some)
+        Estimator::new(&source, on_host)?.decoding(clip, self.tiling).map(Some)
+    }
+
+    fn memory_help(&self, clip: Option<ClipSize>, on_host: bool) -> Vec<String> {
+        tiling_help(&self.model, clip, self.tiling, on_host).into_iter().collect()
     }
 
     fn run(
@@ -90,8 +127,8 @@ impl Stage for Decode {
         out: &mut Output<'_>,
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
-        let StageModel { source, device } = StageModel::open(&self.model, inputs, cx)?;
-        let vae = cx.models.vae(&source, &device)?;
+        let model = StageModel::open(&self.model, inputs, cx)?;
+        let vae = open_vae(&model, self.tiling, cx)?;
         cx.for_each(inputs.items("samples"), "decode samples", |item| {
             let latents = samples::from_bytes(&inputs.read(item, samples::FILE)?)
                 .map_err(|e| StageError::failed(e.to_string()))?;
@@ -104,11 +141,17 @@ impl Stage for Decode {
                 .with_help("sample and decode with the same model"));
             }
             let data = TensorData::new(latents.values, [1, channels, f, h, w]);
-            let latents = vae.restore(Tensor::from_data(data, &device) / vae.scaling_factor());
-            let Noise { timestep, scale, seed } = self.noise.unwrap_or_default();
-            let mut rng = rng_after_sampling(seed, [channels, f, h, w]);
+            let latents =
+                vae.restore(Tensor::from_data(data, &model.device) / vae.scaling_factor());
+            let Noise { timestep, scale, seed, condition_steps } = self.noise.unwrap_or_default();
+            let condition = condition_steps.map(|steps| (Condition::default(), steps));
+            let mut rng = rng_after_sampling(seed, [channels, f, h, w], condition);
             let noise = DecodeNoise { timestep, scale, rng: &mut rng };
-            let video = vae.decode_sampled(latents, noise);
+            let video = if self.last_frame {
+                vae.decode_last(latents, noise).ok_or_else(needs_all_frames)?
+            } else {
+                vae.decode_sampled(latents, noise)
+            };
             let [_, _, frames, height, width] = video.dims();
             let clip = Clip { size: [frames, height, width], rgb: pixels::to_rgb(video) };
             let prediction = frames::to_png(&frames::prediction(&clip));

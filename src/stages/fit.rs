@@ -5,9 +5,10 @@
 
 use std::{cell::RefCell, collections::HashMap, rc::Rc};
 
-use super::StageError;
+use super::{KnownData, StageError, model::without_tiles};
 use crate::models::{
-    Compression, Denoiser, ModelRef, ModelSource, ParamReader, VideoDiffusion, family, one_of,
+    Compression, Denoiser, ModelRef, ModelSource, ParamReader, Sampler, VideoDiffusion, family,
+    one_of,
 };
 
 /// Frames and `[height, width]` of a stage's items, as far as parameters tell.
@@ -34,8 +35,12 @@ pub struct Surroundings<'a> {
     pub size: ItemSize,
     /// The ports that are connected.
     pub ports: &'a [&'a str],
+    /// What the pairs on the port `pairs` are examples of, and the stage that gives them.
+    pub task: Option<(&'static str, &'a str)>,
     /// The models of the pipeline.
     pub models: &'a KnownModels,
+    /// Its data.
+    pub data: &'a KnownData,
 }
 
 impl Surroundings<'_> {
@@ -119,6 +124,10 @@ pub(super) struct Facts {
     tokens: usize,
     /// Timesteps of training, which sampling cannot exceed.
     pub train_timesteps: Option<usize>,
+    /// Whether the autoencoder can work on tiles.
+    tiles: bool,
+    /// Samplers of the family that the schedule's settings rule out, and why.
+    without: Vec<(Sampler, String)>,
 }
 
 impl Facts {
@@ -128,16 +137,35 @@ impl Facts {
         let transformer = source.config("transformer").ok()?;
         let vae = source.config("vae").ok();
         let vae = vae.and_then(|config| family.vae(&config, &ParamReader::shapes()).ok());
-        let scheduler = source.config("scheduler").ok();
         let scheduler =
-            scheduler.and_then(|config| family.scheduler(&config, family.samplers()[0]).ok());
+            |sampler| Some(family.scheduler(&source.config("scheduler").ok()?, sampler));
+        let without = family.samplers()[1..].iter().filter_map(|sampler| {
+            let error = scheduler(*sampler)?.err()?;
+            Some((*sampler, error.to_string()))
+        });
+        let without = without.collect();
+        let scheduler = scheduler(family.samplers()[0]).and_then(Result::ok);
         Some(Self {
             family,
-            compression: vae.map(|vae| vae.compression()),
+            compression: vae.as_ref().map(|vae| vae.compression()),
+            tiles: vae.is_none_or(|vae| vae.tiled().is_some()),
             denoiser: family.denoiser(&transformer, &ParamReader::shapes()).ok(),
             tokens: family.prompt_format(&transformer).tokens,
             train_timesteps: scheduler.map(|scheduler| scheduler.num_train_timesteps()),
+            without,
         })
+    }
+
+    /// Tiles that the autoencoder does not have.
+    pub fn tiling(&self, asked: bool) -> Option<Misfit> {
+        (asked && !self.tiles).then(without_tiles)
+    }
+
+    /// A sampler that the model's schedule rules out.
+    pub fn sampler(&self, asked: Option<Sampler>) -> Option<Misfit> {
+        let (_, why) = self.without.iter().find(|(sampler, _)| Some(*sampler) == asked)?;
+        let help = "take the sampler that is the default, or a model that was made for this one";
+        Some(Misfit::new(Cause::Param("sampler"), why, help))
     }
 
     /// What the autoencoder does not take.

@@ -1,6 +1,6 @@
 //! Parameters that do nothing beside others, kind by kind.
 
-use super::{IdleParam, Interpolate, Pretrain, pretrain::Part};
+use super::{IdleParam, Interpolate, Pretrain, Sample, pretrain::Part};
 use crate::{
     data::{
         Request,
@@ -9,6 +9,7 @@ use crate::{
         transforms::Change,
     },
     metrics::Rules,
+    models::Sampler,
     train::schedule::LrSchedule,
 };
 
@@ -52,6 +53,12 @@ fn beside<T: Listed + ?Sized>(by: &'static str, choice: Choice<T>) -> Vec<IdlePa
     .collect()
 }
 
+/// `condition` beside a sampler that takes none.
+pub(super) fn sample(stage: &Sample) -> Vec<IdleParam> {
+    let works = stage.sampler == Some(Sampler::FlowCondition);
+    of_rules([(works, "condition", "sampler", "`sampler` is `flow_condition`")])
+}
+
 pub(super) fn pretrain(stage: &Pretrain) -> Vec<IdleParam> {
     let (vae, by) = (stage.part == Part::Vae, "part");
     let (of_vae, of_transformer) = ("`part` is `vae`", "`part` is `transformer`");
@@ -62,7 +69,9 @@ pub(super) fn pretrain(stage: &Pretrain) -> Vec<IdleParam> {
         (!vae, "timestep_distribution", by, of_transformer),
         (!vae, "image_latent_scale", by, of_transformer),
         (!vae, "image_dropout", by, of_transformer),
+        (!vae, "causal_time", by, of_transformer),
         (!vae, "recompute", by, of_transformer),
+        (!vae, "held_out_every", by, of_transformer),
     ]);
     idle.extend(warmup(stage.lr_schedule, stage.warmup_steps));
     idle

@@ -72,6 +72,10 @@ impl Stage for Interpolate {
         OwnSize { frames: Some(("frames", self.frames)), image: None }
     }
 
+    fn effort_params(&self) -> &'static [&'static str] {
+        &["frames"]
+    }
+
     fn mapped_port(&self) -> Option<&'static str> {
         Some("pairs")
     }

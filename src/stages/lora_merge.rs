@@ -18,8 +18,9 @@ use crate::{
         model::{ModelPart, resolve_model},
     },
     models::{
-        Adapter, ModelRef,
+        Adapter, ClipSize, LoadError, Memory, ModelRef,
         lora::{Combination, Combined},
+        memory::merging,
     },
     store::SourceReader,
 };
@@ -134,6 +135,16 @@ impl Stage for LoraMerge {
 
     fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
         self.model.as_ref().map(|model| (model, &["transformer"][..]))
+    }
+
+    fn memory(&self, _clip: Option<ClipSize>, on_host: bool) -> Result<Option<Memory>, LoadError> {
+        match &self.model {
+            Some(model) if on_host => {
+                let file_value = if self.precision == WeightType::Bf16 { 2 } else { 4 };
+                merging(&model.resolve()?, file_value).map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 
     fn source_root(&self) -> Option<&Path> {

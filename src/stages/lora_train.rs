@@ -12,7 +12,8 @@ use super::{
     model::StageModel,
     rules,
     training::{
-        check_rates, checkpoints, observe, read_examples, settings, train_error, trajectory,
+        HELD_OUT, check_rates, checkpoints, held_out_misfits, log_held_out, observe, read_examples,
+        read_held_out, settings, train_error, trajectory,
     },
 };
 use crate::{
@@ -96,6 +97,10 @@ pub struct LoraTrain {
     /// is noised as the others are (LTX-Video).
     #[serde(default)]
     pub image_dropout: f64,
+    /// Count time from the first video frame, as the sampler `flow_condition` does (LTX-Video); set it
+    /// where the adapter is to be sampled so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub causal_time: bool,
     /// What happens when the clips do not fill a batch.
     #[serde(default)]
     pub small_set: SmallSet,
@@ -105,6 +110,12 @@ pub struct LoraTrain {
     /// Seed of the adapter's start, the order of clips, noise and timesteps.
     #[serde(default)]
     pub seed: Option<u64>,
+    /// Steps between two looks at the clips on `held_out`, from before the first step on. The losses
+    /// at fixed quantiles of the timesteps, with the same noise each time, go into the training's
+    /// log; `pipe show` shows them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 100_000_000))]
+    pub held_out_every: Option<usize>,
     /// Steps between checkpoints; does not change the result.
     #[serde(default = "hundred")]
     pub save_every: usize,
@@ -142,6 +153,7 @@ impl StageKind for LoraTrain {
         inputs: &[
             Port { name: "latents", kinds: &[ArtifactKind::Latents], required: true },
             Port { name: "text", kinds: &[ArtifactKind::TextEmbeddings], required: true },
+            Port { name: HELD_OUT, kinds: &[ArtifactKind::Latents], required: false },
             Port { name: "model", kinds: &[ArtifactKind::Model], required: false },
         ],
         output: ArtifactKind::LoraAdapter,
@@ -155,6 +167,7 @@ impl Stage for LoraTrain {
             ("batch_size", self.batch_size),
             ("gradient_accumulation", self.gradient_accumulation),
             ("save_every", self.save_every),
+            ("held_out_every", self.held_out_every.unwrap_or(1)),
         ];
         let mut errors = rules::at_least_one(&counts);
         errors.extend(check_rates(self.learning_rate, self.max_grad_norm, &self.optimizer));
@@ -173,8 +186,10 @@ impl Stage for LoraTrain {
     }
 
     fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
-        let Some(facts) = around.model(&self.model) else { return Vec::new() };
-        let mut misfits: Vec<_> = facts.clip(around.size).into_iter().collect();
+        let mut misfits: Vec<_> =
+            held_out_misfits(self.held_out_every, around).into_iter().collect();
+        let Some(facts) = around.model(&self.model) else { return misfits };
+        misfits.extend(facts.clip(around.size));
         let known = facts.family.timestep_distributions();
         misfits.extend(not_known("timestep_distribution", self.timestep_distribution, known));
         misfits
@@ -190,6 +205,14 @@ impl Stage for LoraTrain {
 
     fn trajectory_params(&self) -> &'static [&'static str] {
         trajectory(self.lr_schedule)
+    }
+
+    fn effort_params(&self) -> &'static [&'static str] {
+        &["steps", "batch_size", "gradient_accumulation"]
+    }
+
+    fn num_items(&self) -> Option<usize> {
+        Some(self.save_at.len().max(1))
     }
 
     fn steps_to_go(&self) -> Option<u64> {
@@ -208,7 +231,7 @@ impl Stage for LoraTrain {
         Estimator::new(&source, on_host)?.lora_training(clip, &training).map(Some)
     }
 
-    fn memory_help(&self, _on_host: bool) -> Vec<String> {
+    fn memory_help(&self, _clip: Option<ClipSize>, _on_host: bool) -> Vec<String> {
         let mut help = Vec::new();
         if self.recompute == Recompute::None {
             help.push("set `recompute = \"block\"`".to_owned());
@@ -241,7 +264,9 @@ impl Stage for LoraTrain {
         )?;
         let text = TextEmbedding::read(inputs, "text", &device)?.batch(1);
         let plain = family.denoiser(&config, &ParamReader::loaded(&base, None))?;
-        let examples = read_examples(inputs, &*plain, text.dims()[1], &device, cx)?;
+        let tokens = text.dims()[1];
+        let examples = read_examples("latents", inputs, &*plain, tokens, &device, cx)?;
+        let held_out = read_held_out(self.held_out_every, inputs, &*plain, tokens, &device, cx)?;
 
         let seed = self.seed.unwrap_or_default();
         let (rank, alpha) = (self.rank, self.alpha.unwrap_or(self.rank as f64 / 2.0));
@@ -262,6 +287,7 @@ impl Stage for LoraTrain {
                 image_scale,
                 image_dropout: self.image_dropout,
                 text,
+                causal_time: self.causal_time,
             },
             order: Order {
                 len: examples.len(),
@@ -272,6 +298,7 @@ impl Stage for LoraTrain {
             examples: &examples,
             accumulation: self.gradient_accumulation,
             recompute: self.recompute,
+            held_out,
         };
         let mut observe = |report: StepReport| observe(cx, report);
         let stops = self.stops();
@@ -280,13 +307,14 @@ impl Stage for LoraTrain {
             .map_err(train_error)?;
 
         for (stop, trained) in stops.into_iter().zip(trained) {
-            let train = json!({
+            let mut train = json!({
                 "settings": self.settings_at(stop),
                 "alpha": alpha,
                 "image_latent_scale": image_scale,
                 "clips": examples.len(),
                 "losses": trained.losses,
             });
+            log_held_out(&mut train, &trained.held_out);
             let adapter = Adapter { rank, alpha, factors: trained.params };
             let step = (!self.save_at.is_empty()).then_some(stop);
             AdapterArtifact { adapter, train }.write(out, step)?;

@@ -3,8 +3,10 @@
 //! A stage is one struct, its parameters, and one `impl`. Adding one is a new file here and one
 //! line in [`STAGES`]; the schema, the editor help and the checks follow from the struct.
 
+mod color_correct;
 mod command;
 mod context;
+mod data_facts;
 mod dataset;
 mod decode;
 mod draw;
@@ -28,8 +30,10 @@ mod training;
 mod transform;
 mod vae_encode;
 
+pub use color_correct::ColorCorrect;
 pub use command::ShellCommand;
 pub use context::{CancelFlag, Inputs, Output, Progress, StageContext};
+pub use data_facts::KnownData;
 pub use dataset::Dataset;
 pub use decode::Decode;
 pub use draw::Draw;
@@ -67,6 +71,7 @@ pub static STAGES: &[StageEntry] = &[
     StageEntry::of::<LoraMerge>(),
     StageEntry::of::<Sample>(),
     StageEntry::of::<Decode>(),
+    StageEntry::of::<ColorCorrect>(),
     StageEntry::of::<Metric>(),
     StageEntry::of::<Pretrain>(),
     StageEntry::of::<ShellCommand>(),
@@ -151,6 +156,17 @@ pub trait Stage: Send + Sync {
         None
     }
 
+    /// Numbers among its parameters that its time is in proportion to, such as `steps`; for a stage
+    /// that maps items, the time of one item. Estimates go by them.
+    fn effort_params(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// How many items it gives, for a stage that maps none and whose parameters say so.
+    fn num_items(&self) -> Option<usize> {
+        None
+    }
+
     /// Parameters that do not change the output, each with the value that stands for all in the
     /// key. It is the default, so that leaving the parameter out is no change either.
     fn params_without_effect(&self) -> &'static [(&'static str, usize)] {
@@ -165,6 +181,12 @@ pub trait Stage: Send + Sync {
     /// What its own parameters say of the size of the items it gives.
     fn own_size(&self) -> OwnSize {
         OwnSize::default()
+    }
+
+    /// What the pairs that it gives are examples of, for a stage that gives pairs: a task, or an
+    /// operation on images.
+    fn task(&self) -> Option<&'static str> {
+        None
     }
 
     /// What it cannot take of what it will be given, as far as that is known before it runs.
@@ -193,8 +215,8 @@ pub trait Stage: Send + Sync {
         Ok(None)
     }
 
-    /// What would make it need less memory.
-    fn memory_help(&self, _on_host: bool) -> Vec<String> {
+    /// What would make it need less memory for clips of this size.
+    fn memory_help(&self, _clip: Option<ClipSize>, _on_host: bool) -> Vec<String> {
         Vec::new()
     }
 

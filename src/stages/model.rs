@@ -1,8 +1,10 @@
 //! How stages open their model and fit clips to it.
 
+use std::sync::Arc;
+
 use burn::tensor::{Device, FloatDType, Tensor};
 
-use super::{Inputs, ItemSize, StageContext, StageError, fit};
+use super::{Cause, Inputs, ItemSize, Misfit, StageContext, StageError, fit};
 use crate::{
     artifact::{
         Item,
@@ -10,7 +12,7 @@ use crate::{
         tensors::Array,
         videos::{self, Clip},
     },
-    models::{Compression, Denoiser, ModelRef, ModelSource},
+    models::{ClipSize, Compression, Denoiser, ModelRef, ModelSource, VideoVae, memory::Estimator},
 };
 
 /// A stage's model and the device its frozen parts live on.
@@ -29,6 +31,37 @@ impl StageModel {
         let source = resolve_model(model, inputs, "model")?;
         Ok(Self { source, device: cx.device.clone().without_autodiff() })
     }
+}
+
+/// A model's VAE, on tiles if they are asked for.
+pub(super) fn open_vae(
+    model: &StageModel,
+    tiling: bool,
+    cx: &StageContext<'_>,
+) -> Result<Arc<dyn VideoVae>, StageError> {
+    let vae = cx.models.vae(&model.source, &model.device)?;
+    if !tiling {
+        return Ok(vae);
+    }
+    vae.tiled().ok_or_else(|| without_tiles().into())
+}
+
+pub(super) fn without_tiles() -> Misfit {
+    let message = "`tiling` must be false: there are no tiles for this family of models";
+    Misfit::new(Cause::Param("tiling"), message, "leave it out")
+}
+
+/// Advice to work on tiles, where they are smaller than the clip and not used yet.
+pub(super) fn tiling_help(
+    model: &ModelRef,
+    clip: Option<ClipSize>,
+    tiling: bool,
+    on_host: bool,
+) -> Option<String> {
+    let source = model.resolve().ok().filter(|_| !tiling)?;
+    let estimator = Estimator::new(&source, on_host).ok()?;
+    let helps = estimator.has_smaller_tiles(clip?).ok()?;
+    helps.then(|| "set `tiling = true`, which changes pixels a little".to_owned())
 }
 
 /// Reads the clip of an item.

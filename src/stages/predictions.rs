@@ -5,7 +5,10 @@ use std::collections::HashMap;
 use image::RgbImage;
 
 use super::{Inputs, StageError};
-use crate::artifact::{Item, Origins, frames, pairs};
+use crate::{
+    artifact::{Item, Origins, frames, pairs},
+    metrics::arc::{ArcRule, Start},
+};
 
 /// Predictions by pair, for each checkpoint that made them.
 pub(super) struct Predictions<'a> {
@@ -79,10 +82,18 @@ impl<'a> Predictions<'a> {
 }
 
 /// Which checkpoints are tried: `count` successive ones from the first that was right on the
-/// examples, as many as there are; the last ones if none was.
-pub(super) fn checkpoints_to_try(right: &[bool], count: usize) -> Vec<usize> {
+/// examples, or from the one after it, as many as there are; the last ones if none was right.
+pub(super) fn checkpoints_to_try(right: &[bool], count: usize, rule: ArcRule) -> Vec<usize> {
     let len = right.len();
-    let first = right.iter().position(|right| *right).unwrap_or(len.saturating_sub(count));
+    let last = len.saturating_sub(1);
+    let mut first = match (right.iter().position(|right| *right), rule.start) {
+        (None, _) => len.saturating_sub(count),
+        (Some(first), Start::First) => first,
+        (Some(first), Start::After) => (first + 1).min(last),
+    };
+    if rule.fill {
+        first = first.min(len.saturating_sub(count));
+    }
     (first..len.min(first + count)).collect()
 }
 
@@ -92,10 +103,21 @@ mod tests {
 
     #[test]
     fn attempts_are_chosen_as_the_protocol_says() {
-        let try_two = |right: [u8; 4]| checkpoints_to_try(&right.map(|right| right == 1), 2);
-        assert_eq!(try_two([0, 1, 0, 1]), [1, 2]);
-        assert_eq!(try_two([0, 0, 0, 1]), [3], "only one is left");
-        assert_eq!(try_two([0, 0, 0, 0]), [2, 3]);
-        assert_eq!(checkpoints_to_try(&[false], 2), [0]);
+        let try_two =
+            |right: [u8; 4], rule| checkpoints_to_try(&right.map(|right| right == 1), 2, rule);
+        let rule = ArcRule::default();
+        assert_eq!(try_two([0, 1, 0, 1], rule), [1, 2]);
+        assert_eq!(try_two([0, 0, 0, 1], rule), [3], "only one is left");
+        assert_eq!(try_two([0, 0, 0, 0], rule), [2, 3]);
+        assert_eq!(checkpoints_to_try(&[false], 2, rule), [0]);
+        // The other readings of the protocol.
+        let fill = ArcRule { fill: true, ..rule };
+        assert_eq!(try_two([0, 0, 0, 1], fill), [2, 3]);
+        assert_eq!(try_two([0, 1, 0, 1], fill), [1, 2]);
+        assert_eq!(checkpoints_to_try(&[true], 2, fill), [0]);
+        let after = ArcRule { start: Start::After, ..rule };
+        assert_eq!(try_two([0, 1, 0, 1], after), [2, 3]);
+        assert_eq!(try_two([0, 0, 0, 1], after), [3], "there is none after it");
+        assert_eq!(try_two([0, 0, 0, 0], after), [2, 3]);
     }
 }

@@ -5,10 +5,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cause, Inputs, Misfit, Output, OwnSize, ParamError, Port, Ports, Stage, StageContext,
-    StageError, StageKind, Surroundings,
+    Cause, IdleParam, Inputs, Misfit, Output, OwnSize, ParamError, Port, Ports, Stage,
+    StageContext, StageError, StageKind, Surroundings,
     fit::not_known,
-    model::{StageModel, array, check_clip},
+    idle,
+    model::{StageModel, array, check_clip, open_vae, tiling_help},
     rules,
 };
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
         ClipSize, LoadError, Memory, ModelRef, ModelSource, Sampler, family,
         memory::Estimator,
         pixels,
-        sampling::{ImageLatentScale, Sample as Start, Sampling, Side},
+        sampling::{Condition, ImageLatentScale, Sample as Start, Sampling, Side},
     },
     rng::TorchRng,
 };
@@ -44,6 +45,9 @@ pub struct Sample {
     /// `flow_euler` for LTX-Video.
     #[serde(default)]
     pub sampler: Option<Sampler>,
+    /// How the sampler `flow_condition` gives the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<Condition>,
     /// Classifier-free guidance; 1 is off, more needs the input `negative`.
     #[serde(default = "off")]
     pub guidance_scale: f64,
@@ -52,6 +56,10 @@ pub struct Sample {
     /// with training.
     #[serde(default)]
     pub image_latent_scale: Option<ImageLatentScale>,
+    /// Work on overlapping tiles of half the height and width that the model was trained with, where
+    /// clips are larger: less memory, and slightly other latents of the image (CogVideoX).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tiling: bool,
     /// Images that are denoised at the same time; does not change the result.
     #[serde(default = "four")]
     #[schemars(range(max = 65_536))]
@@ -102,7 +110,17 @@ impl Stage for Sample {
             let message = format!("must be at least 1, but is {}", self.guidance_scale);
             errors.push(ParamError::new("guidance_scale", message).help("1 turns guidance off"));
         }
+        let Condition { strength, noise_scale } = self.condition.unwrap_or_default();
+        errors.extend(rules::share("condition.strength", strength));
+        if !(0.0..=10.0).contains(&noise_scale) {
+            let message = format!("must lie between 0 and 10, but is {noise_scale}");
+            errors.push(ParamError::new("condition.noise_scale", message));
+        }
         errors
+    }
+
+    fn idle_params(&self) -> Vec<IdleParam> {
+        idle::sample(self)
     }
 
     fn params_without_effect(&self) -> &'static [(&'static str, usize)] {
@@ -122,6 +140,8 @@ impl Stage for Sample {
         misfits.extend(facts.pixels(around.size));
         misfits.extend(facts.clip(around.size));
         misfits.extend(not_known("sampler", self.sampler, facts.family.samplers()));
+        misfits.extend(facts.sampler(self.sampler));
+        misfits.extend(facts.tiling(self.tiling));
         if let Some(limit) = facts.train_timesteps.filter(|limit| self.steps > *limit) {
             misfits.push(too_many_steps(self.steps, limit));
         }
@@ -136,6 +156,10 @@ impl Stage for Sample {
         Some("lora")
     }
 
+    fn effort_params(&self) -> &'static [&'static str] {
+        &["steps", "frames"]
+    }
+
     fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
         Some((&self.model, &["vae", "transformer", "scheduler"]))
     }
@@ -145,12 +169,13 @@ impl Stage for Sample {
         // A GPU works on one after the other.
         let parallel = if on_host { self.batch_size.min(rayon::current_num_threads()) } else { 1 };
         let source = self.model.resolve()?;
-        Estimator::new(&source, on_host)?.sampling(clip, parallel).map(Some)
+        Estimator::new(&source, on_host)?.sampling(clip, parallel, self.tiling).map(Some)
     }
 
-    fn memory_help(&self, on_host: bool) -> Vec<String> {
+    fn memory_help(&self, clip: Option<ClipSize>, on_host: bool) -> Vec<String> {
         let smaller = (on_host && self.batch_size > 1).then(|| "set `batch_size = 1`".to_owned());
-        smaller.into_iter().collect()
+        let tiles = tiling_help(&self.model, clip, self.tiling, on_host);
+        smaller.into_iter().chain(tiles).collect()
     }
 
     fn run(
@@ -159,8 +184,9 @@ impl Stage for Sample {
         out: &mut Output<'_>,
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
-        let StageModel { source, device } = StageModel::open(&self.model, inputs, cx)?;
-        let vae = cx.models.vae(&source, &device)?;
+        let model = StageModel::open(&self.model, inputs, cx)?;
+        let vae = open_vae(&model, self.tiling, cx)?;
+        let StageModel { source, device } = model;
         let lora = AdapterArtifact::read(inputs, "lora")?;
         let adapter = lora.as_ref().map(|lora| &lora.adapter);
         let denoiser = cx.models.denoiser(&source, adapter, &device)?;
@@ -180,6 +206,7 @@ impl Stage for Sample {
             scheduler: &*scheduler,
             num_steps: self.steps,
             guidance: self.guidance(&source, inputs, text.dims(), &device)?,
+            condition: self.condition(),
             text,
         };
         let items = inputs.items("pairs");
@@ -196,7 +223,10 @@ impl Stage for Sample {
                     .map_err(|e| e.on_item(&item.name))?;
                 let rng = TorchRng::new(self.seed.unwrap_or_default());
                 let pixels = pixels::from_rgb(image.as_raw(), [1, height, width], &device);
-                starts.push(Start::encode(&*vae, pixels, scale, rng));
+                starts.push(match sampling.condition {
+                    Some(_) => Start::encode_condition(&*vae, pixels, scale, frames, rng),
+                    None => Start::encode(&*vae, pixels, scale, rng),
+                });
             }
             let made = sampling.run(starts, frames, |step| {
                 cx.tick(done + (step * items.len()) as u64, total, "sampling steps")
@@ -227,6 +257,11 @@ fn too_many_steps(steps: usize, limit: usize) -> Misfit {
 }
 
 impl Sample {
+    fn condition(&self) -> Option<Condition> {
+        let conditions = self.sampler == Some(Sampler::FlowCondition);
+        conditions.then(|| self.condition.unwrap_or_default())
+    }
+
     fn unguided(&self) -> Misfit {
         Misfit::new(
             Cause::Param("guidance_scale"),

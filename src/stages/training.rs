@@ -3,15 +3,16 @@
 use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Inputs, ParamError, StageContext, StageError, StageKind};
+use super::{Cause, Inputs, Misfit, ParamError, StageContext, StageError, StageKind, Surroundings};
 use crate::{
     artifact::latents::{self, ClipLatents},
     models::Denoiser,
     train::{
         batch::Example,
         checkpoint::Checkpoints,
+        held_out::{Evaluation, HeldOut, HeldOutClip, QUANTILES},
         optimizer::AdamW,
         schedule::LrSchedule,
         steps::{StepReport, TrainError},
@@ -96,15 +97,62 @@ pub(super) fn train_error(error: TrainError) -> StageError {
     }
 }
 
-/// Reads the clips on `latents` onto the device, padded to the frames the denoiser takes.
+/// The port of clips that are not trained on.
+pub(super) const HELD_OUT: &str = "held_out";
+
+/// Clips that are not trained on, and how often they are looked at, go together.
+pub(super) fn held_out_misfits(every: Option<usize>, around: &Surroundings<'_>) -> Option<Misfit> {
+    match (every, around.has(HELD_OUT)) {
+        (Some(_), false) => Some(Misfit::new(
+            Cause::Param("held_out_every"),
+            "`held_out_every` needs the input `held_out`",
+            "connect a `vae_encode` stage of clips that are not trained on to `held_out`",
+        )),
+        (None, true) => Some(Misfit::new(
+            Cause::Param("inputs"),
+            "an input `held_out` does nothing without the parameter `held_out_every`",
+            "add `held_out_every = 100`, the steps between two looks at it",
+        )),
+        _ => None,
+    }
+}
+
+/// Reads the clips on `held_out`, if the training looks at them.
+pub(super) fn read_held_out(
+    every: Option<usize>,
+    inputs: &Inputs<'_>,
+    denoiser: &dyn Denoiser,
+    text: usize,
+    device: &Device,
+    cx: &StageContext<'_>,
+) -> Result<Option<HeldOut>, StageError> {
+    let Some(every) = every else { return Ok(None) };
+    let names = inputs.items(HELD_OUT).iter().map(|item| item.name.clone());
+    let examples = read_examples(HELD_OUT, inputs, denoiser, text, device, cx)?;
+    let clips = names.zip(examples).map(|(name, example)| HeldOutClip { name, example }).collect();
+    Ok(Some(HeldOut { every, clips }))
+}
+
+/// The part of a training's log on clips that were not trained on; nothing if there were none.
+pub(super) fn log_held_out(log: &mut Value, held_out: &[Evaluation]) {
+    if !held_out.is_empty() {
+        log["held_out"] = json!({
+            "quantiles": QUANTILES.map(|quantile| quantile.share),
+            "losses": held_out,
+        });
+    }
+}
+
+/// Reads the clips on a port onto the device, padded to the frames the denoiser takes.
 pub(super) fn read_examples(
+    port: &str,
     inputs: &Inputs<'_>,
     denoiser: &dyn Denoiser,
     text: usize,
     device: &Device,
     cx: &StageContext<'_>,
 ) -> Result<Vec<Example>, StageError> {
-    let items = inputs.items("latents");
+    let items = inputs.items(port);
     let mut first: Option<([usize; 4], &str)> = None;
     let mut examples = Vec::with_capacity(items.len());
     for item in items {
@@ -133,7 +181,8 @@ pub(super) fn read_examples(
         });
     }
     if examples.is_empty() {
-        return Err(StageError::failed("there are no clips to train on")
+        let what = if port == HELD_OUT { "look at on `held_out`" } else { "train on" };
+        return Err(StageError::failed(format!("there are no clips to {what}"))
             .with_help("give the data set a `count` of at least 1"));
     }
     Ok(examples)
@@ -141,8 +190,6 @@ pub(super) fn read_examples(
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::stages::{LoraTrain, Pretrain, Sample};
 

@@ -39,6 +39,10 @@ impl Stage for Transform {
         idle::transform(&self.0)
     }
 
+    fn task(&self) -> Option<&'static str> {
+        Some(self.0.operation.name())
+    }
+
     fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
         match around.size.image {
             Some([height, width]) if self.0.operation.needs_square() && height != width => {

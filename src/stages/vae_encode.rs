@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
     Surroundings,
-    model::{StageModel, array, check_pixels, read_clip},
+    model::{StageModel, array, check_pixels, open_vae, read_clip, tiling_help},
     rules,
 };
 use crate::{
@@ -83,6 +83,10 @@ pub struct VaeEncode {
     #[serde(default = "one")]
     #[schemars(range(max = 65_536))]
     pub image_latent_pool: usize,
+    /// Work on overlapping tiles of half the height and width that the model was trained with, where
+    /// clips are larger: less memory, and slightly other latents (CogVideoX).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tiling: bool,
     /// Seed of all noise; the same for each clip.
     #[serde(default)]
     pub seed: Option<u64>,
@@ -118,7 +122,10 @@ impl Stage for VaeEncode {
     }
 
     fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
-        around.model(&self.model).map(|facts| facts.pixels(around.size)).unwrap_or_default()
+        let Some(facts) = around.model(&self.model) else { return Vec::new() };
+        let mut misfits = facts.pixels(around.size);
+        misfits.extend(facts.tiling(self.tiling));
+        misfits
     }
 
     fn mapped_port(&self) -> Option<&'static str> {
@@ -132,7 +139,11 @@ impl Stage for VaeEncode {
     fn memory(&self, clip: Option<ClipSize>, on_host: bool) -> Result<Option<Memory>, LoadError> {
         let Some(clip) = clip else { return Ok(None) };
         let source = self.model.resolve()?;
-        Estimator::new(&source, on_host)?.coding(clip).map(Some)
+        Estimator::new(&source, on_host)?.encoding(clip, self.tiling).map(Some)
+    }
+
+    fn memory_help(&self, clip: Option<ClipSize>, on_host: bool) -> Vec<String> {
+        tiling_help(&self.model, clip, self.tiling, on_host).into_iter().collect()
     }
 
     fn run(
@@ -141,12 +152,12 @@ impl Stage for VaeEncode {
         out: &mut Output<'_>,
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
-        let StageModel { source, device } = StageModel::open(&self.model, inputs, cx)?;
-        let vae = cx.models.vae(&source, &device)?;
+        let model = StageModel::open(&self.model, inputs, cx)?;
+        let vae = open_vae(&model, self.tiling, cx)?;
         cx.for_each(inputs.items("videos"), "encode clips", |item| {
             let clip = read_clip(inputs, item)?;
             check_pixels(clip.size, vae.compression())?;
-            let encoded = self.encode(&*vae, &clip, &device);
+            let encoded = self.encode(&*vae, &clip, &model.device);
             out.item(&item.name, &[(latents::FILE, &encoded.to_bytes())])
         })
     }

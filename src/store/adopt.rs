@@ -15,6 +15,9 @@ pub(super) const SCRATCH: &str = ".tmp";
 impl Store {
     /// Refuses a folder that is neither a cache of this form nor empty; says if it is new.
     pub(super) fn check_format(root: &Path) -> Result<bool, StoreError> {
+        if root.ancestors().find(|path| path.exists()).is_some_and(|path| !path.is_dir()) {
+            return Err(StoreError::NotAFolder { path: root.to_owned() });
+        }
         if let Some(text) = read_format(root)? {
             return known(root, &text).map(|()| false);
         }

@@ -1,7 +1,8 @@
 //! The two hash types of the engine: what would be made, and what was made.
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 macro_rules! hash_type {
@@ -20,6 +21,20 @@ macro_rules! hash_type {
             /// The first 12 hexadecimal characters, for people.
             pub fn short(&self) -> String {
                 self.to_string()[..12].to_owned()
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "pattern": "^[0-9a-f]{64}$" })
             }
         }
 

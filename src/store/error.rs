@@ -52,6 +52,12 @@ pub enum StoreError {
         /// The folder.
         path: PathBuf,
     },
+    /// A file is where the folder should be.
+    #[error("`{path}` cannot be the cache: it, or what it lies in, is a file")]
+    NotAFolder {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Another process uses the cache in a way that excludes this.
     #[error("the cache `{path}` is in use by another process")]
     Busy {
@@ -94,12 +100,15 @@ impl StoreError {
             Self::Newer { .. } => {
                 "use the newer `pipe` that wrote it, or another folder with `--cache DIR`"
             }
-            Self::NotACache { .. } => {
+            Self::NotACache { .. } | Self::NotAFolder { .. } => {
                 "name a cache, or a folder that is empty or absent, with `--cache DIR` or \
                  `PIPE_CACHE`"
             }
             Self::Busy { .. } => "wait until the other run has ended",
             Self::Damaged { .. } => "`pipe run` makes damaged content again",
+            Self::Io { source, .. } if source.kind() == ErrorKind::InvalidData => {
+                "rename the file, or move it elsewhere"
+            }
             Self::Io { .. } | Self::Cancelled => return None,
         })
     }

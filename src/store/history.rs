@@ -179,7 +179,12 @@ impl Store {
     pub fn roots(&self) -> Result<Vec<Root>, StoreError> {
         let dir = self.root.join("history");
         let mut roots = Vec::new();
-        for entry in fs::read_dir(&dir).map_err(|e| StoreError::io(&dir, e))? {
+        let entries = match fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(roots),
+            Err(e) => return Err(StoreError::io(&dir, e)),
+        };
+        for entry in entries {
             let entry = entry.map_err(|e| StoreError::io(&dir, e))?;
             let path = entry.path();
             let used = entry.metadata().and_then(|metadata| metadata.modified());

@@ -34,10 +34,12 @@ mod gc;
 mod history;
 mod lease;
 mod lock;
+mod materialise;
 mod objects;
 mod pins;
 mod record;
 mod sources;
+mod space;
 mod stat_cache;
 
 pub use behind::{Behind, Made};
@@ -48,6 +50,7 @@ pub use gc::{FINAL, GcPolicy, GcReport, ROLLING, Removed};
 pub use history::{History, Owner, Root};
 pub use lease::Holder;
 pub use lock::{KeyLock, Locks, StoreUse};
+pub use materialise::Transfer;
 pub use record::{Ingredients, ItemRecord, Record, Trace};
 pub use sources::SourceReader;
 
@@ -60,7 +63,8 @@ use std::{
     time::SystemTime,
 };
 
-use serde::{Serialize, de::DeserializeOwned};
+use record::Form;
+use serde::Serialize;
 use stat_cache::StatCache;
 
 use crate::artifact::Manifest;
@@ -80,6 +84,8 @@ pub const FORMAT_VERSION: u32 = 1;
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
+    /// Whether the folder is a cache yet; if not, nothing is written to it.
+    exists: bool,
     manifests: Mutex<HashMap<Digest, Arc<Manifest>>>,
     stat_cache: Mutex<StatCache>,
     behind: Option<Arc<dyn Behind>>,
@@ -95,13 +101,7 @@ impl Store {
             fs::create_dir_all(&path).map_err(|e| StoreError::io(&path, e))
         };
         make("tmp")?;
-        let store = Self {
-            root: root.to_owned(),
-            manifests: Mutex::default(),
-            stat_cache: Mutex::new(StatCache::new(root.join("stat-cache"))),
-            behind: None,
-            locks: Locks::Auto.of(root),
-        };
+        let store = Self::of(root, true);
         if new {
             // Before the other folders, so that a process that dies here leaves what is adopted.
             store.write(&root.join("format"), format!("{FORMAT_VERSION}\n").as_bytes())?;
@@ -110,6 +110,23 @@ impl Store {
             make(folder)?;
         }
         Ok(store)
+    }
+
+    /// The store in `root` for those who only ask: nothing is made, and a folder that is absent or
+    /// empty, or a disk that cannot be written, will do.
+    pub fn look(root: &Path) -> Result<Self, StoreError> {
+        Ok(Self::of(root, !Self::check_format(root)?))
+    }
+
+    fn of(root: &Path, exists: bool) -> Self {
+        Self {
+            root: root.to_owned(),
+            exists,
+            manifests: Mutex::default(),
+            stat_cache: Mutex::new(StatCache::new(root.join("stat-cache"))),
+            behind: None,
+            locks: Locks::Auto.of(root),
+        }
     }
 
     /// The cache folder.
@@ -254,24 +271,27 @@ impl Store {
     }
 }
 
-/// A record that was cut short by a power failure is as good as none.
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
+/// A record that was cut short by a power failure is as good as none; one of a newer version is
+/// refused, even where it can be read: it may mean something else.
+fn read_json<T: Form>(path: &Path) -> Result<Option<T>, StoreError> {
     #[derive(serde::Deserialize)]
     struct Versioned {
         format_version: u32,
     }
+    let newer = |found| StoreError::Newer { path: path.to_owned(), found };
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(StoreError::io(path, e)),
     };
-    if let Ok(value) = serde_json::from_slice(&bytes) {
-        return Ok(Some(value));
+    if let Ok(value) = serde_json::from_slice::<T>(&bytes) {
+        return match value.version() {
+            Some(found) if found > FORMAT_VERSION => Err(newer(found)),
+            _ => Ok(Some(value)),
+        };
     }
     match serde_json::from_slice::<Versioned>(&bytes) {
-        Ok(form) if form.format_version > FORMAT_VERSION => {
-            Err(StoreError::Newer { path: path.to_owned(), found: form.format_version })
-        }
+        Ok(form) if form.format_version > FORMAT_VERSION => Err(newer(form.format_version)),
         _ => Ok(None),
     }
 }
@@ -294,6 +314,22 @@ mod tests {
         let error = Store::open(dir.path()).unwrap_err();
         assert!(matches!(error, StoreError::Newer { found: 2, .. }), "{error}");
         assert!(error.help().unwrap().contains("newer"));
+    }
+
+    #[test]
+    fn a_newer_record_is_refused_whether_or_not_it_can_be_read() {
+        let (dir, store) = store();
+        let key = Fingerprint::of(b"key");
+        let mut record = ItemRecord::new(std::collections::BTreeMap::new());
+        record.format_version = FORMAT_VERSION + 1;
+        store.commit_item(key, &record).unwrap();
+        let hex = key.to_string();
+        let path = dir.path().join("items").join(&hex[..2]).join(&hex[2..]);
+        for text in [fs::read_to_string(&path).unwrap(), r#"{"format_version":2,"f":3}"#.into()] {
+            fs::write(&path, text).unwrap();
+            let error = store.lookup_item(key).unwrap_err();
+            assert!(matches!(error, StoreError::Newer { found: 2, .. }), "{error}");
+        }
     }
 
     #[test]

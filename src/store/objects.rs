@@ -56,6 +56,11 @@ impl Store {
         self.read_object(file.digest)
     }
 
+    /// Reads content by its digest alone.
+    pub fn read_digest(&self, digest: Digest) -> Result<Vec<u8>, StoreError> {
+        self.read_object(digest)
+    }
+
     /// Removes content that is damaged, so that it can be made again.
     pub fn evict(&self, digest: Digest) -> Result<(), StoreError> {
         self.forget_manifest(digest);

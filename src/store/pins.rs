@@ -4,13 +4,19 @@ use std::{collections::BTreeMap, fs, io, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{FORMAT_VERSION, Fingerprint, Store, StoreError, read_json};
+use super::{FORMAT_VERSION, Fingerprint, Store, StoreError, read_json, record::Form};
 
 #[derive(Serialize, Deserialize)]
 struct Pin {
     format_version: u32,
     /// Of what, for people.
     name: String,
+}
+
+impl Form for Pin {
+    fn version(&self) -> Option<u32> {
+        Some(self.format_version)
+    }
 }
 
 impl Store {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use super::{Digest, FORMAT_VERSION, Fingerprint};
@@ -28,6 +28,30 @@ pub struct Ingredients {
     pub sources: BTreeMap<String, Digest>,
 }
 
+/// A form that the store writes as JSON.
+pub(super) trait Form: DeserializeOwned {
+    /// The version that the writer gave it, if it has one.
+    fn version(&self) -> Option<u32>;
+}
+
+impl Form for Record {
+    fn version(&self) -> Option<u32> {
+        Some(self.format_version)
+    }
+}
+
+impl Form for ItemRecord {
+    fn version(&self) -> Option<u32> {
+        Some(self.format_version)
+    }
+}
+
+impl Form for Vec<Trace> {
+    fn version(&self) -> Option<u32> {
+        None
+    }
+}
+
 /// What is known of a finished stage.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {
@@ -48,6 +72,9 @@ pub struct Record {
     /// How many steps along its trajectory it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reached: Option<u64>,
+    /// The step of the checkpoint that it went on from: what it took is that of the steps after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub went_on_from: Option<u64>,
     /// The key under which the outside files it read are known, if it read any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traced: Option<Fingerprint>,
@@ -55,8 +82,17 @@ pub struct Record {
     pub started: String,
     /// Wall seconds.
     pub wall_secs: f64,
-    /// Process CPU seconds; 0 where the system does not tell.
+    /// CPU seconds; stages that run at once share those of the process. 0 where the system does not
+    /// tell.
     pub cpu_secs: f64,
+    /// Seconds in which the device worked: CPU seconds on the CPU; on a GPU, the time in which a
+    /// kernel ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_secs: Option<f64>,
+    /// The most bytes of the device's memory in use while it ran, by this process on the CPU and by all
+    /// on a GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory: Option<u64>,
     /// Device name.
     pub device: String,
     /// Crate version.

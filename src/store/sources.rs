@@ -114,8 +114,11 @@ impl Store {
         Ok(digest)
     }
 
-    /// Writes the digests of outside files for the next run, if there are new ones.
+    /// Writes the digests of outside files for the next run, if there are new ones and a cache.
     pub fn save_stat_cache(&self) -> Result<(), StoreError> {
+        if !self.exists {
+            return Ok(());
+        }
         let mut cache = self.stat_cache.lock().expect("no panic while held");
         match cache.changes() {
             Some(text) => self.write(cache.path(), text.as_bytes()),
@@ -146,7 +149,15 @@ fn names_in(dir: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        let mut name = entry.file_name().to_string_lossy().into_owned();
+        // A name that is changed to be readable would name another file, or none.
+        let mut name = entry.file_name().into_string().map_err(|name| {
+            #[expect(
+                clippy::unnecessary_debug_formatting,
+                reason = "it escapes the bytes that are no text"
+            )]
+            let message = format!("the name {name:?} in it is not Unicode");
+            io::Error::new(io::ErrorKind::InvalidData, message)
+        })?;
         // Links to folders are folders too; only they need a second look.
         let kind = entry.file_type()?;
         if kind.is_dir() || kind.is_symlink() && entry.path().is_dir() {

@@ -2,7 +2,9 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::models::{DenoiserInput, ImageConditioning, NoiseScheduler, TimestepDistribution};
+use crate::models::{
+    DenoiserInput, ImageConditioning, NoiseScheduler, TimestepDistribution, schedulers::Quantile,
+};
 use crate::rng::TorchRng;
 
 /// One encoded clip, on the device.
@@ -40,6 +42,8 @@ pub struct Diffusion<'a> {
     pub image_dropout: f64,
     /// The encoded prompt `[1, L, D]`.
     pub text: Tensor<3>,
+    /// How positions count time; see [`DenoiserInput`].
+    pub causal_time: bool,
 }
 
 impl Diffusion<'_> {
@@ -61,19 +65,45 @@ impl Diffusion<'_> {
         let image = Tensor::cat(images.collect(), 0);
         let clean = Tensor::cat(examples.iter().map(|e| e.latents.clone()).collect(), 0);
         let noise = normal(clean.dims(), rng, &clean.device());
-        let target = self.scheduler.target(clean.clone(), noise.clone(), &timesteps);
-        let noisy = self.scheduler.add_noise(clean.clone(), noise, &timesteps);
+        self.noised(&clean, image, noise, &timesteps, &kept)
+    }
+
+    /// One example at a quantile of the timesteps, with its first image and this noise.
+    pub fn at_quantile(&self, example: &Example, quantile: Quantile, noise: Tensor<5>) -> Batch {
+        let [_, _, f, h, w] = example.latents.dims();
+        let timestep = self.scheduler.timestep_at(self.distribution, f * h * w, quantile);
+        let image = example.images.clone().narrow(0, 0, 1) * self.image_scale;
+        self.noised(&example.latents, image, noise, &[timestep], &[true])
+    }
+
+    fn noised(
+        &self,
+        clean: &Tensor<5>,
+        image: Tensor<5>,
+        noise: Tensor<5>,
+        timesteps: &[f32],
+        kept: &[bool],
+    ) -> Batch {
+        let [len, _, f, _, _] = clean.dims();
+        let target = self.scheduler.target(clean.clone(), noise.clone(), timesteps);
+        let noisy = self.scheduler.add_noise(clean.clone(), noise, timesteps);
         let latents = match self.conditioning {
             ImageConditioning::Channels => noisy,
-            ImageConditioning::FirstFrame => give_first_frames(noisy, &clean, &kept),
+            ImageConditioning::FirstFrame => give_first_frames(noisy, clean, kept),
         };
         let [_, tokens, dim] = self.text.dims();
         let text = self.text.clone().expand([len, tokens, dim]);
-        let told = self.scheduler.told(&timesteps).into_iter().zip(&kept);
+        let told = self.scheduler.told(timesteps).into_iter().zip(kept);
         let timesteps = told.flat_map(|(t, kept)| self.conditioning.timesteps(t, f, *kept));
-        let input = DenoiserInput { latents, image, text, timesteps: timesteps.collect() };
+        let input = DenoiserInput {
+            latents,
+            image,
+            text,
+            timesteps: timesteps.collect(),
+            causal_time: self.causal_time,
+        };
         let weights = (self.conditioning == ImageConditioning::FirstFrame)
-            .then(|| without_first_frames(&kept, f, &input.latents.device()));
+            .then(|| without_first_frames(kept, f, &input.latents.device()));
         Batch { input, target, weights }
     }
 }

@@ -1,7 +1,7 @@
 //! The state of a training run on disk.
 //!
 //! A checkpoint is one safetensors file: parameters (`param.`), moments (`first.`, `second.`),
-//! average (`ema.`), the losses so far, and the step in the header. Randomness needs no state (see
+//! average (`ema.`), the losses so far, those on clips held out (`held_out.`), and the step in the header. Randomness needs no state (see
 //! [`super::order`]). The file name carries step and content hash, so a file that was cut short or
 //! changed is not taken for a checkpoint; it appears under its name only when it is whole.
 //!
@@ -19,13 +19,14 @@ use std::{
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
-use super::optimizer::Moments;
+use super::{held_out::Evaluation, optimizer::Moments};
 use crate::{
     models::{Params, params::Param},
     store::{Digest, FINAL, ROLLING},
 };
 
 const LOSSES: &str = "losses";
+const HELD_OUT: &str = "held_out";
 
 /// Everything that decides how a run goes on.
 #[derive(Clone, Debug, Default)]
@@ -40,9 +41,16 @@ pub struct State {
     pub ema: Option<Params>,
     /// The loss of each step.
     pub losses: Vec<f32>,
+    /// The losses on clips that are not trained on.
+    pub held_out: Vec<Evaluation>,
 }
 
 impl State {
+    /// What training would give now: the average of the parameters if one is kept.
+    pub fn result(&self) -> &Params {
+        self.ema.as_ref().unwrap_or(&self.params)
+    }
+
     fn to_bytes(&self) -> Vec<u8> {
         let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
         let mut add = |prefix: &str, name: &str, shape: &[usize], flat: &Tensor<1>| {
@@ -63,6 +71,10 @@ impl State {
         }
         let losses = self.losses.iter().flat_map(|v| v.to_le_bytes()).collect();
         tensors.push((LOSSES.to_owned(), vec![self.losses.len()], losses));
+        for Evaluation { step, losses } in &self.held_out {
+            let bytes = losses.iter().flat_map(|v| v.to_le_bytes()).collect();
+            tensors.push((format!("{HELD_OUT}.{step:09}"), vec![losses.len()], bytes));
+        }
         let views = tensors.iter().map(|(name, shape, bytes)| {
             let view = TensorView::new(Dtype::F32, shape.clone(), bytes).expect("shape fits");
             (name, view)
@@ -94,6 +106,11 @@ impl State {
             let name = name.to_owned();
             let param = |flat| Param { flat, shape: view.shape().to_vec() };
             match prefix {
+                HELD_OUT => {
+                    let losses = view.data().as_chunks::<4>().0.iter();
+                    let losses = losses.map(|b| f32::from_le_bytes(*b)).collect();
+                    state.held_out.push(Evaluation { step: name.parse().ok()?, losses });
+                }
                 "param" => drop(state.params.0.insert(name, param(flat))),
                 "ema" => drop(ema.0.insert(name, param(flat))),
                 "first" => drop(state.moments.first.insert(name, flat)),
@@ -101,6 +118,7 @@ impl State {
                 _ => return None,
             }
         }
+        state.held_out.sort_by_key(|evaluation| evaluation.step);
         state.ema = (!ema.0.is_empty()).then_some(ema);
         Some(state)
     }
@@ -228,6 +246,7 @@ mod tests {
             },
             ema: Some(Params([("a.weight".to_owned(), param(&flat))].into())),
             losses: vec![0.5; step],
+            held_out: (0..step).map(|step| Evaluation { step, losses: vec![0.25, -0.0] }).collect(),
         }
     }
 
@@ -248,6 +267,7 @@ mod tests {
         let read = checkpoints.latest(9, &Device::flex()).unwrap().unwrap();
         assert_eq!(read.to_bytes(), state(3).to_bytes());
         assert_eq!(read.params.0["a.weight"].shape, [1, 2]);
+        assert_eq!(read.held_out, state(3).held_out);
     }
 
     #[test]

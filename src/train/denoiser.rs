@@ -8,6 +8,7 @@ use super::{
     batch::{Diffusion, Example},
     checkpoint::Checkpoints,
     gradient::{Build, Gradients, Recompute},
+    held_out::{Evaluation, HeldOut},
     order::{Order, Stream, step_rng},
     shards::sharded_gradients,
     steps::{self, StepReport, Steps, TrainError, Trained},
@@ -30,6 +31,8 @@ pub struct DenoiserTraining<'a> {
     pub accumulation: usize,
     /// What the backward pass computes again.
     pub recompute: Recompute,
+    /// Clips that are not trained on, to look at on the way.
+    pub held_out: Option<HeldOut>,
 }
 
 impl DenoiserTraining<'_> {
@@ -43,8 +46,8 @@ impl DenoiserTraining<'_> {
         init: impl FnOnce() -> Params,
         observe: &mut dyn FnMut(StepReport) -> ControlFlow<()>,
     ) -> Result<Vec<Trained>, TrainError> {
-        let mut gradients = |step: usize, params: &Params| self.gradients(step, params);
-        steps::run(&self.steps, stops, checkpoints, device, init, &mut gradients, observe)
+        let mut task = self;
+        steps::run(&self.steps, stops, checkpoints, device, init, &mut task, observe)
     }
 
     /// The gradients of one step, from 0.
@@ -64,5 +67,19 @@ impl DenoiserTraining<'_> {
             sum.add(found, share);
         }
         Ok(sum)
+    }
+}
+
+impl steps::Task for &DenoiserTraining<'_> {
+    fn gradients(&mut self, step: usize, params: &Params) -> Result<Gradients, TrainError> {
+        DenoiserTraining::gradients(self, step, params)
+    }
+
+    fn held_out(&mut self, step: usize, params: &Params) -> Result<Option<Evaluation>, TrainError> {
+        let Some(held_out) = self.held_out.as_ref().filter(|held_out| held_out.is_due(step)) else {
+            return Ok(None);
+        };
+        let losses = held_out.losses(self.build, params, &self.diffusion, self.order.seed)?;
+        Ok(Some(Evaluation { step, losses }))
     }
 }

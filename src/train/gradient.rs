@@ -109,6 +109,7 @@ fn by_block(build: &Build<'_>, params: &Params, batch: &Batch) -> Result<Gradien
     for index in 0..plain.num_blocks() {
         let hidden = inputs[index].clone();
         inputs.push(plain.block(index, hidden, input));
+        release(&inputs[index + 1]);
     }
     drop(plain);
 
@@ -130,6 +131,8 @@ fn by_block(build: &Build<'_>, params: &Params, batch: &Batch) -> Result<Gradien
         let Some(mut tape) = pull(out, upstream) else { return Ok(gradients) };
         upstream = take(&hidden, &mut tape);
         gradients.collect(&leaves, &mut tape);
+        drop(tape);
+        release(&hidden);
     }
     if let Some(mut tape) = pull(model.begin(input), upstream) {
         gradients.collect(&leaves, &mut tape);
@@ -139,6 +142,14 @@ fn by_block(build: &Build<'_>, params: &Params, batch: &Batch) -> Result<Gradien
 
 fn on_tape(hidden: Vec<Tensor<3>>) -> Vec<Tensor<3>> {
     hidden.into_iter().map(|x| x.autodiff().require_grad()).collect()
+}
+
+/// Has a GPU begin all work that was queued: until then the queue holds a block's tensors in memory.
+fn release(hidden: &[Tensor<3>]) {
+    if let Some(x) = hidden.first() {
+        // What goes wrong on the device comes up again where the loss is read.
+        let _ = x.device().without_autodiff().flush();
+    }
 }
 
 fn take(hidden: &[Tensor<3>], tape: &mut Tape) -> Vec<Option<Tensor<3>>> {

@@ -4,6 +4,7 @@ pub mod batch;
 pub mod checkpoint;
 pub mod denoiser;
 pub mod gradient;
+pub mod held_out;
 pub mod loss;
 pub mod optimizer;
 pub mod order;

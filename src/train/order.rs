@@ -74,6 +74,8 @@ pub enum Stream {
     Batch = 2,
     /// New parameters.
     Init = 3,
+    /// Noise on clips that are not trained on.
+    HeldOut = 4,
 }
 
 /// The generator of one step of one stream.

@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use super::{
     checkpoint::{Checkpoints, Keep, State},
     gradient::Gradients,
+    held_out::Evaluation,
     optimizer::{AdamW, clip_factor, global_norm},
     schedule::LrSchedule,
 };
@@ -51,6 +52,8 @@ pub struct Trained {
     pub params: Params,
     /// The loss of each step.
     pub losses: Vec<f32>,
+    /// The losses on what is not trained on, where they were asked for.
+    pub held_out: Vec<Evaluation>,
 }
 
 /// Why training did not finish.
@@ -80,18 +83,37 @@ pub enum TrainError {
     Example(Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// What is trained. What it gives must depend on the step and the parameters alone.
+pub trait Task {
+    /// The gradients of a step, from 0.
+    fn gradients(&mut self, step: usize, params: &Params) -> Result<Gradients, TrainError>;
+
+    /// The losses on what is not trained on after so many steps, where they are asked for then.
+    fn held_out(
+        &mut self,
+        _step: usize,
+        _params: &Params,
+    ) -> Result<Option<Evaluation>, TrainError> {
+        Ok(None)
+    }
+}
+
+impl<F: FnMut(usize, &Params) -> Result<Gradients, TrainError>> Task for F {
+    fn gradients(&mut self, step: usize, params: &Params) -> Result<Gradients, TrainError> {
+        self(step, params)
+    }
+}
+
 /// Runs the loop from the nearest checkpoint, or from `init`, and gives what was trained at each of
-/// `stops`, which ascend and end at the number of steps.
-///
-/// `gradients` is called with the step, from 0, and the parameters; what it gives must depend on
-/// nothing else. `observe` is told of each step and may end the run.
+/// `stops`, which ascend and end at the number of steps. `observe` is told of each step and may end
+/// the run.
 pub fn run(
     settings: &Steps,
     stops: &[usize],
     mut checkpoints: Option<Checkpoints>,
     device: &Device,
     init: impl FnOnce() -> Params,
-    gradients: &mut dyn FnMut(usize, &Params) -> Result<Gradients, TrainError>,
+    task: &mut dyn Task,
     observe: &mut dyn FnMut(StepReport) -> ControlFlow<()>,
 ) -> Result<Vec<Trained>, TrainError> {
     let mut state: Option<State> = None;
@@ -109,10 +131,11 @@ pub fn run(
             let ema = settings.ema.map(|_| params.clone());
             State { params, ema, ..State::default() }
         });
-        settings.train_to(stop, &mut at, checkpoints.as_mut(), gradients, observe)?;
+        settings.train_to(stop, &mut at, checkpoints.as_mut(), task, observe)?;
         trained.push(Trained {
-            params: at.ema.clone().unwrap_or_else(|| at.params.clone()),
+            params: at.result().clone(),
             losses: at.losses.clone(),
+            held_out: at.held_out.clone(),
         });
         state = Some(at);
     }
@@ -126,14 +149,19 @@ impl Steps {
         stop: usize,
         state: &mut State,
         mut checkpoints: Option<&mut Checkpoints>,
-        gradients: &mut dyn FnMut(usize, &Params) -> Result<Gradients, TrainError>,
+        task: &mut dyn Task,
         observe: &mut dyn FnMut(StepReport) -> ControlFlow<()>,
     ) -> Result<(), TrainError> {
         let first = state.step;
+        if first == 0 {
+            state.held_out = task.held_out(0, state.result())?.into_iter().collect();
+        }
         while state.step < stop {
-            let found = gradients(state.step, &state.params)?;
+            let found = task.gradients(state.step, &state.params)?;
             let loss = found.loss;
             self.advance(state, found)?;
+            let evaluation = task.held_out(state.step, state.result())?;
+            state.held_out.extend(evaluation);
             let report = StepReport { done: state.step, total: self.steps, loss };
             let ended = observe(report).is_break();
             if let Some(checkpoints) = &mut checkpoints {

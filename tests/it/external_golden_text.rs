@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{FloatDType, Int, Tensor, TensorData};
 use pipe::{
     models::{
         Adapter, LoraTargets, ModelCache, ModelRef, ModelSource, Params, Sampler, family,
@@ -14,6 +14,8 @@ use pipe::{
     rng::TorchRng,
 };
 use safetensors::SafeTensors;
+
+use crate::golden::{device, stage_tolerance, tolerance};
 
 const MODELS: [&str; 4] = ["cogvideox15", "cogvideox10", "ltx09", "ltx091"];
 
@@ -24,7 +26,7 @@ fn f32s(bytes: &[u8]) -> Vec<f32> {
 fn tensor<const D: usize>(file: &SafeTensors<'_>, name: &str) -> Tensor<D> {
     let view = file.tensor(name).unwrap();
     let data = TensorData::new(f32s(view.data()), view.shape().to_vec());
-    Tensor::from_data(data, &Device::flex())
+    Tensor::from_data(data, &device())
 }
 
 fn max_difference<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> f32 {
@@ -66,11 +68,11 @@ fn check_text_encoder(model: &Path) {
     let values: Vec<i64> =
         ids.data().as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect();
     let ids = TensorData::new(values, ids.shape().to_vec());
-    let device = Device::flex();
+    let device = device();
     let encoder = ModelCache::default().text_encoder(&source, &device).unwrap();
     let found = encoder.encode(Tensor::<2, Int>::from_data(ids, &device));
     let difference = max_difference(found, tensor(&file, "hidden"));
-    assert!(difference < 1e-4, "{}: {difference}", model.display());
+    assert!(difference < stage_tolerance(1e-4), "{}: {difference}", model.display());
 
     let name = source.tokenizer_file().unwrap();
     let bytes = source.read(name).unwrap();
@@ -93,7 +95,11 @@ fn check_schedulers(model: &Path) {
         for index in 0..5 {
             x = run.step(index, (x.clone() * 0.7 + 0.1).tanh(), x, &mut rng);
             let difference = max_difference(x.clone(), latents(&format!("x{}", index + 1)));
-            assert!(difference < 1e-5, "{} {name} {index}: {difference}", model.display());
+            assert!(
+                difference < tolerance(1e-5),
+                "{} {name} {index}: {difference}",
+                model.display()
+            );
         }
     }
     assert_eq!(family(&source).unwrap().class_name(), "CogVideoXTransformer3DModel");
@@ -101,12 +107,12 @@ fn check_schedulers(model: &Path) {
 
 fn check_adapter(model: &Path) {
     let source = ModelSource::Folder(model.to_owned());
-    let base: Params = source.params("transformer", &Device::flex()).unwrap();
+    let base: Params = source.params("transformer", &device()).unwrap();
     let bytes = std::fs::read(model.join("lora/final.safetensors")).unwrap();
     let adapter = Adapter::from_diffusers(&bytes).unwrap();
     adapter.check_against(&base).unwrap();
     assert_eq!(adapter.rank, 4);
-    let (cache, device) = (ModelCache::default(), Device::flex());
+    let (cache, device) = (ModelCache::default(), device());
     cache.denoiser(&source, Some(&adapter), &device).unwrap();
     cache.vae(&source, &device).unwrap();
     let blocks = cache.denoiser(&source, None, &device).unwrap().num_blocks();

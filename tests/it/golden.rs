@@ -7,6 +7,41 @@ use pipe::models::{Params, params::Param};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
+/// Smallest tolerance on a GPU, where products of f32 may be made in TF32: 10 bits of mantissa, so
+/// 5e-4 for one product, and several follow each other. That they are, and what adds up, is assumed;
+/// no GPU was at hand when this was written.
+const TF32: f32 = 1e-2;
+/// The same after steps of an optimizer, which turns small gradients into whole steps.
+const TF32_TRAINED: f32 = 1e-1;
+
+/// Smallest tolerance on a GPU of what stages make: they keep weights in bf16 there, with 8 bits.
+const BF16: f32 = 5e-2;
+
+/// The device of tests that compare with reference values: the CPU, or what `PIPE_TEST_DEVICE`
+/// names. One that is not there fails them.
+pub fn device() -> Device {
+    static TOLD: std::sync::Once = std::sync::Once::new();
+    let name = std::env::var("PIPE_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
+    TOLD.call_once(|| eprintln!("reference values are compared on `{name}`"));
+    pipe::device::named(&name)
+        .unwrap_or_else(|| panic!("PIPE_TEST_DEVICE names `{name}`: not here"))
+}
+
+/// A tolerance of f32 on the CPU as one on the device of the test.
+pub fn tolerance(on_cpu: f32) -> f32 {
+    if device() == Device::flex() { on_cpu } else { on_cpu.max(TF32) }
+}
+
+/// The same for what a stage made, or models from the cache that stages share.
+pub fn stage_tolerance(on_cpu: f32) -> f32 {
+    if device() == Device::flex() { on_cpu } else { on_cpu.max(BF16) }
+}
+
+/// The same for what was trained for some steps.
+pub fn trained_tolerance(on_cpu: f32) -> f32 {
+    if device() == Device::flex() { on_cpu } else { on_cpu.max(TF32_TRAINED) }
+}
+
 /// A safetensors file of inputs and expected outputs.
 pub struct Golden {
     bytes: Vec<u8>,
@@ -57,7 +92,7 @@ impl Golden {
 
     pub fn tensor<const D: usize>(&self, name: &str) -> Tensor<D> {
         let (values, shape) = self.values(name);
-        Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+        Tensor::from_data(TensorData::new(values, shape), &device())
     }
 
     /// The configuration in the header.
@@ -78,7 +113,7 @@ impl Golden {
             let short = name.strip_prefix(prefix)?.to_owned();
             let (values, shape) = self.values(name);
             let len = values.len();
-            let flat = Tensor::from_data(TensorData::new(values, [len]), &Device::flex());
+            let flat = Tensor::from_data(TensorData::new(values, [len]), &device());
             Some((short, Param { flat, shape }))
         });
         Params(named.collect())
@@ -88,6 +123,8 @@ impl Golden {
 /// The largest difference, relative to the largest value expected.
 pub fn relative_error<const D: usize>(found: Tensor<D>, wanted: &Tensor<D>) -> f32 {
     assert_eq!(found.dims(), wanted.dims());
+    // Adapters are read on the host.
+    let wanted = &wanted.clone().to_device(&found.device());
     let scale = wanted.clone().abs().max().into_scalar::<f32>();
     let error = (found - wanted.clone()).abs().max().into_scalar::<f32>();
     // `max` may pass over NaN, so a non-number must not look like agreement.
@@ -95,15 +132,28 @@ pub fn relative_error<const D: usize>(found: Tensor<D>, wanted: &Tensor<D>) -> f
     error / scale
 }
 
-/// Asserts agreement and shows the error (`cargo test -- --nocapture`).
+/// Asserts agreement within a tolerance of f32 on the CPU, see [`tolerance`], and shows the error
+/// (`cargo test -- --nocapture`).
 #[track_caller]
 pub fn assert_close<const D: usize>(
     what: &str,
     found: Tensor<D>,
     wanted: &Tensor<D>,
-    tolerance: f32,
+    tolerance_on_cpu: f32,
 ) {
+    let tolerance = tolerance(tolerance_on_cpu);
     let error = relative_error(found, wanted);
     println!("{what}: {error:.1e}");
     assert!(error <= tolerance, "{what}: relative error {error:e} is above {tolerance:e}");
+}
+
+/// As [`assert_close`], for what was trained for some steps.
+#[track_caller]
+pub fn assert_trained<const D: usize>(
+    what: &str,
+    found: Tensor<D>,
+    wanted: &Tensor<D>,
+    tolerance_on_cpu: f32,
+) {
+    assert_close(what, found, wanted, trained_tolerance(tolerance_on_cpu));
 }

@@ -10,6 +10,7 @@ use std::{
     thread,
 };
 
+use data_encoding::HEXLOWER;
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 use serde_json::json;
 
@@ -206,11 +207,7 @@ fn listing(state: &State) -> Vec<u8> {
 }
 
 fn hex(context: Context) -> String {
-    let mut text = String::new();
-    for byte in context.finish().as_ref() {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    HEXLOWER.encode(context.finish().as_ref())
 }
 
 pub fn sha256(bytes: &[u8]) -> String {

@@ -319,6 +319,37 @@ fn a_panic_is_a_failure_that_says_it_is_a_bug() {
 }
 
 #[test]
+fn a_full_device_fails_one_stage_and_leaves_the_next_able_to_run() {
+    let mut test = TestPipeline::words(&["one", "two"]);
+    test.options.keep_going = true;
+    let trap = test.trap("full-letters");
+    let test = test.stage::<Words>("after", json!({ "words": ["late"] }), &[]);
+    let run = test.run();
+    let story = run.story();
+    let failed = "failed letters: the device ran out of memory; how much it needs was not known \
+                  beforehand (run fewer stages at once (`--jobs 1`); or see that no other program \
+                  uses the device)";
+    assert!(story.contains(failed), "{story}");
+    assert!(story.contains("ran after"), "{story}");
+    assert_eq!(run.summary.outcome, Outcome::Environment);
+    assert!(test.plan_story().contains("shout fresh"), "{}", test.plan_story());
+    fs::remove_file(trap).unwrap();
+    assert_eq!(test.run().summary.outcome, Outcome::Done, "the cache is whole");
+}
+
+#[test]
+fn a_lost_device_is_no_bug_of_ours() {
+    let test = TestPipeline::words(&["one", "two"]);
+    test.trap("lost-letters");
+    let run = test.run();
+    let story = run.story();
+    let failed = "failed letters: the device is lost to this process: CUDA_ERROR_ILLEGAL_ADDRESS \
+                  (run again; what is done stays done)";
+    assert!(story.contains(failed), "{story}");
+    assert_eq!(run.summary.outcome, Outcome::Environment);
+}
+
+#[test]
 fn a_panic_beside_a_stage_ends_the_run_too() {
     let test = TestPipeline::empty().stage::<Clumsy>("clumsy", json!({}), &[]);
     let run = test.run();
@@ -509,6 +540,6 @@ fn a_cache_that_cannot_be_made_is_an_error_with_a_name() {
     let path = dir.path().join("file");
     fs::write(&path, "").unwrap();
     let error = Store::open(&path.join("cache")).unwrap_err();
-    assert!(matches!(error, StoreError::Io { .. }), "{error:?}");
+    assert!(matches!(error, StoreError::NotAFolder { .. }), "{error:?}");
     assert!(error.to_string().contains("file/cache"), "{error}");
 }

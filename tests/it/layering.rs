@@ -9,6 +9,7 @@ use std::{
 /// What each module may use. An entry `module::item` allows that item alone.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("rng", &[]),
+    ("device", &[]),
     ("models", &["rng"]),
     // A checkpoint names its content as the store does, and says if the training goes on.
     ("train", &["models", "rng", "store::Digest", "store::FINAL", "store::ROLLING"]),
@@ -53,6 +54,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "stages::Draw",
             "stages::IdleParam",
             "stages::ItemSize",
+            "stages::KnownData",
             "stages::KnownModels",
             "stages::MODEL_PARAMS",
             "stages::Misfit",
@@ -67,6 +69,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "plan",
         &[
+            "artifact::ArtifactKind",
             "artifact::Item",
             "config",
             "models::ClipSize",
@@ -74,11 +77,27 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "models::Memory",
             "models::ModelRef",
             "stages::MODEL_PARAMS",
+            "stages::Stage",
             "stages::StageEntry",
             "store",
         ],
     ),
-    ("exec", &["artifact", "config", "models::ModelCache", "plan", "stages", "store"]),
+    (
+        "exec",
+        &[
+            "artifact",
+            "config",
+            "device::DeviceFailure",
+            "models::Memory",
+            "models::ModelCache",
+            "plan",
+            "stages",
+            "store",
+        ],
+    ),
+    // What is told to others of a run that is over.
+    ("provenance", &["config", "plan", "store"]),
+    // Moves what the store holds, and does not look into it.
     ("remote", &["artifact::FileRef", "store"]),
     ("report", &["artifact::ArtifactKind", "config", "exec", "plan", "store"]),
     // `init` counts the pairs of a folder; a run fetches the models that its file names on the hub; an
@@ -91,11 +110,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "data::fifth",
             "data::folder",
             "data::held_out",
+            "device",
             "exec",
             "models::Adapter",
             "models::Memory",
             "models::hub",
             "plan",
+            "provenance",
             "remote",
             "report",
             "stages",
@@ -105,7 +126,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// Modules that know nothing of tensors.
-const WITHOUT_BURN: &[&str] = &["config", "data", "metrics", "plan", "remote", "report", "store"];
+const WITHOUT_BURN: &[&str] =
+    &["config", "data", "metrics", "plan", "provenance", "remote", "report", "store"];
 
 /// Modules that talk to people.
 const MAY_PRINT: &[&str] = &["cli", "report"];

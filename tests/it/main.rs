@@ -4,19 +4,24 @@
 #![expect(clippy::disallowed_methods, reason = "folders of test data are named by variables")]
 
 mod cli;
+mod estimates;
 mod external_golden;
 mod external_golden_text;
 mod golden;
 mod golden_adapters;
 mod golden_text;
+mod held_out;
 mod hub;
 mod hub_server;
 mod incremental;
+mod json_schema;
 mod layering;
 mod ltx_video;
 mod parity;
 mod real_data;
 mod real_sets;
+mod scale;
 mod shapes;
 mod support;
 mod training;
+mod training_stages;

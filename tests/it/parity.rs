@@ -1,6 +1,6 @@
 //! Tiny models of every class against the reference implementation, in f32.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use pipe::models::{
     Denoiser, DenoiserInput, ParamReader, VideoDiffusion, VideoVae, cogvideox::CogVideoX,
 };
@@ -21,6 +21,7 @@ fn input(golden: &Golden) -> DenoiserInput {
         image: golden.tensor("image"),
         text: golden.tensor("text"),
         timesteps: golden.values("timesteps").0,
+        causal_time: false,
     }
 }
 
@@ -106,9 +107,24 @@ fn tiled_vae_agrees() {
     let golden = Golden::fixture("vae/three_levels");
     let weights = golden.weights();
     let config = VaeConfig::parse(&golden.config()).unwrap();
-    let vae = Vae::new(config, &ParamReader::loaded(&weights, None)).unwrap().tiled();
+    let vae = Vae::new(config, &ParamReader::loaded(&weights, None)).unwrap().tiled().unwrap();
     let mean = vae.encode(golden.tensor("tiled.video")).mean;
     assert_close("tiled mean", mean, &golden.tensor("tiled.mean"), VAE);
     let decoded = vae.decode(golden.tensor("tiled.mean")).narrow(2, 0, 1);
     assert_close("tiled decoded", decoded, &golden.tensor("tiled.decoded"), VAE);
+}
+
+/// An even number of latent frames has no first frame of its own.
+#[test]
+fn the_number_of_decoded_frames_is_known_beforehand() {
+    let golden = Golden::fixture("vae/three_levels");
+    let weights = golden.weights();
+    let vae = CogVideoX.vae(&golden.config(), &ParamReader::loaded(&weights, None)).unwrap();
+    let counts: Vec<_> = (1..=5).map(|frames| vae.decoded_frames(frames)).collect();
+    for (frames, wanted) in (1..).zip(&counts) {
+        let shape = [1, vae.latent_channels(), frames, 1, 2];
+        let decoded = vae.decode(Tensor::zeros(shape, &Device::flex()));
+        assert_eq!(decoded.dims()[2], *wanted, "{frames} latent frames");
+    }
+    assert!(counts.is_sorted());
 }

@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 pub fn data() -> Option<PathBuf> {
     let data = std::env::var_os("PIPE_TEST_DATA").map(PathBuf::from);
     if data.is_none() {
-        eprintln!("skipped: PIPE_TEST_DATA is not set");
+        crate::support::skipped("PIPE_TEST_DATA is not set");
     }
     data
 }
@@ -123,7 +123,11 @@ fn segmentation_targets_are_the_masks_of_the_class() {
     for (name, pair) in &pairs {
         let mask = pair.mask.as_ref().unwrap();
         assert!(mask.pixels().any(|pixel| pixel.0[0] == 255), "{name}");
-        assert!((miou::score(&pair.target, mask, 128)["miou"] - 100.0).abs() < 1e-9, "{name}");
+        assert!(
+            (miou::score(&pair.target, mask, miou::MaskRule::Luma, 128)["miou"] - 100.0).abs()
+                < 1e-9,
+            "{name}"
+        );
     }
     sheet("segmentation", &pairs);
 }
@@ -265,7 +269,7 @@ fn every_arc_answer_survives_rendering_resizing_and_decoding() {
                     output: output.clone(),
                     cell,
                 };
-                let score = arc_metric::score(&[image], &grids);
+                let score = arc_metric::score(&[image], &grids, arc_metric::ArcRule::default());
                 assert!(score["solved"] > 0.0, "{name}: {score:?}");
                 assert_eq!(&arc::decode(&arc::render(input, cell), input.size(), cell), input);
             }
@@ -288,7 +292,14 @@ fn an_arc_task_gives_its_examples_as_pairs() {
             assert!(item.starts_with(&format!("{name}-{split}-")), "{item}");
             let grids = pair.meta.arc.as_ref().unwrap();
             assert!(examples.iter().any(|e| e.input == grids.input && e.output == grids.output));
-            assert!(arc_metric::score(std::slice::from_ref(&pair.target), grids)["solved"] > 0.0);
+            assert!(
+                arc_metric::score(
+                    std::slice::from_ref(&pair.target),
+                    grids,
+                    arc_metric::ArcRule::default()
+                )["solved"]
+                    > 0.0
+            );
         }
         sheet(&format!("arc_{split}"), &found);
     }

@@ -1,12 +1,9 @@
-//! LoRA training and sampling against the reference implementation, and the stages that do them.
+//! LoRA training and sampling against the reference implementation.
 
-use std::{cell::RefCell, collections::BTreeMap, fs, path::Path, sync::Arc};
+use std::{fs, path::Path};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use pipe::{
-    artifact::{
-        ArtifactKind, Item, Manifest, adapter::AdapterArtifact, frames, samples, videos::Clip,
-    },
     models::{
         Adapter, DecodeNoise, Denoiser, DenoiserInput, ImageConditioning, LoadError, ModelCache,
         ModelRef, ModelSource, NoiseScheduler, ParamReader, Params, Sampler, VideoDiffusion,
@@ -17,11 +14,6 @@ use pipe::{
         sampling::{ImageLatentScale, Sample, Sampling, Side, rng_after_sampling},
     },
     rng::TorchRng,
-    stages::{
-        CancelFlag, Decode, Inputs, LoraTrain, Output, Pretrain, Stage, StageContext, StageError,
-        VaeEncode,
-    },
-    store::Store,
     train::{
         batch::Batch,
         gradient::{Build, Gradients, Recompute, denoiser_gradients},
@@ -29,23 +21,24 @@ use pipe::{
         shards::sharded_gradients,
     },
 };
-use safetensors::{Dtype, tensor::TensorView};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::golden::{Golden, assert_close, relative_error};
+use crate::golden::{
+    Golden, assert_close, assert_trained, device, relative_error, tolerance, trained_tolerance,
+};
 
 const VERSIONS: [&str; 2] = ["15", "10"];
 
 /// A fixture of `tests/golden/training`.
-struct Fixture {
-    golden: Golden,
-    config: Value,
+pub struct Fixture {
+    pub golden: Golden,
+    pub config: Value,
     transformer: Params,
     vae: Params,
 }
 
 impl Fixture {
-    fn read(version: &str) -> Self {
+    pub fn read(version: &str) -> Self {
         let golden = Golden::fixture(&format!("training/{version}"));
         Self {
             config: golden.config(),
@@ -78,11 +71,12 @@ impl Fixture {
         let text = self.golden.tensor::<3>("text");
         let [_, tokens, dim] = text.dims();
         let text = text.expand([2, tokens, dim]);
-        let input = DenoiserInput { latents, image: tensor("image"), text, timesteps };
+        let input =
+            DenoiserInput { latents, image: tensor("image"), text, timesteps, causal_time: false };
         Batch { input, target, weights: None }
     }
 
-    fn write_model(&self, folder: &Path) -> ModelRef {
+    pub fn write_model(&self, folder: &Path) -> ModelRef {
         write_model(folder, &self.config, &self.transformer, &self.vae)
     }
 }
@@ -120,7 +114,10 @@ fn a_lora_training_trace_agrees() {
             for (what, found) in [("loss", found.loss), ("norm", norm)] {
                 let wanted = fixture.golden.values(&format!("lora.{what}.{step}")).0[0];
                 let error = (found - wanted).abs() / wanted;
-                assert!(error < 1e-4, "{version} {what} {step}: {found} is not {wanted}");
+                assert!(
+                    error < trained_tolerance(1e-4),
+                    "{version} {what} {step}: {found} is not {wanted}"
+                );
             }
             let factor = clip_factor(norm, 0.05);
             adam.step((step + 1, 1e-2), &mut factors, found.by_name, factor, &mut moments);
@@ -128,14 +125,14 @@ fn a_lora_training_trace_agrees() {
         let wanted = fixture.factors("final");
         assert_eq!(factors.0.len(), wanted.0.len());
         for (name, wanted) in &wanted.0 {
-            assert_close(name, factors.0[name].flat.clone(), &wanted.flat, 1e-3);
+            assert_trained(name, factors.0[name].flat.clone(), &wanted.flat, 1e-3);
         }
     }
 }
 
 /// Gradients of one step, for all linear layers where `all`, else for an attention's four.
 fn gradients(fixture: &Fixture, all: bool, recompute: Recompute) -> Gradients {
-    let device = Device::flex();
+    let device = device();
     let targets =
         if all { pipe::models::LoraTargets::AllLinear } else { pipe::models::LoraTargets::Qkvo };
     let targets = CogVideoX.lora_targets(targets);
@@ -163,10 +160,10 @@ fn recomputation_gives_the_same_gradients() {
         for all in [false, true] {
             let whole = gradients(&fixture, all, Recompute::None);
             let by_block = gradients(&fixture, all, Recompute::Block);
-            assert!((whole.loss - by_block.loss).abs() < 1e-6);
+            assert!((whole.loss - by_block.loss).abs() < tolerance(1e-6));
             for (name, wanted) in &whole.by_name {
                 let error = relative_error(by_block.by_name[name].clone(), wanted);
-                assert!(error < 1e-4, "{version} {name}: {error:e}");
+                assert!(error < tolerance(1e-4), "{version} {name}: {error:e}");
             }
         }
     }
@@ -176,7 +173,7 @@ fn assert_equal_gradients(found: &Gradients, wanted: &Gradients) {
     for (name, wanted) in &wanted.by_name {
         let scale = wanted.clone().abs().max().into_scalar::<f32>();
         let error = (found.by_name[name].clone() - wanted.clone()).abs().max();
-        assert!(error.into_scalar::<f32>() <= 1e-4 * scale + 1e-8, "{name}");
+        assert!(error.into_scalar::<f32>() <= tolerance(1e-4) * scale + 1e-8, "{name}");
     }
 }
 
@@ -190,7 +187,7 @@ fn parts_of_a_batch_add_up_to_the_whole() {
     let build: &Build<'_> = &build;
     let whole = denoiser_gradients(build, &fixture.transformer, &batch, Recompute::None).unwrap();
     let parts = sharded_gradients(build, &fixture.transformer, &batch, Recompute::None).unwrap();
-    assert!((whole.loss - parts.loss).abs() < 1e-6);
+    assert!((whole.loss - parts.loss).abs() < tolerance(1e-6));
     assert_equal_gradients(&parts, &whole);
 }
 
@@ -212,7 +209,7 @@ fn recomputation_serves_full_training_too() {
 fn start(fixture: &Fixture, seed: u64) -> Sample {
     let (rgb, shape) = fixture.golden.values("sample.image");
     let rgb: Vec<u8> = rgb.iter().map(|v| *v as u8).collect();
-    let pixels = pixels::from_rgb(&rgb, [1, shape[0], shape[1]], &Device::flex());
+    let pixels = pixels::from_rgb(&rgb, [1, shape[0], shape[1]], &device());
     let reader = ParamReader::loaded(&fixture.vae, None);
     let vae = CogVideoX.vae(&fixture.config["vae"], &reader).unwrap();
     let scale = ImageLatentScale::resolve(None, &fixture.config["vae"], Side::Sampling).unwrap();
@@ -228,6 +225,7 @@ fn sample(fixture: &Fixture, sampler: Sampler, guidance: f64, seeds: &[u64]) -> 
         num_steps: 4,
         text: fixture.golden.tensor("text"),
         guidance: (guidance > 1.0).then(|| (guidance, fixture.golden.tensor("negative"))),
+        condition: None,
     };
     let starts = seeds.iter().map(|seed| start(fixture, *seed)).collect();
     sampling.run::<()>(starts, 3, |_| Ok(())).unwrap()
@@ -268,247 +266,6 @@ fn a_sample_does_not_depend_on_its_batch() {
     assert_ne!(bits(&alone[0]), bits(&batch[0]));
 }
 
-/// A store with the artifacts of a small experiment, and stages run on it.
-pub struct Bench {
-    pub folder: tempfile::TempDir,
-    store: Store,
-    models: ModelCache,
-    artifacts: RefCell<BTreeMap<&'static str, Arc<Manifest>>>,
-}
-
-impl Bench {
-    pub fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("cache")).unwrap();
-        Self { store, folder, models: ModelCache::default(), artifacts: RefCell::default() }
-    }
-
-    pub fn put(&self, name: &'static str, kind: ArtifactKind, items: Vec<Item>) {
-        let manifest = Manifest { kind, format_version: kind.format_version(), items };
-        self.artifacts.borrow_mut().insert(name, Arc::new(manifest));
-    }
-
-    fn item(&self, name: &str, files: &[(&str, Vec<u8>)]) -> Item {
-        let files = files
-            .iter()
-            .map(|(file, bytes)| ((*file).to_owned(), self.store.put(bytes).unwrap()))
-            .collect();
-        Item { name: name.to_owned(), files }
-    }
-
-    fn fill(&self, fixture: &Fixture) {
-        self.fill_with(&fixture.golden, [9, 16, 24]);
-    }
-
-    /// Clips of a size, the prompt `text` and pairs.
-    pub fn fill_with(&self, golden: &Golden, size: [usize; 3]) {
-        let clip = |seed: u64| {
-            let bytes = TorchRng::new(seed).randint(256, size.iter().product::<usize>() * 3);
-            Clip { size, rgb: bytes.iter().map(|v| *v as u8).collect() }
-        };
-        let names = ["a", "b", "c"];
-        let clips = names
-            .iter()
-            .zip(0..)
-            .map(|(name, seed)| self.item(name, &[("clip.safetensors", clip(seed).to_bytes())]));
-        self.put("videos", ArtifactKind::Videos, clips.collect());
-        let pairs = names.iter().zip(0..).map(|(name, seed)| {
-            let image = frames::to_png(&clip(seed).frame(0).unwrap());
-            self.item(name, &[("input.png", image)])
-        });
-        self.put("pairs", ArtifactKind::Pairs, pairs.collect());
-        let (text, shape) = golden.values("text");
-        let bytes: Vec<u8> = text.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let view = TensorView::new(Dtype::F32, shape[1..].to_vec(), &bytes).unwrap();
-        let file = safetensors::serialize([("embedding", view)], None).unwrap();
-        let prompt = [("embedding.safetensors", file), ("prompt.txt", Vec::new())];
-        let prompt = self.item("prompt", &prompt);
-        self.put("text", ArtifactKind::TextEmbeddings, vec![prompt]);
-    }
-
-    /// Runs a stage on ports of the artifacts' names, and stops it after `stop` ticks.
-    pub fn run(
-        &self,
-        stage: &dyn Stage,
-        ports: &[&str],
-        stop: usize,
-    ) -> Result<Vec<Item>, StageError> {
-        assert!(stage.validate().is_empty(), "{:?}", stage.validate());
-        let artifacts = self.artifacts.borrow();
-        let ports = ports.iter().map(|p| ((*p).to_owned(), Arc::clone(&artifacts[p]))).collect();
-        let inputs = Inputs::new(&self.store, ports);
-        let mut on_item = |_: &Item| Ok(());
-        let mut out = Output::new(&self.store, &mut on_item);
-        let cancel = CancelFlag::default();
-        let ticks = std::sync::atomic::AtomicUsize::new(0);
-        let progress = |_| {
-            if ticks.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1 >= stop {
-                cancel.cancel();
-            }
-        };
-        let checkpoints = self.folder.path().join("checkpoints");
-        let cx = StageContext {
-            device: &Device::flex(),
-            models: &self.models,
-            sources: None,
-            checkpoints: (!stage.trajectory_params().is_empty()).then_some(&checkpoints),
-            allow_commands: false,
-            progress: &progress,
-            cancel: &cancel,
-        };
-        stage.run(&inputs, &mut out, &cx)?;
-        Ok(out.into_items())
-    }
-
-    pub fn read(&self, item: &Item, file: &str) -> Vec<u8> {
-        self.store.read(&item.files[file]).unwrap()
-    }
-}
-
-pub fn stage<S: serde::de::DeserializeOwned>(model: Option<&ModelRef>, mut params: Value) -> S {
-    if let Some(model) = model {
-        params["model"] = json!(model);
-    }
-    serde_json::from_value(params).unwrap()
-}
-
-#[test]
-fn the_stages_of_an_experiment_fit_together() {
-    let fixture = Fixture::read("15");
-    let bench = Bench::new();
-    let model = fixture.write_model(&bench.folder.path().join("model"));
-    let model = Some(&model);
-    bench.fill(&fixture);
-    let run = |stage: &dyn Stage, ports: &[&str]| bench.run(stage, ports, usize::MAX).unwrap();
-
-    let encode: VaeEncode = stage(model, json!({ "seed": 3, "image_latent_pool": 2 }));
-    bench.put("latents", ArtifactKind::Latents, run(&encode, &["videos"]));
-
-    let train = json!({ "rank": 2, "steps": 6, "batch_size": 2, "learning_rate": 0.01, "seed": 3 });
-    let train: LoraTrain = stage(model, train);
-    let ports = ["latents", "text"];
-    let whole = run(&train, &ports);
-    fs::remove_dir_all(bench.folder.path().join("checkpoints")).unwrap();
-    for stop in [2, 3] {
-        let stopped = bench.run(&train, &ports, stop);
-        assert!(matches!(stopped, Err(StageError::Cancelled)), "{stopped:?}");
-    }
-    assert_eq!(run(&train, &ports), whole, "resumed must equal uninterrupted, byte for byte");
-    bench.put("lora", ArtifactKind::LoraAdapter, whole);
-    {
-        let artifacts = bench.artifacts.borrow();
-        let ports = [("lora".to_owned(), Arc::clone(&artifacts["lora"]))].into();
-        let read = AdapterArtifact::read(&Inputs::new(&bench.store, ports), "lora").unwrap();
-        assert_eq!(read.unwrap().train["losses"].as_array().unwrap().len(), 6);
-    }
-
-    let sampling = json!({ "frames": 9, "steps": 3, "seed": 42 });
-    let one: pipe::stages::Sample = stage(model, sampling.clone());
-    let mut batched = sampling.clone();
-    batched["batch_size"] = json!(3);
-    let batched: pipe::stages::Sample = stage(model, batched);
-    let adapted = run(&one, &["pairs", "text", "lora"]);
-    assert_eq!(run(&batched, &["pairs", "text", "lora"]), adapted);
-    assert_ne!(run(&one, &["pairs", "text"]), adapted, "the adapter must matter");
-    let latents = samples::from_bytes(&bench.read(&adapted[0], samples::FILE)).unwrap();
-    assert_eq!(latents.shape, [4, 3, 4, 6]);
-    bench.put("samples", ArtifactKind::Samples, adapted);
-
-    let decode: Decode = stage(model, json!({}));
-    let decoded = run(&decode, &["samples"]);
-    let names: Vec<_> = decoded.iter().map(|item| item.name.as_str()).collect();
-    assert_eq!(names, ["a", "b", "c"]);
-    let clip = Clip::from_bytes(&bench.read(&decoded[0], frames::FILE)).unwrap();
-    assert_eq!(clip.size, [9, 16, 24]);
-    let png = image::load_from_memory(&bench.read(&decoded[0], frames::PREDICTION)).unwrap();
-    assert_eq!(png.to_rgb8(), clip.frame(8).unwrap());
-}
-
-#[test]
-fn pretraining_starts_fresh_resumes_exactly_and_passes_other_parts_on() {
-    let fixture = Fixture::read("15");
-    let bench = Bench::new();
-    bench.fill(&fixture);
-    let vae = json!({
-        "part": "vae", "steps": 4, "seed": 1, "learning_rate": 0.003, "lr_schedule": "constant",
-        "loss": { "l1": 1.0, "edges": 0.5, "kl": 1e-5 }, "ema_decay": 0.9, "save_every": 1,
-        "config": fixture.config["vae"],
-    });
-    let fresh = |steps: usize| -> Pretrain {
-        let mut params = vae.clone();
-        params["steps"] = json!(steps);
-        stage(None, params)
-    };
-    let start = bench.run(&fresh(0), &[], usize::MAX).unwrap();
-    assert_eq!(start, bench.run(&fresh(0), &[], usize::MAX).unwrap());
-    let whole = bench.run(&fresh(4), &["videos"], usize::MAX).unwrap();
-    assert_ne!(whole[0].files, start[0].files);
-    fs::remove_dir_all(bench.folder.path().join("checkpoints")).unwrap();
-    assert!(bench.run(&fresh(4), &["videos"], 2).is_err());
-    assert_eq!(bench.run(&fresh(4), &["videos"], usize::MAX).unwrap(), whole);
-    fs::remove_dir_all(bench.folder.path().join("checkpoints")).unwrap();
-
-    bench.put("model", ArtifactKind::Model, whole.clone());
-    let base = fixture.write_model(&bench.folder.path().join("model"));
-    let encode: VaeEncode = stage(Some(&base), json!({ "image_noise": "off" }));
-    let latents = bench.run(&encode, &["videos", "model"], usize::MAX).unwrap();
-    bench.put("latents", ArtifactKind::Latents, latents);
-    let transformer: Pretrain = stage(
-        None,
-        json!({ "part": "transformer", "steps": 3, "seed": 1, "config": fixture.config["transformer"] }),
-    );
-    let ports = ["latents", "text", "model"];
-    let trained = bench.run(&transformer, &ports, usize::MAX).unwrap();
-    assert_eq!(
-        trained.iter().map(|item| item.name.as_str()).collect::<Vec<_>>(),
-        ["transformer", "vae"]
-    );
-    assert_eq!(trained[1].files, whole[0].files);
-    let log: Value = serde_json::from_slice(&bench.read(&trained[0], "log.json")).unwrap();
-    assert_eq!(log["losses"].as_array().unwrap().len(), 3);
-}
-
-#[test]
-fn a_model_like_another_has_its_configuration_and_new_weights() {
-    let fixture = Fixture::read("15");
-    let bench = Bench::new();
-    let model = fixture.write_model(&bench.folder.path().join("model"));
-    let made = |more: Value| -> Vec<Item> {
-        let mut params = json!({ "part": "transformer", "steps": 0, "seed": 5 });
-        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let stage: Pretrain = stage(None, params);
-        bench.run(&stage, &[], usize::MAX).unwrap()
-    };
-    let like = made(json!({ "like": model }));
-    let stated = made(json!({ "config": fixture.config["transformer"] }));
-    let weights = "diffusion_pytorch_model.safetensors";
-    assert_eq!(like[0].files[weights], stated[0].files[weights]);
-    let config: Value = serde_json::from_slice(&bench.read(&like[0], "config.json")).unwrap();
-    assert_eq!(config, fixture.config["transformer"]);
-
-    let both = json!({ "part": "vae", "steps": 0, "like": model, "config": { "act_fn": "silu" } });
-    let errors = stage::<Pretrain>(None, both).validate();
-    assert_eq!(errors[0].field, "like");
-    assert_eq!(errors[0].message, "must not stand beside `config`, which says the same");
-}
-
-#[test]
-fn a_diverging_run_names_the_step_and_the_remedy() {
-    let fixture = Fixture::read("10");
-    let bench = Bench::new();
-    let model = fixture.write_model(&bench.folder.path().join("model"));
-    bench.fill(&fixture);
-    let encode: VaeEncode = stage(Some(&model), json!({}));
-    let latents = bench.run(&encode, &["videos"], usize::MAX).unwrap();
-    bench.put("latents", ArtifactKind::Latents, latents);
-    let train = json!({ "rank": 2, "steps": 9, "learning_rate": 1e30, "seed": 3 });
-    let train: LoraTrain = stage(Some(&model), train);
-    let error = bench.run(&train, &["latents", "text"], usize::MAX).unwrap_err();
-    assert!(error.to_string().contains("not a finite number at step"), "{error}");
-    let StageError::Failed { help: Some(help), .. } = error else { panic!("{error:?}") };
-    assert!(help.contains("learning_rate"));
-}
-
 /// Losses and gradient norms of [`external_trace`].
 pub fn external_lora(model: &Path) -> Vec<(&'static str, f32)> {
     external_trace(model)[..2].to_vec()
@@ -531,7 +288,7 @@ fn external_trace(model: &Path) -> Vec<(&'static str, f32)> {
     };
     let init = read("init.safetensors");
     let (rank, alpha) = (init.rank, number("lora_alpha"));
-    let mut factors = init.factors;
+    let mut factors = init.to_device(&device()).factors;
     let golden = Golden::read(model.join("lora/trace.safetensors"));
     let config_of = fs::read(model.join("scheduler/scheduler_config.json")).unwrap();
     let scheduler =
@@ -550,7 +307,7 @@ fn external_trace(model: &Path) -> Vec<(&'static str, f32)> {
         let target = scheduler.target(tensor("x0"), tensor("noise"), &timesteps);
         let latents = scheduler.add_noise(tensor("x0"), tensor("noise"), &timesteps);
         let (image, text) = (tensor("image"), golden.tensor("text"));
-        let input = DenoiserInput { latents, image, text, timesteps };
+        let input = DenoiserInput { latents, image, text, timesteps, causal_time: false };
         let batch = Batch { input, target, weights: None };
         let found = denoiser_gradients(&build, &factors, &batch, Recompute::Block).unwrap();
         let norm = global_norm(&found.by_name);
@@ -576,7 +333,7 @@ fn external_trace(model: &Path) -> Vec<(&'static str, f32)> {
 pub fn external_sample(model: &Path) -> Vec<(&'static str, f32)> {
     const SEED: u64 = 42;
     let source = ModelSource::Folder(model.to_owned());
-    let (models, device) = (ModelCache::default(), Device::flex());
+    let (models, device) = (ModelCache::default(), device());
     let family = family(&source).unwrap();
     let sampler = family.samplers().iter().find(|sampler| **sampler != Sampler::Dpm);
     let denoiser = models.denoiser(&source, None, &device).unwrap();
@@ -595,6 +352,7 @@ pub fn external_sample(model: &Path) -> Vec<(&'static str, f32)> {
         num_steps: 5,
         text: golden.tensor("prompt_embeds"),
         guidance: None,
+        condition: None,
     };
     let wanted_frames: Tensor<5> = golden.tensor::<5>("frames").swap_dims(1, 2);
     let frames = (wanted_frames.dims()[2] - 1) / vae.compression().time + 1;
@@ -613,7 +371,7 @@ pub fn external_sample(model: &Path) -> Vec<(&'static str, f32)> {
         }
     };
     let error = relative_error(latents.clone(), &wanted);
-    let mut rng = rng_after_sampling(SEED, [c, f, h, w]);
+    let mut rng = rng_after_sampling(SEED, [c, f, h, w], None);
     let (timestep, scale) = (DecodeNoise::TIMESTEP, DecodeNoise::SCALE);
     let noise = DecodeNoise { timestep, scale, rng: &mut rng };
     let latents = vae.restore(latents / vae.scaling_factor());

@@ -38,7 +38,7 @@ pub(super) struct GcArgs {
     drop_checkpoints: bool,
     /// Only say what would be removed
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Write one document for other programs
     #[arg(long)]
     json: bool,

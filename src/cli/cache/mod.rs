@@ -2,7 +2,7 @@
 
 mod gc;
 mod pins;
-pub(super) mod remote;
+mod remote;
 
 use std::fmt::Write as _;
 
@@ -45,7 +45,11 @@ enum CacheCommand {
 }
 
 pub(super) fn cache(args: &CacheArgs, session: &Session) -> Result<(), CliError> {
-    let store = session.store()?;
+    let store = match &args.command {
+        CacheCommand::Gc(args) if !args.dry_run => session.store_to_change()?,
+        CacheCommand::Pull(_) => session.store_to_change()?,
+        _ => session.store()?,
+    };
     match &args.command {
         CacheCommand::Stats { json } => {
             let stats = store.stats()?;

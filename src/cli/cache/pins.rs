@@ -6,7 +6,7 @@ use crate::{
     cli::{
         error::CliError,
         exit,
-        session::{PipelineArgs, Session},
+        session::{PipelineArgs, Session, quoted},
     },
     plan::{self, Freshness, PlanOptions, owner_of},
     report::style::count,
@@ -37,7 +37,7 @@ pub(super) fn pin(args: &PinArgs, store: &Store, session: &Session) -> Result<()
         store.pin(*key, name)?;
     }
     if found.is_empty() {
-        let file = args.pipeline.file.display();
+        let file = quoted(&args.pipeline.file.display());
         return Err(CliError::Message {
             code: exit::STAGE_FAILED,
             message: "nothing of this is in the cache".to_owned(),

@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt::Write as _, path::PathBuf, sync::Arc};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
-    cli::{error::CliError, session::Session, signals::Stop},
+    cli::{error::CliError, link::warn_of_differing, session::Session, signals::Stop},
     config::{self, LoadOptions, Pipeline},
     plan::{self, Freshness, PlanOptions, owner_of},
     remote::{Link, Moved, Remote, Scope, Transfer},
@@ -218,17 +218,6 @@ fn print(
             count(moved.failed, "result")
         ))
         .with_help("what got through is kept; the same command goes on from here")),
-    }
-}
-
-/// Says which stages gave another output than the one that others share.
-pub(in crate::cli) fn warn_of_differing(moved: &Moved, remote: &str, session: &Session) {
-    for name in &moved.differing {
-        session.talk(&format!(
-            "{}: {name} gave another output here than the one in `{remote}`, which stays: this stage \
-             does not give the same twice",
-            session.stderr.warn("warning")
-        ));
     }
 }
 

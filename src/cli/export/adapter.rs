@@ -33,15 +33,15 @@ pub(super) fn export(
     folder: &Path,
 ) -> Result<(), CliError> {
     for item in &manifest.items {
-        let bytes = exporter.read(item, WEIGHTS)?;
         if exporter.program == Program::Diffusers {
-            write_file(&folder.join(WEIGHTS), &bytes)?;
+            exporter.put(item, WEIGHTS, &folder.join(WEIGHTS))?;
         } else {
+            let bytes = exporter.read(item, WEIGHTS)?;
             let adapter = Adapter::from_diffusers(&bytes)
                 .map_err(|error| broken(&item.name, &error.to_string()))?;
             write(&adapter, exporter.program, folder)?;
         }
-        write_file(&folder.join(TRAIN), &exporter.read(item, TRAIN)?)?;
+        exporter.put(item, TRAIN, &folder.join(TRAIN))?;
     }
     Ok(())
 }

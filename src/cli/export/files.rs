@@ -1,6 +1,6 @@
 //! Which files an artifact of each kind becomes.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{cell::RefCell, collections::BTreeMap, path::Path};
 
 use image::RgbImage;
 use serde_json::Value;
@@ -12,13 +12,16 @@ use super::{
 };
 use crate::{
     artifact::{
-        ArtifactKind, Item, Manifest, frames,
+        ArtifactKind, FileRef, Item, Manifest,
+        adapter::TRAIN,
+        frames,
         pairs::{INPUT, MASK, TARGET},
         videos::{self, Clip},
     },
     config::Pipeline,
-    report::{clip, results::Outputs, sheet},
-    store::{Digest, Store},
+    plan::Plan,
+    report::{clip, provenance, results::Outputs, sheet},
+    store::{Digest, Store, Transfer},
 };
 
 /// Longer side of enlarged images.
@@ -26,9 +29,12 @@ const MIN_SIZE: u32 = 128;
 
 pub(super) struct Exporter<'a> {
     pub pipeline: &'a Pipeline,
+    pub plan: &'a Plan<'a>,
     pub outputs: &'a Outputs,
     pub store: &'a Store,
     pub program: Program,
+    /// How the files that are in the cache as they are came out of it.
+    pub transfers: &'a RefCell<BTreeMap<Transfer, usize>>,
 }
 
 impl Exporter<'_> {
@@ -43,7 +49,7 @@ impl Exporter<'_> {
                 let sheet = pictures::sheet(self.pipeline, index, self.outputs, self.store)?;
                 write_file(&folder.join("sheet.png"), &frames::to_png(&sheet))
             }
-            ArtifactKind::Metrics => self.metrics(&manifest, folder),
+            ArtifactKind::Metrics => self.metrics(&manifest, index, folder),
             ArtifactKind::LoraAdapter => adapter::export(self, &manifest, folder),
             _ => self.plain(&manifest, folder),
         }
@@ -55,8 +61,7 @@ impl Exporter<'_> {
             let name = file_name(&item.name);
             for (file, suffix) in [(INPUT, "input"), (TARGET, "target"), (MASK, "mask")] {
                 if item.files.contains_key(file) {
-                    let bytes = self.read(item, file)?;
-                    write_file(&folder.join(format!("{name}.{suffix}.png")), &bytes)?;
+                    self.put(item, file, &folder.join(format!("{name}.{suffix}.png")))?;
                 }
             }
             rows.push(vec![self.image(item, INPUT)?, self.image(item, TARGET)?]);
@@ -82,21 +87,35 @@ impl Exporter<'_> {
         for item in &manifest.items {
             let name = file_name(&item.name);
             moving(&self.clip(item)?.images(), &name, folder)?;
-            let prediction = self.read(item, frames::PREDICTION)?;
-            write_file(&folder.join(format!("{name}.png")), &prediction)?;
+            self.put(item, frames::PREDICTION, &folder.join(format!("{name}.png")))?;
         }
         Ok(())
     }
 
-    /// The document as it is, and its scores per item as CSV.
-    fn metrics(&self, manifest: &Manifest, folder: &Path) -> Result<(), CliError> {
+    /// The document with what it was made from, and its scores per item as CSV.
+    fn metrics(&self, manifest: &Manifest, index: usize, folder: &Path) -> Result<(), CliError> {
         for item in &manifest.items {
             let bytes = self.read(item, "metrics.json")?;
-            write_file(&folder.join("metrics.json"), &bytes)?;
+            let mut document: Value = serde_json::from_slice(&bytes)
+                .map_err(|error| broken(&item.name, &error.to_string()))?;
+            if let Some(document) = document.as_object_mut() {
+                let log = |digest| self.training_log(digest);
+                document.insert("provenance".to_owned(), provenance::of(self.plan, index, &log));
+            }
+            write_file(&folder.join("metrics.json"), format!("{document:#}\n").as_bytes())?;
             let csv = per_item_csv(&bytes).map_err(|error| broken(&item.name, &error))?;
             write_file(&folder.join("metrics.csv"), csv.as_bytes())?;
         }
         Ok(())
+    }
+
+    /// What an adapter says of its training, without the losses.
+    fn training_log(&self, digest: Digest) -> Option<Value> {
+        let manifest = self.store.manifest(digest).ok()?;
+        let item = manifest.items.last().filter(|_| manifest.kind == ArtifactKind::LoraAdapter)?;
+        let mut log: Value = serde_json::from_slice(&self.read(item, TRAIN).ok()?).ok()?;
+        log.as_object_mut()?.remove("losses");
+        Some(log)
     }
 
     /// All files as they are; in a folder per item where there are several items.
@@ -107,7 +126,7 @@ impl Exporter<'_> {
                 _ => folder.join(file_name(&item.name)),
             };
             for file in item.files.keys() {
-                write_file(&folder.join(file_name(file)), &self.read(item, file)?)?;
+                self.put(item, file, &folder.join(file_name(file)))?;
             }
         }
         Ok(())
@@ -125,6 +144,13 @@ impl Exporter<'_> {
     pub(super) fn read(&self, item: &Item, file: &str) -> Result<Vec<u8>, CliError> {
         read(self.store, item, file)
     }
+
+    /// Puts a file of an item, as it is, at `path`.
+    pub(super) fn put(&self, item: &Item, file: &str, path: &Path) -> Result<(), CliError> {
+        let how = self.store.materialise(reference(item, file)?, path)?;
+        *self.transfers.borrow_mut().entry(how).or_default() += 1;
+        Ok(())
+    }
 }
 
 /// A clip as GIF and as strip of its frames.
@@ -139,9 +165,11 @@ fn moving(images: &[RgbImage], name: &str, folder: &Path) -> Result<(), CliError
 
 /// Reads a file of an item.
 pub(super) fn read(store: &Store, item: &Item, file: &str) -> Result<Vec<u8>, CliError> {
-    let reference =
-        item.files.get(file).ok_or_else(|| broken(&item.name, &format!("has no `{file}`")))?;
-    Ok(store.read(reference)?)
+    Ok(store.read(reference(item, file)?)?)
+}
+
+fn reference<'a>(item: &'a Item, file: &str) -> Result<&'a FileRef, CliError> {
+    item.files.get(file).ok_or_else(|| broken(&item.name, &format!("has no `{file}`")))
 }
 
 /// Reads an image of an item.

@@ -3,18 +3,25 @@
 mod adapter;
 mod files;
 pub(super) mod pictures;
+mod ro_crate;
 
-use std::path::{Path, PathBuf};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use super::{
     error::CliError,
     exit,
-    session::{PipelineArgs, Session},
+    session::{PipelineArgs, Session, quoted},
 };
 use crate::{
     config::{Instance, pipeline::plain},
     plan::{self, PlanError, PlanOptions},
-    report::results::Outputs,
+    provenance::ro_crate::Given,
+    report::{results::Outputs, style::count},
+    store::Transfer,
 };
 
 /// Write an artifact as ordinary files: PNG, GIF, safetensors, JSON, CSV
@@ -25,18 +32,40 @@ pub(super) struct ExportArgs {
     #[command(flatten)]
     pipeline: PipelineArgs,
     /// The stage, or a cell of it as in `lora[n=10]`
-    stage: String,
+    #[arg(required_unless_present = "ro_crate")]
+    stage: Option<String>,
     /// The folder to write to
-    #[arg(long, value_name = "DIR")]
-    to: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "ro_crate")]
+    to: Option<PathBuf>,
     /// For an adapter: the program whose files it becomes
     #[arg(long, value_name = "PROGRAM", default_value = "diffusers")]
     format: adapter::Program,
+    /// Write the pipeline, all its results and what each was made from into this folder instead, as a
+    /// Workflow Run RO-Crate
+    #[arg(long = "crate", value_name = "DIR", conflicts_with_all = ["stage", "to"])]
+    ro_crate: Option<PathBuf>,
+    /// For a crate: the licence of what is in it
+    #[arg(long, value_name = "URL", requires = "ro_crate")]
+    license: Option<String>,
+    /// For a crate: who ran the pipeline
+    #[arg(long, value_name = "NAME", requires = "ro_crate")]
+    author: Option<String>,
 }
 
 pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliError> {
     let pipeline = args.pipeline.load()?;
-    let chosen = plan::select(&pipeline, &args.stage).map_err(PlanError::from)?;
+    if let Some(folder) = &args.ro_crate {
+        let given = Given { license: args.license.clone(), author: args.author.clone() };
+        return ro_crate::export(&pipeline, folder, &given, session);
+    }
+    let (Some(stage), Some(to)) = (&args.stage, &args.to) else {
+        return Err(CliError::usage("name a stage, and a folder with `--to`"));
+    };
+    if to.exists() && !to.is_dir() {
+        let message = format!("`{}` is a file, but the export is a folder", to.display());
+        return Err(CliError::usage(message).with_help("name another folder with `--to DIR`"));
+    }
+    let chosen = plan::select(&pipeline, stage).map_err(PlanError::from)?;
     let store = session.store()?;
     let plan = plan::build(&pipeline, &store, &PlanOptions::default())?;
     let outputs = Outputs::of_plan(&plan);
@@ -45,37 +74,49 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
         pipeline.instances.iter().filter(|i| i.stage == pipeline.instances[chosen[0]].stage);
     let several = several.count() > 1;
     let mut missing = Vec::new();
+    let moved = RefCell::default();
     for index in chosen {
         let instance = &pipeline.instances[index];
         let Some(digest) = outputs.digest(index) else {
             missing.push(instance.to_string());
             continue;
         };
-        let folder = if several { args.to.join(cell_name(instance)) } else { args.to.clone() };
+        let folder = if several { to.join(cell_name(instance)) } else { to.clone() };
         let exporter = files::Exporter {
             pipeline: &pipeline,
+            plan: &plan,
             outputs: &outputs,
             store: &store,
             program: args.format,
+            transfers: &moved,
         };
         exporter.export(index, digest, &folder)?;
-        match session.print(&format!("{}\n", folder.display())) {
-            // The files are what was asked for, whether or not somebody reads their list.
-            Err(CliError::ClosedPipe) => {}
-            printed => printed?,
-        }
+        // The files are what was asked for, whether or not somebody reads their list.
+        CliError::unless_unread(session.print(&format!("{}\n", folder.display())))?;
+    }
+    if !moved.borrow().is_empty() {
+        session.talk(&transfers(&moved.borrow()));
     }
     let Some(first) = missing.first() else { return Ok(()) };
     let more = match missing.len() - 1 {
         0 => String::new(),
         n => format!(" and {n} more"),
     };
-    let file = args.pipeline.file.display();
+    let (file, stage) = (quoted(&args.pipeline.file.display()), quoted(first));
     Err(CliError::Message {
         code: exit::STAGE_FAILED,
         message: format!("not in the cache: `{first}`{more}"),
-        help: Some(format!("`pipe run {file} --only '{first}'` computes it")),
+        help: Some(format!("`pipe run {file} --only {stage}` computes it")),
     })
+}
+
+/// `6 files copied`, or `6 files by reflink`, which take no space until they are changed.
+fn transfers(counts: &BTreeMap<Transfer, usize>) -> String {
+    let text = counts.iter().map(|(how, number)| match how {
+        Transfer::Reflink => format!("{} by reflink", count(*number, "file")),
+        Transfer::Copy => format!("{} copied", count(*number, "file")),
+    });
+    text.collect::<Vec<_>>().join(", ") + " from the cache"
 }
 
 /// The cell as a file name: `n=10_rank=32`; the stage's name where there is no cell.

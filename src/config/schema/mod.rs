@@ -18,7 +18,10 @@ use self::{
     choices::{drop_nulls, simplify},
     references::allow_references,
 };
-use super::tables::Written;
+use super::{
+    sweep::{MAX_CELLS, SANE_CELLS},
+    tables::Written,
+};
 use crate::stages::{Port, StageEntry};
 
 /// The file that [`write_schemas`] writes.
@@ -170,6 +173,13 @@ fn sweep() -> Value {
                 "description": "Cells left out: those that have one of the values on each axis named.",
                 "type": "array",
                 "items": { "type": "object", "minProperties": 1, "additionalProperties": true },
+            },
+            "max_cells": {
+                "description": "How many cells are meant at most, before `exclude`.",
+                "type": "integer",
+                "default": SANE_CELLS,
+                "minimum": 1,
+                "maximum": MAX_CELLS,
             },
         },
         "additionalProperties": false,

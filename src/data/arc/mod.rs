@@ -255,11 +255,19 @@ fn fill(
     }
 }
 
+/// How often a constant shift of colours is taken out before a grid is read: spec A.5.
+pub const SHIFT_PASSES: usize = 3;
+
 /// Reads a grid of known size off a canvas, undoing a constant shift of colours.
 pub fn decode(canvas: &RgbImage, size: [usize; 2], cell: usize) -> Grid {
+    decode_in(canvas, size, cell, SHIFT_PASSES)
+}
+
+/// As [`decode`], with at most so many passes that take out a shift of colours.
+pub fn decode_in(canvas: &RgbImage, size: [usize; 2], cell: usize, passes: usize) -> Grid {
     let mut pixels: Vec<f32> = canvas.as_raw().iter().map(|value| f32::from(*value)).collect();
     let mut before = 0.0;
-    for _ in 0..3 {
+    for _ in 0..passes {
         let cells = read_cells(&pixels, size, cell);
         let total: f32 = cells.iter().map(|(mean, k)| norm(difference(PALETTE[*k], *mean))).sum();
         if (before - total).abs() < 1.0 {

@@ -56,6 +56,13 @@ fn a_constant_shift_of_colours_is_undone() {
     let mut canvas = render(&grid, cell);
     canvas.pixels_mut().for_each(|p| p.0 = p.0.map(|v| v.saturating_add(38)));
     assert_eq!(decode(&canvas, grid.size(), cell), grid);
+    // Darkened, red would be read as brown.
+    let grid = Grid::try_from(vec![vec![0, 1], vec![2, 3]]).unwrap();
+    let cell = cell_of(&grid);
+    let mut canvas = render(&grid, cell);
+    canvas.pixels_mut().for_each(|p| p.0 = p.0.map(|v| v.saturating_sub(50)));
+    assert_eq!(decode(&canvas, grid.size(), cell), grid);
+    assert_ne!(decode_in(&canvas, grid.size(), cell, 0), grid);
 }
 
 #[test]
@@ -100,4 +107,12 @@ fn ragged_and_coloured_wrong_is_an_error() {
     assert!(parse("[[1, 2], [3]]").contains("row 1 of the grid has 1 values"));
     assert!(parse("[[12]]").contains("must be 0 to 9"));
     assert!(parse("[]").contains("1 to 30 rows"));
+    assert!(parse("[[]]").contains("1 to 30"), "{}", parse("[[]]"));
+    let side = |rows: usize, columns: usize| serde_json::to_string(&vec![vec![1; columns]; rows]);
+    for (rows, columns) in [(31, 2), (2, 31)] {
+        let error = parse(&side(rows, columns).unwrap());
+        assert!(error.contains("1 to 30"), "{error}");
+    }
+    assert!(serde_json::from_str::<Grid>(&side(30, 30).unwrap()).is_ok());
+    assert!(parse("[[-1]]").contains("invalid value"), "{}", parse("[[-1]]"));
 }

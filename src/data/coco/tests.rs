@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::data::pose::{PoseStyle, draw as draw_pose};
 
 /// A data set of one black 8x6 image with the given annotations.
 fn write(folder: &Path, name: &str, annotations: &str) -> SourceReader {
@@ -106,4 +107,44 @@ fn a_damaged_mask_names_its_annotation() {
     let index = Index::instances(&sources, true, "dog", 0.0).unwrap();
     let error = index.sample(&sources, 7).unwrap_err();
     insta::assert_snapshot!(error, @"annotation 12 of `train2017/7.png`: the run lengths cover 44 pixels, but the mask has 48");
+}
+
+#[test]
+fn keypoints_outside_the_image_are_kept_and_drawn_as_far_as_it_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let rest = ", 0".repeat(39);
+    // A wrist far beyond the right edge, an elbow inside.
+    let sources = write(
+        folder.path(),
+        "person_keypoints",
+        &format!(
+            r#"{{"id": 1, "image_id": 7, "num_keypoints": 3,
+                "keypoints": [3, 2, 2, 1e9, -1e9, 2, -5, 2, 2, 9000, 3, 1{rest}]}}"#
+        ),
+    );
+    let index = Index::persons(&sources, true, [6, 8], 0.0).unwrap();
+    let sample = index.sample(&sources, 7).unwrap();
+    assert_eq!(sample.persons[0].keypoints[3][0].to_bits(), 9000.0f32.to_bits());
+    let drawn = draw_pose(&sample.persons, [6, 8], PoseStyle::default());
+    assert_eq!(drawn.dimensions(), (8, 6));
+    assert_eq!(drawn.get_pixel(3, 2).0, [255; 3], "the nose is inside");
+}
+
+#[test]
+fn an_image_that_is_listed_but_absent_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let sources = write(folder.path(), "instances", "");
+    std::fs::remove_file(folder.path().join("train2017/7.png")).unwrap();
+    let error = Index::images(&sources, true).unwrap().sample(&sources, 7).unwrap_err();
+    assert!(matches!(error, DataError::Environment { .. }), "{error}");
+    assert!(error.to_string().contains("train2017/7.png"), "{error}");
+}
+
+#[test]
+fn an_image_of_another_size_than_its_annotations_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let sources = write(folder.path(), "instances", "");
+    image::RgbImage::new(6, 8).save(folder.path().join("train2017/7.png")).unwrap();
+    let error = Index::images(&sources, true).unwrap().sample(&sources, 7).unwrap_err();
+    insta::assert_snapshot!(error, @"`train2017/7.png` is 6x8, but its annotations are for 8x6");
 }

@@ -14,8 +14,8 @@ use crate::{
 
 const LAYOUT: &str = "colours and depths lie in `rgb/` and `depth/` (TUM, with `rgb.txt` and \
                       `depth.txt`), `color/` and `depth/` (Redwood), `images/` and `annotations/` \
-                      (NYU), `image/` and `depth/` (SUN), or side by side as `NAME_color.png` and \
-                      `NAME_depth.png`";
+                      (NYU), `image/` and `depth/` (SUN, also in a folder for each scene at any \
+                      depth), or side by side as `NAME_color.png` and `NAME_depth.png`";
 
 /// Pictures and depths of TUM belong together if their times differ by less, in seconds.
 const SAME_TIME: f64 = 0.02;
@@ -53,7 +53,8 @@ impl DataSet for Rgbd {
     ) -> Result<Box<dyn Images + 'a>, DataError> {
         let names = list(sources, "", LAYOUT)?;
         let has = |name: &str| names.iter().any(|found| found == name);
-        let is_sun = has("image/") && has("depth/");
+        let is_flat = names.iter().any(|name| !name.ends_with('/'));
+        let mut is_sun = has("image/") && has("depth/");
         let by_stem = |colors: &str, depths: &str| {
             folder::matched(folder::images(sources, colors)?, folder::images(sources, depths)?)
         };
@@ -65,6 +66,11 @@ impl DataSet for Rgbd {
                 .find(|pair| pair.iter().all(|name| has(&format!("{name}/"))))
         {
             by_stem(colors, depths)?
+        } else if let Some(scenes) = (!is_flat).then(|| scenes(sources)).transpose()?
+            && !scenes.is_empty()
+        {
+            is_sun = true;
+            scenes
         } else {
             folder::side_by_side(sources, "", ["_color", "_depth"])
                 .map_err(|e| e.with_help(LAYOUT))?
@@ -89,6 +95,47 @@ impl DataSet for Rgbd {
             let id = files.name.clone();
             Ok(Sample { id, image, depth: Some(depth), ..Sample::default() })
         })))
+    }
+}
+
+/// Folders above the scenes of SUN, such as `kv2/kinect2data/`; more is no data set of it.
+const MAX_LEVELS: usize = 6;
+
+/// The pictures of all scenes of SUN below the root: folders with `image/` and `depth/` of one file each.
+fn scenes(sources: &SourceReader) -> Result<Vec<PairFiles>, DataError> {
+    let mut found = Vec::new();
+    let mut open = vec![(String::new(), 0)];
+    while let Some((folder, level)) = open.pop() {
+        let names = list(sources, &folder, LAYOUT)?;
+        let below = |name: &str| {
+            let name = name.trim_end_matches('/');
+            if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
+        };
+        if ["image/", "depth/"].iter().all(|name| names.iter().any(|other| other == name)) {
+            let [input, target] = ["image", "depth"].map(|name| only(sources, &below(name)));
+            found.push(PairFiles {
+                name: folder.replace('/', "-"),
+                input: input?,
+                target: target?,
+            });
+        } else if level < MAX_LEVELS {
+            let folders = names.iter().filter(|name| name.ends_with('/'));
+            open.extend(folders.map(|name| (below(name), level + 1)));
+        }
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+/// The only picture of a folder.
+fn only(sources: &SourceReader, folder: &str) -> Result<String, DataError> {
+    let images = folder::images(sources, folder)?;
+    let count = images.len();
+    let mut paths = images.into_values();
+    match (paths.next(), count) {
+        (Some(path), 1) => Ok(path),
+        _ => Err(DataError::failed(format!("`{folder}` must hold one picture, but holds {count}"))
+            .with_help(LAYOUT)),
     }
 }
 

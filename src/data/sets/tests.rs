@@ -238,6 +238,42 @@ fn sun_turns_the_bits_of_its_depths() {
 }
 
 #[test]
+fn scenes_of_sun_are_found_at_any_depth() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    // The names of picture and depth differ in some of its parts.
+    for (scene, image, depth, metres) in [
+        ("kv1/b3dodata/img_0063", "img_0063.jpg", "img_0063_abs.png", 1),
+        ("kv2/kinect2data/000002_2014", "0000002.jpg", "0000002.png", 2),
+        ("xtion/sun3ddata/brown/brown_1/0000001", "0000001-7.jpg", "0000001-9.png", 3),
+    ] {
+        save(root, &format!("{scene}/image/{image}"), photo(20));
+        let stored = grey16(16, 16, (1000u16 * metres).rotate_left(3));
+        save(root, &format!("{scene}/depth/{depth}"), stored);
+        write(root, &format!("{scene}/scene.txt"), "office");
+    }
+    let more = json!({ "holdout": 0.0 });
+    let found = pairs(root, "rgbd", "depth", &more).unwrap();
+    let metres: std::collections::BTreeMap<_, _> = found
+        .iter()
+        .map(|(name, pair)| (name.as_str(), pair.depth.as_ref().unwrap().get_pixel(0, 0).0[0]))
+        .collect();
+    let wanted = [
+        ("kv1-b3dodata-img_0063", 1.0),
+        ("kv2-kinect2data-000002_2014", 2.0),
+        ("xtion-sun3ddata-brown-brown_1-0000001", 3.0),
+    ];
+    assert_eq!(metres, wanted.into());
+    save(root, "kv1/b3dodata/img_0063/depth/more.png", grey16(16, 16, 9));
+    let error = pairs(root, "rgbd", "depth", &more).unwrap_err();
+    insta::assert_snapshot!(error, @"`kv1/b3dodata/img_0063/depth` must hold one picture, but holds 2");
+    let empty = tempfile::tempdir().unwrap();
+    write(empty.path(), "a/b/notes.txt", "");
+    let error = pairs(empty.path(), "rgbd", "depth", &more).unwrap_err();
+    assert_eq!(error, "the folder holds no pairs");
+}
+
+#[test]
 fn boundaries_count_by_the_people_who_drew_them() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();

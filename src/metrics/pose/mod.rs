@@ -30,11 +30,44 @@ pub struct PoseRule {
     pub head_factor: f64,
     /// That distance where no person has two head keypoints, in pixels at 480x720.
     pub default_head: f64,
+    /// What is to be found.
+    pub targets: Targets,
+    /// Which distance of heads the threshold follows.
+    pub head_scale: HeadScale,
+}
+
+/// What is to be found in a prediction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Targets {
+    /// The centroids of the connected components of the target.
+    #[default]
+    Components,
+    /// For each person the mean of the labelled keypoints of each part, left and right limbs apart.
+    Keypoints,
+}
+
+/// Which distance of heads the threshold follows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HeadScale {
+    /// That between the head keypoints of a person, the size of a head.
+    #[default]
+    Keypoints,
+    /// That between the heads of different persons.
+    Persons,
 }
 
 impl Default for PoseRule {
     fn default() -> Self {
-        Self { foreground: 64, min_area: 5.0, head_factor: 1.5, default_head: 20.0 }
+        Self {
+            foreground: 64,
+            min_area: 5.0,
+            head_factor: 1.5,
+            default_head: 20.0,
+            targets: Targets::default(),
+            head_scale: HeadScale::default(),
+        }
     }
 }
 
@@ -78,12 +111,19 @@ pub fn compare(
     rule: PoseRule,
 ) -> PoseCounts {
     let scale = reference_scale([target.height() as usize, target.width() as usize]);
-    let head = head_distance(persons).unwrap_or(rule.default_head * scale);
+    let head = match rule.head_scale {
+        HeadScale::Keypoints => head_distance(persons),
+        HeadScale::Persons => distance_of_heads(persons),
+    };
+    let head = head.unwrap_or(rule.default_head * scale);
     let threshold = rule.head_factor * head;
     let mut counts = PoseCounts::default();
     for part in Part::ALL {
         let found = centroids(prediction, part, rule);
-        let wanted = centroids(target, part, rule);
+        let wanted = match rule.targets {
+            Targets::Components => centroids(target, part, rule),
+            Targets::Keypoints => persons.iter().flat_map(|person| middles(person, part)).collect(),
+        };
         counts.matched += assign(&found, &wanted, threshold);
         counts.predicted += found.len();
         counts.wanted += wanted.len();
@@ -126,6 +166,10 @@ impl Metric for PoseMetric {
 
     fn params(&self) -> &'static [&'static str] {
         &["pose"]
+    }
+
+    fn tasks(&self) -> Option<&'static [&'static str]> {
+        Some(&["pose"])
     }
 
     fn names(&self) -> &'static [&'static str] {
@@ -175,6 +219,38 @@ fn head_distance(persons: &[Person]) -> Option<f64> {
         })
         .collect();
     (!means.is_empty()).then(|| means.iter().sum::<f64>() / means.len() as f64)
+}
+
+/// Mean distance between the heads of pairs of persons; `None` where there are no two.
+fn distance_of_heads(persons: &[Person]) -> Option<f64> {
+    let heads: Vec<_> = persons.iter().flat_map(|person| middles(person, Part::Head)).collect();
+    let pairs = (0..heads.len()).flat_map(|i| (0..i).map(move |j| (i, j)));
+    let distances: Vec<f64> =
+        pairs.map(|(i, j)| (heads[i][0] - heads[j][0]).hypot(heads[i][1] - heads[j][1])).collect();
+    (!distances.is_empty()).then(|| distances.iter().sum::<f64>() / distances.len() as f64)
+}
+
+/// The mean of a person's labelled keypoints of a part; of arms and legs, the left and the right one.
+fn middles(person: &Person, part: Part) -> Vec<[f64; 2]> {
+    let limbs: &[&[usize]] = match part {
+        Part::Head => &[&[0, 1, 2, 3, 4]],
+        Part::Torso => &[&[5, 6, 11, 12]],
+        Part::Arms => &[&[7, 9], &[8, 10]],
+        Part::Legs => &[&[13, 15], &[14, 16]],
+    };
+    let middle = |limb: &&[usize]| {
+        let labelled: Vec<_> = limb
+            .iter()
+            .map(|index| person.keypoints[*index])
+            .filter(|keypoint| keypoint[2] > 0.0)
+            .collect();
+        let mean = |axis: usize| {
+            let sum: f64 = labelled.iter().map(|keypoint| f64::from(keypoint[axis])).sum();
+            sum / labelled.len() as f64
+        };
+        (!labelled.is_empty()).then(|| [mean(0), mean(1)])
+    };
+    limbs.iter().filter_map(middle).collect()
 }
 
 /// The part a pixel belongs to: white-ish is head, else the brightest channel decides, ties in the

@@ -165,3 +165,34 @@ fn the_assignment_prefers_more_pairs_to_shorter_ones() {
     assert_eq!(assign(&found, &wanted, 3.0), 1);
     assert_eq!(assign(&found, &wanted, 1.0), 0, "the threshold is exclusive");
 }
+
+#[test]
+fn keypoints_may_be_the_targets() {
+    let rule = PoseRule { targets: Targets::Keypoints, ..PoseRule::default() };
+    let mut one_armed = person();
+    for index in [7, 9] {
+        one_armed.keypoints[index] = [0.0; 3];
+    }
+    assert_eq!(middles(&one_armed, Part::Arms), [[48.0, 33.0]]);
+    assert_eq!(middles(&person(), Part::Legs), [[24.5, 54.0], [39.5, 54.0]]);
+    // A head, a torso, and two arms and legs less the arm that is not labelled.
+    let target = draw(&[one_armed.clone()], [64, 64], PoseStyle::default());
+    let counts = compare(&target, &target, &[one_armed.clone()], rule);
+    assert_eq!(counts.wanted, 5);
+    assert!(counts.matched >= 4, "{counts:?}");
+    assert_eq!(compare(&target, &target, &[], rule).wanted, 0);
+}
+
+#[test]
+fn the_threshold_may_follow_the_distance_of_persons() {
+    let beside = |by: f32| {
+        let mut other = person();
+        other.keypoints.iter_mut().for_each(|keypoint| keypoint[0] += by);
+        other
+    };
+    assert_eq!(distance_of_heads(&[person()]), None);
+    assert!((distance_of_heads(&[person(), beside(30.0)]).unwrap() - 30.0).abs() < 1e-3);
+    // Of three in a row, the pairs are 10, 20 and 30 apart.
+    let row = [person(), beside(10.0), beside(30.0)];
+    assert!((distance_of_heads(&row).unwrap() - 20.0).abs() < 1e-3);
+}

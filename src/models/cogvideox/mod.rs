@@ -96,6 +96,10 @@ impl VideoDiffusion for CogVideoX {
         Ok((channels * frames * clip.height * clip.width) as u64)
     }
 
+    fn tile_size(&self, vae: &Value) -> Result<Option<[usize; 2]>, LoadError> {
+        Ok(Some(vae::tile_size(&VaeConfig::parse(vae)?)))
+    }
+
     fn default_lora_targets(&self) -> LoraTargets {
         LoraTargets::Qkvo
     }

@@ -1,7 +1,6 @@
 //! Fills the cache: each file beside its place, checked against its hash, then moved there.
 
 use std::{
-    fmt::Write as _,
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     ops::ControlFlow,
@@ -10,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use data_encoding::HEXLOWER;
 use hf_hub::Cache;
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 
@@ -286,11 +286,7 @@ fn hash_of(path: &Path, file: &RemoteFile) -> io::Result<String> {
             read => context.update(&buffer[..read]),
         }
     }
-    let mut text = String::new();
-    for byte in context.finish().as_ref() {
-        let _ = write!(text, "{byte:02x}");
-    }
-    Ok(text)
+    Ok(HEXLOWER.encode(context.finish().as_ref()))
 }
 
 /// Makes `path`, which lies `depth` folders below the repository's, lead to the blob.

@@ -5,9 +5,9 @@
 //! models of the same classes load as well. The conditioning image takes the place of the first
 //! latent frame.
 //!
-//! Left out: the condition pipeline of 0.9.5 (conditions at other frames, noise on them, its
-//! positions and linear-quadratic schedule), guidance that skips blocks, and upscaling. A model with
-//! the autoencoder of 0.9.5 is sampled as the older ones are.
+//! A model is sampled as by the basic pipeline, or on demand as by the condition pipeline of 0.9.5
+//! (`Sampler::FlowCondition`): its schedule, its positions, noise on the image. Left out: conditions at
+//! other frames, guidance that skips blocks, and upscaling.
 
 mod config;
 mod rotary;
@@ -57,7 +57,7 @@ impl VideoDiffusion for LtxVideo {
     }
 
     fn samplers(&self) -> &'static [Sampler] {
-        &[Sampler::FlowEuler]
+        &[Sampler::FlowEuler, Sampler::FlowCondition]
     }
 
     fn timestep_distributions(&self) -> &'static [TimestepDistribution] {
@@ -71,9 +71,12 @@ impl VideoDiffusion for LtxVideo {
     fn scheduler(
         &self,
         config: &Value,
-        _sampler: Sampler,
+        sampler: Sampler,
     ) -> Result<Box<dyn NoiseScheduler>, LoadError> {
-        schedulers::flow_matching(config)
+        match sampler {
+            Sampler::FlowCondition => schedulers::linear_quadratic(config),
+            _ => schedulers::flow_matching(config),
+        }
     }
 
     /// The published pipelines mask padding in the attention, so a prompt can do without it.
@@ -107,6 +110,10 @@ impl VideoDiffusion for LtxVideo {
             * (clip.height / patch)
             * (clip.width / patch);
         Ok((channels * patches) as u64)
+    }
+
+    fn decodes_last(&self) -> bool {
+        true
     }
 
     fn default_lora_targets(&self) -> LoraTargets {

@@ -42,8 +42,8 @@ pub struct Transformer {
     rotary: Mutex<Option<(RotarySize, Arc<Rotary>)>>,
 }
 
-/// What rotations depend on: tokens on each axis, and the device.
-type RotarySize = ([usize; 3], Device);
+/// What rotations depend on: tokens on each axis, how time is counted, and the device.
+type RotarySize = ([usize; 3], bool, Device);
 
 impl Transformer {
     /// Takes the parameters by their published names, every one of them.
@@ -75,14 +75,16 @@ impl Transformer {
         self.proj_out.weight.dtype().into()
     }
 
-    fn rotary(&self, latents: &Tensor<5>) -> Arc<Rotary> {
-        let [_, _, f, h, w] = latents.dims();
-        let size = ([f, h, w], latents.device().without_autodiff());
+    fn rotary(&self, input: &DenoiserInput) -> Arc<Rotary> {
+        let [_, _, f, h, w] = input.latents.dims();
+        let device = input.latents.device().without_autodiff();
+        let size = ([f, h, w], input.causal_time, device);
         let mut last = self.rotary.lock().unwrap_or_else(PoisonError::into_inner);
         match &*last {
             Some((known, rotary)) if *known == size => Arc::clone(rotary),
             _ => {
-                let rotary = Arc::new(Rotary::new(self.config.inner_dim(), size.0, &size.1));
+                let dim = self.config.inner_dim();
+                let rotary = Arc::new(Rotary::new(dim, size.0, size.1, &size.2));
                 *last = Some((size, Arc::clone(&rotary)));
                 rotary
             }
@@ -124,7 +126,7 @@ impl Denoiser for Transformer {
 
     fn block(&self, index: usize, hidden: Vec<Tensor<3>>, input: &DenoiserInput) -> Vec<Tensor<3>> {
         let [tokens, text, modulation, time] = unpack(hidden);
-        let rotary = self.rotary(&input.latents);
+        let rotary = self.rotary(input);
         let tokens = self.blocks[index].forward(tokens, &text, &modulation, &rotary);
         vec![tokens, text, modulation, time]
     }

@@ -1,15 +1,12 @@
 //! Scaled dot-product attention: the one place where the kernel is chosen.
 
-use burn::tensor::{Tensor, module, ops::AttentionModuleOptions};
+use burn::tensor::Tensor;
 
 use super::fused;
 
 /// `softmax(q k^T / sqrt(D)) v` of `[B, heads, S, D]` tensors, without a mask.
 pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
-    if fused::applies(&q) {
-        return fused::attention(q, k, v);
-    }
-    module::attention(q, k, v, None, None, AttentionModuleOptions::default())
+    if fused::applies(&q) { fused::attention(q, k, v) } else { fused::blocked_attention(q, k, v) }
 }
 
 /// Scores of attention that are in memory, in values.
@@ -23,9 +20,8 @@ pub struct AttentionMemory {
     pub forward: u64,
 }
 
-/// The scores of [`attention`] over a sequence of `tokens`. On the CPU they are made in blocks of
-/// queries. On a GPU a pass that is trained through makes all of them: burn has no backward pass of
-/// its fused kernel.
+/// The scores of [`attention`] over a sequence of `tokens`, made in blocks of queries. On a GPU values
+/// are of two bytes, but softmax is in f32, and none are kept.
 pub fn attention_memory(
     on_host: bool,
     batch: usize,
@@ -34,7 +30,11 @@ pub fn attention_memory(
 ) -> AttentionMemory {
     let scores = (batch * heads * tokens) as u64 * tokens as u64;
     if !on_host {
-        return AttentionMemory { kept: 3 * scores, working: 3 * scores, forward: 0 };
+        let rows = fused::block_rows(batch * heads, tokens, tokens).min(tokens);
+        let block = (batch * heads * rows) as u64 * tokens as u64;
+        // Going back, probabilities, their gradient and that of the scores, in f32 and in bf16. Going
+        // forward, what choosing a kernel may try.
+        return AttentionMemory { kept: 0, working: 9 * block, forward: 2 * block };
     }
     // Halves of a batch are computed side by side.
     let halves = [batch.div_ceil(2), batch / 2].map(|half| (half * heads * tokens * tokens) as u64);

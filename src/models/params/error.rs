@@ -120,6 +120,7 @@ impl LoadError {
         match self {
             Self::Missing { help, .. } => Some(help),
             Self::Format { .. } => Some("it may be cut short: copy or download it again"),
+            Self::Config { .. } => Some("it must be the file that came with the weights"),
             Self::Mismatch(_) | Self::PartMismatch { .. } => Some(
                 "weights and `config.json` must come from the same model: copy or download both \
                  again",

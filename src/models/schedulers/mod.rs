@@ -5,7 +5,7 @@ mod config;
 mod flow;
 
 pub use cogvideox::cogvideox;
-pub use flow::flow_matching;
+pub use flow::{flow_matching, linear_quadratic};
 
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
@@ -24,6 +24,15 @@ pub enum TimestepDistribution {
     /// The sigmoid of a normal number whose mean grows with the size of the clip: the larger the
     /// clip, the more noise (flow matching only).
     ShiftedLogitNormal,
+}
+
+/// A place in a distribution.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quantile {
+    /// The share of the distribution below it.
+    pub share: f64,
+    /// Where this share of the standard normal distribution ends.
+    pub normal: f64,
 }
 
 /// The noise schedule and sampler of one model, in f32 whatever the model's type.
@@ -47,6 +56,14 @@ pub trait NoiseScheduler: Send + Sync {
         samples: usize,
         rng: &mut TorchRng,
     ) -> Vec<f32>;
+
+    /// The timestep below which such a share of the drawn ones lies.
+    fn timestep_at(
+        &self,
+        distribution: TimestepDistribution,
+        positions: usize,
+        quantile: Quantile,
+    ) -> f32;
 
     /// What training tells the denoiser of noise at these timesteps.
     fn told(&self, timesteps: &[f32]) -> Vec<f32> {
@@ -79,7 +96,12 @@ pub trait SamplingRun {
     ) -> Tensor<5>;
 }
 
-/// `1 / (1 + e^-(mean + z))` for standard normal `z`.
+/// [`logistic`] of `mean + z` for standard normal `z`.
 fn logit_normal(mean: f64, samples: usize, rng: &mut TorchRng) -> Vec<f64> {
-    rng.normal(samples).iter().map(|z| 1.0 / (1.0 + (-mean - f64::from(*z)).exp())).collect()
+    rng.normal(samples).iter().map(|z| logistic(mean + f64::from(*z))).collect()
+}
+
+/// `1 / (1 + e^-x)`.
+fn logistic(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
 }

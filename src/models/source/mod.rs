@@ -16,6 +16,8 @@ use serde_json::Value;
 
 use super::{LoadError, Params, cache::weight_dtype};
 
+use reference::Refused;
+
 pub use reference::ModelRef;
 
 fn missing(message: impl Into<String>, help: impl Into<String>) -> LoadError {
@@ -171,13 +173,17 @@ impl ModelSource {
     }
 
     fn no_weights(&self, part: &str, stem: &str, wanted: &str) -> LoadError {
-        let pickle = ["pytorch_model.bin", "diffusion_pytorch_model.bin"]
-            .into_iter()
-            .find(|file| self.has(&format!("{part}/{file}")));
-        match pickle {
-            Some(file) => missing(
-                format!("`{part}/{file}` is a pickle file, which can run code when it is read"),
-                format!("convert it to `{wanted}`"),
+        let refused = match self.holder(wanted) {
+            Self::Folder(root) => Refused::within(&root.join(part)),
+            _ => None,
+        };
+        match refused {
+            Some((file, refused)) => missing(
+                format!("`{part}/{file}` {}", refused.why()),
+                match refused {
+                    Refused::Pickle => format!("convert it to `{wanted}`"),
+                    Refused::Gguf => format!("take the original weights, `{wanted}`"),
+                },
             ),
             None => missing(
                 format!("the model has no weights `{wanted}`"),

@@ -36,6 +36,11 @@ impl ModelRef {
         }
     }
 
+    /// The repository on the hub, if it is in one.
+    pub fn repository(&self) -> Option<&str> {
+        Some(hub::Name::parse(self.0.strip_prefix("hf:")?).ok()?.id)
+    }
+
     /// Finds the model's files; an unknown name or a folder that is not there is an error.
     pub fn resolve(&self) -> Result<ModelSource, LoadError> {
         if let Some(name) = self.0.strip_prefix("builtin:") {
@@ -75,17 +80,9 @@ fn builtin_files(name: &str) -> Result<Files, LoadError> {
 fn folder(path: &Path) -> Result<ModelSource, LoadError> {
     let shown = path.display();
     if path.is_file() {
-        let kind = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        return Err(match kind.to_ascii_lowercase().as_str() {
-            "gguf" => missing(
-                format!("`{shown}` is a GGUF file, whose quantised weights are not supported"),
-                "name a folder with the model's original weights in diffusers' layout",
-            ),
-            "bin" | "ckpt" | "pt" | "pth" => missing(
-                format!("`{shown}` is a pickle file, which can run code when it is read"),
-                "convert it to safetensors in diffusers' layout and name that folder",
-            ),
-            _ => missing(
+        return Err(match Refused::of(path) {
+            Some(refused) => missing(format!("`{shown}` {}", refused.why()), refused.help()),
+            None => missing(
                 format!("`{shown}` must be a folder in diffusers' layout, but is a file"),
                 "name the folder that holds `model_index.json`",
             ),
@@ -99,9 +96,60 @@ fn folder(path: &Path) -> Result<ModelSource, LoadError> {
     }
     match REQUIRED.iter().find(|file| !path.join(file).is_file()) {
         None => Ok(ModelSource::Folder(path.to_owned())),
-        Some(file) => Err(missing(
-            format!("`{shown}` is not a model in diffusers' layout: `{file}` is missing"),
-            "name the folder that holds `model_index.json`, `transformer`, `vae` and `scheduler`",
-        )),
+        Some(file) => {
+            let what =
+                format!("`{shown}` is not a model in diffusers' layout: `{file}` is missing");
+            Err(match Refused::within(path) {
+                Some((name, refused)) => {
+                    missing(format!("{what}, and `{name}` {}", refused.why()), refused.help())
+                }
+                None => missing(
+                    what,
+                    "name the folder that holds `model_index.json`, `transformer`, `vae` and `scheduler`",
+                ),
+            })
+        }
+    }
+}
+
+/// A format of weights that is not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    Gguf,
+    Pickle,
+}
+
+impl Refused {
+    /// The format of a file, by its ending.
+    pub fn of(path: &Path) -> Option<Self> {
+        let ending = path.extension()?.to_str()?.to_ascii_lowercase();
+        match ending.as_str() {
+            "gguf" => Some(Self::Gguf),
+            "bin" | "ckpt" | "pt" | "pth" => Some(Self::Pickle),
+            _ => None,
+        }
+    }
+
+    /// The first file of a folder in such a format.
+    pub fn within(folder: &Path) -> Option<(String, Self)> {
+        let entries = std::fs::read_dir(folder).ok()?.flatten();
+        let refused = entries.filter_map(|entry| {
+            Some((entry.file_name().to_string_lossy().into_owned(), Self::of(&entry.path())?))
+        });
+        refused.min_by(|a, b| a.0.cmp(&b.0))
+    }
+
+    pub fn why(self) -> &'static str {
+        match self {
+            Self::Gguf => "is a GGUF file, whose quantised weights are not supported",
+            Self::Pickle => "is a pickle file, which can run code when it is read",
+        }
+    }
+
+    pub fn help(self) -> &'static str {
+        match self {
+            Self::Gguf => "name a folder with the model's original weights in diffusers' layout",
+            Self::Pickle => "convert it to safetensors in diffusers' layout and name that folder",
+        }
     }
 }

@@ -188,10 +188,10 @@ fn gelu_tanh(x: Tensor<3>) -> Tensor<3> {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
     use safetensors::SafeTensors;
 
     use super::*;
+    use crate::device::testing;
 
     const CONFIG: &str =
         include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/t5/config.json"));
@@ -208,7 +208,7 @@ mod tests {
 
     fn params() -> Params {
         let mut params = Params::default();
-        params.read_safetensors(WEIGHTS, "", &Device::flex(), FloatDType::F32).unwrap();
+        params.read_safetensors(WEIGHTS, "", &testing::device(), FloatDType::F32).unwrap();
         params
     }
 
@@ -233,14 +233,15 @@ mod tests {
         let view = file.tensor("hidden").unwrap();
         let (values, _) = view.data().as_chunks::<4>();
         let values: Vec<f32> = values.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        let device = Device::flex();
+        let device = testing::device();
         let wanted =
             Tensor::<3>::from_data(TensorData::new(values, view.shape().to_vec()), &device);
         let (ids, shape) = ints("ids");
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), &device);
         let found = load(&mut params()).unwrap().encode(ids);
         let difference = (found - wanted).abs().max().into_scalar::<f32>();
-        assert!(difference < 2e-5, "largest difference {difference}");
+        // Products of f32 may be made in TF32 on a GPU.
+        assert!(difference < testing::tolerance(2e-5, 2e-2), "largest difference {difference}");
     }
 
     #[test]

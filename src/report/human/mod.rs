@@ -1,48 +1,59 @@
-//! A run as a person follows it: one line per finished stage, bars for running ones, a summary.
+//! A run as a person follows it: one line per finished stage, a summary, and for running stages bars
+//! or, where there is no terminal, a line now and then.
 
-use std::{collections::HashMap, io::Write, time::Duration};
+mod bars;
+mod lines;
+mod pulse;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use std::{collections::HashMap, io::Write, time::Instant};
 
+use indicatif::MultiProgress;
+
+use self::{bars::Bars, lines::Lines};
 use super::{
     Reporter, story,
     style::{Style, count, duration},
 };
 use crate::exec::{Outcome, RunEvent, RunSummary};
 
-/// Where lines and bars go.
+/// Where a run is told.
 pub enum Screen {
     /// Lines only: a file, a pipe, a test.
-    Lines(Box<dyn Write>),
+    Lines(Box<dyn Write + Send>),
     /// Lines above moving bars.
     Bars(MultiProgress),
 }
 
 /// Tells a run's events to a person.
 pub struct HumanReporter {
-    screen: Screen,
+    view: View,
     style: Style,
     verbose: bool,
-    running: HashMap<usize, Running>,
+    /// Why each running stage runs.
+    why: HashMap<usize, String>,
 }
 
-struct Running {
-    why: String,
-    bar: ProgressBar,
+/// How running stages are shown.
+enum View {
+    Lines(Lines),
+    Bars(Bars),
 }
 
 impl HumanReporter {
     /// Tells reused stages one by one when `verbose`, else only their number.
     pub fn new(screen: Screen, style: Style, verbose: bool) -> Self {
-        Self { screen, style, verbose, running: HashMap::new() }
+        let view = match screen {
+            Screen::Lines(out) => View::Lines(Lines::new(out, style)),
+            Screen::Bars(bars) => View::Bars(Bars::new(bars)),
+        };
+        Self { view, style, verbose, why: HashMap::new() }
     }
 
     fn line(&mut self, line: &str) {
-        // A closed stderr must not end a run: the work goes on, only the talk is lost.
-        let _ = match &mut self.screen {
-            Screen::Lines(out) => writeln!(out, "{line}"),
-            Screen::Bars(bars) => bars.println(line),
-        };
+        match &self.view {
+            View::Lines(lines) => lines.line(line),
+            View::Bars(bars) => bars.line(line),
+        }
     }
 
     fn stage_line(&mut self, verb: String, stage: &str, details: &[String]) {
@@ -57,43 +68,27 @@ impl HumanReporter {
     }
 
     fn start(&mut self, index: usize, stage: &str, why: String) {
-        let bar = match &self.screen {
-            Screen::Lines(_) => ProgressBar::hidden(),
-            Screen::Bars(bars) => {
-                let bar = bars.add(ProgressBar::new_spinner());
-                bar.set_style(
-                    ProgressStyle::with_template("{spinner} {prefix}  {wide_msg} {elapsed}")
-                        .expect("a valid template"),
-                );
-                bar.set_prefix(stage.to_owned());
-                bar.enable_steady_tick(Duration::from_millis(200));
-                bar
-            }
-        };
-        self.running.insert(index, Running { why, bar });
+        match &mut self.view {
+            View::Lines(lines) => lines.start(index, stage, Instant::now()),
+            View::Bars(bars) => bars.start(index, stage),
+        }
+        self.why.insert(index, why);
     }
 
     fn progress(&mut self, index: usize, done: u64, total: u64, message: &str) {
-        let Some(running) = self.running.get(&index) else { return };
-        let bar = &running.bar;
-        if bar.length() != Some(total) {
-            bar.set_length(total);
-            bar.set_style(
-                ProgressStyle::with_template(
-                    "{spinner} {prefix}  {bar:24} {pos}/{len} {wide_msg} {eta}",
-                )
-                .expect("a valid template"),
-            );
+        match &mut self.view {
+            View::Lines(lines) => lines.progress(index, done, total, message, Instant::now()),
+            View::Bars(bars) => bars.progress(index, done, total, message),
         }
-        bar.set_position(done);
-        bar.set_message(message.to_owned());
     }
 
-    /// Ends a stage's bar and gives the reason it ran for.
+    /// A stage runs no more; gives the reason it ran for.
     fn end(&mut self, index: usize) -> String {
-        let Some(running) = self.running.remove(&index) else { return String::new() };
-        running.bar.finish_and_clear();
-        running.why
+        match &mut self.view {
+            View::Lines(lines) => lines.end(index),
+            View::Bars(bars) => bars.end(index),
+        }
+        self.why.remove(&index).unwrap_or_default()
     }
 
     fn finish(&mut self, summary: &RunSummary) {

@@ -28,6 +28,19 @@ fn story(verbose: bool, events: &[RunEvent]) -> String {
     String::from_utf8(out.0.lock().unwrap().clone()).unwrap()
 }
 
+/// What is said of running stages when some time has gone by since the last event.
+fn story_after(secs: u64, events: &[RunEvent]) -> String {
+    let out = Shared::default();
+    let screen = Screen::Lines(Box::new(out.clone()));
+    let mut reporter = HumanReporter::new(screen, Style { color: false }, false);
+    for event in events {
+        reporter.on(event);
+    }
+    let View::Lines(lines) = &reporter.view else { unreachable!("the screen has only lines") };
+    lines.tell(Instant::now() + std::time::Duration::from_secs(secs));
+    String::from_utf8(out.0.lock().unwrap().clone()).unwrap()
+}
+
 fn reused(index: usize, stage: &str) -> RunEvent {
     RunEvent::StageReused { index, stage: stage.into(), digest: Digest::of(stage.as_bytes()) }
 }
@@ -180,5 +193,17 @@ fn waiting_and_equal_output_are_told() {
     insta::assert_snapshot!(story(false, &events), @"
     waiting  lora[n=1]  process 7 on node3 computes it
     ran      clips  stage version 1 -> 2  same output as before  0.50 s
+    ");
+}
+
+#[test]
+fn without_a_terminal_a_long_stage_is_heard_of_now_and_then() {
+    let events = &changed_rank()[..7];
+    assert_eq!(story_after(20, events), "pose_ablation: 7 stages on cpu\n");
+    let text = story_after(95, events);
+    assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+    insta::assert_snapshot!(text, @"
+    pose_ablation: 7 stages on cpu
+    running  lora[n=10, rank=32]  3 of 9, step, loss 0.113, 1 min 35 s so far, time left not known
     ");
 }

@@ -28,7 +28,10 @@ pub(super) fn csv(tables: &[ResultTable]) -> String {
         for block in &table.blocks {
             for row in &block.rows {
                 for (column, entry) in table.columns.iter().zip(&row.entries) {
-                    let column = table.column_axis.as_ref().map(|axis| format!("{axis}={column}"));
+                    let column = match &table.column_axis {
+                        Some(axis) => format!("{axis}={column}"),
+                        None => column.clone(),
+                    };
                     let text =
                         |value: Option<f64>| value.map(|v| v.to_string()).unwrap_or_default();
                     let mark = match entry.mark {
@@ -43,7 +46,7 @@ pub(super) fn csv(tables: &[ResultTable]) -> String {
                             &block.value,
                             row.group.as_deref().unwrap_or_default(),
                             &table.row_label(row).join(" "),
-                            &column.unwrap_or_default(),
+                            &column,
                             &text(entry.stat.map(|stat| stat.mean)),
                             &text(entry.stat.and_then(|stat| stat.sd)),
                             &entry.stat.map_or(0, |stat| stat.n).to_string(),

@@ -147,7 +147,8 @@ fn header(table: &ResultTable, grouped: bool) -> Vec<String> {
     header.extend(table.row_axes.iter().cloned());
     header.extend(table.columns.iter().map(|value| match &table.column_axis {
         Some(axis) => format!("{axis} = {value}"),
-        None => "value".to_owned(),
+        None if value.is_empty() => "value".to_owned(),
+        None => value.clone(),
     }));
     header
 }

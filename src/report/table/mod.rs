@@ -56,7 +56,7 @@ pub struct ResultTable {
     pub row_axes: Vec<String>,
     /// The axis of the columns.
     pub column_axis: Option<String>,
-    /// The columns' values; one empty text without a column axis.
+    /// The columns' values; without a column axis their names, one empty text where there is one column.
     pub columns: Vec<String>,
     /// The axis that is averaged.
     pub average: Option<String>,

@@ -61,7 +61,7 @@ fn header(table: &ResultTable, grouped: bool) -> Vec<String> {
     header.extend(table.row_axes.iter().cloned());
     header.extend(table.columns.iter().map(|value| match &table.column_axis {
         Some(axis) => format!("{axis} = {value}"),
-        None => String::new(),
+        None => value.clone(),
     }));
     header
 }

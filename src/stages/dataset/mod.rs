@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Draw, IdleParam, Inputs, Output, OwnSize, ParamError, Ports, Stage, StageContext, StageError,
-    StageKind, draw, idle,
+    Draw, IdleParam, Inputs, Misfit, Output, OwnSize, ParamError, Ports, Stage, StageContext,
+    StageError, StageKind, Surroundings, draw, idle,
 };
 use crate::{
     artifact::{ArtifactKind, videos},
@@ -36,6 +36,14 @@ impl Stage for Dataset {
         idle::dataset(&self.0)
     }
 
+    fn task(&self) -> Option<&'static str> {
+        Some(self.0.task.name())
+    }
+
+    fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
+        around.data.misfit(&self.0).into_iter().collect()
+    }
+
     fn draw(&self) -> Option<Draw> {
         Some(draw::dataset(&self.0))
     }
@@ -43,6 +51,14 @@ impl Stage for Dataset {
     fn own_size(&self) -> OwnSize {
         let frames = self.is_world().then_some(("frames", self.0.frames));
         OwnSize { frames, image: Some(("size", self.0.size)) }
+    }
+
+    fn effort_params(&self) -> &'static [&'static str] {
+        &["count"]
+    }
+
+    fn num_items(&self) -> Option<usize> {
+        self.0.count
     }
 
     fn source_root(&self) -> Option<&Path> {

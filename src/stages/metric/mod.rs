@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{
     artifact::{ArtifactKind, Item, metrics::Metrics, pairs},
-    metrics::{Case, Rules, Score, arc::ExamplesRight},
+    metrics::{
+        Case, METRICS, Rules, Score,
+        arc::{EXACT, ExamplesRight},
+    },
 };
 
 /// Scores predictions. Its parameters are the [`Rules`].
@@ -21,13 +24,17 @@ use crate::{
 #[serde(transparent)]
 pub struct Metric(Rules);
 
+/// The score that is one of tasks, not of images.
+const TASKS_SOLVED: &str = "tasks_solved";
+
 /// The ports of attempts from other trainings, in order.
 const OTHERS: [&str; 2] = ["second", "third"];
 
 impl StageKind for Metric {
     const KIND: &'static str = "metric";
-    // 1: first · 2: confidence intervals, more scores, checkpoints.
-    const VERSION: u32 = 2;
+    // 1: first · 2: confidence intervals, more scores, checkpoints · 3: the share of variance explained,
+    // distances beyond the range, an interval for tasks.
+    const VERSION: u32 = 3;
     const PORTS: Ports = Ports {
         inputs: &[
             Port { name: "predictions", kinds: &[ArtifactKind::Frames], required: true },
@@ -51,7 +58,8 @@ impl Stage for Metric {
     }
 
     fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
-        self.misfit(|port| around.has(port)).into_iter().collect()
+        let ports = self.misfit(|port| around.has(port));
+        ports.into_iter().chain(around.task.and_then(|task| self.wrong_task(task))).collect()
     }
 
     fn metrics(&self) -> &'static [&'static str] {
@@ -85,7 +93,10 @@ impl Stage for Metric {
         let names: Vec<_> = chosen.iter().map(|at| predictions.checkpoints[*at]).collect();
         let settings = self.settings(&main, attempts.len(), predictions.several().then_some(names));
         let all: Vec<&Score> = main.scores.values().collect();
-        let intervals = self.0.bootstrap.intervals(&*self.0.metric, &all);
+        let mut intervals = self.0.bootstrap.intervals(&*self.0.metric, &all);
+        if let Some(interval) = self.0.bootstrap.of_mean(&main.tasks) {
+            intervals.insert(TASKS_SOLVED.to_owned(), interval);
+        }
         let details = self.0.metric.details(&all, &main.last);
         let Scored { values, scores: per_item, .. } = main;
         Metrics { values, intervals, details, per_item, settings, by_checkpoint }.write(out)
@@ -98,6 +109,8 @@ struct Scored {
     scores: BTreeMap<String, Score>,
     /// Where the images come from.
     ids: Vec<String>,
+    /// For each ARC task, 100 if it is solved.
+    tasks: Vec<f64>,
     last: pairs::Pair,
 }
 
@@ -120,6 +133,20 @@ impl Metric {
             settings[name] = value;
         }
         settings
+    }
+
+    /// The task of the pairs, if the metric cannot score it.
+    fn wrong_task(&self, (task, stage): (&'static str, &str)) -> Option<Misfit> {
+        let metric = self.0.metric;
+        if metric.tasks().is_none_or(|tasks| tasks.contains(&task)) {
+            return None;
+        }
+        let fits = METRICS.iter().filter(|m| m.tasks().is_none_or(|tasks| tasks.contains(&task)));
+        let fits: Vec<_> = fits.map(|metric| format!("`{}`", metric.name())).collect();
+        let message =
+            format!("the metric `{}` cannot score `{task}`, which `{stage}` gives", metric.name());
+        let help = format!("`{task}` can be scored by {}", fits.join(", "));
+        Some(Misfit::new(Cause::Param("metric"), message, help))
     }
 
     /// What the metric cannot use of what is connected.
@@ -177,7 +204,7 @@ impl Metric {
         let attempts = self.0.attempts.unwrap_or(2);
         let examples = inputs.items("examples");
         if examples.is_empty() {
-            return Ok(checkpoints_to_try(&vec![false; len], attempts));
+            return Ok(checkpoints_to_try(&vec![false; len], attempts, self.0.arc));
         }
         let answers = Predictions::of(inputs, "example_predictions", examples)?;
         if answers.checkpoints != predictions.checkpoints {
@@ -195,7 +222,7 @@ impl Metric {
                 ExamplesRight::Any => exact.any(|exact| exact),
             });
         }
-        Ok(checkpoints_to_try(&right, attempts))
+        Ok(checkpoints_to_try(&right, attempts, self.0.arc))
     }
 
     /// Scores the attempts at every pair.
@@ -209,8 +236,8 @@ impl Metric {
         let metric = self.0.metric;
         let mut scores: BTreeMap<String, Score> = BTreeMap::new();
         let mut ids = Vec::new();
-        // An ARC task counts as solved when all its questions are.
-        let mut tasks: BTreeMap<String, bool> = BTreeMap::new();
+        // The exact attempts at the questions of each ARC task.
+        let mut tasks: BTreeMap<String, Vec<f64>> = BTreeMap::new();
         let mut last = None;
         for (done, item) in items.iter().enumerate() {
             cx.tick(done as u64, items.len() as u64, "images")?;
@@ -222,8 +249,8 @@ impl Metric {
             let score = metric.score(&case, &self.0).map_err(|e| e.on_item(&item.name))?;
             ids.push(pair.meta.source_id.clone());
             if let Some(score) = score {
-                if let (Some(grids), Some(solved)) = (&pair.meta.arc, score.get("solved")) {
-                    *tasks.entry(grids.task.clone()).or_insert(true) &= *solved > 0.0;
+                if let (Some(grids), Some(exact)) = (&pair.meta.arc, score.get(EXACT)) {
+                    tasks.entry(grids.task.clone()).or_default().push(*exact);
                 }
                 scores.insert(item.name.clone(), score);
             }
@@ -237,11 +264,14 @@ impl Metric {
             .with_help("the targets are empty; look at them with `pipe export`"));
         };
         let mut values = metric.summary(&scores.values().collect::<Vec<_>>());
+        let is_solved = |exact: &Vec<f64>| self.0.arc.task.is_solved(exact);
+        let tasks: Vec<f64> =
+            tasks.values().map(|exact| if is_solved(exact) { 100.0 } else { 0.0 }).collect();
         if !tasks.is_empty() {
-            let solved = tasks.values().filter(|solved| **solved).count();
-            values.insert("tasks_solved".to_owned(), 100.0 * solved as f64 / tasks.len() as f64);
+            let solved = tasks.iter().sum::<f64>() / tasks.len() as f64;
+            values.insert(TASKS_SOLVED.to_owned(), solved);
         }
-        Ok(Scored { values, scores, ids, last })
+        Ok(Scored { values, scores, ids, tasks, last })
     }
 }
 

@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    IdleParam, Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
-    idle, rules,
-    training::{check_rates, settings, trajectory},
+    IdleParam, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext, StageError,
+    StageKind, Surroundings, idle, rules,
+    training::{HELD_OUT, check_rates, held_out_misfits, log_held_out, settings, trajectory},
 };
 use crate::{
     artifact::{ArtifactKind, model::ModelPart},
     models::{
-        MODELS, ModelRef, ParamReader, Params, Start, TimestepDistribution, VideoDiffusion,
-        sampling::ImageLatentScale,
+        ClipSize, LoadError, MODELS, Memory, ModelRef, ParamReader, Params, Start,
+        TimestepDistribution, VideoDiffusion, memory::Pretraining, sampling::ImageLatentScale,
     },
     train::{
         gradient::Recompute, optimizer::AdamW, schedule::LrSchedule, steps::Trained, vae::VaeLoss,
@@ -132,6 +132,9 @@ pub struct Pretrain {
     /// is noised as the others are (LTX-Video).
     #[serde(default)]
     pub image_dropout: f64,
+    /// Count time from the first video frame, as the sampler `flow_condition` does (LTX-Video).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub causal_time: bool,
     /// What the backward pass computes again to save memory.
     #[serde(default)]
     pub recompute: Recompute,
@@ -141,6 +144,11 @@ pub struct Pretrain {
     /// Seed of new parameters, the order of clips, noise and timesteps.
     #[serde(default)]
     pub seed: Option<u64>,
+    /// Steps between two looks of a denoiser's training at the latents on `held_out`, as in
+    /// `lora_train`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 100_000_000))]
+    pub held_out_every: Option<usize>,
     /// Steps between checkpoints; does not change the result.
     #[serde(default = "two_hundred")]
     pub save_every: usize,
@@ -198,6 +206,7 @@ impl StageKind for Pretrain {
             Port { name: "videos", kinds: &[ArtifactKind::Videos], required: false },
             Port { name: "latents", kinds: &[ArtifactKind::Latents], required: false },
             Port { name: "text", kinds: &[ArtifactKind::TextEmbeddings], required: false },
+            Port { name: HELD_OUT, kinds: &[ArtifactKind::Latents], required: false },
             Port { name: "model", kinds: &[ArtifactKind::Model], required: false },
         ],
         output: ArtifactKind::Model,
@@ -209,6 +218,7 @@ impl Stage for Pretrain {
         let mut errors = rules::at_least_one(&[
             ("batch_size", self.batch_size),
             ("save_every", self.save_every),
+            ("held_out_every", self.held_out_every.unwrap_or(1)),
         ]);
         errors.extend(check_rates(self.learning_rate, self.max_grad_norm, &self.optimizer));
         errors.extend(rules::share("ema_decay", self.ema_decay.unwrap_or(0.0)));
@@ -235,6 +245,10 @@ impl Stage for Pretrain {
         idle::pretrain(self)
     }
 
+    fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
+        held_out_misfits(self.held_out_every, around).into_iter().collect()
+    }
+
     fn params_without_effect(&self) -> &'static [(&'static str, usize)] {
         &[("save_every", 200)]
     }
@@ -243,8 +257,51 @@ impl Stage for Pretrain {
         trajectory(self.lr_schedule)
     }
 
+    fn effort_params(&self) -> &'static [&'static str] {
+        &["steps", "batch_size"]
+    }
+
     fn steps_to_go(&self) -> Option<u64> {
         Some(self.steps as u64)
+    }
+
+    fn memory(&self, clip: Option<ClipSize>, on_host: bool) -> Result<Option<Memory>, LoadError> {
+        let (Some(clip), Some(family)) = (clip, self.family()) else { return Ok(None) };
+        let like = self.like.as_ref().map(ModelRef::resolve).transpose()?;
+        let config = match &like {
+            Some(like) => like.config(self.part.name())?,
+            None if self.config.is_empty() => return Ok(None),
+            None => Value::Object(self.config.clone()),
+        };
+        let averages = self.ema_decay.is_some();
+        let batch = self.batch_size;
+        let training = Pretraining { family, config: &config, batch, averages, on_host };
+        match (self.part, like) {
+            (Part::Vae, _) => {
+                let [height, width] = self.crop.unwrap_or([clip.height, clip.width]);
+                training.vae(ClipSize { height, width, ..clip }).map(Some)
+            }
+            (Part::Transformer, Some(like)) => {
+                let recompute = self.recompute == Recompute::Block;
+                training.denoiser(clip, &like.config("vae")?, recompute).map(Some)
+            }
+            // The size of its latents is not known.
+            (Part::Transformer, None) => Ok(None),
+        }
+    }
+
+    fn memory_help(&self, _clip: Option<ClipSize>, _on_host: bool) -> Vec<String> {
+        let mut help = Vec::new();
+        if self.part == Part::Transformer && self.recompute == Recompute::None {
+            help.push("set `recompute = \"block\"`".to_owned());
+        }
+        if self.part == Part::Vae && self.crop.is_none() {
+            help.push("set `crop` to a piece of the clips".to_owned());
+        }
+        if self.batch_size > 1 {
+            help.push("set a smaller `batch_size`".to_owned());
+        }
+        help
     }
 
     fn run(
@@ -253,12 +310,11 @@ impl Stage for Pretrain {
         out: &mut Output<'_>,
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
-        let family = MODELS.iter().find(|model| model.class_name() == self.family);
-        let family = *family.ok_or_else(|| StageError::failed("`family` is not known"))?;
+        let family = self.family().ok_or_else(|| StageError::failed("`family` is not known"))?;
         let device = cx.device.clone().without_autodiff();
         let (config, start) = self.start(family, inputs, &device)?;
         let trained = if self.steps == 0 {
-            Trained { params: start, losses: Vec::new() }
+            Trained { params: start, losses: Vec::new(), held_out: Vec::new() }
         } else {
             match self.part {
                 Part::Vae => self.train_vae(family, &config, start, inputs, &device, cx)?,
@@ -267,12 +323,14 @@ impl Stage for Pretrain {
                 }
             }
         };
+        let mut log = json!({ "settings": settings(self), "losses": trained.losses });
+        log_held_out(&mut log, &trained.held_out);
         let part = ModelPart {
             name: self.part.name().to_owned(),
             config,
             params: trained.params,
             bf16: self.weights == WeightType::Bf16,
-            log: json!({ "settings": settings(self), "losses": trained.losses }),
+            log,
         };
         part.write(out)?;
         for item in inputs.items("model").iter().filter(|item| item.name != self.part.name()) {
@@ -288,6 +346,10 @@ impl Stage for Pretrain {
 }
 
 impl Pretrain {
+    fn family(&self) -> Option<&'static dyn VideoDiffusion> {
+        MODELS.iter().find(|model| model.class_name() == self.family).copied()
+    }
+
     /// The configuration and the parameters training starts from.
     fn start(
         &self,

@@ -7,7 +7,7 @@ use super::{
     super::{
         Inputs, StageContext, StageError,
         model::{check_pixels, read_clip},
-        training::{checkpoints, observe, read_examples, train_error},
+        training::{checkpoints, observe, read_examples, read_held_out, train_error},
     },
     Pretrain, read_json,
 };
@@ -64,6 +64,17 @@ impl Pretrain {
         let vae = family.vae(config, &ParamReader::loaded(&start, None))?;
         let (compression, latent_channels) = (vae.compression(), vae.latent_channels());
         check_pixels(size, compression).map_err(|e| e.on_item(&first.name))?;
+        let latents = (size[0] - 1) / compression.time + 1;
+        let decoded = vae.decoded_frames(latents);
+        if decoded != size[0] {
+            let message = format!(
+                "a clip of {} frames has {latents} latent frames, which this autoencoder decodes to \
+                 {decoded} frames",
+                size[0]
+            );
+            let help = format!("take {} frames", latents * compression.time + 1);
+            return Err(StageError::failed(message).with_help(help).on_item(&first.name));
+        }
         if let Some([height, width]) = self.crop {
             check_pixels([size[0], height, width], compression)?;
             if height > size[1] || width > size[2] {
@@ -120,7 +131,9 @@ impl Pretrain {
         let scheduler = family.scheduler(&schedule, family.samplers()[0])?;
         let text = TextEmbedding::read(inputs, "text", device)?.batch(1);
         let plain = family.denoiser(config, &ParamReader::loaded(&start, None))?;
-        let examples = read_examples(inputs, &*plain, text.dims()[1], device, cx)?;
+        let examples = read_examples("latents", inputs, &*plain, text.dims()[1], device, cx)?;
+        let tokens = text.dims()[1];
+        let held_out = read_held_out(self.held_out_every, inputs, &*plain, tokens, device, cx)?;
         let training = DenoiserTraining {
             steps: self.steps(),
             build: &|params| family.denoiser(config, &ParamReader::loaded(params, None)),
@@ -131,11 +144,13 @@ impl Pretrain {
                 image_scale: self.image_scale(inputs)?,
                 image_dropout: self.image_dropout,
                 text: Tensor::clone(&text),
+                causal_time: self.causal_time,
             },
             order: self.order(examples.len()),
             examples: &examples,
             accumulation: 1,
             recompute: self.recompute,
+            held_out,
         };
         let mut observe = |report: StepReport| observe(cx, report);
         let trained = training

@@ -105,9 +105,10 @@ struct Needed {
 
 impl Store {
     /// Removes what the policy does not keep. Refused while a run uses the store, because a run
-    /// writes content before the record that names it.
+    /// writes content before the record that names it. Only to ask what would go takes no lock: it
+    /// writes nothing, and a run makes the answer out of date in any case.
     pub fn gc(&self, policy: &GcPolicy) -> Result<GcReport, StoreError> {
-        let _alone = self.exclusive()?;
+        let _alone = if policy.dry_run { None } else { Some(self.exclusive()?) };
         // Read only now: a run that has just ended added to them.
         let roots = self.roots()?;
         let pins = self.pins()?;

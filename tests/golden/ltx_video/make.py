@@ -15,6 +15,10 @@ and videos are rounded to f16, stored so, and computed with in f32. Headers hold
   the seeds 10, 11, 12: timesteps, unused draws, the share of first frames that are noised, noise;
   `sample.*`, runs of four steps with seed 42, plain and with guidance 3 by a shorter
   prompt, and the left half of the last frame
+- `condition`: a transformer and a VAE of the form of 0.9.5, and runs of the condition pipeline of
+  four steps with seed 42 on 17 frames: `sample.plain`, `sample.guided` as above, `sample.weak` of
+  strength 0.6, `sample.one` of one step, and `sample.last_frame`, left half, of the plain run;
+  `timesteps.<steps>`, the linear-quadratic schedule
 """
 import json
 import pathlib
@@ -22,8 +26,9 @@ import sys
 
 import numpy as np
 import torch
-from diffusers import (AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXImageToVideoPipeline,
-                       LTXVideoTransformer3DModel)
+from diffusers import (AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXConditionPipeline,
+                       LTXImageToVideoPipeline, LTXVideoTransformer3DModel)
+from diffusers.pipelines.ltx.pipeline_ltx_condition import linear_quadratic_schedule
 from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import save_file
@@ -154,6 +159,14 @@ VAES = {
         decoder_layers_per_block=(1, 1, 1, 1), decoder_spatio_temporal_scaling=(True,) * 3,
         decoder_inject_noise=(False,) * 4, upsample_residual=(False,) * 3, upsample_factor=(1,) * 3,
         timestep_conditioning=True),
+    "condition": dict(
+        block_out_channels=(4, 4, 8, 8, 8), down_block_types=("LTXVideo095DownBlock3D",) * 4,
+        layers_per_block=(1,) * 5, spatio_temporal_scaling=(True,) * 4,
+        downsample_type=("spatial", "temporal", "spatiotemporal", "spatiotemporal"), spatial_compression_ratio=32,
+        temporal_compression_ratio=8,
+        decoder_block_out_channels=(4, 8, 16), decoder_layers_per_block=(1, 1, 1, 1),
+        decoder_spatio_temporal_scaling=(True,) * 3, decoder_inject_noise=(False,) * 4, upsample_residual=(False, True, True),
+        upsample_factor=(2,) * 3, timestep_conditioning=True),
 }
 
 
@@ -260,8 +273,44 @@ def training():
     save("training", out, config)
 
 
+def condition():
+    torch.manual_seed(13)
+    model = transformer_model(8)
+    autoencoder = vae_model("condition")
+    text, negative = torch.randn(1, 4, TEXT), torch.randn(1, 2, TEXT)
+    out = weights(model, "weights.transformer.") | weights(autoencoder, "weights.vae.") | {"text": text, "negative": negative}
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    config = {"transformer": plain(model.config, "LTXVideoTransformer3DModel"), "vae": plain(autoencoder.config),
+              "scheduler": plain(scheduler.config, "FlowMatchEulerDiscreteScheduler")}
+    pipe = LTXConditionPipeline(scheduler, autoencoder, None, None, model)
+    pipe.set_progress_bar_config(disable=True)
+    height, width, frames = 32, 64, 17
+    pixels = (np.random.RandomState(5).rand(height, width, 3) * 255).astype(np.uint8)
+    out["sample.image"] = torch.from_numpy(pixels).half()
+    padded = torch.cat([negative, torch.randn(1, text.shape[1] - negative.shape[1], TEXT)], 1)
+    mask = torch.ones(1, text.shape[1])
+    negative_mask = mask.clone()
+    negative_mask[:, negative.shape[1]:] = 0
+
+    def run(output="latent", steps=4, guidance=1.0, strength=1.0):
+        return pipe(image=Image.fromarray(pixels), strength=strength, prompt_embeds=text, prompt_attention_mask=mask,
+                    negative_prompt_embeds=padded, negative_prompt_attention_mask=negative_mask, height=height,
+                    width=width, num_frames=frames, num_inference_steps=steps, guidance_scale=guidance,
+                    generator=torch.Generator("cpu").manual_seed(42), output_type=output, return_dict=False,
+                    decode_timestep=0.05, decode_noise_scale=0.025)[0]
+
+    for key, change in [("plain", {}), ("guided", dict(guidance=3.0)), ("weak", dict(strength=0.6)), ("one", dict(steps=1))]:
+        out[f"sample.{key}"] = run(**change)
+    out["sample.last_frame"] = run("pt").permute(0, 2, 1, 3, 4)[:, :, -1:, :, :32]
+    for steps in (1, 2, 5, 50):
+        out[f"timesteps.{steps}"] = linear_quadratic_schedule(steps) * 1000
+    save("condition", out, config)
+
+
 schedule()
 transformer()
 for name in ["vae_090", "vae_091", "vae_095"]:
     vae(name)
 training()
+with torch.no_grad():
+    condition()

@@ -28,12 +28,13 @@ fn a_changed_rank_runs_its_own_cells_again_and_is_named_with_its_place() {
     --- stdout
     run    lora[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  rank 64 -> 32 (pose_ablation.toml:64:88)  about [TIME]  needs [SIZE]
     run    lora[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  rank 64 -> 32 (pose_ablation.toml:64:88)  about [TIME]  needs [SIZE]
-    maybe  predict[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  after lora[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  needs [SIZE]
-    maybe  predict[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  after lora[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  needs [SIZE]
-    maybe  answers[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  after predict[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  needs [SIZE]
-    maybe  answers[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  after predict[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  needs [SIZE]
-    maybe  score[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  after answers[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]
-    maybe  score[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  after answers[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]
-    2 stages to run, 6 waiting for others, 9 cached; about [TIME] of stage time, and 6 never timed
+    maybe  predict[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  after lora[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  about [TIME]  needs [SIZE]
+    maybe  predict[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  after lora[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  about [TIME]  needs [SIZE]
+    maybe  answers[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  after predict[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  about [TIME]  needs [SIZE]
+    maybe  answers[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  after predict[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  about [TIME]  needs [SIZE]
+    maybe  score[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  after answers[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  about [TIME]
+    maybe  score[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  after answers[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  about [TIME]
+    2 stages to run, 6 waiting for others, 9 cached; at most about [TIME] of stage time
+    disk: at most about [SIZE]; [SIZE] are free
     ");
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{CLIPS, Shell};
+use crate::support::skipped;
 
 /// A file system of its own, small enough to be filled.
 struct Disk(PathBuf);
@@ -20,7 +21,7 @@ impl Disk {
             return Some(disk);
         }
         std::mem::forget(disk);
-        println!("skipped: a small disk can be mounted only by root");
+        skipped("a disk of its own can be mounted only by root, and not in every container");
         None
     }
 
@@ -96,14 +97,139 @@ fn a_cache_that_cannot_be_written() {
       × cannot write to `cache/tmp`: read-only filesystem or storage medium
       help: name a folder that you may write to with `--cache DIR` or `PIPE_CACHE`
     ");
-    // Questions can still be answered.
+    // Questions can still be answered, each from a cache that nobody could write to.
     insta::assert_snapshot!(shell.transcript("plan clips.toml"), @"
     $ pipe plan clips.toml
     ? 0
     --- stdout
     0 stages to run, 3 cached
     ");
-    shell.succeed("export clips.toml pairs --to out");
+    let digest = shell.plan("clips.toml")[0]["digest"].as_str().unwrap().to_owned();
+    for question in [
+        "explain clips.toml clips".to_owned(),
+        "export clips.toml pairs --to out".to_owned(),
+        "cache stats".to_owned(),
+        "cache pins".to_owned(),
+        "cache verify".to_owned(),
+        "cache gc clips.toml --dry-run".to_owned(),
+        format!("show {digest}"),
+    ] {
+        shell.succeed(&question);
+    }
     disk.remount("rw");
     shell.succeed("run clips.toml --set clips.frames=9");
+}
+
+#[test]
+fn an_empty_folder_that_cannot_be_written() {
+    let shell = Shell::new();
+    let Some(disk) = Disk::mount(&shell.path("cache"), "1m") else { return };
+    disk.remount("ro");
+    questions_about_nothing(&shell);
+    assert_eq!(shell.output("run clips.toml").status.code(), Some(3));
+}
+
+#[test]
+fn questions_make_no_cache() {
+    let shell = Shell::new();
+    questions_about_nothing(&shell);
+    assert!(!shell.path("cache").exists());
+    fs::create_dir(shell.path("cache")).unwrap();
+    questions_about_nothing(&shell);
+    assert_eq!(fs::read_dir(shell.path("cache")).unwrap().count(), 0);
+}
+
+/// What can be asked without a cache: answered, and nothing is written.
+fn questions_about_nothing(shell: &Shell) {
+    shell.write("clips.toml", CLIPS);
+    shell.output("init first");
+    insta::allow_duplicates! {
+        insta::assert_snapshot!(shell.transcript("plan clips.toml"), @"
+        $ pipe plan clips.toml
+        ? 0
+        --- stdout
+        run    pairs  new
+        maybe  clips[method=linear]  after pairs
+        maybe  clips[method=quadratic]  after pairs
+        1 stage to run, 2 waiting for others, 0 cached; how long is not known, as nothing like it ran here yet
+        ");
+        insta::assert_snapshot!(shell.transcript("table first.toml"), @"
+        $ pipe table first.toml
+        ? 1
+        --- stdout
+        result
+        score.f1
+        ────────────────────────────────
+         varied   value   n = 1   n = 4
+        ────────────────────────────────
+         rank     16      – (a)   – (a)
+                  32      – (a)   – (a)
+        ────────────────────────────────
+        (a) not run
+        --- stderr
+        nothing is computed yet: `pipe run first.toml` computes it
+        ");
+        insta::assert_snapshot!(shell.transcript("cache gc --dry-run"), @"
+        $ pipe cache gc --dry-run
+        ? 0
+        --- stdout
+        nothing to remove
+        kept 0 objects, [SIZE]
+        ");
+        insta::assert_snapshot!(shell.transcript("export clips.toml pairs --to out"), @"
+        $ pipe export clips.toml pairs --to out
+        ? 1
+        --- stderr
+          × not in the cache: `pairs`
+          help: `pipe run clips.toml --only pairs` computes it
+        ");
+        insta::assert_snapshot!(shell.transcript("show 0123456789ab"), @"
+        $ pipe show [HASH]
+        ? 2
+        --- stderr
+          × nothing in the cache begins with `[HASH]`
+          help: `pipe explain FILE STAGE` names the digests of a stage
+        ");
+    }
+    for question in [
+        "check clips.toml",
+        "explain clips.toml clips",
+        "show clips.toml",
+        "diff clips.toml clips.toml",
+        "cache stats",
+        "cache pins",
+        "cache verify",
+    ] {
+        shell.succeed(question);
+    }
+}
+
+#[test]
+fn a_disk_that_is_plainly_too_small_ends_a_run_at_once() {
+    let shell = Shell::new();
+    let Some(_disk) = Disk::mount(&shell.path("cache"), "4m") else { return };
+    let file = |command: &str| {
+        format!(
+            "[stages.zeros]\nkind = \"command\"\ncommand = \"{command}\"\noutputs = [\"zeros\"]\n"
+        )
+    };
+    shell.write("zeros.toml", &file("head -c 2900000 /dev/zero > $OUT/zeros"));
+    shell.succeed("run zeros.toml --allow-commands");
+    // Another command, whose output is about as large for all that is known.
+    shell.write("zeros.toml", &file("sleep 60; echo > $OUT/zeros"));
+    let start = std::time::Instant::now();
+    insta::assert_snapshot!(shell.transcript("run zeros.toml --allow-commands"), @"
+    $ pipe run zeros.toml --allow-commands
+    ? 3
+    --- stderr
+    zeros: 1 stage on cpu
+    stopped  0 stages ran, 1 not reached in [TIME]; what is finished is kept, the same command goes on from here
+      × this run will write about [SIZE], but the disk of the cache has [SIZE] left
+      help: free space with `pipe cache gc`, or name another disk with `--cache DIR`; `--only STAGE`
+            runs a part
+    ");
+    assert!(start.elapsed().as_secs() < 30, "it is not waited for the stage");
+    let told = shell.succeed("plan zeros.toml");
+    let help = "too little disk space\n  help: free space with `pipe cache gc`";
+    assert!(told.contains(help), "{told}");
 }

@@ -10,7 +10,7 @@ use safetensors::{SafeTensors, tensor::TensorView};
 use super::{CLIPS, Shell};
 
 /// Latents of clips of figures.
-fn latents(model: &str) -> String {
+pub(super) fn latents(model: &str) -> String {
     format!(
         r#"{CLIPS}
 [stages.latents]
@@ -67,8 +67,45 @@ fn sizes_and_frames_that_do_not_fit() {
     shell.succeed("run latents.toml");
 }
 
+/// A part of a model, and the stage that reads its weights.
+struct Part {
+    folder: &'static str,
+    weights: &'static str,
+    /// A tensor of it.
+    tensor: &'static str,
+    /// A value of its configuration, and one that its weights do not fit.
+    config: [&'static str; 2],
+    stage: &'static str,
+}
+
+const VAE: Part = Part {
+    folder: "vae",
+    weights: "diffusion_pytorch_model.safetensors",
+    tensor: "encoder.conv_in.conv.bias",
+    config: ["\"layers_per_block\": 1", "\"layers_per_block\": 2"],
+    stage: "kind = \"vae_encode\"\nmodel = \"model\"\ninputs = { videos = \"clips\" }",
+};
+
+const TRANSFORMER: Part = Part {
+    folder: "transformer",
+    weights: "diffusion_pytorch_model.safetensors",
+    tensor: "norm_final.weight",
+    config: ["\"num_layers\": 6", "\"num_layers\": 7"],
+    stage: "kind = \"sample\"\nmodel = \"model\"\nframes = 9\nsteps = 1\n\
+            inputs = { pairs = \"pairs\", text = \"prompt\" }\n\
+            [stages.prompt]\nkind = \"text_encode\"\nmodel = \"builtin:tiny\"",
+};
+
+const TEXT_ENCODER: Part = Part {
+    folder: "text_encoder",
+    weights: "model.safetensors",
+    tensor: "encoder.final_layer_norm.weight",
+    config: ["\"num_layers\": 2", "\"num_layers\": 1"],
+    stage: "kind = \"text_encode\"\nmodel = \"model\"",
+};
+
 /// A copy of the built-in model as a folder.
-fn copy_of_the_model(shell: &Shell) -> PathBuf {
+pub(super) fn copy_of_the_model(shell: &Shell) -> PathBuf {
     fn copy(from: &Path, to: &Path) {
         fs::create_dir_all(to).unwrap();
         for entry in fs::read_dir(from).unwrap() {
@@ -86,95 +123,208 @@ fn copy_of_the_model(shell: &Shell) -> PathBuf {
     folder.join("vae/diffusion_pytorch_model.safetensors")
 }
 
-/// Writes a weights file anew from the tensors that `change` leaves.
-fn rewrite(file: &Path, whole: &[u8], change: impl Fn(&mut Vec<(String, Vec<usize>)>)) {
-    let tensors = SafeTensors::deserialize(whole).unwrap();
-    let mut shapes: Vec<_> =
-        tensors.iter().map(|(name, view)| (name.to_owned(), view.shape().to_vec())).collect();
-    shapes.sort();
-    change(&mut shapes);
-    let views = shapes.iter().map(|(name, shape)| {
-        let known = tensors.tensor(name).or_else(|_| tensors.tensor("encoder.conv_in.conv.bias"));
-        let known = known.unwrap();
-        (name, TensorView::new(known.dtype(), shape.clone(), known.data()).unwrap())
-    });
-    fs::write(file, safetensors::serialize(views, None).unwrap()).unwrap();
+impl Part {
+    /// The bytes of a weights file made from the tensors that `change` leaves.
+    fn rewritten(&self, whole: &[u8], change: impl Fn(&mut Vec<(String, Vec<usize>)>)) -> Vec<u8> {
+        let tensors = SafeTensors::deserialize(whole).unwrap();
+        let mut shapes: Vec<_> =
+            tensors.iter().map(|(name, view)| (name.to_owned(), view.shape().to_vec())).collect();
+        shapes.sort();
+        change(&mut shapes);
+        let views = shapes.iter().map(|(name, shape)| {
+            let known = tensors.tensor(name).or_else(|_| tensors.tensor(self.tensor)).unwrap();
+            (name, TensorView::new(known.dtype(), shape.clone(), known.data()).unwrap())
+        });
+        safetensors::serialize(views, None).unwrap()
+    }
+
+    /// What a run says of each fault of the part, in turn; then it is whole again and the run goes on.
+    fn told(&self) -> String {
+        let shell = Shell::new();
+        let text = CLIPS.replace("count  = 2", "count  = 1").replace("[32, 32]", "[64, 64]");
+        let text = text.replace("[\"linear\", \"quadratic\"]", "[\"linear\"]");
+        shell.write("part.toml", &format!("{text}\n[stages.part]\n{}\n", self.stage));
+        copy_of_the_model(&shell);
+        let folder = shell.path("model").join(self.folder);
+        let (file, config) = (folder.join(self.weights), folder.join("config.json"));
+        let whole = fs::read(&file).unwrap();
+        let right = fs::read_to_string(&config).unwrap();
+        let is_it = |tensor: &(String, Vec<usize>)| tensor.0 == self.tensor;
+
+        let missing = self.rewritten(&whole, |all| all.retain(|tensor| !is_it(tensor)));
+        let extra = self.rewritten(&whole, |all| {
+            let shape = all.iter().find(|tensor| is_it(tensor)).unwrap().1.clone();
+            all.push(("left_over.bias".to_owned(), shape));
+        });
+        let shape = self.rewritten(&whole, |all| {
+            all.iter_mut().find(|tensor| is_it(tensor)).unwrap().1.push(1);
+        });
+        let mut told = Vec::new();
+        let mut say = |fault: &str| {
+            let output = shell.output("run part.toml --jobs 1 --only part");
+            let text = String::from_utf8(output.stderr).unwrap();
+            let error = text.find("  ×").map_or("", |start| &text[start..]);
+            let error = error.split("failed ").next().unwrap_or_default().trim_end();
+            let code = output.status.code().unwrap();
+            told.push(format!("{fault}: {code}\n{error}"));
+        };
+        for (fault, bytes) in [
+            ("missing", &missing[..]),
+            ("extra", &extra),
+            ("of another shape", &shape),
+            ("cut short", &whole[..whole.len() - 100]),
+            ("empty", &[]),
+        ] {
+            fs::write(&file, bytes).unwrap();
+            say(fault);
+        }
+        fs::remove_file(&file).unwrap();
+        say("absent");
+        fs::write(&file, &whole).unwrap();
+        let [value, other] = self.config;
+        assert!(right.contains(value), "{right}");
+        fs::write(&config, right.replace(value, other)).unwrap();
+        say("another configuration");
+        fs::write(&config, &right[..right.len() / 2]).unwrap();
+        say("half a configuration");
+        fs::write(&config, &right).unwrap();
+        shell.succeed("run part.toml --only part");
+        told.join("\n")
+    }
 }
 
 #[test]
-fn weights_that_are_missing_extra_or_of_another_shape() {
-    let shell = Shell::new();
-    shell.write("latents.toml", &latents("model"));
-    let file = copy_of_the_model(&shell);
-    let whole = fs::read(&file).unwrap();
-    let bias = "encoder.conv_in.conv.bias";
-
-    rewrite(&file, &whole, |tensors| tensors.retain(|(name, _)| name != bias));
-    insta::assert_snapshot!(shell.transcript("run latents.toml --jobs 1"), @"
-    $ pipe run latents.toml --jobs 1
-    ? 1
-    --- stderr
-    clips: 3 stages on cpu
-    ran      pairs  new  [TIME]
-    ran      clips[method=linear]  new  [TIME]
-    failed   latents[method=linear]
-      × stage `latents[method=linear]`: the weights of `vae` do not fit its configuration: missing
+fn a_vae_whose_weights_do_not_fit() {
+    insta::assert_snapshot!(VAE.told(), @"
+    missing: 1
+      × stage `part[method=linear]`: the weights of `vae` do not fit its configuration: missing
       │ `encoder.conv_in.conv.bias` [16]
       help: weights and `config.json` must come from the same model: copy or download both again
-    failed   2 stages ran, 1 failed in [TIME]
-    ");
-    rewrite(&file, &whole, |tensors| {
-        let shape = tensors.iter().find(|(name, _)| name == bias).unwrap().1.clone();
-        tensors.push(("encoder.left_over.bias".to_owned(), shape));
-    });
-    insta::assert_snapshot!(shell.transcript("run latents.toml --jobs 1"), @"
-    $ pipe run latents.toml --jobs 1
-    ? 1
-    --- stderr
-    clips: 3 stages on cpu
-    failed   latents[method=linear]
-      × stage `latents[method=linear]`: the weights of `vae` do not fit its configuration:
-      │ `encoder.left_over.bias` is not part of the model
+    extra: 1
+      × stage `part[method=linear]`: the weights of `vae` do not fit its configuration:
+      │ `left_over.bias` is not part of the model
       help: weights and `config.json` must come from the same model: copy or download both again
-    failed   0 stages ran, 2 reused, 1 failed in [TIME]
-    ");
-    rewrite(&file, &whole, |tensors| {
-        let shape = &mut tensors.iter_mut().find(|(name, _)| name == bias).unwrap().1;
-        shape.push(1);
-    });
-    insta::assert_snapshot!(shell.transcript("run latents.toml --jobs 1"), @"
-    $ pipe run latents.toml --jobs 1
-    ? 1
-    --- stderr
-    clips: 3 stages on cpu
-    failed   latents[method=linear]
-      × stage `latents[method=linear]`: the weights of `vae` do not fit its configuration:
+    of another shape: 1
+      × stage `part[method=linear]`: the weights of `vae` do not fit its configuration:
       │ `encoder.conv_in.conv.bias` must be [16], but is [16, 1]
       help: weights and `config.json` must come from the same model: copy or download both again
-    failed   0 stages ran, 2 reused, 1 failed in [TIME]
-    ");
-    fs::write(&file, &whole[..whole.len() - 100]).unwrap();
-    insta::assert_snapshot!(shell.transcript("run latents.toml --jobs 1"), @"
-    $ pipe run latents.toml --jobs 1
-    ? 1
-    --- stderr
-    clips: 3 stages on cpu
-    failed   latents[method=linear]
-      × stage `latents[method=linear]`: `vae/diffusion_pytorch_model.safetensors` is not a whole
+    cut short: 1
+      × stage `part[method=linear]`: `vae/diffusion_pytorch_model.safetensors` is not a whole
       │ safetensors file: incomplete metadata, file not fully covered
       help: it may be cut short: copy or download it again
-    failed   0 stages ran, 2 reused, 1 failed in [TIME]
-    ");
-    fs::remove_file(&file).unwrap();
-    insta::assert_snapshot!(shell.transcript("run latents.toml --jobs 1"), @"
-    $ pipe run latents.toml --jobs 1
-    ? 3
-    --- stderr
+    empty: 1
+      × stage `part[method=linear]`: `vae/diffusion_pytorch_model.safetensors` is not a whole
+      │ safetensors file: header too small
+      help: it may be cut short: copy or download it again
+    absent: 3
       × the model `model` cannot be read: the model has no weights `vae/
-      │ diffusion_pytorch_model.safetensors`; needed by `latents[method=linear]`
+      │ diffusion_pytorch_model.safetensors` (part.toml:22:9); needed by `part[method=linear]`
       help: `vae` must hold `diffusion_pytorch_model.safetensors`, or shards with
             `diffusion_pytorch_model.safetensors.index.json`
+    another configuration: 1
+      × stage `part[method=linear]`: the weights of `vae` do not fit its configuration: missing
+      │ `encoder.down_blocks.0.resnets.1.norm1.weight` [16]; missing
+      │ `encoder.down_blocks.0.resnets.1.norm1.bias` [16]; missing
+      │ `encoder.down_blocks.0.resnets.1.conv1.conv.weight` [16, 16, 3, 3, 3]; missing
+      │ `encoder.down_blocks.0.resnets.1.conv1.conv.bias` [16]; missing
+      │ `encoder.down_blocks.0.resnets.1.norm2.weight` [16]; missing
+      │ `encoder.down_blocks.0.resnets.1.norm2.bias` [16]; missing
+      │ `encoder.down_blocks.0.resnets.1.conv2.conv.weight` [16, 16, 3, 3, 3]; missing
+      │ `encoder.down_blocks.0.resnets.1.conv2.conv.bias` [16]; and 64 more
+      help: weights and `config.json` must come from the same model: copy or download both again
+    half a configuration: 1
+      × stage `part[method=linear]`: `vae/config.json`: must be JSON: EOF while parsing a value at
+      │ line 16 column 20
+      help: it must be the file that came with the weights
     ");
-    fs::write(&file, whole).unwrap();
-    shell.succeed("run latents.toml");
+}
+
+#[test]
+fn a_transformer_whose_weights_do_not_fit() {
+    insta::assert_snapshot!(TRANSFORMER.told(), @"
+    missing: 1
+      × stage `part`: the weights of `transformer` do not fit its configuration: missing
+      │ `norm_final.weight` [192]
+      help: weights and `config.json` must come from the same model: copy or download both again
+    extra: 1
+      × stage `part`: the weights of `transformer` do not fit its configuration: `left_over.bias` is
+      │ not part of the model
+      help: weights and `config.json` must come from the same model: copy or download both again
+    of another shape: 1
+      × stage `part`: the weights of `transformer` do not fit its configuration: `norm_final.weight`
+      │ must be [192], but is [192, 1]
+      help: weights and `config.json` must come from the same model: copy or download both again
+    cut short: 1
+      × stage `part`: `transformer/diffusion_pytorch_model.safetensors` is not a whole safetensors
+      │ file: incomplete metadata, file not fully covered
+      help: it may be cut short: copy or download it again
+    empty: 1
+      × stage `part`: `transformer/diffusion_pytorch_model.safetensors` is not a whole safetensors
+      │ file: header too small
+      help: it may be cut short: copy or download it again
+    absent: 3
+      × the model `model` cannot be read: the model has no weights `transformer/
+      │ diffusion_pytorch_model.safetensors` (part.toml:22:9); needed by `part`
+      help: `transformer` must hold `diffusion_pytorch_model.safetensors`, or shards with
+            `diffusion_pytorch_model.safetensors.index.json`
+    another configuration: 1
+      × stage `part`: the weights of `transformer` do not fit its configuration: missing
+      │ `transformer_blocks.6.norm1.linear.weight` [1152, 128]; missing
+      │ `transformer_blocks.6.norm1.linear.bias` [1152]; missing
+      │ `transformer_blocks.6.norm1.norm.weight` [192]; missing `transformer_blocks.6.norm1.norm.bias`
+      │ [192]; missing `transformer_blocks.6.attn1.to_q.weight` [192, 192]; missing
+      │ `transformer_blocks.6.attn1.to_q.bias` [192]; missing `transformer_blocks.6.attn1.to_k.weight`
+      │ [192, 192]; missing `transformer_blocks.6.attn1.to_k.bias` [192]; and 16 more
+      help: weights and `config.json` must come from the same model: copy or download both again
+    half a configuration: 1
+      × stage `part`: `transformer/config.json`: must be JSON: EOF while parsing a string at line 11
+      │ column 6
+      help: it must be the file that came with the weights
+    ");
+}
+
+#[test]
+fn a_text_encoder_whose_weights_do_not_fit() {
+    insta::assert_snapshot!(TEXT_ENCODER.told(), @"
+    missing: 1
+      × stage `part`: the weights of `text_encoder` do not fit its configuration: missing
+      │ `encoder.final_layer_norm.weight` [64]
+      help: weights and `config.json` must come from the same model: copy or download both again
+    extra: 1
+      × stage `part`: the weights of `text_encoder` do not fit its configuration: `left_over.bias` is
+      │ not part of the model
+      help: weights and `config.json` must come from the same model: copy or download both again
+    of another shape: 1
+      × stage `part`: the weights of `text_encoder` do not fit its configuration:
+      │ `encoder.final_layer_norm.weight` must be [64], but is [64, 1]
+      help: weights and `config.json` must come from the same model: copy or download both again
+    cut short: 1
+      × stage `part`: `text_encoder/model.safetensors` is not a whole safetensors file: incomplete
+      │ metadata, file not fully covered
+      help: it may be cut short: copy or download it again
+    empty: 1
+      × stage `part`: `text_encoder/model.safetensors` is not a whole safetensors file: header too
+      │ small
+      help: it may be cut short: copy or download it again
+    absent: 3
+      × the model `model` cannot be read: the model has no weights `text_encoder/model.safetensors`
+      │ (part.toml:22:9); needed by `part`
+      help: `text_encoder` must hold `model.safetensors`, or shards with
+            `model.safetensors.index.json`
+    another configuration: 1
+      × stage `part`: the weights of `text_encoder` do not fit its configuration:
+      │ `encoder.block.1.layer.0.SelfAttention.k.weight` is not part of the model;
+      │ `encoder.block.1.layer.0.SelfAttention.o.weight` is not part of the model;
+      │ `encoder.block.1.layer.0.SelfAttention.q.weight` is not part of the model;
+      │ `encoder.block.1.layer.0.SelfAttention.v.weight` is not part of the model;
+      │ `encoder.block.1.layer.0.layer_norm.weight` is not part of the model;
+      │ `encoder.block.1.layer.1.DenseReluDense.wi_0.weight` is not part of the model;
+      │ `encoder.block.1.layer.1.DenseReluDense.wi_1.weight` is not part of the model;
+      │ `encoder.block.1.layer.1.DenseReluDense.wo.weight` is not part of the model; and 1 more
+      help: weights and `config.json` must come from the same model: copy or download both again
+    half a configuration: 1
+      × stage `part`: `text_encoder/config.json`: must be JSON: EOF while parsing a value at line 11
+      │ column 17
+      help: it must be the file that came with the weights
+    ");
 }

@@ -182,6 +182,60 @@ fn an_empty_variable_is_as_good_as_none() {
     let output = stats.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(String::from_utf8_lossy(&output.stdout).starts_with("cache\n"));
-    let entries = std::fs::read_dir(shell.dir.path()).unwrap();
-    assert_eq!(entries.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>(), ["cache"]);
+    // Neither is there a folder of an empty name, nor one that a question made.
+    assert_eq!(std::fs::read_dir(shell.dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn what_a_newer_version_wrote_is_refused() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml --lock");
+
+    // A lock file.
+    let lock = std::fs::read_to_string(shell.path("clips.lock")).unwrap();
+    shell.write("clips.lock", &lock.replace("\"lock_version\": 1", "\"lock_version\": 7"));
+    insta::assert_snapshot!(shell.transcript("run clips.toml --locked"), @"
+    $ pipe run clips.toml --locked
+    ? 3
+    --- stderr
+      × the lock file `clips.lock` has version 7, but this `pipe` knows versions up to 1
+      help: use the newer `pipe`, or write it anew with --lock
+    ");
+
+    // A record that this version could read, but might not understand.
+    let records = walk(&shell.path("cache/actions"));
+    for path in &records {
+        let record = std::fs::read_to_string(path).unwrap();
+        let newer = record.replacen("\"format_version\":1", "\"format_version\":2", 1);
+        assert_ne!(newer, record);
+        std::fs::write(path, newer).unwrap();
+    }
+    let place = regex::Regex::new("actions/../[^`]*").unwrap();
+    for line in ["plan clips.toml", "run clips.toml"] {
+        let text = shell.transcript(line);
+        let text = place.replace(&text, "actions/[KEY]").replace("\n  │", "");
+        assert!(
+            text.contains("actions/[KEY]` has format 2, but this `pipe` knows formats up to 1"),
+            "{text}"
+        );
+        assert!(text.contains("? 3") && text.contains("use the newer `pipe`"), "{text}");
+    }
+    for path in &records {
+        assert!(std::fs::read_to_string(path).unwrap().contains("\"format_version\":2"));
+    }
+
+    // The cache as a whole, for every command that opens it.
+    shell.write("cache/format", "2\n");
+    insta::assert_snapshot!(shell.transcript("run clips.toml"), @"
+    $ pipe run clips.toml
+    ? 3
+    --- stderr
+      × `cache/format` has format 2, but this `pipe` knows formats up to 1
+      help: use the newer `pipe` that wrote it, or another folder with `--cache DIR`
+    ");
+    for line in ["plan clips.toml", "cache stats", "cache gc", "cache verify"] {
+        let text = shell.transcript(line);
+        assert!(text.contains("? 3") && text.contains("has format 2"), "{text}");
+    }
 }

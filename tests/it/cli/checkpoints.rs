@@ -1,6 +1,6 @@
 //! One training, several adapters: `save_at` from the training to the score.
 
-use super::Shell;
+use super::{SCORE, Shell};
 
 const WAY: &str = r#"name = "way"
 
@@ -42,20 +42,12 @@ kind   = "sample"
 inputs = { pairs = "pairs", lora = "lora", text = "prompt" }
 model  = "builtin:tiny"
 steps  = 1
-
-[stages.answers]
-kind   = "decode"
-inputs = { samples = "predict" }
-model  = "builtin:tiny"
-
-[stages.score]
-kind   = "metric"
-inputs = { predictions = "answers", pairs = "pairs" }
-metric = "image"
-
-[tables.main]
-value = "score.psnr"
 "#;
+
+/// The whole pipeline.
+fn way() -> String {
+    format!("{WAY}{SCORE}\n[tables.main]\nvalue = \"score.psnr\"\n")
+}
 
 /// The names of the items that a stage gave.
 fn items(shell: &Shell, stage: &str) -> Vec<String> {
@@ -74,10 +66,54 @@ fn trained(shell: &Shell, line: &str) -> usize {
     events.lines().filter(|line| line.contains("step, loss")).count()
 }
 
+/// The exported scores name every stage, its parameters and its content.
+fn says_what_it_was_made_from(shell: &Shell, provenance: &serde_json::Value) {
+    let plan = shell.plan("way.toml");
+    let digest =
+        |stage: &str| plan.iter().find(|found| found["stage"] == stage).unwrap()["digest"].clone();
+    let stages = &provenance["stages"];
+    assert_eq!(stages.as_object().unwrap().len(), 8);
+    for stage in ["lora", "predict", "score"] {
+        assert_eq!(stages[stage]["output"], digest(stage), "{stage}");
+    }
+    assert_eq!(stages["lora"]["params"]["rank"], 2);
+    assert_eq!(stages["predict"]["params"]["model"], "builtin:tiny");
+    assert_eq!(stages["predict"]["inputs"]["lora"], "lora");
+    assert!(stages["lora"]["log"]["image_latent_scale"].is_number(), "{stages:#}");
+    assert!(stages["predict"]["params"].get("image_latent_scale").is_some(), "{stages:#}");
+    assert!(stages["lora"]["log"].get("losses").is_none(), "{stages:#}");
+    assert!(stages["predict"]["weights"].is_string());
+    assert_eq!(stages["prompt"]["params"]["prompt"], "");
+}
+
+/// Times and memory of the run in the forms of a table.
+fn says_what_it_took(shell: &Shell) {
+    let csv = shell.succeed("table way.toml --compute --format csv");
+    let mean = |value: &str, column: &str| -> f64 {
+        let line = csv.lines().find(|line| {
+            let fields: Vec<_> = line.split(',').collect();
+            line.contains(value) && (column.is_empty() || fields[4] == column)
+        });
+        let line = line.unwrap_or_else(|| panic!("no {value} {column} in\n{csv}"));
+        line.split(',').nth(5).unwrap().parse().unwrap_or_else(|_| panic!("{line}"))
+    };
+    assert!(mean("lora.training_s", "") > 0.0);
+    assert!((mean("lora.training_s", "") / mean("lora.s_per_step", "") - 2.0).abs() < 1e-6);
+    assert!(mean("predict.s_per_image", "") > 0.0);
+    // The model's weights alone are 18 MB.
+    assert!(mean("lora.peak_mib", "") > 18.0);
+    assert!(mean("stage=lora kind=lora_train device=cpu", "device s") > 0.0);
+    assert!(csv.contains("stage=predict kind=sample device=cpu runs=1 items=2"), "{csv}");
+    for format in ["text", "markdown", "json", "latex"] {
+        let text = shell.succeed(&format!("table way.toml --compute --format {format}"));
+        assert!(text.contains("What each stage took in all"), "{text}");
+    }
+}
+
 #[test]
 fn adapters_along_a_training_are_sampled_and_scored_each() {
     let shell = Shell::new();
-    shell.write("way.toml", WAY);
+    shell.write("way.toml", &way());
     assert_eq!(trained(&shell, "way.toml"), 2);
     assert_eq!(items(&shell, "lora"), ["step_1", "step_2"]);
     let answers = items(&shell, "answers");
@@ -87,6 +123,8 @@ fn adapters_along_a_training_are_sampled_and_scored_each() {
     let metrics = std::fs::read_to_string(shell.path("out/metrics.json")).unwrap();
     let metrics: serde_json::Value = serde_json::from_str(&metrics).unwrap();
     assert_eq!(metrics["by_checkpoint"]["step_2"], metrics["values"]);
+    says_what_it_was_made_from(&shell, &metrics["provenance"]);
+    says_what_it_took(&shell);
 
     // A longer training goes on from the state of the shorter one, and with the adapters that are
     // known already nothing is sampled.
@@ -107,7 +145,7 @@ fn adapters_along_a_training_are_sampled_and_scored_each() {
 
     // Two revisions of the file: parameters and, since both are in the cache, results.
     shell.commit("way.toml");
-    let text = WAY.replace("steps   = 2", "steps   = 3").replace("[1, 2]", "[1, 2, 3]");
+    let text = way().replace("steps   = 2", "steps   = 3").replace("[1, 2]", "[1, 2, 3]");
     shell.write("way.toml", &text);
     let said = shell.succeed("diff HEAD:way.toml way.toml");
     assert!(said.contains("params.steps  2 -> 3  (way.toml:4:11)"), "{said}");
@@ -119,7 +157,7 @@ fn adapters_along_a_training_are_sampled_and_scored_each() {
 #[test]
 fn save_at_must_end_at_the_last_step() {
     let shell = Shell::new();
-    shell.write("way.toml", WAY);
+    shell.write("way.toml", &way());
     insta::assert_snapshot!(shell.transcript("check way.toml --set params.save_at=[1]"), @"
     $ pipe check way.toml --set params.save_at=[1]
     ? 2

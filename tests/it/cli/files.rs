@@ -101,6 +101,7 @@ fn a_missing_file_is_a_usage_error() {
     ? 2
     --- stderr
       × cannot read `nowhere.toml`: No such file or directory (os error 2)
+      help: check the path; `pipe init` writes a file to start from
     ");
 }
 
@@ -248,5 +249,35 @@ fn a_score_over_what_was_learnt_is_warned_of() {
     let said = shell.transcript("check own.toml");
     let wanted =
         "`examples[n=1]` is learnt from and answered, so `score` scores answers that were learnt";
+    assert!(said.contains(wanted), "{said}");
+
+    // A map of colours that was fitted to the answers that are scored is learnt from them, too.
+    let corrected = "
+[stages.test_answers]
+kind   = \"decode\"
+inputs = { samples = \"test_samples\" }
+model  = \"builtin:tiny\"
+
+[stages.corrected]
+kind   = \"color_correct\"
+inputs = { predictions = \"test_answers\", example_predictions = \"test_answers\", examples = \"test\" }
+
+[stages.corrected_score]
+kind   = \"metric\"
+inputs = { predictions = \"corrected\", pairs = \"test\" }
+metric = \"image\"
+
+[stages.test_samples]
+kind   = \"sample\"
+inputs = { pairs = \"test\", text = \"any_prompt\" }
+model  = \"builtin:tiny\"
+
+[stages.any_prompt]
+kind  = \"text_encode\"
+model = \"builtin:tiny\"
+";
+    shell.write("own.toml", &format!("{own}{corrected}"));
+    let said = shell.transcript("check own.toml");
+    let wanted = "`test` is learnt from and answered, so `corrected_score` scores answers";
     assert!(said.contains(wanted), "{said}");
 }

@@ -15,7 +15,7 @@ fn help_lists_the_commands() {
     Usage: pipe [OPTIONS] <COMMAND>
 
     Commands:
-      run          Bring the results of a pipeline up to date
+      run          Bring the results of pipelines up to date
       plan         Say what a run would do and why; nothing is run
       check        Check pipeline files and say all errors at once; nothing is run
       explain      Say what decides a stage's output, and what of it changed
@@ -24,8 +24,9 @@ fn help_lists_the_commands() {
       diff         Compare two pipeline files, or revisions of one: parameters and results
       export       Write an artifact as ordinary files: PNG, GIF, safetensors, JSON, CSV
       verify       Execute stages again and compare what they give with the cache
+      attest       Sign what the results were made from, or check such a statement
       cache        Look after the cache
-      schema       Print the JSON schema of pipeline files, for editors
+      schema       Print the JSON schema of pipeline files, for editors, or of what `pipe` writes
       init         Write a commented pipeline file to start from
       completions  Print a completion script for a shell
       version      Print the version
@@ -68,8 +69,8 @@ fn help_lists_the_commands() {
               [default: auto]
 
     Exit codes: 0 done, 1 a stage failed, 2 usage or pipeline file wrong, 3 environment (no device, disk
-    full, weights missing), 4 `verify` found a difference, `cache verify` damage, or `--locked` a
-    deviation, 101 a bug of ours, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).
+    full, weights missing), 4 `verify` or `attest` found a difference, `cache verify` damage, or
+    `--locked` a deviation, 101 a bug of ours, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).
 
     Start with `pipe init`, or with `pipe run pipelines/pose_ablation.toml`.
     ");
@@ -81,15 +82,16 @@ fn help_of_run_lists_its_options() {
     $ pipe run --help
     ? 0
     --- stdout
-    Bring the results of a pipeline up to date
+    Bring the results of pipelines up to date
 
-    Computes what is not in the cache, prints a line per finished stage and then the tables.
+    Computes what is not in the cache, prints a line per finished stage and then the tables. Of several
+    files, one without the profile runs with its own values, and says so.
 
-    Usage: pipe run [OPTIONS] <FILE>
+    Usage: pipe run [OPTIONS] <FILE>...
 
     Arguments:
-      <FILE>
-              The pipeline file
+      <FILE>...
+              The pipeline files
 
     Options:
       -p, --profile <NAME>
@@ -105,7 +107,7 @@ fn help_of_run_lists_its_options() {
               Run this stage, or cell, even if it is cached; may be given several times
 
           --keep-going
-              After a failure, go on with what does not depend on it
+              After a failure, go on with what does not depend on it, and with other files
 
           --events <FILE>
               Write events to a file, one JSON object per line
@@ -191,6 +193,10 @@ fn completions_and_schema_are_results() {
     ? 0
     --- stdout
     ./pipeline.schema.json
+    ./plan.schema.json
+    ./lock.schema.json
+    ./event.schema.json
+    ./verify.schema.json
     ");
     assert!(shell.path("pipeline.schema.json").exists());
 }

@@ -4,20 +4,28 @@ mod ablation;
 mod adapters;
 mod bad_data;
 mod bad_disk;
+mod bad_models;
 mod bad_weights;
 mod behaviour;
 mod cache;
+mod check_data;
 mod checkpoints;
+mod crash;
 mod files;
 mod help;
 mod hub;
 mod interrupt;
 mod lock;
 mod misfits;
+mod mistakes;
+mod model_settings;
+mod odd_paths;
 mod pipelines;
 mod plan;
+mod provenance;
 mod remote;
 mod run;
+mod schema;
 mod settings;
 
 use std::{
@@ -116,15 +124,31 @@ fn command(dir: &Path) -> Command {
 }
 
 fn redact(text: &str) -> String {
+    // Whether a stage takes long enough to be heard of depends on the machine.
+    let running = regex::Regex::new(r"(?m)^running  .*\n").unwrap();
+    let text = running.replace_all(text, "");
     let durations = regex::Regex::new(r"\b\d+(\.\d+)? (s|min \d\d s)\b").unwrap();
-    let bytes = regex::Regex::new(r"\b\d+(\.\d+)? (B|[KM]iB)\b").unwrap();
+    let bytes = regex::Regex::new(r"\b\d+(\.\d+)? (B|[KMGT]iB)\b").unwrap();
     let digests = regex::Regex::new(r"\b[0-9a-f]{12,64}\b").unwrap();
     let times = regex::Regex::new(r"\d{4}-\d\d-\d\dT[\d:.]+Z").unwrap();
-    let text = durations.replace_all(text, "[TIME]");
+    let text = durations.replace_all(&text, "[TIME]");
     let text = times.replace_all(&text, "[WHEN]");
     let text = bytes.replace_all(&text, "[SIZE]");
     digests.replace_all(&text, "[HASH]").into_owned()
 }
+
+/// From what `predict` samples for `pairs` to its scores.
+const SCORE: &str = r#"
+[stages.answers]
+kind   = "decode"
+inputs = { samples = "predict" }
+model  = "builtin:tiny"
+
+[stages.score]
+kind   = "metric"
+inputs = { predictions = "answers", pairs = "pairs" }
+metric = "image"
+"#;
 
 /// Built-in figures and clips of them: a run without a model.
 const CLIPS: &str = r#"name = "clips"

@@ -1,24 +1,49 @@
 //! The pipelines of this repository: each must check and plan in each of its profiles, also on a
 //! machine that has neither the data nor the weights.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use super::{Shell, walk};
+
+/// The profiles of a file and of what it extends.
+fn profiles(file: &Path) -> BTreeSet<String> {
+    let table: toml::Table = std::fs::read_to_string(file).unwrap().parse().unwrap();
+    let own = table.get("profiles").and_then(toml::Value::as_table);
+    let mut names: BTreeSet<String> =
+        own.into_iter().flat_map(toml::Table::keys).cloned().collect();
+    if let Some(base) = table.get("extends").and_then(toml::Value::as_str) {
+        names.extend(profiles(&file.parent().unwrap().join(base)));
+    }
+    names
+}
 
 /// Each pipeline with each of its profiles.
 fn cases() -> Vec<(PathBuf, Option<String>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines");
     let mut cases = Vec::new();
     for file in walk(&folder).into_iter().filter(|file| file.extension() == Some("toml".as_ref())) {
-        let text = std::fs::read_to_string(&file).unwrap();
-        let table: toml::Table = text.parse().unwrap();
-        let profiles = table.get("profiles").and_then(toml::Value::as_table);
         cases.push((file.clone(), None));
-        for name in profiles.into_iter().flat_map(toml::Table::keys) {
-            cases.push((file.clone(), Some(name.clone())));
-        }
+        cases.extend(profiles(&file).into_iter().map(|name| (file.clone(), Some(name))));
     }
     cases
+}
+
+#[test]
+fn every_experiment_is_there_at_three_scales() {
+    for (file, _) in cases().into_iter().filter(|(file, _)| !file.iter().any(|part| part == "base"))
+    {
+        let names = profiles(&file);
+        for scale in ["quick", "full"] {
+            assert!(names.contains(scale), "{} has no profile `{scale}`", file.display());
+        }
+        // What no published weights or data belong to.
+        let stem = file.file_stem().unwrap().to_string_lossy();
+        let is_of_the_paper = !["few_shot_effect", "pretrain_tiny"].contains(&&*stem);
+        assert_eq!(names.contains("paper"), is_of_the_paper, "{}", file.display());
+    }
 }
 
 #[test]
@@ -89,20 +114,21 @@ fn what_a_machine_lacks_is_a_state_in_the_plan_and_an_error_in_a_run() {
     maybe  clips  after pairs
     lacks  prompt  the model `hf:zai-org/CogVideoX1.5-5B-I2V`
     lacks  latents  the model `hf:zai-org/CogVideoX1.5-5B-I2V`
-    0 stages to run, 1 waiting for others, 0 cached, 3 that cannot run here
-    missing: there is no data folder `coco`; needed by `pairs`
+    0 stages to run, 1 waiting for others, 0 cached, 3 that cannot run here; how long is not known, as nothing like it ran here yet
+    missing: there is no data folder `coco` (published.toml:5:36); needed by `pairs`
       help: put the data there, or set `stages.pairs.source.root` to its folder
-    missing: the model `hf:zai-org/CogVideoX1.5-5B-I2V` cannot be read: `zai-org/CogVideoX1.5-5B-I2V` at revision `main` is not in the Hugging Face cache `hub`; needed by `prompt` and 1 more
+    missing: the model `hf:zai-org/CogVideoX1.5-5B-I2V` cannot be read: `zai-org/CogVideoX1.5-5B-I2V` at revision `main` is not in the Hugging Face cache `hub` (published.toml:16:9); needed by `prompt` and 1 more
       help: `pipe run` downloads it; or name a local folder in diffusers' layout
     ");
     insta::assert_snapshot!(shell.transcript("run published.toml"), @"
     $ pipe run published.toml
     ? 3
     --- stderr
-      × there is no data folder `coco`; needed by `pairs`
+      × there is no data folder `coco` (published.toml:5:36); needed by `pairs`
       help: put the data there, or set `stages.pairs.source.root` to its folder
       × the model `hf:zai-org/CogVideoX1.5-5B-I2V` cannot be read: `zai-org/CogVideoX1.5-5B-I2V` at
-      │ revision `main` is not in the Hugging Face cache `hub`; needed by `prompt` and 1 more
+      │ revision `main` is not in the Hugging Face cache `hub` (published.toml:16:9); needed by
+      │ `prompt` and 1 more
       help: `pipe run` downloads it; or name a local folder in diffusers' layout
     ");
     assert!(!shell.path("cache/objects").exists() || walk(&shell.path("cache/objects")).is_empty());
@@ -129,8 +155,8 @@ fn what_a_machine_lacks_is_a_state_in_the_plan_and_an_error_in_a_run() {
     --- stdout
     lacks  pairs  the data folder `coco`
     maybe  clips  after pairs
-    0 stages to run, 1 waiting for others, 0 cached, 1 that cannot run here
-    missing: there is no data folder `coco`; needed by `pairs`
+    0 stages to run, 1 waiting for others, 0 cached, 1 that cannot run here; how long is not known, as nothing like it ran here yet
+    missing: there is no data folder `coco` (published.toml:5:36); needed by `pairs`
       help: put the data there, or set `stages.pairs.source.root` to its folder
     ");
 }

@@ -13,7 +13,7 @@ fn plan_says_what_would_run_and_why() {
     run    pairs  new
     maybe  clips[method=linear]  after pairs
     maybe  clips[method=quadratic]  after pairs
-    1 stage to run, 2 waiting for others, 0 cached
+    1 stage to run, 2 waiting for others, 0 cached; how long is not known, as nothing like it ran here yet
     ");
     assert!(shell.output("run clips.toml").status.success());
     insta::assert_snapshot!(shell.transcript("plan clips.toml"), @"
@@ -31,6 +31,7 @@ fn plan_says_what_would_run_and_why() {
     maybe  clips[method=linear]  after pairs  about [TIME]
     maybe  clips[method=quadratic]  after pairs  about [TIME]
     1 stage to run, 2 waiting for others, 0 cached; at most about [TIME] of stage time
+    disk: at most about [SIZE]; [SIZE] are free
     ");
     let json = shell.output(&format!("plan --json {set}")).stdout;
     let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
@@ -175,4 +176,57 @@ fn a_cell_that_never_ran_is_new_beside_one_that_did() {
     shell.succeed("run clips.toml --only clips[method=linear]");
     let plan = shell.succeed("plan clips.toml");
     assert!(plan.contains("run    clips[method=quadratic]  new"), "{plan}");
+}
+
+#[test]
+fn estimates_go_by_the_work() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml --jobs 1");
+    let secs = |line: &str| -> Vec<f64> {
+        let stages = shell.plan(line);
+        stages.iter().map(|stage| stage["estimate_secs"].as_f64().unwrap()).collect()
+    };
+    let took = secs("clips.toml");
+    let may_take = secs("clips.toml --set pairs.count=20 --set clips.frames=9");
+    // Ten times the images; clips of nine frames instead of five.
+    let ratios: Vec<_> = took.iter().zip(&may_take).map(|(a, b)| format!("{:.3}", b / a)).collect();
+    assert_eq!(ratios, ["10.000", "18.000", "18.000"]);
+}
+
+#[test]
+fn the_disk_that_results_take_is_known_from_earlier_ones() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    let disk = |line: &str| -> serde_json::Value {
+        let plan = shell.succeed(&format!("plan --json {line}"));
+        serde_json::from_str::<serde_json::Value>(&plan).unwrap()
+    };
+    let new = disk("clips.toml");
+    assert_eq!((&new["disk"]["bytes"], &new["disk"]["unknown"]), (&0.into(), &3.into()));
+    assert!(new["disk"]["free"].as_u64().is_some_and(|free| free > 0));
+    shell.succeed("run clips.toml");
+    assert_eq!(disk("clips.toml")["disk"]["bytes"], 0, "nothing runs");
+    // What is forced gives what is there, and so does what waits for it.
+    assert_eq!(disk("clips.toml --force pairs")["disk"]["bytes"], 0);
+
+    // What a run then takes is near what was said, for more items, more frames and larger ones.
+    let size = || -> u64 {
+        let objects = super::walk(&shell.path("cache/objects"));
+        objects.iter().map(|path| path.metadata().unwrap().len()).sum()
+    };
+    for set in ["pairs.count=6", "clips.frames=21", "pairs.size=[64,96]"] {
+        let line = format!("clips.toml --set {set}");
+        let plan = disk(&line);
+        let (said, unknown) = (plan["disk"]["bytes"].as_u64().unwrap(), &plan["disk"]["unknown"]);
+        assert_eq!(unknown, 0);
+        let stages = plan["stages"].as_array().unwrap().iter();
+        assert_eq!(stages.filter_map(|stage| stage["disk"].as_u64()).sum::<u64>(), said);
+        let before = size();
+        shell.succeed(&format!("run {line}"));
+        let took = size() - before;
+        assert!(said > took / 2 && said < took * 2, "{set}: {said} said, {took} taken");
+    }
+    let told = shell.transcript("plan clips.toml --set clips.frames=33");
+    assert!(told.contains("disk: at most about [SIZE]; [SIZE] are free"), "{told}");
 }

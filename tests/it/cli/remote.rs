@@ -2,20 +2,6 @@
 
 use super::{CLIPS, Shell};
 
-#[cfg(not(feature = "remote"))]
-#[test]
-fn a_build_without_remotes_says_so() {
-    let shell = Shell::new();
-    shell.write("clips.toml", CLIPS);
-    insta::assert_snapshot!(shell.transcript("run clips.toml --remote s3://bucket/x"), @"
-    $ pipe run clips.toml --remote s3://bucket/x
-    ? 2
-    --- stderr
-      × this `pipe` was built without remote caches
-      help: build it with `cargo build --release --features remote`
-    ");
-}
-
 #[test]
 fn push_without_an_address_says_how_to_give_one() {
     insta::assert_snapshot!(Shell::new().transcript("cache push"), @"
@@ -27,7 +13,6 @@ fn push_without_an_address_says_how_to_give_one() {
     ");
 }
 
-#[cfg(feature = "remote")]
 #[test]
 fn what_one_machine_computed_another_fetches() {
     let (shell, shared) = (Shell::new(), "--remote shared");

@@ -1,6 +1,6 @@
 //! Runs from their first line to their exit code.
 
-use super::{CLIPS, Shell, walk};
+use super::{CLIPS, SCORE, Shell, command, walk};
 
 #[test]
 fn a_failing_stage_names_its_item_and_skips_what_follows() {
@@ -13,7 +13,7 @@ fn a_failing_stage_names_its_item_and_skips_what_follows() {
     $ pipe run clips.toml
     ? 3
     --- stderr
-      × there is no data folder `data`; needed by `pairs`
+      × there is no data folder `data` (clips.toml:9:38); needed by `pairs`
       help: put the data there, or set `stages.pairs.source.root` to its folder
     ");
     for folder in ["data/input", "data/target"] {
@@ -136,7 +136,7 @@ fn commands_are_refused_before_anything_runs() {
     --- stdout
     run    count  new
     maybe  sum  after count
-    1 stage to run, 1 waiting for others, 1 cached
+    1 stage to run, 1 waiting for others, 1 cached; how long is not known, as nothing like it ran here yet
     shell commands, which a run must allow: count, sum
     ");
 
@@ -193,6 +193,7 @@ fn only_and_force_may_be_given_several_times() {
     maybe  clips[method=linear]  after pairs  about [TIME]
     maybe  clips[method=quadratic]  after pairs  about [TIME]
     1 stage to run, 2 waiting for others, 0 cached; at most about [TIME] of stage time
+    disk: at most about [SIZE]; [SIZE] are free
     ");
 }
 
@@ -228,25 +229,17 @@ inputs = { pairs = "pairs", text = "prompt" }
 model  = "builtin:tiny"
 frames = 5
 steps  = 1
-
-[stages.answers]
-kind   = "decode"
-inputs = { samples = "predict" }
-model  = "builtin:tiny"
-
-[stages.score]
-kind   = "metric"
-inputs = { predictions = "answers", pairs = "pairs" }
-metric = "image"
-
-[tables.result]
-value = "score.mse"
 "#;
+
+/// The whole pipeline.
+fn scored() -> String {
+    format!("{SCORED}{SCORE}\n[tables.result]\nvalue = \"score.mse\"\n")
+}
 
 #[test]
 fn data_that_was_moved_is_missed_by_its_own_name() {
     let shell = Shell::new();
-    shell.write("scored.toml", SCORED);
+    shell.write("scored.toml", &scored());
     let image = image::RgbImage::from_pixel(32, 32, image::Rgb([9, 90, 200]));
     std::fs::create_dir(shell.path("pics")).unwrap();
     for name in ["a_in.png", "a_out.png"] {
@@ -274,7 +267,7 @@ fn data_that_was_moved_is_missed_by_its_own_name() {
     ───────
     (a) not run
     --- stderr
-      × there is no data folder `pics`; needed by `pairs`
+      × there is no data folder `pics` (scored.toml:4:36); needed by `pairs`
       help: put the data there, or set `params.data.root` to its folder
     ");
     assert_eq!(shell.succeed("table scored.toml --set params.data.root=moved"), table);
@@ -296,4 +289,99 @@ fn an_export_is_whole_though_nobody_reads_its_list() {
     for cell in ["method=linear", "method=quadratic"] {
         assert!(shell.path("out").join(cell).join("sheet.png").exists(), "{cell}");
     }
+}
+
+#[test]
+fn several_files_run_one_after_the_other() {
+    let shell = Shell::new();
+    let quick = "\n[profiles.quick.stages.pairs]\ncount = 1\n";
+    shell
+        .write("a.toml", &CLIPS.replace("\"clips\"\n\n[sweep]", &format!("\"a\"{quick}\n[sweep]")));
+    shell.write("b.toml", &CLIPS.replace("name = \"clips\"", "name = \"b\""));
+    insta::assert_snapshot!(shell.transcript("run a.toml b.toml --profile quick --jobs 1"), @"
+    $ pipe run a.toml b.toml --profile quick --jobs 1
+    ? 0
+    --- stderr
+    b.toml: there is no profile `quick`, so it runs with the values of the file itself
+    a: 3 stages on cpu
+    ran      pairs  new  [TIME]
+    ran      clips[method=linear]  new  [TIME]
+    ran      clips[method=quadratic]  new  [TIME]
+    done     3 stages ran in [TIME]
+    b: 3 stages on cpu
+    ran      pairs  new  [TIME]
+    ran      clips[method=linear]  new  1 of 2 items  [TIME]
+    ran      clips[method=quadratic]  new  1 of 2 items  [TIME]
+    done     3 stages ran in [TIME]
+    2 pipelines up to date in [TIME]
+    ");
+    insta::assert_snapshot!(shell.transcript("run a.toml b.toml --only pairs"), @"
+    $ pipe run a.toml b.toml --only pairs
+    ? 2
+    --- stderr
+      × `--only` and `--force` name stages of one file
+      help: run that file alone
+    ");
+    // What is wrong with one file keeps all from running.
+    shell.write("c.toml", &CLIPS.replace("count", "cuont"));
+    let said = shell.transcript("run b.toml c.toml");
+    assert!(said.contains("? 2") && said.contains("did you mean `count`?"), "{said}");
+    assert!(!said.contains("stages on cpu"), "{said}");
+    // A failure ends it, or with --keep-going only its own file.
+    let folder = "{ source = \"folder\", root = \".\" }";
+    shell.write(
+        "d.toml",
+        &CLIPS.replace("{ source = \"builtin:figures\" }", folder).replace("pose", "pairs"),
+    );
+    insta::assert_snapshot!(shell.transcript("run d.toml b.toml"), @"
+    $ pipe run d.toml b.toml
+    ? 1
+    --- stderr
+    clips: 3 stages on cpu
+    failed   pairs
+      × stage `pairs`: the folder holds no pairs
+      help: put the images into `input/` and `target/` with equal names, or side by side as
+            `name_in.png` and `name_out.png`; below `train/` and `test/` if they differ
+    skipped  clips[method=linear]  because `pairs` failed
+    skipped  clips[method=quadratic]  because `pairs` failed
+    failed   0 stages ran, 1 failed, 2 not reached in [TIME]
+    1 of 2 pipelines failed in [TIME], 1 not reached: `d.toml`
+    ");
+    let said = shell.transcript("run d.toml b.toml --keep-going");
+    assert!(said.contains("? 1") && said.contains("b: 3 stages on cpu"), "{said}");
+    assert!(said.ends_with("1 of 2 pipelines failed in [TIME]: `d.toml`\n"), "{said}");
+}
+
+/// As `pipe run ... | true`: the tables find no reader, but the work is done and the code is true.
+#[test]
+fn tables_that_nobody_reads_keep_nothing_from_being_done() {
+    let shell = Shell::new();
+    let text = scored()
+        .replace("{ source = \"folder\", root = \"pics\" }", "\"builtin:figures\"")
+        .replace("task   = \"pairs\"", "task   = \"pose\"\ncount  = 1");
+    shell.write("a.toml", &text);
+    shell.write("b.toml", CLIPS);
+    let unread = |line: &str| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        command(shell.dir.path()).args(line.split(' ')).stdout(writer).output().unwrap()
+    };
+    let output = unread("run a.toml --lock");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(shell.path("a.lock").exists());
+    assert_eq!(unread("run a.toml b.toml").status.code(), Some(0));
+    assert!(shell.plan("b.toml").iter().all(|stage| stage["state"] == "fresh"));
+    // What failed has its own code, not that of a closed pipe.
+    let lacking = CLIPS
+        .replace("{ source = \"builtin:figures\" }", "{ source = \"folder\", root = \"none\" }")
+        .replace("\"pose\"", "\"pairs\"");
+    shell.write("c.toml", &lacking);
+    assert_eq!(unread("run a.toml c.toml").status.code(), Some(3));
+}
+
+#[test]
+fn more_jobs_than_stages_are_no_more_threads() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml --jobs 4000000000");
 }

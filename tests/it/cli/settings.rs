@@ -10,7 +10,7 @@ fn zero_jobs_and_misspelt_filters_are_refused() {
     $ pipe run clips.toml --jobs 0
     ? 2
     --- stderr
-    error: invalid value '0' for '--jobs <N>': number would be zero for non-zero type
+    error: invalid value '0' for '--jobs <N>': must be a whole number, at least 1
 
     For more information, try '--help'.
     ");

@@ -28,7 +28,6 @@ fn all_errors_are_shown_at_once() {
         .map(|error| format!("{} {}", error.place.as_ref().unwrap(), error.message))
         .collect();
     insta::assert_snapshot!(lines.join("\n"), @r#"
-    toy/main.toml:24:9 stage `test` has no `count`
     toy/main.toml:27:1 unknown key `cuont`
     toy/main.toml:28:8 `size` must be a list of 2 values, but is the string "big"
     toy/main.toml:34:12 there is no param or sweep axis `modlues`
@@ -38,14 +37,14 @@ fn all_errors_are_shown_at_once() {
     let json = errors.to_json();
     insta::assert_snapshot!(serde_json::to_string_pretty(&json["errors"][0]).unwrap(), @r#"
     {
-      "code": "missing_key",
-      "column": 9,
-      "end_column": 13,
-      "end_line": 24,
+      "code": "unknown_key",
+      "column": 1,
+      "end_column": 6,
+      "end_line": 27,
       "file": "toy/main.toml",
-      "help": "add `count = ...`",
-      "line": 24,
-      "message": "stage `test` has no `count`"
+      "help": "did you mean `count`?",
+      "line": 27,
+      "message": "unknown key `cuont`"
     }
     "#);
 }

@@ -1,6 +1,7 @@
 //! The sweep, and tables over it.
 
-use super::changed;
+use super::{changed, load_files};
+use crate::config::ConfigError;
 
 #[test]
 fn an_unused_axis_is_shown() {
@@ -116,4 +117,47 @@ fn a_table_of_no_metrics_is_shown() {
     43 │ columns = "n"
        ╰────
     "#);
+}
+
+/// A grid of `count` axes with ten values each.
+fn powers_of_ten(count: usize, rest: &str) -> String {
+    let axes: Vec<_> =
+        (0..count).map(|axis| format!("a{axis} = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]")).collect();
+    let uses: Vec<_> = (0..count).map(|axis| format!("${{a{axis}}}")).collect();
+    format!(
+        "[sweep]\ngrid = {{ {} }}\n{rest}\n\
+         [stages.pairs]\nkind = \"data\"\nfrom = {{ source = \"figures\" }}\ncount = 1\n\
+         [stages.lora]\nkind = \"train\"\ninputs = {{ pairs = \"pairs\" }}\nrank = 1\nsteps = 1\n\
+         note = \"of {}\"\n",
+        axes.join(", "),
+        uses.join(" ")
+    )
+}
+
+#[test]
+fn a_sweep_of_a_million_cells_is_asked_back() {
+    let told = |count, rest: &str| {
+        let errors = load_files(&powers_of_ten(count, rest), &[], None, &[]).err().unwrap();
+        let line = |error: &ConfigError| {
+            format!("{}\n  help: {}", error.message, error.help.as_deref().unwrap_or("none"))
+        };
+        errors.errors.iter().map(line).collect::<Vec<_>>().join("\n")
+    };
+    insta::assert_snapshot!(told(5, ""), @"
+    the sweep has 100000 cells: 10 of `a0` x 10 of `a1` x 10 of `a2` x 10 of `a3` x 10 of `a4`
+      help: if all of them are meant, set `max_cells = 100000` in `[sweep]`; if not, shorten an axis, or move some from `grid` to `one_at_a_time`
+    ");
+    assert!(told(5, "max_cells = 99_999").starts_with("the sweep has 100000 cells: "));
+    insta::assert_snapshot!(told(1, "max_cells = 0"), @"
+    `sweep.max_cells` must be a whole number from 1 to 1000000, but is the number 0
+      help: none
+    ");
+    // Nothing is expanded before it is counted: this would fill any memory.
+    let huge = told(40, "max_cells = 1_000_000");
+    assert!(huge.starts_with("the sweep has more than 10^19 cells: 10 of `a0` x 10 of"), "{huge}");
+    assert!(huge.contains("help: a sweep can have 1000000; shorten an axis"), "{huge}");
+    assert_eq!(
+        load_files(&powers_of_ten(4, ""), &[], None, &[]).unwrap().sweep.cells.len(),
+        10_000
+    );
 }

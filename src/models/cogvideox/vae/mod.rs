@@ -11,6 +11,8 @@ mod decoder;
 mod encoder;
 mod tiling;
 
+use std::sync::Arc;
+
 use burn::tensor::Tensor;
 
 use self::{blocks::ConvCache, decoder::Decoder, encoder::Encoder, tiling::Tiling};
@@ -21,7 +23,7 @@ const ENCODE_CHUNK: usize = 8;
 const DECODE_CHUNK: usize = 2;
 
 /// The autoencoder with its weights.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Vae {
     config: VaeConfig,
     encoder: Encoder,
@@ -36,14 +38,6 @@ impl Vae {
         let decoder = Decoder::new(&config, &params.scope("decoder"));
         params.finish()?;
         Ok(Self { config, encoder, decoder, tiling: None })
-    }
-
-    /// Works on overlapping tiles of half the trained height and width, which bounds memory and
-    /// changes the result: group norms then see one tile.
-    #[must_use]
-    pub fn tiled(mut self) -> Self {
-        self.tiling = Some(Tiling::new(&self.config));
-        self
     }
 
     fn encode_chunks(&self, video: &Tensor<5>) -> Tensor<5> {
@@ -75,6 +69,11 @@ impl VideoVae for Vae {
         }
     }
 
+    /// Tiles of half the trained height and width; group norms then see one tile.
+    fn tiled(&self) -> Option<Arc<dyn VideoVae>> {
+        Some(Arc::new(Self { tiling: Some(Tiling::new(&self.config)), ..self.clone() }))
+    }
+
     fn latent_channels(&self) -> usize {
         self.config.latent_channels
     }
@@ -83,6 +82,15 @@ impl VideoVae for Vae {
         Compression {
             time: self.config.temporal_compression_ratio,
             space: self.config.spatial_compression(),
+        }
+    }
+
+    /// An even number has no first frame of its own: all of them are doubled.
+    fn decoded_frames(&self, latent_frames: usize) -> usize {
+        let time = self.compression().time;
+        match latent_frames % 2 {
+            0 => latent_frames * time,
+            _ => (latent_frames - 1) * time + 1,
         }
     }
 
@@ -111,6 +119,11 @@ fn by_chunks(
         start += len;
     }
     if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 2) }
+}
+
+/// Height and width of a tile in pixels.
+pub(super) fn tile_size(config: &VaeConfig) -> [usize; 2] {
+    Tiling::new(config).pixels
 }
 
 /// Frames of the longest chunk of a clip of so many.

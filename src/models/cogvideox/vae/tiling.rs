@@ -7,7 +7,7 @@ use crate::models::cogvideox::config::VaeConfig;
 /// Sizes of tiles; each pair is rows, columns.
 #[derive(Clone, Copy, Debug)]
 pub struct Tiling {
-    pixels: [usize; 2],
+    pub(super) pixels: [usize; 2],
     latents: [usize; 2],
 }
 

@@ -57,6 +57,11 @@ impl Conv {
         self.inner.strided(self.extend(x), stride)
     }
 
+    /// Earlier frames that a frame depends on.
+    pub fn reach(&self) -> usize {
+        if self.causal { self.kernel - 1 } else { self.kernel / 2 }
+    }
+
     fn extend(&self, x: Tensor<5>) -> Tensor<5> {
         if self.kernel == 1 {
             return x;
@@ -144,6 +149,11 @@ impl Resnet {
             Some(shortcut) => y + shortcut.forward(x),
             None => y + x,
         }
+    }
+
+    /// Earlier frames that a frame depends on.
+    pub fn reach(&self) -> usize {
+        self.conv1.reach() + self.conv2.reach()
     }
 
     /// Adds one map of noise, the same for all frames, scaled for each channel.

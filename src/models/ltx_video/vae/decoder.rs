@@ -82,25 +82,84 @@ impl Decoder {
     }
 
     /// `[B, C, f, h, w]` to `[B, 3, F, H, W]` at a timestep from 0 to 1, with noise from `rng`
-    /// where the decoder adds some.
+    /// where the decoder adds some. Of the frames, those that `wanted` says.
     pub fn forward(
         &self,
         latents: Tensor<5>,
         timestep: f32,
         mut rng: Option<&mut TorchRng>,
+        wanted: Wanted,
     ) -> Tensor<5> {
         let timestep = self.time.as_ref().map(|time| timestep * time.multiplier);
-        let mut x = self.conv_in.forward(latents);
+        let mut window = match wanted {
+            Wanted::All => Window::default(),
+            Wanted::Last => self.window(),
+        };
+        let latents = window.cut(latents);
+        let mut x = window.cut(self.conv_in.forward(latents));
         for level in std::iter::once(&self.mid_block).chain(&self.up_blocks) {
-            x = level.forward(x, timestep, rng.as_deref_mut());
+            x = level.forward(x, timestep, rng.as_deref_mut(), &mut window);
         }
         let mut x = pixel_norm(x);
         if let (Some(time), Some(timestep)) = (&self.time, timestep) {
             let embedded = embed(&time.embedder, timestep, &x);
             x = Modulation::new(&time.scale_shift_table, embedded).apply(x, 0);
         }
-        unpatchify(self.conv_out.forward(silu(x)), self.patch)
+        let video = unpatchify(window.cut(self.conv_out.forward(silu(x))), self.patch);
+        match wanted {
+            Wanted::All => video,
+            Wanted::Last => last(video, 1),
+        }
     }
+
+    /// What each layer must give for the last frame.
+    fn window(&self) -> Window {
+        let mut window = Window::default();
+        let mut frames = 1;
+        window.layer(&mut frames, self.conv_out.reach());
+        for level in self.up_blocks.iter().rev().chain([&self.mid_block]) {
+            level.open(&mut window, &mut frames);
+        }
+        window.layer(&mut frames, self.conv_in.reach());
+        window.0.push(frames);
+        window
+    }
+}
+
+/// The frames that are decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// All of them.
+    All,
+    /// The last one. No norm sees several frames, so it depends on as many as the convolutions reach.
+    Last,
+}
+
+/// The numbers of last frames that are right and needed after each layer, the first layer's at the
+/// end; all frames if there are none.
+#[derive(Debug, Default)]
+struct Window(Vec<usize>);
+
+impl Window {
+    /// Puts a layer before those that are known: it gives `frames`, and needs `reach` more of them.
+    fn layer(&mut self, frames: &mut usize, reach: usize) {
+        self.0.push(*frames);
+        *frames += reach;
+    }
+
+    /// The frames that the next layer must give; frames before them were made with others missing.
+    fn cut(&mut self, x: Tensor<5>) -> Tensor<5> {
+        match self.0.pop() {
+            Some(frames) => last(x, frames),
+            None => x,
+        }
+    }
+}
+
+/// The last so many frames, or all if there are fewer.
+fn last(x: Tensor<5>, frames: usize) -> Tensor<5> {
+    let all = x.dims()[2];
+    if frames >= all { x } else { x.narrow(2, all - frames, frames) }
 }
 
 impl OutTime {
@@ -130,6 +189,7 @@ impl Level {
         mut x: Tensor<5>,
         timestep: Option<f32>,
         rng: Option<&mut TorchRng>,
+        window: &mut Window,
     ) -> Tensor<5> {
         let time = match (&self.time_embedder, timestep) {
             (Some(embedder), Some(timestep)) => Some(embed(embedder, timestep, &x)),
@@ -137,15 +197,31 @@ impl Level {
         };
         let conditions = &mut Conditions { time, rng };
         if let Some(resnet) = &self.conv_in {
-            x = resnet.forward(x, conditions);
+            x = window.cut(resnet.forward(x, conditions));
         }
         if let Some(upsampler) = &self.upsampler {
-            x = upsampler.forward(x);
+            x = upsampler.forward(x, window);
         }
         for resnet in &self.resnets {
-            x = resnet.forward(x, conditions);
+            x = window.cut(resnet.forward(x, conditions));
         }
         x
+    }
+
+    /// Puts the level's layers before those of a window.
+    fn open(&self, window: &mut Window, frames: &mut usize) {
+        for resnet in self.resnets.iter().rev() {
+            window.layer(frames, resnet.reach());
+        }
+        if let Some(upsampler) = &self.upsampler {
+            window.0.push(*frames);
+            // The first of the frames that it doubles goes.
+            *frames = *frames / STRIDE[0] + 1;
+            window.layer(frames, upsampler.conv.reach());
+        }
+        if let Some(resnet) = &self.conv_in {
+            window.layer(frames, resnet.reach());
+        }
     }
 }
 
@@ -172,17 +248,19 @@ impl Upsampler {
         Self { conv, factor, residual }
     }
 
-    fn forward(&self, x: Tensor<5>) -> Tensor<5> {
+    fn forward(&self, x: Tensor<5>, window: &mut Window) -> Tensor<5> {
         let cut = |x: Tensor<5>| {
             let frames = x.dims()[2];
             x.narrow(2, STRIDE[0] - 1, frames - (STRIDE[0] - 1))
         };
-        let grown = cut(unfold(self.conv.forward(x.clone()), STRIDE));
-        if !self.residual {
-            return grown;
+        let folded = window.cut(self.conv.forward(x.clone()));
+        let x = last(x, folded.dims()[2]);
+        let mut grown = cut(unfold(folded, STRIDE));
+        if self.residual {
+            let repeats = STRIDE.iter().product::<usize>() / self.factor;
+            let unfolded = cut(unfold(x, STRIDE));
+            grown = grown + Tensor::cat(vec![unfolded; repeats], 1);
         }
-        let repeats = STRIDE.iter().product::<usize>() / self.factor;
-        let unfolded = cut(unfold(x, STRIDE));
-        grown + Tensor::cat(vec![unfolded; repeats], 1)
+        window.cut(grown)
     }
 }

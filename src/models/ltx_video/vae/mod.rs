@@ -10,7 +10,10 @@ mod encoder;
 
 use burn::tensor::{FloatDType, Tensor};
 
-use self::{decoder::Decoder, encoder::Encoder};
+use self::{
+    decoder::{Decoder, Wanted},
+    encoder::Encoder,
+};
 use super::vae_config::VaeConfig;
 use crate::models::{
     Compression, DecodeNoise, LoadError, ParamReader, Posterior, VideoVae, params::Init,
@@ -42,6 +45,17 @@ impl Vae {
         self.latents_mean.dtype().into()
     }
 
+    /// Ends the denoising of latents.
+    fn end(&self, mut latents: Tensor<5>, noise: DecodeNoise<'_>, wanted: Wanted) -> Tensor<5> {
+        let DecodeNoise { timestep, scale, rng } = noise;
+        if self.config.timestep_conditioning {
+            let noise = rng.normal_tensor(latents.dims(), &latents.device());
+            let noise = noise.cast(FloatDType::from(latents.dtype()));
+            latents = latents * (1.0 - scale) + noise * scale;
+        }
+        self.decoder.forward(latents.cast(self.dtype()), timestep as f32, Some(rng), wanted)
+    }
+
     /// A statistic of each channel, for latents of a type.
     fn per_channel(statistic: &Tensor<1>, latents: &Tensor<5>) -> Tensor<5> {
         statistic.clone().cast(FloatDType::from(latents.dtype())).reshape([1, -1, 1, 1, 1])
@@ -62,18 +76,16 @@ impl VideoVae for Vae {
     }
 
     fn decode(&self, latents: Tensor<5>) -> Tensor<5> {
-        self.decoder.forward(latents.cast(self.dtype()), DecodeNoise::TIMESTEP as f32, None)
+        let timestep = DecodeNoise::TIMESTEP as f32;
+        self.decoder.forward(latents.cast(self.dtype()), timestep, None, Wanted::All)
     }
 
     fn decode_sampled(&self, latents: Tensor<5>, noise: DecodeNoise<'_>) -> Tensor<5> {
-        let DecodeNoise { timestep, scale, rng } = noise;
-        let mut latents = latents;
-        if self.config.timestep_conditioning {
-            let noise = rng.normal_tensor(latents.dims(), &latents.device());
-            let noise = noise.cast(FloatDType::from(latents.dtype()));
-            latents = latents * (1.0 - scale) + noise * scale;
-        }
-        self.decoder.forward(latents.cast(self.dtype()), timestep as f32, Some(rng))
+        self.end(latents, noise, Wanted::All)
+    }
+
+    fn decode_last(&self, latents: Tensor<5>, noise: DecodeNoise<'_>) -> Option<Tensor<5>> {
+        Some(self.end(latents, noise, Wanted::Last))
     }
 
     fn standardize(&self, latents: Tensor<5>) -> Tensor<5> {

@@ -3,14 +3,12 @@
 //! Memory is bounded by [`MAX_SCORES`], whatever the length: blocks of queries see all keys, and
 //! the backward pass computes probabilities again unless there was only one block.
 
-use burn::{
-    backend::{Flex, TensorMetadata, ops::FloatTensorOps, tensor::FloatTensor},
-    tensor::Slice,
-};
+use burn::backend::{Flex, TensorMetadata, ops::FloatTensorOps};
 use rayon::prelude::*;
 
 use super::{
     attention::Attended,
+    blocked::{add, join, ranges, slice},
     kernels::{self, Values},
 };
 
@@ -19,38 +17,35 @@ pub const MAX_SCORES: usize = 1 << 22;
 
 /// `softmax(q k^T / sqrt(D)) v`.
 pub fn forward(q: &Values, k: &Values, v: &Values) -> Attended<Flex> {
-    let (len, block) = blocks(q, k);
+    let (len, rows) = blocks(q, k);
     let mut outputs = Vec::new();
     let mut kept = None;
-    for start in (0..len).step_by(block) {
-        let p = probabilities(&rows(q, start, block.min(len - start)), k);
+    for (start, size) in ranges(len, rows) {
+        let p = probabilities(&slice::<Flex>(q, start, size), k);
         outputs.push(Flex::float_matmul(p.clone(), v.clone()));
-        kept = (block == len).then_some(p);
+        kept = (size == len).then_some(p);
     }
-    let output = if outputs.len() == 1 { outputs.remove(0) } else { Flex::float_cat(outputs, 2) };
-    Attended { output, probabilities: kept }
+    Attended { output: join::<Flex>(outputs), probabilities: kept }
 }
 
 /// The gradients with respect to `q`, `k` and `v`.
 pub fn backward([q, k, v]: [&Values; 3], kept: &Attended<Flex>, grad: &Values) -> [Values; 3] {
-    let (len, block) = blocks(q, k);
+    let (len, rows) = blocks(q, k);
     let scale = scale(q);
     let (mut dq, mut dk, mut dv) = (Vec::new(), None, None);
-    for start in (0..len).step_by(block) {
-        let size = block.min(len - start);
-        let [q, grad, output] = [q, grad, &kept.output].map(|x| rows(x, start, size));
+    for (start, size) in ranges(len, rows) {
+        let [q, grad, output] = [q, grad, &kept.output].map(|x| slice::<Flex>(x, start, size));
         let p = match &kept.probabilities {
             Some(p) => p.clone(),
             None => probabilities(&q, k),
         };
-        add(&mut dv, Flex::float_matmul(Flex::float_transpose(p.clone()), grad.clone()));
+        add::<Flex>(&mut dv, Flex::float_matmul(Flex::float_transpose(p.clone()), grad.clone()));
         let dp = Flex::float_matmul(grad.clone(), Flex::float_transpose(v.clone()));
         let ds = scores_grad([&p, &dp, &output, &grad], scale);
         dq.push(Flex::float_matmul(ds.clone(), k.clone()));
-        add(&mut dk, Flex::float_matmul(Flex::float_transpose(ds), q));
+        add::<Flex>(&mut dk, Flex::float_matmul(Flex::float_transpose(ds), q));
     }
-    let dq = if dq.len() == 1 { dq.remove(0) } else { Flex::float_cat(dq, 2) };
-    [dq, dk.expect("at least one block"), dv.expect("at least one block")]
+    [join::<Flex>(dq), dk.expect("at least one block"), dv.expect("at least one block")]
 }
 
 /// Number of queries, and of those in one block.
@@ -61,21 +56,6 @@ fn blocks(q: &Values, k: &Values) -> (usize, usize) {
 
 fn scale(q: &Values) -> f32 {
     1.0 / (q.shape()[3] as f32).sqrt()
-}
-
-fn rows(x: &Values, start: usize, len: usize) -> Values {
-    if len == x.shape()[2] {
-        return x.clone();
-    }
-    let range = Slice::new(start as isize, Some((start + len) as isize), 1);
-    Flex::float_slice(x.clone(), &[Slice::full(), Slice::full(), range])
-}
-
-fn add(total: &mut Option<FloatTensor<Flex>>, x: Values) {
-    *total = Some(match total.take() {
-        Some(total) => Flex::float_add(total, x),
-        None => x,
-    });
 }
 
 fn probabilities(q: &Values, k: &Values) -> Values {

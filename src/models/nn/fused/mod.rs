@@ -3,10 +3,12 @@
 //! Burn's CPU backend runs one elementwise operation at a time and most of them on one thread; in a
 //! small transformer they cost more than the matrix products. Each operation here has its own
 //! backward pass ([`tape`]). Other devices, and other types than f32, compose them from Burn's
-//! operations, which their compilers fuse.
+//! operations, which their compilers fuse; of attention alone they have a form of their own
+//! ([`blocked`]).
 
 mod attention;
 mod attention_kernels;
+mod blocked;
 mod columns;
 pub mod conv;
 mod direct;
@@ -27,6 +29,7 @@ use burn::tensor::{DType, Device, Tensor};
 
 pub use attention::attention;
 pub use attention_kernels::MAX_SCORES;
+pub use blocked::{block_rows, blocked_attention};
 pub use gelu::gelu_tanh;
 pub use modulation::{gated_add, norm_modulate};
 pub use rotation::norm_rotate;

@@ -118,13 +118,38 @@ impl Config {
         })
     }
 
+    /// Whether the schedule is plain, without a shift: what a linear-quadratic one replaces.
+    pub(super) fn check_unshifted(&self) -> Result<(), LoadError> {
+        let rules = [
+            ("use_dynamic_shifting", "false", !self.use_dynamic_shifting),
+            ("shift", "1", (self.shift - 1.0).abs() < f64::EPSILON),
+            ("shift_terminal", "null", self.shift_terminal.unwrap_or_default() <= 0.0),
+        ];
+        match rules.into_iter().find(|(.., holds)| !holds) {
+            Some((key, wanted, _)) => Err(error(format!(
+                "`{key}` must be {wanted} for the sampler `flow_condition`, which has a schedule of \
+                 its own"
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// Starts of the steps, falling from 1, and 0 at the end.
-    pub(super) fn sigmas(&self, num_steps: usize, positions: usize) -> Vec<f32> {
+    pub(super) fn sigmas(&self, spacing: Spacing, num_steps: usize, positions: usize) -> Vec<f32> {
         assert!(
             (1..=self.num_train_timesteps).contains(&num_steps),
             "sampling takes from 1 to {} steps, but is asked for {num_steps}",
             self.num_train_timesteps
         );
+        let mut sigmas = match spacing {
+            Spacing::Even => self.even_sigmas(num_steps, positions),
+            Spacing::LinearQuadratic => linear_quadratic(num_steps),
+        };
+        sigmas.push(0.0);
+        sigmas.into_iter().map(|sigma| sigma as f32).collect()
+    }
+
+    fn even_sigmas(&self, num_steps: usize, positions: usize) -> Vec<f64> {
         let n = num_steps as f64;
         let mut sigmas: Vec<f64> =
             (0..num_steps).map(|i| self.shifted((n - i as f64) / n, positions)).collect();
@@ -137,8 +162,7 @@ impl Config {
                 *sigma = 1.0 - (1.0 - *sigma) * (1.0 - terminal) / reach;
             }
         }
-        sigmas.push(0.0);
-        sigmas.into_iter().map(|sigma| sigma as f32).collect()
+        sigmas
     }
 
     fn shifted(&self, sigma: f64, positions: usize) -> f64 {
@@ -151,6 +175,39 @@ impl Config {
             None => self.shift * sigma / (1.0 + (self.shift - 1.0) * sigma),
         }
     }
+}
+
+/// Where the steps of a run start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spacing {
+    /// Evenly, then shifted.
+    Even,
+    /// Evenly within a small share of the way, then ever farther apart.
+    LinearQuadratic,
+}
+
+/// Half of the steps go evenly over the first fortieth of the way, the others along a parabola that
+/// goes on with the same slope and ends at 0.
+fn linear_quadratic(num_steps: usize) -> Vec<f64> {
+    const THRESHOLD: f64 = 0.025;
+    if num_steps < 2 {
+        return vec![1.0];
+    }
+    let (steps, linear) = (num_steps as f64, (num_steps / 2) as f64);
+    let quadratic = steps - linear;
+    let rest = linear - THRESHOLD * steps;
+    let curve = rest / (linear * quadratic * quadratic);
+    let slope = THRESHOLD / linear - 2.0 * rest / (quadratic * quadratic);
+    let offset = curve * linear * linear;
+    let gone = |i: usize| {
+        let at = i as f64;
+        if i < num_steps / 2 {
+            at * THRESHOLD / linear
+        } else {
+            curve * at * at + slope * at + offset
+        }
+    };
+    (0..num_steps).map(|i| 1.0 - gone(i)).collect()
 }
 
 /// How strongly a schedule leans to noise, as a linear function of the clip's latent positions that

@@ -8,6 +8,8 @@
 //! last bit, and a sample must not depend on what else is made. On the CPU several are denoised at
 //! the same time instead, which also uses its cores better than one large batch.
 
+mod condition;
+
 use burn::tensor::{Device, FloatDType, Tensor};
 use rayon::prelude::*;
 use schemars::JsonSchema;
@@ -18,6 +20,8 @@ use super::{
     Denoiser, DenoiserInput, LoadError, NoiseScheduler, VideoVae, schedulers::SamplingRun,
 };
 use crate::rng::TorchRng;
+
+pub use condition::Condition;
 
 /// A multiple that the conditioning image's latent gets before it meets the denoiser.
 ///
@@ -91,7 +95,9 @@ impl ImageLatentScale {
 pub struct Sample {
     /// The conditioning image's latent `[1, C, 1, h, w]`, scaled.
     pub image: Tensor<5>,
-    /// The sample's generator, after the draws for the image.
+    /// The initial noise `[1, C, f, h, w]`, where it was drawn before the image was encoded.
+    pub noise: Option<Tensor<5>>,
+    /// The sample's generator, after these draws.
     pub rng: TorchRng,
 }
 
@@ -101,17 +107,45 @@ impl Sample {
         let device = pixels.device();
         let posterior = vae.encode(pixels);
         let noise = rng.normal_tensor(posterior.mean.dims(), &device);
-        Self { image: vae.standardize(posterior.sample(noise)) * scale, rng }
+        Self { image: vae.standardize(posterior.sample(noise)) * scale, noise: None, rng }
+    }
+
+    /// The same for [`Sampling::condition`], where the noise of `frames` latent frames is drawn first.
+    pub fn encode_condition(
+        vae: &dyn VideoVae,
+        pixels: Tensor<5>,
+        scale: f64,
+        frames: usize,
+        mut rng: TorchRng,
+    ) -> Self {
+        let [b, _, _, height, width] = pixels.dims();
+        let space = vae.compression().space;
+        let shape = [b, vae.latent_channels(), frames, height / space, width / space];
+        let noise = rng.normal_tensor(shape, &pixels.device());
+        Self { noise: Some(noise), ..Self::encode(vae, pixels, scale, rng) }
     }
 }
 
-/// The generator of `seed` as sampling leaves it whose steps draw nothing, for latents of this size:
-/// after the draws for the image and for the initial latents. Published pipelines go on with it when
-/// they decode.
-pub fn rng_after_sampling(seed: u64, [c, f, h, w]: [usize; 4]) -> TorchRng {
+/// The generator of `seed` as sampling leaves it, for latents of this size: after the draws for the
+/// image and for the initial latents, and those of the steps of a condition pipeline. Published
+/// pipelines go on with it when they decode.
+pub fn rng_after_sampling(
+    seed: u64,
+    size: [usize; 4],
+    condition: Option<(Condition, usize)>,
+) -> TorchRng {
+    let [c, f, h, w] = size;
     let mut rng = TorchRng::new(seed);
-    rng.normal(c * h * w);
-    rng.normal(c * f * h * w);
+    let mut draws = [c * h * w, c * f * h * w];
+    if condition.is_some() {
+        draws.reverse();
+    }
+    for draw in draws {
+        rng.normal(draw);
+    }
+    if let Some((condition, steps)) = condition {
+        condition.skip(size, steps, &mut rng);
+    }
     rng
 }
 
@@ -127,12 +161,16 @@ pub struct Sampling<'a> {
     pub text: Tensor<3>,
     /// Classifier-free guidance: scale and the encoded negative prompt.
     pub guidance: Option<(f64, Tensor<3>)>,
+    /// The first frame as a condition pipeline gives it; for families whose image is that frame.
+    pub condition: Option<Condition>,
 }
 
 /// A clip in the making.
 struct State {
     latents: Tensor<5>,
     image: Tensor<5>,
+    /// The first latent frame at the start, under [`Sampling::condition`].
+    first: Option<Tensor<5>>,
     rng: TorchRng,
     timesteps: Vec<f32>,
     run: Box<dyn SamplingRun>,
@@ -148,27 +186,12 @@ impl Sampling<'_> {
         mut observe: impl FnMut(usize) -> Result<(), E>,
     ) -> Result<Vec<Tensor<5>>, E> {
         let padding = self.denoiser.num_padding_frames(frames);
-        let conditioning = self.denoiser.image_conditioning();
         let mut states: Vec<_> =
             samples.into_iter().map(|sample| self.start(sample, frames + padding)).collect();
         for index in 0..self.num_steps {
-            let inputs: Vec<_> = states
-                .iter()
-                .map(|state| DenoiserInput {
-                    latents: state.latents.clone(),
-                    image: state.image.clone(),
-                    text: self.text.clone(),
-                    timesteps: conditioning.timesteps(
-                        state.timesteps[index],
-                        frames + padding,
-                        true,
-                    ),
-                })
-                .collect();
+            let inputs = states.iter_mut().map(|state| self.input(state, index)).collect();
             for (state, prediction) in states.iter_mut().zip(self.predict(inputs)) {
-                let (run, rng) = (&mut state.run, &mut state.rng);
-                let step = |prediction, latents| run.step(index, prediction, latents, rng);
-                state.latents = conditioning.step(prediction, state.latents.clone(), step);
+                self.step(state, index, prediction);
             }
             observe(index + 1)?;
         }
@@ -176,17 +199,61 @@ impl Sampling<'_> {
     }
 
     fn start(&self, sample: Sample, frames: usize) -> State {
-        let Sample { image, mut rng } = sample;
+        let Sample { image, noise, mut rng } = sample;
         let [_, c, _, h, w] = image.dims();
-        let noise = self.scheduler.draw_noise([1, c, frames, h, w], &mut rng, &image.device());
+        let shape = [1, c, frames, h, w];
+        let draw = || self.scheduler.draw_noise(shape, &mut rng, &image.device());
+        let noise = noise.unwrap_or_else(draw);
         let positions = frames * h * w;
+        let latents = match self.condition {
+            Some(condition) => condition.place(noise, &image),
+            None => self.denoiser.image_conditioning().place(noise, &image),
+        };
         State {
-            latents: self.denoiser.image_conditioning().place(noise, &image),
+            first: self.condition.map(|_| latents.clone().narrow(2, 0, 1)),
+            latents,
             timesteps: self.scheduler.timesteps(self.num_steps, positions),
             run: self.scheduler.start(self.num_steps, positions),
             image,
             rng,
         }
+    }
+
+    /// The share of noise at a timestep.
+    fn sigma(&self, timestep: f32) -> f64 {
+        f64::from(timestep) / self.scheduler.num_train_timesteps() as f64
+    }
+
+    /// What the denoiser gets at step `index`.
+    fn input(&self, state: &mut State, index: usize) -> DenoiserInput {
+        let (timestep, frames) = (state.timesteps[index], state.latents.dims()[2]);
+        let timesteps = match (self.condition, &state.first) {
+            (Some(condition), Some(first)) => {
+                let (latents, sigma) = (state.latents.clone(), self.sigma(timestep));
+                state.latents = condition.add_noise(latents, first, sigma, &mut state.rng);
+                condition.timesteps(timestep, frames, self.scheduler.num_train_timesteps())
+            }
+            _ => self.denoiser.image_conditioning().timesteps(timestep, frames, true),
+        };
+        DenoiserInput {
+            latents: state.latents.clone(),
+            image: state.image.clone(),
+            text: self.text.clone(),
+            timesteps,
+            causal_time: self.condition.is_some(),
+        }
+    }
+
+    fn step(&self, state: &mut State, index: usize, prediction: Tensor<5>) {
+        let (run, rng, before) = (&mut state.run, &mut state.rng, state.latents.clone());
+        let mut step = |prediction, latents| run.step(index, prediction, latents, rng);
+        state.latents = match self.condition {
+            Some(condition) => {
+                let after = step(prediction, before.clone());
+                condition.keep(before, after, self.sigma(state.timesteps[index]))
+            }
+            None => self.denoiser.image_conditioning().step(prediction, before, step),
+        };
     }
 
     fn predict(&self, inputs: Vec<DenoiserInput>) -> Vec<Tensor<5>> {

@@ -1,30 +1,26 @@
 //! The expert transformer of CogVideoX 1.0 and 1.5.
 //!
 //! Legend: B batch, C latent channels, F/H/W latent frames/rows/columns, S tokens, D token size.
-//! Text and video are one sequence `[text, video]` throughout; see [`StreamModulation`]. The
+//! Text and video are one sequence `[text, video]` throughout; see
+//! [`StreamModulation`](crate::models::nn::StreamModulation). The
 //! reference is `CogVideoXTransformer3DModel` of diffusers 0.42.
+
+mod block;
+mod patch_embed;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 
-use super::{
-    config::TransformerConfig,
-    rotary::{Rotary, additive_positions},
-};
+use self::{block::Block, patch_embed::PatchEmbed};
+use super::{config::TransformerConfig, rotary::Rotary};
 use crate::models::{
     Denoiser, DenoiserInput, ImageConditioning, LoadError, ParamReader, SizeError,
-    nn::{
-        LayerNorm, Linear, StreamModulation, TimestepEmbedding, attention, gelu_tanh, silu,
-        sinusoid,
-    },
-    params::Init,
+    nn::{LayerNorm, Linear, TimestepEmbedding, silu, sinusoid},
 };
-use crate::rng::TorchRng;
 
 /// The constant that 1.5 embeds beside the timestep.
 const OFFSET: f32 = 2.0;
-const QUERY_KEY_EPS: f64 = 1e-6;
 
 /// The transformer with its weights.
 #[derive(Debug)]
@@ -200,182 +196,6 @@ impl Denoiser for Transformer {
             return Err(SizeError { what: "number of text tokens", wanted, found: text });
         }
         Ok(())
-    }
-}
-
-/// Patches of the video and projected text, as one sequence.
-#[derive(Clone, Debug)]
-struct PatchEmbed {
-    proj: Linear,
-    text_proj: Linear,
-    /// The stored table of positions of the trained size.
-    positions: Option<Tensor<3>>,
-}
-
-impl PatchEmbed {
-    fn new(config: &TransformerConfig, params: &ParamReader<'_>) -> Self {
-        let dim = config.inner_dim();
-        let patch = config.patch_size;
-        let features = config.in_channels * patch * patch * config.frames_per_token();
-        let proj = if config.patch_size_t.is_some() {
-            params.linear("proj", [features, dim], true)
-        } else {
-            // A convolution whose stride is its kernel is a linear layer over patches.
-            let proj = params.scope("proj");
-            let init = Init::fan_in(features);
-            let weight = proj.tensor("weight", [dim, config.in_channels, patch, patch], init);
-            let bias = config.patch_bias.then(|| proj.tensor("bias", [dim], init));
-            Linear { weight: weight.reshape([dim, features]), bias, lora: None }
-        };
-        let positions = config.use_learned_positional_embeddings.then(|| {
-            let tokens =
-                config.max_text_seq_length + trained_grid(config).iter().product::<usize>();
-            let table = |_: &mut TorchRng, device: &Device| {
-                additive_positions(config, config.max_text_seq_length, trained_grid(config), device)
-                    .reshape([tokens * dim])
-            };
-            params.tensor_or::<3>("pos_embedding", [1, tokens, dim], table)
-        });
-        let text_proj = params.linear("text_proj", [config.text_embed_dim, dim], true);
-        Self { proj, text_proj, positions }
-    }
-
-    /// `[B, C, F, H, W]` and `[B, L, text]` to `[B, S, D]`.
-    fn forward(&self, config: &TransformerConfig, video: Tensor<5>, text: Tensor<3>) -> Tensor<3> {
-        let [b, c, f, h, w] = video.dims();
-        let (patch, patch_t) = (config.patch_size, config.frames_per_token());
-        let grid = [f / patch_t, h / patch, w / patch];
-        let text_len = text.dims()[1];
-        let device = plain_device(&video);
-        // Within a token: channel, frame, row, column.
-        let patches = video
-            .reshape([b, c, grid[0], patch_t, grid[1], patch, grid[2], patch])
-            .permute([0, 2, 4, 6, 1, 3, 5, 7])
-            .reshape([b, grid.iter().product(), c * patch_t * patch * patch]);
-        let tokens = Tensor::cat(vec![self.text_proj.forward(text), self.proj.forward(patches)], 1);
-        if !config.has_additive_positions() {
-            return tokens;
-        }
-        let positions = match &self.positions {
-            Some(table) if grid == trained_grid(config) => table.clone(),
-            _ => additive_positions(config, text_len, grid, &device),
-        };
-        let dtype = float_dtype(tokens.dtype());
-        tokens + positions.cast(dtype)
-    }
-}
-
-/// Tokens on each axis of the size the model was trained on; only 1.0 stores positions for it.
-fn trained_grid(config: &TransformerConfig) -> [usize; 3] {
-    let frames = (config.sample_frames - 1) / config.temporal_compression_ratio + 1;
-    [frames, config.sample_height / config.patch_size, config.sample_width / config.patch_size]
-}
-
-/// One block: joint attention, then feed-forward, both modulated and gated.
-#[derive(Clone, Debug)]
-struct Block {
-    norm1: ModulatedNorm,
-    attn1: Attention,
-    norm2: ModulatedNorm,
-    feed_forward_in: Linear,
-    feed_forward_out: Linear,
-}
-
-impl Block {
-    fn new(config: &TransformerConfig, params: &ParamReader<'_>) -> Self {
-        let dim = config.inner_dim();
-        Self {
-            norm1: ModulatedNorm::new(config, &params.scope("norm1")),
-            attn1: Attention::new(config, &params.scope("attn1")),
-            norm2: ModulatedNorm::new(config, &params.scope("norm2")),
-            feed_forward_in: params.linear("ff.net.0.proj", [dim, 4 * dim], true),
-            feed_forward_out: params.linear("ff.net.2", [4 * dim, dim], true),
-        }
-    }
-
-    fn forward(
-        &self,
-        tokens: Tensor<3>,
-        time: &Tensor<3>,
-        text_len: usize,
-        rotary: Option<&Rotary>,
-    ) -> Tensor<3> {
-        let (normed, modulation) = self.norm1.forward(tokens.clone(), time, text_len);
-        let tokens = modulation.gated_add(tokens, self.attn1.forward(normed, rotary));
-        let (normed, modulation) = self.norm2.forward(tokens.clone(), time, text_len);
-        let hidden = gelu_tanh(self.feed_forward_in.forward(normed));
-        modulation.gated_add(tokens, self.feed_forward_out.forward(hidden))
-    }
-}
-
-/// Layer norm whose shift, scale and gate come from the time embedding, apart for each stream.
-#[derive(Clone, Debug)]
-struct ModulatedNorm {
-    linear: Linear,
-    norm: LayerNorm,
-}
-
-impl ModulatedNorm {
-    fn new(config: &TransformerConfig, params: &ParamReader<'_>) -> Self {
-        let dim = config.inner_dim();
-        Self {
-            linear: params.zero_linear("linear", [config.time_embed_dim, 6 * dim]),
-            norm: LayerNorm::new(params, "norm", dim, config.norm_eps),
-        }
-    }
-
-    fn forward(
-        &self,
-        tokens: Tensor<3>,
-        time: &Tensor<3>,
-        text_len: usize,
-    ) -> (Tensor<3>, StreamModulation) {
-        let [b, _, dim] = tokens.dims();
-        let chunks = self.linear.forward(silu(time.clone())).reshape([b, 6, dim]);
-        let modulation = StreamModulation { chunks, text_len };
-        (modulation.norm_scale_shift(&self.norm, tokens), modulation)
-    }
-}
-
-/// Attention over the joint sequence, query and key normalised per head and rotated.
-#[derive(Clone, Debug)]
-struct Attention {
-    num_heads: usize,
-    to_q: Linear,
-    to_k: Linear,
-    to_v: Linear,
-    to_out: Linear,
-    norm_q: LayerNorm,
-    norm_k: LayerNorm,
-}
-
-impl Attention {
-    fn new(config: &TransformerConfig, params: &ParamReader<'_>) -> Self {
-        let (dim, head_dim) = (config.inner_dim(), config.attention_head_dim);
-        Self {
-            num_heads: config.num_attention_heads,
-            to_q: params.linear("to_q", [dim, dim], config.attention_bias),
-            to_k: params.linear("to_k", [dim, dim], config.attention_bias),
-            to_v: params.linear("to_v", [dim, dim], config.attention_bias),
-            to_out: params.linear("to_out.0", [dim, dim], true),
-            norm_q: LayerNorm::new(params, "norm_q", head_dim, QUERY_KEY_EPS),
-            norm_k: LayerNorm::new(params, "norm_k", head_dim, QUERY_KEY_EPS),
-        }
-    }
-
-    fn forward(&self, x: Tensor<3>, rotary: Option<&Rotary>) -> Tensor<3> {
-        let [b, s, dim] = x.dims();
-        let split = |x: Tensor<3>| x.reshape([b, s, self.num_heads, dim / self.num_heads]);
-        // [B, heads, S, D / heads]
-        let rotate = |norm: &LayerNorm, x: Tensor<4>| match rotary {
-            Some(rotary) => rotary.norm_and_apply(norm, x),
-            None => norm.forward(x).swap_dims(1, 2),
-        };
-        let q = rotate(&self.norm_q, split(self.to_q.forward(x.clone())));
-        let k = rotate(&self.norm_k, split(self.to_k.forward(x.clone())));
-        let v = split(self.to_v.forward(x)).swap_dims(1, 2);
-        let y = attention(q, k, v).swap_dims(1, 2).reshape([b, s, dim]);
-        self.to_out.forward(y)
     }
 }
 

@@ -1,0 +1,85 @@
+//! Our side of the comparison with PyTorch on a GPU; `run.py` runs both and makes the table.
+//!
+//! `gpu --device cuda:0 --size full --out DIR [--cases NAME,NAME]` does each case of `cases.json`, writes
+//! what it computed into the folder, and prints a line of JSON when a case begins and when it ends.
+#![expect(clippy::print_stdout, reason = "the other side reads it")]
+
+mod cases;
+mod hashed;
+mod work;
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    time::Instant,
+};
+
+use cases::{Case, Table};
+use serde_json::{Value, json};
+use work::Work;
+
+struct Args {
+    device: String,
+    tiny: bool,
+    out: PathBuf,
+    cases: Option<Vec<String>>,
+}
+
+impl Args {
+    fn parse() -> Result<Self, String> {
+        let mut parsed =
+            Self { device: "cpu".to_owned(), tiny: true, out: PathBuf::from("."), cases: None };
+        let mut args = std::env::args().skip(1);
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().ok_or(format!("`{arg}` needs a value"));
+            match arg.as_str() {
+                // What cargo adds.
+                "--bench" => {}
+                "--device" => parsed.device = value()?,
+                "--size" => parsed.tiny = value()? == "tiny",
+                "--out" => parsed.out = value()?.into(),
+                "--cases" => parsed.cases = Some(value()?.split(',').map(str::to_owned).collect()),
+                other => return Err(format!("there is no option `{other}`")),
+            }
+        }
+        Ok(parsed)
+    }
+}
+
+/// Does a case; its figures, or why there are none.
+fn attempt(case: &Case, work: &mut Work<'_>) -> Value {
+    let result = catch_unwind(AssertUnwindSafe(|| work.run(case)));
+    work.clean_up();
+    match result {
+        Ok(Ok(figures)) => figures,
+        Ok(Err(error)) => json!({ "error": error }),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            json!({ "error": text.unwrap_or("panicked").lines().next() })
+        }
+    }
+}
+
+fn main() {
+    let args = Args::parse().unwrap_or_else(|error| panic!("{error}"));
+    let table = Table::read();
+    let device = pipe::device::named(&args.device)
+        .unwrap_or_else(|| panic!("there is no device `{}` here", args.device));
+    std::fs::create_dir_all(&args.out).expect("the folder of results can be made");
+    let wanted = |case: &&Case| match &args.cases {
+        Some(names) => names.contains(&case.name),
+        None => true,
+    };
+    let mut work = Work::new(&table, device, args.tiny, args.out.clone());
+    for case in table.cases.iter().filter(wanted) {
+        println!("{}", json!({ "case": case.name, "event": "start" }));
+        let start = Instant::now();
+        let figures = attempt(case, &mut work);
+        let secs = start.elapsed().as_secs_f64();
+        println!(
+            "{}",
+            json!({ "case": case.name, "event": "end", "secs": secs, "figures": figures })
+        );
+    }
+}

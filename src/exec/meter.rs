@@ -1,0 +1,261 @@
+//! What a stage takes while it runs: the time of the device, and memory.
+//!
+//! A thread looks every few milliseconds. On the CPU, memory is what the whole process holds and
+//! time is CPU time, which stages that run at once share evenly. On a GPU, both are what the driver's
+//! tool says of the card, which counts other programs on it, too.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{self, Receiver, RecvTimeoutError},
+    },
+    time::Duration,
+};
+
+/// Between two looks at the process.
+const INTERVAL: Duration = Duration::from_millis(20);
+/// Between two looks at a card.
+const CARD_INTERVAL_MS: u32 = 100;
+
+/// What one stage took.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Usage {
+    /// CPU seconds; 0 where the system does not tell.
+    pub cpu_secs: f64,
+    /// Seconds in which the device worked, as far as the system tells.
+    pub device_secs: Option<f64>,
+    /// The most bytes held on the device at once.
+    pub peak_memory: Option<u64>,
+}
+
+/// Measures the stages of a run.
+pub(super) struct Meter {
+    /// Stages that run now.
+    running: AtomicUsize,
+    on_host: bool,
+    card: Option<Card>,
+}
+
+/// Counts a stage that runs, also if it ends in a panic.
+struct Running<'a>(&'a AtomicUsize);
+
+impl<'a> Running<'a> {
+    fn one_more(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Meter {
+    /// A meter for the host, or for the card of this name, if it is known.
+    pub fn new(on_host: bool, card: Option<&str>) -> Self {
+        Self { running: AtomicUsize::new(0), on_host, card: card.and_then(Card::watch) }
+    }
+
+    /// Does something and says what it took.
+    pub fn measure<T>(&self, work: impl FnOnce() -> T) -> (T, Usage) {
+        let _running = Running::one_more(&self.running);
+        std::thread::scope(|scope| {
+            // Dropped at the end, or by a panic of the work: either way the sampler ends.
+            let (stop, stopped) = mpsc::channel::<()>();
+            let sampler = scope.spawn(move || self.sample(&stopped));
+            let result = work();
+            drop(stop);
+            (result, sampler.join().unwrap_or_default())
+        })
+    }
+
+    fn sample(&self, stopped: &Receiver<()>) -> Usage {
+        let (mut cpu, mut share) = (cpu_secs(), 0.0);
+        let busy_before = self.card.as_ref().map(Card::busy_secs);
+        let high_before = high_water();
+        let mut peak = self.memory();
+        loop {
+            let ended = stopped.recv_timeout(INTERVAL) != Err(RecvTimeoutError::Timeout);
+            let now = cpu_secs();
+            share += (now - cpu) / self.running.load(Ordering::Relaxed).max(1) as f64;
+            cpu = now;
+            peak = peak.max(self.memory());
+            if ended {
+                break;
+            }
+        }
+        let high = high_water();
+        if self.on_host && high > high_before {
+            // The process never held more than now, so the peak was here, perhaps between two looks.
+            peak = peak.max(high);
+        }
+        let device_secs = match (&self.card, busy_before) {
+            (Some(card), Some(before)) => Some(card.busy_secs() - before),
+            _ => self.on_host.then_some(share),
+        };
+        Usage { cpu_secs: share, device_secs, peak_memory: peak }
+    }
+
+    fn memory(&self) -> Option<u64> {
+        match &self.card {
+            Some(card) => card.memory(),
+            None if self.on_host => status_bytes("VmRSS:"),
+            None => None,
+        }
+    }
+}
+
+/// The most that this process ever held.
+fn high_water() -> Option<u64> {
+    status_bytes("VmHWM:")
+}
+
+/// A size in `/proc/self/status`.
+fn status_bytes(field: &str) -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+/// CPU seconds of this process so far: user and system time in `/proc/self/stat`, in hundredths.
+fn cpu_secs() -> f64 {
+    const TICKS_PER_SEC: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The second field is the program's name in parentheses and may hold spaces; user and system
+    // time are the 14th and 15th.
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = after_name.split_whitespace().skip(11).take(2);
+    ticks.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / TICKS_PER_SEC
+}
+
+/// A GPU as its driver's tool sees it; burn does not tell.
+struct Card {
+    tool: Child,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// What the tool has said so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Seen {
+    memory: Option<u64>,
+    busy_secs: f64,
+}
+
+impl Card {
+    /// Watches a card until it is dropped; none where there is no tool.
+    fn watch(name: &str) -> Option<Self> {
+        let mut tool = Command::new("nvidia-smi")
+            .args(["--query-gpu=memory.used,utilization.gpu", "--format=csv,noheader,nounits"])
+            .args(["-i", name, "-lms", &CARD_INTERVAL_MS.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .ok()?;
+        let lines = BufReader::new(tool.stdout.take()?).lines();
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let shared = Arc::clone(&seen);
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                shared.lock().expect("no panic while held").add(&line);
+            }
+        });
+        Some(Self { tool, seen })
+    }
+
+    fn memory(&self) -> Option<u64> {
+        self.seen.lock().expect("no panic while held").memory
+    }
+
+    fn busy_secs(&self) -> f64 {
+        self.seen.lock().expect("no panic while held").busy_secs
+    }
+}
+
+impl Drop for Card {
+    fn drop(&mut self) {
+        // It may have ended by itself, which is as good.
+        let _ = self.tool.kill();
+        let _ = self.tool.wait();
+    }
+}
+
+impl Seen {
+    /// Adds a line of the tool: MiB in use, and the percent of the interval in which a kernel ran.
+    fn add(&mut self, line: &str) {
+        let mut fields = line.split(',').map(|field| field.trim().parse::<u64>().ok());
+        let (memory, percent) = (fields.next().flatten(), fields.next().flatten());
+        self.memory = memory.map(|mebibytes| mebibytes << 20).or(self.memory);
+        let percent = percent.unwrap_or(0).min(100) as f64;
+        self.busy_secs += percent / 100.0 * f64::from(CARD_INTERVAL_MS) / 1000.0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hint::black_box;
+
+    use super::*;
+
+    /// Works until the process has used so many more CPU seconds.
+    fn work_for(secs: f64) {
+        let start = cpu_secs();
+        while cpu_secs() - start < secs {
+            black_box((0..100_000u64).map(black_box).sum::<u64>());
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn memory_that_is_held_is_seen() {
+        const SIZE: usize = 200 << 20;
+        let ((), usage) = Meter::new(true, None).measure(|| {
+            let mut held = vec![1u8; SIZE];
+            std::thread::sleep(5 * INTERVAL);
+            black_box(&mut held);
+        });
+        assert!(usage.peak_memory >= Some(SIZE as u64), "{usage:?}");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn stages_at_once_share_what_the_process_used() {
+        let meter = Meter::new(true, None);
+        let (one, two) = std::thread::scope(|scope| {
+            let other = scope.spawn(|| meter.measure(|| work_for(0.5)).1);
+            let ((), mine) = meter.measure(|| work_for(0.5));
+            (other.join().unwrap(), mine)
+        });
+        // Other tests of this process run beside it, so there is no upper bound.
+        for usage in [one, two] {
+            assert!(usage.cpu_secs > 0.1, "{usage:?}");
+            assert_eq!(usage.device_secs, Some(usage.cpu_secs));
+        }
+        assert_eq!(Meter::new(false, None).measure(|| ()).1.device_secs, None);
+    }
+
+    #[test]
+    fn a_panic_is_passed_on_and_counted_out() {
+        let meter = Meter::new(true, None);
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            meter.measure(|| panic!("as meant"))
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(meter.running.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn lines_of_the_tool_add_up() {
+        let mut seen = Seen::default();
+        for line in ["1024, 50", "2048, 100", "[N/A], [N/A]", ""] {
+            seen.add(line);
+        }
+        assert_eq!(seen.memory, Some(2 << 30));
+        assert!((seen.busy_secs - 0.15).abs() < 1e-9, "{seen:?}");
+    }
+}

@@ -1,0 +1,245 @@
+//! Attention for GPUs: in blocks of queries, so that no score matrix of the whole sequence exists.
+//!
+//! Burn has a fused kernel for the forward pass on GPUs and none for the backward pass: on a tape its
+//! attention keeps all scores. Here nothing but inputs and output is kept; the backward pass makes
+//! the probabilities of one block after the other again. Products are of the inputs' type, softmax is
+//! in f32. All of it is made of backend operations, so the CPU can prove what a GPU computes.
+
+use burn::{
+    backend::{
+        Autodiff, Backend, Dispatch, Flex, TensorMetadata,
+        autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension, tensor::FloatTensor,
+    },
+    tensor::{DType, FloatDType, Slice, Tensor, ops::AttentionModuleOptions},
+};
+
+use super::tape::record;
+
+/// Most scores of one block: 1 GiB in f32.
+pub const MAX_DEVICE_SCORES: usize = 1 << 28;
+/// The fused kernel takes whole tiles of queries; with other counts it makes all scores.
+const TILE: usize = 128;
+
+/// Scaled dot-product attention of `[B, heads, S, D]`.
+pub fn blocked_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
+    let [batch, heads, queries, _] = q.dims();
+    let rows = block_rows(batch * heads, queries, k.dims()[2]);
+    in_blocks([q, k, v], rows)
+}
+
+fn in_blocks([q, k, v]: [Tensor<4>; 3], rows: usize) -> Tensor<4> {
+    Tensor::from_dispatch(Dispatch::attention_in_blocks(
+        q.into_dispatch(),
+        k.into_dispatch(),
+        v.into_dispatch(),
+        rows,
+    ))
+}
+
+/// Queries per block: blocks of equal size, in whole tiles.
+pub fn block_rows(maps: usize, queries: usize, keys: usize) -> usize {
+    let most = (MAX_DEVICE_SCORES / (maps * keys)).max(1);
+    queries.div_ceil(queries.div_ceil(most)).next_multiple_of(TILE)
+}
+
+/// The operation as Burn dispatches it.
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cuda"), Fusion: cfg(feature = "cuda"))]
+pub trait BlockedAttention: Backend {
+    /// See [`blocked_attention`]; `rows` are the queries of a block.
+    #[fusion(default)]
+    fn attention_in_blocks(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        rows: usize,
+    ) -> FloatTensor<Self> {
+        forward::<Self>([&q, &k, &v], rows)
+    }
+}
+
+impl BlockedAttention for Flex {}
+
+#[cfg(feature = "cuda")]
+impl BlockedAttention for burn_cubecl::CubeBackend {}
+
+impl<B: BlockedAttention, C: CheckpointStrategy> BlockedAttention for Autodiff<B, C> {
+    fn attention_in_blocks(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        rows: usize,
+    ) -> FloatTensor<Self> {
+        let recorded = [&q, &k, &v];
+        let inputs = recorded.map(|tensor| tensor.primitive().clone());
+        let [q, k, v] = inputs.clone();
+        let output = B::attention_in_blocks(q, k, v, rows);
+        let kept = output.clone();
+        record::<B, C, _, _>(recorded, output, move |grad, _| {
+            backward::<B>(inputs.each_ref(), &kept, &grad, rows).map(Some)
+        })
+    }
+}
+
+fn forward<B: Backend>([q, k, v]: [&FloatTensor<B>; 3], rows: usize) -> FloatTensor<B> {
+    let blocks = ranges(q.shape()[2], rows).map(|(start, len)| {
+        let q = slice::<B>(q, start, len);
+        if q.dtype() == DType::F32 {
+            // The fused kernel computes in tiles of f16, whatever it is given.
+            let p = probabilities::<B>(&q, k);
+            return B::float_matmul(p, v.clone());
+        }
+        let padded = pad::<B>(q, rows);
+        let options = AttentionModuleOptions::default();
+        let out = B::attention(padded, k.clone(), v.clone(), None, None, options);
+        slice::<B>(&out, 0, len)
+    });
+    join::<B>(blocks.collect())
+}
+
+/// The gradients with respect to `q`, `k` and `v`.
+fn backward<B: Backend>(
+    [q, k, v]: [&FloatTensor<B>; 3],
+    output: &FloatTensor<B>,
+    grad: &FloatTensor<B>,
+    rows: usize,
+) -> [FloatTensor<B>; 3] {
+    let dtype = FloatDType::from(q.dtype());
+    let (mut dq, mut dk, mut dv) = (Vec::new(), None, None);
+    for (start, len) in ranges(q.shape()[2], rows) {
+        let [q, grad, output] = [q, grad, output].map(|x| slice::<B>(x, start, len));
+        let p = probabilities::<B>(&q, k);
+        let weights = B::float_transpose(B::float_cast(p.clone(), dtype));
+        add::<B>(&mut dv, B::float_matmul(weights, grad.clone()));
+        let ds = B::float_cast(scores_grad::<B>([p, output, grad], [&q, v]), dtype);
+        dq.push(B::float_matmul(ds.clone(), k.clone()));
+        add::<B>(&mut dk, B::float_matmul(B::float_transpose(ds), q));
+    }
+    [join::<B>(dq), dk.expect("at least one block"), dv.expect("at least one block")]
+}
+
+/// `softmax(q k^T / sqrt(D))` in f32.
+fn probabilities<B: Backend>(q: &FloatTensor<B>, k: &FloatTensor<B>) -> FloatTensor<B> {
+    let scores = B::float_matmul(q.clone(), B::float_transpose(k.clone()));
+    let scores = B::float_mul_scalar(widened::<B>(scores), scale::<B>(q).into());
+    let most = B::float_max_dim(scores.clone(), 3);
+    let weights = B::float_exp(B::float_sub(scores, most));
+    let total = B::float_sum_dim(weights.clone(), 3);
+    B::float_div(weights, total)
+}
+
+/// The gradient of `q k^T`, in f32, from probabilities, output and its gradient.
+fn scores_grad<B: Backend>(
+    [p, output, grad]: [FloatTensor<B>; 3],
+    [q, v]: [&FloatTensor<B>; 2],
+) -> FloatTensor<B> {
+    let dp = B::float_matmul(grad.clone(), B::float_transpose(v.clone()));
+    let means = B::float_mul(widened::<B>(output), widened::<B>(grad));
+    let centred = B::float_sub(widened::<B>(dp), B::float_sum_dim(means, 3));
+    B::float_mul_scalar(B::float_mul(p, centred), scale::<B>(q).into())
+}
+
+fn scale<B: Backend>(q: &FloatTensor<B>) -> f64 {
+    1.0 / (q.shape()[3] as f64).sqrt()
+}
+
+fn widened<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_cast(x, FloatDType::F32)
+}
+
+/// Start and length of each block.
+pub(super) fn ranges(queries: usize, rows: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..queries).step_by(rows).map(move |start| (start, rows.min(queries - start)))
+}
+
+/// Rows of `x` from `start` on.
+pub(super) fn slice<B: Backend>(x: &FloatTensor<B>, start: usize, len: usize) -> FloatTensor<B> {
+    if len == x.shape()[2] {
+        return x.clone();
+    }
+    let range = Slice::new(start as isize, Some((start + len) as isize), 1);
+    B::float_slice(x.clone(), &[Slice::full(), Slice::full(), range])
+}
+
+/// Rows of zeros behind `x`, up to `rows`.
+fn pad<B: Backend>(x: FloatTensor<B>, rows: usize) -> FloatTensor<B> {
+    let mut missing = x.shape();
+    missing[2] = rows - missing[2];
+    if missing[2] == 0 {
+        return x;
+    }
+    let zeros = B::float_zeros(missing, &x.device(), x.dtype().into());
+    B::float_cat(vec![x, zeros], 2)
+}
+
+/// The rows of all blocks, one behind the other.
+pub(super) fn join<B: Backend>(mut blocks: Vec<FloatTensor<B>>) -> FloatTensor<B> {
+    if blocks.len() == 1 { blocks.remove(0) } else { B::float_cat(blocks, 2) }
+}
+
+/// Adds to a sum that begins with its first part.
+pub(super) fn add<B: Backend>(total: &mut Option<FloatTensor<B>>, x: FloatTensor<B>) {
+    *total = Some(match total.take() {
+        Some(total) => B::float_add(total, x),
+        None => x,
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::module;
+
+    use super::{
+        super::testing::{agree, random},
+        *,
+    };
+
+    const DIMS: [usize; 4] = [2, 3, 37, 16];
+
+    fn definition([q, k, v]: [Tensor<4>; 3]) -> Tensor<4> {
+        module::attention(q, k, v, None, None, AttentionModuleOptions::default())
+    }
+
+    fn inputs() -> [Tensor<1>; 3] {
+        [(); 3].map(|()| random([DIMS.iter().product()]))
+    }
+
+    #[test]
+    fn blocks_agree_with_the_definition() {
+        for rows in [8, 16, 37, 128] {
+            let shaped = |x: [Tensor<1>; 3]| x.map(|x| x.reshape(DIMS));
+            agree(&inputs(), |x| in_blocks(shaped(x), rows), |x| definition(shaped(x)));
+        }
+    }
+
+    /// In half precision the forward pass is the backend's own kernel on padded queries.
+    #[test]
+    fn in_bf16_values_and_gradients_stay_within_its_rounding() {
+        let exact = inputs().map(|x| x.reshape::<4, _>(DIMS));
+        let weight = random(DIMS);
+        let run = |dtype: FloatDType, f: &dyn Fn([Tensor<4>; 3]) -> Tensor<4>| {
+            let leaves = exact.clone().map(|x| x.autodiff().require_grad());
+            let y = f(leaves.clone().map(|x| x.cast(dtype))).cast(FloatDType::F32);
+            let grads = (y.clone() * weight.clone()).sum().backward();
+            let [q, k, v] = leaves.map(|leaf| leaf.grad(&grads).unwrap());
+            [y.inner(), q, k, v]
+        };
+        let wanted = run(FloatDType::F32, &definition);
+        for rows in [8, 64] {
+            let found = run(FloatDType::BF16, &|x| in_blocks(x, rows));
+            for (found, wanted) in found.into_iter().zip(&wanted) {
+                let scale = wanted.clone().abs().max().into_scalar::<f32>();
+                let error = (found - wanted.clone()).abs().max().into_scalar::<f32>() / scale;
+                assert!(error < 2e-2, "{rows} rows: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_are_even_whole_tiles_and_bounded() {
+        assert_eq!(block_rows(6, 37, 37), 128);
+        // The paper's setting: two clips of 2926 tokens, 48 heads.
+        assert_eq!(block_rows(96, 2926, 2926), 768);
+        let rows = block_rows(48, 45_106, 45_106);
+        assert!(rows == 128 && 48 * 45_106 * rows < 2 * MAX_DEVICE_SCORES, "{rows}");
+    }
+}

@@ -1,0 +1,115 @@
+//! Content as ordinary files outside the store.
+//!
+//! A file shares its blocks with the object where the file system can do that (reflink, as on Btrfs,
+//! XFS and APFS), and is a copy elsewhere. It is never a hard link: that would be the object itself
+//! under a second name, and its mode bits stop neither `chmod` nor root, so that whoever edits the
+//! export would edit the cache.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+};
+
+use serde::Serialize;
+
+use super::{Digest, Store, StoreError};
+use crate::artifact::FileRef;
+
+/// How a file came out of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Transfer {
+    /// It shares its blocks with the store until one of both is changed.
+    Reflink,
+    /// Its bytes were written anew.
+    Copy,
+}
+
+impl Store {
+    /// Puts content at `path`, in one step and with the user's own permissions, and checks it there.
+    pub fn materialise(&self, file: &FileRef, path: &Path) -> Result<Transfer, StoreError> {
+        let object = match File::open(self.object_path(file.digest)) {
+            Ok(object) => object,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(StoreError::Damaged { digest: file.digest });
+            }
+            Err(e) => return Err(StoreError::io(&self.object_path(file.digest), e)),
+        };
+        // Not one of the store's own errors, whose remedies are about the cache.
+        let failed = |source| StoreError::Io { path: path.to_owned(), source };
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        fs::create_dir_all(folder).map_err(failed)?;
+        let mut temp = scratch(folder).map_err(failed)?;
+        let how = transfer(&object, temp.as_file_mut()).map_err(failed)?;
+        let mut hasher = blake3::Hasher::new();
+        let mut written = File::open(temp.path()).map_err(failed)?;
+        io::copy(&mut written, &mut hasher).map_err(failed)?;
+        if Digest::from(hasher.finalize()) != file.digest {
+            return Err(StoreError::Damaged { digest: file.digest });
+        }
+        temp.persist(path).map_err(|error| failed(error.error))?;
+        Ok(how)
+    }
+}
+
+fn transfer(mut object: &File, to: &mut File) -> io::Result<Transfer> {
+    if reflink_copy::reflink_file(object, to).is_ok() {
+        return Ok(Transfer::Reflink);
+    }
+    to.set_len(0)?;
+    io::copy(&mut object, to)?;
+    Ok(Transfer::Copy)
+}
+
+/// A file beside its final place, with the permissions that any new file gets.
+fn scratch(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_outside_is_the_users_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("cache")).unwrap();
+        let file = store.put(b"content").unwrap();
+        let path = dir.path().join("out/a.txt");
+        for _ in 0..2 {
+            // Also over what is there already.
+            store.materialise(&file, &path).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"content");
+        }
+        assert!(!fs::metadata(&path).unwrap().permissions().readonly());
+        fs::write(&path, "edited").unwrap();
+        assert_eq!(store.read(&file).unwrap(), b"content");
+        assert_eq!(fs::read_dir(dir.path().join("out")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn damaged_content_goes_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("cache")).unwrap();
+        let file = store.put(b"content").unwrap();
+        let object = store.object_path(file.digest);
+        fs::remove_file(&object).unwrap();
+        let path = dir.path().join("a.txt");
+        for damage in [None, Some("c0ntent")] {
+            if let Some(bytes) = damage {
+                fs::write(&object, bytes).unwrap();
+            }
+            let error = store.materialise(&file, &path).unwrap_err();
+            assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+            assert!(!path.exists());
+        }
+    }
+}

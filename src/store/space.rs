@@ -1,0 +1,58 @@
+//! How much space is left, and how much of it something takes.
+
+use std::fs;
+
+use super::{Fingerprint, Record, Store, StoreError, check::files_below};
+
+impl Store {
+    /// The bytes that may still be written to the disk of the cache; none where the system does not
+    /// tell.
+    #[cfg(unix)]
+    pub fn free_space(&self) -> Option<u64> {
+        // A cache that is not there yet will be on the disk of the folder it is made in.
+        let root = std::path::absolute(&self.root).ok()?;
+        let there = root.ancestors().find(|folder| folder.is_dir())?;
+        let disk = nix::sys::statvfs::statvfs(there).ok()?;
+        // Their types differ from system to system.
+        #[allow(clippy::useless_conversion, reason = "they are 32 bits wide elsewhere")]
+        let (blocks, size) = (u64::from(disk.blocks_available()), u64::from(disk.fragment_size()));
+        blocks.checked_mul(size)
+    }
+
+    /// The bytes that may still be written to the disk of the cache; none where the system does not
+    /// tell.
+    #[cfg(not(unix))]
+    pub fn free_space(&self) -> Option<u64> {
+        None
+    }
+
+    /// The bytes of a record's output; none if its list of items is gone.
+    pub fn output_size(&self, record: &Record) -> Option<u64> {
+        if !record.files.is_empty() {
+            return Some(record.files.iter().map(|file| file.size).sum());
+        }
+        let list = fs::metadata(self.object_path(record.output)).ok()?.len();
+        let manifest = self.manifest(record.output).ok()?;
+        let files = manifest.items.iter().flat_map(|item| item.files.values());
+        Some(list + files.map(|file| file.size).sum::<u64>())
+    }
+
+    /// The bytes of the checkpoints along a trajectory.
+    pub fn checkpoints_size(&self, trajectory: Fingerprint) -> Result<u64, StoreError> {
+        let folder = self.root.join("checkpoints").join(trajectory.to_string());
+        Ok(files_below(&folder)?.iter().map(|(_, size)| size).sum())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_disk_of_a_cache_has_some_space_and_not_more_than_it_can_have() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let free = store.free_space();
+        assert!(!cfg!(unix) || free.is_some_and(|free| free > 0 && free < 1 << 60), "{free:?}");
+    }
+}

@@ -1,0 +1,225 @@
+//! What is no model: other folders, other classes, other formats, hostile files, and no network.
+
+use std::{fs, path::Path};
+
+use serde_json::{Value, json};
+
+use super::{
+    CLIPS, Shell,
+    bad_weights::{copy_of_the_model, latents},
+    command, walk,
+};
+use crate::hub_server::FakeHub;
+
+/// All that a line says, of which the exit code is as wanted.
+fn told(shell: &Shell, line: &str, code: i32) -> String {
+    let output = shell.output(line);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    assert!(!text.contains("panicked"), "{text}");
+    // Lines are broken by the width of the page.
+    text.split_whitespace().filter(|word| *word != "│").collect::<Vec<_>>().join(" ")
+}
+
+#[track_caller]
+fn assert_told(text: &str, wanted: &[&str]) {
+    for part in wanted {
+        assert!(text.contains(part), "`{part}` is not in:\n{text}");
+    }
+}
+
+/// What a failed run leaves in the cache: no file that is not whole.
+fn assert_nothing_half_written(shell: &Shell) {
+    let cache = shell.path("cache");
+    let name = |path: &std::path::PathBuf| path.strip_prefix(&cache).unwrap().display().to_string();
+    let half = walk(&cache).iter().map(name).find(|name| name.contains("tmp"));
+    assert!(half.is_none(), "{half:?}");
+    shell.succeed("cache verify");
+}
+
+#[test]
+fn a_folder_that_is_no_model() {
+    let shell = Shell::new();
+    shell.write("latents.toml", &latents("model"));
+    fs::create_dir_all(shell.path("model")).unwrap();
+    fs::write(shell.path("model/notes.txt"), "nothing").unwrap();
+    let empty = told(&shell, "run latents.toml", 3);
+    assert_told(&empty, &["the model `model` cannot be read", "help:"]);
+
+    fs::write(shell.path("model/model.gguf"), b"GGUF").unwrap();
+    assert_told(&told(&shell, "run latents.toml", 3), &["GGUF", "diffusers"]);
+    fs::remove_file(shell.path("model/model.gguf")).unwrap();
+
+    // A single file.
+    let single = "run latents.toml --set latents.model=model/ltx.gguf";
+    fs::write(shell.path("model/ltx.gguf"), b"GGUF").unwrap();
+    assert_told(&told(&shell, single, 3), &["GGUF"]);
+    let pickle = "run latents.toml --set latents.model=model/ltx.ckpt";
+    fs::write(shell.path("model/ltx.ckpt"), b"\x80\x02").unwrap();
+    assert_told(&told(&shell, pickle, 3), &["pickle"]);
+}
+
+#[test]
+fn weights_in_other_formats() {
+    let shell = Shell::new();
+    shell.write("latents.toml", &latents("model"));
+    let file = copy_of_the_model(&shell);
+    let whole = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    fs::write(file.with_extension("bin"), b"\x80\x02}q\x00.").unwrap();
+    assert_told(&told(&shell, "run latents.toml", 3), &["pickle", "safetensors"]);
+    fs::remove_file(file.with_extension("bin")).unwrap();
+    fs::write(file.with_file_name("vae-q4.gguf"), b"GGUF").unwrap();
+    assert_told(&told(&shell, "run latents.toml", 3), &["GGUF", "safetensors"]);
+
+    // A pickle file by the name of a safetensors one is not read as anything else.
+    fs::remove_file(file.with_file_name("vae-q4.gguf")).unwrap();
+    fs::write(&file, b"\x80\x02}q\x00.").unwrap();
+    assert_told(&told(&shell, "run latents.toml", 1), &["is not a whole safetensors file"]);
+    assert_nothing_half_written(&shell);
+    fs::write(&file, whole).unwrap();
+    shell.succeed("run latents.toml");
+}
+
+#[test]
+fn hostile_headers() {
+    let shell = Shell::new();
+    shell.write("latents.toml", &latents("model"));
+    let file = copy_of_the_model(&shell);
+    let whole = fs::read(&file).unwrap();
+    let header_len = u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&whole[8..8 + header_len]).unwrap();
+    let bias = "encoder.conv_in.conv.bias";
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut header = header.clone();
+        change(&mut header);
+        let header = header.to_string();
+        let len = (header.len() as u64).to_le_bytes();
+        [&len, header.as_bytes(), &whole[8 + header_len..]].concat()
+    };
+    let of_length = |len: u64| [&len.to_le_bytes(), &whole[8..]].concat();
+    let broken = "is not a whole safetensors file";
+    for (what, bytes, wanted) in [
+        ("huge header", of_length(u64::MAX), broken),
+        ("header of 99 MB", of_length(99_000_000), broken),
+        ("empty file", Vec::new(), broken),
+        ("header cut short", whole[..header_len / 2].to_vec(), broken),
+        ("overlap", with(&|h| h[bias]["data_offsets"] = json!([0, 64])), broken),
+        ("huge offsets", with(&|h| h[bias]["data_offsets"] = json!([0, u64::MAX])), broken),
+        ("huge shape", with(&|h| h[bias]["shape"] = json!([u64::MAX, 2])), broken),
+        ("wrong length", with(&|h| h[bias]["shape"] = json!([17])), broken),
+        ("unknown type", with(&|h| h[bias]["dtype"] = json!("F3")), broken),
+    ] {
+        fs::write(&file, bytes).unwrap();
+        assert_told(&told(&shell, "run latents.toml", 1), &[wanted]);
+        println!("{what}: refused");
+    }
+    // Whole numbers of the right length hold no weights.
+    let dtype = header[bias]["dtype"].as_str().unwrap();
+    let integer = if dtype == "F32" { "I32" } else { "I16" };
+    fs::write(&file, with(&|h| h[bias]["dtype"] = json!(integer))).unwrap();
+    let text = told(&shell, "run latents.toml", 1);
+    assert_told(&text, &["tensor `encoder.conv_in.conv.bias`", integer, "F32, F16 or BF16"]);
+    assert_nothing_half_written(&shell);
+}
+
+/// Sets a key of a part's configuration.
+fn configure(shell: &Shell, part: &str, key: &str, value: Value) {
+    let path = shell.path("model").join(part);
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config[key] = value;
+    fs::write(&path, config.to_string()).unwrap();
+}
+
+#[test]
+fn classes_and_keys_that_are_not_known() {
+    let shell = Shell::new();
+    let prompt = "[stages.prompt]\nkind = \"text_encode\"\nmodel = \"model\"\n\
+                  [stages.made]\nkind = \"sample\"\nmodel = \"model\"\nframes = 5\nsteps = 1\n\
+                  inputs = { pairs = \"pairs\", text = \"prompt\" }\n";
+    shell.write("sample.toml", &format!("{CLIPS}{prompt}").replace("count  = 2", "count  = 1"));
+    copy_of_the_model(&shell);
+    let restore = |part: &str| {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/builtin_tiny").join(part);
+        fs::copy(from, shell.path("model").join(part)).unwrap();
+    };
+    let transformer = "transformer/config.json";
+    configure(&shell, transformer, "_class_name", json!("FluxTransformer2DModel"));
+    let text = told(&shell, "run sample.toml --only made", 1);
+    let known =
+        "`_class_name` must be `CogVideoXTransformer3DModel` or `LTXVideoTransformer3DModel`";
+    assert_told(&text, &[transformer, known, "`FluxTransformer2DModel`"]);
+    restore(transformer);
+
+    for (part, key, value) in [
+        (transformer, "rope_theta", json!(500)),
+        (transformer, "activation_fn", json!("silu")),
+        ("vae/config.json", "use_quant_conv", json!(true)),
+        ("vae/config.json", "act_fn", json!("gelu")),
+        ("scheduler/scheduler_config.json", "thresholding", json!(true)),
+    ] {
+        configure(&shell, part, key, value);
+        let output = shell.output("run sample.toml --only made");
+        let text = String::from_utf8_lossy(&output.stderr).replace("│", "");
+        assert!(matches!(output.status.code(), Some(1..=3)), "{key}: {text}");
+        assert_told(&text, &[&format!("`{key}"), part]);
+        restore(part);
+    }
+    shell.succeed("run sample.toml --only made");
+}
+
+/// An adapter file of zeros: names of modules with the shapes of both factors.
+fn write_adapter(shell: &Shell, modules: &[(&str, [usize; 2], [usize; 2])]) {
+    let mut header = json!({});
+    let mut at = 0;
+    for (module, a, b) in modules {
+        for (factor, [rows, columns]) in [("lora_A", a), ("lora_B", b)] {
+            let end = at + 4 * rows * columns;
+            header[format!("transformer.{module}.{factor}.weight")] = json!({
+                "dtype": "F32", "shape": [rows, columns], "data_offsets": [at, end],
+            });
+            at = end;
+        }
+    }
+    let header = header.to_string();
+    let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &vec![0; at]].concat();
+    fs::create_dir_all(shell.path("adapters")).unwrap();
+    fs::write(shell.path("adapters/a.safetensors"), bytes).unwrap();
+}
+
+#[test]
+fn adapters_whose_targets_or_ranks_are_wrong() {
+    let shell = Shell::new();
+    let text = "name = \"merge\"\n[stages.whole]\nkind = \"lora_merge\"\nroot = \"adapters\"\n\
+                files = [\"a.safetensors\"]\nmodel = \"builtin:tiny\"\n";
+    shell.write("merge.toml", text);
+    let to_q = "transformer_blocks.0.attn1.to_q";
+    write_adapter(&shell, &[("transformer_blocks.0.attn1.to_nothing", [2, 8], [8, 2])]);
+    let text = told(&shell, "run merge.toml", 1);
+    assert_told(&text, &["transformer_blocks.0.attn1.to_nothing", "not"]);
+    write_adapter(&shell, &[(to_q, [2, 8], [8, 3])]);
+    assert_told(&told(&shell, "run merge.toml", 1), &[to_q, "rank", "2", "3"]);
+    write_adapter(&shell, &[(to_q, [2, 7], [7, 2])]);
+    assert_told(&told(&shell, "run merge.toml", 1), &[to_q, "[7, 7]"]);
+    assert_nothing_half_written(&shell);
+}
+
+#[test]
+fn revisions_that_do_not_exist_and_no_network() {
+    let (shell, hub) = (Shell::new(), FakeHub::tiny(None));
+    shell.write("latents.toml", &latents("hf:org/tiny@v9"));
+    let run = |endpoint: &str| {
+        let mut command = command(shell.dir.path());
+        let output = command.args(["run", "latents.toml"]).env("HF_ENDPOINT", endpoint).output();
+        let output = output.unwrap();
+        assert_eq!(output.status.code(), Some(3));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert_told(&run(&hub.endpoint), &["has no revision `v9`", "help:"]);
+    // A port that nobody listens on.
+    assert_told(
+        &run("http://127.0.0.1:9"),
+        &["`http://127.0.0.1:9` cannot be reached", "local folder"],
+    );
+    assert!(!shell.path("hub").exists() || walk(&shell.path("hub")).is_empty());
+}

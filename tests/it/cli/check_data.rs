@@ -1,0 +1,149 @@
+//! What `check` says of data: of what is not there, and of too little of it.
+
+use std::fs;
+
+use super::{CLIPS, Shell};
+
+/// Clips of five pairs in `data`.
+fn own(shell: &Shell) {
+    let text = CLIPS
+        .replace("{ method = \"linear\" }", "{ n = 2 }")
+        .replace("{ method = [\"linear\", \"quadratic\"] }", "{ n = [2, 7] }")
+        .replace("\"${method}\"", "\"linear\"")
+        .replace("{ source = \"builtin:figures\" }", "{ source = \"folder\", root = \"data\" }")
+        .replace("\"pose\"", "\"pairs\"\nholdout = 0.0")
+        .replace("count  = 2", "count  = \"${n}\"");
+    shell.write("clips.toml", &text);
+}
+
+#[test]
+fn data_and_weights_that_are_not_here_are_told_but_no_error() {
+    let shell = Shell::new();
+    own(&shell);
+    insta::assert_snapshot!(shell.transcript("check clips.toml"), @"
+    $ pipe check clips.toml
+    ? 0
+    --- stdout
+    clips.toml: fine, 4 stages
+    --- stderr
+    warning: there is no data folder `data` (clips.toml:9:38); needed by `pairs[n=2]` and 1 more
+      help: put the data there, or set `stages.pairs.source.root` to its folder
+    ");
+    let json = shell.succeed("check --json clips.toml");
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["files"][0]["lacks"][0]["place"]["line"], 9);
+    shell.write("elsewhere.toml", "[stages.prompt]\nkind = \"text_encode\"\nmodel = \"weights\"\n");
+    insta::assert_snapshot!(shell.transcript("check elsewhere.toml"), @"
+    $ pipe check elsewhere.toml
+    ? 0
+    --- stdout
+    elsewhere.toml: fine, 1 stage
+    --- stderr
+    warning: the model `weights` cannot be read: there is no model folder `weights` (elsewhere.toml:3:9); needed by `prompt`
+      help: name a folder in diffusers' layout, `hf:org/repo@revision`, or `builtin:tiny`
+    ");
+}
+
+#[test]
+fn more_images_than_there_are_is_an_error_where_the_number_stands() {
+    let shell = Shell::new();
+    own(&shell);
+    for folder in ["data/input", "data/target"] {
+        fs::create_dir_all(shell.path(folder)).unwrap();
+        for name in ["a", "b", "c", "d", "e"] {
+            fs::write(shell.path(folder).join(format!("{name}.png")), "").unwrap();
+        }
+    }
+    insta::assert_snapshot!(shell.transcript("check clips.toml"), @r#"
+    $ pipe check clips.toml
+    ? 2
+    --- stderr
+      × stage `pairs`: subset 0 of 7 needs 7 images, but the data has 5
+       ╭─[clips.toml:5:27]
+     4 │ baseline      = { n = 2 }
+     5 │ one_at_a_time = { n = [2, 7] }
+       ·                           ┬
+       ·                           ╰── `count`
+     6 │ 
+       ╰────
+        ╭─[clips.toml:12:10]
+     11 │ holdout = 0.0
+     12 │ count  = "${n}"
+        ·          ───┬──
+        ·             ╰── used here
+     13 │ size   = [32, 32]
+        ╰────
+      help: lower `count` or `subset`, or get more data
+    clips.toml: 1 error
+    "#);
+    shell.succeed("check clips.toml --set sweep.one_at_a_time.n=[2,5]");
+    // A plan says what would run; it does not look into the data.
+    shell.succeed("plan clips.toml");
+    fs::remove_dir_all(shell.path("data/target")).unwrap();
+    insta::assert_snapshot!(shell.transcript("check clips.toml"), @r#"
+    $ pipe check clips.toml
+    ? 2
+    --- stderr
+      × stage `pairs`: cannot read the folder of images: cannot access `data/target`: No such file or
+      │ directory (os error 2)
+        ╭─[clips.toml:9:10]
+      8 │ kind   = "dataset"
+      9 │ source = { source = "folder", root = "data" }
+        ·          ──────────────────┬─────────────────
+        ·                            ╰── `source`
+     10 │ task   = "pairs"
+        ╰────
+      help: put the images into `input/` and `target/` with equal names, or side by side as
+            `name_in.png` and `name_out.png`; below `train/` and `test/` if they differ
+    clips.toml: 1 error
+    "#);
+}
+
+#[test]
+fn built_in_images_have_no_end_so_their_number_must_be_given() {
+    let shell = Shell::new();
+    shell.write("clips.toml", &CLIPS.replace("count  = 2\n", ""));
+    insta::assert_snapshot!(shell.transcript("check clips.toml"), @r#"
+    $ pipe check clips.toml
+    ? 2
+    --- stderr
+      × stage `pairs`: the procedural world has no end, so `count` must be given
+       ╭─[clips.toml:7:9]
+     6 │ 
+     7 │ [stages.pairs]
+       ·         ──┬──
+       ·           ╰── `count`
+     8 │ kind   = "dataset"
+       ╰────
+      help: for example count = 10
+    clips.toml: 1 error
+    "#);
+}
+
+#[test]
+fn a_metric_that_cannot_score_the_task_is_found_before_any_work() {
+    let shell = Shell::new();
+    shell.succeed("init first");
+    let text = fs::read_to_string(shell.path("first.toml")).unwrap();
+    shell.write("first.toml", &text.replace("task   = \"pose\"", "task   = \"segmentation\""));
+    insta::assert_snapshot!(shell.transcript("check first.toml"), @r#"
+    $ pipe check first.toml
+    ? 2
+    --- stderr
+      × stage `score`: the metric `pose` cannot score `segmentation`, which `test` gives
+        ╭─[first.toml:87:10]
+     86 │ inputs = { predictions = "answers", pairs = "test" }
+     87 │ metric = "pose"
+        ·          ───┬──
+        ·             ╰── `metric`
+     88 │ 
+        ╰────
+      help: `segmentation` can be scored by `miou`, `image`, `edges`
+    first.toml: 1 error
+    "#);
+    shell.write(
+        "first.toml",
+        &text.replace("metric = \"pose\"", "metric = \"image\"").replace(".f1", ".psnr"),
+    );
+    shell.succeed("check first.toml");
+}

@@ -1,0 +1,98 @@
+//! The schemas of what `pipe` writes, and that it writes what they say.
+
+use serde_json::Value;
+
+use super::{CLIPS, Shell};
+use crate::json_schema::violations;
+
+fn schema(document: &str) -> Value {
+    let path = format!("{}/schemas/{document}.schema.json", env!("CARGO_MANIFEST_DIR"));
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn assert_fits(document: &str, value: &Value) {
+    let found = violations(&schema(document), value);
+    assert!(found.is_empty(), "{document}: {found:#?}\n{value:#}");
+}
+
+#[test]
+fn the_committed_schemas_are_those_of_the_program() {
+    let shell = Shell::new();
+    let files = shell.succeed("schema --write .");
+    assert_eq!(files.lines().count(), 5);
+    for file in files.lines() {
+        let committed = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas").join(file);
+        let committed = std::fs::read_to_string(committed).unwrap();
+        let written = std::fs::read_to_string(shell.path(file)).unwrap();
+        assert!(committed == written, "{file}: `just schema` brings it up to date");
+    }
+    let printed: Value = serde_json::from_str(&shell.succeed("schema lock")).unwrap();
+    assert_eq!(printed, schema("lock"));
+    assert_eq!(shell.output("schema lok").status.code(), Some(2));
+}
+
+/// A data set that is not there, a command, and stages in all states.
+const MORE: &str = r#"
+[stages.photos]
+kind   = "dataset"
+source = { source = "folder", root = "photos" }
+task   = "pairs"
+size   = [32, 32]
+
+[stages.echo]
+kind    = "command"
+inputs  = { input = "clips" }
+command = "echo 1 > $OUT/n.json"
+outputs = ["n.json"]
+"#;
+
+#[test]
+fn plans_fit_their_schema_in_every_state() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    let plan = |line: &str| -> Value {
+        serde_json::from_str(&shell.succeed(&format!("plan --json {line}"))).unwrap()
+    };
+    assert_fits("plan", &plan("clips.toml"));
+    shell.succeed("run clips.toml");
+    assert_fits("plan", &plan("clips.toml"));
+    shell.write("clips.toml", &format!("{CLIPS}{MORE}"));
+    let lines = ["clips.toml --set pairs.count=3", "clips.toml --force pairs --only clips"];
+    let states = lines.into_iter().flat_map(|line| {
+        let plan = plan(line);
+        assert_fits("plan", &plan);
+        let stages = plan["stages"].as_array().unwrap().clone();
+        stages.into_iter().map(|stage| stage["state"].as_str().unwrap().to_owned())
+    });
+    let states: std::collections::BTreeSet<_> = states.collect();
+    assert_eq!(states.into_iter().collect::<Vec<_>>(), ["blocked", "pending", "stale"]);
+}
+
+#[test]
+fn locks_events_and_reports_fit_their_schemas() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml --lock --events first.ndjson");
+    shell.succeed("run clips.toml --set clips.frames=9 --events second.ndjson");
+    let lock = std::fs::read_to_string(shell.path("clips.lock")).unwrap();
+    assert_fits("lock", &serde_json::from_str(&lock).unwrap());
+    let mut kinds = std::collections::BTreeSet::new();
+    for file in ["first.ndjson", "second.ndjson"] {
+        for line in std::fs::read_to_string(shell.path(file)).unwrap().lines() {
+            let event: Value = serde_json::from_str(line).unwrap();
+            assert_fits("event", &event);
+            kinds.insert(event["event"].as_str().unwrap().to_owned());
+        }
+    }
+    let wanted = ["run_finished", "run_started", "stage_finished", "stage_reused", "stage_started"];
+    assert!(wanted.iter().all(|kind| kinds.contains(*kind)), "{kinds:?}");
+    for line in ["verify clips.toml --json", "verify clips.toml --json --set pairs.seed=9"] {
+        let report = shell.output(line).stdout;
+        assert_fits("verify", &serde_json::from_slice(&report).unwrap());
+    }
+    // A key that goes, or changes its type, would be seen.
+    let mut lock: Value = serde_json::from_str(&lock).unwrap();
+    lock["stages"]["pairs"]["output"] = "abc".into();
+    lock.as_object_mut().unwrap().remove("models");
+    assert_eq!(violations(&schema("lock"), &lock).len(), 2);
+}

@@ -1,0 +1,78 @@
+//! Many stages and many items.
+
+use std::{fmt::Write, io, path::Path, time::Instant};
+
+use pipe::{
+    config::{LoadOptions, Pipeline, load_with},
+    plan::{self, Freshness, PlanOptions},
+    stages::STAGES,
+    store::Store,
+};
+use serde_json::json;
+
+use crate::support::{Shout, TestPipeline, Words};
+
+/// Shell stages in a row.
+fn chain(stages: usize) -> Pipeline {
+    let mut text = String::new();
+    for i in 0..stages {
+        let input = i.checked_sub(1).map(|i| format!("input = \"s{i}\"")).unwrap_or_default();
+        writeln!(text, "[stages.s{i}]\nkind = \"command\"\ncommand = \"echo {i} > $OUT/f\"")
+            .unwrap();
+        writeln!(text, "outputs = [\"f\"]\ninputs = {{ {input} }}").unwrap();
+    }
+    let read = |path: &Path| {
+        if path == Path::new("chain.toml") {
+            Ok(text.clone())
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
+    };
+    let loaded = load_with(STAGES, Path::new("chain.toml"), &LoadOptions::default(), &read);
+    loaded.unwrap_or_else(|errors| panic!("{}", errors.errors[0].message))
+}
+
+#[test]
+fn a_chain_of_ten_thousand_stages_needs_no_deep_stack() {
+    const STAGES: usize = 10_000;
+    let work = || {
+        let pipeline = chain(STAGES);
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("cache")).unwrap();
+        let plan = plan::build(&pipeline, &store, &PlanOptions::default()).unwrap();
+        let pending = |node: &&plan::PlanNode| matches!(node.freshness, Freshness::Pending { .. });
+        assert_eq!(plan.nodes.iter().filter(pending).count(), STAGES - 1);
+        // To need the last one is to need all.
+        let only = PlanOptions { only: vec![format!("s{}", STAGES - 1)], ..PlanOptions::default() };
+        let plan = plan::build(&pipeline, &store, &only).unwrap();
+        assert!(plan.nodes.iter().all(|node| node.needed));
+    };
+    // A frame for each stage would not fit.
+    std::thread::Builder::new().stack_size(1 << 20).spawn(work).unwrap().join().unwrap();
+}
+
+/// `TMPDIR=/dev/shm cargo test --release --test it -- --ignored of_100_000_items --nocapture`
+#[test]
+#[ignore = "a figure, not a check; takes minutes"]
+fn one_of_100_000_items_changes() {
+    const ITEMS: usize = 100_000;
+    let names: Vec<String> = (0..ITEMS).map(|i| format!("word{i:06}")).collect();
+    let mut words: Vec<&str> = names.iter().map(String::as_str).collect();
+    let test = TestPipeline::empty()
+        .stage::<Words>("words", json!({ "words": words }), &[])
+        .stage::<Shout>("shout", json!({ "mark": "!" }), &[("words", "words")]);
+    let timed = |what: &str, work: &mut dyn FnMut() -> String| {
+        let start = Instant::now();
+        let story = work();
+        println!("{what}: {:.2?}\n{story}", start.elapsed());
+        story
+    };
+    timed("first run", &mut || test.run().story());
+    let reused = timed("nothing to do", &mut || test.run().story());
+    assert_eq!(reused, "reused words\nreused shout\n");
+    timed("plan", &mut || test.plan_story());
+    words[ITEMS / 2] = "changed";
+    let test = test.edit::<Words>("words", "words", json!(words));
+    let story = timed("one item changed", &mut || test.run().story());
+    assert!(story.contains("ran shout (1 of 100000)"), "{story}");
+}
