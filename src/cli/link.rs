@@ -6,7 +6,7 @@ use super::{error::CliError, session::Session, signals::Stop};
 use crate::{
     remote::{Link, LinkReport, Moved, Remote},
     report::style::{bytes, count},
-    store::Store,
+    store::{Store, StoreUse},
 };
 
 /// A remote that a run reads through and writes back to.
@@ -14,6 +14,8 @@ pub(super) struct Shared {
     /// Its address.
     name: String,
     link: Arc<Link>,
+    /// Keeps `gc` away from what is fetched for a plan and from what is still being sent.
+    _use: StoreUse,
 }
 
 impl Shared {
@@ -21,7 +23,7 @@ impl Shared {
     pub fn new(remote: Remote, store: &Store, stop: &Stop) -> Result<Self, CliError> {
         let (name, flag) = (remote.to_string(), stop.flag.clone());
         let link = Link::new(remote, store.root(), move || flag.is_cancelled())?;
-        Ok(Self { name, link: Arc::new(link) })
+        Ok(Self { name, link: Arc::new(link), _use: store.in_use()? })
     }
 
     /// The store with the remote behind it.

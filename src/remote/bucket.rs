@@ -10,7 +10,10 @@ use object_store::{
 use tokio::runtime::{Builder, Runtime};
 use url::Url;
 
-use super::{Patience, RemoteError, Sent, http::Connector};
+use super::{
+    Patience, RemoteError, Sent,
+    http::{Connector, METADATA, NoCredentials},
+};
 
 /// A longer object is sent and fetched in parts of this length.
 const PART: u64 = 8 << 20;
@@ -29,7 +32,8 @@ pub(super) struct Bucket {
 impl Bucket {
     /// Connects to nothing yet; a folder is made if need be.
     pub(super) fn open(address: &Url, patience: Patience) -> Result<Self, RemoteError> {
-        let connector = Connector { connect: patience.connect, read: patience.read };
+        let connector =
+            Connector { connect: patience.connect, read: patience.read, metadata: METADATA };
         let (retry, text) = (Self::retry(patience), address.to_string());
         let (scheme, prefix) = ObjectStoreScheme::parse(address)
             .map_err(|_| RemoteError::Address { scheme: address.scheme().to_owned() })?;
@@ -41,7 +45,7 @@ impl Bucket {
                     .with_http_connector(connector)
                     .with_retry(retry)
                     .build()
-                    .map_err(RemoteError::of)?,
+                    .map_err(|error| RemoteError::Setup(plain(&error)))?,
             ),
             ObjectStoreScheme::GoogleCloudStorage => Arc::new(
                 GoogleCloudStorageBuilder::from_env()
@@ -49,7 +53,7 @@ impl Bucket {
                     .with_http_connector(connector)
                     .with_retry(retry)
                     .build()
-                    .map_err(RemoteError::of)?,
+                    .map_err(|error| RemoteError::Setup(plain(&error)))?,
             ),
             ObjectStoreScheme::MicrosoftAzure => Arc::new(
                 MicrosoftAzureBuilder::from_env()
@@ -57,7 +61,7 @@ impl Bucket {
                     .with_http_connector(connector)
                     .with_retry(retry)
                     .build()
-                    .map_err(RemoteError::of)?,
+                    .map_err(|error| RemoteError::Setup(plain(&error)))?,
             ),
             _ => return Err(RemoteError::Address { scheme: address.scheme().to_owned() }),
         };
@@ -149,17 +153,23 @@ impl Bucket {
     }
 
     /// Writes bytes under a name, whatever was there.
-    fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), RemoteError> {
+    pub(super) fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), RemoteError> {
         let path = self.path(name);
         let put = self.runtime.block_on(self.objects.put(&path, bytes.into()));
         put.map(drop).map_err(RemoteError::of)
     }
 
-    /// Sends a file, in parts if it is long. What is there already is left.
-    pub(super) fn upload(&self, name: &str, file: &path::Path) -> Result<Sent, RemoteError> {
+    /// Sends a file, in parts if it is long. What is there already is left, unless it is to be
+    /// replaced.
+    pub(super) fn upload(
+        &self,
+        name: &str,
+        file: &path::Path,
+        replace: bool,
+    ) -> Result<Sent, RemoteError> {
         let local = |e: std::io::Error| RemoteError::Local(e.to_string());
         let size = fs::metadata(file).map_err(local)?.len();
-        if self.size(name)? == Some(size) {
+        if !replace && self.size(name)? == Some(size) {
             return Ok(Sent { bytes: 0, new: false });
         }
         if size <= PART {
@@ -212,7 +222,9 @@ impl Bucket {
 
 impl RemoteError {
     fn of(error: object_store::Error) -> Self {
-        use object_store::Error;
+        if causes(&error).any(|cause| cause.is::<NoCredentials>()) {
+            return Self::NoCredentials;
+        }
         let text = plain(&error);
         match error {
             Error::PermissionDenied { .. }
@@ -229,13 +241,16 @@ impl RemoteError {
     }
 }
 
+/// An error and what caused it.
+fn causes<'e>(
+    error: &'e (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'e (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
 /// The innermost cause of an error in one line, without what addresses may carry after a `?`.
-fn plain(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    let text = cause.to_string();
+fn plain(error: &(dyn std::error::Error + 'static)) -> String {
+    let text = causes(error).last().map(ToString::to_string).unwrap_or_default();
     let line = text.lines().next().unwrap_or_default();
     let words: Vec<_> =
         line.split(' ').map(|word| word.split('?').next().unwrap_or_default()).collect();

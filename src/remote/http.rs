@@ -16,11 +16,25 @@ use object_store::{
 };
 use ureq::{Agent, AgentBuilder, ErrorKind, Request, Response};
 
+/// Where a machine of a cloud learns who it is.
+pub(super) const METADATA: &[&str] =
+    &["169.254.169.254", "169.254.170.2", "metadata.google.internal"];
+
+/// How long that is waited for: it is near, or not there.
+const NEAR: Duration = Duration::from_secs(1);
+
+/// Nobody gave this program credentials, and its machine has none of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("no credentials")]
+pub(super) struct NoCredentials;
+
 /// Makes clients with these limits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Connector {
     pub(super) connect: Duration,
     pub(super) read: Duration,
+    /// Hosts that know the credentials of the machine.
+    pub(super) metadata: &'static [&'static str],
 }
 
 impl HttpConnector for Connector {
@@ -33,13 +47,17 @@ impl HttpConnector for Connector {
             .max_idle_connections_per_host(super::PARALLEL)
             .user_agent(concat!("pipe/", env!("CARGO_PKG_VERSION")))
             .try_proxy_from_env(true);
-        Ok(HttpClient::new(Client { agent: agent.build() }))
+        let near = AgentBuilder::new().timeout_connect(NEAR).timeout_read(NEAR).build();
+        Ok(HttpClient::new(Client { agent: agent.build(), near, metadata: self.metadata }))
     }
 }
 
 #[derive(Debug)]
 struct Client {
     agent: Agent,
+    /// For the machine itself, which no proxy stands before.
+    near: Agent,
+    metadata: &'static [&'static str],
 }
 
 #[async_trait]
@@ -47,14 +65,21 @@ impl HttpService for Client {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
-        let mut request = self.agent.request(parts.method.as_str(), &parts.uri.to_string());
+        let is_near = parts.uri.host().is_some_and(|host| self.metadata.contains(&host));
+        let agent = if is_near { &self.near } else { &self.agent };
+        let mut request = agent.request(parts.method.as_str(), &parts.uri.to_string());
         for (name, value) in &parts.headers {
             let value = value.to_str().map_err(|e| HttpError::new(HttpErrorKind::Unknown, e))?;
             request = request.set(name.as_str(), value);
         }
         let bodiless = parts.method.is_safe();
         let sent = tokio::task::spawn_blocking(move || send(request, bodiless, &body));
-        sent.await.map_err(|e| HttpError::new(HttpErrorKind::Unknown, e))?
+        let answer = sent.await.map_err(|e| HttpError::new(HttpErrorKind::Unknown, e))?;
+        if is_near && !answer.as_ref().is_ok_and(|answer| answer.status().is_success()) {
+            // Of a kind that is not asked again.
+            return Err(HttpError::new(HttpErrorKind::Unknown, NoCredentials));
+        }
+        answer
     }
 }
 

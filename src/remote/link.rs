@@ -152,7 +152,8 @@ impl Shared {
     fn fails(&self, error: &RemoteError) {
         if !self.down.swap(true, Ordering::Relaxed) {
             *self.error.lock().expect("no panic while held") = Some(error.to_string());
-            tracing::warn!("`{}` is left alone from here on: {error}.", self.remote);
+            let help = error.help().map(|help| format!("; {help}")).unwrap_or_default();
+            tracing::warn!("`{}` is left alone from here on: {error}{help}.", self.remote);
         }
     }
 

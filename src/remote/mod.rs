@@ -20,6 +20,8 @@
 mod bucket;
 mod http;
 mod link;
+mod pull;
+mod push;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -27,14 +29,14 @@ mod transfer;
 pub use link::{Link, LinkReport};
 pub use transfer::{Moved, Scope, Transfer};
 
-use std::{fmt, path::Path, time::Duration};
+use std::{collections::HashSet, fmt, path::Path, sync::Mutex, time::Duration};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use url::Url;
 
 use bucket::Bucket;
 
-use crate::store::FORMAT_VERSION;
+use crate::store::{Digest, FORMAT_VERSION};
 
 /// Requests that are on their way at once.
 const PARALLEL: usize = 16;
@@ -46,6 +48,8 @@ pub struct Remote {
     /// The address without what only its owner should know.
     name: String,
     threads: ThreadPool,
+    /// Content that was fetched and did not match its digest, or was not there: to be replaced.
+    damaged: Mutex<HashSet<Digest>>,
 }
 
 /// Why a remote could not do its work.
@@ -57,6 +61,15 @@ pub enum RemoteError {
         /// How it begins.
         scheme: String,
     },
+    /// Nobody gave this program credentials.
+    #[error(
+        "there are no credentials for the remote cache: none are set, and this machine has no role \
+         of its own"
+    )]
+    NoCredentials,
+    /// The address and the environment do not say enough.
+    #[error("the remote cache cannot be asked: {0}")]
+    Setup(String),
     /// The remote refuses.
     #[error("the remote cache refuses: {0}")]
     Refused(String),
@@ -111,9 +124,11 @@ impl RemoteError {
                 "an address is `s3://bucket/folder`, `gs://bucket/folder`, `az://container/folder`, \
                  `file:///folder` or a folder"
             }
-            Self::Refused(_) => {
-                "credentials come from the environment, such as `AWS_ACCESS_KEY_ID` and \
-                 `AWS_SECRET_ACCESS_KEY`; the address is set by `--remote` or `PIPE_REMOTE`"
+            Self::NoCredentials | Self::Setup(_) | Self::Refused(_) => {
+                "credentials come from the environment, not from `~/.aws`: for `s3://` from \
+                 `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, for `gs://` from \
+                 `GOOGLE_APPLICATION_CREDENTIALS`, for `az://` from `AZURE_STORAGE_ACCOUNT_NAME` and \
+                 `AZURE_STORAGE_ACCOUNT_KEY`; `AWS_SKIP_SIGNATURE=true` asks without"
             }
             Self::Newer { .. } => "use the newer `pipe` that wrote it, or another address",
             Self::NotACache => "name an address where nothing is yet, or a cache",
@@ -138,7 +153,7 @@ impl Remote {
     fn over(bucket: Bucket, name: String) -> Result<Self, RemoteError> {
         let threads = ThreadPoolBuilder::new().num_threads(PARALLEL).build();
         let threads = threads.map_err(|e| RemoteError::Local(e.to_string()))?;
-        Ok(Self { bucket, name, threads })
+        Ok(Self { bucket, name, threads, damaged: Mutex::default() })
     }
 
     /// Refuses what is no cache or a newer one; says if anything is there.

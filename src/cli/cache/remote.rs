@@ -114,6 +114,8 @@ pub(super) fn pull(args: &PullArgs, store: Store, session: &Session) -> Result<(
     let remote = remote(session)?;
     let stop = Stop::on_signal();
     let verb = if args.what.dry_run { "would fetch" } else { "fetched" };
+    // Keeps `gc` away from content whose record is still to come.
+    let _use = store.in_use()?;
     if !args.what.files.is_empty() {
         return pull_files(args, store, remote, verb, session);
     }

@@ -13,7 +13,11 @@ use s3::{Fault, S3};
 use serde_json::Map;
 use tempfile::TempDir;
 
-use super::{bucket::Bucket, http::Connector, *};
+use super::{
+    bucket::Bucket,
+    http::{Connector, METADATA},
+    *,
+};
 use crate::{
     artifact::{ArtifactKind, Item, Manifest},
     store::{Behind, Digest, Fingerprint, Ingredients, ItemRecord, Made, Record, Store},
@@ -121,7 +125,7 @@ fn s3_patient(server: &S3, secret: &str, read: Duration) -> Remote {
         .with_bucket_name("bucket")
         .with_access_key_id(s3::KEY)
         .with_secret_access_key(secret)
-        .with_http_connector(Connector { connect: QUICK.connect, read })
+        .with_http_connector(Connector { connect: QUICK.connect, read, metadata: METADATA })
         .with_retry(Bucket::retry(Patience { read, ..QUICK }))
         .build()
         .unwrap();
@@ -341,4 +345,68 @@ fn an_address_is_shown_without_its_secrets() {
     assert_eq!(public(&url), "s3://bucket/folder");
     let error = Remote::open("ftp://user:secret@host/x", QUICK).unwrap_err();
     assert!(matches!(&error, RemoteError::Address { scheme } if scheme == "ftp"), "{error}");
+}
+
+#[test]
+fn what_is_damaged_there_is_replaced_by_who_makes_it_again() {
+    let (server, remote) = s3();
+    let (first, second, third) = (Machine::new(), Machine::new(), Machine::new());
+    let made = first.make("clips", &[b"one", b"two", b"three"]);
+    remote.push(&first.store, std::slice::from_ref(&made), &HOW).unwrap();
+    let files: Vec<_> = server
+        .keys("objects")
+        .into_iter()
+        .filter(|key| *key != sharded("objects", &made.record.output.to_string()))
+        .collect();
+    server.change(&files[0], |bytes| bytes[0] ^= 1);
+    server.remove(&files[1]);
+
+    let run = link(&second, remote);
+    assert!(run.bring(&second.store, made.record.fingerprint).is_none());
+    run.made(second.make("clips", &[b"one", b"two", b"three"]));
+    let report = run.finish();
+    assert_eq!((report.sent.objects, report.sent.results.len()), (2, 1));
+    assert_eq!(third.pull(&s3_with(&server, s3::SECRET)).broken, [""; 0]);
+    assert!(third.has(&made));
+}
+
+#[test]
+fn a_damaged_manifest_and_a_record_cut_short_are_replaced() {
+    let (server, remote) = s3();
+    let (here, there) = (Machine::new(), Machine::new());
+    let made = here.make("clips", &[b"one"]);
+    remote.push(&here.store, std::slice::from_ref(&made), &HOW).unwrap();
+    let manifest = sharded("objects", &made.record.output.to_string());
+    server.change(&manifest, |bytes| bytes[0] ^= 1);
+    assert_eq!(there.pull(&remote).broken.len(), 1);
+    let record = server.keys("actions").remove(0);
+    server.change(&record, |bytes| bytes.truncate(9));
+    let moved = remote.push(&here.store, std::slice::from_ref(&made), &HOW).unwrap();
+    assert_eq!((moved.objects, moved.results.len(), moved.differing.len()), (1, 1, 0));
+    assert_eq!(there.pull(&remote).results.len(), 1);
+    assert!(there.has(&made) && there.is_clean());
+    // What is whole, but of a form that is not known here, is left.
+    server.change(&record, |bytes| *bytes = b"{\"later\":1}".to_vec());
+    remote.push(&here.store, std::slice::from_ref(&made), &HOW).unwrap();
+    server.change(&record, |bytes| assert_eq!(bytes, b"{\"later\":1}"));
+}
+
+#[test]
+fn without_credentials_it_says_where_they_come_from() {
+    // A port at which nobody listens, as at the address of a cloud's machines outside of one.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let connector =
+        Connector { connect: QUICK.connect, read: QUICK.read, metadata: &["127.0.0.1"] };
+    let objects = AmazonS3Builder::new()
+        .with_endpoint("http://localhost:1")
+        .with_metadata_endpoint(format!("http://{nobody}"))
+        .with_bucket_name("bucket")
+        .with_http_connector(connector)
+        .with_retry(Bucket::retry(QUICK))
+        .build()
+        .unwrap();
+    let remote = Remote::over(Bucket::of(Arc::new(objects)), "s3://bucket/".into()).unwrap();
+    let error = remote.check().unwrap_err();
+    assert!(matches!(error, RemoteError::NoCredentials), "{error}");
+    assert!(error.help().unwrap().contains("AWS_SECRET_ACCESS_KEY"));
 }

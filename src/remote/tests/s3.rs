@@ -25,8 +25,6 @@ pub enum Fault {
     Broken,
     /// The answer comes late.
     Slow(Duration),
-    /// A byte of the body is another one.
-    Wrong,
     /// The write is done, but the connection ends before the answer.
     Silent,
 }
@@ -78,6 +76,10 @@ impl S3 {
     pub fn keys(&self, prefix: &str) -> Vec<String> {
         let objects = self.state.objects.lock().unwrap();
         objects.keys().filter(|key| key.starts_with(prefix)).cloned().collect()
+    }
+
+    pub fn remove(&self, key: &str) {
+        self.state.objects.lock().unwrap().remove(key).unwrap();
     }
 
     pub fn change(&self, key: &str, change: impl FnOnce(&mut Vec<u8>)) {
@@ -143,7 +145,6 @@ fn serve(state: &State, mut stream: TcpStream) {
         Some(Fault::Silent) => return,
         Some(Fault::Slow(time)) => thread::sleep(time),
         Some(Fault::Cut) => answer.body.truncate(length / 2),
-        Some(Fault::Wrong) => answer.body[length / 2] ^= 1,
         Some(Fault::Broken) | None => {}
     }
     let _ = write!(

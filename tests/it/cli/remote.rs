@@ -31,3 +31,9 @@ fn what_one_machine_computed_another_fetches() {
     let pull = shell.transcript(&format!("cache pull --all --cache four {shared}"));
     assert!(pull.contains("fetched 3 results"), "{pull}");
 }
+
+#[test]
+fn an_address_without_what_it_needs_says_where_that_comes_from() {
+    insta::assert_snapshot!(Shell::new().transcript("cache push --remote az://container/folder"), @"");
+    insta::assert_snapshot!(Shell::new().transcript("cache push --remote ftp://host/folder"), @"");
+}

@@ -6,6 +6,12 @@
 //! lease is moved away by one rename. If a holder only slept that long, two compute the same: work
 //! is wasted, but nothing is wrong, since results are written aside and renamed.
 
+mod holder;
+mod uses;
+
+pub use holder::Holder;
+pub(super) use uses::Uses;
+
 use std::{
     fs::{self, File},
     io::{self, Read, Seek, Write},
@@ -36,56 +42,6 @@ impl Default for Timing {
         // A file server that fails over may be away for half a minute.
         Self { beat: Duration::from_secs(2), limit: Duration::from_mins(1) }
     }
-}
-
-/// Who holds a lock.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
-    /// Name of the machine.
-    pub host: String,
-    /// Number of the process there.
-    pub pid: u32,
-    /// Which boot of which machine, and which numbering of its processes; empty if not known.
-    place: String,
-    /// When the process started, in ticks since the boot.
-    started: u64,
-}
-
-impl Holder {
-    /// This process.
-    pub fn this() -> Self {
-        let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
-        let boot = read("/proc/sys/kernel/random/boot_id");
-        let numbering = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-        let host = read("/proc/sys/kernel/hostname");
-        Self {
-            host: if host.is_empty() { "an unnamed host".to_owned() } else { host },
-            pid: std::process::id(),
-            place: if boot.is_empty() { boot } else { format!("{boot} {}", numbering.display()) },
-            started: started(std::process::id()).unwrap_or(0),
-        }
-    }
-
-    /// Whether the process is gone for certain; of other machines that cannot be said.
-    fn is_gone(&self) -> bool {
-        let here = Self::this();
-        !self.place.is_empty()
-            && self.place == here.place
-            && started(self.pid) != Some(self.started)
-    }
-}
-
-impl std::fmt::Display for Holder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "process {} on {}", self.pid, self.host)
-    }
-}
-
-/// When a process of this machine started: field 22 of its `stat`, where the second is a name in
-/// parentheses that may hold spaces.
-fn started(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit(')').next()?.split_whitespace().nth(19)?.parse().ok()
 }
 
 /// What stands in a lease.
@@ -186,13 +142,7 @@ impl Watch {
             Some(found) => found,
             None if path.exists() => {
                 // Cut short by a crash of the server, or none of ours: judged as one that stands.
-                let holder = Holder {
-                    host: "an unknown host".into(),
-                    pid: 0,
-                    place: String::new(),
-                    started: 0,
-                };
-                (0, Entry { holder, nonce: String::new() })
+                (0, Entry { holder: Holder::unknown(), nonce: String::new() })
             }
             None => return None,
         };
@@ -244,67 +194,6 @@ fn nonce() -> String {
     // Where the machine tells neither its boot nor its start, the time keeps names apart.
     let time = super::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     super::Digest::of(format!("{text} {}", time.as_nanos()).as_bytes()).short()
-}
-
-/// Leases of those who use a store, and of one who wants it alone.
-#[derive(Debug)]
-pub(super) struct Uses {
-    folder: PathBuf,
-    timing: Timing,
-}
-
-impl Uses {
-    pub(super) fn new(folder: PathBuf, timing: Timing) -> Self {
-        Self { folder, timing }
-    }
-
-    fn alone(&self) -> PathBuf {
-        self.folder.join("alone.lease")
-    }
-
-    /// Joins those who use the store, once nobody has it alone.
-    pub(super) fn join(&self) -> Result<Lease, StoreError> {
-        let path = self.folder.join(format!("use-{}.lease", nonce()));
-        let lease = Lease::take(&path, self.timing)?;
-        let lease = lease.ok_or_else(|| StoreError::Busy { path: path.clone() })?;
-        let mut watch = Watch::default();
-        while watch.look(&self.alone(), self.timing).is_some() {
-            std::thread::sleep(self.timing.beat.min(Duration::from_millis(200)));
-        }
-        Ok(lease)
-    }
-
-    /// Takes the store alone; `None` if somebody uses it. Leases whose holders do not count are
-    /// watched until that is certain.
-    pub(super) fn alone_now(&self) -> Result<Option<Lease>, StoreError> {
-        let path = self.alone();
-        let mut watch = Watch::default();
-        if watch.look(&path, self.timing).is_some() {
-            return Ok(None);
-        }
-        let Some(lease) = Lease::take(&path, self.timing)? else { return Ok(None) };
-        for path in self.users()? {
-            let (start, mut watch) = (read(&path), Watch::default());
-            while watch.look(&path, self.timing).is_some() {
-                if read(&path).map(|(count, _)| count) != start.as_ref().map(|(count, _)| *count) {
-                    return Ok(None);
-                }
-                std::thread::sleep(self.timing.beat / 4);
-            }
-        }
-        Ok(Some(lease))
-    }
-
-    fn users(&self) -> Result<Vec<PathBuf>, StoreError> {
-        let failed = |e| StoreError::io(&self.folder, e);
-        let entries = fs::read_dir(&self.folder).map_err(failed)?;
-        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-        let is_use = |path: &PathBuf| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with("use-") && path.extension().is_some_and(|end| end == "lease")
-        };
-        Ok(paths.filter(is_use).collect())
-    }
 }
 
 #[cfg(test)]
