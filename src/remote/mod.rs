@@ -125,10 +125,9 @@ impl RemoteError {
                  `file:///folder` or a folder"
             }
             Self::NoCredentials | Self::Setup(_) | Self::Refused(_) => {
-                "credentials come from the environment, not from `~/.aws`: for `s3://` from \
-                 `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, for `gs://` from \
-                 `GOOGLE_APPLICATION_CREDENTIALS`, for `az://` from `AZURE_STORAGE_ACCOUNT_NAME` and \
-                 `AZURE_STORAGE_ACCOUNT_KEY`; `AWS_SKIP_SIGNATURE=true` asks without"
+                "set `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, \
+                 `GOOGLE_APPLICATION_CREDENTIALS`, or `AZURE_STORAGE_ACCOUNT_NAME` and \
+                 `AZURE_STORAGE_ACCOUNT_KEY`; profiles in `~/.aws` are not read"
             }
             Self::Newer { .. } => "use the newer `pipe` that wrote it, or another address",
             Self::NotACache => "name an address where nothing is yet, or a cache",
