@@ -84,7 +84,7 @@ impl Bucket {
         let wrong = || RemoteError::Address { scheme: "file".to_owned() };
         let folder: path::PathBuf = address.to_file_path().map_err(|()| wrong())?;
         fs::create_dir_all(&folder).map_err(|e| RemoteError::Local(e.to_string()))?;
-        let objects = LocalFileSystem::new_with_prefix(folder).map_err(RemoteError::of)?;
+        let objects = LocalFileSystem::new_with_prefix(folder).map_err(RemoteError::from)?;
         Ok(Self { objects: Arc::new(objects), prefix: Path::default(), runtime: runtime()? })
     }
 
@@ -94,7 +94,7 @@ impl Bucket {
     }
 
     fn path(&self, name: &str) -> Path {
-        name.split('/').fold(self.prefix.clone(), |path, part| path.join(part))
+        name.split('/').fold(self.prefix.clone(), Path::join)
     }
 
     /// The bytes with this name.
@@ -147,7 +147,7 @@ impl Bucket {
                 Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => return Ok(false),
                 // Whether it was written before the connection broke, the next answer says.
                 Err(error) if attempt < ATTEMPTS && RemoteError::is_passing(&error) => attempt += 1,
-                Err(error) => return Err(RemoteError::of(error)),
+                Err(error) => return Err(RemoteError::from(error)),
             }
         }
     }
@@ -156,7 +156,7 @@ impl Bucket {
     pub(super) fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), RemoteError> {
         let path = self.path(name);
         let put = self.runtime.block_on(self.objects.put(&path, bytes.into()));
-        put.map(drop).map_err(RemoteError::of)
+        put.map(drop).map_err(RemoteError::from)
     }
 
     /// Sends a file, in parts if it is long. What is there already is left, unless it is to be
@@ -184,10 +184,10 @@ impl Bucket {
         use std::io::Read;
         let path = self.path(name);
         self.runtime.block_on(async {
-            let upload = self.objects.put_multipart(&path).await.map_err(RemoteError::of)?;
+            let upload = self.objects.put_multipart(&path).await.map_err(RemoteError::from)?;
             let mut upload = WriteMultipart::new_with_chunk_size(upload, PART as usize);
             loop {
-                upload.wait_for_capacity(PARTS_AT_ONCE).await.map_err(RemoteError::of)?;
+                upload.wait_for_capacity(PARTS_AT_ONCE).await.map_err(RemoteError::from)?;
                 let mut part = Vec::new();
                 let read = file.take(PART).read_to_end(&mut part);
                 match read {
@@ -200,7 +200,7 @@ impl Bucket {
                     }
                 }
             }
-            upload.finish().await.map(drop).map_err(RemoteError::of)
+            upload.finish().await.map(drop).map_err(RemoteError::from)
         })
     }
 
@@ -220,9 +220,9 @@ impl Bucket {
     }
 }
 
-impl RemoteError {
-    fn of(error: object_store::Error) -> Self {
-        if causes(&error).any(|cause| cause.is::<NoCredentials>()) {
+impl From<Error> for RemoteError {
+    fn from(error: Error) -> Self {
+        if causes(&error).any(<dyn std::error::Error>::is::<NoCredentials>) {
             return Self::NoCredentials;
         }
         let text = plain(&error);
@@ -235,9 +235,11 @@ impl RemoteError {
             _ => Self::Unreachable(text),
         }
     }
+}
 
-    fn is_passing(error: &object_store::Error) -> bool {
-        matches!(error, object_store::Error::Generic { .. })
+impl RemoteError {
+    fn is_passing(error: &Error) -> bool {
+        matches!(error, Error::Generic { .. })
     }
 }
 
@@ -262,7 +264,7 @@ fn found<T>(result: object_store::Result<T>) -> Result<Option<T>, RemoteError> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(Error::NotFound { .. }) => Ok(None),
-        Err(error) => Err(RemoteError::of(error)),
+        Err(error) => Err(RemoteError::from(error)),
     }
 }
 

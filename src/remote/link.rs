@@ -178,6 +178,7 @@ impl Shared {
                 self.fails(&error);
                 None
             }
+            Err(BringError::Stopped) => None,
             Err(error) => {
                 tracing::warn!("A result of `{}` is computed anew: {error}.", self.remote);
                 self.forget(key);
@@ -205,7 +206,7 @@ impl Behind for Link {
         let result = if shared.looks.load(Ordering::Relaxed) {
             shared.remote.weigh(store, key, &cargo).map_err(BringError::from)
         } else {
-            shared.remote.bring(store, key, &cargo)
+            shared.remote.bring(store, key, &cargo, &*shared.stop.0)
         };
         let Some(record) = shared.brought(key, result)? else {
             shared.forget(key);
@@ -223,7 +224,7 @@ impl Behind for Link {
             if shared.is_absent(key) || !shared.is_usable() {
                 return;
             }
-            let result = shared.remote.bring_item(store, *key, &shared.cargo);
+            let result = shared.remote.bring_item(store, *key, &shared.cargo, &*shared.stop.0);
             match shared.brought(*key, result) {
                 Some(true) => drop(shared.items.fetch_add(1, Ordering::Relaxed)),
                 Some(false) => shared.forget(*key),

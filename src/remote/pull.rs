@@ -13,6 +13,9 @@ use crate::{
     store::{Digest, FORMAT_VERSION, Fingerprint, ItemRecord, Record, Store, StoreError},
 };
 
+/// Asks whether to stop before the next object.
+type Stopped<'a> = &'a (dyn Fn() -> bool + Sync);
+
 impl Remote {
     /// Brings the result of a key, whole, and gives its record.
     pub(super) fn bring(
@@ -20,6 +23,7 @@ impl Remote {
         store: &Store,
         key: Fingerprint,
         cargo: &Cargo,
+        stopped: Stopped<'_>,
     ) -> Result<Option<Record>, BringError> {
         let Some(record) = self.record(key)? else { return Ok(None) };
         if !store.has_object(record.output) {
@@ -34,7 +38,7 @@ impl Remote {
         }
         let manifest = store.manifest(record.output)?;
         let files = manifest.items.iter().flat_map(|item| item.files.values());
-        self.bring_files(store, files, cargo)?;
+        self.bring_files(store, files, cargo, stopped)?;
         if let Some(traced) = record.traced {
             store.add_trace(traced, trace_of(&record))?;
         }
@@ -48,13 +52,14 @@ impl Remote {
         store: &Store,
         key: Fingerprint,
         cargo: &Cargo,
+        stopped: Stopped<'_>,
     ) -> Result<bool, BringError> {
         let bytes = self.bucket.get(&sharded("items", &key.to_string()))?;
         let record = bytes.and_then(|bytes| serde_json::from_slice::<ItemRecord>(&bytes).ok());
         let Some(record) = record.filter(|record| record.format_version <= FORMAT_VERSION) else {
             return Ok(false);
         };
-        self.bring_files(store, record.files.values(), cargo)?;
+        self.bring_files(store, record.files.values(), cargo, stopped)?;
         store.commit_item(key, &record)?;
         Ok(true)
     }
@@ -64,11 +69,15 @@ impl Remote {
         store: &Store,
         files: impl Iterator<Item = &'f FileRef>,
         cargo: &Cargo,
+        stopped: Stopped<'_>,
     ) -> Result<(), BringError> {
         let missing: BTreeMap<Digest, u64> =
             files.filter(|file| !store.has(file)).map(|file| (file.digest, file.size)).collect();
         let damaged = Mutex::new(None);
         let bring = |(digest, size): (&Digest, &u64)| {
+            if stopped() {
+                return Err(BringError::Stopped);
+            }
             let name = sharded("objects", &digest.to_string());
             let lies = || BringError::Lies(format!("content {}", digest.short()));
             let received = store.receive(*digest, |out| {
@@ -124,7 +133,7 @@ impl Remote {
                 let found = if how.dry_run {
                     Ok(self.weigh(store, key, &cargo)?)
                 } else {
-                    self.bring(store, key, &cargo)
+                    self.bring(store, key, &cargo, how.stopped)
                 };
                 match found {
                     Ok(Some(record)) => {
@@ -133,6 +142,7 @@ impl Remote {
                     }
                     Ok(None) => {}
                     Err(BringError::Lies(_)) => moved.broken.push(name),
+                    Err(BringError::Stopped) => moved.failed += 1,
                     Err(error) => {
                         moved.failed += 1;
                         moved.error.get_or_insert(error.to_string());

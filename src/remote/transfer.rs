@@ -52,6 +52,8 @@ pub(super) enum BringError {
     Remote(#[from] RemoteError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("stopped")]
+    Stopped,
     #[error("what the remote cache holds for {0} is damaged")]
     Lies(String),
 }

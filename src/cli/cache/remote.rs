@@ -8,7 +8,7 @@ use crate::{
     cli::{error::CliError, link::warn_of_differing, session::Session, signals::Stop},
     config::{self, LoadOptions, Pipeline},
     plan::{self, Freshness, PlanOptions, owner_of},
-    remote::{Link, Moved, Remote, Scope, Transfer},
+    remote::{Link, Moved, Remote, RemoteError, Scope, Transfer},
     report::{
         human::Screen,
         style::{bytes, count},
@@ -68,51 +68,37 @@ fn remote(session: &Session) -> Result<Remote, CliError> {
 
 pub(super) fn push(args: &PushArgs, store: &Store, session: &Session) -> Result<(), CliError> {
     let remote = remote(session)?;
-    let mut results = if args.what.all {
-        let names = names(store)?;
-        let name = |record: &Record| names.get(&record.fingerprint).cloned();
-        let all = store.records()?.into_iter();
-        all.map(|record| made(name(&record).unwrap_or_else(|| title(&record)), record)).collect()
-    } else if args.what.files.is_empty() {
-        let known = names(store)?;
-        let live = live(store)?.into_iter();
-        let found = live.filter_map(|key| Some((key, store.lookup(key).ok()??)));
-        found
-            .map(|(key, record)| {
-                made(known.get(&key).cloned().unwrap_or_else(|| title(&record)), record)
-            })
-            .collect()
-    } else {
+    let mut results = to_push(&args.what, store)?;
+    add_items(store, &mut results)?;
+    let verb = if args.what.dry_run { "would send" } else { "sent" };
+    let stop = Stop::on_signal();
+    let moved = with_bar(&args.what, &stop, session, |how| remote.push(store, &results, how))?;
+    print(&moved, verb, &remote.to_string(), &stop, session)
+}
+
+/// The results that are to be sent, by what was asked for.
+fn to_push(what: &TransferArgs, store: &Store) -> Result<Vec<Made>, CliError> {
+    if !what.files.is_empty() {
         let mut results = Vec::new();
-        for pipeline in args.what.pipelines()? {
+        for pipeline in what.pipelines()? {
             let found = fresh(&pipeline, store)?.into_iter();
             results.extend(found.map(|(name, record)| made(name, record)));
         }
-        results
+        return Ok(results);
+    }
+    let records = if what.all {
+        store.records()?
+    } else {
+        live(store)?.into_iter().filter_map(|key| store.lookup(key).ok()?).collect()
     };
-    add_items(store, &mut results)?;
-    let stop = Stop::on_signal();
-    let bar = bar(session);
-    let moved = remote.push(
-        store,
-        &results,
-        &Transfer {
-            progress: &|done, total| {
-                bar.set_length(total);
-                bar.set_position(done);
-            },
-            stopped: &|| stop.flag.is_cancelled(),
-            dry_run: args.what.dry_run,
-        },
-    );
-    bar.finish_and_clear();
-    let verb = if args.what.dry_run { "would send" } else { "sent" };
-    told(&moved?, verb, &remote, &stop, session)
+    let names = names(store)?;
+    let name =
+        |record: &Record| names.get(&record.fingerprint).cloned().unwrap_or_else(|| title(record));
+    Ok(records.into_iter().map(|record| made(name(&record), record)).collect())
 }
 
 pub(super) fn pull(args: &PullArgs, store: Store, session: &Session) -> Result<(), CliError> {
     let remote = remote(session)?;
-    let stop = Stop::on_signal();
     let verb = if args.what.dry_run { "would fetch" } else { "fetched" };
     // Keeps `gc` away from content whose record is still to come.
     let _use = store.in_use()?;
@@ -126,21 +112,29 @@ pub(super) fn pull(args: &PullArgs, store: Store, session: &Session) -> Result<(
         let name = |key: &Fingerprint| names.get(key).cloned().unwrap_or_else(|| key.short());
         Scope::Keys(live(&store)?.into_iter().map(|key| (key, name(&key))).collect())
     };
+    let stop = Stop::on_signal();
+    let moved = with_bar(&args.what, &stop, session, |how| remote.pull(&store, &scope, how))?;
+    print(&moved, verb, &remote.to_string(), &stop, session)
+}
+
+/// Moves results under a bar and until stopped.
+fn with_bar(
+    what: &TransferArgs,
+    stop: &Stop,
+    session: &Session,
+    work: impl FnOnce(&Transfer<'_>) -> Result<Moved, RemoteError>,
+) -> Result<Moved, CliError> {
     let bar = bar(session);
-    let moved = remote.pull(
-        &store,
-        &scope,
-        &Transfer {
-            progress: &|done, total| {
-                bar.set_length(total);
-                bar.set_position(done);
-            },
-            stopped: &|| stop.flag.is_cancelled(),
-            dry_run: args.what.dry_run,
+    let moved = work(&Transfer {
+        progress: &|done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
         },
-    );
+        stopped: &|| stop.flag.is_cancelled(),
+        dry_run: what.dry_run,
+    });
     bar.finish_and_clear();
-    told(&moved?, verb, &remote, &stop, session)
+    Ok(moved?)
 }
 
 /// A plan that may ask the remote brings what it finds there.
@@ -179,16 +173,6 @@ fn pull_files(
         ..Moved::default()
     };
     print(&moved, verb, &name, &stop, session)
-}
-
-fn told(
-    moved: &Moved,
-    verb: &str,
-    remote: &Remote,
-    stop: &Stop,
-    session: &Session,
-) -> Result<(), CliError> {
-    print(moved, verb, &remote.to_string(), stop, session)
 }
 
 fn print(

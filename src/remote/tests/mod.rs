@@ -4,7 +4,10 @@ mod s3;
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -224,7 +227,7 @@ fn faults_that_pass_are_waited_out() {
     server.fault("PUT /bucket/actions", Fault::Silent);
     let moved = remote.push(&here.store, std::slice::from_ref(&made), &HOW).unwrap();
     assert_eq!((moved.results.len(), &moved.error), (1, &None));
-    for fault in [Fault::Cut, Fault::Broken, Fault::Slow(Duration::from_millis(2000))] {
+    for fault in [Fault::Cut, Fault::Broken, Fault::Slow(Duration::from_secs(2))] {
         server.fault("GET /bucket/", fault);
     }
     assert_eq!(there.pull(&remote).results.len(), 1);
@@ -409,4 +412,21 @@ fn without_credentials_it_says_where_they_come_from() {
     let error = remote.check().unwrap_err();
     assert!(matches!(error, RemoteError::NoCredentials), "{error}");
     assert!(error.help().unwrap().contains("AWS_SECRET_ACCESS_KEY"));
+}
+
+#[test]
+fn who_stops_waits_for_no_more_than_what_is_on_its_way() {
+    let (server, remote) = s3();
+    let (here, there) = (Machine::new(), Machine::new());
+    let files: Vec<Vec<u8>> = (0..100).map(|at: u8| vec![at; 10]).collect();
+    let made = here.make("clips", &files.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    remote.push(&here.store, std::slice::from_ref(&made), &HOW).unwrap();
+    server.requests();
+    // Not yet when it is asked whether to begin at all.
+    let asked = AtomicUsize::new(0);
+    let stopped = move || asked.fetch_add(1, Ordering::Relaxed) > 0;
+    let reading = Link::new(remote, there.dir.path(), stopped).unwrap();
+    assert!(reading.bring(&there.store, made.record.fingerprint).is_none());
+    assert!(server.requests().len() < 10);
+    assert!(!there.has(&made) && there.is_clean());
 }
