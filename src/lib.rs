@@ -9,6 +9,7 @@ pub mod exec;
 pub mod stages;
 
 pub mod artifact;
+pub mod remote;
 pub mod store;
 
 pub mod data;

@@ -8,6 +8,7 @@ use crate::{
     exec::ExecError,
     plan::{LockError, PlanError},
     provenance::FactsError,
+    remote::RemoteError,
     report::{results::ResultsError, style::WIDTH},
     store::{Digest, StoreError},
 };
@@ -139,6 +140,17 @@ impl From<StoreError> for CliError {
         }
         let help = error.help().map(str::to_owned);
         Self::Message { code: exit::ENVIRONMENT, message: error.to_string(), help }
+    }
+}
+
+impl From<RemoteError> for CliError {
+    fn from(error: RemoteError) -> Self {
+        let code = match error {
+            RemoteError::Address { .. } => exit::USAGE,
+            _ => exit::ENVIRONMENT,
+        };
+        let help = error.help().map(str::to_owned);
+        Self::Message { code, message: error.to_string(), help }
     }
 }
 

@@ -16,6 +16,7 @@ mod export;
 mod fetch;
 mod gpus;
 mod init;
+mod link;
 mod logging;
 mod memory;
 mod plan;

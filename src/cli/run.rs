@@ -12,8 +12,10 @@ use super::{
     error::CliError,
     exit,
     export::pictures,
-    fetch, memory,
-    session::{LayerArgs, Session},
+    fetch,
+    link::Shared,
+    memory,
+    session::{LayerArgs, Session, open_or_look},
     signals::Stop,
 };
 use crate::{
@@ -70,15 +72,17 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     // What is wrong with any file is told before the first one runs.
     let pipelines = load(args, session)?;
     let settings = session.settings()?;
-    let store = match Store::open(&settings.cache) {
-        // What is up to date can be shown all the same.
-        Err(StoreError::NotWritable { .. }) => Store::look(&settings.cache)?,
-        store => store?,
-    };
+    let store = open_or_look(&settings)?;
+    let remote = session.remote()?;
     let (device, device_name) = device::open(&settings.device)?;
     let stop = Stop::on_signal();
     let outlook = device::outlook(&device_name)?;
     let events = args.events.as_deref().map(create_events).transpose()?;
+    let shared = remote.map(|remote| Shared::new(remote, &store, &stop)).transpose()?;
+    let store = match &shared {
+        Some(shared) => shared.behind(store),
+        None => store,
+    };
     let jobs = settings.jobs.map_or_else(|| device::default_jobs(&device_name), NonZeroUsize::get);
     let options = ExecOptions {
         jobs,
@@ -98,6 +102,9 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
         [pipeline] => runner.run(pipeline),
         several => runner.run_all(several),
     };
+    if let Some(shared) = shared {
+        shared.finish(session);
+    }
     let written = match (runner.events, &args.events) {
         (Some(events), Some(path)) => {
             let finished = events.finish().map(drop);

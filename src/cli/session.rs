@@ -17,8 +17,9 @@ use crate::{
         settings::{Settings, SettingsError, SomeSettings},
     },
     device::DeviceFailure,
+    remote::{Patience, Remote},
     report::{human::Screen, style::Style},
-    store::Store,
+    store::{Locks, Store, StoreError},
 };
 
 /// Options of every command.
@@ -27,6 +28,9 @@ pub(super) struct GlobalArgs {
     /// Folder of the cache
     #[arg(long, global = true, value_name = "DIR", help_heading = HEADING)]
     pub cache: Option<PathBuf>,
+    /// Cache that several machines share: s3://, gs://, az:// or file://, or a folder
+    #[arg(long, global = true, value_name = "URL", help_heading = HEADING)]
+    pub remote: Option<String>,
     /// Where to compute: auto, cpu or cuda:N
     #[arg(long, global = true, value_name = "DEVICE", help_heading = HEADING)]
     pub device: Option<String>,
@@ -202,12 +206,43 @@ impl Session {
 
     /// The store of the cache folder, to read it: nothing is made of a folder that is no cache yet.
     pub fn store(&self) -> Result<Store, CliError> {
-        Ok(Store::look(&self.settings()?.cache)?)
+        let settings = self.settings()?;
+        Ok(Store::look(&settings.cache)?.with_locks(locks(&settings)?))
     }
 
     /// The store of the cache folder, which is made if it is not there.
     pub fn store_to_change(&self) -> Result<Store, CliError> {
-        Ok(Store::open(&self.settings()?.cache)?)
+        open_store(&self.settings()?)
+    }
+
+    /// The remote cache, if one is set.
+    pub fn remote(&self) -> Result<Option<Remote>, CliError> {
+        let address = self.settings()?.remote.filter(|address| !address.is_empty());
+        Ok(address.map(|address| Remote::open(&address, Patience::default())).transpose()?)
+    }
+}
+
+/// The store of these settings, which is made if it is not there.
+pub(super) fn open_store(settings: &Settings) -> Result<Store, CliError> {
+    Ok(Store::open(&settings.cache)?.with_locks(locks(settings)?))
+}
+
+/// The same, but only to read where it cannot be written: what is up to date can be shown all the same.
+pub(super) fn open_or_look(settings: &Settings) -> Result<Store, CliError> {
+    let store = match Store::open(&settings.cache) {
+        Err(StoreError::NotWritable { .. }) => Store::look(&settings.cache)?,
+        store => store?,
+    };
+    Ok(store.with_locks(locks(settings)?))
+}
+
+fn locks(settings: &Settings) -> Result<Locks, CliError> {
+    match settings.locks.as_str() {
+        "auto" => Ok(Locks::Auto),
+        "flock" => Ok(Locks::Flock),
+        "lease" => Ok(Locks::Lease),
+        other => Err(CliError::usage(format!("the setting `locks` is `{other}`"))
+            .with_help("it is `auto`, `flock` or `lease`, set by `PIPE_LOCKS` or `pipe.toml`")),
     }
 }
 
@@ -216,7 +251,9 @@ fn load_settings(global: &GlobalArgs) -> Result<Settings, SettingsError> {
         cache: global.cache.clone(),
         device: global.device.clone(),
         jobs: global.jobs,
+        locks: None,
         log: global.log.clone(),
+        remote: global.remote.clone(),
     })
 }
 

@@ -58,7 +58,7 @@ pub(super) struct VerifyArgs {
 pub(super) fn verify(args: &VerifyArgs, session: &Session) -> Result<(), CliError> {
     let pipeline = args.pipeline.load()?;
     let settings = session.settings()?;
-    let store = Store::look(&settings.cache)?;
+    let store = session.store()?;
     let (device, device_name) = device::open(&settings.device)?;
     let scratch = tempfile::Builder::new().prefix("pipe-verify-").tempdir();
     let scratch =

@@ -20,7 +20,7 @@ use super::{
 };
 
 /// The names of the settings, as in `PIPE_CACHE`.
-const NAMES: &[&str] = &["cache", "device", "jobs", "log"];
+const NAMES: &[&str] = &["cache", "device", "jobs", "locks", "log", "remote"];
 
 /// Where and how pipelines run on this machine; nothing here changes a result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,8 +31,12 @@ pub struct Settings {
     pub device: String,
     /// How many stages run at once; the machine decides if not set.
     pub jobs: Option<NonZeroUsize>,
+    /// By what processes keep out of each other's way in the store: `auto`, `flock` or `lease`.
+    pub locks: String,
     /// What is logged, as a filter such as `info` or `pipe=debug`.
     pub log: String,
+    /// The address of the remote cache.
+    pub remote: Option<String>,
 }
 
 impl Default for Settings {
@@ -41,7 +45,9 @@ impl Default for Settings {
             cache: "cache".into(),
             device: "auto".to_owned(),
             jobs: None,
+            locks: "auto".to_owned(),
             log: "warn".to_owned(),
+            remote: None,
         }
     }
 }
@@ -59,9 +65,15 @@ pub struct SomeSettings {
     /// `--jobs`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jobs: Option<NonZeroUsize>,
+    /// In files only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locks: Option<String>,
     /// `--log`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
+    /// `--remote`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote: Option<String>,
 }
 
 /// Why the settings could not be read.
@@ -180,7 +192,8 @@ mod tests {
                 cache: "p".into(),
                 device: "cuda:1".to_owned(),
                 jobs: NonZeroUsize::new(3),
-                log: "info".to_owned()
+                log: "info".to_owned(),
+                ..Settings::default()
             }
         );
     }

@@ -23,6 +23,8 @@ pub enum RunEvent {
         index: usize,
         /// `lora[n=10]`.
         stage: String,
+        /// Which process that is, where it is known: `process 4711 on node3`.
+        holder: Option<String>,
     },
     /// The output was in the store.
     StageReused {

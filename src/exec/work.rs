@@ -24,8 +24,8 @@ use crate::{
     },
     stages::{OnItem, Progress, StageError},
     store::{
-        FORMAT_VERSION, Fingerprint, Ingredients, ItemRecord, KeyLock, Record, SourceReader,
-        StoreError,
+        FORMAT_VERSION, Fingerprint, Ingredients, ItemRecord, KeyLock, NewResult, Record,
+        SourceReader, StoreError,
     },
 };
 
@@ -94,7 +94,7 @@ impl Worker<'_> {
             return Ok(Finished { record: *record, ran: false });
         }
         self.caller.make_room(job.index, job.room);
-        let items = self.decider.items(job.index, &job.key).map_err(stage_error)?;
+        let items = self.items(job).map_err(stage_error)?;
         let items = items.map(|items| if job.forced { items.none_cached() } else { items });
         self.start(job, items.as_ref());
         let record = self.make(job, items.as_ref())?;
@@ -102,6 +102,11 @@ impl Worker<'_> {
         store.commit(&record)?;
         if record.traced.is_some() {
             store.add_trace(job.key.direct, trace_of(&record.ingredients.sources))?;
+        }
+        if let Some(behind) = store.behind() {
+            let name = self.caller.pipeline.instances[job.index].to_string();
+            let items = items.as_ref().map(Items::keys).unwrap_or_default();
+            behind.made(NewResult { name, record: record.clone(), items });
         }
         Ok(Finished { record, ran: true })
     }
@@ -112,7 +117,10 @@ impl Worker<'_> {
         let (index, stage) = (job.index, pipeline.instances[job.index].to_string());
         let lock = store.lock_key(
             job.key.lock(),
-            &mut || self.event(RunEvent::StageWaiting { index, stage: stage.clone() }),
+            &mut |holder| {
+                let holder = holder.map(ToString::to_string);
+                self.event(RunEvent::StageWaiting { index, stage: stage.clone(), holder });
+            },
             &|| options.cancel.is_cancelled(),
         );
         match lock {
@@ -188,6 +196,19 @@ impl Worker<'_> {
             items_total: manifest.items.len(),
             ingredients,
         })
+    }
+
+    /// The items of a mapped stage, after the cache behind the store was asked for those it has.
+    fn items(&self, job: &Job) -> Result<Option<Items>, PlanError> {
+        let items = self.decider.items(job.index, &job.key)?;
+        if let (Some(behind), Some(items)) = (self.caller.store.behind(), &items)
+            && !job.forced
+            && items.cached() < items.total()
+        {
+            behind.bring_items(self.caller.store, &items.missing());
+            return self.decider.items(job.index, &job.key);
+        }
+        Ok(items)
     }
 
     /// Runs a stage that makes its output as a whole.

@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex},
 };
 
@@ -89,6 +89,23 @@ impl Items {
         self.groups.iter().map(|group| group.items.len()).sum()
     }
 
+    /// The keys of all items, each once.
+    pub(crate) fn keys(&self) -> Vec<Fingerprint> {
+        self.those(|_| true)
+    }
+
+    /// The keys of those that are not cached.
+    pub(crate) fn missing(&self) -> Vec<Fingerprint> {
+        self.those(Option::is_none)
+    }
+
+    fn those(&self, wanted: impl Fn(&Option<ItemRecord>) -> bool) -> Vec<Fingerprint> {
+        let items = self.groups.iter().flat_map(|group| &group.items);
+        let keys: BTreeSet<_> =
+            items.filter(|(_, record)| wanted(record)).map(|(key, _)| *key).collect();
+        keys.into_iter().collect()
+    }
+
     /// The same items, to be computed anew.
     pub(crate) fn none_cached(mut self) -> Self {
         for (_, record) in self.groups.iter_mut().flat_map(|group| &mut group.items) {
@@ -151,7 +168,13 @@ impl<'a> Decider<'a> {
         };
         let mut latest = None;
         let mut broken = None;
-        for trace in self.store.traces(key.direct)? {
+        let traces = self.store.traces(key.direct)?;
+        // What others read is asked for only when nothing is known here that is still so.
+        let told = std::iter::once_with(|| {
+            let told = self.store.behind().map(|behind| behind.traces(key.direct));
+            told.unwrap_or_default().into_iter().filter(|trace| !traces.contains(trace))
+        });
+        for trace in traces.iter().cloned().chain(told.flatten()) {
             let sources = self.store.digest_sources(root, &trace.paths)?;
             match self.look_up(action_key(&with_sources(key, sources.clone())))? {
                 Some(found @ Found::Whole(..)) => return Ok(found),
@@ -164,12 +187,17 @@ impl<'a> Decider<'a> {
     }
 
     fn look_up(&self, fingerprint: Fingerprint) -> Result<Option<Found>, PlanError> {
-        let Some(record) = self.store.lookup(fingerprint)? else { return Ok(None) };
-        Ok(Some(if self.store.is_whole(&record) {
-            Found::Whole(Box::new(record))
-        } else {
-            Found::Broken(record.output)
-        }))
+        let record = self.store.lookup(fingerprint)?;
+        if let Some(record) = &record
+            && self.store.is_whole(record)
+        {
+            return Ok(Some(Found::Whole(Box::new(record.clone()))));
+        }
+        let behind = self.store.behind();
+        if let Some(record) = behind.and_then(|behind| behind.bring(self.store, fingerprint)) {
+            return Ok(Some(Found::Whole(Box::new(record))));
+        }
+        Ok(record.map(|record| Found::Broken(record.output)))
     }
 
     /// The step a training would go on from, and how many it has.

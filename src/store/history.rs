@@ -157,7 +157,7 @@ impl Root {
     }
 
     /// `pose_ablation: lora[n=10]`, if the key was one of its instances.
-    pub(super) fn name_of(&self, key: Fingerprint) -> Option<String> {
+    pub fn name_of(&self, key: Fingerprint) -> Option<String> {
         let instance = self.names.get(&key)?;
         Some(match &self.owner {
             Some(owner) => format!("{}: {instance}", owner.title()),

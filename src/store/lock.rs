@@ -1,21 +1,95 @@
-//! Locks between processes and threads. The system drops them when their process dies.
+//! Locks between processes and threads, by those of the file system where it keeps them to its word
+//! (the system drops them when their process dies), else by leases.
 
 use std::{
     fs::{self, File, TryLockError},
+    io::{Read, Seek},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use super::{Fingerprint, Store, StoreError};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Fingerprint, Store, StoreError,
+    lease::{Holder, Lease, Timing, Uses, Watch},
+};
+
+/// By what processes keep out of each other's way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Locks {
+    /// By the file system's locks where it is a local one, else by leases.
+    #[default]
+    Auto,
+    /// By the file system's locks.
+    Flock,
+    /// By leases.
+    Lease,
+}
+
+impl Locks {
+    /// What `Auto` means in this folder.
+    #[must_use]
+    pub fn of(self, folder: &Path) -> Self {
+        match self {
+            Self::Auto if is_shared(folder) => Self::Lease,
+            Self::Auto => Self::Flock,
+            chosen => chosen,
+        }
+    }
+}
+
+/// Whether a folder is on a file system that other machines may see: their locks hold between
+/// machines only with the right server, version and options of mount, which nobody can look up.
+#[cfg(target_os = "linux")]
+fn is_shared(folder: &Path) -> bool {
+    /// As in `statfs(2)` and the sources of Lustre, GPFS, `BeeGFS`.
+    const SHARED: [u32; 14] = [
+        0x6969,      // NFS
+        0x517B,      // SMB
+        0xFF53_4D42, // CIFS
+        0xFE53_4D42, // SMB 2
+        0x6573_5546, // FUSE
+        0x0BD0_0BD0, // Lustre
+        0x4750_4653, // GPFS
+        0x00C3_6400, // Ceph
+        0x1983_0326, // BeeGFS
+        0x5346_414F, // AFS
+        0x0102_1997, // 9P
+        0x7461_636F, // OCFS2
+        0x0116_1970, // GFS2
+        0x786F_4256, // shared folder of VirtualBox
+    ];
+    let found = nix::sys::statfs::statfs(folder).map(|found| found.filesystem_type().0 as u32);
+    found.is_ok_and(|found| SHARED.contains(&found))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_shared(_folder: &Path) -> bool {
+    false
+}
 
 /// The right to compute one key; given back when dropped.
 #[derive(Debug)]
 pub struct KeyLock {
+    _held: Held,
+}
+
+#[derive(Debug)]
+enum Held {
+    Flock { _locked: Locked },
+    Lease { _lease: Lease },
+}
+
+/// A locked file, which goes with its lock.
+#[derive(Debug)]
+struct Locked {
     path: PathBuf,
     _file: File,
 }
 
-impl Drop for KeyLock {
+impl Drop for Locked {
     fn drop(&mut self) {
         // Still locked here: whoever waits finds the file gone and opens a new one.
         let _ = fs::remove_file(&self.path);
@@ -25,16 +99,34 @@ impl Drop for KeyLock {
 /// Keeps `gc` away while a run writes content that no record names yet.
 #[derive(Debug)]
 pub struct StoreUse {
-    _file: File,
+    _file: Option<File>,
+    _lease: Option<Lease>,
+}
+
+impl StoreUse {
+    fn by_lease(lease: Lease) -> Self {
+        Self { _file: None, _lease: Some(lease) }
+    }
+
+    fn by_file(file: File) -> Self {
+        Self { _file: Some(file), _lease: None }
+    }
 }
 
 impl Store {
-    /// Takes the lock of a key. If somebody else holds it, `on_wait` is called once, and then the
-    /// lock is tried again until it is free or `cancelled` says to stop.
+    /// Chooses by what processes keep out of each other's way.
+    #[must_use]
+    pub fn with_locks(mut self, locks: Locks) -> Self {
+        self.locks = locks.of(&self.root);
+        self
+    }
+
+    /// Takes the lock of a key. If somebody else holds it, `on_wait` is called once with whom, where
+    /// that is known; then the lock is tried again until it is free or `cancelled` says to stop.
     pub fn lock_key(
         &self,
         key: Fingerprint,
-        on_wait: &mut dyn FnMut(),
+        on_wait: &mut dyn FnMut(Option<&Holder>),
         cancelled: &dyn Fn() -> bool,
     ) -> Result<KeyLock, StoreError> {
         const FIRST_PAUSE: Duration = Duration::from_millis(2);
@@ -42,18 +134,20 @@ impl Store {
         let path = self.root.join("locks").join(key.to_string());
         let mut pause = FIRST_PAUSE;
         let mut waited = false;
+        let mut watch = Watch::default();
         loop {
-            let file = lock_file(&path)?;
-            match file.try_lock() {
-                Ok(()) if still_there(&path, &file) => return Ok(KeyLock { path, _file: file }),
-                // Its last owner removed the file between our opening and locking it.
-                Ok(()) => continue,
-                Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(e)) => return Err(StoreError::io(&path, e)),
-            }
+            let held = match self.locks {
+                Locks::Lease => try_lease(&path.with_extension("lease"), &mut watch)?,
+                Locks::Auto | Locks::Flock => try_flock(&path)?,
+            };
+            let holder = match held {
+                Tried::Held(held) => return Ok(KeyLock { _held: held }),
+                Tried::Again => continue,
+                Tried::Taken(holder) => holder,
+            };
             if !waited {
                 waited = true;
-                on_wait();
+                on_wait(holder.as_ref());
             }
             if cancelled() {
                 return Err(StoreError::Cancelled);
@@ -68,10 +162,13 @@ impl Store {
         // Says at once that nothing can be written, and not after an hour's work.
         let tmp = self.root.join("tmp");
         super::scratch(&tmp).map_err(|e| StoreError::io(&tmp, e))?;
+        if self.locks == Locks::Lease {
+            return self.uses().join().map(StoreUse::by_lease);
+        }
         let path = self.root.join("locks").join("store");
         let file = lock_file(&path)?;
         file.lock_shared().map_err(|e| StoreError::io(&path, e))?;
-        Ok(StoreUse { _file: file })
+        Ok(StoreUse::by_file(file))
     }
 
     /// The same for who only reads and need not be able to write: nothing, where that is so.
@@ -87,13 +184,56 @@ impl Store {
 
     /// Takes the store for itself, if no run uses it.
     pub(super) fn exclusive(&self) -> Result<StoreUse, StoreError> {
+        let busy = || StoreError::Busy { path: self.root.clone() };
+        if self.locks == Locks::Lease {
+            return self.uses().alone_now()?.map(StoreUse::by_lease).ok_or_else(busy);
+        }
         let path = self.root.join("locks").join("store");
         let file = lock_file(&path)?;
         match file.try_lock() {
-            Ok(()) => Ok(StoreUse { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(StoreError::Busy { path: self.root.clone() }),
+            Ok(()) => Ok(StoreUse::by_file(file)),
+            Err(TryLockError::WouldBlock) => Err(busy()),
             Err(TryLockError::Error(e)) => Err(StoreError::io(&path, e)),
         }
+    }
+
+    fn uses(&self) -> Uses {
+        Uses::new(self.root.join("locks"), Timing::default())
+    }
+}
+
+/// What came of an attempt.
+enum Tried {
+    Held(Held),
+    /// It was given back just now.
+    Again,
+    Taken(Option<Holder>),
+}
+
+fn try_lease(path: &Path, watch: &mut Watch) -> Result<Tried, StoreError> {
+    if let Some(holder) = watch.look(path, Timing::default()) {
+        return Ok(Tried::Taken(Some(holder)));
+    }
+    let lease = Lease::take(path, Timing::default())?;
+    Ok(lease.map_or(Tried::Again, |lease| Tried::Held(Held::Lease { _lease: lease })))
+}
+
+fn try_flock(path: &Path) -> Result<Tried, StoreError> {
+    let mut file = lock_file(path)?;
+    match file.try_lock() {
+        Ok(()) if still_there(path, &file) => {
+            // For those who will wait; without it they wait all the same.
+            let _ = serde_json::to_writer(&mut file, &Holder::this());
+            Ok(Tried::Held(Held::Flock { _locked: Locked { path: path.to_owned(), _file: file } }))
+        }
+        // Its last owner removed the file between our opening and locking it.
+        Ok(()) => Ok(Tried::Again),
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            let read = file.rewind().and_then(|()| file.read_to_string(&mut text));
+            Ok(Tried::Taken(read.ok().and_then(|_| serde_json::from_str(&text).ok())))
+        }
+        Err(TryLockError::Error(e)) => Err(StoreError::io(path, e)),
     }
 }
 
@@ -101,11 +241,11 @@ fn lock_file(path: &Path) -> Result<File, StoreError> {
     fs::OpenOptions::new()
         .create(true)
         .truncate(false)
+        .read(true)
         .write(true)
         .open(path)
         .map_err(|e| StoreError::io(path, e))
 }
-
 #[cfg(unix)]
 fn still_there(path: &Path, file: &File) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -129,13 +269,19 @@ mod tests {
 
     #[test]
     fn one_at_a_time_holds_a_key() {
+        for locks in [Locks::Flock, Locks::Lease] {
+            one_at_a_time(locks);
+        }
+    }
+
+    fn one_at_a_time(locks: Locks) {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let store = Store::open(dir.path()).unwrap().with_locks(locks);
         let (inside, waits) = (AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
-                    let mut on_wait = || {
+                    let mut on_wait = |_: Option<&Holder>| {
                         waits.fetch_add(1, Ordering::SeqCst);
                     };
                     let lock =
@@ -152,11 +298,36 @@ mod tests {
     }
 
     #[test]
-    fn waiting_ends_when_the_user_interrupts() {
+    fn waiting_is_told_for_whom_and_ends_when_the_user_interrupts() {
+        for locks in [Locks::Flock, Locks::Lease] {
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::open(dir.path()).unwrap().with_locks(locks);
+            let key = Fingerprint::of(b"k");
+            let _held = store.lock_key(key, &mut |_| {}, &|| false).unwrap();
+            let mut whom = None;
+            let error =
+                store.lock_key(key, &mut |holder| whom = holder.cloned(), &|| true).unwrap_err();
+            assert!(matches!(error, StoreError::Cancelled));
+            assert_eq!(whom.map(|holder| holder.pid), Some(std::process::id()));
+        }
+    }
+
+    #[test]
+    fn a_run_keeps_gc_away() {
+        for locks in [Locks::Flock, Locks::Lease] {
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::open(dir.path()).unwrap().with_locks(locks);
+            let held = store.in_use().unwrap();
+            assert!(matches!(store.exclusive(), Err(StoreError::Busy { .. })));
+            drop(held);
+            store.exclusive().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_disk_of_this_machine_is_locked_by_its_file_system() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        let _held = store.lock_key(Fingerprint::of(b"k"), &mut || {}, &|| false).unwrap();
-        let error = store.lock_key(Fingerprint::of(b"k"), &mut || {}, &|| true).unwrap_err();
-        assert!(matches!(error, StoreError::Cancelled));
+        assert_eq!(Locks::Auto.of(dir.path()), Locks::Flock);
+        assert_eq!(Locks::Lease.of(dir.path()), Locks::Lease);
     }
 }

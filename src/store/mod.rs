@@ -10,7 +10,7 @@
 //! ├── history/<hash>          of a pipeline file and profile: what each instance last was
 //! ├── pins/<fingerprint>      results that `gc` never removes
 //! ├── checkpoints/<trajectory>/   left by trainings; equal but for how far they go
-//! ├── locks/                  one file per key being computed, locked by its process
+//! ├── locks/                  one file per key being computed: locked, or a lease (`lease`)
 //! ├── pictures/<pipeline>/    contact sheets that a run wrote, for people; nothing reads them
 //! ├── stat-cache              size, times and inode of outside files whose digest is known
 //! └── tmp/                    files being written
@@ -25,12 +25,14 @@
 //! damage without reading the content.
 
 mod adopt;
+mod behind;
 mod checkpoints;
 mod digest;
 mod error;
 mod find;
 mod gc;
 mod history;
+mod lease;
 mod lock;
 mod materialise;
 mod objects;
@@ -42,13 +44,15 @@ mod stat_cache;
 mod stats;
 mod verify;
 
+pub use behind::{Behind, NewResult};
 pub use checkpoints::{CheckpointName, Keep};
 pub use digest::{Digest, Fingerprint, HashParseError};
 pub use error::StoreError;
 pub use find::Named;
 pub use gc::{GcPolicy, GcReport, Removed};
 pub use history::{History, Owner, Root};
-pub use lock::{KeyLock, StoreUse};
+pub use lease::Holder;
+pub use lock::{KeyLock, Locks, StoreUse};
 pub use materialise::Transfer;
 pub use record::{Ingredients, ItemRecord, Record, Trace};
 pub use sources::SourceReader;
@@ -89,6 +93,8 @@ pub struct Store {
     exists: bool,
     manifests: Mutex<HashMap<Digest, Arc<Manifest>>>,
     stat_cache: Mutex<StatCache>,
+    behind: Option<Arc<dyn Behind>>,
+    locks: Locks,
 }
 
 impl Store {
@@ -127,6 +133,8 @@ impl Store {
             exists,
             manifests: Mutex::default(),
             stat_cache: Mutex::new(StatCache::new(root.join("stat-cache"))),
+            behind: None,
+            locks: Locks::Auto.of(root),
         }
     }
 

@@ -29,6 +29,18 @@ impl Store {
         let failed = |e| StoreError::io(&path, e);
         let mut temp = super::scratch(&self.root.join("tmp")).map_err(failed)?;
         temp.write_all(bytes).map_err(failed)?;
+        self.seal(temp, file.digest)?;
+        Ok(file)
+    }
+
+    /// Makes a file that holds the content of `digest` an object.
+    pub(super) fn seal(
+        &self,
+        temp: tempfile::NamedTempFile,
+        digest: Digest,
+    ) -> Result<(), StoreError> {
+        let path = self.object_path(digest);
+        let failed = |e| StoreError::io(&path, e);
         temp.as_file().set_modified(untouched()).map_err(failed)?;
         let mut permissions = temp.as_file().metadata().map_err(failed)?.permissions();
         permissions.set_readonly(true);
@@ -36,7 +48,7 @@ impl Store {
         temp.as_file().sync_all().map_err(failed)?;
         fs::create_dir_all(path.parent().expect("an object lies in a folder")).map_err(failed)?;
         temp.persist(&path).map_err(|e| failed(e.error))?;
-        Ok(file)
+        Ok(())
     }
 
     /// Reads content and checks it against its digest.

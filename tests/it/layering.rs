@@ -97,6 +97,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     // What is told to others of a run that is over.
     ("provenance", &["config", "plan", "store"]),
+    // Moves what the store holds, and does not look into it.
+    ("remote", &["artifact::FileRef", "store"]),
     ("report", &["artifact::ArtifactKind", "config", "exec", "plan", "store"]),
     // `init` counts the pairs of a folder; a run fetches the models that its file names on the hub; an
     // export rewrites adapters.
@@ -115,6 +117,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "models::hub",
             "plan",
             "provenance",
+            "remote",
             "report",
             "stages",
             "store",
@@ -124,7 +127,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 
 /// Modules that know nothing of tensors.
 const WITHOUT_BURN: &[&str] =
-    &["config", "data", "metrics", "plan", "provenance", "report", "store"];
+    &["config", "data", "metrics", "plan", "provenance", "remote", "report", "store"];
 
 /// Modules that talk to people.
 const MAY_PRINT: &[&str] = &["cli", "report"];

@@ -2,6 +2,7 @@
 
 mod gc;
 mod pins;
+mod remote;
 
 use std::fmt::Write as _;
 
@@ -37,6 +38,8 @@ enum CacheCommand {
     Unpin(pins::UnpinArgs),
     /// List what is pinned
     Pins,
+    Push(remote::PushArgs),
+    Pull(remote::PullArgs),
     /// Check all content against its digest, and all records; remove what is damaged
     Verify,
 }
@@ -44,6 +47,7 @@ enum CacheCommand {
 pub(super) fn cache(args: &CacheArgs, session: &Session) -> Result<(), CliError> {
     let store = match &args.command {
         CacheCommand::Gc(args) if !args.dry_run => session.store_to_change()?,
+        CacheCommand::Pull(_) => session.store_to_change()?,
         _ => session.store()?,
     };
     match &args.command {
@@ -59,6 +63,8 @@ pub(super) fn cache(args: &CacheArgs, session: &Session) -> Result<(), CliError>
         CacheCommand::Pin(args) => pins::pin(args, &store, session),
         CacheCommand::Unpin(args) => pins::unpin(args, &store, session),
         CacheCommand::Pins => pins::list(&store, session),
+        CacheCommand::Push(args) => remote::push(args, &store, session),
+        CacheCommand::Pull(args) => remote::pull(args, store, session),
         CacheCommand::Verify => verify(&store, session),
     }
 }

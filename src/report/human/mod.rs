@@ -122,9 +122,11 @@ impl Reporter for HumanReporter {
                 let line = format!("{pipeline}: {} on {device}", count(*instances, "stage"));
                 self.line(&self.style.strong(line));
             }
-            RunEvent::StageWaiting { stage, .. } => {
+            RunEvent::StageWaiting { stage, holder, .. } => {
                 let verb = self.style.faint("waiting");
-                self.stage_line(verb, stage, &["another run computes it".to_owned()]);
+                let who = holder.as_deref().unwrap_or("another run");
+                let computes = format!("{who} computes it");
+                self.stage_line(verb, stage, &[computes]);
             }
             RunEvent::StageReused { stage, .. } => {
                 if self.verbose {

@@ -182,12 +182,16 @@ fn waiting_and_equal_output_are_told() {
         *unchanged = true;
     }
     let events = [
-        RunEvent::StageWaiting { index: 1, stage: "lora[n=1]".into() },
+        RunEvent::StageWaiting {
+            index: 1,
+            stage: "lora[n=1]".into(),
+            holder: Some("process 7 on node3".into()),
+        },
         started(2, "clips", vec![StaleReason::VersionChanged { old: 1, new: 2 }]),
         same,
     ];
     insta::assert_snapshot!(story(false, &events), @"
-    waiting  lora[n=1]  another run computes it
+    waiting  lora[n=1]  process 7 on node3 computes it
     ran      clips  stage version 1 -> 2  same output as before  0.50 s
     ");
 }

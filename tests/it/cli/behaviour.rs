@@ -127,7 +127,14 @@ fn an_output_overwritten_by_hand_is_repaired() {
 
 #[test]
 fn two_runs_at_once_share_the_work() {
+    for locks in ["flock", "lease"] {
+        two_runs_at_once(locks);
+    }
+}
+
+fn two_runs_at_once(locks: &str) {
     let shell = Shell::new();
+    shell.write("pipe.toml", &format!("locks = \"{locks}\"\n"));
     shell.write("probe.toml", &commands(&shell.path("log")));
     let start = || {
         let mut run = command(shell.dir.path());
@@ -141,7 +148,14 @@ fn two_runs_at_once_share_the_work() {
 
 #[test]
 fn a_killed_run_is_no_obstacle() {
+    for locks in ["flock", "lease"] {
+        a_killed_run(locks);
+    }
+}
+
+fn a_killed_run(locks: &str) {
     let shell = Shell::new();
+    shell.write("pipe.toml", &format!("locks = \"{locks}\"\n"));
     shell.write("probe.toml", &commands(&shell.path("log")));
     let mut run = command(shell.dir.path());
     run.args(["run", "probe.toml", "--allow-commands"]);

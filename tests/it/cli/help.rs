@@ -43,6 +43,9 @@ fn help_lists_the_commands() {
           --cache <DIR>
               Folder of the cache
 
+          --remote <URL>
+              Cache that several machines share: s3://, gs://, az:// or file://, or a folder
+
           --device <DEVICE>
               Where to compute: auto, cpu or cuda:N
 
@@ -124,6 +127,9 @@ fn help_of_run_lists_its_options() {
     Global options:
           --cache <DIR>
               Folder of the cache
+
+          --remote <URL>
+              Cache that several machines share: s3://, gs://, az:// or file://, or a folder
 
           --device <DEVICE>
               Where to compute: auto, cpu or cuda:N

@@ -23,6 +23,7 @@ mod odd_paths;
 mod pipelines;
 mod plan;
 mod provenance;
+mod remote;
 mod run;
 mod schema;
 mod settings;

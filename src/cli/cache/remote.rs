@@ -1,0 +1,277 @@
+//! `pipe cache push` and `pipe cache pull`.
+
+use std::{collections::HashMap, fmt::Write as _, path::PathBuf, sync::Arc};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::{
+    cli::{error::CliError, link::warn_of_differing, session::Session, signals::Stop},
+    config::{self, LoadOptions, Pipeline},
+    plan::{self, Freshness, PlanOptions, owner_of},
+    remote::{Link, Moved, Remote, RemoteError, Scope, Transfer},
+    report::{
+        human::Screen,
+        style::{bytes, count},
+    },
+    store::{Fingerprint, NewResult, Record, Store},
+};
+
+/// Send results to the remote cache
+///
+/// Without files, the present results of every pipeline that was run here. What is there already is
+/// not sent again, so a push that was cut off is completed by the next.
+#[derive(Debug, clap::Args)]
+pub(super) struct PushArgs {
+    #[command(flatten)]
+    what: TransferArgs,
+}
+
+/// Fetch results from the remote cache
+///
+/// With files, what they would compute and the remote has; without, what the pipelines that were run
+/// here had last. Everything that arrives is checked against its digest.
+#[derive(Debug, clap::Args)]
+pub(super) struct PullArgs {
+    #[command(flatten)]
+    what: TransferArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct TransferArgs {
+    /// Only the results of these pipeline files
+    files: Vec<PathBuf>,
+    /// Apply a profile of the files
+    #[arg(long, short, value_name = "NAME", requires = "files")]
+    profile: Option<String>,
+    /// All results, whosesoever they are
+    #[arg(long, conflicts_with = "files")]
+    all: bool,
+    /// Only say what would be sent or fetched
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl TransferArgs {
+    fn pipelines(&self) -> Result<Vec<Pipeline>, CliError> {
+        let options = LoadOptions { profile: self.profile.clone(), ..LoadOptions::default() };
+        let load = |file: &PathBuf| Ok(config::load(file, &options)?);
+        self.files.iter().map(load).collect()
+    }
+}
+
+fn remote(session: &Session) -> Result<Remote, CliError> {
+    session.remote()?.ok_or_else(|| {
+        CliError::usage("no remote cache is set")
+            .with_help("name one with `--remote URL` or `PIPE_REMOTE`, as in `s3://bucket/folder`")
+    })
+}
+
+pub(super) fn push(args: &PushArgs, store: &Store, session: &Session) -> Result<(), CliError> {
+    let remote = remote(session)?;
+    let mut results = to_push(&args.what, store)?;
+    add_items(store, &mut results)?;
+    let verb = if args.what.dry_run { "would send" } else { "sent" };
+    let stop = Stop::on_signal();
+    let moved = with_bar(&args.what, &stop, session, |how| remote.push(store, &results, how))?;
+    print(&moved, verb, &remote.to_string(), &stop, session)
+}
+
+/// The results that are to be sent, by what was asked for.
+fn to_push(what: &TransferArgs, store: &Store) -> Result<Vec<NewResult>, CliError> {
+    if !what.files.is_empty() {
+        let mut results = Vec::new();
+        for pipeline in what.pipelines()? {
+            let found = fresh(&pipeline, store)?.into_iter();
+            results.extend(found.map(|(name, record)| made(name, record)));
+        }
+        return Ok(results);
+    }
+    let records = if what.all {
+        store.records()?
+    } else {
+        live(store)?.into_iter().filter_map(|key| store.lookup(key).ok()?).collect()
+    };
+    let names = names(store)?;
+    let name =
+        |record: &Record| names.get(&record.fingerprint).cloned().unwrap_or_else(|| title(record));
+    Ok(records.into_iter().map(|record| made(name(&record), record)).collect())
+}
+
+pub(super) fn pull(args: &PullArgs, store: Store, session: &Session) -> Result<(), CliError> {
+    let remote = remote(session)?;
+    let verb = if args.what.dry_run { "would fetch" } else { "fetched" };
+    // Keeps `gc` away from content whose record is still to come.
+    let _use = store.in_use()?;
+    if !args.what.files.is_empty() {
+        return pull_files(args, store, remote, verb, session);
+    }
+    let scope = if args.what.all {
+        Scope::All
+    } else {
+        let names = names(&store)?;
+        let name = |key: &Fingerprint| names.get(key).cloned().unwrap_or_else(|| key.short());
+        Scope::Keys(live(&store)?.into_iter().map(|key| (key, name(&key))).collect())
+    };
+    let stop = Stop::on_signal();
+    let moved = with_bar(&args.what, &stop, session, |how| remote.pull(&store, &scope, how))?;
+    print(&moved, verb, &remote.to_string(), &stop, session)
+}
+
+/// Moves results under a bar and until stopped.
+fn with_bar(
+    what: &TransferArgs,
+    stop: &Stop,
+    session: &Session,
+    work: impl FnOnce(&Transfer<'_>) -> Result<Moved, RemoteError>,
+) -> Result<Moved, CliError> {
+    let bar = bar(session);
+    let moved = work(&Transfer {
+        progress: &|done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+        },
+        stopped: &|| stop.flag.is_cancelled(),
+        dry_run: what.dry_run,
+    });
+    bar.finish_and_clear();
+    Ok(moved?)
+}
+
+/// A plan that may ask the remote brings what it finds there.
+fn pull_files(
+    args: &PullArgs,
+    store: Store,
+    remote: Remote,
+    verb: &str,
+    session: &Session,
+) -> Result<(), CliError> {
+    let (name, stop) = (remote.to_string(), Stop::on_signal());
+    remote.check()?;
+    let flag = stop.flag.clone();
+    let link = Arc::new(Link::new(remote, store.root(), move || flag.is_cancelled())?);
+    if args.what.dry_run {
+        link.only_looking();
+    }
+    let store = store.with_behind(Arc::clone(&link) as _);
+    let mut names = HashMap::new();
+    let mut fresh_results = 0;
+    for pipeline in args.what.pipelines()? {
+        let found = fresh(&pipeline, &store)?;
+        fresh_results += found.len();
+        names.extend(found.into_iter().map(|(name, record)| (record.fingerprint, name)));
+    }
+    let report = link.finish();
+    let result = |(key, bytes): (&Fingerprint, &u64)| {
+        (names.get(key).cloned().unwrap_or_else(|| key.short()), *bytes)
+    };
+    let results: Vec<_> = report.brought.iter().map(result).collect();
+    let moved = Moved {
+        there: fresh_results.saturating_sub(results.len()),
+        bytes: results.iter().map(|(_, bytes)| bytes).sum(),
+        results,
+        error: report.error,
+        ..Moved::default()
+    };
+    print(&moved, verb, &name, &stop, session)
+}
+
+fn print(
+    moved: &Moved,
+    verb: &str,
+    remote: &str,
+    stop: &Stop,
+    session: &Session,
+) -> Result<(), CliError> {
+    let mut out = String::new();
+    for (name, size) in &moved.results {
+        let _ = writeln!(out, "{verb} {name}, {}", bytes(*size));
+    }
+    let results = count(moved.results.len(), "result");
+    let _ =
+        writeln!(out, "{verb} {results}, {}; {} there already", bytes(moved.bytes), moved.there);
+    session.print(&out)?;
+    for name in &moved.broken {
+        session.talk(&format!("left out, since its content is gone or damaged: {name}"));
+    }
+    warn_of_differing(moved, remote, session);
+    if stop.flag.is_cancelled() {
+        return Err(CliError::Told(stop.exit_code()));
+    }
+    match &moved.error {
+        None => Ok(()),
+        Some(error) => Err(CliError::environment(format!(
+            "{} did not get through: {error}",
+            count(moved.failed, "result")
+        ))
+        .with_help("what got through is kept; the same command goes on from here")),
+    }
+}
+
+fn made(name: String, record: Record) -> NewResult {
+    NewResult { name, record, items: Vec::new() }
+}
+
+fn title(record: &Record) -> String {
+    format!("a result of `{}` ({})", record.ingredients.kind, record.fingerprint.short())
+}
+
+/// The results that a pipeline has in the store as it stands.
+fn fresh(pipeline: &Pipeline, store: &Store) -> Result<Vec<(String, Record)>, CliError> {
+    let plan = plan::build(pipeline, store, &PlanOptions::default())?;
+    let title = owner_of(pipeline).title();
+    let nodes = plan.nodes.iter().zip(&pipeline.instances);
+    let found = nodes.filter_map(|(node, instance)| match &node.freshness {
+        Freshness::Fresh(record) => Some((format!("{title}: {instance}"), (**record).clone())),
+        _ => None,
+    });
+    Ok(found.collect())
+}
+
+/// The present results of every pipeline that was run here.
+fn live(store: &Store) -> Result<Vec<Fingerprint>, CliError> {
+    let mut live: Vec<_> = store.roots()?.into_iter().flat_map(|root| root.live).collect();
+    live.sort();
+    live.dedup();
+    Ok(live)
+}
+
+/// What people call results.
+fn names(store: &Store) -> Result<HashMap<Fingerprint, String>, CliError> {
+    let mut names = HashMap::new();
+    for root in store.roots()? {
+        names.extend(root.names.keys().filter_map(|key| Some((*key, root.name_of(*key)?))));
+    }
+    Ok(names)
+}
+
+/// Adds to each result the items that are part of it.
+fn add_items(store: &Store, results: &mut [NewResult]) -> Result<(), CliError> {
+    let mut owners = HashMap::new();
+    for (index, made) in results.iter().enumerate() {
+        let Some(manifest) = store.complete(made.record.output) else { continue };
+        for file in manifest.items.iter().flat_map(|item| item.files.values()) {
+            owners.entry(file.digest).or_insert(index);
+        }
+    }
+    for (key, files) in store.items()? {
+        let owner = |digest| owners.get(digest).copied();
+        let mut of: Vec<_> = files.iter().map(owner).collect();
+        of.dedup();
+        if let [Some(owner)] = *of {
+            results[owner].items.push(key);
+        }
+    }
+    Ok(())
+}
+
+fn bar(session: &Session) -> ProgressBar {
+    match session.screen() {
+        Screen::Lines(_) => ProgressBar::hidden(),
+        Screen::Bars(bars) => {
+            let bar = bars.add(ProgressBar::new(0));
+            let template = "{bar:24} {percent}%  {eta}";
+            bar.set_style(ProgressStyle::with_template(template).expect("a valid template"));
+            bar
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The remote cache of a run: behind its store while it goes on, and told of at its end.
+
+use std::sync::Arc;
+
+use super::{error::CliError, session::Session, signals::Stop};
+use crate::{
+    remote::{Link, LinkReport, Moved, Remote},
+    report::style::{bytes, count},
+    store::{Store, StoreUse},
+};
+
+/// A remote that a run reads through and writes back to.
+pub(super) struct Shared {
+    /// Its address.
+    name: String,
+    link: Arc<Link>,
+    /// Keeps `gc` away from what is fetched for a plan and from what is still being sent.
+    _use: StoreUse,
+}
+
+impl Shared {
+    /// Left alone when the run is stopped.
+    pub fn new(remote: Remote, store: &Store, stop: &Stop) -> Result<Self, CliError> {
+        let (name, flag) = (remote.to_string(), stop.flag.clone());
+        let link = Link::new(remote, store.root(), move || flag.is_cancelled())?;
+        Ok(Self { name, link: Arc::new(link), _use: store.in_use()? })
+    }
+
+    /// The store with the remote behind it.
+    pub fn behind(&self, store: Store) -> Store {
+        store.with_behind(Arc::clone(&self.link) as _)
+    }
+
+    /// Waits for what is still being sent, and says what went to and fro; that it was less than
+    /// wanted is no failure of the run.
+    pub fn finish(&self, session: &Session) {
+        let report = self.link.finish();
+        self.tell_of_fetched(&report, session);
+        self.tell_of_sent(&report.sent, session);
+        warn_of_differing(&report.sent, &self.name, session);
+    }
+
+    fn tell_of_fetched(&self, report: &LinkReport, session: &Session) {
+        let results = report.brought.len();
+        if results + report.items == 0 {
+            return;
+        }
+        let items = match report.items {
+            0 => String::new(),
+            items => format!(" and {}", count(items, "item")),
+        };
+        let (results, size) = (count(results, "result"), bytes(report.bytes));
+        session.talk(&format!("fetched {results}{items}, {size} from {}", self.name));
+    }
+
+    fn tell_of_sent(&self, sent: &Moved, session: &Session) {
+        if !sent.results.is_empty() {
+            let (results, size) = (count(sent.results.len(), "result"), bytes(sent.bytes));
+            session.talk(&format!("sent {results}, {size} to {}", self.name));
+        }
+        if sent.failed > 0 {
+            let results = count(sent.failed, "result");
+            let why = sent.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+            session.talk(&format!(
+                "{}: {results} not sent to {}{why}; `pipe cache push` sends what is missing",
+                session.stderr.warn("warning"),
+                self.name
+            ));
+        }
+    }
+}
+
+/// Says which stages gave another output than the one that others share.
+pub(super) fn warn_of_differing(moved: &Moved, remote: &str, session: &Session) {
+    for name in &moved.differing {
+        session.talk(&format!(
+            "{}: {name} gave another output here than the one in `{remote}`, which stays: this stage \
+             does not give the same twice",
+            session.stderr.warn("warning")
+        ));
+    }
+}

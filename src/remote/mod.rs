@@ -1,0 +1,210 @@
+//! A cache that several machines share: the same objects and records as in a store, under an address
+//! that `object_store` knows (a folder, S3, Google Cloud Storage, Azure).
+//!
+//! ```text
+//! <address>/
+//! ├── format                the version of this layout
+//! ├── objects/ab/cdef…      content by blake3, as in a store
+//! ├── actions/ab/cdef…      one record per fingerprint; the first one stays
+//! ├── items/ab/cdef…        one record per item fingerprint
+//! └── traces/ab/cdef…/<hash>  one set of outside files that a stage read, by its hash
+//! ```
+//!
+//! Objects go up before the record that names them, and come down before it: nobody ever sees half
+//! a result, here or there. What arrives is believed only after its digest was computed; that a
+//! record itself is true, no digest can say, so whoever may write to the remote is trusted.
+//!
+//! Checkpoints, histories and pins stay at home: a checkpoint is many times as large as the adapter
+//! that comes of it and helps only a longer training; the others are about files of this machine.
+
+mod bucket;
+mod http;
+mod link;
+mod pull;
+mod push;
+#[cfg(test)]
+mod tests;
+mod transfer;
+
+pub use link::{Link, LinkReport};
+pub use transfer::{Moved, Scope, Transfer};
+
+use std::{collections::HashSet, fmt, path::Path, sync::Mutex, time::Duration};
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use url::Url;
+
+use bucket::Bucket;
+
+use crate::store::{Digest, FORMAT_VERSION};
+
+/// Requests that are on their way at once.
+const PARALLEL: usize = 16;
+
+/// A cache at an address.
+#[derive(Debug)]
+pub struct Remote {
+    bucket: Bucket,
+    /// The address without what only its owner should know.
+    name: String,
+    threads: ThreadPool,
+    /// Content that was fetched and did not match its digest, or was not there: to be replaced.
+    damaged: Mutex<HashSet<Digest>>,
+}
+
+/// Why a remote could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteError {
+    /// Not an address of a kind that is known.
+    #[error("no remote cache can be at an address that begins with `{scheme}:`")]
+    Address {
+        /// How it begins.
+        scheme: String,
+    },
+    /// Nobody gave this program credentials.
+    #[error(
+        "there are no credentials for the remote cache: none are set, and this machine has no role \
+         of its own"
+    )]
+    NoCredentials,
+    /// The address and the environment do not say enough.
+    #[error("the remote cache cannot be asked: {0}")]
+    Setup(String),
+    /// The remote refuses.
+    #[error("the remote cache refuses: {0}")]
+    Refused(String),
+    /// The remote does not answer, or answers with errors.
+    #[error("the remote cache cannot be reached: {0}")]
+    Unreachable(String),
+    /// Something at this end.
+    #[error("{0}")]
+    Local(String),
+    /// Written by a newer `pipe`.
+    #[error(
+        "the remote cache has format {found}, but this `pipe` knows formats up to {FORMAT_VERSION}"
+    )]
+    Newer {
+        /// Its version.
+        found: u32,
+    },
+    /// The address holds something else.
+    #[error("what is at the address of the remote cache is not a cache of `pipe`")]
+    NotACache,
+}
+
+/// How long a remote is waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// To be connected.
+    pub connect: Duration,
+    /// For the next bytes.
+    pub read: Duration,
+    /// How often a request is made again.
+    pub retries: usize,
+    /// The wait after a first failure; each further one doubles it.
+    pub pause: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(3),
+            read: Duration::from_secs(20),
+            retries: 4,
+            pause: Duration::from_millis(200),
+        }
+    }
+}
+
+impl RemoteError {
+    /// What to do.
+    pub fn help(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Address { .. } => {
+                "an address is `s3://bucket/folder`, `gs://bucket/folder`, `az://container/folder`, \
+                 `file:///folder` or a folder"
+            }
+            Self::NoCredentials | Self::Setup(_) | Self::Refused(_) => {
+                "set `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, \
+                 `GOOGLE_APPLICATION_CREDENTIALS`, or `AZURE_STORAGE_ACCOUNT_NAME` and \
+                 `AZURE_STORAGE_ACCOUNT_KEY`; profiles in `~/.aws` are not read"
+            }
+            Self::Newer { .. } => "use the newer `pipe` that wrote it, or another address",
+            Self::NotACache => "name an address where nothing is yet, or a cache",
+            Self::Unreachable(_) | Self::Local(_) => return None,
+        })
+    }
+}
+
+impl fmt::Display for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl Remote {
+    /// The cache at an address, which may be a folder's path. Nothing is asked yet.
+    pub fn open(address: &str, patience: Patience) -> Result<Self, RemoteError> {
+        let url = parse(address)?;
+        Self::over(Bucket::open(&url, patience)?, public(&url))
+    }
+
+    fn over(bucket: Bucket, name: String) -> Result<Self, RemoteError> {
+        let threads = ThreadPoolBuilder::new().num_threads(PARALLEL).build();
+        let threads = threads.map_err(|e| RemoteError::Local(e.to_string()))?;
+        Ok(Self { bucket, name, threads, damaged: Mutex::default() })
+    }
+
+    /// Refuses what is no cache or a newer one; says if anything is there.
+    pub fn check(&self) -> Result<bool, RemoteError> {
+        let Some(text) = self.bucket.get("format")? else { return Ok(false) };
+        match String::from_utf8_lossy(&text).trim().parse::<u32>() {
+            Ok(found) if found > FORMAT_VERSION => Err(RemoteError::Newer { found }),
+            Ok(_) => Ok(true),
+            Err(_) => Err(RemoteError::NotACache),
+        }
+    }
+
+    /// The same, and makes it a cache.
+    fn prepare(&self) -> Result<(), RemoteError> {
+        if !self.check()? {
+            self.bucket.create("format", format!("{FORMAT_VERSION}\n").as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+/// An address, or the path of a folder.
+fn parse(address: &str) -> Result<Url, RemoteError> {
+    if address.contains("://") {
+        return Url::parse(address).map_err(|_| RemoteError::Address {
+            scheme: address.split(':').next().unwrap_or_default().to_owned(),
+        });
+    }
+    let folder = std::path::absolute(Path::new(address))
+        .map_err(|e| RemoteError::Local(format!("`{address}` is no folder: {e}")))?;
+    Url::from_directory_path(folder)
+        .map_err(|()| RemoteError::Address { scheme: address.to_owned() })
+}
+
+/// An address without a password or a signature.
+fn public(url: &Url) -> String {
+    let mut url = url.clone();
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_query(None);
+    url.set_fragment(None);
+    url.to_string()
+}
+
+/// What an upload sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sent {
+    pub(super) bytes: u64,
+    pub(super) new: bool,
+}
+
+/// `objects/ab/cdef…`.
+fn sharded(folder: &str, hex: &str) -> String {
+    format!("{folder}/{}/{}", &hex[..2], &hex[2..])
+}

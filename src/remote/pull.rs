@@ -1,0 +1,200 @@
+//! Results on their way from the remote: objects before the record that names them.
+
+use std::{collections::BTreeMap, sync::Mutex};
+
+use rayon::prelude::*;
+
+use super::{
+    Moved, Remote, RemoteError, Scope, Transfer, sharded,
+    transfer::{BringError, Cargo, trace_of},
+};
+use crate::{
+    artifact::FileRef,
+    store::{Digest, FORMAT_VERSION, Fingerprint, ItemRecord, Record, Store, StoreError},
+};
+
+/// Asks whether to stop before the next object.
+type Stopped<'a> = &'a (dyn Fn() -> bool + Sync);
+
+impl Remote {
+    /// Brings the result of a key, whole, and gives its record.
+    pub(super) fn bring(
+        &self,
+        store: &Store,
+        key: Fingerprint,
+        cargo: &Cargo,
+        stopped: Stopped<'_>,
+    ) -> Result<Option<Record>, BringError> {
+        let Some(record) = self.record(key)? else { return Ok(None) };
+        if !store.has_object(record.output) {
+            let name = sharded("objects", &record.output.to_string());
+            let lies = || BringError::Lies(format!("manifest {}", record.output.short()));
+            let bytes = self.bucket.get(&name)?;
+            let Some(bytes) = bytes.filter(|bytes| Digest::of(bytes) == record.output) else {
+                self.mark_damaged(record.output);
+                return Err(lies());
+            };
+            cargo.add(store.put(&bytes)?.size);
+        }
+        let manifest = store.manifest(record.output)?;
+        let files = manifest.items.iter().flat_map(|item| item.files.values());
+        self.bring_files(store, files, cargo, stopped)?;
+        if let Some(traced) = record.traced {
+            store.add_trace(traced, trace_of(&record))?;
+        }
+        store.commit(&record)?;
+        Ok(Some(record))
+    }
+
+    /// Brings the result of an item; false if the remote has none.
+    pub(super) fn bring_item(
+        &self,
+        store: &Store,
+        key: Fingerprint,
+        cargo: &Cargo,
+        stopped: Stopped<'_>,
+    ) -> Result<bool, BringError> {
+        let bytes = self.bucket.get(&sharded("items", &key.to_string()))?;
+        let record = bytes.and_then(|bytes| serde_json::from_slice::<ItemRecord>(&bytes).ok());
+        let Some(record) = record.filter(|record| record.format_version <= FORMAT_VERSION) else {
+            return Ok(false);
+        };
+        self.bring_files(store, record.files.values(), cargo, stopped)?;
+        store.commit_item(key, &record)?;
+        Ok(true)
+    }
+
+    fn bring_files<'f>(
+        &self,
+        store: &Store,
+        files: impl Iterator<Item = &'f FileRef>,
+        cargo: &Cargo,
+        stopped: Stopped<'_>,
+    ) -> Result<(), BringError> {
+        let missing: BTreeMap<Digest, u64> =
+            files.filter(|file| !store.has(file)).map(|file| (file.digest, file.size)).collect();
+        let damaged = Mutex::new(None);
+        let bring = |(digest, size): (&Digest, &u64)| {
+            if stopped() {
+                return Err(BringError::Stopped);
+            }
+            let name = sharded("objects", &digest.to_string());
+            let lies = || BringError::Lies(format!("content {}", digest.short()));
+            let received = store.receive(*digest, |out| {
+                if self.bucket.download(&name, *size, out)? { Ok(()) } else { Err(lies()) }
+            });
+            match received {
+                Ok(bytes) => cargo.add(bytes),
+                // The others are fetched all the same: whoever makes this result again can then
+                // replace all of it that is damaged.
+                Err(BringError::Store(StoreError::Damaged { .. }) | BringError::Lies(_)) => {
+                    self.mark_damaged(*digest);
+                    damaged.lock().expect("no panic while held").get_or_insert(lies());
+                }
+                Err(error) => return Err(error),
+            }
+            Ok(())
+        };
+        self.threads.install(|| missing.par_iter().try_for_each(bring))?;
+        damaged.into_inner().expect("no panic while held").map_or(Ok(()), Err)
+    }
+
+    /// Remembers content that is gone from the remote or damaged there.
+    fn mark_damaged(&self, digest: Digest) {
+        self.damaged.lock().expect("no panic while held").insert(digest);
+    }
+
+    /// Fetches results that are not whole here.
+    pub fn pull(
+        &self,
+        store: &Store,
+        scope: &Scope,
+        how: &Transfer<'_>,
+    ) -> Result<Moved, RemoteError> {
+        let mut moved = Moved::default();
+        if !self.check()? {
+            return Ok(moved);
+        }
+        let keys = match scope {
+            Scope::Keys(keys) => keys.clone(),
+            Scope::All => self.keys("actions")?.map(|key| (key, key.short())).collect(),
+        };
+        let (total, cargo) = (keys.len() as u64, Cargo::default());
+        for (at, (key, name)) in keys.into_iter().enumerate() {
+            if (how.stopped)() {
+                moved.failed += 1;
+                continue;
+            }
+            let here = store.lookup(key).ok().flatten();
+            if here.as_ref().is_some_and(|record| store.is_whole(record)) {
+                moved.there += 1;
+            } else {
+                let before = cargo.bytes();
+                let found = if how.dry_run {
+                    Ok(self.weigh(store, key, &cargo)?)
+                } else {
+                    self.bring(store, key, &cargo, how.stopped)
+                };
+                match found {
+                    Ok(Some(record)) => {
+                        let bytes = cargo.bytes() - before;
+                        moved.results.push((title(&name, &record), bytes));
+                    }
+                    Ok(None) => {}
+                    Err(BringError::Lies(_)) => moved.broken.push(name),
+                    Err(BringError::Stopped) => moved.failed += 1,
+                    Err(error) => {
+                        moved.failed += 1;
+                        moved.error.get_or_insert(error.to_string());
+                    }
+                }
+            }
+            (how.progress)(at as u64 + 1, total);
+        }
+        moved.bytes = cargo.bytes();
+        moved.objects = cargo.objects();
+        Ok(moved)
+    }
+
+    fn keys(&self, folder: &str) -> Result<impl Iterator<Item = Fingerprint>, RemoteError> {
+        let names = self.bucket.list(folder)?.into_iter();
+        Ok(names.filter_map(|(name, _)| name.split('/').skip(1).collect::<String>().parse().ok()))
+    }
+
+    /// The record of a key, and in `cargo` what bringing it would take. Only the manifest is brought,
+    /// since those who wait for this result want to know its items.
+    pub(super) fn weigh(
+        &self,
+        store: &Store,
+        key: Fingerprint,
+        cargo: &Cargo,
+    ) -> Result<Option<Record>, RemoteError> {
+        let Some(record) = self.record(key)? else { return Ok(None) };
+        let bytes = self.bucket.get(&sharded("objects", &record.output.to_string()))?;
+        let bytes = bytes.filter(|bytes| Digest::of(bytes) == record.output);
+        let Some(bytes) = bytes else { return Ok(None) };
+        let put = store.put(&bytes).map_err(|error| RemoteError::Local(error.to_string()))?;
+        cargo.add(put.size);
+        let manifest = store.manifest(record.output);
+        let manifest = manifest.map_err(|error| RemoteError::Local(error.to_string()))?;
+        let files: BTreeMap<Digest, u64> = manifest
+            .items
+            .iter()
+            .flat_map(|item| item.files.values())
+            .filter(|file| !store.has(file))
+            .map(|file| (file.digest, file.size))
+            .collect();
+        for size in files.into_values() {
+            cargo.add(size);
+        }
+        Ok(Some(record))
+    }
+}
+
+/// A result nobody here has a name for is called by its kind.
+fn title(name: &str, record: &Record) -> String {
+    if *name == record.fingerprint.short() {
+        return format!("a result of `{}` ({name})", record.ingredients.kind);
+    }
+    name.to_owned()
+}

@@ -1,0 +1,215 @@
+//! Results on their way to the remote: objects before the record that names them.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use rayon::prelude::*;
+use serde::de::IgnoredAny;
+
+use super::{
+    Moved, Remote, RemoteError, Transfer, sharded,
+    transfer::{Cargo, trace_of},
+};
+use crate::store::{Digest, Fingerprint, ItemRecord, NewResult, Record, Store};
+
+/// The objects of a result with their sizes.
+type Contents = BTreeMap<Digest, u64>;
+
+impl Remote {
+    /// Sends results, those that are whole here and not there yet.
+    pub fn push(
+        &self,
+        store: &Store,
+        results: &[NewResult],
+        how: &Transfer<'_>,
+    ) -> Result<Moved, RemoteError> {
+        if how.dry_run {
+            self.check()?;
+        } else {
+            self.prepare()?;
+        }
+        let mut moved = Moved::default();
+        let to_send = self.choose(store, results, &mut moved)?;
+        let objects: BTreeMap<Digest, u64> = to_send
+            .iter()
+            .flat_map(|(_, contents)| contents.iter().map(|(d, s)| (*d, *s)))
+            .collect();
+        let missing = self.send_objects(store, &objects, how, &mut moved);
+        for (made, contents) in &to_send {
+            let bytes = contents.values().sum();
+            if contents.keys().any(|digest| missing.contains(digest)) {
+                moved.failed += 1;
+                continue;
+            }
+            if how.dry_run {
+                moved.results.push((made.name.clone(), bytes));
+                continue;
+            }
+            match self.send_records(store, made) {
+                Ok(true) => moved.results.push((made.name.clone(), bytes)),
+                Ok(false) => moved.differing.push(made.name.clone()),
+                Err(error) => {
+                    moved.failed += 1;
+                    moved.error.get_or_insert(error.to_string());
+                }
+            }
+        }
+        Ok(moved)
+    }
+
+    /// The results that are to be sent, with their objects; of the others, `moved` says why not.
+    fn choose<'m>(
+        &self,
+        store: &Store,
+        results: &'m [NewResult],
+        moved: &mut Moved,
+    ) -> Result<Vec<(&'m NewResult, Contents)>, RemoteError> {
+        let mut seen = HashSet::new();
+        let results: Vec<_> =
+            results.iter().filter(|made| seen.insert(made.record.fingerprint)).collect();
+        let known: Result<Vec<_>, RemoteError> = self.threads.install(|| {
+            results.par_iter().map(|made| self.record(made.record.fingerprint)).collect()
+        });
+        let mut to_send = Vec::new();
+        for (made, known) in results.into_iter().zip(known?) {
+            match known {
+                Some(known) if known.output != made.record.output => {
+                    moved.differing.push(made.name.clone());
+                }
+                Some(_) if !self.is_to_mend(store, &made.record) => moved.there += 1,
+                _ => match contents(store, &made.record) {
+                    Some(contents) => to_send.push((made, contents)),
+                    None => moved.broken.push(made.name.clone()),
+                },
+            }
+        }
+        Ok(to_send)
+    }
+
+    /// Whether content of a result was found damaged at the remote.
+    fn is_to_mend(&self, store: &Store, record: &Record) -> bool {
+        let damaged = self.damaged.lock().expect("no panic while held");
+        !damaged.is_empty()
+            && contents(store, record)
+                .is_some_and(|contents| contents.keys().any(|digest| damaged.contains(digest)))
+    }
+
+    /// Sends objects; gives those that did not get through.
+    fn send_objects(
+        &self,
+        store: &Store,
+        objects: &BTreeMap<Digest, u64>,
+        how: &Transfer<'_>,
+        moved: &mut Moved,
+    ) -> HashSet<Digest> {
+        let total: u64 = objects.values().sum();
+        let (done, cargo, error) = (AtomicU64::new(0), Cargo::default(), Mutex::new(None));
+        let send = |digest: &Digest, size: u64| -> bool {
+            if (how.stopped)() || error.lock().expect("no panic while held").is_some() {
+                return false;
+            }
+            let name = sharded("objects", &digest.to_string());
+            let sent = if how.dry_run {
+                self.bucket.size(&name).map(|there| (there != Some(size)).then_some(size))
+            } else {
+                self.send_object(&name, *digest, store)
+            };
+            match sent {
+                Ok(sent) => {
+                    if let Some(bytes) = sent {
+                        cargo.add(bytes);
+                    }
+                    let done = done.fetch_add(size, Ordering::Relaxed) + size;
+                    (how.progress)(done, total);
+                    true
+                }
+                Err(failed) => {
+                    error.lock().expect("no panic while held").get_or_insert(failed.to_string());
+                    false
+                }
+            }
+        };
+        let missing = self.threads.install(|| {
+            let failed = objects.par_iter().filter(|(digest, size)| !send(digest, **size));
+            failed.map(|(digest, _)| *digest).collect()
+        });
+        moved.objects += cargo.objects();
+        moved.bytes += cargo.bytes();
+        if let Some(error) = error.into_inner().expect("no panic while held") {
+            moved.error.get_or_insert(error);
+        }
+        missing
+    }
+
+    /// Sends an object that is not there, or damaged there; gives the bytes that took.
+    fn send_object(
+        &self,
+        name: &str,
+        digest: Digest,
+        store: &Store,
+    ) -> Result<Option<u64>, RemoteError> {
+        let file = store.object_file(digest);
+        let is_damaged = self.damaged.lock().expect("no panic while held").contains(&digest);
+        let sent = self.bucket.upload(name, &file, is_damaged)?;
+        self.damaged.lock().expect("no panic while held").remove(&digest);
+        Ok(sent.new.then_some(sent.bytes))
+    }
+
+    /// Sends the records of a result whose objects are there; false if another output is.
+    pub(super) fn send_records(
+        &self,
+        store: &Store,
+        made: &NewResult,
+    ) -> Result<bool, RemoteError> {
+        let record = &made.record;
+        let send_item = |key: &Fingerprint| {
+            let Ok(Some(files)) = store.item_files(*key) else { return Ok(()) };
+            let name = sharded("items", &key.to_string());
+            self.send_record(&name, &json(&ItemRecord::new(files))).map(drop)
+        };
+        self.threads.install(|| made.items.par_iter().try_for_each(send_item))?;
+        if let Some(key) = record.traced {
+            let trace = json(&trace_of(record));
+            let name = sharded("traces", &key.to_string());
+            self.bucket.create(&format!("{name}/{}", Digest::of(&trace)), &trace)?;
+        }
+        let name = sharded("actions", &record.fingerprint.to_string());
+        if self.send_record(&name, &json(record))? {
+            return Ok(true);
+        }
+        let first = self.record(record.fingerprint)?;
+        Ok(first.is_some_and(|first| first.output == record.output))
+    }
+
+    /// Writes a record where there is none, or one that was cut short; says if it did. One that is
+    /// whole but means nothing here may be that of another version, and stays.
+    fn send_record(&self, name: &str, record: &[u8]) -> Result<bool, RemoteError> {
+        if self.bucket.create(name, record)? {
+            return Ok(true);
+        }
+        let is_whole = |bytes: Vec<u8>| serde_json::from_slice::<IgnoredAny>(&bytes).is_ok();
+        if self.bucket.get(name)?.is_some_and(is_whole) {
+            return Ok(false);
+        }
+        self.bucket.put(name, record.to_vec())?;
+        Ok(true)
+    }
+}
+
+/// The objects of a result, if all are here, with their sizes.
+fn contents(store: &Store, record: &Record) -> Option<Contents> {
+    let manifest = store.complete(record.output)?;
+    let size = std::fs::metadata(store.object_file(record.output)).ok()?.len();
+    let files = manifest.items.iter().flat_map(|item| item.files.values());
+    let files = files.map(|file| (file.digest, file.size));
+    Some(std::iter::once((record.output, size)).chain(files).collect())
+}
+
+fn json(value: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("records are valid JSON")
+}

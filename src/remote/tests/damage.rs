@@ -1,0 +1,74 @@
+//! Content at the remote that is not what it should be.
+
+use super::*;
+
+#[test]
+fn a_remote_that_lies_is_not_believed() {
+    let (server, remote) = s3();
+    let here = Machine::new();
+    let made = here.make("clips", &[b"one", b"two"]);
+    remote.push(&here.store, std::slice::from_ref(&made), &HOW).unwrap();
+    for key in server.keys("objects") {
+        let there = Machine::new();
+        server.change(&key, |bytes| bytes[0] ^= 1);
+        assert_eq!(there.pull(&remote).broken.len(), 1, "{key}");
+        assert!(!there.has(&made) && there.is_clean());
+        // Too short, too.
+        let mut last = None;
+        server.change(&key, |bytes| {
+            bytes[0] ^= 1;
+            last = bytes.pop();
+        });
+        assert!(there.pull(&remote).results.is_empty(), "{key}");
+        assert!(!there.has(&made) && there.is_clean());
+        server.change(&key, |bytes| bytes.extend(last));
+    }
+    let there = Machine::new();
+    let record = server.keys("actions").remove(0);
+    server.change(&record, |bytes| *bytes = b"{\"format".to_vec());
+    assert!(there.pull(&remote).results.is_empty());
+}
+
+#[test]
+fn what_is_damaged_there_is_replaced_by_who_makes_it_again() {
+    let (server, remote) = s3();
+    let (first, second, third) = (Machine::new(), Machine::new(), Machine::new());
+    let made = first.make("clips", &[b"one", b"two", b"three"]);
+    remote.push(&first.store, std::slice::from_ref(&made), &HOW).unwrap();
+    let files: Vec<_> = server
+        .keys("objects")
+        .into_iter()
+        .filter(|key| *key != sharded("objects", &made.record.output.to_string()))
+        .collect();
+    server.change(&files[0], |bytes| bytes[0] ^= 1);
+    server.remove(&files[1]);
+
+    let run = link(&second, remote);
+    assert!(run.bring(&second.store, made.record.fingerprint).is_none());
+    run.made(second.make("clips", &[b"one", b"two", b"three"]));
+    let report = run.finish();
+    assert_eq!((report.sent.objects, report.sent.results.len()), (2, 1));
+    assert_eq!(third.pull(&s3_with(&server, s3::SECRET)).broken, [""; 0]);
+    assert!(third.has(&made));
+}
+
+#[test]
+fn a_damaged_manifest_and_a_record_cut_short_are_replaced() {
+    let (server, remote) = s3();
+    let (here, there) = (Machine::new(), Machine::new());
+    let made = here.make("clips", &[b"one"]);
+    remote.push(&here.store, std::slice::from_ref(&made), &HOW).unwrap();
+    let manifest = sharded("objects", &made.record.output.to_string());
+    server.change(&manifest, |bytes| bytes[0] ^= 1);
+    assert_eq!(there.pull(&remote).broken.len(), 1);
+    let record = server.keys("actions").remove(0);
+    server.change(&record, |bytes| bytes.truncate(9));
+    let moved = remote.push(&here.store, std::slice::from_ref(&made), &HOW).unwrap();
+    assert_eq!((moved.objects, moved.results.len(), moved.differing.len()), (1, 1, 0));
+    assert_eq!(there.pull(&remote).results.len(), 1);
+    assert!(there.has(&made) && there.is_clean());
+    // What is whole, but of a form that is not known here, is left.
+    server.change(&record, |bytes| *bytes = b"{\"later\":1}".to_vec());
+    remote.push(&here.store, std::slice::from_ref(&made), &HOW).unwrap();
+    server.change(&record, |bytes| assert_eq!(bytes, b"{\"later\":1}"));
+}

@@ -1,0 +1,112 @@
+//! How results go to and fro: what both directions share.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{Remote, RemoteError, sharded};
+use crate::store::{FORMAT_VERSION, Fingerprint, Record, StoreError, Trace};
+
+/// What a transfer did, or would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Results that were sent or fetched, with the bytes that took.
+    pub results: Vec<(String, u64)>,
+    /// Results that were there already.
+    pub there: usize,
+    /// Results whose content is not all at the place where they come from.
+    pub broken: Vec<String>,
+    /// Results of which the other side has another output: their stage gives not the same twice.
+    pub differing: Vec<String>,
+    /// Results that did not get through.
+    pub failed: usize,
+    /// Objects that were sent or fetched.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The first error.
+    pub error: Option<String>,
+}
+
+/// How a transfer goes.
+pub struct Transfer<'a> {
+    /// Told of bytes moved so far, and in all.
+    pub progress: &'a (dyn Fn(u64, u64) + Sync),
+    /// Asked whether to stop.
+    pub stopped: &'a (dyn Fn() -> bool + Sync),
+    /// Whether only to say what would be done.
+    pub dry_run: bool,
+}
+
+/// Which results of a remote.
+#[derive(Clone, Debug)]
+pub enum Scope {
+    /// All.
+    All,
+    /// Those with these keys and names.
+    Keys(Vec<(Fingerprint, String)>),
+}
+
+/// Why a result was not brought.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BringError {
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("stopped")]
+    Stopped,
+    #[error("what the remote cache holds for {0} is damaged")]
+    Lies(String),
+}
+
+/// What bringing one result took.
+#[derive(Debug, Default)]
+pub(super) struct Cargo {
+    objects: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Cargo {
+    pub(super) fn add(&self, bytes: u64) {
+        self.objects.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn objects(&self) -> u64 {
+        self.objects.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add_all(&self, other: &Self) {
+        self.objects.fetch_add(other.objects(), Ordering::Relaxed);
+        self.bytes.fetch_add(other.bytes(), Ordering::Relaxed);
+    }
+}
+
+impl Remote {
+    /// The record of a key. One that cannot be read counts as none.
+    pub(super) fn record(&self, key: Fingerprint) -> Result<Option<Record>, RemoteError> {
+        let bytes = self.bucket.get(&sharded("actions", &key.to_string()))?;
+        let record: Option<Record> = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        Ok(record
+            .filter(|record| record.fingerprint == key && record.format_version <= FORMAT_VERSION))
+    }
+
+    /// What stages with this key read from outside.
+    pub(super) fn traces(&self, key: Fingerprint) -> Result<Vec<Trace>, RemoteError> {
+        let names = self.bucket.list(&sharded("traces", &key.to_string()))?;
+        let mut traces = Vec::new();
+        for (name, _) in names {
+            let bytes = self.bucket.get(&name)?;
+            traces.extend(bytes.and_then(|bytes| serde_json::from_slice::<Trace>(&bytes).ok()));
+        }
+        Ok(traces)
+    }
+}
+
+/// What the stage of a record read from outside.
+pub(super) fn trace_of(record: &Record) -> Trace {
+    Trace::new(record.ingredients.sources.keys().cloned())
+}

@@ -1,0 +1,334 @@
+//! Leases: locks for file systems whose own cannot be trusted, as on NFS.
+//!
+//! A lease is a file that its holder counts up in. Whoever waits looks whether the count goes on, by
+//! a clock of its own that never jumps; the times of files, and what other hosts think the time is,
+//! decide nothing. A count that stands still for [`Timing::limit`] is that of a dead holder, whose
+//! lease is moved away by one rename. If a holder only slept that long, two compute the same: work
+//! is wasted, but nothing is wrong, since results are written aside and renamed.
+
+mod holder;
+mod uses;
+
+pub use holder::Holder;
+pub(super) use uses::Uses;
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Seek, Write},
+    path::{Path, PathBuf},
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        mpsc::{RecvTimeoutError, Sender, channel},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::StoreError;
+
+/// How often a lease is renewed, and when it counts as left behind.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Between two counts.
+    pub beat: Duration,
+    /// A count that stands still for this long is that of a dead holder.
+    pub limit: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        // A file server that fails over may be away for half a minute.
+        Self { beat: Duration::from_secs(2), limit: Duration::from_mins(1) }
+    }
+}
+
+/// What stands in a lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Entry {
+    holder: Holder,
+    /// Tells this lease from all others.
+    nonce: String,
+}
+
+/// Digits of the count, which stands alone on the first line so that it is renewed in place.
+const DIGITS: usize = 20;
+
+/// A lease that is held, renewed by a thread of its own until it is dropped.
+#[derive(Debug)]
+pub(super) struct Lease {
+    path: PathBuf,
+    nonce: String,
+    end: Option<Sender<()>>,
+    beats: Option<JoinHandle<()>>,
+}
+
+impl Lease {
+    /// Takes the lease at `path`; `None` if there is one already.
+    pub(super) fn take(path: &Path, timing: Timing) -> Result<Option<Self>, StoreError> {
+        let failed = |e| StoreError::io(path, e);
+        let entry = Entry { holder: Holder::this(), nonce: nonce() };
+        let aside = path.with_extension(&entry.nonce);
+        let mut file = File::create_new(&aside).map_err(failed)?;
+        let text = serde_json::to_string(&entry).expect("an entry is valid JSON");
+        write!(file, "{:0DIGITS$}\n{text}\n", 0).and_then(|()| file.sync_all()).map_err(failed)?;
+        // A link, unlike a file made anew, is whole when it appears, and on NFS appears only once.
+        let linked = fs::hard_link(&aside, path);
+        let is_ours = || read(path).is_some_and(|(_, found)| found.nonce == entry.nonce);
+        let taken = match linked {
+            Ok(()) => true,
+            // The answer that said so may have been lost, and the question asked again.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => is_ours(),
+            // No links here, as on some network drives: a rename that may not replace comes close.
+            Err(_) => !path.exists() && fs::rename(&aside, path).is_ok() && is_ours(),
+        };
+        let _ = fs::remove_file(&aside);
+        if !taken {
+            return Ok(None);
+        }
+        let (end, ended) = channel();
+        let beats = std::thread::spawn(move || {
+            let mut count = 0_u64;
+            while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(timing.beat) {
+                count += 1;
+                // A server that is away for a moment is asked again at the next beat.
+                let _ = renew(&mut file, count);
+            }
+        });
+        Ok(Some(Self {
+            path: path.to_owned(),
+            nonce: entry.nonce,
+            end: Some(end),
+            beats: Some(beats),
+        }))
+    }
+
+    /// Stops counting, as a process that sleeps does.
+    #[cfg(test)]
+    fn freeze(&mut self) {
+        drop(self.end.take());
+        let _ = self.beats.take().map(JoinHandle::join);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        let _ = self.beats.take().map(JoinHandle::join);
+        // Somebody else's, if this process slept too long.
+        if read(&self.path).is_some_and(|(_, entry)| entry.nonce == self.nonce) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn renew(file: &mut File, count: u64) -> io::Result<()> {
+    file.rewind()?;
+    file.write_all(format!("{count:0DIGITS$}").as_bytes())?;
+    file.sync_data()
+}
+
+/// Watches the lease of somebody else.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    seen: Option<(u64, String, Instant)>,
+}
+
+impl Watch {
+    /// Who holds the lease at `path`, if it is not left behind. One that is, is moved away.
+    pub(super) fn look(&mut self, path: &Path, timing: Timing) -> Option<Holder> {
+        let (count, entry) = match read(path) {
+            Some(found) => found,
+            None if path.exists() => {
+                // Cut short by a crash of the server, or none of ours: judged as one that stands.
+                (0, Entry { holder: Holder::unknown(), nonce: String::new() })
+            }
+            None => return None,
+        };
+        let now = Instant::now();
+        let since = match &self.seen {
+            Some((seen, nonce, since)) if *seen == count && *nonce == entry.nonce => *since,
+            _ => {
+                self.seen = Some((count, entry.nonce.clone(), now));
+                now
+            }
+        };
+        if now.duration_since(since) < timing.limit && !entry.holder.is_gone() {
+            return Some(entry.holder);
+        }
+        bury(path, &entry.nonce);
+        self.seen = None;
+        None
+    }
+}
+
+/// Moves a lease away that was left behind. Of several who do, one moves it; who finds that another
+/// lease came between puts that back.
+fn bury(path: &Path, dead: &str) {
+    let nonce_at = |path: &Path| read(path).map(|(_, entry)| entry.nonce).unwrap_or_default();
+    let grave = path.with_extension(nonce());
+    if nonce_at(path) == dead && fs::rename(path, &grave).is_ok() {
+        if nonce_at(&grave) != dead {
+            let _ = fs::hard_link(&grave, path);
+        }
+        let _ = fs::remove_file(&grave);
+    }
+}
+
+/// The count and the entry of a lease.
+fn read(path: &Path) -> Option<(u64, Entry)> {
+    let mut text = String::new();
+    // Opened anew each time: NFS asks its server when a file is opened.
+    File::open(path).ok()?.read_to_string(&mut text).ok()?;
+    let (count, entry) = text.split_once('\n')?;
+    Some((count.parse().ok()?, serde_json::from_str(entry).ok()?))
+}
+
+/// A name that no other lease has.
+fn nonce() -> String {
+    static TAKEN: AtomicU64 = AtomicU64::new(0);
+    let this = Holder::this();
+    let count = TAKEN.fetch_add(1, Ordering::Relaxed);
+    let text = format!("{} {} {} {} {count}", this.host, this.place, this.pid, this.started);
+    // Where the machine tells neither its boot nor its start, the time keeps names apart.
+    let time = super::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    super::Digest::of(format!("{text} {}", time.as_nanos()).as_bytes()).short()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUICK: Timing =
+        Timing { beat: Duration::from_millis(20), limit: Duration::from_millis(300) };
+
+    /// A lease left by a process that was killed on another machine.
+    fn leave(path: &Path) {
+        let mut lease = Lease::take(path, QUICK).unwrap().unwrap();
+        lease.freeze();
+        std::mem::forget(lease);
+        let text = fs::read_to_string(path).unwrap();
+        let boot = Holder::this().place;
+        fs::write(path, text.replace(&boot, "another boot").replace("unnamed", "other")).unwrap();
+    }
+
+    fn wait(path: &Path) -> Duration {
+        let (start, mut watch) = (Instant::now(), Watch::default());
+        while watch.look(path, QUICK).is_some() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        start.elapsed()
+    }
+
+    #[test]
+    fn a_dead_holder_is_taken_over_after_the_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("k.lease");
+        leave(&path);
+        assert!(Lease::take(&path, QUICK).unwrap().is_none());
+        assert!(wait(&path) >= QUICK.limit);
+        assert!(Lease::take(&path, QUICK).unwrap().is_some());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_dead_process_of_this_machine_is_known_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("k.lease");
+        let mut lease = Lease::take(&path, QUICK).unwrap().unwrap();
+        lease.freeze();
+        std::mem::forget(lease);
+        let text = fs::read_to_string(&path).unwrap();
+        let (us, nobody) = (format!("\"pid\":{},", std::process::id()), "\"pid\":4194999,");
+        fs::write(&path, text.replace(&us, nobody)).unwrap();
+        assert!(wait(&path) < QUICK.limit);
+    }
+
+    #[test]
+    fn a_holder_that_counts_or_pauses_for_less_than_the_limit_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("k.lease");
+        let mut lease = Lease::take(&path, QUICK).unwrap().unwrap();
+        let (mut watch, start) = (Watch::default(), Instant::now());
+        while start.elapsed() < QUICK.limit * 3 {
+            assert!(watch.look(&path, QUICK).is_some());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        lease.freeze();
+        let mut watch = Watch::default();
+        assert!(watch.look(&path, QUICK).is_some());
+        std::thread::sleep(QUICK.limit / 2);
+        assert!(watch.look(&path, QUICK).is_some());
+        // It counts again: the wait begins anew.
+        let mut file = File::options().write(true).open(&path).unwrap();
+        renew(&mut file, 1_000).unwrap();
+        std::thread::sleep(QUICK.limit / 2);
+        assert!(watch.look(&path, QUICK).is_some());
+        std::thread::sleep(QUICK.limit / 2);
+        assert!(watch.look(&path, QUICK).is_some());
+    }
+
+    #[test]
+    fn times_of_files_decide_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (alive, dead) = (dir.path().join("a.lease"), dir.path().join("d.lease"));
+        let lease = Lease::take(&alive, QUICK).unwrap().unwrap();
+        leave(&dead);
+        let year = Duration::from_hours(24 * 365);
+        let set = |path: &Path, time| {
+            File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+        };
+        let (mut watch, start) = (Watch::default(), Instant::now());
+        while start.elapsed() < QUICK.limit * 2 {
+            set(&alive, super::super::now() - year);
+            assert!(watch.look(&alive, QUICK).is_some());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        drop(lease);
+        set(&dead, super::super::now() + year);
+        assert!(wait(&dead) < QUICK.limit * 10);
+    }
+
+    #[test]
+    fn one_of_many_takes_over_and_the_others_leave_its_lease() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("k.lease");
+        leave(&path);
+        let inside = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    let mut watch = Watch::default();
+                    let lease = loop {
+                        if watch.look(&path, QUICK).is_none()
+                            && let Some(lease) = Lease::take(&path, QUICK).unwrap()
+                        {
+                            break lease;
+                        }
+                        std::thread::sleep(Duration::from_millis(3));
+                    };
+                    assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                    std::thread::sleep(Duration::from_millis(40));
+                    inside.fetch_sub(1, Ordering::SeqCst);
+                    drop(lease);
+                });
+            }
+        });
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_store_is_had_alone_or_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let uses = Uses::new(dir.path().to_owned(), QUICK);
+        let (one, two) = (uses.join().unwrap(), uses.join().unwrap());
+        assert!(uses.alone_now().unwrap().is_none());
+        drop((one, two));
+        leave(&dir.path().join("use-left.lease"));
+        let alone = uses.alone_now().unwrap().unwrap();
+        assert!(uses.alone_now().unwrap().is_none());
+        drop(alone);
+        uses.join().unwrap();
+    }
+}

@@ -1,0 +1,71 @@
+//! A cache that machines share, through the command line.
+
+use super::{CLIPS, Shell, walk};
+
+#[test]
+fn push_without_an_address_says_how_to_give_one() {
+    insta::assert_snapshot!(Shell::new().transcript("cache push"), @"
+    $ pipe cache push
+    ? 2
+    --- stderr
+      × no remote cache is set
+      help: name one with `--remote URL` or `PIPE_REMOTE`, as in `s3://bucket/folder`
+    ");
+}
+
+#[test]
+fn what_one_machine_computed_another_fetches() {
+    let (shell, shared) = (Shell::new(), "--remote shared");
+    shell.write("clips.toml", CLIPS);
+    let first = shell.transcript(&format!("run clips.toml --cache one {shared}"));
+    assert!(first.contains("sent 3 results"), "{first}");
+    let dry = shell.transcript(&format!("cache pull clips.toml --dry-run --cache three {shared}"));
+    assert!(dry.contains("would fetch 3 results"), "{dry}");
+    let second = shell.transcript(&format!("run clips.toml --cache two {shared}"));
+    assert!(second.contains("fetched 3 results"), "{second}");
+    // Alone again, everything is there.
+    let plan = shell.transcript("plan clips.toml --cache two");
+    assert!(plan.contains("0 stages to run"), "{plan}");
+    let push = shell.transcript(&format!("cache push clips.toml --cache two {shared}"));
+    assert!(push.contains("sent 0 results, [SIZE]; 3 there already"), "{push}");
+    let pull = shell.transcript(&format!("cache pull --all --cache four {shared}"));
+    assert!(pull.contains("fetched 3 results"), "{pull}");
+}
+
+#[test]
+fn an_address_without_what_it_needs_says_where_that_comes_from() {
+    insta::assert_snapshot!(Shell::new().transcript("cache push --remote az://container/folder"), @"
+    $ pipe cache push --remote az://container/folder
+    ? 3
+    --- stderr
+      × the remote cache cannot be asked: Account must be specified
+      help: set `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, `GOOGLE_APPLICATION_CREDENTIALS`, or
+            `AZURE_STORAGE_ACCOUNT_NAME` and `AZURE_STORAGE_ACCOUNT_KEY`; profiles in `~/.aws` are not
+            read
+    ");
+    insta::assert_snapshot!(Shell::new().transcript("cache push --remote ftp://host/folder"), @"
+    $ pipe cache push --remote ftp://host/folder
+    ? 2
+    --- stderr
+      × no remote cache can be at an address that begins with `ftp:`
+      help: an address is `s3://bucket/folder`, `gs://bucket/folder`, `az://container/folder`,
+            `file:///folder` or a folder
+    ");
+}
+
+#[test]
+fn what_is_damaged_at_the_remote_is_made_again_and_replaced() {
+    let (shell, shared) = (Shell::new(), "--remote shared");
+    shell.write("clips.toml", CLIPS);
+    shell.succeed(&format!("run clips.toml --cache one {shared}"));
+    let record = walk(&shell.path("one/actions")).remove(0);
+    let record: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
+    let output = record["output"].as_str().unwrap();
+    let object = shell.path("shared/objects").join(&output[..2]).join(&output[2..]);
+    std::fs::write(&object, "damaged").unwrap();
+    let second = shell.transcript(&format!("run clips.toml --cache two {shared}"));
+    assert!(second.contains("1 stage ran") && second.contains("sent 1 result"), "{second}");
+    let third = shell.transcript(&format!("run clips.toml --cache three {shared}"));
+    assert!(third.contains("0 stages ran, 3 reused"), "{third}");
+}
