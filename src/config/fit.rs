@@ -11,7 +11,9 @@ use super::{
     stages::Definition,
     value::Node,
 };
-use crate::stages::{Cause, IdleParam, ItemSize, KnownData, KnownModels, Misfit, Surroundings};
+use crate::stages::{
+    Cause, IdleParam, ImageUse, ItemSize, KnownData, KnownModels, Misfit, Surroundings,
+};
 
 /// Ports whose items give their size to what a stage makes of them.
 const SIZE_PORTS: [&str; 4] = ["pairs", "videos", "latents", "samples"];
@@ -39,6 +41,7 @@ pub(super) struct Fits {
     data: KnownData,
     tasks: Vec<(Option<&'static str>, String)>,
     sizes: Vec<Sizes>,
+    image_uses: Vec<Option<ImageUse>>,
     params: Vec<Arc<Node>>,
 }
 
@@ -50,6 +53,7 @@ impl Fits {
             data: KnownData::new(data),
             tasks: Vec::new(),
             sizes: Vec::new(),
+            image_uses: Vec::new(),
             params: Vec::new(),
         }
     }
@@ -74,8 +78,10 @@ impl Fits {
         self.tasks.push((instance.work.task(), instance.stage.clone()));
         let pairs = instance.inputs.get("pairs").map(|input| &self.tasks[*input]);
         let task = pairs.and_then(|(task, stage)| Some(((*task)?, stage.as_str())));
+        self.image_uses.push(instance.work.image_use());
+        let trained = instance.inputs.get("lora").and_then(|input| self.image_uses[*input]);
         let (models, data) = (&self.models, &self.data);
-        let around = Surroundings { size, ports: &ports, task, models, data };
+        let around = Surroundings { size, ports: &ports, task, trained, models, data };
         let mut misfits = instance.work.misfits(&around);
         misfits.extend(too_large(size));
         for misfit in misfits {

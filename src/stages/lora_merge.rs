@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{
     Cause, IdleParam, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext,
-    StageError, StageKind, Surroundings, pretrain::WeightType, rules,
+    StageError, StageKind, Surroundings, model::pass_parts_on, pretrain::WeightType, rules,
 };
 use crate::{
     artifact::{
@@ -186,7 +186,7 @@ impl Stage for LoraMerge {
             log: json!({ "merged": log, "kept": kept }),
         };
         part.write(out)?;
-        pass_on(inputs, out, "transformer")
+        pass_parts_on(inputs, out, "transformer")
     }
 }
 
@@ -251,19 +251,6 @@ fn read_file(sources: &SourceReader, file: &str) -> Result<Adapter, StageError> 
         return Ok(Adapter::from_peft(&sources.read(&config.to_string_lossy())?, &bytes)?);
     }
     Ok(Adapter::from_diffusers(&bytes)?)
-}
-
-/// Parts on the port `model` other than the one that was made.
-fn pass_on(inputs: &Inputs<'_>, out: &mut Output<'_>, made: &str) -> Result<(), StageError> {
-    for item in inputs.items("model").iter().filter(|item| item.name != made) {
-        let mut files = Vec::new();
-        for name in item.files.keys() {
-            files.push((name.as_str(), inputs.read(item, name)?));
-        }
-        let files: Vec<_> = files.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();
-        out.item(&item.name, &files)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
