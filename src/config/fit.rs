@@ -78,7 +78,7 @@ impl Fits {
         self.tasks.push((instance.work.task(), instance.stage.clone()));
         let pairs = instance.inputs.get("pairs").map(|input| &self.tasks[*input]);
         let task = pairs.and_then(|(task, stage)| Some(((*task)?, stage.as_str())));
-        self.image_uses.push(instance.work.image_use());
+        self.image_uses.push(instance.work.image_use().or_else(|| self.inherited(instance)));
         let trained = instance.inputs.get("lora").and_then(|input| self.image_uses[*input]);
         let (models, data) = (&self.models, &self.data);
         let around = Surroundings { size, ports: &ports, task, trained, models, data };
@@ -100,6 +100,13 @@ impl Fits {
             problem.help = misfit.help;
             problems.add(problem);
         }
+    }
+
+    /// How the adapters of a stage's inputs are trained, if all in one way.
+    fn inherited(&self, instance: &Instance) -> Option<ImageUse> {
+        let mut uses = instance.inputs.values().filter_map(|input| self.image_uses[*input]);
+        let first = uses.next()?;
+        uses.all(|other| other == first).then_some(first)
     }
 
     fn sizes(&self, instance: &Instance) -> Sizes {

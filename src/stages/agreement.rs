@@ -23,7 +23,7 @@ const SAME: f64 = 1e-3;
 
 impl ImageUse {
     /// What the log of an adapter says of its training; none if it says nothing, as in adapters of
-    /// other programs and those merged from several.
+    /// other programs and those merged from different ones.
     pub fn of_adapter(train: &Value) -> Option<Self> {
         let multiple = train.get("image_latent_scale")?.as_f64()?;
         let settings = train.get("settings")?;
@@ -131,9 +131,7 @@ mod tests {
         ImageUse { scale, causal_time: false }
     }
 
-    fn rule(rule: ScaleRule) -> Option<ImageLatentScale> {
-        Some(ImageLatentScale::Rule(rule))
-    }
+    const MEANT: Option<ImageLatentScale> = Some(ImageLatentScale::Rule(ScaleRule::PaperMismatch));
 
     #[test]
     fn multiples_must_be_the_same_unless_the_mismatch_is_meant() {
@@ -143,12 +141,15 @@ mod tests {
             let found = scaled(sampled).misfit(scaled(trained), ImageConditioning::Channels, &vae);
             found.unwrap().is_none()
         };
-        assert!(fits(None, None) && fits(None, rule(ScaleRule::Inverse)));
-        assert!(fits(factor(1.4286), None) && fits(factor(0.7), rule(ScaleRule::Direct)));
-        assert!(fits(rule(ScaleRule::PaperMismatch), rule(ScaleRule::PaperMismatch)));
+        assert!(fits(None, None) && fits(None, Some(ImageLatentScale::Rule(ScaleRule::Inverse))));
+        assert!(
+            fits(factor(1.4286), None)
+                && fits(factor(0.7), Some(ImageLatentScale::Rule(ScaleRule::Direct)))
+        );
+        assert!(fits(MEANT, MEANT));
         assert!(!fits(None, factor(1.0)) && !fits(factor(0.7), None));
-        assert!(!fits(rule(ScaleRule::PaperMismatch), None));
-        assert!(!fits(rule(ScaleRule::Direct), rule(ScaleRule::PaperMismatch)));
+        assert!(!fits(MEANT, None));
+        assert!(!fits(Some(ImageLatentScale::Rule(ScaleRule::Direct)), MEANT));
     }
 
     #[test]
@@ -172,7 +173,7 @@ mod tests {
             "settings": { "image_latent_scale": "paper_mismatch", "causal_time": true },
         });
         let found = ImageUse::of_adapter(&meant).unwrap();
-        assert_eq!((found.scale, found.causal_time), (rule(ScaleRule::PaperMismatch), true));
+        assert_eq!((found.scale, found.causal_time), (MEANT, true));
         assert_eq!(ImageUse::of_adapter(&json!({ "merged": {} })), None);
     }
 }

@@ -181,6 +181,11 @@ fn sampling_that_differs_from_the_training_is_told() {
     let both = wrong.replace("steps  = 4\n", "steps  = 4\nimage_latent_scale = 1.0\n");
     shell.write("both.toml", &both);
     shell.succeed("check both.toml");
+    let merge = "\n[stages.merged]\nkind = \"lora_merge\"\ninputs = { first = \"lora\" }\n";
+    let merged = format!("{}{merge}", wrong.replace("lora = \"lora\"", "lora = \"merged\""));
+    shell.write("merged.toml", &merged);
+    let said = shell.transcript("check merged.toml");
+    assert!(said.contains("`predict`: the image's latent is multiplied by 1.0000"), "{said}");
     shell.write("meant.toml", &both.replace("= 1.0\n", "= \"paper_mismatch\"\n"));
     shell.succeed("check meant.toml");
 }

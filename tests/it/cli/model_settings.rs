@@ -143,10 +143,10 @@ kind   = "metric"
 metric = "pose"
 inputs = { predictions = "answers", pairs = "pairs" }
 "#;
-    let text = format!("{}{stages}", clips().replace("[32, 32]", "[64, 128]"));
+    let text = format!("{}{stages}", clips().replace("[32, 32]", "[64, 64]"));
     shell.write("tiled.toml", &text);
     shell.succeed("run tiled.toml");
-    assert_eq!(sizes(&shell, "tiled.toml"), [(128, 64)]);
+    assert_eq!(sizes(&shell, "tiled.toml"), [(64, 64)]);
 }
 
 #[test]

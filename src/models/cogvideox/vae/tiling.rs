@@ -151,8 +151,8 @@ mod tests {
             let tiling = tiling(trained, levels);
             for [h, w] in [[1, 1], [8, 12], [16, 16], [9, 32], [17, 5]] {
                 let values =
-                    Tensor::<1, burn::tensor::Int>::arange(0..(h * w) as i64, &Device::flex());
-                let latents = values.float().reshape([1, 1, 1, h, w]);
+                    Tensor::<1, burn::tensor::Int>::arange(0..i64::from(h * w), &Device::flex());
+                let latents = values.float().reshape([1, 1, 1, h as usize, w as usize]);
                 let video = grown(&latents, tiling.space);
                 let encoded = tiling.encode(&video, |tile| thinned(tile, tiling.space));
                 assert_eq!(encoded.dims(), latents.dims(), "{trained:?}");
