@@ -166,12 +166,13 @@ impl TorchRng {
             .collect()
     }
 
-    /// `torch.randperm(len)`; `len` must be below 2^20.
+    /// `torch.randperm(len)`, which draws 64 bits for each place from a twentieth of 2^32 places on.
     pub fn randperm(&mut self, len: usize) -> Vec<usize> {
-        assert!(len < 1 << 20, "randperm of {len} values is not supported");
+        let wide = len >= u32::MAX as usize / 20;
         let mut order: Vec<usize> = (0..len).collect();
         for i in 0..len.saturating_sub(1) {
-            order.swap(i, i + self.random() as usize % (len - i));
+            let drawn = if wide { self.random64() } else { u64::from(self.random()) };
+            order.swap(i, i + (drawn % (len - i) as u64) as usize);
         }
         order
     }
@@ -274,6 +275,14 @@ mod tests {
     use safetensors::{SafeTensors, tensor::TensorView};
 
     use super::*;
+
+    /// torch 2.15, seed 7.
+    #[test]
+    fn permutations_of_more_than_a_million_are_those_of_torch() {
+        let order = TorchRng::new(7).randperm((1 << 20) + 5);
+        assert_eq!(order[..4], [584_343, 185_913, 564_397, 532_421]);
+        assert_eq!(order[order.len() - 4..], [151_333, 886_448, 698_712, 316_995]);
+    }
 
     /// Written by `tests/golden/noise/make.py`.
     const EXPECTED: &[u8] = include_bytes!(concat!(

@@ -11,7 +11,9 @@ use super::{
     stages::Definition,
     value::Node,
 };
-use crate::stages::{Cause, IdleParam, ItemSize, KnownData, KnownModels, Misfit, Surroundings};
+use crate::stages::{
+    Cause, IdleParam, ImageUse, ItemSize, KnownData, KnownModels, Misfit, Surroundings,
+};
 
 /// Bytes of one clip beyond which no stage could hold it.
 const MAX_CLIP: usize = 1 << 33;
@@ -36,6 +38,7 @@ pub(super) struct Fits {
     data: KnownData,
     tasks: Vec<(Option<&'static str>, String)>,
     sizes: Vec<Sizes>,
+    image_uses: Vec<Option<ImageUse>>,
     params: Vec<Arc<Node>>,
 }
 
@@ -47,6 +50,7 @@ impl Fits {
             data: KnownData::new(data),
             tasks: Vec::new(),
             sizes: Vec::new(),
+            image_uses: Vec::new(),
             params: Vec::new(),
         }
     }
@@ -71,8 +75,10 @@ impl Fits {
         self.tasks.push((instance.work.task(), instance.stage.clone()));
         let pairs = instance.inputs.get("pairs").map(|input| &self.tasks[*input]);
         let task = pairs.and_then(|(task, stage)| Some(((*task)?, stage.as_str())));
+        self.image_uses.push(instance.work.image_use().or_else(|| self.inherited(instance)));
+        let trained = instance.inputs.get("lora").and_then(|input| self.image_uses[*input]);
         let (models, data) = (&self.models, &self.data);
-        let around = Surroundings { size, ports: &ports, task, models, data };
+        let around = Surroundings { size, ports: &ports, task, trained, models, data };
         let mut misfits = instance.work.misfits(&around);
         misfits.extend(too_large(size));
         for misfit in misfits {
@@ -91,6 +97,13 @@ impl Fits {
             problem.help = misfit.help;
             problems.add(problem);
         }
+    }
+
+    /// How the adapters of a stage's inputs are trained, if all in one way.
+    fn inherited(&self, instance: &Instance) -> Option<ImageUse> {
+        let mut uses = instance.inputs.values().filter_map(|input| self.image_uses[*input]);
+        let first = uses.next()?;
+        uses.all(|other| other == first).then_some(first)
     }
 
     fn sizes(&self, instance: &Instance) -> Sizes {

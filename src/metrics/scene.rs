@@ -8,7 +8,7 @@ use super::{Case, Metric, Rules, Score, percent, sum};
 use crate::data::{DataError, SceneColor};
 
 /// `scene_miou`: the mean over the classes that some target shows, of each class's intersection over
-/// union pooled over images; `pixel_accuracy`; and `image_miou`, the mean over images.
+/// union pooled over images, what is none of them (`rest`) being one more; `pixel_accuracy`; and `image_miou`, the mean over images.
 pub struct SceneMetric;
 
 impl Metric for SceneMetric {
@@ -17,7 +17,7 @@ impl Metric for SceneMetric {
     }
 
     fn doc(&self) -> &'static str {
-        "Intersection over union of coloured masks, each pixel as its nearest class."
+        "Intersection over union of coloured masks, each pixel as its nearest class; what shows none of the classes counts as one more."
     }
 
     fn tasks(&self) -> Option<&'static [&'static str]> {

@@ -19,6 +19,18 @@ pub fn parse<T: DeserializeOwned>(file: &str, config: &Value) -> Result<T, LoadE
         .map_err(|error| LoadError::Config { file: file.to_owned(), message: error.to_string() })
 }
 
+/// Upper bounds, far beyond what is published: a foreign file must not decide over memory and time.
+const MAX_SIZE: usize = 1 << 20;
+const MAX_LAYERS: usize = 10_000;
+/// Levels of an autoencoder, each of which halves the picture at most.
+pub const MAX_LEVELS: usize = 16;
+/// Pixels, or latents, on the side of a patch.
+pub const MAX_PATCH: usize = 16;
+/// Tokens of a prompt.
+pub const MAX_TEXT: usize = 4096;
+/// The sides of what a transformer was trained on, in latents, and its frames.
+pub const MAX_SAMPLE: usize = 1 << 14;
+
 /// Checks of one file.
 #[derive(Clone, Copy, Debug)]
 pub struct Check(pub &'static str);
@@ -33,9 +45,22 @@ impl Check {
         Err(LoadError::Config { file: self.0.to_owned(), message })
     }
 
-    /// Requires sizes that nothing can be built with if they are zero.
-    pub fn at_least_one(&self, sizes: &[(&str, usize)]) -> Result<(), LoadError> {
-        sizes.iter().try_for_each(|(key, size)| self.only(key, *size > 0, "at least 1"))
+    /// Requires sizes that something can be built with.
+    pub fn sizes(&self, sizes: &[(&str, usize)]) -> Result<(), LoadError> {
+        sizes.iter().try_for_each(|(key, size)| {
+            self.only(key, *size > 0, "at least 1")?;
+            self.at_most(key, *size, MAX_SIZE)
+        })
+    }
+
+    /// Requires numbers of layers that can be listed.
+    pub fn layers(&self, key: &str, layers: &[usize]) -> Result<(), LoadError> {
+        layers.iter().try_for_each(|layers| self.at_most(key, *layers, MAX_LAYERS))
+    }
+
+    /// Requires that a number is not above a limit.
+    pub fn at_most(&self, key: &str, found: usize, limit: usize) -> Result<(), LoadError> {
+        self.only(key, found <= limit, &format!("at most {limit}"))
     }
 
     /// Requires that the keys no field took are bookkeeping, or null.

@@ -143,7 +143,7 @@ impl<'a> Estimator<'a> {
     fn pass(&self, clip: ClipSize) -> Result<PassSizes, LoadError> {
         let vae = self.family.vae(&self.source.config("vae")?, &ParamReader::shapes())?;
         let transformer = self.source.config("transformer")?;
-        let text = self.family.prompt_format(&transformer).tokens;
+        let text = self.family.prompt_format(&transformer)?.tokens;
         self.family.pass(&transformer, latents(clip, vae.compression()), text)
     }
 
@@ -226,7 +226,7 @@ impl<'a> Estimator<'a> {
         let reader = ParamReader::shapes();
         T5Encoder::new(&file, &reader)?;
         let config = T5Config::read(&file)?;
-        let format = self.family.prompt_format(&self.source.config("transformer")?);
+        let format = self.family.prompt_format(&self.source.config("transformer")?)?;
         let tokens = tokens.unwrap_or(format.tokens) as u64;
         let wide = config.d_ff.max(config.num_heads * config.d_kv) as u64;
         Ok(Memory {
@@ -286,7 +286,7 @@ impl Pretraining<'_> {
         let reader = ParamReader::shapes();
         self.family.denoiser(self.config, &reader)?;
         let compression = self.family.vae(vae, &ParamReader::shapes())?.compression();
-        let text = self.family.prompt_format(self.config).tokens;
+        let text = self.family.prompt_format(self.config)?.tokens;
         let pass = self.family.pass(self.config, latents(clip, compression), text)?;
         let (maps, scores) = passes(&pass, self.batch, recompute, self.on_host);
         Ok(Memory {

@@ -73,7 +73,7 @@ pub trait VideoDiffusion: Sync {
     ) -> Result<Box<dyn NoiseScheduler>, LoadError>;
 
     /// How prompts are given to a transformer of this `config.json`.
-    fn prompt_format(&self, transformer: &Value) -> PromptFormat;
+    fn prompt_format(&self, transformer: &Value) -> Result<PromptFormat, LoadError>;
 
     /// The sizes of a pass through a transformer of this `config.json`, for latents `[f, h, w]`
     /// without padding and prompts of `text` tokens.
@@ -96,6 +96,9 @@ pub trait VideoDiffusion: Sync {
     fn decodes_last(&self) -> bool {
         false
     }
+
+    /// How the conditioning image enters the denoiser.
+    fn image_conditioning(&self) -> ImageConditioning;
 
     /// The modules an adapter gets where none are asked for.
     fn default_lora_targets(&self) -> LoraTargets;
@@ -202,6 +205,11 @@ pub trait VideoVae: Send + Sync {
         self.decode(latents)
     }
 
+    /// Whether [`Self::decode_sampled`] does anything with its noise.
+    fn takes_noise(&self) -> bool {
+        false
+    }
+
     /// The last frame alone of [`Self::decode_sampled`], at less cost; none where each frame takes
     /// part in all, as in norms over frames (CogVideoX).
     fn decode_last(&self, _latents: Tensor<5>, _noise: DecodeNoise<'_>) -> Option<Tensor<5>> {
@@ -238,10 +246,6 @@ pub trait VideoVae: Send + Sync {
 
     /// Latents are multiplied by this before diffusion.
     fn scaling_factor(&self) -> f32;
-
-    /// Whether the published pipeline divides the conditioning image's latent by the scaling
-    /// factor where it multiplies the video's (CogVideoX 1.5).
-    fn invert_scale_latents(&self) -> bool;
 }
 
 /// One batch for the denoiser.

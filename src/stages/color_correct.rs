@@ -1,5 +1,7 @@
 //! `color_correct`: predictions in the colours that answers to the training images ought to have.
 
+use std::collections::BTreeSet;
+
 use image::RgbImage;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -50,6 +52,7 @@ impl Stage for ColorCorrect {
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
         let maps = self.maps(inputs, cx)?;
+        check_one_map(&maps, inputs.items("predictions"))?;
         cx.for_each(inputs.items("predictions"), "correct colours", |item| {
             let of = maps.iter().find(|(checkpoint, _)| is_of(item, checkpoint.as_deref()));
             let (_, map) = of.ok_or_else(|| {
@@ -98,6 +101,23 @@ impl ColorCorrect {
         }
         Ok(maps)
     }
+}
+
+/// Predictions of several checkpoints need examples of each: the map of one unnamed adapter is that of
+/// none of them.
+fn check_one_map(
+    maps: &[(Option<String>, ColorMap)],
+    predictions: &[Item],
+) -> Result<(), StageError> {
+    let checkpoints: BTreeSet<_> =
+        predictions.iter().filter_map(|item| Some(item.name.split_once('/')?.0)).collect();
+    if checkpoints.len() > 1 && maps.iter().any(|(checkpoint, _)| checkpoint.is_none()) {
+        return Err(StageError::failed(
+            "`predictions` holds several checkpoints, but `example_predictions` one without a name",
+        )
+        .with_help("sample the examples and the tests with the same `lora`"));
+    }
+    Ok(())
 }
 
 fn is_of(item: &Item, checkpoint: Option<&str>) -> bool {
@@ -204,6 +224,10 @@ mod tests {
         for (name, answer, _) in corrected(&bench, "affine", &tests, &answers).unwrap() {
             assert!(far(&answer, &picture(7)) <= 2, "{name}");
         }
+        let unnamed =
+            [("a", 3), ("b", 5)].map(|(n, s)| frames_item(&bench, n, &shifted(&picture(s), 0.7)));
+        let error = corrected(&bench, "affine", &tests, &unnamed).unwrap_err().to_string();
+        assert!(error.contains("`example_predictions` one without a name"), "{error}");
         let error = corrected(&bench, "affine", &[test("step_3/t", 0.9)], &answers).unwrap_err();
         assert_eq!(
             error.to_string(),

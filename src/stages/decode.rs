@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Cause, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext, StageError,
     StageKind, Surroundings,
-    model::{StageModel, open_vae, tiling_help},
+    model::{StageModel, array, check_finite, open_vae, tiling_help},
 };
 use crate::{
     artifact::{ArtifactKind, frames, samples, videos::Clip},
@@ -28,6 +28,10 @@ pub struct Decode {
     /// How a decoder that takes a timestep (LTX-Video 0.9.1 and later) ends the denoising.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noise: Option<Noise>,
+    /// Seed of the noise; that of `sample`, as the pipeline's is for both, gives the noise of the
+    /// published pipeline.
+    #[serde(default)]
+    pub seed: Option<u64>,
     /// Work on overlapping tiles of half the height and width that the model was trained with, where
     /// clips are larger: less memory, and slightly other pixels (CogVideoX).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -45,9 +49,8 @@ pub struct Noise {
     pub timestep: f64,
     /// The share of noise mixed into the latents.
     pub scale: f64,
-    /// Seed of the noise; that of `sample` gives the noise of the published pipeline.
-    pub seed: u64,
-    /// The steps of `sample` with the sampler `flow_condition`, whose draws come before.
+    /// The steps of `sample` with the sampler `flow_condition`, whose draws come before; 0 where its
+    /// `noise_scale` is 0, which draws none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 100_000))]
     pub condition_steps: Option<usize>,
@@ -55,12 +58,7 @@ pub struct Noise {
 
 impl Default for Noise {
     fn default() -> Self {
-        Self {
-            timestep: DecodeNoise::TIMESTEP,
-            scale: DecodeNoise::SCALE,
-            seed: 0,
-            condition_steps: None,
-        }
+        Self { timestep: DecodeNoise::TIMESTEP, scale: DecodeNoise::SCALE, condition_steps: None }
     }
 }
 
@@ -74,8 +72,9 @@ fn needs_all_frames() -> Misfit {
 
 impl StageKind for Decode {
     const KIND: &'static str = "decode";
-    // 1: first · 2: on the CPU, convolutions and norms add up in another order.
-    const VERSION: u32 = 2;
+    // 1: first · 2: on the CPU, convolutions and norms add up in another order · 3: tiles step in whole
+    // latents, and the seed of noise is the pipeline's.
+    const VERSION: u32 = 3;
     const PORTS: Ports = Ports {
         inputs: &[
             Port { name: "samples", kinds: &[ArtifactKind::Samples], required: true },
@@ -100,7 +99,8 @@ impl Stage for Decode {
     fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
         let Some(facts) = around.model(&self.model) else { return Vec::new() };
         let whole = (self.last_frame && !facts.family.decodes_last()).then(needs_all_frames);
-        facts.tiling(self.tiling).into_iter().chain(whole).collect()
+        let noise = facts.decoder_noise(self.noise.is_some());
+        facts.tiling(self.tiling).into_iter().chain(noise).chain(whole).collect()
     }
 
     fn mapped_port(&self) -> Option<&'static str> {
@@ -143,7 +143,8 @@ impl Stage for Decode {
             let data = TensorData::new(latents.values, [1, channels, f, h, w]);
             let latents =
                 vae.restore(Tensor::from_data(data, &model.device) / vae.scaling_factor());
-            let Noise { timestep, scale, seed, condition_steps } = self.noise.unwrap_or_default();
+            let Noise { timestep, scale, condition_steps } = self.noise.unwrap_or_default();
+            let seed = self.seed.unwrap_or_default();
             let condition = condition_steps.map(|steps| (Condition::default(), steps));
             let mut rng = rng_after_sampling(seed, [channels, f, h, w], condition);
             let noise = DecodeNoise { timestep, scale, rng: &mut rng };
@@ -152,6 +153,7 @@ impl Stage for Decode {
             } else {
                 vae.decode_sampled(latents, noise)
             };
+            check_finite(&array(video.clone()).values, "the decoded pixels")?;
             let [_, _, frames, height, width] = video.dims();
             let clip = Clip { size: [frames, height, width], rgb: pixels::to_rgb(video) };
             let prediction = frames::to_png(&frames::prediction(&clip));

@@ -5,7 +5,9 @@
 
 use std::{cell::RefCell, collections::HashMap, rc::Rc};
 
-use super::{KnownData, StageError, model::without_tiles};
+use serde_json::Value;
+
+use super::{ImageUse, KnownData, StageError, model::without_tiles};
 use crate::models::{
     Compression, Denoiser, ModelRef, ModelSource, ParamReader, Sampler, VideoDiffusion, family,
     one_of,
@@ -37,6 +39,8 @@ pub struct Surroundings<'a> {
     pub ports: &'a [&'a str],
     /// What the pairs on the port `pairs` are examples of, and the stage that gives them.
     pub task: Option<(&'static str, &'a str)>,
+    /// How the adapter on the port `lora` is trained, where a stage of the file trains it.
+    pub trained: Option<ImageUse>,
     /// The models of the pipeline.
     pub models: &'a KnownModels,
     /// Its data.
@@ -126,6 +130,10 @@ pub(super) struct Facts {
     pub train_timesteps: Option<usize>,
     /// Whether the autoencoder can work on tiles.
     tiles: bool,
+    /// Whether the decoder takes noise.
+    decoder_noise: bool,
+    /// `vae/config.json`.
+    vae: Option<Value>,
     /// Samplers of the family that the schedule's settings rule out, and why.
     without: Vec<(Sampler, String)>,
 }
@@ -135,8 +143,9 @@ impl Facts {
     fn read(source: &ModelSource) -> Option<Self> {
         let family = family(source).ok()?;
         let transformer = source.config("transformer").ok()?;
-        let vae = source.config("vae").ok();
-        let vae = vae.and_then(|config| family.vae(&config, &ParamReader::shapes()).ok());
+        let vae_config = source.config("vae").ok();
+        let vae = vae_config.as_ref();
+        let vae = vae.and_then(|config| family.vae(config, &ParamReader::shapes()).ok());
         let scheduler =
             |sampler| Some(family.scheduler(&source.config("scheduler").ok()?, sampler));
         let without = family.samplers()[1..].iter().filter_map(|sampler| {
@@ -148,9 +157,11 @@ impl Facts {
         Some(Self {
             family,
             compression: vae.as_ref().map(|vae| vae.compression()),
+            decoder_noise: vae.as_ref().is_none_or(|vae| vae.takes_noise()),
             tiles: vae.is_none_or(|vae| vae.tiled().is_some()),
+            vae: vae_config,
             denoiser: family.denoiser(&transformer, &ParamReader::shapes()).ok(),
-            tokens: family.prompt_format(&transformer).tokens,
+            tokens: family.prompt_format(&transformer).ok()?.tokens,
             train_timesteps: scheduler.map(|scheduler| scheduler.num_train_timesteps()),
             without,
         })
@@ -159,6 +170,20 @@ impl Facts {
     /// Tiles that the autoencoder does not have.
     pub fn tiling(&self, asked: bool) -> Option<Misfit> {
         (asked && !self.tiles).then(without_tiles)
+    }
+
+    /// Noise for a decoder that takes none.
+    pub fn decoder_noise(&self, asked: bool) -> Option<Misfit> {
+        (asked && !self.decoder_noise).then(|| {
+            let message = "`noise` does nothing: the decoder of this model takes none";
+            Misfit::new(Cause::Param("noise"), message, "leave it out")
+        })
+    }
+
+    /// Sampling that differs from the training of its adapter.
+    pub fn image_use(&self, sampled: ImageUse, trained: Option<ImageUse>) -> Option<Misfit> {
+        let conditioning = self.family.image_conditioning();
+        sampled.misfit(trained?, conditioning, self.vae.as_ref()?).ok()?
     }
 
     /// A sampler that the model's schedule rules out.

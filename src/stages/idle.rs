@@ -6,6 +6,7 @@ use crate::{
         Request,
         choice::{Choice, Listed},
         interpolation::Interpolation,
+        sets::Knowledge,
         transforms::Change,
     },
     metrics::Rules,
@@ -32,11 +33,20 @@ pub(super) fn interpolate(stage: &Interpolate) -> Vec<IdleParam> {
 pub(super) fn dataset(request: &Request) -> Vec<IdleParam> {
     let mut idle = beside("task", request.task);
     idle.extend(beside("source.source", request.source.source));
+    if matches!(request.task.needs(), Knowledge::Scene | Knowledge::Image) {
+        let serves = "`task` is `pose` or `segmentation`".to_owned();
+        idle.push(IdleParam { param: "min_share", by: "task", serves });
+    }
     idle
 }
 
 pub(super) fn transform(change: &Change) -> Vec<IdleParam> {
-    beside("operation", change.operation)
+    let mut idle = beside("operation", change.operation);
+    if change.operation.swaps() {
+        let serves = "`operation` makes one of the images".to_owned();
+        idle.push(IdleParam { param: "apply", by: "operation", serves });
+    }
+    idle
 }
 
 pub(super) fn metric(rules: &Rules) -> Vec<IdleParam> {
@@ -53,10 +63,14 @@ fn beside<T: Listed + ?Sized>(by: &'static str, choice: Choice<T>) -> Vec<IdlePa
     .collect()
 }
 
-/// `condition` beside a sampler that takes none.
+/// `condition` beside a sampler that takes none, and a negative prompt without guidance.
 pub(super) fn sample(stage: &Sample) -> Vec<IdleParam> {
     let works = stage.sampler == Some(Sampler::FlowCondition);
-    of_rules([(works, "condition", "sampler", "`sampler` is `flow_condition`")])
+    let guided = stage.guidance_scale > 1.0;
+    of_rules([
+        (works, "condition", "sampler", "`sampler` is `flow_condition`"),
+        (guided, "inputs.negative", "guidance_scale", "`guidance_scale` is more than 1"),
+    ])
 }
 
 pub(super) fn pretrain(stage: &Pretrain) -> Vec<IdleParam> {

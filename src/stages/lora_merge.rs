@@ -5,11 +5,12 @@ use std::path::Path;
 use burn::tensor::Device;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
-    Cause, IdleParam, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext,
-    StageError, StageKind, Surroundings, pretrain::WeightType, rules,
+    Cause, IdleParam, ImageUse, Inputs, Misfit, Output, ParamError, Port, Ports, Stage,
+    StageContext, StageError, StageKind, Surroundings, model::pass_parts_on, pretrain::WeightType,
+    rules,
 };
 use crate::{
     artifact::{
@@ -24,6 +25,9 @@ use crate::{
     },
     store::SourceReader,
 };
+
+/// An adapter and its weight.
+type Weighted = (Adapter, f64);
 
 /// The ports of adapters, in the order of `weights`.
 const ADAPTERS: [&str; 4] = ["first", "second", "third", "fourth"];
@@ -62,7 +66,8 @@ const PORT: Port = Port { name: "", kinds: &[ArtifactKind::LoraAdapter], require
 
 impl StageKind for LoraMerge {
     const KIND: &'static str = "lora_merge";
-    const VERSION: u32 = 1;
+    // 1: first · 2: the log keeps how the image was given in training.
+    const VERSION: u32 = 2;
     const PORTS: Ports = Ports {
         inputs: &[
             Port { name: ADAPTERS[0], ..PORT },
@@ -161,7 +166,7 @@ impl Stage for LoraMerge {
         out: &mut Output<'_>,
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
-        let parts = self.parts(inputs, cx.sources)?;
+        let (parts, logs) = self.parts(inputs, cx.sources)?;
         let log = json!({
             "method": self.method,
             "adapters": parts.iter().map(|(adapter, weight)| json!({
@@ -171,7 +176,8 @@ impl Stage for LoraMerge {
         cx.tick(0, 1, "combine adapters")?;
         let Combined { adapter, kept } = Adapter::combine(&parts, self.method, self.rank)?;
         let Some(model) = &self.model else {
-            let train = json!({ "merged": log, "kept": kept });
+            let mut train = json!({ "merged": log, "kept": kept });
+            keep_image_use(&mut train, &logs);
             return AdapterArtifact { adapter, train }.write(out, None);
         };
         cx.tick(0, 1, "merge into the model")?;
@@ -186,7 +192,7 @@ impl Stage for LoraMerge {
             log: json!({ "merged": log, "kept": kept }),
         };
         part.write(out)?;
-        pass_on(inputs, out, "transformer")
+        pass_parts_on(inputs, out, "transformer")
     }
 }
 
@@ -208,15 +214,18 @@ impl LoraMerge {
         })
     }
 
-    /// The adapters with their weights.
+    /// The adapters with their weights, and the logs of those that have one.
     fn parts(
         &self,
         inputs: &Inputs<'_>,
         sources: Option<&SourceReader>,
-    ) -> Result<Vec<(Adapter, f64)>, StageError> {
-        let mut adapters = Vec::new();
+    ) -> Result<(Vec<Weighted>, Vec<Value>), StageError> {
+        let (mut adapters, mut logs) = (Vec::new(), Vec::new());
         for port in ADAPTERS {
-            adapters.extend(AdapterArtifact::read(inputs, port)?.map(|artifact| artifact.adapter));
+            if let Some(AdapterArtifact { adapter, train }) = AdapterArtifact::read(inputs, port)? {
+                adapters.push(adapter);
+                logs.push(train);
+            }
         }
         for file in &self.files {
             let sources = sources.ok_or_else(|| StageError::failed("`files` needs `root`"))?;
@@ -229,8 +238,23 @@ impl LoraMerge {
             0 => vec![1.0; adapters.len()],
             _ => self.weights.clone(),
         };
-        Ok(adapters.into_iter().zip(weights).collect())
+        Ok((adapters.into_iter().zip(weights).collect(), logs))
     }
+}
+
+/// Keeps how the image was given in the training of all adapters, if in one way: sampling must do the
+/// same.
+fn keep_image_use(train: &mut Value, logs: &[Value]) {
+    let mut uses = logs.iter().filter_map(|log| Some((ImageUse::of_adapter(log)?, log)));
+    let Some((first, log)) = uses.next() else { return };
+    if !uses.all(|(other, _)| other == first) {
+        return;
+    }
+    train["image_latent_scale"] = log["image_latent_scale"].clone();
+    let settings = &log["settings"];
+    train["settings"] = json!({
+        "image_latent_scale": settings["image_latent_scale"], "causal_time": first.causal_time,
+    });
 }
 
 /// Reads an adapter file; peft keeps the scale in another file beside it.
@@ -253,23 +277,8 @@ fn read_file(sources: &SourceReader, file: &str) -> Result<Adapter, StageError> 
     Ok(Adapter::from_diffusers(&bytes)?)
 }
 
-/// Parts on the port `model` other than the one that was made.
-fn pass_on(inputs: &Inputs<'_>, out: &mut Output<'_>, made: &str) -> Result<(), StageError> {
-    for item in inputs.items("model").iter().filter(|item| item.name != made) {
-        let mut files = Vec::new();
-        for name in item.files.keys() {
-            files.push((name.as_str(), inputs.read(item, name)?));
-        }
-        let files: Vec<_> = files.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();
-        out.item(&item.name, &files)?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
     use crate::stages::support::Bench;
 
@@ -295,6 +304,26 @@ mod tests {
             ["files: must lie below `root`, but `../a.safetensors` does not"]
         );
         assert_eq!(wrong(json!({ "root": "x" })), ["files: must be given together with `root`"]);
+    }
+
+    #[test]
+    fn how_the_image_was_given_is_kept_where_all_agree() {
+        let log = |scale: f64, causal: bool| {
+            let settings = json!({ "image_latent_scale": null, "causal_time": causal });
+            json!({ "image_latent_scale": scale, "settings": settings })
+        };
+        let kept = |logs: &[Value]| {
+            let mut train = json!({});
+            keep_image_use(&mut train, logs);
+            ImageUse::of_adapter(&train)
+        };
+        let foreign = json!({ "merged": {} });
+        let one = ImageUse::of_adapter(&log(0.7, true));
+        assert!(one.is_some());
+        assert_eq!(kept(&[log(0.7, true), log(0.7, true), foreign.clone()]), one);
+        assert_eq!(kept(&[log(0.7, true), log(0.7, false)]), None);
+        assert_eq!(kept(&[log(0.7, true), log(1.0, true)]), None);
+        assert_eq!(kept(&[foreign]), None);
     }
 
     #[test]

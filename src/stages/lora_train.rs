@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    IdleParam, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext, StageError,
-    StageKind, Surroundings,
+    IdleParam, ImageUse, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext,
+    StageError, StageKind, Surroundings,
+    agreement::{scale_of_a_frame, time_of_channels},
     fit::not_known,
     idle,
     model::StageModel,
@@ -19,8 +20,8 @@ use super::{
 use crate::{
     artifact::{ArtifactKind, adapter::AdapterArtifact, text::TextEmbedding},
     models::{
-        Adapter, ClipSize, LoadError, LoraTargets, Memory, ModelRef, ParamReader, Params,
-        TimestepDistribution, family,
+        Adapter, ClipSize, ImageConditioning, LoadError, LoraTargets, Memory, ModelRef,
+        ParamReader, Params, TimestepDistribution, family,
         memory::{Estimator, LoraTraining},
         one_of,
         sampling::{ImageLatentScale, Side},
@@ -147,8 +148,8 @@ fn unit() -> f64 {
 
 impl StageKind for LoraTrain {
     const KIND: &'static str = "lora_train";
-    // 1: first · 2: on the CPU, halves of a batch are added up.
-    const VERSION: u32 = 2;
+    // 1: first · 2: on the CPU, halves of a batch are added up · 3: the log does not name the model.
+    const VERSION: u32 = 3;
     const PORTS: Ports = Ports {
         inputs: &[
             Port { name: "latents", kinds: &[ArtifactKind::Latents], required: true },
@@ -173,11 +174,8 @@ impl Stage for LoraTrain {
         errors.extend(check_rates(self.learning_rate, self.max_grad_norm, &self.optimizer));
         errors.extend(rules::share("image_dropout", self.image_dropout));
         errors.extend(self.check_save_at());
-        if let Some(alpha) = self.alpha
-            && !alpha.is_finite()
-        {
-            errors.push(ParamError::new("alpha", "must be a finite number"));
-        }
+        errors.extend(self.alpha.and_then(|alpha| rules::positive("alpha", alpha)));
+        errors.extend(rules::image_scale(self.image_latent_scale));
         errors
     }
 
@@ -192,7 +190,12 @@ impl Stage for LoraTrain {
         misfits.extend(facts.clip(around.size));
         let known = facts.family.timestep_distributions();
         misfits.extend(not_known("timestep_distribution", self.timestep_distribution, known));
+        misfits.extend(self.image_misfits(facts.family.image_conditioning()));
         misfits
+    }
+
+    fn image_use(&self) -> Option<ImageUse> {
+        Some(ImageUse { scale: self.image_latent_scale, causal_time: self.causal_time })
     }
 
     fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
@@ -238,7 +241,8 @@ impl Stage for LoraTrain {
         }
         if self.batch_size > 1 {
             help.push(format!(
-                "set `batch_size = 1` and `gradient_accumulation = {}`, which makes the same steps",
+                "set `batch_size = 1` and `gradient_accumulation = {}`, which makes steps of the same \
+                 kind",
                 self.batch_size * self.gradient_accumulation
             ));
         }
@@ -262,6 +266,9 @@ impl Stage for LoraTrain {
             &source.config("vae")?,
             Side::Training,
         )?;
+        if let Some(misfit) = self.image_misfits(family.image_conditioning()).into_iter().next() {
+            return Err(misfit.into());
+        }
         let text = TextEmbedding::read(inputs, "text", &device)?.batch(1);
         let plain = family.denoiser(&config, &ParamReader::loaded(&base, None))?;
         let tokens = text.dims()[1];
@@ -324,6 +331,13 @@ impl Stage for LoraTrain {
 }
 
 impl LoraTrain {
+    /// What does nothing in a family that gets its image in this way.
+    fn image_misfits(&self, conditioning: ImageConditioning) -> Vec<Misfit> {
+        let scale = scale_of_a_frame(self.image_latent_scale, conditioning);
+        let time = time_of_channels(self.causal_time, conditioning);
+        scale.into_iter().chain(time).collect()
+    }
+
     fn check_save_at(&self) -> Option<ParamError> {
         let last = *self.save_at.last()?;
         let ascends = self.save_at.is_sorted_by(|a, b| a < b) && self.save_at[0] > 0;

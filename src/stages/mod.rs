@@ -3,6 +3,7 @@
 //! A stage is one struct, its parameters, and one `impl`. Adding one is a new file here and one
 //! line in [`STAGES`]; the schema, the editor help and the checks follow from the struct.
 
+mod agreement;
 mod color_correct;
 mod command;
 mod context;
@@ -30,6 +31,7 @@ mod training;
 mod transform;
 mod vae_encode;
 
+pub use agreement::ImageUse;
 pub use color_correct::ColorCorrect;
 pub use command::ShellCommand;
 pub use context::{CancelFlag, Inputs, OnItem, Output, Progress, StageContext};
@@ -187,6 +189,11 @@ pub trait Stage: Send + Sync {
     /// What the pairs that it gives are examples of, for a stage that gives pairs: a task, or an
     /// operation on images.
     fn task(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// How the denoiser gets its image, for a stage that trains an adapter.
+    fn image_use(&self) -> Option<ImageUse> {
         None
     }
 

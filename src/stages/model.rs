@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, FloatDType, Tensor};
 
-use super::{Cause, Inputs, ItemSize, Misfit, StageContext, StageError, fit};
+use super::{Cause, Inputs, ItemSize, Misfit, Output, StageContext, StageError, fit};
 use crate::{
     artifact::{
         Item,
@@ -31,6 +31,23 @@ impl StageModel {
         let source = resolve_model(model, inputs, "model")?;
         Ok(Self { source, device: cx.device.clone().without_autodiff() })
     }
+}
+
+/// Parts on the port `model` other than the one that was made.
+pub(super) fn pass_parts_on(
+    inputs: &Inputs<'_>,
+    out: &mut Output<'_>,
+    made: &str,
+) -> Result<(), StageError> {
+    for item in inputs.items("model").iter().filter(|item| item.name != made) {
+        let mut files = Vec::new();
+        for name in item.files.keys() {
+            files.push((name.as_str(), inputs.read(item, name)?));
+        }
+        let files: Vec<_> = files.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();
+        out.item(&item.name, &files)?;
+    }
+    Ok(())
 }
 
 /// A model's VAE, on tiles if they are asked for.
@@ -88,6 +105,18 @@ pub(super) fn check_clip(
              model: {error}"
         ))
     })
+}
+
+/// Checks what a model made; pixels would hide what is no number.
+pub(super) fn check_finite<'a>(
+    values: impl IntoIterator<Item = &'a f32>,
+    what: &str,
+) -> Result<(), StageError> {
+    if values.into_iter().all(|value| value.is_finite()) {
+        return Ok(());
+    }
+    Err(StageError::failed(format!("{what} are not finite numbers"))
+        .with_help("the model's weights may be damaged, or not be made for this input"))
 }
 
 /// A tensor's values, in f32.

@@ -1,6 +1,7 @@
 //! Rules for parameters that several kinds have.
 
 use super::ParamError;
+use crate::models::sampling::ImageLatentScale;
 
 /// Counts that must not be zero.
 pub(super) fn at_least_one(counts: &[(&str, usize)]) -> Vec<ParamError> {
@@ -12,6 +13,26 @@ pub(super) fn at_least_one(counts: &[(&str, usize)]) -> Vec<ParamError> {
 pub(super) fn share(field: &str, value: f64) -> Option<ParamError> {
     let message = format!("must lie between 0 and 1, but is {value}");
     (!(0.0..=1.0).contains(&value)).then(|| ParamError::new(field, message))
+}
+
+/// A multiple of the conditioning image's latent.
+pub(super) fn image_scale(scale: Option<ImageLatentScale>) -> Option<ParamError> {
+    match scale {
+        Some(ImageLatentScale::Factor(factor)) => positive("image_latent_scale", factor),
+        _ => None,
+    }
+}
+
+/// A number above zero.
+pub(super) fn positive(field: &str, value: f64) -> Option<ParamError> {
+    let message = format!("must be a positive number, but is {value}");
+    (!(value > 0.0 && value.is_finite())).then(|| ParamError::new(field, message))
+}
+
+/// A number that is not infinite.
+pub(super) fn finite(field: &str, value: f64) -> Option<ParamError> {
+    let message = format!("must be a finite number, but is {value}");
+    (!value.is_finite()).then(|| ParamError::new(field, message))
 }
 
 #[cfg(test)]
@@ -26,5 +47,10 @@ mod tests {
         assert!(share("p", 0.0).is_none() && share("p", 1.0).is_none());
         let message = share("p", f64::NAN).unwrap().message;
         assert_eq!(message, "must lie between 0 and 1, but is NaN");
+        for wrong in [f64::NAN, 0.0, -1.0, f64::INFINITY] {
+            assert!(image_scale(Some(ImageLatentScale::Factor(wrong))).is_some(), "{wrong}");
+        }
+        assert!(image_scale(Some(ImageLatentScale::Factor(0.7))).is_none());
+        assert!(finite("mean", f64::NAN).is_some() && finite("mean", -3.0).is_none());
     }
 }

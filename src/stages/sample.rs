@@ -3,10 +3,12 @@
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{
-    Cause, IdleParam, Inputs, Misfit, Output, OwnSize, ParamError, Port, Ports, Stage,
+    Cause, IdleParam, ImageUse, Inputs, Misfit, Output, OwnSize, ParamError, Port, Ports, Stage,
     StageContext, StageError, StageKind, Surroundings,
+    agreement::scale_of_a_frame,
     fit::not_known,
     idle,
     model::{StageModel, array, check_clip, open_vae, tiling_help},
@@ -15,7 +17,7 @@ use super::{
 use crate::{
     artifact::{ArtifactKind, Item, adapter::AdapterArtifact, samples, text::TextEmbedding},
     models::{
-        ClipSize, LoadError, Memory, ModelRef, ModelSource, Sampler, family,
+        ClipSize, ImageConditioning, LoadError, Memory, ModelRef, ModelSource, Sampler, family,
         memory::Estimator,
         pixels,
         sampling::{Condition, ImageLatentScale, Sample as Start, Sampling, Side},
@@ -88,7 +90,8 @@ fn off() -> f64 {
 impl StageKind for Sample {
     const KIND: &'static str = "sample";
     // 1: first · 2: on the CPU, the VAE's convolutions and norms add up in another order.
-    const VERSION: u32 = 2;
+    // 3: tiles step in whole latents.
+    const VERSION: u32 = 3;
     const PORTS: Ports = Ports {
         inputs: &[
             Port { name: "pairs", kinds: &[ArtifactKind::Pairs], required: true },
@@ -111,6 +114,7 @@ impl Stage for Sample {
             errors.push(ParamError::new("guidance_scale", message).help("1 turns guidance off"));
         }
         let Condition { strength, noise_scale } = self.condition.unwrap_or_default();
+        errors.extend(rules::image_scale(self.image_latent_scale));
         errors.extend(rules::share("condition.strength", strength));
         if !(0.0..=10.0).contains(&noise_scale) {
             let message = format!("must lie between 0 and 10, but is {noise_scale}");
@@ -142,6 +146,9 @@ impl Stage for Sample {
         misfits.extend(not_known("sampler", self.sampler, facts.family.samplers()));
         misfits.extend(facts.sampler(self.sampler));
         misfits.extend(facts.tiling(self.tiling));
+        let conditioning = facts.family.image_conditioning();
+        misfits.extend(scale_of_a_frame(self.image_latent_scale, conditioning));
+        misfits.extend(facts.image_use(self.how_image_is_used(), around.trained));
         if let Some(limit) = facts.train_timesteps.filter(|limit| self.steps > *limit) {
             misfits.push(too_many_steps(self.steps, limit));
         }
@@ -195,11 +202,10 @@ impl Stage for Sample {
         if self.steps > limit {
             return Err(too_many_steps(self.steps, limit).into());
         }
-        let scale = ImageLatentScale::resolve(
-            self.image_latent_scale,
-            &source.config("vae")?,
-            Side::Sampling,
-        )?;
+        let vae_config = source.config("vae")?;
+        let scale =
+            ImageLatentScale::resolve(self.image_latent_scale, &vae_config, Side::Sampling)?;
+        self.check_image_use(lora.as_ref(), denoiser.image_conditioning(), &vae_config)?;
         let text = TextEmbedding::read(inputs, "text", &device)?.batch(1);
         let sampling = Sampling {
             denoiser: &*denoiser,
@@ -262,6 +268,25 @@ impl Sample {
         conditions.then(|| self.condition.unwrap_or_default())
     }
 
+    fn how_image_is_used(&self) -> ImageUse {
+        let causal_time = self.sampler == Some(Sampler::FlowCondition);
+        ImageUse { scale: self.image_latent_scale, causal_time }
+    }
+
+    /// Checks that the image is given as in the training of the adapter.
+    fn check_image_use(
+        &self,
+        lora: Option<&AdapterArtifact>,
+        conditioning: ImageConditioning,
+        vae: &Value,
+    ) -> Result<(), StageError> {
+        let mut misfit = scale_of_a_frame(self.image_latent_scale, conditioning);
+        if let Some(trained) = lora.and_then(|lora| ImageUse::of_adapter(&lora.train)) {
+            misfit = misfit.or(self.how_image_is_used().misfit(trained, conditioning, vae)?);
+        }
+        misfit.map_or(Ok(()), |misfit| Err(misfit.into()))
+    }
+
     fn unguided(&self) -> Misfit {
         Misfit::new(
             Cause::Param("guidance_scale"),
@@ -284,7 +309,7 @@ impl Sample {
             return Err(self.unguided().into());
         }
         let negative = TextEmbedding::read(inputs, "negative", device)?.batch(1);
-        let padded = family(source)?.prompt_format(&source.config("transformer")?).keeps_padding;
+        let padded = family(source)?.prompt_format(&source.config("transformer")?)?.keeps_padding;
         let ([_, len, width], [_, negative_len, negative_width]) = (text, negative.dims());
         if negative_width != width || (padded && negative_len != len) {
             return Err(StageError::failed(format!(

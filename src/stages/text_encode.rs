@@ -37,7 +37,7 @@ pub struct TextEncode {
 
 impl TextEncode {
     fn format(&self, source: &ModelSource) -> Result<PromptFormat, StageError> {
-        let format = family(source)?.prompt_format(&source.config("transformer")?);
+        let format = family(source)?.prompt_format(&source.config("transformer")?)?;
         Ok(PromptFormat { tokens: self.max_length.unwrap_or(format.tokens), ..format })
     }
 }

@@ -5,7 +5,10 @@ use std::{ops::ControlFlow, sync::atomic::Ordering};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::{Value, json};
 
-use super::{Cause, Inputs, Misfit, ParamError, StageContext, StageError, StageKind, Surroundings};
+use super::{
+    Cause, Inputs, MODEL_PARAMS, Misfit, ParamError, StageContext, StageError, StageKind,
+    Surroundings,
+};
 use crate::{
     artifact::latents::{self, ClipLatents},
     models::Denoiser,
@@ -19,11 +22,14 @@ use crate::{
     },
 };
 
-/// A training's settings, for its log; how often it was saved is none.
+/// A training's settings, for its log. How often it was saved is none, and neither is the name of the
+/// model: the same weights by another name give the same bytes.
 pub(super) fn settings<S: StageKind>(stage: &S) -> Value {
     let mut settings = serde_json::to_value(stage).expect("settings are plain values");
     if let Some(settings) = settings.as_object_mut() {
-        settings.remove("save_every");
+        for name in MODEL_PARAMS.into_iter().chain(["save_every"]) {
+            settings.remove(name);
+        }
     }
     settings
 }
@@ -52,8 +58,8 @@ pub(super) fn check_rates(rate: f64, max_norm: f64, optimizer: &AdamW) -> Vec<Pa
         (
             "optimizer.weight_decay",
             optimizer.weight_decay,
-            optimizer.weight_decay >= 0.0,
-            "must not be negative",
+            optimizer.weight_decay >= 0.0 && optimizer.weight_decay.is_finite(),
+            "must be a finite number, not negative",
         ),
     ];
     rules

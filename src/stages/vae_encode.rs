@@ -5,9 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
-    Surroundings,
-    model::{StageModel, array, check_pixels, open_vae, read_clip, tiling_help},
+    Cause, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext, StageError,
+    StageKind, Surroundings,
+    model::{StageModel, array, check_finite, check_pixels, open_vae, read_clip, tiling_help},
     rules,
 };
 use crate::{
@@ -16,7 +16,10 @@ use crate::{
         latents::{self, ClipLatents},
         videos::Clip,
     },
-    models::{ClipSize, LoadError, Memory, ModelRef, VideoVae, memory::Estimator, pixels},
+    models::{
+        ClipSize, ImageConditioning, LoadError, Memory, ModelRef, VideoVae, memory::Estimator,
+        pixels,
+    },
     rng::TorchRng,
 };
 
@@ -79,7 +82,8 @@ pub struct VaeEncode {
     #[serde(default)]
     pub image_noise: ImageNoise,
     /// Encodings of the conditioning image, each with its own noise; training takes one at each
-    /// step. Families whose image is the first frame (LTX-Video) take that of the clip instead.
+    /// step. With 1, the default, the noise is the same at every step and, as the seed is, for every
+    /// clip; published trainers draw it anew at each step, which takes a pool. Families whose image is the first frame (LTX-Video) take that of the clip instead.
     #[serde(default = "one")]
     #[schemars(range(max = 65_536))]
     pub image_latent_pool: usize,
@@ -98,8 +102,9 @@ fn one() -> usize {
 
 impl StageKind for VaeEncode {
     const KIND: &'static str = "vae_encode";
-    // 1: first · 2: on the CPU, convolutions and norms add up in another order.
-    const VERSION: u32 = 2;
+    // 1: first · 2: on the CPU, convolutions and norms add up in another order · 3: tiles step in whole
+    // latents.
+    const VERSION: u32 = 3;
     const PORTS: Ports = Ports {
         inputs: &[
             Port { name: "videos", kinds: &[ArtifactKind::Videos], required: true },
@@ -112,11 +117,11 @@ impl StageKind for VaeEncode {
 impl Stage for VaeEncode {
     fn validate(&self) -> Vec<ParamError> {
         let mut errors = rules::at_least_one(&[("image_latent_pool", self.image_latent_pool)]);
-        if let ImageNoise::On(level) = self.image_noise
-            && level.std < 0.0
-        {
-            let message = format!("must not be negative, but is {}", level.std);
-            errors.push(ParamError::new("image_noise.std", message));
+        if let ImageNoise::On(NoiseLevel { mean, std }) = self.image_noise {
+            errors.extend(rules::finite("image_noise.mean", mean));
+            let message = format!("must be a finite number, not negative, but is {std}");
+            let wrong = !(std >= 0.0 && std.is_finite());
+            errors.extend(wrong.then(|| ParamError::new("image_noise.std", message)));
         }
         errors
     }
@@ -125,6 +130,7 @@ impl Stage for VaeEncode {
         let Some(facts) = around.model(&self.model) else { return Vec::new() };
         let mut misfits = facts.pixels(around.size);
         misfits.extend(facts.tiling(self.tiling));
+        misfits.extend(self.unread(facts.family.image_conditioning()));
         misfits
     }
 
@@ -158,12 +164,33 @@ impl Stage for VaeEncode {
             let clip = read_clip(inputs, item)?;
             check_pixels(clip.size, vae.compression())?;
             let encoded = self.encode(&*vae, &clip, &model.device);
+            let values = encoded.clip.values.iter().chain(&encoded.images.values);
+            check_finite(values, "the autoencoder's latents")?;
             out.item(&item.name, &[(latents::FILE, &encoded.to_bytes())])
         })
     }
 }
 
 impl VaeEncode {
+    /// What is set for encodings of the image that no training will read.
+    fn unread(&self, conditioning: ImageConditioning) -> Vec<Misfit> {
+        if conditioning == ImageConditioning::Channels {
+            return Vec::new();
+        }
+        let set = [
+            ("image_latent_pool", self.image_latent_pool != one()),
+            ("image_noise", self.image_noise != ImageNoise::default()),
+        ];
+        let set = set.into_iter().filter(|(_, set)| *set);
+        set.map(|(param, _)| {
+            let message = format!(
+                "`{param}` is not for this family of models, whose image is the first frame of the clip"
+            );
+            Misfit::new(Cause::Param(param), message, "leave it out")
+        })
+        .collect()
+    }
+
     /// Draws, in this order: the clip's posterior noise, then for each encoding of the image the
     /// noise level, the pixels' noise and the posterior noise.
     fn encode(&self, vae: &dyn VideoVae, clip: &Clip, device: &Device) -> ClipLatents {

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::Mutex,
 };
 
@@ -32,7 +32,7 @@ impl SourceReader {
 
     /// Reads the file at `path` below the folder.
     pub fn read(&self, path: &str) -> Result<Vec<u8>, StoreError> {
-        let full = self.root.join(path);
+        let full = self.below(path)?;
         match fs::read(&full) {
             Ok(bytes) => {
                 self.note(path.to_owned(), Digest::of(&bytes));
@@ -49,7 +49,7 @@ impl SourceReader {
 
     /// The names in the folder at `path`, sorted; folders end in `/`.
     pub fn list(&self, path: &str) -> Result<Vec<String>, StoreError> {
-        let full = self.root.join(path);
+        let full = self.below(path)?;
         match names_in(&full) {
             Ok(names) => {
                 self.note(listing(path), digest_of_names(&names));
@@ -62,6 +62,17 @@ impl SourceReader {
                 Err(source_error(&full, e))
             }
         }
+    }
+
+    /// A path below the folder. Lists of a data set name files, and a foreign one may name others of
+    /// this machine.
+    fn below(&self, path: &str) -> Result<PathBuf, StoreError> {
+        let is_below = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+        if Path::new(path).components().all(is_below) {
+            return Ok(self.root.join(path));
+        }
+        let message = "it does not lie below the folder of the data";
+        Err(source_error(Path::new(path), io::Error::new(io::ErrorKind::InvalidInput, message)))
     }
 
     /// What was read so far, with its content.
@@ -189,6 +200,11 @@ mod tests {
         assert_eq!(reader.list("images").unwrap(), ["1.png"]);
         assert_eq!(reader.read("images/1.png").unwrap(), b"one");
         assert!(reader.read("masks/1.png").is_err());
+        for outside in ["../data/list.txt", "/etc/hostname", "images/../../x"] {
+            let error = reader.read(outside).unwrap_err().to_string();
+            assert!(error.contains("does not lie below"), "{error}");
+            assert!(reader.list(outside).is_err());
+        }
         let seen = reader.ingredients();
         let paths: Vec<_> = seen.keys().cloned().collect();
         assert_eq!(paths, ["./", "images/", "images/1.png", "masks/1.png"]);

@@ -64,7 +64,7 @@ impl Diffusion<'_> {
         });
         let image = Tensor::cat(images.collect(), 0);
         let clean = Tensor::cat(examples.iter().map(|e| e.latents.clone()).collect(), 0);
-        let noise = normal(clean.dims(), rng, &clean.device());
+        let noise = rng.normal_tensor(clean.dims(), &clean.device());
         self.noised(&clean, image, noise, &timesteps, &kept)
     }
 
@@ -133,9 +133,4 @@ fn without_first_frames(kept: &[bool], frames: usize, device: &Device) -> Tensor
     };
     let values: Vec<f32> = kept.iter().flat_map(of).collect();
     Tensor::from_data(TensorData::new(values, [kept.len(), 1, frames, 1, 1]), device)
-}
-
-/// Normal noise of a shape, in row-major order.
-pub fn normal<const D: usize>(shape: [usize; D], rng: &mut TorchRng, device: &Device) -> Tensor<D> {
-    Tensor::from_data(TensorData::new(rng.normal(shape.iter().product()), shape), device)
 }

@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use serde::Serialize;
 
 use super::{
-    batch::{Diffusion, Example, normal},
+    batch::{Diffusion, Example},
     gradient::Build,
     loss::denoiser_loss,
     order::{Stream, step_rng},
@@ -78,7 +78,7 @@ impl HeldOut {
                 let key = draw_key(name, index);
                 let device: Device = example.latents.device();
                 let mut rng = step_rng(seed, Stream::HeldOut, key);
-                let noise = normal(example.latents.dims(), &mut rng, &device);
+                let noise = rng.normal_tensor(example.latents.dims(), &device);
                 let batch = diffusion.at_quantile(example, quantile, noise);
                 let loss = denoiser_loss(denoiser.forward(&batch.input), &batch);
                 sums[index] += f64::from(loss.into_scalar::<f32>());

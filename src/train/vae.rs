@@ -7,7 +7,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    batch::normal,
     checkpoint::Checkpoints,
     gradient::{self, Gradients},
     loss,
@@ -115,7 +114,7 @@ impl VaeTraining<'_> {
             Ok::<_, TrainError>(self.piece(clip, &mut rng))
         });
         let video = Tensor::cat(clips.collect::<Result<Vec<_>, _>>()?, 0);
-        let noise = normal(self.latents(video.dims()), &mut rng, &video.device());
+        let noise = rng.normal_tensor(self.latents(video.dims()), &video.device());
         let (build, weights) = (self.build, self.loss);
         let gradients = |start: usize, len: usize| {
             let of_part = |x: &Tensor<5>| x.clone().narrow(0, start, len);

@@ -53,6 +53,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "stages::Cause",
             "stages::Draw",
             "stages::IdleParam",
+            "stages::ImageUse",
             "stages::ItemSize",
             "stages::KnownData",
             "stages::KnownModels",

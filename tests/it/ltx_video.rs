@@ -3,7 +3,7 @@
 
 use burn::tensor::Tensor;
 use pipe::{
-    artifact::{ArtifactKind, frames, samples, videos::Clip},
+    artifact::{ArtifactKind, Item, frames, samples, videos::Clip},
     models::{
         Adapter, DecodeNoise, Denoiser, DenoiserInput, ImageConditioning, LoadError, LoraTargets,
         NoiseScheduler, ParamReader, Params, Sampler, TimestepDistribution, VideoDiffusion,
@@ -226,7 +226,7 @@ fn whole_sampling_runs_agree() {
         let start = Sample::encode(&*vae, pixels, 1.0, TorchRng::new(42));
         let image = start.image.clone();
         let [latents] = sampling.run::<()>(vec![start], 2, |_| Ok(())).unwrap().try_into().unwrap();
-        assert_close(name, latents.clone(), &golden.tensor(&format!("sample.{name}")), 2e-3);
+        assert_close(name, latents.clone(), &golden.tensor(&format!("sample.{name}")), 2e-4);
         assert!(relative_error(latents.clone().narrow(2, 0, 1), &image) < f32::EPSILON);
         if name == "plain" {
             let [_, c, f, h, w] = latents.dims();
@@ -235,7 +235,7 @@ fn whole_sampling_runs_agree() {
             let noise = DecodeNoise { timestep, scale, rng: &mut rng };
             let video = vae.decode_sampled(vae.restore(latents), noise);
             let last = (video.narrow(2, 8, 1) / 2.0 + 0.5).clamp(0.0, 1.0).narrow(4, 0, 32);
-            assert_close("last frame", last, &golden.tensor("sample.last_frame"), 2e-3);
+            assert_close("last frame", last, &golden.tensor("sample.last_frame"), 2e-4);
         }
     }
 }
@@ -314,9 +314,10 @@ fn the_stages_of_an_experiment_fit_together() {
     assert_eq!(latents.shape, [4, 2, 1, 2]);
     bench.put("samples", ArtifactKind::Samples, adapted);
 
-    let decode = |noise: Value| -> Decode { stage(model, json!({ "noise": noise })) };
-    let decoded = run(&decode(Value::Null), &["samples"]);
-    assert_eq!(run(&decode(json!({})), &["samples"]), decoded, "nothing stated is the default");
+    let decode = |params: Value| -> Decode { stage(model, params) };
+    let decoded = run(&decode(json!({})), &["samples"]);
+    let stated = run(&decode(json!({ "noise": {} })), &["samples"]);
+    assert_eq!(stated, decoded, "nothing stated is the default");
     let reseeded = run(&decode(json!({ "seed": 4 })), &["samples"]);
     assert_ne!(reseeded, decoded, "the decoder's noise must matter");
     let clip = Clip::from_bytes(&bench.read(&decoded[0], frames::FILE)).unwrap();
@@ -374,7 +375,7 @@ fn the_stage_samples_as_the_condition_pipeline_does() {
     let wanted = fixture.golden.values("sample.plain").0;
     let largest = wanted.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
     let far = plain.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    assert!(far < 2e-3 * largest, "{far} of {largest}");
+    assert!(far < 1e-4 * largest, "{far} of {largest}");
     assert_ne!(run(json!({ "condition": { "noise_scale": 0.0 } })), plain);
     assert_ne!(run(json!({ "condition": { "strength": 0.9 } })), plain);
     assert_ne!(run(json!({ "sampler": "flow_euler" })), plain);
@@ -390,10 +391,26 @@ fn the_stage_samples_as_the_condition_pipeline_does() {
         let train: LoraTrain = stage(Some(&model), params);
         let made = bench.run(&train, &["latents", "text"], usize::MAX).unwrap();
         std::fs::remove_dir_all(bench.folder.path().join("checkpoints")).unwrap();
+        made
+    };
+    let loss = |made: &[Item]| {
         let log: Value = serde_json::from_slice(&bench.read(&made[0], "train.json")).unwrap();
         log["losses"][0].as_f64().unwrap()
     };
-    assert!((train(true) - train(false)).abs() > 1e-6, "how time is counted must matter");
+    let (causal, plain) = (train(true), train(false));
+    assert!((loss(&causal) - loss(&plain)).abs() > 1e-6, "how time is counted must matter");
+    // So an adapter is sampled as it was trained.
+    let sample: pipe::stages::Sample =
+        stage(Some(&model), json!({ "frames": 17, "steps": 1, "sampler": "flow_condition" }));
+    bench.put("lora", ArtifactKind::LoraAdapter, causal);
+    bench.run(&sample, &["pairs", "text", "lora"], usize::MAX).unwrap();
+    bench.put("lora", ArtifactKind::LoraAdapter, plain);
+    let error = bench.run(&sample, &["pairs", "text", "lora"], usize::MAX).unwrap_err();
+    assert!(error.to_string().contains("was trained without `causal_time`"), "{error}");
+    let scaled: LoraTrain =
+        stage(Some(&model), json!({ "rank": 1, "steps": 1, "image_latent_scale": 0.7 }));
+    let error = bench.run(&scaled, &["latents", "text"], usize::MAX).unwrap_err();
+    assert!(error.to_string().contains("whose image is the first frame"), "{error}");
 }
 
 /// `tests/golden/full_size/make.py` writes the folder.
@@ -442,7 +459,7 @@ fn whole_runs_of_the_condition_pipeline_agree() {
         };
         let start = Sample::encode_condition(&*vae, pixels, 1.0, 3, TorchRng::new(42));
         let [latents] = sampling.run::<()>(vec![start], 3, |_| Ok(())).unwrap().try_into().unwrap();
-        assert_close(name, latents.clone(), &golden.tensor(&format!("sample.{name}")), 2e-3);
+        assert_close(name, latents.clone(), &golden.tensor(&format!("sample.{name}")), 1e-4);
         if name == "plain" {
             let [_, c, f, h, w] = latents.dims();
             let mut rng = rng_after_sampling(42, [c, f, h, w], Some((condition, num_steps)));
@@ -450,14 +467,14 @@ fn whole_runs_of_the_condition_pipeline_agree() {
             let noise = DecodeNoise { timestep, scale, rng: &mut rng };
             let video = vae.decode_sampled(vae.restore(latents), noise);
             let last = (video.narrow(2, 16, 1) / 2.0 + 0.5).clamp(0.0, 1.0).narrow(4, 0, 32);
-            assert_close("last frame", last, &golden.tensor("sample.last_frame"), 2e-3);
+            assert_close("last frame", last, &golden.tensor("sample.last_frame"), 4e-4);
         }
     }
 }
 
 /// The window of frames that the last one depends on, in the decoders of all versions.
 #[test]
-fn the_last_frame_alone_is_that_of_the_whole_clip_and_costs_less() {
+fn the_last_frame_alone_is_that_of_the_whole_clip() {
     for fixture in ["vae_090", "vae_091", "vae_095"] {
         let golden = golden(fixture);
         let weights = golden.weights();
@@ -468,21 +485,18 @@ fn the_last_frame_alone_is_that_of_the_whole_clip_and_costs_less() {
             let decode = |last: bool| {
                 let (timestep, scale) = (DecodeNoise::TIMESTEP, DecodeNoise::SCALE);
                 let noise = DecodeNoise { timestep, scale, rng: &mut TorchRng::new(9) };
-                let start = std::time::Instant::now();
-                let video = if last {
+                if last {
                     vae.decode_last(latents.clone(), noise).unwrap()
                 } else {
                     vae.decode_sampled(latents.clone(), noise)
-                };
-                (video, start.elapsed().as_secs_f64())
+                }
             };
-            let ((whole, long), (last, short)) = (decode(false), decode(true));
+            let (whole, last) = (decode(false), decode(true));
             let frames = whole.dims()[2];
             // The decoder of this fixture has fewer levels than its encoder.
             if fixture != "vae_095" {
                 assert_eq!(frames, vae.decoded_frames(latent_frames));
             }
-            println!("{fixture}, {frames} frames: the last one in {:.2} of the time", short / long);
             assert_eq!(last.dims()[2], 1);
             assert_close("last frame", last, &whole.narrow(2, frames - 1, 1), 1e-6);
         }

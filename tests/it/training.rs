@@ -242,13 +242,13 @@ fn whole_sampling_runs_agree() {
         ] {
             let [latents] = sample(&fixture, sampler, guidance, &[42]).try_into().unwrap();
             let wanted = fixture.golden.tensor(&format!("sample.{name}"));
-            assert_close(&format!("{version} {name}"), latents.clone(), &wanted, 2e-3);
+            assert_close(&format!("{version} {name}"), latents.clone(), &wanted, 1e-4);
             if name == "ddim" {
                 let reader = ParamReader::loaded(&fixture.vae, None);
                 let vae = CogVideoX.vae(&fixture.config["vae"], &reader).unwrap();
                 let video =
                     (vae.decode(latents / vae.scaling_factor()) / 2.0 + 0.5).clamp(0.0, 1.0);
-                assert_close("frames", video, &fixture.golden.tensor("sample.frames"), 2e-3);
+                assert_close("frames", video, &fixture.golden.tensor("sample.frames"), 1e-3);
             }
         }
     }

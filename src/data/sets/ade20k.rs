@@ -56,13 +56,12 @@ impl DataSet for Ade20k {
         sources: &'a SourceReader,
     ) -> Result<Box<dyn Images + 'a>, DataError> {
         let is_full = list(sources, "images", LAYOUT)?.iter().any(|name| name == "ADE/");
-        let files = if is_full { full(request, sources)? } else { benchmark(request, sources)? };
-        let names: std::sync::Arc<[String]> = if is_full {
-            let names: BTreeSet<&String> = files.iter().flat_map(|f| f.classes.values()).collect();
-            names.into_iter().cloned().collect()
+        let (files, names) = if is_full {
+            full(request, sources)?
         } else {
-            benchmark_names(sources)?.into()
+            (benchmark(request, sources)?, benchmark_names(sources)?)
         };
+        let names: std::sync::Arc<[String]> = names.into();
         let class = place(&names, &request.class);
         if request.task.needs() == Knowledge::Mask && class.is_none() {
             let help = format!("the classes are: {}", names.join(", "));
@@ -207,9 +206,30 @@ struct Object {
     name_ndx: u16,
 }
 
-/// The pictures of the full data with the classes that each shows.
-fn full(request: &Request, sources: &SourceReader) -> Result<Vec<Files>, DataError> {
-    let split = if request.is_train() { "training" } else { "validation" };
+/// The pictures of a split of the full data, and the classes of all splits: a class has the same
+/// number, and so the same colour, in each.
+fn full(request: &Request, sources: &SourceReader) -> Result<(Vec<Files>, Vec<String>), DataError> {
+    let wanted = if request.is_train() { "training" } else { "validation" };
+    let mut files = None;
+    let mut names = BTreeSet::new();
+    let splits = list(sources, "images/ADE", LAYOUT)?;
+    for split in splits.iter().filter_map(|name| name.strip_suffix('/')) {
+        let found = pictures(split, sources)?;
+        names.extend(found.iter().flat_map(|file| file.classes.values().cloned()));
+        if split == wanted {
+            files = Some(found);
+        }
+    }
+    let files = match files {
+        Some(files) => files,
+        // Says what is missing.
+        None => pictures(wanted, sources)?,
+    };
+    Ok((files, names.into_iter().collect()))
+}
+
+/// The pictures of a split with the classes that each shows.
+fn pictures(split: &str, sources: &SourceReader) -> Result<Vec<Files>, DataError> {
     let mut folders = vec![format!("images/ADE/{split}")];
     let mut files = Vec::new();
     while let Some(folder) = folders.pop() {

@@ -6,7 +6,7 @@ use super::{DataSet, Images, Knowledge, Listing};
 use crate::{
     data::{
         DataError, Depth, Problem, Request, Sample,
-        files::{list, read_image, read_picture, read_source},
+        files::{is_picture, list, read_image, read_picture, read_source},
         folder::{self, PairFiles},
     },
     store::SourceReader,
@@ -53,7 +53,7 @@ impl DataSet for Rgbd {
     ) -> Result<Box<dyn Images + 'a>, DataError> {
         let names = list(sources, "", LAYOUT)?;
         let has = |name: &str| names.iter().any(|found| found == name);
-        let is_flat = names.iter().any(|name| !name.ends_with('/'));
+        let is_flat = names.iter().any(|name| is_picture(name));
         let mut is_sun = has("image/") && has("depth/");
         let by_stem = |colors: &str, depths: &str| {
             folder::matched(folder::images(sources, colors)?, folder::images(sources, depths)?)

@@ -181,6 +181,53 @@ fn the_benchmark_of_ade20k_gives_masks_and_scenes() {
 }
 
 #[test]
+fn a_class_of_ade20k_has_one_colour_in_both_splits() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    // The training pictures know a class that sorts before the one that both show.
+    for (split, name, classes) in
+        [("training", "a", &["awning", "sky"][..]), ("validation", "b", &["sky"])]
+    {
+        let stem = format!("images/ADE/{split}/outdoor/{name}");
+        save(root, &format!("{stem}.jpg"), photo(40));
+        let number = classes.len() as u8;
+        let coded = RgbImage::from_pixel(16, 16, image::Rgb([0, number, 0]));
+        save(root, &format!("{stem}_seg.png"), coded);
+        let objects: Vec<_> = classes
+            .iter()
+            .zip(1..)
+            .map(|(name, number)| json!({ "name": name, "name_ndx": number }))
+            .collect();
+        let annotation = json!({ "annotation": { "object": objects } });
+        write(root, &format!("{stem}.json"), &annotation.to_string());
+    }
+    for palette in ["voc", "hues"] {
+        let [train, test] = ["train", "test"].map(|split| {
+            let more = json!({ "split": split, "scene": { "palette": palette } });
+            let found = pairs(root, "ade20k", "scene", &more).unwrap();
+            assert_eq!(found.len(), 1);
+            (found[0].1.meta.scene.clone(), *found[0].1.target.get_pixel(8, 8))
+        });
+        assert_eq!(train, test);
+        assert_ne!(train.1.0, [0; 3], "the sky is painted");
+    }
+}
+
+#[test]
+fn files_outside_the_root_are_not_read() {
+    let root = tempfile::tempdir().unwrap();
+    let (data, outside) = (root.path().join("data"), root.path().join("secret.png"));
+    save(root.path(), "secret.png", photo(20));
+    save(&data, "depth/1.png", grey16(16, 16, 5000));
+    for path in ["../secret.png", outside.to_str().unwrap()] {
+        write(&data, "rgb.txt", &format!("1.0 {path}\n"));
+        write(&data, "depth.txt", "1.0 depth/1.png\n");
+        let error = pairs(&data, "rgbd", "depth", &json!({ "holdout": 0.0 })).unwrap_err();
+        assert!(error.contains("does not lie below the folder of the data"), "{error}");
+    }
+}
+
+#[test]
 fn depths_are_found_by_name_or_by_time() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
@@ -252,6 +299,8 @@ fn scenes_of_sun_are_found_at_any_depth() {
         save(root, &format!("{scene}/depth/{depth}"), stored);
         write(root, &format!("{scene}/scene.txt"), "office");
     }
+    // What else lies beside them.
+    write(root, "README.txt", "kv1, kv2, xtion");
     let more = json!({ "holdout": 0.0 });
     let found = pairs(root, "rgbd", "depth", &more).unwrap();
     let metres: std::collections::BTreeMap<_, _> = found

@@ -26,6 +26,10 @@ impl DataSet for TinyImageNet {
         "Tiny `ImageNet` in its official layout; tests use its validation images."
     }
 
+    fn params(&self) -> &'static [&'static str] {
+        &["symbols.per_class"]
+    }
+
     fn offers(&self) -> &'static [Knowledge] {
         &[Knowledge::Image, Knowledge::Class]
     }

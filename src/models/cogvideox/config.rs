@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::models::{
     LoadError,
-    config::{Check, parse},
+    config::{Check, MAX_LEVELS, MAX_PATCH, MAX_SAMPLE, MAX_TEXT, parse},
 };
 
 /// The shape of a transformer.
@@ -121,15 +121,27 @@ impl TransformerConfig {
         check.only("timestep_activation_fn", parsed.timestep_activation_fn == "silu", "silu")?;
         check.only("flip_sin_to_cos", parsed.flip_sin_to_cos, "true")?;
         check.only("norm_elementwise_affine", parsed.norm_elementwise_affine, "true")?;
-        check.at_least_one(&[
+        check.sizes(&[
             ("num_attention_heads", parsed.num_attention_heads),
             ("attention_head_dim", parsed.attention_head_dim),
+            ("num_attention_heads * attention_head_dim", parsed.inner_dim()),
             ("out_channels", parsed.out_channels),
             ("time_embed_dim", parsed.time_embed_dim),
             ("text_embed_dim", parsed.text_embed_dim),
             ("sample_frames", parsed.sample_frames),
             ("temporal_compression_ratio", parsed.temporal_compression_ratio),
         ])?;
+        check.layers("num_layers", &[parsed.num_layers])?;
+        check_text_length(parsed.max_text_seq_length)?;
+        for (key, found, limit) in [
+            ("sample_height", parsed.sample_height, MAX_SAMPLE),
+            ("sample_width", parsed.sample_width, MAX_SAMPLE),
+            ("sample_frames", parsed.sample_frames, MAX_SAMPLE),
+            ("patch_size", parsed.patch_size, MAX_PATCH),
+            ("patch_size_t", parsed.frames_per_token(), MAX_PATCH),
+        ] {
+            check.at_most(key, found, limit)?;
+        }
         // It is added to the embedding of the timestep.
         let width = parsed.time_embed_dim;
         let added = parsed.ofs_embed_dim.is_none_or(|dim| dim == width);
@@ -143,7 +155,7 @@ impl TransformerConfig {
         check.only("patch_size_t", parsed.patch_size_t != Some(0), "null or at least 1")?;
         check.only(
             "in_channels",
-            parsed.in_channels == 2 * parsed.out_channels,
+            Some(parsed.in_channels) == parsed.out_channels.checked_mul(2),
             "twice out_channels, as in models that take a conditioning image",
         )?;
         check.only(
@@ -156,7 +168,7 @@ impl TransformerConfig {
 
     /// Size of a token.
     pub fn inner_dim(&self) -> usize {
-        self.num_attention_heads * self.attention_head_dim
+        self.num_attention_heads.saturating_mul(self.attention_head_dim)
     }
 
     /// Latent frames per token.
@@ -251,13 +263,21 @@ impl VaeConfig {
         check.only("shift_factor", parsed.shift_factor.is_none(), "null")?;
         check.only("latents_mean", parsed.latents_mean.is_none(), "null")?;
         check.only("latents_std", parsed.latents_std.is_none(), "null")?;
-        check.at_least_one(&[
+        check.sizes(&[
             ("in_channels", parsed.in_channels),
             ("out_channels", parsed.out_channels),
             ("latent_channels", parsed.latent_channels),
+            ("sample_height", parsed.sample_height),
+            ("sample_width", parsed.sample_width),
         ])?;
+        let scale = parsed.scaling_factor;
+        check.only("scaling_factor", scale > 0.0 && scale.is_finite(), "a positive number")?;
+        check.layers("layers_per_block", &[parsed.layers_per_block])?;
+        check.at_most("number of block_out_channels", levels, MAX_LEVELS)?;
         let sizes = levels > 0 && parsed.block_out_channels.iter().all(|size| *size > 0);
         check.only("block_out_channels", sizes, "a list of at least one size, none of them 0")?;
+        let widest = parsed.block_out_channels.iter().copied().max().unwrap_or(1);
+        check.sizes(&[("block_out_channels", widest)])?;
         for (key, types, wanted) in [
             ("down_block_types", &parsed.down_block_types, DOWN_BLOCK),
             ("up_block_types", &parsed.up_block_types, UP_BLOCK),
@@ -293,6 +313,13 @@ impl VaeConfig {
     pub fn spatial_compression(&self) -> usize {
         1 << (self.block_out_channels.len() - 1)
     }
+}
+
+/// Checks the number of tokens of a prompt.
+pub(super) fn check_text_length(tokens: usize) -> Result<(), LoadError> {
+    let check = Check(TRANSFORMER);
+    check.only("max_text_seq_length", tokens > 0, "at least 1")?;
+    check.at_most("max_text_seq_length", tokens, MAX_TEXT)
 }
 
 const TRANSFORMER: &str = "transformer/config.json";
@@ -347,6 +374,36 @@ mod tests {
         ] {
             let error = VaeConfig::parse(&config).unwrap_err().to_string();
             assert!(error.contains(&format!("`{key}` must be")), "{error}");
+        }
+    }
+
+    #[test]
+    fn sizes_beyond_all_bounds_are_errors() {
+        for key in ["num_layers", "num_attention_heads", "max_text_seq_length", "sample_width"] {
+            let error = transformer(json!({ key: 1_u64 << 62 })).unwrap_err();
+            assert!(error.contains(&format!("`{key}` must be at most")), "{error}");
+        }
+        let error = transformer(json!({ "patch_size_t": 1_u64 << 40 })).unwrap_err();
+        assert!(error.contains("`patch_size_t` must be at most 16"), "{error}");
+        let error = transformer(json!({
+            "num_attention_heads": 1 << 20, "attention_head_dim": 1 << 20,
+        }));
+        assert!(error.unwrap_err().contains("num_attention_heads * attention_head_dim"));
+        let levels = json!({
+            "block_out_channels": vec![2; 65], "norm_num_groups": 1,
+            "down_block_types": vec![DOWN_BLOCK; 65], "up_block_types": vec![UP_BLOCK; 65],
+        });
+        for (config, wanted) in [
+            (levels, "`number of block_out_channels` must be at most 16"),
+            (
+                json!({ "layers_per_block": 1_u64 << 40 }),
+                "`layers_per_block` must be at most 10000",
+            ),
+            (json!({ "scaling_factor": 0.0 }), "`scaling_factor` must be a positive number"),
+            (json!({ "scaling_factor": -0.7 }), "`scaling_factor` must be a positive number"),
+        ] {
+            let error = VaeConfig::parse(&config).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{error}");
         }
     }
 

@@ -11,8 +11,8 @@ mod vae;
 use serde_json::Value;
 
 use super::{
-    Denoiser, LoadError, LoraTargets, NoiseScheduler, ParamReader, PromptFormat, Sampler,
-    TimestepDistribution, VideoDiffusion, VideoVae,
+    Denoiser, ImageConditioning, LoadError, LoraTargets, NoiseScheduler, ParamReader, PromptFormat,
+    Sampler, TimestepDistribution, VideoDiffusion, VideoVae,
     memory::{ClipSize, PassSizes},
     schedulers,
 };
@@ -64,10 +64,11 @@ impl VideoDiffusion for CogVideoX {
         schedulers::cogvideox(config, sampler)
     }
 
-    fn prompt_format(&self, transformer: &Value) -> PromptFormat {
+    fn prompt_format(&self, transformer: &Value) -> Result<PromptFormat, LoadError> {
         let stated = transformer.get("max_text_seq_length").and_then(Value::as_u64);
         let tokens = stated.map_or(PROMPT_TOKENS, |tokens| tokens as usize);
-        PromptFormat { tokens, keeps_padding: true }
+        config::check_text_length(tokens)?;
+        Ok(PromptFormat { tokens, keeps_padding: true })
     }
 
     fn pass(
@@ -98,6 +99,10 @@ impl VideoDiffusion for CogVideoX {
 
     fn tile_size(&self, vae: &Value) -> Result<Option<[usize; 2]>, LoadError> {
         Ok(Some(vae::tile_size(&VaeConfig::parse(vae)?)))
+    }
+
+    fn image_conditioning(&self) -> ImageConditioning {
+        ImageConditioning::Channels
     }
 
     fn default_lora_targets(&self) -> LoraTargets {

@@ -86,11 +86,13 @@ impl TransformerConfig {
         check.only("patch_size_t", parsed.patch_size_t == 1, "1")?;
         let same = parsed.out_channels.is_none_or(|out| out == parsed.in_channels);
         check.only("out_channels", same, "equal to in_channels")?;
-        check.at_least_one(&[
+        check.layers("num_layers", &[parsed.num_layers])?;
+        check.sizes(&[
             ("in_channels", parsed.in_channels),
             ("num_attention_heads", parsed.num_attention_heads),
             ("attention_head_dim", parsed.attention_head_dim),
             ("caption_channels", parsed.caption_channels),
+            ("num_attention_heads * attention_head_dim", parsed.inner_dim()),
         ])?;
         let dim = parsed.inner_dim();
         check.only(
@@ -108,7 +110,7 @@ impl TransformerConfig {
 
     /// Size of a token.
     pub fn inner_dim(&self) -> usize {
-        self.num_attention_heads * self.attention_head_dim
+        self.num_attention_heads.saturating_mul(self.attention_head_dim)
     }
 }
 
@@ -144,6 +146,8 @@ mod tests {
             (json!({ "use_window": 3 }), "use_window"),
             (json!({ "attention_head_dim": 0 }), "`attention_head_dim` must be at least 1"),
             (json!({ "caption_channels": 0 }), "caption_channels"),
+            (json!({ "num_layers": 1_u64 << 40 }), "`num_layers` must be at most 10000"),
+            (json!({ "caption_channels": 1_u64 << 40 }), "`caption_channels` must be at most"),
         ] {
             let message = TransformerConfig::parse(&config).unwrap_err().to_string();
             assert!(message.contains(named), "{message}");

@@ -1,6 +1,6 @@
 //! LTX-Video 2B, image to video (arXiv 2501.00103).
 //!
-//! Published as `Lightricks/LTX-Video` (0.9.0), `a-r-r-o-w/LTX-Video-0.9.1-diffusers` and
+//! Published as `Lightricks/LTX-Video` (0.9.0), `Lightricks/LTX-Video-0.9.1` and
 //! `Lightricks/LTX-Video-0.9.5`, whose transformers are alike and whose autoencoders differ; smaller
 //! models of the same classes load as well. The conditioning image takes the place of the first
 //! latent frame.
@@ -18,8 +18,8 @@ mod vae_config;
 use serde_json::Value;
 
 use super::{
-    Denoiser, LoadError, LoraTargets, NoiseScheduler, ParamReader, PromptFormat, Sampler,
-    TimestepDistribution, VideoDiffusion, VideoVae,
+    Denoiser, ImageConditioning, LoadError, LoraTargets, NoiseScheduler, ParamReader, PromptFormat,
+    Sampler, TimestepDistribution, VideoDiffusion, VideoVae,
     memory::{ClipSize, PassSizes},
     schedulers,
 };
@@ -80,8 +80,8 @@ impl VideoDiffusion for LtxVideo {
     }
 
     /// The published pipelines mask padding in the attention, so a prompt can do without it.
-    fn prompt_format(&self, _transformer: &Value) -> PromptFormat {
-        PromptFormat { tokens: PROMPT_TOKENS, keeps_padding: false }
+    fn prompt_format(&self, _transformer: &Value) -> Result<PromptFormat, LoadError> {
+        Ok(PromptFormat { tokens: PROMPT_TOKENS, keeps_padding: false })
     }
 
     fn pass(
@@ -114,6 +114,10 @@ impl VideoDiffusion for LtxVideo {
 
     fn decodes_last(&self) -> bool {
         true
+    }
+
+    fn image_conditioning(&self) -> ImageConditioning {
+        ImageConditioning::FirstFrame
     }
 
     fn default_lora_targets(&self) -> LoraTargets {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::models::{
     LoadError,
-    config::{Check, parse},
+    config::{Check, MAX_LEVELS, MAX_PATCH, parse},
 };
 
 const VAE: &str = "vae/config.json";
@@ -175,14 +175,25 @@ impl VaeConfig {
         let parsed: Self = parse(VAE, config)?;
         let check = Check(VAE);
         check.unknown(&parsed.unknown)?;
-        check.at_least_one(&[
+        check.sizes(&[
             ("patch_size", parsed.patch_size),
             ("in_channels", parsed.in_channels),
             ("out_channels", parsed.out_channels),
             ("latent_channels", parsed.latent_channels),
         ])?;
         check.only("patch_size_t", parsed.patch_size_t == 1, "1")?;
-        check.only("scaling_factor", parsed.scaling_factor > 0.0, "a positive number")?;
+        let scale = parsed.scaling_factor;
+        check.only("scaling_factor", scale > 0.0 && scale.is_finite(), "a positive number")?;
+        check.at_most("patch_size", parsed.patch_size, MAX_PATCH)?;
+        check.layers("layers_per_block", &parsed.layers_per_block)?;
+        check.layers("decoder_layers_per_block", &parsed.decoder_layers_per_block)?;
+        for (key, channels) in [
+            ("block_out_channels", &parsed.block_out_channels),
+            ("decoder_block_out_channels", &parsed.decoder_block_out_channels),
+        ] {
+            check.at_most(&format!("number of {key}"), channels.len(), MAX_LEVELS)?;
+            check.sizes(&[(key, channels.iter().copied().max().unwrap_or(1).max(1))])?;
+        }
         parsed.check_encoder(check)?;
         parsed.check_decoder(check)?;
         let [time, space] = parsed.compression();
@@ -381,6 +392,17 @@ mod tests {
             (json!({ "window": 3 }), "window"),
             (json!({ "patch_size": 0 }), "`patch_size` must be at least 1"),
             (json!({ "latent_channels": 0 }), "latent_channels"),
+            (json!({ "scaling_factor": 0 }), "scaling_factor"),
+            (json!({ "layers_per_block": [1_u64 << 40] }), "`layers_per_block` must be at most"),
+            (
+                json!({ "block_out_channels": vec![8; 99] }),
+                "of block_out_channels` must be at most",
+            ),
+            (
+                json!({ "decoder_block_out_channels": [1_u64 << 40] }),
+                "out_channels` must be at most",
+            ),
+            (json!({ "patch_size": 1_u64 << 40 }), "`patch_size` must be at most"),
             (json!({ "block_out_channels": [0, 0, 0, 0] }), "block_out_channels"),
         ] {
             let message = VaeConfig::parse(&config).unwrap_err().to_string();

@@ -17,10 +17,11 @@ use super::{
 pub(super) const REQUIRED: [&str; 3] =
     ["transformer/config.json", "vae/config.json", "scheduler/scheduler_config.json"];
 
-/// The value of `model` in a pipeline file: `builtin:tiny`, a folder in diffusers' layout, or
-/// `hf:org/repo@revision`.
+/// The value of `model` in a pipeline file: `builtin:tiny`, a folder in diffusers' layout, meant from
+/// the folder of the file, or `hf:org/repo@revision`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(transparent)]
+#[schemars(extend("format" = "path"))]
 pub struct ModelRef(pub String);
 
 impl ModelRef {

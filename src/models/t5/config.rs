@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::models::LoadError;
+use crate::models::{LoadError, config::Check};
 
 const FILE: &str = "text_encoder/config.json";
 
@@ -71,6 +71,14 @@ impl T5Config {
         if let Some((key, _)) = sizes.iter().find(|(_, size)| *size == 0) {
             return Err(error(format!("`{key}` must be at least 1, but is 0")));
         }
+        let check = Check(FILE);
+        check.sizes(&sizes)?;
+        check.layers("num_layers", &[read.num_layers])?;
+        check.sizes(&[
+            ("num_heads * d_kv", read.num_heads.saturating_mul(read.d_kv)),
+            ("relative_attention_num_buckets", read.relative_attention_num_buckets),
+            ("relative_attention_max_distance", read.relative_attention_max_distance),
+        ])?;
         let (buckets, distance) =
             (read.relative_attention_num_buckets, read.relative_attention_max_distance);
         if buckets < 4 || !buckets.is_multiple_of(4) || distance <= buckets / 4 {
@@ -81,5 +89,26 @@ impl T5Config {
             )));
         }
         Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn sizes_beyond_all_bounds_are_errors() {
+        for key in ["num_layers", "d_model", "num_heads", "relative_attention_num_buckets"] {
+            let mut config = json!({
+                "vocab_size": 8, "d_model": 8, "d_kv": 8, "d_ff": 8, "num_layers": 1, "num_heads": 1,
+                "feed_forward_proj": "gated-gelu",
+            });
+            T5Config::read(&config).unwrap();
+            config[key] = json!(1_u64 << 40);
+            let error = T5Config::read(&config).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{key}` must be at most")), "{error}");
+        }
     }
 }

@@ -58,7 +58,14 @@ impl Stage for Metric {
     }
 
     fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
-        let ports = self.misfit(|port| around.has(port));
+        let mut ports: Vec<_> = self.misfit(|port| around.has(port)).into_iter().collect();
+        if self.0.examples_right.is_some() && !around.has("examples") {
+            ports.push(Misfit::new(
+                Cause::Param("examples_right"),
+                "`examples_right` does nothing without the inputs `examples` and `example_predictions`",
+                "connect the pairs trained on, and what the same adapters predict for them",
+            ));
+        }
         ports.into_iter().chain(around.task.and_then(|task| self.wrong_task(task))).collect()
     }
 
@@ -77,7 +84,7 @@ impl Stage for Metric {
         let others = OTHERS.into_iter().filter(|port| inputs.get(port).is_some());
         let others: Vec<_> =
             others.map(|port| Predictions::of(inputs, port, pairs)).collect::<Result<_, _>>()?;
-        self.check_ports(inputs, &predictions, others.len())?;
+        self.check_ports(inputs, &predictions, &others)?;
         let chosen = self.choose(inputs, &predictions, cx)?;
         let mut attempts: Vec<_> = chosen.iter().map(|at| (&predictions, *at)).collect();
         attempts.extend(others.iter().map(|other| (other, 0)));
@@ -176,16 +183,29 @@ impl Metric {
         &self,
         inputs: &Inputs<'_>,
         predictions: &Predictions<'_>,
-        others: usize,
+        others: &[Predictions<'_>],
     ) -> Result<(), StageError> {
         if let Some(misfit) = self.misfit(|port| inputs.get(port).is_some()) {
             return Err(misfit.into());
         }
-        if others > 0 && predictions.several() {
+        if !others.is_empty() && predictions.several() {
             return Err(StageError::failed(
                 "`predictions` holds several checkpoints, so there can be no `second`",
             )
             .with_help("set `attempts` to the number of checkpoints that are attempts"));
+        }
+        if let Some((port, _)) = OTHERS.iter().zip(others).find(|(_, other)| other.several()) {
+            return Err(StageError::failed(format!(
+                "`{port}` holds several checkpoints, so it is not one attempt"
+            ))
+            .with_help("take `save_at` out of its training, or leave the port out"));
+        }
+        let there = predictions.checkpoints.len() + others.len();
+        if let Some(attempts) = self.0.attempts.filter(|attempts| *attempts > there) {
+            return Err(StageError::failed(format!(
+                "`attempts` is {attempts}, but there are {there} to be made"
+            ))
+            .with_help("lower it, or add steps to `save_at` of the training"));
         }
         Ok(())
     }

@@ -270,6 +270,21 @@ fn arc_tries_the_checkpoints_from_the_first_that_knows_the_examples() {
     let one = json!({ "attempts": 1 });
     assert_eq!(with(arc(one), true), (false, names(&["step_200"])));
     assert_eq!(with(arc(json!({})), false), (true, names(&["step_300", "step_400"])));
+    let refused = |params: Value, ports: &[(&str, ArtifactKind, &[Item])]| {
+        run(&bench, &metric(params), ports).unwrap_err().to_string()
+    };
+    let pairs = ("pairs", ArtifactKind::Pairs, &questions[..]);
+    let several = ("predictions", ArtifactKind::Frames, &of_questions[..]);
+    let many = refused(json!({ "metric": "arc", "attempts": 5 }), &[several, pairs]);
+    insta::assert_snapshot!(many, @"`attempts` is 5, but there are 4 to be made");
+    let one = [prediction(&bench, "q", &render(&grid(4), 190))];
+    let ports = [
+        ("predictions", ArtifactKind::Frames, &one[..]),
+        ("second", ArtifactKind::Frames, &of_questions[..]),
+        pairs,
+    ];
+    let second = refused(json!({ "metric": "arc" }), &ports);
+    insta::assert_snapshot!(second, @"`second` holds several checkpoints, so it is not one attempt");
     // Other metrics show the last checkpoint, and each beside it.
     let ports = [
         ("predictions", ArtifactKind::Frames, &of_questions[..]),

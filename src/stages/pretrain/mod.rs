@@ -9,7 +9,11 @@ use serde_json::{Map, Value, json};
 
 use super::{
     IdleParam, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext, StageError,
-    StageKind, Surroundings, idle, rules,
+    StageKind, Surroundings,
+    agreement::{scale_of_a_frame, time_of_channels},
+    idle,
+    model::pass_parts_on,
+    rules,
     training::{HELD_OUT, check_rates, held_out_misfits, log_held_out, settings, trajectory},
 };
 use crate::{
@@ -199,8 +203,9 @@ fn published_schedule() -> Map<String, Value> {
 
 impl StageKind for Pretrain {
     const KIND: &'static str = "pretrain";
-    // 1: first · 2: on the CPU, halves of a batch are added up, and convolutions and norms in another order.
-    const VERSION: u32 = 2;
+    // 1: first · 2: on the CPU, halves of a batch are added up, and convolutions and norms in another order
+    // · 3: the log does not name the model.
+    const VERSION: u32 = 3;
     const PORTS: Ports = Ports {
         inputs: &[
             Port { name: "videos", kinds: &[ArtifactKind::Videos], required: false },
@@ -223,6 +228,7 @@ impl Stage for Pretrain {
         errors.extend(check_rates(self.learning_rate, self.max_grad_norm, &self.optimizer));
         errors.extend(rules::share("ema_decay", self.ema_decay.unwrap_or(0.0)));
         errors.extend(rules::share("image_dropout", self.image_dropout));
+        errors.extend(rules::image_scale(self.image_latent_scale));
         if !MODELS.iter().any(|model| model.class_name() == self.family) {
             let known: Vec<_> = MODELS.iter().map(|model| model.class_name()).collect();
             let message = format!("must be `{}`, but is `{}`", known.join("` or `"), self.family);
@@ -246,7 +252,14 @@ impl Stage for Pretrain {
     }
 
     fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
-        held_out_misfits(self.held_out_every, around).into_iter().collect()
+        let mut misfits: Vec<_> =
+            held_out_misfits(self.held_out_every, around).into_iter().collect();
+        if let (Part::Transformer, Some(family)) = (self.part, self.family()) {
+            let conditioning = family.image_conditioning();
+            misfits.extend(scale_of_a_frame(self.image_latent_scale, conditioning));
+            misfits.extend(time_of_channels(self.causal_time, conditioning));
+        }
+        misfits
     }
 
     fn params_without_effect(&self) -> &'static [(&'static str, usize)] {
@@ -333,15 +346,7 @@ impl Stage for Pretrain {
             log,
         };
         part.write(out)?;
-        for item in inputs.items("model").iter().filter(|item| item.name != self.part.name()) {
-            let mut files = Vec::new();
-            for name in item.files.keys() {
-                files.push((name.as_str(), inputs.read(item, name)?));
-            }
-            let files: Vec<_> = files.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();
-            out.item(&item.name, &files)?;
-        }
-        Ok(())
+        pass_parts_on(inputs, out, self.part.name())
     }
 }
 

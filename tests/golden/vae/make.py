@@ -19,7 +19,7 @@ def make(name, channels, layers, latents, sample, size, tiled):
     vae = AutoencoderKLCogVideoX(
         block_out_channels=channels, layers_per_block=layers, latent_channels=latents, norm_num_groups=2,
         down_block_types=("CogVideoXDownBlock3D",) * len(channels), up_block_types=("CogVideoXUpBlock3D",) * len(channels),
-        sample_height=sample, sample_width=sample, scaling_factor=0.7, invert_scale_latents=True).eval()
+        sample_height=sample[0], sample_width=sample[1], scaling_factor=0.7, invert_scale_latents=True).eval()
     vae.requires_grad_(False)
     for tensor in vae.parameters():
         tensor.copy_((tensor + 0.05 * torch.randn_like(tensor)).half().float())
@@ -35,6 +35,7 @@ def make(name, channels, layers, latents, sample, size, tiled):
     pixels = vae.decode(latents).sample
     result["grad_latents"] = torch.autograd.grad(pixels, latents, pixels.detach())[0]
     if tiled:
+        # The trained size is one whose tiles have whole latents: 24 x 20 pixels, the next after 20 and 16.
         vae.enable_tiling()
         large = (torch.rand(1, 3, 5, 36, 36) * 2 - 1).half().float()
         mean = vae.encode(large).latent_dist.mean
@@ -45,5 +46,5 @@ def make(name, channels, layers, latents, sample, size, tiled):
         folder / f"{name}.safetensors", metadata={"config": json.dumps(dict(vae.config))})
 
 
-make("four_levels", (4, 4, 8, 8), 1, 4, 32, (16, 8), False)
-make("three_levels", (4, 4, 8), 1, 4, 48, (8, 16), True)
+make("four_levels", (4, 4, 8, 8), 1, 4, (32, 32), (16, 8), False)
+make("three_levels", (4, 4, 8), 1, 4, (48, 40), (8, 16), True)

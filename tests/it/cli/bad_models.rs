@@ -59,6 +59,26 @@ fn a_folder_that_is_no_model() {
     assert_told(&told(&shell, pickle, 3), &["pickle"]);
 }
 
+/// As data is: meant from the folder of the file, wherever `pipe` is called.
+#[test]
+fn a_model_folder_lies_beside_the_file_that_names_it() {
+    let shell = Shell::new();
+    copy_of_the_model(&shell);
+    fs::create_dir_all(shell.path("experiments/here")).unwrap();
+    fs::rename(shell.path("model"), shell.path("experiments/weights")).unwrap();
+    shell.write("experiments/here/latents.toml", &latents("../weights"));
+    shell.succeed("check experiments/here/latents.toml");
+    shell.succeed("run experiments/here/latents.toml");
+    // The name is in no key, and a value of the command line is meant from where it was typed.
+    fs::rename(shell.path("experiments/weights"), shell.path("moved")).unwrap();
+    let set = "experiments/here/latents.toml --set latents.model=moved";
+    let plan = shell.plan(set);
+    assert!(plan.iter().all(|stage| stage["state"] == "fresh"), "{plan:#?}");
+    fs::rename(shell.path("moved"), shell.path("experiments/here/weights")).unwrap();
+    shell.write("experiments/here/latents.toml", &latents("weights"));
+    assert!(shell.plan("experiments/here/latents.toml").iter().all(|s| s["state"] == "fresh"));
+}
+
 #[test]
 fn weights_in_other_formats() {
     let shell = Shell::new();
@@ -166,6 +186,33 @@ fn classes_and_keys_that_are_not_known() {
         restore(part);
     }
     shell.succeed("run sample.toml --only made");
+}
+
+/// What would otherwise take all memory, or overflow: a plan reads all of these files.
+#[test]
+fn sizes_beyond_all_bounds() {
+    let shell = Shell::new();
+    copy_of_the_model(&shell);
+    let prompt = "[stages.prompt]\nkind = \"text_encode\"\nmodel = \"model\"\n\
+                  [stages.made]\nkind = \"sample\"\nmodel = \"model\"\nframes = 5\nsteps = 1\n\
+                  inputs = { pairs = \"pairs\", text = \"prompt\" }\n";
+    shell.write("sample.toml", &format!("{CLIPS}{prompt}").replace("count  = 2", "count  = 1"));
+    for (part, key, value) in [
+        ("transformer/config.json", "num_layers", json!(1_000_000_000_000_u64)),
+        ("transformer/config.json", "max_text_seq_length", json!(1_u64 << 62)),
+        ("vae/config.json", "layers_per_block", json!(1_000_000_000_000_u64)),
+        ("text_encoder/config.json", "num_layers", json!(1_000_000_000_000_u64)),
+    ] {
+        configure(&shell, part, key, value);
+        let check = shell.output("check sample.toml");
+        assert!(matches!(check.status.code(), Some(0..=3)), "{check:?}");
+        let output = shell.output("run sample.toml");
+        let text = String::from_utf8_lossy(&output.stderr).replace("│", "");
+        assert!(matches!(output.status.code(), Some(1..=3)), "{key}: {text}");
+        assert_told(&text, &[&format!("`{key}`"), part]);
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/builtin_tiny").join(part);
+        fs::copy(from, shell.path("model").join(part)).unwrap();
+    }
 }
 
 /// An adapter file of zeros: names of modules with the shapes of both factors.

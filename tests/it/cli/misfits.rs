@@ -156,6 +156,67 @@ fn what_the_model_does_not_take_is_told_where_it_is_written() {
     ");
 }
 
+/// A mismatch gives wrong colours and no other sign.
+#[test]
+fn sampling_that_differs_from_the_training_is_told() {
+    let shell = Shell::new();
+    let wrong = EXPERIMENT.replace("steps  = 5\n", "steps  = 5\nimage_latent_scale = 1.0\n");
+    shell.write("wrong.toml", &wrong);
+    insta::assert_snapshot!(shell.transcript("check wrong.toml"), @r#"
+    $ pipe check wrong.toml
+    ? 2
+    --- stderr
+      × stage `predict`: the image's latent is multiplied by 1.0000 here, but by 1.4286 in the
+      │ training of the adapter
+        ╭─[wrong.toml:38:22]
+     37 │ steps  = 5
+     38 │ image_latent_scale = 1.0
+        ·                      ─┬─
+        ·                       ╰── `image_latent_scale`
+        ╰────
+      help: set the same `image_latent_scale` in both stages, or "paper_mismatch" in both where the
+            mismatch is meant
+    wrong.toml: 1 error
+    "#);
+    let both = wrong.replace("steps  = 4\n", "steps  = 4\nimage_latent_scale = 1.0\n");
+    shell.write("both.toml", &both);
+    shell.succeed("check both.toml");
+    let merge = "\n[stages.merged]\nkind = \"lora_merge\"\ninputs = { first = \"lora\" }\n";
+    let merged = format!("{}{merge}", wrong.replace("lora = \"lora\"", "lora = \"merged\""));
+    shell.write("merged.toml", &merged);
+    let said = shell.transcript("check merged.toml");
+    assert!(said.contains("`predict`: the image's latent is multiplied by 1.0000"), "{said}");
+    shell.write("meant.toml", &both.replace("= 1.0\n", "= \"paper_mismatch\"\n"));
+    shell.succeed("check meant.toml");
+}
+
+#[test]
+fn settings_that_the_family_does_not_read_are_told() {
+    let shell = Shell::new();
+    let wrong = EXPERIMENT.replace("steps  = 4\n", "steps  = 4\ncausal_time = true\n");
+    let decode = "[stages.answers]\nkind = \"decode\"\ninputs = { samples = \"predict\" }\n\
+                  model = \"builtin:tiny\"\nnoise = { scale = 0.1 }\n";
+    let negative = "text = \"prompt\", negative = \"prompt\"";
+    let wrong = wrong.replace("text = \"prompt\", lora", &format!("{negative}, lora"));
+    shell.write("wrong.toml", &format!("{wrong}\n{decode}"));
+    let said = shell.transcript("check wrong.toml");
+    for part in [
+        "`causal_time` is not for this family of models",
+        "`noise` does nothing: the decoder of this model takes none",
+        "`inputs.negative` does nothing here",
+        "3 errors",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+    // Beside an axis that turns guidance on in some cells, the port does something.
+    let swept = EXPERIMENT
+        .replace("[params]", "[sweep]\ngrid = { guidance = [1.0, 2.0] }\n\n[params]")
+        .replace("text = \"prompt\", lora", &format!("{negative}, lora"))
+        .replace("steps  = 5\n", "steps  = 5\nguidance_scale = \"${guidance}\"\n");
+    shell.write("swept.toml", &swept);
+    shell.succeed("check swept.toml");
+}
+
 #[test]
 fn a_model_that_is_not_here_is_not_asked() {
     let shell = Shell::new();
@@ -222,6 +283,35 @@ fn parameters_that_do_nothing_are_told() {
     shell.write("tiles.toml", &tiles);
     shell.succeed("check tiles.toml");
     shell.succeed("check tiles.toml --set clips.method=linear");
+}
+
+#[test]
+fn settings_of_data_that_are_not_read_are_told() {
+    let shell = Shell::new();
+    let pairs = |source: &str, task: &str, more: &str| {
+        format!(
+            "name = \"d\"\n[stages.pairs]\nkind = \"dataset\"\nsource = {source}\ntask = \"{task}\"\n\
+             count = 1\nsize = [32, 32]\n{more}\n"
+        )
+    };
+    let coco = "{ source = \"coco\", root = \"coco\" }";
+    let swap = "[stages.swapped]\nkind = \"transform\"\ninputs = { pairs = \"pairs\" }\n\
+                operation = \"swap\"\napply = \"input\"";
+    for (text, param) in [
+        (pairs(coco, "scene", "min_share = 0.1"), "`min_share`"),
+        (pairs(coco, "images", "min_share = 0.1"), "`min_share`"),
+        (
+            pairs("\"builtin:figures\"", "symbols", "symbols = { per_class = 3 }"),
+            "`symbols.per_class`",
+        ),
+        (pairs("\"builtin:figures\"", "pose", swap), "`apply`"),
+    ] {
+        shell.write("data.toml", &text);
+        let said = shell.transcript("check data.toml");
+        assert!(said.contains(&format!("{param} does nothing here")), "{said}");
+    }
+    shell.write("data.toml", &pairs(coco, "pose", "min_share = 0.1"));
+    shell.succeed("check data.toml");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Settings of the stages that run models, as a user sees them.
 
-use super::{CLIPS, Shell};
+use super::{CLIPS, Shell, walk};
 
 const TRAINED: &str = r#"
 [stages.others]
@@ -91,6 +91,64 @@ fn a_look_at_clips_held_out_needs_both_its_settings() {
     }
 }
 
+/// Width and height of the predictions.
+fn sizes(shell: &Shell, file: &str) -> Vec<(u32, u32)> {
+    shell.succeed(&format!("export {file} answers --to {file}.out"));
+    let files = walk(&shell.path(&format!("{file}.out"))).into_iter();
+    let is_prediction = |path: &std::path::PathBuf| {
+        let name = path.file_name().unwrap().to_string_lossy();
+        name.ends_with(".png") && !name.contains("strip") && name != "sheet.png"
+    };
+    files.filter(is_prediction).map(|path| image::image_dimensions(path).unwrap()).collect()
+}
+
+/// Every stage on tiles, to the score; tiles are 32 x 32.
+#[test]
+fn a_run_on_tiles_alone() {
+    let shell = Shell::new();
+    let stages = r#"
+[stages.latents]
+kind   = "vae_encode"
+inputs = { videos = "clips" }
+model  = "builtin:tiny"
+tiling = true
+
+[stages.prompt]
+kind   = "text_encode"
+model  = "builtin:tiny"
+
+[stages.lora]
+kind   = "lora_train"
+inputs = { latents = "latents", text = "prompt" }
+model  = "builtin:tiny"
+rank   = 2
+steps  = 1
+
+[stages.made]
+kind   = "sample"
+inputs = { pairs = "pairs", text = "prompt", lora = "lora" }
+model  = "builtin:tiny"
+frames = 5
+steps  = 1
+tiling = true
+
+[stages.answers]
+kind   = "decode"
+inputs = { samples = "made" }
+model  = "builtin:tiny"
+tiling = true
+
+[stages.score]
+kind   = "metric"
+metric = "pose"
+inputs = { predictions = "answers", pairs = "pairs" }
+"#;
+    let text = format!("{}{stages}", clips().replace("[32, 32]", "[64, 64]"));
+    shell.write("tiled.toml", &text);
+    shell.succeed("run tiled.toml");
+    assert_eq!(sizes(&shell, "tiled.toml"), [(64, 64)]);
+}
+
 #[test]
 fn tiles_and_the_last_frame_alone() {
     let shell = Shell::new();
@@ -118,6 +176,7 @@ model  = "builtin:tiny"
     shell.succeed("run tiled.toml");
     assert_eq!(digest(&shell, "tiled.toml", "made"), latents);
     assert_ne!(digest(&shell, "tiled.toml", "answers"), pixels, "tiles must matter");
+    assert_eq!(sizes(&shell, "tiled.toml"), [(64, 32)]);
 
     shell.write("last.toml", &format!("{text}last_frame = true\n"));
     let said = shell.transcript("check last.toml");

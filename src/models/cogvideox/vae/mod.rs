@@ -97,10 +97,6 @@ impl VideoVae for Vae {
     fn scaling_factor(&self) -> f32 {
         self.config.scaling_factor
     }
-
-    fn invert_scale_latents(&self) -> bool {
-        self.config.invert_scale_latents
-    }
 }
 
 /// Runs `part` over chunks of `len` frames, the remainder in the first one.
@@ -123,7 +119,7 @@ fn by_chunks(
 
 /// Height and width of a tile in pixels.
 pub(super) fn tile_size(config: &VaeConfig) -> [usize; 2] {
-    Tiling::new(config).pixels
+    Tiling::new(config).pixels()
 }
 
 /// Frames of the longest chunk of a clip of so many.

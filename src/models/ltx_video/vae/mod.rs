@@ -84,6 +84,10 @@ impl VideoVae for Vae {
         self.end(latents, noise, Wanted::All)
     }
 
+    fn takes_noise(&self) -> bool {
+        self.config.timestep_conditioning || self.config.decoder_inject_noise.contains(&true)
+    }
+
     fn decode_last(&self, latents: Tensor<5>, noise: DecodeNoise<'_>) -> Option<Tensor<5>> {
         Some(self.end(latents, noise, Wanted::Last))
     }
@@ -111,9 +115,5 @@ impl VideoVae for Vae {
 
     fn scaling_factor(&self) -> f32 {
         self.config.scaling_factor
-    }
-
-    fn invert_scale_latents(&self) -> bool {
-        false
     }
 }

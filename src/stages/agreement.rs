@@ -1,0 +1,179 @@
+//! What training and sampling must do alike: the multiple of the conditioning image's latent, and how
+//! time is counted. A mismatch gives wrong colours or broken motion, and no other sign.
+
+use serde_json::Value;
+
+use super::{Cause, Misfit};
+use crate::models::{
+    ImageConditioning, LoadError,
+    sampling::{ImageLatentScale, ScaleRule, Side},
+};
+
+/// How a denoiser gets the conditioning image and counts time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ImageUse {
+    /// Multiple of the image's latent; by default that of the published pipeline.
+    pub scale: Option<ImageLatentScale>,
+    /// Whether time is counted from the first video frame.
+    pub causal_time: bool,
+}
+
+/// Multiples this close are one number, written with fewer digits.
+const SAME: f64 = 1e-3;
+
+impl ImageUse {
+    /// What the log of an adapter says of its training; none if it says nothing, as in adapters of
+    /// other programs and those merged from different ones.
+    pub fn of_adapter(train: &Value) -> Option<Self> {
+        let multiple = train.get("image_latent_scale")?.as_f64()?;
+        let settings = train.get("settings")?;
+        let rule = settings.get("image_latent_scale").and_then(Value::as_str);
+        let scale = if rule == Some("paper_mismatch") {
+            ImageLatentScale::Rule(ScaleRule::PaperMismatch)
+        } else {
+            ImageLatentScale::Factor(multiple)
+        };
+        let causal_time = settings.get("causal_time").and_then(Value::as_bool).unwrap_or(false);
+        Some(Self { scale: Some(scale), causal_time })
+    }
+
+    /// What sampling in this way gets wrong with an adapter that was trained in another one; `vae` is
+    /// its `config.json`.
+    pub fn misfit(
+        self,
+        trained: Self,
+        conditioning: ImageConditioning,
+        vae: &Value,
+    ) -> Result<Option<Misfit>, LoadError> {
+        match conditioning {
+            ImageConditioning::Channels => self.scale_misfit(trained.scale, vae),
+            ImageConditioning::FirstFrame => Ok(self.time_misfit(trained.causal_time)),
+        }
+    }
+
+    fn scale_misfit(
+        self,
+        trained: Option<ImageLatentScale>,
+        vae: &Value,
+    ) -> Result<Option<Misfit>, LoadError> {
+        let meant = Some(ImageLatentScale::Rule(ScaleRule::PaperMismatch));
+        if trained == meant && self.scale == meant {
+            return Ok(None);
+        }
+        let then = ImageLatentScale::resolve(trained, vae, Side::Training)?;
+        let now = ImageLatentScale::resolve(self.scale, vae, Side::Sampling)?;
+        if (then - now).abs() <= SAME * then.abs() {
+            return Ok(None);
+        }
+        Ok(Some(Misfit::new(
+            Cause::Param("image_latent_scale"),
+            format!(
+                "the image's latent is multiplied by {now:.4} here, but by {then:.4} in the training \
+                 of the adapter"
+            ),
+            "set the same `image_latent_scale` in both stages, or \"paper_mismatch\" in both where the \
+             mismatch is meant",
+        )))
+    }
+
+    fn time_misfit(self, trained_causal: bool) -> Option<Misfit> {
+        let (message, help) = match (trained_causal, self.causal_time) {
+            (false, true) => (
+                "the sampler `flow_condition` counts time from the first video frame, but the adapter \
+                 was trained without `causal_time`",
+                "set `causal_time = true` in its training, or sample with `flow_euler`",
+            ),
+            (true, false) => (
+                "the adapter was trained with `causal_time`, but this sampler counts time by latent \
+                 frames",
+                "set `sampler = \"flow_condition\"`, or take `causal_time` out of its training",
+            ),
+            _ => return None,
+        };
+        Some(Misfit::new(Cause::Param("sampler"), message, help))
+    }
+}
+
+/// A multiple for an image that has none of its own, being a frame of the clip.
+pub(super) fn scale_of_a_frame(
+    scale: Option<ImageLatentScale>,
+    conditioning: ImageConditioning,
+) -> Option<Misfit> {
+    let idle = scale.is_some() && conditioning == ImageConditioning::FirstFrame;
+    idle.then(|| {
+        Misfit::new(
+            Cause::Param("image_latent_scale"),
+            "`image_latent_scale` is not for this family of models, whose image is the first frame",
+            "leave it out",
+        )
+    })
+}
+
+/// A way to count time that a family does not know.
+pub(super) fn time_of_channels(causal: bool, conditioning: ImageConditioning) -> Option<Misfit> {
+    let idle = causal && conditioning == ImageConditioning::Channels;
+    idle.then(|| {
+        Misfit::new(
+            Cause::Param("causal_time"),
+            "`causal_time` is not for this family of models, which has one way to count time",
+            "leave it out",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn scaled(scale: Option<ImageLatentScale>) -> ImageUse {
+        ImageUse { scale, causal_time: false }
+    }
+
+    const MEANT: Option<ImageLatentScale> = Some(ImageLatentScale::Rule(ScaleRule::PaperMismatch));
+
+    #[test]
+    fn multiples_must_be_the_same_unless_the_mismatch_is_meant() {
+        let vae = json!({ "scaling_factor": 0.7, "invert_scale_latents": true });
+        let factor = |factor| Some(ImageLatentScale::Factor(factor));
+        let fits = |trained, sampled| {
+            let found = scaled(sampled).misfit(scaled(trained), ImageConditioning::Channels, &vae);
+            found.unwrap().is_none()
+        };
+        assert!(fits(None, None) && fits(None, Some(ImageLatentScale::Rule(ScaleRule::Inverse))));
+        assert!(
+            fits(factor(1.4286), None)
+                && fits(factor(0.7), Some(ImageLatentScale::Rule(ScaleRule::Direct)))
+        );
+        assert!(fits(MEANT, MEANT));
+        assert!(!fits(None, factor(1.0)) && !fits(factor(0.7), None));
+        assert!(!fits(MEANT, None));
+        assert!(!fits(Some(ImageLatentScale::Rule(ScaleRule::Direct)), MEANT));
+    }
+
+    #[test]
+    fn time_must_be_counted_in_one_way() {
+        let (plain, causal) =
+            (ImageUse::default(), ImageUse { causal_time: true, ..ImageUse::default() });
+        let misfit = |sampled: ImageUse, trained| {
+            sampled.misfit(trained, ImageConditioning::FirstFrame, &json!({})).unwrap()
+        };
+        assert_eq!((misfit(plain, plain), misfit(causal, causal)), (None, None));
+        assert!(misfit(causal, plain).unwrap().message.contains("without `causal_time`"));
+        assert!(misfit(plain, causal).unwrap().message.contains("with `causal_time`"));
+    }
+
+    #[test]
+    fn the_log_of_an_adapter_says_how_it_was_trained() {
+        let log = json!({ "image_latent_scale": 0.7, "settings": { "image_latent_scale": null } });
+        assert_eq!(ImageUse::of_adapter(&log), Some(scaled(Some(ImageLatentScale::Factor(0.7)))));
+        let meant = json!({
+            "image_latent_scale": 0.7,
+            "settings": { "image_latent_scale": "paper_mismatch", "causal_time": true },
+        });
+        let found = ImageUse::of_adapter(&meant).unwrap();
+        assert_eq!((found.scale, found.causal_time), (MEANT, true));
+        assert_eq!(ImageUse::of_adapter(&json!({ "merged": {} })), None);
+    }
+}
