@@ -97,10 +97,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     // What is told to others of a run that is over.
-    ("provenance", &["config", "plan", "store"]),
+    ("provenance", &["artifact::FileNames", "artifact::file_name", "config", "plan", "store"]),
     // Moves what the store holds, and does not look into it.
     ("remote", &["artifact::FileRef", "store"]),
-    ("report", &["artifact::ArtifactKind", "config", "exec", "plan", "store"]),
+    ("report", &["artifact::ArtifactKind", "artifact::metrics", "config", "exec", "plan", "store"]),
     // `init` counts the pairs of a folder; a run fetches the models that its file names on the hub; an
     // export rewrites adapters.
     (
