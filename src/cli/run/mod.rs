@@ -1,7 +1,12 @@
 //! `pipe run`: the whole program on one screen.
 
+mod load;
+mod results;
+
 use std::{
     collections::BTreeMap,
+    fs::File,
+    io::BufWriter,
     num::NonZeroUsize,
     path::{Path, PathBuf},
     time::Instant,
@@ -19,19 +24,20 @@ use super::{
     signals::Stop,
 };
 use crate::{
-    config::{self, Code, ConfigErrors, LoadOptions, Pipeline},
+    config::Pipeline,
     exec::{ExecError, ExecOptions, Executor, Outcome, RunEvent},
-    plan::{self, Freshness, Lock, PlanOptions},
+    plan::PlanOptions,
     report::{
         Reporter,
         human::HumanReporter,
         json::JsonReporter,
-        results::{Outputs, ResultsError, tables, tables_of_ours},
+        results::Outputs,
         style::{count, duration},
-        table::{Format, render},
     },
-    store::{Digest, Store, StoreError},
+    store::{Store, StoreError},
 };
+use load::load;
+use results::{locked_outputs, show_fresh, show_results, write_lock};
 
 /// Bring the results of pipelines up to date
 ///
@@ -68,6 +74,12 @@ pub(super) struct RunArgs {
     locked: bool,
 }
 
+impl RunArgs {
+    fn wanted(&self) -> PlanOptions {
+        PlanOptions { force: self.force.clone(), only: self.only.clone() }
+    }
+}
+
 pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     // What is wrong with any file is told before the first one runs.
     let pipelines = load(args, session)?;
@@ -77,7 +89,7 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     let (device, device_name) = device::open(&settings.device)?;
     let stop = Stop::on_signal();
     let outlook = device::outlook(&device_name)?;
-    let events = args.events.as_deref().map(create_events).transpose()?;
+    let events = args.events.as_deref().map(EventFile::create).transpose()?;
     let shared = remote.map(|remote| Shared::new(remote, &store, &stop)).transpose()?;
     let store = match &shared {
         Some(shared) => shared.behind(store),
@@ -105,13 +117,7 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     if let Some(shared) = shared {
         shared.finish(session);
     }
-    let written = match (runner.events, &args.events) {
-        (Some(events), Some(path)) => {
-            let finished = events.finish().map(drop);
-            finished.map_err(|error| CliError::file("write the events to", path, &error))
-        }
-        _ => Ok(()),
-    };
+    let written = runner.events.map_or(Ok(()), EventFile::finish);
     match (result, written) {
         (Err(error), Err(unwritten)) => {
             unwritten.report(session);
@@ -119,52 +125,6 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
         }
         (result, written) => result.and(written),
     }
-}
-
-/// Reads all files.
-fn load(args: &RunArgs, session: &Session) -> Result<Vec<Pipeline>, CliError> {
-    let options = args.layers.options();
-    let [file] = &args.files[..] else {
-        if !(args.only.is_empty() && args.force.is_empty()) {
-            return Err(CliError::usage("`--only` and `--force` name stages of one file")
-                .with_help("run that file alone"));
-        }
-        return load_several(&args.files, &options, session);
-    };
-    Ok(vec![config::load(file, &options)?])
-}
-
-/// Reads several files, each with the profile, or, where it has no such profile and another file has,
-/// with its own values.
-fn load_several(
-    files: &[PathBuf],
-    options: &LoadOptions,
-    session: &Session,
-) -> Result<Vec<Pipeline>, CliError> {
-    let lacks_profile = |errors: &ConfigErrors| {
-        options.profile.is_some() && errors.errors.iter().any(|error| error.code == Code::Profile)
-    };
-    let mut loaded: Vec<_> = files.iter().map(|file| config::load(file, options)).collect();
-    if loaded.iter().any(|found| !found.as_ref().is_err_and(lacks_profile)) {
-        for (file, found) in files.iter().zip(&mut loaded) {
-            if found.as_ref().is_err_and(lacks_profile) {
-                *found = config::load(file, &LoadOptions { profile: None, ..options.clone() });
-                session.talk(&format!(
-                    "{}: there is no profile `{}`, so it runs with the values of the file itself",
-                    file.display(),
-                    options.profile.as_deref().unwrap_or_default()
-                ));
-            }
-        }
-    }
-    let (pipelines, wrong): (Vec<_>, Vec<_>) = loaded.into_iter().partition(Result::is_ok);
-    for errors in wrong.into_iter().filter_map(Result::err) {
-        CliError::Config(errors).report(session);
-    }
-    if pipelines.len() < files.len() {
-        return Err(CliError::Told(exit::USAGE));
-    }
-    Ok(pipelines.into_iter().flatten().collect())
 }
 
 /// What runs pipelines one after the other.
@@ -227,7 +187,7 @@ impl Runner<'_> {
         let (args, session, store) = (self.args, self.session, self.store);
         session.warn(pipeline);
         let locked = if args.locked { locked_outputs(pipeline, store)? } else { BTreeMap::new() };
-        let wanted = PlanOptions { force: args.force.clone(), only: args.only.clone() };
+        let wanted = args.wanted();
         let refuse = || Ok(self.executor.refuse_commands(pipeline)?);
         fetch::models(pipeline, &wanted, session, self.stop, refuse)?;
         memory::check(pipeline, store, &wanted, &self.outlook)?;
@@ -244,12 +204,12 @@ impl Runner<'_> {
             human.on(&event);
             outputs.on(&event);
             if let Some(events) = &mut self.events {
-                events.on(&event);
+                events.reporter.on(&event);
             }
         });
         let summary = match executed {
             Err(ExecError::Store(error @ StoreError::NotWritable { .. })) => {
-                return self.show_fresh(pipeline, &wanted, error);
+                return show_fresh(pipeline, args, error, store, session);
             }
             executed => executed?,
         };
@@ -264,81 +224,38 @@ impl Runner<'_> {
         }
         match summary.outcome {
             Outcome::Done => Ok(()),
-            Outcome::Failed => Err(CliError::Told(exit::STAGE_FAILED)),
-            Outcome::Environment => Err(CliError::Told(exit::ENVIRONMENT)),
-            Outcome::Deviated => Err(CliError::Told(exit::DIFFERENT)),
-            Outcome::Bug => Err(CliError::Told(exit::BUG)),
-            Outcome::Interrupted => Err(CliError::Told(self.stop.exit_code())),
+            outcome => Err(CliError::Told(code_of(outcome, self.stop))),
         }
-    }
-
-    /// The results from a cache that cannot be written, if all are up to date.
-    fn show_fresh(
-        &self,
-        pipeline: &Pipeline,
-        wanted: &PlanOptions,
-        error: StoreError,
-    ) -> Result<(), CliError> {
-        let plan = plan::build(pipeline, self.store, wanted)?;
-        let mut needed = plan.nodes.iter().filter(|node| node.needed);
-        if self.args.lock || !needed.all(|node| matches!(node.freshness, Freshness::Fresh(_))) {
-            return Err(error.into());
-        }
-        self.session.talk("all is up to date, which cannot be noted: the cache cannot be written");
-        if !self.args.only.is_empty() {
-            return Ok(());
-        }
-        let tables = tables(pipeline, &Outputs::of_plan(&plan), self.store)?;
-        CliError::unless_unread(self.session.print(&render(&tables, Format::Text)))
     }
 }
 
-/// What the lock says that a run must give; a pipeline that deviates from the lock is refused.
-fn locked_outputs(
-    pipeline: &Pipeline,
-    store: &Store,
-) -> Result<BTreeMap<String, Digest>, CliError> {
-    let path = Lock::path_of(pipeline);
-    let lock = Lock::read(&path)?;
-    let deviations = lock.deviations(pipeline, store)?;
-    if deviations.is_empty() {
-        return Ok(lock.outputs());
+fn code_of(outcome: Outcome, stop: &Stop) -> u8 {
+    match outcome {
+        Outcome::Done => exit::DONE,
+        Outcome::Failed => exit::STAGE_FAILED,
+        Outcome::Environment => exit::ENVIRONMENT,
+        Outcome::Deviated => exit::DIFFERENT,
+        Outcome::Bug => exit::BUG,
+        Outcome::Interrupted => stop.exit_code(),
     }
-    let parts = deviations.iter().map(|deviation| (deviation.to_string(), None));
-    let help = "run without --locked to go on, and with --lock to lock what comes of it";
-    let last = (format!("this deviates from `{}`", path.display()), Some(help.to_owned()));
-    Err(CliError::Messages { code: exit::DIFFERENT, parts: parts.chain([last]).collect() })
 }
 
-/// Writes the lock and says where.
-fn write_lock(pipeline: &Pipeline, store: &Store) -> Result<PathBuf, CliError> {
-    let path = Lock::path_of(pipeline);
-    Lock::of_plan(&plan::build(pipeline, store, &PlanOptions::default())?)?.write(&path)?;
-    Ok(path)
+/// The file of `--events`.
+struct EventFile {
+    path: PathBuf,
+    reporter: JsonReporter<BufWriter<File>>,
 }
 
-fn show_results(
-    pipeline: &Pipeline,
-    outputs: &Outputs,
-    store: &Store,
-    session: &Session,
-) -> Result<(), CliError> {
-    let (tables, failed) = match tables(pipeline, outputs, store) {
-        // They were right when the run began; what it computed is shown all the same.
-        Err(error @ ResultsError::Reference(_)) => {
-            (tables_of_ours(pipeline, outputs, store)?, Some(error))
-        }
-        tables => (tables?, None),
-    };
-    session.print(&render(&tables, Format::Text))?;
-    if let Some(folder) = pictures::write(pipeline, outputs, store)? {
-        session.talk(&format!("pictures (input, target, prediction): {}", folder.display()));
+impl EventFile {
+    fn create(path: &Path) -> Result<Self, CliError> {
+        let reporter = JsonReporter::create(path);
+        let reporter = reporter.map_err(|error| CliError::file("create", path, &error))?;
+        Ok(Self { path: path.to_owned(), reporter })
     }
-    failed.map_or(Ok(()), |error| Err(error.into()))
-}
 
-type EventFile = JsonReporter<std::io::BufWriter<std::fs::File>>;
-
-fn create_events(path: &Path) -> Result<EventFile, CliError> {
-    JsonReporter::create(path).map_err(|error| CliError::file("create", path, &error))
+    fn finish(self) -> Result<(), CliError> {
+        let Self { path, reporter } = self;
+        let finished = reporter.finish().map(drop);
+        finished.map_err(|error| CliError::file("write the events to", &path, &error))
+    }
 }

@@ -1,0 +1,79 @@
+//! What a run shows and writes when it is over, and what a lock asks of it.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use super::{CliError, RunArgs, Session, exit, pictures};
+use crate::{
+    config::Pipeline,
+    plan::{self, Freshness, Lock, PlanOptions},
+    report::{
+        results::{Outputs, ResultsError, tables, tables_of_ours},
+        table::{Format, render},
+    },
+    store::{Digest, Store, StoreError},
+};
+
+/// What the lock says that a run must give; a pipeline that deviates from the lock is refused.
+pub(super) fn locked_outputs(
+    pipeline: &Pipeline,
+    store: &Store,
+) -> Result<BTreeMap<String, Digest>, CliError> {
+    let path = Lock::path_of(pipeline);
+    let lock = Lock::read(&path)?;
+    let deviations = lock.deviations(pipeline, store)?;
+    if deviations.is_empty() {
+        return Ok(lock.outputs());
+    }
+    let parts = deviations.iter().map(|deviation| (deviation.to_string(), None));
+    let help = "run without --locked to go on, and with --lock to lock what comes of it";
+    let last = (format!("this deviates from `{}`", path.display()), Some(help.to_owned()));
+    Err(CliError::Messages { code: exit::DIFFERENT, parts: parts.chain([last]).collect() })
+}
+
+/// Writes the lock and says where.
+pub(super) fn write_lock(pipeline: &Pipeline, store: &Store) -> Result<PathBuf, CliError> {
+    let path = Lock::path_of(pipeline);
+    Lock::of_plan(&plan::build(pipeline, store, &PlanOptions::default())?)?.write(&path)?;
+    Ok(path)
+}
+
+pub(super) fn show_results(
+    pipeline: &Pipeline,
+    outputs: &Outputs,
+    store: &Store,
+    session: &Session,
+) -> Result<(), CliError> {
+    let (tables, failed) = match tables(pipeline, outputs, store) {
+        // They were right when the run began; what it computed is shown all the same.
+        Err(error @ ResultsError::Reference(_)) => {
+            (tables_of_ours(pipeline, outputs, store)?, Some(error))
+        }
+        tables => (tables?, None),
+    };
+    session.print(&render(&tables, Format::Text))?;
+    if let Some(folder) = pictures::write(pipeline, outputs, store)? {
+        session.talk(&format!("pictures (input, target, prediction): {}", folder.display()));
+    }
+    failed.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// The results from a cache that cannot be written, if all are up to date.
+pub(super) fn show_fresh(
+    pipeline: &Pipeline,
+    args: &RunArgs,
+    error: StoreError,
+    store: &Store,
+    session: &Session,
+) -> Result<(), CliError> {
+    let plan = plan::build(pipeline, store, &args.wanted())?;
+    let mut needed = plan.nodes.iter().filter(|node| node.needed);
+    if args.lock || !needed.all(|node| matches!(node.freshness, Freshness::Fresh(_))) {
+        return Err(error.into());
+    }
+    session.talk("all is up to date, which cannot be noted: the cache cannot be written");
+    if !args.only.is_empty() {
+        return Ok(());
+    }
+    let tables = tables(pipeline, &Outputs::of_plan(&plan), store)?;
+    CliError::unless_unread(session.print(&render(&tables, Format::Text)))
+}
