@@ -6,6 +6,9 @@
 //! needed: the program itself, an allocator's spare blocks and a kernel's workspace come on top. On the
 //! CPU that was 30 MiB for the program and mostly 30 to 100 MiB more, see `benches/results/`.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -341,86 +344,4 @@ fn map(pass: &PassSizes, batch: usize) -> u64 {
 
 fn values(shapes: &Shapes) -> u64 {
     shapes.values().map(|shape| shape.iter().product::<usize>() as u64).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The configuration at the head of a list of published tensors.
-    macro_rules! config {
-        ($name:literal) => {
-            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/shapes/", $name))
-                .lines()
-                .next()
-                .unwrap()
-        };
-    }
-
-    /// The configurations of CogVideoX1.5-5B-I2V, without its weights.
-    fn paper() -> ModelSource {
-        let mut transformer: Value = serde_json::from_str(config!("cogvideox_15.txt")).unwrap();
-        transformer["_class_name"] = "CogVideoXTransformer3DModel".into();
-        let files = [
-            ("transformer/config.json", transformer.to_string()),
-            ("vae/config.json", config!("cogvideox_vae.txt").to_owned()),
-            ("text_encoder/config.json", config!("t5_xxl.txt").to_owned()),
-        ];
-        let files = files.map(|(path, text)| (path.to_owned(), text.into_bytes()));
-        ModelSource::Memory { files: std::sync::Arc::new(files.into()), base: None }
-    }
-
-    const CLIP: ClipSize = ClipSize { frames: 9, height: 480, width: 720 };
-
-    fn training(batch: usize, recompute: bool) -> Memory {
-        let source = paper();
-        let training =
-            LoraTraining { targets: Some(LoraTargets::Qkvo), rank: 64, batch, recompute };
-        Estimator::new(&source, false).unwrap().lora_training(CLIP, &training).unwrap()
-    }
-
-    #[test]
-    fn the_published_model_has_its_published_sizes() {
-        let memory = training(2, true);
-        assert_eq!(memory.weights, 5_571_594_880 * 2);
-        assert_eq!(memory.trained, 66_060_288 * 16);
-        let source = paper();
-        let text = Estimator::new(&source, false).unwrap().text(None).unwrap();
-        assert_eq!(text.weights, 4_762_310_656 * 2);
-    }
-
-    /// The paper trains batches of two.
-    #[test]
-    fn the_setting_of_the_paper_fits_a_card_of_24_gigabytes() {
-        const CARD: u64 = 24_000_000_000;
-        let recomputed = training(2, true);
-        assert!(recomputed.total() < CARD, "{recomputed:?}");
-        assert!(training(2, false).total() > CARD);
-    }
-
-    #[test]
-    fn more_of_anything_needs_more() {
-        assert!(training(2, true).total() > training(1, true).total());
-        let source = paper();
-        let estimator = Estimator::new(&source, true).unwrap();
-        let sampling = |parallel| estimator.sampling(CLIP, parallel, false).unwrap().total();
-        assert!(sampling(2) > sampling(1));
-        let wide = ClipSize { width: 2 * CLIP.width, ..CLIP };
-        let coding = |clip| estimator.decoding(clip, false).unwrap().total();
-        assert!(coding(wide) > coding(CLIP));
-        assert!(estimator.decoding(CLIP, false).unwrap().total() > 4 * 215_583_907);
-    }
-
-    #[test]
-    fn tiles_need_less_the_larger_the_clip() {
-        let source = paper();
-        let estimator = Estimator::new(&source, false).unwrap();
-        let activations = |clip, tiled| estimator.decoding(clip, tiled).unwrap().activations;
-        assert!(estimator.has_smaller_tiles(CLIP).unwrap());
-        // A tile has half the height and half the width.
-        let (whole, tiled) = (activations(CLIP, false), activations(CLIP, true));
-        assert!(tiled * 7 < whole * 2 && tiled * 4 > whole, "{tiled} of {whole}");
-        let small = ClipSize { frames: 9, height: 240, width: 360 };
-        assert!(!estimator.has_smaller_tiles(small).unwrap());
-    }
 }

@@ -1,0 +1,82 @@
+use serde_json::json;
+
+use super::*;
+
+fn transformer(mut config: Value) -> Result<TransformerConfig, String> {
+    config["in_channels"] = json!(32);
+    TransformerConfig::parse(&config).map_err(|error| error.to_string())
+}
+
+#[test]
+fn settings_without_code_are_errors() {
+    for (config, named) in [
+        (json!({"activation_fn": "geglu"}), "activation_fn"),
+        (json!({"attention_window": 3}), "attention_window"),
+        (json!({"in_channels": "many"}), ""),
+    ] {
+        if named.is_empty() {
+            assert!(TransformerConfig::parse(&config).is_err());
+        } else {
+            assert!(transformer(config).unwrap_err().contains(named));
+        }
+    }
+    let vae = VaeConfig::parse(&json!({"use_quant_conv": true})).unwrap_err().to_string();
+    assert_eq!(vae, "`vae/config.json`: `use_quant_conv` must be false");
+}
+
+#[test]
+fn sizes_of_zero_are_errors() {
+    for key in ["num_attention_heads", "attention_head_dim", "time_embed_dim", "sample_frames"] {
+        let error = transformer(json!({ key: 0 })).unwrap_err();
+        assert_eq!(error, format!("`transformer/config.json`: `{key}` must be at least 1"));
+    }
+    let blocks = json!({
+        "block_out_channels": [0, 0],
+        "down_block_types": [DOWN_BLOCK, DOWN_BLOCK],
+        "up_block_types": [UP_BLOCK, UP_BLOCK],
+    });
+    for (config, key) in [
+        (blocks, "block_out_channels"),
+        (json!({ "latent_channels": 0 }), "latent_channels"),
+        (json!({ "in_channels": 0 }), "in_channels"),
+    ] {
+        let error = VaeConfig::parse(&config).unwrap_err().to_string();
+        assert!(error.contains(&format!("`{key}` must be")), "{error}");
+    }
+}
+
+#[test]
+fn sizes_beyond_all_bounds_are_errors() {
+    for key in ["num_layers", "num_attention_heads", "max_text_seq_length", "sample_width"] {
+        let error = transformer(json!({ key: 1_u64 << 62 })).unwrap_err();
+        assert!(error.contains(&format!("`{key}` must be at most")), "{error}");
+    }
+    let error = transformer(json!({ "patch_size_t": 1_u64 << 40 })).unwrap_err();
+    assert!(error.contains("`patch_size_t` must be at most 16"), "{error}");
+    let error = transformer(json!({
+        "num_attention_heads": 1 << 20, "attention_head_dim": 1 << 20,
+    }));
+    assert!(error.unwrap_err().contains("num_attention_heads * attention_head_dim"));
+    let levels = json!({
+        "block_out_channels": vec![2; 65], "norm_num_groups": 1,
+        "down_block_types": vec![DOWN_BLOCK; 65], "up_block_types": vec![UP_BLOCK; 65],
+    });
+    for (config, wanted) in [
+        (levels, "`number of block_out_channels` must be at most 16"),
+        (json!({ "layers_per_block": 1_u64 << 40 }), "`layers_per_block` must be at most 10000"),
+        (json!({ "scaling_factor": 0.0 }), "`scaling_factor` must be a positive number"),
+        (json!({ "scaling_factor": -0.7 }), "`scaling_factor` must be a positive number"),
+    ] {
+        let error = VaeConfig::parse(&config).unwrap_err().to_string();
+        assert!(error.contains(wanted), "{error}");
+    }
+}
+
+#[test]
+fn bookkeeping_keys_are_ignored() {
+    let config = json!({"_class_name": "x", "_diffusers_version": "0.42.1", "dropout": 0.0});
+    assert_eq!(
+        transformer(config).unwrap().in_channels,
+        TransformerConfig { in_channels: 32, ..TransformerConfig::default() }.in_channels
+    );
+}
