@@ -60,7 +60,9 @@ pub(super) fn check(args: &CheckArgs, session: &Session) -> Result<(), CliError>
             Err(errors) => {
                 wrong = true;
                 if args.json {
-                    documents.push(errors.to_json());
+                    documents.push(
+                        json!({ "file": file, "errors": errors.to_json(), "stages": null, "lacks": [] }),
+                    );
                 } else {
                     session.talk(errors.render(session.stderr.theme(), WIDTH).trim_end());
                     session.talk(&format!("{name}: {}", count(errors.errors.len(), "error")));

@@ -368,11 +368,7 @@ impl ConfigErrors {
 
     /// The errors for programs.
     pub fn to_json(&self) -> Value {
-        json!({
-            "schema_version": 1,
-            "file": self.file,
-            "errors": self.errors.iter().map(ConfigError::to_json).collect::<Vec<_>>(),
-        })
+        self.errors.iter().map(ConfigError::to_json).collect()
     }
 }
 

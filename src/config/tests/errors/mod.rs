@@ -35,7 +35,7 @@ fn all_errors_are_shown_at_once() {
     toy/main.toml:44:11 there is no sweep axis `x`
     "#);
     let json = errors.to_json();
-    insta::assert_snapshot!(serde_json::to_string_pretty(&json["errors"][0]).unwrap(), @r#"
+    insta::assert_snapshot!(serde_json::to_string_pretty(&json[0]).unwrap(), @r#"
     {
       "code": "unknown_key",
       "column": 1,
