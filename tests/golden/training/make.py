@@ -101,7 +101,7 @@ def make(name, newer):
     out |= {f"lora.init.{k}": v.clone() for k, v in get_peft_model_state_dict(transformer).items()}
     params = [p for p in transformer.parameters() if p.requires_grad]
     adam = torch.optim.AdamW(params, lr=1e-2, betas=(0.9, 0.95), weight_decay=1e-2, eps=1e-8)
-    for step in range(3):
+    for step in range(4):
         x0 = torch.randn(2, frames, 4, h, w)
         image = torch.zeros_like(x0)
         image[:, 0] = torch.randn(2, 4, h, w)
