@@ -17,7 +17,7 @@ SHEETS = [
     ("jigsaw.quick", "n=10"),
     ("concept_arc.quick", "concept=recolor"),
 ]
-WIDTH, HEIGHT, GAP = 402, 196, 8
+WIDTH, HEIGHT, GAP = 400, 268, 8
 
 
 def main(cache: Path) -> None:
