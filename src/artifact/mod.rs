@@ -153,6 +153,11 @@ impl Manifest {
         self.items.iter().map(move |item| (item, several.then_some(item.name.as_str())))
     }
 
+    /// The files of all items.
+    pub fn files(&self) -> impl Iterator<Item = &FileRef> {
+        self.items.iter().flat_map(|item| item.files.values())
+    }
+
     /// Finds an item by name.
     pub fn item(&self, name: &str) -> Option<&Item> {
         self.items.iter().find(|item| item.name == name)

@@ -79,17 +79,7 @@ fn is_digest(text: &str) -> bool {
 fn show_artifact(args: &ShowArgs, session: &Session) -> Result<(), CliError> {
     let store = session.store()?;
     let digest = find(&store, &args.what)?;
-    // Whether it is whole is another question than whether it is a list of items.
-    let size = store.read_digest(digest)?.len();
-    let manifest = store.manifest(digest).map_err(|_| CliError::Message {
-        code: exit::STAGE_FAILED,
-        message: format!(
-            "{} is not an artifact, but one of the files of an artifact, {}",
-            digest.short(),
-            bytes(size as u64)
-        ),
-        help: Some("`pipe export FILE STAGE --to DIR` writes the files of a stage".to_owned()),
-    })?;
+    let Ok(manifest) = store.manifest(digest) else { return Err(no_artifact(&store, digest)?) };
     if args.json {
         let document =
             json!({ "schema_version": SCHEMA_VERSION, "digest": digest, "artifact": *manifest });
@@ -98,9 +88,21 @@ fn show_artifact(args: &ShowArgs, session: &Session) -> Result<(), CliError> {
     session.print(&artifact_text(&store, digest, &manifest)?)
 }
 
+/// What to say of content that is no list of items; an error, if it is not whole.
+fn no_artifact(store: &Store, digest: Digest) -> Result<CliError, CliError> {
+    let size = bytes(store.read_object(digest)?.len() as u64);
+    Ok(CliError::Message {
+        code: exit::STAGE_FAILED,
+        message: format!(
+            "{} is not an artifact, but one of the files of an artifact, {size}",
+            digest.short()
+        ),
+        help: Some("`pipe export FILE STAGE --to DIR` writes the files of a stage".to_owned()),
+    })
+}
+
 fn artifact_text(store: &Store, digest: Digest, manifest: &Manifest) -> Result<String, CliError> {
-    let files = manifest.items.iter().flat_map(|item| item.files.values());
-    let size = bytes(files.map(|file| file.size).sum());
+    let size = bytes(manifest.files().map(|file| file.size).sum());
     let items = count(manifest.items.len(), "item");
     let mut out = format!("{digest}\n{}, {items}, {size}\n", manifest.kind);
     for item in &manifest.items {

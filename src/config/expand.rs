@@ -114,7 +114,7 @@ impl Expander<'_> {
                 continue;
             };
             let producer = &instances[instance];
-            let given = producer.work.output().unwrap_or(producer.entry.ports.output);
+            let given = producer.output();
             if !input.port.kinds.contains(&given) {
                 problems.add(wrong_port(
                     definition,

@@ -8,7 +8,10 @@ use super::{
     origin::{Origin, Sources},
     value::{Data, Node},
 };
-use crate::stages::{Stage, StageEntry};
+use crate::{
+    artifact::ArtifactKind,
+    stages::{Stage, StageEntry},
+};
 
 /// The values of some sweep axes.
 pub type Cell = BTreeMap<String, Value>;
@@ -85,6 +88,11 @@ pub struct Instance {
 }
 
 impl Instance {
+    /// What it gives.
+    pub fn output(&self) -> ArtifactKind {
+        self.work.output().unwrap_or(self.entry.ports.output)
+    }
+
     /// The input whose items give their size to what the stage makes of them.
     pub fn size_input(&self) -> Option<usize> {
         const PORTS: [&str; 5] = ["pairs", "videos", "latents", "samples", "predictions"];

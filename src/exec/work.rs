@@ -172,7 +172,7 @@ impl Worker<'_> {
     ) -> Result<Record, StageError> {
         let Caller { pipeline, store, options, .. } = self.caller;
         let instance = &pipeline.instances[job.index];
-        let kind = instance.work.output().unwrap_or(instance.entry.ports.output);
+        let kind = instance.output();
         let manifest = Manifest { kind, format_version: kind.format_version(), items };
         let trajectory = job.key.trajectory;
         let reached = trajectory.and_then(|_| instance.work.stops().last().copied());

@@ -203,7 +203,7 @@ impl<'a> Past<'a> {
     /// How much larger an item of `index` is now than one of `like` was.
     fn grown(&self, index: usize, like: usize) -> f64 {
         let instance = &self.plan.pipeline.instances[index];
-        match instance.work.output().unwrap_or(instance.entry.ports.output) {
+        match instance.output() {
             ArtifactKind::Pairs
             | ArtifactKind::Videos
             | ArtifactKind::Latents

@@ -61,7 +61,7 @@ impl<'a> Gatherer<'a> {
             }
             None => None,
         };
-        let output = instance.work.output().unwrap_or(instance.entry.ports.output);
+        let output = instance.output();
         Ok(Ingredients {
             kind: instance.entry.kind.to_owned(),
             version: instance.entry.version,

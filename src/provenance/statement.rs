@@ -195,7 +195,7 @@ pub enum Held {
 /// Whether the cache holds a subject, with every digest that is stated and known here.
 pub fn check(subject: &Resource, store: &Store) -> Result<Held, StoreError> {
     let Some(digest) = subject.blake3() else { return Ok(Held::Unknown) };
-    let bytes = match store.read_digest(digest) {
+    let bytes = match store.read_object(digest) {
         Ok(bytes) => bytes,
         Err(StoreError::Damaged { .. }) => return Ok(Held::Missing),
         Err(error) => return Err(error),

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    path::{Component, Path},
+    path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -17,7 +17,7 @@ use super::{
     Moved, Remote, RemoteError, Transfer,
     transfer::{BringError, Cargo},
 };
-use crate::store::{Behind, Fingerprint, NewResult, Record, Store, StoreError, Trace};
+use crate::store::{Behind, Fingerprint, NewResult, Record, Store, StoreError, Trace, is_below};
 
 /// A remote that a run reads through and writes back to. A remote that does not answer is left
 /// alone for the rest of the run, after one warning: a run never depends on it.
@@ -243,12 +243,7 @@ impl Behind for Link {
             Vec::new()
         });
         // Nobody else says which files of this machine are read.
-        let inside = |path: &String| {
-            Path::new(path)
-                .components()
-                .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
-        };
-        traces.retain(|trace| trace.paths.iter().all(inside));
+        traces.retain(|trace| trace.paths.iter().all(|path| is_below(path)));
         traces
     }
 

@@ -26,7 +26,7 @@ impl Remote {
         stopped: Stopped<'_>,
     ) -> Result<Option<Record>, BringError> {
         let Some(record) = self.record(key)? else { return Ok(None) };
-        if !store.has_object(record.output) {
+        if !store.object_ok(record.output, None) {
             let name = sharded("objects", &record.output.to_string());
             let lies = || BringError::Lies(format!("manifest {}", record.output.short()));
             let bytes = self.bucket.get(&name)?;
@@ -37,8 +37,7 @@ impl Remote {
             cargo.add(store.put(&bytes)?.size);
         }
         let manifest = store.manifest(record.output)?;
-        let files = manifest.items.iter().flat_map(|item| item.files.values());
-        self.bring_files(store, files, cargo, stopped)?;
+        self.bring_files(store, manifest.files(), cargo, stopped)?;
         if let Some(traced) = record.traced {
             store.add_trace(traced, trace_of(&record))?;
         }
@@ -71,8 +70,10 @@ impl Remote {
         cargo: &Cargo,
         stopped: Stopped<'_>,
     ) -> Result<(), BringError> {
-        let missing: BTreeMap<Digest, u64> =
-            files.filter(|file| !store.has(file)).map(|file| (file.digest, file.size)).collect();
+        let missing: BTreeMap<Digest, u64> = files
+            .filter(|file| !store.object_ok(file.digest, Some(file.size)))
+            .map(|file| (file.digest, file.size))
+            .collect();
         let damaged = Mutex::new(None);
         let bring = |(digest, size): (&Digest, &u64)| {
             if stopped() {
@@ -178,10 +179,8 @@ impl Remote {
         let manifest = store.manifest(record.output);
         let manifest = manifest.map_err(|error| RemoteError::Local(error.to_string()))?;
         let files: BTreeMap<Digest, u64> = manifest
-            .items
-            .iter()
-            .flat_map(|item| item.files.values())
-            .filter(|file| !store.has(file))
+            .files()
+            .filter(|file| !store.object_ok(file.digest, Some(file.size)))
             .map(|file| (file.digest, file.size))
             .collect();
         for size in files.into_values() {

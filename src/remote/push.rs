@@ -153,7 +153,7 @@ impl Remote {
         digest: Digest,
         store: &Store,
     ) -> Result<Option<u64>, RemoteError> {
-        let file = store.object_file(digest);
+        let file = store.object_path(digest);
         let is_damaged = self.damaged.lock().expect("no panic while held").contains(&digest);
         let sent = self.bucket.upload(name, &file, is_damaged)?;
         self.damaged.lock().expect("no panic while held").remove(&digest);
@@ -203,11 +203,8 @@ impl Remote {
 
 /// The objects of a result, if all are here, with their sizes.
 fn contents(store: &Store, record: &Record) -> Option<Contents> {
-    let manifest = store.complete(record.output)?;
-    let size = std::fs::metadata(store.object_file(record.output)).ok()?.len();
-    let files = manifest.items.iter().flat_map(|item| item.files.values());
-    let files = files.map(|file| (file.digest, file.size));
-    Some(std::iter::once((record.output, size)).chain(files).collect())
+    store.complete(record.output)?;
+    store.objects_of(record).ok()
 }
 
 fn json(value: &impl serde::Serialize) -> Vec<u8> {

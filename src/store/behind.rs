@@ -1,6 +1,6 @@
 //! What may stand behind a store: another cache that knows results which this one lacks.
 
-use std::{collections::BTreeMap, fmt, fs, io, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fmt, fs, io, sync::Arc};
 
 use super::{Digest, Fingerprint, ItemRecord, Record, Store, StoreError, Trace};
 use crate::artifact::FileRef;
@@ -48,8 +48,7 @@ impl Store {
         fill: impl FnOnce(&mut dyn io::Write) -> Result<(), E>,
     ) -> Result<u64, E> {
         let path = self.object_path(digest);
-        let temp = tempfile::NamedTempFile::new_in(self.root.join("tmp"))
-            .map_err(|e| StoreError::io(&path, e))?;
+        let temp = super::scratch(&self.root.join("tmp")).map_err(|e| StoreError::io(&path, e))?;
         let mut hashed = Hashed { file: temp.as_file(), hasher: blake3::Hasher::new(), len: 0 };
         fill(&mut hashed)?;
         let len = hashed.len;
@@ -58,26 +57,6 @@ impl Store {
         }
         self.seal(temp, digest)?;
         Ok(len)
-    }
-
-    /// Whether content is here and looks untouched.
-    pub fn has(&self, file: &FileRef) -> bool {
-        self.object_ok(file.digest, Some(file.size))
-    }
-
-    /// Whether content is here, whatever its size.
-    pub fn has_object(&self, digest: Digest) -> bool {
-        self.object_ok(digest, None)
-    }
-
-    /// The file that holds an object.
-    pub fn object_file(&self, digest: Digest) -> PathBuf {
-        self.object_path(digest)
-    }
-
-    /// The bytes of an object, checked.
-    pub fn object(&self, digest: Digest) -> Result<Vec<u8>, StoreError> {
-        self.read_object(digest)
     }
 
     /// The record of an item and its files, whether or not these are here.
@@ -92,9 +71,8 @@ impl Store {
 
     /// The keys of all items with the content of their files.
     pub fn items(&self) -> Result<Vec<(Fingerprint, Vec<Digest>)>, StoreError> {
-        let files = super::stats::files_below(&self.root.join("items"))?;
-        let keys = files.iter().filter_map(|(path, _)| super::stats::hash_of(path));
-        Ok(keys
+        Ok(self
+            .hashes_in("items")?
             .filter_map(|key| {
                 let files = self.item_files(key).ok().flatten()?;
                 Some((key, files.values().map(|file| file.digest).collect()))
@@ -104,8 +82,7 @@ impl Store {
 
     /// The records of all results.
     pub fn records(&self) -> Result<Vec<Record>, StoreError> {
-        let files = super::stats::files_below(&self.root.join("actions"))?;
-        let keys = files.iter().filter_map(|(path, _)| super::stats::hash_of(path));
+        let keys = self.hashes_in("actions")?;
         Ok(keys.filter_map(|key| self.lookup(key).ok().flatten()).collect())
     }
 }

@@ -99,17 +99,22 @@ impl Drop for Locked {
 /// Keeps `gc` away while a run writes content that no record names yet.
 #[derive(Debug)]
 pub struct StoreUse {
-    _file: Option<File>,
-    _lease: Option<Lease>,
+    _held: Use,
+}
+
+#[derive(Debug)]
+enum Use {
+    Flock { _file: File },
+    Lease { _lease: Lease },
 }
 
 impl StoreUse {
     fn by_lease(lease: Lease) -> Self {
-        Self { _file: None, _lease: Some(lease) }
+        Self { _held: Use::Lease { _lease: lease } }
     }
 
     fn by_file(file: File) -> Self {
-        Self { _file: Some(file), _lease: None }
+        Self { _held: Use::Flock { _file: file } }
     }
 }
 
@@ -246,6 +251,7 @@ fn lock_file(path: &Path) -> Result<File, StoreError> {
         .open(path)
         .map_err(|e| StoreError::io(path, e))
 }
+
 #[cfg(unix)]
 fn still_there(path: &Path, file: &File) -> bool {
     use std::os::unix::fs::MetadataExt;

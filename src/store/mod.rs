@@ -55,7 +55,7 @@ pub use lease::Holder;
 pub use lock::{KeyLock, Locks, StoreUse};
 pub use materialise::Transfer;
 pub use record::{Ingredients, ItemRecord, Record, Trace};
-pub use sources::SourceReader;
+pub use sources::{SourceReader, is_below};
 pub use stats::{Count, StoreStats};
 pub use verify::{Damage, VerifyReport};
 
@@ -201,11 +201,7 @@ impl Store {
 
     /// Whether all files of an artifact are in the store and look untouched.
     pub fn artifact_complete(&self, manifest: &Manifest) -> bool {
-        manifest
-            .items
-            .iter()
-            .flat_map(|item| item.files.values())
-            .all(|file| self.object_ok(file.digest, Some(file.size)))
+        manifest.files().all(|file| self.object_ok(file.digest, Some(file.size)))
     }
 
     /// The record of an item's key, if its files are in the store.
@@ -288,6 +284,15 @@ pub(crate) fn scratch(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
         builder.permissions(fs::Permissions::from_mode(0o666));
     }
     builder.tempfile_in(folder)
+}
+
+/// Removes a file; says whether there was one.
+fn remove(path: &Path) -> Result<bool, StoreError> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(StoreError::io(path, e)),
+    }
 }
 
 /// A record that was cut short by a power failure is as good as none; one of a newer version is

@@ -56,22 +56,14 @@ impl Store {
         self.read_object(file.digest)
     }
 
-    /// Reads content by its digest alone.
-    pub fn read_digest(&self, digest: Digest) -> Result<Vec<u8>, StoreError> {
-        self.read_object(digest)
-    }
-
     /// Removes content that is damaged, so that it can be made again.
     pub fn evict(&self, digest: Digest) -> Result<(), StoreError> {
         self.forget_manifest(digest);
-        let path = self.object_path(digest);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::io(&path, e)),
-            _ => Ok(()),
-        }
+        super::remove(&self.object_path(digest)).map(drop)
     }
 
-    pub(super) fn read_object(&self, digest: Digest) -> Result<Vec<u8>, StoreError> {
+    /// Reads content by its digest alone, and checks it.
+    pub fn read_object(&self, digest: Digest) -> Result<Vec<u8>, StoreError> {
         let path = self.object_path(digest);
         match fs::read(&path) {
             Ok(bytes) if Digest::of(&bytes) == digest => Ok(bytes),
@@ -81,8 +73,8 @@ impl Store {
         }
     }
 
-    /// Whether content is there and, by its size and time, untouched.
-    pub(super) fn object_ok(&self, digest: Digest, size: Option<u64>) -> bool {
+    /// Whether content is there and, by its size, if that is known, and its time, untouched.
+    pub fn object_ok(&self, digest: Digest, size: Option<u64>) -> bool {
         let path = self.object_path(digest);
         let Ok(metadata) = fs::metadata(&path) else { return false };
         if size.is_some_and(|size| size != metadata.len()) {
@@ -99,7 +91,8 @@ impl Store {
         intact
     }
 
-    pub(super) fn object_path(&self, digest: Digest) -> PathBuf {
+    /// The file that holds an object.
+    pub fn object_path(&self, digest: Digest) -> PathBuf {
         self.sharded("objects", &digest.to_string())
     }
 }

@@ -28,12 +28,7 @@ impl Store {
 
     /// Takes a pin away; says whether there was one.
     pub fn unpin(&self, key: Fingerprint) -> Result<bool, StoreError> {
-        let path = self.pin_path(key);
-        match fs::remove_file(&path) {
-            Ok(()) => Ok(true),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(StoreError::io(&path, e)),
-        }
+        super::remove(&self.pin_path(key))
     }
 
     /// All pinned keys with their names.

@@ -109,8 +109,8 @@ const FEW: usize = 8;
 impl Record {
     /// What a record says of the files of its output.
     pub fn few_files(manifest: &Manifest) -> Vec<FileRef> {
-        let files = || manifest.items.iter().flat_map(|item| item.files.values());
-        if files().take(FEW + 1).count() > FEW { Vec::new() } else { files().copied().collect() }
+        let is_many = manifest.files().take(FEW + 1).count() > FEW;
+        if is_many { Vec::new() } else { manifest.files().copied().collect() }
     }
 }
 

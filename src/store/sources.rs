@@ -67,8 +67,7 @@ impl SourceReader {
     /// A path below the folder. Lists of a data set name files, and a foreign one may name others of
     /// this machine.
     fn below(&self, path: &str) -> Result<PathBuf, StoreError> {
-        let is_below = |part| matches!(part, Component::Normal(_) | Component::CurDir);
-        if Path::new(path).components().all(is_below) {
+        if is_below(path) {
             return Ok(self.root.join(path));
         }
         let message = "it does not lie below the folder of the data";
@@ -182,6 +181,12 @@ fn names_in(dir: &Path) -> io::Result<Vec<String>> {
 
 fn digest_of_names(names: &[String]) -> Digest {
     Digest::of(&serde_json::to_vec(names).expect("a list of strings is valid JSON"))
+}
+
+/// Whether a path stays below the folder that it is meant from.
+pub fn is_below(path: &str) -> bool {
+    let stays = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+    Path::new(path).components().all(stays)
 }
 
 #[cfg(test)]

@@ -33,8 +33,7 @@ impl Store {
         }
         let list = fs::metadata(self.object_path(record.output)).ok()?.len();
         let manifest = self.manifest(record.output).ok()?;
-        let files = manifest.items.iter().flat_map(|item| item.files.values());
-        Some(list + files.map(|file| file.size).sum::<u64>())
+        Some(list + manifest.files().map(|file| file.size).sum::<u64>())
     }
 
     /// The bytes of a checkpoint along a trajectory: of the largest, which is one that is whole.

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
+    str::FromStr,
 };
 
 use serde::Serialize;
@@ -49,10 +50,19 @@ impl Store {
         }
         Ok(stats)
     }
+
+    /// The hashes that the files of a folder are named by.
+    pub(super) fn hashes_in<H: FromStr>(
+        &self,
+        folder: &str,
+    ) -> Result<impl Iterator<Item = H>, StoreError> {
+        let files = files_below(&self.root.join(folder))?.into_iter();
+        Ok(files.filter_map(|(path, _)| hash_of(&path)))
+    }
 }
 
 /// `ab/cdef…` to the hash `abcdef…`.
-pub(super) fn hash_of<H: std::str::FromStr>(path: &Path) -> Option<H> {
+pub(super) fn hash_of<H: FromStr>(path: &Path) -> Option<H> {
     let name = path.file_name()?.to_str()?;
     let shard = path.parent()?.file_name()?.to_str()?;
     format!("{shard}{name}").parse().ok()

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -101,8 +100,8 @@ impl Store {
     ) -> Result<HashMap<Digest, Vec<Fingerprint>>, StoreError> {
         let damaged: HashSet<Digest> = damaged.iter().map(|(_, digest)| *digest).collect();
         let mut owners: HashMap<Digest, Vec<Fingerprint>> = HashMap::new();
-        for (path, _) in files_below(&self.root.join("actions"))? {
-            let Some(record) = read_json::<Record>(&path)? else { continue };
+        for key in self.hashes_in("actions")? {
+            let Some(record) = self.lookup(key)? else { continue };
             for digest in self.objects_of(&record)?.into_keys().filter(|d| damaged.contains(d)) {
                 owners.entry(digest).or_default().push(record.fingerprint);
             }
@@ -116,11 +115,7 @@ impl Store {
         keys: &[Fingerprint],
         roots: &[Root],
     ) -> Result<Damage, StoreError> {
-        if let Err(error) = fs::remove_file(path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            return Err(StoreError::io(path, error));
-        }
+        super::remove(path)?;
         let names = keys.iter().flat_map(|key| roots.iter().filter_map(|root| root.name_of(*key)));
         let mut results: Vec<String> = names.collect();
         results.sort();
@@ -141,7 +136,7 @@ fn can_be_read(folder: &str, path: &Path, key: Fingerprint) -> Result<bool, Stor
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::{collections::BTreeMap, fs};
 
     use super::*;
     use crate::store::Count;

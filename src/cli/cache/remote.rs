@@ -249,7 +249,7 @@ fn add_items(store: &Store, results: &mut [NewResult]) -> Result<(), CliError> {
     let mut owners = HashMap::new();
     for (index, made) in results.iter().enumerate() {
         let Some(manifest) = store.complete(made.record.output) else { continue };
-        for file in manifest.items.iter().flat_map(|item| item.files.values()) {
+        for file in manifest.files() {
             owners.entry(file.digest).or_insert(index);
         }
     }

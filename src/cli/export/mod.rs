@@ -69,12 +69,9 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
     }
     let chosen = plan::select(&pipeline, stage).map_err(PlanError::from)?;
     let first = &pipeline.instances[chosen[0]];
-    if args.format.is_some() && pictures::kind(first) != ArtifactKind::LoraAdapter {
-        let message = format!(
-            "`--format` is for adapters, but `{}` gives {}",
-            first.stage,
-            pictures::kind(first)
-        );
+    if args.format.is_some() && first.output() != ArtifactKind::LoraAdapter {
+        let (stage, kind) = (&first.stage, first.output());
+        let message = format!("`--format` is for adapters, but `{stage}` gives {kind}");
         return Err(CliError::usage(message).with_help("leave it out"));
     }
     let store = session.store()?;

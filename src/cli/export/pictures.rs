@@ -13,7 +13,7 @@ use crate::{
         ArtifactKind, Item, Manifest, Origins, file_name, frames,
         pairs::{INPUT, TARGET},
     },
-    config::{Instance, Pipeline},
+    config::Pipeline,
     plan::Lock,
     report::{results::Outputs, sheet},
     store::{Digest, Store},
@@ -51,7 +51,7 @@ pub(crate) fn write(
 /// The digest of predictions and of all pairs that they may stand beside.
 fn shown(pipeline: &Pipeline, index: usize, predictions: Digest, outputs: &Outputs) -> Digest {
     let pairs = upstream(pipeline, index)
-        .filter(|input| kind(&pipeline.instances[*input]) == ArtifactKind::Pairs)
+        .filter(|input| pipeline.instances[*input].output() == ArtifactKind::Pairs)
         .filter_map(|input| outputs.digest(input));
     let all: Vec<String> =
         std::iter::once(predictions).chain(pairs).map(|digest| digest.to_string()).collect();
@@ -86,7 +86,7 @@ fn scored(pipeline: &Pipeline) -> BTreeSet<usize> {
         .iter()
         .filter(|instance| metrics.contains(instance.stage.as_str()))
         .flat_map(|instance| instance.inputs.values().copied())
-        .filter(|input| kind(&pipeline.instances[*input]) == ArtifactKind::Frames)
+        .filter(|input| pipeline.instances[*input].output() == ArtifactKind::Frames)
         .collect()
 }
 
@@ -149,7 +149,7 @@ fn nearest_pairs(
     predictions: &Manifest,
 ) -> Result<Option<std::sync::Arc<Manifest>>, CliError> {
     for input in upstream(pipeline, index) {
-        if kind(&pipeline.instances[input]) != ArtifactKind::Pairs {
+        if pipeline.instances[input].output() != ArtifactKind::Pairs {
             continue;
         }
         let Some(digest) = outputs.digest(input) else { continue };
@@ -160,9 +160,4 @@ fn nearest_pairs(
         }
     }
     Ok(None)
-}
-
-/// What an instance gives.
-pub(super) fn kind(instance: &Instance) -> ArtifactKind {
-    instance.work.output().unwrap_or(instance.entry.ports.output)
 }

@@ -113,10 +113,10 @@ impl Schedule<'_> {
         }
         let produced = |output: Digest| {
             output == digest
-                || self.store.manifest(output).is_ok_and(|manifest| {
-                    let mut files = manifest.items.iter().flat_map(|item| item.files.values());
-                    files.any(|file| file.digest == digest)
-                })
+                || self
+                    .store
+                    .manifest(output)
+                    .is_ok_and(|manifest| manifest.files().any(|file| file.digest == digest))
         };
         let inputs = self.graph.inputs(index).into_iter();
         let producers: Vec<_> = inputs

@@ -170,13 +170,12 @@ impl Store {
     }
 
     /// What a result consists of: its list of items and their files, with their sizes.
-    pub(super) fn objects_of(&self, record: &Record) -> Result<BTreeMap<Digest, u64>, StoreError> {
+    pub fn objects_of(&self, record: &Record) -> Result<BTreeMap<Digest, u64>, StoreError> {
         let size = fs::metadata(self.object_path(record.output)).map_or(0, |found| found.len());
         let mut objects = BTreeMap::from([(record.output, size)]);
         match self.manifest(record.output) {
             Ok(manifest) => {
-                let files = manifest.items.iter().flat_map(|item| item.files.values());
-                objects.extend(files.map(|file| (file.digest, file.size)));
+                objects.extend(manifest.files().map(|file| (file.digest, file.size)));
             }
             Err(StoreError::Damaged { .. }) => {}
             Err(error) => return Err(error),
