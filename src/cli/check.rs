@@ -52,7 +52,7 @@ pub(super) fn check(args: &CheckArgs, session: &Session) -> Result<(), CliError>
                     );
                 } else {
                     for lacking in &lacks {
-                        session.talk(&notice(lacking, session));
+                        session.caution(&notice(lacking));
                     }
                     session.print(&format!("{name}: fine, {}\n", count(stages, "stage")))?;
                 }
@@ -77,11 +77,10 @@ pub(super) fn check(args: &CheckArgs, session: &Session) -> Result<(), CliError>
     if wrong { Err(CliError::Told(exit::USAGE)) } else { Ok(()) }
 }
 
-/// What is not on this machine, as a warning with its place.
-fn notice(lacking: &Lacking, session: &Session) -> String {
-    let verb = session.stderr.warn("warning");
+/// What is not on this machine, with its place.
+fn notice(lacking: &Lacking) -> String {
     let help = lacking.lack.help().map(|help| format!("\n  help: {help}")).unwrap_or_default();
-    format!("{verb}: {}{help}", lacking.message())
+    lacking.message() + &help
 }
 
 fn lack_json(lacking: &Lacking) -> Value {

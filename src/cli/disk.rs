@@ -75,12 +75,11 @@ impl<'a> Watch<'a> {
         // What keeps it from being known is told by the run itself.
         let Ok(plan) = plan::build(self.pipeline, self.store, self.wanted) else { return };
         let Ok(disk) = DiskPlan::new(&plan, self.store) else { return };
-        let warning = session.stderr.warn("warning");
         match verdict(disk.total(), self.store.free_space()) {
             Verdict::Enough => {}
-            Verdict::Tight(message) => session.talk(&format!("{warning}: {message}")),
+            Verdict::Tight(message) => session.caution(&message),
             Verdict::TooSmall(message) => {
-                session.talk(&format!("{warning}: {message}; the run will probably fill it"));
+                session.caution(&format!("{message}; the run will probably fill it"));
                 session.talk(&format!("  help: {HELP}; what is finished is kept"));
             }
         }

@@ -5,17 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
-
 use super::{error::CliError, session::Session, signals::Stop};
 use crate::{
     config::Pipeline,
     models::hub::{self, FetchError, Hub, Name},
     plan::{self, PlanOptions},
-    report::{
-        human::Screen,
-        style::{bytes, duration},
-    },
+    report::style::{bytes, duration},
 };
 
 /// The time between two lines where there is no bar.
@@ -30,18 +25,19 @@ pub(super) fn models(
     stop: &Stop,
     refuse: impl FnOnce() -> Result<(), CliError>,
 ) -> Result<(), CliError> {
-    let mut refuse = Some(refuse);
     if hub::is_offline() {
         return Ok(());
     }
-    for (model, parts) in plan::absent_models(pipeline, wanted)? {
-        let Some(repository) = model.0.strip_prefix("hf:") else { continue };
-        // A wrong name is told with all else that is wrong.
-        let Ok(name) = Name::parse(repository) else { continue };
-        refuse.take().map_or(Ok(()), |refuse| refuse())?;
-        one(&name, &parts, session, stop)?;
+    let absent = plan::absent_models(pipeline, wanted)?;
+    // A wrong name is told with all else that is wrong.
+    let named = absent.iter().filter_map(|(model, parts)| {
+        Some((Name::parse(model.0.strip_prefix("hf:")?).ok()?, parts))
+    });
+    let named: Vec<_> = named.collect();
+    if !named.is_empty() {
+        refuse()?;
     }
-    Ok(())
+    named.iter().try_for_each(|(name, parts)| one(name, parts, session, stop))
 }
 
 fn one(name: &Name<'_>, parts: &[&str], session: &Session, stop: &Stop) -> Result<(), CliError> {
@@ -49,7 +45,7 @@ fn one(name: &Name<'_>, parts: &[&str], session: &Session, stop: &Stop) -> Resul
     let start = Instant::now();
     let model = format!("{} at {}", name.id, name.revision);
     session.talk(&format!("fetching {model} ({}) into {}", parts.join(", "), cache.display()));
-    let bar = bar(session);
+    let bar = session.bar("{bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta}  {wide_msg}");
     let mut told = start;
     let mut total = 0;
     let fetched = hub::fetch(&Hub::from_env(), &cache, name, parts, &mut |progress| {
@@ -86,16 +82,4 @@ fn one(name: &Name<'_>, parts: &[&str], session: &Session, stop: &Stop) -> Resul
 /// `fetching 1.2 GiB of 20.1 GiB, transformer/...`, where there is no bar.
 fn so_far(done: u64, total: u64, file: &str) -> String {
     format!("fetching {} of {}, {file}", bytes(done), bytes(total))
-}
-
-fn bar(session: &Session) -> ProgressBar {
-    match session.screen() {
-        Screen::Lines(_) => ProgressBar::hidden(),
-        Screen::Bars(bars) => {
-            let bar = bars.add(ProgressBar::new(0));
-            let template = "{bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta}  {wide_msg}";
-            bar.set_style(ProgressStyle::with_template(template).expect("a valid template"));
-            bar
-        }
-    }
 }

@@ -61,9 +61,8 @@ impl Shared {
         if sent.failed > 0 {
             let results = count(sent.failed, "result");
             let why = sent.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
-            session.talk(&format!(
-                "{}: {results} not sent to {}{why}; `pipe cache push` sends what is missing",
-                session.stderr.warn("warning"),
+            session.caution(&format!(
+                "{results} not sent to {}{why}; `pipe cache push` sends what is missing",
                 self.name
             ));
         }
@@ -73,10 +72,9 @@ impl Shared {
 /// Says which stages gave another output than the one that others share.
 pub(super) fn warn_of_differing(moved: &Moved, remote: &str, session: &Session) {
     for name in &moved.differing {
-        session.talk(&format!(
-            "{}: {name} gave another output here than the one in `{remote}`, which stays: this stage \
-             does not give the same twice",
-            session.stderr.warn("warning")
+        session.caution(&format!(
+            "{name} gave another output here than the one in `{remote}`, which stays: this stage \
+             does not give the same twice"
         ));
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use indicatif::{MultiProgress, ProgressDrawTarget};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{error::CliError, logging};
 use crate::{
@@ -173,7 +173,7 @@ impl Session {
     /// Says what of a pipeline is not wrong but seldom meant.
     pub fn warn(&self, pipeline: &Pipeline) {
         for warning in &pipeline.warnings {
-            self.talk(&format!("{}: {warning}", self.stderr.warn("warning")));
+            self.caution(warning);
         }
     }
 
@@ -192,6 +192,19 @@ impl Session {
             Some(bars) => Screen::Bars(bars.clone()),
             None => Screen::Lines(Box::new(io::stderr())),
         }
+    }
+
+    /// Says what is not wrong but may not be meant, or not be known.
+    pub fn caution(&self, text: &str) {
+        self.talk(&format!("{}: {text}", self.stderr.warn("warning")));
+    }
+
+    /// A bar of this form; hidden where there is no terminal.
+    pub fn bar(&self, template: &str) -> ProgressBar {
+        let Some(bars) = &self.bars else { return ProgressBar::hidden() };
+        let bar = bars.add(ProgressBar::new(0));
+        bar.set_style(ProgressStyle::with_template(template).expect("a valid template"));
+        bar
     }
 
     /// The settings of this machine.
@@ -214,12 +227,12 @@ impl Session {
     pub fn store_to_change(&self) -> Result<Store, CliError> {
         open_store(&self.settings()?)
     }
+}
 
-    /// The remote cache, if one is set.
-    pub fn remote(&self) -> Result<Option<Remote>, CliError> {
-        let address = self.settings()?.remote.filter(|address| !address.is_empty());
-        Ok(address.map(|address| Remote::open(&address, Patience::default())).transpose()?)
-    }
+/// The remote cache of these settings, if one is set.
+pub(super) fn open_remote(settings: &Settings) -> Result<Option<Remote>, CliError> {
+    let address = settings.remote.as_deref().filter(|address| !address.is_empty());
+    Ok(address.map(|address| Remote::open(address, Patience::default())).transpose()?)
 }
 
 /// The store of these settings, which is made if it is not there.

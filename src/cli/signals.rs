@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use super::exit;
-use crate::stages::CancelFlag;
+use crate::{exec::Outcome, stages::CancelFlag};
 
 /// Set by the first signal that asks the program to stop; the second ends it at once.
 #[derive(Default)]
@@ -31,6 +31,18 @@ impl Stop {
         match u8::try_from(self.signal.load(Ordering::Relaxed)) {
             Ok(signal) if signal > 0 => 128 + signal,
             _ => exit::INTERRUPTED,
+        }
+    }
+
+    /// The exit code of what came to this end.
+    pub fn code_of(&self, outcome: Outcome) -> u8 {
+        match outcome {
+            Outcome::Done => exit::DONE,
+            Outcome::Failed => exit::STAGE_FAILED,
+            Outcome::Environment => exit::ENVIRONMENT,
+            Outcome::Deviated => exit::DIFFERENT,
+            Outcome::Bug => exit::BUG,
+            Outcome::Interrupted => self.exit_code(),
         }
     }
 }

@@ -103,14 +103,9 @@ pub(super) fn verify(args: &VerifyArgs, session: &Session) -> Result<(), CliErro
         return Err(CliError::Told(stop.exit_code()));
     }
     match outcome(&found) {
-        Outcome::Done => {}
-        Outcome::Environment => return Err(CliError::Told(exit::ENVIRONMENT)),
-        Outcome::Failed => return Err(CliError::Told(exit::STAGE_FAILED)),
-        Outcome::Deviated => return Err(CliError::Told(exit::DIFFERENT)),
-        Outcome::Bug => return Err(CliError::Told(exit::BUG)),
-        Outcome::Interrupted => return Err(CliError::Told(stop.exit_code())),
+        Outcome::Done => unverified(&pipeline, &found, args).map_or(Ok(()), Err),
+        outcome => Err(CliError::Told(stop.code_of(outcome))),
     }
-    unverified(&pipeline, &found, args).map_or(Ok(()), Err)
 }
 
 /// The worst that came of a stage.

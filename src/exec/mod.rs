@@ -81,6 +81,11 @@ impl ExecOptions {
             cancel: CancelFlag::default(),
         }
     }
+
+    /// Which stages are meant.
+    fn wanted(&self) -> PlanOptions {
+        PlanOptions { force: self.force.clone(), only: self.only.clone() }
+    }
 }
 
 /// Most stages that run at once: threads of a machine are not without end.
@@ -115,8 +120,7 @@ impl<'a> Executor<'a> {
         let _use = self.store.in_use()?;
         let decider = Decider::new(pipeline, self.store)?;
         let graph = Graph::new(pipeline);
-        let wanted =
-            PlanOptions { force: self.options.force.clone(), only: self.options.only.clone() };
+        let wanted = self.options.wanted();
         let selection = Selection::new(pipeline, &graph, &wanted)?;
         let fresh = self.check(&decider, &graph, &selection)?;
         on_event(RunEvent::RunStarted {
@@ -167,8 +171,7 @@ impl<'a> Executor<'a> {
         if self.options.allow_commands {
             return Ok(());
         }
-        let wanted =
-            PlanOptions { force: self.options.force.clone(), only: self.options.only.clone() };
+        let wanted = self.options.wanted();
         let refused = commands(&plan::build(pipeline, self.store, &wanted)?);
         if refused.is_empty() { Ok(()) } else { Err(ExecError::Commands(refused)) }
     }

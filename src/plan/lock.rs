@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     config::{Instance, Pipeline},
-    store::{Digest, Ingredients, Record, Store, StoreError, scratch},
+    store::{Digest, Ingredients, Record, Store, StoreError, write_aside},
 };
 
 /// The version of the file's form.
@@ -216,13 +216,8 @@ impl Lock {
     /// Writes a lock file, in one step.
     pub fn write(&self, path: &Path) -> Result<(), LockError> {
         let text = format!("{:#}\n", serde_json::json!(self));
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let write = || {
-            let file = scratch(folder.unwrap_or(Path::new(".")))?;
-            fs::write(file.path(), text)?;
-            file.persist(path).map_err(|error| error.error)
-        };
-        write().map(drop).map_err(|source| LockError::Io { path: path.to_owned(), source })
+        write_aside(path, text.as_bytes())
+            .map_err(|source| LockError::Io { path: path.to_owned(), source })
     }
 
     /// The outputs that a locked run must give, by instance.

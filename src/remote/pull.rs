@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     artifact::FileRef,
-    store::{Digest, FORMAT_VERSION, Fingerprint, ItemRecord, Record, Store, StoreError},
+    store::{Digest, FORMAT_VERSION, Fingerprint, ItemRecord, Record, Store, StoreError, unnamed},
 };
 
 /// Asks whether to stop before the next object.
@@ -193,7 +193,7 @@ impl Remote {
 /// A result nobody here has a name for is called by its kind.
 fn title(name: &str, record: &Record) -> String {
     if *name == record.fingerprint.short() {
-        return format!("a result of `{}` ({name})", record.ingredients.kind);
+        return unnamed(&record.ingredients.kind, record.fingerprint);
     }
     name.to_owned()
 }

@@ -13,7 +13,10 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Digest, Store, StoreError};
+use super::{
+    Digest, Store, StoreError,
+    aside::{folder_of, scratch},
+};
 use crate::artifact::FileRef;
 
 /// How a file came out of the store.
@@ -38,10 +41,9 @@ impl Store {
         };
         // Not one of the store's own errors, whose remedies are about the cache.
         let failed = |source| StoreError::Io { path: path.to_owned(), source };
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
+        let folder = folder_of(path);
         fs::create_dir_all(folder).map_err(failed)?;
-        let mut temp = super::scratch(folder).map_err(failed)?;
+        let mut temp = scratch(folder).map_err(failed)?;
         let how = transfer(&object, temp.as_file_mut()).map_err(failed)?;
         let mut hasher = blake3::Hasher::new();
         let mut written = File::open(temp.path()).map_err(failed)?;

@@ -25,6 +25,7 @@
 //! damage without reading the content.
 
 mod adopt;
+mod aside;
 mod behind;
 mod checkpoints;
 mod digest;
@@ -44,6 +45,7 @@ mod stat_cache;
 mod stats;
 mod verify;
 
+pub(crate) use aside::write_aside;
 pub use behind::{Behind, NewResult};
 pub use checkpoints::{CheckpointName, Keep};
 pub use digest::{Digest, Fingerprint, HashParseError};
@@ -54,7 +56,7 @@ pub use history::{History, Owner, Root};
 pub use lease::Holder;
 pub use lock::{KeyLock, Locks, StoreUse};
 pub use materialise::Transfer;
-pub use record::{Ingredients, ItemRecord, Record, Trace};
+pub use record::{Ingredients, ItemRecord, Record, Trace, unnamed};
 pub use sources::{SourceReader, is_below};
 pub use stats::{Count, StoreStats};
 pub use verify::{Damage, VerifyReport};
@@ -68,6 +70,7 @@ use std::{
     time::SystemTime,
 };
 
+use aside::scratch;
 use record::Form;
 use serde::Serialize;
 use stat_cache::StatCache;
@@ -273,17 +276,6 @@ impl Store {
         file.persist(path).map_err(|e| StoreError::io(path, e.error))?;
         Ok(())
     }
-}
-
-/// A file to be renamed to its final place, with the permissions that any new file gets.
-pub(crate) fn scratch(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(fs::Permissions::from_mode(0o666));
-    }
-    builder.tempfile_in(folder)
 }
 
 /// Removes a file; says whether there was one.

@@ -103,6 +103,11 @@ pub struct Record {
     pub items_total: usize,
 }
 
+/// What people are told of a result that no history has a name for.
+pub fn unnamed(kind: &str, key: Fingerprint) -> String {
+    format!("a result of `{kind}` ({})", key.short())
+}
+
 /// The most files that a record names itself.
 const FEW: usize = 8;
 

@@ -4,15 +4,15 @@ use std::{fmt::Write as _, path::PathBuf, time::Duration};
 
 use serde_json::json;
 
+use super::fresh;
 use crate::{
     cli::{error::CliError, session::Session},
     config::{self, LoadOptions},
-    plan::{self, Freshness, PlanOptions},
     report::{
         SCHEMA_VERSION,
         style::{bytes, count},
     },
-    store::{Fingerprint, GcPolicy, GcReport, Removed, Store},
+    store::{GcPolicy, GcReport, Removed, Store, unnamed},
 };
 
 /// Remove what nobody needs
@@ -48,7 +48,10 @@ pub(super) fn gc(args: &GcArgs, store: &Store, session: &Session) -> Result<(), 
     let mut keep = Vec::new();
     for file in &args.files {
         for profile in std::iter::once(None).chain(args.profile.iter().cloned().map(Some)) {
-            keep.extend(fresh(file, profile, store)?);
+            // As it stands, whether or not it was run at this place.
+            let pipeline = config::load(file, &LoadOptions { profile, ..LoadOptions::default() })?;
+            let found = fresh(&pipeline, None, store)?;
+            keep.extend(found.into_iter().map(|(_, record)| record.fingerprint));
         }
     }
     let report = store.gc(&GcPolicy {
@@ -64,21 +67,6 @@ pub(super) fn gc(args: &GcArgs, store: &Store, session: &Session) -> Result<(), 
     } else {
         text(&report, args.dry_run, session.global.verbose > 0)
     })
-}
-
-/// What a file has in the cache as it stands, whether or not it was run at this place.
-fn fresh(
-    file: &std::path::Path,
-    profile: Option<String>,
-    store: &Store,
-) -> Result<Vec<Fingerprint>, CliError> {
-    let pipeline = config::load(file, &LoadOptions { profile, ..LoadOptions::default() })?;
-    let plan = plan::build(&pipeline, store, &PlanOptions::default())?;
-    let keys = plan.nodes.iter().filter_map(|node| match &node.freshness {
-        Freshness::Fresh(record) => Some(record.fingerprint),
-        _ => None,
-    });
-    Ok(keys.collect())
 }
 
 /// More results than this are only counted, unless `-v` asks for all.
@@ -119,7 +107,7 @@ fn text(report: &GcReport, dry_run: bool, all: bool) -> String {
 fn title(removed: &Removed) -> String {
     match &removed.name {
         Some(name) => name.clone(),
-        None => format!("a result of `{}` ({})", removed.kind, removed.key.short()),
+        None => unnamed(&removed.kind, removed.key),
     }
 }
 

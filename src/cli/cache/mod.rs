@@ -11,11 +11,13 @@ use serde_json::json;
 
 use super::{error::CliError, exit, session::Session};
 use crate::{
+    config::Pipeline,
+    plan::{self, Freshness, PlanOptions, owner_of},
     report::{
         SCHEMA_VERSION,
         style::{bytes, count},
     },
-    store::{Damage, Store, StoreStats},
+    store::{Damage, Record, Store, StoreStats},
 };
 
 /// Look after the cache
@@ -67,6 +69,25 @@ pub(super) fn cache(args: &CacheArgs, session: &Session) -> Result<(), CliError>
         CacheCommand::Pull(args) => remote::pull(args, store, session),
         CacheCommand::Verify => verify(&store, session),
     }
+}
+
+/// The results of a pipeline, or of `only` a stage and what it needs, that are in the store as it
+/// stands, with their names.
+fn fresh(
+    pipeline: &Pipeline,
+    only: Option<&String>,
+    store: &Store,
+) -> Result<Vec<(String, Record)>, CliError> {
+    let options =
+        PlanOptions { only: only.into_iter().cloned().collect(), ..PlanOptions::default() };
+    let plan = plan::build(pipeline, store, &options)?;
+    let title = owner_of(pipeline).title();
+    let nodes = plan.nodes.iter().zip(&pipeline.instances).filter(|(node, _)| node.needed);
+    let found = nodes.filter_map(|(node, instance)| match &node.freshness {
+        Freshness::Fresh(record) => Some((format!("{title}: {instance}"), (**record).clone())),
+        _ => None,
+    });
+    Ok(found.collect())
 }
 
 fn stats_text(store: &Store, stats: &StoreStats) -> String {

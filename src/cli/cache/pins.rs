@@ -2,15 +2,15 @@
 
 use std::fmt::Write as _;
 
+use super::fresh;
 use crate::{
     cli::{
         error::CliError,
         exit,
         session::{PipelineArgs, Session},
     },
-    plan::{self, Freshness, PlanOptions, owner_of},
     report::style::count,
-    store::{Fingerprint, Store},
+    store::{Record, Store},
 };
 
 /// Keep results whatever `gc` is asked to remove
@@ -33,8 +33,8 @@ pub(super) struct UnpinArgs {
 
 pub(super) fn pin(args: &PinArgs, store: &Store, session: &Session) -> Result<(), CliError> {
     let found = results(args, store)?;
-    for (key, name) in &found {
-        store.pin(*key, name)?;
+    for (name, record) in &found {
+        store.pin(record.fingerprint, name)?;
     }
     if found.is_empty() {
         return Err(CliError::Message {
@@ -48,8 +48,8 @@ pub(super) fn pin(args: &PinArgs, store: &Store, session: &Session) -> Result<()
 
 pub(super) fn unpin(args: &UnpinArgs, store: &Store, session: &Session) -> Result<(), CliError> {
     let mut taken = 0;
-    for (key, _) in results(&args.pinned, store)? {
-        taken += usize::from(store.unpin(key)?);
+    for (_, record) in results(&args.pinned, store)? {
+        taken += usize::from(store.unpin(record.fingerprint)?);
     }
     if taken == 0 {
         return Err(CliError::Message {
@@ -72,16 +72,6 @@ pub(super) fn list(store: &Store, session: &Session) -> Result<(), CliError> {
 }
 
 /// The results in the cache that the arguments mean, with their names.
-fn results(args: &PinArgs, store: &Store) -> Result<Vec<(Fingerprint, String)>, CliError> {
-    let pipeline = args.pipeline.load()?;
-    let options =
-        PlanOptions { only: args.stage.iter().cloned().collect(), ..PlanOptions::default() };
-    let plan = plan::build(&pipeline, store, &options)?;
-    let title = owner_of(&pipeline).title();
-    let nodes = plan.nodes.iter().zip(&pipeline.instances).filter(|(node, _)| node.needed);
-    let found = nodes.filter_map(|(node, instance)| match &node.freshness {
-        Freshness::Fresh(record) => Some((record.fingerprint, format!("{title}: {instance}"))),
-        _ => None,
-    });
-    Ok(found.collect())
+fn results(args: &PinArgs, store: &Store) -> Result<Vec<(String, Record)>, CliError> {
+    fresh(&args.pipeline.load()?, args.stage.as_ref(), store)
 }

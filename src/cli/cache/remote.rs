@@ -2,18 +2,18 @@
 
 use std::{collections::HashMap, fmt::Write as _, path::PathBuf, sync::Arc};
 
-use indicatif::{ProgressBar, ProgressStyle};
-
+use super::fresh;
 use crate::{
-    cli::{error::CliError, link::warn_of_differing, session::Session, signals::Stop},
-    config::{self, LoadOptions, Pipeline},
-    plan::{self, Freshness, PlanOptions, owner_of},
-    remote::{Link, Moved, Remote, RemoteError, Scope, Transfer},
-    report::{
-        human::Screen,
-        style::{bytes, count},
+    cli::{
+        error::CliError,
+        link::warn_of_differing,
+        session::{Session, open_remote},
+        signals::Stop,
     },
-    store::{Fingerprint, NewResult, Record, Store},
+    config::{self, LoadOptions, Pipeline},
+    remote::{Link, Moved, Remote, RemoteError, Scope, Transfer},
+    report::style::{bytes, count},
+    store::{Fingerprint, NewResult, Record, Store, unnamed},
 };
 
 /// Send results to the remote cache
@@ -60,7 +60,7 @@ impl TransferArgs {
 }
 
 fn remote(session: &Session) -> Result<Remote, CliError> {
-    session.remote()?.ok_or_else(|| {
+    open_remote(&session.settings()?)?.ok_or_else(|| {
         CliError::usage("no remote cache is set")
             .with_help("name one with `--remote URL` or `PIPE_REMOTE`, as in `s3://bucket/folder`")
     })
@@ -81,7 +81,7 @@ fn to_push(what: &TransferArgs, store: &Store) -> Result<Vec<NewResult>, CliErro
     if !what.files.is_empty() {
         let mut results = Vec::new();
         for pipeline in what.pipelines()? {
-            let found = fresh(&pipeline, store)?.into_iter();
+            let found = fresh(&pipeline, None, store)?.into_iter();
             results.extend(found.map(|(name, record)| made(name, record)));
         }
         return Ok(results);
@@ -92,8 +92,10 @@ fn to_push(what: &TransferArgs, store: &Store) -> Result<Vec<NewResult>, CliErro
         live(store)?.into_iter().filter_map(|key| store.lookup(key).ok()?).collect()
     };
     let names = names(store)?;
-    let name =
-        |record: &Record| names.get(&record.fingerprint).cloned().unwrap_or_else(|| title(record));
+    let name = |record: &Record| {
+        let known = names.get(&record.fingerprint).cloned();
+        known.unwrap_or_else(|| unnamed(&record.ingredients.kind, record.fingerprint))
+    };
     Ok(records.into_iter().map(|record| made(name(&record), record)).collect())
 }
 
@@ -124,7 +126,7 @@ fn with_bar(
     session: &Session,
     work: impl FnOnce(&Transfer<'_>) -> Result<Moved, RemoteError>,
 ) -> Result<Moved, CliError> {
-    let bar = bar(session);
+    let bar = session.bar("{bar:24} {percent}%  {eta}");
     let moved = work(&Transfer {
         progress: &|done, total| {
             bar.set_length(total);
@@ -156,7 +158,7 @@ fn pull_files(
     let mut names = HashMap::new();
     let mut fresh_results = 0;
     for pipeline in args.what.pipelines()? {
-        let found = fresh(&pipeline, &store)?;
+        let found = fresh(&pipeline, None, &store)?;
         fresh_results += found.len();
         names.extend(found.into_iter().map(|(name, record)| (record.fingerprint, name)));
     }
@@ -211,22 +213,6 @@ fn made(name: String, record: Record) -> NewResult {
     NewResult { name, record, items: Vec::new() }
 }
 
-fn title(record: &Record) -> String {
-    format!("a result of `{}` ({})", record.ingredients.kind, record.fingerprint.short())
-}
-
-/// The results that a pipeline has in the store as it stands.
-fn fresh(pipeline: &Pipeline, store: &Store) -> Result<Vec<(String, Record)>, CliError> {
-    let plan = plan::build(pipeline, store, &PlanOptions::default())?;
-    let title = owner_of(pipeline).title();
-    let nodes = plan.nodes.iter().zip(&pipeline.instances);
-    let found = nodes.filter_map(|(node, instance)| match &node.freshness {
-        Freshness::Fresh(record) => Some((format!("{title}: {instance}"), (**record).clone())),
-        _ => None,
-    });
-    Ok(found.collect())
-}
-
 /// The present results of every pipeline that was run here.
 fn live(store: &Store) -> Result<Vec<Fingerprint>, CliError> {
     let mut live: Vec<_> = store.roots()?.into_iter().flat_map(|root| root.live).collect();
@@ -262,16 +248,4 @@ fn add_items(store: &Store, results: &mut [NewResult]) -> Result<(), CliError> {
         }
     }
     Ok(())
-}
-
-fn bar(session: &Session) -> ProgressBar {
-    match session.screen() {
-        Screen::Lines(_) => ProgressBar::hidden(),
-        Screen::Bars(bars) => {
-            let bar = bars.add(ProgressBar::new(0));
-            let template = "{bar:24} {percent}%  {eta}";
-            bar.set_style(ProgressStyle::with_template(template).expect("a valid template"));
-            bar
-        }
-    }
 }

@@ -8,7 +8,6 @@ mod ro_crate;
 use std::{
     cell::RefCell,
     collections::BTreeMap,
-    io::Write,
     path::{Path, PathBuf},
 };
 
@@ -23,7 +22,7 @@ use crate::{
     plan::{self, PlanError, PlanOptions},
     provenance::ro_crate::Given,
     report::{results::Outputs, style::count},
-    store::{Transfer, scratch},
+    store::{Transfer, write_aside},
 };
 
 /// Write an artifact as ordinary files: PNG, GIF, safetensors, JSON, CSV
@@ -162,13 +161,5 @@ fn cell_name(instance: &Instance) -> String {
 
 /// Writes a file, in one step, and the folders above it.
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
-    let write = || {
-        let folder = path.parent().filter(|folder| *folder != Path::new(""));
-        let folder = folder.unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder)?;
-        let mut file = scratch(folder)?;
-        file.write_all(bytes)?;
-        file.persist(path).map_err(|error| error.error)
-    };
-    write().map(drop).map_err(|error| CliError::file("write", path, &error))
+    write_aside(path, bytes).map_err(|error| CliError::file("write", path, &error))
 }

@@ -20,7 +20,7 @@ use super::{
     fetch,
     link::Shared,
     memory,
-    session::{LayerArgs, Session, open_or_look},
+    session::{LayerArgs, Session, open_or_look, open_remote},
     signals::Stop,
 };
 use crate::{
@@ -85,7 +85,7 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     let pipelines = load(args, session)?;
     let settings = session.settings()?;
     let store = open_or_look(&settings)?;
-    let remote = session.remote()?;
+    let remote = open_remote(&settings)?;
     let (device, device_name) = device::open(&settings.device)?;
     let stop = Stop::on_signal();
     let outlook = device::outlook(&device_name)?;
@@ -224,19 +224,8 @@ impl Runner<'_> {
         }
         match summary.outcome {
             Outcome::Done => Ok(()),
-            outcome => Err(CliError::Told(code_of(outcome, self.stop))),
+            outcome => Err(CliError::Told(self.stop.code_of(outcome))),
         }
-    }
-}
-
-fn code_of(outcome: Outcome, stop: &Stop) -> u8 {
-    match outcome {
-        Outcome::Done => exit::DONE,
-        Outcome::Failed => exit::STAGE_FAILED,
-        Outcome::Environment => exit::ENVIRONMENT,
-        Outcome::Deviated => exit::DIFFERENT,
-        Outcome::Bug => exit::BUG,
-        Outcome::Interrupted => stop.exit_code(),
     }
 }
 

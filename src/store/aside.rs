@@ -1,0 +1,33 @@
+//! Files that are written beside their place and renamed to it: whoever reads sees the old one or the new.
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+};
+
+/// A file to be renamed to its final place, with the permissions that any new file gets.
+pub(super) fn scratch(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(folder)
+}
+
+/// The folder that a file is, or will be, in.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
+}
+
+/// Writes a file outside the store in one step, and the folders above it.
+pub(crate) fn write_aside(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = folder_of(path);
+    fs::create_dir_all(folder)?;
+    let mut file = scratch(folder)?;
+    file.write_all(bytes)?;
+    file.persist(path).map(drop).map_err(|error| error.error)
+}
