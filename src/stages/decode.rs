@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Cause, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext, StageError,
     StageKind, Surroundings,
-    model::{StageModel, array, check_finite, open_vae, tiling_help},
+    model::{StageModel, not_finite, open_vae, tiling_help},
 };
 use crate::{
     artifact::{ArtifactKind, frames, samples, videos::Clip},
@@ -153,9 +153,9 @@ impl Stage for Decode {
             } else {
                 vae.decode_sampled(latents, noise)
             };
-            check_finite(&array(video.clone()).values, "the decoded pixels")?;
             let [_, _, frames, height, width] = video.dims();
-            let clip = Clip { size: [frames, height, width], rgb: pixels::to_rgb(video) };
+            let rgb = pixels::to_rgb(video).ok_or_else(|| not_finite("the decoded pixels"))?;
+            let clip = Clip { size: [frames, height, width], rgb };
             let prediction = frames::to_png(&frames::prediction(&clip));
             let files: [(&str, &[u8]); 2] =
                 [(frames::FILE, &clip.to_bytes()), (frames::PREDICTION, &prediction)];

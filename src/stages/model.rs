@@ -107,16 +107,10 @@ pub(super) fn check_clip(
     })
 }
 
-/// Checks what a model made; pixels would hide what is no number.
-pub(super) fn check_finite<'a>(
-    values: impl IntoIterator<Item = &'a f32>,
-    what: &str,
-) -> Result<(), StageError> {
-    if values.into_iter().all(|value| value.is_finite()) {
-        return Ok(());
-    }
-    Err(StageError::failed(format!("{what} are not finite numbers"))
-        .with_help("the model's weights may be damaged, or not be made for this input"))
+/// What a model made is no number.
+pub(super) fn not_finite(what: &str) -> StageError {
+    StageError::failed(format!("{what} are not finite numbers"))
+        .with_help("the model's weights may be damaged, or not be made for this input")
 }
 
 /// A tensor's values, in f32.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Cause, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext, StageError,
     StageKind, Surroundings,
-    model::{StageModel, array, check_finite, check_pixels, open_vae, read_clip, tiling_help},
+    model::{StageModel, array, check_pixels, not_finite, open_vae, read_clip, tiling_help},
     rules,
 };
 use crate::{
@@ -164,8 +164,10 @@ impl Stage for VaeEncode {
             let clip = read_clip(inputs, item)?;
             check_pixels(clip.size, vae.compression())?;
             let encoded = self.encode(&*vae, &clip, &model.device);
-            let values = encoded.clip.values.iter().chain(&encoded.images.values);
-            check_finite(values, "the autoencoder's latents")?;
+            let mut values = encoded.clip.values.iter().chain(&encoded.images.values);
+            if !values.all(|value| value.is_finite()) {
+                return Err(not_finite("the autoencoder's latents"));
+            }
             out.item(&item.name, &[(latents::FILE, &encoded.to_bytes())])
         })
     }
