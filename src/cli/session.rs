@@ -16,6 +16,7 @@ use crate::{
         self, LoadOptions, Pipeline,
         settings::{Settings, SettingsError, SomeSettings},
     },
+    data::guard::is_guarded,
     device::DeviceFailure,
     remote::{Patience, Remote},
     report::{human::Screen, style::Style},
@@ -282,7 +283,7 @@ pub(super) fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(|place| format!("{}:{}", place.file(), place.line()));
         let message = panic.payload_as_str().unwrap_or("no message");
-        if DeviceFailure::of(message).is_some() {
+        if DeviceFailure::of(message).is_some() || is_guarded() {
             // The stage it happened in fails with it.
             return;
         }

@@ -11,6 +11,7 @@ mod error;
 pub mod figures;
 pub mod files;
 pub mod folder;
+pub mod guard;
 pub mod interpolation;
 mod pair;
 pub mod pose;

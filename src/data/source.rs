@@ -21,7 +21,7 @@ pub struct DataSource {
     /// The folder of the data; not needed for built-in data.
     pub root: Option<String>,
     /// For ARC: `training`, `evaluation`, `corpus/AboveBelow` or any other folder of task files
-    /// below `root` or `root/data`. For `dreambooth`: one subject. For `table`: the CSV file.
+    /// below `root` or `root/data`. For `dreambooth`: one subject. For `table`: the CSV or Parquet file.
     pub set: Option<String>,
     /// For ARC: the task's file name without `.json`, or its place (from 0) among the set's files
     /// sorted by name.
@@ -51,7 +51,7 @@ struct SourceTable {
     #[schemars(extend("format" = "path"))]
     root: Option<String>,
     /// For ARC: `training`, `evaluation`, `corpus/AboveBelow` or any other folder of task files
-    /// below `root` or `root/data`. For `dreambooth`: one subject. For `table`: the CSV file.
+    /// below `root` or `root/data`. For `dreambooth`: one subject. For `table`: the CSV or Parquet file.
     #[serde(default)]
     set: Option<String>,
     /// For ARC: the task's file name without `.json`, or its place (from 0) among the set's files
