@@ -12,7 +12,7 @@ use super::{
     error::{Code, Problem, Problems, similar},
     fit::{Fits, check_idle},
     kinds::Kind,
-    leaks::Leaks,
+    leaks::{Found, Leaks},
     origin::{Origin, Sources},
     scope::Scope,
     stages::Definition,
@@ -46,13 +46,13 @@ struct Parsed {
 
 impl Expander<'_> {
     /// Expands `definitions` in `order`; what has errors is reported and left out. Gives the instances
-    /// and what to warn of.
+    /// and what is to be told of their data.
     pub fn expand(
         &self,
         definitions: &[Definition<'_>],
         order: &[usize],
         problems: &mut Problems,
-    ) -> (Vec<Instance>, Vec<String>) {
+    ) -> (Vec<Instance>, Found) {
         let mut instances: Vec<Instance> = Vec::new();
         let (mut fits, mut leaks) = (Fits::new(self.look_at_data), Leaks::default());
         let mut made: Vec<HashMap<Vec<u32>, Option<usize>>> =
@@ -93,7 +93,7 @@ impl Expander<'_> {
             let idle: Vec<_> = parsed.flat_map(|parsed| parsed.work.idle_params()).collect();
             check_idle(definition, &idle, problems);
         }
-        (instances, leaks.warnings())
+        (instances, leaks.found())
     }
 
     fn inputs(

@@ -22,7 +22,15 @@ pub(super) struct Leaks {
     /// Those of them that an adapter or a model was trained on.
     learnt: Vec<Vec<usize>>,
     seen: BTreeSet<(String, String)>,
-    warnings: Vec<String>,
+    found: Found,
+}
+
+/// What is to be told of a pipeline, and what only its data can tell.
+#[derive(Default)]
+pub(super) struct Found {
+    pub warnings: Vec<String>,
+    /// Instances that draw data: those asked about, and those learnt from for it.
+    pub asked_and_learnt: BTreeSet<(usize, usize)>,
 }
 
 impl Leaks {
@@ -47,10 +55,13 @@ impl Leaks {
         let mut found = Vec::new();
         for test in &self.behind[*pairs] {
             for train in &self.learnt[*predicted] {
-                if let (Some(a), Some(b)) = (&self.draws[*test], &self.draws[*train])
-                    && a.overlaps(b)
-                {
+                let (Some(a), Some(b)) = (&self.draws[*test], &self.draws[*train]) else {
+                    continue;
+                };
+                if a.overlaps(b) {
                     found.push((*test, *train));
+                } else {
+                    self.found.asked_and_learnt.insert((*test, *train));
                 }
             }
         }
@@ -63,12 +74,13 @@ impl Leaks {
                     format!("`{test}` and `{train}` take some of the same images")
                 };
                 let stage = &instance.stage;
-                self.warnings.push(format!("{what}, so `{stage}` scores answers that were learnt"));
+                let warning = format!("{what}, so `{stage}` scores answers that were learnt");
+                self.found.warnings.push(warning);
             }
         }
     }
 
-    pub fn warnings(self) -> Vec<String> {
-        self.warnings
+    pub fn found(self) -> Found {
+        self.found
     }
 }

@@ -147,7 +147,7 @@ impl Builder<'_> {
         let look_at_data = self.options.look_at_data;
         let expander =
             Expander { axes: &axes, scope: &scope, sources: self.sources, seed, look_at_data };
-        let (instances, warnings) = expander.expand(&definitions, &order, problems);
+        let (instances, found) = expander.expand(&definitions, &order, problems);
         tables::check_metrics(written_tables, &instances, problems);
         let stem = || self.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         Some(Pipeline {
@@ -162,7 +162,8 @@ impl Builder<'_> {
             sweep: axes.sweep(),
             tables,
             root: Arc::clone(&merged.root),
-            warnings,
+            warnings: found.warnings,
+            asked_and_learnt: found.asked_and_learnt,
         })
     }
 }

@@ -1,6 +1,11 @@
 //! The pipeline as the engine sees it: every reference resolved, every stage expanded and parsed.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use serde_json::{Map, Value};
 
@@ -42,6 +47,9 @@ pub struct Pipeline {
     pub root: Arc<Node>,
     /// What is not wrong but seldom meant.
     pub warnings: Vec<String>,
+    /// Instances that draw data: those whose pairs are asked about, and those learnt from for it, where
+    /// the file does not say that both take the same.
+    pub asked_and_learnt: BTreeSet<(usize, usize)>,
 }
 
 impl Pipeline {

@@ -13,7 +13,7 @@ use super::{
 /// A value of the merged file.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Leaf {
-    /// `stages.lora.rank`.
+    /// `stages.lora.rank`, with keys quoted that TOML wants quoted.
     pub path: String,
     /// The value, with references as they were written.
     pub value: Value,
@@ -54,6 +54,15 @@ pub(super) fn resolved(root: &Node) -> Value {
     value
 }
 
+/// A key as TOML has it in a path with dots.
+fn dotted(key: &str) -> String {
+    let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if !key.is_empty() && key.chars().all(is_bare) {
+        return key.to_owned();
+    }
+    toml::Value::from(key).to_string()
+}
+
 fn leaves(root: &Node, sources: &Sources) -> Vec<Leaf> {
     let mut leaves = Vec::new();
     add_leaves(root, &mut Vec::new(), sources, &mut leaves);
@@ -66,7 +75,7 @@ fn add_leaves(node: &Node, path: &mut Vec<String>, sources: &Sources, leaves: &m
             if path.is_empty() && key == "profiles" {
                 continue;
             }
-            path.push(key.clone());
+            path.push(dotted(key));
             add_leaves(&entry.node, path, sources, leaves);
             path.pop();
         }

@@ -5,6 +5,7 @@ use ::image::{GrayImage, Rgb, RgbImage};
 use serde_json::json;
 
 use super::*;
+use crate::data::Person;
 
 fn expected(name: &str) -> Vec<Value> {
     let text = include_str!("../../tests/golden/metrics/expected.json");
@@ -98,6 +99,35 @@ fn intersections_over_unions_are_those_of_numpy() {
         let found =
             miou::score(&sizes.picture(0), &sizes.lines(1000, 128), miou::MaskRule::Luma, 128);
         agree(&found, &case, &["miou"]);
+    }
+}
+
+/// The script's blocks of four pixels.
+fn blocks(seed: u64, height: u32, width: u32) -> RgbImage {
+    let small = Sizes { seed, height: height / 4, width: width / 4 }.picture(0);
+    RgbImage::from_fn(width, height, |x, y| *small.get_pixel(x / 4, y / 4))
+}
+
+#[test]
+fn poses_are_matched_as_by_scipy() {
+    for case in expected("pose") {
+        let Sizes { seed, height, width } = Sizes::of(&case);
+        let persons = case["persons"].as_u64().unwrap() as usize;
+        let persons: Vec<Person> = noise(seed + 2000, persons * 51)
+            .chunks(51)
+            .map(|bytes| {
+                let point = |i: usize| {
+                    let [x, y, seen] = [bytes[3 * i], bytes[3 * i + 1], bytes[3 * i + 2]];
+                    [x / 16, y / 16, seen / 128].map(f32::from)
+                };
+                Person { keypoints: std::array::from_fn(point) }
+            })
+            .collect();
+        let [found, wanted] = [seed, seed + 1000].map(|seed| blocks(seed, height, width));
+        let score = pose::score(&found, &wanted, &persons, pose::PoseRule::default()).unwrap();
+        let counts = ["matched", "predicted", "wanted"];
+        agree(&score, &case, &counts);
+        agree(&score, &case, &["match_rate", "precision", "f1"]);
     }
 }
 

@@ -4,6 +4,7 @@ pub mod clip;
 pub mod compute;
 pub mod human;
 pub mod json;
+pub mod leaks;
 pub mod plan;
 pub mod provenance;
 pub mod results;

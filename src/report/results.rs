@@ -192,6 +192,7 @@ mod tests {
             tables: vec![table],
             root: Node::table().into(),
             warnings: Vec::new(),
+            asked_and_learnt: std::collections::BTreeSet::default(),
         };
         let outputs = Outputs::none(0);
         let error = tables(&pipeline, &outputs, &store).unwrap_err();

@@ -19,6 +19,7 @@ mod json_schema;
 mod layering;
 mod ltx_video;
 mod parity;
+mod real_arc;
 mod real_data;
 mod real_sets;
 mod scale;

@@ -1,4 +1,4 @@
-//! Real photographs and ARC tasks through the data stages.
+//! Real photographs through the data stages.
 //!
 //! `PIPE_TEST_DATA` names a folder with `coco/` (COCO 2017 in its official layout, any part of it)
 //! and `arc/` (`data/training`, `data/evaluation`); without it these tests say that they were
@@ -13,17 +13,12 @@ use std::{
 use image::{RgbImage, imageops};
 use pipe::{
     artifact::{Item, pairs::Pair},
-    data::{
-        arc::{self, ArcGrids, Example},
-        resize::resize_image,
-        rle::Segmentation,
-    },
-    metrics::{arc as arc_metric, miou, pose},
+    data::rle::Segmentation,
+    metrics::{miou, pose},
     models::ModelCache,
     stages::{CancelFlag, Dataset, Inputs, Output, Stage, StageContext, StageError},
     store::{SourceReader, Store},
 };
-use rayon::prelude::*;
 use serde_json::{Value, json};
 
 pub fn data() -> Option<PathBuf> {
@@ -238,70 +233,4 @@ fn a_truncated_photograph_is_named() {
         .unwrap_err();
     let text = error.to_string();
     assert!(text.contains("train2017/") && text.contains("is not a whole image"), "{text}");
-}
-
-/// The task files of a set, by name.
-fn tasks(root: &Path, set: &str) -> Vec<(String, arc::Task)> {
-    let mut paths: Vec<_> = fs::read_dir(root.join("arc/data").join(set))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    paths.sort();
-    let task = |path: &PathBuf| serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
-    let name = |path: &PathBuf| path.file_stem().unwrap().to_string_lossy().into_owned();
-    paths.iter().map(|path| (name(path), task(path))).collect()
-}
-
-#[test]
-fn every_arc_answer_survives_rendering_resizing_and_decoding() {
-    let Some(root) = data() else { return };
-    for set in ["training", "evaluation"] {
-        let tasks = tasks(&root, set);
-        assert!(tasks.len() >= 100);
-        tasks.into_par_iter().for_each(|(name, task)| {
-            let task = task.with_grey_rule();
-            let cell = task.cell();
-            assert!((11..=130).contains(&cell), "{name}: {cell}");
-            for Example { input, output } in task.train.iter().chain(&task.test) {
-                let image = resize_image(&arc::render(output, cell), [480, 480]);
-                let grids = ArcGrids {
-                    task: name.clone(),
-                    input: input.clone(),
-                    output: output.clone(),
-                    cell,
-                };
-                let score = arc_metric::score(&[image], &grids, arc_metric::ArcRule::default());
-                assert!(score["solved"] > 0.0, "{name}: {score:?}");
-                assert_eq!(&arc::decode(&arc::render(input, cell), input.size(), cell), input);
-            }
-        });
-    }
-}
-
-#[test]
-fn an_arc_task_gives_its_examples_as_pairs() {
-    let Some(root) = data() else { return };
-    let (name, task) = tasks(&root, "evaluation").swap_remove(0);
-    for (split, examples) in [("train", &task.train), ("test", &task.test)] {
-        let source =
-            json!({ "source": "arc", "root": root.join("arc"), "set": "evaluation", "task": 0 });
-        let found =
-            pairs(json!({ "source": source, "task": "arc", "split": split, "size": [480, 480] }))
-                .unwrap();
-        assert_eq!(found.len(), examples.len());
-        for (item, pair) in &found {
-            assert!(item.starts_with(&format!("{name}-{split}-")), "{item}");
-            let grids = pair.meta.arc.as_ref().unwrap();
-            assert!(examples.iter().any(|e| e.input == grids.input && e.output == grids.output));
-            assert!(
-                arc_metric::score(
-                    std::slice::from_ref(&pair.target),
-                    grids,
-                    arc_metric::ArcRule::default()
-                )["solved"]
-                    > 0.0
-            );
-        }
-        sheet(&format!("arc_{split}"), &found);
-    }
 }

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
@@ -350,6 +350,7 @@ impl TestPipeline {
             root: Node::table().into(),
             set: Vec::new(),
             warnings: Vec::new(),
+            asked_and_learnt: BTreeSet::default(),
         };
         Self { dir, pipeline, options: ExecOptions::new(Device::flex(), "cpu") }
     }

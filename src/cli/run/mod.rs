@@ -31,6 +31,7 @@ use crate::{
         Reporter,
         human::HumanReporter,
         json::JsonReporter,
+        leaks::same_pictures,
         results::Outputs,
         style::{count, duration},
     },
@@ -216,6 +217,9 @@ impl Runner<'_> {
         // Before the tables, which may meet a full disk where they are written to.
         let is_to_lock = args.lock && summary.outcome == Outcome::Done;
         let lock = is_to_lock.then(|| write_lock(pipeline, store)).transpose()?;
+        for warning in same_pictures(pipeline, &outputs, store)? {
+            session.caution(&warning);
+        }
         if args.only.is_empty() && summary.outcome != Outcome::Interrupted {
             CliError::unless_unread(show_results(pipeline, &outputs, store, session))?;
         }

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import center_of_mass, distance_transform_edt, label
+from scipy.optimize import linear_sum_assignment
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 
@@ -81,6 +82,51 @@ def depth_case(seed, count, align):
     }
 
 
+def blocks(seed, h, w):
+    """A picture of squares of four pixels, dark ones between them."""
+    return picture(seed, h // 4, w // 4).repeat(4, 0).repeat(4, 1)
+
+
+def parts(image):
+    """Centroids of the components of head, arms, legs and torso."""
+    channels = image.astype(int)
+    value, least = channels.max(2), channels.min(2)
+    head = least >= 0.5 * value
+    brightest = channels.argmax(2)  # ties: red, green, blue
+    smallest = max(5 * image.shape[0] * image.shape[1] / (480 * 720), 1)
+    for mask in [head, *(~head & (brightest == k) for k in range(3))]:
+        labels, count = label(mask & (value >= 64), structure=np.ones((3, 3)))
+        areas = np.bincount(labels.ravel(), minlength=count + 1)
+        kept = [k for k in range(1, count + 1) if areas[k] >= smallest]
+        yield np.array(center_of_mass(mask, labels, kept)).reshape(-1, 2)
+
+
+def pose_case(seed, h, w, persons):
+    found, wanted = blocks(seed, h, w), blocks(seed + 1000, h, w)
+    # x, y and whether it is labelled, for 17 keypoints.
+    points = (noise(seed + 2000, persons * 51).reshape(persons, 17, 3) // [16, 16, 128]).astype(float)
+    sizes = []
+    for person in points:
+        head = [point[:2] for point in person[:5] if point[2] > 0]
+        pairs = [np.hypot(*(a - b)) for i, a in enumerate(head) for b in head[:i]]
+        sizes += [np.mean(pairs)] if pairs else []
+    scale = max(h / 480, w / 720)
+    threshold = 1.5 * (np.mean(sizes) if sizes else 20 * scale)
+    matched, predicted, total = 0, 0, 0
+    for a, b in zip(parts(found), parts(wanted)):
+        predicted, total = predicted + len(a), total + len(b)
+        if len(a) and len(b):
+            distance = np.linalg.norm(a[:, None] - b[None], axis=2)
+            cost = np.where(distance < threshold, distance, 1e9)
+            matched += int((cost[linear_sum_assignment(cost)] < 1e9).sum())
+    return {
+        "seed": seed, "size": [h, w], "persons": persons, "threshold": threshold,
+        "matched": matched, "predicted": predicted, "wanted": total,
+        "match_rate": 100 * matched / total, "precision": 100 * matched / predicted,
+        "f1": 200 * matched / (predicted + total),
+    }
+
+
 def bootstrap_case(count, samples, level, seed):
     values = noise(7, count).astype(float)
     generator = torch.Generator("cpu").manual_seed(seed)
@@ -98,6 +144,7 @@ cases = {
     "edges": [edge_case(s, h, w, t) for s, h, w, t in [(5, 32, 40, 0.0075), (6, 64, 48, 0.03), (7, 50, 50, 0.05)]],
     "miou": [iou_case(s, h, w) for s, h, w in [(8, 16, 16), (9, 31, 17)]],
     "depth": [depth_case(s, n, a) for s, n, a in [(10, 100, False), (11, 101, True), (12, 500, True)]],
+    "pose": [pose_case(s, h, w, n) for s, h, w, n in [(20, 32, 40, 1), (21, 64, 48, 2), (22, 64, 96, 0), (23, 80, 80, 3)]],
     "bootstrap": [bootstrap_case(n, m, l, s) for n, m, l, s in [(10, 200, 0.95, 0), (37, 300, 0.9, 5)]],
 }
 Path(__file__).with_name("expected.json").write_text(json.dumps(cases, indent=1) + "\n")

@@ -15,6 +15,7 @@ mod files;
 mod help;
 mod hub;
 mod interrupt;
+mod leaks;
 mod lock;
 mod misfits;
 mod mistakes;

@@ -64,6 +64,31 @@ fn every_pipeline_checks_and_plans_in_every_profile() {
     }
 }
 
+/// The file as a profile makes it.
+fn merged(shell: &Shell, file: &Path, profile: &str) -> toml::Table {
+    let shown = shell.succeed(&format!("show {} --profile {profile}", file.display()));
+    shown.parse().unwrap_or_else(|error| panic!("{} is shown as no TOML: {error}", file.display()))
+}
+
+/// As published trainers of CogVideoX have it: noise on the image differs from step to step.
+#[test]
+fn published_models_learn_from_images_with_ever_new_noise() {
+    let shell = Shell::new();
+    let mut trainings = 0;
+    for (file, _) in cases().into_iter().filter(|(_, name)| name.as_deref() == Some("paper")) {
+        let stages = merged(&shell, &file, "paper")["stages"].clone();
+        let stages = stages.as_table().unwrap();
+        for lora in stages.values().filter(|stage| stage["kind"].as_str() == Some("lora_train")) {
+            let latents = &stages[lora["inputs"]["latents"].as_str().unwrap()];
+            let pool = latents.get("image_latent_pool").map(ToString::to_string);
+            let wanted = ["16", "\"${pool}\""].contains(&pool.as_deref().unwrap_or("none"));
+            assert!(wanted, "{}: {pool:?}", file.display());
+            trainings += 1;
+        }
+    }
+    assert!(trainings > 18, "{trainings} trainings");
+}
+
 #[test]
 fn with_its_data_a_pipeline_plans_to_run() {
     let Some(root) = crate::real_data::data() else { return };

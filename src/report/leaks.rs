@@ -1,0 +1,57 @@
+//! Pictures that are learnt from and asked about, under whatever name: known when both are drawn.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::{results::Outputs, style::count};
+use crate::{
+    artifact::pairs,
+    config::Pipeline,
+    store::{Digest, Store, StoreError},
+};
+
+/// The inputs of a set of pairs, and an item that has each.
+type Inputs = HashMap<Digest, String>;
+
+/// What to warn of: once for every two stages, however many cells they have.
+pub fn same_pictures(
+    pipeline: &Pipeline,
+    outputs: &Outputs,
+    store: &Store,
+) -> Result<Vec<String>, StoreError> {
+    let mut read: BTreeMap<usize, Inputs> = BTreeMap::new();
+    let mut told: BTreeSet<[&str; 2]> = BTreeSet::new();
+    let mut warnings = Vec::new();
+    for &(asked, learnt) in &pipeline.asked_and_learnt {
+        let [test, train] = [asked, learnt].map(|index| &pipeline.instances[index]);
+        let stages = [&*test.stage, &*train.stage];
+        if told.contains(&stages) {
+            continue;
+        }
+        for index in [asked, learnt] {
+            if !read.contains_key(&index) {
+                read.insert(index, inputs(outputs.digest(index), store)?);
+            }
+        }
+        let same =
+            read[&asked].iter().filter_map(|(digest, a)| Some((a, read[&learnt].get(digest)?)));
+        let same: BTreeSet<_> = same.collect();
+        if let Some((a, b)) = same.first() {
+            told.insert(stages);
+            warnings.push(format!(
+                "`{test}` asks about {} that `{train}` learns from, such as `{a}`, there `{b}`: its scores \
+                 are partly those of answers that were learnt",
+                count(same.len(), "picture"),
+            ));
+        }
+    }
+    Ok(warnings)
+}
+
+fn inputs(output: Option<Digest>, store: &Store) -> Result<Inputs, StoreError> {
+    let Some(output) = output else { return Ok(Inputs::new()) };
+    let manifest = store.manifest(output)?;
+    let items = manifest.items.iter();
+    let inputs =
+        items.filter_map(|item| Some((item.files.get(pairs::INPUT)?.digest, item.name.clone())));
+    Ok(inputs.collect())
+}
