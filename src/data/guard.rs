@@ -30,7 +30,7 @@ mod tests {
 
     #[test]
     fn a_panic_ends_at_the_guard() {
-        assert_eq!(guarded(|| is_guarded()), Some(true));
+        assert_eq!(guarded(is_guarded), Some(true));
         assert_eq!(guarded(|| -> u8 { panic!("a length is negative") }), None);
         assert!(!is_guarded());
     }

@@ -1,6 +1,6 @@
 //! Pictures that are learnt from and asked about, under whatever name: known when both are drawn.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry};
 
 use super::{results::Outputs, style::count};
 use crate::{
@@ -28,8 +28,8 @@ pub fn same_pictures(
             continue;
         }
         for index in [asked, learnt] {
-            if !read.contains_key(&index) {
-                read.insert(index, inputs(outputs.digest(index), store)?);
+            if let Entry::Vacant(unread) = read.entry(index) {
+                unread.insert(inputs(outputs.digest(index), store)?);
             }
         }
         let same =
