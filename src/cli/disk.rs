@@ -91,14 +91,14 @@ impl<'a> Watch<'a> {
         // What keeps it from being known is told by the run itself.
         let Ok(plan) = plan::build(self.pipeline, self.store, self.wanted) else { return };
         let Ok(disk) = DiskPlan::new(&plan, self.store) else { return };
-        match verdict(disk.total(), self.store.free_space()) {
-            Verdict::Enough => {}
-            Verdict::Tight(message) | Verdict::AlmostFull(message) => session.caution(&message),
-            Verdict::TooSmall(message) => {
-                session.caution(&format!("{message}; the run will probably fill it"));
-                session.talk(&format!("  help: {HELP}; what is finished is kept"));
-            }
-        }
+        let message = match verdict(disk.total(), self.store.free_space()) {
+            Verdict::Enough => return,
+            Verdict::Tight(message) => return session.caution(&message),
+            Verdict::AlmostFull(message) => message,
+            Verdict::TooSmall(message) => format!("{message}; the run will probably fill it"),
+        };
+        session.caution(&message);
+        session.talk(&format!("  help: {HELP}; what is finished is kept"));
     }
 }
 

@@ -30,6 +30,11 @@ fn many_files_damaged_at_once_are_made_again_by_one_run() {
     assert_eq!(run.summary.outcome, Outcome::Done, "{}", run.story());
     // Each stage once, not once for each file.
     insta::assert_snapshot!(run.story(), @"
+    reused words
+    reused shout
+    ran words (12 of 12, same output): its output # is gone from the cache or damaged
+    ran shout (12 of 12, same output): its output # is gone from the cache or damaged
+    ran letters (1 of 1): step 10 -> 1 (toy.toml:7:9)
     ");
     assert_eq!(test.store().verify().unwrap().damaged, []);
 }
@@ -115,6 +120,10 @@ fn every_damaged_record_is_found_told_and_made_again() {
         corrupt(record, false);
     }
     insta::assert_snapshot!(test.run().story(), @"
+    ran words (2 of 2, same output): its record in the cache is damaged
+    ran shout (2 of 2, same output): its record in the cache is damaged
+    ran letters (1 of 1, same output): its record in the cache is damaged
+    ran texts (1 of 1, same output): its record in the cache is damaged
     ");
     assert_eq!(test.run().summary.ran, 0);
     assert_eq!(test.store().verify().unwrap().damaged, []);
