@@ -16,7 +16,7 @@ use tokio::runtime::{Builder, Runtime};
 use url::Url;
 
 use super::{
-    Patience, RemoteError, Sent,
+    Patience, RemoteError,
     http::{Connector, METADATA, NoCredentials},
 };
 
@@ -199,25 +199,16 @@ impl Bucket {
         put.map(drop).map_err(RemoteError::from)
     }
 
-    /// Sends a file, in parts if it is long. What is there already is left, unless it is to be
-    /// replaced.
-    pub(super) fn upload(
-        &self,
-        name: &str,
-        file: &path::Path,
-        replace: bool,
-    ) -> Result<Sent, RemoteError> {
+    /// Sends a file, in parts if it is long, whatever was there.
+    pub(super) fn upload(&self, name: &str, file: &path::Path) -> Result<(), RemoteError> {
         let local = |e: std::io::Error| RemoteError::Local(e.to_string());
         let size = fs::metadata(file).map_err(local)?.len();
-        if !replace && self.size(name)? == Some(size) {
-            return Ok(Sent { bytes: 0, new: false });
-        }
         if size <= PART {
             self.put(name, fs::read(file).map_err(local)?)?;
         } else {
             self.upload_parts(name, &mut fs::File::open(file).map_err(local)?)?;
         }
-        Ok(Sent { bytes: size, new: true })
+        Ok(())
     }
 
     fn upload_parts(&self, name: &str, file: &mut fs::File) -> Result<(), RemoteError> {

@@ -82,6 +82,15 @@ pub enum RemoteError {
     /// Something at this end.
     #[error("{0}")]
     Local(String),
+    /// Content that was to be sent is not what it was.
+    #[error(
+        "the content of {digest} is damaged here; `pipe cache verify` removes it, and `pipe run` makes \
+         it again"
+    )]
+    Damaged {
+        /// The content.
+        digest: Digest,
+    },
     /// Written by a newer `pipe`.
     #[error(
         "the remote cache has format {found}, but this `pipe` knows formats up to {FORMAT_VERSION}"
@@ -147,7 +156,7 @@ impl RemoteError {
                 "see that the address is right; `pipe cache push`, or a run with `--remote`, makes a \
                  cache there, also where only its file `format` is lost"
             }
-            Self::Unreachable(_) | Self::Local(_) => return None,
+            Self::Unreachable(_) | Self::Local(_) | Self::Damaged { .. } => return None,
         })
     }
 }
@@ -217,13 +226,6 @@ fn public(url: &Url) -> String {
     url.set_query(None);
     url.set_fragment(None);
     url.to_string()
-}
-
-/// What an upload sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Sent {
-    pub(super) bytes: u64,
-    pub(super) new: bool,
 }
 
 /// `objects/ab/cdef…`.

@@ -144,7 +144,7 @@ impl Remote {
             let sent = if how.dry_run {
                 self.bucket.size(&name).map(|there| (there != Some(size)).then_some(size))
             } else {
-                self.send_object(&name, *digest, store)
+                self.send_object(&name, (*digest, size), store)
             };
             match sent {
                 Ok(sent) => {
@@ -177,14 +177,20 @@ impl Remote {
     fn send_object(
         &self,
         name: &str,
-        digest: Digest,
+        (digest, size): (Digest, u64),
         store: &Store,
     ) -> Result<Option<u64>, RemoteError> {
-        let file = store.object_path(digest);
         let is_damaged = self.damaged.lock().expect("no panic while held").contains(&digest);
-        let sent = self.bucket.upload(name, &file, is_damaged)?;
+        if !is_damaged && self.bucket.size(name)? == Some(size) {
+            return Ok(None);
+        }
+        // Damage here must not become damage there.
+        if !store.is_intact(digest).map_err(|error| RemoteError::Local(error.to_string()))? {
+            return Err(RemoteError::Damaged { digest });
+        }
+        self.bucket.upload(name, &store.object_path(digest))?;
         self.damaged.lock().expect("no panic while held").remove(&digest);
-        Ok(sent.new.then_some(sent.bytes))
+        Ok(Some(size))
     }
 
     /// Sends the records of a result whose objects are there; false if another output is.

@@ -74,6 +74,25 @@ fn what_lies_behind_a_damaged_list_or_record_is_replaced_at_once() {
 }
 
 #[test]
+fn damage_here_does_not_become_damage_there() {
+    let (server, remote) = s3();
+    let here = Machine::new();
+    let made = here.make("clips", &[b"one", b"two"]);
+    let path = here.store.object_path(Digest::of(b"one"));
+    let time = std::fs::metadata(&path).unwrap().modified().unwrap();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, b"0ne").unwrap();
+    std::fs::File::open(&path).unwrap().set_modified(time).unwrap();
+    let moved = remote.push(&here.store, std::slice::from_ref(&made), &HOW).unwrap();
+    assert_eq!((moved.results.len(), moved.failed), (0, 1));
+    assert!(moved.error.unwrap().contains("is damaged here"));
+    assert!(server.keys("actions").is_empty());
+    here.make("clips", &[b"one", b"two"]);
+    remote.push(&here.store, std::slice::from_ref(&made), &HOW).unwrap();
+    assert_eq!(Machine::new().pull(&remote).results.len(), 1);
+}
+
+#[test]
 fn damaged_records_of_items_and_sources_are_replaced() {
     let (server, remote) = s3();
     let (first, second) = (Machine::new(), Machine::new());
