@@ -48,7 +48,7 @@ fn one_run_makes_all_damaged_results_again() {
     let file = format!("{SCORES}{SCORE}\n[tables.main]\nvalue = \"score.psnr\"\n");
     shell.write("scores.toml", &file);
     let before = shell.succeed("run scores.toml");
-    for folder in ["cache/objects", "cache/actions", "cache/items", "cache"] {
+    for folder in ["cache/objects", "cache/actions", "cache"] {
         assert!(corrupt_all(&shell.path(folder)) > 3, "{folder}");
         if folder == "cache" {
             let text = shell.transcript("run scores.toml");
