@@ -15,6 +15,9 @@ use crate::{
 /// What to do about a bug of ours.
 const REPORT: &str = "this is a bug in pipe; please report it with this file";
 
+/// What to do about damage that no stage of the run can make good.
+const VERIFY: &str = "`pipe cache verify` removes what is damaged, and `pipe run` makes it again";
+
 /// The failure of a stage, as it is told.
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
@@ -36,7 +39,7 @@ impl Failure {
             }
             StageError::Bug(_) => (Outcome::Bug, None, Some(REPORT.to_owned())),
             StageError::Cancelled => (Outcome::Interrupted, None, None),
-            StageError::Damaged { .. } => (Outcome::Failed, None, None),
+            StageError::Damaged { .. } => (Outcome::Environment, None, Some(VERIFY.to_owned())),
         };
         Self { outcome, error: error.to_string(), item, help }
     }

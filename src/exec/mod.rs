@@ -176,6 +176,19 @@ impl<'a> Executor<'a> {
         if refused.is_empty() { Ok(()) } else { Err(ExecError::Commands(refused)) }
     }
 
+    /// Reads all that the store holds of a pipeline, after some of it turned out damaged, and drops what
+    /// is; gives how much.
+    pub fn drop_damaged(&self, pipeline: &Pipeline) -> Result<usize, ExecError> {
+        let plan = plan::build(pipeline, self.store, &self.options.wanted())?;
+        let outputs = plan.nodes.iter().filter_map(|node| match &node.freshness {
+            Freshness::Fresh(record) => Some(record.output),
+            _ => None,
+        });
+        let outputs: HashSet<Digest> = outputs.collect();
+        let dropped = outputs.into_iter().map(|output| self.store.drop_damaged(output));
+        Ok(dropped.sum::<Result<usize, StoreError>>()?)
+    }
+
     /// Refuses, before anything runs, what could not be run to its end. What had to be looked up for
     /// that and is fresh, by index, need not be looked up again.
     fn check(

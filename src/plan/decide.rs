@@ -214,6 +214,9 @@ impl<'a> Decider<'a> {
             Found::Nothing(sources) => sources,
         };
         let instance = &self.pipeline.instances[index];
+        if self.is_record_damaged(instance, key, sources) {
+            return vec![StaleReason::RecordDamaged];
+        }
         let reasons = |old: &Record| {
             let mut now = with_sources(key, sources.clone());
             if sources.is_empty() {
@@ -234,6 +237,20 @@ impl<'a> Decider<'a> {
                 .unwrap_or_default(),
         };
         if found.is_empty() { vec![StaleReason::NeverRun] } else { found }
+    }
+
+    /// Whether the store knows of the key but cannot read what.
+    fn is_record_damaged(
+        &self,
+        instance: &Instance,
+        key: &Key,
+        sources: &BTreeMap<String, Digest>,
+    ) -> bool {
+        if instance.work.source_root().is_none() {
+            return self.store.is_record_damaged(key.direct);
+        }
+        self.store.is_trace_damaged(key.direct)
+            || self.store.is_record_damaged(action_key(&with_sources(key, sources.clone())))
     }
 
     /// The items that a mapped stage makes, and which of them are cached.

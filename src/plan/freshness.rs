@@ -77,6 +77,8 @@ pub enum StaleReason {
         /// Its digest.
         digest: Digest,
     },
+    /// It was run, but the record of it is damaged.
+    RecordDamaged,
     /// `--force`.
     Forced,
 }
@@ -100,6 +102,7 @@ impl fmt::Display for StaleReason {
             Self::OutputMissing { digest } => {
                 write!(f, "its output {} is gone from the cache or damaged", digest.short())
             }
+            Self::RecordDamaged => write!(f, "its record in the cache is damaged"),
             Self::Forced => write!(f, "forced"),
         }
     }
@@ -240,6 +243,7 @@ mod tests {
             StaleReason::WeightsChanged { model: "builtin:tiny".into() },
             StaleReason::SourceChanged { path: "images/1.png".into() },
             StaleReason::OutputMissing { digest: old },
+            StaleReason::RecordDamaged,
             StaleReason::Forced,
         ];
         let text = reasons.map(|reason| reason.to_string()).join("\n");
@@ -253,6 +257,7 @@ mod tests {
         the weights of `builtin:tiny` changed
         `images/1.png` changed
         its output OLD is gone from the cache or damaged
+        its record in the cache is damaged
         forced
         ");
     }

@@ -1,17 +1,22 @@
 //! The seam to `object_store`: named bytes behind an address, for code that waits for its answers.
 
-use std::{fs, io::Write, path, sync::Arc};
+use std::{
+    fs,
+    io::Write,
+    path,
+    sync::{Arc, OnceLock},
+};
 
 use object_store::{
     BackoffConfig, Error, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, RetryConfig,
     WriteMultipart, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder,
-    gcp::GoogleCloudStorageBuilder, local::LocalFileSystem, path::Path,
+    gcp::GoogleCloudStorageBuilder, local::LocalFileSystem, memory::InMemory, path::Path,
 };
 use tokio::runtime::{Builder, Runtime};
 use url::Url;
 
 use super::{
-    Patience, RemoteError, Sent,
+    Patience, RemoteError,
     http::{Connector, METADATA, NoCredentials},
 };
 
@@ -24,13 +29,18 @@ const PARTS_AT_ONCE: usize = 4;
 /// Named bytes at an address.
 #[derive(Debug)]
 pub(super) struct Bucket {
-    objects: Arc<dyn ObjectStore>,
+    /// None yet where it is a folder that is not there.
+    objects: OnceLock<Arc<dyn ObjectStore>>,
+    /// The folder, made when the first bytes are written to it.
+    folder: path::PathBuf,
+    /// Stands for a folder that is not there.
+    nothing: Arc<dyn ObjectStore>,
     prefix: Path,
     runtime: Runtime,
 }
 
 impl Bucket {
-    /// Connects to nothing yet; a folder is made if need be.
+    /// Connects to nothing yet, and makes nothing.
     pub(super) fn open(address: &Url, patience: Patience) -> Result<Self, RemoteError> {
         let connector =
             Connector { connect: patience.connect, read: patience.read, metadata: METADATA };
@@ -65,7 +75,17 @@ impl Bucket {
             ),
             _ => return Err(RemoteError::Address { scheme: address.scheme().to_owned() }),
         };
-        Ok(Self { objects, prefix, runtime: runtime()? })
+        Ok(Self { prefix, ..Self::over(objects.into())? })
+    }
+
+    fn over(objects: OnceLock<Arc<dyn ObjectStore>>) -> Result<Self, RemoteError> {
+        Ok(Self {
+            objects,
+            folder: path::PathBuf::default(),
+            nothing: Arc::new(InMemory::new()),
+            prefix: Path::default(),
+            runtime: runtime()?,
+        })
     }
 
     pub(super) fn retry(patience: Patience) -> RetryConfig {
@@ -83,14 +103,34 @@ impl Bucket {
     fn folder(address: &Url) -> Result<Self, RemoteError> {
         let wrong = || RemoteError::Address { scheme: "file".to_owned() };
         let folder: path::PathBuf = address.to_file_path().map_err(|()| wrong())?;
-        fs::create_dir_all(&folder).map_err(|e| RemoteError::Local(e.to_string()))?;
-        let objects = LocalFileSystem::new_with_prefix(folder).map_err(RemoteError::from)?;
-        Ok(Self { objects: Arc::new(objects), prefix: Path::default(), runtime: runtime()? })
+        let objects = OnceLock::new();
+        if folder.is_dir() {
+            let _ = objects.set(below(&folder)?);
+        }
+        Ok(Self { folder, ..Self::over(objects)? })
     }
 
     #[cfg(test)]
     pub(super) fn of(objects: Arc<dyn ObjectStore>) -> Self {
-        Self { objects, prefix: Path::default(), runtime: runtime().unwrap() }
+        Self::over(objects.into()).unwrap()
+    }
+
+    /// Where to read.
+    fn objects(&self) -> &Arc<dyn ObjectStore> {
+        self.objects.get().unwrap_or(&self.nothing)
+    }
+
+    /// Where to write.
+    fn objects_to_change(&self) -> Result<&Arc<dyn ObjectStore>, RemoteError> {
+        if self.objects.get().is_none() {
+            let place = self.folder.display();
+            fs::create_dir_all(&self.folder).map_err(|e| {
+                RemoteError::Local(format!("cannot make the folder `{place}`: {e}"))
+            })?;
+            // Another thread may have been faster.
+            let _ = self.objects.set(below(&self.folder)?);
+        }
+        Ok(self.objects())
     }
 
     fn path(&self, name: &str) -> Path {
@@ -100,14 +140,14 @@ impl Bucket {
     /// The bytes with this name.
     pub(super) fn get(&self, name: &str) -> Result<Option<Vec<u8>>, RemoteError> {
         let path = self.path(name);
-        let got = self.runtime.block_on(async { self.objects.get(&path).await?.bytes().await });
+        let got = self.runtime.block_on(async { self.objects().get(&path).await?.bytes().await });
         Ok(found(got)?.map(|bytes| bytes.to_vec()))
     }
 
     /// How many bytes have this name.
     pub(super) fn size(&self, name: &str) -> Result<Option<u64>, RemoteError> {
         let path = self.path(name);
-        let head = self.runtime.block_on(self.objects.head(&path));
+        let head = self.runtime.block_on(self.objects().head(&path));
         Ok(found(head)?.map(|meta| meta.size))
     }
 
@@ -122,7 +162,7 @@ impl Bucket {
         let mut at = 0;
         while at < size {
             let end = size.min(at + PART);
-            let part = self.runtime.block_on(self.objects.get_range(&path, at..end));
+            let part = self.runtime.block_on(self.objects().get_range(&path, at..end));
             let Some(part) = found(part)? else { return Ok(false) };
             out.write_all(&part).map_err(|e| RemoteError::Local(e.to_string()))?;
             // What is too short is refused by its digest.
@@ -137,11 +177,11 @@ impl Bucket {
     /// Writes bytes under a name that is free; false if it is taken.
     pub(super) fn create(&self, name: &str, bytes: &[u8]) -> Result<bool, RemoteError> {
         const ATTEMPTS: usize = 3;
-        let path = self.path(name);
+        let (path, objects) = (self.path(name), self.objects_to_change()?);
         let mut attempt = 1;
         loop {
             let payload = bytes.to_vec().into();
-            let put = self.objects.put_opts(&path, payload, PutMode::Create.into());
+            let put = objects.put_opts(&path, payload, PutMode::Create.into());
             match self.runtime.block_on(put) {
                 Ok(_) => return Ok(true),
                 Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => return Ok(false),
@@ -155,36 +195,27 @@ impl Bucket {
     /// Writes bytes under a name, whatever was there.
     pub(super) fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), RemoteError> {
         let path = self.path(name);
-        let put = self.runtime.block_on(self.objects.put(&path, bytes.into()));
+        let put = self.runtime.block_on(self.objects_to_change()?.put(&path, bytes.into()));
         put.map(drop).map_err(RemoteError::from)
     }
 
-    /// Sends a file, in parts if it is long. What is there already is left, unless it is to be
-    /// replaced.
-    pub(super) fn upload(
-        &self,
-        name: &str,
-        file: &path::Path,
-        replace: bool,
-    ) -> Result<Sent, RemoteError> {
+    /// Sends a file, in parts if it is long, whatever was there.
+    pub(super) fn upload(&self, name: &str, file: &path::Path) -> Result<(), RemoteError> {
         let local = |e: std::io::Error| RemoteError::Local(e.to_string());
         let size = fs::metadata(file).map_err(local)?.len();
-        if !replace && self.size(name)? == Some(size) {
-            return Ok(Sent { bytes: 0, new: false });
-        }
         if size <= PART {
             self.put(name, fs::read(file).map_err(local)?)?;
         } else {
             self.upload_parts(name, &mut fs::File::open(file).map_err(local)?)?;
         }
-        Ok(Sent { bytes: size, new: true })
+        Ok(())
     }
 
     fn upload_parts(&self, name: &str, file: &mut fs::File) -> Result<(), RemoteError> {
         use std::io::Read;
-        let path = self.path(name);
+        let (path, objects) = (self.path(name), self.objects_to_change()?);
         self.runtime.block_on(async {
-            let upload = self.objects.put_multipart(&path).await.map_err(RemoteError::from)?;
+            let upload = objects.put_multipart(&path).await.map_err(RemoteError::from)?;
             let mut upload = WriteMultipart::new_with_chunk_size(upload, PART as usize);
             loop {
                 upload.wait_for_capacity(PARTS_AT_ONCE).await.map_err(RemoteError::from)?;
@@ -209,7 +240,7 @@ impl Bucket {
         let folder = self.path(folder);
         let listed = self.runtime.block_on(async {
             use futures_util::TryStreamExt;
-            self.objects.list(Some(&folder)).try_collect::<Vec<_>>().await
+            self.objects().list(Some(&folder)).try_collect::<Vec<_>>().await
         });
         let below = |path: &Path| {
             let rest: Vec<_> = path.prefix_match(&self.prefix)?.collect();
@@ -257,6 +288,11 @@ fn plain(error: &(dyn std::error::Error + 'static)) -> String {
     let words: Vec<_> =
         line.split(' ').map(|word| word.split('?').next().unwrap_or_default()).collect();
     words.join(" ")
+}
+
+/// The files below a folder, which is there.
+fn below(folder: &path::Path) -> Result<Arc<dyn ObjectStore>, RemoteError> {
+    Ok(Arc::new(LocalFileSystem::new_with_prefix(folder)?))
 }
 
 /// What is not there is no error.

@@ -36,7 +36,7 @@ use url::Url;
 
 use bucket::Bucket;
 
-use crate::store::{Digest, FORMAT_VERSION};
+use crate::store::{Digest, FORMAT_VERSION, Fingerprint};
 
 /// Requests that are on their way at once.
 const PARALLEL: usize = 16;
@@ -50,6 +50,9 @@ pub struct Remote {
     threads: ThreadPool,
     /// Content that was fetched and did not match its digest, or was not there: to be replaced.
     damaged: Mutex<HashSet<Digest>>,
+    /// Keys of results of which a record, or the list of items, could not be read: what lies behind it
+    /// is unknown, so all of it is replaced.
+    suspects: Mutex<HashSet<Fingerprint>>,
 }
 
 /// Why a remote could not do its work.
@@ -79,6 +82,15 @@ pub enum RemoteError {
     /// Something at this end.
     #[error("{0}")]
     Local(String),
+    /// Content that was to be sent is not what it was.
+    #[error(
+        "the content of {digest} is damaged here; `pipe cache verify` removes it, and `pipe run` makes \
+         it again"
+    )]
+    Damaged {
+        /// The content.
+        digest: Digest,
+    },
     /// Written by a newer `pipe`.
     #[error(
         "the remote cache has format {found}, but this `pipe` knows formats up to {FORMAT_VERSION}"
@@ -87,9 +99,15 @@ pub enum RemoteError {
         /// Its version.
         found: u32,
     },
-    /// The address holds something else.
-    #[error("what is at the address of the remote cache is not a cache of `pipe`")]
+    /// The address holds something else, or a cache whose format file is damaged.
+    #[error("what is at the address of the remote cache has a file `format` that no `pipe` wrote")]
     NotACache,
+    /// Nothing is at the address.
+    #[error("there is no remote cache at `{address}`")]
+    Nothing {
+        /// Where.
+        address: String,
+    },
 }
 
 /// How long a remote is waited for.
@@ -130,8 +148,15 @@ impl RemoteError {
                  `AZURE_STORAGE_ACCOUNT_KEY`; profiles in `~/.aws` are not read"
             }
             Self::Newer { .. } => "use the newer `pipe` that wrote it, or another address",
-            Self::NotACache => "name an address where nothing is yet, or a cache",
-            Self::Unreachable(_) | Self::Local(_) => return None,
+            Self::NotACache => {
+                "if it is your cache, remove its file `format`, which the next `pipe cache push` writes \
+                 anew; else name an address where nothing is yet"
+            }
+            Self::Nothing { .. } => {
+                "see that the address is right; `pipe cache push`, or a run with `--remote`, makes a \
+                 cache there, also where only its file `format` is lost"
+            }
+            Self::Unreachable(_) | Self::Local(_) | Self::Damaged { .. } => return None,
         })
     }
 }
@@ -143,7 +168,7 @@ impl fmt::Display for Remote {
 }
 
 impl Remote {
-    /// The cache at an address, which may be a folder's path. Nothing is asked yet.
+    /// The cache at an address, which may be a folder's path. Nothing is asked yet, and nothing made.
     pub fn open(address: &str, patience: Patience) -> Result<Self, RemoteError> {
         let url = parse(address)?;
         Self::over(Bucket::open(&url, patience)?, public(&url))
@@ -152,25 +177,31 @@ impl Remote {
     fn over(bucket: Bucket, name: String) -> Result<Self, RemoteError> {
         let threads = ThreadPoolBuilder::new().num_threads(PARALLEL).build();
         let threads = threads.map_err(|e| RemoteError::Local(e.to_string()))?;
-        Ok(Self { bucket, name, threads, damaged: Mutex::default() })
+        Ok(Self { bucket, name, threads, damaged: Mutex::default(), suspects: Mutex::default() })
     }
 
     /// Refuses what is no cache or a newer one; says if anything is there.
     pub fn check(&self) -> Result<bool, RemoteError> {
-        let Some(text) = self.bucket.get("format")? else { return Ok(false) };
+        Ok(self.format()?.is_some())
+    }
+
+    fn format(&self) -> Result<Option<u32>, RemoteError> {
+        let Some(text) = self.bucket.get("format")? else { return Ok(None) };
         match String::from_utf8_lossy(&text).trim().parse::<u32>() {
             Ok(found) if found > FORMAT_VERSION => Err(RemoteError::Newer { found }),
-            Ok(_) => Ok(true),
+            Ok(found) => Ok(Some(found)),
             Err(_) => Err(RemoteError::NotACache),
         }
     }
 
-    /// The same, and makes it a cache.
+    /// Makes it a cache of this form; an older version could not read what is written from now on.
     fn prepare(&self) -> Result<(), RemoteError> {
-        if !self.check()? {
-            self.bucket.create("format", format!("{FORMAT_VERSION}\n").as_bytes())?;
+        let text = format!("{FORMAT_VERSION}\n").into_bytes();
+        match self.format()? {
+            None => self.bucket.create("format", &text).map(drop),
+            Some(found) if found < FORMAT_VERSION => self.bucket.put("format", text),
+            Some(_) => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -195,13 +226,6 @@ fn public(url: &Url) -> String {
     url.set_query(None);
     url.set_fragment(None);
     url.to_string()
-}
-
-/// What an upload sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Sent {
-    pub(super) bytes: u64,
-    pub(super) new: bool,
 }
 
 /// `objects/ab/cdef…`.

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     artifact::FileRef,
-    store::{Digest, FORMAT_VERSION, Fingerprint, ItemRecord, Record, Store, StoreError, unnamed},
+    store::{Digest, Fingerprint, ItemRecord, Record, Store, StoreError, unnamed},
 };
 
 /// Asks whether to stop before the next object.
@@ -32,6 +32,7 @@ impl Remote {
             let bytes = self.bucket.get(&name)?;
             let Some(bytes) = bytes.filter(|bytes| Digest::of(bytes) == record.output) else {
                 self.mark_damaged(record.output);
+                self.suspect(key);
                 return Err(lies());
             };
             cargo.add(store.put(&bytes)?.size);
@@ -53,11 +54,8 @@ impl Remote {
         cargo: &Cargo,
         stopped: Stopped<'_>,
     ) -> Result<bool, BringError> {
-        let bytes = self.bucket.get(&sharded("items", &key.to_string()))?;
-        let record = bytes.and_then(|bytes| serde_json::from_slice::<ItemRecord>(&bytes).ok());
-        let Some(record) = record.filter(|record| record.format_version <= FORMAT_VERSION) else {
-            return Ok(false);
-        };
+        let record: Option<ItemRecord> = self.form(&sharded("items", &key.to_string()), key)?;
+        let Some(record) = record else { return Ok(false) };
         self.bring_files(store, record.files.values(), cargo, stopped)?;
         store.commit_item(key, &record)?;
         Ok(true)
@@ -100,9 +98,20 @@ impl Remote {
         damaged.into_inner().expect("no panic while held").map_or(Ok(()), Err)
     }
 
+    /// Refuses an address where there is nothing to fetch from.
+    pub fn check_is_there(&self) -> Result<(), RemoteError> {
+        let address = || RemoteError::Nothing { address: self.name.clone() };
+        if self.check()? { Ok(()) } else { Err(address()) }
+    }
+
     /// Remembers content that is gone from the remote or damaged there.
     fn mark_damaged(&self, digest: Digest) {
         self.damaged.lock().expect("no panic while held").insert(digest);
+    }
+
+    /// Remembers that what the remote knows of a key is damaged.
+    pub(super) fn suspect(&self, key: Fingerprint) {
+        self.suspects.lock().expect("no panic while held").insert(key);
     }
 
     /// Fetches results that are not whole here.
@@ -112,10 +121,8 @@ impl Remote {
         scope: &Scope,
         how: &Transfer<'_>,
     ) -> Result<Moved, RemoteError> {
+        self.check_is_there()?;
         let mut moved = Moved::default();
-        if !self.check()? {
-            return Ok(moved);
-        }
         let keys = match scope {
             Scope::Keys(keys) => keys.clone(),
             Scope::All => self.keys("actions")?.map(|key| (key, key.short())).collect(),

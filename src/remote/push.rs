@@ -9,13 +9,15 @@ use std::{
 };
 
 use rayon::prelude::*;
-use serde::de::IgnoredAny;
+use serde::Serialize;
 
 use super::{
     Moved, Remote, RemoteError, Transfer, sharded,
     transfer::{Cargo, trace_of},
 };
-use crate::store::{Digest, Fingerprint, ItemRecord, NewResult, Record, Store};
+use crate::store::{
+    Digest, Fingerprint, Form, ItemRecord, NewResult, Opened, Record, Store, seal, unseal,
+};
 
 /// The objects of a result with their sizes.
 type Contents = BTreeMap<Digest, u64>;
@@ -51,7 +53,10 @@ impl Remote {
                 continue;
             }
             match self.send_records(store, made) {
-                Ok(true) => moved.results.push((made.name.clone(), bytes)),
+                Ok(true) => {
+                    self.trust(made);
+                    moved.results.push((made.name.clone(), bytes));
+                }
                 Ok(false) => moved.differing.push(made.name.clone()),
                 Err(error) => {
                     moved.failed += 1;
@@ -81,9 +86,12 @@ impl Remote {
                 Some(known) if known.output != made.record.output => {
                     moved.differing.push(made.name.clone());
                 }
-                Some(_) if !self.is_to_mend(store, &made.record) => moved.there += 1,
+                Some(_) if !self.is_to_mend(store, made) => moved.there += 1,
                 _ => match contents(store, &made.record) {
-                    Some(contents) => to_send.push((made, contents)),
+                    Some(contents) => {
+                        self.doubt(made.record.fingerprint, &contents);
+                        to_send.push((made, contents));
+                    }
                     None => moved.broken.push(made.name.clone()),
                 },
             }
@@ -91,12 +99,31 @@ impl Remote {
         Ok(to_send)
     }
 
-    /// Whether content of a result was found damaged at the remote.
-    fn is_to_mend(&self, store: &Store, record: &Record) -> bool {
+    /// Whether something of a result was found damaged at the remote.
+    fn is_to_mend(&self, store: &Store, made: &NewResult) -> bool {
+        let suspects = self.suspects.lock().expect("no panic while held");
+        if !suspects.is_empty() && made.keys().any(|key| suspects.contains(&key)) {
+            return true;
+        }
         let damaged = self.damaged.lock().expect("no panic while held");
         !damaged.is_empty()
-            && contents(store, record)
+            && contents(store, &made.record)
                 .is_some_and(|contents| contents.keys().any(|digest| damaged.contains(digest)))
+    }
+
+    /// Of a suspect, nobody knows what of its content is damaged.
+    fn doubt(&self, key: Fingerprint, contents: &Contents) {
+        if self.suspects.lock().expect("no panic while held").contains(&key) {
+            self.damaged.lock().expect("no panic while held").extend(contents.keys());
+        }
+    }
+
+    /// All of this result was sent.
+    fn trust(&self, made: &NewResult) {
+        let mut suspects = self.suspects.lock().expect("no panic while held");
+        for key in made.keys() {
+            suspects.remove(&key);
+        }
     }
 
     /// Sends objects; gives those that did not get through.
@@ -117,7 +144,7 @@ impl Remote {
             let sent = if how.dry_run {
                 self.bucket.size(&name).map(|there| (there != Some(size)).then_some(size))
             } else {
-                self.send_object(&name, *digest, store)
+                self.send_object(&name, (*digest, size), store)
             };
             match sent {
                 Ok(sent) => {
@@ -150,14 +177,20 @@ impl Remote {
     fn send_object(
         &self,
         name: &str,
-        digest: Digest,
+        (digest, size): (Digest, u64),
         store: &Store,
     ) -> Result<Option<u64>, RemoteError> {
-        let file = store.object_path(digest);
         let is_damaged = self.damaged.lock().expect("no panic while held").contains(&digest);
-        let sent = self.bucket.upload(name, &file, is_damaged)?;
+        if !is_damaged && self.bucket.size(name)? == Some(size) {
+            return Ok(None);
+        }
+        // Damage here must not become damage there.
+        if !store.is_intact(digest).map_err(|error| RemoteError::Local(error.to_string()))? {
+            return Err(RemoteError::Damaged { digest });
+        }
+        self.bucket.upload(name, &store.object_path(digest))?;
         self.damaged.lock().expect("no panic while held").remove(&digest);
-        Ok(sent.new.then_some(sent.bytes))
+        Ok(Some(size))
     }
 
     /// Sends the records of a result whose objects are there; false if another output is.
@@ -170,33 +203,39 @@ impl Remote {
         let send_item = |key: &Fingerprint| {
             let Ok(Some(files)) = store.item_files(*key) else { return Ok(()) };
             let name = sharded("items", &key.to_string());
-            self.send_record(&name, &json(&ItemRecord::new(files))).map(drop)
+            self.send_record(&name, &ItemRecord::new(files)).map(drop)
         };
         self.threads.install(|| made.items.par_iter().try_for_each(send_item))?;
         if let Some(key) = record.traced {
-            let trace = json(&trace_of(record));
-            let name = sharded("traces", &key.to_string());
-            self.bucket.create(&format!("{name}/{}", Digest::of(&trace)), &trace)?;
+            let trace = trace_of(record);
+            let hash = Digest::of(&serde_json::to_vec(&trace).expect("a trace is valid JSON"));
+            let folder = sharded("traces", &key.to_string());
+            self.send_record(&format!("{folder}/{hash}"), &trace)?;
         }
         let name = sharded("actions", &record.fingerprint.to_string());
-        if self.send_record(&name, &json(record))? {
+        if self.send_record(&name, record)? {
             return Ok(true);
         }
         let first = self.record(record.fingerprint)?;
         Ok(first.is_some_and(|first| first.output == record.output))
     }
 
-    /// Writes a record where there is none, or one that was cut short; says if it did. One that is
-    /// whole but means nothing here may be that of another version, and stays.
-    fn send_record(&self, name: &str, record: &[u8]) -> Result<bool, RemoteError> {
-        if self.bucket.create(name, record)? {
+    /// Writes a record where there is none, or one that is damaged; says if it did. That of a newer
+    /// version stays.
+    fn send_record<T: Form + Serialize>(
+        &self,
+        name: &str,
+        record: &T,
+    ) -> Result<bool, RemoteError> {
+        let record = seal(record);
+        if self.bucket.create(name, &record)? {
             return Ok(true);
         }
-        let is_whole = |bytes: Vec<u8>| serde_json::from_slice::<IgnoredAny>(&bytes).is_ok();
-        if self.bucket.get(name)?.is_some_and(is_whole) {
+        let is_sound = |bytes: Vec<u8>| !matches!(unseal::<T>(&bytes), Opened::Damaged);
+        if self.bucket.get(name)?.is_some_and(is_sound) {
             return Ok(false);
         }
-        self.bucket.put(name, record.to_vec())?;
+        self.bucket.put(name, record)?;
         Ok(true)
     }
 }
@@ -205,8 +244,4 @@ impl Remote {
 fn contents(store: &Store, record: &Record) -> Option<Contents> {
     store.complete(record.output)?;
     store.objects_of(record).ok()
-}
-
-fn json(value: &impl serde::Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("records are valid JSON")
 }

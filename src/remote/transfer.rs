@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Remote, RemoteError, sharded};
-use crate::store::{FORMAT_VERSION, Fingerprint, Record, StoreError, Trace};
+use crate::store::{Fingerprint, Form, Opened, Record, StoreError, Trace, unseal};
 
 /// What a transfer did, or would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,21 +88,29 @@ impl Cargo {
 impl Remote {
     /// The record of a key. One that cannot be read counts as none.
     pub(super) fn record(&self, key: Fingerprint) -> Result<Option<Record>, RemoteError> {
-        let bytes = self.bucket.get(&sharded("actions", &key.to_string()))?;
-        let record: Option<Record> = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        Ok(record
-            .filter(|record| record.fingerprint == key && record.format_version <= FORMAT_VERSION))
+        let record: Option<Record> = self.form(&sharded("actions", &key.to_string()), key)?;
+        Ok(record.filter(|record| record.fingerprint == key))
     }
 
     /// What stages with this key read from outside.
     pub(super) fn traces(&self, key: Fingerprint) -> Result<Vec<Trace>, RemoteError> {
         let names = self.bucket.list(&sharded("traces", &key.to_string()))?;
-        let mut traces = Vec::new();
-        for (name, _) in names {
-            let bytes = self.bucket.get(&name)?;
-            traces.extend(bytes.and_then(|bytes| serde_json::from_slice::<Trace>(&bytes).ok()));
+        let traces = names.iter().map(|(name, _)| self.form(name, key));
+        Ok(traces.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+    }
+
+    /// The record with this name, if it can be read. Where it is damaged, what is made under `key` takes
+    /// its place.
+    pub(super) fn form<T: Form>(
+        &self,
+        name: &str,
+        key: Fingerprint,
+    ) -> Result<Option<T>, RemoteError> {
+        let opened = self.bucket.get(name)?.map(|bytes| unseal(&bytes));
+        if matches!(opened, Some(Opened::Damaged)) {
+            self.suspect(key);
         }
-        Ok(traces)
+        Ok(opened.and_then(Opened::whole))
     }
 }
 

@@ -13,32 +13,42 @@ const IGNORED: [&str; 2] = [".gitignore", "lost+found"];
 pub(super) const SCRATCH: &str = ".tmp";
 
 impl Store {
-    /// Refuses a folder that is neither a cache of this form nor empty; says if it is new.
-    pub(super) fn check_format(root: &Path) -> Result<bool, StoreError> {
+    /// Refuses a folder that is neither a cache nor empty, or a newer cache; gives the format of a cache.
+    pub(super) fn check_format(root: &Path) -> Result<Option<u32>, StoreError> {
         if root.ancestors().find(|path| path.exists()).is_some_and(|path| !path.is_dir()) {
             return Err(StoreError::NotAFolder { path: root.to_owned() });
         }
         if let Some(text) = read_format(root)? {
-            return known(root, &text).map(|()| false);
+            return known(root, &text).map(Some);
         }
         if nothing_to_lose(root)? {
-            return Ok(true);
+            return Ok(None);
         }
         // Another process may have begun the cache between the two looks.
         match read_format(root)? {
-            Some(text) => known(root, &text).map(|()| false),
-            None => Err(StoreError::NotACache { path: root.to_owned() }),
+            Some(text) => known(root, &text).map(Some),
+            None => Err(no_cache(root)),
         }
     }
 }
 
-fn known(root: &Path, text: &str) -> Result<(), StoreError> {
+fn known(root: &Path, text: &str) -> Result<u32, StoreError> {
     match text.trim().parse::<u32>() {
         Ok(found) if found > FORMAT_VERSION => {
             Err(StoreError::Newer { path: root.join("format"), found })
         }
-        Ok(_) => Ok(()),
-        Err(_) => Err(StoreError::NotACache { path: root.to_owned() }),
+        Ok(found) => Ok(found),
+        Err(_) => Err(no_cache(root)),
+    }
+}
+
+/// A folder with the folders of a cache most likely is one, and can be used again.
+fn no_cache(root: &Path) -> StoreError {
+    let path = root.to_owned();
+    if ["objects", "actions", "items", "history"].iter().all(|name| root.join(name).is_dir()) {
+        StoreError::FormatLost { path: path.join("format") }
+    } else {
+        StoreError::NotACache { path }
     }
 }
 
@@ -91,6 +101,24 @@ mod tests {
     }
 
     #[test]
+    fn a_cache_whose_format_is_lost_or_damaged_is_used_again_once_it_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = Store::open(dir.path()).unwrap().put(b"content").unwrap();
+        let format = dir.path().join("format");
+        for damaged in [Some("\u{1a}\n"), None] {
+            match damaged {
+                Some(text) => fs::write(&format, text).unwrap(),
+                None => fs::remove_file(&format).unwrap(),
+            }
+            let error = Store::open(dir.path()).unwrap_err();
+            assert!(matches!(error, StoreError::FormatLost { .. }), "{error}");
+            assert!(error.help().unwrap().contains(&format!("`echo {FORMAT_VERSION} > format`")));
+        }
+        fs::write(&format, format!("{FORMAT_VERSION}\n")).unwrap();
+        assert!(Store::open(dir.path()).unwrap().read(&file).is_ok());
+    }
+
+    #[test]
     fn a_folder_with_nothing_to_lose_becomes_a_cache() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(".gitignore"), "*\n").unwrap();
@@ -98,7 +126,10 @@ mod tests {
         fs::create_dir(dir.path().join("tmp")).unwrap();
         fs::write(dir.path().join("tmp/.tmpAb3dEf"), "1").unwrap();
         Store::open(dir.path()).unwrap();
-        assert_eq!(fs::read_to_string(dir.path().join("format")).unwrap(), "1\n");
+        assert_eq!(
+            fs::read_to_string(dir.path().join("format")).unwrap(),
+            format!("{FORMAT_VERSION}\n")
+        );
         Store::open(dir.path()).unwrap();
     }
 

@@ -28,6 +28,14 @@ pub struct NewResult {
     pub items: Vec<Fingerprint>,
 }
 
+impl NewResult {
+    /// All keys under which something of it is known.
+    pub fn keys(&self) -> impl Iterator<Item = Fingerprint> {
+        let own = [Some(self.record.fingerprint), self.record.traced].into_iter().flatten();
+        own.chain(self.items.iter().copied())
+    }
+}
+
 impl Store {
     /// Puts a cache behind this one.
     #[must_use]

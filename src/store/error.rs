@@ -52,6 +52,26 @@ pub enum StoreError {
         /// The folder.
         path: PathBuf,
     },
+    /// A cache, by its folders, that does not say which format it has.
+    #[error("the cache cannot be used, because its file `{path}` is lost or damaged")]
+    FormatLost {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The folder of the cache cannot be made.
+    #[error("cannot make the cache `{path}`: {source}")]
+    NotMade {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Content was damaged after this process had written it.
+    #[error("`{path}` was written in this run, and already holds something else")]
+    Unreliable {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file is where the folder should be.
     #[error("`{path}` cannot be the cache: it, or what it lies in, is a file")]
     NotAFolder {
@@ -90,7 +110,7 @@ impl StoreError {
     /// What to do.
     pub fn help(&self) -> Option<&'static str> {
         Some(match self {
-            Self::NotWritable { .. } => {
+            Self::NotWritable { .. } | Self::NotMade { .. } => {
                 "name a folder that you may write to with `--cache DIR` or `PIPE_CACHE`"
             }
             Self::Full { .. } => {
@@ -103,6 +123,14 @@ impl StoreError {
             Self::NotACache { .. } | Self::NotAFolder { .. } => {
                 "name a cache, or a folder that is empty or absent, with `--cache DIR` or \
                  `PIPE_CACHE`"
+            }
+            Self::FormatLost { .. } => {
+                "if this is your cache, `echo 2 > format` in its folder makes it usable again, and \
+                 `pipe cache verify` checks it; else name another folder with `--cache DIR` or `PIPE_CACHE`"
+            }
+            Self::Unreliable { .. } => {
+                "the disk, its connection or the memory fails, or another program writes to the cache: \
+                 name a folder elsewhere with `--cache DIR` or `PIPE_CACHE`"
             }
             Self::Busy { .. } => "wait until the other run has ended",
             Self::Damaged { .. } => "`pipe run` makes damaged content again",

@@ -20,6 +20,9 @@
 //! written after the content it names. So a process that dies at any moment leaves at worst
 //! content that nobody names, which `gc` removes.
 //!
+//! Every record carries a checksum of itself (`seal`); one that is not what was written counts as none,
+//! and what it told of is made again.
+//!
 //! Every object gets the same modification time (`objects`). One that has another was touched by
 //! somebody else and is hashed again before it is believed, so a glance at the metadata tells of
 //! damage without reading the content.
@@ -39,6 +42,7 @@ mod materialise;
 mod objects;
 mod pins;
 mod record;
+mod seal;
 mod sources;
 mod space;
 mod stat_cache;
@@ -57,12 +61,13 @@ pub use lease::Holder;
 pub use lock::{KeyLock, Locks, StoreUse};
 pub use materialise::Transfer;
 pub use record::{Ingredients, ItemRecord, Record, Trace, unnamed};
+pub(crate) use seal::{Form, Opened, open as unseal, seal};
 pub use sources::{SourceReader, is_below};
 pub use stats::{Count, StoreStats};
 pub use verify::{Damage, VerifyReport};
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs,
     io::{self, Write},
     path::{Path, PathBuf},
@@ -71,7 +76,6 @@ use std::{
 };
 
 use aside::scratch;
-use record::Form;
 use serde::Serialize;
 use stat_cache::StatCache;
 
@@ -85,8 +89,8 @@ fn now() -> SystemTime {
 
 /// The version of the layout and of every JSON form in it.
 ///
-/// 1: first.
-pub const FORMAT_VERSION: u32 = 1;
+/// 1: first. 2: records carry checksums; those of format 1 are still read.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// The content-addressed store of one cache folder.
 #[derive(Debug)]
@@ -95,6 +99,8 @@ pub struct Store {
     /// Whether the folder is a cache yet; if not, nothing is written to it.
     exists: bool,
     manifests: Mutex<HashMap<Digest, Arc<Manifest>>>,
+    /// Content that was written here: damage to it shows that the disk cannot be relied on.
+    written: Mutex<HashSet<Digest>>,
     stat_cache: Mutex<StatCache>,
     behind: Option<Arc<dyn Behind>>,
     locks: Locks,
@@ -103,19 +109,25 @@ pub struct Store {
 impl Store {
     /// Opens the store in `root`, making it if that is absent or empty.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        let new = Self::check_format(root)?;
+        let found = Self::check_format(root)?;
         let make = |folder: &str| {
             let path = root.join(folder);
             fs::create_dir_all(&path).map_err(|e| match StoreError::io(&path, e) {
                 // Whatever is wrong with the place, another one helps.
+                StoreError::Io { source, .. } | StoreError::NotWritable { source, .. }
+                    if found.is_none() =>
+                {
+                    StoreError::NotMade { path: root.to_owned(), source }
+                }
                 StoreError::Io { path, source } => StoreError::NotWritable { path, source },
                 error => error,
             })
         };
         make("tmp")?;
         let store = Self::of(root, true);
-        if new {
-            // Before the other folders, so that a process that dies here leaves what is adopted.
+        if found != Some(FORMAT_VERSION) {
+            // Before the other folders, so that a process that dies here leaves what is adopted; and
+            // before the first record, which an older version could not read.
             store.write(&root.join("format"), format!("{FORMAT_VERSION}\n").as_bytes())?;
         }
         for folder in ["objects", "actions", "items", "traces", "history", "checkpoints", "locks"] {
@@ -127,7 +139,7 @@ impl Store {
     /// The store in `root` for those who only ask: nothing is made, and a folder that is absent or
     /// empty, or a disk that cannot be written, will do.
     pub fn look(root: &Path) -> Result<Self, StoreError> {
-        Ok(Self::of(root, !Self::check_format(root)?))
+        Ok(Self::of(root, Self::check_format(root)?.is_some()))
     }
 
     fn of(root: &Path, exists: bool) -> Self {
@@ -135,6 +147,7 @@ impl Store {
             root: root.to_owned(),
             exists,
             manifests: Mutex::default(),
+            written: Mutex::default(),
             stat_cache: Mutex::new(StatCache::new(root.join("stat-cache"))),
             behind: None,
             locks: Locks::Auto.of(root),
@@ -170,6 +183,18 @@ impl Store {
     pub fn lookup(&self, key: Fingerprint) -> Result<Option<Record>, StoreError> {
         let record: Option<Record> = read_json(&self.sharded("actions", &key.to_string()))?;
         Ok(record.filter(|record| record.fingerprint == key))
+    }
+
+    /// Whether there is a record of a key that cannot be read.
+    pub fn is_record_damaged(&self, key: Fingerprint) -> bool {
+        self.sharded("actions", &key.to_string()).exists()
+            && self.lookup(key).is_ok_and(|record| record.is_none())
+    }
+
+    /// Whether what a stage read from outside was remembered and cannot be read.
+    pub fn is_trace_damaged(&self, key: Fingerprint) -> bool {
+        self.sharded("traces", &key.to_string()).exists()
+            && self.traces(key).is_ok_and(|traces| traces.is_empty())
     }
 
     /// Writes the record of a finished stage; its content must be in the store.
@@ -263,7 +288,7 @@ impl Store {
     }
 
     fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
-        self.write(path, &serde_json::to_vec(value).expect("records are valid JSON"))
+        self.write(path, &seal(value))
     }
 
     /// Writes a small file in one step: whoever reads sees the old content or the new.
@@ -287,28 +312,18 @@ fn remove(path: &Path) -> Result<bool, StoreError> {
     }
 }
 
-/// A record that was cut short by a power failure is as good as none; one of a newer version is
-/// refused, even where it can be read: it may mean something else.
+/// A record that was damaged, or cut short by a power failure, is as good as none; one of a newer version
+/// is refused, even where it can be read.
 fn read_json<T: Form>(path: &Path) -> Result<Option<T>, StoreError> {
-    #[derive(serde::Deserialize)]
-    struct Versioned {
-        format_version: u32,
-    }
-    let newer = |found| StoreError::Newer { path: path.to_owned(), found };
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(StoreError::io(path, e)),
     };
-    if let Ok(value) = serde_json::from_slice::<T>(&bytes) {
-        return match value.version() {
-            Some(found) if found > FORMAT_VERSION => Err(newer(found)),
-            _ => Ok(Some(value)),
-        };
-    }
-    match serde_json::from_slice::<Versioned>(&bytes) {
-        Ok(form) if form.format_version > FORMAT_VERSION => Err(newer(form.format_version)),
-        _ => Ok(None),
+    match unseal(&bytes) {
+        Opened::Whole(value) => Ok(Some(value)),
+        Opened::Damaged => Ok(None),
+        Opened::Newer(found) => Err(StoreError::Newer { path: path.to_owned(), found }),
     }
 }
 
@@ -326,9 +341,9 @@ mod tests {
     fn a_newer_cache_is_refused() {
         let (dir, store) = store();
         drop(store);
-        fs::write(dir.path().join("format"), "2\n").unwrap();
+        fs::write(dir.path().join("format"), "3\n").unwrap();
         let error = Store::open(dir.path()).unwrap_err();
-        assert!(matches!(error, StoreError::Newer { found: 2, .. }), "{error}");
+        assert!(matches!(error, StoreError::Newer { found: 3, .. }), "{error}");
         assert!(error.help().unwrap().contains("newer"));
     }
 
@@ -341,10 +356,10 @@ mod tests {
         store.commit_item(key, &record).unwrap();
         let hex = key.to_string();
         let path = dir.path().join("items").join(&hex[..2]).join(&hex[2..]);
-        for text in [fs::read_to_string(&path).unwrap(), r#"{"format_version":2,"f":3}"#.into()] {
+        for text in [fs::read_to_string(&path).unwrap(), r#"{"format_version":3,"f":3}"#.into()] {
             fs::write(&path, text).unwrap();
             let error = store.lookup_item(key).unwrap_err();
-            assert!(matches!(error, StoreError::Newer { found: 2, .. }), "{error}");
+            assert!(matches!(error, StoreError::Newer { found: 3, .. }), "{error}");
         }
     }
 
@@ -368,6 +383,41 @@ mod tests {
         let path = dir.path().join("items").join(&hex[..2]).join(&hex[2..]);
         fs::write(path, "{\"format").unwrap();
         assert_eq!(store.lookup_item(key).unwrap(), None);
+    }
+
+    #[test]
+    fn a_cache_of_the_first_format_is_read_and_becomes_one_of_this() {
+        let (dir, store) = store();
+        let key = Fingerprint::of(b"key");
+        let mut record = ItemRecord::new(std::collections::BTreeMap::new());
+        record.format_version = 1;
+        store.commit_item(key, &record).unwrap();
+        let path = store.sharded("items", &key.to_string());
+        fs::write(&path, serde_json::to_vec(&record).unwrap()).unwrap();
+        let format = dir.path().join("format");
+        fs::write(&format, "1\n").unwrap();
+        assert_eq!(
+            Store::look(dir.path()).unwrap().lookup_item(key).unwrap(),
+            Some(record.clone())
+        );
+        assert_eq!(fs::read_to_string(&format).unwrap(), "1\n");
+        // Whoever writes records with checksums keeps older versions away from them.
+        assert_eq!(Store::open(dir.path()).unwrap().lookup_item(key).unwrap(), Some(record));
+        assert_eq!(fs::read_to_string(&format).unwrap(), format!("{FORMAT_VERSION}\n"));
+    }
+
+    #[test]
+    fn a_damaged_record_is_told_from_none() {
+        let (_dir, store) = store();
+        let [key, absent] = ["key", "absent"].map(|text| Fingerprint::of(text.as_bytes()));
+        store.add_trace(key, Trace::new(["a".to_owned()])).unwrap();
+        assert!(!store.is_trace_damaged(key));
+        let path = store.sharded("traces", &key.to_string());
+        let mut bytes = fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&path, bytes).unwrap();
+        assert!(store.is_trace_damaged(key) && !store.is_record_damaged(key));
+        assert!(!store.is_trace_damaged(absent) && !store.is_record_damaged(absent));
     }
 
     #[test]

@@ -5,13 +5,16 @@
 //! hashed once more and either gets its time back or counts as damaged.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{self, Write},
     path::PathBuf,
     time::{Duration, SystemTime},
 };
 
-use super::{Digest, Store, StoreError};
+use rayon::prelude::*;
+
+use super::{Digest, Store, StoreError, stat_cache::hash_file};
 use crate::artifact::FileRef;
 
 fn untouched() -> SystemTime {
@@ -22,10 +25,12 @@ impl Store {
     /// Adds bytes and returns their address.
     pub fn put(&self, bytes: &[u8]) -> Result<FileRef, StoreError> {
         let file = FileRef { digest: Digest::of(bytes), size: bytes.len() as u64 };
-        if self.object_ok(file.digest, Some(file.size)) {
+        let path = self.object_path(file.digest);
+        // With the bytes at hand, damage that no look at the metadata shows is made good.
+        let is_there = || fs::read(&path).is_ok_and(|found| found == bytes);
+        if self.object_ok(file.digest, Some(file.size)) && is_there() {
             return Ok(file);
         }
-        let path = self.object_path(file.digest);
         let failed = |e| StoreError::io(&path, e);
         let mut temp = super::scratch(&self.root.join("tmp")).map_err(failed)?;
         temp.write_all(bytes).map_err(failed)?;
@@ -48,6 +53,7 @@ impl Store {
         temp.as_file().sync_all().map_err(failed)?;
         fs::create_dir_all(path.parent().expect("an object lies in a folder")).map_err(failed)?;
         temp.persist(&path).map_err(|e| failed(e.error))?;
+        self.written.lock().expect("no panic while held").insert(digest);
         Ok(())
     }
 
@@ -60,6 +66,46 @@ impl Store {
     pub fn evict(&self, digest: Digest) -> Result<(), StoreError> {
         self.forget_manifest(digest);
         super::remove(&self.object_path(digest)).map(drop)
+    }
+
+    /// Reads all content of an artifact, and removes what is damaged, so that it can be made again; gives
+    /// how much is damaged or gone.
+    ///
+    /// Content that this process wrote is no more removed but an error. So whoever has things made again
+    /// for as long as something is damaged comes to an end.
+    pub fn drop_damaged(&self, output: Digest) -> Result<usize, StoreError> {
+        if self.drop_if_damaged(output)? {
+            return Ok(1);
+        }
+        let files: BTreeSet<Digest> =
+            self.manifest(output)?.files().map(|file| file.digest).collect();
+        let dropped = files.into_par_iter().map(|digest| self.drop_if_damaged(digest));
+        dropped
+            .try_fold(|| 0, |sum, dropped| Ok(sum + usize::from(dropped?)))
+            .try_reduce(|| 0, |a, b| Ok(a + b))
+    }
+
+    /// The same for one object; says whether it is damaged or gone.
+    pub fn drop_if_damaged(&self, digest: Digest) -> Result<bool, StoreError> {
+        if self.is_intact(digest)? {
+            return Ok(false);
+        }
+        if self.written.lock().expect("no panic while held").contains(&digest) {
+            return Err(StoreError::Unreliable { path: self.object_path(digest) });
+        }
+        // What cannot be removed cannot be made again, either.
+        self.evict(digest).map_err(|_| StoreError::Damaged { digest })?;
+        Ok(true)
+    }
+
+    /// Whether content is there and is what its digest says. Read piece by piece: weights are large.
+    pub fn is_intact(&self, digest: Digest) -> Result<bool, StoreError> {
+        let path = self.object_path(digest);
+        match hash_file(&path) {
+            Ok(found) => Ok(found == digest),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(StoreError::io(&path, e)),
+        }
     }
 
     /// Reads content by its digest alone, and checks it.
@@ -100,6 +146,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::artifact::{ArtifactKind, Item, Manifest};
 
     fn overwrite(store: &Store, file: &FileRef, bytes: &[u8]) {
         let path = store.object_path(file.digest);
@@ -118,6 +165,43 @@ mod tests {
         assert!(matches!(store.read(&file), Err(StoreError::Damaged { .. })));
         store.put(b"content").unwrap();
         assert_eq!(store.read(&file).unwrap(), b"content");
+        // As a failing disk does it.
+        overwrite(&store, &file, b"c0ntent");
+        let path = store.object_path(file.digest);
+        fs::File::open(path).and_then(|file| file.set_modified(untouched())).unwrap();
+        assert!(store.object_ok(file.digest, Some(7)));
+        store.put(b"content").unwrap();
+        assert_eq!(store.read(&file).unwrap(), b"content");
+    }
+
+    #[test]
+    fn damage_is_dropped_until_it_is_in_what_was_written_here() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let items = ["one", "two", "three"].map(|name| Item {
+            name: name.into(),
+            files: [("file".to_owned(), store.put(name.as_bytes()).unwrap())].into(),
+        });
+        let files = items.each_ref().map(|item| item.files["file"]);
+        let manifest =
+            Manifest { kind: ArtifactKind::Files, format_version: 1, items: items.into() };
+        let output = store.put_manifest(&manifest).unwrap();
+        // As another process finds it.
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.drop_damaged(output).unwrap(), 0);
+        for file in &files[..2] {
+            overwrite(&store, file, b"0ne");
+        }
+        assert_eq!(store.drop_damaged(output).unwrap(), 2);
+        assert!(store.read(&files[2]).is_ok());
+        for text in ["one", "two"] {
+            store.put(text.as_bytes()).unwrap();
+        }
+        assert_eq!(store.drop_damaged(output).unwrap(), 0);
+        overwrite(&store, &files[0], b"0ne");
+        let error = store.drop_damaged(output).unwrap_err();
+        assert!(matches!(error, StoreError::Unreliable { .. }), "{error}");
+        assert!(error.help().unwrap().contains("PIPE_CACHE"));
     }
 
     #[test]

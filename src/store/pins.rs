@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, io, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{FORMAT_VERSION, Fingerprint, Store, StoreError, read_json, record::Form};
+use super::{FORMAT_VERSION, Fingerprint, Store, StoreError, read_json, seal::Form};
 
 #[derive(Serialize, Deserialize)]
 struct Pin {

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Digest, FORMAT_VERSION, Fingerprint};
+use super::{Digest, FORMAT_VERSION, Fingerprint, seal::Form};
 use crate::artifact::{FileRef, Manifest};
 
 /// Everything that decides a stage's output; its canonical JSON is hashed to the [`Fingerprint`].
@@ -28,12 +28,6 @@ pub struct Ingredients {
     pub sources: BTreeMap<String, Digest>,
 }
 
-/// A form that the store writes as JSON.
-pub(super) trait Form: DeserializeOwned {
-    /// The version that the writer gave it, if it has one.
-    fn version(&self) -> Option<u32>;
-}
-
 impl Form for Record {
     fn version(&self) -> Option<u32> {
         Some(self.format_version)
@@ -43,6 +37,12 @@ impl Form for Record {
 impl Form for ItemRecord {
     fn version(&self) -> Option<u32> {
         Some(self.format_version)
+    }
+}
+
+impl Form for Trace {
+    fn version(&self) -> Option<u32> {
+        None
     }
 }
 

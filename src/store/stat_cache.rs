@@ -102,7 +102,7 @@ impl Stamp {
 }
 
 /// Hashes a file piece by piece: weights are larger than the memory.
-fn hash_file(path: &Path) -> io::Result<Digest> {
+pub(super) fn hash_file(path: &Path) -> io::Result<Digest> {
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(fs::File::open(path)?)?;
     Ok(hasher.finalize().into())

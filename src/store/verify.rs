@@ -65,9 +65,9 @@ impl Store {
         report.bytes = objects.iter().map(|(_, size)| size).sum();
         let damaged = objects.into_par_iter().filter_map(|(path, _)| {
             let digest = hash_of::<Digest>(&path)?;
-            match self.read_object(digest) {
-                Ok(_) => None,
-                Err(StoreError::Damaged { .. }) => Some(Ok((path, digest))),
+            match self.is_intact(digest) {
+                Ok(true) => None,
+                Ok(false) => Some(Ok((path, digest))),
                 Err(error) => Some(Err(error)),
             }
         });

@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "folders of test data are named by variables")]
 
 mod cli;
+mod damage;
 mod estimates;
 mod execution;
 mod external_golden;

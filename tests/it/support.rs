@@ -211,6 +211,35 @@ impl StageKind for Letters {
     const PORTS: Ports = takes(&[Port { name: "words", kinds: FILES, required: true }]);
 }
 
+/// Reads a word after its file in the cache was damaged, as on a disk that keeps nothing.
+#[derive(Serialize, Deserialize, JsonSchema)]
+pub struct Spoil {
+    #[schemars(extend("format" = "path"))]
+    object: PathBuf,
+}
+
+impl Stage for Spoil {
+    fn run(
+        &self,
+        inputs: &Inputs<'_>,
+        out: &mut Output<'_>,
+        _: &StageContext<'_>,
+    ) -> Result<(), StageError> {
+        if std::fs::read(&self.object).is_ok_and(|text| text == b"one") {
+            crate::incremental::corrupt(&self.object, true);
+        }
+        let texts: Result<Vec<_>, _> =
+            inputs.items("words").iter().map(|item| inputs.read(item, "text")).collect();
+        out.item("all", &[("text", &texts?.concat())])
+    }
+}
+
+impl StageKind for Spoil {
+    const KIND: &'static str = "spoil";
+    const VERSION: u32 = 1;
+    const PORTS: Ports = takes(&[Port { name: "words", kinds: FILES, required: true }]);
+}
+
 /// Reads the text files of a folder.
 #[derive(Serialize, Deserialize, JsonSchema)]
 pub struct Texts {

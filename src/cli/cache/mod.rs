@@ -47,27 +47,16 @@ enum CacheCommand {
 }
 
 pub(super) fn cache(args: &CacheArgs, session: &Session) -> Result<(), CliError> {
-    let store = match &args.command {
-        CacheCommand::Gc(args) if !args.dry_run => session.store_to_change()?,
-        CacheCommand::Pull(_) => session.store_to_change()?,
-        _ => session.store()?,
-    };
     match &args.command {
-        CacheCommand::Stats { json } => {
-            let stats = store.stats()?;
-            session.print(&if *json {
-                stats_json(&store, &stats)
-            } else {
-                stats_text(&store, &stats)
-            })
-        }
-        CacheCommand::Gc(args) => gc::gc(args, &store, session),
-        CacheCommand::Pin(args) => pins::pin(args, &store, session),
-        CacheCommand::Unpin(args) => pins::unpin(args, &store, session),
-        CacheCommand::Pins => pins::list(&store, session),
-        CacheCommand::Push(args) => remote::push(args, &store, session),
-        CacheCommand::Pull(args) => remote::pull(args, store, session),
-        CacheCommand::Verify => verify(&store, session),
+        CacheCommand::Stats { json } => stats(*json, &session.store()?, session),
+        CacheCommand::Gc(args) if args.dry_run => gc::gc(args, &session.store()?, session),
+        CacheCommand::Gc(args) => gc::gc(args, &session.store_to_change()?, session),
+        CacheCommand::Pin(args) => pins::pin(args, &session.store()?, session),
+        CacheCommand::Unpin(args) => pins::unpin(args, &session.store()?, session),
+        CacheCommand::Pins => pins::list(&session.store()?, session),
+        CacheCommand::Push(args) => remote::push(args, &session.store()?, session),
+        CacheCommand::Pull(args) => remote::pull(args, session),
+        CacheCommand::Verify => verify(&session.store()?, session),
     }
 }
 
@@ -88,6 +77,11 @@ fn fresh(
         _ => None,
     });
     Ok(found.collect())
+}
+
+fn stats(json: bool, store: &Store, session: &Session) -> Result<(), CliError> {
+    let stats = store.stats()?;
+    session.print(&if json { stats_json(store, &stats) } else { stats_text(store, &stats) })
 }
 
 fn stats_text(store: &Store, stats: &StoreStats) -> String {

@@ -99,8 +99,11 @@ fn to_push(what: &TransferArgs, store: &Store) -> Result<Vec<NewResult>, CliErro
     Ok(records.into_iter().map(|record| made(name(&record), record)).collect())
 }
 
-pub(super) fn pull(args: &PullArgs, store: Store, session: &Session) -> Result<(), CliError> {
+pub(super) fn pull(args: &PullArgs, session: &Session) -> Result<(), CliError> {
     let remote = remote(session)?;
+    // Before a cache is made here.
+    remote.check_is_there()?;
+    let store = session.store_to_change()?;
     let verb = if args.what.dry_run { "would fetch" } else { "fetched" };
     // Keeps `gc` away from content whose record is still to come.
     let _use = store.in_use()?;
@@ -148,7 +151,6 @@ fn pull_files(
     session: &Session,
 ) -> Result<(), CliError> {
     let (name, stop) = (remote.to_string(), Stop::on_signal());
-    remote.check()?;
     let flag = stop.flag.clone();
     let link = Arc::new(Link::new(remote, store.root(), move || flag.is_cancelled())?);
     if args.what.dry_run {

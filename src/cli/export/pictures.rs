@@ -25,8 +25,8 @@ const MIN_SIZE: u32 = 128;
 const MOST_ITEMS: usize = 24;
 
 /// Writes a sheet for each stage of frames that a table's metric scores, below the cache, and gives
-/// their folder. A sheet's name holds the digest of all that it shows, so one that is there is up to
-/// date.
+/// their folder. A sheet's name ends in the digest of the predictions, by which `gc` knows whose it is,
+/// and that of all that it shows, so one that is there is up to date.
 pub(crate) fn write(
     pipeline: &Pipeline,
     outputs: &Outputs,
@@ -39,7 +39,8 @@ pub(crate) fn write(
         any = true;
         let instance = &pipeline.instances[index];
         let shown = shown(pipeline, index, digest, outputs);
-        let name = format!("{}-{}-{}.png", instance.stage, cell_name(instance), shown.short());
+        let (stage, cell) = (&instance.stage, cell_name(instance));
+        let name = format!("{stage}-{cell}-{}-{}.png", digest.short(), shown.short());
         let path = folder.join(file_name(&name));
         if !path.exists() {
             write_file(&path, &frames::to_png(&sheet(pipeline, index, outputs, store)?))?;

@@ -172,15 +172,23 @@ impl Runner<'_> {
         Err(CliError::Told(code))
     }
 
-    /// Runs a pipeline; once more, if what no stage had to read was damaged.
+    /// Runs a pipeline; again, for as long as something is damaged that no stage had to read. Each time
+    /// all results are checked, and what was made again and is damaged once more is an error.
     fn run(&mut self, pipeline: &Pipeline) -> Result<(), CliError> {
-        match self.run_once(pipeline) {
-            Err(CliError::Damaged(digest)) if self.store.evict(digest).is_ok() => {
-                let what = StoreError::Damaged { digest };
-                self.session.talk(&format!("{what}; it was removed, and is made again"));
-                self.run_once(pipeline)
+        loop {
+            let digest = match self.run_once(pipeline) {
+                Err(CliError::Damaged(digest)) => digest,
+                result => return result,
+            };
+            let dropped = usize::from(self.store.drop_if_damaged(digest)?)
+                + self.executor.drop_damaged(pipeline)?;
+            if dropped == 0 {
+                return Err(CliError::Damaged(digest));
             }
-            result => result,
+            self.session.talk(&match dropped {
+                1 => format!("{}; it is made again", StoreError::Damaged { digest }),
+                more => format!("{more} files of these results are damaged; they are made again"),
+            });
         }
     }
 

@@ -1,6 +1,6 @@
 //! What the end of a stage means for the others: done, damaged, failed, or not reached.
 
-use super::{REPAIRS, Schedule, State};
+use super::{Schedule, State};
 use crate::{
     exec::{
         Outcome, RunEvent, RunSummary,
@@ -35,10 +35,11 @@ impl Schedule<'_> {
             // What it made of the old inputs stays in the store under their key.
             _ if self.is_outdated(job, made) => {}
             Ok(finished) => self.succeeded(job, &finished, on_event),
-            Err(StageError::Damaged { digest }) if self.repair(index, digest) => {}
             Err(error) => {
-                self.failed.insert(job.key.direct, index);
-                self.fail(index, Failure::of(&error), on_event);
+                if let Err(error) = self.repaired(index, error) {
+                    self.failed.insert(job.key.direct, index);
+                    self.fail(index, Failure::of(&error), on_event);
+                }
             }
         }
         // What waited for this lock may be fresh now.
@@ -105,28 +106,22 @@ impl Schedule<'_> {
         }
     }
 
-    /// Drops damaged content and has its producers make it again. Returns whether that is possible.
-    pub(super) fn repair(&mut self, index: usize, digest: Digest) -> bool {
-        self.repairs[index] += 1;
-        if self.repairs[index] > REPAIRS {
-            return false;
+    /// Where damaged content is why a stage failed, drops all that is damaged in its inputs and has
+    /// their producers make it again; gives any other failure back.
+    pub(super) fn repaired(&mut self, index: usize, error: StageError) -> Result<(), StageError> {
+        let StageError::Damaged { digest } = error else { return Err(error) };
+        let mut producers = Vec::new();
+        for input in self.graph.inputs(index) {
+            // The others are being made again already.
+            if let State::Done { output } = self.states[input]
+                && self.store.drop_damaged(output)? > 0
+            {
+                producers.push((input, output));
+            }
         }
-        let produced = |output: Digest| {
-            output == digest
-                || self
-                    .store
-                    .manifest(output)
-                    .is_ok_and(|manifest| manifest.files().any(|file| file.digest == digest))
-        };
-        let inputs = self.graph.inputs(index).into_iter();
-        let producers: Vec<_> = inputs
-            .filter_map(|input| match self.states[input] {
-                State::Done { output } if produced(output) => Some((input, output)),
-                _ => None,
-            })
-            .collect();
-        if producers.is_empty() || self.store.evict(digest).is_err() {
-            return false;
+        // Made again between the stage's look and this one; what no input holds, nobody can make.
+        if producers.is_empty() && !self.retried.insert((index, digest)) {
+            return Err(error);
         }
         self.states[index] = State::Waiting;
         for (producer, output) in producers {
@@ -134,7 +129,8 @@ impl Schedule<'_> {
             self.states[producer] = State::Waiting;
             self.wake(producer);
         }
-        true
+        self.wake(index);
+        Ok(())
     }
 
     pub(super) fn fail(

@@ -18,12 +18,8 @@ use super::{
 };
 use crate::{
     plan::{Decider, Found, Graph, MemoryPlan, PlanError, Selection, StaleReason},
-    stages::StageError,
     store::{Digest, Fingerprint, Record, Store},
 };
-
-/// Times a stage is tried again because an input turned out damaged.
-const REPAIRS: u32 = 3;
 
 /// Where an instance is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +66,8 @@ pub(super) struct Schedule<'a> {
     loaded: Option<Digest>,
     /// What each output was before a repair.
     before: HashMap<usize, Digest>,
-    repairs: Vec<u32>,
+    /// Stages that were tried again though nothing was damaged any more, each once per content.
+    retried: HashSet<(usize, Digest)>,
     /// Whether an instance ran in this run; after a repair it may be found fresh once more.
     ran: Vec<bool>,
     /// What was found fresh before the run began, by index.
@@ -106,7 +103,7 @@ impl<'a> Schedule<'a> {
             failed: HashMap::new(),
             loaded: None,
             before: HashMap::new(),
-            repairs: vec![0; instances],
+            retried: HashSet::new(),
             ran: vec![false; instances],
             fresh: Vec::new(),
             outcome: Outcome::Done,
@@ -163,9 +160,8 @@ impl<'a> Schedule<'a> {
             && let Some(index) = self.ready.pop_first()
         {
             let Err(error) = self.decide(index, on_event) else { continue };
-            match stage_error(error) {
-                StageError::Damaged { digest } if self.repair(index, digest) => {}
-                error => self.fail(index, Failure::of(&error), on_event),
+            if let Err(error) = self.repaired(index, stage_error(error)) {
+                self.fail(index, Failure::of(&error), on_event);
             }
         }
     }

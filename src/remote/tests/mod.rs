@@ -307,6 +307,8 @@ fn without_a_network_a_run_goes_on_at_once() {
 #[test]
 fn a_folder_of_something_else_and_a_newer_cache_are_refused() {
     let (dir, remote) = folder();
+    assert!(!remote.check().unwrap() && !dir.path().join("shared").exists());
+    remote.prepare().unwrap();
     let format = dir.path().join("shared/format");
     std::fs::write(&format, "not a number").unwrap();
     assert!(matches!(remote.check(), Err(RemoteError::NotACache)));

@@ -90,6 +90,8 @@ struct Candidate {
 struct Needed {
     keys: HashSet<Fingerprint>,
     objects: HashSet<Digest>,
+    /// How the outputs of kept results are called in the names of pictures.
+    shown: HashSet<String>,
     /// The files of each record of a single item that can be read.
     items: HashMap<PathBuf, Vec<Digest>>,
     traces: HashSet<Fingerprint>,
@@ -188,6 +190,7 @@ impl Store {
         for Candidate { record, objects, .. } in candidates.iter().filter(|found| found.kept) {
             needed.keys.insert(record.fingerprint);
             needed.objects.extend(objects.keys());
+            needed.shown.insert(record.output.short());
             needed.traces.extend(record.traced);
             needed.all_traces |= record.traced.is_none() && !record.ingredients.sources.is_empty();
             let Some(trajectory) = record.trajectory else { continue };
@@ -236,9 +239,8 @@ impl Store {
         })?;
         report.unfinished = unfinished.len() as u64;
         self.sweep("tmp", dry_run, report, |_| false)?;
-        // The next run draws those again that it shows.
         self.sweep("pictures", dry_run, report, |path| {
-            policy.min_age.is_some_and(|age| is_younger(modified(path), age))
+            needed.shows(path) || policy.min_age.is_some_and(|age| is_younger(modified(path), age))
         })?;
         let objects = files_below(&self.root.join("objects"))?;
         let is_needed = |path: &Path| hash_of(path).is_some_and(|d| needed.objects.contains(&d));
@@ -276,6 +278,12 @@ impl Store {
 }
 
 impl Needed {
+    /// Whether a picture, `<stage>-<cell>-<predictions>-<all>.png`, is of a kept result.
+    fn shows(&self, picture: &Path) -> bool {
+        let name = picture.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+        name.rsplit('-').nth(1).is_some_and(|predictions| self.shown.contains(predictions))
+    }
+
     /// A training that was killed, or stopped, may go on from its rolling checkpoint; no record
     /// names it, since a record is written at the end.
     fn keeps_checkpoint(&self, path: &Path, drop_finals: bool) -> bool {

@@ -226,3 +226,24 @@ fn checkpoints_stay_for_kept_and_for_unfinished_trainings() {
     cache.gc(|policy| policy.drop_checkpoints = true);
     assert!(!end.exists() && killed.exists());
 }
+
+#[test]
+fn pictures_go_with_the_results_they_show() {
+    let cache = Cache::new();
+    let [kept, left] = ["kept", "left"].map(|name| cache.result(name, name.as_bytes()));
+    cache.run("a.toml", &[("answers", kept)], 1);
+    let folder = cache.dir.path().join("pictures/a");
+    fs::create_dir_all(&folder).unwrap();
+    let picture = |key| {
+        let output = cache.store.lookup(key).unwrap().unwrap().output.short();
+        folder.join(format!("answers-n=1-{output}-0123456789ab.png"))
+    };
+    let pictures = [picture(kept), picture(left), folder.join("answers-n=1-0123456789ab.png")];
+    for picture in &pictures {
+        fs::write(picture, "png").unwrap();
+    }
+    assert_eq!(cache.gc(|_| {}).removed["pictures"].files, 2);
+    assert_eq!(pictures.map(|picture| picture.exists()), [true, false, false]);
+    assert_eq!(cache.gc(|policy| policy.files = Some(Vec::new())).removed["pictures"].files, 1);
+    assert!(!folder.exists());
+}

@@ -60,6 +60,8 @@ fn a_full_disk() {
     ? 3
     --- stderr
     clips: 2 stages on cpu
+    warning: the disk of the cache is almost full: it has [SIZE] left
+      help: free space with `pipe cache gc`, or name another disk with `--cache DIR`; `--only STAGE` runs a part; what is finished is kept
     ran      pairs  new  [TIME]
     failed   clips[method=linear]
       × stage `clips[method=linear]`: no space left for [PLACE]
@@ -131,10 +133,23 @@ fn a_cache_that_cannot_be_written() {
 #[test]
 fn an_empty_folder_that_cannot_be_written() {
     let shell = Shell::new();
-    let Some(disk) = Disk::mount(&shell.path("cache"), "1m") else { return };
+    let Some(disk) = Disk::mount(&shell.path("cache"), "64m") else { return };
     disk.remount("ro");
     questions_about_nothing(&shell);
-    assert_eq!(shell.output("run clips.toml").status.code(), Some(3));
+    insta::assert_snapshot!(shell.transcript("run clips.toml"), @"
+    $ pipe run clips.toml
+    ? 3
+    --- stderr
+      × cannot make the cache `cache`: Read-only file system (os error 30)
+      help: name a folder that you may write to with `--cache DIR` or `PIPE_CACHE`
+    ");
+    insta::assert_snapshot!(shell.transcript("run clips.toml --cache cache/new"), @"
+    $ pipe run clips.toml --cache cache/new
+    ? 3
+    --- stderr
+      × cannot make the cache `cache/new`: Read-only file system (os error 30)
+      help: name a folder that you may write to with `--cache DIR` or `PIPE_CACHE`
+    ");
 }
 
 #[test]

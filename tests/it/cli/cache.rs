@@ -274,37 +274,40 @@ fn what_a_newer_version_wrote_is_refused() {
 
     // A record that this version could read, but might not understand.
     let records = walk(&shell.path("cache/actions"));
+    let at = r#","record":"#;
     for path in &records {
-        let record = std::fs::read_to_string(path).unwrap();
-        let newer = record.replacen("\"format_version\":1", "\"format_version\":2", 1);
+        let sealed = std::fs::read_to_string(path).unwrap();
+        let record = &sealed[sealed.find(at).unwrap() + at.len()..sealed.len() - 1];
+        let newer = record.replacen("\"format_version\":2", "\"format_version\":3", 1);
         assert_ne!(newer, record);
-        std::fs::write(path, newer).unwrap();
+        let hash = pipe::store::Digest::of(newer.as_bytes());
+        std::fs::write(path, format!(r#"{{"blake3":"{hash}"{at}{newer}}}"#)).unwrap();
     }
     let place = regex::Regex::new("actions/../[^`]*").unwrap();
     for line in ["plan clips.toml", "run clips.toml", "cache gc"] {
         let text = shell.transcript(line);
         let text = place.replace(&text, "actions/[KEY]").replace("\n  │", "");
         assert!(
-            text.contains("actions/[KEY]` has format 2, but this `pipe` knows formats up to 1"),
+            text.contains("actions/[KEY]` has format 3, but this `pipe` knows formats up to 2"),
             "{text}"
         );
         assert!(text.contains("? 3") && text.contains("use the newer `pipe`"), "{text}");
     }
     for path in &records {
-        assert!(std::fs::read_to_string(path).unwrap().contains("\"format_version\":2"));
+        assert!(std::fs::read_to_string(path).unwrap().contains("\"format_version\":3"));
     }
 
     // The cache as a whole, for every command that opens it.
-    shell.write("cache/format", "2\n");
+    shell.write("cache/format", "3\n");
     insta::assert_snapshot!(shell.transcript("run clips.toml"), @"
     $ pipe run clips.toml
     ? 3
     --- stderr
-      × `cache/format` has format 2, but this `pipe` knows formats up to 1
+      × `cache/format` has format 3, but this `pipe` knows formats up to 2
       help: use the newer `pipe` that wrote it, or another folder with `--cache DIR`
     ");
     for line in ["plan clips.toml", "cache stats", "cache gc", "cache verify"] {
         let text = shell.transcript(line);
-        assert!(text.contains("? 3") && text.contains("has format 2"), "{text}");
+        assert!(text.contains("? 3") && text.contains("has format 3"), "{text}");
     }
 }

@@ -129,7 +129,7 @@ fn damaged_scores_are_made_again(shell: &Shell) {
     assert_eq!(shell.succeed("run way.toml"), before);
     damage();
     let said = shell.transcript("run way.toml");
-    assert!(said.contains("? 0") && said.contains("it was removed, and is made again"), "{said}");
+    assert!(said.contains("? 0") && said.contains("is damaged; it is made again"), "{said}");
     assert_eq!(shell.succeed("table way.toml"), before);
 }
 

@@ -11,6 +11,7 @@ mod cache;
 mod check_data;
 mod checkpoints;
 mod crash;
+mod damage;
 mod files;
 mod help;
 mod hub;

@@ -61,7 +61,7 @@ fn what_is_damaged_at_the_remote_is_made_again_and_replaced() {
     let record = walk(&shell.path("one/actions")).remove(0);
     let record: serde_json::Value =
         serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
-    let output = record["output"].as_str().unwrap();
+    let output = record["record"]["output"].as_str().unwrap();
     let object = shell.path("shared/objects").join(&output[..2]).join(&output[2..]);
     std::fs::write(&object, "damaged").unwrap();
     let second = shell.transcript(&format!("run clips.toml --cache two {shared}"));
