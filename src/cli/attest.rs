@@ -193,7 +193,8 @@ fn outputs(
 }
 
 const PRIVATE: &str = "`openssl genpkey -algorithm ed25519 -out key.pem` makes a private key";
-const PUBLIC: &str = "`openssl pkey -in key.pem -pubout -out public.pem` writes the public key of a private one";
+const PUBLIC: &str =
+    "`openssl pkey -in key.pem -pubout -out public.pem` writes the public key of a private one";
 const ENVELOPE: &str = "`pipe attest FILE --key KEY` writes one";
 
 /// Reads a file; `origin` says where one comes from.

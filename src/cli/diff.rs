@@ -91,7 +91,9 @@ impl Side {
             return Err(CliError::usage(format!("`{folder}` is in no git repository"))
                 .with_help(format!("`{revision}:` names a revision in git; name a file instead")));
         }
-        let has = |args: &[&str]| git(folder_of(&self.path), args).is_ok_and(|output| output.status.success());
+        let has = |args: &[&str]| {
+            git(folder_of(&self.path), args).is_ok_and(|output| output.status.success())
+        };
         if !has(&["rev-parse", "--verify", "--quiet", &commit]) {
             return Err(CliError::usage(format!("git has no revision `{revision}` in `{folder}`"))
                 .with_help(format!("`git log --oneline -- {path}` lists those of the file")));

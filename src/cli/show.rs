@@ -120,14 +120,13 @@ fn show_stage(args: &ShowArgs, stage: &str, session: &Session) -> Result<(), Cli
         }
     }
     if args.json {
-        text = format!("{:#}\n", json!({ "schema_version": SCHEMA_VERSION, "artifacts": documents }));
+        text =
+            format!("{:#}\n", json!({ "schema_version": SCHEMA_VERSION, "artifacts": documents }));
     }
     session.print(&text)?;
     match missing.first() {
         None => Ok(()),
-        Some(first) => {
-            Err(not_there(first, missing.len() - 1, &args.layers.command("run", file)))
-        }
+        Some(first) => Err(not_there(first, missing.len() - 1, &args.layers.command("run", file))),
     }
 }
 

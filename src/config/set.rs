@@ -33,7 +33,7 @@ impl Target<'_> {
         let key = Origin { end: left.len() as u32, ..whole };
         let mut path: Vec<String> = left.split('.').map(|part| part.trim().to_owned()).collect();
         let trimmed = right.trim();
-        if let Err(problem) = self.complete(&mut path, (left, trimmed)) {
+        if let Err(problem) = self.complete(&mut path, (left, trimmed), key) {
             return problems.add(problem.at(Some(key), "unknown"));
         }
         let offset = left.len() + 1 + (right.len() - right.trim_start().len());
@@ -104,6 +104,7 @@ impl Target<'_> {
         &self,
         path: &mut Vec<String>,
         (left, right): (&str, &str),
+        key: Origin,
     ) -> Result<(), Problem> {
         let first = path[0].as_str();
         let is_long = path.len() > 1;
@@ -119,10 +120,11 @@ impl Target<'_> {
         } else if params.contains(&first) {
             path.insert(0, "params".to_owned());
         } else if stages.contains(&first) {
-            return Err(self.is_stage(first, right));
+            return Err(self.is_stage(first, right).at(Some(key), "a stage"));
         } else if let Some(section) = self.axis_section(first).filter(|_| !is_long) {
             let message = format!("`{first}` is an axis of the sweep, not a param");
-            return Err(Problem::new(Code::Set, message).help(axis_help(section, first, right)));
+            let problem = Problem::new(Code::Set, message).at(Some(key), "an axis");
+            return Err(problem.help(axis_help(section, first, right)));
         } else {
             return Err(self.unknown(left, first, &stages, &params));
         }
@@ -142,11 +144,10 @@ impl Target<'_> {
     fn is_stage(&self, stage: &str, value: &str) -> Problem {
         let message = format!("`{stage}` is a stage, so `--set` must name one of its keys");
         let table = self.root.get("stages").and_then(|stages| stages.get(stage)?.as_table());
-        let keys: Vec<&str> = table.iter().flat_map(|table| table.keys()).map(String::as_str).collect();
-        Problem::new(Code::Set, message).help(format!(
-            "write `--set {stage}.KEY={value}`; the file sets {}",
-            list(&keys)
-        ))
+        let keys: Vec<&str> =
+            table.iter().flat_map(|table| table.keys()).map(String::as_str).collect();
+        Problem::new(Code::Set, message)
+            .help(format!("write `--set {stage}.KEY={value}`; the file sets {}", list(&keys)))
     }
 
     fn unknown(&self, left: &str, first: &str, stages: &[&str], params: &[&str]) -> Problem {
@@ -156,7 +157,9 @@ impl Target<'_> {
         let (is_long, rest) = (left.contains('.'), left.trim().strip_prefix(first));
         let others = if is_long { &SECTIONS[..] } else { &VALUES };
         match similar(first, &[stages, params, others].concat()) {
-            Some(best) => problem.help(format!("did you mean `{best}{}`?", rest.unwrap_or_default())),
+            Some(best) => {
+                problem.help(format!("did you mean `{best}{}`?", rest.unwrap_or_default()))
+            }
             None => problem.suggest(first, if is_long { stages } else { params }.iter().copied()),
         }
     }

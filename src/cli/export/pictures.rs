@@ -140,8 +140,10 @@ impl Answers {
 
     /// The checkpoints in the order of the items; one without a name where there is only one.
     pub fn checkpoints(&self) -> Vec<Option<&str>> {
-        let mut checkpoints: Vec<_> =
-            self.origins().map(|(_, origin)| origin.and_then(|(checkpoint, _)| checkpoint)).collect();
+        let mut checkpoints: Vec<_> = self
+            .origins()
+            .map(|(_, origin)| origin.and_then(|(checkpoint, _)| checkpoint))
+            .collect();
         checkpoints.dedup();
         checkpoints
     }

@@ -38,11 +38,7 @@ pub(super) fn load(args: &RunArgs, session: &Session) -> Result<Loaded, CliError
 
 /// Reads several files, each with the profile, or, where it has no such profile and another file has,
 /// with its own values.
-fn load_several(
-    files: &[PathBuf],
-    options: &LoadOptions,
-    session: &Session,
-) -> Loaded {
+fn load_several(files: &[PathBuf], options: &LoadOptions, session: &Session) -> Loaded {
     let lacks_profile = |errors: &ConfigErrors| {
         options.profile.is_some() && errors.errors.iter().any(|error| error.code == Code::Profile)
     };

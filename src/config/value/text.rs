@@ -133,11 +133,9 @@ impl Reader {
             }
             DeValue::Float(number) => match number.as_str().parse::<f64>() {
                 Ok(n) if n.is_finite() => Data::Float(n),
-                _ => self.number(
-                    "the number must be finite",
-                    span.clone(),
-                    "write a number that is",
-                ),
+                _ => {
+                    self.number("the number must be finite", span.clone(), "write a number that is")
+                }
             },
             DeValue::Boolean(b) => Data::Bool(b),
             DeValue::Datetime(_) => {

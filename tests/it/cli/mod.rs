@@ -48,6 +48,12 @@ impl Shell {
         std::fs::write(self.dir.path().join(name), text).unwrap();
     }
 
+    /// Writes a small picture.
+    fn picture(&self, name: &str) {
+        let color = |x, y| image::Rgb([x as u8 * 6, y as u8 * 7, 9]);
+        image::RgbImage::from_fn(40, 32, color).save(self.path(name)).unwrap();
+    }
+
     fn path(&self, name: &str) -> std::path::PathBuf {
         self.dir.path().join(name)
     }
