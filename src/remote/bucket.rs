@@ -83,7 +83,8 @@ impl Bucket {
     fn folder(address: &Url) -> Result<Self, RemoteError> {
         let wrong = || RemoteError::Address { scheme: "file".to_owned() };
         let folder: path::PathBuf = address.to_file_path().map_err(|()| wrong())?;
-        fs::create_dir_all(&folder).map_err(|e| RemoteError::Local(e.to_string()))?;
+        fs::create_dir_all(&folder)
+            .map_err(|error| RemoteError::Folder { path: folder.clone(), error })?;
         let objects = LocalFileSystem::new_with_prefix(folder).map_err(RemoteError::from)?;
         Ok(Self { objects: Arc::new(objects), prefix: Path::default(), runtime: runtime()? })
     }

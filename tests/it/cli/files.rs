@@ -268,8 +268,9 @@ fn files_and_folders_that_are_not_there_say_what_to_do() {
         "init missing/own",
         "export clips.toml pairs --to file",
         "run clips.toml --events empty",
+        "run clips.toml --remote ./file",
     ] {
-        all += &shell.transcript(line);
+        all += &shell.transcript_at_home(line);
     }
     insta::assert_snapshot!(all, @"
     $ pipe attest clips.toml --key missing.pem
@@ -315,6 +316,11 @@ fn files_and_folders_that_are_not_there_say_what_to_do() {
     --- stderr
       × cannot create `empty`: Is a directory (os error 21)
       help: it is a folder: name a file
+    $ pipe run clips.toml --remote ./file
+    ? 3
+    --- stderr
+      × the folder `[HOME]/file/` of the remote cache cannot be made: File exists (os error 17)
+      help: name a folder that is there, or may be made there
     ");
     shell.succeed("run clips.toml --only pairs");
     let below = shell.transcript("export clips.toml pairs --to file/below");

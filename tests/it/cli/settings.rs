@@ -65,14 +65,11 @@ fn settings_that_cannot_be_read_stop_only_what_needs_them() {
     ] {
         shell.succeed(line);
     }
-    let told = shell.transcript("plan clips.toml");
-    let told = told.replace(&shell.dir.path().display().to_string(), "[HOME]");
-    insta::assert_snapshot!(told, @"
+    insta::assert_snapshot!(shell.transcript_at_home("plan clips.toml"), @"
     $ pipe plan clips.toml
     ? 2
     --- stderr
-      × cannot read the settings `[HOME]/.config/pipe/config.toml`: Is a directory (os error
-      │ 21)
+      × cannot read the settings `[HOME]/.config/pipe/config.toml`: Is a directory (os error 21)
       help: a folder stands where the file would: move it away
     ");
     std::fs::remove_dir_all(shell.path(".config/pipe")).unwrap();
