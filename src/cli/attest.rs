@@ -1,6 +1,9 @@
 //! `pipe attest`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 use super::{
     error::CliError,
@@ -53,7 +56,7 @@ pub(super) fn attest(args: &AttestArgs, session: &Session) -> Result<(), CliErro
 }
 
 fn sign(args: &AttestArgs, file: &Path, session: &Session) -> Result<(), CliError> {
-    let key = private_key(&read(&args.key)?).map_err(|error| wrong(&args.key, &error))?;
+    let key = private_key(&read(&args.key, PRIVATE)?).map_err(|error| wrong(&args.key, &error))?;
     let pipeline = config::load(file, &args.layers.options())?;
     let store = session.store()?;
     let plan = plan::build(&pipeline, &store, &PlanOptions::default())?;
@@ -81,8 +84,8 @@ fn verify(
     file: Option<&Path>,
     session: &Session,
 ) -> Result<(), CliError> {
-    let key = public_key(&read(&args.key)?).map_err(|error| wrong(&args.key, &error))?;
-    let envelope = Envelope::parse(&read(path)?).map_err(|error| wrong(path, &error))?;
+    let key = public_key(&read(&args.key, PUBLIC)?).map_err(|error| wrong(&args.key, &error))?;
+    let envelope = Envelope::parse(&read(path, ENVELOPE)?).map_err(|error| wrong(path, &error))?;
     let payload = envelope.open(&key).map_err(|error| wrong(path, &error))?;
     let statement = Statement::parse(&payload)
         .map_err(|message| CliError::usage(format!("`{}`: {message}", path.display())))?;
@@ -189,8 +192,20 @@ fn outputs(
     Ok(found)
 }
 
-fn read(path: &Path) -> Result<String, CliError> {
-    std::fs::read_to_string(path).map_err(|error| CliError::file("read", path, &error))
+const PRIVATE: &str = "`openssl genpkey -algorithm ed25519 -out key.pem` makes a private key";
+const PUBLIC: &str =
+    "`openssl pkey -in key.pem -pubout -out public.pem` writes the public key of a private one";
+const ENVELOPE: &str = "`pipe attest FILE --key KEY` writes one";
+
+/// Reads a file; `origin` says where one comes from.
+fn read(path: &Path, origin: &str) -> Result<String, CliError> {
+    std::fs::read_to_string(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => {
+            CliError::environment(format!("there is no file `{}`", path.display()))
+                .with_help(format!("check the path; {origin}"))
+        }
+        _ => CliError::file("read", path, &error),
+    })
 }
 
 /// A signature that is not good is a difference; what has another form was the wrong file to name.

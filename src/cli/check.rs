@@ -10,18 +10,21 @@ use super::{
     session::{LayerArgs, Session},
 };
 use crate::{
-    config::{self, LoadOptions},
+    config::{self, Instance, LoadOptions, Pipeline},
     plan::{self, Lacking},
     report::{
         SCHEMA_VERSION,
         style::{WIDTH, count},
     },
+    stages::MOST_DECODED,
 };
 
 /// Check pipeline files and say all errors at once; nothing is run
 ///
-/// Data that is there must hold what is asked of it. Data and weights that are not there are told,
-/// but are no error: a file can be checked on another machine.
+/// Data that is there must hold what is asked of it, and the images of a stage that takes up to 30 of
+/// them are decoded. Not looked into are the images of stages that take more, and the weights of
+/// models; the last line says so. Data and weights that are not there are told, but are no error: a
+/// file can be checked on another machine.
 #[derive(Debug, clap::Args)]
 pub(super) struct CheckArgs {
     /// The pipeline files
@@ -54,7 +57,8 @@ pub(super) fn check(args: &CheckArgs, session: &Session) -> Result<(), CliError>
                     for lacking in &lacks {
                         session.caution(&notice(lacking));
                     }
-                    session.print(&format!("{name}: fine, {}\n", count(stages, "stage")))?;
+                    let (stages, unseen) = (count(stages, "stage"), unseen(&pipeline));
+                    session.print(&format!("{name}: fine, {stages}{unseen}\n"))?;
                 }
             }
             Err(errors) => {
@@ -75,6 +79,26 @@ pub(super) fn check(args: &CheckArgs, session: &Session) -> Result<(), CliError>
         session.print(&format!("{document:#}\n"))?;
     }
     if wrong { Err(CliError::Told(exit::USAGE)) } else { Ok(()) }
+}
+
+/// What of a pipeline was not looked into, for the end of a line.
+fn unseen(pipeline: &Pipeline) -> String {
+    let instances = || pipeline.instances.iter();
+    let is_large = |instance: &&Instance| {
+        let decoded = instance.params.get("count").and_then(Value::as_u64);
+        let on_disk = instance.work.task().is_some() && instance.work.source_root().is_some();
+        on_disk && decoded.is_none_or(|count| count > MOST_DECODED as u64)
+    };
+    let images = instances().any(|instance| is_large(&instance));
+    let images = images.then(|| format!("images where a stage takes more than {MOST_DECODED}"));
+    let models = instances().filter_map(|instance| instance.work.weights());
+    let weights = models.map(|(model, _)| &model.0).find(|name| !name.starts_with("builtin:"));
+    let weights = weights.map(|name| format!("weights (`{name}`)"));
+    let unseen: Vec<String> = images.into_iter().chain(weights).collect();
+    if unseen.is_empty() {
+        return String::new();
+    }
+    format!("; not looked into: {}", unseen.join(", "))
 }
 
 /// What is not on this machine, with its place.

@@ -5,7 +5,7 @@ use std::{
     fmt::Write as _,
     io,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output},
 };
 
 use serde_json::{Value, json};
@@ -41,6 +41,8 @@ pub(super) struct DiffArgs {
 
 pub(super) fn diff(args: &DiffArgs, session: &Session) -> Result<(), CliError> {
     let (a, b) = (Side::parse(&args.a), Side::parse(&args.b));
+    a.check()?;
+    b.check()?;
     let changes = changes(&a.values(&args.layers)?, &b.values(&args.layers)?);
     let mut code = None;
     let results = match (a.tables(&args.layers, session), b.tables(&args.layers, session)) {
@@ -75,17 +77,38 @@ impl Side {
         }
     }
 
+    /// Whether git has the revision, and the file in it.
+    fn check(&self) -> Result<(), CliError> {
+        let Some(revision) = &self.revision else { return Ok(()) };
+        let (commit, path) = (format!("{revision}^{{commit}}"), self.path.display());
+        let folder = folder_of(&self.path);
+        let asked = git(folder, &["rev-parse", "--git-dir"]).map_err(|error| {
+            CliError::environment(format!("git cannot be run: {error}"))
+                .with_help(format!("install git to read `{path}` as it was in `{revision}`"))
+        })?;
+        let folder = folder.display();
+        if !asked.status.success() {
+            return Err(CliError::usage(format!("`{folder}` is in no git repository"))
+                .with_help(format!("`{revision}:` names a revision in git; name a file instead")));
+        }
+        let has = |args: &[&str]| {
+            git(folder_of(&self.path), args).is_ok_and(|output| output.status.success())
+        };
+        if !has(&["rev-parse", "--verify", "--quiet", &commit]) {
+            return Err(CliError::usage(format!("git has no revision `{revision}` in `{folder}`"))
+                .with_help(format!("`git log --oneline -- {path}` lists those of the file")));
+        }
+        if !has(&["cat-file", "-e", &object(revision, &self.path)]) {
+            return Err(CliError::usage(format!("`{path}` is not in the revision `{revision}`"))
+                .with_help(format!("`git ls-tree --name-only {revision}` lists what is there")));
+        }
+        Ok(())
+    }
+
     /// Reads a file, and what it extends, at this side's revision.
     fn read(&self, path: &Path) -> io::Result<String> {
         let Some(revision) = &self.revision else { return std::fs::read_to_string(path) };
-        let folder = path.parent().filter(|folder| folder.is_dir()).unwrap_or(Path::new("."));
-        let below = path.strip_prefix(folder).unwrap_or(path);
-        let output = Command::new("git")
-            .arg("-C")
-            .arg(folder)
-            .arg("show")
-            .arg(format!("{revision}:./{}", below.display()))
-            .output()?;
+        let output = git(folder_of(path), &["show", &object(revision, path)])?;
         if output.status.success() {
             return String::from_utf8(output.stdout).map_err(io::Error::other);
         }
@@ -103,6 +126,21 @@ impl Side {
         let pipeline = config::load_with(STAGES, &self.path, &options, &|path| self.read(path))?;
         table::from_cache(&pipeline, session)
     }
+}
+
+/// The folder of a file, if it is there now, else the current one.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| folder.is_dir()).unwrap_or(Path::new("."))
+}
+
+/// A file as it was in a revision, by its name in git, asked in its folder.
+fn object(revision: &str, path: &Path) -> String {
+    let below = path.strip_prefix(folder_of(path)).unwrap_or(path);
+    format!("{revision}:./{}", below.display())
+}
+
+fn git(folder: &Path, args: &[&str]) -> io::Result<Output> {
+    Command::new("git").arg("-C").arg(folder).args(args).output()
 }
 
 /// A parameter that differs.

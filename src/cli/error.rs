@@ -52,15 +52,23 @@ impl CliError {
     /// A file that could not be read or written.
     pub fn file(what: &str, path: &Path, error: &io::Error) -> Self {
         let failed = Self::environment(format!("cannot {what} `{}`: {error}", path.display()));
-        match (error.kind(), path.parent()) {
+        let help = match (error.kind(), path.parent()) {
             (io::ErrorKind::NotFound, Some(folder))
                 if !folder.exists() && folder != Path::new("") =>
             {
-                failed
-                    .with_help(format!("there is no folder `{}`: make it first", folder.display()))
+                format!("there is no folder `{}`: make it first", folder.display())
             }
-            _ => failed,
-        }
+            (io::ErrorKind::NotFound, _) => "check the path".to_owned(),
+            (io::ErrorKind::PermissionDenied, _) => {
+                "name another one, or ask for the right to it".to_owned()
+            }
+            (io::ErrorKind::IsADirectory, _) => "it is a folder: name a file".to_owned(),
+            (io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists, _) => {
+                "a file is where a folder must be: name another path".to_owned()
+            }
+            _ => return failed,
+        };
+        failed.with_help(help)
     }
 
     /// Results of a pipeline file of which nothing can be said before `command` ran.

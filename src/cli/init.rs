@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     data::{fifth, folder, held_out},
+    report::style::count,
     store::SourceReader,
 };
 
@@ -91,6 +92,11 @@ impl Split {
 
     /// The split of the pairs in a folder. The data set keeps the two apart.
     fn of(root: &Path) -> Result<Self, CliError> {
+        if !root.is_dir() {
+            let message = format!("there is no folder `{}`", root.display());
+            let help = format!("check the path of `--data`; in the folder, {}", folder::LAYOUT);
+            return Err(CliError::usage(message).with_help(help));
+        }
         let pairs = |split| {
             folder::pairs(&SourceReader::new(root), split).map_err(|error| {
                 let message = format!("`{}` cannot be used: {error}", root.display());
@@ -105,8 +111,8 @@ impl Split {
             (all.files.len() - held, held)
         };
         if train == 0 || test == 0 {
-            let (root, count) = (root.display(), train + test);
-            let message = format!("`{root}` has {count} pair, but at least 2 are needed");
+            let (root, pairs) = (root.display(), count(train + test, "pair"));
+            let message = format!("`{root}` has {pairs}, but at least 2 are needed");
             return Err(CliError::usage(message)
                 .with_help("one to learn from and another one to answer: add pairs"));
         }

@@ -21,6 +21,8 @@ use crate::{
 };
 
 /// Say what a run would do and why; nothing is run
+///
+/// It does not look into data sets: whether they hold as many images as are asked for says `pipe check`.
 #[derive(Debug, clap::Args)]
 pub(super) struct PlanArgs {
     #[command(flatten)]

@@ -7,23 +7,28 @@ use serde_json::{Value, json};
 use super::{
     error::CliError,
     exit,
+    export::not_there,
     session::{LayerArgs, Session},
 };
 use crate::{
     artifact::{ArtifactKind, Manifest, adapter, model},
     config::{self, Layer, Shown},
+    plan::{self, PlanError, PlanOptions},
     report::{
         SCHEMA_VERSION,
+        results::Outputs,
         style::{bytes, count},
     },
     store::{Digest, Named, Store},
 };
 
-/// Show a resolved pipeline file, or an artifact of the cache
+/// Show a resolved pipeline file, what a stage of it gave, or an artifact of the cache
 #[derive(Debug, clap::Args)]
 pub(super) struct ShowArgs {
     /// A pipeline file, or a digest or key of the cache or its beginning
     what: String,
+    /// Of a pipeline file: the stage, or a cell of it as in `lora[n=10]`, whose artifact to show
+    stage: Option<String>,
     #[command(flatten)]
     layers: LayerArgs,
     /// Write one document for other programs
@@ -33,8 +38,13 @@ pub(super) struct ShowArgs {
 
 pub(super) fn show(args: &ShowArgs, session: &Session) -> Result<(), CliError> {
     let path = Path::new(&args.what);
-    if !path.exists() && is_digest(&args.what) {
-        return show_artifact(args, session);
+    if let Some(stage) = &args.stage {
+        return show_stage(args, stage, session);
+    }
+    match is_hash(&args.what) && !path.exists() {
+        true if args.what.len() < SHORTEST => return Err(too_short(&args.what)),
+        true => return show_artifact(args, session),
+        false => {}
     }
     let shown = config::show(path, &args.layers.options(), &|path| std::fs::read_to_string(path))?;
     let document = json!({ "schema_version": SCHEMA_VERSION, "pipeline": shown });
@@ -72,8 +82,52 @@ pub(super) fn toml_text(value: &Value) -> String {
 /// Files that hold the log of a training.
 const TRAINING_LOGS: [&str; 2] = [adapter::TRAIN, model::LOG];
 
-fn is_digest(text: &str) -> bool {
-    (6..=64).contains(&text.len()) && text.chars().all(|c| c.is_ascii_hexdigit())
+/// Characters of a digest from which on it is looked up.
+const SHORTEST: usize = 6;
+
+fn is_hash(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.chars().all(|c| c.is_ascii_hexdigit())
+}
+
+fn too_short(what: &str) -> CliError {
+    let message = format!("there is no file `{what}`, and it is too short for a digest");
+    CliError::usage(message).with_help(format!(
+        "give at least {SHORTEST} characters of a digest; `pipe explain FILE STAGE` names those of a \
+         stage, and `pipe show FILE STAGE` shows what it gave"
+    ))
+}
+
+/// Shows what the cells of a stage gave.
+fn show_stage(args: &ShowArgs, stage: &str, session: &Session) -> Result<(), CliError> {
+    let file = Path::new(&args.what);
+    let pipeline = config::load(file, &args.layers.options())?;
+    let chosen = plan::select(&pipeline, stage).map_err(PlanError::from)?;
+    let store = session.store()?;
+    let plan = plan::build(&pipeline, &store, &PlanOptions::default())?;
+    let outputs = Outputs::of_plan(&plan);
+    let (mut text, mut documents, mut missing) = (String::new(), Vec::new(), Vec::new());
+    for index in chosen {
+        let cell = pipeline.instances[index].to_string();
+        let Some(digest) = outputs.digest(index) else {
+            missing.push(cell);
+            continue;
+        };
+        let manifest = store.manifest(digest)?;
+        if args.json {
+            documents.push(json!({ "stage": cell, "digest": digest, "artifact": *manifest }));
+        } else {
+            let _ = write!(text, "{cell}  {}", artifact_text(&store, digest, &manifest)?);
+        }
+    }
+    if args.json {
+        text =
+            format!("{:#}\n", json!({ "schema_version": SCHEMA_VERSION, "artifacts": documents }));
+    }
+    session.print(&text)?;
+    match missing.first() {
+        None => Ok(()),
+        Some(first) => Err(not_there(first, missing.len() - 1, &args.layers.command("run", file))),
+    }
 }
 
 fn show_artifact(args: &ShowArgs, session: &Session) -> Result<(), CliError> {
@@ -164,7 +218,7 @@ fn find(store: &Store, text: &str) -> Result<Digest, CliError> {
                 .with_help("`pipe cache verify` removes it")),
         },
         [] => Err(CliError::usage(format!("nothing in the cache begins with `{text}`"))
-            .with_help("`pipe explain FILE STAGE` names the digests of a stage")),
+            .with_help("`pipe show FILE STAGE` shows what a stage gave, with its digest")),
         _ => Err(CliError::usage(format!("several hashes in the cache begin with `{text}`"))
             .with_help("give more characters")),
     }

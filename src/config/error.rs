@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{
     Place,
     excerpt::Excerpt,
-    origin::{Origin, Sources},
+    origin::{Origin, Sources, is_argument},
     value::{Node, ValueError, ValueProblem},
 };
 
@@ -274,7 +274,9 @@ impl ConfigError {
         }
         let source = first.map(|origin| {
             let source = sources.of(origin);
-            Excerpt::new(&source.name, &source.text, &mut marks)
+            // An argument is shown whole below its name.
+            let name = if is_argument(&source.name) { "--set" } else { &source.name };
+            Excerpt::new(name, &source.text, &mut marks)
         });
         let labels = labels.into_iter().zip(marks).enumerate();
         let labels = labels.map(|(index, (label, range))| match index {

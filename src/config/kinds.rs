@@ -140,10 +140,14 @@ impl Walk<'_> {
                 continue;
             }
             let name = self.path.join(".");
-            let message = format!("`{name}` must be {words} {limit}, but is {number}");
-            let problem = Problem::new(Code::BadValue, message)
+            let found = node.to_json();
+            let message = format!("`{name}` must be {words} {limit}, but is {found}");
+            let mut problem = Problem::new(Code::BadValue, message)
                 .at(node.origin, format!("must be {words} {limit}"))
                 .at(node.via, "used here");
+            if may_be_absent(schema) {
+                problem = problem.help(format!("or leave `{name}` out"));
+            }
             if self.out.iter().all(|other| other.path != self.path) {
                 self.out.push(OutOfRange { path: self.path.clone(), problem });
             }
@@ -153,6 +157,11 @@ impl Walk<'_> {
 
 /// A key of a schema, the words for it, and whether a number keeps it.
 type Rule = (&'static str, &'static str, fn(f64, f64) -> bool);
+
+/// Whether a value has a default that is no value of its own, as `count` that takes all.
+fn may_be_absent(schema: &Value) -> bool {
+    schema["type"].as_array().is_some_and(|types| types.contains(&"null".into()))
+}
 
 /// Whether a variant's constant properties are those of the table.
 fn tags_match(variant: &Value, table: &Table) -> bool {

@@ -13,8 +13,9 @@ use std::{
 use super::{
     LoadOptions,
     error::{Code, Problem, Problems},
-    origin::{Layer, Origin, SET, Sources, normalise},
-    value::{Data, Entry, Node, Syntax, Table, parse_document, parse_value},
+    origin::{Layer, Origin, Sources, normalise},
+    set,
+    value::{Data, Entry, Node, Syntax, Table, parse_document},
 };
 
 /// Keys of a profile that are sections; all others are params.
@@ -46,7 +47,8 @@ pub(super) fn merge(
         apply_profile(Arc::make_mut(&mut root), name, sources, problems);
     }
     for text in &options.set {
-        apply_set(Arc::make_mut(&mut root), text, sources, problems);
+        let mut target = set::Target { root: Arc::make_mut(&mut root), file: path };
+        target.apply(text, sources, problems);
     }
     Some(Merged { root, written })
 }
@@ -138,9 +140,9 @@ fn unreadable(error: &io::Error, is_base: bool) -> Option<&'static str> {
 }
 
 /// Reports the first error of a text: what the parser makes of the rest of it is seldom meant.
-fn add_syntax(problems: &mut Problems, errors: Vec<Syntax>) {
+pub(super) fn add_syntax(problems: &mut Problems, errors: Vec<Syntax>) {
     let Some(first) = errors.into_iter().min_by_key(|error| error.origin.start) else { return };
-    let help = syntax_help(&first.message);
+    let help = first.help.unwrap_or_else(|| syntax_help(&first.message));
     problems
         .add(Problem::new(Code::Syntax, first.message).at(Some(first.origin), "here").help(help));
 }
@@ -150,8 +152,6 @@ fn syntax_help(message: &str) -> &'static str {
     let says = |words: &str| message.contains(words);
     if says("duplicate key") {
         "take one of them out; a table such as `[stages.lora]` can be opened only once"
-    } else if says("finite") {
-        "write a number that is"
     } else if says("missing comma between key-value pairs") || says("inline table") {
         "close the table before this with `}`, or put a comma between its entries"
     } else if says("must be quoted") || says("boolean") {
@@ -166,7 +166,7 @@ fn syntax_help(message: &str) -> &'static str {
 }
 
 /// Lays `over` on `under`.
-fn overlay(under: &mut Node, over: Node, path: &mut Vec<String>) {
+pub(super) fn overlay(under: &mut Node, over: Node, path: &mut Vec<String>) {
     if replaced_whole(under, &over, path) {
         *under = over;
         return;
@@ -241,7 +241,7 @@ fn apply_profile(root: &mut Node, name: &str, sources: &mut Sources, problems: &
 }
 
 /// Like [`overlay`] of a whole file, but a section without a place of its own keeps the old one.
-fn overlay_keeping_keys(root: &mut Node, over: Table) {
+pub(super) fn overlay_keeping_keys(root: &mut Node, over: Table) {
     let Some(table) = root.as_table_mut() else { return };
     for (key, entry) in over {
         match table.get_mut(&key) {
@@ -251,133 +251,4 @@ fn overlay_keeping_keys(root: &mut Node, over: Table) {
             }
         }
     }
-}
-
-fn apply_set(root: &mut Node, text: &str, sources: &mut Sources, problems: &mut Problems) {
-    let file = sources.add(SET, text, Path::new(""));
-    let whole = Origin { file, start: 0, end: text.len() as u32, layer: Layer::Set };
-    let Some((left, right)) = text.split_once('=') else {
-        let problem = Problem::new(Code::Set, format!("`--set {text}` has no `=`"));
-        problems.add(
-            problem
-                .at(Some(whole), "must be `key=value`")
-                .help("write it as `--set stage.key=value` or `--set params.name=value`"),
-        );
-        return;
-    };
-    let key = Origin { end: left.len() as u32, ..whole };
-    let mut path: Vec<String> = left.split('.').map(|part| part.trim().to_owned()).collect();
-    if path.iter().any(String::is_empty) {
-        let problem = Problem::new(Code::Set, format!("`{left}` is not a key"));
-        let problem = problem.at(Some(key), "has an empty part");
-        problems.add(problem.help("write it as `stage.key` or `params.name`"));
-        return;
-    }
-    if right.trim().is_empty() {
-        let problem = Problem::new(Code::Set, format!("`--set {text}` gives no value"));
-        let problem = problem.at(Some(whole), "nothing after `=`");
-        problems
-            .add(problem.help("for an empty text write `\"\"`, in quotes that the shell keeps"));
-        return;
-    }
-    if let Err(problem) = complete(root, &mut path, (left, right.trim()), key) {
-        problems.add(problem);
-        return;
-    }
-    let trimmed = right.trim();
-    let offset = left.len() + 1 + (right.len() - right.trim_start().len());
-    let mut node = match parse_value(trimmed, offset, file, Layer::Set) {
-        Ok(node) => node,
-        // A shell takes quotes away, so text that is no TOML value is a string.
-        Err(_) if !trimmed.starts_with(['"', '\'', '[', '{']) => Node::from(trimmed),
-        Err(errors) => {
-            add_syntax(problems, errors);
-            return;
-        }
-    };
-    node.origin =
-        Some(Origin { start: offset as u32, end: (offset + trimmed.len()) as u32, ..whole });
-    let mut over = Table::new();
-    let (first, rest) = path.split_first().expect("split gives at least one part");
-    for part in rest.iter().rev() {
-        let table = Table::from_iter([(part.clone(), Entry { key: Some(key), node })]);
-        node = Node { data: Data::Table(table), origin: None, via: None };
-    }
-    if rest.len() > 1 && matches!(first.as_str(), "params" | "sweep") {
-        // One key of a param that is a table, or one axis of the sweep: the others stay.
-        let section = root.as_table_mut().and_then(|root| root.get_mut(first));
-        let old = section.and_then(|entry| entry.node.as_table_mut()?.get_mut(&rest[0]));
-        if let (Some(old), Data::Table(table)) = (old, &mut node.data) {
-            let inner = table.shift_remove(&rest[0]).expect("it was put there above");
-            overlay(&mut old.node, inner.node, &mut Vec::new());
-            return;
-        }
-    }
-    over.insert(first.clone(), Entry { key: Some(key), node });
-    overlay_keeping_keys(root, over);
-}
-
-/// Completes the key of a `--set`: `lora.rank` to `stages.lora.rank`, `size` to `params.size`.
-fn complete(
-    root: &Node,
-    path: &mut Vec<String>,
-    (left, right): (&str, &str),
-    key: Origin,
-) -> Result<(), Problem> {
-    let names = |section: &str| -> Vec<&str> {
-        let table = root.get(section).and_then(Node::as_table);
-        table.iter().flat_map(|table| table.keys().map(String::as_str)).collect()
-    };
-    let first = path[0].as_str();
-    match first {
-        "seed" | "title" | "name" if path.len() == 1 => return Ok(()),
-        "sweep" | "tables" if path.len() > 1 => return Ok(()),
-        "params" | "stages" if path.len() > 1 => {
-            let known = names(first);
-            if known.contains(&path[1].as_str()) {
-                return Ok(());
-            }
-            let what = if first == "params" { "param" } else { "stage" };
-            let message = format!("`--set` names the {what} `{}`, which is not there", path[1]);
-            let problem = Problem::new(Code::Set, message).at(Some(key), "unknown");
-            return Err(problem.suggest(&path[1], known));
-        }
-        _ => {}
-    }
-    let (stages, params) = (names("stages"), names("params"));
-    if path.len() > 1 && stages.contains(&first) {
-        path.insert(0, "stages".to_owned());
-    } else if params.contains(&first) {
-        path.insert(0, "params".to_owned());
-    } else {
-        if let Some(section) = axis_section(root, first).filter(|_| path.len() == 1) {
-            return Err(is_axis(section, first, right).at(Some(key), "an axis"));
-        }
-        let message = format!("`--set {left}` names neither a stage nor a param");
-        let problem = Problem::new(Code::Set, message).at(Some(key), "unknown");
-        let known = if path.len() > 1 { stages } else { params };
-        return Err(problem.suggest(first, known));
-    }
-    Ok(())
-}
-
-/// What to set in place of an axis.
-fn is_axis(section: &str, name: &str, value: &str) -> Problem {
-    let list = if value.starts_with('[') { value.to_owned() } else { format!("[{value}]") };
-    let help = match section {
-        "grid" => format!("`--set 'sweep.grid.{name}={list}'` sets its values"),
-        _ => format!(
-            "`--set sweep.baseline.{name}={value}` sets its baseline, and `--set \
-             'sweep.one_at_a_time.{name}={list}'` the values it is varied over"
-        ),
-    };
-    Problem::new(Code::Set, format!("`{name}` is an axis of the sweep, not a param")).help(help)
-}
-
-/// The part of the sweep that an axis is in.
-fn axis_section(root: &Node, name: &str) -> Option<&'static str> {
-    let sections = ["grid", "one_at_a_time", "baseline"];
-    sections
-        .into_iter()
-        .find(|section| root.get("sweep").and_then(|sweep| sweep.get(section)?.get(name)).is_some())
 }

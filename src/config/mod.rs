@@ -16,6 +16,7 @@ pub mod pipeline;
 pub mod references;
 pub mod schema;
 mod scope;
+mod set;
 pub mod settings;
 mod show;
 mod stages;
@@ -23,6 +24,7 @@ mod sweep;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod unused;
 pub mod value;
 
 pub use error::{Code, ConfigError, ConfigErrors, similar};
@@ -40,7 +42,8 @@ use self::{
     layers::{Merged, PROFILE_SECTIONS},
     origin::Sources,
     scope::Scope,
-    sweep::{Axes, AxisSet},
+    sweep::Axes,
+    unused::UnusedAxes,
     value::{Data, Node, Table as NodeTable},
 };
 use crate::stages::{STAGES, StageEntry};
@@ -114,7 +117,7 @@ impl Builder<'_> {
         check_names(params, &axes, problems);
         check_profiles(&merged.written, problems);
         scope.check_params(problems);
-        check_params_used(params, merged, problems);
+        unused::check_params(params, merged, problems);
 
         let (registry, kinds) = (self.registry, Kinds::default());
         let reader = stages::Reader { registry, stages, axes: &axes, scope: &scope, kinds };
@@ -142,7 +145,8 @@ impl Builder<'_> {
             .all(|definition| definition.kind.is_some() && definition.dropped.is_empty());
         if complete {
             let used = definitions.iter().fold(0, |used, definition| used | definition.reach);
-            check_axes_used(&axes, used, problems);
+            let unused = UnusedAxes { axes: &axes, merged, sources: self.sources };
+            unused.check(used, problems);
         }
         let look_at_data = self.options.look_at_data;
         let expander =
@@ -266,55 +270,6 @@ fn check_profiles(written: &Node, problems: &mut Problems) {
                         .suggest(key, names.chain(PROFILE_SECTIONS.iter().copied())),
                 );
             }
-        }
-    }
-}
-
-/// A param of the file itself must be named by some string of the file, also one of a profile that
-/// is not chosen. Params of a base file are for whoever extends it.
-fn check_params_used(params: &NodeTable, merged: &Merged, problems: &mut Problems) {
-    if params.is_empty() {
-        return;
-    }
-    let mut used = std::collections::HashSet::new();
-    for root in [&merged.written, &merged.root] {
-        root.walk(&mut Vec::new(), &mut |path, node| {
-            let Some(text) = node.as_str() else { return };
-            let with_reference = Some(text).filter(|text| references::has_reference(text));
-            for part in
-                with_reference.and_then(|text| references::parse(text).ok()).unwrap_or_default()
-            {
-                if let references::Part::Reference(reference) = part {
-                    used.insert(reference.name);
-                }
-            }
-            if path.last().is_some_and(|key| key == "by") {
-                used.extend(text.split('.').next().map(str::to_owned));
-            }
-        });
-    }
-    let written = merged.written.get("params").and_then(Node::as_table);
-    for name in params.keys().filter(|name| !used.contains(*name)) {
-        let key = written.and_then(|params| params.get(name)?.key);
-        if let Some(key) = key.filter(|key| key.layer == Layer::File) {
-            let problem = Problem::new(Code::Unused, format!("the param `{name}` is never used"));
-            problems.add(
-                problem
-                    .at(Some(key), "never used")
-                    .help(format!("refer to it as `${{{name}}}`, or take it out")),
-            );
-        }
-    }
-}
-
-fn check_axes_used(axes: &Axes, used: AxisSet, problems: &mut Problems) {
-    for (index, axis) in axes.list.iter().enumerate() {
-        if used >> index & 1 == 0 {
-            let message = format!("no stage uses the sweep axis `{}`", axis.name);
-            let problem = Problem::new(Code::Unused, message).at(axis.key, "changes nothing");
-            problems.add(
-                problem.help(format!("use `${{{}}}` in a stage, or take the axis out", axis.name)),
-            );
         }
     }
 }

@@ -36,7 +36,7 @@ pub struct Origin {
 /// A text that values come from.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// The file as the user named it, or `--set`.
+    /// The file as the user named it, or `--set KEY=VALUE`.
     pub name: String,
     /// The whole text.
     pub text: Arc<str>,
@@ -45,8 +45,10 @@ pub struct Source {
     lines: Vec<usize>,
 }
 
-/// The name of a text that is no file.
-pub(super) const SET: &str = "--set";
+/// How the name of an argument of the command line begins.
+const SET: &str = "--set ";
+/// Characters of an argument that its name shows.
+const SHOWN: usize = 60;
 
 /// All texts of one pipeline.
 #[derive(Clone, Debug, Default)]
@@ -63,10 +65,17 @@ impl Sources {
         u32::try_from(self.0.len() - 1).expect("a pipeline has few files")
     }
 
+    /// Adds the `KEY=VALUE` of a `--set`, which is its own name, and returns its number.
+    pub fn add_argument(&mut self, text: &str) -> u32 {
+        let end = text.char_indices().nth(SHOWN).map_or(text.len(), |(at, _)| at);
+        let more = if end < text.len() { "…" } else { "" };
+        self.add(&format!("{SET}{}{more}", &text[..end]), text, Path::new(""))
+    }
+
     /// The files among the texts, in the order they were read, each once.
     pub fn files(&self) -> Vec<PathBuf> {
         let mut files = Vec::new();
-        for source in self.0.iter().filter(|source| source.name != SET) {
+        for source in self.0.iter().filter(|source| !is_argument(&source.name)) {
             let path = PathBuf::from(&source.name);
             if !files.contains(&path) {
                 files.push(path);
@@ -115,6 +124,11 @@ impl Sources {
     }
 }
 
+/// Whether the name of a text is that of an argument, which stands in one line and names itself.
+pub(super) fn is_argument(name: &str) -> bool {
+    name.starts_with(SET)
+}
+
 /// `path` without `.` parts, and without parts that a following `..` takes back.
 pub fn normalise(path: &Path) -> PathBuf {
     use std::path::Component;
@@ -145,6 +159,22 @@ mod tests {
         assert_eq!(sources.slice(origin), "\"ü\"");
         assert_eq!(sources.place(origin).to_string(), "a.toml:2:5");
         assert_eq!(sources.end(origin).to_string(), "a.toml:2:8");
+    }
+
+    #[test]
+    fn an_argument_is_named_by_itself() {
+        let mut sources = Sources::default();
+        let long = format!("params.list=[{}]", "1, ".repeat(40));
+        for (text, name) in [
+            ("lora.rank=7", "--set lora.rank=7".to_owned()),
+            (&long, format!("--set {}…", &long[..60])),
+        ] {
+            let file = sources.add_argument(text);
+            let origin = Origin { file, start: 10, end: 11, layer: Layer::Set };
+            assert_eq!(sources.place(origin).to_string(), name);
+            assert_eq!(sources.place(origin).column, 11);
+        }
+        assert!(sources.files().is_empty());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 use serde_json::{Map, Value};
 
 use super::{
-    origin::{Origin, Sources},
+    origin::{Origin, Sources, is_argument},
     value::{Data, Node},
 };
 use crate::{
@@ -172,7 +172,7 @@ impl Places {
     Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
 pub struct Place {
-    /// The file as the user named it, or `--set`.
+    /// The file as the user named it, or `--set KEY=VALUE`.
     pub file: String,
     /// From 1.
     pub line: usize,
@@ -182,6 +182,9 @@ pub struct Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if is_argument(&self.file) {
+            return f.write_str(&self.file);
+        }
         write!(f, "{}:{}:{}", self.file, self.line, self.column)
     }
 }

@@ -63,6 +63,16 @@ pub fn has_reference(text: &str) -> bool {
     text.contains("${")
 }
 
+/// The params and axes that a string names.
+pub fn names(text: &str) -> Vec<String> {
+    let parts = if has_reference(text) { parse(text).unwrap_or_default() } else { Vec::new() };
+    let name = |part| match part {
+        Part::Reference(reference) => Some(reference.name),
+        Part::Text(_) => None,
+    };
+    parts.into_iter().filter_map(name).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -136,6 +136,18 @@ fn user_file() -> Option<PathBuf> {
     Some(folder.join("pipe").join("config.toml"))
 }
 
+/// What to do about settings that cannot be read.
+fn unreadable(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::IsADirectory => "a folder stands where the file would: move it away",
+        io::ErrorKind::InvalidData => "settings are TOML, in UTF-8",
+        _ => {
+            "make it a file that you may read, or let `XDG_CONFIG_HOME` name a folder with settings \
+             of yours"
+        }
+    }
+}
+
 /// Reads a settings file with our own parser, so that an error has its place.
 fn read(path: &Path) -> Result<SomeSettings, ConfigErrors> {
     let name = path.display().to_string();
@@ -143,9 +155,15 @@ fn read(path: &Path) -> Result<SomeSettings, ConfigErrors> {
     let mut problems = Problems::default();
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(SomeSettings::default()),
+        // Nor can there be one below a file.
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            return Ok(SomeSettings::default());
+        }
         Err(error) => {
-            problems.add(Problem::new(Code::Io, format!("cannot read `{name}`: {error}")));
+            let message = format!("cannot read the settings `{name}`: {error}");
+            problems.add(Problem::new(Code::Io, message).help(unreadable(&error)));
             return Err(problems.finish(&name, &sources));
         }
     };

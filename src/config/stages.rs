@@ -105,9 +105,15 @@ impl<'a> Reader<'a> {
             ),
         }
         self.check_references(&mut definition, problems);
-        if let Some(kind) = &definition.kind {
-            let inputs = table.get(INPUTS).map(|entry| &entry.node);
-            definition.inputs = self.inputs(name, key, kind.entry, inputs, problems);
+        let inputs = table.get(INPUTS).map(|entry| &entry.node);
+        match &definition.kind {
+            Some(kind) => definition.inputs = self.inputs(name, key, kind.entry, inputs, problems),
+            // Of a kind that is not known, it can at least be told which stages are not there.
+            None => {
+                for (port, connection) in inputs.and_then(Node::as_table).into_iter().flatten() {
+                    let _ = self.targets(port, &connection.node, problems);
+                }
+            }
         }
         definition
     }
@@ -196,7 +202,9 @@ impl<'a> Reader<'a> {
                 unknown = true;
                 continue;
             };
-            inputs.extend(self.input(port, &connection.node, problems));
+            let origin = connection.node.origin;
+            let targets = self.targets(port.name, &connection.node, problems);
+            inputs.extend(targets.map(|(uses, targets)| Input { port, origin, uses, targets }));
         }
         // One that is missing beside one that is unknown is most likely that one.
         let missing = |port: &&Port| port.required && !unknown && !table.contains_key(port.name);
@@ -216,7 +224,13 @@ impl<'a> Reader<'a> {
         inputs
     }
 
-    fn input(&self, port: &'static Port, node: &Node, problems: &mut Problems) -> Option<Input> {
+    /// The axes that decide which stage a port is connected to, and the stage by their values.
+    fn targets(
+        &self,
+        port: &str,
+        node: &Node,
+        problems: &mut Problems,
+    ) -> Option<(AxisSet, HashMap<Vec<u32>, usize>)> {
         let uses = self.scope.uses(node, problems)?;
         let mut targets = HashMap::new();
         for cell in &self.axes.cells {
@@ -228,8 +242,7 @@ impl<'a> Reader<'a> {
             let value = value.ok()?;
             let Some(name) = value.as_str() else {
                 let message = format!(
-                    "input `{}` must be the name of a stage, but is {}",
-                    port.name,
+                    "input `{port}` must be the name of a stage, but is {}",
                     value.describe()
                 );
                 let problem = Problem::new(Code::WrongType, message);
@@ -248,7 +261,7 @@ impl<'a> Reader<'a> {
             };
             targets.insert(values, target);
         }
-        Some(Input { port, origin: node.origin, uses, targets })
+        Some((uses, targets))
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Cell, Sweep,
-    error::{Code, Problem, Problems},
+    error::{Code, Problem, Problems, similar},
     origin::{Origin, Sources},
     scope::Scope,
     value::{Data, Node, Table},
@@ -51,6 +51,15 @@ impl Axes {
     /// The names in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.list.iter().map(|axis| axis.name.as_str())
+    }
+
+    /// The part of the sweep that gives an axis its values.
+    pub fn section(&self, position: usize) -> &'static str {
+        match &self.list[position] {
+            _ if position < self.num_grid => "grid",
+            axis if axis.listed > 0 => "one_at_a_time",
+            _ => "baseline",
+        }
     }
 
     /// The values of the axes of `set` in a cell.
@@ -229,8 +238,17 @@ impl Axis {
 
 /// Reads the baseline; of axes that are in two sections, all is said already.
 fn read_baseline(axes: &mut Axes, table: &Table, twice: &[String], problems: &mut Problems) {
-    for (name, entry) in entries(table, "baseline", problems).into_iter().flatten() {
+    let baseline = entries(table, "baseline", problems);
+    for (name, entry) in baseline.into_iter().flatten() {
         if twice.contains(name) {
+            continue;
+        }
+        if let Some(meant) = misspelt(name, axes, baseline) {
+            let meant = &mut axes.list[meant];
+            let message = format!("there is no axis `{name}` to give a baseline");
+            let problem = Problem::new(Code::Sweep, message).at(entry.key, "unknown axis");
+            problems.add(problem.help(format!("did you mean `{}`?", meant.name)));
+            meant.baseline = Some(meant.value(&entry.node));
             continue;
         }
         let position = axes.position(name);
@@ -263,6 +281,17 @@ fn read_baseline(axes: &mut Axes, table: &Table, twice: &[String], problems: &mu
                 .help(format!("add `{} = ...` to `sweep.baseline`", axis.name)),
         );
     }
+}
+
+/// The axis that has no baseline of its own and is most likely meant by a name that no axis has.
+fn misspelt(name: &str, axes: &Axes, baseline: Option<&Table>) -> Option<usize> {
+    if axes.position(name).is_some() {
+        return None;
+    }
+    let single = axes.list[axes.num_grid..].iter().map(|axis| axis.name.as_str());
+    let open: Vec<&str> =
+        single.filter(|name| baseline.is_none_or(|table| !table.contains_key(*name))).collect();
+    axes.position(similar(name, &open)?)
 }
 
 /// Cells that are left out: those that have one of the values on each axis.

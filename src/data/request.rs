@@ -28,7 +28,7 @@ pub struct Request {
     pub split: Split,
     /// Number of images; all there are by default.
     #[serde(default)]
-    #[schemars(range(max = 10_000_000))]
+    #[schemars(range(min = 1, max = 10_000_000))]
     pub count: Option<usize>,
     /// Which block of `count` images of the data, shuffled by `seed`. Blocks of one count are
     /// disjoint; block 0 of a smaller count is the beginning of block 0 of a larger one.

@@ -1,5 +1,7 @@
 //! Stages named on the command line: `lora`, or cells of it, `lora[n=10, rank=32]`.
 
+use indexmap::IndexSet;
+
 use crate::config::{Pipeline, pipeline::plain, similar};
 
 /// Why a text names no stage.
@@ -39,6 +41,9 @@ pub fn select(pipeline: &Pipeline, text: &str) -> Result<Vec<usize>, SelectError
         axes.iter().all(|(axis, value)| cell.get(*axis).is_some_and(|v| plain(v) == *value))
     };
     let found: Vec<usize> = of_stage.iter().copied().filter(fits).collect();
+    if let Some(wrong) = axes.iter().find_map(|axis| wrong_axis(pipeline, &of_stage, *axis)) {
+        return Err(wrong);
+    }
     if found.is_empty() {
         let cells = of_stage.iter().take(8).map(|i| format!("`{}`", pipeline.instances[*i]));
         let more = if of_stage.len() > 8 { ", ..." } else { "" };
@@ -50,11 +55,47 @@ pub fn select(pipeline: &Pipeline, text: &str) -> Result<Vec<usize>, SelectError
     Ok(found)
 }
 
+/// What to say of an axis that no cell of a stage has, or has with another value.
+fn wrong_axis(
+    pipeline: &Pipeline,
+    of_stage: &[usize],
+    (axis, value): (&str, &str),
+) -> Option<SelectError> {
+    let first = &pipeline.instances[*of_stage.first()?];
+    let stage = &first.stage;
+    let names: Vec<&str> = first.cell.keys().map(String::as_str).collect();
+    if !names.contains(&axis) {
+        let help = match similar(axis, &names) {
+            Some(name) => format!("did you mean `{name}`?"),
+            None if names.is_empty() => format!("it has none: write `{stage}`"),
+            None => format!("its axes are {}", listed(&names)),
+        };
+        return Some(SelectError::new(format!("`{stage}` has no axis `{axis}`"), help));
+    }
+    let values = of_stage.iter().filter_map(|index| pipeline.instances[*index].cell.get(axis));
+    let values: IndexSet<String> = values.map(plain).collect();
+    if values.contains(value) {
+        return None;
+    }
+    let shown: Vec<&str> = values.iter().take(8).map(String::as_str).collect();
+    let more = if values.len() > shown.len() { ", ..." } else { "" };
+    let message = format!("no cell of `{stage}` has `{axis}={value}`");
+    Some(SelectError::new(message, format!("`{axis}` can be {}{more}", listed(&shown))))
+}
+
+/// `` `a`, `b` ``.
+fn listed(names: &[&str]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
 fn unknown_stage(pipeline: &Pipeline, stage: &str) -> SelectError {
     let mut names: Vec<&str> = pipeline.instances.iter().map(|i| i.stage.as_str()).collect();
     names.sort_unstable();
     names.dedup();
     let help = match similar(stage, &names) {
+        _ if stage.contains('=') => {
+            format!("an axis stands in brackets behind a stage: `STAGE[{stage}]`")
+        }
         Some(name) => format!("did you mean `{name}`?"),
         None => format!("its stages are {}", names.join(", ")),
     };

@@ -123,10 +123,9 @@ impl Bucket {
     /// Where to write.
     fn objects_to_change(&self) -> Result<&Arc<dyn ObjectStore>, RemoteError> {
         if self.objects.get().is_none() {
-            let place = self.folder.display();
-            fs::create_dir_all(&self.folder).map_err(|e| {
-                RemoteError::Local(format!("cannot make the folder `{place}`: {e}"))
-            })?;
+            let path = || self.folder.clone();
+            fs::create_dir_all(&self.folder)
+                .map_err(|error| RemoteError::Folder { path: path(), error })?;
             // Another thread may have been faster.
             let _ = self.objects.set(below(&self.folder)?);
         }

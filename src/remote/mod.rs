@@ -79,6 +79,14 @@ pub enum RemoteError {
     /// The remote does not answer, or answers with errors.
     #[error("the remote cache cannot be reached: {0}")]
     Unreachable(String),
+    /// The folder that the remote is cannot be made.
+    #[error("the folder `{}` of the remote cache cannot be made: {error}", path.display())]
+    Folder {
+        /// The folder.
+        path: std::path::PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
     /// Something at this end.
     #[error("{0}")]
     Local(String),
@@ -148,6 +156,7 @@ impl RemoteError {
                  `AZURE_STORAGE_ACCOUNT_KEY`; profiles in `~/.aws` are not read"
             }
             Self::Newer { .. } => "use the newer `pipe` that wrote it, or another address",
+            Self::Folder { .. } => "name a folder that is there, or may be made there",
             Self::NotACache => {
                 "if it is your cache, remove its file `format`, which the next `pipe cache push` writes \
                  anew; else name an address where nothing is yet"

@@ -84,7 +84,7 @@ impl Sums {
             (a, b) => a.or(b),
         };
         let [wall, device, most] = self.values;
-        let sum = |a, b| a + b;
+        let sum = |a, b| to_nanoseconds(a + b);
         self.values = [
             join(wall, Some(record.wall_secs), sum),
             join(device, record.device_secs, sum),
@@ -227,7 +227,12 @@ fn score(taken: &Taken<'_>) -> Option<Score> {
 }
 
 fn per(secs: f64, count: usize) -> Option<f64> {
-    (count > 0).then(|| secs / count as f64)
+    (count > 0).then(|| to_nanoseconds(secs / count as f64))
+}
+
+/// Seconds as finely as a clock told them: what a sum of decimals adds behind that is no time.
+fn to_nanoseconds(secs: f64) -> f64 {
+    (secs * 1e9).round() / 1e9
 }
 
 #[cfg(test)]
@@ -257,6 +262,16 @@ mod tests {
 
     fn cell(n: u64) -> Cell {
         [("n".to_owned(), json!(n))].into()
+    }
+
+    #[test]
+    fn sums_of_times_have_no_digits_that_no_clock_told() {
+        let mut sums = Sums::default();
+        for key in 0..3 {
+            sums.add(&record("sample", key, &json!({ "wall_secs": 0.1, "device_secs": 0.001 })));
+        }
+        assert_eq!(sums.values, [Some(0.3), Some(0.003), None]);
+        assert_eq!(per(0.1, 3), Some(0.033_333_333));
     }
 
     #[test]

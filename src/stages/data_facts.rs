@@ -1,32 +1,45 @@
 //! Whether data holds what is asked of it, told before anything runs.
 
-use std::{cell::RefCell, collections::HashMap};
+use std::{cell::RefCell, collections::HashMap, path::Path};
 
 use super::{Cause, Misfit};
 use crate::{
-    data::{DataError, Request, sets::Knowledge},
+    data::{
+        DataError, Request,
+        sets::{Images, Knowledge},
+    },
     store::SourceReader,
 };
+
+/// Images up to which those of a stage are decoded; larger sets would take longer than a check may.
+pub const MOST_DECODED: usize = 30;
 
 /// What is known of the data of a pipeline: each part is looked at once, and only if asked for, since
 /// the annotations of a large data set take seconds to read.
 #[derive(Default)]
 pub struct KnownData {
     look: bool,
-    counts: RefCell<HashMap<String, Result<Option<usize>, Misfit>>>,
+    parts: RefCell<HashMap<String, Part>>,
+}
+
+/// What is known of all images that a request may choose from.
+struct Part {
+    count: Result<Option<usize>, Misfit>,
+    /// What is wrong with those that were decoded, by place.
+    decoded: HashMap<usize, Option<Misfit>>,
 }
 
 impl KnownData {
     /// Looks at the data where `look`, else knows nothing.
     pub fn new(look: bool) -> Self {
-        Self { look, counts: RefCell::default() }
+        Self { look, parts: RefCell::default() }
     }
 
     /// What the data of a request does not give, if it is there.
     pub(super) fn misfit(&self, request: &Request) -> Option<Misfit> {
-        let root = request.source.root.as_deref().unwrap_or_default();
-        if !self.look || request.source.source.is_on_disk() && !std::path::Path::new(root).is_dir()
-        {
+        let root = Path::new(request.source.root.as_deref().unwrap_or_default());
+        let is_on_disk = request.source.source.is_on_disk();
+        if !self.look || is_on_disk && !root.is_dir() {
             return None;
         }
         // All but which of the images are taken, and how they are drawn, may decide their number.
@@ -34,25 +47,66 @@ impl KnownData {
         let has_shape = request.task.needs() == Knowledge::Persons;
         let size = if has_shape { request.size } else { [0; 2] };
         let same = Request { count: None, subset: 0, size, seed: None, ..request.clone() };
-        let key = format!("{same:?}");
-        let mut counts = self.counts.borrow_mut();
-        let count = counts.entry(key).or_insert_with(|| {
-            available(request, root).map_err(|error| misfit(Cause::Param("source"), error))
-        });
-        match count {
-            Ok(count) => {
-                request.choose(*count).err().map(|error| misfit(Cause::Param("count"), error))
-            }
-            Err(misfit) => Some(misfit.clone()),
+        let sources = SourceReader::new(root);
+        let mut look = Look { request, sources: &sources, images: None };
+        let mut parts = self.parts.borrow_mut();
+        let part = parts
+            .entry(format!("{same:?}"))
+            .or_insert_with(|| Part { count: look.count(), decoded: HashMap::new() });
+        let count = match &part.count {
+            Ok(count) => *count,
+            Err(misfit) => return Some(misfit.clone()),
+        };
+        match request.choose(count) {
+            Ok(places) if !is_on_disk || places.len() > MOST_DECODED => None,
+            Ok(places) => part.first_broken(&mut look, &places),
+            Err(error) => Some(misfit(Cause::Param("count"), error)),
         }
     }
 }
 
-/// How many images fit a request; none if they have no end.
-fn available(request: &Request, root: &str) -> Result<Option<usize>, DataError> {
-    let sources = SourceReader::new(std::path::Path::new(root));
-    let images = request.source.source.open(request, &sources)?;
-    Ok(request.task.count(&*images))
+impl Part {
+    /// What is wrong with the first of these images that cannot be used; each is decoded once.
+    fn first_broken(&mut self, look: &mut Look<'_>, places: &[usize]) -> Option<Misfit> {
+        places.iter().find_map(|place| {
+            self.decoded.entry(*place).or_insert_with(|| look.decode(*place).err()).clone()
+        })
+    }
+}
+
+/// The images that a request may choose from, opened when they are first asked for.
+struct Look<'a> {
+    request: &'a Request,
+    sources: &'a SourceReader,
+    images: Option<Box<dyn Images + 'a>>,
+}
+
+impl<'a> Look<'a> {
+    fn images(&mut self) -> Result<&(dyn Images + 'a), DataError> {
+        let images = match self.images.take() {
+            Some(images) => images,
+            None => self.request.source.source.open(self.request, self.sources)?,
+        };
+        Ok(&**self.images.insert(images))
+    }
+
+    /// How many images fit the request; none if they have no end.
+    fn count(&mut self) -> Result<Option<usize>, Misfit> {
+        let request = self.request;
+        let images = self.images().map_err(of_source)?;
+        Ok(request.task.count(images))
+    }
+
+    /// Makes the pair of an image as the stage will.
+    fn decode(&mut self, place: usize) -> Result<(), Misfit> {
+        let request = self.request;
+        let images = self.images().map_err(of_source)?;
+        request.task.pair(images, place, request).map(drop).map_err(of_source)
+    }
+}
+
+fn of_source(error: DataError) -> Misfit {
+    misfit(Cause::Param("source"), error)
 }
 
 fn misfit(cause: Cause, error: DataError) -> Misfit {
@@ -84,6 +138,9 @@ mod tests {
         std::fs::create_dir(&annotations).unwrap();
         let path = annotations.join("person_keypoints_train2017.json");
         std::fs::write(path, file.to_string()).unwrap();
+        let images = folder.path().join("train2017");
+        std::fs::create_dir(&images).unwrap();
+        image::RgbImage::new(100, 20).save(images.join("a.jpg")).unwrap();
         let request = |size: [usize; 2]| -> Request {
             serde_json::from_value(json!({
                 "source": { "source": "coco", "root": folder.path() }, "task": "pose", "count": 1,

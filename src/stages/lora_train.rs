@@ -117,7 +117,8 @@ pub struct LoraTrain {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 100_000_000))]
     pub held_out_every: Option<usize>,
-    /// Steps between checkpoints; does not change the result.
+    /// Steps between checkpoints, the first of them after as many; an interrupted training leaves one, too.
+    /// Does not change the result.
     #[serde(default = "hundred")]
     pub save_every: usize,
 }

@@ -35,7 +35,7 @@ pub use agreement::ImageUse;
 pub use color_correct::ColorCorrect;
 pub use command::ShellCommand;
 pub use context::{CancelFlag, Inputs, OnItem, Output, Progress, StageContext};
-pub use data_facts::KnownData;
+pub use data_facts::{KnownData, MOST_DECODED};
 pub use dataset::Dataset;
 pub use decode::Decode;
 pub use draw::Draw;

@@ -52,8 +52,7 @@ impl Exporter<'_> {
             ArtifactKind::Videos => self.videos(&manifest, folder),
             ArtifactKind::Frames => {
                 self.frames(&manifest, folder)?;
-                let sheet = pictures::sheet(self.pipeline, index, self.outputs, self.store)?;
-                write_file(&folder.join("sheet.png"), &frames::to_png(&sheet))
+                self.sheets(index, digest, folder)
             }
             ArtifactKind::Metrics => self.metrics(&manifest, index, folder),
             ArtifactKind::LoraAdapter => adapter::export(self, &manifest, folder),
@@ -99,6 +98,18 @@ impl Exporter<'_> {
             let name = names.free(&file_name(&item.name));
             moving(&self.clip(item)?.images(), &name, folder)?;
             self.put(item, frames::PREDICTION, &folder.join(format!("{name}.png")))?;
+        }
+        Ok(())
+    }
+
+    /// A contact sheet; one for each checkpoint, by its step, where there are several.
+    fn sheets(&self, index: usize, digest: Digest, folder: &Path) -> Result<(), CliError> {
+        let Self { pipeline, outputs, store, .. } = self;
+        let answers = pictures::Answers::of(pipeline, index, digest, outputs, store)?;
+        for checkpoint in answers.checkpoints() {
+            let step = checkpoint.map(|name| format!(".{name}")).unwrap_or_default();
+            let path = folder.join(file_name(&format!("sheet{step}.png")));
+            write_file(&path, &frames::to_png(&answers.sheet(checkpoint, store)?))?;
         }
         Ok(())
     }

@@ -27,7 +27,8 @@ use crate::{
 
 /// Write an artifact as ordinary files: PNG, GIF, safetensors, JSON, CSV
 ///
-/// Frames become a contact sheet (input, target, prediction), a PNG and a GIF per item.
+/// Frames become a contact sheet (input, target, prediction), a PNG and a GIF per item. Of several
+/// checkpoints, each has a sheet of its own, named by its step: `sheet.step_300.png`.
 #[derive(Debug, clap::Args)]
 pub(super) struct ExportArgs {
     #[command(flatten)]
@@ -113,18 +114,19 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
         session.talk(&transfers(&moved.borrow()));
     }
     if let Some(first) = missing.first() {
-        code = code.max(not_there(first, missing.len() - 1, args).report(session));
+        let run = args.pipeline.command("run");
+        code = code.max(not_there(first, missing.len() - 1, &run).report(session));
     }
     if code == exit::DONE { Ok(()) } else { Err(CliError::Told(code)) }
 }
 
-/// What to say of cells that are not in the cache.
-fn not_there(first: &str, others: usize, args: &ExportArgs) -> CliError {
+/// What to say of cells that are not in the cache; `run` is the command that runs the pipeline.
+pub(super) fn not_there(first: &str, others: usize, run: &str) -> CliError {
     let more = match others {
         0 => String::new(),
         n => format!(" and {n} more"),
     };
-    let command = format!("{} --only {}", args.pipeline.command("run"), quoted(&first));
+    let command = format!("{run} --only {}", quoted(&first));
     CliError::Message {
         code: exit::STAGE_FAILED,
         message: format!("not in the cache: `{first}`{more}"),
@@ -141,14 +143,18 @@ fn address(text: &str) -> Result<String, String> {
     Err("must be an address, such as https://spdx.org/licenses/CC-BY-4.0".to_owned())
 }
 
-/// `as they are in the cache: 6 files copied`, or `by reflink`, where they take no space until they are
-/// changed.
+/// `6 files taken unchanged from the cache, as copies`, or `by reflink`, where they take no space until
+/// they are changed. All else that is written was made of such files.
 fn transfers(counts: &BTreeMap<Transfer, usize>) -> String {
-    let text = counts.iter().map(|(how, number)| match how {
-        Transfer::Reflink => format!("{} by reflink", count(*number, "file")),
-        Transfer::Copy => format!("{} copied", count(*number, "file")),
+    let text = counts.iter().map(|(how, number)| {
+        let how = match how {
+            Transfer::Reflink => "by reflink",
+            Transfer::Copy if *number == 1 => "as a copy",
+            Transfer::Copy => "as copies",
+        };
+        format!("{} taken unchanged from the cache, {how}", count(*number, "file"))
     });
-    format!("as they are in the cache: {}", text.collect::<Vec<_>>().join(", "))
+    text.collect::<Vec<_>>().join("; ")
 }
 
 /// The cell as a file name: `n=10_rank=32`; the stage's name where there is no cell.

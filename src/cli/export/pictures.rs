@@ -3,9 +3,11 @@
 use std::{
     collections::{BTreeSet, VecDeque},
     path::PathBuf,
+    sync::Arc,
 };
 
 use image::RgbImage;
+use serde_json::Value;
 
 use super::{CliError, cell_name, files::read_image, write_file};
 use crate::{
@@ -25,8 +27,9 @@ const MIN_SIZE: u32 = 128;
 const MOST_ITEMS: usize = 24;
 
 /// Writes a sheet for each stage of frames that a table's metric scores, below the cache, and gives
-/// their folder. A sheet's name ends in the digest of the predictions, by which `gc` knows whose it is,
-/// and that of all that it shows, so one that is there is up to date.
+/// their folder. A sheet's name holds the digest of the predictions, by which `gc` knows whose it is, and
+/// that of all that it may show, so one that is there is up to date. Of several checkpoints it shows the
+/// last, whose step is in the name.
 pub(crate) fn write(
     pipeline: &Pipeline,
     outputs: &Outputs,
@@ -38,13 +41,24 @@ pub(crate) fn write(
         let Some(digest) = outputs.digest(index) else { continue };
         any = true;
         let instance = &pipeline.instances[index];
-        let shown = shown(pipeline, index, digest, outputs);
+        let of_all = shown(pipeline, index, digest, outputs);
+        // Which checkpoint a sheet shows is looked up only where there may be several.
+        let shown = has_checkpoints(pipeline, index)
+            .then(|| Answers::of(pipeline, index, digest, outputs, store))
+            .transpose()?;
+        let last = shown.as_ref().and_then(|answers| answers.checkpoints().pop().flatten());
+        let step = last.map(|step| format!("-{step}")).unwrap_or_default();
         let (stage, cell) = (&instance.stage, cell_name(instance));
-        let name = format!("{stage}-{cell}-{}-{}.png", digest.short(), shown.short());
+        let name = format!("{stage}-{cell}{step}-{}-{}.png", digest.short(), of_all.short());
         let path = folder.join(file_name(&name));
-        if !path.exists() {
-            write_file(&path, &frames::to_png(&sheet(pipeline, index, outputs, store)?))?;
+        if path.exists() {
+            continue;
         }
+        let answers = match &shown {
+            Some(answers) => answers,
+            None => &Answers::of(pipeline, index, digest, outputs, store)?,
+        };
+        write_file(&path, &frames::to_png(&answers.sheet(last, store)?))?;
     }
     Ok(any.then_some(folder))
 }
@@ -91,44 +105,70 @@ fn scored(pipeline: &Pipeline) -> BTreeSet<usize> {
         .collect()
 }
 
-/// Input, target and prediction of each item of frames; predictions alone where the pairs they
-/// were made for are not known.
-pub(super) fn sheet(
-    pipeline: &Pipeline,
-    index: usize,
-    outputs: &Outputs,
-    store: &Store,
-) -> Result<RgbImage, CliError> {
-    let Some(digest) = outputs.digest(index) else { return Ok(sheet::contact_sheet(&[])) };
-    let predictions = store.manifest(digest)?;
-    let pairs = nearest_pairs(pipeline, index, outputs, store, &predictions)?;
-    let origins = pairs.as_ref().map(|pairs| Origins::new(&pairs.items));
-    let origin = |item| origin_of(origins.as_ref(), item);
-    // Of several checkpoints, the last is shown.
-    let last = predictions.items.last().and_then(origin).and_then(|(checkpoint, _)| checkpoint);
-    let shown = predictions
-        .items
-        .iter()
-        .filter(|item| origin(item).is_none_or(|(checkpoint, _)| checkpoint == last));
-    let mut items = Vec::new();
-    for item in shown.take(MOST_ITEMS) {
-        let mut images = Vec::new();
-        if let Some((_, pair)) = origin(item) {
-            images.push(read_image(store, pair, INPUT)?);
-            images.push(read_image(store, pair, TARGET)?);
-        }
-        images.push(read_image(store, item, frames::PREDICTION)?);
-        items.push(images);
-    }
-    Ok(sheet::item_sheet(&items, items_per_row(items.len()), MIN_SIZE))
+/// Whether the frames of an instance may be of several checkpoints.
+fn has_checkpoints(pipeline: &Pipeline, index: usize) -> bool {
+    upstream(pipeline, index).any(|input| {
+        let saved = pipeline.instances[input].params.get("save_at").and_then(Value::as_array);
+        saved.is_some_and(|steps| !steps.is_empty())
+    })
 }
 
-/// The pair that an item was made from, and with which checkpoint.
-fn origin_of<'a>(
-    origins: Option<&Origins<'a>>,
-    item: &'a Item,
-) -> Option<(Option<&'a str>, &'a Item)> {
-    origins?.of(&item.name)
+/// Predictions, and the pairs that they were made for where those are known.
+pub(super) struct Answers {
+    predictions: Arc<Manifest>,
+    pairs: Option<Arc<Manifest>>,
+}
+
+impl Answers {
+    /// The frames that an instance gave.
+    pub fn of(
+        pipeline: &Pipeline,
+        index: usize,
+        digest: Digest,
+        outputs: &Outputs,
+        store: &Store,
+    ) -> Result<Self, CliError> {
+        let predictions = store.manifest(digest)?;
+        let pairs = nearest_pairs(pipeline, index, outputs, store, &predictions)?;
+        Ok(Self { predictions, pairs })
+    }
+
+    /// The pair that each prediction was made for, and with which checkpoint.
+    fn origins(&self) -> impl Iterator<Item = (&Item, Option<(Option<&str>, &Item)>)> {
+        let origins = self.pairs.as_ref().map(|pairs| Origins::new(&pairs.items));
+        let items = self.predictions.items.iter();
+        items.map(move |item| (item, origins.as_ref().and_then(|known| known.of(&item.name))))
+    }
+
+    /// The checkpoints in the order of the items; one without a name where there is only one.
+    pub fn checkpoints(&self) -> Vec<Option<&str>> {
+        let mut checkpoints: Vec<_> = self
+            .origins()
+            .map(|(_, origin)| origin.and_then(|(checkpoint, _)| checkpoint))
+            .collect();
+        checkpoints.dedup();
+        checkpoints
+    }
+
+    /// Input, target and prediction of each item of a checkpoint; predictions alone where the pairs
+    /// are not known.
+    pub fn sheet(&self, checkpoint: Option<&str>, store: &Store) -> Result<RgbImage, CliError> {
+        let of_checkpoint = |origin: &Option<(Option<&str>, &Item)>| {
+            origin.is_none_or(|(found, _)| found == checkpoint)
+        };
+        let shown = self.origins().filter(|(_, origin)| of_checkpoint(origin));
+        let mut items = Vec::new();
+        for (item, origin) in shown.take(MOST_ITEMS) {
+            let mut images = Vec::new();
+            if let Some((_, pair)) = origin {
+                images.push(read_image(store, pair, INPUT)?);
+                images.push(read_image(store, pair, TARGET)?);
+            }
+            images.push(read_image(store, item, frames::PREDICTION)?);
+            items.push(images);
+        }
+        Ok(sheet::item_sheet(&items, items_per_row(items.len()), MIN_SIZE))
+    }
 }
 
 /// How many items go in a row, so that sheets are about as wide as high.
@@ -148,7 +188,7 @@ fn nearest_pairs(
     outputs: &Outputs,
     store: &Store,
     predictions: &Manifest,
-) -> Result<Option<std::sync::Arc<Manifest>>, CliError> {
+) -> Result<Option<Arc<Manifest>>, CliError> {
     for input in upstream(pipeline, index) {
         if pipeline.instances[input].output() != ArtifactKind::Pairs {
             continue;

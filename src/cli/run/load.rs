@@ -3,28 +3,42 @@
 use std::path::PathBuf;
 
 use super::{CliError, RunArgs, Session, exit};
-use crate::config::{self, Code, ConfigErrors, LoadOptions, Pipeline};
+use crate::{
+    config::{self, Code, ConfigErrors, LoadOptions, Pipeline},
+    report::style::count,
+};
 
-/// Reads all files.
-pub(super) fn load(args: &RunArgs, session: &Session) -> Result<Vec<Pipeline>, CliError> {
+/// The files of a run.
+pub(super) struct Loaded {
+    /// Those that are right.
+    pub pipelines: Vec<Pipeline>,
+    /// Those that are not, with the exit code of each.
+    pub wrong: Vec<(String, u8)>,
+}
+
+/// Reads all files. With an error in one of them none is to run, unless it is to keep going.
+pub(super) fn load(args: &RunArgs, session: &Session) -> Result<Loaded, CliError> {
     let options = args.layers.options();
     let [file] = &args.files[..] else {
         if !(args.only.is_empty() && args.force.is_empty()) {
             return Err(CliError::usage("`--only` and `--force` name stages of one file")
                 .with_help("run that file alone"));
         }
-        return load_several(&args.files, &options, session);
+        let loaded = load_several(&args.files, &options, session);
+        if loaded.wrong.is_empty() || args.keep_going && !loaded.pipelines.is_empty() {
+            return Ok(loaded);
+        }
+        if !loaded.pipelines.is_empty() {
+            session.talk("nothing was run; `--keep-going` runs the files without errors");
+        }
+        return Err(CliError::Told(exit::USAGE));
     };
-    Ok(vec![config::load(file, &options)?])
+    Ok(Loaded { pipelines: vec![config::load(file, &options)?], wrong: Vec::new() })
 }
 
 /// Reads several files, each with the profile, or, where it has no such profile and another file has,
 /// with its own values.
-fn load_several(
-    files: &[PathBuf],
-    options: &LoadOptions,
-    session: &Session,
-) -> Result<Vec<Pipeline>, CliError> {
+fn load_several(files: &[PathBuf], options: &LoadOptions, session: &Session) -> Loaded {
     let lacks_profile = |errors: &ConfigErrors| {
         options.profile.is_some() && errors.errors.iter().any(|error| error.code == Code::Profile)
     };
@@ -41,12 +55,22 @@ fn load_several(
             }
         }
     }
-    let (pipelines, wrong): (Vec<_>, Vec<_>) = loaded.into_iter().partition(Result::is_ok);
-    for errors in wrong.into_iter().filter_map(Result::err) {
-        CliError::Config(errors).report(session);
+    let (mut pipelines, mut wrong) = (Vec::new(), Vec::new());
+    for (file, found) in files.iter().zip(loaded) {
+        match found {
+            Ok(pipeline) => pipelines.push(pipeline),
+            Err(errors) => wrong.push((file.display().to_string(), refuse(errors, session))),
+        }
     }
-    if pipelines.len() < files.len() {
-        return Err(CliError::Told(exit::USAGE));
-    }
-    Ok(pipelines.into_iter().flatten().collect())
+    Loaded { pipelines, wrong }
+}
+
+/// Says what is wrong with one of several files, and gives the exit code.
+fn refuse(errors: ConfigErrors, session: &Session) -> u8 {
+    let message = format!("`{}` cannot run: {}", errors.file, count(errors.errors.len(), "error"));
+    let is_set = errors.errors.iter().any(|error| error.code == Code::Set);
+    let help = is_set.then_some("`--set` is laid on every file: run this one apart, without it");
+    let code = CliError::Config(errors).report(session);
+    session.talk(session.stderr.message_block(&message, help).trim_end());
+    code
 }

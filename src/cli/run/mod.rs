@@ -37,13 +37,18 @@ use crate::{
     },
     store::{Store, StoreError},
 };
-use load::load;
+use load::{Loaded, load};
 use results::{locked_outputs, show_fresh, show_results, write_lock};
 
 /// Bring the results of pipelines up to date
 ///
-/// Computes what is not in the cache, prints a line per finished stage and then the tables. Of several
-/// files, one without the profile runs with its own values, and says so.
+/// Computes what is not in the cache, prints a line per finished stage and then the tables.
+///
+/// Of several files, all are read first: with an error in one of them none runs, unless with
+/// `--keep-going`. One without the profile runs with its own values, and says so.
+///
+/// A training leaves a checkpoint where it is interrupted, and each time it has made `save_every` steps
+/// (100 unless set, of `pretrain` 200), from which it goes on: `kill -9` loses the steps since the last.
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct RunArgs {
@@ -58,7 +63,8 @@ pub(super) struct RunArgs {
     /// Run this stage, or cell, even if it is cached; may be given several times
     #[arg(long, value_name = "STAGE")]
     force: Vec<String>,
-    /// After a failure, go on with what does not depend on it, and with other files
+    /// After a failure, go on with what does not depend on it, and with other files, also where one
+    /// of them has errors
     #[arg(long)]
     keep_going: bool,
     /// Write events to a file, one JSON object per line
@@ -83,7 +89,7 @@ impl RunArgs {
 
 pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     // What is wrong with any file is told before the first one runs.
-    let pipelines = load(args, session)?;
+    let Loaded { pipelines, wrong } = load(args, session)?;
     let settings = session.settings()?;
     let store = open_or_look(&settings)?;
     let remote = open_remote(&settings)?;
@@ -112,8 +118,8 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     let mut runner =
         Runner { args, session, store: &store, executor, outlook, stop: &stop, events };
     let result = match &pipelines[..] {
-        [pipeline] => runner.run(pipeline),
-        several => runner.run_all(several),
+        [pipeline] if wrong.is_empty() => runner.run(pipeline),
+        several => runner.run_all(several, wrong),
     };
     if let Some(shared) = shared {
         shared.finish(session);
@@ -141,10 +147,15 @@ struct Runner<'a> {
 }
 
 impl Runner<'_> {
-    /// Runs several pipelines; the first failure ends it, unless it is to keep going.
-    fn run_all(&mut self, pipelines: &[Pipeline]) -> Result<(), CliError> {
+    /// Runs several pipelines; the first failure ends it, unless it is to keep going. Those that
+    /// failed before, with their exit codes, are told with the others.
+    fn run_all(
+        &mut self,
+        pipelines: &[Pipeline],
+        mut failed: Vec<(String, u8)>,
+    ) -> Result<(), CliError> {
         let start = Instant::now();
-        let mut failed: Vec<(String, u8)> = Vec::new();
+        let all = pipelines.len() + failed.len();
         let mut ran = 0;
         for pipeline in pipelines {
             ran += 1;
@@ -155,7 +166,7 @@ impl Runner<'_> {
             }
         }
         let time = duration(start.elapsed().as_secs_f64());
-        let files = count(pipelines.len(), "pipeline");
+        let files = count(all, "pipeline");
         // The greatest, so that an interruption or a bug is not hidden by a failure.
         let Some(code) = failed.iter().map(|(_, code)| *code).max() else {
             self.session.talk(&format!("{files} up to date in {time}"));

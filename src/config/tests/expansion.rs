@@ -115,7 +115,7 @@ fn layers_win_in_order() {
     let files = [("toy/base.toml", base.as_str())];
     let pipeline = load_files(main, &files, Some("p"), &["lora.modules=qk", "seed=10"]).err();
     // The axis `modules` is used no more.
-    assert!(render(&pipeline.unwrap()).contains("no stage uses the sweep axis `modules`"));
+    assert!(render(&pipeline.unwrap()).contains("the sweep axis `modules`, which nothing uses"));
     let pipeline = load_files(main, &files, Some("p"), &["seed=10"]).unwrap();
     let lora = instance(&pipeline, "lora[modules=qkvo, n=1, rank=4]");
     assert_eq!(lora.params["optimizer"], json!({ "lr": 0.5, "warmup": 1 }));

@@ -17,6 +17,10 @@ pub struct Syntax {
     pub message: String,
     /// Where.
     pub origin: Origin,
+    /// What to do, where the message does not tell.
+    pub help: Option<&'static str>,
+    /// Whether text without its quotes may be meant.
+    pub may_be_text: bool,
 }
 
 /// Parses a whole file; on errors, all that the parser finds.
@@ -51,9 +55,27 @@ fn finish(
     }
     for error in errors {
         let span = error.span().unwrap_or(text.len()..text.len());
-        reader.error(error.message().to_owned(), span);
+        match key_without_value(text, span.start) {
+            Some(key) => {
+                let help = "write one after `=`, or take the key out";
+                reader.error(format!("`{key}` has no value"), span, Some(help));
+            }
+            None => reader.error(error.message().to_owned(), span, None),
+        }
     }
     if reader.errors.is_empty() { Ok(node) } else { Err(reader.errors) }
+}
+
+/// The key before `at`, if nothing stands between its `=` and the end of its line or table.
+fn key_without_value(text: &str, at: usize) -> Option<&str> {
+    let (before, after) = (text.get(..at)?, text.get(at..)?);
+    let after = after.trim_start_matches([' ', '\t']);
+    if !(after.is_empty() || after.starts_with(['\n', '\r', '#', '}', ','])) {
+        return None;
+    }
+    let key = before.trim_end_matches([' ', '\t']).strip_suffix('=')?.trim_end();
+    let start = key.rfind(['\n', '{', ',', ' ', '\t']).map_or(0, |at| at + 1);
+    Some(&key[start..]).filter(|key| !key.is_empty())
 }
 
 struct Reader {
@@ -69,9 +91,16 @@ impl Reader {
         Origin { file: self.file, start: at(span.start), end: at(span.end), layer: self.layer }
     }
 
-    fn error(&mut self, message: String, span: Range<usize>) {
+    fn error(&mut self, message: String, span: Range<usize>, help: Option<&'static str>) {
         let origin = self.origin(span);
-        self.errors.push(Syntax { message, origin });
+        self.errors.push(Syntax { message, origin, help, may_be_text: true });
+    }
+
+    /// A number that no value can hold.
+    fn number(&mut self, message: &str, span: Range<usize>, help: &'static str) -> Data {
+        let (message, origin) = (message.to_owned(), self.origin(span));
+        self.errors.push(Syntax { message, origin, help: Some(help), may_be_text: false });
+        Data::Null
     }
 
     fn table(&mut self, table: DeTable<'_>, span: Range<usize>) -> Node {
@@ -95,23 +124,23 @@ impl Reader {
                 match i128::from_str_radix(number.as_str(), number.radix()) {
                     Ok(n) if i64::try_from(n).is_ok() => Data::Integer(n as i64),
                     Ok(n) if u64::try_from(n).is_ok() => Data::Unsigned(n as u64),
-                    _ => {
-                        self.error("the number is too large".to_owned(), span.clone());
-                        Data::Null
-                    }
+                    _ => self.number(
+                        "the number does not fit in 64 bits",
+                        span.clone(),
+                        "whole numbers go from -9223372036854775808 to 18446744073709551615",
+                    ),
                 }
             }
             DeValue::Float(number) => match number.as_str().parse::<f64>() {
                 Ok(n) if n.is_finite() => Data::Float(n),
                 _ => {
-                    self.error("the number must be finite".to_owned(), span.clone());
-                    Data::Null
+                    self.number("the number must be finite", span.clone(), "write a number that is")
                 }
             },
             DeValue::Boolean(b) => Data::Bool(b),
             DeValue::Datetime(_) => {
-                let message = "a pipeline has no dates; a string needs quotes".to_owned();
-                self.error(message, span.clone());
+                let message = "a pipeline has no dates".to_owned();
+                self.error(message, span.clone(), Some("put it in quotes if it is text"));
                 Data::Null
             }
             DeValue::Array(items) => {

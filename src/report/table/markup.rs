@@ -11,7 +11,10 @@ pub(super) fn markdown(table: &ResultTable) -> String {
         let grouped = is_grouped(block);
         let header = header(table, grouped);
         let labels = header.len() - table.columns.len();
-        let _ = writeln!(out, "\n`{}`{}\n", block.value, direction(block));
+        out.push('\n');
+        if !block.value.is_empty() {
+            let _ = writeln!(out, "`{}`{}\n", block.value, block.direction());
+        }
         let _ = writeln!(
             out,
             "| {} |",
@@ -77,7 +80,7 @@ pub(super) fn latex(table: &ResultTable) -> String {
         let title = latex_text(table.title.as_deref().unwrap_or(&table.name));
         let columns = "l".repeat(labels) + &"r".repeat(table.columns.len());
         let _ = writeln!(out, "\\begin{{table}}\n\\centering");
-        let _ = writeln!(out, "\\caption{{{title}. {}}}", latex_caption(table, block));
+        let _ = writeln!(out, "\\caption{{{title}{}}}", latex_caption(table, block));
         let _ = writeln!(out, "\\begin{{tabular}}{{{columns}}}\n\\toprule");
         let header: Vec<_> = header.iter().map(|h| latex_text(h)).collect();
         let _ = writeln!(out, "{} \\\\\n\\midrule", header.join(" & "));
@@ -98,15 +101,20 @@ pub(super) fn latex(table: &ResultTable) -> String {
     out
 }
 
+/// What follows the title: the value, and how its numbers are to be read.
 fn latex_caption(table: &ResultTable, block: &Block) -> String {
-    let mut caption = format!("\\texttt{{{}}}{}", latex_text(&block.value), direction(block));
+    let mut parts = Vec::new();
+    if !block.value.is_empty() {
+        parts.push(format!("\\texttt{{{}}}{}", latex_text(&block.value), block.direction()));
+    }
     if let Some(axis) = table.averaged() {
-        let _ = write!(caption, ", mean $\\pm$ sd over {}", latex_text(axis));
+        parts.push(format!("mean $\\pm$ sd over {}", latex_text(axis)));
     }
     if let Some(source) = table.reference.as_ref().filter(|_| table.has_references()) {
-        let _ = write!(caption, ", in brackets: {}", latex_text(source));
+        parts.push(format!("in brackets: {}", latex_text(source)));
     }
-    caption + "."
+    let between = if block.value.is_empty() { "," } else { "." };
+    if parts.is_empty() { String::new() } else { format!("{between} {}.", parts.join(", ")) }
 }
 
 fn latex_entry(entry: &Entry) -> String {
@@ -166,10 +174,6 @@ fn with_groups(block: &Block, grouped: bool) -> impl Iterator<Item = (&Row, Opti
         let name = row.group.clone().filter(|_| first).unwrap_or_default();
         (row, grouped.then_some(name))
     })
-}
-
-fn direction(block: &Block) -> &'static str {
-    if block.lower_is_better { " (lower is better)" } else { "" }
 }
 
 fn stat(entry: &Entry, plus_minus: &str) -> Option<String> {

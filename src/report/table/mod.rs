@@ -12,7 +12,7 @@ mod text;
 pub use build::build;
 pub use reference::{ReferenceError, ReferenceNumbers};
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::Serialize;
 
@@ -99,6 +99,25 @@ impl ResultTable {
             .collect()
     }
 
+    /// The table as people read it: values that are one number each stand below each other.
+    fn gathered(&self) -> Cow<'_, Self> {
+        let is_number = |block: &Block| match &block.rows[..] {
+            [row] => row.labels.is_empty() && row.entries.len() == 1,
+            _ => false,
+        };
+        if self.blocks.len() < 2 || self.column_axis.is_some() || !self.blocks.iter().all(is_number)
+        {
+            return Cow::Borrowed(self);
+        }
+        let row = |block: &Block| Row {
+            labels: vec![format!("{}{}", block.value, block.direction())],
+            ..block.rows[0].clone()
+        };
+        let rows = self.blocks.iter().map(row).collect();
+        let blocks = vec![Block { value: String::new(), lower_is_better: false, rows }];
+        Cow::Owned(Self { row_axes: vec!["score".to_owned()], blocks, ..self.clone() })
+    }
+
     fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.blocks.iter().flat_map(|block| &block.rows).flat_map(|row| &row.entries)
     }
@@ -115,12 +134,18 @@ impl ResultTable {
 /// All cells of one metric.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Block {
-    /// `score.f1`.
+    /// `score.f1`; empty where the rows are of different values.
     pub value: String,
     /// Whether a smaller number is better.
     pub lower_is_better: bool,
     /// The rows.
     pub rows: Vec<Row>,
+}
+
+impl Block {
+    fn direction(&self) -> &'static str {
+        if self.lower_is_better { " (lower is better)" } else { "" }
+    }
 }
 
 /// One row of a block.
@@ -189,9 +214,9 @@ pub fn render(tables: &[ResultTable], format: Format) -> String {
     match format {
         Format::Csv => data::csv(tables),
         Format::Json => data::json(tables),
-        Format::Text => join(tables.iter().map(text::text)),
-        Format::Markdown => join(tables.iter().map(markup::markdown)),
-        Format::Latex => join(tables.iter().map(markup::latex)),
+        Format::Text => join(tables.iter().map(|table| text::text(&table.gathered()))),
+        Format::Markdown => join(tables.iter().map(|table| markup::markdown(&table.gathered()))),
+        Format::Latex => join(tables.iter().map(|table| markup::latex(&table.gathered()))),
     }
 }
 

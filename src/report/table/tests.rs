@@ -336,19 +336,12 @@ fn a_pipeline_without_sweep_gives_one_cell() {
     insta::assert_snapshot!(
         render(&[build(&table, &Sweep::default(), &scores, None)], Format::Text), @"
     Human pose
-    score.f1
-    ───────
-
-    ───────
-     0.500
-    ───────
-
-    score.match_rate
-    ───────
-
-    ───────
-     0.250
-    ───────
+    ──────────────────────────
+     score
+    ──────────────────────────
+     score.f1           0.500
+     score.match_rate   0.250
+    ──────────────────────────
     ");
 }
 
@@ -405,4 +398,75 @@ fn a_table_of_many_cells_takes_no_product_of_entries_and_cells() {
     let entry = &built.blocks[0].rows[7].entries[130];
     assert_eq!((entry.stat.unwrap().mean, entry.expected), (130_007.0, 1));
     assert!(start.elapsed().as_secs() < 120, "{:?}", start.elapsed());
+}
+
+/// As over ARC: many values, all cells in one number.
+#[test]
+fn values_of_one_number_each_stand_below_each_other() {
+    let names = ["solved", "cells", "mae"];
+    let values = |subset: f64| {
+        let value = |(index, name): (usize, &&str)| ((*name).to_owned(), index as f64 + subset);
+        names.iter().enumerate().map(value).collect()
+    };
+    let scores: Vec<_> = [0, 1]
+        .map(|subset| Score {
+            stage: "score".to_owned(),
+            cell: cell(&json!({ "task": subset })),
+            values: Ok(values(f64::from(subset))),
+        })
+        .into();
+    let sweep = Sweep {
+        grid: vec![axis("task", &json!([0, 1]))],
+        cells: scores.iter().map(|score| score.cell.clone()).collect(),
+        ..Sweep::default()
+    };
+    let layout = Table {
+        values: names.map(|name| ("score".to_owned(), name.to_owned())).to_vec(),
+        columns: None,
+        rows: Vec::new(),
+        average: Some("task".to_owned()),
+        reference: None,
+        ..table()
+    };
+    let tables = [build(&layout, &sweep, &scores, None)];
+    insta::assert_snapshot!(render(&tables, Format::Text), @"
+    Human pose
+    ─────────────────────────────────────────────
+     score
+    ─────────────────────────────────────────────
+     score.solved                  0.500 ± 0.707
+     score.cells                   1.500 ± 0.707
+     score.mae (lower is better)   2.500 ± 0.707
+    ─────────────────────────────────────────────
+    mean ± sd over task
+    ");
+    insta::assert_snapshot!(render(&tables, Format::Markdown), @"
+    **Human pose**
+
+    | score | value |
+    | --- | ---: |
+    | score.solved | 0.500 ± 0.707 |
+    | score.cells | 1.500 ± 0.707 |
+    | score.mae (lower is better) | 2.500 ± 0.707 |
+
+    mean ± sd over task.
+    ");
+    insta::assert_snapshot!(render(&tables, Format::Latex), @r"
+    \begin{table}
+    \centering
+    \caption{Human pose, mean $\pm$ sd over task.}
+    \begin{tabular}{lr}
+    \toprule
+    score & value \\
+    \midrule
+    score.solved & 0.500 $\pm$ 0.707 \\
+    score.cells & 1.500 $\pm$ 0.707 \\
+    score.mae (lower is better) & 2.500 $\pm$ 0.707 \\
+    \bottomrule
+    \end{tabular}
+    \end{table}
+    ");
+    // For programs, each stays a block of its own.
+    assert_eq!(tables[0].blocks.len(), 3);
+    assert_eq!(render(&tables, Format::Csv).lines().count(), 4);
 }

@@ -20,12 +20,9 @@ pub(super) fn text(table: &ResultTable) -> String {
         if position > 0 {
             out.push('\n');
         }
-        let _ = writeln!(
-            out,
-            "{}{}",
-            block.value,
-            if block.lower_is_better { " (lower is better)" } else { "" }
-        );
+        if !block.value.is_empty() {
+            let _ = writeln!(out, "{}{}", block.value, block.direction());
+        }
         let grouped = block.rows.iter().any(|row| row.group.is_some());
         let mut grid = Grid::new();
         grid.force_no_tty()

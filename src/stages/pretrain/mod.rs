@@ -153,7 +153,7 @@ pub struct Pretrain {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 100_000_000))]
     pub held_out_every: Option<usize>,
-    /// Steps between checkpoints; does not change the result.
+    /// Steps between checkpoints, as in `lora_train`; does not change the result.
     #[serde(default = "two_hundred")]
     pub save_every: usize,
 }

@@ -123,7 +123,7 @@ fn what_is_asked_of_nothing_is_no_success() {
     --- stderr
       × nothing in the cache begins with
       │ `[HASH]`
-      help: `pipe explain FILE STAGE` names the digests of a stage
+      help: `pipe show FILE STAGE` shows what a stage gave, with its digest
     ");
     insta::assert_snapshot!(shell.transcript("verify clips.toml --tolerance -1"), @"
     $ pipe verify clips.toml --tolerance -1

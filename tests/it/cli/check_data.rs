@@ -17,6 +17,53 @@ fn own(shell: &Shell) {
 }
 
 #[test]
+fn a_damaged_image_is_found_where_a_stage_takes_few() {
+    let shell = Shell::new();
+    own(&shell);
+    for folder in ["data/input", "data/target"] {
+        fs::create_dir_all(shell.path(folder)).unwrap();
+        for name in 0..40 {
+            shell.picture(&format!("{folder}/{name:02}.jpg"));
+        }
+    }
+    insta::assert_snapshot!(shell.transcript("check clips.toml"), @"
+    $ pipe check clips.toml
+    ? 0
+    --- stdout
+    clips.toml: fine, 4 stages
+    ");
+    for name in 0..40 {
+        let path = shell.path("data/target").join(format!("{name:02}.jpg"));
+        let bytes = fs::read(&path).unwrap();
+        fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+    }
+    insta::assert_snapshot!(shell.transcript("check clips.toml"), @r#"
+    $ pipe check clips.toml
+    ? 2
+    --- stderr
+      × stage `pairs`: `target/04.jpg` is not a whole image: Format error decoding Jpeg: I/O errors
+      │ Not enough bytes, expected 16 but found 15
+        ╭─[clips.toml:9:10]
+      8 │ kind   = "dataset"
+      9 │ source = { source = "folder", root = "data" }
+        ·          ──────────────────┬─────────────────
+        ·                            ╰── `source`
+     10 │ task   = "pairs"
+        ╰────
+      help: the file may be cut short; copy or download it again
+    clips.toml: 1 error
+    "#);
+    // Those of a larger stage are not looked at, which is said.
+    let large = "check clips.toml --set sweep.baseline.n=31 --set sweep.one_at_a_time.n=[31]";
+    insta::assert_snapshot!(shell.transcript(large), @"
+    $ pipe check clips.toml --set sweep.baseline.n=31 --set sweep.one_at_a_time.n=[31]
+    ? 0
+    --- stdout
+    clips.toml: fine, 2 stages; not looked into: images where a stage takes more than 30
+    ");
+}
+
+#[test]
 fn data_and_weights_that_are_not_here_are_told_but_no_error() {
     let shell = Shell::new();
     own(&shell);
@@ -37,7 +84,7 @@ fn data_and_weights_that_are_not_here_are_told_but_no_error() {
     $ pipe check elsewhere.toml
     ? 0
     --- stdout
-    elsewhere.toml: fine, 1 stage
+    elsewhere.toml: fine, 1 stage; not looked into: weights (`weights`)
     --- stderr
     warning: the model `weights` cannot be read: there is no model folder `weights` (elsewhere.toml:3:9); needed by `prompt`
       help: name a folder in diffusers' layout, `hf:org/repo@revision`, or `builtin:tiny`
@@ -51,7 +98,7 @@ fn more_images_than_there_are_is_an_error_where_the_number_stands() {
     for folder in ["data/input", "data/target"] {
         fs::create_dir_all(shell.path(folder)).unwrap();
         for name in ["a", "b", "c", "d", "e"] {
-            fs::write(shell.path(folder).join(format!("{name}.png")), "").unwrap();
+            shell.picture(&format!("{folder}/{name}.png"));
         }
     }
     insta::assert_snapshot!(shell.transcript("check clips.toml"), @r#"

@@ -153,6 +153,16 @@ fn adapters_along_a_training_are_sampled_and_scored_each() {
         let weights = format!("adapters/{step}/pytorch_lora_weights.safetensors");
         assert!(shell.path(&weights).exists(), "{weights}");
     }
+    // A sheet says which step it shows.
+    shell.succeed("export way.toml answers --to sheets");
+    for step in ["step_1", "step_2"] {
+        assert!(shell.path(&format!("sheets/sheet.{step}.png")).exists(), "{step}");
+    }
+    assert!(!shell.path("sheets/sheet.png").exists());
+    let pictures = super::walk(&shell.path("cache/pictures"));
+    let names = pictures.iter().map(|path| path.file_name().unwrap().to_str().unwrap());
+    assert!(names.clone().all(|name| name.starts_with("answers-answers-step_2-")), "{pictures:?}");
+    assert_eq!(names.count(), 1);
     damaged_scores_are_made_again(&shell);
 
     // A longer training goes on from the state of the shorter one, and with the adapters that are

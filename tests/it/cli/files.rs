@@ -1,6 +1,6 @@
 //! Pipeline files: checked, started, shown, compared.
 
-use super::Shell;
+use super::{CLIPS, Shell};
 
 #[test]
 fn all_errors_of_a_file_are_shown_at_once() {
@@ -141,7 +141,7 @@ fn show_says_where_each_value_was_written() {
     ? 0
     --- stdout
     seed = 1                # base.toml:1:8, by extends
-    params.steps = 20       # --set:1:14
+    params.steps = 20       # --set params.steps=20
     params.size = [64, 64]  # top.toml:4:8
     name = "top"            # top.toml:2:8
     "#);
@@ -171,20 +171,182 @@ fn diff_compares_files_and_revisions() {
 }
 
 #[test]
+fn revisions_that_are_not_there_are_named_with_a_remedy() {
+    let shell = Shell::new();
+    shell.write("a.toml", "name = \"a\"\n");
+    let outside = shell.transcript("diff HEAD:a.toml a.toml");
+    shell.commit("a.toml");
+    let revision = shell.transcript("diff a.toml nope:a.toml");
+    let file = shell.transcript("diff HEAD:b.toml a.toml");
+    insta::assert_snapshot!(outside + &revision + &file, @"
+    $ pipe diff HEAD:a.toml a.toml
+    ? 2
+    --- stderr
+      × `.` is in no git repository
+      help: `HEAD:` names a revision in git; name a file instead
+    $ pipe diff a.toml nope:a.toml
+    ? 2
+    --- stderr
+      × git has no revision `nope` in `.`
+      help: `git log --oneline -- a.toml` lists those of the file
+    $ pipe diff HEAD:b.toml a.toml
+    ? 2
+    --- stderr
+      × `b.toml` is not in the revision `HEAD`
+      help: `git ls-tree --name-only HEAD` lists what is there
+    ");
+}
+
+#[test]
+fn show_gives_what_a_stage_gave() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    let mut all = String::new();
+    for line in ["show clips.toml clisp", "show clips.toml clips", "show 123", "show 12345678"] {
+        all += &shell.transcript(line);
+    }
+    insta::assert_snapshot!(all, @"
+    $ pipe show clips.toml clisp
+    ? 2
+    --- stderr
+      × the pipeline has no stage `clisp`
+      help: did you mean `clips`?
+    $ pipe show clips.toml clips
+    ? 1
+    --- stderr
+      × not in the cache: `clips[method=linear]` and 1 more
+      help: `pipe run clips.toml --only 'clips[method=linear]'` computes it
+    $ pipe show 123
+    ? 2
+    --- stderr
+      × there is no file `123`, and it is too short for a digest
+      help: give at least 6 characters of a digest; `pipe explain FILE STAGE` names those of a stage,
+            and `pipe show FILE STAGE` shows what it gave
+    $ pipe show 12345678
+    ? 2
+    --- stderr
+      × nothing in the cache begins with `12345678`
+      help: `pipe show FILE STAGE` shows what a stage gave, with its digest
+    ");
+    shell.succeed("run clips.toml");
+    insta::assert_snapshot!(shell.transcript("show clips.toml clips[method=linear]"), @"
+    $ pipe show clips.toml clips[method=linear]
+    ? 0
+    --- stdout
+    clips[method=linear]  [HASH]
+    videos, 2 items, [SIZE]
+    figure-000000
+      clip.safetensors  [HASH]  [SIZE]
+    figure-000001
+      clip.safetensors  [HASH]  [SIZE]
+    ");
+    let json = shell.succeed("show clips.toml clips --json");
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let stages = json["artifacts"].as_array().unwrap().iter().map(|one| &one["stage"]);
+    assert!(stages.eq(["clips[method=linear]", "clips[method=quadratic]"]), "{json:#}");
+    // Both forms name one artifact.
+    let digest = json["artifacts"][0]["digest"].as_str().unwrap();
+    let alone = shell.succeed(&format!("show {digest} --json"));
+    let alone: serde_json::Value = serde_json::from_str(&alone).unwrap();
+    assert_eq!(alone["artifact"], json["artifacts"][0]["artifact"]);
+}
+
+#[test]
+fn files_and_folders_that_are_not_there_say_what_to_do() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    shell.write("file", "");
+    std::fs::create_dir_all(shell.path("empty/input")).unwrap();
+    std::fs::create_dir_all(shell.path("empty/target")).unwrap();
+    let mut all = String::new();
+    for line in [
+        "attest clips.toml --key missing.pem",
+        "attest clips.toml --key empty",
+        "attest --verify missing.json --key missing.pem",
+        "init own --data missing",
+        "init own --data empty",
+        "init missing/own",
+        "export clips.toml pairs --to file",
+        "run clips.toml --events empty",
+        "run clips.toml --remote ./file",
+    ] {
+        all += &shell.transcript_at_home(line);
+    }
+    insta::assert_snapshot!(all, @"
+    $ pipe attest clips.toml --key missing.pem
+    ? 3
+    --- stderr
+      × there is no file `missing.pem`
+      help: check the path; `openssl genpkey -algorithm ed25519 -out key.pem` makes a private key
+    $ pipe attest clips.toml --key empty
+    ? 3
+    --- stderr
+      × cannot read `empty`: Is a directory (os error 21)
+      help: it is a folder: name a file
+    $ pipe attest --verify missing.json --key missing.pem
+    ? 3
+    --- stderr
+      × there is no file `missing.pem`
+      help: check the path; `openssl pkey -in key.pem -pubout -out public.pem` writes the public key
+            of a private one
+    $ pipe init own --data missing
+    ? 2
+    --- stderr
+      × there is no folder `missing`
+      help: check the path of `--data`; in the folder, put the images into `input/` and `target/` with
+            equal names, or side by side as `name_in.png` and `name_out.png`; below `train/` and
+            `test/` if they differ
+    $ pipe init own --data empty
+    ? 2
+    --- stderr
+      × `empty` has 0 pairs, but at least 2 are needed
+      help: one to learn from and another one to answer: add pairs
+    $ pipe init missing/own
+    ? 3
+    --- stderr
+      × cannot write `missing/own.toml`: No such file or directory (os error 2)
+      help: there is no folder `missing`: make it first
+    $ pipe export clips.toml pairs --to file
+    ? 2
+    --- stderr
+      × `file` is a file, but the export is a folder
+      help: name another folder with `--to DIR`
+    $ pipe run clips.toml --events empty
+    ? 3
+    --- stderr
+      × cannot create `empty`: Is a directory (os error 21)
+      help: it is a folder: name a file
+    $ pipe run clips.toml --remote ./file
+    ? 3
+    --- stderr
+      × the folder `[HOME]/file/` of the remote cache cannot be made: File exists (os error 17)
+      help: name a folder that is there, or may be made there
+    ");
+    shell.succeed("run clips.toml --only pairs");
+    let below = shell.transcript("export clips.toml pairs --to file/below");
+    insta::assert_snapshot!(below, @"
+    $ pipe export clips.toml pairs --to file/below
+    ? 3
+    --- stderr
+      × cannot access `file/below/figure-000000.input.png`: Not a directory (os error 20)
+    ");
+}
+
+#[test]
 fn a_starter_for_own_pairs_says_what_is_learnt_and_what_is_answered() {
     let shell = Shell::new();
     insta::assert_snapshot!(shell.transcript("init own --data pics"), @"
     $ pipe init own --data pics
     ? 2
     --- stderr
-      × `pics` cannot be used: cannot read the folder of images: cannot access `pics/`: No such file
-      │ or directory (os error 2)
-      help: put the images into `input/` and `target/` with equal names, or side by side as
-            `name_in.png` and `name_out.png`; below `train/` and `test/` if they differ
+      × there is no folder `pics`
+      help: check the path of `--data`; in the folder, put the images into `input/` and `target/` with
+            equal names, or side by side as `name_in.png` and `name_out.png`; below `train/` and
+            `test/` if they differ
     ");
     std::fs::create_dir(shell.path("pics")).unwrap();
-    shell.write("pics/a_in.png", "");
-    shell.write("pics/a_out.png", "");
+    shell.picture("pics/a_in.png");
+    shell.picture("pics/a_out.png");
     insta::assert_snapshot!(shell.transcript("init own --data pics"), @"
     $ pipe init own --data pics
     ? 2
@@ -193,7 +355,7 @@ fn a_starter_for_own_pairs_says_what_is_learnt_and_what_is_answered() {
       help: one to learn from and another one to answer: add pairs
     ");
     for name in ["b_in.png", "b_out.png", "c_in.png", "c_out.png", "d_in.png", "d_out.png"] {
-        shell.write(&format!("pics/{name}"), "");
+        shell.picture(&format!("pics/{name}"));
     }
     insta::assert_snapshot!(shell.transcript("init own --data pics"), @"
     $ pipe init own --data pics
@@ -229,8 +391,8 @@ fn a_score_over_what_was_learnt_is_warned_of() {
     let shell = Shell::new();
     std::fs::create_dir(shell.path("pics")).unwrap();
     for name in 'a'..='h' {
-        shell.write(&format!("pics/{name}_in.png"), "");
-        shell.write(&format!("pics/{name}_out.png"), "");
+        shell.picture(&format!("pics/{name}_in.png"));
+        shell.picture(&format!("pics/{name}_out.png"));
     }
     shell.succeed("init own --data pics");
     insta::assert_snapshot!(shell.transcript("check own.toml"), @"

@@ -20,7 +20,7 @@ fn help_lists_the_commands() {
       check        Check pipeline files and say all errors at once; nothing is run
       explain      Say what decides a stage's output, and what of it changed
       table        Print the result tables from the cache; nothing is run
-      show         Show a resolved pipeline file, or an artifact of the cache
+      show         Show a resolved pipeline file, what a stage of it gave, or an artifact of the cache
       diff         Compare two pipeline files, or revisions of one: parameters and results
       export       Write an artifact as ordinary files: PNG, GIF, safetensors, JSON, CSV
       verify       Execute stages again and compare what they give with the cache
@@ -84,8 +84,14 @@ fn help_of_run_lists_its_options() {
     --- stdout
     Bring the results of pipelines up to date
 
-    Computes what is not in the cache, prints a line per finished stage and then the tables. Of several
-    files, one without the profile runs with its own values, and says so.
+    Computes what is not in the cache, prints a line per finished stage and then the tables.
+
+    Of several files, all are read first: with an error in one of them none runs, unless with
+    `--keep-going`. One without the profile runs with its own values, and says so.
+
+    A training leaves a checkpoint where it is interrupted, and each time it has made `save_every` steps
+    (100 unless set, of `pretrain` 200), from which it goes on: `kill -9` loses the steps since the
+    last.
 
     Usage: pipe run [OPTIONS] <FILE>...
 
@@ -107,7 +113,8 @@ fn help_of_run_lists_its_options() {
               Run this stage, or cell, even if it is cached; may be given several times
 
           --keep-going
-              After a failure, go on with what does not depend on it, and with other files
+              After a failure, go on with what does not depend on it, and with other files, also where
+              one of them has errors
 
           --events <FILE>
               Write events to a file, one JSON object per line

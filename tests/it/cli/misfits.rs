@@ -335,6 +335,7 @@ fn sizes_that_no_machine_holds_are_refused() {
         ·               ╰── must be at most 10000000
      11 │ size   = "${size}"
         ╰────
+      help: or leave `count` out
 
       × `rank` must be at most 16384, but is 1000000000
         ╭─[vast.toml:32:10]

@@ -113,6 +113,275 @@ fn one_mistake_is_one_error() {
     "#);
 }
 
+/// What `check first.toml` says with these, and with the starter so changed.
+fn told(shell: &Shell, change: [&str; 2], line: &str) -> String {
+    shell.succeed("init first");
+    let text = std::fs::read_to_string(shell.path("first.toml")).unwrap();
+    assert!(text.contains(change[0]));
+    shell.write("first.toml", &text.replacen(change[0], change[1], 1));
+    shell.transcript(&format!("check first.toml {line}"))
+}
+
+const NOTHING: [&str; 2] = ["", ""];
+
+#[test]
+fn each_set_is_told_apart_with_what_to_write() {
+    let shell = Shell::new();
+    let line = "--set lora=3 --set parms.steps=3 --set stps=3 --set lora[n=1].steps=3 \
+                --set examples.cuont=2 --set seed=99999999999999999999";
+    insta::assert_snapshot!(told(&shell, NOTHING, line), @r#"
+    $ pipe check first.toml --set lora=3 --set parms.steps=3 --set stps=3 --set lora[n=1].steps=3 --set examples.cuont=2 --set seed=[HASH]
+    ? 2
+    --- stderr
+      × `lora` is a stage, so `--set` must name one of its keys
+       ╭─[--set:1:1]
+     1 │ lora=3
+       · ──┬─
+       ·   ╰── a stage
+       ╰────
+      help: write `--set lora.KEY=3`; the file sets `kind`, `inputs`, `model`, `rank`, `modules`,
+            `steps`, `batch_size`, `learning_rate`, `lr_schedule`
+
+      × `--set parms.steps` names neither a stage nor a param of `first.toml`
+       ╭─[--set:1:1]
+     1 │ parms.steps=3
+       · ─────┬─────
+       ·      ╰── unknown
+       ╰────
+      help: did you mean `params.steps`?
+
+      × `--set stps` names neither a stage nor a param of `first.toml`
+       ╭─[--set:1:1]
+     1 │ stps=3
+       · ──┬─
+       ·   ╰── unknown
+       ╰────
+      help: did you mean `steps`?
+
+      × `--set` sets a key of all cells of `lora`, not of one
+       ╭─[--set:1:1]
+     1 │ lora[n=1].steps=3
+       · ────────┬────────
+       ·         ╰── one cell
+       ╰────
+      help: write `--set lora.steps=3`; for a value that depends on the cell, refer to a param such as
+            `{ by = "n", ... }`; `--only 'lora[n=1]'` runs one cell
+
+      × unknown key `cuont`
+       ╭─[--set:1:1]
+     1 │ examples.cuont=2
+       · ───────┬──────
+       ·        ╰── nothing reads this
+       ╰────
+      help: did you mean `count`?
+
+      × the number does not fit in 64 bits
+       ╭─[--set:1:6]
+     1 │ seed=[HASH]
+       ·      ──────────┬─────────
+       ·                ╰── here
+       ╰────
+      help: whole numbers go from -[HASH] to [HASH]
+    first.toml: 6 errors
+    "#);
+}
+
+#[test]
+fn a_value_set_in_place_of_an_axis_says_how_the_axis_is_set() {
+    insta::assert_snapshot!(told(&Shell::new(), NOTHING, "--set lora.rank=7"), @"
+    $ pipe check first.toml --set lora.rank=7
+    ? 2
+    --- stderr
+      × `stages.lora.rank` is the value of the sweep axis `rank`, which nothing uses now
+       ╭─[--set:1:11]
+     1 │ lora.rank=7
+       ·           ┬
+       ·           ╰── in place of the axis
+       ╰────
+      help: `--set sweep.baseline.rank=7` sets its baseline, and `--set
+            'sweep.one_at_a_time.rank=[7]'` the values it is varied over
+            the axis: first.toml:20:19
+    first.toml: 1 error
+    ");
+    let profile = ["[tables", "[profiles.small.stages.lora]\nrank = 8\n\n[tables"];
+    insta::assert_snapshot!(told(&Shell::new(), profile, "--profile small"), @"
+    $ pipe check first.toml --profile small
+    ? 2
+    --- stderr
+      × `stages.lora.rank` is the value of the sweep axis `rank`, which nothing uses now
+        ╭─[first.toml:20:19]
+     19 │ baseline      = { rank = 32 }
+     20 │ one_at_a_time = { rank = [16, 32] }
+        ·                   ──┬─
+        ·                     ╰── the axis
+     21 │ grid          = { n = [1, 4] }
+        ╰────
+        ╭─[first.toml:90:8]
+     89 │ [profiles.small.stages.lora]
+     90 │ rank = 8
+        ·        ┬
+        ·        ╰── in place of the axis
+     91 │ 
+        ╰────
+      help: set `one_at_a_time = { rank = ... }` in the profile's `sweep` instead
+    first.toml: 1 error
+    ");
+    // An axis that something else uses may be replaced in one place.
+    let shell = Shell::new();
+    let two = ["steps   = 5", "steps   = \"${rank}\""];
+    insta::assert_snapshot!(told(&shell, two, "--set lora.rank=7"), @"
+    $ pipe check first.toml --set lora.rank=7
+    ? 0
+    --- stdout
+    first.toml: fine, 22 stages
+    ");
+}
+
+#[test]
+fn a_baseline_of_a_misspelt_axis_is_one_error() {
+    let misspelt = ["{ rank = 32 }", "{ rnak = 32 }"];
+    insta::assert_snapshot!(told(&Shell::new(), misspelt, ""), @"
+    $ pipe check first.toml 
+    ? 2
+    --- stderr
+      × there is no axis `rnak` to give a baseline
+        ╭─[first.toml:19:19]
+     18 │ [sweep]
+     19 │ baseline      = { rnak = 32 }
+        ·                   ──┬─
+        ·                     ╰── unknown axis
+     20 │ one_at_a_time = { rank = [16, 32] }
+        ╰────
+      help: did you mean `rank`?
+    first.toml: 1 error
+    ");
+}
+
+#[test]
+fn a_stage_of_unknown_kind_is_checked_all_the_same() {
+    let shell = Shell::new();
+    shell.write(
+        "wrong.toml",
+        "[params]\nrank = 3\n\n[stages.lora]\nkind = \"lora_trian\"\n\
+         inputs = { latents = \"latnts\" }\nrank = \"${rnak}\"\n\n\
+         [stages.latents]\nkind = \"text_encode\"\nmodel = \"${rank}\"\n",
+    );
+    insta::assert_snapshot!(shell.transcript("check wrong.toml"), @r#"
+    $ pipe check wrong.toml
+    ? 2
+    --- stderr
+      × `model` must be a string, but is the number 3
+       ╭─[wrong.toml:2:8]
+     1 │ [params]
+     2 │ rank = 3
+       ·        ┬
+       ·        ╰── must be a string
+     3 │ 
+       ╰────
+        ╭─[wrong.toml:11:9]
+     10 │ kind = "text_encode"
+     11 │ model = "${rank}"
+        ·         ────┬────
+        ·             ╰── used here
+        ╰────
+
+      × unknown stage kind `lora_trian`
+       ╭─[wrong.toml:5:8]
+     4 │ [stages.lora]
+     5 │ kind = "lora_trian"
+       ·        ──────┬─────
+       ·              ╰── no such kind
+     6 │ inputs = { latents = "latnts" }
+       ╰────
+      help: did you mean `lora_train`?
+
+      × there is no stage `latnts`
+       ╭─[wrong.toml:6:22]
+     5 │ kind = "lora_trian"
+     6 │ inputs = { latents = "latnts" }
+       ·                      ────┬───
+       ·                          ╰── unknown stage
+     7 │ rank = "${rnak}"
+       ╰────
+      help: did you mean `latents`?
+
+      × there is no param or sweep axis `rnak`
+       ╭─[wrong.toml:7:9]
+     6 │ inputs = { latents = "latnts" }
+     7 │ rank = "${rnak}"
+       ·         ───┬───
+       ·            ╰── unknown
+     8 │ 
+       ╰────
+      help: did you mean `rank`?
+    wrong.toml: 4 errors
+    "#);
+}
+
+#[test]
+fn values_that_are_none_or_cannot_be_say_what_to_do() {
+    let mut all = String::new();
+    for new in [
+        "seed =",
+        "seed = # none",
+        "seed = 99999999999999999999",
+        "seed = -1",
+        "seed = inf",
+        "seed = 1979-05-27",
+        "seed = 1\nextra = { a =  }",
+    ] {
+        let said = told(&Shell::new(), ["seed = 42", new], "--json");
+        let said = &said[said.find('{').unwrap()..];
+        let said: serde_json::Value = serde_json::from_str(said).unwrap();
+        let error = &said["files"][0]["errors"][0];
+        let (message, help) = (error["message"].as_str().unwrap(), error["help"].as_str());
+        let place = format!("{}:{}", error["line"], error["column"]);
+        writeln!(all, "{new:?}: {place}: {message} | {}", help.unwrap_or_default()).unwrap();
+    }
+    insta::assert_snapshot!(all, @r#"
+    "seed =": 7:7: `seed` has no value | write one after `=`, or take the key out
+    "seed = # none": 7:8: `seed` has no value | write one after `=`, or take the key out
+    "seed = 99999999999999999999": 7:8: the number does not fit in 64 bits | whole numbers go from -[HASH] to [HASH]
+    "seed = -1": 7:8: `seed` must be a whole number, zero or more, but is the number -1 | 
+    "seed = inf": 7:8: the number must be finite | write a number that is
+    "seed = 1979-05-27": 7:8: a pipeline has no dates | put it in quotes if it is text
+    "seed = 1\nextra = { a =  }": 8:16: `a` has no value | write one after `=`, or take the key out
+    "#);
+    insta::assert_snapshot!(told(&Shell::new(), ["\"${n}\"", "-1"], "--set test.count=0"), @r#"
+    $ pipe check first.toml --set test.count=0
+    ? 2
+    --- stderr
+      × no stage uses the sweep axis `n`
+        ╭─[first.toml:21:19]
+     20 │ one_at_a_time = { rank = [16, 32] }
+     21 │ grid          = { n = [1, 4] }
+        ·                   ┬
+        ·                   ╰── changes nothing
+     22 │ 
+        ╰────
+      help: use `${n}` in a stage, or take the axis out
+
+      × `count` must be at least 1, but is -1
+        ╭─[first.toml:29:10]
+     28 │ split  = "train"
+     29 │ count  = -1
+        ·          ─┬
+        ·           ╰── must be at least 1
+     30 │ size   = "${size}"
+        ╰────
+      help: or leave `count` out
+
+      × `count` must be at least 1, but is 0
+       ╭─[--set:1:12]
+     1 │ test.count=0
+       ·            ┬
+       ·            ╰── must be at least 1
+       ╰────
+      help: or leave `count` out
+    first.toml: 3 errors
+    "#);
+}
+
 #[test]
 fn setting_an_axis_says_how_it_is_done() {
     let shell = Shell::new();

@@ -50,6 +50,18 @@ impl Shell {
         std::fs::write(self.dir.path().join(name), text).unwrap();
     }
 
+    /// The same where the path of the folder is told, whose length decides where lines break.
+    fn transcript_at_home(&self, line: &str) -> String {
+        let told = self.transcript(line).replace("\n  │ ", " ");
+        told.replace(&self.dir.path().display().to_string(), "[HOME]")
+    }
+
+    /// Writes a small picture.
+    fn picture(&self, name: &str) {
+        let color = |x, y| image::Rgb([x as u8 * 6, y as u8 * 7, 9]);
+        image::RgbImage::from_fn(40, 32, color).save(self.path(name)).unwrap();
+    }
+
     fn path(&self, name: &str) -> std::path::PathBuf {
         self.dir.path().join(name)
     }

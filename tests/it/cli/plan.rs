@@ -27,7 +27,7 @@ fn plan_says_what_would_run_and_why() {
     $ pipe plan clips.toml --set pairs.count=3
     ? 0
     --- stdout
-    run    pairs  count 2 -> 3 (--set:1:13)  about [TIME]
+    run    pairs  count 2 -> 3 (--set pairs.count=3)  about [TIME]
     maybe  clips[method=linear]  after pairs  about [TIME]
     maybe  clips[method=quadratic]  after pairs  about [TIME]
     1 stage to run, 2 waiting for others, 0 cached; at most about [TIME] of stage time
@@ -59,9 +59,9 @@ fn explain_names_every_ingredient() {
     --- stdout
     clips[method=linear]  (interpolate, version 1)
       will run:
-        frames 5 -> 9 (--set:1:14)
+        frames 5 -> 9 (--set clips.frames=9)
       parameters:
-        frames = 9  --set:1:14
+        frames = 9  --set clips.frames=9
         grid   = 4  default
         method = linear  clips.toml:5:29
         seed   = 0  default
@@ -94,8 +94,8 @@ fn explain_names_every_ingredient() {
     $ pipe explain clips.toml clips[method=cubic]
     ? 2
     --- stderr
-      × no cell of `clips` fits `clips[method=cubic]`
-      help: its cells are `clips[method=linear]`, `clips[method=quadratic]`
+      × no cell of `clips` has `method=cubic`
+      help: `method` can be `linear`, `quadratic`
     ");
 }
 

@@ -227,7 +227,8 @@ fn a_statement_is_checked_down_to_the_bytes() {
     $ pipe attest more/clips.toml --key gone.pem
     ? 3
     --- stderr
-      × cannot read `gone.pem`: No such file or directory (os error 2)
+      × there is no file `gone.pem`
+      help: check the path; `openssl genpkey -algorithm ed25519 -out key.pem` makes a private key
     ");
 
     // Results that are others now, that are damaged, and a cache that has none.

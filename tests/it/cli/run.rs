@@ -167,9 +167,48 @@ fn only_and_force_take_some_axes_of_a_cell() {
     assert_eq!(fresh("clips.toml"), 4);
     let said = shell.transcript("run clips.toml --only clips[frames=7]");
     assert!(said.contains("? 2"), "{said}");
-    assert!(said.contains("no cell of `clips` fits `clips[frames=7]`"), "{said}");
+    assert!(said.contains("no cell of `clips` has `frames=7`"), "{said}");
     let said = shell.transcript("run clips.toml --force clips[frames");
     assert!(said.contains("? 2") && said.contains("does not name a stage"), "{said}");
+}
+
+#[test]
+fn a_cell_that_is_not_there_is_told_by_its_axis() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    let mut all = String::new();
+    for only in
+        ["clips[methd=linear]", "clips[method=cubic]", "pairs[n=1]", "method=linear", "clisp"]
+    {
+        all += &shell.transcript(&format!("plan clips.toml --only {only}"));
+    }
+    insta::assert_snapshot!(all, @"
+    $ pipe plan clips.toml --only clips[methd=linear]
+    ? 2
+    --- stderr
+      × `clips` has no axis `methd`
+      help: did you mean `method`?
+    $ pipe plan clips.toml --only clips[method=cubic]
+    ? 2
+    --- stderr
+      × no cell of `clips` has `method=cubic`
+      help: `method` can be `linear`, `quadratic`
+    $ pipe plan clips.toml --only pairs[n=1]
+    ? 2
+    --- stderr
+      × `pairs` has no axis `n`
+      help: it has none: write `pairs`
+    $ pipe plan clips.toml --only method=linear
+    ? 2
+    --- stderr
+      × the pipeline has no stage `method=linear`
+      help: an axis stands in brackets behind a stage: `STAGE[method=linear]`
+    $ pipe plan clips.toml --only clisp
+    ? 2
+    --- stderr
+      × the pipeline has no stage `clisp`
+      help: did you mean `clips`?
+    ");
 }
 
 #[test]
@@ -331,6 +370,27 @@ fn several_files_run_one_after_the_other() {
     let said = shell.transcript("run b.toml c.toml");
     assert!(said.contains("? 2") && said.contains("did you mean `count`?"), "{said}");
     assert!(!said.contains("stages on cpu"), "{said}");
+    // With --keep-going only that one.
+    insta::assert_snapshot!(shell.transcript("run c.toml b.toml --keep-going"), @r#"
+    $ pipe run c.toml b.toml --keep-going
+    ? 2
+    --- stderr
+      × unknown key `cuont`
+        ╭─[c.toml:11:1]
+     10 │ task   = "pose"
+     11 │ cuont  = 2
+        · ──┬──
+        ·   ╰── nothing reads this
+     12 │ size   = [32, 32]
+        ╰────
+      help: did you mean `count`?
+      × `c.toml` cannot run: 1 error
+    b: 3 stages on cpu
+    done     0 stages ran, 3 reused in [TIME]
+    failed: `c.toml` (1 of 2 pipelines, in [TIME])
+    "#);
+    let said = shell.transcript("run c.toml --keep-going");
+    assert!(said.contains("? 2"), "{said}");
     // A failure ends it, or with --keep-going only its own file.
     let folder = "{ source = \"folder\", root = \".\" }";
     shell.write(
@@ -354,6 +414,31 @@ fn several_files_run_one_after_the_other() {
     let said = shell.transcript("run d.toml b.toml --keep-going");
     assert!(said.contains("? 1") && said.contains("b: 3 stages on cpu"), "{said}");
     assert!(said.ends_with("failed: `d.toml` (1 of 2 pipelines, in [TIME])\n"), "{said}");
+}
+
+#[test]
+fn a_value_that_one_of_several_files_lacks_names_the_file() {
+    let shell = Shell::new();
+    let with_param = "[params]\nframes = 5\n\n[sweep]";
+    shell.write(
+        "a.toml",
+        &CLIPS.replace("frames = 5\n", "frames = \"${frames}\"\n").replace("[sweep]", with_param),
+    );
+    shell.write("b.toml", CLIPS);
+    insta::assert_snapshot!(shell.transcript("run a.toml b.toml --set params.frames=9"), @"
+    $ pipe run a.toml b.toml --set params.frames=9
+    ? 2
+    --- stderr
+      × `--set` names the param `frames`, which is not in `b.toml`
+       ╭─[--set:1:1]
+     1 │ params.frames=9
+       · ──────┬──────
+       ·       ╰── unknown
+       ╰────
+      × `b.toml` cannot run: 1 error
+      help: `--set` is laid on every file: run this one apart, without it
+    nothing was run; `--keep-going` runs the files without errors
+    ");
 }
 
 /// As `pipe run ... | true`: the tables find no reader, but the work is done and the code is true.

@@ -46,6 +46,38 @@ fn zero_jobs_and_misspelt_filters_are_refused() {
     "#);
 }
 
+/// A folder in the place of the user's settings.
+#[test]
+fn settings_that_cannot_be_read_stop_only_what_needs_them() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    std::fs::create_dir_all(shell.path(".config/pipe/config.toml")).unwrap();
+    for line in [
+        "--help",
+        "run --help",
+        "version",
+        "completions bash",
+        "schema",
+        "init first",
+        "check clips.toml",
+        "show clips.toml",
+        "diff --help",
+    ] {
+        shell.succeed(line);
+    }
+    insta::assert_snapshot!(shell.transcript_at_home("plan clips.toml"), @"
+    $ pipe plan clips.toml
+    ? 2
+    --- stderr
+      × cannot read the settings `[HOME]/.config/pipe/config.toml`: Is a directory (os error 21)
+      help: a folder stands where the file would: move it away
+    ");
+    std::fs::remove_dir_all(shell.path(".config/pipe")).unwrap();
+    // Where a file is in the place of the folder, there are no settings.
+    shell.write(".config/pipe", "");
+    shell.succeed("plan clips.toml");
+}
+
 #[cfg(unix)]
 #[test]
 fn a_cache_may_have_a_name_that_is_no_text() {

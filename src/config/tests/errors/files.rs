@@ -62,15 +62,15 @@ fn bad_sets_are_shown_together() {
       ╰────
      help: write it as `--set stage.key=value` or `--set params.name=value`
 
-     × `--set lroa.rank` names neither a stage nor a param
+     × `--set lroa.rank` names neither a stage nor a param of `toy/main.toml`
       ╭─[--set:1:1]
     1 │ lroa.rank=3
       · ────┬────
       ·     ╰── unknown
       ╰────
-     help: did you mean `lora`?
+     help: did you mean `lora.rank`?
 
-     × `--set` names the param `dim`, which is not there
+     × `--set` names the param `dim`, which is not in `toy/main.toml`
       ╭─[--set:1:1]
     1 │ params.dim=1
       · ─────┬────
