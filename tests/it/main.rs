@@ -25,4 +25,5 @@ mod scale;
 mod shapes;
 mod support;
 mod training;
+mod training_batches;
 mod training_stages;
