@@ -145,14 +145,15 @@ def pipe(*args):
                    stderr=subprocess.DEVNULL)
 
 
-def export(stage, program="diffusers", file="adapters.toml"):
-    to = folder / f"{stage}_{program}"
-    pipe("export", file, stage, "--to", to, "--format", program)
+def export(stage, *options, file="adapters.toml"):
+    """The folder that a stage's output is exported to, with `--format` if one is given."""
+    to = folder / "_".join([stage, *options])
+    pipe("export", file, stage, "--to", to, *(["--format", *options] if options else []))
     return to
 
 
 def diffusers_file(stage, file="adapters.toml"):
-    return export(stage, file=file) / "pytorch_lora_weights.safetensors"
+    return export(stage, "diffusers", file=file) / "pytorch_lora_weights.safetensors"
 
 
 def transformer():
