@@ -58,6 +58,22 @@ impl Check {
         layers.iter().try_for_each(|layers| self.at_most(key, *layers, MAX_LAYERS))
     }
 
+    /// Requires that what a file says it is for, a name or a list of them, is one of `known`; it may
+    /// say nothing.
+    pub fn class(&self, config: &Value, key: &str, known: &[&str]) -> Result<(), LoadError> {
+        let named = match config.get(key) {
+            None | Some(Value::Null) => return Ok(()),
+            Some(Value::Array(names)) => names.as_slice(),
+            Some(name) => std::slice::from_ref(name),
+        };
+        let is_known = |name: &&Value| name.as_str().is_some_and(|name| known.contains(&name));
+        let Some(other) = named.iter().find(|name| !is_known(name)) else { return Ok(()) };
+        let other = other.as_str().map_or_else(|| other.to_string(), str::to_owned);
+        let known = known.join("` or `");
+        let message = format!("`{key}` must be `{known}`, but is `{other}`");
+        Err(LoadError::Config { file: self.0.to_owned(), message })
+    }
+
     /// Requires that a number is not above a limit.
     pub fn at_most(&self, key: &str, found: usize, limit: usize) -> Result<(), LoadError> {
         self.only(key, found <= limit, &format!("at most {limit}"))

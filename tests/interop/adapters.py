@@ -1,9 +1,10 @@
-"""Adapters of pipe in diffusers and peft, and theirs in pipe: each side must predict the same.
+"""Adapters of pipe in diffusers, peft and ComfyUI, and theirs in pipe: each side must predict the same.
 
-Usage: adapters.py PIPE FOLDER, with the built binary and an empty folder to work in. Needs torch, diffusers
-and peft. Works with the built-in model, a small CogVideoX 1.5. Compares one prediction of the transformer
-on random input: with each exported form loaded, and with adapters that peft made brought into pipe,
-summed, exported again and merged.
+Usage: adapters.py PIPE FOLDER [MODEL], with the built binary and an empty folder to work in. MODEL is an
+LTX-Video model in diffusers' layout whose T5 has a `spiece.model`; without it the built-in model is used, a
+small CogVideoX 1.5. Needs torch, diffusers and peft. Compares one prediction of the transformer on random
+input: with each exported form loaded, and with adapters that peft made brought into pipe, summed, exported
+again and merged.
 """
 import json
 import pathlib
@@ -11,15 +12,65 @@ import subprocess
 import sys
 
 import torch
-from diffusers import CogVideoXTransformer3DModel
-from diffusers.loaders.lora_pipeline import CogVideoXLoraLoaderMixin
+from diffusers import CogVideoXTransformer3DModel, LTXVideoTransformer3DModel
+from diffusers.loaders.lora_pipeline import CogVideoXLoraLoaderMixin, LTXVideoLoraLoaderMixin
+from diffusers.loaders.single_file_utils import convert_ltx_transformer_checkpoint_to_diffusers
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 binary, folder = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2]).resolve()
-tiny = pathlib.Path(__file__).parents[2] / "assets/builtin_tiny"
-PIPELINE = """
+
+
+class CogVideoX:
+    root, name = pathlib.Path(__file__).parents[2] / "assets/builtin_tiny", "builtin:tiny"
+    model, loader, modules, theirs = CogVideoXTransformer3DModel, CogVideoXLoraLoaderMixin, "qkvo", ["to_q", "to_v"]
+    size, frames = [32, 32], 5
+
+    def __init__(self, config):
+        self.latents = torch.randn(1, 2, config["in_channels"], 8, 8)
+        self.text = torch.randn(1, config["max_text_seq_length"], config["text_embed_dim"])
+        self.rotary = get_3d_rotary_pos_embed(config["attention_head_dim"], None, (4, 4), 1, grid_type="slice",
+                                              max_size=(32, 48))
+
+    def predict(self, model):
+        return model(hidden_states=self.latents, encoder_hidden_states=self.text, timestep=torch.tensor([500]),
+                     ofs=torch.tensor([2.0]), image_rotary_emb=self.rotary, return_dict=False)[0]
+
+    def original(self, name):
+        return name
+
+
+class LtxVideo:
+    model, loader, modules = LTXVideoTransformer3DModel, LTXVideoLoraLoaderMixin, "all_linear"
+    theirs = ["to_q", "to_v", "proj_in", "linear_1", "time_embed.linear"]
+    size, frames = [64, 96], 9
+
+    def __init__(self, config):
+        self.hidden = torch.randn(1, 12, config["in_channels"])
+        self.text = torch.randn(1, 8, config["caption_channels"])
+        self.timestep = torch.tensor([0.0] * 6 + [500.0] * 6)[None]
+
+    def predict(self, model):
+        return model(hidden_states=self.hidden, encoder_hidden_states=self.text, timestep=self.timestep,
+                     encoder_attention_mask=torch.ones(1, 8), num_frames=2, height=2, width=3,
+                     rope_interpolation_scale=(8 / 25, 32, 32), return_dict=False)[0]
+
+    def original(self, name):
+        """The name in the original checkpoint: what diffusers' own conversion takes back."""
+        for ours, theirs in [("proj_in", "patchify_proj"), ("time_embed", "adaln_single"), ("norm_q", "q_norm"),
+                             ("norm_k", "k_norm")]:
+            name = name.replace(ours, theirs)
+        return name
+
+
+if len(sys.argv) > 3:
+    LtxVideo.root = pathlib.Path(sys.argv[3]).resolve()
+    LtxVideo.name = str(LtxVideo.root)
+    family = LtxVideo
+else:
+    family = CogVideoX
+PIPELINE = f"""
 name = "adapters"
 seed = 42
 
@@ -29,57 +80,63 @@ source = "builtin:figures"
 task = "pose"
 split = "train"
 count = 1
-size = [32, 32]
+size = {family.size}
 
 [stages.clips]
 kind = "interpolate"
-inputs = { pairs = "pairs" }
+inputs = {{ pairs = "pairs" }}
 method = "linear"
-frames = 5
+frames = {family.frames}
 
 [stages.prompt]
 kind = "text_encode"
-model = "builtin:tiny"
+model = "{family.name}"
 
 [stages.latents]
 kind = "vae_encode"
-inputs = { videos = "clips" }
-model = "builtin:tiny"
-
-[stages.lora]
+inputs = {{ videos = "clips" }}
+model = "{family.name}"
+"""
+for stage, modules in [("lora", family.modules), ("attention", "qkvo")]:
+    PIPELINE += f"""
+[stages.{stage}]
 kind = "lora_train"
-inputs = { latents = "latents", text = "prompt" }
-model = "builtin:tiny"
+inputs = {{ latents = "latents", text = "prompt" }}
+model = "{family.name}"
 rank = 4
 alpha = 2
-modules = "qkvo"
+modules = "{modules}"
 steps = 3
 learning_rate = 0.02
-
-[stages.theirs]
+"""
+FILES = {"theirs": "peft/adapter_model", "theirs_comfyui": "comfyui", "theirs_diffusers": "pytorch_lora_weights",
+         "theirs_rslora": "rslora/adapter_model", "theirs_rslora_diffusers": "rslora"}
+for stage, file in FILES.items():
+    PIPELINE += f"""
+[stages.{stage}]
 kind = "lora_merge"
 root = "theirs"
-files = ["peft/adapter_model.safetensors"]
-
-[stages.theirs_comfyui]
-kind = "lora_merge"
-root = "theirs"
-files = ["comfyui.safetensors"]
-
-[stages.theirs_diffusers]
-kind = "lora_merge"
-root = "theirs"
-files = ["pytorch_lora_weights.safetensors"]
-
+files = ["{file}.safetensors"]
+"""
+PIPELINE += f"""
 [stages.both]
 kind = "lora_merge"
-inputs = { first = "lora", second = "theirs" }
+inputs = {{ first = "lora", second = "theirs" }}
 weights = [0.5, 2.0]
 
 [stages.merged]
 kind = "lora_merge"
-inputs = { first = "both" }
-model = "builtin:tiny"
+inputs = {{ first = "both" }}
+model = "{family.name}"
+"""
+# What we wrote for ComfyUI, read again.
+BACK = """
+name = "back"
+
+[stages.back]
+kind = "lora_merge"
+root = "lora_comfyui"
+files = ["comfyui_lora.safetensors"]
 """
 
 
@@ -88,40 +145,54 @@ def pipe(*args):
                    stderr=subprocess.DEVNULL)
 
 
-def export(stage, program="diffusers"):
-    to = folder / f"{stage}_{program}"
-    pipe("export", "adapters.toml", stage, "--to", to, "--format", program)
+def export(stage, *options, file="adapters.toml"):
+    """The folder that a stage's output is exported to, with `--format` if one is given."""
+    to = folder / "_".join([stage, *options])
+    pipe("export", file, stage, "--to", to, *(["--format", *options] if options else []))
     return to
 
 
+def diffusers_file(stage, file="adapters.toml"):
+    return export(stage, "diffusers", file=file) / "pytorch_lora_weights.safetensors"
+
+
 def transformer():
-    return CogVideoXTransformer3DModel.from_pretrained(tiny / "transformer", torch_dtype=torch.float32).eval()
+    return family.model.from_pretrained(family.root / "transformer", torch_dtype=torch.float32).eval()
 
 
-config = json.loads((tiny / "transformer/config.json").read_text())
 torch.manual_seed(0)
-latents = torch.randn(1, 2, config["in_channels"], 8, 8)
-text = torch.randn(1, config["max_text_seq_length"], config["text_embed_dim"])
-head_dim = config["attention_head_dim"]
+inputs = family(json.loads((family.root / "transformer/config.json").read_text()))
 
 
 def predict(model):
-    rotary = get_3d_rotary_pos_embed(head_dim, None, (4, 4), 1, grid_type="slice", max_size=(32, 48))
     with torch.no_grad():
-        return model(hidden_states=latents, encoder_hidden_states=text, timestep=torch.tensor([500]),
-                     ofs=torch.tensor([2.0]), image_rotary_emb=rotary, return_dict=False)[0]
+        return inputs.predict(model)
 
 
 def with_file(path):
     """The prediction with a file loaded as diffusers loads it."""
     model = transformer()
-    state, metadata = CogVideoXLoraLoaderMixin.lora_state_dict(str(path), return_lora_metadata=True)
-    CogVideoXLoraLoaderMixin.load_lora_into_transformer(state, model, metadata=metadata)
+    state, metadata = family.loader.lora_state_dict(str(path), return_lora_metadata=True)
+    family.loader.load_lora_into_transformer(state, model, metadata=metadata)
     return predict(model)
 
 
 def with_peft(path):
     return predict(PeftModel.from_pretrained(transformer(), str(path)))
+
+
+def with_comfyui(path):
+    """The prediction with a file added to the original checkpoint as ComfyUI adds it at strength 1."""
+    base = {inputs.original(key): value for key, value in transformer().state_dict().items()}
+    file = load_file(path)
+    for key, a in file.items():
+        if key.endswith(".lora_A.weight"):
+            module = key.removesuffix(".lora_A.weight")
+            alpha = file.get(f"{module}.alpha", len(a)) / len(a)
+            base[f"{module.removeprefix('diffusion_model.')}.weight"] += file[f"{module}.lora_B.weight"] @ a * alpha
+    model = transformer()
+    model.load_state_dict(convert_ltx_transformer_checkpoint_to_diffusers(base))
+    return predict(model)
 
 
 good = []
@@ -133,40 +204,71 @@ def compare(what, found, wanted, tolerance=2e-5):
     print(f"{what:58} {error:.1e} of {tolerance:.0e} {'ok' if good[-1] else 'FAILED'}")
 
 
+def moves(what, found):
+    share = ((found - plain).abs().max() / plain.abs().max()).item()
+    good.append(share > 1e-2)
+    print(f"{what:58} {share:.1e}")
+
+
+def make(name, **settings):
+    """An adapter of peft's, saved as peft saves it, and what it predicts."""
+    made = get_peft_model(transformer(), LoraConfig(r=3, lora_alpha=6, target_modules=family.theirs, **settings))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for key, value in made.named_parameters():
+            if "lora_" in key:
+                value.normal_(std=0.05)
+    made.save_pretrained(folder / "theirs" / name)
+    state = load_file(folder / "theirs" / name / "adapter_model.safetensors")
+    return predict(made), {key.removeprefix("base_model.model."): value for key, value in state.items()}
+
+
+def save_for_diffusers(name, state, **settings):
+    settings |= {"r": 3, "lora_alpha": 6, "target_modules": family.theirs}
+    header = json.dumps({f"transformer.{key}": value for key, value in settings.items()})
+    save_file({f"transformer.{key}": value for key, value in state.items()}, folder / f"theirs/{name}.safetensors",
+              {"format": "pt", "lora_adapter_metadata": header})
+
+
 folder.mkdir(parents=True, exist_ok=True)
 (folder / "adapters.toml").write_text(PIPELINE)
+(folder / "back.toml").write_text(BACK)
 
-# An adapter that peft makes, in the three forms of the field.
+# An adapter that peft makes, in the forms of the field, and one with the scale by the root of the rank.
 plain = predict(transformer())
-made = get_peft_model(transformer(), LoraConfig(r=3, lora_alpha=6, target_modules=["to_q", "to_v"]))
-with torch.no_grad():
-    for name, value in made.named_parameters():
-        if "lora_" in name:
-            value.normal_(std=0.05)
-theirs = predict(made)
-made.save_pretrained(folder / "theirs/peft")
-state = load_file(folder / "theirs/peft/adapter_model.safetensors")
-names = {key: key.removeprefix("base_model.model.") for key in state}
-settings = {"transformer.r": 3, "transformer.lora_alpha": 6, "transformer.target_modules": ["to_q", "to_v"]}
-save_file({f"transformer.{names[k]}": v for k, v in state.items()}, folder / "theirs/pytorch_lora_weights.safetensors",
-          {"format": "pt", "lora_adapter_metadata": json.dumps(settings)})
-comfyui = {f"diffusion_model.{names[k]}": v for k, v in state.items()}
-comfyui |= {f"diffusion_model.{names[k].removesuffix('.lora_A.weight')}.alpha": torch.tensor(6.0)
-            for k in state if k.endswith("lora_A.weight")}
+theirs, state = make("peft")
+save_for_diffusers("pytorch_lora_weights", state)
+comfyui = {f"diffusion_model.{inputs.original(key)}": value for key, value in state.items()}
+comfyui |= {key.replace("lora_A.weight", "alpha"): torch.tensor(6.0) for key in comfyui if "lora_A" in key}
 save_file(comfyui, folder / "theirs/comfyui.safetensors")
+stabilised, state = make("rslora", use_rslora=True)
+save_for_diffusers("rslora", state, use_rslora=True)
 
 pipe("run", "adapters.toml")
-ours = with_file(export("lora") / "pytorch_lora_weights.safetensors")
-print(f"{'the adapter moves the prediction by':58} {((ours - plain).abs().max() / plain.abs().max()).item():.1e}")
+ours = with_file(diffusers_file("lora"))
+moves("our adapter moves the prediction by", ours)
+moves("theirs moves it by", theirs)
+print(f"{'modules of ours, of theirs':58} {len(load_file(diffusers_file('lora'))) // 2}, {len(state) // 2}")
 compare("ours in peft, as ours in diffusers", with_peft(export("lora", "peft")), ours)
-compare("ours for ComfyUI in diffusers, as ours", with_file(export("lora", "comfyui") / "comfyui_lora.safetensors"), ours)
-raw = load_file(folder / "lora_comfyui/comfyui_lora.safetensors")
-stripped = folder / "stripped.safetensors"
-save_file(raw, stripped)
-compare("the same without header, at scale 1 as wrappers take it", with_file(stripped), ours)
-for stage in ["theirs", "theirs_comfyui", "theirs_diffusers"]:
-    compare(f"{stage} through pipe to diffusers, as in peft", with_file(export(stage) / "pytorch_lora_weights.safetensors"),
+file = export("lora", "comfyui") / "comfyui_lora.safetensors"
+if family is LtxVideo:
+    compare("ours for ComfyUI in the original checkpoint, as ours", with_comfyui(file), ours)
+    names = {key.split(".")[1] for key in load_file(file)}
+    print(f"{'names of it':58} {' '.join(sorted(names - {'transformer_blocks'}))}")
+    file = export("attention", "comfyui") / "comfyui_lora.safetensors"
+    compare("ours of `qkvo` for ComfyUI in diffusers, as ours", with_file(file), with_file(diffusers_file("attention")))
+    compare("theirs for ComfyUI in the original checkpoint, as theirs", with_comfyui(folder / "theirs/comfyui.safetensors"),
             theirs)
+else:
+    compare("ours for ComfyUI in diffusers, as ours", with_file(file), ours)
+    stripped = folder / "stripped.safetensors"
+    save_file(load_file(file), stripped)
+    compare("the same without header, at scale 1 as wrappers take it", with_file(stripped), ours)
+pipe("run", "back.toml")
+compare("ours for ComfyUI through pipe to diffusers, as ours", with_file(diffusers_file("back", "back.toml")), ours)
+for stage in FILES:
+    wanted = stabilised if "rslora" in stage else theirs
+    compare(f"{stage} through pipe, as in peft", with_file(diffusers_file(stage)), wanted)
 
 # The weighted sum, against peft on both adapters.
 both = PeftModel.from_pretrained(transformer(), str(folder / "lora_peft"), adapter_name="one")
@@ -174,7 +276,7 @@ both.load_adapter(str(folder / "theirs/peft"), adapter_name="two")
 both.add_weighted_adapter(["one", "two"], [0.5, 2.0], "sum", combination_type="cat")
 both.set_adapter("sum")
 wanted = predict(both)
-compare("0.5 ours + 2 theirs by lora_merge, as by peft", with_file(export("both") / "pytorch_lora_weights.safetensors"), wanted)
+compare("0.5 ours + 2 theirs by lora_merge, as by peft", with_file(diffusers_file("both")), wanted)
 merged = transformer()
 [weights] = export("merged").rglob("diffusion_pytorch_model.safetensors")
 merged.load_state_dict(load_file(weights))

@@ -101,7 +101,7 @@ fn transformer(model: &Path) -> Vec<(&'static str, f32)> {
     vec![("output", error), ("gradient", grad_error)]
 }
 
-fn vae(model: &Path) -> Vec<(&'static str, f32)> {
+pub fn vae(model: &Path) -> Vec<(&'static str, f32)> {
     let folder = model.join("vae");
     let (config, params) = load(&folder);
     let vae = CogVideoX.vae(&config, &ParamReader::loaded(&params, None)).unwrap();
@@ -154,7 +154,7 @@ pub fn ltx_transformer(model: &Path) -> Vec<(&'static str, f32)> {
     errors.to_vec()
 }
 
-fn ltx_vae(model: &Path) -> Vec<(&'static str, f32)> {
+pub fn ltx_vae(model: &Path) -> Vec<(&'static str, f32)> {
     let folder = model.join("vae");
     let (config, params) = load(&folder);
     let vae = LtxVideo.vae(&config, &ParamReader::loaded(&params, None)).unwrap();
@@ -163,9 +163,18 @@ fn ltx_vae(model: &Path) -> Vec<(&'static str, f32)> {
     let [_, channels, ..] = mean.dims();
     let statistic = |name: &str| golden.tensor::<1>(name).reshape([1, channels, 1, 1, 1]);
     let standard = (mean.clone() - statistic("latents_mean")) / statistic("latents_std");
-    vec![
-        ("mean", relative_error(vae.encode(video).mean, &mean)),
+    let posterior = vae.encode(video.clone());
+    let image = vae.encode(video.narrow(2, 0, 1)).mean;
+    // Not every folder has them for this family.
+    let optional = [("logvar", "logvar", posterior.logvar), ("image mean", "image_mean", image)];
+    let optional = optional.into_iter().filter(|(_, name, _)| golden.has(name));
+    let mut errors = vec![
+        ("mean", relative_error(posterior.mean, &mean)),
         ("standard", relative_error(vae.standardize(mean.clone()), &standard)),
         ("decoded", relative_error(vae.decode(mean), &golden.tensor("decoded"))),
-    ]
+    ];
+    errors.extend(
+        optional.map(|(what, name, found)| (what, relative_error(found, &golden.tensor(name)))),
+    );
+    errors
 }

@@ -64,6 +64,10 @@ impl Golden {
         SafeTensors::deserialize(&self.bytes).unwrap()
     }
 
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors().tensor(name).is_ok()
+    }
+
     /// The values and shape of a tensor of any type.
     pub fn values(&self, name: &str) -> (Vec<f32>, Vec<usize>) {
         let tensors = self.tensors();

@@ -1,6 +1,8 @@
 //! LTX-Video against the reference implementation: models, training trace, sampling, and the stages
 //! on a model of this family.
 
+use std::path::Path;
+
 use burn::tensor::Tensor;
 use pipe::{
     artifact::{ArtifactKind, Item, frames, samples, videos::Clip},
@@ -23,7 +25,7 @@ use pipe::{
 use serde_json::{Value, json};
 
 use crate::{
-    external_golden::ltx_transformer,
+    external_golden::{ltx_transformer, ltx_vae, vae as cogvideox_vae},
     golden::{
         Golden, assert_close, assert_trained, device, relative_error, tolerance, trained_tolerance,
     },
@@ -140,7 +142,7 @@ impl Fixture {
         }
     }
 
-    fn denoiser(&self, adapter: Option<&Adapter>) -> Result<Box<dyn Denoiser>, LoadError> {
+    pub fn denoiser(&self, adapter: Option<&Adapter>) -> Result<Box<dyn Denoiser>, LoadError> {
         let reader = ParamReader::loaded(&self.transformer, adapter);
         LtxVideo.denoiser(&self.config["transformer"], &reader)
     }
@@ -413,15 +415,38 @@ fn the_stage_samples_as_the_condition_pipeline_does() {
     assert!(error.to_string().contains("whose image is the first frame"), "{error}");
 }
 
-/// `tests/golden/full_size/make.py` writes the folder.
+/// Compares a part that `tests/golden/full_size/make.py` wrote.
+fn full_size(part: &str, errors: fn(&Path) -> Vec<(&'static str, f32)>) {
+    let folder = std::env::var("PIPE_FULL_SIZE_DIR").expect("PIPE_FULL_SIZE_DIR names a folder");
+    for (what, error) in errors(&Path::new(&folder).join(part)) {
+        println!("full size, {part}, {what}: {error:.1e}");
+        assert!(error < tolerance(1e-4), "{part}, {what}: {error:e}");
+    }
+}
+
 #[test]
 #[ignore = "needs PIPE_FULL_SIZE_DIR and 12 GB of memory"]
 fn the_full_size_transformer_agrees() {
-    let folder = std::env::var("PIPE_FULL_SIZE_DIR").expect("PIPE_FULL_SIZE_DIR names a folder");
-    for (what, error) in ltx_transformer(std::path::Path::new(&folder)) {
-        println!("full size, {what}: {error:.1e}");
-        assert!(error < tolerance(1e-4), "{what}: {error:e}");
-    }
+    full_size("ltx_video", ltx_transformer);
+}
+
+#[test]
+#[ignore = "needs PIPE_FULL_SIZE_DIR and 3 GB of memory"]
+fn the_full_size_vae_of_cogvideox_agrees() {
+    full_size("cogvideox_vae", cogvideox_vae);
+}
+
+#[test]
+#[ignore = "needs PIPE_FULL_SIZE_DIR and 5 GB of memory"]
+fn the_full_size_vae_of_0_9_0_agrees() {
+    full_size("ltx_video_vae_090", ltx_vae);
+}
+
+#[test]
+#[ignore = "needs PIPE_FULL_SIZE_DIR and 10 GB of memory"]
+fn the_full_size_vaes_of_0_9_1_and_0_9_5_agree() {
+    full_size("ltx_video_vae_091", ltx_vae);
+    full_size("ltx_video_vae_095", ltx_vae);
 }
 
 /// The condition pipeline of 0.9.5: plain, guided, with an image of strength 0.6, and of one step.

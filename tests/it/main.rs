@@ -27,4 +27,5 @@ mod scale;
 mod shapes;
 mod support;
 mod training;
+mod training_batches;
 mod training_stages;

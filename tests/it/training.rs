@@ -27,7 +27,7 @@ use crate::golden::{
     Golden, assert_close, assert_trained, device, relative_error, tolerance, trained_tolerance,
 };
 
-const VERSIONS: [&str; 2] = ["15", "10"];
+pub const VERSIONS: [&str; 2] = ["15", "10"];
 
 /// A fixture of `tests/golden/training`.
 pub struct Fixture {
@@ -48,16 +48,16 @@ impl Fixture {
         }
     }
 
-    fn factors(&self, which: &str) -> Params {
+    pub fn factors(&self, which: &str) -> Params {
         self.golden.params(&format!("lora.{which}."))
     }
 
-    fn denoiser(&self, adapter: Option<&Adapter>) -> Result<Box<dyn Denoiser>, LoadError> {
+    pub fn denoiser(&self, adapter: Option<&Adapter>) -> Result<Box<dyn Denoiser>, LoadError> {
         let reader = ParamReader::loaded(&self.transformer, adapter);
         CogVideoX.denoiser(&self.config["transformer"], &reader)
     }
 
-    fn scheduler(&self, sampler: Sampler) -> Box<dyn NoiseScheduler> {
+    pub fn scheduler(&self, sampler: Sampler) -> Box<dyn NoiseScheduler> {
         CogVideoX.scheduler(&self.config["scheduler"], sampler).unwrap()
     }
 

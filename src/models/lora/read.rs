@@ -1,7 +1,8 @@
 //! Adapter files of diffusers, peft and ComfyUI.
 //!
 //! The scale is that of the header or of `adapter_config.json`, where one of them states it, else that
-//! of the tensors `<module>.alpha`, else 1.
+//! of the tensors `<module>.alpha`, else 1. Adapters of peft whose scale is by the root of the rank
+//! (`use_rslora`) get the alpha that says the same here.
 
 use std::collections::BTreeMap;
 
@@ -125,19 +126,18 @@ impl Settings {
                 )));
             }
         }
-        for key in ["use_dora", "use_rslora"] {
-            if get(key).and_then(Value::as_bool) == Some(true) {
-                return Err(error(format!(
-                    "`{key}` is not supported: only plain low-rank adapters are"
-                )));
-            }
+        let is_set = |key: &str| get(key).and_then(Value::as_bool) == Some(true);
+        if is_set("use_dora") {
+            return Err(error("`use_dora` is not supported: only plain low-rank adapters are"));
         }
         let alpha = get("lora_alpha").and_then(Value::as_f64).filter(|alpha| alpha.is_finite());
         let rank = get("r").and_then(Value::as_u64).map(|rank| rank as usize);
-        if alpha.is_none() || rank.is_none() {
+        let (Some(alpha), Some(rank)) = (alpha, rank) else {
             return Err(error(format!("{place} must state `r` and `lora_alpha`")));
-        }
-        Ok(Self { rank, alpha })
+        };
+        // There the scale is alpha by the root of the rank, here by the rank.
+        let alpha = if is_set("use_rslora") { alpha * (rank as f64).sqrt() } else { alpha };
+        Ok(Self { rank: Some(rank), alpha: Some(alpha) })
     }
 }
 
@@ -231,9 +231,36 @@ mod tests {
         let dora =
             r#"{"transformer.r": 2, "transformer.lora_alpha": 1, "transformer.use_dora": true}"#;
         assert!(message(&file(&[a, b], Some(dora))).contains("use_dora"));
+        for key in ["rank_pattern", "alpha_pattern"] {
+            let pattern = format!(
+                r#"{{"transformer.r": 2, "transformer.lora_alpha": 1, "transformer.{key}": {{"q": 4}}}}"#
+            );
+            assert!(message(&file(&[a, b], Some(&pattern))).contains("must share rank and alpha"));
+        }
         assert!(message(&file(&[], None)).contains("no low-rank factors"));
         let empty = [("q.lora_A.weight", &[0, 4][..]), ("q.lora_B.weight", &[6, 0][..])];
         assert!(message(&file(&empty, None)).contains("one rank"));
+    }
+
+    #[test]
+    fn a_rank_stabilised_scale_is_by_the_root_of_the_rank() {
+        let tensors = [
+            ("transformer.q.lora_A.weight", &[4, 3][..]),
+            ("transformer.q.lora_B.weight", &[6, 4]),
+        ];
+        for (stabilised, scale) in [(false, 1.5), (true, 3.0)] {
+            let settings = format!(
+                r#"{{"transformer.r": 4, "transformer.lora_alpha": 6, "transformer.use_rslora": {stabilised}}}"#
+            );
+            let read = Adapter::from_diffusers(&file(&tensors, Some(&settings))).unwrap();
+            assert!((read.scale() - scale).abs() < 1e-12, "{}", read.scale());
+            let config = format!(r#"{{"r": 4, "lora_alpha": 6, "use_rslora": {stabilised}}}"#);
+            let read = Adapter::from_peft(config.as_bytes(), &file(&tensors, None)).unwrap();
+            assert!((read.scale() - scale).abs() < 1e-12, "{}", read.scale());
+            // And what is written states it as a plain scale.
+            let again = Adapter::from_diffusers(&read.to_diffusers()).unwrap();
+            assert!((again.scale() - scale).abs() < 1e-12, "{}", again.scale());
+        }
     }
 
     #[test]

@@ -172,8 +172,9 @@ pub struct Upsampling {
 impl VaeConfig {
     /// Reads and checks `vae/config.json`.
     pub fn parse(config: &Value) -> Result<Self, LoadError> {
-        let parsed: Self = parse(VAE, config)?;
         let check = Check(VAE);
+        check.class(config, "_class_name", &["AutoencoderKLLTXVideo"])?;
+        let parsed: Self = parse(VAE, config)?;
         check.unknown(&parsed.unknown)?;
         check.sizes(&[
             ("patch_size", parsed.patch_size),

@@ -39,7 +39,17 @@ impl Params {
         let io = |source| LoadError::Io { path: path.display().to_string(), source };
         let mut reader = File::open(path).map_err(io)?;
         let len = reader.metadata().map_err(io)?.len();
-        let header = read_header(&mut reader).map_err(io)?;
+        self.read_one_by_one((&mut reader, len), (path, file), (device, dtype))
+    }
+
+    fn read_one_by_one(
+        &mut self,
+        (reader, len): (&mut (impl Read + Seek), u64),
+        (path, file): (&Path, &str),
+        as_tensors: (&Device, FloatDType),
+    ) -> Result<(), LoadError> {
+        let io = |source| LoadError::Io { path: path.display().to_string(), source };
+        let header = read_header(reader).map_err(io)?;
         let (start, tensors) = parse_header(&header, len).map_err(|source| format(file, source))?;
         // In the order of the file, which is read from front to back.
         for name in tensors.offset_keys() {
@@ -48,7 +58,7 @@ impl Params {
             let mut bytes = vec![0; to - from];
             reader.seek(SeekFrom::Start((start + from) as u64)).map_err(io)?;
             reader.read_exact(&mut bytes).map_err(io)?;
-            self.add((file, &name), &info.shape, info.dtype, bytes, (device, dtype))?;
+            self.add((file, &name), &info.shape, info.dtype, bytes, as_tensors)?;
         }
         Ok(())
     }
@@ -197,6 +207,47 @@ mod tests {
             first.map(|()| list(&whole)).map_err(|e| e.to_string()),
             second.map(|()| list(&parts)).map_err(|e| e.to_string()),
         ]
+    }
+
+    /// A file that notes how many bytes each read asked room for, and what was read.
+    struct Watched {
+        bytes: io::Cursor<Vec<u8>>,
+        largest: usize,
+        read: u64,
+    }
+
+    impl Read for Watched {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            self.largest = self.largest.max(into.len());
+            let len = self.bytes.read(into)?;
+            self.read += len as u64;
+            Ok(len)
+        }
+    }
+
+    impl Seek for Watched {
+        fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+            self.bytes.seek(to)
+        }
+    }
+
+    #[test]
+    fn the_host_has_room_for_one_tensor_at_a_time_and_each_is_read_once() {
+        const LARGEST: usize = 4096;
+        let mut tensors = Params::default();
+        for (index, len) in [7, LARGEST / 4, 100].into_iter().cycle().take(24).enumerate() {
+            let flat = Tensor::ones([len], &Device::flex()) * index as f32;
+            tensors.0.insert(format!("{index}"), Param { flat, shape: vec![len] });
+        }
+        let bytes = tensors.to_safetensors(false, None);
+        let len = bytes.len() as u64;
+        assert!(len > 8 * LARGEST as u64);
+        let mut watched = Watched { bytes: io::Cursor::new(bytes), largest: 0, read: 0 };
+        let mut read = Params::default();
+        let (names, as_f32) = ((Path::new("x"), "x"), (&Device::flex(), FloatDType::F32));
+        read.read_one_by_one((&mut watched, len), names, as_f32).unwrap();
+        assert_eq!((watched.largest, watched.read), (LARGEST, len));
+        assert_eq!(read.to_safetensors(false, None), tensors.to_safetensors(false, None));
     }
 
     #[test]

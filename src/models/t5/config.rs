@@ -6,6 +6,8 @@ use serde_json::Value;
 use crate::models::{LoadError, config::Check};
 
 const FILE: &str = "text_encoder/config.json";
+/// The classes whose files hold this encoder; others, as UMT5, have other formulas under these keys.
+const CLASSES: &[&str] = &["T5EncoderModel", "T5ForConditionalGeneration"];
 
 /// The sizes of a T5 encoder; keys of the file that only the decoder, training or generation use
 /// are left out.
@@ -53,6 +55,9 @@ impl T5Config {
     /// Reads and checks `text_encoder/config.json`.
     pub fn read(config: &Value) -> Result<Self, LoadError> {
         let error = |message: String| LoadError::Config { file: FILE.to_owned(), message };
+        let check = Check(FILE);
+        check.class(config, "model_type", &["t5"])?;
+        check.class(config, "architectures", CLASSES)?;
         let read = Self::deserialize(config).map_err(|e| error(e.to_string()))?;
         if read.feed_forward_proj != "gated-gelu" {
             let found = &read.feed_forward_proj;
@@ -71,7 +76,6 @@ impl T5Config {
         if let Some((key, _)) = sizes.iter().find(|(_, size)| *size == 0) {
             return Err(error(format!("`{key}` must be at least 1, but is 0")));
         }
-        let check = Check(FILE);
         check.sizes(&sizes)?;
         check.layers("num_layers", &[read.num_layers])?;
         check.sizes(&[

@@ -1,6 +1,6 @@
 """Reference values of LoRA training and image-to-video sampling on tiny random models.
 
-Usage: python make.py        (writes 15.safetensors and 10.safetensors beside itself)
+Usage: python make.py        (writes 15, 10, 15_batches and 10_batches.safetensors beside itself)
 Made with diffusers 0.42.1, peft 0.21 and torch 2.11 on the CPU, in f32. Weights are rounded to f16
 before anything is computed, so that they can be stored so.
 
@@ -11,6 +11,13 @@ transformer, VAE and scheduler.
   `loss.N`, `norm.N` (gradient norm before clipping)
 - `sample.*`: `image` (bytes), and with seed 42 and four steps the latents (`ddim`, `dpm`, `guided`
   at scale 3) without padding frames, and the decoded `frames` of `ddim` in [0, 1]
+
+The files of batches belong to the models of the same name. They hold three examples, clean latents
+`clean.E` before padding and encodings of the image `pool.E`, and two steps of two batches that are
+drawn from them with the seeds and in the order of `pipe`:
+- per batch `timesteps.B`, `noisy.B`, `image.B` and `target.B`
+- per step, with the model and its final adapter, the mean `loss.S` of its batches in the published form,
+  the `norm.S` of its gradients by the factors, and the gradients `grad.S.*`
 """
 import json, os
 import numpy as np, torch
@@ -23,6 +30,8 @@ from peft import LoraConfig, get_peft_model_state_dict
 
 HEIGHT, WIDTH, FRAMES, TEXT = 16, 24, 9, 12
 HERE = os.path.dirname(os.path.abspath(__file__))
+# Of the batches: the run's seed, the streams of `pipe`, the scale of the image and the share without.
+SEED, ORDER, BATCH, SCALE, DROPOUT = 42, 1, 2, 0.7, 0.4
 
 
 def off_start(model, std):
@@ -35,6 +44,66 @@ def off_start(model, std):
 
 def plain(config):
     return {k: v for k, v in config.items() if not k.startswith("_") or k == "_class_name"}
+
+
+def generator(stream, index):
+    """A generator per seed, stream and index, by SplitMix64."""
+    def mix(x):
+        x = (x + 0x9E3779B97F4A7C15) % 2**64
+        x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
+        return x ^ x >> 31
+    return torch.Generator().manual_seed(mix(mix(mix(SEED) ^ stream) ^ index))
+
+
+def chosen(batch):
+    """Two of the three examples; every epoch has an order of its own and fills the last batch of the one before."""
+    places = [2 * batch, 2 * batch + 1]
+    return [torch.randperm(3, generator=generator(ORDER, place // 3)).tolist()[place % 3] for place in places]
+
+
+def batches(scheduler, predict, params, newer):
+    """Two steps of two batches; `predict` takes latents with the image, frames first, and timesteps."""
+    clean = [torch.randn(3, 4, HEIGHT // 4, WIDTH // 4) for _ in range(3)]
+    pools = [torch.randn(count, 4, HEIGHT // 4, WIDTH // 4) for count in (1, 4, 3)]
+    out = {f"clean.{i}": x.permute(1, 0, 2, 3)[None] for i, x in enumerate(clean)}
+    out |= {f"pool.{i}": x[:, :, None] for i, x in enumerate(pools)}
+    swap = lambda x: x.permute(0, 2, 1, 3, 4)
+    for step in range(2):
+        losses = []
+        for batch in (2 * step, 2 * step + 1):
+            examples, g = chosen(batch), generator(BATCH, batch)
+            x0 = torch.stack([clean[i] for i in examples])
+            if newer:
+                x0 = torch.cat([x0[:, :1], x0], 1)
+            t = torch.randint(0, 1000, (2,), generator=g)
+            choices = torch.rand(2, generator=g)
+            kept = torch.rand(2, generator=g) >= DROPOUT
+            noise = swap(torch.randn(swap(x0).shape, generator=g))
+            image = torch.zeros_like(x0)
+            for row, example in enumerate(examples):
+                pool = pools[example]
+                if kept[row]:
+                    image[row, 0] = pool[int(choices[row] * len(pool))] * SCALE
+            noisy = scheduler.add_noise(x0, noise, t)
+            clean_again = scheduler.get_velocity(predict(torch.cat([noisy, image], 2), t), noisy, t)
+            share = (1 - scheduler.alphas_cumprod[t]).view(-1, 1, 1, 1, 1)
+            losses.append(((clean_again - x0) ** 2 / share).mean())
+            # What diffusers calls velocity is the target when it gets clean latents and noise.
+            target = scheduler.get_velocity(x0, noise, t)
+            out |= {f"timesteps.{batch}": t, f"noisy.{batch}": swap(noisy), f"image.{batch}": swap(image)[:, :, :1],
+                    f"target.{batch}": swap(target)}
+            print(batch, examples, t.tolist(), kept.tolist())
+        loss = sum(losses) / 2
+        grads = torch.autograd.grad(loss, list(params.values()))
+        out |= {f"loss.{step}": loss[None], f"norm.{step}": torch.cat([grad.flatten() for grad in grads]).norm()[None]}
+        out |= {f"grad.{step}.{name}": grad for name, grad in zip(params, grads)}
+    return out
+
+
+def save(name, tensors, metadata=None):
+    plain = {k: (v.float() if v.dtype == torch.float64 else v).detach().contiguous() for k, v in tensors.items()}
+    save_file(plain, f"{HERE}/{name}.safetensors", metadata=metadata)
 
 
 def make(name, newer):
@@ -120,8 +189,13 @@ def make(name, newer):
         out |= {f"lora.x0.{step}": swap(x0), f"lora.image.{step}": swap(image)[:, :, :1], f"lora.noise.{step}": swap(noise),
                 f"lora.t.{step}": t, f"lora.loss.{step}": loss.detach()[None], f"lora.norm.{step}": norm[None]}
     out |= {f"lora.final.{k}": v for k, v in get_peft_model_state_dict(transformer).items()}
-    save_file({k: (v.float() if v.dtype == torch.float64 else v).detach().contiguous() for k, v in out.items()}, f"{HERE}/{name}.safetensors",
-              metadata={"config": json.dumps(configs)})
+    save(name, out, {"config": json.dumps(configs)})
+
+    def predict(x, t):
+        return transformer(x, text.expand(2, -1, -1), t, ofs=ofs, image_rotary_emb=rotary, return_dict=False)[0]
+
+    named = {k.replace(".default", ""): p for k, p in transformer.named_parameters() if p.requires_grad}
+    save(f"{name}_batches", batches(dpm, predict, named, newer))
 
 
 make("15", True)

@@ -171,6 +171,21 @@ fn classes_and_keys_that_are_not_known() {
     assert_told(&text, &[transformer, known, "`FluxTransformer2DModel`"]);
     restore(transformer);
 
+    let (vae, text_encoder) = ("vae/config.json", "text_encoder/config.json");
+    let encoders = "`T5EncoderModel` or `T5ForConditionalGeneration`";
+    for (part, key, value, known) in [
+        (vae, "_class_name", json!("AutoencoderKLWan"), "`AutoencoderKLCogVideoX`"),
+        (vae, "_class_name", json!("AutoencoderKLLTXVideo"), "`AutoencoderKLCogVideoX`"),
+        (text_encoder, "architectures", json!(["UMT5EncoderModel"]), encoders),
+        (text_encoder, "model_type", json!("umt5"), "`t5`"),
+    ] {
+        configure(&shell, part, key, value.clone());
+        let name = value.as_str().or_else(|| value[0].as_str()).unwrap();
+        let text = told(&shell, "run sample.toml --only made", 1);
+        assert_told(&text, &[part, &format!("`{key}` must be {known}, but is `{name}`")]);
+        restore(part);
+    }
+
     for (part, key, value) in [
         (transformer, "rope_theta", json!(500)),
         (transformer, "activation_fn", json!("silu")),

@@ -1,7 +1,7 @@
 //! A model that the pipeline names on the hub.
 
 use super::{CLIPS, Shell, command, redact, walk};
-use crate::hub_server::{FakeHub, Fault};
+use crate::hub_server::{COMMIT, FakeHub, Fault};
 
 const LATENTS: &str = r#"
 [stages.latents]
@@ -74,4 +74,23 @@ fn a_run_downloads_what_its_stages_read() {
     let (code, told) = run(&shell, &hub, "run latents.toml", &[("HF_HUB_OFFLINE", "1")]);
     assert_eq!(code, 0, "{told}");
     assert!(hub.requests().is_empty(), "what is here is not asked for again");
+}
+
+#[test]
+fn a_lock_holds_the_commit_of_a_model_from_the_hub() {
+    let (shell, hub) = (Shell::new(), FakeHub::tiny(None));
+    shell.write("latents.toml", &format!("{CLIPS}{LATENTS}").replace(", \"quadratic\"", ""));
+    let locked = || -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(shell.path("latents.lock")).unwrap()).unwrap()
+    };
+    let (code, told) = run(&shell, &hub, "run latents.toml --lock", &[]);
+    assert_eq!(code, 0, "{told}");
+    // The pipeline names no revision: the branch `main` is at this commit.
+    assert_eq!(locked()["models"], serde_json::json!({ "hf:org/tiny": { "commit": COMMIT } }));
+    assert_eq!(run(&shell, &hub, "run latents.toml --locked", &[]).0, 0);
+
+    // A folder has no commit, and neither has what is built in.
+    let built_in = "run latents.toml --lock --set latents.model=builtin:tiny";
+    assert_eq!(run(&shell, &hub, built_in, &[]).0, 0);
+    assert_eq!(locked()["models"], serde_json::json!({ "builtin:tiny": { "commit": null } }));
 }

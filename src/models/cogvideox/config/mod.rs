@@ -256,8 +256,9 @@ impl Default for VaeConfig {
 impl VaeConfig {
     /// Reads and checks `vae/config.json`.
     pub fn parse(config: &Value) -> Result<Self, LoadError> {
-        let parsed: Self = parse(VAE, config)?;
         let check = Check(VAE);
+        check.class(config, "_class_name", &["AutoencoderKLCogVideoX"])?;
+        let parsed: Self = parse(VAE, config)?;
         let levels = parsed.block_out_channels.len();
         check.unknown(&parsed.unknown)?;
         check.only("act_fn", parsed.act_fn == "silu", "silu")?;
