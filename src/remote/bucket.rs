@@ -1,7 +1,7 @@
 //! The seam to `object_store`: named bytes behind an address, for code that waits for its answers.
 
 use std::{
-    fs,
+    fs, io,
     io::Write,
     path,
     sync::{Arc, OnceLock},
@@ -104,8 +104,14 @@ impl Bucket {
         let wrong = || RemoteError::Address { scheme: "file".to_owned() };
         let folder: path::PathBuf = address.to_file_path().map_err(|()| wrong())?;
         let objects = OnceLock::new();
-        if folder.is_dir() {
-            let _ = objects.set(below(&folder)?);
+        match fs::metadata(&folder) {
+            Ok(found) if found.is_dir() => drop(objects.set(below(&folder)?)),
+            Ok(_) => {
+                let error = io::ErrorKind::NotADirectory.into();
+                return Err(RemoteError::Folder { path: folder, error });
+            }
+            // It is made by the first write.
+            Err(_) => {}
         }
         Ok(Self { folder, ..Self::over(objects)? })
     }

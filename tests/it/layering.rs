@@ -100,8 +100,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("provenance", &["artifact::FileNames", "artifact::file_name", "config", "plan", "store"]),
     // Moves what the store holds, and does not look into it.
     ("remote", &["artifact::FileRef", "store"]),
-    ("report", &["artifact::ArtifactKind", "artifact::metrics", "config", "exec", "plan", "store"]),
-    // `init` counts the pairs of a folder; a run fetches the models that its file names on the hub; an
+    (
+        "report",
+        &[
+            "artifact::ArtifactKind",
+            "artifact::metrics",
+            "artifact::pairs",
+            "config",
+            "exec",
+            "plan",
+            "store",
+        ],
+    ),
+    // A panic over damaged data is none of ours; `init` counts the pairs of a folder; a run fetches the models that its file names on the hub; an
     // export rewrites adapters.
     (
         "cli",
@@ -110,6 +121,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "config",
             "data::fifth",
             "data::folder",
+            "data::guard",
             "data::held_out",
             "device",
             "exec",

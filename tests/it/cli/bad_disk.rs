@@ -211,7 +211,7 @@ fn questions_about_nothing(shell: &Shell) {
         ? 2
         --- stderr
           × nothing in the cache begins with `[HASH]`
-          help: `pipe explain FILE STAGE` names the digests of a stage
+          help: `pipe show FILE STAGE` shows what a stage gave, with its digest
         ");
     }
     for question in [

@@ -198,8 +198,9 @@ fn record_of_training_to(shell: &Shell, step: u64) -> serde_json::Value {
     let shards = std::fs::read_dir(shell.path("cache/actions")).unwrap();
     let files = shards.flat_map(|shard| std::fs::read_dir(shard.unwrap().path()).unwrap());
     let records = files.map(|file| std::fs::read(file.unwrap().path()).unwrap());
-    let mut records = records.map(|record| serde_json::from_slice(&record).unwrap());
-    records.find(|record: &serde_json::Value| record["reached"] == step).unwrap()
+    let sealed = records.map(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).unwrap());
+    let mut records = sealed.map(|sealed| sealed["record"].clone());
+    records.find(|record| record["reached"] == step).unwrap()
 }
 
 #[test]
