@@ -16,6 +16,7 @@ mod files;
 mod help;
 mod hub;
 mod interrupt;
+mod items;
 mod leaks;
 mod lock;
 mod misfits;

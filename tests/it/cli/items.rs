@@ -1,0 +1,107 @@
+//! A changed image is one changed item of every stage that maps items, with the real stages.
+
+use image::{Rgb, RgbImage};
+
+use super::Shell;
+
+const MAPPED: &str = r#"name = "mapped"
+
+[stages.examples]
+kind   = "dataset"
+source = { source = "folder", root = "data/examples" }
+task   = "pairs"
+size   = [32, 32]
+holdout = 0.0
+
+[stages.mirrored]
+kind      = "transform"
+inputs    = { pairs = "examples" }
+operation = "hflip"
+
+[stages.clips]
+kind   = "interpolate"
+inputs = { pairs = "mirrored" }
+frames = 5
+
+[stages.latents]
+kind   = "vae_encode"
+inputs = { videos = "clips" }
+model  = "builtin:tiny"
+
+[stages.test]
+kind   = "dataset"
+source = { source = "folder", root = "data/test" }
+task   = "pairs"
+size   = [32, 32]
+holdout = 0.0
+
+[stages.prompt]
+kind  = "text_encode"
+model = "builtin:tiny"
+
+[stages.predict]
+kind   = "sample"
+inputs = { pairs = "test", text = "prompt" }
+model  = "builtin:tiny"
+frames = 5
+steps  = 1
+
+[stages.answers]
+kind   = "decode"
+inputs = { samples = "predict" }
+model  = "builtin:tiny"
+
+[stages.score]
+kind   = "metric"
+inputs = { predictions = "answers", pairs = "test" }
+metric = "image"
+"#;
+
+fn save(shell: &Shell, part: &str, name: &str, shade: u8) {
+    for side in ["input", "target"] {
+        let folder = shell.path("data").join(part).join(side);
+        std::fs::create_dir_all(&folder).unwrap();
+        let picture = RgbImage::from_fn(32, 32, |x, y| Rgb([shade, x as u8 * 8, y as u8 * 8]));
+        picture.save(folder.join(format!("{name}.png"))).unwrap();
+    }
+}
+
+/// What a run computed: the stages with their items, without times.
+fn ran(shell: &Shell) -> String {
+    let said = shell.transcript("run mapped.toml");
+    assert!(said.contains("? 0\n"), "{said}");
+    let lines = said.lines().filter(|line| line.starts_with("ran "));
+    lines.map(|line| line.rsplit_once("  ").unwrap().0.to_owned() + "\n").collect()
+}
+
+#[test]
+fn one_image_is_one_item_of_every_stage() {
+    let shell = Shell::new();
+    shell.write("mapped.toml", MAPPED);
+    for index in 0..12 {
+        save(&shell, "examples", &format!("e{index:02}"), index * 20);
+    }
+    for index in 0..4 {
+        save(&shell, "test", &format!("t{index}"), index * 20);
+    }
+    ran(&shell);
+    assert_eq!(ran(&shell), "");
+
+    save(&shell, "examples", "e05", 250);
+    insta::assert_snapshot!(ran(&shell), @"");
+
+    save(&shell, "test", "t4", 250);
+    insta::assert_snapshot!(ran(&shell), @"");
+
+    for side in ["input", "target"] {
+        std::fs::remove_file(shell.path(&format!("data/test/{side}/t4.png"))).unwrap();
+    }
+    insta::assert_snapshot!(ran(&shell), @"");
+
+    // Another order of the same images: the names are turned round.
+    for side in ["input", "target"] {
+        let path = |name: &str| shell.path(&format!("data/examples/{side}/{name}.png"));
+        std::fs::rename(path("e00"), path("z00")).unwrap();
+    }
+    insta::assert_snapshot!(ran(&shell), @"");
+}
