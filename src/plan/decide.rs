@@ -218,12 +218,11 @@ impl<'a> Decider<'a> {
             return vec![StaleReason::RecordDamaged];
         }
         let reasons = |old: &Record| {
-            let mut now = with_sources(key, sources.clone());
-            if sources.is_empty() {
-                // Nothing is known of what would be read, so nothing can be said of it.
-                now.sources.clone_from(&old.ingredients.sources);
-            }
-            differences(&old.ingredients, &now, instance)
+            let before = &old.ingredients.sources;
+            // Where nothing is known of what would be read, nothing can be said of it.
+            let is_known = !sources.is_empty();
+            let now = if is_known { self.as_it_is(before, instance) } else { before.clone() };
+            differences(&old.ingredients, &with_sources(key, now), instance)
         };
         let found = match self.last(index) {
             Some(record) if record.ingredients.kind == key.ingredients.kind => reasons(&record),
@@ -237,6 +236,20 @@ impl<'a> Decider<'a> {
                 .unwrap_or_default(),
         };
         if found.is_empty() { vec![StaleReason::NeverRun] } else { found }
+    }
+
+    /// What a run read from outside, as it is now. Other stages with the same parameters may have read
+    /// something else.
+    fn as_it_is(
+        &self,
+        sources: &BTreeMap<String, Digest>,
+        instance: &Instance,
+    ) -> BTreeMap<String, Digest> {
+        let paths: Vec<String> = sources.keys().cloned().collect();
+        let root = instance.work.source_root();
+        let now = root.and_then(|root| self.store.digest_sources(root, &paths).ok());
+        // What cannot be read is told when the stage runs.
+        now.unwrap_or_else(|| sources.clone())
     }
 
     /// Whether the store knows of the key but cannot read what.

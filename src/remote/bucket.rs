@@ -106,12 +106,12 @@ impl Bucket {
         let objects = OnceLock::new();
         match fs::metadata(&folder) {
             Ok(found) if found.is_dir() => drop(objects.set(below(&folder)?)),
-            Ok(_) => {
-                let error = io::ErrorKind::NotADirectory.into();
+            // An address ends in a slash, so a file is found not to be a folder already here.
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
                 return Err(RemoteError::Folder { path: folder, error });
             }
             // It is made by the first write.
-            Err(_) => {}
+            _ => {}
         }
         Ok(Self { folder, ..Self::over(objects)? })
     }

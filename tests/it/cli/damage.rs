@@ -66,8 +66,8 @@ fn a_damaged_record_is_the_reason() {
     for record in walk(&shell.path("cache/actions")) {
         corrupt(&record, true);
     }
-    insta::assert_snapshot!(shell.transcript("run clips.toml"), @"
-    $ pipe run clips.toml
+    insta::assert_snapshot!(shell.transcript("run clips.toml --jobs 1"), @"
+    $ pipe run clips.toml --jobs 1
     ? 0
     --- stderr
     clips: 3 stages on cpu

@@ -319,7 +319,7 @@ fn files_and_folders_that_are_not_there_say_what_to_do() {
     $ pipe run clips.toml --remote ./file
     ? 3
     --- stderr
-      × the folder `[HOME]/file/` of the remote cache cannot be made: not a directory
+      × the folder `[HOME]/file/` of the remote cache cannot be made: Not a directory (os error 20)
       help: name a folder that is there, or may be made there
     ");
     shell.succeed("run clips.toml --only pairs");

@@ -88,20 +88,35 @@ fn one_image_is_one_item_of_every_stage() {
     assert_eq!(ran(&shell), "");
 
     save(&shell, "examples", "e05", 250);
-    insta::assert_snapshot!(ran(&shell), @"");
+    insta::assert_snapshot!(ran(&shell), @"
+    ran      examples  `input/e05.png` changed, `target/e05.png` changed
+    ran      mirrored  input `pairs` changed ([HASH] -> [HASH])  1 of 12 items
+    ran      clips  input `pairs` changed ([HASH] -> [HASH])  1 of 12 items
+    ran      latents  input `videos` changed ([HASH] -> [HASH])  1 of 12 items
+    ");
 
     save(&shell, "test", "t4", 250);
-    insta::assert_snapshot!(ran(&shell), @"");
+    insta::assert_snapshot!(ran(&shell), @"
+    ran      test  `input/` changed, `target/` changed
+    ran      predict  input `pairs` changed ([HASH] -> [HASH])  1 of 5 items
+    ran      answers  input `samples` changed ([HASH] -> [HASH])  1 of 5 items
+    ran      score  input `pairs` changed ([HASH] -> [HASH]), input `predictions` changed ([HASH] -> [HASH])
+    ");
 
     for side in ["input", "target"] {
         std::fs::remove_file(shell.path(&format!("data/test/{side}/t4.png"))).unwrap();
     }
     insta::assert_snapshot!(ran(&shell), @"");
 
-    // Another order of the same images: the names are turned round.
+    // A renamed image is another item until it is encoded; the others have a new place, no more.
     for side in ["input", "target"] {
         let path = |name: &str| shell.path(&format!("data/examples/{side}/{name}.png"));
         std::fs::rename(path("e00"), path("z00")).unwrap();
     }
-    insta::assert_snapshot!(ran(&shell), @"");
+    insta::assert_snapshot!(ran(&shell), @"
+    ran      examples  `input/` changed, `input/e00.png` changed, `target/` changed, `target/e00.png` changed
+    ran      mirrored  input `pairs` changed ([HASH] -> [HASH])  1 of 12 items
+    ran      clips  input `pairs` changed ([HASH] -> [HASH])  1 of 12 items
+    ran      latents  input `videos` changed ([HASH] -> [HASH])  0 of 12 items
+    ");
 }
