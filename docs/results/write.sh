@@ -12,7 +12,7 @@ pipe=${PIPE:-target/release/pipe}
   echo
   echo '`pipe run pipelines/*.toml --profile quick --keep-going`, then `docs/results/write.sh`. Sizes are chosen for'
   echo 'minutes on a CPU, not for answers: what counts here is that every experiment runs from its data to its table.'
-  echo 'Cold, on two cores with other work beside it: the main job 4 min 47 s, all others after it 18 min 19 s.'
+  echo 'Cold, on two cores with other work beside it: the main job 4 min 47 s, the 20 others that there were after it 18 min 19 s.'
   for file in pipelines/*.toml; do
     # A file without tables, or without results, has no section.
     if table=$("$pipe" table "$file" --profile quick --format markdown 2>/dev/null); then
