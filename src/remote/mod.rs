@@ -60,7 +60,7 @@ pub struct Remote {
     /// Content that was fetched and did not match its digest, or was not there: to be replaced.
     damaged: Mutex<HashSet<Digest>>,
     /// Keys of results of which a record, or the list of items, could not be read: what lies behind it
-    /// is unknown, so all of it is replaced.
+    /// is unknown, so all of it is replaced. And of items whose content is damaged.
     suspects: Mutex<HashSet<Fingerprint>>,
     /// Outputs of results that could not be fetched whole: another output may take their place.
     broken: Mutex<HashMap<Fingerprint, Digest>>,

@@ -70,7 +70,11 @@ impl Remote {
     ) -> Result<bool, BringError> {
         let record: Option<ItemRecord> = self.form(&sharded("items", &key.to_string()), key)?;
         let Some(record) = record else { return Ok(false) };
-        self.bring_files(store, record.files.values(), cargo, stopped)?;
+        let brought = self.bring_files(store, record.files.values(), cargo, stopped);
+        if let Err(BringError::Lies(_)) = brought {
+            self.suspect(key);
+        }
+        brought?;
         store.commit_item(key, &record)?;
         Ok(true)
     }

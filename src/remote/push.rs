@@ -121,9 +121,13 @@ impl Remote {
         broken.get(&known.fingerprint) == Some(&known.output)
     }
 
+    fn is_suspect(&self, key: Fingerprint) -> bool {
+        self.suspects.lock().expect("no panic while held").contains(&key)
+    }
+
     /// Of a suspect, nobody knows what of its content is damaged.
     fn doubt(&self, key: Fingerprint, contents: &Contents) {
-        if self.suspects.lock().expect("no panic while held").contains(&key) {
+        if self.is_suspect(key) {
             self.damaged.lock().expect("no panic while held").extend(contents.keys());
         }
     }
@@ -213,8 +217,11 @@ impl Remote {
         let record = &made.record;
         let send_item = |key: &Fingerprint| {
             let Ok(Some(files)) = store.item_files(*key) else { return Ok(()) };
-            let name = sharded("items", &key.to_string());
-            self.send_record(&name, &ItemRecord::new(files)).map(drop)
+            let (name, record) = (sharded("items", &key.to_string()), ItemRecord::new(files));
+            if !self.send_record(&name, &record)? && self.is_suspect(*key) {
+                self.bucket.put(&name, seal(&record))?;
+            }
+            Ok(())
         };
         self.threads.install(|| made.items.par_iter().try_for_each(send_item))?;
         if let Some(key) = record.traced {

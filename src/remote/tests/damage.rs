@@ -150,6 +150,7 @@ fn another_output_takes_the_place_of_one_that_is_damaged_there() {
         // The stage does not give the same twice.
         let run = link(&second, remote);
         assert!(run.bring(&second.store, made.record.fingerprint).is_none());
+        run.bring_items(&second.store, &made.items);
         let another = second.make("clips", &[b"another"]);
         if !lost {
             // Meanwhile somebody mended it otherwise: what is there now was never found damaged.
@@ -165,5 +166,11 @@ fn another_output_takes_the_place_of_one_that_is_damaged_there() {
         assert!(third.has(&another));
         let record = third.store.lookup(another.record.fingerprint).unwrap().unwrap();
         assert_eq!(record.output == another.record.output, lost);
+        if lost {
+            let items = link(&third, s3_with(&server, s3::SECRET));
+            items.bring_items(&third.store, &made.items);
+            let files = third.store.item_files(made.items[0]).unwrap().unwrap();
+            assert_eq!(files["clip.safetensors"].digest, Digest::of(b"another"));
+        }
     }
 }

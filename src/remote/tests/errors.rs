@@ -1,5 +1,7 @@
 //! What does not work says where, why, and what to do.
 
+use std::fmt::Write as _;
+
 use super::*;
 
 #[test]
@@ -62,7 +64,7 @@ fn what_a_server_says_is_told_with_what_to_check() {
         }
         let error = pushed(&remote);
         assert!(error.to_string().contains(word), "{error}");
-        told += &format!("{error}\n  {}\n", error.help().unwrap());
+        let _ = writeln!(told, "{error}\n  {}", error.help().unwrap());
     }
     insta::assert_snapshot!(told, @"
     the remote cache `s3://bucket/` refuses: 403 Forbidden, AccessDenied: Access Denied
