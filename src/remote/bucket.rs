@@ -5,26 +5,28 @@ use std::{
     io::Write,
     path,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use object_store::{
     BackoffConfig, Error, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, RetryConfig,
-    WriteMultipart, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder,
-    gcp::GoogleCloudStorageBuilder, local::LocalFileSystem, memory::InMemory, path::Path,
+    aws::{AmazonS3Builder, AmazonS3ConfigKey},
+    azure::{AzureConfigKey, MicrosoftAzureBuilder},
+    gcp::GoogleCloudStorageBuilder,
+    local::LocalFileSystem,
+    memory::InMemory,
+    path::Path,
 };
 use tokio::runtime::{Builder, Runtime};
 use url::Url;
 
 use super::{
-    Patience, RemoteError,
-    http::{Connector, METADATA, NoCredentials},
+    Patience, Place, RemoteError, Service,
+    error::plain,
+    http::{Connector, METADATA},
+    parts::{self, PART, PartsError},
+    public,
 };
-
-/// A longer object is sent and fetched in parts of this length.
-const PART: u64 = 8 << 20;
-
-/// Parts of one object that are on their way at once.
-const PARTS_AT_ONCE: usize = 4;
 
 /// Named bytes at an address.
 #[derive(Debug)]
@@ -36,6 +38,10 @@ pub(super) struct Bucket {
     /// Stands for a folder that is not there.
     nothing: Arc<dyn ObjectStore>,
     prefix: Path,
+    /// For errors.
+    place: Place,
+    /// Between rounds of a part.
+    pause: Duration,
     runtime: Runtime,
 }
 
@@ -47,43 +53,45 @@ impl Bucket {
         let (retry, text) = (Self::retry(patience), address.to_string());
         let (scheme, prefix) = ObjectStoreScheme::parse(address)
             .map_err(|_| RemoteError::Address { scheme: address.scheme().to_owned() })?;
-        let objects: Arc<dyn ObjectStore> = match scheme {
-            ObjectStoreScheme::Local => return Self::folder(address),
-            ObjectStoreScheme::AmazonS3 => Arc::new(
-                AmazonS3Builder::from_env()
-                    .with_url(text)
-                    .with_http_connector(connector)
-                    .with_retry(retry)
-                    .build()
-                    .map_err(|error| RemoteError::Setup(plain(&error)))?,
-            ),
-            ObjectStoreScheme::GoogleCloudStorage => Arc::new(
-                GoogleCloudStorageBuilder::from_env()
-                    .with_url(text)
-                    .with_http_connector(connector)
-                    .with_retry(retry)
-                    .build()
-                    .map_err(|error| RemoteError::Setup(plain(&error)))?,
-            ),
-            ObjectStoreScheme::MicrosoftAzure => Arc::new(
-                MicrosoftAzureBuilder::from_env()
-                    .with_url(text)
-                    .with_http_connector(connector)
-                    .with_retry(retry)
-                    .build()
-                    .map_err(|error| RemoteError::Setup(plain(&error)))?,
-            ),
+        let setup = |error: Error| RemoteError::Setup(plain(&error));
+        let (objects, service, endpoint): (Arc<dyn ObjectStore>, _, _) = match scheme {
+            ObjectStoreScheme::Local => return Self::folder(address, patience),
+            ObjectStoreScheme::AmazonS3 => {
+                let builder = AmazonS3Builder::from_env().with_url(text);
+                let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);
+                let builder = builder.with_http_connector(connector).with_retry(retry);
+                (Arc::new(builder.build().map_err(setup)?), Service::S3, endpoint)
+            }
+            ObjectStoreScheme::GoogleCloudStorage => {
+                let builder = GoogleCloudStorageBuilder::from_env().with_url(text);
+                let builder = builder.with_http_connector(connector).with_retry(retry);
+                (Arc::new(builder.build().map_err(setup)?), Service::Google, None)
+            }
+            ObjectStoreScheme::MicrosoftAzure => {
+                let builder = MicrosoftAzureBuilder::from_env().with_url(text);
+                let endpoint = builder.get_config_value(&AzureConfigKey::Endpoint);
+                let builder = builder.with_http_connector(connector).with_retry(retry);
+                (Arc::new(builder.build().map_err(setup)?), Service::Azure, endpoint)
+            }
             _ => return Err(RemoteError::Address { scheme: address.scheme().to_owned() }),
         };
-        Ok(Self { prefix, ..Self::over(objects.into())? })
+        let endpoint = endpoint.map(|text| Url::parse(&text).map_or(text, |url| public(&url)));
+        let place = Place { address: public(address), endpoint, service };
+        Ok(Self { prefix, ..Self::over(objects.into(), place, patience)? })
     }
 
-    fn over(objects: OnceLock<Arc<dyn ObjectStore>>) -> Result<Self, RemoteError> {
+    fn over(
+        objects: OnceLock<Arc<dyn ObjectStore>>,
+        place: Place,
+        patience: Patience,
+    ) -> Result<Self, RemoteError> {
         Ok(Self {
             objects,
             folder: path::PathBuf::default(),
             nothing: Arc::new(InMemory::new()),
             prefix: Path::default(),
+            place,
+            pause: patience.pause,
             runtime: runtime()?,
         })
     }
@@ -100,12 +108,13 @@ impl Bucket {
         }
     }
 
-    fn folder(address: &Url) -> Result<Self, RemoteError> {
+    fn folder(address: &Url, patience: Patience) -> Result<Self, RemoteError> {
+        let place = Place { address: public(address), endpoint: None, service: Service::Folder };
         let wrong = || RemoteError::Address { scheme: "file".to_owned() };
         let folder: path::PathBuf = address.to_file_path().map_err(|()| wrong())?;
         let objects = OnceLock::new();
         match fs::metadata(&folder) {
-            Ok(found) if found.is_dir() => drop(objects.set(below(&folder)?)),
+            Ok(found) if found.is_dir() => drop(objects.set(below(&folder, &place)?)),
             // An address ends in a slash, so a file is found not to be a folder already here.
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
                 return Err(RemoteError::Folder { path: folder, error });
@@ -113,12 +122,27 @@ impl Bucket {
             // It is made by the first write.
             _ => {}
         }
-        Ok(Self { folder, ..Self::over(objects)? })
+        Ok(Self { folder, ..Self::over(objects, place, patience)? })
     }
 
     #[cfg(test)]
-    pub(super) fn of(objects: Arc<dyn ObjectStore>) -> Self {
-        Self::over(objects.into()).unwrap()
+    pub(super) fn of(objects: Arc<dyn ObjectStore>, patience: Patience) -> Self {
+        let address = "s3://bucket/".to_owned();
+        let place = Place { address, endpoint: None, service: Service::S3 };
+        Self::over(objects.into(), place, patience).unwrap()
+    }
+
+    fn error(&self, error: &Error) -> RemoteError {
+        RemoteError::of(error, &self.place)
+    }
+
+    /// What is not there is no error.
+    fn found<T>(&self, result: object_store::Result<T>) -> Result<Option<T>, RemoteError> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.error(&error)),
+        }
     }
 
     /// Where to read.
@@ -133,7 +157,7 @@ impl Bucket {
             fs::create_dir_all(&self.folder)
                 .map_err(|error| RemoteError::Folder { path: path(), error })?;
             // Another thread may have been faster.
-            let _ = self.objects.set(below(&self.folder)?);
+            let _ = self.objects.set(below(&self.folder, &self.place)?);
         }
         Ok(self.objects())
     }
@@ -146,14 +170,14 @@ impl Bucket {
     pub(super) fn get(&self, name: &str) -> Result<Option<Vec<u8>>, RemoteError> {
         let path = self.path(name);
         let got = self.runtime.block_on(async { self.objects().get(&path).await?.bytes().await });
-        Ok(found(got)?.map(|bytes| bytes.to_vec()))
+        Ok(self.found(got)?.map(|bytes| bytes.to_vec()))
     }
 
     /// How many bytes have this name.
     pub(super) fn size(&self, name: &str) -> Result<Option<u64>, RemoteError> {
         let path = self.path(name);
         let head = self.runtime.block_on(self.objects().head(&path));
-        Ok(found(head)?.map(|meta| meta.size))
+        Ok(self.found(head)?.map(|meta| meta.size))
     }
 
     /// Writes the `size` bytes with this name to `out`; says if they are there.
@@ -168,7 +192,7 @@ impl Bucket {
         while at < size {
             let end = size.min(at + PART);
             let part = self.runtime.block_on(self.objects().get_range(&path, at..end));
-            let Some(part) = found(part)? else { return Ok(false) };
+            let Some(part) = self.found(part)? else { return Ok(false) };
             out.write_all(&part).map_err(|e| RemoteError::Local(e.to_string()))?;
             // What is too short is refused by its digest.
             if (part.len() as u64) < end - at {
@@ -191,8 +215,8 @@ impl Bucket {
                 Ok(_) => return Ok(true),
                 Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => return Ok(false),
                 // Whether it was written before the connection broke, the next answer says.
-                Err(error) if attempt < ATTEMPTS && RemoteError::is_passing(&error) => attempt += 1,
-                Err(error) => return Err(RemoteError::from(error)),
+                Err(error) if attempt < ATTEMPTS && is_passing(&error) => attempt += 1,
+                Err(error) => return Err(self.error(&error)),
             }
         }
     }
@@ -201,7 +225,7 @@ impl Bucket {
     pub(super) fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), RemoteError> {
         let path = self.path(name);
         let put = self.runtime.block_on(self.objects_to_change()?.put(&path, bytes.into()));
-        put.map(drop).map_err(RemoteError::from)
+        put.map(drop).map_err(|error| self.error(&error))
     }
 
     /// Sends a file, in parts if it is long, whatever was there.
@@ -211,33 +235,15 @@ impl Bucket {
         if size <= PART {
             self.put(name, fs::read(file).map_err(local)?)?;
         } else {
-            self.upload_parts(name, &mut fs::File::open(file).map_err(local)?)?;
+            let (path, objects) = (self.path(name), self.objects_to_change()?);
+            let mut file = fs::File::open(file).map_err(local)?;
+            let upload = parts::upload(&**objects, &path, (&mut file, size), self.pause);
+            self.runtime.block_on(upload).map_err(|error| match error {
+                PartsError::Local(error) => local(error),
+                PartsError::Store(error) => self.error(&error),
+            })?;
         }
         Ok(())
-    }
-
-    fn upload_parts(&self, name: &str, file: &mut fs::File) -> Result<(), RemoteError> {
-        use std::io::Read;
-        let (path, objects) = (self.path(name), self.objects_to_change()?);
-        self.runtime.block_on(async {
-            let upload = objects.put_multipart(&path).await.map_err(RemoteError::from)?;
-            let mut upload = WriteMultipart::new_with_chunk_size(upload, PART as usize);
-            loop {
-                upload.wait_for_capacity(PARTS_AT_ONCE).await.map_err(RemoteError::from)?;
-                let mut part = Vec::new();
-                let read = file.take(PART).read_to_end(&mut part);
-                match read {
-                    Ok(0) => break,
-                    Ok(_) => upload.put(part.into()),
-                    Err(error) => {
-                        // What was sent is of no use; a server that keeps it has rules for that.
-                        let _ = upload.abort().await;
-                        return Err(RemoteError::Local(error.to_string()));
-                    }
-                }
-            }
-            upload.finish().await.map(drop).map_err(RemoteError::from)
-        })
     }
 
     /// The names that begin with this folder, with their sizes.
@@ -251,62 +257,20 @@ impl Bucket {
             let rest: Vec<_> = path.prefix_match(&self.prefix)?.collect();
             Some(rest.iter().map(AsRef::as_ref).collect::<Vec<_>>().join("/"))
         };
-        let listed = found(listed)?.unwrap_or_default();
+        let listed = self.found(listed)?.unwrap_or_default();
         Ok(listed.iter().filter_map(|meta| Some((below(&meta.location)?, meta.size))).collect())
     }
 }
 
-impl From<Error> for RemoteError {
-    fn from(error: Error) -> Self {
-        if causes(&error).any(<dyn std::error::Error>::is::<NoCredentials>) {
-            return Self::NoCredentials;
-        }
-        let text = plain(&error);
-        match error {
-            Error::PermissionDenied { .. }
-            | Error::Unauthenticated { .. }
-            | Error::NotImplemented { .. }
-            | Error::NotSupported { .. }
-            | Error::InvalidPath { .. } => Self::Refused(text),
-            _ => Self::Unreachable(text),
-        }
-    }
-}
-
-impl RemoteError {
-    fn is_passing(error: &Error) -> bool {
-        matches!(error, Error::Generic { .. })
-    }
-}
-
-/// An error and what caused it.
-fn causes<'e>(
-    error: &'e (dyn std::error::Error + 'static),
-) -> impl Iterator<Item = &'e (dyn std::error::Error + 'static)> {
-    std::iter::successors(Some(error), |error| error.source())
-}
-
-/// The innermost cause of an error in one line, without what addresses may carry after a `?`.
-fn plain(error: &(dyn std::error::Error + 'static)) -> String {
-    let text = causes(error).last().map(ToString::to_string).unwrap_or_default();
-    let line = text.lines().next().unwrap_or_default();
-    let words: Vec<_> =
-        line.split(' ').map(|word| word.split('?').next().unwrap_or_default()).collect();
-    words.join(" ")
+/// Whether the next try may go better.
+fn is_passing(error: &Error) -> bool {
+    matches!(error, Error::Generic { .. })
 }
 
 /// The files below a folder, which is there.
-fn below(folder: &path::Path) -> Result<Arc<dyn ObjectStore>, RemoteError> {
-    Ok(Arc::new(LocalFileSystem::new_with_prefix(folder)?))
-}
-
-/// What is not there is no error.
-fn found<T>(result: object_store::Result<T>) -> Result<Option<T>, RemoteError> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(Error::NotFound { .. }) => Ok(None),
-        Err(error) => Err(RemoteError::from(error)),
-    }
+fn below(folder: &path::Path, place: &Place) -> Result<Arc<dyn ObjectStore>, RemoteError> {
+    let objects = LocalFileSystem::new_with_prefix(folder);
+    Ok(Arc::new(objects.map_err(|error| RemoteError::of(&error, place))?))
 }
 
 /// Drives requests in the thread that waits for them; several may.

@@ -153,7 +153,7 @@ impl Shared {
         if !self.down.swap(true, Ordering::Relaxed) {
             *self.error.lock().expect("no panic while held") = Some(error.to_string());
             let help = error.help().map(|help| format!("; {help}")).unwrap_or_default();
-            tracing::warn!("`{}` is left alone from here on: {error}{help}.", self.remote);
+            tracing::warn!("From here on without remote cache: {error}{help}.");
         }
     }
 

@@ -18,18 +18,27 @@
 //! that comes of it and helps only a longer training; the others are about files of this machine.
 
 mod bucket;
+mod error;
 mod http;
 mod link;
+mod parts;
 mod pull;
 mod push;
 #[cfg(test)]
 mod tests;
 mod transfer;
 
+pub use error::{Place, RemoteError, Service};
 pub use link::{Link, LinkReport};
 pub use transfer::{Moved, Scope, Transfer};
 
-use std::{collections::HashSet, fmt, path::Path, sync::Mutex, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    path::Path,
+    sync::Mutex,
+    time::Duration,
+};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use url::Url;
@@ -51,71 +60,10 @@ pub struct Remote {
     /// Content that was fetched and did not match its digest, or was not there: to be replaced.
     damaged: Mutex<HashSet<Digest>>,
     /// Keys of results of which a record, or the list of items, could not be read: what lies behind it
-    /// is unknown, so all of it is replaced.
+    /// is unknown, so all of it is replaced. And of items whose content is damaged.
     suspects: Mutex<HashSet<Fingerprint>>,
-}
-
-/// Why a remote could not do its work.
-#[derive(Debug, thiserror::Error)]
-pub enum RemoteError {
-    /// Not an address of a kind that is known.
-    #[error("no remote cache can be at an address that begins with `{scheme}:`")]
-    Address {
-        /// How it begins.
-        scheme: String,
-    },
-    /// Nobody gave this program credentials.
-    #[error(
-        "there are no credentials for the remote cache: none are set, and this machine has no role \
-         of its own"
-    )]
-    NoCredentials,
-    /// The address and the environment do not say enough.
-    #[error("the remote cache cannot be asked: {0}")]
-    Setup(String),
-    /// The remote refuses.
-    #[error("the remote cache refuses: {0}")]
-    Refused(String),
-    /// The remote does not answer, or answers with errors.
-    #[error("the remote cache cannot be reached: {0}")]
-    Unreachable(String),
-    /// The folder that the remote is cannot be made.
-    #[error("the folder `{}` of the remote cache cannot be made: {error}", path.display())]
-    Folder {
-        /// The folder.
-        path: std::path::PathBuf,
-        /// Why.
-        error: std::io::Error,
-    },
-    /// Something at this end.
-    #[error("{0}")]
-    Local(String),
-    /// Content that was to be sent is not what it was.
-    #[error(
-        "the content of {digest} is damaged here; `pipe cache verify` removes it, and `pipe run` makes \
-         it again"
-    )]
-    Damaged {
-        /// The content.
-        digest: Digest,
-    },
-    /// Written by a newer `pipe`.
-    #[error(
-        "the remote cache has format {found}, but this `pipe` knows formats up to {FORMAT_VERSION}"
-    )]
-    Newer {
-        /// Its version.
-        found: u32,
-    },
-    /// The address holds something else, or a cache whose format file is damaged.
-    #[error("what is at the address of the remote cache has a file `format` that no `pipe` wrote")]
-    NotACache,
-    /// Nothing is at the address.
-    #[error("there is no remote cache at `{address}`")]
-    Nothing {
-        /// Where.
-        address: String,
-    },
+    /// Outputs of results that could not be fetched whole: another output may take their place.
+    broken: Mutex<HashMap<Fingerprint, Digest>>,
 }
 
 /// How long a remote is waited for.
@@ -142,34 +90,6 @@ impl Default for Patience {
     }
 }
 
-impl RemoteError {
-    /// What to do.
-    pub fn help(&self) -> Option<&'static str> {
-        Some(match self {
-            Self::Address { .. } => {
-                "an address is `s3://bucket/folder`, `gs://bucket/folder`, `az://container/folder`, \
-                 `file:///folder` or a folder"
-            }
-            Self::NoCredentials | Self::Setup(_) | Self::Refused(_) => {
-                "set `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, \
-                 `GOOGLE_APPLICATION_CREDENTIALS`, or `AZURE_STORAGE_ACCOUNT_NAME` and \
-                 `AZURE_STORAGE_ACCOUNT_KEY`; profiles in `~/.aws` are not read"
-            }
-            Self::Newer { .. } => "use the newer `pipe` that wrote it, or another address",
-            Self::Folder { .. } => "name a folder that is there, or may be made there",
-            Self::NotACache => {
-                "if it is your cache, remove its file `format`, which the next `pipe cache push` writes \
-                 anew; else name an address where nothing is yet"
-            }
-            Self::Nothing { .. } => {
-                "see that the address is right; `pipe cache push`, or a run with `--remote`, makes a \
-                 cache there, also where only its file `format` is lost"
-            }
-            Self::Unreachable(_) | Self::Local(_) | Self::Damaged { .. } => return None,
-        })
-    }
-}
-
 impl fmt::Display for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
@@ -186,7 +106,14 @@ impl Remote {
     fn over(bucket: Bucket, name: String) -> Result<Self, RemoteError> {
         let threads = ThreadPoolBuilder::new().num_threads(PARALLEL).build();
         let threads = threads.map_err(|e| RemoteError::Local(e.to_string()))?;
-        Ok(Self { bucket, name, threads, damaged: Mutex::default(), suspects: Mutex::default() })
+        Ok(Self {
+            bucket,
+            name,
+            threads,
+            damaged: Mutex::default(),
+            suspects: Mutex::default(),
+            broken: Mutex::default(),
+        })
     }
 
     /// Refuses what is no cache or a newer one; says if anything is there.

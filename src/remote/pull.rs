@@ -26,24 +26,38 @@ impl Remote {
         stopped: Stopped<'_>,
     ) -> Result<Option<Record>, BringError> {
         let Some(record) = self.record(key)? else { return Ok(None) };
+        let brought = self.bring_content(store, &record, cargo, stopped);
+        if let Err(BringError::Lies(_)) = brought {
+            self.broken.lock().expect("no panic while held").insert(key, record.output);
+        }
+        brought?;
+        if let Some(traced) = record.traced {
+            store.add_trace(traced, trace_of(&record))?;
+        }
+        store.commit(&record)?;
+        Ok(Some(record))
+    }
+
+    fn bring_content(
+        &self,
+        store: &Store,
+        record: &Record,
+        cargo: &Cargo,
+        stopped: Stopped<'_>,
+    ) -> Result<(), BringError> {
         if !store.object_ok(record.output, None) {
             let name = sharded("objects", &record.output.to_string());
             let lies = || BringError::Lies(format!("manifest {}", record.output.short()));
             let bytes = self.bucket.get(&name)?;
             let Some(bytes) = bytes.filter(|bytes| Digest::of(bytes) == record.output) else {
                 self.mark_damaged(record.output);
-                self.suspect(key);
+                self.suspect(record.fingerprint);
                 return Err(lies());
             };
             cargo.add(store.put(&bytes)?.size);
         }
         let manifest = store.manifest(record.output)?;
-        self.bring_files(store, manifest.files(), cargo, stopped)?;
-        if let Some(traced) = record.traced {
-            store.add_trace(traced, trace_of(&record))?;
-        }
-        store.commit(&record)?;
-        Ok(Some(record))
+        self.bring_files(store, manifest.files(), cargo, stopped)
     }
 
     /// Brings the result of an item; false if the remote has none.
@@ -56,7 +70,11 @@ impl Remote {
     ) -> Result<bool, BringError> {
         let record: Option<ItemRecord> = self.form(&sharded("items", &key.to_string()), key)?;
         let Some(record) = record else { return Ok(false) };
-        self.bring_files(store, record.files.values(), cargo, stopped)?;
+        let brought = self.bring_files(store, record.files.values(), cargo, stopped);
+        if let Err(BringError::Lies(_)) = brought {
+            self.suspect(key);
+        }
+        brought?;
         store.commit_item(key, &record)?;
         Ok(true)
     }

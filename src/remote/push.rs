@@ -83,10 +83,14 @@ impl Remote {
         let mut to_send = Vec::new();
         for (made, known) in results.into_iter().zip(known?) {
             match known {
-                Some(known) if known.output != made.record.output => {
+                Some(known) if known.output != made.record.output && !self.is_broken(&known) => {
                     moved.differing.push(made.name.clone());
                 }
-                Some(_) if !self.is_to_mend(store, made) => moved.there += 1,
+                Some(known)
+                    if known.output == made.record.output && !self.is_to_mend(store, made) =>
+                {
+                    moved.there += 1;
+                }
                 _ => match contents(store, &made.record) {
                     Some(contents) => {
                         self.doubt(made.record.fingerprint, &contents);
@@ -111,9 +115,19 @@ impl Remote {
                 .is_some_and(|contents| contents.keys().any(|digest| damaged.contains(digest)))
     }
 
+    /// Whether a result could not be fetched whole, and still is the same.
+    fn is_broken(&self, known: &Record) -> bool {
+        let broken = self.broken.lock().expect("no panic while held");
+        broken.get(&known.fingerprint) == Some(&known.output)
+    }
+
+    fn is_suspect(&self, key: Fingerprint) -> bool {
+        self.suspects.lock().expect("no panic while held").contains(&key)
+    }
+
     /// Of a suspect, nobody knows what of its content is damaged.
     fn doubt(&self, key: Fingerprint, contents: &Contents) {
-        if self.suspects.lock().expect("no panic while held").contains(&key) {
+        if self.is_suspect(key) {
             self.damaged.lock().expect("no panic while held").extend(contents.keys());
         }
     }
@@ -124,6 +138,7 @@ impl Remote {
         for key in made.keys() {
             suspects.remove(&key);
         }
+        self.broken.lock().expect("no panic while held").remove(&made.record.fingerprint);
     }
 
     /// Sends objects; gives those that did not get through.
@@ -193,7 +208,7 @@ impl Remote {
         Ok(Some(size))
     }
 
-    /// Sends the records of a result whose objects are there; false if another output is.
+    /// Sends the records of a result whose objects are there; false if another output is, whole.
     pub(super) fn send_records(
         &self,
         store: &Store,
@@ -202,8 +217,11 @@ impl Remote {
         let record = &made.record;
         let send_item = |key: &Fingerprint| {
             let Ok(Some(files)) = store.item_files(*key) else { return Ok(()) };
-            let name = sharded("items", &key.to_string());
-            self.send_record(&name, &ItemRecord::new(files)).map(drop)
+            let (name, record) = (sharded("items", &key.to_string()), ItemRecord::new(files));
+            if !self.send_record(&name, &record)? && self.is_suspect(*key) {
+                self.bucket.put(&name, seal(&record))?;
+            }
+            Ok(())
         };
         self.threads.install(|| made.items.par_iter().try_for_each(send_item))?;
         if let Some(key) = record.traced {
@@ -216,8 +234,13 @@ impl Remote {
         if self.send_record(&name, record)? {
             return Ok(true);
         }
-        let first = self.record(record.fingerprint)?;
-        Ok(first.is_some_and(|first| first.output == record.output))
+        match self.record(record.fingerprint)? {
+            Some(first) if first.output == record.output => Ok(true),
+            Some(first) if self.is_broken(&first) => {
+                self.bucket.put(&name, seal(record)).map(|()| true)
+            }
+            _ => Ok(false),
+        }
     }
 
     /// Writes a record where there is none, or one that is damaged; says if it did. That of a newer

@@ -136,3 +136,41 @@ fn a_damaged_manifest_and_a_record_cut_short_are_replaced() {
     remote.push(&here.store, std::slice::from_ref(&made), &HOW).unwrap();
     server.change(&record, |bytes| assert_eq!(bytes, b"{\"format_version\":9}"));
 }
+
+#[test]
+fn another_output_takes_the_place_of_one_that_is_damaged_there() {
+    for lost in [true, false] {
+        let (server, remote) = s3();
+        let (first, second, third) = (Machine::new(), Machine::new(), Machine::new());
+        let made = first.make("clips", &[b"one"]);
+        remote.push(&first.store, std::slice::from_ref(&made), &HOW).unwrap();
+        let file = sharded("objects", &Digest::of(b"one").to_string());
+        server.change(&file, |bytes| bytes[0] ^= 1);
+
+        // The stage does not give the same twice.
+        let run = link(&second, remote);
+        assert!(run.bring(&second.store, made.record.fingerprint).is_none());
+        run.bring_items(&second.store, &made.items);
+        let another = second.make("clips", &[b"another"]);
+        if !lost {
+            // Meanwhile somebody mended it otherwise: what is there now was never found damaged.
+            server.remove(&server.keys("actions")[0]);
+            let fourth = Machine::new();
+            let result = fourth.make("clips", &[b"third"]);
+            s3_with(&server, s3::SECRET).push(&fourth.store, &[result], &HOW).unwrap();
+        }
+        run.made(another.clone());
+        let sent = run.finish().sent;
+        assert_eq!((sent.results.len(), sent.differing.len()), (lost.into(), (!lost).into()));
+        assert_eq!(third.pull(&s3_with(&server, s3::SECRET)).results.len(), 1);
+        assert!(third.has(&another));
+        let record = third.store.lookup(another.record.fingerprint).unwrap().unwrap();
+        assert_eq!(record.output == another.record.output, lost);
+        if lost {
+            let items = link(&third, s3_with(&server, s3::SECRET));
+            items.bring_items(&third.store, &made.items);
+            let files = third.store.item_files(made.items[0]).unwrap().unwrap();
+            assert_eq!(files["clip.safetensors"].digest, Digest::of(b"another"));
+        }
+    }
+}

@@ -1,6 +1,8 @@
 //! Against a folder, and against an S3 server on this machine with the faults of networks.
 
 mod damage;
+mod errors;
+mod large;
 mod s3;
 
 use std::{
@@ -133,7 +135,7 @@ fn s3_patient(server: &S3, secret: &str, read: Duration) -> Remote {
         .with_retry(Bucket::retry(Patience { read, ..QUICK }))
         .build()
         .unwrap();
-    Remote::over(Bucket::of(Arc::new(objects)), "s3://bucket/".into()).unwrap()
+    Remote::over(Bucket::of(Arc::new(objects), QUICK), "s3://bucket/".into()).unwrap()
 }
 
 fn s3() -> (S3, Remote) {
@@ -176,29 +178,6 @@ fn results_go_through_a_folder() {
 #[test]
 fn results_go_through_s3() {
     round_trip(&s3().1);
-}
-
-#[test]
-fn large_objects_go_in_parts_and_come_in_parts() {
-    let server = S3::new();
-    let remote = s3_patient(&server, s3::SECRET, Duration::from_secs(30));
-    let (here, there) = (Machine::new(), Machine::new());
-    let large: Vec<u8> = (0..20_000_000_u32).map(|at| (at % 251) as u8).collect();
-    let made = here.make("latents", &[&large]);
-    remote.push(&here.store, std::slice::from_ref(&made), &HOW).unwrap();
-    let parts = server.requests().iter().filter(|line| line.contains("partNumber=")).count();
-    assert_eq!(parts, 3);
-    there.pull(&remote);
-    assert!(there.has(&made));
-}
-
-#[test]
-fn a_wrong_secret_is_refused_and_named_without_it() {
-    let server = S3::new();
-    let error = s3_with(&server, "another").check().unwrap_err();
-    assert!(matches!(error, RemoteError::Refused(_)), "{error}");
-    assert!(error.help().unwrap().contains("AWS_ACCESS_KEY_ID"));
-    assert!(!format!("{error} {error:?}").contains("another"));
 }
 
 #[test]
@@ -319,34 +298,6 @@ fn a_folder_of_something_else_and_a_newer_cache_are_refused() {
 }
 
 #[test]
-fn an_address_is_shown_without_its_secrets() {
-    let url = parse("s3://key:secret@bucket/folder?sig=abc").unwrap();
-    assert_eq!(public(&url), "s3://bucket/folder");
-    let error = Remote::open("ftp://user:secret@host/x", QUICK).unwrap_err();
-    assert!(matches!(&error, RemoteError::Address { scheme } if scheme == "ftp"), "{error}");
-}
-
-#[test]
-fn without_credentials_it_says_where_they_come_from() {
-    // A port at which nobody listens, as at the address of a cloud's machines outside of one.
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let connector =
-        Connector { connect: QUICK.connect, read: QUICK.read, metadata: &["127.0.0.1"] };
-    let objects = AmazonS3Builder::new()
-        .with_endpoint("http://localhost:1")
-        .with_metadata_endpoint(format!("http://{nobody}"))
-        .with_bucket_name("bucket")
-        .with_http_connector(connector)
-        .with_retry(Bucket::retry(QUICK))
-        .build()
-        .unwrap();
-    let remote = Remote::over(Bucket::of(Arc::new(objects)), "s3://bucket/".into()).unwrap();
-    let error = remote.check().unwrap_err();
-    assert!(matches!(error, RemoteError::NoCredentials), "{error}");
-    assert!(error.help().unwrap().contains("AWS_SECRET_ACCESS_KEY"));
-}
-
-#[test]
 fn who_stops_waits_for_no_more_than_what_is_on_its_way() {
     let (server, remote) = s3();
     let (here, there) = (Machine::new(), Machine::new());
@@ -361,4 +312,19 @@ fn who_stops_waits_for_no_more_than_what_is_on_its_way() {
     assert!(reading.bring(&there.store, made.record.fingerprint).is_none());
     assert!(server.requests().len() < 10);
     assert!(!there.has(&made) && there.is_clean());
+}
+
+#[test]
+fn listings_of_many_pages_are_read_to_the_end() {
+    let (server, remote) = s3();
+    server.list_at_once(3);
+    let (here, there) = (Machine::new(), Machine::new());
+    let made: Vec<_> = (0..10).map(|at: u8| here.make(&format!("clips{at}"), &[&[at]])).collect();
+    remote.push(&here.store, &made, &HOW).unwrap();
+    assert_eq!(server.keys("actions").len(), 10);
+    server.requests();
+    assert_eq!(there.pull(&remote).results.len(), 10);
+    assert!(made.iter().all(|made| there.has(made)) && there.is_clean());
+    let pages = server.requests().iter().filter(|line| line.contains("list-type=2")).count();
+    assert_eq!(pages, 4);
 }

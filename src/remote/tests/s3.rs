@@ -6,7 +6,10 @@ use std::{
     fmt::Write as _,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -23,17 +26,24 @@ pub enum Fault {
     Cut,
     /// The answer is 500.
     Broken,
+    /// The answer is this status, with a code and a message.
+    Says(&'static str, &'static str, &'static str),
     /// The answer comes late.
     Slow(Duration),
     /// The write is done, but the connection ends before the answer.
     Silent,
 }
 
-#[derive(Default)]
+/// The most keys of one listing, as at Amazon.
+const PAGE: usize = 1000;
+
 struct State {
+    page: AtomicUsize,
+    /// Uploads that were begun.
+    begun: AtomicUsize,
     objects: Mutex<BTreeMap<String, Vec<u8>>>,
     uploads: Mutex<BTreeMap<String, BTreeMap<usize, Vec<u8>>>>,
-    /// Faults of requests whose method and path begin like this.
+    /// Faults of requests in whose line (`METHOD PATH?QUERY RANGE`) this stands.
     faults: Mutex<VecDeque<(&'static str, Fault)>>,
     log: Mutex<Vec<String>>,
 }
@@ -44,11 +54,24 @@ pub struct S3 {
     pub endpoint: String,
 }
 
+impl State {
+    fn new() -> Self {
+        Self {
+            page: AtomicUsize::new(PAGE),
+            begun: AtomicUsize::default(),
+            objects: Mutex::default(),
+            uploads: Mutex::default(),
+            faults: Mutex::default(),
+            log: Mutex::default(),
+        }
+    }
+}
+
 impl S3 {
     pub fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let state = Arc::new(State::default());
+        let state = Arc::new(State::new());
         let serving = Arc::clone(&state);
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
@@ -63,14 +86,29 @@ impl S3 {
         self.state.faults.lock().unwrap().push_back((on, fault));
     }
 
+    /// Lists no more keys at once.
+    pub fn list_at_once(&self, keys: usize) {
+        self.state.page.store(keys, Ordering::Relaxed);
+    }
+
+    /// Uploads that were neither completed nor aborted: what they hold is charged for.
+    pub fn unfinished(&self) -> usize {
+        self.state.uploads.lock().unwrap().len()
+    }
+
     /// Faults that did not happen yet.
     pub fn faults_left(&self) -> usize {
         self.state.faults.lock().unwrap().len()
     }
 
-    /// The requests since the last call: method and path with query.
+    /// The requests since the last call: method, path with query, and range.
     pub fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.state.log.lock().unwrap())
+    }
+
+    /// No fault happens from here on.
+    pub fn heal(&self) {
+        self.state.faults.lock().unwrap().clear();
     }
 
     pub fn keys(&self, prefix: &str) -> Vec<String> {
@@ -128,15 +166,23 @@ fn answer(status: &'static str, body: impl Into<Vec<u8>>) -> Answer {
 
 fn serve(state: &State, mut stream: TcpStream) {
     let Some(request) = read(&stream) else { return };
-    let what = format!("{} {}", request.method, request.path);
-    state.log.lock().unwrap().push(format!("{what}?{}", request.query));
+    let range = request.headers.get("range").map_or("", String::as_str);
+    let what = format!("{} {}?{} {range}", request.method, request.path, request.query);
+    state.log.lock().unwrap().push(what.clone());
     let fault = {
         let mut faults = state.faults.lock().unwrap();
-        let due = faults.front().is_some_and(|(on, _)| what.starts_with(on));
+        let due = faults.front().is_some_and(|(on, _)| what.contains(on));
         due.then(|| faults.pop_front()).flatten().map(|(_, fault)| fault)
     };
     let mut answer = match fault {
         Some(Fault::Broken) => answer("500 Internal Server Error", ""),
+        Some(Fault::Says(status, code, message)) => answer(
+            status,
+            format!(
+                "<?xml version=\"1.0\"?>\n<Error><Code>{code}</Code><Message>{message}</Message>\
+                 <StringToSign>secret</StringToSign></Error>"
+            ),
+        ),
         _ if !is_signed(&request) => answer("403 Forbidden", "<Code>SignatureDoesNotMatch</Code>"),
         _ => act(state, &request),
     };
@@ -145,7 +191,7 @@ fn serve(state: &State, mut stream: TcpStream) {
         Some(Fault::Silent) => return,
         Some(Fault::Slow(time)) => thread::sleep(time),
         Some(Fault::Cut) => answer.body.truncate(length / 2),
-        Some(Fault::Broken) | None => {}
+        Some(Fault::Broken | Fault::Says(..)) | None => {}
     }
     let _ = write!(
         stream,
@@ -163,7 +209,9 @@ fn act(state: &State, request: &Request) -> Answer {
         request.query.split('&').filter_map(|pair| pair.split_once('=')).collect();
     let key = request.path.strip_prefix("/bucket").unwrap().trim_start_matches('/').to_owned();
     match (request.method.as_str(), query.get("uploadId")) {
-        ("GET", _) if query.contains_key("list-type") => list(&objects, query["prefix"]),
+        ("GET", _) if query.contains_key("list-type") => {
+            list(&objects, &query, state.page.load(Ordering::Relaxed))
+        }
         ("GET" | "HEAD", _) => match objects.get(&key) {
             Some(bytes) => ranged(bytes, request.headers.get("range")),
             None => answer("404 Not Found", "<Code>NoSuchKey</Code>"),
@@ -178,13 +226,13 @@ fn act(state: &State, request: &Request) -> Answer {
         }
         ("PUT", Some(upload)) => {
             let mut uploads = state.uploads.lock().unwrap();
-            let part = query["partNumber"].parse().unwrap();
-            uploads.get_mut(*upload).unwrap().insert(part, request.body.clone());
+            let Some(parts) = uploads.get_mut(*upload) else { return no_such_upload() };
+            parts.insert(query["partNumber"].parse().unwrap(), request.body.clone());
             answer("200 OK", "")
         }
         ("POST", None) => {
             let mut uploads = state.uploads.lock().unwrap();
-            let id = format!("upload{}", uploads.len());
+            let id = format!("upload{}", state.begun.fetch_add(1, Ordering::Relaxed));
             uploads.insert(id.clone(), BTreeMap::new());
             let text = format!(
                 "<InitiateMultipartUploadResult><Bucket>bucket</Bucket><Key>{key}</Key>\
@@ -193,7 +241,8 @@ fn act(state: &State, request: &Request) -> Answer {
             answer("200 OK", text)
         }
         ("POST", Some(upload)) => {
-            let parts = state.uploads.lock().unwrap().remove(*upload).unwrap();
+            let parts = state.uploads.lock().unwrap().remove(*upload);
+            let Some(parts) = parts else { return no_such_upload() };
             objects.insert(key.clone(), parts.into_values().flatten().collect());
             let text = format!(
                 "<CompleteMultipartUploadResult><Location>x</Location><Bucket>bucket</Bucket>\
@@ -201,8 +250,16 @@ fn act(state: &State, request: &Request) -> Answer {
             );
             answer("200 OK", text)
         }
+        ("DELETE", Some(upload)) => match state.uploads.lock().unwrap().remove(*upload) {
+            Some(_) => answer("204 No Content", ""),
+            None => no_such_upload(),
+        },
         _ => answer("405 Method Not Allowed", ""),
     }
+}
+
+fn no_such_upload() -> Answer {
+    answer("404 Not Found", "<Error><Code>NoSuchUpload</Code></Error>")
 }
 
 fn ranged(bytes: &[u8], range: Option<&String>) -> Answer {
@@ -218,10 +275,19 @@ fn ranged(bytes: &[u8], range: Option<&String>) -> Answer {
     answer
 }
 
-fn list(objects: &BTreeMap<String, Vec<u8>>, prefix: &str) -> Answer {
-    let prefix = prefix.replace("%2F", "/");
-    let mut text = String::from("<ListBucketResult><IsTruncated>false</IsTruncated>");
-    for (key, bytes) in objects.iter().filter(|(key, _)| key.starts_with(&prefix)) {
+/// One page of the keys with a prefix. Where it goes on, the token says: the last key of the page before.
+fn list(objects: &BTreeMap<String, Vec<u8>>, query: &BTreeMap<&str, &str>, page: usize) -> Answer {
+    let decoded = |name| query.get(name).copied().unwrap_or_default().replace("%2F", "/");
+    let (prefix, after) = (decoded("prefix"), decoded("continuation-token"));
+    let keys = objects.iter().filter(|(key, _)| key.starts_with(&prefix) && **key > after);
+    let keys: Vec<_> = keys.take(page + 1).collect();
+    let is_truncated = keys.len() > page;
+    let keys = &keys[..keys.len().min(page)];
+    let mut text = format!("<ListBucketResult><IsTruncated>{is_truncated}</IsTruncated>");
+    if is_truncated && let Some((last, _)) = keys.last() {
+        let _ = write!(text, "<NextContinuationToken>{last}</NextContinuationToken>");
+    }
+    for (key, bytes) in keys {
         let _ = write!(
             text,
             "<Contents><Key>{key}</Key><Size>{}</Size>\

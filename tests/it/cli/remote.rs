@@ -1,6 +1,6 @@
 //! A cache that machines share, through the command line.
 
-use super::{CLIPS, Shell, walk};
+use super::{CLIPS, Shell, command, walk};
 
 #[test]
 fn push_without_an_address_says_how_to_give_one() {
@@ -51,6 +51,37 @@ fn an_address_without_what_it_needs_says_where_that_comes_from() {
       help: an address is `s3://bucket/folder`, `gs://bucket/folder`, `az://container/folder`,
             `file:///folder` or a folder
     ");
+}
+
+#[test]
+fn a_server_that_cannot_be_reached_is_named_with_what_to_check() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    let told = |arguments: &[&str], code: i32| {
+        // A port that nobody listens on.
+        let output = command(shell.dir.path())
+            .args(arguments)
+            .args(["--remote", "s3://bucket/folder"])
+            .env("AWS_ENDPOINT_URL", "http://user:secret@127.0.0.1:9")
+            .env("AWS_ACCESS_KEY_ID", "key")
+            .env("AWS_SECRET_ACCESS_KEY", "secret")
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(code));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    insta::assert_snapshot!(told(&["cache", "push"], 3), @"
+    × the remote cache `s3://bucket/folder` at `http://127.0.0.1:9/` cannot be reached: Connection
+    │ refused (os error 111)
+    help: see that the network is there, and `AWS_ENDPOINT_URL` right for a server that is not
+          Amazon's (else `AWS_REGION`); `HTTPS_PROXY` and `HTTP_PROXY` name a proxy
+    ");
+    // A run goes on without it.
+    let run = told(&["run", "clips.toml"], 0);
+    let left_alone = "From here on without remote cache: the remote cache \
+        `s3://bucket/folder` at `http://127.0.0.1:9/` cannot be reached";
+    assert!(run.contains(left_alone) && run.contains("AWS_ENDPOINT_URL"), "{run}");
+    assert!(!run.contains("secret"), "{run}");
 }
 
 #[test]
