@@ -108,6 +108,18 @@ impl fmt::Display for StaleReason {
     }
 }
 
+impl StaleReason {
+    /// Without the place and the hashes, where these are told nearby or help nobody.
+    pub fn brief(&self) -> String {
+        match self {
+            Self::NeverRun => "new".to_owned(),
+            Self::ParamChanged { path, old, new, .. } => format!("{path} {old} -> {new}"),
+            Self::InputChanged { port, .. } => format!("input `{port}` changed"),
+            reason => reason.to_string(),
+        }
+    }
+}
+
 /// What of `new` differs from `old`, in the order people look for it.
 ///
 /// Of outside files, no more than the first 20 are named.

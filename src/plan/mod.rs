@@ -1,5 +1,6 @@
 //! Pipeline and store to a plan: what is fresh, stale or pending, and why.
 
+mod cause;
 mod decide;
 mod disk;
 mod estimate;
@@ -14,6 +15,8 @@ mod select;
 mod siblings;
 mod size;
 
+pub(crate) use cause::Beginnings;
+pub use cause::Cause;
 pub use decide::owner_of;
 pub(crate) use decide::{Decider, Found, ItemGroup, Items, Key, trace_of, with_sources};
 pub use disk::DiskPlan;
@@ -74,6 +77,8 @@ pub struct PlanNode {
     pub last: Option<Arc<Record>>,
     /// Seconds it took, or may take by what it or its kind took for its work, if anything is known.
     pub estimate_secs: Option<f64>,
+    /// Where the changes begin that reach it.
+    pub(crate) beginnings: Beginnings,
 }
 
 impl PlanNode {
@@ -85,6 +90,7 @@ impl PlanNode {
             goes_on: None,
             last: None,
             estimate_secs: None,
+            beginnings: Beginnings::default(),
         }
     }
 
@@ -126,6 +132,7 @@ pub(crate) fn decide_all<'a>(
     for &index in graph.order() {
         let mut node = plan_node(decider, index, &nodes, selection.forced[index])?;
         node.needed = selection.needed[index];
+        node.beginnings = cause::beginnings(index, &node, &nodes);
         nodes[index] = Some(node);
     }
     Ok(Plan { pipeline, nodes: nodes.into_iter().flatten().collect() })

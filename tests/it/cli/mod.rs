@@ -8,6 +8,7 @@ mod bad_models;
 mod bad_weights;
 mod behaviour;
 mod cache;
+mod causes;
 mod check_data;
 mod checkpoints;
 mod crash;
