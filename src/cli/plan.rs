@@ -127,18 +127,19 @@ fn commands<'a>(plan: &Plan<'a>) -> IndexSet<&'a str> {
     stages
 }
 
-/// `after lora[n=10] and 3 more`, and where the change began, unless that is told already: by a stage that
+/// `after lora and 3 more`, and where the change began, unless that is told already: by a stage that
 /// this one waits for itself and that has its own line just above.
 fn after(plan: &Plan<'_>, index: usize, upstream: &[usize]) -> String {
-    let name = |index: &usize| plan.pipeline.instances[*index].to_string();
+    let instances = &plan.pipeline.instances;
+    let label = |other: &usize| plan::label(&instances[index], &instances[*other]);
     let mut text = match upstream {
         [] => return String::new(),
-        [one] => format!("after {}", name(one)),
-        [first, more @ ..] => format!("after {} and {} more", name(first), more.len()),
+        [one] => format!("after {}", label(one)),
+        [first, more @ ..] => format!("after {} and {} more", label(first), more.len()),
     };
     let told = |cause: &Cause| {
         let is_new = cause.reasons.iter().all(|reason| *reason == StaleReason::NeverRun);
-        is_new || upstream.iter().any(|input| name(input) == cause.stage)
+        is_new || upstream.iter().any(|input| instances[*input].to_string() == cause.stage)
     };
     if let Some(cause) = plan.cause(index).filter(|cause| !told(cause)) {
         let _ = write!(text, ", {}", cause.brief());

@@ -76,9 +76,7 @@ impl Cause {
         reasons: &[StaleReason],
         more: usize,
     ) -> Self {
-        let stage = root.to_string();
-        let same = root.cell.iter().all(|(axis, value)| of.cell.get(axis) == Some(value));
-        let label = if same { root.stage.clone() } else { stage.clone() };
+        let (stage, label) = (root.to_string(), label(of, root));
         Self { stage, reasons: reasons.to_vec(), more, label }
     }
 
@@ -117,6 +115,12 @@ impl fmt::Display for Cause {
             if reasons.is_empty() { "cannot run here".to_owned() } else { reasons.join(", ") };
         write!(f, "because {}: {reasons}{}", self.stage, self.others())
     }
+}
+
+/// What another instance is called beside this one: its stage alone, where its cell is part of this one's.
+pub(crate) fn label(of: &Instance, other: &Instance) -> String {
+    let same = other.cell.iter().all(|(axis, value)| of.cell.get(axis) == Some(value));
+    if same { other.stage.clone() } else { other.to_string() }
 }
 
 impl Plan<'_> {

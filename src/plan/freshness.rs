@@ -179,7 +179,7 @@ pub(super) fn differences(
 
 /// Whether an old value, read from JSON, is the new one. `serde_json` may read the last digit of a
 /// long number otherwise than it was.
-fn same(old: Option<&Value>, new: Option<&Value>) -> bool {
+pub(crate) fn same(old: Option<&Value>, new: Option<&Value>) -> bool {
     match (old, new) {
         (Some(Value::Number(a)), Some(Value::Number(b))) if a.is_f64() && b.is_f64() => {
             let (a, b) = (a.as_f64().unwrap_or_default(), b.as_f64().unwrap_or_default());
@@ -207,7 +207,7 @@ fn changed(
 }
 
 /// The place of a parameter, or of the nearest table around it that was written as one value.
-fn place_of(instance: &Instance, path: &str) -> Option<Place> {
+pub(crate) fn place_of(instance: &Instance, path: &str) -> Option<Place> {
     let mut path = path;
     loop {
         if let Some(place) = instance.places.get(path) {
@@ -218,7 +218,7 @@ fn place_of(instance: &Instance, path: &str) -> Option<Place> {
 }
 
 /// Nested tables as dotted paths.
-fn flat(params: &serde_json::Map<String, Value>) -> BTreeMap<String, &Value> {
+pub(crate) fn flat(params: &serde_json::Map<String, Value>) -> BTreeMap<String, &Value> {
     fn walk<'a>(at: &str, value: &'a Value, out: &mut BTreeMap<String, &'a Value>) {
         match value {
             Value::Object(map) if !map.is_empty() => {

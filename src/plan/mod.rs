@@ -15,15 +15,17 @@ mod select;
 mod siblings;
 mod size;
 
-pub(crate) use cause::Beginnings;
 pub use cause::Cause;
+pub(crate) use cause::{Beginnings, label};
 pub use decide::owner_of;
 pub(crate) use decide::{Decider, Found, ItemGroup, Items, Key, trace_of, with_sources};
 pub use disk::DiskPlan;
 pub use freshness::{Freshness, StaleReason};
+pub(crate) use freshness::{flat, place_of, same};
+pub(crate) use gather::Gatherer;
 pub use graph::Graph;
 pub use lack::{Lack, Lacking, absent_models, lacks};
-pub use lock::{Deviation, DeviationKind, Lock, LockError};
+pub use lock::{Deviation, DeviationKind, Lock, LockError, LockedModel, LockedStage};
 pub use memory::MemoryPlan;
 pub use select::{SelectError, select};
 

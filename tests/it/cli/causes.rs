@@ -41,12 +41,12 @@ fn the_cause_is_told_through_all_stages() {
     --- stdout
     run    clips[method=linear]  frames 5 -> 9 (a.toml:18:10)  2 of 2 items, about [TIME]
     run    clips[method=quadratic]  frames 5 -> 9 (a.toml:18:10)  2 of 2 items, about [TIME]
-    maybe  sums[method=linear]  after clips[method=linear]  about [TIME]
-    maybe  sums[method=quadratic]  after clips[method=quadratic]  about [TIME]
-    maybe  copy[method=linear]  after sums[method=linear], because clips: frames 5 -> 9  about [TIME]
-    maybe  copy[method=quadratic]  after sums[method=quadratic], because clips: frames 5 -> 9  about [TIME]
-    maybe  again[method=linear]  after copy[method=linear], because clips: frames 5 -> 9  about [TIME]
-    maybe  again[method=quadratic]  after copy[method=quadratic], because clips: frames 5 -> 9  about [TIME]
+    maybe  sums[method=linear]  after clips  about [TIME]
+    maybe  sums[method=quadratic]  after clips  about [TIME]
+    maybe  copy[method=linear]  after sums, because clips: frames 5 -> 9  about [TIME]
+    maybe  copy[method=quadratic]  after sums, because clips: frames 5 -> 9  about [TIME]
+    maybe  again[method=linear]  after copy, because clips: frames 5 -> 9  about [TIME]
+    maybe  again[method=quadratic]  after copy, because clips: frames 5 -> 9  about [TIME]
     2 stages to run, 6 waiting for others, 1 cached; at most about [TIME] of stage time
     shell commands, which a run must allow: sums, copy, again
     disk: at most about [SIZE]; [SIZE] are free
@@ -102,13 +102,13 @@ fn of_several_causes_the_first_is_named_and_the_others_counted() {
     insta::assert_snapshot!(super::redact(&plan), @"
     run    clips[method=linear]  frames 5 -> 9 (a.toml:18:10)  2 of 2 items, about [TIME]
     run    clips[method=quadratic]  frames 5 -> 9 (a.toml:18:10)  2 of 2 items, about [TIME]
-    maybe  sums[method=linear]  after clips[method=linear]  about [TIME]
-    maybe  sums[method=quadratic]  after clips[method=quadratic]  about [TIME]
+    maybe  sums[method=linear]  after clips  about [TIME]
+    maybe  sums[method=quadratic]  after clips  about [TIME]
     run    more  count 4 -> 3 (a.toml:42:10)  about [TIME]
-    maybe  copy[method=linear]  after sums[method=linear] and 1 more, because clips: frames 5 -> 9, and 1 other stage  about [TIME]
-    maybe  copy[method=quadratic]  after sums[method=quadratic] and 1 more, because clips: frames 5 -> 9, and 1 other stage  about [TIME]
-    maybe  again[method=linear]  after copy[method=linear], because clips: frames 5 -> 9, and 1 other stage  about [TIME]
-    maybe  again[method=quadratic]  after copy[method=quadratic], because clips: frames 5 -> 9, and 1 other stage  about [TIME]
+    maybe  copy[method=linear]  after sums and 1 more, because clips: frames 5 -> 9, and 1 other stage  about [TIME]
+    maybe  copy[method=quadratic]  after sums and 1 more, because clips: frames 5 -> 9, and 1 other stage  about [TIME]
+    maybe  again[method=linear]  after copy, because clips: frames 5 -> 9, and 1 other stage  about [TIME]
+    maybe  again[method=quadratic]  after copy, because clips: frames 5 -> 9, and 1 other stage  about [TIME]
     3 stages to run, 6 waiting for others, 1 cached; at most about [TIME] of stage time
     shell commands, which a run must allow: sums, copy, again
     disk: at most about [SIZE]; [SIZE] are free

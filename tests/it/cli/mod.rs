@@ -28,6 +28,7 @@ mod plan;
 mod provenance;
 mod remote;
 mod run;
+mod runs;
 mod schema;
 mod settings;
 
