@@ -68,6 +68,9 @@ impl Explainer<'_> {
                 for reason in reasons {
                     let _ = writeln!(out, "    {reason}");
                 }
+                if let Some(cause) = self.plan.cause(index) {
+                    let _ = writeln!(out, "    {cause}");
+                }
             }
             Freshness::Pending { upstream } => {
                 let names = upstream.iter().map(|i| self.plan.pipeline.instances[*i].to_string());

@@ -70,7 +70,7 @@ fn text(plan: &Plan<'_>, outlook: &Outlook, verbose: bool) -> String {
         let details = match &node.freshness {
             Freshness::Fresh(_) if !verbose => continue,
             Freshness::Fresh(_) => String::new(),
-            Freshness::Stale(reasons) => story::reasons(reasons),
+            Freshness::Stale(reasons) => story::reasons_after(reasons, plan.cause(index).as_ref()),
             Freshness::Pending { upstream } => after(plan, index, upstream),
             Freshness::Blocked(lack) => lack.what(),
         };

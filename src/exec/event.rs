@@ -48,7 +48,7 @@ pub enum RunEvent {
         kind: &'static str,
         /// Why.
         reasons: Vec<StaleReason>,
-        /// Where the change began, if an input changed because stages above ran in this run.
+        /// Where the change of an input began, in this run or in an earlier one.
         cause: Option<Cause>,
         /// Items cached and in all, for a mapped stage.
         items: Option<(usize, usize)>,

@@ -34,7 +34,7 @@ pub(super) struct Job {
     pub(super) index: usize,
     pub(super) key: Key,
     pub(super) reasons: Vec<StaleReason>,
-    /// Where the change of an input began, if that was in this run.
+    /// Where the change of an input began.
     pub(super) cause: Option<Cause>,
     pub(super) forced: bool,
     /// The memory that it is estimated to need.

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
-use super::{Freshness, Plan, PlanNode, StaleReason};
+use super::{Decider, Freshness, Plan, PlanNode, StaleReason};
 use crate::config::Instance;
 
 /// More beginnings than this are not told apart; a chain with a change at each of its links would
@@ -26,6 +26,14 @@ impl Beginnings {
     pub(crate) fn own(index: usize, reasons: &[StaleReason]) -> Self {
         let nothing_changed = reasons.iter().all(|reason| *reason == StaleReason::NeverRun);
         Self(Some([(nothing_changed, index)].into()))
+    }
+
+    /// Those of an instance that runs for these reasons, where the changes of its inputs began `above`.
+    pub(crate) fn through(index: usize, reasons: &[StaleReason], above: Self) -> Self {
+        if above.0.is_some() && reasons.iter().all(StaleReason::is_of_input) {
+            return above;
+        }
+        Self::join([&above, &Self::own(index, reasons)])
     }
 
     /// All of several.
@@ -66,6 +74,9 @@ pub struct Cause {
     /// The stage without its cell, where the stage that runs is in the same one.
     #[serde(skip)]
     pub(crate) label: String,
+    /// Whether that one ran before, so that nothing else is said of it.
+    #[serde(skip)]
+    pub(crate) earlier: bool,
 }
 
 impl Cause {
@@ -75,9 +86,10 @@ impl Cause {
         root: &Instance,
         reasons: &[StaleReason],
         more: usize,
+        earlier: bool,
     ) -> Self {
         let (stage, label) = (root.to_string(), label(of, root));
-        Self { stage, reasons: reasons.to_vec(), more, label }
+        Self { stage, reasons: reasons.to_vec(), more, label, earlier }
     }
 
     /// `and 3 more` stages, if there are others.
@@ -92,10 +104,14 @@ impl Cause {
 
     /// In short, where the stage itself is told nearby: one reason, and not where it is written.
     pub fn brief(&self) -> String {
+        let brief = |reason: &StaleReason| match reason {
+            StaleReason::ParamChanged { .. } if self.earlier => reason.to_string(),
+            reason => reason.brief(),
+        };
         let reason = match &self.reasons[..] {
             [] => "cannot run here".to_owned(),
-            [one] => one.brief(),
-            [first, more @ ..] => format!("{} and {} more", first.brief(), more.len()),
+            [one] => brief(one),
+            [first, more @ ..] => format!("{} and {} more", brief(first), more.len()),
         };
         format!("because {}: {reason}{}", self.label, self.others())
     }
@@ -124,25 +140,38 @@ pub(crate) fn label(of: &Instance, other: &Instance) -> String {
 }
 
 impl Plan<'_> {
-    /// Where the changes begin for which a pending stage may run; None if the stage is not pending.
+    /// Where the changes begin for which a stage runs, or may run; None if that is the stage itself.
     pub fn cause(&self, index: usize) -> Option<Cause> {
-        let node = &self.nodes[index];
-        let Freshness::Pending { .. } = node.freshness else { return None };
-        let (root, more) = node.beginnings.first()?;
-        let reasons = match &self.nodes[root].freshness {
-            Freshness::Stale(reasons) => &reasons[..],
-            _ => &[],
+        let (root, more) =
+            self.nodes[index].beginnings.first().filter(|(root, _)| *root != index)?;
+        let (reasons, earlier) = match &self.nodes[root] {
+            PlanNode { freshness: Freshness::Stale(reasons), .. } => (&reasons[..], false),
+            PlanNode { freshness: Freshness::Fresh(_), changed_for, .. } => {
+                (&changed_for[..], true)
+            }
+            _ => (&[][..], false),
         };
         let instances = &self.pipeline.instances;
-        Some(Cause::new(&instances[index], &instances[root], reasons, more))
+        Some(Cause::new(&instances[index], &instances[root], reasons, more, earlier))
     }
 }
 
-/// Where the changes begin that reach an instance with this node, whose inputs have these.
-pub(super) fn beginnings(index: usize, node: &PlanNode, nodes: &[Option<PlanNode>]) -> Beginnings {
+/// Where the changes begin that reach an instance with this node, whose inputs are among `nodes`.
+pub(super) fn beginnings(
+    decider: &Decider<'_>,
+    index: usize,
+    node: &PlanNode,
+    nodes: &[Option<PlanNode>],
+) -> Beginnings {
     match &node.freshness {
         Freshness::Fresh(_) => Beginnings::default(),
-        Freshness::Stale(reasons) => Beginnings::own(index, reasons),
+        Freshness::Stale(reasons) => {
+            let now = |index: usize| match &nodes[index].as_ref()?.freshness {
+                Freshness::Fresh(record) => Some(Arc::new((**record).clone())),
+                _ => None,
+            };
+            Beginnings::through(index, reasons, decider.earlier(index, reasons, &now))
+        }
         Freshness::Blocked(_) => Beginnings::own(index, &[]),
         Freshness::Pending { upstream } => {
             let nodes = upstream.iter().filter_map(|input| nodes[*input].as_ref());

@@ -7,7 +7,8 @@ use std::{
 };
 
 use super::{
-    Lack, Lacking, PlanError, Selection, StaleReason,
+    Beginnings, Lack, Lacking, PlanError, Selection, StaleReason,
+    earlier::Earlier,
     fingerprint::{ItemKeys, action_key, trajectory_key},
     freshness::differences,
     gather::Gatherer,
@@ -32,6 +33,7 @@ pub(crate) struct Decider<'a> {
     gone: Mutex<HashMap<String, Arc<Siblings>>>,
     records: Mutex<HashMap<Fingerprint, Option<Arc<Record>>>>,
     absences: Absences<'a>,
+    earlier: Mutex<Earlier>,
 }
 
 /// What an instance would be made from.
@@ -126,6 +128,7 @@ impl<'a> Decider<'a> {
             gone: Mutex::default(),
             records: Mutex::default(),
             absences: Absences::new(pipeline),
+            earlier: Mutex::default(),
         })
     }
 
@@ -303,6 +306,33 @@ impl<'a> Decider<'a> {
         let name = self.pipeline.instances[index].to_string();
         let key = self.history.lock().expect("no panic while held").of(&name)?;
         self.record(key)
+    }
+
+    /// The record of what an instance was before it was what `now` tells.
+    pub(super) fn before(&self, index: usize, now: &Record) -> Option<Arc<Record>> {
+        let name = self.pipeline.instances[index].to_string();
+        let history = self.history.lock().expect("no panic while held");
+        let last = history.of(&name)?;
+        let before = if last == now.fingerprint { history.before(&name)? } else { last };
+        drop(history);
+        self.record(before)
+    }
+
+    /// Where the changes began for which the inputs of an instance changed that were made in an earlier run.
+    /// `now` gives what an instance is.
+    pub(crate) fn earlier(
+        &self,
+        index: usize,
+        reasons: &[StaleReason],
+        now: &dyn Fn(usize) -> Option<Arc<Record>>,
+    ) -> Beginnings {
+        let mut earlier = self.earlier.lock().expect("no panic while held");
+        earlier.beginnings(self, index, reasons, now)
+    }
+
+    /// For what an instance changed when it last did, if that is why another one runs.
+    pub(crate) fn changed_for(&self, index: usize) -> Option<Vec<StaleReason>> {
+        self.earlier.lock().expect("no panic while held").reasons(index)
     }
 
     /// Remembers what an instance is now.

@@ -109,6 +109,11 @@ impl fmt::Display for StaleReason {
 }
 
 impl StaleReason {
+    /// Whether the reason lies in a stage above.
+    pub(crate) fn is_of_input(&self) -> bool {
+        matches!(self, Self::InputChanged { .. })
+    }
+
     /// Without the place and the hashes, where these are told nearby or help nobody.
     pub fn brief(&self) -> String {
         match self {

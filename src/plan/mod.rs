@@ -3,6 +3,7 @@
 mod cause;
 mod decide;
 mod disk;
+mod earlier;
 mod estimate;
 pub mod fingerprint;
 mod freshness;
@@ -81,6 +82,8 @@ pub struct PlanNode {
     pub estimate_secs: Option<f64>,
     /// Where the changes begin that reach it.
     pub(crate) beginnings: Beginnings,
+    /// If it is fresh, for what it last changed, where stages below have not followed that yet.
+    pub(crate) changed_for: Vec<StaleReason>,
 }
 
 impl PlanNode {
@@ -93,6 +96,7 @@ impl PlanNode {
             last: None,
             estimate_secs: None,
             beginnings: Beginnings::default(),
+            changed_for: Vec::new(),
         }
     }
 
@@ -134,7 +138,13 @@ pub(crate) fn decide_all<'a>(
     for &index in graph.order() {
         let mut node = plan_node(decider, index, &nodes, selection.forced[index])?;
         node.needed = selection.needed[index];
-        node.beginnings = cause::beginnings(index, &node, &nodes);
+        node.beginnings = cause::beginnings(decider, index, &node, &nodes);
+        if let Some((root, _)) = node.beginnings.first()
+            && let Some(PlanNode { freshness: Freshness::Fresh(_), changed_for, .. }) =
+                &mut nodes[root]
+        {
+            *changed_for = decider.changed_for(root).unwrap_or_default();
+        }
         nodes[index] = Some(node);
     }
     Ok(Plan { pipeline, nodes: nodes.into_iter().flatten().collect() })

@@ -59,7 +59,7 @@ pub struct PlannedStage {
     pub reasons: Option<Vec<StaleReason>>,
     /// The stages that it waits for, if it is pending.
     pub upstream: Option<Vec<String>>,
-    /// Where the change begins that it may run for, if it is pending.
+    /// Where the change begins that it runs or may run for, if not with itself.
     pub cause: Option<Cause>,
     /// What is not there, if it is blocked.
     pub missing: Option<Missing>,

@@ -201,8 +201,7 @@ impl<'a> Schedule<'a> {
                 };
                 self.states[index] = State::Queued;
                 let need = self.memory.of(index).map_or(0, |memory| memory.total());
-                let instances = &self.decider.pipeline.instances;
-                let cause = self.causes.runs(index, instances, &reasons);
+                let cause = self.causes.runs(self.decider, index, &reasons);
                 self.queue.push(Job { index, key, reasons, cause, forced, need, room: None });
             }
         }

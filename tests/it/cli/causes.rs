@@ -114,3 +114,41 @@ fn of_several_causes_the_first_is_named_and_the_others_counted() {
     disk: at most about [SIZE]; [SIZE] are free
     ");
 }
+
+#[test]
+fn a_change_that_an_earlier_run_began_with_is_told_too() {
+    let (shell, text) = chain();
+    shell.write("a.toml", &text.replace("frames = 5", "frames = 9"));
+    shell.succeed("run a.toml --allow-commands --only sums");
+    insta::assert_snapshot!(shell.transcript("plan a.toml"), @"
+    $ pipe plan a.toml
+    ? 0
+    --- stdout
+    run    copy[method=linear]  input `input` changed, because clips: frames 5 -> 9 (a.toml:18:10)  about [TIME]
+    run    copy[method=quadratic]  input `input` changed, because clips: frames 5 -> 9 (a.toml:18:10)  about [TIME]
+    maybe  again[method=linear]  after copy, because clips: frames 5 -> 9 (a.toml:18:10)  about [TIME]
+    maybe  again[method=quadratic]  after copy, because clips: frames 5 -> 9 (a.toml:18:10)  about [TIME]
+    2 stages to run, 2 waiting for others, 5 cached; at most about [TIME] of stage time
+    shell commands, which a run must allow: copy, again
+    disk: at most about [SIZE]; [SIZE] are free
+    ");
+    let explained = shell.transcript("explain a.toml copy[method=linear]");
+    insta::assert_snapshot!(explained.lines().skip(3).take(4).collect::<Vec<_>>().join("\n"), @"
+    copy[method=linear]  (command, version 1)
+      will run:
+        input `input` changed ([HASH] -> [HASH])
+        because clips[method=linear]: frames 5 -> 9 (a.toml:18:10)
+    ");
+    let run = "run a.toml --allow-commands --jobs 1";
+    insta::assert_snapshot!(shell.transcript(run), @"
+    $ pipe run a.toml --allow-commands --jobs 1
+    ? 0
+    --- stderr
+    clips: 9 stages on cpu
+    ran      copy[method=linear]  input `input` changed, because clips: frames 5 -> 9 (a.toml:18:10)  [TIME]
+    ran      copy[method=quadratic]  input `input` changed, because clips: frames 5 -> 9 (a.toml:18:10)  [TIME]
+    ran      again[method=linear]  input `input` changed, because clips: frames 5 -> 9 (a.toml:18:10)  [TIME]
+    ran      again[method=quadratic]  input `input` changed, because clips: frames 5 -> 9 (a.toml:18:10)  [TIME]
+    done     4 stages ran, 5 reused in [TIME]
+    ");
+}
