@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Beginnings, Lack, Lacking, PlanError, Selection, StaleReason,
+    Lack, Lacking, PlanError, Selection, StaleReason,
     earlier::Earlier,
     fingerprint::{ItemKeys, action_key, trajectory_key},
     freshness::differences,
@@ -33,7 +33,7 @@ pub(crate) struct Decider<'a> {
     gone: Mutex<HashMap<String, Arc<Siblings>>>,
     records: Mutex<HashMap<Fingerprint, Option<Arc<Record>>>>,
     absences: Absences<'a>,
-    earlier: Mutex<Earlier>,
+    pub(super) earlier: Mutex<Earlier>,
 }
 
 /// What an instance would be made from.
@@ -316,23 +316,6 @@ impl<'a> Decider<'a> {
         let before = if last == now.fingerprint { history.before(&name)? } else { last };
         drop(history);
         self.record(before)
-    }
-
-    /// Where the changes began for which the inputs of an instance changed that were made in an earlier run.
-    /// `now` gives what an instance is.
-    pub(crate) fn earlier(
-        &self,
-        index: usize,
-        reasons: &[StaleReason],
-        now: &dyn Fn(usize) -> Option<Arc<Record>>,
-    ) -> Beginnings {
-        let mut earlier = self.earlier.lock().expect("no panic while held");
-        earlier.beginnings(self, index, reasons, now)
-    }
-
-    /// For what an instance changed when it last did, if that is why another one runs.
-    pub(crate) fn changed_for(&self, index: usize) -> Option<Vec<StaleReason>> {
-        self.earlier.lock().expect("no panic while held").reasons(index)
     }
 
     /// Remembers what an instance is now.

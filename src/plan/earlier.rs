@@ -4,13 +4,35 @@
 //! What its inputs were when it last ran and what they are now is compared stage by stage, upwards, by
 //! the records that the history leads to, until a stage is found that changed for a reason of its own.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use super::{Beginnings, Decider, StaleReason, freshness::differences};
 use crate::{
     config::Instance,
     store::{Digest, Record},
 };
+
+impl Decider<'_> {
+    /// Where the changes began for which the inputs of an instance changed that were made in an earlier run.
+    /// `now` gives what an instance is.
+    pub(crate) fn earlier(
+        &self,
+        index: usize,
+        reasons: &[StaleReason],
+        now: Now<'_>,
+    ) -> Beginnings {
+        let mut earlier = self.earlier.lock().expect("no panic while held");
+        earlier.beginnings(self, index, reasons, now)
+    }
+
+    /// For what an instance changed when it last did, if that is why another one runs.
+    pub(crate) fn changed_for(&self, index: usize) -> Option<Vec<StaleReason>> {
+        self.earlier.lock().expect("no panic while held").reasons(index)
+    }
+}
 
 /// The changes that were found, by instance.
 #[derive(Default)]
@@ -48,6 +70,7 @@ fn inputs(instance: &Instance, reasons: &[StaleReason]) -> Vec<Input> {
     changed.collect()
 }
 
+/// Gives what an instance is.
 type Now<'a> = &'a dyn Fn(usize) -> Option<Arc<Record>>;
 
 impl Earlier {
@@ -75,14 +98,14 @@ impl Earlier {
     fn follow(&mut self, decider: &Decider<'_>, index: usize, now: Now<'_>) {
         let mut stack = vec![index];
         while let Some(&top) = stack.last() {
-            if !self.0.contains_key(&top) {
+            if let Entry::Vacant(unknown) = self.0.entry(top) {
                 let Some(change) = last_change(decider, top, now) else {
                     stack.pop();
                     continue;
                 };
-                // Each is followed once: what is not found now, is not found later either.
+                // It is still on the stack, and comes to its end after its inputs.
                 stack.extend(change.inputs.iter().map(|input| input.index));
-                self.0.insert(top, change);
+                unknown.insert(change);
                 continue;
             }
             stack.pop();
