@@ -153,6 +153,35 @@ fn locked_runs_are_compared() {
 }
 
 #[test]
+fn what_all_cells_have_in_common_is_told_once() {
+    let shell = Shell::new();
+    let text = CLIPS.replace("\"quadratic\"]", "\"quadratic\", \"discrete\", \"tiles\"]");
+    shell.write("a.toml", &text);
+    shell.succeed("run a.toml --lock");
+    std::fs::rename(shell.path("a.lock"), shell.path("one.lock")).unwrap();
+    shell.succeed("run a.toml --set clips.frames=9 --lock");
+    insta::assert_snapshot!(shell.transcript("diff one.lock a.lock"), @"
+    $ pipe diff one.lock a.lock
+    ? 0
+    --- stdout
+    clips.frames  5 -> 9  in 4 cells
+
+    stages
+    clips[method=discrete], clips[method=linear], clips[method=quadratic] and 1 more  other parameters, other output
+    ");
+    // The other way round, with a file: what is laid on it counts.
+    insta::assert_snapshot!(shell.transcript("diff a.toml one.lock --set clips.frames=9"), @"
+    $ pipe diff a.toml one.lock --set clips.frames=9
+    ? 0
+    --- stdout
+    clips.frames  9 -> 5  in 4 cells
+
+    stages
+    clips[method=discrete], clips[method=linear], clips[method=quadratic] and 1 more  other parameters, other output
+    ");
+}
+
+#[test]
 fn scores_of_locked_runs_stand_side_by_side_while_the_cache_has_them() {
     let shell = Shell::new();
     let image = image::RgbImage::from_pixel(32, 32, image::Rgb([9, 90, 200]));
