@@ -68,11 +68,17 @@ impl Explainer<'_> {
                 for reason in reasons {
                     let _ = writeln!(out, "    {reason}");
                 }
+                if let Some(cause) = self.plan.cause(index) {
+                    let _ = writeln!(out, "    {cause}");
+                }
             }
             Freshness::Pending { upstream } => {
                 let names = upstream.iter().map(|i| self.plan.pipeline.instances[*i].to_string());
                 let names = names.collect::<Vec<_>>().join(", ");
                 let _ = writeln!(out, "  will run if what it takes changes, known after: {names}");
+                if let Some(cause) = self.plan.cause(index) {
+                    let _ = writeln!(out, "    {cause}");
+                }
             }
             Freshness::Blocked(lack) => {
                 let _ = writeln!(out, "  cannot run here: {lack}");

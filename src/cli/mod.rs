@@ -27,6 +27,7 @@ mod show;
 mod signals;
 mod table;
 mod verify;
+mod versioned;
 
 use std::{
     ffi::OsString,

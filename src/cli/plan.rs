@@ -12,7 +12,9 @@ use super::{
     session::{PipelineArgs, Session},
 };
 use crate::{
-    plan::{self, DiskPlan, Freshness, MemoryPlan, Plan, PlanNode, PlanOptions},
+    plan::{
+        self, Cause, DiskPlan, Freshness, MemoryPlan, Plan, PlanNode, PlanOptions, StaleReason,
+    },
     report::{
         plan::PlanDocument,
         story,
@@ -68,8 +70,8 @@ fn text(plan: &Plan<'_>, outlook: &Outlook, verbose: bool) -> String {
         let details = match &node.freshness {
             Freshness::Fresh(_) if !verbose => continue,
             Freshness::Fresh(_) => String::new(),
-            Freshness::Stale(reasons) => story::reasons(reasons),
-            Freshness::Pending { upstream } => after(plan, upstream),
+            Freshness::Stale(reasons) => story::reasons_after(reasons, plan.cause(index).as_ref()),
+            Freshness::Pending { upstream } => after(plan, index, upstream),
             Freshness::Blocked(lack) => lack.what(),
         };
         let _ = write!(out, "{verb:<5}  {instance}");
@@ -125,14 +127,24 @@ fn commands<'a>(plan: &Plan<'a>) -> IndexSet<&'a str> {
     stages
 }
 
-/// `after lora[n=10] and 3 more`.
-fn after(plan: &Plan<'_>, upstream: &[usize]) -> String {
-    let name = |index: &usize| plan.pipeline.instances[*index].to_string();
-    match upstream {
-        [] => String::new(),
-        [one] => format!("after {}", name(one)),
-        [first, more @ ..] => format!("after {} and {} more", name(first), more.len()),
+/// `after lora and 3 more`, and where the change began, unless that is told already: by a stage that
+/// this one waits for itself and that has its own line just above.
+fn after(plan: &Plan<'_>, index: usize, upstream: &[usize]) -> String {
+    let instances = &plan.pipeline.instances;
+    let label = |other: &usize| plan::label(&instances[index], &instances[*other]);
+    let mut text = match upstream {
+        [] => return String::new(),
+        [one] => format!("after {}", label(one)),
+        [first, more @ ..] => format!("after {} and {} more", label(first), more.len()),
+    };
+    let told = |cause: &Cause| {
+        let is_new = cause.reasons.iter().all(|reason| *reason == StaleReason::NeverRun);
+        is_new || upstream.iter().any(|input| instances[*input].to_string() == cause.stage)
+    };
+    if let Some(cause) = plan.cause(index).filter(|cause| !told(cause)) {
+        let _ = write!(text, ", {}", cause.brief());
     }
+    text
 }
 
 /// The time of all that must or may run, if the time of all of it is known.

@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use crate::{plan::StaleReason, store::Digest};
+use crate::{
+    plan::{Cause, StaleReason},
+    store::Digest,
+};
 
 /// What happens during a run, in order. Serialised as NDJSON by `--events`.
 #[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
@@ -45,6 +48,8 @@ pub enum RunEvent {
         kind: &'static str,
         /// Why.
         reasons: Vec<StaleReason>,
+        /// Where the change of an input began, in this run or in an earlier one.
+        cause: Option<Cause>,
         /// Items cached and in all, for a mapped stage.
         items: Option<(usize, usize)>,
         /// For a training that goes on from a checkpoint: its step, and how many there are.

@@ -84,7 +84,8 @@ mod tests {
         };
         let direct = Fingerprint::of(lock.as_bytes());
         let key = Key { ingredients, direct, trajectory: None };
-        Job { index, key, reasons: Vec::new(), forced: false, need: 0, room: None }
+        let reasons = Vec::new();
+        Job { index, key, reasons, cause: None, forced: false, need: 0, room: None }
     }
 
     #[test]

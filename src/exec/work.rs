@@ -19,8 +19,8 @@ use crate::{
     artifact::{FileRef, Item, Manifest, crossed_name},
     config::Instance,
     plan::{
-        Decider, Found, ItemGroup, Items, Key, PlanError, StaleReason, fingerprint::action_key,
-        trace_of, with_sources,
+        Cause, Decider, Found, ItemGroup, Items, Key, PlanError, StaleReason,
+        fingerprint::action_key, trace_of, with_sources,
     },
     stages::{OnItem, Progress, StageError},
     store::{
@@ -34,6 +34,8 @@ pub(super) struct Job {
     pub(super) index: usize,
     pub(super) key: Key,
     pub(super) reasons: Vec<StaleReason>,
+    /// Where the change of an input began.
+    pub(super) cause: Option<Cause>,
     pub(super) forced: bool,
     /// The memory that it is estimated to need.
     pub(super) need: u64,
@@ -137,6 +139,7 @@ impl Worker<'_> {
             stage: instance.to_string(),
             kind: instance.entry.kind,
             reasons: job.reasons.clone(),
+            cause: job.cause.clone(),
             items: items.map(|items| (items.cached(), items.total())),
             goes_on: self.decider.goes_on(job.index, &job.key).filter(|_| !job.forced),
         });

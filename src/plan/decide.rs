@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     Lack, Lacking, PlanError, Selection, StaleReason,
+    earlier::Earlier,
     fingerprint::{ItemKeys, action_key, trajectory_key},
     freshness::differences,
     gather::Gatherer,
@@ -32,6 +33,7 @@ pub(crate) struct Decider<'a> {
     gone: Mutex<HashMap<String, Arc<Siblings>>>,
     records: Mutex<HashMap<Fingerprint, Option<Arc<Record>>>>,
     absences: Absences<'a>,
+    pub(super) earlier: Mutex<Earlier>,
 }
 
 /// What an instance would be made from.
@@ -126,6 +128,7 @@ impl<'a> Decider<'a> {
             gone: Mutex::default(),
             records: Mutex::default(),
             absences: Absences::new(pipeline),
+            earlier: Mutex::default(),
         })
     }
 
@@ -316,6 +319,16 @@ impl<'a> Decider<'a> {
         let name = self.pipeline.instances[index].to_string();
         let key = self.history.lock().expect("no panic while held").of(&name)?;
         self.record(key)
+    }
+
+    /// The record of what an instance was before it was what `now` tells.
+    pub(super) fn before(&self, index: usize, now: &Record) -> Option<Arc<Record>> {
+        let name = self.pipeline.instances[index].to_string();
+        let history = self.history.lock().expect("no panic while held");
+        let last = history.of(&name)?;
+        let before = if last == now.fingerprint { history.before(&name)? } else { last };
+        drop(history);
+        self.record(before)
     }
 
     /// Remembers what an instance is now.

@@ -108,6 +108,23 @@ impl fmt::Display for StaleReason {
     }
 }
 
+impl StaleReason {
+    /// Whether the reason lies in a stage above.
+    pub(crate) fn is_of_input(&self) -> bool {
+        matches!(self, Self::InputChanged { .. })
+    }
+
+    /// Without the place and the hashes, where these are told nearby or help nobody.
+    pub fn brief(&self) -> String {
+        match self {
+            Self::NeverRun => "new".to_owned(),
+            Self::ParamChanged { path, old, new, .. } => format!("{path} {old} -> {new}"),
+            Self::InputChanged { port, .. } => format!("input `{port}` changed"),
+            reason => reason.to_string(),
+        }
+    }
+}
+
 /// What of `new` differs from `old`, in the order people look for it.
 ///
 /// Of outside files, no more than the first 20 are named.
@@ -167,7 +184,7 @@ pub(super) fn differences(
 
 /// Whether an old value, read from JSON, is the new one. `serde_json` may read the last digit of a
 /// long number otherwise than it was.
-fn same(old: Option<&Value>, new: Option<&Value>) -> bool {
+pub(crate) fn same(old: Option<&Value>, new: Option<&Value>) -> bool {
     match (old, new) {
         (Some(Value::Number(a)), Some(Value::Number(b))) if a.is_f64() && b.is_f64() => {
             let (a, b) = (a.as_f64().unwrap_or_default(), b.as_f64().unwrap_or_default());
@@ -195,7 +212,7 @@ fn changed(
 }
 
 /// The place of a parameter, or of the nearest table around it that was written as one value.
-fn place_of(instance: &Instance, path: &str) -> Option<Place> {
+pub(crate) fn place_of(instance: &Instance, path: &str) -> Option<Place> {
     let mut path = path;
     loop {
         if let Some(place) = instance.places.get(path) {
@@ -206,7 +223,7 @@ fn place_of(instance: &Instance, path: &str) -> Option<Place> {
 }
 
 /// Nested tables as dotted paths.
-fn flat(params: &serde_json::Map<String, Value>) -> BTreeMap<String, &Value> {
+pub(crate) fn flat(params: &serde_json::Map<String, Value>) -> BTreeMap<String, &Value> {
     fn walk<'a>(at: &str, value: &'a Value, out: &mut BTreeMap<String, &'a Value>) {
         match value {
             Value::Object(map) if !map.is_empty() => {

@@ -37,23 +37,8 @@ impl<'a> Gatherer<'a> {
         inputs: BTreeMap<String, Digest>,
         given: &[String],
     ) -> Result<Ingredients, LoadError> {
-        let mut params = instance.params.clone();
-        if let Some(schema) = self.path_schema(instance.entry) {
-            schema.take_paths(&mut params);
-        }
-        for (name, standing) in instance.work.params_without_effect() {
-            if let Some(value) = params.get_mut(*name) {
-                *value = Value::from(*standing);
-            }
-        }
         let weights = match instance.work.weights() {
             Some((model, parts)) => {
-                // Its content counts, not its name.
-                for name in MODEL_PARAMS {
-                    if params.get(name).and_then(Value::as_str) == Some(model.0.as_str()) {
-                        params.remove(name);
-                    }
-                }
                 let is_given = |part: &&str| given.iter().any(|name| name == part);
                 let parts: Vec<&'static str> =
                     parts.iter().copied().filter(|part| !is_given(part)).collect();
@@ -66,11 +51,33 @@ impl<'a> Gatherer<'a> {
             kind: instance.entry.kind.to_owned(),
             version: instance.entry.version,
             output_format: output.format_version(),
-            params,
+            params: self.params(instance),
             inputs,
             weights,
             sources: BTreeMap::new(),
         })
+    }
+
+    /// The parameters of an instance as they enter its key.
+    pub fn params(&self, instance: &Instance) -> Map<String, Value> {
+        let mut params = instance.params.clone();
+        if let Some(schema) = self.path_schema(instance.entry) {
+            schema.take_paths(&mut params);
+        }
+        for (name, standing) in instance.work.params_without_effect() {
+            if let Some(value) = params.get_mut(*name) {
+                *value = Value::from(*standing);
+            }
+        }
+        if let Some((model, _)) = instance.work.weights() {
+            // Its content counts, not its name.
+            for name in MODEL_PARAMS {
+                if params.get(name).and_then(Value::as_str) == Some(model.0.as_str()) {
+                    params.remove(name);
+                }
+            }
+        }
+        params
     }
 
     fn weights(

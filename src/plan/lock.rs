@@ -178,37 +178,36 @@ impl Lock {
             };
             stages.insert(instance.to_string(), LockedStage::of(record));
         }
-        let models = pipeline.instances.iter().filter_map(|instance| instance.work.weights());
-        let models = models.map(|(model, _)| {
-            let commit = model.resolve().ok().and_then(|source| source.commit());
-            (model.0.clone(), LockedModel { commit })
-        });
         Ok(Self {
             lock_version: LOCK_VERSION,
             pipe_version: env!("CARGO_PKG_VERSION").to_owned(),
             pipeline: pipeline.name.clone(),
             profile: pipeline.profile.clone(),
-            models: models.collect(),
+            models: LockedModel::of(pipeline),
             stages,
         })
     }
 
     /// Reads a lock file.
     pub fn read(path: &Path) -> Result<Self, LockError> {
+        match fs::read(path) {
+            Ok(bytes) => Self::parse(path, &bytes),
+            Err(source) => Err(LockError::Io { path: path.to_owned(), source }),
+        }
+    }
+
+    /// Reads the content of a lock file, such as it was in another revision.
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, LockError> {
         #[derive(Deserialize)]
         struct Versioned {
             lock_version: u32,
         }
         let path = path.to_owned();
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(source) => return Err(LockError::Io { path, source }),
-        };
-        match serde_json::from_slice::<Versioned>(&bytes) {
+        match serde_json::from_slice::<Versioned>(bytes) {
             Ok(form) if form.lock_version > LOCK_VERSION => {
                 Err(LockError::Newer { path, found: form.lock_version })
             }
-            _ => serde_json::from_slice(&bytes)
+            _ => serde_json::from_slice(bytes)
                 .map_err(|error| LockError::Form { path, message: error.to_string() }),
         }
     }
@@ -294,8 +293,21 @@ impl Lock {
     }
 }
 
+impl LockedModel {
+    /// The models of a pipeline.
+    pub(crate) fn of(pipeline: &Pipeline) -> BTreeMap<String, Self> {
+        let models = pipeline.instances.iter().filter_map(|instance| instance.work.weights());
+        let models = models.map(|(model, _)| {
+            let commit = model.resolve().ok().and_then(|source| source.commit());
+            (model.0.clone(), Self { commit })
+        });
+        models.collect()
+    }
+}
+
 impl LockedStage {
-    fn of(record: &Record) -> Self {
+    /// What a stage was made from.
+    pub(crate) fn of(record: &Record) -> Self {
         let Ingredients { kind, version, output_format, params, inputs, weights, sources } =
             record.ingredients.clone();
         Self {

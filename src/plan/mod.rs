@@ -1,7 +1,9 @@
 //! Pipeline and store to a plan: what is fresh, stale or pending, and why.
 
+mod cause;
 mod decide;
 mod disk;
+mod earlier;
 mod estimate;
 pub mod fingerprint;
 mod freshness;
@@ -14,13 +16,17 @@ mod select;
 mod siblings;
 mod size;
 
+pub use cause::Cause;
+pub(crate) use cause::{Beginnings, label};
 pub use decide::owner_of;
 pub(crate) use decide::{Decider, Found, ItemGroup, Items, Key, trace_of, with_sources};
 pub use disk::DiskPlan;
 pub use freshness::{Freshness, StaleReason};
+pub(crate) use freshness::{flat, place_of, same};
+pub(crate) use gather::Gatherer;
 pub use graph::Graph;
 pub use lack::{Lack, Lacking, absent_models, lacks};
-pub use lock::{Deviation, DeviationKind, Lock, LockError};
+pub use lock::{Deviation, DeviationKind, Lock, LockError, LockedModel, LockedStage};
 pub use memory::MemoryPlan;
 pub use select::{SelectError, select};
 
@@ -74,6 +80,10 @@ pub struct PlanNode {
     pub last: Option<Arc<Record>>,
     /// Seconds it took, or may take by what it or its kind took for its work, if anything is known.
     pub estimate_secs: Option<f64>,
+    /// Where the changes begin that reach it.
+    pub(crate) beginnings: Beginnings,
+    /// If it is fresh, for what it last changed, where stages below have not followed that yet.
+    pub(crate) changed_for: Vec<StaleReason>,
 }
 
 impl PlanNode {
@@ -85,6 +95,8 @@ impl PlanNode {
             goes_on: None,
             last: None,
             estimate_secs: None,
+            beginnings: Beginnings::default(),
+            changed_for: Vec::new(),
         }
     }
 
@@ -126,6 +138,13 @@ pub(crate) fn decide_all<'a>(
     for &index in graph.order() {
         let mut node = plan_node(decider, index, &nodes, selection.forced[index])?;
         node.needed = selection.needed[index];
+        node.beginnings = cause::beginnings(decider, index, &node, &nodes);
+        if let Some((root, _)) = node.beginnings.first()
+            && let Some(PlanNode { freshness: Freshness::Fresh(_), changed_for, .. }) =
+                &mut nodes[root]
+        {
+            *changed_for = decider.changed_for(root).unwrap_or_default();
+        }
         nodes[index] = Some(node);
     }
     Ok(Plan { pipeline, nodes: nodes.into_iter().flatten().collect() })

@@ -1,8 +1,8 @@
 //! The seam to `object_store`: named bytes behind an address, for code that waits for its answers.
 
 use std::{
-    fs, io,
-    io::Write,
+    fs,
+    io::{self, Write},
     path,
     sync::{Arc, OnceLock},
     time::Duration,

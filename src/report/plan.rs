@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::SCHEMA_VERSION;
 use crate::{
     config::{Cell, Instance},
-    plan::{DiskPlan, Freshness, Lack, MemoryPlan, Plan, PlanNode, StaleReason},
+    plan::{Cause, DiskPlan, Freshness, Lack, MemoryPlan, Plan, PlanNode, StaleReason},
     store::Digest,
 };
 
@@ -59,6 +59,8 @@ pub struct PlannedStage {
     pub reasons: Option<Vec<StaleReason>>,
     /// The stages that it waits for, if it is pending.
     pub upstream: Option<Vec<String>>,
+    /// Where the change begins that it runs or may run for, if not with itself.
+    pub cause: Option<Cause>,
     /// What is not there, if it is blocked.
     pub missing: Option<Missing>,
     /// The shell command that it runs.
@@ -135,7 +137,12 @@ impl PlanDocument {
                 attention: memory.attention,
                 total: memory.total(),
             });
-            PlannedStage { disk: disk.of(index), memory, ..stage(plan, node, instance) }
+            PlannedStage {
+                disk: disk.of(index),
+                memory,
+                cause: plan.cause(index),
+                ..stage(plan, node, instance)
+            }
         });
         Self {
             schema_version: SCHEMA_VERSION,
@@ -148,7 +155,7 @@ impl PlanDocument {
     }
 }
 
-/// All but what a stage takes.
+/// All but what a stage takes, and what it may run for.
 fn stage(plan: &Plan<'_>, node: &PlanNode, instance: &Instance) -> PlannedStage {
     let (mut digest, mut reasons, mut upstream, mut missing) = (None, None, None, None);
     let state = match &node.freshness {
@@ -180,6 +187,7 @@ fn stage(plan: &Plan<'_>, node: &PlanNode, instance: &Instance) -> PlannedStage 
         digest,
         reasons,
         upstream,
+        cause: None,
         missing,
         command: instance.work.command().map(str::to_owned),
         items_cached: node.items.map(|(cached, _)| cached),

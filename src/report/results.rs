@@ -130,14 +130,15 @@ fn arrange(
 
 fn score(instance: &Instance, known: &Known, store: &Store) -> Result<Score, ResultsError> {
     let values = match known {
-        Known::Made(digest) => Ok(values(instance, *digest, store)?),
+        Known::Made(digest) => Ok(values(&instance.to_string(), *digest, store)?),
         Known::Missing(reason) => Err(reason.clone()),
     };
     Ok(Score { stage: instance.stage.clone(), cell: instance.cell.clone(), values })
 }
 
-fn values(
-    instance: &Instance,
+/// The scores that the stage `instance` gave.
+pub(crate) fn values(
+    instance: &str,
     digest: Digest,
     store: &Store,
 ) -> Result<BTreeMap<String, f64>, ResultsError> {
@@ -146,10 +147,10 @@ fn values(
         /// `null` where a score is not a number, such as a mean over nothing.
         values: BTreeMap<String, Option<f64>>,
     }
-    let form = |message: String| ResultsError::Form { stage: instance.to_string(), message };
+    let form = |message: String| ResultsError::Form { stage: instance.to_owned(), message };
     let manifest = store.manifest(digest)?;
     if manifest.kind != ArtifactKind::Metrics {
-        return Err(form(format!("`{}` gives {}, not metrics", instance.stage, manifest.kind)));
+        return Err(form(format!("it gives {}, not metrics", manifest.kind)));
     }
     let file = manifest.item(metrics::ITEM).and_then(|item| item.files.get(metrics::FILE));
     let file = file.ok_or_else(|| form(format!("there is no `{}`", metrics::FILE)))?;

@@ -1,7 +1,7 @@
 //! Reasons and estimates as sentences: what `run`, `plan` and `explain` say about a stage.
 
 use super::style::duration;
-use crate::plan::{Freshness, PlanNode, StaleReason};
+use crate::plan::{Cause, Freshness, PlanNode, StaleReason};
 
 /// All reasons on one line.
 pub fn reasons(reasons: &[StaleReason]) -> String {
@@ -10,6 +10,17 @@ pub fn reasons(reasons: &[StaleReason]) -> String {
         reason => reason.to_string(),
     });
     words.collect::<Vec<_>>().join(", ")
+}
+
+/// The same of a stage that may run because of another. What its input was and is are then only hashes
+/// that nobody asks for.
+pub fn reasons_after(all: &[StaleReason], cause: Option<&Cause>) -> String {
+    let Some(cause) = cause else { return reasons(all) };
+    let words = all.iter().map(|reason| match reason {
+        StaleReason::InputChanged { .. } => reason.brief(),
+        reason => reasons(std::slice::from_ref(reason)),
+    });
+    format!("{}, {}", words.collect::<Vec<_>>().join(", "), cause.brief())
 }
 
 /// The first word of a line of the plan: `fresh`, `run`, `maybe` or `lacks`.

@@ -57,8 +57,21 @@ impl Owner {
 #[derive(Clone, Copy, Debug)]
 struct Last {
     key: Fingerprint,
+    /// What it was before that.
+    before: Option<Fingerprint>,
     /// Whether the latest run had no such instance any more.
     gone: bool,
+}
+
+impl Last {
+    /// After an instance, which was `last`, became `key`.
+    fn after(last: Option<&Self>, key: Fingerprint) -> Self {
+        let before = match last {
+            Some(last) if last.key == key => last.before,
+            last => last.map(|last| last.key),
+        };
+        Self { key, before, gone: false }
+    }
 }
 
 /// The last fingerprint of each instance of one pipeline.
@@ -82,6 +95,11 @@ impl History {
         self.last.get(instance).map(|last| last.key)
     }
 
+    /// The fingerprint that it had before that, as far as is known.
+    pub fn before(&self, instance: &str) -> Option<Fingerprint> {
+        self.last.get(instance)?.before
+    }
+
     /// All instances of a stage, whatever their cell, with their last fingerprints.
     pub fn of_stage<'a>(
         &'a self,
@@ -99,7 +117,8 @@ impl History {
         if self.last.get(instance).is_some_and(|last| last.key == key && !last.gone) {
             return Ok(());
         }
-        self.last.insert(instance.to_owned(), Last { key, gone: false });
+        let last = Last::after(self.last.get(instance), key);
+        self.last.insert(instance.to_owned(), last);
         self.append(&format!("{key} {}\n", quoted(instance)))
     }
 
@@ -283,7 +302,8 @@ fn read(path: &Path) -> Result<Found, StoreError> {
             }
         } else if let Ok(key) = what.parse() {
             found.names.insert(key, name.clone());
-            found.last.insert(name, Last { key, gone: false });
+            let last = Last::after(found.last.get(&name), key);
+            found.last.insert(name, last);
         }
     }
     Ok(found)
@@ -313,6 +333,8 @@ mod tests {
         file.write_all(b"0123 \"lor").unwrap();
         let history = store.history(&owner("a.toml", None)).unwrap();
         assert_eq!(history.of("lora[n=1]"), Some(key("2")));
+        assert_eq!(history.before("lora[n=1]"), Some(key("1")));
+        assert_eq!(history.before("lora[n=3]"), None);
         assert_eq!(history.of_stage("lora").count(), 2);
         assert_eq!(history.of_stage("lor").count(), 0);
         let [root] = &store.roots().unwrap()[..] else { panic!() };

@@ -42,6 +42,8 @@ fn a_chain_of_ten_thousand_stages_needs_no_deep_stack() {
         let plan = plan::build(&pipeline, &store, &PlanOptions::default()).unwrap();
         let pending = |node: &&plan::PlanNode| matches!(node.freshness, Freshness::Pending { .. });
         assert_eq!(plan.nodes.iter().filter(pending).count(), STAGES - 1);
+        let cause = plan.cause(STAGES - 1).unwrap();
+        assert_eq!((cause.stage.as_str(), cause.more), ("s0", 0));
         // To need the last one is to need all.
         let only = PlanOptions { only: vec![format!("s{}", STAGES - 1)], ..PlanOptions::default() };
         let plan = plan::build(&pipeline, &store, &only).unwrap();

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::fresh;
 use crate::{
-    cli::{error::CliError, session::Session},
-    config::{self, LoadOptions},
+    cli::{error::CliError, session::Session, versioned::Versioned},
+    config::{self, LoadOptions, Pipeline},
     report::{
         SCHEMA_VERSION,
         style::{bytes, count},
@@ -21,7 +21,7 @@ use crate::{
 /// pinned. Files named here count alone: with `gc a.toml`, the results of all other pipelines go.
 #[derive(Debug, clap::Args)]
 pub(super) struct GcArgs {
-    /// Keep the results of these pipeline files only
+    /// Keep the results of these pipeline files only; `REVISION:FILE` is a file as it was in git
     files: Vec<PathBuf>,
     /// Profiles of the files whose results are kept though they were never run here
     #[arg(long, short, value_name = "NAME", requires = "files")]
@@ -45,17 +45,21 @@ pub(super) struct GcArgs {
 }
 
 pub(super) fn gc(args: &GcArgs, store: &Store, session: &Session) -> Result<(), CliError> {
+    let files: Vec<Versioned> = args.files.iter().map(|file| Versioned::parse(file)).collect();
     let mut keep = Vec::new();
-    for file in &args.files {
+    for file in &files {
+        file.check()?;
         for profile in std::iter::once(None).chain(args.profile.iter().cloned().map(Some)) {
             // As it stands, whether or not it was run at this place.
-            let pipeline = config::load(file, &LoadOptions { profile, ..LoadOptions::default() })?;
+            let pipeline = load(file, &LoadOptions { profile, ..LoadOptions::default() })?;
             let found = fresh(&pipeline, None, store)?;
             keep.extend(found.into_iter().map(|(_, record)| record.fingerprint));
         }
     }
+    // What a file is now, it was not in another revision: that alone is kept of it.
+    let current = files.iter().filter(|file| file.is_current()).map(|file| file.path.clone());
     let report = store.gc(&GcPolicy {
-        files: (!args.files.is_empty()).then(|| args.files.clone()),
+        files: (!files.is_empty()).then(|| current.collect()),
         keep,
         min_age: args.older_than,
         max_bytes: args.max_size,
@@ -67,6 +71,20 @@ pub(super) fn gc(args: &GcArgs, store: &Store, session: &Session) -> Result<(), 
     } else {
         text(&report, args.dry_run, session.global.verbose > 0)
     })
+}
+
+/// The pipeline of a file; one without stages is a mistake, by which all would be removed.
+fn load(file: &Versioned, options: &LoadOptions) -> Result<Pipeline, CliError> {
+    if file.is_current() {
+        return Ok(config::load(&file.path, options)?);
+    }
+    let pipeline = file.load(options)?;
+    if pipeline.instances.is_empty() {
+        let name = file.path.display();
+        return Err(CliError::usage(format!("`{name}` has no stages in that revision"))
+            .with_help("name a revision in which it has; nothing was removed"));
+    }
+    Ok(pipeline)
 }
 
 /// More results than this are only counted, unless `-v` asks for all.

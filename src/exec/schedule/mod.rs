@@ -1,5 +1,6 @@
 //! The walk over the graph: what is decided when, and what runs next.
 
+mod causes;
 mod ends;
 
 use std::{
@@ -9,6 +10,7 @@ use std::{
 
 use burn::tensor::Device;
 
+use self::causes::Causes;
 use super::{
     ExecOptions, Outcome, RunEvent, RunSummary,
     budget::Budget,
@@ -70,6 +72,8 @@ pub(super) struct Schedule<'a> {
     retried: HashSet<(usize, Digest)>,
     /// Whether an instance ran in this run; after a repair it may be found fresh once more.
     ran: Vec<bool>,
+    /// Where the changes began for which instances ran in this run.
+    causes: Causes,
     /// What was found fresh before the run began, by index.
     fresh: Vec<Option<Box<Record>>>,
     outcome: Outcome,
@@ -105,6 +109,7 @@ impl<'a> Schedule<'a> {
             before: HashMap::new(),
             retried: HashSet::new(),
             ran: vec![false; instances],
+            causes: Causes::new(instances),
             fresh: Vec::new(),
             outcome: Outcome::Done,
         }
@@ -196,7 +201,8 @@ impl<'a> Schedule<'a> {
                 };
                 self.states[index] = State::Queued;
                 let need = self.memory.of(index).map_or(0, |memory| memory.total());
-                self.queue.push(Job { index, key, reasons, forced, need, room: None });
+                let cause = self.causes.runs(self.decider, index, &reasons);
+                self.queue.push(Job { index, key, reasons, cause, forced, need, room: None });
             }
         }
         Ok(())

@@ -133,12 +133,12 @@ impl Reporter for HumanReporter {
                     self.stage_line(self.style.faint("reused "), stage, &[]);
                 }
             }
-            RunEvent::StageStarted { index, stage, reasons, goes_on, .. } => {
+            RunEvent::StageStarted { index, stage, reasons, cause, goes_on, .. } => {
                 if let Some((step, steps)) = goes_on {
                     let verb = self.style.faint("goes on");
                     self.stage_line(verb, stage, &[format!("at step {step} of {steps}")]);
                 }
-                self.start(*index, stage, story::reasons(reasons));
+                self.start(*index, stage, story::reasons_after(reasons, cause.as_ref()));
             }
             RunEvent::StageProgress { index, done, total, message } => {
                 self.progress(*index, *done, *total, message);

@@ -51,6 +51,7 @@ fn started(index: usize, stage: &str, reasons: Vec<StaleReason>) -> RunEvent {
         stage: stage.into(),
         kind: "any",
         reasons,
+        cause: None,
         items: None,
         goes_on: None,
     }

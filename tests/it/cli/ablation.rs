@@ -22,18 +22,18 @@ fn a_changed_rank_runs_its_own_cells_again_and_is_named_with_its_place() {
     let (profiles, sweep) = file.rsplit_once("\n[sweep]").unwrap();
     let sweep = sweep.replace("rank = 64 }", "rank = 32 }").replace("[16, 64]", "[16, 32]");
     shell.write("pose_ablation.toml", &format!("{profiles}\n[sweep]{sweep}"));
-    insta::assert_snapshot!(shell.transcript(&plan), @r"
+    insta::assert_snapshot!(shell.transcript(&plan), @"
     $ pipe plan pose_ablation.toml --set params.steps=1 --set params.test_images=1 --set params.sampling_steps=1
     ? 0
     --- stdout
     run    lora[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  rank 64 -> 32 (pose_ablation.toml:69:88)  about [TIME]  needs [SIZE]
     run    lora[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  rank 64 -> 32 (pose_ablation.toml:69:88)  about [TIME]  needs [SIZE]
-    maybe  predict[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  after lora[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  about [TIME]  needs [SIZE]
-    maybe  predict[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  after lora[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  about [TIME]  needs [SIZE]
-    maybe  answers[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  after predict[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  about [TIME]  needs [SIZE]
-    maybe  answers[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  after predict[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  about [TIME]  needs [SIZE]
-    maybe  score[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  after answers[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  about [TIME]
-    maybe  score[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  after answers[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  about [TIME]
+    maybe  predict[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  after lora  about [TIME]  needs [SIZE]
+    maybe  predict[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  after lora  about [TIME]  needs [SIZE]
+    maybe  answers[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  after predict, because lora: rank 64 -> 32  about [TIME]  needs [SIZE]
+    maybe  answers[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  after predict, because lora: rank 64 -> 32  about [TIME]  needs [SIZE]
+    maybe  score[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  after answers, because lora: rank 64 -> 32  about [TIME]
+    maybe  score[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  after answers, because lora: rank 64 -> 32  about [TIME]
     2 stages to run, 6 waiting for others, 9 cached; at most about [TIME] of stage time
     disk: at most about [SIZE]; [SIZE] are free
     ");

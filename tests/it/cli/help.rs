@@ -21,7 +21,7 @@ fn help_lists_the_commands() {
       explain      Say what decides a stage's output, and what of it changed
       table        Print the result tables from the cache; nothing is run
       show         Show a resolved pipeline file, what a stage of it gave, or an artifact of the cache
-      diff         Compare two pipeline files, or revisions of one: parameters and results
+      diff         Compare two pipeline files, runs, or revisions of one: parameters and results
       export       Write an artifact as ordinary files: PNG, GIF, safetensors, JSON, CSV
       verify       Execute stages again and compare what they give with the cache
       attest       Sign what the results were made from, or check such a statement

@@ -8,6 +8,7 @@ mod bad_models;
 mod bad_weights;
 mod behaviour;
 mod cache;
+mod causes;
 mod check_data;
 mod checkpoints;
 mod crash;
@@ -28,6 +29,7 @@ mod plan;
 mod provenance;
 mod remote;
 mod run;
+mod runs;
 mod schema;
 mod settings;
 

@@ -271,7 +271,7 @@ steps  = 1
 "#;
 
 /// The whole pipeline.
-fn scored() -> String {
+pub(super) fn scored() -> String {
     format!("{SCORED}{SCORE}\n[tables.result]\nvalue = \"score.mse\"\n")
 }
 

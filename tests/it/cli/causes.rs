@@ -1,0 +1,154 @@
+//! Where a change begins is said of every stage that it reaches, however far below.
+
+use super::{CLIPS, Shell};
+
+/// Three more stages, one below the other, that say what is in the clips.
+const BELOW: &str = r#"
+[stages.sums]
+kind    = "command"
+inputs  = { input = "clips" }
+command = "cat $(find $IN/input/ -type f | sort) | cksum > $OUT/sum"
+outputs = ["sum"]
+
+[stages.copy]
+kind    = "command"
+inputs  = { input = "sums" }
+command = "cp $IN/input/files/sum $OUT/sum"
+outputs = ["sum"]
+
+[stages.again]
+kind    = "command"
+inputs  = { input = "copy" }
+command = "tac $IN/input/files/sum > $OUT/sum"
+outputs = ["sum"]
+"#;
+
+fn chain() -> (Shell, String) {
+    let shell = Shell::new();
+    let text = format!("{CLIPS}{BELOW}");
+    shell.write("a.toml", &text);
+    shell.succeed("run a.toml --allow-commands");
+    (shell, text)
+}
+
+#[test]
+fn the_cause_is_told_through_all_stages() {
+    let (shell, text) = chain();
+    shell.write("a.toml", &text.replace("frames = 5", "frames = 9"));
+    insta::assert_snapshot!(shell.transcript("plan a.toml"), @"
+    $ pipe plan a.toml
+    ? 0
+    --- stdout
+    run    clips[method=linear]  frames 5 -> 9 (a.toml:18:10)  2 of 2 items, about [TIME]
+    run    clips[method=quadratic]  frames 5 -> 9 (a.toml:18:10)  2 of 2 items, about [TIME]
+    maybe  sums[method=linear]  after clips  about [TIME]
+    maybe  sums[method=quadratic]  after clips  about [TIME]
+    maybe  copy[method=linear]  after sums, because clips: frames 5 -> 9  about [TIME]
+    maybe  copy[method=quadratic]  after sums, because clips: frames 5 -> 9  about [TIME]
+    maybe  again[method=linear]  after copy, because clips: frames 5 -> 9  about [TIME]
+    maybe  again[method=quadratic]  after copy, because clips: frames 5 -> 9  about [TIME]
+    2 stages to run, 6 waiting for others, 1 cached; at most about [TIME] of stage time
+    shell commands, which a run must allow: sums, copy, again
+    disk: at most about [SIZE]; [SIZE] are free
+    ");
+    let explained = shell.succeed("explain a.toml again[method=linear]");
+    insta::assert_snapshot!(explained.lines().take(3).collect::<Vec<_>>().join("\n"), @"
+    again[method=linear]  (command, version 1)
+      will run if what it takes changes, known after: copy[method=linear]
+        because clips[method=linear]: frames 5 -> 9 (a.toml:18:10)
+    ");
+    let stages = shell.plan("a.toml");
+    let again = stages.iter().find(|stage| stage["name"] == "again[method=linear]").unwrap();
+    insta::assert_snapshot!(again["cause"], @r#"{"more":0,"reasons":[{"new":"9","old":"5","path":"frames","place":{"column":10,"file":"a.toml","line":18},"reason":"param_changed"}],"stage":"clips[method=linear]"}"#);
+    assert!(
+        stages.iter().filter(|stage| stage["state"] != "pending").all(|s| s["cause"].is_null())
+    );
+    let run = "run a.toml --allow-commands --jobs 1 --events events.ndjson";
+    insta::assert_snapshot!(shell.transcript(run), @"
+    $ pipe run a.toml --allow-commands --jobs 1 --events events.ndjson
+    ? 0
+    --- stderr
+    clips: 9 stages on cpu
+    ran      clips[method=linear]  frames 5 -> 9 (a.toml:18:10)  [TIME]
+    ran      clips[method=quadratic]  frames 5 -> 9 (a.toml:18:10)  [TIME]
+    ran      sums[method=linear]  input `input` changed, because clips: frames 5 -> 9  [TIME]
+    ran      sums[method=quadratic]  input `input` changed, because clips: frames 5 -> 9  [TIME]
+    ran      copy[method=linear]  input `input` changed, because clips: frames 5 -> 9  [TIME]
+    ran      copy[method=quadratic]  input `input` changed, because clips: frames 5 -> 9  [TIME]
+    ran      again[method=linear]  input `input` changed, because clips: frames 5 -> 9  [TIME]
+    ran      again[method=quadratic]  input `input` changed, because clips: frames 5 -> 9  [TIME]
+    done     8 stages ran, 1 reused in [TIME]
+    ");
+    let events = std::fs::read_to_string(shell.path("events.ndjson")).unwrap();
+    let again = events.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let mut again =
+        again.filter(|e| e["event"] == "stage_started" && e["stage"] == "again[method=linear]");
+    let event = again.next().unwrap();
+    assert_eq!(event["cause"]["stage"], "clips[method=linear]");
+    assert_eq!(event["cause"]["reasons"][0]["place"]["line"], 18);
+}
+
+#[test]
+fn of_several_causes_the_first_is_named_and_the_others_counted() {
+    let (shell, text) = chain();
+    let more = text.replace(r#"{ input = "sums" }"#, r#"{ input = "sums", second = "more" }"#);
+    let pairs = more.split("\n\n").find(|part| part.contains("[stages.pairs]")).unwrap();
+    let text = format!("{more}\n{}", pairs.replace("pairs", "more").replace("= 2", "= 4"));
+    shell.write("a.toml", &text);
+    shell.succeed("run a.toml --allow-commands");
+    let text = text.replace("frames = 5", "frames = 9").replace("= 4", "= 3");
+    shell.write("a.toml", &text);
+    let plan = shell.succeed("plan a.toml");
+    insta::assert_snapshot!(super::redact(&plan), @"
+    run    clips[method=linear]  frames 5 -> 9 (a.toml:18:10)  2 of 2 items, about [TIME]
+    run    clips[method=quadratic]  frames 5 -> 9 (a.toml:18:10)  2 of 2 items, about [TIME]
+    maybe  sums[method=linear]  after clips  about [TIME]
+    maybe  sums[method=quadratic]  after clips  about [TIME]
+    run    more  count 4 -> 3 (a.toml:42:10)  about [TIME]
+    maybe  copy[method=linear]  after sums and 1 more, because clips: frames 5 -> 9, and 1 other stage  about [TIME]
+    maybe  copy[method=quadratic]  after sums and 1 more, because clips: frames 5 -> 9, and 1 other stage  about [TIME]
+    maybe  again[method=linear]  after copy, because clips: frames 5 -> 9, and 1 other stage  about [TIME]
+    maybe  again[method=quadratic]  after copy, because clips: frames 5 -> 9, and 1 other stage  about [TIME]
+    3 stages to run, 6 waiting for others, 1 cached; at most about [TIME] of stage time
+    shell commands, which a run must allow: sums, copy, again
+    disk: at most about [SIZE]; [SIZE] are free
+    ");
+}
+
+#[test]
+fn a_change_that_an_earlier_run_began_with_is_told_too() {
+    let (shell, text) = chain();
+    shell.write("a.toml", &text.replace("frames = 5", "frames = 9"));
+    shell.succeed("run a.toml --allow-commands --only sums");
+    insta::assert_snapshot!(shell.transcript("plan a.toml"), @"
+    $ pipe plan a.toml
+    ? 0
+    --- stdout
+    run    copy[method=linear]  input `input` changed, because clips: frames 5 -> 9 (a.toml:18:10)  about [TIME]
+    run    copy[method=quadratic]  input `input` changed, because clips: frames 5 -> 9 (a.toml:18:10)  about [TIME]
+    maybe  again[method=linear]  after copy, because clips: frames 5 -> 9 (a.toml:18:10)  about [TIME]
+    maybe  again[method=quadratic]  after copy, because clips: frames 5 -> 9 (a.toml:18:10)  about [TIME]
+    2 stages to run, 2 waiting for others, 5 cached; at most about [TIME] of stage time
+    shell commands, which a run must allow: copy, again
+    disk: at most about [SIZE]; [SIZE] are free
+    ");
+    let explained = shell.transcript("explain a.toml copy[method=linear]");
+    insta::assert_snapshot!(explained.lines().skip(3).take(4).collect::<Vec<_>>().join("\n"), @"
+    copy[method=linear]  (command, version 1)
+      will run:
+        input `input` changed ([HASH] -> [HASH])
+        because clips[method=linear]: frames 5 -> 9 (a.toml:18:10)
+    ");
+    let run = "run a.toml --allow-commands --jobs 1";
+    insta::assert_snapshot!(shell.transcript(run), @"
+    $ pipe run a.toml --allow-commands --jobs 1
+    ? 0
+    --- stderr
+    clips: 9 stages on cpu
+    ran      copy[method=linear]  input `input` changed, because clips: frames 5 -> 9 (a.toml:18:10)  [TIME]
+    ran      copy[method=quadratic]  input `input` changed, because clips: frames 5 -> 9 (a.toml:18:10)  [TIME]
+    ran      again[method=linear]  input `input` changed, because clips: frames 5 -> 9 (a.toml:18:10)  [TIME]
+    ran      again[method=quadratic]  input `input` changed, because clips: frames 5 -> 9 (a.toml:18:10)  [TIME]
+    done     4 stages ran, 5 reused in [TIME]
+    ");
+}
