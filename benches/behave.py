@@ -185,20 +185,27 @@ frames = 5
         shutil.rmtree(self.folder / "out", ignore_errors=True)
         subprocess.run([PIPE, "export", "probe.toml", "B", "--to", "out"], cwd=self.folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    def delete(self):
+    def exported(self):
+        """What B gave, file by file."""
         self.export()
+        files = sorted(path for path in (self.folder / "out").rglob("*") if path.is_file())
+        return [(path.name, path.read_bytes()) for path in files]
+
+    def delete(self):
+        self.first = self.exported()
         shutil.rmtree(self.folder / "out")
 
     def overwrite(self):
-        # Outputs lie in the cache alone: the only copy is spoilt.
-        for path in (self.folder / "cache/objects").rglob("*"):
-            if path.is_file() and path.stat().st_size > 10_000:
-                path.chmod(0o644)
-                path.write_bytes(b"by hand")
+        # Outputs lie in the cache alone: the only copies are spoilt.
+        clips = [path for path in (self.folder / "cache/objects").rglob("*") if path.is_file() and path.stat().st_size > 10_000]
+        assert clips, "no clip to spoil"
+        for path in clips:
+            path.chmod(0o644)
+            path.write_bytes(b"by hand")
 
     def is_right(self):
         self.export()
-        return any((self.folder / "out").rglob("*"))
+        return self.exported() == self.first
 
     def for_commands(self):
         self.commands = True
@@ -232,7 +239,9 @@ def probe(tool):
     yield tool.letters() + "".join(f", one fails ({status})" for status in statuses if status)
     tool.again("four")
     killed = tool.start()
-    while not (tool.log.exists() and "A" in tool.log.read_text()):
+    for _ in range(1500):
+        if tool.log.exists() and "A" in tool.log.read_text():
+            break
         time.sleep(0.02)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()

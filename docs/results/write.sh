@@ -6,16 +6,24 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 pipe=${PIPE:-target/release/pipe}
+said=$(mktemp)
+trap 'rm -f "$said"' EXIT
 
 {
   echo '# All pipelines at their smallest scale'
   echo
   echo '`pipe run pipelines/*.toml --profile quick --keep-going`, then `docs/results/write.sh`. Sizes are chosen for'
   echo 'minutes on a CPU, not for answers: what counts here is that every experiment runs from its data to its table.'
-  echo 'Cold, on two cores with other work beside it: the main job 4 min 47 s, the 20 others that there were after it 18 min 19 s.'
   for file in pipelines/*.toml; do
     # A file without tables, or without results, has no section.
-    if table=$("$pipe" table "$file" --profile quick --format markdown 2>/dev/null); then
+    status=0
+    table=$("$pipe" table "$file" --profile quick --format markdown 2> "$said") || status=$?
+    # 1: nothing is computed yet; 2: the file has no tables.
+    if [ "$status" -gt 2 ]; then
+      cat "$said" >&2
+      exit "$status"
+    fi
+    if [ "$status" = 0 ]; then
       printf '\n## %s\n\n%s\n' "$(basename "$file" .toml)" "$table"
     fi
   done

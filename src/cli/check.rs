@@ -10,7 +10,7 @@ use super::{
     session::{LayerArgs, Session},
 };
 use crate::{
-    config::{self, Instance, LoadOptions, Pipeline},
+    config::{self, LoadOptions, Pipeline},
     plan::{self, Lacking},
     report::{
         SCHEMA_VERSION,
@@ -47,26 +47,32 @@ pub(super) fn check(args: &CheckArgs, session: &Session) -> Result<(), CliError>
             Ok(pipeline) => {
                 let stages = pipeline.instances.len();
                 session.warn(&pipeline);
-                let lacks = plan::lacks(&pipeline);
+                let (lacks, unseen) = (plan::lacks(&pipeline), unseen(&pipeline));
                 if args.json {
                     let lacks: Vec<_> = lacks.iter().map(lack_json).collect();
-                    documents.push(
-                        json!({ "file": file, "errors": [], "stages": stages, "lacks": lacks }),
-                    );
+                    documents.push(json!({
+                        "file": file, "errors": [], "stages": stages, "lacks": lacks,
+                        "warnings": pipeline.warnings, "not_looked_into": unseen,
+                    }));
                 } else {
                     for lacking in &lacks {
                         session.caution(&notice(lacking));
                     }
-                    let (stages, unseen) = (count(stages, "stage"), unseen(&pipeline));
-                    session.print(&format!("{name}: fine, {stages}{unseen}\n"))?;
+                    let unseen = match &unseen[..] {
+                        [] => String::new(),
+                        unseen => format!("; not looked into: {}", unseen.join(", ")),
+                    };
+                    session
+                        .print(&format!("{name}: fine, {}{unseen}\n", count(stages, "stage")))?;
                 }
             }
             Err(errors) => {
                 wrong = true;
                 if args.json {
-                    documents.push(
-                        json!({ "file": file, "errors": errors.to_json(), "stages": null, "lacks": [] }),
-                    );
+                    documents.push(json!({
+                        "file": file, "errors": errors.to_json(), "stages": null, "lacks": [],
+                        "warnings": [], "not_looked_into": [],
+                    }));
                 } else {
                     session.talk(errors.render(session.stderr.theme(), WIDTH).trim_end());
                     session.talk(&format!("{name}: {}", count(errors.errors.len(), "error")));
@@ -81,24 +87,14 @@ pub(super) fn check(args: &CheckArgs, session: &Session) -> Result<(), CliError>
     if wrong { Err(CliError::Told(exit::USAGE)) } else { Ok(()) }
 }
 
-/// What of a pipeline was not looked into, for the end of a line.
-fn unseen(pipeline: &Pipeline) -> String {
-    let instances = || pipeline.instances.iter();
-    let is_large = |instance: &&Instance| {
-        let decoded = instance.params.get("count").and_then(Value::as_u64);
-        let on_disk = instance.work.task().is_some() && instance.work.source_root().is_some();
-        on_disk && decoded.is_none_or(|count| count > MOST_DECODED as u64)
-    };
-    let images = instances().any(|instance| is_large(&instance));
-    let images = images.then(|| format!("images where a stage takes more than {MOST_DECODED}"));
-    let models = instances().filter_map(|instance| instance.work.weights());
+/// What of a pipeline was not looked into.
+fn unseen(pipeline: &Pipeline) -> Vec<String> {
+    let images =
+        pipeline.undecoded.then(|| format!("images where a stage takes more than {MOST_DECODED}"));
+    let models = pipeline.instances.iter().filter_map(|instance| instance.work.weights());
     let weights = models.map(|(model, _)| &model.0).find(|name| !name.starts_with("builtin:"));
     let weights = weights.map(|name| format!("weights (`{name}`)"));
-    let unseen: Vec<String> = images.into_iter().chain(weights).collect();
-    if unseen.is_empty() {
-        return String::new();
-    }
-    format!("; not looked into: {}", unseen.join(", "))
+    images.into_iter().chain(weights).collect()
 }
 
 /// What is not on this machine, with its place.

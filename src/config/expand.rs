@@ -93,7 +93,7 @@ impl Expander<'_> {
             let idle: Vec<_> = parsed.flat_map(|parsed| parsed.work.idle_params()).collect();
             check_idle(definition, &idle, problems);
         }
-        (instances, leaks.found())
+        (instances, Found { undecoded: fits.undecoded(), ..leaks.found() })
     }
 
     fn inputs(

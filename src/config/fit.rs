@@ -55,6 +55,11 @@ impl Fits {
         }
     }
 
+    /// Whether images that are here were not decoded, because a stage takes too many.
+    pub fn undecoded(&self) -> bool {
+        self.data.undecoded()
+    }
+
     /// Adds the next instance with its parameters, and reports what it cannot take. Of several
     /// stages that cannot take one value, the first is named.
     pub fn add(

@@ -29,6 +29,8 @@ pub(super) struct Leaks {
 #[derive(Default)]
 pub(super) struct Found {
     pub warnings: Vec<String>,
+    /// Whether images that are here were not decoded, because a stage takes too many.
+    pub undecoded: bool,
     /// Instances that draw data: those asked about, and those learnt from for it.
     pub asked_and_learnt: BTreeSet<(usize, usize)>,
 }

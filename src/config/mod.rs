@@ -167,6 +167,7 @@ impl Builder<'_> {
             tables,
             root: Arc::clone(&merged.root),
             warnings: found.warnings,
+            undecoded: found.undecoded,
             asked_and_learnt: found.asked_and_learnt,
         })
     }

@@ -47,6 +47,8 @@ pub struct Pipeline {
     pub root: Arc<Node>,
     /// What is not wrong but seldom meant.
     pub warnings: Vec<String>,
+    /// Whether images that are here were not decoded when it was loaded, because a stage takes too many.
+    pub undecoded: bool,
     /// Instances that draw data: those whose pairs are asked about, and those learnt from for it, where
     /// the file does not say that both take the same.
     pub asked_and_learnt: BTreeSet<(usize, usize)>,

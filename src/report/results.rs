@@ -193,6 +193,7 @@ mod tests {
             tables: vec![table],
             root: Node::table().into(),
             warnings: Vec::new(),
+            undecoded: false,
             asked_and_learnt: std::collections::BTreeSet::default(),
         };
         let outputs = Outputs::none(0);

@@ -1,6 +1,10 @@
 //! Whether data holds what is asked of it, told before anything runs.
 
-use std::{cell::RefCell, collections::HashMap, path::Path};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    path::Path,
+};
 
 use super::{Cause, Misfit};
 use crate::{
@@ -20,6 +24,7 @@ pub const MOST_DECODED: usize = 30;
 pub struct KnownData {
     look: bool,
     parts: RefCell<HashMap<String, Part>>,
+    undecoded: Cell<bool>,
 }
 
 /// What is known of all images that a request may choose from.
@@ -32,7 +37,12 @@ struct Part {
 impl KnownData {
     /// Looks at the data where `look`, else knows nothing.
     pub fn new(look: bool) -> Self {
-        Self { look, parts: RefCell::default() }
+        Self { look, ..Self::default() }
+    }
+
+    /// Whether images that are here were not decoded, because a stage takes too many.
+    pub fn undecoded(&self) -> bool {
+        self.undecoded.get()
     }
 
     /// What the data of a request does not give, if it is there.
@@ -58,7 +68,11 @@ impl KnownData {
             Err(misfit) => return Some(misfit.clone()),
         };
         match request.choose(count) {
-            Ok(places) if !is_on_disk || places.len() > MOST_DECODED => None,
+            Ok(_) if !is_on_disk => None,
+            Ok(places) if places.len() > MOST_DECODED => {
+                self.undecoded.set(true);
+                None
+            }
             Ok(places) => part.first_broken(&mut look, &places),
             Err(error) => Some(misfit(Cause::Param("count"), error)),
         }

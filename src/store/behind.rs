@@ -63,7 +63,7 @@ impl Store {
         if Digest::from(hashed.hasher.finalize()) != digest {
             return Err(StoreError::Damaged { digest }.into());
         }
-        self.seal(temp, digest)?;
+        self.place(temp, digest)?;
         Ok(len)
     }
 

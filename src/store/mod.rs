@@ -341,9 +341,10 @@ mod tests {
     fn a_newer_cache_is_refused() {
         let (dir, store) = store();
         drop(store);
-        fs::write(dir.path().join("format"), "3\n").unwrap();
+        const NEWER: u32 = FORMAT_VERSION + 1;
+        fs::write(dir.path().join("format"), format!("{NEWER}\n")).unwrap();
         let error = Store::open(dir.path()).unwrap_err();
-        assert!(matches!(error, StoreError::Newer { found: 3, .. }), "{error}");
+        assert!(matches!(error, StoreError::Newer { found: NEWER, .. }), "{error}");
         assert!(error.help().unwrap().contains("newer"));
     }
 
@@ -352,14 +353,16 @@ mod tests {
         let (dir, store) = store();
         let key = Fingerprint::of(b"key");
         let mut record = ItemRecord::new(std::collections::BTreeMap::new());
-        record.format_version = FORMAT_VERSION + 1;
+        const NEWER: u32 = FORMAT_VERSION + 1;
+        record.format_version = NEWER;
         store.commit_item(key, &record).unwrap();
         let hex = key.to_string();
         let path = dir.path().join("items").join(&hex[..2]).join(&hex[2..]);
-        for text in [fs::read_to_string(&path).unwrap(), r#"{"format_version":3,"f":3}"#.into()] {
+        let unknown = format!(r#"{{"format_version":{NEWER},"f":3}}"#);
+        for text in [fs::read_to_string(&path).unwrap(), unknown] {
             fs::write(&path, text).unwrap();
             let error = store.lookup_item(key).unwrap_err();
-            assert!(matches!(error, StoreError::Newer { found: 3, .. }), "{error}");
+            assert!(matches!(error, StoreError::Newer { found: NEWER, .. }), "{error}");
         }
     }
 

@@ -34,12 +34,12 @@ impl Store {
         let failed = |e| StoreError::io(&path, e);
         let mut temp = super::scratch(&self.root.join("tmp")).map_err(failed)?;
         temp.write_all(bytes).map_err(failed)?;
-        self.seal(temp, file.digest)?;
+        self.place(temp, file.digest)?;
         Ok(file)
     }
 
     /// Makes a file that holds the content of `digest` an object.
-    pub(super) fn seal(
+    pub(super) fn place(
         &self,
         temp: tempfile::NamedTempFile,
         digest: Digest,

@@ -379,6 +379,7 @@ impl TestPipeline {
             root: Node::table().into(),
             set: Vec::new(),
             warnings: Vec::new(),
+            undecoded: false,
             asked_and_learnt: BTreeSet::default(),
         };
         Self { dir, pipeline, options: ExecOptions::new(Device::flex(), "cpu") }

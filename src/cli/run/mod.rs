@@ -1,44 +1,28 @@
 //! `pipe run`: the whole program on one screen.
 
+mod events;
 mod load;
 mod results;
+mod runner;
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::BufWriter,
-    num::NonZeroUsize,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{num::NonZeroUsize, path::PathBuf};
 
 use super::{
-    device, disk,
+    device,
     error::CliError,
     exit,
     export::pictures,
-    fetch,
     link::Shared,
-    memory,
     session::{LayerArgs, Session, open_or_look, open_remote},
     signals::Stop,
 };
 use crate::{
-    config::Pipeline,
-    exec::{ExecError, ExecOptions, Executor, Outcome, RunEvent},
+    exec::{ExecOptions, Executor},
     plan::PlanOptions,
-    report::{
-        Reporter,
-        human::HumanReporter,
-        json::JsonReporter,
-        leaks::same_pictures,
-        results::Outputs,
-        style::{count, duration},
-    },
-    store::{Store, StoreError},
 };
+use events::EventFile;
 use load::{Loaded, load};
-use results::{locked_outputs, show_fresh, show_results, write_lock};
+use runner::Runner;
 
 /// Bring the results of pipelines up to date
 ///
@@ -118,8 +102,8 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     let mut runner =
         Runner { args, session, store: &store, executor, outlook, stop: &stop, events };
     let result = match &pipelines[..] {
-        [pipeline] if wrong.is_empty() => runner.run(pipeline),
-        several => runner.run_all(several, wrong),
+        [pipeline] if wrong.is_empty() => runner.bring(pipeline),
+        several => runner.bring_all(several, wrong),
     };
     if let Some(shared) = shared {
         shared.finish(session);
@@ -131,143 +115,5 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
             Err(error)
         }
         (result, written) => result.and(written),
-    }
-}
-
-/// What runs pipelines one after the other.
-struct Runner<'a> {
-    args: &'a RunArgs,
-    session: &'a Session,
-    store: &'a Store,
-    /// Keeps models loaded from one pipeline to the next.
-    executor: Executor<'a>,
-    outlook: device::Outlook,
-    stop: &'a Stop,
-    events: Option<EventFile>,
-}
-
-impl Runner<'_> {
-    /// Runs several pipelines; the first failure ends it, unless it is to keep going. Those that
-    /// failed before, with their exit codes, are told with the others.
-    fn run_all(
-        &mut self,
-        pipelines: &[Pipeline],
-        mut failed: Vec<(String, u8)>,
-    ) -> Result<(), CliError> {
-        let start = Instant::now();
-        let all = pipelines.len() + failed.len();
-        let mut ran = 0;
-        for pipeline in pipelines {
-            ran += 1;
-            let Err(error) = self.run(pipeline) else { continue };
-            failed.push((pipeline.path.display().to_string(), error.report(self.session)));
-            if !self.args.keep_going || self.stop.flag.is_cancelled() {
-                break;
-            }
-        }
-        let time = duration(start.elapsed().as_secs_f64());
-        let files = count(all, "pipeline");
-        // The greatest, so that an interruption or a bug is not hidden by a failure.
-        let Some(code) = failed.iter().map(|(_, code)| *code).max() else {
-            self.session.talk(&format!("{files} up to date in {time}"));
-            return Ok(());
-        };
-        let names: Vec<_> = failed.iter().map(|(name, _)| format!("`{name}`")).collect();
-        let left = match pipelines.len() - ran {
-            0 => String::new(),
-            left => format!("; {left} not reached"),
-        };
-        let how = if self.stop.flag.is_cancelled() { "failed or interrupted" } else { "failed" };
-        let (names, failed) = (names.join(", "), failed.len());
-        self.session.talk(&format!("{how}: {names} ({failed} of {files}, in {time}){left}"));
-        Err(CliError::Told(code))
-    }
-
-    /// Runs a pipeline; again, for as long as something is damaged that no stage had to read. Each time
-    /// all results are checked, and what was made again and is damaged once more is an error.
-    fn run(&mut self, pipeline: &Pipeline) -> Result<(), CliError> {
-        loop {
-            let digest = match self.run_once(pipeline) {
-                Err(CliError::Damaged(digest)) => digest,
-                result => return result,
-            };
-            let dropped = usize::from(self.store.drop_if_damaged(digest)?)
-                + self.executor.drop_damaged(pipeline)?;
-            if dropped == 0 {
-                return Err(CliError::Damaged(digest));
-            }
-            self.session.talk(&match dropped {
-                1 => format!("{}; it is made again", StoreError::Damaged { digest }),
-                more => format!("{more} files of these results are damaged; they are made again"),
-            });
-        }
-    }
-
-    fn run_once(&mut self, pipeline: &Pipeline) -> Result<(), CliError> {
-        let (args, session, store) = (self.args, self.session, self.store);
-        session.warn(pipeline);
-        let locked = if args.locked { locked_outputs(pipeline, store)? } else { BTreeMap::new() };
-        let wanted = args.wanted();
-        let refuse = || Ok(self.executor.refuse_commands(pipeline)?);
-        fetch::models(pipeline, &wanted, session, self.stop, refuse)?;
-        memory::check(pipeline, store, &wanted, &self.outlook)?;
-        self.executor.lock_to(locked);
-
-        let verbose = session.global.verbose > 0;
-        let mut human = HumanReporter::new(session.screen(), session.stderr, verbose);
-        let mut outputs = Outputs::none(pipeline.instances.len());
-        let mut space = disk::Watch::new(pipeline, store, &wanted);
-        let executed = self.executor.execute(pipeline, &mut |event| {
-            if matches!(event, RunEvent::StageStarted { .. }) {
-                space.look(session);
-            }
-            human.on(&event);
-            outputs.on(&event);
-            if let Some(events) = &mut self.events {
-                events.reporter.on(&event);
-            }
-        });
-        let summary = match executed {
-            Err(ExecError::Store(error @ StoreError::NotWritable { .. })) => {
-                return show_fresh(pipeline, args, error, store, session);
-            }
-            executed => executed?,
-        };
-        // Before the tables, which may meet a full disk where they are written to.
-        let is_to_lock = args.lock && summary.outcome == Outcome::Done;
-        let lock = is_to_lock.then(|| write_lock(pipeline, store)).transpose()?;
-        for warning in same_pictures(pipeline, &outputs, store)? {
-            session.caution(&warning);
-        }
-        if args.only.is_empty() && summary.outcome != Outcome::Interrupted {
-            CliError::unless_unread(show_results(pipeline, &outputs, store, session))?;
-        }
-        if let Some(lock) = lock {
-            session.talk(&format!("locked in {}", lock.display()));
-        }
-        match summary.outcome {
-            Outcome::Done => Ok(()),
-            outcome => Err(CliError::Told(self.stop.code_of(outcome))),
-        }
-    }
-}
-
-/// The file of `--events`.
-struct EventFile {
-    path: PathBuf,
-    reporter: JsonReporter<BufWriter<File>>,
-}
-
-impl EventFile {
-    fn create(path: &Path) -> Result<Self, CliError> {
-        let reporter = JsonReporter::create(path);
-        let reporter = reporter.map_err(|error| CliError::file("create", path, &error))?;
-        Ok(Self { path: path.to_owned(), reporter })
-    }
-
-    fn finish(self) -> Result<(), CliError> {
-        let Self { path, reporter } = self;
-        let finished = reporter.finish().map(drop);
-        finished.map_err(|error| CliError::file("write the events to", &path, &error))
     }
 }

@@ -1,4 +1,4 @@
-//! The eight probes that pipeline tools are compared by (`behave.py`): which of two stages run, A and
+//! The probes that pipeline tools are compared by (`benches/behave.py`): which of two stages run, A and
 //! what follows it, B.
 
 use std::{path::Path, process::Stdio, time::Duration};

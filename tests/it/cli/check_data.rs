@@ -61,6 +61,21 @@ fn a_damaged_image_is_found_where_a_stage_takes_few() {
     --- stdout
     clips.toml: fine, 2 stages; not looked into: images where a stage takes more than 30
     ");
+    let json: serde_json::Value =
+        serde_json::from_str(&shell.succeed(&large.replace("check", "check --json"))).unwrap();
+    let unseen = &json["files"][0]["not_looked_into"];
+    assert_eq!(*unseen, serde_json::json!(["images where a stage takes more than 30"]));
+    // What decides is how many there are, not whether their number is written.
+    for name in 12..40 {
+        for folder in ["data/input", "data/target"] {
+            fs::remove_file(shell.path(folder).join(format!("{name:02}.jpg"))).unwrap();
+        }
+    }
+    let all = fs::read_to_string(shell.path("clips.toml")).unwrap();
+    let all = all.replace("count  = \"${n}\"\n", "");
+    let sweep = all.find("[sweep]").unwrap()..all.find("[stages.pairs]").unwrap();
+    shell.write("all.toml", &all.replace(&all[sweep], ""));
+    assert!(shell.transcript("check all.toml").contains("is not a whole image"));
 }
 
 #[test]

@@ -20,9 +20,9 @@ fn profiles(file: &Path) -> BTreeSet<String> {
     names
 }
 
-/// Each pipeline with each of its profiles.
-fn cases() -> Vec<(PathBuf, Option<String>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines");
+/// Each pipeline below a folder with each of its profiles.
+fn cases(folder: &str) -> Vec<(PathBuf, Option<String>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut cases = Vec::new();
     for file in walk(&folder).into_iter().filter(|file| file.extension() == Some("toml".as_ref())) {
         cases.push((file.clone(), None));
@@ -33,8 +33,8 @@ fn cases() -> Vec<(PathBuf, Option<String>)> {
 
 #[test]
 fn every_experiment_is_there_at_three_scales() {
-    for (file, _) in cases().into_iter().filter(|(file, _)| !file.iter().any(|part| part == "base"))
-    {
+    let files = cases("pipelines").into_iter().map(|(file, _)| file);
+    for file in files.filter(|file| !file.iter().any(|part| part == "base")) {
         let names = profiles(&file);
         for scale in ["quick", "full"] {
             assert!(names.contains(scale), "{} has no profile `{scale}`", file.display());
@@ -49,7 +49,7 @@ fn every_experiment_is_there_at_three_scales() {
 #[test]
 fn every_pipeline_checks_and_plans_in_every_profile() {
     let shell = Shell::new();
-    let cases = cases();
+    let cases = [cases("pipelines"), cases("docs")].concat();
     assert!(cases.len() >= 8, "{cases:?}");
     for (file, profile) in cases {
         let profile = profile.map_or(String::new(), |name| format!(" --profile {name}"));
@@ -75,7 +75,9 @@ fn merged(shell: &Shell, file: &Path, profile: &str) -> toml::Table {
 fn published_models_learn_from_images_with_ever_new_noise() {
     let shell = Shell::new();
     let mut trainings = 0;
-    for (file, _) in cases().into_iter().filter(|(_, name)| name.as_deref() == Some("paper")) {
+    for (file, _) in
+        cases("pipelines").into_iter().filter(|(_, name)| name.as_deref() == Some("paper"))
+    {
         let stages = merged(&shell, &file, "paper")["stages"].clone();
         let stages = stages.as_table().unwrap();
         for lora in stages.values().filter(|stage| stage["kind"].as_str() == Some("lora_train")) {

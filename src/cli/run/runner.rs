@@ -1,0 +1,166 @@
+//! Brings pipelines up to date, one after the other.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use super::{
+    RunArgs,
+    events::EventFile,
+    results::{locked_outputs, show_fresh, show_results, write_lock},
+};
+use crate::{
+    cli::{device, disk, error::CliError, fetch, memory, session::Session, signals::Stop},
+    config::Pipeline,
+    exec::{ExecError, Executor, Outcome, RunEvent},
+    report::{
+        Reporter,
+        human::HumanReporter,
+        leaks::same_pictures,
+        results::Outputs,
+        style::{count, duration},
+    },
+    store::{Store, StoreError},
+};
+
+/// What runs pipelines one after the other.
+pub(super) struct Runner<'a> {
+    pub args: &'a RunArgs,
+    pub session: &'a Session,
+    pub store: &'a Store,
+    /// Keeps models loaded from one pipeline to the next.
+    pub executor: Executor<'a>,
+    pub outlook: device::Outlook,
+    pub stop: &'a Stop,
+    pub events: Option<EventFile>,
+}
+
+impl Runner<'_> {
+    /// Brings several pipelines up to date; the first failure ends it, unless it is to keep going. Those that
+    /// failed before, with their exit codes, are told with the others.
+    pub fn bring_all(
+        &mut self,
+        pipelines: &[Pipeline],
+        mut failed: Vec<(String, u8)>,
+    ) -> Result<(), CliError> {
+        let start = Instant::now();
+        let all = pipelines.len() + failed.len();
+        let mut ran = 0;
+        for pipeline in pipelines {
+            ran += 1;
+            let Err(error) = self.bring(pipeline) else { continue };
+            failed.push((pipeline.path.display().to_string(), error.report(self.session)));
+            if !self.args.keep_going || self.stop.flag.is_cancelled() {
+                break;
+            }
+        }
+        let time = duration(start.elapsed().as_secs_f64());
+        let files = count(all, "pipeline");
+        // The greatest, so that an interruption or a bug is not hidden by a failure.
+        let Some(code) = failed.iter().map(|(_, code)| *code).max() else {
+            self.session.talk(&format!("{files} up to date in {time}"));
+            return Ok(());
+        };
+        let names: Vec<_> = failed.iter().map(|(name, _)| format!("`{name}`")).collect();
+        let left = match pipelines.len() - ran {
+            0 => String::new(),
+            left => format!("; {left} not reached"),
+        };
+        let how = if self.stop.flag.is_cancelled() { "failed or interrupted" } else { "failed" };
+        let (names, failed) = (names.join(", "), failed.len());
+        self.session.talk(&format!("{how}: {names} ({failed} of {files}, in {time}){left}"));
+        Err(CliError::Told(code))
+    }
+
+    /// Brings a pipeline up to date, and shows its results.
+    pub fn bring(&mut self, pipeline: &Pipeline) -> Result<(), CliError> {
+        self.session.warn(pipeline);
+        self.healing(pipeline, Self::prepare)?;
+        self.healing(pipeline, Self::attempt)
+    }
+
+    /// Does something; again, for as long as it meets damage that no stage had to read. Each time
+    /// all results are checked, and what was made again and is damaged once more is an error.
+    fn healing(
+        &mut self,
+        pipeline: &Pipeline,
+        act: impl Fn(&mut Self, &Pipeline) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        loop {
+            let digest = match act(self, pipeline) {
+                Err(CliError::Damaged(digest)) => digest,
+                result => return result,
+            };
+            let dropped = usize::from(self.store.drop_if_damaged(digest)?)
+                + self.executor.drop_damaged(pipeline)?;
+            if dropped == 0 {
+                return Err(CliError::Damaged(digest));
+            }
+            self.session.talk(&match dropped {
+                1 => format!("{}; it is made again", StoreError::Damaged { digest }),
+                more => format!("{more} files of these results are damaged; they are made again"),
+            });
+        }
+    }
+
+    /// Refuses what cannot be run to its end, and fetches what it needs.
+    fn prepare(&mut self, pipeline: &Pipeline) -> Result<(), CliError> {
+        let (args, wanted) = (self.args, self.args.wanted());
+        let locked =
+            if args.locked { locked_outputs(pipeline, self.store)? } else { BTreeMap::new() };
+        let refuse = || Ok(self.executor.refuse_commands(pipeline)?);
+        fetch::models(pipeline, &wanted, self.session, self.stop, refuse)?;
+        memory::check(pipeline, self.store, &wanted, &self.outlook)?;
+        self.executor.lock_to(locked);
+        Ok(())
+    }
+
+    /// Executes a pipeline and shows what came of it.
+    fn attempt(&mut self, pipeline: &Pipeline) -> Result<(), CliError> {
+        let (session, store, wanted) = (self.session, self.store, self.args.wanted());
+        let verbose = session.global.verbose > 0;
+        let mut human = HumanReporter::new(session.screen(), session.stderr, verbose);
+        let mut outputs = Outputs::none(pipeline.instances.len());
+        let mut space = disk::Watch::new(pipeline, store, &wanted);
+        let executed = self.executor.execute(pipeline, &mut |event| {
+            if matches!(event, RunEvent::StageStarted { .. }) {
+                space.look(session);
+            }
+            human.on(&event);
+            outputs.on(&event);
+            if let Some(events) = &mut self.events {
+                events.reporter.on(&event);
+            }
+        });
+        match executed {
+            Err(ExecError::Store(error @ StoreError::NotWritable { .. })) => {
+                show_fresh(pipeline, self.args, error, store, session)
+            }
+            executed => self.conclude(pipeline, executed?.outcome, &outputs),
+        }
+    }
+
+    /// Writes the lock, shows the results, and says how it ended.
+    fn conclude(
+        &self,
+        pipeline: &Pipeline,
+        outcome: Outcome,
+        outputs: &Outputs,
+    ) -> Result<(), CliError> {
+        let (args, session, store) = (self.args, self.session, self.store);
+        // Before the tables, which may meet a full disk where they are written to.
+        let is_to_lock = args.lock && outcome == Outcome::Done;
+        let lock = is_to_lock.then(|| write_lock(pipeline, store)).transpose()?;
+        for warning in same_pictures(pipeline, outputs, store)? {
+            session.caution(&warning);
+        }
+        if args.only.is_empty() && outcome != Outcome::Interrupted {
+            CliError::unless_unread(show_results(pipeline, outputs, store, session))?;
+        }
+        if let Some(lock) = lock {
+            session.talk(&format!("locked in {}", lock.display()));
+        }
+        match outcome {
+            Outcome::Done => Ok(()),
+            outcome => Err(CliError::Told(self.stop.code_of(outcome))),
+        }
+    }
+}
