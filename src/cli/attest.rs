@@ -9,6 +9,7 @@ use super::{
     error::CliError,
     exit,
     session::{LayerArgs, Session},
+    spare::spare,
 };
 use crate::{
     config::{self, Pipeline},
@@ -66,6 +67,7 @@ fn sign(args: &AttestArgs, file: &Path, session: &Session) -> Result<(), CliErro
     let payload = serde_json::to_vec(&statement).expect("a statement is valid JSON");
     let envelope = Envelope::sign(&payload, &key);
     let path = args.to.clone().unwrap_or_else(|| path_of(&pipeline));
+    spare(&path, [file, args.key.as_path()])?;
     let text = serde_json::to_string(&envelope).expect("an envelope is valid JSON") + "\n";
     std::fs::write(&path, text).map_err(|error| CliError::file("write", &path, &error))?;
     let files = count(statement.subject.len(), "file");

@@ -43,6 +43,8 @@ pub(super) fn start(verbose: u8, wanted: &str, style: Style, bars: Option<MultiP
         .with_ansi(style.color)
         .with_target(false)
         .without_time()
+        // Where stderr is closed, what cannot be logged cannot be complained about either.
+        .log_internal_errors(false)
         .with_writer(LogWriter(bars))
         .try_init();
 }

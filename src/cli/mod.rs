@@ -25,6 +25,7 @@ mod schema;
 mod session;
 mod show;
 mod signals;
+mod spare;
 mod table;
 mod verify;
 mod versioned;

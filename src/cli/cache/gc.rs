@@ -1,6 +1,10 @@
 //! `pipe cache gc`.
 
-use std::{fmt::Write as _, path::PathBuf, time::Duration};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde_json::json;
 
@@ -12,13 +16,13 @@ use crate::{
         SCHEMA_VERSION,
         style::{bytes, count},
     },
-    store::{GcPolicy, GcReport, Removed, Store, unnamed},
+    store::{Fingerprint, GcPolicy, GcReport, Removed, Store, unnamed},
 };
 
 /// Remove what nobody needs
 ///
-/// Kept are the present results of every pipeline that was run, each profile for itself, and what is
-/// pinned. Files named here count alone: with `gc a.toml`, the results of all other pipelines go.
+/// Kept are the results of every pipeline that was run, each profile for itself: those of its last run,
+/// and those that its file states now. Kept, too, is what is pinned. Files named here count alone: with `gc a.toml`, the results of all other pipelines go.
 #[derive(Debug, clap::Args)]
 pub(super) struct GcArgs {
     /// Keep the results of these pipeline files only; `REVISION:FILE` is a file as it was in git
@@ -56,6 +60,9 @@ pub(super) fn gc(args: &GcArgs, store: &Store, session: &Session) -> Result<(), 
             keep.extend(found.into_iter().map(|(_, record)| record.fingerprint));
         }
     }
+    if files.is_empty() {
+        keep.extend(as_stated(store)?);
+    }
     // What a file is now, it was not in another revision: that alone is kept of it.
     let current = files.iter().filter(|file| file.is_current()).map(|file| file.path.clone());
     let report = store.gc(&GcPolicy {
@@ -71,6 +78,19 @@ pub(super) fn gc(args: &GcArgs, store: &Store, session: &Session) -> Result<(), 
     } else {
         text(&report, args.dry_run, session.global.verbose > 0)
     })
+}
+
+/// The results of every pipeline that was run, as its file states them now: `--set` may have been the last
+/// run. A file that is gone, or wrong, states nothing.
+fn as_stated(store: &Store) -> Result<Vec<Fingerprint>, CliError> {
+    let mut keep = Vec::new();
+    for owner in store.roots()?.into_iter().filter_map(|root| root.owner) {
+        let options = LoadOptions { profile: owner.profile.clone(), ..LoadOptions::default() };
+        let Ok(pipeline) = config::load(Path::new(&owner.file), &options) else { continue };
+        let found = fresh(&pipeline, None, store)?;
+        keep.extend(found.into_iter().map(|(_, record)| record.fingerprint));
+    }
+    Ok(keep)
 }
 
 /// The pipeline of a file; one without stages is a mistake, by which all would be removed.

@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{cli::error::CliError, report::json::JsonReporter};
+use crate::{
+    cli::{error::CliError, spare::spare},
+    report::json::JsonReporter,
+};
 
 /// The file of `--events`.
 pub(super) struct EventFile {
@@ -15,7 +18,9 @@ pub(super) struct EventFile {
 }
 
 impl EventFile {
-    pub fn create(path: &Path) -> Result<Self, CliError> {
+    /// Creates the file, which must be none of the pipelines that are `run`.
+    pub fn create(path: &Path, run: &[PathBuf]) -> Result<Self, CliError> {
+        spare(path, run.iter().map(PathBuf::as_path))?;
         let reporter = JsonReporter::create(path);
         let reporter = reporter.map_err(|error| CliError::file("create", path, &error))?;
         Ok(Self { path: path.to_owned(), reporter })

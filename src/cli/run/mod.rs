@@ -80,7 +80,8 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     let (device, device_name) = device::open(&settings.device)?;
     let stop = Stop::on_signal();
     let outlook = device::outlook(&device_name)?;
-    let events = args.events.as_deref().map(EventFile::create).transpose()?;
+    let events = args.events.as_deref().map(|path| EventFile::create(path, &args.files));
+    let events = events.transpose()?;
     let shared = remote.map(|remote| Shared::new(remote, &store, &stop)).transpose()?;
     let store = match &shared {
         Some(shared) => shared.behind(store),

@@ -176,6 +176,36 @@ fn two_files_and_two_profiles_of_one_name_keep_their_results() {
 }
 
 #[test]
+fn a_trial_with_set_frees_nothing_that_the_file_states() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml");
+    let trial = "clips.toml --set stages.clips.frames=9";
+    shell.succeed(&format!("run {trial}"));
+    shell.succeed("cache gc");
+    for line in ["clips.toml", trial] {
+        assert!(shell.plan(line).iter().all(|stage| stage["state"] == "fresh"), "{line}");
+    }
+    // Who writes it into the file has no use for the old clips.
+    shell.write("clips.toml", &CLIPS.replace("frames = 5", "frames = 9"));
+    assert!(shell.succeed("cache gc").contains("removed clips: clips"));
+}
+
+#[test]
+fn no_output_is_written_over_what_it_is_made_from() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    insta::assert_snapshot!(shell.transcript("run clips.toml --events clips.toml"), @"
+    $ pipe run clips.toml --events clips.toml
+    ? 2
+    --- stderr
+      × `clips.toml` would be overwritten
+      help: it is no output of `pipe`: name another file
+    ");
+    assert_eq!(std::fs::read_to_string(shell.path("clips.toml")).unwrap(), CLIPS);
+}
+
+#[test]
 fn a_cell_that_leaves_the_sweep_is_freed_by_name_unless_it_is_pinned() {
     let shell = Shell::new();
     shell.write("clips.toml", CLIPS);

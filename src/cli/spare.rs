@@ -1,0 +1,39 @@
+//! What an output may not overwrite: the files it is made from.
+
+use std::{fs, path::Path};
+
+use super::error::CliError;
+
+/// Refuses to write `output` over one of `inputs`, or over any file that looks like a pipeline.
+pub(super) fn spare<'a>(
+    output: &Path,
+    inputs: impl IntoIterator<Item = &'a Path>,
+) -> Result<(), CliError> {
+    let Ok(found) = fs::canonicalize(output) else { return Ok(()) };
+    let is_input = inputs.into_iter().any(|path| fs::canonicalize(path).is_ok_and(|p| p == found));
+    if is_input || found.extension().is_some_and(|ending| ending == "toml") {
+        let name = output.display();
+        return Err(CliError::usage(format!("`{name}` would be overwritten"))
+            .with_help("it is no output of `pipe`: name another file"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inputs_and_pipelines_are_spared() {
+        let folder = tempfile::tempdir().unwrap();
+        let [key, other, absent, log] =
+            ["key.pem", "other.toml", "new.toml", "log"].map(|name| folder.path().join(name));
+        for file in [&key, &other, &log] {
+            fs::write(file, "").unwrap();
+        }
+        let inputs = [key.as_path()];
+        assert!(spare(&folder.path().join("./key.pem"), inputs).is_err());
+        assert!(spare(&other, inputs).is_err());
+        assert!(spare(&absent, inputs).is_ok() && spare(&log, inputs).is_ok());
+    }
+}
