@@ -90,17 +90,17 @@ fn one_image_is_one_item_of_every_stage() {
     save(&shell, "examples", "e05", 250);
     insta::assert_snapshot!(ran(&shell), @"
     ran      examples  `input/e05.png` changed, `target/e05.png` changed
-    ran      mirrored  input `pairs` changed ([HASH] -> [HASH])  1 of 12 items
-    ran      clips  input `pairs` changed ([HASH] -> [HASH])  1 of 12 items
-    ran      latents  input `videos` changed ([HASH] -> [HASH])  1 of 12 items
+    ran      mirrored  input `pairs` changed, because examples: `input/e05.png` changed and 1 more  1 of 12 items
+    ran      clips  input `pairs` changed, because examples: `input/e05.png` changed and 1 more  1 of 12 items
+    ran      latents  input `videos` changed, because examples: `input/e05.png` changed and 1 more  1 of 12 items
     ");
 
     save(&shell, "test", "t4", 250);
     insta::assert_snapshot!(ran(&shell), @"
     ran      test  `input/` changed, `target/` changed
-    ran      predict  input `pairs` changed ([HASH] -> [HASH])  1 of 5 items
-    ran      answers  input `samples` changed ([HASH] -> [HASH])  1 of 5 items
-    ran      score  input `pairs` changed ([HASH] -> [HASH]), input `predictions` changed ([HASH] -> [HASH])
+    ran      predict  input `pairs` changed, because test: `input/` changed and 1 more  1 of 5 items
+    ran      answers  input `samples` changed, because test: `input/` changed and 1 more  1 of 5 items
+    ran      score  input `pairs` changed, input `predictions` changed, because test: `input/` changed and 1 more
     ");
 
     for side in ["input", "target"] {
@@ -115,8 +115,8 @@ fn one_image_is_one_item_of_every_stage() {
     }
     insta::assert_snapshot!(ran(&shell), @"
     ran      examples  `input/` changed, `input/e00.png` changed, `target/` changed, `target/e00.png` changed
-    ran      mirrored  input `pairs` changed ([HASH] -> [HASH])  1 of 12 items
-    ran      clips  input `pairs` changed ([HASH] -> [HASH])  1 of 12 items
-    ran      latents  input `videos` changed ([HASH] -> [HASH])  0 of 12 items
+    ran      mirrored  input `pairs` changed, because examples: `input/` changed and 3 more  1 of 12 items
+    ran      clips  input `pairs` changed, because examples: `input/` changed and 3 more  1 of 12 items
+    ran      latents  input `videos` changed, because examples: `input/` changed and 3 more  0 of 12 items
     ");
 }
