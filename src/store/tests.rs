@@ -2,6 +2,8 @@
 
 use super::*;
 
+const NEWER: u32 = FORMAT_VERSION + 1;
+
 fn store() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
@@ -12,7 +14,6 @@ fn store() -> (tempfile::TempDir, Store) {
 fn a_newer_cache_is_refused() {
     let (dir, store) = store();
     drop(store);
-    const NEWER: u32 = FORMAT_VERSION + 1;
     fs::write(dir.path().join("format"), format!("{NEWER}\n")).unwrap();
     let error = Store::open(dir.path()).unwrap_err();
     assert!(matches!(error, StoreError::Newer { found: NEWER, .. }), "{error}");
@@ -24,7 +25,6 @@ fn a_newer_record_is_refused_whether_or_not_it_can_be_read() {
     let (dir, store) = store();
     let key = Fingerprint::of(b"key");
     let mut record = ItemRecord::new(std::collections::BTreeMap::new());
-    const NEWER: u32 = FORMAT_VERSION + 1;
     record.format_version = NEWER;
     store.commit_item(key, &record).unwrap();
     let hex = key.to_string();
