@@ -150,6 +150,23 @@ impl Explainer<'_> {
             record.pipe_version,
             record.output.short(),
         );
+        self.since(index, out);
+    }
+
+    /// What is otherwise than it was before, and why.
+    fn since(&self, index: usize, out: &mut String) {
+        let now = |index: usize| match &self.plan.nodes[index].freshness {
+            Freshness::Fresh(record) => Some(std::sync::Arc::new((**record).clone())),
+            _ => None,
+        };
+        let Some((reasons, cause)) = self.decider.since(index, &now) else { return };
+        let _ = writeln!(out, "  since the one before:");
+        for reason in reasons {
+            let _ = writeln!(out, "    {reason}");
+        }
+        if let Some(cause) = cause {
+            let _ = writeln!(out, "    {cause}");
+        }
     }
 }
 

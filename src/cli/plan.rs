@@ -58,6 +58,9 @@ pub(super) fn plan(args: &PlanArgs, session: &Session) -> Result<(), CliError> {
     })
 }
 
+/// More stages with shell commands than this are only counted.
+const MOST_COMMANDS: usize = 12;
+
 fn text(plan: &Plan<'_>, outlook: &Outlook, verbose: bool) -> String {
     let mut out = String::new();
     let nodes = || plan.nodes.iter().zip(&plan.pipeline.instances).filter(|(node, _)| node.needed);
@@ -100,8 +103,12 @@ fn text(plan: &Plan<'_>, outlook: &Outlook, verbose: bool) -> String {
     let _ = writeln!(out, "{}", estimate(nodes().map(|(node, _)| node)));
     let commands = commands(plan);
     if !commands.is_empty() {
-        let commands = Vec::from_iter(commands).join(", ");
-        let _ = writeln!(out, "shell commands, which a run must allow: {commands}");
+        let named = commands.iter().take(MOST_COMMANDS).copied().collect::<Vec<_>>().join(", ");
+        let more = match commands.len().saturating_sub(MOST_COMMANDS) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let _ = writeln!(out, "shell commands, which a run must allow: {named}{more}");
     }
     for stage in memory::too_large(plan, outlook) {
         let _ = writeln!(out, "too little memory: {}\n  help: {}", stage.message, stage.help);

@@ -85,7 +85,7 @@ mod tests {
         let direct = Fingerprint::of(lock.as_bytes());
         let key = Key { ingredients, direct, trajectory: None };
         let reasons = Vec::new();
-        Job { index, key, reasons, cause: None, forced: false, need: 0, room: None }
+        Job { index, key, reasons, cause: None, forced: false, before: None, need: 0, room: None }
     }
 
     #[test]

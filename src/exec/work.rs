@@ -24,7 +24,7 @@ use crate::{
     },
     stages::{OnItem, Progress, StageError},
     store::{
-        FORMAT_VERSION, Fingerprint, Ingredients, ItemRecord, KeyLock, NewResult, Record,
+        Digest, FORMAT_VERSION, Fingerprint, Ingredients, ItemRecord, KeyLock, NewResult, Record,
         SourceReader, StoreError,
     },
 };
@@ -37,6 +37,8 @@ pub(super) struct Job {
     /// Where the change of an input began.
     pub(super) cause: Option<Cause>,
     pub(super) forced: bool,
+    /// What it gave when it last ran: a forced run replaces the record of that.
+    pub(super) before: Option<Digest>,
     /// The memory that it is estimated to need.
     pub(super) need: u64,
     /// The memory that must be free when it starts.

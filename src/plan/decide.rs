@@ -270,14 +270,21 @@ impl<'a> Decider<'a> {
         self.record(key)
     }
 
-    /// The record of what an instance was before it was what `now` tells.
-    pub(super) fn before(&self, index: usize, now: &Record) -> Option<Arc<Record>> {
+    /// The records of what an instance was before it was what `now` tells, latest first.
+    pub(super) fn before(
+        &self,
+        index: usize,
+        now: &Record,
+    ) -> impl Iterator<Item = Arc<Record>> + use<'_> {
+        /// What lies farther back, hardly anybody still follows.
+        const MOST: usize = 16;
         let name = self.pipeline.instances[index].to_string();
         let history = self.history.lock().expect("no panic while held");
-        let last = history.of(&name)?;
-        let before = if last == now.fingerprint { history.before(&name)? } else { last };
+        let earlier = history.before(&name).iter().rev().copied();
+        let keys = history.of(&name).into_iter().chain(earlier);
+        let keys: Vec<_> = keys.filter(|key| *key != now.fingerprint).take(MOST).collect();
         drop(history);
-        self.record(before)
+        keys.into_iter().filter_map(|key| self.record(key))
     }
 
     /// Remembers what an instance is now.

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Beginnings, Decider, StaleReason, freshness::differences};
+use super::{Beginnings, Cause, Decider, StaleReason, freshness::differences};
 use crate::{
     config::Instance,
     store::{Digest, Record},
@@ -28,19 +28,43 @@ impl Decider<'_> {
         earlier.beginnings(self, index, reasons, now)
     }
 
-    /// For what an instance changed when it last did, if that is why another one runs.
+    /// For what an instance changed, if that is why another one runs.
     pub(crate) fn changed_for(&self, index: usize) -> Option<Vec<StaleReason>> {
         self.earlier.lock().expect("no panic while held").reasons(index)
     }
+
+    /// In what an instance differs from what it was before, and where that began.
+    pub(crate) fn since(
+        &self,
+        index: usize,
+        now: Now<'_>,
+    ) -> Option<(Vec<StaleReason>, Option<Cause>)> {
+        let record = now(index)?;
+        let before = self.before(index, &record).next()?;
+        let instances = &self.pipeline.instances;
+        let reasons = differences(&before.ingredients, &record.ingredients, &instances[index]);
+        if reasons.is_empty() {
+            return None;
+        }
+        let first = self.earlier(index, &reasons, now).first();
+        let cause = first.and_then(|(root, more)| {
+            let reasons = self.changed_for(root)?;
+            Some(Cause::new(&instances[index], &instances[root], &reasons, more, true))
+        });
+        Some((reasons, cause))
+    }
 }
 
-/// The changes that were found, by instance.
+/// The changes that were found, by instance and what it gave before; and the reasons of their own for
+/// which instances changed.
 #[derive(Default)]
-pub(super) struct Earlier(HashMap<usize, Change>);
+pub(super) struct Earlier(HashMap<Step, Change>, HashMap<usize, Vec<StaleReason>>);
 
-/// The last change of an instance.
+/// An instance and what it once gave.
+type Step = (usize, Digest);
+
+/// A change of an instance.
 struct Change {
-    old: Digest,
     new: Digest,
     /// Its reasons, without those that lie in its inputs.
     own: Vec<StaleReason>,
@@ -56,6 +80,12 @@ struct Input {
     index: usize,
     old: Digest,
     new: Digest,
+}
+
+impl Input {
+    fn step(&self) -> Step {
+        (self.index, self.old)
+    }
 }
 
 /// The inputs that an instance has other content of.
@@ -84,27 +114,31 @@ impl Earlier {
     ) -> Beginnings {
         let inputs = inputs(&decider.pipeline.instances[index], reasons);
         for input in &inputs {
-            self.follow(decider, input.index, now);
+            self.follow(decider, input.step(), now);
         }
         self.join(&inputs)
     }
 
-    /// The reasons of its own for which an instance changed.
+    /// The reasons of its own for which an instance changed; those that were found first, where others
+    /// take it that last saw different outputs of it.
     pub(super) fn reasons(&self, index: usize) -> Option<Vec<StaleReason>> {
-        self.0.get(&index).map(|change| change.own.clone())
+        self.1.get(&index).cloned()
     }
 
-    /// Finds where the last change of an instance began. Chains are long, so without recursion.
-    fn follow(&mut self, decider: &Decider<'_>, index: usize, now: Now<'_>) {
-        let mut stack = vec![index];
+    /// Finds where a change of an instance began. Chains are long, so without recursion.
+    fn follow(&mut self, decider: &Decider<'_>, step: Step, now: Now<'_>) {
+        let mut stack = vec![step];
         while let Some(&top) = stack.last() {
             if let Entry::Vacant(unknown) = self.0.entry(top) {
-                let Some(change) = last_change(decider, top, now) else {
+                let Some(change) = change(decider, top, now) else {
                     stack.pop();
                     continue;
                 };
                 // It is still on the stack, and comes to its end after its inputs.
-                stack.extend(change.inputs.iter().map(|input| input.index));
+                stack.extend(change.inputs.iter().map(Input::step));
+                if !change.own.is_empty() {
+                    self.1.entry(top.0).or_insert_with(|| change.own.clone());
+                }
                 unknown.insert(change);
                 continue;
             }
@@ -112,30 +146,29 @@ impl Earlier {
             let change = &self.0[&top];
             if change.beginnings.is_none() {
                 let above = self.join(&change.inputs);
-                let own = (!change.own.is_empty()).then(|| Beginnings::own(top, &change.own));
+                let own = (!change.own.is_empty()).then(|| Beginnings::own(top.0, &change.own));
                 let all = Beginnings::join([&above, &own.unwrap_or_default()]);
                 self.0.entry(top).and_modify(|change| change.beginnings = Some(all));
             }
         }
     }
 
-    /// Where the changes of these inputs began, as far as each changed last from and to this.
+    /// Where the changes of these inputs began, as far as each changed from and to this.
     fn join(&self, inputs: &[Input]) -> Beginnings {
-        let known = inputs.iter().filter_map(|input| {
-            let change = self.0.get(&input.index)?;
-            (change.old == input.old && change.new == input.new).then_some(change)
-        });
+        let known = inputs
+            .iter()
+            .filter_map(|input| self.0.get(&input.step()).filter(|change| change.new == input.new));
         Beginnings::join(known.filter_map(|change| change.beginnings.as_ref()))
     }
 }
 
-/// The last change of an instance, if both what it was and what it is are known.
-fn last_change(decider: &Decider<'_>, index: usize, now: Now<'_>) -> Option<Change> {
+/// The change of an instance since it gave `old`, if both what it was then and what it is are known.
+fn change(decider: &Decider<'_>, (index, old): Step, now: Now<'_>) -> Option<Change> {
     let now = now(index)?;
-    let before = decider.before(index, &now)?;
+    let before = decider.before(index, &now).find(|record| record.output == old)?;
     let instance = &decider.pipeline.instances[index];
     let reasons = differences(&before.ingredients, &now.ingredients, instance);
     let inputs = inputs(instance, &reasons);
     let own = reasons.into_iter().filter(|reason| !reason.is_of_input()).collect();
-    Some(Change { old: before.output, new: now.output, own, inputs, beginnings: None })
+    Some(Change { new: now.output, own, inputs, beginnings: None })
 }

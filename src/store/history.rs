@@ -54,23 +54,24 @@ impl Owner {
 }
 
 /// What an instance last was.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Last {
     key: Fingerprint,
-    /// What it was before that.
-    before: Option<Fingerprint>,
+    /// What it was before that, oldest first.
+    before: Vec<Fingerprint>,
     /// Whether the latest run had no such instance any more.
     gone: bool,
 }
 
 impl Last {
-    /// After an instance, which was `last`, became `key`.
-    fn after(last: Option<&Self>, key: Fingerprint) -> Self {
-        let before = match last {
-            Some(last) if last.key == key => last.before,
-            last => last.map(|last| last.key),
-        };
-        Self { key, before, gone: false }
+    /// Says that an instance is `key` now.
+    fn set(all: &mut BTreeMap<String, Self>, instance: String, key: Fingerprint) {
+        let new = || Self { key, before: Vec::new(), gone: false };
+        let last = all.entry(instance).or_insert_with(new);
+        if last.key != key {
+            last.before.push(last.key);
+        }
+        (last.key, last.gone) = (key, false);
     }
 }
 
@@ -95,9 +96,9 @@ impl History {
         self.last.get(instance).map(|last| last.key)
     }
 
-    /// The fingerprint that it had before that, as far as is known.
-    pub fn before(&self, instance: &str) -> Option<Fingerprint> {
-        self.last.get(instance)?.before
+    /// The fingerprints that it had before that, as far as they are known, oldest first.
+    pub fn before(&self, instance: &str) -> &[Fingerprint] {
+        self.last.get(instance).map_or(&[], |last| &last.before)
     }
 
     /// All instances of a stage, whatever their cell, with their last fingerprints.
@@ -117,8 +118,7 @@ impl History {
         if self.last.get(instance).is_some_and(|last| last.key == key && !last.gone) {
             return Ok(());
         }
-        let last = Last::after(self.last.get(instance), key);
-        self.last.insert(instance.to_owned(), last);
+        Last::set(&mut self.last, instance.to_owned(), key);
         self.append(&format!("{key} {}\n", quoted(instance)))
     }
 
@@ -229,31 +229,21 @@ impl Store {
         kept: &HashSet<Fingerprint>,
     ) -> Result<(), StoreError> {
         let mut lines = root.owner.as_ref().map(header).unwrap_or_default();
-        // Earlier keys, which only name what they were.
-        let is_last = |key, name| root.last.get(name).is_some_and(|last| last.key == key);
-        let mut earlier: Vec<_> = (root.names.iter())
-            .filter(|(key, name)| kept.contains(key) && !is_last(**key, *name))
-            .collect();
-        earlier.sort();
-        let known: HashSet<&String> = earlier.iter().map(|(_, name)| *name).collect();
-        let mut any = !earlier.is_empty();
-        for (key, instance) in earlier {
-            let _ = writeln!(lines, "{key} {}", quoted(instance));
-        }
+        let mut any = false;
         for (instance, last) in &root.last {
-            if !kept.contains(&last.key) {
-                // Its earlier keys, if any are kept, must not count as what it is now.
-                if known.contains(instance) {
-                    let _ = writeln!(lines, "gone {}", quoted(instance));
-                }
-                continue;
-            }
-            any = true;
+            // Earlier keys name what they were, and tell what changed.
+            let keys = last.before.iter().chain([&last.key]).filter(|key| kept.contains(key));
             let name = quoted(instance);
-            let _ = writeln!(lines, "{} {name}", last.key);
-            if last.gone {
+            let mut written = false;
+            for key in keys {
+                let _ = writeln!(lines, "{key} {name}");
+                written = true;
+            }
+            // An earlier key must not count as what it is now.
+            if written && (last.gone || !kept.contains(&last.key)) {
                 let _ = writeln!(lines, "gone {name}");
             }
+            any |= written;
         }
         if !any {
             return fs::remove_file(&root.path).map_err(|e| StoreError::io(&root.path, e));
@@ -302,8 +292,7 @@ fn read(path: &Path) -> Result<Found, StoreError> {
             }
         } else if let Ok(key) = what.parse() {
             found.names.insert(key, name.clone());
-            let last = Last::after(found.last.get(&name), key);
-            found.last.insert(name, last);
+            Last::set(&mut found.last, name, key);
         }
     }
     Ok(found)
@@ -333,8 +322,8 @@ mod tests {
         file.write_all(b"0123 \"lor").unwrap();
         let history = store.history(&owner("a.toml", None)).unwrap();
         assert_eq!(history.of("lora[n=1]"), Some(key("2")));
-        assert_eq!(history.before("lora[n=1]"), Some(key("1")));
-        assert_eq!(history.before("lora[n=3]"), None);
+        assert_eq!(history.before("lora[n=1]"), [key("1")]);
+        assert_eq!(history.before("lora[n=3]"), []);
         assert_eq!(history.of_stage("lora").count(), 2);
         assert_eq!(history.of_stage("lor").count(), 0);
         let [root] = &store.roots().unwrap()[..] else { panic!() };
@@ -375,6 +364,27 @@ mod tests {
         // It comes back when the pipeline has it again.
         history.note("lora[n=3]", key("3")).unwrap();
         assert_eq!(store.roots().unwrap()[0].live.len(), 2);
+    }
+
+    #[test]
+    fn what_an_instance_was_stays_in_order_when_some_of_it_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let owner = owner("a.toml", None);
+        let mut history = store.history(&owner).unwrap();
+        for text in ["4", "1", "3", "2"] {
+            history.note("lora", key(text)).unwrap();
+        }
+        assert_eq!(history.before("lora"), ["4", "1", "3"].map(key));
+        let root = |store: &Store| store.roots().unwrap().remove(0);
+        let kept = ["4", "3", "2"].map(key);
+        store.compact(&root(&store), &kept.into()).unwrap();
+        let history = store.history(&owner).unwrap();
+        assert_eq!(history.before("lora"), ["4", "3"].map(key));
+        assert_eq!((history.of("lora"), root(&store).live), (Some(key("2")), vec![key("2")]));
+        // Without what it is now, nothing of it counts as that.
+        store.compact(&root(&store), &[key("4")].into()).unwrap();
+        assert!(root(&store).live.is_empty());
     }
 
     #[test]

@@ -120,10 +120,10 @@ fn every_damaged_record_is_found_told_and_made_again() {
         corrupt(record, false);
     }
     insta::assert_snapshot!(test.run().story(), @"
-    ran words (2 of 2, same output): its record in the cache is damaged
-    ran shout (2 of 2, same output): its record in the cache is damaged
-    ran letters (1 of 1, same output): its record in the cache is damaged
-    ran texts (1 of 1, same output): its record in the cache is damaged
+    ran words (2 of 2): its record in the cache is damaged
+    ran shout (2 of 2): its record in the cache is damaged
+    ran letters (1 of 1): its record in the cache is damaged
+    ran texts (1 of 1): its record in the cache is damaged
     ");
     assert_eq!(test.run().summary.ran, 0);
     assert_eq!(test.store().verify().unwrap().damaged, []);

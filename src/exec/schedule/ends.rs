@@ -54,20 +54,21 @@ impl Schedule<'_> {
         if let Err(deviation) = self.check_lock(index, finished.record.output) {
             self.failed.insert(job.key.direct, index);
             self.fail(index, deviation, on_event);
-        } else if let Err(error) = self.finish(index, finished, on_event) {
+        } else if let Err(error) = self.finish(job, finished, on_event) {
             self.fail(index, Failure::of(&stage_error(error)), on_event);
         }
     }
 
     fn finish(
         &mut self,
-        index: usize,
+        job: &Job,
         finished: &Finished,
         on_event: &mut dyn FnMut(RunEvent),
     ) -> Result<(), PlanError> {
+        let index = job.index;
         let stage = self.decider.pipeline.instances[index].to_string();
         let output = finished.record.output;
-        let unchanged = self.decider.last(index).is_some_and(|last| last.output == output);
+        let unchanged = job.before == Some(output);
         self.decider.note(index, finished.record.fingerprint)?;
         self.done(index, output, finished.ran);
         on_event(if finished.ran {

@@ -202,7 +202,9 @@ impl<'a> Schedule<'a> {
                 self.states[index] = State::Queued;
                 let need = self.memory.of(index).map_or(0, |memory| memory.total());
                 let cause = self.causes.runs(self.decider, index, &reasons);
-                self.queue.push(Job { index, key, reasons, cause, forced, need, room: None });
+                let before = self.decider.last(index).map(|last| last.output);
+                let job = Job { index, key, reasons, cause, forced, before, need, room: None };
+                self.queue.push(job);
             }
         }
         Ok(())

@@ -152,3 +152,69 @@ fn a_change_that_an_earlier_run_began_with_is_told_too() {
     done     4 stages ran, 5 reused in [TIME]
     ");
 }
+
+#[test]
+fn a_stage_that_missed_several_changes_is_told_all_of_it() {
+    let (shell, text) = chain();
+    for frames in [9, 13, 17] {
+        shell.write("a.toml", &text.replace("frames = 5", &format!("frames = {frames}")));
+        shell.succeed("run a.toml --allow-commands --only clips");
+    }
+    let plan = shell.succeed("plan a.toml --only again[method=linear]");
+    insta::assert_snapshot!(super::redact(&plan), @"
+    run    sums[method=linear]  input `input` changed, because clips: frames 5 -> 17 (a.toml:18:10)  about [TIME]
+    maybe  copy[method=linear]  after sums, because clips: frames 5 -> 17 (a.toml:18:10)  about [TIME]
+    maybe  again[method=linear]  after copy, because clips: frames 5 -> 17 (a.toml:18:10)  about [TIME]
+    1 stage to run, 2 waiting for others, 2 cached; at most about [TIME] of stage time
+    shell commands, which a run must allow: sums, copy, again
+    disk: at most about [SIZE]; [SIZE] are free
+    ");
+}
+
+#[test]
+fn explain_tells_after_a_run_what_it_was_for() {
+    let (shell, text) = chain();
+    let explained = |stage: &str| {
+        let text = shell.transcript(&format!("explain a.toml {stage}"));
+        text.split("last run").nth(1).unwrap().lines().skip(1).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(explained("again[method=linear]"), "", "it was never anything else");
+    shell.write("a.toml", &text.replace("frames = 5", "frames = 9"));
+    shell.succeed("run a.toml --allow-commands");
+    insta::assert_snapshot!(explained("clips[method=linear]"), @"
+    since the one before:
+      frames 5 -> 9 (a.toml:18:10)
+    ");
+    insta::assert_snapshot!(explained("again[method=linear]"), @"
+    since the one before:
+      input `input` changed ([HASH] -> [HASH])
+      because clips[method=linear]: frames 5 -> 9 (a.toml:18:10)
+    ");
+}
+
+#[test]
+fn a_forced_stage_that_gives_something_else_is_not_said_to_give_the_same() {
+    let shell = Shell::new();
+    let count = shell.path("count");
+    let count = count.display();
+    let command = format!("echo . >> {count}; cp {count} $OUT/f");
+    let text = format!("kind = \"command\"\ncommand = \"{command}\"\noutputs = [\"f\"]\n");
+    shell.write("a.toml", &format!("[stages.a]\n{text}"));
+    shell.succeed("run a.toml --allow-commands");
+    let said = shell.transcript("run a.toml --allow-commands --force a");
+    assert!(said.contains("forced") && !said.contains("same output as before"), "{said}");
+}
+
+#[test]
+fn of_many_commands_some_are_named() {
+    let shell = Shell::new();
+    let stage = |n: usize| {
+        format!(
+            "[stages.s{n}]\nkind = \"command\"\ncommand = \"echo > $OUT/f\"\noutputs = [\"f\"]\n"
+        )
+    };
+    shell.write("a.toml", &(0..20).map(stage).collect::<String>());
+    let plan = shell.succeed("plan a.toml");
+    let line = plan.lines().find(|line| line.starts_with("shell commands")).unwrap();
+    insta::assert_snapshot!(line, @"shell commands, which a run must allow: s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11 and 8 more");
+}

@@ -71,9 +71,9 @@ fn a_damaged_record_is_the_reason() {
     ? 0
     --- stderr
     clips: 3 stages on cpu
-    ran      pairs  its record in the cache is damaged  same output as before  [TIME]
-    ran      clips[method=linear]  its record in the cache is damaged  0 of 2 items  same output as before  [TIME]
-    ran      clips[method=quadratic]  its record in the cache is damaged  0 of 2 items  same output as before  [TIME]
+    ran      pairs  its record in the cache is damaged  [TIME]
+    ran      clips[method=linear]  its record in the cache is damaged  0 of 2 items  [TIME]
+    ran      clips[method=quadratic]  its record in the cache is damaged  0 of 2 items  [TIME]
     done     3 stages ran in [TIME]
     ");
     for record in walk(&shell.path("cache/items")) {
