@@ -22,7 +22,8 @@ use crate::{
 /// Remove what nobody needs
 ///
 /// Kept are the results of every pipeline that was run, each profile for itself: those of its last run,
-/// and those that its file states now. Kept, too, is what is pinned. Files named here count alone: with `gc a.toml`, the results of all other pipelines go.
+/// and those that its file states now. Kept, too, is what is pinned. Files named here count alone: with
+/// `gc a.toml`, the results of all other pipelines go.
 #[derive(Debug, clap::Args)]
 pub(super) struct GcArgs {
     /// Keep the results of these pipeline files only; `REVISION:FILE` is a file as it was in git
@@ -56,8 +57,7 @@ pub(super) fn gc(args: &GcArgs, store: &Store, session: &Session) -> Result<(), 
         for profile in std::iter::once(None).chain(args.profile.iter().cloned().map(Some)) {
             // As it stands, whether or not it was run at this place.
             let pipeline = load(file, &LoadOptions { profile, ..LoadOptions::default() })?;
-            let found = fresh(&pipeline, None, store)?;
-            keep.extend(found.into_iter().map(|(_, record)| record.fingerprint));
+            keep.extend(keys(&pipeline, store)?);
         }
     }
     if files.is_empty() {
@@ -87,10 +87,15 @@ fn as_stated(store: &Store) -> Result<Vec<Fingerprint>, CliError> {
     for owner in store.roots()?.into_iter().filter_map(|root| root.owner) {
         let options = LoadOptions { profile: owner.profile.clone(), ..LoadOptions::default() };
         let Ok(pipeline) = config::load(Path::new(&owner.file), &options) else { continue };
-        let found = fresh(&pipeline, None, store)?;
-        keep.extend(found.into_iter().map(|(_, record)| record.fingerprint));
+        keep.extend(keys(&pipeline, store)?);
     }
     Ok(keep)
+}
+
+/// The results of a pipeline that are in the store as it stands.
+fn keys(pipeline: &Pipeline, store: &Store) -> Result<impl Iterator<Item = Fingerprint>, CliError> {
+    let found = fresh(pipeline, None, store)?;
+    Ok(found.into_iter().map(|(_, record)| record.fingerprint))
 }
 
 /// The pipeline of a file; one without stages is a mistake, by which all would be removed.

@@ -1,7 +1,5 @@
 //! A changed image is one changed item of every stage that maps items, with the real stages.
 
-use image::{Rgb, RgbImage};
-
 use super::Shell;
 
 const MAPPED: &str = r#"name = "mapped"
@@ -57,15 +55,6 @@ inputs = { predictions = "answers", pairs = "test" }
 metric = "image"
 "#;
 
-fn save(shell: &Shell, part: &str, name: &str, shade: u8) {
-    for side in ["input", "target"] {
-        let folder = shell.path("data").join(part).join(side);
-        std::fs::create_dir_all(&folder).unwrap();
-        let picture = RgbImage::from_fn(32, 32, |x, y| Rgb([shade, x as u8 * 8, y as u8 * 8]));
-        picture.save(folder.join(format!("{name}.png"))).unwrap();
-    }
-}
-
 /// What a run computed: the stages with their items, without times.
 fn ran(shell: &Shell) -> String {
     let said = shell.transcript("run mapped.toml");
@@ -79,15 +68,15 @@ fn one_image_is_one_item_of_every_stage() {
     let shell = Shell::new();
     shell.write("mapped.toml", MAPPED);
     for index in 0..12 {
-        save(&shell, "examples", &format!("e{index:02}"), index * 20);
+        shell.pair("data/examples", &format!("e{index:02}"), index * 20);
     }
     for index in 0..4 {
-        save(&shell, "test", &format!("t{index}"), index * 20);
+        shell.pair("data/test", &format!("t{index}"), index * 20);
     }
     ran(&shell);
     assert_eq!(ran(&shell), "");
 
-    save(&shell, "examples", "e05", 250);
+    shell.pair("data/examples", "e05", 250);
     insta::assert_snapshot!(ran(&shell), @"
     ran      examples  `input/e05.png` changed, `target/e05.png` changed
     ran      mirrored  input `pairs` changed, because examples: `input/e05.png` changed and 1 more  1 of 12 items
@@ -95,7 +84,7 @@ fn one_image_is_one_item_of_every_stage() {
     ran      latents  input `videos` changed, because examples: `input/e05.png` changed and 1 more  1 of 12 items
     ");
 
-    save(&shell, "test", "t4", 250);
+    shell.pair("data/test", "t4", 250);
     insta::assert_snapshot!(ran(&shell), @"
     ran      test  `input/` changed, `target/` changed
     ran      predict  input `pairs` changed, because test: `input/` changed and 1 more  1 of 5 items

@@ -1,7 +1,5 @@
 //! Pictures that are learnt from and asked about, whatever their names.
 
-use image::{Rgb, RgbImage};
-
 use super::{SCORE, Shell};
 
 const EXPERIMENT: &str = r#"name = "own"
@@ -48,21 +46,13 @@ model  = "builtin:tiny"
 steps  = 1
 "#;
 
-fn save(shell: &Shell, part: &str, name: &str, shade: u8) {
-    for folder in ["input", "target"] {
-        let path = shell.path("data").join(part).join(folder).join(format!("{name}.png"));
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        RgbImage::from_pixel(32, 32, Rgb([shade; 3])).save(path).unwrap();
-    }
-}
-
 #[test]
 fn a_picture_in_both_parts_of_the_data_is_told() {
     let shell = Shell::new();
     for (part, name, shade) in
         [("train", "a", 10), ("train", "b", 90), ("test", "c", 200), ("test", "d", 90)]
     {
-        save(&shell, part, name, shade);
+        shell.pair(&format!("data/{part}"), name, shade);
     }
     shell.write("own.toml", &format!("{EXPERIMENT}{SCORE}"));
     let warnings = |shell: &Shell| {
@@ -73,6 +63,6 @@ fn a_picture_in_both_parts_of_the_data_is_told() {
     insta::assert_snapshot!(warnings(&shell), @"warning: `pairs` asks about 1 picture that `examples` learns from, such as `d`, there `b`: its scores are partly those of answers that were learnt");
     // It is no matter of what was computed just now.
     insta::assert_snapshot!(warnings(&shell), @"warning: `pairs` asks about 1 picture that `examples` learns from, such as `d`, there `b`: its scores are partly those of answers that were learnt");
-    save(&shell, "test", "d", 130);
+    shell.pair("data/test", "d", 130);
     assert_eq!(warnings(&shell), "");
 }

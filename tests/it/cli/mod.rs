@@ -65,6 +65,17 @@ impl Shell {
         image::RgbImage::from_fn(40, 32, color).save(self.path(name)).unwrap();
     }
 
+    /// A pair of equal pictures in the layout of `source = "folder"`.
+    fn pair(&self, folder: &str, name: &str, shade: u8) {
+        let color = |x, y| image::Rgb([shade, x as u8 * 8, y as u8 * 8]);
+        for side in ["input", "target"] {
+            let folder = self.path(folder).join(side);
+            std::fs::create_dir_all(&folder).unwrap();
+            let picture = image::RgbImage::from_fn(32, 32, color);
+            picture.save(folder.join(format!("{name}.png"))).unwrap();
+        }
+    }
+
     fn path(&self, name: &str) -> std::path::PathBuf {
         self.dir.path().join(name)
     }
