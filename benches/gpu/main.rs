@@ -1,7 +1,8 @@
 //! Our side of the comparison with PyTorch on a GPU; `run.py` runs both and makes the table.
 //!
-//! `gpu --device cuda:0 --size full --out DIR [--cases NAME,NAME]` does each case of `cases.json`, writes
-//! what it computed into the folder, and prints a line of JSON when a case begins and when it ends.
+//! `gpu --device cuda:0 --size full --out DIR [--cases NAME,NAME] [--budget SECONDS]` does each case of
+//! `cases.json`, writes what it computed into the folder, and prints a line of JSON when a case begins
+//! and when it ends.
 #![expect(clippy::print_stdout, reason = "the other side reads it")]
 
 mod cases;
@@ -22,13 +23,19 @@ struct Args {
     device: String,
     tiny: bool,
     out: PathBuf,
+    budget: f64,
     cases: Option<Vec<String>>,
 }
 
 impl Args {
     fn parse() -> Result<Self, String> {
-        let mut parsed =
-            Self { device: "cpu".to_owned(), tiny: true, out: PathBuf::from("."), cases: None };
+        let mut parsed = Self {
+            device: "cpu".to_owned(),
+            tiny: true,
+            out: PathBuf::from("."),
+            budget: 4.0,
+            cases: None,
+        };
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or(format!("`{arg}` needs a value"));
@@ -38,6 +45,10 @@ impl Args {
                 "--device" => parsed.device = value()?,
                 "--size" => parsed.tiny = value()? == "tiny",
                 "--out" => parsed.out = value()?.into(),
+                "--budget" => {
+                    let text = value()?;
+                    parsed.budget = text.parse().map_err(|_| format!("no number: `{text}`"))?;
+                }
                 "--cases" => parsed.cases = Some(value()?.split(',').map(str::to_owned).collect()),
                 other => return Err(format!("there is no option `{other}`")),
             }
@@ -71,7 +82,7 @@ fn main() {
         Some(names) => names.contains(&case.name),
         None => true,
     };
-    let mut work = Work::new(&table, device, args.tiny, args.out.clone());
+    let mut work = Work::new(&table, device, args.tiny, args.out.clone(), args.budget);
     for case in table.cases.iter().filter(wanted) {
         println!("{}", json!({ "case": case.name, "event": "start" }));
         let start = Instant::now();

@@ -10,13 +10,14 @@ import hashed
 
 HERE = pathlib.Path(__file__).parent
 TABLE = json.loads((HERE / "cases.json").read_text())
-BUDGET, REPEATS = 4.0, (3, 20)
+REPEATS = (3, 20)
 TARGETS = {"qkvo": ["to_q", "to_k", "to_v", "to_out.0"],
            "all_linear_blocks": ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"]}
 
 
 class Side:
-    def __init__(self, device, size, out):
+    def __init__(self, device, size, out, budget=4.0):
+        self.budget = budget
         self.device, self.size, self.out = torch.device(device), size, pathlib.Path(out)
         self.gpu = self.device.type == "cuda"
         self.dtype = torch.bfloat16 if self.gpu else torch.float32
@@ -123,7 +124,7 @@ class Side:
         first, times = once(), []
         once()
         start = time.perf_counter()
-        while len(times) < REPEATS[0] or len(times) < REPEATS[1] and time.perf_counter() - start < BUDGET:
+        while len(times) < REPEATS[0] or len(times) < REPEATS[1] and time.perf_counter() - start < self.budget:
             times.append(once())
         peak = torch.cuda.max_memory_allocated() if self.gpu else None
         return dict(first_secs=first, secs=statistics.median(times), peak=peak)
@@ -292,8 +293,9 @@ def main():
     parser.add_argument("--size", default="tiny", choices=["tiny", "full"])
     parser.add_argument("--out", default=".")
     parser.add_argument("--cases")
+    parser.add_argument("--budget", type=float, default=4.0)
     args = parser.parse_args()
-    side = Side(args.device, args.size, args.out)
+    side = Side(args.device, args.size, args.out, args.budget)
     # The reference in f32 is no reference in TF32.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     for case in TABLE["cases"]:

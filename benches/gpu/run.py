@@ -62,7 +62,7 @@ def run_side(command, names, args, env, log):
         if time.monotonic() > args.until:
             found |= {name: dict(error="no time was left") for name in left}
             break
-        side = Watched([*command, "--device", args.device, "--size", args.size, "--out", args.work, "--cases", ",".join(left)], gpu, env, log)
+        side = Watched([*command, "--device", args.device, "--size", args.size, "--out", args.work, "--budget", str(args.budget), "--cases", ",".join(left)], gpu, env, log)
         current, deadline = left[0], time.monotonic() + 60
         while True:
             try:
@@ -214,6 +214,8 @@ def main():
     parser.add_argument("--cases", default=",".join(CASES), help="names, with commas")
     parser.add_argument("--out", default=".", help="where the table and the JSON go")
     parser.add_argument("--name", help="of the two files; by default the date and the device")
+    parser.add_argument("--budget", type=float, default=4.0, help="seconds that one variant is repeated for")
+    parser.add_argument("--cache", help="our kernels of an earlier run; by default none, so that first calls are cold")
     parser.add_argument("--minutes", type=float, default=9.5, help="for all of it")
     args = parser.parse_args()
     args.until, args.gpu = time.monotonic() + 60 * args.minutes, args.device != "cpu"
@@ -222,7 +224,7 @@ def main():
     with tempfile.TemporaryDirectory() as work, open(os.devnull if not args.out else pathlib.Path(args.out) / "gpu.log", "w") as log:
         args.work = work
         # An empty cache, so that what is measured first is measured cold.
-        env = os.environ | dict(XDG_CACHE_HOME=str(pathlib.Path(work) / "cache"))
+        env = os.environ | dict(XDG_CACHE_HOME=args.cache or str(pathlib.Path(work) / "cache"))
         ours = run_side([binary], names, args, env, log)
         again = run_side([binary], [n for n in names if CASES[n].get("again")], args, env, log)
         theirs = run_side([sys.executable, str(HERE / "peer.py")], names, args, os.environ, log)

@@ -27,8 +27,7 @@ use super::{
     hashed,
 };
 
-/// Seconds that one variant is repeated for, and how often at least and at most.
-const BUDGET: f64 = 4.0;
+/// How often one variant is repeated at least and at most.
 const REPEATS: [usize; 2] = [3, 20];
 
 /// Parameters that stay loaded from case to case: a model's part.
@@ -43,6 +42,8 @@ pub struct Work<'a> {
     device: Device,
     tiny: bool,
     out: PathBuf,
+    /// Seconds that one variant is repeated for.
+    budget: f64,
     loaded: Option<Loaded>,
 }
 
@@ -50,8 +51,8 @@ type Outcome = Result<Value, String>;
 
 impl<'a> Work<'a> {
     /// Nothing is loaded yet.
-    pub fn new(table: &'a Table, device: Device, tiny: bool, out: PathBuf) -> Self {
-        Self { table, device, tiny, out, loaded: None }
+    pub fn new(table: &'a Table, device: Device, tiny: bool, out: PathBuf, budget: f64) -> Self {
+        Self { table, device, tiny, out, budget, loaded: None }
     }
 
     /// Gives back what a case has left.
@@ -164,7 +165,7 @@ impl<'a> Work<'a> {
         once()?;
         let (start, mut times) = (Instant::now(), Vec::new());
         while times.len() < REPEATS[0]
-            || times.len() < REPEATS[1] && start.elapsed().as_secs_f64() < BUDGET
+            || times.len() < REPEATS[1] && start.elapsed().as_secs_f64() < self.budget
         {
             times.push(once()?);
         }
