@@ -107,9 +107,9 @@ fn backward<B: Backend>(
     let (mut dq, mut dk, mut dv) = (Vec::new(), None, None);
     for (start, len) in ranges(q.shape()[2], rows) {
         let [q, grad, output] = [q, grad, output].map(|x| slice::<B>(x, start, len));
-        let p = probabilities::<B>(&q, k);
-        let weights = B::float_transpose(B::float_cast(p.clone(), dtype));
-        add::<B>(&mut dv, B::float_matmul(weights, grad.clone()));
+        // In the inputs' type from here on: the map is read three times, and memory is what it costs.
+        let p = B::float_cast(probabilities::<B>(&q, k), dtype);
+        add::<B>(&mut dv, B::float_matmul(B::float_transpose(p.clone()), grad.clone()));
         let ds = B::float_cast(scores_grad::<B>([p, output, grad], [&q, v]), dtype);
         dq.push(B::float_matmul(ds.clone(), k.clone()));
         add::<B>(&mut dk, B::float_matmul(B::float_transpose(ds), q));
@@ -120,11 +120,12 @@ fn backward<B: Backend>(
 /// `softmax(q k^T / sqrt(D))` in f32.
 fn probabilities<B: Backend>(q: &FloatTensor<B>, k: &FloatTensor<B>) -> FloatTensor<B> {
     let scores = B::float_matmul(q.clone(), B::float_transpose(k.clone()));
-    let scores = B::float_mul_scalar(widened::<B>(scores), scale::<B>(q).into());
-    let most = B::float_max_dim(scores.clone(), 3);
-    let weights = B::float_exp(B::float_sub(scores, most));
-    let total = B::float_sum_dim(weights.clone(), 3);
-    B::float_div(weights, total)
+    let scaled = || B::float_mul_scalar(widened::<B>(scores.clone()), scale::<B>(q).into());
+    let most = B::float_max_dim(scaled(), 3);
+    // Made twice, so that compilers of elementwise operations write down neither.
+    let weights = || B::float_exp(B::float_sub(scaled(), most.clone()));
+    let total = B::float_sum_dim(weights(), 3);
+    B::float_div(weights(), total)
 }
 
 /// The gradient of `q k^T`, in f32, from probabilities, output and its gradient.
@@ -135,7 +136,7 @@ fn scores_grad<B: Backend>(
     let dp = B::float_matmul(grad.clone(), B::float_transpose(v.clone()));
     let means = B::float_mul(widened::<B>(output), widened::<B>(grad));
     let centred = B::float_sub(widened::<B>(dp), B::float_sum_dim(means, 3));
-    B::float_mul_scalar(B::float_mul(p, centred), scale::<B>(q).into())
+    B::float_mul_scalar(B::float_mul(widened::<B>(p), centred), scale::<B>(q).into())
 }
 
 fn scale<B: Backend>(q: &FloatTensor<B>) -> f64 {
