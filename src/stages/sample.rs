@@ -17,7 +17,8 @@ use super::{
 use crate::{
     artifact::{ArtifactKind, Item, adapter::AdapterArtifact, samples, text::TextEmbedding},
     models::{
-        ClipSize, ImageConditioning, LoadError, Memory, ModelRef, ModelSource, Sampler, family,
+        ClipSize, Denoiser, ImageConditioning, LoadError, Memory, ModelRef, ModelSource, Sampler,
+        VideoVae, family,
         memory::Estimator,
         pixels,
         sampling::{Condition, ImageLatentScale, Sample as Start, Sampling, Side},
@@ -215,43 +216,44 @@ impl Stage for Sample {
             condition: self.condition(),
             text,
         };
+        let images = Images { vae: &*vae, scale, denoiser: &*denoiser, device: &device };
         let items = inputs.items("pairs");
         let total = (items.len() * self.steps) as u64;
         let frames = (self.frames - 1) / vae.compression().time + 1;
         let mut done = 0;
         for items in items.chunks(self.batch_size.max(1)) {
-            let mut starts = Vec::new();
-            for item in items {
-                let image = read_image(inputs, item)?;
-                let [height, width] = [image.height() as usize, image.width() as usize];
-                let size = [self.frames, height, width];
-                check_clip(size, vae.compression(), &*denoiser, sampling.text.dims()[1])
-                    .map_err(|e| e.on_item(&item.name))?;
-                let rng = TorchRng::new(self.seed.unwrap_or_default());
-                let pixels = pixels::from_rgb(image.as_raw(), [1, height, width], &device);
-                starts.push(match sampling.condition {
-                    Some(_) => Start::encode_condition(&*vae, pixels, scale, frames, rng),
-                    None => Start::encode(&*vae, pixels, scale, rng),
-                });
-            }
+            let starts = items.iter().map(|item| self.start(inputs, item, &images, &sampling));
+            let starts = starts.collect::<Result<_, _>>()?;
             let made = sampling.run(starts, frames, |step| {
                 cx.tick(done + (step * items.len()) as u64, total, "sampling steps")
             })?;
             done += (self.steps * items.len()) as u64;
             for (item, latents) in items.iter().zip(made) {
-                let latents = array(latents.squeeze_dim::<4>(0));
-                if latents.values.iter().any(|v| !v.is_finite()) {
-                    return Err(StageError::failed("the sampled latents are not finite numbers")
-                        .on_item(&item.name)
-                        .with_help(
-                            "the adapter may have diverged: train with a lower learning rate",
-                        ));
-                }
-                out.item(&item.name, &[(samples::FILE, &samples::to_bytes(&latents))])?;
+                write(out, item, latents)?;
             }
         }
         Ok(())
     }
+}
+
+/// What an image needs to become the start of a clip.
+struct Images<'a> {
+    vae: &'a dyn VideoVae,
+    scale: f64,
+    denoiser: &'a dyn Denoiser,
+    device: &'a Device,
+}
+
+/// Writes a sampled clip, unless it is none.
+fn write(out: &mut Output<'_>, item: &Item, latents: Tensor<5>) -> Result<(), StageError> {
+    let latents = array(latents.squeeze_dim::<4>(0));
+    if latents.values.iter().any(|v| !v.is_finite()) {
+        return Err(StageError::failed("the sampled latents are not finite numbers")
+            .on_item(&item.name)
+            .with_help("the adapter may have diverged: train with a lower learning rate"));
+    }
+    out.item(&item.name, &[(samples::FILE, &samples::to_bytes(&latents))])?;
+    Ok(())
 }
 
 fn too_many_steps(steps: usize, limit: usize) -> Misfit {
@@ -263,6 +265,31 @@ fn too_many_steps(steps: usize, limit: usize) -> Misfit {
 }
 
 impl Sample {
+    /// Reads and encodes the image of an item, with a generator of its own.
+    fn start(
+        &self,
+        inputs: &Inputs<'_>,
+        item: &Item,
+        images: &Images<'_>,
+        sampling: &Sampling<'_>,
+    ) -> Result<Start, StageError> {
+        let Images { vae, scale, denoiser, device } = *images;
+        let image = read_image(inputs, item)?;
+        let [height, width] = [image.height() as usize, image.width() as usize];
+        let size = [self.frames, height, width];
+        check_clip(size, vae.compression(), denoiser, sampling.text.dims()[1])
+            .map_err(|e| e.on_item(&item.name))?;
+        let rng = TorchRng::new(self.seed.unwrap_or_default());
+        let pixels = pixels::from_rgb(image.as_raw(), [1, height, width], device);
+        Ok(match sampling.condition {
+            Some(_) => {
+                let frames = (self.frames - 1) / vae.compression().time + 1;
+                Start::encode_condition(vae, pixels, scale, frames, rng)
+            }
+            None => Start::encode(vae, pixels, scale, rng),
+        })
+    }
+
     fn condition(&self) -> Option<Condition> {
         let conditions = self.sampler == Some(Sampler::FlowCondition);
         conditions.then(|| self.condition.unwrap_or_default())

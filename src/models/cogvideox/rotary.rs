@@ -1,9 +1,9 @@
 //! Positions: rotations of query and key, and the additive table of CogVideoX 1.0.
 
-use burn::tensor::{Device, FloatDType, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use super::config::TransformerConfig;
-use crate::models::nn::{LayerNorm, fused, linspace};
+use crate::models::nn::{LayerNorm, linspace};
 
 const THETA: f32 = 10_000.0;
 
@@ -70,23 +70,7 @@ impl Rotary {
 
     /// Normalises the heads of `[B, S, heads, D]` and rotates them, as `[B, heads, S, D]`.
     pub fn norm_and_apply(&self, norm: &LayerNorm, x: Tensor<4>) -> Tensor<4> {
-        if fused::applies(&x) {
-            return norm.forward_rotated(x, [self.cos.clone(), self.sin.clone()]);
-        }
-        self.apply(norm.forward(x)).swap_dims(1, 2)
-    }
-
-    /// Rotates `[B, S, heads, D]`, in f32 whatever the model's type.
-    fn apply(&self, x: Tensor<4>) -> Tensor<4> {
-        let [b, s, heads, dim] = x.dims();
-        let dtype = x.dtype();
-        let x = x.cast(FloatDType::F32);
-        let partners = x
-            .clone()
-            .reshape([1, 1, b * s * heads, dim])
-            .matmul(self.swap.clone())
-            .reshape([b, s, heads, dim]);
-        (x * self.cos.clone() + partners * self.sin.clone()).cast(dtype)
+        norm.forward_rotated(x, [self.cos.clone(), self.sin.clone(), self.swap.clone()])
     }
 }
 

@@ -19,27 +19,25 @@ pub struct StreamModulation {
 impl StreamModulation {
     /// `norm(x) * (1 + scale) + shift`, each token by its stream's; `[B, S, D]`.
     pub fn norm_scale_shift(&self, norm: &LayerNorm, x: Tensor<3>) -> Tensor<3> {
-        if fused::applies(&x) {
-            let affine = [norm.gamma.clone(), norm.beta.clone()];
-            return fused::norm_modulate(x, affine, self.chunks.clone(), self.text_len, norm.eps);
-        }
-        self.norm_scale_shift_composed(norm, x)
+        let affine = [norm.gamma.clone(), norm.beta.clone()];
+        fused::norm_modulate(x, affine, self.chunks.clone(), self.text_len, norm.eps)
     }
 
+    /// `x + gate * y`, each token by its stream's gate; `[B, S, D]`.
+    pub fn gated_add(&self, x: Tensor<3>, y: Tensor<3>) -> Tensor<3> {
+        fused::gated_add(x, y, self.chunks.clone(), self.text_len)
+    }
+}
+
+/// The same, from Burn's operations.
+#[cfg(test)]
+impl StreamModulation {
     pub(super) fn norm_scale_shift_composed(&self, norm: &LayerNorm, x: Tensor<3>) -> Tensor<3> {
         let [text, video] = self.split(norm.forward(x));
         let modulate = |x: Tensor<3>, shift: usize, scale: usize| {
             x * (self.chunk(scale) + 1.0) + self.chunk(shift)
         };
         Tensor::cat(vec![modulate(text, 3, 4), modulate(video, 0, 1)], 1)
-    }
-
-    /// `x + gate * y`, each token by its stream's gate; `[B, S, D]`.
-    pub fn gated_add(&self, x: Tensor<3>, y: Tensor<3>) -> Tensor<3> {
-        if fused::applies(&x) {
-            return fused::gated_add(x, y, self.chunks.clone(), self.text_len);
-        }
-        self.gated_add_composed(x, y)
     }
 
     pub(super) fn gated_add_composed(&self, x: Tensor<3>, y: Tensor<3>) -> Tensor<3> {

@@ -38,9 +38,8 @@ impl LayerNorm {
 
 impl LayerNorm {
     /// Normalises the heads `[B, S, heads, D]` and turns their pairs by the angles of `cos` and
-    /// `sin` `[1, S, 1, D]`, `sin` negative at even places; as `[B, heads, S, D]`. f32 on the CPU
-    /// only, see [`fused::applies`].
-    pub(crate) fn forward_rotated(&self, x: Tensor<4>, tables: [Tensor<4>; 2]) -> Tensor<4> {
+    /// `sin`; see [`fused::norm_rotate`] for the tables.
+    pub(crate) fn forward_rotated(&self, x: Tensor<4>, tables: [Tensor<4>; 3]) -> Tensor<4> {
         fused::norm_rotate(x, [self.gamma.clone(), self.beta.clone()], tables, self.eps)
     }
 }

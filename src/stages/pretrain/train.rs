@@ -14,7 +14,7 @@ use super::{
 use crate::{
     artifact::text::TextEmbedding,
     models::{
-        ParamReader, Params, VideoDiffusion, one_of, pixels,
+        Compression, ParamReader, Params, VideoDiffusion, VideoVae, one_of, pixels,
         sampling::{ImageLatentScale, Side},
     },
     train::{
@@ -63,28 +63,8 @@ impl Pretrain {
         let size = read_clip(inputs, first)?.size;
         let vae = family.vae(config, &ParamReader::loaded(&start, None))?;
         let (compression, latent_channels) = (vae.compression(), vae.latent_channels());
-        check_pixels(size, compression).map_err(|e| e.on_item(&first.name))?;
-        let latents = (size[0] - 1) / compression.time + 1;
-        let decoded = vae.decoded_frames(latents);
-        if decoded != size[0] {
-            let message = format!(
-                "a clip of {} frames has {latents} latent frames, which this autoencoder decodes to \
-                 {decoded} frames",
-                size[0]
-            );
-            let help = format!("take {} frames", latents * compression.time + 1);
-            return Err(StageError::failed(message).with_help(help).on_item(&first.name));
-        }
-        if let Some([height, width]) = self.crop {
-            check_pixels([size[0], height, width], compression)?;
-            if height > size[1] || width > size[2] {
-                let message = format!(
-                    "`crop` must fit the clips of {}x{}, but is {height}x{width}",
-                    size[1], size[2]
-                );
-                return Err(StageError::failed(message));
-            }
-        }
+        check_autoencoded(size, &*vae).map_err(|e| e.on_item(&first.name))?;
+        self.check_crop(size, compression)?;
         // Clips are read when they are needed: a data set may be larger than the memory.
         let clip = |index: usize| {
             let clip = read_clip(inputs, &items[index])
@@ -159,6 +139,22 @@ impl Pretrain {
         Ok(trained.into_iter().next_back().expect("there is one stop"))
     }
 
+    /// Checks that the piece of a clip that is trained on can be encoded and lies in the clip.
+    fn check_crop(
+        &self,
+        [frames, rows, columns]: [usize; 3],
+        compression: Compression,
+    ) -> Result<(), StageError> {
+        let Some([height, width]) = self.crop else { return Ok(()) };
+        check_pixels([frames, height, width], compression)?;
+        if height > rows || width > columns {
+            let message =
+                format!("`crop` must fit the clips of {rows}x{columns}, but is {height}x{width}");
+            return Err(StageError::failed(message));
+        }
+        Ok(())
+    }
+
     fn image_scale(&self, inputs: &Inputs<'_>) -> Result<f64, StageError> {
         let vae = match inputs.items("model").iter().find(|item| item.name == "vae") {
             Some(item) => read_json(inputs, item)?,
@@ -166,4 +162,22 @@ impl Pretrain {
         };
         Ok(ImageLatentScale::resolve(self.image_latent_scale, &vae, Side::Training)?)
     }
+}
+
+/// Checks that an autoencoder takes a clip of this size and gives it back.
+fn check_autoencoded(size: [usize; 3], vae: &dyn VideoVae) -> Result<(), StageError> {
+    let compression = vae.compression();
+    check_pixels(size, compression)?;
+    let latents = (size[0] - 1) / compression.time + 1;
+    let decoded = vae.decoded_frames(latents);
+    if decoded == size[0] {
+        return Ok(());
+    }
+    let message = format!(
+        "a clip of {} frames has {latents} latent frames, which this autoencoder decodes to {decoded} \
+         frames",
+        size[0]
+    );
+    let help = format!("take {} frames", latents * compression.time + 1);
+    Err(StageError::failed(message).with_help(help))
 }

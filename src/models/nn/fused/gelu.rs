@@ -1,42 +1,59 @@
 //! GELU in one pass, and its gradient.
 
+#[cfg(feature = "cuda")]
+use burn::backend::fusion::{Fusion, FusionBackend};
 use burn::{
     backend::{
         Autodiff, Backend, Dispatch, Flex, autodiff::checkpoint::strategy::CheckpointStrategy,
         backend_extension, tensor::FloatTensor,
     },
-    tensor::Tensor,
+    tensor::{DType, Tensor},
 };
 
-use super::{kernels, tape::record};
+use super::{formulas, kernels, tape::record};
 
-/// The tanh form of GELU.
+/// The tanh form of GELU, `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`.
 pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     Tensor::from_dispatch(Dispatch::fused_gelu(x.into_dispatch()))
 }
 
 /// The operation as Burn dispatches it.
-#[backend_extension(Autodiff, Flex)]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cuda"), Fusion: cfg(feature = "cuda"))]
 pub trait Gelu: Backend {
     /// See [`gelu_tanh`].
-    fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
+    #[fusion(default)]
+    fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        formulas::gelu::<Self>(&x)
+    }
 }
 
 /// The backward pass, which only the tape calls.
 pub trait GeluGrad: Gelu {
     /// The gradient with respect to `x`.
-    fn gelu_grad(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn gelu_grad(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        formulas::gelu_grad::<Self>(&x, &grad)
+    }
 }
+
+#[cfg(feature = "cuda")]
+impl Gelu for burn_cubecl::CubeBackend {}
+
+#[cfg(feature = "cuda")]
+impl<B: FusionBackend + Gelu> GeluGrad for Fusion<B> {}
 
 impl Gelu for Flex {
     fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        kernels::gelu(&x)
+        if x.dtype() == DType::F32 { kernels::gelu(&x) } else { formulas::gelu::<Self>(&x) }
     }
 }
 
 impl GeluGrad for Flex {
     fn gelu_grad(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
-        kernels::gelu_grad(&x, &grad)
+        if grad.dtype() == DType::F32 {
+            kernels::gelu_grad(&x, &grad)
+        } else {
+            formulas::gelu_grad::<Self>(&x, &grad)
+        }
     }
 }
 

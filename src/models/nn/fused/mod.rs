@@ -2,9 +2,11 @@
 //!
 //! Burn's CPU backend runs one elementwise operation at a time and most of them on one thread; in a
 //! small transformer they cost more than the matrix products. Each operation here has its own
-//! backward pass ([`tape`]). Other devices, and other types than f32, compose them from Burn's
-//! operations, which their compilers fuse; of attention alone they have a form of their own
-//! ([`blocked`]).
+//! backward pass ([`tape`]), which also keeps less than the tape would.
+//!
+//! Other devices, and other types than f32, have those of the transformer's blocks as formulas, which
+//! their compilers fuse ([`formulas`]), and attention in a form of its own ([`blocked`]); all else
+//! they compose from Burn's operations.
 
 mod attention;
 mod attention_kernels;
@@ -12,6 +14,7 @@ mod blocked;
 mod columns;
 pub mod conv;
 mod direct;
+mod formulas;
 mod gelu;
 pub mod group_norm;
 mod group_norm_kernels;
@@ -21,6 +24,7 @@ pub mod resize;
 mod rotation;
 mod simd;
 mod tape;
+mod term;
 #[cfg(test)]
 mod testing;
 mod upsampling;

@@ -1,14 +1,19 @@
 //! What a block does to its streams around attention and feed-forward, in one pass each.
 
+#[cfg(feature = "cuda")]
+use burn::backend::fusion::{Fusion, FusionBackend};
 use burn::{
     backend::{
         Autodiff, Backend, Dispatch, Flex, autodiff::checkpoint::strategy::CheckpointStrategy,
         backend_extension, tensor::FloatTensor,
     },
-    tensor::Tensor,
+    tensor::{DType, Tensor},
 };
 
-use super::{kernels, tape::record};
+use super::{
+    formulas, kernels,
+    tape::{InputGradients, record},
+};
 
 /// Layer norm of `[B, S, D]`, then scale and shift of each token by its stream's.
 pub fn norm_modulate(
@@ -39,9 +44,10 @@ pub fn gated_add(x: Tensor<3>, y: Tensor<3>, chunks: Tensor<3>, text_len: usize)
 }
 
 /// The operations as Burn dispatches them.
-#[backend_extension(Autodiff, Flex)]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cuda"), Fusion: cfg(feature = "cuda"))]
 pub trait Modulation: Backend {
     /// See [`norm_modulate`].
+    #[fusion(default)]
     fn fused_norm_modulate(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
@@ -49,14 +55,20 @@ pub trait Modulation: Backend {
         chunks: FloatTensor<Self>,
         text_len: usize,
         eps: f64,
-    ) -> FloatTensor<Self>;
+    ) -> FloatTensor<Self> {
+        formulas::norm_modulate::<Self>([&x, &gamma, &beta, &chunks], text_len, eps)
+    }
+
     /// See [`gated_add`].
+    #[fusion(default)]
     fn fused_gated_add(
         x: FloatTensor<Self>,
         y: FloatTensor<Self>,
         chunks: FloatTensor<Self>,
         text_len: usize,
-    ) -> FloatTensor<Self>;
+    ) -> FloatTensor<Self> {
+        formulas::gated_add::<Self>([&x, &y, &chunks], text_len)
+    }
 }
 
 /// The backward passes, which only the tape calls.
@@ -67,14 +79,27 @@ pub trait ModulationGrad: Modulation {
         text_len: usize,
         eps: f64,
         grad: FloatTensor<Self>,
-    ) -> [FloatTensor<Self>; 4];
+        wanted: [bool; 4],
+    ) -> InputGradients<Self, 4> {
+        formulas::norm_modulate_grad::<Self>(inputs.each_ref(), text_len, eps, &grad, wanted)
+    }
+
     /// The gradients with respect to `y` and `chunks`; that of `x` is `grad`.
     fn gated_add_grad(
         inputs: [FloatTensor<Self>; 2],
         text_len: usize,
         grad: FloatTensor<Self>,
-    ) -> [FloatTensor<Self>; 2];
+        wanted: [bool; 2],
+    ) -> InputGradients<Self, 2> {
+        formulas::gated_add_grad::<Self>(inputs.each_ref(), text_len, &grad, wanted)
+    }
 }
+
+#[cfg(feature = "cuda")]
+impl Modulation for burn_cubecl::CubeBackend {}
+
+#[cfg(feature = "cuda")]
+impl<B: FusionBackend + Modulation> ModulationGrad for Fusion<B> {}
 
 impl Modulation for Flex {
     fn fused_norm_modulate(
@@ -85,7 +110,12 @@ impl Modulation for Flex {
         text_len: usize,
         eps: f64,
     ) -> FloatTensor<Self> {
-        kernels::norm_modulate([&x, &gamma, &beta, &chunks], text_len, eps as f32)
+        let inputs = [&x, &gamma, &beta, &chunks];
+        if x.dtype() == DType::F32 {
+            kernels::norm_modulate(inputs, text_len, eps as f32)
+        } else {
+            formulas::norm_modulate::<Self>(inputs, text_len, eps)
+        }
     }
 
     fn fused_gated_add(
@@ -94,7 +124,11 @@ impl Modulation for Flex {
         chunks: FloatTensor<Self>,
         text_len: usize,
     ) -> FloatTensor<Self> {
-        kernels::gated_add([&x, &y, &chunks], text_len)
+        if x.dtype() == DType::F32 {
+            kernels::gated_add([&x, &y, &chunks], text_len)
+        } else {
+            formulas::gated_add::<Self>([&x, &y, &chunks], text_len)
+        }
     }
 }
 
@@ -104,16 +138,27 @@ impl ModulationGrad for Flex {
         text_len: usize,
         eps: f64,
         grad: FloatTensor<Self>,
-    ) -> [FloatTensor<Self>; 4] {
-        kernels::norm_modulate_grad(inputs.each_ref(), text_len, eps as f32, &grad)
+        wanted: [bool; 4],
+    ) -> InputGradients<Self, 4> {
+        let inputs = inputs.each_ref();
+        if grad.dtype() == DType::F32 {
+            kernels::norm_modulate_grad(inputs, text_len, eps as f32, &grad).map(Some)
+        } else {
+            formulas::norm_modulate_grad::<Self>(inputs, text_len, eps, &grad, wanted)
+        }
     }
 
     fn gated_add_grad(
         inputs: [FloatTensor<Self>; 2],
         text_len: usize,
         grad: FloatTensor<Self>,
-    ) -> [FloatTensor<Self>; 2] {
-        kernels::gated_add_grad(inputs.each_ref(), text_len, &grad)
+        wanted: [bool; 2],
+    ) -> InputGradients<Self, 2> {
+        if grad.dtype() == DType::F32 {
+            kernels::gated_add_grad(inputs.each_ref(), text_len, &grad).map(Some)
+        } else {
+            formulas::gated_add_grad::<Self>(inputs.each_ref(), text_len, &grad, wanted)
+        }
     }
 }
 
@@ -130,8 +175,8 @@ impl<B: ModulationGrad, C: CheckpointStrategy> Modulation for Autodiff<B, C> {
         let inputs = recorded.map(|tensor| tensor.primitive().clone());
         let [x, gamma, beta, chunks] = inputs.clone();
         let y = B::fused_norm_modulate(x, gamma, beta, chunks, text_len, eps);
-        record::<B, C, _, _>(recorded, y, move |grad, _| {
-            B::norm_modulate_grad(inputs, text_len, eps, grad).map(Some)
+        record::<B, C, _, _>(recorded, y, move |grad, wanted| {
+            B::norm_modulate_grad(inputs, text_len, eps, grad, wanted)
         })
     }
 
@@ -144,9 +189,9 @@ impl<B: ModulationGrad, C: CheckpointStrategy> Modulation for Autodiff<B, C> {
         let inputs = [&y, &chunks].map(|tensor| tensor.primitive().clone());
         let [added, gates] = inputs.clone();
         let sum = B::fused_gated_add(x.primitive().clone(), added, gates, text_len);
-        record::<B, C, _, _>([&x, &y, &chunks], sum, move |grad, _| {
-            let [y, chunks] = B::gated_add_grad(inputs, text_len, grad.clone());
-            [grad, y, chunks].map(Some)
+        record::<B, C, _, _>([&x, &y, &chunks], sum, move |grad, [_, y, chunks]| {
+            let [y, chunks] = B::gated_add_grad(inputs, text_len, grad.clone(), [y, chunks]);
+            [Some(grad), y, chunks]
         })
     }
 }

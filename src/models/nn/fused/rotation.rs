@@ -1,21 +1,27 @@
 //! Norm over the head and rotation of its pairs, in one pass.
 
+#[cfg(feature = "cuda")]
+use burn::backend::fusion::{Fusion, FusionBackend};
 use burn::{
     backend::{
         Autodiff, Backend, Dispatch, Flex, autodiff::checkpoint::strategy::CheckpointStrategy,
         backend_extension, tensor::FloatTensor,
     },
-    tensor::Tensor,
+    tensor::{DType, Tensor},
 };
 
-use super::{kernels, tape::record};
+use super::{
+    formulas, kernels,
+    tape::{InputGradients, record},
+};
 
 /// Layer norm over the head of `[B, S, heads, D]`, then rotation of its pairs, as
-/// `[B, heads, S, D]`. `sin` is negative at even places.
+/// `[B, heads, S, D]`. `sin` has opposite signs within a pair, negative at even places; `swap`
+/// `[1, 1, D, D]` exchanges the partners.
 pub fn norm_rotate(
     x: Tensor<4>,
     [gamma, beta]: [Tensor<1>; 2],
-    [cos, sin]: [Tensor<4>; 2],
+    [cos, sin, swap]: [Tensor<4>; 3],
     eps: f64,
 ) -> Tensor<4> {
     Tensor::from_dispatch(Dispatch::fused_norm_rotate(
@@ -24,33 +30,47 @@ pub fn norm_rotate(
         beta.into_dispatch(),
         cos.into_dispatch(),
         sin.into_dispatch(),
+        swap.into_dispatch(),
         eps,
     ))
 }
 
 /// The operation as Burn dispatches it.
-#[backend_extension(Autodiff, Flex)]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cuda"), Fusion: cfg(feature = "cuda"))]
 pub trait Rotation: Backend {
     /// See [`norm_rotate`].
+    #[fusion(default)]
     fn fused_norm_rotate(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
         cos: FloatTensor<Self>,
         sin: FloatTensor<Self>,
+        swap: FloatTensor<Self>,
         eps: f64,
-    ) -> FloatTensor<Self>;
+    ) -> FloatTensor<Self> {
+        formulas::norm_rotate::<Self>([&x, &gamma, &beta, &cos, &sin, &swap], eps)
+    }
 }
 
 /// The backward pass, which only the tape calls.
 pub trait RotationGrad: Rotation {
     /// The gradients with respect to `x`, `gamma` and `beta`.
     fn norm_rotate_grad(
-        inputs: [FloatTensor<Self>; 5],
+        inputs: [FloatTensor<Self>; 6],
         eps: f64,
         grad: FloatTensor<Self>,
-    ) -> [FloatTensor<Self>; 3];
+        wanted: [bool; 3],
+    ) -> InputGradients<Self, 3> {
+        formulas::norm_rotate_grad::<Self>(inputs.each_ref(), eps, grad, wanted)
+    }
 }
+
+#[cfg(feature = "cuda")]
+impl Rotation for burn_cubecl::CubeBackend {}
+
+#[cfg(feature = "cuda")]
+impl<B: FusionBackend + Rotation> RotationGrad for Fusion<B> {}
 
 impl Rotation for Flex {
     fn fused_norm_rotate(
@@ -59,19 +79,30 @@ impl Rotation for Flex {
         beta: FloatTensor<Self>,
         cos: FloatTensor<Self>,
         sin: FloatTensor<Self>,
+        swap: FloatTensor<Self>,
         eps: f64,
     ) -> FloatTensor<Self> {
-        kernels::norm_rotate([&x, &gamma, &beta, &cos, &sin], eps as f32)
+        if x.dtype() == DType::F32 {
+            kernels::norm_rotate([&x, &gamma, &beta, &cos, &sin], eps as f32)
+        } else {
+            formulas::norm_rotate::<Self>([&x, &gamma, &beta, &cos, &sin, &swap], eps)
+        }
     }
 }
 
 impl RotationGrad for Flex {
     fn norm_rotate_grad(
-        inputs: [FloatTensor<Self>; 5],
+        inputs: [FloatTensor<Self>; 6],
         eps: f64,
         grad: FloatTensor<Self>,
-    ) -> [FloatTensor<Self>; 3] {
-        kernels::norm_rotate_grad(inputs.each_ref(), eps as f32, &grad)
+        wanted: [bool; 3],
+    ) -> InputGradients<Self, 3> {
+        if grad.dtype() == DType::F32 {
+            let [x, gamma, beta, cos, sin, _] = inputs.each_ref();
+            kernels::norm_rotate_grad([x, gamma, beta, cos, sin], eps as f32, &grad).map(Some)
+        } else {
+            formulas::norm_rotate_grad::<Self>(inputs.each_ref(), eps, grad, wanted)
+        }
     }
 }
 
@@ -82,15 +113,17 @@ impl<B: RotationGrad, C: CheckpointStrategy> Rotation for Autodiff<B, C> {
         beta: FloatTensor<Self>,
         cos: FloatTensor<Self>,
         sin: FloatTensor<Self>,
+        swap: FloatTensor<Self>,
         eps: f64,
     ) -> FloatTensor<Self> {
-        let inputs = [&x, &gamma, &beta, &cos, &sin].map(|tensor| tensor.primitive().clone());
+        let inputs =
+            [&x, &gamma, &beta, &cos, &sin, &swap].map(|tensor| tensor.primitive().clone());
         let y = {
-            let [x, gamma, beta, cos, sin] = inputs.clone();
-            B::fused_norm_rotate(x, gamma, beta, cos, sin, eps)
+            let [x, gamma, beta, cos, sin, swap] = inputs.clone();
+            B::fused_norm_rotate(x, gamma, beta, cos, sin, swap, eps)
         };
-        record::<B, C, _, _>([&x, &gamma, &beta], y, move |grad, _| {
-            B::norm_rotate_grad(inputs, eps, grad).map(Some)
+        record::<B, C, _, _>([&x, &gamma, &beta], y, move |grad, wanted| {
+            B::norm_rotate_grad(inputs, eps, grad, wanted)
         })
     }
 }
@@ -107,7 +140,9 @@ mod tests {
     fn rotation_agrees_with_its_parts() {
         let (b, s, h, d) = (2, 7, 3, 16);
         let [cos, sin] = [0, 1].map(|_| random([1, s, 1, d]));
-        let tables = [cos.clone(), sin.clone()];
+        // The kernel turns without the table of partners.
+        let swap = Tensor::zeros([1, 1, d, d], &cos.device());
+        let tables = [cos.clone(), sin.clone(), swap];
         agree(
             &[b * s * h * d, d, d].map(|len| random([len])),
             |[x, gamma, beta]| {

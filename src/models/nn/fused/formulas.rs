@@ -1,0 +1,342 @@
+//! The operations as formulas over a backend's own tensors, in f32 whatever the tensors' type, with
+//! their passes backward: for GPUs, and for half precision.
+
+use burn::backend::{Backend, TensorMetadata, tensor::FloatTensor};
+
+use super::{tape::InputGradients, term::Term};
+
+/// Places of shift, scale and gate among the six rows of a modulation, of the video and of the text.
+const SHIFT: [usize; 2] = [0, 3];
+const SCALE: [usize; 2] = [1, 4];
+const GATE: [usize; 2] = [2, 5];
+
+/// The modulation of a joint sequence `[text, video]`, token by token.
+struct Streams<B: Backend> {
+    chunks: Term<B>, // [B, 6, D]
+    video: Term<B>,  // [1, S, 1], 1 at the tokens of the video
+    text: Term<B>,   // [1, S, 1], 1 at those of the text
+}
+
+impl<B: Backend> Streams<B> {
+    fn new(chunks: &FloatTensor<B>, tokens: usize, text_len: usize) -> Self {
+        let chunks = Term::of(chunks);
+        let share = |text: f64| {
+            let parts = [(text_len, text), (tokens - text_len, 1.0 - text)];
+            let parts = parts.into_iter().filter(|(len, _)| *len > 0);
+            Term::cat(parts.map(|(len, share)| chunks.constant(&[1, len, 1], share)).collect(), 1)
+        };
+        Self { video: share(0.0), text: share(1.0), chunks }
+    }
+
+    /// A row as each token sees it, `[B, S, D]`.
+    fn by_token(&self, [video, text]: [usize; 2]) -> Term<B> {
+        self.chunks.row(video) * self.video.clone() + self.chunks.row(text) * self.text.clone()
+    }
+
+    /// The gradient of the modulation from those of some rows as each token sees them.
+    fn gradient(&self, rows: &[([usize; 2], &dyn Fn() -> Term<B>)]) -> Term<B> {
+        let dims = self.chunks.dims();
+        let zeros = self.chunks.constant(&[dims[0], 1, dims[2]], 0.0);
+        let mut sums = vec![zeros; 6];
+        for ([video, text], by_token) in rows {
+            sums[*video] = (by_token() * self.video.clone()).sum(1);
+            sums[*text] = (by_token() * self.text.clone()).sum(1);
+        }
+        Term::cat(sums, 1)
+    }
+}
+
+/// Mean and reciprocal deviation along the last axis.
+fn statistics<B: Backend>(x: &FloatTensor<B>, eps: f64) -> [Term<B>; 2] {
+    let last = x.shape().num_dims() - 1;
+    let mean = Term::of(x).mean(last);
+    let centred = || Term::of(x) - mean.clone();
+    let variance = (centred() * centred()).mean(last);
+    [mean.clone(), variance.plus(eps).sqrt().recip()]
+}
+
+/// The gradient through `normed = (x - mean) * rstd` from that of `normed`.
+fn through_norm<B: Backend>(
+    normed: &dyn Fn() -> Term<B>,
+    gradient: &dyn Fn() -> Term<B>,
+    rstd: Term<B>,
+) -> Term<B> {
+    let last = rstd.dims().len() - 1;
+    let slope = (gradient() * normed()).mean(last);
+    let level = gradient().mean(last);
+    (gradient() - level - normed() * slope) * rstd
+}
+
+/// A gradient summed over all axes but the last, `[D]`.
+fn sum_to_last<B: Backend>(gradient: Term<B>) -> Term<B> {
+    let dims = gradient.dims();
+    let (last, rows) = (dims[dims.len() - 1], dims[..dims.len() - 1].iter().product());
+    gradient.reshape(&[rows, last]).sum(0).reshape(&[last])
+}
+
+/// The weight `[D]` beside tensors of `rank` axes.
+fn along_last<B: Backend>(weight: &FloatTensor<B>, rank: usize) -> Term<B> {
+    let weight = Term::of(weight);
+    let mut dims = vec![1; rank];
+    dims[rank - 1] = weight.dims()[0];
+    weight.reshape(&dims)
+}
+
+/// See [`super::norm_modulate`].
+pub fn norm_modulate<B: Backend>(
+    [x, gamma, beta, chunks]: [&FloatTensor<B>; 4],
+    text_len: usize,
+    eps: f64,
+) -> FloatTensor<B> {
+    let streams = Streams::<B>::new(chunks, x.shape()[1], text_len);
+    let [mean, rstd] = statistics::<B>(x, eps);
+    let normed = (Term::<B>::of(x) - mean) * rstd * along_last(gamma, 3) + along_last(beta, 3);
+    let y = normed * streams.by_token(SCALE).plus(1.0) + streams.by_token(SHIFT);
+    y.into_type_of(x)
+}
+
+/// The gradients with respect to `x`, `gamma`, `beta` and `chunks`.
+pub fn norm_modulate_grad<B: Backend>(
+    [x, gamma, beta, chunks]: [&FloatTensor<B>; 4],
+    text_len: usize,
+    eps: f64,
+    grad: &FloatTensor<B>,
+    wanted: [bool; 4],
+) -> InputGradients<B, 4> {
+    let streams = Streams::<B>::new(chunks, x.shape()[1], text_len);
+    let [mean, rstd] = statistics::<B>(x, eps);
+    let normed = || (Term::<B>::of(x) - mean.clone()) * rstd.clone();
+    let affine = || normed() * along_last(gamma, 3) + along_last(beta, 3);
+    let upstream = || Term::<B>::of(grad);
+    let scaled = || upstream() * streams.by_token(SCALE).plus(1.0);
+    let inner = || scaled() * along_last(gamma, 3);
+    let modulation: [([usize; 2], &dyn Fn() -> Term<B>); 2] =
+        [(SHIFT, &upstream), (SCALE, &|| upstream() * affine())];
+    [
+        wanted[0].then(|| through_norm(&normed, &inner, rstd.clone()).into_type_of(x)),
+        wanted[1].then(|| sum_to_last(scaled() * normed()).into_type_of(gamma)),
+        wanted[2].then(|| sum_to_last(scaled()).into_type_of(beta)),
+        wanted[3].then(|| streams.gradient(&modulation).into_type_of(chunks)),
+    ]
+}
+
+/// See [`super::gated_add`].
+pub fn gated_add<B: Backend>(
+    [x, y, chunks]: [&FloatTensor<B>; 3],
+    text_len: usize,
+) -> FloatTensor<B> {
+    let streams = Streams::<B>::new(chunks, x.shape()[1], text_len);
+    (Term::of(x) + Term::of(y) * streams.by_token(GATE)).into_type_of(x)
+}
+
+/// The gradients with respect to `y` and `chunks`; that of `x` is `grad`.
+pub fn gated_add_grad<B: Backend>(
+    [y, chunks]: [&FloatTensor<B>; 2],
+    text_len: usize,
+    grad: &FloatTensor<B>,
+    wanted: [bool; 2],
+) -> InputGradients<B, 2> {
+    let streams = Streams::<B>::new(chunks, y.shape()[1], text_len);
+    let gate = || Term::<B>::of(grad) * Term::of(y);
+    [
+        wanted[0].then(|| (Term::of(grad) * streams.by_token(GATE)).into_type_of(y)),
+        wanted[1].then(|| streams.gradient(&[(GATE, &gate)]).into_type_of(chunks)),
+    ]
+}
+
+/// The partners of each pair along the last axis. A product with zeros and ones is exact in any type.
+fn partners<B: Backend>(x: &FloatTensor<B>, swap: &FloatTensor<B>) -> FloatTensor<B> {
+    let shape = x.shape();
+    let last = shape[shape.num_dims() - 1];
+    let rows = shape.num_elements() / last;
+    let swap = Term::<B>::of(swap).reshape(&[last, last]).into_type_of(x);
+    let flat = B::float_reshape(x.clone(), [rows, last].into());
+    B::float_reshape(B::float_matmul(flat, swap), shape)
+}
+
+/// See [`super::norm_rotate`].
+pub fn norm_rotate<B: Backend>(
+    [x, gamma, beta, cos, sin, swap]: [&FloatTensor<B>; 6],
+    eps: f64,
+) -> FloatTensor<B> {
+    let [mean, rstd] = statistics::<B>(x, eps);
+    let normed = (Term::<B>::of(x) - mean) * rstd * along_last(gamma, 4) + along_last(beta, 4);
+    let normed = normed.into_type_of(x);
+    let turned = Term::<B>::of(&normed) * Term::of(cos)
+        + Term::of(&partners::<B>(&normed, swap)) * Term::of(sin);
+    B::float_swap_dims(turned.into_type_of(x), 1, 2)
+}
+
+/// The gradients with respect to `x`, `gamma` and `beta`.
+pub fn norm_rotate_grad<B: Backend>(
+    [x, gamma, _, cos, sin, swap]: [&FloatTensor<B>; 6],
+    eps: f64,
+    grad: FloatTensor<B>,
+    wanted: [bool; 3],
+) -> InputGradients<B, 3> {
+    let [mean, rstd] = statistics::<B>(x, eps);
+    let normed = || (Term::<B>::of(x) - mean.clone()) * rstd.clone();
+    let grad = B::float_swap_dims(grad, 1, 2);
+    let other = partners::<B>(&grad, swap);
+    // The way back turns the other way.
+    let turned = || Term::<B>::of(&grad) * Term::of(cos) - Term::of(&other) * Term::of(sin);
+    let inner = || turned() * along_last(gamma, 4);
+    [
+        wanted[0].then(|| through_norm(&normed, &inner, rstd.clone()).into_type_of(x)),
+        wanted[1].then(|| sum_to_last(turned() * normed()).into_type_of(gamma)),
+        wanted[2].then(|| sum_to_last(turned()).into_type_of(gamma)),
+    ]
+}
+
+/// `sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3))`, by which the tanh form of GELU multiplies, and the
+/// exponent's slope.
+const SLOPE: f64 = 1.595_769_121_605_730_7;
+const CUBIC: f64 = SLOPE * 0.044_715;
+
+fn share<B: Backend>(x: &FloatTensor<B>) -> Term<B> {
+    let square = Term::<B>::of(x) * Term::of(x);
+    let exponent = square.times(-CUBIC).plus(-SLOPE) * Term::of(x);
+    exponent.exp().plus(1.0).recip()
+}
+
+/// See [`super::gelu_tanh`].
+pub fn gelu<B: Backend>(x: &FloatTensor<B>) -> FloatTensor<B> {
+    (share::<B>(x) * Term::of(x)).into_type_of(x)
+}
+
+/// The gradient with respect to `x`.
+pub fn gelu_grad<B: Backend>(x: &FloatTensor<B>, grad: &FloatTensor<B>) -> FloatTensor<B> {
+    let s = share::<B>(x);
+    let square = Term::<B>::of(x) * Term::of(x);
+    let bend = Term::of(x) * square.times(3.0 * CUBIC).plus(SLOPE);
+    let slope = s.clone() + s.clone() * (s.times(-1.0).plus(1.0)) * bend;
+    (slope * Term::of(grad)).into_type_of(x)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::{
+        backend::{Flex, ops::FloatTensorOps},
+        tensor::Tensor,
+    };
+
+    use super::{
+        super::{
+            gelu::{Gelu, GeluGrad},
+            kernels::{self, Values},
+            modulation::{Modulation, ModulationGrad},
+            rotation::{Rotation, RotationGrad},
+            testing::random,
+        },
+        *,
+    };
+
+    const EPS: f64 = 1e-5;
+
+    fn values<const D: usize>(tensor: Tensor<D>) -> Values {
+        Flex::float_from_data(tensor.into_data(), &Default::default())
+    }
+
+    /// Compares with the kernels of the CPU, which are compared with Burn's operations elsewhere.
+    fn assert_close(what: &str, found: &Values, wanted: &Values) {
+        assert_eq!(found.shape(), wanted.shape(), "{what}");
+        let [found, wanted] = [found, wanted].map(Values::to_contiguous);
+        let [found, wanted] = [&found, &wanted].map(kernels::slice);
+        let scale = wanted.iter().fold(1.0f32, |most, value| most.max(value.abs()));
+        for (found, wanted) in found.iter().zip(wanted) {
+            assert!((found - wanted).abs() <= 4e-6 * scale, "{what}: {found} {wanted}");
+        }
+    }
+
+    fn assert_all_close<const N: usize>(
+        found: InputGradients<Flex, N>,
+        wanted: InputGradients<Flex, N>,
+    ) {
+        for (index, (found, wanted)) in found.into_iter().zip(wanted).enumerate() {
+            assert_close(&format!("gradient {index}"), &found.unwrap(), &wanted.unwrap());
+        }
+    }
+
+    #[test]
+    fn modulation_equals_the_kernels() {
+        let (b, s, d, text_len) = (2, 5, 24, 2);
+        let grad = values(random([b, s, d]));
+        let inputs = [
+            values(random([b, s, d]) * 3.0 + 1.0),
+            values(random([d])),
+            values(random([d])),
+            values(random([b, 6, d])),
+        ];
+        let [x, gamma, beta, chunks] = inputs.clone();
+        assert_close(
+            "value",
+            &norm_modulate::<Flex>(inputs.each_ref(), text_len, EPS),
+            &Flex::fused_norm_modulate(x.clone(), gamma, beta, chunks.clone(), text_len, EPS),
+        );
+        assert_all_close(
+            norm_modulate_grad::<Flex>(inputs.each_ref(), text_len, EPS, &grad, [true; 4]),
+            Flex::norm_modulate_grad(inputs, text_len, EPS, grad.clone(), [true; 4]),
+        );
+        let y = values(random([b, s, d]));
+        assert_close(
+            "sum",
+            &gated_add::<Flex>([&x, &y, &chunks], text_len),
+            &Flex::fused_gated_add(x, y.clone(), chunks.clone(), text_len),
+        );
+        assert_all_close(
+            gated_add_grad::<Flex>([&y, &chunks], text_len, &grad, [true; 2]),
+            Flex::gated_add_grad([y, chunks], text_len, grad, [true; 2]),
+        );
+    }
+
+    #[test]
+    fn rotation_equals_the_kernels() {
+        let (b, s, h, d) = (2, 7, 3, 16);
+        let sign = Tensor::<1>::from_floats([-1.0, 1.0], &burn::tensor::Device::flex());
+        let sin = random([1, s, 1, d / 2, 1]) * sign.reshape([1, 1, 1, 1, 2]);
+        let swap = (0..d * d).map(|at| if at / d == at % d ^ 1 { 1.0 } else { 0.0 });
+        let swap: Vec<f32> = swap.collect();
+        let swap = burn::tensor::TensorData::new(swap, [1, 1, d, d]);
+        let inputs = [
+            values(random([b, s, h, d])),
+            values(random([d])),
+            values(random([d])),
+            values(random([1, s, 1, d])),
+            values(sin.reshape([1, s, 1, d])),
+            Flex::float_from_data(swap, &Default::default()),
+        ];
+        let [x, gamma, beta, cos, sin, swap] = inputs.clone();
+        assert_close(
+            "value",
+            &norm_rotate::<Flex>(inputs.each_ref(), EPS),
+            &Flex::fused_norm_rotate(x, gamma, beta, cos, sin, swap, EPS),
+        );
+        let grad = values(random([b, h, s, d]));
+        assert_all_close(
+            norm_rotate_grad::<Flex>(inputs.each_ref(), EPS, grad.clone(), [true; 3]),
+            Flex::norm_rotate_grad(inputs, EPS, grad, [true; 3]),
+        );
+    }
+
+    #[test]
+    fn gelu_equals_the_kernel_also_far_from_zero() {
+        let x = values(random([3, 333]) * 30.0);
+        let grad = values(random([3, 333]));
+        assert_close("value", &gelu::<Flex>(&x), &Flex::fused_gelu(x.clone()));
+        let found = gelu_grad::<Flex>(&x, &grad);
+        assert_close("gradient", &found, &Flex::gelu_grad(x, grad));
+    }
+
+    /// Widened on the way and rounded once at the end.
+    #[test]
+    fn tensors_of_bf16_stay_so() {
+        let halved = |x: Values| Flex::float_cast(x, burn::tensor::FloatDType::BF16);
+        let x = values(random([4, 64]));
+        let found = gelu::<Flex>(&halved(x.clone()));
+        assert_eq!(found.dtype(), burn::tensor::DType::BF16);
+        let wanted =
+            halved(Flex::fused_gelu(Term::<Flex>::of(&halved(x.clone())).into_type_of(&x)));
+        let widened = |x: &Values| Term::<Flex>::of(x).into_type_of(&values(random([1])));
+        assert_close("value", &widened(&found), &widened(&wanted));
+    }
+}
