@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::config::TransformerConfig;
-use crate::models::nn::{LayerNorm, linspace};
+use crate::models::nn::{LayerNorm, fused, linspace};
 
 const THETA: f32 = 10_000.0;
 
@@ -54,17 +54,13 @@ impl Rotary {
                 }
             }
         }
-        let mut swap = vec![0.0; dim * dim];
-        for i in 0..dim {
-            swap[i * dim + (i ^ 1)] = 1.0;
-        }
         let tensor = |values: Vec<f32>, shape: [usize; 4]| {
             Tensor::from_data(TensorData::new(values, shape), device)
         };
         Self {
             cos: tensor(cos, [1, tokens, 1, dim]),
             sin: tensor(sin, [1, tokens, 1, dim]),
-            swap: tensor(swap, [1, 1, dim, dim]),
+            swap: fused::swap_table(dim, device),
         }
     }
 

@@ -1,10 +1,12 @@
 //! Rotations of query and key by position, over the whole width of a token.
 
-use burn::tensor::{Device, FloatDType, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::models::nn::linspace;
+use crate::models::nn::{fused, linspace};
 
 const THETA: f64 = 10_000.0;
+/// Width of the part of a token that one table of partners serves: that of a head.
+const PART: usize = 64;
 /// The seconds, rows and columns that one period of the slowest rotation covers.
 const BASE: [f32; 3] = [20.0, 2048.0, 2048.0];
 /// Frames per second of the videos positions are counted in; the published pipeline's default.
@@ -15,8 +17,9 @@ const COMPRESSION: [f64; 3] = [8.0, 32.0, 32.0];
 /// Rotations of the pairs `(2i, 2i + 1)` of a token of size `D`.
 #[derive(Clone, Debug)]
 pub struct Rotary {
-    cos: Tensor<4>, // [1, S, D / 2, 1]
-    sin: Tensor<4>, // [1, S, D / 2, 1]
+    cos: Tensor<3>,  // [1, S, D]
+    sin: Tensor<3>,  // [1, S, D], negative at even places
+    swap: Tensor<4>, // exchanges the partners of each pair in a part of a token
 }
 
 impl Rotary {
@@ -40,36 +43,35 @@ impl Rotary {
         for frame in &axes[0] {
             for row in &axes[1] {
                 for column in &axes[2] {
-                    cos.extend(std::iter::repeat_n(1.0, still));
-                    sin.extend(std::iter::repeat_n(0.0, still));
+                    cos.extend(std::iter::repeat_n(1.0, 2 * still));
+                    sin.extend(std::iter::repeat_n(0.0, 2 * still));
                     for i in 0..frequencies.len() {
                         for angle in [frame[i], row[i], column[i]] {
-                            cos.push(angle.cos());
-                            sin.push(angle.sin());
+                            cos.extend([angle.cos(); 2]);
+                            sin.extend([-angle.sin(), angle.sin()]);
                         }
                     }
                 }
             }
         }
-        let shape = [1, grid.iter().product(), dim / 2, 1];
+        let shape = [1, grid.iter().product(), dim];
         let tensor = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, shape), device);
-        Self { cos: tensor(cos), sin: tensor(sin) }
+        let part = if dim.is_multiple_of(PART) { PART } else { 2 };
+        Self { cos: tensor(cos), sin: tensor(sin), swap: fused::swap_table(part, device) }
     }
 
     /// Rotates `[B, S, D]`, in f32 whatever the model's type.
     pub fn apply(&self, x: Tensor<3>) -> Tensor<3> {
+        let tables = [self.cos.clone(), self.sin.clone()];
+        if !fused::applies(&x) {
+            return fused::rotate(x, tables, self.swap.clone());
+        }
+        // On the CPU partners change places faster than a product would have them do.
         let [b, s, dim] = x.dims();
-        let dtype = x.dtype();
-        let pairs: Tensor<4> = x.cast(FloatDType::F32).reshape([b, s, dim / 2, 2]);
-        let (first, second) = (pairs.clone().narrow(3, 0, 1), pairs.narrow(3, 1, 1));
-        let turned = Tensor::cat(
-            vec![
-                first.clone() * self.cos.clone() - second.clone() * self.sin.clone(),
-                second * self.cos.clone() + first * self.sin.clone(),
-            ],
-            3,
-        );
-        turned.reshape([b, s, dim]).cast(dtype)
+        let pairs: Tensor<4> = x.clone().reshape([b, s, dim / 2, 2]);
+        let partners = Tensor::cat(vec![pairs.clone().narrow(3, 1, 1), pairs.narrow(3, 0, 1)], 3);
+        let [cos, sin] = tables;
+        x * cos + partners.reshape([b, s, dim]) * sin
     }
 }
 
@@ -99,11 +101,10 @@ mod tests {
     fn rotations_are_the_published_ones() {
         let rotary = Rotary::new(2048, [2, 15, 22], false, &Device::flex());
         let token = 15 * 22 + 3 * 22 + 5; // frame 1, row 3, column 5
-        let row = |table: &Tensor<4>| {
+        let row = |table: &Tensor<3>| {
             table.clone().narrow(1, token, 1).into_data().try_to_vec::<f32>().unwrap()
         };
         let (cos, sin) = (row(&rotary.cos), row(&rotary.sin));
-        // Places are those of the repeated table, two for each pair.
         for (place, wanted) in [
             (0, 1.0),
             (2, 0.050_244),
@@ -112,10 +113,11 @@ mod tests {
             (8, 0.008_512),
             (2046, -0.707_615),
         ] {
-            assert!((cos[place / 2] - wanted).abs() < 2e-6, "cos {place}: {}", cos[place / 2]);
+            assert!((cos[place] - wanted).abs() < 2e-6, "cos {place}: {}", cos[place]);
         }
         for (place, wanted) in [(2, -0.998_737), (8, -0.999_964), (2046, -0.706_598)] {
-            assert!((sin[place / 2] - wanted).abs() < 2e-6, "sin {place}: {}", sin[place / 2]);
+            let sin = sin[place + 1];
+            assert!((sin - wanted).abs() < 2e-6, "sin {place}: {sin}");
         }
     }
 

@@ -16,7 +16,7 @@ use super::{config::TransformerConfig, rotary::Rotary};
 use crate::models::{
     Denoiser, DenoiserInput, ImageConditioning, LoadError, ParamReader, SizeError,
     nn::{
-        Linear, RmsNorm, TimestepEmbedding, attention, gelu_tanh, rms_norm, silu, sinusoid,
+        Linear, RmsNorm, TimestepEmbedding, attention, fused, gelu_tanh, silu, sinusoid,
         standardize,
     },
     params::Init,
@@ -247,12 +247,18 @@ impl Block {
         // Shift, scale and gate of the attention, then of the feed-forward.
         let modulation = Modulation::new(&self.scale_shift_table, embedded);
 
-        let normed = modulation.scale_shift(rms_norm(tokens.clone(), 2, self.eps), 0, 1);
+        let normed = modulation.scale_shift(self.norm(&tokens), 0, 1);
         let tokens = tokens + modulation.gate(self.attn1.forward(normed, None, Some(rotary)), 2);
         let tokens = tokens.clone() + self.attn2.forward(tokens, Some(text), None);
-        let normed = modulation.scale_shift(rms_norm(tokens.clone(), 2, self.eps), 3, 4);
+        let normed = modulation.scale_shift(self.norm(&tokens), 3, 4);
         let hidden = gelu_tanh(self.feed_forward_in.forward(normed));
         tokens + modulation.gate(self.feed_forward_out.forward(hidden), 5)
+    }
+
+    /// The root-mean-square norm, which has no weight here.
+    fn norm(&self, tokens: &Tensor<3>) -> Tensor<3> {
+        let one = Tensor::ones([1], &tokens.device().without_autodiff());
+        fused::root_norm(tokens.clone(), one, self.eps)
     }
 }
 

@@ -121,10 +121,7 @@ impl RmsNorm {
 
     /// `[.., dim]` to the same.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        in_f32(x, |x| {
-            let weight = self.weight.clone().cast(FloatDType::F32).unsqueeze();
-            rms_norm(x, D - 1, self.eps) * weight
-        })
+        fused::root_norm(x, self.weight.clone(), self.eps)
     }
 }
 

@@ -144,14 +144,34 @@ pub fn gated_add_grad<B: Backend>(
     ]
 }
 
-/// The partners of each pair along the last axis. A product with zeros and ones is exact in any type.
+/// The partners of each pair along the last axis, by a table that exchanges those of a part of it. A
+/// product with zeros and ones is exact in any type.
 fn partners<B: Backend>(x: &FloatTensor<B>, swap: &FloatTensor<B>) -> FloatTensor<B> {
-    let shape = x.shape();
-    let last = shape[shape.num_dims() - 1];
-    let rows = shape.num_elements() / last;
-    let swap = Term::<B>::of(swap).reshape(&[last, last]).into_type_of(x);
-    let flat = B::float_reshape(x.clone(), [rows, last].into());
+    let (shape, table) = (x.shape(), swap.shape());
+    let width = table[table.num_dims() - 1];
+    let rows = shape.num_elements() / width;
+    let swap = Term::<B>::of(swap).reshape(&[width, width]).into_type_of(x);
+    let flat = B::float_reshape(x.clone(), [rows, width].into());
     B::float_reshape(B::float_matmul(flat, swap), shape)
+}
+
+/// See [`super::rotate`].
+pub fn rotate<B: Backend>([x, cos, sin, swap]: [&FloatTensor<B>; 4]) -> FloatTensor<B> {
+    let partners = partners::<B>(x, swap);
+    (Term::<B>::of(x) * Term::of(cos) + Term::of(&partners) * Term::of(sin)).into_type_of(x)
+}
+
+/// The gradient with respect to `x`.
+pub fn rotate_grad<B: Backend>(
+    [cos, sin, swap]: [&FloatTensor<B>; 3],
+    grad: &FloatTensor<B>,
+) -> FloatTensor<B> {
+    turned_back::<B>([grad, &partners::<B>(grad, swap), cos, sin]).into_type_of(grad)
+}
+
+/// The other way, from a gradient and its partners.
+fn turned_back<B: Backend>([grad, partners, cos, sin]: [&FloatTensor<B>; 4]) -> Term<B> {
+    Term::<B>::of(grad) * Term::of(cos) - Term::of(partners) * Term::of(sin)
 }
 
 /// See [`super::norm_rotate`].
@@ -161,10 +181,8 @@ pub fn norm_rotate<B: Backend>(
 ) -> FloatTensor<B> {
     let [mean, rstd] = statistics::<B>(x, eps);
     let normed = (Term::<B>::of(x) - mean) * rstd * along_last(gamma, 4) + along_last(beta, 4);
-    let normed = normed.into_type_of(x);
-    let turned = Term::<B>::of(&normed) * Term::of(cos)
-        + Term::of(&partners::<B>(&normed, swap)) * Term::of(sin);
-    B::float_swap_dims(turned.into_type_of(x), 1, 2)
+    let turned = rotate::<B>([&normed.into_type_of(x), cos, sin, swap]);
+    B::float_swap_dims(turned, 1, 2)
 }
 
 /// The gradients with respect to `x`, `gamma` and `beta`.
@@ -178,14 +196,43 @@ pub fn norm_rotate_grad<B: Backend>(
     let normed = || (Term::<B>::of(x) - mean.clone()) * rstd.clone();
     let grad = B::float_swap_dims(grad, 1, 2);
     let other = partners::<B>(&grad, swap);
-    // The way back turns the other way.
-    let turned = || Term::<B>::of(&grad) * Term::of(cos) - Term::of(&other) * Term::of(sin);
+    let turned = || turned_back::<B>([&grad, &other, cos, sin]);
     let inner = || turned() * along_last(gamma, 4);
     [
         wanted[0].then(|| through_norm(&normed, &inner, rstd.clone()).into_type_of(x)),
         wanted[1].then(|| sum_to_last(turned() * normed()).into_type_of(gamma)),
         wanted[2].then(|| sum_to_last(turned()).into_type_of(gamma)),
     ]
+}
+
+/// See [`super::root_norm`].
+pub fn root_norm<B: Backend>([x, weight]: [&FloatTensor<B>; 2], eps: f64) -> FloatTensor<B> {
+    let rank = x.shape().num_dims();
+    (Term::<B>::of(x) * root_statistic::<B>(x, eps) * along_last(weight, rank)).into_type_of(x)
+}
+
+/// The gradients with respect to `x` and `weight`.
+pub fn root_norm_grad<B: Backend>(
+    [x, weight]: [&FloatTensor<B>; 2],
+    eps: f64,
+    grad: &FloatTensor<B>,
+    wanted: [bool; 2],
+) -> InputGradients<B, 2> {
+    let rank = x.shape().num_dims();
+    let factor = root_statistic::<B>(x, eps);
+    let normed = || Term::<B>::of(x) * factor.clone();
+    let inner = || Term::<B>::of(grad) * along_last(weight, rank);
+    let slope = || (inner() * normed()).mean(rank - 1);
+    [
+        wanted[0].then(|| ((inner() - normed() * slope()) * factor.clone()).into_type_of(x)),
+        wanted[1].then(|| sum_to_last(Term::of(grad) * normed()).into_type_of(weight)),
+    ]
+}
+
+/// `1 / sqrt(mean(x^2) + eps)` along the last axis.
+fn root_statistic<B: Backend>(x: &FloatTensor<B>, eps: f64) -> Term<B> {
+    let square = Term::<B>::of(x) * Term::of(x);
+    square.mean(x.shape().num_dims() - 1).plus(eps).sqrt().recip()
 }
 
 /// `sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3))`, by which the tanh form of GELU multiplies, and the
@@ -217,7 +264,7 @@ pub fn gelu_grad<B: Backend>(x: &FloatTensor<B>, grad: &FloatTensor<B>) -> Float
 mod tests {
     use burn::{
         backend::{Flex, ops::FloatTensorOps},
-        tensor::Tensor,
+        tensor::{DType, Device, FloatDType, Tensor},
     };
 
     use super::{
@@ -225,11 +272,13 @@ mod tests {
             gelu::{Gelu, GeluGrad},
             kernels::{self, Values},
             modulation::{Modulation, ModulationGrad},
-            rotation::{Rotation, RotationGrad},
-            testing::random,
+            root_norm as root_norm_on_tape, rotate as rotate_on_tape,
+            rotation::{Rotation, RotationGrad, swap_table},
+            testing::{agree, random},
         },
         *,
     };
+    use crate::models::nn::rms_norm;
 
     const EPS: f64 = 1e-5;
 
@@ -292,18 +341,15 @@ mod tests {
     #[test]
     fn rotation_equals_the_kernels() {
         let (b, s, h, d) = (2, 7, 3, 16);
-        let sign = Tensor::<1>::from_floats([-1.0, 1.0], &burn::tensor::Device::flex());
+        let sign = Tensor::<1>::from_floats([-1.0, 1.0], &Device::flex());
         let sin = random([1, s, 1, d / 2, 1]) * sign.reshape([1, 1, 1, 1, 2]);
-        let swap = (0..d * d).map(|at| if at / d == at % d ^ 1 { 1.0 } else { 0.0 });
-        let swap: Vec<f32> = swap.collect();
-        let swap = burn::tensor::TensorData::new(swap, [1, 1, d, d]);
         let inputs = [
             values(random([b, s, h, d])),
             values(random([d])),
             values(random([d])),
             values(random([1, s, 1, d])),
             values(sin.reshape([1, s, 1, d])),
-            Flex::float_from_data(swap, &Default::default()),
+            values(swap_table(d, &Device::flex())),
         ];
         let [x, gamma, beta, cos, sin, swap] = inputs.clone();
         assert_close(
@@ -327,13 +373,35 @@ mod tests {
         assert_close("gradient", &found, &Flex::gelu_grad(x, grad));
     }
 
+    /// What these give on a tape equals what Burn's tape makes of their parts.
+    #[test]
+    fn norms_and_rotations_without_a_kernel_agree_with_their_parts() {
+        let dims = [2, 5, 24];
+        agree(
+            &[random([2 * 5 * 24]) * 2.0, random([24])],
+            |[x, weight]| root_norm_on_tape(x.reshape(dims), weight, EPS),
+            |[x, weight]| rms_norm(x.reshape(dims), 2, EPS) * weight.reshape([1, 1, 24]),
+        );
+        let sign = Tensor::<1>::from_floats([-1.0, 1.0], &Device::flex()).reshape([1, 1, 1, 2]);
+        let sin = (random([1, 5, 12, 1]) * sign).reshape([1, 5, 24]);
+        let (cos, swap) = (random([1, 5, 24]), swap_table(8, &Device::flex()));
+        agree(
+            &[random([2 * 5 * 24])],
+            |[x]| rotate_on_tape(x.reshape(dims), [cos.clone(), sin.clone()], swap.clone()),
+            |[x]| {
+                let partners = x.clone().reshape([2, 5, 12, 2]).flip([3]).reshape(dims);
+                x.reshape(dims) * cos.clone() + partners * sin.clone()
+            },
+        );
+    }
+
     /// Widened on the way and rounded once at the end.
     #[test]
     fn tensors_of_bf16_stay_so() {
-        let halved = |x: Values| Flex::float_cast(x, burn::tensor::FloatDType::BF16);
+        let halved = |x: Values| Flex::float_cast(x, FloatDType::BF16);
         let x = values(random([4, 64]));
         let found = gelu::<Flex>(&halved(x.clone()));
-        assert_eq!(found.dtype(), burn::tensor::DType::BF16);
+        assert_eq!(found.dtype(), DType::BF16);
         let wanted =
             halved(Flex::fused_gelu(Term::<Flex>::of(&halved(x.clone())).into_type_of(&x)));
         let widened = |x: &Values| Term::<Flex>::of(x).into_type_of(&values(random([1])));

@@ -21,6 +21,7 @@ mod group_norm_kernels;
 mod kernels;
 mod modulation;
 pub mod resize;
+mod root_norm;
 mod rotation;
 mod simd;
 mod tape;
@@ -36,7 +37,8 @@ pub use attention_kernels::MAX_SCORES;
 pub use blocked::{block_rows, blocked_attention};
 pub use gelu::gelu_tanh;
 pub use modulation::{gated_add, norm_modulate};
-pub use rotation::norm_rotate;
+pub use root_norm::root_norm;
+pub use rotation::{norm_rotate, rotate, swap_table};
 
 /// Whether the operations of this module apply to `x`.
 pub fn applies<const D: usize>(x: &Tensor<D>) -> bool {

@@ -1,4 +1,4 @@
-//! Norm over the head and rotation of its pairs, in one pass.
+//! Rotation of pairs by position, with a norm over the head before it or without.
 
 #[cfg(feature = "cuda")]
 use burn::backend::fusion::{Fusion, FusionBackend};
@@ -7,7 +7,7 @@ use burn::{
         Autodiff, Backend, Dispatch, Flex, autodiff::checkpoint::strategy::CheckpointStrategy,
         backend_extension, tensor::FloatTensor,
     },
-    tensor::{DType, Tensor},
+    tensor::{DType, Device, Tensor, TensorData},
 };
 
 use super::{
@@ -35,6 +35,24 @@ pub fn norm_rotate(
     ))
 }
 
+/// Rotation of the pairs of `[B, S, D]` by the angles of `cos` and `sin` `[1, S, D]`, whose signs are
+/// as for [`norm_rotate`]; `swap` exchanges the partners in a part of the last axis.
+pub fn rotate(x: Tensor<3>, [cos, sin]: [Tensor<3>; 2], swap: Tensor<4>) -> Tensor<3> {
+    Tensor::from_dispatch(Dispatch::fused_rotate(
+        x.into_dispatch(),
+        cos.into_dispatch(),
+        sin.into_dispatch(),
+        swap.into_dispatch(),
+    ))
+}
+
+/// A table `[1, 1, width, width]` that exchanges the partners of each pair.
+pub fn swap_table(width: usize, device: &Device) -> Tensor<4> {
+    let swaps = |at: usize| if at / width == (at % width) ^ 1 { 1.0f32 } else { 0.0 };
+    let values: Vec<f32> = (0..width * width).map(swaps).collect();
+    Tensor::from_data(TensorData::new(values, [1, 1, width, width]), device)
+}
+
 /// The operation as Burn dispatches it.
 #[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cuda"), Fusion: cfg(feature = "cuda"))]
 pub trait Rotation: Backend {
@@ -50,6 +68,17 @@ pub trait Rotation: Backend {
         eps: f64,
     ) -> FloatTensor<Self> {
         formulas::norm_rotate::<Self>([&x, &gamma, &beta, &cos, &sin, &swap], eps)
+    }
+
+    /// See [`rotate`].
+    #[fusion(default)]
+    fn fused_rotate(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        swap: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        formulas::rotate::<Self>([&x, &cos, &sin, &swap])
     }
 }
 
@@ -126,6 +155,20 @@ impl<B: RotationGrad, C: CheckpointStrategy> Rotation for Autodiff<B, C> {
             B::norm_rotate_grad(inputs, eps, grad, wanted)
         })
     }
+
+    fn fused_rotate(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        swap: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let tables = [&cos, &sin, &swap].map(|tensor| tensor.primitive().clone());
+        let [cos, sin, swap] = tables.clone();
+        let y = B::fused_rotate(x.primitive().clone(), cos, sin, swap);
+        record::<B, C, _, _>([&x], y, move |grad, _| {
+            [Some(formulas::rotate_grad::<B>(tables.each_ref(), &grad))]
+        })
+    }
 }
 
 #[cfg(test)]
@@ -140,8 +183,7 @@ mod tests {
     fn rotation_agrees_with_its_parts() {
         let (b, s, h, d) = (2, 7, 3, 16);
         let [cos, sin] = [0, 1].map(|_| random([1, s, 1, d]));
-        // The kernel turns without the table of partners.
-        let swap = Tensor::zeros([1, 1, d, d], &cos.device());
+        let swap = swap_table(d, &cos.device());
         let tables = [cos.clone(), sin.clone(), swap];
         agree(
             &[b * s * h * d, d, d].map(|len| random([len])),
