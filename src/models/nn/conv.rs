@@ -1,6 +1,6 @@
 //! Convolutions over video and the upsampling that goes with them.
 
-use burn::tensor::{Tensor, module, ops::ConvOptions};
+use burn::tensor::Tensor;
 
 use super::fused::{
     self,
@@ -31,14 +31,13 @@ impl Conv3d {
         self.with_options(x, 2, 0)
     }
 
-    /// Takes every `stride`th place on each axis of [`Self::forward`].
-    pub fn strided(&self, x: Tensor<5>, stride: [usize; 3]) -> Tensor<5> {
-        if stride == [1; 3] {
+    /// Takes every `stride`th place in time and in space of [`Self::forward`].
+    pub fn strided(&self, x: Tensor<5>, stride: [usize; 2]) -> Tensor<5> {
+        if stride == [1; 2] {
             return self.forward(x);
         }
         let padding = self.weight.dims()[3] / 2;
-        let options = ConvOptions::new(stride, [0, padding, padding], [1; 3], 1);
-        module::conv3d(x, self.weight.clone(), Some(self.bias.clone()), options)
+        fused::convolved(x, self.weight.clone(), self.bias.clone(), stride, padding)
     }
 
     fn with_options(&self, x: Tensor<5>, stride: usize, padding: usize) -> Tensor<5> {
@@ -46,8 +45,7 @@ impl Conv3d {
         if fused::applies(&x) && conv::applies(x.dims(), self.weight.dims(), window) {
             return conv::conv3d(x, self.weight.clone(), self.bias.clone(), window);
         }
-        let options = ConvOptions::new([1, stride, stride], [0, padding, padding], [1; 3], 1);
-        module::conv3d(x, self.weight.clone(), Some(self.bias.clone()), options)
+        fused::convolved(x, self.weight.clone(), self.bias.clone(), [1, stride], padding)
     }
 }
 

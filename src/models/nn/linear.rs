@@ -2,6 +2,8 @@
 
 use burn::tensor::Tensor;
 
+use super::fused::product;
+
 /// `x W^T + b`, plus the low-rank branch when an adapter is loaded.
 #[derive(Clone, Debug)]
 pub struct Linear {
@@ -31,14 +33,14 @@ impl Linear {
         let (input, rows) = (dims[D - 1], dims[..D - 1].iter().product::<usize>());
         let x: Tensor<2> = x.reshape([rows, input]);
         let dtype = x.dtype();
-        let mut y = x.clone().matmul(self.weight.clone().transpose());
+        let mut y = product(x.clone(), self.weight.clone().transpose());
         if let Some(bias) = &self.bias {
             y = y + bias.clone().unsqueeze();
         }
         if let Some(LoraBranch { a, b, scale }) = &self.lora {
             // The scale goes on the narrow side, where it costs least.
-            let low = x.matmul(a.clone().cast(dtype).transpose()) * *scale;
-            y = y + low.matmul(b.clone().cast(dtype).transpose());
+            let low = product(x, a.clone().cast(dtype).transpose()) * *scale;
+            y = y + product(low, b.clone().cast(dtype).transpose());
         }
         dims[D - 1] = self.weight.dims()[0];
         y.reshape(dims)

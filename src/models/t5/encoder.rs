@@ -7,7 +7,11 @@ use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData, activation::softm
 use serde_json::Value;
 
 use super::T5Config;
-use crate::models::{LoadError, ParamReader, Params, TextEncoder, nn::Linear, params::Init};
+use crate::models::{
+    LoadError, ParamReader, Params, TextEncoder,
+    nn::{Linear, fused::product},
+    params::Init,
+};
 
 const SHARED: &str = "shared.weight";
 const DUPLICATE: &str = "encoder.embed_tokens.weight";
@@ -153,8 +157,8 @@ impl Block {
         };
         let (q, k) = (split(self.q.forward(x.clone())), split(self.k.forward(x.clone())));
         let v = split(self.v.forward(x));
-        let scores = q.matmul(k.transpose()).cast(FloatDType::F32) + bias.clone();
-        let mixed = softmax(scores, 3).cast(dtype).matmul(v).permute([0, 2, 1, 3]);
+        let scores = product(q, k.transpose()).cast(FloatDType::F32) + bias.clone();
+        let mixed = product(softmax(scores, 3).cast(dtype), v).permute([0, 2, 1, 3]);
         self.o.forward(mixed.reshape([batch, len, self.heads * self.head_width]))
     }
 }

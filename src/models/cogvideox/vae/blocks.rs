@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, mem};
 
-use burn::tensor::Tensor;
+use burn::tensor::{FloatDType, Tensor};
 
 use crate::models::{
     ParamReader,
@@ -68,6 +68,11 @@ impl CausalConv {
             Tensor::cat(vec![means, Tensor::full([latents], FIRST_LOGVAR, device)], 0)
         });
         Self(Conv3d { weight, bias })
+    }
+
+    /// The type of the weights.
+    pub fn dtype(&self) -> FloatDType {
+        self.0.weight.dtype().into()
     }
 
     /// `[B, in, T, H, W]` to `[B, out, T, H, W]`.

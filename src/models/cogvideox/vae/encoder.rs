@@ -1,6 +1,6 @@
 //! Video to the moments of its latents.
 
-use burn::tensor::Tensor;
+use burn::tensor::{FloatDType, Tensor};
 
 use super::blocks::{CausalConv, ConvCache, Norm, NormKind, Resnet, halve_frames, resnets};
 use crate::models::{ParamReader, cogvideox::config::VaeConfig, nn::Conv3d};
@@ -25,6 +25,11 @@ struct DownBlock {
 }
 
 impl Encoder {
+    /// The type of the weights.
+    pub fn dtype(&self) -> FloatDType {
+        self.conv_in.dtype()
+    }
+
     /// Reads the encoder.
     pub fn new(config: &VaeConfig, params: &ParamReader<'_>) -> Self {
         let channels = &config.block_out_channels;

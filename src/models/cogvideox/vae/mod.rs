@@ -13,7 +13,7 @@ mod tiling;
 
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
+use burn::tensor::{FloatDType, Tensor};
 
 use self::{blocks::ConvCache, decoder::Decoder, encoder::Encoder, tiling::Tiling};
 use super::config::VaeConfig;
@@ -51,10 +51,13 @@ impl Vae {
 
 impl VideoVae for Vae {
     fn encode(&self, video: Tensor<5>) -> Posterior {
+        let dtype = FloatDType::from(video.dtype());
+        let video = video.cast(self.encoder.dtype());
         let moments = match &self.tiling {
             Some(tiling) => tiling.encode(&video, |tile| self.encode_chunks(tile)),
             None => self.encode_chunks(&video),
         };
+        let moments = moments.cast(dtype);
         let channels = self.config.latent_channels;
         Posterior {
             mean: moments.clone().narrow(1, 0, channels),
@@ -63,10 +66,13 @@ impl VideoVae for Vae {
     }
 
     fn decode(&self, latents: Tensor<5>) -> Tensor<5> {
-        match &self.tiling {
+        let dtype = FloatDType::from(latents.dtype());
+        let latents = latents.cast(self.encoder.dtype());
+        let video = match &self.tiling {
             Some(tiling) => tiling.decode(&latents, |tile| self.decode_chunks(tile)),
             None => self.decode_chunks(&latents),
-        }
+        };
+        video.cast(dtype)
     }
 
     /// Tiles of half the trained height and width; group norms then see one tile.

@@ -52,8 +52,8 @@ impl Conv {
         self.inner.forward(self.extend(x))
     }
 
-    /// Every `stride`th place of [`Self::forward`] on each axis.
-    pub fn strided(&self, x: Tensor<5>, stride: [usize; 3]) -> Tensor<5> {
+    /// Every `stride`th place of [`Self::forward`] in time and in space.
+    pub fn strided(&self, x: Tensor<5>, stride: [usize; 2]) -> Tensor<5> {
         self.inner.strided(self.extend(x), stride)
     }
 

@@ -121,7 +121,7 @@ impl Downsampler {
 
     fn forward(&self, x: Tensor<5>) -> Tensor<5> {
         let (conv, stride, channels) = match self {
-            Self::Strided(conv) => return conv.strided(x, [2; 3]),
+            Self::Strided(conv) => return conv.strided(x, [2; 2]),
             Self::Fold { conv, stride, channels } => (conv, *stride, *channels),
         };
         // In front of the first frame, so that the number of frames divides.

@@ -8,12 +8,13 @@
 use burn::{
     backend::{
         Autodiff, Backend, Dispatch, Flex, TensorMetadata,
-        autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension, tensor::FloatTensor,
+        autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension, ops::ModuleOps,
+        tensor::FloatTensor,
     },
     tensor::{DType, FloatDType, Slice, Tensor, ops::AttentionModuleOptions},
 };
 
-use super::tape::record;
+use super::{product::Product, tape::record};
 
 /// Most scores of one block: 1 GiB in f32.
 pub const MAX_DEVICE_SCORES: usize = 1 << 28;
@@ -46,23 +47,29 @@ pub fn block_rows(maps: usize, queries: usize, keys: usize) -> usize {
 #[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cuda"), Fusion: cfg(feature = "cuda"))]
 pub trait BlockedAttention: Backend {
     /// See [`blocked_attention`]; `rows` are the queries of a block.
-    #[fusion(default)]
+    #[fusion(dtype = q, shape = q)]
+    fn attention_in_blocks(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        rows: usize,
+    ) -> FloatTensor<Self>;
+}
+
+impl BlockedAttention for Flex {
     fn attention_in_blocks(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         rows: usize,
     ) -> FloatTensor<Self> {
-        forward::<Self>([&q, &k, &v], rows)
+        forward::<Self>([&q, &k, &v], rows, |q, k, v| {
+            Self::attention(q, k, v, None, None, AttentionModuleOptions::default())
+        })
     }
 }
 
-impl BlockedAttention for Flex {}
-
-#[cfg(feature = "cuda")]
-impl BlockedAttention for burn_cubecl::CubeBackend {}
-
-impl<B: BlockedAttention, C: CheckpointStrategy> BlockedAttention for Autodiff<B, C> {
+impl<B: BlockedAttention + Product, C: CheckpointStrategy> BlockedAttention for Autodiff<B, C> {
     fn attention_in_blocks(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -80,24 +87,27 @@ impl<B: BlockedAttention, C: CheckpointStrategy> BlockedAttention for Autodiff<B
     }
 }
 
-fn forward<B: Backend>([q, k, v]: [&FloatTensor<B>; 3], rows: usize) -> FloatTensor<B> {
+/// `fused` is the backend's own kernel, which takes whole tiles of queries.
+pub(super) fn forward<B: Product>(
+    [q, k, v]: [&FloatTensor<B>; 3],
+    rows: usize,
+    fused: impl Fn(FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) -> FloatTensor<B>,
+) -> FloatTensor<B> {
     let blocks = ranges(q.shape()[2], rows).map(|(start, len)| {
         let q = slice::<B>(q, start, len);
         if q.dtype() == DType::F32 {
             // The fused kernel computes in tiles of f16, whatever it is given.
             let p = probabilities::<B>(&q, k);
-            return B::float_matmul(p, v.clone());
+            return B::product(p, v.clone());
         }
-        let padded = pad::<B>(q, rows);
-        let options = AttentionModuleOptions::default();
-        let out = B::attention(padded, k.clone(), v.clone(), None, None, options);
+        let out = fused(pad::<B>(q, rows), k.clone(), v.clone());
         slice::<B>(&out, 0, len)
     });
     join::<B>(blocks.collect())
 }
 
 /// The gradients with respect to `q`, `k` and `v`.
-fn backward<B: Backend>(
+fn backward<B: Product>(
     [q, k, v]: [&FloatTensor<B>; 3],
     output: &FloatTensor<B>,
     grad: &FloatTensor<B>,
@@ -109,17 +119,17 @@ fn backward<B: Backend>(
         let [q, grad, output] = [q, grad, output].map(|x| slice::<B>(x, start, len));
         // In the inputs' type from here on: the map is read three times, and memory is what it costs.
         let p = B::float_cast(probabilities::<B>(&q, k), dtype);
-        add::<B>(&mut dv, B::float_matmul(B::float_transpose(p.clone()), grad.clone()));
+        add::<B>(&mut dv, B::product(B::float_transpose(p.clone()), grad.clone()));
         let ds = B::float_cast(scores_grad::<B>([p, output, grad], [&q, v]), dtype);
-        dq.push(B::float_matmul(ds.clone(), k.clone()));
-        add::<B>(&mut dk, B::float_matmul(B::float_transpose(ds), q));
+        dq.push(B::product(ds.clone(), k.clone()));
+        add::<B>(&mut dk, B::product(B::float_transpose(ds), q));
     }
     [join::<B>(dq), dk.expect("at least one block"), dv.expect("at least one block")]
 }
 
 /// `softmax(q k^T / sqrt(D))` in f32.
-fn probabilities<B: Backend>(q: &FloatTensor<B>, k: &FloatTensor<B>) -> FloatTensor<B> {
-    let scores = B::float_matmul(q.clone(), B::float_transpose(k.clone()));
+fn probabilities<B: Product>(q: &FloatTensor<B>, k: &FloatTensor<B>) -> FloatTensor<B> {
+    let scores = B::product(q.clone(), B::float_transpose(k.clone()));
     let scaled = || B::float_mul_scalar(widened::<B>(scores.clone()), scale::<B>(q).into());
     let most = B::float_max_dim(scaled(), 3);
     // Made twice, so that compilers of elementwise operations write down neither.
@@ -129,11 +139,11 @@ fn probabilities<B: Backend>(q: &FloatTensor<B>, k: &FloatTensor<B>) -> FloatTen
 }
 
 /// The gradient of `q k^T`, in f32, from probabilities, output and its gradient.
-fn scores_grad<B: Backend>(
+fn scores_grad<B: Product>(
     [p, output, grad]: [FloatTensor<B>; 3],
     [q, v]: [&FloatTensor<B>; 2],
 ) -> FloatTensor<B> {
-    let dp = B::float_matmul(grad.clone(), B::float_transpose(v.clone()));
+    let dp = B::product(grad.clone(), B::float_transpose(v.clone()));
     let means = B::float_mul(widened::<B>(output), widened::<B>(grad));
     let centred = B::float_sub(widened::<B>(dp), B::float_sum_dim(means, 3));
     B::float_mul_scalar(B::float_mul(widened::<B>(p), centred), scale::<B>(q).into())

@@ -3,7 +3,7 @@
 
 use burn::backend::{Backend, TensorMetadata, tensor::FloatTensor};
 
-use super::{tape::InputGradients, term::Term};
+use super::{product::Product, tape::InputGradients, term::Term};
 
 /// Places of shift, scale and gate among the six rows of a modulation, of the video and of the text.
 const SHIFT: [usize; 2] = [0, 3];
@@ -146,23 +146,23 @@ pub fn gated_add_grad<B: Backend>(
 
 /// The partners of each pair along the last axis, by a table that exchanges those of a part of it. A
 /// product with zeros and ones is exact in any type.
-fn partners<B: Backend>(x: &FloatTensor<B>, swap: &FloatTensor<B>) -> FloatTensor<B> {
+fn partners<B: Product>(x: &FloatTensor<B>, swap: &FloatTensor<B>) -> FloatTensor<B> {
     let (shape, table) = (x.shape(), swap.shape());
     let width = table[table.num_dims() - 1];
     let rows = shape.num_elements() / width;
     let swap = Term::<B>::of(swap).reshape(&[width, width]).into_type_of(x);
     let flat = B::float_reshape(x.clone(), [rows, width].into());
-    B::float_reshape(B::float_matmul(flat, swap), shape)
+    B::float_reshape(B::product(flat, swap), shape)
 }
 
 /// See [`super::rotate`].
-pub fn rotate<B: Backend>([x, cos, sin, swap]: [&FloatTensor<B>; 4]) -> FloatTensor<B> {
+pub fn rotate<B: Product>([x, cos, sin, swap]: [&FloatTensor<B>; 4]) -> FloatTensor<B> {
     let partners = partners::<B>(x, swap);
     (Term::<B>::of(x) * Term::of(cos) + Term::of(&partners) * Term::of(sin)).into_type_of(x)
 }
 
 /// The gradient with respect to `x`.
-pub fn rotate_grad<B: Backend>(
+pub fn rotate_grad<B: Product>(
     [cos, sin, swap]: [&FloatTensor<B>; 3],
     grad: &FloatTensor<B>,
 ) -> FloatTensor<B> {
@@ -175,7 +175,7 @@ fn turned_back<B: Backend>([grad, partners, cos, sin]: [&FloatTensor<B>; 4]) -> 
 }
 
 /// See [`super::norm_rotate`].
-pub fn norm_rotate<B: Backend>(
+pub fn norm_rotate<B: Product>(
     [x, gamma, beta, cos, sin, swap]: [&FloatTensor<B>; 6],
     eps: f64,
 ) -> FloatTensor<B> {
@@ -186,7 +186,7 @@ pub fn norm_rotate<B: Backend>(
 }
 
 /// The gradients with respect to `x`, `gamma` and `beta`.
-pub fn norm_rotate_grad<B: Backend>(
+pub fn norm_rotate_grad<B: Product>(
     [x, gamma, _, cos, sin, swap]: [&FloatTensor<B>; 6],
     eps: f64,
     grad: FloatTensor<B>,

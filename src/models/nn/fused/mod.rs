@@ -13,6 +13,8 @@ mod attention_kernels;
 mod blocked;
 mod columns;
 pub mod conv;
+#[cfg(feature = "cuda")]
+mod cube;
 mod direct;
 mod formulas;
 mod gelu;
@@ -20,6 +22,7 @@ pub mod group_norm;
 mod group_norm_kernels;
 mod kernels;
 mod modulation;
+mod product;
 pub mod resize;
 mod root_norm;
 mod rotation;
@@ -37,6 +40,7 @@ pub use attention_kernels::MAX_SCORES;
 pub use blocked::{block_rows, blocked_attention};
 pub use gelu::gelu_tanh;
 pub use modulation::{gated_add, norm_modulate};
+pub use product::{convolved, product};
 pub use root_norm::root_norm;
 pub use rotation::{norm_rotate, rotate, swap_table};
 

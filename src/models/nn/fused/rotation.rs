@@ -4,7 +4,7 @@
 use burn::backend::fusion::{Fusion, FusionBackend};
 use burn::{
     backend::{
-        Autodiff, Backend, Dispatch, Flex, autodiff::checkpoint::strategy::CheckpointStrategy,
+        Autodiff, Dispatch, Flex, autodiff::checkpoint::strategy::CheckpointStrategy,
         backend_extension, tensor::FloatTensor,
     },
     tensor::{DType, Device, Tensor, TensorData},
@@ -12,6 +12,7 @@ use burn::{
 
 use super::{
     formulas, kernels,
+    product::Product,
     tape::{InputGradients, record},
 };
 
@@ -55,7 +56,7 @@ pub fn swap_table(width: usize, device: &Device) -> Tensor<4> {
 
 /// The operation as Burn dispatches it.
 #[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cuda"), Fusion: cfg(feature = "cuda"))]
-pub trait Rotation: Backend {
+pub trait Rotation: Product {
     /// See [`norm_rotate`].
     #[fusion(default)]
     fn fused_norm_rotate(

@@ -1,0 +1,143 @@
+//! Kernels of CUDA, chosen by the shapes of a problem; see [`super::product`].
+//!
+//! The choices are those that were fastest, or nearly so, where Burn's own search tried all, for sizes of
+//! CogVideoX1.5-5B on an H100 (`benches/results/2026-11-26-h100.md`).
+
+use burn::{
+    backend::{cubecl::dtype_to_storage_type, tensor::FloatTensor},
+    tensor::ops::AttentionModuleOptions,
+};
+use burn_cubecl::{
+    CubeBackend,
+    kernel::{
+        attention::{AttentionStrategy, attention},
+        conv::{ConvStrategy, conv_forward},
+        matmul::{MatmulStrategy, init_matmul_output, matmul},
+    },
+    tensor::CubeTensor,
+};
+use cubek::{
+    attention::forward::routines::blackbox_accelerated::BlackboxAcceleratedStrategy,
+    matmul::{
+        definition::{MatmulElems, MatmulGlobalElems},
+        launch::launch_ref,
+        multi_level::{
+            Strategy,
+            components::tile::TileMatmulKind,
+            routines::batch::{ordered_double_buffering::OrderedSelectionArgs, simple::SimpleArgs},
+        },
+        routine::BlueprintStrategy,
+    },
+    std::InputBinding,
+};
+
+use super::{
+    blocked::{self, BlockedAttention},
+    product::{Product, window},
+};
+
+/// Rows from which on a product is not a few vectors by a matrix.
+const FEW_ROWS: usize = 16;
+/// Bytes that the hardware which copies tiles wants rows to begin at.
+const ALIGNMENT: usize = 16;
+
+impl Product for CubeBackend {
+    fn product(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>) -> FloatTensor<Self> {
+        for strategy in strategies(&lhs, &rhs) {
+            if let Some(out) = launch(strategy, &lhs, &rhs) {
+                return out;
+            }
+        }
+        let dtype = lhs.dtype;
+        matmul(lhs, rhs, None, MatmulStrategy::default(), dtype)
+            .expect("one of all kernels takes any product")
+    }
+
+    fn convolved(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        in_time: usize,
+        in_space: usize,
+        padding: usize,
+    ) -> FloatTensor<Self> {
+        let run = |strategy| {
+            let options = window([in_time, in_space], padding);
+            conv_forward::<3>(x.clone(), weight.clone(), Some(bias.clone()), options, strategy)
+        };
+        run(ConvStrategy::ImplicitGemm)
+            .or_else(|_| run(ConvStrategy::Direct))
+            .expect("the direct kernel takes any convolution")
+    }
+}
+
+/// What is tried, the best first.
+fn strategies(lhs: &CubeTensor, rhs: &CubeTensor) -> Vec<Strategy> {
+    let simple = Strategy::SimpleCyclicMma(BlueprintStrategy::Inferred(SimpleArgs {
+        multi_rows: false,
+        tile_matmul: TileMatmulKind::Mma,
+    }));
+    let ordered = Strategy::OrderedDoubleMma(BlueprintStrategy::Inferred(OrderedSelectionArgs {
+        partition_k: Some(2),
+        row_count: Some(8),
+        rows_per_plane: Some(2),
+        tile_matmul: TileMatmulKind::Mma,
+    }));
+    let copied = Strategy::SpecializedTmaMma(BlueprintStrategy::Inferred(().into()));
+    let cmma = Strategy::SimpleCyclicCmma(BlueprintStrategy::Inferred(SimpleArgs {
+        multi_rows: false,
+        tile_matmul: TileMatmulKind::Cmma,
+    }));
+    let shape = lhs.meta.shape();
+    let rows = shape[shape.num_dims() - 2];
+    if rows <= FEW_ROWS {
+        vec![simple, cmma]
+    } else if is_aligned(lhs) && is_aligned(rhs) {
+        vec![copied, ordered, cmma]
+    } else {
+        vec![ordered, cmma]
+    }
+}
+
+/// Whether all rows, or all columns of a transposed matrix, begin where tiles can be copied from.
+fn is_aligned(x: &CubeTensor) -> bool {
+    let elements = ALIGNMENT / x.dtype.size();
+    x.meta.strides().iter().all(|stride| *stride == 1 || stride % elements == 0)
+}
+
+fn launch(strategy: Strategy, lhs: &CubeTensor, rhs: &CubeTensor) -> Option<CubeTensor> {
+    let out = init_matmul_output(lhs, rhs, lhs.dtype);
+    let [left, right] = [lhs, rhs].map(|x| dtype_to_storage_type(x.dtype));
+    let mut elements = MatmulElems::from_globals(&MatmulGlobalElems {
+        lhs: left,
+        rhs: right,
+        out: dtype_to_storage_type(out.dtype),
+    });
+    launch_ref(
+        &strategy.into(),
+        &lhs.client,
+        InputBinding::new(lhs.clone().binding(), left),
+        InputBinding::new(rhs.clone().binding(), right),
+        out.clone().binding(),
+        &mut elements,
+    )
+    .is_ok()
+    .then_some(out)
+}
+
+impl BlockedAttention for CubeBackend {
+    fn attention_in_blocks(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        rows: usize,
+    ) -> FloatTensor<Self> {
+        blocked::forward::<Self>([&q, &k, &v], rows, |q, k, v| {
+            const PLANES: u8 = 8;
+            let tiles = BlackboxAcceleratedStrategy { num_planes: PLANES, seq_q: 1, seq_kv: 1 };
+            let strategy = AttentionStrategy::FlashBlackboxAccelerated(tiles);
+            attention(q, k, v, None, None, AttentionModuleOptions::default(), strategy)
+                .expect("queries come in whole tiles")
+        })
+    }
+}

@@ -1,0 +1,170 @@
+//! Matrix products and convolutions of GPUs, whose kernels are chosen by the shapes alone.
+//!
+//! Burn runs up to thirty kernels for every kind of product it meets, and again for every elementwise
+//! operation that could be fused to one, and keeps the fastest. The CUDA compiler takes 1 to 7 s for
+//! each: on an H100 the first step of CogVideoX1.5-5B had not ended after three minutes
+//! (`benches/results/2026-11-26-h100.md`). So products go past that, and so do convolutions that nothing
+//! is trained through.
+
+use burn::{
+    backend::{
+        Autodiff, Backend, Dispatch, Flex,
+        autodiff::checkpoint::strategy::CheckpointStrategy,
+        backend_extension,
+        ops::{FloatTensorOps, ModuleOps},
+        tensor::FloatTensor,
+    },
+    tensor::{Shape, Tensor, ops::ConvOptions},
+};
+
+use super::tape::record;
+
+/// The matrix product over the last two axes; the others are equal.
+pub fn product<const D: usize>(lhs: Tensor<D>, rhs: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::product(lhs.into_dispatch(), rhs.into_dispatch()))
+}
+
+/// The operations as Burn dispatches them.
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cuda"), Fusion: cfg(feature = "cuda"))]
+pub trait Product: Backend {
+    /// See [`product`].
+    #[fusion(dtype = lhs, shape = product_shape(lhs, rhs))]
+    fn product(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// A convolution of `[B, C, T, H, W]` by `[out, C, t, h, w]`, with strides in time and in space, and
+    /// zero padding in space alone.
+    #[fusion(dtype = x, shape = convolved_shape(x, weight, in_time, in_space, padding))]
+    fn convolved(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        in_time: usize,
+        in_space: usize,
+        padding: usize,
+    ) -> FloatTensor<Self>;
+}
+
+/// Strides in time and in space, and padding in space alone.
+pub fn window([time, space]: [usize; 2], padding: usize) -> ConvOptions<3> {
+    ConvOptions::new([time, space, space], [0, padding, padding], [1; 3], 1)
+}
+
+/// The shape of a product.
+#[cfg(feature = "cuda")]
+fn product_shape(lhs: &Shape, rhs: &Shape) -> Shape {
+    let mut dims = lhs.to_vec();
+    let last = dims.len() - 1;
+    dims[last] = rhs[last];
+    dims.into()
+}
+
+/// The shape that a convolution gives.
+#[cfg(feature = "cuda")]
+fn convolved_shape(
+    x: &Shape,
+    weight: &Shape,
+    in_time: &usize,
+    in_space: &usize,
+    padding: &usize,
+) -> Shape {
+    let frames = (x[2] - weight[2]) / in_time + 1;
+    let space = |axis: usize| (x[axis] + 2 * padding - weight[axis]) / in_space + 1;
+    [x[0], weight[0], frames, space(3), space(4)].into()
+}
+
+impl Product for Flex {
+    fn product(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_matmul(lhs, rhs)
+    }
+
+    fn convolved(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        in_time: usize,
+        in_space: usize,
+        padding: usize,
+    ) -> FloatTensor<Self> {
+        Self::conv3d(x, weight, Some(bias), window([in_time, in_space], padding))
+    }
+}
+
+impl<B: Product, C: CheckpointStrategy> Product for Autodiff<B, C> {
+    fn product(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>) -> FloatTensor<Self> {
+        let [left, right] = [&lhs, &rhs].map(|tensor| tensor.primitive().clone());
+        let y = B::product(left.clone(), right.clone());
+        // What the gradient of a constant alone would need is not kept.
+        let left = rhs.is_tracked().then_some(left);
+        let right = lhs.is_tracked().then_some(right);
+        record::<B, C, _, _>([&lhs, &rhs], y, move |grad, _| {
+            [
+                right.map(|rhs| B::product(grad.clone(), B::float_transpose(rhs))),
+                left.map(|lhs| B::product(B::float_transpose(lhs), grad)),
+            ]
+        })
+    }
+
+    /// On a tape as Burn has it, which also trains weights.
+    fn convolved(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        in_time: usize,
+        in_space: usize,
+        padding: usize,
+    ) -> FloatTensor<Self> {
+        Self::conv3d(x, weight, Some(bias), window([in_time, in_space], padding))
+    }
+}
+
+/// A convolution, see [`Product::convolved`].
+pub fn convolved(
+    x: Tensor<5>,
+    weight: Tensor<5>,
+    bias: Tensor<1>,
+    [in_time, in_space]: [usize; 2],
+    padding: usize,
+) -> Tensor<5> {
+    Tensor::from_dispatch(Dispatch::convolved(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+        in_time,
+        in_space,
+        padding,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::testing::{agree, random},
+        *,
+    };
+
+    #[test]
+    fn products_agree_with_burn_s_on_a_tape() {
+        let shaped = |[a, b]: [Tensor<1>; 2]| (a.reshape([2, 3, 4]), b.reshape([2, 4, 5]));
+        agree(
+            &[random([24]), random([40])],
+            |x| {
+                let (a, b) = shaped(x);
+                product(a, b)
+            },
+            |x| {
+                let (a, b) = shaped(x);
+                a.matmul(b)
+            },
+        );
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn shapes_are_known_beforehand() {
+        let shape = product_shape(&[2, 3, 4].into(), &[2, 4, 5].into());
+        assert_eq!(shape, [2, 3, 5].into());
+        let (x, weight) = (random([2, 3, 5, 8, 9]), random([4, 3, 3, 3, 3]));
+        let y = convolved(x.clone(), weight.clone(), random([4]), [1, 2], 1);
+        assert_eq!(convolved_shape(&x.shape(), &weight.shape(), &1, &2, &1), y.shape());
+    }
+}

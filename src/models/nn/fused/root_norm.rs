@@ -1,0 +1,51 @@
+//! Root-mean-square norm that keeps nothing but its input.
+
+use burn::{
+    backend::{
+        Autodiff, Backend, Dispatch, Flex, autodiff::checkpoint::strategy::CheckpointStrategy,
+        backend_extension, tensor::FloatTensor,
+    },
+    tensor::Tensor,
+};
+
+use super::{formulas, tape::record};
+
+/// `weight x / sqrt(mean(x^2) + eps)` along the last axis, in f32; `weight` is `[D]` or `[1]`.
+pub fn root_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, eps: f64) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::fused_root_norm(x.into_dispatch(), weight.into_dispatch(), eps))
+}
+
+/// The operation as Burn dispatches it.
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cuda"), Fusion: cfg(feature = "cuda"))]
+pub trait RootNorm: Backend {
+    /// See [`root_norm`].
+    #[fusion(default)]
+    fn fused_root_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        formulas::root_norm::<Self>([&x, &weight], eps)
+    }
+}
+
+impl RootNorm for Flex {}
+
+#[cfg(feature = "cuda")]
+impl RootNorm for burn_cubecl::CubeBackend {}
+
+impl<B: RootNorm, C: CheckpointStrategy> RootNorm for Autodiff<B, C> {
+    fn fused_root_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        let recorded = [&x, &weight];
+        let inputs = recorded.map(|tensor| tensor.primitive().clone());
+        let [x, weight] = inputs.clone();
+        let y = B::fused_root_norm(x, weight, eps);
+        record::<B, C, _, _>(recorded, y, move |grad, wanted| {
+            formulas::root_norm_grad::<B>(inputs.each_ref(), eps, &grad, wanted)
+        })
+    }
+}
