@@ -1,8 +1,8 @@
 //! Our side of the comparison with PyTorch on a GPU; `run.py` runs both and makes the table.
 //!
-//! `gpu --device cuda:0 --size full --out DIR [--cases NAME,NAME] [--budget SECONDS]` does each case of
-//! `cases.json`, writes what it computed into the folder, and prints a line of JSON when a case begins
-//! and when it ends.
+//! `gpu --device cuda:0 --size full --out DIR [--cases NAME,NAME] [--budget SECONDS] [--only VARIANT]`
+//! does each case of `cases.json`, writes what it computed into the folder, and prints a line of JSON when
+//! a case begins and when it ends.
 #![expect(clippy::print_stdout, reason = "the other side reads it")]
 
 mod cases;
@@ -17,13 +17,14 @@ use std::{
 
 use cases::{Case, Table};
 use serde_json::{Value, json};
-use work::Work;
+use work::{Repeats, Work};
 
 struct Args {
     device: String,
     tiny: bool,
     out: PathBuf,
     budget: f64,
+    only: Option<String>,
     cases: Option<Vec<String>>,
 }
 
@@ -34,6 +35,7 @@ impl Args {
             tiny: true,
             out: PathBuf::from("."),
             budget: 4.0,
+            only: None,
             cases: None,
         };
         let mut args = std::env::args().skip(1);
@@ -49,6 +51,7 @@ impl Args {
                     let text = value()?;
                     parsed.budget = text.parse().map_err(|_| format!("no number: `{text}`"))?;
                 }
+                "--only" => parsed.only = Some(value()?),
                 "--cases" => parsed.cases = Some(value()?.split(',').map(str::to_owned).collect()),
                 other => return Err(format!("there is no option `{other}`")),
             }
@@ -82,7 +85,8 @@ fn main() {
         Some(names) => names.contains(&case.name),
         None => true,
     };
-    let mut work = Work::new(&table, device, args.tiny, args.out.clone(), args.budget);
+    let repeats = Repeats { budget: args.budget, only: args.only.clone() };
+    let mut work = Work::new(&table, device, args.tiny, args.out.clone(), repeats);
     for case in table.cases.iter().filter(wanted) {
         println!("{}", json!({ "case": case.name, "event": "start" }));
         let start = Instant::now();

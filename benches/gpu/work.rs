@@ -36,14 +36,21 @@ struct Loaded {
     params: Params,
 }
 
+/// What is repeated, and how long.
+pub struct Repeats {
+    /// Seconds that one variant is repeated for.
+    pub budget: f64,
+    /// The only variant of trainings.
+    pub only: Option<String>,
+}
+
 /// Cases on one device.
 pub struct Work<'a> {
     table: &'a Table,
     device: Device,
     tiny: bool,
     out: PathBuf,
-    /// Seconds that one variant is repeated for.
-    budget: f64,
+    repeats: Repeats,
     loaded: Option<Loaded>,
 }
 
@@ -51,8 +58,14 @@ type Outcome = Result<Value, String>;
 
 impl<'a> Work<'a> {
     /// Nothing is loaded yet.
-    pub fn new(table: &'a Table, device: Device, tiny: bool, out: PathBuf, budget: f64) -> Self {
-        Self { table, device, tiny, out, budget, loaded: None }
+    pub fn new(
+        table: &'a Table,
+        device: Device,
+        tiny: bool,
+        out: PathBuf,
+        repeats: Repeats,
+    ) -> Self {
+        Self { table, device, tiny, out, repeats, loaded: None }
     }
 
     /// Gives back what a case has left.
@@ -165,7 +178,7 @@ impl<'a> Work<'a> {
         once()?;
         let (start, mut times) = (Instant::now(), Vec::new());
         while times.len() < REPEATS[0]
-            || times.len() < REPEATS[1] && start.elapsed().as_secs_f64() < self.budget
+            || times.len() < REPEATS[1] && start.elapsed().as_secs_f64() < self.repeats.budget
         {
             times.push(once()?);
         }
@@ -243,6 +256,9 @@ impl<'a> Work<'a> {
         self.write(case, found.by_name)?;
         let mut variants = serde_json::Map::new();
         for (name, recompute) in [("recompute", Recompute::Block), ("plain", Recompute::None)] {
+            if self.repeats.only.as_ref().is_some_and(|only| only != name) {
+                continue;
+            }
             let mut trainer = Trainer::new(&adapter);
             let times = self.measure(|| {
                 trainer.step(|factors| self.gradients(case, &adapter, factors, &batch, recompute))
