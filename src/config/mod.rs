@@ -6,6 +6,7 @@
 
 mod error;
 mod excerpt;
+mod exclude;
 mod expand;
 mod fit;
 mod kinds;
@@ -166,7 +167,7 @@ impl Builder<'_> {
             sweep: axes.sweep(),
             tables,
             root: Arc::clone(&merged.root),
-            warnings: found.warnings,
+            warnings: axes.warnings.iter().cloned().chain(found.warnings).collect(),
             undecoded: found.undecoded,
             asked_and_learnt: found.asked_and_learnt,
         })
