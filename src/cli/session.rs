@@ -152,8 +152,10 @@ impl Session {
         Self { global, stderr, bars }
     }
 
-    /// Writes a result.
+    /// Writes a result. Who reads it by a program gets it as it is.
     pub fn print(&self, text: &str) -> Result<(), CliError> {
+        let style = Style { color: false };
+        let text = if io::stdout().is_terminal() { style.shown(text) } else { Cow::Borrowed(text) };
         let write = || {
             let mut out = io::stdout().lock();
             out.write_all(text.as_bytes()).and_then(|()| out.flush())
@@ -180,6 +182,7 @@ impl Session {
 
     /// Says something to the person in front of the screen.
     pub fn talk(&self, text: &str) {
+        let text = self.stderr.shown(text);
         // With stderr closed there is nobody to tell that it is.
         let _ = match &self.bars {
             Some(bars) => bars.println(text),

@@ -12,6 +12,7 @@ mod fit;
 mod kinds;
 mod layers;
 mod leaks;
+mod names;
 pub mod origin;
 pub mod pipeline;
 pub mod references;
@@ -110,6 +111,7 @@ impl Builder<'_> {
     fn build(&self, merged: &Merged, problems: &mut Problems) -> Option<Pipeline> {
         let root = merged.root.as_table()?;
         check_sections(root, problems);
+        names::check(&merged.root, problems);
         let empty = NodeTable::new();
         let params = section(root, "params", problems).unwrap_or(&empty);
         let stages = section(root, "stages", problems).unwrap_or(&empty);
