@@ -126,7 +126,7 @@ impl LayerArgs {
         let profile = self.profile.iter().map(|name| format!(" --profile {}", quoted(name)));
         let set = self.set.iter().map(|value| format!(" --set {}", quoted(value)));
         let layers: String = profile.chain(set).collect();
-        format!("pipe {verb} {}{layers}", quoted(&file.display()))
+        format!("pipe {verb} {}{layers}", argument(&file.display()))
     }
 }
 
@@ -279,6 +279,13 @@ pub(super) fn quoted(text: &impl ToString) -> String {
     let text = text.to_string();
     // What no shell can take is shown as it is.
     shlex::try_quote(&text).map_or_else(|_| text.clone(), Cow::into_owned)
+}
+
+/// The same of a file that is an argument of its own, which must not look like an option.
+pub(super) fn argument(file: &impl ToString) -> String {
+    let file = file.to_string();
+    let place = if file.starts_with('-') { "./" } else { "" };
+    quoted(&format!("{place}{file}"))
 }
 
 /// Says that a panic is our fault and what to send us.
