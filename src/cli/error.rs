@@ -156,7 +156,7 @@ impl From<StoreError> for CliError {
 impl From<RemoteError> for CliError {
     fn from(error: RemoteError) -> Self {
         let code = match error {
-            RemoteError::Address { .. } => exit::USAGE,
+            RemoteError::Address { .. } | RemoteError::Incomplete { .. } => exit::USAGE,
             _ => exit::ENVIRONMENT,
         };
         let help = error.help().map(str::to_owned);
