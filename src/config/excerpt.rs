@@ -137,7 +137,7 @@ impl SourceCode for Excerpt {
             found.line(),
             column,
             // That of `found` counts from the start of the text, and places far apart were shown as one.
-            found.data().iter().filter(|byte| **byte == b'\n').count(),
+            found.data().split(|byte| *byte == b'\n').count(),
         )))
     }
 }

@@ -137,9 +137,8 @@ fn in_one_line(value: &Value) -> String {
     if !text.contains(char::is_control) {
         return text;
     }
-    let written = |char: char| match char.is_control() {
-        true => char.escape_debug().to_string(),
-        false => char.to_string(),
+    let written = |char: char| {
+        if char.is_control() { char.escape_debug().to_string() } else { char.to_string() }
     };
     text.chars().map(written).collect()
 }

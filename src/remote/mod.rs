@@ -138,9 +138,8 @@ impl Remote {
             None if !self.bucket.create("format", &text)? && self.format()?.is_none() => {
                 Err(RemoteError::NotACache)
             }
-            None => Ok(()),
             Some(found) if found < FORMAT_VERSION => self.bucket.put("format", text),
-            Some(_) => Ok(()),
+            None | Some(_) => Ok(()),
         }
     }
 }

@@ -136,11 +136,11 @@ fn in_one(broken: Vec<Misfit>) -> Option<Misfit> {
     let mut first = broken.next()?;
     let lines = broken.by_ref().take(MOST_NAMED - 1).map(|misfit| format!("\n{}", misfit.message));
     let lines: String = lines.collect();
-    first.message.push_str(&lines);
-    match broken.count() {
-        0 => {}
-        more => first.message.push_str(&format!("\nand {more} more")),
-    }
+    let more = match broken.count() {
+        0 => String::new(),
+        more => format!("\nand {more} more"),
+    };
+    first.message = first.message + &lines + &more;
     Some(first)
 }
 

@@ -155,6 +155,13 @@ fn a_folder_in_the_place_of_the_format_file_is_told_before_anything_is_sent() {
     shell.write("clips.toml", CLIPS);
     shell.succeed("run clips.toml");
     std::fs::create_dir_all(shell.path("shared/format")).unwrap();
-    insta::assert_snapshot!(shell.transcript("cache push --remote shared"), @"");
+    insta::assert_snapshot!(shell.transcript("cache push --remote shared"), @"
+    $ pipe cache push --remote shared
+    ? 3
+    --- stderr
+      × what is at the address of the remote cache has a file `format` that no `pipe` wrote
+      help: if it is your cache, remove its file `format`, which the next `pipe cache push` writes
+            anew; else name an address where nothing is yet
+    ");
     assert_eq!(walk(&shell.path("shared")).len(), 0);
 }
