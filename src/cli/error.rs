@@ -136,7 +136,9 @@ impl From<SettingsError> for CliError {
     fn from(error: SettingsError) -> Self {
         match error {
             SettingsError::File(errors) => Self::Config(errors),
-            error @ SettingsError::Environment(_) => Self::usage(error.to_string()),
+            error @ SettingsError::Environment { .. } => {
+                Self::usage(error.to_string()).with_help("set it to such a value, or unset it")
+            }
         }
     }
 }
@@ -154,7 +156,7 @@ impl From<StoreError> for CliError {
 impl From<RemoteError> for CliError {
     fn from(error: RemoteError) -> Self {
         let code = match error {
-            RemoteError::Address { .. } => exit::USAGE,
+            RemoteError::Address { .. } | RemoteError::Incomplete { .. } => exit::USAGE,
             _ => exit::ENVIRONMENT,
         };
         let help = error.help().map(str::to_owned);

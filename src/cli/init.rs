@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     error::CliError,
-    session::{Session, quoted},
+    session::{Session, argument},
 };
 use crate::{
     data::{fifth, folder, held_out},
@@ -61,7 +61,7 @@ pub(super) fn init(args: &InitArgs, session: &Session) -> Result<(), CliError> {
             split.test
         ));
     }
-    let path = quoted(&path);
+    let path = argument(&path);
     session.talk(&format!("next: `pipe plan {path}`, then `pipe run {path}`"));
     Ok(())
 }

@@ -126,7 +126,7 @@ impl LayerArgs {
         let profile = self.profile.iter().map(|name| format!(" --profile {}", quoted(name)));
         let set = self.set.iter().map(|value| format!(" --set {}", quoted(value)));
         let layers: String = profile.chain(set).collect();
-        format!("pipe {verb} {}{layers}", quoted(&file.display()))
+        format!("pipe {verb} {}{layers}", argument(&file.display()))
     }
 }
 
@@ -152,8 +152,10 @@ impl Session {
         Self { global, stderr, bars }
     }
 
-    /// Writes a result.
+    /// Writes a result. Who reads it by a program gets it as it is.
     pub fn print(&self, text: &str) -> Result<(), CliError> {
+        let style = Style { color: false };
+        let text = if io::stdout().is_terminal() { style.shown(text) } else { Cow::Borrowed(text) };
         let write = || {
             let mut out = io::stdout().lock();
             out.write_all(text.as_bytes()).and_then(|()| out.flush())
@@ -180,6 +182,7 @@ impl Session {
 
     /// Says something to the person in front of the screen.
     pub fn talk(&self, text: &str) {
+        let text = self.stderr.shown(text);
         // With stderr closed there is nobody to tell that it is.
         let _ = match &self.bars {
             Some(bars) => bars.println(text),
@@ -276,6 +279,13 @@ pub(super) fn quoted(text: &impl ToString) -> String {
     let text = text.to_string();
     // What no shell can take is shown as it is.
     shlex::try_quote(&text).map_or_else(|_| text.clone(), Cow::into_owned)
+}
+
+/// The same of a file that is an argument of its own, which must not look like an option.
+pub(super) fn argument(file: &impl ToString) -> String {
+    let file = file.to_string();
+    let place = if file.starts_with('-') { "./" } else { "" };
+    quoted(&format!("{place}{file}"))
 }
 
 /// Says that a panic is our fault and what to send us.

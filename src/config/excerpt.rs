@@ -8,6 +8,8 @@ use miette::{MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanConten
 const AROUND: usize = 60;
 /// Lines up to this length are shown whole.
 const WHOLE: usize = 400;
+/// Lines of a mark; of a longer one, only the first is marked.
+const MOST_LINES: usize = 12;
 
 /// A file's text, or what is left of it where lines are too long to show.
 #[derive(Debug)]
@@ -28,6 +30,12 @@ impl Excerpt {
     /// The text of `name` with `marks` in it; the marks are moved to where they are then.
     pub fn new(name: &str, text: &Arc<str>, marks: &mut [Range<usize>]) -> Self {
         let name = name.to_owned();
+        for mark in marks.iter_mut() {
+            let marked = text.get(mark.clone()).unwrap_or_default();
+            if marked.lines().count() > MOST_LINES {
+                mark.end = mark.start + marked.lines().next().unwrap_or_default().len();
+            }
+        }
         if text.lines().all(|line| line.len() <= WHOLE) {
             return Self { name, text: Arc::clone(text), cuts: Vec::new() };
         }
@@ -128,7 +136,8 @@ impl SourceCode for Excerpt {
             *found.span(),
             found.line(),
             column,
-            found.line_count(),
+            // That of `found` counts from the start of the text, and places far apart were shown as one.
+            found.data().split(|byte| *byte == b'\n').count(),
         )))
     }
 }
@@ -162,6 +171,17 @@ mod tests {
         let excerpt = Excerpt::new("x.toml", &text, from_mut(&mut mark));
         assert!(excerpt.text.len() < 300, "{}", excerpt.text);
         assert_eq!(mark, 4..excerpt.text.len() - 1);
+    }
+
+    #[test]
+    fn of_a_mark_over_many_lines_the_first_is_marked() {
+        let text: Arc<str> = format!("a = [\n{}]\n", "  1,\n".repeat(50)).into();
+        let mut mark = 4..text.len() - 1;
+        Excerpt::new("x.toml", &text, from_mut(&mut mark));
+        assert_eq!(&text[mark], "[");
+        let mut mark = 6..20;
+        Excerpt::new("x.toml", &text, from_mut(&mut mark));
+        assert_eq!(mark, 6..20);
     }
 
     #[test]

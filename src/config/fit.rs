@@ -6,7 +6,7 @@ use std::{collections::HashSet, sync::Arc};
 use super::{
     Instance,
     error::{Code, Problem, Problems},
-    origin::Origin,
+    origin::{Layer, Origin},
     references::has_reference,
     stages::Definition,
     value::Node,
@@ -95,8 +95,10 @@ impl Fits {
             };
             let node = self.params[by].get(param);
             let origin = node.and_then(|node| node.origin).or(definition.key);
-            let mut problem = Problem::new(Code::BadValue, misfit.message)
-                .in_stage(definition.name)
+            let mut problem =
+                Problem::new(Code::BadValue, misfit.message).in_stage(definition.name);
+            problem = problem
+                .at(root_of_run(&self.params[by], param, origin), "the data")
                 .at(origin, format!("`{param}`"))
                 .at(node.and_then(|node| node.via), "used here");
             problem.help = misfit.help;
@@ -123,6 +125,15 @@ impl Fits {
         }
         sizes
     }
+}
+
+/// Where the command line names the folder of the data that a parameter does not fit, if the parameter, at
+/// `origin`, is not from there as well: then it is the folder that is new.
+fn root_of_run(params: &Node, param: &str, origin: Option<Origin>) -> Option<Origin> {
+    let root = params.get("source")?.get("root")?.origin?;
+    let is_set = |origin: Origin| origin.layer == Layer::Set;
+    let is_of_data = ["source", "count"].contains(&param);
+    (is_of_data && is_set(root) && !origin.is_some_and(is_set)).then_some(root)
 }
 
 fn too_large(size: ItemSize) -> Option<Misfit> {

@@ -217,7 +217,7 @@ fn apply_profile(root: &mut Node, name: &str, sources: &mut Sources, problems: &
         let mut problem = Problem::new(Code::Profile, format!("there is no profile `{name}`"))
             .at(Some(origin), "unknown");
         problem = if names.is_empty() {
-            problem.help("the file has no `[profiles]`")
+            problem.help("the file has no `[profiles]`: leave `--profile` out, or add the profile")
         } else {
             problem.suggest(name, names)
         };

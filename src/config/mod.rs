@@ -6,11 +6,13 @@
 
 mod error;
 mod excerpt;
+mod exclude;
 mod expand;
 mod fit;
 mod kinds;
 mod layers;
 mod leaks;
+mod names;
 pub mod origin;
 pub mod pipeline;
 pub mod references;
@@ -109,6 +111,7 @@ impl Builder<'_> {
     fn build(&self, merged: &Merged, problems: &mut Problems) -> Option<Pipeline> {
         let root = merged.root.as_table()?;
         check_sections(root, problems);
+        names::check(&merged.root, problems);
         let empty = NodeTable::new();
         let params = section(root, "params", problems).unwrap_or(&empty);
         let stages = section(root, "stages", problems).unwrap_or(&empty);
@@ -166,7 +169,7 @@ impl Builder<'_> {
             sweep: axes.sweep(),
             tables,
             root: Arc::clone(&merged.root),
-            warnings: found.warnings,
+            warnings: axes.warnings.iter().cloned().chain(found.warnings).collect(),
             undecoded: found.undecoded,
             asked_and_learnt: found.asked_and_learnt,
         })

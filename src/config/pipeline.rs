@@ -118,7 +118,7 @@ impl fmt::Display for Instance {
             return Ok(());
         }
         let axes: Vec<_> =
-            self.cell.iter().map(|(axis, v)| format!("{axis}={}", plain(v))).collect();
+            self.cell.iter().map(|(axis, v)| format!("{axis}={}", in_one_line(v))).collect();
         write!(f, "[{}]", axes.join(", "))
     }
 }
@@ -129,6 +129,18 @@ pub fn plain(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }
+}
+
+/// The same where a line break, or what else a terminal acts on, is written out.
+fn in_one_line(value: &Value) -> String {
+    let text = plain(value);
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let written = |char: char| {
+        if char.is_control() { char.escape_debug().to_string() } else { char.to_string() }
+    };
+    text.chars().map(written).collect()
 }
 
 /// Where the parameters of an instance were written, by path (`rank`, `optimizer.lr`). For

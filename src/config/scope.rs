@@ -320,8 +320,14 @@ impl Resolver<'_> {
         match node.get(&value) {
             Some(chosen) if value != "by" => self.node(chosen, true),
             _ => {
-                let message = format!("the choice has no value for {} = {value}", reference.name);
                 let table = node.as_table().expect("a choice is a table");
+                if table.len() == 1 {
+                    let message = format!("the choice by `{}` has no values", reference.name);
+                    return Err(Problem::new(Code::Choice, message)
+                        .at(node.origin, "has only `by`")
+                        .help(format!("add one for each case, as in `{value} = ...`")));
+                }
+                let message = format!("the choice has no value for {} = {value}", reference.name);
                 let keys = table.keys().filter(|key| *key != "by");
                 let have = keys.map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
                 Err(Problem::new(Code::Choice, message)

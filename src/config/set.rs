@@ -13,6 +13,17 @@ use super::{
 const SECTIONS: [&str; 4] = ["params", "stages", "sweep", "tables"];
 /// Values of a file that a key may be.
 const VALUES: [&str; 3] = ["seed", "title", "name"];
+/// Keys of a file that decide what it is made of, before any `--set` is laid on it; what to do instead.
+const IN_FILES: [(&str, &str); 2] = [
+    (
+        "extends",
+        "write it at the top of the file, or write a file of your own that extends this one",
+    ),
+    (
+        "profiles",
+        "choose a profile with `--profile NAME`, and set the values themselves with `--set`",
+    ),
+];
 
 /// What a `--set` is laid on.
 pub(super) struct Target<'a> {
@@ -125,6 +136,10 @@ impl Target<'_> {
             let message = format!("`{first}` is an axis of the sweep, not a param");
             let problem = Problem::new(Code::Set, message).at(Some(key), "an axis");
             return Err(problem.help(axis_help(section, first, right)));
+        } else if let Some((_, help)) = IN_FILES.iter().find(|(section, _)| *section == first) {
+            let message = format!("`--set` cannot set `{first}`");
+            let problem = Problem::new(Code::Set, message).at(Some(key), "read in files only");
+            return Err(problem.help(*help));
         } else {
             return Err(self.unknown(left, first, &stages, &params));
         }

@@ -1,15 +1,13 @@
 //! Settings of the machine: defaults, the user's file, `pipe.toml`, `PIPE_*`, flags.
 
 use std::{
+    ffi::OsString,
     io,
     num::NonZeroUsize,
     path::{Path, PathBuf},
 };
 
-use figment::{
-    Figment, Provider,
-    providers::{Env, Serialized},
-};
+use figment::{Figment, providers::Serialized};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -18,9 +16,6 @@ use super::{
     origin::Sources,
     value::{ValueError, parse_document},
 };
-
-/// The names of the settings, as in `PIPE_CACHE`.
-const NAMES: &[&str] = &["cache", "device", "jobs", "locks", "log", "remote"];
 
 /// Where and how pipelines run on this machine; nothing here changes a result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +48,7 @@ impl Default for Settings {
 }
 
 /// The settings of one layer: a file or the command line's flags.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SomeSettings {
     /// `--cache`.
@@ -83,48 +78,77 @@ pub enum SettingsError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     File(#[from] ConfigErrors),
-    /// A `PIPE_*` variable is wrong.
-    #[error("a `PIPE_*` variable is wrong: {0}")]
-    Environment(Box<figment::Error>),
+    /// A variable of the environment is wrong.
+    #[error("`{name}` must be {wanted}, but is `{}`", found.escape_debug())]
+    #[diagnostic(help("set it to such a value, or unset it"))]
+    Environment {
+        /// Which, as `PIPE_JOBS`.
+        name: String,
+        /// What it has to be.
+        wanted: &'static str,
+        /// What it is.
+        found: String,
+    },
 }
 
 impl Settings {
     /// The settings for the current folder under `flags`.
     #[expect(clippy::disallowed_methods, reason = "settings are what the environment is for")]
     pub fn load(flags: &SomeSettings) -> Result<Self, SettingsError> {
-        // An empty variable is how scripts unset one; `PIPE_CACHE=` must not mean this folder.
-        let empty = |name: &str| {
-            let name = format!("PIPE_{}", name.to_uppercase());
-            std::env::var_os(name).is_some_and(|value| value.is_empty())
-        };
-        let names: Vec<&str> = NAMES.iter().copied().filter(|name| !empty(name)).collect();
-        let environment = Env::prefixed("PIPE_").only(&names);
-        Self::layered(user_file().as_deref(), Path::new("pipe.toml"), environment, flags)
+        let environment = environment(|name| std::env::var_os(name))?;
+        Self::layered(user_file().as_deref(), Path::new("pipe.toml"), &environment, flags)
     }
 
     /// Lays defaults, two files (which need not exist), `environment` and `flags` on each other.
     pub fn layered(
         user: Option<&Path>,
         project: &Path,
-        environment: impl Provider,
+        environment: &SomeSettings,
         flags: &SomeSettings,
     ) -> Result<Self, SettingsError> {
         let mut figment = Figment::from(Serialized::defaults(Self::default()));
         for path in user.into_iter().chain([project]) {
             figment = figment.merge(Serialized::defaults(read(path)?));
         }
-        // The path of a flag may be no UTF-8, so it does not go through figment's values.
-        let others = SomeSettings { cache: None, ..flags.clone() };
-        let settings: Self = figment
-            .merge(environment)
-            .merge(Serialized::defaults(others))
-            .extract()
-            .map_err(|error| SettingsError::Environment(Box::new(error)))?;
-        Ok(match &flags.cache {
+        for layer in [environment, flags] {
+            // A path from outside may be no UTF-8, so it does not go through figment's values.
+            figment =
+                figment.merge(Serialized::defaults(SomeSettings { cache: None, ..layer.clone() }));
+        }
+        let settings: Self = figment.extract().expect("all layers have types of their own");
+        Ok(match flags.cache.as_ref().or(environment.cache.as_ref()) {
             Some(cache) => Self { cache: cache.clone(), ..settings },
             None => settings,
         })
     }
+}
+
+/// The settings of the environment, whose variables `get` gives. Each is plain text: `PIPE_CACHE=7` is a
+/// folder of that name.
+fn environment(get: impl Fn(&str) -> Option<OsString>) -> Result<SomeSettings, SettingsError> {
+    let wrong = |name: &str, wanted, found: &str| SettingsError::Environment {
+        name: name.to_owned(),
+        wanted,
+        found: found.to_owned(),
+    };
+    // An empty variable is how scripts unset one; `PIPE_CACHE=` must not mean this folder.
+    let get = |name: &str| get(name).filter(|value| !value.is_empty());
+    let text = |name: &str| {
+        let text = get(name).map(OsString::into_string).transpose();
+        text.map_err(|found| wrong(name, "text in UTF-8", &found.to_string_lossy()))
+    };
+    let jobs = text("PIPE_JOBS")?.map(|text| {
+        let number = text.trim().parse();
+        number.map_err(|_| wrong("PIPE_JOBS", "a whole number, one or more", &text))
+    });
+    Ok(SomeSettings {
+        cache: get("PIPE_CACHE").map(PathBuf::from),
+        device: text("PIPE_DEVICE")?,
+        jobs: jobs.transpose()?,
+        locks: text("PIPE_LOCKS")?,
+        log: text("PIPE_LOG")?,
+        remote: text("PIPE_REMOTE")?,
+    })
 }
 
 /// `$XDG_CONFIG_HOME/pipe/config.toml` or `~/.config/pipe/config.toml`.
@@ -203,7 +227,8 @@ mod tests {
         std::fs::write(&user, "cache = \"u\"\ndevice = \"cpu\"\nlog = \"info\"\njobs = 7").unwrap();
         std::fs::write(&project, "cache = \"p\"\njobs = 2").unwrap();
         let flags = SomeSettings { device: Some("cuda:1".to_owned()), ..SomeSettings::default() };
-        let settings = Settings::layered(Some(&user), &project, ("jobs", 3), &flags).unwrap();
+        let environment = SomeSettings { jobs: NonZeroUsize::new(3), ..SomeSettings::default() };
+        let settings = Settings::layered(Some(&user), &project, &environment, &flags).unwrap();
         assert_eq!(
             settings,
             Settings {
@@ -221,8 +246,36 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let none = folder.path().join("none.toml");
         let empty = SomeSettings::default();
-        let settings = Settings::layered(None, &none, Serialized::defaults(&empty), &empty);
+        let settings = Settings::layered(None, &none, &empty, &empty);
         assert_eq!(settings.unwrap(), Settings::default());
+    }
+
+    #[test]
+    fn variables_are_text_and_a_wrong_one_is_named() {
+        let of = |variables: &[(&str, &str)]| {
+            environment(|name| {
+                let found = variables.iter().find(|(other, _)| *other == name);
+                found.map(|(_, value)| OsString::from(value))
+            })
+        };
+        let settings = of(&[("PIPE_CACHE", "7"), ("PIPE_JOBS", " 2 "), ("PIPE_LOG", "")]).unwrap();
+        let expected = SomeSettings {
+            cache: Some("7".into()),
+            jobs: NonZeroUsize::new(2),
+            ..SomeSettings::default()
+        };
+        assert_eq!(settings, expected);
+        let told = ["abc", "0", "-1", "1.5", "\u{1b}[2J"].map(|value| {
+            let error = of(&[("PIPE_JOBS", value)]).unwrap_err();
+            format!("{error}")
+        });
+        insta::assert_snapshot!(told.join("\n"), @r"
+        `PIPE_JOBS` must be a whole number, one or more, but is `abc`
+        `PIPE_JOBS` must be a whole number, one or more, but is `0`
+        `PIPE_JOBS` must be a whole number, one or more, but is `-1`
+        `PIPE_JOBS` must be a whole number, one or more, but is `1.5`
+        `PIPE_JOBS` must be a whole number, one or more, but is `\u{1b}[2J`
+        ");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{
     Cell, Sweep,
     error::{Code, Problem, Problems, similar},
+    exclude,
     origin::{Origin, Sources},
     scope::Scope,
     value::{Data, Node, Table},
@@ -39,6 +40,8 @@ pub(super) struct Axis {
 pub(super) struct Axes {
     pub list: Vec<Axis>,
     pub cells: Vec<Vec<u32>>,
+    /// What of the sweep is not wrong but seldom meant.
+    pub warnings: Vec<String>,
     num_grid: usize,
 }
 
@@ -146,7 +149,7 @@ pub(super) fn read(
         let problem = Problem::new(Code::Sweep, "a sweep has at most 64 axes");
         problems.add(problem.at(section.origin, format!("{} axes", axes.list.len())));
     }
-    let exclude = read_exclude(&axes, table, problems);
+    let exclude = exclude::read(&axes, table, problems);
     check_size(&axes, table, problems);
     if problems.len() > before {
         // One cell of values that are there is enough to find the other errors.
@@ -155,6 +158,7 @@ pub(super) fn read(
         return axes;
     }
     axes.cells = span(&axes);
+    axes.warnings = exclude.iter().filter_map(|rule| rule.idle(&axes, sources)).collect();
     axes.cells.retain(|cell| !exclude.iter().any(|rule| rule.matches(&axes.list, cell)));
     if axes.cells.is_empty() {
         let problem = Problem::new(Code::Sweep, "the sweep has no cell left");
@@ -292,50 +296,6 @@ fn misspelt(name: &str, axes: &Axes, baseline: Option<&Table>) -> Option<usize> 
     let open: Vec<&str> =
         single.filter(|name| baseline.is_none_or(|table| !table.contains_key(*name))).collect();
     axes.position(similar(name, &open)?)
-}
-
-/// Cells that are left out: those that have one of the values on each axis.
-struct Rule(Vec<(usize, Vec<Value>)>);
-
-impl Rule {
-    fn matches(&self, axes: &[Axis], cell: &[u32]) -> bool {
-        self.0.iter().all(|(axis, values)| values.contains(&axes[*axis].json[cell[*axis] as usize]))
-    }
-}
-
-fn read_exclude(axes: &Axes, table: &Table, problems: &mut Problems) -> Vec<Rule> {
-    let Some(entry) = table.get("exclude") else { return Vec::new() };
-    let Some(items) = entry.node.as_array() else {
-        problems.add(Problem::wrong_type(&entry.node, "sweep.exclude", "a list of tables"));
-        return Vec::new();
-    };
-    let mut rules = Vec::new();
-    for item in items {
-        let Some(table) = item.as_table().filter(|table| !table.is_empty()) else {
-            problems.add(Problem::wrong_type(
-                item,
-                "sweep.exclude",
-                "a table of axes with their values",
-            ));
-            continue;
-        };
-        let mut rule = Vec::new();
-        for (name, entry) in table {
-            let Some(axis) = axes.position(name) else {
-                let problem = Problem::new(Code::Sweep, format!("there is no axis `{name}`"));
-                let problem = problem.absent(name).at(entry.key, "unknown axis");
-                problems.add(problem.suggest(name, axes.names()));
-                continue;
-            };
-            let values = match &entry.node.data {
-                Data::Array(items) => items.iter().map(Node::to_json).collect(),
-                _ => vec![entry.node.to_json()],
-            };
-            rule.push((axis, values));
-        }
-        rules.push(Rule(rule));
-    }
-    rules
 }
 
 /// Asks back, before any cell is made, where there would be more of them than anybody means to run.

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 
 use super::{
-    error::{Code, Problem, Problems},
+    error::{Code, Problem, Problems, similar},
     layers::Merged,
     origin::{Layer, Origin, Sources},
     references, set,
-    sweep::{Axes, AxisSet},
+    sweep::{Axes, Axis, AxisSet},
     value::{Node, Table},
 };
 
@@ -63,9 +63,25 @@ impl UnusedAxes<'_> {
             problems.add(self.replaced(index).unwrap_or_else(|| {
                 let message = format!("no stage uses the sweep axis `{name}`");
                 let problem = Problem::new(Code::Unused, message).at(axis.key, "changes nothing");
-                problem.help(format!("use `${{{name}}}` in a stage, or take the axis out"))
+                problem.help(match self.meant(axis, used) {
+                    Some(meant) => {
+                        let section = match [index, meant].map(|index| self.axes.section(index)) {
+                            ["baseline", "one_at_a_time"] => "baseline",
+                            [_, section] => section,
+                        };
+                        format!("did you mean `sweep.{section}.{}`?", self.axes.list[meant].name)
+                    }
+                    None => format!("use `${{{name}}}` in a stage, or take the axis out"),
+                })
             }));
         }
+    }
+
+    /// The axis in use that one added by `--set` is most likely a misspelling of.
+    fn meant(&self, axis: &Axis, used: AxisSet) -> Option<usize> {
+        axis.key.filter(|key| key.layer == Layer::Set)?;
+        let in_use = self.axes.names().enumerate().filter(|(index, _)| used >> index & 1 == 1);
+        self.axes.position(similar(&axis.name, &in_use.map(|(_, name)| name).collect::<Vec<_>>())?)
     }
 
     /// What to say where a profile or `--set` put a value in the place of an axis.

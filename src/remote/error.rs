@@ -53,6 +53,12 @@ pub enum RemoteError {
         /// How it begins.
         scheme: String,
     },
+    /// It begins as an address, and does not go on as one.
+    #[error("`{address}` does not say where the remote cache is")]
+    Incomplete {
+        /// What was given.
+        address: String,
+    },
     /// Nobody gave this program credentials.
     #[error(
         "there are no credentials for the remote cache: none are set, and this machine has no role \
@@ -137,7 +143,7 @@ impl RemoteError {
     /// What to do.
     pub fn help(&self) -> Option<&'static str> {
         Some(match self {
-            Self::Address { .. } => {
+            Self::Address { .. } | Self::Incomplete { .. } => {
                 "an address is `s3://bucket/folder`, `gs://bucket/folder`, `az://container/folder`, \
                  `file:///folder` or a folder"
             }

@@ -134,15 +134,36 @@ impl Remote {
     fn prepare(&self) -> Result<(), RemoteError> {
         let text = format!("{FORMAT_VERSION}\n").into_bytes();
         match self.format()? {
-            None => self.bucket.create("format", &text).map(drop),
+            // Taken by another machine just now, or by what is no file, such as a folder.
+            None if !self.bucket.create("format", &text)? && self.format()?.is_none() => {
+                Err(RemoteError::NotACache)
+            }
             Some(found) if found < FORMAT_VERSION => self.bucket.put("format", text),
-            Some(_) => Ok(()),
+            None | Some(_) => Ok(()),
         }
     }
 }
 
+/// How addresses begin that go on with a bucket, a container or a folder.
+const SCHEMES: [&str; 4] = ["s3", "gs", "az", "file"];
+
+/// Whether an address begins as one, but does not say where: `s3://`, `s3:bucket`. It would be taken for
+/// a folder of this name, or for the folder of all.
+fn is_incomplete(address: &str) -> bool {
+    let Some((scheme, rest)) = address.split_once(':') else { return false };
+    let named = rest.strip_prefix("//");
+    let names_nothing = |rest: &str| match scheme {
+        "file" => rest.is_empty(),
+        _ => rest.is_empty() || rest.starts_with('/'),
+    };
+    SCHEMES.contains(&scheme) && named.is_none_or(names_nothing)
+}
+
 /// An address, or the path of a folder.
 fn parse(address: &str) -> Result<Url, RemoteError> {
+    if is_incomplete(address) {
+        return Err(RemoteError::Incomplete { address: address.to_owned() });
+    }
     if address.contains("://") {
         return Url::parse(address).map_err(|_| RemoteError::Address {
             scheme: address.split(':').next().unwrap_or_default().to_owned(),

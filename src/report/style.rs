@@ -1,6 +1,6 @@
 //! Colour, which is never the only carrier of meaning, and blocks for errors.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, MietteDiagnostic};
 
@@ -41,6 +41,28 @@ impl Style {
         if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
     }
 
+    /// A text of which no terminal does more than show it, break lines and change colours: what names
+    /// of files and values of a pipeline may hold besides is written out, as `\u{1b}`.
+    pub fn shown(self, text: &str) -> Cow<'_, str> {
+        let acts = |char: char| char.is_control() && char != '\n' && char != '\t';
+        if !text.contains(acts) {
+            return Cow::Borrowed(text);
+        }
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(char) = rest.chars().next() {
+            let paint = if self.color { paint_at(rest) } else { 0 };
+            let taken = paint.max(char.len_utf8());
+            if paint == 0 && acts(char) {
+                out.extend(char.escape_debug());
+            } else {
+                out.push_str(&rest[..taken]);
+            }
+            rest = &rest[taken..];
+        }
+        Cow::Owned(out)
+    }
+
     /// The theme of error blocks.
     pub fn theme(self) -> GraphicalTheme {
         if self.color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() }
@@ -64,6 +86,16 @@ impl Style {
             Some(help) => error.with_help(help),
             None => error,
         })
+    }
+}
+
+/// The length of the sequence at the start of a text that changes colours; 0 if there is none.
+fn paint_at(text: &str) -> usize {
+    let Some(codes) = text.strip_prefix("\x1b[") else { return 0 };
+    let end = codes.find(|char: char| !char.is_ascii_digit() && char != ';');
+    match end {
+        Some(end) if codes[end..].starts_with('m') => "\x1b[".len() + end + 1,
+        _ => 0,
     }
 }
 
@@ -117,6 +149,19 @@ mod tests {
         assert_eq!(bytes(512), "512 B");
         assert_eq!(bytes(1536), "1.5 KiB");
         assert_eq!(bytes(3 << 30), "3.0 GiB");
+    }
+
+    #[test]
+    fn what_a_terminal_would_act_on_is_written_out() {
+        let [plain, coloured] = [false, true].map(|color| Style { color });
+        let text = "a\tb\nc\x1b[2J\x07\r\u{9b}1m\x7f é";
+        let shown = "a\tb\nc\\u{1b}[2J\\u{7}\\r\\u{9b}1m\\u{7f} é";
+        assert_eq!(plain.shown(text), shown);
+        assert_eq!(coloured.shown(text), shown);
+        let own = coloured.good("ran") + "\x1b[";
+        assert_eq!(coloured.shown(&own), coloured.good("ran") + "\\u{1b}[");
+        assert_eq!(plain.shown(&own), "\\u{1b}[1;32mran\\u{1b}[0m\\u{1b}[");
+        assert!(matches!(plain.shown("clips[n=1]"), Cow::Borrowed(_)));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
-    path::Path,
+    collections::{HashMap, HashSet},
+    path::{Path, PathBuf},
 };
 
 use super::{Cause, Misfit};
@@ -18,12 +18,18 @@ use crate::{
 /// Images up to which those of a stage are decoded; larger sets would take longer than a check may.
 pub const MOST_DECODED: usize = 30;
 
+/// Images that cannot be used of which it is said why.
+const MOST_NAMED: usize = 5;
+
 /// What is known of the data of a pipeline: each part is looked at once, and only if asked for, since
 /// the annotations of a large data set take seconds to read.
 #[derive(Default)]
 pub struct KnownData {
     look: bool,
     parts: RefCell<HashMap<String, Part>>,
+    /// What was said of images that cannot be used, by root; another cell or stage that takes one of them
+    /// does not say it again.
+    told: RefCell<HashSet<(PathBuf, String)>>,
     undecoded: Cell<bool>,
 }
 
@@ -73,18 +79,23 @@ impl KnownData {
                 self.undecoded.set(true);
                 None
             }
-            Ok(places) => part.first_broken(&mut look, &places),
+            Ok(places) => {
+                let mut told = self.told.borrow_mut();
+                let mut broken = part.broken(&mut look, &places);
+                broken.retain(|misfit| told.insert((root.to_owned(), misfit.message.clone())));
+                in_one(broken)
+            }
             Err(error) => Some(misfit(Cause::Param("count"), error)),
         }
     }
 }
 
 impl Part {
-    /// What is wrong with the first of these images that cannot be used; each is decoded once.
-    fn first_broken(&mut self, look: &mut Look<'_>, places: &[usize]) -> Option<Misfit> {
-        places.iter().find_map(|place| {
-            self.decoded.entry(*place).or_insert_with(|| look.decode(*place).err()).clone()
-        })
+    /// What is wrong with those of these images that cannot be used; each is decoded once.
+    fn broken(&mut self, look: &mut Look<'_>, places: &[usize]) -> Vec<Misfit> {
+        let decode =
+            |place| self.decoded.entry(place).or_insert_with(|| look.decode(place).err()).clone();
+        places.iter().copied().filter_map(decode).collect()
     }
 }
 
@@ -117,6 +128,20 @@ impl<'a> Look<'a> {
         let images = self.images().map_err(of_source)?;
         request.task.pair(images, place, request).map(drop).map_err(of_source)
     }
+}
+
+/// The first of several images that cannot be used, with the others in the lines below.
+fn in_one(broken: Vec<Misfit>) -> Option<Misfit> {
+    let mut broken = broken.into_iter();
+    let mut first = broken.next()?;
+    let lines = broken.by_ref().take(MOST_NAMED - 1).map(|misfit| format!("\n{}", misfit.message));
+    let lines: String = lines.collect();
+    let more = match broken.count() {
+        0 => String::new(),
+        more => format!("\nand {more} more"),
+    };
+    first.message = first.message + &lines + &more;
+    Some(first)
 }
 
 fn of_source(error: DataError) -> Misfit {

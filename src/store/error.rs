@@ -137,6 +137,9 @@ impl StoreError {
             Self::Io { source, .. } if source.kind() == ErrorKind::InvalidData => {
                 "rename the file, or move it elsewhere"
             }
+            Self::Io { source, .. } if source.kind() == ErrorKind::IsADirectory => {
+                "a folder stands where a file must be: move it away, or name another path"
+            }
             Self::Io { .. } | Self::Cancelled => return None,
         })
     }

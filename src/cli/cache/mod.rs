@@ -60,6 +60,38 @@ pub(super) fn cache(args: &CacheArgs, session: &Session) -> Result<(), CliError>
     }
 }
 
+/// What of a pipeline, or of `only` a stage and what it needs, is in the store as it stands.
+struct Present {
+    /// The results, with their names.
+    results: Vec<(String, Record)>,
+    /// The names of what is not computed.
+    missing: Vec<String>,
+}
+
+/// Names of what is missing that are said.
+const MOST_MISSING: usize = 6;
+
+impl Present {
+    /// Says what of it is not there; `run` is the command that computes it.
+    fn tell_missing(&self, run: &str, session: &Session) {
+        let number = self.missing.len();
+        if number == 0 {
+            return;
+        }
+        let named = self.missing.iter().take(MOST_MISSING).map(|name| format!("`{name}`"));
+        let named = named.collect::<Vec<_>>().join(", ");
+        let more = match number.saturating_sub(MOST_MISSING) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let (not, them) = match number {
+            1 => ("1 stage is", "it"),
+            _ => (&*format!("{number} stages are"), "them"),
+        };
+        session.talk(&format!("{not} not computed yet: {named}{more}; `{run}` computes {them}"));
+    }
+}
+
 /// The results of a pipeline, or of `only` a stage and what it needs, that are in the store as it
 /// stands, with their names.
 fn fresh(
@@ -67,16 +99,25 @@ fn fresh(
     only: Option<&String>,
     store: &Store,
 ) -> Result<Vec<(String, Record)>, CliError> {
+    Ok(present(pipeline, only, store)?.results)
+}
+
+fn present(pipeline: &Pipeline, only: Option<&String>, store: &Store) -> Result<Present, CliError> {
     let options =
         PlanOptions { only: only.into_iter().cloned().collect(), ..PlanOptions::default() };
     let plan = plan::build(pipeline, store, &options)?;
     let title = owner_of(pipeline).title();
     let nodes = plan.nodes.iter().zip(&pipeline.instances).filter(|(node, _)| node.needed);
-    let found = nodes.filter_map(|(node, instance)| match &node.freshness {
-        Freshness::Fresh(record) => Some((format!("{title}: {instance}"), (**record).clone())),
-        _ => None,
-    });
-    Ok(found.collect())
+    let mut present = Present { results: Vec::new(), missing: Vec::new() };
+    for (node, instance) in nodes {
+        match &node.freshness {
+            Freshness::Fresh(record) => {
+                present.results.push((format!("{title}: {instance}"), (**record).clone()));
+            }
+            _ => present.missing.push(instance.to_string()),
+        }
+    }
+    Ok(present)
 }
 
 fn stats(json: bool, store: &Store, session: &Session) -> Result<(), CliError> {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::fresh;
+use super::{Present, present};
 use crate::{
     cli::{
         error::CliError,
@@ -10,7 +10,7 @@ use crate::{
         session::{PipelineArgs, Session},
     },
     report::style::count,
-    store::{Record, Store},
+    store::Store,
 };
 
 /// Keep results whatever `gc` is asked to remove
@@ -33,22 +33,24 @@ pub(super) struct UnpinArgs {
 
 pub(super) fn pin(args: &PinArgs, store: &Store, session: &Session) -> Result<(), CliError> {
     let found = results(args, store)?;
-    for (name, record) in &found {
+    for (name, record) in &found.results {
         store.pin(record.fingerprint, name)?;
     }
-    if found.is_empty() {
+    if found.results.is_empty() {
         return Err(CliError::Message {
             code: exit::STAGE_FAILED,
             message: "nothing of this is in the cache".to_owned(),
             help: Some(format!("`{}` computes it", args.pipeline.command("run"))),
         });
     }
-    session.print(&format!("pinned {}\n", count(found.len(), "result")))
+    session.print(&format!("pinned {}\n", count(found.results.len(), "result")))?;
+    found.tell_missing(&args.pipeline.command("run"), session);
+    Ok(())
 }
 
 pub(super) fn unpin(args: &UnpinArgs, store: &Store, session: &Session) -> Result<(), CliError> {
     let mut taken = 0;
-    for (_, record) in results(&args.pinned, store)? {
+    for (_, record) in results(&args.pinned, store)?.results {
         taken += usize::from(store.unpin(record.fingerprint)?);
     }
     if taken == 0 {
@@ -71,7 +73,7 @@ pub(super) fn list(store: &Store, session: &Session) -> Result<(), CliError> {
     session.print(&out)
 }
 
-/// The results in the cache that the arguments mean, with their names.
-fn results(args: &PinArgs, store: &Store) -> Result<Vec<(String, Record)>, CliError> {
-    fresh(&args.pipeline.load()?, args.stage.as_ref(), store)
+/// What the arguments mean, as far as it is in the cache.
+fn results(args: &PinArgs, store: &Store) -> Result<Present, CliError> {
+    present(&args.pipeline.load()?, args.stage.as_ref(), store)
 }

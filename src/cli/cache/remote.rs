@@ -2,12 +2,12 @@
 
 use std::{collections::HashMap, fmt::Write as _, path::PathBuf, sync::Arc};
 
-use super::fresh;
+use super::{fresh, present};
 use crate::{
     cli::{
         error::CliError,
         link::warn_of_differing,
-        session::{Session, open_remote},
+        session::{LayerArgs, Session, open_remote},
         signals::Stop,
     },
     config::{self, LoadOptions, Pipeline},
@@ -57,6 +57,12 @@ impl TransferArgs {
         let load = |file: &PathBuf| Ok(config::load(file, &options)?);
         self.files.iter().map(load).collect()
     }
+
+    /// The command that runs one of the pipelines.
+    fn run(&self, pipeline: &Pipeline) -> String {
+        let layers = LayerArgs { profile: self.profile.clone(), set: Vec::new() };
+        layers.command("run", &pipeline.path)
+    }
 }
 
 fn remote(session: &Session) -> Result<Remote, CliError> {
@@ -68,7 +74,7 @@ fn remote(session: &Session) -> Result<Remote, CliError> {
 
 pub(super) fn push(args: &PushArgs, store: &Store, session: &Session) -> Result<(), CliError> {
     let remote = remote(session)?;
-    let mut results = to_push(&args.what, store)?;
+    let mut results = to_push(&args.what, store, session)?;
     add_items(store, &mut results)?;
     let verb = if args.what.dry_run { "would send" } else { "sent" };
     let stop = Stop::on_signal();
@@ -77,12 +83,17 @@ pub(super) fn push(args: &PushArgs, store: &Store, session: &Session) -> Result<
 }
 
 /// The results that are to be sent, by what was asked for.
-fn to_push(what: &TransferArgs, store: &Store) -> Result<Vec<NewResult>, CliError> {
+fn to_push(
+    what: &TransferArgs,
+    store: &Store,
+    session: &Session,
+) -> Result<Vec<NewResult>, CliError> {
     if !what.files.is_empty() {
         let mut results = Vec::new();
         for pipeline in what.pipelines()? {
-            let found = fresh(&pipeline, None, store)?.into_iter();
-            results.extend(found.map(|(name, record)| made(name, record)));
+            let found = present(&pipeline, None, store)?;
+            found.tell_missing(&what.run(&pipeline), session);
+            results.extend(found.results.into_iter().map(|(name, record)| made(name, record)));
         }
         return Ok(results);
     }

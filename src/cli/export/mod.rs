@@ -98,6 +98,7 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
             program: args.format.unwrap_or_default(),
             transfers: &moved,
         };
+        make_folder(&folder, "--to")?;
         match exporter.export(index, digest, &folder) {
             // Other cells may be whole.
             Err(error @ CliError::Damaged(_)) if several => {
@@ -163,6 +164,15 @@ fn cell_name(instance: &Instance) -> String {
         instance.cell.iter().map(|(axis, value)| format!("{axis}={}", plain(value))).collect();
     let name = if axes.is_empty() { instance.stage.clone() } else { axes.join("_") };
     file_name(&name)
+}
+
+/// Makes the folder that `option` names, where the files are to be written.
+fn make_folder(folder: &Path, option: &str) -> Result<(), CliError> {
+    std::fs::create_dir_all(folder).map_err(|error| {
+        let message = format!("cannot make the folder `{}`: {error}", folder.display());
+        CliError::environment(message)
+            .with_help(format!("name a folder that can be made, or is there, with `{option} DIR`"))
+    })
 }
 
 /// Writes a file, in one step, and the folders above it.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{CliError, Session, transfers};
+use super::{CliError, Session, make_folder, transfers};
 use crate::{
     config::Pipeline,
     plan::{self, Lock, PlanOptions},
@@ -48,6 +48,7 @@ pub(super) fn export(
             });
         }
     }
+    make_folder(folder, "--crate")?;
     let written = write(&facts, &store, folder, given, &attachments).map_err(of_crate)?;
     session.talk(&transfers(&written.transfers));
     session.print(&format!("{}\n", folder.join("ro-crate-metadata.json").display()))

@@ -93,6 +93,32 @@ fn exclude_takes_cells_out() {
 }
 
 #[test]
+fn an_exclude_that_matches_no_cell_is_told() {
+    let with = |entry: &str| {
+        let grid = "grid          = { n = [1, 3] }";
+        WHOLE.replace(grid, &format!("{grid}\nexclude = [{entry}]"))
+    };
+    let told = |entry: &str| load(&with(entry)).warnings.join("\n");
+    insta::assert_snapshot!(
+        told("{ n = 3, rank = [2, 9] }, { n = 1, rank = 8 }, { rank = 2, modules = \"qk\" }"), @"
+    an entry of `sweep.exclude` matches no cell (toy/main.toml:17:38): no `rank` is 8
+      help: take it out, or correct it: `rank` takes 2, 4
+    an entry of `sweep.exclude` matches no cell (toy/main.toml:17:59): each value is there, but no cell has them together
+      help: take it out, or correct it: of axes varied one at a time, one at most differs from the baseline
+    ");
+    insta::assert_snapshot!(told("{ modules = [\"q\", \"k\"] }"), @r#"
+    an entry of `sweep.exclude` matches no cell (toy/main.toml:17:12): no `modules` is "q" or "k"
+      help: take it out, or correct it: `modules` takes "qk", "qkvo"
+    "#);
+    // What another entry leaves out, too, is there; a profile may have other values.
+    assert_eq!(told("{ n = 3 }, { n = 3, rank = 2 }"), "");
+    let profile = "\n[profiles.more.sweep]\ngrid = { n = [1, 3, 9] }\n";
+    let text = with("{ n = 9 }") + profile;
+    assert_eq!(load_files(&text, &[], Some("more"), &[]).unwrap().warnings, [""; 0]);
+    assert_eq!(load(&text).warnings.len(), 1);
+}
+
+#[test]
 fn paths_are_meant_from_the_file_that_writes_them() {
     let big = load_files(WHOLE, &[], Some("big"), &[]).unwrap();
     assert_eq!(instance(&big, "test").params["from"]["root"], "toy/pictures");
@@ -243,13 +269,22 @@ fn the_pipelines_of_this_repository_load_with_every_profile() {
             let options = LoadOptions { profile, ..LoadOptions::default() };
             let start = std::time::Instant::now();
             match load_with(crate::stages::STAGES, &path, &options, &read) {
-                Ok(pipeline) => println!(
-                    "{} {:?}: {} instances in {:?}",
-                    path.display(),
-                    options.profile,
-                    pipeline.instances.len(),
-                    start.elapsed()
-                ),
+                Ok(pipeline) => {
+                    println!(
+                        "{} {:?}: {} instances in {:?}",
+                        path.display(),
+                        options.profile,
+                        pipeline.instances.len(),
+                        start.elapsed()
+                    );
+                    assert_eq!(
+                        pipeline.warnings,
+                        [""; 0],
+                        "{} {:?}",
+                        path.display(),
+                        options.profile
+                    );
+                }
                 Err(errors) => {
                     panic!("{} {:?}\n{}", path.display(), options.profile, render(&errors))
                 }

@@ -21,6 +21,7 @@ pub(super) struct File<A> {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an image with `id`, `file_name`, `width` and `height`")]
 pub(super) struct Image {
     pub(super) id: u64,
     pub(super) file_name: String,
@@ -29,12 +30,14 @@ pub(super) struct Image {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "a category with `id` and `name`")]
 pub(super) struct Category {
     pub(super) id: u64,
     pub(super) name: String,
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an annotation with `id`, `image_id` and `keypoints`")]
 pub(super) struct PersonAnnotation {
     pub(super) id: u64,
     pub(super) image_id: u64,
@@ -42,6 +45,7 @@ pub(super) struct PersonAnnotation {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an annotation with `id`, `image_id`, `category_id` and `segmentation`")]
 pub(super) struct InstanceAnnotation {
     pub(super) id: u64,
     pub(super) image_id: u64,
@@ -56,9 +60,30 @@ pub(super) fn read_json<T: DeserializeOwned>(
     path: &str,
 ) -> Result<T, DataError> {
     let bytes = read_source(sources, path, "an annotation file of COCO 2017")?;
-    serde_json::from_slice(&bytes).map_err(|e| {
-        DataError::failed(format!("`{path}` is not a COCO annotation file: {e}"))
+    let read = match instead_of_object(&bytes) {
+        // Else a list would be taken for the fields in order, and told of in words of the parser.
+        Some(found) => {
+            Err(format!("it must be an object with `images` and `annotations`, but {found}"))
+        }
+        None => serde_json::from_slice(&bytes).map_err(|error| error.to_string()),
+    };
+    read.map_err(|reason| {
+        DataError::failed(format!("`{path}` is not a COCO annotation file: {reason}"))
             .with_help("download the annotations again; they come as one zip archive")
+    })
+}
+
+/// What a JSON text is that is no object, by its first character.
+fn instead_of_object(text: &[u8]) -> Option<&'static str> {
+    let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
+    Some(match first {
+        None => "is empty",
+        Some(b'{') => return None,
+        Some(b'[') => "is a list",
+        Some(b'"') => "is a string",
+        Some(b'-' | b'0'..=b'9') => "is a number",
+        Some(b't' | b'f' | b'n') => "is `true`, `false` or `null`",
+        Some(_) => "is no JSON",
     })
 }
 

@@ -113,7 +113,7 @@ pub fn snapshot(name: &Name<'_>, cache: &Path) -> Result<PathBuf, LoadError> {
             "`HF_HUB_OFFLINE` forbids to download it: unset it, or name a local folder in diffusers' \
              layout"
         } else {
-            "`pipe run` downloads it; or name a local folder in diffusers' layout"
+            "a run downloads it once nothing else is missing; or name a local folder in diffusers' layout"
         },
     ))
 }

@@ -50,6 +50,7 @@ impl HumanReporter {
     }
 
     fn line(&mut self, line: &str) {
+        let line = &self.style.shown(line);
         match &self.view {
             View::Lines(lines) => lines.line(line),
             View::Bars(bars) => bars.line(line),
@@ -76,6 +77,7 @@ impl HumanReporter {
     }
 
     fn progress(&mut self, index: usize, done: u64, total: u64, message: &str) {
+        let message = &self.style.shown(message);
         match &mut self.view {
             View::Lines(lines) => lines.progress(index, done, total, message, Instant::now()),
             View::Bars(bars) => bars.progress(index, done, total, message),

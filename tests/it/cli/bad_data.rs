@@ -122,6 +122,36 @@ fn malformed_annotations() {
       help: download the annotations again; they come as one zip archive
     failed   0 stages ran, 1 failed in [TIME]
     "#);
+    let mut told = String::new();
+    for text in ["[]", "3", " \n", "null", "<html>", r#"{"images": [[]], "annotations": []}"#] {
+        write_coco(&shell, text);
+        let output = shell.transcript("run coco.toml");
+        let message = output.lines().skip_while(|line| !line.contains('×'));
+        told.extend(
+            message.take_while(|line| !line.starts_with("failed")).map(|l| format!("{l}\n")),
+        );
+    }
+    insta::assert_snapshot!(told, @"
+    × stage `pairs`: `annotations/person_keypoints_train2017.json` is not a COCO annotation file: it
+    │ must be an object with `images` and `annotations`, but is a list
+    help: download the annotations again; they come as one zip archive
+    × stage `pairs`: `annotations/person_keypoints_train2017.json` is not a COCO annotation file: it
+    │ must be an object with `images` and `annotations`, but is a number
+    help: download the annotations again; they come as one zip archive
+    × stage `pairs`: `annotations/person_keypoints_train2017.json` is not a COCO annotation file: it
+    │ must be an object with `images` and `annotations`, but is empty
+    help: download the annotations again; they come as one zip archive
+    × stage `pairs`: `annotations/person_keypoints_train2017.json` is not a COCO annotation file: it
+    │ must be an object with `images` and `annotations`, but is `true`, `false` or `null`
+    help: download the annotations again; they come as one zip archive
+    × stage `pairs`: `annotations/person_keypoints_train2017.json` is not a COCO annotation file: it
+    │ must be an object with `images` and `annotations`, but is no JSON
+    help: download the annotations again; they come as one zip archive
+    × stage `pairs`: `annotations/person_keypoints_train2017.json` is not a COCO annotation file:
+    │ element 0 of the list (from 0): invalid length 0, expected an image with `id`, `file_name`,
+    │ `width` and `height` at line 1 column 14
+    help: download the annotations again; they come as one zip archive
+    ");
     write_coco(&shell, &whole);
     shell.succeed("run coco.toml");
     // The folder is there, but not what belongs into it.

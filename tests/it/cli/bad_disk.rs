@@ -254,3 +254,31 @@ fn a_disk_that_a_run_will_probably_fill_is_told_of_and_no_reason_to_refuse() {
     done     1 stage ran in [TIME]
     ");
 }
+
+#[test]
+fn folders_that_cannot_be_made_or_stand_in_the_way_say_what_to_do() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml");
+    shell.write("taken", "");
+    for folder in ["taken/below", "/proc/below"] {
+        let told = shell.transcript(&format!("export clips.toml pairs --to {folder}"));
+        let wanted = format!("cannot make the folder `{folder}`");
+        assert!(told.contains(&wanted) && told.contains("with `--to DIR`"), "{told}");
+    }
+    insta::assert_snapshot!(shell.transcript("export clips.toml --crate taken/below"), @"
+    $ pipe export clips.toml --crate taken/below
+    ? 3
+    --- stderr
+      × cannot make the folder `taken/below`: Not a directory (os error 20)
+      help: name a folder that can be made, or is there, with `--crate DIR`
+    ");
+    fs::create_dir_all(shell.path("other/format")).unwrap();
+    insta::assert_snapshot!(shell.transcript("plan clips.toml --cache other"), @"
+    $ pipe plan clips.toml --cache other
+    ? 3
+    --- stderr
+      × cannot access `other/format`: Is a directory (os error 21)
+      help: a folder stands where a file must be: move it away, or name another path
+    ");
+}

@@ -43,6 +43,8 @@ fn a_damaged_image_is_found_where_a_stage_takes_few() {
     --- stderr
       × stage `pairs`: `target/04.jpg` is not a whole image: Format error decoding Jpeg: I/O errors
       │ Not enough bytes, expected 16 but found 15
+      │ `target/16.jpg` is not a whole image: Format error decoding Jpeg: I/O errors Not enough bytes,
+      │ expected 16 but found 15
         ╭─[clips.toml:9:10]
       8 │ kind   = "dataset"
       9 │ source = { source = "folder", root = "data" }
@@ -51,7 +53,26 @@ fn a_damaged_image_is_found_where_a_stage_takes_few() {
      10 │ task   = "pairs"
         ╰────
       help: the file may be cut short; copy or download it again
-    clips.toml: 1 error
+
+      × stage `pairs`: `target/21.jpg` is not a whole image: Format error decoding Jpeg: I/O errors
+      │ Not enough bytes, expected 16 but found 15
+      │ `target/05.jpg` is not a whole image: Format error decoding Jpeg: I/O errors Not enough bytes,
+      │ expected 16 but found 15
+      │ `target/11.jpg` is not a whole image: Format error decoding Jpeg: I/O errors Not enough bytes,
+      │ expected 16 but found 15
+      │ `target/14.jpg` is not a whole image: Format error decoding Jpeg: I/O errors Not enough bytes,
+      │ expected 16 but found 15
+      │ `target/39.jpg` is not a whole image: Format error decoding Jpeg: I/O errors Not enough bytes,
+      │ expected 16 but found 15
+        ╭─[clips.toml:9:10]
+      8 │ kind   = "dataset"
+      9 │ source = { source = "folder", root = "data" }
+        ·          ──────────────────┬─────────────────
+        ·                            ╰── `source`
+     10 │ task   = "pairs"
+        ╰────
+      help: the file may be cut short; copy or download it again
+    clips.toml: 2 errors
     "#);
     // Those of a larger stage are not looked at, which is said.
     let large = "check clips.toml --set sweep.baseline.n=31 --set sweep.one_at_a_time.n=[31]";
@@ -208,4 +229,85 @@ fn a_metric_that_cannot_score_the_task_is_found_before_any_work() {
         &text.replace("metric = \"pose\"", "metric = \"image\"").replace(".f1", ".psnr"),
     );
     shell.succeed("check first.toml");
+}
+
+#[test]
+fn a_root_from_the_command_line_is_what_is_shown() {
+    let shell = Shell::new();
+    own(&shell);
+    shell.pair("few", "a", 1);
+    let line = "check clips.toml --set pairs.source.root=few";
+    insta::assert_snapshot!(shell.transcript(line), @"
+    $ pipe check clips.toml --set pairs.source.root=few
+    ? 2
+    --- stderr
+      × stage `pairs`: subset 0 of 2 needs 2 images, but the data has 1
+       ╭─[--set:1:19]
+     1 │ pairs.source.root=few
+       ·                   ─┬─
+       ·                    ╰── the data
+       ╰────
+      help: lower `count` or `subset`, or get more data
+            `count`: clips.toml:5:24
+            used here: clips.toml:12:10
+
+      × stage `pairs`: subset 0 of 7 needs 7 images, but the data has 1
+       ╭─[--set:1:19]
+     1 │ pairs.source.root=few
+       ·                   ─┬─
+       ·                    ╰── the data
+       ╰────
+      help: lower `count` or `subset`, or get more data
+            `count`: clips.toml:5:27
+            used here: clips.toml:12:10
+    clips.toml: 2 errors
+    ");
+}
+
+#[test]
+fn all_damaged_images_are_named() {
+    let shell = Shell::new();
+    own(&shell);
+    for (name, shade) in [("a", 1), ("b", 2), ("c", 3), ("d", 4), ("e", 5), ("f", 6), ("g", 7)] {
+        shell.pair("data", name, shade);
+    }
+    for name in ["a", "c", "e"] {
+        shell.write(&format!("data/input/{name}.png"), "no picture");
+    }
+    insta::assert_snapshot!(shell.transcript("check clips.toml"), @r#"
+    $ pipe check clips.toml
+    ? 2
+    --- stderr
+      × stage `pairs`: `input/e.png` is not a whole image: its first bytes are those of no known
+      │ format
+      │ `input/a.png` is not a whole image: its first bytes are those of no known format
+        ╭─[clips.toml:9:10]
+      8 │ kind   = "dataset"
+      9 │ source = { source = "folder", root = "data" }
+        ·          ──────────────────┬─────────────────
+        ·                            ╰── `source`
+     10 │ task   = "pairs"
+        ╰────
+      help: the file may be cut short; copy or download it again
+
+      × stage `pairs`: `input/c.png` is not a whole image: its first bytes are those of no known
+      │ format
+        ╭─[clips.toml:9:10]
+      8 │ kind   = "dataset"
+      9 │ source = { source = "folder", root = "data" }
+        ·          ──────────────────┬─────────────────
+        ·                            ╰── `source`
+     10 │ task   = "pairs"
+        ╰────
+      help: the file may be cut short; copy or download it again
+    clips.toml: 2 errors
+    "#);
+    for name in ["b", "d", "f", "g"] {
+        shell.write(&format!("data/input/{name}.png"), "no picture");
+    }
+    // Two in the smaller cell, and those that only the larger takes.
+    let told = shell.transcript("check clips.toml");
+    assert_eq!(told.matches("is not a whole image").count(), 7, "{told}");
+    let one = shell.transcript("check clips.toml --set pairs.count=7");
+    assert!(one.contains("and 2 more"), "{one}");
 }

@@ -132,6 +132,20 @@ fn the_starter_is_correct_and_never_overwritten() {
 }
 
 #[test]
+fn a_name_like_an_option_is_shown_as_a_command_takes_it() {
+    let shell = Shell::new();
+    insta::assert_snapshot!(shell.transcript("init -- -x"), @"
+    $ pipe init -- -x
+    ? 0
+    --- stdout
+    -x.toml
+    --- stderr
+    next: `pipe plan ./-x.toml`, then `pipe run ./-x.toml`
+    ");
+    shell.succeed("check ./-x.toml");
+}
+
+#[test]
 fn show_says_where_each_value_was_written() {
     let shell = Shell::new();
     shell.write("base.toml", "seed = 1\n[params]\nsteps = 10\n");
@@ -328,7 +342,8 @@ fn files_and_folders_that_are_not_there_say_what_to_do() {
     $ pipe export clips.toml pairs --to file/below
     ? 3
     --- stderr
-      × cannot access `file/below/figure-000000.input.png`: Not a directory (os error 20)
+      × cannot make the folder `file/below`: Not a directory (os error 20)
+      help: name a folder that can be made, or is there, with `--to DIR`
     ");
 }
 

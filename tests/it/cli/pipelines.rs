@@ -98,7 +98,7 @@ fn with_its_data_a_pipeline_plans_to_run() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines");
     let set = [
         ("pose_ablation", format!("params.data={{source=\"coco\",root={:?}}}", root.join("coco"))),
-        ("arc_agi", format!("params.root={:?}", root.join("arc"))),
+        ("arc_agi", format!("params.data.root={:?}", root.join("arc"))),
     ];
     for (name, set) in set {
         let file = folder.join(format!("{name}.toml"));
@@ -148,7 +148,7 @@ fn what_a_machine_lacks_is_a_state_in_the_plan_and_an_error_in_a_run() {
     missing: there is no data folder `coco` (published.toml:5:36); needed by `pairs`
       help: put the data there, or set `stages.pairs.source.root` to its folder
     missing: the model `hf:zai-org/CogVideoX1.5-5B-I2V` cannot be read: `zai-org/CogVideoX1.5-5B-I2V` at revision `main` is not in the Hugging Face cache `hub` (published.toml:16:9); needed by `prompt` and 1 more
-      help: `pipe run` downloads it; or name a local folder in diffusers' layout
+      help: a run downloads it once nothing else is missing; or name a local folder in diffusers' layout
     ");
     insta::assert_snapshot!(shell.transcript("run published.toml"), @"
     $ pipe run published.toml
@@ -159,7 +159,8 @@ fn what_a_machine_lacks_is_a_state_in_the_plan_and_an_error_in_a_run() {
       × the model `hf:zai-org/CogVideoX1.5-5B-I2V` cannot be read: `zai-org/CogVideoX1.5-5B-I2V` at
       │ revision `main` is not in the Hugging Face cache `hub` (published.toml:16:9); needed by
       │ `prompt` and 1 more
-      help: `pipe run` downloads it; or name a local folder in diffusers' layout
+      help: a run downloads it once nothing else is missing; or name a local folder in diffusers'
+            layout
     ");
     assert!(!shell.path("cache/objects").exists() || walk(&shell.path("cache/objects")).is_empty());
     insta::assert_snapshot!(shell.transcript("explain published.toml prompt"), @"
@@ -168,7 +169,7 @@ fn what_a_machine_lacks_is_a_state_in_the_plan_and_an_error_in_a_run() {
     --- stdout
     prompt  (text_encode, version 1)
       cannot run here: the model `hf:zai-org/CogVideoX1.5-5B-I2V` cannot be read: `zai-org/CogVideoX1.5-5B-I2V` at revision `main` is not in the Hugging Face cache `hub`
-        help: `pipe run` downloads it; or name a local folder in diffusers' layout
+        help: a run downloads it once nothing else is missing; or name a local folder in diffusers' layout
       parameters:
         max_length = null  default
         model      = hf:zai-org/CogVideoX1.5-5B-I2V  published.toml:16:9

@@ -230,3 +230,23 @@ fn the_disk_that_results_take_is_known_from_earlier_ones() {
     let told = shell.transcript("plan clips.toml --set clips.frames=33");
     assert!(told.contains("disk: at most about [SIZE]; [SIZE] are free"), "{told}");
 }
+
+#[test]
+fn an_exclude_that_matches_nothing_is_a_warning() {
+    let shell = Shell::new();
+    let exclude = "{ method = [\"linear\", \"quadratic\"] }\nexclude = [{ method = \"cubic\" }]";
+    let axis = "{ method = [\"linear\", \"quadratic\"] }";
+    shell.write("clips.toml", &CLIPS.replace(axis, exclude));
+    insta::assert_snapshot!(shell.transcript("check clips.toml"), @r#"
+    $ pipe check clips.toml
+    ? 0
+    --- stdout
+    clips.toml: fine, 3 stages
+    --- stderr
+    warning: an entry of `sweep.exclude` matches no cell (clips.toml:6:12): no `method` is "cubic"
+      help: take it out, or correct it: `method` takes "linear", "quadratic"
+    "#);
+    for line in ["plan clips.toml", "run clips.toml", "check --json clips.toml"] {
+        assert!(shell.transcript(line).contains("matches no cell"), "{line}");
+    }
+}

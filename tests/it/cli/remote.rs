@@ -100,3 +100,68 @@ fn what_is_damaged_at_the_remote_is_made_again_and_replaced() {
     let third = shell.transcript(&format!("run clips.toml --cache three {shared}"));
     assert!(third.contains("0 stages ran, 3 reused"), "{third}");
 }
+
+#[test]
+fn what_is_not_computed_yet_is_not_pushed_in_silence() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml --only pairs");
+    insta::assert_snapshot!(shell.transcript("cache push clips.toml --remote shared"), @"
+    $ pipe cache push clips.toml --remote shared
+    ? 0
+    --- stdout
+    sent clips: pairs, [SIZE]
+    sent 1 result, [SIZE]; 0 there already
+    --- stderr
+    2 stages are not computed yet: `clips[method=linear]`, `clips[method=quadratic]`; `pipe run clips.toml` computes them
+    ");
+    insta::assert_snapshot!(shell.transcript("cache pin clips.toml"), @"
+    $ pipe cache pin clips.toml
+    ? 0
+    --- stdout
+    pinned 1 result
+    --- stderr
+    2 stages are not computed yet: `clips[method=linear]`, `clips[method=quadratic]`; `pipe run clips.toml` computes them
+    ");
+    assert!(!shell.transcript("cache pin clips.toml pairs").contains("not computed"));
+    shell.succeed("run clips.toml --only clips[method=linear]");
+    let one = shell.transcript("cache push clips.toml --remote shared");
+    assert!(one.contains("1 stage is not computed yet: `clips[method=quadratic]`"), "{one}");
+    shell.succeed("run clips.toml");
+    assert!(!shell.transcript("cache push clips.toml --remote shared").contains("not computed"));
+}
+
+#[test]
+fn an_address_that_says_no_place_is_no_folder() {
+    let shell = Shell::new();
+    insta::assert_snapshot!(shell.transcript("cache push --remote s3://"), @"
+    $ pipe cache push --remote s3://
+    ? 2
+    --- stderr
+      × `s3://` does not say where the remote cache is
+      help: an address is `s3://bucket/folder`, `gs://bucket/folder`, `az://container/folder`,
+            `file:///folder` or a folder
+    ");
+    for address in ["s3:", "s3:bucket", "gs:///folder", "az://", "file://", "file:"] {
+        let told = shell.transcript(&format!("cache push --remote {address}"));
+        let wanted = format!("`{address}` does not say where the remote cache is");
+        assert!(told.contains("? 2") && told.contains(&wanted), "{told}");
+    }
+}
+
+#[test]
+fn a_folder_in_the_place_of_the_format_file_is_told_before_anything_is_sent() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml");
+    std::fs::create_dir_all(shell.path("shared/format")).unwrap();
+    insta::assert_snapshot!(shell.transcript("cache push --remote shared"), @"
+    $ pipe cache push --remote shared
+    ? 3
+    --- stderr
+      × what is at the address of the remote cache has a file `format` that no `pipe` wrote
+      help: if it is your cache, remove its file `format`, which the next `pipe cache push` writes
+            anew; else name an address where nothing is yet
+    ");
+    assert_eq!(walk(&shell.path("shared")).len(), 0);
+}

@@ -46,6 +46,22 @@ fn zero_jobs_and_misspelt_filters_are_refused() {
     "#);
 }
 
+#[test]
+fn a_wrong_variable_is_named_with_what_it_must_be() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    let output = command(shell.dir.path())
+        .args(["plan", "clips.toml"])
+        .env("PIPE_JOBS", "abc")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    insta::assert_snapshot!(String::from_utf8(output.stderr).unwrap(), @"
+    × `PIPE_JOBS` must be a whole number, one or more, but is `abc`
+    help: set it to such a value, or unset it
+    ");
+}
+
 /// A folder in the place of the user's settings.
 #[test]
 fn settings_that_cannot_be_read_stop_only_what_needs_them() {

@@ -97,6 +97,30 @@ fn bad_sets_are_shown_together() {
 }
 
 #[test]
+fn what_only_files_can_say_is_not_set() {
+    let set = ["extends=x.toml", "profiles.big.steps=3"];
+    insta::assert_snapshot!(render(&load_files(WHOLE, &[], None, &set).err().unwrap()), @"
+     × `--set` cannot set `extends`
+      ╭─[--set:1:1]
+    1 │ extends=x.toml
+      · ───┬───
+      ·    ╰── read in files only
+      ╰────
+     help: write it at the top of the file, or write a file of your own that extends this
+           one
+
+     × `--set` cannot set `profiles`
+      ╭─[--set:1:1]
+    1 │ profiles.big.steps=3
+      · ─────────┬────────
+      ·          ╰── read in files only
+      ╰────
+     help: choose a profile with `--profile NAME`, and set the values themselves with
+           `--set`
+    ");
+}
+
+#[test]
 fn a_cycle_of_files_is_shown() {
     let base = "extends = \"main.toml\"\n";
     let main = format!("extends = \"base.toml\"\n{WHOLE}");

@@ -1,7 +1,10 @@
 //! The sweep, and tables over it.
 
-use super::{changed, load_files};
-use crate::config::ConfigError;
+use super::{changed, errors, load_files};
+use crate::config::{
+    ConfigError,
+    tests::toys::{WHOLE, render},
+};
 
 #[test]
 fn an_unused_axis_is_shown() {
@@ -35,6 +38,74 @@ fn a_choice_without_a_value_is_shown() {
     7 │ dims  = [16, 8]
       ╰────
      help: add `3 = ...`
+    "#);
+}
+
+#[test]
+fn a_choice_without_any_values_is_one_error() {
+    let set = load_files(WHOLE, &[], None, &["params.steps={by=\"n\"}"]);
+    insta::assert_snapshot!(render(&set.err().unwrap()), @r#"
+     × the choice by `n` has no values
+      ╭─[--set:1:14]
+    1 │ params.steps={by="n"}
+      ·              ────┬───
+      ·                  ╰── has only `by`
+      ╰────
+     help: add one for each case, as in `1 = ...`
+    "#);
+}
+
+#[test]
+fn an_axis_that_is_misspelt_on_the_command_line_gets_a_suggestion() {
+    let set = ["sweep.baseline.rnk=4", "sweep.grid.modles=[1]", "sweep.baseline.other=1"];
+    insta::assert_snapshot!(render(&load_files(WHOLE, &[], None, &set).err().unwrap()), @"
+     × no stage uses the sweep axis `rnk`
+      ╭─[--set:1:1]
+    1 │ sweep.baseline.rnk=4
+      · ─────────┬────────
+      ·          ╰── changes nothing
+      ╰────
+     help: did you mean `sweep.baseline.rank`?
+
+     × no stage uses the sweep axis `modles`
+      ╭─[--set:1:1]
+    1 │ sweep.grid.modles=[1]
+      · ────────┬────────
+      ·         ╰── changes nothing
+      ╰────
+     help: did you mean `sweep.one_at_a_time.modules`?
+
+     × no stage uses the sweep axis `other`
+      ╭─[--set:1:1]
+    1 │ sweep.baseline.other=1
+      · ──────────┬─────────
+      ·           ╰── changes nothing
+      ╰────
+     help: use `${other}` in a stage, or take the axis out
+    ");
+}
+
+#[test]
+fn places_far_apart_are_shown_in_excerpts_of_their_own() {
+    let far = "# far\n".repeat(100);
+    let text = far.clone() + &WHOLE.replace("[params]", &format!("[params]\nn = 3\n{far}"));
+    insta::assert_snapshot!(errors(&text), @r#"
+     × `n` is both a param and a sweep axis
+        ╭─[toy/main.toml:105:1]
+    104 │ [params]
+    105 │ n = 3
+        · ┬
+        · ╰── the param
+    106 │ # far
+        ╰────
+        ╭─[toy/main.toml:218:19]
+    217 │ one_at_a_time = { rank = [2, 4], modules = ["qk", "qkvo"] }
+    218 │ grid          = { n = [1, 3] }
+        ·                   ┬
+        ·                   ╰── the axis
+    219 │ 
+        ╰────
+     help: rename one of them
     "#);
 }
 

@@ -1,6 +1,6 @@
 //! Keys and values.
 
-use super::changed;
+use super::{WHOLE, changed, errors};
 
 #[test]
 fn a_misspelt_key_gets_a_suggestion() {
@@ -35,6 +35,44 @@ fn a_misspelt_section_gets_a_suggestion() {
     14 │ [sweep]
        ╰────
      help: did you mean `sweep`?
+    "#);
+}
+
+#[test]
+fn control_characters_in_names_are_shown_written_out() {
+    let text = WHOLE
+        .replace("name = \"toy\"", "name = \"toy\\u001b[2J\"\ntitle = \"a\\nb\"")
+        .replace("[stages.test]", "[stages.\"te\\u0007st\"]")
+        .replace("pairs = \"test\"", "pairs = \"te\\u0007st\"");
+    insta::assert_snapshot!(errors(&text), @r#"
+     × `name` cannot have control characters, but is "toy\u{1b}[2J"
+      ╭─[toy/main.toml:1:8]
+    1 │ name = "toy\u001b[2J"
+      ·        ───────┬──────
+      ·               ╰── has control characters
+    2 │ title = "a\nb"
+      ╰────
+     help: take them out
+
+     × `title` cannot have control characters, but is "a\nb"
+      ╭─[toy/main.toml:2:9]
+    1 │ name = "toy\u001b[2J"
+    2 │ title = "a\nb"
+      ·         ───┬──
+      ·            ╰── has control characters
+    3 │ seed = 7
+      ╰────
+     help: take them out
+
+     × a name cannot have control characters, but is "te\u{7}st"
+       ╭─[toy/main.toml:25:9]
+    24 │ 
+    25 │ [stages."te\u0007st"]
+       ·         ──────┬─────
+       ·               ╰── has control characters
+    26 │ kind  = "data"
+       ╰────
+     help: take them out
     "#);
 }
 
