@@ -109,7 +109,7 @@ impl Explainer<'_> {
 
         let _ = writeln!(out, "  parameters:");
         let width = instance.params.keys().map(String::len).max().unwrap_or(0);
-        for (name, value) in &instance.params {
+        for (name, value) in &*instance.params {
             let place = instance.places.get(name).map(|place| place.to_string());
             let place = place.unwrap_or_else(|| nested_place(instance, name));
             let without_effect = instance.work.params_without_effect();

@@ -12,9 +12,7 @@ use super::{
     session::{PipelineArgs, Session},
 };
 use crate::{
-    plan::{
-        self, Cause, DiskPlan, Freshness, MemoryPlan, Plan, PlanNode, PlanOptions, StaleReason,
-    },
+    plan::{self, DiskPlan, Freshness, MemoryPlan, Plan, PlanNode, PlanOptions},
     report::{
         plan::PlanDocument,
         story,
@@ -48,13 +46,18 @@ pub(super) fn plan(args: &PlanArgs, session: &Session) -> Result<(), CliError> {
     let plan = plan::build(&pipeline, &store, &options)?;
     let outlook = device::outlook(&session.settings()?.device)?;
     let disk = DiskPlan::new(&plan, &store)?;
-    let free = store.free_space();
+    let obstacle = store.obstacle();
+    // What is free where no cache can be tells nothing.
+    let free = if obstacle.is_some() { None } else { store.free_space() };
     session.print(&if args.json {
         let memory = MemoryPlan::new(&pipeline, outlook.on_host);
-        let document = PlanDocument::new(&plan, &memory, outlook.memory, &disk, free);
+        let mut document = PlanDocument::new(&plan, &memory, outlook.memory, &disk, free);
+        document.disk.no_cache = obstacle.map(|error| error.to_string());
         format!("{:#}\n", serde_json::json!(document))
     } else {
-        text(&plan, &outlook, session.global.verbose > 0) + &disk::line(&disk, free)
+        let text = text(&plan, &outlook, session.global.verbose > 0) + &disk::line(&disk, free);
+        let obstacle = obstacle.map(|error| remedied(&error.to_string(), error.help()));
+        text + &obstacle.unwrap_or_default()
     })
 }
 
@@ -114,12 +117,16 @@ fn text(plan: &Plan<'_>, outlook: &Outlook, verbose: bool) -> String {
         let _ = writeln!(out, "too little memory: {}\n  help: {}", stage.message, stage.help);
     }
     for lacking in plan.lacks() {
-        let _ = writeln!(out, "missing: {}", lacking.message());
-        if let Some(help) = lacking.lack.help() {
-            let _ = writeln!(out, "  help: {help}");
-        }
+        let message = format!("missing: {}", lacking.message());
+        out += &remedied(&message, lacking.lack.help().as_deref());
     }
     out
+}
+
+/// What keeps a run from its end, and what to do.
+fn remedied(message: &str, help: Option<&str>) -> String {
+    let help = help.map(|help| format!("  help: {help}\n")).unwrap_or_default();
+    format!("{message}\n{help}")
 }
 
 /// The stages that would or may run a shell command.
@@ -144,11 +151,7 @@ fn after(plan: &Plan<'_>, index: usize, upstream: &[usize]) -> String {
         [one] => format!("after {}", label(one)),
         [first, more @ ..] => format!("after {} and {} more", label(first), more.len()),
     };
-    let told = |cause: &Cause| {
-        let is_new = cause.reasons.iter().all(|reason| *reason == StaleReason::NeverRun);
-        is_new || upstream.iter().any(|input| instances[*input].to_string() == cause.stage)
-    };
-    if let Some(cause) = plan.cause(index).filter(|cause| !told(cause)) {
+    if let Some(cause) = plan.cause_beyond(index, upstream) {
         let _ = write!(text, ", {}", cause.brief());
     }
     text

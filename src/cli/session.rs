@@ -227,6 +227,12 @@ impl Session {
         Ok(Store::look(&settings.cache)?.with_locks(locks(&settings)?))
     }
 
+    /// The same where there is nothing to do without a cache: none there is an error, since the folder
+    /// most likely is misspelt.
+    pub fn store_that_is_there(&self) -> Result<Store, CliError> {
+        Ok(self.store()?.must_exist()?)
+    }
+
     /// The store of the cache folder, which is made if it is not there.
     pub fn store_to_change(&self) -> Result<Store, CliError> {
         open_store(&self.settings()?)

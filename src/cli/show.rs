@@ -212,7 +212,7 @@ fn rounded(value: &Value) -> String {
 fn find(store: &Store, text: &str) -> Result<Digest, CliError> {
     match store.find(text)[..] {
         [Named::Object(digest)] => Ok(digest),
-        [Named::Result(key)] => match store.lookup(key)? {
+        [Named::Result(key)] => match store.lookup(key)?.found() {
             Some(record) => Ok(record.output),
             None => Err(CliError::usage(format!("the record of {key} is damaged"))
                 .with_help("`pipe cache verify` removes it")),

@@ -41,7 +41,7 @@ struct Parsed {
     work: Arc<dyn Stage>,
     /// The parameters as they are written, with references resolved.
     node: Arc<Node>,
-    params: Map<String, Value>,
+    params: Arc<Map<String, Value>>,
 }
 
 impl Expander<'_> {
@@ -160,7 +160,7 @@ impl Expander<'_> {
                     return valid.then(|| Parsed {
                         work: Arc::from(parsed.stage),
                         node: Arc::new(params),
-                        params: parsed.params,
+                        params: Arc::new(parsed.params),
                     });
                 }
                 Ok(_) => return None,

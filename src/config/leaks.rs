@@ -1,4 +1,8 @@
-//! Pairs that are learnt from and answered: not wrong, but seldom meant, so the file is told.
+//! Pairs that are learnt from and answered, as far as the file tells: not wrong, but seldom meant.
+//!
+//! It follows data to where it is learnt from and to where it is asked about, and compares what the
+//! parameters take of it. Of pairs that look different by these, [`Found::asked_and_learnt`] says whose
+//! content is to be compared when a run has drawn them (`report/same_pictures.rs`).
 
 use std::collections::BTreeSet;
 

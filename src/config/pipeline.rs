@@ -89,8 +89,8 @@ pub struct Instance {
     pub entry: &'static StageEntry,
     /// Its work.
     pub work: Arc<dyn Stage>,
-    /// Its parameters after defaults.
-    pub params: Map<String, Value>,
+    /// Its parameters after defaults, which its cells share where they are the same.
+    pub params: Arc<Map<String, Value>>,
     /// Port name to index in [`Pipeline::instances`].
     pub inputs: BTreeMap<String, usize>,
     /// Where the parameters were written.

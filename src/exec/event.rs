@@ -38,6 +38,18 @@ pub enum RunEvent {
         /// Content.
         digest: Digest,
     },
+    /// The states that a training would have gone on from are damaged and were removed. Told before
+    /// work begins.
+    CheckpointsDamaged {
+        /// Index of the instance.
+        index: usize,
+        /// `lora[n=10]`.
+        stage: String,
+        /// Their steps.
+        steps: Vec<u64>,
+        /// The step that it goes on from instead; null if it begins anew.
+        goes_on: Option<u64>,
+    },
     /// Work begins.
     StageStarted {
         /// Index of the instance.
@@ -105,6 +117,18 @@ pub enum RunEvent {
     },
     /// The run ends.
     RunFinished(RunSummary),
+    /// After a run, when its results were to be shown, or before its first, files of these results
+    /// turned out damaged and were removed. Another run of the same pipeline begins, from
+    /// `run_started` to `run_finished`, which makes them again; its results count. This event is told
+    /// by who has pipelines run, not by a run.
+    DamageFound {
+        /// Pipeline name.
+        pipeline: String,
+        /// How many files.
+        files: usize,
+        /// The content that was asked for and is damaged.
+        digest: Digest,
+    },
 }
 
 /// How a run ended, from good to bad: a run ends as the worst of its stages.

@@ -100,7 +100,7 @@ impl Worker<'_> {
         self.caller.make_room(job.index, job.room);
         let items = self.items(job).map_err(stage_error)?;
         let items = items.map(|items| if job.forced { items.none_cached() } else { items });
-        self.start(job, items.as_ref());
+        self.start(job, items.as_ref())?;
         let record = self.make(job, items.as_ref())?;
         let Caller { store, .. } = self.caller;
         store.commit(&record)?;
@@ -133,18 +133,31 @@ impl Worker<'_> {
         }
     }
 
-    /// Says that work begins.
-    fn start(&self, job: &Job, items: Option<&Items>) {
+    /// Says that work begins, and from which state.
+    fn start(&self, job: &Job, items: Option<&Items>) -> Result<(), StageError> {
         let instance = &self.caller.pipeline.instances[job.index];
+        let (index, stage) = (job.index, instance.to_string());
+        let mut goes_on = None;
+        if let Some(trajectory) = job.key.trajectory.filter(|_| !job.forced) {
+            let stops = instance.work.stops();
+            let steps = self.caller.store.drop_damaged_checkpoints(trajectory, &stops)?;
+            goes_on = self.decider.goes_on(index, &job.key);
+            if !steps.is_empty() {
+                let goes_on = goes_on.map(|(step, _)| step);
+                let stage = stage.clone();
+                self.event(RunEvent::CheckpointsDamaged { index, stage, steps, goes_on });
+            }
+        }
         self.event(RunEvent::StageStarted {
-            index: job.index,
-            stage: instance.to_string(),
+            index,
+            stage,
             kind: instance.entry.kind,
             reasons: job.reasons.clone(),
             cause: job.cause.clone(),
             items: items.map(|items| (items.cached(), items.total())),
-            goes_on: self.decider.goes_on(job.index, &job.key).filter(|_| !job.forced),
+            goes_on,
         });
+        Ok(())
     }
 
     /// Makes the output and puts it into the store; gives its record.

@@ -142,17 +142,32 @@ pub(crate) fn label(of: &Instance, other: &Instance) -> String {
 impl Plan<'_> {
     /// Where the changes begin for which a stage runs, or may run; None if that is the stage itself.
     pub fn cause(&self, index: usize) -> Option<Cause> {
-        let (root, more) =
-            self.nodes[index].beginnings.first().filter(|(root, _)| *root != index)?;
-        let (reasons, earlier) = match &self.nodes[root] {
-            PlanNode { freshness: Freshness::Stale(reasons), .. } => (&reasons[..], false),
-            PlanNode { freshness: Freshness::Fresh(_), changed_for, .. } => {
-                (&changed_for[..], true)
-            }
-            _ => (&[][..], false),
-        };
+        let (root, more) = self.root(index)?;
+        let (reasons, earlier) = self.changed(root);
         let instances = &self.pipeline.instances;
         Some(Cause::new(&instances[index], &instances[root], reasons, more, earlier))
+    }
+
+    /// The same where it is not told already: by one of the stages that this one waits for, which have
+    /// lines of their own. That something is new above is not worth telling, either.
+    pub fn cause_beyond(&self, index: usize, upstream: &[usize]) -> Option<Cause> {
+        let (root, _) = self.root(index).filter(|(root, _)| !upstream.contains(root))?;
+        let is_new = self.changed(root).0.iter().all(|reason| *reason == StaleReason::NeverRun);
+        if is_new { None } else { self.cause(index) }
+    }
+
+    /// The first of the instances where the changes begin, and how many there are besides.
+    fn root(&self, index: usize) -> Option<(usize, usize)> {
+        self.nodes[index].beginnings.first().filter(|(root, _)| *root != index)
+    }
+
+    /// Why an instance runs, or for what it last changed in an earlier run.
+    fn changed(&self, root: usize) -> (&[StaleReason], bool) {
+        match &self.nodes[root] {
+            PlanNode { freshness: Freshness::Stale(reasons), .. } => (reasons, false),
+            PlanNode { freshness: Freshness::Fresh(_), changed_for, .. } => (changed_for, true),
+            _ => (&[], false),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
 };
 
 use super::{
@@ -19,7 +19,9 @@ use super::{
 use crate::{
     artifact::Item,
     config::{Instance, Pipeline},
-    store::{Digest, Fingerprint, History, Ingredients, ItemRecord, Owner, Record, Store, Trace},
+    store::{
+        Digest, Fingerprint, History, Ingredients, ItemRecord, Lookup, Owner, Record, Store, Trace,
+    },
 };
 
 /// Decides instances, for the plan and for the run.
@@ -28,8 +30,8 @@ pub(crate) struct Decider<'a> {
     store: &'a Store,
     gatherer: Gatherer<'a>,
     history: Mutex<History>,
-    /// The instances of the file by name.
-    names: HashSet<String>,
+    /// The instances of the file by name, gathered when something is to be compared with them.
+    names: OnceLock<HashSet<String>>,
     /// Of each stage, the cells that the file has no more.
     gone: Mutex<HashMap<String, Arc<Siblings>>>,
     records: Mutex<HashMap<Fingerprint, Option<Arc<Record>>>>,
@@ -62,8 +64,13 @@ pub(crate) enum Found {
     Whole(Box<Record>),
     /// A record whose output is gone or damaged.
     Broken(Digest),
-    /// Nothing; with what the files from outside hold now, as far as an earlier run read them.
-    Nothing(BTreeMap<String, Digest>),
+    /// Nothing that can be used.
+    Nothing {
+        /// What the files from outside hold now, as far as an earlier run read them.
+        sources: BTreeMap<String, Digest>,
+        /// Whether something is known of the key that cannot be read.
+        damaged: bool,
+    },
 }
 
 impl<'a> Decider<'a> {
@@ -73,12 +80,16 @@ impl<'a> Decider<'a> {
             store,
             gatherer: Gatherer::new(store),
             history: Mutex::new(store.history(&owner_of(pipeline))?),
-            names: pipeline.instances.iter().map(ToString::to_string).collect(),
+            names: OnceLock::new(),
             gone: Mutex::default(),
             records: Mutex::default(),
             absences: Absences::new(pipeline),
             earlier: Mutex::default(),
         })
+    }
+
+    fn names(&self) -> &HashSet<String> {
+        self.names.get_or_init(|| self.pipeline.instances.iter().map(ToString::to_string).collect())
     }
 
     /// The key of an instance whose inputs have the content `inputs`.
@@ -116,11 +127,12 @@ impl<'a> Decider<'a> {
     /// run read, as these files are now.
     pub(crate) fn find(&self, index: usize, key: &Key) -> Result<Found, PlanError> {
         let Some(root) = self.pipeline.instances[index].work.source_root() else {
-            return Ok(self.look_up(key.direct)?.unwrap_or(Found::Nothing(BTreeMap::new())));
+            return self.look_up(key.direct);
         };
-        let mut latest = None;
-        let mut broken = None;
+        let (mut latest, mut broken) = (None, None);
         let traces = self.store.traces(key.direct)?;
+        let mut is_damaged = traces.is_damaged();
+        let traces = traces.found().unwrap_or_default();
         // What others read is asked for only when nothing is known here that is still so.
         let told = std::iter::once_with(|| {
             let told = self.store.behind().map(|behind| behind.traces(key.direct));
@@ -129,27 +141,28 @@ impl<'a> Decider<'a> {
         for trace in traces.iter().cloned().chain(told.flatten()) {
             let sources = self.store.digest_sources(root, &trace.paths)?;
             match self.look_up(action_key(&with_sources(key, sources.clone())))? {
-                Some(found @ Found::Whole(..)) => return Ok(found),
-                Some(found) => broken = Some(found),
-                None => {}
+                found @ Found::Whole(..) => return Ok(found),
+                found @ Found::Broken(..) => broken = Some(found),
+                Found::Nothing { damaged, .. } => is_damaged |= damaged && latest.is_none(),
             }
             latest.get_or_insert(sources);
         }
-        Ok(broken.unwrap_or(Found::Nothing(latest.unwrap_or_default())))
+        let sources = latest.unwrap_or_default();
+        Ok(broken.unwrap_or(Found::Nothing { sources, damaged: is_damaged }))
     }
 
-    fn look_up(&self, fingerprint: Fingerprint) -> Result<Option<Found>, PlanError> {
-        let record = self.store.lookup(fingerprint)?;
-        if let Some(record) = &record
-            && self.store.is_whole(record)
-        {
-            return Ok(Some(Found::Whole(Box::new(record.clone()))));
-        }
-        let behind = self.store.behind();
-        if let Some(record) = behind.and_then(|behind| behind.bring(self.store, fingerprint)) {
-            return Ok(Some(Found::Whole(Box::new(record))));
-        }
-        Ok(record.map(|record| Found::Broken(record.output)))
+    fn look_up(&self, fingerprint: Fingerprint) -> Result<Found, PlanError> {
+        let nothing = |damaged| Found::Nothing { sources: BTreeMap::new(), damaged };
+        let here = match self.store.lookup(fingerprint)? {
+            Lookup::Found(record) if self.store.is_whole(&record) => {
+                return Ok(Found::Whole(Box::new(record)));
+            }
+            Lookup::Found(record) => Found::Broken(record.output),
+            Lookup::Damaged => nothing(true),
+            Lookup::Absent => nothing(false),
+        };
+        let brought = self.store.behind().and_then(|behind| behind.bring(self.store, fingerprint));
+        Ok(brought.map_or(here, |record| Found::Whole(Box::new(record))))
     }
 
     /// The step a training would go on from, and how many it has.
@@ -163,12 +176,10 @@ impl<'a> Decider<'a> {
         let sources = match found {
             Found::Whole(..) => return vec![StaleReason::Forced],
             Found::Broken(digest) => return vec![StaleReason::OutputMissing { digest: *digest }],
-            Found::Nothing(sources) => sources,
+            Found::Nothing { damaged: true, .. } => return vec![StaleReason::RecordDamaged],
+            Found::Nothing { sources, damaged: false } => sources,
         };
         let instance = &self.pipeline.instances[index];
-        if self.is_record_damaged(instance, key, sources) {
-            return vec![StaleReason::RecordDamaged];
-        }
         let reasons = |old: &Record| {
             let before = &old.ingredients.sources;
             // Where nothing is known of what would be read, nothing can be said of it.
@@ -202,20 +213,6 @@ impl<'a> Decider<'a> {
         let now = root.and_then(|root| self.store.digest_sources(root, &paths).ok());
         // What cannot be read is told when the stage runs.
         now.unwrap_or_else(|| sources.clone())
-    }
-
-    /// Whether the store knows of the key but cannot read what.
-    fn is_record_damaged(
-        &self,
-        instance: &Instance,
-        key: &Key,
-        sources: &BTreeMap<String, Digest>,
-    ) -> bool {
-        if instance.work.source_root().is_none() {
-            return self.store.is_record_damaged(key.direct);
-        }
-        self.store.is_trace_damaged(key.direct)
-            || self.store.is_record_damaged(action_key(&with_sources(key, sources.clone())))
     }
 
     /// The items that a mapped stage makes, and which of them are cached.
@@ -265,8 +262,12 @@ impl<'a> Decider<'a> {
 
     /// The record of the instance's last run.
     pub(crate) fn last(&self, index: usize) -> Option<Arc<Record>> {
-        let name = self.pipeline.instances[index].to_string();
-        let key = self.history.lock().expect("no panic while held").of(&name)?;
+        let history = self.history.lock().expect("no panic while held");
+        if history.is_empty() {
+            return None;
+        }
+        let key = history.of(&self.pipeline.instances[index].to_string())?;
+        drop(history);
         self.record(key)
     }
 
@@ -295,7 +296,7 @@ impl<'a> Decider<'a> {
 
     /// Remembers that the pipeline was run: what it has no more, nobody needs.
     pub(crate) fn ran(&self) -> Result<(), PlanError> {
-        Ok(self.history.lock().expect("no panic while held").ran(&self.names)?)
+        Ok(self.history.lock().expect("no panic while held").ran(self.names())?)
     }
 
     /// The records that were read for explanations.
@@ -306,6 +307,9 @@ impl<'a> Decider<'a> {
     /// Records of the same stage in cells that are no longer in the file, the one that this cell most
     /// likely was before first: it agrees in most axes, and ran last.
     fn siblings(&self, instance: &Instance) -> Vec<Arc<Record>> {
+        if self.history.lock().expect("no panic while held").is_empty() {
+            return Vec::new();
+        }
         let near = self.gone(&instance.stage).nearest(&instance.to_string());
         let mut found: Vec<_> = near
             .into_iter()
@@ -323,7 +327,7 @@ impl<'a> Decider<'a> {
             return Arc::clone(found);
         }
         let history = self.history.lock().expect("no panic while held");
-        let cells = history.of_stage(stage).filter(|(name, _)| !self.names.contains(*name));
+        let cells = history.of_stage(stage).filter(|(name, _)| !self.names().contains(*name));
         let found = Arc::new(Siblings::new(cells));
         gone.insert(stage.to_owned(), Arc::clone(&found));
         found
@@ -334,7 +338,7 @@ impl<'a> Decider<'a> {
         let mut records = self.records.lock().expect("no panic while held");
         records
             .entry(key)
-            .or_insert_with(|| self.store.lookup(key).ok().flatten().map(Arc::new))
+            .or_insert_with(|| self.store.lookup(key).ok()?.found().map(Arc::new))
             .clone()
     }
 

@@ -87,7 +87,7 @@ impl<'a> Past<'a> {
             }
         }
         let pipeline = plan.pipeline;
-        let sizes_now = Sizes::new(pipeline, |index| Some(&pipeline.instances[index].params));
+        let sizes_now = Sizes::new(pipeline, |index| Some(&*pipeline.instances[index].params));
         let sizes_then = Sizes::new(pipeline, |index| {
             plan.nodes[index].record().map(|record| &record.ingredients.params)
         });

@@ -60,7 +60,7 @@ impl<'a> Gatherer<'a> {
 
     /// The parameters of an instance as they enter its key.
     pub fn params(&self, instance: &Instance) -> Map<String, Value> {
-        let mut params = instance.params.clone();
+        let mut params = (*instance.params).clone();
         if let Some(schema) = self.path_schema(instance.entry) {
             schema.take_paths(&mut params);
         }
@@ -104,7 +104,7 @@ impl<'a> Gatherer<'a> {
 
 /// The parameter of an instance that is this path, such as `source.root`.
 pub fn path_param(instance: &Instance, path: &Path) -> Option<String> {
-    let taken = PathSchema::of(instance.entry)?.take_paths(&mut instance.params.clone());
+    let taken = PathSchema::of(instance.entry)?.take_paths(&mut (*instance.params).clone());
     let is_it = |value: &Value| value.as_str().is_some_and(|text| Path::new(text) == path);
     taken.into_iter().find(|(_, value)| is_it(value)).map(|(param, _)| param)
 }

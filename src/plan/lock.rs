@@ -272,7 +272,7 @@ impl Lock {
         }
         let now = match decider.find(index, &key)? {
             Found::Whole(record) => record.ingredients.sources,
-            Found::Nothing(sources) => sources,
+            Found::Nothing { sources, .. } => sources,
             Found::Broken(_) => return Ok(None),
         };
         let differs = !now.is_empty() && locked.sources != hash_of(&now);

@@ -1,8 +1,6 @@
 //! The memory that stages' models take, told before anything is loaded.
 
-use std::{cell::RefCell, collections::HashMap};
-
-use serde_json::Value;
+use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
 use super::size::Sizes;
 use crate::{
@@ -10,10 +8,11 @@ use crate::{
     models::{ClipSize, Memory},
 };
 
-/// What decides an estimate: kind, parameters and clips.
-type Case = (&'static str, String, Option<[usize; 3]>);
+/// What decides an estimate: the work, by its place in memory, which its cells share, and clips.
+type Case = (usize, Option<[usize; 3]>);
 
-/// Estimates the memory of a pipeline's instances; equal cases are estimated once.
+/// Estimates the memory of a pipeline's instances; those of one stage and equal parameters are estimated
+/// once.
 pub struct MemoryPlan<'a> {
     pipeline: &'a Pipeline,
     /// Whether the device is the CPU.
@@ -25,7 +24,7 @@ pub struct MemoryPlan<'a> {
 impl<'a> MemoryPlan<'a> {
     /// Estimates for a run on the CPU, or on a GPU.
     pub fn new(pipeline: &'a Pipeline, on_host: bool) -> Self {
-        let sizes = Sizes::new(pipeline, |index| Some(&pipeline.instances[index].params));
+        let sizes = Sizes::new(pipeline, |index| Some(&*pipeline.instances[index].params));
         Self { pipeline, on_host, sizes, known: RefCell::default() }
     }
 
@@ -39,9 +38,9 @@ impl<'a> MemoryPlan<'a> {
         }
         let clip = self.clip(index);
         let size = clip.map(|clip| [clip.frames, clip.height, clip.width]);
-        let params = Value::Object(instance.params.clone()).to_string();
+        let work = Arc::as_ptr(&instance.work).cast::<()>().addr();
         let mut known = self.known.borrow_mut();
-        *known.entry((instance.entry.kind, params, size)).or_insert_with(|| {
+        *known.entry((work, size)).or_insert_with(|| {
             // What is wrong with a model is told by the stage that loads it.
             instance.work.memory(clip, self.on_host).ok().flatten()
         })

@@ -98,7 +98,7 @@ model  = "builtin:tiny"
         };
         let options = LoadOptions::default();
         let pipeline = load_with(STAGES, Path::new("sizes.toml"), &options, &read).unwrap();
-        let sizes = Sizes::new(&pipeline, |index| Some(&pipeline.instances[index].params));
+        let sizes = Sizes::new(&pipeline, |index| Some(&*pipeline.instances[index].params));
         let of = |stage: &str| {
             let index = pipeline.instances.iter().position(|i| i.stage == stage).unwrap();
             (sizes.frames(index), sizes.image(index))

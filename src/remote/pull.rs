@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     artifact::FileRef,
-    store::{Digest, Fingerprint, ItemRecord, Record, Store, StoreError, unnamed},
+    store::{Digest, Fingerprint, ItemRecord, Lookup, Record, Store, StoreError, unnamed},
 };
 
 /// Asks whether to stop before the next object.
@@ -151,7 +151,7 @@ impl Remote {
                 moved.failed += 1;
                 continue;
             }
-            let here = store.lookup(key).ok().flatten();
+            let here = store.lookup(key).ok().and_then(Lookup::found);
             if here.as_ref().is_some_and(|record| store.is_whole(record)) {
                 moved.there += 1;
             } else {

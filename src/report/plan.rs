@@ -28,7 +28,7 @@ pub struct PlanDocument {
 }
 
 /// The disk space that a run takes.
-#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct DiskNeed {
     /// About how many bytes what will or may run adds to the cache, as far as it is known.
     pub bytes: u64,
@@ -36,6 +36,8 @@ pub struct DiskNeed {
     pub unknown: usize,
     /// The bytes that may still be written to the cache's disk, if the system tells.
     pub free: Option<u64>,
+    /// Why no cache can be made in the folder that is named for it; null if there is one, or one can.
+    pub no_cache: Option<String>,
 }
 
 /// What would happen to one stage in one cell of the sweep.
@@ -149,7 +151,7 @@ impl PlanDocument {
             pipeline: plan.pipeline.name.clone(),
             profile: plan.pipeline.profile.clone(),
             device_memory,
-            disk: DiskNeed { bytes: disk.total(), unknown: disk.unknown(), free },
+            disk: DiskNeed { bytes: disk.total(), unknown: disk.unknown(), free, no_cache: None },
             stages: stages.collect(),
         }
     }

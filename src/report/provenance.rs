@@ -33,7 +33,7 @@ pub fn of(plan: &Plan<'_>, index: usize, log: &dyn Fn(Digest) -> Option<Value>) 
         let mut stage = json!({
             "kind": instance.entry.kind,
             "version": instance.entry.version,
-            "params": instance.params,
+            "params": *instance.params,
             "inputs": inputs,
         });
         if let Freshness::Fresh(record) = &plan.nodes[index].freshness {

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde_json::Value;
+
 use super::{Cause, Misfit};
 use crate::{
     data::{
@@ -26,11 +28,26 @@ const MOST_NAMED: usize = 5;
 #[derive(Default)]
 pub struct KnownData {
     look: bool,
-    parts: RefCell<HashMap<String, Part>>,
+    parts: RefCell<HashMap<Choosable, Part>>,
     /// What was said of images that cannot be used, by root; another cell or stage that takes one of them
     /// does not say it again.
     told: RefCell<HashSet<(PathBuf, String)>>,
     undecoded: Cell<bool>,
+}
+
+/// All that decides which images a request may choose from, as its parameters.
+#[derive(PartialEq, Eq, Hash)]
+struct Choosable(Value);
+
+impl Choosable {
+    fn of(request: &Request) -> Self {
+        // All but which of the images are taken, and how they are drawn, may decide their number.
+        // Persons are cut off at the sides of a picture, so that theirs depends on its shape, too.
+        let has_shape = request.task.needs() == Knowledge::Persons;
+        let size = if has_shape { request.size } else { [0; 2] };
+        let any = Request { count: None, subset: 0, size, seed: None, ..request.clone() };
+        Self(serde_json::to_value(any).expect("parameters are plain values"))
+    }
 }
 
 /// What is known of all images that a request may choose from.
@@ -58,16 +75,11 @@ impl KnownData {
         if !self.look || is_on_disk && !root.is_dir() {
             return None;
         }
-        // All but which of the images are taken, and how they are drawn, may decide their number.
-        // Persons are cut off at the sides of a picture, so that theirs depends on its shape, too.
-        let has_shape = request.task.needs() == Knowledge::Persons;
-        let size = if has_shape { request.size } else { [0; 2] };
-        let same = Request { count: None, subset: 0, size, seed: None, ..request.clone() };
         let sources = SourceReader::new(root);
         let mut look = Look { request, sources: &sources, images: None };
         let mut parts = self.parts.borrow_mut();
         let part = parts
-            .entry(format!("{same:?}"))
+            .entry(Choosable::of(request))
             .or_insert_with(|| Part { count: look.count(), decoded: HashMap::new() });
         let count = match &part.count {
             Ok(count) => *count,

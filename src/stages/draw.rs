@@ -2,15 +2,28 @@
 
 use std::ops::Range;
 
-use crate::data::{Request, sets::Knowledge};
+use crate::data::{Request, Split, sets::Knowledge, source::DataSource};
 
 /// A block of some data that is shuffled by a seed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Draw {
-    /// Names the data and its order.
-    pub pool: String,
+    /// The data and its order.
+    pub pool: Pool,
     /// The places that are taken.
     pub block: Range<usize>,
+}
+
+/// All that decides which images there are to take, and in which order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    source: DataSource,
+    split: Split,
+    holdout: f64,
+    needs: Knowledge,
+    /// The class whose mask must be there.
+    class: Option<String>,
+    min_share: f64,
+    seed: u64,
 }
 
 impl Draw {
@@ -24,11 +37,16 @@ impl Draw {
 /// The block that a data set's parameters name. Splits have no image in common; what else decides
 /// which images fit tells pools apart that may have some, but at other places.
 pub(super) fn dataset(request: &Request) -> Draw {
-    let Request { source, split, holdout, min_share, .. } = request;
     let needs = request.task.needs();
-    let class = (needs == Knowledge::Mask).then_some(&request.class);
-    let seed = request.seed();
-    let pool = format!("{source:?} {split:?} {holdout} {needs:?} {class:?} {min_share} {seed}");
+    let pool = Pool {
+        source: request.source.clone(),
+        split: request.split,
+        holdout: request.holdout,
+        needs,
+        class: (needs == Knowledge::Mask).then(|| request.class.clone()),
+        min_share: request.min_share,
+        seed: request.seed(),
+    };
     let block = match request.count {
         None => 0..usize::MAX,
         Some(count) => {

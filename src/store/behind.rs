@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, fs, io, sync::Arc};
 
-use super::{Digest, Fingerprint, ItemRecord, Record, Store, StoreError, Trace};
+use super::{Digest, Fingerprint, ItemRecord, Lookup, Record, Store, StoreError, Trace};
 use crate::artifact::FileRef;
 
 /// Another cache. Whatever it cannot do counts as not there; it is for it to say why.
@@ -72,9 +72,8 @@ impl Store {
         &self,
         key: Fingerprint,
     ) -> Result<Option<BTreeMap<String, FileRef>>, StoreError> {
-        let record: Option<ItemRecord> =
-            super::read_json(&self.sharded("items", &key.to_string()))?;
-        Ok(record.map(|record| record.files))
+        let record: Lookup<ItemRecord> = self.read_json("items", key)?;
+        Ok(record.found().map(|record| record.files))
     }
 
     /// The keys of all items with the content of their files.
@@ -91,7 +90,7 @@ impl Store {
     /// The records of all results.
     pub fn records(&self) -> Result<Vec<Record>, StoreError> {
         let keys = self.hashes_in("actions")?;
-        Ok(keys.filter_map(|key| self.lookup(key).ok().flatten()).collect())
+        Ok(keys.filter_map(|key| self.lookup(key).ok()?.found()).collect())
     }
 }
 

@@ -1,8 +1,12 @@
 //! The checkpoints that trainings along one trajectory leave: their names, and how far they go.
 
-use std::{fmt, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fmt, fs,
+    path::{Path, PathBuf},
+};
 
-use super::{Fingerprint, Store};
+use super::{Digest, Fingerprint, Store, StoreError, stat_cache::hash_file};
 
 /// What a checkpoint is kept for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +45,16 @@ impl CheckpointName {
         let keep = [Keep::Rolling, Keep::Final].into_iter().find(|k| k.prefix() == keep)?;
         Some(Self { keep, step: step.parse().ok()?, hash: hash.to_owned() })
     }
+
+    /// How a name tells the content.
+    pub fn hash_of(content: Digest) -> String {
+        content.to_string()[..16].to_owned()
+    }
+
+    /// Whether a file is the one that was named so. Read piece by piece: states are large.
+    pub(super) fn is_of(&self, path: &Path) -> std::io::Result<bool> {
+        Ok(Self::hash_of(hash_file(path)?) == self.hash)
+    }
 }
 
 impl fmt::Display for CheckpointName {
@@ -49,26 +63,75 @@ impl fmt::Display for CheckpointName {
     }
 }
 
+/// The trajectory of a checkpoint.
+pub(super) fn trajectory_of(path: &Path) -> Option<Fingerprint> {
+    path.parent()?.file_name()?.to_str()?.parse().ok()
+}
+
 impl Store {
     /// The step that a training along `trajectory` goes on from if it needs the state at each of
     /// `stops`, which ascend: the first one that it has to make is the next. None where that is the
     /// first of all. Files are not read: if one turns out damaged, the training goes on from an
     /// earlier one.
     pub fn checkpoint_step(&self, trajectory: Fingerprint, stops: &[u64]) -> Option<u64> {
-        let folder = self.root.join("checkpoints").join(trajectory.to_string());
-        let names = fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
-        let steps: Vec<u64> =
-            names.filter_map(|path| CheckpointName::of(&path)).map(|name| name.step).collect();
+        let steps = steps(&self.checkpoint_files(trajectory));
         let mut at = 0;
         for &stop in stops {
-            let within = steps.iter().copied().filter(|step| (at..=stop).contains(step));
-            at = within.max().unwrap_or(at);
+            at = steps.range(at..=stop).next_back().copied().unwrap_or(at);
             if at < stop {
                 break;
             }
         }
         (at > 0).then_some(at)
     }
+
+    /// Reads the checkpoints that such a training goes on from, also those after a stop that it makes
+    /// itself, and removes the damaged ones; gives their steps. From what is left it goes on.
+    pub fn drop_damaged_checkpoints(
+        &self,
+        trajectory: Fingerprint,
+        stops: &[u64],
+    ) -> Result<Vec<u64>, StoreError> {
+        let mut files = self.checkpoint_files(trajectory);
+        let (mut whole, mut damaged) = (BTreeSet::new(), Vec::new());
+        while let Some(step) = used(&steps(&files), stops).find(|step| !whole.contains(step)) {
+            let (of_step, others): (Vec<_>, Vec<_>) =
+                files.into_iter().partition(|(_, name)| name.step == step);
+            files = others;
+            for (path, name) in of_step {
+                match name.is_of(&path) {
+                    Ok(true) => files.push((path, name)),
+                    Ok(false) => drop(super::remove(&path)?),
+                    // Gone meanwhile, or not to be read: the training passes over it, too.
+                    Err(_) => {}
+                }
+            }
+            if files.iter().any(|(_, name)| name.step == step) {
+                whole.insert(step);
+            } else {
+                damaged.push(step);
+            }
+        }
+        Ok(damaged)
+    }
+
+    fn checkpoint_files(&self, trajectory: Fingerprint) -> Vec<(PathBuf, CheckpointName)> {
+        let folder = self.root.join("checkpoints").join(trajectory.to_string());
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let named = entries.map(|entry| entry.path());
+        named.filter_map(|path| Some((path.clone(), CheckpointName::of(&path)?))).collect()
+    }
+}
+
+fn steps(files: &[(PathBuf, CheckpointName)]) -> BTreeSet<u64> {
+    files.iter().map(|(_, name)| name.step).collect()
+}
+
+/// The steps of the states that a training reads on its way through `stops`.
+fn used<'a>(steps: &'a BTreeSet<u64>, stops: &'a [u64]) -> impl Iterator<Item = u64> + 'a {
+    let begins = std::iter::once(0).chain(stops.iter().map(|stop| stop + 1));
+    let ways = begins.zip(stops).filter(|(begin, stop)| begin <= stop);
+    ways.filter_map(|(begin, stop)| steps.range(begin..=*stop).next_back().copied())
 }
 
 #[cfg(test)]
@@ -109,5 +172,30 @@ mod tests {
         ] {
             assert_eq!(store.checkpoint_step(trajectory, stops), wanted, "{stops:?}");
         }
+    }
+
+    #[test]
+    fn damaged_checkpoints_on_the_way_are_removed_and_others_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("cache")).unwrap();
+        let trajectory = Fingerprint::of(b"t");
+        let folder = store.checkpoints(trajectory).unwrap();
+        let save = |step: u64, content: &str| {
+            let hash = CheckpointName::hash_of(Digest::of(b"whole"));
+            let name = CheckpointName { keep: Keep::Final, step, hash };
+            fs::write(folder.join(name.to_string()), content).unwrap();
+        };
+        for (step, content) in [(10, "whole"), (20, "damaged"), (30, "cut"), (90, "beyond")] {
+            save(step, content);
+        }
+        let dropped = |stops: &[u64]| store.drop_damaged_checkpoints(trajectory, stops).unwrap();
+        assert!(dropped(&[15]).is_empty());
+        assert_eq!(dropped(&[40]), [30, 20]);
+        assert_eq!(store.checkpoint_step(trajectory, &[40]), Some(10));
+        assert!(dropped(&[40]).is_empty());
+        // A state after a stop that is still to be made is read as well.
+        assert_eq!(dropped(&[50, 100]), [90]);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+        assert!(dropped(&[]).is_empty());
     }
 }

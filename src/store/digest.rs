@@ -22,6 +22,12 @@ macro_rules! hash_type {
             pub fn short(&self) -> String {
                 self.to_string()[..12].to_owned()
             }
+
+            /// Whether a text looks like [`Self::short`].
+            pub fn is_short(text: &str) -> bool {
+                let is_digit = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+                text.len() == 12 && text.bytes().all(is_digit)
+            }
         }
 
         impl JsonSchema for $name {

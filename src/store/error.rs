@@ -66,6 +66,12 @@ pub enum StoreError {
         /// Why.
         source: io::Error,
     },
+    /// There is no cache, where one is needed.
+    #[error("there is no cache at `{path}`")]
+    Absent {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Content was damaged after this process had written it.
     #[error("`{path}` was written in this run, and already holds something else")]
     Unreliable {
@@ -127,6 +133,9 @@ impl StoreError {
             Self::FormatLost { .. } => {
                 "if this is your cache, `echo 2 > format` in its folder makes it usable again, and \
                  `pipe cache verify` checks it; else name another folder with `--cache DIR` or `PIPE_CACHE`"
+            }
+            Self::Absent { .. } => {
+                "see that `--cache DIR` or `PIPE_CACHE` names the right folder; `pipe run` makes a cache"
             }
             Self::Unreliable { .. } => {
                 "the disk, its connection or the memory fails, or another program writes to the cache: \

@@ -13,6 +13,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{Fingerprint, Store, StoreError};
+use crate::artifact::file_name;
 
 /// Whose results a history holds: one pipeline file under one profile. Two files of one name, or
 /// two profiles of one file, have nothing to do with each other.
@@ -42,6 +43,13 @@ impl Owner {
     fn file_name(&self) -> String {
         let key = serde_json::to_vec(&(&self.file, &self.profile)).expect("strings are valid JSON");
         Fingerprint::of(&key).to_string()
+    }
+
+    /// `pose`, `pose.paper`: a folder for what people look at.
+    pub fn folder_name(&self) -> String {
+        let stem = Path::new(&self.file).file_stem().unwrap_or_default().to_string_lossy();
+        let profile = self.profile.iter().map(|profile| format!(".{profile}"));
+        file_name(&std::iter::once(stem.into_owned()).chain(profile).collect::<String>())
     }
 
     /// `pose_ablation`, or `pose_ablation --profile paper`.
@@ -91,6 +99,11 @@ pub struct History {
 }
 
 impl History {
+    /// Whether nothing of the pipeline was ever run.
+    pub fn is_empty(&self) -> bool {
+        self.last.is_empty()
+    }
+
     /// The last fingerprint of an instance such as `lora[n=10]`.
     pub fn of(&self, instance: &str) -> Option<Fingerprint> {
         self.last.get(instance).map(|last| last.key)

@@ -60,7 +60,7 @@ pub use history::{History, Owner, Root};
 pub use lease::Holder;
 pub use lock::{KeyLock, Locks, StoreUse};
 pub use materialise::Transfer;
-pub use record::{Ingredients, ItemRecord, Record, Trace, unnamed};
+pub use record::{Ingredients, ItemRecord, Lookup, Record, Trace, unnamed};
 pub(crate) use seal::{Form, Opened, open as unseal, seal};
 pub use sources::{SourceReader, is_below};
 pub use stats::{Count, StoreStats};
@@ -142,6 +142,11 @@ impl Store {
         Ok(Self::of(root, Self::check_format(root)?.is_some()))
     }
 
+    /// The store itself, unless it is that of a folder which is no cache yet.
+    pub fn must_exist(self) -> Result<Self, StoreError> {
+        if self.exists { Ok(self) } else { Err(StoreError::Absent { path: self.root }) }
+    }
+
     fn of(root: &Path, exists: bool) -> Self {
         Self {
             root: root.to_owned(),
@@ -180,21 +185,12 @@ impl Store {
 
     /// The record of a key, if the key was ever computed. That its output is still there is
     /// another question: [`Store::complete`].
-    pub fn lookup(&self, key: Fingerprint) -> Result<Option<Record>, StoreError> {
-        let record: Option<Record> = read_json(&self.sharded("actions", &key.to_string()))?;
-        Ok(record.filter(|record| record.fingerprint == key))
-    }
-
-    /// Whether there is a record of a key that cannot be read.
-    pub fn is_record_damaged(&self, key: Fingerprint) -> bool {
-        self.sharded("actions", &key.to_string()).exists()
-            && self.lookup(key).is_ok_and(|record| record.is_none())
-    }
-
-    /// Whether what a stage read from outside was remembered and cannot be read.
-    pub fn is_trace_damaged(&self, key: Fingerprint) -> bool {
-        self.sharded("traces", &key.to_string()).exists()
-            && self.traces(key).is_ok_and(|traces| traces.is_empty())
+    pub fn lookup(&self, key: Fingerprint) -> Result<Lookup<Record>, StoreError> {
+        let record: Lookup<Record> = self.read_json("actions", key)?;
+        Ok(match record {
+            Lookup::Found(record) if record.fingerprint != key => Lookup::Damaged,
+            record => record,
+        })
     }
 
     /// Writes the record of a finished stage; its content must be in the store.
@@ -234,8 +230,8 @@ impl Store {
 
     /// The record of an item's key, if its files are in the store.
     pub fn lookup_item(&self, key: Fingerprint) -> Result<Option<ItemRecord>, StoreError> {
-        let record: Option<ItemRecord> = read_json(&self.sharded("items", &key.to_string()))?;
-        Ok(record.filter(|record| {
+        let record: Lookup<ItemRecord> = self.read_json("items", key)?;
+        Ok(record.found().filter(|record| {
             record.files.values().all(|file| self.object_ok(file.digest, Some(file.size)))
         }))
     }
@@ -246,14 +242,14 @@ impl Store {
     }
 
     /// What a stage read from outside in earlier runs, the latest first, by its key without it.
-    pub fn traces(&self, key: Fingerprint) -> Result<Vec<Trace>, StoreError> {
-        Ok(read_json(&self.sharded("traces", &key.to_string()))?.unwrap_or_default())
+    pub fn traces(&self, key: Fingerprint) -> Result<Lookup<Vec<Trace>>, StoreError> {
+        self.read_json("traces", key)
     }
 
     /// Remembers what a stage read from outside.
     pub fn add_trace(&self, key: Fingerprint, trace: Trace) -> Result<(), StoreError> {
         const KEPT: usize = 8;
-        let mut traces = self.traces(key)?;
+        let mut traces = self.traces(key)?.found().unwrap_or_default();
         if traces.first() == Some(&trace) {
             return Ok(());
         }
@@ -287,6 +283,15 @@ impl Store {
         self.root.join(folder).join(&hex[..2]).join(&hex[2..])
     }
 
+    fn read_json<T: Form>(&self, folder: &str, key: Fingerprint) -> Result<Lookup<T>, StoreError> {
+        // Who only asks need not ask the disk for what is in no cache.
+        if self.exists {
+            read_json(&self.sharded(folder, &key.to_string()))
+        } else {
+            Ok(Lookup::Absent)
+        }
+    }
+
     fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
         self.write(path, &seal(value))
     }
@@ -312,17 +317,16 @@ fn remove(path: &Path) -> Result<bool, StoreError> {
     }
 }
 
-/// A record that was damaged, or cut short by a power failure, is as good as none; one of a newer version
-/// is refused, even where it can be read.
-fn read_json<T: Form>(path: &Path) -> Result<Option<T>, StoreError> {
+/// A record of a newer version is refused, even where it can be read.
+fn read_json<T: Form>(path: &Path) -> Result<Lookup<T>, StoreError> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Lookup::Absent),
         Err(e) => return Err(StoreError::io(path, e)),
     };
     match unseal(&bytes) {
-        Opened::Whole(value) => Ok(Some(value)),
-        Opened::Damaged => Ok(None),
+        Opened::Whole(value) => Ok(Lookup::Found(value)),
+        Opened::Damaged => Ok(Lookup::Damaged),
         Opened::Newer(found) => Err(StoreError::Newer { path: path.to_owned(), found }),
     }
 }

@@ -44,7 +44,7 @@ impl Store {
             let entry = entry.map_err(|e| StoreError::io(&dir, e))?;
             let Ok(key) = entry.file_name().to_string_lossy().parse() else { continue };
             // A pin that cannot be read holds all the same.
-            let pin: Option<Pin> = read_json(&entry.path())?;
+            let pin: Option<Pin> = read_json(&entry.path())?.found();
             pins.insert(key, pin.map(|pin| pin.name).unwrap_or_default());
         }
         Ok(pins)

@@ -8,6 +8,32 @@ use serde_json::{Map, Value};
 use super::{Digest, FORMAT_VERSION, Fingerprint, seal::Form};
 use crate::artifact::{FileRef, Manifest};
 
+/// What there is under a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup<T> {
+    /// A record.
+    Found(T),
+    /// A record that is not what was written, or was cut short by a power failure: as good as none.
+    Damaged,
+    /// Nothing.
+    Absent,
+}
+
+impl<T> Lookup<T> {
+    /// The record, if it can be read.
+    pub fn found(self) -> Option<T> {
+        match self {
+            Self::Found(record) => Some(record),
+            Self::Damaged | Self::Absent => None,
+        }
+    }
+
+    /// Whether there is a record that cannot be read.
+    pub fn is_damaged(&self) -> bool {
+        matches!(self, Self::Damaged)
+    }
+}
+
 /// Everything that decides a stage's output; its canonical JSON is hashed to the [`Fingerprint`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ingredients {

@@ -1,6 +1,6 @@
 //! How much space is left, and how much of it something takes.
 
-use std::fs;
+use std::{fs, io};
 
 use super::{Fingerprint, Record, Store, StoreError, stats::files_below};
 
@@ -24,6 +24,28 @@ impl Store {
     #[cfg(not(unix))]
     pub fn free_space(&self) -> Option<u64> {
         None
+    }
+
+    /// Why no cache can be made in the folder; nothing where there is one, or one can be made. To find
+    /// that out leaves nothing behind: the file that is tried has no name.
+    pub fn obstacle(&self) -> Option<StoreError> {
+        let failed = |source| StoreError::NotMade { path: self.root.clone(), source };
+        if self.exists {
+            return None;
+        }
+        let root = match std::path::absolute(&self.root) {
+            Ok(root) => root,
+            Err(error) => return Some(failed(error)),
+        };
+        let there = root.ancestors().find(|folder| folder.is_dir())?;
+        match tempfile::tempfile_in(there) {
+            Err(error) if error.kind() != io::ErrorKind::StorageFull => {
+                // A wrapped error names the file that was tried.
+                let source = error.raw_os_error().map(io::Error::from_raw_os_error);
+                Some(failed(source.unwrap_or_else(|| error.kind().into())))
+            }
+            _ => None,
+        }
     }
 
     /// The bytes of a record's output; none if its list of items is gone.

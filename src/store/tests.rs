@@ -82,13 +82,18 @@ fn a_damaged_record_is_told_from_none() {
     let (_dir, store) = store();
     let [key, absent] = ["key", "absent"].map(|text| Fingerprint::of(text.as_bytes()));
     store.add_trace(key, Trace::new(["a".to_owned()])).unwrap();
-    assert!(!store.is_trace_damaged(key));
+    assert!(store.traces(key).unwrap().found().is_some());
     let path = store.sharded("traces", &key.to_string());
     let mut bytes = fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&path, bytes).unwrap();
-    assert!(store.is_trace_damaged(key) && !store.is_record_damaged(key));
-    assert!(!store.is_trace_damaged(absent) && !store.is_record_damaged(absent));
+    assert_eq!(store.traces(key).unwrap(), Lookup::Damaged);
+    assert_eq!(store.traces(absent).unwrap(), Lookup::Absent);
+    assert!(matches!(store.lookup(key).unwrap(), Lookup::Absent));
+    let path = store.sharded("actions", &key.to_string());
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, "{").unwrap();
+    assert!(matches!(store.lookup(key).unwrap(), Lookup::Damaged));
 }
 
 #[test]
@@ -98,6 +103,7 @@ fn the_latest_trace_comes_first_and_none_twice() {
     for paths in [["a"], ["b"], ["a"]] {
         store.add_trace(key, Trace::new(paths.map(str::to_owned))).unwrap();
     }
-    let paths: Vec<_> = store.traces(key).unwrap().into_iter().flat_map(|t| t.paths).collect();
+    let paths: Vec<_> =
+        store.traces(key).unwrap().found().unwrap().into_iter().flat_map(|t| t.paths).collect();
     assert_eq!(paths, ["a", "b"]);
 }

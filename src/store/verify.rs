@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -9,7 +10,10 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{
-    Digest, Fingerprint, ItemRecord, Record, Root, Store, StoreError, Trace, read_json,
+    CheckpointName, Digest, Fingerprint, ItemRecord, Lookup, Record, Root, Store, StoreError,
+    Trace,
+    checkpoints::trajectory_of,
+    read_json,
     stats::{files_below, hash_of},
 };
 
@@ -18,7 +22,9 @@ use super::{
 pub struct VerifyReport {
     /// Objects read.
     pub objects: usize,
-    /// Their bytes.
+    /// Checkpoints of trainings read.
+    pub checkpoints: usize,
+    /// The bytes of both.
     pub bytes: u64,
     /// Records read.
     pub records: usize,
@@ -35,8 +41,15 @@ pub struct Damage {
     pub results: Vec<String>,
 }
 
+impl Damage {
+    /// Whether it was a state of a training, which nothing is made again for.
+    pub fn is_checkpoint(&self) -> bool {
+        self.file.starts_with("checkpoints")
+    }
+}
+
 impl Store {
-    /// Hashes every object and reads every record; removes those that are damaged.
+    /// Hashes every object and checkpoint and reads every record; removes those that are damaged.
     pub fn verify(&self) -> Result<VerifyReport, StoreError> {
         let mut report = VerifyReport::default();
         let roots = self.roots()?;
@@ -52,6 +65,10 @@ impl Store {
         for (path, key) in records {
             report.damaged.push(self.remove(&path, &[key], &roots)?);
         }
+        for (path, trajectory) in self.damaged_checkpoints(&mut report)? {
+            let keys = self.keys_along(trajectory)?;
+            report.damaged.push(self.remove(&path, &keys, &roots)?);
+        }
         report.damaged.sort();
         Ok(report)
     }
@@ -62,7 +79,7 @@ impl Store {
     ) -> Result<Vec<(PathBuf, Digest)>, StoreError> {
         let objects = files_below(&self.root.join("objects"))?;
         report.objects = objects.len();
-        report.bytes = objects.iter().map(|(_, size)| size).sum();
+        report.bytes += objects.iter().map(|(_, size)| size).sum::<u64>();
         let damaged = objects.into_par_iter().filter_map(|(path, _)| {
             let digest = hash_of::<Digest>(&path)?;
             match self.is_intact(digest) {
@@ -72,6 +89,41 @@ impl Store {
             }
         });
         damaged.collect()
+    }
+
+    /// The checkpoints that are not what their names say, each with its trajectory.
+    fn damaged_checkpoints(
+        &self,
+        report: &mut VerifyReport,
+    ) -> Result<Vec<(PathBuf, Fingerprint)>, StoreError> {
+        let files = files_below(&self.root.join("checkpoints"))?.into_iter();
+        let named = files.filter_map(|(path, size)| {
+            let (name, trajectory) = (CheckpointName::of(&path)?, trajectory_of(&path)?);
+            Some((path, size, name, trajectory))
+        });
+        let checkpoints: Vec<_> = named.collect();
+        report.checkpoints = checkpoints.len();
+        report.bytes += checkpoints.iter().map(|(_, size, ..)| size).sum::<u64>();
+        let damaged = checkpoints.into_par_iter().filter_map(|(path, _, name, trajectory)| {
+            match name.is_of(&path) {
+                Ok(true) => None,
+                Ok(false) => Some(Ok((path, trajectory))),
+                // A training has replaced it since.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => Some(Err(StoreError::io(&path, error))),
+            }
+        });
+        damaged.collect()
+    }
+
+    /// The keys of the trainings that went along a trajectory.
+    fn keys_along(&self, trajectory: Fingerprint) -> Result<Vec<Fingerprint>, StoreError> {
+        let mut along = Vec::new();
+        for key in self.hashes_in("actions")? {
+            let record = self.lookup(key)?.found();
+            along.extend(record.filter(|found| found.trajectory == Some(trajectory)).map(|_| key));
+        }
+        Ok(along)
     }
 
     fn damaged_records(
@@ -84,8 +136,7 @@ impl Store {
             report.records += records.len();
             for (path, _) in records {
                 let Some(key) = hash_of::<Fingerprint>(&path) else { continue };
-                // What vanishes meanwhile was removed, not damaged.
-                if !can_be_read(folder, &path, key)? && path.exists() {
+                if is_damaged(folder, &path, key)? {
                     damaged.push((path, key));
                 }
             }
@@ -101,7 +152,7 @@ impl Store {
         let damaged: HashSet<Digest> = damaged.iter().map(|(_, digest)| *digest).collect();
         let mut owners: HashMap<Digest, Vec<Fingerprint>> = HashMap::new();
         for key in self.hashes_in("actions")? {
-            let Some(record) = self.lookup(key)? else { continue };
+            let Some(record) = self.lookup(key)?.found() else { continue };
             for digest in self.objects_of(&record)?.into_keys().filter(|d| damaged.contains(d)) {
                 owners.entry(digest).or_default().push(record.fingerprint);
             }
@@ -125,12 +176,16 @@ impl Store {
     }
 }
 
-/// Whether a record has the form that its folder is for.
-fn can_be_read(folder: &str, path: &Path, key: Fingerprint) -> Result<bool, StoreError> {
+/// Whether a record has not the form that its folder is for. What vanishes meanwhile was removed, not
+/// damaged.
+fn is_damaged(folder: &str, path: &Path, key: Fingerprint) -> Result<bool, StoreError> {
     Ok(match folder {
-        "actions" => read_json::<Record>(path)?.is_some_and(|record| record.fingerprint == key),
-        "items" => read_json::<ItemRecord>(path)?.is_some(),
-        _ => read_json::<Vec<Trace>>(path)?.is_some(),
+        "actions" => match read_json::<Record>(path)? {
+            Lookup::Found(record) => record.fingerprint != key,
+            record => record.is_damaged(),
+        },
+        "items" => read_json::<ItemRecord>(path)?.is_damaged(),
+        _ => read_json::<Vec<Trace>>(path)?.is_damaged(),
     })
 }
 
@@ -139,7 +194,7 @@ mod tests {
     use std::{collections::BTreeMap, fs};
 
     use super::*;
-    use crate::store::Count;
+    use crate::store::{Count, Keep};
 
     #[test]
     fn verify_drops_what_is_damaged_and_nothing_else() {
@@ -156,16 +211,28 @@ mod tests {
         }
         let record = store.sharded("items", &cut.to_string());
         fs::write(&record, "{").unwrap();
+        let folder = store.checkpoints(whole).unwrap();
+        let name = |content: &[u8]| {
+            let hash = CheckpointName::hash_of(Digest::of(content));
+            folder.join(CheckpointName { keep: Keep::Final, step: 1, hash }.to_string())
+        };
+        let state = name(b"state");
+        fs::write(&state, "st@te").unwrap();
 
         let report = store.verify().unwrap();
         let below = |path: &Path| path.strip_prefix(dir.path()).unwrap().to_owned();
-        let mut files = vec![below(&record), below(&path)];
+        let mut files = vec![below(&record), below(&path), below(&state)];
         files.sort();
         let damaged = files.into_iter().map(|file| Damage { file, results: Vec::new() }).collect();
-        assert_eq!(report, VerifyReport { objects: 2, bytes: 7, records: 2, damaged });
-        assert!(!path.exists() && !record.exists());
+        assert_eq!(
+            report,
+            VerifyReport { objects: 2, checkpoints: 1, bytes: 12, records: 2, damaged }
+        );
+        assert!(!path.exists() && !record.exists() && !state.exists());
+        fs::write(&state, "state").unwrap();
         assert_eq!(store.read(&good).unwrap(), b"good");
         assert_eq!(store.stats().unwrap().folders["objects"], Count { files: 1, bytes: 4 });
-        assert_eq!(store.verify().unwrap().damaged, []);
+        let report = store.verify().unwrap();
+        assert_eq!((report.checkpoints, report.damaged), (1, Vec::new()));
     }
 }

@@ -201,7 +201,7 @@ impl Checkpoints {
 }
 
 fn short_hash(bytes: &[u8]) -> String {
-    Digest::of(bytes).to_string()[..16].to_owned()
+    CheckpointName::hash_of(Digest::of(bytes))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("data", &["rng", "store::SourceReader"]),
     ("metrics", &["data", "rng"]),
     // The store keeps manifests without looking into their items.
-    ("store", &["artifact::FileRef", "artifact::Manifest"]),
+    ("store", &["artifact::FileRef", "artifact::Manifest", "artifact::file_name"]),
     // Artifacts are read from a stage's inputs and written to its output.
     (
         "artifact",

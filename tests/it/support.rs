@@ -411,7 +411,7 @@ impl TestPipeline {
             cell: BTreeMap::new(),
             entry: const { &StageEntry::of::<S>() },
             work: Arc::new(serde_json::from_value::<S>(params.clone()).unwrap()),
-            params: params.as_object().unwrap().clone(),
+            params: params.as_object().unwrap().clone().into(),
             inputs: inputs.collect(),
             places: Places::default(),
         };
@@ -423,8 +423,8 @@ impl TestPipeline {
     pub fn edit<S: StageKind>(mut self, stage: &str, param: &str, value: impl Into<Value>) -> Self {
         let index = self.index(stage);
         let instance = &mut self.pipeline.instances[index];
-        instance.params.insert(param.to_owned(), value.into());
-        let params = Value::Object(instance.params.clone());
+        Arc::make_mut(&mut instance.params).insert(param.to_owned(), value.into());
+        let params = Value::Object((*instance.params).clone());
         instance.work = Arc::new(serde_json::from_value::<S>(params).unwrap());
         let text = format!("\n\n\n\n\n\n{param:<6}= 0");
         let mut sources = Sources::default();

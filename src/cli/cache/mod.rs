@@ -42,21 +42,26 @@ enum CacheCommand {
     Pins,
     Push(remote::PushArgs),
     Pull(remote::PullArgs),
-    /// Check all content against its digest, and all records; remove what is damaged
+    /// Check all content and checkpoints against their digests, and all records; remove what is damaged
     Verify,
 }
 
 pub(super) fn cache(args: &CacheArgs, session: &Session) -> Result<(), CliError> {
+    // Only `pull` makes a cache, to fetch into.
+    let store = || session.store_that_is_there();
     match &args.command {
-        CacheCommand::Stats { json } => stats(*json, &session.store()?, session),
-        CacheCommand::Gc(args) if args.dry_run => gc::gc(args, &session.store()?, session),
-        CacheCommand::Gc(args) => gc::gc(args, &session.store_to_change()?, session),
-        CacheCommand::Pin(args) => pins::pin(args, &session.store()?, session),
-        CacheCommand::Unpin(args) => pins::unpin(args, &session.store()?, session),
-        CacheCommand::Pins => pins::list(&session.store()?, session),
-        CacheCommand::Push(args) => remote::push(args, &session.store()?, session),
+        CacheCommand::Stats { json } => stats(*json, &store()?, session),
+        CacheCommand::Gc(args) if args.dry_run => gc::gc(args, &store()?, session),
+        CacheCommand::Gc(args) => {
+            store()?;
+            gc::gc(args, &session.store_to_change()?, session)
+        }
+        CacheCommand::Pin(args) => pins::pin(args, &store()?, session),
+        CacheCommand::Unpin(args) => pins::unpin(args, &store()?, session),
+        CacheCommand::Pins => pins::list(&store()?, session),
+        CacheCommand::Push(args) => remote::push(args, session),
         CacheCommand::Pull(args) => remote::pull(args, session),
-        CacheCommand::Verify => verify(&session.store()?, session),
+        CacheCommand::Verify => verify(&store()?, session),
     }
 }
 
@@ -154,8 +159,11 @@ fn stats_json(store: &Store, stats: &StoreStats) -> String {
 
 fn verify(store: &Store, session: &Session) -> Result<(), CliError> {
     let report = store.verify()?;
-    let (objects, records) = (count(report.objects, "object"), count(report.records, "record"));
-    let mut text = format!("checked {objects}, {}, and {records}\n", bytes(report.bytes));
+    let (mut content, records) = (count(report.objects, "object"), count(report.records, "record"));
+    if report.checkpoints > 0 {
+        let _ = write!(content, " and {}", count(report.checkpoints, "checkpoint"));
+    }
+    let mut text = format!("checked {content}, {}, and {records}\n", bytes(report.bytes));
     for Damage { file, results } in &report.damaged {
         let _ = write!(text, "damaged and removed: {}", file.display());
         if let Some((first, more)) = results.split_first() {
@@ -168,6 +176,14 @@ fn verify(store: &Store, session: &Session) -> Result<(), CliError> {
     if report.damaged.is_empty() {
         return Ok(());
     }
-    session.talk("the next `pipe run` makes it again");
+    if report.damaged.iter().any(|damage| !damage.is_checkpoint()) {
+        session.talk("the next `pipe run` makes it again");
+    }
+    if report.damaged.iter().any(Damage::is_checkpoint) {
+        session.talk(
+            "a training that would go on from a checkpoint that is gone goes on from an earlier one, or \
+             begins anew",
+        );
+    }
     Err(CliError::Told(exit::DIFFERENT))
 }

@@ -72,13 +72,14 @@ fn remote(session: &Session) -> Result<Remote, CliError> {
     })
 }
 
-pub(super) fn push(args: &PushArgs, store: &Store, session: &Session) -> Result<(), CliError> {
+pub(super) fn push(args: &PushArgs, session: &Session) -> Result<(), CliError> {
     let remote = remote(session)?;
-    let mut results = to_push(&args.what, store, session)?;
-    add_items(store, &mut results)?;
+    let store = session.store_that_is_there()?;
+    let mut results = to_push(&args.what, &store, session)?;
+    add_items(&store, &mut results)?;
     let verb = if args.what.dry_run { "would send" } else { "sent" };
     let stop = Stop::on_signal();
-    let moved = with_bar(&args.what, &stop, session, |how| remote.push(store, &results, how))?;
+    let moved = with_bar(&args.what, &stop, session, |how| remote.push(&store, &results, how))?;
     print(&moved, verb, &remote.to_string(), &stop, session)
 }
 
@@ -100,7 +101,7 @@ fn to_push(
     let records = if what.all {
         store.records()?
     } else {
-        live(store)?.into_iter().filter_map(|key| store.lookup(key).ok()?).collect()
+        live(store)?.into_iter().filter_map(|key| store.lookup(key).ok()?.found()).collect()
     };
     let names = names(store)?;
     let name = |record: &Record| {

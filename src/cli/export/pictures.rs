@@ -2,7 +2,8 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    path::PathBuf,
+    fs, io,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -16,7 +17,7 @@ use crate::{
         pairs::{INPUT, TARGET},
     },
     config::Pipeline,
-    plan::Lock,
+    plan::owner_of,
     report::{results::Outputs, sheet},
     store::{Digest, Store},
 };
@@ -26,17 +27,28 @@ const MIN_SIZE: u32 = 128;
 /// Items on the sheets that a run writes.
 const MOST_ITEMS: usize = 24;
 
-/// Writes a sheet for each stage of frames that a table's metric scores, below the cache, and gives
-/// their folder. A sheet's name holds the digest of the predictions, by which `gc` knows whose it is, and
-/// that of all that it may show, so one that is there is up to date. Of several checkpoints it shows the
-/// last, whose step is in the name.
+/// The sheets of a run.
+pub(crate) struct Pictures {
+    /// Where they are.
+    pub folder: PathBuf,
+    /// How many were damaged and are drawn again.
+    pub damaged: usize,
+}
+
+/// Writes a sheet for each stage of frames that a table's metric scores, below the cache. Of several
+/// checkpoints it shows the last, whose step is in the name.
+///
+/// A sheet's name holds the digest of the predictions, by which `gc` knows whose it is, and that of all
+/// that it may show, so one that is there is up to date; and its own, so that one that was damaged is
+/// known by it and drawn again.
 pub(crate) fn write(
     pipeline: &Pipeline,
     outputs: &Outputs,
     store: &Store,
-) -> Result<Option<PathBuf>, CliError> {
-    let folder = store.root().join("pictures").join(folder_name(pipeline));
-    let mut any = false;
+) -> Result<Option<Pictures>, CliError> {
+    let folder = store.root().join("pictures").join(owner_of(pipeline).folder_name());
+    let drawn = Drawn::in_folder(folder.clone());
+    let (mut any, mut damaged) = (false, 0);
     for index in scored(pipeline) {
         let Some(digest) = outputs.digest(index) else { continue };
         any = true;
@@ -48,19 +60,82 @@ pub(crate) fn write(
             .transpose()?;
         let last = shown.as_ref().and_then(|answers| answers.checkpoints().pop().flatten());
         let step = last.map(|step| format!("-{step}")).unwrap_or_default();
-        let (stage, cell) = (&instance.stage, cell_name(instance));
-        let name = format!("{stage}-{cell}{step}-{}-{}.png", digest.short(), of_all.short());
-        let path = folder.join(file_name(&name));
-        if path.exists() {
+        let of = file_name(&format!("{}-{}{step}", instance.stage, cell_name(instance)));
+        let stem = format!("{of}-{}-{}", digest.short(), of_all.short());
+        let (is_whole, dropped) = drawn.check(&stem)?;
+        damaged += dropped;
+        if is_whole {
             continue;
         }
         let answers = match &shown {
             Some(answers) => answers,
             None => &Answers::of(pipeline, index, digest, outputs, store)?,
         };
-        write_file(&path, &frames::to_png(&answers.sheet(last, store)?))?;
+        let sheet = frames::to_png(&answers.sheet(last, store)?);
+        write_file(&folder.join(format!("{stem}-{}.png", Digest::of(&sheet).short())), &sheet)?;
+        drawn.drop_older(&of, &stem)?;
     }
-    Ok(any.then_some(folder))
+    Ok(any.then_some(Pictures { folder, damaged }))
+}
+
+/// The sheets that are there.
+struct Drawn {
+    folder: PathBuf,
+    names: BTreeSet<String>,
+}
+
+impl Drawn {
+    fn in_folder(folder: PathBuf) -> Self {
+        // A folder that cannot be read is told when it is written to.
+        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        Self { folder, names }
+    }
+
+    /// Whether the sheet is there and whole, and how many of it were damaged, which are removed.
+    fn check(&self, stem: &str) -> Result<(bool, usize), CliError> {
+        let (mut is_whole, mut damaged) = (false, 0);
+        for name in self.beginning(&format!("{stem}-")) {
+            let bare = name.strip_suffix(".png").and_then(|bare| bare.rsplit('-').next());
+            let Some(own) = bare.filter(|own| Digest::is_short(own)) else { continue };
+            let path = self.folder.join(name);
+            // One that cannot be read is as good as none.
+            if fs::read(&path).is_ok_and(|bytes| Digest::of(&bytes).short() == own) {
+                is_whole = true;
+            } else {
+                remove(&path)?;
+                damaged += 1;
+            }
+        }
+        Ok((is_whole, damaged))
+    }
+
+    /// Removes the sheet as older versions called it: without its own digest, and before that without
+    /// that of the predictions.
+    fn drop_older(&self, of: &str, stem: &str) -> Result<(), CliError> {
+        for name in self.beginning(&format!("{of}-")) {
+            let Some(bare) = name.strip_suffix(".png") else { continue };
+            let rest = bare.strip_prefix(of).and_then(|rest| rest.strip_prefix('-'));
+            if bare == stem || rest.is_some_and(Digest::is_short) {
+                remove(&self.folder.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn beginning<'a>(&'a self, start: &'a str) -> impl Iterator<Item = &'a String> + 'a {
+        let from = self.names.range(start.to_owned()..);
+        from.take_while(move |name| name.starts_with(start))
+    }
+}
+
+fn remove(path: &Path) -> Result<(), CliError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(CliError::file("remove", path, &error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The digest of predictions and of all pairs that they may stand beside.
@@ -84,12 +159,6 @@ fn upstream(pipeline: &Pipeline, index: usize) -> impl Iterator<Item = usize> {
         Some(at)
     })
     .skip(1)
-}
-
-/// `pose`, `pose.paper`: as the lock of the file and profile.
-fn folder_name(pipeline: &Pipeline) -> String {
-    let lock = Lock::path_of(pipeline);
-    file_name(&lock.file_stem().unwrap_or_default().to_string_lossy())
 }
 
 /// The instances of frames that the metrics of tables score.

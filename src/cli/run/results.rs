@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use super::{CliError, RunArgs, Session, exit, pictures};
+use super::{
+    CliError, RunArgs, Session, exit,
+    pictures::{self, Pictures},
+};
 use crate::{
     config::Pipeline,
     plan::{self, Freshness, Lock, PlanOptions},
@@ -51,8 +54,12 @@ pub(super) fn show_results(
         tables => (tables?, None),
     };
     session.print(&render(&tables, Format::Text))?;
-    if let Some(folder) = pictures::write(pipeline, outputs, store)? {
-        session.talk(&format!("pictures (input, target, prediction): {}", folder.display()));
+    if let Some(Pictures { folder, damaged }) = pictures::write(pipeline, outputs, store)? {
+        let again = match damaged {
+            0 => String::new(),
+            damaged => format!("; {damaged} of them damaged, drawn again"),
+        };
+        session.talk(&format!("pictures (input, target, prediction): {}{again}", folder.display()));
     }
     failed.map_or(Ok(()), |error| Err(error.into()))
 }

@@ -14,8 +14,8 @@ use crate::{
     report::{
         Reporter,
         human::HumanReporter,
-        leaks::same_pictures,
         results::Outputs,
+        same_pictures,
         style::{count, duration},
     },
     store::{Store, StoreError},
@@ -94,11 +94,19 @@ impl Runner<'_> {
             if dropped == 0 {
                 return Err(CliError::Damaged(digest));
             }
-            self.session.talk(&match dropped {
-                1 => format!("{}; it is made again", StoreError::Damaged { digest }),
-                more => format!("{more} files of these results are damaged; they are made again"),
-            });
+            let (pipeline, files) = (pipeline.name.clone(), dropped);
+            let event = RunEvent::DamageFound { pipeline, files, digest };
+            self.human().on(&event);
+            if let Some(events) = &mut self.events {
+                events.reporter.on(&event);
+            }
         }
+    }
+
+    /// Who tells a run to a person.
+    fn human(&self) -> HumanReporter {
+        let verbose = self.session.global.verbose > 0;
+        HumanReporter::new(self.session.screen(), self.session.stderr, verbose)
     }
 
     /// Refuses what cannot be run to its end, and fetches what it needs.
@@ -116,8 +124,7 @@ impl Runner<'_> {
     /// Executes a pipeline and shows what came of it.
     fn attempt(&mut self, pipeline: &Pipeline) -> Result<(), CliError> {
         let (session, store, wanted) = (self.session, self.store, self.args.wanted());
-        let verbose = session.global.verbose > 0;
-        let mut human = HumanReporter::new(session.screen(), session.stderr, verbose);
+        let mut human = self.human();
         let mut outputs = Outputs::none(pipeline.instances.len());
         let mut space = disk::Watch::new(pipeline, store, &wanted);
         let executed = self.executor.execute(pipeline, &mut |event| {
@@ -149,7 +156,7 @@ impl Runner<'_> {
         // Before the tables, which may meet a full disk where they are written to.
         let is_to_lock = args.lock && outcome == Outcome::Done;
         let lock = is_to_lock.then(|| write_lock(pipeline, store)).transpose()?;
-        for warning in same_pictures(pipeline, outputs, store)? {
+        for warning in same_pictures::warnings(pipeline, outputs, store)? {
             session.caution(&warning);
         }
         if args.only.is_empty() && outcome != Outcome::Interrupted {

@@ -46,7 +46,7 @@ fn references_keep_their_type_and_text_takes_any() {
     let pipeline = load(WHOLE);
     let lora = instance(&pipeline, "lora[modules=qkvo, n=3, rank=2]");
     assert_eq!(
-        serde_json::Value::Object(lora.params.clone()),
+        serde_json::Value::Object((*lora.params).clone()),
         json!({
             "rank": 2, "steps": 30, "modules": "qkvo", "optimizer": { "lr": 0.0, "warmup": 0 },
             "note": "rank 2 at 16"

@@ -164,7 +164,7 @@ fn another_output_takes_the_place_of_one_that_is_damaged_there() {
         assert_eq!((sent.results.len(), sent.differing.len()), (lost.into(), (!lost).into()));
         assert_eq!(third.pull(&s3_with(&server, s3::SECRET)).results.len(), 1);
         assert!(third.has(&another));
-        let record = third.store.lookup(another.record.fingerprint).unwrap().unwrap();
+        let record = third.store.lookup(another.record.fingerprint).unwrap().found().unwrap();
         assert_eq!(record.output == another.record.output, lost);
         if lost {
             let items = link(&third, s3_with(&server, s3::SECRET));

@@ -99,7 +99,7 @@ impl Machine {
     }
 
     fn has(&self, made: &NewResult) -> bool {
-        let record = self.store.lookup(made.record.fingerprint).unwrap();
+        let record = self.store.lookup(made.record.fingerprint).unwrap().found();
         record.is_some_and(|record| self.store.is_whole(&record))
     }
 
@@ -166,7 +166,7 @@ fn round_trip(remote: &Remote) {
     assert_eq!((pulled.results.len(), pulled.broken.len()), (1, 0));
     assert!(there.has(&made) && there.is_clean());
     assert_eq!(there.pull(remote).there, 1);
-    let traces = there.store.traces(Fingerprint::of(b"traced")).unwrap();
+    let traces = there.store.traces(Fingerprint::of(b"traced")).unwrap().found().unwrap();
     assert_eq!(traces[0].paths, ["list.txt"]);
 }
 

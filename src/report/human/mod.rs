@@ -14,7 +14,10 @@ use super::{
     Reporter, story,
     style::{Style, count, duration},
 };
-use crate::exec::{Outcome, RunEvent, RunSummary};
+use crate::{
+    exec::{Outcome, RunEvent, RunSummary},
+    store::StoreError,
+};
 
 /// Where a run is told.
 pub enum Screen {
@@ -135,6 +138,19 @@ impl Reporter for HumanReporter {
                     self.stage_line(self.style.faint("reused "), stage, &[]);
                 }
             }
+            RunEvent::CheckpointsDamaged { stage, steps, goes_on, .. } => {
+                let named: Vec<_> = steps.iter().map(ToString::to_string).collect();
+                let (its, are) = match steps.len() {
+                    1 => ("its checkpoint at step", "is removed"),
+                    _ => ("its checkpoints at steps", "are removed"),
+                };
+                let how = match goes_on {
+                    Some(step) => format!("it goes on from step {step}"),
+                    None => "it begins anew".to_owned(),
+                };
+                let details = format!("{its} {} {are}; {how}", named.join(", "));
+                self.stage_line(self.style.warn("damaged"), stage, &[details]);
+            }
             RunEvent::StageStarted { index, stage, reasons, cause, goes_on, .. } => {
                 if let Some((step, steps)) = goes_on {
                     let verb = self.style.faint("goes on");
@@ -166,6 +182,10 @@ impl Reporter for HumanReporter {
                 self.stage_line(self.style.faint("skipped"), stage, &details);
             }
             RunEvent::RunFinished(summary) => self.finish(summary),
+            RunEvent::DamageFound { files, digest, .. } => self.line(&match files {
+                1 => format!("{}; it is made again", StoreError::Damaged { digest: *digest }),
+                more => format!("{more} files of these results are damaged; they are made again"),
+            }),
         }
     }
 }

@@ -177,6 +177,35 @@ fn a_training_that_goes_on_says_from_where() {
 }
 
 #[test]
+fn damage_is_told_with_what_comes_of_it() {
+    let stage = || "lora[n=1]".to_owned();
+    let (digest, pipeline) = (Digest::of(b"scores"), || "pose".to_owned());
+    let events = [
+        RunEvent::CheckpointsDamaged {
+            index: 0,
+            stage: stage(),
+            steps: vec![30],
+            goes_on: Some(20),
+        },
+        RunEvent::CheckpointsDamaged {
+            index: 0,
+            stage: stage(),
+            steps: vec![30, 20],
+            goes_on: None,
+        },
+        RunEvent::DamageFound { pipeline: pipeline(), files: 1, digest },
+        RunEvent::DamageFound { pipeline: pipeline(), files: 3, digest },
+    ];
+    let text = story(false, &events).replace(&digest.to_string(), "DIGEST");
+    insta::assert_snapshot!(text, @"
+    damaged  lora[n=1]  its checkpoint at step 30 is removed; it goes on from step 20
+    damaged  lora[n=1]  its checkpoints at steps 30, 20 are removed; it begins anew
+    the content of DIGEST is damaged; it is made again
+    3 files of these results are damaged; they are made again
+    ");
+}
+
+#[test]
 fn waiting_and_equal_output_are_told() {
     let mut same = finished(2, "clips", 0.5, (4, 4));
     if let RunEvent::StageFinished { unchanged, .. } = &mut same {

@@ -8,6 +8,8 @@
 //! All else follows from the results that are kept: objects, results of single items, traces, and
 //! of the checkpoints those at which a kept training ended. What is lost can be computed again.
 
+mod pictures;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs,
@@ -15,12 +17,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use pictures::Pictures;
 use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{
     CheckpointName, Count, Digest, Fingerprint, ItemRecord, Keep, Record, Root, Store, StoreError,
     adopt::SCRATCH,
+    checkpoints::trajectory_of,
     read_json,
     stats::{files_below, hash_of},
 };
@@ -90,8 +94,7 @@ struct Candidate {
 struct Needed {
     keys: HashSet<Fingerprint>,
     objects: HashSet<Digest>,
-    /// How the outputs of kept results are called in the names of pictures.
-    shown: HashSet<String>,
+    pictures: Pictures,
     /// The files of each record of a single item that can be read.
     items: HashMap<PathBuf, Vec<Digest>>,
     traces: HashSet<Fingerprint>,
@@ -114,7 +117,7 @@ impl Store {
         if let Some(most) = policy.max_bytes {
             shrink(&mut candidates, most);
         }
-        let needed = self.needed(&candidates, policy)?;
+        let needed = self.needed(&candidates, &roots, policy)?;
         let mut report = GcReport {
             pinned: candidates.iter().filter(|candidate| candidate.pinned).count(),
             results: removed_results(&candidates, &needed, &roots),
@@ -164,9 +167,9 @@ impl Store {
         };
         // What cannot be read may be needed, so nothing is removed then. Only a record that was cut
         // short is as good as none.
-        let read = |(path, _): &(PathBuf, u64)| {
-            let record = self.lookup(hash_of(path)?).transpose()?;
-            Some(record.and_then(|record| candidate(path, record)))
+        let read = |(path, _): &(PathBuf, u64)| match self.lookup(hash_of(path)?) {
+            Ok(record) => Some(candidate(path, record.found()?)),
+            Err(error) => Some(Err(error)),
         };
         files_below(&self.root.join("actions"))?.par_iter().filter_map(read).collect()
     }
@@ -185,12 +188,17 @@ impl Store {
         Ok(objects)
     }
 
-    fn needed(&self, candidates: &[Candidate], policy: &GcPolicy) -> Result<Needed, StoreError> {
+    fn needed(
+        &self,
+        candidates: &[Candidate],
+        roots: &[Root],
+        policy: &GcPolicy,
+    ) -> Result<Needed, StoreError> {
         let mut needed = Needed::default();
         for Candidate { record, objects, .. } in candidates.iter().filter(|found| found.kept) {
             needed.keys.insert(record.fingerprint);
             needed.objects.extend(objects.keys());
-            needed.shown.insert(record.output.short());
+            needed.pictures.show(record.output);
             needed.traces.extend(record.traced);
             needed.all_traces |= record.traced.is_none() && !record.ingredients.sources.is_empty();
             let Some(trajectory) = record.trajectory else { continue };
@@ -200,8 +208,11 @@ impl Store {
                 _ => *ends = None,
             }
         }
+        for root in roots {
+            needed.pictures.draw(root, &needed.keys);
+        }
         for (path, _) in files_below(&self.root.join("items"))? {
-            let Some(record) = read_json::<ItemRecord>(&path)? else { continue };
+            let Some(record) = read_json::<ItemRecord>(&path)?.found() else { continue };
             let files: Vec<Digest> = record.files.values().map(|file| file.digest).collect();
             // Results of single items that a run left before it was stopped.
             if policy.min_age.is_some_and(|age| is_younger(modified(&path), age)) {
@@ -240,7 +251,8 @@ impl Store {
         report.unfinished = unfinished.len() as u64;
         self.sweep("tmp", dry_run, report, |_| false)?;
         self.sweep("pictures", dry_run, report, |path| {
-            needed.shows(path) || policy.min_age.is_some_and(|age| is_younger(modified(path), age))
+            needed.pictures.has(path)
+                || policy.min_age.is_some_and(|age| is_younger(modified(path), age))
         })?;
         let objects = files_below(&self.root.join("objects"))?;
         let is_needed = |path: &Path| hash_of(path).is_some_and(|d| needed.objects.contains(&d));
@@ -278,12 +290,6 @@ impl Store {
 }
 
 impl Needed {
-    /// Whether a picture, `<stage>-<cell>-<predictions>-<all>.png`, is of a kept result.
-    fn shows(&self, picture: &Path) -> bool {
-        let name = picture.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
-        name.rsplit('-').nth(1).is_some_and(|predictions| self.shown.contains(predictions))
-    }
-
     /// A training that was killed, or stopped, may go on from its rolling checkpoint; no record
     /// names it, since a record is written at the end.
     fn keeps_checkpoint(&self, path: &Path, drop_finals: bool) -> bool {
@@ -370,18 +376,13 @@ fn is_ours(folder: &str, below: &Path) -> bool {
     let parts: Vec<_> = below.iter().map(|part| part.to_string_lossy()).collect();
     match (folder, &*parts) {
         ("tmp", [name]) => name.starts_with(SCRATCH),
-        ("pictures", [_, name]) => name.ends_with(".png"),
+        ("pictures", [_, name]) => pictures::is_ours(name),
         ("checkpoints", [trajectory, _]) => trajectory.parse::<Fingerprint>().is_ok(),
         (_, [shard, rest]) => {
             shard.len() == 2 && format!("{shard}{rest}").parse::<Digest>().is_ok()
         }
         _ => false,
     }
-}
-
-/// The trajectory of a checkpoint.
-fn trajectory_of(path: &Path) -> Option<Fingerprint> {
-    path.parent()?.file_name()?.to_str()?.parse().ok()
 }
 
 fn is_rolling(path: &Path) -> bool {

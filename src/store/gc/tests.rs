@@ -232,18 +232,33 @@ fn pictures_go_with_the_results_they_show() {
     let cache = Cache::new();
     let [kept, left] = ["kept", "left"].map(|name| cache.result(name, name.as_bytes()));
     cache.run("a.toml", &[("answers", kept)], 1);
-    let folder = cache.dir.path().join("pictures/a");
-    fs::create_dir_all(&folder).unwrap();
-    let picture = |key| {
-        let output = cache.store.lookup(key).unwrap().unwrap().output.short();
-        folder.join(format!("answers-n=1-{output}-0123456789ab.png"))
+    let [folder, other] = ["pictures/a", "pictures/b"].map(|name| cache.dir.path().join(name));
+    let picture = |key, rest: &str| {
+        let output = cache.store.lookup(key).unwrap().found().unwrap().output.short();
+        folder.join(format!("answers-n=1-{output}-{rest}.png"))
     };
-    let pictures = [picture(kept), picture(left), folder.join("answers-n=1-0123456789ab.png")];
-    for picture in &pictures {
+    let (all, own) = ("0123456789ab", "0123456789ab-ba9876543210");
+    let kept = [
+        picture(kept, own),
+        // As older versions called them; the last may be of any answers of this file.
+        picture(kept, all),
+        folder.join(format!("answers-n=1-{all}.png")),
+        // Not ours.
+        folder.join("mine.png"),
+    ];
+    let left = [
+        picture(left, own),
+        picture(left, all),
+        folder.join(format!("answer-n=1-{all}.png")),
+        other.join(format!("answers-n=1-{all}.png")),
+    ];
+    for picture in kept.iter().chain(&left) {
+        fs::create_dir_all(picture.parent().unwrap()).unwrap();
         fs::write(picture, "png").unwrap();
     }
-    assert_eq!(cache.gc(|_| {}).removed["pictures"].files, 2);
-    assert_eq!(pictures.map(|picture| picture.exists()), [true, false, false]);
-    assert_eq!(cache.gc(|policy| policy.files = Some(Vec::new())).removed["pictures"].files, 1);
-    assert!(!folder.exists());
+    assert_eq!(cache.gc(|_| {}).removed["pictures"].files, 4);
+    assert!(kept.iter().all(|picture| picture.exists()));
+    assert!(!left.iter().any(|picture| picture.exists()));
+    assert!(!other.exists());
+    assert_eq!(cache.gc(|policy| policy.files = Some(Vec::new())).removed["pictures"].files, 3);
 }

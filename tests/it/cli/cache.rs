@@ -271,6 +271,41 @@ fn a_folder_that_is_no_cache_is_left_alone() {
 }
 
 #[test]
+fn a_misspelt_cache_is_told_and_not_made() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml");
+    insta::assert_snapshot!(shell.transcript("cache gc --cache cahce"), @"
+    $ pipe cache gc --cache cahce
+    ? 3
+    --- stderr
+      × there is no cache at `cahce`
+      help: see that `--cache DIR` or `PIPE_CACHE` names the right folder; `pipe run` makes a cache
+    ");
+    let commands = [
+        "stats",
+        "stats --json",
+        "gc",
+        "gc --dry-run",
+        "gc clips.toml",
+        "pin clips.toml",
+        "unpin clips.toml",
+        "pins",
+        "push --all --remote shared",
+        "verify",
+    ];
+    for line in commands {
+        let text = shell.transcript(&format!("cache {line} --cache cahce"));
+        assert!(text.contains("? 3") && text.contains("no cache at `cahce`"), "{line}: {text}");
+    }
+    assert!(!shell.path("cahce").exists() && !shell.path("shared").exists());
+    // An empty folder is none yet, either.
+    std::fs::create_dir(shell.path("empty")).unwrap();
+    assert!(shell.transcript("cache gc --cache empty").contains("no cache at `empty`"));
+    assert_eq!(walk(&shell.path("empty")).len(), 0);
+}
+
+#[test]
 fn an_empty_variable_is_as_good_as_none() {
     let shell = Shell::new();
     let mut stats = command(shell.dir.path());
@@ -279,8 +314,8 @@ fn an_empty_variable_is_as_good_as_none() {
         stats.env(name, "");
     }
     let output = stats.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(String::from_utf8_lossy(&output.stdout).starts_with("cache\n"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("there is no cache at `cache`"), "{said}");
     // Neither is there a folder of an empty name, nor one that a question made.
     assert_eq!(std::fs::read_dir(shell.dir.path()).unwrap().count(), 0);
 }

@@ -111,26 +111,46 @@ fn says_what_it_took(shell: &Shell) {
     }
 }
 
-/// Scores, which no stage reads, damaged as by a failing disk.
-fn damaged_scores_are_made_again(shell: &Shell) {
-    let before = shell.succeed("table way.toml");
-    let damage = || {
-        let plan = shell.plan("way.toml");
-        let score = plan.iter().find(|found| found["stage"] == "score").unwrap();
-        let shown = shell.succeed(&format!("show --json {}", score["digest"].as_str().unwrap()));
-        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
-        let file = &shown["artifact"]["items"][0]["files"]["metrics.json"];
-        let (shard, rest) = file["digest"].as_str().unwrap().split_at(2);
-        corrupt(&shell.path(&format!("cache/objects/{shard}/{rest}")), true);
-    };
-    damage();
-    let said = shell.transcript("table way.toml");
-    assert!(said.contains("? 3") && said.contains("it was removed from the cache"), "{said}");
-    assert_eq!(shell.succeed("run way.toml"), before);
-    damage();
-    let said = shell.transcript("run way.toml");
-    assert!(said.contains("? 0") && said.contains("is damaged; it is made again"), "{said}");
-    assert_eq!(shell.succeed("table way.toml"), before);
+/// The files of the states that trainings left at a step.
+fn states(shell: &Shell, step: u64) -> Vec<std::path::PathBuf> {
+    let mut files = super::walk(&shell.path("cache/checkpoints"));
+    files.retain(|file| file.to_string_lossy().contains(&format!("-{step:08}-")));
+    files
+}
+
+/// States of trainings, damaged as by a failing disk: found by a check, and told by a run that would
+/// have gone on from them.
+fn damaged_states_are_told(shell: &Shell) {
+    for state in states(shell, 3) {
+        corrupt(&state, true);
+    }
+    let further = "way.toml --set params.steps=4 --set params.save_at=[3,4] --only lora";
+    let said = shell.transcript(&format!("run {further} --events events.ndjson"));
+    let of_lora: Vec<_> = said.lines().filter(|line| line.contains("  lora  ")).take(2).collect();
+    insta::assert_snapshot!(of_lora.join("\n"), @"
+    damaged  lora  its checkpoint at step 3 is removed; it goes on from step 2
+    goes on  lora  at step 2 of 4
+    ");
+    let events = std::fs::read_to_string(shell.path("events.ndjson")).unwrap();
+    let told = events.lines().find(|line| line.contains("checkpoints_damaged")).unwrap();
+    assert!(told.contains("\"steps\":[3],\"goes_on\":2"), "{told}");
+    assert_eq!(events.lines().filter(|line| line.contains("step, loss")).count(), 2);
+    // It was made again, and is whole.
+    assert_eq!(states(shell, 3).len(), 1);
+    assert!(shell.succeed("cache verify").contains(" and 4 checkpoints, "));
+
+    let state = states(shell, 4).remove(0);
+    corrupt(&state, true);
+    insta::assert_snapshot!(shell.transcript("cache verify").replace("-00000004-", "-[STEP]-"), @"
+    $ pipe cache verify
+    ? 4
+    --- stdout
+    checked 44 objects and 4 checkpoints, [SIZE], and 25 records
+    damaged and removed: checkpoints/[HASH]/final-[STEP]-[HASH].safetensors, of `way: lora`
+    --- stderr
+    a training that would go on from a checkpoint that is gone goes on from an earlier one, or begins anew
+    ");
+    assert!(!state.exists());
 }
 
 #[test]
@@ -163,7 +183,6 @@ fn adapters_along_a_training_are_sampled_and_scored_each() {
     let names = pictures.iter().map(|path| path.file_name().unwrap().to_str().unwrap());
     assert!(names.clone().all(|name| name.starts_with("answers-answers-step_2-")), "{pictures:?}");
     assert_eq!(names.count(), 1);
-    damaged_scores_are_made_again(&shell);
 
     // A longer training goes on from the state of the shorter one, and with the adapters that are
     // known already nothing is sampled.
@@ -181,6 +200,8 @@ fn adapters_along_a_training_are_sampled_and_scored_each() {
     let events = std::fs::read_to_string(shell.path("events.ndjson")).unwrap();
     let started = events.lines().find(|line| line.contains("\"kind\":\"sample\"")).unwrap();
     assert!(started.contains("\"items\":[1,1]"), "{started}");
+
+    damaged_states_are_told(&shell);
 
     // Two revisions of the file: parameters and, since both are in the cache, results.
     shell.commit("way.toml");

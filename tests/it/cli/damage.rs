@@ -45,9 +45,14 @@ fn corrupt_all(folder: &Path) -> usize {
 #[test]
 fn one_run_makes_all_damaged_results_again() {
     let shell = Shell::new();
-    let file = format!("{SCORES}{SCORE}\n[tables.main]\nvalue = \"score.psnr\"\n");
-    shell.write("scores.toml", &file);
+    shell.write("scores.toml", &scores());
     let before = shell.succeed("run scores.toml");
+    let pictures = || -> Vec<_> {
+        let files = walk(&shell.path("cache/pictures")).into_iter();
+        files.map(|file| (fs::read(&file).unwrap(), file)).collect()
+    };
+    let drawn = pictures();
+    assert!(!drawn.is_empty());
     for folder in ["cache/objects", "cache"] {
         assert!(corrupt_all(&shell.path(folder)) > 3, "{folder}");
         // A test of its own says what is told of it.
@@ -55,7 +60,87 @@ fn one_run_makes_all_damaged_results_again() {
         assert_eq!(shell.succeed("run scores.toml"), before, "{folder}");
         assert_eq!(shell.output("cache verify").status.code(), Some(0), "{folder}");
         assert!(shell.transcript("run scores.toml").contains("0 stages ran"), "{folder}");
+        assert_eq!(pictures(), drawn, "{folder}");
     }
+}
+
+/// The pipeline of scores with a table.
+fn scores() -> String {
+    format!("{SCORES}{SCORE}\n[tables.main]\nvalue = \"score.psnr\"\n")
+}
+
+#[test]
+fn damaged_scores_are_made_again() {
+    let shell = Shell::new();
+    shell.write("scores.toml", &scores());
+    let before = shell.succeed("run scores.toml");
+    let damage = || {
+        let plan = shell.plan("scores.toml");
+        let score = plan.iter().find(|found| found["stage"] == "score").unwrap();
+        let shown = shell.succeed(&format!("show --json {}", score["digest"].as_str().unwrap()));
+        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        let file = &shown["artifact"]["items"][0]["files"]["metrics.json"];
+        let (shard, rest) = file["digest"].as_str().unwrap().split_at(2);
+        corrupt(&shell.path(&format!("cache/objects/{shard}/{rest}")), true);
+    };
+    damage();
+    let said = shell.transcript("table scores.toml");
+    assert!(said.contains("? 3") && said.contains("it was removed from the cache"), "{said}");
+    assert_eq!(shell.succeed("run scores.toml"), before);
+    damage();
+    let said = shell.transcript("run scores.toml --events events.ndjson");
+    assert!(said.contains("? 0") && said.contains("is damaged; it is made again"), "{said}");
+    assert_eq!(shell.succeed("table scores.toml"), before);
+    // Who follows the events sees where the second run begins, and why.
+    let events = std::fs::read_to_string(shell.path("events.ndjson")).unwrap();
+    let events: Vec<serde_json::Value> =
+        events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of_runs =
+        |event: &&serde_json::Value| !event["event"].as_str().unwrap().starts_with("stage");
+    let told: Vec<_> = events.iter().filter(of_runs).collect();
+    let names: Vec<_> = told.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    let run = ["run_started", "run_finished"];
+    assert_eq!(names, [&run[..], &["damage_found"], &run].concat());
+    assert_eq!(
+        (told[2]["pipeline"].as_str(), told[2]["files"].as_u64()),
+        (Some("scores"), Some(1))
+    );
+    assert_eq!((told[1]["ran"].as_u64(), told[4]["ran"].as_u64()), (Some(0), Some(1)));
+}
+
+#[test]
+fn a_damaged_picture_is_drawn_again() {
+    let shell = Shell::new();
+    shell.write("scores.toml", &scores());
+    shell.succeed("run scores.toml");
+    let pictures = || walk(&shell.path("cache/pictures"));
+    let [picture] = &pictures()[..] else { panic!("{:?}", pictures()) };
+    let whole = fs::read(picture).unwrap();
+    let run = || shell.transcript("run scores.toml");
+    assert!(run().contains("0 stages ran") && !run().contains("drawn again"));
+    let cut = &whole[..whole.len() / 2];
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    for damaged in [cut, &flipped, b""] {
+        fs::write(picture, damaged).unwrap();
+        let said = run();
+        assert!(said.contains("0 stages ran") && said.contains("1 of them damaged"), "{said}");
+        assert_eq!(fs::read(picture).unwrap(), whole);
+    }
+    // One that an older version called otherwise gives way, and one of another stage does not.
+    let name = picture.file_name().unwrap().to_str().unwrap();
+    let hashes: Vec<_> = name.rsplitn(4, '-').collect();
+    let [_, all, predictions, of] = hashes[..] else { panic!("{name}") };
+    let older = [format!("{of}-{predictions}-{all}.png"), format!("{of}-{all}.png")];
+    let [other, mine] = [format!("{of}-x-{all}.png"), "mine.png".to_owned()];
+    for name in older.iter().chain([&other, &mine]) {
+        fs::write(picture.with_file_name(name), "older").unwrap();
+    }
+    fs::remove_file(picture).unwrap();
+    run();
+    assert_eq!(fs::read(picture).unwrap(), whole);
+    assert!(!older.iter().any(|name| picture.with_file_name(name).exists()));
+    assert_eq!(pictures().len(), 3);
 }
 
 #[test]
@@ -165,6 +250,18 @@ fn a_place_where_no_cache_can_be_is_named_with_a_remedy() {
       × cannot make the cache `/proc/none/such`: No such file or directory (os error 2)
       help: name a folder that you may write to with `--cache DIR` or `PIPE_CACHE`
     ");
+    // A plan is made all the same, and says it too; that such a place has no space is not the point.
+    for line in ["plan clips.toml --cache /proc/such", "plan clips.toml --cache /proc/none/such"] {
+        let text = shell.transcript(line);
+        assert!(text.contains("? 0") && text.contains(", 0 cached"), "{text}");
+        assert!(text.contains("cannot make the cache `/proc/"), "{text}");
+        assert!(text.contains("  help: name a folder that you may write to"), "{text}");
+        assert!(!text.contains("full"), "{text}");
+    }
+    let json = shell.succeed("plan clips.toml --cache /proc/such --json");
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let told = json["disk"]["no_cache"].as_str().unwrap();
+    assert!(told.starts_with("cannot make the cache `/proc/such`"), "{told}");
     let text = shell.transcript("run clips.toml --remote /proc/none/such");
     assert!(text.contains("? 0") && text.contains("/proc/none/such"), "{text}");
 }

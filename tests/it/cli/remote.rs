@@ -57,6 +57,8 @@ fn an_address_without_what_it_needs_says_where_that_comes_from() {
 fn a_server_that_cannot_be_reached_is_named_with_what_to_check() {
     let shell = Shell::new();
     shell.write("clips.toml", CLIPS);
+    std::fs::create_dir(shell.path("cache")).unwrap();
+    shell.write("cache/format", "2\n");
     let told = |arguments: &[&str], code: i32| {
         // A port that nobody listens on.
         let output = command(shell.dir.path())

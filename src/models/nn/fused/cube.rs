@@ -38,6 +38,9 @@ use super::{
 
 /// Rows from which on a product is not a few vectors by a matrix.
 const FEW_ROWS: usize = 16;
+/// Size on each axis from which on a product is made of tiles that the hardware copies. Of smaller ones
+/// some asked it for tiles larger than it takes, which is known too late for another choice.
+const LARGE: usize = 512;
 /// Bytes that the hardware which copies tiles wants rows to begin at.
 const ALIGNMENT: usize = 16;
 
@@ -88,15 +91,23 @@ fn strategies(lhs: &CubeTensor, rhs: &CubeTensor) -> Vec<Strategy> {
         multi_rows: false,
         tile_matmul: TileMatmulKind::Cmma,
     }));
-    let shape = lhs.meta.shape();
-    let rows = shape[shape.num_dims() - 2];
+    let ([rows, inner], [_, columns]) = (matrix(lhs), matrix(rhs));
     if rows <= FEW_ROWS {
         vec![simple, cmma]
+    } else if [rows, inner, columns].iter().any(|size| *size < LARGE) {
+        vec![cmma]
     } else if is_aligned(lhs) && is_aligned(rhs) {
         vec![copied, ordered, cmma]
     } else {
         vec![ordered, cmma]
     }
+}
+
+/// The last two axes.
+fn matrix(x: &CubeTensor) -> [usize; 2] {
+    let shape = x.meta.shape();
+    let rank = shape.num_dims();
+    [shape[rank - 2], shape[rank - 1]]
 }
 
 /// Whether all rows, or all columns of a transposed matrix, begin where tiles can be copied from.

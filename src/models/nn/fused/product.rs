@@ -6,6 +6,8 @@
 //! (`benches/results/2026-11-26-h100.md`). So products go past that, and so do convolutions that nothing
 //! is trained through.
 
+#[cfg(feature = "cuda")]
+use burn::tensor::Shape;
 use burn::{
     backend::{
         Autodiff, Backend, Dispatch, Flex,
@@ -14,7 +16,7 @@ use burn::{
         ops::{FloatTensorOps, ModuleOps},
         tensor::FloatTensor,
     },
-    tensor::{Shape, Tensor, ops::ConvOptions},
+    tensor::{Tensor, ops::ConvOptions},
 };
 
 use super::tape::record;

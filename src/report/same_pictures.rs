@@ -1,4 +1,8 @@
-//! Pictures that are learnt from and asked about, under whatever name: known when both are drawn.
+//! Pictures that are learnt from and asked about, whatever they are called.
+//!
+//! That two stages take the same images of one data set, the file tells before anything runs
+//! (`config/leaks.rs`). Where it does not say so, as of two folders, only the content of what was drawn can
+//! tell. Which stages to compare is known from there.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry};
 
@@ -13,7 +17,7 @@ use crate::{
 type Inputs = HashMap<Digest, String>;
 
 /// What to warn of: once for every two stages, however many cells they have.
-pub fn same_pictures(
+pub fn warnings(
     pipeline: &Pipeline,
     outputs: &Outputs,
     store: &Store,
