@@ -29,7 +29,7 @@ pub fn cuda(_index: usize) -> Option<Device> {
 }
 
 /// Has kernels, and the choices among them, kept in the user's cache folder: to compile and to time
-/// them takes minutes. A file `cubecl.toml` and the variables of CubeCL are heeded all the same.
+/// them takes minutes. A file `cubecl.toml` and the variables of `CubeCL` are heeded all the same.
 #[cfg(feature = "cuda")]
 fn keep_kernels() {
     use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig, cache::CacheConfig};

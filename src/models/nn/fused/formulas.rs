@@ -10,6 +10,9 @@ const SHIFT: [usize; 2] = [0, 3];
 const SCALE: [usize; 2] = [1, 4];
 const GATE: [usize; 2] = [2, 5];
 
+/// The gradient of a row of a modulation, as each token sees it.
+type RowGradient<'a, B> = ([usize; 2], &'a dyn Fn() -> Term<B>);
+
 /// The modulation of a joint sequence `[text, video]`, token by token.
 struct Streams<B: Backend> {
     chunks: Term<B>, // [B, 6, D]
@@ -34,7 +37,7 @@ impl<B: Backend> Streams<B> {
     }
 
     /// The gradient of the modulation from those of some rows as each token sees them.
-    fn gradient(&self, rows: &[([usize; 2], &dyn Fn() -> Term<B>)]) -> Term<B> {
+    fn gradient(&self, rows: &[RowGradient<'_, B>]) -> Term<B> {
         let dims = self.chunks.dims();
         let zeros = self.chunks.constant(&[dims[0], 1, dims[2]], 0.0);
         let mut sums = vec![zeros; 6];
@@ -110,7 +113,7 @@ pub fn norm_modulate_grad<B: Backend>(
     let upstream = || Term::<B>::of(grad);
     let scaled = || upstream() * streams.by_token(SCALE).plus(1.0);
     let inner = || scaled() * along_last(gamma, 3);
-    let modulation: [([usize; 2], &dyn Fn() -> Term<B>); 2] =
+    let modulation: [RowGradient<'_, B>; 2] =
         [(SHIFT, &upstream), (SCALE, &|| upstream() * affine())];
     [
         wanted[0].then(|| through_norm(&normed, &inner, rstd.clone()).into_type_of(x)),
@@ -263,7 +266,7 @@ pub fn gelu_grad<B: Backend>(x: &FloatTensor<B>, grad: &FloatTensor<B>) -> Float
 #[cfg(test)]
 mod tests {
     use burn::{
-        backend::{Flex, ops::FloatTensorOps},
+        backend::{Flex, FlexDevice, ops::FloatTensorOps},
         tensor::{DType, Device, FloatDType, Tensor},
     };
 
@@ -283,7 +286,7 @@ mod tests {
     const EPS: f64 = 1e-5;
 
     fn values<const D: usize>(tensor: Tensor<D>) -> Values {
-        Flex::float_from_data(tensor.into_data(), &Default::default())
+        Flex::float_from_data(tensor.into_data(), &FlexDevice)
     }
 
     /// Compares with the kernels of the CPU, which are compared with Burn's operations elsewhere.

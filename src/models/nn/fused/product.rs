@@ -6,7 +6,7 @@
 //! (`benches/results/2026-11-26-h100.md`). So products go past that, and so do convolutions that nothing
 //! is trained through.
 
-#[cfg(feature = "cuda")]
+#[cfg(any(test, feature = "cuda"))]
 use burn::tensor::Shape;
 use burn::{
     backend::{
@@ -35,7 +35,7 @@ pub trait Product: Backend {
 
     /// A convolution of `[B, C, T, H, W]` by `[out, C, t, h, w]`, with strides in time and in space, and
     /// zero padding in space alone.
-    #[fusion(dtype = x, shape = convolved_shape(x, weight, in_time, in_space, padding))]
+    #[fusion(dtype = x, shape = convolved_shape(x, weight, [*in_time, *in_space], *padding))]
     fn convolved(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -52,7 +52,7 @@ pub fn window([time, space]: [usize; 2], padding: usize) -> ConvOptions<3> {
 }
 
 /// The shape of a product.
-#[cfg(feature = "cuda")]
+#[cfg(any(test, feature = "cuda"))]
 fn product_shape(lhs: &Shape, rhs: &Shape) -> Shape {
     let mut dims = lhs.to_vec();
     let last = dims.len() - 1;
@@ -61,13 +61,12 @@ fn product_shape(lhs: &Shape, rhs: &Shape) -> Shape {
 }
 
 /// The shape that a convolution gives.
-#[cfg(feature = "cuda")]
+#[cfg(any(test, feature = "cuda"))]
 fn convolved_shape(
     x: &Shape,
     weight: &Shape,
-    in_time: &usize,
-    in_space: &usize,
-    padding: &usize,
+    [in_time, in_space]: [usize; 2],
+    padding: usize,
 ) -> Shape {
     let frames = (x[2] - weight[2]) / in_time + 1;
     let space = |axis: usize| (x[axis] + 2 * padding - weight[axis]) / in_space + 1;
@@ -160,13 +159,12 @@ mod tests {
         );
     }
 
-    #[cfg(feature = "cuda")]
     #[test]
     fn shapes_are_known_beforehand() {
         let shape = product_shape(&[2, 3, 4].into(), &[2, 4, 5].into());
         assert_eq!(shape, [2, 3, 5].into());
         let (x, weight) = (random([2, 3, 5, 8, 9]), random([4, 3, 3, 3, 3]));
         let y = convolved(x.clone(), weight.clone(), random([4]), [1, 2], 1);
-        assert_eq!(convolved_shape(&x.shape(), &weight.shape(), &1, &2, &1), y.shape());
+        assert_eq!(convolved_shape(&x.shape(), &weight.shape(), [1, 2], 1), y.shape());
     }
 }
