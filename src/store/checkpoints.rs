@@ -98,17 +98,18 @@ impl Store {
             let (of_step, others): (Vec<_>, Vec<_>) =
                 files.into_iter().partition(|(_, name)| name.step == step);
             files = others;
+            let mut unread = false;
             for (path, name) in of_step {
                 match name.is_of(&path) {
                     Ok(true) => files.push((path, name)),
                     Ok(false) => drop(super::remove(&path)?),
                     // Gone meanwhile, or not to be read: the training passes over it, too.
-                    Err(_) => {}
+                    Err(_) => unread = true,
                 }
             }
             if files.iter().any(|(_, name)| name.step == step) {
                 whole.insert(step);
-            } else {
+            } else if !unread {
                 damaged.push(step);
             }
         }

@@ -94,7 +94,7 @@ fn as_stated(store: &Store) -> Result<Vec<Fingerprint>, CliError> {
 
 /// The results of a pipeline that are in the store as it stands.
 fn keys(pipeline: &Pipeline, store: &Store) -> Result<impl Iterator<Item = Fingerprint>, CliError> {
-    let found = fresh(pipeline, None, store)?;
+    let found = fresh(pipeline, store)?;
     Ok(found.into_iter().map(|(_, record)| record.fingerprint))
 }
 

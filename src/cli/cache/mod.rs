@@ -4,7 +4,7 @@ mod gc;
 mod pins;
 mod remote;
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use clap::Subcommand;
 use serde_json::json;
@@ -77,6 +77,12 @@ struct Present {
 const MOST_MISSING: usize = 6;
 
 impl Present {
+    /// The names of all of it, as pins carry them.
+    fn names(self, title: &str) -> BTreeSet<String> {
+        let missing = self.missing.iter().map(|instance| format!("{title}: {instance}"));
+        self.results.into_iter().map(|(name, _)| name).chain(missing).collect()
+    }
+
     /// Says what of it is not there; `run` is the command that computes it.
     fn tell_missing(&self, run: &str, session: &Session) {
         let number = self.missing.len();
@@ -97,16 +103,12 @@ impl Present {
     }
 }
 
-/// The results of a pipeline, or of `only` a stage and what it needs, that are in the store as it
-/// stands, with their names.
-fn fresh(
-    pipeline: &Pipeline,
-    only: Option<&String>,
-    store: &Store,
-) -> Result<Vec<(String, Record)>, CliError> {
-    Ok(present(pipeline, only, store)?.results)
+/// The results of a pipeline that are in the store as it stands, with their names.
+fn fresh(pipeline: &Pipeline, store: &Store) -> Result<Vec<(String, Record)>, CliError> {
+    Ok(present(pipeline, None, store)?.results)
 }
 
+/// What is in the store of a pipeline, or of `only` a stage and what it needs, and what is not.
 fn present(pipeline: &Pipeline, only: Option<&String>, store: &Store) -> Result<Present, CliError> {
     let options =
         PlanOptions { only: only.into_iter().cloned().collect(), ..PlanOptions::default() };

@@ -1,8 +1,8 @@
 //! `pipe cache pin`, `unpin` and `pins`.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
-use super::{Present, present};
+use super::{Present, owner_of, present};
 use crate::{
     cli::{
         error::CliError,
@@ -49,9 +49,21 @@ pub(super) fn pin(args: &PinArgs, store: &Store, session: &Session) -> Result<()
 }
 
 pub(super) fn unpin(args: &UnpinArgs, store: &Store, session: &Session) -> Result<(), CliError> {
+    let pipeline = args.pinned.pipeline.load()?;
+    let title = owner_of(&pipeline).title();
+    let found = present(&pipeline, args.pinned.stage.as_ref(), store)?;
+    let keys: BTreeSet<_> = found.results.iter().map(|(_, record)| record.fingerprint).collect();
+    let (names, all) = (found.names(&title), format!("{title}: "));
+    // Also by name, so that what was pinned before the file changed is found.
+    let is_named = |name: &str| match args.pinned.stage {
+        Some(_) => names.contains(name),
+        None => name.starts_with(&all),
+    };
     let mut taken = 0;
-    for (_, record) in results(&args.pinned, store)?.results {
-        taken += usize::from(store.unpin(record.fingerprint)?);
+    for (key, name) in store.pins()? {
+        if keys.contains(&key) || is_named(&name) {
+            taken += usize::from(store.unpin(key)?);
+        }
     }
     if taken == 0 {
         return Err(CliError::Message {

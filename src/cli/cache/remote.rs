@@ -115,6 +115,7 @@ pub(super) fn pull(args: &PullArgs, session: &Session) -> Result<(), CliError> {
     let remote = remote(session)?;
     // Before a cache is made here.
     remote.check_is_there()?;
+    // Also a dry run keeps the manifests that it asks for.
     let store = session.store_to_change()?;
     let verb = if args.what.dry_run { "would fetch" } else { "fetched" };
     // Keeps `gc` away from content whose record is still to come.
@@ -172,7 +173,7 @@ fn pull_files(
     let mut names = HashMap::new();
     let mut fresh_results = 0;
     for pipeline in args.what.pipelines()? {
-        let found = fresh(&pipeline, None, &store)?;
+        let found = fresh(&pipeline, &store)?;
         fresh_results += found.len();
         names.extend(found.into_iter().map(|(name, record)| (record.fingerprint, name)));
     }

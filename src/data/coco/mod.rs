@@ -135,6 +135,7 @@ impl Index {
 
     fn new(train: bool, images: Vec<Image>, path: &str) -> Result<Self, DataError> {
         let mut entries = BTreeMap::new();
+        let mut names = BTreeMap::new();
         for Image { id, file_name, width, height } in images {
             if file_name.is_empty() || file_name.contains(['/', '\\']) {
                 return Err(DataError::failed(format!(
@@ -146,13 +147,22 @@ impl Index {
                     "`{path}`: image {id} is {width}x{height}, so it has no pixels"
                 )));
             }
+            if let Some(other) = names.insert(stem(&file_name).to_owned(), file_name.clone()) {
+                return Err(DataError::failed(format!(
+                    "`{path}`: `{other}` and `{file_name}` have one name"
+                ))
+                .with_help("give each image a name of its own"));
+            }
             let entry = Entry {
                 file_name,
                 size: [height, width],
                 persons: Vec::new(),
                 instances: Vec::new(),
             };
-            entries.insert(id, entry);
+            if entries.insert(id, entry).is_some() {
+                return Err(DataError::failed(format!("`{path}`: two images have the id {id}"))
+                    .with_help("number the images of the file, and their annotations, anew"));
+            }
         }
         Ok(Self { split: split_name(train), entries, scenes: None })
     }
@@ -185,9 +195,8 @@ impl Index {
             ))
             .with_help("take images and annotations from the same release"));
         }
-        let name = entry.file_name.rsplit_once('.').map_or(&*entry.file_name, |(stem, _)| stem);
-        let mut sample =
-            Sample { id: name.to_owned(), persons: entry.persons.clone(), ..Sample::default() };
+        let name = stem(&entry.file_name).to_owned();
+        let mut sample = Sample { id: name, persons: entry.persons.clone(), ..Sample::default() };
         let drawn = |instances: &[Instance]| draw(instances, image.dimensions(), &path);
         if let Some(names) = &self.scenes {
             sample.scene =
@@ -201,6 +210,11 @@ impl Index {
         sample.image = image;
         Ok(sample)
     }
+}
+
+/// What an item is called: the name of its file without the ending.
+fn stem(file_name: &str) -> &str {
+    file_name.rsplit_once('.').map_or(file_name, |(stem, _)| stem)
 }
 
 impl Instance {

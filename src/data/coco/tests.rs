@@ -52,6 +52,20 @@ fn the_union_of_a_class_is_its_mask() {
 }
 
 #[test]
+fn images_that_share_a_name_or_an_id_are_errors() {
+    let failure = |images: [(u64, &str); 2]| {
+        let image =
+            |(id, name): (u64, &str)| Image { id, file_name: name.to_owned(), width: 8, height: 6 };
+        Index::new(true, images.map(image).into(), "a.json").unwrap_err().to_string()
+    };
+    assert_eq!(
+        failure([(1, "a.jpg"), (2, "a.png")]),
+        "`a.json`: `a.jpg` and `a.png` have one name"
+    );
+    assert_eq!(failure([(1, "a.jpg"), (1, "b.jpg")]), "`a.json`: two images have the id 1");
+}
+
+#[test]
 fn a_person_counts_only_if_a_keypoint_is_left_after_the_crop() {
     let folder = tempfile::tempdir().unwrap();
     let person = |x: u32| {

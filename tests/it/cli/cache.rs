@@ -206,6 +206,19 @@ fn no_output_is_written_over_what_it_is_made_from() {
 }
 
 #[test]
+fn what_was_pinned_before_the_file_changed_can_be_unpinned() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml");
+    shell.succeed("cache pin clips.toml");
+    shell.succeed("cache pin clips.toml pairs");
+    shell.write("clips.toml", &CLIPS.replace("count  = 2", "count  = 1"));
+    assert_eq!(shell.succeed("cache unpin clips.toml pairs"), "unpinned 1 result\n");
+    assert_eq!(shell.succeed("cache unpin clips.toml"), "unpinned 2 results\n");
+    assert_eq!(shell.succeed("cache pins"), "");
+}
+
+#[test]
 fn a_cell_that_leaves_the_sweep_is_freed_by_name_unless_it_is_pinned() {
     let shell = Shell::new();
     shell.write("clips.toml", CLIPS);

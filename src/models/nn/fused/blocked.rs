@@ -97,13 +97,22 @@ pub(super) fn forward<B: Product>(
         let q = slice::<B>(q, start, len);
         if q.dtype() == DType::F32 {
             // The fused kernel computes in tiles of f16, whatever it is given.
-            let p = probabilities::<B>(&q, k);
-            return B::product(p, v.clone());
+            return mixed::<B>(&q, k, v.clone());
         }
         let out = fused(pad::<B>(q, rows), k.clone(), v.clone());
         slice::<B>(&out, 0, len)
     });
     join::<B>(blocks.collect())
+}
+
+/// The same by scores that are written down.
+pub(super) fn mixed<B: Product>(
+    q: &FloatTensor<B>,
+    k: &FloatTensor<B>,
+    v: FloatTensor<B>,
+) -> FloatTensor<B> {
+    let p = B::float_cast(probabilities::<B>(q, k), FloatDType::from(v.dtype()));
+    B::product(p, v)
 }
 
 /// The gradients with respect to `q`, `k` and `v`.

@@ -147,8 +147,10 @@ impl BlockedAttention for CubeBackend {
             const PLANES: u8 = 8;
             let tiles = BlackboxAcceleratedStrategy { num_planes: PLANES, seq_q: 1, seq_kv: 1 };
             let strategy = AttentionStrategy::FlashBlackboxAccelerated(tiles);
-            attention(q, k, v, None, None, AttentionModuleOptions::default(), strategy)
-                .expect("queries come in whole tiles")
+            let options = AttentionModuleOptions::default();
+            attention(q.clone(), k.clone(), v.clone(), None, None, options, strategy)
+                // Of another size, or on a card without its instructions.
+                .unwrap_or_else(|_| blocked::mixed::<Self>(&q, &k, v))
         })
     }
 }

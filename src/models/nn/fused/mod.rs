@@ -1,12 +1,12 @@
-//! Operations that would cost many passes over memory one by one, done in one on the CPU.
+//! Operations that would cost many passes over memory one by one, done in few.
 //!
-//! Burn's CPU backend runs one elementwise operation at a time and most of them on one thread; in a
+//! On the CPU Burn runs one elementwise operation at a time and most of them on one thread; in a
 //! small transformer they cost more than the matrix products. Each operation here has its own
 //! backward pass ([`tape`]), which also keeps less than the tape would.
 //!
 //! Other devices, and other types than f32, have those of the transformer's blocks as formulas, which
-//! their compilers fuse ([`formulas`]), and attention in a form of its own ([`blocked`]); all else
-//! they compose from Burn's operations.
+//! their compilers fuse ([`formulas`]), attention in a form of its own ([`blocked`]), and products and
+//! convolutions by chosen kernels ([`product`]); all else they compose from Burn's operations.
 
 mod attention;
 mod attention_kernels;
