@@ -1,6 +1,6 @@
 //! What `lora_train` and `pretrain` share: rules, checkpoints, progress, and the clips they read.
 
-use std::{ops::ControlFlow, sync::atomic::Ordering};
+use std::{ops::ControlFlow, path::Path, sync::atomic::Ordering};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::{Value, json};
@@ -12,6 +12,7 @@ use super::{
 use crate::{
     artifact::latents::{self, ClipLatents},
     models::Denoiser,
+    store::StoreError,
     train::{
         batch::Example,
         checkpoint::Checkpoints,
@@ -95,8 +96,14 @@ pub(super) fn train_error(error: TrainError) -> StageError {
         TrainError::NotFinite { .. } => StageError::failed(error.to_string()).with_help(
             "lower `learning_rate`, or add warmup with `lr_schedule` and `warmup_steps`",
         ),
-        TrainError::Checkpoint(_) => StageError::environment(error.to_string())
-            .with_help("check that the cache folder can be written and the disk is not full"),
+        TrainError::Checkpoint(error) => {
+            let error = StoreError::io(Path::new("checkpoints"), error);
+            let failure = StageError::environment(error.to_string());
+            match error.help() {
+                Some(help) => failure.with_help(help),
+                None => failure.with_help("check that the cache folder can be written"),
+            }
+        }
         TrainError::Example(error) => match error.downcast::<StageError>() {
             Ok(error) => *error,
             Err(error) => StageError::failed(error.to_string()),

@@ -88,13 +88,16 @@ impl Last {
 /// The file only grows at its end, a line per change, so that two runs at once lose nothing and a
 /// thousand stages cost a thousand lines. The first line is the [`Owner`]; then `<fingerprint>
 /// <instance>` says what an instance is now, `gone <instance>` that the pipeline has it no more.
-/// Reading takes the last line of each instance; a line that was cut short is skipped. The file's
-/// time is that of the last run.
+/// Reading takes the last line of each instance; a last line that was cut short is skipped. Any other
+/// line that is none of these is damage, and the next run writes the file anew. The file's time is that
+/// of the last run.
 #[derive(Debug)]
 pub struct History {
     path: PathBuf,
-    /// Written before the first line, where the file does not know it yet.
-    unwritten: Option<Owner>,
+    owner: Owner,
+    /// Whether the file does not begin with its owner yet.
+    is_anonymous: bool,
+    is_damaged: bool,
     last: BTreeMap<String, Last>,
 }
 
@@ -145,7 +148,7 @@ impl History {
                 let _ = writeln!(lines, "gone {}", quoted(instance));
             }
         }
-        if !lines.is_empty() {
+        if !lines.is_empty() || self.is_damaged {
             self.append(&lines)?;
         }
         // Without the time, what is wanted least recently is only guessed worse.
@@ -156,14 +159,45 @@ impl History {
     }
 
     fn append(&mut self, lines: &str) -> Result<(), StoreError> {
-        let header = self.unwritten.take().map(|owner| header(&owner)).unwrap_or_default();
+        let begins_anew = std::mem::take(&mut self.is_damaged);
+        let lines = if begins_anew {
+            self.is_anonymous = true;
+            all_lines(&self.last, |_| true).0
+        } else {
+            lines.to_owned()
+        };
+        let is_anonymous = std::mem::take(&mut self.is_anonymous);
+        let header = is_anonymous.then(|| header(&self.owner)).unwrap_or_default();
         fs::OpenOptions::new()
-            .append(true)
+            .append(!begins_anew)
+            .write(true)
+            .truncate(begins_anew)
             .create(true)
             .open(&self.path)
             .and_then(|mut file| file.write_all(format!("{header}{lines}").as_bytes()))
             .map_err(|e| StoreError::io(&self.path, e))
     }
+}
+
+/// The lines that say what instances are and were, as far as keys are `kept`; and whether any are.
+fn all_lines(last: &BTreeMap<String, Last>, kept: impl Fn(&Fingerprint) -> bool) -> (String, bool) {
+    let (mut lines, mut any) = (String::new(), false);
+    for (instance, last) in last {
+        // Earlier keys name what they were, and tell what changed.
+        let keys = last.before.iter().chain([&last.key]).filter(|key| kept(key));
+        let name = quoted(instance);
+        let mut written = false;
+        for key in keys {
+            let _ = writeln!(lines, "{key} {name}");
+            written = true;
+        }
+        // An earlier key must not count as what it is now.
+        if written && (last.gone || !kept(&last.key)) {
+            let _ = writeln!(lines, "gone {name}");
+        }
+        any |= written;
+    }
+    (lines, any)
 }
 
 /// What one pipeline keeps in the store.
@@ -177,7 +211,10 @@ pub struct Root {
     pub live: Vec<Fingerprint>,
     /// Every key that it ever had, with the instance's name.
     pub names: HashMap<Fingerprint, String>,
-    path: PathBuf,
+    /// Whether something of it cannot be read, so that more may be live.
+    pub is_damaged: bool,
+    /// Its file.
+    pub path: PathBuf,
     last: BTreeMap<String, Last>,
 }
 
@@ -203,8 +240,13 @@ impl Store {
     pub fn history(&self, owner: &Owner) -> Result<History, StoreError> {
         let path = self.root.join("history").join(owner.file_name());
         let found = read(&path)?;
-        let unwritten = (found.owner.as_ref() != Some(owner)).then(|| owner.clone());
-        Ok(History { path, unwritten, last: found.last })
+        Ok(History {
+            path,
+            is_anonymous: found.owner.as_ref() != Some(owner),
+            is_damaged: found.is_damaged,
+            owner: owner.clone(),
+            last: found.last,
+        })
     }
 
     /// What every pipeline that was run keeps.
@@ -227,6 +269,7 @@ impl Store {
                 live: live.collect(),
                 owner: found.owner,
                 names: found.names,
+                is_damaged: found.is_damaged,
                 last: found.last,
                 path,
             });
@@ -241,27 +284,12 @@ impl Store {
         root: &Root,
         kept: &HashSet<Fingerprint>,
     ) -> Result<(), StoreError> {
-        let mut lines = root.owner.as_ref().map(header).unwrap_or_default();
-        let mut any = false;
-        for (instance, last) in &root.last {
-            // Earlier keys name what they were, and tell what changed.
-            let keys = last.before.iter().chain([&last.key]).filter(|key| kept.contains(key));
-            let name = quoted(instance);
-            let mut written = false;
-            for key in keys {
-                let _ = writeln!(lines, "{key} {name}");
-                written = true;
-            }
-            // An earlier key must not count as what it is now.
-            if written && (last.gone || !kept.contains(&last.key)) {
-                let _ = writeln!(lines, "gone {name}");
-            }
-            any |= written;
-        }
+        let header = root.owner.as_ref().map(header).unwrap_or_default();
+        let (lines, any) = all_lines(&root.last, |key| kept.contains(key));
         if !any {
             return fs::remove_file(&root.path).map_err(|e| StoreError::io(&root.path, e));
         }
-        self.write(&root.path, lines.as_bytes())?;
+        self.write(&root.path, (header + &lines).as_bytes())?;
         if let Ok(file) = fs::File::options().append(true).open(&root.path) {
             let _ = file.set_modified(root.used);
         }
@@ -283,31 +311,48 @@ struct Found {
     owner: Option<Owner>,
     last: BTreeMap<String, Last>,
     names: HashMap<Fingerprint, String>,
+    /// Whether there is a line that says nothing, or none at all.
+    is_damaged: bool,
+}
+
+impl Found {
+    /// Takes a line in; `None` if it is no line of a history.
+    fn take(&mut self, line: &str) -> Option<()> {
+        if line.starts_with('{') {
+            self.owner = Some(serde_json::from_str(line).ok()?);
+            return Some(());
+        }
+        let (what, name) = line.split_once(' ')?;
+        let name: String = serde_json::from_str(name).ok()?;
+        if what == "gone" {
+            if let Some(last) = self.last.get_mut(&name) {
+                last.gone = true;
+            }
+        } else {
+            let key = what.parse().ok()?;
+            self.names.insert(key, name.clone());
+            Last::set(&mut self.last, name, key);
+        }
+        Some(())
+    }
 }
 
 fn read(path: &Path) -> Result<Found, StoreError> {
     let text = match fs::read(path) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::default()),
         Err(e) => return Err(StoreError::io(path, e)),
     };
-    let mut found = Found::default();
-    for line in text.lines() {
-        if line.starts_with('{') {
-            found.owner = serde_json::from_str(line).ok().or(found.owner);
-            continue;
-        }
-        let Some((what, name)) = line.split_once(' ') else { continue };
-        let Ok(name) = serde_json::from_str::<String>(name) else { continue };
-        if what == "gone" {
-            if let Some(last) = found.last.get_mut(&name) {
-                last.gone = true;
-            }
-        } else if let Ok(key) = what.parse() {
-            found.names.insert(key, name.clone());
-            Last::set(&mut found.last, name, key);
+    let mut found = Found { is_damaged: text.is_empty(), ..Found::default() };
+    for line in text.split_inclusive('\n') {
+        // A last line may have been cut short by the end of its process.
+        let is_whole = line.ends_with('\n');
+        if found.take(line.trim_end_matches('\n')).is_none() && is_whole {
+            found.is_damaged = true;
         }
     }
+    // A run begins with the owner and an instance, in one piece.
+    found.is_damaged |= found.last.is_empty();
     Ok(found)
 }
 
@@ -342,6 +387,33 @@ mod tests {
         let [root] = &store.roots().unwrap()[..] else { panic!() };
         assert_eq!(root.live.len(), 2);
         assert_eq!(root.name_of(key("1")).unwrap(), "toy: lora[n=1]");
+    }
+
+    #[test]
+    fn a_damaged_file_is_known_and_written_anew_by_the_next_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let owner = owner("a.toml", None);
+        let mut history = store.history(&owner).unwrap();
+        let instances = ["lora[n=1]", "lora[n=3]"];
+        for instance in instances {
+            history.note(instance, key(instance)).unwrap();
+        }
+        let (path, whole) = (history.path.clone(), fs::read(&history.path).unwrap());
+        assert!(!store.roots().unwrap()[0].is_damaged);
+        let cut = |from: usize, to: usize| [&whole[..from], &whole[to..]].concat();
+        for damage in [Vec::new(), b"{}\n".to_vec(), b"\0\x01".to_vec(), cut(5, 9), cut(150, 190)] {
+            fs::write(&path, damage).unwrap();
+            assert!(store.roots().unwrap()[0].is_damaged);
+            let mut history = store.history(&owner).unwrap();
+            for instance in instances {
+                history.note(instance, key(instance)).unwrap();
+            }
+            history.ran(&instances.map(str::to_owned).into()).unwrap();
+            let [root] = &store.roots().unwrap()[..] else { panic!() };
+            assert!(!root.is_damaged);
+            assert_eq!((root.owner.clone(), root.live.len()), (Some(owner.clone()), 2));
+        }
     }
 
     #[test]

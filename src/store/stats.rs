@@ -51,6 +51,11 @@ impl Store {
         Ok(stats)
     }
 
+    /// Whether anything was ever computed, or brought, that is still here.
+    pub fn has_results(&self) -> Result<bool, StoreError> {
+        Ok(self.hashes_in::<super::Fingerprint>("actions")?.next().is_some())
+    }
+
     /// The hashes that the files of a folder are named by.
     pub(super) fn hashes_in<H: FromStr>(
         &self,

@@ -30,6 +30,10 @@ pub struct VerifyReport {
     pub records: usize,
     /// What was damaged, and is gone now.
     pub damaged: Vec<Damage>,
+    /// Results whose content is gone, as `pose_ablation: lora[n=10]`, where a history knows them.
+    pub gone: Vec<String>,
+    /// Histories of pipelines of which something cannot be read, by their paths below the store.
+    pub histories: Vec<PathBuf>,
 }
 
 /// A file of the store that was damaged.
@@ -39,6 +43,13 @@ pub struct Damage {
     pub file: PathBuf,
     /// The results that it is part of, as `pose_ablation: lora[n=10]`, where a history knows them.
     pub results: Vec<String>,
+}
+
+impl VerifyReport {
+    /// Whether nothing is damaged or gone.
+    pub fn is_sound(&self) -> bool {
+        self.damaged.is_empty() && self.gone.is_empty() && self.histories.is_empty()
+    }
 }
 
 impl Damage {
@@ -53,6 +64,11 @@ impl Store {
     pub fn verify(&self) -> Result<VerifyReport, StoreError> {
         let mut report = VerifyReport::default();
         let roots = self.roots()?;
+        let damaged = roots.iter().filter(|root| root.is_damaged);
+        let below =
+            |root: &Root| root.path.strip_prefix(&self.root).unwrap_or(&root.path).to_owned();
+        report.histories = damaged.map(below).collect();
+        report.gone = self.without_content(&roots)?;
         let objects = self.damaged_objects(&mut report)?;
         let records = self.damaged_records(&mut report)?;
         // Before anything is removed: the lists of items say which results a file is part of.
@@ -114,6 +130,22 @@ impl Store {
             }
         });
         damaged.collect()
+    }
+
+    /// The names of the results whose content is not here.
+    fn without_content(&self, roots: &[Root]) -> Result<Vec<String>, StoreError> {
+        let mut gone = Vec::new();
+        for key in self.hashes_in("actions")? {
+            let Some(record) = self.lookup(key)?.found() else { continue };
+            let files = record.files.iter().map(|file| file.digest);
+            let mut content = std::iter::once(record.output).chain(files);
+            if content.any(|digest| !self.object_path(digest).exists()) {
+                let known = roots.iter().find_map(|root| root.name_of(key));
+                gone.push(known.unwrap_or_else(|| key.short()));
+            }
+        }
+        gone.sort();
+        Ok(gone)
     }
 
     /// The keys of the trainings that went along a trajectory.
@@ -226,7 +258,14 @@ mod tests {
         let damaged = files.into_iter().map(|file| Damage { file, results: Vec::new() }).collect();
         assert_eq!(
             report,
-            VerifyReport { objects: 2, checkpoints: 1, bytes: 12, records: 2, damaged }
+            VerifyReport {
+                objects: 2,
+                checkpoints: 1,
+                bytes: 12,
+                records: 2,
+                damaged,
+                ..VerifyReport::default()
+            }
         );
         assert!(!path.exists() && !record.exists() && !state.exists());
         fs::write(&state, "state").unwrap();

@@ -169,7 +169,13 @@ impl Steps {
             let ended = observe(report).is_break();
             if let Some(checkpoints) = &mut checkpoints {
                 if state.step == stop {
-                    checkpoints.save(state, Keep::Final)?;
+                    // It serves longer trainings alone: this one is not lost for the want of it.
+                    if let Err(error) = checkpoints.save(state, Keep::Final) {
+                        tracing::warn!(
+                            "the state at step {stop} is not kept, so a longer training begins before \
+                             it: {error}"
+                        );
+                    }
                 } else if ended || (state.step - first).is_multiple_of(self.save_every.max(1)) {
                     checkpoints.save(state, Keep::Rolling)?;
                 }
@@ -291,6 +297,27 @@ mod tests {
     fn training_reduces_the_loss() {
         let losses = fit(200, None, usize::MAX).unwrap().losses;
         assert!(losses[0] > 4.0 && losses[199] < 1.5, "{} {}", losses[0], losses[199]);
+    }
+
+    #[test]
+    fn a_last_state_that_cannot_be_kept_costs_the_training_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let device = Device::flex();
+        let checkpoints = Checkpoints::open(folder.path()).unwrap();
+        let init = || {
+            let flat = Tensor::ones([4], &device);
+            Params([("p".to_owned(), Param { flat, shape: vec![2, 2] })].into())
+        };
+        let mut gradients = |step: usize, params: &Params| {
+            if step == 1 {
+                std::fs::remove_dir(folder.path()).unwrap();
+            }
+            gradient::of_loss(params, |leaves| Ok(leaves.0["p"].flat.clone().mean()))
+        };
+        let mut observe = |_: StepReport| ControlFlow::Continue(());
+        let trained =
+            run(&settings(2), &[2], Some(checkpoints), &device, init, &mut gradients, &mut observe);
+        assert_eq!(trained.unwrap()[0].losses.len(), 2);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::fresh;
 use crate::{
-    cli::{error::CliError, session::Session, versioned::Versioned},
+    cli::{error::CliError, exit, session::Session, versioned::Versioned},
     config::{self, LoadOptions, Pipeline},
     report::{
         SCHEMA_VERSION,
@@ -61,6 +61,7 @@ pub(super) fn gc(args: &GcArgs, store: &Store, session: &Session) -> Result<(), 
         }
     }
     if files.is_empty() {
+        check_histories(store)?;
         keep.extend(as_stated(store)?);
     }
     // What a file is now, it was not in another revision: that alone is kept of it.
@@ -77,6 +78,31 @@ pub(super) fn gc(args: &GcArgs, store: &Store, session: &Session) -> Result<(), 
         json(&report, args.dry_run)
     } else {
         text(&report, args.dry_run, session.global.verbose > 0)
+    })
+}
+
+/// Without the histories nobody knows what is wanted, and all of it would go.
+fn check_histories(store: &Store) -> Result<(), CliError> {
+    let roots = store.roots()?;
+    let message = if let Some(root) = roots.iter().find(|root| root.is_damaged) {
+        format!(
+            "the history `{}` is damaged, so what its pipeline still wants is not known",
+            root.path.display()
+        )
+    } else if roots.is_empty() && store.pins()?.is_empty() && store.has_results()? {
+        "no history says which of these results are still wanted, so all would be removed"
+            .to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(CliError::Message {
+        code: exit::ENVIRONMENT,
+        message,
+        help: Some(
+            "run its pipeline again, which writes a new one, or name the files whose results are kept, as \
+             in `pipe cache gc FILE`"
+                .to_owned(),
+        ),
     })
 }
 

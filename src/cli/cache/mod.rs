@@ -174,11 +174,20 @@ fn verify(store: &Store, session: &Session) -> Result<(), CliError> {
         }
         text.push('\n');
     }
+    for result in &report.gone {
+        let _ = writeln!(text, "content is gone of `{result}`");
+    }
+    for history in &report.histories {
+        let _ = writeln!(text, "damaged: {}", history.display());
+    }
     session.print(&text)?;
-    if report.damaged.is_empty() {
+    if report.is_sound() {
         return Ok(());
     }
-    if report.damaged.iter().any(|damage| !damage.is_checkpoint()) {
+    if !report.histories.is_empty() {
+        session.talk("the next `pipe run` of the pipeline writes its history anew");
+    }
+    if !report.gone.is_empty() || report.damaged.iter().any(|damage| !damage.is_checkpoint()) {
         session.talk("the next `pipe run` makes it again");
     }
     if report.damaged.iter().any(Damage::is_checkpoint) {

@@ -67,6 +67,34 @@ fn the_cache_is_counted_collected_and_verified() {
 }
 
 #[test]
+fn nothing_is_removed_by_a_damaged_history_and_the_next_run_writes_it_anew() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml");
+    let history = walk(&shell.path("cache/history")).remove(0);
+    std::fs::write(&history, "{}").unwrap();
+    let gc = shell.transcript("cache gc");
+    assert!(gc.contains("? 3\n") && gc.contains("is damaged, so what its pipeline"), "{gc}");
+    let verified = shell.transcript("cache verify");
+    assert!(verified.contains("? 4\n") && verified.contains("damaged: history/"), "{verified}");
+    std::fs::remove_file(&history).unwrap();
+    let gc = shell.transcript("cache gc");
+    assert!(gc.contains("? 3\n") && gc.contains("no history says which"), "{gc}");
+    std::fs::write(&history, "").unwrap();
+    let run = shell.transcript("run clips.toml");
+    assert!(run.contains("0 stages ran"), "{run}");
+    assert!(shell.succeed("cache gc").starts_with("nothing to remove\nkept 13 objects"));
+
+    std::fs::remove_dir_all(shell.path("cache/objects")).unwrap();
+    std::fs::create_dir(shell.path("cache/objects")).unwrap();
+    let verified = shell.transcript("cache verify");
+    assert!(verified.contains("? 4\n"), "{verified}");
+    assert!(verified.contains("content is gone of `clips: pairs`"), "{verified}");
+    shell.succeed("run clips.toml");
+    assert_eq!(shell.output("cache verify").status.code(), Some(0));
+}
+
+#[test]
 fn what_is_asked_of_nothing_is_no_success() {
     let shell = Shell::new();
     shell.write("clips.toml", CLIPS);
