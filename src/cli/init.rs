@@ -37,6 +37,10 @@ pub(super) fn init(args: &InitArgs, session: &Session) -> Result<(), CliError> {
     if stem.trim().is_empty() {
         return Err(CliError::usage("the name is empty").with_help("`pipe init NAME`"));
     }
+    if stem.chars().any(char::is_control) {
+        return Err(CliError::usage("the name of a pipeline cannot have control characters")
+            .with_help("`pipe init NAME`"));
+    }
     let path = PathBuf::from(format!("{stem}.toml"));
     let split = args.data.as_deref().map_or(Ok(Split::FIGURES), Split::of)?;
     let name = path.file_stem().map(|name| name.to_string_lossy().into_owned());

@@ -4,6 +4,8 @@ use std::sync::{
     Arc,
     atomic::{AtomicI32, Ordering},
 };
+#[cfg(unix)]
+use std::time::{Duration, Instant};
 
 use super::exit;
 use crate::{exec::Outcome, stages::CancelFlag};
@@ -47,6 +49,11 @@ impl Stop {
     }
 }
 
+/// Signals so close to each other are one wish: a process and its group may both get what one program
+/// sends, as `timeout` does.
+#[cfg(unix)]
+const ONE_WISH: Duration = Duration::from_millis(200);
+
 #[cfg(unix)]
 fn listen(stop: &Stop) -> std::io::Result<()> {
     use std::io::Write;
@@ -64,10 +71,13 @@ fn listen(stop: &Stop) -> std::io::Result<()> {
     let mut signals = Signals::new(wanted)?;
     let (flag, last) = (stop.flag.clone(), Arc::clone(&stop.signal));
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let mut first: Option<Instant> = None;
         for signal in signals.forever() {
             last.store(signal, Ordering::Relaxed);
-            if flag.is_cancelled() {
-                std::process::exit(128 + signal);
+            match first {
+                Some(first) if first.elapsed() < ONE_WISH => continue,
+                Some(_) => std::process::exit(128 + signal),
+                None => first = Some(Instant::now()),
             }
             flag.cancel();
             let text = "stopping at the next safe point; again to stop at once";

@@ -82,6 +82,9 @@ pub enum ImageFileError {
     /// The decoder refuses it.
     #[error(transparent)]
     Format(#[from] image::ImageError),
+    /// Nothing is in it.
+    #[error("it is empty")]
+    NoBytes,
     /// Neither its name nor its first bytes are known.
     #[error("its first bytes are those of no known format")]
     Unknown,
@@ -109,6 +112,9 @@ pub fn decode_image(bytes: &[u8]) -> Result<RgbImage, ImageFileError> {
 }
 
 fn decode(bytes: &[u8], upright: bool) -> Result<DynamicImage, ImageFileError> {
+    if bytes.is_empty() {
+        return Err(ImageFileError::NoBytes);
+    }
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
     let reader = reader.map_err(image::ImageError::IoError)?;
     if reader.format().is_none() {

@@ -93,6 +93,11 @@ pub(super) fn train_error(error: TrainError) -> StageError {
     match error {
         TrainError::Stopped => StageError::Cancelled,
         TrainError::Load(error) => error.into(),
+        // Before any step was made, no rate of learning has done it.
+        TrainError::NotFinite { step: 1, .. } => StageError::failed(error.to_string()).with_help(
+            "the model's weights, or the latents, may hold such numbers: read them again from where they \
+             came",
+        ),
         TrainError::NotFinite { .. } => StageError::failed(error.to_string()).with_help(
             "lower `learning_rate`, or add warmup with `lr_schedule` and `warmup_steps`",
         ),
