@@ -248,3 +248,15 @@ fn a_sweep_of_a_million_cells_is_asked_back() {
         10_000
     );
 }
+
+#[test]
+fn more_axes_than_a_sweep_can_have_are_an_error_in_each_section() {
+    for section in ["grid", "one_at_a_time"] {
+        let axes: Vec<_> = (0..66).map(|n| format!("sweep.{section}.a{n}=[1]")).collect();
+        let bases = (0..66).map(|n| format!("sweep.baseline.a{n}=1"));
+        let bases: Vec<_> = bases.filter(|_| section == "one_at_a_time").collect();
+        let set: Vec<&str> = axes.iter().chain(&bases).map(String::as_str).collect();
+        let text = render(&load_files(WHOLE, &[], None, &set).err().unwrap());
+        assert!(text.contains("a sweep has at most 64 axes"), "{section}: {text}");
+    }
+}
