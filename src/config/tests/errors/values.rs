@@ -201,7 +201,7 @@ fn a_broken_rule_of_a_stage_is_shown() {
 optimizer = { warmup = 20 }"#,
     );
     insta::assert_snapshot!(text, @r#"
-     × stage `lora`: warmup must be at most 10, but is 20
+     × stage `lora`: `optimizer.warmup` must be at most 10, but is 20
        ╭─[toy/main.toml:35:24]
     34 │ steps   = "${steps}"
     35 │ optimizer = { warmup = 20 }
