@@ -42,9 +42,9 @@ fn a_changed_rank_runs_its_own_cells_again_and_is_named_with_its_place() {
     disk: at most about [SIZE]; [SIZE] are free
     ");
     let of_lora = |text: &str| {
-        let lines =
-            text.lines().filter(|line| line.contains(" lora[") || line.contains(" to run,"));
-        lines.map(|line| format!("{line}\n")).collect::<String>()
+        let lines = text.lines();
+        let lines = lines.filter(|line| line.contains(" lora[") || line.contains(" to run,"));
+        lines.collect::<Vec<_>>().join("\n")
     };
     insta::assert_snapshot!(of_lora(&edit(&sweep.replace("[16, 64]", "[16, 32]"))), @"
     run    lora[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  new  about [TIME]  needs [SIZE]

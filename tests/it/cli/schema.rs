@@ -36,8 +36,8 @@ fn a_count_that_must_not_be_zero_is_so_for_an_editor_too() {
     let schema = schema("pipeline");
     let least = |stage: &str, key: &str| {
         let rules = schema["definitions"][format!("stage_{stage}")]["allOf"].as_array().unwrap();
-        let found = rules.iter().map(|rule| &rule["else"]["properties"][key]["minimum"]);
-        let found = found.filter_map(Value::as_i64).next();
+        let mut found = rules.iter().map(|rule| &rule["else"]["properties"][key]["minimum"]);
+        let found = found.find_map(Value::as_i64);
         found.unwrap_or_else(|| panic!("no least `{key}` of {stage}"))
     };
     let counts = [
