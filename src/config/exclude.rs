@@ -6,7 +6,7 @@ use super::{
     error::{Code, Problem, Problems},
     origin::{Origin, Sources},
     sweep::{Axes, Axis},
-    value::{Data, Node, Table},
+    value::{Node, Table},
 };
 
 /// Values of an axis that a warning lists.
@@ -23,7 +23,7 @@ impl Rule {
     pub fn matches(&self, axes: &[Axis], cell: &[u32]) -> bool {
         self.axes
             .iter()
-            .all(|(axis, values)| values.contains(&axes[*axis].json[cell[*axis] as usize]))
+            .all(|(axis, values)| is_one_of(&axes[*axis].json[cell[*axis] as usize], values))
     }
 
     /// What to say if it leaves out none of the cells, which must all be there.
@@ -35,7 +35,7 @@ impl Rule {
         let place = place.unwrap_or_default();
         let absent = self.axes.iter().find_map(|(axis, values)| {
             let axis = &axes.list[*axis];
-            values.iter().all(|value| !axis.json.contains(value)).then_some((axis, values))
+            values.iter().all(|value| !is_one_of(value, &axis.json)).then_some((axis, values))
         });
         let (why, help) = match absent {
             Some((axis, values)) => {
@@ -76,14 +76,16 @@ pub(super) fn read(axes: &Axes, table: &Table, problems: &mut Problems) -> Vec<R
     };
     let mut rules = Vec::new();
     for item in items {
-        let Some(table) = item.as_table().filter(|table| !table.is_empty()) else {
-            problems.add(Problem::wrong_type(
-                item,
-                "sweep.exclude",
-                "a table of axes with their values",
-            ));
+        let Some(table) = item.as_table() else {
+            let wanted = "a table of axes with their values";
+            problems.add(Problem::wrong_type(item, "sweep.exclude", wanted));
             continue;
         };
+        if table.is_empty() {
+            let message = "an entry of `sweep.exclude` names no axis";
+            let problem = Problem::new(Code::Sweep, message).at(item.origin, "must name one");
+            problems.add(problem.help("write `{ <axis> = ... }`, or take the entry out"));
+        }
         let mut rule = Vec::new();
         for (name, entry) in table {
             let Some(axis) = axes.position(name) else {
@@ -92,13 +94,49 @@ pub(super) fn read(axes: &Axes, table: &Table, problems: &mut Problems) -> Vec<R
                 problems.add(problem.suggest(name, axes.names()));
                 continue;
             };
-            let values = match &entry.node.data {
-                Data::Array(items) => items.iter().map(Node::to_json).collect(),
-                _ => vec![entry.node.to_json()],
-            };
+            let values = values(&entry.node, &axes.list[axis]);
+            if values.is_empty() {
+                let message = format!("an entry of `sweep.exclude` has no values of `{name}`");
+                let problem = Problem::new(Code::Sweep, message);
+                let problem = problem.at(entry.node.origin, "must have at least one");
+                problems.add(problem.help("list those to leave out, or take the axis out"));
+            }
             rule.push((axis, values));
         }
         rules.push(Rule { axes: rule, origin: item.origin });
     }
     rules
+}
+
+/// The values that are meant: where the axis itself takes lists, a list may be one of its values.
+fn values(node: &Node, axis: &Axis) -> Vec<Value> {
+    let whole = node.to_json();
+    let Value::Array(items) = &whole else { return vec![whole] };
+    let is_one = |item: &Value| item.is_array() || is_one_of(item, &axis.json);
+    let takes_lists = axis.json.iter().any(Value::is_array);
+    let is_meant_whole = takes_lists && !items.is_empty() && !items.iter().any(is_one);
+    if is_one_of(&whole, &axis.json) || is_meant_whole {
+        return vec![whole];
+    }
+    items.clone()
+}
+
+fn is_one_of(value: &Value, values: &[Value]) -> bool {
+    values.iter().any(|other| is_same(value, other))
+}
+
+/// Whether two values are one; `1` and `1.0` are.
+fn is_same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(x), Value::Number(y)) if x.is_f64() || y.is_f64() => {
+            x.as_f64() == y.as_f64()
+        }
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| is_same(a, b))
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| is_same(a, b)))
+        }
+        _ => a == b,
+    }
 }

@@ -285,7 +285,7 @@ fn validated(
             node = next;
         }
         let label = format!("`{}`", error.field);
-        let mut problem = Problem::new(Code::BadValue, error.message)
+        let mut problem = Problem::new(Code::BadValue, error.sentence())
             .in_stage(definition.name)
             .at(node.origin.or(definition.key), label)
             .at(node.via, "used here");

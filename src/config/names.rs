@@ -1,15 +1,18 @@
-//! Names that no line of text can show.
+//! Names that no line of text can show, or that look like more than one name.
 
 use super::{
     error::{Code, Problem, Problems},
     origin::Origin,
-    value::{Node, Table},
+    value::Node,
 };
 
-/// Sections whose keys are names.
-const NAMED: [&str; 4] = ["params", "stages", "tables", "profiles"];
+/// Sections whose keys are names, and whether `--set` and references take them as parts of a path.
+const NAMED: [(&str, bool); 4] =
+    [("params", true), ("stages", true), ("tables", true), ("profiles", false)];
 /// Parts of the sweep whose keys are names.
 const AXES: [&str; 3] = ["baseline", "one_at_a_time", "grid"];
+/// What stands between the parts of a path and around those of a cell.
+const RESERVED: [char; 5] = ['.', '[', ']', '=', '/'];
 
 /// A terminal would act on a control character in a name or a title, and no line could show it.
 pub(super) fn check(root: &Node, problems: &mut Problems) {
@@ -21,11 +24,36 @@ pub(super) fn check(root: &Node, problems: &mut Problems) {
         }
     }
     let sweep = root.get("sweep");
-    let sections = NAMED.iter().map(|section| root.get(section));
-    let sections = sections.chain(AXES.iter().map(|part| sweep?.get(part)));
-    for (name, entry) in sections.flatten().filter_map(Node::as_table).flat_map(Table::iter) {
-        check_one("a name", name, entry.key, problems);
+    let axes = AXES.iter().map(|part| (true, sweep.and_then(|sweep| sweep.get(part))));
+    let sections = NAMED.iter().map(|(section, is_part)| (*is_part, root.get(section)));
+    for (is_part, section) in sections.chain(axes) {
+        for (name, entry) in section.and_then(Node::as_table).into_iter().flatten() {
+            check_one("a name", name, entry.key, problems);
+            if is_part {
+                check_part(name, entry.key, problems);
+            }
+        }
     }
+}
+
+/// Whether a name can be a part of a path.
+pub(super) fn is_part(name: &str) -> bool {
+    !name.trim().is_empty() && !name.contains(RESERVED)
+}
+
+/// `--set` could not reach such a name, and `lora[n=1]` would not be told from a cell.
+fn check_part(name: &str, origin: Option<Origin>, problems: &mut Problems) {
+    if is_part(name) {
+        return;
+    }
+    let message = if name.trim().is_empty() {
+        format!("a name cannot be empty, but is {name:?}")
+    } else {
+        let reserved = RESERVED.map(|sign| format!("`{sign}`")).join(", ");
+        format!("a name cannot have one of {reserved}, but is {name:?}")
+    };
+    let problem = Problem::new(Code::BadValue, message).at(origin, "not a name");
+    problems.add(problem.help("use letters, digits, `_` and `-`"));
 }
 
 fn check_one(what: &str, text: &str, origin: Option<Origin>, problems: &mut Problems) {

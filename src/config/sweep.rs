@@ -65,6 +65,15 @@ impl Axes {
         }
     }
 
+    /// Drops the axes that no set can hold.
+    fn cut(&mut self, problems: &mut Problems) {
+        let kept = self.list.len().min(AxisSet::BITS as usize);
+        for axis in self.list.drain(kept..) {
+            problems.lose(&axis.name);
+        }
+        self.num_grid = self.num_grid.min(kept);
+    }
+
     /// The values of the axes of `set` in a cell.
     pub fn project(&self, cell: &[u32], set: AxisSet) -> Vec<u32> {
         let bits = (0..self.list.len()).filter(|axis| set >> axis & 1 == 1);
@@ -153,7 +162,7 @@ pub(super) fn read(
     check_size(&axes, table, problems);
     if problems.len() > before {
         // One cell of values that are there is enough to find the other errors.
-        axes.list.truncate(AxisSet::BITS as usize);
+        axes.cut(problems);
         axes.cells = vec![vec![0; axes.list.len()]];
         return axes;
     }

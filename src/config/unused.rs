@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::{
     error::{Code, Problem, Problems, similar},
     layers::Merged,
+    names,
     origin::{Layer, Origin, Sources},
     references, set,
     sweep::{Axes, Axis, AxisSet},
@@ -22,7 +23,8 @@ pub(super) fn check_params(params: &Table, merged: &Merged, problems: &mut Probl
         root.walk(&mut Vec::new(), &mut |path, node| used.extend(named(path, node)));
     }
     let written = merged.written.get("params").and_then(Node::as_table);
-    for name in params.keys().filter(|name| !used.contains(*name)) {
+    // Of a name that no reference can have, all is said already.
+    for name in params.keys().filter(|name| !used.contains(*name) && names::is_part(name)) {
         let key = written.and_then(|params| params.get(name)?.key);
         if let Some(key) = key.filter(|key| key.layer == Layer::File) {
             let problem = Problem::new(Code::Unused, format!("the param `{name}` is never used"));
@@ -56,7 +58,7 @@ impl UnusedAxes<'_> {
     /// Reports all axes but those that are `used`.
     pub fn check(&self, used: AxisSet, problems: &mut Problems) {
         for (index, axis) in self.axes.list.iter().enumerate() {
-            if used >> index & 1 == 1 {
+            if used >> index & 1 == 1 || !names::is_part(&axis.name) {
                 continue;
             }
             let name = &axis.name;

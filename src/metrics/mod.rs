@@ -75,6 +75,7 @@ pub struct Rules {
     pub arc: arc::ArcRule,
     /// For `arc` with several checkpoints: how many of them are attempts; 2 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub attempts: Option<usize>,
     /// For `arc` with examples: how many of them a checkpoint must predict right to be the first
     /// attempt; `all` by default.

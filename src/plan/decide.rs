@@ -32,8 +32,8 @@ pub(crate) struct Decider<'a> {
     history: Mutex<History>,
     /// The instances of the file by name, gathered when something is to be compared with them.
     names: OnceLock<HashSet<String>>,
-    /// Of each stage, the cells that the file has no more.
-    gone: Mutex<HashMap<String, Arc<Siblings>>>,
+    /// Of each stage, the cells that ran before.
+    cells: Mutex<HashMap<String, Arc<Siblings>>>,
     records: Mutex<HashMap<Fingerprint, Option<Arc<Record>>>>,
     absences: Absences<'a>,
     pub(super) earlier: Mutex<Earlier>,
@@ -81,7 +81,7 @@ impl<'a> Decider<'a> {
             gatherer: Gatherer::new(store),
             history: Mutex::new(store.history(&owner_of(pipeline))?),
             names: OnceLock::new(),
-            gone: Mutex::default(),
+            cells: Mutex::default(),
             records: Mutex::default(),
             absences: Absences::new(pipeline),
             earlier: Mutex::default(),
@@ -189,7 +189,7 @@ impl<'a> Decider<'a> {
         };
         let found = match self.last(index) {
             Some(record) if record.ingredients.kind == key.ingredients.kind => reasons(&record),
-            // Of equally near siblings, the first: see `siblings`.
+            // Of equally many, those of the first: see `siblings`.
             _ => self
                 .siblings(instance)
                 .iter()
@@ -290,7 +290,10 @@ impl<'a> Decider<'a> {
 
     /// Remembers what an instance is now.
     pub(crate) fn note(&self, index: usize, fingerprint: Fingerprint) -> Result<(), PlanError> {
-        let name = self.pipeline.instances[index].to_string();
+        let instance = &self.pipeline.instances[index];
+        let name = instance.to_string();
+        // What this run does must not explain it.
+        self.cells(&instance.stage);
         Ok(self.history.lock().expect("no panic while held").note(&name, fingerprint)?)
     }
 
@@ -304,13 +307,10 @@ impl<'a> Decider<'a> {
         self.records.lock().expect("no panic while held").values().flatten().cloned().collect()
     }
 
-    /// Records of the same stage in cells that are no longer in the file, the one that this cell most
-    /// likely was before first: it agrees in most axes, and ran last.
+    /// Records of the same stage in other cells, the one that this cell most likely was before first: it
+    /// agrees in most axes, and ran last.
     fn siblings(&self, instance: &Instance) -> Vec<Arc<Record>> {
-        if self.history.lock().expect("no panic while held").is_empty() {
-            return Vec::new();
-        }
-        let near = self.gone(&instance.stage).nearest(&instance.to_string());
+        let near = self.cells(&instance.stage).nearest(&instance.to_string());
         let mut found: Vec<_> = near
             .into_iter()
             .filter_map(|(near, key)| self.record(key).map(|record| (near, record)))
@@ -320,16 +320,22 @@ impl<'a> Decider<'a> {
         found.into_iter().map(|(_, record)| record).collect()
     }
 
-    /// The cells of a stage that are no longer in the file, gathered once.
-    fn gone(&self, stage: &str) -> Arc<Siblings> {
-        let mut gone = self.gone.lock().expect("no panic while held");
-        if let Some(found) = gone.get(stage) {
+    /// The cells of a stage as they were before this run, gathered once.
+    fn cells(&self, stage: &str) -> Arc<Siblings> {
+        let mut all = self.cells.lock().expect("no panic while held");
+        if let Some(found) = all.get(stage) {
             return Arc::clone(found);
         }
         let history = self.history.lock().expect("no panic while held");
-        let cells = history.of_stage(stage).filter(|(name, _)| !self.names().contains(*name));
-        let found = Arc::new(Siblings::new(cells));
-        gone.insert(stage.to_owned(), Arc::clone(&found));
+        let found = if history.is_empty() {
+            Siblings::default()
+        } else {
+            let (present, gone): (Vec<_>, Vec<_>) =
+                history.of_stage(stage).partition(|(name, _)| self.names().contains(*name));
+            Siblings::new(gone.into_iter(), present.into_iter())
+        };
+        let found = Arc::new(found);
+        all.insert(stage.to_owned(), Arc::clone(&found));
         found
     }
 

@@ -65,11 +65,12 @@ impl ImageUse {
         if (then - now).abs() <= SAME * then.abs() {
             return Ok(None);
         }
+        let (now, then) = (shown(now), shown(then));
         Ok(Some(Misfit::new(
             Cause::Param("image_latent_scale"),
             format!(
-                "the image's latent is multiplied by {now:.4} here, but by {then:.4} in the training \
-                 of the adapter"
+                "the image's latent is multiplied by {now} here, but by {then} in the training of the \
+                 adapter"
             ),
             "set the same `image_latent_scale` in both stages, or \"paper_mismatch\" in both where the \
              mismatch is meant",
@@ -91,6 +92,15 @@ impl ImageUse {
             _ => return None,
         };
         Some(Misfit::new(Cause::Param("sampler"), message, help))
+    }
+}
+
+/// A multiple with four digits, or as a power where it has too many of them.
+fn shown(multiple: f64) -> String {
+    if multiple == 0.0 || (1e-3..1e6).contains(&multiple.abs()) {
+        format!("{multiple:.4}")
+    } else {
+        format!("{multiple:e}")
     }
 }
 
@@ -150,6 +160,12 @@ mod tests {
         assert!(!fits(None, factor(1.0)) && !fits(factor(0.7), None));
         assert!(!fits(MEANT, None));
         assert!(!fits(Some(ImageLatentScale::Rule(ScaleRule::Direct)), MEANT));
+    }
+
+    #[test]
+    fn a_multiple_is_shown_with_as_few_digits_as_tell_it() {
+        let multiples = [0.0, 1.0 / 0.7, 2e-5, 999_999.0, 1e300];
+        assert_eq!(multiples.map(shown), ["0.0000", "1.4286", "2e-5", "999999.0000", "1e300"]);
     }
 
     #[test]

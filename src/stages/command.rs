@@ -59,6 +59,7 @@ pub struct ShellCommand {
     pub revision: String,
     /// The command is stopped after this many seconds; never by default.
     #[serde(default)]
+    #[schemars(range(min = 1))]
     pub timeout_secs: Option<u64>,
 }
 

@@ -11,7 +11,7 @@ use crate::{
 pub struct ParamError {
     /// The parameter at fault, as a path such as `optimizer.lr`.
     pub field: String,
-    /// What was wanted and what was found.
+    /// What was wanted and what was found: `must be 1 to 64, but is 0`.
     pub message: String,
     /// What to do.
     pub help: Option<String>,
@@ -28,6 +28,19 @@ impl ParamError {
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
+    }
+
+    /// The message with the parameter that it is about: as its subject, where the message only says what
+    /// it must be, or before it, where the message does not name it.
+    pub fn sentence(&self) -> String {
+        let Self { field, message, .. } = self;
+        if ["must ", "is "].iter().any(|verb| message.starts_with(verb)) {
+            format!("`{field}` {message}")
+        } else if message.contains(&format!("`{field}`")) {
+            message.clone()
+        } else {
+            format!("`{field}`: {message}")
+        }
     }
 }
 
@@ -132,5 +145,18 @@ impl From<LoadError> for StageError {
             LoadError::Io { .. } | LoadError::Missing { .. } => Self::Environment { message, help },
             _ => Self::Failed { message, item: None, help },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_rule_names_its_parameter() {
+        let told = |message: &str| ParamError::new("optimizer.lr", message).sentence();
+        assert_eq!(told("must be positive"), "`optimizer.lr` must be positive");
+        assert_eq!(told("without `optimizer.lr`"), "without `optimizer.lr`");
+        assert_eq!(told("`IN` cannot be set"), "`optimizer.lr`: `IN` cannot be set");
     }
 }

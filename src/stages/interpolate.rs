@@ -22,10 +22,11 @@ pub struct Interpolate {
     #[serde(default)]
     pub method: Interpolation,
     /// Frames of the clip: 4k + 1, which the video VAEs need.
-    #[schemars(range(max = 4097))]
+    #[schemars(range(min = 5, max = 4097))]
     pub frames: usize,
     /// Tiles per side, for `method = "tiles"`.
     #[serde(default = "four")]
+    #[schemars(range(min = 1, max = 64))]
     pub grid: usize,
     /// Seed of the order in which tiles change; the pipeline's by default.
     #[serde(default)]

@@ -48,6 +48,7 @@ pub struct LoraMerge {
     pub method: Combination,
     /// The rank of the result; for `svd` alone.
     #[serde(default)]
+    #[schemars(range(min = 1))]
     pub rank: Option<usize>,
     /// Files of other programs below `root`: of diffusers, of ComfyUI, or `adapter_model.safetensors`
     /// of peft with its `adapter_config.json` beside it.

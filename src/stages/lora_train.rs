@@ -45,7 +45,7 @@ pub struct LoraTrain {
     pub model: ModelRef,
     /// Rank of every branch.
     #[serde(default = "sixty_four")]
-    #[schemars(range(max = 16_384))]
+    #[schemars(range(min = 1, max = 16_384))]
     pub rank: usize,
     /// The branch is scaled by `alpha / rank`; by default half the rank.
     #[serde(default)]
@@ -63,11 +63,11 @@ pub struct LoraTrain {
     pub save_at: Vec<usize>,
     /// Clips per batch.
     #[serde(default = "two")]
-    #[schemars(range(max = 65_536))]
+    #[schemars(range(min = 1, max = 65_536))]
     pub batch_size: usize,
     /// Batches whose gradients are averaged in one step.
     #[serde(default = "one")]
-    #[schemars(range(max = 1_000_000))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub gradient_accumulation: usize,
     /// The highest learning rate.
     #[serde(default = "default_rate")]
@@ -115,11 +115,12 @@ pub struct LoraTrain {
     /// at fixed quantiles of the timesteps, with the same noise each time, go into the training's
     /// log; `pipe show` shows them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(max = 100_000_000))]
+    #[schemars(range(min = 1, max = 100_000_000))]
     pub held_out_every: Option<usize>,
     /// Steps between checkpoints, the first of them after as many; an interrupted training leaves one, too.
     /// Does not change the result.
     #[serde(default = "hundred")]
+    #[schemars(range(min = 1))]
     pub save_every: usize,
 }
 

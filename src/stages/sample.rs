@@ -38,11 +38,11 @@ pub struct Sample {
     pub model: ModelRef,
     /// Frames of the clip, one more than a multiple of the VAE's.
     #[serde(default = "nine")]
-    #[schemars(range(max = 4097))]
+    #[schemars(range(min = 1, max = 4097))]
     pub frames: usize,
     /// Number of sampling steps.
     #[serde(default = "fifty")]
-    #[schemars(range(max = 100_000))]
+    #[schemars(range(min = 1, max = 100_000))]
     pub steps: usize,
     /// How the steps are made; by default as the model's family does: `dpm` for CogVideoX,
     /// `flow_euler` for LTX-Video.
@@ -65,7 +65,7 @@ pub struct Sample {
     pub tiling: bool,
     /// Images that are denoised at the same time; does not change the result.
     #[serde(default = "four")]
-    #[schemars(range(max = 65_536))]
+    #[schemars(range(min = 1, max = 65_536))]
     pub batch_size: usize,
     /// Seed of the generator of each image, as `torch.Generator("cpu").manual_seed`.
     #[serde(default)]

@@ -32,6 +32,7 @@ pub struct TextEncode {
     pub prompt: String,
     /// Tokens to cut or pad the prompt to; by default what the model was trained with.
     #[serde(default)]
+    #[schemars(range(min = 1, max = 4096))]
     pub max_length: Option<usize>,
 }
 

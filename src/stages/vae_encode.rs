@@ -85,7 +85,7 @@ pub struct VaeEncode {
     /// step. With 1, the default, the noise is the same at every step and, as the seed is, for every
     /// clip; published trainers draw it anew at each step, which takes a pool. Families whose image is the first frame (LTX-Video) take that of the clip instead.
     #[serde(default = "one")]
-    #[schemars(range(max = 65_536))]
+    #[schemars(range(min = 1, max = 65_536))]
     pub image_latent_pool: usize,
     /// Work on overlapping tiles of half the height and width that the model was trained with, where
     /// clips are larger: less memory, and slightly other latents (CogVideoX).

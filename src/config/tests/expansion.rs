@@ -119,6 +119,30 @@ fn an_exclude_that_matches_no_cell_is_told() {
 }
 
 #[test]
+fn exclude_compares_by_value_and_takes_a_list_as_one_where_the_axis_does() {
+    let cells = |axis: &str, entry: &str| {
+        let text = WHOLE.replace("\"${dims}\"", "\"${m}\"").replace(
+            "grid          = { n = [1, 3] }",
+            &format!("grid = {{ n = [1, 3], {axis} }}\nexclude = [{entry}]"),
+        );
+        let pipeline = load(&text);
+        (pipeline.sweep.cells.len(), pipeline.warnings.join("\n"))
+    };
+    let axis = "m = [[64, 64], [32, 32]]";
+    let half = cells(axis, "{ m = [64, 64] }");
+    assert_eq!(half, cells(axis, "{ m = [[64, 64], [9, 9]] }"));
+    assert_eq!(half, cells(axis, "{ m = [64.0, 64] }"));
+    assert_eq!(half, cells(axis, "{ n = 1.0 }"));
+    assert_eq!((half.0 * 2, half.1.as_str()), (cells(axis, "{ n = 7 }").0, ""));
+    let mixed = "m = [[64, 64], 32]";
+    assert_eq!(half, cells(mixed, "{ m = [32, 9] }"));
+    insta::assert_snapshot!(cells(axis, "{ m = [64, 32] }").1, @"
+    an entry of `sweep.exclude` matches no cell (toy/main.toml:17:12): no `m` is [64,32]
+      help: take it out, or correct it: `m` takes [64,64], [32,32]
+    ");
+}
+
+#[test]
 fn paths_are_meant_from_the_file_that_writes_them() {
     let big = load_files(WHOLE, &[], Some("big"), &[]).unwrap();
     assert_eq!(instance(&big, "test").params["from"]["root"], "toy/pictures");

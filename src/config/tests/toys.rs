@@ -148,7 +148,7 @@ impl Stage for Train {
     fn validate(&self) -> Vec<ParamError> {
         if self.optimizer.warmup > self.steps {
             let message =
-                format!("warmup must be at most {}, but is {}", self.steps, self.optimizer.warmup);
+                format!("must be at most {}, but is {}", self.steps, self.optimizer.warmup);
             return vec![ParamError::new("optimizer.warmup", message).help("train for more steps")];
         }
         Vec::new()

@@ -32,7 +32,7 @@ fn sizes_and_frames_that_do_not_fit() {
         $ pipe check latents.toml --set clips.frames=8 --set pairs.size=[30,31]
         ? 2
         --- stderr
-          × stage `clips`: must be 4k + 1, at least 5, but is 8
+          × stage `clips`: `frames` must be 4k + 1, at least 5, but is 8
            ╭─[--set:1:14]
          1 │ clips.frames=8
            ·              ┬
@@ -40,7 +40,7 @@ fn sizes_and_frames_that_do_not_fit() {
            ╰────
           help: the nearest are 5 and 9
 
-          × stage `pairs`: sides must be even, 8 to 4096, but are [30, 31]
+          × stage `pairs`: `size`: sides must be even, 8 to 4096, but are [30, 31]
            ╭─[--set:1:12]
          1 │ pairs.size=[30,31]
            ·            ───┬───

@@ -247,7 +247,7 @@ fn save_at_must_end_at_the_last_step() {
     $ pipe check way.toml --set params.save_at=[1]
     ? 2
     --- stderr
-      × stage `lora`: must end at `steps`, 2, but ends at 1
+      × stage `lora`: `save_at` must end at `steps`, 2, but ends at 1
        ╭─[--set:1:16]
      1 │ params.save_at=[1]
        ·                ─┬─

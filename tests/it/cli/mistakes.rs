@@ -82,7 +82,7 @@ fn one_mistake_is_one_error() {
     no kind: stage `answers` has no `kind` | it can be `dataset`, `transform`, `interpolate`, `text_encode`, `vae_encode`, `lora_train`, `lora_merge`, `sample`, `decode`, `color_correct`, `metric`, `pretrain`, `command`
     choice: `modules` has no choice `qkov` | did you mean `qkvo`?
     data set: `source.source` has no choice `builtin:figure` | did you mean `builtin:figures`?
-    model of five stages: stage `prompt`: there is no built-in model `tny` | did you mean `builtin:tiny`?
+    model of five stages: stage `prompt`: `model`: there is no built-in model `tny` | did you mean `builtin:tiny`?
     port: a stage of kind `vae_encode` has no input `video` | did you mean `videos`?
     no port: stage `latents` needs the input `videos` | add `videos = "<a stage that gives videos>"` to its `inputs`
     port's artifact: stage `latents` needs videos, but `examples` gives pairs | name a stage that gives videos
@@ -92,8 +92,8 @@ fn one_mistake_is_one_error() {
     quoted number: `learning_rate` must be a number, but is the string "2e-3" | write it without quotes: 2e-3
     negative number: `steps` must be at least 0, but is -120
     no number: the number must be finite | write a number that is
-    size of two stages: stage `examples`: sides must be even, 8 to 4096, but are [63, 64] | give [height, width] in pixels; the model may ask for more, such as multiples of 16
-    frames: stage `clips`: must be 4k + 1, at least 5, but is 8 | the nearest are 5 and 9
+    size of two stages: stage `examples`: `size`: sides must be even, 8 to 4096, but are [63, 64] | give [height, width] in pixels; the model may ask for more, such as multiples of 16
+    frames: stage `clips`: `frames` must be 4k + 1, at least 5, but is 8 | the nearest are 5 and 9
     empty axis: `sweep.grid.n` has no values | list its values, or take the axis out
     axis of one value: `sweep.grid.n` must be a list of values, but is the number 4 | write it in brackets, also where there is one value
     grid: `sweep.grid` must be a table of axes, but is a list | write `grid = { <axis> = ... }`

@@ -31,6 +31,35 @@ fn the_committed_schemas_are_those_of_the_program() {
     assert_eq!(shell.output("schema lok").status.code(), Some(2));
 }
 
+#[test]
+fn a_count_that_must_not_be_zero_is_so_for_an_editor_too() {
+    let schema = schema("pipeline");
+    let least = |stage: &str, key: &str| {
+        let rules = schema["definitions"][format!("stage_{stage}")]["allOf"].as_array().unwrap();
+        let mut found = rules.iter().map(|rule| &rule["else"]["properties"][key]["minimum"]);
+        let found = found.find_map(Value::as_i64);
+        found.unwrap_or_else(|| panic!("no least `{key}` of {stage}"))
+    };
+    let counts = [
+        ("lora_train", &["rank", "batch_size", "gradient_accumulation", "save_every"][..]),
+        ("lora_train", &["held_out_every"]),
+        ("sample", &["frames", "steps", "batch_size"]),
+        ("vae_encode", &["image_latent_pool"]),
+        ("interpolate", &["grid"]),
+        ("text_encode", &["max_length"]),
+        ("lora_merge", &["rank"]),
+        ("command", &["timeout_secs"]),
+    ];
+    for (stage, keys) in counts {
+        for key in keys {
+            assert_eq!(least(stage, key), 1, "`{key}` of {stage}");
+        }
+    }
+    assert_eq!(least("interpolate", "frames"), 5);
+    // A training of no steps is the start itself.
+    assert_eq!(least("lora_train", "steps"), 0);
+}
+
 /// A data set that is not there, a command, and stages in all states.
 const MORE: &str = r#"
 [stages.photos]

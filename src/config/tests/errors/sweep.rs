@@ -248,3 +248,53 @@ fn a_sweep_of_a_million_cells_is_asked_back() {
         10_000
     );
 }
+
+#[test]
+fn more_axes_than_a_sweep_can_have_are_an_error_in_each_section() {
+    for section in ["grid", "one_at_a_time"] {
+        let axes: Vec<_> = (0..66).map(|n| format!("sweep.{section}.a{n}=[1]")).collect();
+        let bases = (0..66).map(|n| format!("sweep.baseline.a{n}=1"));
+        let bases: Vec<_> = bases.filter(|_| section == "one_at_a_time").collect();
+        let set: Vec<&str> = axes.iter().chain(&bases).map(String::as_str).collect();
+        let text = render(&load_files(WHOLE, &[], None, &set).err().unwrap());
+        assert!(text.contains("a sweep has at most 64 axes"), "{section}: {text}");
+    }
+}
+
+#[test]
+fn an_entry_of_exclude_that_says_nothing_is_shown() {
+    let text = changed(
+        "grid          = { n = [1, 3] }",
+        "grid          = { n = [1, 3] }\nexclude = [{}, { n = [] }, 1]",
+    );
+    insta::assert_snapshot!(text, @"
+     × an entry of `sweep.exclude` names no axis
+       ╭─[toy/main.toml:17:12]
+    16 │ grid          = { n = [1, 3] }
+    17 │ exclude = [{}, { n = [] }, 1]
+       ·            ─┬
+       ·             ╰── must name one
+    18 │ 
+       ╰────
+     help: write `{ <axis> = ... }`, or take the entry out
+
+     × an entry of `sweep.exclude` has no values of `n`
+       ╭─[toy/main.toml:17:22]
+    16 │ grid          = { n = [1, 3] }
+    17 │ exclude = [{}, { n = [] }, 1]
+       ·                      ─┬
+       ·                       ╰── must have at least one
+    18 │ 
+       ╰────
+     help: list those to leave out, or take the axis out
+
+     × `sweep.exclude` must be a table of axes with their values, but is the number 1
+       ╭─[toy/main.toml:17:28]
+    16 │ grid          = { n = [1, 3] }
+    17 │ exclude = [{}, { n = [] }, 1]
+       ·                            ┬
+       ·                            ╰── must be a table of axes with their values
+    18 │ 
+       ╰────
+    ");
+}

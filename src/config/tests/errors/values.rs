@@ -77,6 +77,28 @@ fn control_characters_in_names_are_shown_written_out() {
 }
 
 #[test]
+fn names_that_are_parts_of_a_path_cannot_look_like_one() {
+    let stage = |name| {
+        format!(
+            "\n[stages.\"{name}\"]\nkind = \"data\"\ncount = 1\nfrom = {{ source = \"figures\" }}\n"
+        )
+    };
+    let text = WHOLE
+        .replace("[params]", "[params]\n\"x/y\" = 1")
+        .replace("{ n = [1, 3] }", "{ n = [1, 3], \"o.lr\" = [1] }")
+        .replace("[tables.main]", "[tables.\" \"]");
+    let all = errors(&(text + &stage("") + &stage("a.b[c=1]") + "[profiles.\"a.b\"]\n"));
+    let told: Vec<_> = all.lines().filter(|line| line.contains('×')).collect();
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    × a name cannot have one of `.`, `[`, `]`, `=`, `/`, but is "x/y"
+    × a name cannot have one of `.`, `[`, `]`, `=`, `/`, but is "o.lr"
+    × a name cannot be empty, but is " "
+    × a name cannot be empty, but is ""
+    × a name cannot have one of `.`, `[`, `]`, `=`, `/`, but is "a.b[c=1]"
+    "#);
+}
+
+#[test]
 fn a_wrong_type_is_shown() {
     let text = changed("count = 5", r#"count = "5""#);
     insta::assert_snapshot!(text, @r#"
@@ -179,7 +201,7 @@ fn a_broken_rule_of_a_stage_is_shown() {
 optimizer = { warmup = 20 }"#,
     );
     insta::assert_snapshot!(text, @r#"
-     × stage `lora`: warmup must be at most 10, but is 20
+     × stage `lora`: `optimizer.warmup` must be at most 10, but is 20
        ╭─[toy/main.toml:35:24]
     34 │ steps   = "${steps}"
     35 │ optimizer = { warmup = 20 }
