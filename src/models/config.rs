@@ -53,6 +53,24 @@ impl Check {
         })
     }
 
+    /// Requires numbers that something is multiplied or divided by.
+    pub fn positive(&self, factors: &[(&str, f32)]) -> Result<(), LoadError> {
+        factors.iter().try_for_each(|(key, factor)| {
+            self.only(key, *factor > 0.0 && factor.is_finite(), "a positive number")
+        })
+    }
+
+    /// Requires the epsilon of a norm.
+    pub fn epsilon(&self, key: &str, epsilon: f64) -> Result<(), LoadError> {
+        self.only(key, epsilon >= 0.0 && epsilon.is_finite(), "a number, not negative")
+    }
+
+    /// Requires that an autoencoder takes and gives red, green and blue.
+    pub fn colors(&self, input: usize, output: usize) -> Result<(), LoadError> {
+        self.only("in_channels", input == 3, "3")?;
+        self.only("out_channels", output == 3, "3")
+    }
+
     /// Requires numbers of layers that can be listed.
     pub fn layers(&self, key: &str, layers: &[usize]) -> Result<(), LoadError> {
         layers.iter().try_for_each(|layers| self.at_most(key, *layers, MAX_LAYERS))
