@@ -23,7 +23,7 @@ pub fn parse<T: DeserializeOwned>(file: &str, config: &Value) -> Result<T, LoadE
 const MAX_SIZE: usize = 1 << 20;
 const MAX_LAYERS: usize = 10_000;
 /// Levels of an autoencoder, each of which halves the picture at most.
-pub const MAX_LEVELS: usize = 16;
+const MAX_LEVELS: usize = 16;
 /// Pixels, or latents, on the side of a patch.
 pub const MAX_PATCH: usize = 16;
 /// Tokens of a prompt.
@@ -41,8 +41,11 @@ impl Check {
         if holds {
             return Ok(());
         }
-        let message = format!("`{key}` must be {wanted}");
-        Err(LoadError::Config { file: self.0.to_owned(), message })
+        Err(self.error(key, format!("must be {wanted}")))
+    }
+
+    fn error(&self, key: impl Into<String>, message: impl Into<String>) -> LoadError {
+        LoadError::Setting { file: self.0.to_owned(), key: key.into(), message: message.into() }
     }
 
     /// Requires sizes that something can be built with.
@@ -76,6 +79,11 @@ impl Check {
         layers.iter().try_for_each(|layers| self.at_most(key, *layers, MAX_LAYERS))
     }
 
+    /// Requires a list of levels that latents can have a size behind.
+    pub fn levels(&self, key: &str, levels: usize) -> Result<(), LoadError> {
+        self.only(key, levels <= MAX_LEVELS, &format!("a list of at most {MAX_LEVELS}"))
+    }
+
     /// Requires that what a file says it is for, a name or a list of them, is one of `known`; it may
     /// say nothing.
     pub fn class(&self, config: &Value, key: &str, known: &[&str]) -> Result<(), LoadError> {
@@ -88,8 +96,7 @@ impl Check {
         let Some(other) = named.iter().find(|name| !is_known(name)) else { return Ok(()) };
         let other = other.as_str().map_or_else(|| other.to_string(), str::to_owned);
         let known = known.join("` or `");
-        let message = format!("`{key}` must be `{known}`, but is `{other}`");
-        Err(LoadError::Config { file: self.0.to_owned(), message })
+        Err(self.error(key, format!("must be `{known}`, but is `{other}`")))
     }
 
     /// Requires that a number is not above a limit.
@@ -102,10 +109,10 @@ impl Check {
         let changes_maths = |key: &str| !key.starts_with('_') && !HARMLESS.contains(&key);
         match keys.iter().find(|(key, value)| changes_maths(key) && !value.is_null()) {
             None => Ok(()),
-            Some((key, value)) => Err(LoadError::Config {
-                file: self.0.to_owned(),
-                message: format!("`{key} = {value}` is not a setting this version knows"),
-            }),
+            Some((key, value)) => {
+                let message = "is not a setting this version knows";
+                Err(self.error(format!("{key} = {value}"), message))
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::models::{
     LoadError,
-    config::{Check, MAX_LEVELS, MAX_PATCH, parse},
+    config::{Check, MAX_PATCH, parse},
 };
 
 const VAE: &str = "vae/config.json";
@@ -191,7 +191,7 @@ impl VaeConfig {
             ("block_out_channels", &parsed.block_out_channels),
             ("decoder_block_out_channels", &parsed.decoder_block_out_channels),
         ] {
-            check.at_most(&format!("number of {key}"), channels.len(), MAX_LEVELS)?;
+            check.levels(key, channels.len())?;
             check.sizes(&[(key, channels.iter().copied().max().unwrap_or(1).max(1))])?;
         }
         parsed.check_encoder(check)?;
@@ -348,6 +348,13 @@ impl VaeConfig {
             [time * t, space * h]
         })
     }
+
+    /// Video frames, and pixels, that the decoder makes of one latent.
+    pub fn expansion(&self) -> [usize; 2] {
+        let levels = self.decoder_levels();
+        let grown = 1 << levels.iter().filter(|level| level.upsampling.is_some()).count();
+        [self.patch_size_t * grown, self.patch_size * grown]
+    }
 }
 
 #[cfg(test)]
@@ -411,7 +418,7 @@ mod tests {
             (json!({ "layers_per_block": [1_u64 << 40] }), "`layers_per_block` must be at most"),
             (
                 json!({ "block_out_channels": vec![8; 99] }),
-                "of block_out_channels` must be at most",
+                "`block_out_channels` must be a list of at most 16",
             ),
             (
                 json!({ "decoder_block_out_channels": [1_u64 << 40] }),

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::models::{
     LoadError,
-    config::{Check, MAX_LEVELS, MAX_PATCH, MAX_SAMPLE, MAX_TEXT, parse},
+    config::{Check, MAX_PATCH, MAX_SAMPLE, MAX_TEXT, parse},
 };
 
 /// The shape of a transformer.
@@ -302,7 +302,7 @@ impl VaeConfig {
         check.layers("layers_per_block", &[self.layers_per_block])?;
         // The first of a level's residual blocks changes the number of channels.
         check.sizes(&[("layers_per_block", self.layers_per_block)])?;
-        check.at_most("number of block_out_channels", levels, MAX_LEVELS)?;
+        check.levels("block_out_channels", levels)?;
         let sizes = levels > 0 && self.block_out_channels.iter().all(|size| *size > 0);
         check.only("block_out_channels", sizes, "a list of at least one size, none of them 0")?;
         let widest = self.block_out_channels.iter().copied().max().unwrap_or(1);

@@ -62,7 +62,7 @@ fn sizes_beyond_all_bounds_are_errors() {
         "down_block_types": vec![DOWN_BLOCK; 65], "up_block_types": vec![UP_BLOCK; 65],
     });
     for (config, wanted) in [
-        (levels, "`number of block_out_channels` must be at most 16"),
+        (levels, "`block_out_channels` must be a list of at most 16"),
         (json!({ "layers_per_block": 1_u64 << 40 }), "`layers_per_block` must be at most 10000"),
         (json!({ "scaling_factor": 0.0 }), "`scaling_factor` must be a positive number"),
         (json!({ "scaling_factor": -0.7 }), "`scaling_factor` must be a positive number"),
