@@ -6,17 +6,32 @@
 use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::LoadError;
 
 /// Keys that say how the reference computes, not what.
 const HARMLESS: &[&str] = &["dropout", "force_upcast"];
 
-/// Reads a parsed file into its type.
+/// Reads a parsed file into its type, every key of which has a default.
 pub fn parse<T: DeserializeOwned>(file: &str, config: &Value) -> Result<T, LoadError> {
-    T::deserialize(config)
-        .map_err(|error| LoadError::Config { file: file.to_owned(), message: error.to_string() })
+    T::deserialize(config).map_err(|error| match unreadable::<T>(config) {
+        Some(key) => {
+            let message = format!("cannot be read: {error}");
+            LoadError::Setting { file: file.to_owned(), key, message }
+        }
+        None => LoadError::Config { file: file.to_owned(), message: error.to_string() },
+    })
+}
+
+/// The key that cannot be read even alone; the error does not name it.
+fn unreadable<T: DeserializeOwned>(config: &Value) -> Option<String> {
+    let entries = config.as_object()?.iter();
+    let mut alone =
+        entries.map(|(key, value)| (key, Map::from_iter([(key.clone(), value.clone())])));
+    let (key, _) =
+        alone.find(|(_, alone)| T::deserialize(Value::Object(alone.clone())).is_err())?;
+    Some(key.clone())
 }
 
 /// Upper bounds, far beyond what is published: a foreign file must not decide over memory and time.

@@ -92,7 +92,11 @@ fn what_cannot_be_trained_is_told_before_anything_runs() {
         ("layers_per_block   = 1", "act_fn = \"bogus\"", "`config.act_fn` must be silu"),
         ("= 1.5", "= 0", "`config.scaling_factor` must be a positive number"),
         ("= 1.5", "= 1e39", "`config.scaling_factor` must be a positive number"),
-        ("= 1.5", "= \"much\"", "`config`: invalid type: string \"much\", expected f32"),
+        (
+            "= 1.5",
+            "= \"much\"",
+            "`config.scaling_factor` cannot be read: invalid type: string \"much\", expected f32",
+        ),
         ("num_groups    = 2", "num_groups    = 3", "`config.norm_num_groups` must be a divisor"),
         ("heads = 1", "heads = 0", "`config.num_attention_heads` must be at least 1"),
         ("num_layers     = 1", "window = 3", "`config.window = 3` is not a setting this version"),
@@ -160,4 +164,50 @@ fn the_multiple_of_the_image_is_not_guessed() {
         .replace("text = \"prompt\" }", "text = \"prompt\", model = \"vae\" }");
     shell.write("right.toml", &connected);
     shell.succeed("check right.toml");
+}
+
+#[test]
+fn halves_of_an_autoencoder_that_do_not_match_are_told() {
+    let shell = Shell::new();
+    let start = PRETRAINING.find("[stages.vae.config]").unwrap();
+    let unlike = r#"
+family = "LTXVideoTransformer3DModel"
+
+[stages.vae.config]
+patch_size = 1
+block_out_channels = [4, 4]
+down_block_types   = ["LTXVideoDownBlock3D", "LTXVideoDownBlock3D"]
+downsample_type    = ["conv", "conv"]
+layers_per_block   = [1, 1, 1]
+spatio_temporal_scaling = [true, true]
+decoder_block_out_channels = [4]
+decoder_layers_per_block   = [1, 1]
+decoder_spatio_temporal_scaling = [true]
+decoder_inject_noise = [false, false]
+upsample_residual    = [false]
+upsample_factor      = [1]
+"#;
+    shell.write("wrong.toml", &format!("{}{unlike}", PRETRAINING[..start].trim_end()));
+    let said = shell.transcript("check wrong.toml");
+    let wanted = "the encoder makes one latent of 4 frames and 4 pixels a side";
+    assert!(said.contains(wanted), "{said}");
+}
+
+#[test]
+fn an_autoencoder_of_other_latents_than_the_transformer_takes_is_an_error() {
+    let shell = Shell::new();
+    let start = PRETRAINING.find("[stages.latents]").unwrap();
+    let sampling = r#"
+[stages.predict]
+kind   = "sample"
+inputs = { pairs = "pairs", text = "prompt", model = "vae" }
+model  = "builtin:tiny"
+frames = 5
+steps  = 1
+"#;
+    let vae = PRETRAINING[..start].replace("latent_channels    = 8", "latent_channels    = 4");
+    let vae = vae.replace("crop   = [16, 16]\nsteps  = 2", "steps  = 0");
+    shell.write("wrong.toml", &format!("{vae}{sampling}"));
+    let said = shell.transcript("run wrong.toml");
+    assert!(said.contains("? 1") && said.contains("the latents have 4 channels"), "{said}");
 }
