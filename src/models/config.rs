@@ -6,24 +6,39 @@
 use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::LoadError;
 
 /// Keys that say how the reference computes, not what.
 const HARMLESS: &[&str] = &["dropout", "force_upcast"];
 
-/// Reads a parsed file into its type.
+/// Reads a parsed file into its type, every key of which has a default.
 pub fn parse<T: DeserializeOwned>(file: &str, config: &Value) -> Result<T, LoadError> {
-    T::deserialize(config)
-        .map_err(|error| LoadError::Config { file: file.to_owned(), message: error.to_string() })
+    T::deserialize(config).map_err(|error| match unreadable::<T>(config) {
+        Some(key) => {
+            let message = format!("cannot be read: {error}");
+            LoadError::Setting { file: file.to_owned(), key, message }
+        }
+        None => LoadError::Config { file: file.to_owned(), message: error.to_string() },
+    })
+}
+
+/// The key that cannot be read even alone; the error does not name it.
+fn unreadable<T: DeserializeOwned>(config: &Value) -> Option<String> {
+    let entries = config.as_object()?.iter();
+    let mut alone =
+        entries.map(|(key, value)| (key, Map::from_iter([(key.clone(), value.clone())])));
+    let (key, _) =
+        alone.find(|(_, alone)| T::deserialize(Value::Object(alone.clone())).is_err())?;
+    Some(key.clone())
 }
 
 /// Upper bounds, far beyond what is published: a foreign file must not decide over memory and time.
 const MAX_SIZE: usize = 1 << 20;
 const MAX_LAYERS: usize = 10_000;
 /// Levels of an autoencoder, each of which halves the picture at most.
-pub const MAX_LEVELS: usize = 16;
+const MAX_LEVELS: usize = 16;
 /// Pixels, or latents, on the side of a patch.
 pub const MAX_PATCH: usize = 16;
 /// Tokens of a prompt.
@@ -41,8 +56,11 @@ impl Check {
         if holds {
             return Ok(());
         }
-        let message = format!("`{key}` must be {wanted}");
-        Err(LoadError::Config { file: self.0.to_owned(), message })
+        Err(self.error(key, format!("must be {wanted}")))
+    }
+
+    fn error(&self, key: impl Into<String>, message: impl Into<String>) -> LoadError {
+        LoadError::Setting { file: self.0.to_owned(), key: key.into(), message: message.into() }
     }
 
     /// Requires sizes that something can be built with.
@@ -53,9 +71,32 @@ impl Check {
         })
     }
 
+    /// Requires numbers that something is multiplied or divided by.
+    pub fn positive(&self, factors: &[(&str, f32)]) -> Result<(), LoadError> {
+        factors.iter().try_for_each(|(key, factor)| {
+            self.only(key, *factor > 0.0 && factor.is_finite(), "a positive number")
+        })
+    }
+
+    /// Requires the epsilon of a norm.
+    pub fn epsilon(&self, key: &str, epsilon: f64) -> Result<(), LoadError> {
+        self.only(key, epsilon >= 0.0 && epsilon.is_finite(), "a number, not negative")
+    }
+
+    /// Requires that an autoencoder takes and gives red, green and blue.
+    pub fn colors(&self, input: usize, output: usize) -> Result<(), LoadError> {
+        self.only("in_channels", input == 3, "3")?;
+        self.only("out_channels", output == 3, "3")
+    }
+
     /// Requires numbers of layers that can be listed.
     pub fn layers(&self, key: &str, layers: &[usize]) -> Result<(), LoadError> {
         layers.iter().try_for_each(|layers| self.at_most(key, *layers, MAX_LAYERS))
+    }
+
+    /// Requires a list of levels that latents can have a size behind.
+    pub fn levels(&self, key: &str, levels: usize) -> Result<(), LoadError> {
+        self.only(key, levels <= MAX_LEVELS, &format!("a list of at most {MAX_LEVELS}"))
     }
 
     /// Requires that what a file says it is for, a name or a list of them, is one of `known`; it may
@@ -70,8 +111,7 @@ impl Check {
         let Some(other) = named.iter().find(|name| !is_known(name)) else { return Ok(()) };
         let other = other.as_str().map_or_else(|| other.to_string(), str::to_owned);
         let known = known.join("` or `");
-        let message = format!("`{key}` must be `{known}`, but is `{other}`");
-        Err(LoadError::Config { file: self.0.to_owned(), message })
+        Err(self.error(key, format!("must be `{known}`, but is `{other}`")))
     }
 
     /// Requires that a number is not above a limit.
@@ -84,10 +124,10 @@ impl Check {
         let changes_maths = |key: &str| !key.starts_with('_') && !HARMLESS.contains(&key);
         match keys.iter().find(|(key, value)| changes_maths(key) && !value.is_null()) {
             None => Ok(()),
-            Some((key, value)) => Err(LoadError::Config {
-                file: self.0.to_owned(),
-                message: format!("`{key} = {value}` is not a setting this version knows"),
-            }),
+            Some((key, value)) => {
+                let message = "is not a setting this version knows";
+                Err(self.error(format!("{key} = {value}"), message))
+            }
         }
     }
 }

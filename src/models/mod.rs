@@ -239,6 +239,12 @@ pub trait VideoVae: Send + Sync {
     /// How much smaller latents are than pixels.
     fn compression(&self) -> Compression;
 
+    /// How much larger decoded pixels are than latents: where a configuration states the decoder's
+    /// levels apart, it need not be what the encoder shrinks them by.
+    fn expansion(&self) -> Compression {
+        self.compression()
+    }
+
     /// Frames that so many latent frames are decoded to.
     fn decoded_frames(&self, latent_frames: usize) -> usize {
         (latent_frames - 1) * self.compression().time + 1
@@ -294,6 +300,12 @@ pub trait Denoiser: Send + Sync {
 
     /// How the conditioning image enters.
     fn image_conditioning(&self) -> ImageConditioning;
+
+    /// Channels of the latents.
+    fn latent_channels(&self) -> usize;
+
+    /// Size of the text encoder's output.
+    fn text_channels(&self) -> usize;
 
     /// Video latents `[B, C, f, h, w]` to the number of frames the transformer takes, by repeating
     /// the first one in front (CogVideoX 1.5); training noises and scores all of them.

@@ -10,6 +10,7 @@ use crate::{
         Item,
         model::resolve_model,
         tensors::Array,
+        text::TextEmbedding,
         videos::{self, Clip},
     },
     models::{ClipSize, Compression, Denoiser, ModelRef, ModelSource, VideoVae, memory::Estimator},
@@ -105,6 +106,38 @@ pub(super) fn check_clip(
              model: {error}"
         ))
     })
+}
+
+/// Reads the prompt on a port for a denoiser, `[1, L, D]`.
+pub(super) fn read_text(
+    inputs: &Inputs<'_>,
+    port: &str,
+    denoiser: &dyn Denoiser,
+    device: &Device,
+) -> Result<Tensor<3>, StageError> {
+    let text = TextEmbedding::read(inputs, port, device)?.batch(1);
+    let (wanted, [_, _, found]) = (denoiser.text_channels(), text.dims());
+    if found == wanted {
+        return Ok(text);
+    }
+    let message = format!(
+        "the prompt on `{port}` has {found} channels, but the configuration of the transformer \
+         says {wanted}"
+    );
+    Err(StageError::failed(message).with_help("encode it with the text encoder of the same model"))
+}
+
+/// Checks that latents of so many channels fit a denoiser.
+pub(super) fn check_channels(found: usize, denoiser: &dyn Denoiser) -> Result<(), StageError> {
+    let wanted = denoiser.latent_channels();
+    if found == wanted {
+        return Ok(());
+    }
+    let message = format!(
+        "the latents have {found} channels, but the configuration of the transformer says {wanted}"
+    );
+    Err(StageError::failed(message)
+        .with_help("take the autoencoder and the transformer of one model"))
 }
 
 /// What a model made is no number.

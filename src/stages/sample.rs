@@ -11,11 +11,11 @@ use super::{
     agreement::scale_of_a_frame,
     fit::not_known,
     idle,
-    model::{StageModel, array, check_clip, open_vae, tiling_help},
+    model::{StageModel, array, check_channels, check_clip, open_vae, read_text, tiling_help},
     rules,
 };
 use crate::{
-    artifact::{ArtifactKind, Item, adapter::AdapterArtifact, samples, text::TextEmbedding},
+    artifact::{ArtifactKind, Item, adapter::AdapterArtifact, samples},
     models::{
         ClipSize, Denoiser, ImageConditioning, LoadError, Memory, ModelRef, ModelSource, Sampler,
         VideoVae, family,
@@ -207,12 +207,13 @@ impl Stage for Sample {
         let scale =
             ImageLatentScale::resolve(self.image_latent_scale, &vae_config, Side::Sampling)?;
         self.check_image_use(lora.as_ref(), denoiser.image_conditioning(), &vae_config)?;
-        let text = TextEmbedding::read(inputs, "text", &device)?.batch(1);
+        check_channels(vae.latent_channels(), &*denoiser)?;
+        let text = read_text(inputs, "text", &*denoiser, &device)?;
         let sampling = Sampling {
             denoiser: &*denoiser,
             scheduler: &*scheduler,
             num_steps: self.steps,
-            guidance: self.guidance(&source, inputs, text.dims(), &device)?,
+            guidance: self.guidance(&source, inputs, text.dims(), &*denoiser, &device)?,
             condition: self.condition(),
             text,
         };
@@ -327,6 +328,7 @@ impl Sample {
         source: &ModelSource,
         inputs: &Inputs<'_>,
         text: [usize; 3],
+        denoiser: &dyn Denoiser,
         device: &Device,
     ) -> Result<Option<(f64, Tensor<3>)>, StageError> {
         if self.guidance_scale <= 1.0 {
@@ -335,10 +337,9 @@ impl Sample {
         if inputs.get("negative").is_none() {
             return Err(self.unguided().into());
         }
-        let negative = TextEmbedding::read(inputs, "negative", device)?.batch(1);
+        let negative = read_text(inputs, "negative", denoiser, device)?;
         let padded = family(source)?.prompt_format(&source.config("transformer")?)?.keeps_padding;
-        let ([_, len, width], [_, negative_len, negative_width]) = (text, negative.dims());
-        if negative_width != width || (padded && negative_len != len) {
+        if padded && negative.dims() != text {
             return Err(StageError::failed(format!(
                 "`negative` must have the shape of `text`, {text:?}, but has {:?}",
                 negative.dims()

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     Cause, Inputs, MODEL_PARAMS, Misfit, ParamError, StageContext, StageError, StageKind,
-    Surroundings,
+    Surroundings, model::check_channels,
 };
 use crate::{
     artifact::latents::{self, ClipLatents},
@@ -188,6 +188,7 @@ pub(super) fn read_examples(
             .on_item(&item.name)
             .with_help("give the clips one `size` and one number of frames"));
         }
+        check_channels(c, denoiser).map_err(|e| e.on_item(&item.name))?;
         denoiser
             .check_size([f, h, w], text)
             .map_err(|e| StageError::failed(format!("the clip does not fit the model: {e}")))

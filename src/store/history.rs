@@ -167,7 +167,7 @@ impl History {
             lines.to_owned()
         };
         let is_anonymous = std::mem::take(&mut self.is_anonymous);
-        let header = is_anonymous.then(|| header(&self.owner)).unwrap_or_default();
+        let header = if is_anonymous { header(&self.owner) } else { String::new() };
         fs::OpenOptions::new()
             .append(!begins_anew)
             .write(true)

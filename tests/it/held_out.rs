@@ -116,7 +116,7 @@ fn pretraining_looks_at_them_too() {
         None,
         json!({
             "part": "transformer", "steps": 3, "seed": 1, "held_out_every": 3, "ema_decay": 0.5,
-            "config": fixture.config["transformer"],
+            "image_latent_scale": 1.5, "config": fixture.config["transformer"],
         }),
     );
     let found = evaluations(&log_of(&bench, &train, "log.json", &PORTS));

@@ -226,6 +226,19 @@ fn pretraining_starts_fresh_resumes_exactly_and_passes_other_parts_on() {
     assert_eq!(trained[1].files, whole[0].files);
     let log: Value = serde_json::from_slice(&bench.read(&trained[0], "log.json")).unwrap();
     assert_eq!(log["losses"].as_array().unwrap().len(), 3);
+
+    let unscaled = bench.run(&transformer, &["latents", "text"], usize::MAX).unwrap_err();
+    assert!(unscaled.to_string().contains("`image_latent_scale` must be a number"), "{unscaled}");
+    for (changed, wanted) in [
+        (json!({ "in_channels": 4, "out_channels": 2 }), "the latents have 4 channels"),
+        (json!({ "text_embed_dim": 5 }), "the prompt on `text` has"),
+    ] {
+        let mut config = fixture.config["transformer"].clone();
+        config.as_object_mut().unwrap().extend(changed.as_object().unwrap().clone());
+        let params = json!({ "part": "transformer", "steps": 3, "config": config });
+        let error = bench.run(&stage::<Pretrain>(None, params), &ports, usize::MAX).unwrap_err();
+        assert!(error.to_string().contains(wanted), "{error}");
+    }
 }
 
 #[test]

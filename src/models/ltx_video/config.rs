@@ -94,6 +94,7 @@ impl TransformerConfig {
             ("caption_channels", parsed.caption_channels),
             ("num_attention_heads * attention_head_dim", parsed.inner_dim()),
         ])?;
+        check.epsilon("norm_eps", parsed.norm_eps)?;
         let dim = parsed.inner_dim();
         check.only(
             "attention_head_dim",
@@ -146,6 +147,7 @@ mod tests {
             (json!({ "use_window": 3 }), "use_window"),
             (json!({ "attention_head_dim": 0 }), "`attention_head_dim` must be at least 1"),
             (json!({ "caption_channels": 0 }), "caption_channels"),
+            (json!({ "norm_eps": -1 }), "`norm_eps` must be a number, not negative"),
             (json!({ "num_layers": 1_u64 << 40 }), "`num_layers` must be at most 10000"),
             (json!({ "caption_channels": 1_u64 << 40 }), "`caption_channels` must be at most"),
         ] {

@@ -150,6 +150,14 @@ impl Denoiser for Transformer {
         ImageConditioning::FirstFrame
     }
 
+    fn latent_channels(&self) -> usize {
+        self.config.in_channels
+    }
+
+    fn text_channels(&self) -> usize {
+        self.config.caption_channels
+    }
+
     fn pad_frames(&self, latents: Tensor<5>) -> Tensor<5> {
         latents
     }

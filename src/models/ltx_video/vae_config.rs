@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::models::{
     LoadError,
-    config::{Check, MAX_LEVELS, MAX_PATCH, parse},
+    config::{Check, MAX_PATCH, parse},
 };
 
 const VAE: &str = "vae/config.json";
@@ -176,15 +176,14 @@ impl VaeConfig {
         check.class(config, "_class_name", &["AutoencoderKLLTXVideo"])?;
         let parsed: Self = parse(VAE, config)?;
         check.unknown(&parsed.unknown)?;
+        check.colors(parsed.in_channels, parsed.out_channels)?;
         check.sizes(&[
             ("patch_size", parsed.patch_size),
-            ("in_channels", parsed.in_channels),
-            ("out_channels", parsed.out_channels),
             ("latent_channels", parsed.latent_channels),
         ])?;
         check.only("patch_size_t", parsed.patch_size_t == 1, "1")?;
-        let scale = parsed.scaling_factor;
-        check.only("scaling_factor", scale > 0.0 && scale.is_finite(), "a positive number")?;
+        check.positive(&[("scaling_factor", parsed.scaling_factor)])?;
+        check.epsilon("resnet_norm_eps", parsed.resnet_norm_eps)?;
         check.at_most("patch_size", parsed.patch_size, MAX_PATCH)?;
         check.layers("layers_per_block", &parsed.layers_per_block)?;
         check.layers("decoder_layers_per_block", &parsed.decoder_layers_per_block)?;
@@ -192,7 +191,7 @@ impl VaeConfig {
             ("block_out_channels", &parsed.block_out_channels),
             ("decoder_block_out_channels", &parsed.decoder_block_out_channels),
         ] {
-            check.at_most(&format!("number of {key}"), channels.len(), MAX_LEVELS)?;
+            check.levels(key, channels.len())?;
             check.sizes(&[(key, channels.iter().copied().max().unwrap_or(1).max(1))])?;
         }
         parsed.check_encoder(check)?;
@@ -276,8 +275,10 @@ impl VaeConfig {
         // Where a factor divides the channels, only the upsampler may change their number.
         let divides = factor == 1
             || (plain && level.upsampling.is_some() && level.output * factor == channels);
-        let unfolds =
-            level.upsampling.is_none_or(|how| !how.residual || channels.is_multiple_of(8));
+        // What it unfolds are the channels after those that a residual block may change.
+        let unfolds = level
+            .upsampling
+            .is_none_or(|how| !how.residual || (level.output * factor).is_multiple_of(8));
         let fits = level.output > 0 && divides && unfolds;
         check.only("upsample_factor", fits, "one that divides decoder_block_out_channels")?;
         let rule = "false where a level of the decoder changes the number of channels";
@@ -347,6 +348,13 @@ impl VaeConfig {
             [time * t, space * h]
         })
     }
+
+    /// Video frames, and pixels, that the decoder makes of one latent.
+    pub fn expansion(&self) -> [usize; 2] {
+        let levels = self.decoder_levels();
+        let grown = 1 << levels.iter().filter(|level| level.upsampling.is_some()).count();
+        [self.patch_size_t * grown, self.patch_size * grown]
+    }
 }
 
 #[cfg(test)]
@@ -394,10 +402,23 @@ mod tests {
             (json!({ "patch_size": 0 }), "`patch_size` must be at least 1"),
             (json!({ "latent_channels": 0 }), "latent_channels"),
             (json!({ "scaling_factor": 0 }), "scaling_factor"),
+            (json!({ "in_channels": 4 }), "`in_channels` must be 3"),
+            (json!({ "out_channels": 4 }), "`out_channels` must be 3"),
+            (json!({ "resnet_norm_eps": -1 }), "`resnet_norm_eps` must be a number, not negative"),
+            // The level's residual block makes 12 channels, which give no places.
+            (
+                json!({
+                    "decoder_block_out_channels": [12, 16], "decoder_layers_per_block": [1, 1, 1],
+                    "decoder_spatio_temporal_scaling": [true, false],
+                    "upsample_residual": [true, false], "upsample_factor": [1, 1],
+                    "decoder_inject_noise": [false, false, false],
+                }),
+                "upsample_factor",
+            ),
             (json!({ "layers_per_block": [1_u64 << 40] }), "`layers_per_block` must be at most"),
             (
                 json!({ "block_out_channels": vec![8; 99] }),
-                "of block_out_channels` must be at most",
+                "`block_out_channels` must be a list of at most 16",
             ),
             (
                 json!({ "decoder_block_out_channels": [1_u64 << 40] }),

@@ -104,6 +104,19 @@ pub enum LoadError {
         /// What does not fit.
         problems: Problems,
     },
+    /// A value of a configuration is not one the model can have.
+    #[error("`{file}`: `{key}` {message}")]
+    Setting {
+        /// The file.
+        file: String,
+        /// The key.
+        key: String,
+        /// What it must be.
+        message: String,
+    },
+    /// The same, of a configuration that a pipeline states.
+    #[error("{0}")]
+    Stated(String),
     /// A configuration is not one the model can have.
     #[error("`{file}`: {message}")]
     Config {
@@ -120,12 +133,26 @@ impl LoadError {
         match self {
             Self::Missing { help, .. } => Some(help),
             Self::Format { .. } => Some("it may be cut short: copy or download it again"),
-            Self::Config { .. } => Some("it must be the file that came with the weights"),
+            Self::Config { .. } | Self::Setting { .. } => {
+                Some("it must be the file that came with the weights")
+            }
             Self::Mismatch(_) | Self::PartMismatch { .. } => Some(
                 "weights and `config.json` must come from the same model: copy or download both \
                  again",
             ),
             _ => None,
+        }
+    }
+
+    /// Says that a configuration is no file but the table `param` of a stage.
+    #[must_use]
+    pub fn stated_in(self, param: &str) -> Self {
+        match self {
+            Self::Setting { key, message, .. } => {
+                Self::Stated(format!("`{param}.{key}` {message}"))
+            }
+            Self::Config { message, .. } => Self::Stated(format!("`{param}`: {message}")),
+            error => error,
         }
     }
 

@@ -1,5 +1,6 @@
 //! `pretrain`: a new model, or the full training of an old one.
 
+mod check;
 mod train;
 
 use burn::tensor::{Device, FloatDType};
@@ -9,12 +10,10 @@ use serde_json::{Map, Value, json};
 
 use super::{
     IdleParam, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext, StageError,
-    StageKind, Surroundings,
-    agreement::{scale_of_a_frame, time_of_channels},
-    idle,
+    StageKind, Surroundings, idle,
     model::pass_parts_on,
     rules,
-    training::{HELD_OUT, check_rates, held_out_misfits, log_held_out, settings, trajectory},
+    training::{HELD_OUT, check_rates, log_held_out, settings, trajectory},
 };
 use crate::{
     artifact::{ArtifactKind, model::ModelPart},
@@ -128,8 +127,8 @@ pub struct Pretrain {
     /// LTX-Video.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timestep_distribution: Option<TimestepDistribution>,
-    /// Multiple of the conditioning image's latent: a number, `"inverse"` or `"direct"`; by default
-    /// by the VAE on the input `model`, else 1 / 0.7 as published for CogVideoX 1.5.
+    /// Multiple of the conditioning image's latent: a number, or `"inverse"` or `"direct"` by the VAE on
+    /// the input `model`, by default what that VAE is published with. Without one it must be a number.
     #[serde(default)]
     pub image_latent_scale: Option<ImageLatentScale>,
     /// The share of samples whose conditioning image is blanked (CogVideoX), or whose first frame
@@ -252,14 +251,7 @@ impl Stage for Pretrain {
     }
 
     fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
-        let mut misfits: Vec<_> =
-            held_out_misfits(self.held_out_every, around).into_iter().collect();
-        if let (Part::Transformer, Some(family)) = (self.part, self.family()) {
-            let conditioning = family.image_conditioning();
-            misfits.extend(scale_of_a_frame(self.image_latent_scale, conditioning));
-            misfits.extend(time_of_channels(self.causal_time, conditioning));
-        }
-        misfits
+        self.unfit(around)
     }
 
     fn params_without_effect(&self) -> &'static [(&'static str, usize)] {
@@ -364,21 +356,17 @@ impl Pretrain {
     ) -> Result<(Value, Params), StageError> {
         let name = self.part.name();
         let old = inputs.items("model").iter().find(|item| item.name == name);
-        let config = match (old, &self.like) {
-            (Some(item), _) if self.config.is_empty() => read_json(inputs, item)?,
-            (None, Some(model)) => model.resolve()?.config(name)?,
-            _ => {
-                let mut config = self.config.clone();
-                if self.part == Part::Transformer {
-                    let class = Value::String(self.family.clone());
-                    config.entry("_class_name").or_insert(class);
-                }
-                Value::Object(config)
-            }
+        let (config, is_stated) = match (old, &self.like) {
+            (Some(item), _) if self.config.is_empty() => (read_json(inputs, item)?, false),
+            (None, Some(model)) => (model.resolve()?.config(name)?, false),
+            _ => (self.stated_config(), true),
         };
-        let build = |params: &ParamReader<'_>| match self.part {
-            Part::Vae => family.vae(&config, params).map(drop),
-            Part::Transformer => family.denoiser(&config, params).map(drop),
+        let build = |params: &ParamReader<'_>| {
+            let built = match self.part {
+                Part::Vae => family.vae(&config, params).map(drop),
+                Part::Transformer => family.denoiser(&config, params).map(drop),
+            };
+            built.map_err(|error| if is_stated { error.stated_in("config") } else { error })
         };
         let params = if let Some(item) = old {
             let mut params = Params::default();

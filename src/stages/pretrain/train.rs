@@ -1,20 +1,19 @@
 //! Training of the two parts.
 
 use burn::tensor::{Device, Tensor};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     super::{
-        Inputs, StageContext, StageError,
-        model::{check_pixels, read_clip},
+        Inputs, ItemSize, StageContext, StageError,
+        model::{read_clip, read_text},
         training::{checkpoints, observe, read_examples, read_held_out, train_error},
     },
     Pretrain, read_json,
 };
 use crate::{
-    artifact::text::TextEmbedding,
     models::{
-        Compression, ParamReader, Params, VideoDiffusion, VideoVae, one_of, pixels,
+        ImageConditioning, ParamReader, Params, VideoDiffusion, VideoVae, one_of, pixels,
         sampling::{ImageLatentScale, Side},
     },
     train::{
@@ -55,16 +54,16 @@ impl Pretrain {
         device: &Device,
         cx: &StageContext<'_>,
     ) -> Result<Trained, StageError> {
+        self.check_inputs(inputs)?;
         let items = inputs.items("videos");
-        let Some(first) = items.first() else {
-            return Err(StageError::failed("training a VAE needs clips")
-                .with_help("connect a stage that gives videos to `videos`"));
-        };
+        let first = items.first().ok_or_else(|| {
+            StageError::failed("there are no clips to train on")
+                .with_help("give the data set a `count` of at least 1")
+        })?;
         let size = read_clip(inputs, first)?.size;
         let vae = family.vae(config, &ParamReader::loaded(&start, None))?;
         let (compression, latent_channels) = (vae.compression(), vae.latent_channels());
-        check_autoencoded(size, &*vae).map_err(|e| e.on_item(&first.name))?;
-        self.check_crop(size, compression)?;
+        self.check_clip(size, &*vae).map_err(|e| e.on_item(&first.name))?;
         // Clips are read when they are needed: a data set may be larger than the memory.
         let clip = |index: usize| {
             let clip = read_clip(inputs, &items[index])
@@ -102,17 +101,16 @@ impl Pretrain {
         device: &Device,
         cx: &StageContext<'_>,
     ) -> Result<Trained, StageError> {
-        if inputs.get("latents").is_none() || inputs.get("text").is_none() {
-            return Err(StageError::failed("training a transformer needs `latents` and `text`")
-                .with_help("connect a `vae_encode` and a `text_encode` stage"));
-        }
+        self.check_inputs(inputs)?;
         let known = family.timestep_distributions();
         let schedule = Value::Object(self.scheduler.clone());
-        let scheduler = family.scheduler(&schedule, family.samplers()[0])?;
-        let text = TextEmbedding::read(inputs, "text", device)?.batch(1);
+        let scheduler = family
+            .scheduler(&schedule, family.samplers()[0])
+            .map_err(|error| error.stated_in("scheduler"))?;
         let plain = family.denoiser(config, &ParamReader::loaded(&start, None))?;
-        let examples = read_examples("latents", inputs, &*plain, text.dims()[1], device, cx)?;
+        let text = read_text(inputs, "text", &*plain, device)?;
         let tokens = text.dims()[1];
+        let examples = read_examples("latents", inputs, &*plain, tokens, device, cx)?;
         let held_out = read_held_out(self.held_out_every, inputs, &*plain, tokens, device, cx)?;
         let training = DenoiserTraining {
             steps: self.steps(),
@@ -121,7 +119,7 @@ impl Pretrain {
                 scheduler: &*scheduler,
                 conditioning: plain.image_conditioning(),
                 distribution: one_of("timestep_distribution", self.timestep_distribution, known)?,
-                image_scale: self.image_scale(inputs)?,
+                image_scale: self.image_scale(inputs, plain.image_conditioning())?,
                 image_dropout: self.image_dropout,
                 text: Tensor::clone(&text),
                 causal_time: self.causal_time,
@@ -139,45 +137,35 @@ impl Pretrain {
         Ok(trained.into_iter().next_back().expect("there is one stop"))
     }
 
-    /// Checks that the piece of a clip that is trained on can be encoded and lies in the clip.
-    fn check_crop(
-        &self,
-        [frames, rows, columns]: [usize; 3],
-        compression: Compression,
-    ) -> Result<(), StageError> {
-        let Some([height, width]) = self.crop else { return Ok(()) };
-        check_pixels([frames, height, width], compression)?;
-        if height > rows || width > columns {
-            let message =
-                format!("`crop` must fit the clips of {rows}x{columns}, but is {height}x{width}");
-            return Err(StageError::failed(message));
-        }
-        Ok(())
+    fn check_inputs(&self, inputs: &Inputs<'_>) -> Result<(), StageError> {
+        let missing = self.missing_inputs(|port| inputs.get(port).is_some());
+        missing.into_iter().next().map_or(Ok(()), |misfit| Err(misfit.into()))
     }
 
-    fn image_scale(&self, inputs: &Inputs<'_>) -> Result<f64, StageError> {
-        let vae = match inputs.items("model").iter().find(|item| item.name == "vae") {
-            Some(item) => read_json(inputs, item)?,
-            None => json!({ "scaling_factor": 0.7, "invert_scale_latents": true }),
-        };
+    /// Checks that an autoencoder takes a clip, and gives it back.
+    fn check_clip(
+        &self,
+        [frames, height, width]: [usize; 3],
+        vae: &dyn VideoVae,
+    ) -> Result<(), StageError> {
+        let size = ItemSize { frames: Some(frames), image: Some([height, width]) };
+        let misfits = self.unfit_clips(size, vae);
+        misfits.into_iter().next().map_or(Ok(()), |misfit| Err(misfit.into()))
+    }
+
+    fn image_scale(
+        &self,
+        inputs: &Inputs<'_>,
+        conditioning: ImageConditioning,
+    ) -> Result<f64, StageError> {
+        if conditioning == ImageConditioning::FirstFrame {
+            return Ok(1.0);
+        }
+        let vae = inputs.items("model").iter().find(|item| item.name == "vae");
+        if let Some(misfit) = self.unknown_scale(conditioning, vae.is_some()) {
+            return Err(misfit.into());
+        }
+        let vae = vae.map(|item| read_json(inputs, item)).transpose()?.unwrap_or_default();
         Ok(ImageLatentScale::resolve(self.image_latent_scale, &vae, Side::Training)?)
     }
-}
-
-/// Checks that an autoencoder takes a clip of this size and gives it back.
-fn check_autoencoded(size: [usize; 3], vae: &dyn VideoVae) -> Result<(), StageError> {
-    let compression = vae.compression();
-    check_pixels(size, compression)?;
-    let latents = (size[0] - 1) / compression.time + 1;
-    let decoded = vae.decoded_frames(latents);
-    if decoded == size[0] {
-        return Ok(());
-    }
-    let message = format!(
-        "a clip of {} frames has {latents} latent frames, which this autoencoder decodes to {decoded} \
-         frames",
-        size[0]
-    );
-    let help = format!("take {} frames", latents * compression.time + 1);
-    Err(StageError::failed(message).with_help(help))
 }

@@ -26,6 +26,7 @@ mod model_settings;
 mod odd_paths;
 mod pipelines;
 mod plan;
+mod pretrain;
 mod provenance;
 mod remote;
 mod run;

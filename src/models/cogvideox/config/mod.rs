@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::models::{
     LoadError,
-    config::{Check, MAX_LEVELS, MAX_PATCH, MAX_SAMPLE, MAX_TEXT, parse},
+    config::{Check, MAX_PATCH, MAX_SAMPLE, MAX_TEXT, parse},
 };
 
 /// The shape of a transformer.
@@ -132,8 +132,15 @@ impl TransformerConfig {
             ("time_embed_dim", parsed.time_embed_dim),
             ("text_embed_dim", parsed.text_embed_dim),
             ("sample_frames", parsed.sample_frames),
+            ("sample_height", parsed.sample_height),
+            ("sample_width", parsed.sample_width),
             ("temporal_compression_ratio", parsed.temporal_compression_ratio),
         ])?;
+        check.positive(&[
+            ("spatial_interpolation_scale", parsed.spatial_interpolation_scale),
+            ("temporal_interpolation_scale", parsed.temporal_interpolation_scale),
+        ])?;
+        check.epsilon("norm_eps", parsed.norm_eps)?;
         check.layers("num_layers", &[parsed.num_layers])?;
         check_text_length(parsed.max_text_seq_length)?;
         for (key, found, limit) in [
@@ -145,28 +152,40 @@ impl TransformerConfig {
         ] {
             check.at_most(key, found, limit)?;
         }
-        // It is added to the embedding of the timestep.
-        let width = parsed.time_embed_dim;
-        let added = parsed.ofs_embed_dim.is_none_or(|dim| dim == width);
-        check.only("ofs_embed_dim", added, "null or time_embed_dim")?;
-        check.only(
-            "attention_head_dim",
-            parsed.attention_head_dim.is_multiple_of(16),
-            "a multiple of 16",
-        )?;
         check.only("patch_size", parsed.patch_size > 0, "at least 1")?;
         check.only("patch_size_t", parsed.patch_size_t != Some(0), "null or at least 1")?;
+        parsed.check_embeddings(check)?;
         check.only(
             "in_channels",
             Some(parsed.in_channels) == parsed.out_channels.checked_mul(2),
             "twice out_channels, as in models that take a conditioning image",
         )?;
+        Ok(parsed)
+    }
+
+    /// Checks the embeddings of timestep, offset and position.
+    fn check_embeddings(&self, check: Check) -> Result<(), LoadError> {
+        // The offset's is added to the timestep's, and half of it are sines.
+        let width = self.time_embed_dim;
+        let added = self.ofs_embed_dim.is_none_or(|dim| dim == width && dim.is_multiple_of(2));
+        check.only("ofs_embed_dim", added, "null, or time_embed_dim where that is even")?;
+        check.only(
+            "attention_head_dim",
+            self.attention_head_dim.is_multiple_of(16),
+            "a multiple of 16",
+        )?;
+        let widths = [Some(self.inner_dim()), self.ofs_embed_dim];
+        let fewest = widths.into_iter().flatten().min().unwrap_or_default() / 2;
+        check.only(
+            "freq_shift",
+            self.freq_shift < fewest as f32,
+            &format!("below {fewest}, the number of frequencies"),
+        )?;
         check.only(
             "use_rotary_positional_embeddings",
-            parsed.use_rotary_positional_embeddings || !parsed.use_learned_positional_embeddings,
+            self.use_rotary_positional_embeddings || !self.use_learned_positional_embeddings,
             "true where use_learned_positional_embeddings is",
-        )?;
-        Ok(parsed)
+        )
     }
 
     /// Size of a token.
@@ -259,7 +278,6 @@ impl VaeConfig {
         let check = Check(VAE);
         check.class(config, "_class_name", &["AutoencoderKLCogVideoX"])?;
         let parsed: Self = parse(VAE, config)?;
-        let levels = parsed.block_out_channels.len();
         check.unknown(&parsed.unknown)?;
         check.only("act_fn", parsed.act_fn == "silu", "silu")?;
         check.only("use_quant_conv", !parsed.use_quant_conv, "false")?;
@@ -267,24 +285,31 @@ impl VaeConfig {
         check.only("shift_factor", parsed.shift_factor.is_none(), "null")?;
         check.only("latents_mean", parsed.latents_mean.is_none(), "null")?;
         check.only("latents_std", parsed.latents_std.is_none(), "null")?;
+        check.colors(parsed.in_channels, parsed.out_channels)?;
         check.sizes(&[
-            ("in_channels", parsed.in_channels),
-            ("out_channels", parsed.out_channels),
             ("latent_channels", parsed.latent_channels),
             ("sample_height", parsed.sample_height),
             ("sample_width", parsed.sample_width),
         ])?;
-        let scale = parsed.scaling_factor;
-        check.only("scaling_factor", scale > 0.0 && scale.is_finite(), "a positive number")?;
-        check.layers("layers_per_block", &[parsed.layers_per_block])?;
-        check.at_most("number of block_out_channels", levels, MAX_LEVELS)?;
-        let sizes = levels > 0 && parsed.block_out_channels.iter().all(|size| *size > 0);
+        check.positive(&[("scaling_factor", parsed.scaling_factor)])?;
+        check.epsilon("norm_eps", parsed.norm_eps)?;
+        parsed.check_levels(check)?;
+        Ok(parsed)
+    }
+
+    fn check_levels(&self, check: Check) -> Result<(), LoadError> {
+        let levels = self.block_out_channels.len();
+        check.layers("layers_per_block", &[self.layers_per_block])?;
+        // The first of a level's residual blocks changes the number of channels.
+        check.sizes(&[("layers_per_block", self.layers_per_block)])?;
+        check.levels("block_out_channels", levels)?;
+        let sizes = levels > 0 && self.block_out_channels.iter().all(|size| *size > 0);
         check.only("block_out_channels", sizes, "a list of at least one size, none of them 0")?;
-        let widest = parsed.block_out_channels.iter().copied().max().unwrap_or(1);
+        let widest = self.block_out_channels.iter().copied().max().unwrap_or(1);
         check.sizes(&[("block_out_channels", widest)])?;
         for (key, types, wanted) in [
-            ("down_block_types", &parsed.down_block_types, DOWN_BLOCK),
-            ("up_block_types", &parsed.up_block_types, UP_BLOCK),
+            ("down_block_types", &self.down_block_types, DOWN_BLOCK),
+            ("up_block_types", &self.up_block_types, UP_BLOCK),
         ] {
             let fits = types.len() == levels && types.iter().all(|name| name == wanted);
             check.only(
@@ -295,17 +320,17 @@ impl VaeConfig {
         }
         check.only(
             "norm_num_groups",
-            parsed.norm_num_groups > 0
-                && parsed.block_out_channels.iter().all(|c| c % parsed.norm_num_groups == 0),
+            self.norm_num_groups > 0
+                && self.block_out_channels.iter().all(|c| c % self.norm_num_groups == 0),
             "a divisor of every number of block_out_channels",
         )?;
         check.only(
             "temporal_compression_ratio",
-            parsed.temporal_compression_ratio.is_power_of_two()
-                && parsed.num_temporal_levels() < levels,
-            "a power of two, with a block that halves the frames for each factor",
-        )?;
-        Ok(parsed)
+            self.temporal_compression_ratio.is_power_of_two()
+                && self.temporal_compression_ratio <= MAX_TEMPORAL_COMPRESSION
+                && self.num_temporal_levels() < levels,
+            "a power of two up to 8, with a block that halves the frames for each factor",
+        )
     }
 
     /// Number of levels that halve the frames.
@@ -328,5 +353,7 @@ pub(super) fn check_text_length(tokens: usize) -> Result<(), LoadError> {
 
 const TRANSFORMER: &str = "transformer/config.json";
 const VAE: &str = "vae/config.json";
+/// Video frames that are encoded at a time, which give whole latent frames.
+const MAX_TEMPORAL_COMPRESSION: usize = 8;
 const DOWN_BLOCK: &str = "CogVideoXDownBlock3D";
 const UP_BLOCK: &str = "CogVideoXUpBlock3D";

@@ -163,6 +163,14 @@ impl Denoiser for Transformer {
         ImageConditioning::Channels
     }
 
+    fn latent_channels(&self) -> usize {
+        self.config.out_channels
+    }
+
+    fn text_channels(&self) -> usize {
+        self.config.text_embed_dim
+    }
+
     fn pad_frames(&self, latents: Tensor<5>) -> Tensor<5> {
         let first = latents.clone().narrow(2, 0, 1);
         let mut frames = vec![first; self.num_padding_frames(latents.dims()[2])];

@@ -113,6 +113,11 @@ impl VideoVae for Vae {
         Compression { time, space }
     }
 
+    fn expansion(&self) -> Compression {
+        let [time, space] = self.config.expansion();
+        Compression { time, space }
+    }
+
     fn scaling_factor(&self) -> f32 {
         self.config.scaling_factor
     }

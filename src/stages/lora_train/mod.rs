@@ -1,5 +1,7 @@
 //! `lora_train`: encoded clips to an adapter.
 
+mod train;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -12,29 +14,17 @@ use super::{
     idle,
     model::StageModel,
     rules,
-    training::{
-        HELD_OUT, check_rates, checkpoints, held_out_misfits, log_held_out, observe, read_examples,
-        read_held_out, settings, train_error, trajectory,
-    },
+    training::{HELD_OUT, check_rates, held_out_misfits, settings, trajectory},
 };
 use crate::{
-    artifact::{ArtifactKind, adapter::AdapterArtifact, text::TextEmbedding},
+    artifact::ArtifactKind,
     models::{
-        Adapter, ClipSize, ImageConditioning, LoadError, LoraTargets, Memory, ModelRef,
-        ParamReader, Params, TimestepDistribution, family,
+        ClipSize, ImageConditioning, LoadError, LoraTargets, Memory, ModelRef,
+        TimestepDistribution,
         memory::{Estimator, LoraTraining},
-        one_of,
-        sampling::{ImageLatentScale, Side},
+        sampling::ImageLatentScale,
     },
-    train::{
-        batch::Diffusion,
-        denoiser::DenoiserTraining,
-        gradient::Recompute,
-        optimizer::AdamW,
-        order::{Order, SmallSet},
-        schedule::LrSchedule,
-        steps::{StepReport, Steps},
-    },
+    train::{gradient::Recompute, optimizer::AdamW, order::SmallSet, schedule::LrSchedule},
 };
 
 /// Trains a low-rank adapter of a frozen denoiser on encoded clips.
@@ -257,78 +247,11 @@ impl Stage for LoraTrain {
         out: &mut Output<'_>,
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
-        let StageModel { source, device } = StageModel::open(&self.model, inputs, cx)?;
-        let (family, config) = (family(&source)?, source.config("transformer")?);
-        let base = cx.models.denoiser_params(&source, &device)?;
-        let scheduler = cx.models.scheduler(&source, None)?;
-        let known = family.timestep_distributions();
-        let distribution = one_of("timestep_distribution", self.timestep_distribution, known)?;
-        let image_scale = ImageLatentScale::resolve(
-            self.image_latent_scale,
-            &source.config("vae")?,
-            Side::Training,
-        )?;
-        if let Some(misfit) = self.image_misfits(family.image_conditioning()).into_iter().next() {
-            return Err(misfit.into());
-        }
-        let text = TextEmbedding::read(inputs, "text", &device)?.batch(1);
-        let plain = family.denoiser(&config, &ParamReader::loaded(&base, None))?;
-        let tokens = text.dims()[1];
-        let examples = read_examples("latents", inputs, &*plain, tokens, &device, cx)?;
-        let held_out = read_held_out(self.held_out_every, inputs, &*plain, tokens, &device, cx)?;
-
-        let seed = self.seed.unwrap_or_default();
-        let (rank, alpha) = (self.rank, self.alpha.unwrap_or(self.rank as f64 / 2.0));
-        let modules = self.modules.unwrap_or_else(|| family.default_lora_targets());
-        let targets = family.lora_targets(modules);
-        let fresh = Adapter::new_fresh(&base, targets, rank, alpha, seed, &device)?;
-        let build = |factors: &Params| {
-            let adapter = Adapter { rank, alpha, factors: factors.clone() };
-            family.denoiser(&config, &ParamReader::loaded(&base, Some(&adapter)))
-        };
-        let training = DenoiserTraining {
-            steps: self.steps(),
-            build: &build,
-            diffusion: Diffusion {
-                scheduler: &*scheduler,
-                conditioning: plain.image_conditioning(),
-                distribution,
-                image_scale,
-                image_dropout: self.image_dropout,
-                text,
-                causal_time: self.causal_time,
-            },
-            order: Order {
-                len: examples.len(),
-                batch_size: self.batch_size,
-                small_set: self.small_set,
-                seed,
-            },
-            examples: &examples,
-            accumulation: self.gradient_accumulation,
-            recompute: self.recompute,
-            held_out,
-        };
-        let mut observe = |report: StepReport| observe(cx, report);
-        let stops = self.adapter_steps();
-        let trained = training
-            .run(&stops, checkpoints(cx)?, &device, || fresh.factors, &mut observe)
-            .map_err(train_error)?;
-
-        for (stop, trained) in stops.into_iter().zip(trained) {
-            let mut train = json!({
-                "settings": self.settings_at(stop),
-                "alpha": alpha,
-                "image_latent_scale": image_scale,
-                "clips": examples.len(),
-                "losses": trained.losses,
-            });
-            log_held_out(&mut train, &trained.held_out);
-            let adapter = Adapter { rank, alpha, factors: trained.params };
-            let step = (!self.save_at.is_empty()).then_some(stop);
-            AdapterArtifact { adapter, train }.write(out, step)?;
-        }
-        Ok(())
+        let model = StageModel::open(&self.model, inputs, cx)?;
+        let base = self.base(&model, cx)?;
+        let clips = self.clips(&*base.denoiser(None)?, inputs, &model.device, cx)?;
+        let made = self.train(&base, clips, &model.device, cx)?;
+        self.write(made, out)
     }
 }
 
@@ -367,18 +290,5 @@ impl LoraTrain {
             settings["saved_at"] = json!(stop);
         }
         settings
-    }
-
-    fn steps(&self) -> Steps {
-        Steps {
-            steps: self.steps,
-            learning_rate: self.learning_rate,
-            schedule: self.lr_schedule,
-            warmup_steps: self.warmup_steps,
-            optimizer: self.optimizer,
-            max_grad_norm: self.max_grad_norm,
-            ema: None,
-            save_every: self.save_every,
-        }
     }
 }

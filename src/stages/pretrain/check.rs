@@ -1,0 +1,201 @@
+//! What shows before a training runs: inputs, configuration, sizes.
+
+use serde_json::Value;
+
+use super::{
+    super::{
+        Cause, ItemSize, Misfit, Surroundings,
+        agreement::{scale_of_a_frame, time_of_channels},
+        fit::{self, not_known},
+        training::held_out_misfits,
+    },
+    Part, Pretrain,
+};
+use crate::models::{
+    Compression, ImageConditioning, LoadError, ParamReader, VideoDiffusion, VideoVae,
+    sampling::ImageLatentScale,
+};
+
+impl Pretrain {
+    /// What it cannot be trained on.
+    pub(super) fn unfit(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
+        let mut misfits: Vec<_> =
+            held_out_misfits(self.held_out_every, around).into_iter().collect();
+        if self.steps > 0 {
+            misfits.extend(self.missing_inputs(|port| around.has(port)));
+        }
+        let Some(family) = self.family() else { return misfits };
+        misfits.extend(match self.part {
+            Part::Vae => self.unfit_vae(family, around),
+            Part::Transformer => self.unfit_transformer(family, around),
+        });
+        misfits
+    }
+
+    /// Ports that the part cannot be trained without.
+    pub(super) fn missing_inputs(&self, has: impl Fn(&str) -> bool) -> Vec<Misfit> {
+        let wanted: &[(&str, &str)] = match self.part {
+            Part::Vae => &[("videos", "a stage that gives videos")],
+            Part::Transformer => {
+                &[("latents", "a `vae_encode` stage"), ("text", "a `text_encode` stage")]
+            }
+        };
+        let missing = wanted.iter().filter(|(port, _)| !has(port));
+        missing
+            .map(|(port, giver)| {
+                Misfit::new(
+                    Cause::Param("inputs"),
+                    format!("training a part `{}` needs the input `{port}`", self.part.name()),
+                    format!("connect {giver} to `{port}`"),
+                )
+            })
+            .collect()
+    }
+
+    fn unfit_vae(&self, family: &dyn VideoDiffusion, around: &Surroundings<'_>) -> Vec<Misfit> {
+        let Some(config) = self.known_config(around) else { return Vec::new() };
+        let vae = match family.vae(&config, &ParamReader::shapes()) {
+            Ok(vae) => vae,
+            Err(error) => return self.unfit_config(error).into_iter().collect(),
+        };
+        if self.steps == 0 { Vec::new() } else { self.unfit_clips(around.size, &*vae) }
+    }
+
+    /// What of clips an autoencoder cannot be trained on.
+    pub(super) fn unfit_clips(&self, size: ItemSize, vae: &dyn VideoVae) -> Vec<Misfit> {
+        let mut misfits = fit::pixels(size, vae.compression());
+        if misfits.is_empty() {
+            misfits.extend(size.frames.and_then(|frames| not_given_back(frames, vae)));
+        }
+        misfits.extend(unlike_halves(vae));
+        misfits.extend(self.unfit_crop(size, vae.compression()));
+        misfits
+    }
+
+    /// A piece of a clip that cannot be encoded, or does not lie in it.
+    fn unfit_crop(&self, clip: ItemSize, compression: Compression) -> Vec<Misfit> {
+        let Some([height, width]) = self.crop else { return Vec::new() };
+        let piece = ItemSize { frames: None, image: self.crop };
+        let mut misfits = fit::pixels(piece, compression);
+        for misfit in &mut misfits {
+            misfit.cause = Cause::Param("crop");
+            misfit.message = format!("`crop`: {}", misfit.message);
+        }
+        if let Some([rows, columns]) = clip.image
+            && (height > rows || width > columns)
+        {
+            let message =
+                format!("`crop` must fit the clips of {rows}x{columns}, but is {height}x{width}");
+            let help = "take a smaller piece, or leave `crop` out to train on whole clips";
+            misfits.push(Misfit::new(Cause::Param("crop"), message, help));
+        }
+        misfits
+    }
+
+    fn unfit_transformer(
+        &self,
+        family: &dyn VideoDiffusion,
+        around: &Surroundings<'_>,
+    ) -> Vec<Misfit> {
+        let conditioning = family.image_conditioning();
+        let known = family.timestep_distributions();
+        let mut misfits: Vec<_> = scale_of_a_frame(self.image_latent_scale, conditioning)
+            .into_iter()
+            .chain(time_of_channels(self.causal_time, conditioning))
+            .chain(not_known("timestep_distribution", self.timestep_distribution, known))
+            .collect();
+        let config = self.known_config(around);
+        let error = config.and_then(|c| family.denoiser(&c, &ParamReader::shapes()).err());
+        misfits.extend(error.and_then(|error| self.unfit_config(error)));
+        if self.steps > 0 {
+            let schedule = Value::Object(self.scheduler.clone());
+            let error = family.scheduler(&schedule, family.samplers()[0]).err();
+            misfits.extend(error.map(|error| unfit_table("scheduler", error)));
+            misfits.extend(self.unknown_scale(conditioning, around.has("model")));
+        }
+        misfits
+    }
+
+    /// A multiple of the image's latent that follows an autoencoder which is not there.
+    pub(super) fn unknown_scale(
+        &self,
+        conditioning: ImageConditioning,
+        has_vae: bool,
+    ) -> Option<Misfit> {
+        let is_stated = matches!(self.image_latent_scale, Some(ImageLatentScale::Factor(_)));
+        let unknown = conditioning == ImageConditioning::Channels && !is_stated && !has_vae;
+        unknown.then(|| {
+            Misfit::new(
+                Cause::Param("image_latent_scale"),
+                "`image_latent_scale` must be a number where no autoencoder on the input `model` \
+                 gives it",
+                "connect the autoencoder that made the latents to `model`, or set \
+                 `image_latent_scale` to 1 / `scaling_factor` of that autoencoder",
+            )
+        })
+    }
+
+    /// The part's configuration, where it does not come from an input.
+    fn known_config(&self, around: &Surroundings<'_>) -> Option<Value> {
+        match &self.like {
+            Some(_) if around.has("model") => None,
+            Some(like) => like.resolve().ok()?.config(self.part.name()).ok(),
+            None if self.config.is_empty() && around.has("model") => None,
+            None => Some(self.stated_config()),
+        }
+    }
+
+    /// The configuration that is stated here, whose transformer is of the family.
+    pub(super) fn stated_config(&self) -> Value {
+        let mut config = self.config.clone();
+        if self.part == Part::Transformer {
+            let class = Value::String(self.family.clone());
+            config.entry("_class_name").or_insert(class);
+        }
+        Value::Object(config)
+    }
+
+    /// A wrong configuration; that of another model is told of by who reads its files.
+    fn unfit_config(&self, error: LoadError) -> Option<Misfit> {
+        self.like.is_none().then(|| unfit_table("config", error))
+    }
+}
+
+fn unfit_table(param: &'static str, error: LoadError) -> Misfit {
+    let error = error.stated_in(param);
+    let help = error.help().map(str::to_owned);
+    Misfit { cause: Cause::Param(param), message: error.to_string(), help }
+}
+
+/// A number of frames that comes back as another one.
+fn not_given_back(frames: usize, vae: &dyn VideoVae) -> Option<Misfit> {
+    let time = vae.compression().time;
+    let latents = (frames - 1) / time + 1;
+    let decoded = vae.decoded_frames(latents);
+    (decoded != frames).then(|| {
+        Misfit::new(
+            Cause::Frames,
+            format!(
+                "a clip of {frames} frames has {latents} latent frames, which this autoencoder \
+                 decodes to {decoded} frames"
+            ),
+            format!("take {} frames", latents * time + 1),
+        )
+    })
+}
+
+/// A decoder that is no mirror image of the encoder.
+fn unlike_halves(vae: &dyn VideoVae) -> Option<Misfit> {
+    let (encoder, decoder) = (vae.compression(), vae.expansion());
+    (encoder != decoder).then(|| {
+        Misfit::new(
+            Cause::Param("config"),
+            format!(
+                "the encoder makes one latent of {} frames and {} pixels a side, but the decoder \
+                 {} frames and {} pixels of one",
+                encoder.time, encoder.space, decoder.time, decoder.space
+            ),
+            "give the decoder a level that grows the picture for each that shrinks it in the encoder",
+        )
+    })
+}
