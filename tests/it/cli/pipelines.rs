@@ -203,7 +203,7 @@ fn a_model_that_cannot_exist_is_an_error_of_the_file() {
     $ pipe check published.toml
     ? 2
     --- stderr
-      × stage `prompt`: there is no built-in model `tyni`
+      × stage `prompt`: `model`: there is no built-in model `tyni`
         ╭─[published.toml:16:9]
      15 │ kind  = "text_encode"
      16 │ model = "builtin:tyni"
@@ -213,7 +213,7 @@ fn a_model_that_cannot_exist_is_an_error_of_the_file() {
         ╰────
       help: did you mean `builtin:tiny`?
 
-      × stage `latents`: there is no built-in model `tyni`
+      × stage `latents`: `model`: there is no built-in model `tyni`
         ╭─[published.toml:21:10]
      20 │ inputs = { videos = "clips" }
      21 │ model  = "builtin:tyni"
