@@ -150,10 +150,10 @@ fn a_dozen_kills_do_no_harm() {
     survives(12);
 }
 
-/// `cargo test --release --test it -- --ignored five_hundred --nocapture`, half an hour on two cores.
-/// How far it has been run stands in `benches/results/`.
+/// `cargo test --release --test it -- --ignored five_hundred --nocapture`; its figures are in
+/// `benches/results/`.
 #[test]
-#[ignore = "takes half an hour"]
+#[ignore = "takes minutes"]
 fn five_hundred_kills_do_no_harm() {
     survives(500);
 }
