@@ -94,6 +94,11 @@ impl From<Misfit> for StageError {
     }
 }
 
+/// Refuses the first of what does not fit, in a stage that runs.
+pub(super) fn refuse(misfits: impl IntoIterator<Item = Misfit>) -> Result<(), StageError> {
+    misfits.into_iter().next().map_or(Ok(()), |misfit| Err(misfit.into()))
+}
+
 /// A parameter that does nothing beside another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdleParam {

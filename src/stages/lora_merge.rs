@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::{
     Cause, IdleParam, ImageUse, Inputs, Misfit, Output, ParamError, Port, Ports, Stage,
-    StageContext, StageError, StageKind, Surroundings, model::pass_parts_on, pretrain::WeightType,
-    rules,
+    StageContext, StageError, StageKind, Surroundings, fit::refuse, model::pass_parts_on,
+    pretrain::WeightType, rules,
 };
 use crate::{
     artifact::{
@@ -232,9 +232,7 @@ impl LoraMerge {
             let sources = sources.ok_or_else(|| StageError::failed("`files` needs `root`"))?;
             adapters.push(read_file(sources, file).map_err(|error| error.on_item(file))?);
         }
-        if let Some(misfit) = self.miscount(adapters.len()) {
-            return Err(misfit.into());
-        }
+        refuse(self.miscount(adapters.len()))?;
         let weights = match self.weights.len() {
             0 => vec![1.0; adapters.len()],
             _ => self.weights.clone(),

@@ -159,10 +159,7 @@ pub(super) fn check_pixels(
     compression: Compression,
 ) -> Result<(), StageError> {
     let size = ItemSize { frames: Some(frames), image: Some([height, width]) };
-    match fit::pixels(size, compression).into_iter().next() {
-        Some(misfit) => Err(misfit.into()),
-        None => Ok(()),
-    }
+    fit::refuse(fit::pixels(size, compression))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::{
     Cause, IdleParam, ImageUse, Inputs, Misfit, Output, OwnSize, ParamError, Port, Ports, Stage,
     StageContext, StageError, StageKind, Surroundings,
     agreement::scale_of_a_frame,
-    fit::not_known,
+    fit::{not_known, refuse},
     idle,
     model::{StageModel, array, check_channels, check_clip, open_vae, read_text, tiling_help},
     rules,
@@ -312,7 +312,7 @@ impl Sample {
         if let Some(trained) = lora.and_then(|lora| ImageUse::of_adapter(&lora.train)) {
             misfit = misfit.or(self.how_image_is_used().misfit(trained, conditioning, vae)?);
         }
-        misfit.map_or(Ok(()), |misfit| Err(misfit.into()))
+        refuse(misfit)
     }
 
     fn unguided(&self) -> Misfit {

@@ -68,7 +68,8 @@ impl Store {
         let below =
             |root: &Root| root.path.strip_prefix(&self.root).unwrap_or(&root.path).to_owned();
         report.histories = damaged.map(below).collect();
-        report.gone = self.without_content(&roots)?;
+        let known = self.records()?;
+        report.gone = self.without_content(&known, &roots);
         let objects = self.damaged_objects(&mut report)?;
         let records = self.damaged_records(&mut report)?;
         // Before anything is removed: the lists of items say which results a file is part of.
@@ -82,7 +83,8 @@ impl Store {
             report.damaged.push(self.remove(&path, &[key], &roots)?);
         }
         for (path, trajectory) in self.damaged_checkpoints(&mut report)? {
-            let keys = self.keys_along(trajectory)?;
+            let along = known.iter().filter(|record| record.trajectory == Some(trajectory));
+            let keys: Vec<_> = along.map(|record| record.fingerprint).collect();
             report.damaged.push(self.remove(&path, &keys, &roots)?);
         }
         report.damaged.sort();
@@ -133,29 +135,19 @@ impl Store {
     }
 
     /// The names of the results whose content is not here.
-    fn without_content(&self, roots: &[Root]) -> Result<Vec<String>, StoreError> {
-        let mut gone = Vec::new();
-        for key in self.hashes_in("actions")? {
-            let Some(record) = self.lookup(key)?.found() else { continue };
+    fn without_content(&self, records: &[Record], roots: &[Root]) -> Vec<String> {
+        let is_gone = |record: &&Record| {
             let files = record.files.iter().map(|file| file.digest);
             let mut content = std::iter::once(record.output).chain(files);
-            if content.any(|digest| !self.object_path(digest).exists()) {
-                let known = roots.iter().find_map(|root| root.name_of(key));
-                gone.push(known.unwrap_or_else(|| key.short()));
-            }
-        }
+            content.any(|digest| !self.object_path(digest).exists())
+        };
+        let name = |record: &Record| {
+            let known = roots.iter().find_map(|root| root.name_of(record.fingerprint));
+            known.unwrap_or_else(|| record.fingerprint.short())
+        };
+        let mut gone: Vec<_> = records.iter().filter(is_gone).map(name).collect();
         gone.sort();
-        Ok(gone)
-    }
-
-    /// The keys of the trainings that went along a trajectory.
-    fn keys_along(&self, trajectory: Fingerprint) -> Result<Vec<Fingerprint>, StoreError> {
-        let mut along = Vec::new();
-        for key in self.hashes_in("actions")? {
-            let record = self.lookup(key)?.found();
-            along.extend(record.filter(|found| found.trajectory == Some(trajectory)).map(|_| key));
-        }
-        Ok(along)
+        gone
     }
 
     fn damaged_records(

@@ -16,7 +16,7 @@ use crate::{
         SCHEMA_VERSION,
         style::{bytes, count},
     },
-    store::{Fingerprint, GcPolicy, GcReport, Removed, Store, unnamed},
+    store::{Fingerprint, GcPolicy, GcReport, Removed, Root, Store, unnamed},
 };
 
 /// Remove what nobody needs
@@ -61,8 +61,9 @@ pub(super) fn gc(args: &GcArgs, store: &Store, session: &Session) -> Result<(), 
         }
     }
     if files.is_empty() {
-        check_histories(store)?;
-        keep.extend(as_stated(store)?);
+        let roots = store.roots()?;
+        check_histories(&roots, store)?;
+        keep.extend(as_stated(roots, store)?);
     }
     // What a file is now, it was not in another revision: that alone is kept of it.
     let current = files.iter().filter(|file| file.is_current()).map(|file| file.path.clone());
@@ -82,8 +83,7 @@ pub(super) fn gc(args: &GcArgs, store: &Store, session: &Session) -> Result<(), 
 }
 
 /// Without the histories nobody knows what is wanted, and all of it would go.
-fn check_histories(store: &Store) -> Result<(), CliError> {
-    let roots = store.roots()?;
+fn check_histories(roots: &[Root], store: &Store) -> Result<(), CliError> {
     let message = if let Some(root) = roots.iter().find(|root| root.is_damaged) {
         format!(
             "the history `{}` is damaged, so what its pipeline still wants is not known",
@@ -108,9 +108,9 @@ fn check_histories(store: &Store) -> Result<(), CliError> {
 
 /// The results of every pipeline that was run, as its file states them now: `--set` may have been the last
 /// run. A file that is gone, or wrong, states nothing.
-fn as_stated(store: &Store) -> Result<Vec<Fingerprint>, CliError> {
+fn as_stated(roots: Vec<Root>, store: &Store) -> Result<Vec<Fingerprint>, CliError> {
     let mut keep = Vec::new();
-    for owner in store.roots()?.into_iter().filter_map(|root| root.owner) {
+    for owner in roots.into_iter().filter_map(|root| root.owner) {
         let options = LoadOptions { profile: owner.profile.clone(), ..LoadOptions::default() };
         let Ok(pipeline) = config::load(Path::new(&owner.file), &options) else { continue };
         keep.extend(keys(&pipeline, store)?);

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{
     super::{
         Inputs, Output, StageContext, StageError,
+        fit::refuse,
         model::{StageModel, read_text},
         training::{checkpoints, log_held_out, observe, read_examples, read_held_out, train_error},
     },
@@ -69,9 +70,7 @@ impl LoraTrain {
         cx: &StageContext<'_>,
     ) -> Result<Base, StageError> {
         let family = family(source)?;
-        if let Some(misfit) = self.image_misfits(family.image_conditioning()).into_iter().next() {
-            return Err(misfit.into());
-        }
+        refuse(self.image_misfits(family.image_conditioning()))?;
         let known = family.timestep_distributions();
         let vae = source.config("vae")?;
         Ok(Base {

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use super::{
     Cause, IdleParam, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext,
-    StageError, StageKind, Surroundings, idle,
+    StageError, StageKind, Surroundings,
+    fit::refuse,
+    idle,
     predictions::{Predictions, checkpoints_to_try},
 };
 use crate::{
@@ -185,9 +187,7 @@ impl Metric {
         predictions: &Predictions<'_>,
         others: &[Predictions<'_>],
     ) -> Result<(), StageError> {
-        if let Some(misfit) = self.misfit(|port| inputs.get(port).is_some()) {
-            return Err(misfit.into());
-        }
+        refuse(self.misfit(|port| inputs.get(port).is_some()))?;
         if !others.is_empty() && predictions.several() {
             return Err(StageError::failed(
                 "`predictions` holds several checkpoints, so there can be no `second`",

@@ -1,11 +1,12 @@
 //! Training of the two parts.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use serde_json::Value;
 
 use super::{
     super::{
         Inputs, ItemSize, StageContext, StageError,
+        fit::refuse,
         model::{read_clip, read_text},
         training::{checkpoints, observe, read_examples, read_held_out, train_error},
     },
@@ -121,7 +122,7 @@ impl Pretrain {
                 distribution: one_of("timestep_distribution", self.timestep_distribution, known)?,
                 image_scale: self.image_scale(inputs, plain.image_conditioning())?,
                 image_dropout: self.image_dropout,
-                text: Tensor::clone(&text),
+                text,
                 causal_time: self.causal_time,
             },
             order: self.order(examples.len()),
@@ -138,8 +139,7 @@ impl Pretrain {
     }
 
     fn check_inputs(&self, inputs: &Inputs<'_>) -> Result<(), StageError> {
-        let missing = self.missing_inputs(|port| inputs.get(port).is_some());
-        missing.into_iter().next().map_or(Ok(()), |misfit| Err(misfit.into()))
+        refuse(self.missing_inputs(|port| inputs.get(port).is_some()))
     }
 
     /// Checks that an autoencoder takes a clip, and gives it back.
@@ -149,8 +149,7 @@ impl Pretrain {
         vae: &dyn VideoVae,
     ) -> Result<(), StageError> {
         let size = ItemSize { frames: Some(frames), image: Some([height, width]) };
-        let misfits = self.unfit_clips(size, vae);
-        misfits.into_iter().next().map_or(Ok(()), |misfit| Err(misfit.into()))
+        refuse(self.unfit_clips(size, vae))
     }
 
     fn image_scale(
@@ -162,9 +161,7 @@ impl Pretrain {
             return Ok(1.0);
         }
         let vae = inputs.items("model").iter().find(|item| item.name == "vae");
-        if let Some(misfit) = self.unknown_scale(conditioning, vae.is_some()) {
-            return Err(misfit.into());
-        }
+        refuse(self.unknown_scale(conditioning, vae.is_some()))?;
         let vae = vae.map(|item| read_json(inputs, item)).transpose()?.unwrap_or_default();
         Ok(ImageLatentScale::resolve(self.image_latent_scale, &vae, Side::Training)?)
     }

@@ -10,11 +10,8 @@
 use burn::tensor::Shape;
 use burn::{
     backend::{
-        Autodiff, Backend, Dispatch, Flex,
-        autodiff::checkpoint::strategy::CheckpointStrategy,
-        backend_extension,
-        ops::{FloatTensorOps, ModuleOps},
-        tensor::FloatTensor,
+        Autodiff, Backend, Dispatch, Flex, autodiff::checkpoint::strategy::CheckpointStrategy,
+        backend_extension, ops::FloatTensorOps, tensor::FloatTensor,
     },
     tensor::{Tensor, ops::ConvOptions},
 };
@@ -34,7 +31,8 @@ pub trait Product: Backend {
     fn product(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// A convolution of `[B, C, T, H, W]` by `[out, C, t, h, w]`, with strides in time and in space, and
-    /// zero padding in space alone.
+    /// zero padding in space alone: Burn's own, unless the backend has a better one. On a tape it is
+    /// Burn's, which also trains weights.
     #[fusion(dtype = x, shape = convolved_shape(x, weight, [*in_time, *in_space], *padding))]
     fn convolved(
         x: FloatTensor<Self>,
@@ -43,7 +41,9 @@ pub trait Product: Backend {
         in_time: usize,
         in_space: usize,
         padding: usize,
-    ) -> FloatTensor<Self>;
+    ) -> FloatTensor<Self> {
+        Self::conv3d(x, weight, Some(bias), window([in_time, in_space], padding))
+    }
 }
 
 /// Strides in time and in space, and padding in space alone.
@@ -77,17 +77,6 @@ impl Product for Flex {
     fn product(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::float_matmul(lhs, rhs)
     }
-
-    fn convolved(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        in_time: usize,
-        in_space: usize,
-        padding: usize,
-    ) -> FloatTensor<Self> {
-        Self::conv3d(x, weight, Some(bias), window([in_time, in_space], padding))
-    }
 }
 
 impl<B: Product, C: CheckpointStrategy> Product for Autodiff<B, C> {
@@ -103,18 +92,6 @@ impl<B: Product, C: CheckpointStrategy> Product for Autodiff<B, C> {
                 left.map(|lhs| B::product(B::float_transpose(lhs), grad)),
             ]
         })
-    }
-
-    /// On a tape as Burn has it, which also trains weights.
-    fn convolved(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        in_time: usize,
-        in_space: usize,
-        padding: usize,
-    ) -> FloatTensor<Self> {
-        Self::conv3d(x, weight, Some(bias), window([in_time, in_space], padding))
     }
 }
 
