@@ -2,6 +2,8 @@
 
 use std::{io, path::Path};
 
+use tempfile::TempDir;
+
 use super::{exit, session::Session};
 use crate::{
     config::{ConfigErrors, settings::SettingsError},
@@ -124,6 +126,12 @@ impl CliError {
             Self::ClosedPipe => exit::DONE,
         }
     }
+}
+
+/// A folder for what need not stay.
+pub(super) fn scratch_folder(prefix: &str) -> Result<TempDir, CliError> {
+    let folder = tempfile::Builder::new().prefix(prefix).tempdir();
+    folder.map_err(|e| CliError::environment(format!("cannot make a scratch folder: {e}")))
 }
 
 impl From<ConfigErrors> for CliError {

@@ -4,7 +4,7 @@ use std::{collections::HashSet, fmt::Write as _};
 
 use super::{
     device,
-    error::CliError,
+    error::{CliError, scratch_folder},
     exit,
     session::{PipelineArgs, Session},
     signals::Stop,
@@ -60,9 +60,7 @@ pub(super) fn verify(args: &VerifyArgs, session: &Session) -> Result<(), CliErro
     let settings = session.settings()?;
     let store = session.store()?;
     let (device, device_name) = device::open(&settings.device)?;
-    let scratch = tempfile::Builder::new().prefix("pipe-verify-").tempdir();
-    let scratch =
-        scratch.map_err(|e| CliError::environment(format!("cannot make a scratch folder: {e}")))?;
+    let scratch = scratch_folder("pipe-verify-")?;
     let stop = Stop::on_signal();
     let options = ExecOptions {
         memory: device::outlook(&device_name)?.memory,

@@ -105,6 +105,21 @@ impl Caller<'_> {
             .with_help(help.join("; or "))
     }
 
+    /// What does not fit the device as it was planned.
+    pub(super) fn too_large(&self, index: usize, needed: &Memory, limit: u64) -> StageError {
+        let plan = MemoryPlan::new(self.pipeline, self.options.device == Device::flex());
+        let help = match plan.help(index) {
+            help if help.is_empty() => "verify it on a larger device".to_owned(),
+            help => {
+                format!("verify it on a larger device; a run could also: {}", help.join("; or "))
+            }
+        };
+        let has = limit as f64 / f64::from(1 << 30);
+        let planned = told(needed);
+        StageError::environment(format!("needs about {planned}, but the device has {has:.1} GiB"))
+            .with_help(help)
+    }
+
     /// Frees what no running stage holds. The device may fail once more at what was queued.
     fn empty_device(&self) {
         let device = &self.options.device;

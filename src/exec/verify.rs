@@ -191,6 +191,7 @@ impl Again<'_> {
         if pipeline.instances[index].work.command().is_some() && !options.allow_commands {
             return Ok(skipped("runs a shell command, which was not allowed"));
         }
+        self.check_fits(index)?;
         let made = self.execute(index, record)?;
         let tolerance = self.options.tolerance;
         if self.options.twice {
@@ -199,6 +200,16 @@ impl Again<'_> {
         }
         let before = store.manifest(record.output)?;
         compare((&before.items, store), (&made, self.scratch), tolerance)
+    }
+
+    /// Refuses what cannot fit the device, before anything is loaded.
+    fn check_fits(&self, index: usize) -> Result<(), StageError> {
+        match (self.memory.of(index), self.caller.options.memory) {
+            (Some(needed), Some(limit)) if needed.total() > limit => {
+                Err(self.caller.too_large(index, &needed, limit))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The items that the stage gives now.

@@ -11,7 +11,7 @@
 //! ├── pins/<fingerprint>      results that `gc` never removes
 //! ├── checkpoints/<trajectory>/   left by trainings; equal but for how far they go
 //! ├── locks/                  one file per key being computed: locked, or a lease (`lease`)
-//! ├── pictures/<pipeline>/    contact sheets that a run wrote, for people; nothing reads them
+//! ├── pictures/<pipeline>/    contact sheets that a run wrote, for people; no stage reads them
 //! ├── stat-cache              size, times and inode of outside files whose digest is known
 //! └── tmp/                    files being written
 //! ```
@@ -40,6 +40,7 @@ mod lease;
 mod lock;
 mod materialise;
 mod objects;
+mod pictures;
 mod pins;
 mod record;
 mod seal;
@@ -60,6 +61,7 @@ pub use history::{History, Owner, Root};
 pub use lease::Holder;
 pub use lock::{KeyLock, Locks, StoreUse};
 pub use materialise::Transfer;
+pub use pictures::PictureName;
 pub use record::{Ingredients, ItemRecord, Lookup, Record, Trace, unnamed};
 pub(crate) use seal::{Form, Opened, open as unseal, seal};
 pub use sources::{SourceReader, is_below};

@@ -10,8 +10,8 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{
-    CheckpointName, Digest, Fingerprint, ItemRecord, Lookup, Record, Root, Store, StoreError,
-    Trace,
+    CheckpointName, Digest, Fingerprint, ItemRecord, Lookup, PictureName, Record, Root, Store,
+    StoreError, Trace,
     checkpoints::trajectory_of,
     read_json,
     stats::{files_below, hash_of},
@@ -24,7 +24,9 @@ pub struct VerifyReport {
     pub objects: usize,
     /// Checkpoints of trainings read.
     pub checkpoints: usize,
-    /// The bytes of both.
+    /// Pictures read.
+    pub pictures: usize,
+    /// The bytes of all these.
     pub bytes: u64,
     /// Records read.
     pub records: usize,
@@ -57,10 +59,15 @@ impl Damage {
     pub fn is_checkpoint(&self) -> bool {
         self.file.starts_with("checkpoints")
     }
+
+    /// Whether it was a picture, which a run draws again.
+    pub fn is_picture(&self) -> bool {
+        self.file.starts_with("pictures")
+    }
 }
 
 impl Store {
-    /// Hashes every object and checkpoint and reads every record; removes those that are damaged.
+    /// Hashes every object, checkpoint and picture and reads every record; removes those that are damaged.
     pub fn verify(&self) -> Result<VerifyReport, StoreError> {
         let mut report = VerifyReport::default();
         let roots = self.roots()?;
@@ -85,6 +92,11 @@ impl Store {
         for (path, trajectory) in self.damaged_checkpoints(&mut report)? {
             let along = known.iter().filter(|record| record.trajectory == Some(trajectory));
             let keys: Vec<_> = along.map(|record| record.fingerprint).collect();
+            report.damaged.push(self.remove(&path, &keys, &roots)?);
+        }
+        for (path, predictions) in self.damaged_pictures(&mut report)? {
+            let shown = known.iter().filter(|record| record.output.short() == predictions);
+            let keys: Vec<_> = shown.map(|record| record.fingerprint).collect();
             report.damaged.push(self.remove(&path, &keys, &roots)?);
         }
         report.damaged.sort();
@@ -132,6 +144,30 @@ impl Store {
             }
         });
         damaged.collect()
+    }
+
+    /// The pictures that are not what their names say, each with the digest of what it shows.
+    fn damaged_pictures(
+        &self,
+        report: &mut VerifyReport,
+    ) -> Result<Vec<(PathBuf, String)>, StoreError> {
+        let mut damaged = Vec::new();
+        for (path, size) in files_below(&self.root.join("pictures"))? {
+            let Some(name) = PictureName::of(&path) else { continue };
+            report.pictures += 1;
+            report.bytes += size;
+            match name.is_of(&path) {
+                Ok(true) => {}
+                Ok(false) => {
+                    let predictions = name.predictions.unwrap_or_default().to_owned();
+                    damaged.push((path, predictions));
+                }
+                // A run has replaced it since.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(StoreError::io(&path, error)),
+            }
+        }
+        Ok(damaged)
     }
 
     /// The names of the results whose content is not here.
@@ -243,9 +279,19 @@ mod tests {
         let state = name(b"state");
         fs::write(&state, "st@te").unwrap();
 
+        let drawn = dir.path().join("pictures/a");
+        fs::create_dir_all(&drawn).unwrap();
+        let of = Digest::of(b"shown").short();
+        let picture =
+            |own: &[u8]| drawn.join(format!("x-{of}-{of}-{}.png", Digest::of(own).short()));
+        let [sheet, cut] = [picture(b"sheet"), picture(b"whole")];
+        fs::write(&sheet, "sheet").unwrap();
+        fs::write(&cut, "who").unwrap();
+        fs::write(drawn.join("mine.png"), "mine").unwrap();
+
         let report = store.verify().unwrap();
         let below = |path: &Path| path.strip_prefix(dir.path()).unwrap().to_owned();
-        let mut files = vec![below(&record), below(&path), below(&state)];
+        let mut files = vec![below(&record), below(&path), below(&state), below(&cut)];
         files.sort();
         let damaged = files.into_iter().map(|file| Damage { file, results: Vec::new() }).collect();
         assert_eq!(
@@ -253,13 +299,15 @@ mod tests {
             VerifyReport {
                 objects: 2,
                 checkpoints: 1,
-                bytes: 12,
+                pictures: 2,
+                bytes: 20,
                 records: 2,
                 damaged,
                 ..VerifyReport::default()
             }
         );
-        assert!(!path.exists() && !record.exists() && !state.exists());
+        assert!(![&path, &record, &state, &cut].into_iter().any(|file| file.exists()));
+        assert!(sheet.exists());
         fs::write(&state, "state").unwrap();
         assert_eq!(store.read(&good).unwrap(), b"good");
         assert_eq!(store.stats().unwrap().folders["objects"], Count { files: 1, bytes: 4 });

@@ -110,7 +110,9 @@ steps = 3
 learning_rate = 0.02
 """
 FILES = {"theirs": "peft/adapter_model", "theirs_comfyui": "comfyui", "theirs_diffusers": "pytorch_lora_weights",
-         "theirs_rslora": "rslora/adapter_model", "theirs_rslora_diffusers": "rslora"}
+         "theirs_rslora": "rslora/adapter_model", "theirs_rslora_diffusers": "rslora",
+         "theirs_patterns": "patterns/adapter_model", "theirs_patterns_diffusers": "patterns",
+         "theirs_patterns_comfyui": "patterns_comfyui"}
 for stage, file in FILES.items():
     PIPELINE += f"""
 [stages.{stage}]
@@ -212,7 +214,8 @@ def moves(what, found):
 
 def make(name, **settings):
     """An adapter of peft's, saved as peft saves it, and what it predicts."""
-    made = get_peft_model(transformer(), LoraConfig(r=3, lora_alpha=6, target_modules=family.theirs, **settings))
+    config = LoraConfig(**{"r": 3, "lora_alpha": 6, "target_modules": family.theirs} | settings)
+    made = get_peft_model(transformer(), config)
     torch.manual_seed(1)
     with torch.no_grad():
         for key, value in made.named_parameters():
@@ -230,19 +233,30 @@ def save_for_diffusers(name, state, **settings):
               {"format": "pt", "lora_adapter_metadata": header})
 
 
+def save_for_comfyui(name, state, alpha):
+    """With the alpha of each module, which `alpha` gives for its name."""
+    file = {f"diffusion_model.{inputs.original(key)}": value for key, value in state.items()}
+    modules = [key.removesuffix(".lora_A.weight") for key in state if key.endswith(".lora_A.weight")]
+    file |= {f"diffusion_model.{inputs.original(key)}.alpha": torch.tensor(alpha(key)) for key in modules}
+    save_file(file, folder / f"theirs/{name}.safetensors")
+
+
 folder.mkdir(parents=True, exist_ok=True)
 (folder / "adapters.toml").write_text(PIPELINE)
 (folder / "back.toml").write_text(BACK)
 
-# An adapter that peft makes, in the forms of the field, and one with the scale by the root of the rank.
+# An adapter that peft makes, in the forms of the field, one with the scale by the root of the rank, and one
+# whose branches differ in rank and alpha.
 plain = predict(transformer())
 theirs, state = make("peft")
 save_for_diffusers("pytorch_lora_weights", state)
-comfyui = {f"diffusion_model.{inputs.original(key)}": value for key, value in state.items()}
-comfyui |= {key.replace("lora_A.weight", "alpha"): torch.tensor(6.0) for key in comfyui if "lora_A" in key}
-save_file(comfyui, folder / "theirs/comfyui.safetensors")
+save_for_comfyui("comfyui", state, lambda module: 6.0)
 stabilised, state = make("rslora", use_rslora=True)
 save_for_diffusers("rslora", state, use_rslora=True)
+patterns = {"rank_pattern": {r".*\.1\..*to_q": 5, "to_v": 2}, "alpha_pattern": {"to_q": 2.5}}
+patterned, state = make("patterns", **patterns)
+save_for_diffusers("patterns", state, **patterns)
+save_for_comfyui("patterns_comfyui", state, lambda module: 2.5 if module.endswith("to_q") else 6.0)
 
 pipe("run", "adapters.toml")
 ours = with_file(diffusers_file("lora"))
@@ -267,7 +281,7 @@ else:
 pipe("run", "back.toml")
 compare("ours for ComfyUI through pipe to diffusers, as ours", with_file(diffusers_file("back", "back.toml")), ours)
 for stage in FILES:
-    wanted = stabilised if "rslora" in stage else theirs
+    wanted = stabilised if "rslora" in stage else patterned if "patterns" in stage else theirs
     compare(f"{stage} through pipe, as in peft", with_file(diffusers_file(stage)), wanted)
 
 # The weighted sum, against peft on both adapters.

@@ -3,8 +3,10 @@
 
 use std::fs;
 
+use burn::tensor::Device;
 use pipe::{
-    exec::{Executor, Outcome, RunEvent, Verdict, Verified, VerifyOptions},
+    config::{self, LoadOptions, Pipeline},
+    exec::{ExecOptions, Executor, Outcome, RunEvent, Verdict, Verified, VerifyOptions},
     store::Store,
 };
 use serde_json::json;
@@ -16,13 +18,15 @@ use crate::{
 
 /// Verifies everything.
 fn verify(test: &TestPipeline) -> Vec<Verified> {
+    verified(&Executor::new(&test.store(), test.options.clone()), &test.pipeline)
+}
+
+fn verified(executor: &Executor<'_>, pipeline: &Pipeline) -> Vec<Verified> {
     let scratch = tempfile::tempdir().unwrap();
     let options =
         VerifyOptions { only: Vec::new(), sample: 1.0, seed: 0, tolerance: 0.0, twice: false };
-    let (store, scratch) = (test.store(), Store::open(scratch.path()).unwrap());
-    Executor::new(&store, test.options.clone())
-        .verify(&test.pipeline, &scratch, &options, &|_, _| {}, &mut |_| {})
-        .unwrap()
+    let scratch = Store::open(scratch.path()).unwrap();
+    executor.verify(pipeline, &scratch, &options, &|_, _| {}, &mut |_| {}).unwrap()
 }
 
 #[test]
@@ -52,6 +56,32 @@ fn a_verification_tells_failures_as_a_run_does() {
         assert!(message.contains(text), "{trap}: {message}");
         assert!(help.as_deref().unwrap_or_default().contains(remedy), "{trap}: {help:?}");
         assert_eq!(item, if trap == "fail-two" { "two" } else { "" });
+    }
+}
+
+#[test]
+fn what_does_not_fit_the_device_is_not_begun_by_a_verification() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("text.toml");
+    let text = "name = \"text\"\n[stages.text]\nkind = \"text_encode\"\nmodel = \"builtin:tiny\"\n";
+    fs::write(&file, text).unwrap();
+    let pipeline = config::load(&file, &LoadOptions::default()).unwrap();
+    let store = Store::open(&dir.path().join("cache")).unwrap();
+    let mut options = ExecOptions::new(Device::flex(), "cpu");
+    let run = Executor::new(&store, options.clone()).execute(&pipeline, &mut |_| {}).unwrap();
+    assert_eq!(run.outcome, Outcome::Done);
+    for (memory, fits) in [(u64::MAX, true), (1 << 10, false)] {
+        options.memory = Some(memory);
+        let [found] = &verified(&Executor::new(&store, options.clone()), &pipeline)[..] else {
+            panic!("there is one stage")
+        };
+        match &found.verdict {
+            Verdict::Identical => assert!(fits),
+            Verdict::Failed { outcome: Outcome::Environment, message, .. } => {
+                assert!(!fits && message.contains("the device has 0.0 GiB"), "{message}");
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
         SCHEMA_VERSION,
         style::{bytes, count},
     },
-    store::{Damage, Record, Store, StoreStats},
+    store::{Damage, Record, Store, StoreStats, VerifyReport},
 };
 
 /// Look after the cache
@@ -42,7 +42,8 @@ enum CacheCommand {
     Pins,
     Push(remote::PushArgs),
     Pull(remote::PullArgs),
-    /// Check all content and checkpoints against their digests, and all records; remove what is damaged
+    /// Check all content, checkpoints and pictures against their digests, and all records; remove what is
+    /// damaged
     Verify,
 }
 
@@ -159,13 +160,21 @@ fn stats_json(store: &Store, stats: &StoreStats) -> String {
     format!("{document:#}\n")
 }
 
+/// What was read.
+fn checked(report: &VerifyReport) -> String {
+    let mut text = format!("checked {}", count(report.objects, "object"));
+    for (number, what) in [(report.checkpoints, "checkpoint"), (report.pictures, "picture")] {
+        if number > 0 {
+            let _ = write!(text, ", {}", count(number, what));
+        }
+    }
+    let _ = writeln!(text, ", {}, and {}", bytes(report.bytes), count(report.records, "record"));
+    text
+}
+
 fn verify(store: &Store, session: &Session) -> Result<(), CliError> {
     let report = store.verify()?;
-    let (mut content, records) = (count(report.objects, "object"), count(report.records, "record"));
-    if report.checkpoints > 0 {
-        let _ = write!(content, " and {}", count(report.checkpoints, "checkpoint"));
-    }
-    let mut text = format!("checked {content}, {}, and {records}\n", bytes(report.bytes));
+    let mut text = checked(&report);
     for Damage { file, results } in &report.damaged {
         let _ = write!(text, "damaged and removed: {}", file.display());
         if let Some((first, more)) = results.split_first() {
@@ -187,8 +196,12 @@ fn verify(store: &Store, session: &Session) -> Result<(), CliError> {
     if !report.histories.is_empty() {
         session.talk("the next `pipe run` of the pipeline writes its history anew");
     }
-    if !report.gone.is_empty() || report.damaged.iter().any(|damage| !damage.is_checkpoint()) {
+    let is_made_again = |damage: &Damage| !damage.is_checkpoint() && !damage.is_picture();
+    if !report.gone.is_empty() || report.damaged.iter().any(is_made_again) {
         session.talk("the next `pipe run` makes it again");
+    }
+    if report.damaged.iter().any(Damage::is_picture) {
+        session.talk("the next `pipe run` of the pipeline draws the pictures again");
     }
     if report.damaged.iter().any(Damage::is_checkpoint) {
         session.talk(

@@ -2,10 +2,12 @@
 
 use std::{collections::HashMap, fmt::Write as _, path::PathBuf, sync::Arc};
 
+use tempfile::TempDir;
+
 use super::{fresh, present};
 use crate::{
     cli::{
-        error::CliError,
+        error::{CliError, scratch_folder},
         link::warn_of_differing,
         session::{LayerArgs, Session, open_remote},
         signals::Stop,
@@ -13,7 +15,7 @@ use crate::{
     config::{self, LoadOptions, Pipeline},
     remote::{Link, Moved, Remote, RemoteError, Scope, Transfer},
     report::style::{bytes, count},
-    store::{Fingerprint, NewResult, Record, Store, unnamed},
+    store::{Fingerprint, NewResult, Record, Store, StoreError, unnamed},
 };
 
 /// Send results to the remote cache
@@ -115,8 +117,7 @@ pub(super) fn pull(args: &PullArgs, session: &Session) -> Result<(), CliError> {
     let remote = remote(session)?;
     // Before a cache is made here.
     remote.check_is_there()?;
-    // Also a dry run keeps the manifests that it asks for.
-    let store = session.store_to_change()?;
+    let (store, _scratch) = pull_into(args.what.dry_run, session)?;
     let verb = if args.what.dry_run { "would fetch" } else { "fetched" };
     // Keeps `gc` away from content whose record is still to come.
     let _use = store.in_use()?;
@@ -133,6 +134,17 @@ pub(super) fn pull(args: &PullArgs, session: &Session) -> Result<(), CliError> {
     let stop = Stop::on_signal();
     let moved = with_bar(&args.what, &stop, session, |how| remote.pull(&store, &scope, how))?;
     print(&moved, verb, &remote.to_string(), &stop, session)
+}
+
+/// The store to fetch into. A dry run keeps the manifests that it asks for: where there is no cache yet,
+/// in a folder that goes when the command ends.
+fn pull_into(dry_run: bool, session: &Session) -> Result<(Store, Option<TempDir>), CliError> {
+    let there = session.store()?.must_exist();
+    if !dry_run || !matches!(there, Err(StoreError::Absent { .. })) {
+        return Ok((session.store_to_change()?, None));
+    }
+    let scratch = scratch_folder("pipe-pull-")?;
+    Ok((Store::open(scratch.path())?, Some(scratch)))
 }
 
 /// Moves results under a bar and until stopped.

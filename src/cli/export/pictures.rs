@@ -19,7 +19,7 @@ use crate::{
     config::Pipeline,
     plan::owner_of,
     report::{results::Outputs, sheet},
-    store::{Digest, Store},
+    store::{Digest, PictureName, Store},
 };
 
 /// Longer side of enlarged images.
@@ -96,11 +96,17 @@ impl Drawn {
     fn check(&self, stem: &str) -> Result<(bool, usize), CliError> {
         let (mut is_whole, mut damaged) = (false, 0);
         for name in self.beginning(&format!("{stem}-")) {
-            let bare = name.strip_suffix(".png").and_then(|bare| bare.rsplit('-').next());
-            let Some(own) = bare.filter(|own| Digest::is_short(own)) else { continue };
             let path = self.folder.join(name);
+            let Some(name) = PictureName::of(&path).filter(|name| name.own.is_some()) else {
+                continue;
+            };
+            if path.is_dir() {
+                let error = io::Error::from(io::ErrorKind::IsADirectory);
+                return Err(CliError::file("draw", &path, &error)
+                    .with_help("move the folder away; the next run draws the picture"));
+            }
             // One that cannot be read is as good as none.
-            if fs::read(&path).is_ok_and(|bytes| Digest::of(&bytes).short() == own) {
+            if name.is_of(&path).unwrap_or(false) {
                 is_whole = true;
             } else {
                 remove(&path)?;

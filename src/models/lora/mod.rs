@@ -6,6 +6,7 @@
 mod merge;
 mod names;
 mod read;
+mod settings;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,35 +1,33 @@
 //! Adapter files of diffusers, peft and ComfyUI.
 //!
-//! The scale is that of the header or of `adapter_config.json`, where one of them states it, else that
-//! of the tensors `<module>.alpha`, else 1. Adapters of peft whose scale is by the root of the rank
-//! (`use_rslora`) get the alpha that says the same here.
+//! The scale of a branch is that of the header or of `adapter_config.json` (`settings`), where one of them
+//! states it, else that of the tensor `<module>.alpha`, else 1. An [`Adapter`] has one rank and one
+//! alpha: branches of a lower rank are filled up with zeros, and scales that differ go into the factors,
+//! neither of which changes what the adapter does.
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{Device, FloatDType};
-use safetensors::SafeTensors;
-use serde_json::{Map, Value};
+use burn::tensor::{Device, FloatDType, Tensor};
 
 use super::{
-    super::params::{LoadError, Params},
+    super::params::{LoadError, Param, Params},
     Adapter, error, f32s,
-    names::{DIFFUSERS, METADATA, from_any},
+    names::{DIFFUSERS, from_any},
+    settings::{Branch, Settings},
 };
 
 impl Adapter {
     /// Reads an adapter file, onto the CPU; see the head of this module for the forms.
     pub fn from_diffusers(bytes: &[u8]) -> Result<Self, LoadError> {
-        Self::read(Settings::of_header(bytes)?, bytes)
+        Self::read(&Settings::of_header(bytes)?, bytes)
     }
 
     /// Reads the two files of peft: `adapter_config.json` and `adapter_model.safetensors`.
     pub fn from_peft(config: &[u8], weights: &[u8]) -> Result<Self, LoadError> {
-        let config: Map<String, Value> = serde_json::from_slice(config)
-            .map_err(|e| error(format!("`adapter_config.json` is not a JSON object: {e}")))?;
-        Self::read(Settings::read(&config, "`adapter_config.json`")?, weights)
+        Self::read(&Settings::of_peft(config)?, weights)
     }
 
-    fn read(settings: Settings, bytes: &[u8]) -> Result<Self, LoadError> {
+    fn read(settings: &Settings, bytes: &[u8]) -> Result<Self, LoadError> {
         let mut tensors = Params::default();
         tensors.read_safetensors(bytes, DIFFUSERS, &Device::flex(), FloatDType::F32)?;
 
@@ -55,117 +53,119 @@ impl Adapter {
             }
             factors.0.insert(name, param);
         }
-        let rank = common_rank(&factors)?;
-        if let Some(stated) = settings.rank
-            && stated != rank
-        {
-            return Err(error(format!(
-                "the settings state rank {stated}, but the tensors have {rank}"
-            )));
+        let branches = branches(&factors, settings, &alphas)?;
+        Self::of_branches(factors, &branches)
+    }
+
+    /// One adapter of branches whose ranks and alphas may differ.
+    fn of_branches(
+        factors: Params,
+        branches: &BTreeMap<String, Branch>,
+    ) -> Result<Self, LoadError> {
+        let all = || branches.values();
+        let rank = all().map(|branch| branch.rank).max();
+        let rank = rank.ok_or_else(|| error("the file holds no low-rank factors"))?;
+        let mut adapter = Self { rank, alpha: rank as f64, factors };
+        let scale = |branch: &Branch| branch.alpha / branch.rank as f64;
+        let first = *all().next().expect("there is a rank");
+        if all().all(|branch| *branch == first) {
+            adapter.alpha = first.alpha;
+        } else if all().all(|branch| scale(branch).to_bits() == scale(&first).to_bits()) {
+            adapter.alpha = scale(&first) * rank as f64;
+        } else {
+            for (module, branch) in branches {
+                let b = adapter.factor(module, 'B');
+                b.flat = b.flat.clone() * scale(branch);
+            }
         }
-        let mut adapter = Self { rank, alpha: settings.alpha.unwrap_or(rank as f64), factors };
-        if settings.alpha.is_none() && !alphas.is_empty() {
-            adapter.take_alphas(&alphas)?;
+        for (module, _) in branches.iter().filter(|(_, branch)| branch.rank < rank) {
+            for (letter, axis) in [('A', 0), ('B', 1)] {
+                let factor = adapter.factor(module, letter);
+                *factor = fill_up(factor, axis, rank);
+            }
         }
         Ok(adapter)
     }
 
-    /// Takes the alpha of each module: as the adapter's where they are one, else into the factors.
-    fn take_alphas(&mut self, alphas: &BTreeMap<String, f64>) -> Result<(), LoadError> {
-        let modules: Vec<String> = self.modules().into_iter().map(str::to_owned).collect();
-        let mut found = Vec::new();
-        for module in &modules {
-            let alpha = alphas
-                .get(module)
-                .ok_or_else(|| error(format!("`{module}` has no alpha, but others have")))?;
-            if !alpha.is_finite() {
-                return Err(error(format!("the alpha of `{module}` must be a finite number")));
-            }
-            found.push(*alpha);
-        }
-        if found.iter().all(|alpha| alpha.to_bits() == found[0].to_bits()) {
-            self.alpha = found[0];
-            return Ok(());
-        }
-        for (module, alpha) in modules.iter().zip(found) {
-            let b = self.factors.0.get_mut(&format!("{module}.lora_B.weight")).expect("has both");
-            b.flat = b.flat.clone() * (alpha / self.rank as f64);
-        }
-        self.alpha = self.rank as f64;
-        Ok(())
+    fn factor(&mut self, module: &str, letter: char) -> &mut Param {
+        let name = format!("{module}.lora_{letter}.weight");
+        self.factors.0.get_mut(&name).expect("a branch has both factors")
     }
 }
 
-/// What stands beside the tensors of the scale.
-#[derive(Clone, Copy, Debug, Default)]
-struct Settings {
-    rank: Option<usize>,
-    alpha: Option<f64>,
-}
-
-impl Settings {
-    /// Of diffusers' header, where there is one.
-    fn of_header(bytes: &[u8]) -> Result<Self, LoadError> {
-        let (_, header) = SafeTensors::read_metadata(bytes)
-            .map_err(|source| LoadError::Format { file: DIFFUSERS.to_owned(), source })?;
-        let Some(text) = header.metadata().as_ref().and_then(|map| map.get(METADATA)) else {
-            return Ok(Self::default());
-        };
-        let settings: Map<String, Value> = serde_json::from_str(text)
-            .map_err(|e| error(format!("the header's `{METADATA}` is not a JSON object: {e}")))?;
-        Self::read(&settings, &format!("the header's `{METADATA}`"))
-    }
-
-    fn read(settings: &Map<String, Value>, place: &str) -> Result<Self, LoadError> {
-        let get =
-            |key: &str| settings.get(&format!("transformer.{key}")).or_else(|| settings.get(key));
-        for key in ["rank_pattern", "alpha_pattern"] {
-            if get(key).and_then(Value::as_object).is_some_and(|pattern| !pattern.is_empty()) {
+/// The rank and alpha of each module's branch.
+fn branches(
+    factors: &Params,
+    settings: &Settings,
+    alphas: &BTreeMap<String, f64>,
+) -> Result<BTreeMap<String, Branch>, LoadError> {
+    let mut branches = BTreeMap::new();
+    for (module, rank) in ranks(factors)? {
+        let stated = settings.branch(module)?;
+        let alpha = match (stated, alphas.get(module)) {
+            (Some(stated), _) if stated.rank != rank => {
                 return Err(error(format!(
-                    "`{key}` is not supported: all branches must share rank and alpha"
+                    "the settings state rank {} for `{module}`, but its tensors have {rank}",
+                    stated.rank
                 )));
             }
-        }
-        let is_set = |key: &str| get(key).and_then(Value::as_bool) == Some(true);
-        if is_set("use_dora") {
-            return Err(error("`use_dora` is not supported: only plain low-rank adapters are"));
-        }
-        let alpha = get("lora_alpha").and_then(Value::as_f64).filter(|alpha| alpha.is_finite());
-        let rank = get("r").and_then(Value::as_u64).map(|rank| rank as usize);
-        let (Some(alpha), Some(rank)) = (alpha, rank) else {
-            return Err(error(format!("{place} must state `r` and `lora_alpha`")));
+            (Some(stated), _) => stated.alpha,
+            (None, Some(alpha)) if !alpha.is_finite() => {
+                return Err(error(format!("the alpha of `{module}` must be a finite number")));
+            }
+            (None, Some(alpha)) => *alpha,
+            (None, None) if alphas.is_empty() => rank as f64,
+            (None, None) => {
+                return Err(error(format!("`{module}` has no alpha, but others have")));
+            }
         };
-        // There the scale is alpha by the root of the rank, here by the rank.
-        let alpha = if is_set("use_rslora") { alpha * (rank as f64).sqrt() } else { alpha };
-        Ok(Self { rank: Some(rank), alpha: Some(alpha) })
+        branches.insert(module.to_owned(), Branch { rank, alpha });
     }
+    Ok(branches)
 }
 
-/// The one rank of all factors, each of which must have its partner.
-fn common_rank(factors: &Params) -> Result<usize, LoadError> {
-    let mut rank = None;
+/// The rank of each module's factors, each of which must have its partner.
+fn ranks(factors: &Params) -> Result<BTreeMap<&str, usize>, LoadError> {
+    let mut ranks = BTreeMap::new();
     for (name, param) in &factors.0 {
-        let (partner, found) = match name.strip_suffix(".lora_A.weight") {
-            Some(module) => (format!("{module}.lora_B.weight"), param.shape[0]),
-            None => (name.replace(".lora_B.weight", ".lora_A.weight"), param.shape[1]),
+        let module = &name[..name.len() - ".lora_A.weight".len()];
+        let (partner, found) = if name.ends_with(".lora_A.weight") {
+            (format!("{module}.lora_B.weight"), param.shape[0])
+        } else {
+            (format!("{module}.lora_A.weight"), param.shape[1])
         };
         if !factors.0.contains_key(&partner) {
             return Err(error(format!("`{name}` has no `{partner}`")));
         }
-        let rank = *rank.get_or_insert(found);
+        let rank = *ranks.entry(module).or_insert(found);
         if rank != found || found == 0 {
             return Err(error(format!(
-                "all branches must have one rank, but `{name}` has {found} and others {rank}"
+                "the factors of `{module}` must share a rank of at least 1, but have {rank} and {found}"
             )));
         }
     }
-    rank.ok_or_else(|| error("the file holds no low-rank factors"))
+    Ok(ranks)
+}
+
+/// A factor with zeros behind its values along the axis of its rank.
+fn fill_up(factor: &Param, axis: usize, rank: usize) -> Param {
+    let mut shape = [factor.shape[0], factor.shape[1]];
+    let values = factor.flat.clone().reshape(shape);
+    let mut zeros = shape;
+    zeros[axis] = rank - shape[axis];
+    let zeros = Tensor::zeros(zeros, &values.device());
+    shape[axis] = rank;
+    let flat = Tensor::cat(vec![values, zeros], axis).reshape([shape[0] * shape[1]]);
+    Param { flat, shape: shape.to_vec() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::lora::tests::{trained, values};
+    use crate::models::lora::{
+        names::METADATA,
+        tests::{trained, values},
+    };
 
     /// A safetensors file of f32 tensors.
     fn file(tensors: &[(&str, &[usize])], metadata: Option<&str>) -> Vec<u8> {
@@ -218,7 +218,7 @@ mod tests {
         let b = ("transformer.q.lora_B.weight", &[6, 2][..]);
         assert!(message(&file(&[a], None)).contains("has no `q.lora_B.weight`"));
         let wide = ("transformer.q.lora_B.weight", &[6, 3][..]);
-        assert!(message(&file(&[a, wide], None)).contains("one rank"));
+        assert!(message(&file(&[a, wide], None)).contains("share a rank"));
         let flat = ("transformer.q.lora_B.weight", &[6][..]);
         assert!(message(&file(&[a, flat], None)).contains("2 dimensions"));
         assert!(
@@ -226,20 +226,28 @@ mod tests {
                 .contains("dora_scale")
         );
         let rank = r#"{"transformer.r": 4, "transformer.lora_alpha": 4}"#;
-        assert!(message(&file(&[a, b], Some(rank))).contains("state rank 4"));
+        assert!(message(&file(&[a, b], Some(rank))).contains("state rank 4 for `q`"));
         assert!(message(&file(&[a, b], Some("{}"))).contains("must state `r`"));
         let dora =
             r#"{"transformer.r": 2, "transformer.lora_alpha": 1, "transformer.use_dora": true}"#;
         assert!(message(&file(&[a, b], Some(dora))).contains("use_dora"));
-        for key in ["rank_pattern", "alpha_pattern"] {
-            let pattern = format!(
-                r#"{{"transformer.r": 2, "transformer.lora_alpha": 1, "transformer.{key}": {{"q": 4}}}}"#
+        for (pattern, wanted) in [
+            (r#""rank_pattern": {"q": 4}"#, "state rank 4 for `q`"),
+            (r#""rank_pattern": {"q": 2.5}"#, "`rank_pattern` has the value 2.5 for `q`"),
+            (r#""rank_pattern": {"(": 2}"#, "`(` in `rank_pattern` is no regular expression"),
+            (r#""alpha_pattern": [1]"#, "`alpha_pattern` must be a JSON object"),
+            (r#""alpha_pattern": {"q": 1, ".": 2}"#, "`.` and `q` both name `q`"),
+        ] {
+            let text = format!(
+                r#"{{"transformer.r": 2, "transformer.lora_alpha": 1, "transformer.{}}}"#,
+                &pattern[1..]
             );
-            assert!(message(&file(&[a, b], Some(&pattern))).contains("must share rank and alpha"));
+            let told = message(&file(&[a, b], Some(&text)));
+            assert!(told.contains(wanted), "{told}");
         }
         assert!(message(&file(&[], None)).contains("no low-rank factors"));
         let empty = [("q.lora_A.weight", &[0, 4][..]), ("q.lora_B.weight", &[6, 0][..])];
-        assert!(message(&file(&empty, None)).contains("one rank"));
+        assert!(message(&file(&empty, None)).contains("at least 1"));
     }
 
     #[test]
@@ -291,5 +299,61 @@ mod tests {
         assert!((read.scale() - 1.0).abs() < 1e-9);
         assert_eq!(values(&read, "a.lora_B.weight"), [0.5, 0.5], "1 of rank 2");
         assert_eq!(values(&read, "b.lora_B.weight"), [2.0, 2.0], "2 of rank 2");
+    }
+
+    /// The tensors of modules named by letters, each of a rank and with one value in both factors.
+    fn of_ranks(modules: &[(&str, usize, f32)]) -> Vec<(String, Param)> {
+        let factor = |name: String, shape: [usize; 2], value: f32| {
+            let values = vec![value; shape[0] * shape[1]];
+            (name, crate::models::lora::param(values, shape, &Device::flex()))
+        };
+        let both = |(name, rank, value): &(&str, usize, f32)| {
+            [
+                factor(format!("transformer.{name}.lora_A.weight"), [*rank, 3], *value),
+                factor(format!("transformer.{name}.lora_B.weight"), [2, *rank], *value),
+            ]
+        };
+        modules.iter().flat_map(both).collect()
+    }
+
+    /// `scale * B A` of a module at every element, which all are equal here.
+    fn change(adapter: &Adapter, module: &str) -> f64 {
+        let (a, b) = adapter.factors(module).unwrap();
+        let [rank, input] = a.shape[..] else { panic!("{:?}", a.shape) };
+        assert_eq!(b.shape, [2, rank]);
+        let (a, b) = (f32s(a), f32s(b));
+        let sum: f32 = (0..rank).map(|k| b[k] * a[k * input]).sum();
+        f64::from(sum) * adapter.scale()
+    }
+
+    #[test]
+    fn ranks_and_alphas_may_differ_between_branches() {
+        let modules = [("blocks.0.q", 2, 1.0), ("blocks.0.k", 4, 1.0), ("blocks.1.q", 1, 3.0)];
+        let tensors = Params(of_ranks(&modules).into_iter().collect());
+        let read = |settings: Option<&str>| {
+            let metadata = settings.map(|text| [(METADATA.to_owned(), text.to_owned())].into());
+            let bytes = tensors.to_safetensors(false, metadata);
+            let read = Adapter::from_diffusers(&bytes).unwrap();
+            assert_eq!(read.rank, 4);
+            // What is written does the same.
+            let again = Adapter::from_diffusers(&read.to_diffusers()).unwrap();
+            let changes = ["blocks.0.q", "blocks.0.k", "blocks.1.q"].map(|m| change(&again, m));
+            assert_eq!(
+                changes,
+                ["blocks.0.q", "blocks.0.k", "blocks.1.q"].map(|m| change(&read, m))
+            );
+            changes
+        };
+        assert_eq!(read(None), [2.0, 4.0, 9.0], "scale 1, whatever the rank");
+        let ranks = r#""transformer.r": 2, "transformer.lora_alpha": 1,
+            "transformer.rank_pattern": {"k": 4, "blocks\\.1\\.q": 1}"#;
+        assert_eq!(read(Some(&format!("{{{ranks}}}"))), [1.0, 1.0, 9.0], "alpha 1 of each rank");
+        let alphas = r#""transformer.alpha_pattern": {"k": 2, "blocks.1.q": 0.5}"#;
+        assert_eq!(read(Some(&format!("{{{ranks}, {alphas}}}"))), [1.0, 2.0, 4.5]);
+        let root = r#""transformer.use_rslora": true"#;
+        let [q, k, other] = read(Some(&format!("{{{ranks}, {root}}}")));
+        for (found, wanted) in [(q, 2.0 / 2.0_f64.sqrt()), (k, 4.0 / 2.0), (other, 9.0)] {
+            assert!((found - wanted).abs() < 1e-6, "{found} {wanted}");
+        }
     }
 }

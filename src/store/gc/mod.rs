@@ -22,7 +22,8 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{
-    CheckpointName, Count, Digest, Fingerprint, ItemRecord, Keep, Record, Root, Store, StoreError,
+    CheckpointName, Count, Digest, Fingerprint, ItemRecord, Keep, PictureName, Record, Root, Store,
+    StoreError,
     adopt::SCRATCH,
     checkpoints::trajectory_of,
     read_json,
@@ -376,7 +377,7 @@ fn is_ours(folder: &str, below: &Path) -> bool {
     let parts: Vec<_> = below.iter().map(|part| part.to_string_lossy()).collect();
     match (folder, &*parts) {
         ("tmp", [name]) => name.starts_with(SCRATCH),
-        ("pictures", [_, name]) => pictures::is_ours(name),
+        ("pictures", [_, _]) => PictureName::of(below).is_some(),
         ("checkpoints", [trajectory, _]) => trajectory.parse::<Fingerprint>().is_ok(),
         (_, [shard, rest]) => {
             shard.len() == 2 && format!("{shard}{rest}").parse::<Digest>().is_ok()

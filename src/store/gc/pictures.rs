@@ -1,12 +1,8 @@
 //! Which pictures are of results that are kept, by their names.
-//!
-//! A picture is called `<stage>-<cell>-<predictions>-<all>-<own>.png`: the short digests of the
-//! predictions that it shows, of all that it may show, and its own. Older versions left out its own, and
-//! before that gave one digest only, which tells no owner.
 
 use std::{collections::HashSet, path::Path};
 
-use crate::store::{Digest, Fingerprint, Root};
+use crate::store::{Digest, Fingerprint, PictureName, Root};
 
 /// What pictures are kept for.
 #[derive(Default)]
@@ -36,7 +32,7 @@ impl Pictures {
     /// Whether a picture is kept. One that tells no owner may be of any result of its stage; a run that
     /// draws it anew removes it.
     pub fn has(&self, picture: &Path) -> bool {
-        if let Some(predictions) = predictions(picture) {
+        if let Some(predictions) = PictureName::of(picture).and_then(|name| name.predictions) {
             return self.shown.contains(predictions);
         }
         let name = picture.file_name().unwrap_or_default().to_string_lossy();
@@ -46,18 +42,4 @@ impl Pictures {
         };
         self.drawn.iter().any(may_be)
     }
-}
-
-/// Whether a file among the pictures has a name that was given here.
-pub(super) fn is_ours(name: &str) -> bool {
-    let own = name.strip_suffix(".png").and_then(|bare| bare.rsplit('-').next());
-    own.is_some_and(Digest::is_short)
-}
-
-/// The short digest of the predictions, where the name has it.
-fn predictions(picture: &Path) -> Option<&str> {
-    let name = picture.file_stem()?.to_str()?;
-    let digests = name.rsplit('-').take(3).take_while(|part| Digest::is_short(part));
-    let digests: Vec<_> = digests.collect();
-    digests.last().copied().filter(|_| digests.len() > 1)
 }

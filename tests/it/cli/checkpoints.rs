@@ -137,7 +137,7 @@ fn damaged_states_are_told(shell: &Shell) {
     assert_eq!(events.lines().filter(|line| line.contains("step, loss")).count(), 2);
     // It was made again, and is whole.
     assert_eq!(states(shell, 3).len(), 1);
-    assert!(shell.succeed("cache verify").contains(" and 4 checkpoints, "));
+    assert!(shell.succeed("cache verify").contains(", 4 checkpoints, "));
 
     let state = states(shell, 4).remove(0);
     corrupt(&state, true);
@@ -145,7 +145,7 @@ fn damaged_states_are_told(shell: &Shell) {
     $ pipe cache verify
     ? 4
     --- stdout
-    checked 44 objects and 4 checkpoints, [SIZE], and 25 records
+    checked 44 objects, 4 checkpoints, 3 pictures, [SIZE], and 25 records
     damaged and removed: checkpoints/[HASH]/final-[STEP]-[HASH].safetensors, of `way: lora`
     --- stderr
     a training that would go on from a checkpoint that is gone goes on from an earlier one, or begins anew

@@ -127,6 +127,22 @@ fn a_damaged_picture_is_drawn_again() {
         assert!(said.contains("0 stages ran") && said.contains("1 of them damaged"), "{said}");
         assert_eq!(fs::read(picture).unwrap(), whole);
     }
+    fs::write(picture, cut).unwrap();
+    let said = shell.transcript("cache verify");
+    assert!(said.contains("? 4") && said.contains(", 1 picture, "), "{said}");
+    assert!(
+        said.contains("damaged and removed: pictures/") && said.contains(", of `scores: "),
+        "{said}"
+    );
+    assert!(said.contains("draws the pictures again"), "{said}");
+    run();
+    assert_eq!(fs::read(picture).unwrap(), whole);
+    fs::remove_file(picture).unwrap();
+    fs::create_dir(picture).unwrap();
+    let said = run();
+    assert!(said.contains("? 3") && said.contains("move the folder away"), "{said}");
+    fs::remove_dir(picture).unwrap();
+    run();
     // One that an older version called otherwise gives way, and one of another stage does not.
     let name = picture.file_name().unwrap().to_str().unwrap();
     let hashes: Vec<_> = name.rsplitn(4, '-').collect();

@@ -21,6 +21,7 @@ fn what_one_machine_computed_another_fetches() {
     assert!(first.contains("sent 3 results"), "{first}");
     let dry = shell.transcript(&format!("cache pull clips.toml --dry-run --cache three {shared}"));
     assert!(dry.contains("would fetch 3 results"), "{dry}");
+    assert!(!shell.path("three").exists(), "a dry run makes no cache");
     let second = shell.transcript(&format!("run clips.toml --cache two {shared}"));
     assert!(second.contains("fetched 3 results"), "{second}");
     // Alone again, everything is there.
