@@ -12,7 +12,7 @@ use burn::tensor::{Device, FloatDType, Tensor};
 use super::{
     super::params::{LoadError, Param, Params},
     Adapter, error, f32s,
-    names::{DIFFUSERS, from_any},
+    names::{DIFFUSERS, PEFT, from_any},
     settings::{Branch, Settings},
 };
 
@@ -31,10 +31,15 @@ impl Adapter {
         let mut tensors = Params::default();
         tensors.read_safetensors(bytes, DIFFUSERS, &Device::flex(), FloatDType::F32)?;
 
+        let is_peft = tensors.0.keys().any(|name| name.starts_with(PEFT));
         let mut factors = Params::default();
         let mut alphas = BTreeMap::new();
-        for (name, param) in tensors.0 {
-            let name = from_any(&name);
+        let mut seen = BTreeMap::new();
+        for (found, param) in tensors.0 {
+            let name = from_any(&found);
+            if let Some(other) = seen.insert(name.clone(), found.clone()) {
+                return Err(error(format!("`{other}` and `{found}` are both `{name}`")));
+            }
             if let Some(module) = name.strip_suffix(".alpha") {
                 let [value] = f32s(&param)[..] else {
                     return Err(error(format!("`{name}` must be one number")));
@@ -52,6 +57,12 @@ impl Adapter {
                 )));
             }
             factors.0.insert(name, param);
+        }
+        if is_peft && !settings.is_stated() && alphas.is_empty() {
+            return Err(error(
+                "the names are peft's, whose scale stands in `adapter_config.json`: name the file \
+                 `adapter_model.safetensors` and keep the other beside it",
+            ));
         }
         let branches = branches(&factors, settings, &alphas)?;
         Self::of_branches(factors, &branches)
@@ -190,9 +201,15 @@ mod tests {
             ("base_model.model.b.to_q.lora_A.default.weight", &[2, 4][..]),
             ("base_model.model.b.to_q.lora_B.default.weight", &[6, 2]),
         ];
-        let read = Adapter::from_diffusers(&file(&peft, None)).unwrap();
-        assert_eq!((read.rank, read.alpha), (2, 2.0), "no alpha means scale 1");
+        assert!(message(&file(&peft, None)).contains("`adapter_config.json`"));
+        let config = br#"{"r": 2, "lora_alpha": 3}"#;
+        let read = Adapter::from_peft(config, &file(&peft, None)).unwrap();
+        assert_eq!((read.rank, read.alpha), (2, 3.0));
         assert!(read.modules().contains("b.to_q"));
+
+        let plain = [("b.to_q.lora_A.weight", &[2, 4][..]), ("b.to_q.lora_B.weight", &[6, 2])];
+        let read = Adapter::from_diffusers(&file(&plain, None)).unwrap();
+        assert_eq!((read.rank, read.alpha), (2, 2.0), "no alpha means scale 1");
 
         let comfy = [
             ("diffusion_model.b.to_q.lora_A.weight", &[2, 4][..]),
@@ -228,9 +245,26 @@ mod tests {
         let rank = r#"{"transformer.r": 4, "transformer.lora_alpha": 4}"#;
         assert!(message(&file(&[a, b], Some(rank))).contains("state rank 4 for `q`"));
         assert!(message(&file(&[a, b], Some("{}"))).contains("must state `r`"));
-        let dora =
-            r#"{"transformer.r": 2, "transformer.lora_alpha": 1, "transformer.use_dora": true}"#;
-        assert!(message(&file(&[a, b], Some(dora))).contains("use_dora"));
+        let again = ("q.lora_A.weight", &[2, 4][..]);
+        assert!(message(&file(&[a, b, again], None)).contains("are both `q.lora_A.weight`"));
+        for odd in [
+            r#""use_dora": true"#,
+            r#""init_lora_weights": "pissa_niter_4""#,
+            r#""init_lora_weights": "olora""#,
+            r#""layer_replication": [[0, 2]]"#,
+            r#""use_qalora": true"#,
+            r#""bias": "all""#,
+            r#""fan_in_fan_out": true"#,
+            r#""peft_type": "LOHA""#,
+            r#""something_new": 1"#,
+        ] {
+            let settings = format!(
+                r#"{{"transformer.r": 2, "transformer.lora_alpha": 1, "transformer.{}}}"#,
+                &odd[1..]
+            );
+            let told = message(&file(&[a, b], Some(&settings)));
+            assert!(told.contains("only plain low-rank adapters"), "{odd}: {told}");
+        }
         for (pattern, wanted) in [
             (r#""rank_pattern": {"q": 4}"#, "state rank 4 for `q`"),
             (r#""rank_pattern": {"q": 2.5}"#, "`rank_pattern` has the value 2.5 for `q`"),
@@ -269,6 +303,28 @@ mod tests {
             let again = Adapter::from_diffusers(&read.to_diffusers()).unwrap();
             assert!((again.scale() - scale).abs() < 1e-12, "{}", again.scale());
         }
+    }
+
+    #[test]
+    fn the_settings_that_peft_writes_are_read() {
+        let tensors = [
+            ("base_model.model.q.lora_A.weight", &[3, 4][..]),
+            ("base_model.model.q.lora_B.weight", &[6, 3]),
+        ];
+        // As `LoraConfig(r=3, target_modules=["q"]).save_pretrained` of peft 0.21.2 writes them.
+        let config = br#"{"task_type": null, "peft_type": "LORA", "auto_mapping": null, "peft_version": "0.21.2",
+            "base_model_name_or_path": null, "revision": null, "inference_mode": true, "r": 3,
+            "target_modules": ["q"], "exclude_modules": null, "lora_alpha": 8, "lora_dropout": 0.0,
+            "fan_in_fan_out": false, "bias": "none", "use_rslora": false, "modules_to_save": null,
+            "init_lora_weights": true, "layers_to_transform": null, "layers_pattern": null, "rank_pattern": {},
+            "alpha_pattern": {}, "megatron_config": null, "megatron_core": "megatron.core",
+            "trainable_token_indices": null, "loftq_config": {}, "eva_config": null, "corda_config": null,
+            "lora_ga_config": null, "use_dora": false, "velora_config": null, "alora_invocation_tokens": null,
+            "use_qalora": false, "qalora_group_size": 16, "monteclora_config": null, "layer_replication": null,
+            "lora_bias": false, "target_parameters": null, "use_bdlora": null, "arrow_config": null,
+            "kasa_config": null, "ensure_weight_tying": false}"#;
+        let read = Adapter::from_peft(config, &file(&tensors, None)).unwrap();
+        assert_eq!((read.rank, read.alpha), (3, 8.0));
     }
 
     #[test]

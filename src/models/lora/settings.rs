@@ -7,8 +7,36 @@ use serde_json::{Map, Value};
 use super::{
     super::params::LoadError,
     error,
-    names::{DIFFUSERS, METADATA},
+    names::{DIFFUSERS, METADATA, TRANSFORMER},
 };
+
+/// Settings of peft 0.21 that do not change what an adapter does, or that are heeded here.
+const KNOWN: [&str; 20] = [
+    "alpha_pattern",
+    "auto_mapping",
+    "base_model_name_or_path",
+    "eva_config",
+    "exclude_modules",
+    "inference_mode",
+    "init_lora_weights",
+    "layers_pattern",
+    "layers_to_transform",
+    "lora_alpha",
+    "lora_dropout",
+    "megatron_core",
+    "peft_type",
+    "peft_version",
+    "qalora_group_size",
+    "r",
+    "rank_pattern",
+    "revision",
+    "target_modules",
+    "task_type",
+];
+
+/// Starts of a training that leave the model's weights as they are. The others take something away
+/// from them, and the adapter means the weights without it.
+const STARTS: [&str; 3] = ["eva", "gaussian", "orthogonal"];
 
 /// Where rank and alpha are stated, they are stated for every branch.
 #[derive(Debug, Default)]
@@ -63,10 +91,7 @@ impl Settings {
     fn read(settings: &Map<String, Value>, place: &str) -> Result<Self, LoadError> {
         let get =
             |key: &str| settings.get(&format!("transformer.{key}")).or_else(|| settings.get(key));
-        let is_set = |key: &str| get(key).and_then(Value::as_bool) == Some(true);
-        if is_set("use_dora") {
-            return Err(error("`use_dora` is not supported: only plain low-rank adapters are"));
-        }
+        check_plain(settings)?;
         let (Some(alpha), Some(rank)) =
             (get("lora_alpha").and_then(as_alpha), get("r").and_then(as_rank))
         else {
@@ -77,8 +102,13 @@ impl Settings {
             alpha,
             ranks: patterns("rank_pattern", get("rank_pattern"), as_rank)?,
             alphas: patterns("alpha_pattern", get("alpha_pattern"), as_alpha)?,
-            by_root: is_set("use_rslora"),
+            by_root: get("use_rslora").and_then(Value::as_bool) == Some(true),
         })))
+    }
+
+    /// Whether anything is stated.
+    pub const fn is_stated(&self) -> bool {
+        self.0.is_some()
     }
 
     /// What is stated of a module's branch.
@@ -89,6 +119,29 @@ impl Settings {
         let alpha = if stated.by_root { alpha * (rank as f64).sqrt() } else { alpha };
         Ok(Some(Branch { rank, alpha }))
     }
+}
+
+/// Refuses what makes an adapter another thing than a sum of low-rank products.
+fn check_plain(settings: &Map<String, Value>) -> Result<(), LoadError> {
+    for (key, value) in settings {
+        let key = key.strip_prefix(TRANSFORMER).unwrap_or(key);
+        let is_plain = match (key, value) {
+            ("peft_type", Value::String(kind)) => kind == "LORA",
+            ("init_lora_weights", Value::String(start)) => STARTS.contains(&&**start),
+            ("use_rslora", Value::Bool(_)) | (_, Value::Null | Value::Bool(false)) => true,
+            ("bias", Value::String(bias)) => bias == "none",
+            (_, Value::Object(map)) if map.is_empty() => true,
+            (_, Value::Array(list)) if list.is_empty() => true,
+            _ => KNOWN.contains(&key),
+        };
+        if !is_plain {
+            return Err(error(format!(
+                "`{key}` is {value}, but only plain low-rank adapters are supported: save it as one, as by \
+                 peft's `path_initial_model_for_weight_conversion`, or merge it into its model"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn as_alpha(value: &Value) -> Option<f64> {
