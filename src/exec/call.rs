@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use super::{ExecOptions, budget::Room};
@@ -12,6 +15,7 @@ use crate::{
     artifact::{Item, Manifest},
     config::Pipeline,
     models::ModelCache,
+    plan::Weights,
     stages::{Inputs, OnItem, Output, Progress, StageContext, StageError},
     store::{Digest, SourceReader, Store, StoreError},
 };
@@ -36,6 +40,8 @@ pub(super) struct Call<'a> {
     pub(super) given: Given,
     pub(super) sources: Option<&'a SourceReader>,
     pub(super) checkpoints: Option<&'a Path>,
+    /// The weights that it must find, where that is watched.
+    pub(super) weights: Option<&'a Weights>,
     /// Where its items go.
     pub(super) into: &'a Store,
 }
@@ -81,20 +87,34 @@ impl Caller<'_> {
         on_item: &mut OnItem<'_>,
     ) -> Result<Made, StageError> {
         let steps = AtomicU64::new(0);
+        let looked = AtomicBool::new(false);
+        // Once: what is loaded then stays in memory, whatever becomes of the files.
+        let weights_hold = || match call.weights {
+            Some(weights) if !looked.swap(true, Ordering::Relaxed) && !weights.hold() => {
+                Err(StageError::Outdated)
+            }
+            _ => Ok(()),
+        };
         let context = StageContext {
             device: &self.options.device,
             models: self.models,
             sources: call.sources,
             checkpoints: call.checkpoints,
             allow_commands: self.options.allow_commands,
+            weights_hold: &weights_hold,
             progress,
             steps_made: &steps,
             cancel: &self.options.cancel,
         };
         let inputs = Inputs::new(self.store, call.given);
-        let mut output = Output::new(call.into, on_item);
+        let mut on_item = |item: &Item| {
+            weights_hold()?;
+            on_item(item)
+        };
+        let mut output = Output::new(call.into, &mut on_item);
         self.pipeline.instances[call.index].work.run(&inputs, &mut output, &context)?;
         self.settle(call.index)?;
+        weights_hold()?;
         Ok(Made { items: output.into_items(), steps: steps.into_inner() })
     }
 }

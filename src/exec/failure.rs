@@ -18,6 +18,9 @@ const REPORT: &str = "this is a bug in pipe; please report it with this file";
 /// What to do about damage that no stage of the run can make good.
 const VERIFY: &str = "`pipe cache verify` removes what is damaged, and `pipe run` makes it again";
 
+/// What to do about weights that somebody replaces.
+const AGAIN: &str = "do it again once they stay as they are";
+
 /// The failure of a stage, as it is told.
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
@@ -39,6 +42,7 @@ impl Failure {
             }
             StageError::Bug(_) => (Outcome::Bug, None, Some(REPORT.to_owned())),
             StageError::Cancelled => (Outcome::Interrupted, None, None),
+            StageError::Outdated => (Outcome::Environment, None, Some(AGAIN.to_owned())),
             StageError::Damaged { .. } => (Outcome::Environment, None, Some(VERIFY.to_owned())),
         };
         Self { outcome, error: error.to_string(), item, help }

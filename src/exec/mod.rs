@@ -2,12 +2,15 @@
 //!
 //! One thread walks the graph (`schedule`): it decides each instance as soon as its inputs are
 //! known and hands what must run to the workers (`work`), which lock the key, run the stage and
-//! commit its output. Everything an observer learns is a [`RunEvent`], sent from the one thread.
+//! commit its output. What another process computes is put aside for as long as there is something else
+//! to do, and of a mapped stage each item is made once (`items`). Everything an observer learns is a [`RunEvent`], sent from the one thread.
 
 mod budget;
 mod call;
 mod event;
 mod failure;
+mod items;
+mod lookups;
 mod meter;
 mod queue;
 mod schedule;
@@ -149,9 +152,11 @@ impl<'a> Executor<'a> {
                 let jobs = std::sync::Arc::clone(&jobs);
                 scope.spawn(move || worker.serve(&jobs));
             }
+            let behind = self.store.behind().is_some();
+            let lookups = lookups::start(scope, &decider, behind, &message_sender);
             // With this one gone, the walk ends when the last worker does.
             drop(message_sender);
-            schedule.walk(&job_sender, &messages, on_event)
+            schedule.looking_up(lookups).walk(&job_sender, &messages, on_event)
         });
 
         self.store.save_stat_cache()?;

@@ -85,7 +85,8 @@ mod tests {
         let direct = Fingerprint::of(lock.as_bytes());
         let key = Key { ingredients, direct, trajectory: None };
         let reasons = Vec::new();
-        Job { index, key, reasons, cause: None, forced: false, before: None, need: 0, room: None }
+        let (cause, before, room, wait) = (None, None, None, None);
+        Job { index, key, reasons, cause, forced: false, before, need: 0, room, wait }
     }
 
     #[test]

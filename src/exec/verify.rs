@@ -236,7 +236,8 @@ impl Again<'_> {
         let instance = &pipeline.instances[index];
         let sources = instance.work.source_root().map(SourceReader::new);
         let sources = sources.as_ref();
-        let call = Call { index, given, sources, checkpoints: None, into: self.scratch };
+        let (checkpoints, weights) = (None, None);
+        let call = Call { index, given, sources, checkpoints, weights, into: self.scratch };
         let name = instance.to_string();
         let progress = |progress: Progress| (self.on_progress)(&name, progress);
         let mut on_item = |_: &Item| options.cancel.check();

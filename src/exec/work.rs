@@ -1,9 +1,9 @@
 //! One stage's work: lock the key, run what is not cached, commit.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::HashSet,
     sync::{
-        Arc, Mutex,
+        Mutex,
         mpsc::{Receiver, Sender},
     },
     time::Instant,
@@ -12,19 +12,19 @@ use std::{
 use super::{
     RunEvent,
     budget::Room,
-    call::{Call, Caller, Given, Made, narrowed},
+    call::{Call, Caller, Given, Made},
+    lookups::Lookup,
     meter::{Meter, Usage},
 };
 use crate::{
-    artifact::{FileRef, Item, Manifest, crossed_name},
-    config::Instance,
+    artifact::Manifest,
     plan::{
-        Cause, Decider, Found, ItemGroup, Items, Key, PlanError, StaleReason,
+        Cause, Decider, Found, Items, Key, PlanError, StaleReason, Watch, Weights,
         fingerprint::action_key, trace_of, with_sources,
     },
     stages::{OnItem, Progress, StageError},
     store::{
-        Digest, FORMAT_VERSION, Fingerprint, Ingredients, ItemRecord, KeyLock, NewResult, Record,
+        Attempt, Digest, FORMAT_VERSION, Ingredients, KeyLock, KeyWait, NewResult, Record,
         SourceReader, StoreError,
     },
 };
@@ -43,6 +43,18 @@ pub(super) struct Job {
     pub(super) need: u64,
     /// The memory that must be free when it starts.
     pub(super) room: Option<Room>,
+    /// Where somebody else computes the same: since when, and who.
+    pub(super) wait: Option<Wait>,
+}
+
+/// A job whose key somebody else computes.
+#[derive(Debug)]
+pub(super) struct Wait {
+    pub(super) key: KeyWait,
+    /// Who, where that is known.
+    pub(super) holder: Option<String>,
+    /// Whether that was told.
+    pub(super) told: bool,
 }
 
 /// A stage whose output is in the store.
@@ -66,6 +78,17 @@ pub(super) enum Message {
     Event(RunEvent),
     /// A job is over.
     Ended { job: Box<Job>, result: Box<Result<Finished, StageError>> },
+    /// Somebody else computes what a job would.
+    Held { job: Box<Job> },
+    /// What a look-up found.
+    Looked { lookup: Box<Lookup>, found: Box<Result<Found, PlanError>> },
+}
+
+/// What a stage reads that is not in the store.
+#[derive(Clone, Copy)]
+pub(super) struct Outside<'a> {
+    pub(super) sources: Option<&'a SourceReader>,
+    pub(super) weights: Option<&'a Weights>,
 }
 
 /// What runs stages, one at a time, in its own thread.
@@ -81,15 +104,37 @@ impl Worker<'_> {
     pub(super) fn serve(&self, jobs: &Mutex<Receiver<Job>>) {
         loop {
             let job = jobs.lock().expect("no panic while held").recv();
-            let Ok(job) = job else { return };
+            let Ok(mut job) = job else { return };
             // A panic must not leave the walk waiting for this job.
-            let result = self.caller.guarded(job.index, || self.run(&job));
-            self.tell(Message::Ended { job: Box::new(job), result: Box::new(result) });
+            let result = self.caller.guarded(job.index, || {
+                let lock = self.lock(&mut job)?;
+                lock.map(|lock| self.run(&job, lock)).transpose()
+            });
+            let job = Box::new(job);
+            self.tell(match result.transpose() {
+                None => Message::Held { job },
+                Some(result) => Message::Ended { job, result: Box::new(result) },
+            });
         }
     }
 
-    fn run(&self, job: &Job) -> Result<Finished, StageError> {
-        let _lock = self.lock(job)?;
+    /// Takes the lock of the key, if nobody else computes it.
+    fn lock(&self, job: &mut Job) -> Result<Option<KeyLock>, StageError> {
+        let wait = job.wait.get_or_insert_with(|| Wait {
+            key: self.caller.store.key_wait(job.key.lock()),
+            holder: None,
+            told: false,
+        });
+        match wait.key.try_take()? {
+            Attempt::Taken(lock) => Ok(Some(lock)),
+            Attempt::Held(holder) => {
+                wait.holder = holder.map(|holder| holder.to_string());
+                Ok(None)
+            }
+        }
+    }
+
+    fn run(&self, job: &Job, _lock: KeyLock) -> Result<Finished, StageError> {
         // Somebody else may have made it before the lock was free.
         if !job.forced
             && let Found::Whole(record) =
@@ -100,8 +145,13 @@ impl Worker<'_> {
         self.caller.make_room(job.index, job.room);
         let items = self.items(job).map_err(stage_error)?;
         let items = items.map(|items| if job.forced { items.none_cached() } else { items });
+        let weights = match self.decider.watch(job.index, &job.key).map_err(stage_error)? {
+            Watch::Differs => return Err(StageError::Outdated),
+            Watch::Holds(weights) => Some(weights),
+            Watch::None => None,
+        };
         self.start(job, items.as_ref())?;
-        let record = self.make(job, items.as_ref())?;
+        let record = self.make(job, items.as_ref(), weights.as_ref())?;
         let Caller { store, .. } = self.caller;
         store.commit(&record)?;
         if record.traced.is_some() {
@@ -113,24 +163,6 @@ impl Worker<'_> {
             behind.made(NewResult { name, record: record.clone(), items });
         }
         Ok(Finished { record, ran: true })
-    }
-
-    /// Waits until nobody else computes the key.
-    fn lock(&self, job: &Job) -> Result<KeyLock, StageError> {
-        let Caller { pipeline, store, options, .. } = self.caller;
-        let (index, stage) = (job.index, pipeline.instances[job.index].to_string());
-        let lock = store.lock_key(
-            job.key.lock(),
-            &mut |holder| {
-                let holder = holder.map(ToString::to_string);
-                self.event(RunEvent::StageWaiting { index, stage: stage.clone(), holder });
-            },
-            &|| options.cancel.is_cancelled(),
-        );
-        match lock {
-            Err(StoreError::Cancelled) => Err(StageError::Cancelled),
-            lock => Ok(lock?),
-        }
     }
 
     /// Says that work begins, and from which state.
@@ -161,15 +193,21 @@ impl Worker<'_> {
     }
 
     /// Makes the output and puts it into the store; gives its record.
-    fn make(&self, job: &Job, items: Option<&Items>) -> Result<Record, StageError> {
+    fn make(
+        &self,
+        job: &Job,
+        items: Option<&Items>,
+        weights: Option<&Weights>,
+    ) -> Result<Record, StageError> {
         let instance = &self.caller.pipeline.instances[job.index];
         #[expect(clippy::disallowed_methods, reason = "a record says when; no key holds it")]
         let started = jiff::Timestamp::now().to_string();
         let wall = Instant::now();
         let sources = instance.work.source_root().map(SourceReader::new);
+        let outside = Outside { sources: sources.as_ref(), weights };
         let (result, usage) = self.meter.measure(|| match items {
-            Some(found) => self.run_items(job, instance, sources.as_ref(), found),
-            None => self.run_whole(job, sources.as_ref()),
+            Some(found) => self.run_items(job, outside, found),
+            None => self.run_whole(job, outside),
         });
         let (made, items_run) = result?;
         let ingredients = match &sources {
@@ -230,13 +268,10 @@ impl Worker<'_> {
     }
 
     /// Runs a stage that makes its output as a whole.
-    fn run_whole(
-        &self,
-        job: &Job,
-        sources: Option<&SourceReader>,
-    ) -> Result<(Made, usize), StageError> {
+    fn run_whole(&self, job: &Job, outside: Outside<'_>) -> Result<(Made, usize), StageError> {
         let given = self.caller.given(&job.key.ingredients.inputs)?;
-        let made = self.call(job, given, sources, &mut |_| Ok(()))?;
+        let progress = |progress: Progress| self.progress(job, progress);
+        let made = self.call(job, given, outside, &progress, &mut |_| Ok(()))?;
         let mut names = HashSet::new();
         if let Some(item) = made.items.iter().find(|item| !names.insert(&item.name)) {
             return Err(StageError::Bug(format!("the stage wrote item `{}` twice", item.name)));
@@ -245,82 +280,13 @@ impl Worker<'_> {
         Ok((made, count))
     }
 
-    /// Runs a mapped stage on the items that are not cached, each content once, and keeps each as
-    /// soon as it is done.
-    fn run_items(
-        &self,
-        job: &Job,
-        instance: &Instance,
-        sources: Option<&SourceReader>,
-        found: &Items,
-    ) -> Result<(Made, usize), StageError> {
-        let port = instance.work.mapped_port().expect("only a mapped stage has items");
-        let given = self.caller.given(&job.key.ingredients.inputs)?;
-        let input = Arc::clone(&given[port]);
-        let cached = found.groups.iter().flat_map(|group| &group.items);
-        let mut files: HashMap<Fingerprint, BTreeMap<String, FileRef>> = cached
-            .filter_map(|(key, record)| Some((*key, record.as_ref()?.files.clone())))
-            .collect();
-        let mut items_run = 0;
-        let mut items = Vec::with_capacity(found.total());
-        for group in &found.groups {
-            let given = match (instance.work.crossed_port(), &group.with) {
-                (Some(port), Some(item)) => narrowed(&given, port, vec![item.clone()]),
-                _ => given.clone(),
-            };
-            items_run += self.run_group(job, port, sources, (group, given), &mut files)?;
-            for (item, (key, _)) in input.items.iter().zip(&group.items) {
-                let files = files.get(key).cloned().ok_or_else(|| {
-                    StageError::Bug(format!("the stage wrote nothing for item `{}`", item.name))
-                })?;
-                items.push(Item { name: crossed_name(group.prefix.as_deref(), &item.name), files });
-            }
-        }
-        Ok((Made { items, steps: 0 }, items_run))
-    }
-
-    /// Makes the items of a group that are in `files` not yet, and adds them; gives their number.
-    fn run_group(
-        &self,
-        job: &Job,
-        port: &str,
-        sources: Option<&SourceReader>,
-        (group, given): (&ItemGroup, Given),
-        files: &mut HashMap<Fingerprint, BTreeMap<String, FileRef>>,
-    ) -> Result<usize, StageError> {
-        let mut keys = HashMap::new();
-        let mut seen = HashSet::new();
-        let mut missing = Vec::new();
-        for (item, (key, _)) in given[port].items.iter().zip(&group.items) {
-            if !files.contains_key(key) && seen.insert(*key) {
-                keys.insert(item.name.clone(), *key);
-                missing.push(item.clone());
-            }
-        }
-        let items_run = missing.len();
-        if items_run > 0 {
-            let given = narrowed(&given, port, missing);
-            self.call(job, given, sources, &mut |item| {
-                let key = keys.get(&item.name).ok_or_else(|| {
-                    StageError::Bug(format!(
-                        "the stage wrote item `{}`, which it was not given",
-                        item.name
-                    ))
-                })?;
-                self.caller.store.commit_item(*key, &ItemRecord::new(item.files.clone()))?;
-                files.insert(*key, item.files.clone());
-                self.caller.options.cancel.check()
-            })?;
-        }
-        Ok(items_run)
-    }
-
     /// Calls the stage.
-    fn call(
+    pub(super) fn call(
         &self,
         job: &Job,
         given: Given,
-        sources: Option<&SourceReader>,
+        Outside { sources, weights }: Outside<'_>,
+        progress: &(dyn Fn(Progress) + Sync),
         on_item: &mut OnItem<'_>,
     ) -> Result<Made, StageError> {
         let Caller { store, .. } = self.caller;
@@ -330,19 +296,15 @@ impl Worker<'_> {
         }
         let checkpoints = job.key.trajectory.map(|key| store.checkpoints(key)).transpose()?;
         let checkpoints = checkpoints.as_deref();
-        let call = Call { index: job.index, given, sources, checkpoints, into: store };
-        let progress = |progress: Progress| {
-            self.event(RunEvent::StageProgress {
-                index: job.index,
-                done: progress.done,
-                total: progress.total,
-                message: progress.message,
-            });
-        };
-        self.caller.call(call, &progress, on_item)
+        let call = Call { index: job.index, given, sources, checkpoints, weights, into: store };
+        self.caller.call(call, progress, on_item)
     }
 
-    fn event(&self, event: RunEvent) {
+    pub(super) fn progress(&self, job: &Job, Progress { done, total, message }: Progress) {
+        self.event(RunEvent::StageProgress { index: job.index, done, total, message });
+    }
+
+    pub(super) fn event(&self, event: RunEvent) {
         self.tell(Message::Event(event));
     }
 

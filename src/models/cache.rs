@@ -136,7 +136,7 @@ impl ModelCache {
     ) -> Result<Arc<dyn VideoVae>, LoadError> {
         let device = device.clone().without_autodiff();
         self.vaes.get_or_load(source.digest(&["vae"])?, &device, || {
-            let params = source.params("vae", &device)?;
+            let params = unchanged(source, "vae", || source.params("vae", &device))?;
             let reader = ParamReader::loaded(&params, None);
             let vae = family(source)?.vae(&source.config("vae")?, &reader);
             Ok((Arc::from(whole("vae", vae, &reader)?), bytes(&params, &device)))
@@ -169,7 +169,8 @@ impl ModelCache {
     ) -> Result<Arc<Params>, LoadError> {
         let device = device.clone().without_autodiff();
         self.denoisers.get_or_load(source.digest(&["transformer"])?, &device, || {
-            let params = source.params("transformer", &device)?;
+            let params =
+                unchanged(source, "transformer", || source.params("transformer", &device))?;
             let bytes = bytes(&params, &device);
             Ok((Arc::new(params), bytes))
         })
@@ -199,6 +200,17 @@ impl ModelCache {
         let encoder = T5Encoder::new(&source.config("text_encoder")?, &reader);
         Ok(Arc::new(whole("text_encoder", encoder, &reader)?))
     }
+}
+
+/// What is read of a part whose files stay the same meanwhile: it is kept under their digest.
+fn unchanged<T>(
+    source: &ModelSource,
+    part: &'static str,
+    read: impl FnOnce() -> Result<T, LoadError>,
+) -> Result<T, LoadError> {
+    let before = source.states(&[part])?;
+    let value = read()?;
+    if source.states(&[part])? == before { Ok(value) } else { Err(LoadError::Changed { part }) }
 }
 
 /// The memory that parameters take on a device.
@@ -250,6 +262,26 @@ mod tests {
         });
         assert!(failed.is_err());
         assert_eq!(*kept.get_or_load(digest, &device, || Ok((Arc::new(5), 1))).unwrap(), 5);
+    }
+
+    #[test]
+    fn what_changes_while_it_is_read_is_not_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("vae")).unwrap();
+        for (file, text) in [("config.json", "{}"), ("diffusion_pytorch_model.safetensors", "x")] {
+            std::fs::write(dir.path().join("vae").join(file), text).unwrap();
+        }
+        let source = ModelSource::Folder(dir.path().to_owned());
+        assert_eq!(unchanged(&source, "vae", || Ok(1)).unwrap(), 1);
+        let changing = || {
+            std::fs::write(dir.path().join("vae/diffusion_pytorch_model.safetensors"), "yz")
+                .unwrap();
+            Ok(2)
+        };
+        assert!(matches!(
+            unchanged(&source, "vae", changing),
+            Err(LoadError::Changed { part: "vae" })
+        ));
     }
 
     #[test]

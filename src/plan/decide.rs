@@ -19,15 +19,13 @@ use super::{
 use crate::{
     artifact::Item,
     config::{Instance, Pipeline},
-    store::{
-        Digest, Fingerprint, History, Ingredients, ItemRecord, Lookup, Owner, Record, Store, Trace,
-    },
+    store::{Digest, Fingerprint, History, Ingredients, Lookup, Owner, Record, Store, Trace},
 };
 
 /// Decides instances, for the plan and for the run.
 pub(crate) struct Decider<'a> {
     pub(crate) pipeline: &'a Pipeline,
-    store: &'a Store,
+    pub(super) store: &'a Store,
     gatherer: Gatherer<'a>,
     history: Mutex<History>,
     /// The instances of the file by name, gathered when something is to be compared with them.
@@ -116,8 +114,16 @@ impl<'a> Decider<'a> {
         })
     }
 
+    /// Has weights looked at again that turned out to be others.
+    pub(crate) fn forget_weights(&self) {
+        self.gatherer.forget_weights();
+    }
+
     /// The parts of a model that come from the input `model`, such as a pretrained `vae`.
-    fn given_parts(&self, inputs: &BTreeMap<String, Digest>) -> Result<Vec<String>, PlanError> {
+    pub(super) fn given_parts(
+        &self,
+        inputs: &BTreeMap<String, Digest>,
+    ) -> Result<Vec<String>, PlanError> {
         let Some(digest) = inputs.get("model") else { return Ok(Vec::new()) };
         let manifest = self.store.manifest(*digest)?;
         Ok(manifest.items.iter().map(|item| item.name.clone()).collect())
@@ -228,8 +234,7 @@ impl<'a> Decider<'a> {
             self.store.manifest(*digest)?.items.iter().map(Item::digest).collect();
         let crossed = work.crossed_port().and_then(|port| Some((port, inputs.get(port)?)));
         let Some((other, others)) = crossed else {
-            let items = self.item_group(&key.ingredients, port, &digests)?;
-            let group = ItemGroup { with: None, prefix: None, items };
+            let group = self.item_group(&key.ingredients, port, &digests)?;
             return Ok(Some(Items { groups: vec![group] }));
         };
         let others = self.store.manifest(*others)?;
@@ -239,8 +244,8 @@ impl<'a> Decider<'a> {
             ingredients.inputs.insert(other.to_owned(), item.digest());
             groups.push(ItemGroup {
                 prefix: prefix.map(str::to_owned),
-                items: self.item_group(&ingredients, port, &digests)?,
                 with: Some(item.clone()),
+                ..self.item_group(&ingredients, port, &digests)?
             });
         }
         Ok(Some(Items { groups }))
@@ -251,13 +256,14 @@ impl<'a> Decider<'a> {
         ingredients: &Ingredients,
         port: &str,
         digests: &[Digest],
-    ) -> Result<Vec<(Fingerprint, Option<ItemRecord>)>, PlanError> {
+    ) -> Result<ItemGroup, PlanError> {
         let keys = ItemKeys::new(ingredients, port);
         let look_up = |digest: &Digest| {
             let key = keys.of(*digest);
             Ok((key, self.store.lookup_item(key)?))
         };
-        digests.iter().map(look_up).collect()
+        let items = digests.iter().map(look_up).collect::<Result<_, PlanError>>()?;
+        Ok(ItemGroup { with: None, prefix: None, stem: keys.stem(), items })
     }
 
     /// The record of the instance's last run.

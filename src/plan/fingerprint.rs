@@ -62,6 +62,11 @@ impl ItemKeys {
         Self { before: format!("{before}\""), after: format!("\"{after}") }
     }
 
+    /// What the keys of all items have in common.
+    pub fn stem(&self) -> Fingerprint {
+        Fingerprint::of(format!("pipe items 1\n{}{}", self.before, self.after).as_bytes())
+    }
+
     /// The key of the item with this digest.
     pub fn of(&self, item: Digest) -> Fingerprint {
         let mut hasher = blake3::Hasher::new();

@@ -80,6 +80,11 @@ impl<'a> Gatherer<'a> {
         params
     }
 
+    /// Has all models hashed again.
+    pub fn forget_weights(&self) {
+        self.weights.lock().expect("no panic while held").clear();
+    }
+
     fn weights(
         &self,
         model: &crate::models::ModelRef,

@@ -19,6 +19,8 @@ pub(crate) struct ItemGroup {
     pub(crate) with: Option<Item>,
     /// What stands before the names of the items, where there are several groups.
     pub(crate) prefix: Option<String>,
+    /// What all their keys have in common.
+    pub(crate) stem: Fingerprint,
     /// The key of each item of the mapped port, and its record if it is cached.
     pub(crate) items: Vec<(Fingerprint, Option<ItemRecord>)>,
 }

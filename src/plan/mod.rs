@@ -16,6 +16,7 @@ mod memory;
 mod select;
 mod siblings;
 mod size;
+mod weights;
 
 pub use cause::Cause;
 pub(crate) use cause::{Beginnings, label};
@@ -31,6 +32,7 @@ pub use lack::{Lack, Lacking, absent_models, lacks};
 pub use lock::{Deviation, DeviationKind, Lock, LockError, LockedModel, LockedStage};
 pub use memory::MemoryPlan;
 pub use select::{SelectError, select};
+pub(crate) use weights::{Watch, Weights};
 
 use std::sync::Arc;
 

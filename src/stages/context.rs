@@ -139,6 +139,9 @@ pub struct StageContext<'a> {
     pub checkpoints: Option<&'a Path>,
     /// Whether shell commands may run.
     pub allow_commands: bool,
+    /// Fails if the weights are not those any more that the stage was decided for. Asked once they are
+    /// loaded, before anything of them is kept that the engine does not see.
+    pub weights_hold: &'a (dyn Fn() -> Result<(), StageError> + Sync),
     /// Told how far the stage is.
     pub progress: &'a (dyn Fn(Progress) + Sync),
     /// The steps that a training made, counted by it: not those that checkpoints spare it.

@@ -62,6 +62,9 @@ pub enum StageError {
         /// The content asked for.
         digest: Digest,
     },
+    /// The weights are not those any more that the stage was decided for; the engine decides it anew.
+    #[error("the weights changed while they were used")]
+    Outdated,
     /// The store could not be read or written.
     #[error(transparent)]
     Store(StoreError),
@@ -142,6 +145,7 @@ impl From<LoadError> for StageError {
         let message = error.to_string();
         let help = error.help().map(str::to_owned);
         match error {
+            LoadError::Changed { .. } => Self::Outdated,
             LoadError::Io { .. } | LoadError::Missing { .. } => Self::Environment { message, help },
             _ => Self::Failed { message, item: None, help },
         }

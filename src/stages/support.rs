@@ -61,6 +61,7 @@ impl Bench {
             sources: sources.as_ref(),
             checkpoints: None,
             allow_commands,
+            weights_hold: &|| Ok(()),
             progress: &|_| {},
             steps_made: &std::sync::atomic::AtomicU64::new(0),
             cancel: &cancel,

@@ -70,8 +70,9 @@ pub(super) fn check_rates(rate: f64, max_norm: f64, optimizer: &AdamW) -> Vec<Pa
         .collect()
 }
 
-/// The checkpoints of this trajectory, if the run keeps any.
+/// The checkpoints of this trajectory, if the run keeps any; to be opened once the weights are loaded.
 pub(super) fn checkpoints(cx: &StageContext<'_>) -> Result<Option<Checkpoints>, StageError> {
+    (cx.weights_hold)()?;
     cx.checkpoints
         .map(Checkpoints::open)
         .transpose()

@@ -23,6 +23,11 @@ macro_rules! hash_type {
                 self.to_string()[..12].to_owned()
             }
 
+            /// The hash itself.
+            pub const fn as_bytes(&self) -> &[u8; 32] {
+                &self.0
+            }
+
             /// Whether a text looks like [`Self::short`].
             pub fn is_short(text: &str) -> bool {
                 let is_digit = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');

@@ -118,6 +118,52 @@ impl StoreUse {
     }
 }
 
+/// A wait for the lock of a key. It learns from look to look whether a holder still lives, so all looks
+/// must be its own.
+#[derive(Debug)]
+pub struct KeyWait {
+    path: PathBuf,
+    locks: Locks,
+    watch: Watch,
+    pause: Duration,
+}
+
+/// What came of trying to take a lock.
+#[derive(Debug)]
+pub enum Attempt {
+    /// The lock.
+    Taken(KeyLock),
+    /// Somebody else holds it; who, where that is known.
+    Held(Option<Holder>),
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+
+impl KeyWait {
+    /// Takes the lock, if it is free.
+    pub fn try_take(&mut self) -> Result<Attempt, StoreError> {
+        loop {
+            let tried = match self.locks {
+                Locks::Lease => try_lease(&self.path.with_extension("lease"), &mut self.watch)?,
+                Locks::Auto | Locks::Flock => try_flock(&self.path)?,
+            };
+            return Ok(match tried {
+                Tried::Held(held) => Attempt::Taken(KeyLock { _held: held }),
+                Tried::Again => continue,
+                Tried::Taken(holder) => Attempt::Held(holder),
+            });
+        }
+    }
+
+    /// How long to wait before the next look: longer each time.
+    pub fn pause(&mut self) -> Duration {
+        let pause = self.pause;
+        self.pause = (pause * 2).min(LONGEST_PAUSE);
+        pause
+    }
+}
+
 impl Store {
     /// Chooses by what processes keep out of each other's way.
     #[must_use]
@@ -134,21 +180,12 @@ impl Store {
         on_wait: &mut dyn FnMut(Option<&Holder>),
         cancelled: &dyn Fn() -> bool,
     ) -> Result<KeyLock, StoreError> {
-        const FIRST_PAUSE: Duration = Duration::from_millis(2);
-        const LONGEST_PAUSE: Duration = Duration::from_millis(200);
-        let path = self.root.join("locks").join(key.to_string());
-        let mut pause = FIRST_PAUSE;
+        let mut wait = self.key_wait(key);
         let mut waited = false;
-        let mut watch = Watch::default();
         loop {
-            let held = match self.locks {
-                Locks::Lease => try_lease(&path.with_extension("lease"), &mut watch)?,
-                Locks::Auto | Locks::Flock => try_flock(&path)?,
-            };
-            let holder = match held {
-                Tried::Held(held) => return Ok(KeyLock { _held: held }),
-                Tried::Again => continue,
-                Tried::Taken(holder) => holder,
+            let holder = match wait.try_take()? {
+                Attempt::Taken(lock) => return Ok(lock),
+                Attempt::Held(holder) => holder,
             };
             if !waited {
                 waited = true;
@@ -157,9 +194,14 @@ impl Store {
             if cancelled() {
                 return Err(StoreError::Cancelled);
             }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            std::thread::sleep(wait.pause());
         }
+    }
+
+    /// A wait for the lock of a key, for who has something else to do meanwhile.
+    pub fn key_wait(&self, key: Fingerprint) -> KeyWait {
+        let path = self.root.join("locks").join(key.to_string());
+        KeyWait { path, locks: self.locks, watch: Watch::default(), pause: FIRST_PAUSE }
     }
 
     /// Declares that a run uses the store.

@@ -59,7 +59,7 @@ pub use find::Named;
 pub use gc::{GcPolicy, GcReport, Removed};
 pub use history::{History, Owner, Root};
 pub use lease::Holder;
-pub use lock::{KeyLock, Locks, StoreUse};
+pub use lock::{Attempt, KeyLock, KeyWait, Locks, StoreUse};
 pub use materialise::Transfer;
 pub use pictures::PictureName;
 pub use record::{Ingredients, ItemRecord, Lookup, Record, Trace, unnamed};

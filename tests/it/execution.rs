@@ -1,7 +1,7 @@
 //! How stages are called: what their ends mean, in a run and in a verification.
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
-use std::fs;
+use std::{fs, path::Path};
 
 use burn::tensor::Device;
 use pipe::{
@@ -83,6 +83,71 @@ fn what_does_not_fit_the_device_is_not_begun_by_a_verification() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// A pipeline of a stage that waits for a trap and one that reads weights, in `dir`.
+fn with_weights(dir: &Path, model: &Path) -> Pipeline {
+    let file = dir.join("text.toml");
+    let model = model.display();
+    let text = format!(
+        "name = \"text\"\n[stages.a]\nkind = \"command\"\noutputs = [\"x\"]\n\
+         command = \"while [ -e {}/hold ]; do sleep 0.01; done; echo > $OUT/x\"\n\
+         [stages.b]\nkind = \"text_encode\"\nmodel = \"{model}\"\n",
+        dir.display()
+    );
+    fs::write(&file, text).unwrap();
+    config::load(&file, &LoadOptions::default()).unwrap()
+}
+
+#[test]
+fn weights_that_are_replaced_before_a_stage_reads_them_decide_it_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("model");
+    let builtin = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/builtin_tiny");
+    for part in ["transformer", "text_encoder", "tokenizer", "vae", "scheduler"] {
+        fs::create_dir_all(model.join(part)).unwrap();
+        for file in fs::read_dir(builtin.join(part)).unwrap().flatten() {
+            fs::copy(file.path(), model.join(part).join(file.file_name())).unwrap();
+        }
+    }
+    let weights = fs::read_dir(model.join("text_encoder")).unwrap().flatten();
+    let weights = weights.map(|file| file.path());
+    let weights = weights.filter(|path| path.extension().is_some_and(|end| end == "safetensors"));
+    let [weights] = &weights.collect::<Vec<_>>()[..] else { panic!("one file") };
+    let whole = fs::read(weights).unwrap();
+    let pipeline = with_weights(dir.path(), &model);
+    let mut options = ExecOptions::new(Device::flex(), "cpu");
+    options.allow_commands = true;
+    // What each stage gave.
+    let run = |cache: &str, swap: bool| {
+        let hold = dir.path().join("hold");
+        if swap {
+            fs::write(&hold, "").unwrap();
+        }
+        let store = Store::open(&dir.path().join(cache)).unwrap();
+        let mut given = Vec::new();
+        Executor::new(&store, options.clone())
+            .execute(&pipeline, &mut |event| match event {
+                RunEvent::StageStarted { stage, .. } if stage == "a" && swap => {
+                    // `b` is decided by now, and waits.
+                    let mut other = whole.clone();
+                    let len = other.len();
+                    other[len / 4..].fill(0);
+                    fs::write(weights, other).unwrap();
+                    fs::remove_file(&hold).unwrap();
+                }
+                RunEvent::StageFinished { stage, digest, .. }
+                | RunEvent::StageReused { stage, digest, .. } => given.push((stage, digest)),
+                _ => {}
+            })
+            .unwrap();
+        given
+    };
+    let wanted = run("clean", false);
+    let swapped = run("cache", true);
+    assert_ne!(swapped[1], wanted[1], "the other weights give other text");
+    fs::write(weights, &whole).unwrap();
+    assert_eq!(run("cache", false), wanted, "nothing of the others is under the key of these");
 }
 
 #[test]

@@ -59,6 +59,7 @@ fn run(stage: &TextEncode) -> Result<TextEmbedding, StageError> {
         sources: None,
         checkpoints: None,
         allow_commands: false,
+        weights_hold: &|| Ok(()),
         progress: &|_| (),
         steps_made: &std::sync::atomic::AtomicU64::new(0),
         cancel: &CancelFlag::default(),

@@ -48,6 +48,7 @@ pub fn pairs(params: Value) -> Result<Vec<(String, Pair)>, StageError> {
         sources: sources.as_ref(),
         checkpoints: None,
         allow_commands: false,
+        weights_hold: &|| Ok(()),
         progress: &|_| {},
         steps_made: &std::sync::atomic::AtomicU64::new(0),
         cancel: &cancel,

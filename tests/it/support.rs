@@ -6,6 +6,7 @@ use std::{
     fmt::Write,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use burn::tensor::Device;
@@ -87,6 +88,9 @@ pub struct Words {
     words: Vec<String>,
     #[serde(default)]
     trap: Trap,
+    /// How long it takes.
+    #[serde(default)]
+    millis: u64,
 }
 
 impl Stage for Words {
@@ -97,6 +101,7 @@ impl Stage for Words {
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
         self.trap.spring("words", cx)?;
+        std::thread::sleep(Duration::from_millis(self.millis));
         // As a GPU that rounds otherwise than last time.
         let more = if self.trap.is_set("other-words") { "~" } else { "" };
         let give = |word: &String| out.item(word, &[("text", format!("{word}{more}").as_bytes())]);
@@ -116,6 +121,9 @@ pub struct Shout {
     mark: String,
     #[serde(default)]
     trap: Trap,
+    /// How long it takes for each word.
+    #[serde(default)]
+    millis: u64,
 }
 
 impl Stage for Shout {
@@ -131,6 +139,7 @@ impl Stage for Shout {
     ) -> Result<(), StageError> {
         for item in inputs.items("words") {
             self.trap.spring(&item.name, cx)?;
+            std::thread::sleep(Duration::from_millis(self.millis));
             let text = String::from_utf8_lossy(&inputs.read(item, "text")?).to_uppercase();
             out.item(&item.name, &[("text", format!("{text}{}", self.mark).as_bytes())])?;
         }

@@ -107,6 +107,7 @@ impl Bench {
             sources: None,
             checkpoints: (!stage.trajectory_params().is_empty()).then_some(&checkpoints),
             allow_commands: false,
+            weights_hold: &|| Ok(()),
             progress: &progress,
             steps_made: &std::sync::atomic::AtomicU64::new(0),
             cancel: &cancel,

@@ -32,6 +32,15 @@ impl Schedule<'_> {
                 self.states[index] = State::Waiting;
                 self.outcome = Outcome::Interrupted;
             }
+            Err(StageError::Outdated) => {
+                let stage = self.decider.pipeline.instances[index].to_string();
+                tracing::warn!(
+                    "The weights of `{stage}` changed while they were used; it is decided anew."
+                );
+                self.decider.forget_weights();
+                self.states[index] = State::Waiting;
+                self.wake(index);
+            }
             // What it made of the old inputs stays in the store under their key.
             _ if self.is_outdated(job, made) => {}
             Ok(finished) => self.succeeded(job, &finished, on_event),
@@ -155,7 +164,7 @@ impl Schedule<'_> {
         on_event: &mut dyn FnMut(RunEvent),
     ) {
         for dependant in self.graph.descendants(index) {
-            if self.states[dependant] == State::Waiting {
+            if matches!(self.states[dependant], State::Waiting | State::LookedUp) {
                 self.skip(dependant, because, on_event);
             }
         }
@@ -186,7 +195,7 @@ impl Schedule<'_> {
             ran,
             failed: count(|state| *state == State::Failed),
             skipped: count(|state| {
-                matches!(state, State::Skipped | State::Waiting | State::Queued)
+                matches!(state, State::Skipped | State::Waiting | State::LookedUp | State::Queued)
             }),
             wall_secs: 0.0,
         };

@@ -2,10 +2,12 @@
 
 mod causes;
 mod ends;
+mod held;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::mpsc::{Receiver, Sender},
+    time::Instant,
 };
 
 use burn::tensor::Device;
@@ -15,6 +17,7 @@ use super::{
     ExecOptions, Outcome, RunEvent, RunSummary,
     budget::Budget,
     failure::Failure,
+    lookups::Lookup,
     queue::Queue,
     work::{Job, Message, stage_error},
 };
@@ -30,6 +33,8 @@ enum State {
     Unneeded,
     /// Its inputs are not all known, or it is about to be decided.
     Waiting,
+    /// Is looked up behind the store.
+    LookedUp,
     /// Must run.
     Queued,
     /// Runs.
@@ -54,8 +59,13 @@ pub(super) struct Schedule<'a> {
     states: Vec<State>,
     /// Instances whose inputs are all known, to be decided.
     ready: BTreeSet<usize>,
+    /// Where to have keys looked up, if there is a cache behind the store; and how many are.
+    lookups: Option<Sender<Lookup>>,
+    looking: usize,
     /// Instances that must run.
     queue: Queue,
+    /// Those of them that somebody else computes, each with when to look again.
+    held: Vec<(Instant, Job)>,
     /// Locks of what runs; an instance with the same lock waits and is then decided again.
     running: HashSet<Fingerprint>,
     /// The memory they take.
@@ -99,7 +109,10 @@ impl<'a> Schedule<'a> {
             workers,
             states: selection.needed.iter().map(state).collect(),
             ready: BTreeSet::new(),
+            lookups: None,
+            looking: 0,
             queue: Queue::default(),
+            held: Vec::new(),
             running: HashSet::new(),
             budget: Budget::new(options.memory),
             memory: MemoryPlan::new(decider.pipeline, options.device == Device::flex()),
@@ -120,6 +133,11 @@ impl<'a> Schedule<'a> {
         Self { fresh, ..self }
     }
 
+    /// With somebody who looks keys up.
+    pub(super) fn looking_up(self, lookups: Option<Sender<Lookup>>) -> Self {
+        Self { lookups, ..self }
+    }
+
     /// Decides, starts and waits until nothing is left to do.
     pub(super) fn walk(
         mut self,
@@ -131,6 +149,7 @@ impl<'a> Schedule<'a> {
             self.wake(index);
         }
         loop {
+            self.look_again();
             self.decide_ready(on_event);
             while self.running.len() < self.workers
                 && let Some(job) = self.next_job()
@@ -138,15 +157,24 @@ impl<'a> Schedule<'a> {
                 jobs.send(job).expect("workers wait for jobs as long as the sender lives");
             }
             if self.running.is_empty() {
-                if self.stopped() || self.ready.is_empty() {
+                let waits = self.looking > 0 || !self.held.is_empty();
+                if self.stopped() || self.ready.is_empty() && !waits {
                     break;
                 }
-                // The last job that waited was not to be done any more.
-                continue;
+                if !self.ready.is_empty() {
+                    // The last job that waited was not to be done any more.
+                    continue;
+                }
+                if self.looking == 0 {
+                    self.tell_of_waits(on_event);
+                }
             }
-            match messages.recv().expect("workers live as long as the sender of jobs") {
-                Message::Event(event) => on_event(event),
-                Message::Ended { job, result } => self.ended(&job, *result, on_event),
+            match self.next_message(messages) {
+                None => {}
+                Some(Message::Event(event)) => on_event(event),
+                Some(Message::Held { job }) => self.put_aside(*job),
+                Some(Message::Looked { lookup, found }) => self.looked(*lookup, *found, on_event),
+                Some(Message::Ended { job, result }) => self.ended(&job, *result, on_event),
             }
         }
         self.summary()
@@ -164,14 +192,25 @@ impl<'a> Schedule<'a> {
         while !self.stopped()
             && let Some(index) = self.ready.pop_first()
         {
-            let Err(error) = self.decide(index, on_event) else { continue };
-            if let Err(error) = self.repaired(index, stage_error(error)) {
-                self.fail(index, Failure::of(&error), on_event);
-            }
+            let decided = self.decide(index, on_event);
+            self.decided(index, decided, on_event);
         }
     }
 
-    /// Fresh: done. Stale: queued.
+    /// An instance that could not be decided fails, unless that can be repaired.
+    fn decided(
+        &mut self,
+        index: usize,
+        decided: Result<(), PlanError>,
+        on_event: &mut dyn FnMut(RunEvent),
+    ) {
+        let Err(error) = decided else { return };
+        if let Err(error) = self.repaired(index, stage_error(error)) {
+            self.fail(index, Failure::of(&error), on_event);
+        }
+    }
+
+    /// Looks the key up: fresh is done, stale is queued.
     fn decide(
         &mut self,
         index: usize,
@@ -190,9 +229,45 @@ impl<'a> Schedule<'a> {
             return Ok(());
         }
         let forced = self.selection.forced[index] && !self.forced.contains(&key.direct);
+        if let Some(lookups) = &self.lookups {
+            self.states[index] = State::LookedUp;
+            self.looking += 1;
+            lookups.send(Lookup { index, key, forced }).expect("who looks up outlives the walk");
+            return Ok(());
+        }
         let found = self.decider.find(index, &key)?;
+        self.settle(Lookup { index, key, forced }, found, on_event)
+    }
+
+    /// What came of a look-up, unless its inputs have become others meanwhile.
+    fn looked(
+        &mut self,
+        lookup: Lookup,
+        found: Result<Found, PlanError>,
+        on_event: &mut dyn FnMut(RunEvent),
+    ) {
+        self.looking -= 1;
+        let index = lookup.index;
+        if self.states[index] != State::LookedUp {
+            return;
+        }
+        self.states[index] = State::Waiting;
+        if self.inputs(index).as_ref() != Some(&lookup.key.ingredients.inputs) {
+            return self.wake(index);
+        }
+        let settled = found.and_then(|found| self.settle(lookup, found, on_event));
+        self.decided(index, settled, on_event);
+    }
+
+    /// Fresh: done. Stale: queued.
+    fn settle(
+        &mut self,
+        Lookup { index, key, forced }: Lookup,
+        found: Found,
+        on_event: &mut dyn FnMut(RunEvent),
+    ) -> Result<(), PlanError> {
         match found {
-            Found::Whole(record) if !forced => self.reuse(index, &record, key.direct, on_event)?,
+            Found::Whole(record) if !forced => self.reuse(index, &record, key.direct, on_event),
             found => {
                 let reasons = if forced {
                     vec![StaleReason::Forced]
@@ -203,11 +278,21 @@ impl<'a> Schedule<'a> {
                 let need = self.memory.of(index).map_or(0, |memory| memory.total());
                 let cause = self.causes.runs(self.decider, index, &reasons);
                 let before = self.decider.last(index).map(|last| last.output);
-                let job = Job { index, key, reasons, cause, forced, before, need, room: None };
-                self.queue.push(job);
+                let (room, wait) = (None, None);
+                self.queue.push(Job {
+                    index,
+                    key,
+                    reasons,
+                    cause,
+                    forced,
+                    before,
+                    need,
+                    room,
+                    wait,
+                });
+                Ok(())
             }
         }
-        Ok(())
     }
 
     /// The content of an instance's inputs, once all are known.

@@ -83,6 +83,12 @@ pub enum LoadError {
         /// What to do.
         help: String,
     },
+    /// The files of a part were replaced while they were read.
+    #[error("the files of `{part}` changed while they were read")]
+    Changed {
+        /// `vae` or `transformer`.
+        part: &'static str,
+    },
     /// The tensors do not fit the model.
     #[error("the weights do not fit the model: {0}")]
     Mismatch(Problems),

@@ -17,7 +17,7 @@ impl ModelSource {
     /// Hashed are, for each part in the order of names, the paths and contents of exactly those
     /// files that are read: its configuration and its weights, or the tokenizer's file. Instead of a
     /// part, one file can be named (`transformer/config.json`). Hashes of files in folders are
-    /// remembered by path, size and time of change while the program runs.
+    /// remembered by path, size, times and inode while the program runs.
     pub fn digest(&self, parts: &[&str]) -> Result<Hash, LoadError> {
         self.digest_by(parts, &hash_file)
     }
@@ -34,6 +34,20 @@ impl ModelSource {
             }
         }
         Ok(blake3::hash(&serde_json::to_vec(&files).expect("a map of strings is valid JSON")))
+    }
+
+    /// The states of parts' files in folders. As long as they are equal, so are the files.
+    pub fn states(&self, parts: &[&str]) -> Result<Vec<FileState>, LoadError> {
+        let mut states = Vec::new();
+        for part in parts {
+            for file in self.part_files(part)? {
+                if let Self::Folder(root) = self.holder(&file) {
+                    let path = root.join(&file);
+                    states.push(FileState::of(&path).map_err(|e| io(&path, e))?);
+                }
+            }
+        }
+        Ok(states)
     }
 
     fn file_digest(&self, path: &str, hash: HashFile<'_>) -> Result<Hash, LoadError> {
@@ -53,18 +67,45 @@ fn hash_file(path: &Path) -> std::io::Result<Hash> {
     Ok(hasher.finalize())
 }
 
-/// What tells whether a file is the one that was hashed.
-type FileState = (PathBuf, u64, SystemTime);
+/// What tells whether a file is the one that was seen.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FileState {
+    path: PathBuf,
+    len: u64,
+    modified: SystemTime,
+    /// Where there are such things: when anything of it was changed, and its number on the disk.
+    more: Option<(i64, i64, u64)>,
+}
 
-/// Hashes a file, unless it was hashed before and has the same size and time of change.
+impl FileState {
+    fn of(path: &Path) -> std::io::Result<Self> {
+        let metadata = path.metadata()?;
+        Ok(Self {
+            path: path.to_owned(),
+            len: metadata.len(),
+            modified: metadata.modified()?,
+            more: more(&metadata),
+        })
+    }
+}
+
+#[cfg(unix)]
+#[expect(clippy::unnecessary_wraps, reason = "other systems have none")]
+fn more(metadata: &std::fs::Metadata) -> Option<(i64, i64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    Some((metadata.ctime(), metadata.ctime_nsec(), metadata.ino()))
+}
+
+#[cfg(not(unix))]
+fn more(_metadata: &std::fs::Metadata) -> Option<(i64, i64, u64)> {
+    None
+}
+
+/// Hashes a file, unless it was hashed before and has the same state.
 fn digest_on_disk(path: &Path, hash: HashFile<'_>) -> Result<Hash, LoadError> {
     static KNOWN: LazyLock<Mutex<HashMap<FileState, Hash>>> = LazyLock::new(Mutex::default);
     let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    let state = |path: &Path| {
-        let metadata = path.metadata()?;
-        Ok((path.to_owned(), metadata.len(), metadata.modified()?))
-    };
-    let key: FileState = state(path).map_err(|e| io(path, e))?;
+    let key = FileState::of(path).map_err(|e| io(path, e))?;
     if let Some(digest) = known().get(&key) {
         return Ok(*digest);
     }

@@ -18,6 +18,7 @@ use super::{LoadError, Params, cache::weight_dtype};
 
 use reference::Refused;
 
+pub use digest::FileState;
 pub use reference::ModelRef;
 
 fn missing(message: impl Into<String>, help: impl Into<String>) -> LoadError {

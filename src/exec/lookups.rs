@@ -1,0 +1,56 @@
+//! Look-ups in a cache behind the store: many at once, since each waits for an answer from afar.
+
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, Sender, channel},
+    },
+};
+
+use super::work::Message;
+use crate::plan::{Decider, Found, Key};
+
+/// Requests under way at once. They wait rather than work.
+const THREADS: usize = 16;
+
+/// An instance whose key is to be looked up.
+pub(super) struct Lookup {
+    pub(super) index: usize,
+    pub(super) key: Key,
+    pub(super) forced: bool,
+}
+
+/// Starts the threads that look up, if there is a cache behind the store; who drops what is given ends
+/// them.
+pub(super) fn start<'scope, 'env>(
+    scope: &'scope std::thread::Scope<'scope, 'env>,
+    decider: &'env Decider<'env>,
+    is_behind: bool,
+    messages: &Sender<Message>,
+) -> Option<Sender<Lookup>> {
+    if !is_behind {
+        return None;
+    }
+    let (sender, lookups) = channel();
+    let lookups = Arc::new(Mutex::new(lookups));
+    for _ in 0..THREADS {
+        let (lookups, messages) = (Arc::clone(&lookups), messages.clone());
+        scope.spawn(move || serve(decider, &lookups, &messages));
+    }
+    Some(sender)
+}
+
+fn serve(decider: &Decider<'_>, lookups: &Mutex<Receiver<Lookup>>, messages: &Sender<Message>) {
+    loop {
+        let lookup = lookups.lock().expect("no panic while held").recv();
+        let Ok(lookup) = lookup else { return };
+        let find = AssertUnwindSafe(|| decider.find(lookup.index, &lookup.key));
+        // A bug here, which is told, must not leave the walk waiting: the stage runs.
+        let nothing = |_| Ok(Found::Nothing { sources: BTreeMap::new(), damaged: false });
+        let found = Box::new(catch_unwind(find).unwrap_or_else(nothing));
+        // With the walk over, nobody wants to know.
+        let _ = messages.send(Message::Looked { lookup: Box::new(lookup), found });
+    }
+}
