@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """How pipelines tools behave: `python3 benches/behave.py [--pipe PATH] [pipe ninja make dvc snakemake]`.
 
-Two stages, A and what follows it, B. Nine things happen to their source and outputs, and each time the tool
-is told to bring all up to date; the table says which stages ran, and a status other than 0. For the peers A is
+Two stages, A and what follows it, B. Ten things happen to their source and outputs, and each time the tool
+is told to bring all up to date; the table says which stages ran, and a status other than 0. Last, two runs at once
+have six stages of a second each to do that do not depend on each other, one at a time: together they need 3 s. For the peers A is
 `sed 's/#.*//' src.txt > a.txt` and B a copy; `pipe` reads a folder with one picture in A and makes clips in B, for
 equal bytes the picture is compressed anew, and for runs at once and kills both are shell commands.
 Only tools on the PATH take part. The same probes are tests: `cargo test --release --test it cli::behaviour`.
@@ -29,7 +30,9 @@ PROBES = [
     "output of B overwritten by hand",
     "two runs at once",
     "kill -9 in A, run again",
+    "six stages of 1 s, two runs at once",
 ]
+NUMBERS = range(1, 7)
 # File systems and some tools tell times by the second.
 TICK = 1.1
 
@@ -115,6 +118,34 @@ class Peer:
 
     def for_commands(self):
         """Called before the probes of runs at once and of kills."""
+
+    def fan(self):
+        """Six stages that do not depend on each other, done one at a time."""
+        self.write("src.txt", "x\n")
+        shell = "echo C >> {}; sleep 1; cp src.txt c{}.txt".format
+        {"make": self.make_fan, "ninja": self.ninja_fan, "dvc": self.dvc_fan, "snakemake": self.snakemake_fan}[self.name](
+            [(number, shell(self.log, number)) for number in NUMBERS]
+        )
+
+    def make_fan(self, stages):
+        rules = "".join(f"c{n}.txt: src.txt\n\t@{command}\n" for n, command in stages)
+        self.write("Makefile", "all: " + " ".join(f"c{n}.txt" for n, _ in stages) + "\n" + rules)
+        self.command = ["make", "-s", "all"]
+
+    def ninja_fan(self, stages):
+        rules = "".join(f"rule C{n}\n  command = {command}\nbuild c{n}.txt: C{n} src.txt\n" for n, command in stages)
+        self.write("build.ninja", rules)
+        self.command = ["ninja", "--quiet", "-j1"]
+
+    def dvc_fan(self, stages):
+        stage = "  C{}:\n    cmd: \"{}\"\n    deps: [src.txt]\n    outs: [c{}.txt]\n".format
+        self.write("dvc.yaml", "stages:\n" + "".join(stage(n, command, n) for n, command in stages))
+
+    def snakemake_fan(self, stages):
+        rule = "rule C{}:\n    input: 'src.txt'\n    output: 'c{}.txt'\n    shell: \"\"\"{}\"\"\"\n".format
+        everything = "rule all:\n    input: " + ", ".join(f"'c{n}.txt'" for n, _ in stages) + "\n"
+        self.write("Snakefile", everything + "".join(rule(n, n, command) for n, command in stages))
+        self.command = ["snakemake", "-q", "all", "--cores", "1"]
 
     def again(self, text):
         self.source(text)
@@ -217,6 +248,13 @@ frames = 5
         self.write("probe.toml", stage("A", a) + stage("B", b) + 'inputs = { input = "A" }\n')
 
 
+    def fan(self):
+        command = f"echo C{{}} >> {self.log}; sleep 1; echo {{}} > $OUT/f".format
+        stage = "[stages.C{}]\nkind = \"command\"\ncommand = \"\"\"{}\"\"\"\noutputs = [\"f\"]\n".format
+        self.write("probe.toml", "".join(stage(n, command("", n)) for n in NUMBERS))
+        self.command = [PIPE, "run", "probe.toml", "--allow-commands", "--jobs", "1"]
+
+
 def is_run(line, stage):
     return '"stage_finished"' in line and f'"{stage}"' in line
 
@@ -247,6 +285,17 @@ def probe(tool):
     killed.wait()
     tool.letters()
     yield tool.run()
+    yield fan(tool)
+
+
+def fan(tool):
+    """How many stages two runs at once did together, in how many seconds, and whether one failed."""
+    tool.fan()
+    begin = time.monotonic()
+    runs = [tool.start(), tool.start()]
+    statuses = [run.wait() for run in runs]
+    seconds = time.monotonic() - begin
+    return f"{len(tool.letters())} in {seconds:.1f} s" + "".join(f", one fails ({status})" for status in statuses if status)
 
 
 def main():
