@@ -8,6 +8,7 @@ mod config;
 mod encoder;
 mod sentencepiece;
 mod tokenizer;
+mod tokenizer_json;
 
 pub use config::T5Config;
 pub use encoder::{T5Encoder, tie_embeddings};
