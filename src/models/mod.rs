@@ -33,7 +33,7 @@ pub use source::{ModelRef, ModelSource};
 
 use std::sync::Arc;
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Bool, Int, Tensor};
 use memory::PassSizes;
 use serde_json::Value;
 
@@ -333,7 +333,7 @@ pub struct SizeError {
 
 /// The prompt encoder.
 pub trait TextEncoder: Send + Sync {
-    /// Token ids `[B, L]` to embeddings `[B, L, D]`, without an attention mask as both published
-    /// pipelines call it.
-    fn encode(&self, ids: Tensor<2, Int>) -> Tensor<3>;
+    /// Token ids `[B, L]` to embeddings `[B, L, D]`. With a mask `[B, L]`, only its tokens are attended
+    /// to; without one all are, padding too.
+    fn encode(&self, ids: Tensor<2, Int>, mask: Option<Tensor<2, Bool>>) -> Tensor<3>;
 }

@@ -98,7 +98,7 @@ impl Stage for TextEncode {
         cx.tick(0, 1, "encode the prompt")?;
         let kept = if keeps_padding { length } else { unpadded(&ids) };
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, length]), &device);
-        let embedding = encoder.encode(ids).squeeze_dim::<2>(0).narrow(0, 0, kept);
+        let embedding = encoder.encode(ids, None).squeeze_dim::<2>(0).narrow(0, 0, kept);
         TextEmbedding { prompt: self.prompt.clone(), embedding }.write(out)
     }
 }

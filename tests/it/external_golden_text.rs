@@ -70,7 +70,7 @@ fn check_text_encoder(model: &Path) {
     let ids = TensorData::new(values, ids.shape().to_vec());
     let device = device();
     let encoder = ModelCache::default().text_encoder(&source, &device).unwrap();
-    let found = encoder.encode(Tensor::<2, Int>::from_data(ids, &device));
+    let found = encoder.encode(Tensor::<2, Int>::from_data(ids, &device), None);
     let difference = max_difference(found, tensor(&file, "hidden"));
     assert!(difference < stage_tolerance(1e-4), "{}: {difference}", model.display());
 
