@@ -59,7 +59,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     artifact::ArtifactKind,
-    models::{ClipSize, LoadError, Memory, ModelRef},
+    models::{ClipSize, LoadError, Memory, ModelRef, TextFormat},
 };
 
 /// Every kind a pipeline file can name, in data order.
@@ -194,6 +194,11 @@ pub trait Stage: Send + Sync {
 
     /// How the denoiser gets its image, for a stage that trains an adapter.
     fn image_use(&self) -> Option<ImageUse> {
+        None
+    }
+
+    /// How the prompt that it gives is encoded, for a stage that encodes one, as far as that is known.
+    fn text_format(&self, _around: &Surroundings<'_>) -> Option<TextFormat> {
         None
     }
 

@@ -72,7 +72,7 @@ fn run(stage: &TextEncode) -> Result<TextEmbedding, StageError> {
 
 fn stage(folder: &Path, prompt: &str, max_length: Option<usize>) -> TextEncode {
     let model = ModelRef(folder.display().to_string());
-    TextEncode { model, prompt: prompt.to_owned(), max_length }
+    TextEncode { model, prompt: prompt.to_owned(), max_length, format: None }
 }
 
 #[test]
