@@ -42,6 +42,7 @@ pub(super) struct Fits {
     image_uses: Vec<Option<ImageUse>>,
     text_formats: Vec<Option<TextFormat>>,
     params: Vec<Arc<Node>>,
+    warnings: Vec<String>,
 }
 
 impl Fits {
@@ -55,7 +56,13 @@ impl Fits {
             image_uses: Vec::new(),
             text_formats: Vec::new(),
             params: Vec::new(),
+            warnings: Vec::new(),
         }
+    }
+
+    /// What is not wrong but seldom meant, each once however many cells it is true of.
+    pub fn warnings(self) -> Vec<String> {
+        self.warnings
     }
 
     /// Whether images that are here were not decoded, because a stage takes too many.
@@ -90,7 +97,10 @@ impl Fits {
         let (ports, texts) = (&ports[..], &texts[..]);
         let around = Surroundings { size, ports, task, trained, texts, models, data };
         let misfits = instance.work.misfits(&around);
-        self.text_formats.push(instance.work.text_format(&around));
+        let (cautions, format) =
+            (instance.work.cautions(&around), instance.work.text_format(&around));
+        self.text_formats.push(format);
+        self.warn(instance, cautions);
         for misfit in misfits.into_iter().chain(too_large(size)) {
             problems.add(self.problem(definition, sizes, misfit));
         }
@@ -101,6 +111,15 @@ impl Fits {
         let known =
             |(port, input): (&'a String, &usize)| Some((port.as_str(), self.text_formats[*input]?));
         instance.inputs.iter().filter_map(known).collect()
+    }
+
+    fn warn(&mut self, instance: &Instance, cautions: Vec<String>) {
+        for caution in cautions {
+            let warning = format!("`{}` {caution}", instance.stage);
+            if !self.warnings.contains(&warning) {
+                self.warnings.push(warning);
+            }
+        }
     }
 
     /// What the last instance cannot take, shown where it is written.

@@ -210,6 +210,21 @@ impl Facts {
         Some(Misfit::new(Cause::Param("sampler"), why, help))
     }
 
+    /// A sampler that is not of the pipeline that the model is published with, where that has another
+    /// one for the same family.
+    pub fn other_pipeline(&self, asked: Option<Sampler>) -> Option<String> {
+        let sampler = asked.unwrap_or(self.family.samplers()[0]);
+        if sampler != Sampler::FlowEuler || self.published != Sampler::FlowCondition {
+            return None;
+        }
+        Some(
+            "samples with `flow_euler`, as the basic pipeline does, but the schedule of its model has no \
+             shift: from LTX-Video 0.9.5 on, models are published with the condition pipeline; for that, set \
+             `sampler = \"flow_condition\"`"
+                .to_owned(),
+        )
+    }
+
     /// What the autoencoder does not take.
     pub fn pixels(&self, size: ItemSize) -> Vec<Misfit> {
         self.compression.map(|compression| pixels(size, compression)).unwrap_or_default()

@@ -207,6 +207,11 @@ pub trait Stage: Send + Sync {
         Vec::new()
     }
 
+    /// What of it is not wrong beside what it will be given, but seldom meant: said behind its name.
+    fn cautions(&self, _around: &Surroundings<'_>) -> Vec<String> {
+        Vec::new()
+    }
+
     /// The images it takes from outside, for a stage that takes some.
     fn draw(&self) -> Option<Draw> {
         None

@@ -157,6 +157,11 @@ impl Stage for Sample {
         misfits
     }
 
+    fn cautions(&self, around: &Surroundings<'_>) -> Vec<String> {
+        let facts = around.model(&self.model);
+        facts.and_then(|facts| facts.other_pipeline(self.sampler)).into_iter().collect()
+    }
+
     fn mapped_port(&self) -> Option<&'static str> {
         Some("pairs")
     }

@@ -116,6 +116,32 @@ fn a_prompt_for_another_pipeline_is_told() {
     "#);
 }
 
+/// A run as the basic pipeline is possible, and said.
+#[test]
+fn sampling_a_model_of_the_condition_pipeline_as_the_basic_one_is_warned_of() {
+    let shell = Shell::new();
+    write_model(&shell.path("model"));
+    let basic = "kind   = \"text_encode\"\nformat = \"basic\"";
+    let text = EXPERIMENT.replace("kind   = \"text_encode\"", basic);
+    // Said once for all cells.
+    let swept =
+        text.replace("[stages.pairs]", "[sweep]\ngrid = { rank = [1, 2] }\n\n[stages.pairs]");
+    let swept = swept.replace("rank   = 2", "rank   = \"${rank}\"");
+    shell.write("basic.toml", &swept);
+    insta::assert_snapshot!(shell.transcript("check basic.toml"), @r#"
+    $ pipe check basic.toml
+    ? 0
+    --- stdout
+    basic.toml: fine, 8 stages; not looked into: weights (`model`)
+    --- stderr
+    warning: `predict` samples with `flow_euler`, as the basic pipeline does, but the schedule of its model has no shift: from LTX-Video 0.9.5 on, models are published with the condition pipeline; for that, set `sampler = "flow_condition"`
+    "#);
+    let named = text.replace("steps  = 2", "steps  = 2\nsampler = \"flow_euler\"");
+    shell.write("named.toml", &named);
+    let said = shell.transcript("check named.toml");
+    assert!(said.contains("set `sampler = \"flow_condition\"`"), "{said}");
+}
+
 #[test]
 fn a_family_without_the_format_says_so() {
     let shell = Shell::new();
