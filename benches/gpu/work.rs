@@ -354,8 +354,8 @@ impl<'a> Work<'a> {
         let [tokens, _] = sized.text;
         let ids = hashed::ids("input.ids", tokens, vocabulary);
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, tokens]), &self.device);
-        let times = self.measure_value(|| encoder.encode(ids.clone()))?;
-        self.write(case, [("hidden".to_owned(), encoder.encode(ids))])?;
+        let times = self.measure_value(|| encoder.encode(ids.clone(), None))?;
+        self.write(case, [("hidden".to_owned(), encoder.encode(ids, None))])?;
         Ok(json!({ "variants": { "plain": self.variant(times) } }))
     }
 

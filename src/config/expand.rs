@@ -93,7 +93,10 @@ impl Expander<'_> {
             let idle: Vec<_> = parsed.flat_map(|parsed| parsed.work.idle_params()).collect();
             check_idle(definition, &idle, problems);
         }
-        (instances, Found { undecoded: fits.undecoded(), ..leaks.found() })
+        let mut found = leaks.found();
+        found.undecoded = fits.undecoded();
+        found.warnings.extend(fits.warnings());
+        (instances, found)
     }
 
     fn inputs(

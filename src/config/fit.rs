@@ -11,8 +11,9 @@ use super::{
     stages::Definition,
     value::Node,
 };
-use crate::stages::{
-    Cause, IdleParam, ImageUse, ItemSize, KnownData, KnownModels, Misfit, Surroundings,
+use crate::{
+    models::TextFormat,
+    stages::{Cause, IdleParam, ImageUse, ItemSize, KnownData, KnownModels, Misfit, Surroundings},
 };
 
 /// Bytes of one clip beyond which no stage could hold it.
@@ -39,7 +40,9 @@ pub(super) struct Fits {
     tasks: Vec<(Option<&'static str>, String)>,
     sizes: Vec<Sizes>,
     image_uses: Vec<Option<ImageUse>>,
+    text_formats: Vec<Option<TextFormat>>,
     params: Vec<Arc<Node>>,
+    warnings: Vec<String>,
 }
 
 impl Fits {
@@ -51,8 +54,15 @@ impl Fits {
             tasks: Vec::new(),
             sizes: Vec::new(),
             image_uses: Vec::new(),
+            text_formats: Vec::new(),
             params: Vec::new(),
+            warnings: Vec::new(),
         }
+    }
+
+    /// What is not wrong but seldom meant, each once however many cells it is true of.
+    pub fn warnings(self) -> Vec<String> {
+        self.warnings
     }
 
     /// Whether images that are here were not decoded, because a stage takes too many.
@@ -82,28 +92,53 @@ impl Fits {
         let task = pairs.and_then(|(task, stage)| Some(((*task)?, stage.as_str())));
         self.image_uses.push(instance.work.image_use().or_else(|| self.inherited(instance)));
         let trained = instance.inputs.get("lora").and_then(|input| self.image_uses[*input]);
+        let texts = self.texts(instance);
         let (models, data) = (&self.models, &self.data);
-        let around = Surroundings { size, ports: &ports, task, trained, models, data };
-        let mut misfits = instance.work.misfits(&around);
-        misfits.extend(too_large(size));
-        for misfit in misfits {
-            let index = self.sizes.len() - 1;
-            let (by, param) = match misfit.cause {
-                Cause::Param(param) => (index, param),
-                Cause::Frames => sizes.frames.map_or((index, "frames"), |g| (g.by, g.param)),
-                Cause::Image => sizes.image.map_or((index, "size"), |g| (g.by, g.param)),
-            };
-            let node = self.params[by].get(param);
-            let origin = node.and_then(|node| node.origin).or(definition.key);
-            let mut problem =
-                Problem::new(Code::BadValue, misfit.message).in_stage(definition.name);
-            problem = problem
-                .at(root_of_run(&self.params[by], param, origin), "the data")
-                .at(origin, format!("`{param}`"))
-                .at(node.and_then(|node| node.via), "used here");
-            problem.help = misfit.help;
-            problems.add(problem);
+        let (ports, texts) = (&ports[..], &texts[..]);
+        let around = Surroundings { size, ports, task, trained, texts, models, data };
+        let misfits = instance.work.misfits(&around);
+        let (cautions, format) =
+            (instance.work.cautions(&around), instance.work.text_format(&around));
+        self.text_formats.push(format);
+        self.warn(instance, cautions);
+        for misfit in misfits.into_iter().chain(too_large(size)) {
+            problems.add(self.problem(definition, sizes, misfit));
         }
+    }
+
+    /// How the prompts on an instance's ports are encoded.
+    fn texts<'a>(&self, instance: &'a Instance) -> Vec<(&'a str, TextFormat)> {
+        let known =
+            |(port, input): (&'a String, &usize)| Some((port.as_str(), self.text_formats[*input]?));
+        instance.inputs.iter().filter_map(known).collect()
+    }
+
+    fn warn(&mut self, instance: &Instance, cautions: Vec<String>) {
+        for caution in cautions {
+            let warning = format!("`{}` {caution}", instance.stage);
+            if !self.warnings.contains(&warning) {
+                self.warnings.push(warning);
+            }
+        }
+    }
+
+    /// What the last instance cannot take, shown where it is written.
+    fn problem(&self, definition: &Definition<'_>, sizes: Sizes, misfit: Misfit) -> Problem {
+        let index = self.sizes.len() - 1;
+        let (by, param) = match misfit.cause {
+            Cause::Param(param) => (index, param),
+            Cause::Frames => sizes.frames.map_or((index, "frames"), |g| (g.by, g.param)),
+            Cause::Image => sizes.image.map_or((index, "size"), |g| (g.by, g.param)),
+        };
+        let node = self.params[by].get(param);
+        let origin = node.and_then(|node| node.origin).or(definition.key);
+        let mut problem = Problem::new(Code::BadValue, misfit.message)
+            .in_stage(definition.name)
+            .at(root_of_run(&self.params[by], param, origin), "the data")
+            .at(origin, format!("`{param}`"))
+            .at(node.and_then(|node| node.via), "used here");
+        problem.help = misfit.help;
+        problem
     }
 
     /// How the adapters of a stage's inputs are trained, if all in one way.

@@ -7,7 +7,7 @@ use burn::tensor::{Device, FloatDType};
 
 use super::{
     Adapter, Denoiser, LoadError, MODELS, ModelSource, NoiseScheduler, ParamReader, Params,
-    Sampler, TextEncoder, VideoDiffusion, VideoVae, one_of,
+    Sampler, TextEncoder, TextFormat, VideoDiffusion, VideoVae, one_of,
     t5::{T5Encoder, tie_embeddings},
 };
 
@@ -32,6 +32,15 @@ pub fn family(source: &ModelSource) -> Result<&'static dyn VideoDiffusion, LoadE
             message: format!("`_class_name` must be {}, but is `{class}`", known.join(" or ")),
         }
     })
+}
+
+/// The format of prompts in the pipeline that a model is published with.
+pub fn published_text_format(source: &ModelSource) -> Result<TextFormat, LoadError> {
+    let family = family(source)?;
+    match family.text_formats() {
+        [only] => Ok(*only),
+        _ => Ok(family.published_sampler(&source.config("scheduler")?).text_format()),
+    }
 }
 
 /// A thing that is loaded.

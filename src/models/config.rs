@@ -121,7 +121,16 @@ impl Check {
 
     /// Requires that the keys no field took are bookkeeping, or null.
     pub fn unknown(&self, keys: &BTreeMap<String, Value>) -> Result<(), LoadError> {
-        let changes_maths = |key: &str| !key.starts_with('_') && !HARMLESS.contains(&key);
+        self.unknown_beside(keys, HARMLESS)
+    }
+
+    /// The same, where these keys say nothing about the mathematics either.
+    pub fn unknown_beside(
+        &self,
+        keys: &BTreeMap<String, Value>,
+        harmless: &[&str],
+    ) -> Result<(), LoadError> {
+        let changes_maths = |key: &str| !key.starts_with('_') && !harmless.contains(&key);
         match keys.iter().find(|(key, value)| changes_maths(key) && !value.is_null()) {
             None => Ok(()),
             Some((key, value)) => {

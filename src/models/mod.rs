@@ -23,7 +23,7 @@ pub mod schedulers;
 pub mod source;
 pub mod t5;
 
-pub use cache::{ModelCache, family, weight_dtype};
+pub use cache::{ModelCache, family, published_text_format, weight_dtype};
 pub use conditioning::ImageConditioning;
 pub use lora::{Adapter, LoraTargets};
 pub use memory::{ClipSize, Memory};
@@ -33,7 +33,7 @@ pub use source::{FileState, ModelRef, ModelSource};
 
 use std::sync::Arc;
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Bool, Int, Tensor};
 use memory::PassSizes;
 use serde_json::Value;
 
@@ -72,8 +72,22 @@ pub trait VideoDiffusion: Sync {
         sampler: Sampler,
     ) -> Result<Box<dyn NoiseScheduler>, LoadError>;
 
-    /// How prompts are given to a transformer of this `config.json`.
-    fn prompt_format(&self, transformer: &Value) -> Result<PromptFormat, LoadError>;
+    /// The sampler of the pipeline that a model of this `scheduler_config.json` is published with.
+    fn published_sampler(&self, _scheduler: &Value) -> Sampler {
+        self.samplers()[0]
+    }
+
+    /// The formats of prompts that the family's samplers take, its default first.
+    fn text_formats(&self) -> &'static [TextFormat] {
+        &[TextFormat::Basic]
+    }
+
+    /// How prompts of one of [`Self::text_formats`] are given to a transformer of this `config.json`.
+    fn prompt_format(
+        &self,
+        transformer: &Value,
+        format: TextFormat,
+    ) -> Result<PromptFormat, LoadError>;
 
     /// The sizes of a pass through a transformer of this `config.json`, for latents `[f, h, w]`
     /// without padding and prompts of `text` tokens.
@@ -107,11 +121,26 @@ pub trait VideoDiffusion: Sync {
     fn lora_targets(&self, targets: LoraTargets) -> &'static [&'static str];
 }
 
+/// The published pipeline in whose way a prompt is encoded. Two pipelines of one model can differ in it,
+/// and a denoiser must be sampled with what it was trained with.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum TextFormat {
+    /// Padding is attended to as the prompt is: CogVideoX, and LTX-Video up to 0.9.1 with 128 tokens.
+    Basic,
+    /// Padding is masked: LTX-Video's condition pipeline (0.9.5), with up to 256 tokens.
+    Condition,
+}
+
 /// How a prompt is given to the denoiser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PromptFormat {
     /// Tokens to cut or pad the prompt to before it is encoded.
     pub tokens: usize,
+    /// Whether the text encoder leaves padding out of its attention.
+    pub masks_padding: bool,
     /// Whether the denoiser reads the encoded padding too.
     pub keeps_padding: bool,
 }
@@ -131,6 +160,16 @@ pub enum Sampler {
     /// The same as LTX-Video's condition pipeline (0.9.5) makes them: small steps first, noise on the
     /// image, and time counted from the first video frame.
     FlowCondition,
+}
+
+impl Sampler {
+    /// The format of prompts in the pipeline that samples so.
+    pub fn text_format(self) -> TextFormat {
+        match self {
+            Self::Ddim | Self::Dpm | Self::FlowEuler => TextFormat::Basic,
+            Self::FlowCondition => TextFormat::Condition,
+        }
+    }
 }
 
 /// The one of `known` that is asked for as the parameter `key`, or the first of them.
@@ -333,7 +372,7 @@ pub struct SizeError {
 
 /// The prompt encoder.
 pub trait TextEncoder: Send + Sync {
-    /// Token ids `[B, L]` to embeddings `[B, L, D]`, without an attention mask as both published
-    /// pipelines call it.
-    fn encode(&self, ids: Tensor<2, Int>) -> Tensor<3>;
+    /// Token ids `[B, L]` to embeddings `[B, L, D]`. With a mask `[B, L]`, only its tokens are attended
+    /// to; without one all are, padding too.
+    fn encode(&self, ids: Tensor<2, Int>, mask: Option<Tensor<2, Bool>>) -> Tensor<3>;
 }

@@ -7,10 +7,10 @@ use std::{cell::RefCell, collections::HashMap, rc::Rc};
 
 use serde_json::Value;
 
-use super::{ImageUse, KnownData, StageError, model::without_tiles};
+use super::{ImageUse, KnownData, StageError, agreement::TextUse, model::without_tiles};
 use crate::models::{
-    Compression, Denoiser, ModelRef, ModelSource, ParamReader, Sampler, VideoDiffusion, family,
-    one_of,
+    Compression, Denoiser, ModelRef, ModelSource, ParamReader, Sampler, TextFormat, VideoDiffusion,
+    family, one_of,
 };
 
 /// Frames and `[height, width]` of a stage's items, as far as parameters tell.
@@ -41,6 +41,8 @@ pub struct Surroundings<'a> {
     pub task: Option<(&'static str, &'a str)>,
     /// How the adapter on the port `lora` is trained, where a stage of the file trains it.
     pub trained: Option<ImageUse>,
+    /// How the prompts on its ports are encoded, where that is known.
+    pub texts: &'a [(&'a str, TextFormat)],
     /// The models of the pipeline.
     pub models: &'a KnownModels,
     /// Its data.
@@ -51,6 +53,11 @@ impl Surroundings<'_> {
     /// What is known of a stage's model; nothing if a part of it comes from an input.
     pub(super) fn model(&self, model: &ModelRef) -> Option<Rc<Facts>> {
         if self.has("model") { None } else { self.models.facts(model) }
+    }
+
+    /// Prompts that are encoded in another way than their use asks for.
+    pub(super) fn misfits_of_text(&self, user: TextUse) -> impl Iterator<Item = Misfit> {
+        self.texts.iter().filter_map(move |(port, found)| user.misfit(port, *found))
     }
 
     /// Whether a port is connected.
@@ -128,6 +135,8 @@ impl KnownModels {
 /// What a model's configuration says of what it takes; its weights are not read.
 pub(super) struct Facts {
     pub family: &'static dyn VideoDiffusion,
+    /// The sampler of the pipeline that it is published with.
+    pub published: Sampler,
     compression: Option<Compression>,
     denoiser: Option<Box<dyn Denoiser>>,
     tokens: usize,
@@ -151,8 +160,10 @@ impl Facts {
         let vae_config = source.config("vae").ok();
         let vae = vae_config.as_ref();
         let vae = vae.and_then(|config| family.vae(config, &ParamReader::shapes()).ok());
-        let scheduler =
-            |sampler| Some(family.scheduler(&source.config("scheduler").ok()?, sampler));
+        let schedule = source.config("scheduler").ok();
+        let scheduler = |sampler| Some(family.scheduler(schedule.as_ref()?, sampler));
+        let published = schedule.as_ref().map(|schedule| family.published_sampler(schedule));
+        let format = family.text_formats()[0];
         let without = family.samplers()[1..].iter().filter_map(|sampler| {
             let error = scheduler(*sampler)?.err()?;
             Some((*sampler, error.to_string()))
@@ -161,12 +172,13 @@ impl Facts {
         let scheduler = scheduler(family.samplers()[0]).and_then(Result::ok);
         Some(Self {
             family,
+            published: published.unwrap_or(family.samplers()[0]),
             compression: vae.as_ref().map(|vae| vae.compression()),
             decoder_noise: vae.as_ref().is_none_or(|vae| vae.takes_noise()),
             tiles: vae.is_none_or(|vae| vae.tiled().is_some()),
             vae: vae_config,
             denoiser: family.denoiser(&transformer, &ParamReader::shapes()).ok(),
-            tokens: family.prompt_format(&transformer).ok()?.tokens,
+            tokens: family.prompt_format(&transformer, format).ok()?.tokens,
             train_timesteps: scheduler.map(|scheduler| scheduler.num_train_timesteps()),
             without,
         })
@@ -196,6 +208,21 @@ impl Facts {
         let (_, why) = self.without.iter().find(|(sampler, _)| Some(*sampler) == asked)?;
         let help = "take the sampler that is the default, or a model that was made for this one";
         Some(Misfit::new(Cause::Param("sampler"), why, help))
+    }
+
+    /// A sampler that is not of the pipeline that the model is published with, where that has another
+    /// one for the same family.
+    pub fn other_pipeline(&self, asked: Option<Sampler>) -> Option<String> {
+        let sampler = asked.unwrap_or(self.family.samplers()[0]);
+        if sampler != Sampler::FlowEuler || self.published != Sampler::FlowCondition {
+            return None;
+        }
+        Some(
+            "samples with `flow_euler`, as the basic pipeline does, but the schedule of its model has no \
+             shift: from LTX-Video 0.9.5 on, models are published with the condition pipeline; for that, set \
+             `sampler = \"flow_condition\"`"
+                .to_owned(),
+        )
     }
 
     /// What the autoencoder does not take.

@@ -59,7 +59,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     artifact::ArtifactKind,
-    models::{ClipSize, LoadError, Memory, ModelRef},
+    models::{ClipSize, LoadError, Memory, ModelRef, TextFormat},
 };
 
 /// Every kind a pipeline file can name, in data order.
@@ -197,8 +197,18 @@ pub trait Stage: Send + Sync {
         None
     }
 
+    /// How the prompt that it gives is encoded, for a stage that encodes one, as far as that is known.
+    fn text_format(&self, _around: &Surroundings<'_>) -> Option<TextFormat> {
+        None
+    }
+
     /// What it cannot take of what it will be given, as far as that is known before it runs.
     fn misfits(&self, _around: &Surroundings<'_>) -> Vec<Misfit> {
+        Vec::new()
+    }
+
+    /// What of it is not wrong beside what it will be given, but seldom meant: said behind its name.
+    fn cautions(&self, _around: &Surroundings<'_>) -> Vec<String> {
         Vec::new()
     }
 

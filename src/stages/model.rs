@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, FloatDType, Tensor};
 
-use super::{Cause, Inputs, ItemSize, Misfit, Output, StageContext, StageError, fit};
+use super::{
+    Cause, Inputs, ItemSize, Misfit, Output, StageContext, StageError, agreement::TextUse, fit,
+};
 use crate::{
     artifact::{
         Item,
@@ -108,14 +110,18 @@ pub(super) fn check_clip(
     })
 }
 
-/// Reads the prompt on a port for a denoiser, `[1, L, D]`.
+/// Reads the prompt on a port for a denoiser, `[1, L, D]`; it must be encoded as its use asks
+/// for.
 pub(super) fn read_text(
     inputs: &Inputs<'_>,
     port: &str,
     denoiser: &dyn Denoiser,
+    user: TextUse,
     device: &Device,
 ) -> Result<Tensor<3>, StageError> {
-    let text = TextEmbedding::read(inputs, port, device)?.batch(1);
+    let text = TextEmbedding::read(inputs, port, device)?;
+    fit::refuse(user.misfit(port, text.format))?;
+    let text = text.batch(1);
     let (wanted, [_, _, found]) = (denoiser.text_channels(), text.dims());
     if found == wanted {
         return Ok(text);

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{
     Cause, IdleParam, ImageUse, Inputs, Misfit, Output, OwnSize, ParamError, Port, Ports, Stage,
     StageContext, StageError, StageKind, Surroundings,
-    agreement::scale_of_a_frame,
+    agreement::{TextUse, scale_of_a_frame},
     fit::{not_known, refuse},
     idle,
     model::{StageModel, array, check_channels, check_clip, open_vae, read_text, tiling_help},
@@ -141,6 +141,7 @@ impl Stage for Sample {
         if self.guidance_scale > 1.0 && !around.has("negative") {
             misfits.push(self.unguided());
         }
+        misfits.extend(around.misfits_of_text(self.text_use()));
         let Some(facts) = around.model(&self.model) else { return misfits };
         misfits.extend(facts.pixels(around.size));
         misfits.extend(facts.clip(around.size));
@@ -154,6 +155,11 @@ impl Stage for Sample {
             misfits.push(too_many_steps(self.steps, limit));
         }
         misfits
+    }
+
+    fn cautions(&self, around: &Surroundings<'_>) -> Vec<String> {
+        let facts = around.model(&self.model);
+        facts.and_then(|facts| facts.other_pipeline(self.sampler)).into_iter().collect()
     }
 
     fn mapped_port(&self) -> Option<&'static str> {
@@ -208,7 +214,7 @@ impl Stage for Sample {
             ImageLatentScale::resolve(self.image_latent_scale, &vae_config, Side::Sampling)?;
         self.check_image_use(lora.as_ref(), denoiser.image_conditioning(), &vae_config)?;
         check_channels(vae.latent_channels(), &*denoiser)?;
-        let text = read_text(inputs, "text", &*denoiser, &device)?;
+        let text = read_text(inputs, "text", &*denoiser, self.text_use(), &device)?;
         let sampling = Sampling {
             denoiser: &*denoiser,
             scheduler: &*scheduler,
@@ -296,6 +302,10 @@ impl Sample {
         conditions.then(|| self.condition.unwrap_or_default())
     }
 
+    fn text_use(&self) -> TextUse {
+        TextUse::Sampling(self.sampler)
+    }
+
     fn how_image_is_used(&self) -> ImageUse {
         let causal_time = self.sampler == Some(Sampler::FlowCondition);
         ImageUse { scale: self.image_latent_scale, causal_time }
@@ -337,9 +347,10 @@ impl Sample {
         if inputs.get("negative").is_none() {
             return Err(self.unguided().into());
         }
-        let negative = read_text(inputs, "negative", denoiser, device)?;
-        let padded = family(source)?.prompt_format(&source.config("transformer")?)?.keeps_padding;
-        if padded && negative.dims() != text {
+        let negative = read_text(inputs, "negative", denoiser, self.text_use(), device)?;
+        let transformer = source.config("transformer")?;
+        let format = family(source)?.prompt_format(&transformer, self.text_use().format())?;
+        if format.keeps_padding && negative.dims() != text {
             return Err(StageError::failed(format!(
                 "`negative` must have the shape of `text`, {text:?}, but has {:?}",
                 negative.dims()

@@ -1,18 +1,19 @@
 //! `text_encode`: a prompt to the embedding the denoiser reads.
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Bool, Int, Tensor, TensorData};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
-    model::StageModel,
+    Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
+    Surroundings, fit::not_known, model::StageModel,
 };
 use crate::{
     artifact::{ArtifactKind, text::TextEmbedding},
     models::{
-        ClipSize, LoadError, Memory, ModelRef, ModelSource, PromptFormat, family,
+        ClipSize, LoadError, Memory, ModelRef, ModelSource, PromptFormat, TextFormat, family,
         memory::Estimator,
+        one_of, published_text_format,
         t5::{T5Config, T5Tokenizer, TokenizerFiles},
     },
 };
@@ -20,8 +21,8 @@ use crate::{
 /// The token that fills a prompt up, in all tokenizers of T5.
 const PADDING: i64 = 0;
 
-/// Encodes one prompt, padded to a fixed length, without an attention mask. For families that mask
-/// padding in the denoiser (LTX-Video), the encoded padding is left out.
+/// Encodes one prompt, padded to a fixed length. For families that mask padding in the denoiser
+/// (LTX-Video), the encoded padding is left out.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TextEncode {
@@ -34,18 +35,28 @@ pub struct TextEncode {
     #[serde(default)]
     #[schemars(range(min = 1, max = 4096))]
     pub max_length: Option<usize>,
+    /// The published pipeline in whose way the prompt is encoded; by default that of the model's version,
+    /// as its schedule tells it. Must agree with `sampler` and `causal_time` where it is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<TextFormat>,
 }
 
 impl TextEncode {
-    fn format(&self, source: &ModelSource) -> Result<PromptFormat, StageError> {
-        let format = family(source)?.prompt_format(&source.config("transformer")?)?;
-        Ok(PromptFormat { tokens: self.max_length.unwrap_or(format.tokens), ..format })
+    fn format(&self, source: &ModelSource) -> Result<(TextFormat, PromptFormat), StageError> {
+        let family = family(source)?;
+        let format = match self.format {
+            None => published_text_format(source)?,
+            asked => one_of("format", asked, family.text_formats())?,
+        };
+        let prompt = family.prompt_format(&source.config("transformer")?, format)?;
+        Ok((format, PromptFormat { tokens: self.max_length.unwrap_or(prompt.tokens), ..prompt }))
     }
 }
 
 impl StageKind for TextEncode {
     const KIND: &'static str = "text_encode";
-    const VERSION: u32 = 1;
+    // 1: first · 2: prompts for models of the condition pipeline are encoded as in it.
+    const VERSION: u32 = 2;
     const PORTS: Ports = Ports {
         inputs: &[Port { name: "model", kinds: &[ArtifactKind::Model], required: false }],
         output: ArtifactKind::TextEmbeddings,
@@ -64,13 +75,23 @@ impl Stage for TextEncode {
     }
 
     fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
-        // The transformer's configuration gives the default length.
-        Some((&self.model, &["text_encoder", "tokenizer", "transformer/config.json"]))
+        // The transformer's configuration gives the default length, the scheduler's the default format.
+        Some((&self.model, &["text_encoder", "tokenizer", "transformer/config.json", "scheduler"]))
+    }
+
+    fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
+        let Some(facts) = around.model(&self.model) else { return Vec::new() };
+        not_known("format", self.format, facts.family.text_formats()).into_iter().collect()
+    }
+
+    fn text_format(&self, around: &Surroundings<'_>) -> Option<TextFormat> {
+        let published = || Some(around.model(&self.model)?.published.text_format());
+        self.format.or_else(published)
     }
 
     fn memory(&self, _clip: Option<ClipSize>, on_host: bool) -> Result<Option<Memory>, LoadError> {
         let source = self.model.resolve()?;
-        Estimator::new(&source, on_host)?.text(self.max_length).map(Some)
+        Estimator::new(&source, on_host)?.text(self.max_length, self.format).map(Some)
     }
 
     fn run(
@@ -80,7 +101,8 @@ impl Stage for TextEncode {
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
         let StageModel { source, device } = StageModel::open(&self.model, inputs, cx)?;
-        let PromptFormat { tokens: length, keeps_padding } = self.format(&source)?;
+        let (format, PromptFormat { tokens: length, masks_padding, keeps_padding }) =
+            self.format(&source)?;
         let file = source.tokenizer_file()?;
         let bytes = source.read(file)?;
         let tokenizer = T5Tokenizer::new(TokenizerFiles::by_name(file, &bytes))?;
@@ -96,10 +118,15 @@ impl Stage for TextEncode {
             .with_help("take tokenizer and text encoder from the same model"));
         }
         cx.tick(0, 1, "encode the prompt")?;
-        let kept = if keeps_padding { length } else { unpadded(&ids) };
+        let prompt = unpadded(&ids);
+        let kept = if keeps_padding { length } else { prompt };
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, length]), &device);
-        let embedding = encoder.encode(ids).squeeze_dim::<2>(0).narrow(0, 0, kept);
-        TextEmbedding { prompt: self.prompt.clone(), embedding }.write(out)
+        let mask = masks_padding.then(|| {
+            let mask: Vec<bool> = (0..length).map(|token| token < prompt).collect();
+            Tensor::<2, Bool>::from_data(TensorData::new(mask, [1, length]), &device)
+        });
+        let embedding = encoder.encode(ids, mask).squeeze_dim::<2>(0).narrow(0, 0, kept);
+        TextEmbedding { prompt: self.prompt.clone(), format, embedding }.write(out)
     }
 }
 

@@ -6,11 +6,13 @@ use std::{fs, path::Path};
 
 use burn::tensor::{FloatDType, Tensor};
 use pipe::models::{
-    DenoiserInput, ParamReader, Params, VideoDiffusion, cogvideox::CogVideoX, ltx_video::LtxVideo,
+    DecodeNoise, DenoiserInput, ParamReader, Params, VideoDiffusion, cogvideox::CogVideoX,
+    ltx_video::LtxVideo,
 };
 use serde_json::Value;
 
 use crate::{
+    external_golden_text::text_encoder,
     golden::{Golden, device, relative_error, stage_tolerance, tolerance, trained_tolerance},
     training::{external_factors, external_lora, external_sample},
 };
@@ -41,16 +43,39 @@ const CHECKS: &[Check] = &[
     Check { family: "ltx091", part: "vae", tolerance: 5e-4, run: ltx_vae },
     Check { family: "ltx09", part: "sampling", tolerance: 2e-3, run: external_sample },
     Check { family: "ltx091", part: "sampling", tolerance: 2e-3, run: external_sample },
+    Check { family: "cogvideox15", part: "text_encoder", tolerance: 1e-4, run: text_encoder },
+    Check { family: "cogvideox10", part: "text_encoder", tolerance: 1e-4, run: text_encoder },
+    Check { family: "ltx09", part: "text_encoder", tolerance: 1e-4, run: text_encoder },
+    Check { family: "ltx091", part: "text_encoder", tolerance: 1e-4, run: text_encoder },
 ];
+
+/// Every file of expectations belongs to a check.
+fn assert_all_are_checked(root: &Path) {
+    let subfolders = |folder: &Path| {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.is_dir()).collect::<Vec<_>>()
+    };
+    let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
+    for model in subfolders(root) {
+        for part in subfolders(&model) {
+            let is_checked = CHECKS
+                .iter()
+                .any(|check| check.family == name(&model) && check.part == name(&part));
+            let expects = part.join("expect.safetensors").is_file();
+            assert!(is_checked || !expects, "no check is of `{}`", part.display());
+        }
+    }
+}
 
 #[test]
 #[ignore = "needs PIPE_GOLDEN_DIR"]
 fn external_golden() {
     let root = std::env::var("PIPE_GOLDEN_DIR").expect("PIPE_GOLDEN_DIR names a folder");
+    assert_all_are_checked(Path::new(&root));
     let mut failed = 0;
     for Check { family, part, tolerance: on_cpu, run } in CHECKS {
         let tolerance = match *part {
-            "sampling" => stage_tolerance(*on_cpu),
+            "sampling" | "text_encoder" => stage_tolerance(*on_cpu),
             "lora" | "factors" => trained_tolerance(*on_cpu),
             _ => tolerance(*on_cpu),
         };
@@ -98,7 +123,13 @@ fn transformer(model: &Path) -> Vec<(&'static str, f32)> {
     let grads = (out * swap(golden.tensor("grad_out"))).sum().backward();
     let grad = Tensor::cat(vec![latents.grad(&grads).unwrap(), image.grad(&grads).unwrap()], 1);
     let grad_error = relative_error(grad, &swap(golden.tensor("grad_hidden")));
-    vec![("output", error), ("gradient", grad_error)]
+    let mut errors = vec![("output", error), ("gradient", grad_error)];
+    if golden.has("ofs") {
+        // What the published model is always given.
+        errors.push(("ofs", (golden.values("ofs").0[0] - 2.0).abs()));
+    }
+    golden.finish(&["cos", "sin"]);
+    errors
 }
 
 pub fn vae(model: &Path) -> Vec<(&'static str, f32)> {
@@ -109,12 +140,15 @@ pub fn vae(model: &Path) -> Vec<(&'static str, f32)> {
     let video: Tensor<5> = golden.tensor("video");
     let posterior = vae.encode(video.clone());
     let image = vae.encode(video.narrow(2, 0, 1)).mean;
-    vec![
+    let decoded = vae.decode(golden.tensor("mean"));
+    let errors = vec![
         ("mean", relative_error(posterior.mean, &golden.tensor("mean"))),
         ("logvar", relative_error(posterior.logvar, &golden.tensor("logvar"))),
-        ("decoded", relative_error(vae.decode(golden.tensor("mean")), &golden.tensor("decoded"))),
+        ("decoded", relative_error(decoded, &golden.tensor("decoded"))),
         ("image mean", relative_error(image, &golden.tensor("image_mean"))),
-    ]
+    ];
+    golden.finish(&[]);
+    errors
 }
 
 /// Sample by sample, because here the text has no padding to mask.
@@ -151,6 +185,7 @@ pub fn ltx_transformer(model: &Path) -> Vec<(&'static str, f32)> {
         let error = relative_error(latents.grad(&grads).unwrap(), &unpacked("grad_hidden", sample));
         errors[1].1 = errors[1].1.max(error);
     }
+    golden.finish(&[]);
     errors.to_vec()
 }
 
@@ -176,5 +211,10 @@ pub fn ltx_vae(model: &Path) -> Vec<(&'static str, f32)> {
     errors.extend(
         optional.map(|(what, name, found)| (what, relative_error(found, &golden.tensor(name)))),
     );
+    if golden.has("temb") {
+        let published = DecodeNoise::TIMESTEP as f32;
+        errors.push(("timestep", (golden.values("temb").0[0] - published).abs()));
+    }
+    golden.finish(&[]);
     errors
 }

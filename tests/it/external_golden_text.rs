@@ -1,33 +1,24 @@
-//! Text encoders, tokenizers, schedulers, noise and adapters against a folder of reference values
+//! Tokenizers, schedulers, noise and adapters against a folder of reference values
 //! made elsewhere.
 //!
 //! `PIPE_GOLDEN_DIR=... cargo test --test it external_golden_text -- --ignored`
 
 use std::path::Path;
 
-use burn::tensor::{FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{FloatDType, Tensor};
 use pipe::{
     models::{
-        Adapter, LoraTargets, ModelCache, ModelRef, ModelSource, Params, Sampler, family,
+        Adapter, LoraTargets, ModelCache, ModelRef, ModelSource, NoiseScheduler, Params, Sampler,
+        family,
         t5::{T5Tokenizer, TokenizerFiles},
     },
     rng::TorchRng,
 };
 use safetensors::SafeTensors;
 
-use crate::golden::{device, stage_tolerance, tolerance};
+use crate::golden::{Golden, device, relative_error, tolerance};
 
 const MODELS: [&str; 4] = ["cogvideox15", "cogvideox10", "ltx09", "ltx091"];
-
-fn f32s(bytes: &[u8]) -> Vec<f32> {
-    bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
-}
-
-fn tensor<const D: usize>(file: &SafeTensors<'_>, name: &str) -> Tensor<D> {
-    let view = file.tensor(name).unwrap();
-    let data = TensorData::new(f32s(view.data()), view.shape().to_vec());
-    Tensor::from_data(data, &device())
-}
 
 fn max_difference<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> f32 {
     (a - b).abs().max().into_scalar::<f32>()
@@ -37,7 +28,7 @@ fn max_difference<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> f32 {
 pub fn check(root: &Path) {
     check_noise(root);
     for model in MODELS {
-        check_text_encoder(&root.join(model));
+        check_tokenizer(&root.join(model));
     }
     for model in &MODELS[..2] {
         check_schedulers(&root.join(model));
@@ -60,20 +51,24 @@ fn check_noise(root: &Path) {
     }
 }
 
-fn check_text_encoder(model: &Path) {
+/// Errors of the text encoder of a model folder, without and with a mask; see `external_golden`.
+pub fn text_encoder(model: &Path) -> Vec<(&'static str, f32)> {
     let source = ModelRef(model.display().to_string()).resolve().unwrap();
-    let bytes = std::fs::read(model.join("text_encoder/expect.safetensors")).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let ids = file.tensor("ids").unwrap();
-    let values: Vec<i64> =
-        ids.data().as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect();
-    let ids = TensorData::new(values, ids.shape().to_vec());
-    let device = device();
-    let encoder = ModelCache::default().text_encoder(&source, &device).unwrap();
-    let found = encoder.encode(Tensor::<2, Int>::from_data(ids, &device));
-    let difference = max_difference(found, tensor(&file, "hidden"));
-    assert!(difference < stage_tolerance(1e-4), "{}: {difference}", model.display());
+    let golden = Golden::read(model.join("text_encoder/expect.safetensors"));
+    let encoder = ModelCache::default().text_encoder(&source, &device()).unwrap();
+    let (ids, mask) = (golden.ints("ids"), golden.ints("mask").equal_elem(1));
+    let hidden = encoder.encode(ids.clone(), None);
+    let masked = encoder.encode(ids, Some(mask));
+    let errors = vec![
+        ("hidden", relative_error(hidden, &golden.tensor("hidden"))),
+        ("masked", relative_error(masked, &golden.tensor("hidden_masked"))),
+    ];
+    golden.finish(&[]);
+    errors
+}
 
+fn check_tokenizer(model: &Path) {
+    let source = ModelSource::Folder(model.to_owned());
     let name = source.tokenizer_file().unwrap();
     let bytes = source.read(name).unwrap();
     let tokenizer = T5Tokenizer::new(TokenizerFiles::by_name(name, &bytes)).unwrap();
@@ -86,23 +81,34 @@ fn check_schedulers(model: &Path) {
     let source = ModelSource::Folder(model.to_owned());
     let config = source.config("scheduler").unwrap();
     for (name, sampler) in [("ddim", Sampler::Ddim), ("dpm", Sampler::Dpm)] {
-        let bytes = std::fs::read(model.join(format!("scheduler/{name}.safetensors"))).unwrap();
-        let file = SafeTensors::deserialize(&bytes).unwrap();
-        let latents = |name: &str| tensor::<5>(&file, name).permute([0, 2, 1, 3, 4]);
+        let golden = Golden::read(model.join(format!("scheduler/{name}.safetensors")));
+        let at = format!("{} {name}", model.display());
         let scheduler = pipe::models::schedulers::cogvideox(&config, sampler).unwrap();
+        assert_eq!(scheduler.timesteps(5, 1), golden.values("timesteps").0, "{at}");
+        check_signals(&*scheduler, &golden.tensor("alphas_cumprod"), &at);
+        let latents = |name: &str| golden.tensor::<5>(name).permute([0, 2, 1, 3, 4]);
         let (mut run, mut rng) = (scheduler.start(5, 1), TorchRng::new(3));
         let mut x = latents("x0");
         for index in 0..5 {
             x = run.step(index, (x.clone() * 0.7 + 0.1).tanh(), x, &mut rng);
             let difference = max_difference(x.clone(), latents(&format!("x{}", index + 1)));
-            assert!(
-                difference < tolerance(1e-5),
-                "{} {name} {index}: {difference}",
-                model.display()
-            );
+            assert!(difference < tolerance(1e-5), "{at} {index}: {difference}");
         }
+        golden.finish(&[]);
     }
     assert_eq!(family(&source).unwrap().class_name(), "CogVideoXTransformer3DModel");
+}
+
+/// The squared share of the clean latents at every timestep.
+fn check_signals(scheduler: &dyn NoiseScheduler, wanted: &Tensor<1>, at: &str) {
+    let steps = wanted.dims()[0];
+    assert_eq!(steps, scheduler.num_train_timesteps(), "{at}");
+    let timesteps: Vec<f32> = (0..steps).map(|step| step as f32).collect();
+    let clean = Tensor::<5>::ones([steps, 1, 1, 1, 1], &device());
+    let signals = scheduler.add_noise(clean.clone(), clean.zeros_like(), &timesteps);
+    let signals = signals.reshape([steps]);
+    let difference = max_difference(signals.clone() * signals, wanted.clone());
+    assert!(difference < 1e-5, "{at}: {difference}");
 }
 
 fn check_adapter(model: &Path) {

@@ -1,10 +1,15 @@
 //! Reading reference tensors and comparing with them.
 
-use std::{fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use pipe::models::{Params, params::Param};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
 
 /// Smallest tolerance on a GPU, where products of f32 may be made in TF32: 10 bits of mantissa, so
@@ -44,14 +49,28 @@ pub fn trained_tolerance(on_cpu: f32) -> f32 {
 
 /// A safetensors file of inputs and expected outputs.
 pub struct Golden {
+    path: PathBuf,
     bytes: Vec<u8>,
+    taken: Mutex<BTreeSet<String>>,
 }
 
 impl Golden {
     pub fn read(path: impl AsRef<Path>) -> Self {
         let path = path.as_ref();
         let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        Self { bytes }
+        Self { path: path.to_owned(), bytes, taken: Mutex::default() }
+    }
+
+    /// Fails if nothing took a tensor of the file; `implied` are inputs that the model makes itself, so
+    /// that what depends on them compares them as well.
+    #[track_caller]
+    pub fn finish(&self, implied: &[&str]) {
+        let taken = self.taken.lock().unwrap();
+        let tensors = self.tensors();
+        let mut left = tensors.names();
+        left.retain(|name| !taken.contains(*name) && !implied.contains(name));
+        left.sort_unstable();
+        assert!(left.is_empty(), "nothing compares {left:?} of `{}`", self.path.display());
     }
 
     /// A committed fixture, such as `vae/four_levels`.
@@ -70,6 +89,7 @@ impl Golden {
 
     /// The values and shape of a tensor of any type.
     pub fn values(&self, name: &str) -> (Vec<f32>, Vec<usize>) {
+        self.taken.lock().unwrap().insert(name.to_owned());
         let tensors = self.tensors();
         let view = tensors.tensor(name).unwrap_or_else(|error| panic!("{name}: {error}"));
         let bytes = view.data();
@@ -96,6 +116,13 @@ impl Golden {
 
     pub fn tensor<const D: usize>(&self, name: &str) -> Tensor<D> {
         let (values, shape) = self.values(name);
+        Tensor::from_data(TensorData::new(values, shape), &device())
+    }
+
+    /// Whole numbers `[B, L]`, such as tokens.
+    pub fn ints(&self, name: &str) -> Tensor<2, Int> {
+        let (values, shape) = self.values(name);
+        let values: Vec<i64> = values.into_iter().map(|value| value as i64).collect();
         Tensor::from_data(TensorData::new(values, shape), &device())
     }
 
@@ -160,4 +187,17 @@ pub fn assert_trained<const D: usize>(
     tolerance_on_cpu: f32,
 ) {
     assert_close(what, found, wanted, trained_tolerance(tolerance_on_cpu));
+}
+
+#[test]
+#[should_panic(expected = "nothing compares [\"gradient\"]")]
+fn a_tensor_that_no_check_took_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("expect.safetensors");
+    let view = || TensorView::new(Dtype::F32, vec![1], &[0; 4]).unwrap();
+    let tensors = [("in", view()), ("out", view()), ("gradient", view())];
+    fs::write(&path, safetensors::serialize(tensors, None).unwrap()).unwrap();
+    let golden = Golden::read(&path);
+    assert_eq!(golden.values("out").1, [1]);
+    golden.finish(&["in"]);
 }

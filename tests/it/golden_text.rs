@@ -73,7 +73,7 @@ fn run(stage: &TextEncode) -> Result<TextEmbedding, StageError> {
 
 fn stage(folder: &Path, prompt: &str, max_length: Option<usize>) -> TextEncode {
     let model = ModelRef(folder.display().to_string());
-    TextEncode { model, prompt: prompt.to_owned(), max_length }
+    TextEncode { model, prompt: prompt.to_owned(), max_length, format: None }
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn a_prompt_becomes_the_encoder_s_output_for_its_ids() {
     let reader = ParamReader::loaded(&params, None);
     let encoder = T5Encoder::new(&serde_json::from_slice(&config).unwrap(), &reader).unwrap();
     let ids = TensorData::new(vec![1_i64, 0, 0, 0, 0, 0], [1, 6]);
-    let wanted = encoder.encode(Tensor::<2, Int>::from_data(ids, &device()));
+    let wanted = encoder.encode(Tensor::<2, Int>::from_data(ids, &device()), None);
     let difference = (written.batch(1) - wanted).abs().max().into_scalar::<f32>();
     assert!(difference < stage_tolerance(f32::EPSILON), "{difference}");
     assert_eq!(written.batch(3).dims(), [3, 6, 16]);

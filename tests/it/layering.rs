@@ -45,11 +45,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "train",
         ],
     ),
-    // Ports, rules and defaults of stages; nothing that runs them.
+    // Ports, rules and defaults of stages, and what they say of a prompt; nothing that runs them.
     (
         "config",
         &[
             "artifact::ArtifactKind",
+            "models::TextFormat",
             "stages::Cause",
             "stages::Draw",
             "stages::IdleParam",

@@ -132,7 +132,7 @@ impl Fixture {
         Self::of("training")
     }
 
-    fn of(name: &str) -> Self {
+    pub fn of(name: &str) -> Self {
         let golden = golden(name);
         Self {
             config: golden.config(),
@@ -363,6 +363,7 @@ fn the_stage_samples_as_the_condition_pipeline_does() {
     let image = image::RgbImage::from_raw(shape[1] as u32, shape[0] as u32, rgb).unwrap();
     let pair = bench.item("pair", &[("input.png", frames::to_png(&image))]);
     bench.put("pairs", ArtifactKind::Pairs, vec![pair]);
+    bench.put_text(&fixture.golden, Some("condition"));
     let run = |change: Value| {
         let mut params =
             json!({ "frames": 17, "steps": 4, "seed": 42, "sampler": "flow_condition" });
@@ -380,6 +381,7 @@ fn the_stage_samples_as_the_condition_pipeline_does() {
     assert!(far < 1e-4 * largest, "{far} of {largest}");
     assert_ne!(run(json!({ "condition": { "noise_scale": 0.0 } })), plain);
     assert_ne!(run(json!({ "condition": { "strength": 0.9 } })), plain);
+    bench.put_text(&fixture.golden, None);
     assert_ne!(run(json!({ "sampler": "flow_euler" })), plain);
 
     let encode: VaeEncode = stage(Some(&model), json!({}));
@@ -389,6 +391,7 @@ fn the_stage_samples_as_the_condition_pipeline_does() {
         bench.run(&encode, &["videos"], usize::MAX).unwrap(),
     );
     let train = |causal: bool| {
+        bench.put_text(&fixture.golden, causal.then_some("condition"));
         let params = json!({ "rank": 1, "steps": 1, "causal_time": causal });
         let train: LoraTrain = stage(Some(&model), params);
         let made = bench.run(&train, &["latents", "text"], usize::MAX).unwrap();
@@ -404,11 +407,13 @@ fn the_stage_samples_as_the_condition_pipeline_does() {
     // So an adapter is sampled as it was trained.
     let sample: pipe::stages::Sample =
         stage(Some(&model), json!({ "frames": 17, "steps": 1, "sampler": "flow_condition" }));
+    bench.put_text(&fixture.golden, Some("condition"));
     bench.put("lora", ArtifactKind::LoraAdapter, causal);
     bench.run(&sample, &["pairs", "text", "lora"], usize::MAX).unwrap();
     bench.put("lora", ArtifactKind::LoraAdapter, plain);
     let error = bench.run(&sample, &["pairs", "text", "lora"], usize::MAX).unwrap_err();
     assert!(error.to_string().contains("was trained without `causal_time`"), "{error}");
+    bench.put_text(&fixture.golden, None);
     let scaled: LoraTrain =
         stage(Some(&model), json!({ "rank": 1, "steps": 1, "image_latent_scale": 0.7 }));
     let error = bench.run(&scaled, &["latents", "text"], usize::MAX).unwrap_err();

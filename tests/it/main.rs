@@ -18,6 +18,7 @@ mod hub_server;
 mod incremental;
 mod json_schema;
 mod layering;
+mod ltx_text;
 mod ltx_video;
 mod parity;
 mod real_arc;

@@ -266,15 +266,15 @@ fn a_sample_does_not_depend_on_its_batch() {
     assert_ne!(bits(&alone[0]), bits(&batch[0]));
 }
 
-/// Losses and gradient norms of [`external_trace`].
+/// Losses, gradient norms and noisy latents of [`external_trace`].
 pub fn external_lora(model: &Path) -> Vec<(&'static str, f32)> {
-    external_trace(model)[..2].to_vec()
+    external_trace(model)[..3].to_vec()
 }
 
 /// The factors after [`external_trace`]. `AdamW` divides a gradient by its own size, so rounding of
 /// a gradient near zero moves a factor by a good part of a step: a looser tolerance than the loss.
 pub fn external_factors(model: &Path) -> Vec<(&'static str, f32)> {
-    external_trace(model)[2..].to_vec()
+    external_trace(model)[3..].to_vec()
 }
 
 /// The four-step training trace of a folder made elsewhere; see `external_golden`.
@@ -300,12 +300,13 @@ fn external_trace(model: &Path) -> Vec<(&'static str, f32)> {
     let betas = [0, 1].map(|i| settings["betas"][i].as_f64().unwrap());
     let adam = AdamW { betas, weight_decay: number("weight_decay"), eps: number("eps") };
     let mut moments = Moments::default();
-    let (mut loss_error, mut norm_error) = (0.0_f32, 0.0_f32);
+    let (mut loss_error, mut norm_error, mut noisy_error) = (0.0_f32, 0.0_f32, 0.0_f32);
     for step in 0..number("steps") as usize {
         let tensor = |name: &str| golden.tensor::<5>(&format!("{name}.{step}")).swap_dims(1, 2);
         let timesteps = golden.values(&format!("t.{step}")).0;
         let target = scheduler.target(tensor("x0"), tensor("noise"), &timesteps);
         let latents = scheduler.add_noise(tensor("x0"), tensor("noise"), &timesteps);
+        noisy_error = noisy_error.max(relative_error(latents.clone(), &tensor("noisy")));
         let (image, text) = (tensor("image"), golden.tensor("text"));
         let input = DenoiserInput { latents, image, text, timesteps, causal_time: false };
         let batch = Batch { input, target, weights: None };
@@ -320,13 +321,19 @@ fn external_trace(model: &Path) -> Vec<(&'static str, f32)> {
         let factor = clip_factor(norm, number("max_grad_norm") as f32);
         adam.step((step + 1, number("lr")), &mut factors, found.by_name, factor, &mut moments);
     }
+    golden.finish(&["cos", "sin"]);
     let wanted = read("final.safetensors").factors;
     let factor_error = wanted
         .0
         .iter()
         .map(|(name, wanted)| relative_error(factors.0[name].flat.clone(), &wanted.flat))
         .fold(0.0, f32::max);
-    vec![("loss", loss_error), ("norm", norm_error), ("factors", factor_error)]
+    vec![
+        ("loss", loss_error),
+        ("norm", norm_error),
+        ("noisy", noisy_error),
+        ("factors", factor_error),
+    ]
 }
 
 /// The whole sampling run of a folder made elsewhere; see `external_golden`.
@@ -376,5 +383,6 @@ pub fn external_sample(model: &Path) -> Vec<(&'static str, f32)> {
     let noise = DecodeNoise { timestep, scale, rng: &mut rng };
     let latents = vae.restore(latents / vae.scaling_factor());
     let video = (vae.decode_sampled(latents, noise) / 2.0 + 0.5).clamp(0.0, 1.0);
+    golden.finish(&[]);
     vec![("latents", error), ("frames", relative_error(video, &wanted_frames))]
 }

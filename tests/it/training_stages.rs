@@ -71,10 +71,16 @@ impl Bench {
             self.item(name, &[("input.png", image)])
         });
         self.put("pairs", ArtifactKind::Pairs, pairs.collect());
+        self.put_text(golden, None);
+    }
+
+    /// The prompt `text`, said to be of a format.
+    pub fn put_text(&self, golden: &Golden, format: Option<&str>) {
         let (text, shape) = golden.values("text");
         let bytes: Vec<u8> = text.iter().flat_map(|v| v.to_le_bytes()).collect();
         let view = TensorView::new(Dtype::F32, shape[1..].to_vec(), &bytes).unwrap();
-        let file = safetensors::serialize([("embedding", view)], None).unwrap();
+        let metadata = format.map(|format| [("format".to_owned(), format.to_owned())].into());
+        let file = safetensors::serialize([("embedding", view)], metadata).unwrap();
         let prompt = [("embedding.safetensors", file), ("prompt.txt", Vec::new())];
         let prompt = self.item("prompt", &prompt);
         self.put("text", ArtifactKind::TextEmbeddings, vec![prompt]);

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{
     Denoiser, ImageConditioning, LoadError, LoraTargets, NoiseScheduler, ParamReader, PromptFormat,
-    Sampler, TimestepDistribution, VideoDiffusion, VideoVae,
+    Sampler, TextFormat, TimestepDistribution, VideoDiffusion, VideoVae,
     memory::{ClipSize, PassSizes},
     schedulers,
 };
@@ -64,11 +64,15 @@ impl VideoDiffusion for CogVideoX {
         schedulers::cogvideox(config, sampler)
     }
 
-    fn prompt_format(&self, transformer: &Value) -> Result<PromptFormat, LoadError> {
+    fn prompt_format(
+        &self,
+        transformer: &Value,
+        _format: TextFormat,
+    ) -> Result<PromptFormat, LoadError> {
         let stated = transformer.get("max_text_seq_length").and_then(Value::as_u64);
         let tokens = stated.map_or(PROMPT_TOKENS, |tokens| tokens as usize);
         config::check_text_length(tokens)?;
-        Ok(PromptFormat { tokens, keeps_padding: true })
+        Ok(PromptFormat { tokens, masks_padding: false, keeps_padding: true })
     }
 
     fn pass(

@@ -6,8 +6,8 @@
 //! latent frame.
 //!
 //! A model is sampled as by the basic pipeline, or on demand as by the condition pipeline of 0.9.5
-//! (`Sampler::FlowCondition`): its schedule, its positions, noise on the image. Left out: conditions at
-//! other frames, guidance that skips blocks, and upscaling.
+//! (`Sampler::FlowCondition`): its schedule, its positions, noise on the image, prompts whose padding is
+//! masked. Left out: conditions at other frames, guidance that skips blocks, and upscaling.
 
 mod config;
 mod rotary;
@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use super::{
     Denoiser, ImageConditioning, LoadError, LoraTargets, NoiseScheduler, ParamReader, PromptFormat,
-    Sampler, TimestepDistribution, VideoDiffusion, VideoVae,
+    Sampler, TextFormat, TimestepDistribution, VideoDiffusion, VideoVae,
     memory::{ClipSize, PassSizes},
     schedulers,
 };
@@ -29,8 +29,10 @@ pub use transformer::Transformer;
 pub use vae::Vae;
 pub use vae_config::VaeConfig;
 
-/// Tokens of a prompt in the published pipelines.
-const PROMPT_TOKENS: usize = 128;
+/// Tokens of a prompt in the basic pipeline.
+const BASIC_TOKENS: usize = 128;
+/// Tokens of a prompt in the condition pipeline.
+const CONDITION_TOKENS: usize = 256;
 
 /// The LTX-Video family.
 pub struct LtxVideo;
@@ -79,9 +81,30 @@ impl VideoDiffusion for LtxVideo {
         }
     }
 
+    /// Models up to 0.9.1 are published with a dynamic shift, those from 0.9.5 on with none, because the
+    /// condition pipeline brings a schedule of its own.
+    fn published_sampler(&self, scheduler: &Value) -> Sampler {
+        match schedulers::linear_quadratic(scheduler) {
+            Ok(_) => Sampler::FlowCondition,
+            Err(_) => Sampler::FlowEuler,
+        }
+    }
+
+    fn text_formats(&self) -> &'static [TextFormat] {
+        &[TextFormat::Basic, TextFormat::Condition]
+    }
+
     /// The published pipelines mask padding in the attention, so a prompt can do without it.
-    fn prompt_format(&self, _transformer: &Value) -> Result<PromptFormat, LoadError> {
-        Ok(PromptFormat { tokens: PROMPT_TOKENS, keeps_padding: false })
+    fn prompt_format(
+        &self,
+        _transformer: &Value,
+        format: TextFormat,
+    ) -> Result<PromptFormat, LoadError> {
+        let (tokens, masks_padding) = match format {
+            TextFormat::Basic => (BASIC_TOKENS, false),
+            TextFormat::Condition => (CONDITION_TOKENS, true),
+        };
+        Ok(PromptFormat { tokens, masks_padding, keeps_padding: false })
     }
 
     fn pass(
@@ -149,6 +172,25 @@ mod tests {
 
     use super::*;
     use crate::models::lora::num_factors;
+
+    #[test]
+    fn the_schedule_tells_the_pipeline_and_that_the_prompt() {
+        let schedule = |more: Value| {
+            let mut config = json!({ "_class_name": "FlowMatchEulerDiscreteScheduler" });
+            config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            LtxVideo.published_sampler(&config)
+        };
+        assert_eq!(schedule(json!({ "use_dynamic_shifting": true })), Sampler::FlowEuler);
+        assert_eq!(schedule(json!({ "shift": 3.0 })), Sampler::FlowEuler);
+        assert_eq!(schedule(json!({ "shift": 1.0 })), Sampler::FlowCondition);
+        assert_eq!(LtxVideo.published_sampler(&json!({})), Sampler::FlowEuler, "nothing is told");
+        let format = |sampler: Sampler| {
+            let format = LtxVideo.prompt_format(&json!({}), sampler.text_format()).unwrap();
+            (format.tokens, format.masks_padding, format.keeps_padding)
+        };
+        assert_eq!(format(Sampler::FlowEuler), (128, false, false));
+        assert_eq!(format(Sampler::FlowCondition), (256, true, false));
+    }
 
     #[test]
     fn target_sets_have_the_published_sizes() {

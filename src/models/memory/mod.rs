@@ -15,9 +15,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    Compression, LoadError, LoraTargets, ModelSource, ParamReader, VideoDiffusion, family,
+    Compression, LoadError, LoraTargets, ModelSource, ParamReader, TextFormat, VideoDiffusion,
+    family,
     lora::num_factors,
     nn::attention_memory,
+    published_text_format,
     t5::{T5Config, T5Encoder},
 };
 
@@ -146,7 +148,7 @@ impl<'a> Estimator<'a> {
     fn pass(&self, clip: ClipSize) -> Result<PassSizes, LoadError> {
         let vae = self.family.vae(&self.source.config("vae")?, &ParamReader::shapes())?;
         let transformer = self.source.config("transformer")?;
-        let text = self.family.prompt_format(&transformer)?.tokens;
+        let text = self.family.prompt_format(&transformer, self.family.text_formats()[0])?.tokens;
         self.family.pass(&transformer, latents(clip, vae.compression()), text)
     }
 
@@ -223,13 +225,19 @@ impl<'a> Estimator<'a> {
         })
     }
 
-    /// Encoding of a prompt of so many tokens, by default as many as the model takes.
-    pub fn text(&self, tokens: Option<usize>) -> Result<Memory, LoadError> {
+    /// Encoding of a prompt of so many tokens, by default as many as the model takes of its format, which
+    /// by default is that of the published pipeline.
+    pub fn text(
+        &self,
+        tokens: Option<usize>,
+        format: Option<TextFormat>,
+    ) -> Result<Memory, LoadError> {
         let file = self.source.config("text_encoder")?;
         let reader = ParamReader::shapes();
         T5Encoder::new(&file, &reader)?;
         let config = T5Config::read(&file)?;
-        let format = self.family.prompt_format(&self.source.config("transformer")?)?;
+        let format = format.map_or_else(|| published_text_format(self.source), Ok)?;
+        let format = self.family.prompt_format(&self.source.config("transformer")?, format)?;
         let tokens = tokens.unwrap_or(format.tokens) as u64;
         let wide = config.d_ff.max(config.num_heads * config.d_kv) as u64;
         Ok(Memory {
@@ -289,7 +297,7 @@ impl Pretraining<'_> {
         let reader = ParamReader::shapes();
         self.family.denoiser(self.config, &reader)?;
         let compression = self.family.vae(vae, &ParamReader::shapes())?.compression();
-        let text = self.family.prompt_format(self.config)?.tokens;
+        let text = self.family.prompt_format(self.config, self.family.text_formats()[0])?.tokens;
         let pass = self.family.pass(self.config, latents(clip, compression), text)?;
         let (maps, scores) = passes(&pass, self.batch, recompute, self.on_host);
         Ok(Memory {

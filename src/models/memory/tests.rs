@@ -37,7 +37,7 @@ fn the_published_model_has_its_published_sizes() {
     assert_eq!(memory.weights, 5_571_594_880 * 2);
     assert_eq!(memory.trained, 66_060_288 * 16);
     let source = paper();
-    let text = Estimator::new(&source, false).unwrap().text(None).unwrap();
+    let text = Estimator::new(&source, false).unwrap().text(None, None).unwrap();
     assert_eq!(text.weights, 4_762_310_656 * 2);
 }
 

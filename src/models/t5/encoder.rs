@@ -3,7 +3,7 @@
 //! Reference: `T5EncoderModel` of transformers, C. Raffel et al., arXiv 1910.10683, with the gated
 //! feed-forward of v1.1. There are no biases and attention scores are not scaled.
 
-use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData, activation::softmax};
+use burn::tensor::{Bool, DType, FloatDType, Int, Tensor, TensorData, activation::softmax};
 use serde_json::Value;
 
 use super::T5Config;
@@ -73,7 +73,7 @@ impl T5Encoder {
 }
 
 impl TextEncoder for T5Encoder {
-    fn encode(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+    fn encode(&self, ids: Tensor<2, Int>, mask: Option<Tensor<2, Bool>>) -> Tensor<3> {
         let [batch, len] = ids.dims();
         let mut hidden = self.embedding.clone().select(0, ids.reshape([batch * len])).reshape([
             batch,
@@ -81,11 +81,23 @@ impl TextEncoder for T5Encoder {
             self.config.d_model,
         ]);
         let bias = self.position_bias(len);
+        let bias = match mask {
+            Some(mask) => bias + mask_bias(mask),
+            None => bias,
+        };
         for block in &self.blocks {
             hidden = block.forward(hidden, &bias);
         }
         self.final_norm.forward(hidden)
     }
+}
+
+/// The bias that takes tokens out of a mask `[B, L]` out of the attention, `[B, 1, 1, L]`, f32: as in the
+/// reference the smallest number, and not minus infinity, of which a row of nothing else is no number.
+fn mask_bias(mask: Tensor<2, Bool>) -> Tensor<4> {
+    let [batch, len] = mask.dims();
+    let attended = Tensor::<2>::zeros([batch, len], (&mask.device(), DType::F32));
+    attended.mask_fill(mask.bool_not(), f32::MIN).reshape([batch, 1, 1, len])
 }
 
 /// The row of the relative position table for the distance `key - query`.
@@ -231,21 +243,40 @@ mod tests {
         (values.iter().map(|b| i64::from_le_bytes(*b)).collect(), view.shape().to_vec())
     }
 
-    #[test]
-    fn hidden_states_equal_the_reference() {
+    fn floats(name: &str) -> Tensor<3> {
         let file = SafeTensors::deserialize(EXPECTED).unwrap();
-        let view = file.tensor("hidden").unwrap();
+        let view = file.tensor(name).unwrap();
         let (values, _) = view.data().as_chunks::<4>();
         let values: Vec<f32> = values.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        let device = testing::device();
-        let wanted =
-            Tensor::<3>::from_data(TensorData::new(values, view.shape().to_vec()), &device);
-        let (ids, shape) = ints("ids");
-        let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), &device);
-        let found = load(&mut params()).unwrap().encode(ids);
+        Tensor::from_data(TensorData::new(values, view.shape().to_vec()), &testing::device())
+    }
+
+    fn int_tensor(name: &str) -> Tensor<2, Int> {
+        let (values, shape) = ints(name);
+        Tensor::from_data(TensorData::new(values, shape), &testing::device())
+    }
+
+    fn assert_near(found: Tensor<3>, wanted: Tensor<3>) {
         let difference = (found - wanted).abs().max().into_scalar::<f32>();
         // Products of f32 may be made in TF32 on a GPU.
         assert!(difference < testing::tolerance(2e-5, 2e-2), "largest difference {difference}");
+    }
+
+    #[test]
+    fn hidden_states_equal_the_reference() {
+        let found = load(&mut params()).unwrap().encode(int_tensor("ids"), None);
+        assert_near(found, floats("hidden"));
+    }
+
+    #[test]
+    fn masked_hidden_states_equal_the_reference() {
+        let encoder = load(&mut params()).unwrap();
+        let (ids, mask) = (int_tensor("ids"), int_tensor("mask"));
+        let found = encoder.encode(ids.clone(), Some(mask.equal_elem(1)));
+        assert_near(found.clone(), floats("hidden_masked"));
+        // What is masked might as well not be there.
+        let alone = encoder.encode(ids.narrow(0, 1, 1).narrow(1, 0, 9), None);
+        assert_near(found.narrow(0, 1, 1).narrow(1, 0, 9), alone);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokenizers::{
     },
 };
 
-use super::{charsmap, sentencepiece::SentencePieceModel};
+use super::{charsmap, sentencepiece::SentencePieceModel, tokenizer_json};
 use crate::models::LoadError;
 
 const JSON: &str = "tokenizer/tokenizer.json";
@@ -57,12 +57,7 @@ impl T5Tokenizer {
     pub fn new(files: TokenizerFiles<'_>) -> Result<Self, LoadError> {
         let (file, tokenizer) = match files {
             TokenizerFiles::Json(bytes) => {
-                let read = Tokenizer::from_bytes(bytes).map_err(|e| error(JSON, e.to_string()));
-                let mut tokenizer = read?;
-                // What the file was last used with; length is the caller's choice.
-                tokenizer.with_padding(None);
-                tokenizer.with_truncation(None).map_err(|e| error(JSON, e.to_string()))?;
-                (JSON, tokenizer)
+                (JSON, tokenizer_json::read(bytes).map_err(|message| error(JSON, message))?)
             }
             TokenizerFiles::SentencePiece(bytes) => (SPIECE, from_sentencepiece(bytes)?),
         };
@@ -128,7 +123,10 @@ fn from_sentencepiece(bytes: &[u8]) -> Result<Tokenizer, LoadError> {
 
 #[cfg(test)]
 mod tests {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    use proptest::prelude::*;
     use serde::Deserialize;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -180,17 +178,126 @@ mod tests {
         assert!(errors > SPIECE_MODEL.len() * 8 / 10, "{errors} of {}", SPIECE_MODEL.len());
     }
 
+    /// Every kind of text that a map of characters decides about.
+    const TEXT: &str = "the fox \u{fb01}\u{3000}\u{ff21} A\u{30a}  </s> <extra_id_3>";
+
+    /// Whether a tokenizer was made, which then must encode.
+    fn encodes(files: TokenizerFiles<'_>) -> bool {
+        T5Tokenizer::new(files).is_ok_and(|tokenizer| tokenizer.encode(TEXT, 12).is_ok())
+    }
+
+    fn json() -> Value {
+        serde_json::from_slice(TOKENIZER_JSON).unwrap()
+    }
+
+    fn bytes_of(json: &Value) -> Vec<u8> {
+        serde_json::to_vec(json).unwrap()
+    }
+
     #[test]
     fn damaged_files_never_panic() {
         for position in 0..SPIECE_MODEL.len() {
             for value in [0, 0x7f, 0xff] {
                 let mut bytes = SPIECE_MODEL.to_vec();
                 bytes[position] = value;
-                if let Ok(tokenizer) = T5Tokenizer::new(TokenizerFiles::SentencePiece(&bytes)) {
-                    let _ = tokenizer.encode("the fox \u{fb01}\u{3000}\u{ff21} A\u{30a}", 12);
-                }
+                encodes(TokenizerFiles::SentencePiece(&bytes));
             }
         }
+    }
+
+    #[test]
+    fn a_damaged_map_in_a_json_never_panics() {
+        let map = json()["normalizer"]["precompiled_charsmap"].as_str().unwrap().to_owned();
+        let map = BASE64_STANDARD.decode(map).unwrap();
+        let normalizer = |map: &[u8]| json!({ "type": "Precompiled", "precompiled_charsmap": BASE64_STANDARD.encode(map) });
+        let (mut sound, mut damaged) = (0, 0);
+        for position in 0..map.len() {
+            for value in [0, 0x7f, 0xff] {
+                let mut map = map.clone();
+                map[position] = value;
+                let mut json = json();
+                json["normalizer"] = normalizer(&map);
+                if position % 2 == 1 {
+                    let nested = json!({ "type": "Sequence", "normalizers": [json["normalizer"]] });
+                    json["normalizer"] = json!({ "type": "Sequence", "normalizers": [{ "type": "Strip",
+                            "strip_left": true, "strip_right": true }, nested] });
+                }
+                let encodes = encodes(TokenizerFiles::Json(&bytes_of(&json)));
+                *(if encodes { &mut sound } else { &mut damaged }) += 1;
+            }
+        }
+        assert!(sound > 100 && damaged > 100, "{sound} sound, {damaged} damaged");
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_json_never_panics(
+            damage in proptest::collection::vec((0..TOKENIZER_JSON.len(), any::<u8>()), 1..4),
+            digit in 0..TOKENIZER_JSON.len(),
+            by in b'0'..=b'9',
+        ) {
+            let mut bytes = TOKENIZER_JSON.to_vec();
+            // Another digit leaves the file well-formed.
+            if let Some(at) = bytes[digit..].iter().position(u8::is_ascii_digit) {
+                bytes[digit + at] = by;
+            }
+            encodes(TokenizerFiles::Json(&bytes));
+            for (position, value) in damage {
+                bytes[position] = value;
+            }
+            encodes(TokenizerFiles::Json(&bytes));
+        }
+    }
+
+    #[test]
+    fn a_json_of_other_parts_is_an_error() {
+        let strip = json!({ "type": "Strip", "strip_left": true, "strip_right": true });
+        let replace = |pattern| json!({ "type": "Replace", "pattern": pattern, "content": " " });
+        let split = json!({
+            "type": "Split", "pattern": { "Regex": "(a+)+$" }, "behavior": "Isolated", "invert": false,
+        });
+        let cases = [
+            ("/model/type", json!("BPE"), "`model` must be of the type `Unigram`"),
+            ("/model/unk_id", json!(null), "`model.unk_id` must be"),
+            ("/model/unk_id", json!(146), "unk_id"),
+            ("/model/byte_fallback", json!(true), "`model.byte_fallback` must be false"),
+            ("/model/vocab/9/0", json!(""), "piece 9 of `model.vocab` must not be empty"),
+            ("/added_tokens/7/content", json!(" x"), "but one is ` x`"),
+            ("/normalizer", json!({ "type": "Lowercase" }), "but is `Lowercase`"),
+            (
+                "/normalizer",
+                json!({ "type": "Sequence", "normalizers": [strip, { "type": "NFC" }] }),
+                "but is `NFC`",
+            ),
+            ("/normalizer", json!({ "type": "Precompiled" }), "the map of characters is damaged"),
+            ("/normalizer", replace(json!({ "Regex": "(a+)+$" })), "the expression ` {2,}`"),
+            ("/normalizer", replace(json!({ "String": "" })), "the pattern of a `Replace`"),
+            ("/pre_tokenizer", split, "but is `Split`"),
+        ];
+        for (place, value, wanted) in cases {
+            let mut json = json();
+            *json.pointer_mut(place).unwrap() = value;
+            let found = T5Tokenizer::new(TokenizerFiles::Json(&bytes_of(&json))).err().unwrap();
+            assert!(found.to_string().contains(wanted), "{place}: {found}");
+        }
+    }
+
+    /// The parts that transformers' conversions of `spiece.model` have had over the years.
+    #[test]
+    fn a_json_of_another_version_of_transformers_is_read() {
+        let mut json = json();
+        let map = json["normalizer"].take();
+        let spaces = json!({ "type": "Replace", "pattern": { "Regex": " {2,}" }, "content": " " });
+        json["normalizer"] = json!({ "type": "Sequence", "normalizers": [map,
+            { "type": "Strip", "strip_left": false, "strip_right": true }, spaces] });
+        json["pre_tokenizer"] = json!({ "type": "Metaspace", "replacement": "\u{2581}",
+            "add_prefix_space": true });
+        let file = bytes_of(&json);
+        let old = T5Tokenizer::new(TokenizerFiles::Json(&file)).unwrap();
+        let new = T5Tokenizer::new(TokenizerFiles::Json(TOKENIZER_JSON)).unwrap();
+        let encode =
+            |tokenizer: &T5Tokenizer| tokenizer.encode("a video  of \u{fb01}", 20).unwrap();
+        assert_eq!(encode(&old), encode(&new));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{
     IdleParam, ImageUse, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext,
     StageError, StageKind, Surroundings,
-    agreement::{scale_of_a_frame, time_of_channels},
+    agreement::{TextUse, scale_of_a_frame, time_of_channels},
     fit::not_known,
     idle,
     model::StageModel,
@@ -178,6 +178,7 @@ impl Stage for LoraTrain {
     fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
         let mut misfits: Vec<_> =
             held_out_misfits(self.held_out_every, around).into_iter().collect();
+        misfits.extend(around.misfits_of_text(self.text_use()));
         let Some(facts) = around.model(&self.model) else { return misfits };
         misfits.extend(facts.clip(around.size));
         let known = facts.family.timestep_distributions();
@@ -261,6 +262,10 @@ impl LoraTrain {
         let scale = scale_of_a_frame(self.image_latent_scale, conditioning);
         let time = time_of_channels(self.causal_time, conditioning);
         scale.into_iter().chain(time).collect()
+    }
+
+    fn text_use(&self) -> TextUse {
+        TextUse::Training { causal_time: self.causal_time }
     }
 
     fn check_save_at(&self) -> Option<ParamError> {

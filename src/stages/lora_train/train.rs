@@ -91,7 +91,7 @@ impl LoraTrain {
         device: &Device,
         cx: &StageContext<'_>,
     ) -> Result<Clips, StageError> {
-        let text = read_text(inputs, "text", plain, device)?;
+        let text = read_text(inputs, "text", plain, self.text_use(), device)?;
         let tokens = text.dims()[1];
         let examples = read_examples("latents", inputs, plain, tokens, device, cx)?;
         let held_out = read_held_out(self.held_out_every, inputs, plain, tokens, device, cx)?;

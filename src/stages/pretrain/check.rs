@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{
     super::{
         Cause, ItemSize, Misfit, Surroundings,
-        agreement::{scale_of_a_frame, time_of_channels},
+        agreement::{TextUse, scale_of_a_frame, time_of_channels},
         fit::{self, not_known},
         training::held_out_misfits,
     },
@@ -104,6 +104,7 @@ impl Pretrain {
             .chain(time_of_channels(self.causal_time, conditioning))
             .chain(not_known("timestep_distribution", self.timestep_distribution, known))
             .collect();
+        misfits.extend(around.misfits_of_text(self.text_use()));
         let config = self.known_config(around);
         let error = config.and_then(|c| family.denoiser(&c, &ParamReader::shapes()).err());
         misfits.extend(error.and_then(|error| self.unfit_config(error)));
@@ -114,6 +115,10 @@ impl Pretrain {
             misfits.extend(self.unknown_scale(conditioning, around.has("model")));
         }
         misfits
+    }
+
+    pub(super) fn text_use(&self) -> TextUse {
+        TextUse::Training { causal_time: self.causal_time }
     }
 
     /// A multiple of the image's latent that follows an autoencoder which is not there.

@@ -109,7 +109,7 @@ impl Pretrain {
             .scheduler(&schedule, family.samplers()[0])
             .map_err(|error| error.stated_in("scheduler"))?;
         let plain = family.denoiser(config, &ParamReader::loaded(&start, None))?;
-        let text = read_text(inputs, "text", &*plain, device)?;
+        let text = read_text(inputs, "text", &*plain, self.text_use(), device)?;
         let tokens = text.dims()[1];
         let examples = read_examples("latents", inputs, &*plain, tokens, device, cx)?;
         let held_out = read_held_out(self.held_out_every, inputs, &*plain, tokens, device, cx)?;

@@ -19,6 +19,9 @@ and videos are rounded to f16, stored so, and computed with in f32. Headers hold
   four steps with seed 42 on 17 frames: `sample.plain`, `sample.guided` as above, `sample.weak` of
   strength 0.6, `sample.one` of one step, and `sample.last_frame`, left half, of the plain run;
   `timesteps.<steps>`, the linear-quadratic schedule
+- `prompt`: a text encoder for the tokenizer of `../t5`, and the runs `sample.plain` and `sample.guided`
+  of the models of `condition` from the texts `prompt` and `negative` of the header on; `embeds.*`, what
+  the pipeline encodes them to, without padding
 """
 import json
 import pathlib
@@ -32,6 +35,7 @@ from diffusers.pipelines.ltx.pipeline_ltx_condition import linear_quadratic_sche
 from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import save_file
+from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
 folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent)
 PUBLISHED = dict(use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05, base_image_seq_len=1024,
@@ -305,6 +309,31 @@ def condition():
     for steps in (1, 2, 5, 50):
         out[f"timesteps.{steps}"] = linear_quadratic_schedule(steps) * 1000
     save("condition", out, config)
+    prompt(model, autoencoder, scheduler, pixels)
+
+
+def prompt(model, autoencoder, scheduler, pixels):
+    """The run of `condition` from the text of the prompts on."""
+    torch.manual_seed(17)
+    tokenizer = T5Tokenizer.from_pretrained(pathlib.Path(__file__).parent.parent / "t5")
+    config = T5Config(vocab_size=len(tokenizer), d_model=TEXT, d_kv=4, d_ff=24, num_layers=2, num_heads=3,
+                      feed_forward_proj="gated-gelu", dropout_rate=0.0)
+    encoder = off_start(T5EncoderModel(config), 0.1)
+    out = weights(encoder)
+    del out["weights.encoder.embed_tokens.weight"]
+    texts = {"prompt": "a video of the quick brown fox", "negative": "an image"}
+    pipe = LTXConditionPipeline(scheduler, autoencoder, encoder, tokenizer, model)
+    pipe.set_progress_bar_config(disable=True)
+    for key, text in texts.items():
+        embeds, mask, _, _ = pipe.encode_prompt(text, do_classifier_free_guidance=False)
+        assert embeds.shape[1] == 256
+        out[f"embeds.{key}"] = embeds[:, mask[0].bool()]
+    for key, guidance in [("plain", 1.0), ("guided", 3.0)]:
+        out[f"sample.{key}"] = pipe(
+            image=Image.fromarray(pixels), prompt=texts["prompt"], negative_prompt=texts["negative"],
+            height=pixels.shape[0], width=pixels.shape[1], num_frames=17, num_inference_steps=4, guidance_scale=guidance,
+            generator=torch.Generator("cpu").manual_seed(42), output_type="latent", return_dict=False)[0]
+    save("prompt", out, {"text_encoder": config.to_dict() | {"dtype": None}} | texts)
 
 
 schedule()

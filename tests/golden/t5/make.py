@@ -1,6 +1,6 @@
 """A tiny random T5 encoder and a small SentencePiece model with what transformers makes of them.
 
-Writes the other files of this folder. Made with transformers 5.23.0, torch 2.15.0, sentencepiece 0.2.3.
+Writes the other files of this folder. Made with transformers 5.24.0, torch 2.15.0, sentencepiece 0.2.3.
 """
 import json
 from pathlib import Path
@@ -23,11 +23,16 @@ with torch.no_grad():
         p.add_(torch.randn_like(p) * 0.05)
     ids = torch.randint(0, 60, (2, 21))
     hidden = model(ids).last_hidden_state
+    # As a prompt of nine tokens, though the ids behind them are no padding.
+    mask = torch.ones_like(ids)
+    mask[1, 9:] = 0
+    hidden_masked = model(ids, attention_mask=mask).last_hidden_state
 distances = torch.arange(-700, 701)
 buckets = T5Attention._relative_position_bucket(distances, bidirectional=True, num_buckets=32, max_distance=128)
 weights = {k: v.contiguous() for k, v in model.state_dict().items() if k != "encoder.embed_tokens.weight"}
 save_file(weights, here / "model.safetensors")
-save_file({"ids": ids, "hidden": hidden.contiguous(), "distances": distances, "buckets": buckets}, here / "expected.safetensors")
+save_file({"ids": ids, "hidden": hidden.contiguous(), "mask": mask, "hidden_masked": hidden_masked.contiguous(),
+           "distances": distances, "buckets": buckets}, here / "expected.safetensors")
 (here / "config.json").write_text(json.dumps(config.to_dict(), indent=1, sort_keys=True, default=str) + "\n")
 
 # A few rules only, so that the file stays small; the rules of the published models have 240 kB.

@@ -191,6 +191,7 @@ fn classes_and_keys_that_are_not_known() {
         (transformer, "activation_fn", json!("silu")),
         ("vae/config.json", "use_quant_conv", json!(true)),
         ("vae/config.json", "act_fn", json!("gelu")),
+        (text_encoder, "quantization_config", json!({ "load_in_4bit": true })),
         ("scheduler/scheduler_config.json", "thresholding", json!(true)),
     ] {
         configure(&shell, part, key, value);

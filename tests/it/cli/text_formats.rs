@@ -1,0 +1,165 @@
+//! The two ways to encode a prompt of LTX-Video, and which stages go with them.
+
+use super::Shell;
+use crate::ltx_text::write_model;
+
+const EXPERIMENT: &str = r#"
+name = "condition"
+
+[stages.pairs]
+kind   = "dataset"
+source = "builtin:figures"
+task   = "pose"
+count  = 1
+size   = [32, 64]
+
+[stages.clips]
+kind   = "interpolate"
+inputs = { pairs = "pairs" }
+method = "linear"
+frames = 17
+
+[stages.latents]
+kind   = "vae_encode"
+inputs = { videos = "clips" }
+model  = "model"
+
+[stages.prompt]
+kind   = "text_encode"
+model  = "model"
+
+[stages.lora]
+kind   = "lora_train"
+inputs = { latents = "latents", text = "prompt" }
+model  = "model"
+rank   = 2
+steps  = 1
+
+[stages.predict]
+kind   = "sample"
+inputs = { pairs = "pairs", text = "prompt", lora = "lora" }
+model  = "model"
+frames = 17
+steps  = 2
+"#;
+
+/// A model whose schedule is that of 0.9.5, sampled and trained by default as an older one.
+#[test]
+fn a_prompt_for_another_pipeline_is_told() {
+    let shell = Shell::new();
+    write_model(&shell.path("model"));
+    shell.write("mixed.toml", EXPERIMENT);
+    insta::assert_snapshot!(shell.transcript("check mixed.toml"), @r#"
+    $ pipe check mixed.toml
+    ? 2
+    --- stderr
+      × stage `lora`: the prompt on `text` is encoded as in the condition pipeline, but training
+      │ without `causal_time` is for the basic one
+        ╭─[mixed.toml:26:9]
+     25 │ 
+     26 │ [stages.lora]
+        ·         ──┬─
+        ·           ╰── `causal_time`
+     27 │ kind   = "lora_train"
+        ╰────
+      help: set `causal_time = true`, or `format = "basic"` where the prompt is encoded
+
+      × stage `predict`: the prompt on `text` is encoded as in the condition pipeline, but this
+      │ sampler is that of the basic one
+        ╭─[mixed.toml:33:9]
+     32 │ 
+     33 │ [stages.predict]
+        ·         ───┬───
+        ·            ╰── `sampler`
+     34 │ kind   = "sample"
+        ╰────
+      help: set `sampler = "flow_condition"`, or `format = "basic"` where the prompt is encoded
+    mixed.toml: 2 errors
+    "#);
+    let trained = EXPERIMENT.replace("rank   = 2", "rank   = 2\ncausal_time = true");
+    let condition = trained.replace("steps  = 2", "steps  = 2\nsampler = \"flow_condition\"");
+    shell.write("condition.toml", &condition);
+    insta::assert_snapshot!(shell.transcript("check condition.toml"), @"
+    $ pipe check condition.toml
+    ? 0
+    --- stdout
+    condition.toml: fine, 6 stages; not looked into: weights (`model`)
+    ");
+    let basic = "kind   = \"text_encode\"\nformat = \"basic\"";
+    let wrong = condition.replace("kind   = \"text_encode\"", basic);
+    shell.write("wrong.toml", &wrong);
+    insta::assert_snapshot!(shell.transcript("check wrong.toml"), @r#"
+    $ pipe check wrong.toml
+    ? 2
+    --- stderr
+      × stage `lora`: the prompt on `text` is encoded as in the basic pipeline, but `causal_time`
+      │ trains for the condition pipeline
+        ╭─[wrong.toml:32:15]
+     31 │ rank   = 2
+     32 │ causal_time = true
+        ·               ──┬─
+        ·                 ╰── `causal_time`
+     33 │ steps  = 1
+        ╰────
+      help: set `causal_time = false`, or `format = "condition"` where the prompt is encoded
+
+      × stage `predict`: the prompt on `text` is encoded as in the basic pipeline, but
+      │ `flow_condition` samples as the condition pipeline does
+        ╭─[wrong.toml:41:11]
+     40 │ steps  = 2
+     41 │ sampler = "flow_condition"
+        ·           ────────┬───────
+        ·                   ╰── `sampler`
+        ╰────
+      help: set another `sampler`, or `format = "condition"` where the prompt is encoded
+    wrong.toml: 2 errors
+    "#);
+}
+
+/// A run as the basic pipeline is possible, and said.
+#[test]
+fn sampling_a_model_of_the_condition_pipeline_as_the_basic_one_is_warned_of() {
+    let shell = Shell::new();
+    write_model(&shell.path("model"));
+    let basic = "kind   = \"text_encode\"\nformat = \"basic\"";
+    let text = EXPERIMENT.replace("kind   = \"text_encode\"", basic);
+    // Said once for all cells.
+    let swept =
+        text.replace("[stages.pairs]", "[sweep]\ngrid = { rank = [1, 2] }\n\n[stages.pairs]");
+    let swept = swept.replace("rank   = 2", "rank   = \"${rank}\"");
+    shell.write("basic.toml", &swept);
+    insta::assert_snapshot!(shell.transcript("check basic.toml"), @r#"
+    $ pipe check basic.toml
+    ? 0
+    --- stdout
+    basic.toml: fine, 8 stages; not looked into: weights (`model`)
+    --- stderr
+    warning: `predict` samples with `flow_euler`, as the basic pipeline does, but the schedule of its model has no shift: from LTX-Video 0.9.5 on, models are published with the condition pipeline; for that, set `sampler = "flow_condition"`
+    "#);
+    let named = text.replace("steps  = 2", "steps  = 2\nsampler = \"flow_euler\"");
+    shell.write("named.toml", &named);
+    let said = shell.transcript("check named.toml");
+    assert!(said.contains("set `sampler = \"flow_condition\"`"), "{said}");
+}
+
+#[test]
+fn a_family_without_the_format_says_so() {
+    let shell = Shell::new();
+    shell.write(
+        "prompt.toml",
+        "[stages.prompt]\nkind = \"text_encode\"\nmodel = \"builtin:tiny\"\nformat = \"condition\"\n",
+    );
+    insta::assert_snapshot!(shell.transcript("check prompt.toml"), @r#"
+    $ pipe check prompt.toml
+    ? 2
+    --- stderr
+      × stage `prompt`: `format` must be `basic` for this family of models, but is `condition`
+       ╭─[prompt.toml:4:10]
+     3 │ model = "builtin:tiny"
+     4 │ format = "condition"
+       ·          ─────┬─────
+       ·               ╰── `format`
+       ╰────
+    prompt.toml: 1 error
+    "#);
+}
