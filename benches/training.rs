@@ -8,7 +8,7 @@ use std::time::Instant;
 use burn::tensor::{Device, Tensor};
 use pipe::{
     models::{
-        Adapter, DenoiserInput, LoraTargets, ParamReader, Params, VideoDiffusion,
+        Adapter, DenoiserInput, LoraTargets, ParamReader, Params, TimeAxis, VideoDiffusion,
         cogvideox::CogVideoX,
     },
     rng::TorchRng,
@@ -45,7 +45,7 @@ fn measure(build: &Build<'_>, mut params: Params, recompute: Recompute) -> (f64,
         image: rng.normal_tensor([BATCH, 8, 1, 16, 16], &device),
         text: rng.normal_tensor([BATCH, 8, 64], &device),
         timesteps: vec![3.0, 420.0, 700.0, 999.0],
-        causal_time: false,
+        time: TimeAxis::default(),
     };
     let target: Tensor<5> = rng.normal_tensor([BATCH, 8, 4, 16, 16], &device);
     let batch = Batch { input, target, weights: None };

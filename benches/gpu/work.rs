@@ -6,7 +6,7 @@ use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use pipe::{
     models::{
         Adapter, Denoiser, DenoiserInput, LoadError, MODELS, ParamReader, Params, Sampler,
-        TextEncoder, VideoDiffusion,
+        TextEncoder, TimeAxis, VideoDiffusion,
         sampling::{Sample, Sampling},
         t5::T5Encoder,
         weight_dtype,
@@ -153,7 +153,7 @@ impl<'a> Work<'a> {
             image: self.hashed("image", [batch, channels, 1, height, width]),
             text: self.hashed("text", [batch, tokens, dim]),
             timesteps: timesteps.collect(),
-            causal_time: false,
+            time: TimeAxis::default(),
         }
     }
 
@@ -311,6 +311,7 @@ impl<'a> Work<'a> {
                 text: self.hashed("text", [1, tokens, dim]),
                 guidance: None,
                 condition: None,
+                frame_rate: None,
             };
             let image = self.hashed("image", [1, sized.latent_channels, 1, height, width]);
             let sample = Sample { image, noise: None, rng: TorchRng::new(42) };

@@ -306,9 +306,34 @@ pub struct DenoiserInput {
     /// Timesteps: one per sample, or, in families whose image is the first frame, also one per
     /// latent frame or per token of each sample; sample by sample, frame by frame.
     pub timesteps: Vec<f32>,
-    /// Whether positions count time from the first video frame, as the condition pipeline of
-    /// LTX-Video 0.9.5 does, and not by latent frames. Other families have one way to count.
-    pub causal_time: bool,
+    /// How positions count time; for families that count it in seconds.
+    pub time: TimeAxis,
+}
+
+/// How positions count time, where they are in seconds (LTX-Video).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TimeAxis {
+    /// Whether time is counted from the first video frame, as the condition pipeline of LTX-Video 0.9.5
+    /// does, and not by latent frames.
+    pub causal: bool,
+    /// Video frames per second.
+    pub frame_rate: f64,
+}
+
+impl TimeAxis {
+    /// The frame rate of the published pipelines.
+    pub const FRAME_RATE: f64 = 25.0;
+
+    /// Counts at a frame rate, by default that of the published pipelines.
+    pub fn new(causal: bool, frame_rate: Option<f64>) -> Self {
+        Self { causal, frame_rate: frame_rate.unwrap_or(Self::FRAME_RATE) }
+    }
+}
+
+impl Default for TimeAxis {
+    fn default() -> Self {
+        Self::new(false, None)
+    }
 }
 
 /// The transformer that predicts noise, cut where recomputation cuts it.

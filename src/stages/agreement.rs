@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Cause, Misfit};
 use crate::models::{
-    ImageConditioning, LoadError, Sampler, TextFormat,
+    ImageConditioning, LoadError, Sampler, TextFormat, TimeAxis,
     sampling::{ImageLatentScale, ScaleRule, Side},
 };
 
@@ -17,6 +17,8 @@ pub struct ImageUse {
     pub scale: Option<ImageLatentScale>,
     /// Whether time is counted from the first video frame.
     pub causal_time: bool,
+    /// Video frames per second; by default that of the published pipeline.
+    pub frame_rate: Option<f64>,
 }
 
 /// Multiples this close are one number, written with fewer digits.
@@ -35,7 +37,8 @@ impl ImageUse {
             ImageLatentScale::Factor(multiple)
         };
         let causal_time = settings.get("causal_time").and_then(Value::as_bool).unwrap_or(false);
-        Some(Self { scale: Some(scale), causal_time })
+        let frame_rate = settings.get("frame_rate").and_then(Value::as_f64);
+        Some(Self { scale: Some(scale), causal_time, frame_rate })
     }
 
     /// What sampling in this way gets wrong with an adapter that was trained in another one; `vae` is
@@ -48,7 +51,9 @@ impl ImageUse {
     ) -> Result<Option<Misfit>, LoadError> {
         match conditioning {
             ImageConditioning::Channels => self.scale_misfit(trained.scale, vae),
-            ImageConditioning::FirstFrame => Ok(self.time_misfit(trained.causal_time)),
+            ImageConditioning::FirstFrame => {
+                Ok(self.time_misfit(trained.causal_time).or(self.rate_misfit(trained)))
+            }
         }
     }
 
@@ -93,6 +98,21 @@ impl ImageUse {
             _ => return None,
         };
         Some(Misfit::new(Cause::Param("sampler"), message, help))
+    }
+
+    fn rate_misfit(self, trained: Self) -> Option<Misfit> {
+        let [now, then] =
+            [self, trained].map(|how| TimeAxis::new(false, how.frame_rate).frame_rate);
+        (now.to_bits() != then.to_bits()).then(|| {
+            Misfit::new(
+                Cause::Param("frame_rate"),
+                format!(
+                    "the clips have {now} frames per second here, but {then} in the training of the \
+                     adapter"
+                ),
+                "set the same `frame_rate` in both stages",
+            )
+        })
     }
 }
 
@@ -191,6 +211,21 @@ pub(super) fn time_of_channels(causal: bool, conditioning: ImageConditioning) ->
     })
 }
 
+/// Frames per second for a family that counts frames.
+pub(super) fn rate_of_channels(
+    frame_rate: Option<f64>,
+    conditioning: ImageConditioning,
+) -> Option<Misfit> {
+    let idle = frame_rate.is_some() && conditioning == ImageConditioning::Channels;
+    idle.then(|| {
+        Misfit::new(
+            Cause::Param("frame_rate"),
+            "`frame_rate` is not for this family of models, which counts frames and not seconds",
+            "leave it out",
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -198,7 +233,7 @@ mod tests {
     use super::*;
 
     fn scaled(scale: Option<ImageLatentScale>) -> ImageUse {
-        ImageUse { scale, causal_time: false }
+        ImageUse { scale, ..ImageUse::default() }
     }
 
     const MEANT: Option<ImageLatentScale> = Some(ImageLatentScale::Rule(ScaleRule::PaperMismatch));
@@ -238,6 +273,12 @@ mod tests {
         assert_eq!((misfit(plain, plain), misfit(causal, causal)), (None, None));
         assert!(misfit(causal, plain).unwrap().message.contains("without `causal_time`"));
         assert!(misfit(plain, causal).unwrap().message.contains("with `causal_time`"));
+
+        let slow = ImageUse { frame_rate: Some(12.5), ..plain };
+        let stated = ImageUse { frame_rate: Some(25.0), ..plain };
+        assert_eq!((misfit(slow, slow), misfit(stated, plain)), (None, None));
+        insta::assert_snapshot!(misfit(slow, plain).unwrap().message, @"the clips have 12.5 frames per second here, but 25 in the training of the adapter");
+        assert!(misfit(plain, slow).is_some());
     }
 
     #[test]
@@ -275,10 +316,10 @@ mod tests {
         assert_eq!(ImageUse::of_adapter(&log), Some(scaled(Some(ImageLatentScale::Factor(0.7)))));
         let meant = json!({
             "image_latent_scale": 0.7,
-            "settings": { "image_latent_scale": "paper_mismatch", "causal_time": true },
+            "settings": { "image_latent_scale": "paper_mismatch", "causal_time": true, "frame_rate": 8.0 },
         });
         let found = ImageUse::of_adapter(&meant).unwrap();
-        assert_eq!((found.scale, found.causal_time), (MEANT, true));
+        assert_eq!(found, ImageUse { scale: MEANT, causal_time: true, frame_rate: Some(8.0) });
         assert_eq!(ImageUse::of_adapter(&json!({ "merged": {} })), None);
     }
 }

@@ -84,6 +84,7 @@ pub(super) fn pretrain(stage: &Pretrain) -> Vec<IdleParam> {
         (!vae, "image_latent_scale", by, of_transformer),
         (!vae, "image_dropout", by, of_transformer),
         (!vae, "causal_time", by, of_transformer),
+        (!vae, "frame_rate", by, of_transformer),
         (!vae, "recompute", by, of_transformer),
         (!vae, "held_out_every", by, of_transformer),
     ]);

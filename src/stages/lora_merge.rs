@@ -254,6 +254,9 @@ fn keep_image_use(train: &mut Value, logs: &[Value]) {
     train["settings"] = json!({
         "image_latent_scale": settings["image_latent_scale"], "causal_time": first.causal_time,
     });
+    if let Some(frame_rate) = first.frame_rate {
+        train["settings"]["frame_rate"] = frame_rate.into();
+    }
 }
 
 /// Reads an adapter file; peft keeps the scale in another file beside it.

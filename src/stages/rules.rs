@@ -1,7 +1,7 @@
 //! Rules for parameters that several kinds have.
 
 use super::ParamError;
-use crate::models::sampling::ImageLatentScale;
+use crate::models::{TimeAxis, sampling::ImageLatentScale};
 
 /// Counts that must not be zero.
 pub(super) fn at_least_one(counts: &[(&str, usize)]) -> Vec<ParamError> {
@@ -21,6 +21,18 @@ pub(super) fn image_scale(scale: Option<ImageLatentScale>) -> Option<ParamError>
         Some(ImageLatentScale::Factor(factor)) => positive("image_latent_scale", factor),
         _ => None,
     }
+}
+
+/// Frames per second; at rates beyond, positions are no numbers any more.
+pub(super) fn frame_rate(rate: Option<f64>) -> Option<ParamError> {
+    let rate = rate.filter(|rate| !(0.1..=1000.0).contains(rate))?;
+    Some(ParamError::new("frame_rate", format!("must lie between 0.1 and 1000, but is {rate}")))
+}
+
+/// Whether a frame rate says no more than its default, so that both give one key.
+#[expect(clippy::ref_option, reason = "what serde calls")]
+pub(super) fn is_usual_rate(rate: &Option<f64>) -> bool {
+    rate.is_none_or(|rate| rate.to_bits() == TimeAxis::FRAME_RATE.to_bits())
 }
 
 /// A number above zero.
@@ -51,6 +63,11 @@ mod tests {
             assert!(image_scale(Some(ImageLatentScale::Factor(wrong))).is_some(), "{wrong}");
         }
         assert!(image_scale(Some(ImageLatentScale::Factor(0.7))).is_none());
+        for wrong in [f64::NAN, 0.0, -25.0, 1001.0] {
+            assert!(frame_rate(Some(wrong)).is_some(), "{wrong}");
+        }
+        assert!(frame_rate(Some(0.1)).is_none() && frame_rate(None).is_none());
+        assert!(is_usual_rate(&None) && is_usual_rate(&Some(25.0)) && !is_usual_rate(&Some(24.0)));
         assert!(finite("mean", f64::NAN).is_some() && finite("mean", -3.0).is_none());
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{
     Cause, IdleParam, ImageUse, Inputs, Misfit, Output, OwnSize, ParamError, Port, Ports, Stage,
     StageContext, StageError, StageKind, Surroundings,
-    agreement::{TextUse, scale_of_a_frame},
+    agreement::{TextUse, rate_of_channels, scale_of_a_frame},
     fit::{not_known, refuse},
     idle,
     model::{StageModel, array, check_channels, check_clip, open_vae, read_text, tiling_help},
@@ -59,6 +59,11 @@ pub struct Sample {
     /// with training.
     #[serde(default)]
     pub image_latent_scale: Option<ImageLatentScale>,
+    /// Frames per second of the clips, by default 25 (LTX-Video, which counts time in seconds). Must
+    /// agree with training.
+    #[serde(default, skip_serializing_if = "rules::is_usual_rate")]
+    #[schemars(range(min = 0.1, max = 1000.0))]
+    pub frame_rate: Option<f64>,
     /// Work on overlapping tiles of half the height and width that the model was trained with, where
     /// clips are larger: less memory, and slightly other latents of the image (CogVideoX).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -116,6 +121,7 @@ impl Stage for Sample {
         }
         let Condition { strength, noise_scale } = self.condition.unwrap_or_default();
         errors.extend(rules::image_scale(self.image_latent_scale));
+        errors.extend(rules::frame_rate(self.frame_rate));
         errors.extend(rules::share("condition.strength", strength));
         if !(0.0..=10.0).contains(&noise_scale) {
             let message = format!("must lie between 0 and 10, but is {noise_scale}");
@@ -150,6 +156,7 @@ impl Stage for Sample {
         misfits.extend(facts.tiling(self.tiling));
         let conditioning = facts.family.image_conditioning();
         misfits.extend(scale_of_a_frame(self.image_latent_scale, conditioning));
+        misfits.extend(rate_of_channels(self.frame_rate, conditioning));
         misfits.extend(facts.image_use(self.how_image_is_used(), around.trained));
         if let Some(limit) = facts.train_timesteps.filter(|limit| self.steps > *limit) {
             misfits.push(too_many_steps(self.steps, limit));
@@ -221,6 +228,7 @@ impl Stage for Sample {
             num_steps: self.steps,
             guidance: self.guidance(&source, inputs, text.dims(), &*denoiser, &device)?,
             condition: self.condition(),
+            frame_rate: self.frame_rate,
             text,
         };
         let images = Images { vae: &*vae, scale, denoiser: &*denoiser, device: &device };
@@ -308,7 +316,8 @@ impl Sample {
 
     fn how_image_is_used(&self) -> ImageUse {
         let causal_time = self.sampler == Some(Sampler::FlowCondition);
-        ImageUse { scale: self.image_latent_scale, causal_time }
+        let frame_rate = self.frame_rate;
+        ImageUse { scale: self.image_latent_scale, causal_time, frame_rate }
     }
 
     /// Checks that the image is given as in the training of the adapter.
@@ -318,7 +327,8 @@ impl Sample {
         conditioning: ImageConditioning,
         vae: &Value,
     ) -> Result<(), StageError> {
-        let mut misfit = scale_of_a_frame(self.image_latent_scale, conditioning);
+        let mut misfit = scale_of_a_frame(self.image_latent_scale, conditioning)
+            .or_else(|| rate_of_channels(self.frame_rate, conditioning));
         if let Some(trained) = lora.and_then(|lora| ImageUse::of_adapter(&lora.train)) {
             misfit = misfit.or(self.how_image_is_used().misfit(trained, conditioning, vae)?);
         }

@@ -3,7 +3,8 @@
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::models::{
-    DenoiserInput, ImageConditioning, NoiseScheduler, TimestepDistribution, schedulers::Quantile,
+    DenoiserInput, ImageConditioning, NoiseScheduler, TimeAxis, TimestepDistribution,
+    schedulers::Quantile,
 };
 use crate::rng::TorchRng;
 
@@ -43,7 +44,7 @@ pub struct Diffusion<'a> {
     /// The encoded prompt `[1, L, D]`.
     pub text: Tensor<3>,
     /// How positions count time; see [`DenoiserInput`].
-    pub causal_time: bool,
+    pub time: TimeAxis,
 }
 
 impl Diffusion<'_> {
@@ -95,13 +96,8 @@ impl Diffusion<'_> {
         let text = self.text.clone().expand([len, tokens, dim]);
         let told = self.scheduler.told(timesteps).into_iter().zip(kept);
         let timesteps = told.flat_map(|(t, kept)| self.conditioning.timesteps(t, f, *kept));
-        let input = DenoiserInput {
-            latents,
-            image,
-            text,
-            timesteps: timesteps.collect(),
-            causal_time: self.causal_time,
-        };
+        let input =
+            DenoiserInput { latents, image, text, timesteps: timesteps.collect(), time: self.time };
         let weights = (self.conditioning == ImageConditioning::FirstFrame)
             .then(|| without_first_frames(kept, f, &input.latents.device()));
         Batch { input, target, weights }

@@ -60,7 +60,7 @@ fn part(batch: &Batch, start: usize, len: usize) -> Batch {
             image: input.image.clone().narrow(0, start, len),
             text: input.text.clone().narrow(0, start, len),
             timesteps: input.timesteps[start * steps..(start + len) * steps].to_vec(),
-            causal_time: input.causal_time,
+            time: input.time,
         },
         target: batch.target.clone().narrow(0, start, len),
         weights: batch.weights.clone().map(|weights| weights.narrow(0, start, len)),

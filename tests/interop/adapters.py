@@ -2,30 +2,39 @@
 
 Usage: adapters.py PIPE FOLDER [MODEL], with the built binary and an empty folder to work in. MODEL is an
 LTX-Video model in diffusers' layout whose T5 has a `spiece.model`; without it the built-in model is used, a
-small CogVideoX 1.5. Needs torch, diffusers and peft. Compares one prediction of the transformer on random
-input: with each exported form loaded, and with adapters that peft made brought into pipe, summed, exported
-again and merged.
+small CogVideoX 1.5. Needs torch, diffusers and peft. Two things are compared, and what `pipe` runs is
+`adapters.toml`:
+
+- one prediction of diffusers' transformer on random input: with each exported form loaded, and with adapters
+  that peft made brought into pipe, summed, exported again and merged;
+- clips that `pipe` samples and decodes with those of diffusers' pipeline, from one image, prompt and seed:
+  without an adapter, with ours, and with those of peft, which `pipe` has by `lora_merge` and diffusers from peft.
 """
 import json
 import pathlib
 import subprocess
 import sys
+import tomllib
 
+import numpy as np
 import torch
-from diffusers import CogVideoXTransformer3DModel, LTXVideoTransformer3DModel
+from diffusers import (AutoencoderKLCogVideoX, CogVideoXDPMScheduler, CogVideoXImageToVideoPipeline,
+                       CogVideoXTransformer3DModel, LTXImageToVideoPipeline, LTXVideoTransformer3DModel)
 from diffusers.loaders.lora_pipeline import CogVideoXLoraLoaderMixin, LTXVideoLoraLoaderMixin
 from diffusers.loaders.single_file_utils import convert_ltx_transformer_checkpoint_to_diffusers
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from peft import LoraConfig, PeftModel, get_peft_model
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 binary, folder = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2]).resolve()
+here = pathlib.Path(__file__).parent
+PIPELINE = tomllib.loads((here / "adapters.toml").read_text())
 
 
 class CogVideoX:
-    root, name = pathlib.Path(__file__).parents[2] / "assets/builtin_tiny", "builtin:tiny"
-    model, loader, modules, theirs = CogVideoXTransformer3DModel, CogVideoXLoraLoaderMixin, "qkvo", ["to_q", "to_v"]
-    size, frames = [32, 32], 5
+    root, layers, profile = here.parents[1] / "assets/builtin_tiny", [], {}
+    model, loader, theirs = CogVideoXTransformer3DModel, CogVideoXLoraLoaderMixin, ["to_q", "to_v"]
 
     def __init__(self, config):
         self.latents = torch.randn(1, 2, config["in_channels"], 8, 8)
@@ -40,11 +49,23 @@ class CogVideoX:
     def original(self, name):
         return name
 
+    def pipeline(self, transformer):
+        vae = AutoencoderKLCogVideoX.from_pretrained(self.root / "vae", torch_dtype=torch.float32)
+        scheduler = CogVideoXDPMScheduler.from_pretrained(self.root / "scheduler")
+        return CogVideoXImageToVideoPipeline(None, None, vae, transformer, scheduler)
+
+    def arguments(self, embeds):
+        return {"prompt_embeds": embeds}
+
+    def as_ours(self, sampled, shape):
+        """`[F, C, H, W]` with what pads the frames in front, as ours."""
+        return sampled[-shape[1]:].transpose(0, 1)
+
 
 class LtxVideo:
-    model, loader, modules = LTXVideoTransformer3DModel, LTXVideoLoraLoaderMixin, "all_linear"
+    profile = PIPELINE["profiles"]["ltx_video"]
+    model, loader = LTXVideoTransformer3DModel, LTXVideoLoraLoaderMixin
     theirs = ["to_q", "to_v", "proj_in", "linear_1", "time_embed.linear"]
-    size, frames = [64, 96], 9
 
     def __init__(self, config):
         self.hidden = torch.randn(1, 12, config["in_channels"])
@@ -63,88 +84,35 @@ class LtxVideo:
             name = name.replace(ours, theirs)
         return name
 
+    def pipeline(self, transformer):
+        return LTXImageToVideoPipeline.from_pretrained(self.root, text_encoder=None, tokenizer=None,
+                                                       transformer=transformer)
+
+    def arguments(self, embeds):
+        return {"prompt_embeds": embeds, "prompt_attention_mask": torch.ones(embeds.shape[:2]),
+                "decode_timestep": 0.05, "decode_noise_scale": 0.025}
+
+    def as_ours(self, sampled, shape):
+        """`[S, C]`, frame by frame, as ours."""
+        return sampled.unflatten(0, shape[1:]).permute(3, 0, 1, 2)
+
 
 if len(sys.argv) > 3:
     LtxVideo.root = pathlib.Path(sys.argv[3]).resolve()
-    LtxVideo.name = str(LtxVideo.root)
+    LtxVideo.layers = ["--profile", "ltx_video", "--set", f"params.model={LtxVideo.root}"]
     family = LtxVideo
 else:
     family = CogVideoX
-PIPELINE = f"""
-name = "adapters"
-seed = 42
-
-[stages.pairs]
-kind = "dataset"
-source = "builtin:figures"
-task = "pose"
-split = "train"
-count = 1
-size = {family.size}
-
-[stages.clips]
-kind = "interpolate"
-inputs = {{ pairs = "pairs" }}
-method = "linear"
-frames = {family.frames}
-
-[stages.prompt]
-kind = "text_encode"
-model = "{family.name}"
-
-[stages.latents]
-kind = "vae_encode"
-inputs = {{ videos = "clips" }}
-model = "{family.name}"
-"""
-for stage, modules in [("lora", family.modules), ("attention", "qkvo")]:
-    PIPELINE += f"""
-[stages.{stage}]
-kind = "lora_train"
-inputs = {{ latents = "latents", text = "prompt" }}
-model = "{family.name}"
-rank = 4
-alpha = 2
-modules = "{modules}"
-steps = 3
-learning_rate = 0.02
-"""
-FILES = {"theirs": "peft/adapter_model", "theirs_comfyui": "comfyui", "theirs_diffusers": "pytorch_lora_weights",
-         "theirs_rslora": "rslora/adapter_model", "theirs_rslora_diffusers": "rslora",
-         "theirs_patterns": "patterns/adapter_model", "theirs_patterns_diffusers": "patterns",
-         "theirs_patterns_comfyui": "patterns_comfyui"}
-for stage, file in FILES.items():
-    PIPELINE += f"""
-[stages.{stage}]
-kind = "lora_merge"
-root = "theirs"
-files = ["{file}.safetensors"]
-"""
-PIPELINE += f"""
-[stages.both]
-kind = "lora_merge"
-inputs = {{ first = "lora", second = "theirs" }}
-weights = [0.5, 2.0]
-
-[stages.merged]
-kind = "lora_merge"
-inputs = {{ first = "both" }}
-model = "{family.name}"
-"""
-# What we wrote for ComfyUI, read again.
-BACK = """
-name = "back"
-
-[stages.back]
-kind = "lora_merge"
-root = "lora_comfyui"
-files = ["comfyui_lora.safetensors"]
-"""
+PARAMS = PIPELINE["params"] | family.profile
+FILES = [name for name in PIPELINE["stages"] if name.startswith("theirs")]
 
 
-def pipe(*args):
-    subprocess.run([binary, *args, "--cache", folder / "cache"], check=True, cwd=folder, stdout=subprocess.DEVNULL,
-                   stderr=subprocess.DEVNULL)
+def pipe(command, file, *args):
+    layers = family.layers if file == "adapters.toml" else []
+    done = subprocess.run([binary, command, file, *args, *layers, "--cache", folder / "cache"], cwd=folder,
+                          capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"pipe {command} failed with {done.returncode}\n{done.stderr}")
 
 
 def export(stage, *options, file="adapters.toml"):
@@ -242,8 +210,8 @@ def save_for_comfyui(name, state, alpha):
 
 
 folder.mkdir(parents=True, exist_ok=True)
-(folder / "adapters.toml").write_text(PIPELINE)
-(folder / "back.toml").write_text(BACK)
+for file in ["adapters.toml", "adapters_back.toml"]:
+    (folder / file).write_text((here / file).read_text())
 
 # An adapter that peft makes, in the forms of the field, one with the scale by the root of the rank, and one
 # whose branches differ in rank and alpha.
@@ -278,8 +246,8 @@ else:
     stripped = folder / "stripped.safetensors"
     save_file(load_file(file), stripped)
     compare("the same without header, at scale 1 as wrappers take it", with_file(stripped), ours)
-pipe("run", "back.toml")
-compare("ours for ComfyUI through pipe to diffusers, as ours", with_file(diffusers_file("back", "back.toml")), ours)
+pipe("run", "adapters_back.toml")
+compare("ours for ComfyUI through pipe to diffusers, as ours", with_file(diffusers_file("back", "adapters_back.toml")), ours)
 for stage in FILES:
     wanted = stabilised if "rslora" in stage else patterned if "patterns" in stage else theirs
     compare(f"{stage} through pipe, as in peft", with_file(diffusers_file(stage)), wanted)
@@ -295,4 +263,47 @@ merged = transformer()
 [weights] = export("merged").rglob("diffusion_pytorch_model.safetensors")
 merged.load_state_dict(load_file(weights))
 compare("merged into the model by lora_merge, as by peft", predict(merged), wanted)
+
+# Clips of both programs.
+embeds = load_file(next(export("prompt").rglob("*.safetensors")))["embedding"][None]
+pair = next(export("pairs").rglob("*.input.png"))
+image = Image.open(pair)
+clips = {}
+
+
+def sampled(pipeline, output):
+    height, width = PARAMS["size"]
+    return pipeline(image=image, height=height, width=width, num_frames=PARAMS["frames"],
+                    num_inference_steps=PARAMS["steps"], guidance_scale=1.0, output_type=output, return_dict=False,
+                    generator=torch.Generator("cpu").manual_seed(PIPELINE["seed"]), **inputs.arguments(embeds))[0][0]
+
+
+def compare_clips(stage, model, adapter=None):
+    """The clips of a stage, and those of diffusers' pipeline with a transformer, or with a file it loads."""
+    pipeline = inputs.pipeline(model)
+    pipeline.set_progress_bar_config(disable=True)
+    if adapter:
+        pipeline.load_lora_weights(adapter)
+    [latents] = load_file(next(export(f"clip_{stage}").rglob("*.safetensors"))).values()
+    wanted = inputs.as_ours(sampled(pipeline, "latent"), latents.shape)
+    compare(f"clip, {stage}: latents", latents, wanted, 1e-4)
+    # Rounded to bytes: half a step is 2e-3.
+    frame = next(export(f"frames_{stage}").rglob(pair.name.replace(".input", "")))
+    frame = torch.tensor(np.asarray(Image.open(frame).convert("RGB"))).float()
+    compare(f"clip, {stage}: last frame", frame, torch.tensor(sampled(pipeline, "np")[-1] * 255), 5e-3)
+    clips[stage] = latents
+
+
+def peft_transformer(name):
+    return PeftModel.from_pretrained(transformer(), str(folder / "theirs" / name)).get_base_model()
+
+
+compare_clips("plain", transformer())
+compare_clips("lora", transformer(), diffusers_file("lora"))
+for stage, name in [("theirs", "peft"), ("theirs_rslora", "rslora"), ("theirs_patterns", "patterns")]:
+    compare_clips(stage, peft_transformer(name))
+compare_clips("both", both.get_base_model())
+plain = clips.pop("plain")
+for stage, latents in clips.items():
+    moves(f"clip, {stage}: moves latents by", latents)
 sys.exit(0 if all(good) else 1)

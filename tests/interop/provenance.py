@@ -1,10 +1,10 @@
 """Checks what `pipe` tells others of a run with the tools that they would use.
 
-    python provenance.py PIPE FILE FOLDER
+    python provenance.py PIPE FOLDER [FILE]
 
-runs the pipeline FILE in FOLDER, exports it as RO-Crate and checks that with `roc-validator`; attests it with
-a key of OpenSSL's and checks the envelope with `cryptography` alone, and its digests with `hashlib`; checks
-the JSON documents against the committed schemas with `jsonschema`.
+runs a pipeline, FILE or `provenance.toml`, in FOLDER, exports it as RO-Crate and checks that with
+`roc-validator`; attests it with a key of OpenSSL's and checks the envelope with `cryptography` alone, and its
+digests with `hashlib`; checks the JSON documents against the committed schemas with `jsonschema`.
 
 Needs `pip install roc-validator cryptography jsonschema`, and `openssl`.
 """
@@ -87,8 +87,12 @@ def check_schema(document, texts):
     told(f"schema, {document}", f"{count} documents ok")
 
 
-def main(pipeline, folder):
+def main(folder, pipeline=None):
     folder.mkdir(parents=True, exist_ok=True)
+    if pipeline is None:
+        # A copy, as the lock is written beside the file.
+        pipeline = folder / "provenance.toml"
+        pipeline.write_text(Path(__file__).with_name("provenance.toml").read_text())
     plan = pipe(["plan", pipeline, "--json"], folder)
     pipe(["run", pipeline, "--lock", "--events", "events.ndjson"], folder)
     lock = Path(pipeline).with_suffix(".lock")
@@ -109,4 +113,4 @@ def main(pipeline, folder):
 
 if __name__ == "__main__":
     PIPE = str(Path(sys.argv[1]).resolve())
-    main(str(Path(sys.argv[2]).resolve()), Path(sys.argv[3]))
+    main(*(Path(arg).resolve() for arg in sys.argv[2:]))

@@ -5,7 +5,7 @@
 starts the server on this machine, which checks signatures and rights, makes a bucket, and has `pipe` share
 caches through it: `pipe cache push` and `pull`, a run that fetches instead of computing, one that writes back, an
 object of several parts, and listings longer than a page. What the server then holds is looked at with boto3
-alone.
+alone. The pipelines are `remote.toml` and `remote_more.toml`.
 
 Needs `pip install 'moto[server]'`, which brings boto3.
 """
@@ -29,40 +29,10 @@ import boto3
 
 BUCKET = "shared"
 REGION = "us-east-1"
-# Longer than two parts of an upload.
-LARGE = 20_000_000
 # More than S3 lists at once.
 MANY = 1_100
 
-PIPELINE = """
-name = "remote"
-
-[stages.pairs]
-kind   = "dataset"
-source = { source = "builtin:figures" }
-task   = "pose"
-count  = 2
-size   = [32, 32]
-
-[stages.clips]
-kind   = "interpolate"
-inputs = { pairs = "pairs" }
-method = "linear"
-frames = 5
-
-[stages.large]
-kind    = "command"
-command = "head -c %d /dev/zero | tr '\\\\0' x > $OUT/large; date +%%s%%N >> $OUT/large"
-outputs = ["large"]
-""" % LARGE
-
-MORE = """
-[stages.smooth]
-kind   = "interpolate"
-inputs = { pairs = "pairs" }
-method = "quadratic"
-frames = 5
-"""
+PIPELINES = ["remote.toml", "remote_more.toml"]
 
 failures = 0
 
@@ -198,10 +168,9 @@ def shares(pipe, s3, server, folder):
          "0 stages ran, 3 reused" in through)
     told("", line_of(through, "fetched"), "fetched 3 results" in through)
 
-    (folder / "remote.toml").write_text(PIPELINE + MORE)
-    back = pipe("run", "remote.toml", "--cache", "third", *commands, *remote)
+    back = pipe("run", "remote_more.toml", "--cache", "third", *commands, *remote)
     told("run of one stage more, written back", line_of(back, "sent"), "sent 1 result" in back)
-    fourth = pipe("run", "remote.toml", "--cache", "fourth", *commands, *remote)
+    fourth = pipe("run", "remote_more.toml", "--cache", "fourth", *commands, *remote)
     told("run of another fresh cache", line_of(fourth, "stages ran"), "0 stages ran, 4 reused" in fourth)
 
 
@@ -211,13 +180,13 @@ def mends(pipe, s3, server):
     keys = listed(s3, "caches/one/objects/")
     large = max(keys, key=keys.get)
     s3.put_object(Bucket=BUCKET, Key=large, Body=b"x" * keys[large])
-    fifth = pipe("run", "remote.toml", "--cache", "fifth", "--allow-commands", *remote)
+    fifth = pipe("run", "remote_more.toml", "--cache", "fifth", "--allow-commands", *remote)
     told("run over a damaged object", line_of(fifth, "done"), "1 stage ran, 3 reused" in fifth)
     # With another output, as the stage notes the time.
     told("", line_of(fifth, "sent"), "sent 1 result" in fifth)
     refused = len(server.requests(" 412 "))
     told("writes refused since something is there, then forced", refused, refused > 0)
-    sixth = pipe("run", "remote.toml", "--cache", "sixth", "--allow-commands", *remote)
+    sixth = pipe("run", "remote_more.toml", "--cache", "sixth", "--allow-commands", *remote)
     told("run of another fresh cache", line_of(sixth, "done"), "0 stages ran, 4 reused" in sixth)
     verified = pipe("cache", "verify", "--cache", "sixth")
     told("pipe cache verify", line_of(verified, "checked"))
@@ -297,7 +266,8 @@ def main(program, folder):
         s3 = boto3.client("s3", endpoint_url=server.url, region_name=REGION, aws_access_key_id=key,
                           aws_secret_access_key=secret)
         s3.create_bucket(Bucket=BUCKET)
-        (folder / "remote.toml").write_text(PIPELINE)
+        for file in PIPELINES:
+            (folder / file).write_text((Path(__file__).parent / file).read_text())
         pipe = Pipe(Path(program).resolve(), folder, server, (key, secret))
         print(f"moto {version('moto')}, boto3 {version('boto3')}, {pipe('--version').strip()}")
         shares(pipe, s3, server, folder)

@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 
 use burn::tensor::{FloatDType, Tensor};
 use pipe::models::{
-    DecodeNoise, DenoiserInput, ParamReader, Params, VideoDiffusion, cogvideox::CogVideoX,
+    DecodeNoise, DenoiserInput, ParamReader, Params, TimeAxis, VideoDiffusion, cogvideox::CogVideoX,
     ltx_video::LtxVideo,
 };
 use serde_json::Value;
@@ -116,7 +116,7 @@ fn transformer(model: &Path) -> Vec<(&'static str, f32)> {
         image: image.clone(),
         text: golden.tensor("text"),
         timesteps: golden.values("timestep").0,
-        causal_time: false,
+        time: TimeAxis::default(),
     };
     let out = denoiser.forward(&input);
     let error = relative_error(out.clone().inner(), &swap(golden.tensor("out")));
@@ -176,7 +176,7 @@ pub fn ltx_transformer(model: &Path) -> Vec<(&'static str, f32)> {
             latents: latents.clone(),
             text: text.clone().narrow(0, sample, 1).narrow(1, 0, tokens),
             timesteps: timesteps.chunks(timesteps.len() / samples).nth(sample).unwrap().to_vec(),
-            causal_time: false,
+            time: TimeAxis::default(),
         };
         let out = denoiser.forward(&input);
         let error = relative_error(out.clone().inner(), &unpacked("out", sample));

@@ -1,10 +1,16 @@
-//! Adapters combined and merged against peft; see `tests/golden/lora_merge`.
+//! Adapters combined and merged against peft, and predictions with adapters of peft; see
+//! `tests/golden/lora_merge` and `tests/golden/lora`.
 
 use std::{collections::BTreeMap, path::Path};
 
 use burn::tensor::{Device, FloatDType, Tensor};
-use pipe::models::{Adapter, Params, lora::Combination};
+use pipe::models::{
+    Adapter, DenoiserInput, ParamReader, Params, TimeAxis, VideoDiffusion, cogvideox::CogVideoX,
+    lora::Combination, ltx_video::LtxVideo,
+};
 use safetensors::SafeTensors;
+
+use crate::golden::{Golden as Fixture, assert_close, device, relative_error};
 
 struct Golden {
     tensors: Params,
@@ -101,4 +107,45 @@ fn a_merged_model_has_the_weights_of_peft() {
         println!("merged {name}: {error:.1e}");
         assert!(error < 1e-6, "{name}: {error}");
     }
+}
+
+/// Adapters of peft with what it states beside their tensors: scales by the root of the rank, and ranks
+/// and alphas of some modules. Our prediction with them is peft's, in the branches and merged.
+fn predicts_as_peft(family: &dyn VideoDiffusion, name: &str, base: &str) {
+    let (base, peft) = (Fixture::fixture(base), Fixture::fixture(&format!("lora/{name}")));
+    let latents = base.tensor("latents");
+    let image = match base.has("image") {
+        true => base.tensor("image"),
+        false => Tensor::clone(&latents).narrow(2, 0, 1),
+    };
+    let (text, timesteps) = (base.tensor("text"), base.values("timesteps").0);
+    let input = DenoiserInput { latents, image, text, timesteps, time: TimeAxis::default() };
+    let predict = |weights: &Params, adapter: Option<&Adapter>| {
+        let reader = ParamReader::loaded(weights, adapter);
+        family.denoiser(&base.config(), &reader).unwrap().forward(&input)
+    };
+    let cases = peft.config();
+    assert_eq!(cases.as_object().unwrap().len(), 4);
+    for (case, config) in cases.as_object().unwrap() {
+        let factors = peft.params(&format!("{case}.factors.")).to_safetensors(false, None);
+        let adapter = Adapter::from_peft(config.to_string().as_bytes(), &factors).unwrap();
+        let wanted = peft.tensor(&format!("{case}.out"));
+        let moved = relative_error(base.tensor("out"), &wanted);
+        assert!(moved > 0.1, "{name} {case}: the adapter moves the prediction by {moved}");
+        let mut weights = base.weights();
+        let found = predict(&weights, Some(&adapter.to_device(&device())));
+        assert_close(&format!("{name} {case}"), found, &wanted, 2e-5);
+        adapter.merge_into(&mut weights).unwrap();
+        assert_close(&format!("{name} {case}, merged"), predict(&weights, None), &wanted, 2e-5);
+    }
+}
+
+#[test]
+fn cogvideox_predicts_with_adapters_of_peft_as_peft() {
+    predicts_as_peft(&CogVideoX, "cogvideox", "transformer/15");
+}
+
+#[test]
+fn ltx_video_predicts_with_adapters_of_peft_as_peft() {
+    predicts_as_peft(&LtxVideo, "ltx_video", "ltx_video/transformer");
 }

@@ -8,8 +8,8 @@ use pipe::{
     artifact::{ArtifactKind, Item, frames, samples, videos::Clip},
     models::{
         Adapter, DecodeNoise, Denoiser, DenoiserInput, ImageConditioning, LoadError, LoraTargets,
-        NoiseScheduler, ParamReader, Params, Sampler, TimestepDistribution, VideoDiffusion,
-        VideoVae,
+        NoiseScheduler, ParamReader, Params, Sampler, TimeAxis, TimestepDistribution,
+        VideoDiffusion, VideoVae,
         ltx_video::LtxVideo,
         pixels,
         sampling::{Condition, Sample, Sampling, rng_after_sampling},
@@ -35,6 +35,8 @@ use crate::{
 
 const TRANSFORMER: f32 = 2e-5;
 const VAE: f32 = 5e-5;
+/// The frame rate of what the fixtures call `slow`.
+const SLOW: f64 = 12.0;
 
 fn golden(name: &str) -> Golden {
     Golden::fixture(&format!("ltx_video/{name}"))
@@ -51,7 +53,7 @@ fn transformer_agrees() {
         latents,
         text: golden.tensor("text"),
         timesteps: golden.values("timesteps").0,
-        causal_time: false,
+        time: TimeAxis::default(),
     };
     let hidden = model.begin(&input);
     assert_close("tokens", hidden[0].clone(), &golden.tensor("tokens"), TRANSFORMER);
@@ -62,6 +64,8 @@ fn transformer_agrees() {
 
     let short = DenoiserInput { text: input.text.clone().narrow(1, 0, 3), ..input.clone() };
     assert_close("masked text", model.forward(&short), &golden.tensor("masked"), TRANSFORMER);
+    let slow = DenoiserInput { time: TimeAxis::new(false, Some(SLOW)), ..input.clone() };
+    assert_close("slow", model.forward(&slow), &golden.tensor("slow"), TRANSFORMER);
 
     input.latents = input.latents.autodiff().require_grad();
     let loss = (model.forward(&input) * golden.tensor("grad_out")).sum();
@@ -174,7 +178,7 @@ fn a_lora_training_trace_agrees() {
         image_scale: 1.0,
         image_dropout: 0.4,
         text: golden.tensor("text"),
-        causal_time: false,
+        time: TimeAxis::default(),
     };
     let build = |factors: &Params| {
         fixture.denoiser(Some(&Adapter { rank: 3, alpha: 2.0, factors: factors.clone() }))
@@ -215,7 +219,7 @@ fn whole_sampling_runs_agree() {
         (fixture.denoiser(None).unwrap(), fixture.vae(), fixture.scheduler());
     let (rgb, shape) = golden.values("sample.image");
     let rgb: Vec<u8> = rgb.iter().map(|v| *v as u8).collect();
-    for (name, guidance) in [("plain", None), ("guided", Some(3.0))] {
+    for (name, guidance) in [("plain", None), ("guided", Some(3.0)), ("slow", None)] {
         let pixels = pixels::from_rgb(&rgb, [1, shape[0], shape[1]], &device());
         let sampling = Sampling {
             denoiser: &*denoiser,
@@ -224,6 +228,7 @@ fn whole_sampling_runs_agree() {
             text: golden.tensor("text"),
             guidance: guidance.map(|scale| (scale, golden.tensor("negative"))),
             condition: None,
+            frame_rate: (name == "slow").then_some(SLOW),
         };
         let start = Sample::encode(&*vae, pixels, 1.0, TorchRng::new(42));
         let image = start.image.clone();
@@ -253,6 +258,7 @@ fn a_sample_does_not_depend_on_the_size_of_others() {
         text: fixture.golden.tensor("text"),
         guidance: None,
         condition: None,
+        frame_rate: None,
     };
     let start = |width: usize| {
         let mut rng = TorchRng::new(6);
@@ -420,6 +426,48 @@ fn the_stage_samples_as_the_condition_pipeline_does() {
     assert!(error.to_string().contains("whose image is the first frame"), "{error}");
 }
 
+/// Both stages hand the frame rate on, and a training and a sampling that differ in it do not fit.
+#[test]
+fn clips_have_one_frame_rate_in_training_and_sampling() {
+    let fixture = Fixture::read();
+    let bench = Bench::new();
+    let folder = bench.folder.path().join("model");
+    let model = write_model(&folder, &fixture.config, &fixture.transformer, &fixture.vae);
+    bench.fill_with(&fixture.golden, [9, 32, 64]);
+    let encode: VaeEncode = stage(Some(&model), json!({}));
+    let latents = bench.run(&encode, &["videos"], usize::MAX).unwrap();
+    bench.put("latents", ArtifactKind::Latents, latents);
+    let train = |frame_rate: Value| {
+        let params = json!({ "rank": 1, "steps": 1, "frame_rate": frame_rate });
+        let train: LoraTrain = stage(Some(&model), params);
+        let made = bench.run(&train, &["latents", "text"], usize::MAX).unwrap();
+        std::fs::remove_dir_all(bench.folder.path().join("checkpoints")).unwrap();
+        made
+    };
+    let log = |made: &[Item]| -> Value {
+        serde_json::from_slice(&bench.read(&made[0], "train.json")).unwrap()
+    };
+    let (slow, plain) = (train(json!(SLOW)), train(Value::Null));
+    assert_eq!(plain, train(json!(25.0)), "the default is one whether it is stated or not");
+    let (slow_log, plain_log) = (log(&slow), log(&plain));
+    assert_eq!(slow_log["settings"]["frame_rate"], SLOW);
+    assert!(plain_log["settings"].get("frame_rate").is_none());
+    assert_ne!(slow_log["losses"], plain_log["losses"], "the rate must matter");
+
+    bench.put("lora", ArtifactKind::LoraAdapter, slow);
+    let sample = |frame_rate: Value| {
+        let params = json!({ "frames": 9, "steps": 1, "frame_rate": frame_rate });
+        let sample: pipe::stages::Sample = stage(Some(&model), params);
+        bench.run(&sample, &["pairs", "text", "lora"], usize::MAX)
+    };
+    sample(json!(SLOW)).unwrap();
+    let error = sample(Value::Null).unwrap_err().to_string();
+    let wanted = "the clips have 25 frames per second here, but 12 in the training of the adapter";
+    assert_eq!(error, wanted);
+    bench.put("lora", ArtifactKind::LoraAdapter, plain);
+    sample(json!(25.0)).unwrap();
+}
+
 /// Compares a part that `tests/golden/full_size/make.py` wrote.
 fn full_size(part: &str, errors: fn(&Path) -> Vec<(&'static str, f32)>) {
     let folder = std::env::var("PIPE_FULL_SIZE_DIR").expect("PIPE_FULL_SIZE_DIR names a folder");
@@ -477,6 +525,7 @@ fn whole_runs_of_the_condition_pipeline_agree() {
         ("guided", 4, Some(3.0), whole),
         ("weak", 4, None, weak),
         ("one", 1, None, whole),
+        ("slow", 4, None, whole),
     ] {
         let pixels = pixels::from_rgb(&rgb, [1, shape[0], shape[1]], &device());
         let sampling = Sampling {
@@ -486,6 +535,7 @@ fn whole_runs_of_the_condition_pipeline_agree() {
             text: golden.tensor("text"),
             guidance: scale.map(|scale| (scale, golden.tensor("negative"))),
             condition: Some(condition),
+            frame_rate: (name == "slow").then_some(SLOW),
         };
         let start = Sample::encode_condition(&*vae, pixels, 1.0, 3, TorchRng::new(42));
         let [latents] = sampling.run::<()>(vec![start], 3, |_| Ok(())).unwrap().try_into().unwrap();

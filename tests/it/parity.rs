@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor};
 use pipe::models::{
-    Denoiser, DenoiserInput, ParamReader, VideoDiffusion, VideoVae, cogvideox::CogVideoX,
+    Denoiser, DenoiserInput, ParamReader, TimeAxis, VideoDiffusion, VideoVae, cogvideox::CogVideoX,
 };
 
 use crate::golden::{Golden, assert_close};
@@ -21,7 +21,7 @@ fn input(golden: &Golden) -> DenoiserInput {
         image: golden.tensor("image"),
         text: golden.tensor("text"),
         timesteps: golden.values("timesteps").0,
-        causal_time: false,
+        time: TimeAxis::default(),
     }
 }
 

@@ -6,7 +6,8 @@ use burn::tensor::Tensor;
 use pipe::{
     models::{
         Adapter, DecodeNoise, Denoiser, DenoiserInput, ImageConditioning, LoadError, ModelCache,
-        ModelRef, ModelSource, NoiseScheduler, ParamReader, Params, Sampler, VideoDiffusion,
+        ModelRef, ModelSource, NoiseScheduler, ParamReader, Params, Sampler, TimeAxis,
+        VideoDiffusion,
         cogvideox::CogVideoX,
         family,
         params::Param,
@@ -71,8 +72,13 @@ impl Fixture {
         let text = self.golden.tensor::<3>("text");
         let [_, tokens, dim] = text.dims();
         let text = text.expand([2, tokens, dim]);
-        let input =
-            DenoiserInput { latents, image: tensor("image"), text, timesteps, causal_time: false };
+        let input = DenoiserInput {
+            latents,
+            image: tensor("image"),
+            text,
+            timesteps,
+            time: TimeAxis::default(),
+        };
         Batch { input, target, weights: None }
     }
 
@@ -226,6 +232,7 @@ fn sample(fixture: &Fixture, sampler: Sampler, guidance: f64, seeds: &[u64]) -> 
         text: fixture.golden.tensor("text"),
         guidance: (guidance > 1.0).then(|| (guidance, fixture.golden.tensor("negative"))),
         condition: None,
+        frame_rate: None,
     };
     let starts = seeds.iter().map(|seed| start(fixture, *seed)).collect();
     sampling.run::<()>(starts, 3, |_| Ok(())).unwrap()
@@ -308,7 +315,7 @@ fn external_trace(model: &Path) -> Vec<(&'static str, f32)> {
         let latents = scheduler.add_noise(tensor("x0"), tensor("noise"), &timesteps);
         noisy_error = noisy_error.max(relative_error(latents.clone(), &tensor("noisy")));
         let (image, text) = (tensor("image"), golden.tensor("text"));
-        let input = DenoiserInput { latents, image, text, timesteps, causal_time: false };
+        let input = DenoiserInput { latents, image, text, timesteps, time: TimeAxis::default() };
         let batch = Batch { input, target, weights: None };
         let found = denoiser_gradients(&build, &factors, &batch, Recompute::Block).unwrap();
         let norm = global_norm(&found.by_name);
@@ -360,6 +367,7 @@ pub fn external_sample(model: &Path) -> Vec<(&'static str, f32)> {
         text: golden.tensor("prompt_embeds"),
         guidance: None,
         condition: None,
+        frame_rate: None,
     };
     let wanted_frames: Tensor<5> = golden.tensor::<5>("frames").swap_dims(1, 2);
     let frames = (wanted_frames.dims()[2] - 1) / vae.compression().time + 1;

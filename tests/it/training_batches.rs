@@ -4,8 +4,8 @@
 use burn::tensor::Tensor;
 use pipe::{
     models::{
-        Adapter, ImageConditioning, Params, Sampler, TimestepDistribution, VideoDiffusion,
-        cogvideox::CogVideoX, ltx_video::LtxVideo,
+        Adapter, ImageConditioning, Params, Sampler, TimeAxis, TimestepDistribution,
+        VideoDiffusion, cogvideox::CogVideoX, ltx_video::LtxVideo,
     },
     rng::TorchRng,
     train::{
@@ -54,7 +54,7 @@ fn with_diffusion<T>(fixture: &Fixture, run: impl FnOnce(Diffusion<'_>) -> T) ->
         image_scale: SCALE,
         image_dropout: DROPOUT,
         text: fixture.golden.tensor("text"),
-        causal_time: false,
+        time: TimeAxis::default(),
     })
 }
 

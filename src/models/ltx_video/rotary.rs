@@ -2,15 +2,16 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::models::nn::{fused, linspace};
+use crate::models::{
+    TimeAxis,
+    nn::{fused, linspace},
+};
 
 const THETA: f64 = 10_000.0;
 /// Width of the part of a token that one table of partners serves: that of a head.
 const PART: usize = 64;
 /// The seconds, rows and columns that one period of the slowest rotation covers.
 const BASE: [f32; 3] = [20.0, 2048.0, 2048.0];
-/// Frames per second of the videos positions are counted in; the published pipeline's default.
-const FRAME_RATE: f64 = 25.0;
 /// Video frames, rows and columns per latent position.
 const COMPRESSION: [f64; 3] = [8.0, 32.0, 32.0];
 
@@ -29,16 +30,16 @@ impl Rotary {
     /// `pi / 2`; pairs in front that are left over stay. All arithmetic is f32 as in the reference:
     /// at the highest frequency its rounding decides the fourth digit.
     ///
-    /// Time that is `causal` is that of a latent frame's first video frame, where the first latent
+    /// Time that is causal is that of a latent frame's first video frame, where the first latent
     /// frame holds one alone.
-    pub fn new(dim: usize, grid: [usize; 3], causal: bool, device: &Device) -> Self {
+    pub fn new(dim: usize, grid: [usize; 3], time: TimeAxis, device: &Device) -> Self {
         let still = dim % 6 / 2;
         let frequencies: Vec<f32> = linspace(0.0, 1.0, dim / 6)
             .into_iter()
             .map(|exponent| THETA.powf(f64::from(exponent)) as f32)
             .map(|frequency| frequency * std::f32::consts::PI / 2.0)
             .collect();
-        let axes = [0, 1, 2].map(|axis| axis_angles(axis, grid[axis], causal, &frequencies));
+        let axes = [0, 1, 2].map(|axis| axis_angles(axis, grid[axis], time, &frequencies));
         let (mut cos, mut sin) = (Vec::new(), Vec::new());
         for frame in &axes[0] {
             for row in &axes[1] {
@@ -76,14 +77,14 @@ impl Rotary {
 }
 
 /// The angles of each position on an axis, by frequency.
-fn axis_angles(axis: usize, len: usize, causal: bool, frequencies: &[f32]) -> Vec<Vec<f32>> {
-    let place = |index: usize| match (axis, causal) {
+fn axis_angles(axis: usize, len: usize, time: TimeAxis, frequencies: &[f32]) -> Vec<Vec<f32>> {
+    let place = |index: usize| match (axis, time.causal) {
         (0, true) => {
             let frame =
                 (index as f32 * COMPRESSION[0] as f32 + 1.0 - COMPRESSION[0] as f32).max(0.0);
-            frame * (1.0 / FRAME_RATE) as f32
+            frame * (1.0 / time.frame_rate) as f32
         }
-        (0, false) => index as f32 * (COMPRESSION[0] / FRAME_RATE) as f32,
+        (0, false) => index as f32 * (COMPRESSION[0] / time.frame_rate) as f32,
         _ => index as f32 * COMPRESSION[axis] as f32,
     };
     let angles = |index: usize| {
@@ -99,7 +100,7 @@ mod tests {
 
     #[test]
     fn rotations_are_the_published_ones() {
-        let rotary = Rotary::new(2048, [2, 15, 22], false, &Device::flex());
+        let rotary = Rotary::new(2048, [2, 15, 22], TimeAxis::default(), &Device::flex());
         let token = 15 * 22 + 3 * 22 + 5; // frame 1, row 3, column 5
         let row = |table: &Tensor<3>| {
             table.clone().narrow(1, token, 1).into_data().try_to_vec::<f32>().unwrap()
@@ -124,19 +125,23 @@ mod tests {
     #[test]
     fn causal_time_moves_later_frames_to_their_first_video_frame() {
         let frequencies = [std::f32::consts::FRAC_PI_2];
-        let places = |causal| -> Vec<f32> {
-            let angles = axis_angles(0, 3, causal, &frequencies);
+        let places = |causal, frame_rate: f32| -> Vec<f32> {
+            let time = TimeAxis { causal, frame_rate: f64::from(frame_rate) };
+            let angles = axis_angles(0, 3, time, &frequencies);
             // Back to video frames.
-            let frame = |angle: f32| f32::midpoint(angle / frequencies[0], 1.0) * BASE[0] * 25.0;
+            let frame =
+                |angle: f32| f32::midpoint(angle / frequencies[0], 1.0) * BASE[0] * frame_rate;
             angles.iter().map(|angles| frame(angles[0]).round()).collect()
         };
-        assert_eq!(places(false), [0.0, 8.0, 16.0]);
-        assert_eq!(places(true), [0.0, 1.0, 9.0]);
+        for frame_rate in [25.0, 8.0] {
+            assert_eq!(places(false, frame_rate), [0.0, 8.0, 16.0]);
+            assert_eq!(places(true, frame_rate), [0.0, 1.0, 9.0]);
+        }
     }
 
     #[test]
     fn a_rotation_keeps_the_length_of_each_pair() {
-        let rotary = Rotary::new(8, [1, 2, 2], false, &Device::flex());
+        let rotary = Rotary::new(8, [1, 2, 2], TimeAxis::default(), &Device::flex());
         let x = Tensor::<3>::from_data(
             TensorData::new((0..32).map(|i| i as f32).collect(), [1, 4, 8]),
             &Device::flex(),

@@ -14,7 +14,7 @@ use burn::tensor::{DType, Device, FloatDType, Tensor};
 
 use super::{config::TransformerConfig, rotary::Rotary};
 use crate::models::{
-    Denoiser, DenoiserInput, ImageConditioning, LoadError, ParamReader, SizeError,
+    Denoiser, DenoiserInput, ImageConditioning, LoadError, ParamReader, SizeError, TimeAxis,
     nn::{
         Linear, RmsNorm, TimestepEmbedding, attention, fused, gelu_tanh, silu, sinusoid,
         standardize,
@@ -43,7 +43,7 @@ pub struct Transformer {
 }
 
 /// What rotations depend on: tokens on each axis, how time is counted, and the device.
-type RotarySize = ([usize; 3], bool, Device);
+type RotarySize = ([usize; 3], TimeAxis, Device);
 
 impl Transformer {
     /// Takes the parameters by their published names, every one of them.
@@ -78,7 +78,7 @@ impl Transformer {
     fn rotary(&self, input: &DenoiserInput) -> Arc<Rotary> {
         let [_, _, f, h, w] = input.latents.dims();
         let device = input.latents.device().without_autodiff();
-        let size = ([f, h, w], input.causal_time, device);
+        let size = ([f, h, w], input.time, device);
         let mut last = self.rotary.lock().unwrap_or_else(PoisonError::into_inner);
         match &*last {
             Some((known, rotary)) if *known == size => Arc::clone(rotary),

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Denoiser, DenoiserInput, LoadError, NoiseScheduler, VideoVae, schedulers::SamplingRun,
+    Denoiser, DenoiserInput, LoadError, NoiseScheduler, TimeAxis, VideoVae, schedulers::SamplingRun,
 };
 use crate::rng::TorchRng;
 
@@ -163,6 +163,9 @@ pub struct Sampling<'a> {
     pub guidance: Option<(f64, Tensor<3>)>,
     /// The first frame as a condition pipeline gives it; for families whose image is that frame.
     pub condition: Option<Condition>,
+    /// Video frames per second, for families that count time in seconds; by default that of the
+    /// published pipeline.
+    pub frame_rate: Option<f64>,
 }
 
 /// A clip in the making.
@@ -240,7 +243,7 @@ impl Sampling<'_> {
             image: state.image.clone(),
             text: self.text.clone(),
             timesteps,
-            causal_time: self.condition.is_some(),
+            time: TimeAxis::new(self.condition.is_some(), self.frame_rate),
         }
     }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{
     IdleParam, ImageUse, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext,
     StageError, StageKind, Surroundings,
-    agreement::{TextUse, scale_of_a_frame, time_of_channels},
+    agreement::{TextUse, rate_of_channels, scale_of_a_frame, time_of_channels},
     fit::not_known,
     idle,
     model::StageModel,
@@ -92,6 +92,11 @@ pub struct LoraTrain {
     /// where the adapter is to be sampled so.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub causal_time: bool,
+    /// Frames per second of the clips, by default 25 (LTX-Video, which counts time in seconds). Must
+    /// agree with sampling.
+    #[serde(default, skip_serializing_if = "rules::is_usual_rate")]
+    #[schemars(range(min = 0.1, max = 1000.0))]
+    pub frame_rate: Option<f64>,
     /// What happens when the clips do not fill a batch.
     #[serde(default)]
     pub small_set: SmallSet,
@@ -168,6 +173,7 @@ impl Stage for LoraTrain {
         errors.extend(self.check_save_at());
         errors.extend(self.alpha.and_then(|alpha| rules::positive("alpha", alpha)));
         errors.extend(rules::image_scale(self.image_latent_scale));
+        errors.extend(rules::frame_rate(self.frame_rate));
         errors
     }
 
@@ -188,7 +194,11 @@ impl Stage for LoraTrain {
     }
 
     fn image_use(&self) -> Option<ImageUse> {
-        Some(ImageUse { scale: self.image_latent_scale, causal_time: self.causal_time })
+        Some(ImageUse {
+            scale: self.image_latent_scale,
+            causal_time: self.causal_time,
+            frame_rate: self.frame_rate,
+        })
     }
 
     fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
@@ -261,7 +271,8 @@ impl LoraTrain {
     fn image_misfits(&self, conditioning: ImageConditioning) -> Vec<Misfit> {
         let scale = scale_of_a_frame(self.image_latent_scale, conditioning);
         let time = time_of_channels(self.causal_time, conditioning);
-        scale.into_iter().chain(time).collect()
+        let rate = rate_of_channels(self.frame_rate, conditioning);
+        scale.into_iter().chain(time).chain(rate).collect()
     }
 
     fn text_use(&self) -> TextUse {

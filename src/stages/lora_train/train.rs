@@ -17,8 +17,8 @@ use super::{
 use crate::{
     artifact::adapter::AdapterArtifact,
     models::{
-        Adapter, Denoiser, LoadError, NoiseScheduler, ParamReader, Params, TimestepDistribution,
-        VideoDiffusion, family, one_of,
+        Adapter, Denoiser, LoadError, NoiseScheduler, ParamReader, Params, TimeAxis,
+        TimestepDistribution, VideoDiffusion, family, one_of,
         sampling::{ImageLatentScale, Side},
     },
     train::{
@@ -119,7 +119,7 @@ impl LoraTrain {
                 image_scale: base.image_scale,
                 image_dropout: self.image_dropout,
                 text,
-                causal_time: self.causal_time,
+                time: TimeAxis::new(self.causal_time, self.frame_rate),
             },
             order: self.order(examples.len()),
             examples: &examples,

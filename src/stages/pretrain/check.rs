@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{
     super::{
         Cause, ItemSize, Misfit, Surroundings,
-        agreement::{TextUse, scale_of_a_frame, time_of_channels},
+        agreement::{TextUse, rate_of_channels, scale_of_a_frame, time_of_channels},
         fit::{self, not_known},
         training::held_out_misfits,
     },
@@ -102,6 +102,7 @@ impl Pretrain {
         let mut misfits: Vec<_> = scale_of_a_frame(self.image_latent_scale, conditioning)
             .into_iter()
             .chain(time_of_channels(self.causal_time, conditioning))
+            .chain(rate_of_channels(self.frame_rate, conditioning))
             .chain(not_known("timestep_distribution", self.timestep_distribution, known))
             .collect();
         misfits.extend(around.misfits_of_text(self.text_use()));

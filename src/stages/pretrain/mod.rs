@@ -138,6 +138,10 @@ pub struct Pretrain {
     /// Count time from the first video frame, as the sampler `flow_condition` does (LTX-Video).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub causal_time: bool,
+    /// Frames per second of the clips, by default 25 (LTX-Video, which counts time in seconds).
+    #[serde(default, skip_serializing_if = "rules::is_usual_rate")]
+    #[schemars(range(min = 0.1, max = 1000.0))]
+    pub frame_rate: Option<f64>,
     /// What the backward pass computes again to save memory.
     #[serde(default)]
     pub recompute: Recompute,
@@ -228,6 +232,7 @@ impl Stage for Pretrain {
         errors.extend(rules::share("ema_decay", self.ema_decay.unwrap_or(0.0)));
         errors.extend(rules::share("image_dropout", self.image_dropout));
         errors.extend(rules::image_scale(self.image_latent_scale));
+        errors.extend(rules::frame_rate(self.frame_rate));
         if !MODELS.iter().any(|model| model.class_name() == self.family) {
             let known: Vec<_> = MODELS.iter().map(|model| model.class_name()).collect();
             let message = format!("must be `{}`, but is `{}`", known.join("` or `"), self.family);

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     models::{
-        ImageConditioning, ParamReader, Params, VideoDiffusion, VideoVae, one_of, pixels,
+        ImageConditioning, ParamReader, Params, TimeAxis, VideoDiffusion, VideoVae, one_of, pixels,
         sampling::{ImageLatentScale, Side},
     },
     train::{
@@ -123,7 +123,7 @@ impl Pretrain {
                 image_scale: self.image_scale(inputs, plain.image_conditioning())?,
                 image_dropout: self.image_dropout,
                 text,
-                causal_time: self.causal_time,
+                time: TimeAxis::new(self.causal_time, self.frame_rate),
             },
             order: self.order(examples.len()),
             examples: &examples,

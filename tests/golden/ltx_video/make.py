@@ -7,17 +7,18 @@ and videos are rounded to f16, stored so, and computed with in f32. Headers hold
   with the prediction `tanh(0.7 x + 0.1)`
 - `transformer`: one timestep per latent frame; `tokens`, `time` (before the projection), `block`,
   `out`, and `grad_latents` for the upstream gradient `grad_out`; `masked`, the output where
-  only the first three text tokens are seen
+  only the first three text tokens are seen; `slow`, the output at 12 frames per second
 - `vae_090`, `vae_091`, `vae_095`: `mean` and `logvar` of `video`; `decoded` from `mean`
   (at timestep 0.05 where the decoder takes one); `sampled` with the noise of seed 9; `image_mean`
 - `training`: a transformer and a VAE that takes a timestep, without noise in its blocks;
   `lora.*`, a trace of three steps as the published trainer makes them, its random numbers from
   the seeds 10, 11, 12: timesteps, unused draws, the share of first frames that are noised, noise;
-  `sample.*`, runs of four steps with seed 42, plain and with guidance 3 by a shorter
-  prompt, and the left half of the last frame
+  `sample.*`, runs of four steps with seed 42, plain, with guidance 3 by a shorter
+  prompt, and at 12 frames per second (`slow`), and the left half of the last frame
 - `condition`: a transformer and a VAE of the form of 0.9.5, and runs of the condition pipeline of
-  four steps with seed 42 on 17 frames: `sample.plain`, `sample.guided` as above, `sample.weak` of
-  strength 0.6, `sample.one` of one step, and `sample.last_frame`, left half, of the plain run;
+  four steps with seed 42 on 17 frames: `sample.plain`, `sample.guided`, `sample.slow` as above,
+  `sample.weak` of strength 0.6, `sample.one` of one step, and `sample.last_frame`, left half, of the
+  plain run;
   `timesteps.<steps>`, the linear-quadratic schedule
 - `prompt`: a text encoder for the tokenizer of `../t5`, and the runs `sample.plain` and `sample.guided`
   of the models of `condition` from the texts `prompt` and `negative` of the header on; `embeds.*`, what
@@ -106,11 +107,11 @@ def per_token(per_frame, size):
     return per_frame.repeat_interleave(size[1] * size[2], dim=1)
 
 
-def predict(model, latents, text, mask, per_frame):
+def predict(model, latents, text, mask, per_frame, frame_rate=25):
     size = latents.shape[2:]
     out = model(hidden_states=pack(latents), encoder_hidden_states=text, timestep=per_token(per_frame, size),
                 encoder_attention_mask=mask, num_frames=size[0], height=size[1], width=size[2],
-                rope_interpolation_scale=(8 / 25, 32, 32), return_dict=False)[0]
+                rope_interpolation_scale=(8 / frame_rate, 32, 32), return_dict=False)[0]
     return unpack(out, size)
 
 
@@ -134,7 +135,8 @@ def transformer():
     mask = torch.tensor([[1.0, 1.0, 1.0, 0.0, 0.0]] * 2)
     save("transformer", weights(model) | dict(
         latents=latents, text=text, timesteps=timesteps, tokens=tokens, time=time, block=block, out=out,
-        masked=predict(model, latents, text, mask, timesteps), grad_out=upstream, grad_latents=grad), plain(model.config))
+        masked=predict(model, latents, text, mask, timesteps), grad_out=upstream, grad_latents=grad,
+        slow=predict(model, latents, text, torch.ones(2, 5), timesteps, 12)), plain(model.config))
 
 
 VAES = {
@@ -251,15 +253,15 @@ def sample(model, autoencoder, text, negative, out):
     negative_mask = mask.clone()
     negative_mask[:, negative.shape[1]:] = 0
 
-    def run(output, guidance):
+    def run(output, guidance, frame_rate=25):
         return pipe(image=Image.fromarray(pixels), prompt_embeds=text, prompt_attention_mask=mask,
                     negative_prompt_embeds=padded, negative_prompt_attention_mask=negative_mask, height=height,
-                    width=width, num_frames=frames, num_inference_steps=4, guidance_scale=guidance,
+                    width=width, num_frames=frames, frame_rate=frame_rate, num_inference_steps=4, guidance_scale=guidance,
                     generator=torch.Generator("cpu").manual_seed(42), output_type=output, return_dict=False,
                     decode_timestep=0.05, decode_noise_scale=0.025)[0]
 
-    for key, guidance in [("plain", 1.0), ("guided", 3.0)]:
-        out[f"sample.{key}"] = unpack(run("latent", guidance), (2, height // 32, width // 32))
+    for key, guidance, frame_rate in [("plain", 1.0, 25), ("guided", 3.0, 25), ("slow", 1.0, 12)]:
+        out[f"sample.{key}"] = unpack(run("latent", guidance, frame_rate), (2, height // 32, width // 32))
     out["sample.last_frame"] = run("pt", 1.0).permute(0, 2, 1, 3, 4)[:, :, -1:, :, :32]
 
 
@@ -296,14 +298,15 @@ def condition():
     negative_mask = mask.clone()
     negative_mask[:, negative.shape[1]:] = 0
 
-    def run(output="latent", steps=4, guidance=1.0, strength=1.0):
+    def run(output="latent", steps=4, guidance=1.0, strength=1.0, frame_rate=25):
         return pipe(image=Image.fromarray(pixels), strength=strength, prompt_embeds=text, prompt_attention_mask=mask,
                     negative_prompt_embeds=padded, negative_prompt_attention_mask=negative_mask, height=height,
-                    width=width, num_frames=frames, num_inference_steps=steps, guidance_scale=guidance,
+                    width=width, num_frames=frames, frame_rate=frame_rate, num_inference_steps=steps, guidance_scale=guidance,
                     generator=torch.Generator("cpu").manual_seed(42), output_type=output, return_dict=False,
                     decode_timestep=0.05, decode_noise_scale=0.025)[0]
 
-    for key, change in [("plain", {}), ("guided", dict(guidance=3.0)), ("weak", dict(strength=0.6)), ("one", dict(steps=1))]:
+    for key, change in [("plain", {}), ("guided", dict(guidance=3.0)), ("weak", dict(strength=0.6)), ("one", dict(steps=1)),
+                        ("slow", dict(frame_rate=12))]:
         out[f"sample.{key}"] = run(**change)
     out["sample.last_frame"] = run("pt").permute(0, 2, 1, 3, 4)[:, :, -1:, :, :32]
     for steps in (1, 2, 5, 50):

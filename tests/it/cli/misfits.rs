@@ -193,7 +193,8 @@ fn sampling_that_differs_from_the_training_is_told() {
 #[test]
 fn settings_that_the_family_does_not_read_are_told() {
     let shell = Shell::new();
-    let wrong = EXPERIMENT.replace("steps  = 4\n", "steps  = 4\ncausal_time = true\n");
+    let wrong =
+        EXPERIMENT.replace("steps  = 4\n", "steps  = 4\ncausal_time = true\nframe_rate = 25\n");
     let decode = "[stages.answers]\nkind = \"decode\"\ninputs = { samples = \"predict\" }\n\
                   model = \"builtin:tiny\"\nnoise = { scale = 0.1 }\n";
     let negative = "text = \"prompt\", negative = \"prompt\"";
@@ -202,9 +203,10 @@ fn settings_that_the_family_does_not_read_are_told() {
     let said = shell.transcript("check wrong.toml");
     for part in [
         "`causal_time` is not for this family of models",
+        "`frame_rate` is not for this family of models",
         "`noise` does nothing: the decoder of this model takes none",
         "`inputs.negative` does nothing here",
-        "3 errors",
+        "4 errors",
     ] {
         assert!(said.contains(part), "{said}");
     }

@@ -16,6 +16,7 @@ mod damage;
 mod files;
 mod help;
 mod hub;
+mod interop;
 mod interrupt;
 mod items;
 mod leaks;
