@@ -27,6 +27,15 @@ impl Fit {
         let offset = [0, 1].map(|axis| (resized[axis] - size[axis] as u32) / 2);
         Self { scale, resized, offset }
     }
+
+    /// Rows and columns of a picture of `source` height and width.
+    fn axes(self, source: [u32; 2], size: [usize; 2]) -> [Axis; 2] {
+        [0, 1].map(|axis| Axis {
+            source: source[axis],
+            resized: self.resized[axis],
+            kept: self.offset[axis]..self.offset[axis] + size[axis] as u32,
+        })
+    }
 }
 
 /// A sample at `[height, width]`.
@@ -71,12 +80,7 @@ pub fn resize_image(image: &RgbImage, size: [usize; 2]) -> RgbImage {
         let ([top, left], [height, width]) = (fit.offset, size.map(|side| side as u32));
         return imageops::crop_imm(image, left, top, width, height).to_image();
     }
-    let along = |axis: usize| Axis {
-        source: source[axis],
-        resized: fit.resized[axis],
-        kept: fit.offset[axis]..fit.offset[axis] + size[axis] as u32,
-    };
-    let (rows, columns) = (along(0), along(1));
+    let [rows, columns] = fit.axes(source, size);
     if fit.scale < 1.0 {
         area(image, &rows.shares(), &columns.shares())
     } else {
@@ -89,18 +93,24 @@ pub fn resize_nearest<P: Pixel>(
     map: &ImageBuffer<P, Vec<P::Subpixel>>,
     size: [usize; 2],
 ) -> ImageBuffer<P, Vec<P::Subpixel>> {
-    let fit = Fit::cover([map.height(), map.width()], size);
-    let [height, width] = fit.resized;
-    let [top, left] = fit.offset;
-    // The source pixel below the middle of a target pixel.
-    let below = |at: u32, source: u32, resized: u32| {
-        let at = (f64::from(at) + 0.5) * f64::from(source) / f64::from(resized);
-        (at as u32).min(source - 1)
-    };
+    let [rows, columns] = nearest([map.height(), map.width()], size);
     ImageBuffer::from_fn(size[1] as u32, size[0] as u32, |x, y| {
-        let x = below(x + left, map.width(), width);
-        *map.get_pixel(x, below(y + top, map.height(), height))
+        *map.get_pixel(columns[x as usize], rows[y as usize])
     })
+}
+
+/// Whether a pixel of a map of `source` height and width is left by [`resize_nearest`] for which
+/// `is_set(x, y)`.
+pub fn is_shown(source: [u32; 2], size: [usize; 2], is_set: impl Fn(u32, u32) -> bool) -> bool {
+    let [mut rows, mut columns] = nearest(source, size);
+    rows.dedup();
+    columns.dedup();
+    rows.into_iter().any(|y| columns.iter().any(|x| is_set(*x, y)))
+}
+
+/// The source rows and columns below the middles of the pixels that are kept.
+fn nearest(source: [u32; 2], size: [usize; 2]) -> [Vec<u32>; 2] {
+    Fit::cover(source, size).axes(source, size).map(|axis| axis.nearest())
 }
 
 fn move_person(person: &Person, fit: Fit, [height, width]: [usize; 2]) -> Person {
@@ -142,6 +152,15 @@ impl Axis {
                 .collect()
         };
         self.kept.clone().map(covered).collect()
+    }
+
+    /// The source pixel below the middle of a scaled pixel.
+    fn nearest(&self) -> Vec<u32> {
+        let below = |index: u32| {
+            let at = (f64::from(index) + 0.5) * f64::from(self.source) / f64::from(self.resized);
+            (at as u32).min(self.source - 1)
+        };
+        self.kept.clone().map(below).collect()
     }
 
     /// The source pixels on both sides of the middle of a scaled pixel, in the arithmetic of the
@@ -296,6 +315,20 @@ mod tests {
                 .filter(|(a, b)| (a.0[0] >= 128) != (b.0[0] >= 128))
                 .count();
             assert!(differing <= 2 * size[0], "{size:?}: {differing}");
+        }
+    }
+
+    #[test]
+    fn what_the_crop_cuts_off_is_not_shown() {
+        // 100x40 at 20x20: the columns 30 to 69 stay.
+        for (column, shown) in [(0, false), (28, false), (31, true), (69, true), (72, false)] {
+            let mask = GrayImage::from_fn(100, 40, |x, _| {
+                image::Luma([if x == column || x == column + 1 { 255 } else { 0 }])
+            });
+            let is_set = |x, y| mask.get_pixel(x, y).0[0] > 0;
+            assert_eq!(is_shown([40, 100], [20, 20], is_set), shown, "{column}");
+            let resized = resize_nearest(&mask, [20, 20]);
+            assert_eq!(resized.iter().any(|value| *value > 0), shown, "{column}");
         }
     }
 

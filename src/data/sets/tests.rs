@@ -214,6 +214,35 @@ fn a_class_of_ade20k_has_one_colour_in_both_splits() {
 }
 
 #[test]
+fn a_class_of_ade20k_is_where_a_pixel_shows_it() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    // The JSON file names parts, too, which `_seg.png` does not hold. A lamp stands at the left edge of a
+    // wide picture, of which a square keeps the middle.
+    for (name, lamp) in [("a", 0u32), ("b", 24)] {
+        let stem = format!("images/ADE/training/street/{name}");
+        save(root, &format!("{stem}.jpg"), RgbImage::new(48, 16));
+        let coded = RgbImage::from_fn(48, 16, |x, _| {
+            image::Rgb([0, if (lamp..lamp + 4).contains(&x) { 2 } else { 1 }, 0])
+        });
+        save(root, &format!("{stem}_seg.png"), coded);
+        let objects = json!([
+            { "name": "car", "name_ndx": 1 }, { "name": "lamp", "name_ndx": 2 },
+            { "name": "wheel", "name_ndx": 3 },
+        ]);
+        write(
+            root,
+            &format!("{stem}.json"),
+            &json!({ "annotation": { "object": objects } }).to_string(),
+        );
+    }
+    let class = |class: &str| pairs(root, "ade20k", "segmentation", &json!({ "class": class }));
+    assert_eq!(names(&class("car").unwrap()), ["a", "b"]);
+    assert_eq!(names(&class("lamp").unwrap()), ["b"]);
+    insta::assert_snapshot!(class("wheel").unwrap_err(), @"no pixel of a `_seg.png` shows `wheel`, though 2 of the JSON files name it");
+}
+
+#[test]
 fn files_outside_the_root_are_not_read() {
     let root = tempfile::tempdir().unwrap();
     let (data, outside) = (root.path().join("data"), root.path().join("secret.png"));
