@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use pipe::{
     data::{
         arc::{self, Task},
-        coco::Index,
+        coco::{Index, Wanted},
         rle::Segmentation,
     },
     store::SourceReader,
@@ -37,6 +37,7 @@ fuzz_target!(|bytes: &[u8]| {
         let file = FOLDER.path().join(format!("annotations/{name}_train2017.json"));
         fs::write(file, bytes).expect("a file in the temporary folder");
     }
-    let _ = Index::persons(&sources, true, [48, 64], 0.0);
-    let _ = Index::instances(&sources, true, "person", 0.0);
+    let wanted = Wanted { train: true, size: [48, 64], min_share: 0.0 };
+    let _ = Index::persons(&sources, wanted);
+    let _ = Index::instances(&sources, wanted, "person");
 });

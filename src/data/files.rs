@@ -106,6 +106,14 @@ pub enum ImageFileError {
     },
 }
 
+/// Refuses pictures of more pixels than fit in memory.
+pub fn check_size(width: u32, height: u32) -> Result<(), ImageFileError> {
+    if width.max(height) > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(ImageFileError::Large { width, height });
+    }
+    Ok(())
+}
+
 /// Decodes an image file of any known format to RGB; a JPEG that is cut short is an error.
 pub fn decode_image(bytes: &[u8]) -> Result<RgbImage, ImageFileError> {
     Ok(decode(bytes, true)?.into_rgb8())
@@ -125,9 +133,7 @@ fn decode(bytes: &[u8], upright: bool) -> Result<DynamicImage, ImageFileError> {
     if width == 0 || height == 0 {
         return Err(ImageFileError::Empty(width, height));
     }
-    if width.max(height) > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(ImageFileError::Large { width, height });
-    }
+    check_size(width, height)?;
     decoder.set_limits(Limits::no_limits())?;
     let orientation = if upright { decoder.orientation()? } else { Orientation::NoTransforms };
     let mut image = DynamicImage::from_decoder(decoder)?;

@@ -5,6 +5,7 @@ mod file;
 use std::{collections::BTreeMap, sync::Arc};
 
 use image::{GrayImage, Luma};
+use rayon::prelude::*;
 
 use self::file::{File, Image, InstanceAnnotation, PersonAnnotation, read_json};
 use super::{DataError, Labels, Person, Sample, SceneLabels, files, resize, rle::Segmentation};
@@ -38,6 +39,17 @@ struct Instance {
     segmentation: Segmentation,
 }
 
+/// Which images are wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Those of `train2017`, else of `val2017`.
+    pub train: bool,
+    /// Height and width that images are brought to; what the crop cuts off does not count.
+    pub size: [usize; 2],
+    /// The least share of the image that persons or instances must take.
+    pub min_share: f64,
+}
+
 /// The split's name in file names: `train2017` or `val2017`.
 pub fn split_name(train: bool) -> &'static str {
     if train { "train2017" } else { "val2017" }
@@ -46,12 +58,8 @@ pub fn split_name(train: bool) -> &'static str {
 impl Index {
     /// Images on which, once resized to `size`, a person keypoint is left, and a person whose
     /// keypoints span at least `min_share` of the image.
-    pub fn persons(
-        sources: &SourceReader,
-        train: bool,
-        size: [usize; 2],
-        min_share: f64,
-    ) -> Result<Self, DataError> {
+    pub fn persons(sources: &SourceReader, wanted: Wanted) -> Result<Self, DataError> {
+        let Wanted { train, size, min_share } = wanted;
         let path = format!("annotations/person_keypoints_{}.json", split_name(train));
         let file: File<PersonAnnotation> = read_json(sources, &path)?;
         let mut index = Self::new(train, file.images.0, &path)?;
@@ -70,14 +78,14 @@ impl Index {
         Ok(index)
     }
 
-    /// Images with at least one instance of the class, crowds included, whose instances cover at
-    /// least `min_share` of the image.
+    /// Images on which, once resized to `size`, a pixel of the class is left, crowds included, and whose
+    /// instances cover at least `min_share` of the image, as annotated.
     pub fn instances(
         sources: &SourceReader,
-        train: bool,
+        wanted: Wanted,
         class: &str,
-        min_share: f64,
     ) -> Result<Self, DataError> {
+        let Wanted { train, size, min_share } = wanted;
         let path = format!("annotations/instances_{}.json", split_name(train));
         let file: File<InstanceAnnotation> = read_json(sources, &path)?;
         let Some(category) = file.categories.iter().find(|c| c.name == class) else {
@@ -97,11 +105,14 @@ impl Index {
             let area: f64 = entry.instances.iter().map(|instance| instance.area).sum();
             !entry.instances.is_empty() && area >= min_share * whole
         });
+        index.keep_shown(size)?;
         Ok(index)
     }
 
-    /// Images with at least one instance of any class, each class with a label of its own.
-    pub fn scenes(sources: &SourceReader, train: bool) -> Result<Self, DataError> {
+    /// Images on which, once resized to `size`, a pixel of some instance is left; each class has a label
+    /// of its own.
+    pub fn scenes(sources: &SourceReader, wanted: Wanted) -> Result<Self, DataError> {
+        let Wanted { train, size, .. } = wanted;
         let path = format!("annotations/instances_{}.json", split_name(train));
         let file: File<InstanceAnnotation> = read_json(sources, &path)?;
         let labels: BTreeMap<u64, u16> =
@@ -122,8 +133,28 @@ impl Index {
             entry.instances.sort_by(|a, b| b.area.total_cmp(&a.area));
             !entry.instances.is_empty()
         });
+        index.keep_shown(size)?;
         index.scenes = Some(file.categories.into_iter().map(|category| category.name).collect());
         Ok(index)
+    }
+
+    /// Leaves out images of whose instances no pixel is left at `size`.
+    fn keep_shown(&mut self, size: [usize; 2]) -> Result<(), DataError> {
+        let entries = std::mem::take(&mut self.entries).into_par_iter();
+        let shown = entries.map(|(id, entry)| {
+            let path = format!("{}/{}", self.split, entry.file_name);
+            for instance in &entry.instances {
+                let mask = instance.mask((entry.size[1], entry.size[0]), &path)?;
+                if resize::is_shown(entry.size, size, |x, y| mask.get_pixel(x, y).0[0] > 0) {
+                    return Ok(Some((id, entry)));
+                }
+            }
+            Ok(None)
+        });
+        // The first error by id, whichever comes first.
+        let shown: Vec<Result<_, DataError>> = shown.collect();
+        self.entries = shown.into_iter().filter_map(Result::transpose).collect::<Result<_, _>>()?;
+        Ok(())
     }
 
     /// All images, without annotations.
@@ -146,6 +177,9 @@ impl Index {
                 return Err(DataError::failed(format!(
                     "`{path}`: image {id} is {width}x{height}, so it has no pixels"
                 )));
+            }
+            if let Err(error) = files::check_size(width, height) {
+                return Err(DataError::failed(format!("`{path}`: image {id} {error}")));
             }
             if let Some(other) = names.insert(stem(&file_name).to_owned(), file_name.clone()) {
                 return Err(DataError::failed(format!(
@@ -222,16 +256,22 @@ impl Instance {
         let InstanceAnnotation { id, area, segmentation, .. } = annotation;
         Self { annotation: id, label, area, segmentation }
     }
+
+    /// Its pixels on the image at `path`.
+    fn mask(&self, (width, height): (u32, u32), path: &str) -> Result<GrayImage, DataError> {
+        let mut mask = GrayImage::new(width, height);
+        self.segmentation.draw(&mut mask).map_err(|e| {
+            DataError::failed(format!("annotation {} of `{path}`: {e}", self.annotation))
+        })?;
+        Ok(mask)
+    }
 }
 
 /// Paints instances over each other, each with its label.
 fn draw(instances: &[Instance], size: (u32, u32), path: &str) -> Result<Labels, DataError> {
     let mut labels = Labels::new(size.0, size.1);
     for instance in instances {
-        let mut mask = GrayImage::new(size.0, size.1);
-        instance.segmentation.draw(&mut mask).map_err(|e| {
-            DataError::failed(format!("annotation {} of `{path}`: {e}", instance.annotation))
-        })?;
+        let mask = instance.mask(size, path)?;
         for (label, set) in labels.pixels_mut().zip(mask.pixels()) {
             if set.0[0] > 0 {
                 label.0 = [instance.label];
