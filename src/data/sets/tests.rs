@@ -400,6 +400,10 @@ fn a_table_names_its_images() {
         fail("input,target,split\nin/a.png,out/a.png,val\n"),
         @"line 2 of `pairs.csv`: `split` must be train or test, but is `val`"
     );
+    insta::assert_snapshot!(
+        fail("input,target,split\nin/a.png,out/a.png,train\nin/b.png,out/b.png,\n"),
+        @"line 3 of `pairs.csv`: there is no `split`, but line 2 has one"
+    );
     let error = fail("input,target,split\nin/none.png,out/a.png,train\n");
     assert!(error.contains("in/none.png"), "{error}");
 }
