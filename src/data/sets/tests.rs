@@ -274,13 +274,17 @@ fn depths_are_found_by_name_or_by_time() {
         "depth.txt",
         "1.005 depth/1.005.png\n1.105 depth/1.105.png\n9.005 depth/9.005.png\n",
     );
-    let more = json!({ "source.units": 5000, "holdout": 0.0 });
+    let more = json!({ "holdout": 0.0 });
     let found = pairs(root, "rgbd", "depth", &more).unwrap();
     assert_eq!(names(&found), ["rgb-1.000", "rgb-1.100"]);
     let mut metres: Vec<_> =
         found.iter().map(|(_, pair)| pair.depth.as_ref().unwrap().get_pixel(3, 3).0[0]).collect();
     metres.sort_by(f32::total_cmp);
-    assert_eq!(metres, [1.0, 2.0]);
+    assert_eq!(metres, [1.0, 2.0], "the units of TUM");
+    let stated = json!({ "holdout": 0.0, "source.units": 1000 });
+    let found = pairs(root, "rgbd", "depth", &stated).unwrap();
+    let first = found.iter().find(|(name, _)| name == "rgb-1.000").unwrap();
+    assert_eq!(first.1.depth.as_ref().unwrap().get_pixel(3, 3).0, [5.0], "the units stated");
     write(root, "rgb.txt", "soon rgb/1.000.png\n");
     let error = pairs(root, "rgbd", "depth", &more).unwrap_err();
     insta::assert_snapshot!(error, @"line 1 of `rgb.txt` must be a time and a file, but is `soon rgb/1.000.png`");
