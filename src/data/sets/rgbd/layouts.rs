@@ -15,9 +15,24 @@ const SAME_TIME: f64 = 0.02;
 /// Units per metre of the depths of TUM.
 const TUM_UNITS: u32 = 5000;
 
+/// A picture with its depth.
+pub(super) struct Frame {
+    pub(super) files: PairFiles,
+    /// What it was taken in one go with: neighbours of a video show the same.
+    pub(super) sequence: String,
+}
+
+impl Frame {
+    /// A frame of the sequence whose name is that of the frame without its number.
+    fn numbered(files: PairFiles) -> Self {
+        let sequence = files.name.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned();
+        Self { files, sequence }
+    }
+}
+
 /// What a folder holds.
 pub(super) struct Found {
-    pub(super) frames: Vec<PairFiles>,
+    pub(super) frames: Vec<Frame>,
     /// Units of the depths per metre, in this layout.
     pub(super) units: u32,
     /// SUN turns the bits of its depths.
@@ -25,8 +40,16 @@ pub(super) struct Found {
 }
 
 impl Found {
-    fn new(frames: Vec<PairFiles>) -> Self {
+    fn new(frames: Vec<Frame>) -> Self {
         Self { frames, units: 1000, is_sun: false }
+    }
+
+    fn tum(frames: Vec<Frame>) -> Self {
+        Self { units: TUM_UNITS, ..Self::new(frames) }
+    }
+
+    fn numbered(frames: Vec<PairFiles>) -> Self {
+        Self::new(frames.into_iter().map(Frame::numbered).collect())
     }
 }
 
@@ -34,7 +57,7 @@ impl Found {
 pub(super) fn find(sources: &SourceReader) -> Result<Found, DataError> {
     let names = list(sources, "", LAYOUT)?;
     if is_tum(&names) {
-        return Ok(Found { units: TUM_UNITS, ..Found::new(by_time(sources)?) });
+        return Ok(Found::tum(by_time(sources, "")?));
     }
     let has = |name: &str| names.iter().any(|found| found.strip_suffix('/') == Some(name));
     let pairs =
@@ -42,16 +65,20 @@ pub(super) fn find(sources: &SourceReader) -> Result<Found, DataError> {
     if let Some(pair) = pairs.into_iter().find(|pair| pair.iter().all(|name| has(name))) {
         let [colors, depths] = pair.map(|folder| folder::images(sources, folder));
         let is_sun = has("image") && has("depth");
-        return Ok(Found { is_sun, ..Found::new(folder::matched(colors?, depths?)?) });
+        return Ok(Found { is_sun, ..Found::numbered(folder::matched(colors?, depths?)?) });
     }
     if !names.iter().any(|name| is_picture(name)) {
+        let sequences = sequences(sources, &names)?;
+        if !sequences.is_empty() {
+            return Ok(Found::tum(sequences));
+        }
         let scenes = scenes(sources)?;
         if !scenes.is_empty() {
             return Ok(Found { is_sun: true, ..Found::new(scenes) });
         }
     }
     let frames = folder::side_by_side(sources, "", ["_color", "_depth"]);
-    Ok(Found::new(frames.map_err(|e| e.with_help(LAYOUT))?))
+    Ok(Found::numbered(frames.map_err(|e| e.with_help(LAYOUT))?))
 }
 
 /// Whether a folder of these names is a sequence of TUM.
@@ -59,11 +86,24 @@ fn is_tum(names: &[String]) -> bool {
     ["rgb.txt", "depth.txt"].iter().all(|list| names.iter().any(|name| name == list))
 }
 
+/// The frames of all sequences of TUM among these folders.
+fn sequences(sources: &SourceReader, names: &[String]) -> Result<Vec<Frame>, DataError> {
+    let mut found = Vec::new();
+    for folder in names.iter().filter_map(|name| name.strip_suffix('/')) {
+        if is_tum(&list(sources, folder, LAYOUT)?) {
+            found.extend(by_time(sources, folder)?);
+        }
+    }
+    Ok(found)
+}
+
 /// Folders above the scenes of SUN, such as `kv2/kinect2data/`; more is no data set of it.
 const MAX_LEVELS: usize = 6;
 
 /// The pictures of all scenes of SUN below the root: folders with `image/` and `depth/` of one file each.
-fn scenes(sources: &SourceReader) -> Result<Vec<PairFiles>, DataError> {
+///
+/// What lies in one folder is one sequence.
+fn scenes(sources: &SourceReader) -> Result<Vec<Frame>, DataError> {
     let mut found = Vec::new();
     let mut open = vec![(String::new(), 0)];
     while let Some((folder, level)) = open.pop() {
@@ -74,17 +114,18 @@ fn scenes(sources: &SourceReader) -> Result<Vec<PairFiles>, DataError> {
         };
         if ["image/", "depth/"].iter().all(|name| names.iter().any(|other| other == name)) {
             let [input, target] = ["image", "depth"].map(|name| only(sources, &below(name)));
-            found.push(PairFiles {
-                name: folder.replace('/', "-"),
-                input: input?,
-                target: target?,
+            let name = folder.replace('/', "-");
+            let sequence = folder.rsplit_once('/').map_or("", |(above, _)| above).to_owned();
+            found.push(Frame {
+                files: PairFiles { name, input: input?, target: target? },
+                sequence,
             });
         } else if level < MAX_LEVELS {
             let folders = names.iter().filter(|name| name.ends_with('/'));
             open.extend(folders.map(|name| (below(name), level + 1)));
         }
     }
-    found.sort_by(|a, b| a.name.cmp(&b.name));
+    found.sort_by(|a, b| a.files.name.cmp(&b.files.name));
     Ok(found)
 }
 
@@ -100,9 +141,12 @@ fn only(sources: &SourceReader, folder: &str) -> Result<String, DataError> {
     }
 }
 
-/// The pairs of a TUM sequence: each picture with the depth nearest in time.
-fn by_time(sources: &SourceReader) -> Result<Vec<PairFiles>, DataError> {
-    let (colors, depths) = (times(sources, "rgb.txt")?, times(sources, "depth.txt")?);
+/// The frames of the TUM sequence in a folder: each picture with the depth nearest in time.
+fn by_time(sources: &SourceReader, folder: &str) -> Result<Vec<Frame>, DataError> {
+    let below =
+        |file: &str| if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") };
+    let (list, depth_list) = (below("rgb.txt"), below("depth.txt"));
+    let (colors, depths) = (times(sources, &list)?, times(sources, &depth_list)?);
     let mut found = Vec::new();
     for (time, input) in colors {
         let nearest =
@@ -110,12 +154,14 @@ fn by_time(sources: &SourceReader) -> Result<Vec<PairFiles>, DataError> {
         if let Some((other, target)) = nearest
             && (other - time).abs() < SAME_TIME
         {
+            let (input, target) = (below(&input), below(target));
             let name = input.rsplit_once('.').map_or(&*input, |(stem, _)| stem).replace('/', "-");
-            found.push(PairFiles { name, input, target: target.clone() });
+            let files = PairFiles { name, input, target };
+            found.push(Frame { files, sequence: folder.to_owned() });
         }
     }
     if found.is_empty() {
-        return Err(DataError::failed("no picture of `rgb.txt` has a depth of its time")
+        return Err(DataError::failed(format!("no picture of `{list}` has a depth of its time"))
             .with_help("both lists hold a time in seconds and a file on each line"));
     }
     Ok(found)

@@ -4,7 +4,7 @@ mod layouts;
 
 use image::DynamicImage;
 
-use self::layouts::Found;
+use self::layouts::{Found, Frame};
 use super::{DataSet, Images, Knowledge, Listing};
 use crate::{
     data::{
@@ -15,7 +15,7 @@ use crate::{
 };
 
 const LAYOUT: &str = "colours and depths lie in `rgb/` and `depth/` (TUM, with `rgb.txt` and \
-                      `depth.txt`), `color/` and `depth/` (Redwood), `images/` and `annotations/` \
+                      `depth.txt`, also in a folder for each sequence), `color/` and `depth/` (Redwood), `images/` and `annotations/` \
                       (NYU), `image/` and `depth/` (SUN, also in a folder for each scene at any \
                       depth), or side by side as `NAME_color.png` and `NAME_depth.png`";
 
@@ -56,8 +56,8 @@ impl DataSet for Rgbd {
     ) -> Result<Box<dyn Images + 'a>, DataError> {
         let Found { frames, units, is_sun } = layouts::find(sources)?;
         let units = request.source.units.unwrap_or(units);
-        let files = request.part(frames);
-        Ok(Box::new(Listing::new(files, move |files| {
+        let frames = request.part_of_groups(frames, |frame| &frame.sequence);
+        Ok(Box::new(Listing::new(frames, move |Frame { files, .. }| {
             let image = read_image(sources, &files.input)?;
             let depth = read_depth(sources, &files.target, units, is_sun)?;
             if depth.dimensions() != image.dimensions() {
@@ -95,3 +95,6 @@ fn read_depth(
     });
     Ok(Depth::from_raw(stored.width(), stored.height(), metres.collect()).expect("one a pixel"))
 }
+
+#[cfg(test)]
+mod tests;
