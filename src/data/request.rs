@@ -76,6 +76,9 @@ pub struct Request {
     /// subjects.
     #[serde(default)]
     pub holdout_by: HoldoutBy,
+    /// For `rgbd`: what is done about pictures without a depth.
+    #[serde(default)]
+    pub without_depth: WithoutDepth,
     /// Seed of the choice of images; the pipeline's by default.
     #[serde(default)]
     pub seed: Option<u64>,
@@ -103,6 +106,17 @@ pub enum HoldoutBy {
     Image,
     /// All images of some subjects, of which nothing is learnt.
     Subject,
+}
+
+/// What is done about pictures that have no depth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WithoutDepth {
+    /// They are an error, which counts them.
+    #[default]
+    Error,
+    /// They are left out.
+    Skip,
 }
 
 /// Part of the data.

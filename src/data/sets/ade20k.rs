@@ -203,14 +203,19 @@ fn benchmark_names(sources: &SourceReader) -> Result<Vec<String>, DataError> {
     const LIST: &str = "objectInfo150.txt";
     let bytes = read_source(sources, LIST, "the classes of ADE20K")?;
     let text = String::from_utf8_lossy(&bytes);
-    let names: Vec<String> = text
-        .lines()
-        .skip(1)
-        .filter_map(|line| line.split('\t').nth(4))
-        .map(|name| name.trim().to_owned())
-        .collect();
+    let lines = text.lines().zip(1..).skip(1).filter(|(line, _)| !line.trim().is_empty());
+    let names = lines.map(|(line, number)| {
+        let name = line.split('\t').nth(4).map(str::trim).filter(|name| !name.is_empty());
+        name.map(str::to_owned).ok_or_else(|| {
+            // The number of a class is its line, so none may be passed over.
+            DataError::failed(format!(
+                "line {number} of `{LIST}` must have five columns divided by tabs, but is `{line}`"
+            ))
+        })
+    });
+    let names: Vec<String> = names.collect::<Result<_, _>>()?;
     if names.is_empty() {
-        return Err(DataError::failed(format!("`{LIST}` must have five columns divided by tabs")));
+        return Err(DataError::failed(format!("`{LIST}` lists no classes")));
     }
     Ok(names)
 }

@@ -4,7 +4,7 @@ use super::{DataSet, Images, Knowledge, Listing};
 use crate::{
     data::{
         DataError, HoldoutBy, Request, Sample,
-        files::{is_picture, list},
+        files::{list, pictures},
         read_image,
     },
     store::SourceReader,
@@ -59,8 +59,8 @@ impl DataSet for DreamBooth {
         }
         let mut files = Vec::new();
         for subject in chosen {
-            let names = list(sources, &format!("dataset/{subject}"), LAYOUT)?;
-            files.extend(names.into_iter().filter(|name| is_picture(name)).map(|name| {
+            let names = pictures(sources, &format!("dataset/{subject}"), LAYOUT)?;
+            files.extend(names.into_iter().map(|name| {
                 let stem = name.rsplit_once('.').map_or(&*name, |(stem, _)| stem);
                 let (id, path) = (format!("{subject}-{stem}"), format!("dataset/{subject}/{name}"));
                 Photograph { subject: subject.to_owned(), id, path }

@@ -205,6 +205,13 @@ fn the_benchmark_of_ade20k_gives_masks_and_scenes() {
     save(root, "annotations/training/b.png", grey(8, 16, 1));
     let error = pairs(root, "ade20k", "scene", &json!({})).unwrap_err();
     assert_eq!(error, "`images/training/b.jpg` and `annotations/training/b.png` differ in size");
+    write(
+        root,
+        "objectInfo150.txt",
+        &format!("{head}1\t0\t1\t1\twall\n2 0 1 1 sky\n3\t0\t1\t1\tbed\n"),
+    );
+    let error = pairs(root, "ade20k", "scene", &json!({})).unwrap_err();
+    insta::assert_snapshot!(error, @"line 3 of `objectInfo150.txt` must have five columns divided by tabs, but is `2 0 1 1 sky`");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::{DataError, LAYOUT};
 use crate::{
     data::{
+        WithoutDepth,
         files::{is_picture, list, read_source},
         folder::{self, PairFiles},
     },
@@ -11,6 +12,9 @@ use crate::{
 
 /// Pictures and depths of TUM belong together if their times differ by less, in seconds.
 const SAME_TIME: f64 = 0.02;
+
+/// What to do about pictures without a depth.
+const SKIP: &str = "add what is missing, or leave such pictures out with without_depth = \"skip\"";
 
 /// Units per metre of the depths of TUM.
 const TUM_UNITS: u32 = 5000;
@@ -54,10 +58,10 @@ impl Found {
 }
 
 /// Finds the pictures below the root, whatever their layout.
-pub(super) fn find(sources: &SourceReader) -> Result<Found, DataError> {
+pub(super) fn find(sources: &SourceReader, without: WithoutDepth) -> Result<Found, DataError> {
     let names = list(sources, "", LAYOUT)?;
     if is_tum(&names) {
-        return Ok(Found::tum(by_time(sources, "")?));
+        return Ok(Found::tum(by_time(sources, "", without)?));
     }
     let has = |name: &str| names.iter().any(|found| found.strip_suffix('/') == Some(name));
     let pairs =
@@ -68,11 +72,11 @@ pub(super) fn find(sources: &SourceReader) -> Result<Found, DataError> {
         return Ok(Found { is_sun, ..Found::numbered(folder::matched(colors?, depths?)?) });
     }
     if !names.iter().any(|name| is_picture(name)) {
-        let sequences = sequences(sources, &names)?;
+        let sequences = sequences(sources, &names, without)?;
         if !sequences.is_empty() {
             return Ok(Found::tum(sequences));
         }
-        let scenes = scenes(sources)?;
+        let scenes = scenes(sources, without)?;
         if !scenes.is_empty() {
             return Ok(Found { is_sun: true, ..Found::new(scenes) });
         }
@@ -87,11 +91,15 @@ fn is_tum(names: &[String]) -> bool {
 }
 
 /// The frames of all sequences of TUM among these folders.
-fn sequences(sources: &SourceReader, names: &[String]) -> Result<Vec<Frame>, DataError> {
+fn sequences(
+    sources: &SourceReader,
+    names: &[String],
+    without: WithoutDepth,
+) -> Result<Vec<Frame>, DataError> {
     let mut found = Vec::new();
     for folder in names.iter().filter_map(|name| name.strip_suffix('/')) {
         if is_tum(&list(sources, folder, LAYOUT)?) {
-            found.extend(by_time(sources, folder)?);
+            found.extend(by_time(sources, folder, without)?);
         }
     }
     Ok(found)
@@ -103,7 +111,7 @@ const MAX_LEVELS: usize = 6;
 /// The pictures of all scenes of SUN below the root: folders with `image/` and `depth/` of one file each.
 ///
 /// What lies in one folder is one sequence.
-fn scenes(sources: &SourceReader) -> Result<Vec<Frame>, DataError> {
+fn scenes(sources: &SourceReader, without: WithoutDepth) -> Result<Vec<Frame>, DataError> {
     let mut found = Vec::new();
     let mut open = vec![(String::new(), 0)];
     while let Some((folder, level)) = open.pop() {
@@ -112,7 +120,13 @@ fn scenes(sources: &SourceReader) -> Result<Vec<Frame>, DataError> {
             let name = name.trim_end_matches('/');
             if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
         };
-        if ["image/", "depth/"].iter().all(|name| names.iter().any(|other| other == name)) {
+        let has = |name: &str| names.iter().any(|other| other == name);
+        if has("image/") && !has("depth/") && !folder.is_empty() {
+            if without == WithoutDepth::Error {
+                let message = format!("`{folder}` has `image/`, but no `depth/`");
+                return Err(DataError::failed(message).with_help(SKIP));
+            }
+        } else if has("image/") && has("depth/") {
             let [input, target] = ["image", "depth"].map(|name| only(sources, &below(name)));
             let name = folder.replace('/', "-");
             let sequence = folder.rsplit_once('/').map_or("", |(above, _)| above).to_owned();
@@ -142,12 +156,17 @@ fn only(sources: &SourceReader, folder: &str) -> Result<String, DataError> {
 }
 
 /// The frames of the TUM sequence in a folder: each picture with the depth nearest in time.
-fn by_time(sources: &SourceReader, folder: &str) -> Result<Vec<Frame>, DataError> {
+fn by_time(
+    sources: &SourceReader,
+    folder: &str,
+    without: WithoutDepth,
+) -> Result<Vec<Frame>, DataError> {
     let below =
         |file: &str| if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") };
     let (list, depth_list) = (below("rgb.txt"), below("depth.txt"));
     let (colors, depths) = (times(sources, &list)?, times(sources, &depth_list)?);
-    let mut found = Vec::new();
+    let (mut found, mut alone) = (Vec::new(), Vec::new());
+    let count = colors.len();
     for (time, input) in colors {
         let nearest =
             depths.iter().min_by(|(a, _), (b, _)| (a - time).abs().total_cmp(&(b - time).abs()));
@@ -158,13 +177,25 @@ fn by_time(sources: &SourceReader, folder: &str) -> Result<Vec<Frame>, DataError
             let name = input.rsplit_once('.').map_or(&*input, |(stem, _)| stem).replace('/', "-");
             let files = PairFiles { name, input, target };
             found.push(Frame { files, sequence: folder.to_owned() });
+        } else {
+            alone.push(input);
         }
     }
     if found.is_empty() {
         return Err(DataError::failed(format!("no picture of `{list}` has a depth of its time"))
             .with_help("both lists hold a time in seconds and a file on each line"));
     }
-    Ok(found)
+    match alone.first() {
+        Some(first) if without == WithoutDepth::Error => {
+            let alone = alone.len();
+            let message = format!(
+                "{alone} of the {count} pictures of `{list}` have no depth within {SAME_TIME} s, the \
+                 first is `{first}`"
+            );
+            Err(DataError::failed(message).with_help(SKIP))
+        }
+        _ => Ok(found),
+    }
 }
 
 fn times(sources: &SourceReader, path: &str) -> Result<Vec<(f64, String)>, DataError> {

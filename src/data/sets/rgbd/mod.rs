@@ -31,7 +31,7 @@ impl DataSet for Rgbd {
     }
 
     fn params(&self) -> &'static [&'static str] {
-        &["source.units", "holdout"]
+        &["source.units", "holdout", "without_depth"]
     }
 
     fn offers(&self) -> &'static [Knowledge] {
@@ -54,7 +54,7 @@ impl DataSet for Rgbd {
         request: &'a Request,
         sources: &'a SourceReader,
     ) -> Result<Box<dyn Images + 'a>, DataError> {
-        let Found { frames, units, is_sun } = layouts::find(sources)?;
+        let Found { frames, units, is_sun } = layouts::find(sources, request.without_depth)?;
         let units = request.source.units.unwrap_or(units);
         let frames = request.part_of_groups(frames, |frame| &frame.sequence);
         Ok(Box::new(Listing::new(frames, move |Frame { files, .. }| {

@@ -39,13 +39,16 @@ fn depths_are_found_by_name_or_by_time() {
         "1.005 depth/1.005.png\n1.105 depth/1.105.png\n9.005 depth/9.005.png\n",
     );
     let more = json!({ "holdout": 0.0 });
+    let error = pairs(root, "rgbd", "depth", &more).unwrap_err();
+    insta::assert_snapshot!(error, @"1 of the 3 pictures of `rgb.txt` have no depth within 0.02 s, the first is `rgb/9.000.png`");
+    let more = json!({ "holdout": 0.0, "without_depth": "skip" });
     let found = pairs(root, "rgbd", "depth", &more).unwrap();
     assert_eq!(names(&found), ["rgb-1.000", "rgb-1.100"]);
     let mut metres: Vec<_> =
         found.iter().map(|(_, pair)| pair.depth.as_ref().unwrap().get_pixel(3, 3).0[0]).collect();
     metres.sort_by(f32::total_cmp);
     assert_eq!(metres, [1.0, 2.0], "the units of TUM");
-    let stated = json!({ "holdout": 0.0, "source.units": 1000 });
+    let stated = json!({ "holdout": 0.0, "source.units": 1000, "without_depth": "skip" });
     let found = pairs(root, "rgbd", "depth", &stated).unwrap();
     let first = found.iter().find(|(name, _)| name == "rgb-1.000").unwrap();
     assert_eq!(first.1.depth.as_ref().unwrap().get_pixel(3, 3).0, [5.0], "the units stated");
@@ -110,6 +113,12 @@ fn scenes_of_sun_are_found_at_any_depth() {
         ("xtion-sun3ddata-brown-brown_1-0000001", 3.0),
     ];
     assert_eq!(metres, wanted.into());
+    save(root, "kv2/lost/image/a.jpg", photo(20));
+    let error = pairs(root, "rgbd", "depth", &more).unwrap_err();
+    insta::assert_snapshot!(error, @"`kv2/lost` has `image/`, but no `depth/`");
+    let skip = json!({ "holdout": 0.0, "without_depth": "skip" });
+    assert_eq!(pairs(root, "rgbd", "depth", &skip).unwrap().len(), 3);
+    std::fs::remove_dir_all(root.join("kv2/lost")).unwrap();
     save(root, "kv1/b3dodata/img_0063/depth/more.png", grey16(16, 16, 9));
     let error = pairs(root, "rgbd", "depth", &more).unwrap_err();
     insta::assert_snapshot!(error, @"`kv1/b3dodata/img_0063/depth` must hold one picture, but holds 2");
