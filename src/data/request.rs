@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     DataError, Problem,
     choice::Choice,
+    coco::Crowd,
     pose::PoseStyle,
     select,
     source::DataSource,
@@ -57,7 +58,10 @@ pub struct Request {
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub min_share: f64,
-    /// Sizes of the drawing, for `task = "pose"`.
+    /// On COCO: what is done with regions marked as a crowd.
+    #[serde(default)]
+    pub crowd: Crowd,
+    /// Sizes of the drawing, and which keypoints it shows, for `task = "pose"`.
     #[serde(default)]
     pub pose: PoseStyle,
     /// Classes and colours, for `task = "scene"`.

@@ -38,6 +38,11 @@ impl Fit {
     }
 }
 
+/// The factor by which an image of `source` height and width is scaled to cover `size`.
+pub fn cover_scale(source: [u32; 2], size: [usize; 2]) -> f64 {
+    Fit::cover(source, size).scale
+}
+
 /// A sample at `[height, width]`.
 pub fn resize_sample(sample: Sample, size: [usize; 2]) -> Sample {
     let source = [sample.image.height(), sample.image.width()];

@@ -6,9 +6,14 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use image::{GrayImage, Luma};
 use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use self::file::{File, Image, InstanceAnnotation, PersonAnnotation, read_json};
-use super::{DataError, Labels, Person, Sample, SceneLabels, files, resize, rle::Segmentation};
+use self::file::{File, Flag, Image, InstanceAnnotation, PersonAnnotation, read_json};
+use super::{
+    DataError, Labels, Person, Sample, SceneLabels, files, pose::Visibility, resize,
+    rle::Segmentation,
+};
 use crate::store::SourceReader;
 
 /// The images of a split that a task can use, by id, with what is to be drawn on them.
@@ -48,6 +53,27 @@ pub struct Wanted {
     pub size: [usize; 2],
     /// The least share of the image that persons or instances must take.
     pub min_share: f64,
+    /// What is done with crowds.
+    pub crowd: Crowd,
+    /// Which keypoints make a person.
+    pub visibility: Visibility,
+}
+
+/// What is done with regions that COCO marks as a crowd of instances.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Crowd {
+    /// They are instances like others.
+    #[default]
+    Keep,
+    /// They are left out, as if they were not annotated.
+    Skip,
+}
+
+impl Crowd {
+    fn keeps(self, iscrowd: Flag) -> bool {
+        self == Self::Keep || !iscrowd.is_set()
+    }
 }
 
 /// The split's name in file names: `train2017` or `val2017`.
@@ -59,15 +85,15 @@ impl Index {
     /// Images on which, once resized to `size`, a person keypoint is left, and a person whose
     /// keypoints span at least `min_share` of the image.
     pub fn persons(sources: &SourceReader, wanted: Wanted) -> Result<Self, DataError> {
-        let Wanted { train, size, min_share } = wanted;
+        let Wanted { train, size, min_share, crowd, visibility } = wanted;
         let path = format!("annotations/person_keypoints_{}.json", split_name(train));
         let file: File<PersonAnnotation> = read_json(sources, &path)?;
         let mut index = Self::new(train, file.images.0, &path)?;
         for annotation in file.annotations.0 {
-            let person = person(&annotation).map_err(|e| e.in_file(&path))?;
+            let person = person(&annotation, &path)?;
             let entry = index.entry(annotation.image_id, annotation.id, &path)?;
-            if person.keypoints.iter().any(|keypoint| keypoint[2] > 0.0) {
-                entry.persons.push(person);
+            if crowd.keeps(annotation.iscrowd) {
+                entry.persons.extend(visibility.of(&[person]));
             }
         }
         index.entries.retain(|_, entry| {
@@ -78,14 +104,13 @@ impl Index {
         Ok(index)
     }
 
-    /// Images on which, once resized to `size`, a pixel of the class is left, crowds included, and whose
-    /// instances cover at least `min_share` of the image, as annotated.
+    /// Images on which, once resized to `size`, a pixel of the class is left, and whose instances cover at least `min_share` of the image, as annotated.
     pub fn instances(
         sources: &SourceReader,
         wanted: Wanted,
         class: &str,
     ) -> Result<Self, DataError> {
-        let Wanted { train, size, min_share } = wanted;
+        let Wanted { train, size, min_share, crowd, .. } = wanted;
         let path = format!("annotations/instances_{}.json", split_name(train));
         let file: File<InstanceAnnotation> = read_json(sources, &path)?;
         let Some(category) = file.categories.iter().find(|c| c.name == class) else {
@@ -96,7 +121,7 @@ impl Index {
         let mut index = Self::new(train, file.images.0, &path)?;
         for annotation in file.annotations.0 {
             let entry = index.entry(annotation.image_id, annotation.id, &path)?;
-            if annotation.category_id == category.id {
+            if annotation.category_id == category.id && crowd.keeps(annotation.iscrowd) {
                 entry.instances.push(Instance::new(annotation, 1));
             }
         }
@@ -112,7 +137,7 @@ impl Index {
     /// Images on which, once resized to `size`, a pixel of some instance is left; each class has a label
     /// of its own.
     pub fn scenes(sources: &SourceReader, wanted: Wanted) -> Result<Self, DataError> {
-        let Wanted { train, size, .. } = wanted;
+        let Wanted { train, size, crowd, .. } = wanted;
         let path = format!("annotations/instances_{}.json", split_name(train));
         let file: File<InstanceAnnotation> = read_json(sources, &path)?;
         let labels: BTreeMap<u64, u16> =
@@ -126,7 +151,9 @@ impl Index {
                     "`{path}`: annotation {id} is of category {category}, which the file does not list"
                 ))
             })?;
-            entry.instances.push(Instance::new(annotation, *label));
+            if crowd.keeps(annotation.iscrowd) {
+                entry.instances.push(Instance::new(annotation, *label));
+            }
         }
         index.entries.retain(|_, entry| {
             // The largest first, so that what stands before it stays visible.
@@ -281,27 +308,21 @@ fn draw(instances: &[Instance], size: (u32, u32), path: &str) -> Result<Labels, 
     Ok(labels)
 }
 
-struct KeypointError {
-    annotation: u64,
-    found: usize,
-}
-
-impl KeypointError {
-    fn in_file(&self, path: &str) -> DataError {
-        DataError::failed(format!(
-            "`{path}`: annotation {} must have 51 keypoint numbers, but has {}",
-            self.annotation, self.found
-        ))
-    }
-}
-
-fn person(annotation: &PersonAnnotation) -> Result<Person, KeypointError> {
-    let values = &annotation.keypoints;
+fn person(annotation: &PersonAnnotation, path: &str) -> Result<Person, DataError> {
+    let PersonAnnotation { id, keypoints: values, .. } = annotation;
+    let wrong =
+        |text: String| Err(DataError::failed(format!("`{path}`: annotation {id} must {text}")));
     if values.len() != 51 {
-        return Err(KeypointError { annotation: annotation.id, found: values.len() });
+        return wrong(format!("have 51 keypoint numbers, but has {}", values.len()));
     }
     let mut keypoints = [[0.0; 3]; 17];
-    for (keypoint, value) in keypoints.iter_mut().zip(values.chunks(3)) {
+    for ((keypoint, value), place) in keypoints.iter_mut().zip(values.chunks(3)).zip(0..) {
+        if ![0.0, 1.0, 2.0].contains(&value[2]) {
+            let found = value[2];
+            return wrong(format!(
+                "have visibilities 0, 1 or 2, but has {found} at keypoint {place}"
+            ));
+        }
         keypoint.copy_from_slice(value);
     }
     Ok(Person { keypoints })

@@ -23,11 +23,17 @@ fn write(folder: &Path, name: &str, annotations: &str) -> SourceReader {
 
 /// Images for training at `size`.
 fn at(size: [usize; 2], min_share: f64) -> Wanted {
-    Wanted { train: true, size, min_share }
+    Wanted { size, min_share, ..ALL }
 }
 
 /// Images for training at their own size.
-const ALL: Wanted = Wanted { train: true, size: [6, 8], min_share: 0.0 };
+const ALL: Wanted = Wanted {
+    train: true,
+    size: [6, 8],
+    min_share: 0.0,
+    crowd: Crowd::Keep,
+    visibility: Visibility::Labelled,
+};
 
 fn failure(annotations: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
@@ -55,6 +61,15 @@ fn the_union_of_a_class_is_its_mask() {
     let set: Vec<_> =
         mask.enumerate_pixels().filter(|p| p.2.0[0] > 0).map(|p| (p.0, p.1)).collect();
     assert_eq!(set, [(0, 0), (1, 0), (7, 0), (0, 1), (1, 1), (7, 1)]);
+    let single = Wanted { crowd: Crowd::Skip, ..ALL };
+    let index = Index::instances(&sources, single, "dog").unwrap();
+    let mask = index.sample(&sources, 7).unwrap().mask.unwrap();
+    assert_eq!(mask.iter().filter(|value| **value > 0).count(), 4, "without the crowd");
+    let labels = |wanted| {
+        let scene = Index::scenes(&sources, wanted).unwrap().sample(&sources, 7).unwrap().scene;
+        scene.unwrap().labels.iter().filter(|label| **label == 1).count()
+    };
+    assert_eq!((labels(ALL), labels(single)), (6, 4));
     assert_eq!(Index::instances(&sources, at([6, 8], 0.2), "dog").unwrap().ids(), [0u64; 0]);
     assert_eq!(Index::images(&sources, true).unwrap().ids(), [7]);
 }
@@ -88,6 +103,28 @@ fn a_person_counts_only_if_a_keypoint_is_left_after_the_crop() {
     let sources = write(folder.path(), "person_keypoints", &person(0));
     assert_eq!(Index::persons(&sources, at([6, 6], 0.0)).unwrap().ids(), [0u64; 0]);
     assert_eq!(Index::persons(&sources, at([6, 8], 0.0)).unwrap().ids(), [7]);
+}
+
+#[test]
+fn hidden_keypoints_and_crowds_can_be_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let rest = ", 0".repeat(48);
+    let person = |visibility: u32, crowd: &str| {
+        let text = format!(
+            r#"{{"id": 1, "image_id": 7, "iscrowd": {crowd}, "keypoints": [4, 1, {visibility}{rest}]}}"#
+        );
+        write(folder.path(), "person_keypoints", &text)
+    };
+    let seen = Wanted { visibility: Visibility::Visible, ..ALL };
+    let single = Wanted { crowd: Crowd::Skip, ..ALL };
+    let count =
+        |sources: &SourceReader, wanted| Index::persons(sources, wanted).map(|i| i.ids().len());
+    let sources = person(1, "0");
+    assert_eq!((count(&sources, ALL).unwrap(), count(&sources, seen).unwrap()), (1, 0));
+    let sources = person(2, "true");
+    assert_eq!((count(&sources, seen).unwrap(), count(&sources, single).unwrap()), (1, 0));
+    let error = count(&person(3, "0"), ALL).unwrap_err();
+    insta::assert_snapshot!(error, @"`annotations/person_keypoints_train2017.json`: annotation 1 must have visibilities 0, 1 or 2, but has 3 at keypoint 0");
 }
 
 #[test]

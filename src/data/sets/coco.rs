@@ -21,7 +21,7 @@ impl DataSet for Coco {
     }
 
     fn params(&self) -> &'static [&'static str] {
-        &["class", "min_share"]
+        &["class", "min_share", "crowd"]
     }
 
     fn offers(&self) -> &'static [Knowledge] {
@@ -33,8 +33,13 @@ impl DataSet for Coco {
         request: &'a Request,
         sources: &'a SourceReader,
     ) -> Result<Box<dyn Images + 'a>, DataError> {
-        let wanted =
-            Wanted { train: request.is_train(), size: request.size, min_share: request.min_share };
+        let wanted = Wanted {
+            train: request.is_train(),
+            size: request.size,
+            min_share: request.min_share,
+            crowd: request.crowd,
+            visibility: request.pose.visibility,
+        };
         let index = match request.task.needs() {
             Knowledge::Mask => Index::instances(sources, wanted, &request.class)?,
             Knowledge::Scene => Index::scenes(sources, wanted)?,
