@@ -43,9 +43,10 @@ impl Sizes {
     }
 
     /// White where the noise reaches `least`.
-    fn lines(&self, more: u64, least: u8) -> GrayImage {
+    fn lines(&self, more: u64, least: u16) -> GrayImage {
         let bytes = noise(self.seed + more, (self.width * self.height) as usize);
-        let white = bytes.into_iter().map(|value| if value >= least { 255 } else { 0 });
+        let white =
+            bytes.into_iter().map(|value| if u16::from(value) >= least { 255 } else { 0 });
         GrayImage::from_raw(self.width, self.height, white.collect()).unwrap()
     }
 }
@@ -89,6 +90,38 @@ fn edges_at_a_tolerance_are_those_of_scipy() {
         let score = edges::EdgesMetric.score(&case_, &rules).unwrap().unwrap();
         let found = edges::EdgesMetric.summary(&[&score]);
         agree(&found, &case, &["ods_precision", "ods_recall", "ods_f"]);
+    }
+}
+
+/// Grey where the noise reaches 230, as bright as the noise.
+fn faint(seed: u64, height: u32, width: u32) -> RgbImage {
+    let bytes = noise(seed, (width * height) as usize).into_iter();
+    let bytes = bytes.map(|value| if value >= 230 { value } else { 0 });
+    colored(&GrayImage::from_raw(width, height, bytes.collect()).unwrap())
+}
+
+#[test]
+fn edges_of_several_images_are_counted_together() {
+    for case in expected("edge_sets") {
+        let rules: Rules = serde_json::from_value(json!({
+            "metric": "edges",
+            "edges": { "tolerance": case["tolerance"], "thresholds": case["thresholds"] },
+        }))
+        .unwrap();
+        let images = case["images"].as_array().unwrap().iter().map(|image| {
+            let sizes = Sizes::of(image);
+            let least = image["least"].as_u64().unwrap() as u16;
+            let pair = Pair { target: colored(&sizes.lines(0, least)), ..Pair::default() };
+            let attempts = [faint(sizes.seed + 1000, sizes.height, sizes.width)];
+            let case = Case { attempts: &attempts, pair: &pair };
+            edges::EdgesMetric.score(&case, &rules).unwrap().unwrap()
+        });
+        let images: Vec<Score> = images.collect();
+        let found = edges::EdgesMetric.summary(&images.iter().collect::<Vec<_>>());
+        let names = ["ods_f", "ods_precision", "ods_recall", "ods_threshold", "ois_f"];
+        agree(&found, &case, &names);
+        let mean = sum(&images.iter().collect::<Vec<_>>(), "ois_f") / images.len() as f64;
+        assert!((mean - found["ois_f"]).abs() > 0.5, "a mean over images is another number");
     }
 }
 

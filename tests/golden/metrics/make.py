@@ -62,6 +62,37 @@ def edge_case(seed, h, w, tolerance):
     }
 
 
+def f_measure(p, r):
+    return 2 * p * r / (p + r) if p + r else 0.0
+
+
+def edge_set_case(images, tolerance, thresholds):
+    """ODS and OIS from the counts of several images, as `collect_eval_bdry` of BSDS500 sums them."""
+
+    def counts(seed, h, w, least, threshold):
+        target = noise(seed, h * w).reshape(h, w) >= least
+        faint = noise(seed + 1000, h * w).reshape(h, w)
+        drawn = (faint >= 230) & (faint >= threshold)
+        reach = max(tolerance * np.hypot(w, h), 1.0)
+        near = lambda a, b: int((a & (distance_transform_edt(~b) <= reach)).sum()) if b.any() else 0
+        return np.array([near(drawn, target), drawn.sum(), near(target, drawn), target.sum()])
+
+    def measures(c):
+        p, r = c[0] / (c[1] + (c[1] == 0)), c[2] / (c[3] + (c[3] == 0))
+        return 100 * f_measure(p, r), 100 * p, 100 * r
+
+    table = np.array([[counts(*image, t) for t in thresholds] for image in images])
+    of_all = [measures(c) for c in table.sum(0)]
+    at = int(np.argmax([m[0] for m in of_all]))
+    best = [row[int(np.argmax([measures(c)[0] for c in row]))] for row in table]
+    return {
+        "images": [{"seed": s, "size": [h, w], "least": l} for s, h, w, l in images],
+        "tolerance": tolerance, "thresholds": thresholds,
+        "ods_f": of_all[at][0], "ods_precision": of_all[at][1], "ods_recall": of_all[at][2],
+        "ods_threshold": float(thresholds[at]), "ois_f": measures(np.sum(best, 0))[0],
+    }
+
+
 def iou_case(seed, h, w):
     a = luma(picture(seed, h, w)) >= 127.5
     b = noise(seed + 1000, h * w).reshape(h, w) >= 128
@@ -142,6 +173,11 @@ def bootstrap_case(count, samples, level, seed):
 cases = {
     "image": [image_case(s, h, w) for s, h, w in [(1, 16, 20), (2, 7, 7), (3, 33, 12), (4, 64, 64)]],
     "edges": [edge_case(s, h, w, t) for s, h, w, t in [(5, 32, 40, 0.0075), (6, 64, 48, 0.03), (7, 50, 50, 0.05)]],
+    "edge_sets": [
+        # The second and third image have their best thresholds elsewhere; the last target has no lines.
+        edge_set_case([(40, 32, 40, 240), (41, 64, 48, 254), (42, 24, 24, 252)], 0.01, [230, 240, 250]),
+        edge_set_case([(43, 20, 20, 230), (44, 40, 64, 253), (45, 16, 16, 256)], 0.03, [232, 239, 246, 253]),
+    ],
     "miou": [iou_case(s, h, w) for s, h, w in [(8, 16, 16), (9, 31, 17)]],
     "depth": [depth_case(s, n, a) for s, n, a in [(10, 100, False), (11, 101, True), (12, 500, True)]],
     "pose": [pose_case(s, h, w, n) for s, h, w, n in [(20, 32, 40, 1), (21, 64, 48, 2), (22, 64, 96, 0), (23, 80, 80, 3)]],
