@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     DataError, Problem,
+    arc::GreyRule,
     choice::Choice,
     coco::Crowd,
     pose::PoseStyle,
@@ -61,6 +62,10 @@ pub struct Request {
     /// On COCO: what is done with regions marked as a crowd.
     #[serde(default)]
     pub crowd: Crowd,
+    /// For `arc`: where every answer of a task is black and they differ in size, whether they are painted
+    /// grey.
+    #[serde(default)]
+    pub grey_rule: GreyRule,
     /// Sizes of the drawing, and which keypoints it shows, for `task = "pose"`.
     #[serde(default)]
     pub pose: PoseStyle,

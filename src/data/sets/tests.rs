@@ -298,6 +298,30 @@ fn boundaries_count_by_the_people_who_drew_them() {
 }
 
 #[test]
+fn black_answers_of_concept_arc_are_grey_and_those_of_arc_are_not() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let black = |rows: usize| vec![[0]; rows];
+    let example = |rows: usize| json!({ "input": [[3, 3]], "output": black(rows) });
+    let task = json!({ "train": [example(1), example(4)], "test": [example(2)] });
+    write(root, "corpus/Count/Count9.json", &task.to_string());
+    write(root, "data/training/0a1b2c3d.json", &task.to_string());
+    for (set, rule, value) in [
+        ("corpus/Count", "auto", 5),
+        ("corpus/Count", "off", 0),
+        ("training", "auto", 0),
+        ("training", "on", 5),
+    ] {
+        let more = json!({
+            "source.set": set, "source.task": 0, "grey_rule": rule, "split": "test",
+        });
+        let found = pairs(root, "arc", "arc", &more).unwrap();
+        let output = &found[0].1.meta.arc.as_ref().unwrap().output;
+        assert!(output.values().all(|found| found == value), "{set} {rule}");
+    }
+}
+
+#[test]
 fn a_table_names_its_images() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
