@@ -104,7 +104,8 @@ impl Index {
         Ok(index)
     }
 
-    /// Images on which, once resized to `size`, a pixel of the class is left, and whose instances cover at least `min_share` of the image, as annotated.
+    /// Images on which, once resized to `size`, a pixel of the class is left, and whose instances cover
+    /// at least `min_share` of the image, as annotated.
     pub fn instances(
         sources: &SourceReader,
         wanted: Wanted,

@@ -27,9 +27,10 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    /// A frame of the sequence whose name is that of the frame without its number.
+    /// A frame of the sequence whose name is that of the frame without its number, or time.
     fn numbered(files: PairFiles) -> Self {
-        let sequence = files.name.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned();
+        let is_number = |c: char| c.is_ascii_digit() || c == '.';
+        let sequence = files.name.trim_end_matches(is_number).to_owned();
         Self { files, sequence }
     }
 }
