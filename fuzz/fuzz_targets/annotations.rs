@@ -8,7 +8,8 @@ use libfuzzer_sys::fuzz_target;
 use pipe::{
     data::{
         arc::{self, Task},
-        coco::Index,
+        coco::{Crowd, Index, Wanted},
+        pose::Visibility,
         rle::Segmentation,
     },
     store::SourceReader,
@@ -37,6 +38,13 @@ fuzz_target!(|bytes: &[u8]| {
         let file = FOLDER.path().join(format!("annotations/{name}_train2017.json"));
         fs::write(file, bytes).expect("a file in the temporary folder");
     }
-    let _ = Index::persons(&sources, true, [48, 64], 0.0);
-    let _ = Index::instances(&sources, true, "person", 0.0);
+    let wanted = Wanted {
+        train: true,
+        size: [48, 64],
+        min_share: 0.0,
+        crowd: Crowd::Keep,
+        visibility: Visibility::Labelled,
+    };
+    let _ = Index::persons(&sources, wanted);
+    let _ = Index::instances(&sources, wanted, "person");
 });

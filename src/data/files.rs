@@ -42,10 +42,43 @@ pub fn list(sources: &SourceReader, folder: &str, layout: &str) -> Result<Vec<St
     })
 }
 
+/// The endings of pictures that are read.
+const READ: &[&str] = &["png", "jpg", "jpeg", "webp", "bmp"];
+
+/// Those of pictures that are not, and would be missed if they were passed over.
+const UNREAD: &[&str] = &[
+    "tif", "tiff", "gif", "heic", "heif", "avif", "jxl", "jp2", "jpe", "jfif", "ppm", "pgm", "pbm",
+    "pnm", "tga", "exr", "hdr", "dng", "cr2", "cr3", "nef", "arw", "orf", "rw2",
+];
+
+fn ends_in(name: &str, endings: &[&str]) -> bool {
+    let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
+    ending.is_some_and(|ending| endings.contains(&ending.as_str()))
+}
+
 /// Whether a file's name ends as a picture's does.
 pub fn is_picture(name: &str) -> bool {
-    let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
-    ending.is_some_and(|e| ["png", "jpg", "jpeg", "webp", "bmp"].contains(&e.as_str()))
+    ends_in(name, READ)
+}
+
+/// The names of the pictures in a folder of a data set. One of a format that is not read is an error: the
+/// picture would be missing without a word.
+pub fn pictures(
+    sources: &SourceReader,
+    folder: &str,
+    layout: &str,
+) -> Result<Vec<String>, DataError> {
+    let mut names = list(sources, folder, layout)?;
+    if let Some(name) = names.iter().find(|name| ends_in(name, UNREAD)) {
+        let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
+        let message = format!("`{path}` is a picture of a format that is not read");
+        return Err(DataError::failed(message).with_help(
+            "PNG, JPEG, WebP and BMP are read, with the endings .png, .jpg, .jpeg, .webp and .bmp; convert \
+             it, or move it out of the folder",
+        ));
+    }
+    names.retain(|name| is_picture(name));
+    Ok(names)
 }
 
 /// Reads an image of a data set and turns it upright.
@@ -106,6 +139,14 @@ pub enum ImageFileError {
     },
 }
 
+/// Refuses pictures of more pixels than fit in memory.
+pub fn check_size(width: u32, height: u32) -> Result<(), ImageFileError> {
+    if width.max(height) > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(ImageFileError::Large { width, height });
+    }
+    Ok(())
+}
+
 /// Decodes an image file of any known format to RGB; a JPEG that is cut short is an error.
 pub fn decode_image(bytes: &[u8]) -> Result<RgbImage, ImageFileError> {
     Ok(decode(bytes, true)?.into_rgb8())
@@ -125,9 +166,7 @@ fn decode(bytes: &[u8], upright: bool) -> Result<DynamicImage, ImageFileError> {
     if width == 0 || height == 0 {
         return Err(ImageFileError::Empty(width, height));
     }
-    if width.max(height) > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(ImageFileError::Large { width, height });
-    }
+    check_size(width, height)?;
     decoder.set_limits(Limits::no_limits())?;
     let orientation = if upright { decoder.orientation()? } else { Orientation::NoTransforms };
     let mut image = DynamicImage::from_decoder(decoder)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     DataError,
-    files::{is_picture, list},
+    files::{list, pictures},
 };
 use crate::store::SourceReader;
 
@@ -119,10 +119,9 @@ pub(super) fn images(
     sources: &SourceReader,
     folder: &str,
 ) -> Result<BTreeMap<String, String>, DataError> {
-    let names = list(sources, folder, LAYOUT)?;
     let mut images = BTreeMap::new();
-    for name in names {
-        let Some((stem, _)) = name.rsplit_once('.').filter(|_| is_picture(&name)) else { continue };
+    for name in pictures(sources, folder, LAYOUT)? {
+        let Some((stem, _)) = name.rsplit_once('.') else { continue };
         let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
         if let Some(other) = images.insert(stem.to_owned(), path.clone()) {
             return Err(DataError::failed(format!("`{other}` and `{path}` have one name"))
@@ -195,6 +194,14 @@ mod tests {
         );
         assert_eq!(found(&["x_out.png"], "train"), Err("`x_out.png` has no partner".into()));
         assert_eq!(found(&["x.png"], "train"), Err("the folder holds no pairs".into()));
+        assert_eq!(
+            found(&["input/a.png", "input/b.TIF", "target/a.png", "target/b.tif"], "train"),
+            Err("`input/b.TIF` is a picture of a format that is not read".into())
+        );
+        assert_eq!(
+            found(&["x_in.png", "x_out.png", "y_in.heic", "y_out.png"], "train"),
+            Err("`y_in.heic` is a picture of a format that is not read".into())
+        );
         assert_eq!(
             found(&["input/a.png", "input/a.jpg", "target/a.png"], "train"),
             Err("`input/a.jpg` and `input/a.png` have one name".into())

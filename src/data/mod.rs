@@ -27,7 +27,7 @@ pub mod transforms;
 pub use error::{DataError, Problem};
 pub use files::{ImageFileError, decode_image, read_image};
 pub use pair::{Pair, PairMeta, SceneColor, SymbolGrid};
-pub use request::{Request, Split, fifth, held_out};
+pub use request::{HoldoutBy, Request, Split, WithoutDepth, fifth, held_out};
 pub use select::{SelectError, select};
 
 use image::{GrayImage, ImageBuffer, Luma, RgbImage};

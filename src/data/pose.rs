@@ -4,7 +4,7 @@ use image::{Rgb, RgbImage};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Person;
+use super::{Person, resize::cover_scale};
 
 /// The four parts and their pure colours, in painting order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -55,7 +55,45 @@ impl Part {
     }
 }
 
-/// Sizes of the drawing, in pixels of an image of 480x720; they follow [`reference_scale`].
+/// Which keypoints are drawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Visibility {
+    /// Those with a label, seen or hidden: COCO's visibility 1 and 2.
+    #[default]
+    Labelled,
+    /// Those that can be seen: 2 alone.
+    Visible,
+}
+
+impl Visibility {
+    /// The persons without the keypoints that are not drawn, and without those of whom none is left.
+    pub fn of(self, persons: &[Person]) -> Vec<Person> {
+        let least = match self {
+            Self::Labelled => 1.0,
+            Self::Visible => 2.0,
+        };
+        let keep = |point: [f32; 3]| if point[2] >= least { point } else { [0.0; 3] };
+        persons
+            .iter()
+            .map(|person| Person { keypoints: person.keypoints.map(keep) })
+            .filter(|person| person.keypoints.iter().any(|point| point[2] > 0.0))
+            .collect()
+    }
+}
+
+/// When the pose is drawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Drawn {
+    /// On the photograph's own pixels, and scaled and cropped with it: edges are soft.
+    #[default]
+    BeforeResize,
+    /// At the size asked for: every pixel has a pure colour.
+    AfterResize,
+}
+
+/// How a pose is drawn; sizes are in pixels of an image of 480x720 and follow [`reference_scale`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PoseStyle {
@@ -71,12 +109,41 @@ pub struct PoseStyle {
     /// Least thickness in pixels of the image drawn.
     #[schemars(range(min = 0.0, max = 1000.0))]
     pub min_thickness: f64,
+    /// Which keypoints are drawn.
+    pub visibility: Visibility,
+    /// Whether the drawing is made before the image is resized, or after.
+    pub drawn: Drawn,
 }
 
 impl Default for PoseStyle {
     /// Radius 5 and thickness 3 at COCO's 640 pixels, so 5.6 and 3.4 at 720.
     fn default() -> Self {
-        Self { radius: 5.6, thickness: 3.4, min_radius: 2.0, min_thickness: 2.0 }
+        Self {
+            radius: 5.6,
+            thickness: 3.4,
+            min_radius: 2.0,
+            min_thickness: 2.0,
+            visibility: Visibility::default(),
+            drawn: Drawn::default(),
+        }
+    }
+}
+
+/// Pixels of a dot's radius, and of half a line.
+#[derive(Clone, Copy)]
+struct Reach {
+    dot: f64,
+    line: f64,
+}
+
+impl PoseStyle {
+    /// The sizes on an image of `[height, width]`.
+    fn reach(self, size: [usize; 2]) -> Reach {
+        let scale = reference_scale(size);
+        Reach {
+            dot: (self.radius * scale).max(self.min_radius),
+            line: (self.thickness * scale).max(self.min_thickness) / 2.0,
+        }
     }
 }
 
@@ -88,19 +155,34 @@ pub fn reference_scale([height, width]: [usize; 2]) -> f64 {
 
 /// The pose of all persons on black, `[height, width]`.
 pub fn draw(persons: &[Person], size: [usize; 2], style: PoseStyle) -> RgbImage {
+    draw_with(persons, size, style.reach(size))
+}
+
+/// The pose of all persons on black, at the `source` height and width: once it is resized to `size`, dots and
+/// lines have the sizes of [`draw`].
+pub fn draw_before_resize(
+    persons: &[Person],
+    source: [u32; 2],
+    size: [usize; 2],
+    style: PoseStyle,
+) -> RgbImage {
+    let scale = cover_scale(source, size);
+    let Reach { dot, line } = style.reach(size);
+    let reach = Reach { dot: dot / scale, line: line / scale };
+    draw_with(persons, source.map(|side| side as usize), reach)
+}
+
+fn draw_with(persons: &[Person], size: [usize; 2], reach: Reach) -> RgbImage {
     let mut canvas = RgbImage::new(size[1] as u32, size[0] as u32);
-    let scale = reference_scale(size);
-    let radius = (style.radius * scale).max(style.min_radius);
-    let half = (style.thickness * scale).max(style.min_thickness) / 2.0;
     for person in persons {
         for part in Part::ALL {
             for (from, to) in part.limbs() {
                 if let (Some(from), Some(to)) = (joint(person, *from), joint(person, *to)) {
-                    paint(&mut canvas, from, to, half, part.color());
+                    paint(&mut canvas, from, to, reach.line, part.color());
                 }
             }
             for point in part.joints().iter().filter_map(|index| joint(person, *index)) {
-                paint(&mut canvas, point, point, radius, part.color());
+                paint(&mut canvas, point, point, reach.dot, part.color());
             }
         }
     }
@@ -191,6 +273,38 @@ mod tests {
         assert_eq!(count(&half, Part::Head), 21, "a disc of radius 2.8");
         let small = draw(&[person(&[(0, 30.0, 30.0, 2.0)])], [64, 96], PoseStyle::default());
         assert_eq!(count(&small, Part::Head), 13, "a disc of radius 2");
+    }
+
+    #[test]
+    fn what_is_drawn_before_the_resize_has_the_same_sizes() {
+        let style = PoseStyle::default();
+        let at = |scale: f32| {
+            let points = [(5, 100.0, 90.0), (7, 180.0, 40.0), (0, 60.0, 60.0)];
+            person(&points.map(|(index, x, y)| (index, x * scale, y * scale, 2.0)))
+        };
+        let after = draw(&[at(0.5)], [120, 160], style);
+        let before = draw_before_resize(&[at(1.0)], [240, 320], [120, 160], style);
+        let before = crate::data::resize::resize_image(&before, [120, 160]);
+        let sums = [&after, &before].map(|image| {
+            [0, 1, 2].map(|c| image.pixels().map(|pixel| f64::from(pixel.0[c])).sum::<f64>())
+        });
+        for (a, b) in sums[0].iter().zip(sums[1]) {
+            assert!((a - b).abs() < 0.15 * a, "{sums:?}");
+        }
+        assert!(before.pixels().any(|pixel| (1..255).contains(&pixel.0[0])), "edges are soft");
+        assert_eq!(draw_before_resize(&[at(1.0)], [240, 320], [240, 320], style), {
+            draw(&[at(1.0)], [240, 320], style)
+        });
+    }
+
+    #[test]
+    fn hidden_keypoints_are_left_out_if_asked_for() {
+        let arm = person(&[(5, 10.0, 10.0, 2.0), (7, 10.0, 20.0, 1.0)]);
+        let hidden = person(&[(5, 10.0, 10.0, 1.0)]);
+        let all = [arm.clone(), hidden];
+        assert_eq!(Visibility::Labelled.of(&all), all);
+        let seen = Visibility::Visible.of(&all);
+        assert_eq!(seen, [person(&[(5, 10.0, 10.0, 2.0)])]);
     }
 
     #[test]

@@ -1,11 +1,15 @@
 //! What a pipeline file asks of its data: a set, a task, and which images.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
     DataError, Problem,
+    arc::GreyRule,
     choice::Choice,
+    coco::Crowd,
     pose::PoseStyle,
     select,
     source::DataSource,
@@ -13,6 +17,7 @@ use super::{
         self, Task, boundaries::BoundaryRule, depth::DepthCode, scene::SceneStyle, symbols::Symbols,
     },
 };
+use crate::rng::TorchRng;
 
 /// Reads images and makes the pairs of a task.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -35,7 +40,8 @@ pub struct Request {
     #[serde(default)]
     pub subset: usize,
     /// The share of the images that is kept for `split = "test"` where the data is not divided
-    /// into parts of its own. Which ones depends on their number and names alone.
+    /// into parts of its own. Which ones depends on their number and names alone. Of `rgbd`, whole
+    /// sequences are kept, as far as they fit into the share; of a single one, its end.
     #[serde(default = "fifth")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub holdout: f64,
@@ -53,7 +59,14 @@ pub struct Request {
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub min_share: f64,
-    /// Sizes of the drawing, for `task = "pose"`.
+    /// On COCO: what is done with regions marked as a crowd.
+    #[serde(default)]
+    pub crowd: Crowd,
+    /// For `arc`: where every answer of a task is black and they differ in size, whether they are painted
+    /// grey.
+    #[serde(default)]
+    pub grey_rule: GreyRule,
+    /// Sizes of the drawing, and which keypoints it shows, for `task = "pose"`.
     #[serde(default)]
     pub pose: PoseStyle,
     /// Classes and colours, for `task = "scene"`.
@@ -68,6 +81,13 @@ pub struct Request {
     /// Classes and cells, for `task = "symbols"`.
     #[serde(default)]
     pub symbols: Symbols,
+    /// For `dreambooth`: what is kept for `split = "test"`, photographs of each subject or all of some
+    /// subjects.
+    #[serde(default)]
+    pub holdout_by: HoldoutBy,
+    /// For `rgbd`: what is done about pictures without a depth.
+    #[serde(default)]
+    pub without_depth: WithoutDepth,
     /// Seed of the choice of images; the pipeline's by default.
     #[serde(default)]
     pub seed: Option<u64>,
@@ -84,6 +104,28 @@ pub const fn fifth() -> f64 {
 
 fn dog() -> String {
     "dog".to_owned()
+}
+
+/// What is kept for tests of data that is not divided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HoldoutBy {
+    /// Single images: a subject is learnt from and asked about, in other photographs.
+    #[default]
+    Image,
+    /// All images of some subjects, of which nothing is learnt.
+    Subject,
+}
+
+/// What is done about pictures that have no depth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WithoutDepth {
+    /// They are an error, which counts them.
+    #[default]
+    Error,
+    /// They are left out.
+    Skip,
 }
 
 /// Part of the data.
@@ -199,13 +241,52 @@ impl Request {
     /// The part of data that is not divided: `holdout` of it for tests, the rest for training.
     pub(super) fn part<T>(&self, all: Vec<T>) -> Vec<T> {
         let count = all.len();
-        let order = crate::rng::TorchRng::new(0).randperm(count);
+        let order = TorchRng::new(0).randperm(count);
         let mut is_test = vec![false; count];
         let held = held_out(count, self.holdout);
         order.into_iter().take(held).for_each(|place| is_test[place] = true);
+        self.of_split(all, is_test)
+    }
+
+    /// As [`Self::part`], but what belongs together stays together: whole groups are kept for tests, as
+    /// many as fit into the share, or the smallest if none does. Of a single group it is the end.
+    pub(super) fn part_of_groups<T>(&self, all: Vec<T>, group: impl Fn(&T) -> &str) -> Vec<T> {
+        let mut sizes: BTreeMap<&str, usize> = BTreeMap::new();
+        for item in &all {
+            *sizes.entry(group(item)).or_default() += 1;
+        }
+        let held = held_out(all.len(), self.holdout);
+        let is_test = if sizes.len() < 2 {
+            (0..all.len()).map(|place| place + held >= all.len()).collect()
+        } else {
+            let chosen = fitting(&sizes.into_iter().collect::<Vec<_>>(), held);
+            all.iter().map(|item| chosen.contains(group(item))).collect()
+        };
+        self.of_split(all, is_test)
+    }
+
+    /// Those of the request's split.
+    fn of_split<T>(&self, all: Vec<T>, is_test: Vec<bool>) -> Vec<T> {
         let keep = all.into_iter().zip(is_test);
         keep.filter(|(_, test)| *test != self.is_train()).map(|(item, _)| item).collect()
     }
+}
+
+/// Groups, shuffled, as long as they fit into `most` items; the smallest if none does.
+fn fitting<'a>(groups: &[(&'a str, usize)], most: usize) -> BTreeSet<&'a str> {
+    let mut left = most;
+    let mut chosen = BTreeSet::new();
+    for place in TorchRng::new(0).randperm(groups.len()) {
+        let (name, size) = groups[place];
+        if size <= left {
+            left -= size;
+            chosen.insert(name);
+        }
+    }
+    if chosen.is_empty() && most > 0 {
+        chosen.extend(groups.iter().min_by_key(|(_, size)| *size).map(|(name, _)| *name));
+    }
+    chosen
 }
 
 /// How many of undivided images are kept for tests; by default ([`fifth`]) a fifth. Neither part is

@@ -1,6 +1,8 @@
 //! The one resize of a data set: cover, then centre crop (spec A.3); annotations follow.
 
-use image::{ImageBuffer, Pixel, RgbImage, imageops};
+use std::ops::Range;
+
+use image::{ImageBuffer, Pixel, Rgb, RgbImage, imageops};
 
 use super::{Person, Sample, SceneLabels};
 
@@ -25,6 +27,20 @@ impl Fit {
         let offset = [0, 1].map(|axis| (resized[axis] - size[axis] as u32) / 2);
         Self { scale, resized, offset }
     }
+
+    /// Rows and columns of a picture of `source` height and width.
+    fn axes(self, source: [u32; 2], size: [usize; 2]) -> [Axis; 2] {
+        [0, 1].map(|axis| Axis {
+            source: source[axis],
+            resized: self.resized[axis],
+            kept: self.offset[axis]..self.offset[axis] + size[axis] as u32,
+        })
+    }
+}
+
+/// The factor by which an image of `source` height and width is scaled to cover `size`.
+pub fn cover_scale(source: [u32; 2], size: [usize; 2]) -> f64 {
+    Fit::cover(source, size).scale
 }
 
 /// A sample at `[height, width]`.
@@ -60,17 +76,21 @@ pub fn resize_persons(persons: &[Person], source: [u32; 2], size: [usize; 2]) ->
 }
 
 /// An image at `[height, width]`: area filter when it shrinks, bilinear when it grows.
+///
+/// Only the pixels that the crop keeps are made: a picture of one row, scaled to cover, is millions wide.
 pub fn resize_image(image: &RgbImage, size: [usize; 2]) -> RgbImage {
-    let fit = Fit::cover([image.height(), image.width()], size);
-    let [height, width] = fit.resized;
-    let resized = if [image.height(), image.width()] == fit.resized {
-        image.clone()
-    } else if fit.scale < 1.0 {
-        area(image, width, height)
+    let source = [image.height(), image.width()];
+    let fit = Fit::cover(source, size);
+    if source == fit.resized {
+        let ([top, left], [height, width]) = (fit.offset, size.map(|side| side as u32));
+        return imageops::crop_imm(image, left, top, width, height).to_image();
+    }
+    let [rows, columns] = fit.axes(source, size);
+    if fit.scale < 1.0 {
+        area(image, &rows.shares(), &columns.shares())
     } else {
-        imageops::resize(image, width, height, imageops::FilterType::Triangle)
-    };
-    crop(&resized, fit, size)
+        bilinear(image, &rows.blends(), &columns.blends())
+    }
 }
 
 /// A mask, labels or distances at `[height, width]`, nearest neighbour, with the same crop as their image.
@@ -78,27 +98,24 @@ pub fn resize_nearest<P: Pixel>(
     map: &ImageBuffer<P, Vec<P::Subpixel>>,
     size: [usize; 2],
 ) -> ImageBuffer<P, Vec<P::Subpixel>> {
-    let fit = Fit::cover([map.height(), map.width()], size);
-    let [height, width] = fit.resized;
-    let [top, left] = fit.offset;
-    // The source pixel below the middle of a target pixel.
-    let below = |at: u32, source: u32, resized: u32| {
-        let at = (f64::from(at) + 0.5) * f64::from(source) / f64::from(resized);
-        (at as u32).min(source - 1)
-    };
+    let [rows, columns] = nearest([map.height(), map.width()], size);
     ImageBuffer::from_fn(size[1] as u32, size[0] as u32, |x, y| {
-        let x = below(x + left, map.width(), width);
-        *map.get_pixel(x, below(y + top, map.height(), height))
+        *map.get_pixel(columns[x as usize], rows[y as usize])
     })
 }
 
-fn crop<P: Pixel<Subpixel = u8> + 'static>(
-    image: &ImageBuffer<P, Vec<u8>>,
-    fit: Fit,
-    [height, width]: [usize; 2],
-) -> ImageBuffer<P, Vec<u8>> {
-    let [top, left] = fit.offset;
-    imageops::crop_imm(image, left, top, width as u32, height as u32).to_image()
+/// Whether a pixel of a map of `source` height and width is left by [`resize_nearest`] for which
+/// `is_set(x, y)`.
+pub fn is_shown(source: [u32; 2], size: [usize; 2], is_set: impl Fn(u32, u32) -> bool) -> bool {
+    let [mut rows, mut columns] = nearest(source, size);
+    rows.dedup();
+    columns.dedup();
+    rows.into_iter().any(|y| columns.iter().any(|x| is_set(*x, y)))
+}
+
+/// The source rows and columns below the middles of the pixels that are kept.
+fn nearest(source: [u32; 2], size: [usize; 2]) -> [Vec<u32>; 2] {
+    Fit::cover(source, size).axes(source, size).map(|axis| axis.nearest())
 }
 
 fn move_person(person: &Person, fit: Fit, [height, width]: [usize; 2]) -> Person {
@@ -114,11 +131,62 @@ fn move_person(person: &Person, fit: Fit, [height, width]: [usize; 2]) -> Person
     Person { keypoints }
 }
 
+/// One side of a picture that is scaled and cropped.
+struct Axis {
+    source: u32,
+    resized: u32,
+    /// The scaled pixels that the crop keeps.
+    kept: Range<u32>,
+}
+
+/// For each pixel that is kept, source pixels and how much of each.
+type Weights<T> = Vec<Vec<(u32, T)>>;
+
+impl Axis {
+    /// The source pixels that a scaled pixel covers.
+    fn shares(&self) -> Weights<f64> {
+        let step = f64::from(self.source) / f64::from(self.resized);
+        let covered = |index: u32| {
+            let (from, to) = (f64::from(index) * step, f64::from(index + 1) * step);
+            (from as u32..(to.ceil() as u32).min(self.source))
+                .map(|pixel| {
+                    let share = to.min(f64::from(pixel + 1)) - from.max(f64::from(pixel));
+                    (pixel, share)
+                })
+                .filter(|(_, share)| *share > 1e-9)
+                .collect()
+        };
+        self.kept.clone().map(covered).collect()
+    }
+
+    /// The source pixel below the middle of a scaled pixel.
+    fn nearest(&self) -> Vec<u32> {
+        let below = |index: u32| {
+            let at = (f64::from(index) + 0.5) * f64::from(self.source) / f64::from(self.resized);
+            (at as u32).min(self.source - 1)
+        };
+        self.kept.clone().map(below).collect()
+    }
+
+    /// The source pixels on both sides of the middle of a scaled pixel, in the arithmetic of the
+    /// library's `FilterType::Triangle`.
+    fn blends(&self) -> Weights<f32> {
+        let ratio = self.source as f32 / self.resized as f32;
+        let beside = |index: u32| {
+            let middle = (index as f32 + 0.5) * ratio;
+            let left = ((middle - 1.0).floor().max(0.0) as u32).min(self.source - 1);
+            let right = ((middle + 1.0).ceil() as u32).clamp(left + 1, self.source);
+            let weight = |pixel: u32| (1.0 - (pixel as f32 - (middle - 0.5)).abs()).max(0.0);
+            let total: f32 = (left..right).map(weight).sum();
+            (left..right).map(|pixel| (pixel, weight(pixel) / total)).collect()
+        };
+        self.kept.clone().map(beside).collect()
+    }
+}
+
 /// Averages the source area under each pixel, parts of pixels by their share.
-fn area(image: &RgbImage, width: u32, height: u32) -> RgbImage {
-    let columns = shares(image.width(), width);
-    let rows = shares(image.height(), height);
-    RgbImage::from_fn(width, height, |x, y| {
+fn area(image: &RgbImage, rows: &Weights<f64>, columns: &Weights<f64>) -> RgbImage {
+    RgbImage::from_fn(columns.len() as u32, rows.len() as u32, |x, y| {
         let mut sum = [0.0f64; 3];
         let mut total = 0.0;
         for (row, row_share) in &rows[y as usize] {
@@ -130,30 +198,38 @@ fn area(image: &RgbImage, width: u32, height: u32) -> RgbImage {
                 }
             }
         }
-        image::Rgb(sum.map(|sum| (sum / total).round() as u8))
+        Rgb(sum.map(|sum| (sum / total).round() as u8))
     })
 }
 
-/// For each target pixel, the source pixels it covers and how much of each.
-fn shares(source: u32, target: u32) -> Vec<Vec<(u32, f64)>> {
-    let step = f64::from(source) / f64::from(target);
-    (0..target)
-        .map(|index| {
-            let (from, to) = (f64::from(index) * step, f64::from(index + 1) * step);
-            (from as u32..(to.ceil() as u32).min(source))
-                .map(|pixel| {
-                    let share = to.min(f64::from(pixel + 1)) - from.max(f64::from(pixel));
-                    (pixel, share)
-                })
-                .filter(|(_, share)| *share > 1e-9)
-                .collect()
-        })
-        .collect()
+/// Blends the source pixels around each pixel: by rows, then by columns, as the library does.
+fn bilinear(image: &RgbImage, rows: &Weights<f32>, columns: &Weights<f32>) -> RgbImage {
+    let used = columns.iter().flatten().map(|(column, _)| *column);
+    let used = used.clone().min().unwrap_or(0)..used.max().map_or(0, |last| last + 1);
+    let mut enlarged = RgbImage::new(columns.len() as u32, rows.len() as u32);
+    for (row, y) in rows.iter().zip(0..) {
+        let line: Vec<[f32; 3]> = used
+            .clone()
+            .map(|column| weighted(row, |row| image.get_pixel(column, row).0.map(f32::from)))
+            .collect();
+        for (column, x) in columns.iter().zip(0..) {
+            let color = weighted(column, |column| line[(column - used.start) as usize]);
+            enlarged.put_pixel(x, y, Rgb(color.map(|value| value.clamp(0.0, 255.0).round() as u8)));
+        }
+    }
+    enlarged
+}
+
+fn weighted(weights: &[(u32, f32)], color: impl Fn(u32) -> [f32; 3]) -> [f32; 3] {
+    weights.iter().fold([0.0; 3], |sum, (place, weight)| {
+        let color = color(*place);
+        [0, 1, 2].map(|channel| sum[channel] + color[channel] * weight)
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use image::{GrayImage, Rgb};
+    use image::GrayImage;
 
     use super::*;
 
@@ -182,6 +258,55 @@ mod tests {
         assert_eq!((fit.resized, fit.offset), ([540, 720], [30, 0]));
     }
 
+    /// A picture without two equal rows or columns.
+    fn busy(width: u32, height: u32) -> RgbImage {
+        RgbImage::from_fn(width, height, |x, y| {
+            let mixed = (x + 1).wrapping_mul(2_654_435_761).wrapping_mul(y ^ 0x9e37_79b9);
+            Rgb([(mixed >> 8) as u8, (mixed >> 16) as u8, (x * 7 + y * 13) as u8])
+        })
+    }
+
+    #[test]
+    fn what_grows_is_to_the_bit_the_crop_of_the_librarys_resize() {
+        for (source, size) in [
+            ([480, 640], [480, 720]),
+            ([50, 33], [64, 96]),
+            ([3, 500], [64, 8]),
+            ([1, 1], [8, 10]),
+            ([400, 400], [480, 480]),
+            ([37, 91], [38, 92]),
+        ] {
+            let image = busy(source[1], source[0]);
+            let fit = Fit::cover(source, size);
+            assert!(fit.scale > 1.0);
+            let ([height, width], [top, left]) = (fit.resized, fit.offset);
+            let whole = imageops::resize(&image, width, height, imageops::FilterType::Triangle);
+            let wanted = imageops::crop_imm(&whole, left, top, size[1] as u32, size[0] as u32);
+            assert!(resize_image(&image, size) == wanted.to_image(), "{source:?} {size:?}");
+        }
+    }
+
+    #[test]
+    fn the_crop_of_what_shrinks_is_its_middle() {
+        // Scaled to 10x40, of which the columns 15 to 24 stay.
+        let image = busy(160, 40);
+        let whole = resize_image(&image, [10, 40]);
+        let wanted = imageops::crop_imm(&whole, 15, 0, 10, 10).to_image();
+        assert!(resize_image(&image, [10, 10]) == wanted);
+    }
+
+    /// Scaled to cover, they would be millions of pixels long: gigabytes, of which the middle stays.
+    #[test]
+    fn thin_pictures_take_no_more_memory_than_others() {
+        let wide = RgbImage::from_fn(16_384, 1, |x, _| Rgb([if x < 8192 { 9 } else { 90 }; 3]));
+        let middle = resize_image(&wide, [480, 720]);
+        // From the middle of the last dark pixel to that of the first bright one: 480 pixels.
+        let shades = [0, 120, 240, 360, 480, 600, 719].map(|x| middle.get_pixel(x, 300).0[0]);
+        assert_eq!(shades, [9, 9, 29, 50, 70, 90, 90]);
+        let tall = resize_image(&imageops::rotate90(&wide), [1024, 1024]);
+        assert_eq!([tall.get_pixel(5, 0).0[0], tall.get_pixel(5, 1023).0[0]], [9, 90]);
+    }
+
     #[test]
     fn masks_follow_their_images() {
         let white = |x: u32| (30..50).contains(&x);
@@ -195,6 +320,20 @@ mod tests {
                 .filter(|(a, b)| (a.0[0] >= 128) != (b.0[0] >= 128))
                 .count();
             assert!(differing <= 2 * size[0], "{size:?}: {differing}");
+        }
+    }
+
+    #[test]
+    fn what_the_crop_cuts_off_is_not_shown() {
+        // 100x40 at 20x20: the columns 30 to 69 stay.
+        for (column, shown) in [(0, false), (28, false), (31, true), (69, true), (72, false)] {
+            let mask = GrayImage::from_fn(100, 40, |x, _| {
+                image::Luma([if x == column || x == column + 1 { 255 } else { 0 }])
+            });
+            let is_set = |x, y| mask.get_pixel(x, y).0[0] > 0;
+            assert_eq!(is_shown([40, 100], [20, 20], is_set), shown, "{column}");
+            let resized = resize_nearest(&mask, [20, 20]);
+            assert_eq!(resized.iter().any(|value| *value > 0), shown, "{column}");
         }
     }
 

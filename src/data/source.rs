@@ -26,7 +26,8 @@ pub struct DataSource {
     /// For ARC: the task's file name without `.json`, or its place (from 0) among the set's files
     /// sorted by name.
     pub task: Option<TaskRef>,
-    /// For `rgbd`: units of the depth images per metre; 1000 by default, 5000 for TUM.
+    /// For `rgbd`: units of the depth images per metre; by default 5000 where `rgb.txt` and `depth.txt`
+    /// list the images (TUM), else 1000.
     pub units: Option<u32>,
 }
 
@@ -58,7 +59,8 @@ struct SourceTable {
     /// sorted by name.
     #[serde(default)]
     task: Option<TaskRef>,
-    /// For `rgbd`: units of the depth images per metre; 1000 by default, 5000 for TUM.
+    /// For `rgbd`: units of the depth images per metre; by default 5000 where `rgb.txt` and `depth.txt`
+    /// list the images (TUM), else 1000.
     #[serde(default)]
     #[schemars(range(min = 1))]
     units: Option<u32>,

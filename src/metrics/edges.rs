@@ -1,9 +1,12 @@
 //! Precision, recall and F of drawn lines at a tolerance.
 //!
 //! In the manner of BSDS500: a drawn pixel is right if a pixel of the target is within the
-//! tolerance, and the other way round. `ods_f` is the best F at one threshold for all images,
-//! `ois_f` that at the best threshold of each. Unlike the official benchmark, pixels are not assigned
-//! one to one and drawn lines are not thinned first.
+//! tolerance, and the other way round. Pixels are counted over all images, as `collect_eval_bdry` of the
+//! benchmark does: at one threshold for `ods_f`, the best for all, and at the best threshold of each image
+//! (the first of equals) for `ois_f`.
+//!
+//! Unlike there, pixels are not assigned one to one, drawn lines are not thinned first, there is one target
+//! and not one of each annotator, and no threshold between two of those given is tried.
 
 use image::{GrayImage, Luma, RgbImage};
 use imageproc::distance_transform::euclidean_squared_distance_transform;
@@ -63,6 +66,38 @@ impl Counts {
         let (p, r) = (self.precision(), self.recall());
         share(2.0 * p * r, p + r)
     }
+
+    /// Those of some images at a threshold, as `score` names them.
+    fn of(scores: &[&Score], threshold: &str) -> Self {
+        let total = |name: &str| sum(scores, &format!("{name}_{threshold}"));
+        Self {
+            drawn: total("drawn"),
+            right: total("right"),
+            wanted: total("wanted"),
+            found: total("found"),
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            drawn: self.drawn + other.drawn,
+            right: self.right + other.right,
+            wanted: self.wanted + other.wanted,
+            found: self.found + other.found,
+        }
+    }
+}
+
+/// The threshold of the largest F, the first of equals, with its counts.
+fn best<'a>(scores: &[&Score], thresholds: &[&'a str]) -> (Counts, &'a str) {
+    let mut best = (Counts::default(), "0");
+    for (place, threshold) in thresholds.iter().enumerate() {
+        let counts = Counts::of(scores, threshold);
+        if place == 0 || counts.f() > best.0.f() {
+            best = (counts, threshold);
+        }
+    }
+    best
 }
 
 fn share(part: f64, whole: f64) -> f64 {
@@ -120,28 +155,17 @@ impl Metric for EdgesMetric {
     }
 
     fn summary(&self, scores: &[&Score]) -> Score {
-        let thresholds = scores.first().into_iter().flat_map(|score| score.keys());
-        let thresholds = thresholds.filter_map(|name| name.strip_prefix("drawn_"));
-        let mut best = (Counts::default(), 0.0);
-        for threshold in thresholds {
-            let total = |name: &str| sum(scores, &format!("{name}_{threshold}"));
-            let counts = Counts {
-                drawn: total("drawn"),
-                right: total("right"),
-                wanted: total("wanted"),
-                found: total("found"),
-            };
-            if counts.f() > best.0.f() || best.1 == 0.0 {
-                best = (counts, threshold.parse().unwrap_or(0.0));
-            }
-        }
-        let (counts, at) = best;
+        let names = scores.first().into_iter().flat_map(|score| score.keys());
+        let thresholds: Vec<&str> = names.filter_map(|name| name.strip_prefix("drawn_")).collect();
+        let (counts, at) = best(scores, &thresholds);
+        let of_each = scores.iter().map(|score| best(&[*score], &thresholds).0);
+        let of_each = of_each.fold(Counts::default(), Counts::and);
         super::score([
             ("ods_f", 100.0 * counts.f()),
             ("ods_precision", 100.0 * counts.precision()),
             ("ods_recall", 100.0 * counts.recall()),
-            ("ods_threshold", at),
-            ("ois_f", sum(scores, "ois_f") / scores.len() as f64),
+            ("ods_threshold", at.parse().unwrap_or(0.0)),
+            ("ois_f", 100.0 * of_each.f()),
         ])
     }
 }

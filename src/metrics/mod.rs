@@ -61,6 +61,9 @@ pub struct Rules {
     /// For `miou`: what makes a pixel foreground.
     #[serde(default)]
     pub mask_rule: miou::MaskRule,
+    /// The open choices of `scene`.
+    #[serde(default)]
+    pub scene: scene::SceneRule,
     /// The open choices of `edges`.
     #[serde(default)]
     pub edges: edges::EdgeRule,

@@ -3,12 +3,35 @@
 use std::collections::BTreeMap;
 
 use image::RgbImage;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::{Case, Metric, Rules, Score, percent, sum};
 use crate::data::{DataError, SceneColor};
 
+/// The open choices of the rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SceneRule {
+    /// What is done with pixels of the target that show none of the classes.
+    pub unlabelled: Unlabelled,
+}
+
+/// What is done with pixels of the target that show none of the classes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Unlabelled {
+    /// They are one more class, `rest`.
+    #[default]
+    Class,
+    /// They do not count, whatever is predicted there, as in the benchmark of ADE20K.
+    Ignore,
+}
+
 /// `scene_miou`: the mean over the classes that some target shows, of each class's intersection over
-/// union pooled over images, what is none of them (`rest`) being one more; `pixel_accuracy`; and `image_miou`, the mean over images.
+/// union pooled over images, what is none of them (`rest`) being one more or ignored; `pixel_accuracy`;
+/// and `image_miou`, the mean over images.
 pub struct SceneMetric;
 
 impl Metric for SceneMetric {
@@ -17,7 +40,11 @@ impl Metric for SceneMetric {
     }
 
     fn doc(&self) -> &'static str {
-        "Intersection over union of coloured masks, each pixel as its nearest class; what shows none of the classes counts as one more."
+        "Intersection over union of coloured masks, each pixel as its nearest class; what shows none of the classes counts as one more, or not at all."
+    }
+
+    fn params(&self) -> &'static [&'static str] {
+        &["scene"]
     }
 
     fn tasks(&self) -> Option<&'static [&'static str]> {
@@ -28,12 +55,17 @@ impl Metric for SceneMetric {
         &["scene_miou", "image_miou", "pixel_accuracy"]
     }
 
-    fn score(&self, case: &Case<'_>, _: &Rules) -> Result<Option<Score>, DataError> {
+    fn settings(&self, rules: &Rules) -> Vec<(&'static str, Value)> {
+        vec![("scene", json!(rules.scene))]
+    }
+
+    fn score(&self, case: &Case<'_>, rules: &Rules) -> Result<Option<Score>, DataError> {
         if case.pair.meta.scene.is_empty() {
             return Err(DataError::failed("the pair has no classes")
                 .with_help("use a data set with `task = \"scene\"`"));
         }
-        Ok(Some(score(case.prediction(), &case.pair.target, &case.pair.meta.scene)))
+        let classes = &case.pair.meta.scene;
+        Ok(score(case.prediction(), &case.pair.target, classes, rules.scene.unlabelled))
     }
 
     fn summary(&self, scores: &[&Score]) -> Score {
@@ -57,15 +89,24 @@ impl Metric for SceneMetric {
 }
 
 /// Per class that prediction or target show (and for what is none of them, `rest`): pixels in both
-/// and in either, and `wanted` in the target.
-pub fn score(prediction: &RgbImage, target: &RgbImage, classes: &[SceneColor]) -> Score {
+/// and in either, and `wanted` in the target. `None` if no pixel counts.
+pub fn score(
+    prediction: &RgbImage,
+    target: &RgbImage,
+    classes: &[SceneColor],
+    unlabelled: Unlabelled,
+) -> Option<Score> {
     let mut colors = vec![[0; 3]];
     colors.extend(classes.iter().map(|class| class.color));
     let name = |class: usize| if class == 0 { "rest" } else { classes[class - 1].name.as_str() };
     let mut counts: BTreeMap<usize, [u32; 3]> = BTreeMap::new();
-    let mut right = 0u32;
+    let (mut right, mut pixels) = (0u32, 0u32);
     for (found, wanted) in prediction.pixels().zip(target.pixels()) {
         let (found, wanted) = (nearest(&colors, found.0), nearest(&colors, wanted.0));
+        if wanted == 0 && unlabelled == Unlabelled::Ignore {
+            continue;
+        }
+        pixels += 1;
         right += u32::from(found == wanted);
         let [both, either, asked] = counts.entry(wanted).or_default();
         (*both, *either, *asked) = (*both + u32::from(found == wanted), *either + 1, *asked + 1);
@@ -83,12 +124,11 @@ pub fn score(prediction: &RgbImage, target: &RgbImage, classes: &[SceneColor]) -
             ious.push(percent(both.into(), either.into()));
         }
     }
-    let pixels = f64::from(target.width() * target.height());
     let image_miou = ious.iter().sum::<f64>() / ious.len().max(1) as f64;
     scores.insert("image_miou".to_owned(), image_miou);
     scores.insert("right".to_owned(), right.into());
-    scores.insert("pixels".to_owned(), pixels);
-    scores
+    scores.insert("pixels".to_owned(), pixels.into());
+    (pixels > 0).then_some(scores)
 }
 
 /// The nearest colour, the first of equals.
@@ -112,11 +152,25 @@ mod tests {
         let picture = |split: u32| {
             RgbImage::from_fn(4, 4, |x, _| Rgb(if x < split { [230, 20, 9] } else { [10, 200, 0] }))
         };
-        let scores =
-            [score(&picture(2), &picture(2), &classes), score(&picture(1), &picture(2), &classes)];
+        let scores = [2, 1]
+            .map(|split| score(&picture(split), &picture(2), &classes, Unlabelled::Class).unwrap());
         let found = SceneMetric.summary(&scores.iter().collect::<Vec<_>>());
         // a: 8 + 4 of 8 + 8; b: 8 + 8 of 8 + 12.
         assert!((found["scene_miou"] - 77.5).abs() < 1e-9, "{found:?}");
         assert!((found["pixel_accuracy"] - 87.5).abs() < 1e-9, "{found:?}");
+    }
+
+    #[test]
+    fn what_is_not_labelled_counts_as_a_class_or_not_at_all() {
+        let classes = [SceneColor { name: "a".into(), color: [255, 0, 0] }];
+        let red = RgbImage::from_pixel(4, 4, Rgb([255, 0, 0]));
+        let half = RgbImage::from_fn(4, 4, |x, _| Rgb([if x < 2 { 255 } else { 0 }, 0, 0]));
+        let miou = |unlabelled| {
+            let score = score(&red, &half, &classes, unlabelled).unwrap();
+            (score["image_miou"], score["pixels"])
+        };
+        assert_eq!(miou(Unlabelled::Class), (25.0, 16.0));
+        assert_eq!(miou(Unlabelled::Ignore), (100.0, 8.0));
+        assert_eq!(score(&red, &RgbImage::new(4, 4), &classes, Unlabelled::Ignore), None);
     }
 }

@@ -5,7 +5,7 @@ use ::image::{GrayImage, Rgb, RgbImage};
 use serde_json::json;
 
 use super::*;
-use crate::data::Person;
+use crate::data::{Person, SceneColor, SymbolGrid, tasks::symbols::symbol};
 
 fn expected(name: &str) -> Vec<Value> {
     let text = include_str!("../../tests/golden/metrics/expected.json");
@@ -43,9 +43,9 @@ impl Sizes {
     }
 
     /// White where the noise reaches `least`.
-    fn lines(&self, more: u64, least: u8) -> GrayImage {
+    fn lines(&self, more: u64, least: u16) -> GrayImage {
         let bytes = noise(self.seed + more, (self.width * self.height) as usize);
-        let white = bytes.into_iter().map(|value| if value >= least { 255 } else { 0 });
+        let white = bytes.into_iter().map(|value| if u16::from(value) >= least { 255 } else { 0 });
         GrayImage::from_raw(self.width, self.height, white.collect()).unwrap()
     }
 }
@@ -92,6 +92,38 @@ fn edges_at_a_tolerance_are_those_of_scipy() {
     }
 }
 
+/// Grey where the noise reaches 230, as bright as the noise.
+fn faint(seed: u64, height: u32, width: u32) -> RgbImage {
+    let bytes = noise(seed, (width * height) as usize).into_iter();
+    let bytes = bytes.map(|value| if value >= 230 { value } else { 0 });
+    colored(&GrayImage::from_raw(width, height, bytes.collect()).unwrap())
+}
+
+#[test]
+fn edges_of_several_images_are_counted_together() {
+    for case in expected("edge_sets") {
+        let rules: Rules = serde_json::from_value(json!({
+            "metric": "edges",
+            "edges": { "tolerance": case["tolerance"], "thresholds": case["thresholds"] },
+        }))
+        .unwrap();
+        let images = case["images"].as_array().unwrap().iter().map(|image| {
+            let sizes = Sizes::of(image);
+            let least = image["least"].as_u64().unwrap() as u16;
+            let pair = Pair { target: colored(&sizes.lines(0, least)), ..Pair::default() };
+            let attempts = [faint(sizes.seed + 1000, sizes.height, sizes.width)];
+            let case = Case { attempts: &attempts, pair: &pair };
+            edges::EdgesMetric.score(&case, &rules).unwrap().unwrap()
+        });
+        let images: Vec<Score> = images.collect();
+        let found = edges::EdgesMetric.summary(&images.iter().collect::<Vec<_>>());
+        let names = ["ods_f", "ods_precision", "ods_recall", "ods_threshold", "ois_f"];
+        agree(&found, &case, &names);
+        let mean = sum(&images.iter().collect::<Vec<_>>(), "ois_f") / images.len() as f64;
+        assert!((mean - found["ois_f"]).abs() > 0.5, "a mean over images is another number");
+    }
+}
+
 #[test]
 fn intersections_over_unions_are_those_of_numpy() {
     for case in expected("miou") {
@@ -99,6 +131,92 @@ fn intersections_over_unions_are_those_of_numpy() {
         let found =
             miou::score(&sizes.picture(0), &sizes.lines(1000, 128), miou::MaskRule::Luma, 128);
         agree(&found, &case, &["miou"]);
+    }
+}
+
+#[test]
+fn unions_over_several_images_are_those_of_numpy() {
+    for case in expected("pooled") {
+        let images: Vec<Score> = case["images"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|image| {
+                let (sizes, least) = (Sizes::of(image), image["least"].as_u64().unwrap() as u16);
+                let mask = sizes.lines(1000, least);
+                miou::score(&sizes.picture(0), &mask, miou::MaskRule::Luma, 128)
+            })
+            .collect();
+        let found = miou::Miou.summary(&images.iter().collect::<Vec<_>>());
+        agree(&found, &case, &["miou", "pooled_iou"]);
+    }
+}
+
+#[test]
+fn scenes_are_scored_as_by_numpy() {
+    for case in expected("scene") {
+        let classes: Vec<SceneColor> = case["colors"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .zip(1..)
+            .map(|(color, number)| SceneColor {
+                name: format!("class {number}"),
+                color: serde_json::from_value(color.clone()).unwrap(),
+            })
+            .collect();
+        let unlabelled = serde_json::from_value(case["unlabelled"].clone()).unwrap();
+        let images = case["images"].as_array().unwrap().iter().map(|image| {
+            let sizes = Sizes::of(image);
+            let labels = noise(sizes.seed, (sizes.width * sizes.height) as usize);
+            let target = RgbImage::from_fn(sizes.width, sizes.height, |x, y| {
+                let label = labels[(y * sizes.width + x) as usize] % 5;
+                Rgb(label.checked_sub(1).map_or([0; 3], |at| classes[at as usize].color))
+            });
+            // Half the target, half noise.
+            let noisy = sizes.picture(1000);
+            let mixed = target.iter().zip(noisy.iter()).map(|(a, b)| a / 2 + b / 2).collect();
+            let found = RgbImage::from_raw(sizes.width, sizes.height, mixed).unwrap();
+            scene::score(&found, &target, &classes, unlabelled).unwrap()
+        });
+        let images: Vec<Score> = images.collect();
+        let found = scene::SceneMetric.summary(&images.iter().collect::<Vec<_>>());
+        agree(&found, &case, &["scene_miou", "image_miou", "pixel_accuracy"]);
+    }
+}
+
+#[test]
+fn symbols_are_read_as_by_numpy() {
+    for case in expected("symbols") {
+        let cells = case["cells"].as_u64().unwrap() as usize;
+        let classes = case["classes"].as_u64().unwrap() as usize;
+        let grids = case["seeds"].as_array().unwrap().iter().map(|seed| {
+            let (seed, side) = (seed.as_u64().unwrap(), 16 * cells as u32);
+            let shown = noise(seed, cells * cells).into_iter().map(|n| n as usize % classes);
+            let grid = SymbolGrid {
+                classes: (0..classes).map(|class| class.to_string()).collect(),
+                cells: shown.collect(),
+                side: cells,
+            };
+            // A fifth of the symbol, four of noise, all a bit brighter.
+            let mut picture = blocks(seed + 1000, side, side);
+            for (x, y, pixel) in picture.enumerate_pixels_mut() {
+                let cell = (y / 16) as usize * cells + (x / 16) as usize;
+                let drawn = symbol(grid.cells[cell], 16).get_pixel(x % 16, y % 16).0;
+                let mix = |c: usize| {
+                    ((u32::from(drawn[c]) + 4 * u32::from(pixel.0[c])) / 5 + 40).min(255) as u8
+                };
+                pixel.0 = [0, 1, 2].map(mix);
+            }
+            symbols::score(&picture, &grid)
+        });
+        let grids: Vec<Score> = grids.collect();
+        let grids: Vec<&Score> = grids.iter().collect();
+        let found = symbols::SymbolsMetric.summary(&grids);
+        agree(&found, &case, &["accuracy", "recall", "shift_accuracy"]);
+        let details = symbols::SymbolsMetric.details(&grids, &Pair::default());
+        assert_eq!(details["confusion"], case["confusion"]);
+        assert!(found["accuracy"] < 70.0, "some are misread: {found:?}");
     }
 }
 

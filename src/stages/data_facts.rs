@@ -42,8 +42,9 @@ struct Choosable(Value);
 impl Choosable {
     fn of(request: &Request) -> Self {
         // All but which of the images are taken, and how they are drawn, may decide their number.
-        // Persons are cut off at the sides of a picture, so that theirs depends on its shape, too.
-        let has_shape = request.task.needs() == Knowledge::Persons;
+        // What is cut off at the sides of a picture does not count, so that it depends on its shape, too.
+        let has_shape =
+            matches!(request.task.needs(), Knowledge::Persons | Knowledge::Mask | Knowledge::Scene);
         let size = if has_shape { request.size } else { [0; 2] };
         let any = Request { count: None, subset: 0, size, seed: None, ..request.clone() };
         Self(serde_json::to_value(any).expect("parameters are plain values"))

@@ -37,6 +37,10 @@ pub(super) fn dataset(request: &Request) -> Vec<IdleParam> {
         let serves = "`task` is `pose` or `segmentation`".to_owned();
         idle.push(IdleParam { param: "min_share", by: "task", serves });
     }
+    if request.task.needs() == Knowledge::Image {
+        let serves = "`task` is `pose`, `segmentation` or `scene`".to_owned();
+        idle.push(IdleParam { param: "crowd", by: "task", serves });
+    }
     idle
 }
 

@@ -129,6 +129,26 @@ fn segmentation_targets_are_the_masks_of_the_class() {
     sheet("segmentation", &pairs);
 }
 
+/// The lights of some photographs lie in the rows that the crop takes away.
+#[test]
+fn a_class_that_the_crop_takes_away_is_not_asked_for() {
+    let Some(root) = data() else { return };
+    let source = json!({ "source": "coco", "root": root.join("coco") });
+    let lights = |size: [usize; 2]| {
+        let found = pairs(json!({
+            "source": source, "task": "segmentation", "class": "traffic light", "split": "test",
+            "size": size,
+        }))
+        .unwrap();
+        for (name, pair) in &found {
+            assert!(pair.mask.as_ref().unwrap().iter().any(|value| *value > 0), "{name}");
+        }
+        found.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    let cut = "000000460229".to_owned();
+    assert!(!lights([480, 720]).contains(&cut) && lights([640, 640]).contains(&cut));
+}
+
 #[test]
 fn polygons_cover_their_annotated_area() {
     let Some(root) = data() else { return };

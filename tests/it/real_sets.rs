@@ -58,9 +58,17 @@ fn both_layouts_of_ade20k_give_scenes_and_masks() {
     let full = scene("ade20k/ADE20K_2021_17_01", json!({ "task": "scene", "size": [256, 256] }));
     assert_eq!(full.len(), 1);
     sheet("ade20k_full", &full);
-    let more = json!({ "task": "segmentation", "class": "sky", "size": [256, 256] });
-    let sky = scene("ade20k/ADE20K_2021_17_01", more);
+    let class = |class: &str| {
+        let source = json!({ "source": "ade20k", "root": root.join("ade20k/ADE20K_2021_17_01") });
+        pairs(
+            json!({ "source": source, "task": "segmentation", "class": class, "size": [256, 256] }),
+        )
+    };
+    let sky = class("sky").unwrap();
     assert!(sky[0].1.mask.as_ref().unwrap().iter().any(|value| *value > 0));
+    // Its wheels are parts of cars.
+    let error = class("wheel").unwrap_err().to_string();
+    assert!(error.contains("no pixel of a `_seg.png` shows `wheel`"), "{error}");
 }
 
 #[test]

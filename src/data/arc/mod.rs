@@ -1,6 +1,7 @@
 //! ARC-AGI and `ConceptARC`: tasks, rendering and decoding, bit-exact (spec A.5).
 
 use image::{Rgb, RgbImage};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{DataError, source::TaskRef};
@@ -24,6 +25,29 @@ pub const PALETTE: [[u8; 3]; 10] = [
     [127, 219, 255],
     [135, 12, 37],
 ];
+
+/// Where the grey rule applies: [`Task::with_grey_rule`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GreyRule {
+    /// To the tasks of `ConceptARC`, which are known by their files: `Count/Count9.json`.
+    #[default]
+    Auto,
+    /// To every task.
+    On,
+    /// To none.
+    Off,
+}
+
+impl GreyRule {
+    /// Whether it applies to the task `name` of the folder `set`.
+    pub fn applies(self, set: &str, name: &str) -> bool {
+        let folder = set.trim_end_matches('/').rsplit('/').next().unwrap_or(set);
+        let number = name.strip_prefix(folder).unwrap_or_default();
+        let is_concept = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        self == Self::On || self == Self::Auto && is_concept
+    }
+}
 
 /// A grid of values 0 to 9, row by row; rectangular and not empty.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

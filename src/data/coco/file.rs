@@ -41,6 +41,8 @@ pub(super) struct Category {
 pub(super) struct PersonAnnotation {
     pub(super) id: u64,
     pub(super) image_id: u64,
+    #[serde(default)]
+    pub(super) iscrowd: Flag,
     pub(super) keypoints: Vec<f32>,
 }
 
@@ -51,8 +53,30 @@ pub(super) struct InstanceAnnotation {
     pub(super) image_id: u64,
     pub(super) category_id: u64,
     #[serde(default)]
+    pub(super) iscrowd: Flag,
+    #[serde(default)]
     pub(super) area: f64,
     pub(super) segmentation: Segmentation,
+}
+
+/// Yes or no, as COCO and others write it.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(untagged, expecting = "0, 1, true or false")]
+pub(super) enum Flag {
+    Number(u8),
+    Bool(bool),
+}
+
+impl Default for Flag {
+    fn default() -> Self {
+        Self::Bool(false)
+    }
+}
+
+impl Flag {
+    pub(super) fn is_set(self) -> bool {
+        matches!(self, Self::Bool(true) | Self::Number(1..))
+    }
 }
 
 pub(super) fn read_json<T: DeserializeOwned>(

@@ -5,9 +5,15 @@ mod file;
 use std::{collections::BTreeMap, sync::Arc};
 
 use image::{GrayImage, Luma};
+use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use self::file::{File, Image, InstanceAnnotation, PersonAnnotation, read_json};
-use super::{DataError, Labels, Person, Sample, SceneLabels, files, resize, rle::Segmentation};
+use self::file::{File, Flag, Image, InstanceAnnotation, PersonAnnotation, read_json};
+use super::{
+    DataError, Labels, Person, Sample, SceneLabels, files, pose::Visibility, resize,
+    rle::Segmentation,
+};
 use crate::store::SourceReader;
 
 /// The images of a split that a task can use, by id, with what is to be drawn on them.
@@ -38,6 +44,38 @@ struct Instance {
     segmentation: Segmentation,
 }
 
+/// Which images are wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Those of `train2017`, else of `val2017`.
+    pub train: bool,
+    /// Height and width that images are brought to; what the crop cuts off does not count.
+    pub size: [usize; 2],
+    /// The least share of the image that persons or instances must take.
+    pub min_share: f64,
+    /// What is done with crowds.
+    pub crowd: Crowd,
+    /// Which keypoints make a person.
+    pub visibility: Visibility,
+}
+
+/// What is done with regions that COCO marks as a crowd of instances.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Crowd {
+    /// They are instances like others.
+    #[default]
+    Keep,
+    /// They are left out, as if they were not annotated.
+    Skip,
+}
+
+impl Crowd {
+    fn keeps(self, iscrowd: Flag) -> bool {
+        self == Self::Keep || !iscrowd.is_set()
+    }
+}
+
 /// The split's name in file names: `train2017` or `val2017`.
 pub fn split_name(train: bool) -> &'static str {
     if train { "train2017" } else { "val2017" }
@@ -46,20 +84,16 @@ pub fn split_name(train: bool) -> &'static str {
 impl Index {
     /// Images on which, once resized to `size`, a person keypoint is left, and a person whose
     /// keypoints span at least `min_share` of the image.
-    pub fn persons(
-        sources: &SourceReader,
-        train: bool,
-        size: [usize; 2],
-        min_share: f64,
-    ) -> Result<Self, DataError> {
+    pub fn persons(sources: &SourceReader, wanted: Wanted) -> Result<Self, DataError> {
+        let Wanted { train, size, min_share, crowd, visibility } = wanted;
         let path = format!("annotations/person_keypoints_{}.json", split_name(train));
         let file: File<PersonAnnotation> = read_json(sources, &path)?;
         let mut index = Self::new(train, file.images.0, &path)?;
         for annotation in file.annotations.0 {
-            let person = person(&annotation).map_err(|e| e.in_file(&path))?;
+            let person = person(&annotation, &path)?;
             let entry = index.entry(annotation.image_id, annotation.id, &path)?;
-            if person.keypoints.iter().any(|keypoint| keypoint[2] > 0.0) {
-                entry.persons.push(person);
+            if crowd.keeps(annotation.iscrowd) {
+                entry.persons.extend(visibility.of(&[person]));
             }
         }
         index.entries.retain(|_, entry| {
@@ -70,14 +104,14 @@ impl Index {
         Ok(index)
     }
 
-    /// Images with at least one instance of the class, crowds included, whose instances cover at
-    /// least `min_share` of the image.
+    /// Images on which, once resized to `size`, a pixel of the class is left, and whose instances cover
+    /// at least `min_share` of the image, as annotated.
     pub fn instances(
         sources: &SourceReader,
-        train: bool,
+        wanted: Wanted,
         class: &str,
-        min_share: f64,
     ) -> Result<Self, DataError> {
+        let Wanted { train, size, min_share, crowd, .. } = wanted;
         let path = format!("annotations/instances_{}.json", split_name(train));
         let file: File<InstanceAnnotation> = read_json(sources, &path)?;
         let Some(category) = file.categories.iter().find(|c| c.name == class) else {
@@ -88,7 +122,7 @@ impl Index {
         let mut index = Self::new(train, file.images.0, &path)?;
         for annotation in file.annotations.0 {
             let entry = index.entry(annotation.image_id, annotation.id, &path)?;
-            if annotation.category_id == category.id {
+            if annotation.category_id == category.id && crowd.keeps(annotation.iscrowd) {
                 entry.instances.push(Instance::new(annotation, 1));
             }
         }
@@ -97,11 +131,14 @@ impl Index {
             let area: f64 = entry.instances.iter().map(|instance| instance.area).sum();
             !entry.instances.is_empty() && area >= min_share * whole
         });
+        index.keep_shown(size)?;
         Ok(index)
     }
 
-    /// Images with at least one instance of any class, each class with a label of its own.
-    pub fn scenes(sources: &SourceReader, train: bool) -> Result<Self, DataError> {
+    /// Images on which, once resized to `size`, a pixel of some instance is left; each class has a label
+    /// of its own.
+    pub fn scenes(sources: &SourceReader, wanted: Wanted) -> Result<Self, DataError> {
+        let Wanted { train, size, crowd, .. } = wanted;
         let path = format!("annotations/instances_{}.json", split_name(train));
         let file: File<InstanceAnnotation> = read_json(sources, &path)?;
         let labels: BTreeMap<u64, u16> =
@@ -115,15 +152,37 @@ impl Index {
                     "`{path}`: annotation {id} is of category {category}, which the file does not list"
                 ))
             })?;
-            entry.instances.push(Instance::new(annotation, *label));
+            if crowd.keeps(annotation.iscrowd) {
+                entry.instances.push(Instance::new(annotation, *label));
+            }
         }
         index.entries.retain(|_, entry| {
             // The largest first, so that what stands before it stays visible.
             entry.instances.sort_by(|a, b| b.area.total_cmp(&a.area));
             !entry.instances.is_empty()
         });
+        index.keep_shown(size)?;
         index.scenes = Some(file.categories.into_iter().map(|category| category.name).collect());
         Ok(index)
+    }
+
+    /// Leaves out images of whose instances no pixel is left at `size`.
+    fn keep_shown(&mut self, size: [usize; 2]) -> Result<(), DataError> {
+        let entries = std::mem::take(&mut self.entries).into_par_iter();
+        let shown = entries.map(|(id, entry)| {
+            let path = format!("{}/{}", self.split, entry.file_name);
+            for instance in &entry.instances {
+                let mask = instance.mask((entry.size[1], entry.size[0]), &path)?;
+                if resize::is_shown(entry.size, size, |x, y| mask.get_pixel(x, y).0[0] > 0) {
+                    return Ok(Some((id, entry)));
+                }
+            }
+            Ok(None)
+        });
+        // The first error by id, whichever comes first.
+        let shown: Vec<Result<_, DataError>> = shown.collect();
+        self.entries = shown.into_iter().filter_map(Result::transpose).collect::<Result<_, _>>()?;
+        Ok(())
     }
 
     /// All images, without annotations.
@@ -146,6 +205,9 @@ impl Index {
                 return Err(DataError::failed(format!(
                     "`{path}`: image {id} is {width}x{height}, so it has no pixels"
                 )));
+            }
+            if let Err(error) = files::check_size(width, height) {
+                return Err(DataError::failed(format!("`{path}`: image {id} {error}")));
             }
             if let Some(other) = names.insert(stem(&file_name).to_owned(), file_name.clone()) {
                 return Err(DataError::failed(format!(
@@ -222,16 +284,22 @@ impl Instance {
         let InstanceAnnotation { id, area, segmentation, .. } = annotation;
         Self { annotation: id, label, area, segmentation }
     }
+
+    /// Its pixels on the image at `path`.
+    fn mask(&self, (width, height): (u32, u32), path: &str) -> Result<GrayImage, DataError> {
+        let mut mask = GrayImage::new(width, height);
+        self.segmentation.draw(&mut mask).map_err(|e| {
+            DataError::failed(format!("annotation {} of `{path}`: {e}", self.annotation))
+        })?;
+        Ok(mask)
+    }
 }
 
 /// Paints instances over each other, each with its label.
 fn draw(instances: &[Instance], size: (u32, u32), path: &str) -> Result<Labels, DataError> {
     let mut labels = Labels::new(size.0, size.1);
     for instance in instances {
-        let mut mask = GrayImage::new(size.0, size.1);
-        instance.segmentation.draw(&mut mask).map_err(|e| {
-            DataError::failed(format!("annotation {} of `{path}`: {e}", instance.annotation))
-        })?;
+        let mask = instance.mask(size, path)?;
         for (label, set) in labels.pixels_mut().zip(mask.pixels()) {
             if set.0[0] > 0 {
                 label.0 = [instance.label];
@@ -241,27 +309,21 @@ fn draw(instances: &[Instance], size: (u32, u32), path: &str) -> Result<Labels, 
     Ok(labels)
 }
 
-struct KeypointError {
-    annotation: u64,
-    found: usize,
-}
-
-impl KeypointError {
-    fn in_file(&self, path: &str) -> DataError {
-        DataError::failed(format!(
-            "`{path}`: annotation {} must have 51 keypoint numbers, but has {}",
-            self.annotation, self.found
-        ))
-    }
-}
-
-fn person(annotation: &PersonAnnotation) -> Result<Person, KeypointError> {
-    let values = &annotation.keypoints;
+fn person(annotation: &PersonAnnotation, path: &str) -> Result<Person, DataError> {
+    let PersonAnnotation { id, keypoints: values, .. } = annotation;
+    let wrong =
+        |text: String| Err(DataError::failed(format!("`{path}`: annotation {id} must {text}")));
     if values.len() != 51 {
-        return Err(KeypointError { annotation: annotation.id, found: values.len() });
+        return wrong(format!("have 51 keypoint numbers, but has {}", values.len()));
     }
     let mut keypoints = [[0.0; 3]; 17];
-    for (keypoint, value) in keypoints.iter_mut().zip(values.chunks(3)) {
+    for ((keypoint, value), place) in keypoints.iter_mut().zip(values.chunks(3)).zip(0..) {
+        if ![0.0, 1.0, 2.0].contains(&value[2]) {
+            let found = value[2];
+            return wrong(format!(
+                "have visibilities 0, 1 or 2, but has {found} at keypoint {place}"
+            ));
+        }
         keypoint.copy_from_slice(value);
     }
     Ok(Person { keypoints })

@@ -21,10 +21,24 @@ fn write(folder: &Path, name: &str, annotations: &str) -> SourceReader {
     SourceReader::new(folder)
 }
 
+/// Images for training at `size`.
+fn at(size: [usize; 2], min_share: f64) -> Wanted {
+    Wanted { size, min_share, ..ALL }
+}
+
+/// Images for training at their own size.
+const ALL: Wanted = Wanted {
+    train: true,
+    size: [6, 8],
+    min_share: 0.0,
+    crowd: Crowd::Keep,
+    visibility: Visibility::Labelled,
+};
+
 fn failure(annotations: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let sources = write(folder.path(), "instances", annotations);
-    Index::instances(&sources, true, "dog", 0.0).unwrap_err().to_string()
+    Index::instances(&sources, ALL, "dog").unwrap_err().to_string()
 }
 
 #[test]
@@ -40,14 +54,23 @@ fn the_union_of_a_class_is_its_mask() {
            {"id": 3, "image_id": 7, "category_id": 17, "iscrowd": 0, "area": 48,
             "segmentation": [[0, 0, 8, 0, 8, 6, 0, 6]]}"#,
     );
-    let index = Index::instances(&sources, true, "dog", 0.0).unwrap();
+    let index = Index::instances(&sources, ALL, "dog").unwrap();
     let sample = index.sample(&sources, index.ids()[0]).unwrap();
     assert_eq!(sample.id, "7");
     let mask = sample.mask.unwrap();
     let set: Vec<_> =
         mask.enumerate_pixels().filter(|p| p.2.0[0] > 0).map(|p| (p.0, p.1)).collect();
     assert_eq!(set, [(0, 0), (1, 0), (7, 0), (0, 1), (1, 1), (7, 1)]);
-    assert_eq!(Index::instances(&sources, true, "dog", 0.2).unwrap().ids(), [0u64; 0]);
+    let single = Wanted { crowd: Crowd::Skip, ..ALL };
+    let index = Index::instances(&sources, single, "dog").unwrap();
+    let mask = index.sample(&sources, 7).unwrap().mask.unwrap();
+    assert_eq!(mask.iter().filter(|value| **value > 0).count(), 4, "without the crowd");
+    let labels = |wanted| {
+        let scene = Index::scenes(&sources, wanted).unwrap().sample(&sources, 7).unwrap().scene;
+        scene.unwrap().labels.iter().filter(|label| **label == 1).count()
+    };
+    assert_eq!((labels(ALL), labels(single)), (6, 4));
+    assert_eq!(Index::instances(&sources, at([6, 8], 0.2), "dog").unwrap().ids(), [0u64; 0]);
     assert_eq!(Index::images(&sources, true).unwrap().ids(), [7]);
 }
 
@@ -76,10 +99,57 @@ fn a_person_counts_only_if_a_keypoint_is_left_after_the_crop() {
         )
     };
     let sources = write(folder.path(), "person_keypoints", &person(4));
-    assert_eq!(Index::persons(&sources, true, [6, 6], 0.0).unwrap().ids(), [7]);
+    assert_eq!(Index::persons(&sources, at([6, 6], 0.0)).unwrap().ids(), [7]);
     let sources = write(folder.path(), "person_keypoints", &person(0));
-    assert_eq!(Index::persons(&sources, true, [6, 6], 0.0).unwrap().ids(), [0u64; 0]);
-    assert_eq!(Index::persons(&sources, true, [6, 8], 0.0).unwrap().ids(), [7]);
+    assert_eq!(Index::persons(&sources, at([6, 6], 0.0)).unwrap().ids(), [0u64; 0]);
+    assert_eq!(Index::persons(&sources, at([6, 8], 0.0)).unwrap().ids(), [7]);
+}
+
+#[test]
+fn hidden_keypoints_and_crowds_can_be_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let rest = ", 0".repeat(48);
+    let person = |visibility: u32, crowd: &str| {
+        let text = format!(
+            r#"{{"id": 1, "image_id": 7, "iscrowd": {crowd}, "keypoints": [4, 1, {visibility}{rest}]}}"#
+        );
+        write(folder.path(), "person_keypoints", &text)
+    };
+    let seen = Wanted { visibility: Visibility::Visible, ..ALL };
+    let single = Wanted { crowd: Crowd::Skip, ..ALL };
+    let count =
+        |sources: &SourceReader, wanted| Index::persons(sources, wanted).map(|i| i.ids().len());
+    let sources = person(1, "0");
+    assert_eq!((count(&sources, ALL).unwrap(), count(&sources, seen).unwrap()), (1, 0));
+    let sources = person(2, "true");
+    assert_eq!((count(&sources, seen).unwrap(), count(&sources, single).unwrap()), (1, 0));
+    let error = count(&person(3, "0"), ALL).unwrap_err();
+    insta::assert_snapshot!(error, @"`annotations/person_keypoints_train2017.json`: annotation 1 must have visibilities 0, 1 or 2, but has 3 at keypoint 0");
+}
+
+#[test]
+fn an_instance_counts_only_if_a_pixel_is_left_after_the_crop() {
+    let folder = tempfile::tempdir().unwrap();
+    // At the left edge, and a ring without a pixel.
+    let sources = write(
+        folder.path(),
+        "instances",
+        r#"{"id": 1, "image_id": 7, "category_id": 18, "area": 6, "segmentation": [[0, 0, 1, 0, 1, 6, 0, 6]]},
+           {"id": 2, "image_id": 7, "category_id": 17, "area": 1, "segmentation": [[3, 3, 3.1, 3, 3.1, 3.1]]}"#,
+    );
+    let ids = |size, class| Index::instances(&sources, at(size, 0.0), class).unwrap().ids();
+    assert_eq!(ids([6, 8], "dog"), [7]);
+    assert_eq!(ids([6, 6], "dog"), [0u64; 0]);
+    assert_eq!(ids([6, 8], "cat"), [0u64; 0]);
+    assert_eq!(Index::scenes(&sources, ALL).unwrap().ids(), [7]);
+    assert_eq!(Index::scenes(&sources, at([6, 6], 0.0)).unwrap().ids(), [0u64; 0]);
+}
+
+#[test]
+fn an_image_of_absurd_size_is_refused_before_it_is_drawn_on() {
+    let image = Image { id: 3, file_name: "a.png".into(), width: 4_000_000_000, height: 9 };
+    let error = Index::new(true, vec![image], "a.json").unwrap_err();
+    insta::assert_snapshot!(error, @"`a.json`: image 3 is 4000000000x9, but at most 16384 pixels a side and 160000000 in all are read");
 }
 
 #[test]
@@ -96,16 +166,16 @@ fn what_is_wrong_in_a_file_is_named() {
     assert!(failure("{").contains("element 0 of the list"));
     let folder = tempfile::tempdir().unwrap();
     let sources = write(folder.path(), "instances", "");
-    let error = Index::instances(&sources, true, "dragon", 0.0).unwrap_err();
+    let error = Index::instances(&sources, ALL, "dragon").unwrap_err();
     assert!(error.to_string().contains("has no category `dragon`"), "{error}");
-    let error = Index::instances(&sources, false, "dog", 0.0).unwrap_err();
+    let error = Index::instances(&sources, Wanted { train: false, ..ALL }, "dog").unwrap_err();
     assert!(error.to_string().contains("instances_val2017.json"), "{error}");
     let sources = write(
         folder.path(),
         "person_keypoints",
         r#"{"id": 5, "image_id": 7, "keypoints": [1, 2, 2]}"#,
     );
-    let error = Index::persons(&sources, true, [6, 8], 0.0).unwrap_err();
+    let error = Index::persons(&sources, at([6, 8], 0.0)).unwrap_err();
     insta::assert_snapshot!(error, @"`annotations/person_keypoints_train2017.json`: annotation 5 must have 51 keypoint numbers, but has 3");
 }
 
@@ -118,8 +188,7 @@ fn a_damaged_mask_names_its_annotation() {
         r#"{"id": 12, "image_id": 7, "category_id": 18,
             "segmentation": {"size": [6, 8], "counts": [42, 2]}}"#,
     );
-    let index = Index::instances(&sources, true, "dog", 0.0).unwrap();
-    let error = index.sample(&sources, 7).unwrap_err();
+    let error = Index::instances(&sources, ALL, "dog").unwrap_err();
     insta::assert_snapshot!(error, @"annotation 12 of `train2017/7.png`: the run lengths cover 44 pixels, but the mask has 48");
 }
 
@@ -136,7 +205,7 @@ fn keypoints_outside_the_image_are_kept_and_drawn_as_far_as_it_goes() {
                 "keypoints": [3, 2, 2, 1e9, -1e9, 2, -5, 2, 2, 9000, 3, 1{rest}]}}"#
         ),
     );
-    let index = Index::persons(&sources, true, [6, 8], 0.0).unwrap();
+    let index = Index::persons(&sources, at([6, 8], 0.0)).unwrap();
     let sample = index.sample(&sources, 7).unwrap();
     assert_eq!(sample.persons[0].keypoints[3][0].to_bits(), 9000.0f32.to_bits());
     let drawn = draw_pose(&sample.persons, [6, 8], PoseStyle::default());

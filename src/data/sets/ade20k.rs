@@ -14,7 +14,7 @@ use crate::{
     data::{
         DataError, Labels, Request, Sample, SceneLabels,
         files::{list, read_picture, read_source, read_stored_image},
-        folder,
+        folder, resize,
     },
     store::SourceReader,
 };
@@ -68,12 +68,10 @@ impl DataSet for Ade20k {
             let message = format!("the data has no class `{}`", request.class);
             return Err(DataError::failed(message).with_help(help));
         }
-        let mut kept = Vec::new();
-        for file in files {
-            if request.task.needs() != Knowledge::Mask || shows(sources, &file, &names, class)? {
-                kept.push(file);
-            }
-        }
+        let kept = match class.filter(|_| request.task.needs() == Knowledge::Mask) {
+            Some(class) => Showing { sources, names: &names, class }.of(files, request.size)?,
+            None => files,
+        };
         Ok(Box::new(Listing::new(kept, move |file| {
             let image = read_stored_image(sources, &file.image)?;
             let mut sample = Sample { id: file.name.clone(), ..Sample::default() };
@@ -106,18 +104,45 @@ fn mask(labels: &Labels, class: u16) -> GrayImage {
     })
 }
 
-/// Whether a picture shows the class.
-fn shows(
-    sources: &SourceReader,
-    file: &Files,
-    names: &[String],
-    class: Option<u16>,
-) -> Result<bool, DataError> {
-    let Some(class) = class else { return Ok(false) };
-    if !file.classes.is_empty() {
-        return Ok(file.classes.values().any(|name| *name == names[usize::from(class) - 1]));
+/// Which pictures show a class.
+struct Showing<'a> {
+    sources: &'a SourceReader,
+    names: &'a [String],
+    class: u16,
+}
+
+impl Showing<'_> {
+    /// Those of which a pixel shows it at `size`.
+    fn of(&self, files: Vec<Files>, size: [usize; 2]) -> Result<Vec<Files>, DataError> {
+        let (mut kept, mut named, mut seen) = (Vec::new(), 0, 0);
+        for file in files.into_iter().filter(|file| self.may_be_in(file)) {
+            named += usize::from(!file.classes.is_empty());
+            let labels = read_labels(self.sources, &file, self.names)?;
+            let is_set = |x, y| labels.get_pixel(x, y).0[0] == self.class;
+            seen += usize::from(labels.contains(&self.class));
+            if resize::is_shown([labels.height(), labels.width()], size, is_set) {
+                kept.push(file);
+            }
+        }
+        if named > 0 && seen == 0 {
+            let message = format!(
+                "no pixel of a `_seg.png` shows `{}`, though {named} of the JSON files name it",
+                self.names[usize::from(self.class) - 1]
+            );
+            return Err(DataError::failed(message).with_help(
+                "parts of objects lie in `_parts_*.png`, which are not read; take the class of the \
+                 whole object",
+            ));
+        }
+        Ok(kept)
     }
-    Ok(read_labels(sources, file, names)?.contains(&class))
+
+    /// Whether the picture's JSON file, which also lists the parts of objects, names the class; of
+    /// the benchmark, every picture may show it.
+    fn may_be_in(&self, file: &Files) -> bool {
+        let name = &self.names[usize::from(self.class) - 1];
+        file.classes.is_empty() || file.classes.values().any(|other| other == name)
+    }
 }
 
 /// The labels of a picture, as places in `names` from 1.
@@ -178,14 +203,19 @@ fn benchmark_names(sources: &SourceReader) -> Result<Vec<String>, DataError> {
     const LIST: &str = "objectInfo150.txt";
     let bytes = read_source(sources, LIST, "the classes of ADE20K")?;
     let text = String::from_utf8_lossy(&bytes);
-    let names: Vec<String> = text
-        .lines()
-        .skip(1)
-        .filter_map(|line| line.split('\t').nth(4))
-        .map(|name| name.trim().to_owned())
-        .collect();
+    let lines = text.lines().zip(1..).skip(1).filter(|(line, _)| !line.trim().is_empty());
+    let names = lines.map(|(line, number)| {
+        let name = line.split('\t').nth(4).map(str::trim).filter(|name| !name.is_empty());
+        name.map(str::to_owned).ok_or_else(|| {
+            // The number of a class is its line, so none may be passed over.
+            DataError::failed(format!(
+                "line {number} of `{LIST}` must have five columns divided by tabs, but is `{line}`"
+            ))
+        })
+    });
+    let names: Vec<String> = names.collect::<Result<_, _>>()?;
     if names.is_empty() {
-        return Err(DataError::failed(format!("`{LIST}` must have five columns divided by tabs")));
+        return Err(DataError::failed(format!("`{LIST}` lists no classes")));
     }
     Ok(names)
 }

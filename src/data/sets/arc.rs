@@ -23,7 +23,7 @@ impl DataSet for Arc {
     }
 
     fn params(&self) -> &'static [&'static str] {
-        &["source.set", "source.task"]
+        &["source.set", "source.task", "grey_rule"]
     }
 
     fn offers(&self) -> &'static [Knowledge] {
@@ -51,6 +51,8 @@ impl DataSet for Arc {
         let set = request.source.set.as_deref().unwrap_or_default();
         let wanted = request.source.task.clone().unwrap_or(TaskRef::Index(0));
         let (name, task) = read_task(sources, set, &wanted)?;
+        let is_grey = request.grey_rule.applies(set, &name);
+        let task = if is_grey { task.with_grey_rule() } else { task };
         Ok(examples(name, task, request))
     }
 }
@@ -66,7 +68,6 @@ pub(super) fn square(request: &Request) -> Vec<Problem> {
 
 /// The examples of a task as drawings: its demonstrations or its questions.
 pub(super) fn examples<'a>(name: String, task: Task, request: &'a Request) -> Box<dyn Images + 'a> {
-    let task = task.with_grey_rule();
     let cell = task.cell();
     let examples = if request.is_train() { task.train } else { task.test };
     let examples: Vec<_> = examples.into_iter().enumerate().collect();

@@ -2,7 +2,10 @@
 
 use super::{DataSet, Images, Knowledge, Listing};
 use crate::{
-    data::{DataError, Request, coco::Index},
+    data::{
+        DataError, Request,
+        coco::{Index, Wanted},
+    },
     store::SourceReader,
 };
 
@@ -18,7 +21,7 @@ impl DataSet for Coco {
     }
 
     fn params(&self) -> &'static [&'static str] {
-        &["class", "min_share"]
+        &["class", "min_share", "crowd"]
     }
 
     fn offers(&self) -> &'static [Knowledge] {
@@ -30,12 +33,18 @@ impl DataSet for Coco {
         request: &'a Request,
         sources: &'a SourceReader,
     ) -> Result<Box<dyn Images + 'a>, DataError> {
-        let (train, share) = (request.is_train(), request.min_share);
+        let wanted = Wanted {
+            train: request.is_train(),
+            size: request.size,
+            min_share: request.min_share,
+            crowd: request.crowd,
+            visibility: request.pose.visibility,
+        };
         let index = match request.task.needs() {
-            Knowledge::Mask => Index::instances(sources, train, &request.class, share)?,
-            Knowledge::Scene => Index::scenes(sources, train)?,
-            Knowledge::Persons => Index::persons(sources, train, request.size, share)?,
-            _ => Index::images(sources, train)?,
+            Knowledge::Mask => Index::instances(sources, wanted, &request.class)?,
+            Knowledge::Scene => Index::scenes(sources, wanted)?,
+            Knowledge::Persons => Index::persons(sources, wanted)?,
+            _ => Index::images(sources, wanted.train)?,
         };
         Ok(Box::new(Listing::new(index.ids(), move |id| index.sample(sources, *id))))
     }

@@ -3,8 +3,8 @@
 use super::{DataSet, Images, Knowledge, Listing};
 use crate::{
     data::{
-        DataError, Request, Sample,
-        files::{is_picture, list},
+        DataError, HoldoutBy, Request, Sample,
+        files::{list, pictures},
         read_image,
     },
     store::SourceReader,
@@ -13,6 +13,12 @@ use crate::{
 const LAYOUT: &str = "`root` is a checkout of google/dreambooth, which holds `dataset/<subject>/`";
 
 pub(super) struct DreamBooth;
+
+struct Photograph {
+    subject: String,
+    id: String,
+    path: String,
+}
 
 impl DataSet for DreamBooth {
     fn name(&self) -> &'static str {
@@ -24,7 +30,7 @@ impl DataSet for DreamBooth {
     }
 
     fn params(&self) -> &'static [&'static str] {
-        &["source.set", "holdout"]
+        &["source.set", "holdout", "holdout_by"]
     }
 
     fn offers(&self) -> &'static [Knowledge] {
@@ -46,18 +52,27 @@ impl DataSet for DreamBooth {
                     .with_help(format!("the subjects are: {}", subjects.join(", "))));
             }
         };
+        if request.holdout_by == HoldoutBy::Subject && chosen.len() < 2 {
+            let message = "`holdout_by = \"subject\"` needs two subjects, but there is one";
+            return Err(DataError::failed(message)
+                .with_help("take `set` out of `source`, or keep photographs with \"image\""));
+        }
         let mut files = Vec::new();
         for subject in chosen {
-            let names = list(sources, &format!("dataset/{subject}"), LAYOUT)?;
-            files.extend(names.into_iter().filter(|name| is_picture(name)).map(|name| {
+            let names = pictures(sources, &format!("dataset/{subject}"), LAYOUT)?;
+            files.extend(names.into_iter().map(|name| {
                 let stem = name.rsplit_once('.').map_or(&*name, |(stem, _)| stem);
-                (format!("{subject}-{stem}"), format!("dataset/{subject}/{name}"))
+                let (id, path) = (format!("{subject}-{stem}"), format!("dataset/{subject}/{name}"));
+                Photograph { subject: subject.to_owned(), id, path }
             }));
         }
-        let files = request.part(files);
-        Ok(Box::new(Listing::new(files, move |(id, path)| {
-            let image = read_image(sources, path)?;
-            Ok(Sample { id: id.clone(), image, ..Sample::default() })
+        let files = match request.holdout_by {
+            HoldoutBy::Image => request.part(files),
+            HoldoutBy::Subject => request.part_of_groups(files, |file| &file.subject),
+        };
+        Ok(Box::new(Listing::new(files, move |file| {
+            let image = read_image(sources, &file.path)?;
+            Ok(Sample { id: file.id.clone(), image, ..Sample::default() })
         })))
     }
 }

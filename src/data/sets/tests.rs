@@ -8,32 +8,32 @@ use serde_json::{Value, json};
 use super::*;
 use crate::data::Pair;
 
-fn save(root: &Path, path: &str, image: impl Into<DynamicImage>) {
+pub(super) fn save(root: &Path, path: &str, image: impl Into<DynamicImage>) {
     let path = root.join(path);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     image.into().save(path).unwrap();
 }
 
-fn write(root: &Path, path: &str, text: &str) {
+pub(super) fn write(root: &Path, path: &str, text: &str) {
     let path = root.join(path);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(path, text).unwrap();
 }
 
-fn photo(shade: u8) -> RgbImage {
+pub(super) fn photo(shade: u8) -> RgbImage {
     RgbImage::from_pixel(16, 16, image::Rgb([shade, 90, 30]))
 }
 
-fn grey(width: u32, height: u32, value: u8) -> image::GrayImage {
+pub(super) fn grey(width: u32, height: u32, value: u8) -> image::GrayImage {
     image::GrayImage::from_pixel(width, height, Luma([value]))
 }
 
-fn grey16(width: u32, height: u32, value: u16) -> ImageBuffer<Luma<u16>, Vec<u16>> {
+pub(super) fn grey16(width: u32, height: u32, value: u16) -> ImageBuffer<Luma<u16>, Vec<u16>> {
     ImageBuffer::from_pixel(width, height, Luma([value]))
 }
 
 /// The pairs of a set on disk; `more` holds further parameters.
-fn pairs(
+pub(super) fn pairs(
     root: &Path,
     source: &str,
     task: &str,
@@ -61,7 +61,7 @@ fn pairs(
     run().map_err(|e| e.to_string())
 }
 
-fn names(found: &[(String, Pair)]) -> Vec<&str> {
+pub(super) fn names(found: &[(String, Pair)]) -> Vec<&str> {
     let mut names: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();
     names
@@ -97,6 +97,33 @@ fn what_is_not_divided_is_divided_without_a_leak() {
     assert!(names(&one).iter().all(|name| name.starts_with("dog-")));
     let error = pairs(root.path(), "dreambooth", "images", &json!({ "source.set": "cow" }));
     assert_eq!(error.unwrap_err(), "`dataset` has no subject `cow`");
+}
+
+#[test]
+fn subjects_of_dreambooth_are_kept_whole_if_asked_for() {
+    let root = tempfile::tempdir().unwrap();
+    for (subject, shots) in [("cat", 2), ("cup", 4), ("dog", 3), ("toy", 9)] {
+        for shot in 0..shots {
+            save(root.path(), &format!("dataset/{subject}/{shot:02}.jpg"), photo(shot * 20));
+        }
+    }
+    let subjects = |split: &str, holdout: f64| {
+        let more = json!({ "split": split, "holdout": holdout, "holdout_by": "subject" });
+        let found = pairs(root.path(), "dreambooth", "images", &more).unwrap();
+        let subject = |name: &str| name.split('-').next().unwrap().to_owned();
+        let subjects: Vec<_> = names(&found).into_iter().map(subject).collect();
+        (subjects.len(), subjects.into_iter().collect::<std::collections::BTreeSet<_>>())
+    };
+    for holdout in [0.01, 0.2, 0.5, 0.9] {
+        let ((learnt, train), (asked, test)) =
+            (subjects("train", holdout), subjects("test", holdout));
+        assert!(train.is_disjoint(&test), "{train:?} {test:?}");
+        assert_eq!(learnt + asked, 18);
+        assert!(asked <= ((18.0 * holdout).round() as usize).max(2), "{holdout}: {asked}");
+    }
+    let one = json!({ "source.set": "dog", "holdout_by": "subject" });
+    let error = pairs(root.path(), "dreambooth", "images", &one).unwrap_err();
+    insta::assert_snapshot!(error, @r#"`holdout_by = "subject"` needs two subjects, but there is one"#);
 }
 
 fn tiny_imagenet(root: &Path) {
@@ -178,6 +205,13 @@ fn the_benchmark_of_ade20k_gives_masks_and_scenes() {
     save(root, "annotations/training/b.png", grey(8, 16, 1));
     let error = pairs(root, "ade20k", "scene", &json!({})).unwrap_err();
     assert_eq!(error, "`images/training/b.jpg` and `annotations/training/b.png` differ in size");
+    write(
+        root,
+        "objectInfo150.txt",
+        &format!("{head}1\t0\t1\t1\twall\n2 0 1 1 sky\n3\t0\t1\t1\tbed\n"),
+    );
+    let error = pairs(root, "ade20k", "scene", &json!({})).unwrap_err();
+    insta::assert_snapshot!(error, @"line 3 of `objectInfo150.txt` must have five columns divided by tabs, but is `2 0 1 1 sky`");
 }
 
 #[test]
@@ -214,112 +248,32 @@ fn a_class_of_ade20k_has_one_colour_in_both_splits() {
 }
 
 #[test]
-fn files_outside_the_root_are_not_read() {
-    let root = tempfile::tempdir().unwrap();
-    let (data, outside) = (root.path().join("data"), root.path().join("secret.png"));
-    save(root.path(), "secret.png", photo(20));
-    save(&data, "depth/1.png", grey16(16, 16, 5000));
-    for path in ["../secret.png", outside.to_str().unwrap()] {
-        write(&data, "rgb.txt", &format!("1.0 {path}\n"));
-        write(&data, "depth.txt", "1.0 depth/1.png\n");
-        let error = pairs(&data, "rgbd", "depth", &json!({ "holdout": 0.0 })).unwrap_err();
-        assert!(error.contains("does not lie below the folder of the data"), "{error}");
-    }
-}
-
-#[test]
-fn depths_are_found_by_name_or_by_time() {
+fn a_class_of_ade20k_is_where_a_pixel_shows_it() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
-    for (name, metres) in [("1.0", 1u16), ("1.1", 2), ("9.0", 3)] {
-        save(root, &format!("rgb/{name}00.png"), photo(20));
-        save(root, &format!("depth/{name}05.png"), grey16(16, 16, metres * 5000));
+    // The JSON file names parts, too, which `_seg.png` does not hold. A lamp stands at the left edge of a
+    // wide picture, of which a square keeps the middle.
+    for (name, lamp) in [("a", 0u32), ("b", 24)] {
+        let stem = format!("images/ADE/training/street/{name}");
+        save(root, &format!("{stem}.jpg"), RgbImage::new(48, 16));
+        let coded = RgbImage::from_fn(48, 16, |x, _| {
+            image::Rgb([0, if (lamp..lamp + 4).contains(&x) { 2 } else { 1 }, 0])
+        });
+        save(root, &format!("{stem}_seg.png"), coded);
+        let objects = json!([
+            { "name": "car", "name_ndx": 1 }, { "name": "lamp", "name_ndx": 2 },
+            { "name": "wheel", "name_ndx": 3 },
+        ]);
+        write(
+            root,
+            &format!("{stem}.json"),
+            &json!({ "annotation": { "object": objects } }).to_string(),
+        );
     }
-    write(
-        root,
-        "rgb.txt",
-        "# time file\n1.000 rgb/1.000.png\n1.100 rgb/1.100.png\n5.000 rgb/9.000.png\n",
-    );
-    write(
-        root,
-        "depth.txt",
-        "1.005 depth/1.005.png\n1.105 depth/1.105.png\n9.005 depth/9.005.png\n",
-    );
-    let more = json!({ "source.units": 5000, "holdout": 0.0 });
-    let found = pairs(root, "rgbd", "depth", &more).unwrap();
-    assert_eq!(names(&found), ["rgb-1.000", "rgb-1.100"]);
-    let mut metres: Vec<_> =
-        found.iter().map(|(_, pair)| pair.depth.as_ref().unwrap().get_pixel(3, 3).0[0]).collect();
-    metres.sort_by(f32::total_cmp);
-    assert_eq!(metres, [1.0, 2.0]);
-    write(root, "rgb.txt", "soon rgb/1.000.png\n");
-    let error = pairs(root, "rgbd", "depth", &more).unwrap_err();
-    insta::assert_snapshot!(error, @"line 1 of `rgb.txt` must be a time and a file, but is `soon rgb/1.000.png`");
-}
-
-#[test]
-fn depths_of_another_kind_or_size_are_refused() {
-    let root = tempfile::tempdir().unwrap();
-    let root = root.path();
-    let more = json!({ "holdout": 0.0 });
-    save(root, "a_color.png", photo(20));
-    save(root, "a_depth.png", grey(16, 16, 9));
-    let run = || pairs(root, "rgbd", "depth", &more).unwrap_err();
-    assert_eq!(run(), "`a_depth.png` must be a 16-bit grey picture");
-    save(root, "a_depth.png", grey16(8, 16, 900));
-    assert_eq!(run(), "`a_depth.png` is 8x16, but `a_color.png` is 16x16");
-    save(root, "a_depth.png", grey16(16, 16, 0));
-    assert_eq!(run(), "no pixel of the depth image has a distance");
-    std::fs::remove_file(root.join("a_depth.png")).unwrap();
-    assert_eq!(run(), "`a_color.png` has no partner");
-}
-
-#[test]
-fn sun_turns_the_bits_of_its_depths() {
-    let root = tempfile::tempdir().unwrap();
-    save(root.path(), "image/a.jpg", photo(20));
-    save(root.path(), "depth/a.png", grey16(16, 16, 2500u16.rotate_left(3)));
-    let found = pairs(root.path(), "rgbd", "depth", &json!({ "holdout": 0.0 })).unwrap();
-    let metres = found[0].1.depth.as_ref().unwrap().get_pixel(0, 0).0[0];
-    assert!((metres - 2.5).abs() < 1e-6, "{metres}");
-}
-
-#[test]
-fn scenes_of_sun_are_found_at_any_depth() {
-    let root = tempfile::tempdir().unwrap();
-    let root = root.path();
-    // The names of picture and depth differ in some of its parts.
-    for (scene, image, depth, metres) in [
-        ("kv1/b3dodata/img_0063", "img_0063.jpg", "img_0063_abs.png", 1),
-        ("kv2/kinect2data/000002_2014", "0000002.jpg", "0000002.png", 2),
-        ("xtion/sun3ddata/brown/brown_1/0000001", "0000001-7.jpg", "0000001-9.png", 3),
-    ] {
-        save(root, &format!("{scene}/image/{image}"), photo(20));
-        let stored = grey16(16, 16, (1000u16 * metres).rotate_left(3));
-        save(root, &format!("{scene}/depth/{depth}"), stored);
-        write(root, &format!("{scene}/scene.txt"), "office");
-    }
-    // What else lies beside them.
-    write(root, "README.txt", "kv1, kv2, xtion");
-    let more = json!({ "holdout": 0.0 });
-    let found = pairs(root, "rgbd", "depth", &more).unwrap();
-    let metres: std::collections::BTreeMap<_, _> = found
-        .iter()
-        .map(|(name, pair)| (name.as_str(), pair.depth.as_ref().unwrap().get_pixel(0, 0).0[0]))
-        .collect();
-    let wanted = [
-        ("kv1-b3dodata-img_0063", 1.0),
-        ("kv2-kinect2data-000002_2014", 2.0),
-        ("xtion-sun3ddata-brown-brown_1-0000001", 3.0),
-    ];
-    assert_eq!(metres, wanted.into());
-    save(root, "kv1/b3dodata/img_0063/depth/more.png", grey16(16, 16, 9));
-    let error = pairs(root, "rgbd", "depth", &more).unwrap_err();
-    insta::assert_snapshot!(error, @"`kv1/b3dodata/img_0063/depth` must hold one picture, but holds 2");
-    let empty = tempfile::tempdir().unwrap();
-    write(empty.path(), "a/b/notes.txt", "");
-    let error = pairs(empty.path(), "rgbd", "depth", &more).unwrap_err();
-    assert_eq!(error, "the folder holds no pairs");
+    let class = |class: &str| pairs(root, "ade20k", "segmentation", &json!({ "class": class }));
+    assert_eq!(names(&class("car").unwrap()), ["a", "b"]);
+    assert_eq!(names(&class("lamp").unwrap()), ["b"]);
+    insta::assert_snapshot!(class("wheel").unwrap_err(), @"no pixel of a `_seg.png` shows `wheel`, though 2 of the JSON files name it");
 }
 
 #[test]
@@ -341,6 +295,30 @@ fn boundaries_count_by_the_people_who_drew_them() {
     save(root, "images/train/8.png", photo(20));
     let error = pairs(root, "bsds500", "boundaries", &json!({})).unwrap_err();
     assert_eq!(error, "`images/train/8.png` has no boundaries");
+}
+
+#[test]
+fn black_answers_of_concept_arc_are_grey_and_those_of_arc_are_not() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let black = |rows: usize| vec![[0]; rows];
+    let example = |rows: usize| json!({ "input": [[3, 3]], "output": black(rows) });
+    let task = json!({ "train": [example(1), example(4)], "test": [example(2)] });
+    write(root, "corpus/Count/Count9.json", &task.to_string());
+    write(root, "data/training/0a1b2c3d.json", &task.to_string());
+    for (set, rule, value) in [
+        ("corpus/Count", "auto", 5),
+        ("corpus/Count", "off", 0),
+        ("training", "auto", 0),
+        ("training", "on", 5),
+    ] {
+        let more = json!({
+            "source.set": set, "source.task": 0, "grey_rule": rule, "split": "test",
+        });
+        let found = pairs(root, "arc", "arc", &more).unwrap();
+        let output = &found[0].1.meta.arc.as_ref().unwrap().output;
+        assert!(output.values().all(|found| found == value), "{set} {rule}");
+    }
 }
 
 #[test]
@@ -370,6 +348,10 @@ fn a_table_names_its_images() {
     insta::assert_snapshot!(
         fail("input,target,split\nin/a.png,out/a.png,val\n"),
         @"line 2 of `pairs.csv`: `split` must be train or test, but is `val`"
+    );
+    insta::assert_snapshot!(
+        fail("input,target,split\nin/a.png,out/a.png,train\nin/b.png,out/b.png,\n"),
+        @"line 3 of `pairs.csv`: there is no `split`, but line 2 has one"
     );
     let error = fail("input,target,split\nin/none.png,out/a.png,train\n");
     assert!(error.contains("in/none.png"), "{error}");

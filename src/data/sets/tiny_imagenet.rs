@@ -6,7 +6,7 @@ use super::{DataSet, Images, Knowledge, Listing};
 use crate::{
     data::{
         DataError, Request, Sample,
-        files::{is_picture, list, read_source},
+        files::{list, pictures, read_source},
         read_image,
     },
     store::SourceReader,
@@ -105,8 +105,8 @@ fn words(sources: &SourceReader) -> Result<BTreeMap<String, String>, DataError> 
 /// The training images of a class, by name.
 fn training(sources: &SourceReader, id: &str) -> Result<Vec<String>, DataError> {
     let folder = format!("train/{id}/images");
-    let names = list(sources, &folder, LAYOUT)?;
-    Ok(names.into_iter().filter(|n| is_picture(n)).map(|n| format!("{folder}/{n}")).collect())
+    let names = pictures(sources, &folder, LAYOUT)?;
+    Ok(names.into_iter().map(|name| format!("{folder}/{name}")).collect())
 }
 
 /// The validation images of a class, in the order of their list.

@@ -77,13 +77,18 @@ pub trait Task: Sync {
         Ok((name, pair))
     }
 
+    /// What it does to an image before it is brought to size.
+    fn prepare(&self, sample: Sample, _: &Request) -> Sample {
+        sample
+    }
+
     /// The pair of one image that has the right size.
     fn draw(&self, sample: Sample, request: &Request) -> Result<Pair, DataError>;
 }
 
 /// The image at a place, at the size the task reads it.
 fn resized(images: &dyn Images, place: usize, request: &Request) -> Result<Sample, DataError> {
-    let sample = images.sample(place)?;
+    let sample = request.task.prepare(images.sample(place)?, request);
     Ok(super::resize::resize_sample(sample, request.task.image_size(request)))
 }
 

@@ -302,6 +302,10 @@ fn settings_of_data_that_are_not_read_are_told() {
     for (text, param) in [
         (pairs(coco, "scene", "min_share = 0.1"), "`min_share`"),
         (pairs(coco, "images", "min_share = 0.1"), "`min_share`"),
+        (pairs(coco, "images", "crowd = \"skip\""), "`crowd`"),
+        (pairs(coco, "pose", "grey_rule = \"off\""), "`grey_rule`"),
+        (pairs(coco, "pose", "holdout_by = \"subject\""), "`holdout_by`"),
+        (pairs(coco, "pose", "without_depth = \"skip\""), "`without_depth`"),
         (
             pairs("\"builtin:figures\"", "symbols", "symbols = { per_class = 3 }"),
             "`symbols.per_class`",

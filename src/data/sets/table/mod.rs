@@ -99,6 +99,7 @@ impl Rules<'_> {
         }
         let mut splits: BTreeMap<String, (String, Option<String>)> = BTreeMap::new();
         let mut names: BTreeMap<String, String> = BTreeMap::new();
+        self.check_divided(&rows)?;
         let checked = rows.into_iter().map(|row| {
             let place = row.place.clone();
             let wrong = |text: String| self.wrong(&place, &text);
@@ -115,6 +116,18 @@ impl Rules<'_> {
             Ok((split, files))
         });
         checked.collect()
+    }
+
+    /// Rows without a split would be in neither where others have one.
+    fn check_divided(&self, rows: &[Row]) -> Result<(), DataError> {
+        let Some(divided) = rows.iter().find(|row| row.split.is_some()) else { return Ok(()) };
+        match rows.iter().find(|row| row.split.is_none()) {
+            Some(row) => {
+                let text = format!("there is no `split`, but {} has one", divided.place);
+                Err(self.wrong(&row.place, &text))
+            }
+            None => Ok(()),
+        }
     }
 
     /// One row, for itself.

@@ -1,0 +1,220 @@
+//! Where the pictures and depths of each published layout lie.
+
+use super::{DataError, LAYOUT};
+use crate::{
+    data::{
+        WithoutDepth,
+        files::{is_picture, list, read_source},
+        folder::{self, PairFiles},
+    },
+    store::SourceReader,
+};
+
+/// Pictures and depths of TUM belong together if their times differ by less, in seconds.
+const SAME_TIME: f64 = 0.02;
+
+/// What to do about pictures without a depth.
+const SKIP: &str = "add what is missing, or leave such pictures out with without_depth = \"skip\"";
+
+/// Units per metre of the depths of TUM.
+const TUM_UNITS: u32 = 5000;
+
+/// A picture with its depth.
+pub(super) struct Frame {
+    pub(super) files: PairFiles,
+    /// What it was taken in one go with: neighbours of a video show the same.
+    pub(super) sequence: String,
+}
+
+impl Frame {
+    /// A frame of the sequence whose name is that of the frame without its number, or time.
+    fn numbered(files: PairFiles) -> Self {
+        let is_number = |c: char| c.is_ascii_digit() || c == '.';
+        let sequence = files.name.trim_end_matches(is_number).to_owned();
+        Self { files, sequence }
+    }
+}
+
+/// What a folder holds.
+pub(super) struct Found {
+    pub(super) frames: Vec<Frame>,
+    /// Units of the depths per metre, in this layout.
+    pub(super) units: u32,
+    /// SUN turns the bits of its depths.
+    pub(super) is_sun: bool,
+}
+
+impl Found {
+    fn new(frames: Vec<Frame>) -> Self {
+        Self { frames, units: 1000, is_sun: false }
+    }
+
+    fn tum(frames: Vec<Frame>) -> Self {
+        Self { units: TUM_UNITS, ..Self::new(frames) }
+    }
+
+    fn numbered(frames: Vec<PairFiles>) -> Self {
+        Self::new(frames.into_iter().map(Frame::numbered).collect())
+    }
+}
+
+/// Finds the pictures below the root, whatever their layout.
+pub(super) fn find(sources: &SourceReader, without: WithoutDepth) -> Result<Found, DataError> {
+    let names = list(sources, "", LAYOUT)?;
+    if is_tum(&names) {
+        return Ok(Found::tum(by_time(sources, "", without)?));
+    }
+    let has = |name: &str| names.iter().any(|found| found.strip_suffix('/') == Some(name));
+    let pairs =
+        [["rgb", "depth"], ["color", "depth"], ["images", "annotations"], ["image", "depth"]];
+    if let Some(pair) = pairs.into_iter().find(|pair| pair.iter().all(|name| has(name))) {
+        let [colors, depths] = pair.map(|folder| folder::images(sources, folder));
+        let is_sun = has("image") && has("depth");
+        return Ok(Found { is_sun, ..Found::numbered(folder::matched(colors?, depths?)?) });
+    }
+    if !names.iter().any(|name| is_picture(name)) {
+        let sequences = sequences(sources, &names, without)?;
+        if !sequences.is_empty() {
+            return Ok(Found::tum(sequences));
+        }
+        let scenes = scenes(sources, without)?;
+        if !scenes.is_empty() {
+            return Ok(Found { is_sun: true, ..Found::new(scenes) });
+        }
+    }
+    let frames = folder::side_by_side(sources, "", ["_color", "_depth"]);
+    Ok(Found::numbered(frames.map_err(|e| e.with_help(LAYOUT))?))
+}
+
+/// Whether a folder of these names is a sequence of TUM.
+fn is_tum(names: &[String]) -> bool {
+    ["rgb.txt", "depth.txt"].iter().all(|list| names.iter().any(|name| name == list))
+}
+
+/// The frames of all sequences of TUM among these folders.
+fn sequences(
+    sources: &SourceReader,
+    names: &[String],
+    without: WithoutDepth,
+) -> Result<Vec<Frame>, DataError> {
+    let mut found = Vec::new();
+    for folder in names.iter().filter_map(|name| name.strip_suffix('/')) {
+        if is_tum(&list(sources, folder, LAYOUT)?) {
+            found.extend(by_time(sources, folder, without)?);
+        }
+    }
+    Ok(found)
+}
+
+/// Folders above the scenes of SUN, such as `kv2/kinect2data/`; more is no data set of it.
+const MAX_LEVELS: usize = 6;
+
+/// The pictures of all scenes of SUN below the root: folders with `image/` and `depth/` of one file each.
+///
+/// What lies in one folder is one sequence.
+fn scenes(sources: &SourceReader, without: WithoutDepth) -> Result<Vec<Frame>, DataError> {
+    let mut found = Vec::new();
+    let mut open = vec![(String::new(), 0)];
+    while let Some((folder, level)) = open.pop() {
+        let names = list(sources, &folder, LAYOUT)?;
+        let below = |name: &str| {
+            let name = name.trim_end_matches('/');
+            if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
+        };
+        let has = |name: &str| names.iter().any(|other| other == name);
+        if has("image/") && !has("depth/") && !folder.is_empty() {
+            if without == WithoutDepth::Error {
+                let message = format!("`{folder}` has `image/`, but no `depth/`");
+                return Err(DataError::failed(message).with_help(SKIP));
+            }
+        } else if has("image/") && has("depth/") {
+            let [input, target] = ["image", "depth"].map(|name| only(sources, &below(name)));
+            let name = folder.replace('/', "-");
+            let sequence = folder.rsplit_once('/').map_or("", |(above, _)| above).to_owned();
+            found.push(Frame {
+                files: PairFiles { name, input: input?, target: target? },
+                sequence,
+            });
+        } else if level < MAX_LEVELS {
+            let folders = names.iter().filter(|name| name.ends_with('/'));
+            open.extend(folders.map(|name| (below(name), level + 1)));
+        }
+    }
+    found.sort_by(|a, b| a.files.name.cmp(&b.files.name));
+    Ok(found)
+}
+
+/// The only picture of a folder.
+fn only(sources: &SourceReader, folder: &str) -> Result<String, DataError> {
+    let images = folder::images(sources, folder)?;
+    let count = images.len();
+    let mut paths = images.into_values();
+    match (paths.next(), count) {
+        (Some(path), 1) => Ok(path),
+        _ => Err(DataError::failed(format!("`{folder}` must hold one picture, but holds {count}"))
+            .with_help(LAYOUT)),
+    }
+}
+
+/// The frames of the TUM sequence in a folder: each picture with the depth nearest in time.
+fn by_time(
+    sources: &SourceReader,
+    folder: &str,
+    without: WithoutDepth,
+) -> Result<Vec<Frame>, DataError> {
+    let below =
+        |file: &str| if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") };
+    let (list, depth_list) = (below("rgb.txt"), below("depth.txt"));
+    let (colors, depths) = (times(sources, &list)?, times(sources, &depth_list)?);
+    let (mut found, mut alone) = (Vec::new(), Vec::new());
+    let count = colors.len();
+    for (time, input) in colors {
+        let nearest =
+            depths.iter().min_by(|(a, _), (b, _)| (a - time).abs().total_cmp(&(b - time).abs()));
+        if let Some((other, target)) = nearest
+            && (other - time).abs() < SAME_TIME
+        {
+            let (input, target) = (below(&input), below(target));
+            let name = input.rsplit_once('.').map_or(&*input, |(stem, _)| stem).replace('/', "-");
+            let files = PairFiles { name, input, target };
+            found.push(Frame { files, sequence: folder.to_owned() });
+        } else {
+            alone.push(input);
+        }
+    }
+    if found.is_empty() {
+        return Err(DataError::failed(format!("no picture of `{list}` has a depth of its time"))
+            .with_help("both lists hold a time in seconds and a file on each line"));
+    }
+    match alone.first() {
+        Some(first) if without == WithoutDepth::Error => {
+            let alone = alone.len();
+            let message = format!(
+                "{alone} of the {count} pictures of `{list}` have no depth within {SAME_TIME} s, the \
+                 first is `{first}`"
+            );
+            Err(DataError::failed(message).with_help(SKIP))
+        }
+        _ => Ok(found),
+    }
+}
+
+fn times(sources: &SourceReader, path: &str) -> Result<Vec<(f64, String)>, DataError> {
+    let bytes = read_source(sources, path, "a list of pictures")?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let mut found = Vec::new();
+    for (line, number) in text.lines().zip(1..).filter(|(line, _)| !line.starts_with('#')) {
+        let mut fields = line.split_whitespace();
+        let time = fields.next().and_then(|time| time.parse().ok());
+        match (time, fields.next()) {
+            (Some(time), Some(file)) => found.push((time, file.to_owned())),
+            (None, None) if line.trim().is_empty() => {}
+            _ => {
+                return Err(DataError::failed(format!(
+                    "line {number} of `{path}` must be a time and a file, but is `{line}`"
+                )));
+            }
+        }
+    }
+    Ok(found)
+}

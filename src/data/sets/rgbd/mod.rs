@@ -1,0 +1,100 @@
+//! Colour pictures with the distances a depth camera saw.
+
+mod layouts;
+
+use image::DynamicImage;
+
+use self::layouts::{Found, Frame};
+use super::{DataSet, Images, Knowledge, Listing};
+use crate::{
+    data::{
+        DataError, Depth, Problem, Request, Sample,
+        files::{read_image, read_picture},
+    },
+    store::SourceReader,
+};
+
+const LAYOUT: &str = "colours and depths lie in `rgb/` and `depth/` (TUM, with `rgb.txt` and \
+                      `depth.txt`, also in a folder for each sequence), `color/` and `depth/` (Redwood), `images/` and `annotations/` \
+                      (NYU), `image/` and `depth/` (SUN, also in a folder for each scene at any \
+                      depth), or side by side as `NAME_color.png` and `NAME_depth.png`";
+
+pub(super) struct Rgbd;
+
+impl DataSet for Rgbd {
+    fn name(&self) -> &'static str {
+        "rgbd"
+    }
+
+    fn doc(&self) -> &'static str {
+        "Pictures with 16-bit depths in the layouts of NYU, TUM, SUN and Redwood."
+    }
+
+    fn params(&self) -> &'static [&'static str] {
+        &["source.units", "holdout", "without_depth"]
+    }
+
+    fn offers(&self) -> &'static [Knowledge] {
+        &[Knowledge::Image, Knowledge::Depth]
+    }
+
+    fn check(&self, request: &Request) -> Vec<Problem> {
+        if request.source.units != Some(0) {
+            return Vec::new();
+        }
+        vec![Problem::new(
+            "source",
+            "`units` must be at least 1, but is 0",
+            "1000 is millimetres, 5000 TUM's",
+        )]
+    }
+
+    fn open<'a>(
+        &self,
+        request: &'a Request,
+        sources: &'a SourceReader,
+    ) -> Result<Box<dyn Images + 'a>, DataError> {
+        let Found { frames, units, is_sun } = layouts::find(sources, request.without_depth)?;
+        let units = request.source.units.unwrap_or(units);
+        let frames = request.part_of_groups(frames, |frame| &frame.sequence);
+        Ok(Box::new(Listing::new(frames, move |Frame { files, .. }| {
+            let image = read_image(sources, &files.input)?;
+            let depth = read_depth(sources, &files.target, units, is_sun)?;
+            if depth.dimensions() != image.dimensions() {
+                return Err(DataError::failed(format!(
+                    "`{}` is {}x{}, but `{}` is {}x{}",
+                    files.target,
+                    depth.width(),
+                    depth.height(),
+                    files.input,
+                    image.width(),
+                    image.height()
+                ))
+                .with_help("take the depth that is registered to the colour picture"));
+            }
+            let id = files.name.clone();
+            Ok(Sample { id, image, depth: Some(depth), ..Sample::default() })
+        })))
+    }
+}
+
+/// Reads a depth picture; 0 is no value. SUN turns the bits of a value by three places.
+fn read_depth(
+    sources: &SourceReader,
+    path: &str,
+    units: u32,
+    is_sun: bool,
+) -> Result<Depth, DataError> {
+    let DynamicImage::ImageLuma16(stored) = read_picture(sources, path, false)? else {
+        return Err(DataError::failed(format!("`{path}` must be a 16-bit grey picture"))
+            .with_help("depths of 8 bits or in colours are for looking at, not for measuring"));
+    };
+    let metres = stored.iter().map(|value| {
+        let value = if is_sun { value.rotate_right(3) } else { *value };
+        f32::from(value) / units as f32
+    });
+    Ok(Depth::from_raw(stored.width(), stored.height(), metres.collect()).expect("one a pixel"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! Small copies of the layouts, and what is said of broken ones.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::data::sets::tests::{grey, grey16, names, pairs, photo, save, write};
+
+#[test]
+fn files_outside_the_root_are_not_read() {
+    let root = tempfile::tempdir().unwrap();
+    let (data, outside) = (root.path().join("data"), root.path().join("secret.png"));
+    save(root.path(), "secret.png", photo(20));
+    save(&data, "depth/1.png", grey16(16, 16, 5000));
+    for path in ["../secret.png", outside.to_str().unwrap()] {
+        write(&data, "rgb.txt", &format!("1.0 {path}\n"));
+        write(&data, "depth.txt", "1.0 depth/1.png\n");
+        let error = pairs(&data, "rgbd", "depth", &json!({ "holdout": 0.0 })).unwrap_err();
+        assert!(error.contains("does not lie below the folder of the data"), "{error}");
+    }
+}
+
+#[test]
+fn depths_are_found_by_name_or_by_time() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    for (name, metres) in [("1.0", 1u16), ("1.1", 2), ("9.0", 3)] {
+        save(root, &format!("rgb/{name}00.png"), photo(20));
+        save(root, &format!("depth/{name}05.png"), grey16(16, 16, metres * 5000));
+    }
+    write(
+        root,
+        "rgb.txt",
+        "# time file\n1.000 rgb/1.000.png\n1.100 rgb/1.100.png\n5.000 rgb/9.000.png\n",
+    );
+    write(
+        root,
+        "depth.txt",
+        "1.005 depth/1.005.png\n1.105 depth/1.105.png\n9.005 depth/9.005.png\n",
+    );
+    let more = json!({ "holdout": 0.0 });
+    let error = pairs(root, "rgbd", "depth", &more).unwrap_err();
+    insta::assert_snapshot!(error, @"1 of the 3 pictures of `rgb.txt` have no depth within 0.02 s, the first is `rgb/9.000.png`");
+    let more = json!({ "holdout": 0.0, "without_depth": "skip" });
+    let found = pairs(root, "rgbd", "depth", &more).unwrap();
+    assert_eq!(names(&found), ["rgb-1.000", "rgb-1.100"]);
+    let mut metres: Vec<_> =
+        found.iter().map(|(_, pair)| pair.depth.as_ref().unwrap().get_pixel(3, 3).0[0]).collect();
+    metres.sort_by(f32::total_cmp);
+    assert_eq!(metres, [1.0, 2.0], "the units of TUM");
+    let stated = json!({ "holdout": 0.0, "source.units": 1000, "without_depth": "skip" });
+    let found = pairs(root, "rgbd", "depth", &stated).unwrap();
+    let first = found.iter().find(|(name, _)| name == "rgb-1.000").unwrap();
+    assert_eq!(first.1.depth.as_ref().unwrap().get_pixel(3, 3).0, [5.0], "the units stated");
+    write(root, "rgb.txt", "soon rgb/1.000.png\n");
+    let error = pairs(root, "rgbd", "depth", &more).unwrap_err();
+    insta::assert_snapshot!(error, @"line 1 of `rgb.txt` must be a time and a file, but is `soon rgb/1.000.png`");
+}
+
+#[test]
+fn depths_of_another_kind_or_size_are_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let more = json!({ "holdout": 0.0 });
+    save(root, "a_color.png", photo(20));
+    save(root, "a_depth.png", grey(16, 16, 9));
+    let run = || pairs(root, "rgbd", "depth", &more).unwrap_err();
+    assert_eq!(run(), "`a_depth.png` must be a 16-bit grey picture");
+    save(root, "a_depth.png", grey16(8, 16, 900));
+    assert_eq!(run(), "`a_depth.png` is 8x16, but `a_color.png` is 16x16");
+    save(root, "a_depth.png", grey16(16, 16, 0));
+    assert_eq!(run(), "no pixel of the depth image has a distance");
+    std::fs::remove_file(root.join("a_depth.png")).unwrap();
+    assert_eq!(run(), "`a_color.png` has no partner");
+}
+
+#[test]
+fn sun_turns_the_bits_of_its_depths() {
+    let root = tempfile::tempdir().unwrap();
+    save(root.path(), "image/a.jpg", photo(20));
+    save(root.path(), "depth/a.png", grey16(16, 16, 2500u16.rotate_left(3)));
+    let found = pairs(root.path(), "rgbd", "depth", &json!({ "holdout": 0.0 })).unwrap();
+    let metres = found[0].1.depth.as_ref().unwrap().get_pixel(0, 0).0[0];
+    assert!((metres - 2.5).abs() < 1e-6, "{metres}");
+}
+
+#[test]
+fn scenes_of_sun_are_found_at_any_depth() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    // The names of picture and depth differ in some of its parts.
+    for (scene, image, depth, metres) in [
+        ("kv1/b3dodata/img_0063", "img_0063.jpg", "img_0063_abs.png", 1),
+        ("kv2/kinect2data/000002_2014", "0000002.jpg", "0000002.png", 2),
+        ("xtion/sun3ddata/brown/brown_1/0000001", "0000001-7.jpg", "0000001-9.png", 3),
+    ] {
+        save(root, &format!("{scene}/image/{image}"), photo(20));
+        let stored = grey16(16, 16, (1000u16 * metres).rotate_left(3));
+        save(root, &format!("{scene}/depth/{depth}"), stored);
+        write(root, &format!("{scene}/scene.txt"), "office");
+    }
+    // What else lies beside them.
+    write(root, "README.txt", "kv1, kv2, xtion");
+    let more = json!({ "holdout": 0.0 });
+    let found = pairs(root, "rgbd", "depth", &more).unwrap();
+    let metres: std::collections::BTreeMap<_, _> = found
+        .iter()
+        .map(|(name, pair)| (name.as_str(), pair.depth.as_ref().unwrap().get_pixel(0, 0).0[0]))
+        .collect();
+    let wanted = [
+        ("kv1-b3dodata-img_0063", 1.0),
+        ("kv2-kinect2data-000002_2014", 2.0),
+        ("xtion-sun3ddata-brown-brown_1-0000001", 3.0),
+    ];
+    assert_eq!(metres, wanted.into());
+    save(root, "kv2/lost/image/a.jpg", photo(20));
+    let error = pairs(root, "rgbd", "depth", &more).unwrap_err();
+    insta::assert_snapshot!(error, @"`kv2/lost` has `image/`, but no `depth/`");
+    let skip = json!({ "holdout": 0.0, "without_depth": "skip" });
+    assert_eq!(pairs(root, "rgbd", "depth", &skip).unwrap().len(), 3);
+    std::fs::remove_dir_all(root.join("kv2/lost")).unwrap();
+    save(root, "kv1/b3dodata/img_0063/depth/more.png", grey16(16, 16, 9));
+    let error = pairs(root, "rgbd", "depth", &more).unwrap_err();
+    insta::assert_snapshot!(error, @"`kv1/b3dodata/img_0063/depth` must hold one picture, but holds 2");
+    let empty = tempfile::tempdir().unwrap();
+    write(empty.path(), "a/b/notes.txt", "");
+    let error = pairs(empty.path(), "rgbd", "depth", &more).unwrap_err();
+    assert_eq!(error, "the folder holds no pairs");
+}
+
+/// The names of both parts, a fifth being kept for tests.
+fn parts(root: &Path) -> [Vec<String>; 2] {
+    ["train", "test"].map(|split| {
+        let more = json!({ "split": split, "holdout": 0.2 });
+        let found = pairs(root, "rgbd", "depth", &more).unwrap();
+        names(&found).into_iter().map(str::to_owned).collect()
+    })
+}
+
+#[test]
+fn neighbours_of_a_video_are_not_asked_about() {
+    // One sequence: its end is kept.
+    let root = tempfile::tempdir().unwrap();
+    for frame in 0..10 {
+        save(root.path(), &format!("color/{frame:05}.jpg"), photo(frame));
+        save(root.path(), &format!("depth/{frame:05}.png"), grey16(16, 16, 900));
+    }
+    let [train, test] = parts(root.path());
+    assert_eq!((train.len(), test), (8, vec!["00008".to_owned(), "00009".to_owned()]));
+    // Several: whole ones.
+    let root = tempfile::tempdir().unwrap();
+    for (scene, frames) in [("bath_1", 2), ("hall_1", 5), ("hall_2", 4)] {
+        for frame in 0..frames {
+            save(root.path(), &format!("images/{scene}_{frame:05}.jpg"), photo(frame));
+            save(root.path(), &format!("annotations/{scene}_{frame:05}.png"), grey16(16, 16, 900));
+        }
+    }
+    let [train, test] = parts(root.path());
+    assert_eq!((train.len(), test), (9, vec!["bath_1_00000".into(), "bath_1_00001".into()]));
+}
+
+#[test]
+fn sequences_of_tum_and_folders_of_sun_are_kept_whole() {
+    let root = tempfile::tempdir().unwrap();
+    for (sequence, frames) in [("desk", 2), ("room", 7)] {
+        let mut lists = [String::new(), String::new()];
+        for frame in 0..frames {
+            for (list, (folder, shift)) in lists.iter_mut().zip([("rgb", 0), ("depth", 4)]) {
+                let file = format!("{folder}/{frame}.png");
+                list.push_str(&format!("{frame}.00{shift} {file}\n"));
+                let path = format!("{sequence}/{file}");
+                if folder == "rgb" {
+                    save(root.path(), &path, photo(9));
+                } else {
+                    save(root.path(), &path, grey16(16, 16, 5000));
+                }
+            }
+        }
+        write(root.path(), &format!("{sequence}/rgb.txt"), &lists[0]);
+        write(root.path(), &format!("{sequence}/depth.txt"), &lists[1]);
+    }
+    let [train, test] = parts(root.path());
+    assert_eq!((train.len(), test), (7, vec!["desk-rgb-0".into(), "desk-rgb-1".into()]));
+    let root = tempfile::tempdir().unwrap();
+    for (place, shots) in [("kv2/hall", 3), ("xtion/lab", 1), ("xtion/yard", 3)] {
+        for shot in 0..shots {
+            let scene = format!("{place}/{shot}");
+            save(root.path(), &format!("{scene}/image/a.jpg"), photo(20));
+            save(root.path(), &format!("{scene}/depth/a.png"), grey16(16, 16, 8000));
+        }
+    }
+    let [train, test] = parts(root.path());
+    assert_eq!((train.len(), test), (6, vec!["xtion-lab-0".to_owned()]));
+}
