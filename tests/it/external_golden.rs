@@ -6,8 +6,8 @@ use std::{fs, path::Path};
 
 use burn::tensor::{FloatDType, Tensor};
 use pipe::models::{
-    DecodeNoise, DenoiserInput, ParamReader, Params, TimeAxis, VideoDiffusion, cogvideox::CogVideoX,
-    ltx_video::LtxVideo,
+    DecodeNoise, DenoiserInput, ParamReader, Params, TimeAxis, VideoDiffusion,
+    cogvideox::CogVideoX, ltx_video::LtxVideo,
 };
 use serde_json::Value;
 
