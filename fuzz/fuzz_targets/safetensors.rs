@@ -1,5 +1,8 @@
-//! Any bytes are weights or an error.
+//! Any bytes are weights or an error, and both readers say the same of them: the one of whole files, and the one
+//! of models' folders, which takes one tensor after the other.
 #![no_main]
+
+use std::{io::Write, path::Path};
 
 use burn::tensor::{Device, FloatDType};
 use libfuzzer_sys::fuzz_target;
@@ -13,5 +16,19 @@ fuzz_target!(|bytes: &[u8]| {
         let reader = ParamReader::loaded(&params, None);
         let _ = reader.tensor("a", [2, 3], Init::Zeros);
         let _ = reader.finish();
+    }
+    // In memory, where there is such a folder.
+    let memory = Path::new("/dev/shm");
+    let folder = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    let mut file = tempfile::NamedTempFile::new_in(folder).expect("a file can be made");
+    file.write_all(bytes).expect("it can be written");
+    let mut parts = Params::default();
+    let again = parts.read_file(file.path(), "fuzz", &Device::flex(), FloatDType::F32);
+    assert_eq!(read.is_ok(), again.is_ok(), "{read:?} {again:?}");
+    if read.is_ok() {
+        let shapes = |params: &Params| -> Vec<_> {
+            params.0.iter().map(|(name, param)| (name.clone(), param.shape.clone())).collect()
+        };
+        assert_eq!(shapes(&params), shapes(&parts));
     }
 });
