@@ -22,8 +22,9 @@ use crate::{
 /// Remove what nobody needs
 ///
 /// Kept are the results of every pipeline that was run, each profile for itself: those of its last run,
-/// and those that its file states now. Kept, too, is what is pinned. Files named here count alone: with
-/// `gc a.toml`, the results of all other pipelines go.
+/// and those that its file states now. Kept, too, is what is pinned, and for 30 days what a stage that was
+/// stopped has left to go on from. Files named here count alone: with `gc a.toml`, the results of all other
+/// pipelines go.
 #[derive(Debug, clap::Args)]
 pub(super) struct GcArgs {
     /// Keep the results of these pipeline files only; `REVISION:FILE` is a file as it was in git
@@ -41,6 +42,9 @@ pub(super) struct GcArgs {
     /// Remove the states that trainings left for longer trainings
     #[arg(long)]
     drop_checkpoints: bool,
+    /// Remove what stages that were stopped have left to go on from: items, and states of trainings
+    #[arg(long)]
+    drop_unfinished: bool,
     /// Only say what would be removed
     #[arg(long)]
     pub(super) dry_run: bool,
@@ -73,6 +77,7 @@ pub(super) fn gc(args: &GcArgs, store: &Store, session: &Session) -> Result<(), 
         min_age: args.older_than,
         max_bytes: args.max_size,
         drop_checkpoints: args.drop_checkpoints,
+        drop_unfinished: args.drop_unfinished,
         dry_run: args.dry_run,
     })?;
     session.print(&if args.json {
@@ -168,6 +173,14 @@ fn text(report: &GcReport, dry_run: bool, all: bool) -> String {
     if report.unfinished > 0 {
         let trainings = count(report.unfinished as usize, "unfinished training");
         let _ = writeln!(out, "kept the checkpoints of {trainings}");
+    }
+    if report.unfinished_items.files > 0 {
+        let items = count(report.unfinished_items.files as usize, "item");
+        let size = bytes(report.unfinished_items.bytes);
+        let _ = writeln!(out, "kept {items} of unfinished stages, {size}");
+    }
+    if report.unfinished + report.unfinished_items.files > 0 {
+        let _ = writeln!(out, "(--drop-unfinished removes what is kept of what has not ended)");
     }
     out
 }
