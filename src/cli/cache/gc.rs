@@ -12,6 +12,7 @@ use super::fresh;
 use crate::{
     cli::{error::CliError, exit, session::Session, versioned::Versioned},
     config::{self, LoadOptions, Pipeline},
+    plan::PlanError,
     report::{
         SCHEMA_VERSION,
         style::{bytes, count},
@@ -67,7 +68,7 @@ pub(super) fn gc(args: &GcArgs, store: &Store, session: &Session) -> Result<(), 
     if files.is_empty() {
         let roots = store.roots()?;
         check_histories(&roots, store)?;
-        keep.extend(as_stated(roots, store)?);
+        keep.extend(as_stated(roots, store, session));
     }
     // What a file is now, it was not in another revision: that alone is kept of it.
     let current = files.iter().filter(|file| file.is_current()).map(|file| file.path.clone());
@@ -112,19 +113,31 @@ fn check_histories(roots: &[Root], store: &Store) -> Result<(), CliError> {
 }
 
 /// The results of every pipeline that was run, as its file states them now: `--set` may have been the last
-/// run. A file that is gone, or wrong, states nothing.
-fn as_stated(roots: Vec<Root>, store: &Store) -> Result<Vec<Fingerprint>, CliError> {
+/// run. A file that is gone, or wrong, states nothing, and so does one whose data or weights cannot be read,
+/// which may be somebody else's: what it last was is kept all the same.
+fn as_stated(roots: Vec<Root>, store: &Store, session: &Session) -> Vec<Fingerprint> {
     let mut keep = Vec::new();
     for owner in roots.into_iter().filter_map(|root| root.owner) {
         let options = LoadOptions { profile: owner.profile.clone(), ..LoadOptions::default() };
         let Ok(pipeline) = config::load(Path::new(&owner.file), &options) else { continue };
-        keep.extend(keys(&pipeline, store)?);
+        match keys(&pipeline, store) {
+            Ok(keys) => keep.extend(keys),
+            Err(error) => session.caution(&format!(
+                "only the results of the last run are kept of `{}` ({}), since what its file states now cannot \
+                 be told: {error}",
+                owner.title(),
+                owner.file,
+            )),
+        }
     }
-    Ok(keep)
+    keep
 }
 
 /// The results of a pipeline that are in the store as it stands.
-fn keys(pipeline: &Pipeline, store: &Store) -> Result<impl Iterator<Item = Fingerprint>, CliError> {
+fn keys(
+    pipeline: &Pipeline,
+    store: &Store,
+) -> Result<impl Iterator<Item = Fingerprint>, PlanError> {
     let found = fresh(pipeline, store)?;
     Ok(found.into_iter().map(|(_, record)| record.fingerprint))
 }
