@@ -15,7 +15,7 @@ mod verify;
 mod work;
 
 pub use event::{Outcome, RunEvent, RunSummary};
-pub use verify::{Difference, Verdict, Verified, VerifyOptions};
+pub use verify::{Difference, SkipReason, Verdict, Verified, VerifyOptions};
 
 use std::{
     collections::{BTreeMap, HashSet},

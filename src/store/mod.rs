@@ -278,6 +278,19 @@ impl Store {
         }
     }
 
+    /// Removes all content and all checkpoints, of a store that is for scratch only.
+    pub(crate) fn clear(&self) -> Result<(), StoreError> {
+        for folder in ["objects", "checkpoints"] {
+            let path = self.root.join(folder);
+            fs::remove_dir_all(&path)
+                .and_then(|()| fs::create_dir(&path))
+                .map_err(|e| StoreError::io(&path, e))?;
+        }
+        self.manifests.lock().expect("no panic while held").clear();
+        self.written.lock().expect("no panic while held").clear();
+        Ok(())
+    }
+
     fn forget_manifest(&self, digest: Digest) {
         self.manifests.lock().expect("no panic while held").remove(&digest);
     }
