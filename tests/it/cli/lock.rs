@@ -44,6 +44,25 @@ fn a_locked_run_refuses_to_deviate_and_says_in_what() {
 }
 
 #[test]
+fn a_lock_replaces_no_file_of_others() {
+    let shell = Shell::new();
+    shell.write("uv.toml", CLIPS);
+    shell.write("uv.lock", "version = 1\n");
+    insta::assert_snapshot!(shell.transcript("run uv.toml --lock"), @"
+    $ pipe run uv.toml --lock
+    ? 2
+    --- stderr
+      × `uv.lock` is there already and is no lock file of `pipe`, so it is not overwritten
+      help: the lock of `x.toml` is `x.lock`: rename the pipeline file, or move the other file away
+    ");
+    assert_eq!(std::fs::read_to_string(shell.path("uv.lock")).unwrap(), "version = 1\n");
+    assert!(!shell.path("cache/actions").exists() || super::walk(&shell.path("cache/actions")).is_empty());
+    shell.write("uv.lock", "");
+    shell.succeed("run uv.toml --lock");
+    shell.succeed("run uv.toml --lock");
+}
+
+#[test]
 fn an_output_that_comes_out_otherwise_than_locked_is_a_deviation() {
     let shell = Shell::new();
     shell.write("clock.toml", CLOCK);
