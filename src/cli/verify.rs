@@ -97,7 +97,8 @@ pub(super) fn verify(args: &VerifyArgs, session: &Session) -> Result<(), CliErro
                 tell_failure(verified, session);
             }
         },
-    )?;
+    );
+    let found = found.map_err(|error| stop.error_of(error))?;
     let report = if args.json { json(found.clone(), args, &wanted) } else { summary(&found, args) };
     CliError::unless_unread(printed.and_then(|()| session.print(&report)))?;
     if stop.flag.is_cancelled() {

@@ -117,7 +117,7 @@ impl<'a> Executor<'a> {
         on_event: &mut dyn FnMut(RunEvent),
     ) -> Result<RunSummary, ExecError> {
         let start = Instant::now();
-        let _use = self.store.in_use()?;
+        let _use = self.store.in_use(&|| self.options.cancel.is_cancelled())?;
         let decider = Decider::new(pipeline, self.store)?;
         let graph = Graph::new(pipeline);
         let wanted = self.options.wanted();

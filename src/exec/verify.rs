@@ -126,7 +126,7 @@ impl Executor<'_> {
         on_progress: &(dyn Fn(&str, Progress) + Sync),
         on_verified: &mut dyn FnMut(&Verified),
     ) -> Result<Vec<Verified>, ExecError> {
-        let _use = self.store.in_use_to_read()?;
+        let _use = self.store.in_use_to_read(&|| self.options.cancel.is_cancelled())?;
         let wanted = PlanOptions { only: options.only.clone(), ..PlanOptions::default() };
         let plan = plan::build(pipeline, self.store, &wanted)?;
         let records = plan.nodes.iter().map(|node| match &node.freshness {

@@ -145,7 +145,8 @@ impl Runner<'_> {
             Err(ExecError::Store(error @ StoreError::NotWritable { .. })) => {
                 show_fresh(pipeline, self.args, error, store, session)
             }
-            executed => self.conclude(pipeline, executed?.outcome, &outputs),
+            Err(error) => Err(self.stop.error_of(error)),
+            Ok(summary) => self.conclude(pipeline, summary.outcome, &outputs),
         }
     }
 

@@ -107,7 +107,7 @@ fn names(report: &GcReport) -> Vec<&str> {
 fn gc_waits_for_no_run_but_says_so() {
     let cache = Cache::new();
     let orphan = cache.store.put(b"orphan").unwrap();
-    let run = cache.store.in_use().unwrap();
+    let run = cache.store.in_use(&|| false).unwrap();
     assert!(matches!(cache.store.gc(&GcPolicy::default()), Err(StoreError::Busy { .. })));
     drop(run);
     let dry = cache.gc(|policy| policy.dry_run = true);
