@@ -1,6 +1,7 @@
 //! `pipe cache gc`.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     path::{Path, PathBuf},
     time::Duration,
@@ -162,9 +163,22 @@ const MOST_LISTED: usize = 20;
 fn text(report: &GcReport, dry_run: bool, all: bool) -> String {
     let verb = if dry_run { "would remove" } else { "removed" };
     let mut out = String::new();
+    let mut alike = BTreeMap::new();
+    for removed in &report.results {
+        *alike.entry(title(removed)).or_insert(0) += 1;
+    }
     let listed = if all { report.results.len() } else { MOST_LISTED };
     for removed in report.results.iter().take(listed) {
-        let _ = writeln!(out, "{verb} {}, {}", title(removed), bytes(removed.bytes));
+        let title = title(removed);
+        // What one cell was at different times has one name.
+        let which = match alike[&title] {
+            1 => String::new(),
+            _ => {
+                let used = removed.used.split(['.', 'Z']).next().unwrap_or_default();
+                format!(" ({}, last used {used}Z)", removed.key.short())
+            }
+        };
+        let _ = writeln!(out, "{verb} {title}{which}, {}", bytes(removed.bytes));
     }
     if report.results.len() > listed {
         let more = count(report.results.len() - listed, "more result");
@@ -243,6 +257,26 @@ fn size(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn results_of_one_name_are_told_apart() {
+        let removed = |name: &str, key: &[u8]| Removed {
+            name: Some(name.to_owned()),
+            kind: "toy".to_owned(),
+            key: Fingerprint::of(key),
+            bytes: 2048,
+            used: "2026-01-01T00:00:00.25Z".to_owned(),
+        };
+        let results = vec![removed("a: x", b"1"), removed("a: x", b"2"), removed("a: y", b"3")];
+        let [one, two] = [results[0].key, results[1].key].map(|key| key.short());
+        let told = text(&GcReport { results, ..GcReport::default() }, false, false);
+        insta::assert_snapshot!(told.replace(&one, "[ONE]").replace(&two, "[TWO]"), @"
+        removed a: x ([ONE], last used 2026-01-01T00:00:00Z), 2.0 KiB
+        removed a: x ([TWO], last used 2026-01-01T00:00:00Z), 2.0 KiB
+        removed a: y, 2.0 KiB
+        kept 0 objects, 0 B
+        ");
+    }
 
     #[test]
     fn sizes_and_ages_are_read_as_people_write_them() {
