@@ -142,7 +142,9 @@ fn unverified(pipeline: &Pipeline, found: &[Verified], args: &VerifyArgs) -> Opt
         0 => return None,
         1 => "1 stage was not verified, because it is not up to date in the cache".to_owned(),
         several => {
-            format!("{several} stages were not verified, because they are not up to date in the cache")
+            format!(
+                "{several} stages were not verified, because they are not up to date in the cache"
+            )
         }
     };
     Some(nothing(message, pipeline, args))

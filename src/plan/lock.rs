@@ -226,7 +226,9 @@ impl Lock {
         const OURS: &[u8] = b"\"lock_version\"";
         let path = path.to_owned();
         match fs::read(&path) {
-            Ok(bytes) if bytes.is_empty() || bytes.windows(OURS.len()).any(|part| part == OURS) => Ok(()),
+            Ok(bytes) if bytes.is_empty() || bytes.windows(OURS.len()).any(|part| part == OURS) => {
+                Ok(())
+            }
             Ok(_) => Err(LockError::Foreign { path }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(source) => Err(LockError::Io { path, source }),

@@ -95,13 +95,23 @@ impl Store {
             let along = known.iter().filter(|record| record.trajectory == Some(trajectory));
             let keys: Vec<_> = along.map(|record| record.fingerprint).collect();
             let is_of = || CheckpointName::of(&path).map_or(Ok(false), |name| name.is_of(&path));
-            report.damaged.extend(self.remove(&path, || is_wrong(&path, is_of()), &keys, &roots)?);
+            report.damaged.extend(self.remove(
+                &path,
+                || is_wrong(&path, is_of()),
+                &keys,
+                &roots,
+            )?);
         }
         for (path, predictions) in self.damaged_pictures(&mut report)? {
             let shown = known.iter().filter(|record| record.output.short() == predictions);
             let keys: Vec<_> = shown.map(|record| record.fingerprint).collect();
             let is_of = || PictureName::of(&path).map_or(Ok(false), |name| name.is_of(&path));
-            report.damaged.extend(self.remove(&path, || is_wrong(&path, is_of()), &keys, &roots)?);
+            report.damaged.extend(self.remove(
+                &path,
+                || is_wrong(&path, is_of()),
+                &keys,
+                &roots,
+            )?);
         }
         report.damaged.sort();
         Ok(report)

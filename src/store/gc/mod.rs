@@ -244,7 +244,8 @@ impl Store {
                 && is_younger(made, UNFINISHED)
                 && !files.iter().all(|file| of_results.contains(file));
             if unfinished {
-                let bytes = record.files.values().filter(|file| !needed.objects.contains(&file.digest));
+                let bytes =
+                    record.files.values().filter(|file| !needed.objects.contains(&file.digest));
                 needed.unfinished.add(bytes.map(|file| file.size).sum());
             }
             if unfinished || policy.min_age.is_some_and(|age| is_younger(made, age)) {

@@ -71,7 +71,8 @@ fn started(pid: u32) -> Option<u64> {
 #[cfg(unix)]
 fn is_absent(pid: u32) -> bool {
     use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
-    i32::try_from(pid).is_ok_and(|pid| pid > 0 && kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH))
+    i32::try_from(pid)
+        .is_ok_and(|pid| pid > 0 && kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH))
 }
 
 #[cfg(not(unix))]

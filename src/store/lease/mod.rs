@@ -360,8 +360,7 @@ mod tests {
     fn a_store_is_had_alone_or_together() {
         let dir = tempfile::tempdir().unwrap();
         let uses = Uses::new(dir.path().to_owned(), QUICK);
-        let mut wait =
-            || -> Result<(), StoreError> { unreachable!("nobody has it alone") };
+        let mut wait = || -> Result<(), StoreError> { unreachable!("nobody has it alone") };
         let (one, two) = (uses.join(&mut wait).unwrap(), uses.join(&mut wait).unwrap());
         assert!(uses.alone_now().unwrap().is_none());
         drop((one, two));

@@ -56,7 +56,10 @@ fn a_lock_replaces_no_file_of_others() {
       help: the lock of `x.toml` is `x.lock`: rename the pipeline file, or move the other file away
     ");
     assert_eq!(std::fs::read_to_string(shell.path("uv.lock")).unwrap(), "version = 1\n");
-    assert!(!shell.path("cache/actions").exists() || super::walk(&shell.path("cache/actions")).is_empty());
+    assert!(
+        !shell.path("cache/actions").exists()
+            || super::walk(&shell.path("cache/actions")).is_empty()
+    );
     shell.write("uv.lock", "");
     shell.succeed("run uv.toml --lock");
     shell.succeed("run uv.toml --lock");
@@ -166,7 +169,8 @@ fn stages_without_a_result_to_compare_with_are_no_success() {
     // Of three stages a sample of one leaves that one out, or asks for it alone.
     let codes: Vec<_> = (0..8)
         .map(|seed| {
-            let output = shell.output(&format!("verify clips.toml --sample 0.3 --sample-seed {seed}"));
+            let output =
+                shell.output(&format!("verify clips.toml --sample 0.3 --sample-seed {seed}"));
             let told = String::from_utf8(output.stdout).unwrap();
             assert_eq!(output.status.success(), !told.contains("skipped"), "{told}");
             output.status.code().unwrap()
@@ -187,7 +191,9 @@ fn a_verified_stage_leaves_nothing_in_the_scratch_folder() {
     shell.write("scratch.toml", &text);
     shell.succeed("run scratch.toml --allow-commands");
     let mut verify = command(shell.dir.path());
-    verify.args(["verify", "scratch.toml", "--allow-commands"]).env("TMPDIR", shell.path("scratch"));
+    verify
+        .args(["verify", "scratch.toml", "--allow-commands"])
+        .env("TMPDIR", shell.path("scratch"));
     let output = verify.output().unwrap();
     let told = String::from_utf8(output.stdout).unwrap();
     assert!(told.contains("verified 2 stages: 2 identical"), "{told}");
