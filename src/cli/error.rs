@@ -183,6 +183,7 @@ impl From<LockError> for CliError {
     fn from(error: LockError) -> Self {
         let code = match error {
             LockError::Stale { .. } => exit::STAGE_FAILED,
+            LockError::Foreign { .. } => exit::USAGE,
             _ => exit::ENVIRONMENT,
         };
         let help = Some(error.help().to_owned());

@@ -23,7 +23,7 @@ impl Shared {
     pub fn new(remote: Remote, store: &Store, stop: &Stop) -> Result<Self, CliError> {
         let (name, flag) = (remote.to_string(), stop.flag.clone());
         let link = Link::new(remote, store.root(), move || flag.is_cancelled())?;
-        Ok(Self { name, link: Arc::new(link), _use: store.in_use()? })
+        Ok(Self { name, link: Arc::new(link), _use: stop.in_use(store)? })
     }
 
     /// The store with the remote behind it.

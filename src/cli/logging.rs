@@ -3,11 +3,18 @@
 use std::io::{self, Write};
 
 use indicatif::MultiProgress;
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use tracing::Level;
+use tracing_subscriber::{
+    EnvFilter, filter::FilterFn, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt,
+};
 
 use crate::report::style::Style;
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// Crates that see requests with their credentials and log them below `warn`: headers, and addresses
+/// whose query is a signature.
+const CARRIERS: [&str; 5] = ["hf_hub", "hyper", "object_store", "rustls", "ureq"];
 
 /// Reads a filter such as `info` or `pipe::exec=debug`.
 pub(super) fn filter(text: &str) -> Result<EnvFilter, String> {
@@ -37,16 +44,26 @@ pub(super) fn start(verbose: u8, wanted: &str, style: Style, bars: Option<MultiP
     };
     // A filter that cannot be read is told by the command that needs the settings.
     let filter = filter(text).unwrap_or_else(|_| EnvFilter::new("warn"));
-    // A second call in one process, as in tests, keeps the first subscriber.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_ansi(style.color)
         .with_target(false)
         .without_time()
         // Where stderr is closed, what cannot be logged cannot be complained about either.
         .log_internal_errors(false)
-        .with_writer(LogWriter(bars))
+        .with_writer(LogWriter(bars));
+    // A second call in one process, as in tests, keeps the first subscriber.
+    let _ = tracing_subscriber::registry()
+        .with(lines)
+        .with(filter)
+        // Beside the filter and not in it: there, a directive for one module would win.
+        .with(FilterFn::new(|line| may_be_told(line.target(), *line.level())))
         .try_init();
+}
+
+/// Whether a line may be logged if somebody asks for it.
+fn may_be_told(target: &str, level: Level) -> bool {
+    let name = target.split("::").next().unwrap_or_default();
+    level <= Level::WARN || !CARRIERS.contains(&name)
 }
 
 /// Writes log lines above the bars.
@@ -78,6 +95,20 @@ impl Write for LogLine<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_sees_credentials_is_heard_only_when_it_warns() {
+        for (target, level, told) in [
+            ("ureq::unit", Level::DEBUG, false),
+            ("object_store::client::retry", Level::INFO, false),
+            ("rustls", Level::TRACE, false),
+            ("ureq::rtls", Level::ERROR, true),
+            ("object_store", Level::WARN, true),
+            ("pipe::remote", Level::TRACE, true),
+        ] {
+            assert_eq!(may_be_told(target, level), told, "{target} {level}");
+        }
+    }
 
     #[test]
     fn a_filter_is_levels_and_modules() {

@@ -1,6 +1,6 @@
 //! `pipe show`.
 
-use std::{fmt::Write as _, path::Path};
+use std::{fmt::Write as _, fs, path::Path};
 
 use serde_json::{Value, json};
 
@@ -144,7 +144,12 @@ fn show_artifact(args: &ShowArgs, session: &Session) -> Result<(), CliError> {
 
 /// What to say of content that is no list of items; an error, if it is not whole.
 fn no_artifact(store: &Store, digest: Digest) -> Result<CliError, CliError> {
-    let size = bytes(store.read_object(digest)?.len() as u64);
+    if !store.is_intact(digest)? {
+        return Err(CliError::Damaged(digest));
+    }
+    let path = store.object_path(digest);
+    let size = fs::metadata(&path).map_err(|error| CliError::file("read", &path, &error))?.len();
+    let size = bytes(size);
     Ok(CliError::Message {
         code: exit::STAGE_FAILED,
         message: format!(

@@ -7,8 +7,12 @@ use std::sync::{
 #[cfg(unix)]
 use std::time::{Duration, Instant};
 
-use super::exit;
-use crate::{exec::Outcome, stages::CancelFlag};
+use super::{error::CliError, exit};
+use crate::{
+    exec::{ExecError, Outcome},
+    stages::CancelFlag,
+    store::{Store, StoreError, StoreUse},
+};
 
 /// Set by the first signal that asks the program to stop; the second ends it at once.
 #[derive(Default)]
@@ -33,6 +37,22 @@ impl Stop {
         match u8::try_from(self.signal.load(Ordering::Relaxed)) {
             Ok(signal) if signal > 0 => 128 + signal,
             _ => exit::INTERRUPTED,
+        }
+    }
+
+    /// Declares that this uses the store; who is stopped while waiting for that has nothing more to say.
+    pub fn in_use(&self, store: &Store) -> Result<StoreUse, CliError> {
+        store.in_use(&|| self.flag.is_cancelled()).map_err(|error| match error {
+            StoreError::Cancelled => CliError::Told(self.exit_code()),
+            error => error.into(),
+        })
+    }
+
+    /// The error of a run that did not start.
+    pub fn error_of(&self, error: ExecError) -> CliError {
+        match error {
+            ExecError::Store(StoreError::Cancelled) => CliError::Told(self.exit_code()),
+            error => error.into(),
         }
     }
 

@@ -11,7 +11,9 @@ use super::{
 };
 use crate::{
     config::Pipeline,
-    exec::{Difference, ExecOptions, Executor, Outcome, Verdict, Verified, VerifyOptions},
+    exec::{
+        Difference, ExecOptions, Executor, Outcome, SkipReason, Verdict, Verified, VerifyOptions,
+    },
     plan,
     report::{
         style::{count, duration},
@@ -24,7 +26,8 @@ use crate::{
 ///
 /// Each stage gets the inputs it had. Nothing of the cache is changed: results go to a scratch
 /// folder, and trainings start from nothing. Says of each artifact whether it is identical, within
-/// the tolerance, or different, which is exit code 4.
+/// the tolerance, or different, which is exit code 4. Stages that the cache has no result of, to compare
+/// with, make it 1.
 #[derive(Debug, clap::Args)]
 pub(super) struct VerifyArgs {
     #[command(flatten)]
@@ -32,7 +35,7 @@ pub(super) struct VerifyArgs {
     /// Only this stage, or cell, and what it needs
     #[arg(long, value_name = "STAGE")]
     only: Vec<String>,
-    /// Execute only this share of the stages, from 0 to 1
+    /// Execute only this share of the stages, from 0 to 1; nothing is said of the others
     #[arg(long, value_name = "SHARE", default_value_t = 1.0, value_parser = share,
         allow_negative_numbers = true)]
     sample: f64,
@@ -94,7 +97,8 @@ pub(super) fn verify(args: &VerifyArgs, session: &Session) -> Result<(), CliErro
                 tell_failure(verified, session);
             }
         },
-    )?;
+    );
+    let found = found.map_err(|error| stop.error_of(error))?;
     let report = if args.json { json(found.clone(), args, &wanted) } else { summary(&found, args) };
     CliError::unless_unread(printed.and_then(|()| session.print(&report)))?;
     if stop.flag.is_cancelled() {
@@ -116,7 +120,8 @@ fn outcome(found: &[Verified]) -> Outcome {
     outcomes.max().unwrap_or_default()
 }
 
-/// To have verified nothing, or nothing of a stage that was asked for, is no success.
+/// To have verified nothing, or nothing of a stage that was asked for, is no success, and neither is to have
+/// found nothing to compare a stage with. That a command was not allowed was chosen.
 fn unverified(pipeline: &Pipeline, found: &[Verified], args: &VerifyArgs) -> Option<CliError> {
     let skipped = |verified: &&Verified| matches!(verified.verdict, Verdict::Skipped { .. });
     if found.iter().all(|verified| skipped(&verified)) {
@@ -127,8 +132,22 @@ fn unverified(pipeline: &Pipeline, found: &[Verified], args: &VerifyArgs) -> Opt
     let is_unverified = |asked: &&String| {
         plan::select(pipeline, asked).is_ok_and(|chosen| chosen.into_iter().all(is_skipped))
     };
-    let asked = args.only.iter().find(is_unverified)?;
-    Some(nothing(format!("nothing of `{asked}` was verified"), pipeline, args))
+    if let Some(asked) = args.only.iter().find(is_unverified) {
+        return Some(nothing(format!("nothing of `{asked}` was verified"), pipeline, args));
+    }
+    let has_nothing = |verified: &&Verified| {
+        matches!(verified.verdict, Verdict::Skipped { reason: SkipReason::NotUpToDate, .. })
+    };
+    let message = match found.iter().filter(has_nothing).count() {
+        0 => return None,
+        1 => "1 stage was not verified, because it is not up to date in the cache".to_owned(),
+        several => {
+            format!(
+                "{several} stages were not verified, because they are not up to date in the cache"
+            )
+        }
+    };
+    Some(nothing(message, pipeline, args))
 }
 
 fn nothing(message: String, pipeline: &Pipeline, args: &VerifyArgs) -> CliError {
@@ -160,7 +179,7 @@ fn line(verified: &Verified) -> String {
             ("different", text)
         }
         Verdict::Failed { .. } => ("failed", String::new()),
-        Verdict::Skipped { message } => ("skipped", format!("  {message}")),
+        Verdict::Skipped { message, .. } => ("skipped", format!("  {message}")),
     };
     let time = match verified.verdict {
         Verdict::Skipped { .. } => String::new(),

@@ -18,7 +18,7 @@ mod verify;
 mod work;
 
 pub use event::{Outcome, RunEvent, RunSummary};
-pub use verify::{Difference, Verdict, Verified, VerifyOptions};
+pub use verify::{Difference, SkipReason, Verdict, Verified, VerifyOptions};
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -120,7 +120,7 @@ impl<'a> Executor<'a> {
         on_event: &mut dyn FnMut(RunEvent),
     ) -> Result<RunSummary, ExecError> {
         let start = Instant::now();
-        let _use = self.store.in_use()?;
+        let _use = self.store.in_use(&|| self.options.cancel.is_cancelled())?;
         let decider = Decider::new(pipeline, self.store)?;
         let graph = Graph::new(pipeline);
         let wanted = self.options.wanted();

@@ -91,8 +91,20 @@ pub enum Verdict {
     /// It was not executed.
     Skipped {
         /// Why.
+        reason: SkipReason,
+        /// The same in words.
         message: String,
     },
+}
+
+/// Why a stage was not executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SkipReason {
+    /// The cache has no result to compare with.
+    NotUpToDate,
+    /// It runs a shell command, which was not allowed.
+    Command,
 }
 
 /// A file that differs.
@@ -114,7 +126,7 @@ impl Executor<'_> {
         on_progress: &(dyn Fn(&str, Progress) + Sync),
         on_verified: &mut dyn FnMut(&Verified),
     ) -> Result<Vec<Verified>, ExecError> {
-        let _use = self.store.in_use_to_read()?;
+        let _use = self.store.in_use_to_read(&|| self.options.cancel.is_cancelled())?;
         let wanted = PlanOptions { only: options.only.clone(), ..PlanOptions::default() };
         let plan = plan::build(pipeline, self.store, &wanted)?;
         let records = plan.nodes.iter().map(|node| match &node.freshness {
@@ -122,20 +134,20 @@ impl Executor<'_> {
             _ => None,
         });
         let records: Vec<Option<&Record>> = records.collect();
-        let chosen = choose(&records, options);
+        let needed: Vec<bool> = plan.nodes.iter().map(|node| node.needed).collect();
+        let chosen = choose(pipeline, &needed, &records, options);
         let memory = MemoryPlan::new(pipeline, self.options.device == Device::flex());
         let again =
             Again { caller: self.caller(pipeline), scratch, memory: &memory, options, on_progress };
         let mut all = Vec::new();
-        for (index, _) in plan.nodes.iter().enumerate().filter(|(_, node)| node.needed) {
+        for index in (0..plan.nodes.len()).filter(|index| chosen.contains(index)) {
             let start = Instant::now();
-            let verdict = match records[index] {
-                Some(_) if !chosen.contains(&index) => continue,
-                record => match again.verdict(index, record) {
-                    Err(StageError::Cancelled) => return Ok(all),
-                    verdict => verdict.unwrap_or_else(|error| failed(&error)),
-                },
+            let verdict = match again.verdict(index, records[index]) {
+                Err(StageError::Cancelled) => return Ok(all),
+                verdict => verdict.unwrap_or_else(|error| failed(&error)),
             };
+            // Nothing of it is needed any more, and all of it together may be as much as the cache.
+            scratch.clear()?;
             let instance = &pipeline.instances[index];
             let wall_secs = start.elapsed().as_secs_f64();
             let kind = instance.entry.kind;
@@ -156,23 +168,33 @@ fn failed(error: &StageError) -> Verdict {
     Verdict::Failed { outcome, message, item, help }
 }
 
-fn skipped(message: &str) -> Verdict {
-    Verdict::Skipped { message: message.to_owned() }
+fn skipped(reason: SkipReason) -> Verdict {
+    let message = match reason {
+        SkipReason::NotUpToDate => "not up to date in the cache",
+        SkipReason::Command => "runs a shell command, which was not allowed",
+    };
+    Verdict::Skipped { reason, message: message.to_owned() }
 }
 
-/// The stages that are executed: the first ones in an order that looks random but is not.
-fn choose(records: &[Option<&Record>], options: &VerifyOptions) -> HashSet<usize> {
-    let order = |record: &Record| {
-        Fingerprint::of(format!("{} {}", options.seed, record.fingerprint).as_bytes())
+/// The stages that are executed: the first ones in an order that looks random but is not. Those that are
+/// not up to date are drawn with the others, so that a sample tells of them, too.
+fn choose(
+    pipeline: &Pipeline,
+    needed: &[bool],
+    records: &[Option<&Record>],
+    options: &VerifyOptions,
+) -> HashSet<usize> {
+    let order = |index: usize| {
+        let name = match records[index] {
+            Some(record) => record.fingerprint.to_string(),
+            None => pipeline.instances[index].to_string(),
+        };
+        (Fingerprint::of(format!("{} {name}", options.seed).as_bytes()), index)
     };
-    let mut known: Vec<(Fingerprint, usize)> = records
-        .iter()
-        .enumerate()
-        .filter_map(|(index, record)| Some((order((*record)?), index)))
-        .collect();
-    known.sort_unstable();
-    let count = (options.sample * known.len() as f64).ceil() as usize;
-    known.into_iter().take(count).map(|(_, index)| index).collect()
+    let mut order: Vec<_> = (0..needed.len()).filter(|index| needed[*index]).map(order).collect();
+    order.sort_unstable();
+    let count = (options.sample * order.len() as f64).ceil() as usize;
+    order.into_iter().take(count).map(|(_, index)| index).collect()
 }
 
 /// What executes stages again.
@@ -187,9 +209,9 @@ struct Again<'a> {
 impl Again<'_> {
     fn verdict(&self, index: usize, record: Option<&Record>) -> Result<Verdict, StageError> {
         let Caller { pipeline, store, options, .. } = self.caller;
-        let Some(record) = record else { return Ok(skipped("not up to date in the cache")) };
+        let Some(record) = record else { return Ok(skipped(SkipReason::NotUpToDate)) };
         if pipeline.instances[index].work.command().is_some() && !options.allow_commands {
-            return Ok(skipped("runs a shell command, which was not allowed"));
+            return Ok(skipped(SkipReason::Command));
         }
         self.check_fits(index)?;
         let made = self.execute(index, record)?;

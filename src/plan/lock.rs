@@ -97,6 +97,12 @@ pub enum LockError {
         /// Its version.
         found: u32,
     },
+    /// Something else is where the lock would be written.
+    #[error("`{}` is there already and is no lock file of `pipe`, so it is not overwritten", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
     /// A stage has no output that could be locked.
     #[error("`{stage}` is not up to date, so it cannot be locked")]
     Stale {
@@ -112,6 +118,9 @@ impl LockError {
             Self::Io { .. } => "`pipe run --lock` writes it beside the pipeline file",
             Self::Form { .. } => "restore it from version control, or write it anew with --lock",
             Self::Newer { .. } => "use the newer `pipe`, or write it anew with --lock",
+            Self::Foreign { .. } => {
+                "the lock of `x.toml` is `x.lock`: rename the pipeline file, or move the other file away"
+            }
             Self::Stale { .. } => "`pipe run --lock` brings everything up to date first",
         }
     }
@@ -212,8 +221,23 @@ impl Lock {
         }
     }
 
+    /// Refuses to write a lock in the place of something else. One of ours may be damaged, or newer.
+    pub fn check_place(path: &Path) -> Result<(), LockError> {
+        const OURS: &[u8] = b"\"lock_version\"";
+        let path = path.to_owned();
+        match fs::read(&path) {
+            Ok(bytes) if bytes.is_empty() || bytes.windows(OURS.len()).any(|part| part == OURS) => {
+                Ok(())
+            }
+            Ok(_) => Err(LockError::Foreign { path }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(LockError::Io { path, source }),
+        }
+    }
+
     /// Writes a lock file, in one step.
     pub fn write(&self, path: &Path) -> Result<(), LockError> {
+        Self::check_place(path)?;
         let text = format!("{:#}\n", serde_json::json!(self));
         write_aside(path, text.as_bytes())
             .map_err(|source| LockError::Io { path: path.to_owned(), source })
@@ -364,5 +388,10 @@ mod tests {
         assert!(matches!(Lock::read(&path), Err(LockError::Newer { found: 2, .. })));
         fs::write(&path, "{\"lock_version\": 1").unwrap();
         assert!(matches!(Lock::read(&path), Err(LockError::Form { .. })));
+        // What is damaged is written anew, but not what is none of ours.
+        for (text, ours) in [("{\"lock_version\": 1", true), ("", true), ("version = 1\n", false)] {
+            fs::write(&path, text).unwrap();
+            assert_eq!(Lock::check_place(&path).is_ok(), ours, "{text}");
+        }
     }
 }

@@ -78,6 +78,12 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// Content was gone after this process had written it, and again after it had written it once more.
+    #[error("`{path}` was written twice in this run, and is gone again")]
+    Vanished {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file is where the folder should be.
     #[error("`{path}` cannot be the cache: it, or what it lies in, is a file")]
     NotAFolder {
@@ -140,6 +146,10 @@ impl StoreError {
             Self::Unreliable { .. } => {
                 "the disk, its connection or the memory fails, or another program writes to the cache: \
                  name a folder elsewhere with `--cache DIR` or `PIPE_CACHE`"
+            }
+            Self::Vanished { .. } => {
+                "another program removes files of the cache while it is in use: end it, or name a folder \
+                 elsewhere with `--cache DIR` or `PIPE_CACHE`"
             }
             Self::Busy { .. } => "wait until the other run has ended",
             Self::Damaged { .. } => "`pipe run` makes damaged content again",

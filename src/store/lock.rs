@@ -204,26 +204,50 @@ impl Store {
         KeyWait { path, locks: self.locks, watch: Watch::default(), pause: FIRST_PAUSE }
     }
 
-    /// Declares that a run uses the store.
-    pub fn in_use(&self) -> Result<StoreUse, StoreError> {
+    /// Declares that a run uses the store. While somebody has it alone this waits, and says so, until
+    /// `cancelled` says to stop.
+    pub fn in_use(&self, cancelled: &dyn Fn() -> bool) -> Result<StoreUse, StoreError> {
+        const PAUSE: Duration = Duration::from_millis(50);
         // Says at once that nothing can be written, and not after an hour's work.
         let tmp = self.root.join("tmp");
         super::scratch(&tmp).map_err(|e| StoreError::io(&tmp, e))?;
+        let mut waited = false;
+        let mut wait = || {
+            if !std::mem::replace(&mut waited, true) {
+                tracing::warn!(
+                    "Another process cleans up the cache `{}`; waiting until it has ended.",
+                    self.root.display()
+                );
+            }
+            if cancelled() {
+                return Err(StoreError::Cancelled);
+            }
+            std::thread::sleep(PAUSE);
+            Ok(())
+        };
         if self.locks == Locks::Lease {
-            return self.uses().join().map(StoreUse::by_lease);
+            return self.uses().join(&mut wait).map(StoreUse::by_lease);
         }
         let path = self.root.join("locks").join("store");
         let file = lock_file(&path)?;
-        file.lock_shared().map_err(|e| StoreError::io(&path, e))?;
-        Ok(StoreUse::by_file(file))
+        loop {
+            match file.try_lock_shared() {
+                Ok(()) => return Ok(StoreUse::by_file(file)),
+                Err(TryLockError::WouldBlock) => wait()?,
+                Err(TryLockError::Error(e)) => return Err(StoreError::io(&path, e)),
+            }
+        }
     }
 
     /// The same for who only reads and need not be able to write: nothing, where that is so.
-    pub fn in_use_to_read(&self) -> Result<Option<StoreUse>, StoreError> {
+    pub fn in_use_to_read(
+        &self,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Option<StoreUse>, StoreError> {
         if !self.exists {
             return Ok(None);
         }
-        match self.in_use() {
+        match self.in_use(cancelled) {
             Err(StoreError::NotWritable { .. }) => Ok(None),
             taken => taken.map(Some),
         }
@@ -269,7 +293,9 @@ fn try_flock(path: &Path) -> Result<Tried, StoreError> {
     let mut file = lock_file(path)?;
     match file.try_lock() {
         Ok(()) if still_there(path, &file) => {
-            // For those who will wait; without it they wait all the same.
+            // For those who will wait; without it they wait all the same. One who was killed may have left
+            // more than is written now.
+            let _ = file.set_len(0);
             let _ = serde_json::to_writer(&mut file, &Holder::this());
             Ok(Tried::Held(Held::Flock { _locked: Locked { path: path.to_owned(), _file: file } }))
         }
@@ -365,11 +391,47 @@ mod tests {
         for locks in [Locks::Flock, Locks::Lease] {
             let dir = tempfile::tempdir().unwrap();
             let store = Store::open(dir.path()).unwrap().with_locks(locks);
-            let held = store.in_use().unwrap();
+            let held = store.in_use(&|| false).unwrap();
             assert!(matches!(store.exclusive(), Err(StoreError::Busy { .. })));
             drop(held);
             store.exclusive().unwrap();
         }
+    }
+
+    #[test]
+    fn a_run_waits_for_gc_until_it_ends_or_the_user_interrupts() {
+        for locks in [Locks::Flock, Locks::Lease] {
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::open(dir.path()).unwrap().with_locks(locks);
+            let alone = store.exclusive().unwrap();
+            let asked = AtomicUsize::new(0);
+            let third = || asked.fetch_add(1, Ordering::SeqCst) == 2;
+            assert!(matches!(store.in_use(&third), Err(StoreError::Cancelled)));
+            assert_eq!(asked.load(Ordering::SeqCst), 3);
+            std::thread::scope(|scope| {
+                let run = scope.spawn(|| store.in_use(&|| false).map(drop));
+                std::thread::sleep(Duration::from_millis(100));
+                assert!(!run.is_finished());
+                drop(alone);
+                run.join().unwrap().unwrap();
+            });
+        }
+    }
+
+    #[test]
+    fn a_longer_name_of_a_killed_holder_does_not_show_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap().with_locks(Locks::Flock);
+        let key = Fingerprint::of(b"k");
+        let path = dir.path().join("locks").join(key.to_string());
+        let mut left = serde_json::to_value(Holder::this()).unwrap();
+        left["host"] = "a-long-name.".repeat(20).into();
+        fs::write(path, left.to_string()).unwrap();
+        let _held = store.lock_key(key, &mut |_| {}, &|| false).unwrap();
+        let mut whom = None;
+        let waited = store.lock_key(key, &mut |holder| whom = holder.cloned(), &|| true);
+        assert!(waited.is_err());
+        assert_eq!(whom, Some(Holder::this()));
     }
 
     #[test]

@@ -69,7 +69,7 @@ pub use stats::{Count, StoreStats};
 pub use verify::{Damage, VerifyReport};
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fs,
     io::{self, Write},
     path::{Path, PathBuf},
@@ -78,6 +78,7 @@ use std::{
 };
 
 use aside::scratch;
+use objects::Written;
 use serde::Serialize;
 use stat_cache::StatCache;
 
@@ -102,7 +103,7 @@ pub struct Store {
     exists: bool,
     manifests: Mutex<HashMap<Digest, Arc<Manifest>>>,
     /// Content that was written here: damage to it shows that the disk cannot be relied on.
-    written: Mutex<HashSet<Digest>>,
+    written: Mutex<HashMap<Digest, Written>>,
     stat_cache: Mutex<StatCache>,
     behind: Option<Arc<dyn Behind>>,
     locks: Locks,
@@ -275,6 +276,19 @@ impl Store {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::io(&path, e)),
             _ => Ok(()),
         }
+    }
+
+    /// Removes all content and all checkpoints, of a store that is for scratch only.
+    pub(crate) fn clear(&self) -> Result<(), StoreError> {
+        for folder in ["objects", "checkpoints"] {
+            let path = self.root.join(folder);
+            fs::remove_dir_all(&path)
+                .and_then(|()| fs::create_dir(&path))
+                .map_err(|e| StoreError::io(&path, e))?;
+        }
+        self.manifests.lock().expect("no panic while held").clear();
+        self.written.lock().expect("no panic while held").clear();
+        Ok(())
     }
 
     fn forget_manifest(&self, digest: Digest) {

@@ -21,6 +21,17 @@ fn untouched() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1)
 }
 
+/// What became of content that this process wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// It was written.
+    Once,
+    /// It was found gone.
+    Lost,
+    /// It was written once more.
+    Again,
+}
+
 impl Store {
     /// Adds bytes and returns their address.
     pub fn put(&self, bytes: &[u8]) -> Result<FileRef, StoreError> {
@@ -53,7 +64,11 @@ impl Store {
         temp.as_file().sync_all().map_err(failed)?;
         fs::create_dir_all(path.parent().expect("an object lies in a folder")).map_err(failed)?;
         temp.persist(&path).map_err(|e| failed(e.error))?;
-        self.written.lock().expect("no panic while held").insert(digest);
+        let mut written = self.written.lock().expect("no panic while held");
+        let what = written.entry(digest).or_insert(Written::Once);
+        if *what == Written::Lost {
+            *what = Written::Again;
+        }
         Ok(())
     }
 
@@ -71,8 +86,8 @@ impl Store {
     /// Reads all content of an artifact, and removes what is damaged, so that it can be made again; gives
     /// how much is damaged or gone.
     ///
-    /// Content that this process wrote is no more removed but an error. So whoever has things made again
-    /// for as long as something is damaged comes to an end.
+    /// Content that this process wrote is no more removed but an error, as is that which is gone once more.
+    /// So whoever has things made again for as long as something is damaged comes to an end.
     pub fn drop_damaged(&self, output: Digest) -> Result<usize, StoreError> {
         if self.drop_if_damaged(output)? {
             return Ok(1);
@@ -87,11 +102,20 @@ impl Store {
 
     /// The same for one object; says whether it is damaged or gone.
     pub fn drop_if_damaged(&self, digest: Digest) -> Result<bool, StoreError> {
-        if self.is_intact(digest)? {
-            return Ok(false);
-        }
-        if self.written.lock().expect("no panic while held").contains(&digest) {
-            return Err(StoreError::Unreliable { path: self.object_path(digest) });
+        let path = self.object_path(digest);
+        let is_gone = match hash_file(&path) {
+            Ok(found) if found == digest => return Ok(false),
+            Ok(_) => false,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => true,
+            Err(e) => return Err(StoreError::io(&path, e)),
+        };
+        if let Some(written) = self.written.lock().expect("no panic while held").get_mut(&digest) {
+            match (is_gone, &written) {
+                (false, _) => return Err(StoreError::Unreliable { path }),
+                (true, Written::Again) => return Err(StoreError::Vanished { path }),
+                // Somebody cleaned up.
+                (true, Written::Once | Written::Lost) => *written = Written::Lost,
+            }
         }
         // What cannot be removed cannot be made again, either.
         self.evict(digest).map_err(|_| StoreError::Damaged { digest })?;
@@ -129,7 +153,7 @@ impl Store {
         if metadata.modified().is_ok_and(|time| time == untouched()) {
             return true;
         }
-        let intact = self.read_object(digest).is_ok();
+        let intact = self.is_intact(digest).unwrap_or(false);
         if intact {
             // Only spares the next look; a file system without times is merely slower.
             let _ = fs::File::open(&path).and_then(|file| file.set_modified(untouched()));
@@ -202,6 +226,24 @@ mod tests {
         let error = store.drop_damaged(output).unwrap_err();
         assert!(matches!(error, StoreError::Unreliable { .. }), "{error}");
         assert!(error.help().unwrap().contains("PIPE_CACHE"));
+    }
+
+    #[test]
+    fn what_was_written_here_and_is_gone_is_made_once_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let digest = store.put(b"content").unwrap().digest;
+        let remove = || fs::remove_file(store.object_path(digest)).unwrap();
+        remove();
+        // All who need it find it gone before it is there again.
+        assert!(store.drop_if_damaged(digest).unwrap());
+        assert!(store.drop_if_damaged(digest).unwrap());
+        store.put(b"content").unwrap();
+        assert!(!store.drop_if_damaged(digest).unwrap());
+        remove();
+        let error = store.drop_if_damaged(digest).unwrap_err();
+        assert!(matches!(error, StoreError::Vanished { .. }), "{error}");
+        assert!(error.help().is_some());
     }
 
     #[test]

@@ -1,4 +1,8 @@
 //! Digests of outside files by their metadata, so that a file that nobody touched is not read.
+//!
+//! A line of the file is `<seal> <digest> <size> <modified> <changed> <inode> <path>`; the seal is the begin
+//! of the hash of the rest, and a line that has not its own says nothing. A wrong digest would be another key,
+//! and all that follows from it would run again without a reason that anybody could see.
 
 use std::{
     collections::HashMap,
@@ -64,8 +68,8 @@ impl StatCache {
             let Some(path) = path.to_str() else { continue };
             let path = serde_json::to_string(path).expect("a string is valid JSON");
             let Stamp { size, modified_ns, changed_ns, inode } = stamp;
-            writeln!(text, "{digest} {size} {modified_ns} {changed_ns} {inode} {path}")
-                .expect("writing to a string cannot fail");
+            let line = format!("{digest} {size} {modified_ns} {changed_ns} {inode} {path}");
+            writeln!(text, "{} {line}", seal(&line)).expect("writing to a string cannot fail");
         }
         Some(text)
     }
@@ -113,7 +117,16 @@ fn load(path: &Path) -> HashMap<PathBuf, (Stamp, Digest)> {
     text.lines().filter_map(parse).collect()
 }
 
+/// The begin of a line, by which it is known to be what was written.
+fn seal(line: &str) -> String {
+    Digest::of(line.as_bytes()).short()
+}
+
 fn parse(line: &str) -> Option<(PathBuf, (Stamp, Digest))> {
+    let (sealed, line) = line.split_once(' ')?;
+    if sealed != seal(line) {
+        return None;
+    }
     let mut fields = line.splitn(6, ' ');
     let digest = fields.next()?.parse().ok()?;
     let stamp = Stamp {
@@ -140,6 +153,25 @@ mod tests {
         let text = cache.changes().unwrap();
         assert_eq!(text.lines().filter_map(parse).collect::<Vec<_>>(), [entry]);
         assert_eq!(cache.changes(), None);
+    }
+
+    #[test]
+    fn a_line_with_any_flipped_bit_says_nothing() {
+        let stamp = Stamp { size: 3, modified_ns: 4, changed_ns: 5, inode: 7 };
+        let mut cache = StatCache::new("cache".into());
+        cache.known = Some(HashMap::from([("/data/a.png".into(), (stamp, Digest::of(b"x")))]));
+        cache.dirty = true;
+        let text = cache.changes().unwrap();
+        for bit in 0..text.len() * 8 {
+            let mut bytes = text.clone().into_bytes();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let text = String::from_utf8_lossy(&bytes);
+            // The line's end may become anything else.
+            let intact = bit / 8 == text.len() - 1;
+            assert!(intact || text.lines().all(|line| parse(line).is_none()), "bit {bit}");
+        }
+        // As it was before there were seals.
+        assert_eq!(parse(text.split_once(' ').unwrap().1.trim_end()), None);
     }
 
     #[test]

@@ -83,21 +83,35 @@ impl Store {
         let owners = if objects.is_empty() { HashMap::new() } else { self.owners(&objects)? };
         for (path, digest) in objects {
             let keys = owners.get(&digest).map(Vec::as_slice).unwrap_or_default();
-            report.damaged.push(self.remove(&path, keys, &roots)?);
+            let is_damaged = || Ok(!self.is_intact(digest)?);
+            report.damaged.extend(self.remove(&path, is_damaged, keys, &roots)?);
             self.forget_manifest(digest);
         }
-        for (path, key) in records {
-            report.damaged.push(self.remove(&path, &[key], &roots)?);
+        for (path, folder, key) in records {
+            let is_damaged = || is_damaged(folder, &path, key);
+            report.damaged.extend(self.remove(&path, is_damaged, &[key], &roots)?);
         }
         for (path, trajectory) in self.damaged_checkpoints(&mut report)? {
             let along = known.iter().filter(|record| record.trajectory == Some(trajectory));
             let keys: Vec<_> = along.map(|record| record.fingerprint).collect();
-            report.damaged.push(self.remove(&path, &keys, &roots)?);
+            let is_of = || CheckpointName::of(&path).map_or(Ok(false), |name| name.is_of(&path));
+            report.damaged.extend(self.remove(
+                &path,
+                || is_wrong(&path, is_of()),
+                &keys,
+                &roots,
+            )?);
         }
         for (path, predictions) in self.damaged_pictures(&mut report)? {
             let shown = known.iter().filter(|record| record.output.short() == predictions);
             let keys: Vec<_> = shown.map(|record| record.fingerprint).collect();
-            report.damaged.push(self.remove(&path, &keys, &roots)?);
+            let is_of = || PictureName::of(&path).map_or(Ok(false), |name| name.is_of(&path));
+            report.damaged.extend(self.remove(
+                &path,
+                || is_wrong(&path, is_of()),
+                &keys,
+                &roots,
+            )?);
         }
         report.damaged.sort();
         Ok(report)
@@ -135,12 +149,10 @@ impl Store {
         report.checkpoints = checkpoints.len();
         report.bytes += checkpoints.iter().map(|(_, size, ..)| size).sum::<u64>();
         let damaged = checkpoints.into_par_iter().filter_map(|(path, _, name, trajectory)| {
-            match name.is_of(&path) {
-                Ok(true) => None,
-                Ok(false) => Some(Ok((path, trajectory))),
-                // A training has replaced it since.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                Err(error) => Some(Err(StoreError::io(&path, error))),
+            match is_wrong(&path, name.is_of(&path)) {
+                Ok(false) => None,
+                Ok(true) => Some(Ok((path, trajectory))),
+                Err(error) => Some(Err(error)),
             }
         });
         damaged.collect()
@@ -156,15 +168,9 @@ impl Store {
             let Some(name) = PictureName::of(&path) else { continue };
             report.pictures += 1;
             report.bytes += size;
-            match name.is_of(&path) {
-                Ok(true) => {}
-                Ok(false) => {
-                    let predictions = name.predictions.unwrap_or_default().to_owned();
-                    damaged.push((path, predictions));
-                }
-                // A run has replaced it since.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(StoreError::io(&path, error)),
+            if is_wrong(&path, name.is_of(&path))? {
+                let predictions = name.predictions.unwrap_or_default().to_owned();
+                damaged.push((path, predictions));
             }
         }
         Ok(damaged)
@@ -189,7 +195,7 @@ impl Store {
     fn damaged_records(
         &self,
         report: &mut VerifyReport,
-    ) -> Result<Vec<(PathBuf, Fingerprint)>, StoreError> {
+    ) -> Result<Vec<(PathBuf, &'static str, Fingerprint)>, StoreError> {
         let mut damaged = Vec::new();
         for folder in ["actions", "items", "traces"] {
             let records = files_below(&self.root.join(folder))?;
@@ -197,7 +203,7 @@ impl Store {
             for (path, _) in records {
                 let Some(key) = hash_of::<Fingerprint>(&path) else { continue };
                 if is_damaged(folder, &path, key)? {
-                    damaged.push((path, key));
+                    damaged.push((path, folder, key));
                 }
             }
         }
@@ -220,19 +226,34 @@ impl Store {
         Ok(owners)
     }
 
+    /// Removes what was found damaged, unless a run has made it again, or dropped it, since it was looked
+    /// at: much else was read in between.
     fn remove(
         &self,
         path: &Path,
+        is_damaged: impl FnOnce() -> Result<bool, StoreError>,
         keys: &[Fingerprint],
         roots: &[Root],
-    ) -> Result<Damage, StoreError> {
-        super::remove(path)?;
+    ) -> Result<Option<Damage>, StoreError> {
+        if !is_damaged()? || !super::remove(path)? {
+            return Ok(None);
+        }
         let names = keys.iter().flat_map(|key| roots.iter().filter_map(|root| root.name_of(*key)));
         let mut results: Vec<String> = names.collect();
         results.sort();
         results.dedup();
         let file = path.strip_prefix(&self.root).unwrap_or(path).to_owned();
-        Ok(Damage { file, results })
+        Ok(Some(Damage { file, results }))
+    }
+}
+
+/// Whether a file is there and is not what it is called.
+fn is_wrong(path: &Path, is_of: io::Result<bool>) -> Result<bool, StoreError> {
+    match is_of {
+        Ok(is_of) => Ok(!is_of),
+        // A run has replaced it since.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(StoreError::io(path, error)),
     }
 }
 
@@ -255,6 +276,31 @@ mod tests {
 
     use super::*;
     use crate::store::{Count, Keep};
+
+    #[test]
+    fn what_a_run_repairs_meanwhile_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let digest = store.put(b"content").unwrap().digest;
+        let path = store.object_path(digest);
+        let damage = || {
+            fs::remove_file(&path).unwrap();
+            fs::write(&path, "c0ntent").unwrap();
+        };
+        let remove = || {
+            let is_damaged = || Ok(!store.is_intact(digest)?);
+            store.remove(&path, is_damaged, &[], &[]).unwrap()
+        };
+        damage();
+        let found = store.damaged_objects(&mut VerifyReport::default()).unwrap();
+        assert_eq!(found, [(path.clone(), digest)]);
+        store.put(b"content").unwrap();
+        assert_eq!(remove(), None);
+        assert!(store.is_intact(digest).unwrap());
+        damage();
+        assert!(remove().is_some() && !path.exists());
+        assert_eq!(remove(), None, "dropped by another");
+    }
 
     #[test]
     fn verify_drops_what_is_damaged_and_nothing_else() {

@@ -1,6 +1,7 @@
 //! `pipe cache gc`.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     path::{Path, PathBuf},
     time::Duration,
@@ -12,6 +13,7 @@ use super::fresh;
 use crate::{
     cli::{error::CliError, exit, session::Session, versioned::Versioned},
     config::{self, LoadOptions, Pipeline},
+    plan::PlanError,
     report::{
         SCHEMA_VERSION,
         style::{bytes, count},
@@ -22,8 +24,9 @@ use crate::{
 /// Remove what nobody needs
 ///
 /// Kept are the results of every pipeline that was run, each profile for itself: those of its last run,
-/// and those that its file states now. Kept, too, is what is pinned. Files named here count alone: with
-/// `gc a.toml`, the results of all other pipelines go.
+/// and those that its file states now. Kept, too, is what is pinned, and for 30 days what a stage that was
+/// stopped has left to go on from. Files named here count alone: with `gc a.toml`, the results of all other
+/// pipelines go.
 #[derive(Debug, clap::Args)]
 pub(super) struct GcArgs {
     /// Keep the results of these pipeline files only; `REVISION:FILE` is a file as it was in git
@@ -41,6 +44,9 @@ pub(super) struct GcArgs {
     /// Remove the states that trainings left for longer trainings
     #[arg(long)]
     drop_checkpoints: bool,
+    /// Remove what stages that were stopped have left to go on from: items, and states of trainings
+    #[arg(long)]
+    drop_unfinished: bool,
     /// Only say what would be removed
     #[arg(long)]
     pub(super) dry_run: bool,
@@ -63,7 +69,7 @@ pub(super) fn gc(args: &GcArgs, store: &Store, session: &Session) -> Result<(), 
     if files.is_empty() {
         let roots = store.roots()?;
         check_histories(&roots, store)?;
-        keep.extend(as_stated(roots, store)?);
+        keep.extend(as_stated(roots, store, session));
     }
     // What a file is now, it was not in another revision: that alone is kept of it.
     let current = files.iter().filter(|file| file.is_current()).map(|file| file.path.clone());
@@ -73,6 +79,7 @@ pub(super) fn gc(args: &GcArgs, store: &Store, session: &Session) -> Result<(), 
         min_age: args.older_than,
         max_bytes: args.max_size,
         drop_checkpoints: args.drop_checkpoints,
+        drop_unfinished: args.drop_unfinished,
         dry_run: args.dry_run,
     })?;
     session.print(&if args.json {
@@ -107,19 +114,31 @@ fn check_histories(roots: &[Root], store: &Store) -> Result<(), CliError> {
 }
 
 /// The results of every pipeline that was run, as its file states them now: `--set` may have been the last
-/// run. A file that is gone, or wrong, states nothing.
-fn as_stated(roots: Vec<Root>, store: &Store) -> Result<Vec<Fingerprint>, CliError> {
+/// run. A file that is gone, or wrong, states nothing, and so does one whose data or weights cannot be read,
+/// which may be somebody else's: what it last was is kept all the same.
+fn as_stated(roots: Vec<Root>, store: &Store, session: &Session) -> Vec<Fingerprint> {
     let mut keep = Vec::new();
     for owner in roots.into_iter().filter_map(|root| root.owner) {
         let options = LoadOptions { profile: owner.profile.clone(), ..LoadOptions::default() };
         let Ok(pipeline) = config::load(Path::new(&owner.file), &options) else { continue };
-        keep.extend(keys(&pipeline, store)?);
+        match keys(&pipeline, store) {
+            Ok(keys) => keep.extend(keys),
+            Err(error) => session.caution(&format!(
+                "only the results of the last run are kept of `{}` ({}), since what its file states now cannot \
+                 be told: {error}",
+                owner.title(),
+                owner.file,
+            )),
+        }
     }
-    Ok(keep)
+    keep
 }
 
 /// The results of a pipeline that are in the store as it stands.
-fn keys(pipeline: &Pipeline, store: &Store) -> Result<impl Iterator<Item = Fingerprint>, CliError> {
+fn keys(
+    pipeline: &Pipeline,
+    store: &Store,
+) -> Result<impl Iterator<Item = Fingerprint>, PlanError> {
     let found = fresh(pipeline, store)?;
     Ok(found.into_iter().map(|(_, record)| record.fingerprint))
 }
@@ -144,9 +163,22 @@ const MOST_LISTED: usize = 20;
 fn text(report: &GcReport, dry_run: bool, all: bool) -> String {
     let verb = if dry_run { "would remove" } else { "removed" };
     let mut out = String::new();
+    let mut alike = BTreeMap::new();
+    for removed in &report.results {
+        *alike.entry(title(removed)).or_insert(0) += 1;
+    }
     let listed = if all { report.results.len() } else { MOST_LISTED };
     for removed in report.results.iter().take(listed) {
-        let _ = writeln!(out, "{verb} {}, {}", title(removed), bytes(removed.bytes));
+        let title = title(removed);
+        // What one cell was at different times has one name.
+        let which = match alike[&title] {
+            1 => String::new(),
+            _ => {
+                let used = removed.used.split(['.', 'Z']).next().unwrap_or_default();
+                format!(" ({}, last used {used}Z)", removed.key.short())
+            }
+        };
+        let _ = writeln!(out, "{verb} {title}{which}, {}", bytes(removed.bytes));
     }
     if report.results.len() > listed {
         let more = count(report.results.len() - listed, "more result");
@@ -168,6 +200,14 @@ fn text(report: &GcReport, dry_run: bool, all: bool) -> String {
     if report.unfinished > 0 {
         let trainings = count(report.unfinished as usize, "unfinished training");
         let _ = writeln!(out, "kept the checkpoints of {trainings}");
+    }
+    if report.unfinished_items.files > 0 {
+        let items = count(report.unfinished_items.files as usize, "item");
+        let size = bytes(report.unfinished_items.bytes);
+        let _ = writeln!(out, "kept {items} of unfinished stages, {size}");
+    }
+    if report.unfinished + report.unfinished_items.files > 0 {
+        let _ = writeln!(out, "(--drop-unfinished removes what is kept of what has not ended)");
     }
     out
 }
@@ -217,6 +257,26 @@ fn size(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn results_of_one_name_are_told_apart() {
+        let removed = |name: &str, key: &[u8]| Removed {
+            name: Some(name.to_owned()),
+            kind: "toy".to_owned(),
+            key: Fingerprint::of(key),
+            bytes: 2048,
+            used: "2026-01-01T00:00:00.25Z".to_owned(),
+        };
+        let results = vec![removed("a: x", b"1"), removed("a: x", b"2"), removed("a: y", b"3")];
+        let [one, two] = [results[0].key, results[1].key].map(|key| key.short());
+        let told = text(&GcReport { results, ..GcReport::default() }, false, false);
+        insta::assert_snapshot!(told.replace(&one, "[ONE]").replace(&two, "[TWO]"), @"
+        removed a: x ([ONE], last used 2026-01-01T00:00:00Z), 2.0 KiB
+        removed a: x ([TWO], last used 2026-01-01T00:00:00Z), 2.0 KiB
+        removed a: y, 2.0 KiB
+        kept 0 objects, 0 B
+        ");
+    }
 
     #[test]
     fn sizes_and_ages_are_read_as_people_write_them() {

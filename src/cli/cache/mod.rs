@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{error::CliError, exit, session::Session};
 use crate::{
     config::Pipeline,
-    plan::{self, Freshness, PlanOptions, owner_of},
+    plan::{self, Freshness, PlanError, PlanOptions, owner_of},
     report::{
         SCHEMA_VERSION,
         style::{bytes, count},
@@ -105,12 +105,16 @@ impl Present {
 }
 
 /// The results of a pipeline that are in the store as it stands, with their names.
-fn fresh(pipeline: &Pipeline, store: &Store) -> Result<Vec<(String, Record)>, CliError> {
+fn fresh(pipeline: &Pipeline, store: &Store) -> Result<Vec<(String, Record)>, PlanError> {
     Ok(present(pipeline, None, store)?.results)
 }
 
 /// What is in the store of a pipeline, or of `only` a stage and what it needs, and what is not.
-fn present(pipeline: &Pipeline, only: Option<&String>, store: &Store) -> Result<Present, CliError> {
+fn present(
+    pipeline: &Pipeline,
+    only: Option<&String>,
+    store: &Store,
+) -> Result<Present, PlanError> {
     let options =
         PlanOptions { only: only.into_iter().cloned().collect(), ..PlanOptions::default() };
     let plan = plan::build(pipeline, store, &options)?;

@@ -87,5 +87,5 @@ pub(super) fn list(store: &Store, session: &Session) -> Result<(), CliError> {
 
 /// What the arguments mean, as far as it is in the cache.
 fn results(args: &PinArgs, store: &Store) -> Result<Present, CliError> {
-    present(&args.pipeline.load()?, args.stage.as_ref(), store)
+    Ok(present(&args.pipeline.load()?, args.stage.as_ref(), store)?)
 }

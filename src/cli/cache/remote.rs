@@ -120,9 +120,10 @@ pub(super) fn pull(args: &PullArgs, session: &Session) -> Result<(), CliError> {
     let (store, _scratch) = pull_into(args.what.dry_run, session)?;
     let verb = if args.what.dry_run { "would fetch" } else { "fetched" };
     // Keeps `gc` away from content whose record is still to come.
-    let _use = store.in_use()?;
+    let stop = Stop::on_signal();
+    let _use = stop.in_use(&store)?;
     if !args.what.files.is_empty() {
-        return pull_files(args, store, remote, verb, session);
+        return pull_files(args, store, remote, verb, &stop, session);
     }
     let scope = if args.what.all {
         Scope::All
@@ -131,7 +132,6 @@ pub(super) fn pull(args: &PullArgs, session: &Session) -> Result<(), CliError> {
         let name = |key: &Fingerprint| names.get(key).cloned().unwrap_or_else(|| key.short());
         Scope::Keys(live(&store)?.into_iter().map(|key| (key, name(&key))).collect())
     };
-    let stop = Stop::on_signal();
     let moved = with_bar(&args.what, &stop, session, |how| remote.pull(&store, &scope, how))?;
     print(&moved, verb, &remote.to_string(), &stop, session)
 }
@@ -173,10 +173,10 @@ fn pull_files(
     store: Store,
     remote: Remote,
     verb: &str,
+    stop: &Stop,
     session: &Session,
 ) -> Result<(), CliError> {
-    let (name, stop) = (remote.to_string(), Stop::on_signal());
-    let flag = stop.flag.clone();
+    let (name, flag) = (remote.to_string(), stop.flag.clone());
     let link = Arc::new(Link::new(remote, store.root(), move || flag.is_cancelled())?);
     if args.what.dry_run {
         link.only_looking();
@@ -201,7 +201,7 @@ fn pull_files(
         error: report.error,
         ..Moved::default()
     };
-    print(&moved, verb, &name, &stop, session)
+    print(&moved, verb, &name, stop, session)
 }
 
 fn print(

@@ -11,6 +11,7 @@ use crate::{
     cli::{device, disk, error::CliError, fetch, memory, session::Session, signals::Stop},
     config::Pipeline,
     exec::{ExecError, Executor, Outcome, RunEvent},
+    plan::Lock,
     report::{
         Reporter,
         human::HumanReporter,
@@ -112,6 +113,9 @@ impl Runner<'_> {
     /// Refuses what cannot be run to its end, and fetches what it needs.
     fn prepare(&mut self, pipeline: &Pipeline) -> Result<(), CliError> {
         let (args, wanted) = (self.args, self.args.wanted());
+        if args.lock {
+            Lock::check_place(&Lock::path_of(pipeline))?;
+        }
         let locked =
             if args.locked { locked_outputs(pipeline, self.store)? } else { BTreeMap::new() };
         let refuse = || Ok(self.executor.refuse_commands(pipeline)?);
@@ -141,7 +145,8 @@ impl Runner<'_> {
             Err(ExecError::Store(error @ StoreError::NotWritable { .. })) => {
                 show_fresh(pipeline, self.args, error, store, session)
             }
-            executed => self.conclude(pipeline, executed?.outcome, &outputs),
+            Err(error) => Err(self.stop.error_of(error)),
+            Ok(summary) => self.conclude(pipeline, summary.outcome, &outputs),
         }
     }
 

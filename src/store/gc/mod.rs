@@ -7,6 +7,9 @@
 //!
 //! All else follows from the results that are kept: objects, results of single items, traces, and
 //! of the checkpoints those at which a kept training ended. What is lost can be computed again.
+//!
+//! No result names what a stage that was stopped has left: items that are part of no result at all, and
+//! rolling checkpoints. That stays for [`UNFINISHED`], unless [`GcPolicy::drop_unfinished`].
 
 mod pictures;
 
@@ -43,6 +46,8 @@ pub struct GcPolicy {
     pub max_bytes: Option<u64>,
     /// Whether the states go that trainings left for longer trainings.
     pub drop_checkpoints: bool,
+    /// Whether that goes, too, from which stages would go on that were stopped.
+    pub drop_unfinished: bool,
     /// Whether to say only what would be removed.
     pub dry_run: bool,
 }
@@ -60,6 +65,8 @@ pub struct GcReport {
     pub pinned: usize,
     /// Trainings that have not ended, whose checkpoints are kept.
     pub unfinished: u64,
+    /// Results of single items kept for stages that have not ended.
+    pub unfinished_items: Count,
 }
 
 /// A result that is removed.
@@ -77,7 +84,7 @@ pub struct Removed {
     pub used: String,
 }
 
-/// How long the checkpoints of a training that has not ended are kept after the last one.
+/// How long what a stage that has not ended has left is kept: a checkpoint of a training, an item.
 const UNFINISHED: Duration = Duration::from_hours(30 * 24);
 
 /// A result of the store and what it needs.
@@ -98,6 +105,8 @@ struct Needed {
     pictures: Pictures,
     /// The files of each record of a single item that can be read.
     items: HashMap<PathBuf, Vec<Digest>>,
+    /// Items, and their bytes, that are kept for stages that have not ended.
+    unfinished: Count,
     traces: HashSet<Fingerprint>,
     /// Whether some result read outside files, but does not say under which key these are known.
     all_traces: bool,
@@ -122,6 +131,7 @@ impl Store {
         let mut report = GcReport {
             pinned: candidates.iter().filter(|candidate| candidate.pinned).count(),
             results: removed_results(&candidates, &needed, &roots),
+            unfinished_items: needed.unfinished,
             ..GcReport::default()
         };
         self.sweep_all(&needed, policy, &mut report)?;
@@ -212,16 +222,38 @@ impl Store {
         for root in roots {
             needed.pictures.draw(root, &needed.keys);
         }
+        self.need_items(&mut needed, candidates, policy)?;
+        Ok(needed)
+    }
+
+    /// Which results of single items stay though no kept result has their files.
+    fn need_items(
+        &self,
+        needed: &mut Needed,
+        candidates: &[Candidate],
+        policy: &GcPolicy,
+    ) -> Result<(), StoreError> {
+        let of_results: HashSet<Digest> =
+            candidates.iter().flat_map(|found| found.objects.keys().copied()).collect();
         for (path, _) in files_below(&self.root.join("items"))? {
             let Some(record) = read_json::<ItemRecord>(&path)?.found() else { continue };
             let files: Vec<Digest> = record.files.values().map(|file| file.digest).collect();
-            // Results of single items that a run left before it was stopped.
-            if policy.min_age.is_some_and(|age| is_younger(modified(&path), age)) {
+            let made = modified(&path);
+            // What was part of a result goes with it; the rest was left by a run that was stopped.
+            let unfinished = !policy.drop_unfinished
+                && is_younger(made, UNFINISHED)
+                && !files.iter().all(|file| of_results.contains(file));
+            if unfinished {
+                let bytes =
+                    record.files.values().filter(|file| !needed.objects.contains(&file.digest));
+                needed.unfinished.add(bytes.map(|file| file.size).sum());
+            }
+            if unfinished || policy.min_age.is_some_and(|age| is_younger(made, age)) {
                 needed.objects.extend(&files);
             }
             needed.items.insert(path, files);
         }
-        Ok(needed)
+        Ok(())
     }
 
     fn sweep_all(
@@ -243,7 +275,7 @@ impl Store {
         })?;
         let mut unfinished = HashSet::new();
         self.sweep("checkpoints", dry_run, report, |path| {
-            let kept = needed.keeps_checkpoint(path, policy.drop_checkpoints);
+            let kept = needed.keeps_checkpoint(path, policy);
             if kept && is_rolling(path) {
                 unfinished.extend(trajectory_of(path));
             }
@@ -293,11 +325,11 @@ impl Store {
 impl Needed {
     /// A training that was killed, or stopped, may go on from its rolling checkpoint; no record
     /// names it, since a record is written at the end.
-    fn keeps_checkpoint(&self, path: &Path, drop_finals: bool) -> bool {
+    fn keeps_checkpoint(&self, path: &Path, policy: &GcPolicy) -> bool {
         if is_rolling(path) {
-            return is_younger(modified(path), UNFINISHED);
+            return !policy.drop_unfinished && is_younger(modified(path), UNFINISHED);
         }
-        if drop_finals {
+        if policy.drop_checkpoints {
             return false;
         }
         match trajectory_of(path).and_then(|trajectory| self.trajectories.get(&trajectory)) {

@@ -107,7 +107,7 @@ fn names(report: &GcReport) -> Vec<&str> {
 fn gc_waits_for_no_run_but_says_so() {
     let cache = Cache::new();
     let orphan = cache.store.put(b"orphan").unwrap();
-    let run = cache.store.in_use().unwrap();
+    let run = cache.store.in_use(&|| false).unwrap();
     assert!(matches!(cache.store.gc(&GcPolicy::default()), Err(StoreError::Busy { .. })));
     drop(run);
     let dry = cache.gc(|policy| policy.dry_run = true);
@@ -225,6 +225,35 @@ fn checkpoints_stay_for_kept_and_for_unfinished_trainings() {
     assert!(!forgotten.parent().unwrap().exists(), "an empty folder goes too");
     cache.gc(|policy| policy.drop_checkpoints = true);
     assert!(!end.exists() && killed.exists());
+    cache.gc(|policy| policy.drop_unfinished = true);
+    assert!(!killed.exists());
+}
+
+#[test]
+fn items_stay_for_unfinished_stages_and_go_with_results() {
+    let cache = Cache::new();
+    let item = |name: &str, content: &[u8]| {
+        let (key, file) = (Fingerprint::of(name.as_bytes()), cache.store.put(content).unwrap());
+        cache.store.commit_item(key, &ItemRecord::new([("file".into(), file)].into())).unwrap();
+        cache.store.sharded("items", &key.to_string())
+    };
+    let kept = cache.result("kept", b"kept");
+    cache.run("a", &[("clips", kept)], 0);
+    cache.result("left", b"left");
+    let [kept, left] = [item("kept", b"kept"), item("left", b"left")];
+    let [stopped, forgotten] = [item("stopped", b"stopped"), item("forgotten", b"forgotten")];
+    let long_ago = crate::store::now() - 2 * UNFINISHED;
+    fs::File::options().write(true).open(&forgotten).unwrap().set_modified(long_ago).unwrap();
+    let report = cache.gc(|_| {});
+    assert_eq!(report.unfinished_items, Count { files: 1, bytes: 7 });
+    assert_eq!(report.removed["items"].files, 2);
+    assert!(kept.exists() && stopped.exists());
+    assert!(!left.exists() && !forgotten.exists());
+    let key = Fingerprint::of(b"stopped");
+    assert!(cache.store.lookup_item(key).unwrap().is_some(), "its file is kept, too");
+    let report = cache.gc(|policy| policy.drop_unfinished = true);
+    assert_eq!((report.removed["items"].files, report.unfinished_items.files), (1, 0));
+    assert!(kept.exists() && !stopped.exists());
 }
 
 #[test]

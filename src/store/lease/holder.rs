@@ -39,10 +39,18 @@ impl Holder {
 
     /// Whether the process is gone for certain; of other machines that cannot be said.
     pub(super) fn is_gone(&self) -> bool {
-        let here = Self::this();
         !self.place.is_empty()
-            && self.place == here.place
-            && started(self.pid) != Some(self.started)
+            && self.place == Self::this().place
+            && self.is_gone_by(started(self.pid), || is_absent(self.pid))
+    }
+
+    /// The same by when the process of this number started. That is not to be seen of those of other
+    /// users where `/proc` hides them (`hidepid`).
+    fn is_gone_by(&self, started: Option<u64>, is_absent: impl FnOnce() -> bool) -> bool {
+        match started {
+            Some(started) => self.started != 0 && started != self.started,
+            None => is_absent(),
+        }
     }
 }
 
@@ -57,4 +65,44 @@ impl std::fmt::Display for Holder {
 fn started(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit(')').next()?.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// Whether the system says that there is no process of this number; what `/proc` hides, it tells of.
+#[cfg(unix)]
+fn is_absent(pid: u32) -> bool {
+    use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
+    i32::try_from(pid)
+        .is_ok_and(|pid| pid > 0 && kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH))
+}
+
+#[cfg(not(unix))]
+fn is_absent(_pid: u32) -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_is_hidden_is_not_gone() {
+        let this = Holder::this();
+        assert!(!this.is_gone());
+        assert!(!this.is_gone_by(Some(this.started), || true));
+        assert!(this.is_gone_by(Some(this.started + 1), || false), "another of its number");
+        assert!(!this.is_gone_by(None, || false), "hidden, and there");
+        assert!(this.is_gone_by(None, || true));
+        let unknown_start = Holder { started: 0, ..this };
+        assert!(!unknown_start.is_gone_by(Some(7), || true));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn the_system_knows_which_processes_there_are() {
+        assert!(!is_absent(std::process::id()) && !is_absent(1));
+        assert!(!is_absent(0) && !is_absent(u32::MAX), "no numbers of processes");
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        assert!(is_absent(child.id()));
+    }
 }

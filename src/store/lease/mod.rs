@@ -80,8 +80,8 @@ impl Lease {
             Ok(()) => true,
             // The answer that said so may have been lost, and the question asked again.
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => is_ours(),
-            // No links here, as on some network drives: a rename that may not replace comes close.
-            Err(_) => !path.exists() && fs::rename(&aside, path).is_ok() && is_ours(),
+            // No links here, as on some network drives.
+            Err(_) => rename_new(&aside, path).is_ok() && is_ours(),
         };
         let _ = fs::remove_file(&aside);
         if !taken {
@@ -121,6 +121,31 @@ impl Drop for Lease {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// Renames a file, but replaces none.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match rename_at_once(from, to) {
+        // Unknown to this system, or to this file system: a look beforehand comes close.
+        Err(e) if matches!(e.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput) => {
+            if to.exists() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            fs::rename(from, to)
+        }
+        renamed => renamed,
+    }
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn rename_at_once(from: &Path, to: &Path) -> io::Result<()> {
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+    Ok(renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE)?)
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn rename_at_once(_from: &Path, _to: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 fn renew(file: &mut File, count: u64) -> io::Result<()> {
@@ -319,16 +344,30 @@ mod tests {
     }
 
     #[test]
+    fn a_rename_replaces_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let [one, two, place] = ["one", "two", "place"].map(|name| dir.path().join(name));
+        for file in [&one, &two] {
+            fs::write(file, file.file_name().unwrap().as_encoded_bytes()).unwrap();
+        }
+        rename_new(&one, &place).unwrap();
+        assert_eq!(rename_new(&two, &place).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(&place).unwrap(), "one");
+        assert!(two.exists());
+    }
+
+    #[test]
     fn a_store_is_had_alone_or_together() {
         let dir = tempfile::tempdir().unwrap();
         let uses = Uses::new(dir.path().to_owned(), QUICK);
-        let (one, two) = (uses.join().unwrap(), uses.join().unwrap());
+        let mut wait = || -> Result<(), StoreError> { unreachable!("nobody has it alone") };
+        let (one, two) = (uses.join(&mut wait).unwrap(), uses.join(&mut wait).unwrap());
         assert!(uses.alone_now().unwrap().is_none());
         drop((one, two));
         leave(&dir.path().join("use-left.lease"));
         let alone = uses.alone_now().unwrap().unwrap();
         assert!(uses.alone_now().unwrap().is_none());
         drop(alone);
-        uses.join().unwrap();
+        uses.join(&mut wait).unwrap();
     }
 }

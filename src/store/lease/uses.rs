@@ -1,6 +1,6 @@
 //! A store that many use at once, or one alone.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf};
 
 use super::{Lease, Timing, Watch, nonce, read};
 use crate::store::StoreError;
@@ -21,14 +21,17 @@ impl Uses {
         self.folder.join("alone.lease")
     }
 
-    /// Joins those who use the store, once nobody has it alone.
-    pub(in crate::store) fn join(&self) -> Result<Lease, StoreError> {
+    /// Joins those who use the store, once nobody has it alone; `wait` is called as long as somebody has.
+    pub(in crate::store) fn join(
+        &self,
+        wait: &mut dyn FnMut() -> Result<(), StoreError>,
+    ) -> Result<Lease, StoreError> {
         let path = self.folder.join(format!("use-{}.lease", nonce()));
         let lease = Lease::take(&path, self.timing)?;
         let lease = lease.ok_or_else(|| StoreError::Busy { path: path.clone() })?;
         let mut watch = Watch::default();
         while watch.look(&self.alone(), self.timing).is_some() {
-            std::thread::sleep(self.timing.beat.min(Duration::from_millis(200)));
+            wait()?;
         }
         Ok(lease)
     }

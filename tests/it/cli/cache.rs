@@ -95,6 +95,33 @@ fn nothing_is_removed_by_a_damaged_history_and_the_next_run_writes_it_anew() {
 }
 
 #[test]
+#[cfg(unix)]
+fn data_of_others_that_cannot_be_read_keeps_nobody_from_cleaning_up() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml");
+    let theirs = CLIPS
+        .replace("\"clips\"\n", "\"theirs\"\n")
+        .replace("{ source = \"builtin:figures\" }", "{ source = \"folder\", root = \"data\" }")
+        .replace("\"pose\"", "\"pairs\"\nholdout = 0.0");
+    shell.write("theirs.toml", &theirs);
+    for (name, shade) in [("a", 10), ("b", 90)] {
+        shell.pair("data", name, shade);
+    }
+    shell.succeed("run theirs.toml");
+    // What nobody can list, not even root.
+    std::fs::remove_dir_all(shell.path("data/input")).unwrap();
+    std::os::unix::fs::symlink("input", shell.path("data/input")).unwrap();
+    shell.write("clips.toml", &CLIPS.replace("[\"linear\", \"quadratic\"]", "[\"linear\"]"));
+    shell.succeed("run clips.toml");
+    let gc = shell.transcript("cache gc");
+    assert!(gc.contains("? 0\n") && gc.contains("removed clips: clips[method=quadratic]"), "{gc}");
+    assert!(!gc.contains("removed theirs"), "{gc}");
+    assert!(gc.contains("warning: only the results of the last run are kept of `theirs`"), "{gc}");
+    assert!(gc.contains("data/input/`: Too many levels of symbolic links"), "{gc}");
+}
+
+#[test]
 fn what_is_asked_of_nothing_is_no_success() {
     let shell = Shell::new();
     shell.write("clips.toml", CLIPS);

@@ -108,6 +108,44 @@ fn damaged_scores_are_made_again() {
     assert_eq!((told[1]["ran"].as_u64(), told[4]["ran"].as_u64()), (Some(0), Some(1)));
 }
 
+/// `cleaner` deletes what `first` has just given, once or each time; `last` reads it.
+fn with_cleaner(shell: &Shell, condition: &str) -> String {
+    let objects = shell.path("cache/objects");
+    let clean = format!("find {} -type f -delete", objects.display());
+    format!(
+        r#"
+[stages.first]
+kind    = "command"
+command = "echo 1 > $OUT/one"
+outputs = ["one"]
+
+[stages.cleaner]
+kind    = "command"
+inputs  = {{ first = "first" }}
+command = "{condition} {{ touch {flag}; {clean}; }}; echo 2 > $OUT/two"
+outputs = ["two"]
+
+[stages.last]
+kind    = "command"
+inputs  = {{ first = "first", cleaner = "cleaner" }}
+command = "cat $IN/*/*/* > $OUT/all"
+outputs = ["all"]
+"#,
+        flag = shell.path("flag").display()
+    )
+}
+
+#[test]
+fn content_that_is_deleted_during_a_run_is_made_once_more() {
+    let shell = Shell::new();
+    let once = format!("test -e {} ||", shell.path("flag").display());
+    shell.write("clean.toml", &with_cleaner(&shell, &once));
+    let run = shell.transcript("run clean.toml --allow-commands");
+    assert!(shell.path("flag").exists() && run.contains("? 0\n"), "{run}");
+    shell.succeed("cache verify");
+    assert!(shell.transcript("run clean.toml").contains("0 stages ran, 3 reused"));
+}
+
 #[test]
 fn a_damaged_picture_is_drawn_again() {
     let shell = Shell::new();

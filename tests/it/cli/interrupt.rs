@@ -110,6 +110,47 @@ fn a_training_that_is_killed_or_stopped_goes_on_to_the_same_bits() {
     assert_eq!(adapter(&stopped), wanted);
 }
 
+/// How many of the clips are encoded.
+fn encoded(shell: &Shell) -> u64 {
+    let plan = shell.plan("encoding.toml");
+    let latents = plan.iter().find(|stage| stage["name"] == "latents").unwrap();
+    assert_eq!(latents["items_total"], 40, "the encoding ended before it was killed");
+    latents["items_cached"].as_u64().unwrap()
+}
+
+#[test]
+fn the_finished_items_of_a_stage_that_was_killed_outlive_gc() {
+    let shell = Shell::new();
+    let all = TRAINING.replace("count  = 2", "count  = 40");
+    let (encoding, _) = all.split_once("[stages.lora]").unwrap();
+    shell.write("encoding.toml", encoding);
+    shell.succeed("run encoding.toml --only clips");
+    let before = walk(&shell.path("cache/items")).len();
+    let mut child = command(shell.dir.path())
+        .args(["run", "encoding.toml"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let started = Instant::now();
+    while walk(&shell.path("cache/items")).len() < before + 4 {
+        assert!(started.elapsed() < Duration::from_mins(5), "no items in five minutes");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let finished = encoded(&shell);
+    assert!((4..40).contains(&finished), "{finished}");
+    let kept = format!("kept {finished} items of unfinished stages, ");
+    for line in ["cache gc --dry-run", "cache gc"] {
+        let told = shell.succeed(line);
+        assert!(told.contains(&kept) && told.contains("--drop-unfinished"), "{told}");
+    }
+    assert_eq!(encoded(&shell), finished);
+    let told = shell.succeed("cache gc --drop-unfinished");
+    assert!(told.contains(&format!("removed {finished} files of items, ")), "{told}");
+    assert_eq!(encoded(&shell), 0);
+}
+
 fn send(signal: &str, child: &Child) {
     let kill = Command::new("kill").arg(signal).arg(child.id().to_string()).status().unwrap();
     assert!(kill.success());

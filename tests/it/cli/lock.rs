@@ -44,6 +44,28 @@ fn a_locked_run_refuses_to_deviate_and_says_in_what() {
 }
 
 #[test]
+fn a_lock_replaces_no_file_of_others() {
+    let shell = Shell::new();
+    shell.write("uv.toml", CLIPS);
+    shell.write("uv.lock", "version = 1\n");
+    insta::assert_snapshot!(shell.transcript("run uv.toml --lock"), @"
+    $ pipe run uv.toml --lock
+    ? 2
+    --- stderr
+      × `uv.lock` is there already and is no lock file of `pipe`, so it is not overwritten
+      help: the lock of `x.toml` is `x.lock`: rename the pipeline file, or move the other file away
+    ");
+    assert_eq!(std::fs::read_to_string(shell.path("uv.lock")).unwrap(), "version = 1\n");
+    assert!(
+        !shell.path("cache/actions").exists()
+            || super::walk(&shell.path("cache/actions")).is_empty()
+    );
+    shell.write("uv.lock", "");
+    shell.succeed("run uv.toml --lock");
+    shell.succeed("run uv.toml --lock");
+}
+
+#[test]
 fn an_output_that_comes_out_otherwise_than_locked_is_a_deviation() {
     let shell = Shell::new();
     shell.write("clock.toml", CLOCK);
@@ -125,6 +147,56 @@ fn what_cannot_be_reproduced_is_found() {
     assert_eq!(twice.status.code(), Some(4));
     // Nothing of the cache has changed.
     shell.succeed("run clock.toml");
+}
+
+#[test]
+fn stages_without_a_result_to_compare_with_are_no_success() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml --only clips[method=linear]");
+    insta::assert_snapshot!(shell.transcript("verify clips.toml"), @"
+    $ pipe verify clips.toml
+    ? 1
+    --- stdout
+    identical  pairs  [TIME]
+    identical  clips[method=linear]  [TIME]
+    skipped    clips[method=quadratic]  not up to date in the cache
+    verified 2 stages: 2 identical, 0 different, 1 skipped
+    --- stderr
+      × 1 stage was not verified, because it is not up to date in the cache
+      help: `pipe run clips.toml` computes what can be compared
+    ");
+    // Of three stages a sample of one leaves that one out, or asks for it alone.
+    let codes: Vec<_> = (0..8)
+        .map(|seed| {
+            let output =
+                shell.output(&format!("verify clips.toml --sample 0.3 --sample-seed {seed}"));
+            let told = String::from_utf8(output.stdout).unwrap();
+            assert_eq!(output.status.success(), !told.contains("skipped"), "{told}");
+            output.status.code().unwrap()
+        })
+        .collect();
+    assert!(codes.contains(&0), "{codes:?}");
+}
+
+#[test]
+fn a_verified_stage_leaves_nothing_in_the_scratch_folder() {
+    let shell = Shell::new();
+    std::fs::create_dir(shell.path("scratch")).unwrap();
+    let objects = format!("{}/pipe-verify-*/objects", shell.path("scratch").display());
+    // The second writes how many objects there are: none without `verify`, so none with it.
+    let text = CLOCK
+        .replace("cat /proc/sys/kernel/random/uuid", "echo 1")
+        .replace("ls $IN/input/files", &format!("find {objects} -type f 2>/dev/null | wc -l"));
+    shell.write("scratch.toml", &text);
+    shell.succeed("run scratch.toml --allow-commands");
+    let mut verify = command(shell.dir.path());
+    verify
+        .args(["verify", "scratch.toml", "--allow-commands"])
+        .env("TMPDIR", shell.path("scratch"));
+    let output = verify.output().unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(told.contains("verified 2 stages: 2 identical"), "{told}");
 }
 
 #[test]
