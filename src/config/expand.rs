@@ -93,7 +93,9 @@ impl Expander<'_> {
             let idle: Vec<_> = parsed.flat_map(|parsed| parsed.work.idle_params()).collect();
             check_idle(definition, &idle, problems);
         }
-        (instances, Found { undecoded: fits.undecoded(), ..leaks.found() })
+        let mut found = Found { undecoded: fits.undecoded(), ..leaks.found() };
+        found.warnings.extend_from_slice(fits.warnings());
+        (instances, found)
     }
 
     fn inputs(

@@ -1,7 +1,7 @@
 //! Whether the stages of a file fit together: sizes and settings that a stage would fail on after
 //! the work of all stages before it, shown where they are written.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, rc::Rc, sync::Arc};
 
 use super::{
     Instance,
@@ -12,7 +12,7 @@ use super::{
     value::Node,
 };
 use crate::stages::{
-    Cause, IdleParam, ImageUse, ItemSize, KnownData, KnownModels, Misfit, Surroundings,
+    Cause, IdleParam, ItemSize, KnownData, KnownModels, KnownParts, Misfit, Surroundings, Trainings,
 };
 
 /// Bytes of one clip beyond which no stage could hold it.
@@ -38,7 +38,9 @@ pub(super) struct Fits {
     data: KnownData,
     tasks: Vec<(Option<&'static str>, String)>,
     sizes: Vec<Sizes>,
-    image_uses: Vec<Option<ImageUse>>,
+    trained: Vec<Option<Rc<Trainings>>>,
+    parts: KnownParts,
+    warnings: Vec<String>,
     params: Vec<Arc<Node>>,
 }
 
@@ -50,7 +52,9 @@ impl Fits {
             data: KnownData::new(data),
             tasks: Vec::new(),
             sizes: Vec::new(),
-            image_uses: Vec::new(),
+            trained: Vec::new(),
+            parts: KnownParts::default(),
+            warnings: Vec::new(),
             params: Vec::new(),
         }
     }
@@ -58,6 +62,11 @@ impl Fits {
     /// Whether images that are here were not decoded, because a stage takes too many.
     pub fn undecoded(&self) -> bool {
         self.data.undecoded()
+    }
+
+    /// What is not wrong but may be.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Adds the next instance with its parameters, and reports what it cannot take. Of several
@@ -80,10 +89,28 @@ impl Fits {
         self.tasks.push((instance.work.task(), instance.stage.clone()));
         let pairs = instance.inputs.get("pairs").map(|input| &self.tasks[*input]);
         let task = pairs.and_then(|(task, stage)| Some(((*task)?, stage.as_str())));
-        self.image_uses.push(instance.work.image_use().or_else(|| self.inherited(instance)));
-        let trained = instance.inputs.get("lora").and_then(|input| self.image_uses[*input]);
-        let (models, data) = (&self.models, &self.data);
-        let around = Surroundings { size, ports: &ports, task, trained, models, data };
+        let trained = instance.inputs.iter();
+        let trained: Vec<_> = trained
+            .filter_map(|(port, input)| Some((port.as_str(), self.trained[*input].clone()?)))
+            .collect();
+        let parts = self.parts.add(&instance.work, instance.inputs.get("model").copied());
+        let around = Surroundings {
+            size,
+            ports: &ports,
+            task,
+            stage: &instance.stage,
+            trained: &trained,
+            parts: parts.as_ref(),
+            models: &self.models,
+            data: &self.data,
+        };
+        self.trained.push(instance.work.trainings(&around).map(Rc::new));
+        for caution in instance.work.cautions(&around) {
+            let warning = format!("`{}` {caution}", instance.stage);
+            if !self.warnings.contains(&warning) {
+                self.warnings.push(warning);
+            }
+        }
         let mut misfits = instance.work.misfits(&around);
         misfits.extend(too_large(size));
         for misfit in misfits {
@@ -104,13 +131,6 @@ impl Fits {
             problem.help = misfit.help;
             problems.add(problem);
         }
-    }
-
-    /// How the adapters of a stage's inputs are trained, if all in one way.
-    fn inherited(&self, instance: &Instance) -> Option<ImageUse> {
-        let mut uses = instance.inputs.values().filter_map(|input| self.image_uses[*input]);
-        let first = uses.next()?;
-        uses.all(|other| other == first).then_some(first)
     }
 
     fn sizes(&self, instance: &Instance) -> Sizes {

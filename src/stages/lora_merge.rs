@@ -1,16 +1,21 @@
 //! `lora_merge`: adapters to one, or into the model; also how adapters of other programs come in.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use burn::tensor::Device;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
-    Cause, IdleParam, ImageUse, Inputs, Misfit, Output, ParamError, Port, Ports, Stage,
-    StageContext, StageError, StageKind, Surroundings, fit::refuse, model::pass_parts_on,
-    pretrain::WeightType, rules,
+    Cause, IdleParam, ImageRecord, Inputs, Misfit, ModelParts, Output, ParamError, Port, Ports,
+    Stage, StageContext, StageError, StageKind, Surroundings, Trainings,
+    agreement::FILES,
+    fit::refuse,
+    idle,
+    model::{pass_parts_on, record_of_model},
+    pretrain::WeightType,
+    rules,
 };
 use crate::{
     artifact::{
@@ -22,6 +27,7 @@ use crate::{
         Adapter, ClipSize, LoadError, Memory, ModelRef,
         lora::{Combination, Combined},
         memory::merging,
+        sampling::ImageLatentScale,
     },
     store::SourceReader,
 };
@@ -31,6 +37,8 @@ type Weighted = (Adapter, f64);
 
 /// The ports of adapters, in the order of `weights`.
 const ADAPTERS: [&str; 4] = ["first", "second", "third", "fourth"];
+/// The same and that of the model, behind all of which there are trainings.
+const PORTS: [&str; 5] = ["first", "second", "third", "fourth", "model"];
 
 /// Makes one adapter of several, each with its weight. With `model`, the sum goes into the model's
 /// transformer instead, and the output takes its place on the port `model` of other stages.
@@ -58,6 +66,14 @@ pub struct LoraMerge {
     #[serde(default)]
     #[schemars(extend("format" = "path"))]
     pub root: Option<String>,
+    /// Multiple of the conditioning image's latent that `files` were trained with, as in `lora_train`. It
+    /// goes into the log, by which sampling is checked; without it, a mismatch would not be noticed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_latent_scale: Option<ImageLatentScale>,
+    /// Whether `files` were trained with `causal_time`, as in `lora_train` (LTX-Video); it goes into the
+    /// log, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub causal_time: Option<bool>,
     /// The type of a merged model's weights.
     #[serde(default)]
     pub precision: WeightType,
@@ -67,8 +83,9 @@ const PORT: Port = Port { name: "", kinds: &[ArtifactKind::LoraAdapter], require
 
 impl StageKind for LoraMerge {
     const KIND: &'static str = "lora_merge";
-    // 1: first · 2: the log keeps how the image was given in training.
-    const VERSION: u32 = 2;
+    // 1: first · 2: the log keeps how the image was given in training · 3: that of a merged model, too, and
+    // adapters must agree on it.
+    const VERSION: u32 = 3;
     const PORTS: Ports = Ports {
         inputs: &[
             Port { name: ADAPTERS[0], ..PORT },
@@ -115,15 +132,12 @@ impl Stage for LoraMerge {
                 format!("must lie below `root`, but `{file}` does not"),
             ));
         }
+        errors.extend(rules::image_scale(self.image_latent_scale));
         errors
     }
 
     fn idle_params(&self) -> Vec<IdleParam> {
-        if self.model.is_some() {
-            return Vec::new();
-        }
-        let serves = "`model` is given, into which the adapters are merged".to_owned();
-        vec![IdleParam { param: "precision", by: "model", serves }]
+        idle::lora_merge(self)
     }
 
     fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
@@ -136,7 +150,25 @@ impl Stage for LoraMerge {
                 "add `model = ...`, which gives the parts that the input has not",
             ));
         }
+        let on_ports = PORTS.map(|port| (port, around.trained_on(port).image));
+        misfits.extend(ImageRecord::agreed(on_ports.into_iter().chain(self.of_files())).err());
         misfits
+    }
+
+    fn trainings(&self, around: &Surroundings<'_>) -> Option<Trainings> {
+        let on_ports = PORTS.map(|port| (port, around.trained_on(port)));
+        let records = on_ports.iter().map(|(port, trained)| (*port, trained.image));
+        let image = ImageRecord::agreed(records.chain(self.of_files())).ok()?;
+        let here = |stated: bool| {
+            (!self.files.is_empty() && !stated).then(|| Arc::<str>::from(around.stage))
+        };
+        let (mut without_scale, mut without_time) =
+            (here(self.image_latent_scale.is_some()), here(self.causal_time.is_some()));
+        for (_, trained) in on_ports {
+            without_scale = without_scale.or(trained.without_scale);
+            without_time = without_time.or(trained.without_time);
+        }
+        Some(Trainings { image, without_scale, without_time })
     }
 
     fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
@@ -161,28 +193,43 @@ impl Stage for LoraMerge {
         self.model.is_some().then_some(ArtifactKind::Model)
     }
 
+    fn gives_parts(&self) -> bool {
+        self.model.is_some()
+    }
+
+    fn parts(&self, given: &ModelParts) -> Option<ModelParts> {
+        let config = given.source(self.model.as_ref()?).ok()?.config("transformer").ok()?;
+        Some(given.with("transformer", config))
+    }
+
     fn run(
         &self,
         inputs: &Inputs<'_>,
         out: &mut Output<'_>,
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
-        let (parts, logs) = self.parts(inputs, cx.sources)?;
-        let log = json!({
+        let (adapters, mut records) = self.adapters(inputs, cx.sources)?;
+        let source = self.model.as_ref().map(|model| resolve_model(model, inputs, "model"));
+        let source = source.transpose()?;
+        if let Some(source) = &source {
+            let vae = source.config("vae").unwrap_or_default();
+            records.push(("model", record_of_model(inputs, &vae)?));
+        }
+        let record = ImageRecord::agreed(records).map_err(StageError::from)?;
+        let merged = json!({
             "method": self.method,
-            "adapters": parts.iter().map(|(adapter, weight)| json!({
+            "adapters": adapters.iter().map(|(adapter, weight)| json!({
                 "rank": adapter.rank, "alpha": adapter.alpha, "weight": weight,
             })).collect::<Vec<_>>(),
         });
         cx.tick(0, 1, "combine adapters")?;
-        let Combined { adapter, kept } = Adapter::combine(&parts, self.method, self.rank)?;
-        let Some(model) = &self.model else {
-            let mut train = json!({ "merged": log, "kept": kept });
-            keep_image_use(&mut train, &logs);
-            return AdapterArtifact { adapter, train }.write(out, None);
+        let Combined { adapter, kept } = Adapter::combine(&adapters, self.method, self.rank)?;
+        let mut log = json!({ "merged": merged, "kept": kept });
+        record.write(&mut log);
+        let Some(source) = source else {
+            return AdapterArtifact { adapter, train: log }.write(out, None);
         };
         cx.tick(0, 1, "merge into the model")?;
-        let source = resolve_model(model, inputs, "model")?;
         let mut params = source.params("transformer", &Device::flex())?;
         adapter.merge_into(&mut params)?;
         let part = ModelPart {
@@ -190,7 +237,7 @@ impl Stage for LoraMerge {
             config: source.config("transformer")?,
             params,
             bf16: self.precision == WeightType::Bf16,
-            log: json!({ "merged": log, "kept": kept }),
+            log,
         };
         part.write(out)?;
         pass_parts_on(inputs, out, "transformer")
@@ -215,45 +262,37 @@ impl LoraMerge {
         })
     }
 
-    /// The adapters with their weights, and the logs of those that have one.
-    fn parts(
+    /// How the image was given in the training of `files`, as stated here.
+    fn of_files(&self) -> Option<(&'static str, ImageRecord)> {
+        let record = ImageRecord { scale: self.image_latent_scale, causal_time: self.causal_time };
+        (!self.files.is_empty()).then_some((FILES, record))
+    }
+
+    /// The adapters with their weights, and how the image was given in their trainings.
+    fn adapters(
         &self,
         inputs: &Inputs<'_>,
         sources: Option<&SourceReader>,
-    ) -> Result<(Vec<Weighted>, Vec<Value>), StageError> {
-        let (mut adapters, mut logs) = (Vec::new(), Vec::new());
+    ) -> Result<(Vec<Weighted>, Vec<(&'static str, ImageRecord)>), StageError> {
+        let (mut adapters, mut records) = (Vec::new(), Vec::new());
         for port in ADAPTERS {
             if let Some(AdapterArtifact { adapter, train }) = AdapterArtifact::read(inputs, port)? {
                 adapters.push(adapter);
-                logs.push(train);
+                records.push((port, ImageRecord::of_log(&train)));
             }
         }
         for file in &self.files {
             let sources = sources.ok_or_else(|| StageError::failed("`files` needs `root`"))?;
             adapters.push(read_file(sources, file).map_err(|error| error.on_item(file))?);
         }
+        records.extend(self.of_files());
         refuse(self.miscount(adapters.len()))?;
         let weights = match self.weights.len() {
             0 => vec![1.0; adapters.len()],
             _ => self.weights.clone(),
         };
-        Ok((adapters.into_iter().zip(weights).collect(), logs))
+        Ok((adapters.into_iter().zip(weights).collect(), records))
     }
-}
-
-/// Keeps how the image was given in the training of all adapters, if in one way: sampling must do the
-/// same.
-fn keep_image_use(train: &mut Value, logs: &[Value]) {
-    let mut uses = logs.iter().filter_map(|log| Some((ImageUse::of_adapter(log)?, log)));
-    let Some((first, log)) = uses.next() else { return };
-    if !uses.all(|(other, _)| other == first) {
-        return;
-    }
-    train["image_latent_scale"] = log["image_latent_scale"].clone();
-    let settings = &log["settings"];
-    train["settings"] = json!({
-        "image_latent_scale": settings["image_latent_scale"], "causal_time": first.causal_time,
-    });
 }
 
 /// Reads an adapter file; peft keeps the scale in another file beside it.
@@ -278,8 +317,10 @@ fn read_file(sources: &SourceReader, file: &str) -> Result<Adapter, StageError> 
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
-    use crate::stages::support::Bench;
+    use crate::{artifact::Item, stages::support::Bench};
 
     fn stage(params: Value) -> LoraMerge {
         serde_json::from_value(params).unwrap()
@@ -305,24 +346,40 @@ mod tests {
         assert_eq!(wrong(json!({ "root": "x" })), ["files: must be given together with `root`"]);
     }
 
+    /// An adapter of the built-in model with the log of a training.
+    fn adapter(bench: &Bench, scale: f64) -> Item {
+        let model = ModelRef("builtin:tiny".to_owned()).resolve().unwrap();
+        let base = model.params("transformer", &Device::flex()).unwrap();
+        let adapter = Adapter::new_fresh(&base, &["to_q"], 1, 1.0, 7, &Device::flex()).unwrap();
+        let log =
+            json!({ "image_latent_scale": scale, "settings": { "image_latent_scale": null } });
+        let files: [(&str, &[u8]); 2] = [
+            ("pytorch_lora_weights.safetensors", &adapter.to_diffusers()),
+            ("train.json", log.to_string().as_bytes()),
+        ];
+        bench.item("adapter", &files)
+    }
+
+    /// Adapters of one artifact may differ from what the file says of their stage, so logs count, too.
     #[test]
-    fn how_the_image_was_given_is_kept_where_all_agree() {
-        let log = |scale: f64, causal: bool| {
-            let settings = json!({ "image_latent_scale": null, "causal_time": causal });
-            json!({ "image_latent_scale": scale, "settings": settings })
+    fn logs_are_compared_and_handed_on() {
+        let bench = Bench::new();
+        let [one, two] = [0.3, 0.9].map(|scale| [adapter(&bench, scale)]);
+        let kind = ArtifactKind::LoraAdapter;
+        let merge = |params: Value, ports: &[(&str, ArtifactKind, &[Item])]| {
+            bench.run(&stage(params), &bench.inputs(ports))
         };
-        let kept = |logs: &[Value]| {
-            let mut train = json!({});
-            keep_image_use(&mut train, logs);
-            ImageUse::of_adapter(&train)
-        };
-        let foreign = json!({ "merged": {} });
-        let one = ImageUse::of_adapter(&log(0.7, true));
-        assert!(one.is_some());
-        assert_eq!(kept(&[log(0.7, true), log(0.7, true), foreign.clone()]), one);
-        assert_eq!(kept(&[log(0.7, true), log(0.7, false)]), None);
-        assert_eq!(kept(&[log(0.7, true), log(1.0, true)]), None);
-        assert_eq!(kept(&[foreign]), None);
+        let error = merge(json!({}), &[("first", kind, &one), ("second", kind, &two)]).unwrap_err();
+        let told = "by 0.3000 in the training of the adapter on `first`, but by 0.9000";
+        assert!(error.to_string().contains(told), "{error}");
+
+        let whole = merge(json!({ "model": "builtin:tiny" }), &[("first", kind, &one)]).unwrap();
+        let on_port = [("model", ArtifactKind::Model, &whole[..])];
+        let record = record_of_model(&bench.inputs(&on_port), &json!({})).unwrap();
+        assert_eq!(record.scale, Some(ImageLatentScale::Factor(0.3)));
+        let again = [on_port[0], ("first", kind, &two)];
+        let error = merge(json!({ "model": "builtin:tiny" }), &again).unwrap_err().to_string();
+        assert!(error.contains("but by 0.3000 in that of the model on `model`"), "{error}");
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod lora_merge;
 mod lora_train;
 mod metric;
 mod model;
+mod model_parts;
 mod predictions;
 mod pretrain;
 mod rules;
@@ -31,7 +32,7 @@ mod training;
 mod transform;
 mod vae_encode;
 
-pub use agreement::ImageUse;
+pub use agreement::{ImageRecord, Trainings};
 pub use color_correct::ColorCorrect;
 pub use command::ShellCommand;
 pub use context::{CancelFlag, Inputs, OnItem, Output, Progress, StageContext};
@@ -46,6 +47,7 @@ pub use interpolate::Interpolate;
 pub use lora_merge::LoraMerge;
 pub use lora_train::LoraTrain;
 pub use metric::Metric;
+pub use model_parts::{KnownParts, ModelParts};
 pub use pretrain::Pretrain;
 pub use sample::Sample;
 pub use text_encode::TextEncode;
@@ -192,14 +194,31 @@ pub trait Stage: Send + Sync {
         None
     }
 
-    /// How the denoiser gets its image, for a stage that trains an adapter.
-    fn image_use(&self) -> Option<ImageUse> {
+    /// How the denoiser got its image in the trainings behind what it gives, for a stage that gives an
+    /// adapter or a model.
+    fn trainings(&self, _around: &Surroundings<'_>) -> Option<Trainings> {
         None
     }
 
     /// What it cannot take of what it will be given, as far as that is known before it runs.
     fn misfits(&self, _around: &Surroundings<'_>) -> Vec<Misfit> {
         Vec::new()
+    }
+
+    /// What may be wrong with what it will be given and cannot be known; the user is warned of it.
+    fn cautions(&self, _around: &Surroundings<'_>) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Whether it may give a model.
+    fn gives_parts(&self) -> bool {
+        false
+    }
+
+    /// The configurations of the parts that it gives, for a stage that gives a model, by those on its
+    /// port `model`; nothing if one of them is not known before it runs.
+    fn parts(&self, _given: &ModelParts) -> Option<ModelParts> {
+        None
     }
 
     /// The images it takes from outside, for a stage that takes some.

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, FloatDType, Tensor};
+use serde_json::Value;
 
-use super::{Cause, Inputs, ItemSize, Misfit, Output, StageContext, StageError, fit};
+use super::{Cause, ImageRecord, Inputs, ItemSize, Misfit, Output, StageContext, StageError, fit};
 use crate::{
     artifact::{
         Item,
-        model::resolve_model,
+        model::{LOG, resolve_model},
         tensors::Array,
         text::TextEmbedding,
         videos::{self, Clip},
@@ -32,6 +33,19 @@ impl StageModel {
         let source = resolve_model(model, inputs, "model")?;
         Ok(Self { source, device: cx.device.clone().without_autodiff() })
     }
+}
+
+/// How the image was given in the trainings behind the transformer on the port `model`; `vae` is the
+/// `config.json` of the model.
+pub(super) fn record_of_model(inputs: &Inputs<'_>, vae: &Value) -> Result<ImageRecord, StageError> {
+    let item = inputs.items("model").iter().find(|item| item.name == "transformer");
+    let Some(item) = item.filter(|item| item.files.contains_key(LOG)) else {
+        return Ok(ImageRecord::default());
+    };
+    let log: Value = serde_json::from_slice(&inputs.read(item, LOG)?).map_err(|e| {
+        StageError::failed(format!("`{LOG}` must be JSON: {e}")).on_item(&item.name)
+    })?;
+    Ok(ImageRecord::of_model(&log, Some(vae)))
 }
 
 /// Parts on the port `model` other than the one that was made.

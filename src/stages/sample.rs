@@ -6,12 +6,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Cause, IdleParam, ImageUse, Inputs, Misfit, Output, OwnSize, ParamError, Port, Ports, Stage,
+    Cause, IdleParam, Inputs, Misfit, Output, OwnSize, ParamError, Port, Ports, Stage,
     StageContext, StageError, StageKind, Surroundings,
-    agreement::scale_of_a_frame,
+    agreement::{ImageRecord, ImageUse, scale_of_a_frame},
     fit::{not_known, refuse},
     idle,
-    model::{StageModel, array, check_channels, check_clip, open_vae, read_text, tiling_help},
+    model::{
+        StageModel, array, check_channels, check_clip, open_vae, read_text, record_of_model,
+        tiling_help,
+    },
     rules,
 };
 use crate::{
@@ -149,11 +152,18 @@ impl Stage for Sample {
         misfits.extend(facts.tiling(self.tiling));
         let conditioning = facts.family.image_conditioning();
         misfits.extend(scale_of_a_frame(self.image_latent_scale, conditioning));
-        misfits.extend(facts.image_use(self.how_image_is_used(), around.trained));
+        misfits.extend(facts.image_use(self.image_use(), around));
         if let Some(limit) = facts.train_timesteps.filter(|limit| self.steps > *limit) {
             misfits.push(too_many_steps(self.steps, limit));
         }
         misfits
+    }
+
+    fn cautions(&self, around: &Surroundings<'_>) -> Vec<String> {
+        let Some(facts) = around.model(&self.model) else { return Vec::new() };
+        let conditioning = facts.family.image_conditioning();
+        let trained = around.trained.iter();
+        trained.filter_map(|(_, trained)| trained.caution(conditioning)).collect()
     }
 
     fn mapped_port(&self) -> Option<&'static str> {
@@ -206,7 +216,14 @@ impl Stage for Sample {
         let vae_config = source.config("vae")?;
         let scale =
             ImageLatentScale::resolve(self.image_latent_scale, &vae_config, Side::Sampling)?;
-        self.check_image_use(lora.as_ref(), denoiser.image_conditioning(), &vae_config)?;
+        let trained = [
+            (
+                "lora",
+                lora.as_ref().map(|lora| ImageRecord::of_log(&lora.train)).unwrap_or_default(),
+            ),
+            ("model", record_of_model(inputs, &vae_config)?),
+        ];
+        self.check_image_use(&trained, denoiser.image_conditioning(), &vae_config)?;
         check_channels(vae.latent_channels(), &*denoiser)?;
         let text = read_text(inputs, "text", &*denoiser, &device)?;
         let sampling = Sampling {
@@ -296,23 +313,23 @@ impl Sample {
         conditions.then(|| self.condition.unwrap_or_default())
     }
 
-    fn how_image_is_used(&self) -> ImageUse {
+    fn image_use(&self) -> ImageUse {
         let causal_time = self.sampler == Some(Sampler::FlowCondition);
-        ImageUse { scale: self.image_latent_scale, causal_time }
+        ImageUse { scale: self.image_latent_scale, causal_time, side: Side::Sampling }
     }
 
-    /// Checks that the image is given as in the training of the adapter.
+    /// Checks that the image is given as in the trainings behind these ports.
     fn check_image_use(
         &self,
-        lora: Option<&AdapterArtifact>,
+        trained: &[(&str, ImageRecord)],
         conditioning: ImageConditioning,
         vae: &Value,
     ) -> Result<(), StageError> {
-        let mut misfit = scale_of_a_frame(self.image_latent_scale, conditioning);
-        if let Some(trained) = lora.and_then(|lora| ImageUse::of_adapter(&lora.train)) {
-            misfit = misfit.or(self.how_image_is_used().misfit(trained, conditioning, vae)?);
+        refuse(scale_of_a_frame(self.image_latent_scale, conditioning))?;
+        for record in trained {
+            refuse(self.image_use().misfit(*record, conditioning, vae)?)?;
         }
-        refuse(misfit)
+        Ok(())
     }
 
     fn unguided(&self) -> Misfit {

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    IdleParam, ImageUse, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext,
-    StageError, StageKind, Surroundings,
-    agreement::{scale_of_a_frame, time_of_channels},
+    IdleParam, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext, StageError,
+    StageKind, Surroundings, Trainings,
+    agreement::{ImageUse, scale_of_a_frame, time_of_channels},
     fit::not_known,
     idle,
     model::StageModel,
@@ -22,7 +22,7 @@ use crate::{
         ClipSize, ImageConditioning, LoadError, LoraTargets, Memory, ModelRef,
         TimestepDistribution,
         memory::{Estimator, LoraTraining},
-        sampling::ImageLatentScale,
+        sampling::{ImageLatentScale, Side},
     },
     train::{gradient::Recompute, optimizer::AdamW, order::SmallSet, schedule::LrSchedule},
 };
@@ -183,11 +183,13 @@ impl Stage for LoraTrain {
         let known = facts.family.timestep_distributions();
         misfits.extend(not_known("timestep_distribution", self.timestep_distribution, known));
         misfits.extend(self.image_misfits(facts.family.image_conditioning()));
+        misfits.extend(facts.image_use(self.image_use(), around));
         misfits
     }
 
-    fn image_use(&self) -> Option<ImageUse> {
-        Some(ImageUse { scale: self.image_latent_scale, causal_time: self.causal_time })
+    fn trainings(&self, around: &Surroundings<'_>) -> Option<Trainings> {
+        let facts = around.model(&self.model)?;
+        Some(Trainings { image: facts.record(self.image_use()), ..Trainings::default() })
     }
 
     fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
@@ -248,7 +250,7 @@ impl Stage for LoraTrain {
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
         let model = StageModel::open(&self.model, inputs, cx)?;
-        let base = self.base(&model, cx)?;
+        let base = self.base(&model, inputs, cx)?;
         let clips = self.clips(&*base.denoiser(None)?, inputs, &model.device, cx)?;
         let made = self.train(&base, clips, &model.device, cx)?;
         self.write(made, out)
@@ -256,6 +258,11 @@ impl Stage for LoraTrain {
 }
 
 impl LoraTrain {
+    fn image_use(&self) -> ImageUse {
+        let (scale, causal_time) = (self.image_latent_scale, self.causal_time);
+        ImageUse { scale, causal_time, side: Side::Training }
+    }
+
     /// What does nothing in a family that gets its image in this way.
     fn image_misfits(&self, conditioning: ImageConditioning) -> Vec<Misfit> {
         let scale = scale_of_a_frame(self.image_latent_scale, conditioning);

@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    IdleParam, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext, StageError,
-    StageKind, Surroundings, idle,
+    IdleParam, Inputs, Misfit, ModelParts, Output, ParamError, Port, Ports, Stage, StageContext,
+    StageError, StageKind, Surroundings, Trainings,
+    agreement::ImageUse,
+    idle,
     model::pass_parts_on,
     rules,
     training::{HELD_OUT, check_rates, log_held_out, settings, trajectory},
@@ -19,7 +21,9 @@ use crate::{
     artifact::{ArtifactKind, model::ModelPart},
     models::{
         ClipSize, LoadError, MODELS, Memory, ModelRef, ParamReader, Params, Start,
-        TimestepDistribution, VideoDiffusion, memory::Pretraining, sampling::ImageLatentScale,
+        TimestepDistribution, VideoDiffusion,
+        memory::Pretraining,
+        sampling::{ImageLatentScale, Side},
     },
     train::{
         gradient::Recompute, optimizer::AdamW, schedule::LrSchedule, steps::Trained, vae::VaeLoss,
@@ -254,6 +258,29 @@ impl Stage for Pretrain {
         self.unfit(around)
     }
 
+    fn trainings(&self, around: &Surroundings<'_>) -> Option<Trainings> {
+        let before = around.trained_on("model");
+        if self.part == Part::Vae || self.steps == 0 {
+            return Some(before);
+        }
+        let vae = around.parts.and_then(|parts| parts.get("vae"));
+        Some(Trainings { image: self.image_use().record(vae), ..Trainings::default() })
+    }
+
+    fn gives_parts(&self) -> bool {
+        true
+    }
+
+    fn parts(&self, given: &ModelParts) -> Option<ModelParts> {
+        let name = self.part.name();
+        let config = match (given.get(name), &self.like) {
+            (Some(config), _) if self.config.is_empty() => config.clone(),
+            (None, Some(like)) => like.resolve().ok()?.config(name).ok()?,
+            _ => self.stated_config(),
+        };
+        Some(given.with(name, config))
+    }
+
     fn params_without_effect(&self) -> &'static [(&'static str, usize)] {
         &[("save_every", 200)]
     }
@@ -343,6 +370,11 @@ impl Stage for Pretrain {
 }
 
 impl Pretrain {
+    fn image_use(&self) -> ImageUse {
+        let (scale, causal_time) = (self.image_latent_scale, self.causal_time);
+        ImageUse { scale, causal_time, side: Side::Training }
+    }
+
     fn family(&self) -> Option<&'static dyn VideoDiffusion> {
         MODELS.iter().find(|model| model.class_name() == self.family).copied()
     }

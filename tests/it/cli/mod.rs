@@ -33,6 +33,7 @@ mod run;
 mod runs;
 mod schema;
 mod settings;
+mod trainings;
 
 use std::{
     fmt::Write,
