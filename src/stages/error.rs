@@ -142,6 +142,7 @@ impl From<LoadError> for StageError {
         let message = error.to_string();
         let help = error.help().map(str::to_owned);
         match error {
+            LoadError::Damaged { digest } => Self::Damaged { digest: digest.into() },
             LoadError::Io { .. } | LoadError::Missing { .. } => Self::Environment { message, help },
             _ => Self::Failed { message, item: None, help },
         }

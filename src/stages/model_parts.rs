@@ -39,7 +39,7 @@ impl ModelParts {
             .0
             .iter()
             .map(|(part, config)| (format!("{part}/config.json"), config.to_string().into_bytes()));
-        Ok(ModelSource::with_artifact(base, files.collect()))
+        Ok(ModelSource::with_artifact(base, files))
     }
 
     /// Tells parts apart; those that one stage gives in many cells are the same.
