@@ -123,9 +123,12 @@ pub struct IdleParam {
     pub serves: String,
 }
 
+/// A model, and what takes the place of its parts.
+type WithParts = (ModelRef, usize);
+
 /// The models of a pipeline, each opened once and as far as its configuration can be read.
 #[derive(Default)]
-pub struct KnownModels(RefCell<HashMap<(ModelRef, usize), Option<Rc<Facts>>>>);
+pub struct KnownModels(RefCell<HashMap<WithParts, Option<Rc<Facts>>>>);
 
 impl KnownModels {
     /// `parts` must live as long as what is known: they are told apart by where they are.

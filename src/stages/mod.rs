@@ -104,6 +104,17 @@ pub struct Ports {
 /// The parameters that can hold the model of [`Stage::weights`].
 pub const MODEL_PARAMS: [&str; 2] = ["model", "like"];
 
+/// What a stage is to do, as far as it decides the memory it takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Workload<'a> {
+    /// The size of its clips, if it is known.
+    pub clip: Option<ClipSize>,
+    /// Whether the device is the CPU.
+    pub on_host: bool,
+    /// What is on its port `model`.
+    pub parts: &'a ModelParts,
+}
+
 /// Work the executor can do without knowing its kind.
 pub trait Stage: Send + Sync {
     /// Checks the rules that no single field can state.
@@ -236,14 +247,19 @@ pub trait Stage: Send + Sync {
         None
     }
 
-    /// The memory its model takes for clips of this size, on the CPU or on a GPU; none where it runs
-    /// no model, or where the size decides and is not known.
-    fn memory(&self, _clip: Option<ClipSize>, _on_host: bool) -> Result<Option<Memory>, LoadError> {
+    /// The memory of the device that its model takes for this work; none where it runs no model, or
+    /// where the size of clips decides and is not known.
+    fn memory(&self, _work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
         Ok(None)
     }
 
-    /// What would make it need less memory for clips of this size.
-    fn memory_help(&self, _clip: Option<ClipSize>, _on_host: bool) -> Vec<String> {
+    /// The memory of the host that it takes for this work, for a stage that does not use the device.
+    fn host_memory(&self, _work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
+        Ok(None)
+    }
+
+    /// What would make it need less memory for this work.
+    fn memory_help(&self, _work: &Workload<'_>) -> Vec<String> {
         Vec::new()
     }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use burn::tensor::{Device, FloatDType, Tensor};
 use serde_json::Value;
 
-use super::{Cause, ImageRecord, Inputs, ItemSize, Misfit, Output, StageContext, StageError, fit};
+use super::{
+    Cause, ImageRecord, Inputs, ItemSize, Misfit, Output, StageContext, StageError, Workload, fit,
+};
 use crate::{
     artifact::{
         Item,
@@ -14,7 +16,7 @@ use crate::{
         text::TextEmbedding,
         videos::{self, Clip},
     },
-    models::{ClipSize, Compression, Denoiser, ModelRef, ModelSource, VideoVae, memory::Estimator},
+    models::{Compression, Denoiser, ModelRef, ModelSource, VideoVae, memory::Estimator},
 };
 
 /// A stage's model and the device its frozen parts live on.
@@ -55,12 +57,7 @@ pub(super) fn pass_parts_on(
     made: &str,
 ) -> Result<(), StageError> {
     for item in inputs.items("model").iter().filter(|item| item.name != made) {
-        let mut files = Vec::new();
-        for name in item.files.keys() {
-            files.push((name.as_str(), inputs.read(item, name)?));
-        }
-        let files: Vec<_> = files.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();
-        out.item(&item.name, &files)?;
+        out.pass_on(inputs, item)?;
     }
     Ok(())
 }
@@ -84,15 +81,10 @@ pub(super) fn without_tiles() -> Misfit {
 }
 
 /// Advice to work on tiles, where they are smaller than the clip and not used yet.
-pub(super) fn tiling_help(
-    model: &ModelRef,
-    clip: Option<ClipSize>,
-    tiling: bool,
-    on_host: bool,
-) -> Option<String> {
-    let source = model.resolve().ok().filter(|_| !tiling)?;
-    let estimator = Estimator::new(&source, on_host).ok()?;
-    let helps = estimator.has_smaller_tiles(clip?).ok()?;
+pub(super) fn tiling_help(model: &ModelRef, tiling: bool, work: &Workload<'_>) -> Option<String> {
+    let source = work.parts.source(model).ok().filter(|_| !tiling)?;
+    let estimator = Estimator::new(&source, work.on_host).ok()?;
+    let helps = estimator.has_smaller_tiles(work.clip?).ok()?;
     helps.then(|| "set `tiling = true`, which changes pixels a little".to_owned())
 }
 

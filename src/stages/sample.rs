@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     Cause, IdleParam, Inputs, Misfit, Output, OwnSize, ParamError, Port, Ports, Stage,
-    StageContext, StageError, StageKind, Surroundings,
+    StageContext, StageError, StageKind, Surroundings, Workload,
     agreement::{ImageRecord, ImageUse, scale_of_a_frame},
     fit::{not_known, refuse},
     idle,
@@ -20,8 +20,8 @@ use super::{
 use crate::{
     artifact::{ArtifactKind, Item, adapter::AdapterArtifact, samples},
     models::{
-        ClipSize, Denoiser, ImageConditioning, LoadError, Memory, ModelRef, ModelSource, Sampler,
-        VideoVae, family,
+        Denoiser, ImageConditioning, LoadError, Memory, ModelRef, ModelSource, Sampler, VideoVae,
+        family,
         memory::Estimator,
         pixels,
         sampling::{Condition, ImageLatentScale, Sample as Start, Sampling, Side},
@@ -182,17 +182,19 @@ impl Stage for Sample {
         Some((&self.model, &["vae", "transformer", "scheduler"]))
     }
 
-    fn memory(&self, clip: Option<ClipSize>, on_host: bool) -> Result<Option<Memory>, LoadError> {
-        let Some(clip) = clip else { return Ok(None) };
+    fn memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
+        let Some(clip) = work.clip else { return Ok(None) };
         // A GPU works on one after the other.
-        let parallel = if on_host { self.batch_size.min(rayon::current_num_threads()) } else { 1 };
-        let source = self.model.resolve()?;
-        Estimator::new(&source, on_host)?.sampling(clip, parallel, self.tiling).map(Some)
+        let parallel =
+            if work.on_host { self.batch_size.min(rayon::current_num_threads()) } else { 1 };
+        let source = work.parts.source(&self.model)?;
+        Estimator::new(&source, work.on_host)?.sampling(clip, parallel, self.tiling).map(Some)
     }
 
-    fn memory_help(&self, clip: Option<ClipSize>, on_host: bool) -> Vec<String> {
-        let smaller = (on_host && self.batch_size > 1).then(|| "set `batch_size = 1`".to_owned());
-        let tiles = tiling_help(&self.model, clip, self.tiling, on_host);
+    fn memory_help(&self, work: &Workload<'_>) -> Vec<String> {
+        let smaller =
+            (work.on_host && self.batch_size > 1).then(|| "set `batch_size = 1`".to_owned());
+        let tiles = tiling_help(&self.model, self.tiling, work);
         smaller.into_iter().chain(tiles).collect()
     }
 

@@ -5,13 +5,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
+    Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind, Workload,
     model::StageModel,
 };
 use crate::{
     artifact::{ArtifactKind, text::TextEmbedding},
     models::{
-        ClipSize, LoadError, Memory, ModelRef, ModelSource, PromptFormat, family,
+        LoadError, Memory, ModelRef, ModelSource, PromptFormat, family,
         memory::Estimator,
         t5::{T5Config, T5Tokenizer, TokenizerFiles},
     },
@@ -68,9 +68,9 @@ impl Stage for TextEncode {
         Some((&self.model, &["text_encoder", "tokenizer", "transformer/config.json"]))
     }
 
-    fn memory(&self, _clip: Option<ClipSize>, on_host: bool) -> Result<Option<Memory>, LoadError> {
-        let source = self.model.resolve()?;
-        Estimator::new(&source, on_host)?.text(self.max_length).map(Some)
+    fn memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
+        let source = work.parts.source(&self.model)?;
+        Estimator::new(&source, work.on_host)?.text(self.max_length).map(Some)
     }
 
     fn run(

@@ -261,7 +261,9 @@ fn named(port: &str) -> String {
 fn scales_differ(a: (&str, ImageLatentScale), b: (&str, ImageLatentScale)) -> Misfit {
     let shown = |scale| match scale {
         ImageLatentScale::Factor(multiple) => shown(multiple),
-        rule => format!("`{}`", json!(rule).as_str().unwrap_or_default()),
+        rule @ ImageLatentScale::Rule(_) => {
+            format!("`{}`", json!(rule).as_str().unwrap_or_default())
+        }
     };
     let message = format!(
         "the image's latent was multiplied by {} in the training of {}, but by {} in that of {}: no \

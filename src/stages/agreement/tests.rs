@@ -4,12 +4,12 @@ fn uses(scale: Option<ImageLatentScale>) -> ImageUse {
     ImageUse { scale, causal_time: false, side: Side::Sampling }
 }
 
-fn rule(rule: ScaleRule) -> Option<ImageLatentScale> {
-    Some(ImageLatentScale::Rule(rule))
+fn rule(rule: ScaleRule) -> ImageLatentScale {
+    ImageLatentScale::Rule(rule)
 }
 
-fn factor(factor: f64) -> Option<ImageLatentScale> {
-    Some(ImageLatentScale::Factor(factor))
+fn factor(factor: f64) -> ImageLatentScale {
+    ImageLatentScale::Factor(factor)
 }
 
 #[test]
@@ -21,14 +21,16 @@ fn multiples_must_be_the_same_unless_the_mismatch_is_meant() {
         found.unwrap().is_none()
     };
     let meant = Some(MEANT);
-    assert!(fits(None, None) && fits(None, rule(ScaleRule::Inverse)));
-    assert!(fits(factor(1.4286), None) && fits(factor(0.7), rule(ScaleRule::Direct)));
+    assert!(fits(None, None) && fits(None, Some(rule(ScaleRule::Inverse))));
+    assert!(
+        fits(Some(factor(1.4286)), None) && fits(Some(factor(0.7)), Some(rule(ScaleRule::Direct)))
+    );
     assert!(fits(meant, meant));
-    assert!(!fits(None, factor(1.0)) && !fits(factor(0.7), None));
+    assert!(!fits(None, Some(factor(1.0))) && !fits(Some(factor(0.7)), None));
     assert!(!fits(meant, None));
-    assert!(!fits(rule(ScaleRule::Direct), meant));
+    assert!(!fits(Some(rule(ScaleRule::Direct)), meant));
     let nothing = ("lora", ImageRecord::default());
-    let misfit = uses(factor(9.0)).misfit(nothing, ImageConditioning::Channels, &vae);
+    let misfit = uses(Some(factor(9.0))).misfit(nothing, ImageConditioning::Channels, &vae);
     assert_eq!(misfit.unwrap(), None);
 }
 
@@ -60,7 +62,7 @@ fn time_must_be_counted_in_one_way() {
 #[test]
 fn the_log_of_an_adapter_says_how_it_was_trained() {
     let log = json!({ "image_latent_scale": 0.7, "settings": { "image_latent_scale": null } });
-    let wanted = ImageRecord { scale: factor(0.7), causal_time: Some(false) };
+    let wanted = ImageRecord { scale: Some(factor(0.7)), causal_time: Some(false) };
     assert_eq!(ImageRecord::of_log(&log), wanted);
     let meant = json!({
         "image_latent_scale": 0.7,
@@ -73,7 +75,7 @@ fn the_log_of_an_adapter_says_how_it_was_trained() {
 
 #[test]
 fn the_log_of_a_merge_is_read_as_it_was_written() {
-    for scale in [None, factor(0.7), Some(MEANT), rule(ScaleRule::Direct)] {
+    for scale in [None, Some(factor(0.7)), Some(MEANT), Some(rule(ScaleRule::Direct))] {
         for causal_time in [None, Some(false), Some(true)] {
             let record = ImageRecord { scale, causal_time };
             let mut log = json!({ "merged": {} });
@@ -89,9 +91,9 @@ fn the_log_of_a_full_training_says_how_it_was_trained() {
     let vae = json!({ "scaling_factor": 0.5, "invert_scale_latents": true });
     let log = |part: &str, steps: usize, scale: Value| json!({ "settings": { "part": part, "steps": steps, "image_latent_scale": scale } });
     let scale = |log: &Value| ImageRecord::of_model(log, Some(&vae)).scale;
-    assert_eq!(scale(&log("transformer", 5, json!(null))), factor(2.0));
-    assert_eq!(scale(&log("transformer", 5, json!("direct"))), factor(0.5));
-    assert_eq!(scale(&log("transformer", 5, json!(0.3))), factor(0.3));
+    assert_eq!(scale(&log("transformer", 5, json!(null))), Some(factor(2.0)));
+    assert_eq!(scale(&log("transformer", 5, json!("direct"))), Some(factor(0.5)));
+    assert_eq!(scale(&log("transformer", 5, json!(0.3))), Some(factor(0.3)));
     for untrained in [log("transformer", 0, json!(0.3)), log("vae", 5, json!(null))] {
         assert_eq!(ImageRecord::of_model(&untrained, Some(&vae)), ImageRecord::default());
     }
@@ -103,14 +105,14 @@ fn records_that_contradict_each_other_are_an_error() {
     let agreed = |records: &[(&'static str, ImageRecord)]| {
         ImageRecord::agreed(records.iter().copied()).map_err(|misfit| misfit.message)
     };
-    let one = of(factor(0.3), Some(false));
+    let one = of(Some(factor(0.3)), Some(false));
     let nothing = ImageRecord::default();
-    let all = [("first", one), ("second", nothing), ("third", of(factor(0.3), None))];
+    let all = [("first", one), ("second", nothing), ("third", of(Some(factor(0.3)), None))];
     assert_eq!(agreed(&all), Ok(one));
     assert_eq!(agreed(&[("first", nothing)]), Ok(nothing));
     assert_eq!(agreed(&[]), Ok(nothing));
     let differ = |a, b| agreed(&[("first", a), (FILES, b)]).unwrap_err();
-    insta::assert_snapshot!(differ(one, of(factor(0.9), None)), @"the image's latent was multiplied by 0.3000 in the training of the adapter on `first`, but by 0.9000 in that of the adapters of `files`: no sampling is right for both");
+    insta::assert_snapshot!(differ(one, of(Some(factor(0.9)), None)), @"the image's latent was multiplied by 0.3000 in the training of the adapter on `first`, but by 0.9000 in that of the adapters of `files`: no sampling is right for both");
     insta::assert_snapshot!(differ(one, of(Some(MEANT), None)), @"the image's latent was multiplied by 0.3000 in the training of the adapter on `first`, but by `paper_mismatch` in that of the adapters of `files`: no sampling is right for both");
     insta::assert_snapshot!(differ(one, of(None, Some(true))), @"time was counted from the first video frame in the training of the adapters of `files`, but by latent frames in that of the adapter on `first`: no sampling is right for both");
 }

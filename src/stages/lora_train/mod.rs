@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     IdleParam, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext, StageError,
-    StageKind, Surroundings, Trainings,
+    StageKind, Surroundings, Trainings, Workload,
     agreement::{ImageUse, scale_of_a_frame, time_of_channels},
     fit::not_known,
     idle,
@@ -19,8 +19,7 @@ use super::{
 use crate::{
     artifact::ArtifactKind,
     models::{
-        ClipSize, ImageConditioning, LoadError, LoraTargets, Memory, ModelRef,
-        TimestepDistribution,
+        ImageConditioning, LoadError, LoraTargets, Memory, ModelRef, TimestepDistribution,
         memory::{Estimator, LoraTraining},
         sampling::{ImageLatentScale, Side},
     },
@@ -216,19 +215,19 @@ impl Stage for LoraTrain {
         self.adapter_steps().into_iter().map(|step| step as u64).collect()
     }
 
-    fn memory(&self, clip: Option<ClipSize>, on_host: bool) -> Result<Option<Memory>, LoadError> {
-        let Some(clip) = clip else { return Ok(None) };
+    fn memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
+        let Some(clip) = work.clip else { return Ok(None) };
         let training = LoraTraining {
             targets: self.modules,
             rank: self.rank,
             batch: self.batch_size,
             recompute: self.recompute == Recompute::Block,
         };
-        let source = self.model.resolve()?;
-        Estimator::new(&source, on_host)?.lora_training(clip, &training).map(Some)
+        let source = work.parts.source(&self.model)?;
+        Estimator::new(&source, work.on_host)?.lora_training(clip, &training).map(Some)
     }
 
-    fn memory_help(&self, _clip: Option<ClipSize>, _on_host: bool) -> Vec<String> {
+    fn memory_help(&self, _work: &Workload<'_>) -> Vec<String> {
         let mut help = Vec::new();
         if self.recompute == Recompute::None {
             help.push("set `recompute = \"block\"`".to_owned());

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     IdleParam, Inputs, Misfit, ModelParts, Output, ParamError, Port, Ports, Stage, StageContext,
-    StageError, StageKind, Surroundings, Trainings,
+    StageError, StageKind, Surroundings, Trainings, Workload,
     agreement::ImageUse,
     idle,
     model::pass_parts_on,
@@ -272,13 +272,8 @@ impl Stage for Pretrain {
     }
 
     fn parts(&self, given: &ModelParts) -> Option<ModelParts> {
-        let name = self.part.name();
-        let config = match (given.get(name), &self.like) {
-            (Some(config), _) if self.config.is_empty() => config.clone(),
-            (None, Some(like)) => like.resolve().ok()?.config(name).ok()?,
-            _ => self.stated_config(),
-        };
-        Some(given.with(name, config))
+        let config = self.config_beside(given).ok()?;
+        Some(given.with(self.part.name(), config))
     }
 
     fn params_without_effect(&self) -> &'static [(&'static str, usize)] {
@@ -297,32 +292,30 @@ impl Stage for Pretrain {
         vec![self.steps as u64]
     }
 
-    fn memory(&self, clip: Option<ClipSize>, on_host: bool) -> Result<Option<Memory>, LoadError> {
-        let (Some(clip), Some(family)) = (clip, self.family()) else { return Ok(None) };
-        let like = self.like.as_ref().map(ModelRef::resolve).transpose()?;
-        let config = match &like {
-            Some(like) => like.config(self.part.name())?,
-            None if self.config.is_empty() => return Ok(None),
-            None => Value::Object(self.config.clone()),
+    fn memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
+        let (Some(clip), Some(family)) = (work.clip, self.family()) else { return Ok(None) };
+        let config = self.config_beside(work.parts)?;
+        let training = Pretraining {
+            family,
+            config: &config,
+            batch: self.batch_size,
+            averages: self.ema_decay.is_some(),
+            on_host: work.on_host,
         };
-        let averages = self.ema_decay.is_some();
-        let batch = self.batch_size;
-        let training = Pretraining { family, config: &config, batch, averages, on_host };
-        match (self.part, like) {
-            (Part::Vae, _) => {
-                let [height, width] = self.crop.unwrap_or([clip.height, clip.width]);
-                training.vae(ClipSize { height, width, ..clip }).map(Some)
-            }
-            (Part::Transformer, Some(like)) => {
-                let recompute = self.recompute == Recompute::Block;
-                training.denoiser(clip, &like.config("vae")?, recompute).map(Some)
-            }
-            // The size of its latents is not known.
-            (Part::Transformer, None) => Ok(None),
+        if self.part == Part::Vae {
+            let [height, width] = self.crop.unwrap_or([clip.height, clip.width]);
+            return training.vae(ClipSize { height, width, ..clip }).map(Some);
         }
+        let vae = match (work.parts.get("vae"), &self.like) {
+            (Some(vae), _) => vae.clone(),
+            (None, Some(like)) => like.resolve()?.config("vae")?,
+            // The size of its latents is not known.
+            (None, None) => return Ok(None),
+        };
+        training.denoiser(clip, &vae, self.recompute == Recompute::Block).map(Some)
     }
 
-    fn memory_help(&self, _clip: Option<ClipSize>, _on_host: bool) -> Vec<String> {
+    fn memory_help(&self, _work: &Workload<'_>) -> Vec<String> {
         let mut help = Vec::new();
         if self.part == Part::Transformer && self.recompute == Recompute::None {
             help.push("set `recompute = \"block\"`".to_owned());
@@ -375,6 +368,16 @@ impl Pretrain {
         ImageUse { scale, causal_time, side: Side::Training }
     }
 
+    /// The part's configuration beside what is on the port `model`.
+    fn config_beside(&self, parts: &ModelParts) -> Result<Value, LoadError> {
+        let name = self.part.name();
+        match (parts.get(name), &self.like) {
+            (Some(config), _) if self.config.is_empty() => Ok(config.clone()),
+            (None, Some(like)) => like.resolve()?.config(name),
+            _ => Ok(self.stated_config()),
+        }
+    }
+
     fn family(&self) -> Option<&'static dyn VideoDiffusion> {
         MODELS.iter().find(|model| model.class_name() == self.family).copied()
     }
@@ -402,8 +405,8 @@ impl Pretrain {
         };
         let params = if let Some(item) = old {
             let mut params = Params::default();
-            let bytes = inputs.read(item, WEIGHTS)?;
-            params.read_safetensors(&bytes, WEIGHTS, device, FloatDType::F32)?;
+            let stored = inputs.stored(item, WEIGHTS)?;
+            params.read_stored(&stored, WEIGHTS, device, FloatDType::F32)?;
             build(&ParamReader::loaded(&params, None))?;
             params
         } else {

@@ -1,15 +1,17 @@
 //! `lora_merge`: adapters to one, or into the model; also how adapters of other programs come in.
 
+#[cfg(test)]
+mod tests;
+
 use std::{path::Path, sync::Arc};
 
-use burn::tensor::Device;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
     Cause, IdleParam, ImageRecord, Inputs, Misfit, ModelParts, Output, ParamError, Port, Ports,
-    Stage, StageContext, StageError, StageKind, Surroundings, Trainings,
+    Stage, StageContext, StageError, StageKind, Surroundings, Trainings, Workload,
     agreement::FILES,
     fit::refuse,
     idle,
@@ -21,19 +23,25 @@ use crate::{
     artifact::{
         ArtifactKind,
         adapter::AdapterArtifact,
-        model::{ModelPart, resolve_model},
+        model::{self, resolve_model, write_part},
     },
     models::{
-        Adapter, ClipSize, LoadError, Memory, ModelRef,
-        lora::{Combination, Combined},
+        Adapter, LoadError, Memory, ModelRef,
+        lora::{Combination, Combined, check_head},
         memory::merging,
+        params::{Dtype, TensorFile, header},
         sampling::ImageLatentScale,
     },
-    store::SourceReader,
+    store::{NewObject, SourceReader},
 };
+
+/// Bytes of adapters from files in memory, by those of the files: as they are, as factors, and combined.
+const COPIES_OF_FILES: u64 = 4;
 
 /// An adapter and its weight.
 type Weighted = (Adapter, f64);
+/// A port, or `files`, with how the image was given in the trainings behind it.
+type Recorded = (&'static str, ImageRecord);
 
 /// The ports of adapters, in the order of `weights`.
 const ADAPTERS: [&str; 4] = ["first", "second", "third", "fourth"];
@@ -74,9 +82,9 @@ pub struct LoraMerge {
     /// log, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub causal_time: Option<bool>,
-    /// The type of a merged model's weights.
-    #[serde(default)]
-    pub precision: WeightType,
+    /// The type of a merged model's weights; by default that of the model's, tensor by tensor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<WeightType>,
 }
 
 const PORT: Port = Port { name: "", kinds: &[ArtifactKind::LoraAdapter], required: false };
@@ -84,7 +92,7 @@ const PORT: Port = Port { name: "", kinds: &[ArtifactKind::LoraAdapter], require
 impl StageKind for LoraMerge {
     const KIND: &'static str = "lora_merge";
     // 1: first · 2: the log keeps how the image was given in training · 3: that of a merged model, too, and
-    // adapters must agree on it.
+    // adapters must agree on it; a merged model keeps the type of its weights.
     const VERSION: u32 = 3;
     const PORTS: Ports = Ports {
         inputs: &[
@@ -175,14 +183,15 @@ impl Stage for LoraMerge {
         self.model.as_ref().map(|model| (model, &["transformer"][..]))
     }
 
-    fn memory(&self, _clip: Option<ClipSize>, on_host: bool) -> Result<Option<Memory>, LoadError> {
-        match &self.model {
-            Some(model) if on_host => {
-                let file_value = if self.precision == WeightType::Bf16 { 2 } else { 4 };
-                merging(&model.resolve()?, file_value).map(Some)
-            }
-            _ => Ok(None),
-        }
+    fn memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
+        if work.on_host { self.host_memory(work) } else { Ok(None) }
+    }
+
+    fn host_memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
+        let merging = self.model.as_ref().map(|model| merging(&work.parts.source(model)?));
+        let mut memory = merging.transpose()?.unwrap_or_default();
+        memory.weights += COPIES_OF_FILES * self.size_of_files();
+        Ok((memory.total() > 0).then_some(memory))
     }
 
     fn source_root(&self) -> Option<&Path> {
@@ -229,17 +238,10 @@ impl Stage for LoraMerge {
         let Some(source) = source else {
             return AdapterArtifact { adapter, train: log }.write(out, None);
         };
-        cx.tick(0, 1, "merge into the model")?;
-        let mut params = source.params("transformer", &Device::flex())?;
-        adapter.merge_into(&mut params)?;
-        let part = ModelPart {
-            name: "transformer".to_owned(),
-            config: source.config("transformer")?,
-            params,
-            bf16: self.precision == WeightType::Bf16,
-            log,
-        };
-        part.write(out)?;
+        let config = source.config("transformer")?;
+        write_part(out, ("transformer", &config, &log), |file| {
+            self.merge(&adapter, source.tensor_files("transformer")?, file, cx)
+        })?;
         pass_parts_on(inputs, out, "transformer")
     }
 }
@@ -262,8 +264,53 @@ impl LoraMerge {
         })
     }
 
+    /// Writes a model's weights with what the adapter does added, one tensor after the other.
+    fn merge(
+        &self,
+        adapter: &Adapter,
+        base: Vec<TensorFile<'_>>,
+        file: &mut NewObject<'_>,
+        cx: &StageContext<'_>,
+    ) -> Result<(), StageError> {
+        let tensors: Vec<_> = base.iter().flat_map(TensorFile::tensors).collect();
+        adapter
+            .check_shapes(tensors.iter().map(|(name, info)| (name.as_str(), &info.shape[..])))?;
+        let total = tensors.len() as u64;
+        let tensors = tensors
+            .into_iter()
+            .map(|(name, info)| (name, info.shape.clone(), self.written(info.dtype)));
+        file.write(&header(Some(model::format()), tensors))?;
+        let mut done = 0;
+        for part in base {
+            part.each(|tensor| {
+                cx.tick(done, total, "tensors merged")?;
+                done += 1;
+                let dtype = self.written(tensor.dtype);
+                Ok::<_, StageError>(file.write(&adapter.merge_raw(tensor, dtype))?)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The type in which a tensor of this one is written.
+    fn written(&self, dtype: Dtype) -> Dtype {
+        match (self.precision, dtype) {
+            (Some(WeightType::F32), _) | (None, Dtype::F64) => Dtype::F32,
+            (Some(WeightType::Bf16), _) => Dtype::BF16,
+            (None, dtype) => dtype,
+        }
+    }
+
+    /// The bytes of `files`, as far as they are there.
+    fn size_of_files(&self) -> u64 {
+        let Some(root) = &self.root else { return 0 };
+        let size =
+            |file: &String| Path::new(root).join(file).metadata().map_or(0, |meta| meta.len());
+        self.files.iter().map(size).sum()
+    }
+
     /// How the image was given in the training of `files`, as stated here.
-    fn of_files(&self) -> Option<(&'static str, ImageRecord)> {
+    fn of_files(&self) -> Option<Recorded> {
         let record = ImageRecord { scale: self.image_latent_scale, causal_time: self.causal_time };
         (!self.files.is_empty()).then_some((FILES, record))
     }
@@ -273,7 +320,7 @@ impl LoraMerge {
         &self,
         inputs: &Inputs<'_>,
         sources: Option<&SourceReader>,
-    ) -> Result<(Vec<Weighted>, Vec<(&'static str, ImageRecord)>), StageError> {
+    ) -> Result<(Vec<Weighted>, Vec<Recorded>), StageError> {
         let (mut adapters, mut records) = (Vec::new(), Vec::new());
         for port in ADAPTERS {
             if let Some(AdapterArtifact { adapter, train }) = AdapterArtifact::read(inputs, port)? {
@@ -307,99 +354,12 @@ fn read_file(sources: &SourceReader, file: &str) -> Result<Adapter, StageError> 
         return Err(StageError::failed(format!("`{file}` {refused}"))
             .with_help("save the adapter as safetensors"));
     }
+    // What shows in the header need not be read in full, which may be more than fits.
+    check_head(sources.open(file)?, file)?;
     let bytes = sources.read(file)?;
     if Path::new(file).file_name().is_some_and(|name| name == "adapter_model.safetensors") {
         let config = Path::new(file).with_file_name("adapter_config.json");
         return Ok(Adapter::from_peft(&sources.read(&config.to_string_lossy())?, &bytes)?);
     }
     Ok(Adapter::from_diffusers(&bytes)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::Value;
-
-    use super::*;
-    use crate::{artifact::Item, stages::support::Bench};
-
-    fn stage(params: Value) -> LoraMerge {
-        serde_json::from_value(params).unwrap()
-    }
-
-    #[test]
-    fn rules_between_parameters() {
-        let wrong = |params| {
-            let errors = stage(params).validate();
-            errors.iter().map(|e| format!("{}: {}", e.field, e.message)).collect::<Vec<_>>()
-        };
-        assert!(wrong(json!({})).is_empty());
-        assert!(wrong(json!({ "method": "svd", "rank": 4 })).is_empty());
-        assert_eq!(
-            wrong(json!({ "method": "svd" })),
-            ["method: must come with `rank`, but there is none"]
-        );
-        assert_eq!(wrong(json!({ "rank": 4 })), ["rank: is for `method = \"svd\"` alone"]);
-        assert_eq!(
-            wrong(json!({ "files": ["../a.safetensors"], "root": "x" })),
-            ["files: must lie below `root`, but `../a.safetensors` does not"]
-        );
-        assert_eq!(wrong(json!({ "root": "x" })), ["files: must be given together with `root`"]);
-    }
-
-    /// An adapter of the built-in model with the log of a training.
-    fn adapter(bench: &Bench, scale: f64) -> Item {
-        let model = ModelRef("builtin:tiny".to_owned()).resolve().unwrap();
-        let base = model.params("transformer", &Device::flex()).unwrap();
-        let adapter = Adapter::new_fresh(&base, &["to_q"], 1, 1.0, 7, &Device::flex()).unwrap();
-        let log =
-            json!({ "image_latent_scale": scale, "settings": { "image_latent_scale": null } });
-        let files: [(&str, &[u8]); 2] = [
-            ("pytorch_lora_weights.safetensors", &adapter.to_diffusers()),
-            ("train.json", log.to_string().as_bytes()),
-        ];
-        bench.item("adapter", &files)
-    }
-
-    /// Adapters of one artifact may differ from what the file says of their stage, so logs count, too.
-    #[test]
-    fn logs_are_compared_and_handed_on() {
-        let bench = Bench::new();
-        let [one, two] = [0.3, 0.9].map(|scale| [adapter(&bench, scale)]);
-        let kind = ArtifactKind::LoraAdapter;
-        let merge = |params: Value, ports: &[(&str, ArtifactKind, &[Item])]| {
-            bench.run(&stage(params), &bench.inputs(ports))
-        };
-        let error = merge(json!({}), &[("first", kind, &one), ("second", kind, &two)]).unwrap_err();
-        let told = "by 0.3000 in the training of the adapter on `first`, but by 0.9000";
-        assert!(error.to_string().contains(told), "{error}");
-
-        let whole = merge(json!({ "model": "builtin:tiny" }), &[("first", kind, &one)]).unwrap();
-        let on_port = [("model", ArtifactKind::Model, &whole[..])];
-        let record = record_of_model(&bench.inputs(&on_port), &json!({})).unwrap();
-        assert_eq!(record.scale, Some(ImageLatentScale::Factor(0.3)));
-        let again = [on_port[0], ("first", kind, &two)];
-        let error = merge(json!({ "model": "builtin:tiny" }), &again).unwrap_err().to_string();
-        assert!(error.contains("but by 0.3000 in that of the model on `model`"), "{error}");
-    }
-
-    #[test]
-    fn files_of_other_kinds_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().to_str().unwrap();
-        let bench = Bench::new();
-        for (file, wanted) in [
-            ("a.gguf", "GGUF"),
-            ("a.bin", "pickle"),
-            ("a.txt", "must be a safetensors file"),
-            ("a.safetensors", "not a whole safetensors file"),
-        ] {
-            std::fs::write(folder.path().join(file), b"\xff\xff\xff\xff\xff\xff\xff\x7f{").unwrap();
-            let stage = stage(json!({ "files": [file], "root": root }));
-            let error = bench.run(&stage, &bench.inputs(&[])).unwrap_err().to_string();
-            assert!(error.contains(wanted), "{file}: {error}");
-        }
-        let stage = stage(json!({}));
-        let error = bench.run(&stage, &bench.inputs(&[])).unwrap_err().to_string();
-        assert_eq!(error, "there is no adapter to merge");
-    }
 }
