@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::Item;
 use crate::{
-    models::{ModelRef, ModelSource, Params},
+    models::{ModelRef, ModelSource, Params, PartFile, params::Entries},
     stages::{Inputs, Output, StageError},
+    store::NewObject,
 };
 
 const CONFIG: &str = "config.json";
@@ -30,18 +32,36 @@ pub struct ModelPart {
 }
 
 impl ModelPart {
-    /// Writes the part as one item.
+    /// Writes the part as one item, its weights tensor by tensor.
     pub fn write(&self, out: &mut Output<'_>) -> Result<(), StageError> {
-        let json = |value| serde_json::to_vec_pretty(value).expect("a JSON value is valid JSON");
-        let format = [("format".to_owned(), "pt".to_owned())].into();
-        let weights = self.params.to_safetensors(self.bf16, Some(format));
-        let (config, log) = (json(&self.config), json(&self.log));
-        out.item(&self.name, &[(CONFIG, &config), (WEIGHTS, &weights), (LOG, &log)])
+        let Self { name, config, params, bf16, log } = self;
+        write_part(out, (name, config, log), |file| {
+            params.write_safetensors(*bf16, Some(format()), |bytes| Ok(file.write(bytes)?))
+        })
     }
 }
 
+/// The metadata that loaders of weights look for.
+pub fn format() -> Entries {
+    [("format".to_owned(), "pt".to_owned())].into()
+}
+
+/// Writes a part as one item, with its name, configuration and log.
+pub fn write_part(
+    out: &mut Output<'_>,
+    (name, config, log): (&str, &Value, &Value),
+    weights: impl FnOnce(&mut NewObject<'_>) -> Result<(), StageError>,
+) -> Result<(), StageError> {
+    let json = |value| serde_json::to_vec_pretty(value).expect("a JSON value is valid JSON");
+    let mut files = BTreeMap::from([(WEIGHTS.to_owned(), out.file(weights)?)]);
+    for (file, value) in [(CONFIG, config), (LOG, log)] {
+        files.insert(file.to_owned(), out.file(|object| Ok(object.write(&json(value))?))?);
+    }
+    out.complete(Item { name: name.to_owned(), files })
+}
+
 /// The files of a stage's model: those of its parameter `model`, where parts on the optional port
-/// `port` take the place of its own.
+/// `port` take the place of its own. Nothing is read yet.
 pub fn resolve_model(
     model: &ModelRef,
     inputs: &Inputs<'_>,
@@ -51,7 +71,8 @@ pub fn resolve_model(
     let mut files = BTreeMap::new();
     for item in inputs.items(port) {
         for file in [CONFIG, WEIGHTS] {
-            files.insert(format!("{}/{file}", item.name), inputs.read(item, file)?);
+            let stored = PartFile::Stored(inputs.stored(item, file)?);
+            files.insert(format!("{}/{file}", item.name), stored);
         }
     }
     Ok(if files.is_empty() { base } else { ModelSource::with_artifact(base, files) })

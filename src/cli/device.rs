@@ -51,6 +51,8 @@ pub(super) struct Outlook {
     pub on_host: bool,
     /// Its memory in bytes, on a GPU what is free of it, if the system tells.
     pub memory: Option<u64>,
+    /// The memory of the machine beside it, which stages take that do not use it.
+    pub host_memory: Option<u64>,
     /// What the driver's tool calls the card, if it is one and known.
     pub card: Option<String>,
 }
@@ -63,11 +65,14 @@ pub(super) fn outlook(name: &str) -> Result<Outlook, CliError> {
         Wanted::Cuda(index) => Some(index),
     };
     Ok(match cuda {
-        None => Outlook { on_host: true, memory: host_memory(), card: None },
+        None => {
+            Outlook { on_host: true, memory: host_memory(), host_memory: host_memory(), card: None }
+        }
         Some(index) => {
             let card = card(index);
             let memory = card.as_ref().and_then(|card| card.free);
-            Outlook { on_host: false, memory, card: card.map(|card| card.uuid) }
+            let card = card.map(|card| card.uuid);
+            Outlook { on_host: false, memory, host_memory: host_memory(), card }
         }
     })
 }

@@ -20,7 +20,6 @@ pub(super) struct TooLarge {
 
 /// The stages of a plan that will or may run and do not fit.
 pub(super) fn too_large(plan: &Plan<'_>, outlook: &Outlook) -> Vec<TooLarge> {
-    let Some(limit) = outlook.memory else { return Vec::new() };
     let memory = MemoryPlan::new(plan.pipeline, outlook.on_host);
     let mut seen = Vec::new();
     let mut found = Vec::new();
@@ -28,9 +27,7 @@ pub(super) fn too_large(plan: &Plan<'_>, outlook: &Outlook) -> Vec<TooLarge> {
         if !node.needed || matches!(node.freshness, Freshness::Fresh(_)) {
             continue;
         }
-        let Some(needed) = memory.of(index).filter(|needed| needed.total() > limit) else {
-            continue;
-        };
+        let Some((needed, limit, whose)) = excess(&memory, outlook, index) else { continue };
         if seen.contains(&(&instance.stage, needed)) {
             continue;
         }
@@ -38,7 +35,7 @@ pub(super) fn too_large(plan: &Plan<'_>, outlook: &Outlook) -> Vec<TooLarge> {
         let help = memory.help(index);
         found.push(TooLarge {
             message: format!(
-                "`{instance}` needs about {} of memory ({}), but the device has {}",
+                "`{instance}` needs about {} of memory ({}), but the {whose} has {}",
                 bytes(needed.total()),
                 parts(&needed),
                 bytes(limit)
@@ -51,6 +48,18 @@ pub(super) fn too_large(plan: &Plan<'_>, outlook: &Outlook) -> Vec<TooLarge> {
         });
     }
     found
+}
+
+/// What an instance needs, if that is more than there is, with how much that is and of what.
+fn excess(
+    memory: &MemoryPlan<'_>,
+    outlook: &Outlook,
+    index: usize,
+) -> Option<(Memory, u64, &'static str)> {
+    let of_device = memory.of(index).zip(outlook.memory).map(|(n, has)| (n, has, "device"));
+    let of_host = memory.beside_gpu(index).zip(outlook.host_memory);
+    let of_host = of_host.map(|(needed, has)| (needed, has, "machine"));
+    [of_device, of_host].into_iter().flatten().find(|(needed, has, _)| needed.total() > *has)
 }
 
 /// `weights 10.4 GiB, trained 0.9 GiB`.
@@ -66,10 +75,8 @@ pub(super) fn check(
     wanted: &PlanOptions,
     outlook: &Outlook,
 ) -> Result<(), CliError> {
-    let Some(limit) = outlook.memory else { return Ok(()) };
     let memory = MemoryPlan::new(pipeline, outlook.on_host);
-    let fits = |index| memory.of(index).is_none_or(|needed| needed.total() <= limit);
-    if (0..pipeline.instances.len()).all(fits) {
+    if (0..pipeline.instances.len()).all(|index| excess(&memory, outlook, index).is_none()) {
         return Ok(());
     }
     // What is in the cache already need not fit.
@@ -80,4 +87,38 @@ pub(super) fn check(
     let parts = found.into_iter().take(MOST_NAMED);
     let parts = parts.map(|stage| (stage.message, Some(stage.help))).collect();
     Err(CliError::Messages { code: exit::ENVIRONMENT, parts })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{
+        config::{LoadOptions, load_with},
+        stages::STAGES,
+    };
+
+    #[test]
+    fn what_a_stage_takes_beside_a_gpu_is_compared_with_the_machine() {
+        let text = "[stages.read]\nkind = \"lora_merge\"\nroot = \"x\"\nfiles = [\"a.safetensors\"]\n\
+                    [stages.whole]\nkind = \"lora_merge\"\ninputs = { first = \"read\" }\n\
+                    model = \"builtin:tiny\"\n";
+        let read = |_: &Path| Ok(text.to_owned());
+        let options = LoadOptions::default();
+        let pipeline = load_with(STAGES, Path::new("x.toml"), &options, &read).unwrap();
+        let (little, much) = (Some(1), Some(u64::MAX));
+        for (on_host, memory, host_memory, wanted) in [
+            (false, little, much, None),
+            (false, much, little, Some("machine")),
+            (false, None, None, None),
+            (true, little, little, Some("device")),
+            (true, much, much, None),
+        ] {
+            let outlook = Outlook { on_host, memory, host_memory, card: None };
+            let plan = MemoryPlan::new(&pipeline, on_host);
+            let found = [0, 1].map(|index| excess(&plan, &outlook, index).map(|(.., whose)| whose));
+            assert_eq!(found, [None, wanted]);
+        }
+    }
 }

@@ -81,7 +81,12 @@ fn text(plan: &Plan<'_>, outlook: &Outlook, verbose: bool) -> String {
             Freshness::Blocked(lack) => lack.what(),
         };
         let _ = write!(out, "{verb:<5}  {instance}");
+        let beside = || {
+            let memory = memory.beside_gpu(index)?;
+            Some(format!("needs {} beside the GPU", bytes(memory.total())))
+        };
         let needs = memory.of(index).map(|memory| format!("needs {}", bytes(memory.total())));
+        let needs = needs.or_else(beside);
         for part in [details, story::outlook(node), needs.unwrap_or_default()] {
             if !part.is_empty() && verb != "fresh" {
                 let _ = write!(out, "  {part}");

@@ -93,9 +93,8 @@ impl Expander<'_> {
             let idle: Vec<_> = parsed.flat_map(|parsed| parsed.work.idle_params()).collect();
             check_idle(definition, &idle, problems);
         }
-        let mut found = leaks.found();
-        found.undecoded = fits.undecoded();
-        found.warnings.extend(fits.warnings());
+        let mut found = Found { undecoded: fits.undecoded(), ..leaks.found() };
+        found.warnings.extend_from_slice(fits.warnings());
         (instances, found)
     }
 

@@ -1,7 +1,7 @@
 //! Whether the stages of a file fit together: sizes and settings that a stage would fail on after
 //! the work of all stages before it, shown where they are written.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, rc::Rc, sync::Arc};
 
 use super::{
     Instance,
@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{
     models::TextFormat,
-    stages::{Cause, IdleParam, ImageUse, ItemSize, KnownData, KnownModels, Misfit, Surroundings},
+    stages::{
+        Cause, IdleParam, ItemSize, KnownData, KnownModels, KnownParts, Misfit, Surroundings,
+        Trainings,
+    },
 };
 
 /// Bytes of one clip beyond which no stage could hold it.
@@ -39,7 +42,8 @@ pub(super) struct Fits {
     data: KnownData,
     tasks: Vec<(Option<&'static str>, String)>,
     sizes: Vec<Sizes>,
-    image_uses: Vec<Option<ImageUse>>,
+    trained: Vec<Option<Rc<Trainings>>>,
+    parts: KnownParts,
     text_formats: Vec<Option<TextFormat>>,
     params: Vec<Arc<Node>>,
     warnings: Vec<String>,
@@ -53,21 +57,22 @@ impl Fits {
             data: KnownData::new(data),
             tasks: Vec::new(),
             sizes: Vec::new(),
-            image_uses: Vec::new(),
+            trained: Vec::new(),
+            parts: KnownParts::default(),
             text_formats: Vec::new(),
             params: Vec::new(),
             warnings: Vec::new(),
         }
     }
 
-    /// What is not wrong but seldom meant, each once however many cells it is true of.
-    pub fn warnings(self) -> Vec<String> {
-        self.warnings
-    }
-
     /// Whether images that are here were not decoded, because a stage takes too many.
     pub fn undecoded(&self) -> bool {
         self.data.undecoded()
+    }
+
+    /// What is not wrong but may be.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Adds the next instance with its parameters, and reports what it cannot take. Of several
@@ -90,12 +95,24 @@ impl Fits {
         self.tasks.push((instance.work.task(), instance.stage.clone()));
         let pairs = instance.inputs.get("pairs").map(|input| &self.tasks[*input]);
         let task = pairs.and_then(|(task, stage)| Some(((*task)?, stage.as_str())));
-        self.image_uses.push(instance.work.image_use().or_else(|| self.inherited(instance)));
-        let trained = instance.inputs.get("lora").and_then(|input| self.image_uses[*input]);
+        let trained = instance.inputs.iter();
+        let trained: Vec<_> = trained
+            .filter_map(|(port, input)| Some((port.as_str(), self.trained[*input].clone()?)))
+            .collect();
+        let parts = self.parts.add(&instance.work, instance.inputs.get("model").copied());
         let texts = self.texts(instance);
-        let (models, data) = (&self.models, &self.data);
-        let (ports, texts) = (&ports[..], &texts[..]);
-        let around = Surroundings { size, ports, task, trained, texts, models, data };
+        let around = Surroundings {
+            size,
+            ports: &ports,
+            task,
+            stage: &instance.stage,
+            trained: &trained,
+            texts: &texts,
+            parts: parts.as_ref(),
+            models: &self.models,
+            data: &self.data,
+        };
+        self.trained.push(instance.work.trainings(&around).map(Rc::new));
         let misfits = instance.work.misfits(&around);
         let (cautions, format) =
             (instance.work.cautions(&around), instance.work.text_format(&around));
@@ -139,13 +156,6 @@ impl Fits {
             .at(node.and_then(|node| node.via), "used here");
         problem.help = misfit.help;
         problem
-    }
-
-    /// How the adapters of a stage's inputs are trained, if all in one way.
-    fn inherited(&self, instance: &Instance) -> Option<ImageUse> {
-        let mut uses = instance.inputs.values().filter_map(|input| self.image_uses[*input]);
-        let first = uses.next()?;
-        uses.all(|other| other == first).then_some(first)
     }
 
     fn sizes(&self, instance: &Instance) -> Sizes {

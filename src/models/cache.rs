@@ -295,8 +295,9 @@ mod tests {
 
     #[test]
     fn an_unknown_class_lists_the_known_ones() {
-        let files = [("transformer/config.json".to_owned(), br#"{"_class_name": "X"}"#.to_vec())];
-        let source = ModelSource::Memory { files: Arc::new(files.into()), base: None };
+        let config = br#"{"_class_name": "X"}"#.to_vec();
+        let files = [("transformer/config.json".to_owned(), config.into())];
+        let source = ModelSource::Files { files: Arc::new(files.into()), base: None };
         let message = family(&source).err().unwrap().to_string();
         assert!(
             message.contains("`CogVideoXTransformer3DModel`") && message.contains("`X`"),

@@ -29,7 +29,7 @@ pub use lora::{Adapter, LoraTargets};
 pub use memory::{ClipSize, Memory};
 pub use params::{LoadError, ParamReader, Params, Start};
 pub use schedulers::{NoiseScheduler, TimestepDistribution};
-pub use source::{FileState, ModelRef, ModelSource};
+pub use source::{FileState, ModelRef, ModelSource, PartFile};
 
 use std::sync::Arc;
 

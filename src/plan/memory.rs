@@ -6,10 +6,12 @@ use super::size::Sizes;
 use crate::{
     config::Pipeline,
     models::{ClipSize, Memory},
+    stages::{KnownParts, ModelParts, Workload},
 };
 
-/// What decides an estimate: the work, by its place in memory, which its cells share, and clips.
-type Case = (usize, Option<[usize; 3]>);
+/// What decides an estimate: the work, by its place in memory, which its cells share, clips, and what is on
+/// the port `model`, by its place in memory, too.
+type Case = (usize, Option<[usize; 3]>, usize);
 
 /// Estimates the memory of a pipeline's instances; those of one stage and equal parameters are estimated
 /// once.
@@ -18,42 +20,171 @@ pub struct MemoryPlan<'a> {
     /// Whether the device is the CPU.
     on_host: bool,
     sizes: Sizes,
-    known: RefCell<HashMap<Case, Option<Memory>>>,
+    /// What is on the ports `model`, if that is known.
+    parts: Vec<Option<ModelParts>>,
+    known: RefCell<HashMap<Case, [Option<Memory>; 2]>>,
 }
 
 impl<'a> MemoryPlan<'a> {
     /// Estimates for a run on the CPU, or on a GPU.
     pub fn new(pipeline: &'a Pipeline, on_host: bool) -> Self {
         let sizes = Sizes::new(pipeline, |index| Some(&*pipeline.instances[index].params));
-        Self { pipeline, on_host, sizes, known: RefCell::default() }
+        let mut known = KnownParts::default();
+        // Inputs come before their users.
+        let parts = pipeline.instances.iter();
+        let parts = parts
+            .map(|instance| known.add(&instance.work, instance.inputs.get("model").copied()))
+            .collect();
+        Self { pipeline, on_host, sizes, parts, known: RefCell::default() }
     }
 
-    /// The memory of an instance; none if it runs no model, or if its model or the size of its clips
-    /// is not known here.
+    /// The memory of the device that an instance takes; none if it runs no model, or if its model or the
+    /// size of its clips is not known here.
     pub fn of(&self, index: usize) -> Option<Memory> {
-        let instance = &self.pipeline.instances[index];
-        if instance.inputs.contains_key("model") && instance.work.weights().is_some() {
-            // Its sizes are those of a model that may not exist yet.
-            return None;
-        }
-        let clip = self.clip(index);
-        let size = clip.map(|clip| [clip.frames, clip.height, clip.width]);
-        let work = Arc::as_ptr(&instance.work).cast::<()>().addr();
+        self.both(index)[0]
+    }
+
+    /// The memory of the host that an instance takes beside a GPU, which it does not use.
+    pub fn beside_gpu(&self, index: usize) -> Option<Memory> {
+        if self.on_host { None } else { self.both(index)[1] }
+    }
+
+    fn both(&self, index: usize) -> [Option<Memory>; 2] {
+        let Some(work) = self.workload(index) else { return [None; 2] };
+        let stage = &self.pipeline.instances[index].work;
+        let size = work.clip.map(|clip| [clip.frames, clip.height, clip.width]);
+        let case = (Arc::as_ptr(stage).cast::<()>().addr(), size, work.parts.id());
         let mut known = self.known.borrow_mut();
-        *known.entry((work, size)).or_insert_with(|| {
+        *known.entry(case).or_insert_with(|| {
             // What is wrong with a model is told by the stage that loads it.
-            instance.work.memory(clip, self.on_host).ok().flatten()
+            [stage.memory(&work), stage.host_memory(&work)].map(|memory| memory.ok().flatten())
         })
     }
 
     /// What would make an instance need less memory.
     pub fn help(&self, index: usize) -> Vec<String> {
-        self.pipeline.instances[index].work.memory_help(self.clip(index), self.on_host)
+        let work = self.workload(index);
+        work.map(|work| self.pipeline.instances[index].work.memory_help(&work)).unwrap_or_default()
+    }
+
+    /// What an instance is to do, unless it is done with a model that is not known.
+    fn workload(&self, index: usize) -> Option<Workload<'_>> {
+        let parts = self.parts[index].as_ref()?;
+        Some(Workload { clip: self.clip(index), on_host: self.on_host, parts })
     }
 
     /// The size of the clips an instance works on.
     fn clip(&self, index: usize) -> Option<ClipSize> {
         let [height, width] = self.sizes.image(index)?;
         Some(ClipSize { frames: self.sizes.frames(index)?, height, width })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io, path::Path};
+
+    use super::*;
+    use crate::{
+        config::{LoadOptions, load_with},
+        stages::STAGES,
+    };
+
+    const BEHIND: &str = r#"
+[stages.pairs]
+kind   = "dataset"
+source = "builtin:figures"
+task   = "pose"
+count  = 1
+size   = [32, 48]
+
+[stages.prompt]
+kind   = "text_encode"
+model  = "builtin:tiny"
+
+[stages.read]
+kind   = "lora_merge"
+root   = "nowhere"
+files  = ["a.safetensors"]
+
+[stages.once]
+kind   = "lora_merge"
+inputs = { first = "read" }
+model  = "builtin:tiny"
+
+[stages.twice]
+kind   = "lora_merge"
+inputs = { first = "read", model = "once" }
+model  = "builtin:tiny"
+
+[stages.larger]
+kind   = "pretrain"
+part   = "transformer"
+steps  = 0
+
+[stages.larger.config]
+num_attention_heads = 2
+attention_head_dim  = 64
+in_channels    = 16
+out_channels   = 8
+num_layers     = 40
+time_embed_dim = 8
+text_embed_dim = 64
+patch_size_t   = 2
+use_rotary_positional_embeddings = true
+
+[stages.plain]
+kind   = "sample"
+inputs = { pairs = "pairs", text = "prompt" }
+model  = "builtin:tiny"
+frames = 5
+
+[stages.merged]
+kind   = "sample"
+inputs = { pairs = "pairs", text = "prompt", model = "twice" }
+model  = "builtin:tiny"
+frames = 5
+
+[stages.pretrained]
+kind   = "sample"
+inputs = { pairs = "pairs", text = "prompt", model = "larger" }
+model  = "builtin:tiny"
+frames = 5
+"#;
+
+    fn pipeline() -> Pipeline {
+        let read = |path: &Path| match path.to_str() {
+            Some("behind.toml") => Ok(BEHIND.to_owned()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        };
+        load_with(STAGES, Path::new("behind.toml"), &LoadOptions::default(), &read).unwrap()
+    }
+
+    #[test]
+    fn what_lies_behind_a_merge_or_a_training_is_planned() {
+        let pipeline = pipeline();
+        let find = |stage: &str| pipeline.instances.iter().position(|i| i.stage == stage).unwrap();
+        for on_host in [true, false] {
+            let plan = MemoryPlan::new(&pipeline, on_host);
+            let of = |stage| plan.of(find(stage)).map(|memory| memory.total());
+            assert!(of("plain").is_some());
+            assert_eq!(of("merged"), of("plain"), "a merge keeps the configuration");
+            assert!(of("pretrained") > of("plain"), "its transformer is larger");
+        }
+    }
+
+    #[test]
+    fn a_merge_needs_the_host_whatever_the_device_is() {
+        let pipeline = pipeline();
+        let find = |stage: &str| pipeline.instances.iter().position(|i| i.stage == stage).unwrap();
+        let [host, gpu] = [true, false].map(|on_host| MemoryPlan::new(&pipeline, on_host));
+        for stage in ["once", "twice"] {
+            let needed = host.of(find(stage)).unwrap();
+            assert_eq!((gpu.of(find(stage)), gpu.beside_gpu(find(stage))), (None, Some(needed)));
+            assert_eq!(host.beside_gpu(find(stage)), None, "it is told as that of the device");
+        }
+        let trained = gpu.of(find("plain")).unwrap();
+        assert!(trained.total() > 0 && gpu.beside_gpu(find("plain")).is_none());
+        assert_eq!(host.of(find("read")), None, "there is no file yet");
     }
 }

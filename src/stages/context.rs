@@ -13,9 +13,9 @@ use burn::tensor::Device;
 
 use super::StageError;
 use crate::{
-    artifact::{Item, Manifest},
-    models::ModelCache,
-    store::{SourceReader, Store},
+    artifact::{FileRef, Item, Manifest},
+    models::{ModelCache, params::StoredFile},
+    store::{NewObject, SourceReader, Store},
 };
 
 /// Set when the user asks the run to stop.
@@ -86,11 +86,21 @@ impl<'a> Inputs<'a> {
 
     /// Reads a file of an item and checks it against its digest.
     pub fn read(&self, item: &Item, file: &str) -> Result<Vec<u8>, StageError> {
-        let reference = item.files.get(file).ok_or_else(|| {
-            StageError::failed(format!("item has no file `{file}`")).on_item(&item.name)
-        })?;
-        Ok(self.store.read(reference)?)
+        Ok(self.store.read(reference(item, file)?)?)
     }
+
+    /// Where a file of an item is, for one that is too large to be read at once; whoever reads it checks
+    /// it.
+    pub fn stored(&self, item: &Item, file: &str) -> Result<StoredFile, StageError> {
+        let digest = reference(item, file)?.digest;
+        Ok(StoredFile { path: self.store.object_path(digest), digest: digest.into() })
+    }
+}
+
+fn reference<'a>(item: &'a Item, file: &str) -> Result<&'a FileRef, StageError> {
+    item.files
+        .get(file)
+        .ok_or_else(|| StageError::failed(format!("item has no file `{file}`")).on_item(&item.name))
 }
 
 /// Called with each item as soon as it is complete.
@@ -115,7 +125,29 @@ impl<'a> Output<'a> {
             .iter()
             .map(|(file, bytes)| Ok(((*file).to_owned(), self.store.put(bytes)?)))
             .collect::<Result<_, StageError>>()?;
-        let item = Item { name: name.to_owned(), files };
+        self.complete(Item { name: name.to_owned(), files })
+    }
+
+    /// Adds a file that is written piece by piece, for an item that is complete later.
+    pub fn file(
+        &mut self,
+        write: impl FnOnce(&mut NewObject<'_>) -> Result<(), StageError>,
+    ) -> Result<FileRef, StageError> {
+        let mut object = self.store.begin()?;
+        write(&mut object)?;
+        Ok(object.finish()?)
+    }
+
+    /// Adds an item of an input as it is.
+    pub fn pass_on(&mut self, inputs: &Inputs<'_>, item: &Item) -> Result<(), StageError> {
+        for file in item.files.values() {
+            self.store.take_over(inputs.store, file)?;
+        }
+        self.complete(item.clone())
+    }
+
+    /// Adds an item whose files were added before.
+    pub fn complete(&mut self, item: Item) -> Result<(), StageError> {
         (self.on_item)(&item)?;
         self.items.push(item);
         Ok(())

@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Cause, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext, StageError,
-    StageKind, Surroundings,
+    StageKind, Surroundings, Workload,
     model::{StageModel, not_finite, open_vae, tiling_help},
 };
 use crate::{
     artifact::{ArtifactKind, frames, samples, videos::Clip},
     models::{
-        ClipSize, DecodeNoise, LoadError, Memory, ModelRef,
+        DecodeNoise, LoadError, Memory, ModelRef,
         memory::Estimator,
         pixels,
         sampling::{Condition, rng_after_sampling},
@@ -111,14 +111,14 @@ impl Stage for Decode {
         Some((&self.model, &["vae"]))
     }
 
-    fn memory(&self, clip: Option<ClipSize>, on_host: bool) -> Result<Option<Memory>, LoadError> {
-        let Some(clip) = clip else { return Ok(None) };
-        let source = self.model.resolve()?;
-        Estimator::new(&source, on_host)?.decoding(clip, self.tiling).map(Some)
+    fn memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
+        let Some(clip) = work.clip else { return Ok(None) };
+        let source = work.parts.source(&self.model)?;
+        Estimator::new(&source, work.on_host)?.decoding(clip, self.tiling).map(Some)
     }
 
-    fn memory_help(&self, clip: Option<ClipSize>, on_host: bool) -> Vec<String> {
-        tiling_help(&self.model, clip, self.tiling, on_host).into_iter().collect()
+    fn memory_help(&self, work: &Workload<'_>) -> Vec<String> {
+        tiling_help(&self.model, self.tiling, work).into_iter().collect()
     }
 
     fn run(

@@ -146,6 +146,7 @@ impl From<LoadError> for StageError {
         let help = error.help().map(str::to_owned);
         match error {
             LoadError::Changed { .. } => Self::Outdated,
+            LoadError::Damaged { digest } => Self::Damaged { digest: digest.into() },
             LoadError::Io { .. } | LoadError::Missing { .. } => Self::Environment { message, help },
             _ => Self::Failed { message, item: None, help },
         }

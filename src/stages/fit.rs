@@ -7,7 +7,11 @@ use std::{cell::RefCell, collections::HashMap, rc::Rc};
 
 use serde_json::Value;
 
-use super::{ImageUse, KnownData, StageError, agreement::TextUse, model::without_tiles};
+use super::{
+    ImageRecord, KnownData, ModelParts, StageError, Trainings,
+    agreement::{ImageUse, TextUse},
+    model::without_tiles,
+};
 use crate::models::{
     Compression, Denoiser, ModelRef, ModelSource, ParamReader, Sampler, TextFormat, VideoDiffusion,
     family, one_of,
@@ -39,10 +43,14 @@ pub struct Surroundings<'a> {
     pub ports: &'a [&'a str],
     /// What the pairs on the port `pairs` are examples of, and the stage that gives them.
     pub task: Option<(&'static str, &'a str)>,
-    /// How the adapter on the port `lora` is trained, where a stage of the file trains it.
-    pub trained: Option<ImageUse>,
+    /// Its own name.
+    pub stage: &'a str,
+    /// The ports with adapters and models, and what is known of the trainings behind them.
+    pub trained: &'a [(&'a str, Rc<Trainings>)],
     /// How the prompts on its ports are encoded, where that is known.
     pub texts: &'a [(&'a str, TextFormat)],
+    /// What is on the port `model`, if that is known.
+    pub parts: Option<&'a ModelParts>,
     /// The models of the pipeline.
     pub models: &'a KnownModels,
     /// Its data.
@@ -50,9 +58,15 @@ pub struct Surroundings<'a> {
 }
 
 impl Surroundings<'_> {
-    /// What is known of a stage's model; nothing if a part of it comes from an input.
+    /// What is known of a stage's model, parts on the port `model` included.
     pub(super) fn model(&self, model: &ModelRef) -> Option<Rc<Facts>> {
-        if self.has("model") { None } else { self.models.facts(model) }
+        self.models.facts(model, self.parts?)
+    }
+
+    /// What is known of the trainings behind what is on a port.
+    pub(super) fn trained_on(&self, port: &str) -> Trainings {
+        let known = self.trained.iter().find(|(of, _)| *of == port);
+        known.map(|(_, trained)| (**trained).clone()).unwrap_or_default()
     }
 
     /// Prompts that are encoded in another way than their use asks for.
@@ -117,17 +131,22 @@ pub struct IdleParam {
     pub serves: String,
 }
 
+/// A model, and what takes the place of its parts.
+type WithParts = (ModelRef, usize);
+
 /// The models of a pipeline, each opened once and as far as its configuration can be read.
 #[derive(Default)]
-pub struct KnownModels(RefCell<HashMap<ModelRef, Option<Rc<Facts>>>>);
+pub struct KnownModels(RefCell<HashMap<WithParts, Option<Rc<Facts>>>>);
 
 impl KnownModels {
-    fn facts(&self, model: &ModelRef) -> Option<Rc<Facts>> {
-        if let Some(known) = self.0.borrow().get(model) {
+    /// `parts` must live as long as what is known: they are told apart by where they are.
+    fn facts(&self, model: &ModelRef, parts: &ModelParts) -> Option<Rc<Facts>> {
+        let case = (model.clone(), parts.id());
+        if let Some(known) = self.0.borrow().get(&case) {
             return known.clone();
         }
-        let facts = model.resolve().ok().and_then(|source| Facts::read(&source)).map(Rc::new);
-        self.0.borrow_mut().insert(model.clone(), facts.clone());
+        let facts = parts.source(model).ok().and_then(|source| Facts::read(&source)).map(Rc::new);
+        self.0.borrow_mut().insert(case, facts.clone());
         facts
     }
 }
@@ -197,10 +216,19 @@ impl Facts {
         })
     }
 
-    /// Sampling that differs from the training of its adapter.
-    pub fn image_use(&self, sampled: ImageUse, trained: Option<ImageUse>) -> Option<Misfit> {
+    /// A use of the image that differs from the trainings behind the ports.
+    pub fn image_use(&self, own: ImageUse, around: &Surroundings<'_>) -> Vec<Misfit> {
+        let Some(vae) = &self.vae else { return Vec::new() };
         let conditioning = self.family.image_conditioning();
-        sampled.misfit(trained?, conditioning, self.vae.as_ref()?).ok()?
+        let misfit = |(port, trained): &(&str, Rc<Trainings>)| {
+            own.misfit((port, trained.image), conditioning, vae).ok()?
+        };
+        around.trained.iter().filter_map(misfit).collect()
+    }
+
+    /// A training on its own, as its log will tell of it.
+    pub fn record(&self, own: ImageUse) -> ImageRecord {
+        own.record(self.vae.as_ref())
     }
 
     /// A sampler that the model's schedule rules out.
@@ -329,7 +357,8 @@ mod tests {
     use super::*;
 
     fn facts(model: &str) -> Rc<Facts> {
-        KnownModels::default().facts(&ModelRef(model.to_owned())).unwrap()
+        let model = ModelRef(model.to_owned());
+        KnownModels::default().facts(&model, &ModelParts::default()).unwrap()
     }
 
     #[test]
@@ -347,7 +376,8 @@ mod tests {
 
     #[test]
     fn a_model_that_is_not_there_is_not_known() {
-        assert!(KnownModels::default().facts(&ModelRef("nowhere".into())).is_none());
+        let (models, nowhere) = (KnownModels::default(), ModelRef("nowhere".into()));
+        assert!(models.facts(&nowhere, &ModelParts::default()).is_none());
     }
 
     #[test]

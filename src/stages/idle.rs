@@ -1,6 +1,6 @@
 //! Parameters that do nothing beside others, kind by kind.
 
-use super::{IdleParam, Interpolate, Pretrain, Sample, pretrain::Part};
+use super::{IdleParam, Interpolate, LoraMerge, Pretrain, Sample, pretrain::Part};
 use crate::{
     data::{
         Request,
@@ -74,6 +74,15 @@ pub(super) fn sample(stage: &Sample) -> Vec<IdleParam> {
     of_rules([
         (works, "condition", "sampler", "`sampler` is `flow_condition`"),
         (guided, "inputs.negative", "guidance_scale", "`guidance_scale` is more than 1"),
+    ])
+}
+
+pub(super) fn lora_merge(stage: &LoraMerge) -> Vec<IdleParam> {
+    let (merges, reads) = (stage.model.is_some(), !stage.files.is_empty());
+    of_rules([
+        (merges, "precision", "model", "`model` is given, into which the adapters are merged"),
+        (reads, "image_latent_scale", "files", "`files` are, of whose training it tells"),
+        (reads, "causal_time", "files", "`files` are, of whose training it tells"),
     ])
 }
 

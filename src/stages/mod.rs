@@ -20,6 +20,7 @@ mod lora_merge;
 mod lora_train;
 mod metric;
 mod model;
+mod model_parts;
 mod predictions;
 mod pretrain;
 mod rules;
@@ -31,7 +32,7 @@ mod training;
 mod transform;
 mod vae_encode;
 
-pub use agreement::ImageUse;
+pub use agreement::{ImageRecord, Trainings};
 pub use color_correct::ColorCorrect;
 pub use command::ShellCommand;
 pub use context::{CancelFlag, Inputs, OnItem, Output, Progress, StageContext};
@@ -46,6 +47,7 @@ pub use interpolate::Interpolate;
 pub use lora_merge::LoraMerge;
 pub use lora_train::LoraTrain;
 pub use metric::Metric;
+pub use model_parts::{KnownParts, ModelParts};
 pub use pretrain::Pretrain;
 pub use sample::Sample;
 pub use text_encode::TextEncode;
@@ -101,6 +103,17 @@ pub struct Ports {
 
 /// The parameters that can hold the model of [`Stage::weights`].
 pub const MODEL_PARAMS: [&str; 2] = ["model", "like"];
+
+/// What a stage is to do, as far as it decides the memory it takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Workload<'a> {
+    /// The size of its clips, if it is known.
+    pub clip: Option<ClipSize>,
+    /// Whether the device is the CPU.
+    pub on_host: bool,
+    /// What is on its port `model`.
+    pub parts: &'a ModelParts,
+}
 
 /// Work the executor can do without knowing its kind.
 pub trait Stage: Send + Sync {
@@ -192,8 +205,9 @@ pub trait Stage: Send + Sync {
         None
     }
 
-    /// How the denoiser gets its image, for a stage that trains an adapter.
-    fn image_use(&self) -> Option<ImageUse> {
+    /// How the denoiser got its image in the trainings behind what it gives, for a stage that gives an
+    /// adapter or a model.
+    fn trainings(&self, _around: &Surroundings<'_>) -> Option<Trainings> {
         None
     }
 
@@ -207,9 +221,21 @@ pub trait Stage: Send + Sync {
         Vec::new()
     }
 
-    /// What of it is not wrong beside what it will be given, but seldom meant: said behind its name.
+    /// What of it is not wrong beside what it will be given, but seldom meant, or cannot be known to be right:
+    /// said behind its name.
     fn cautions(&self, _around: &Surroundings<'_>) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Whether it may give a model.
+    fn gives_parts(&self) -> bool {
+        false
+    }
+
+    /// The configurations of the parts that it gives, for a stage that gives a model, by those on its
+    /// port `model`; nothing if one of them is not known before it runs.
+    fn parts(&self, _given: &ModelParts) -> Option<ModelParts> {
+        None
     }
 
     /// The images it takes from outside, for a stage that takes some.
@@ -227,14 +253,19 @@ pub trait Stage: Send + Sync {
         None
     }
 
-    /// The memory its model takes for clips of this size, on the CPU or on a GPU; none where it runs
-    /// no model, or where the size decides and is not known.
-    fn memory(&self, _clip: Option<ClipSize>, _on_host: bool) -> Result<Option<Memory>, LoadError> {
+    /// The memory of the device that its model takes for this work; none where it runs no model, or
+    /// where the size of clips decides and is not known.
+    fn memory(&self, _work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
         Ok(None)
     }
 
-    /// What would make it need less memory for clips of this size.
-    fn memory_help(&self, _clip: Option<ClipSize>, _on_host: bool) -> Vec<String> {
+    /// The memory of the host that it takes for this work, for a stage that does not use the device.
+    fn host_memory(&self, _work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
+        Ok(None)
+    }
+
+    /// What would make it need less memory for this work.
+    fn memory_help(&self, _work: &Workload<'_>) -> Vec<String> {
         Vec::new()
     }
 

@@ -3,19 +3,21 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, FloatDType, Tensor};
+use serde_json::Value;
 
 use super::{
-    Cause, Inputs, ItemSize, Misfit, Output, StageContext, StageError, agreement::TextUse, fit,
+    Cause, ImageRecord, Inputs, ItemSize, Misfit, Output, StageContext, StageError, Workload,
+    agreement::TextUse, fit,
 };
 use crate::{
     artifact::{
         Item,
-        model::resolve_model,
+        model::{LOG, resolve_model},
         tensors::Array,
         text::TextEmbedding,
         videos::{self, Clip},
     },
-    models::{ClipSize, Compression, Denoiser, ModelRef, ModelSource, VideoVae, memory::Estimator},
+    models::{Compression, Denoiser, ModelRef, ModelSource, VideoVae, memory::Estimator},
 };
 
 /// A stage's model and the device its frozen parts live on.
@@ -36,6 +38,19 @@ impl StageModel {
     }
 }
 
+/// How the image was given in the trainings behind the transformer on the port `model`; `vae` is the
+/// `config.json` of the model.
+pub(super) fn record_of_model(inputs: &Inputs<'_>, vae: &Value) -> Result<ImageRecord, StageError> {
+    let item = inputs.items("model").iter().find(|item| item.name == "transformer");
+    let Some(item) = item.filter(|item| item.files.contains_key(LOG)) else {
+        return Ok(ImageRecord::default());
+    };
+    let log: Value = serde_json::from_slice(&inputs.read(item, LOG)?).map_err(|e| {
+        StageError::failed(format!("`{LOG}` must be JSON: {e}")).on_item(&item.name)
+    })?;
+    Ok(ImageRecord::of_model(&log, Some(vae)))
+}
+
 /// Parts on the port `model` other than the one that was made.
 pub(super) fn pass_parts_on(
     inputs: &Inputs<'_>,
@@ -43,12 +58,7 @@ pub(super) fn pass_parts_on(
     made: &str,
 ) -> Result<(), StageError> {
     for item in inputs.items("model").iter().filter(|item| item.name != made) {
-        let mut files = Vec::new();
-        for name in item.files.keys() {
-            files.push((name.as_str(), inputs.read(item, name)?));
-        }
-        let files: Vec<_> = files.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();
-        out.item(&item.name, &files)?;
+        out.pass_on(inputs, item)?;
     }
     Ok(())
 }
@@ -72,15 +82,10 @@ pub(super) fn without_tiles() -> Misfit {
 }
 
 /// Advice to work on tiles, where they are smaller than the clip and not used yet.
-pub(super) fn tiling_help(
-    model: &ModelRef,
-    clip: Option<ClipSize>,
-    tiling: bool,
-    on_host: bool,
-) -> Option<String> {
-    let source = model.resolve().ok().filter(|_| !tiling)?;
-    let estimator = Estimator::new(&source, on_host).ok()?;
-    let helps = estimator.has_smaller_tiles(clip?).ok()?;
+pub(super) fn tiling_help(model: &ModelRef, tiling: bool, work: &Workload<'_>) -> Option<String> {
+    let source = work.parts.source(model).ok().filter(|_| !tiling)?;
+    let estimator = Estimator::new(&source, work.on_host).ok()?;
+    let helps = estimator.has_smaller_tiles(work.clip?).ok()?;
     helps.then(|| "set `tiling = true`, which changes pixels a little".to_owned())
 }
 

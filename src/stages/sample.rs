@@ -6,19 +6,22 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Cause, IdleParam, ImageUse, Inputs, Misfit, Output, OwnSize, ParamError, Port, Ports, Stage,
-    StageContext, StageError, StageKind, Surroundings,
-    agreement::{TextUse, rate_of_channels, scale_of_a_frame},
+    Cause, IdleParam, Inputs, Misfit, Output, OwnSize, ParamError, Port, Ports, Stage,
+    StageContext, StageError, StageKind, Surroundings, Workload,
+    agreement::{ImageRecord, ImageUse, TextUse, rate_of_channels, scale_of_a_frame},
     fit::{not_known, refuse},
     idle,
-    model::{StageModel, array, check_channels, check_clip, open_vae, read_text, tiling_help},
+    model::{
+        StageModel, array, check_channels, check_clip, open_vae, read_text, record_of_model,
+        tiling_help,
+    },
     rules,
 };
 use crate::{
     artifact::{ArtifactKind, Item, adapter::AdapterArtifact, samples},
     models::{
-        ClipSize, Denoiser, ImageConditioning, LoadError, Memory, ModelRef, ModelSource, Sampler,
-        VideoVae, family,
+        Denoiser, ImageConditioning, LoadError, Memory, ModelRef, ModelSource, Sampler, VideoVae,
+        family,
         memory::Estimator,
         pixels,
         sampling::{Condition, ImageLatentScale, Sample as Start, Sampling, Side},
@@ -157,7 +160,7 @@ impl Stage for Sample {
         let conditioning = facts.family.image_conditioning();
         misfits.extend(scale_of_a_frame(self.image_latent_scale, conditioning));
         misfits.extend(rate_of_channels(self.frame_rate, conditioning));
-        misfits.extend(facts.image_use(self.how_image_is_used(), around.trained));
+        misfits.extend(facts.image_use(self.image_use(), around));
         if let Some(limit) = facts.train_timesteps.filter(|limit| self.steps > *limit) {
             misfits.push(too_many_steps(self.steps, limit));
         }
@@ -165,8 +168,11 @@ impl Stage for Sample {
     }
 
     fn cautions(&self, around: &Surroundings<'_>) -> Vec<String> {
-        let facts = around.model(&self.model);
-        facts.and_then(|facts| facts.other_pipeline(self.sampler)).into_iter().collect()
+        let Some(facts) = around.model(&self.model) else { return Vec::new() };
+        let conditioning = facts.family.image_conditioning();
+        let trained = around.trained.iter();
+        let unknown = trained.filter_map(|(_, trained)| trained.caution(conditioning));
+        facts.other_pipeline(self.sampler).into_iter().chain(unknown).collect()
     }
 
     fn mapped_port(&self) -> Option<&'static str> {
@@ -185,17 +191,19 @@ impl Stage for Sample {
         Some((&self.model, &["vae", "transformer", "scheduler"]))
     }
 
-    fn memory(&self, clip: Option<ClipSize>, on_host: bool) -> Result<Option<Memory>, LoadError> {
-        let Some(clip) = clip else { return Ok(None) };
+    fn memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
+        let Some(clip) = work.clip else { return Ok(None) };
         // A GPU works on one after the other.
-        let parallel = if on_host { self.batch_size.min(rayon::current_num_threads()) } else { 1 };
-        let source = self.model.resolve()?;
-        Estimator::new(&source, on_host)?.sampling(clip, parallel, self.tiling).map(Some)
+        let parallel =
+            if work.on_host { self.batch_size.min(rayon::current_num_threads()) } else { 1 };
+        let source = work.parts.source(&self.model)?;
+        Estimator::new(&source, work.on_host)?.sampling(clip, parallel, self.tiling).map(Some)
     }
 
-    fn memory_help(&self, clip: Option<ClipSize>, on_host: bool) -> Vec<String> {
-        let smaller = (on_host && self.batch_size > 1).then(|| "set `batch_size = 1`".to_owned());
-        let tiles = tiling_help(&self.model, clip, self.tiling, on_host);
+    fn memory_help(&self, work: &Workload<'_>) -> Vec<String> {
+        let smaller =
+            (work.on_host && self.batch_size > 1).then(|| "set `batch_size = 1`".to_owned());
+        let tiles = tiling_help(&self.model, self.tiling, work);
         smaller.into_iter().chain(tiles).collect()
     }
 
@@ -219,7 +227,14 @@ impl Stage for Sample {
         let vae_config = source.config("vae")?;
         let scale =
             ImageLatentScale::resolve(self.image_latent_scale, &vae_config, Side::Sampling)?;
-        self.check_image_use(lora.as_ref(), denoiser.image_conditioning(), &vae_config)?;
+        let trained = [
+            (
+                "lora",
+                lora.as_ref().map(|lora| ImageRecord::of_log(&lora.train)).unwrap_or_default(),
+            ),
+            ("model", record_of_model(inputs, &vae_config)?),
+        ];
+        self.check_image_use(&trained, denoiser.image_conditioning(), &vae_config)?;
         check_channels(vae.latent_channels(), &*denoiser)?;
         let text = read_text(inputs, "text", &*denoiser, self.text_use(), &device)?;
         let sampling = Sampling {
@@ -314,25 +329,28 @@ impl Sample {
         TextUse::Sampling(self.sampler)
     }
 
-    fn how_image_is_used(&self) -> ImageUse {
-        let causal_time = self.sampler == Some(Sampler::FlowCondition);
-        let frame_rate = self.frame_rate;
-        ImageUse { scale: self.image_latent_scale, causal_time, frame_rate }
+    fn image_use(&self) -> ImageUse {
+        ImageUse {
+            scale: self.image_latent_scale,
+            causal_time: self.sampler == Some(Sampler::FlowCondition),
+            frame_rate: self.frame_rate,
+            side: Side::Sampling,
+        }
     }
 
-    /// Checks that the image is given as in the training of the adapter.
+    /// Checks that the image is given as in the trainings behind these ports.
     fn check_image_use(
         &self,
-        lora: Option<&AdapterArtifact>,
+        trained: &[(&str, ImageRecord)],
         conditioning: ImageConditioning,
         vae: &Value,
     ) -> Result<(), StageError> {
-        let mut misfit = scale_of_a_frame(self.image_latent_scale, conditioning)
-            .or_else(|| rate_of_channels(self.frame_rate, conditioning));
-        if let Some(trained) = lora.and_then(|lora| ImageUse::of_adapter(&lora.train)) {
-            misfit = misfit.or(self.how_image_is_used().misfit(trained, conditioning, vae)?);
+        refuse(scale_of_a_frame(self.image_latent_scale, conditioning))?;
+        refuse(rate_of_channels(self.frame_rate, conditioning))?;
+        for record in trained {
+            refuse(self.image_use().misfit(*record, conditioning, vae)?)?;
         }
-        refuse(misfit)
+        Ok(())
     }
 
     fn unguided(&self) -> Misfit {

@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
-    Surroundings, fit::not_known, model::StageModel,
+    Surroundings, Workload, fit::not_known, model::StageModel,
 };
 use crate::{
     artifact::{ArtifactKind, text::TextEmbedding},
     models::{
-        ClipSize, LoadError, Memory, ModelRef, ModelSource, PromptFormat, TextFormat, family,
+        LoadError, Memory, ModelRef, ModelSource, PromptFormat, TextFormat, family,
         memory::Estimator,
         one_of, published_text_format,
         t5::{T5Config, T5Tokenizer, TokenizerFiles},
@@ -89,9 +89,9 @@ impl Stage for TextEncode {
         self.format.or_else(published)
     }
 
-    fn memory(&self, _clip: Option<ClipSize>, on_host: bool) -> Result<Option<Memory>, LoadError> {
-        let source = self.model.resolve()?;
-        Estimator::new(&source, on_host)?.text(self.max_length, self.format).map(Some)
+    fn memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
+        let source = work.parts.source(&self.model)?;
+        Estimator::new(&source, work.on_host)?.text(self.max_length, self.format).map(Some)
     }
 
     fn run(

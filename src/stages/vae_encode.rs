@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Cause, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext, StageError,
-    StageKind, Surroundings,
+    StageKind, Surroundings, Workload,
     model::{StageModel, array, check_pixels, not_finite, open_vae, read_clip, tiling_help},
     rules,
 };
@@ -16,10 +16,7 @@ use crate::{
         latents::{self, ClipLatents},
         videos::Clip,
     },
-    models::{
-        ClipSize, ImageConditioning, LoadError, Memory, ModelRef, VideoVae, memory::Estimator,
-        pixels,
-    },
+    models::{ImageConditioning, LoadError, Memory, ModelRef, VideoVae, memory::Estimator, pixels},
     rng::TorchRng,
 };
 
@@ -142,14 +139,14 @@ impl Stage for VaeEncode {
         Some((&self.model, &["vae"]))
     }
 
-    fn memory(&self, clip: Option<ClipSize>, on_host: bool) -> Result<Option<Memory>, LoadError> {
-        let Some(clip) = clip else { return Ok(None) };
-        let source = self.model.resolve()?;
-        Estimator::new(&source, on_host)?.encoding(clip, self.tiling).map(Some)
+    fn memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
+        let Some(clip) = work.clip else { return Ok(None) };
+        let source = work.parts.source(&self.model)?;
+        Estimator::new(&source, work.on_host)?.encoding(clip, self.tiling).map(Some)
     }
 
-    fn memory_help(&self, clip: Option<ClipSize>, on_host: bool) -> Vec<String> {
-        tiling_help(&self.model, clip, self.tiling, on_host).into_iter().collect()
+    fn memory_help(&self, work: &Workload<'_>) -> Vec<String> {
+        tiling_help(&self.model, self.tiling, work).into_iter().collect()
     }
 
     fn run(

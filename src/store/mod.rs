@@ -61,6 +61,7 @@ pub use history::{History, Owner, Root};
 pub use lease::Holder;
 pub use lock::{Attempt, KeyLock, KeyWait, Locks, StoreUse};
 pub use materialise::Transfer;
+pub use objects::NewObject;
 pub use pictures::PictureName;
 pub use record::{Ingredients, ItemRecord, Lookup, Record, Trace, unnamed};
 pub(crate) use seal::{Form, Opened, open as unseal, seal};

@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::{self, Write},
+    io::{self, Read, Write},
     path::PathBuf,
     time::{Duration, SystemTime},
 };
@@ -47,6 +47,39 @@ impl Store {
         temp.write_all(bytes).map_err(failed)?;
         self.place(temp, file.digest)?;
         Ok(file)
+    }
+
+    /// Begins content that is written piece by piece, being larger than what memory should hold.
+    pub fn begin(&self) -> Result<NewObject<'_>, StoreError> {
+        let path = self.root.join("tmp");
+        let temp = super::scratch(&path).map_err(|e| StoreError::io(&path, e))?;
+        Ok(NewObject { store: self, temp, hasher: blake3::Hasher::new(), size: 0 })
+    }
+
+    /// Adds content that another store holds, or this one, and checks it on the way.
+    pub fn take_over(&self, from: &Self, file: &FileRef) -> Result<(), StoreError> {
+        let damaged = || StoreError::Damaged { digest: file.digest };
+        if self.root == from.root {
+            return if self.is_intact(file.digest)? { Ok(()) } else { Err(damaged()) };
+        }
+        let path = from.object_path(file.digest);
+        let mut reader = match fs::File::open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(damaged()),
+            opened => opened.map_err(|e| StoreError::io(&path, e))?,
+        };
+        let mut object = self.begin()?;
+        let mut piece = vec![0; 1 << 20];
+        loop {
+            match reader.read(&mut piece).map_err(|e| StoreError::io(&path, e))? {
+                0 => break,
+                len => object.write(&piece[..len])?,
+            }
+        }
+        if Digest::from(object.hasher.finalize()) == file.digest {
+            object.finish().map(drop)
+        } else {
+            Err(damaged())
+        }
     }
 
     /// Makes a file that holds the content of `digest` an object.
@@ -167,6 +200,33 @@ impl Store {
     }
 }
 
+/// Content that is being written; it is an object once it is finished.
+pub struct NewObject<'a> {
+    store: &'a Store,
+    temp: tempfile::NamedTempFile,
+    hasher: blake3::Hasher,
+    size: u64,
+}
+
+impl NewObject<'_> {
+    /// Adds bytes at the end.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.hasher.update(bytes);
+        self.size += bytes.len() as u64;
+        self.temp.write_all(bytes).map_err(|e| StoreError::io(self.temp.path(), e))
+    }
+
+    /// Makes it an object and returns its address.
+    pub fn finish(self) -> Result<FileRef, StoreError> {
+        let Self { store, temp, hasher, size } = self;
+        let file = FileRef { digest: hasher.finalize().into(), size };
+        if !(store.object_ok(file.digest, Some(size)) && store.is_intact(file.digest)?) {
+            store.place(temp, file.digest)?;
+        }
+        Ok(file)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,6 +236,34 @@ mod tests {
         let path = store.object_path(file.digest);
         fs::remove_file(&path).unwrap();
         fs::write(&path, bytes).unwrap();
+    }
+
+    #[test]
+    fn content_written_in_pieces_is_that_written_at_once() {
+        let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let [store, other] = [0, 1].map(|index| Store::open(dirs[index].path()).unwrap());
+        let whole = store.put(b"content").unwrap();
+        for damaged in [false, true] {
+            if damaged {
+                overwrite(&store, &whole, b"c0ntent");
+            }
+            let mut object = store.begin().unwrap();
+            object.write(b"con").unwrap();
+            object.write(b"tent").unwrap();
+            assert_eq!(object.finish().unwrap(), whole);
+            assert_eq!(store.read(&whole).unwrap(), b"content");
+        }
+        drop(store.begin().unwrap());
+        assert_eq!(fs::read_dir(store.root().join("tmp")).unwrap().count(), 0);
+
+        other.take_over(&store, &whole).unwrap();
+        assert_eq!(other.read(&whole).unwrap(), b"content");
+        other.take_over(&other, &whole).unwrap();
+        overwrite(&store, &whole, b"c0ntent");
+        for into in [&store, &Store::open(tempfile::tempdir().unwrap().path()).unwrap()] {
+            let error = into.take_over(&store, &whole);
+            assert!(matches!(error, Err(StoreError::Damaged { .. })), "{error:?}");
+        }
     }
 
     #[test]

@@ -47,6 +47,13 @@ impl SourceReader {
         }
     }
 
+    /// Opens the file at `path` below the folder for a look at its head. It is not remembered: whoever
+    /// goes by what he sees reads the file.
+    pub fn open(&self, path: &str) -> Result<fs::File, StoreError> {
+        let full = self.below(path)?;
+        fs::File::open(&full).map_err(|e| source_error(&full, e))
+    }
+
     /// The names in the folder at `path`, sorted; folders end in `/`.
     pub fn list(&self, path: &str) -> Result<Vec<String>, StoreError> {
         let full = self.below(path)?;

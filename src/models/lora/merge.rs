@@ -1,4 +1,4 @@
-//! Several adapters as one, and adapters as part of the model.
+//! Several adapters as one.
 //!
 //! The sum of adapters is `Σ wᵢ·sᵢ·Bᵢ·Aᵢ` with their weights `w` and scales `s`. Laying the factors
 //! side by side gives exactly it, at the sum of the ranks; its singular value decomposition gives the
@@ -94,20 +94,6 @@ impl Adapter {
         }
         let kept = if all > 0.0 { kept / all } else { 1.0 };
         Ok(Combined { adapter: Self { rank, alpha: rank as f64, factors }, kept })
-    }
-
-    /// Adds what the adapter does to the weights of `base`.
-    pub fn merge_into(&self, base: &mut Params) -> Result<(), LoadError> {
-        self.check_against(base)?;
-        for module in self.modules() {
-            let (a, b) = self.factors(module).expect("modules have both factors");
-            let weight = base.0.get_mut(&format!("{module}.weight")).expect("checked above");
-            let (a, b) = (a.tensor::<2>(), b.tensor::<2>());
-            let change = (b.matmul(a) * self.scale()).reshape([-1]);
-            let change = change.to_device(&weight.flat.device());
-            weight.flat = weight.flat.clone() + change.cast(weight.flat.dtype());
-        }
-        Ok(())
     }
 }
 

@@ -1,8 +1,10 @@
 //! Low-rank adapters: `y = W x + b + (alpha / rank) B (A x)`.
 //!
 //! `write` and `read` know the files of diffusers, peft and ComfyUI; `merge` makes several adapters
-//! one, or part of the model.
+//! one, `into_model` makes one part of the model.
 
+mod head;
+mod into_model;
 mod merge;
 mod names;
 mod read;
@@ -18,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::params::{LoadError, Param, Params};
 use crate::rng::TorchRng;
 
+pub use head::check_head;
 pub use merge::{Combination, Combined};
 
 /// Which modules get a low-rank branch.
@@ -127,18 +130,29 @@ impl Adapter {
 
     /// Checks that every adapted module is a linear layer of `base` with fitting sizes.
     pub fn check_against(&self, base: &Params) -> Result<(), LoadError> {
-        let linears: BTreeMap<_, _> = linears(base).collect();
+        self.check_shapes(base.0.iter().map(|(name, param)| (name.as_str(), &param.shape[..])))
+    }
+
+    /// The same of a base whose tensors have these names and shapes.
+    pub fn check_shapes<'a>(
+        &self,
+        base: impl IntoIterator<Item = (&'a str, &'a [usize])>,
+    ) -> Result<(), LoadError> {
+        let linears = base.into_iter().filter_map(|(name, shape)| {
+            let module = name.strip_suffix(".weight")?;
+            (shape.len() == 2).then_some((module, shape))
+        });
+        let linears: BTreeMap<_, _> = linears.collect();
         let wrong: Vec<String> = self
             .modules()
             .into_iter()
             .filter_map(|module| {
                 let (a, b) = self.factors(module)?;
-                let Some(weight) = linears.get(module) else {
+                let Some(wanted) = linears.get(module) else {
                     return Some(format!("`{module}` is not a linear layer of the model"));
                 };
                 let found = [b.shape[0], a.shape[1]];
-                let wanted = &weight.shape;
-                (wanted != &found).then(|| {
+                (*wanted != found).then(|| {
                     format!("`{module}` is for a layer of {found:?}, but the model's is {wanted:?}")
                 })
             })

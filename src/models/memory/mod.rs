@@ -309,17 +309,15 @@ impl Pretraining<'_> {
     }
 }
 
-/// Merging of an adapter into a transformer, which is done on the CPU in f32: the weights, the file
-/// that is written, of 2 or 4 bytes a value, twice, as its tensors' bytes and as a whole, and the change of the
-/// largest matrix.
-pub fn merging(source: &ModelSource, file_value: u64) -> Result<Memory, LoadError> {
+/// Merging of an adapter into a transformer, which is done in f32 on the host whatever the device is, one
+/// tensor after the other: of the largest, the bytes that are read, its values, the change, the sum and
+/// the bytes that are written.
+pub fn merging(source: &ModelSource) -> Result<Memory, LoadError> {
+    const COPIES: u64 = 5;
     let shapes = Estimator::new(source, true)?.denoiser_shapes()?;
     let sizes = shapes.values().map(|shape| shape.iter().product::<usize>() as u64);
-    Ok(Memory {
-        weights: values(&shapes) * F32,
-        activations: 2 * values(&shapes) * file_value + 2 * sizes.max().unwrap_or(0) * F32,
-        ..Memory::default()
-    })
+    let activations = COPIES * sizes.max().unwrap_or(0) * F32;
+    Ok(Memory { activations, ..Memory::default() })
 }
 
 /// Bytes of a trained value.

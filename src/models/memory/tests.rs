@@ -19,8 +19,8 @@ fn paper() -> ModelSource {
         ("vae/config.json", config!("cogvideox_vae.txt").to_owned()),
         ("text_encoder/config.json", config!("t5_xxl.txt").to_owned()),
     ];
-    let files = files.map(|(path, text)| (path.to_owned(), text.into_bytes()));
-    ModelSource::Memory { files: std::sync::Arc::new(files.into()), base: None }
+    let files = files.map(|(path, text)| (path.to_owned(), text.into_bytes().into()));
+    ModelSource::Files { files: std::sync::Arc::new(files.into()), base: None }
 }
 
 const CLIP: ClipSize = ClipSize { frames: 9, height: 480, width: 720 };

@@ -65,6 +65,12 @@ pub enum LoadError {
         /// Why.
         source: safetensors::SafeTensorError,
     },
+    /// A file of a cache is gone, or not what it was.
+    #[error("the content of {} in the cache is damaged", .digest.to_hex())]
+    Damaged {
+        /// The hash of the content.
+        digest: blake3::Hash,
+    },
     /// A tensor has a type that holds no weights.
     #[error("tensor `{name}` of `{file}` is {found}, but weights must be F32, F16 or BF16")]
     Dtype {

@@ -1,15 +1,17 @@
 //! Parameters in safetensors files.
 
-use std::{
-    fs::File,
-    io::{self, Read, Seek, SeekFrom},
-    path::Path,
-};
+use std::{collections::HashMap, convert::Infallible, path::Path};
 
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
-use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::Metadata};
+use safetensors::{
+    Dtype, SafeTensorError, SafeTensors,
+    tensor::{Metadata, TensorInfo},
+};
 
-use super::{LoadError, Param, Params};
+use super::{LoadError, Param, Params, RawTensor, StoredFile, TensorFile};
+
+/// The metadata in a header.
+pub type Entries = HashMap<String, String>;
 
 impl Params {
     /// Adds the tensors of one safetensors file, as `dtype` on `device`.
@@ -22,8 +24,9 @@ impl Params {
     ) -> Result<(), LoadError> {
         let tensors = SafeTensors::deserialize(bytes).map_err(|source| format(file, source))?;
         for (name, view) in tensors.iter() {
-            let (shape, kind) = (view.shape(), view.dtype());
-            self.add((file, name), shape, kind, view.data().to_vec(), (device, dtype))?;
+            let (name, shape, bytes) =
+                (name.to_owned(), view.shape().to_vec(), view.data().to_vec());
+            self.add(file, RawTensor { name, shape, dtype: view.dtype(), bytes }, device, dtype)?;
         }
         Ok(())
     }
@@ -36,147 +39,126 @@ impl Params {
         device: &Device,
         dtype: FloatDType,
     ) -> Result<(), LoadError> {
-        let io = |source| LoadError::Io { path: path.display().to_string(), source };
-        let mut reader = File::open(path).map_err(io)?;
-        let len = reader.metadata().map_err(io)?.len();
-        self.read_one_by_one((&mut reader, len), (path, file), (device, dtype))
+        self.read(TensorFile::open(path, file)?, device, dtype)
     }
 
-    fn read_one_by_one(
+    /// The same of a file that must be what its hash says.
+    pub fn read_stored(
         &mut self,
-        (reader, len): (&mut (impl Read + Seek), u64),
-        (path, file): (&Path, &str),
-        as_tensors: (&Device, FloatDType),
+        stored: &StoredFile,
+        file: &str,
+        device: &Device,
+        dtype: FloatDType,
     ) -> Result<(), LoadError> {
-        let io = |source| LoadError::Io { path: path.display().to_string(), source };
-        let header = read_header(reader).map_err(io)?;
-        let (start, tensors) = parse_header(&header, len).map_err(|source| format(file, source))?;
-        // In the order of the file, which is read from front to back.
-        for name in tensors.offset_keys() {
-            let info = tensors.info(&name).expect("it names this tensor");
-            let (from, to) = info.data_offsets;
-            let mut bytes = vec![0; to - from];
-            reader.seek(SeekFrom::Start((start + from) as u64)).map_err(io)?;
-            reader.read_exact(&mut bytes).map_err(io)?;
-            self.add((file, &name), &info.shape, info.dtype, bytes, as_tensors)?;
-        }
-        Ok(())
+        self.read(TensorFile::open_stored(stored, file)?, device, dtype)
+    }
+
+    /// Adds the tensors of an open file.
+    pub fn read(
+        &mut self,
+        tensors: TensorFile<'_>,
+        device: &Device,
+        dtype: FloatDType,
+    ) -> Result<(), LoadError> {
+        let file = tensors.file().to_owned();
+        tensors.each(|tensor| self.add(&file, tensor, device, dtype))
     }
 
     fn add(
         &mut self,
-        (file, name): (&str, &str),
-        shape: &[usize],
-        kind: Dtype,
-        bytes: Vec<u8>,
-        (device, dtype): (&Device, FloatDType),
+        file: &str,
+        RawTensor { name, shape, dtype: kind, bytes }: RawTensor,
+        device: &Device,
+        dtype: FloatDType,
     ) -> Result<(), LoadError> {
-        let len = shape.iter().product::<usize>();
-        let raw = |kind| TensorData::from_bytes_vec(bytes, [len], kind);
-        let data = match kind {
-            Dtype::F32 => raw(DType::F32),
-            Dtype::F16 => raw(DType::F16),
-            Dtype::BF16 => raw(DType::BF16),
-            // Tables of positions that the reference computed in f64; no device needs more.
-            Dtype::F64 => raw(DType::F64).convert::<f32>(),
-            other => {
-                return Err(LoadError::Dtype {
-                    file: file.to_owned(),
-                    name: name.to_owned(),
-                    found: format!("{other:?}"),
-                });
-            }
+        if self.0.contains_key(&name) {
+            let message = format!("the tensor `{name}` is in another file of this part as well");
+            return Err(LoadError::Config { file: file.to_owned(), message });
+        }
+        let Some(data) = data(kind, bytes) else {
+            let found = format!("{kind:?}");
+            return Err(LoadError::Dtype { file: file.to_owned(), name, found });
         };
         let kind = data.dtype();
         let flat = Tensor::<1>::from_data(data, (device, kind)).cast(dtype);
-        self.0.insert(name.to_owned(), Param { flat, shape: shape.to_vec() });
+        self.0.insert(name, Param { flat, shape });
         Ok(())
     }
 
-    /// Writes all tensors as f32, or as bf16, with `metadata` in the header.
-    pub fn to_safetensors(
+    /// A safetensors file of all tensors as f32, or as bf16, with `metadata` in the header.
+    pub fn to_safetensors(&self, bf16: bool, metadata: Option<Entries>) -> Vec<u8> {
+        let mut file = Vec::new();
+        let written = self.write_safetensors::<Infallible>(bf16, metadata, |bytes| {
+            file.extend_from_slice(bytes);
+            Ok(())
+        });
+        written.unwrap_or_else(|never| match never {});
+        file
+    }
+
+    /// The same piece by piece: one tensor after the other comes into the host's memory.
+    pub fn write_safetensors<E>(
         &self,
         bf16: bool,
-        metadata: Option<std::collections::HashMap<String, String>>,
-    ) -> Vec<u8> {
-        let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = self
-            .0
-            .iter()
-            .map(|(name, param)| {
-                let values = param.flat.clone().cast(FloatDType::F32).into_data();
-                let values = values.try_to_vec::<f32>().expect("cast to f32 above");
-                let bytes = if bf16 {
-                    values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect()
-                } else {
-                    values.iter().flat_map(|v| v.to_le_bytes()).collect()
-                };
-                (name.clone(), param.shape.clone(), bytes)
-            })
-            .collect();
+        metadata: Option<Entries>,
+        mut put: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         let dtype = if bf16 { Dtype::BF16 } else { Dtype::F32 };
-        let views = bytes.iter().map(|(name, shape, bytes)| {
-            let view = safetensors::tensor::TensorView::new(dtype, shape.clone(), bytes)
-                .expect("shape and length agree");
-            (name.clone(), view)
-        });
-        safetensors::serialize(views, metadata).expect("names and shapes are valid")
+        let tensors = self.0.iter().map(|(name, param)| (name.clone(), param.shape.clone(), dtype));
+        put(&header(metadata, tensors))?;
+        self.0.values().try_for_each(|param| put(&bytes_of(&param.flat, dtype)))
     }
 }
 
-/// Longest header that is read, as in the `safetensors` crate.
-const LONGEST_HEADER: u64 = 100_000_000;
-/// Bytes that state the header's length.
-const LENGTH: usize = 8;
-
-/// The header with its length before it; what is stated and not there is not made room for.
-fn read_header(reader: &mut impl Read) -> io::Result<Vec<u8>> {
-    let mut header = Vec::new();
-    reader.take(LENGTH as u64).read_to_end(&mut header)?;
-    if let Ok(length) = <[u8; LENGTH]>::try_from(&header[..]) {
-        let length = u64::from_le_bytes(length);
-        if length <= LONGEST_HEADER {
-            reader.take(length).read_to_end(&mut header)?;
-        }
+impl RawTensor {
+    /// The values, of a tensor that an opened file has.
+    pub fn into_f32(self, device: &Device) -> Tensor<1> {
+        let data = data(self.dtype, self.bytes).expect("an opened file holds weights alone");
+        let kind = data.dtype();
+        Tensor::<1>::from_data(data, (device, kind)).cast(FloatDType::F32)
     }
-    Ok(header)
 }
 
-/// Where the data begin, and what they are, in a file of `len` bytes.
-fn parse_header(header: &[u8], len: u64) -> Result<(usize, Metadata), SafeTensorError> {
-    let length = header.get(..LENGTH).ok_or(SafeTensorError::HeaderTooSmall)?;
-    let length = u64::from_le_bytes(length.try_into().expect("of this length"));
-    if length > LONGEST_HEADER {
-        return Err(SafeTensorError::HeaderTooLarge);
-    }
-    let start = LENGTH + length as usize;
-    let text = header.get(LENGTH..start).ok_or(SafeTensorError::InvalidHeaderLength)?;
-    let text = str::from_utf8(text).map_err(SafeTensorError::InvalidHeader)?;
-    let tensors: Metadata =
-        serde_json::from_str(text).map_err(SafeTensorError::InvalidHeaderDeserialization)?;
-    check_offsets(&tensors)?;
-    if start as u64 + tensors.data_len() as u64 != len {
-        return Err(SafeTensorError::MetadataIncompleteBuffer);
-    }
-    Ok((start, tensors))
+/// The values of these bytes, if weights may have their type.
+fn data(dtype: Dtype, bytes: Vec<u8>) -> Option<TensorData> {
+    let len = bytes.len() * 8 / dtype.bitsize();
+    let raw = |kind| TensorData::from_bytes_vec(bytes, [len], kind);
+    Some(match dtype {
+        Dtype::F32 => raw(DType::F32),
+        Dtype::F16 => raw(DType::F16),
+        Dtype::BF16 => raw(DType::BF16),
+        // Tables of positions that the reference computed in f64; no device needs more.
+        Dtype::F64 => raw(DType::F64).convert::<f32>(),
+        _ => return None,
+    })
 }
 
-/// Tensors must lie one after the other, each as long as its shape says.
-fn check_offsets(tensors: &Metadata) -> Result<(), SafeTensorError> {
+/// The head of a safetensors file of these tensors, in their order.
+pub fn header(
+    metadata: Option<Entries>,
+    tensors: impl IntoIterator<Item = (String, Vec<usize>, Dtype)>,
+) -> Vec<u8> {
     let mut end = 0;
-    for name in tensors.offset_keys() {
-        let info = tensors.info(&name).expect("it names this tensor");
-        let (from, to) = info.data_offsets;
-        let values = info.shape.iter().try_fold(1_usize, |all, size| all.checked_mul(*size));
-        let bits = values.and_then(|values| values.checked_mul(info.dtype.bitsize()));
-        if from != end || to < from {
-            return Err(SafeTensorError::InvalidOffset(name));
-        }
-        if bits != (to - from).checked_mul(8) || bits.is_none() {
-            return Err(SafeTensorError::TensorInvalidInfo);
-        }
-        end = to;
+    let tensors = tensors.into_iter().map(|(name, shape, dtype)| {
+        let start = end;
+        end += shape.iter().product::<usize>() * dtype.bitsize() / 8;
+        (name, TensorInfo { dtype, shape, data_offsets: (start, end) })
+    });
+    let header = Metadata::new(metadata, tensors.collect()).expect("one lies after the other");
+    let mut header = serde_json::to_vec(&header).expect("names and numbers are valid JSON");
+    header.resize(header.len().next_multiple_of(8), b' ');
+    [(header.len() as u64).to_le_bytes().to_vec(), header].concat()
+}
+
+/// The values of a tensor as a file holds them, in a type of 2 or 4 bytes.
+pub fn bytes_of(flat: &Tensor<1>, dtype: Dtype) -> Vec<u8> {
+    let values = flat.clone().cast(FloatDType::F32).into_data();
+    let values = values.as_slice::<f32>().expect("cast to f32 above");
+    match dtype {
+        Dtype::BF16 => values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
+        Dtype::F16 => values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
+        _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
     }
-    Ok(())
 }
 
 fn format(file: &str, source: SafeTensorError) -> LoadError {
@@ -185,6 +167,11 @@ fn format(file: &str, source: SafeTensorError) -> LoadError {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        cell::Cell,
+        io::{self, Read},
+    };
+
     use super::*;
 
     fn file(header: &str, data: usize) -> Vec<u8> {
@@ -210,24 +197,18 @@ mod tests {
     }
 
     /// A file that notes how many bytes each read asked room for, and what was read.
-    struct Watched {
-        bytes: io::Cursor<Vec<u8>>,
-        largest: usize,
-        read: u64,
+    struct Watched<'a> {
+        bytes: &'a [u8],
+        largest: &'a Cell<usize>,
+        read: &'a Cell<u64>,
     }
 
-    impl Read for Watched {
+    impl Read for Watched<'_> {
         fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-            self.largest = self.largest.max(into.len());
+            self.largest.set(self.largest.get().max(into.len()));
             let len = self.bytes.read(into)?;
-            self.read += len as u64;
+            self.read.set(self.read.get() + len as u64);
             Ok(len)
-        }
-    }
-
-    impl Seek for Watched {
-        fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-            self.bytes.seek(to)
         }
     }
 
@@ -242,12 +223,81 @@ mod tests {
         let bytes = tensors.to_safetensors(false, None);
         let len = bytes.len() as u64;
         assert!(len > 8 * LARGEST as u64);
-        let mut watched = Watched { bytes: io::Cursor::new(bytes), largest: 0, read: 0 };
+        let (largest, all) = (Cell::new(0), Cell::new(0));
+        let watched = Watched { bytes: &bytes, largest: &largest, read: &all };
         let mut read = Params::default();
-        let (names, as_f32) = ((Path::new("x"), "x"), (&Device::flex(), FloatDType::F32));
-        read.read_one_by_one((&mut watched, len), names, as_f32).unwrap();
-        assert_eq!((watched.largest, watched.read), (LARGEST, len));
+        let (file, _) = TensorFile::new(Box::new(watched), len, (Path::new("x"), "x")).unwrap();
+        read.read(file, &Device::flex(), FloatDType::F32).unwrap();
+        assert_eq!((largest.get(), all.get()), (LARGEST, len));
         assert_eq!(read.to_safetensors(false, None), tensors.to_safetensors(false, None));
+    }
+
+    #[test]
+    fn a_file_is_written_as_the_library_writes_it() {
+        let mut tensors = Params::default();
+        for (name, shape) in [("b.weight", vec![3, 2]), ("a", vec![]), ("c", vec![5])] {
+            let len = shape.iter().product::<usize>();
+            let flat = Tensor::ones([len], &Device::flex()) * 1.000_1;
+            tensors.0.insert(name.to_owned(), Param { flat, shape });
+        }
+        for (bf16, dtype) in [(false, Dtype::F32), (true, Dtype::BF16)] {
+            let data = tensors.0.iter().map(|(name, param)| {
+                (name.clone(), param.shape.clone(), bytes_of(&param.flat, dtype))
+            });
+            let data: Vec<_> = data.collect();
+            let views = data.iter().map(|(name, shape, bytes)| {
+                let view = safetensors::tensor::TensorView::new(dtype, shape.clone(), bytes);
+                (name, view.unwrap())
+            });
+            let metadata: HashMap<_, _> = [("format".to_owned(), "pt".to_owned())].into();
+            let wanted = safetensors::serialize(views, Some(metadata.clone())).unwrap();
+            assert_eq!(tensors.to_safetensors(bf16, Some(metadata)), wanted);
+        }
+    }
+
+    #[test]
+    fn a_stored_file_is_checked_while_it_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        let header = r#"{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}"#;
+        let whole = file(header, 8);
+        let stored = StoredFile { path: path.clone(), digest: blake3::hash(&whole) };
+        let read = || {
+            let mut params = Params::default();
+            params.read_stored(&stored, "x", &Device::flex(), FloatDType::F32)
+        };
+        let is_damaged =
+            |read: Result<(), LoadError>| matches!(read, Err(LoadError::Damaged { .. }));
+        assert!(is_damaged(read()), "it is not there");
+        std::fs::write(&path, &whole).unwrap();
+        read().unwrap();
+        for at in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1;
+            std::fs::write(&path, &damaged).unwrap();
+            assert!(is_damaged(read()), "byte {at}");
+            assert!(is_damaged(stored.read().map(drop)), "byte {at}");
+            std::fs::write(&path, &whole[..at]).unwrap();
+            assert!(is_damaged(read()), "cut at byte {at}");
+        }
+        // What is wrong as it was stored is no damage.
+        let wrong = file(&header.replace("F32", "I32"), 8);
+        std::fs::write(&path, &wrong).unwrap();
+        let stored = StoredFile { path, digest: blake3::hash(&wrong) };
+        let mut params = Params::default();
+        let read = params.read_stored(&stored, "x", &Device::flex(), FloatDType::F32);
+        assert!(matches!(read, Err(LoadError::Dtype { .. })));
+    }
+
+    #[test]
+    fn a_tensor_of_two_files_is_an_error() {
+        let header = r#"{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}"#;
+        let (bytes, mut params) = (file(header, 8), Params::default());
+        let mut read =
+            |name| params.read_safetensors(&bytes, name, &Device::flex(), FloatDType::F32);
+        read("one").unwrap();
+        let error = read("two").unwrap_err().to_string();
+        assert_eq!(error, "`two`: the tensor `a` is in another file of this part as well");
     }
 
     #[test]

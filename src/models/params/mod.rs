@@ -11,6 +11,7 @@
 mod error;
 mod file;
 mod reader;
+mod tensor_file;
 
 use std::collections::BTreeMap;
 
@@ -20,7 +21,10 @@ use serde::{Deserialize, Serialize};
 use crate::rng::TorchRng;
 
 pub use error::{LoadError, Problem, Problems};
+pub use file::{Entries, bytes_of, header};
 pub use reader::ParamReader;
+pub use safetensors::Dtype;
+pub use tensor_file::{RawTensor, StoredFile, TensorFile};
 
 /// A tensor of any rank.
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@ use std::{
 
 use blake3::Hash;
 
-use super::{super::LoadError, ModelSource, io};
+use super::{super::LoadError, ModelSource, PartFile, absent, io};
 
 impl ModelSource {
     /// The content of parts' files, as one hash that goes into keys.
@@ -53,7 +53,11 @@ impl ModelSource {
     fn file_digest(&self, path: &str, hash: HashFile<'_>) -> Result<Hash, LoadError> {
         match self.holder(path) {
             Self::Folder(root) => digest_on_disk(&root.join(path), hash),
-            holder => Ok(blake3::hash(&holder.read(path)?)),
+            Self::Files { files, .. } => match files.get(path).ok_or_else(|| absent(path))? {
+                PartFile::Bytes(bytes) => Ok(blake3::hash(bytes)),
+                PartFile::Stored(stored) => Ok(stored.digest),
+            },
+            holder @ Self::Builtin(_) => Ok(blake3::hash(&holder.read(path)?)),
         }
     }
 }

@@ -14,7 +14,11 @@ use burn::tensor::Device;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{LoadError, Params, cache::weight_dtype};
+use super::{
+    LoadError, Params,
+    cache::weight_dtype,
+    params::{StoredFile, TensorFile},
+};
 
 use reference::Refused;
 
@@ -39,21 +43,40 @@ pub enum ModelSource {
     Builtin(&'static [(&'static str, &'static [u8])]),
     /// A folder.
     Folder(PathBuf),
-    /// In memory, such as a `Model` artifact made by `pretrain`.
-    Memory {
+    /// Single files, such as a `Model` artifact made by `pretrain`.
+    Files {
         /// The files by path.
-        files: Arc<BTreeMap<String, Vec<u8>>>,
+        files: Arc<BTreeMap<String, PartFile>>,
         /// Where parts are read from that have no file in `files`, so that a new VAE can go with
         /// an old tokenizer.
         base: Option<Box<ModelSource>>,
     },
 }
 
+/// A file of a part.
+#[derive(Clone, Debug)]
+pub enum PartFile {
+    /// In memory.
+    Bytes(Vec<u8>),
+    /// On disk, with the hash of its content.
+    Stored(StoredFile),
+}
+
+impl From<Vec<u8>> for PartFile {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
 impl ModelSource {
     /// A model whose parts are those in `files` (`vae/config.json`, ...), and those of `base` for
     /// parts that have no file there.
-    pub fn with_artifact(base: Self, files: BTreeMap<String, Vec<u8>>) -> Self {
-        Self::Memory { files: Arc::new(files), base: Some(Box::new(base)) }
+    pub fn with_artifact<F: Into<PartFile>>(
+        base: Self,
+        files: impl IntoIterator<Item = (String, F)>,
+    ) -> Self {
+        let files = files.into_iter().map(|(path, file)| (path, file.into())).collect();
+        Self::Files { files: Arc::new(files), base: Some(Box::new(base)) }
     }
 
     /// The commit of a snapshot in the Hugging Face cache.
@@ -66,7 +89,7 @@ impl ModelSource {
     /// Where the part of the file `path` is: here, or in the base.
     fn holder(&self, path: &str) -> &Self {
         match self {
-            Self::Memory { files, base: Some(base) } => {
+            Self::Files { files, base: Some(base) } => {
                 let part = path.split_once('/').map_or("", |(part, _)| part);
                 let here = files.keys().any(|file| {
                     file == path || file.split_once('/').is_some_and(|(of, _)| of == part)
@@ -82,7 +105,7 @@ impl ModelSource {
         match self.holder(path) {
             Self::Builtin(files) => files.iter().any(|(name, _)| *name == path),
             Self::Folder(root) => root.join(path).is_file(),
-            Self::Memory { files, .. } => files.contains_key(path),
+            Self::Files { files, .. } => files.contains_key(path),
         }
     }
 
@@ -95,9 +118,10 @@ impl ModelSource {
                 .find(|(name, _)| *name == path)
                 .map(|(_, bytes)| Cow::Borrowed(*bytes))
                 .ok_or_else(absent),
-            Self::Memory { files, .. } => {
-                files.get(path).map(|bytes| Cow::Borrowed(bytes.as_slice())).ok_or_else(absent)
-            }
+            Self::Files { files, .. } => match files.get(path).ok_or_else(absent)? {
+                PartFile::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
+                PartFile::Stored(stored) => stored.read().map(Cow::Owned),
+            },
             Self::Folder(root) => {
                 let file = root.join(path);
                 std::fs::read(&file).map(Cow::Owned).map_err(|source| io(&file, source))
@@ -112,34 +136,46 @@ impl ModelSource {
             .map_err(|e| LoadError::Config { file, message: format!("must be JSON: {e}") })
     }
 
-    /// The parameters of a part: its single file, or all shards of its index.
+    /// The parameters of a part: its single file, or all shards of its index. The host holds one tensor
+    /// at a time.
     pub fn params(&self, part: &str, device: &Device) -> Result<Params, LoadError> {
-        let dtype = weight_dtype(device);
         let mut params = Params::default();
-        let (index, shards) = self.weight_files(part)?;
-        for shard in shards {
-            match self.holder(&shard) {
-                Self::Folder(root) => {
-                    params.read_file(&root.join(&shard), &shard, device, dtype)?;
-                }
-                holder => params.read_safetensors(&holder.read(&shard)?, &shard, device, dtype)?,
-            }
-        }
-        if let Some((index, names)) = index
-            && let Some(name) = names.iter().find(|name| !params.0.contains_key(*name))
-        {
-            let message = format!("names the tensor `{name}`, which is in none of its files");
-            return Err(LoadError::Config { file: index, message });
+        for file in self.tensor_files(part)? {
+            params.read(file, device, weight_dtype(device))?;
         }
         Ok(params)
     }
 
-    /// The weight files of a part, and with an index its path and the tensors it names.
-    #[expect(clippy::type_complexity, reason = "two lists of names, used above only")]
-    fn weight_files(
-        &self,
-        part: &str,
-    ) -> Result<(Option<(String, Vec<String>)>, Vec<String>), LoadError> {
+    /// The opened weight files of a part: their headers were read, and hold together what an index says,
+    /// each tensor in the file that the index names.
+    pub fn tensor_files(&self, part: &str) -> Result<Vec<TensorFile<'_>>, LoadError> {
+        let (index, shards) = self.weight_files(part)?;
+        let files = shards.iter().map(|shard| self.open(shard)).collect::<Result<Vec<_>, _>>()?;
+        if let Some((file, index)) = index {
+            let message = index.contradiction(&files);
+            if let Some(message) = message {
+                return Err(LoadError::Config { file, message });
+            }
+        }
+        Ok(files)
+    }
+
+    fn open(&self, path: &str) -> Result<TensorFile<'_>, LoadError> {
+        match self.holder(path) {
+            Self::Folder(root) => TensorFile::open(&root.join(path), path),
+            Self::Files { files, .. } => match files.get(path).ok_or_else(|| absent(path))? {
+                PartFile::Bytes(bytes) => TensorFile::of_bytes(bytes, path),
+                PartFile::Stored(stored) => TensorFile::open_stored(stored, path),
+            },
+            Self::Builtin(files) => {
+                let file = files.iter().find(|(name, _)| *name == path);
+                TensorFile::of_bytes(file.ok_or_else(|| absent(path))?.1, path)
+            }
+        }
+    }
+
+    /// The weight files of a part, and its index with the path, if it has one.
+    fn weight_files(&self, part: &str) -> Result<(Option<NamedIndex>, Vec<String>), LoadError> {
         let stem = if part == "text_encoder" { "model" } else { "diffusion_pytorch_model" };
         let single = format!("{part}/{stem}.safetensors");
         let index = format!("{single}.index.json");
@@ -169,8 +205,7 @@ impl ModelSource {
             }
             files.push(file);
         }
-        let names = parsed.weight_map.into_keys().collect();
-        Ok((Some((index, names)), files))
+        Ok((Some((index, parsed)), files))
     }
 
     fn no_weights(&self, part: &str, stem: &str, wanted: &str) -> LoadError {
@@ -233,10 +268,36 @@ impl ModelSource {
     }
 }
 
+/// An index with its path.
+type NamedIndex = (String, Index);
+
 /// `*.safetensors.index.json`.
 #[derive(Deserialize)]
 struct Index {
+    /// The file of each tensor.
     weight_map: BTreeMap<String, String>,
+}
+
+impl Index {
+    /// What it says otherwise than its files.
+    fn contradiction(&self, files: &[TensorFile<'_>]) -> Option<String> {
+        let shard = |file: &str| file.rsplit('/').next().unwrap_or_default().to_owned();
+        let found: Vec<(String, String)> = files
+            .iter()
+            .flat_map(|file| file.tensors().map(|(name, _)| (name, shard(file.file()))))
+            .collect();
+        let names: BTreeSet<&String> = found.iter().map(|(name, _)| name).collect();
+        if let Some(name) = self.weight_map.keys().find(|name| !names.contains(name)) {
+            return Some(format!("names the tensor `{name}`, which is in none of its files"));
+        }
+        found.iter().find_map(|(name, shard)| match self.weight_map.get(name) {
+            Some(wanted) if wanted == shard => None,
+            Some(wanted) => Some(format!(
+                "names `{wanted}` as the file of the tensor `{name}`, but `{shard}` holds it"
+            )),
+            None => Some(format!("does not name the tensor `{name}`, which `{shard}` holds")),
+        })
+    }
 }
 
 fn config_file(part: &str) -> String {
@@ -253,7 +314,9 @@ fn io(path: &Path, source: std::io::Error) -> LoadError {
 
 #[cfg(test)]
 mod tests {
-    use super::{reference::REQUIRED, *};
+    use burn::tensor::Tensor;
+
+    use super::{super::params::Param, reference::REQUIRED, *};
 
     fn write(root: &Path, files: &[(&str, &[u8])]) {
         for (path, bytes) in files {
@@ -317,8 +380,26 @@ mod tests {
         assert_eq!(params.num_values(), 3);
 
         std::fs::write(folder.path().join("vae/x-2.safetensors"), weights("c", &[2.0])).unwrap();
-        let message = source.params("vae", &Device::flex()).unwrap_err().to_string();
+        let refused = || source.params("vae", &Device::flex()).unwrap_err().to_string();
+        let message = refused();
         assert!(message.contains("the tensor `b`"), "{message}");
+        let shard = |name, values: &[(&str, &[f32])]| {
+            let mut all = Params::default();
+            for (name, values) in values {
+                let flat = Tensor::<1>::from_floats(*values, &Device::flex());
+                let shape = vec![values.len()];
+                all.0.insert((*name).to_owned(), Param { flat, shape });
+            }
+            write(folder.path(), &[(name, &all.to_safetensors(false, None))]);
+        };
+        shard("vae/x-2.safetensors", &[("a", &[9.0]), ("b", &[2.0, 3.0])]);
+        let message = refused();
+        let wanted = "names `x-1.safetensors` as the file of the tensor `a`, but `x-2.safetensors`";
+        assert!(message.contains(wanted), "{message}");
+        shard("vae/x-2.safetensors", &[("b", &[2.0, 3.0]), ("c", &[1.0])]);
+        let message = refused();
+        let wanted = "does not name the tensor `c`, which `x-2.safetensors` holds";
+        assert!(message.contains(wanted), "{message}");
         std::fs::remove_file(folder.path().join("vae/x-2.safetensors")).unwrap();
         let message = source.params("vae", &Device::flex()).unwrap_err().to_string();
         assert!(message.contains("shard `x-2.safetensors`, which is missing"), "{message}");
@@ -344,7 +425,7 @@ mod tests {
         let folder = model_folder(&[(file, &vae), ("vae/notes.txt", b"no part of it")]);
         let on_disk = ModelSource::Folder(folder.path().to_owned());
         let files = [(file.to_owned(), vae), ("vae/config.json".to_owned(), b"{}".to_vec())];
-        let in_memory = ModelSource::with_artifact(on_disk.clone(), files.into());
+        let in_memory = ModelSource::with_artifact(on_disk.clone(), files);
         let digest = on_disk.digest(&["vae"]).unwrap();
         assert_eq!(digest, in_memory.digest(&["vae", "vae"]).unwrap());
         assert_ne!(digest, on_disk.digest(&["vae", "scheduler"]).unwrap());
@@ -359,7 +440,7 @@ mod tests {
         let folder = model_folder(&[(file, &weights("a", &[1.0])), ("vae/extra", b"old")]);
         let base = ModelSource::Folder(folder.path().to_owned());
         let files = [("vae/config.json".to_owned(), br#"{"new": 1}"#.to_vec())];
-        let source = ModelSource::with_artifact(base, files.into());
+        let source = ModelSource::with_artifact(base, files);
         assert_eq!(source.config("vae").unwrap()["new"], 1);
         assert!(!source.has("vae/extra") && !source.has(file));
         assert!(source.has("transformer/config.json"));

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    IdleParam, ImageUse, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext,
-    StageError, StageKind, Surroundings,
-    agreement::{TextUse, rate_of_channels, scale_of_a_frame, time_of_channels},
+    IdleParam, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext, StageError,
+    StageKind, Surroundings, Trainings, Workload,
+    agreement::{ImageUse, TextUse, rate_of_channels, scale_of_a_frame, time_of_channels},
     fit::not_known,
     idle,
     model::StageModel,
@@ -19,10 +19,9 @@ use super::{
 use crate::{
     artifact::ArtifactKind,
     models::{
-        ClipSize, ImageConditioning, LoadError, LoraTargets, Memory, ModelRef,
-        TimestepDistribution,
+        ImageConditioning, LoadError, LoraTargets, Memory, ModelRef, TimestepDistribution,
         memory::{Estimator, LoraTraining},
-        sampling::ImageLatentScale,
+        sampling::{ImageLatentScale, Side},
     },
     train::{gradient::Recompute, optimizer::AdamW, order::SmallSet, schedule::LrSchedule},
 };
@@ -190,15 +189,13 @@ impl Stage for LoraTrain {
         let known = facts.family.timestep_distributions();
         misfits.extend(not_known("timestep_distribution", self.timestep_distribution, known));
         misfits.extend(self.image_misfits(facts.family.image_conditioning()));
+        misfits.extend(facts.image_use(self.image_use(), around));
         misfits
     }
 
-    fn image_use(&self) -> Option<ImageUse> {
-        Some(ImageUse {
-            scale: self.image_latent_scale,
-            causal_time: self.causal_time,
-            frame_rate: self.frame_rate,
-        })
+    fn trainings(&self, around: &Surroundings<'_>) -> Option<Trainings> {
+        let facts = around.model(&self.model)?;
+        Some(Trainings { image: facts.record(self.image_use()), ..Trainings::default() })
     }
 
     fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
@@ -225,19 +222,19 @@ impl Stage for LoraTrain {
         self.adapter_steps().into_iter().map(|step| step as u64).collect()
     }
 
-    fn memory(&self, clip: Option<ClipSize>, on_host: bool) -> Result<Option<Memory>, LoadError> {
-        let Some(clip) = clip else { return Ok(None) };
+    fn memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
+        let Some(clip) = work.clip else { return Ok(None) };
         let training = LoraTraining {
             targets: self.modules,
             rank: self.rank,
             batch: self.batch_size,
             recompute: self.recompute == Recompute::Block,
         };
-        let source = self.model.resolve()?;
-        Estimator::new(&source, on_host)?.lora_training(clip, &training).map(Some)
+        let source = work.parts.source(&self.model)?;
+        Estimator::new(&source, work.on_host)?.lora_training(clip, &training).map(Some)
     }
 
-    fn memory_help(&self, _clip: Option<ClipSize>, _on_host: bool) -> Vec<String> {
+    fn memory_help(&self, _work: &Workload<'_>) -> Vec<String> {
         let mut help = Vec::new();
         if self.recompute == Recompute::None {
             help.push("set `recompute = \"block\"`".to_owned());
@@ -259,7 +256,7 @@ impl Stage for LoraTrain {
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
         let model = StageModel::open(&self.model, inputs, cx)?;
-        let base = self.base(&model, cx)?;
+        let base = self.base(&model, inputs, cx)?;
         let clips = self.clips(&*base.denoiser(None)?, inputs, &model.device, cx)?;
         let made = self.train(&base, clips, &model.device, cx)?;
         self.write(made, out)
@@ -267,6 +264,15 @@ impl Stage for LoraTrain {
 }
 
 impl LoraTrain {
+    fn image_use(&self) -> ImageUse {
+        ImageUse {
+            scale: self.image_latent_scale,
+            causal_time: self.causal_time,
+            frame_rate: self.frame_rate,
+            side: Side::Training,
+        }
+    }
+
     /// What does nothing in a family that gets its image in this way.
     fn image_misfits(&self, conditioning: ImageConditioning) -> Vec<Misfit> {
         let scale = scale_of_a_frame(self.image_latent_scale, conditioning);

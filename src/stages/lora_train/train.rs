@@ -9,7 +9,7 @@ use super::{
     super::{
         Inputs, Output, StageContext, StageError,
         fit::refuse,
-        model::{StageModel, read_text},
+        model::{StageModel, read_text, record_of_model},
         training::{checkpoints, log_held_out, observe, read_examples, read_held_out, train_error},
     },
     LoraTrain,
@@ -67,12 +67,16 @@ impl LoraTrain {
     pub(super) fn base(
         &self,
         StageModel { source, device }: &StageModel,
+        inputs: &Inputs<'_>,
         cx: &StageContext<'_>,
     ) -> Result<Base, StageError> {
         let family = family(source)?;
-        refuse(self.image_misfits(family.image_conditioning()))?;
+        let conditioning = family.image_conditioning();
+        refuse(self.image_misfits(conditioning))?;
         let known = family.timestep_distributions();
         let vae = source.config("vae")?;
+        let before = ("model", record_of_model(inputs, &vae)?);
+        refuse(self.image_use().misfit(before, conditioning, &vae)?)?;
         Ok(Base {
             family,
             config: source.config("transformer")?,

@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    IdleParam, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext, StageError,
-    StageKind, Surroundings, idle,
+    IdleParam, Inputs, Misfit, ModelParts, Output, ParamError, Port, Ports, Stage, StageContext,
+    StageError, StageKind, Surroundings, Trainings, Workload,
+    agreement::ImageUse,
+    idle,
     model::pass_parts_on,
     rules,
     training::{HELD_OUT, check_rates, log_held_out, settings, trajectory},
@@ -19,7 +21,9 @@ use crate::{
     artifact::{ArtifactKind, model::ModelPart},
     models::{
         ClipSize, LoadError, MODELS, Memory, ModelRef, ParamReader, Params, Start,
-        TimestepDistribution, VideoDiffusion, memory::Pretraining, sampling::ImageLatentScale,
+        TimestepDistribution, VideoDiffusion,
+        memory::Pretraining,
+        sampling::{ImageLatentScale, Side},
     },
     train::{
         gradient::Recompute, optimizer::AdamW, schedule::LrSchedule, steps::Trained, vae::VaeLoss,
@@ -259,6 +263,24 @@ impl Stage for Pretrain {
         self.unfit(around)
     }
 
+    fn trainings(&self, around: &Surroundings<'_>) -> Option<Trainings> {
+        let before = around.trained_on("model");
+        if self.part == Part::Vae || self.steps == 0 {
+            return Some(before);
+        }
+        let vae = around.parts.and_then(|parts| parts.get("vae"));
+        Some(Trainings { image: self.image_use().record(vae), ..Trainings::default() })
+    }
+
+    fn gives_parts(&self) -> bool {
+        true
+    }
+
+    fn parts(&self, given: &ModelParts) -> Option<ModelParts> {
+        let config = self.config_beside(given).ok()?;
+        Some(given.with(self.part.name(), config))
+    }
+
     fn params_without_effect(&self) -> &'static [(&'static str, usize)] {
         &[("save_every", 200)]
     }
@@ -275,32 +297,30 @@ impl Stage for Pretrain {
         vec![self.steps as u64]
     }
 
-    fn memory(&self, clip: Option<ClipSize>, on_host: bool) -> Result<Option<Memory>, LoadError> {
-        let (Some(clip), Some(family)) = (clip, self.family()) else { return Ok(None) };
-        let like = self.like.as_ref().map(ModelRef::resolve).transpose()?;
-        let config = match &like {
-            Some(like) => like.config(self.part.name())?,
-            None if self.config.is_empty() => return Ok(None),
-            None => Value::Object(self.config.clone()),
+    fn memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
+        let (Some(clip), Some(family)) = (work.clip, self.family()) else { return Ok(None) };
+        let config = self.config_beside(work.parts)?;
+        let training = Pretraining {
+            family,
+            config: &config,
+            batch: self.batch_size,
+            averages: self.ema_decay.is_some(),
+            on_host: work.on_host,
         };
-        let averages = self.ema_decay.is_some();
-        let batch = self.batch_size;
-        let training = Pretraining { family, config: &config, batch, averages, on_host };
-        match (self.part, like) {
-            (Part::Vae, _) => {
-                let [height, width] = self.crop.unwrap_or([clip.height, clip.width]);
-                training.vae(ClipSize { height, width, ..clip }).map(Some)
-            }
-            (Part::Transformer, Some(like)) => {
-                let recompute = self.recompute == Recompute::Block;
-                training.denoiser(clip, &like.config("vae")?, recompute).map(Some)
-            }
-            // The size of its latents is not known.
-            (Part::Transformer, None) => Ok(None),
+        if self.part == Part::Vae {
+            let [height, width] = self.crop.unwrap_or([clip.height, clip.width]);
+            return training.vae(ClipSize { height, width, ..clip }).map(Some);
         }
+        let vae = match (work.parts.get("vae"), &self.like) {
+            (Some(vae), _) => vae.clone(),
+            (None, Some(like)) => like.resolve()?.config("vae")?,
+            // The size of its latents is not known.
+            (None, None) => return Ok(None),
+        };
+        training.denoiser(clip, &vae, self.recompute == Recompute::Block).map(Some)
     }
 
-    fn memory_help(&self, _clip: Option<ClipSize>, _on_host: bool) -> Vec<String> {
+    fn memory_help(&self, _work: &Workload<'_>) -> Vec<String> {
         let mut help = Vec::new();
         if self.part == Part::Transformer && self.recompute == Recompute::None {
             help.push("set `recompute = \"block\"`".to_owned());
@@ -348,6 +368,25 @@ impl Stage for Pretrain {
 }
 
 impl Pretrain {
+    fn image_use(&self) -> ImageUse {
+        ImageUse {
+            scale: self.image_latent_scale,
+            causal_time: self.causal_time,
+            frame_rate: self.frame_rate,
+            side: Side::Training,
+        }
+    }
+
+    /// The part's configuration beside what is on the port `model`.
+    fn config_beside(&self, parts: &ModelParts) -> Result<Value, LoadError> {
+        let name = self.part.name();
+        match (parts.get(name), &self.like) {
+            (Some(config), _) if self.config.is_empty() => Ok(config.clone()),
+            (None, Some(like)) => like.resolve()?.config(name),
+            _ => Ok(self.stated_config()),
+        }
+    }
+
     fn family(&self) -> Option<&'static dyn VideoDiffusion> {
         MODELS.iter().find(|model| model.class_name() == self.family).copied()
     }
@@ -375,8 +414,8 @@ impl Pretrain {
         };
         let params = if let Some(item) = old {
             let mut params = Params::default();
-            let bytes = inputs.read(item, WEIGHTS)?;
-            params.read_safetensors(&bytes, WEIGHTS, device, FloatDType::F32)?;
+            let stored = inputs.stored(item, WEIGHTS)?;
+            params.read_stored(&stored, WEIGHTS, device, FloatDType::F32)?;
             build(&ParamReader::loaded(&params, None))?;
             params
         } else {

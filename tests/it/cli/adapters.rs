@@ -42,6 +42,7 @@ weights = [0.5, 2.0]
 kind   = "lora_merge"
 inputs = { first = "both" }
 model  = "builtin:tiny"
+precision = "f32"
 
 [stages.plain]
 kind   = "sample"
@@ -160,7 +161,8 @@ fn an_adapter_for_another_model_is_refused_when_it_is_sampled_with() {
 #[test]
 fn what_cannot_be_merged_or_scored_is_told_before_anything_runs() {
     let shell = Shell::new();
-    let whole = "kind   = \"lora_merge\"\ninputs = { first = \"both\" }\nmodel  = \"builtin:tiny\"";
+    let whole = "kind   = \"lora_merge\"\ninputs = { first = \"both\" }\nmodel  = \"builtin:tiny\"\n\
+                 precision = \"f32\"";
     let wrong = pipeline()
         .replace("weights = [0.5, 2.0]", "weights = [0.5]\nprecision = \"bf16\"")
         .replace(whole, "kind = \"lora_merge\"");

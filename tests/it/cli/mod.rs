@@ -35,6 +35,7 @@ mod runs;
 mod schema;
 mod settings;
 mod text_formats;
+mod trainings;
 
 use std::{
     fmt::Write,

@@ -1,0 +1,375 @@
+//! `lora_merge`: adapters to one, or into the model; also how adapters of other programs come in.
+
+#[cfg(test)]
+mod tests;
+
+use std::{path::Path, sync::Arc};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{
+    Cause, IdleParam, ImageRecord, Inputs, Misfit, ModelParts, Output, ParamError, Port, Ports,
+    Stage, StageContext, StageError, StageKind, Surroundings, Trainings, Workload,
+    agreement::FILES,
+    fit::refuse,
+    idle,
+    model::{pass_parts_on, record_of_model},
+    pretrain::WeightType,
+    rules,
+};
+use crate::{
+    artifact::{
+        ArtifactKind,
+        adapter::AdapterArtifact,
+        model::{self, resolve_model, write_part},
+    },
+    models::{
+        Adapter, LoadError, Memory, ModelRef,
+        lora::{Combination, Combined, check_head},
+        memory::merging,
+        params::{Dtype, TensorFile, header},
+        sampling::ImageLatentScale,
+    },
+    store::{NewObject, SourceReader},
+};
+
+/// Bytes of adapters from files in memory, by those of the files: as they are, as factors, and combined.
+const COPIES_OF_FILES: u64 = 4;
+
+/// An adapter and its weight.
+type Weighted = (Adapter, f64);
+/// A port, or `files`, with how the image was given in the trainings behind it.
+type Recorded = (&'static str, ImageRecord);
+
+/// The ports of adapters, in the order of `weights`.
+const ADAPTERS: [&str; 4] = ["first", "second", "third", "fourth"];
+/// The same and that of the model, behind all of which there are trainings.
+const PORTS: [&str; 5] = ["first", "second", "third", "fourth", "model"];
+
+/// Makes one adapter of several, each with its weight. With `model`, the sum goes into the model's
+/// transformer instead, and the output takes its place on the port `model` of other stages.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoraMerge {
+    /// The model that the adapters are merged into; without it they become one adapter.
+    #[serde(default)]
+    pub model: Option<ModelRef>,
+    /// The weight of each adapter: those on `first` to `fourth`, then those of `files`; by default 1.
+    #[serde(default)]
+    pub weights: Vec<f64>,
+    /// How the factors become those of one adapter.
+    #[serde(default)]
+    pub method: Combination,
+    /// The rank of the result; for `svd` alone.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub rank: Option<usize>,
+    /// Files of other programs below `root`: of diffusers, of ComfyUI, or `adapter_model.safetensors`
+    /// of peft with its `adapter_config.json` beside it.
+    #[serde(default)]
+    pub files: Vec<String>,
+    /// The folder of `files`.
+    #[serde(default)]
+    #[schemars(extend("format" = "path"))]
+    pub root: Option<String>,
+    /// Multiple of the conditioning image's latent that `files` were trained with, as in `lora_train`. It
+    /// goes into the log, by which sampling is checked; without it, a mismatch would not be noticed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_latent_scale: Option<ImageLatentScale>,
+    /// Whether `files` were trained with `causal_time`, as in `lora_train` (LTX-Video); it goes into the
+    /// log, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub causal_time: Option<bool>,
+    /// Frames per second of the clips that `files` were trained on, as in `lora_train` (LTX-Video); it goes
+    /// into the log, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.1, max = 1000.0))]
+    pub frame_rate: Option<f64>,
+    /// The type of a merged model's weights; by default that of the model's, tensor by tensor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<WeightType>,
+}
+
+const PORT: Port = Port { name: "", kinds: &[ArtifactKind::LoraAdapter], required: false };
+
+impl StageKind for LoraMerge {
+    const KIND: &'static str = "lora_merge";
+    // 1: first · 2: the log keeps how the image was given in training · 3: that of a merged model, too, and
+    // adapters must agree on it; a merged model keeps the type of its weights.
+    const VERSION: u32 = 3;
+    const PORTS: Ports = Ports {
+        inputs: &[
+            Port { name: ADAPTERS[0], ..PORT },
+            Port { name: ADAPTERS[1], ..PORT },
+            Port { name: ADAPTERS[2], ..PORT },
+            Port { name: ADAPTERS[3], ..PORT },
+            Port { name: "model", kinds: &[ArtifactKind::Model], required: false },
+        ],
+        output: ArtifactKind::LoraAdapter,
+    };
+}
+
+impl Stage for LoraMerge {
+    fn validate(&self) -> Vec<ParamError> {
+        let mut errors = Vec::new();
+        match (self.method, self.rank) {
+            (Combination::Svd, None) if self.model.is_none() => {
+                let error = ParamError::new("method", "must come with `rank`, but there is none");
+                errors.push(error.help("`cat` is exact and needs none"));
+            }
+            (Combination::Svd, Some(rank)) => {
+                errors.extend(rules::at_least_one(&[("rank", rank)]));
+            }
+            (_, Some(_)) => {
+                errors.push(ParamError::new("rank", "is for `method = \"svd\"` alone"));
+            }
+            _ => {}
+        }
+        if self.weights.iter().any(|weight| !weight.is_finite()) {
+            errors.push(ParamError::new("weights", "must be finite numbers"));
+        }
+        if self.files.is_empty() != self.root.is_none() {
+            let message = "must be given together with `root`";
+            errors.push(ParamError::new("files", message));
+        }
+        let outside = |file: &&String| {
+            Path::new(file)
+                .components()
+                .any(|part| !matches!(part, std::path::Component::Normal(_)))
+        };
+        if let Some(file) = self.files.iter().find(outside) {
+            errors.push(ParamError::new(
+                "files",
+                format!("must lie below `root`, but `{file}` does not"),
+            ));
+        }
+        errors.extend(rules::image_scale(self.image_latent_scale));
+        errors.extend(rules::frame_rate(self.frame_rate));
+        errors
+    }
+
+    fn idle_params(&self) -> Vec<IdleParam> {
+        idle::lora_merge(self)
+    }
+
+    fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
+        let adapters = ADAPTERS.into_iter().filter(|port| around.has(port)).count();
+        let mut misfits: Vec<_> = self.miscount(adapters + self.files.len()).into_iter().collect();
+        if around.has("model") && self.model.is_none() {
+            misfits.push(Misfit::new(
+                Cause::Param("inputs"),
+                "an input `model` does nothing without the parameter `model`",
+                "add `model = ...`, which gives the parts that the input has not",
+            ));
+        }
+        let on_ports = PORTS.map(|port| (port, around.trained_on(port).image));
+        misfits.extend(ImageRecord::agreed(on_ports.into_iter().chain(self.of_files())).err());
+        misfits
+    }
+
+    fn trainings(&self, around: &Surroundings<'_>) -> Option<Trainings> {
+        let on_ports = PORTS.map(|port| (port, around.trained_on(port)));
+        let records = on_ports.iter().map(|(port, trained)| (*port, trained.image));
+        let image = ImageRecord::agreed(records.chain(self.of_files())).ok()?;
+        let here = |stated: bool| {
+            (!self.files.is_empty() && !stated).then(|| Arc::<str>::from(around.stage))
+        };
+        let (mut without_scale, mut without_time) =
+            (here(self.image_latent_scale.is_some()), here(self.causal_time.is_some()));
+        for (_, trained) in on_ports {
+            without_scale = without_scale.or(trained.without_scale);
+            without_time = without_time.or(trained.without_time);
+        }
+        Some(Trainings { image, without_scale, without_time })
+    }
+
+    fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
+        self.model.as_ref().map(|model| (model, &["transformer"][..]))
+    }
+
+    fn memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
+        if work.on_host { self.host_memory(work) } else { Ok(None) }
+    }
+
+    fn host_memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
+        let merging = self.model.as_ref().map(|model| merging(&work.parts.source(model)?));
+        let mut memory = merging.transpose()?.unwrap_or_default();
+        memory.weights += COPIES_OF_FILES * self.size_of_files();
+        Ok((memory.total() > 0).then_some(memory))
+    }
+
+    fn source_root(&self) -> Option<&Path> {
+        self.root.as_deref().map(Path::new)
+    }
+
+    fn output(&self) -> Option<ArtifactKind> {
+        self.model.is_some().then_some(ArtifactKind::Model)
+    }
+
+    fn gives_parts(&self) -> bool {
+        self.model.is_some()
+    }
+
+    fn parts(&self, given: &ModelParts) -> Option<ModelParts> {
+        let config = given.source(self.model.as_ref()?).ok()?.config("transformer").ok()?;
+        Some(given.with("transformer", config))
+    }
+
+    fn run(
+        &self,
+        inputs: &Inputs<'_>,
+        out: &mut Output<'_>,
+        cx: &StageContext<'_>,
+    ) -> Result<(), StageError> {
+        let (adapters, mut records) = self.adapters(inputs, cx.sources)?;
+        let source = self.model.as_ref().map(|model| resolve_model(model, inputs, "model"));
+        let source = source.transpose()?;
+        if let Some(source) = &source {
+            let vae = source.config("vae").unwrap_or_default();
+            records.push(("model", record_of_model(inputs, &vae)?));
+        }
+        let record = ImageRecord::agreed(records).map_err(StageError::from)?;
+        let merged = json!({
+            "method": self.method,
+            "adapters": adapters.iter().map(|(adapter, weight)| json!({
+                "rank": adapter.rank, "alpha": adapter.alpha, "weight": weight,
+            })).collect::<Vec<_>>(),
+        });
+        cx.tick(0, 1, "combine adapters")?;
+        let Combined { adapter, kept } = Adapter::combine(&adapters, self.method, self.rank)?;
+        let mut log = json!({ "merged": merged, "kept": kept });
+        record.write(&mut log);
+        let Some(source) = source else {
+            return AdapterArtifact { adapter, train: log }.write(out, None);
+        };
+        let config = source.config("transformer")?;
+        write_part(out, ("transformer", &config, &log), |file| {
+            self.merge(&adapter, source.tensor_files("transformer")?, file, cx)
+        })?;
+        pass_parts_on(inputs, out, "transformer")
+    }
+}
+
+impl LoraMerge {
+    /// What is wrong with a number of adapters.
+    fn miscount(&self, adapters: usize) -> Option<Misfit> {
+        if adapters == 0 {
+            return Some(Misfit::new(
+                Cause::Param("inputs"),
+                "there is no adapter to merge",
+                "connect a stage that gives one to `first`, or name `files` below `root`",
+            ));
+        }
+        let weights = self.weights.len();
+        (weights != 0 && weights != adapters).then(|| {
+            let message =
+                format!("`weights` must be as many as the adapters, {adapters}, but are {weights}");
+            Misfit::new(Cause::Param("weights"), message, "give one weight for each, or none")
+        })
+    }
+
+    /// Writes a model's weights with what the adapter does added, one tensor after the other.
+    fn merge(
+        &self,
+        adapter: &Adapter,
+        base: Vec<TensorFile<'_>>,
+        file: &mut NewObject<'_>,
+        cx: &StageContext<'_>,
+    ) -> Result<(), StageError> {
+        let tensors: Vec<_> = base.iter().flat_map(TensorFile::tensors).collect();
+        adapter
+            .check_shapes(tensors.iter().map(|(name, info)| (name.as_str(), &info.shape[..])))?;
+        let total = tensors.len() as u64;
+        let tensors = tensors
+            .into_iter()
+            .map(|(name, info)| (name, info.shape.clone(), self.written(info.dtype)));
+        file.write(&header(Some(model::format()), tensors))?;
+        let mut done = 0;
+        for part in base {
+            part.each(|tensor| {
+                cx.tick(done, total, "tensors merged")?;
+                done += 1;
+                let dtype = self.written(tensor.dtype);
+                Ok::<_, StageError>(file.write(&adapter.merge_raw(tensor, dtype))?)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The type in which a tensor of this one is written.
+    fn written(&self, dtype: Dtype) -> Dtype {
+        match (self.precision, dtype) {
+            (Some(WeightType::F32), _) | (None, Dtype::F64) => Dtype::F32,
+            (Some(WeightType::Bf16), _) => Dtype::BF16,
+            (None, dtype) => dtype,
+        }
+    }
+
+    /// The bytes of `files`, as far as they are there.
+    fn size_of_files(&self) -> u64 {
+        let Some(root) = &self.root else { return 0 };
+        let size =
+            |file: &String| Path::new(root).join(file).metadata().map_or(0, |meta| meta.len());
+        self.files.iter().map(size).sum()
+    }
+
+    /// How the image was given in the training of `files`, as stated here.
+    fn of_files(&self) -> Option<Recorded> {
+        let record = ImageRecord {
+            scale: self.image_latent_scale,
+            causal_time: self.causal_time,
+            frame_rate: self.frame_rate,
+        };
+        (!self.files.is_empty()).then_some((FILES, record))
+    }
+
+    /// The adapters with their weights, and how the image was given in their trainings.
+    fn adapters(
+        &self,
+        inputs: &Inputs<'_>,
+        sources: Option<&SourceReader>,
+    ) -> Result<(Vec<Weighted>, Vec<Recorded>), StageError> {
+        let (mut adapters, mut records) = (Vec::new(), Vec::new());
+        for port in ADAPTERS {
+            if let Some(AdapterArtifact { adapter, train }) = AdapterArtifact::read(inputs, port)? {
+                adapters.push(adapter);
+                records.push((port, ImageRecord::of_log(&train)));
+            }
+        }
+        for file in &self.files {
+            let sources = sources.ok_or_else(|| StageError::failed("`files` needs `root`"))?;
+            adapters.push(read_file(sources, file).map_err(|error| error.on_item(file))?);
+        }
+        records.extend(self.of_files());
+        refuse(self.miscount(adapters.len()))?;
+        let weights = match self.weights.len() {
+            0 => vec![1.0; adapters.len()],
+            _ => self.weights.clone(),
+        };
+        Ok((adapters.into_iter().zip(weights).collect(), records))
+    }
+}
+
+/// Reads an adapter file; peft keeps the scale in another file beside it.
+fn read_file(sources: &SourceReader, file: &str) -> Result<Adapter, StageError> {
+    let ending = Path::new(file).extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    if !ending.eq_ignore_ascii_case("safetensors") {
+        let refused = match ending.to_ascii_lowercase().as_str() {
+            "gguf" => "is a GGUF file, whose quantised weights are not supported",
+            "bin" | "ckpt" | "pt" | "pth" => "is a pickle file, which can run code when it is read",
+            _ => "must be a safetensors file",
+        };
+        return Err(StageError::failed(format!("`{file}` {refused}"))
+            .with_help("save the adapter as safetensors"));
+    }
+    // What shows in the header need not be read in full, which may be more than fits.
+    check_head(sources.open(file)?, file)?;
+    let bytes = sources.read(file)?;
+    if Path::new(file).file_name().is_some_and(|name| name == "adapter_model.safetensors") {
+        let config = Path::new(file).with_file_name("adapter_config.json");
+        return Ok(Adapter::from_peft(&sources.read(&config.to_string_lossy())?, &bytes)?);
+    }
+    Ok(Adapter::from_diffusers(&bytes)?)
+}
