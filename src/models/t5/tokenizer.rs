@@ -262,7 +262,8 @@ mod tests {
             ("/model/unk_id", json!(146), "unk_id"),
             ("/model/byte_fallback", json!(true), "`model.byte_fallback` must be false"),
             ("/model/vocab/9/0", json!(""), "piece 9 of `model.vocab` must not be empty"),
-            ("/added_tokens/7/content", json!(" x"), "but one is ` x`"),
+            // Behind one that strips spaces, it ends in a panic of the crate.
+            ("/added_tokens/7/content", json!(" "), "but one is ` `"),
             ("/normalizer", json!({ "type": "Lowercase" }), "but is `Lowercase`"),
             (
                 "/normalizer",
