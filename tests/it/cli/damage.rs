@@ -121,13 +121,13 @@ outputs = ["one"]
 
 [stages.cleaner]
 kind    = "command"
-inputs  = {{ first = "first" }}
+inputs  = {{ input = "first" }}
 command = "{condition} {{ touch {flag}; {clean}; }}; echo 2 > $OUT/two"
 outputs = ["two"]
 
 [stages.last]
 kind    = "command"
-inputs  = {{ first = "first", cleaner = "cleaner" }}
+inputs  = {{ input = "first", second = "cleaner" }}
 command = "cat $IN/*/*/* > $OUT/all"
 outputs = ["all"]
 "#,
