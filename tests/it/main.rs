@@ -19,6 +19,7 @@ mod incremental;
 mod json_schema;
 mod layering;
 mod ltx_video;
+mod paper;
 mod parity;
 mod real_arc;
 mod real_data;
