@@ -15,6 +15,7 @@ mod leaks;
 mod names;
 pub mod origin;
 pub mod pipeline;
+mod range;
 pub mod references;
 pub mod schema;
 mod scope;
