@@ -367,3 +367,19 @@ fn what_is_wrong_with_a_range_is_shown() {
      help: let it end earlier, or take a greater `step`
     "#);
 }
+
+#[test]
+fn a_spread_of_nothing_is_shown() {
+    let text = changed("columns = \"n\"", "columns = \"n\"\nspread  = \"bootstrap\"");
+    insta::assert_snapshot!(text, @r#"
+     × `spread` of table `main` does nothing without `average`
+       ╭─[toy/main.toml:44:11]
+    43 │ columns = "n"
+    44 │ spread  = "bootstrap"
+       ·           ─────┬─────
+       ·                ╰── nothing is averaged
+    45 │ rows    = ["modules", "rank"]
+       ╰────
+     help: name the axes that are averaged, or take it out
+    "#);
+}
