@@ -103,6 +103,11 @@ impl Instance {
         self.work.output().unwrap_or(self.entry.ports.output)
     }
 
+    /// The version of what it gives.
+    pub fn version(&self) -> u32 {
+        self.entry.version + self.work.revision()
+    }
+
     /// The input whose items give their size to what the stage makes of them.
     pub fn size_input(&self) -> Option<usize> {
         const PORTS: [&str; 5] = ["pairs", "videos", "latents", "samples", "predictions"];
