@@ -115,6 +115,33 @@ fn every_pipeline_checks_and_plans_in_every_profile() {
     }
 }
 
+/// Its header says: this file needs no other.
+#[test]
+fn the_file_to_copy_runs_elsewhere_on_pictures_of_ones_own() {
+    let shell = Shell::new();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines");
+    std::fs::copy(folder.join("custom_pairs.toml"), shell.path("mine.toml")).unwrap();
+    for shade in 0..10 {
+        shell.pair("ten", &format!("{shade}"), 20 * shade);
+        if shade < 3 {
+            shell.pair("three", &format!("{shade}"), 20 * shade);
+        }
+    }
+    let short = "--set params.steps=1 --set predict.steps=1 --set params.size=[32,32]";
+    let told = shell.succeed(&format!("run mine.toml --set params.data.root=ten {short}"));
+    assert!(told.contains("score.psnr") && !told.contains("(a)"), "{told}");
+    // Four fifths are learnt from, and all others are scored.
+    let pairs = |stage: &str| {
+        let line = format!("show mine.toml {stage} --json --set params.data.root=ten");
+        let shown: serde_json::Value = serde_json::from_str(&shell.succeed(&line)).unwrap();
+        shown["artifacts"][0]["artifact"]["items"].as_array().unwrap().len()
+    };
+    assert_eq!([pairs("pairs"), pairs("test")], [8, 2]);
+    // With any other number it works as well.
+    shell.succeed("check mine.toml --set params.data.root=three");
+    assert!(shell.plan("mine.toml --profile paper").len() > 5);
+}
+
 #[test]
 fn with_its_data_a_pipeline_plans_to_run() {
     let Some(root) = crate::real_data::data() else { return };
