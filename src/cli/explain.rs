@@ -58,7 +58,7 @@ impl Explainer<'_> {
         let entry = instance.entry;
         let node = &self.plan.nodes[index];
         let mut out = String::new();
-        let _ = writeln!(out, "{instance}  ({}, version {})", entry.kind, entry.version);
+        let _ = writeln!(out, "{instance}  ({}, version {})", entry.kind, instance.version());
         match &node.freshness {
             Freshness::Fresh(record) => {
                 let _ = writeln!(out, "  fresh: {} in the cache", record.output.short());

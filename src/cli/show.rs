@@ -16,8 +16,9 @@ use crate::{
     plan::{self, PlanError, PlanOptions},
     report::{
         SCHEMA_VERSION,
-        results::Outputs,
+        results::{Outputs, measured_in},
         style::{bytes, count},
+        table::in_parentheses,
     },
     store::{Digest, Named, Store},
 };
@@ -171,10 +172,7 @@ fn artifact_text(store: &Store, digest: Digest, manifest: &Manifest) -> Result<S
         }
         if let (ArtifactKind::Metrics, Some(file)) = (manifest.kind, item.files.get("metrics.json"))
         {
-            let document: Value = serde_json::from_slice(&store.read(file)?).unwrap_or_default();
-            for (name, value) in document["values"].as_object().into_iter().flatten() {
-                let _ = writeln!(out, "  {name} = {value}");
-            }
+            out.push_str(&scores_text(&store.read(file)?));
         }
         if let Some(file) = TRAINING_LOGS.iter().find_map(|name| item.files.get(*name)) {
             let log: Value = serde_json::from_slice(&store.read(file)?).unwrap_or_default();
@@ -182,6 +180,22 @@ fn artifact_text(store: &Store, digest: Digest, manifest: &Manifest) -> Result<S
         }
     }
     Ok(out)
+}
+
+/// The scores of `metrics.json`, with their intervals.
+fn scores_text(text: &[u8]) -> String {
+    let document: Value = serde_json::from_slice(text).unwrap_or_default();
+    let intervals = measured_in(text).map(|measured| measured.intervals).unwrap_or_default();
+    let mut out = String::new();
+    for (name, value) in document["values"].as_object().into_iter().flatten() {
+        let interval = intervals.get(name);
+        let interval = interval.map_or(String::new(), |interval| format!("  ({interval})"));
+        let _ = writeln!(out, "  {name} = {value}{interval}");
+    }
+    if let Some(interval) = intervals.values().next() {
+        let _ = writeln!(out, "  {}", in_parentheses(Some(interval.level), "images"));
+    }
+    out
 }
 
 /// The losses of a training: the first and the last, and those on clips held out by quantile.
@@ -226,5 +240,27 @@ fn find(store: &Store, text: &str) -> Result<Digest, CliError> {
             .with_help("`pipe show FILE STAGE` shows what a stage gave, with its digest")),
         _ => Err(CliError::usage(format!("several hashes in the cache begin with `{text}`"))
             .with_help("give more characters")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_are_shown_with_their_intervals() {
+        let text = br#"{
+            "values": { "f1": 24.5, "match_rate": 60.25, "alone": 1.5, "nothing": null },
+            "intervals": { "f1": [20.125, 29.0], "match_rate": [55.0, 65.0], "alone": [1.5, 1.5] },
+            "per_item": {}, "settings": { "bootstrap": { "level": 0.9, "samples": 10, "seed": 0 } }
+        }"#;
+        insta::assert_snapshot!(scores_text(text), @"
+        alone = 1.5
+        f1 = 24.5  (20.1–29.0)
+        match_rate = 60.25  (55.0–65.0)
+        nothing = null
+        in parentheses: 90 % interval, bootstrap over images
+        ");
+        assert_eq!(scores_text(br#"{ "values": { "f1": 1.0 } }"#), "  f1 = 1.0\n");
     }
 }

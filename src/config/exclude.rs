@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::{
     error::{Code, Problem, Problems},
     origin::{Origin, Sources},
+    range,
     sweep::{Axes, Axis},
     value::{Node, Table},
 };
@@ -94,7 +95,7 @@ pub(super) fn read(axes: &Axes, table: &Table, problems: &mut Problems) -> Vec<R
                 problems.add(problem.suggest(name, axes.names()));
                 continue;
             };
-            let values = values(&entry.node, &axes.list[axis]);
+            let values = values(&entry.node, &axes.list[axis], problems);
             if values.is_empty() {
                 let message = format!("an entry of `sweep.exclude` has no values of `{name}`");
                 let problem = Problem::new(Code::Sweep, message);
@@ -108,9 +109,14 @@ pub(super) fn read(axes: &Axes, table: &Table, problems: &mut Problems) -> Vec<R
     rules
 }
 
-/// The values that are meant: where the axis itself takes lists, a list may be one of its values.
-fn values(node: &Node, axis: &Axis) -> Vec<Value> {
+/// The values that are meant: where the axis itself takes lists or tables, one may be one of its values.
+fn values(node: &Node, axis: &Axis, problems: &mut Problems) -> Vec<Value> {
     let whole = node.to_json();
+    if range::is_range(node) && !is_one_of(&whole, &axis.json) {
+        let path = format!("sweep.exclude.{}", axis.name);
+        let numbers = range::values(node, &path, problems).unwrap_or_default();
+        return numbers.iter().map(Node::to_json).collect();
+    }
     let Value::Array(items) = &whole else { return vec![whole] };
     let is_one = |item: &Value| item.is_array() || is_one_of(item, &axis.json);
     let takes_lists = axis.json.iter().any(Value::is_array);

@@ -15,6 +15,7 @@ mod leaks;
 mod names;
 pub mod origin;
 pub mod pipeline;
+mod range;
 pub mod references;
 pub mod schema;
 mod scope;
@@ -32,7 +33,7 @@ pub mod value;
 pub use error::{Code, ConfigError, ConfigErrors, similar};
 pub use layers::ReadFile;
 pub use origin::Layer;
-pub use pipeline::{Cell, Instance, Pipeline, Place, Places, Reference, Sweep, Table};
+pub use pipeline::{Cell, Instance, Pipeline, Place, Places, Reference, Spread, Sweep, Table};
 pub use show::{Leaf, Shown, show};
 
 use std::{path::Path, sync::Arc};

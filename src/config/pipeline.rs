@@ -103,6 +103,11 @@ impl Instance {
         self.work.output().unwrap_or(self.entry.ports.output)
     }
 
+    /// The version of what it gives.
+    pub fn version(&self) -> u32 {
+        self.entry.version + self.work.revision()
+    }
+
     /// The input whose items give their size to what the stage makes of them.
     pub fn size_input(&self) -> Option<usize> {
         const PORTS: [&str; 5] = ["pairs", "videos", "latents", "samples", "predictions"];
@@ -229,10 +234,35 @@ pub struct Table {
     pub columns: Option<String>,
     /// The axes of the rows: one group of rows each if one-at-a-time, else their product.
     pub rows: Vec<String>,
-    /// The axis that is averaged, shown as mean ± sd.
-    pub average: Option<String>,
+    /// The axes that are averaged.
+    pub average: Vec<String>,
+    /// How the spread over them is told.
+    pub spread: Spread,
+    /// Whether the best and the second number of each column are marked.
+    pub mark_best: bool,
     /// Published numbers to show beside.
     pub reference: Option<Reference>,
+}
+
+/// How the spread of averaged scores is told.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Spread {
+    /// The standard deviation of the scores, as of repeated runs.
+    #[default]
+    Sd,
+    /// The interval of their mean by the bootstrap, as of tasks that are solved or not.
+    Bootstrap,
 }
 
 /// Published numbers of a table.

@@ -9,6 +9,7 @@ use super::{
     error::{Code, Problem, Problems, similar},
     exclude,
     origin::{Origin, Sources},
+    range,
     scope::Scope,
     value::{Data, Node, Table},
 };
@@ -194,9 +195,7 @@ fn read_axes(table: &Table, section: &str, problems: &mut Problems) -> Vec<Axis>
     let mut axes = Vec::new();
     for (name, entry) in entries(table, section, problems).into_iter().flatten() {
         let path = format!("sweep.{section}.{name}");
-        let Some(items) = entry.node.as_array() else {
-            let problem = Problem::wrong_type(&entry.node, &path, "a list of values");
-            problems.add(problem.help("write it in brackets, also where there is one value"));
+        let Some(items) = range::values(&entry.node, &path, problems) else {
             problems.lose(name);
             continue;
         };
@@ -216,7 +215,7 @@ fn read_axes(table: &Table, section: &str, problems: &mut Problems) -> Vec<Axis>
             listed: 0,
             baseline: None,
         };
-        for item in items {
+        for item in &*items {
             let known = axis.values.len();
             let index = axis.value(item);
             if index < known {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    Instance, ReadFile, Reference, Table,
+    Instance, ReadFile, Reference, Spread, Table,
     error::{Code, Problem, Problems},
     kinds::join,
     origin::{Origin, Sources},
@@ -29,10 +29,23 @@ pub(super) struct Written {
     /// The axes of the rows: a group of rows each if varied one at a time, else their product.
     #[serde(default)]
     rows: OneOrMany,
-    /// The axis that is averaged; the table shows mean ± standard deviation over it.
-    average: Option<String>,
+    /// The axes that are averaged, such as repeated runs.
+    #[serde(default)]
+    average: OneOrMany,
+    /// How the spread over the averaged axes is shown: `sd` as mean ± standard deviation, `bootstrap` as
+    /// the 95 % interval of the mean, for scores that are 0 or 100 each.
+    #[serde(default)]
+    spread: Spread,
+    /// Whether the best and the second number of each column are marked; `false` where rows do not
+    /// compete, such as those of different tasks.
+    #[serde(default = "yes")]
+    mark_best: bool,
     /// Published numbers to show beside.
     reference: Option<WrittenReference>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Published numbers.
@@ -141,6 +154,12 @@ impl Reader<'_> {
             }
         }
         self.axes(&written, &node, problems);
+        if written.spread == Spread::Bootstrap && written.average.0.is_empty() {
+            let message = format!("`spread` of table `{name}` does nothing without `average`");
+            let origin = node.get("spread").and_then(|node| node.origin);
+            let problem = Problem::new(Code::Unused, message).at(origin, "nothing is averaged");
+            problems.add(problem.help("name the axes that are averaged, or take it out"));
+        }
         let reference = written.reference.map(|reference| {
             let origin = node.get("reference").and_then(|node| node.get("values")?.origin);
             let path = match origin {
@@ -156,7 +175,9 @@ impl Reader<'_> {
             values,
             columns: written.columns,
             rows: written.rows.0,
-            average: written.average,
+            average: written.average.0,
+            spread: written.spread,
+            mark_best: written.mark_best,
             reference,
         })
     }
@@ -217,11 +238,9 @@ impl Reader<'_> {
     }
 
     fn axes(&self, written: &Written, node: &Node, problems: &mut Problems) {
-        let rows = node.get("rows");
-        let row = |index: usize| rows.and_then(|rows| rows.as_array()?.get(index)).or(rows);
         let named = (written.columns.iter().map(|name| (name, node.get("columns"))))
-            .chain(written.rows.0.iter().enumerate().map(|(index, name)| (name, row(index))))
-            .chain(written.average.iter().map(|name| (name, node.get("average"))));
+            .chain(with_nodes(&written.rows, node.get("rows")))
+            .chain(with_nodes(&written.average, node.get("average")));
         let mut seen: Vec<&str> = Vec::new();
         for (name, node) in named {
             let origin = node.and_then(|node| node.origin);
@@ -236,6 +255,15 @@ impl Reader<'_> {
             seen.push(name);
         }
     }
+}
+
+/// Names with the node of each.
+fn with_nodes<'a>(
+    names: &'a OneOrMany,
+    node: Option<&'a Node>,
+) -> impl Iterator<Item = (&'a String, Option<&'a Node>)> {
+    let one = move |index: usize| node.and_then(|node| node.as_array()?.get(index)).or(node);
+    names.0.iter().enumerate().map(move |(index, name)| (name, one(index)))
 }
 
 /// Checks the metrics that tables name against those that the stages' parameters give.

@@ -1,5 +1,7 @@
 //! Exact match of ARC grids: spec E.3 and E.4.
 
+use std::collections::BTreeMap;
+
 use image::{RgbImage, imageops};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -84,9 +86,12 @@ impl TaskRule {
 /// The per-image value that says which attempts are exact: the sum of 1, 2, 4 for the first three.
 pub const EXACT: &str = "exact_attempts";
 
-/// `solved`, `cells`, and the lenient curve of Fig. 8: the share of questions whose best attempt
-/// has at least so many percent of its cells right.
+/// `solved` and `cells` of questions; of tasks [`TASKS_SOLVED`] and the lenient curve of Fig. 8: the share of
+/// tasks to each of whose questions the best attempt has at least so many percent of its cells right.
 pub struct ArcMetric;
+
+/// The share of tasks that are solved.
+pub const TASKS_SOLVED: &str = "tasks_solved";
 
 /// The points of the lenient curve.
 const LENIENT: [(&str, f64); 7] = [
@@ -116,7 +121,7 @@ impl Metric for ArcMetric {
         &[
             "solved",
             "cells",
-            "tasks_solved",
+            TASKS_SOLVED,
             "lenient_50",
             "lenient_60",
             "lenient_70",
@@ -151,12 +156,27 @@ impl Metric for ArcMetric {
     fn summary(&self, scores: &[&Score]) -> Score {
         let mut values = means(scores);
         values.remove(EXACT);
-        for (name, least) in LENIENT {
-            let reached = scores.iter().filter(|score| score["cells"] >= least).count();
-            values.insert(name.to_owned(), 100.0 * reached as f64 / scores.len() as f64);
-        }
         values
     }
+
+    fn revision(&self) -> u32 {
+        // 1: the lenient curve counts tasks, no longer questions.
+        1
+    }
+}
+
+/// The scores that are of tasks: by name one value for each task, from those of its questions.
+pub fn of_tasks(tasks: &[Vec<&Score>], rule: TaskRule) -> BTreeMap<&'static str, Vec<f64>> {
+    let share = |reached: &dyn Fn(&[&Score]) -> bool| {
+        tasks.iter().map(|task| if reached(task) { 100.0 } else { 0.0 }).collect()
+    };
+    let solved = |task: &[&Score]| {
+        rule.is_solved(&task.iter().map(|question| question[EXACT]).collect::<Vec<_>>())
+    };
+    let lenient = LENIENT.map(|(name, least)| {
+        (name, share(&|task| task.iter().all(|question| question["cells"] >= least)))
+    });
+    [(TASKS_SOLVED, share(&solved))].into_iter().chain(lenient).collect()
 }
 
 /// `solved` (100 if any attempt is exact), `cells`: the percent of right cells of the best attempt, and
@@ -225,11 +245,18 @@ mod tests {
     }
 
     #[test]
-    fn the_lenient_curve_falls() {
-        let scores = [55.0, 92.0, 100.0].map(|cells| named([("cells", cells), ("solved", 0.0)]));
-        let found = ArcMetric.summary(&scores.iter().collect::<Vec<_>>());
-        let third = |name: &str| (found[name] * 3.0 / 100.0).round() as u32;
-        let curve: Vec<_> = LENIENT.iter().map(|(name, _)| third(name)).collect();
-        assert_eq!(curve, [3, 2, 2, 2, 2, 1, 1]);
+    fn the_lenient_curve_counts_tasks_all_of_whose_questions_reach_it() {
+        let [half, most, all] = [(55.0, 0.0), (92.0, 0.0), (100.0, 1.0)]
+            .map(|(cells, exact)| named([("cells", cells), (EXACT, exact)]));
+        let tasks = [vec![&half], vec![&most, &all], vec![&all], vec![&all, &half]];
+        let found = of_tasks(&tasks, TaskRule::EachQuestion);
+        assert_eq!(found[TASKS_SOLVED], [0.0, 0.0, 100.0, 0.0]);
+        let reached = |name: &str| found[name].iter().filter(|value| **value > 0.0).count();
+        assert_eq!(LENIENT.map(|(name, _)| reached(name)), [4, 2, 2, 2, 2, 1, 1]);
+        // What is of questions stays so.
+        let questions: Vec<_> = tasks.concat();
+        let values = ArcMetric.summary(&questions);
+        assert_eq!(values.keys().collect::<Vec<_>>(), ["cells"]);
+        assert!((values["cells"] - 502.0 / 6.0).abs() < 1e-9);
     }
 }

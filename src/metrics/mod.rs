@@ -176,6 +176,12 @@ pub trait Metric: Sync {
         means(scores)
     }
 
+    /// How often what it gives changed for equal predictions: results of earlier revisions are made anew,
+    /// those of other metrics stay.
+    fn revision(&self) -> u32 {
+        0
+    }
+
     /// More than numbers by name, such as a confusion matrix.
     fn details(&self, _: &[&Score], _: &Pair) -> Value {
         Value::Null

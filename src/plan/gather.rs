@@ -49,7 +49,7 @@ impl<'a> Gatherer<'a> {
         let output = instance.output();
         Ok(Ingredients {
             kind: instance.entry.kind.to_owned(),
-            version: instance.entry.version,
+            version: instance.version(),
             output_format: output.format_version(),
             params: self.params(instance),
             inputs,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::table::{self, Block, Entry, ResultTable, Row, Score, Stat};
 use crate::{
-    config::{Cell, Pipeline, Sweep, Table},
+    config::{Cell, Pipeline, Spread, Sweep, Table},
     plan::{Freshness, Plan},
     store::Record,
 };
@@ -57,7 +57,9 @@ fn layouts(pipeline: &Pipeline) -> Vec<Table> {
         values: Vec::new(),
         columns: None,
         rows,
-        average: None,
+        average: Vec::new(),
+        spread: Spread::Sd,
+        mark_best: false,
         reference: None,
     }]
 }
@@ -133,6 +135,7 @@ fn by_stage(taken: &[Taken<'_>]) -> ResultTable {
         column_axis: None,
         columns: COLUMNS.map(str::to_owned).to_vec(),
         average: None,
+        spread: Spread::Sd,
         reference: None,
         blocks: vec![Block {
             value: "sum over runs (the greatest peak)".to_owned(),
@@ -176,15 +179,13 @@ fn by_cell(layouts: &[Table], sweep: &Sweep, taken: &[Taken<'_>]) -> Vec<ResultT
             name: format!("compute_{}", layout.name),
             title: Some(format!("What training and sampling took: {title}")),
             values: values.clone(),
+            spread: Spread::Sd,
+            // The quickest setting is not the best one.
+            mark_best: false,
             reference: None,
             ..layout.clone()
         };
         let mut table = table::build(&layout, sweep, &scores, None);
-        for entry in table.blocks.iter_mut().flat_map(|b| &mut b.rows).flat_map(|r| &mut r.entries)
-        {
-            // The quickest setting is not the best one.
-            entry.mark = None;
-        }
         for note in &mut table.notes {
             for (stage, name) in &values {
                 *note = note.replace(&format!("`{stage}` gives no `{name}`"), why_missing(name));
@@ -223,7 +224,8 @@ fn score(taken: &Taken<'_>) -> Option<Score> {
         let known = found.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
         known.collect()
     });
-    Some(Score { stage: taken.stage.to_owned(), cell: taken.cell.clone(), values })
+    let (stage, cell) = (taken.stage.to_owned(), taken.cell.clone());
+    Some(Score { stage, cell, values, intervals: BTreeMap::new() })
 }
 
 fn per(secs: f64, count: usize) -> Option<f64> {
@@ -308,7 +310,9 @@ mod tests {
             values: Vec::new(),
             columns: Some("n".to_owned()),
             rows: Vec::new(),
-            average: None,
+            average: Vec::new(),
+            spread: Spread::Sd,
+            mark_best: true,
             reference: None,
         };
         let sweep = Sweep {
@@ -370,13 +374,13 @@ mod tests {
         (d) not told by the system, or not recorded by the version that ran it
         ");
         insta::assert_snapshot!(render(&tables[..1], Format::Csv), @r#"
-        table,value,varied,row,column,mean,sd,n,expected,mark,reference,note
-        compute,sum over runs (the greatest peak),,stage=lora kind=lora_train device=cpu runs=2 items=2,wall s,25,,1,1,,,
-        compute,sum over runs (the greatest peak),,stage=lora kind=lora_train device=cpu runs=2 items=2,device s,48,,1,1,,,
-        compute,sum over runs (the greatest peak),,stage=lora kind=lora_train device=cpu runs=2 items=2,peak MiB,310,,1,1,,,
-        compute,sum over runs (the greatest peak),,stage=predict kind=sample device=cpu runs=2 items=12,wall s,6.1,,1,1,,,
-        compute,sum over runs (the greatest peak),,stage=predict kind=sample device=cpu runs=2 items=12,device s,,,0,1,,,"not told by the system, or not recorded by the version that ran it"
-        compute,sum over runs (the greatest peak),,stage=predict kind=sample device=cpu runs=2 items=12,peak MiB,,,0,1,,,"not told by the system, or not recorded by the version that ran it"
+        table,value,varied,row,column,mean,sd,low,high,n,expected,mark,reference,note
+        compute,sum over runs (the greatest peak),,stage=lora kind=lora_train device=cpu runs=2 items=2,wall s,25,,,,1,1,,,
+        compute,sum over runs (the greatest peak),,stage=lora kind=lora_train device=cpu runs=2 items=2,device s,48,,,,1,1,,,
+        compute,sum over runs (the greatest peak),,stage=lora kind=lora_train device=cpu runs=2 items=2,peak MiB,310,,,,1,1,,,
+        compute,sum over runs (the greatest peak),,stage=predict kind=sample device=cpu runs=2 items=12,wall s,6.1,,,,1,1,,,
+        compute,sum over runs (the greatest peak),,stage=predict kind=sample device=cpu runs=2 items=12,device s,,,,,0,1,,,"not told by the system, or not recorded by the version that ran it"
+        compute,sum over runs (the greatest peak),,stage=predict kind=sample device=cpu runs=2 items=12,peak MiB,,,,,0,1,,,"not told by the system, or not recorded by the version that ran it"
         "#);
         insta::assert_snapshot!(render(&tables[..1], Format::Markdown), @r#"
         **What each stage took in all**

@@ -32,7 +32,7 @@ pub fn of(plan: &Plan<'_>, index: usize, log: &dyn Fn(Digest) -> Option<Value>) 
             .collect();
         let mut stage = json!({
             "kind": instance.entry.kind,
-            "version": instance.entry.version,
+            "version": instance.version(),
             "params": *instance.params,
             "inputs": inputs,
         });

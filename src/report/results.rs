@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::table::{self, ReferenceError, ReferenceNumbers, ResultTable, Score};
+use super::table::{self, Interval, ReferenceError, ReferenceNumbers, ResultTable, Score};
 use crate::{
     artifact::{ArtifactKind, metrics},
     config::{Instance, Pipeline, Table},
@@ -129,11 +129,54 @@ fn arrange(
 }
 
 fn score(instance: &Instance, known: &Known, store: &Store) -> Result<Score, ResultsError> {
-    let values = match known {
-        Known::Made(digest) => Ok(values(&instance.to_string(), *digest, store)?),
-        Known::Missing(reason) => Err(reason.clone()),
+    let (values, intervals) = match known {
+        Known::Made(digest) => {
+            let Measured { values, intervals } = measured(&instance.to_string(), *digest, store)?;
+            (Ok(values), intervals)
+        }
+        Known::Missing(reason) => (Err(reason.clone()), BTreeMap::new()),
     };
-    Ok(Score { stage: instance.stage.clone(), cell: instance.cell.clone(), values })
+    Ok(Score { stage: instance.stage.clone(), cell: instance.cell.clone(), values, intervals })
+}
+
+/// What a metric stage found, by name.
+pub(crate) struct Measured {
+    /// The scores.
+    pub values: BTreeMap<String, f64>,
+    /// Their intervals, of those that have one.
+    pub intervals: BTreeMap<String, Interval>,
+}
+
+/// The form of `metrics.json`, as far as a table needs it.
+#[derive(serde::Deserialize)]
+struct Document {
+    /// `null` where a score is not a number, such as a mean over nothing.
+    values: BTreeMap<String, Option<f64>>,
+    #[serde(default)]
+    intervals: BTreeMap<String, [Option<f64>; 2]>,
+    #[serde(default)]
+    settings: serde_json::Value,
+}
+
+impl Document {
+    fn measured(self) -> Measured {
+        let level = self.settings["bootstrap"]["level"].as_f64();
+        let interval = |[low, high]: [Option<f64>; 2]| Interval::of(low?, high?, level?);
+        let intervals = self.intervals.into_iter();
+        Measured {
+            values: self
+                .values
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value?)))
+                .collect(),
+            intervals: intervals.filter_map(|(name, ends)| Some((name, interval(ends)?))).collect(),
+        }
+    }
+}
+
+/// What a `metrics.json` holds.
+pub(crate) fn measured_in(text: &[u8]) -> Result<Measured, serde_json::Error> {
+    Ok(serde_json::from_slice::<Document>(text)?.measured())
 }
 
 /// The scores that the stage `instance` gave.
@@ -142,11 +185,10 @@ pub(crate) fn values(
     digest: Digest,
     store: &Store,
 ) -> Result<BTreeMap<String, f64>, ResultsError> {
-    #[derive(serde::Deserialize)]
-    struct Metrics {
-        /// `null` where a score is not a number, such as a mean over nothing.
-        values: BTreeMap<String, Option<f64>>,
-    }
+    Ok(measured(instance, digest, store)?.values)
+}
+
+fn measured(instance: &str, digest: Digest, store: &Store) -> Result<Measured, ResultsError> {
     let form = |message: String| ResultsError::Form { stage: instance.to_owned(), message };
     let manifest = store.manifest(digest)?;
     if manifest.kind != ArtifactKind::Metrics {
@@ -154,15 +196,13 @@ pub(crate) fn values(
     }
     let file = manifest.item(metrics::ITEM).and_then(|item| item.files.get(metrics::FILE));
     let file = file.ok_or_else(|| form(format!("there is no `{}`", metrics::FILE)))?;
-    let document: Metrics =
-        serde_json::from_slice(&store.read(file)?).map_err(|e| form(e.to_string()))?;
-    Ok(document.values.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
+    measured_in(&store.read(file)?).map_err(|e| form(e.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Reference, Sweep, value::Node};
+    use crate::config::{Reference, Spread, Sweep, value::Node};
 
     #[test]
     fn a_reference_that_vanished_hides_no_number_of_ours() {
@@ -174,7 +214,9 @@ mod tests {
             values: vec![("score".into(), "f1".into())],
             columns: None,
             rows: Vec::new(),
-            average: None,
+            average: Vec::new(),
+            spread: Spread::Sd,
+            mark_best: true,
             reference: Some(Reference {
                 source: "Table 1".into(),
                 values: dir.path().join("gone.csv"),

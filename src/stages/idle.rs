@@ -46,7 +46,7 @@ pub(super) fn dataset(request: &Request) -> Vec<IdleParam> {
 
 pub(super) fn transform(change: &Change) -> Vec<IdleParam> {
     let mut idle = beside("operation", change.operation);
-    if change.operation.swaps() {
+    if !change.makes_an_image() {
         let serves = "`operation` makes one of the images".to_owned();
         idle.push(IdleParam { param: "apply", by: "operation", serves });
     }

@@ -122,6 +122,12 @@ pub trait Stage: Send + Sync {
         Vec::new()
     }
 
+    /// Added to the kind's `VERSION`: how often the output changed for these parameters while it stayed for
+    /// others.
+    fn revision(&self) -> u32 {
+        0
+    }
+
     /// The port whose items are mapped one to one, if the stage maps items.
     ///
     /// Such a stage is cached per item: [`Inputs::items`] of this port holds only the items that

@@ -40,7 +40,8 @@ impl Stage for Transform {
     }
 
     fn task(&self) -> Option<&'static str> {
-        Some(self.0.operation.name())
+        // Pairs that stay as they are keep the task that they were drawn for.
+        (!self.0.operation.keeps()).then(|| self.0.operation.name())
     }
 
     fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
@@ -71,6 +72,9 @@ impl Stage for Transform {
     ) -> Result<(), StageError> {
         cx.for_each(inputs.items("pairs"), "images", |item| {
             let pair = Pair::read(inputs, item)?;
+            if self.0.operation.keeps() {
+                return pair.write(out, &item.name);
+            }
             let seed = item_seed(self.0.seed, item);
             let [input, target] = self.0.pair(pair.input, pair.target, seed)?;
             let meta = PairMeta {

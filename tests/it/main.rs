@@ -20,6 +20,7 @@ mod json_schema;
 mod layering;
 mod ltx_text;
 mod ltx_video;
+mod paper;
 mod parity;
 mod real_arc;
 mod real_data;

@@ -129,7 +129,7 @@ impl Run {
             });
             let stage = RunStage {
                 kind: instance.entry.kind.to_owned(),
-                version: instance.entry.version,
+                version: instance.version(),
                 params: params.collect(),
                 made: match &node.freshness {
                     Freshness::Fresh(record) => Some(LockedStage::of(record)),

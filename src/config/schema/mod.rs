@@ -149,7 +149,18 @@ fn profile(sections: &Map<String, Value>) -> Value {
 }
 
 fn sweep() -> Value {
-    let lists = json!({ "type": "array", "minItems": 1 });
+    let lists = json!({
+        "description": "The values in a list, or whole numbers in a row as `{ from = 0, to = 9 }`.",
+        "type": ["array", "object"],
+        "minItems": 1,
+        "properties": {
+            "from": { "description": "The first.", "type": "integer" },
+            "to": { "description": "The last, where `step` meets it.", "type": "integer" },
+            "step": { "description": "From one to the next.", "type": "integer", "minimum": 1, "default": 1 },
+        },
+        "required": ["from", "to"],
+        "additionalProperties": false,
+    });
     json!({
         "description": "The axes of the ablation.",
         "type": "object",

@@ -14,6 +14,28 @@ fn instance<'a>(pipeline: &'a Pipeline, name: &str) -> &'a crate::config::Instan
 }
 
 #[test]
+fn a_range_is_the_list_of_its_numbers() {
+    let cells = |range: &str, exclude: &str| {
+        let grid = format!("n = {range} }}\n{exclude}");
+        let text = WHOLE.replace("n = [1, 3] }", &grid).replace("3 = 30", "3 = 30, 2 = 20, 5 = 50");
+        load(&text).sweep.cells.iter().map(|cell| cell["n"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(cells("{ from = 1, to = 3 }", ""), cells("[1, 2, 3]", ""));
+    assert_eq!(cells("{ from = 1, to = 6, step = 2 }", ""), cells("[1, 3, 5]", ""));
+    assert_eq!(cells("{ from = 2, to = 2 }", ""), cells("[2]", ""));
+    let without = "exclude = [{ n = { from = 2, to = 4 } }]";
+    assert_eq!(cells("[1, 2, 3, 5]", without), cells("[1, 5]", ""));
+}
+
+#[test]
+fn a_number_of_a_range_is_said_to_stand_where_the_range_does() {
+    let text = WHOLE.replace("n = [1, 3] }", "n = { from = 3, to = 3 } }");
+    let pipeline = load(&text);
+    let pairs = instance(&pipeline, "pairs[n=3]");
+    assert_eq!(pairs.places.get("count").unwrap().to_string(), "toy/main.toml:16:23");
+}
+
+#[test]
 fn a_stage_is_expanded_over_the_axes_that_reach_it() {
     let pipeline = load(WHOLE);
     insta::assert_snapshot!(names(&pipeline).join("\n"), @r#"

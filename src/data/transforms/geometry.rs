@@ -192,6 +192,27 @@ impl Operation for Swap {
     }
 }
 
+/// Nothing: so that an axis of operations can have tasks that are drawn as they are.
+pub struct Keep;
+
+impl Operation for Keep {
+    fn name(&self) -> &'static str {
+        "keep"
+    }
+
+    fn doc(&self) -> &'static str {
+        "Nothing: the pair stays as it is."
+    }
+
+    fn keeps(&self) -> bool {
+        true
+    }
+
+    fn apply(&self, image: &RgbImage, _: &Change, _: u64) -> Result<RgbImage, DataError> {
+        Ok(image.clone())
+    }
+}
+
 /// The place and size of the middle `share` of each side: left, top, width, height.
 fn middle(image: &RgbImage, share: f64) -> [u32; 4] {
     let side = |length: u32| ((f64::from(length) * share).round() as u32).clamp(1, length);

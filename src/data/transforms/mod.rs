@@ -33,13 +33,14 @@ pub static OPERATIONS: &[&dyn Operation] = &[
     &removal::Jigsaw,
     &style::PixelArt,
     &geometry::Swap,
+    &geometry::Keep,
 ];
 
 /// Makes pairs anew from their input images.
 ///
 /// The answer of most operations is made from the input. Where the operation takes something away
 /// (`colorization`, `inpainting`, `jigsaw`), the input is changed and the answer is the original.
-/// `apply` turns that round. Only `swap` keeps the old answer.
+/// `apply` turns that round. Only `swap` and `keep` keep the old answer.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Change {
@@ -125,6 +126,11 @@ pub trait Operation: Sync {
         false
     }
 
+    /// Whether the pair stays as it is.
+    fn keeps(&self) -> bool {
+        false
+    }
+
     /// The changed image, of the same size.
     fn apply(&self, image: &RgbImage, change: &Change, seed: u64) -> Result<RgbImage, DataError>;
 }
@@ -163,6 +169,11 @@ impl Change {
         problems
     }
 
+    /// Whether the answer is made from the input, or the other way round.
+    pub fn makes_an_image(&self) -> bool {
+        !self.operation.swaps() && !self.operation.keeps()
+    }
+
     /// Input and answer of the new pair.
     pub fn pair(
         &self,
@@ -172,6 +183,9 @@ impl Change {
     ) -> Result<[RgbImage; 2], DataError> {
         if self.operation.swaps() {
             return Ok([target, input]);
+        }
+        if self.operation.keeps() {
+            return Ok([input, target]);
         }
         let changed = self.operation.apply(&input, self, seed)?;
         Ok(match self.apply.unwrap_or(self.operation.side()) {
@@ -212,8 +226,11 @@ mod tests {
 
     #[test]
     fn one_side_is_the_image_and_the_other_is_changed() {
-        for operation in OPERATIONS.iter().filter(|operation| !operation.swaps()) {
+        for operation in OPERATIONS {
             let mut change = change(operation.name());
+            if !change.makes_an_image() {
+                continue;
+            }
             let [input, target] = pair(&change, 1);
             let (same, changed) = match operation.side() {
                 Side::Target => (input, target),
@@ -232,6 +249,7 @@ mod tests {
     #[test]
     fn swapping_makes_the_answer_the_question() {
         assert_eq!(pair(&change("swap"), 0), [RgbImage::new(32, 32), image()]);
+        assert_eq!(pair(&change("keep"), 0), [image(), RgbImage::new(32, 32)]);
     }
 
     #[test]

@@ -4,15 +4,17 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde_json::Value;
 
-use super::{BASELINE, Block, Entry, Mark, ReferenceNumbers, ResultTable, Row, Score, Stat};
-use crate::config::{Cell, Sweep, Table, pipeline::plain};
+use super::{
+    BASELINE, Block, Entry, Interval, Mark, ReferenceNumbers, ResultTable, Row, Score, Stat,
+};
+use crate::config::{Cell, Spread, Sweep, Table, pipeline::plain};
 
 /// Arranges scores as a table asks.
 ///
 /// Axes varied one at a time give one group of rows each, the others at their baseline; a baseline
 /// that is in none of their lists has rows of its own, first. Axes of
 /// the grid give the product of their values, also those that the table does not mention: leaving
-/// one out would mix its values. `average` joins its values in one entry.
+/// one out would mix its values. `average` joins the values of its axes in one entry.
 pub fn build(
     table: &Table,
     sweep: &Sweep,
@@ -33,6 +35,7 @@ pub fn build(
                 scores: Scores::of(stage, scores, sweep, &axes),
                 reference,
                 main: position == 0,
+                table,
             };
             cx.build(&layout, &mut notes)
         })
@@ -43,7 +46,8 @@ pub fn build(
         row_axes: layout.row_axes,
         column_axis: table.columns.clone(),
         columns: layout.columns.iter().map(|(label, _)| label.clone()).collect(),
-        average: table.average.clone(),
+        average: (!table.average.is_empty()).then(|| table.average.join(" and ")),
+        spread: table.spread,
         reference: table.reference.as_ref().map(|reference| reference.source.clone()),
         blocks,
         notes,
@@ -65,9 +69,8 @@ struct RowKey {
 
 impl Layout {
     fn of(table: &Table, sweep: &Sweep) -> Self {
-        let is_row = |axis: &String| {
-            table.columns.as_ref() != Some(axis) && table.average.as_ref() != Some(axis)
-        };
+        let is_row =
+            |axis: &String| table.columns.as_ref() != Some(axis) && !table.average.contains(axis);
         let product: Vec<_> = sweep.grid.iter().filter(|(axis, _)| is_row(axis)).collect();
         let varied: Vec<_> = table
             .rows
@@ -221,6 +224,7 @@ struct BlockContext<'a> {
     scores: Scores<'a>,
     reference: Option<&'a ReferenceNumbers>,
     main: bool,
+    table: &'a Table,
 }
 
 impl BlockContext<'_> {
@@ -239,7 +243,8 @@ impl BlockContext<'_> {
             rows.push(Row { group: key.group.clone(), labels: key.labels.clone(), entries });
         }
         let lower_is_better = lower_is_better(self.metric);
-        for column in 0..layout.columns.len() {
+        let columns = if self.table.mark_best { layout.columns.len() } else { 0 };
+        for column in 0..columns {
             mark(&mut rows, column, lower_is_better);
         }
         Block { value: format!("{}.{}", self.stage, self.metric), lower_is_better, rows }
@@ -271,7 +276,7 @@ impl BlockContext<'_> {
             })
         });
         Entry {
-            stat: Stat::of(&found),
+            stat: self.stat(&found),
             expected: scores.len(),
             mark: None,
             reference: self.reference.and_then(|r| r.find(wanted, self.metric, self.main)),
@@ -279,12 +284,27 @@ impl BlockContext<'_> {
         }
     }
 
-    /// This block's number of a score, or why there is none.
-    fn value(&self, score: Option<&Score>) -> Result<f64, String> {
+    /// The mean of some scores with its spread: an interval over images of a single one, else as the
+    /// table asks.
+    fn stat(&self, found: &[(f64, Option<Interval>)]) -> Option<Stat> {
+        let values: Vec<f64> = found.iter().map(|(value, _)| *value).collect();
+        let stat = Stat::of(&values)?;
+        Some(match (self.table.spread, found) {
+            (Spread::Bootstrap, _) => {
+                Stat { sd: None, interval: Interval::of_mean(&values), ..stat }
+            }
+            (Spread::Sd, [(_, interval)]) => Stat { interval: *interval, ..stat },
+            (Spread::Sd, _) => stat,
+        })
+    }
+
+    /// This block's number of a score and its interval, or why there is none.
+    fn value(&self, score: Option<&Score>) -> Result<(f64, Option<Interval>), String> {
         let score = score.ok_or_else(|| format!("no stage `{}` here", self.stage))?;
         let values = score.values.as_ref().map_err(Clone::clone)?;
         let missing = || format!("`{}` gives no `{}`", self.stage, self.metric);
-        values.get(self.metric).copied().ok_or_else(missing)
+        let value = values.get(self.metric).copied().ok_or_else(missing)?;
+        Ok((value, score.intervals.get(self.metric).copied()))
     }
 }
 

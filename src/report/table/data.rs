@@ -17,6 +17,8 @@ pub(super) fn csv(tables: &[ResultTable]) -> String {
         "column",
         "mean",
         "sd",
+        "low",
+        "high",
         "n",
         "expected",
         "mark",
@@ -39,6 +41,7 @@ pub(super) fn csv(tables: &[ResultTable]) -> String {
                         Some(Mark::Second) => "second",
                         None => "",
                     };
+                    let interval = entry.stat.and_then(|stat| stat.interval);
                     let note = entry.note.and_then(|note| table.notes.get(note));
                     writer
                         .write_record([
@@ -49,6 +52,8 @@ pub(super) fn csv(tables: &[ResultTable]) -> String {
                             &column,
                             &text(entry.stat.map(|stat| stat.mean)),
                             &text(entry.stat.and_then(|stat| stat.sd)),
+                            &text(interval.map(|interval| interval.low)),
+                            &text(interval.map(|interval| interval.high)),
                             &entry.stat.map_or(0, |stat| stat.n).to_string(),
                             &entry.expected.to_string(),
                             mark,

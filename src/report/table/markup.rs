@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Block, Entry, Mark, ResultTable, Row, note_sign, number};
+use super::{Block, Entry, Mark, ResultTable, Row, note_sign};
 
 /// A caption and a table per value; best bold, second underlined.
 pub(super) fn markdown(table: &ResultTable) -> String {
@@ -28,10 +28,7 @@ pub(super) fn markdown(table: &ResultTable) -> String {
             let _ = writeln!(out, "| {} |", cells.collect::<Vec<_>>().join(" | "));
         }
     }
-    let mut legend = Vec::new();
-    if let Some(axis) = table.averaged() {
-        legend.push(format!("mean ± sd over {}", markdown_text(axis)));
-    }
+    let mut legend: Vec<_> = table.reading().iter().map(|part| markdown_text(part)).collect();
     if table.has_mark(Mark::Best) {
         legend.push("**best** and <u>second</u> of the column".to_owned());
     }
@@ -48,7 +45,7 @@ pub(super) fn markdown(table: &ResultTable) -> String {
 }
 
 fn markdown_entry(entry: &Entry) -> String {
-    let text = stat(entry, " ± ").unwrap_or_else(|| "–".to_owned());
+    let text = entry.stat.map_or("–".to_owned(), |stat| stat.text());
     let mut text = match entry.mark {
         Some(Mark::Best) => format!("**{text}**"),
         Some(Mark::Second) => format!("<u>{text}</u>"),
@@ -107,9 +104,7 @@ fn latex_caption(table: &ResultTable, block: &Block) -> String {
     if !block.value.is_empty() {
         parts.push(format!("\\texttt{{{}}}{}", latex_text(&block.value), block.direction()));
     }
-    if let Some(axis) = table.averaged() {
-        parts.push(format!("mean $\\pm$ sd over {}", latex_text(axis)));
-    }
+    parts.extend(table.reading().iter().map(|part| latex_text(part)));
     if let Some(source) = table.reference.as_ref().filter(|_| table.has_references()) {
         parts.push(format!("in brackets: {}", latex_text(source)));
     }
@@ -118,7 +113,7 @@ fn latex_caption(table: &ResultTable, block: &Block) -> String {
 }
 
 fn latex_entry(entry: &Entry) -> String {
-    let text = stat(entry, " $\\pm$ ").unwrap_or_else(|| "--".to_owned());
+    let text = entry.stat.map_or("--".to_owned(), |stat| latex_text(&stat.text()));
     let mut text = match entry.mark {
         Some(Mark::Best) => format!("\\textbf{{{text}}}"),
         Some(Mark::Second) => format!("\\underline{{{text}}}"),
@@ -173,13 +168,5 @@ fn with_groups(block: &Block, grouped: bool) -> impl Iterator<Item = (&Row, Opti
         last = row.group.as_ref();
         let name = row.group.clone().filter(|_| first).unwrap_or_default();
         (row, grouped.then_some(name))
-    })
-}
-
-fn stat(entry: &Entry, plus_minus: &str) -> Option<String> {
-    let stat = entry.stat?;
-    Some(match stat.sd {
-        Some(sd) => format!("{}{plus_minus}{}", number(stat.mean), number(sd)),
-        None => number(stat.mean),
     })
 }

@@ -16,7 +16,10 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::Serialize;
 
-use crate::config::Cell;
+use crate::{
+    config::{Cell, Spread},
+    metrics::bootstrap::Bootstrap,
+};
 
 /// How tables are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -46,6 +49,8 @@ pub struct Score {
     pub cell: Cell,
     /// Its metrics by name, or why there are none.
     pub values: Result<BTreeMap<String, f64>, String>,
+    /// The intervals of those that have one.
+    pub intervals: BTreeMap<String, Interval>,
 }
 
 /// A table with numbers.
@@ -61,8 +66,10 @@ pub struct ResultTable {
     pub column_axis: Option<String>,
     /// The columns' values; without a column axis their names, one empty text where there is one column.
     pub columns: Vec<String>,
-    /// The axis that is averaged.
+    /// The axes that are averaged, as one text.
     pub average: Option<String>,
+    /// How the spread over them is told.
+    pub spread: Spread,
     /// What the published numbers are.
     pub reference: Option<String>,
     /// One block per value of the table, the main one first.
@@ -77,10 +84,21 @@ impl ResultTable {
         self.entries().any(|entry| entry.stat.is_some())
     }
 
-    /// The axis that is averaged, if any number is made of several scores.
-    pub fn averaged(&self) -> Option<&str> {
-        let spread = self.entries().any(|entry| entry.stat.is_some_and(|stat| stat.n > 1));
-        self.average.as_deref().filter(|_| spread)
+    /// How the numbers are to be read: what they are means over, and what stands in parentheses.
+    fn reading(&self) -> Vec<String> {
+        let stats = || self.entries().filter_map(|entry| entry.stat);
+        let averaged = self.average.as_deref().filter(|_| stats().any(|stat| stat.n > 1));
+        let mean = averaged.map(|axes| match self.spread {
+            Spread::Sd => format!("mean ± sd over {axes}"),
+            Spread::Bootstrap => format!("mean over {axes}"),
+        });
+        let mut levels = stats().filter_map(|stat| Some(stat.interval?.level));
+        let interval = levels.next().map(|level| {
+            let over = averaged.filter(|_| self.spread == Spread::Bootstrap).unwrap_or("images");
+            let is_one = levels.all(|other| other.total_cmp(&level).is_eq());
+            in_parentheses(is_one.then_some(level), over)
+        });
+        mean.into_iter().chain(interval).collect()
     }
 
     /// What a row stands for: `["rank=32"]`.
@@ -174,6 +192,40 @@ pub struct Entry {
     pub note: Option<usize>,
 }
 
+/// A confidence interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Interval {
+    /// The lower end.
+    pub low: f64,
+    /// The upper end.
+    pub high: f64,
+    /// The share of samples within.
+    pub level: f64,
+}
+
+impl Interval {
+    /// An interval; none without width, which is what samples of equal values give and says nothing of
+    /// other values.
+    pub fn of(low: f64, high: f64, level: f64) -> Option<Self> {
+        (low < high).then_some(Self { low, high, level })
+    }
+
+    /// That of the mean of some scores.
+    fn of_mean(scores: &[f64]) -> Option<Self> {
+        let rule = Bootstrap::default();
+        let [low, high] = rule.of_mean(scores)?;
+        Self::of(low, high, rule.level)
+    }
+}
+
+impl std::fmt::Display for Interval {
+    /// `44.1–54.0`; with `to` where a minus would look like the dash.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let dash = if self.low < 0.0 { " to " } else { "–" };
+        write!(f, "{}{dash}{}", rough(self.low), rough(self.high))
+    }
+}
+
 /// A mean and its spread.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Stat {
@@ -183,6 +235,8 @@ pub struct Stat {
     pub sd: Option<f64>,
     /// Number of scores.
     pub n: usize,
+    /// The interval: of one score over its images, or of a mean where the table asks for it.
+    pub interval: Option<Interval>,
 }
 
 impl Stat {
@@ -195,7 +249,17 @@ impl Stat {
         let mean = scores.iter().sum::<f64>() / n as f64;
         let squares: f64 = scores.iter().map(|score| (score - mean).powi(2)).sum();
         let sd = (n > 1).then(|| (squares / (n - 1) as f64).sqrt());
-        Some(Self { mean, sd, n })
+        Some(Self { mean, sd, n, interval: None })
+    }
+
+    /// The number and its spread: `49.20 ± 2.100` or `49.20 (44.1–54.0)`.
+    fn text(&self) -> String {
+        let mean = number(self.mean);
+        match (self.interval, self.sd) {
+            (Some(interval), _) => format!("{mean} ({interval})"),
+            (None, Some(sd)) => format!("{mean} ± {}", number(sd)),
+            (None, None) => mean,
+        }
     }
 }
 
@@ -230,6 +294,21 @@ fn number(value: f64) -> String {
         large if large >= 100.0 => format!("{value:.1}"),
         medium if medium >= 10.0 => format!("{value:.2}"),
         _ => format!("{value:.3}"),
+    }
+}
+
+/// What stands in parentheses: intervals of one level, or of several.
+pub(crate) fn in_parentheses(level: Option<f64>, over: &str) -> String {
+    let percent = level.map(|level| format!("{} % ", (level * 1e4).round() / 100.0));
+    format!("in parentheses: {}interval, bootstrap over {over}", percent.unwrap_or_default())
+}
+
+/// The end of an interval, in about three figures.
+fn rough(value: f64) -> String {
+    match value.abs() {
+        large if large >= 100.0 => format!("{value:.0}"),
+        medium if medium >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
     }
 }
 

@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::config::{Reference, Sweep, Table};
+use crate::config::{Reference, Spread, Sweep, Table};
 
 fn cell(value: &Value) -> Cell {
     value.as_object().unwrap().iter().map(|(k, v)| (k.clone(), v.clone())).collect()
@@ -32,6 +32,11 @@ fn sweep() -> Sweep {
     }
 }
 
+/// What the stage `score` gave in a cell.
+fn score(cell: Cell, values: BTreeMap<String, f64>) -> Score {
+    Score { stage: "score".to_owned(), cell, values: Ok(values), intervals: BTreeMap::new() }
+}
+
 fn table() -> Table {
     Table {
         name: "pose".to_owned(),
@@ -42,7 +47,9 @@ fn table() -> Table {
         ],
         columns: Some("n".to_owned()),
         rows: vec!["interpolation".to_owned(), "rank".to_owned()],
-        average: Some("subset".to_owned()),
+        average: vec!["subset".to_owned()],
+        spread: Spread::Sd,
+        mark_best: true,
         reference: Some(Reference { source: "Table 1".to_owned(), values: "table1.csv".into() }),
     }
 }
@@ -59,7 +66,7 @@ fn scores() -> Vec<Score> {
         .into_iter()
         .map(|cell| {
             let values = [("f1".to_owned(), f1(&cell)), ("match_rate".to_owned(), 2.0 * f1(&cell))];
-            Score { stage: "score".to_owned(), cell, values: Ok(values.into()) }
+            score(cell, values.into())
         })
         .collect();
     // linear: n = 1 lacks one subset; n = 30 failed.
@@ -215,23 +222,23 @@ fn latex_uses_booktabs_and_escapes_names() {
 #[test]
 fn csv_has_one_line_per_cell() {
     insta::assert_snapshot!(render(&[built()], Format::Csv), @r#"
-    table,value,varied,row,column,mean,sd,n,expected,mark,reference,note
-    pose,score.f1,interpolation,interpolation=linear,n=1,0.15000000000000002,,1,2,second,,"1 of 2 scores, others: not run"
-    pose,score.f1,interpolation,interpolation=linear,n=30,,,0,1,,,failed
-    pose,score.f1,interpolation,interpolation=quadratic,n=1,0.21000000000000002,0.014142135623730944,2,2,best,19.5,
-    pose,score.f1,interpolation,interpolation=quadratic,n=30,0.4,,1,1,best,,
-    pose,score.f1,rank,rank=16,n=1,0.11000000000000001,0.014142135623730954,2,2,,,
-    pose,score.f1,rank,rank=16,n=30,0.30000000000000004,,1,1,second,,
-    pose,score.f1,rank,rank=64,n=1,0.21000000000000002,0.014142135623730944,2,2,best,19.5,
-    pose,score.f1,rank,rank=64,n=30,0.4,,1,1,best,,
-    pose,score.match_rate,interpolation,interpolation=linear,n=1,0.30000000000000004,,1,2,second,41.0,"1 of 2 scores, others: not run"
-    pose,score.match_rate,interpolation,interpolation=linear,n=30,,,0,1,,,failed
-    pose,score.match_rate,interpolation,interpolation=quadratic,n=1,0.42000000000000004,0.028284271247461888,2,2,best,,
-    pose,score.match_rate,interpolation,interpolation=quadratic,n=30,0.8,,1,1,best,58.8,
-    pose,score.match_rate,rank,rank=16,n=1,0.22000000000000003,0.02828427124746191,2,2,,,
-    pose,score.match_rate,rank,rank=16,n=30,0.6000000000000001,,1,1,second,,
-    pose,score.match_rate,rank,rank=64,n=1,0.42000000000000004,0.028284271247461888,2,2,best,,
-    pose,score.match_rate,rank,rank=64,n=30,0.8,,1,1,best,58.8,
+    table,value,varied,row,column,mean,sd,low,high,n,expected,mark,reference,note
+    pose,score.f1,interpolation,interpolation=linear,n=1,0.15000000000000002,,,,1,2,second,,"1 of 2 scores, others: not run"
+    pose,score.f1,interpolation,interpolation=linear,n=30,,,,,0,1,,,failed
+    pose,score.f1,interpolation,interpolation=quadratic,n=1,0.21000000000000002,0.014142135623730944,,,2,2,best,19.5,
+    pose,score.f1,interpolation,interpolation=quadratic,n=30,0.4,,,,1,1,best,,
+    pose,score.f1,rank,rank=16,n=1,0.11000000000000001,0.014142135623730954,,,2,2,,,
+    pose,score.f1,rank,rank=16,n=30,0.30000000000000004,,,,1,1,second,,
+    pose,score.f1,rank,rank=64,n=1,0.21000000000000002,0.014142135623730944,,,2,2,best,19.5,
+    pose,score.f1,rank,rank=64,n=30,0.4,,,,1,1,best,,
+    pose,score.match_rate,interpolation,interpolation=linear,n=1,0.30000000000000004,,,,1,2,second,41.0,"1 of 2 scores, others: not run"
+    pose,score.match_rate,interpolation,interpolation=linear,n=30,,,,,0,1,,,failed
+    pose,score.match_rate,interpolation,interpolation=quadratic,n=1,0.42000000000000004,0.028284271247461888,,,2,2,best,,
+    pose,score.match_rate,interpolation,interpolation=quadratic,n=30,0.8,,,,1,1,best,58.8,
+    pose,score.match_rate,rank,rank=16,n=1,0.22000000000000003,0.02828427124746191,,,2,2,,,
+    pose,score.match_rate,rank,rank=16,n=30,0.6000000000000001,,,,1,1,second,,
+    pose,score.match_rate,rank,rank=64,n=1,0.42000000000000004,0.028284271247461888,,,2,2,best,,
+    pose,score.match_rate,rank,rank=64,n=30,0.8,,,,1,1,best,58.8,
     "#);
 }
 
@@ -258,6 +265,7 @@ fn json_carries_a_schema_version() {
                       "note": 0,
                       "reference": null,
                       "stat": {
+                        "interval": null,
                         "mean": 0.15000000000000002,
                         "n": 1,
                         "sd": null
@@ -294,6 +302,7 @@ fn json_carries_a_schema_version() {
           "row_axes": [
             "value"
           ],
+          "spread": "sd",
           "title": "Human pose"
         }
       ]
@@ -330,9 +339,10 @@ fn smaller_errors_win() {
 #[test]
 fn a_pipeline_without_sweep_gives_one_cell() {
     let mut table = table();
-    (table.rows, table.columns, table.average, table.reference) = (Vec::new(), None, None, None);
-    let values = Ok([("f1".to_owned(), 0.5), ("match_rate".to_owned(), 0.25)].into());
-    let scores = [Score { stage: "score".to_owned(), cell: Cell::new(), values }];
+    (table.rows, table.columns, table.average) = (Vec::new(), None, Vec::new());
+    table.reference = None;
+    let values = [("f1".to_owned(), 0.5), ("match_rate".to_owned(), 0.25)].into();
+    let scores = [score(Cell::new(), values)];
     insta::assert_snapshot!(
         render(&[build(&table, &Sweep::default(), &scores, None)], Format::Text), @"
     Human pose
@@ -348,7 +358,7 @@ fn a_pipeline_without_sweep_gives_one_cell() {
 #[test]
 fn a_grid_axis_the_table_leaves_out_labels_rows() {
     let mut table = table();
-    table.average = None;
+    table.average = Vec::new();
     table.values.truncate(1);
     let built = build(&table, &sweep(), &scores(), None);
     assert_eq!(built.row_axes, ["subset", "value"]);
@@ -380,16 +390,15 @@ fn a_table_of_many_cells_takes_no_product_of_entries_and_cells() {
         cells: cells.clone(),
         ..Sweep::default()
     };
-    let score = |cell: Cell| {
+    let of_cell = |cell: Cell| {
         let value = cell["n"].as_f64().unwrap() * 1000.0 + cell["rank"].as_f64().unwrap();
-        let values = Ok([("f1".to_owned(), value)].into());
-        Score { stage: "score".to_owned(), cell, values }
+        score(cell, [("f1".to_owned(), value)].into())
     };
-    let scores: Vec<_> = cells.into_iter().map(score).collect();
+    let scores: Vec<_> = cells.into_iter().map(of_cell).collect();
     let table = Table {
         values: vec![("score".to_owned(), "f1".to_owned())],
         rows: vec!["rank".to_owned()],
-        average: None,
+        average: Vec::new(),
         reference: None,
         ..table()
     };
@@ -409,11 +418,7 @@ fn values_of_one_number_each_stand_below_each_other() {
         names.iter().enumerate().map(value).collect()
     };
     let scores: Vec<_> = [0, 1]
-        .map(|subset| Score {
-            stage: "score".to_owned(),
-            cell: cell(&json!({ "task": subset })),
-            values: Ok(values(f64::from(subset))),
-        })
+        .map(|subset| score(cell(&json!({ "task": subset })), values(f64::from(subset))))
         .into();
     let sweep = Sweep {
         grid: vec![axis("task", &json!([0, 1]))],
@@ -424,7 +429,7 @@ fn values_of_one_number_each_stand_below_each_other() {
         values: names.map(|name| ("score".to_owned(), name.to_owned())).to_vec(),
         columns: None,
         rows: Vec::new(),
-        average: Some("task".to_owned()),
+        average: vec!["task".to_owned()],
         reference: None,
         ..table()
     };
@@ -469,4 +474,166 @@ fn values_of_one_number_each_stand_below_each_other() {
     // For programs, each stays a block of its own.
     assert_eq!(tables[0].blocks.len(), 3);
     assert_eq!(render(&tables, Format::Csv).lines().count(), 4);
+}
+
+/// Two runs at n = 1, one at n = 30, whose number alone is of its images alone.
+fn with_intervals() -> (Sweep, Vec<Score>) {
+    let cells = [(1, 0), (1, 1), (30, 0)];
+    let cells = cells.map(|(n, subset)| cell(&json!({ "n": n, "subset": subset })));
+    let sweep = Sweep {
+        grid: vec![axis("n", &json!([1, 30])), axis("subset", &json!([0, 1]))],
+        cells: cells.to_vec(),
+        ..Sweep::default()
+    };
+    let scores = cells.map(|cell| {
+        let f1 = 40.0 + cell["n"].as_f64().unwrap() + cell["subset"].as_f64().unwrap();
+        let values = [("f1".to_owned(), f1), ("explained".to_owned(), -f1)];
+        let interval = |low, high| Interval { low, high, level: 0.95 };
+        let intervals = [
+            ("f1".to_owned(), interval(f1 - 5.125, f1 + 4.0)),
+            ("explained".to_owned(), interval(-f1 - 4.0, -f1 + 5.125)),
+        ];
+        Score { intervals: intervals.into(), ..score(cell, values.into()) }
+    });
+    (sweep, scores.into())
+}
+
+#[test]
+fn a_number_of_one_run_has_the_interval_over_its_images() {
+    let (sweep, scores) = with_intervals();
+    let names = ["f1", "explained"].map(|name| ("score".to_owned(), name.to_owned()));
+    let layout = Table { values: names.to_vec(), rows: Vec::new(), reference: None, ..table() };
+    let tables = [build(&layout, &sweep, &scores, None)];
+    insta::assert_snapshot!(render(&tables, Format::Text), @"
+    Human pose
+    score.f1
+    ───────────────────────────────────
+             n = 1              n = 30
+    ───────────────────────────────────
+     41.50 ± 0.707   70.00 (64.9–74.0)
+    ───────────────────────────────────
+
+    score.explained
+    ──────────────────────────────────────────
+              n = 1                    n = 30
+    ──────────────────────────────────────────
+     -41.50 ± 0.707   -70.00 (-74.0 to -64.9)
+    ──────────────────────────────────────────
+    mean ± sd over subset; in parentheses: 95 % interval, bootstrap over images
+    ");
+    insta::assert_snapshot!(render(&tables, Format::Markdown), @"
+    **Human pose**
+
+    `score.f1`
+
+    | n = 1 | n = 30 |
+    | ---: | ---: |
+    | 41.50 ± 0.707 | 70.00 (64.9–74.0) |
+
+    `score.explained`
+
+    | n = 1 | n = 30 |
+    | ---: | ---: |
+    | -41.50 ± 0.707 | -70.00 (-74.0 to -64.9) |
+
+    mean ± sd over subset; in parentheses: 95 % interval, bootstrap over images.
+    ");
+    insta::assert_snapshot!(render(&tables, Format::Latex), @r"
+    \begin{table}
+    \centering
+    \caption{Human pose. \texttt{score.f1}, mean $\pm$ sd over subset, in parentheses: 95 \% interval, bootstrap over images.}
+    \begin{tabular}{rr}
+    \toprule
+    n = 1 & n = 30 \\
+    \midrule
+    41.50 $\pm$ 0.707 & 70.00 (64.9--74.0) \\
+    \bottomrule
+    \end{tabular}
+    \end{table}
+    \begin{table}
+    \centering
+    \caption{Human pose. \texttt{score.explained}, mean $\pm$ sd over subset, in parentheses: 95 \% interval, bootstrap over images.}
+    \begin{tabular}{rr}
+    \toprule
+    n = 1 & n = 30 \\
+    \midrule
+    -41.50 $\pm$ 0.707 & -70.00 (-74.0 to -64.9) \\
+    \bottomrule
+    \end{tabular}
+    \end{table}
+    ");
+    insta::assert_snapshot!(render(&tables, Format::Csv), @"
+    table,value,varied,row,column,mean,sd,low,high,n,expected,mark,reference,note
+    pose,score.f1,,,n=1,41.5,0.7071067811865476,,,2,2,,,
+    pose,score.f1,,,n=30,70,,64.875,74,1,1,,,
+    pose,score.explained,,,n=1,-41.5,0.7071067811865476,,,2,2,,,
+    pose,score.explained,,,n=30,-70,,-74,-64.875,1,1,,,
+    ");
+    assert!(render(&tables, Format::Json).contains("\"level\": 0.95"));
+}
+
+#[test]
+fn intervals_of_unlike_levels_are_not_called_by_one() {
+    let (sweep, mut scores) = with_intervals();
+    scores[0].intervals.get_mut("f1").unwrap().level = 0.5;
+    let layout = Table { average: Vec::new(), reference: None, rows: Vec::new(), ..table() };
+    let built = build(&layout, &sweep, &scores, None);
+    assert_eq!(built.reading(), ["in parentheses: interval, bootstrap over images"]);
+}
+
+/// Tasks are solved or not: the deviation of zeros and hundreds is no interval.
+#[test]
+fn a_mean_over_tasks_has_the_interval_over_tasks() {
+    let tasks: Vec<Cell> = (0..20)
+        .map(|i| cell(&json!({ "concept": if i < 10 { "copy" } else { "count" }, "task": i % 10 })))
+        .collect();
+    let sweep = Sweep {
+        grid: vec![
+            axis("concept", &json!(["copy", "count"])),
+            axis("task", &json!((0..10).collect::<Vec<_>>())),
+        ],
+        cells: tasks.clone(),
+        ..Sweep::default()
+    };
+    let solved = |(i, cell): (usize, Cell)| {
+        let solved = if i < 10 || i % 2 == 0 { 100.0 } else { 0.0 };
+        let interval = Interval { low: 0.0, high: 1.0, level: 0.95 };
+        let intervals = [("solved".to_owned(), interval)].into();
+        Score { intervals, ..score(cell, [("solved".to_owned(), solved)].into()) }
+    };
+    let scores: Vec<Score> = tasks.into_iter().enumerate().map(solved).collect();
+    let concepts = Table {
+        values: vec![("score".to_owned(), "solved".to_owned())],
+        columns: None,
+        rows: vec!["concept".to_owned()],
+        average: vec!["task".to_owned()],
+        spread: Spread::Bootstrap,
+        mark_best: false,
+        reference: None,
+        ..table()
+    };
+    let all = Table { average: vec!["concept".to_owned(), "task".to_owned()], ..concepts.clone() };
+    let tables = [&concepts, &all].map(|layout| build(layout, &sweep, &scores, None));
+    // Where all are solved, samples of them have no spread.
+    insta::assert_snapshot!(render(&tables, Format::Text), @"
+    Human pose
+    score.solved
+    ─────────────────────────────
+     concept
+    ─────────────────────────────
+     copy                  100.0
+     count     50.00 (20.0–80.0)
+    ─────────────────────────────
+    mean over task; in parentheses: 95 % interval, bootstrap over task
+
+    Human pose
+    score.solved
+    ───────────────────
+
+    ───────────────────
+     75.00 (55.0–90.0)
+    ───────────────────
+    mean over concept and task; in parentheses: 95 % interval, bootstrap over concept and task
+    ");
+    assert_eq!(tables[1].entries().map(|entry| entry.expected).collect::<Vec<_>>(), [20]);
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table as Grid, TableStyle};
 
-use super::{Entry, Mark, ResultTable, note_sign, number};
+use super::{Entry, Mark, ResultTable, note_sign};
 
 /// Three rules, as in a printed table.
 const RULES: TableStyle = TableStyle::new()
@@ -66,10 +66,7 @@ fn header(table: &ResultTable, grouped: bool) -> Vec<String> {
 fn entry(entry: &Entry) -> String {
     let mut text = match entry.stat {
         None => "–".to_owned(),
-        Some(stat) => match stat.sd {
-            Some(sd) => format!("{} ± {}", number(stat.mean), number(sd)),
-            None => number(stat.mean),
-        },
+        Some(stat) => stat.text(),
     };
     match entry.mark {
         Some(Mark::Best) => text.push('*'),
@@ -86,10 +83,7 @@ fn entry(entry: &Entry) -> String {
 }
 
 fn legend(table: &ResultTable) -> String {
-    let mut parts = Vec::new();
-    if let Some(axis) = table.averaged() {
-        parts.push(format!("mean ± sd over {axis}"));
-    }
+    let mut parts = table.reading();
     if table.has_mark(Mark::Best) {
         parts.push("* best, ° second of the column".to_owned());
     }

@@ -17,7 +17,7 @@ use crate::{
     artifact::{ArtifactKind, Item, metrics::Metrics, pairs},
     metrics::{
         Case, METRICS, Rules, Score,
-        arc::{EXACT, ExamplesRight},
+        arc::{EXACT, ExamplesRight, of_tasks},
     },
 };
 
@@ -25,9 +25,6 @@ use crate::{
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Metric(Rules);
-
-/// The score that is one of tasks, not of images.
-const TASKS_SOLVED: &str = "tasks_solved";
 
 /// The ports of attempts from other trainings, in order.
 const OTHERS: [&str; 2] = ["second", "third"];
@@ -71,6 +68,10 @@ impl Stage for Metric {
         ports.into_iter().chain(around.task.and_then(|task| self.wrong_task(task))).collect()
     }
 
+    fn revision(&self) -> u32 {
+        self.0.metric.revision()
+    }
+
     fn metrics(&self) -> &'static [&'static str] {
         self.0.metric.names()
     }
@@ -103,8 +104,9 @@ impl Stage for Metric {
         let settings = self.settings(&main, attempts.len(), predictions.several().then_some(names));
         let all: Vec<&Score> = main.scores.values().collect();
         let mut intervals = self.0.bootstrap.intervals(&*self.0.metric, &all);
-        if let Some(interval) = self.0.bootstrap.of_mean(&main.tasks) {
-            intervals.insert(TASKS_SOLVED.to_owned(), interval);
+        for (name, tasks) in &main.tasks {
+            let interval = self.0.bootstrap.of_mean(tasks);
+            intervals.extend(interval.map(|interval| ((*name).to_owned(), interval)));
         }
         let details = self.0.metric.details(&all, &main.last);
         let Scored { values, scores: per_item, .. } = main;
@@ -118,8 +120,8 @@ struct Scored {
     scores: BTreeMap<String, Score>,
     /// Where the images come from.
     ids: Vec<String>,
-    /// For each ARC task, 100 if it is solved.
-    tasks: Vec<f64>,
+    /// The scores of ARC tasks: by name a value for each.
+    tasks: BTreeMap<&'static str, Vec<f64>>,
     last: pairs::Pair,
 }
 
@@ -256,8 +258,8 @@ impl Metric {
         let metric = self.0.metric;
         let mut scores: BTreeMap<String, Score> = BTreeMap::new();
         let mut ids = Vec::new();
-        // The exact attempts at the questions of each ARC task.
-        let mut tasks: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+        // The questions of each ARC task.
+        let mut questions: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let mut last = None;
         for (done, item) in items.iter().enumerate() {
             cx.tick(done as u64, items.len() as u64, "images")?;
@@ -269,8 +271,8 @@ impl Metric {
             let score = metric.score(&case, &self.0).map_err(|e| e.on_item(&item.name))?;
             ids.push(pair.meta.source_id.clone());
             if let Some(score) = score {
-                if let (Some(grids), Some(exact)) = (&pair.meta.arc, score.get(EXACT)) {
-                    tasks.entry(grids.task.clone()).or_default().push(*exact);
+                if let Some(grids) = pair.meta.arc.as_ref().filter(|_| score.contains_key(EXACT)) {
+                    questions.entry(grids.task.clone()).or_default().push(item.name.clone());
                 }
                 scores.insert(item.name.clone(), score);
             }
@@ -284,12 +286,12 @@ impl Metric {
             .with_help("the targets are empty; look at them with `pipe export`"));
         };
         let mut values = metric.summary(&scores.values().collect::<Vec<_>>());
-        let is_solved = |exact: &Vec<f64>| self.0.arc.task.is_solved(exact);
-        let tasks: Vec<f64> =
-            tasks.values().map(|exact| if is_solved(exact) { 100.0 } else { 0.0 }).collect();
-        if !tasks.is_empty() {
-            let solved = tasks.iter().sum::<f64>() / tasks.len() as f64;
-            values.insert(TASKS_SOLVED.to_owned(), solved);
+        let of_task = |names: &Vec<String>| names.iter().map(|name| &scores[name]).collect();
+        let questions: Vec<Vec<&Score>> = questions.values().map(of_task).collect();
+        let mut tasks = of_tasks(&questions, self.0.arc.task);
+        tasks.retain(|_, tasks| !tasks.is_empty());
+        for (name, tasks) in &tasks {
+            values.insert((*name).to_owned(), tasks.iter().sum::<f64>() / tasks.len() as f64);
         }
         Ok(Scored { values, scores, ids, tasks, last })
     }

@@ -12,9 +12,8 @@ fn a_changed_rank_runs_its_own_cells_again_and_is_named_with_its_place() {
         .replace("[1, 10], subset = [0]", "[1], subset = [0]")
         .replace("\"linear\", \"quadratic\", \"discrete\", \"tiles\"", "\"quadratic\"");
     shell.write("pose_ablation.toml", &file);
-    std::fs::create_dir(shell.path("reference")).unwrap();
-    let published = std::fs::read_to_string("pipelines/reference/table1_pose.csv").unwrap();
-    shell.write("reference/table1_pose.csv", &published);
+    std::fs::create_dir(shell.path("base")).unwrap();
+    std::fs::copy("pipelines/base/few_shot.toml", shell.path("base/few_shot.toml")).unwrap();
     shell.succeed(&format!("run pose_ablation.toml {SMALL}"));
     let plan = format!("plan pose_ablation.toml {SMALL}");
     assert!(shell.transcript(&plan).contains("\n0 stages to run"));
@@ -30,8 +29,8 @@ fn a_changed_rank_runs_its_own_cells_again_and_is_named_with_its_place() {
     $ pipe plan pose_ablation.toml --set params.steps=1 --set params.test_images=1 --set params.sampling_steps=1
     ? 0
     --- stdout
-    run    lora[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  rank 64 -> 32 (pose_ablation.toml:68:73)  about [TIME]  needs [SIZE]
-    run    lora[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  rank 64 -> 32 (pose_ablation.toml:68:73)  about [TIME]  needs [SIZE]
+    run    lora[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  rank 64 -> 32 (pose_ablation.toml:47:73)  about [TIME]  needs [SIZE]
+    run    lora[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  rank 64 -> 32 (pose_ablation.toml:47:73)  about [TIME]  needs [SIZE]
     maybe  predict[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  after lora  about [TIME]  needs [SIZE]
     maybe  predict[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  after lora  about [TIME]  needs [SIZE]
     maybe  answers[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  after predict, because lora: rank 64 -> 32  about [TIME]  needs [SIZE]
@@ -55,8 +54,8 @@ fn a_changed_rank_runs_its_own_cells_again_and_is_named_with_its_place() {
     $ pipe plan pose_ablation.toml --set params.steps=1 --set params.test_images=1 --set params.sampling_steps=1
     ? 0
     --- stdout
-    run    lora[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  rank 64 -> 32 (pose_ablation.toml:69:88)  about [TIME]  needs [SIZE]
-    run    lora[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  rank 64 -> 32 (pose_ablation.toml:69:88)  about [TIME]  needs [SIZE]
+    run    lora[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  rank 64 -> 32 (pose_ablation.toml:48:88)  about [TIME]  needs [SIZE]
+    run    lora[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  rank 64 -> 32 (pose_ablation.toml:48:88)  about [TIME]  needs [SIZE]
     maybe  predict[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  after lora  about [TIME]  needs [SIZE]
     maybe  predict[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  after lora  about [TIME]  needs [SIZE]
     maybe  answers[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  after predict, because lora: rank 64 -> 32  about [TIME]  needs [SIZE]

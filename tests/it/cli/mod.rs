@@ -29,6 +29,7 @@ mod pipelines;
 mod plan;
 mod pretrain;
 mod provenance;
+mod quick;
 mod remote;
 mod run;
 mod runs;

@@ -8,6 +8,32 @@ use std::{
 
 use super::{Shell, walk};
 
+/// The pipelines of the folder, as the README lists them.
+pub(super) const EXPERIMENTS: [&str; 22] = [
+    "arc_agi",
+    "color_correction",
+    "colorization",
+    "concept_arc",
+    "custom_pairs",
+    "depth",
+    "edges",
+    "few_shot_effect",
+    "few_shot_tasks",
+    "geometric",
+    "inpainting",
+    "jigsaw",
+    "lora_composition",
+    "mask_to_image",
+    "model_comparison",
+    "model_comparison_segmentation",
+    "pose_ablation",
+    "pretrain_tiny",
+    "sampling_steps",
+    "segmentation_ablation",
+    "style_transfer",
+    "tiny_imagenet",
+];
+
 /// The profiles of a file and of what it extends.
 fn profiles(file: &Path) -> BTreeSet<String> {
     let table: toml::Table = std::fs::read_to_string(file).unwrap().parse().unwrap();
@@ -33,6 +59,7 @@ fn cases(folder: &str) -> Vec<(PathBuf, Option<String>)> {
 
 #[test]
 fn every_experiment_is_there_at_three_scales() {
+    let mut stems = BTreeSet::new();
     let files = cases("pipelines").into_iter().map(|(file, _)| file);
     for file in files.filter(|file| !file.iter().any(|part| part == "base")) {
         let names = profiles(&file);
@@ -40,55 +67,79 @@ fn every_experiment_is_there_at_three_scales() {
             assert!(names.contains(scale), "{} has no profile `{scale}`", file.display());
         }
         // What no published weights or data belong to.
-        let stem = file.file_stem().unwrap().to_string_lossy();
+        let stem = file.file_stem().unwrap().to_string_lossy().into_owned();
         let is_of_the_paper = !["few_shot_effect", "pretrain_tiny"].contains(&&*stem);
         assert_eq!(names.contains("paper"), is_of_the_paper, "{}", file.display());
+        stems.insert(stem);
     }
+    assert_eq!(stems, EXPERIMENTS.map(str::to_owned).into());
+}
+
+#[test]
+fn the_readme_lists_every_pipeline() {
+    let readme = std::fs::read_to_string(format!("{}/README.md", env!("CARGO_MANIFEST_DIR")));
+    let readme = readme.unwrap();
+    let mut listed = BTreeSet::new();
+    for line in readme.lines() {
+        let Some((name, _)) =
+            line.strip_prefix("| `pipelines/").and_then(|l| l.split_once(".toml`"))
+        else {
+            continue;
+        };
+        // As a shell expands it: `a{,_b}` and `{a,b}`.
+        match name.split_once('{') {
+            Some((stem, ends)) => {
+                let ends = ends.trim_end_matches('}').split(',');
+                listed.extend(ends.map(|end| format!("{stem}{end}")));
+            }
+            None => drop(listed.insert(name.to_owned())),
+        }
+    }
+    assert_eq!(listed, EXPERIMENTS.map(str::to_owned).into());
 }
 
 #[test]
 fn every_pipeline_checks_and_plans_in_every_profile() {
     let shell = Shell::new();
-    let cases = [cases("pipelines"), cases("docs")].concat();
-    assert!(cases.len() >= 8, "{cases:?}");
-    for (file, profile) in cases {
+    for (file, profile) in [cases("pipelines"), cases("docs")].concat() {
+        let needs_nothing = matches!(profile.as_deref(), None | Some("quick" | "full"));
         let profile = profile.map_or(String::new(), |name| format!(" --profile {name}"));
         let line = format!("{}{profile}", file.display());
         let checked = shell.succeed(&format!("check {line}"));
         let plan = shell.plan(&line);
         assert!(checked.contains(&format!("fine, {} stages", plan.len())), "{checked}");
         assert!(plan.iter().any(|stage| stage["state"] != "pending"), "{line}");
-        if profile == " --profile quick" {
+        if needs_nothing {
             assert!(plan.iter().all(|stage| stage["state"] != "blocked"), "{line} needs data");
         }
     }
 }
 
-/// The file as a profile makes it.
-fn merged(shell: &Shell, file: &Path, profile: &str) -> toml::Table {
-    let shown = shell.succeed(&format!("show {} --profile {profile}", file.display()));
-    shown.parse().unwrap_or_else(|error| panic!("{} is shown as no TOML: {error}", file.display()))
-}
-
-/// As published trainers of CogVideoX have it: noise on the image differs from step to step.
+/// Its header says: this file needs no other.
 #[test]
-fn published_models_learn_from_images_with_ever_new_noise() {
+fn the_file_to_copy_runs_elsewhere_on_pictures_of_ones_own() {
     let shell = Shell::new();
-    let mut trainings = 0;
-    for (file, _) in
-        cases("pipelines").into_iter().filter(|(_, name)| name.as_deref() == Some("paper"))
-    {
-        let stages = merged(&shell, &file, "paper")["stages"].clone();
-        let stages = stages.as_table().unwrap();
-        for lora in stages.values().filter(|stage| stage["kind"].as_str() == Some("lora_train")) {
-            let latents = &stages[lora["inputs"]["latents"].as_str().unwrap()];
-            let pool = latents.get("image_latent_pool").map(ToString::to_string);
-            let wanted = ["16", "\"${pool}\""].contains(&pool.as_deref().unwrap_or("none"));
-            assert!(wanted, "{}: {pool:?}", file.display());
-            trainings += 1;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines");
+    std::fs::copy(folder.join("custom_pairs.toml"), shell.path("mine.toml")).unwrap();
+    for shade in 0..10 {
+        shell.pair("ten", &format!("{shade}"), 20 * shade);
+        if shade < 3 {
+            shell.pair("three", &format!("{shade}"), 20 * shade);
         }
     }
-    assert!(trainings > 18, "{trainings} trainings");
+    let short = "--set params.steps=1 --set predict.steps=1 --set params.size=[32,32]";
+    let told = shell.succeed(&format!("run mine.toml --set params.data.root=ten {short}"));
+    assert!(told.contains("score.psnr") && !told.contains("(a)"), "{told}");
+    // Four fifths are learnt from, and all others are scored.
+    let pairs = |stage: &str| {
+        let line = format!("show mine.toml {stage} --json --set params.data.root=ten");
+        let shown: serde_json::Value = serde_json::from_str(&shell.succeed(&line)).unwrap();
+        shown["artifacts"][0]["artifact"]["items"].as_array().unwrap().len()
+    };
+    assert_eq!([pairs("pairs"), pairs("test")], [8, 2]);
+    // With any other number it works as well.
+    shell.succeed("check mine.toml --set params.data.root=three");
+    assert!(shell.plan("mine.toml --profile paper").len() > 5);
 }
 
 #[test]
@@ -98,11 +149,12 @@ fn with_its_data_a_pipeline_plans_to_run() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines");
     let set = [
         ("pose_ablation", format!("params.data={{source=\"coco\",root={:?}}}", root.join("coco"))),
-        ("arc_agi", format!("params.data.root={:?}", root.join("arc"))),
+        ("arc_agi --profile corpus", format!("params.data.root={:?}", root.join("arc"))),
     ];
     for (name, set) in set {
+        let (name, profile) = name.split_once(' ').unwrap_or((name, ""));
         let file = folder.join(format!("{name}.toml"));
-        let plan = shell.plan(&format!("{} --set {set}", file.display()));
+        let plan = shell.plan(&format!("{} {profile} --set {set}", file.display()));
         assert!(plan.iter().any(|stage| stage["state"] == "stale"), "{name}");
         assert!(plan.iter().all(|stage| stage["state"] != "blocked"), "{name}");
     }

@@ -298,3 +298,88 @@ fn an_entry_of_exclude_that_says_nothing_is_shown() {
        ╰────
     ");
 }
+
+#[test]
+fn what_is_wrong_with_a_range_is_shown() {
+    let of = |range: &str| changed("n = [1, 3] }", &format!("n = {range} }}"));
+    insta::assert_snapshot!(of("{ form = 1, to = 3 }"), @r#"
+     × unknown key `sweep.grid.n.form`
+       ╭─[toy/main.toml:16:25]
+    15 │ one_at_a_time = { rank = [2, 4], modules = ["qk", "qkvo"] }
+    16 │ grid          = { n = { form = 1, to = 3 } }
+       ·                         ──┬─
+       ·                           ╰── not a key of a range
+    17 │ 
+       ╰────
+     help: did you mean `from`?
+    "#);
+    insta::assert_snapshot!(of("{ from = 1 }"), @r#"
+     × the range `sweep.grid.n` has no `to`
+       ╭─[toy/main.toml:16:23]
+    15 │ one_at_a_time = { rank = [2, 4], modules = ["qk", "qkvo"] }
+    16 │ grid          = { n = { from = 1 } }
+       ·                       ──────┬─────
+       ·                             ╰── a table of values is a range
+    17 │ 
+       ╰────
+     help: write `{ from = 0, to = 9 }`, both ends included, or a list of values in
+           brackets
+    "#);
+    insta::assert_snapshot!(of("{ from = 1, to = 2.5 }"), @r#"
+     × `sweep.grid.n.to` must be a whole number, but is the number 2.5
+       ╭─[toy/main.toml:16:40]
+    15 │ one_at_a_time = { rank = [2, 4], modules = ["qk", "qkvo"] }
+    16 │ grid          = { n = { from = 1, to = 2.5 } }
+       ·                                        ─┬─
+       ·                                         ╰── must be a whole number
+    17 │ 
+       ╰────
+    "#);
+    insta::assert_snapshot!(of("{ from = 3, to = 1 }"), @r#"
+     × the range `sweep.grid.n` ends at 1, before it begins at 3
+       ╭─[toy/main.toml:16:40]
+    15 │ one_at_a_time = { rank = [2, 4], modules = ["qk", "qkvo"] }
+    16 │ grid          = { n = { from = 3, to = 1 } }
+       ·                                        ┬
+       ·                                        ╰── counts upwards
+    17 │ 
+       ╰────
+    "#);
+    insta::assert_snapshot!(of("{ from = 1, to = 3, step = 0 }"), @r#"
+     × the step of `sweep.grid.n` must be 1 or more, but is 0
+       ╭─[toy/main.toml:16:50]
+    15 │ one_at_a_time = { rank = [2, 4], modules = ["qk", "qkvo"] }
+    16 │ grid          = { n = { from = 1, to = 3, step = 0 } }
+       ·                                                  ┬
+       ·                                                  ╰── counts upwards
+    17 │ 
+       ╰────
+    "#);
+    insta::assert_snapshot!(of("{ from = -9223372036854775808, to = 9223372036854775807 }"), @r#"
+     × the range `sweep.grid.n` has more values than a sweep can have cells
+       ╭─[toy/main.toml:16:23]
+    15 │ one_at_a_time = { rank = [2, 4], modules = ["qk", "qkvo"] }
+    16 │ grid          = { n = { from = -9223372036854775808, to = 9223372036854775807 } }
+       ·                       ────────────────────────────┬────────────────────────────
+       ·                                                   ╰── 18446744073709551615, more than 1000000
+    17 │ 
+       ╰────
+     help: let it end earlier, or take a greater `step`
+    "#);
+}
+
+#[test]
+fn a_spread_of_nothing_is_shown() {
+    let text = changed("columns = \"n\"", "columns = \"n\"\nspread  = \"bootstrap\"");
+    insta::assert_snapshot!(text, @r#"
+     × `spread` of table `main` does nothing without `average`
+       ╭─[toy/main.toml:44:11]
+    43 │ columns = "n"
+    44 │ spread  = "bootstrap"
+       ·           ─────┬─────
+       ·                ╰── nothing is averaged
+    45 │ rows    = ["modules", "rank"]
+       ╰────
+     help: name the axes that are averaged, or take it out
+    "#);
+}
