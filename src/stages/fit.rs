@@ -69,9 +69,17 @@ impl Surroundings<'_> {
         known.map(|(_, trained)| (**trained).clone()).unwrap_or_default()
     }
 
-    /// Prompts that are encoded in another way than their use asks for.
-    pub(super) fn misfits_of_text(&self, user: TextUse) -> impl Iterator<Item = Misfit> {
-        self.texts.iter().filter_map(move |(port, found)| user.misfit(port, *found))
+    /// Prompts that are encoded in another way than their use asks for. A use that the family does not
+    /// know is told of elsewhere.
+    pub(super) fn misfits_of_text(
+        &self,
+        user: TextUse,
+        family: Option<&dyn VideoDiffusion>,
+    ) -> Vec<Misfit> {
+        if family.is_some_and(|family| !family.text_formats().contains(&user.format())) {
+            return Vec::new();
+        }
+        self.texts.iter().filter_map(|(port, found)| user.misfit(port, *found)).collect()
     }
 
     /// Whether a port is connected.

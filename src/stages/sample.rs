@@ -150,8 +150,10 @@ impl Stage for Sample {
         if self.guidance_scale > 1.0 && !around.has("negative") {
             misfits.push(self.unguided());
         }
-        misfits.extend(around.misfits_of_text(self.text_use()));
-        let Some(facts) = around.model(&self.model) else { return misfits };
+        let facts = around.model(&self.model);
+        let family = facts.as_ref().map(|facts| facts.family);
+        misfits.extend(around.misfits_of_text(self.text_use(), family));
+        let Some(facts) = facts else { return misfits };
         misfits.extend(facts.pixels(around.size));
         misfits.extend(facts.clip(around.size));
         misfits.extend(not_known("sampler", self.sampler, facts.family.samplers()));

@@ -183,8 +183,10 @@ impl Stage for LoraTrain {
     fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
         let mut misfits: Vec<_> =
             held_out_misfits(self.held_out_every, around).into_iter().collect();
-        misfits.extend(around.misfits_of_text(self.text_use()));
-        let Some(facts) = around.model(&self.model) else { return misfits };
+        let facts = around.model(&self.model);
+        let family = facts.as_ref().map(|facts| facts.family);
+        misfits.extend(around.misfits_of_text(self.text_use(), family));
+        let Some(facts) = facts else { return misfits };
         misfits.extend(facts.clip(around.size));
         let known = facts.family.timestep_distributions();
         misfits.extend(not_known("timestep_distribution", self.timestep_distribution, known));

@@ -105,7 +105,7 @@ impl Pretrain {
             .chain(rate_of_channels(self.frame_rate, conditioning))
             .chain(not_known("timestep_distribution", self.timestep_distribution, known))
             .collect();
-        misfits.extend(around.misfits_of_text(self.text_use()));
+        misfits.extend(around.misfits_of_text(self.text_use(), Some(family)));
         let config = self.known_config(around);
         let error = config.and_then(|c| family.denoiser(&c, &ParamReader::shapes()).err());
         misfits.extend(error.and_then(|error| self.unfit_config(error)));

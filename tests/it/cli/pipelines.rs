@@ -219,7 +219,7 @@ fn what_a_machine_lacks_is_a_state_in_the_plan_and_an_error_in_a_run() {
     $ pipe explain published.toml prompt
     ? 0
     --- stdout
-    prompt  (text_encode, version 1)
+    prompt  (text_encode, version 2)
       cannot run here: the model `hf:zai-org/CogVideoX1.5-5B-I2V` cannot be read: `zai-org/CogVideoX1.5-5B-I2V` at revision `main` is not in the Hugging Face cache `hub`
         help: a run downloads it once nothing else is missing; or name a local folder in diffusers' layout
       parameters:
