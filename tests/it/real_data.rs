@@ -146,7 +146,7 @@ fn a_class_that_the_crop_takes_away_is_not_asked_for() {
         found.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
     };
     let cut = "000000460229".to_owned();
-    assert!(!lights([480, 720]).contains(&cut) && lights([640, 640]).contains(&cut));
+    assert!(!lights([480, 720]).contains(&cut) && lights([640, 384]).contains(&cut));
 }
 
 #[test]
