@@ -28,6 +28,7 @@ use crate::{
 /// stopped has left to go on from. Files named here count alone: with `gc a.toml`, the results of all other
 /// pipelines go.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct GcArgs {
     /// Keep the results of these pipeline files only; `REVISION:FILE` is a file as it was in git
     files: Vec<PathBuf>,
@@ -171,12 +172,11 @@ fn text(report: &GcReport, dry_run: bool, all: bool) -> String {
     for removed in report.results.iter().take(listed) {
         let title = title(removed);
         // What one cell was at different times has one name.
-        let which = match alike[&title] {
-            1 => String::new(),
-            _ => {
-                let used = removed.used.split(['.', 'Z']).next().unwrap_or_default();
-                format!(" ({}, last used {used}Z)", removed.key.short())
-            }
+        let which = if alike[&title] == 1 {
+            String::new()
+        } else {
+            let used = removed.used.split(['.', 'Z']).next().unwrap_or_default();
+            format!(" ({}, last used {used}Z)", removed.key.short())
         };
         let _ = writeln!(out, "{verb} {title}{which}, {}", bytes(removed.bytes));
     }
