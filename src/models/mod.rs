@@ -117,6 +117,10 @@ pub trait VideoDiffusion: Sync {
     /// The modules an adapter gets where none are asked for.
     fn default_lora_targets(&self) -> LoraTargets;
 
+    /// Maps that one block keeps for the backward pass, where an adapter on these modules is trained, or all
+    /// parameters: measured on the CPU (`benches/results/2026-11-26-maps.md`).
+    fn kept_maps(&self, trained: Option<LoraTargets>) -> u64;
+
     /// The modules of a LoRA target set, as regular expressions over published module names.
     fn lora_targets(&self, targets: LoraTargets) -> &'static [&'static str];
 }

@@ -126,8 +126,9 @@ impl StoreError {
                 "name a folder that you may write to with `--cache DIR` or `PIPE_CACHE`"
             }
             Self::Full { .. } => {
-                "free space with `pipe cache gc`, or name another disk with `--cache DIR`; what is \
-                 finished is kept, so running again goes on from here"
+                "free space with `pipe cache gc`, or `pipe cache gc --max-size SIZE` where that is too \
+                 little, or name another disk with `--cache DIR`; what is finished is kept, so running \
+                 again goes on from here"
             }
             Self::Newer { .. } => {
                 "use the newer `pipe` that wrote it, or another folder with `--cache DIR`"

@@ -289,7 +289,11 @@ impl Store {
         if !any {
             return fs::remove_file(&root.path).map_err(|e| StoreError::io(&root.path, e));
         }
-        self.write(&root.path, (header + &lines).as_bytes())?;
+        match self.write(&root.path, (header + &lines).as_bytes()) {
+            // It only stays as long as it was.
+            Err(StoreError::Full { .. }) => return Ok(()),
+            written => written?,
+        }
         if let Ok(file) = fs::File::options().append(true).open(&root.path) {
             let _ = file.set_modified(root.used);
         }

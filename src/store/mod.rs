@@ -67,7 +67,7 @@ pub use record::{Ingredients, ItemRecord, Lookup, Record, Trace, unnamed};
 pub(crate) use seal::{Form, Opened, open as unseal, seal};
 pub use sources::{SourceReader, is_below};
 pub use stats::{Count, StoreStats};
-pub use verify::{Damage, VerifyReport};
+pub use verify::{Damage, Gone, VerifyReport};
 
 use std::{
     collections::HashMap,

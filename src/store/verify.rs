@@ -14,6 +14,7 @@ use super::{
     StoreError, Trace,
     checkpoints::trajectory_of,
     read_json,
+    record::unnamed,
     stats::{files_below, hash_of},
 };
 
@@ -32,8 +33,8 @@ pub struct VerifyReport {
     pub records: usize,
     /// What was damaged, and is gone now.
     pub damaged: Vec<Damage>,
-    /// Results whose content is gone, as `pose_ablation: lora[n=10]`, where a history knows them.
-    pub gone: Vec<String>,
+    /// Results of which some content is gone.
+    pub gone: Vec<Gone>,
     /// Histories of pipelines of which something cannot be read, by their paths below the store.
     pub histories: Vec<PathBuf>,
 }
@@ -45,6 +46,17 @@ pub struct Damage {
     pub file: PathBuf,
     /// The results that it is part of, as `pose_ablation: lora[n=10]`, where a history knows them.
     pub results: Vec<String>,
+}
+
+/// A result of which some content is gone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Gone {
+    /// Its name, as `pose_ablation: lora[n=10]`, where a history knows it.
+    pub name: String,
+    /// Its key.
+    pub key: Fingerprint,
+    /// Whether some pipeline last gave it, so that a run of that makes it again.
+    pub is_live: bool,
 }
 
 impl VerifyReport {
@@ -76,7 +88,7 @@ impl Store {
             |root: &Root| root.path.strip_prefix(&self.root).unwrap_or(&root.path).to_owned();
         report.histories = damaged.map(below).collect();
         let known = self.records()?;
-        report.gone = self.without_content(&known, &roots);
+        report.gone = self.without_content(&known, &roots)?;
         let objects = self.damaged_objects(&mut report)?;
         let records = self.damaged_records(&mut report)?;
         // Before anything is removed: the lists of items say which results a file is part of.
@@ -176,20 +188,24 @@ impl Store {
         Ok(damaged)
     }
 
-    /// The names of the results whose content is not here.
-    fn without_content(&self, records: &[Record], roots: &[Root]) -> Vec<String> {
-        let is_gone = |record: &&Record| {
-            let files = record.files.iter().map(|file| file.digest);
-            let mut content = std::iter::once(record.output).chain(files);
-            content.any(|digest| !self.object_path(digest).exists())
-        };
-        let name = |record: &Record| {
-            let known = roots.iter().find_map(|root| root.name_of(record.fingerprint));
-            known.unwrap_or_else(|| record.fingerprint.short())
-        };
-        let mut gone: Vec<_> = records.iter().filter(is_gone).map(name).collect();
+    /// The results of which some content is not here: their lists of items, or files that these name.
+    fn without_content(&self, records: &[Record], roots: &[Root]) -> Result<Vec<Gone>, StoreError> {
+        let is_here = |digest: &Digest| self.object_path(*digest).exists();
+        let live: HashSet<Fingerprint> =
+            roots.iter().flat_map(|root| &root.live).copied().collect();
+        let mut gone = Vec::new();
+        for record in records {
+            // Of a list that cannot be read, nothing is known but that it is damaged.
+            if is_here(&record.output) && self.objects_of(record)?.keys().all(is_here) {
+                continue;
+            }
+            let key = record.fingerprint;
+            let known = roots.iter().find_map(|root| root.name_of(key));
+            let name = known.unwrap_or_else(|| unnamed(&record.ingredients.kind, key));
+            gone.push(Gone { name, key, is_live: live.contains(&key) });
+        }
         gone.sort();
-        gone
+        Ok(gone)
     }
 
     fn damaged_records(

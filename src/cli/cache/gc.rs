@@ -115,13 +115,28 @@ fn check_histories(roots: &[Root], store: &Store) -> Result<(), CliError> {
 }
 
 /// The results of every pipeline that was run, as its file states them now: `--set` may have been the last
-/// run. A file that is gone, or wrong, states nothing, and so does one whose data or weights cannot be read,
-/// which may be somebody else's: what it last was is kept all the same.
+/// run. A file that is gone states nothing, and so does one whose data or weights cannot be read, which may be
+/// somebody else's: what it last was is kept all the same. Of one that is wrong, as in the middle of an edit, all
+/// that it ever was is kept.
 fn as_stated(roots: Vec<Root>, store: &Store, session: &Session) -> Vec<Fingerprint> {
     let mut keep = Vec::new();
-    for owner in roots.into_iter().filter_map(|root| root.owner) {
+    for Root { owner, names, .. } in roots {
+        let Some(owner) = owner else { continue };
         let options = LoadOptions { profile: owner.profile.clone(), ..LoadOptions::default() };
-        let Ok(pipeline) = config::load(Path::new(&owner.file), &options) else { continue };
+        let file = Path::new(&owner.file);
+        let pipeline = match config::load(file, &options) {
+            Ok(pipeline) => pipeline,
+            Err(_) if !file.exists() => continue,
+            Err(_) => {
+                session.caution(&format!(
+                    "all results of `{}` are kept, since its file `{}` is wrong: `pipe check` says what is",
+                    owner.title(),
+                    owner.file
+                ));
+                keep.extend(names.into_keys());
+                continue;
+            }
+        };
         match keys(&pipeline, store) {
             Ok(keys) => keep.extend(keys),
             Err(error) => session.caution(&format!(

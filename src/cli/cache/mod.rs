@@ -17,7 +17,7 @@ use crate::{
         SCHEMA_VERSION,
         style::{bytes, count},
     },
-    store::{Damage, Record, Store, StoreStats, VerifyReport},
+    store::{Damage, Gone, Record, Store, StoreStats, VerifyReport},
 };
 
 /// Look after the cache
@@ -187,8 +187,11 @@ fn verify(store: &Store, session: &Session) -> Result<(), CliError> {
         }
         text.push('\n');
     }
-    for result in &report.gone {
-        let _ = writeln!(text, "content is gone of `{result}`");
+    for Gone { name, key, .. } in &report.gone {
+        let alike = report.gone.iter().filter(|other| other.name == *name).count();
+        // What one cell was at different times has one name.
+        let which = if alike > 1 { format!(" ({})", key.short()) } else { String::new() };
+        let _ = writeln!(text, "content is gone of `{name}`{which}");
     }
     for history in &report.histories {
         let _ = writeln!(text, "damaged: {}", history.display());
@@ -201,8 +204,15 @@ fn verify(store: &Store, session: &Session) -> Result<(), CliError> {
         session.talk("the next `pipe run` of the pipeline writes its history anew");
     }
     let is_made_again = |damage: &Damage| !damage.is_checkpoint() && !damage.is_picture();
-    if !report.gone.is_empty() || report.damaged.iter().any(is_made_again) {
+    let (wanted, left): (Vec<_>, Vec<_>) = report.gone.iter().partition(|gone| gone.is_live);
+    if !wanted.is_empty() || report.damaged.iter().any(is_made_again) {
         session.talk("the next `pipe run` makes it again");
+    }
+    if !left.is_empty() {
+        let results = count(left.len(), "result");
+        session.talk(&format!(
+            "`pipe cache gc` removes what is left of {results} that no pipeline has any more"
+        ));
     }
     if report.damaged.iter().any(Damage::is_picture) {
         session.talk("the next `pipe run` of the pipeline draws the pictures again");

@@ -113,6 +113,13 @@ impl VideoDiffusion for CogVideoX {
         LoraTargets::Qkvo
     }
 
+    fn kept_maps(&self, trained: Option<LoraTargets>) -> u64 {
+        match trained {
+            Some(LoraTargets::AllLinearBlocks | LoraTargets::AllLinear) => 19,
+            _ => 16,
+        }
+    }
+
     fn lora_targets(&self, targets: LoraTargets) -> &'static [&'static str] {
         match targets {
             LoraTargets::Qk => &[r"^transformer_blocks\.\d+\.attn1\.(to_q|to_k)$"],

@@ -382,6 +382,10 @@ mod tests {
         f64::from(sum) * adapter.scale()
     }
 
+    fn is_near(found: [f64; 3], wanted: [f64; 3]) -> bool {
+        found.iter().zip(wanted).all(|(found, wanted)| (found - wanted).abs() < 1e-6)
+    }
+
     #[test]
     fn ranks_and_alphas_may_differ_between_branches() {
         let modules = [("blocks.0.q", 2, 1.0), ("blocks.0.k", 4, 1.0), ("blocks.1.q", 1, 3.0)];
@@ -393,23 +397,23 @@ mod tests {
             assert_eq!(read.rank, 4);
             // What is written does the same.
             let again = Adapter::from_diffusers(&read.to_diffusers()).unwrap();
-            let changes = ["blocks.0.q", "blocks.0.k", "blocks.1.q"].map(|m| change(&again, m));
-            assert_eq!(
-                changes,
-                ["blocks.0.q", "blocks.0.k", "blocks.1.q"].map(|m| change(&read, m))
-            );
-            changes
+            let of = |adapter: &Adapter| {
+                ["blocks.0.q", "blocks.0.k", "blocks.1.q"].map(|module| change(adapter, module))
+            };
+            assert!(is_near(of(&again), of(&read)));
+            of(&again)
         };
-        assert_eq!(read(None), [2.0, 4.0, 9.0], "scale 1, whatever the rank");
+        assert!(is_near(read(None), [2.0, 4.0, 9.0]), "scale 1, whatever the rank");
         let ranks = r#""transformer.r": 2, "transformer.lora_alpha": 1,
             "transformer.rank_pattern": {"k": 4, "blocks\\.1\\.q": 1}"#;
-        assert_eq!(read(Some(&format!("{{{ranks}}}"))), [1.0, 1.0, 9.0], "alpha 1 of each rank");
+        assert!(
+            is_near(read(Some(&format!("{{{ranks}}}"))), [1.0, 1.0, 9.0]),
+            "alpha 1 of each rank"
+        );
         let alphas = r#""transformer.alpha_pattern": {"k": 2, "blocks.1.q": 0.5}"#;
-        assert_eq!(read(Some(&format!("{{{ranks}, {alphas}}}"))), [1.0, 2.0, 4.5]);
+        assert!(is_near(read(Some(&format!("{{{ranks}, {alphas}}}"))), [1.0, 2.0, 4.5]));
         let root = r#""transformer.use_rslora": true"#;
-        let [q, k, other] = read(Some(&format!("{{{ranks}, {root}}}")));
-        for (found, wanted) in [(q, 2.0 / 2.0_f64.sqrt()), (k, 4.0 / 2.0), (other, 9.0)] {
-            assert!((found - wanted).abs() < 1e-6, "{found} {wanted}");
-        }
+        let by_root = read(Some(&format!("{{{ranks}, {root}}}")));
+        assert!(is_near(by_root, [2.0 / 2.0_f64.sqrt(), 4.0 / 2.0, 9.0]), "{by_root:?}");
     }
 }

@@ -147,6 +147,15 @@ impl VideoDiffusion for LtxVideo {
         LoraTargets::AllLinearBlocks
     }
 
+    fn kept_maps(&self, trained: Option<LoraTargets>) -> u64 {
+        match trained {
+            Some(LoraTargets::Qk | LoraTargets::Vo | LoraTargets::Qkvo) => 16,
+            Some(LoraTargets::AllLinearBlocks) => 20,
+            // The modulation of each token is trained, too, and is another for each block.
+            Some(LoraTargets::AllLinear) | None => 27,
+        }
+    }
+
     fn lora_targets(&self, targets: LoraTargets) -> &'static [&'static str] {
         const QKVO: &str = r"^transformer_blocks\.\d+\.attn[12]\.(to_q|to_k|to_v|to_out\.0)$";
         const FEED_FORWARD: &str = r"^transformer_blocks\.\d+\.ff\.net\.(0\.proj|2)$";

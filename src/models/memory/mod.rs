@@ -2,7 +2,7 @@
 //!
 //! Weights and trained values are counted exactly. What a pass keeps is counted in maps, a map being
 //! one value per token and channel (or, in an autoencoder, the largest tensor between two layers); how
-//! many maps a block keeps is measured (`benches/memory.py`). Estimates are of the least that is
+//! many maps a block keeps is measured (`benches/memory.py`, `benches/maps.py`). Estimates are of the least that is
 //! needed: the program itself, an allocator's spare blocks and a kernel's workspace come on top. On the
 //! CPU that was 30 MiB for the program and mostly 30 to 100 MiB more, see `benches/results/`.
 
@@ -23,8 +23,6 @@ use super::{
     t5::{T5Config, T5Encoder},
 };
 
-/// Maps that one block keeps for the backward pass.
-const KEPT: u64 = 16;
 /// Maps that are alive at once in a forward pass that keeps nothing.
 const FORWARD: u64 = 14;
 /// Maps that are alive at once on the way back through a block, beside what it kept.
@@ -163,7 +161,11 @@ impl<'a> Estimator<'a> {
         let factors = num_factors(&shapes, self.family.lora_targets(targets), training.rank) as u64;
         let pass = self.pass(clip)?;
         let map = map(&pass, training.batch) * self.value();
-        let (maps, attention) = passes(&pass, training.batch, training.recompute, self.on_host);
+        let (maps, attention) = passes(
+            &pass,
+            self.family.kept_maps(Some(targets)),
+            (training.batch, training.recompute, self.on_host),
+        );
         Ok(Memory {
             weights: values(&shapes) * self.value(),
             trained: factors * trained(self.on_host),
@@ -299,7 +301,8 @@ impl Pretraining<'_> {
         let compression = self.family.vae(vae, &ParamReader::shapes())?.compression();
         let text = self.family.prompt_format(self.config, self.family.text_formats()[0])?.tokens;
         let pass = self.family.pass(self.config, latents(clip, compression), text)?;
-        let (maps, scores) = passes(&pass, self.batch, recompute, self.on_host);
+        let (maps, scores) =
+            passes(&pass, self.family.kept_maps(None), (self.batch, recompute, self.on_host));
         Ok(Memory {
             trained: self.trained(&reader.into_shapes()),
             activations: maps * map(&pass, self.batch) * F32,
@@ -330,17 +333,21 @@ fn latents(clip: ClipSize, Compression { time, space }: Compression) -> [usize; 
     [clip.frames.saturating_sub(1) / time + 1, clip.height / space, clip.width / space]
 }
 
-/// Maps, and scores of attention, that a training keeps and works with.
-fn passes(pass: &PassSizes, batch: usize, recompute: bool, on_host: bool) -> (u64, u64) {
+/// Maps, and scores of attention, that a training keeps and works with, where a block keeps so many maps.
+fn passes(
+    pass: &PassSizes,
+    kept: u64,
+    (batch, recompute, on_host): (usize, bool, bool),
+) -> (u64, u64) {
     let blocks = pass.blocks as u64;
     let scores = attention_memory(on_host, batch, pass.heads, pass.tokens);
-    let (kept, attention) = if recompute {
+    let (maps, attention) = if recompute {
         // The inputs of all blocks, and one block whole.
-        (blocks + 1 + KEPT, scores.kept + scores.working)
+        (blocks + 1 + kept, scores.kept + scores.working)
     } else {
-        (blocks * KEPT, blocks * scores.kept + scores.working)
+        (blocks * kept, blocks * scores.kept + scores.working)
     };
-    (kept + BACKWARD, attention)
+    (maps + BACKWARD, attention)
 }
 
 /// Values of one map.
