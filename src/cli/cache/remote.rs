@@ -178,6 +178,7 @@ fn pull_files(
     let (name, stop) = (remote.to_string(), Stop::on_signal());
     let flag = stop.flag.clone();
     let link = Arc::new(Link::new(remote, store.root(), move || flag.is_cancelled())?);
+    link.only_fetching();
     if args.what.dry_run {
         link.only_looking();
     }
@@ -198,6 +199,7 @@ fn pull_files(
         there: fresh_results.saturating_sub(results.len()),
         bytes: results.iter().map(|(_, bytes)| bytes).sum(),
         results,
+        broken: report.broken,
         error: report.error,
         ..Moved::default()
     };
@@ -219,14 +221,30 @@ fn print(
     let _ =
         writeln!(out, "{verb} {results}, {}; {} there already", bytes(moved.bytes), moved.there);
     session.print(&out)?;
-    for name in &moved.broken {
-        session.talk(&format!("left out, since its content is gone or damaged: {name}"));
+    for (name, wrong) in &moved.broken {
+        session.talk(&format!("left out: {name}: {wrong}"));
     }
     warn_of_differing(moved, remote, session);
     if stop.flag.is_cancelled() {
         return Err(CliError::Told(stop.exit_code()));
     }
     match &moved.error {
+        None if !moved.broken.is_empty() => {
+            let results = match moved.broken.len() {
+                1 => "1 result is".to_owned(),
+                results => format!("{results} results are"),
+            };
+            let (place, help) = match verb {
+                "sent" | "would send" => {
+                    ("in this cache", "`pipe run` computes again what is not whole")
+                }
+                _ => (
+                    &*format!("in `{remote}`"),
+                    "`pipe run` with this remote computes again what is not whole, and replaces it there",
+                ),
+            };
+            Err(CliError::environment(format!("{results} not whole {place}")).with_help(help))
+        }
         None => Ok(()),
         Some(error) => Err(CliError::environment(format!(
             "{} did not get through: {error}",
