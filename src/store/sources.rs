@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{Digest, Store, StoreError};
+use crate::regular;
 
 /// Reads files below one folder and remembers which, so that their content enters the key.
 ///
@@ -33,7 +34,7 @@ impl SourceReader {
     /// Reads the file at `path` below the folder.
     pub fn read(&self, path: &str) -> Result<Vec<u8>, StoreError> {
         let full = self.below(path)?;
-        match fs::read(&full) {
+        match regular::read(&full) {
             Ok(bytes) => {
                 self.note(path.to_owned(), Digest::of(&bytes));
                 Ok(bytes)

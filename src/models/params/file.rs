@@ -1,7 +1,6 @@
 //! Parameters in safetensors files.
 
 use std::{
-    fs::File,
     io::{self, Read, Seek, SeekFrom},
     path::Path,
 };
@@ -10,6 +9,7 @@ use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::Metadata};
 
 use super::{LoadError, Param, Params};
+use crate::regular;
 
 impl Params {
     /// Adds the tensors of one safetensors file, as `dtype` on `device`.
@@ -37,7 +37,7 @@ impl Params {
         dtype: FloatDType,
     ) -> Result<(), LoadError> {
         let io = |source| LoadError::Io { path: path.display().to_string(), source };
-        let mut reader = File::open(path).map_err(io)?;
+        let mut reader = regular::open(path).map_err(io)?;
         let len = reader.metadata().map_err(io)?.len();
         self.read_one_by_one((&mut reader, len), (path, file), (device, dtype))
     }

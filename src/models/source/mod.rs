@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{LoadError, Params, cache::weight_dtype};
+use crate::regular;
 
 use reference::Refused;
 
@@ -99,7 +100,7 @@ impl ModelSource {
             }
             Self::Folder(root) => {
                 let file = root.join(path);
-                std::fs::read(&file).map(Cow::Owned).map_err(|source| io(&file, source))
+                regular::read(&file).map(Cow::Owned).map_err(|source| io(&file, source))
             }
         }
     }
