@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -10,6 +10,7 @@ use std::{
 };
 
 use burn::tensor::Device;
+use tempfile::TempDir;
 
 use super::StageError;
 use crate::{
@@ -91,6 +92,15 @@ impl<'a> Inputs<'a> {
         })?;
         Ok(self.store.read(reference)?)
     }
+
+    /// Writes a file of an item to `path`, checked against its digest, without holding it in memory.
+    pub fn write(&self, item: &Item, file: &str, path: &Path) -> Result<(), StageError> {
+        let reference = item.files.get(file).ok_or_else(|| {
+            StageError::failed(format!("item has no file `{file}`")).on_item(&item.name)
+        })?;
+        self.store.materialise(reference, path)?;
+        Ok(())
+    }
 }
 
 /// Called with each item as soon as it is complete.
@@ -119,6 +129,28 @@ impl<'a> Output<'a> {
         (self.on_item)(&item)?;
         self.items.push(item);
         Ok(())
+    }
+
+    /// Adds an item with its files' names and where they lie; they are not held in memory.
+    pub fn item_of_files(
+        &mut self,
+        name: &str,
+        files: &[(&str, PathBuf)],
+    ) -> Result<(), StageError> {
+        let files = files
+            .iter()
+            .map(|(file, path)| Ok(((*file).to_owned(), self.store.put_file(path)?)))
+            .collect::<Result<_, StageError>>()?;
+        let item = Item { name: name.to_owned(), files };
+        (self.on_item)(&item)?;
+        self.items.push(item);
+        Ok(())
+    }
+
+    /// An empty folder, by its full path. It goes when it is dropped, or with `gc` if this process was
+    /// killed.
+    pub fn work_folder(&self) -> Result<TempDir, StageError> {
+        Ok(self.store.work_folder()?)
     }
 
     /// The items written, in order.

@@ -13,11 +13,15 @@ use std::{
 
 use serde::Serialize;
 
+use tempfile::TempDir;
+
 use super::{
     Digest, Store, StoreError,
+    adopt::SCRATCH,
     aside::{folder_of, scratch},
+    stat_cache::hash_file,
 };
-use crate::artifact::FileRef;
+use crate::{artifact::FileRef, regular};
 
 /// How a file came out of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -56,6 +60,47 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Adds the content of a file from outside, without holding it in memory.
+    pub fn put_file(&self, path: &Path) -> Result<FileRef, StoreError> {
+        let outside = |source| StoreError::Io { path: path.to_owned(), source };
+        let source = regular::open(path).map_err(outside)?;
+        let tmp = self.root.join("tmp");
+        let failed = |e| StoreError::io(&tmp, e);
+        let mut temp = scratch(&tmp).map_err(failed)?;
+        transfer(&source, temp.as_file_mut()).map_err(failed)?;
+        let digest = hash_file(temp.path()).map_err(failed)?;
+        let size = temp.as_file().metadata().map_err(failed)?.len();
+        if !self.object_ok(digest, Some(size)) || !self.is_intact(digest)? {
+            self.place(temp, digest)?;
+        }
+        Ok(FileRef { digest, size })
+    }
+
+    /// A folder for work, by its full path. It goes when it is dropped, or with `gc` if this process was
+    /// killed.
+    pub fn work_folder(&self) -> Result<TempDir, StoreError> {
+        let tmp = self.root.join("tmp");
+        let failed = |e| StoreError::io(&tmp, e);
+        let full = std::path::absolute(&tmp).map_err(failed)?;
+        tempfile::Builder::new()
+            .prefix(&format!("{SCRATCH}-work-"))
+            .tempdir_in(full)
+            .map_err(failed)
+    }
+
+    /// Removes folders for work whose process was killed; no run may be using the store.
+    pub(super) fn drop_work_folders(&self) {
+        for entry in fs::read_dir(self.root.join("tmp")).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if name.to_string_lossy().starts_with(&format!("{SCRATCH}-work-")) {
+                // What cannot be removed is left to the next time.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+}
+
 fn transfer(mut object: &File, to: &mut File) -> io::Result<Transfer> {
     if reflink_copy::reflink_file(object, to).is_ok() {
         return Ok(Transfer::Reflink);
@@ -68,6 +113,37 @@ fn transfer(mut object: &File, to: &mut File) -> io::Result<Transfer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_from_outside_becomes_the_object_that_its_bytes_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("cache")).unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, "content").unwrap();
+        let file = store.put_file(&path).unwrap();
+        assert_eq!(store.read(&file).unwrap(), b"content");
+        assert_eq!(store.put(b"content").unwrap(), file);
+        // Damage is made good.
+        let object = store.object_path(file.digest);
+        fs::remove_file(&object).unwrap();
+        fs::write(&object, "damaged").unwrap();
+        assert_eq!(store.put_file(&path).unwrap(), file);
+        assert_eq!(store.read(&file).unwrap(), b"content");
+        assert_eq!(fs::read_dir(dir.path().join("cache/tmp")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_folder_for_work_that_was_left_goes_with_gc() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("cache")).unwrap();
+        let gone = store.work_folder().unwrap().path().to_owned();
+        assert!(gone.is_absolute() && !gone.exists());
+        let left = store.work_folder().unwrap().keep();
+        fs::create_dir_all(left.join("in/input")).unwrap();
+        fs::write(left.join("in/input/a"), "1").unwrap();
+        store.gc(&crate::store::GcPolicy::default()).unwrap();
+        assert!(!left.exists());
+    }
 
     #[test]
     fn a_file_outside_is_the_users_own() {

@@ -254,8 +254,8 @@ impl Stage for Pretrain {
         self.unfit(around)
     }
 
-    fn params_without_effect(&self) -> &'static [(&'static str, usize)] {
-        &[("save_every", 200)]
+    fn params_without_effect(&self) -> &'static [(&'static str, Option<usize>)] {
+        &[("save_every", Some(200))]
     }
 
     fn trajectory_params(&self) -> &'static [&'static str] {
