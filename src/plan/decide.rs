@@ -14,6 +14,7 @@ use super::{
     gather::Gatherer,
     items::{ItemGroup, Items},
     lack::Absences,
+    listing,
     siblings::Siblings,
 };
 use crate::{
@@ -187,7 +188,11 @@ impl<'a> Decider<'a> {
             // Where nothing is known of what would be read, nothing can be said of it.
             let is_known = !sources.is_empty();
             let now = if is_known { self.as_it_is(before, instance) } else { before.clone() };
-            differences(&old.ingredients, &with_sources(key, now), instance)
+            let reasons = differences(&old.ingredients, &with_sources(key, now), instance);
+            match instance.work.source_root() {
+                Some(root) if is_known => listing::named(reasons, &old.ingredients, root),
+                _ => reasons,
+            }
         };
         let found = match self.last(index) {
             Some(record) if record.ingredients.kind == key.ingredients.kind => reasons(&record),

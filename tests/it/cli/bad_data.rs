@@ -252,7 +252,18 @@ fn what_is_no_file_is_refused_and_not_waited_for() {
         assert!(told.contains(code), "{told}");
         assert!(told.contains("data/target/bb.jpg`: it is a FIFO, not a regular file"), "{told}");
     }
-    insta::assert_snapshot!(shell.transcript_at_home("run clips.toml --cache other"), @"");
+    insta::assert_snapshot!(shell.transcript_at_home("run clips.toml --cache other"), @"
+    $ pipe run clips.toml --cache other
+    ? 3
+    --- stderr
+    clips: 3 stages on cpu
+    failed   pairs
+      × stage `pairs`: cannot read an image: cannot access `data/target/bb.jpg`: it is a FIFO, not a regular file
+      help: put a file, or a link to one, in its place
+    skipped  clips[method=linear]  because `pairs` failed
+    skipped  clips[method=quadratic]  because `pairs` failed
+    failed   0 stages ran, 1 failed, 2 not reached in [TIME]
+    ");
     fs::remove_file(&path).unwrap();
     std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
     let told = shell.transcript("plan clips.toml");
