@@ -24,7 +24,7 @@ use crate::store::{Behind, Fingerprint, NewResult, Record, Store, StoreError, Tr
 /// Results that are sent at once. Each waits for answers most of the time.
 const SENDERS: usize = 8;
 
-/// How long the end of a run waits before it says for what.
+/// How long a run waits for the remote before it says so.
 const SILENCE: Duration = Duration::from_secs(2);
 
 /// A remote that a run reads through and writes back to. A remote that does not answer is left
@@ -234,11 +234,26 @@ impl Shared {
             return false;
         }
         if !self.checked.swap(true, Ordering::Relaxed)
-            && let Err(error) = self.remote.check()
+            && let Err(error) = self.patiently(|| self.remote.check())
         {
             self.fails(&error);
         }
         !self.is_down()
+    }
+
+    /// Asks, and says for what it waits where the answer takes long.
+    fn patiently<T>(&self, ask: impl FnOnce() -> T) -> T {
+        std::thread::scope(|scope| {
+            let (asking, answered) = channel::<()>();
+            scope.spawn(move || {
+                if answered.recv_timeout(SILENCE) == Err(RecvTimeoutError::Timeout) {
+                    tracing::warn!("Waiting for an answer of the remote cache `{}`.", self.remote);
+                }
+            });
+            let answer = ask();
+            drop(asking);
+            answer
+        })
     }
 
     /// What came of asking for a key.

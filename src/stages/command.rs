@@ -41,7 +41,7 @@ const ANY: &[ArtifactKind] = &[
 ///
 /// The command is given to `sh -eu` in an empty folder, which is removed afterwards. It finds each
 /// input under `$IN/<port>/<item>/<file>` and writes its outputs to `$OUT`, as files or links to files in
-/// there. Nothing else of the
+/// there; what it leaves running is ended. Nothing else of the
 /// environment is passed on: `PATH` is the system's, `HOME` and `TMPDIR` are below that folder,
 /// `LANG` is `C.UTF-8`; `env` adds to these. The key knows the command, `env` and the inputs, but
 /// not other files that the command reads: change `revision` when one of those changes.
@@ -189,6 +189,8 @@ impl ShellCommand {
                 StageError::environment(format!("cannot wait for the command: {e}"))
             })?;
             if let Some(status) = ended {
+                // Whatever it left behind could still write to its outputs.
+                stop(&mut child);
                 return Ok(status);
             }
             let is_late = limit.is_some_and(|limit| started.elapsed() > limit);

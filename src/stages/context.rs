@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::StageError;
 use crate::{
-    artifact::{Item, Manifest},
+    artifact::{FileRef, Item, Manifest},
     models::ModelCache,
     store::{SourceReader, Store},
 };
@@ -131,16 +131,21 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
-    /// Adds an item with its files' names and where they lie; they are not held in memory.
+    /// Adds an item with its files' names and where they lie, in a [work folder](Self::work_folder), which
+    /// they leave; they are not held in memory.
     pub fn item_of_files(
         &mut self,
         name: &str,
         files: &[(&str, PathBuf)],
     ) -> Result<(), StageError> {
-        let files = files
-            .iter()
-            .map(|(file, path)| Ok(((*file).to_owned(), self.store.put_file(path)?)))
-            .collect::<Result<_, StageError>>()?;
+        let mut taken: BTreeMap<&Path, FileRef> = BTreeMap::new();
+        for (_, path) in files {
+            if !taken.contains_key(&**path) {
+                taken.insert(path, self.store.take_in(path)?);
+            }
+        }
+        let files = files.iter().map(|(file, path)| ((*file).to_owned(), taken[&**path]));
+        let files = files.collect();
         let item = Item { name: name.to_owned(), files };
         (self.on_item)(&item)?;
         self.items.push(item);

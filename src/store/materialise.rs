@@ -13,7 +13,7 @@ use std::{
 
 use serde::Serialize;
 
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 
 use super::{
     Digest, Store, StoreError,
@@ -61,20 +61,30 @@ impl Store {
 }
 
 impl Store {
-    /// Adds the content of a file from outside, without holding it in memory.
-    pub fn put_file(&self, path: &Path) -> Result<FileRef, StoreError> {
-        let outside = |source| StoreError::Io { path: path.to_owned(), source };
-        let source = regular::open(path).map_err(outside)?;
-        let tmp = self.root.join("tmp");
-        let failed = |e| StoreError::io(&tmp, e);
-        let mut temp = scratch(&tmp).map_err(failed)?;
-        transfer(&source, temp.as_file_mut()).map_err(failed)?;
-        let digest = hash_file(temp.path()).map_err(failed)?;
-        let size = temp.as_file().metadata().map_err(failed)?.len();
-        if !self.object_ok(digest, Some(size)) || !self.is_intact(digest)? {
-            self.place(temp, digest)?;
+    /// Adds a file that lies in a folder for work, and that nobody writes to any more, without holding it
+    /// in memory. It becomes the object where that can be, since a copy would take the space twice.
+    pub fn take_in(&self, path: &Path) -> Result<FileRef, StoreError> {
+        let failed = |e| StoreError::io(path, e);
+        let source = regular::open(path).map_err(failed)?;
+        let (digest, metadata) = (hash_file(path).map_err(failed)?, source.metadata());
+        let metadata = metadata.map_err(failed)?;
+        let file = FileRef { digest, size: metadata.len() };
+        if self.object_ok(digest, Some(file.size)) && self.is_intact(digest)? {
+            return Ok(file);
         }
-        Ok(FileRef { digest, size })
+        let mut temp = scratch(&self.root.join("tmp")).map_err(failed)?;
+        if has_one_name(&metadata) {
+            // As any file that this process makes.
+            let permissions = temp.as_file().metadata().map_err(failed)?.permissions();
+            fs::set_permissions(path, permissions).map_err(failed)?;
+            fs::rename(path, temp.path()).map_err(failed)?;
+            let (_, place) = temp.into_parts();
+            temp = NamedTempFile::from_parts(source, place);
+        } else {
+            transfer(&source, temp.as_file_mut()).map_err(failed)?;
+        }
+        self.place(temp, digest)?;
+        Ok(file)
     }
 
     /// A folder for work, by its full path. It goes when it is dropped, or with `gc` if this process was
@@ -101,6 +111,19 @@ impl Store {
     }
 }
 
+/// Whether a file can be reached by its path alone, as far as that is known.
+fn has_one_name(metadata: &fs::Metadata) -> bool {
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::MetadataExt::nlink(metadata) == 1
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = metadata;
+        false
+    }
+}
+
 fn transfer(mut object: &File, to: &mut File) -> io::Result<Transfer> {
     if reflink_copy::reflink_file(object, to).is_ok() {
         return Ok(Transfer::Reflink);
@@ -115,20 +138,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_from_outside_becomes_the_object_that_its_bytes_are() {
+    fn a_file_in_a_folder_for_work_becomes_the_object_that_its_bytes_are() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("cache")).unwrap();
-        let path = dir.path().join("file");
+        let work = store.work_folder().unwrap();
+        let path = work.path().join("file");
         fs::write(&path, "content").unwrap();
-        let file = store.put_file(&path).unwrap();
+        let file = store.take_in(&path).unwrap();
         assert_eq!(store.read(&file).unwrap(), b"content");
         assert_eq!(store.put(b"content").unwrap(), file);
-        // Damage is made good.
         let object = store.object_path(file.digest);
+        let made = fs::metadata(&object).unwrap().permissions();
+        let other = store.put(b"other").unwrap();
+        assert_eq!(made, fs::metadata(store.object_path(other.digest)).unwrap().permissions());
+        // Damage is made good; a file with a second name is copied.
         fs::remove_file(&object).unwrap();
         fs::write(&object, "damaged").unwrap();
-        assert_eq!(store.put_file(&path).unwrap(), file);
+        fs::write(&path, "content").unwrap();
+        fs::hard_link(&path, work.path().join("second")).unwrap();
+        assert_eq!(store.take_in(&path).unwrap(), file);
+        fs::write(&path, "CONTENT").unwrap();
         assert_eq!(store.read(&file).unwrap(), b"content");
+        drop(work);
         assert_eq!(fs::read_dir(dir.path().join("cache/tmp")).unwrap().count(), 0);
     }
 

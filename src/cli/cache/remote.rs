@@ -67,6 +67,9 @@ impl TransferArgs {
     }
 }
 
+/// Results that are left out and named.
+const MOST_BROKEN: usize = 20;
+
 fn remote(session: &Session) -> Result<Remote, CliError> {
     open_remote(&session.settings()?)?.ok_or_else(|| {
         CliError::usage("no remote cache is set")
@@ -221,8 +224,11 @@ fn print(
     let _ =
         writeln!(out, "{verb} {results}, {}; {} there already", bytes(moved.bytes), moved.there);
     session.print(&out)?;
-    for (name, wrong) in &moved.broken {
+    for (name, wrong) in moved.broken.iter().take(MOST_BROKEN) {
         session.talk(&format!("left out: {name}: {wrong}"));
+    }
+    if let more @ 1.. = moved.broken.len().saturating_sub(MOST_BROKEN) {
+        session.talk(&format!("left out: {more} more"));
     }
     warn_of_differing(moved, remote, session);
     if stop.flag.is_cancelled() {
