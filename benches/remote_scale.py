@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """What 10 million items and 1,000 workers ask of one object store: `python3 benches/remote_scale.py`.
 
-A model, not a measurement: requests, bytes, hours and money of a pipeline of mapped stages whose cache
+A model, not a measurement, and of workers that do not exist: no machine takes a part of a stage's items
+from another one today. Requests, bytes, hours and money of a pipeline of mapped stages whose cache
 lies in one bucket, laid out as the local cache is (an object per file, a record per item and stage).
 The sizes of records are those that `pipe` writes; prices and limits are constants below. The queue is
 simulated second by second: workers ask as fast as they can, the store serves as many requests a second
@@ -23,10 +24,16 @@ SPLIT_SECS = 45 * 60
 # Folders `ab/` below objects/ and items/: what a prefix can be split by before names are random.
 MOST_PARTITIONS = 2 * 256
 
+SMALL = 64 << 10  # up to here content is sent without asking first whether it is there
+
 ITEM_RECORD = 190  # bytes of JSON in items/
 MANIFEST_LINE = 175  # bytes of JSON an item has in a manifest
 REQUEST_SECS = 0.03  # latency of one small request
 CONNECTIONS = 16  # requests that a worker has in flight
+
+# A plan: what workers would claim at once, and how often they would say that they live.
+CLAIMED_ITEMS = 1000
+HEARTBEAT_SECS = 20
 
 
 @dataclasses.dataclass
@@ -69,7 +76,9 @@ def cold(work, layout):
     chunks = math.ceil(work.items / layout.manifest_chunk)
     # Every worker reads the part of the manifest that names its items.
     per_worker = max(1, math.ceil(chunks / work.workers))
-    gets = lookups + work.stages * work.workers * per_worker + files
+    heads = files if work.item_bytes * layout.files_per_request > SMALL else 0
+    # Each file is asked for before it is sent, and read by the stage after.
+    gets = lookups + work.stages * work.workers * per_worker + heads + files
     puts = files + records + work.stages * chunks
     down = work.items * work.stages * work.item_bytes
     down += work.stages * work.workers * per_worker * min(work.items, layout.manifest_chunk) * MANIFEST_LINE
@@ -93,6 +102,16 @@ def one_changed(work, layout):
     puts = work.stages * 4
     down = work.stages * touched * (ITEM_RECORD + MANIFEST_LINE)
     return puts, gets, work.stages * (work.item_bytes + touched * MANIFEST_LINE), down, 0
+
+
+def leases(work):
+    """Claims of items through the bucket, as they might be: one object each, written again as a sign of
+    life, removed at the end (which costs nothing)."""
+    claims = work.stages * math.ceil(work.items / CLAIMED_ITEMS)
+    signs = math.ceil(CLAIMED_ITEMS * work.item_secs / HEARTBEAT_SECS)
+    puts = claims * (1 + signs)
+    print(f"leases, a plan: {claims:,} of {CLAIMED_ITEMS:,} items, {puts / 1e6:.2f} million PUT,"
+          f" {puts * PUT:.2f} USD")
 
 
 def report(what, work, layout, found):
@@ -131,7 +150,9 @@ def main():
         for what, of in (("cold", cold), ("no-op", no_op), ("one item changed", one_changed)):
             report(what, work, layout, of(work, layout))
     stored = work.items * work.stages * (work.item_bytes + ITEM_RECORD + MANIFEST_LINE)
-    print(f"\nstored: {stored / 1e12:.1f} TB, {stored / 1e9 * GB_MONTH:,.0f} USD a month")
+    print()
+    leases(work)
+    print(f"stored: {stored / 1e12:.1f} TB, {stored / 1e9 * GB_MONTH:,.0f} USD a month")
 
 
 if __name__ == "__main__":

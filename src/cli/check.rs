@@ -1,6 +1,6 @@
 //! `pipe check`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use super::{
     session::{LayerArgs, Session},
 };
 use crate::{
-    config::{self, LoadOptions, Pipeline},
+    config::{self, ConfigErrors, LoadOptions, Pipeline},
     plan::{self, Lacking},
     report::{
         SCHEMA_VERSION,
@@ -69,10 +69,7 @@ pub(super) fn check(args: &CheckArgs, session: &Session) -> Result<(), CliError>
             Err(errors) => {
                 wrong = true;
                 if args.json {
-                    documents.push(json!({
-                        "file": file, "errors": errors.to_json(), "stages": null, "lacks": [],
-                        "warnings": [], "not_looked_into": [],
-                    }));
+                    documents.push(wrong_file(file, &errors));
                 } else {
                     session.talk(errors.render(session.stderr.theme(), WIDTH).trim_end());
                     session.talk(&format!("{name}: {}", count(errors.errors.len(), "error")));
@@ -81,10 +78,26 @@ pub(super) fn check(args: &CheckArgs, session: &Session) -> Result<(), CliError>
         }
     }
     if args.json {
-        let document = json!({ "schema_version": SCHEMA_VERSION, "files": documents });
-        session.print(&format!("{document:#}\n"))?;
+        session.print(&checked(&documents))?;
     }
     if wrong { Err(CliError::Told(exit::USAGE)) } else { Ok(()) }
+}
+
+/// What is said of a file with errors, to programs.
+fn wrong_file(file: &Path, errors: &ConfigErrors) -> Value {
+    json!({
+        "file": file, "errors": errors.to_json(), "stages": null, "lacks": [], "warnings": [],
+        "not_looked_into": [],
+    })
+}
+
+fn checked(files: &[Value]) -> String {
+    format!("{:#}\n", json!({ "schema_version": SCHEMA_VERSION, "files": files }))
+}
+
+/// The document of `pipe check --json` for a file with errors: what other commands with `--json` say of it.
+pub(super) fn document_of_errors(file: &Path, errors: &ConfigErrors) -> String {
+    checked(&[wrong_file(file, errors)])
 }
 
 /// What of a pipeline was not looked into.

@@ -34,7 +34,7 @@ impl Shared {
     /// Waits for what is still being sent, and says what went to and fro; that it was less than
     /// wanted is no failure of the run.
     pub fn finish(&self, session: &Session) {
-        let report = self.link.finish();
+        let report = self.link.finish_telling(|results| self.tell_of_waiting(results, session));
         self.tell_of_fetched(&report, session);
         self.tell_of_sent(&report.sent, session);
         warn_of_differing(&report.sent, &self.name, session);
@@ -51,6 +51,15 @@ impl Shared {
         };
         let (results, size) = (count(results, "result"), bytes(report.bytes));
         session.talk(&format!("fetched {results}{items}, {size} from {}", self.name));
+    }
+
+    fn tell_of_waiting(&self, results: usize, session: &Session) {
+        let results = count(results, "result");
+        session.talk(&format!(
+            "waiting until {results} are sent to {}; Ctrl-C ends that, and `pipe cache push` sends them \
+             later",
+            self.name
+        ));
     }
 
     fn tell_of_sent(&self, sent: &Moved, session: &Session) {

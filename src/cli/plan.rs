@@ -39,12 +39,13 @@ pub(super) struct PlanArgs {
 }
 
 pub(super) fn plan(args: &PlanArgs, session: &Session) -> Result<(), CliError> {
-    let pipeline = args.pipeline.load()?;
+    let pipeline = args.pipeline.load_telling(args.json, session)?;
     session.warn(&pipeline);
     let store = session.store()?;
     let options = PlanOptions { force: args.force.clone(), only: args.only.clone() };
-    let plan = plan::build(&pipeline, &store, &options)?;
     let outlook = device::outlook(&session.settings()?.device)?;
+    let device = if outlook.on_host { "cpu" } else { "cuda" };
+    let plan = plan::build_for(&pipeline, &store, &options, Some(device))?;
     let disk = DiskPlan::new(&plan, &store)?;
     let obstacle = store.obstacle();
     // What is free where no cache can be tells nothing.

@@ -10,7 +10,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{error::CliError, logging};
+use super::{check, error::CliError, exit, logging};
 use crate::{
     config::{
         self, LoadOptions, Pipeline,
@@ -97,6 +97,17 @@ impl PipelineArgs {
     /// Reads the file.
     pub fn load(&self) -> Result<Pipeline, CliError> {
         Ok(config::load(&self.file, &self.layers.options())?)
+    }
+
+    /// The same; with `json`, errors of the file are written as `pipe check --json` writes them.
+    pub fn load_telling(&self, json: bool, session: &Session) -> Result<Pipeline, CliError> {
+        match config::load(&self.file, &self.layers.options()) {
+            Err(errors) if json => {
+                session.print(&check::document_of_errors(&self.file, &errors))?;
+                Err(CliError::Told(exit::USAGE))
+            }
+            loaded => Ok(loaded?),
+        }
     }
 
     /// The command that does `verb` with this pipeline, as a person may copy it.

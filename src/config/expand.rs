@@ -148,7 +148,7 @@ impl Expander<'_> {
         {
             let (seed, origin) = self.seed;
             let data = i64::try_from(seed).map_or(Data::Unsigned(seed), Data::Integer);
-            let node = Node { data, origin, via: None };
+            let node = Node { data, origin, via: None, filled: None };
             table.insert("seed".to_owned(), Entry { key: origin, node });
         }
         for wrong in kind.apply(&mut params, self.sources) {
@@ -210,7 +210,7 @@ impl Expander<'_> {
                 }
             }
         }
-        Node { data: Data::Table(out), origin, via: None }
+        Node { data: Data::Table(out), origin, via: None, filled: None }
     }
 }
 

@@ -185,7 +185,7 @@ pub(super) fn overlay(under: &mut Node, over: Node, path: &mut Vec<String>) {
             }
             under.origin = over.origin.or(under.origin);
         }
-        (_, data) => *under = Node { data, origin: over.origin, via: over.via },
+        (_, data) => *under = Node { data, origin: over.origin, via: over.via, filled: None },
     }
 }
 
@@ -234,7 +234,7 @@ fn apply_profile(root: &mut Node, name: &str, sources: &mut Sources, problems: &
         to.insert(key, entry);
     }
     if !params.is_empty() {
-        let node = Node { data: Data::Table(params), origin: None, via: None };
+        let node = Node { data: Data::Table(params), origin: None, via: None, filled: None };
         over.insert("params".to_owned(), Entry { key: None, node });
     }
     overlay_keeping_keys(root, over);

@@ -1,6 +1,7 @@
 //! The pipeline as the engine sees it: every reference resolved, every stage expanded and parsed.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     fmt,
     path::PathBuf,
@@ -11,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::{
     origin::{Origin, Sources, is_argument},
-    value::{Data, Node},
+    value::{Data, Filled, Node},
 };
 use crate::{
     artifact::ArtifactKind,
@@ -138,14 +139,18 @@ pub fn plain(value: &Value) -> String {
 
 /// The same where a line break, or what else a terminal acts on, is written out.
 fn in_one_line(value: &Value) -> String {
-    let text = plain(value);
+    one_line(&plain(value)).into_owned()
+}
+
+/// A text with line breaks and the like as they are written in strings.
+pub fn one_line(text: &str) -> Cow<'_, str> {
     if !text.contains(char::is_control) {
-        return text;
+        return Cow::Borrowed(text);
     }
     let written = |char: char| {
         if char.is_control() { char.escape_debug().to_string() } else { char.to_string() }
     };
-    text.chars().map(written).collect()
+    Cow::Owned(text.chars().map(written).collect())
 }
 
 /// Where the parameters of an instance were written, by path (`rank`, `optimizer.lr`). For
@@ -166,12 +171,23 @@ impl Places {
     }
 
     fn origin(&self, path: &str) -> Option<Origin> {
+        self.node(path)?.origin
+    }
+
+    fn node(&self, path: &str) -> Option<&Node> {
         let (params, _) = self.0.as_ref()?;
-        let node = path.split('.').try_fold(&**params, |node, key| match &node.data {
+        path.split('.').try_fold(&**params, |node, key| match &node.data {
             Data::Array(items) => items.get(key.parse::<usize>().ok()?),
             _ => node.get(key),
-        })?;
-        node.origin
+        })
+    }
+
+    /// What references put into the text at `path`, if that is `text`, with the places of the values.
+    pub fn filled(&self, path: &str, text: &str) -> Vec<(&Filled, Option<Place>)> {
+        let node = self.node(path).filter(|node| node.as_str() == Some(text));
+        let filled = node.and_then(|node| node.filled.as_deref()).unwrap_or_default();
+        let place = |origin| self.0.as_ref().map(|(_, sources)| sources.place(origin));
+        filled.iter().map(|part| (part, part.origin.and_then(place))).collect()
     }
 
     /// Where the first value inside the table or list at `path` was written.

@@ -78,7 +78,12 @@ impl Range<'_> {
         let value = |index: u64| {
             // Within the range, so neither operation can overflow.
             let number = from.wrapping_add_unsigned(index * step.unsigned_abs());
-            Node { data: Data::Integer(number), origin: self.node.origin, via: self.node.via }
+            Node {
+                data: Data::Integer(number),
+                origin: self.node.origin,
+                via: self.node.via,
+                filled: None,
+            }
         };
         Some((0..count).map(value).collect())
     }

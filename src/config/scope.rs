@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    ops::Range,
 };
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
     pipeline::plain,
     references::{Part, Reference, has_reference, parse},
     sweep::{Axes, AxisSet},
-    value::{Data, Entry, Node, Table},
+    value::{Data, Entry, Filled, Node, Table},
 };
 
 /// Nodes and kilobytes of text that one value may grow to.
@@ -238,7 +239,7 @@ impl Resolver<'_> {
             }
             data => data.clone(),
         };
-        Ok(Node { data, origin: node.origin, via: node.via })
+        Ok(Node { data, origin: node.origin, via: node.via, filled: None })
     }
 
     fn spend(&self, amount: usize, node: &Node) -> Result<(), Problem> {
@@ -259,6 +260,7 @@ impl Resolver<'_> {
             return Ok(Node { via: node.origin.or(value.via), ..value });
         }
         let mut text = String::new();
+        let mut filled = Vec::new();
         let mut origin = node.origin;
         for (index, part) in parts.iter().enumerate() {
             match part {
@@ -280,12 +282,31 @@ impl Resolver<'_> {
                         // A path that begins with a value is meant from where that was written.
                         origin = value.origin.or(origin);
                     }
+                    let start = text.len();
                     text.push_str(&plain(&value.to_json()));
+                    filled.extend(self.filled(reference, &value, start..text.len()));
                 }
             }
             self.spend(text.len() / 1024, node)?;
         }
-        Ok(Node { data: Data::String(text), origin, via: node.origin })
+        let filled = Some(filled.into());
+        Ok(Node { data: Data::String(text), origin, via: node.origin, filled })
+    }
+
+    /// What a reference put into a text; of a value that is such a text, what was put into that.
+    fn filled(&self, reference: &Reference, value: &Node, place: Range<usize>) -> Vec<Filled> {
+        if let Some(inner) = &value.filled {
+            let moved = |part: &Filled| Filled {
+                range: part.range.start + place.start..part.range.end + place.start,
+                ..part.clone()
+            };
+            return inner.iter().map(moved).collect();
+        }
+        let is_axis = self.scope.axes.position(&reference.name).is_some();
+        let keys = std::iter::once(&reference.name).chain(&reference.keys);
+        let name = keys.map(String::as_str).collect::<Vec<_>>().join(".");
+        let name = if is_axis { name } else { format!("params.{name}") };
+        vec![Filled { name, range: place, origin: value.origin }]
     }
 
     fn reference(&self, reference: &Reference, from: &Node) -> Result<Node, Problem> {

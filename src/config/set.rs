@@ -191,7 +191,7 @@ impl Target<'_> {
         let (first, rest) = path.split_first().expect("a key has at least one part");
         for part in rest.iter().rev() {
             let table = Table::from_iter([(part.clone(), Entry { key: Some(key), node })]);
-            node = Node { data: Data::Table(table), origin: None, via: None };
+            node = Node { data: Data::Table(table), origin: None, via: None, filled: None };
         }
         if rest.len() > 1 && matches!(first.as_str(), "params" | "sweep") {
             let section = self.root.as_table_mut().and_then(|root| root.get_mut(first));

@@ -19,8 +19,11 @@ const MAX_PIXELS: u64 = 160_000_000;
 /// Reads a file of a data set; `what` says what it is when it is missing.
 pub fn read_source(sources: &SourceReader, path: &str, what: &str) -> Result<Vec<u8>, DataError> {
     sources.read(path).map_err(|error| {
-        DataError::environment(format!("cannot read {what}: {error}"))
-            .with_help("check the data set's `root`, and that the download is complete")
+        DataError::environment(format!("cannot read {what}: {error}")).with_help(
+            error
+                .help()
+                .unwrap_or("check the data set's `root`, and that the download is complete"),
+        )
     })
 }
 

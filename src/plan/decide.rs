@@ -14,6 +14,7 @@ use super::{
     gather::Gatherer,
     items::{ItemGroup, Items},
     lack::Absences,
+    listing,
     siblings::Siblings,
 };
 use crate::{
@@ -133,7 +134,7 @@ impl<'a> Decider<'a> {
     /// run read, as these files are now.
     pub(crate) fn find(&self, index: usize, key: &Key) -> Result<Found, PlanError> {
         let Some(root) = self.pipeline.instances[index].work.source_root() else {
-            return self.look_up(key.direct);
+            return self.look_up(index, key.direct);
         };
         let (mut latest, mut broken) = (None, None);
         let traces = self.store.traces(key.direct)?;
@@ -146,7 +147,7 @@ impl<'a> Decider<'a> {
         });
         for trace in traces.iter().cloned().chain(told.flatten()) {
             let sources = self.store.digest_sources(root, &trace.paths)?;
-            match self.look_up(action_key(&with_sources(key, sources.clone())))? {
+            match self.look_up(index, action_key(&with_sources(key, sources.clone())))? {
                 found @ Found::Whole(..) => return Ok(found),
                 found @ Found::Broken(..) => broken = Some(found),
                 Found::Nothing { damaged, .. } => is_damaged |= damaged && latest.is_none(),
@@ -157,7 +158,7 @@ impl<'a> Decider<'a> {
         Ok(broken.unwrap_or(Found::Nothing { sources, damaged: is_damaged }))
     }
 
-    fn look_up(&self, fingerprint: Fingerprint) -> Result<Found, PlanError> {
+    fn look_up(&self, index: usize, fingerprint: Fingerprint) -> Result<Found, PlanError> {
         let nothing = |damaged| Found::Nothing { sources: BTreeMap::new(), damaged };
         let here = match self.store.lookup(fingerprint)? {
             Lookup::Found(record) if self.store.is_whole(&record) => {
@@ -167,7 +168,9 @@ impl<'a> Decider<'a> {
             Lookup::Damaged => nothing(true),
             Lookup::Absent => nothing(false),
         };
-        let brought = self.store.behind().and_then(|behind| behind.bring(self.store, fingerprint));
+        let name = &self.pipeline.instances[index];
+        let brought =
+            self.store.behind().and_then(|behind| behind.bring(self.store, fingerprint, name));
         Ok(brought.map_or(here, |record| Found::Whole(Box::new(record))))
     }
 
@@ -191,7 +194,11 @@ impl<'a> Decider<'a> {
             // Where nothing is known of what would be read, nothing can be said of it.
             let is_known = !sources.is_empty();
             let now = if is_known { self.as_it_is(before, instance) } else { before.clone() };
-            differences(&old.ingredients, &with_sources(key, now), instance)
+            let reasons = differences(&old.ingredients, &with_sources(key, now), instance);
+            match instance.work.source_root() {
+                Some(root) if is_known => listing::named(reasons, &old.ingredients, root),
+                _ => reasons,
+            }
         };
         let found = match self.last(index) {
             Some(record) if record.ingredients.kind == key.ingredients.kind => reasons(&record),

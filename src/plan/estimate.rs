@@ -1,7 +1,8 @@
 //! How long a stage may take: as long as stages like it took, in proportion to the work.
 //!
 //! The work of a stage is its [`Stage::effort_params`] multiplied, times the items it makes if it maps
-//! items. A training that goes on from a checkpoint does the rest of it.
+//! items. A training that goes on from a checkpoint does the rest of it. What stages took on another device
+//! counts only where nothing is known of this one.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,10 +11,11 @@ use serde_json::{Map, Value};
 use super::{Decider, Freshness, PlanNode};
 use crate::{config::Instance, stages::Stage, store::Record};
 
-/// Sets the last runs and the estimates of nodes that are all decided.
-pub(super) fn fill(decider: &Decider<'_>, nodes: &mut [PlanNode]) {
+/// Sets the last runs and the estimates of nodes that are all decided, for a run on `device`, if one is
+/// named.
+pub(super) fn fill(decider: &Decider<'_>, nodes: &mut [PlanNode], device: Option<&str>) {
     let instances = &decider.pipeline.instances;
-    let mut rates = Rates::default();
+    let mut rates = Rates { device: device.map(sort_of), known: HashMap::new() };
     for (index, (node, instance)) in nodes.iter_mut().zip(instances).enumerate() {
         if !matches!(node.freshness, Freshness::Fresh(_)) {
             node.last = decider.last(index);
@@ -24,7 +26,7 @@ pub(super) fn fill(decider: &Decider<'_>, nodes: &mut [PlanNode]) {
     let mut tried = HashSet::new();
     for (instance, node) in instances.iter().zip(&*nodes) {
         let runs = !matches!(node.freshness, Freshness::Fresh(_));
-        if runs && !rates.knows(instance) && tried.insert(instance.entry.kind) {
+        if runs && !rates.knows_here(instance.entry.kind) && tried.insert(instance.entry.kind) {
             rates.add(others.iter().map(AsRef::as_ref), instance);
         }
     }
@@ -37,9 +39,11 @@ pub(super) fn fill(decider: &Decider<'_>, nodes: &mut [PlanNode]) {
             Some(record.wall_secs)
         } else {
             let work = work_to_do(&instances[index], node, items[index]);
-            let last = node.last.as_deref();
+            let last = node.last.as_deref().filter(|last| {
+                rates.is_here(&last.device) || !rates.knows_here(instances[index].entry.kind)
+            });
             last.and_then(|last| scaled(last, &*instances[index].work, work))
-                .or_else(|| rates.estimate(&instances[index], work))
+                .or_else(|| rates.estimate(instances[index].entry.kind, work))
         };
     }
 }
@@ -62,30 +66,46 @@ struct Rate {
     runs: f64,
 }
 
-/// What stages took, by kind.
-#[derive(Default)]
-struct Rates(HashMap<&'static str, Rate>);
+/// What stages took, by kind, on the device of the run and on others.
+struct Rates<'d> {
+    device: Option<&'d str>,
+    known: HashMap<(&'static str, bool), Rate>,
+}
 
-impl Rates {
+/// `cuda` of `cuda:1`.
+fn sort_of(device: &str) -> &str {
+    device.split(':').next().unwrap_or(device)
+}
+
+impl Rates<'_> {
+    /// Whether this is a device like that of the run; any is, where none is named.
+    fn is_here(&self, device: &str) -> bool {
+        self.device.is_none_or(|here| here == sort_of(device))
+    }
+
+    fn knows_here(&self, kind: &'static str) -> bool {
+        self.known.contains_key(&(kind, true))
+    }
+
     fn add<'a>(&mut self, records: impl Iterator<Item = &'a Record>, like: &Instance) {
         let kind = like.entry.kind;
         for record in records.filter(|record| record.ingredients.kind == kind) {
             let work = work_done(record, &*like.work).unwrap_or_default();
-            if work > 0.0 {
-                let rate = self.0.entry(kind).or_default();
-                rate.secs += record.wall_secs;
-                rate.work += work;
-                rate.runs += 1.0;
-            }
+            self.count(kind, &record.device, record.wall_secs, work);
         }
     }
 
-    fn knows(&self, instance: &Instance) -> bool {
-        self.0.contains_key(instance.entry.kind)
+    fn count(&mut self, kind: &'static str, device: &str, secs: f64, work: f64) {
+        if work > 0.0 {
+            let rate = self.known.entry((kind, self.is_here(device))).or_default();
+            rate.secs += secs;
+            rate.work += work;
+            rate.runs += 1.0;
+        }
     }
 
-    fn estimate(&self, instance: &Instance, work: Option<f64>) -> Option<f64> {
-        let rate = self.0.get(instance.entry.kind)?;
+    fn estimate(&self, kind: &'static str, work: Option<f64>) -> Option<f64> {
+        let rate = self.known.get(&(kind, true)).or_else(|| self.known.get(&(kind, false)))?;
         Some(work.map_or(rate.secs / rate.runs, |work| rate.secs * work / rate.work))
     }
 }
@@ -153,5 +173,21 @@ mod tests {
             share.round() as i64
         });
         assert_eq!(percent, [100, 25, 0, 100]);
+    }
+
+    #[test]
+    fn another_device_counts_only_where_this_one_is_unknown() {
+        let mut rates = Rates { device: Some(sort_of("cuda:1")), known: HashMap::new() };
+        rates.count("lora_train", "cpu", 1000.0, 10.0);
+        assert_eq!(rates.estimate("lora_train", Some(5.0)), Some(500.0));
+        assert!(!rates.is_here("cpu") && !rates.knows_here("lora_train"));
+        rates.count("lora_train", "cuda:0", 20.0, 10.0);
+        assert_eq!(rates.estimate("lora_train", Some(5.0)), Some(10.0));
+        assert_eq!(rates.estimate("sample", Some(5.0)), None);
+        // Where no device is named, all are alike.
+        let mut rates = Rates { device: None, known: HashMap::new() };
+        rates.count("sample", "cpu", 30.0, 10.0);
+        rates.count("sample", "cuda:0", 10.0, 10.0);
+        assert_eq!(rates.estimate("sample", Some(10.0)), Some(20.0));
     }
 }

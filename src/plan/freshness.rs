@@ -7,10 +7,14 @@ use std::{
 
 use serde_json::Value;
 
+use super::filled;
 use crate::{
-    config::{Instance, Place, pipeline::plain},
+    config::{
+        Instance, Place,
+        pipeline::{one_line, plain},
+    },
     plan::Lack,
-    store::{Digest, Ingredients, Record},
+    store::{Digest, Ingredients, Record, is_missing},
 };
 
 /// Whether a stage must run.
@@ -71,6 +75,8 @@ pub enum StaleReason {
     SourceChanged {
         /// Path below the source root.
         path: String,
+        /// What happened to it.
+        change: SourceChange,
     },
     /// The output was made once, but is gone or damaged.
     OutputMissing {
@@ -83,22 +89,42 @@ pub enum StaleReason {
     Forced,
 }
 
+/// What happened to a file outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceChange {
+    /// It has other content, or is a folder with other files.
+    Changed,
+    /// It is there, and was not.
+    Added,
+    /// It was there.
+    Deleted,
+}
+
+impl fmt::Display for SourceChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Changed => "changed",
+            Self::Added => "added",
+            Self::Deleted => "deleted",
+        })
+    }
+}
+
 impl fmt::Display for StaleReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NeverRun => write!(f, "never run"),
             Self::VersionChanged { old, new } => write!(f, "stage version {old} -> {new}"),
-            Self::ParamChanged { path, old, new, place: None } => {
-                write!(f, "{path} {old} -> {new}")
-            }
-            Self::ParamChanged { path, old, new, place: Some(place) } => {
-                write!(f, "{path} {old} -> {new} ({place})")
+            Self::ParamChanged { path, old, new, place } => {
+                write!(f, "{path} {} -> {}", one_line(old), one_line(new))?;
+                place.as_ref().map_or(Ok(()), |place| write!(f, " ({place})"))
             }
             Self::InputChanged { port, old, new } => {
                 write!(f, "input `{port}` changed ({} -> {})", old.short(), new.short())
             }
             Self::WeightsChanged { model } => write!(f, "the weights of `{model}` changed"),
-            Self::SourceChanged { path } => write!(f, "`{path}` changed"),
+            Self::SourceChanged { path, change } => write!(f, "`{}` {change}", one_line(path)),
             Self::OutputMissing { digest } => {
                 write!(f, "its output {} is gone from the cache or damaged", digest.short())
             }
@@ -118,7 +144,9 @@ impl StaleReason {
     pub fn brief(&self) -> String {
         match self {
             Self::NeverRun => "new".to_owned(),
-            Self::ParamChanged { path, old, new, .. } => format!("{path} {old} -> {new}"),
+            Self::ParamChanged { path, old, new, .. } => {
+                format!("{path} {} -> {}", one_line(old), one_line(new))
+            }
             Self::InputChanged { port, .. } => format!("input `{port}` changed"),
             reason => reason.to_string(),
         }
@@ -145,6 +173,13 @@ pub(super) fn differences(
     for path in before.keys().chain(now.keys()).collect::<BTreeSet<_>>() {
         let (before, now) = (before.get(path), now.get(path));
         if !same(before.copied(), now.copied()) {
+            if let (Some(Value::String(before)), Some(Value::String(now))) = (before, now) {
+                let values = filled::reasons(instance, path, before, now);
+                if !values.is_empty() {
+                    reasons.extend(values);
+                    continue;
+                }
+            }
             let text = |value: Option<&&Value>| value.map_or("unset".to_owned(), |v| plain(v));
             reasons.push(changed(path, &text(before), &text(now), place_of(instance, path)));
         }
@@ -177,8 +212,25 @@ pub(super) fn differences(
             .into_iter()
             .filter(|path| old.sources.get(*path) != new.sources.get(*path))
             .take(NAMED_SOURCES)
-            .map(|path| StaleReason::SourceChanged { path: path.clone() }),
+            .map(|path| {
+                // What only one of both read may have been there all the time.
+                let both = old.sources.get(path).zip(new.sources.get(path));
+                let change = match both.map(|(old, new)| (is_missing(*old), is_missing(*new))) {
+                    Some((false, true)) => SourceChange::Deleted,
+                    Some((true, false)) => SourceChange::Added,
+                    _ => SourceChange::Changed,
+                };
+                StaleReason::SourceChanged { path: path.clone(), change }
+            }),
     );
+    // A param that stands in several texts is one reason.
+    let mut seen: Vec<StaleReason> = Vec::new();
+    reasons.retain(|reason| {
+        !seen.contains(reason) && {
+            seen.push(reason.clone());
+            true
+        }
+    });
     reasons
 }
 
@@ -258,7 +310,19 @@ mod tests {
             changed("optimizer.lr", &"unset", &0.001, None),
             StaleReason::InputChanged { port: "pairs".into(), old, new },
             StaleReason::WeightsChanged { model: "builtin:tiny".into() },
-            StaleReason::SourceChanged { path: "images/1.png".into() },
+            StaleReason::SourceChanged {
+                path: "images/1.png".into(),
+                change: SourceChange::Changed,
+            },
+            StaleReason::SourceChanged {
+                path: "images/2.png".into(),
+                change: SourceChange::Deleted,
+            },
+            changed("command", &"a\nb", &"c", None),
+            StaleReason::SourceChanged {
+                path: "images/\n3.png".into(),
+                change: SourceChange::Added,
+            },
             StaleReason::OutputMissing { digest: old },
             StaleReason::RecordDamaged,
             StaleReason::Forced,
@@ -273,6 +337,9 @@ mod tests {
         input `pairs` changed (OLD -> NEW)
         the weights of `builtin:tiny` changed
         `images/1.png` changed
+        `images/2.png` deleted
+        command a\nb -> c
+        `images/\n3.png` added
         its output OLD is gone from the cache or damaged
         its record in the cache is damaged
         forced

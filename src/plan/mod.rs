@@ -5,12 +5,14 @@ mod decide;
 mod disk;
 mod earlier;
 mod estimate;
+mod filled;
 pub mod fingerprint;
 mod freshness;
 mod gather;
 pub mod graph;
 mod items;
 mod lack;
+mod listing;
 mod lock;
 mod memory;
 mod select;
@@ -119,11 +121,21 @@ pub fn build<'a>(
     store: &Store,
     options: &PlanOptions,
 ) -> Result<Plan<'a>, PlanError> {
+    build_for(pipeline, store, options, None)
+}
+
+/// The same for a run on this device, which estimates of time then go by.
+pub fn build_for<'a>(
+    pipeline: &'a Pipeline,
+    store: &Store,
+    options: &PlanOptions,
+    device: Option<&str>,
+) -> Result<Plan<'a>, PlanError> {
     let decider = Decider::new(pipeline, store)?;
     let graph = Graph::new(pipeline);
     let selection = Selection::new(pipeline, &graph, options)?;
     let mut plan = decide_all(pipeline, &decider, &graph, &selection)?;
-    estimate::fill(&decider, &mut plan.nodes);
+    estimate::fill(&decider, &mut plan.nodes, device);
     if let Err(error) = store.save_stat_cache() {
         // A plan is an answer; what it learnt of outside files only saves time.
         tracing::debug!("The hashes of outside files are not kept: {error}.");

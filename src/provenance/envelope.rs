@@ -43,6 +43,9 @@ pub enum EnvelopeError {
     /// The text is no private key.
     #[error("it holds no private Ed25519 key (PKCS#8, PEM)")]
     PrivateKey,
+    /// The key is one that a password opens.
+    #[error("it holds an encrypted private key, and nobody can be asked for its password")]
+    Encrypted,
     /// The text is no public key.
     #[error("it holds no public Ed25519 key (PEM)")]
     PublicKey,
@@ -62,6 +65,9 @@ impl EnvelopeError {
     pub fn help(&self) -> Option<&'static str> {
         match self {
             Self::PrivateKey => Some("`openssl genpkey -algorithm ed25519 -out key.pem` makes one"),
+            Self::Encrypted => {
+                Some("`openssl pkey -in key.pem -out plain.pem` writes it unencrypted")
+            }
             Self::PublicKey => Some("`openssl pkey -in key.pem -pubout -out key.pub.pem` makes it"),
             Self::Form(_) | Self::PayloadType(_) => Some("`pipe attest FILE --key KEY` writes one"),
             Self::Signature(_) => {
@@ -73,7 +79,9 @@ impl EnvelopeError {
 
 /// Reads a private key as `openssl genpkey` writes it.
 pub fn private_key(pem: &str) -> Result<SigningKey, EnvelopeError> {
-    SigningKey::from_pkcs8_pem(pem.trim()).map_err(|_| EnvelopeError::PrivateKey)
+    let is_encrypted = pem.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----");
+    let why = if is_encrypted { EnvelopeError::Encrypted } else { EnvelopeError::PrivateKey };
+    SigningKey::from_pkcs8_pem(pem.trim()).map_err(|_| why)
 }
 
 /// Reads a public key as `openssl pkey -pubout` writes it.
@@ -121,7 +129,11 @@ impl Envelope {
         };
         if !self.signatures.iter().any(|signature| is_ours(signature).is_some()) {
             let named = self.signatures.iter().any(|signature| signature.keyid == key_id(key));
-            let whose = if named { "" } else { "; it names another key" };
+            let whose = match &self.signatures[..] {
+                [] => "; it has no signature at all",
+                _ if named => "",
+                _ => "; it names another key",
+            };
             return Err(EnvelopeError::Signature(whose.to_owned()));
         }
         if self.payload_type != IN_TOTO {
@@ -158,6 +170,11 @@ mod tests {
         let tampered = Envelope { payload: STANDARD.encode(b"[]"), ..envelope.clone() };
         let retyped = Envelope { payload_type: "text/plain".into(), ..envelope.clone() };
         let unsigned = Envelope { signatures: Vec::new(), ..envelope };
+        let error = unsigned.open(&key(1).verifying_key()).unwrap_err();
+        assert_eq!(error, EnvelopeError::Signature("; it has no signature at all".into()));
+        // As `openssl genpkey -aes256` begins it.
+        let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIGbMFcG\n";
+        assert_eq!(private_key(encrypted).unwrap_err(), EnvelopeError::Encrypted);
         for broken in [tampered, retyped, unsigned] {
             let error = broken.open(&key(1).verifying_key()).unwrap_err();
             assert!(matches!(error, EnvelopeError::Signature(_)), "{error}");

@@ -22,7 +22,7 @@ use url::Url;
 
 use super::{
     Patience, Place, RemoteError, Service,
-    error::plain,
+    error::{is_bucket_missing, plain},
     http::{Connector, METADATA},
     parts::{self, PART, PartsError},
     public,
@@ -140,7 +140,7 @@ impl Bucket {
     fn found<T>(&self, result: object_store::Result<T>) -> Result<Option<T>, RemoteError> {
         match result {
             Ok(value) => Ok(Some(value)),
-            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error @ Error::NotFound { .. }) if !is_bucket_missing(&error) => Ok(None),
             Err(error) => Err(self.error(&error)),
         }
     }

@@ -154,8 +154,8 @@ impl RemoteError {
             }
             Self::Refused { place, .. } => refused(place.service),
             Self::NoBucket { .. } => {
-                "make it with the tools of its server, or correct the address: `pipe` makes folders in a \
-                 bucket, but no buckets"
+                "create the bucket with the tools of its server, or correct the address: `pipe` makes folders \
+                 in a bucket, but no buckets"
             }
             Self::Unreachable { place, .. } => unreachable(place.service),
             Self::Failing { place: Place { service: Service::Folder, .. }, .. } => {
@@ -190,7 +190,7 @@ impl RemoteError {
             return Self::Unreachable { place, reason };
         }
         match error {
-            Error::NotFound { .. } if is_bucket_missing(error) => Self::NoBucket { place, reason },
+            _ if is_bucket_missing(error) => Self::NoBucket { place, reason },
             Error::PermissionDenied { .. }
             | Error::Unauthenticated { .. }
             | Error::NotImplemented { .. }
@@ -246,7 +246,8 @@ fn is_transport(error: &HttpError) -> bool {
     !matches!(error.kind(), HttpErrorKind::Decode | HttpErrorKind::Unknown)
 }
 
-fn is_bucket_missing(error: &object_store::Error) -> bool {
+/// Whether it is no object that is missing, but the place for all.
+pub(super) fn is_bucket_missing(error: &object_store::Error) -> bool {
     let text = innermost(error);
     between(&text, "Code").is_some_and(|code| ["NoSuchBucket", "ContainerNotFound"].contains(&code))
 }

@@ -2,22 +2,30 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    fmt::Display,
     path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
-        mpsc::{Receiver, Sender, channel},
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use rayon::prelude::*;
 
 use super::{
-    Moved, Remote, RemoteError, Transfer,
+    Moved, Remote, RemoteError, Transfer, Wrong,
     transfer::{BringError, Cargo},
 };
 use crate::store::{Behind, Fingerprint, NewResult, Record, Store, StoreError, Trace, is_below};
+
+/// Results that are sent at once. Each waits for answers most of the time.
+const SENDERS: usize = 8;
+
+/// How long a run waits for the remote before it says so.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// A remote that a run reads through and writes back to. A remote that does not answer is left
 /// alone for the rest of the run, after one warning: a run never depends on it.
@@ -25,7 +33,9 @@ use crate::store::{Behind, Fingerprint, NewResult, Record, Store, StoreError, Tr
 pub struct Link {
     shared: Arc<Shared>,
     made: Mutex<Option<Sender<NewResult>>>,
-    sender: Mutex<Option<JoinHandle<Moved>>>,
+    senders: Mutex<Vec<JoinHandle<Moved>>>,
+    /// Ends when all senders have.
+    sent: Mutex<Option<Receiver<()>>>,
 }
 
 #[derive(Debug)]
@@ -41,8 +51,16 @@ struct Shared {
     absent: Mutex<HashSet<Fingerprint>>,
     /// Whether only to look, as a dry run does.
     looks: AtomicBool,
+    /// Whether what is not fetched is computed.
+    computes: AtomicBool,
+    /// Results that are damaged at the remote, by name.
+    wrong: Mutex<BTreeMap<Fingerprint, (String, Wrong)>>,
+    /// Items that are.
+    wrong_items: Mutex<BTreeMap<Fingerprint, Wrong>>,
     brought: Mutex<BTreeMap<Fingerprint, u64>>,
     items: AtomicUsize,
+    /// Results that were told of and are not sent yet.
+    waiting: AtomicUsize,
     error: Mutex<Option<String>>,
     cargo: Cargo,
 }
@@ -62,6 +80,8 @@ pub struct LinkReport {
     pub brought: BTreeMap<Fingerprint, u64>,
     /// Items that were fetched besides.
     pub items: usize,
+    /// Results that are damaged at the remote, or not all there, by name.
+    pub broken: Vec<(String, Wrong)>,
     /// Why the remote was left alone.
     pub error: Option<String>,
     /// The bytes that were fetched.
@@ -85,15 +105,35 @@ impl Link {
             checked: AtomicBool::new(false),
             absent: Mutex::default(),
             looks: AtomicBool::new(false),
+            computes: AtomicBool::new(true),
+            wrong: Mutex::default(),
+            wrong_items: Mutex::default(),
             brought: Mutex::default(),
             items: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
             error: Mutex::default(),
             cargo: Cargo::default(),
         });
         let (made, results) = channel();
-        let sending = Arc::clone(&shared);
-        let sender = std::thread::spawn(move || sending.send(&store, &results));
-        Ok(Self { shared, made: Mutex::new(Some(made)), sender: Mutex::new(Some(sender)) })
+        let (sending, sent) = channel();
+        let (store, results) = (Arc::new(store), Arc::new(Mutex::new(results)));
+        let sender = |_| {
+            let (shared, store, results) =
+                (Arc::clone(&shared), Arc::clone(&store), Arc::clone(&results));
+            let sending: Sender<()> = sending.clone();
+            std::thread::spawn(move || {
+                let moved = shared.send(&store, &results);
+                drop(sending);
+                moved
+            })
+        };
+        let senders = (0..SENDERS).map(sender).collect();
+        Ok(Self {
+            shared,
+            made: Mutex::new(Some(made)),
+            senders: Mutex::new(senders),
+            sent: Mutex::new(Some(sent)),
+        })
     }
 
     /// The same, but nothing is brought: only the records of what the remote has are given.
@@ -101,14 +141,35 @@ impl Link {
         self.shared.looks.store(true, Ordering::Relaxed);
     }
 
+    /// What cannot be fetched is not computed either: it is told by [`finish`](Self::finish) alone.
+    pub fn only_fetching(&self) {
+        self.shared.computes.store(false, Ordering::Relaxed);
+    }
+
     /// Waits until everything was sent; says what went to and fro.
     pub fn finish(&self) -> LinkReport {
+        self.finish_telling(|_| {})
+    }
+
+    /// The same; where it takes long, `tell` is told once how many results it waits for.
+    pub fn finish_telling(&self, tell: impl FnOnce(usize)) -> LinkReport {
         drop(self.made.lock().expect("no panic while held").take());
-        let sender = self.sender.lock().expect("no panic while held").take();
-        let sent = sender.and_then(|sender| sender.join().ok()).unwrap_or_default();
+        let all_sent = self.sent.lock().expect("no panic while held").take();
+        let wait = all_sent.map(|sent| sent.recv_timeout(SILENCE));
+        if wait == Some(Err(RecvTimeoutError::Timeout)) {
+            tell(self.shared.waiting.load(Ordering::Relaxed));
+        }
+        let mut sent = Moved::default();
+        for sender in self.senders.lock().expect("no panic while held").drain(..) {
+            sent.add(sender.join().unwrap_or_default());
+        }
         LinkReport {
             brought: self.shared.brought.lock().expect("no panic while held").clone(),
             items: self.shared.items.load(Ordering::Relaxed),
+            broken: {
+                let wrong = self.shared.wrong.lock().expect("no panic while held");
+                wrong.values().cloned().collect()
+            },
             error: self.shared.error.lock().expect("no panic while held").clone(),
             bytes: self.shared.cargo.bytes(),
             sent,
@@ -118,31 +179,37 @@ impl Link {
 
 impl Shared {
     /// Sends what comes, until nothing more will.
-    fn send(&self, store: &Store, results: &Receiver<NewResult>) -> Moved {
+    fn send(&self, store: &Store, results: &Mutex<Receiver<NewResult>>) -> Moved {
         let mut all = Moved::default();
-        while let Ok(made) = results.recv() {
-            if self.is_down() || (self.stop.0)() {
-                all.failed += 1;
-                continue;
+        loop {
+            // Of the senders, one waits for the next result, the others for that one.
+            let next = results.lock().expect("no panic while held").recv();
+            let Ok(made) = next else { return all };
+            self.send_one(store, made, &mut all);
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn send_one(&self, store: &Store, made: NewResult, all: &mut Moved) {
+        if self.is_down() || (self.stop.0)() {
+            return all.fails(1, None);
+        }
+        let how = Transfer { progress: &|_, _| {}, stopped: &*self.stop.0, dry_run: false };
+        match self.remote.push(store, &[made], &how) {
+            Ok(mut moved) => {
+                if moved.unreachable
+                    && let Some(error) = &moved.error
+                {
+                    self.gives_up(error, "");
+                }
+                moved.failed += std::mem::take(&mut moved.broken).len();
+                all.add(moved);
             }
-            let how = Transfer { progress: &|_, _| {}, stopped: &*self.stop.0, dry_run: false };
-            match self.remote.push(store, std::slice::from_ref(&made), &how) {
-                Ok(moved) => {
-                    all.results.extend(moved.results);
-                    all.differing.extend(moved.differing);
-                    all.there += moved.there;
-                    all.failed += moved.failed + moved.broken.len();
-                    all.objects += moved.objects;
-                    all.bytes += moved.bytes;
-                    all.error = all.error.or(moved.error);
-                }
-                Err(error) => {
-                    all.failed += 1;
-                    self.fails(&error);
-                }
+            Err(error) => {
+                all.fails(1, None);
+                self.fails(&error);
             }
         }
-        all
     }
 
     fn is_down(&self) -> bool {
@@ -150,9 +217,13 @@ impl Shared {
     }
 
     fn fails(&self, error: &RemoteError) {
+        let help = error.help().map(|help| format!("; {help}")).unwrap_or_default();
+        self.gives_up(&error.to_string(), &help);
+    }
+
+    fn gives_up(&self, error: &str, help: &str) {
         if !self.down.swap(true, Ordering::Relaxed) {
-            *self.error.lock().expect("no panic while held") = Some(error.to_string());
-            let help = error.help().map(|help| format!("; {help}")).unwrap_or_default();
+            *self.error.lock().expect("no panic while held") = Some(error.to_owned());
             tracing::warn!("From here on without remote cache: {error}{help}.");
         }
     }
@@ -163,15 +234,35 @@ impl Shared {
             return false;
         }
         if !self.checked.swap(true, Ordering::Relaxed)
-            && let Err(error) = self.remote.check()
+            && let Err(error) = self.patiently(|| self.remote.check())
         {
             self.fails(&error);
         }
         !self.is_down()
     }
 
+    /// Asks, and says for what it waits where the answer takes long.
+    fn patiently<T>(&self, ask: impl FnOnce() -> T) -> T {
+        std::thread::scope(|scope| {
+            let (asking, answered) = channel::<()>();
+            scope.spawn(move || {
+                if answered.recv_timeout(SILENCE) == Err(RecvTimeoutError::Timeout) {
+                    tracing::warn!("Waiting for an answer of the remote cache `{}`.", self.remote);
+                }
+            });
+            let answer = ask();
+            drop(asking);
+            answer
+        })
+    }
+
     /// What came of asking for a key.
-    fn brought<T>(&self, key: Fingerprint, result: Result<T, BringError>) -> Option<T> {
+    fn brought<T>(
+        &self,
+        key: Fingerprint,
+        name: Option<&dyn Display>,
+        result: Result<T, BringError>,
+    ) -> Option<T> {
         match result {
             Ok(brought) => Some(brought),
             Err(BringError::Remote(error)) => {
@@ -179,12 +270,52 @@ impl Shared {
                 None
             }
             Err(BringError::Stopped) => None,
-            Err(error) => {
-                tracing::warn!("A result of `{}` is computed anew: {error}.", self.remote);
+            Err(BringError::Lies(wrong)) => {
+                self.is_wrong(key, name, wrong);
+                self.forget(key);
+                None
+            }
+            Err(BringError::Store(error)) => {
+                tracing::warn!("A result of `{}` cannot be kept here: {error}.", self.remote);
                 self.forget(key);
                 None
             }
         }
+    }
+
+    fn is_wrong(&self, key: Fingerprint, name: Option<&dyn Display>, wrong: Wrong) {
+        let Some(name) = name else {
+            // Told when its stage has run, of all its items at once.
+            self.wrong_items.lock().expect("no panic while held").insert(key, wrong);
+            return;
+        };
+        if self.computes.load(Ordering::Relaxed) {
+            tracing::warn!(
+                "`{name}` is computed anew: of what `{}` holds of it, {wrong}.",
+                self.remote
+            );
+        }
+        self.wrong.lock().expect("no panic while held").insert(key, (name.to_string(), wrong));
+    }
+
+    /// Says of a result that was made here which of its items could not be fetched.
+    fn tell_of_items(&self, made: &NewResult) {
+        let mut items = self.wrong_items.lock().expect("no panic while held");
+        let found: Vec<_> = made.items.iter().filter_map(|key| items.remove(key)).collect();
+        let told = self.wrong.lock().expect("no panic while held");
+        if found.is_empty() || told.contains_key(&made.record.fingerprint) {
+            return;
+        }
+        let wrong = found.iter().fold(Wrong::default(), |all, wrong| all.and(*wrong));
+        let items = match found.len() {
+            1 => "1 item".to_owned(),
+            items => format!("{items} items"),
+        };
+        tracing::warn!(
+            "{items} of `{}` computed anew: of what `{}` holds of this, {wrong}.",
+            made.name,
+            self.remote
+        );
     }
 
     fn forget(&self, key: Fingerprint) {
@@ -197,18 +328,18 @@ impl Shared {
 }
 
 impl Behind for Link {
-    fn bring(&self, store: &Store, key: Fingerprint) -> Option<Record> {
+    fn bring(&self, store: &Store, key: Fingerprint, name: &dyn Display) -> Option<Record> {
         let shared = &self.shared;
         if shared.is_absent(&key) || !shared.is_usable() {
             return None;
         }
         let cargo = Cargo::default();
         let result = if shared.looks.load(Ordering::Relaxed) {
-            shared.remote.weigh(store, key, &cargo).map_err(BringError::from)
+            shared.remote.weigh(store, key, &cargo)
         } else {
             shared.remote.bring(store, key, &cargo, &*shared.stop.0)
         };
-        let Some(record) = shared.brought(key, result)? else {
+        let Some(record) = shared.brought(key, Some(name), result)? else {
             shared.forget(key);
             return None;
         };
@@ -225,7 +356,7 @@ impl Behind for Link {
                 return;
             }
             let result = shared.remote.bring_item(store, *key, &shared.cargo, &*shared.stop.0);
-            match shared.brought(*key, result) {
+            match shared.brought(*key, None, result) {
                 Some(true) => drop(shared.items.fetch_add(1, Ordering::Relaxed)),
                 Some(false) => shared.forget(*key),
                 None => {}
@@ -249,7 +380,9 @@ impl Behind for Link {
 
     fn made(&self, result: NewResult) {
         if let Some(made) = &*self.made.lock().expect("no panic while held") {
-            // The thread ends only after this sender is gone.
+            self.shared.tell_of_items(&result);
+            self.shared.waiting.fetch_add(1, Ordering::Relaxed);
+            // The threads end only after this sender is gone.
             let _ = made.send(result);
         }
     }

@@ -24,13 +24,14 @@ mod link;
 mod parts;
 mod pull;
 mod push;
+mod records;
 #[cfg(test)]
 mod tests;
 mod transfer;
 
 pub use error::{Place, RemoteError, Service};
 pub use link::{Link, LinkReport};
-pub use transfer::{Moved, Scope, Transfer};
+pub use transfer::{Moved, Scope, Transfer, Wrong};
 
 use std::{
     collections::{HashMap, HashSet},
@@ -64,6 +65,8 @@ pub struct Remote {
     suspects: Mutex<HashSet<Fingerprint>>,
     /// Outputs of results that could not be fetched whole: another output may take their place.
     broken: Mutex<HashMap<Fingerprint, Digest>>,
+    /// Whether it is known to be a cache of this form.
+    prepared: Mutex<bool>,
 }
 
 /// How long a remote is waited for.
@@ -113,12 +116,16 @@ impl Remote {
             damaged: Mutex::default(),
             suspects: Mutex::default(),
             broken: Mutex::default(),
+            prepared: Mutex::default(),
         })
     }
 
     /// Refuses what is no cache or a newer one; says if anything is there.
     pub fn check(&self) -> Result<bool, RemoteError> {
-        Ok(self.format()?.is_some())
+        let found = self.format();
+        *self.prepared.lock().expect("no panic while held") =
+            matches!(found, Ok(Some(FORMAT_VERSION)));
+        Ok(found?.is_some())
     }
 
     fn format(&self) -> Result<Option<u32>, RemoteError> {
@@ -130,8 +137,18 @@ impl Remote {
         }
     }
 
-    /// Makes it a cache of this form; an older version could not read what is written from now on.
+    /// Makes it a cache of this form, once; an older version could not read what is written from now on.
     fn prepare(&self) -> Result<(), RemoteError> {
+        // Who comes meanwhile waits, and need not ask again.
+        let mut prepared = self.prepared.lock().expect("no panic while held");
+        if !*prepared {
+            self.make()?;
+            *prepared = true;
+        }
+        Ok(())
+    }
+
+    fn make(&self) -> Result<(), RemoteError> {
         let text = format!("{FORMAT_VERSION}\n").into_bytes();
         match self.format()? {
             // Taken by another machine just now, or by what is no file, such as a folder.

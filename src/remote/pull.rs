@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Mutex};
 use rayon::prelude::*;
 
 use super::{
-    Moved, Remote, RemoteError, Scope, Transfer, sharded,
+    Moved, Remote, RemoteError, Scope, Transfer, Wrong, sharded,
     transfer::{BringError, Cargo, trace_of},
 };
 use crate::{
@@ -25,7 +25,7 @@ impl Remote {
         cargo: &Cargo,
         stopped: Stopped<'_>,
     ) -> Result<Option<Record>, BringError> {
-        let Some(record) = self.record(key)? else { return Ok(None) };
+        let Some(record) = self.sound_record(key)? else { return Ok(None) };
         let brought = self.bring_content(store, &record, cargo, stopped);
         if let Err(BringError::Lies(_)) = brought {
             self.broken.lock().expect("no panic while held").insert(key, record.output);
@@ -38,6 +38,15 @@ impl Remote {
         Ok(Some(record))
     }
 
+    /// The record of a key; an error if it cannot be read.
+    fn sound_record(&self, key: Fingerprint) -> Result<Option<Record>, BringError> {
+        let record = self.record(key)?;
+        if record.is_none() && self.is_suspect(key) {
+            return Err(BringError::Lies(Wrong::RECORD));
+        }
+        Ok(record)
+    }
+
     fn bring_content(
         &self,
         store: &Store,
@@ -47,12 +56,12 @@ impl Remote {
     ) -> Result<(), BringError> {
         if !store.object_ok(record.output, None) {
             let name = sharded("objects", &record.output.to_string());
-            let lies = || BringError::Lies(format!("manifest {}", record.output.short()));
             let bytes = self.bucket.get(&name)?;
+            let wrong = Wrong::file(bytes.is_none());
             let Some(bytes) = bytes.filter(|bytes| Digest::of(bytes) == record.output) else {
                 self.mark_damaged(record.output);
                 self.suspect(record.fingerprint);
-                return Err(lies());
+                return Err(BringError::Lies(wrong));
             };
             cargo.add(store.put(&bytes)?.size);
         }
@@ -69,7 +78,10 @@ impl Remote {
         stopped: Stopped<'_>,
     ) -> Result<bool, BringError> {
         let record: Option<ItemRecord> = self.form(&sharded("items", &key.to_string()), key)?;
-        let Some(record) = record else { return Ok(false) };
+        let Some(record) = record else {
+            let is_damaged = self.is_suspect(key);
+            return if is_damaged { Err(BringError::Lies(Wrong::RECORD)) } else { Ok(false) };
+        };
         let brought = self.bring_files(store, record.files.values(), cargo, stopped);
         if let Err(BringError::Lies(_)) = brought {
             self.suspect(key);
@@ -90,30 +102,35 @@ impl Remote {
             .filter(|file| !store.object_ok(file.digest, Some(file.size)))
             .map(|file| (file.digest, file.size))
             .collect();
-        let damaged = Mutex::new(None);
+        let wrong = Mutex::new(Wrong::default());
         let bring = |(digest, size): (&Digest, &u64)| {
             if stopped() {
                 return Err(BringError::Stopped);
             }
             let name = sharded("objects", &digest.to_string());
-            let lies = || BringError::Lies(format!("content {}", digest.short()));
+            let gone = || BringError::Lies(Wrong::file(true));
             let received = store.receive(*digest, |out| {
-                if self.bucket.download(&name, *size, out)? { Ok(()) } else { Err(lies()) }
+                if self.bucket.download(&name, *size, out)? { Ok(()) } else { Err(gone()) }
             });
-            match received {
-                Ok(bytes) => cargo.add(bytes),
-                // The others are fetched all the same: whoever makes this result again can then
-                // replace all of it that is damaged.
-                Err(BringError::Store(StoreError::Damaged { .. }) | BringError::Lies(_)) => {
-                    self.mark_damaged(*digest);
-                    damaged.lock().expect("no panic while held").get_or_insert(lies());
+            let found = match received {
+                Ok(bytes) => {
+                    cargo.add(bytes);
+                    return Ok(());
                 }
+                Err(BringError::Store(StoreError::Damaged { .. })) => Wrong::file(false),
+                Err(BringError::Lies(wrong)) => wrong,
                 Err(error) => return Err(error),
-            }
+            };
+            // The others are fetched all the same: whoever makes this result again can then replace all
+            // of it that is damaged.
+            self.mark_damaged(*digest);
+            let mut wrong = wrong.lock().expect("no panic while held");
+            *wrong = wrong.and(found);
             Ok(())
         };
         self.threads.install(|| missing.par_iter().try_for_each(bring))?;
-        damaged.into_inner().expect("no panic while held").map_or(Ok(()), Err)
+        let wrong = wrong.into_inner().expect("no panic while held");
+        if wrong == Wrong::default() { Ok(()) } else { Err(BringError::Lies(wrong)) }
     }
 
     /// Refuses an address where there is nothing to fetch from.
@@ -157,7 +174,7 @@ impl Remote {
             } else {
                 let before = cargo.bytes();
                 let found = if how.dry_run {
-                    Ok(self.weigh(store, key, &cargo)?)
+                    self.weigh(store, key, &cargo)
                 } else {
                     self.bring(store, key, &cargo, how.stopped)
                 };
@@ -167,12 +184,10 @@ impl Remote {
                         moved.results.push((title(&name, &record), bytes));
                     }
                     Ok(None) => {}
-                    Err(BringError::Lies(_)) => moved.broken.push(name),
+                    Err(BringError::Lies(wrong)) => moved.broken.push((name, wrong)),
                     Err(BringError::Stopped) => moved.failed += 1,
-                    Err(error) => {
-                        moved.failed += 1;
-                        moved.error.get_or_insert(error.to_string());
-                    }
+                    Err(BringError::Remote(error)) => moved.fails(1, Some(error)),
+                    Err(error) => moved.fails(1, Some(RemoteError::Local(error.to_string()))),
                 }
             }
             (how.progress)(at as u64 + 1, total);
@@ -182,7 +197,11 @@ impl Remote {
         Ok(moved)
     }
 
-    fn keys(&self, folder: &str) -> Result<impl Iterator<Item = Fingerprint>, RemoteError> {
+    /// The keys of the records in a folder, or in a part of it.
+    pub(super) fn keys(
+        &self,
+        folder: &str,
+    ) -> Result<impl Iterator<Item = Fingerprint>, RemoteError> {
         let names = self.bucket.list(folder)?.into_iter();
         Ok(names.filter_map(|(name, _)| name.split('/').skip(1).collect::<String>().parse().ok()))
     }
@@ -194,15 +213,15 @@ impl Remote {
         store: &Store,
         key: Fingerprint,
         cargo: &Cargo,
-    ) -> Result<Option<Record>, RemoteError> {
-        let Some(record) = self.record(key)? else { return Ok(None) };
+    ) -> Result<Option<Record>, BringError> {
+        let Some(record) = self.sound_record(key)? else { return Ok(None) };
         let bytes = self.bucket.get(&sharded("objects", &record.output.to_string()))?;
+        let wrong = Wrong::file(bytes.is_none());
         let bytes = bytes.filter(|bytes| Digest::of(bytes) == record.output);
-        let Some(bytes) = bytes else { return Ok(None) };
-        let put = store.put(&bytes).map_err(|error| RemoteError::Local(error.to_string()))?;
+        let Some(bytes) = bytes else { return Err(BringError::Lies(wrong)) };
+        let put = store.put(&bytes)?;
         cargo.add(put.size);
-        let manifest = store.manifest(record.output);
-        let manifest = manifest.map_err(|error| RemoteError::Local(error.to_string()))?;
+        let manifest = store.manifest(record.output)?;
         let files: BTreeMap<Digest, u64> = manifest
             .files()
             .filter(|file| !store.object_ok(file.digest, Some(file.size)))

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    fs,
     sync::{
         Mutex,
         atomic::{AtomicU64, Ordering},
@@ -9,21 +10,28 @@ use std::{
 };
 
 use rayon::prelude::*;
-use serde::Serialize;
 
-use super::{
-    Moved, Remote, RemoteError, Transfer, sharded,
-    transfer::{Cargo, trace_of},
-};
-use crate::store::{
-    Digest, Fingerprint, Form, ItemRecord, NewResult, Opened, Record, Store, seal, unseal,
-};
+use super::{Moved, Remote, RemoteError, Transfer, Wrong, sharded, transfer::Cargo};
+use crate::store::{Digest, Fingerprint, NewResult, Record, Store};
+
+/// Content of up to so many bytes is sent at once, rather than after a question whether it is there.
+const SMALL: u64 = 64 << 10;
 
 /// The objects of a result with their sizes.
-type Contents = BTreeMap<Digest, u64>;
+pub(super) type Contents = BTreeMap<Digest, u64>;
+
+/// What is done with results.
+#[derive(Default)]
+struct Chosen<'m> {
+    /// To be sent, with their objects.
+    to_send: Vec<(&'m NewResult, Contents)>,
+    /// Those whose records are there.
+    there: Vec<&'m NewResult>,
+}
 
 impl Remote {
-    /// Sends results, those that are whole here and not there yet.
+    /// Sends results, those that are whole here and not there yet, and of the others what the remote lost
+    /// of their records.
     pub fn push(
         &self,
         store: &Store,
@@ -36,34 +44,26 @@ impl Remote {
             self.prepare()?;
         }
         let mut moved = Moved::default();
-        let to_send = self.choose(store, results, &mut moved)?;
-        let objects: BTreeMap<Digest, u64> = to_send
+        let chosen = self.choose(store, results, &mut moved)?;
+        let objects: BTreeMap<Digest, u64> = chosen
+            .to_send
             .iter()
             .flat_map(|(_, contents)| contents.iter().map(|(d, s)| (*d, *s)))
             .collect();
         let missing = self.send_objects(store, &objects, how, &mut moved);
-        for (made, contents) in &to_send {
-            let bytes = contents.values().sum();
-            if contents.keys().any(|digest| missing.contains(digest)) {
-                moved.failed += 1;
-                continue;
-            }
-            if how.dry_run {
-                moved.results.push((made.name.clone(), bytes));
-                continue;
-            }
-            match self.send_records(store, made) {
-                Ok(true) => {
-                    self.trust(made);
-                    moved.results.push((made.name.clone(), bytes));
-                }
-                Ok(false) => moved.differing.push(made.name.clone()),
-                Err(error) => {
-                    moved.failed += 1;
-                    moved.error.get_or_insert(error.to_string());
-                }
-            }
+        let is_whole = |(_, contents): &(&NewResult, Contents)| {
+            !contents.keys().any(|digest| missing.contains(digest))
+        };
+        let (whole, cut): (Vec<_>, Vec<_>) = chosen.to_send.into_iter().partition(is_whole);
+        moved.failed += cut.len();
+        let ready: Vec<_> =
+            whole.iter().map(|(made, contents)| (*made, contents.values().sum())).collect();
+        if how.dry_run {
+            moved.results.extend(ready.iter().map(|(made, bytes)| (made.name.clone(), *bytes)));
+        } else {
+            self.send_results(store, &ready, how, &mut moved);
         }
+        self.mend(store, &chosen.there, how, &mut moved)?;
         Ok(moved)
     }
 
@@ -73,14 +73,14 @@ impl Remote {
         store: &Store,
         results: &'m [NewResult],
         moved: &mut Moved,
-    ) -> Result<Vec<(&'m NewResult, Contents)>, RemoteError> {
+    ) -> Result<Chosen<'m>, RemoteError> {
         let mut seen = HashSet::new();
         let results: Vec<_> =
             results.iter().filter(|made| seen.insert(made.record.fingerprint)).collect();
         let known: Result<Vec<_>, RemoteError> = self.threads.install(|| {
             results.par_iter().map(|made| self.record(made.record.fingerprint)).collect()
         });
-        let mut to_send = Vec::new();
+        let mut chosen = Chosen::default();
         for (made, known) in results.into_iter().zip(known?) {
             match known {
                 Some(known) if known.output != made.record.output && !self.is_broken(&known) => {
@@ -89,18 +89,18 @@ impl Remote {
                 Some(known)
                     if known.output == made.record.output && !self.is_to_mend(store, made) =>
                 {
-                    moved.there += 1;
+                    chosen.there.push(made);
                 }
                 _ => match contents(store, &made.record) {
                     Some(contents) => {
                         self.doubt(made.record.fingerprint, &contents);
-                        to_send.push((made, contents));
+                        chosen.to_send.push((made, contents));
                     }
-                    None => moved.broken.push(made.name.clone()),
+                    None => moved.broken.push((made.name.clone(), wrong(store, &made.record))),
                 },
             }
         }
-        Ok(to_send)
+        Ok(chosen)
     }
 
     /// Whether something of a result was found damaged at the remote.
@@ -116,12 +116,12 @@ impl Remote {
     }
 
     /// Whether a result could not be fetched whole, and still is the same.
-    fn is_broken(&self, known: &Record) -> bool {
+    pub(super) fn is_broken(&self, known: &Record) -> bool {
         let broken = self.broken.lock().expect("no panic while held");
         broken.get(&known.fingerprint) == Some(&known.output)
     }
 
-    fn is_suspect(&self, key: Fingerprint) -> bool {
+    pub(super) fn is_suspect(&self, key: Fingerprint) -> bool {
         self.suspects.lock().expect("no panic while held").contains(&key)
     }
 
@@ -133,7 +133,7 @@ impl Remote {
     }
 
     /// All of this result was sent.
-    fn trust(&self, made: &NewResult) {
+    pub(super) fn trust(&self, made: &NewResult) {
         let mut suspects = self.suspects.lock().expect("no panic while held");
         for key in made.keys() {
             suspects.remove(&key);
@@ -171,7 +171,7 @@ impl Remote {
                     true
                 }
                 Err(failed) => {
-                    error.lock().expect("no panic while held").get_or_insert(failed.to_string());
+                    error.lock().expect("no panic while held").get_or_insert(failed);
                     false
                 }
             }
@@ -182,9 +182,7 @@ impl Remote {
         });
         moved.objects += cargo.objects();
         moved.bytes += cargo.bytes();
-        if let Some(error) = error.into_inner().expect("no panic while held") {
-            moved.error.get_or_insert(error);
-        }
+        moved.fails(0, error.into_inner().expect("no panic while held"));
         missing
     }
 
@@ -196,71 +194,36 @@ impl Remote {
         store: &Store,
     ) -> Result<Option<u64>, RemoteError> {
         let is_damaged = self.damaged.lock().expect("no panic while held").contains(&digest);
-        if !is_damaged && self.bucket.size(name)? == Some(size) {
+        let is_small = size <= SMALL && !is_damaged;
+        if !is_small && !is_damaged && self.bucket.size(name)? == Some(size) {
             return Ok(None);
         }
         // Damage here must not become damage there.
         if !store.is_intact(digest).map_err(|error| RemoteError::Local(error.to_string()))? {
             return Err(RemoteError::Damaged { digest });
         }
-        self.bucket.upload(name, &store.object_path(digest))?;
+        let file = store.object_path(digest);
+        // One request tells whether it is there, and sends it if not.
+        if is_small {
+            let bytes = fs::read(&file).map_err(|error| RemoteError::Local(error.to_string()))?;
+            if self.bucket.create(name, &bytes)? {
+                return Ok(Some(size));
+            }
+            if self.bucket.size(name)? == Some(size) {
+                return Ok(None);
+            }
+        }
+        self.bucket.upload(name, &file)?;
         self.damaged.lock().expect("no panic while held").remove(&digest);
         Ok(Some(size))
     }
+}
 
-    /// Sends the records of a result whose objects are there; false if another output is, whole.
-    pub(super) fn send_records(
-        &self,
-        store: &Store,
-        made: &NewResult,
-    ) -> Result<bool, RemoteError> {
-        let record = &made.record;
-        let send_item = |key: &Fingerprint| {
-            let Ok(Some(files)) = store.item_files(*key) else { return Ok(()) };
-            let (name, record) = (sharded("items", &key.to_string()), ItemRecord::new(files));
-            if !self.send_record(&name, &record)? && self.is_suspect(*key) {
-                self.bucket.put(&name, seal(&record))?;
-            }
-            Ok(())
-        };
-        self.threads.install(|| made.items.par_iter().try_for_each(send_item))?;
-        if let Some(key) = record.traced {
-            let trace = trace_of(record);
-            let hash = Digest::of(&serde_json::to_vec(&trace).expect("a trace is valid JSON"));
-            let folder = sharded("traces", &key.to_string());
-            self.send_record(&format!("{folder}/{hash}"), &trace)?;
-        }
-        let name = sharded("actions", &record.fingerprint.to_string());
-        if self.send_record(&name, record)? {
-            return Ok(true);
-        }
-        match self.record(record.fingerprint)? {
-            Some(first) if first.output == record.output => Ok(true),
-            Some(first) if self.is_broken(&first) => {
-                self.bucket.put(&name, seal(record)).map(|()| true)
-            }
-            _ => Ok(false),
-        }
-    }
-
-    /// Writes a record where there is none, or one that is damaged; says if it did. That of a newer
-    /// version stays.
-    fn send_record<T: Form + Serialize>(
-        &self,
-        name: &str,
-        record: &T,
-    ) -> Result<bool, RemoteError> {
-        let record = seal(record);
-        if self.bucket.create(name, &record)? {
-            return Ok(true);
-        }
-        let is_sound = |bytes: Vec<u8>| !matches!(unseal::<T>(&bytes), Opened::Damaged);
-        if self.bucket.get(name)?.is_some_and(is_sound) {
-            return Ok(false);
-        }
-        self.bucket.put(name, record)?;
-        Ok(true)
-    }
+/// What of a result is not here.
+fn wrong(store: &Store, record: &Record) -> Wrong {
+    let Ok(manifest) = store.manifest(record.output) else { return Wrong::file(true) };
+    let gone = manifest.files().filter(|file| !store.object_ok(file.digest, Some(file.size)));
+    Wrong { gone: gone.count(), ..Wrong::default() }
 }
 
 /// The objects of a result, if all are here, with their sizes.

@@ -1,6 +1,9 @@
 //! How results go to and fro: what both directions share.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use super::{Remote, RemoteError, sharded};
 use crate::store::{Fingerprint, Form, Opened, Record, StoreError, Trace, unseal};
@@ -12,8 +15,8 @@ pub struct Moved {
     pub results: Vec<(String, u64)>,
     /// Results that were there already.
     pub there: usize,
-    /// Results whose content is not all at the place where they come from.
-    pub broken: Vec<String>,
+    /// Results that are not all at the place where they come from, or damaged there.
+    pub broken: Vec<(String, Wrong)>,
     /// Results of which the other side has another output: their stage gives not the same twice.
     pub differing: Vec<String>,
     /// Results that did not get through.
@@ -24,6 +27,79 @@ pub struct Moved {
     pub bytes: u64,
     /// The first error.
     pub error: Option<String>,
+    /// Whether nobody answered.
+    pub unreachable: bool,
+}
+
+/// What of a result is not as it should be at the place where it comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wrong {
+    /// Whether its record cannot be read.
+    pub record: bool,
+    /// Files with other content.
+    pub damaged: usize,
+    /// Files that are not there.
+    pub gone: usize,
+}
+
+impl Wrong {
+    pub(super) const RECORD: Self = Self { record: true, damaged: 0, gone: 0 };
+
+    /// One file that is gone, or damaged.
+    pub(super) fn file(gone: bool) -> Self {
+        Self { record: false, damaged: usize::from(!gone), gone: usize::from(gone) }
+    }
+
+    /// Both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            record: self.record || other.record,
+            damaged: self.damaged + other.damaged,
+            gone: self.gone + other.gone,
+        }
+    }
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        if self.record {
+            parts.push("the record is damaged".to_owned());
+        }
+        for (files, what) in [(self.damaged, "damaged"), (self.gone, "gone")] {
+            match files {
+                0 => {}
+                1 => parts.push(format!("1 file is {what}")),
+                files => parts.push(format!("{files} files are {what}")),
+            }
+        }
+        f.write_str(&parts.join(", "))
+    }
+}
+
+impl Moved {
+    /// Counts results that did not get through, and keeps the first reason.
+    pub(super) fn fails(&mut self, results: usize, error: Option<RemoteError>) {
+        self.failed += results;
+        self.unreachable |= matches!(error, Some(RemoteError::Unreachable { .. }));
+        if self.error.is_none() {
+            self.error = error.map(|error| error.to_string());
+        }
+    }
+
+    /// Adds what another transfer did.
+    pub(super) fn add(&mut self, other: Self) {
+        self.results.extend(other.results);
+        self.broken.extend(other.broken);
+        self.differing.extend(other.differing);
+        self.there += other.there;
+        self.failed += other.failed;
+        self.objects += other.objects;
+        self.bytes += other.bytes;
+        self.unreachable |= other.unreachable;
+        self.error = self.error.take().or(other.error);
+    }
 }
 
 /// How a transfer goes.
@@ -54,8 +130,8 @@ pub(super) enum BringError {
     Store(#[from] StoreError),
     #[error("stopped")]
     Stopped,
-    #[error("what the remote cache holds for {0} is damaged")]
-    Lies(String),
+    #[error("{0}")]
+    Lies(Wrong),
 }
 
 /// What bringing one result took.

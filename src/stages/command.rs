@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use super::{Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind};
-use crate::artifact::ArtifactKind;
+use crate::{artifact::ArtifactKind, regular};
 
 /// The item that holds all outputs.
 pub const ITEM: &str = "files";
@@ -40,7 +40,8 @@ const ANY: &[ArtifactKind] = &[
 /// It runs only if the run says `--allow-commands`, so that a stranger's file cannot execute code.
 ///
 /// The command is given to `sh -eu` in an empty folder, which is removed afterwards. It finds each
-/// input under `$IN/<port>/<item>/<file>` and writes its outputs to `$OUT`. Nothing else of the
+/// input under `$IN/<port>/<item>/<file>` and writes its outputs to `$OUT`, as files or links to files in
+/// there; what it leaves running is ended. Nothing else of the
 /// environment is passed on: `PATH` is the system's, `HOME` and `TMPDIR` are below that folder,
 /// `LANG` is `C.UTF-8`; `env` adds to these. The key knows the command, `env` and the inputs, but
 /// not other files that the command reads: change `revision` when one of those changes.
@@ -57,7 +58,7 @@ pub struct ShellCommand {
     /// Any text; another one makes the command run again.
     #[serde(default)]
     pub revision: String,
-    /// The command is stopped after this many seconds; never by default.
+    /// The command is stopped after this many seconds; never by default. Not in the key.
     #[serde(default)]
     #[schemars(range(min = 1))]
     pub timeout_secs: Option<u64>,
@@ -113,6 +114,10 @@ impl Stage for ShellCommand {
         errors
     }
 
+    fn params_without_effect(&self) -> &'static [(&'static str, Option<usize>)] {
+        &[("timeout_secs", None)]
+    }
+
     fn command(&self) -> Option<&str> {
         Some(&self.command)
     }
@@ -130,7 +135,7 @@ impl Stage for ShellCommand {
                     self.command.trim().lines().next().unwrap_or_default()
                 )));
         }
-        let folder = Folder::new()?;
+        let folder = Folder::new(out.work_folder()?)?;
         for Port { name, .. } in Self::PORTS.inputs {
             folder.write_inputs(inputs, name)?;
         }
@@ -142,17 +147,12 @@ impl Stage for ShellCommand {
                 folder.last_words()
             )));
         }
-        let mut files = Vec::new();
-        for name in &self.outputs {
-            let bytes = fs::read(folder.out().join(name)).map_err(|e| {
-                StageError::failed(format!("the command did not write `{name}`: {e}"))
-                    .with_help("write every file of `outputs` to the folder `$OUT`")
-            })?;
-            files.push((name.as_str(), bytes));
-        }
-        let files: Vec<(&str, &[u8])> =
-            files.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
-        out.item(ITEM, &files)
+        let files: Vec<_> = self
+            .outputs
+            .iter()
+            .map(|name| Ok((name.as_str(), folder.output(name)?)))
+            .collect::<Result<_, StageError>>()?;
+        out.item_of_files(ITEM, &files)
     }
 }
 
@@ -180,6 +180,7 @@ impl ShellCommand {
         let mut child = command
             .spawn()
             .map_err(|e| StageError::environment(format!("cannot start `/bin/sh`: {e}")))?;
+        let _guard = Guard::of(&child);
         let started = Instant::now();
         let limit = self.timeout_secs.map(Duration::from_secs);
         let mut pause = Duration::from_millis(1);
@@ -188,6 +189,8 @@ impl ShellCommand {
                 StageError::environment(format!("cannot wait for the command: {e}"))
             })?;
             if let Some(status) = ended {
+                // Whatever it left behind could still write to its outputs.
+                stop(&mut child);
                 return Ok(status);
             }
             let is_late = limit.is_some_and(|limit| started.elapsed() > limit);
@@ -219,19 +222,75 @@ fn stop(child: &mut Child) {
     let _ = child.wait();
 }
 
-/// The temporary folder of one command.
+/// A shell that ends the command when this process is no more, even by `kill -9`.
+///
+/// It waits for the end of its input, which this process alone holds open. The kernel's own way, a signal
+/// at the death of the parent, is set between `fork` and `exec`, where only unsafe code runs; it exists
+/// on Linux alone and reaches the shell, but not what the shell started.
+struct Guard(Option<Child>);
+
+impl Guard {
+    fn of(command: &Child) -> Self {
+        #[cfg(unix)]
+        {
+            let script = format!("read _; kill -s KILL -- -{}", command.id());
+            let mut guard = Command::new("/bin/sh");
+            guard.args(["-c", &script]).env_clear().stdin(Stdio::piped());
+            guard.stdout(Stdio::null()).stderr(Stdio::null());
+            // What ends the group of this process must not end the guard first.
+            std::os::unix::process::CommandExt::process_group(&mut guard, 0);
+            Self(guard.spawn().ok())
+        }
+        #[cfg(not(unix))]
+        {
+            let _ = command;
+            Self(None)
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(guard) = &mut self.0 {
+            let _ = guard.kill();
+            let _ = guard.wait();
+        }
+    }
+}
+
+/// The folder of one command.
 struct Folder(TempDir);
 
 impl Folder {
-    fn new() -> Result<Self, StageError> {
-        let folder = Self(TempDir::with_prefix("pipe-command-").map_err(|e| {
-            StageError::environment(format!("cannot make a temporary folder: {e}"))
-                .with_help("make room in the system's temporary folder")
-        })?);
+    fn new(folder: TempDir) -> Result<Self, StageError> {
+        let folder = Self(folder);
         for sub in [folder.inputs(), folder.out(), folder.work()] {
             fs::create_dir(&sub).map_err(|e| cannot_write(&sub, &e))?;
         }
         Ok(folder)
+    }
+
+    /// The file that is an output, where it is one.
+    fn output(&self, name: &str) -> Result<PathBuf, StageError> {
+        let path = self.out().join(name);
+        let did_not = |e: std::io::Error| {
+            StageError::failed(format!("the command did not write `{name}`: {e}"))
+                .with_help("write every file of `outputs` to the folder `$OUT`")
+        };
+        let file = fs::canonicalize(&path).map_err(did_not)?;
+        let out = fs::canonicalize(self.out()).map_err(did_not)?;
+        if !file.starts_with(&out) {
+            return Err(StageError::failed(format!(
+                "the output `{name}` of the command is a link to `{}`, which is not in `$OUT`",
+                file.display()
+            ))
+            .with_help("copy the file instead (`cp -L`): an output is what the command wrote"));
+        }
+        regular::check(fs::metadata(&file).map_err(did_not)?.file_type()).map_err(|e| {
+            StageError::failed(format!("the output `{name}` of the command cannot be kept: {e}"))
+                .with_help("write a file, or a link to one in `$OUT`")
+        })?;
+        Ok(file)
     }
 
     fn inputs(&self) -> PathBuf {
@@ -271,8 +330,7 @@ impl Folder {
             let folder = self.inputs().join(port).join(&item.name);
             fs::create_dir_all(&folder).map_err(|e| cannot_write(&folder, &e))?;
             for file in item.files.keys() {
-                let path = folder.join(file);
-                fs::write(&path, inputs.read(item, file)?).map_err(|e| cannot_write(&path, &e))?;
+                inputs.write(item, file, &folder.join(file))?;
             }
         }
         Ok(())
@@ -281,7 +339,7 @@ impl Folder {
 
 fn cannot_write(path: &Path, error: &std::io::Error) -> StageError {
     StageError::environment(format!("cannot write `{}`: {error}", path.display()))
-        .with_help("make room in the system's temporary folder")
+        .with_help("make room on the disk of the cache, or name another with `--cache DIR`")
 }
 
 /// Whether a name names a file in a folder and nothing above or below it.
@@ -365,6 +423,30 @@ mod tests {
         let error = run(&slow, true).unwrap_err();
         assert!(text(&error).contains("did not end within 1 s"), "{error}");
         assert!(started.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn an_output_is_a_file_that_the_command_wrote() {
+        for (command, wanted) in [
+            ("ln -s /etc/passwd $OUT/x", "is a link to `/etc/passwd`, which is not in `$OUT`"),
+            ("ln -s ../in/input/a/n.txt $OUT/x", "which is not in `$OUT`"),
+            ("mkfifo $OUT/x", "it is a FIFO, not a regular file"),
+            ("ln -s /dev/zero $OUT/x", "which is not in `$OUT`"),
+        ] {
+            let error = text(&run(&stage(command, &["x"]), true).unwrap_err());
+            assert!(error.starts_with("the output `x` of the command"), "{error}");
+            assert!(error.contains(wanted), "{error}");
+        }
+        assert!(run(&stage("mkdir $OUT/x", &["x"]), true).is_err());
+        let link = stage("echo 1 > $OUT/y; ln -s y $OUT/x", &["x", "y"]);
+        assert_eq!(run(&link, true).unwrap(), ["x=1\n", "y=1\n"]);
+    }
+
+    #[test]
+    fn a_longer_time_is_no_other_command() {
+        let mut slow = stage("true", &["x"]);
+        slow.timeout_secs = Some(9);
+        assert_eq!(slow.params_without_effect(), [("timeout_secs", None)]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -10,6 +10,7 @@ use std::{
 };
 
 use burn::tensor::Device;
+use tempfile::TempDir;
 
 use super::StageError;
 use crate::{
@@ -95,6 +96,12 @@ impl<'a> Inputs<'a> {
         let digest = reference(item, file)?.digest;
         Ok(StoredFile { path: self.store.object_path(digest), digest: digest.into() })
     }
+
+    /// Writes a file of an item to `path`, checked against its digest, without holding it in memory.
+    pub fn write(&self, item: &Item, file: &str, path: &Path) -> Result<(), StageError> {
+        self.store.materialise(reference(item, file)?, path)?;
+        Ok(())
+    }
 }
 
 fn reference<'a>(item: &'a Item, file: &str) -> Result<&'a FileRef, StageError> {
@@ -151,6 +158,33 @@ impl<'a> Output<'a> {
         (self.on_item)(&item)?;
         self.items.push(item);
         Ok(())
+    }
+
+    /// Adds an item with its files' names and where they lie, in a [work folder](Self::work_folder), which
+    /// they leave; they are not held in memory.
+    pub fn item_of_files(
+        &mut self,
+        name: &str,
+        files: &[(&str, PathBuf)],
+    ) -> Result<(), StageError> {
+        let mut taken: BTreeMap<&Path, FileRef> = BTreeMap::new();
+        for (_, path) in files {
+            if !taken.contains_key(&**path) {
+                taken.insert(path, self.store.take_in(path)?);
+            }
+        }
+        let files = files.iter().map(|(file, path)| ((*file).to_owned(), taken[&**path]));
+        let files = files.collect();
+        let item = Item { name: name.to_owned(), files };
+        (self.on_item)(&item)?;
+        self.items.push(item);
+        Ok(())
+    }
+
+    /// An empty folder, by its full path. It goes when it is dropped, or with `gc` if this process was
+    /// killed.
+    pub fn work_folder(&self) -> Result<TempDir, StageError> {
+        Ok(self.store.work_folder()?)
     }
 
     /// The items written, in order.

@@ -191,7 +191,7 @@ pub trait Stage: Send + Sync {
 
     /// Parameters that do not change the output, each with the value that stands for all in the
     /// key. It is the default, so that leaving the parameter out is no change either.
-    fn params_without_effect(&self) -> &'static [(&'static str, usize)] {
+    fn params_without_effect(&self) -> &'static [(&'static str, Option<usize>)] {
         &[]
     }
 

@@ -137,8 +137,8 @@ impl Stage for Sample {
         idle::sample(self)
     }
 
-    fn params_without_effect(&self) -> &'static [(&'static str, usize)] {
-        &[("batch_size", 4)]
+    fn params_without_effect(&self) -> &'static [(&'static str, Option<usize>)] {
+        &[("batch_size", Some(4))]
     }
 
     fn own_size(&self) -> OwnSize {

@@ -212,7 +212,7 @@ pub(super) fn read_examples(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stages::{LoraTrain, Pretrain, Sample};
+    use crate::stages::{LoraTrain, Pretrain, Sample, ShellCommand};
 
     #[test]
     fn the_default_stands_for_a_parameter_without_effect() {
@@ -225,6 +225,7 @@ mod tests {
             }
         }
         check::<Sample>(json!({ "model": "builtin:tiny" }));
+        check::<ShellCommand>(json!({ "command": "true", "outputs": ["x"] }));
         check::<LoraTrain>(json!({ "model": "builtin:tiny", "steps": 1 }));
         check::<Pretrain>(json!({
             "part": "vae", "steps": 1, "learning_rate": 0.01, "lr_schedule": "constant",

@@ -7,8 +7,8 @@ use crate::artifact::FileRef;
 
 /// Another cache. Whatever it cannot do counts as not there; it is for it to say why.
 pub trait Behind: fmt::Debug + Send + Sync {
-    /// Brings the result of a key, whole, and gives its record.
-    fn bring(&self, store: &Store, key: Fingerprint) -> Option<Record>;
+    /// Brings the result of a key, whole, and gives its record; `name` is what a person calls it.
+    fn bring(&self, store: &Store, key: Fingerprint, name: &dyn fmt::Display) -> Option<Record>;
     /// Brings the results of items, those it has.
     fn bring_items(&self, store: &Store, keys: &[Fingerprint]);
     /// What stages with this key read from outside.

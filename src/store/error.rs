@@ -160,6 +160,9 @@ impl StoreError {
             Self::Io { source, .. } if source.kind() == ErrorKind::IsADirectory => {
                 "a folder stands where a file must be: move it away, or name another path"
             }
+            Self::Io { source, .. } if source.kind() == ErrorKind::Unsupported => {
+                "put a file, or a link to one, in its place"
+            }
             Self::Io { .. } | Self::Cancelled => return None,
         })
     }

@@ -13,11 +13,15 @@ use std::{
 
 use serde::Serialize;
 
+use tempfile::{NamedTempFile, TempDir};
+
 use super::{
     Digest, Store, StoreError,
+    adopt::SCRATCH,
     aside::{folder_of, scratch},
+    stat_cache::hash_file,
 };
-use crate::artifact::FileRef;
+use crate::{artifact::FileRef, regular};
 
 /// How a file came out of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -56,6 +60,70 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Adds a file that lies in a folder for work, and that nobody writes to any more, without holding it
+    /// in memory. It becomes the object where that can be, since a copy would take the space twice.
+    pub fn take_in(&self, path: &Path) -> Result<FileRef, StoreError> {
+        let failed = |e| StoreError::io(path, e);
+        let source = regular::open(path).map_err(failed)?;
+        let (digest, metadata) = (hash_file(path).map_err(failed)?, source.metadata());
+        let metadata = metadata.map_err(failed)?;
+        let file = FileRef { digest, size: metadata.len() };
+        if self.object_ok(digest, Some(file.size)) && self.is_intact(digest)? {
+            return Ok(file);
+        }
+        let mut temp = scratch(&self.root.join("tmp")).map_err(failed)?;
+        if has_one_name(&metadata) {
+            // As any file that this process makes.
+            let permissions = temp.as_file().metadata().map_err(failed)?.permissions();
+            fs::set_permissions(path, permissions).map_err(failed)?;
+            fs::rename(path, temp.path()).map_err(failed)?;
+            let (_, place) = temp.into_parts();
+            temp = NamedTempFile::from_parts(source, place);
+        } else {
+            transfer(&source, temp.as_file_mut()).map_err(failed)?;
+        }
+        self.place(temp, digest)?;
+        Ok(file)
+    }
+
+    /// A folder for work, by its full path. It goes when it is dropped, or with `gc` if this process was
+    /// killed.
+    pub fn work_folder(&self) -> Result<TempDir, StoreError> {
+        let tmp = self.root.join("tmp");
+        let failed = |e| StoreError::io(&tmp, e);
+        let full = std::path::absolute(&tmp).map_err(failed)?;
+        tempfile::Builder::new()
+            .prefix(&format!("{SCRATCH}-work-"))
+            .tempdir_in(full)
+            .map_err(failed)
+    }
+
+    /// Removes folders for work whose process was killed; no run may be using the store.
+    pub(super) fn drop_work_folders(&self) {
+        for entry in fs::read_dir(self.root.join("tmp")).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if name.to_string_lossy().starts_with(&format!("{SCRATCH}-work-")) {
+                // What cannot be removed is left to the next time.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+}
+
+/// Whether a file can be reached by its path alone, as far as that is known.
+fn has_one_name(metadata: &fs::Metadata) -> bool {
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::MetadataExt::nlink(metadata) == 1
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = metadata;
+        false
+    }
+}
+
 fn transfer(mut object: &File, to: &mut File) -> io::Result<Transfer> {
     if reflink_copy::reflink_file(object, to).is_ok() {
         return Ok(Transfer::Reflink);
@@ -68,6 +136,45 @@ fn transfer(mut object: &File, to: &mut File) -> io::Result<Transfer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_in_a_folder_for_work_becomes_the_object_that_its_bytes_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("cache")).unwrap();
+        let work = store.work_folder().unwrap();
+        let path = work.path().join("file");
+        fs::write(&path, "content").unwrap();
+        let file = store.take_in(&path).unwrap();
+        assert_eq!(store.read(&file).unwrap(), b"content");
+        assert_eq!(store.put(b"content").unwrap(), file);
+        let object = store.object_path(file.digest);
+        let made = fs::metadata(&object).unwrap().permissions();
+        let other = store.put(b"other").unwrap();
+        assert_eq!(made, fs::metadata(store.object_path(other.digest)).unwrap().permissions());
+        // Damage is made good; a file with a second name is copied.
+        fs::remove_file(&object).unwrap();
+        fs::write(&object, "damaged").unwrap();
+        fs::write(&path, "content").unwrap();
+        fs::hard_link(&path, work.path().join("second")).unwrap();
+        assert_eq!(store.take_in(&path).unwrap(), file);
+        fs::write(&path, "CONTENT").unwrap();
+        assert_eq!(store.read(&file).unwrap(), b"content");
+        drop(work);
+        assert_eq!(fs::read_dir(dir.path().join("cache/tmp")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_folder_for_work_that_was_left_goes_with_gc() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("cache")).unwrap();
+        let gone = store.work_folder().unwrap().path().to_owned();
+        assert!(gone.is_absolute() && !gone.exists());
+        let left = store.work_folder().unwrap().keep();
+        fs::create_dir_all(left.join("in/input")).unwrap();
+        fs::write(left.join("in/input/a"), "1").unwrap();
+        store.gc(&crate::store::GcPolicy::default()).unwrap();
+        assert!(!left.exists());
+    }
 
     #[test]
     fn a_file_outside_is_the_users_own() {

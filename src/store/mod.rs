@@ -65,7 +65,7 @@ pub use objects::NewObject;
 pub use pictures::PictureName;
 pub use record::{Ingredients, ItemRecord, Lookup, Record, Trace, unnamed};
 pub(crate) use seal::{Form, Opened, open as unseal, seal};
-pub use sources::{SourceReader, is_below};
+pub use sources::{SourceReader, is_below, is_missing, names_before};
 pub use stats::{Count, StoreStats};
 pub use verify::{Damage, Gone, VerifyReport};
 

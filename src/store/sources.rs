@@ -1,13 +1,14 @@
 //! Files read from outside the store, such as a data set, and what was read of them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Component, Path, PathBuf},
     sync::Mutex,
 };
 
 use super::{Digest, Store, StoreError};
+use crate::regular;
 
 /// Reads files below one folder and remembers which, so that their content enters the key.
 ///
@@ -33,7 +34,7 @@ impl SourceReader {
     /// Reads the file at `path` below the folder.
     pub fn read(&self, path: &str) -> Result<Vec<u8>, StoreError> {
         let full = self.below(path)?;
-        match fs::read(&full) {
+        match regular::read(&full) {
             Ok(bytes) => {
                 self.note(path.to_owned(), Digest::of(&bytes));
                 Ok(bytes)
@@ -154,6 +155,54 @@ fn missing() -> Digest {
     Digest::of(b"pipe: no such file")
 }
 
+/// Whether this is what a [`SourceReader`] remembers of a file that is not there.
+pub fn is_missing(digest: Digest) -> bool {
+    digest == missing()
+}
+
+/// The names in a folder that were not there when its list had the digest `old`, where that can be told:
+/// of the names that are not `known` to have been there, those that came last.
+pub fn names_before(folder: &Path, old: Digest, known: &BTreeSet<String>) -> Option<Vec<String>> {
+    /// Bytes of names that are hashed at most.
+    const WORK: usize = 16 << 20;
+    let mut names = names_in(folder).ok()?;
+    let came = |name: &String| {
+        let metadata = fs::symlink_metadata(folder.join(name)).ok();
+        (metadata.map(|metadata| changed(&metadata)), name.clone())
+    };
+    let new = names.iter().filter(|name| !known.contains(*name));
+    let mut latest: Vec<_> = new.map(came).collect();
+    latest.sort_by(|a, b| b.cmp(a));
+    names.extend(known.iter().cloned());
+    names.sort();
+    names.dedup();
+    let size: usize = names.iter().map(|name| name.len() + 3).sum();
+    let mut added = Vec::new();
+    let mut latest = latest.into_iter();
+    for _ in 0..=WORK / size.max(1) {
+        if digest_of_names(&names) == old {
+            added.sort();
+            return Some(added);
+        }
+        let (_, name) = latest.next()?;
+        names.remove(names.binary_search(&name).ok()?);
+        added.push(name);
+    }
+    None
+}
+
+/// When a file came to its place, or was last changed: to the nanosecond where that is known.
+#[cfg(unix)]
+fn changed(metadata: &fs::Metadata) -> (i64, i64) {
+    use std::os::unix::fs::MetadataExt;
+    (metadata.ctime(), metadata.ctime_nsec())
+}
+
+#[cfg(not(unix))]
+fn changed(metadata: &fs::Metadata) -> Option<std::time::SystemTime> {
+    metadata.created().ok()
+}
+
 /// The name of a folder's listing; the root's is `./`.
 fn listing(path: &str) -> String {
     match path.trim_end_matches('/') {
@@ -233,5 +282,32 @@ mod tests {
         assert_eq!(changed(), ["images/1.png"]);
         fs::write(data.join("images/2.png"), "two").unwrap();
         assert_eq!(changed(), ["images/", "images/1.png"]);
+    }
+
+    #[test]
+    fn the_names_that_came_are_found_by_the_digest_of_those_that_were_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str| fs::write(dir.path().join(name), name).unwrap();
+        for name in ["a", "b", "c"] {
+            write(name);
+        }
+        let old = digest_of_names(&names_in(dir.path()).unwrap());
+        let came = |known: &[&str]| {
+            let known = known.iter().map(|name| (*name).to_owned()).collect();
+            names_before(dir.path(), old, &known)
+        };
+        assert_eq!(came(&[]), Some(vec![]));
+        // So that no file system's clock gives both the same time.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        write("bb");
+        write("0");
+        assert_eq!(came(&[]), Some(vec!["0".to_owned(), "bb".to_owned()]));
+        fs::remove_file(dir.path().join("a")).unwrap();
+        assert_eq!(came(&["a"]), Some(vec!["0".to_owned(), "bb".to_owned()]));
+        // Nobody knows what went.
+        assert_eq!(came(&[]), None);
+        // It came again, and was there.
+        write("a");
+        assert_eq!(came(&["a"]), Some(vec!["0".to_owned(), "bb".to_owned()]));
     }
 }

@@ -14,6 +14,7 @@ use std::{
 };
 
 use super::Digest;
+use crate::regular;
 
 /// What tells that a file is still the one that was hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +109,7 @@ impl Stamp {
 /// Hashes a file piece by piece: weights are larger than the memory.
 pub(super) fn hash_file(path: &Path) -> io::Result<Digest> {
     let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(fs::File::open(path)?)?;
+    hasher.update_reader(regular::open(path)?)?;
     Ok(hasher.finalize().into())
 }
 

@@ -226,11 +226,13 @@ def pages(pipe, s3, server):
         s3.put_object(Bucket=BUCKET, Key=key, Body=b"no record")
     pipe("cache", "push", "--cache", "first", "--remote", f"s3://{BUCKET}/caches/many")
     since = server.lines()
-    pulled = pipe("cache", "pull", "--all", "--cache", "seventh", "--remote", f"s3://{BUCKET}/caches/many")
+    pull = ["cache", "pull", "--all", "--cache", "seventh", "--remote", f"s3://{BUCKET}/caches/many"]
+    pulled = pipe(*pull, good=False)
     listings = len(server.requests("list-type=2", since))
     told(f"pages of a listing of {MANY + 3} keys", listings, listings == 2)
     asked = len([line for line in server.requests("GET /", since) if "/actions/" in line and "list-type" not in line])
     told("records that were asked for", asked, asked == MANY + 3)
+    told("what of them is told", line_of(pulled, "not whole"), f"{MANY} results are not whole" in pulled)
     told("pull of the whole ones among them", line_of(pulled, "fetched 3 results"), "fetched 3 results" in pulled)
 
 

@@ -10,14 +10,15 @@ use std::{
 const ALLOWED: &[(&str, &[&str])] = &[
     ("rng", &[]),
     ("device", &[]),
-    ("models", &["rng"]),
+    ("regular", &[]),
+    ("models", &["regular", "rng"]),
     // A checkpoint names its content as the store does, and says if the training goes on.
     ("train", &["models", "rng", "store::CheckpointName", "store::Digest", "store::Keep"]),
     // Readers of data sets run inside a stage: they read through its reader.
     ("data", &["rng", "store::SourceReader"]),
     ("metrics", &["data", "rng"]),
     // The store keeps manifests without looking into their items.
-    ("store", &["artifact::FileRef", "artifact::Manifest", "artifact::file_name"]),
+    ("store", &["artifact::FileRef", "artifact::Manifest", "artifact::file_name", "regular"]),
     // Artifacts are read from a stage's inputs and written to its output.
     (
         "artifact",
@@ -41,6 +42,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "data",
             "metrics",
             "models",
+            "regular",
             "rng",
             "store",
             "train",

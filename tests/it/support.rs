@@ -307,8 +307,8 @@ impl Stage for Train {
         &["steps"]
     }
 
-    fn params_without_effect(&self) -> &'static [(&'static str, usize)] {
-        &[("save_every", 0)]
+    fn params_without_effect(&self) -> &'static [(&'static str, Option<usize>)] {
+        &[("save_every", Some(0))]
     }
 
     fn run(

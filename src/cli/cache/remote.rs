@@ -67,6 +67,9 @@ impl TransferArgs {
     }
 }
 
+/// Results that are left out and named.
+const MOST_BROKEN: usize = 20;
+
 fn remote(session: &Session) -> Result<Remote, CliError> {
     open_remote(&session.settings()?)?.ok_or_else(|| {
         CliError::usage("no remote cache is set")
@@ -178,6 +181,7 @@ fn pull_files(
 ) -> Result<(), CliError> {
     let (name, flag) = (remote.to_string(), stop.flag.clone());
     let link = Arc::new(Link::new(remote, store.root(), move || flag.is_cancelled())?);
+    link.only_fetching();
     if args.what.dry_run {
         link.only_looking();
     }
@@ -198,6 +202,7 @@ fn pull_files(
         there: fresh_results.saturating_sub(results.len()),
         bytes: results.iter().map(|(_, bytes)| bytes).sum(),
         results,
+        broken: report.broken,
         error: report.error,
         ..Moved::default()
     };
@@ -219,14 +224,33 @@ fn print(
     let _ =
         writeln!(out, "{verb} {results}, {}; {} there already", bytes(moved.bytes), moved.there);
     session.print(&out)?;
-    for name in &moved.broken {
-        session.talk(&format!("left out, since its content is gone or damaged: {name}"));
+    for (name, wrong) in moved.broken.iter().take(MOST_BROKEN) {
+        session.talk(&format!("left out: {name}: {wrong}"));
+    }
+    if let more @ 1.. = moved.broken.len().saturating_sub(MOST_BROKEN) {
+        session.talk(&format!("left out: {more} more"));
     }
     warn_of_differing(moved, remote, session);
     if stop.flag.is_cancelled() {
         return Err(CliError::Told(stop.exit_code()));
     }
     match &moved.error {
+        None if !moved.broken.is_empty() => {
+            let results = match moved.broken.len() {
+                1 => "1 result is".to_owned(),
+                results => format!("{results} results are"),
+            };
+            let (place, help) = match verb {
+                "sent" | "would send" => {
+                    ("in this cache", "`pipe run` computes again what is not whole")
+                }
+                _ => (
+                    &*format!("in `{remote}`"),
+                    "`pipe run` with this remote computes again what is not whole, and replaces it there",
+                ),
+            };
+            Err(CliError::environment(format!("{results} not whole {place}")).with_help(help))
+        }
         None => Ok(()),
         Some(error) => Err(CliError::environment(format!(
             "{} did not get through: {error}",

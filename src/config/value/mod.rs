@@ -8,7 +8,7 @@ pub(super) use error::owned;
 pub use error::{ValueError, ValueProblem};
 pub use text::{Syntax, parse_document, parse_value};
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 use indexmap::IndexMap;
 use serde_json::Value;
@@ -24,6 +24,19 @@ pub struct Node {
     pub origin: Option<Origin>,
     /// The `"${...}"` that fetched it from there.
     pub via: Option<Origin>,
+    /// What references put into a text that holds more than them.
+    pub filled: Option<Box<[Filled]>>,
+}
+
+/// A value that a reference put into a text.
+#[derive(Clone, Debug)]
+pub struct Filled {
+    /// `params.rank`, or the axis.
+    pub name: String,
+    /// Where it stands in the text.
+    pub range: Range<usize>,
+    /// Where the value was written.
+    pub origin: Option<Origin>,
 }
 
 /// The value of a [`Node`].
@@ -62,7 +75,7 @@ pub struct Entry {
 impl Node {
     /// A value that no file holds.
     pub fn new(data: Data) -> Self {
-        Self { data, origin: None, via: None }
+        Self { data, origin: None, via: None, filled: None }
     }
 
     /// An empty table.

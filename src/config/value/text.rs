@@ -113,7 +113,12 @@ impl Reader {
                 (key.into_inner().into_owned(), Entry { key: Some(origin), node: self.node(value) })
             })
             .collect();
-        Node { data: Data::Table(entries), origin: Some(self.origin(span)), via: None }
+        Node {
+            data: Data::Table(entries),
+            origin: Some(self.origin(span)),
+            via: None,
+            filled: None,
+        }
     }
 
     fn node(&mut self, value: Spanned<DeValue<'_>>) -> Node {
@@ -148,6 +153,6 @@ impl Reader {
             }
             DeValue::Table(table) => return self.table(table, span),
         };
-        Node { data, origin: Some(self.origin(span)), via: None }
+        Node { data, origin: Some(self.origin(span)), via: None, filled: None }
     }
 }

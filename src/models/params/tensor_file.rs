@@ -13,6 +13,7 @@ use safetensors::{
 };
 
 use super::LoadError;
+use crate::regular;
 
 /// A file whose content has a known hash, as the objects of a store have.
 #[derive(Clone, Debug)]
@@ -85,7 +86,7 @@ impl<'a> TensorFile<'a> {
     /// Opens a file on disk, which errors call `file`.
     pub fn open(path: &Path, file: &str) -> Result<Self, LoadError> {
         let io = |source| LoadError::Io { path: path.display().to_string(), source };
-        Self::of_file(File::open(path).map_err(io)?, (path, file))
+        Self::of_file(regular::open(path).map_err(io)?, (path, file))
     }
 
     /// Takes a file that somebody else opened.

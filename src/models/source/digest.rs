@@ -10,6 +10,7 @@ use std::{
 use blake3::Hash;
 
 use super::{super::LoadError, ModelSource, PartFile, absent, io};
+use crate::regular;
 
 impl ModelSource {
     /// The content of parts' files, as one hash that goes into keys.
@@ -67,7 +68,7 @@ pub type HashFile<'a> = &'a dyn Fn(&Path) -> std::io::Result<Hash>;
 
 fn hash_file(path: &Path) -> std::io::Result<Hash> {
     let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(std::fs::File::open(path)?)?;
+    hasher.update_reader(regular::open(path)?)?;
     Ok(hasher.finalize())
 }
 

@@ -19,6 +19,7 @@ use super::{
     cache::weight_dtype,
     params::{StoredFile, TensorFile},
 };
+use crate::regular;
 
 use reference::Refused;
 
@@ -124,7 +125,7 @@ impl ModelSource {
             },
             Self::Folder(root) => {
                 let file = root.join(path);
-                std::fs::read(&file).map(Cow::Owned).map_err(|source| io(&file, source))
+                regular::read(&file).map(Cow::Owned).map_err(|source| io(&file, source))
             }
         }
     }

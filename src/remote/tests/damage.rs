@@ -44,11 +44,11 @@ fn what_is_damaged_there_is_replaced_by_who_makes_it_again() {
     server.remove(&files[1]);
 
     let run = link(&second, remote);
-    assert!(run.bring(&second.store, made.record.fingerprint).is_none());
+    assert!(run.bring(&second.store, made.record.fingerprint, &"clips").is_none());
     run.made(second.make("clips", &[b"one", b"two", b"three"]));
     let report = run.finish();
     assert_eq!((report.sent.objects, report.sent.results.len()), (2, 1));
-    assert_eq!(third.pull(&s3_with(&server, s3::SECRET)).broken, [""; 0]);
+    assert_eq!(third.pull(&s3_with(&server, s3::SECRET)).broken, []);
     assert!(third.has(&made));
 }
 
@@ -64,11 +64,11 @@ fn what_lies_behind_a_damaged_list_or_record_is_replaced_at_once() {
             server.change(key, |bytes| bytes[0] ^= 1);
         }
         let run = link(&second, remote);
-        assert!(run.bring(&second.store, made.record.fingerprint).is_none());
+        assert!(run.bring(&second.store, made.record.fingerprint, &"clips").is_none());
         run.made(second.make("clips", &[b"one", b"two", b"three"]));
         let report = run.finish();
         assert_eq!((report.sent.objects, report.sent.results.len()), (4, 1), "{damaged}");
-        assert_eq!(third.pull(&s3_with(&server, s3::SECRET)).broken, [""; 0]);
+        assert_eq!(third.pull(&s3_with(&server, s3::SECRET)).broken, []);
         assert!(third.has(&made));
     }
 }
@@ -149,7 +149,7 @@ fn another_output_takes_the_place_of_one_that_is_damaged_there() {
 
         // The stage does not give the same twice.
         let run = link(&second, remote);
-        assert!(run.bring(&second.store, made.record.fingerprint).is_none());
+        assert!(run.bring(&second.store, made.record.fingerprint, &"clips").is_none());
         run.bring_items(&second.store, &made.items);
         let another = second.make("clips", &[b"another"]);
         if !lost {

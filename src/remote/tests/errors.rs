@@ -74,10 +74,24 @@ fn what_a_server_says_is_told_with_what_to_check() {
     the remote cache `s3://bucket/` refuses: it redirects to nowhere, as for a bucket of another region
       see that `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` belong to an account that may read and write there, that `AWS_REGION` is the bucket's (`us-east-1` if not set), and that `AWS_ENDPOINT_URL` names the server if it is not Amazon's; profiles in `~/.aws` are not read
     there is no bucket for the remote cache `s3://bucket/`: 404 Not Found, NoSuchBucket: No such bucket
-      make it with the tools of its server, or correct the address: `pipe` makes folders in a bucket, but no buckets
+      create the bucket with the tools of its server, or correct the address: `pipe` makes folders in a bucket, but no buckets
     the remote cache `s3://bucket/` fails: 500 Internal Server Error
       try again later: the fault is the server's, unless another kind of server is at this address
     ");
+}
+
+/// Who only reads is not told that a cache would be made there.
+#[test]
+fn a_bucket_that_is_not_there_is_no_empty_cache() {
+    let (server, remote) = s3();
+    for _ in 0..2 {
+        server.fault("GET /bucket", Fault::Says("404 Not Found", "NoSuchBucket", "No such bucket"));
+    }
+    for error in [remote.check().unwrap_err(), remote.check_is_there().unwrap_err()] {
+        assert!(matches!(error, RemoteError::NoBucket { .. }), "{error}");
+        assert!(error.help().unwrap().starts_with("create the bucket"));
+    }
+    assert!(!remote.check().unwrap());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod damage;
 mod errors;
 mod large;
+mod records;
 mod s3;
 
 use std::{
@@ -192,7 +193,7 @@ fn the_first_record_stays_and_a_different_one_is_told() {
         let kept = remote.record(first.record.fingerprint).unwrap().unwrap();
         assert_eq!(kept.output, first.record.output);
         // As when both looked before either wrote.
-        assert!(!remote.send_records(&there.store, &second).unwrap());
+        assert!(!remote.send_result(&second).unwrap());
     }
 }
 
@@ -244,10 +245,10 @@ fn a_run_reads_through_and_writes_back() {
     assert_eq!((report.sent.results.len(), report.sent.failed), (1, 0));
 
     let reading = link(&there, s3_with(&server, s3::SECRET));
-    assert!(reading.bring(&there.store, Fingerprint::of(b"unknown")).is_none());
+    assert!(reading.bring(&there.store, Fingerprint::of(b"unknown"), &"clips").is_none());
     reading.bring_items(&there.store, &made.items);
     assert!(there.store.lookup_item(made.items[0]).unwrap().is_some());
-    let record = reading.bring(&there.store, made.record.fingerprint).unwrap();
+    let record = reading.bring(&there.store, made.record.fingerprint, &"clips").unwrap();
     assert_eq!(record.output, made.record.output);
     assert_eq!(reading.traces(Fingerprint::of(b"traced")).len(), 1);
     assert_eq!(reading.finish().brought.len(), 1);
@@ -256,7 +257,7 @@ fn a_run_reads_through_and_writes_back() {
     server.requests();
     let reading = link(&there, s3_with(&server, s3::SECRET));
     for _ in 0..3 {
-        assert!(reading.bring(&there.store, Fingerprint::of(b"unknown")).is_none());
+        assert!(reading.bring(&there.store, Fingerprint::of(b"unknown"), &"clips").is_none());
     }
     assert_eq!(server.requests().iter().filter(|line| line.contains("actions")).count(), 1);
 }
@@ -274,7 +275,7 @@ fn without_a_network_a_run_goes_on_at_once() {
     let start = Instant::now();
     let link = link(&here, s3_with(&gone, s3::SECRET));
     for _ in 0..50 {
-        assert!(link.bring(&here.store, Fingerprint::of(b"k")).is_none());
+        assert!(link.bring(&here.store, Fingerprint::of(b"k"), &"clips").is_none());
     }
     link.made(made);
     let report = link.finish();
@@ -309,7 +310,7 @@ fn who_stops_waits_for_no_more_than_what_is_on_its_way() {
     let asked = AtomicUsize::new(0);
     let stopped = move || asked.fetch_add(1, Ordering::Relaxed) > 0;
     let reading = Link::new(remote, there.dir.path(), stopped).unwrap();
-    assert!(reading.bring(&there.store, made.record.fingerprint).is_none());
+    assert!(reading.bring(&there.store, made.record.fingerprint, &"clips").is_none());
     assert!(server.requests().len() < 10);
     assert!(!there.has(&made) && there.is_clean());
 }

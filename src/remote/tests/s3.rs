@@ -39,6 +39,11 @@ const PAGE: usize = 1000;
 
 struct State {
     page: AtomicUsize,
+    /// Milliseconds before each answer.
+    delay: AtomicUsize,
+    /// Requests that are being answered, and the most there were.
+    busy: AtomicUsize,
+    busiest: AtomicUsize,
     /// Uploads that were begun.
     begun: AtomicUsize,
     objects: Mutex<BTreeMap<String, Vec<u8>>>,
@@ -58,6 +63,9 @@ impl State {
     fn new() -> Self {
         Self {
             page: AtomicUsize::new(PAGE),
+            delay: AtomicUsize::default(),
+            busy: AtomicUsize::default(),
+            busiest: AtomicUsize::default(),
             begun: AtomicUsize::default(),
             objects: Mutex::default(),
             uploads: Mutex::default(),
@@ -89,6 +97,16 @@ impl S3 {
     /// Lists no more keys at once.
     pub fn list_at_once(&self, keys: usize) {
         self.state.page.store(keys, Ordering::Relaxed);
+    }
+
+    /// Answers each request only after this time.
+    pub fn delay(&self, time: Duration) {
+        self.state.delay.store(time.as_millis() as usize, Ordering::Relaxed);
+    }
+
+    /// The most requests that it answered at once.
+    pub fn busiest(&self) -> usize {
+        self.state.busiest.load(Ordering::Relaxed)
     }
 
     /// Uploads that were neither completed nor aborted: what they hold is charged for.
@@ -169,6 +187,10 @@ fn serve(state: &State, mut stream: TcpStream) {
     let range = request.headers.get("range").map_or("", String::as_str);
     let what = format!("{} {}?{} {range}", request.method, request.path, request.query);
     state.log.lock().unwrap().push(what.clone());
+    let busy = state.busy.fetch_add(1, Ordering::Relaxed) + 1;
+    state.busiest.fetch_max(busy, Ordering::Relaxed);
+    thread::sleep(Duration::from_millis(state.delay.load(Ordering::Relaxed) as u64));
+    state.busy.fetch_sub(1, Ordering::Relaxed);
     let fault = {
         let mut faults = state.faults.lock().unwrap();
         let due = faults.front().is_some_and(|(on, _)| what.contains(on));

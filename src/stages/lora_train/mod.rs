@@ -204,8 +204,8 @@ impl Stage for LoraTrain {
         Some((&self.model, &["transformer", "scheduler", "vae/config.json"]))
     }
 
-    fn params_without_effect(&self) -> &'static [(&'static str, usize)] {
-        &[("save_every", 100)]
+    fn params_without_effect(&self) -> &'static [(&'static str, Option<usize>)] {
+        &[("save_every", Some(100))]
     }
 
     fn trajectory_params(&self) -> &'static [&'static str] {

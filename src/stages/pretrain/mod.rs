@@ -281,8 +281,8 @@ impl Stage for Pretrain {
         Some(given.with(self.part.name(), config))
     }
 
-    fn params_without_effect(&self) -> &'static [(&'static str, usize)] {
-        &[("save_every", 200)]
+    fn params_without_effect(&self) -> &'static [(&'static str, Option<usize>)] {
+        &[("save_every", Some(200))]
     }
 
     fn trajectory_params(&self) -> &'static [&'static str] {

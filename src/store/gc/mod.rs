@@ -283,6 +283,9 @@ impl Store {
         })?;
         report.unfinished = unfinished.len() as u64;
         self.sweep("tmp", dry_run, report, |_| false)?;
+        if !dry_run {
+            self.drop_work_folders();
+        }
         self.sweep("pictures", dry_run, report, |path| {
             needed.pictures.has(path)
                 || policy.min_age.is_some_and(|age| is_younger(modified(path), age))
@@ -408,7 +411,7 @@ fn is_younger(time: SystemTime, age: Duration) -> bool {
 fn is_ours(folder: &str, below: &Path) -> bool {
     let parts: Vec<_> = below.iter().map(|part| part.to_string_lossy()).collect();
     match (folder, &*parts) {
-        ("tmp", [name]) => name.starts_with(SCRATCH),
+        ("tmp", [name, ..]) => name.starts_with(SCRATCH),
         ("pictures", [_, _]) => PictureName::of(below).is_some(),
         ("checkpoints", [trajectory, _]) => trajectory.parse::<Fingerprint>().is_ok(),
         (_, [shard, rest]) => {

@@ -230,3 +230,45 @@ fn malformed_arc_tasks() {
     task("[[1, 2], [3, 4]]");
     shell.succeed("run arc.toml");
 }
+
+/// A FIFO waits for who writes to it, and `/dev/zero` never ends.
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_refused_and_not_waited_for() {
+    let shell = Shell::new();
+    write_pairs(&shell, &["a", "bb"]);
+    shell.write("clips.toml", &own_data("pairs", 2));
+    shell.succeed("run clips.toml");
+    let path = shell.path("data/target/bb.jpg");
+    let whole = fs::read(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    let fifo = nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU);
+    fifo.unwrap();
+    for line in ["run", "plan", "check", "explain"] {
+        let more = if line == "explain" { " pairs" } else { "" };
+        let told = shell.transcript_at_home(&format!("{line} clips.toml{more}"));
+        // What `check` finds, it finds in the file: there it stands, with its place.
+        let code = if line == "check" { "? 2" } else { "? 3" };
+        assert!(told.contains(code), "{told}");
+        assert!(told.contains("data/target/bb.jpg`: it is a FIFO, not a regular file"), "{told}");
+    }
+    insta::assert_snapshot!(shell.transcript_at_home("run clips.toml --cache other"), @"
+    $ pipe run clips.toml --cache other
+    ? 3
+    --- stderr
+    clips: 3 stages on cpu
+    failed   pairs
+      × stage `pairs`: cannot read an image: cannot access `data/target/bb.jpg`: it is a FIFO, not a regular file
+      help: put a file, or a link to one, in its place
+    skipped  clips[method=linear]  because `pairs` failed
+    skipped  clips[method=quadratic]  because `pairs` failed
+    failed   0 stages ran, 1 failed, 2 not reached in [TIME]
+    ");
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+    let told = shell.transcript("plan clips.toml");
+    assert!(told.contains("? 3") && told.contains("it is a device, not a regular file"), "{told}");
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, whole).unwrap();
+    assert!(shell.succeed("plan clips.toml").contains("0 stages to run"));
+}

@@ -218,3 +218,79 @@ fn of_many_commands_some_are_named() {
     let line = plan.lines().find(|line| line.starts_with("shell commands")).unwrap();
     insta::assert_snapshot!(line, @"shell commands, which a run must allow: s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11 and 8 more");
 }
+
+const TOLD: &str = r#"[params]
+v    = 1
+what = "v${v}"
+
+[stages.told]
+kind    = "command"
+command = "echo ${what}, ${v} > $OUT/x"
+outputs = ["x"]
+"#;
+
+#[test]
+fn of_a_text_that_changed_the_param_in_it_is_named() {
+    let shell = Shell::new();
+    shell.write("told.toml", TOLD);
+    shell.succeed("run told.toml --allow-commands");
+    insta::assert_snapshot!(shell.transcript("plan told.toml --set params.v=2"), @"
+    $ pipe plan told.toml --set params.v=2
+    ? 0
+    --- stdout
+    run    told  params.v 1 -> 2 (--set params.v=2)  about [TIME]
+    1 stage to run, 0 cached; at most about [TIME] of stage time
+    shell commands, which a run must allow: told
+    disk: at most about [SIZE]; [SIZE] are free
+    ");
+    shell.write("told.toml", &TOLD.replace("v    = 1", "v    = 30"));
+    let plan = shell.transcript("plan told.toml");
+    assert!(plan.contains("params.v 1 -> 30 (told.toml:2:8)"), "{plan}");
+    // Another template is another text.
+    shell.write("told.toml", &TOLD.replace("echo ${what}", "printf ${what}"));
+    let plan = shell.transcript("plan told.toml");
+    assert!(plan.contains("command echo v1, 1 > $OUT/x -> printf v1, 1"), "{plan}");
+}
+
+#[test]
+fn files_that_came_and_went_are_named() {
+    let shell = Shell::new();
+    for name in ["a", "b", "c"] {
+        shell.pair("data", name, 9);
+    }
+    let data = CLIPS
+        .replace("{ source = \"builtin:figures\" }", "{ source = \"folder\", root = \"data\" }")
+        .replace("\"pose\"", "\"pairs\"")
+        .replace("count  = 2", "holdout = 0.0");
+    shell.write("clips.toml", &data);
+    shell.succeed("run clips.toml");
+    let reasons = || {
+        let plan = shell.plan("clips.toml");
+        let all = plan[0]["reasons"].as_array().unwrap().clone();
+        let of = |reason: &serde_json::Value| {
+            let text = |key| reason[key].as_str().unwrap().to_owned();
+            format!("{} {}", text("path"), text("change"))
+        };
+        all.iter().map(of).collect::<Vec<_>>()
+    };
+    let target = shell.path("data/target/b.png");
+    let kept = std::fs::read(&target).unwrap();
+    for side in ["input", "target"] {
+        std::fs::remove_file(shell.path("data").join(side).join("b.png")).unwrap();
+    }
+    assert_eq!(reasons(), ["input/b.png deleted", "target/b.png deleted"]);
+    shell.pair("data", "d", 7);
+    let all =
+        ["input/b.png deleted", "input/d.png added", "target/b.png deleted", "target/d.png added"];
+    let mut found = reasons();
+    found.sort();
+    assert_eq!(found, all);
+    let plan = shell.transcript("plan clips.toml");
+    assert!(
+        plan.contains("`input/b.png` deleted") && plan.contains("`input/d.png` added"),
+        "{plan}"
+    );
+    shell.pair("data", "b", 9);
+    std::fs::write(&target, kept).unwrap();
+    assert_eq!(reasons(), ["input/d.png added", "target/d.png added"]);
+}

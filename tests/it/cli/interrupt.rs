@@ -199,3 +199,52 @@ fn stopped(mut command: Command, signals: &str) -> (Option<i32>, String) {
     stderr.read_to_string(&mut rest).unwrap();
     (child.wait().unwrap().code(), rest)
 }
+
+const SLOW: &str = r#"[stages.slow]
+kind    = "command"
+command = "sleep 98765 & echo $! > $STARTED; wait"
+outputs = ["x"]
+env     = { STARTED = "PLACE" }
+"#;
+
+#[cfg(target_os = "linux")]
+#[test]
+fn nothing_of_a_command_outlives_a_run_that_is_killed() {
+    let shell = Shell::new();
+    let started = shell.path("started");
+    shell.write("slow.toml", &SLOW.replace("PLACE", &started.display().to_string()));
+    let mut run = command(shell.dir.path())
+        .args(["run", "slow.toml", "--allow-commands"])
+        .env("TMPDIR", shell.path("."))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let until = |done: &dyn Fn() -> bool| {
+        let start = Instant::now();
+        while !done() {
+            assert!(start.elapsed() < Duration::from_secs(60), "too late");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let sleeps = || {
+        let process = std::fs::read_to_string(&started).ok()?;
+        let line = std::fs::read(format!("/proc/{}/cmdline", process.trim())).ok()?;
+        line.starts_with(b"sleep\0").then_some(())
+    };
+    until(&|| sleeps().is_some());
+    run.kill().unwrap();
+    run.wait().unwrap();
+    until(&|| sleeps().is_none());
+    // Its folder lies in the cache, where `gc` finds it.
+    let left = || walk(&shell.path("cache/tmp")).len();
+    assert!(left() > 0);
+    assert!(
+        !std::fs::read_dir(shell.dir.path())
+            .unwrap()
+            .flatten()
+            .any(|entry| { entry.file_name().to_string_lossy().starts_with("pipe-command") })
+    );
+    shell.succeed("cache gc");
+    assert_eq!(left(), 0);
+    assert_eq!(std::fs::read_dir(shell.path("cache/tmp")).unwrap().count(), 0);
+}

@@ -250,3 +250,16 @@ fn an_exclude_that_matches_nothing_is_a_warning() {
         assert!(shell.transcript(line).contains("matches no cell"), "{line}");
     }
 }
+
+#[test]
+fn programs_are_told_of_a_file_with_errors_as_by_check() {
+    let shell = Shell::new();
+    shell.write("clips.toml", &CLIPS.replace("frames", "framez"));
+    let [plan, check] = ["plan", "check"].map(|verb| {
+        let output = shell.output(&format!("{verb} clips.toml --json"));
+        assert_eq!(output.status.code(), Some(2));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    });
+    assert_eq!(plan, check);
+    assert!(plan["files"][0]["errors"][0]["message"].as_str().unwrap().contains("framez"));
+}

@@ -225,3 +225,45 @@ fn a_folder_in_the_place_of_the_format_file_is_told_before_anything_is_sent() {
     ");
     assert_eq!(walk(&shell.path("shared")).len(), 0);
 }
+
+#[test]
+fn what_is_damaged_or_gone_at_the_remote_is_told_of_each_result_by_name() {
+    let (shell, shared) = (Shell::new(), "--remote shared");
+    shell.write("clips.toml", CLIPS);
+    shell.succeed(&format!("run clips.toml --cache one {shared}"));
+    let lock = shell.path("one/actions");
+    let outputs = walk(&lock).into_iter().map(|file| {
+        let record: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        let record = &record["record"];
+        let output = record["output"].as_str().unwrap().to_owned();
+        (record["ingredients"]["kind"].as_str().unwrap().to_owned(), output)
+    });
+    let outputs: Vec<_> = outputs.collect();
+    let object = |output: &str| shell.path("shared/objects").join(&output[..2]).join(&output[2..]);
+    let (_, pairs) = outputs.iter().find(|(kind, _)| kind == "dataset").unwrap();
+    std::fs::write(object(pairs), "damaged").unwrap();
+    for (_, clips) in outputs.iter().filter(|(kind, _)| kind == "interpolate") {
+        std::fs::remove_file(object(clips)).unwrap();
+    }
+    let pull = shell.transcript(&format!("cache pull clips.toml --cache two {shared}"));
+    let pull = pull.replace(&shell.dir.path().display().to_string(), "[HOME]");
+    insta::assert_snapshot!(pull, @r"
+    $ pipe cache pull clips.toml --cache two --remote shared
+    ? 3
+    --- stdout
+    fetched 0 results, [SIZE]; 0 there already
+    --- stderr
+    left out: pairs: 1 file is damaged
+      × 1 result is not whole in `file://[HOME]/shared/`
+      help: `pipe run` with this remote computes again what is not whole, and replaces it there
+    ");
+    let all = shell.transcript(&format!("cache pull --all --dry-run --cache two {shared}"));
+    assert!(all.contains("? 3") && all.contains("3 results are not whole"), "{all}");
+    let run = shell.transcript(&format!("run clips.toml --cache two {shared}"));
+    assert_eq!(run.matches("is computed anew").count(), 3, "{run}");
+    assert!(run.contains("`pairs` is computed anew"), "{run}");
+    assert!(run.contains("sent 3 results"), "{run}");
+    let pull = shell.transcript(&format!("cache pull clips.toml --cache three {shared}"));
+    assert!(pull.contains("? 0") && pull.contains("fetched 3 results"), "{pull}");
+}

@@ -1,8 +1,10 @@
 //! The schemas of what `pipe` writes, and that it writes what they say.
 
+use std::path::Path;
+
 use serde_json::Value;
 
-use super::{CLIPS, Shell};
+use super::{CLIPS, Shell, walk};
 use crate::json_schema::violations;
 
 fn schema(document: &str) -> Value {
@@ -29,6 +31,70 @@ fn the_committed_schemas_are_those_of_the_program() {
     let printed: Value = serde_json::from_str(&shell.succeed("schema lock")).unwrap();
     assert_eq!(printed, schema("lock"));
     assert_eq!(shell.output("schema lok").status.code(), Some(2));
+}
+
+fn document(toml: &str) -> Value {
+    serde_json::to_value(toml.parse::<toml::Table>().unwrap()).unwrap()
+}
+
+#[test]
+fn every_pipeline_fits_the_schema_of_editors() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files: Vec<_> = [walk(&root.join("pipelines")), walk(&root.join("docs"))].concat();
+    files.retain(|file| file.extension() == Some("toml".as_ref()));
+    assert!(files.iter().filter(|file| file.ends_with("base/few_shot.toml")).count() == 1);
+    let shell = Shell::new();
+    shell.succeed("init");
+    for name in ["a", "b", "c"] {
+        shell.pair("photos", name, 9);
+    }
+    shell.succeed("init own --data photos");
+    files.extend([shell.path("experiment.toml"), shell.path("own.toml")]);
+    let schema = schema("pipeline");
+    for file in files {
+        let found = violations(&schema, &document(&std::fs::read_to_string(&file).unwrap()));
+        assert!(found.is_empty(), "{}: {found:#?}", file.display());
+    }
+    assert_eq!(violations(&schema, &document(CLIPS)), [""; 0]);
+}
+
+#[test]
+fn a_mistake_breaks_the_schema_of_editors() {
+    let schema = schema("pipeline");
+    let pairs = "[stages.p]\nkind = 'dataset'\nsource = { source = 'builtin:figures' }\ntask = 'pose'\nsize = [64, 64]\n";
+    assert_eq!(violations(&schema, &document(pairs)), [""; 0]);
+    let over = format!("extends = 'base.toml'\n{pairs}");
+    for (text, place) in [
+        (format!("{pairs}cuont = 1"), "/stages/p/cuont"),
+        (format!("{pairs}count = 'many'"), "/stages/p/count"),
+        (pairs.replace("'dataset'", "'datasets'"), "/stages/p/kind"),
+        (pairs.replace("kind = 'dataset'", ""), "/stages/p: lacks \"kind\""),
+        (pairs.replace("size = [64, 64]", ""), "/stages/p: lacks \"size\""),
+        (
+            format!("{pairs}[stages.q]\nkind = 'metric'\nmetric = 'miou'"),
+            "/stages/q: lacks \"inputs\"",
+        ),
+        (
+            format!("{pairs}[stages.q]\nkind = 'transform'\ninputs = {{}}"),
+            "/stages/q/inputs: lacks",
+        ),
+        (
+            format!("{pairs}[stages.q]\nkind = 'transform'\ninputs = {{ x = 'p' }}"),
+            "/stages/q/inputs/x",
+        ),
+        (format!("sede = 1\n{pairs}"), "/sede"),
+        // What is laid over another file may be part of a stage, but not of none.
+        ("extends = 'base.toml'\n[stages.p]\ncuont = 1".to_owned(), "/stages/p/cuont"),
+        (format!("{pairs}[profiles.quick.stages.p]\ncuont = 1"), "/profiles/quick/stages/p/cuont"),
+        (format!("{over}count = 'many'"), "/stages/p/count"),
+        (over.replace("'dataset'", "'datasets'"), "/stages/p/kind"),
+    ] {
+        let found = violations(&schema, &document(&text));
+        assert!(found.iter().any(|found| found.starts_with(place)), "{text}: {found:?}");
+    }
+    let part =
+        "extends = 'base.toml'\n[stages.p]\ncount = 1\n[stages.q]\nkind = 'dataset'\nsize = [8, 8]";
+    assert_eq!(violations(&schema, &document(part)), [""; 0]);
 }
 
 #[test]

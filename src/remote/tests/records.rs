@@ -1,0 +1,176 @@
+//! How many requests records take, and what the remote lost of them.
+
+use super::*;
+
+/// The requests since the last call that begin with this.
+fn asked(server: &S3, what: &str) -> usize {
+    server.requests().iter().filter(|line| line.starts_with(what)).count()
+}
+
+#[test]
+fn records_beside_a_result_that_the_remote_lost_are_sent_again() {
+    for by_run in [false, true] {
+        let (server, remote) = s3();
+        let here = Machine::new();
+        let made = here.make("clips", &[b"one", b"two"]);
+        remote.push(&here.store, std::slice::from_ref(&made), &HOW).unwrap();
+        for folder in ["traces", "items"] {
+            let keys = server.keys(folder);
+            server.remove(&keys[0]);
+            let dry = remote.push(&here.store, std::slice::from_ref(&made), &DRY).unwrap();
+            assert_eq!((dry.results.len(), dry.there), (1, 0), "{folder}");
+            assert_eq!(server.keys(folder).len(), keys.len() - 1);
+            if by_run {
+                // Another machine made the same again.
+                let link = link(&here, s3_with(&server, s3::SECRET));
+                link.made(made.clone());
+                assert_eq!(link.finish().sent.results.len(), 1, "{folder}");
+            } else {
+                let moved = remote.push(&here.store, std::slice::from_ref(&made), &HOW).unwrap();
+                assert_eq!((moved.results.len(), moved.there, moved.objects), (1, 0, 0));
+                assert!(moved.bytes > 0 && moved.results[0].1 == moved.bytes);
+            }
+            assert_eq!(server.keys(folder), keys);
+            let moved = remote.push(&here.store, std::slice::from_ref(&made), &HOW).unwrap();
+            assert_eq!((moved.results.len(), moved.there), (0, 1));
+        }
+    }
+}
+
+#[test]
+fn many_items_are_looked_for_by_lists_and_few_one_by_one() {
+    let (server, remote) = s3();
+    let here = Machine::new();
+    let files: Vec<Vec<u8>> = (0..400_u16).map(|at| at.to_le_bytes().to_vec()).collect();
+    let files: Vec<_> = files.iter().map(Vec::as_slice).collect();
+    let (many, few) = (here.make("many", &files), here.make("few", &files[..10]));
+    let both = [many.clone(), few.clone()];
+    remote.push(&here.store, &both, &HOW).unwrap();
+    server.requests();
+    assert_eq!(remote.push(&here.store, &[few], &HOW).unwrap().there, 1);
+    assert_eq!(asked(&server, "HEAD /bucket/items"), 10);
+    let lost = server.keys("items")[7].clone();
+    server.remove(&lost);
+    assert_eq!(remote.push(&here.store, &[many], &HOW).unwrap().results.len(), 1);
+    let requests = server.requests();
+    assert!(!requests.iter().any(|line| line.starts_with("HEAD /bucket/items")));
+    assert!(requests.len() <= 260, "{}", requests.len());
+    assert!(server.keys("items").contains(&lost));
+}
+
+#[test]
+fn a_result_that_is_new_takes_one_request_for_each_thing_sent() {
+    let (server, remote) = s3();
+    let here = Machine::new();
+    let link = link(&here, remote);
+    link.made(here.make("first", &[b"one"]));
+    while server.keys("actions").is_empty() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    server.requests();
+    link.made(here.make("second", &[b"two", b"three"]));
+    assert_eq!(link.finish().sent.results.len(), 2);
+    let mut requests: Vec<_> = server
+        .requests()
+        .iter()
+        .map(|line| line.split('/').take(3).collect::<Vec<_>>().join("/"))
+        .collect();
+    // The record is asked for first and written last.
+    assert!(requests[0].starts_with("GET") && requests.last().unwrap().ends_with("actions"));
+    requests.sort();
+    // Both read the same from outside, so the second finds that there.
+    insta::assert_snapshot!(requests.join("\n"), @"
+    GET /bucket/actions
+    GET /bucket/traces
+    PUT /bucket/actions
+    PUT /bucket/items
+    PUT /bucket/items
+    PUT /bucket/objects
+    PUT /bucket/objects
+    PUT /bucket/objects
+    PUT /bucket/traces
+    ");
+}
+
+#[test]
+fn results_are_sent_side_by_side() {
+    let (server, remote) = s3();
+    let here = Machine::new();
+    server.delay(Duration::from_millis(40));
+    let link = link(&here, remote);
+    for at in 0..16_u8 {
+        link.made(here.make(&format!("clips{at}"), &[&[at]]));
+    }
+    assert_eq!(link.finish().sent.results.len(), 16);
+    // One result alone has no more than three requests on their way.
+    assert!(server.busiest() >= 6, "{}", server.busiest());
+    assert_eq!(Machine::new().pull(&s3_with(&server, s3::SECRET)).results.len(), 16);
+}
+
+#[test]
+fn who_waits_long_for_the_remote_is_told_for_what() {
+    let server = S3::new();
+    let here = Machine::new();
+    let made = here.make("clips", &[b"one"]);
+    let told = |delay| {
+        let link = link(&here, s3_patient(&server, s3::SECRET, Duration::from_secs(8)));
+        server.fault("GET /bucket/actions", Fault::Slow(delay));
+        link.made(made.clone());
+        let mut told = None;
+        link.finish_telling(|results| told = Some(results));
+        told
+    };
+    assert_eq!(told(Duration::from_secs(3)), Some(1));
+    assert_eq!(told(Duration::from_millis(1)), None);
+}
+
+#[test]
+fn a_remote_that_stops_answering_is_waited_for_once() {
+    let (server, remote) = s3();
+    let here = Machine::new();
+    let link = link(&here, remote);
+    link.made(here.make("first", &[b"one"]));
+    while server.keys("actions").is_empty() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // Longer than anybody waits.
+    server.delay(Duration::from_secs(9));
+    for at in 0..40_u8 {
+        link.made(here.make(&format!("clips{at}"), &[&[at]]));
+    }
+    let start = Instant::now();
+    let report = link.finish();
+    assert_eq!((report.sent.results.len(), report.sent.failed), (1, 40));
+    assert!(report.error.unwrap().contains("cannot be reached"));
+    assert!(start.elapsed() < (QUICK.connect + QUICK.read) * 6, "{:?}", start.elapsed());
+}
+
+#[test]
+fn what_is_wrong_at_the_remote_is_told_once_a_result() {
+    let (server, remote) = s3();
+    let (here, there) = (Machine::new(), Machine::new());
+    let made = here.make("clips", &[b"one", b"two", b"three"]);
+    remote.push(&here.store, std::slice::from_ref(&made), &HOW).unwrap();
+    let object = |bytes: &[u8]| sharded("objects", &Digest::of(bytes).to_string());
+    server.change(&object(b"one"), |bytes| bytes[0] ^= 1);
+    server.remove(&object(b"two"));
+    let wrong = Wrong { record: false, damaged: 1, gone: 1 };
+    assert_eq!(wrong.to_string(), "1 file is damaged, 1 file is gone");
+    let key = made.record.fingerprint;
+    assert_eq!(there.pull(&remote).broken, [(key.short(), wrong)]);
+    let link = link(&there, remote);
+    assert!(link.bring(&there.store, key, &"pairs").is_none());
+    link.bring_items(&there.store, &made.items);
+    assert!(link.bring(&there.store, key, &"pairs").is_none());
+    assert_eq!(link.finish().broken, [("pairs".to_owned(), wrong)]);
+
+    // A record that cannot be read, and a list of items, also where nothing is fetched.
+    let manifest = sharded("objects", &made.record.output.to_string());
+    server.remove(&manifest);
+    let remote = s3_with(&server, s3::SECRET);
+    let found = remote.pull(&Machine::new().store, &Scope::All, &DRY).unwrap();
+    assert_eq!(found.broken, [(key.short(), Wrong::file(true))]);
+    server.change(&server.keys("actions")[0], |bytes| bytes.truncate(9));
+    let found = remote.pull(&Machine::new().store, &Scope::All, &DRY).unwrap();
+    assert_eq!(found.broken[0].1.to_string(), "the record is damaged");
+}
