@@ -132,7 +132,7 @@ fn the_file_to_copy_runs_elsewhere_on_pictures_of_ones_own() {
     assert!(told.contains("score.psnr") && !told.contains("(a)"), "{told}");
     // Four fifths are learnt from, and all others are scored.
     let pairs = |stage: &str| {
-        let line = format!("show mine.toml {stage} --json --set params.data.root=ten");
+        let line = format!("show mine.toml {stage} --json --set params.data.root=ten {short}");
         let shown: serde_json::Value = serde_json::from_str(&shell.succeed(&line)).unwrap();
         shown["artifacts"][0]["artifact"]["items"].as_array().unwrap().len()
     };
