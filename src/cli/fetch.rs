@@ -48,7 +48,9 @@ fn one(name: &Name<'_>, parts: &[&str], session: &Session, stop: &Stop) -> Resul
     let bar = session.bar("{bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta}  {wide_msg}");
     let mut told = start;
     let mut total = 0;
-    let fetched = hub::fetch(&Hub::from_env(), &cache, name, parts, &mut |progress| {
+    let flag = stop.flag.clone();
+    let hub = Hub::from_env().with_stop(move || flag.is_cancelled());
+    let fetched = hub::fetch(&hub, &cache, name, parts, &mut |progress| {
         total = progress.total;
         bar.set_length(progress.total);
         bar.set_position(progress.done);

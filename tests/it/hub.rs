@@ -5,7 +5,7 @@ use std::{
     fs,
     ops::ControlFlow,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use pipe::models::{
@@ -191,4 +191,86 @@ fn a_hub_that_is_not_there_is_asked_a_few_times() {
     );
     assert!(message.contains("local folder"), "{message}");
     assert!(content(cache.path()).is_empty());
+}
+
+/// An address of the hub itself.
+const BACK: &str =
+    "/org/tiny/resolve/0123456789abcdef0123456789abcdef01234567/transformer/config.json";
+
+#[test]
+fn a_redirect_to_what_is_no_address_of_the_web_is_refused() {
+    for (to, shown) in [
+        ("file:///etc/passwd", "`file:///etc/passwd`"),
+        ("data:,x", "`data:,x`"),
+        ("ftp://127.0.0.1/x", "`ftp://127.0.0.1/x`"),
+        ("http://", "`http://`"),
+        ("", "``"),
+    ] {
+        let (hub, cache) = (small(None), tempfile::tempdir().unwrap());
+        hub.faults(&[Fault::Redirect(to)]);
+        let message = error(get(&hub, cache.path(), "org/tiny", None));
+        let wanted = format!("`[HUB]` redirects to an address that cannot be used: {shown}");
+        assert!(redacted(&message, &hub).starts_with(&wanted), "{message}");
+        assert!(message.contains("local folder"), "{message}");
+    }
+    let (hub, cache) = (small(None), tempfile::tempdir().unwrap());
+    hub.faults(&[Fault::Redirect(BACK); 20]);
+    let message = error(get(&hub, cache.path(), "org/tiny", None));
+    assert!(message.contains("redirects without an end"), "{message}");
+    // One that leads back is followed.
+    hub.requests();
+    let (hub, cache) = (small(None), tempfile::tempdir().unwrap());
+    hub.faults(&[Fault::Redirect(BACK)]);
+    get(&hub, cache.path(), "org/tiny", None).unwrap();
+}
+
+#[test]
+fn an_address_of_a_hub_that_is_none_is_told_at_once() {
+    let cache = tempfile::tempdir().unwrap();
+    let mut hub = small(None);
+    for bad in ["huggingface.co", "file:///srv/hub", ""] {
+        hub.endpoint = bad.to_owned();
+        let message = error(get(&hub, cache.path(), "org/tiny", None));
+        assert!(message.contains("is not the address of a hub\nset `HF_ENDPOINT`"), "{message}");
+    }
+}
+
+#[test]
+fn a_list_of_files_that_drips_is_given_up() {
+    let (hub, cache) = (small(None), tempfile::tempdir().unwrap());
+    hub.drip();
+    let client = Hub::new(&hub.endpoint, None).with_listing_time(Duration::from_millis(500));
+    let name = Name::parse("org/tiny").unwrap();
+    let start = Instant::now();
+    let got = fetch(&client, cache.path(), &name, &["vae"], &mut |_| ControlFlow::Continue(()));
+    let message = redacted(&error(got), &hub);
+    assert!(
+        message.starts_with("`[HUB]` takes more than 0.5 s to list the files of `org/tiny`"),
+        "{message}"
+    );
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert_eq!(hub.requests().len(), 1, "it is not asked again");
+}
+
+#[test]
+fn who_waits_for_the_network_can_stop() {
+    let stopped = |hub: &FakeHub, pause| {
+        let (cache, start) = (tempfile::tempdir().unwrap(), Instant::now());
+        let client = Hub::new(&hub.endpoint, None).with_pause(pause);
+        let client = client.with_stop(move || start.elapsed() > Duration::from_millis(300));
+        let name = Name::parse("org/tiny").unwrap();
+        let got = fetch(&client, cache.path(), &name, &["vae"], &mut |_| ControlFlow::Continue(()));
+        assert!(matches!(got, Err(FetchError::Stopped)));
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    };
+    let short = Duration::from_millis(2);
+    let dripping = small(None);
+    dripping.drip();
+    stopped(&dripping, short);
+    let stalling = small(None);
+    stalling.faults(&[Fault::Stall(1)]);
+    stopped(&stalling, short);
+    let busy = small(None);
+    busy.faults(&[Fault::Busy]);
+    stopped(&busy, Duration::from_mins(5));
 }

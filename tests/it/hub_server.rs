@@ -6,8 +6,12 @@ use std::{
     io::{BufRead, BufReader, Write as _},
     net::{TcpListener, TcpStream},
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
+    time::Duration,
 };
 
 use data_encoding::HEXLOWER;
@@ -28,6 +32,10 @@ pub enum Fault {
     Busy,
     /// All bytes come though only the rest was asked for.
     NoRange,
+    /// The answer leads to this address.
+    Redirect(&'static str),
+    /// Nothing comes after this many bytes, and the connection stays.
+    Stall(usize),
 }
 
 /// A hub with one repository, `org/tiny`.
@@ -44,6 +52,8 @@ struct State {
     files_at: String,
     token: Option<String>,
     faults: Mutex<VecDeque<Fault>>,
+    /// Whether the list of files comes byte by byte.
+    drips: AtomicBool,
     log: Mutex<Vec<String>>,
 }
 
@@ -92,6 +102,11 @@ impl FakeHub {
         self.state.faults.lock().unwrap().extend(faults);
     }
 
+    /// Lists of files come byte by byte from now on, twenty in a second.
+    pub fn drip(&self) {
+        self.state.drips.store(true, Ordering::Relaxed);
+    }
+
     /// The requests since the last call: path, range, and whether the token came along.
     pub fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.state.log.lock().unwrap())
@@ -131,11 +146,14 @@ struct Answer {
     body: Vec<u8>,
     /// Bytes that are sent of the body.
     sent: usize,
+    drips: bool,
+    stalls: bool,
 }
 
 impl Answer {
     fn new(status: &'static str, headers: &str, body: Vec<u8>) -> Self {
-        Self { status, headers: headers.to_owned(), sent: body.len(), body }
+        let (sent, headers) = (body.len(), headers.to_owned());
+        Self { status, headers, sent, body, drips: false, stalls: false }
     }
 }
 
@@ -147,7 +165,18 @@ fn send(mut stream: TcpStream, answer: &Answer) -> std::io::Result<()> {
         answer.body.len(),
         answer.headers
     )?;
-    stream.write_all(&answer.body[..answer.sent])
+    let body = &answer.body[..answer.sent];
+    for piece in body.chunks(if answer.drips { 1 } else { body.len().max(1) }) {
+        stream.write_all(piece)?;
+        if answer.drips {
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+    if answer.stalls {
+        // Longer than any test waits.
+        thread::sleep(Duration::from_mins(5));
+    }
+    Ok(())
 }
 
 fn answer(state: &State, path: &str, token: Option<&str>, start: usize) -> Answer {
@@ -162,7 +191,10 @@ fn answer(state: &State, path: &str, token: Option<&str>, start: usize) -> Answe
     }
     if let Some(revision) = path.strip_prefix("/api/models/org/tiny/revision/") {
         return match revision.strip_suffix("?blobs=true").unwrap() {
-            "main" | COMMIT | "refs%2Fpr%2F1" => Answer::new("200 OK", "", listing(state)),
+            "main" | COMMIT | "refs%2Fpr%2F1" => {
+                let drips = state.drips.load(Ordering::Relaxed);
+                Answer { drips, ..Answer::new("200 OK", "", listing(state)) }
+            }
             _ => Answer::new("404 Not Found", "X-Error-Code: RevisionNotFound\r\n", Vec::new()),
         };
     }
@@ -188,6 +220,10 @@ fn bytes(state: &State, file: &[u8], start: usize) -> Answer {
         Some(Fault::Cut(len)) => answer.sent = len.min(answer.sent),
         Some(Fault::Wrong) => answer.body[0] ^= 1,
         Some(Fault::NoRange) => answer = Answer::new("200 OK", "", file.to_vec()),
+        Some(Fault::Redirect(to)) => {
+            return Answer::new("302 Found", &format!("Location: {to}\r\n"), Vec::new());
+        }
+        Some(Fault::Stall(len)) => (answer.sent, answer.stalls) = (len.min(answer.sent), true),
     }
     answer
 }

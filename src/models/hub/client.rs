@@ -1,17 +1,22 @@
 //! Requests to the hub: what a revision holds, and the bytes of a file.
 
-use std::{
-    io::{self, Read},
-    time::Duration,
-};
+use std::{io::Read, sync::Arc, time::Duration};
 
 use serde::Deserialize;
-use ureq::{Agent, AgentBuilder, RedirectAuthHeaders, Request, Response};
+use ureq::{Agent, AgentBuilder, Response};
+use url::Url;
 
-use super::{super::LoadError, Name, home, missing, plain, variable};
+use super::{
+    super::LoadError,
+    Name, home, missing, plain,
+    request::{Failure, Get, Stopped, is_of_web, waiting},
+    variable,
+};
 
 /// The longest list of files that is read.
 const LONGEST_LISTING: u64 = 32 << 20;
+/// The time a list of files may take; it is a few hundred kilobytes.
+const LISTING_TIME: Duration = Duration::from_mins(1);
 
 /// The hub, or a mirror that speaks its protocol.
 pub struct Hub {
@@ -20,6 +25,9 @@ pub struct Hub {
     agent: Agent,
     /// The wait after a first failure; each further one doubles it.
     pub(super) pause: Duration,
+    /// The time for a list of files.
+    listing_time: Duration,
+    pub(super) stopped: Arc<Stopped>,
 }
 
 /// What a revision holds.
@@ -47,6 +55,8 @@ pub(super) enum RequestError {
     Passing(String),
     /// It will not.
     Final(LoadError),
+    /// The user asked to stop.
+    Stopped,
 }
 
 #[derive(Deserialize)]
@@ -90,14 +100,16 @@ impl Hub {
             .timeout_connect(Duration::from_secs(20))
             .timeout_read(Duration::from_mins(1))
             .user_agent(concat!("pipe/", env!("CARGO_PKG_VERSION")))
-            // A file lies on another host, which must not see the token.
-            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+            // They are followed in `request.rs`.
+            .redirects(0)
             .try_proxy_from_env(!here.iter().any(|here| endpoint.starts_with(here)));
         Self {
             endpoint: endpoint.trim_end_matches('/').to_owned(),
             token,
             agent: agent.build(),
             pause: Duration::from_millis(500),
+            listing_time: LISTING_TIME,
+            stopped: Arc::new(|| false),
         }
     }
 
@@ -107,23 +119,37 @@ impl Hub {
         Self { pause, ..self }
     }
 
-    fn get(&self, path: &str) -> Request {
-        let request = self.agent.get(&format!("{}/{path}", self.endpoint));
-        match &self.token {
-            Some(token) => request.set("Authorization", &format!("Bearer {token}")),
-            None => request,
-        }
+    /// The same hub, which may take so long for a list of files.
+    #[must_use]
+    pub fn with_listing_time(self, listing_time: Duration) -> Self {
+        Self { listing_time, ..self }
+    }
+
+    /// The same hub; `stopped` is asked all the time whether the user wants to stop.
+    #[must_use]
+    pub fn with_stop(self, stopped: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self { stopped: Arc::new(stopped), ..self }
+    }
+
+    fn get(&self, path: &str) -> Result<Get, RequestError> {
+        let url = Url::parse(&format!("{}/{path}", self.endpoint)).ok().filter(is_of_web);
+        let url = url.ok_or_else(|| {
+            let message = format!("`{}` is not the address of a hub", self.endpoint);
+            let help = "set `HF_ENDPOINT` to an address such as `https://huggingface.co`, or unset it";
+            RequestError::Final(missing(message, help))
+        })?;
+        let (agent, token) = (self.agent.clone(), self.token.clone());
+        Ok(Get { agent, url, token, start: 0, limit: None })
     }
 
     /// The commit a revision is at, and that commit's files.
     pub(super) fn listing(&self, name: &Name<'_>) -> Result<Listing, RequestError> {
         let Name { id, revision } = name;
         let revision = revision.replace('/', "%2F");
-        let request = self.get(&format!("api/models/{id}/revision/{revision}?blobs=true"));
-        let response = request.call().map_err(|error| self.refusal(error, name))?;
-        let mut text = Vec::new();
-        let body = response.into_reader().take(LONGEST_LISTING).read_to_end(&mut text);
-        body.map_err(|error| RequestError::Passing(error.to_string()))?;
+        let get = self.get(&format!("api/models/{id}/revision/{revision}?blobs=true"))?;
+        let get = Get { limit: Some(self.listing_time), ..get };
+        let text = waiting(&*self.stopped, || get.text(LONGEST_LISTING));
+        let text = text.ok_or(RequestError::Stopped)?.map_err(|e| self.failure(e, name))?;
         read_listing(&text, id).map_err(RequestError::Final)
     }
 
@@ -134,14 +160,32 @@ impl Hub {
         commit: &str,
         path: &str,
         start: u64,
-    ) -> Result<(impl Read + use<>, u64), RequestError> {
-        let mut request = self.get(&format!("{}/resolve/{commit}/{path}", name.id));
-        if start > 0 {
-            request = request.set("Range", &format!("bytes={start}-"));
-        }
-        let response = request.call().map_err(|error| self.refusal(error, name))?;
+    ) -> Result<(impl Read + Send + use<>, u64), RequestError> {
+        let get = Get { start, ..self.get(&format!("{}/resolve/{commit}/{path}", name.id))? };
+        let response = waiting(&*self.stopped, || get.call());
+        let response = response.ok_or(RequestError::Stopped)?.map_err(|e| self.failure(e, name))?;
         let begins = if response.status() == 206 { start } else { 0 };
         Ok((response.into_reader(), begins))
+    }
+
+    fn failure(&self, failure: Failure, name: &Name<'_>) -> RequestError {
+        let endpoint = &self.endpoint;
+        let help = "check `HF_ENDPOINT` and what lies between here and the hub, or name a local folder in \
+                    diffusers' layout";
+        let refused = |message: String| RequestError::Final(missing(message, help));
+        match failure {
+            Failure::Refused(error) => self.refusal(*error, name),
+            Failure::Cut(error) => RequestError::Passing(error.to_string()),
+            Failure::Address(to) => refused(format!(
+                "`{endpoint}` redirects to an address that cannot be used: `{to}`"
+            )),
+            Failure::Circle => refused(format!("`{endpoint}` redirects without an end")),
+            Failure::Slow => refused(format!(
+                "`{endpoint}` takes more than {} s to list the files of `{}`",
+                self.listing_time.as_secs_f64(),
+                name.id
+            )),
+        }
     }
 
     /// What a failed request means to the user.
@@ -221,10 +265,4 @@ fn read_listing(text: &[u8], id: &str) -> Result<Listing, LoadError> {
 
 fn is_hash(text: &str, lengths: &[usize]) -> bool {
     lengths.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-impl From<io::Error> for RequestError {
-    fn from(error: io::Error) -> Self {
-        Self::Passing(error.to_string())
-    }
 }

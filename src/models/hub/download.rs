@@ -6,7 +6,7 @@ use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use data_encoding::HEXLOWER;
@@ -18,6 +18,7 @@ use super::{
     Hub, Name,
     client::{RemoteFile, RequestError},
     known_commit, missing,
+    request::{Chunks, LOOK},
     select::files_of,
 };
 
@@ -95,29 +96,40 @@ pub fn fetch(
 
 impl Hub {
     /// Asks again, after waits, what fails in passing.
-    fn retrying<T>(&self, ask: impl Fn() -> Result<T, RequestError>) -> Result<T, LoadError> {
+    fn retrying<T>(&self, ask: impl Fn() -> Result<T, RequestError>) -> Result<T, FetchError> {
         let mut failures = 0;
         loop {
             match ask() {
                 Ok(answer) => return Ok(answer),
-                Err(RequestError::Final(error)) => return Err(error),
+                Err(RequestError::Final(error)) => return Err(error.into()),
+                Err(RequestError::Stopped) => return Err(FetchError::Stopped),
                 Err(RequestError::Passing(message)) => self.wait(&mut failures, &message)?,
             }
         }
     }
 
     /// Waits before the next attempt, or says that there is none.
-    fn wait(&self, failures: &mut u32, message: &str) -> Result<(), LoadError> {
+    fn wait(&self, failures: &mut u32, message: &str) -> Result<(), FetchError> {
         *failures += 1;
         if *failures >= MOST_FAILURES {
             return Err(missing(
                 format!("the download failed {MOST_FAILURES} times: {message}"),
                 "check the network and `HF_ENDPOINT`, then run again: it goes on where it ended; or \
                  name a local folder in diffusers' layout",
-            ));
+            )
+            .into());
         }
-        thread::sleep(self.pause * (1 << (*failures - 1)));
-        Ok(())
+        let end = Instant::now() + self.pause * (1 << (*failures - 1));
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if (self.stopped)() {
+                return Err(FetchError::Stopped);
+            }
+            if left.is_zero() {
+                return Ok(());
+            }
+            thread::sleep(left.min(LOOK));
+        }
     }
 }
 
@@ -213,6 +225,7 @@ impl Download<'_, '_> {
                 }
                 Err(SomeError::Fetch(error)) => return Err(error),
                 Err(SomeError::Request(RequestError::Final(error))) => return Err(error.into()),
+                Err(SomeError::Request(RequestError::Stopped)) => return Err(FetchError::Stopped),
                 Err(SomeError::Request(RequestError::Passing(message))) => {
                     self.hub.wait(&mut failures, &message)?;
                 }
@@ -231,17 +244,16 @@ impl Download<'_, '_> {
             .append(begins > 0)
             .open(partial)
             .map_err(write)?;
-        let mut reader = reader.take(file.size - begins);
-        let (mut have, mut buffer) = (begins, vec![0; 1 << 18]);
+        let chunks = Chunks::of(reader.take(file.size - begins));
+        let mut have = begins;
         loop {
             self.tell(file, have).map_err(SomeError::Fetch)?;
-            match reader.read(&mut buffer) {
-                Ok(0) | Err(_) => return Ok(()),
-                Ok(read) => {
-                    out.write_all(&buffer[..read]).map_err(write)?;
-                    have += read as u64;
-                }
-            }
+            let stopped = || SomeError::Fetch(FetchError::Stopped);
+            let Some(bytes) = chunks.next(&*self.hub.stopped).ok_or_else(stopped)? else {
+                return Ok(());
+            };
+            out.write_all(&bytes).map_err(write)?;
+            have += bytes.len() as u64;
         }
     }
 

@@ -9,6 +9,7 @@
 
 mod client;
 mod download;
+mod request;
 mod select;
 
 use std::{

@@ -1,0 +1,184 @@
+//! One request: it follows redirects itself, and whoever waits for it can stop.
+
+use std::{
+    io::{self, Read},
+    panic::resume_unwind,
+    sync::mpsc::{Receiver, RecvTimeoutError, sync_channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use ureq::{Agent, Response};
+use url::Url;
+
+/// Redirects that are followed; the hub needs two.
+const MOST_REDIRECTS: usize = 10;
+/// The time between two looks whether the user wants to stop.
+pub(super) const LOOK: Duration = Duration::from_millis(100);
+/// Bytes that are read at once.
+const CHUNK: usize = 1 << 18;
+
+/// Asked whether the user wants to stop.
+pub(super) type Stopped = dyn Fn() -> bool + Send + Sync;
+
+/// Why a request gave nothing.
+pub(super) enum Failure {
+    /// The connection broke, or the answer is an error.
+    Refused(Box<ureq::Error>),
+    /// The answer ended early.
+    Cut(io::Error),
+    /// It leads to an address that is none of the web.
+    Address(String),
+    /// It leads on and on.
+    Circle,
+    /// The answer took longer than the whole of it may.
+    Slow,
+}
+
+/// What is asked for.
+pub(super) struct Get {
+    pub agent: Agent,
+    pub url: Url,
+    /// Goes to the host of `url` alone: a file may lie on another, which must not see it.
+    pub token: Option<String>,
+    /// The first byte that is wanted.
+    pub start: u64,
+    /// The time for all of it; without one, the time between two bytes is limited.
+    pub limit: Option<Duration>,
+}
+
+impl Get {
+    /// The answer's head. `ureq` would follow an address without a host into a panic.
+    pub fn call(self) -> Result<Response, Failure> {
+        let end = self.limit.map(|limit| Instant::now() + limit);
+        let mut url = self.url.clone();
+        for _ in 0..=MOST_REDIRECTS {
+            let mut request = self.agent.request_url("GET", &url);
+            if self.start > 0 {
+                request = request.set("Range", &format!("bytes={}-", self.start));
+            }
+            if let Some(token) = self.token.as_ref().filter(|_| is_same_host(&self.url, &url)) {
+                request = request.set("Authorization", &format!("Bearer {token}"));
+            }
+            if let Some(end) = end {
+                request = request.timeout(end.saturating_duration_since(Instant::now()));
+            }
+            let late = || end.is_some_and(|end| Instant::now() >= end);
+            let response = request.call().map_err(|error| match error {
+                ureq::Error::Transport(_) if late() => Failure::Slow,
+                error => Failure::Refused(Box::new(error)),
+            })?;
+            if !matches!(response.status(), 301 | 302 | 303 | 307 | 308) {
+                return Ok(response);
+            }
+            let to = response.header("location").unwrap_or_default();
+            let next = url.join(to).ok().filter(|next| !to.is_empty() && is_of_web(next));
+            url = next.ok_or_else(|| Failure::Address(to.chars().take(200).collect()))?;
+        }
+        Err(Failure::Circle)
+    }
+
+    /// The whole answer, but no more than `longest` bytes of it.
+    pub fn text(self, longest: u64) -> Result<Vec<u8>, Failure> {
+        let end = self.limit.map(|limit| Instant::now() + limit);
+        let mut text = Vec::new();
+        match self.call()?.into_reader().take(longest).read_to_end(&mut text) {
+            Ok(_) => Ok(text),
+            Err(_) if end.is_some_and(|end| Instant::now() >= end) => Err(Failure::Slow),
+            Err(error) => Err(Failure::Cut(error)),
+        }
+    }
+}
+
+/// Whether an address can be asked over HTTP.
+pub(super) fn is_of_web(url: &Url) -> bool {
+    matches!(url.scheme(), "http" | "https") && url.has_host()
+}
+
+/// Whether `to` is the host of `home`, asked no less safely.
+fn is_same_host(home: &Url, to: &Url) -> bool {
+    let same_service =
+        home.scheme() == to.scheme() && home.port_or_known_default() == to.port_or_known_default();
+    let safer = home.scheme() == "http" && to.scheme() == "https";
+    home.host_str() == to.host_str() && (same_service || safer)
+}
+
+/// What `ask` gives, asked on a thread of its own; none if the user wants to stop first. The thread then
+/// ends with its connection.
+pub(super) fn waiting<T: Send + 'static>(
+    stopped: &Stopped,
+    ask: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (sender, receiver) = sync_channel(1);
+    let asking = thread::spawn(move || {
+        // Nobody listens any more once the user stopped.
+        let _ = sender.send(ask());
+    });
+    match next(&receiver, stopped)? {
+        Some(answer) => Some(answer),
+        // It ended without an answer.
+        None => resume_unwind(asking.join().expect_err("an answer is sent unless it panics")),
+    }
+}
+
+/// The bytes of an answer, read on a thread of its own.
+pub(super) struct Chunks(Receiver<Vec<u8>>);
+
+impl Chunks {
+    pub fn of(mut reader: impl Read + Send + 'static) -> Self {
+        let (sender, receiver) = sync_channel(1);
+        thread::spawn(move || {
+            let mut buffer = vec![0; CHUNK];
+            while let Ok(read @ 1..) = reader.read(&mut buffer) {
+                if sender.send(buffer[..read].to_vec()).is_err() {
+                    break;
+                }
+            }
+        });
+        Self(receiver)
+    }
+
+    /// The next bytes, or their end, also where the connection broke; none if the user wants to stop.
+    pub fn next(&self, stopped: &Stopped) -> Option<Option<Vec<u8>>> {
+        next(&self.0, stopped)
+    }
+}
+
+fn next<T>(receiver: &Receiver<T>, stopped: &Stopped) -> Option<Option<T>> {
+    loop {
+        match receiver.recv_timeout(LOOK) {
+            Ok(value) => return Some(Some(value)),
+            Err(RecvTimeoutError::Disconnected) => return Some(None),
+            Err(RecvTimeoutError::Timeout) if stopped() => return None,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_stays_with_its_host() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        for (home, to, same) in [
+            ("https://hub.co/a", "https://hub.co/b", true),
+            ("https://hub.co/a", "https://hub.co:443/b", true),
+            ("http://hub.co/a", "https://hub.co/a", true),
+            ("https://hub.co/a", "http://hub.co/a", false),
+            ("https://hub.co/a", "https://hub.co:8443/a", false),
+            ("https://hub.co/a", "https://cdn.hub.co/a", false),
+        ] {
+            assert_eq!(is_same_host(&url(home), &url(to)), same, "{home} {to}");
+        }
+    }
+
+    #[test]
+    fn only_addresses_of_the_web_are_asked() {
+        let is_of_web = |text: &str| is_of_web(&Url::parse(text).unwrap());
+        assert!(is_of_web("http://127.0.0.1:80/x") && is_of_web("https://hub.co"));
+        assert!(!is_of_web("file:///etc/passwd") && !is_of_web("data:text/plain,x"));
+        assert!(!is_of_web("ftp://hub.co/x") && !is_of_web("unix:/run/socket"));
+    }
+}
