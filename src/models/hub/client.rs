@@ -135,7 +135,8 @@ impl Hub {
         let url = Url::parse(&format!("{}/{path}", self.endpoint)).ok().filter(is_of_web);
         let url = url.ok_or_else(|| {
             let message = format!("`{}` is not the address of a hub", self.endpoint);
-            let help = "set `HF_ENDPOINT` to an address such as `https://huggingface.co`, or unset it";
+            let help =
+                "set `HF_ENDPOINT` to an address such as `https://huggingface.co`, or unset it";
             RequestError::Final(missing(message, help))
         })?;
         let (agent, token) = (self.agent.clone(), self.token.clone());
@@ -149,7 +150,7 @@ impl Hub {
         let get = self.get(&format!("api/models/{id}/revision/{revision}?blobs=true"))?;
         let get = Get { limit: Some(self.listing_time), ..get };
         let text = waiting(&*self.stopped, || get.text(LONGEST_LISTING));
-        let text = text.ok_or(RequestError::Stopped)?.map_err(|e| self.failure(e, name))?;
+        let text = text.map_err(|_| RequestError::Stopped)?.map_err(|e| self.failure(e, name))?;
         read_listing(&text, id).map_err(RequestError::Final)
     }
 
@@ -163,7 +164,8 @@ impl Hub {
     ) -> Result<(impl Read + Send + use<>, u64), RequestError> {
         let get = Get { start, ..self.get(&format!("{}/resolve/{commit}/{path}", name.id))? };
         let response = waiting(&*self.stopped, || get.call());
-        let response = response.ok_or(RequestError::Stopped)?.map_err(|e| self.failure(e, name))?;
+        let response =
+            response.map_err(|_| RequestError::Stopped)?.map_err(|e| self.failure(e, name))?;
         let begins = if response.status() == 206 { start } else { 0 };
         Ok((response.into_reader(), begins))
     }
@@ -176,9 +178,9 @@ impl Hub {
         match failure {
             Failure::Refused(error) => self.refusal(*error, name),
             Failure::Cut(error) => RequestError::Passing(error.to_string()),
-            Failure::Address(to) => refused(format!(
-                "`{endpoint}` redirects to an address that cannot be used: `{to}`"
-            )),
+            Failure::Address(to) => {
+                refused(format!("`{endpoint}` redirects to an address that cannot be used: `{to}`"))
+            }
             Failure::Circle => refused(format!("`{endpoint}` redirects without an end")),
             Failure::Slow => refused(format!(
                 "`{endpoint}` takes more than {} s to list the files of `{}`",

@@ -248,8 +248,8 @@ impl Download<'_, '_> {
         let mut have = begins;
         loop {
             self.tell(file, have).map_err(SomeError::Fetch)?;
-            let stopped = || SomeError::Fetch(FetchError::Stopped);
-            let Some(bytes) = chunks.next(&*self.hub.stopped).ok_or_else(stopped)? else {
+            let next = chunks.next(&*self.hub.stopped);
+            let Some(bytes) = next.map_err(|_| SomeError::Fetch(FetchError::Stopped))? else {
                 return Ok(());
             };
             out.write_all(&bytes).map_err(write)?;

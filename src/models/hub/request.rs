@@ -21,6 +21,9 @@ const CHUNK: usize = 1 << 18;
 /// Asked whether the user wants to stop.
 pub(super) type Stopped = dyn Fn() -> bool + Send + Sync;
 
+/// The user asked to stop.
+pub(super) struct Stop;
+
 /// Why a request gave nothing.
 pub(super) enum Failure {
     /// The connection broke, or the answer is an error.
@@ -103,19 +106,19 @@ fn is_same_host(home: &Url, to: &Url) -> bool {
     home.host_str() == to.host_str() && (same_service || safer)
 }
 
-/// What `ask` gives, asked on a thread of its own; none if the user wants to stop first. The thread then
+/// What `ask` gives, asked on a thread of its own, unless the user wants to stop first. The thread then
 /// ends with its connection.
 pub(super) fn waiting<T: Send + 'static>(
     stopped: &Stopped,
     ask: impl FnOnce() -> T + Send + 'static,
-) -> Option<T> {
+) -> Result<T, Stop> {
     let (sender, receiver) = sync_channel(1);
     let asking = thread::spawn(move || {
         // Nobody listens any more once the user stopped.
         let _ = sender.send(ask());
     });
     match next(&receiver, stopped)? {
-        Some(answer) => Some(answer),
+        Some(answer) => Ok(answer),
         // It ended without an answer.
         None => resume_unwind(asking.join().expect_err("an answer is sent unless it panics")),
     }
@@ -138,18 +141,18 @@ impl Chunks {
         Self(receiver)
     }
 
-    /// The next bytes, or their end, also where the connection broke; none if the user wants to stop.
-    pub fn next(&self, stopped: &Stopped) -> Option<Option<Vec<u8>>> {
+    /// The next bytes; none at their end, also where the connection broke.
+    pub fn next(&self, stopped: &Stopped) -> Result<Option<Vec<u8>>, Stop> {
         next(&self.0, stopped)
     }
 }
 
-fn next<T>(receiver: &Receiver<T>, stopped: &Stopped) -> Option<Option<T>> {
+fn next<T>(receiver: &Receiver<T>, stopped: &Stopped) -> Result<Option<T>, Stop> {
     loop {
         match receiver.recv_timeout(LOOK) {
-            Ok(value) => return Some(Some(value)),
-            Err(RecvTimeoutError::Disconnected) => return Some(None),
-            Err(RecvTimeoutError::Timeout) if stopped() => return None,
+            Ok(value) => return Ok(Some(value)),
+            Err(RecvTimeoutError::Disconnected) => return Ok(None),
+            Err(RecvTimeoutError::Timeout) if stopped() => return Err(Stop),
             Err(RecvTimeoutError::Timeout) => {}
         }
     }
