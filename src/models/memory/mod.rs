@@ -2,7 +2,7 @@
 //!
 //! Weights and trained values are counted exactly. What a pass keeps is counted in maps, a map being
 //! one value per token and channel (or, in an autoencoder, the largest tensor between two layers); how
-//! many maps a block keeps is measured (`benches/memory.py`, `benches/maps.py`). Estimates are of the least that is
+//! many maps a block keeps is measured (`benches/maps.py`, `benches/memory.py`). Estimates are of the least that is
 //! needed: the program itself, an allocator's spare blocks and a kernel's workspace come on top. On the
 //! CPU that was 30 MiB for the program and mostly 30 to 100 MiB more, see `benches/results/`.
 
