@@ -59,7 +59,7 @@ pub(super) struct VerifyArgs {
 }
 
 pub(super) fn verify(args: &VerifyArgs, session: &Session) -> Result<(), CliError> {
-    let pipeline = args.pipeline.load()?;
+    let pipeline = args.pipeline.load_telling(args.json, session)?;
     let settings = session.settings()?;
     let store = session.store()?;
     let (device, device_name) = device::open(&settings.device)?;

@@ -521,7 +521,7 @@ fn only_what_was_read_from_outside_matters() {
 
     fs::write(moved.join("b.txt"), "beta").unwrap();
     assert_snapshot!(test.run().story(), @r"
-    ran texts (2 of 2): `./` changed
+    ran texts (2 of 2): `b.txt` added
     ran shout (1 of 2): input `words` changed (# -> #)
     ");
     fs::write(moved.join("a.txt"), "ALPHA").unwrap();

@@ -65,8 +65,9 @@ fn a_full_disk() {
     ran      pairs  new  [TIME]
     failed   clips[method=linear]
       × stage `clips[method=linear]`: no space left for [PLACE]
-      help: free space with `pipe cache gc`, or name another disk with `--cache DIR`; what is finished
-            is kept, so running again goes on from here
+      help: free space with `pipe cache gc`, or `pipe cache gc --max-size SIZE` where that is too
+            little, or name another disk with `--cache DIR`; what is finished is kept, so running
+            again goes on from here
     failed   1 stage ran, 1 failed in [TIME]
     ");
     disk.remount("size=64m");

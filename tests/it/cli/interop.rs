@@ -34,7 +34,10 @@ fn the_pipelines_of_the_interop_scripts_check() {
             Some("toml") => {
                 found.insert(file.file_name().unwrap().to_string_lossy().into_owned());
             }
-            Some("py") => scripts += &std::fs::read_to_string(&file).unwrap(),
+            // The mistakes that the schema must refuse are its own.
+            Some("py") if !file.ends_with("schema.py") => {
+                scripts += &std::fs::read_to_string(&file).unwrap();
+            }
             _ => {}
         }
     }

@@ -86,10 +86,10 @@ fn one_image_is_one_item_of_every_stage() {
 
     shell.pair("data/test", "t4", 250);
     insta::assert_snapshot!(ran(&shell), @"
-    ran      test  `input/` changed, `target/` changed
-    ran      predict  input `pairs` changed, because test: `input/` changed and 1 more  1 of 5 items
-    ran      answers  input `samples` changed, because test: `input/` changed and 1 more  1 of 5 items
-    ran      score  input `pairs` changed, input `predictions` changed, because test: `input/` changed and 1 more
+    ran      test  `input/t4.png` added, `target/t4.png` added
+    ran      predict  input `pairs` changed, because test: `input/t4.png` added and 1 more  1 of 5 items
+    ran      answers  input `samples` changed, because test: `input/t4.png` added and 1 more  1 of 5 items
+    ran      score  input `pairs` changed, input `predictions` changed, because test: `input/t4.png` added and 1 more
     ");
 
     for side in ["input", "target"] {
