@@ -114,9 +114,10 @@ fn a_merged_model_has_the_weights_of_peft() {
 fn predicts_as_peft(family: &dyn VideoDiffusion, name: &str, base: &str) {
     let (base, peft) = (Fixture::fixture(base), Fixture::fixture(&format!("lora/{name}")));
     let latents = base.tensor("latents");
-    let image = match base.has("image") {
-        true => base.tensor("image"),
-        false => Tensor::clone(&latents).narrow(2, 0, 1),
+    let image = if base.has("image") {
+        base.tensor("image")
+    } else {
+        Tensor::clone(&latents).narrow(2, 0, 1)
     };
     let (text, timesteps) = (base.tensor("text"), base.values("timesteps").0);
     let input = DenoiserInput { latents, image, text, timesteps, time: TimeAxis::default() };

@@ -84,6 +84,7 @@ impl Trap {
 
 /// One item per word.
 #[derive(Serialize, Deserialize, JsonSchema)]
+#[expect(clippy::struct_field_names, reason = "it is what the parameter is called")]
 pub struct Words {
     words: Vec<String>,
     #[serde(default)]
