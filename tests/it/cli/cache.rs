@@ -420,7 +420,8 @@ fn what_a_newer_version_wrote_is_refused() {
     let place = regex::Regex::new("actions/ ?../[^`]*").unwrap();
     for line in ["plan clips.toml", "run clips.toml", "cache gc"] {
         let text = shell.transcript(line);
-        let text = place.replace(&text, "actions/[KEY]").replace("\n  │", "");
+        let text = text.replace("\n  │", "");
+        let text = place.replace(&text, "actions/[KEY]");
         assert!(
             text.contains("actions/[KEY]` has format 3, but this `pipe` knows formats up to 2"),
             "{text}"

@@ -103,9 +103,9 @@ fn one_image_is_one_item_of_every_stage() {
         std::fs::rename(path("e00"), path("z00")).unwrap();
     }
     insta::assert_snapshot!(ran(&shell), @"
-    ran      examples  `input/` changed, `input/e00.png` changed, `target/` changed, `target/e00.png` changed
-    ran      mirrored  input `pairs` changed, because examples: `input/` changed and 3 more  1 of 12 items
-    ran      clips  input `pairs` changed, because examples: `input/` changed and 3 more  1 of 12 items
-    ran      latents  input `videos` changed, because examples: `input/` changed and 3 more  0 of 12 items
+    ran      examples  `input/z00.png` added, `input/e00.png` deleted, `target/z00.png` added, `target/e00.png` deleted
+    ran      mirrored  input `pairs` changed, because examples: `input/z00.png` added and 3 more  1 of 12 items
+    ran      clips  input `pairs` changed, because examples: `input/z00.png` added and 3 more  1 of 12 items
+    ran      latents  input `videos` changed, because examples: `input/z00.png` added and 3 more  0 of 12 items
     ");
 }
