@@ -112,7 +112,7 @@ impl ImageRecord {
         });
     }
 
-    /// What all records say, each under its port's name or [`FILES`]; where they contradict each other,
+    /// What all records say, each under its port's name or `files`; where they contradict each other,
     /// no sampling could be right.
     pub fn agreed<'a>(records: impl IntoIterator<Item = (&'a str, Self)>) -> Result<Self, Misfit> {
         let (mut all, mut by) = (Self::default(), [""; 3]);
