@@ -1,7 +1,7 @@
 //! `command`: a shell command with declared inputs and outputs.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -89,14 +89,15 @@ impl Stage for ShellCommand {
                     .help("a stage without output would never be up to date"),
             );
         }
-        for (index, name) in self.outputs.iter().enumerate() {
+        let mut seen = HashSet::new();
+        for name in &self.outputs {
             if !is_plain(name) {
                 errors.push(
                     ParamError::new("outputs", format!("`{name}` is not a plain file name"))
                         .help("name files directly below `$OUT`"),
                 );
             }
-            if self.outputs[..index].contains(name) {
+            if !seen.insert(name) {
                 errors.push(ParamError::new("outputs", format!("`{name}` is there twice")));
             }
         }
