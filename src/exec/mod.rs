@@ -3,7 +3,8 @@
 //! One thread walks the graph (`schedule`): it decides each instance as soon as its inputs are
 //! known and hands what must run to the workers (`work`), which lock the key, run the stage and
 //! commit its output. What another process computes is put aside for as long as there is something else
-//! to do, and of a mapped stage each item is made once (`items`). Everything an observer learns is a [`RunEvent`], sent from the one thread.
+//! to do, and of a mapped stage each item is made once (`items`). Everything an observer learns is a
+//! [`RunEvent`], sent from the one thread.
 
 mod budget;
 mod call;

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     config::Instance,
-    models::LoadError,
+    models::{LoadError, ModelSource},
     stages::{MODEL_PARAMS, StageEntry},
     store::{Digest, Ingredients, Store},
 };
@@ -39,9 +39,7 @@ impl<'a> Gatherer<'a> {
     ) -> Result<Ingredients, LoadError> {
         let weights = match instance.work.weights() {
             Some((model, parts)) => {
-                let is_given = |part: &&str| given.iter().any(|name| name == part);
-                let parts: Vec<&'static str> =
-                    parts.iter().copied().filter(|part| !is_given(part)).collect();
+                let parts = own_parts(parts, given);
                 if parts.is_empty() { None } else { Some(self.weights(model, parts)?) }
             }
             None => None,
@@ -95,8 +93,7 @@ impl<'a> Gatherer<'a> {
         if let Some(digest) = known.get(&key) {
             return Ok(*digest);
         }
-        let hash = |path: &Path| self.store.digest_file(path).map(Into::into);
-        let digest = Digest::from(model.resolve()?.digest_by(&key.1, &hash)?);
+        let digest = digest_of(&model.resolve()?, &key.1, self.store)?;
         known.insert(key, digest);
         Ok(digest)
     }
@@ -105,6 +102,21 @@ impl<'a> Gatherer<'a> {
         let mut schemas = self.schemas.lock().expect("no panic while held");
         schemas.entry(entry.kind).or_insert_with(|| PathSchema::of(entry).map(Arc::new)).clone()
     }
+}
+
+/// The parts of a stage's model that do not come from an input.
+pub(super) fn own_parts(parts: &[&'static str], given: &[String]) -> Vec<&'static str> {
+    parts.iter().copied().filter(|part| !given.iter().any(|name| name == part)).collect()
+}
+
+/// The content of a model's parts; the store remembers that of files.
+pub(super) fn digest_of(
+    source: &ModelSource,
+    parts: &[&str],
+    store: &Store,
+) -> Result<Digest, LoadError> {
+    let hash = |path: &Path| store.digest_file(path).map(Into::into);
+    Ok(source.digest_by(parts, &hash)?.into())
 }
 
 /// The parameter of an instance that is this path, such as `source.root`.

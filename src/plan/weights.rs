@@ -1,6 +1,9 @@
 //! The weights of a stage, which must stay those of its key until it has read them.
 
-use super::{Decider, Key, Lack, PlanError};
+use super::{
+    Decider, Key, Lack, PlanError,
+    gather::{digest_of, own_parts},
+};
 use crate::{
     models::{FileState, LoadError, ModelSource},
     store::Digest,
@@ -33,14 +36,12 @@ impl Decider<'_> {
             return Ok(Watch::None);
         };
         let given = self.given_parts(&key.ingredients.inputs)?;
-        let parts: Vec<_> =
-            parts.iter().copied().filter(|part| !given.iter().any(|name| name == part)).collect();
+        let parts = own_parts(parts, &given);
         let look = || -> Result<(Weights, Digest), LoadError> {
             let source = model.resolve()?;
             // Before their content: what changes while it is read is seen by the next look.
             let states = source.states(&parts)?;
-            let hash = |path: &std::path::Path| self.store.digest_file(path).map(Into::into);
-            let digest = Digest::from(source.digest_by(&parts, &hash)?);
+            let digest = digest_of(&source, &parts, self.store)?;
             Ok((Weights { source, parts: parts.clone(), states }, digest))
         };
         match look() {

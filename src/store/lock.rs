@@ -172,32 +172,6 @@ impl Store {
         self
     }
 
-    /// Takes the lock of a key. If somebody else holds it, `on_wait` is called once with whom, where
-    /// that is known; then the lock is tried again until it is free or `cancelled` says to stop.
-    pub fn lock_key(
-        &self,
-        key: Fingerprint,
-        on_wait: &mut dyn FnMut(Option<&Holder>),
-        cancelled: &dyn Fn() -> bool,
-    ) -> Result<KeyLock, StoreError> {
-        let mut wait = self.key_wait(key);
-        let mut waited = false;
-        loop {
-            let holder = match wait.try_take()? {
-                Attempt::Taken(lock) => return Ok(lock),
-                Attempt::Held(holder) => holder,
-            };
-            if !waited {
-                waited = true;
-                on_wait(holder.as_ref());
-            }
-            if cancelled() {
-                return Err(StoreError::Cancelled);
-            }
-            std::thread::sleep(wait.pause());
-        }
-    }
-
     /// A wait for the lock of a key, for who has something else to do meanwhile.
     pub fn key_wait(&self, key: Fingerprint) -> KeyWait {
         let path = self.root.join("locks").join(key.to_string());
@@ -340,6 +314,34 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+
+    impl Store {
+        /// Takes the lock of a key. If somebody else holds it, `on_wait` is called once with whom, where
+        /// that is known; then the lock is tried again until it is free or `cancelled` says to stop.
+        fn lock_key(
+            &self,
+            key: Fingerprint,
+            on_wait: &mut dyn FnMut(Option<&Holder>),
+            cancelled: &dyn Fn() -> bool,
+        ) -> Result<KeyLock, StoreError> {
+            let mut wait = self.key_wait(key);
+            let mut waited = false;
+            loop {
+                let holder = match wait.try_take()? {
+                    Attempt::Taken(lock) => return Ok(lock),
+                    Attempt::Held(holder) => holder,
+                };
+                if !waited {
+                    waited = true;
+                    on_wait(holder.as_ref());
+                }
+                if cancelled() {
+                    return Err(StoreError::Cancelled);
+                }
+                std::thread::sleep(wait.pause());
+            }
+        }
+    }
 
     #[test]
     fn one_at_a_time_holds_a_key() {
