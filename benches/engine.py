@@ -6,8 +6,9 @@ For pipelines of trivial shell stages, beside each other (fan) or in a row (chai
 reading the file, the first run, a run with nothing to do, and a plan. Then a file of 2 GiB and 20,000
 small ones, and planning 100,000 stages.
 
-Beside it, in the same session, whichever of `ninja`, `dvc` and `snakemake` are on the PATH. Machines
-are noisy, so quote ratios. The least of several repetitions is shown. The first run of a tool that
+Beside it, in the same session, whichever of `ninja`, `dvc` and `snakemake` are on the PATH, and `b3sum`.
+Machines are noisy, so at the end stand ratios of CPU time to each of them, and the bars of the project with
+what was found. The least of several repetitions is shown. The first run of a tool that
 needs more than `--limit` seconds is cut off; its run with nothing to do is then measured on outputs
 that were made by hand and declared up to date (`dvc commit`, `snakemake --touch`).
 """
@@ -115,10 +116,15 @@ def measure(command, folder, repetitions=1, limit=None):
     return best
 
 
-def line(what, number, found, unit="stage"):
+# What was found of `(size, shape)`: by name, CPU seconds, wall seconds and MB.
+FOUND = {}
+
+
+def line(of, what, number, found, unit="stage"):
     if found is None:
         print(f"{what:<26} took too long", flush=True)
         return
+    FOUND[of, what] = found
     cpu, wall, memory = found
     print(
         f"{what:<26} {cpu * 1e3:>10.1f} ms CPU {wall * 1e3:>10.1f} ms wall {memory:>7.0f} MB"
@@ -129,11 +135,11 @@ def line(what, number, found, unit="stage"):
 
 def bench_pipe(pipe, number, shape, folder):
     (folder / "p.toml").write_text(pipe_file(number, shape))
-    line("check", number, measure([pipe, "check", "p.toml"], folder, 5))
-    line("plan, nothing run", number, measure([pipe, "plan", "p.toml"], folder, 5))
-    line("first run", number, measure([pipe, "run", "p.toml", "--allow-commands"], folder))
-    line("run, nothing to do", number, measure([pipe, "run", "p.toml"], folder, 5))
-    line("plan, nothing to do", number, measure([pipe, "plan", "p.toml"], folder, 5))
+    line((number, shape), "check", number, measure([pipe, "check", "p.toml"], folder, 5))
+    line((number, shape), "plan, nothing run", number, measure([pipe, "plan", "p.toml"], folder, 5))
+    line((number, shape), "first run", number, measure([pipe, "run", "p.toml", "--allow-commands"], folder))
+    line((number, shape), "run, nothing to do", number, measure([pipe, "run", "p.toml"], folder, 5))
+    line((number, shape), "plan, nothing to do", number, measure([pipe, "plan", "p.toml"], folder, 5))
 
 
 def write_outputs(number, folder):
@@ -143,8 +149,8 @@ def write_outputs(number, folder):
 
 def bench_ninja(number, shape, folder, limit):
     (folder / "build.ninja").write_text(ninja_file(number, shape))
-    line("ninja, first run", number, measure(["ninja"], folder))
-    line("ninja, nothing to do", number, measure(["ninja"], folder, 5))
+    line((number, shape), "ninja, first run", number, measure(["ninja"], folder))
+    line((number, shape), "ninja, nothing to do", number, measure(["ninja"], folder, 5))
 
 
 def bench_dvc(number, shape, folder, limit):
@@ -152,21 +158,21 @@ def bench_dvc(number, shape, folder, limit):
     for command in (["git", "init", "-q"], ["dvc", "init", "-q"]):
         subprocess.run(command, cwd=folder, check=True)
     first = measure(["dvc", "repro", "-q"], folder, limit=limit)
-    line("dvc, first run", number, first)
+    line((number, shape), "dvc, first run", number, first)
     if first is None:
         for left in (folder / ".dvc/tmp").glob("*lock*"):
             left.unlink()
         write_outputs(number, folder)
         if measure(["dvc", "commit", "-f", "-q"], folder, limit=limit) is None:
             return
-    line("dvc, nothing to do", number, measure(["dvc", "repro", "-q"], folder, 2, limit))
+    line((number, shape), "dvc, nothing to do", number, measure(["dvc", "repro", "-q"], folder, 2, limit))
 
 
 def bench_snakemake(number, shape, folder, limit):
     (folder / "Snakefile").write_text(snake_file(number, shape))
     command = ["snakemake", "-q", "all", "--cores", "2"]
     first = measure(command, folder, limit=limit)
-    line("snakemake, first run", number, first)
+    line((number, shape), "snakemake, first run", number, first)
     if first is None:
         # What a killed run leaves behind keeps the next one from starting.
         for left in ["locks", "incomplete"]:
@@ -174,7 +180,7 @@ def bench_snakemake(number, shape, folder, limit):
         write_outputs(number, folder)
         if measure([*command, "--touch"], folder, limit=limit) is None:
             return
-    line("snakemake, nothing to do", number, measure(command, folder, 2, limit))
+    line((number, shape), "snakemake, nothing to do", number, measure(command, folder, 2, limit))
 
 
 PEERS = {"ninja": bench_ninja, "dvc": bench_dvc, "snakemake": bench_snakemake}
@@ -191,19 +197,68 @@ def bench_files(pipe, folder, names, what, limit, peers):
     copy = f"cp {source}/* $OUT"
     (folder / "p.toml").write_text(command_stage(copy, names))
     print(f"\n{what}")
-    line("pipe, first run", len(names), measure([pipe, "run", "p.toml", "--allow-commands"], folder), "file")
-    line("pipe, nothing to do", len(names), measure([pipe, "run", "p.toml"], folder, 5), "file")
+    line(what, "pipe, first run", len(names), measure([pipe, "run", "p.toml", "--allow-commands"], folder), "file")
+    line(what, "pipe, nothing to do", len(names), measure([pipe, "run", "p.toml"], folder, 5), "file")
     (folder / "copy").mkdir()
-    line("cp", len(names), measure(["sh", "-c", "cp source/* copy"], folder), "file")
+    line(what, "cp", len(names), measure(["sh", "-c", "cp source/* copy"], folder), "file")
     if shutil.which("b3sum"):
-        line("b3sum", len(names), measure(["sh", "-c", "b3sum source/*"], folder, 3), "file")
-    line("stat of each", len(names), measure(["find", "source", "-printf", "%s %T@\n"], folder, 3), "file")
+        line(what, "b3sum", len(names), measure(["sh", "-c", "b3sum source/*"], folder, 3), "file")
+    line(what, "stat of each", len(names), measure(["find", "source", "-printf", "%s %T@\n"], folder, 3), "file")
     shutil.rmtree(folder / "copy")
     if "dvc" in peers:
         for command in (["git", "init", "-q"], ["dvc", "init", "-q"]):
             subprocess.run(command, cwd=folder, check=True)
-        line("dvc add", len(names), measure(["dvc", "add", "-q", "source"], folder, limit=limit), "file")
-        line("dvc status", len(names), measure(["dvc", "status", "-q"], folder, 2, limit), "file")
+        line(what, "dvc add", len(names), measure(["dvc", "add", "-q", "source"], folder, limit=limit), "file")
+        line(what, "dvc status", len(names), measure(["dvc", "status", "-q"], folder, 2, limit), "file")
+
+
+def of(where, what):
+    return FOUND.get((where, what))
+
+
+def print_ratios():
+    """CPU time of the peers as multiples of ours."""
+    print("\nCPU time, as multiples of pipe's")
+    for (where, what), found in FOUND.items():
+        peer, _, work = what.partition(", ")
+        ours = of(where, "run, nothing to do" if work == "nothing to do" else work)
+        if peer in PEERS and ours:
+            size, shape = where
+            print(f"{size:>6} stages, {shape:<6} {work:<14} {peer:<10} {found[0] / ours[0]:>8.2f}")
+
+
+def bars(options):
+    """Name, figure, bar and unit of each bar (design, section 7) that can be judged."""
+    for shape in options.shapes.split(","):
+        for size, milliseconds in [(10, 20), (1_000, 60)]:
+            if found := of((size, shape), "run, nothing to do"):
+                yield f"{size} stages, {shape}, nothing to do", found[0] * 1e3, milliseconds, "ms CPU"
+        few, many = (of((size, shape), "run, nothing to do") for size in (1_000, 10_000))
+        if few:
+            yield f"1000 stages, {shape}, nothing to do", few[2], 40, "MB"
+        if few and many:
+            yield f"10000 stages, {shape}, nothing to do", many[0] / few[0], 10, "times 1000 stages"
+        for (where, what), found in FOUND.items():
+            if what == "first run" and where[1] == shape:
+                each = found[0] / where[0] * 1e3
+                yield f"{where[0]} stages, {shape}, a stage that runs", each, 3, "ms CPU"
+        if found := of((100_000, shape), "plan"):
+            yield f"plan of 100000, {shape}", found[0], 1, "s CPU"
+    large, small = FILES
+    if (ours := of(large, "pipe, first run")) and (hash := of(large, "b3sum")):
+        yield large, ours[0] / (hash[0] + of(large, "cp")[0]), 1.3, "times b3sum and cp"
+    if ours := of(small, "pipe, nothing to do"):
+        yield f"{small}, nothing to do", ours[0] / of(small, "stat of each")[0], 3, "times a walk of stat"
+
+
+def print_bars(options):
+    print("\nagainst the bars")
+    for name, figure, bar, unit in bars(options):
+        verdict = "held" if figure <= bar else "MISSED"
+        print(f"{name:<38} {figure:>9.2f} of {bar:>4} {unit:<20} {verdict}")
+
+
+FILES = {"a file of 2 GiB": (1, 2 << 30), "20,000 files of 10 KiB": (20_000, 10 << 10)}
 
 
 def write_random(path, size):
@@ -242,11 +297,9 @@ def main():
             folder = pathlib.Path(folder)
             (folder / "p.toml").write_text(pipe_file(options.planned, shape))
             print(f"\n{options.planned} stages, {shape}, nothing run")
-            line("check", options.planned, measure([pipe, "check", "p.toml"], folder, 3))
-            line("plan", options.planned, measure([pipe, "plan", "p.toml"], folder, 3))
-    if options.no_files:
-        return
-    for count, size, what in [(1, 2 << 30, "a file of 2 GiB"), (20_000, 10 << 10, "20,000 files of 10 KiB")]:
+            line((options.planned, shape), "check", options.planned, measure([pipe, "check", "p.toml"], folder, 3))
+            line((options.planned, shape), "plan", options.planned, measure([pipe, "plan", "p.toml"], folder, 3))
+    for what, (count, size) in {}.items() if options.no_files else FILES.items():
         with tempfile.TemporaryDirectory(dir=options.tmp) as folder:
             folder = pathlib.Path(folder)
             (folder / "source").mkdir()
@@ -254,6 +307,8 @@ def main():
             for name in names:
                 write_random(folder / "source" / name, size)
             bench_files(pipe, folder, names, what, options.limit, peers)
+    print_ratios()
+    print_bars(options)
 
 
 if __name__ == "__main__":
