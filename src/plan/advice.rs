@@ -232,20 +232,41 @@ mod tests {
     #[test]
     fn advice_says_what_each_change_brings_and_which_is_enough() {
         let training = lora(json!({}));
-        insta::assert_snapshot!(told_at(&training, 0.9), @"");
-        insta::assert_snapshot!(told_at(&training, 0.4), @"");
-        insta::assert_snapshot!(told_at(&training, 0.15), @"");
-        insta::assert_snapshot!(told_at(&training, 0.001), @"");
+        insta::assert_snapshot!(told_at(&training, 0.9), @r#"
+        needs about 549.7 MiB of memory (weights 17.7 MiB, trained 20.2 MiB, activations 263.7 MiB, attention 248.1 MiB), but the device has 494.7 MiB
+        each of these is enough: set `recompute = "block"` (245.9 MiB); or set `batch_size = 2` and `gradient_accumulation = 2`, which makes steps of the same kind (293.8 MiB); or take clips of 9 frames (326.0 MiB); or take clips of height 64 and width 64 (122.4 MiB); not enough alone: set `rank = 1` (529.8 MiB)
+        "#);
+        insta::assert_snapshot!(told_at(&training, 0.4), @r#"
+        needs about 549.7 MiB of memory (weights 17.7 MiB, trained 20.2 MiB, activations 263.7 MiB, attention 248.1 MiB), but the device has 219.9 MiB
+        each of these is enough: set `batch_size = 1` and `gradient_accumulation = 4`, which makes steps of the same kind (165.9 MiB); or take clips of height 64 and width 64 (122.4 MiB); not enough alone: set `recompute = "block"` (245.9 MiB), set `rank = 1` (529.8 MiB), take clips of 9 frames (326.0 MiB)
+        "#);
+        insta::assert_snapshot!(told_at(&training, 0.15), @r#"
+        needs about 549.7 MiB of memory (weights 17.7 MiB, trained 20.2 MiB, activations 263.7 MiB, attention 248.1 MiB), but the device has 82.5 MiB
+        take clips of height 32 and width 32 (58.2 MiB), which is enough; not enough alone: set `recompute = "block"` (245.9 MiB), set `batch_size = 1` and `gradient_accumulation = 4`, which makes steps of the same kind (165.9 MiB), set `rank = 1` (529.8 MiB), take clips of 9 frames (326.0 MiB)
+        "#);
+        insta::assert_snapshot!(told_at(&training, 0.001), @r#"
+        needs about 549.7 MiB of memory (weights 17.7 MiB, trained 20.2 MiB, activations 263.7 MiB, attention 248.1 MiB), but the device has 562.9 KiB
+        nothing is enough: 19.3 MiB, the least that was found, takes all of this: set `recompute = "block"` and set `batch_size = 1` and `gradient_accumulation = 4`, which makes steps of the same kind and set `rank = 1` and take clips of height 32 and width 32 and take clips of 9 frames; so take a smaller model, or a larger device; not enough alone: set `recompute = "block"` (245.9 MiB), set `batch_size = 1` and `gradient_accumulation = 4`, which makes steps of the same kind (165.9 MiB), set `rank = 1` (529.8 MiB), take clips of 9 frames (326.0 MiB), take clips of height 32 and width 32 (58.2 MiB)
+        "#);
     }
 
     #[test]
     fn what_is_set_already_or_brings_nothing_is_no_advice() {
         let least = lora(json!({ "batch_size": 1, "recompute": "block", "rank": 1 }));
-        insta::assert_snapshot!(told_at(&least, 0.5), @"");
+        insta::assert_snapshot!(told_at(&least, 0.5), @"
+        needs about 70.0 MiB of memory (weights 17.7 MiB, trained 324.0 KiB, activations 24.4 MiB, attention 27.6 MiB), but the device has 35.0 MiB
+        take clips of height 64 and width 64 (26.1 MiB), which is enough; not enough alone: take clips of 9 frames (46.7 MiB)
+        ");
         let decode = stage::<Decode>(json!({ "model": "builtin:tiny", "tiling": true }));
-        insta::assert_snapshot!(told_at(&decode, 0.7), @"");
+        insta::assert_snapshot!(told_at(&decode, 0.7), @"
+        needs about 20.2 MiB of memory (weights 7.0 MiB, activations 13.1 MiB), but the device has 14.1 MiB
+        take clips of height 32 and width 32 and take clips of 9 frames: together they need 14.0 MiB, which is enough; not enough alone: take clips of 9 frames (17.2 MiB), take clips of height 32 and width 32 (14.2 MiB)
+        ");
         let vae = stage::<Pretrain>(json!({ "part": "vae", "steps": 1, "like": "builtin:tiny" }));
-        insta::assert_snapshot!(told_at(&vae, 0.3), @"");
+        insta::assert_snapshot!(told_at(&vae, 0.3), @"
+        needs about 711.4 MiB of memory (trained 63.4 MiB, activations 648.0 MiB), but the device has 213.4 MiB
+        each of these is enough: set `crop = [32, 32]` (103.9 MiB); or take clips of height 32 and width 32 (103.9 MiB); not enough alone: set `batch_size = 1` (387.4 MiB)
+        ");
     }
 
     #[test]
@@ -253,7 +274,13 @@ mod tests {
         let parts = ModelParts::default();
         let work = Workload { clip: Some(CLIP), on_host: true, parts: &parts };
         let list = Advice::new(&lora(json!({})), work).list();
-        insta::assert_snapshot!(list.join("\n"), @"");
+        insta::assert_snapshot!(list.join("\n"), @r#"
+        set `recompute = "block"` (245.9 MiB)
+        set `batch_size = 1` and `gradient_accumulation = 4`, which makes steps of the same kind (165.9 MiB)
+        set `rank = 1` (529.8 MiB)
+        take clips of 9 frames (326.0 MiB)
+        take clips of height 32 and width 32 (58.2 MiB)
+        "#);
         let encode = json!({ "model": ModelRef("builtin:tiny".into()), "prompt": "a" });
         let text = stage::<crate::stages::TextEncode>(encode);
         assert!(Advice::new(&text, work).list().is_empty());

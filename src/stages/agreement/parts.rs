@@ -62,7 +62,7 @@ pub struct Mismatch {
 struct Meeting<'a> {
     /// The folder of the part.
     part: &'static str,
-    /// What has the other part, and how: `the latents on `latents` were encoded by`.
+    /// What has the other part, and how: that latents were encoded by it.
     told: String,
     /// The other part.
     found: &'a PartOf,

@@ -252,7 +252,8 @@ impl Stage for LoraTrain {
         }
         if self.batch_size > 1 {
             // A batch that has no half becomes one of single clips.
-            let batch_size = if self.batch_size % 2 == 0 { self.batch_size / 2 } else { 1 };
+            let batch_size =
+                if self.batch_size.is_multiple_of(2) { self.batch_size / 2 } else { 1 };
             let gradient_accumulation = self.gradient_accumulation * (self.batch_size / batch_size);
             let advice = format!(
                 "set `batch_size = {batch_size}` and `gradient_accumulation = \
