@@ -3,29 +3,68 @@
 //! Work on a GPU is asynchronous: what fails there surfaces at a later read, mostly as a panic whose
 //! text is all there is to go by.
 
+use std::{
+    any::Any,
+    cell::Cell,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
 use burn::tensor::Device;
+
+/// A driver that gives no answer but a panic.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the driver of the GPUs failed: {0}")]
+pub struct DriverFailure(String);
 
 /// The device `cpu`, or `cuda:N` if it is there.
 pub fn named(name: &str) -> Option<Device> {
     match name {
         "cpu" => Some(Device::flex()),
-        _ => cuda(name.strip_prefix("cuda:")?.parse().ok()?),
+        _ => cuda(name.strip_prefix("cuda:")?.parse().ok()?).ok()?,
     }
 }
 
 /// The GPU of this index, if it is there and this build knows CUDA.
 #[cfg(feature = "cuda")]
-pub fn cuda(index: usize) -> Option<Device> {
+pub fn cuda(index: usize) -> Result<Option<Device>, DriverFailure> {
     static KERNELS: std::sync::Once = std::sync::Once::new();
     KERNELS.call_once(keep_kernels);
-    let found = Device::enumerate(burn::tensor::DeviceType::Cuda);
-    (index < found.len()).then(|| Device::cuda(index))
+    asked(|| {
+        let found = Device::enumerate(burn::tensor::DeviceType::Cuda);
+        (index < found.len()).then(|| Device::cuda(index))
+    })
 }
 
 /// The GPU of this index, if it is there and this build knows CUDA.
 #[cfg(not(feature = "cuda"))]
-pub fn cuda(_index: usize) -> Option<Device> {
-    None
+pub fn cuda(_index: usize) -> Result<Option<Device>, DriverFailure> {
+    asked(|| None)
+}
+
+thread_local! {
+    static ASKED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Asks a driver something; the library between panics where the driver does not answer as it expects.
+fn asked<T>(ask: impl FnOnce() -> T) -> Result<T, DriverFailure> {
+    let before = ASKED.replace(true);
+    let answer = catch_unwind(AssertUnwindSafe(ask));
+    ASKED.set(before);
+    answer.map_err(|panic| {
+        let text = text_of(&*panic);
+        DriverFailure(text.lines().next().unwrap_or(text).trim().to_owned())
+    })
+}
+
+/// Whether a panic of this thread says something of a driver, not of this program.
+pub fn is_asked() -> bool {
+    ASKED.get()
+}
+
+/// What a panic says.
+pub fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
 
 /// Has kernels, and the choices among them, kept in the user's cache folder: to compile and to time
@@ -63,6 +102,29 @@ impl DeviceFailure {
         let says = |texts: &[&str]| texts.iter().any(|known| text.contains(known));
         if says(&LOST) { Some(Self::Lost) } else { says(&FULL).then_some(Self::OutOfMemory) }
     }
+
+    /// The failure in words, with the reason that the text gives.
+    pub fn message(self, text: &str) -> String {
+        let reason = text.lines().skip_while(|line| !line.starts_with("Caused by")).nth(1);
+        match (self, reason) {
+            (Self::OutOfMemory, _) => "the device ran out of memory".to_owned(),
+            (Self::Lost, None) => "the device is lost to this process".to_owned(),
+            (Self::Lost, Some(reason)) => {
+                format!("the device is lost to this process: {}", reason.trim())
+            }
+        }
+    }
+
+    /// What to do where no stage is at fault.
+    pub fn help(self) -> &'static str {
+        match self {
+            Self::OutOfMemory => {
+                "see that no other program uses the device, run fewer stages at once (`--jobs 1`), or use \
+                 `--device cpu`"
+            }
+            Self::Lost => "run again; what is done stays done",
+        }
+    }
 }
 
 #[cfg(test)]
@@ -86,6 +148,25 @@ mod tests {
         ] {
             assert_eq!(DeviceFailure::of(text), wanted, "{text}");
         }
+    }
+
+    #[test]
+    fn failures_are_told_with_their_reason() {
+        let text = "The device is poisoned\nCaused by:\n  an illegal address\n";
+        let lost = DeviceFailure::Lost.message(text);
+        assert_eq!(lost, "the device is lost to this process: an illegal address");
+        let lost = DeviceFailure::Lost.message("The device was poisoned");
+        assert_eq!(lost, "the device is lost to this process");
+        assert_eq!(DeviceFailure::OutOfMemory.message(text), "the device ran out of memory");
+    }
+
+    #[test]
+    fn a_driver_that_fails_is_an_error() {
+        assert_eq!(asked(is_asked), Ok(true));
+        let failed = asked(|| -> u8 { panic!("CUDA_ERROR_SYSTEM_DRIVER_MISMATCH\n  at 0: main") });
+        let wanted = "the driver of the GPUs failed: CUDA_ERROR_SYSTEM_DRIVER_MISMATCH";
+        assert_eq!(failed.unwrap_err().to_string(), wanted);
+        assert!(!is_asked());
     }
 
     #[test]

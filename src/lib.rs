@@ -21,6 +21,7 @@ pub mod train;
 pub mod device;
 pub mod regular;
 pub mod rng;
+pub mod units;
 
 pub mod cli;
 pub mod provenance;

@@ -9,8 +9,8 @@ use crate::device;
 pub(super) fn open(name: &str) -> Result<(Device, String), CliError> {
     match Wanted::parse(name)? {
         Wanted::Cpu => Ok(cpu()),
-        Wanted::Auto => Ok(cuda(0).unwrap_or_else(cpu)),
-        Wanted::Cuda(index) => cuda(index).ok_or_else(|| no_cuda(name)),
+        Wanted::Auto => Ok(cuda(0)?.unwrap_or_else(cpu)),
+        Wanted::Cuda(index) => cuda(index)?.ok_or_else(|| no_cuda(name)),
     }
 }
 
@@ -61,7 +61,7 @@ pub(super) struct Outlook {
 pub(super) fn outlook(name: &str) -> Result<Outlook, CliError> {
     let cuda = match Wanted::parse(name)? {
         Wanted::Cpu => None,
-        Wanted::Auto => cuda(0).is_some().then_some(0),
+        Wanted::Auto => cuda(0)?.is_some().then_some(0),
         Wanted::Cuda(index) => Some(index),
     };
     Ok(match cuda {
@@ -105,8 +105,12 @@ fn cpu() -> (Device, String) {
     (Device::flex(), "cpu".to_owned())
 }
 
-fn cuda(index: usize) -> Option<(Device, String)> {
-    Some((device::cuda(index)?, format!("cuda:{index}")))
+fn cuda(index: usize) -> Result<Option<(Device, String)>, CliError> {
+    let device = device::cuda(index).map_err(|error| {
+        CliError::environment(error.to_string())
+            .with_help("check the driver with `nvidia-smi`, or use `--device cpu`")
+    })?;
+    Ok(device.map(|device| (device, format!("cuda:{index}"))))
 }
 
 fn no_cuda(name: &str) -> CliError {

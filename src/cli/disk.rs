@@ -4,8 +4,9 @@ use super::session::Session;
 use crate::{
     config::Pipeline,
     plan::{self, DiskPlan, PlanOptions},
-    report::style::{bytes, count},
+    report::style::count,
     store::Store,
+    units::bytes,
 };
 
 /// What to do about a disk that is too small.

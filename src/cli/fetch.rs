@@ -10,23 +10,25 @@ use crate::{
     config::Pipeline,
     models::hub::{self, FetchError, Hub, Name},
     plan::{self, PlanOptions},
-    report::style::{bytes, duration},
+    report::style::duration,
+    units::bytes,
 };
 
 /// The time between two lines where there is no bar.
 const EVERY: Duration = Duration::from_secs(30);
 
 /// Fetches the parts of models that the stages asked for need and the cache lacks; `refuse` is asked before
-/// the first one, as nobody wants to wait for tens of gigabytes to be told of a mistake.
+/// the first one, as nobody wants to wait for tens of gigabytes to be told of a mistake. Says whether there were
+/// any.
 pub(super) fn models(
     pipeline: &Pipeline,
     wanted: &PlanOptions,
     session: &Session,
     stop: &Stop,
     refuse: impl FnOnce() -> Result<(), CliError>,
-) -> Result<(), CliError> {
+) -> Result<bool, CliError> {
     if hub::is_offline() {
-        return Ok(());
+        return Ok(false);
     }
     let absent = plan::absent_models(pipeline, wanted)?;
     // A wrong name is told with all else that is wrong.
@@ -37,7 +39,8 @@ pub(super) fn models(
     if !named.is_empty() {
         refuse()?;
     }
-    named.iter().try_for_each(|(name, parts)| one(name, parts, session, stop))
+    named.iter().try_for_each(|(name, parts)| one(name, parts, session, stop))?;
+    Ok(!named.is_empty())
 }
 
 fn one(name: &Name<'_>, parts: &[&str], session: &Session, stop: &Stop) -> Result<(), CliError> {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::{error::CliError, session::Session, signals::Stop};
 use crate::{
     remote::{Link, LinkReport, Moved, Remote},
-    report::style::{bytes, count},
+    report::style::count,
     store::{Store, StoreUse},
+    units::bytes,
 };
 
 /// A remote that a run reads through and writes back to.

@@ -4,19 +4,12 @@ use super::{device::Outlook, error::CliError, exit};
 use crate::{
     config::Pipeline,
     models::Memory,
-    plan::{self, Freshness, MemoryPlan, Plan, PlanOptions},
-    report::style::bytes,
+    plan::{self, Freshness, MemoryPlan, Plan, PlanOptions, TooLarge},
     store::Store,
 };
 
 /// Stages named when many do not fit.
 const MOST_NAMED: usize = 4;
-
-/// A stage that needs more than the device has.
-pub(super) struct TooLarge {
-    pub message: String,
-    pub help: String,
-}
 
 /// The stages of a plan that will or may run and do not fit.
 pub(super) fn too_large(plan: &Plan<'_>, outlook: &Outlook) -> Vec<TooLarge> {
@@ -27,45 +20,36 @@ pub(super) fn too_large(plan: &Plan<'_>, outlook: &Outlook) -> Vec<TooLarge> {
         if !node.needed || matches!(node.freshness, Freshness::Fresh(_)) {
             continue;
         }
-        let Some((needed, limit, whose)) = excess(&memory, outlook, index) else { continue };
+        let Some(excess) = excess(&memory, outlook, index) else { continue };
+        let (Excess::Device(needed, _) | Excess::Machine(needed, _)) = excess;
         if seen.contains(&(&instance.stage, needed)) {
             continue;
         }
         seen.push((&instance.stage, needed));
-        let help = memory.help(index);
-        found.push(TooLarge {
-            message: format!(
-                "`{instance}` needs about {} of memory ({}), but the {whose} has {}",
-                bytes(needed.total()),
-                parts(&needed),
-                bytes(limit)
-            ),
-            help: if help.is_empty() {
-                "take a smaller model or smaller clips, or a larger device".to_owned()
-            } else {
-                help.join("; or ")
-            },
-        });
+        let TooLarge { message, help } = match excess {
+            Excess::Device(needed, has) => memory.too_large(index, &needed, has),
+            Excess::Machine(needed, has) => MemoryPlan::too_large_beside_gpu(&needed, has),
+        };
+        found.push(TooLarge { message: format!("`{instance}` {message}"), help });
     }
     found
 }
 
-/// What an instance needs, if that is more than there is, with how much that is and of what.
-fn excess(
-    memory: &MemoryPlan<'_>,
-    outlook: &Outlook,
-    index: usize,
-) -> Option<(Memory, u64, &'static str)> {
-    let of_device = memory.of(index).zip(outlook.memory).map(|(n, has)| (n, has, "device"));
-    let of_host = memory.beside_gpu(index).zip(outlook.host_memory);
-    let of_host = of_host.map(|(needed, has)| (needed, has, "machine"));
-    [of_device, of_host].into_iter().flatten().find(|(needed, has, _)| needed.total() > *has)
+/// What an instance needs that is more than there is, and how much that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Excess {
+    /// Of the device.
+    Device(Memory, u64),
+    /// Of the machine beside a GPU.
+    Machine(Memory, u64),
 }
 
-/// `weights 10.4 GiB, trained 0.9 GiB`.
-fn parts(memory: &Memory) -> String {
-    let parts = memory.parts().into_iter().filter(|(_, size)| *size > 0);
-    parts.map(|(name, size)| format!("{name} {}", bytes(size))).collect::<Vec<_>>().join(", ")
+fn excess(memory: &MemoryPlan<'_>, outlook: &Outlook, index: usize) -> Option<Excess> {
+    let of_device = memory.of(index).zip(outlook.memory);
+    let of_host = memory.beside_gpu(index).zip(outlook.host_memory);
+    let is_more = |(needed, has): &(Memory, u64)| needed.total() > *has;
+    let of_device = of_device.filter(is_more).map(|(needed, has)| Excess::Device(needed, has));
+    of_device.or_else(|| of_host.filter(is_more).map(|(needed, has)| Excess::Machine(needed, has)))
 }
 
 /// Refuses, before anything is loaded, what cannot fit the device.
@@ -117,7 +101,11 @@ mod tests {
         ] {
             let outlook = Outlook { on_host, memory, host_memory, card: None };
             let plan = MemoryPlan::new(&pipeline, on_host);
-            let found = [0, 1].map(|index| excess(&plan, &outlook, index).map(|(.., whose)| whose));
+            let whose = |excess| match excess {
+                Excess::Device(..) => "device",
+                Excess::Machine(..) => "machine",
+            };
+            let found = [0, 1].map(|index| excess(&plan, &outlook, index).map(whose));
             assert_eq!(found, [None, wanted]);
         }
     }

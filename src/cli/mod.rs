@@ -39,6 +39,8 @@ use std::{
 use clap::{Parser, Subcommand};
 
 use error::CliError;
+
+use crate::device::{DeviceFailure, text_of};
 use session::{GlobalArgs, Session};
 
 /// Declarative, incremental pipelines for few-shot experiments on video diffusion models
@@ -126,8 +128,16 @@ fn run_with(args: impl IntoIterator<Item = OsString>) -> u8 {
     match catch_unwind(AssertUnwindSafe(|| cli.command.run(&session))) {
         Ok(Ok(())) => exit::DONE,
         Ok(Err(error)) => error.report(&session),
-        Err(_) => exit::BUG,
+        Err(panic) => {
+            device_failure(text_of(&*panic)).map_or(exit::BUG, |failure| failure.report(&session))
+        }
     }
+}
+
+/// A panic outside of stages that is the fault of a device; any other is told when it happens.
+fn device_failure(text: &str) -> Option<CliError> {
+    let failure = DeviceFailure::of(text)?;
+    Some(CliError::environment(failure.message(text)).with_help(failure.help()))
 }
 
 #[cfg(test)]
@@ -139,6 +149,19 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_device_that_fails_outside_of_stages_is_no_bug() {
+        let told = |text: &str| match device_failure(text) {
+            Some(CliError::Message { code, message, help }) => {
+                format!("{code} {message} | {}", help.unwrap_or_default())
+            }
+            other => format!("{other:?}"),
+        };
+        insta::assert_snapshot!(told("out of device memory allocating 9 bytes"), @"3 the device ran out of memory | see that no other program uses the device, run fewer stages at once (`--jobs 1`), or use `--device cpu`");
+        insta::assert_snapshot!(told("The device is poisoned\nCaused by:\n  an illegal address"), @"3 the device is lost to this process: an illegal address | run again; what is done stays done");
+        assert_eq!(told("index out of bounds"), "None");
     }
 
     #[test]

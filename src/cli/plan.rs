@@ -16,8 +16,9 @@ use crate::{
     report::{
         plan::PlanDocument,
         story,
-        style::{bytes, count, duration},
+        style::{count, duration},
     },
+    units::bytes,
 };
 
 /// Say what a run would do and why; nothing is run

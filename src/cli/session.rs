@@ -17,7 +17,7 @@ use crate::{
         settings::{Settings, SettingsError, SomeSettings},
     },
     data::guard::is_guarded,
-    device::DeviceFailure,
+    device::{DeviceFailure, is_asked},
     remote::{Patience, Remote},
     report::{human::Screen, style::Style},
     store::{Locks, Store, StoreError},
@@ -310,8 +310,8 @@ pub(super) fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(|place| format!("{}:{}", place.file(), place.line()));
         let message = panic.payload_as_str().unwrap_or("no message");
-        if DeviceFailure::of(message).is_some() || is_guarded() {
-            // The stage it happened in fails with it.
+        if DeviceFailure::of(message).is_some() || is_guarded() || is_asked() {
+            // The stage it happened in fails with it, or the command.
             return;
         }
         let _ = writeln!(

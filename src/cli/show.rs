@@ -17,10 +17,11 @@ use crate::{
     report::{
         SCHEMA_VERSION,
         results::{Outputs, measured_in},
-        style::{bytes, count},
+        style::count,
         table::in_parentheses,
     },
     store::{Digest, Named, Store},
+    units::bytes,
 };
 
 /// Show a resolved pipeline file, what a stage of it gave, or an artifact of the cache

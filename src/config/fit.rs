@@ -1,7 +1,11 @@
 //! Whether the stages of a file fit together: sizes and settings that a stage would fail on after
 //! the work of all stages before it, shown where they are written.
 
-use std::{collections::HashSet, rc::Rc, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    rc::Rc,
+    sync::Arc,
+};
 
 use super::{
     Instance,
@@ -14,8 +18,8 @@ use super::{
 use crate::{
     models::TextFormat,
     stages::{
-        Cause, IdleParam, ItemSize, KnownData, KnownModels, KnownParts, Misfit, Surroundings,
-        Trainings,
+        Cause, Caution, IdleParam, ItemSize, KnownData, KnownModels, KnownParts, Lineage, Misfit,
+        Mismatch, Surroundings, Trainings,
     },
 };
 
@@ -36,6 +40,34 @@ struct Sizes {
     image: Option<Given<[usize; 2]>>,
 }
 
+/// A stage that makes parts of a model: kind, parameters and inputs.
+type Maker = (&'static str, String, Vec<(String, usize)>);
+
+/// The stages so far that make parts of a model.
+#[derive(Default)]
+struct Makers {
+    /// The first stage of each kind of work.
+    first: HashMap<Maker, usize>,
+    /// For each stage the first one that does the same.
+    twins: HashMap<usize, usize>,
+}
+
+impl Makers {
+    /// The place of the first stage that makes the same of the same as this one at `index`, or its own.
+    fn first(&mut self, instance: &Instance, index: usize) -> usize {
+        if !instance.work.gives_parts() {
+            return index;
+        }
+        let twin = |input: &usize| self.twins.get(input).copied().unwrap_or(*input);
+        let inputs = instance.inputs.iter().map(|(port, input)| (port.clone(), twin(input)));
+        let params = serde_json::to_string(&*instance.params).unwrap_or_default();
+        let maker = (instance.entry.kind, params, inputs.collect());
+        let first = *self.first.entry(maker).or_insert(index);
+        self.twins.insert(index, first);
+        first
+    }
+}
+
 /// What is known of the instances so far.
 pub(super) struct Fits {
     models: KnownModels,
@@ -43,9 +75,13 @@ pub(super) struct Fits {
     tasks: Vec<(Option<&'static str>, String)>,
     sizes: Vec<Sizes>,
     trained: Vec<Option<Rc<Trainings>>>,
+    lineages: Vec<Option<Rc<Lineage>>>,
+    makers: Makers,
     parts: KnownParts,
     text_formats: Vec<Option<TextFormat>>,
     params: Vec<Arc<Node>>,
+    /// Where the names of the stages are written.
+    keys: Vec<Option<Origin>>,
     warnings: Vec<String>,
 }
 
@@ -58,9 +94,12 @@ impl Fits {
             tasks: Vec::new(),
             sizes: Vec::new(),
             trained: Vec::new(),
+            lineages: Vec::new(),
+            makers: Makers::default(),
             parts: KnownParts::default(),
             text_formats: Vec::new(),
             params: Vec::new(),
+            keys: Vec::new(),
             warnings: Vec::new(),
         }
     }
@@ -85,6 +124,7 @@ impl Fits {
         problems: &mut Problems,
     ) {
         self.params.push(params);
+        self.keys.push(definition.key);
         let sizes = self.sizes(instance);
         self.sizes.push(sizes);
         let ports: Vec<&str> = instance.inputs.keys().map(String::as_str).collect();
@@ -99,6 +139,11 @@ impl Fits {
         let trained: Vec<_> = trained
             .filter_map(|(port, input)| Some((port.as_str(), self.trained[*input].clone()?)))
             .collect();
+        let lineages = instance.inputs.iter();
+        let lineages: Vec<_> = lineages
+            .filter_map(|(port, input)| Some((port.as_str(), self.lineages[*input].clone()?)))
+            .collect();
+        let index = self.sizes.len() - 1;
         let parts = self.parts.add(&instance.work, instance.inputs.get("model").copied());
         let texts = self.texts(instance);
         let around = Surroundings {
@@ -106,6 +151,9 @@ impl Fits {
             ports: &ports,
             task,
             stage: &instance.stage,
+            index,
+            twin: self.makers.first(instance, index),
+            lineages: &lineages,
             trained: &trained,
             texts: &texts,
             parts: parts.as_ref(),
@@ -113,7 +161,9 @@ impl Fits {
             data: &self.data,
         };
         self.trained.push(instance.work.trainings(&around).map(Rc::new));
+        self.lineages.push(instance.work.lineage(&around).map(Rc::new));
         let misfits = instance.work.misfits(&around);
+        let mismatches = instance.work.mismatches(&around);
         let (cautions, format) =
             (instance.work.cautions(&around), instance.work.text_format(&around));
         self.text_formats.push(format);
@@ -121,6 +171,37 @@ impl Fits {
         for misfit in misfits.into_iter().chain(too_large(size)) {
             problems.add(self.problem(definition, sizes, misfit));
         }
+        for mismatch in mismatches {
+            self.mismatch(definition, instance, mismatch, problems);
+        }
+    }
+
+    /// Reports parts of different models, or says that they may be so.
+    fn mismatch(
+        &mut self,
+        definition: &Definition<'_>,
+        instance: &Instance,
+        mismatch: Mismatch,
+        problems: &mut Problems,
+    ) {
+        let Mismatch { is_known, message, help, places } = mismatch;
+        if !is_known {
+            let place = instance.places.get("model").map(|place| format!(" ({place})"));
+            let text = format!(": {message}{}; {help}", place.unwrap_or_default());
+            return self.warn_of(&instance.stage, &text);
+        }
+        let mut problem =
+            Problem::new(Code::BadValue, message).in_stage(definition.name).help(help);
+        let own = self.params.len() - 1;
+        if places.iter().all(|(stage, _)| *stage != own) {
+            problem = problem.at(definition.key, "here");
+        }
+        for (stage, label) in places {
+            let node = self.params[stage].get("model");
+            let origin = node.and_then(|node| node.origin).or(self.keys[stage]);
+            problem = problem.at(origin, label);
+        }
+        problems.add(problem);
     }
 
     /// How the prompts on an instance's ports are encoded.
@@ -130,12 +211,18 @@ impl Fits {
         instance.inputs.iter().filter_map(known).collect()
     }
 
-    fn warn(&mut self, instance: &Instance, cautions: Vec<String>) {
-        for caution in cautions {
-            let warning = format!("`{}` {caution}", instance.stage);
-            if !self.warnings.contains(&warning) {
-                self.warnings.push(warning);
-            }
+    fn warn(&mut self, instance: &Instance, cautions: Vec<Caution>) {
+        for Caution { param, message } in cautions {
+            let place = param.and_then(|param| instance.places.get(param));
+            let place = place.map(|place| format!(" ({place})")).unwrap_or_default();
+            self.warn_of(&instance.stage, &format!(" {message}{place}"));
+        }
+    }
+
+    fn warn_of(&mut self, stage: &str, text: &str) {
+        let warning = format!("`{stage}`{text}");
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
         }
     }
 

@@ -9,7 +9,11 @@ use burn::tensor::Device;
 
 use super::{Outcome, call::Caller};
 use crate::{
-    device::DeviceFailure, models::Memory, plan::MemoryPlan, stages::StageError, store::Digest,
+    device::{DeviceFailure, text_of},
+    models::Memory,
+    plan::{MemoryPlan, TooLarge},
+    stages::StageError,
+    store::Digest,
 };
 
 /// What to do about a bug of ours.
@@ -64,8 +68,7 @@ impl Failure {
 impl Caller<'_> {
     /// A panic as the failure of the stage it happened in.
     pub(super) fn panicked(&self, index: usize, panic: &(dyn Any + Send)) -> StageError {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        let text = text_of(panic);
         self.device_failed(index, text)
             .unwrap_or_else(|| StageError::Bug(format!("the stage panicked: {text}")))
     }
@@ -81,47 +84,36 @@ impl Caller<'_> {
 
     /// The failure of the stage, if the text is that of a device. A full device is emptied.
     fn device_failed(&self, index: usize, text: &str) -> Option<StageError> {
-        Some(match DeviceFailure::of(text)? {
+        let failure = DeviceFailure::of(text)?;
+        let message = failure.message(text);
+        Some(match failure {
             DeviceFailure::OutOfMemory => {
                 self.empty_device();
-                self.out_of_memory(index)
+                self.out_of_memory(index, &message)
             }
-            DeviceFailure::Lost => {
-                let reason = text.lines().skip_while(|line| !line.starts_with("Caused by")).nth(1);
-                let reason = reason.map_or_else(String::new, |line| format!(": {}", line.trim()));
-                StageError::environment(format!("the device is lost to this process{reason}"))
-                    .with_help("run again; what is done stays done")
-            }
+            DeviceFailure::Lost => StageError::environment(message).with_help(failure.help()),
         })
     }
 
     /// Says what was planned and what would need less.
-    fn out_of_memory(&self, index: usize) -> StageError {
+    fn out_of_memory(&self, index: usize, message: &str) -> StageError {
         let plan = MemoryPlan::new(self.pipeline, self.options.device == Device::flex());
         let planned = plan.of(index).map_or_else(
             || "how much it needs was not known beforehand".to_owned(),
-            |memory| format!("it was planned to need {}", told(&memory)),
+            |memory| format!("it was planned to need {memory}"),
         );
-        let mut help = plan.help(index);
+        let mut help = plan.advice(index).map(|advice| advice.list()).unwrap_or_default();
         help.push("run fewer stages at once (`--jobs 1`)".to_owned());
         help.push("see that no other program uses the device".to_owned());
-        StageError::environment(format!("the device ran out of memory; {planned}"))
-            .with_help(help.join("; or "))
+        StageError::environment(format!("{message}; {planned}")).with_help(help.join("; or "))
     }
 
     /// What does not fit the device as it was planned.
     pub(super) fn too_large(&self, index: usize, needed: &Memory, limit: u64) -> StageError {
         let plan = MemoryPlan::new(self.pipeline, self.options.device == Device::flex());
-        let help = match plan.help(index) {
-            help if help.is_empty() => "verify it on a larger device".to_owned(),
-            help => {
-                format!("verify it on a larger device; a run could also: {}", help.join("; or "))
-            }
-        };
-        let has = limit as f64 / f64::from(1 << 30);
-        let planned = told(needed);
-        StageError::environment(format!("needs about {planned}, but the device has {has:.1} GiB"))
-            .with_help(help)
+        let TooLarge { message, help } = plan.too_large(index, needed, limit);
+        StageError::environment(message)
+            .with_help(format!("verify it on a larger device; for a run: {help}"))
     }
 
     /// Frees what no running stage holds. The device may fail once more at what was queued.
@@ -136,24 +128,5 @@ impl Caller<'_> {
         if freed.is_err() {
             tracing::warn!("the device could not be emptied");
         }
-    }
-}
-
-/// `16.2 GiB (weights 10.4, trained 1.0, activations 3.8, attention 1.0)`.
-fn told(memory: &Memory) -> String {
-    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-    let parts = memory.parts().map(|(name, bytes)| format!("{name} {:.1}", gib(bytes)));
-    format!("{:.1} GiB ({})", gib(memory.total()), parts.join(", "))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_plan_is_told_in_gigabytes() {
-        let memory = Memory { weights: 3 << 30, trained: 1 << 29, ..Memory::default() };
-        let wanted = "3.5 GiB (weights 3.0, trained 0.5, activations 0.0, attention 0.0)";
-        assert_eq!(told(&memory), wanted);
     }
 }

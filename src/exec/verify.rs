@@ -238,7 +238,12 @@ impl Again<'_> {
     fn execute(&self, index: usize, record: &Record) -> Result<Vec<Item>, StageError> {
         let Caller { pipeline, options, .. } = self.caller;
         let need = self.memory.of(index).map_or(0, |memory| memory.total());
-        self.caller.make_room(index, Budget::new(options.memory).start(index, need));
+        let room = Budget::new(options.memory).start(index, need);
+        // A device that is lost may say so when it is to give something back.
+        self.caller.guarded(index, || {
+            self.caller.make_room(index, room);
+            Ok(())
+        })?;
         let given = self.caller.given(&record.ingredients.inputs)?;
         let crossed = pipeline.instances[index].work.crossed_port();
         let Some((port, others)) = crossed.and_then(|port| Some((port, given.get(port)?))) else {

@@ -29,7 +29,7 @@ pub use lora::{Adapter, LoraTargets};
 pub use memory::{ClipSize, Memory};
 pub use params::{LoadError, ParamReader, Params, Start};
 pub use schedulers::{NoiseScheduler, TimestepDistribution};
-pub use source::{FileState, ModelRef, ModelSource, PartFile};
+pub use source::{FileState, Likeness, ModelRef, ModelSource, PartFile, PartLook};
 
 use std::sync::Arc;
 

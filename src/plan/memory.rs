@@ -2,7 +2,10 @@
 
 use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
-use super::size::Sizes;
+use super::{
+    advice::{Advice, TooLarge},
+    size::Sizes,
+};
 use crate::{
     config::Pipeline,
     models::{ClipSize, Memory},
@@ -61,10 +64,19 @@ impl<'a> MemoryPlan<'a> {
         })
     }
 
-    /// What would make an instance need less memory.
-    pub fn help(&self, index: usize) -> Vec<String> {
-        let work = self.workload(index);
-        work.map(|work| self.pipeline.instances[index].work.memory_help(&work)).unwrap_or_default()
+    /// What would make an instance need less memory of the device.
+    pub fn advice(&self, index: usize) -> Option<Advice<'_>> {
+        Some(Advice::new(&self.pipeline.instances[index].work, self.workload(index)?))
+    }
+
+    /// An instance that needs more of the device than it has.
+    pub fn too_large(&self, index: usize, needed: &Memory, limit: u64) -> TooLarge {
+        TooLarge::new(needed, limit, "device", self.advice(index).as_ref())
+    }
+
+    /// An instance that needs more of the machine, beside a GPU, than it has.
+    pub fn too_large_beside_gpu(needed: &Memory, limit: u64) -> TooLarge {
+        TooLarge::new(needed, limit, "machine", None)
     }
 
     /// What an instance is to do, unless it is done with a model that is not known.

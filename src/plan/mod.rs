@@ -1,5 +1,6 @@
 //! Pipeline and store to a plan: what is fresh, stale or pending, and why.
 
+mod advice;
 mod cause;
 mod decide;
 mod disk;
@@ -20,6 +21,7 @@ mod siblings;
 mod size;
 mod weights;
 
+pub use advice::{Advice, TooLarge};
 pub use cause::Cause;
 pub(crate) use cause::{Beginnings, label};
 pub use decide::owner_of;

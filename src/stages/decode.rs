@@ -5,9 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cause, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext, StageError,
-    StageKind, Surroundings, Workload,
-    model::{StageModel, not_finite, open_vae, tiling_help},
+    Cause, Inputs, Lighter, Lineage, Misfit, Mismatch, Output, ParamError, Port, Ports, Stage,
+    StageContext, StageError, StageKind, Surroundings, Workload,
+    model::{StageModel, TILING_HELP, not_finite, open_vae},
 };
 use crate::{
     artifact::{ArtifactKind, frames, samples, videos::Clip},
@@ -103,6 +103,10 @@ impl Stage for Decode {
         facts.tiling(self.tiling).into_iter().chain(noise).chain(whole).collect()
     }
 
+    fn mismatches(&self, around: &Surroundings<'_>) -> Vec<Mismatch> {
+        Lineage::decoding(around, &self.model)
+    }
+
     fn mapped_port(&self) -> Option<&'static str> {
         Some("samples")
     }
@@ -117,8 +121,9 @@ impl Stage for Decode {
         Estimator::new(&source, work.on_host)?.decoding(clip, self.tiling).map(Some)
     }
 
-    fn memory_help(&self, work: &Workload<'_>) -> Vec<String> {
-        tiling_help(&self.model, self.tiling, work).into_iter().collect()
+    fn lighter(&self, _work: &Workload<'_>) -> Vec<Lighter> {
+        let tiled = || Lighter::new("tiling", TILING_HELP, Self { tiling: true, ..self.clone() });
+        (!self.tiling).then(tiled).into_iter().collect()
     }
 
     fn run(

@@ -8,13 +8,14 @@ use std::{cell::RefCell, collections::HashMap, rc::Rc};
 use serde_json::Value;
 
 use super::{
-    ImageRecord, KnownData, ModelParts, StageError, Trainings,
-    agreement::{ImageUse, TextUse},
+    ImageRecord, KnownData, Lineage, ModelParts, StageError, Trainings,
+    agreement::{FOLDER, ImageUse, TextUse},
     model::without_tiles,
 };
 use crate::models::{
-    Compression, Denoiser, ModelRef, ModelSource, ParamReader, Sampler, TextFormat, VideoDiffusion,
-    family, one_of,
+    Compression, Denoiser, ModelRef, ModelSource, ParamReader, PartLook, Sampler, TextFormat,
+    VideoDiffusion, family, one_of,
+    t5::{T5Tokenizer, TokenizerFiles},
 };
 
 /// Frames and `[height, width]` of a stage's items, as far as parameters tell.
@@ -45,6 +46,12 @@ pub struct Surroundings<'a> {
     pub task: Option<(&'static str, &'a str)>,
     /// Its own name.
     pub stage: &'a str,
+    /// Its place among the stages of the pipeline.
+    pub index: usize,
+    /// The place of the first stage that makes the same of the same.
+    pub twin: usize,
+    /// The parts of models behind what is on its ports, where they are known.
+    pub lineages: &'a [(&'a str, Rc<Lineage>)],
     /// The ports with adapters and models, and what is known of the trainings behind them.
     pub trained: &'a [(&'a str, Rc<Trainings>)],
     /// How the prompts on its ports are encoded, where that is known.
@@ -128,6 +135,21 @@ pub(super) fn refuse(misfits: impl IntoIterator<Item = Misfit>) -> Result<(), St
     misfits.into_iter().next().map_or(Ok(()), |misfit| Err(misfit.into()))
 }
 
+/// What may not be meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caution {
+    /// The parameter where to look, if it is one.
+    pub param: Option<&'static str>,
+    /// What is said behind the stage's name.
+    pub message: String,
+}
+
+impl From<String> for Caution {
+    fn from(message: String) -> Self {
+        Self { param: None, message }
+    }
+}
+
 /// A parameter that does nothing beside another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdleParam {
@@ -144,17 +166,44 @@ type WithParts = (ModelRef, usize);
 
 /// The models of a pipeline, each opened once and as far as its configuration can be read.
 #[derive(Default)]
-pub struct KnownModels(RefCell<HashMap<WithParts, Option<Rc<Facts>>>>);
+pub struct KnownModels {
+    facts: RefCell<HashMap<WithParts, Option<Rc<Facts>>>>,
+    looks: RefCell<HashMap<(ModelRef, String), Option<Rc<PartLook>>>>,
+    tokenizers: RefCell<HashMap<ModelRef, Option<Rc<T5Tokenizer>>>>,
+}
 
 impl KnownModels {
+    /// A look at a part of a model, if it is here.
+    pub(super) fn look(&self, model: &ModelRef, part: &str) -> Option<Rc<PartLook>> {
+        let case = (model.clone(), part.to_owned());
+        let look = || Some(Rc::new(model.resolve().ok()?.look(part)?));
+        self.looks.borrow_mut().entry(case).or_insert_with(look).clone()
+    }
+
+    /// A model's tokenizer, if it can be read.
+    pub(super) fn tokenizer(&self, model: &ModelRef) -> Option<Rc<T5Tokenizer>> {
+        let read = || {
+            let source = model.resolve().ok()?;
+            let file = source.tokenizer_file().ok()?;
+            let bytes = source.read(file).ok()?;
+            T5Tokenizer::new(TokenizerFiles::by_name(file, &bytes)).ok().map(Rc::new)
+        };
+        self.tokenizers.borrow_mut().entry(model.clone()).or_insert_with(read).clone()
+    }
+
+    /// The class of a model's transformer, if its configuration is here.
+    pub(super) fn class(&self, model: &ModelRef) -> Option<&'static str> {
+        Some(self.facts(model, &ModelParts::default())?.family.class_name())
+    }
+
     /// `parts` must live as long as what is known: they are told apart by where they are.
     fn facts(&self, model: &ModelRef, parts: &ModelParts) -> Option<Rc<Facts>> {
         let case = (model.clone(), parts.id());
-        if let Some(known) = self.0.borrow().get(&case) {
+        if let Some(known) = self.facts.borrow().get(&case) {
             return known.clone();
         }
         let facts = parts.source(model).ok().and_then(|source| Facts::read(&source)).map(Rc::new);
-        self.0.borrow_mut().insert(case, facts.clone());
+        self.facts.borrow_mut().insert(case, facts.clone());
         facts
     }
 }
@@ -167,6 +216,8 @@ pub(super) struct Facts {
     compression: Option<Compression>,
     denoiser: Option<Box<dyn Denoiser>>,
     tokens: usize,
+    /// Tokens of a prompt in each format.
+    formats: Vec<(TextFormat, usize)>,
     /// Timesteps of training, which sampling cannot exceed.
     pub train_timesteps: Option<usize>,
     /// Whether the autoencoder can work on tiles.
@@ -175,6 +226,8 @@ pub(super) struct Facts {
     decoder_noise: bool,
     /// `vae/config.json`.
     vae: Option<Value>,
+    /// How the image was given in the training of its transformer, where its folder says so.
+    pub of_folder: ImageRecord,
     /// Samplers of the family that the schedule's settings rule out, and why.
     without: Vec<(Sampler, String)>,
 }
@@ -197,18 +250,28 @@ impl Facts {
         });
         let without = without.collect();
         let scheduler = scheduler(family.samplers()[0]).and_then(Result::ok);
+        let tokens =
+            |format| Some((format, family.prompt_format(&transformer, format).ok()?.tokens));
+        let formats = family.text_formats().iter().copied().filter_map(tokens).collect();
         Some(Self {
             family,
             published: published.unwrap_or(family.samplers()[0]),
             compression: vae.as_ref().map(|vae| vae.compression()),
             decoder_noise: vae.as_ref().is_none_or(|vae| vae.takes_noise()),
             tiles: vae.is_none_or(|vae| vae.tiled().is_some()),
+            of_folder: ImageRecord::of_source(source, vae_config.as_ref()),
             vae: vae_config,
             denoiser: family.denoiser(&transformer, &ParamReader::shapes()).ok(),
             tokens: family.prompt_format(&transformer, format).ok()?.tokens,
+            formats,
             train_timesteps: scheduler.map(|scheduler| scheduler.num_train_timesteps()),
             without,
         })
+    }
+
+    /// The most tokens of a prompt in this format.
+    pub fn most_tokens(&self, format: TextFormat) -> Option<usize> {
+        self.formats.iter().find(|(of, _)| *of == format).map(|(_, tokens)| *tokens)
     }
 
     /// Tiles that the autoencoder does not have.
@@ -228,10 +291,9 @@ impl Facts {
     pub fn image_use(&self, own: ImageUse, around: &Surroundings<'_>) -> Vec<Misfit> {
         let Some(vae) = &self.vae else { return Vec::new() };
         let conditioning = self.family.image_conditioning();
-        let misfit = |(port, trained): &(&str, Rc<Trainings>)| {
-            own.misfit((port, trained.image), conditioning, vae).ok()?
-        };
-        around.trained.iter().filter_map(misfit).collect()
+        let misfit = |trained: (&str, ImageRecord)| own.misfit(trained, conditioning, vae).ok()?;
+        let on_ports = around.trained.iter().map(|(port, trained)| (*port, trained.image));
+        on_ports.chain([(FOLDER, self.of_folder)]).filter_map(misfit).collect()
     }
 
     /// A training on its own, as its log will tell of it.

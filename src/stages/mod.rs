@@ -32,7 +32,7 @@ mod training;
 mod transform;
 mod vae_encode;
 
-pub use agreement::{ImageRecord, Trainings};
+pub use agreement::{ImageRecord, Lineage, Mismatch, Trainings};
 pub use color_correct::ColorCorrect;
 pub use command::ShellCommand;
 pub use context::{CancelFlag, Inputs, OnItem, Output, Progress, StageContext};
@@ -42,7 +42,7 @@ pub use decode::Decode;
 pub use draw::Draw;
 pub use entry::{ParsedStage, StageEntry};
 pub use error::{ParamError, StageError};
-pub use fit::{Cause, IdleParam, ItemSize, KnownModels, Misfit, OwnSize, Surroundings};
+pub use fit::{Cause, Caution, IdleParam, ItemSize, KnownModels, Misfit, OwnSize, Surroundings};
 pub use interpolate::Interpolate;
 pub use lora_merge::LoraMerge;
 pub use lora_train::LoraTrain;
@@ -54,7 +54,7 @@ pub use text_encode::TextEncode;
 pub use transform::Transform;
 pub use vae_encode::VaeEncode;
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
@@ -113,6 +113,22 @@ pub struct Workload<'a> {
     pub on_host: bool,
     /// What is on its port `model`.
     pub parts: &'a ModelParts,
+}
+
+/// A stage with one parameter that makes it need less memory.
+pub struct Lighter {
+    /// The parameter.
+    pub param: &'static str,
+    /// What to do to have it so.
+    pub advice: String,
+    /// The stage.
+    pub stage: Arc<dyn Stage>,
+}
+
+impl Lighter {
+    fn new(param: &'static str, advice: impl Into<String>, stage: impl Stage + 'static) -> Self {
+        Self { param, advice: advice.into(), stage: Arc::new(stage) }
+    }
 }
 
 /// Work the executor can do without knowing its kind.
@@ -227,9 +243,19 @@ pub trait Stage: Send + Sync {
         Vec::new()
     }
 
+    /// The parts of models behind what it gives.
+    fn lineage(&self, _around: &Surroundings<'_>) -> Option<Lineage> {
+        None
+    }
+
+    /// Parts of different models that it would bring together.
+    fn mismatches(&self, _around: &Surroundings<'_>) -> Vec<Mismatch> {
+        Vec::new()
+    }
+
     /// What of it is not wrong beside what it will be given, but seldom meant, or cannot be known to be right:
     /// said behind its name.
-    fn cautions(&self, _around: &Surroundings<'_>) -> Vec<String> {
+    fn cautions(&self, _around: &Surroundings<'_>) -> Vec<Caution> {
         Vec::new()
     }
 
@@ -270,8 +296,9 @@ pub trait Stage: Send + Sync {
         Ok(None)
     }
 
-    /// What would make it need less memory for this work.
-    fn memory_help(&self, _work: &Workload<'_>) -> Vec<String> {
+    /// The stage with each of its parameters that decide its memory one step lighter, such as half a batch.
+    /// Those that bring nothing for this work may be among them.
+    fn lighter(&self, _work: &Workload<'_>) -> Vec<Lighter> {
         Vec::new()
     }
 

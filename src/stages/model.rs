@@ -6,8 +6,9 @@ use burn::tensor::{Device, FloatDType, Tensor};
 use serde_json::Value;
 
 use super::{
-    Cause, ImageRecord, Inputs, ItemSize, Misfit, Output, StageContext, StageError, Workload,
-    agreement::TextUse, fit,
+    Cause, ImageRecord, Inputs, ItemSize, Misfit, Output, StageContext, StageError,
+    agreement::{FOLDER, TextUse},
+    fit,
 };
 use crate::{
     artifact::{
@@ -17,7 +18,7 @@ use crate::{
         text::TextEmbedding,
         videos::{self, Clip},
     },
-    models::{Compression, Denoiser, ModelRef, ModelSource, VideoVae, memory::Estimator},
+    models::{Compression, Denoiser, ModelRef, ModelSource, VideoVae},
 };
 
 /// A stage's model and the device its frozen parts live on.
@@ -38,17 +39,22 @@ impl StageModel {
     }
 }
 
-/// How the image was given in the trainings behind the transformer on the port `model`; `vae` is the
-/// `config.json` of the model.
-pub(super) fn record_of_model(inputs: &Inputs<'_>, vae: &Value) -> Result<ImageRecord, StageError> {
+/// How the image was given in the trainings behind the transformer, which is that on the port `model`, or that
+/// of `source`, with where it is; `vae` is the `config.json` of the model.
+pub(super) fn record_of_model(
+    inputs: &Inputs<'_>,
+    source: &ModelSource,
+    vae: &Value,
+) -> Result<(&'static str, ImageRecord), StageError> {
     let item = inputs.items("model").iter().find(|item| item.name == "transformer");
-    let Some(item) = item.filter(|item| item.files.contains_key(LOG)) else {
-        return Ok(ImageRecord::default());
-    };
+    let Some(item) = item else { return Ok((FOLDER, ImageRecord::of_source(source, Some(vae)))) };
+    if !item.files.contains_key(LOG) {
+        return Ok(("model", ImageRecord::default()));
+    }
     let log: Value = serde_json::from_slice(&inputs.read(item, LOG)?).map_err(|e| {
         StageError::failed(format!("`{LOG}` must be JSON: {e}")).on_item(&item.name)
     })?;
-    Ok(ImageRecord::of_model(&log, Some(vae)))
+    Ok(("model", ImageRecord::of_model(&log, Some(vae))))
 }
 
 /// Parts on the port `model` other than the one that was made.
@@ -81,13 +87,8 @@ pub(super) fn without_tiles() -> Misfit {
     Misfit::new(Cause::Param("tiling"), message, "leave it out")
 }
 
-/// Advice to work on tiles, where they are smaller than the clip and not used yet.
-pub(super) fn tiling_help(model: &ModelRef, tiling: bool, work: &Workload<'_>) -> Option<String> {
-    let source = work.parts.source(model).ok().filter(|_| !tiling)?;
-    let estimator = Estimator::new(&source, work.on_host).ok()?;
-    let helps = estimator.has_smaller_tiles(work.clip?).ok()?;
-    helps.then(|| "set `tiling = true`, which changes pixels a little".to_owned())
-}
+/// Advice to work on tiles.
+pub(super) const TILING_HELP: &str = "set `tiling = true`, which changes pixels a little";
 
 /// Reads the clip of an item.
 pub(super) fn read_clip(inputs: &Inputs<'_>, item: &Item) -> Result<Clip, StageError> {

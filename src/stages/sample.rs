@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Cause, IdleParam, Inputs, Misfit, Output, OwnSize, ParamError, Port, Ports, Stage,
-    StageContext, StageError, StageKind, Surroundings, Workload,
+    Cause, Caution, IdleParam, Inputs, Lighter, Lineage, Misfit, Mismatch, Output, OwnSize,
+    ParamError, Port, Ports, Stage, StageContext, StageError, StageKind, Surroundings, Workload,
     agreement::{ImageRecord, ImageUse, TextUse, rate_of_channels, scale_of_a_frame},
     fit::{not_known, refuse},
     idle,
     model::{
-        StageModel, array, check_channels, check_clip, open_vae, read_text, record_of_model,
-        tiling_help,
+        StageModel, TILING_HELP, array, check_channels, check_clip, open_vae, read_text,
+        record_of_model,
     },
     rules,
 };
@@ -169,12 +169,20 @@ impl Stage for Sample {
         misfits
     }
 
-    fn cautions(&self, around: &Surroundings<'_>) -> Vec<String> {
+    fn cautions(&self, around: &Surroundings<'_>) -> Vec<Caution> {
         let Some(facts) = around.model(&self.model) else { return Vec::new() };
         let conditioning = facts.family.image_conditioning();
         let trained = around.trained.iter();
         let unknown = trained.filter_map(|(_, trained)| trained.caution(conditioning));
-        facts.other_pipeline(self.sampler).into_iter().chain(unknown).collect()
+        facts.other_pipeline(self.sampler).into_iter().chain(unknown).map(Caution::from).collect()
+    }
+
+    fn lineage(&self, around: &Surroundings<'_>) -> Option<Lineage> {
+        Some(Lineage::of_latents(around, &self.model))
+    }
+
+    fn mismatches(&self, around: &Surroundings<'_>) -> Vec<Mismatch> {
+        Lineage::sampling(around, &self.model)
     }
 
     fn mapped_port(&self) -> Option<&'static str> {
@@ -202,11 +210,20 @@ impl Stage for Sample {
         Estimator::new(&source, work.on_host)?.sampling(clip, parallel, self.tiling).map(Some)
     }
 
-    fn memory_help(&self, work: &Workload<'_>) -> Vec<String> {
-        let smaller =
-            (work.on_host && self.batch_size > 1).then(|| "set `batch_size = 1`".to_owned());
-        let tiles = tiling_help(&self.model, self.tiling, work);
-        smaller.into_iter().chain(tiles).collect()
+    fn lighter(&self, work: &Workload<'_>) -> Vec<Lighter> {
+        let mut lighter = Vec::new();
+        // A GPU works on one after the other.
+        if work.on_host && self.batch_size > 1 {
+            let batch_size = self.batch_size / 2;
+            let advice = format!("set `batch_size = {batch_size}`");
+            let stage = Self { batch_size, ..self.clone() };
+            lighter.push(Lighter::new("batch_size", advice, stage));
+        }
+        if !self.tiling {
+            let stage = Self { tiling: true, ..self.clone() };
+            lighter.push(Lighter::new("tiling", TILING_HELP, stage));
+        }
+        lighter
     }
 
     fn run(
@@ -234,7 +251,7 @@ impl Stage for Sample {
                 "lora",
                 lora.as_ref().map(|lora| ImageRecord::of_log(&lora.train)).unwrap_or_default(),
             ),
-            ("model", record_of_model(inputs, &vae_config)?),
+            record_of_model(inputs, &source, &vae_config)?,
         ];
         self.check_image_use(&trained, denoiser.image_conditioning(), &vae_config)?;
         check_channels(vae.latent_channels(), &*denoiser)?;

@@ -5,8 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
-    Surroundings, Workload, fit::not_known, model::StageModel,
+    Caution, Inputs, Lineage, Misfit, Output, ParamError, Port, Ports, Stage, StageContext,
+    StageError, StageKind, Surroundings, Workload, fit::not_known, model::StageModel,
 };
 use crate::{
     artifact::{ArtifactKind, text::TextEmbedding},
@@ -14,12 +14,15 @@ use crate::{
         LoadError, Memory, ModelRef, ModelSource, PromptFormat, TextFormat, family,
         memory::Estimator,
         one_of, published_text_format,
-        t5::{T5Config, T5Tokenizer, TokenizerFiles},
+        t5::{Cut, T5Config, T5Tokenizer, TokenizerFiles},
     },
 };
 
 /// The token that fills a prompt up, in all tokenizers of T5.
 const PADDING: i64 = 0;
+
+/// Characters that are told of a text that is left out.
+const MOST_TOLD: usize = 400;
 
 /// Encodes one prompt, padded to a fixed length. For families that mask padding in the denoiser
 /// (LTX-Video), the encoded padding is left out.
@@ -50,6 +53,35 @@ impl TextEncode {
         };
         let prompt = family.prompt_format(&source.config("transformer")?, format)?;
         Ok((format, PromptFormat { tokens: self.max_length.unwrap_or(prompt.tokens), ..prompt }))
+    }
+}
+
+impl TextEncode {
+    /// The end of a prompt that is left out, as the model's own pipeline does.
+    fn cut(&self, around: &Surroundings<'_>) -> Option<Caution> {
+        let facts = around.model(&self.model)?;
+        let format = self.format.unwrap_or_else(|| facts.published.text_format());
+        let limit = self.max_length.or_else(|| facts.most_tokens(format))?;
+        if !Cut::is_possible(&self.prompt, limit) {
+            return None;
+        }
+        let tokenizer = around.models.tokenizer(&self.model)?;
+        let Cut { tokens, lost } = tokenizer.cut(&self.prompt, limit).ok()??;
+        let stated = self.max_length.map_or("the model takes", |_| "`max_length` allows");
+        let message = format!(
+            "encodes a prompt of {tokens} tokens, of which {stated} {limit}; left out is \"{}\"",
+            in_one_line(&lost)
+        );
+        Some(Caution { param: Some("prompt"), message })
+    }
+}
+
+/// A text without line breaks, and not all of one that is very long.
+fn in_one_line(text: &str) -> String {
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match words.char_indices().nth(MOST_TOLD) {
+        Some((end, _)) => format!("{}…", &words[..end]),
+        None => words,
     }
 }
 
@@ -84,9 +116,17 @@ impl Stage for TextEncode {
         not_known("format", self.format, facts.family.text_formats()).into_iter().collect()
     }
 
+    fn cautions(&self, around: &Surroundings<'_>) -> Vec<Caution> {
+        self.cut(around).into_iter().collect()
+    }
+
     fn text_format(&self, around: &Surroundings<'_>) -> Option<TextFormat> {
         let published = || Some(around.model(&self.model)?.published.text_format());
         self.format.or_else(published)
+    }
+
+    fn lineage(&self, around: &Surroundings<'_>) -> Option<Lineage> {
+        Some(Lineage::of_text(around, &self.model))
     }
 
     fn memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {

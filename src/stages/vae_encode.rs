@@ -5,9 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cause, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext, StageError,
-    StageKind, Surroundings, Workload,
-    model::{StageModel, array, check_pixels, not_finite, open_vae, read_clip, tiling_help},
+    Cause, Inputs, Lighter, Lineage, Misfit, Output, ParamError, Port, Ports, Stage, StageContext,
+    StageError, StageKind, Surroundings, Workload,
+    model::{StageModel, TILING_HELP, array, check_pixels, not_finite, open_vae, read_clip},
     rules,
 };
 use crate::{
@@ -131,6 +131,10 @@ impl Stage for VaeEncode {
         misfits
     }
 
+    fn lineage(&self, around: &Surroundings<'_>) -> Option<Lineage> {
+        Some(Lineage::of_latents(around, &self.model))
+    }
+
     fn mapped_port(&self) -> Option<&'static str> {
         Some("videos")
     }
@@ -145,8 +149,9 @@ impl Stage for VaeEncode {
         Estimator::new(&source, work.on_host)?.encoding(clip, self.tiling).map(Some)
     }
 
-    fn memory_help(&self, work: &Workload<'_>) -> Vec<String> {
-        tiling_help(&self.model, self.tiling, work).into_iter().collect()
+    fn lighter(&self, _work: &Workload<'_>) -> Vec<Lighter> {
+        let tiled = || Lighter::new("tiling", TILING_HELP, Self { tiling: true, ..self.clone() });
+        (!self.tiling).then(tiled).into_iter().collect()
     }
 
     fn run(

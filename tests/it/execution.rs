@@ -78,7 +78,7 @@ fn what_does_not_fit_the_device_is_not_begun_by_a_verification() {
         match &found.verdict {
             Verdict::Identical => assert!(fits),
             Verdict::Failed { outcome: Outcome::Environment, message, .. } => {
-                assert!(!fits && message.contains("the device has 0.0 GiB"), "{message}");
+                assert!(!fits && message.contains("the device has 1.0 KiB"), "{message}");
             }
             other => panic!("{other:?}"),
         }

@@ -14,11 +14,9 @@ use crate::{
     cli::{error::CliError, exit, session::Session, versioned::Versioned},
     config::{self, LoadOptions, Pipeline},
     plan::PlanError,
-    report::{
-        SCHEMA_VERSION,
-        style::{bytes, count},
-    },
+    report::{SCHEMA_VERSION, style::count},
     store::{Fingerprint, GcPolicy, GcReport, Removed, Root, Store, unnamed},
+    units::bytes,
 };
 
 /// Remove what nobody needs

@@ -13,11 +13,9 @@ use super::{error::CliError, exit, session::Session};
 use crate::{
     config::Pipeline,
     plan::{self, Freshness, PlanError, PlanOptions, owner_of},
-    report::{
-        SCHEMA_VERSION,
-        style::{bytes, count},
-    },
+    report::{SCHEMA_VERSION, style::count},
     store::{Damage, Gone, Record, Store, StoreStats, VerifyReport},
+    units::bytes,
 };
 
 /// Look after the cache

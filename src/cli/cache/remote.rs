@@ -14,8 +14,9 @@ use crate::{
     },
     config::{self, LoadOptions, Pipeline},
     remote::{Link, Moved, Remote, RemoteError, Scope, Transfer},
-    report::style::{bytes, count},
+    report::style::count,
     store::{Fingerprint, NewResult, Record, Store, StoreError, unnamed},
+    units::bytes,
 };
 
 /// Send results to the remote cache

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{
     CliError,
-    adapter::{self, Program},
+    adapter::{self, Family, Program},
     exit, pictures, write_file,
 };
 use crate::{
@@ -39,6 +39,8 @@ pub(super) struct Exporter<'a> {
     pub outputs: &'a Outputs,
     pub store: &'a Store,
     pub program: Program,
+    /// The family of models of an adapter that does not tell its own.
+    pub family: Option<Family>,
     /// How the files that are in the cache as they are came out of it.
     pub transfers: &'a RefCell<BTreeMap<Transfer, usize>>,
 }
@@ -55,7 +57,7 @@ impl Exporter<'_> {
                 self.sheets(index, digest, folder)
             }
             ArtifactKind::Metrics => self.metrics(&manifest, index, folder),
-            ArtifactKind::LoraAdapter => adapter::export(self, &manifest, folder),
+            ArtifactKind::LoraAdapter => adapter::export(self, index, &manifest, folder),
             _ => self.plain(&manifest, folder),
         }
     }

@@ -42,6 +42,9 @@ pub(super) struct ExportArgs {
     /// For an adapter: the program whose files it becomes, diffusers if none is named
     #[arg(long, value_name = "PROGRAM", conflicts_with = "ro_crate")]
     format: Option<adapter::Program>,
+    /// For an adapter that ComfyUI is to load and that does not tell it itself: the family of its model
+    #[arg(long, value_name = "FAMILY", requires = "format")]
+    family: Option<adapter::Family>,
     /// Write the pipeline, all its results and what each was made from into this folder instead, as a
     /// Workflow Run RO-Crate
     #[arg(long = "crate", value_name = "DIR", conflicts_with_all = ["stage", "to"])]
@@ -96,6 +99,7 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
             outputs: &outputs,
             store: &store,
             program: args.format.unwrap_or_default(),
+            family: args.family,
             transfers: &moved,
         };
         make_folder(&folder, "--to")?;

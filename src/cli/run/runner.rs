@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     cli::{device, disk, error::CliError, fetch, memory, session::Session, signals::Stop},
-    config::Pipeline,
+    config::{self, LoadOptions, Pipeline},
     exec::{ExecError, Executor, Outcome, RunEvent},
     plan::Lock,
     report::{
@@ -119,9 +119,24 @@ impl Runner<'_> {
         let locked =
             if args.locked { locked_outputs(pipeline, self.store)? } else { BTreeMap::new() };
         let refuse = || Ok(self.executor.refuse_commands(pipeline)?);
-        fetch::models(pipeline, &wanted, self.session, self.stop, refuse)?;
+        if fetch::models(pipeline, &wanted, self.session, self.stop, refuse)? {
+            self.look_again(pipeline)?;
+        }
         memory::check(pipeline, self.store, &wanted, &self.outlook)?;
         self.executor.lock_to(locked);
+        Ok(())
+    }
+
+    /// Says what shows of a pipeline only now that its models are here.
+    fn look_again(&self, pipeline: &Pipeline) -> Result<(), CliError> {
+        let options = LoadOptions {
+            profile: pipeline.profile.clone(),
+            set: pipeline.set.clone(),
+            look_at_data: false,
+        };
+        let now = config::load(&pipeline.path, &options)?;
+        let news = now.warnings.iter().filter(|text| !pipeline.warnings.contains(text));
+        news.for_each(|text| self.session.caution(text));
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 //! `write` and `read` know the files of diffusers, peft and ComfyUI; `merge` makes several adapters
 //! one, `into_model` makes one part of the model.
 
+mod family;
 mod head;
 mod into_model;
 mod merge;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::params::{LoadError, Param, Params};
 use crate::rng::TorchRng;
 
+pub use family::LoraFamily;
 pub use head::check_head;
 pub use merge::{Combination, Combined};
 

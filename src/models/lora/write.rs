@@ -7,7 +7,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Adapter, f32s,
+    Adapter, LoraFamily, f32s,
     names::{METADATA, ORIGINAL, PEFT, TRANSFORMER, to_original},
 };
 
@@ -26,9 +26,9 @@ impl Adapter {
     ///
     /// LTX-Video has a loader of ComfyUI's own, which wants the original names; diffusers reads such a
     /// file too, but passes over the modules that have another name there (`all_linear`). CogVideoX has that of its wrapper, which reads diffusers' file and takes any at scale 1.
-    pub fn to_comfyui(&self) -> Vec<u8> {
+    pub fn to_comfyui(&self, family: LoraFamily) -> Vec<u8> {
         let mut baked = self.bake_alpha();
-        if !baked.is_of_ltx_video() {
+        if family != LoraFamily::LtxVideo {
             return baked.to_diffusers();
         }
         let factors = std::mem::take(&mut baked.factors.0);
@@ -52,12 +52,6 @@ impl Adapter {
         });
         let config = serde_json::to_vec_pretty(&config).expect("a JSON value is valid JSON");
         (config, self.to_safetensors(PEFT, &[("format", "pt")]))
-    }
-
-    /// Whether the modules are those of LTX-Video: all its target sets reach the attention to the
-    /// prompt, which CogVideoX has not.
-    fn is_of_ltx_video(&self) -> bool {
-        self.modules().iter().any(|module| module.contains(".attn2."))
     }
 
     /// Alpha, as a whole number where it is one.
@@ -117,7 +111,7 @@ mod tests {
     #[test]
     fn baking_moves_the_scale_into_b() {
         let adapter = trained();
-        let read = Adapter::from_diffusers(&adapter.to_comfyui()).unwrap();
+        let read = Adapter::from_diffusers(&adapter.to_comfyui(LoraFamily::CogVideoX)).unwrap();
         assert!((read.scale() - 1.0).abs() < f64::EPSILON);
         let b = "blocks.0.attn1.to_q.lora_B.weight";
         let halved: Vec<f32> = values(&adapter, b).iter().map(|v| v * 0.5).collect();
@@ -132,7 +126,8 @@ mod tests {
         }
         let targets = ["to_q", "proj_in", r"time_embed\.linear"];
         let adapter = Adapter::new_fresh(&base, &targets, 3, 3.0, 7, &Device::flex()).unwrap();
-        let bytes = adapter.to_comfyui();
+        assert_eq!(adapter.family().unwrap(), Some(LoraFamily::LtxVideo));
+        let bytes = adapter.to_comfyui(LoraFamily::LtxVideo);
         let file = SafeTensors::deserialize(&bytes).unwrap();
         for module in
             ["patchify_proj", "adaln_single.linear", "blocks.0.attn1.to_q", "blocks.0.attn2.to_q"]
@@ -145,7 +140,7 @@ mod tests {
 
     #[test]
     fn cogvideox_in_comfyui_takes_the_file_of_diffusers_at_scale_one() {
-        let bytes = trained().to_comfyui();
+        let bytes = trained().to_comfyui(LoraFamily::CogVideoX);
         let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
         assert!(header.tensors().contains_key("transformer.blocks.0.attn1.to_q.lora_A.weight"));
         let settings = &header.metadata().as_ref().unwrap()[METADATA];

@@ -9,7 +9,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -22,6 +22,7 @@ use super::{
     published_text_format,
     t5::{T5Config, T5Encoder},
 };
+use crate::units::bytes;
 
 /// Maps that are alive at once in a forward pass that keeps nothing.
 const FORWARD: u64 = 14;
@@ -80,6 +81,15 @@ impl Memory {
             ("activations", activations),
             ("attention", attention),
         ]
+    }
+}
+
+impl fmt::Display for Memory {
+    /// `16.2 GiB of memory (weights 10.4 GiB, trained 1.0 GiB)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = self.parts().into_iter().filter(|(_, size)| *size > 0);
+        let parts: Vec<_> = parts.map(|(name, size)| format!("{name} {}", bytes(size))).collect();
+        write!(f, "{} of memory ({})", bytes(self.total()), parts.join(", "))
     }
 }
 
@@ -191,12 +201,6 @@ impl<'a> Estimator<'a> {
             attention: scores.forward * self.value(),
             ..Memory::default()
         })
-    }
-
-    /// Whether the autoencoder can work on tiles that are smaller than clips of this size.
-    pub fn has_smaller_tiles(&self, clip: ClipSize) -> Result<bool, LoadError> {
-        let tile = self.family.tile_size(&self.source.config("vae")?)?;
-        Ok(tile.is_some_and(|[height, width]| height < clip.height || width < clip.width))
     }
 
     /// Encoding of a clip of this size, whole or on tiles.

@@ -68,10 +68,16 @@ fn tiles_need_less_the_larger_the_clip() {
     let source = paper();
     let estimator = Estimator::new(&source, false).unwrap();
     let activations = |clip, tiled| estimator.decoding(clip, tiled).unwrap().activations;
-    assert!(estimator.has_smaller_tiles(CLIP).unwrap());
     // A tile has half the height and half the width.
     let (whole, tiled) = (activations(CLIP, false), activations(CLIP, true));
     assert!(tiled * 7 < whole * 2 && tiled * 4 > whole, "{tiled} of {whole}");
     let small = ClipSize { frames: 9, height: 240, width: 360 };
-    assert!(!estimator.has_smaller_tiles(small).unwrap());
+    assert!(activations(small, true) >= activations(small, false), "they are one tile");
+}
+
+#[test]
+fn memory_is_told_with_the_parts_that_there_are() {
+    let memory = Memory { weights: 3 << 30, trained: 1 << 29, ..Memory::default() };
+    let wanted = "3.5 GiB of memory (weights 3.0 GiB, trained 512.0 MiB)";
+    assert_eq!(memory.to_string(), wanted);
 }

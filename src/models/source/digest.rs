@@ -16,7 +16,8 @@ impl ModelSource {
     /// The content of parts' files, as one hash that goes into keys.
     ///
     /// Hashed are, for each part in the order of names, the paths and contents of exactly those
-    /// files that are read: its configuration and its weights, or the tokenizer's file. Instead of a
+    /// files that are read: its configuration and its weights, with the log of its training where an exported
+    /// transformer has one, or the tokenizer's file. Instead of a
     /// part, one file can be named (`transformer/config.json`). Hashes of files in folders are
     /// remembered by path, size, times and inode while the program runs.
     pub fn digest(&self, parts: &[&str]) -> Result<Hash, LoadError> {

@@ -1,6 +1,7 @@
 //! Where a model's files come from.
 
 mod digest;
+mod look;
 mod reference;
 
 use std::{
@@ -24,6 +25,7 @@ use crate::regular;
 use reference::Refused;
 
 pub use digest::FileState;
+pub use look::{Likeness, PartLook};
 pub use reference::ModelRef;
 
 fn missing(message: impl Into<String>, help: impl Into<String>) -> LoadError {
@@ -36,6 +38,9 @@ fn absent(path: &str) -> LoadError {
         "the model must be complete, in diffusers' layout",
     )
 }
+
+/// What is said of the training of the transformer in a model's folder: the log of an exported model.
+pub const TRANSFORMER_LOG: &str = "transformer/log.json";
 
 /// The files of a model in diffusers' layout (`vae/config.json`, ...), wherever they are.
 #[derive(Clone, Debug)]
@@ -250,6 +255,10 @@ impl ModelSource {
                 let (index, mut files) = self.weight_files(part)?;
                 files.extend(index.map(|(index, _)| index));
                 files.push(config_file(part));
+                // It is read where the image's use is compared, and merges hand on what it says.
+                let log =
+                    (part == "transformer" && self.has(TRANSFORMER_LOG)).then_some(TRANSFORMER_LOG);
+                files.extend(log.map(str::to_owned));
                 Ok(files)
             }
         }

@@ -13,4 +13,4 @@ mod tokenizer_json;
 
 pub use config::T5Config;
 pub use encoder::{T5Encoder, tie_embeddings};
-pub use tokenizer::{T5Tokenizer, TokenizerFiles};
+pub use tokenizer::{Cut, T5Tokenizer, TokenizerFiles};

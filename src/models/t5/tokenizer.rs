@@ -45,6 +45,23 @@ impl<'a> TokenizerFiles<'a> {
     }
 }
 
+/// What is left out of a text that has more tokens than are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The tokens of the whole text and the end token.
+    pub tokens: usize,
+    /// The end of the text, from the first token on that is left out.
+    pub lost: String,
+}
+
+impl Cut {
+    /// Whether a text can have more tokens than this; a tokenizer is slow to read. A token stands for a
+    /// character at least, or for the space before a word, beside the end token.
+    pub fn is_possible(text: &str, max_length: usize) -> bool {
+        !text.is_ascii() || text.len() + 2 > max_length
+    }
+}
+
 /// Encodes prompts as transformers' `T5Tokenizer` does.
 pub struct T5Tokenizer {
     tokenizer: Tokenizer,
@@ -68,6 +85,19 @@ impl T5Tokenizer {
         };
         let (pad, eos) = (id(SPECIAL[0])?, id(SPECIAL[1])?);
         Ok(Self { tokenizer, pad, eos })
+    }
+
+    /// What [`Self::encode`] leaves out of a text that is longer.
+    pub fn cut(&self, text: &str, max_length: usize) -> Result<Option<Cut>, LoadError> {
+        let encoding = self.tokenizer.encode(text, false);
+        let encoding = encoding.map_err(|e| error("tokenizer", e.to_string()))?;
+        let tokens = encoding.get_ids().len() + 1;
+        if tokens <= max_length {
+            return Ok(None);
+        }
+        let first = encoding.get_offsets().get(max_length.saturating_sub(1));
+        let start = first.map_or(0, |(start, _)| text.floor_char_boundary(*start));
+        Ok(Some(Cut { tokens, lost: text[start..].trim().to_owned() }))
     }
 
     /// The ids of `text` and the end token, cut or padded on the right to exactly `max_length`.
@@ -163,6 +193,42 @@ mod tests {
     fn the_empty_prompt_is_the_end_token_and_padding() {
         let tokenizer = T5Tokenizer::new(TokenizerFiles::SentencePiece(SPIECE_MODEL)).unwrap();
         assert_eq!(tokenizer.encode("", 5).unwrap(), [1, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn what_is_left_out_of_a_long_text_is_its_end() {
+        for files in
+            [TokenizerFiles::SentencePiece(SPIECE_MODEL), TokenizerFiles::Json(TOKENIZER_JSON)]
+        {
+            let tokenizer = T5Tokenizer::new(files).unwrap();
+            let text = "the fox jumps over \u{e9}\u{fb01} the dog";
+            let whole = tokenizer.encode(text, 60).unwrap();
+            let tokens = whole.iter().position(|id| *id == 1).unwrap() + 1;
+            assert_eq!(tokenizer.cut(text, tokens).unwrap(), None);
+            for length in 1..tokens {
+                let cut = tokenizer.cut(text, length).unwrap().unwrap();
+                assert_eq!(cut.tokens, tokens);
+                assert!(text.ends_with(&cut.lost) && !cut.lost.is_empty(), "{cut:?}");
+                // What is kept is the beginning of the text.
+                let kept = tokenizer.encode(text, length).unwrap();
+                assert_eq!(kept[..length - 1], whole[..length - 1]);
+            }
+            assert_eq!(tokenizer.cut(text, 1).unwrap().unwrap().lost, text);
+        }
+    }
+
+    #[test]
+    fn a_text_has_no_more_tokens_than_is_thought_possible() {
+        let tokenizer = T5Tokenizer::new(TokenizerFiles::SentencePiece(SPIECE_MODEL)).unwrap();
+        let cases: Vec<Case> = serde_json::from_str(IDS).unwrap();
+        let odd = ["", "a", "q q q q q", "  \t x", "</s> </s>", "zzzz<extra_id_3>"];
+        for text in cases.iter().map(|case| case.prompt.as_str()).chain(odd) {
+            for length in 1..40 {
+                let cut = tokenizer.cut(text, length).unwrap();
+                assert!(cut.is_none() || Cut::is_possible(text, length), "{text:?} {length}");
+            }
+        }
+        assert!(!Cut::is_possible("a cat", 226));
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! What training and sampling must do alike: the multiple of the conditioning image's latent, how time
-//! is counted, and how prompts are encoded (`text`). A mismatch gives wrong colours, broken motion or another
+//! is counted, how prompts are encoded (`text`), and of which models the parts are (`parts`). A mismatch gives wrong colours, broken motion or another
 //! picture, and no other sign.
 //!
 //! A stage states an [`ImageUse`]. A training leaves an [`ImageRecord`] in the log of what it gives; a
 //! merge hands on what the records of its adapters agree on. Records are compared where the file holds
 //! the trainings, and once more when a stage runs, by the logs.
 
+mod parts;
 mod text;
 
 #[cfg(test)]
@@ -18,10 +19,12 @@ use serde_json::{Value, json};
 
 use super::{Cause, Misfit};
 use crate::models::{
-    ImageConditioning, LoadError, TimeAxis,
+    ImageConditioning, LoadError, ModelSource, TimeAxis,
     sampling::{ImageLatentScale, ScaleRule, Side},
+    source::TRANSFORMER_LOG,
 };
 
+pub use parts::{Lineage, Mismatch};
 pub(in crate::stages) use text::TextUse;
 
 /// How a stage gives the denoiser its conditioning image and counts time.
@@ -61,6 +64,8 @@ pub struct Trainings {
 
 /// The port of a model.
 const MODEL: &str = "model";
+/// What the transformer of a model that the file names is called among those of ports.
+pub(super) const FOLDER: &str = "folder";
 /// What adapters from files are called among those of ports.
 pub(super) const FILES: &str = "files";
 /// Multiples this close are one number, written with fewer digits.
@@ -96,6 +101,16 @@ impl ImageRecord {
         let record =
             ImageUse { scale, causal_time, frame_rate: None, side: Side::Training }.record(vae);
         ImageRecord { frame_rate: rate_of_log(settings), ..record }
+    }
+
+    /// What the log in a model's own folder says, which an export leaves there. A file of that name may be
+    /// somebody else's.
+    pub fn of_source(source: &ModelSource, vae: Option<&Value>) -> Self {
+        let bytes =
+            source.has(TRANSFORMER_LOG).then(|| source.read(TRANSFORMER_LOG).ok()).flatten();
+        let log = bytes.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        let log = log.filter(|log| log.get("settings").is_some_and(Value::is_object));
+        log.map(|log| Self::of_model(&log, vae)).unwrap_or_default()
     }
 
     /// Adds the record to a log, in the form that [`Self::of_log`] reads.
@@ -303,14 +318,18 @@ fn is_close(a: f64, b: f64) -> bool {
 
 /// What is on a port, as messages name it where it is the only one.
 fn trainee(port: &str) -> &'static str {
-    if port == MODEL { "the model on `model`" } else { "the adapter" }
+    match port {
+        MODEL => "the model on `model`",
+        FOLDER => "the transformer in the model's folder",
+        _ => "the adapter",
+    }
 }
 
 /// The same where there are several.
 fn named(port: &str) -> String {
     match port {
         FILES => "the adapters of `files`".to_owned(),
-        MODEL => trainee(port).to_owned(),
+        MODEL | FOLDER => trainee(port).to_owned(),
         port => format!("the adapter on `{port}`"),
     }
 }

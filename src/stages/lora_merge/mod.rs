@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    Cause, IdleParam, ImageRecord, Inputs, Misfit, ModelParts, Output, ParamError, Port, Ports,
-    Stage, StageContext, StageError, StageKind, Surroundings, Trainings, Workload,
-    agreement::FILES,
+    Cause, IdleParam, ImageRecord, Inputs, Lineage, Misfit, Mismatch, ModelParts, Output,
+    ParamError, Port, Ports, Stage, StageContext, StageError, StageKind, Surroundings, Trainings,
+    Workload,
+    agreement::{FILES, FOLDER},
     fit::refuse,
     idle,
     model::{pass_parts_on, record_of_model},
@@ -164,25 +165,30 @@ impl Stage for LoraMerge {
                 "add `model = ...`, which gives the parts that the input has not",
             ));
         }
-        let on_ports = PORTS.map(|port| (port, around.trained_on(port).image));
-        misfits.extend(ImageRecord::agreed(on_ports.into_iter().chain(self.of_files())).err());
+        misfits.extend(ImageRecord::agreed(self.records(around)).err());
         misfits
     }
 
     fn trainings(&self, around: &Surroundings<'_>) -> Option<Trainings> {
-        let on_ports = PORTS.map(|port| (port, around.trained_on(port)));
-        let records = on_ports.iter().map(|(port, trained)| (*port, trained.image));
-        let image = ImageRecord::agreed(records.chain(self.of_files())).ok()?;
+        let image = ImageRecord::agreed(self.records(around)).ok()?;
         let here = |stated: bool| {
             (!self.files.is_empty() && !stated).then(|| Arc::<str>::from(around.stage))
         };
         let (mut without_scale, mut without_time) =
             (here(self.image_latent_scale.is_some()), here(self.causal_time.is_some()));
-        for (_, trained) in on_ports {
+        for trained in PORTS.map(|port| around.trained_on(port)) {
             without_scale = without_scale.or(trained.without_scale);
             without_time = without_time.or(trained.without_time);
         }
         Some(Trainings { image, without_scale, without_time })
+    }
+
+    fn lineage(&self, around: &Surroundings<'_>) -> Option<Lineage> {
+        Some(Lineage::of_merge(around, &ADAPTERS, self.model.as_ref()))
+    }
+
+    fn mismatches(&self, around: &Surroundings<'_>) -> Vec<Mismatch> {
+        Lineage::merge(around, &ADAPTERS, self.model.as_ref())
     }
 
     fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
@@ -228,7 +234,7 @@ impl Stage for LoraMerge {
         let source = source.transpose()?;
         if let Some(source) = &source {
             let vae = source.config("vae").unwrap_or_default();
-            records.push(("model", record_of_model(inputs, &vae)?));
+            records.push(record_of_model(inputs, source, &vae)?);
         }
         let record = ImageRecord::agreed(records).map_err(StageError::from)?;
         let merged = json!({
@@ -313,6 +319,14 @@ impl LoraMerge {
         let size =
             |file: &String| Path::new(root).join(file).metadata().map_or(0, |meta| meta.len());
         self.files.iter().map(size).sum()
+    }
+
+    /// How the image was given in the trainings behind all that is merged, as far as it is known.
+    fn records(&self, around: &Surroundings<'_>) -> Vec<Recorded> {
+        let facts = self.model.as_ref().and_then(|model| around.model(model));
+        let of_folder = facts.map(|facts| (FOLDER, facts.of_folder));
+        let on_ports = PORTS.map(|port| (port, around.trained_on(port).image));
+        on_ports.into_iter().chain(of_folder).chain(self.of_files()).collect()
     }
 
     /// How the image was given in the training of `files`, as stated here.

@@ -2,7 +2,7 @@ use burn::tensor::Device;
 use serde_json::Value;
 
 use super::*;
-use crate::{artifact::Item, stages::support::Bench};
+use crate::{artifact::Item, models::ModelSource, stages::support::Bench};
 
 fn stage(params: Value) -> LoraMerge {
     serde_json::from_value(params).unwrap()
@@ -58,7 +58,8 @@ fn logs_are_compared_and_handed_on() {
 
     let whole = merge(json!({ "model": "builtin:tiny" }), &[("first", kind, &one)]).unwrap();
     let on_port = [("model", ArtifactKind::Model, &whole[..])];
-    let record = record_of_model(&bench.inputs(&on_port), &json!({})).unwrap();
+    let tiny = ModelRef("builtin:tiny".to_owned()).resolve().unwrap();
+    let (_, record) = record_of_model(&bench.inputs(&on_port), &tiny, &json!({})).unwrap();
     assert_eq!(record.scale, Some(ImageLatentScale::Factor(0.3)));
     let again = [on_port[0], ("first", kind, &two)];
     let error = merge(json!({ "model": "builtin:tiny" }), &again).unwrap_err().to_string();
@@ -127,4 +128,45 @@ fn files_of_other_kinds_are_refused() {
     let stage = stage(json!({}));
     let error = bench.run(&stage, &bench.inputs(&[])).unwrap_err().to_string();
     assert_eq!(error, "there is no adapter to merge");
+}
+
+/// What an export leaves of a merge is read as what the cache holds of it.
+#[test]
+fn a_merged_model_in_a_folder_keeps_how_the_image_was_given() {
+    let bench = Bench::new();
+    let one = [adapter(&bench, 0.3)];
+    let ports = [("first", ArtifactKind::LoraAdapter, &one[..])];
+    let merge = |model: &str| bench.run(&stage(json!({ "model": model })), &bench.inputs(&ports));
+    let whole = merge("builtin:tiny").unwrap();
+    let source = ModelRef("builtin:tiny".to_owned()).resolve().unwrap();
+    let ModelSource::Builtin(files) = source else { panic!("it is built in") };
+    let folder = tempfile::tempdir().unwrap();
+    for (file, bytes) in files {
+        let path = folder.path().join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+    let model = folder.path().to_str().unwrap();
+    let named = ModelRef(model.to_owned()).resolve().unwrap();
+    let record =
+        |source: &ModelSource| record_of_model(&bench.inputs(&[]), source, &json!({})).unwrap().1;
+    let before = named.digest(&["transformer"]).unwrap();
+    assert_eq!(record(&named), ImageRecord::default());
+    for (file, content) in &whole[0].files {
+        let path = folder.path().join("transformer").join(file);
+        std::fs::write(path, bench.store.read(content).unwrap()).unwrap();
+    }
+    let after = named.digest(&["transformer"]).unwrap();
+    assert!(record(&named).scale == Some(ImageLatentScale::Factor(0.3)) && before != after);
+
+    // It is part of the key, and a merge into it must agree with it.
+    let log = folder.path().join("transformer/log.json");
+    std::fs::write(&log, json!({ "settings": { "image_latent_scale": 0.9 } }).to_string()).unwrap();
+    assert_ne!(named.digest(&["transformer"]).unwrap(), after);
+    let error = merge(model).unwrap_err().to_string();
+    insta::assert_snapshot!(error, @"the image's latent was multiplied by 0.3000 in the training of the adapter on `first`, but by 0.9000 in that of the transformer in the model's folder: no sampling is right for both");
+    for foreign in ["no JSON", "[]", "{\"settings\": 3}"] {
+        std::fs::write(&log, foreign).unwrap();
+        assert_eq!(record(&named), ImageRecord::default(), "{foreign}");
+    }
 }

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    IdleParam, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext, StageError,
-    StageKind, Surroundings, Trainings, Workload,
+    IdleParam, Inputs, Lighter, Lineage, Misfit, Mismatch, Output, ParamError, Port, Ports, Stage,
+    StageContext, StageError, StageKind, Surroundings, Trainings, Workload,
     agreement::{ImageUse, TextUse, rate_of_channels, scale_of_a_frame, time_of_channels},
     fit::not_known,
     idle,
@@ -200,6 +200,14 @@ impl Stage for LoraTrain {
         Some(Trainings { image: facts.record(self.image_use()), ..Trainings::default() })
     }
 
+    fn lineage(&self, around: &Surroundings<'_>) -> Option<Lineage> {
+        Some(Lineage::of_training(around, &self.model))
+    }
+
+    fn mismatches(&self, around: &Surroundings<'_>) -> Vec<Mismatch> {
+        Lineage::training(around, &self.model)
+    }
+
     fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
         Some((&self.model, &["transformer", "scheduler", "vae/config.json"]))
     }
@@ -236,19 +244,30 @@ impl Stage for LoraTrain {
         Estimator::new(&source, work.on_host)?.lora_training(clip, &training).map(Some)
     }
 
-    fn memory_help(&self, _work: &Workload<'_>) -> Vec<String> {
-        let mut help = Vec::new();
+    fn lighter(&self, _work: &Workload<'_>) -> Vec<Lighter> {
+        let mut lighter = Vec::new();
         if self.recompute == Recompute::None {
-            help.push("set `recompute = \"block\"`".to_owned());
+            let stage = Self { recompute: Recompute::Block, ..self.clone() };
+            lighter.push(Lighter::new("recompute", "set `recompute = \"block\"`", stage));
         }
         if self.batch_size > 1 {
-            help.push(format!(
-                "set `batch_size = 1` and `gradient_accumulation = {}`, which makes steps of the same \
-                 kind",
-                self.batch_size * self.gradient_accumulation
-            ));
+            // A batch that has no half becomes one of single clips.
+            let batch_size =
+                if self.batch_size.is_multiple_of(2) { self.batch_size / 2 } else { 1 };
+            let gradient_accumulation = self.gradient_accumulation * (self.batch_size / batch_size);
+            let advice = format!(
+                "set `batch_size = {batch_size}` and `gradient_accumulation = \
+                 {gradient_accumulation}`, which makes steps of the same kind"
+            );
+            let stage = Self { batch_size, gradient_accumulation, ..self.clone() };
+            lighter.push(Lighter::new("batch_size", advice, stage));
         }
-        help
+        if self.rank > 1 {
+            let rank = self.rank / 2;
+            let stage = Self { rank, ..self.clone() };
+            lighter.push(Lighter::new("rank", format!("set `rank = {rank}`"), stage));
+        }
+        lighter
     }
 
     fn run(

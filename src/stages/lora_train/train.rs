@@ -75,7 +75,7 @@ impl LoraTrain {
         refuse(self.image_misfits(conditioning))?;
         let known = family.timestep_distributions();
         let vae = source.config("vae")?;
-        let before = ("model", record_of_model(inputs, &vae)?);
+        let before = record_of_model(inputs, source, &vae)?;
         refuse(self.image_use().misfit(before, conditioning, &vae)?)?;
         Ok(Base {
             family,

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    IdleParam, Inputs, Misfit, ModelParts, Output, ParamError, Port, Ports, Stage, StageContext,
-    StageError, StageKind, Surroundings, Trainings, Workload,
+    IdleParam, Inputs, Lighter, Lineage, Misfit, Mismatch, ModelParts, Output, ParamError, Port,
+    Ports, Stage, StageContext, StageError, StageKind, Surroundings, Trainings, Workload,
     agreement::ImageUse,
     idle,
     model::pass_parts_on,
@@ -32,6 +32,8 @@ use crate::{
 
 const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
 const CONFIG: &str = "config.json";
+/// The side of the smallest piece that is advised to train an autoencoder on.
+const SMALLEST_PIECE: usize = 32;
 
 /// A part of a model that can be trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -272,6 +274,14 @@ impl Stage for Pretrain {
         Some(Trainings { image: self.image_use().record(vae), ..Trainings::default() })
     }
 
+    fn lineage(&self, around: &Surroundings<'_>) -> Option<Lineage> {
+        Some(Lineage::of_pretraining(around, self.part.name(), self.steps))
+    }
+
+    fn mismatches(&self, around: &Surroundings<'_>) -> Vec<Mismatch> {
+        Lineage::pretraining(around)
+    }
+
     fn gives_parts(&self) -> bool {
         true
     }
@@ -320,18 +330,20 @@ impl Stage for Pretrain {
         training.denoiser(clip, &vae, self.recompute == Recompute::Block).map(Some)
     }
 
-    fn memory_help(&self, _work: &Workload<'_>) -> Vec<String> {
-        let mut help = Vec::new();
+    fn lighter(&self, work: &Workload<'_>) -> Vec<Lighter> {
+        let mut lighter = Vec::new();
         if self.part == Part::Transformer && self.recompute == Recompute::None {
-            help.push("set `recompute = \"block\"`".to_owned());
-        }
-        if self.part == Part::Vae && self.crop.is_none() {
-            help.push("set `crop` to a piece of the clips".to_owned());
+            let stage = Self { recompute: Recompute::Block, ..self.clone() };
+            lighter.push(Lighter::new("recompute", "set `recompute = \"block\"`", stage));
         }
         if self.batch_size > 1 {
-            help.push("set a smaller `batch_size`".to_owned());
+            let batch_size = self.batch_size / 2;
+            let advice = format!("set `batch_size = {batch_size}`");
+            let stage = Self { batch_size, ..self.clone() };
+            lighter.push(Lighter::new("batch_size", advice, stage));
         }
-        help
+        lighter.extend(self.smaller_piece(work));
+        lighter
     }
 
     fn run(
@@ -368,6 +380,18 @@ impl Stage for Pretrain {
 }
 
 impl Pretrain {
+    /// Training of an autoencoder on pieces of half the height and width.
+    fn smaller_piece(&self, work: &Workload<'_>) -> Option<Lighter> {
+        let whole = work.clip.map(|clip| [clip.height, clip.width]);
+        // A multiple of what all families shrink by.
+        let half = self.crop.or(whole)?.map(|side| side / 2 / SMALLEST_PIECE * SMALLEST_PIECE);
+        if self.part != Part::Vae || half.contains(&0) {
+            return None;
+        }
+        let stage = Self { crop: Some(half), ..self.clone() };
+        Some(Lighter::new("crop", format!("set `crop = {half:?}`"), stage))
+    }
+
     fn image_use(&self) -> ImageUse {
         ImageUse {
             scale: self.image_latent_scale,

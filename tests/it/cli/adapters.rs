@@ -123,6 +123,33 @@ fn a_merged_model_samples_as_the_model_with_the_adapters() {
         let back = std::fs::read(shell.path("back/pytorch_lora_weights.safetensors")).unwrap();
         assert_eq!(back, original, "{file}");
     }
+    // Whose it is, only the pipeline that trained it knows.
+    let refused = "export imported.toml back --to back --format comfyui";
+    insta::assert_snapshot!(shell.transcript(refused), @"
+    $ pipe export imported.toml back --to back --format comfyui
+    ? 2
+    --- stderr
+      × of which family of models the adapter `adapter` is cannot be known: both have the modules that
+      │ it is made of, and ComfyUI loads each by its own names
+      help: add `--family cogvideox` or `--family ltx-video`
+    ");
+    for (family, name) in [
+        ("cogvideox", "transformer.transformer_blocks.0.attn1.to_k.lora_A.weight"),
+        ("ltx-video", "diffusion_model.transformer_blocks.0.attn1.to_k.lora_A.weight"),
+    ] {
+        shell.succeed(&format!("{refused} --family {family}"));
+        let bytes = std::fs::read(shell.path("back/comfyui_lora.safetensors")).unwrap();
+        let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+        assert!(header.tensors().contains_key(name), "{family}");
+    }
+    let other = "export merge.toml both --to back --format comfyui --family ltx-video";
+    insta::assert_snapshot!(shell.transcript(other), @"
+    $ pipe export merge.toml both --to back --format comfyui --family ltx-video
+    ? 2
+    --- stderr
+      × `--family` says LTX-Video, but the adapter `adapter` is one of CogVideoX
+      help: leave `--family` out
+    ");
     shell.write("imported.toml", &IMPORTED.replace("FILE", "nothing.safetensors"));
     let output = shell.output("run imported.toml");
     let told = String::from_utf8(output.stderr).unwrap();

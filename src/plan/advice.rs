@@ -1,0 +1,288 @@
+//! What would make a stage need less memory, computed and not guessed.
+
+use std::sync::Arc;
+
+use crate::{
+    models::{ClipSize, Memory},
+    stages::{Lighter, Stage, Workload},
+    units::bytes,
+};
+
+/// Clips are not made shorter or smaller than this.
+const FEWEST_FRAMES: usize = 9;
+const SMALLEST_SIDE: usize = 32;
+
+/// A stage that needs more memory than there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TooLarge {
+    /// What it needs and what there is; said behind the stage's name.
+    pub message: String,
+    /// What would help.
+    pub help: String,
+}
+
+impl TooLarge {
+    /// A stage that needs so much of a device or a machine that has `limit`.
+    pub(super) fn new(
+        needed: &Memory,
+        limit: u64,
+        whose: &str,
+        advice: Option<&Advice<'_>>,
+    ) -> Self {
+        let has = bytes(limit);
+        let help = advice.map_or_else(|| larger(whose), |advice| advice.for_limit(limit, whose));
+        Self { message: format!("needs about {needed}, but the {whose} has {has}"), help }
+    }
+}
+
+fn larger(whose: &str) -> String {
+    format!("take a smaller model, or a larger {whose}")
+}
+
+/// A change, and what the stage needs with it.
+#[derive(Clone, Debug)]
+struct Change {
+    param: &'static str,
+    advice: String,
+    needs: u64,
+}
+
+/// A stage and its clips as they would be.
+#[derive(Clone)]
+struct Changed {
+    stage: Arc<dyn Stage>,
+    clip: Option<ClipSize>,
+}
+
+/// What can be changed of a stage.
+pub struct Advice<'a> {
+    work: Workload<'a>,
+    start: Changed,
+}
+
+impl<'a> Advice<'a> {
+    pub(super) fn new(stage: &Arc<dyn Stage>, work: Workload<'a>) -> Self {
+        Self { work, start: Changed { stage: Arc::clone(stage), clip: work.clip } }
+    }
+
+    /// What would need less, where it is not known how much there is.
+    pub fn list(&self) -> Vec<String> {
+        self.alone(0).iter().map(told).collect()
+    }
+
+    /// What each change would bring, and which of them is enough, alone or with others.
+    fn for_limit(&self, limit: u64, whose: &str) -> String {
+        let (enough, short): (Vec<_>, Vec<_>) =
+            self.alone(limit).into_iter().partition(|change| change.needs <= limit);
+        let rest = match &short[..] {
+            [] => String::new(),
+            short => format!("; not enough alone: {}", all_told(short, ", ")),
+        };
+        match &enough[..] {
+            [] if short.is_empty() => {
+                format!("no setting of the stage makes it need less: {}", larger(whose))
+            }
+            [] => self.for_limit_together(limit, whose) + &rest,
+            [one] => format!("{}, which is enough{rest}", told(one)),
+            several => format!("each of these is enough: {}{rest}", all_told(several, "; or ")),
+        }
+    }
+
+    fn for_limit_together(&self, limit: u64, whose: &str) -> String {
+        let changes = self.together(limit);
+        let advice: Vec<_> = changes.iter().map(|change| change.advice.as_str()).collect();
+        let needs = changes.iter().map(|change| change.needs).min().unwrap_or_default();
+        let (all, needs) = (advice.join(" and "), bytes(needs));
+        if changes.last().is_some_and(|change| change.needs <= limit) {
+            return format!("{all}: together they need {needs}, which is enough");
+        }
+        format!(
+            "nothing is enough: {needs}, the least that was found, takes all of this: {all}; so {}",
+            larger(whose)
+        )
+    }
+
+    /// Each change alone, as far as it must go for `limit`, or can.
+    fn alone(&self, limit: u64) -> Vec<Change> {
+        let Some(now) = self.needs(&self.start) else { return Vec::new() };
+        let first = self.steps(&self.start, now);
+        let as_far = first.into_iter().map(|(mut change, mut changed)| {
+            while change.needs > limit {
+                let steps = self.steps(&changed, change.needs);
+                let next = steps.into_iter().find(|(next, _)| next.param == change.param);
+                let Some(next) = next else { break };
+                (change, changed) = next;
+            }
+            change
+        });
+        as_far.collect()
+    }
+
+    /// Changes one after the other, each time that which brings most, until it is enough or nothing is left
+    /// to change. Clips are changed last: settings of a stage make the same of them.
+    fn together(&self, limit: u64) -> Vec<Change> {
+        let mut changes: Vec<Change> = Vec::new();
+        let (mut changed, Some(mut now)) = (self.start.clone(), self.needs(&self.start)) else {
+            return changes;
+        };
+        while now > limit {
+            let steps = self.steps(&changed, now);
+            let best = steps.into_iter().min_by_key(|(step, _)| (is_of_clips(step), step.needs));
+            let Some((change, next)) = best else { break };
+            changes.retain(|earlier| earlier.param != change.param);
+            (now, changed) = (change.needs, next);
+            changes.push(change);
+        }
+        changes
+    }
+
+    fn needs(&self, changed: &Changed) -> Option<u64> {
+        let work = Workload { clip: changed.clip, ..self.work };
+        changed.stage.memory(&work).ok().flatten().map(|memory| memory.total())
+    }
+
+    /// All that can be changed one step further and makes it need less than `now`.
+    fn steps(&self, from: &Changed, now: u64) -> Vec<(Change, Changed)> {
+        let work = Workload { clip: from.clip, ..self.work };
+        let of_stage =
+            from.stage.lighter(&work).into_iter().map(|Lighter { param, advice, stage }| {
+                (param, advice, Changed { stage, clip: from.clip })
+            });
+        let of_clips = from.clip.into_iter().flat_map(smaller).map(|(param, advice, clip)| {
+            (param, advice, Changed { stage: Arc::clone(&from.stage), clip: Some(clip) })
+        });
+        let steps = of_stage.chain(of_clips).filter_map(|(param, advice, changed)| {
+            let needs = self.needs(&changed).filter(|needs| *needs < now)?;
+            Some((Change { param, advice, needs }, changed))
+        });
+        steps.collect()
+    }
+}
+
+const FRAMES: &str = "frames";
+const SIZE: &str = "size";
+
+fn is_of_clips(change: &Change) -> bool {
+    [FRAMES, SIZE].contains(&change.param)
+}
+
+/// The clip with fewer frames, and with smaller ones.
+fn smaller(clip: ClipSize) -> Vec<(&'static str, String, ClipSize)> {
+    let ClipSize { frames, height, width } = clip;
+    let mut smaller = Vec::new();
+    // One more than a multiple of eight is taken by all families.
+    let fewer = frames.saturating_sub(2) / 8 * 8 + 1;
+    if (FEWEST_FRAMES..frames).contains(&fewer) {
+        let clip = ClipSize { frames: fewer, ..clip };
+        smaller.push((FRAMES, format!("take clips of {fewer} frames"), clip));
+    }
+    let half = |side: usize| side / 2 / SMALLEST_SIDE * SMALLEST_SIDE;
+    let (height, width) = (half(height), half(width));
+    if height > 0 && width > 0 {
+        let advice = format!("take clips of height {height} and width {width}");
+        smaller.push((SIZE, advice, ClipSize { height, width, ..clip }));
+    }
+    smaller
+}
+
+/// ``set `rank = 8` (1.2 GiB)``.
+fn told(change: &Change) -> String {
+    format!("{} ({})", change.advice, bytes(change.needs))
+}
+
+fn all_told(changes: &[Change], between: &str) -> String {
+    changes.iter().map(told).collect::<Vec<_>>().join(between)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        models::ModelRef,
+        stages::{Decode, LoraTrain, ModelParts, Pretrain, StageKind},
+    };
+
+    const CLIP: ClipSize = ClipSize { frames: 17, height: 128, width: 128 };
+
+    fn stage<S: StageKind>(params: serde_json::Value) -> Arc<dyn Stage> {
+        Arc::new(serde_json::from_value::<S>(params).unwrap())
+    }
+
+    fn lora(more: serde_json::Value) -> Arc<dyn Stage> {
+        let mut params = json!({
+            "model": "builtin:tiny", "rank": 64, "batch_size": 4, "steps": 1, "recompute": "none",
+        });
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        stage::<LoraTrain>(params)
+    }
+
+    /// The advice where there is a share of what the stage needs.
+    fn told_at(stage: &Arc<dyn Stage>, share: f64) -> String {
+        let parts = ModelParts::default();
+        let work = Workload { clip: Some(CLIP), on_host: true, parts: &parts };
+        let needed = stage.memory(&work).unwrap().unwrap();
+        let limit = (needed.total() as f64 * share) as u64;
+        let advice = Advice::new(stage, work);
+        let TooLarge { message, help } = TooLarge::new(&needed, limit, "device", Some(&advice));
+        format!("{message}\n{help}")
+    }
+
+    #[test]
+    fn advice_says_what_each_change_brings_and_which_is_enough() {
+        let training = lora(json!({}));
+        insta::assert_snapshot!(told_at(&training, 0.9), @r#"
+        needs about 549.7 MiB of memory (weights 17.7 MiB, trained 20.2 MiB, activations 263.7 MiB, attention 248.1 MiB), but the device has 494.7 MiB
+        each of these is enough: set `recompute = "block"` (245.9 MiB); or set `batch_size = 2` and `gradient_accumulation = 2`, which makes steps of the same kind (293.8 MiB); or take clips of 9 frames (326.0 MiB); or take clips of height 64 and width 64 (122.4 MiB); not enough alone: set `rank = 1` (529.8 MiB)
+        "#);
+        insta::assert_snapshot!(told_at(&training, 0.4), @r#"
+        needs about 549.7 MiB of memory (weights 17.7 MiB, trained 20.2 MiB, activations 263.7 MiB, attention 248.1 MiB), but the device has 219.9 MiB
+        each of these is enough: set `batch_size = 1` and `gradient_accumulation = 4`, which makes steps of the same kind (165.9 MiB); or take clips of height 64 and width 64 (122.4 MiB); not enough alone: set `recompute = "block"` (245.9 MiB), set `rank = 1` (529.8 MiB), take clips of 9 frames (326.0 MiB)
+        "#);
+        insta::assert_snapshot!(told_at(&training, 0.15), @r#"
+        needs about 549.7 MiB of memory (weights 17.7 MiB, trained 20.2 MiB, activations 263.7 MiB, attention 248.1 MiB), but the device has 82.5 MiB
+        take clips of height 32 and width 32 (58.2 MiB), which is enough; not enough alone: set `recompute = "block"` (245.9 MiB), set `batch_size = 1` and `gradient_accumulation = 4`, which makes steps of the same kind (165.9 MiB), set `rank = 1` (529.8 MiB), take clips of 9 frames (326.0 MiB)
+        "#);
+        insta::assert_snapshot!(told_at(&training, 0.001), @r#"
+        needs about 549.7 MiB of memory (weights 17.7 MiB, trained 20.2 MiB, activations 263.7 MiB, attention 248.1 MiB), but the device has 562.9 KiB
+        nothing is enough: 19.3 MiB, the least that was found, takes all of this: set `recompute = "block"` and set `batch_size = 1` and `gradient_accumulation = 4`, which makes steps of the same kind and set `rank = 1` and take clips of height 32 and width 32 and take clips of 9 frames; so take a smaller model, or a larger device; not enough alone: set `recompute = "block"` (245.9 MiB), set `batch_size = 1` and `gradient_accumulation = 4`, which makes steps of the same kind (165.9 MiB), set `rank = 1` (529.8 MiB), take clips of 9 frames (326.0 MiB), take clips of height 32 and width 32 (58.2 MiB)
+        "#);
+    }
+
+    #[test]
+    fn what_is_set_already_or_brings_nothing_is_no_advice() {
+        let least = lora(json!({ "batch_size": 1, "recompute": "block", "rank": 1 }));
+        insta::assert_snapshot!(told_at(&least, 0.5), @"
+        needs about 70.0 MiB of memory (weights 17.7 MiB, trained 324.0 KiB, activations 24.4 MiB, attention 27.6 MiB), but the device has 35.0 MiB
+        take clips of height 64 and width 64 (26.1 MiB), which is enough; not enough alone: take clips of 9 frames (46.7 MiB)
+        ");
+        let decode = stage::<Decode>(json!({ "model": "builtin:tiny", "tiling": true }));
+        insta::assert_snapshot!(told_at(&decode, 0.7), @"
+        needs about 20.2 MiB of memory (weights 7.0 MiB, activations 13.1 MiB), but the device has 14.1 MiB
+        take clips of height 32 and width 32 and take clips of 9 frames: together they need 14.0 MiB, which is enough; not enough alone: take clips of 9 frames (17.2 MiB), take clips of height 32 and width 32 (14.2 MiB)
+        ");
+        let vae = stage::<Pretrain>(json!({ "part": "vae", "steps": 1, "like": "builtin:tiny" }));
+        insta::assert_snapshot!(told_at(&vae, 0.3), @"
+        needs about 711.4 MiB of memory (trained 63.4 MiB, activations 648.0 MiB), but the device has 213.4 MiB
+        each of these is enough: set `crop = [32, 32]` (103.9 MiB); or take clips of height 32 and width 32 (103.9 MiB); not enough alone: set `batch_size = 1` (387.4 MiB)
+        ");
+    }
+
+    #[test]
+    fn without_a_limit_changes_go_as_far_as_they_can() {
+        let parts = ModelParts::default();
+        let work = Workload { clip: Some(CLIP), on_host: true, parts: &parts };
+        let list = Advice::new(&lora(json!({})), work).list();
+        insta::assert_snapshot!(list.join("\n"), @r#"
+        set `recompute = "block"` (245.9 MiB)
+        set `batch_size = 1` and `gradient_accumulation = 4`, which makes steps of the same kind (165.9 MiB)
+        set `rank = 1` (529.8 MiB)
+        take clips of 9 frames (326.0 MiB)
+        take clips of height 32 and width 32 (58.2 MiB)
+        "#);
+        let encode = json!({ "model": ModelRef("builtin:tiny".into()), "prompt": "a" });
+        let text = stage::<crate::stages::TextEncode>(encode);
+        assert!(Advice::new(&text, work).list().is_empty());
+    }
+}
