@@ -237,12 +237,12 @@ impl Index {
         })
     }
 
-    /// The ids of the images, ascending.
-    pub fn ids(&self) -> Vec<u64> {
-        self.entries.keys().copied().collect()
+    /// The ids of the images, ascending, with the names of their files.
+    pub fn files(&self) -> Vec<(u64, String)> {
+        self.entries.iter().map(|(id, entry)| (*id, entry.file_name.clone())).collect()
     }
 
-    /// Reads one image with its annotations; `id` must be one of [`Self::ids`].
+    /// Reads one image with its annotations; `id` must be one of [`Self::files`].
     pub fn sample(&self, sources: &SourceReader, id: u64) -> Result<Sample, DataError> {
         let entry = &self.entries[&id];
         let path = format!("{}/{}", self.split, entry.file_name);
@@ -275,7 +275,7 @@ impl Index {
 }
 
 /// What an item is called: the name of its file without the ending.
-fn stem(file_name: &str) -> &str {
+pub fn stem(file_name: &str) -> &str {
     file_name.rsplit_once('.').map_or(file_name, |(stem, _)| stem)
 }
 

@@ -3,6 +3,12 @@
 use std::path::Path;
 
 use super::*;
+
+impl Index {
+    fn ids(&self) -> Vec<u64> {
+        self.entries.keys().copied().collect()
+    }
+}
 use crate::data::pose::{PoseStyle, draw as draw_pose};
 
 /// A data set of one black 8x6 image with the given annotations.

@@ -72,23 +72,27 @@ impl DataSet for Ade20k {
             Some(class) => Showing { sources, names: &names, class }.of(files, request.size)?,
             None => files,
         };
-        Ok(Box::new(Listing::new(kept, move |file| {
-            let image = read_stored_image(sources, &file.image)?;
-            let mut sample = Sample { id: file.name.clone(), ..Sample::default() };
-            if request.task.needs() != Knowledge::Image {
-                let labels = read_labels(sources, file, &names)?;
-                if labels.dimensions() != image.dimensions() {
-                    return Err(DataError::failed(format!(
-                        "`{}` and `{}` differ in size",
-                        file.image, file.labels
-                    )));
+        Ok(Box::new(Listing::new(
+            kept,
+            |file| [&file.name, &file.image],
+            move |file| {
+                let image = read_stored_image(sources, &file.image)?;
+                let mut sample = Sample { id: file.name.clone(), ..Sample::default() };
+                if request.task.needs() != Knowledge::Image {
+                    let labels = read_labels(sources, file, &names)?;
+                    if labels.dimensions() != image.dimensions() {
+                        return Err(DataError::failed(format!(
+                            "`{}` and `{}` differ in size",
+                            file.image, file.labels
+                        )));
+                    }
+                    sample.mask = class.map(|class| mask(&labels, class));
+                    sample.scene = Some(SceneLabels { labels, names: names.clone() });
                 }
-                sample.mask = class.map(|class| mask(&labels, class));
-                sample.scene = Some(SceneLabels { labels, names: names.clone() });
-            }
-            sample.image = image;
-            Ok(sample)
-        })))
+                sample.image = image;
+                Ok(sample)
+            },
+        )?))
     }
 }
 
@@ -275,7 +279,7 @@ fn pictures(split: &str, sources: &SourceReader) -> Result<Vec<Files>, DataError
             }
         }
     }
-    files.sort_by(|a, b| a.name.cmp(&b.name));
+    files.sort_by(|a, b| (&a.name, &a.image).cmp(&(&b.name, &b.image)));
     Ok(files)
 }
 

@@ -37,13 +37,21 @@ impl DataSet for Folder {
         let split = request.split.name();
         if request.task.needs() == Knowledge::Image {
             let files = part(request, plain_images(sources, split)?);
-            return Ok(Box::new(Listing::new(files, move |(name, path)| {
-                let image = read_image(sources, path)?;
-                Ok(Sample { id: name.clone(), image, ..Sample::default() })
-            })));
+            return Ok(Box::new(Listing::new(
+                files,
+                |(name, path)| [name, path],
+                move |(name, path)| {
+                    let image = read_image(sources, path)?;
+                    Ok(Sample { id: name.clone(), image, ..Sample::default() })
+                },
+            )?));
         }
         let files = part(request, pairs(sources, split)?);
-        Ok(Box::new(Listing::new(files, move |files| read_pair(sources, files))))
+        Ok(Box::new(Listing::new(
+            files,
+            |files| [&files.name, &files.input],
+            move |files| read_pair(sources, files),
+        )?))
     }
 }
 

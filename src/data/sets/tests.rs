@@ -126,6 +126,42 @@ fn subjects_of_dreambooth_are_kept_whole_if_asked_for() {
     insta::assert_snapshot!(error, @r#"`holdout_by = "subject"` needs two subjects, but there is one"#);
 }
 
+#[test]
+fn pictures_that_would_have_one_name_are_an_error_that_names_both() {
+    let fail = |source: &str, task: &str, files: &[&str]| {
+        let root = tempfile::tempdir().unwrap();
+        for file in files {
+            if let Some(stem) = file.strip_suffix(".json") {
+                let object = json!([{ "name": "sky", "name_ndx": 1 }]);
+                write(
+                    root.path(),
+                    file,
+                    &json!({ "annotation": { "object": object } }).to_string(),
+                );
+                save(root.path(), &format!("{stem}.jpg"), photo(9));
+                let coded = RgbImage::from_pixel(16, 16, image::Rgb([0, 1, 0]));
+                save(root.path(), &format!("{stem}_seg.png"), coded);
+            } else if file.contains("/depth/") {
+                save(root.path(), file, grey16(16, 16, 8000));
+            } else {
+                save(root.path(), file, photo(9));
+            }
+        }
+        pairs(root.path(), source, task, &json!({ "holdout": 0.0 })).unwrap_err()
+    };
+    let error = fail("dreambooth", "images", &["dataset/dog/00.jpg", "dataset/dog/00.png"]);
+    insta::assert_snapshot!(error, @"`dataset/dog/00.jpg` and `dataset/dog/00.png` would both be called `dog-00`");
+    let error = fail("dreambooth", "images", &["dataset/a-b/c.jpg", "dataset/a/b-c.jpg"]);
+    insta::assert_snapshot!(error, @"`dataset/a-b/c.jpg` and `dataset/a/b-c.jpg` would both be called `a-b-c`");
+    let files = ["images/ADE/training/a/p1.json", "images/ADE/training/b/p1.json"];
+    let error = fail("ade20k", "scene", &files);
+    insta::assert_snapshot!(error, @"`images/ADE/training/a/p1.jpg` and `images/ADE/training/b/p1.jpg` would both be called `p1`");
+    let files =
+        ["a-b/c/image/1.jpg", "a-b/c/depth/1.png", "a/b-c/image/1.jpg", "a/b-c/depth/1.png"];
+    let error = fail("rgbd", "depth", &files);
+    insta::assert_snapshot!(error, @"`a-b/c/image/1.jpg` and `a/b-c/image/1.jpg` would both be called `a-b-c`");
+}
+
 fn tiny_imagenet(root: &Path) {
     write(root, "wnids.txt", "n1\nn2\nn3\n");
     write(root, "words.txt", "n1\tgoldfish, Carassius\nn2\tlion\nn3\tpizza, pizza pie\n");

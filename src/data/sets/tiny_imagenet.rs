@@ -56,15 +56,24 @@ impl DataSet for TinyImageNet {
             }
             files.extend(found.into_iter().take(limit).map(|path| (class, path)));
         }
-        let mut listing = Listing::new(files, move |(class, path): &(usize, String)| {
-            let name = path.rsplit('/').next().unwrap_or(path);
-            let id = name.rsplit_once('.').map_or(name, |(stem, _)| stem).to_owned();
-            let image = read_image(sources, path)?;
-            Ok(Sample { id, image, class: Some(*class), ..Sample::default() })
-        });
+        let mut listing = Listing::new(
+            files,
+            |(_, path)| [stem(path), path],
+            move |(class, path)| {
+                let image = read_image(sources, path)?;
+                let id = stem(path).to_owned();
+                Ok(Sample { id, image, class: Some(*class), ..Sample::default() })
+            },
+        )?;
         listing.classes = chosen.iter().map(|id| words.get(id).unwrap_or(id).clone()).collect();
         Ok(Box::new(listing))
     }
+}
+
+/// A file's name without folders and ending.
+fn stem(path: &str) -> &str {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
 }
 
 /// The identifiers of the classes: those asked for by identifier or word, all for plain images.

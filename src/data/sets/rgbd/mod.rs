@@ -57,24 +57,28 @@ impl DataSet for Rgbd {
         let Found { frames, units, is_sun } = layouts::find(sources, request.without_depth)?;
         let units = request.source.units.unwrap_or(units);
         let frames = request.part_of_groups(frames, |frame| &frame.sequence);
-        Ok(Box::new(Listing::new(frames, move |Frame { files, .. }| {
-            let image = read_image(sources, &files.input)?;
-            let depth = read_depth(sources, &files.target, units, is_sun)?;
-            if depth.dimensions() != image.dimensions() {
-                return Err(DataError::failed(format!(
-                    "`{}` is {}x{}, but `{}` is {}x{}",
-                    files.target,
-                    depth.width(),
-                    depth.height(),
-                    files.input,
-                    image.width(),
-                    image.height()
-                ))
-                .with_help("take the depth that is registered to the colour picture"));
-            }
-            let id = files.name.clone();
-            Ok(Sample { id, image, depth: Some(depth), ..Sample::default() })
-        })))
+        Ok(Box::new(Listing::new(
+            frames,
+            |Frame { files, .. }| [&files.name, &files.input],
+            move |Frame { files, .. }| {
+                let image = read_image(sources, &files.input)?;
+                let depth = read_depth(sources, &files.target, units, is_sun)?;
+                if depth.dimensions() != image.dimensions() {
+                    return Err(DataError::failed(format!(
+                        "`{}` is {}x{}, but `{}` is {}x{}",
+                        files.target,
+                        depth.width(),
+                        depth.height(),
+                        files.input,
+                        image.width(),
+                        image.height()
+                    ))
+                    .with_help("take the depth that is registered to the colour picture"));
+                }
+                let id = files.name.clone();
+                Ok(Sample { id, image, depth: Some(depth), ..Sample::default() })
+            },
+        )?))
     }
 }
 

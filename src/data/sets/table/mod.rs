@@ -63,13 +63,17 @@ impl DataSet for Table {
             .map(|(_, files)| files)
             .collect();
         let files = if is_divided { files } else { request.part(files) };
-        Ok(Box::new(Listing::new(files, move |files| {
-            if wants_pairs {
-                return read_pair(sources, files);
-            }
-            let image = read_image(sources, &files.input)?;
-            Ok(Sample { id: files.name.clone(), image, ..Sample::default() })
-        })))
+        Ok(Box::new(Listing::new(
+            files,
+            |files| [&files.name, &files.input],
+            move |files| {
+                if wants_pairs {
+                    return read_pair(sources, files);
+                }
+                let image = read_image(sources, &files.input)?;
+                Ok(Sample { id: files.name.clone(), image, ..Sample::default() })
+            },
+        )?))
     }
 }
 
