@@ -140,7 +140,7 @@ fn scenes(sources: &SourceReader, without: WithoutDepth) -> Result<Vec<Frame>, D
             open.extend(folders.map(|name| (below(name), level + 1)));
         }
     }
-    found.sort_by(|a, b| a.files.name.cmp(&b.files.name));
+    found.sort_by(|a, b| (&a.files.name, &a.files.input).cmp(&(&b.files.name, &b.files.input)));
     Ok(found)
 }
 
