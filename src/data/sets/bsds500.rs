@@ -66,6 +66,10 @@ impl DataSet for Bsds500 {
             })?;
             items.push((id, path, drawn));
         }
+        if let Some(drawing) = drawings.into_values().flatten().next() {
+            return Err(DataError::failed(format!("`{drawing}` has no photograph"))
+                .with_help("add the photograph, or move what was drawn on it out of the folder"));
+        }
         let least = request.boundaries.min_annotators;
         Ok(Box::new(Listing::new(
             items,
