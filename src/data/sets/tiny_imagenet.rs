@@ -39,7 +39,8 @@ impl DataSet for TinyImageNet {
         request: &'a Request,
         sources: &'a SourceReader,
     ) -> Result<Box<dyn Images + 'a>, DataError> {
-        let ids = lines(sources, "wnids.txt")?;
+        let ids: Vec<String> =
+            lines(sources, "wnids.txt")?.iter().map(|id| id.trim().to_owned()).collect();
         let words = words(sources)?;
         let chosen = classes(request, &ids, &words)?;
         let mut files = Vec::new();
@@ -87,8 +88,14 @@ fn classes(
     }
     let mut symbols = request.symbols.clone();
     for class in &mut symbols.classes {
-        if let Some(id) = ids.iter().find(|id| words.get(*id) == Some(class)) {
-            class.clone_from(id);
+        let mut called = ids.iter().filter(|id| words.get(*id) == Some(class));
+        match (called.next(), called.next()) {
+            (Some(id), Some(other)) => {
+                let message = format!("both `{id}` and `{other}` are called `{class}`");
+                return Err(DataError::failed(message).with_help("name one of them"));
+            }
+            (Some(id), None) => class.clone_from(id),
+            (None, _) => {}
         }
     }
     symbols.pick(ids)
@@ -97,7 +104,8 @@ fn classes(
 fn lines(sources: &SourceReader, path: &str) -> Result<Vec<String>, DataError> {
     let bytes =
         read_source(sources, path, "a list of Tiny ImageNet").map_err(|e| e.with_help(LAYOUT))?;
-    Ok(String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect())
+    let text = String::from_utf8_lossy(&bytes);
+    Ok(text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect())
 }
 
 /// The first word for each class, where the file of words is there.

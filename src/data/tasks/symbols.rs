@@ -54,6 +54,16 @@ impl Symbols {
             return Err(DataError::failed(format!("the data has no class `{unknown}`"))
                 .with_help(format!("the classes are: {}", all.join(", "))));
         }
+        if let Some((place, class)) = self
+            .classes
+            .iter()
+            .enumerate()
+            .find(|(place, class)| self.classes[..*place].contains(class))
+        {
+            let message =
+                format!("`symbols.classes` names `{class}` twice, again at place {place}");
+            return Err(DataError::failed(message).with_help("name each class once"));
+        }
         Ok(self.classes.clone())
     }
 }
