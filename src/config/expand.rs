@@ -83,7 +83,9 @@ impl Expander<'_> {
                         places: Places::new(Arc::clone(&own.node), Arc::clone(self.sources)),
                     };
                     fits.add(definition, &instance, own.node, problems);
-                    leaks.add(&instance, &instances);
+                    for (test, train) in leaks.add(&instance, &instances) {
+                        problems.add(fits.divided_otherwise(&instances, test, train));
+                    }
                     instances.push(instance);
                     instances.len() - 1
                 });

@@ -204,6 +204,27 @@ impl Fits {
         problems.add(problem);
     }
 
+    /// Two instances take parts of one source that is divided otherwise for each.
+    pub fn divided_otherwise(&self, instances: &[Instance], test: usize, train: usize) -> Problem {
+        let places = [test, train].into_iter().flat_map(|at| {
+            ["holdout", "holdout_by"].map(|param| (at, param, self.params[at].get(param)))
+        });
+        let place = places.into_iter().find_map(|(at, param, node)| Some((at, param, node?)));
+        let [asked, learnt] = [test, train].map(|at| instances[at].stage.as_str());
+        let message = format!(
+            "`{asked}` and `{learnt}` divide one source into training and test in two ways, so \
+             that images learnt from may be asked about"
+        );
+        let mut problem = Problem::new(Code::BadValue, message);
+        if let Some((at, param, node)) = place {
+            problem = problem
+                .in_stage(&instances[at].stage)
+                .at(node.origin, format!("`{param}`"))
+                .at(node.via, "used here");
+        }
+        problem.help("give both the same `holdout` and `holdout_by`")
+    }
+
     /// How the prompts on an instance's ports are encoded.
     fn texts<'a>(&self, instance: &'a Instance) -> Vec<(&'a str, TextFormat)> {
         let known =

@@ -40,8 +40,10 @@ pub(super) struct Found {
 }
 
 impl Leaks {
-    /// Adds the next instance; `instances` are those before it.
-    pub fn add(&mut self, instance: &Instance, instances: &[Instance]) {
+    /// Adds the next instance; `instances` are those before it. Gives those of them that are asked about
+    /// and learnt from for it, but are parts of one source that is divided otherwise for each.
+    pub fn add(&mut self, instance: &Instance, instances: &[Instance]) -> Vec<(usize, usize)> {
+        let mut divided = Vec::new();
         let draw = instance.work.draw();
         let own = draw.is_some().then_some(self.draws.len());
         let behind = || instance.inputs.values().flat_map(|input| self.behind[*input].clone());
@@ -56,7 +58,7 @@ impl Leaks {
         let inputs = &instance.inputs;
         let (Some(pairs), Some(predicted)) = (inputs.get("pairs"), inputs.get("predictions"))
         else {
-            return;
+            return divided;
         };
         let mut found = Vec::new();
         for test in &self.behind[*pairs] {
@@ -66,6 +68,8 @@ impl Leaks {
                 };
                 if a.overlaps(b) {
                     found.push((*test, *train));
+                } else if a.divides_otherwise(b) {
+                    divided.push((*test, *train));
                 } else {
                     self.found.asked_and_learnt.insert((*test, *train));
                 }
@@ -84,6 +88,7 @@ impl Leaks {
                 self.found.warnings.push(warning);
             }
         }
+        divided
     }
 
     pub fn found(self) -> Found {

@@ -1,11 +1,13 @@
 //! Reading files of a data set, and what is done about unusual pictures.
 //!
-//! Grey, 16-bit and CMYK pictures become 8-bit RGB, transparency is dropped, and a photograph is
-//! turned upright as its EXIF orientation says, unless its annotations are for the stored pixels.
+//! Grey, 16-bit and CMYK pictures become 8-bit RGB, what is transparent is laid on white, and a photograph
+//! is turned upright as its EXIF orientation says, unless its annotations are for the stored pixels.
 
 use std::io::Cursor;
 
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits, RgbImage, metadata::Orientation};
+use image::{
+    DynamicImage, ImageDecoder, ImageReader, Limits, Rgb, RgbImage, metadata::Orientation,
+};
 use serde::de::DeserializeOwned;
 
 use super::DataError;
@@ -15,6 +17,9 @@ use crate::store::SourceReader;
 const MAX_SIDE: u32 = 16_384;
 /// The most pixels: those of the largest cameras.
 const MAX_PIXELS: u64 = 160_000_000;
+/// The most bytes of what a file holds beside pixels, such as a colour profile: the decoder leaves out a
+/// profile that is larger once it is unpacked, and refuses other things.
+const MAX_BESIDE: u64 = 16 << 20;
 
 /// Reads a file of a data set; `what` says what it is when it is missing.
 pub fn read_source(sources: &SourceReader, path: &str, what: &str) -> Result<Vec<u8>, DataError> {
@@ -35,6 +40,20 @@ pub fn read_json<T: DeserializeOwned>(
 ) -> Result<T, DataError> {
     serde_json::from_slice(&read_source(sources, path, what)?)
         .map_err(|e| DataError::failed(format!("`{path}` is not {what}: {e}")))
+}
+
+/// What a JSON text is that is no object, by its first character.
+pub fn instead_of_object(text: &[u8]) -> Option<&'static str> {
+    let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
+    Some(match first {
+        None => "is empty",
+        Some(b'{') => return None,
+        Some(b'[') => "is a list",
+        Some(b'"') => "is a string",
+        Some(b'-' | b'0'..=b'9') => "is a number",
+        Some(b't' | b'f' | b'n') => "is `true`, `false` or `null`",
+        Some(_) => "is no JSON",
+    })
 }
 
 /// The names in a folder of a data set; folders end in `/`.
@@ -64,6 +83,37 @@ pub fn is_picture(name: &str) -> bool {
     ends_in(name, READ)
 }
 
+/// Whether a file's name ends as a picture's does, also one of a format that is not read.
+pub fn is_any_picture(name: &str) -> bool {
+    is_picture(name) || ends_in(name, UNREAD)
+}
+
+/// The first picture in folders below `folder`, except hidden ones.
+pub fn first_picture(
+    sources: &SourceReader,
+    folder: &str,
+    layout: &str,
+) -> Result<Option<String>, DataError> {
+    /// More is no data set, or a circle of links.
+    const MAX_LEVELS: usize = 8;
+    let mut open = vec![(folder.to_owned(), 0)];
+    while let Some((above, level)) = open.pop() {
+        let names = list(sources, &above, layout)?;
+        let path = |name: &str| {
+            if above.is_empty() { name.to_owned() } else { format!("{above}/{name}") }
+        };
+        if level > 0
+            && let Some(name) = names.iter().find(|name| is_any_picture(name))
+        {
+            return Ok(Some(path(name)));
+        }
+        let folders = names.iter().filter_map(|name| name.strip_suffix('/'));
+        let seen = folders.filter(|name| !name.starts_with('.') && level < MAX_LEVELS);
+        open.extend(seen.rev().map(|name| (path(name), level + 1)));
+    }
+    Ok(None)
+}
+
 /// The names of the pictures in a folder of a data set. One of a format that is not read is an error: the
 /// picture would be missing without a word.
 pub fn pictures(
@@ -86,12 +136,25 @@ pub fn pictures(
 
 /// Reads an image of a data set and turns it upright.
 pub fn read_image(sources: &SourceReader, path: &str) -> Result<RgbImage, DataError> {
-    Ok(read_picture(sources, path, true)?.into_rgb8())
+    Ok(to_rgb(read_picture(sources, path, true)?))
 }
 
 /// Reads an image whose annotations are for its pixels as they are stored.
 pub fn read_stored_image(sources: &SourceReader, path: &str) -> Result<RgbImage, DataError> {
-    Ok(read_picture(sources, path, false)?.into_rgb8())
+    Ok(to_rgb(read_picture(sources, path, false)?))
+}
+
+/// The picture as 8-bit RGB; what is transparent lets white through.
+fn to_rgb(image: DynamicImage) -> RgbImage {
+    if !image.color().has_alpha() {
+        return image.into_rgb8();
+    }
+    let image = image.into_rgba8();
+    RgbImage::from_fn(image.width(), image.height(), |x, y| {
+        let [red, green, blue, alpha] = image.get_pixel(x, y).0.map(u32::from);
+        let over = |value: u32| ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8;
+        Rgb([red, green, blue].map(over))
+    })
 }
 
 /// Reads an image with its own kind of pixels.
@@ -152,24 +215,33 @@ pub fn check_size(width: u32, height: u32) -> Result<(), ImageFileError> {
 
 /// Decodes an image file of any known format to RGB; a JPEG that is cut short is an error.
 pub fn decode_image(bytes: &[u8]) -> Result<RgbImage, ImageFileError> {
-    Ok(decode(bytes, true)?.into_rgb8())
+    Ok(to_rgb(decode(bytes, true)?))
 }
 
-fn decode(bytes: &[u8], upright: bool) -> Result<DynamicImage, ImageFileError> {
+/// What decodes a file; it has read all before the pixels.
+fn decoder(bytes: &[u8]) -> Result<impl ImageDecoder, ImageFileError> {
     if bytes.is_empty() {
         return Err(ImageFileError::NoBytes);
     }
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
-    let reader = reader.map_err(image::ImageError::IoError)?;
+    let mut reader = reader.map_err(image::ImageError::IoError)?;
     if reader.format().is_none() {
         return Err(ImageFileError::Unknown);
     }
-    let mut decoder = reader.into_decoder()?;
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(MAX_BESIDE);
+    reader.limits(limits);
+    Ok(reader.into_decoder()?)
+}
+
+fn decode(bytes: &[u8], upright: bool) -> Result<DynamicImage, ImageFileError> {
+    let mut decoder = decoder(bytes)?;
     let (width, height) = decoder.dimensions();
     if width == 0 || height == 0 {
         return Err(ImageFileError::Empty(width, height));
     }
     check_size(width, height)?;
+    // The pixels are counted.
     decoder.set_limits(Limits::no_limits())?;
     let orientation = if upright { decoder.orientation()? } else { Orientation::NoTransforms };
     let mut image = DynamicImage::from_decoder(decoder)?;
@@ -214,6 +286,39 @@ mod tests {
                 assert!(decode_image(&bytes[..len]).is_err(), "{format:?} cut to {len}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_transparent_lets_white_through() {
+        let folder = tempfile::tempdir().unwrap();
+        let pixels = [[10, 20, 30, 255], [10, 20, 30, 0], [0, 100, 200, 51], [7, 7, 7, 128]];
+        let image = image::RgbaImage::from_fn(4, 1, |x, _| image::Rgba(pixels[x as usize]));
+        image.save(folder.path().join("a.png")).unwrap();
+        let grey = image::GrayAlphaImage::from_pixel(1, 1, image::LumaA([0, 0]));
+        grey.save(folder.path().join("b.png")).unwrap();
+        let sources = SourceReader::new(folder.path());
+        let read = read_image(&sources, "a.png").unwrap();
+        let found: Vec<_> = read.pixels().map(|pixel| pixel.0).collect();
+        assert_eq!(found, [[10, 20, 30], [255; 3], [204, 224, 244], [131; 3]]);
+        assert_eq!(read_stored_image(&sources, "b.png").unwrap().get_pixel(0, 0).0, [255; 3]);
+    }
+
+    #[test]
+    fn a_profile_that_unpacks_to_much_is_left_out() {
+        use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
+        let with_profile = |bytes: usize| {
+            let mut file = Vec::new();
+            let mut encoder = PngEncoder::new(&mut file);
+            encoder.set_icc_profile(vec![0; bytes]).unwrap();
+            encoder.write_image(&[9; 32 * 32 * 3], 32, 32, ExtendedColorType::Rgb8).unwrap();
+            file
+        };
+        let (small, bomb) = (with_profile(3000), with_profile(40 << 20));
+        assert!(bomb.len() < 1 << 20);
+        let profile = |file: &[u8]| decoder(file).unwrap().icc_profile().unwrap();
+        assert_eq!(profile(&small).map(|profile| profile.len()), Some(3000));
+        assert_eq!(profile(&bomb), None);
+        assert_eq!(decode_image(&bomb).unwrap(), decode_image(&small).unwrap());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     DataError,
-    files::{list, pictures},
+    files::{first_picture, is_any_picture, list, pictures},
 };
 use crate::store::SourceReader;
 
@@ -39,13 +39,20 @@ pub fn pairs(sources: &SourceReader, split: &str) -> Result<Parts<PairFiles>, Da
     let below = split_folder(sources, split)?;
     let divided = !below.is_empty();
     let folder = below.trim_end_matches('/');
-    if !list(sources, folder, LAYOUT)?.iter().any(|name| name == "input/") {
-        return Ok(Parts { files: side_by_side(sources, folder, ["_in", "_out"])?, divided });
+    let names = list(sources, folder, LAYOUT)?;
+    if !names.iter().any(|name| name == "input/") {
+        let files = side_by_side(sources, folder, ["_in", "_out"])?;
+        no_pictures_below(sources, folder)?;
+        return Ok(Parts { files, divided });
     }
-    let files = matched(
-        images(sources, &format!("{below}input"))?,
-        images(sources, &format!("{below}target"))?,
-    )?;
+    if let Some(name) = names.iter().find(|name| is_any_picture(name)) {
+        let message = format!("`{below}{name}` is a picture beside `{below}input/`");
+        return Err(DataError::failed(message).with_help(LAYOUT));
+    }
+    let [inputs, targets] = ["input", "target"].map(|name| format!("{below}{name}"));
+    let files = matched(images(sources, &inputs)?, images(sources, &targets)?)?;
+    no_pictures_below(sources, &inputs)?;
+    no_pictures_below(sources, &targets)?;
     Ok(Parts { files, divided })
 }
 
@@ -55,7 +62,9 @@ pub fn plain_images(
     split: &str,
 ) -> Result<Parts<(String, String)>, DataError> {
     let below = split_folder(sources, split)?;
-    let files = images(sources, below.trim_end_matches('/'))?.into_iter().collect();
+    let folder = below.trim_end_matches('/');
+    let files = images(sources, folder)?.into_iter().collect();
+    no_pictures_below(sources, folder)?;
     Ok(Parts { files, divided: !below.is_empty() })
 }
 
@@ -71,7 +80,20 @@ fn split_folder(sources: &SourceReader, split: &str) -> Result<String, DataError
         return Err(DataError::failed(format!("the folder is divided, but has no `{split}`"))
             .with_help(LAYOUT));
     }
+    if let Some(name) = names.iter().find(|name| is_any_picture(name)) {
+        let message = format!("`{name}` is in neither part of the folder, which is divided");
+        return Err(DataError::failed(message).with_help(LAYOUT));
+    }
     Ok(split)
+}
+
+/// Refuses folders with pictures in a folder whose own pictures are read: they would be missed.
+fn no_pictures_below(sources: &SourceReader, folder: &str) -> Result<(), DataError> {
+    let Some(path) = first_picture(sources, folder, LAYOUT)? else { return Ok(()) };
+    let place = if folder.is_empty() { "the folder".to_owned() } else { format!("`{folder}`") };
+    let message =
+        format!("`{path}` lies in a folder below {place}, where no pictures are looked for");
+    Err(DataError::failed(message).with_help("move it up, or out of the folder"))
 }
 
 /// Pairs of files by equal names.
@@ -104,6 +126,14 @@ pub(super) fn side_by_side(
         stems.collect::<BTreeMap<_, _>>()
     };
     let found = matched(ending_in(endings[0]), ending_in(endings[1]))?;
+    let is_other = |stem: &String| !endings.iter().any(|ending| stem.ends_with(ending));
+    if let Some((_, path)) =
+        files.iter().find(|(stem, _)| is_other(stem)).filter(|_| !found.is_empty())
+    {
+        let [first, second] = endings;
+        let message = format!("the name of `{path}` ends neither in `{first}` nor in `{second}`");
+        return Err(DataError::failed(message).with_help(LAYOUT));
+    }
     if found.is_empty() {
         return Err(DataError::failed("the folder holds no pairs").with_help(LAYOUT));
     }
@@ -177,7 +207,7 @@ mod tests {
             Ok(vec!["q test/input/q.png test/target/q.png".into()])
         );
         assert_eq!(
-            found(&["x_in.png", "x_out.png", "other.png"], "train"),
+            found(&["x_in.png", "x_out.png", "notes/a.txt", ".thumbs/a.png"], "train"),
             Ok(vec!["x x_in.png x_out.png".into()])
         );
     }
@@ -192,6 +222,17 @@ mod tests {
             found(&["input/a.png", "target/a.png", "target/c.png"], "train"),
             Err("`target/c.png` has no partner".into())
         );
+        let left = |files: &[&str]| found(files, "train").unwrap_err();
+        insta::assert_snapshot!(left(&["0_in.png", "0_out.png", "8_In.png", "8_Out.png"]), @"the name of `8_In.png` ends neither in `_in` nor in `_out`");
+        insta::assert_snapshot!(left(&["0_in.png", "0_out.png", "9_input.png"]), @"the name of `9_input.png` ends neither in `_in` nor in `_out`");
+        insta::assert_snapshot!(left(&["0_in.png", "0_out.png", "more/1_in.png"]), @"`more/1_in.png` lies in a folder below the folder, where no pictures are looked for");
+        insta::assert_snapshot!(left(&["input/a.png", "target/a.png", "b.png"]), @"`b.png` is a picture beside `input/`");
+        insta::assert_snapshot!(left(&["input/a.png", "target/a.png", "input/sub/b.png", "target/sub/b.png"]), @"`input/sub/b.png` lies in a folder below `input`, where no pictures are looked for");
+        insta::assert_snapshot!(left(&["train/a_in.png", "train/a_out.png", "b.png"]), @"`b.png` is in neither part of the folder, which is divided");
+        let root = tempfile::tempdir().unwrap();
+        touch(root.path(), &["a.png", "deep/er/b.JPG"]);
+        let error = plain_images(&SourceReader::new(root.path()), "train").unwrap_err();
+        insta::assert_snapshot!(error, @"`deep/er/b.JPG` lies in a folder below the folder, where no pictures are looked for");
         assert_eq!(found(&["x_out.png"], "train"), Err("`x_out.png` has no partner".into()));
         assert_eq!(found(&["x.png"], "train"), Err("the folder holds no pairs".into()));
         assert_eq!(

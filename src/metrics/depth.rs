@@ -32,7 +32,9 @@ pub enum Beyond {
     Clamp,
 }
 
-/// `abs_rel`, `rmse` and the shares of pixels within 1.25, 1.25² and 1.25³ of the truth.
+/// `abs_rel`, `rmse` and the shares of pixels within 1.25, 1.25² and 1.25³ of the truth; and `abs_rel` and
+/// the first share of the mean of the distances that were learnt from, if those are on the port `examples`:
+/// of their logarithms, pixel by pixel, aligned as the answer is.
 pub struct DepthMetric;
 
 impl Metric for DepthMetric {
@@ -53,7 +55,15 @@ impl Metric for DepthMetric {
     }
 
     fn names(&self) -> &'static [&'static str] {
-        &["abs_rel", "rmse", "delta_1", "delta_2", "delta_3"]
+        &[
+            "abs_rel",
+            "rmse",
+            "delta_1",
+            "delta_2",
+            "delta_3",
+            "mean_target_abs_rel",
+            "mean_target_delta_1",
+        ]
     }
 
     fn settings(&self, rules: &Rules) -> Vec<(&'static str, Value)> {
@@ -65,14 +75,32 @@ impl Metric for DepthMetric {
             return Err(DataError::failed("the pair has no distances")
                 .with_help("use a data set with `task = \"depth\"`"));
         };
-        let pixels = truth.iter().zip(case.prediction().pixels());
-        let pairs: Vec<[f64; 2]> = pixels
-            .filter_map(|(metres, color)| {
+        let scored = |found: &mut dyn Iterator<Item = f32>| {
+            let pairs = truth.iter().zip(found).filter_map(|(metres, found)| {
                 let metres = counted(code, *metres, rules.depth_beyond)?;
-                Some([f64::from(code.decode(color.0)), metres])
-            })
-            .collect();
-        Ok(score(pairs, rules.depth_align))
+                Some([f64::from(found), metres])
+            });
+            score(pairs.collect(), rules.depth_align)
+        };
+        let colors = case.prediction().pixels();
+        let Some(mut scores) = scored(&mut colors.map(|color| code.decode(color.0))) else {
+            return Ok(None);
+        };
+        if let Some(mean) = case.mean_target {
+            mean.check_size(&case.pair.target)?;
+            let [near, far] = code.range;
+            let mean = mean.depth();
+            let mean = mean.and_then(|mean| scored(&mut mean.iter().map(|m| m.clamp(near, far))));
+            for name in ["abs_rel", "delta_1"] {
+                let value = mean.as_ref().map(|scores| scores[name]);
+                scores.extend(value.map(|value| (format!("mean_target_{name}"), value)));
+            }
+        }
+        Ok(Some(scores))
+    }
+
+    fn uses_mean_target(&self) -> bool {
+        true
     }
 }
 

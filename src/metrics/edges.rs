@@ -229,7 +229,7 @@ mod tests {
             .map(|value| {
                 let attempts = [gray(value)];
                 EdgesMetric
-                    .score(&Case { attempts: &attempts, pair: &pair }, &rules)
+                    .score(&Case { attempts: &attempts, pair: &pair, mean_target: None }, &rules)
                     .unwrap()
                     .unwrap()
             })

@@ -7,12 +7,13 @@ use crate::data::DataError;
 
 /// `psnr`, `ssim`, `mse` and `mae`; and, to compare tasks, `explained`: the percent of the targets'
 /// variance (about each target's mean colour) that the answers explain, pooled over images. `copy` is
-/// that of the inputs, handed back as answers.
+/// that of the inputs, handed back as answers, and `mean_target` that of the mean of the targets that were
+/// learnt from, if those are on the port `examples`: what is learnt of the question is what lies above.
 pub struct ImageMetric;
 
 /// What is pooled over images and is no score of its own: squared errors of the answer and of the input,
-/// and squared distances of the target from its mean colour.
-const POOLED: [&str; 3] = ["answer_error", "input_error", "variance"];
+/// of the mean target, and squared distances of the target from its mean colour.
+const POOLED: [&str; 4] = ["answer_error", "input_error", "mean_target_error", "variance"];
 
 impl Metric for ImageMetric {
     fn name(&self) -> &'static str {
@@ -24,30 +25,39 @@ impl Metric for ImageMetric {
     }
 
     fn names(&self) -> &'static [&'static str] {
-        &["psnr", "ssim", "mse", "mae", "explained", "copy"]
+        &["psnr", "ssim", "mse", "mae", "explained", "copy", "mean_target"]
     }
 
     fn score(&self, case: &Case<'_>, _: &Rules) -> Result<Option<Score>, DataError> {
         let (prediction, target) = (case.prediction(), &case.pair.target);
         let mut scores = score(prediction, target);
-        let pooled =
-            [squares(prediction, target), squares(&case.pair.input, target), variance(target)];
-        scores.extend(POOLED.map(str::to_owned).into_iter().zip(pooled));
+        let pooled = [
+            Some(squares(prediction, target)),
+            Some(squares(&case.pair.input, target)),
+            case.mean_target.map(|mean| mean.squares(target)).transpose()?,
+            Some(variance(target)),
+        ];
+        let pooled = POOLED.into_iter().zip(pooled);
+        scores.extend(pooled.filter_map(|(name, value)| Some((name.to_owned(), value?))));
         Ok(Some(scores))
     }
 
     fn summary(&self, scores: &[&Score]) -> Score {
         let mut values = means(scores);
-        let [answer, input, variance] = POOLED.map(|name| {
-            values.remove(name);
-            sum(scores, name)
-        });
+        let pooled = POOLED.map(|name| values.remove(name).map(|_| sum(scores, name)));
+        let [answer, input, mean, variance] = pooled;
         // Targets of one colour each have nothing to explain.
-        if variance > 0.0 {
-            values.insert("explained".to_owned(), 100.0 * (1.0 - answer / variance));
-            values.insert("copy".to_owned(), 100.0 * (1.0 - input / variance));
+        if let Some(variance) = variance.filter(|variance| *variance > 0.0) {
+            let errors = [("explained", answer), ("copy", input), ("mean_target", mean)];
+            values.extend(errors.into_iter().filter_map(|(name, error)| {
+                Some((name.to_owned(), 100.0 * (1.0 - error? / variance)))
+            }));
         }
         values
+    }
+
+    fn uses_mean_target(&self) -> bool {
+        true
     }
 }
 
@@ -90,6 +100,7 @@ mod tests {
     use image::Rgb;
 
     use super::*;
+    use crate::metrics::mean_target::MeanTarget;
 
     #[test]
     fn a_difference_of_one_fifth_is_fourteen_decibels() {
@@ -112,8 +123,12 @@ mod tests {
         };
         let rules: Rules =
             serde_json::from_value(serde_json::json!({ "metric": "image" })).unwrap();
+        let mut mean = MeanTarget::default();
+        mean.add(&pair).unwrap();
+        mean.add(&crate::data::Pair { target: input.clone(), ..Default::default() }).unwrap();
         let found = |answer: &RgbImage| {
-            let case = Case { attempts: std::slice::from_ref(answer), pair: &pair };
+            let attempts = std::slice::from_ref(answer);
+            let case = Case { attempts, pair: &pair, mean_target: Some(&mean) };
             let score = ImageMetric.score(&case, &rules).unwrap().unwrap();
             ImageMetric.summary(&[&score])
         };
@@ -123,6 +138,8 @@ mod tests {
         // Half of the distance is three quarters of the variance.
         let half = RgbImage::from_fn(8, 8, |x, _| Rgb([if x < 4 { 50 } else { 150 }, 60, 7]));
         assert!((found(&half)["explained"] - 75.0).abs() < 1e-9);
+        // So is the mean of the target and of its mean colour.
+        assert!((found(&half)["mean_target"] - 75.0).abs() < 1e-9);
         let wrong = RgbImage::from_fn(8, 8, |x, _| Rgb([if x < 4 { 200 } else { 0 }, 60, 7]));
         assert!((found(&wrong)["explained"] + 300.0).abs() < 1e-9);
         assert_eq!(found(&half).len(), ImageMetric.names().len());

@@ -5,6 +5,7 @@ pub mod bootstrap;
 pub mod depth;
 pub mod edges;
 pub mod image;
+pub mod mean_target;
 pub mod miou;
 pub mod pose;
 pub mod scene;
@@ -18,6 +19,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use self::mean_target::MeanTarget;
 use crate::data::{
     DataError, Pair, Problem,
     choice::{Choice, listed},
@@ -45,6 +47,9 @@ pub type Score = BTreeMap<String, f64>;
 /// the examples are predicted right, if those are on the ports `examples` and
 /// `example_predictions`, else with the last ones. Other metrics give the scores of the last
 /// checkpoint, and of all of them in `by_checkpoint`.
+///
+/// `image` and `depth` say what the mean of the targets on the port `examples` would have scored, which is
+/// what an adapter can learn without looking at an image: `mean_target` and the like.
 ///
 /// `arc` also takes further attempts from other trainings on the ports `second` and `third`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -128,6 +133,8 @@ pub struct Case<'a> {
     pub attempts: &'a [RgbImage],
     /// What was asked.
     pub pair: &'a Pair,
+    /// The mean of the targets that were learnt from, if those are known.
+    pub mean_target: Option<&'a MeanTarget>,
 }
 
 impl Case<'_> {
@@ -161,6 +168,12 @@ pub trait Metric: Sync {
     /// Attempts it can make use of.
     fn attempts(&self) -> usize {
         1
+    }
+
+    /// Whether it compares answers with the mean of the targets that were learnt from, where those are on
+    /// the port `examples`.
+    fn uses_mean_target(&self) -> bool {
+        false
     }
 
     /// The open choices it makes.

@@ -85,7 +85,7 @@ fn edges_at_a_tolerance_are_those_of_scipy() {
         let (target, drawn) = (colored(&sizes.lines(0, 250)), colored(&sizes.lines(1000, 245)));
         let pair = Pair { target, ..Pair::default() };
         let attempts = [drawn];
-        let case_ = Case { attempts: &attempts, pair: &pair };
+        let case_ = Case { attempts: &attempts, pair: &pair, mean_target: None };
         let score = edges::EdgesMetric.score(&case_, &rules).unwrap().unwrap();
         let found = edges::EdgesMetric.summary(&[&score]);
         agree(&found, &case, &["ods_precision", "ods_recall", "ods_f"]);
@@ -112,7 +112,7 @@ fn edges_of_several_images_are_counted_together() {
             let least = image["least"].as_u64().unwrap() as u16;
             let pair = Pair { target: colored(&sizes.lines(0, least)), ..Pair::default() };
             let attempts = [faint(sizes.seed + 1000, sizes.height, sizes.width)];
-            let case = Case { attempts: &attempts, pair: &pair };
+            let case = Case { attempts: &attempts, pair: &pair, mean_target: None };
             edges::EdgesMetric.score(&case, &rules).unwrap().unwrap()
         });
         let images: Vec<Score> = images.collect();

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::data::{Request, Split, sets::Knowledge, source::DataSource};
+use crate::data::{HoldoutBy, Request, Split, sets::Knowledge, source::DataSource};
 
 /// A block of some data that is shuffled by a seed.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,7 +18,8 @@ pub struct Draw {
 pub struct Pool {
     source: DataSource,
     split: Split,
-    holdout: f64,
+    /// How data that is not divided is, where the data set does that.
+    division: Option<(f64, HoldoutBy)>,
     needs: Knowledge,
     /// The class whose mask must be there.
     class: Option<String>,
@@ -32,16 +33,24 @@ impl Draw {
         let (a, b) = (&self.block, &other.block);
         self.pool == other.pool && a.start < b.end && b.start < a.end
     }
+
+    /// Whether both are parts of one source, but it is divided otherwise for one than for the other: then
+    /// the parts may share images, whatever they are called.
+    pub fn divides_otherwise(&self, other: &Self) -> bool {
+        let (a, b) = (&self.pool, &other.pool);
+        a.source == b.source && a.split != b.split && a.division != b.division
+    }
 }
 
 /// The block that a data set's parameters name. Splits have no image in common; what else decides
 /// which images fit tells pools apart that may have some, but at other places.
 pub(super) fn dataset(request: &Request) -> Draw {
     let needs = request.task.needs();
+    let divides = request.source.source.params().contains(&"holdout");
     let pool = Pool {
         source: request.source.clone(),
         split: request.split,
-        holdout: request.holdout,
+        division: divides.then_some((request.holdout, request.holdout_by)),
         needs,
         class: (needs == Knowledge::Mask).then(|| request.class.clone()),
         min_share: request.min_share,
@@ -79,5 +88,22 @@ mod tests {
         );
         assert!(!one.overlaps(&draw(&json!({ "count": 4, "split": "test" }))));
         assert!(!one.overlaps(&draw(&json!({ "count": 4, "seed": 5 }))));
+    }
+
+    #[test]
+    fn parts_of_one_source_must_be_divided_alike() {
+        let of = |source: Value, split: &str, holdout: f64| {
+            let task = if source["source"] == "coco" { "pose" } else { "images" };
+            draw(&json!({ "source": source, "task": task, "split": split, "holdout": holdout }))
+        };
+        let folder = || json!({ "source": "folder", "root": "a" });
+        let train = of(folder(), "train", 0.2);
+        assert!(train.divides_otherwise(&of(folder(), "test", 0.5)));
+        assert!(!train.divides_otherwise(&of(folder(), "test", 0.2)));
+        assert!(!train.divides_otherwise(&of(folder(), "train", 0.5)));
+        let other = json!({ "source": "folder", "root": "b" });
+        assert!(!train.divides_otherwise(&of(other, "test", 0.5)));
+        let coco = || json!({ "source": "coco", "root": "a" });
+        assert!(!of(coco(), "train", 0.2).divides_otherwise(&of(coco(), "test", 0.5)));
     }
 }

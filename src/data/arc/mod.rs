@@ -4,7 +4,7 @@ use image::{Rgb, RgbImage};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{DataError, source::TaskRef};
+use super::{DataError, files::instead_of_object, source::TaskRef};
 use crate::store::SourceReader;
 
 /// Side of the canvas the authors render to.
@@ -51,7 +51,7 @@ impl GreyRule {
 
 /// A grid of values 0 to 9, row by row; rectangular and not empty.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Vec<Vec<u8>>", into = "Vec<Vec<u8>>")]
+#[serde(try_from = "Values", into = "Vec<Vec<u8>>")]
 pub struct Grid(Vec<Vec<u8>>);
 
 /// A table that is no ARC grid.
@@ -79,16 +79,30 @@ pub enum GridError {
     #[error("the value {value} in row {row} of the grid must be 0 to 9")]
     Value {
         /// The value.
-        value: u8,
+        value: i64,
         /// From 0.
         row: usize,
     },
 }
 
+/// The values of a grid as a file has them.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Values(Vec<Vec<i64>>);
+
 impl TryFrom<Vec<Vec<u8>>> for Grid {
     type Error = GridError;
 
     fn try_from(rows: Vec<Vec<u8>>) -> Result<Self, GridError> {
+        let rows = rows.into_iter().map(|row| row.into_iter().map(i64::from).collect());
+        Values(rows.collect()).try_into()
+    }
+}
+
+impl TryFrom<Values> for Grid {
+    type Error = GridError;
+
+    fn try_from(Values(rows): Values) -> Result<Self, GridError> {
         let columns = rows.first().map_or(0, Vec::len);
         if !(1..=30).contains(&rows.len()) || !(1..=30).contains(&columns) {
             return Err(GridError::Size { rows: rows.len(), columns });
@@ -97,11 +111,12 @@ impl TryFrom<Vec<Vec<u8>>> for Grid {
             if values.len() != columns {
                 return Err(GridError::Ragged { row, found: values.len(), wanted: columns });
             }
-            if let Some(value) = values.iter().find(|value| **value > 9) {
+            if let Some(value) = values.iter().find(|value| !(0..=9).contains(*value)) {
                 return Err(GridError::Value { value: *value, row });
             }
         }
-        Ok(Self(rows))
+        let bytes = |row: Vec<i64>| row.into_iter().map(|value| value as u8).collect();
+        Ok(Self(rows.into_iter().map(bytes).collect()))
     }
 }
 
@@ -129,6 +144,7 @@ impl Grid {
 
 /// One example: a grid and its answer.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(expecting = "a pair with `input` and `output`")]
 pub struct Example {
     /// What is given.
     pub input: Grid,
@@ -227,8 +243,12 @@ pub fn read_task(
     };
     let path = format!("{folder}/{name}.json");
     let bytes = super::files::read_source(sources, &path, "an ARC task")?;
-    let task: Task = serde_json::from_slice(&bytes).map_err(|e| {
-        DataError::failed(format!("`{path}` is not an ARC task: {e}")).with_help(FORM)
+    let read = match instead_of_object(&bytes) {
+        Some(found) => Err(format!("it must be an object with `train` and `test`, but {found}")),
+        None => serde_json::from_slice(&bytes).map_err(|error| error.to_string()),
+    };
+    let task: Task = read.map_err(|reason| {
+        DataError::failed(format!("`{path}` is not an ARC task: {reason}")).with_help(FORM)
     })?;
     if task.train.is_empty() || task.test.is_empty() {
         return Err(DataError::failed(format!(

@@ -98,6 +98,8 @@ fn a_task_is_found_by_name_or_place() {
     insta::assert_snapshot!(error(TaskRef::Name("../../x".into())), @"`data/training` has no task `../../x`; it holds 5 tasks, such as `a1`");
     insta::assert_snapshot!(error(TaskRef::Index(3)), @"`data/training/d4.json` must have train and test examples, but has 0 and 0");
     insta::assert_snapshot!(error(TaskRef::Index(4)), @"`data/training/e5.json` is not an ARC task: row 1 of the grid has 2 values, but the first row has 1 at line 1 column 34");
+    std::fs::write(folder.join("e5.json"), format!("[{example}]")).unwrap();
+    insta::assert_snapshot!(error(TaskRef::Index(4)), @"`data/training/e5.json` is not an ARC task: it must be an object with `train` and `test`, but is a list");
     assert!(read_task(&sources, "nowhere", &TaskRef::Index(0)).is_err());
 }
 
@@ -114,5 +116,6 @@ fn ragged_and_coloured_wrong_is_an_error() {
         assert!(error.contains("1 to 30"), "{error}");
     }
     assert!(serde_json::from_str::<Grid>(&side(30, 30).unwrap()).is_ok());
-    assert!(parse("[[-1]]").contains("invalid value"), "{}", parse("[[-1]]"));
+    insta::assert_snapshot!(parse("[[-1]]"), @"the value -1 in row 0 of the grid must be 0 to 9");
+    insta::assert_snapshot!(parse("[[1], [300]]"), @"the value 300 in row 1 of the grid must be 0 to 9");
 }

@@ -8,7 +8,11 @@ use serde::{
 };
 
 use crate::{
-    data::{DataError, files::read_source, rle::Segmentation},
+    data::{
+        DataError,
+        files::{instead_of_object, read_source},
+        rle::Segmentation,
+    },
     store::SourceReader,
 };
 
@@ -94,20 +98,6 @@ pub(super) fn read_json<T: DeserializeOwned>(
     read.map_err(|reason| {
         DataError::failed(format!("`{path}` is not a COCO annotation file: {reason}"))
             .with_help("download the annotations again; they come as one zip archive")
-    })
-}
-
-/// What a JSON text is that is no object, by its first character.
-fn instead_of_object(text: &[u8]) -> Option<&'static str> {
-    let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
-    Some(match first {
-        None => "is empty",
-        Some(b'{') => return None,
-        Some(b'[') => "is a list",
-        Some(b'"') => "is a string",
-        Some(b'-' | b'0'..=b'9') => "is a number",
-        Some(b't' | b'f' | b'n') => "is `true`, `false` or `null`",
-        Some(_) => "is no JSON",
     })
 }
 

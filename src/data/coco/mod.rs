@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use self::file::{File, Flag, Image, InstanceAnnotation, PersonAnnotation, read_json};
+use self::file::{Category, File, Flag, Image, InstanceAnnotation, PersonAnnotation, read_json};
 use super::{
     DataError, Labels, Person, Sample, SceneLabels, files, pose::Visibility, resize,
     rle::Segmentation,
@@ -119,11 +119,13 @@ impl Index {
             return Err(DataError::failed(format!("`{path}` has no category `{class}`"))
                 .with_help(format!("the categories are: {}", names.join(", "))));
         };
+        let (wanted, labels) = (category.id, labels(&file.categories));
         let mut index = Self::new(train, file.images.0, &path)?;
         for annotation in file.annotations.0 {
             let entry = index.entry(annotation.image_id, annotation.id, &path)?;
-            if annotation.category_id == category.id && crowd.keeps(annotation.iscrowd) {
-                entry.instances.push(Instance::new(annotation, 1));
+            label(&labels, &annotation, &path)?;
+            if annotation.category_id == wanted && crowd.keeps(annotation.iscrowd) {
+                entry.instances.push(Instance::new(annotation, 1, &path)?);
             }
         }
         index.entries.retain(|_, entry| {
@@ -141,19 +143,13 @@ impl Index {
         let Wanted { train, size, crowd, .. } = wanted;
         let path = format!("annotations/instances_{}.json", split_name(train));
         let file: File<InstanceAnnotation> = read_json(sources, &path)?;
-        let labels: BTreeMap<u64, u16> =
-            file.categories.iter().zip(1..).map(|(category, label)| (category.id, label)).collect();
+        let labels = labels(&file.categories);
         let mut index = Self::new(train, file.images.0, &path)?;
         for annotation in file.annotations.0 {
-            let (id, category) = (annotation.id, annotation.category_id);
-            let entry = index.entry(annotation.image_id, id, &path)?;
-            let label = labels.get(&category).ok_or_else(|| {
-                DataError::failed(format!(
-                    "`{path}`: annotation {id} is of category {category}, which the file does not list"
-                ))
-            })?;
+            let entry = index.entry(annotation.image_id, annotation.id, &path)?;
+            let label = label(&labels, &annotation, &path)?;
             if crowd.keeps(annotation.iscrowd) {
-                entry.instances.push(Instance::new(annotation, *label));
+                entry.instances.push(Instance::new(annotation, label, &path)?);
             }
         }
         index.entries.retain(|_, entry| {
@@ -237,12 +233,12 @@ impl Index {
         })
     }
 
-    /// The ids of the images, ascending.
-    pub fn ids(&self) -> Vec<u64> {
-        self.entries.keys().copied().collect()
+    /// The ids of the images, ascending, with the names of their files.
+    pub fn files(&self) -> Vec<(u64, String)> {
+        self.entries.iter().map(|(id, entry)| (*id, entry.file_name.clone())).collect()
     }
 
-    /// Reads one image with its annotations; `id` must be one of [`Self::ids`].
+    /// Reads one image with its annotations; `id` must be one of [`Self::files`].
     pub fn sample(&self, sources: &SourceReader, id: u64) -> Result<Sample, DataError> {
         let entry = &self.entries[&id];
         let path = format!("{}/{}", self.split, entry.file_name);
@@ -275,14 +271,38 @@ impl Index {
 }
 
 /// What an item is called: the name of its file without the ending.
-fn stem(file_name: &str) -> &str {
+pub fn stem(file_name: &str) -> &str {
     file_name.rsplit_once('.').map_or(file_name, |(stem, _)| stem)
 }
 
+/// The place of each category in the file, from 1, by its id.
+fn labels(categories: &[Category]) -> BTreeMap<u64, u16> {
+    categories.iter().zip(1..).map(|(category, label)| (category.id, label)).collect()
+}
+
+/// The place of an annotation's category.
+fn label(
+    labels: &BTreeMap<u64, u16>,
+    annotation: &InstanceAnnotation,
+    path: &str,
+) -> Result<u16, DataError> {
+    let InstanceAnnotation { id, category_id, .. } = annotation;
+    labels.get(category_id).copied().ok_or_else(|| {
+        DataError::failed(format!(
+            "`{path}`: annotation {id} is of category {category_id}, which the file does not list"
+        ))
+    })
+}
+
 impl Instance {
-    fn new(annotation: InstanceAnnotation, label: u16) -> Self {
+    fn new(annotation: InstanceAnnotation, label: u16, path: &str) -> Result<Self, DataError> {
         let InstanceAnnotation { id, area, segmentation, .. } = annotation;
-        Self { annotation: id, label, area, segmentation }
+        if matches!(&segmentation, Segmentation::Polygons(rings) if rings.is_empty()) {
+            let message = format!("`{path}`: annotation {id} has an empty `segmentation`");
+            return Err(DataError::failed(message)
+                .with_help("outline the instance, or take the annotation out of the file"));
+        }
+        Ok(Self { annotation: id, label, area, segmentation })
     }
 
     /// Its pixels on the image at `path`.

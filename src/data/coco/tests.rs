@@ -5,6 +5,12 @@ use std::path::Path;
 use super::*;
 use crate::data::pose::{PoseStyle, draw as draw_pose};
 
+impl Index {
+    fn ids(&self) -> Vec<u64> {
+        self.entries.keys().copied().collect()
+    }
+}
+
 /// A data set of one black 8x6 image with the given annotations.
 fn write(folder: &Path, name: &str, annotations: &str) -> SourceReader {
     for sub in ["annotations", "train2017"] {
@@ -162,6 +168,14 @@ fn what_is_wrong_in_a_file_is_named() {
         failure(r#"{"id": 1, "image_id": 7, "category_id": 18, "segmentation": []},
                    {"id": 2, "image_id": 7, "category_id": 18, "segmentation": "x"}"#),
         @"`annotations/instances_train2017.json` is not a COCO annotation file: element 1 of the list (from 0): polygons, or run lengths with `size` and `counts` at line 4 column 83"
+    );
+    insta::assert_snapshot!(
+        failure(r#"{"id": 4, "image_id": 7, "category_id": 18, "segmentation": []}"#),
+        @"`annotations/instances_train2017.json`: annotation 4 has an empty `segmentation`"
+    );
+    insta::assert_snapshot!(
+        failure(r#"{"id": 4, "image_id": 7, "category_id": 99, "segmentation": [[1, 1, 3, 1, 3, 3]]}"#),
+        @"`annotations/instances_train2017.json`: annotation 4 is of category 99, which the file does not list"
     );
     assert!(failure("{").contains("element 0 of the list"));
     let folder = tempfile::tempdir().unwrap();

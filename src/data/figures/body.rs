@@ -92,6 +92,13 @@ impl Look {
         }
     }
 
+    /// The same clothes with stripes on the shirt.
+    pub(super) fn patterned(&self, rng: &mut Rng) -> Self {
+        let across = if rng.chance(0.5) { [0.0, 1.0] } else { [1.0, 0.0] };
+        let color = blend(self.shirt, distinct(rng, cloth, &[self.shirt], 100.0), 0.8);
+        Self { stripes: Some((color, rng.range(2.5, 5.0), across)), ..*self }
+    }
+
     /// The same colours without pattern, shading and face.
     pub(super) fn flattened(&self) -> Self {
         Self { eyes: None, stripes: None, shade: 0.0, edge: 0.0, ..*self }

@@ -60,8 +60,15 @@ impl Split {
 ///
 /// Keypoints outside of the image have visibility 0, hidden ones 1, the others 2.
 pub fn figure(seed: u64, index: u64, size: [usize; 2]) -> Sample {
-    let mut rng = Rng::new(FIGURE, seed, index);
-    let scene = Scene::figures(&mut rng, size, PAIRS);
+    sample(&Scene::figures(&mut Rng::new(FIGURE, seed, index), size, PAIRS), index, size)
+}
+
+/// The picture of [`figure`] with more to see: shapes and texture behind the figure, stripes on its shirt.
+pub fn photograph(seed: u64, index: u64, size: [usize; 2]) -> Sample {
+    sample(&Scene::photograph(&mut Rng::new(FIGURE, seed, index), size, PAIRS), index, size)
+}
+
+fn sample(scene: &Scene, index: u64, size: [usize; 2]) -> Sample {
     let mut canvas = scene.background.canvas(size, [0.0, 0.0]);
     let mut persons = Vec::new();
     let mut mask = GrayImage::new(size[1] as u32, size[0] as u32);

@@ -44,6 +44,11 @@ pub(super) struct Background {
     texture: Option<Texture>,
 }
 
+/// The width of an image in its heights.
+fn wide(size: [usize; 2]) -> f32 {
+    size[1] as f32 / size[0] as f32
+}
+
 fn smooth(value: f32) -> f32 {
     let value = value.clamp(0.0, 1.0);
     value * value * (3.0 - 2.0 * value)
@@ -118,6 +123,11 @@ impl Background {
             .collect();
         background.texture = Some(Texture::draw(rng, [6.0, 16.0], [8.0, 26.0]));
         background
+    }
+
+    /// Where the floor begins, in image heights, if there is one.
+    pub(super) fn floor_edge(&self) -> Option<f32> {
+        self.floor.map(|(edge, _, _)| edge)
     }
 
     /// A colour that stands for the whole.
@@ -243,8 +253,26 @@ pub(super) struct Scene {
 impl Scene {
     /// One large figure, in `pairs` of the cases two, before a quiet background.
     pub(super) fn figures(rng: &mut Rng, size: [usize; 2], pairs: f32) -> Self {
-        let wide = size[1] as f32 / size[0] as f32;
-        let mut background = Background::quiet(&mut rng.fork(1), wide);
+        let background = Background::quiet(&mut rng.fork(1), wide(size));
+        Self::before(background, rng, size, pairs)
+    }
+
+    /// The same figures in patterned clothes, where there is much to see behind them.
+    pub(super) fn photograph(rng: &mut Rng, size: [usize; 2], pairs: f32) -> Self {
+        let mut background = Background::rich(&mut rng.fork(1), wide(size));
+        for blob in &mut background.blobs {
+            // Sharp enough for edges.
+            blob.softness *= 0.4;
+            blob.opacity = f32::midpoint(blob.opacity, 0.9);
+        }
+        let mut scene = Self::before(background, rng, size, pairs);
+        for (at, actor) in scene.actors.iter_mut().enumerate() {
+            actor.look = actor.look.patterned(&mut rng.fork(20 + at as u64));
+        }
+        scene
+    }
+
+    fn before(mut background: Background, rng: &mut Rng, size: [usize; 2], pairs: f32) -> Self {
         let mut draw = rng.fork(2);
         let mut ground = background.ground();
         // Middle greys leave no room for clothes that stand out: push the wall away from them.
@@ -279,7 +307,7 @@ impl Scene {
 
     /// A few geometric shapes before a quiet background.
     pub(super) fn toys(rng: &mut Rng, size: [usize; 2]) -> Self {
-        let wide = size[1] as f32 / size[0] as f32;
+        let wide = wide(size);
         let background = Background::quiet(&mut rng.fork(1), wide);
         let mut draw = rng.fork(2);
         let ground = background.ground();

@@ -3,7 +3,10 @@ use std::collections::HashMap;
 use image::RgbImage;
 
 use super::color::{Color, POSE_COLORS};
-use super::{ClipKind, MIXTURE, Split, clip_kind, figure, world_clip};
+use super::{
+    ClipKind, FIGURE, MIXTURE, PAIRS, Split, clip_kind, depth, figure, photograph, rng::Rng,
+    scene::Scene, world_clip,
+};
 
 const SIZE: [usize; 2] = [64, 64];
 
@@ -66,6 +69,69 @@ fn keypoints_lie_on_the_figure() {
         }
     }
     assert!(on as f32 / all as f32 > 0.98, "{on} of {all}");
+}
+
+#[test]
+fn distances_are_those_of_the_floor_and_the_figures_of_the_picture() {
+    let (mut floors, mut distances) = (0, Vec::new());
+    for index in 0..100 {
+        let scene = Scene::figures(&mut Rng::new(FIGURE, 1, index), SIZE, PAIRS);
+        let (depth, sample) = (depth(1, index, SIZE), figure(1, index, SIZE));
+        let mask = sample.mask.expect("a figure has a mask");
+        let edge = scene.background.floor_edge();
+        floors += usize::from(edge.is_some());
+        // What no figure covers: the wall, and the floor from where the picture shows its edge.
+        for (x, y, metres) in depth.enumerate_pixels() {
+            let below = (y as f32 + 0.5) / 64.0 - edge.unwrap_or(1.0);
+            let behind = if below <= 0.0 { 6.0 } else { 6.0 / (1.0 + 6.0 * below) };
+            if mask.get_pixel(x, y).0[0] == 0 {
+                assert!((metres.0[0] - behind).abs() < 1e-4, "figure {index} at {x}, {y}");
+            } else {
+                assert!(metres.0[0] <= behind + 1e-4, "figure {index} at {x}, {y}");
+                distances.push(metres.0[0]);
+            }
+        }
+        // Who stands on the floor is where it is under the feet.
+        if scene.actors.len() == 1
+            && let Some(edge) = edge
+        {
+            let feet =
+                (0..64u32).rev().find(|y| (0..64).any(|x| mask.get_pixel(x, *y).0[0] == 255));
+            let feet = feet.expect("a figure is seen");
+            let at = (0..64).find(|x| mask.get_pixel(*x, feet).0[0] == 255).expect("as found");
+            let below = (feet as f32 + 0.5) / 64.0 - edge;
+            if below > 0.0 {
+                let found = depth.get_pixel(at, feet).0[0];
+                assert!((found - 6.0 / (1.0 + 6.0 * below)).abs() < 1e-4, "figure {index}");
+            }
+        }
+    }
+    assert!((30..60).contains(&floors), "{floors}");
+    distances.sort_by(f32::total_cmp);
+    let (low, high) = (distances[distances.len() / 10], distances[distances.len() * 9 / 10]);
+    assert!(low > 1.4 && high < 4.5 && high > 1.3 * low, "{low} {high}");
+}
+
+#[test]
+fn photographs_have_edges_off_the_figure() {
+    let share = |sample: &crate::data::Sample| {
+        let edges = crate::data::transforms::edges::canny(&sample.image, [50.0, 100.0]);
+        let mask = sample.mask.as_ref().expect("a figure has a mask");
+        let white =
+            |(edge, mask): &(&image::Rgb<u8>, &image::Luma<u8>)| edge.0[0] == 255 && mask.0[0] == 0;
+        edges.pixels().zip(mask.pixels()).filter(white).count() as f32 / 4096.0
+    };
+    let (mut plain, mut rich) = (0.0, Vec::new());
+    for index in 0..60 {
+        let (quiet, textured) = (figure(3, index, SIZE), photograph(3, index, SIZE));
+        assert_eq!((quiet.mask.as_ref(), &quiet.id), (textured.mask.as_ref(), &textured.id));
+        plain += share(&quiet) / 60.0;
+        rich.push(share(&textured));
+    }
+    rich.sort_by(f32::total_cmp);
+    assert!(rich[6] > 0.005, "nine of ten have edges: {rich:?}");
+    let mean = rich.iter().sum::<f32>() / 60.0;
+    assert!(mean > 1.2 * plain, "{plain} {mean}");
 }
 
 #[test]
@@ -154,6 +220,27 @@ fn sheets() {
         let name = format!("{folder}/figures_{}x{}.png", size[0], size[1]);
         sheet(&tiles, 2).save(name).expect("the folder can be written");
     }
+    let pictures = (0..6u64).map(|row| {
+        let pair = |at| {
+            let image = photograph(1, row * 6 + at, SIZE).image;
+            let edges = crate::data::transforms::edges::canny(&image, [50.0, 100.0]);
+            [image, edges]
+        };
+        (0..6).flat_map(pair).collect()
+    });
+    let pictures: Vec<Vec<RgbImage>> = pictures.collect();
+    sheet(&pictures, 2).save(format!("{folder}/photographs.png")).expect("writable");
+    let distances = (0..6u64).map(|row| {
+        let pair = |at| {
+            let metres = depth(1, row * 6 + at, SIZE);
+            let grey = |x, y| ((8.0 - metres.get_pixel(x, y).0[0]) * 36.0) as u8;
+            let drawn = RgbImage::from_fn(64, 64, |x, y| image::Rgb([grey(x, y); 3]));
+            [figure(1, row * 6 + at, SIZE).image, drawn]
+        };
+        (0..6).flat_map(pair).collect()
+    });
+    let distances: Vec<Vec<RgbImage>> = distances.collect();
+    sheet(&distances, 2).save(format!("{folder}/distances.png")).expect("writable");
     let large: Vec<Vec<RgbImage>> =
         vec![(0..4).map(|at| figure(1, at, [256, 384]).image).collect()];
     sheet(&large, 1).save(format!("{folder}/figures_large.png")).expect("writable");

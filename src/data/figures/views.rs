@@ -23,13 +23,16 @@ const SHAPE: u64 = 3;
 const PART_COLORS: [[f32; 3]; 4] =
     [[255.0; 3], [0.0, 0.0, 255.0], [255.0, 0.0, 0.0], [0.0, 255.0, 0.0]];
 
-/// Distances of the wall, the nearest floor, and a figure, in metres.
+/// The distance of the wall in metres.
 const WALL: f32 = 6.0;
-const FLOOR: f32 = 2.0;
-const STAND: f32 = 2.5;
 
-/// Where the floor begins, in image heights.
-const HORIZON: f32 = 0.7;
+/// Inverse metres by which the floor is nearer, an image height below where it begins: as a camera sees
+/// it, whose height times its focal length is one metre.
+const FLOOR: f32 = 1.0;
+
+/// The distance in metres of a figure of which a unit is an image height: what stands on the floor of an
+/// average picture is as far away by its size as by its place.
+const UNIT: f32 = 1.6;
 
 /// The part of a figure at each pixel of [`super::figure`]: a place in [`PARTS`] from 1, or 0.
 pub fn part_labels(seed: u64, index: u64, size: [usize; 2]) -> Labels {
@@ -54,23 +57,29 @@ pub fn part_labels(seed: u64, index: u64, size: [usize; 2]) -> Labels {
     })
 }
 
-/// The distance of each pixel of [`super::figure`]: a wall, a floor that comes nearer, and figures
-/// that stand before them.
+/// The distance of each pixel of [`super::figure`]. All of it is to be seen in the picture: the wall is
+/// at one distance; the floor, if there is one, comes nearer from its edge on; who stands on it is as
+/// far away as where their feet are, others as their size says, and before what they cover.
 pub fn depth(seed: u64, index: u64, size: [usize; 2]) -> Depth {
     let scene = Scene::figures(&mut Rng::new(FIGURE, seed, index), size, PAIRS);
-    let mut depth = Depth::from_fn(size[1] as u32, size[0] as u32, |_, y| {
-        let floor = ((y as f32 + 0.5) / size[0] as f32 - HORIZON).max(0.0) / (1.0 - HORIZON);
-        Luma([WALL + (FLOOR - WALL) * floor])
-    });
+    let height = size[0] as f32;
+    let edge = scene.background.floor_edge().unwrap_or(1.0);
+    let behind = |y: u32| {
+        let below = ((y as f32 + 0.5) / height - edge).max(0.0);
+        1.0 / (1.0 / WALL + FLOOR * below)
+    };
+    let mut depth = Depth::from_fn(size[1] as u32, size[0] as u32, |_, y| Luma([behind(y)]));
     let mut canvas = Canvas::new(size, |_| [0.0; 3]);
-    for (place, actor) in scene.actors.iter().enumerate() {
+    for actor in &scene.actors {
         canvas.cover.fill(0.0);
         actor.body.paint(&mut canvas, &Look::flat(PART_COLORS, 1.0));
-        for (at, covered) in depth.pixels_mut().zip(canvas.mask().pixels()) {
-            if covered.0[0] > 0 {
-                // Figures painted later stand in front.
-                at.0 = [STAND - 0.3 * place as f32];
-            }
+        let mask = canvas.mask();
+        let covered = || mask.enumerate_pixels().filter(|(_, _, cover)| cover.0[0] > 0);
+        let feet = covered().map(|(_, y, _)| behind(y)).fold(WALL, f32::min);
+        let alone = if feet < WALL { feet } else { UNIT * height / actor.body.place.scale };
+        let nearest = covered().map(|(x, y, _)| depth.get_pixel(x, y).0[0]).fold(WALL, f32::min);
+        for (x, y, _) in covered() {
+            depth.put_pixel(x, y, Luma([alone.min(nearest)]));
         }
     }
     depth

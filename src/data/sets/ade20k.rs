@@ -13,7 +13,7 @@ use super::{DataSet, Images, Knowledge, Listing};
 use crate::{
     data::{
         DataError, Labels, Request, Sample, SceneLabels,
-        files::{list, read_picture, read_source, read_stored_image},
+        files::{is_any_picture, list, read_picture, read_source, read_stored_image},
         folder, resize,
     },
     store::SourceReader,
@@ -72,23 +72,27 @@ impl DataSet for Ade20k {
             Some(class) => Showing { sources, names: &names, class }.of(files, request.size)?,
             None => files,
         };
-        Ok(Box::new(Listing::new(kept, move |file| {
-            let image = read_stored_image(sources, &file.image)?;
-            let mut sample = Sample { id: file.name.clone(), ..Sample::default() };
-            if request.task.needs() != Knowledge::Image {
-                let labels = read_labels(sources, file, &names)?;
-                if labels.dimensions() != image.dimensions() {
-                    return Err(DataError::failed(format!(
-                        "`{}` and `{}` differ in size",
-                        file.image, file.labels
-                    )));
+        Ok(Box::new(Listing::new(
+            kept,
+            |file| [&file.name, &file.image],
+            move |file| {
+                let image = read_stored_image(sources, &file.image)?;
+                let mut sample = Sample { id: file.name.clone(), ..Sample::default() };
+                if request.task.needs() != Knowledge::Image {
+                    let labels = read_labels(sources, file, &names)?;
+                    if labels.dimensions() != image.dimensions() {
+                        return Err(DataError::failed(format!(
+                            "`{}` and `{}` differ in size",
+                            file.image, file.labels
+                        )));
+                    }
+                    sample.mask = class.map(|class| mask(&labels, class));
+                    sample.scene = Some(SceneLabels { labels, names: names.clone() });
                 }
-                sample.mask = class.map(|class| mask(&labels, class));
-                sample.scene = Some(SceneLabels { labels, names: names.clone() });
-            }
-            sample.image = image;
-            Ok(sample)
-        })))
+                sample.image = image;
+                Ok(sample)
+            },
+        )?))
     }
 }
 
@@ -258,24 +262,56 @@ fn full(request: &Request, sources: &SourceReader) -> Result<(Vec<Files>, Vec<St
     Ok((files, names.into_iter().collect()))
 }
 
+/// The name without ending, if it is that of a photograph.
+fn photograph(name: &str) -> Option<&str> {
+    let (stem, ending) = name.rsplit_once('.')?;
+    ["jpg", "jpeg"].contains(&ending.to_ascii_lowercase().as_str()).then_some(stem)
+}
+
+/// Whether a picture is a photograph, or shows its classes or the parts of its objects.
+fn belongs(name: &str, photographs: &BTreeMap<&str, &str>) -> bool {
+    let Some((stem, _)) = name.rsplit_once('.') else { return false };
+    let whole = |(whole, part): (&str, &str)| {
+        let is_part = part.strip_prefix("parts_").is_some_and(|number| {
+            !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+        });
+        (part == "seg" || is_part) && photographs.contains_key(whole)
+    };
+    let mut cuts = stem.match_indices('_').map(|(at, _)| (&stem[..at], &stem[at + 1..]));
+    photographs.values().any(|photograph| *photograph == name) || cuts.any(whole)
+}
+
 /// The pictures of a split with the classes that each shows.
 fn pictures(split: &str, sources: &SourceReader) -> Result<Vec<Files>, DataError> {
     let mut folders = vec![format!("images/ADE/{split}")];
     let mut files = Vec::new();
     while let Some(folder) = folders.pop() {
-        for name in list(sources, &folder, LAYOUT)? {
+        let names = list(sources, &folder, LAYOUT)?;
+        let photographs: BTreeMap<&str, &str> =
+            names.iter().filter_map(|name| Some((photograph(name)?, name.as_str()))).collect();
+        for name in &names {
             let path = format!("{folder}/{name}");
-            if let Some(below) = path.strip_suffix('/') {
-                folders.push(below.to_owned());
-            } else if let Some(stem) = path.strip_suffix(".jpg") {
-                let name = stem.rsplit('/').next().unwrap_or(stem).to_owned();
-                let (image, labels) = (path.clone(), format!("{stem}_seg.png"));
-                let classes = objects(sources, &format!("{stem}.json"))?;
-                files.push(Files { name, image, labels, classes });
+            if let Some(below) = name.strip_suffix('/') {
+                // One called as a photograph holds the outlines of its objects.
+                if !photographs.contains_key(below) {
+                    folders.push(format!("{folder}/{below}"));
+                }
+            } else if is_any_picture(name) && !belongs(name, &photographs) {
+                let message = format!("`{path}` is neither a photograph (.jpg) nor made of one");
+                return Err(DataError::failed(message).with_help(LAYOUT));
             }
         }
+        for (stem, name) in photographs {
+            let path = |ending: &str| format!("{folder}/{stem}{ending}");
+            files.push(Files {
+                name: stem.to_owned(),
+                image: format!("{folder}/{name}"),
+                labels: path("_seg.png"),
+                classes: objects(sources, &path(".json"))?,
+            });
+        }
     }
-    files.sort_by(|a, b| a.name.cmp(&b.name));
+    files.sort_by(|a, b| (&a.name, &a.image).cmp(&(&b.name, &b.image)));
     Ok(files)
 }
 

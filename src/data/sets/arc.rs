@@ -53,7 +53,7 @@ impl DataSet for Arc {
         let (name, task) = read_task(sources, set, &wanted)?;
         let is_grey = request.grey_rule.applies(set, &name);
         let task = if is_grey { task.with_grey_rule() } else { task };
-        Ok(examples(name, task, request))
+        examples(name, task, request)
     }
 }
 
@@ -67,24 +67,33 @@ pub(super) fn square(request: &Request) -> Vec<Problem> {
 }
 
 /// The examples of a task as drawings: its demonstrations or its questions.
-pub(super) fn examples<'a>(name: String, task: Task, request: &'a Request) -> Box<dyn Images + 'a> {
+pub(super) fn examples<'a>(
+    name: String,
+    task: Task,
+    request: &'a Request,
+) -> Result<Box<dyn Images + 'a>, DataError> {
     let cell = task.cell();
     let examples = if request.is_train() { task.train } else { task.test };
-    let examples: Vec<_> = examples.into_iter().enumerate().collect();
     let split = request.split.name();
-    Box::new(Listing::new(examples, move |(index, example)| {
-        let draw = |grid| resize::resize_image(&render(grid, cell), request.size);
-        Ok(Sample {
-            id: format!("{name}-{split}-{index}"),
-            image: draw(&example.input),
-            answer: Some(draw(&example.output)),
-            arc: Some(ArcGrids {
-                task: name.clone(),
-                input: example.input.clone(),
-                output: example.output.clone(),
-                cell,
-            }),
-            ..Sample::default()
-        })
-    }))
+    let id = |index: usize| format!("{name}-{split}-{index}");
+    let examples: Vec<_> = (0..).map(id).zip(examples).collect();
+    Ok(Box::new(Listing::new(
+        examples,
+        |(id, _)| [id, id],
+        move |(id, example)| {
+            let draw = |grid| resize::resize_image(&render(grid, cell), request.size);
+            Ok(Sample {
+                id: id.clone(),
+                image: draw(&example.input),
+                answer: Some(draw(&example.output)),
+                arc: Some(ArcGrids {
+                    task: name.clone(),
+                    input: example.input.clone(),
+                    output: example.output.clone(),
+                    cell,
+                }),
+                ..Sample::default()
+            })
+        },
+    )?))
 }

@@ -49,10 +49,14 @@ impl DataSet for Bsds500 {
         let images = folder::images(sources, &format!("images/{split}"))?;
         if request.task.needs() == Knowledge::Image {
             let images: Vec<_> = images.into_iter().collect();
-            return Ok(Box::new(Listing::new(images, move |(id, path)| {
-                let image = read_stored_image(sources, path)?;
-                Ok(Sample { id: id.clone(), image, ..Sample::default() })
-            })));
+            return Ok(Box::new(Listing::new(
+                images,
+                |(id, path)| [id, path],
+                move |(id, path)| {
+                    let image = read_stored_image(sources, path)?;
+                    Ok(Sample { id: id.clone(), image, ..Sample::default() })
+                },
+            )?));
         }
         let mut drawings = drawings(sources, split)?;
         let mut items = Vec::new();
@@ -62,12 +66,20 @@ impl DataSet for Bsds500 {
             })?;
             items.push((id, path, drawn));
         }
+        if let Some(drawing) = drawings.into_values().flatten().next() {
+            return Err(DataError::failed(format!("`{drawing}` has no photograph"))
+                .with_help("add the photograph, or move what was drawn on it out of the folder"));
+        }
         let least = request.boundaries.min_annotators;
-        Ok(Box::new(Listing::new(items, move |(id, path, drawn)| {
-            let image = read_stored_image(sources, path)?;
-            let answer = Some(boundaries(sources, drawn, image.dimensions(), least)?);
-            Ok(Sample { id: id.clone(), image, answer, ..Sample::default() })
-        })))
+        Ok(Box::new(Listing::new(
+            items,
+            |(id, path, _)| [id, path],
+            move |(id, path, drawn)| {
+                let image = read_stored_image(sources, path)?;
+                let answer = Some(boundaries(sources, drawn, image.dimensions(), least)?);
+                Ok(Sample { id: id.clone(), image, answer, ..Sample::default() })
+            },
+        )?))
     }
 }
 

@@ -4,7 +4,7 @@ use super::{DataSet, Images, Knowledge, Listing};
 use crate::{
     data::{
         DataError, Request,
-        coco::{Index, Wanted},
+        coco::{Index, Wanted, stem},
     },
     store::SourceReader,
 };
@@ -46,6 +46,10 @@ impl DataSet for Coco {
             Knowledge::Persons => Index::persons(sources, wanted)?,
             _ => Index::images(sources, wanted.train)?,
         };
-        Ok(Box::new(Listing::new(index.ids(), move |id| index.sample(sources, *id))))
+        Ok(Box::new(Listing::new(
+            index.files(),
+            |(_, file)| [stem(file), file],
+            move |(id, _)| index.sample(sources, *id),
+        )?))
     }
 }

@@ -70,9 +70,13 @@ impl DataSet for DreamBooth {
             HoldoutBy::Image => request.part(files),
             HoldoutBy::Subject => request.part_of_groups(files, |file| &file.subject),
         };
-        Ok(Box::new(Listing::new(files, move |file| {
-            let image = read_image(sources, &file.path)?;
-            Ok(Sample { id: file.id.clone(), image, ..Sample::default() })
-        })))
+        Ok(Box::new(Listing::new(
+            files,
+            |file| [&file.id, &file.path],
+            move |file| {
+                let image = read_image(sources, &file.path)?;
+                Ok(Sample { id: file.id.clone(), image, ..Sample::default() })
+            },
+        )?))
     }
 }

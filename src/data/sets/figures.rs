@@ -66,6 +66,9 @@ impl Images for World<'_> {
             let id = format!("{}-{index:06}", self.shapes[class]);
             return Ok(Sample { id, image, class: Some(class), ..Sample::default() });
         }
+        if needs == Knowledge::Image {
+            return Ok(figures::photograph(self.seed, index, size));
+        }
         let mut sample = figures::figure(self.seed, index, size);
         if needs == Knowledge::Scene {
             let labels = figures::part_labels(self.seed, index, size);

@@ -37,13 +37,21 @@ impl DataSet for Folder {
         let split = request.split.name();
         if request.task.needs() == Knowledge::Image {
             let files = part(request, plain_images(sources, split)?);
-            return Ok(Box::new(Listing::new(files, move |(name, path)| {
-                let image = read_image(sources, path)?;
-                Ok(Sample { id: name.clone(), image, ..Sample::default() })
-            })));
+            return Ok(Box::new(Listing::new(
+                files,
+                |(name, path)| [name, path],
+                move |(name, path)| {
+                    let image = read_image(sources, path)?;
+                    Ok(Sample { id: name.clone(), image, ..Sample::default() })
+                },
+            )?));
         }
         let files = part(request, pairs(sources, split)?);
-        Ok(Box::new(Listing::new(files, move |files| read_pair(sources, files))))
+        Ok(Box::new(Listing::new(
+            files,
+            |files| [&files.name, &files.input],
+            move |files| read_pair(sources, files),
+        )?))
     }
 }
 
@@ -52,10 +60,27 @@ fn part<T>(request: &Request, Parts { files, divided }: Parts<T>) -> Vec<T> {
     if divided { files } else { request.part(files) }
 }
 
+/// Whether one size is the other at another scale, but for sides rounded to whole pixels.
+fn are_alike(a: (u32, u32), b: (u32, u32)) -> bool {
+    let [(aw, ah), (bw, bh)] = [a, b].map(|(width, height)| (u64::from(width), u64::from(height)));
+    (aw * bh).abs_diff(bw * ah) <= (aw + ah).max(bw + bh)
+}
+
 /// Reads both images of a pair.
 pub(super) fn read_pair(sources: &SourceReader, files: &PairFiles) -> Result<Sample, DataError> {
     let image = read_image(sources, &files.input)?;
     let answer = read_image(sources, &files.target)?;
+    if !are_alike(image.dimensions(), answer.dimensions()) {
+        let size = |image: &image::RgbImage| format!("{}x{}", image.width(), image.height());
+        return Err(DataError::failed(format!(
+            "`{}` is {}, but `{}` is {}: they differ in shape",
+            files.input,
+            size(&image),
+            files.target,
+            size(&answer)
+        ))
+        .with_help("cut both to one shape; their sizes may differ"));
+    }
     // Spec A.3: where the two differ in size, the target is brought to the input's.
     let answer = if answer.dimensions() == image.dimensions() {
         answer
@@ -63,4 +88,24 @@ pub(super) fn read_pair(sources: &SourceReader, files: &PairFiles) -> Result<Sam
         resize::resize_image(&answer, [image.height() as usize, image.width() as usize])
     };
     Ok(Sample { id: files.name.clone(), image, answer: Some(answer), ..Sample::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::are_alike;
+
+    #[test]
+    fn sizes_are_alike_up_to_whole_pixels() {
+        for (a, b) in [
+            ((64, 48), (64, 48)),
+            ((640, 480), (64, 48)),
+            ((641, 480), (64, 48)),
+            ((500, 333), (100, 66)),
+        ] {
+            assert!(are_alike(a, b) && are_alike(b, a), "{a:?} {b:?}");
+        }
+        for (a, b) in [((64, 48), (10, 200)), ((64, 48), (48, 64)), ((640, 480), (640, 400))] {
+            assert!(!are_alike(a, b) && !are_alike(b, a), "{a:?} {b:?}");
+        }
+    }
 }

@@ -80,7 +80,7 @@ impl DataSet for Grids {
             Some(TaskRef::Index(number)) => *number,
             _ => 0,
         };
-        Ok(arc::examples(format!("{set}{number}"), task(place, number), request))
+        arc::examples(format!("{set}{number}"), task(place, number), request)
     }
 }
 

@@ -13,6 +13,8 @@ mod rgbd;
 mod table;
 mod tiny_imagenet;
 
+use std::collections::HashMap;
+
 use super::{DataError, Problem, Request, Sample, choice::listed};
 use crate::store::SourceReader;
 
@@ -114,8 +116,20 @@ struct Listing<T, F> {
 }
 
 impl<T, F: Fn(&T) -> Result<Sample, DataError>> Listing<T, F> {
-    fn new(items: Vec<T>, read: F) -> Self {
-        Self { items, read, classes: Vec::new() }
+    /// `entry` gives an image's name in the data set and its file. Names must differ: what is made of an
+    /// image is called by them.
+    fn new(items: Vec<T>, entry: impl Fn(&T) -> [&str; 2], read: F) -> Result<Self, DataError> {
+        let mut seen = HashMap::new();
+        for [id, file] in items.iter().map(&entry) {
+            if let Some(other) = seen.insert(id, file) {
+                let message = format!("`{other}` and `{file}` would both be called `{id}`");
+                return Err(DataError::failed(message).with_help(
+                    "rename one of them; a name holds folders, if any, with `-` in place of `/`, and \
+                     no ending",
+                ));
+            }
+        }
+        Ok(Self { items, read, classes: Vec::new() })
     }
 }
 

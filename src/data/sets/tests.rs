@@ -126,6 +126,42 @@ fn subjects_of_dreambooth_are_kept_whole_if_asked_for() {
     insta::assert_snapshot!(error, @r#"`holdout_by = "subject"` needs two subjects, but there is one"#);
 }
 
+#[test]
+fn pictures_that_would_have_one_name_are_an_error_that_names_both() {
+    let fail = |source: &str, task: &str, files: &[&str]| {
+        let root = tempfile::tempdir().unwrap();
+        for file in files {
+            if let Some(stem) = file.strip_suffix(".json") {
+                let object = json!([{ "name": "sky", "name_ndx": 1 }]);
+                write(
+                    root.path(),
+                    file,
+                    &json!({ "annotation": { "object": object } }).to_string(),
+                );
+                save(root.path(), &format!("{stem}.jpg"), photo(9));
+                let coded = RgbImage::from_pixel(16, 16, image::Rgb([0, 1, 0]));
+                save(root.path(), &format!("{stem}_seg.png"), coded);
+            } else if file.contains("/depth/") {
+                save(root.path(), file, grey16(16, 16, 8000));
+            } else {
+                save(root.path(), file, photo(9));
+            }
+        }
+        pairs(root.path(), source, task, &json!({ "holdout": 0.0 })).unwrap_err()
+    };
+    let error = fail("dreambooth", "images", &["dataset/dog/00.jpg", "dataset/dog/00.png"]);
+    insta::assert_snapshot!(error, @"`dataset/dog/00.jpg` and `dataset/dog/00.png` would both be called `dog-00`");
+    let error = fail("dreambooth", "images", &["dataset/a-b/c.jpg", "dataset/a/b-c.jpg"]);
+    insta::assert_snapshot!(error, @"`dataset/a-b/c.jpg` and `dataset/a/b-c.jpg` would both be called `a-b-c`");
+    let files = ["images/ADE/training/a/p1.json", "images/ADE/training/b/p1.json"];
+    let error = fail("ade20k", "scene", &files);
+    insta::assert_snapshot!(error, @"`images/ADE/training/a/p1.jpg` and `images/ADE/training/b/p1.jpg` would both be called `p1`");
+    let files =
+        ["a-b/c/image/1.jpg", "a-b/c/depth/1.png", "a/b-c/image/1.jpg", "a/b-c/depth/1.png"];
+    let error = fail("rgbd", "depth", &files);
+    insta::assert_snapshot!(error, @"`a-b/c/image/1.jpg` and `a/b-c/image/1.jpg` would both be called `a-b-c`");
+}
+
 fn tiny_imagenet(root: &Path) {
     write(root, "wnids.txt", "n1\nn2\nn3\n");
     write(root, "words.txt", "n1\tgoldfish, Carassius\nn2\tlion\nn3\tpizza, pizza pie\n");
@@ -169,6 +205,14 @@ fn tiny_imagenet_gives_grids_of_its_classes() {
     };
     let classes = json!({ "classes": ["pizza", "cow"], "side": 2 });
     insta::assert_snapshot!(fail(classes), @"the data has no class `cow`");
+    let twice = json!({ "classes": ["n1", "goldfish"], "side": 2 });
+    insta::assert_snapshot!(fail(twice), @"`symbols.classes` names `n1` twice, again at place 1");
+    write(root.path(), "wnids.txt", "n1\n\nn2\nn3\n \n");
+    let blank = json!({ "count": 1, "symbols": { "side": 2 } });
+    assert!(pairs(root.path(), "tiny_imagenet", "symbols", &blank).is_ok());
+    write(root.path(), "words.txt", "n1\tcrane, bird\nn2\tcrane\nn3\tpizza, pizza pie\n");
+    let crane = json!({ "classes": ["crane", "pizza"], "side": 2 });
+    insta::assert_snapshot!(fail(crane), @"both `n1` and `n2` are called `crane`");
     let many = json!({ "classes": ["pizza", "n1"], "side": 2, "per_class": 9 });
     insta::assert_snapshot!(fail(many), @"class `n3` has 3 images, but 9 are wanted");
     write(root.path(), "val/val_annotations.txt", "val_n1.png n1\n");
@@ -277,6 +321,50 @@ fn a_class_of_ade20k_is_where_a_pixel_shows_it() {
 }
 
 #[test]
+fn no_picture_of_the_full_ade20k_is_passed_over() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    for (name, ending) in [("a_1", "jpg"), ("b", "JPG"), ("c", "jpeg")] {
+        let stem = format!("images/ADE/training/street/{name}");
+        save(root, &format!("{stem}.{ending}"), photo(40));
+        let coded = RgbImage::from_pixel(16, 16, image::Rgb([0, 1, 0]));
+        for made in ["seg", "parts_1", "parts_12"] {
+            save(root, &format!("{stem}_{made}.png"), coded.clone());
+        }
+        // The outlines of single objects, of newer releases.
+        save(root, &format!("{stem}/instance_000_{name}.png"), grey(16, 16, 255));
+        let object = json!([{ "name": "sky", "name_ndx": 1 }]);
+        write(
+            root,
+            &format!("{stem}.json"),
+            &json!({ "annotation": { "object": object } }).to_string(),
+        );
+    }
+    let found = pairs(root, "ade20k", "scene", &json!({})).unwrap();
+    assert_eq!(names(&found), ["a_1", "b", "c"]);
+    for lost in ["d.png", "d_seg.png", "b_parts_x.png", "d.tif"] {
+        let path = format!("images/ADE/training/street/{lost}");
+        write(root, &path, "");
+        let error = pairs(root, "ade20k", "scene", &json!({})).unwrap_err();
+        assert_eq!(error, format!("`{path}` is neither a photograph (.jpg) nor made of one"));
+        std::fs::remove_file(root.join(path)).unwrap();
+    }
+}
+
+#[test]
+fn pairs_of_two_shapes_are_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    save(root, "input/a.png", RgbImage::new(64, 48));
+    let more = json!({ "holdout": 0.0 });
+    save(root, "target/a.png", RgbImage::new(32, 24));
+    assert_eq!(pairs(root, "folder", "pairs", &more).unwrap().len(), 1);
+    save(root, "target/a.png", RgbImage::new(10, 200));
+    let error = pairs(root, "folder", "pairs", &more).unwrap_err();
+    insta::assert_snapshot!(error, @"`input/a.png` is 64x48, but `target/a.png` is 10x200: they differ in shape");
+}
+
+#[test]
 fn boundaries_count_by_the_people_who_drew_them() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
@@ -292,6 +380,9 @@ fn boundaries_count_by_the_people_who_drew_them() {
         found[0].1.target.pixels().filter(|pixel| pixel.0 == [255; 3]).count()
     };
     assert_eq!((white(1), white(2), white(3)), (32, 16, 0));
+    save(root, "boundaries_png/train/9_1.png", line(3));
+    let error = pairs(root, "bsds500", "boundaries", &json!({})).unwrap_err();
+    assert_eq!(error, "`boundaries_png/train/9_1.png` has no photograph");
     save(root, "images/train/8.png", photo(20));
     let error = pairs(root, "bsds500", "boundaries", &json!({})).unwrap_err();
     assert_eq!(error, "`images/train/8.png` has no boundaries");
@@ -353,6 +444,19 @@ fn a_table_names_its_images() {
         fail("input,target,split\nin/a.png,out/a.png,train\nin/b.png,out/b.png,\n"),
         @"line 3 of `pairs.csv`: there is no `split`, but line 2 has one"
     );
+    insta::assert_snapshot!(
+        fail("input,target,split\nin/a.png,out/a.png,train\n./in//a.png,out/b.png,test\n"),
+        @"line 3 of `pairs.csv`: `in/a.png` is in the other split on line 2"
+    );
+    // Without a split, the rows of a picture stay together.
+    let mut rows = String::from("name,input,target\n");
+    for place in 0..6 {
+        rows += &format!("a{place},in/a.png,out/a.png\n");
+    }
+    insta::assert_snapshot!(fail(&rows), @"all 6 rows of `pairs.csv` show one picture, so it cannot be divided");
+    rows += "b,in/b.png,out/b.png\n";
+    assert_eq!(names(&run(&rows, "train").unwrap()), ["a0", "a1", "a2", "a3", "a4", "a5"]);
+    assert_eq!(names(&run(&rows, "test").unwrap()), ["b"]);
     let error = fail("input,target,split\nin/none.png,out/a.png,train\n");
     assert!(error.contains("in/none.png"), "{error}");
 }

@@ -39,7 +39,8 @@ impl DataSet for TinyImageNet {
         request: &'a Request,
         sources: &'a SourceReader,
     ) -> Result<Box<dyn Images + 'a>, DataError> {
-        let ids = lines(sources, "wnids.txt")?;
+        let ids: Vec<String> =
+            lines(sources, "wnids.txt")?.iter().map(|id| id.trim().to_owned()).collect();
         let words = words(sources)?;
         let chosen = classes(request, &ids, &words)?;
         let mut files = Vec::new();
@@ -56,15 +57,24 @@ impl DataSet for TinyImageNet {
             }
             files.extend(found.into_iter().take(limit).map(|path| (class, path)));
         }
-        let mut listing = Listing::new(files, move |(class, path): &(usize, String)| {
-            let name = path.rsplit('/').next().unwrap_or(path);
-            let id = name.rsplit_once('.').map_or(name, |(stem, _)| stem).to_owned();
-            let image = read_image(sources, path)?;
-            Ok(Sample { id, image, class: Some(*class), ..Sample::default() })
-        });
+        let mut listing = Listing::new(
+            files,
+            |(_, path)| [stem(path), path],
+            move |(class, path)| {
+                let image = read_image(sources, path)?;
+                let id = stem(path).to_owned();
+                Ok(Sample { id, image, class: Some(*class), ..Sample::default() })
+            },
+        )?;
         listing.classes = chosen.iter().map(|id| words.get(id).unwrap_or(id).clone()).collect();
         Ok(Box::new(listing))
     }
+}
+
+/// A file's name without folders and ending.
+fn stem(path: &str) -> &str {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
 }
 
 /// The identifiers of the classes: those asked for by identifier or word, all for plain images.
@@ -78,8 +88,14 @@ fn classes(
     }
     let mut symbols = request.symbols.clone();
     for class in &mut symbols.classes {
-        if let Some(id) = ids.iter().find(|id| words.get(*id) == Some(class)) {
-            class.clone_from(id);
+        let mut called = ids.iter().filter(|id| words.get(*id) == Some(class));
+        match (called.next(), called.next()) {
+            (Some(id), Some(other)) => {
+                let message = format!("both `{id}` and `{other}` are called `{class}`");
+                return Err(DataError::failed(message).with_help("name one of them"));
+            }
+            (Some(id), None) => class.clone_from(id),
+            (None, _) => {}
         }
     }
     symbols.pick(ids)
@@ -88,7 +104,8 @@ fn classes(
 fn lines(sources: &SourceReader, path: &str) -> Result<Vec<String>, DataError> {
     let bytes =
         read_source(sources, path, "a list of Tiny ImageNet").map_err(|e| e.with_help(LAYOUT))?;
-    Ok(String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect())
+    let text = String::from_utf8_lossy(&bytes);
+    Ok(text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect())
 }
 
 /// The first word for each class, where the file of words is there.

@@ -54,6 +54,16 @@ impl Symbols {
             return Err(DataError::failed(format!("the data has no class `{unknown}`"))
                 .with_help(format!("the classes are: {}", all.join(", "))));
         }
+        if let Some((place, class)) = self
+            .classes
+            .iter()
+            .enumerate()
+            .find(|(place, class)| self.classes[..*place].contains(class))
+        {
+            let message =
+                format!("`symbols.classes` names `{class}` twice, again at place {place}");
+            return Err(DataError::failed(message).with_help("name each class once"));
+        }
         Ok(self.classes.clone())
     }
 }
@@ -79,6 +89,15 @@ fn is_inside(class: usize, x: f64, y: f64) -> bool {
         6 => y.abs() < 0.8 && (y + 1.0).rem_euclid(0.8) < 0.4,
         _ => (x - y).abs().min((x + y).abs()) < 0.35 && x.abs().max(y.abs()) < 0.8,
     }
+}
+
+/// The seed of a grid's images. It differs between splits: the world of [`crate::data::figures`] has an
+/// image of the same class at each place of both.
+fn layout_seed(request: &Request, place: usize) -> u64 {
+    // The generator takes 32 bits of a seed.
+    const TEST: u64 = 0x7465_7374;
+    let split = if request.is_train() { 0 } else { TEST };
+    request.seed() ^ split ^ (place as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 pub(super) struct SymbolsTask;
@@ -151,10 +170,8 @@ impl Task for SymbolsTask {
         let [height, width] = request.size.map(|side| side as u32);
         let mut pair = super::pair(RgbImage::new(width, height), RgbImage::new(width, height));
         let mut cells = Vec::new();
-        let seed = request.seed() ^ (place as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        for (cell, chosen) in
-            TorchRng::new(seed).randint(there, side * side).into_iter().enumerate()
-        {
+        let layout = TorchRng::new(layout_seed(request, place)).randint(there, side * side);
+        for (cell, chosen) in layout.into_iter().enumerate() {
             let sample = super::resized(images, chosen as usize, request)?;
             let class = sample.class.ok_or_else(|| super::lacks("class").on_item(&sample.id))?;
             let (x, y) = ((cell % side) as u32 * patch, (cell / side) as u32 * patch);
@@ -191,6 +208,25 @@ mod tests {
                 let apart = lit(&one).iter().zip(lit(&other)).filter(|(a, b)| **a != *b).count();
                 assert!(apart >= 16, "{a} {b}: {apart}");
             }
+        }
+    }
+
+    #[test]
+    fn no_grid_of_a_test_is_one_of_the_training() {
+        let cells = |split: &str, seed: u64| -> Vec<Vec<usize>> {
+            let request: Request = serde_json::from_value(serde_json::json!({
+                "source": "builtin:figures", "task": "symbols", "size": [64, 64], "split": split,
+                "count": 24, "seed": seed, "symbols": { "side": 4 },
+            }))
+            .unwrap();
+            let nowhere = crate::store::SourceReader::new(std::path::Path::new(""));
+            let images = request.source.source.open(&request, &nowhere).unwrap();
+            let pair = |place| request.task.pair(&*images, place, &request).unwrap().1;
+            (0..24).map(|place| pair(place).meta.symbols.unwrap().cells).collect()
+        };
+        for seed in [0, 4, 42] {
+            let (train, test) = (cells("train", seed), cells("test", seed));
+            assert!(test.iter().all(|grid| !train.contains(grid)), "seed {seed}");
         }
     }
 }

@@ -24,8 +24,10 @@ impl StageKind for Dataset {
     const KIND: &'static str = "dataset";
     // 1: first · 2: a folder that is not divided keeps a part for tests · 3: ADE20K's classes are numbered
     // over all splits · 4: classes that the crop takes away are not asked for, poses are drawn before the
-    // resize, sequences of depths stay whole, those of TUM have its units, the grey rule is ConceptARC's.
-    const VERSION: u32 = 4;
+    // resize, sequences of depths stay whole, those of TUM have its units, the grey rule is ConceptARC's
+    // · 5: built-in images have textures, their depths follow what is drawn, grids of symbols differ
+    // between splits.
+    const VERSION: u32 = 5;
     const PORTS: Ports = Ports { inputs: &[], output: ArtifactKind::Pairs };
 }
 

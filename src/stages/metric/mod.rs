@@ -18,6 +18,7 @@ use crate::{
     metrics::{
         Case, METRICS, Rules, Score,
         arc::{EXACT, ExamplesRight, of_tasks},
+        mean_target::MeanTarget,
     },
 };
 
@@ -92,11 +93,13 @@ impl Stage for Metric {
         let mut attempts: Vec<_> = chosen.iter().map(|at| (&predictions, *at)).collect();
         attempts.extend(others.iter().map(|other| (other, 0)));
 
-        let main = self.score_all(inputs, pairs, &attempts, cx)?;
+        let mean = self.mean_target(inputs)?;
+        let mean = mean.as_ref();
+        let main = self.score_all(inputs, pairs, &attempts, mean, cx)?;
         let mut by_checkpoint = BTreeMap::new();
         if predictions.several() {
             for (at, name) in predictions.checkpoints.iter().enumerate() {
-                let alone = self.score_all(inputs, pairs, &[(&predictions, at)], cx)?;
+                let alone = self.score_all(inputs, pairs, &[(&predictions, at)], mean, cx)?;
                 by_checkpoint.insert(name.unwrap_or_default().to_owned(), alone.values);
             }
         }
@@ -171,7 +174,14 @@ impl Metric {
             return Some(Misfit::new(inputs, message, help));
         }
         let [examples, answers] = ["examples", "example_predictions"].map(has);
-        let wrong = if examples != answers {
+        let wrong = if self.0.metric.uses_mean_target() {
+            if !answers {
+                return None;
+            }
+            format!(
+                "the metric `{name}` makes one attempt, so `example_predictions` choose nothing"
+            )
+        } else if examples != answers {
             "`examples` and `example_predictions` go together".to_owned()
         } else if examples && attempts == 1 {
             format!("the metric `{name}` makes one attempt, so examples have nothing to choose")
@@ -237,7 +247,7 @@ impl Metric {
         }
         let mut right = Vec::with_capacity(len);
         for at in 0..len {
-            let found = self.score_all(inputs, examples, &[(&answers, at)], cx)?;
+            let found = self.score_all(inputs, examples, &[(&answers, at)], None, cx)?;
             let mut exact = found.scores.values().map(|score| score["solved"] > 0.0);
             right.push(match self.0.examples_right.unwrap_or_default() {
                 ExamplesRight::All => exact.all(|exact| exact),
@@ -247,12 +257,27 @@ impl Metric {
         Ok(checkpoints_to_try(&right, attempts, self.0.arc))
     }
 
+    /// The mean of the targets of the examples, if the metric compares with it.
+    fn mean_target(&self, inputs: &Inputs<'_>) -> Result<Option<MeanTarget>, StageError> {
+        let examples = inputs.items("examples");
+        if examples.is_empty() || !self.0.metric.uses_mean_target() {
+            return Ok(None);
+        }
+        let mut mean = MeanTarget::default();
+        for item in examples {
+            let pair = pairs::Pair::read(inputs, item)?;
+            mean.add(&pair).map_err(|e| e.on_item(&item.name))?;
+        }
+        Ok(Some(mean))
+    }
+
     /// Scores the attempts at every pair.
     fn score_all(
         &self,
         inputs: &Inputs<'_>,
         items: &[Item],
         attempts: &[(&Predictions<'_>, usize)],
+        mean_target: Option<&MeanTarget>,
         cx: &StageContext<'_>,
     ) -> Result<Scored, StageError> {
         let metric = self.0.metric;
@@ -267,7 +292,7 @@ impl Metric {
             let size = pair.target.dimensions();
             let images = attempts.iter().map(|(of, at)| of.image(inputs, *at, item, size));
             let images = images.collect::<Result<Vec<_>, _>>()?;
-            let case = Case { attempts: &images, pair: &pair };
+            let case = Case { attempts: &images, pair: &pair, mean_target };
             let score = metric.score(&case, &self.0).map_err(|e| e.on_item(&item.name))?;
             ids.push(pair.meta.source_id.clone());
             if let Some(score) = score {

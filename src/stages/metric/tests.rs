@@ -153,6 +153,8 @@ fn an_arc_task_is_solved_when_every_question_is_by_some_attempt() {
 /// The names a table may show are those that are given.
 fn assert_names(name: &str, values: &Score) {
     let mut names = metric(json!({ "metric": name })).metrics().to_vec();
+    // These need what was learnt from.
+    names.retain(|name| !name.starts_with("mean_target") || values.contains_key(*name));
     names.sort_unstable();
     assert_eq!(values.keys().map(String::as_str).collect::<Vec<_>>(), names);
 }
@@ -207,6 +209,44 @@ fn every_metric_keeps_each_image_and_gives_intervals() {
         let best = main.iter().find_map(|score| metrics.values.get(*score)).unwrap();
         assert!((best - 100.0).abs() < 0.5, "{name}: {:?}", metrics.values);
     }
+}
+
+#[test]
+fn an_answer_is_compared_with_the_mean_of_the_targets_learnt_from() {
+    let bench = Bench::new();
+    let half = |left: u8, right: u8| {
+        RgbImage::from_fn(64, 64, |x, _| image::Rgb([if x < 32 { left } else { right }; 3]))
+    };
+    let meta = json!({ "source_id": "x", "task": "images" });
+    let pairs = [pair(&bench, "q", &half(0, 200), &meta)];
+    let predictions = [prediction(&bench, "q", &half(0, 200))];
+    let score = |examples: &[RgbImage]| {
+        let items = examples.iter().zip('a'..);
+        let items: Vec<_> =
+            items.map(|(target, name)| pair(&bench, &name.to_string(), target, &meta)).collect();
+        let mut ports = vec![
+            ("predictions", ArtifactKind::Frames, &predictions[..]),
+            ("pairs", ArtifactKind::Pairs, &pairs[..]),
+        ];
+        if !items.is_empty() {
+            ports.push(("examples", ArtifactKind::Pairs, &items));
+        }
+        run(&bench, &metric(json!({ "metric": "image" })), &ports)
+    };
+    let with = score(&[half(0, 100), half(100, 200)]).unwrap();
+    assert_names("image", &with.values);
+    assert!((with.values["mean_target"] - 75.0).abs() < 1e-6, "{:?}", with.values);
+    assert!((with.values["explained"] - 100.0).abs() < 1e-6);
+    assert!(!score(&[]).unwrap().values.contains_key("mean_target"));
+    let error = score(&[RgbImage::new(32, 64)]).unwrap_err();
+    insta::assert_snapshot!(error, @"the target is 64x64, but the examples' targets are 32x64");
+    let ports = [
+        ("predictions", ArtifactKind::Frames, &predictions[..]),
+        ("pairs", ArtifactKind::Pairs, &pairs[..]),
+        ("example_predictions", ArtifactKind::Frames, &predictions[..]),
+    ];
+    let error = run(&bench, &metric(json!({ "metric": "image" })), &ports).unwrap_err();
+    insta::assert_snapshot!(error, @"the metric `image` makes one attempt, so `example_predictions` choose nothing");
 }
 
 #[test]

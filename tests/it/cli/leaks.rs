@@ -66,3 +66,29 @@ fn a_picture_in_both_parts_of_the_data_is_told() {
     shell.pair("data/test", "d", 130);
     assert_eq!(warnings(&shell), "");
 }
+
+#[test]
+fn parts_of_one_source_that_are_divided_in_two_ways_are_refused() {
+    let shell = Shell::new();
+    for name in ["a", "b", "c", "d", "e"] {
+        shell.pair("data", name, name.as_bytes()[0]);
+    }
+    let whole = format!("{EXPERIMENT}{SCORE}");
+    shell.write("own.toml", &whole);
+    shell.succeed("check own.toml");
+    // Each of the two alone has its default, a fifth.
+    let other = whole.replace("split  = \"test\"", "split  = \"test\"\nholdout = 0.5");
+    shell.write("own.toml", &other);
+    let said = shell.transcript("check own.toml");
+    assert!(said.contains("? 2"), "{said}");
+    for part in [
+        "`pairs` and `examples` divide one source into training and test in two ways",
+        "holdout = 0.5",
+        "give both the same `holdout` and `holdout_by`",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+    let both = other.replace("split  = \"train\"", "split  = \"train\"\nholdout = 0.5");
+    shell.write("own.toml", &both);
+    shell.succeed("check own.toml");
+}

@@ -3,7 +3,7 @@
 use super::{DataError, LAYOUT};
 use crate::{
     data::{
-        WithoutDepth,
+        Split, WithoutDepth,
         files::{is_picture, list, read_source},
         folder::{self, PairFiles},
     },
@@ -42,11 +42,13 @@ pub(super) struct Found {
     pub(super) units: u32,
     /// SUN turns the bits of its depths.
     pub(super) is_sun: bool,
+    /// Whether they are those of the split, else they are all there are.
+    pub(super) divided: bool,
 }
 
 impl Found {
     fn new(frames: Vec<Frame>) -> Self {
-        Self { frames, units: 1000, is_sun: false }
+        Self { frames, units: 1000, is_sun: false, divided: false }
     }
 
     fn tum(frames: Vec<Frame>) -> Self {
@@ -59,23 +61,33 @@ impl Found {
 }
 
 /// Finds the pictures below the root, whatever their layout.
-pub(super) fn find(sources: &SourceReader, without: WithoutDepth) -> Result<Found, DataError> {
+pub(super) fn find(
+    sources: &SourceReader,
+    without: WithoutDepth,
+    split: Split,
+) -> Result<Found, DataError> {
     let names = list(sources, "", LAYOUT)?;
     if is_tum(&names) {
         return Ok(Found::tum(by_time(sources, "", without)?));
     }
     let has = |name: &str| names.iter().any(|found| found.strip_suffix('/') == Some(name));
-    let pairs =
-        [["rgb", "depth"], ["color", "depth"], ["images", "annotations"], ["image", "depth"]];
-    if let Some(pair) = pairs.into_iter().find(|pair| pair.iter().all(|name| has(name))) {
-        let [colors, depths] = pair.map(|folder| folder::images(sources, folder));
-        let is_sun = has("image") && has("depth");
-        return Ok(Found { is_sun, ..Found::numbered(folder::matched(colors?, depths?)?) });
+    if let Some(pair) = FOLDERS.into_iter().find(|pair| pair.iter().all(|name| has(name))) {
+        let part = part(sources, pair[0], split)?;
+        let frames = pair_of_folders(sources, pair.map(|name| format!("{name}{part}")))?;
+        let is_sun = pair[0] == "image";
+        return Ok(Found { is_sun, divided: !part.is_empty(), ..Found::numbered(frames) });
+    }
+    if is_synced(&names) {
+        return Ok(Found::new(synced(sources, "", &names, without)?));
     }
     if !names.iter().any(|name| is_picture(name)) {
         let sequences = sequences(sources, &names, without)?;
         if !sequences.is_empty() {
             return Ok(Found::tum(sequences));
+        }
+        let rooms = rooms(sources, &names, without)?;
+        if !rooms.is_empty() {
+            return Ok(Found::new(rooms));
         }
         let scenes = scenes(sources, without)?;
         if !scenes.is_empty() {
@@ -84,6 +96,111 @@ pub(super) fn find(sources: &SourceReader, without: WithoutDepth) -> Result<Foun
     }
     let frames = folder::side_by_side(sources, "", ["_color", "_depth"]);
     Ok(Found::numbered(frames.map_err(|e| e.with_help(LAYOUT))?))
+}
+
+/// The folders of pictures and of depths: TUM without lists, Redwood, NYU, SUN.
+const FOLDERS: [[&str; 2]; 4] =
+    [["rgb", "depth"], ["color", "depth"], ["images", "annotations"], ["image", "depth"]];
+
+/// What a folder of pictures has below it: `/train`, `/test` or `/val` if it is divided, else nothing.
+fn part(sources: &SourceReader, folder: &str, split: Split) -> Result<String, DataError> {
+    let names = list(sources, folder, LAYOUT)?;
+    let has = |name: &&str| names.iter().any(|found| found.strip_suffix('/') == Some(name));
+    if !["train", "test", "val"].iter().any(has) {
+        return Ok(String::new());
+    }
+    let wanted: &[&str] = if split == Split::Train { &["train"] } else { &["test", "val"] };
+    let found = wanted.iter().find(|name| has(name)).map(|name| format!("/{name}"));
+    found.ok_or_else(|| {
+        DataError::failed(format!("`{folder}` is divided, but has no `{}`", wanted[0]))
+            .with_help(LAYOUT)
+    })
+}
+
+/// The pictures of one folder with the depths of another, by equal names.
+fn pair_of_folders(
+    sources: &SourceReader,
+    [colors, depths]: [String; 2],
+) -> Result<Vec<PairFiles>, DataError> {
+    let frames =
+        folder::matched(folder::images(sources, &colors)?, folder::images(sources, &depths)?)?;
+    if frames.is_empty() {
+        return Err(DataError::failed(format!("`{colors}` and `{depths}` hold no pictures"))
+            .with_help(LAYOUT));
+    }
+    Ok(frames)
+}
+
+/// How the names of pictures and depths begin that were brought to one time (NYU).
+const SYNCED: [&str; 2] = ["rgb_", "sync_depth_"];
+
+/// Whether a folder of these names holds such pictures and depths.
+fn is_synced(names: &[String]) -> bool {
+    SYNCED.iter().all(|start| names.iter().any(|name| name.starts_with(start) && is_picture(name)))
+}
+
+/// The frames of such a folder.
+fn synced(
+    sources: &SourceReader,
+    folder: &str,
+    names: &[String],
+    without: WithoutDepth,
+) -> Result<Vec<Frame>, DataError> {
+    let mut files = folder::images(sources, folder)?;
+    let depths = files.split_off(SYNCED[1]);
+    let mut found = Vec::new();
+    for (stem, input) in files {
+        let number = stem.strip_prefix(SYNCED[0]).ok_or_else(|| {
+            DataError::failed(format!(
+                "the name of `{input}` begins with neither `rgb_` nor `sync_depth_`"
+            ))
+        })?;
+        let depth = depths.get(&format!("{}{number}", SYNCED[1]));
+        match (depth, without) {
+            (Some(target), _) => {
+                let name = if folder.is_empty() {
+                    number.to_owned()
+                } else {
+                    format!("{}-{number}", folder.replace('/', "-"))
+                };
+                let files = PairFiles { name, input, target: target.clone() };
+                found.push(Frame { files, sequence: folder.to_owned() });
+            }
+            (None, WithoutDepth::Skip) => {}
+            (None, WithoutDepth::Error) => {
+                let of = names.iter().filter(|name| name.starts_with(SYNCED[0])).count();
+                let message = format!("`{input}`, of {of} pictures, has no `sync_depth_{number}`");
+                return Err(DataError::failed(message).with_help(SKIP));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The frames of folders that are a sequence each: of Redwood, or of NYU brought to one time.
+fn rooms(
+    sources: &SourceReader,
+    names: &[String],
+    without: WithoutDepth,
+) -> Result<Vec<Frame>, DataError> {
+    let mut found = Vec::new();
+    for room in names.iter().filter_map(|name| name.strip_suffix('/')) {
+        let names = list(sources, room, LAYOUT)?;
+        if is_synced(&names) {
+            found.extend(synced(sources, room, &names, without)?);
+            continue;
+        }
+        let has = |name: &str| names.iter().any(|found| found.strip_suffix('/') == Some(name));
+        // Those of SUN have `image/` and bits turned.
+        let pair = FOLDERS[..2].iter().find(|pair| pair.iter().all(|name| has(name)));
+        let Some(pair) = pair else { continue };
+        let frames = pair_of_folders(sources, pair.map(|name| format!("{room}/{name}")))?;
+        found.extend(frames.into_iter().map(|files| {
+            let name = format!("{room}-{}", files.name);
+            Frame { files: PairFiles { name, ..files }, sequence: room.to_owned() }
+        }));
+    }
+    Ok(found)
 }
 
 /// Whether a folder of these names is a sequence of TUM.
@@ -140,7 +257,7 @@ fn scenes(sources: &SourceReader, without: WithoutDepth) -> Result<Vec<Frame>, D
             open.extend(folders.map(|name| (below(name), level + 1)));
         }
     }
-    found.sort_by(|a, b| a.files.name.cmp(&b.files.name));
+    found.sort_by(|a, b| (&a.files.name, &a.files.input).cmp(&(&b.files.name, &b.files.input)));
     Ok(found)
 }
 

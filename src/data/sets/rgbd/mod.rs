@@ -9,14 +9,16 @@ use super::{DataSet, Images, Knowledge, Listing};
 use crate::{
     data::{
         DataError, Depth, Problem, Request, Sample,
-        files::{read_image, read_picture},
+        files::{read_picture, read_stored_image},
     },
     store::SourceReader,
 };
 
 const LAYOUT: &str = "colours and depths lie in `rgb/` and `depth/` (TUM, with `rgb.txt` and \
-                      `depth.txt`, also in a folder for each sequence), `color/` and `depth/` (Redwood), `images/` and `annotations/` \
-                      (NYU), `image/` and `depth/` (SUN, also in a folder for each scene at any \
+                      `depth.txt`, also in a folder for each sequence), `color/` and `depth/` (Redwood, also in a \
+                      folder for each scene), `images/` and `annotations/` (NYU, if wanted with \
+                      `train/` and `test/` below both), as `rgb_N.jpg` and `sync_depth_N.png` in a \
+                      folder for each scene (NYU), `image/` and `depth/` (SUN, also in a folder for each scene at any \
                       depth), or side by side as `NAME_color.png` and `NAME_depth.png`";
 
 pub(super) struct Rgbd;
@@ -54,27 +56,33 @@ impl DataSet for Rgbd {
         request: &'a Request,
         sources: &'a SourceReader,
     ) -> Result<Box<dyn Images + 'a>, DataError> {
-        let Found { frames, units, is_sun } = layouts::find(sources, request.without_depth)?;
+        let found = layouts::find(sources, request.without_depth, request.split)?;
+        let Found { frames, units, is_sun, divided } = found;
         let units = request.source.units.unwrap_or(units);
-        let frames = request.part_of_groups(frames, |frame| &frame.sequence);
-        Ok(Box::new(Listing::new(frames, move |Frame { files, .. }| {
-            let image = read_image(sources, &files.input)?;
-            let depth = read_depth(sources, &files.target, units, is_sun)?;
-            if depth.dimensions() != image.dimensions() {
-                return Err(DataError::failed(format!(
-                    "`{}` is {}x{}, but `{}` is {}x{}",
-                    files.target,
-                    depth.width(),
-                    depth.height(),
-                    files.input,
-                    image.width(),
-                    image.height()
-                ))
-                .with_help("take the depth that is registered to the colour picture"));
-            }
-            let id = files.name.clone();
-            Ok(Sample { id, image, depth: Some(depth), ..Sample::default() })
-        })))
+        let frames =
+            if divided { frames } else { request.part_of_groups(frames, |frame| &frame.sequence) };
+        Ok(Box::new(Listing::new(
+            frames,
+            |Frame { files, .. }| [&files.name, &files.input],
+            move |Frame { files, .. }| {
+                let image = read_stored_image(sources, &files.input)?;
+                let depth = read_depth(sources, &files.target, units, is_sun)?;
+                if depth.dimensions() != image.dimensions() {
+                    return Err(DataError::failed(format!(
+                        "`{}` is {}x{}, but `{}` is {}x{}",
+                        files.target,
+                        depth.width(),
+                        depth.height(),
+                        files.input,
+                        image.width(),
+                        image.height()
+                    ))
+                    .with_help("take the depth that is registered to the colour picture"));
+                }
+                let id = files.name.clone();
+                Ok(Sample { id, image, depth: Some(depth), ..Sample::default() })
+            },
+        )?))
     }
 }
 

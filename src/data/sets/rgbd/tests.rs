@@ -193,3 +193,60 @@ fn sequences_of_tum_and_folders_of_sun_are_kept_whole() {
     let [train, test] = parts(root.path());
     assert_eq!((train.len(), test), (6, vec!["xtion-lab-0".to_owned()]));
 }
+
+/// Names and the distance in metres.
+fn distances(root: &Path, more: &serde_json::Value) -> Vec<(String, f32)> {
+    let mut found: Vec<_> = pairs(root, "rgbd", "depth", more)
+        .unwrap()
+        .into_iter()
+        .map(|(name, pair)| (name, pair.depth.unwrap().get_pixel(0, 0).0[0]))
+        .collect();
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    found
+}
+
+#[test]
+fn folders_of_nyu_may_be_divided() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    for (split, name, metres) in [("train", "a_1", 1u16), ("train", "a_2", 2), ("test", "b_1", 3)] {
+        save(root, &format!("images/{split}/{name}.jpg"), photo(20));
+        save(root, &format!("annotations/{split}/{name}.png"), grey16(16, 16, metres * 1000));
+    }
+    let train = distances(root, &json!({ "split": "train" }));
+    assert_eq!(train, [("a_1".to_owned(), 1.0), ("a_2".to_owned(), 2.0)]);
+    assert_eq!(distances(root, &json!({ "split": "test" })), [("b_1".to_owned(), 3.0)]);
+    std::fs::remove_dir_all(root.join("images/test")).unwrap();
+    let error = pairs(root, "rgbd", "depth", &json!({ "split": "test" })).unwrap_err();
+    assert_eq!(error, "`images` is divided, but has no `test`");
+    let empty = tempfile::tempdir().unwrap();
+    write(empty.path(), "images/notes.txt", "");
+    write(empty.path(), "annotations/notes.txt", "");
+    let error = pairs(empty.path(), "rgbd", "depth", &json!({})).unwrap_err();
+    assert_eq!(error, "`images` and `annotations` hold no pictures");
+}
+
+#[test]
+fn scenes_of_nyu_and_redwood_lie_in_folders() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    for (scene, frame) in [("bath", "00001"), ("bath", "00002"), ("hall", "00001")] {
+        save(root, &format!("{scene}/rgb_{frame}.jpg"), photo(20));
+        save(root, &format!("{scene}/sync_depth_{frame}.png"), grey16(16, 16, 2000));
+    }
+    save(root, "loft/color/00007.jpg", photo(20));
+    save(root, "loft/depth/00007.png", grey16(16, 16, 4000));
+    let wanted =
+        [("bath-00001", 2.0), ("bath-00002", 2.0), ("hall-00001", 2.0), ("loft-00007", 4.0)];
+    let wanted = wanted.map(|(name, metres)| (name.to_owned(), metres));
+    assert_eq!(distances(root, &json!({ "holdout": 0.0 })), wanted);
+    let [train, test] = parts(root);
+    assert_eq!((train.len(), test.len()), (3, 1), "a scene stays whole");
+    save(root, "hall/rgb_00002.jpg", photo(20));
+    let error = pairs(root, "rgbd", "depth", &json!({ "holdout": 0.0 })).unwrap_err();
+    assert_eq!(error, "`hall/rgb_00002.jpg`, of 2 pictures, has no `sync_depth_00002`");
+    let skip = json!({ "holdout": 0.0, "without_depth": "skip" });
+    assert_eq!(distances(root, &skip), wanted);
+    let one = json!({ "holdout": 0.0 });
+    assert_eq!(distances(&root.join("bath"), &one).len(), 2, "the root is the scene");
+}

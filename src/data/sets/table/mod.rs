@@ -4,7 +4,7 @@ mod columns;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{DataSet, Images, Knowledge, Listing, folder::read_pair};
 use crate::{
@@ -62,15 +62,40 @@ impl DataSet for Table {
             .filter(|(split, _)| !is_divided || mine(split))
             .map(|(_, files)| files)
             .collect();
-        let files = if is_divided { files } else { request.part(files) };
-        Ok(Box::new(Listing::new(files, move |files| {
-            if wants_pairs {
-                return read_pair(sources, files);
-            }
-            let image = read_image(sources, &files.input)?;
-            Ok(Sample { id: files.name.clone(), image, ..Sample::default() })
-        })))
+        let files = if is_divided { files } else { divide(request, file, files)? };
+        Ok(Box::new(Listing::new(
+            files,
+            |files| [&files.name, &files.input],
+            move |files| {
+                if wants_pairs {
+                    return read_pair(sources, files);
+                }
+                let image = read_image(sources, &files.input)?;
+                Ok(Sample { id: files.name.clone(), image, ..Sample::default() })
+            },
+        )?))
     }
+}
+
+/// The part of a table without `split`: all rows of one picture stay on one side.
+fn divide(
+    request: &Request,
+    table: &str,
+    files: Vec<PairFiles>,
+) -> Result<Vec<PairFiles>, DataError> {
+    let inputs: BTreeSet<&str> = files.iter().map(|files| files.input.as_str()).collect();
+    if inputs.len() == files.len() {
+        return Ok(request.part(files));
+    }
+    if inputs.len() == 1 && (0.0..1.0).contains(&request.holdout) && request.holdout > 0.0 {
+        let message = format!(
+            "all {} rows of `{table}` show one picture, so it cannot be divided",
+            files.len()
+        );
+        return Err(DataError::failed(message)
+            .with_help("say in a column `split` what each row is for, or set holdout = 0.0"));
+    }
+    Ok(request.part_of_groups(files, |files| &files.input))
 }
 
 /// A row as it stands in a file: an empty cell is `None`.
@@ -146,6 +171,7 @@ impl Rules<'_> {
                 return wrong(&format!("`{path}` is not below `root`"));
             }
         }
+        let [input, target] = [input, target].map(|path| plain(&path));
         let name = row.name.unwrap_or_else(|| stem(&input));
         Ok((row.split, PairFiles { name, input, target }))
     }
@@ -153,6 +179,12 @@ impl Rules<'_> {
     fn wrong(&self, place: &str, text: &str) -> DataError {
         DataError::failed(format!("{place} of `{}`: {text}", self.file)).with_help(FORM)
     }
+}
+
+/// A path without parts that mean nothing, so that `a.png` and `./a.png` are one picture.
+fn plain(path: &str) -> String {
+    let parts = path.split('/').filter(|part| !["", "."].contains(part));
+    parts.collect::<Vec<_>>().join("/")
 }
 
 /// A path as a name: without its ending, folders joined by `-`.
