@@ -604,7 +604,7 @@ fn gc_keeps_what_the_pipelines_last_were() {
     assert!(report.removed["objects"].files > 0);
     assert!(!test.object("TWO!").exists());
     assert_eq!(test.run().story(), ALL_REUSED);
-    assert_eq!(store.verify().unwrap().damaged, []);
+    assert_eq!(store.verify(false).unwrap().damaged, []);
 }
 
 #[test]
