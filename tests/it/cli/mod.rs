@@ -26,6 +26,7 @@ mod mistakes;
 mod model_settings;
 mod odd_paths;
 mod pipelines;
+mod places;
 mod plan;
 mod pretrain;
 mod provenance;
