@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "figures and skips are told")]
 #![expect(clippy::disallowed_methods, reason = "folders of test data are named by variables")]
 
+mod behind;
 mod cli;
 mod damage;
 mod estimates;
