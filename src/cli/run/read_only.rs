@@ -54,10 +54,7 @@ pub(super) fn show(
 }
 
 /// The outputs that are others than the lock says.
-fn deviations(
-    plan: &Plan<'_>,
-    locked: &BTreeMap<String, Digest>,
-) -> Vec<(String, Option<String>)> {
+fn deviations(plan: &Plan<'_>, locked: &BTreeMap<String, Digest>) -> Vec<(String, Option<String>)> {
     let nodes = plan.nodes.iter().zip(&plan.pipeline.instances).filter(|(node, _)| node.needed);
     let deviations = nodes.filter_map(|(node, instance)| {
         let Freshness::Fresh(record) = &node.freshness else { return None };

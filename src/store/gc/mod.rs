@@ -9,7 +9,8 @@
 //! of the checkpoints those at which a kept training ended. What is lost can be computed again.
 //!
 //! No result names what a stage that was stopped has left: items that are part of no result at all, and
-//! rolling checkpoints. That stays for [`UNFINISHED`], unless [`GcPolicy::drop_unfinished`].
+//! rolling checkpoints. That stays for [`UNFINISHED`](needed::UNFINISHED), unless
+//! [`GcPolicy::drop_unfinished`]. Files of locks go that nobody holds.
 
 mod needed;
 mod pictures;

@@ -167,7 +167,7 @@ fn damage_in_a_cache_that_cannot_be_written_is_told() {
     for record in walk(&shell.path("cache/actions")) {
         corrupt(&record, true);
     }
-    let file = regex::Regex::new("actions/[0-9a-f/]*, of `[^`]*`").unwrap();
+    let file = regex::Regex::new("actions/.*, of `[^`]*`").unwrap();
     let told = |line: &str| file.replace_all(&shell.transcript(line), "[FILE]").into_owned();
     insta::assert_snapshot!(told("cache verify --dry-run"), @"
     $ pipe cache verify --dry-run
