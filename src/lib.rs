@@ -21,6 +21,7 @@ pub mod train;
 pub mod device;
 pub mod regular;
 pub mod rng;
+mod unbroken;
 pub mod units;
 
 pub mod cli;

@@ -1,6 +1,6 @@
 //! `pipe verify`.
 
-use std::{collections::HashSet, fmt::Write as _};
+use std::{collections::HashSet, fmt::Write as _, num::NonZeroUsize};
 
 use super::{
     device,
@@ -19,12 +19,11 @@ use crate::{
         style::{count, duration},
         verify::{VerdictCounts, VerifyDocument},
     },
-    store::Store,
 };
 
 /// Execute stages again and compare what they give with the cache
 ///
-/// Each stage gets the inputs it had. Nothing of the cache is changed: results go to a scratch
+/// Each stage gets the inputs it had, so `--jobs` of them are executed at once. Nothing of the cache is changed: results go to a scratch
 /// folder, and trainings start from nothing. Says of each artifact whether it is identical, within
 /// the tolerance, or different, which is exit code 4. Stages that the cache has no result of, to compare
 /// with, make it 1.
@@ -65,7 +64,9 @@ pub(super) fn verify(args: &VerifyArgs, session: &Session) -> Result<(), CliErro
     let (device, device_name) = device::open(&settings.device)?;
     let scratch = scratch_folder("pipe-verify-")?;
     let stop = Stop::on_signal();
+    let jobs = settings.jobs.map_or_else(|| device::default_jobs(&device_name), NonZeroUsize::get);
     let options = ExecOptions {
+        jobs,
         memory: device::outlook(&device_name)?.memory,
         allow_commands: args.allow_commands,
         cancel: stop.flag.clone(),
@@ -81,7 +82,7 @@ pub(super) fn verify(args: &VerifyArgs, session: &Session) -> Result<(), CliErro
     let mut printed = Ok(());
     let found = Executor::new(&store, options).verify(
         &pipeline,
-        &Store::open(scratch.path())?,
+        scratch.path(),
         &wanted,
         &|stage, progress| {
             tracing::info!(

@@ -2,12 +2,12 @@
 
 use std::{collections::HashSet, fmt};
 
-use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
+use miette::{Diagnostic, LabeledSpan, SourceCode};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    Place,
+    ConfigErrors, Place,
     excerpt::Excerpt,
     origin::{Origin, Sources, is_argument},
     value::{Node, ValueError, ValueProblem},
@@ -298,7 +298,7 @@ impl ConfigError {
         }
     }
 
-    fn to_json(&self) -> Value {
+    pub(super) fn to_json(&self) -> Value {
         json!({
             "code": self.code,
             "message": self.message,
@@ -342,51 +342,5 @@ impl Diagnostic for ConfigError {
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         (!self.labels.is_empty()).then(|| Box::new(self.labels.iter().cloned()) as Box<_>)
-    }
-}
-
-/// All errors of a pipeline file; never empty.
-#[derive(Debug)]
-pub struct ConfigErrors {
-    /// The file, as the user named it.
-    pub file: String,
-    /// The errors in the order of the text.
-    pub errors: Vec<ConfigError>,
-}
-
-impl ConfigErrors {
-    /// All errors one after the other, each with its lines of the file.
-    pub fn render(&self, theme: GraphicalTheme, width: usize) -> String {
-        let handler = GraphicalReportHandler::new_themed(theme).with_width(width);
-        let mut text = String::new();
-        for error in &self.errors {
-            if !text.is_empty() {
-                text.push('\n');
-            }
-            handler.render_report(&mut text, error).expect("writing to a string cannot fail");
-        }
-        text
-    }
-
-    /// The errors for programs.
-    pub fn to_json(&self) -> Value {
-        self.errors.iter().map(ConfigError::to_json).collect()
-    }
-}
-
-impl fmt::Display for ConfigErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.errors.len() {
-            1 => write!(f, "`{}` has an error", self.file),
-            n => write!(f, "`{}` has {n} errors", self.file),
-        }
-    }
-}
-
-impl std::error::Error for ConfigErrors {}
-
-impl Diagnostic for ConfigErrors {
-    fn related<'a>(&'a self) -> Option<Box<dyn Iterator<Item = &'a dyn Diagnostic> + 'a>> {
-        Some(Box::new(self.errors.iter().map(|error| error as &dyn Diagnostic)))
     }
 }

@@ -5,6 +5,7 @@
 //! all errors, each with its place.
 
 mod error;
+mod errors;
 mod excerpt;
 mod exclude;
 mod expand;
@@ -30,7 +31,8 @@ mod tests;
 mod unused;
 pub mod value;
 
-pub use error::{Code, ConfigError, ConfigErrors, similar};
+pub use error::{Code, ConfigError, similar};
+pub use errors::ConfigErrors;
 pub use layers::ReadFile;
 pub use origin::Layer;
 pub use pipeline::{Cell, Instance, Pipeline, Place, Places, Reference, Spread, Sweep, Table};

@@ -6,6 +6,7 @@
 //! to do, and of a mapped stage each item is made once (`items`). Everything an observer learns is a
 //! [`RunEvent`], sent from the one thread.
 
+mod again;
 mod budget;
 mod call;
 mod event;
@@ -174,7 +175,7 @@ impl<'a> Executor<'a> {
 
     /// Refuses commands that would run without permission.
     pub fn refuse_commands(&self, pipeline: &Pipeline) -> Result<(), ExecError> {
-        if self.options.allow_commands {
+        if self.options.allow_commands || !has_commands(pipeline) {
             return Ok(());
         }
         let wanted = self.options.wanted();
@@ -207,8 +208,7 @@ impl<'a> Executor<'a> {
         if !lacks.is_empty() {
             return Err(ExecError::Lacks(lacks));
         }
-        let instances = &decider.pipeline.instances;
-        if self.options.allow_commands || !instances.iter().any(|i| i.work.command().is_some()) {
+        if self.options.allow_commands || !has_commands(decider.pipeline) {
             return Ok(Vec::new());
         }
         // A command whose output is in the store does not run, so it needs no permission.
@@ -223,6 +223,10 @@ impl<'a> Executor<'a> {
         });
         Ok(records.collect())
     }
+}
+
+fn has_commands(pipeline: &Pipeline) -> bool {
+    pipeline.instances.iter().any(|instance| instance.work.command().is_some())
 }
 
 /// The commands that a run of this plan may start, each once.

@@ -13,6 +13,7 @@ use super::{
     freshness::differences,
     gather::Gatherer,
     items::{ItemGroup, Items},
+    key::{Found, Key, with_sources},
     lack::Absences,
     listing,
     siblings::Siblings,
@@ -20,7 +21,7 @@ use super::{
 use crate::{
     artifact::Item,
     config::{Instance, Pipeline},
-    store::{Digest, Fingerprint, History, Ingredients, Lookup, Owner, Record, Store, Trace},
+    store::{Behind, Digest, Fingerprint, History, Ingredients, Lookup, Owner, Record, Store},
 };
 
 /// Decides instances, for the plan and for the run.
@@ -36,40 +37,6 @@ pub(crate) struct Decider<'a> {
     records: Mutex<HashMap<Fingerprint, Option<Arc<Record>>>>,
     absences: Absences<'a>,
     pub(super) earlier: Mutex<Earlier>,
-}
-
-/// What an instance would be made from.
-#[derive(Clone, Debug)]
-pub(crate) struct Key {
-    /// Everything but the files from outside, which are known only after reading.
-    pub(crate) ingredients: Ingredients,
-    /// The hash of [`Self::ingredients`]; for a stage that reads nothing from outside, its
-    /// fingerprint.
-    pub(crate) direct: Fingerprint,
-    /// The key of its checkpoints, if it trains.
-    pub(crate) trajectory: Option<Fingerprint>,
-}
-
-impl Key {
-    /// What must not be computed twice at once: trainings along one trajectory share a folder.
-    pub(crate) fn lock(&self) -> Fingerprint {
-        self.trajectory.unwrap_or(self.direct)
-    }
-}
-
-/// What the store holds for a key.
-pub(crate) enum Found {
-    /// The output, whole.
-    Whole(Box<Record>),
-    /// A record whose output is gone or damaged.
-    Broken(Digest),
-    /// Nothing that can be used.
-    Nothing {
-        /// What the files from outside hold now, as far as an earlier run read them.
-        sources: BTreeMap<String, Digest>,
-        /// Whether something is known of the key that cannot be read.
-        damaged: bool,
-    },
 }
 
 impl<'a> Decider<'a> {
@@ -133,8 +100,22 @@ impl<'a> Decider<'a> {
     /// Looks the key up. A stage that reads files from outside is looked up with what each earlier
     /// run read, as these files are now.
     pub(crate) fn find(&self, index: usize, key: &Key) -> Result<Found, PlanError> {
+        self.find_in(index, key, self.store.behind())
+    }
+
+    /// The same, but what the store does not hold itself is not asked for elsewhere.
+    pub(super) fn find_here(&self, index: usize, key: &Key) -> Result<Found, PlanError> {
+        self.find_in(index, key, None)
+    }
+
+    fn find_in(
+        &self,
+        index: usize,
+        key: &Key,
+        behind: Option<&dyn Behind>,
+    ) -> Result<Found, PlanError> {
         let Some(root) = self.pipeline.instances[index].work.source_root() else {
-            return self.look_up(index, key.direct);
+            return self.look_up(index, key.direct, behind);
         };
         let (mut latest, mut broken) = (None, None);
         let traces = self.store.traces(key.direct)?;
@@ -142,12 +123,12 @@ impl<'a> Decider<'a> {
         let traces = traces.found().unwrap_or_default();
         // What others read is asked for only when nothing is known here that is still so.
         let told = std::iter::once_with(|| {
-            let told = self.store.behind().map(|behind| behind.traces(key.direct));
+            let told = behind.map(|behind| behind.traces(key.direct));
             told.unwrap_or_default().into_iter().filter(|trace| !traces.contains(trace))
         });
         for trace in traces.iter().cloned().chain(told.flatten()) {
             let sources = self.store.digest_sources(root, &trace.paths)?;
-            match self.look_up(index, action_key(&with_sources(key, sources.clone())))? {
+            match self.look_up(index, action_key(&with_sources(key, sources.clone())), behind)? {
                 found @ Found::Whole(..) => return Ok(found),
                 found @ Found::Broken(..) => broken = Some(found),
                 Found::Nothing { damaged, .. } => is_damaged |= damaged && latest.is_none(),
@@ -158,7 +139,12 @@ impl<'a> Decider<'a> {
         Ok(broken.unwrap_or(Found::Nothing { sources, damaged: is_damaged }))
     }
 
-    fn look_up(&self, index: usize, fingerprint: Fingerprint) -> Result<Found, PlanError> {
+    fn look_up(
+        &self,
+        index: usize,
+        fingerprint: Fingerprint,
+        behind: Option<&dyn Behind>,
+    ) -> Result<Found, PlanError> {
         let nothing = |damaged| Found::Nothing { sources: BTreeMap::new(), damaged };
         let here = match self.store.lookup(fingerprint)? {
             Lookup::Found(record) if self.store.is_whole(&record) => {
@@ -169,8 +155,7 @@ impl<'a> Decider<'a> {
             Lookup::Absent => nothing(false),
         };
         let name = &self.pipeline.instances[index];
-        let brought =
-            self.store.behind().and_then(|behind| behind.bring(self.store, fingerprint, name));
+        let brought = behind.and_then(|behind| behind.bring(self.store, fingerprint, name));
         Ok(brought.map_or(here, |record| Found::Whole(Box::new(record))))
     }
 
@@ -377,14 +362,4 @@ impl<'a> Decider<'a> {
 /// Whose results a pipeline's are.
 pub fn owner_of(pipeline: &Pipeline) -> Owner {
     Owner::new(&pipeline.path, pipeline.profile.as_deref(), &pipeline.name)
-}
-
-/// The whole ingredients of a stage that read `sources`.
-pub(crate) fn with_sources(key: &Key, sources: BTreeMap<String, Digest>) -> Ingredients {
-    Ingredients { sources, ..key.ingredients.clone() }
-}
-
-/// The trace of a run that read `sources`.
-pub(crate) fn trace_of(sources: &BTreeMap<String, Digest>) -> Trace {
-    Trace::new(sources.keys().cloned())
 }

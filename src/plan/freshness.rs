@@ -33,6 +33,15 @@ pub enum Freshness {
     Blocked(Lack),
 }
 
+impl Freshness {
+    /// That of what waits for these instances.
+    pub(crate) fn after(mut upstream: Vec<usize>) -> Self {
+        upstream.sort_unstable();
+        upstream.dedup();
+        Self::Pending { upstream }
+    }
+}
+
 /// Why a stage must run.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
 #[serde(tag = "reason", rename_all = "snake_case")]

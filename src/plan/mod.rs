@@ -12,9 +12,11 @@ mod freshness;
 mod gather;
 pub mod graph;
 mod items;
+mod key;
 mod lack;
 mod listing;
 mod lock;
+mod look;
 mod memory;
 mod select;
 mod siblings;
@@ -24,14 +26,15 @@ mod weights;
 pub use advice::{Advice, TooLarge};
 pub use cause::Cause;
 pub(crate) use cause::{Beginnings, label};
+pub(crate) use decide::Decider;
 pub use decide::owner_of;
-pub(crate) use decide::{Decider, Found, Key, trace_of, with_sources};
 pub use disk::DiskPlan;
 pub use freshness::{Freshness, StaleReason};
 pub(crate) use freshness::{flat, place_of, same};
 pub(crate) use gather::Gatherer;
 pub use graph::Graph;
 pub(crate) use items::{ItemGroup, Items};
+pub(crate) use key::{Found, Key, trace_of, with_sources};
 pub use lack::{Lack, Lacking, absent_models, lacks};
 pub use lock::{Deviation, DeviationKind, Lock, LockError, LockedModel, LockedStage};
 pub use memory::MemoryPlan;
@@ -39,6 +42,8 @@ pub use select::{SelectError, select};
 pub(crate) use weights::{Watch, Weights};
 
 use std::sync::Arc;
+
+use look::{Batches, Looked};
 
 use crate::{
     config::Pipeline,
@@ -153,69 +158,49 @@ pub(crate) fn decide_all<'a>(
     selection: &Selection,
 ) -> Result<Plan<'a>, PlanError> {
     let mut nodes: Vec<Option<PlanNode>> = pipeline.instances.iter().map(|_| None).collect();
-    for &index in graph.order() {
-        let mut node = plan_node(decider, index, &nodes, selection.forced[index])?;
-        node.needed = selection.needed[index];
-        node.beginnings = cause::beginnings(decider, index, &node, &nodes);
-        if let Some((root, _)) = node.beginnings.first()
-            && let Some(PlanNode { freshness: Freshness::Fresh(_), changed_for, .. }) =
-                &mut nodes[root]
-        {
-            *changed_for = decider.changed_for(root).unwrap_or_default();
+    let batches = Batches::new(graph, decider.store.behind().is_some());
+    for batch in batches.iter() {
+        for (index, looked) in look::look_up(decider, selection, batch, &nodes) {
+            let mut node = plan_node(decider, index, looked?, selection.forced[index])?;
+            node.needed = selection.needed[index];
+            node.beginnings = cause::beginnings(decider, index, &node, &nodes);
+            if let Some((root, _)) = node.beginnings.first()
+                && let Some(PlanNode { freshness: Freshness::Fresh(_), changed_for, .. }) =
+                    &mut nodes[root]
+            {
+                *changed_for = decider.changed_for(root).unwrap_or_default();
+            }
+            nodes[index] = Some(node);
         }
-        nodes[index] = Some(node);
     }
     Ok(Plan { pipeline, nodes: nodes.into_iter().flatten().collect() })
 }
 
+/// What would happen to an instance of which this is known.
 fn plan_node(
     decider: &Decider<'_>,
     index: usize,
-    nodes: &[Option<PlanNode>],
+    looked: Looked,
     forced: bool,
 ) -> Result<PlanNode, PlanError> {
     let instance = &decider.pipeline.instances[index];
-    let blocked = |lack| PlanNode::of(Freshness::Blocked(lack));
-    if let Some(lack) = decider.lack(instance) {
-        return Ok(blocked(lack));
-    }
-    let pending = |mut upstream: Vec<usize>| {
-        upstream.sort_unstable();
-        upstream.dedup();
-        PlanNode::of(Freshness::Pending { upstream })
-    };
-    let mut inputs = std::collections::BTreeMap::new();
-    let mut upstream = Vec::new();
-    for (port, input) in &instance.inputs {
-        match nodes[*input].as_ref().map(|node| &node.freshness) {
-            Some(Freshness::Fresh(record)) => {
-                inputs.insert(port.clone(), record.output);
-            }
-            _ => upstream.push(*input),
-        }
-    }
-    if !upstream.is_empty() {
-        return Ok(pending(upstream));
-    }
-    // An input whose list of items turns out damaged is made again first.
-    let remade = || pending(instance.inputs.values().copied().collect());
-    let key = match decider.key(index, inputs) {
-        Err(PlanError::Lack { lack, .. }) => return Ok(blocked(*lack)),
-        Err(PlanError::Store(StoreError::Damaged { .. })) => return Ok(remade()),
-        key => key?,
-    };
-    let found = match decider.find(index, &key)? {
-        Found::Whole(record) if !forced => {
+    let (key, found) = match looked {
+        Looked::Undecided(node) => return Ok(node),
+        Looked::Found(_, Found::Whole(record)) if !forced => {
             let mapped = instance.work.mapped_port().is_some();
             return Ok(PlanNode {
                 items: mapped.then_some((record.items_total, record.items_total)),
                 ..PlanNode::of(Freshness::Fresh(record))
             });
         }
-        found => found,
+        Looked::Found(key, found) => (key, found),
     };
     let items = match decider.items(index, &key) {
-        Err(PlanError::Store(StoreError::Damaged { .. })) => return Ok(remade()),
+        // An input whose list of items turns out damaged is made again first.
+        Err(PlanError::Store(StoreError::Damaged { .. })) => {
+            let inputs = instance.inputs.values().copied().collect();
+            return Ok(PlanNode::of(Freshness::after(inputs)));
+        }
         items => items?,
     };
     let items = items.map(|found| (if forced { 0 } else { found.cached() }, found.total()));

@@ -15,6 +15,7 @@ use object_store::{
     gcp::GoogleCloudStorageBuilder,
     local::LocalFileSystem,
     memory::InMemory,
+    multipart::MultipartStore,
     path::Path,
 };
 use tokio::runtime::{Builder, Runtime};
@@ -24,15 +25,19 @@ use super::{
     Patience, Place, RemoteError, Service,
     error::{is_bucket_missing, plain},
     http::{Connector, METADATA},
-    parts::{self, PART, PartsError},
+    notes::{self, Notes},
+    parts::{self, PART, PartsError, Uploads},
     public,
 };
+use crate::store::Store;
 
 /// Named bytes at an address.
 #[derive(Debug)]
 pub(super) struct Bucket {
     /// None yet where it is a folder that is not there.
     objects: OnceLock<Arc<dyn ObjectStore>>,
+    /// The same, to send objects in parts; a folder takes them whole.
+    parts: Option<InParts>,
     /// The folder, made when the first bytes are written to it.
     folder: path::PathBuf,
     /// Stands for a folder that is not there.
@@ -45,6 +50,15 @@ pub(super) struct Bucket {
     runtime: Runtime,
 }
 
+/// What takes objects in parts.
+struct InParts(Arc<dyn MultipartStore>);
+
+impl std::fmt::Debug for InParts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("InParts")
+    }
+}
+
 impl Bucket {
     /// Connects to nothing yet, and makes nothing.
     pub(super) fn open(address: &Url, patience: Patience) -> Result<Self, RemoteError> {
@@ -54,30 +68,31 @@ impl Bucket {
         let (scheme, prefix) = ObjectStoreScheme::parse(address)
             .map_err(|_| RemoteError::Address { scheme: address.scheme().to_owned() })?;
         let setup = |error: Error| RemoteError::Setup(plain(&error));
-        let (objects, service, endpoint): (Arc<dyn ObjectStore>, _, _) = match scheme {
+        let ((objects, parts), service, endpoint) = match scheme {
             ObjectStoreScheme::Local => return Self::folder(address, patience),
             ObjectStoreScheme::AmazonS3 => {
                 let builder = AmazonS3Builder::from_env().with_url(text);
                 let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);
                 let builder = builder.with_http_connector(connector).with_retry(retry);
-                (Arc::new(builder.build().map_err(setup)?), Service::S3, endpoint)
+                (both(builder.build().map_err(setup)?), Service::S3, endpoint)
             }
             ObjectStoreScheme::GoogleCloudStorage => {
                 let builder = GoogleCloudStorageBuilder::from_env().with_url(text);
                 let builder = builder.with_http_connector(connector).with_retry(retry);
-                (Arc::new(builder.build().map_err(setup)?), Service::Google, None)
+                (both(builder.build().map_err(setup)?), Service::Google, None)
             }
             ObjectStoreScheme::MicrosoftAzure => {
                 let builder = MicrosoftAzureBuilder::from_env().with_url(text);
                 let endpoint = builder.get_config_value(&AzureConfigKey::Endpoint);
                 let builder = builder.with_http_connector(connector).with_retry(retry);
-                (Arc::new(builder.build().map_err(setup)?), Service::Azure, endpoint)
+                (both(builder.build().map_err(setup)?), Service::Azure, endpoint)
             }
             _ => return Err(RemoteError::Address { scheme: address.scheme().to_owned() }),
         };
         let endpoint = endpoint.map(|text| Url::parse(&text).map_or(text, |url| public(&url)));
         let place = Place { address: public(address), endpoint, service };
-        Ok(Self { prefix, ..Self::over(objects.into(), place, patience)? })
+        let parts = Some(parts);
+        Ok(Self { prefix, parts, ..Self::over(objects.into(), place, patience)? })
     }
 
     fn over(
@@ -87,6 +102,7 @@ impl Bucket {
     ) -> Result<Self, RemoteError> {
         Ok(Self {
             objects,
+            parts: None,
             folder: path::PathBuf::default(),
             nothing: Arc::new(InMemory::new()),
             prefix: Path::default(),
@@ -126,10 +142,11 @@ impl Bucket {
     }
 
     #[cfg(test)]
-    pub(super) fn of(objects: Arc<dyn ObjectStore>, patience: Patience) -> Self {
+    pub(super) fn of(objects: impl ObjectStore + MultipartStore, patience: Patience) -> Self {
         let address = "s3://bucket/".to_owned();
         let place = Place { address, endpoint: None, service: Service::S3 };
-        Self::over(objects.into(), place, patience).unwrap()
+        let (objects, parts) = both(objects);
+        Self { parts: Some(parts), ..Self::over(objects.into(), place, patience).unwrap() }
     }
 
     fn error(&self, error: &Error) -> RemoteError {
@@ -228,22 +245,48 @@ impl Bucket {
         put.map(drop).map_err(|error| self.error(&error))
     }
 
-    /// Sends a file, in parts if it is long, whatever was there.
-    pub(super) fn upload(&self, name: &str, file: &path::Path) -> Result<(), RemoteError> {
+    /// Sends a file, in parts if it is long, whatever was there. What was sent of it is noted in the cache.
+    pub(super) fn upload(
+        &self,
+        name: &str,
+        file: &path::Path,
+        store: &Store,
+    ) -> Result<(), RemoteError> {
         let local = |e: std::io::Error| RemoteError::Local(e.to_string());
         let size = fs::metadata(file).map_err(local)?.len();
         if size <= PART {
-            self.put(name, fs::read(file).map_err(local)?)?;
-        } else {
-            let (path, objects) = (self.path(name), self.objects_to_change()?);
-            let mut file = fs::File::open(file).map_err(local)?;
-            let upload = parts::upload(&**objects, &path, (&mut file, size), self.pause);
-            self.runtime.block_on(upload).map_err(|error| match error {
-                PartsError::Local(error) => local(error),
-                PartsError::Store(error) => self.error(&error),
-            })?;
+            return self.put(name, fs::read(file).map_err(local)?);
         }
-        Ok(())
+        let (path, objects) = (self.path(name), self.objects_to_change()?);
+        let mut file = fs::File::open(file).map_err(local)?;
+        let sent = match &self.parts {
+            None => self.runtime.block_on(parts::copy(&**objects, &path, &mut file)),
+            Some(InParts(parts)) => {
+                let uploads = Uploads { objects: &**objects, parts, pause: self.pause };
+                let note = self.notes(store).of(path.as_ref(), (size, parts::length(size)));
+                self.runtime.block_on(uploads.send(&path, (&mut file, size), &note))
+            }
+        };
+        sent.map_err(|error| match error {
+            PartsError::Local(error) => local(error),
+            PartsError::Store(error) => self.error(&error),
+        })
+    }
+
+    fn notes(&self, store: &Store) -> Notes {
+        Notes::new(store, &self.place.address)
+    }
+
+    /// Removes what was sent of objects that nobody went on with for long.
+    pub(super) fn give_up_old(&self, store: &Store) {
+        let Some(InParts(parts)) = &self.parts else { return };
+        for (begun, note) in self.notes(store).given_up() {
+            let path = Path::from(begun.object.as_str());
+            match self.runtime.block_on(parts.abort_multipart(&path, &begun.upload)) {
+                Ok(()) | Err(Error::NotFound { .. }) => notes::forget(&note),
+                Err(error) => tracing::debug!("an unfinished upload stays: {error}"),
+            }
+        }
     }
 
     /// The names that begin with this folder, with their sizes.
@@ -260,6 +303,12 @@ impl Bucket {
         let listed = self.found(listed)?.unwrap_or_default();
         Ok(listed.iter().filter_map(|meta| Some((below(&meta.location)?, meta.size))).collect())
     }
+}
+
+/// A store as what it can do.
+fn both<T: ObjectStore + MultipartStore>(objects: T) -> (Arc<dyn ObjectStore>, InParts) {
+    let objects = Arc::new(objects);
+    (Arc::clone(&objects) as _, InParts(objects))
 }
 
 /// Whether the next try may go better.

@@ -21,6 +21,7 @@ mod bucket;
 mod error;
 mod http;
 mod link;
+mod notes;
 mod parts;
 mod pull;
 mod push;
@@ -37,7 +38,7 @@ use std::{
     collections::{HashMap, HashSet},
     fmt,
     path::Path,
-    sync::Mutex,
+    sync::{Mutex, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -67,6 +68,8 @@ pub struct Remote {
     broken: Mutex<HashMap<Fingerprint, Digest>>,
     /// Whether it is known to be a cache of this form.
     prepared: Mutex<bool>,
+    /// Whether uploads that nobody went on with were looked for.
+    gave_up: AtomicBool,
 }
 
 /// How long a remote is waited for.
@@ -117,6 +120,7 @@ impl Remote {
             suspects: Mutex::default(),
             broken: Mutex::default(),
             prepared: Mutex::default(),
+            gave_up: AtomicBool::new(false),
         })
     }
 

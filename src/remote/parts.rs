@@ -1,15 +1,22 @@
-//! Objects that are sent in parts: each part is tried again on its own, and what was sent of an object
-//! that does not get through is removed, since servers keep and charge for it.
+//! Objects that are sent in parts. Each part is tried again on its own. What was sent of an object that does not
+//! get through is removed, since servers keep and charge for it; where it cannot be, as after a `kill -9` or
+//! without a network, the next run goes on with it ([`notes`](super::notes)).
 
-use std::{fs::File, io::Read, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    sync::Arc,
+    time::Duration,
+};
 
-use async_trait::async_trait;
 use object_store::{
-    Error, GetOptions, MultipartUpload, ObjectStore, PutMultipartOptions, Result,
+    Error, GetOptions, MultipartUpload as _, ObjectStore, PutMultipartOptions, PutPayload, Result,
+    multipart::{MultipartStore, PartId},
     path::Path,
-    retry::{RetryContext, RetryFailure, RetryPolicy},
 };
 use tokio::task::JoinSet;
+
+use super::notes::{Begun, Note};
 
 /// A longer object is sent and fetched in parts of this length.
 pub(super) const PART: u64 = 8 << 20;
@@ -38,101 +45,193 @@ impl From<Error> for PartsError {
     }
 }
 
-/// Sends what is in `file`, `size` bytes.
-pub(super) async fn upload(
-    objects: &dyn ObjectStore,
-    path: &Path,
-    (file, size): (&mut File, u64),
-    pause: Duration,
-) -> std::result::Result<(), PartsError> {
-    let options = PutMultipartOptions::default().with_retry_policy(Arc::new(Rounds { pause }));
-    let upload = objects.put_multipart_opts(path, options).await?;
-    let mut parts = Parts { upload, sending: JoinSet::new() };
-    let sent = match parts.send(file, length(size)).await {
-        Ok(()) => parts.upload.complete().await.map(drop).map_err(PartsError::from),
-        Err(error) => Err(error),
-    };
-    let Err(error) = sent else { return Ok(()) };
-    if let PartsError::Store(Error::NotFound { .. }) = error
-        && is_there(objects, path, size).await
-    {
-        return Ok(());
-    }
-    parts.abort().await;
-    Err(error)
-}
-
-/// Whether an upload was completed though the answer was lost: asked again, the server knows none.
-async fn is_there(objects: &dyn ObjectStore, path: &Path, size: u64) -> bool {
-    let head = objects.get_opts(path, GetOptions::new().with_head(true)).await;
-    head.is_ok_and(|head| head.meta.size == size)
-}
+type Sent<T> = std::result::Result<T, PartsError>;
 
 /// How long the parts of an object are.
-fn length(size: u64) -> u64 {
+pub(super) fn length(size: u64) -> u64 {
     PART.max(size.div_ceil(MOST))
 }
 
-/// An upload that goes on.
-struct Parts {
-    upload: Box<dyn MultipartUpload>,
-    sending: JoinSet<Result<()>>,
+/// Where objects go in parts.
+pub(super) struct Uploads<'a> {
+    pub(super) objects: &'a dyn ObjectStore,
+    pub(super) parts: &'a Arc<dyn MultipartStore>,
+    /// Between rounds of a part.
+    pub(super) pause: Duration,
 }
 
-impl Parts {
-    async fn send(&mut self, file: &mut File, length: u64) -> std::result::Result<(), PartsError> {
-        loop {
-            let mut part = Vec::new();
-            file.take(length).read_to_end(&mut part).map_err(PartsError::Local)?;
-            if part.is_empty() {
+impl Uploads<'_> {
+    /// Sends what is in `file`, `size` bytes; goes on with an upload that was begun.
+    pub(super) async fn send(
+        &self,
+        path: &Path,
+        (file, size): (&mut File, u64),
+        note: &Note,
+    ) -> Sent<()> {
+        if let Some(begun) = note.begun() {
+            match self.finish(path, file, begun, note).await {
+                // The server has removed it, or somebody else completed it.
+                Err(PartsError::Store(Error::NotFound { .. })) => {}
+                sent => return sent,
+            }
+        }
+        let begun = note.begin(self.parts.create_multipart(path).await?);
+        note.write(&begun);
+        match self.finish(path, file, begun, note).await {
+            // Completed, and the answer was lost: asked again, the server knows of no upload.
+            Err(PartsError::Store(Error::NotFound { .. })) if self.is_there(path, size).await => {
+                Ok(())
+            }
+            sent => sent,
+        }
+    }
+
+    /// Sends the parts that are missing, and completes the upload.
+    async fn finish(
+        &self,
+        path: &Path,
+        file: &mut File,
+        mut begun: Begun,
+        note: &Note,
+    ) -> Sent<()> {
+        let error = match self.send_parts(path, file, &mut begun, note).await {
+            Ok(()) => match self.complete(path, &begun).await {
+                Ok(()) => {
+                    note.forget();
+                    return Ok(());
+                }
+                Err(error) => error.into(),
+            },
+            Err(error) => error,
+        };
+        if matches!(error, PartsError::Store(Error::NotFound { .. })) {
+            note.forget();
+        } else {
+            match self.parts.abort_multipart(path, &begun.upload).await {
+                Ok(()) => note.forget(),
+                Err(error) => tracing::debug!("the next run goes on with an upload: {error}"),
+            }
+        }
+        Err(error)
+    }
+
+    async fn complete(&self, path: &Path, begun: &Begun) -> Result<()> {
+        let parts = begun.parts.values().map(|id| PartId { content_id: id.clone() });
+        let completed = self.parts.complete_multipart(path, &begun.upload, parts.collect());
+        completed.await.map(drop)
+    }
+
+    async fn send_parts(
+        &self,
+        path: &Path,
+        file: &mut File,
+        begun: &mut Begun,
+        note: &Note,
+    ) -> Sent<()> {
+        let mut sending = JoinSet::new();
+        let mut sent = Ok(());
+        for index in 0.. {
+            if begun.parts.contains_key(&index) {
+                continue;
+            }
+            let part = read_part(file, index, begun.length).map_err(PartsError::Local);
+            let part = match part {
+                Ok(part) if part.is_empty() => break,
+                Ok(part) => part,
+                Err(error) => {
+                    sent = Err(error);
+                    break;
+                }
+            };
+            sent = wait(&mut sending, AT_ONCE - 1, begun, note).await;
+            if sent.is_err() {
                 break;
             }
-            self.wait(AT_ONCE - 1).await?;
-            self.sending.spawn(self.upload.put_part(part.into()));
+            let (parts, path, upload) =
+                (Arc::clone(self.parts), path.clone(), begun.upload.clone());
+            let pause = self.pause;
+            sending.spawn(async move {
+                let sent = put_part(&*parts, &path, &upload, (index, part.into()), pause).await;
+                sent.map(|id| (index, id))
+            });
         }
-        Ok(self.wait(0).await?)
+        // One that arrived after an upload was given up would stay, so those on their way are waited for.
+        let rest = wait(&mut sending, 0, begun, note).await;
+        sent.and(rest)
     }
 
-    /// Until no more than `most` parts are on their way.
-    async fn wait(&mut self, most: usize) -> Result<()> {
-        while self.sending.len() > most {
-            let Some(sent) = self.sending.join_next().await else { break };
-            sent.map_err(|source| Error::JoinError { source })??;
-        }
-        Ok(())
-    }
-
-    /// Removes what was sent. A part that arrived after that would stay, so those on their way are
-    /// waited for.
-    async fn abort(&mut self) {
-        while self.sending.join_next().await.is_some() {}
-        if let Err(error) = self.upload.abort().await {
-            tracing::debug!("an unfinished upload was left behind: {error}");
-        }
+    /// Whether an object of this size is there.
+    async fn is_there(&self, path: &Path, size: u64) -> bool {
+        let head = self.objects.get_opts(path, GetOptions::new().with_head(true)).await;
+        head.is_ok_and(|head| head.meta.size == size)
     }
 }
 
-/// Sends parts again after faults that pass.
-#[derive(Debug)]
-struct Rounds {
-    pause: Duration,
-}
-
-#[async_trait]
-impl RetryPolicy for Rounds {
-    async fn retry(&self, context: RetryContext) -> bool {
-        let passes = match context.failure {
-            RetryFailure::Status(status) => {
-                status.is_success() || status.is_server_error() || status.as_u16() == 429
-            }
-            RetryFailure::Transport(_) => true,
-            _ => false,
+/// Sends what is in `file` to a folder, of which nothing is seen before it is there whole.
+pub(super) async fn copy(objects: &dyn ObjectStore, path: &Path, file: &mut File) -> Sent<()> {
+    let mut upload = objects.put_multipart_opts(path, PutMultipartOptions::default()).await?;
+    for index in 0.. {
+        let sent = match read_part(file, index, PART) {
+            Ok(part) if part.is_empty() => break,
+            Ok(part) => upload.put_part(part.into()).await.map_err(PartsError::from),
+            Err(error) => Err(PartsError::Local(error)),
         };
-        if !passes || context.attempt >= ROUNDS {
-            return false;
+        if sent.is_err() {
+            let _ = upload.abort().await;
+            return sent;
         }
-        tokio::time::sleep(self.pause * 8).await;
-        true
+    }
+    Ok(upload.complete().await.map(drop)?)
+}
+
+/// The bytes of a part; none behind the last one.
+fn read_part(file: &mut File, index: usize, length: u64) -> std::io::Result<Vec<u8>> {
+    let mut part = Vec::new();
+    file.seek(SeekFrom::Start(index as u64 * length))?;
+    file.take(length).read_to_end(&mut part)?;
+    Ok(part)
+}
+
+/// Until no more than `most` parts are on their way; notes those that arrived. Of several that do not, the
+/// first is told.
+async fn wait(
+    sending: &mut JoinSet<Result<(usize, PartId)>>,
+    most: usize,
+    begun: &mut Begun,
+    note: &Note,
+) -> Sent<()> {
+    let mut failed = None;
+    while sending.len() > most
+        && let Some(sent) = sending.join_next().await
+    {
+        match sent.map_err(|source| Error::JoinError { source }).flatten() {
+            Ok((index, id)) => {
+                begun.parts.insert(index, id.content_id);
+                note.write(begun);
+            }
+            Err(error) => drop(failed.get_or_insert(error)),
+        }
+    }
+    failed.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// Sends a part, and again after faults that pass.
+async fn put_part(
+    parts: &dyn MultipartStore,
+    path: &Path,
+    upload: &String,
+    (index, part): (usize, PutPayload),
+    pause: Duration,
+) -> Result<PartId> {
+    let mut round = 1;
+    loop {
+        match parts.put_part(path, upload, index, part.clone()).await {
+            Err(Error::Generic { .. }) if round < ROUNDS => {
+                tokio::time::sleep(pause * 8).await;
+                round += 1;
+            }
+            sent => return sent,
+        }
     }
 }
 

@@ -42,6 +42,9 @@ impl Remote {
             self.check()?;
         } else {
             self.prepare()?;
+            if !self.gave_up.swap(true, Ordering::Relaxed) {
+                self.bucket.give_up_old(store);
+            }
         }
         let mut moved = Moved::default();
         let chosen = self.choose(store, results, &mut moved)?;
@@ -213,7 +216,7 @@ impl Remote {
                 return Ok(None);
             }
         }
-        self.bucket.upload(name, &file)?;
+        self.bucket.upload(name, &file, store)?;
         self.damaged.lock().expect("no panic while held").remove(&digest);
         Ok(Some(size))
     }

@@ -205,10 +205,10 @@ impl Remote {
         }
         match self.record(record.fingerprint)? {
             Some(first) if first.output == record.output => Ok(true),
-            Some(first) if self.is_broken(&first) => {
-                self.bucket.put(&name, seal(record)).map(|()| true)
-            }
-            _ => Ok(false),
+            Some(first) if !self.is_broken(&first) => Ok(false),
+            // That of a newer version stays.
+            None if !self.is_suspect(record.fingerprint) => Ok(false),
+            _ => self.bucket.put(&name, seal(record)).map(|()| true),
         }
     }
 

@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::{Remote, RemoteError, sharded};
-use crate::store::{Fingerprint, Form, Opened, Record, StoreError, Trace, unseal};
+use crate::{
+    plan::fingerprint::may_be_key_of,
+    store::{Fingerprint, Form, Opened, Record, StoreError, Trace, unseal},
+};
 
 /// What a transfer did, or would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -162,10 +165,16 @@ impl Cargo {
 }
 
 impl Remote {
-    /// The record of a key. One that cannot be read counts as none.
+    /// The record of a key. One that cannot be read counts as none, and so does that of another key: what it
+    /// tells of was made from something else.
     pub(super) fn record(&self, key: Fingerprint) -> Result<Option<Record>, RemoteError> {
         let record: Option<Record> = self.form(&sharded("actions", &key.to_string()), key)?;
-        Ok(record.filter(|record| record.fingerprint == key))
+        let is_of =
+            |record: &Record| record.fingerprint == key && may_be_key_of(key, &record.ingredients);
+        if record.as_ref().is_some_and(|record| !is_of(record)) {
+            self.suspect(key);
+        }
+        Ok(record.filter(is_of))
     }
 
     /// What stages with this key read from outside.

@@ -1,5 +1,6 @@
 //! What a run did and what came of it, for people and machines. Nothing here decides anything.
 
+pub mod cache;
 pub mod clip;
 pub mod compute;
 pub mod human;

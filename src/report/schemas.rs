@@ -5,7 +5,7 @@ use std::{fs, io, path::Path};
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::Value;
 
-use super::{json::Line, plan::PlanDocument, verify::VerifyDocument};
+use super::{cache::CacheVerifyDocument, json::Line, plan::PlanDocument, verify::VerifyDocument};
 use crate::plan::Lock;
 
 /// A kind of document.
@@ -30,6 +30,11 @@ pub const DOCUMENTS: &[Document] = &[
         name: "verify",
         title: "What `pipe verify --json` prints",
         schema: of::<VerifyDocument>,
+    },
+    Document {
+        name: "cache_verify",
+        title: "What `pipe cache verify --json` prints",
+        schema: of::<CacheVerifyDocument>,
     },
 ];
 

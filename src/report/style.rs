@@ -4,6 +4,8 @@ use std::{borrow::Cow, fmt};
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, MietteDiagnostic};
 
+use crate::unbroken::Unbroken;
+
 /// How text for people looks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Style {
@@ -73,19 +75,22 @@ impl Style {
         let mut text = String::new();
         GraphicalReportHandler::new_themed(self.theme())
             .with_width(WIDTH)
+            .with_break_words(false)
             .with_links(false)
             .render_report(&mut text, error)
             .expect("writing to a string cannot fail");
         text
     }
 
-    /// An error that has only a message and perhaps a help.
+    /// An error that has only a message and perhaps a help. No path in it is broken over two lines.
     pub fn message_block(self, message: &str, help: Option<&str>) -> String {
-        let error = MietteDiagnostic::new(message);
-        self.block(&match help {
-            Some(help) => error.with_help(help),
+        let mut unbroken = Unbroken::default();
+        let error = MietteDiagnostic::new(unbroken.guard(message));
+        let block = self.block(&match help {
+            Some(help) => error.with_help(unbroken.guard(help)),
             None => error,
-        })
+        });
+        unbroken.restore(&block)
     }
 }
 
@@ -143,6 +148,20 @@ mod tests {
         assert_eq!(coloured.shown(&own), coloured.good("ran") + "\\u{1b}[");
         assert_eq!(plain.shown(&own), "\\u{1b}[1;32mran\\u{1b}[0m\\u{1b}[");
         assert!(matches!(plain.shown("clips[n=1]"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn paths_are_never_broken() {
+        let long = format!("/data/{}my results/of-a-run.json", "a-folder/".repeat(12));
+        let message = format!("cannot write `{long}`, which is a place of one-of-a-kind interest");
+        let help = format!("`pipe run a-b.toml --cache {long}` or see {}", long.replace(' ', "_"));
+        for color in [false, true] {
+            let block = Style { color }.message_block(&message, Some(&help));
+            assert!(block.contains(&format!("`{long}`")), "{block}");
+            assert!(block.contains(&format!("`pipe run a-b.toml --cache {long}`")), "{block}");
+            assert!(block.contains(&long.replace(' ', "_")), "{block}");
+            assert!(block.lines().count() > 3, "the rest is wrapped: {block}");
+        }
     }
 
     #[test]

@@ -7,11 +7,12 @@
 //! ├── actions/ab/cdef…        one Record (JSON) per fingerprint: what a stage gave
 //! ├── items/ab/cdef…          one ItemRecord (JSON) per item fingerprint
 //! ├── traces/ab/cdef…         which outside files a stage read, by its key without their content
-//! ├── history/<hash>          of a pipeline file and profile: what each instance last was
+//! ├── history/<hash>-<place>  of a pipeline file, profile and folder: what each instance last was
 //! ├── pins/<fingerprint>      results that `gc` never removes
 //! ├── checkpoints/<trajectory>/   left by trainings; equal but for how far they go
 //! ├── locks/                  one file per key being computed: locked, or a lease (`lease`)
 //! ├── pictures/<pipeline>/    contact sheets that a run wrote, for people; no stage reads them
+//! ├── uploads/<hash>          what of an object was sent to a remote when that broke off
 //! ├── stat-cache              size, times and inode of outside files whose digest is known
 //! └── tmp/                    files being written
 //! ```

@@ -7,7 +7,8 @@ use std::{
 };
 
 use rayon::prelude::*;
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Serialize, Serializer};
 
 use super::{
     CheckpointName, Digest, Fingerprint, ItemRecord, Lookup, PictureName, Record, Root, Store,
@@ -19,7 +20,7 @@ use super::{
 };
 
 /// What a full check found.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct VerifyReport {
     /// Objects read.
     pub objects: usize,
@@ -31,25 +32,31 @@ pub struct VerifyReport {
     pub bytes: u64,
     /// Records read.
     pub records: usize,
-    /// What was damaged, and is gone now.
+    /// What is damaged.
     pub damaged: Vec<Damage>,
     /// Results of which some content is gone.
     pub gone: Vec<Gone>,
     /// Histories of pipelines of which something cannot be read, by their paths below the store.
+    #[serde(serialize_with = "all_shown")]
+    #[schemars(with = "Vec<String>")]
     pub histories: Vec<PathBuf>,
 }
 
 /// A file of the store that was damaged.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 pub struct Damage {
     /// Its path below the store.
+    #[serde(serialize_with = "shown")]
+    #[schemars(with = "String")]
     pub file: PathBuf,
     /// The results that it is part of, as `pose_ablation: lora[n=10]`, where a history knows them.
     pub results: Vec<String>,
+    /// Whether it is gone now. If not, nothing was to be removed, or the cache cannot be written.
+    pub removed: bool,
 }
 
 /// A result of which some content is gone.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 pub struct Gone {
     /// Its name, as `pose_ablation: lora[n=10]`, where a history knows it.
     pub name: String,
@@ -57,6 +64,15 @@ pub struct Gone {
     pub key: Fingerprint,
     /// Whether some pipeline last gave it, so that a run of that makes it again.
     pub is_live: bool,
+}
+
+/// JSON has no other text than Unicode, and no path of the store's own has other bytes.
+fn shown<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
+}
+
+fn all_shown<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(paths.iter().map(|path| path.to_string_lossy()))
 }
 
 impl VerifyReport {
@@ -79,8 +95,9 @@ impl Damage {
 }
 
 impl Store {
-    /// Hashes every object, checkpoint and picture and reads every record; removes those that are damaged.
-    pub fn verify(&self) -> Result<VerifyReport, StoreError> {
+    /// Hashes every object, checkpoint and picture and reads every record; removes those that are damaged,
+    /// unless it is a dry run or the store cannot be written.
+    pub fn verify(&self, dry_run: bool) -> Result<VerifyReport, StoreError> {
         let mut report = VerifyReport::default();
         let roots = self.roots()?;
         let damaged = roots.iter().filter(|root| root.is_damaged);
@@ -93,37 +110,28 @@ impl Store {
         let records = self.damaged_records(&mut report)?;
         // Before anything is removed: the lists of items say which results a file is part of.
         let owners = if objects.is_empty() { HashMap::new() } else { self.owners(&objects)? };
+        let sweeper = Sweeper { store: self, roots: &roots, dry_run };
         for (path, digest) in objects {
             let keys = owners.get(&digest).map(Vec::as_slice).unwrap_or_default();
             let is_damaged = || Ok(!self.is_intact(digest)?);
-            report.damaged.extend(self.remove(&path, is_damaged, keys, &roots)?);
+            report.damaged.extend(sweeper.remove(&path, is_damaged, keys)?);
             self.forget_manifest(digest);
         }
         for (path, folder, key) in records {
             let is_damaged = || is_damaged(folder, &path, key);
-            report.damaged.extend(self.remove(&path, is_damaged, &[key], &roots)?);
+            report.damaged.extend(sweeper.remove(&path, is_damaged, &[key])?);
         }
         for (path, trajectory) in self.damaged_checkpoints(&mut report)? {
             let along = known.iter().filter(|record| record.trajectory == Some(trajectory));
             let keys: Vec<_> = along.map(|record| record.fingerprint).collect();
             let is_of = || CheckpointName::of(&path).map_or(Ok(false), |name| name.is_of(&path));
-            report.damaged.extend(self.remove(
-                &path,
-                || is_wrong(&path, is_of()),
-                &keys,
-                &roots,
-            )?);
+            report.damaged.extend(sweeper.remove(&path, || is_wrong(&path, is_of()), &keys)?);
         }
         for (path, predictions) in self.damaged_pictures(&mut report)? {
             let shown = known.iter().filter(|record| record.output.short() == predictions);
             let keys: Vec<_> = shown.map(|record| record.fingerprint).collect();
             let is_of = || PictureName::of(&path).map_or(Ok(false), |name| name.is_of(&path));
-            report.damaged.extend(self.remove(
-                &path,
-                || is_wrong(&path, is_of()),
-                &keys,
-                &roots,
-            )?);
+            report.damaged.extend(sweeper.remove(&path, || is_wrong(&path, is_of()), &keys)?);
         }
         report.damaged.sort();
         Ok(report)
@@ -241,7 +249,16 @@ impl Store {
         }
         Ok(owners)
     }
+}
 
+/// What removes damaged files.
+struct Sweeper<'a> {
+    store: &'a Store,
+    roots: &'a [Root],
+    dry_run: bool,
+}
+
+impl Sweeper<'_> {
     /// Removes what was found damaged, unless a run has made it again, or dropped it, since it was looked
     /// at: much else was read in between.
     fn remove(
@@ -249,17 +266,25 @@ impl Store {
         path: &Path,
         is_damaged: impl FnOnce() -> Result<bool, StoreError>,
         keys: &[Fingerprint],
-        roots: &[Root],
     ) -> Result<Option<Damage>, StoreError> {
-        if !is_damaged()? || !super::remove(path)? {
+        if !is_damaged()? {
             return Ok(None);
         }
-        let names = keys.iter().flat_map(|key| roots.iter().filter_map(|root| root.name_of(*key)));
+        let removed = match self.dry_run {
+            true => false,
+            false => match super::remove(path) {
+                Ok(true) => true,
+                Ok(false) => return Ok(None),
+                Err(StoreError::NotWritable { .. }) => false,
+                Err(error) => return Err(error),
+            },
+        };
+        let names = keys.iter().flat_map(|key| self.roots.iter().filter_map(|r| r.name_of(*key)));
         let mut results: Vec<String> = names.collect();
         results.sort();
         results.dedup();
-        let file = path.strip_prefix(&self.root).unwrap_or(path).to_owned();
-        Ok(Some(Damage { file, results }))
+        let file = path.strip_prefix(&self.store.root).unwrap_or(path).to_owned();
+        Ok(Some(Damage { file, results, removed }))
     }
 }
 
@@ -305,7 +330,8 @@ mod tests {
         };
         let remove = || {
             let is_damaged = || Ok(!store.is_intact(digest)?);
-            store.remove(&path, is_damaged, &[], &[]).unwrap()
+            let sweeper = Sweeper { store: &store, roots: &[], dry_run: false };
+            sweeper.remove(&path, is_damaged, &[]).unwrap()
         };
         damage();
         let found = store.damaged_objects(&mut VerifyReport::default()).unwrap();
@@ -351,11 +377,15 @@ mod tests {
         fs::write(&cut, "who").unwrap();
         fs::write(drawn.join("mine.png"), "mine").unwrap();
 
-        let report = store.verify().unwrap();
+        let found = store.verify(true).unwrap().damaged;
+        assert!(found.len() == 4 && found.iter().all(|damage| !damage.removed));
+        assert!([&path, &record, &state, &cut].into_iter().all(|file| file.exists()));
+        let report = store.verify(false).unwrap();
         let below = |path: &Path| path.strip_prefix(dir.path()).unwrap().to_owned();
         let mut files = vec![below(&record), below(&path), below(&state), below(&cut)];
         files.sort();
-        let damaged = files.into_iter().map(|file| Damage { file, results: Vec::new() }).collect();
+        let damage = |file| Damage { file, results: Vec::new(), removed: true };
+        let damaged = files.into_iter().map(damage).collect();
         assert_eq!(
             report,
             VerifyReport {
@@ -373,7 +403,7 @@ mod tests {
         fs::write(&state, "state").unwrap();
         assert_eq!(store.read(&good).unwrap(), b"good");
         assert_eq!(store.stats().unwrap().folders["objects"], Count { files: 1, bytes: 4 });
-        let report = store.verify().unwrap();
+        let report = store.verify(false).unwrap();
         assert_eq!((report.checkpoints, report.damaged), (1, Vec::new()));
     }
 }

@@ -36,7 +36,7 @@ fn many_files_damaged_at_once_are_made_again_by_one_run() {
     ran shout (12 of 12, same output): its output # is gone from the cache or damaged
     ran letters (1 of 1): step 10 -> 1 (toy.toml:7:9)
     ");
-    assert_eq!(test.store().verify().unwrap().damaged, []);
+    assert_eq!(test.store().verify(false).unwrap().damaged, []);
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn every_object_damaged_but_those_that_no_stage_reads_is_made_again() {
     assert_eq!(run.summary.outcome, Outcome::Done, "{}", run.story());
     assert_eq!(test.text("letters", "letters"), (WORDS.concat().len() + WORDS.len()).to_string());
     // The letters of another step and their list.
-    assert_eq!(test.store().verify().unwrap().damaged.len(), 2);
+    assert_eq!(test.store().verify(false).unwrap().damaged.len(), 2);
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn every_damaged_record_is_found_told_and_made_again() {
                 usize::from(!is_item)
             );
         }
-        let damaged = test.store().verify().unwrap().damaged;
+        let damaged = test.store().verify(false).unwrap().damaged;
         assert_eq!(damaged.len(), 1);
         assert!(record.ends_with(&damaged[0].file));
         fs::write(record, &whole).unwrap();
@@ -126,7 +126,7 @@ fn every_damaged_record_is_found_told_and_made_again() {
     ran texts (1 of 1): its record in the cache is damaged
     ");
     assert_eq!(test.run().summary.ran, 0);
-    assert_eq!(test.store().verify().unwrap().damaged, []);
+    assert_eq!(test.store().verify(false).unwrap().damaged, []);
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn a_cache_of_the_first_format_is_used_on() {
         fs::write(&record, plain).unwrap();
     }
     let looked = Store::look(&cache).unwrap();
-    assert_eq!(looked.verify().unwrap().damaged, []);
+    assert_eq!(looked.verify(false).unwrap().damaged, []);
     assert_eq!(test.run().story(), "reused words\nreused shout\nreused letters\n");
     let format = fs::read_to_string(cache.join("format")).unwrap();
     assert_eq!(format, format!("{FORMAT_VERSION}\n"));

@@ -25,8 +25,7 @@ fn verified(executor: &Executor<'_>, pipeline: &Pipeline) -> Vec<Verified> {
     let scratch = tempfile::tempdir().unwrap();
     let options =
         VerifyOptions { only: Vec::new(), sample: 1.0, seed: 0, tolerance: 0.0, twice: false };
-    let scratch = Store::open(scratch.path()).unwrap();
-    executor.verify(pipeline, &scratch, &options, &|_, _| {}, &mut |_| {}).unwrap()
+    executor.verify(pipeline, scratch.path(), &options, &|_, _| {}, &mut |_| {}).unwrap()
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Run, change one thing, run: which stages ran, and why.
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
-use std::{fs, sync::mpsc};
+use std::fs;
 
 use insta::assert_snapshot;
 use pipe::{
@@ -11,7 +11,7 @@ use pipe::{
 };
 use serde_json::json;
 
-use crate::support::{Clumsy, Cross, Letters, Shout, TestPipeline, Texts, Train, Words};
+use crate::support::{Cross, Letters, Shout, TestPipeline, Texts, Train, Words};
 
 const ALL_REUSED: &str = "reused words\nreused shout\nreused letters\n";
 
@@ -226,251 +226,6 @@ fn a_silently_damaged_input_of_an_input_is_repaired_too() {
 }
 
 #[test]
-fn two_runs_at_once_compute_each_key_once() {
-    let test = TestPipeline::words(&["one", "two"]);
-    let hold = test.trap("hold-words");
-    let (started, starts) = mpsc::channel();
-    let run = |on_event: &mut dyn FnMut(&RunEvent)| {
-        let store = test.store();
-        let executor = Executor::new(&store, test.options.clone());
-        executor.execute(&test.pipeline, &mut |event| on_event(&event)).unwrap()
-    };
-    let (first, second) = std::thread::scope(|scope| {
-        let first = scope.spawn(|| {
-            run(&mut |event| {
-                if matches!(event, RunEvent::StageStarted { .. }) {
-                    let _ = started.send(());
-                }
-            })
-        });
-        starts.recv().unwrap();
-        let mut waits = 0;
-        let second = run(&mut |event| {
-            if matches!(event, RunEvent::StageWaiting { .. }) {
-                waits += 1;
-                // The first goes on only once the second was seen to wait.
-                let _ = fs::remove_file(&hold);
-            }
-        });
-        assert!(waits >= 1);
-        (first.join().unwrap(), second)
-    });
-    assert_eq!(first.ran + second.ran, 3);
-    assert_eq!(first.reused + second.reused, 3);
-}
-
-/// Two runs of pipelines at once, each in a thread with a store of its own.
-fn at_once(first: &TestPipeline, second: &TestPipeline) -> [Vec<RunEvent>; 2] {
-    let start = std::sync::Barrier::new(2);
-    let run = |test: &TestPipeline| {
-        let (store, mut events) = (test.store(), Vec::new());
-        let executor = Executor::new(&store, test.options.clone());
-        start.wait();
-        let summary = executor.execute(&test.pipeline, &mut |event| events.push(event)).unwrap();
-        assert_eq!(summary.outcome, Outcome::Done);
-        events
-    };
-    std::thread::scope(|scope| {
-        let first = scope.spawn(|| run(first));
-        let second = run(second);
-        [first.join().unwrap(), second]
-    })
-}
-
-#[test]
-fn two_runs_at_once_share_what_does_not_depend_on_each_other() {
-    let mut test = TestPipeline::empty();
-    for i in 0..8 {
-        // Slow enough that each run meets what the other is at.
-        let params = json!({ "words": [format!("w{i}")], "millis": 50 });
-        test = test.stage::<Words>(&format!("words{i}"), params, &[]);
-    }
-    let ran = |events: &Vec<RunEvent>| {
-        events.iter().filter(|event| matches!(event, RunEvent::StageFinished { .. })).count()
-    };
-    let [first, second] = at_once(&test, &test).map(|events| ran(&events));
-    assert_eq!(first + second, 8, "each key is computed once");
-    assert!(first >= 1 && second >= 1, "{first} and {second}: one waited for the other");
-}
-
-#[test]
-fn items_that_two_stages_want_at_once_are_made_once() {
-    let words: Vec<String> = (0..40).map(|i| format!("w{i}")).collect();
-    let made = |events: &[RunEvent]| -> usize {
-        let items = events.iter().map(|event| match event {
-            RunEvent::StageFinished { stage, items: (run, _), .. }
-                if stage.starts_with("shout") =>
-            {
-                *run
-            }
-            _ => 0,
-        });
-        items.sum()
-    };
-    let wants = |test: TestPipeline, name: &str, words: &[String]| {
-        let shout = json!({ "mark": "!", "millis": 5 });
-        test.stage::<Words>(&format!("words-{name}"), json!({ "words": words }), &[])
-            .stage::<Shout>(&format!("shout-{name}"), shout, &[("words", &format!("words-{name}"))])
-    };
-    // In one run, and in two.
-    let mut test = wants(wants(TestPipeline::empty(), "few", &words[..24]), "all", &words);
-    test.options.jobs = 2;
-    let (store, mut events) = (test.store(), Vec::new());
-    Executor::new(&store, test.options.clone())
-        .execute(&test.pipeline, &mut |event| events.push(event))
-        .unwrap();
-    assert_eq!(made(&events), 40);
-    assert_eq!(test.text("shout-few", "w7"), "W7!");
-    assert_eq!(test.text("shout-all", "w39"), "W39!");
-
-    let few = wants(TestPipeline::empty(), "few", &words[..24]);
-    let all = wants(TestPipeline::at(few.dir.clone()), "all", &words);
-    let [first, second] = at_once(&few, &all);
-    assert_eq!(made(&first) + made(&second), 40);
-    assert_eq!(all.text("shout-all", "w7"), "W7!");
-}
-
-#[test]
-fn a_failure_stops_its_dependants_and_names_the_item() {
-    let test = TestPipeline::words(&["one", "two"]).stage::<Words>(
-        "apart",
-        json!({ "words": ["x"] }),
-        &[],
-    );
-    let trap = test.trap("fail-two");
-    let run = test.run();
-    assert_snapshot!(run.story(), @r"
-    ran words (2 of 2): never run
-    failed shout at two: it is a trap
-    skipped letters: shout failed
-    ");
-    assert_eq!(run.summary.outcome, Outcome::Failed);
-    assert_eq!((run.summary.failed, run.summary.skipped), (1, 2));
-    fs::remove_file(trap).unwrap();
-    // The item that was finished before the failure is kept.
-    assert_snapshot!(test.run().story(), @r"
-    reused words
-    ran shout (1 of 2): never run
-    ran letters (1 of 1): never run
-    ran apart (1 of 1): never run
-    ");
-}
-
-#[test]
-fn keep_going_finishes_what_does_not_depend_on_the_failure() {
-    let mut test = TestPipeline::words(&["one", "two"]).stage::<Words>(
-        "apart",
-        json!({ "words": ["x"] }),
-        &[],
-    );
-    test.options.keep_going = true;
-    test.trap("fail-two");
-    let run = test.run();
-    assert_snapshot!(run.story(), @r"
-    ran words (2 of 2): never run
-    failed shout at two: it is a trap
-    skipped letters: shout failed
-    ran apart (1 of 1): never run
-    ");
-    assert_eq!(run.summary.outcome, Outcome::Failed);
-}
-
-#[test]
-fn a_panic_is_a_failure_that_says_it_is_a_bug() {
-    let test = TestPipeline::words(&["one", "two"]);
-    test.trap("panic-letters");
-    let run = test.run();
-    assert_snapshot!(run.story(), @r"
-    ran words (2 of 2): never run
-    ran shout (2 of 2): never run
-    failed letters: the stage panicked: sprung (this is a bug in pipe; please report it with this file)
-    ");
-    assert_eq!(run.summary.outcome, Outcome::Bug);
-    assert!(test.plan_story().starts_with("words fresh\nshout fresh"), "{}", test.plan_story());
-}
-
-#[test]
-fn a_full_device_fails_one_stage_and_leaves_the_next_able_to_run() {
-    let mut test = TestPipeline::words(&["one", "two"]);
-    test.options.keep_going = true;
-    let trap = test.trap("full-letters");
-    let test = test.stage::<Words>("after", json!({ "words": ["late"] }), &[]);
-    let run = test.run();
-    let story = run.story();
-    let failed = "failed letters: the device ran out of memory; how much it needs was not known \
-                  beforehand (run fewer stages at once (`--jobs 1`); or see that no other program \
-                  uses the device)";
-    assert!(story.contains(failed), "{story}");
-    assert!(story.contains("ran after"), "{story}");
-    assert_eq!(run.summary.outcome, Outcome::Environment);
-    assert!(test.plan_story().contains("shout fresh"), "{}", test.plan_story());
-    fs::remove_file(trap).unwrap();
-    assert_eq!(test.run().summary.outcome, Outcome::Done, "the cache is whole");
-}
-
-#[test]
-fn a_lost_device_is_no_bug_of_ours() {
-    let test = TestPipeline::words(&["one", "two"]);
-    test.trap("lost-letters");
-    let run = test.run();
-    let story = run.story();
-    let failed = "failed letters: the device is lost to this process: CUDA_ERROR_ILLEGAL_ADDRESS \
-                  (run again; what is done stays done)";
-    assert!(story.contains(failed), "{story}");
-    assert_eq!(run.summary.outcome, Outcome::Environment);
-}
-
-#[test]
-fn a_panic_beside_a_stage_ends_the_run_too() {
-    let test = TestPipeline::empty().stage::<Clumsy>("clumsy", json!({}), &[]);
-    let run = test.run();
-    assert_snapshot!(run.story(), @"failed clumsy: the stage panicked: dropped a cup (this is a bug in pipe; please report it with this file)");
-    assert_eq!(run.summary.outcome, Outcome::Bug);
-}
-
-#[test]
-fn an_interrupted_run_keeps_finished_items() {
-    let test = TestPipeline::words(&["one", "two", "three"]);
-    let trap = test.trap("cancel-two");
-    let run = test.run();
-    assert_eq!(run.summary.outcome, Outcome::Interrupted);
-    fs::remove_file(trap).unwrap();
-    let mut test = test;
-    test.options.cancel = pipe::stages::CancelFlag::default();
-    assert!(test.run().story().contains("ran shout (1 of 3)"));
-}
-
-/// Run as a process of its own by the test below, which has it die.
-#[test]
-#[ignore = "a part of another test"]
-fn child_that_dies() {
-    let dir = std::env::var("PIPE_TEST_DIR").unwrap();
-    let store = Store::open(&std::path::Path::new(&dir).join("cache")).unwrap();
-    let test = TestPipeline::words(&["one", "two", "three"]);
-    let trap = std::path::Path::new(&dir).join("traps");
-    let test = test.edit::<Shout>("shout", "trap", trap.to_str().unwrap());
-    let _ = Executor::new(&store, test.options.clone()).execute(&test.pipeline, &mut |_| {});
-}
-
-#[test]
-fn a_killed_run_leaves_a_cache_that_goes_on() {
-    let test = TestPipeline::words(&["one", "two", "three"]);
-    let trap = test.trap("abort-three");
-    let child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "incremental::child_that_dies", "--ignored"])
-        .env("PIPE_TEST_DIR", test.dir.path())
-        .output()
-        .unwrap();
-    assert!(!child.status.success());
-    fs::remove_file(trap).unwrap();
-    assert_snapshot!(test.run().story(), @r"
-    reused words
-    ran shout (1 of 3): never run
-    ran letters (1 of 1): never run
-    ");
-}
-
-#[test]
 fn only_and_force_choose_what_runs() {
     let mut test = TestPipeline::words(&["one", "two"]);
     test.options.only = vec!["shout".into()];
@@ -583,17 +338,6 @@ fn a_parameter_without_effect_runs_nothing() {
 }
 
 #[test]
-fn trainings_on_one_trajectory_do_not_run_at_once() {
-    let mut test = TestPipeline::empty()
-        .stage::<Train>("short", json!({ "rate": 2, "steps": 100 }), &[])
-        .stage::<Train>("long", json!({ "rate": 2, "steps": 300 }), &[]);
-    test.options.jobs = 2;
-    let run = test.run();
-    assert_eq!(run.count(|event| matches!(event, RunEvent::StageProgress { .. })), 300);
-    assert_eq!(run.summary.ran, 2);
-}
-
-#[test]
 fn gc_keeps_what_the_pipelines_last_were() {
     let test = TestPipeline::words(&["one", "two"]);
     test.run();
@@ -604,7 +348,7 @@ fn gc_keeps_what_the_pipelines_last_were() {
     assert!(report.removed["objects"].files > 0);
     assert!(!test.object("TWO!").exists());
     assert_eq!(test.run().story(), ALL_REUSED);
-    assert_eq!(store.verify().unwrap().damaged, []);
+    assert_eq!(store.verify(false).unwrap().damaged, []);
 }
 
 #[test]

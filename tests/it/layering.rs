@@ -12,6 +12,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("units", &[]),
     ("device", &[]),
     ("regular", &[]),
+    ("unbroken", &[]),
     ("models", &["regular", "rng", "units"]),
     // A checkpoint names its content as the store does, and says if the training goes on.
     ("train", &["models", "rng", "store::CheckpointName", "store::Digest", "store::Keep"]),
@@ -74,6 +75,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "stages::StageEntry",
             "stages::Surroundings",
             "stages::Trainings",
+            "unbroken",
         ],
     ),
     (
@@ -115,8 +117,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     // What is told to others of a run that is over.
     ("provenance", &["artifact::FileNames", "artifact::file_name", "config", "plan", "store"]),
-    // Moves what the store holds, and does not look into it.
-    ("remote", &["artifact::FileRef", "store"]),
+    // Moves what the store holds, and looks into it only to see that a record is that of its key.
+    ("remote", &["artifact::FileRef", "plan::fingerprint", "store"]),
     (
         "report",
         &[
@@ -129,6 +131,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "metrics::bootstrap",
             "plan",
             "store",
+            "unbroken",
         ],
     ),
     // A panic over damaged data is none of ours; `init` counts the pairs of a folder; a run fetches the models that its file names on the hub; an

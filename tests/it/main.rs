@@ -3,12 +3,14 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "figures and skips are told")]
 #![expect(clippy::disallowed_methods, reason = "folders of test data are named by variables")]
 
+mod behind;
 mod cli;
 mod damage;
 mod estimates;
 mod execution;
 mod external_golden;
 mod external_golden_text;
+mod failures;
 mod golden;
 mod golden_adapters;
 mod golden_text;
@@ -28,6 +30,7 @@ mod real_sets;
 mod scale;
 mod shapes;
 mod support;
+mod together;
 mod training;
 mod training_batches;
 mod training_stages;

@@ -15,14 +15,15 @@ use crate::{
     config::{self, LoadOptions, Pipeline},
     plan::PlanError,
     report::{SCHEMA_VERSION, style::count},
-    store::{Fingerprint, GcPolicy, GcReport, Removed, Root, Store, unnamed},
+    store::{Fingerprint, GcPolicy, GcReport, Owner, Removed, Root, Store, unnamed},
     units::bytes,
 };
 
 /// Remove what nobody needs
 ///
 /// Kept are the results of every pipeline that was run, each profile for itself: those of its last run,
-/// and those that its file states now. Kept, too, is what is pinned, and for 30 days what a stage that was
+/// and those that its file states now. Of files of one path in several containers, each counts for itself, for
+/// 90 days after its last run where another one was run since. Kept, too, is what is pinned, and for 30 days what a stage that was
 /// stopped has left to go on from. Files named here count alone: with `gc a.toml`, the results of all other
 /// pipelines go.
 #[derive(Debug, clap::Args)]
@@ -117,35 +118,47 @@ fn check_histories(roots: &[Root], store: &Store) -> Result<(), CliError> {
 /// somebody else's: what it last was is kept all the same. Of one that is wrong, as in the middle of an edit, all
 /// that it ever was is kept.
 fn as_stated(roots: Vec<Root>, store: &Store, session: &Session) -> Vec<Fingerprint> {
-    let mut keep = Vec::new();
+    // In several places, it states the same.
+    let mut files: BTreeMap<_, (Owner, Vec<Fingerprint>)> = BTreeMap::new();
     for Root { owner, names, .. } in roots {
         let Some(owner) = owner else { continue };
-        let options = LoadOptions { profile: owner.profile.clone(), ..LoadOptions::default() };
-        let file = Path::new(&owner.file);
-        let pipeline = match config::load(file, &options) {
-            Ok(pipeline) => pipeline,
-            Err(_) if !file.exists() => continue,
-            Err(_) => {
-                session.caution(&format!(
-                    "all results of `{}` are kept, since its file `{}` is wrong: `pipe check` says what is",
-                    owner.title(),
-                    owner.file
-                ));
-                keep.extend(names.into_keys());
-                continue;
-            }
-        };
-        match keys(&pipeline, store) {
-            Ok(keys) => keep.extend(keys),
-            Err(error) => session.caution(&format!(
-                "only the results of the last run are kept of `{}` ({}), since what its file states now cannot \
-                 be told: {error}",
-                owner.title(),
-                owner.file,
-            )),
-        }
+        let file = (owner.file.clone(), owner.profile.clone());
+        files.entry(file).or_insert_with(|| (owner, Vec::new())).1.extend(names.into_keys());
     }
-    keep
+    let stated = files.into_values().map(|(owner, all)| stated(&owner, all, store, session));
+    stated.flatten().collect()
+}
+
+/// What one file states now; `all` is what it ever was.
+fn stated(
+    owner: &Owner,
+    all: Vec<Fingerprint>,
+    store: &Store,
+    session: &Session,
+) -> Vec<Fingerprint> {
+    let options = LoadOptions { profile: owner.profile.clone(), ..LoadOptions::default() };
+    let file = Path::new(&owner.file);
+    let pipeline = match config::load(file, &options) {
+        Ok(pipeline) => pipeline,
+        Err(_) if !file.exists() => return Vec::new(),
+        Err(_) => {
+            session.caution(&format!(
+                "all results of `{}` are kept, since its file `{}` is wrong: `pipe check` says what is",
+                owner.title(),
+                owner.file
+            ));
+            return all;
+        }
+    };
+    keys(&pipeline, store).map(Iterator::collect).unwrap_or_else(|error| {
+        session.caution(&format!(
+            "only the results of the last run are kept of `{}` ({}), since what its file states now cannot \
+             be told: {error}",
+            owner.title(),
+            owner.file,
+        ));
+        Vec::new()
+    })
 }
 
 /// The results of a pipeline that are in the store as it stands.

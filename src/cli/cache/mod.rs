@@ -3,18 +3,19 @@
 mod gc;
 mod pins;
 mod remote;
+mod verify;
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{error::CliError, exit, session::Session};
+use super::{error::CliError, session::Session};
 use crate::{
     config::Pipeline,
     plan::{self, Freshness, PlanError, PlanOptions, owner_of},
     report::{SCHEMA_VERSION, style::count},
-    store::{Damage, Gone, Record, Store, StoreStats, VerifyReport},
+    store::{Record, Store, StoreStats},
     units::bytes,
 };
 
@@ -40,9 +41,7 @@ enum CacheCommand {
     Pins,
     Push(remote::PushArgs),
     Pull(remote::PullArgs),
-    /// Check all content, checkpoints and pictures against their digests, and all records; remove what is
-    /// damaged
-    Verify,
+    Verify(verify::VerifyArgs),
 }
 
 pub(super) fn cache(args: &CacheArgs, session: &Session) -> Result<(), CliError> {
@@ -60,7 +59,7 @@ pub(super) fn cache(args: &CacheArgs, session: &Session) -> Result<(), CliError>
         CacheCommand::Pins => pins::list(&store()?, session),
         CacheCommand::Push(args) => remote::push(args, session),
         CacheCommand::Pull(args) => remote::pull(args, session),
-        CacheCommand::Verify => verify(&store()?, session),
+        CacheCommand::Verify(args) => verify::verify(args, &store()?, session),
     }
 }
 
@@ -155,71 +154,9 @@ fn stats_text(store: &Store, stats: &StoreStats) -> String {
 fn stats_json(store: &Store, stats: &StoreStats) -> String {
     let document = json!({
         "schema_version": SCHEMA_VERSION,
-        "cache": store.root(),
+        "cache": store.root().to_string_lossy(),
         "folders": stats.folders,
         "pins": stats.pins,
     });
     format!("{document:#}\n")
-}
-
-/// What was read.
-fn checked(report: &VerifyReport) -> String {
-    let mut text = format!("checked {}", count(report.objects, "object"));
-    for (number, what) in [(report.checkpoints, "checkpoint"), (report.pictures, "picture")] {
-        if number > 0 {
-            let _ = write!(text, ", {}", count(number, what));
-        }
-    }
-    let _ = writeln!(text, ", {}, and {}", bytes(report.bytes), count(report.records, "record"));
-    text
-}
-
-fn verify(store: &Store, session: &Session) -> Result<(), CliError> {
-    let report = store.verify()?;
-    let mut text = checked(&report);
-    for Damage { file, results } in &report.damaged {
-        let _ = write!(text, "damaged and removed: {}", file.display());
-        if let Some((first, more)) = results.split_first() {
-            let more = if more.is_empty() { "" } else { ", and others" };
-            let _ = write!(text, ", of `{first}`{more}");
-        }
-        text.push('\n');
-    }
-    for Gone { name, key, .. } in &report.gone {
-        let alike = report.gone.iter().filter(|other| other.name == *name).count();
-        // What one cell was at different times has one name.
-        let which = if alike > 1 { format!(" ({})", key.short()) } else { String::new() };
-        let _ = writeln!(text, "content is gone of `{name}`{which}");
-    }
-    for history in &report.histories {
-        let _ = writeln!(text, "damaged: {}", history.display());
-    }
-    session.print(&text)?;
-    if report.is_sound() {
-        return Ok(());
-    }
-    if !report.histories.is_empty() {
-        session.talk("the next `pipe run` of the pipeline writes its history anew");
-    }
-    let is_made_again = |damage: &Damage| !damage.is_checkpoint() && !damage.is_picture();
-    let (wanted, left): (Vec<_>, Vec<_>) = report.gone.iter().partition(|gone| gone.is_live);
-    if !wanted.is_empty() || report.damaged.iter().any(is_made_again) {
-        session.talk("the next `pipe run` makes it again");
-    }
-    if !left.is_empty() {
-        let results = count(left.len(), "result");
-        session.talk(&format!(
-            "`pipe cache gc` removes what is left of {results} that no pipeline has any more"
-        ));
-    }
-    if report.damaged.iter().any(Damage::is_picture) {
-        session.talk("the next `pipe run` of the pipeline draws the pictures again");
-    }
-    if report.damaged.iter().any(Damage::is_checkpoint) {
-        session.talk(
-            "a training that would go on from a checkpoint that is gone goes on from an earlier one, or \
-             begins anew",
-        );
-    }
-    Err(CliError::Told(exit::DIFFERENT))
 }

@@ -2,6 +2,7 @@
 
 mod events;
 mod load;
+mod read_only;
 mod results;
 mod runner;
 
@@ -19,6 +20,7 @@ use super::{
 use crate::{
     exec::{ExecOptions, Executor},
     plan::PlanOptions,
+    store::StoreError,
 };
 use events::EventFile;
 use load::{Loaded, load};
@@ -82,6 +84,9 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     let outlook = device::outlook(&device_name)?;
     let events = args.events.as_deref().map(|path| EventFile::create(path, &args.files));
     let events = events.transpose()?;
+    // What cannot be kept here is not fetched.
+    let is_read_only = matches!(store.check_writable(), Err(StoreError::NotWritable { .. }));
+    let remote = remote.filter(|_| !is_read_only);
     let shared = remote.map(|remote| Shared::new(remote, &store, &stop)).transpose()?;
     let store = match &shared {
         Some(shared) => shared.behind(store),

@@ -3,17 +3,17 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use super::{
-    CliError, RunArgs, Session, exit,
+    CliError, Session, exit,
     pictures::{self, Pictures},
 };
 use crate::{
     config::Pipeline,
-    plan::{self, Freshness, Lock, PlanOptions},
+    plan::{self, Lock, PlanOptions},
     report::{
         results::{Outputs, ResultsError, tables, tables_of_ours},
         table::{Format, render},
     },
-    store::{Digest, Store, StoreError},
+    store::{Digest, Store},
 };
 
 /// What the lock says that a run must give; a pipeline that deviates from the lock is refused.
@@ -62,25 +62,4 @@ pub(super) fn show_results(
         session.talk(&format!("pictures (input, target, prediction): {}{again}", folder.display()));
     }
     failed.map_or(Ok(()), |error| Err(error.into()))
-}
-
-/// The results from a cache that cannot be written, if all are up to date.
-pub(super) fn show_fresh(
-    pipeline: &Pipeline,
-    args: &RunArgs,
-    error: StoreError,
-    store: &Store,
-    session: &Session,
-) -> Result<(), CliError> {
-    let plan = plan::build(pipeline, store, &args.wanted())?;
-    let mut needed = plan.nodes.iter().filter(|node| node.needed);
-    if args.lock || !needed.all(|node| matches!(node.freshness, Freshness::Fresh(_))) {
-        return Err(error.into());
-    }
-    session.talk("all is up to date, which cannot be noted: the cache cannot be written");
-    if !args.only.is_empty() {
-        return Ok(());
-    }
-    let tables = tables(pipeline, &Outputs::of_plan(&plan), store)?;
-    CliError::unless_unread(session.print(&render(&tables, Format::Text)))
 }

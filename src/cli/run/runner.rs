@@ -5,12 +5,13 @@ use std::{collections::BTreeMap, time::Instant};
 use super::{
     RunArgs,
     events::EventFile,
-    results::{locked_outputs, show_fresh, show_results, write_lock},
+    read_only,
+    results::{locked_outputs, show_results, write_lock},
 };
 use crate::{
     cli::{device, disk, error::CliError, fetch, memory, session::Session, signals::Stop},
     config::{self, LoadOptions, Pipeline},
-    exec::{ExecError, Executor, Outcome, RunEvent},
+    exec::{Executor, Outcome, RunEvent},
     plan::Lock,
     report::{
         Reporter,
@@ -74,6 +75,11 @@ impl Runner<'_> {
     /// Brings a pipeline up to date, and shows its results.
     pub fn bring(&mut self, pipeline: &Pipeline) -> Result<(), CliError> {
         self.session.warn(pipeline);
+        if let Err(error @ StoreError::NotWritable { .. }) = self.store.check_writable() {
+            return self.healing(pipeline, |runner, pipeline| {
+                read_only::show(pipeline, runner.args, &error, runner.store, runner.session)
+            });
+        }
         self.healing(pipeline, Self::prepare)?;
         self.healing(pipeline, Self::attempt)
     }
@@ -157,9 +163,6 @@ impl Runner<'_> {
             }
         });
         match executed {
-            Err(ExecError::Store(error @ StoreError::NotWritable { .. })) => {
-                show_fresh(pipeline, self.args, error, store, session)
-            }
             Err(error) => Err(self.stop.error_of(error)),
             Ok(summary) => self.conclude(pipeline, summary.outcome, &outputs),
         }

@@ -30,6 +30,34 @@ fn a_remote_that_lies_is_not_believed() {
 }
 
 #[test]
+fn a_record_under_the_key_of_another_is_not_believed_and_is_replaced() {
+    for renamed in [false, true] {
+        let (server, remote) = s3();
+        let (first, second, third) = (Machine::new(), Machine::new(), Machine::new());
+        let [wanted, other] = ["wanted", "other"].map(|name| first.make(name, &[name.as_bytes()]));
+        remote.push(&first.store, &[wanted.clone(), other.clone()], &HOW).unwrap();
+        let key = wanted.record.fingerprint;
+        let lie = Record {
+            fingerprint: if renamed { key } else { other.record.fingerprint },
+            ..other.record
+        };
+        let name = sharded("actions", &key.to_string());
+        server.change(&name, |bytes| *bytes = crate::store::seal(&lie));
+
+        let run = link(&second, remote);
+        assert!(run.bring(&second.store, key, &"wanted").is_none());
+        assert!(second.store.lookup(key).unwrap().found().is_none() && second.is_clean());
+        run.made(second.make("wanted", &[b"wanted"]));
+        let report = run.finish();
+        assert_eq!(report.broken, [("wanted".to_owned(), Wrong::RECORD)]);
+        assert_eq!((report.sent.results.len(), report.sent.differing.len()), (1, 0));
+        assert_eq!(third.pull(&s3_with(&server, s3::SECRET)).broken, []);
+        assert!(third.has(&wanted));
+        assert_eq!(third.store.lookup(key).unwrap().found().unwrap().output, wanted.record.output);
+    }
+}
+
+#[test]
 fn what_is_damaged_there_is_replaced_by_who_makes_it_again() {
     let (server, remote) = s3();
     let (first, second, third) = (Machine::new(), Machine::new(), Machine::new());

@@ -27,7 +27,7 @@ fn without_credentials_it_says_where_they_come_from() {
         .with_retry(Bucket::retry(QUICK))
         .build()
         .unwrap();
-    let remote = Remote::over(Bucket::of(Arc::new(objects), QUICK), "s3://bucket/".into()).unwrap();
+    let remote = Remote::over(Bucket::of(objects, QUICK), "s3://bucket/".into()).unwrap();
     let error = remote.check().unwrap_err();
     assert!(matches!(error, RemoteError::NoCredentials), "{error}");
     assert!(error.help().unwrap().contains("AWS_SECRET_ACCESS_KEY"));

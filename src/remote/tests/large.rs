@@ -81,6 +81,82 @@ fn an_upload_that_does_not_get_through_leaves_nothing_that_costs() {
     }
 }
 
+/// A machine that began to send three parts, and lost its network before the last one.
+fn broken_off() -> (S3, Machine, NewResult) {
+    let server = S3::new();
+    let here = Machine::new();
+    let made = here.make("latents", &[&large()]);
+    for _ in 0..parts::ROUNDS * (QUICK.retries + 1) {
+        server.fault("partNumber=3", Fault::Broken);
+    }
+    for _ in 0..=QUICK.retries {
+        server.fault("DELETE", Fault::Broken);
+    }
+    let moved = patient(&server).push(&here.store, std::slice::from_ref(&made), &HOW).unwrap();
+    assert!(moved.failed == 1 && moved.error.is_some());
+    assert_eq!((server.unfinished(), server.faults_left()), (1, 0));
+    server.requests();
+    (server, here, made)
+}
+
+/// How often each part was sent, and how many uploads were begun.
+fn sent(server: &S3) -> [usize; 4] {
+    let requests = server.requests();
+    ["partNumber=1&", "partNumber=2&", "partNumber=3&", "?uploads"]
+        .map(|what| requests.iter().filter(|line| line.contains(what)).count())
+}
+
+#[test]
+fn the_next_run_goes_on_where_an_upload_broke_off() {
+    let (server, here, made) = broken_off();
+    let noted = std::fs::read_dir(here.dir.path().join("uploads")).unwrap();
+    let [note] = &noted.map(|entry| entry.unwrap().path()).collect::<Vec<_>>()[..] else {
+        panic!()
+    };
+    assert!(!std::fs::read_to_string(note).unwrap().contains(s3::SECRET));
+    let moved = patient(&server).push(&here.store, std::slice::from_ref(&made), &HOW).unwrap();
+    assert_eq!((moved.results.len(), moved.error), (1, None));
+    assert_eq!((sent(&server), server.unfinished(), note.exists()), ([0, 0, 1, 0], 0, false));
+    let there = Machine::new();
+    there.pull(&patient(&server));
+    assert!(there.has(&made));
+}
+
+#[test]
+fn an_upload_that_the_server_forgot_begins_anew() {
+    let (server, here, made) = broken_off();
+    server.forget_unfinished();
+    let moved = patient(&server).push(&here.store, std::slice::from_ref(&made), &HOW).unwrap();
+    assert_eq!((moved.results.len(), moved.error), (1, None));
+    assert_eq!((sent(&server), server.unfinished()), ([1, 1, 2, 1], 0));
+    // As with a note that cannot be read.
+    let (server, here, made) = broken_off();
+    let folder = here.dir.path().join("uploads");
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        std::fs::write(entry.unwrap().path(), "{").unwrap();
+    }
+    let moved = patient(&server).push(&here.store, std::slice::from_ref(&made), &HOW).unwrap();
+    assert_eq!((moved.results.len(), sent(&server)), (1, [1, 1, 1, 1]));
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+}
+
+#[test]
+fn an_upload_that_nobody_goes_on_with_is_given_up() {
+    let (server, here, _) = broken_off();
+    let other = here.make("other", &[b"small"]);
+    let push = || patient(&server).push(&here.store, std::slice::from_ref(&other), &HOW).unwrap();
+    push();
+    assert_eq!(server.unfinished(), 1);
+    let folder = here.dir.path().join("uploads");
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let file = std::fs::File::options().write(true).open(entry.unwrap().path()).unwrap();
+        let modified = file.metadata().unwrap().modified().unwrap();
+        file.set_modified(modified - Duration::from_hours(8 * 24)).unwrap();
+    }
+    push();
+    assert_eq!((server.unfinished(), std::fs::read_dir(&folder).unwrap().count()), (0, 0));
+}
+
 #[test]
 fn a_part_that_is_refused_is_not_sent_again() {
     let server = S3::new();

@@ -8,10 +8,7 @@ mod s3;
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -27,6 +24,7 @@ use super::{
 };
 use crate::{
     artifact::{ArtifactKind, Item, Manifest},
+    plan::fingerprint::action_key,
     store::{Behind, Digest, Fingerprint, Ingredients, ItemRecord, NewResult, Record, Store},
 };
 
@@ -66,21 +64,22 @@ impl Machine {
             keys.push(key);
             items.push(Item { name: format!("{at}"), files });
         }
+        let ingredients = Ingredients {
+            kind: "toy".into(),
+            version: 1,
+            output_format: 1,
+            params: Map::from_iter([("name".to_owned(), name.into())]),
+            inputs: BTreeMap::new(),
+            weights: None,
+            sources: BTreeMap::from([("list.txt".to_owned(), Digest::of(b"1"))]),
+        };
         let manifest = Manifest { kind: ArtifactKind::Videos, format_version: 1, items };
         let record = Record {
             format_version: 1,
-            fingerprint: Fingerprint::of(name.as_bytes()),
+            fingerprint: action_key(&ingredients),
             output: self.store.put_manifest(&manifest).unwrap(),
             files: Record::few_files(&manifest),
-            ingredients: Ingredients {
-                kind: "toy".into(),
-                version: 1,
-                output_format: 1,
-                params: Map::new(),
-                inputs: BTreeMap::new(),
-                weights: None,
-                sources: BTreeMap::from([("list.txt".to_owned(), Digest::of(b"1"))]),
-            },
+            ingredients,
             trajectory: None,
             reached: None,
             traced: Some(Fingerprint::of(b"traced")),
@@ -136,7 +135,7 @@ fn s3_patient(server: &S3, secret: &str, read: Duration) -> Remote {
         .with_retry(Bucket::retry(Patience { read, ..QUICK }))
         .build()
         .unwrap();
-    Remote::over(Bucket::of(Arc::new(objects), QUICK), "s3://bucket/".into()).unwrap()
+    Remote::over(Bucket::of(objects, QUICK), "s3://bucket/".into()).unwrap()
 }
 
 fn s3() -> (S3, Remote) {

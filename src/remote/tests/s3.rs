@@ -114,6 +114,11 @@ impl S3 {
         self.state.uploads.lock().unwrap().len()
     }
 
+    /// Removes them, as a server does that keeps them for some days.
+    pub fn forget_unfinished(&self) {
+        self.state.uploads.lock().unwrap().clear();
+    }
+
     /// Faults that did not happen yet.
     pub fn faults_left(&self) -> usize {
         self.state.faults.lock().unwrap().len()
@@ -265,6 +270,10 @@ fn act(state: &State, request: &Request) -> Answer {
         ("POST", Some(upload)) => {
             let parts = state.uploads.lock().unwrap().remove(*upload);
             let Some(parts) = parts else { return no_such_upload() };
+            let listed = String::from_utf8_lossy(&request.body).matches("<PartNumber>").count();
+            if listed != parts.len() || parts.keys().copied().ne(1..=listed) {
+                return answer("400 Bad Request", "<Error><Code>InvalidPart</Code></Error>");
+            }
             objects.insert(key.clone(), parts.into_values().flatten().collect());
             let text = format!(
                 "<CompleteMultipartUploadResult><Location>x</Location><Bucket>bucket</Bucket>\

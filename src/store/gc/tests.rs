@@ -1,9 +1,9 @@
 use serde_json::json;
 
-use super::*;
+use super::{needed::UNFINISHED, *};
 use crate::{
     artifact::{ArtifactKind, Item, Manifest},
-    store::{FORMAT_VERSION, Ingredients, Owner},
+    store::{FORMAT_VERSION, Ingredients, ItemRecord, Owner},
 };
 
 struct Cache {

@@ -38,7 +38,7 @@ impl Holder {
     }
 
     /// Whether the process is gone for certain; of other machines that cannot be said.
-    pub(super) fn is_gone(&self) -> bool {
+    pub(in super::super) fn is_gone(&self) -> bool {
         !self.place.is_empty()
             && self.place == Self::this().place
             && self.is_gone_by(started(self.pid), || is_absent(self.pid))

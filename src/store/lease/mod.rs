@@ -188,17 +188,31 @@ impl Watch {
     }
 }
 
+/// Who holds the lease at `path`, or wanted to; nobody where that cannot be read.
+pub(super) fn holder(path: &Path) -> Option<Holder> {
+    read(path).map(|(_, entry)| entry.holder)
+}
+
+/// Removes a lease that is known to be left behind; says whether it was there.
+pub(super) fn remove(path: &Path) -> bool {
+    let nonce = read(path).map(|(_, entry)| entry.nonce).unwrap_or_default();
+    bury(path, &nonce)
+}
+
 /// Moves a lease away that was left behind. Of several who do, one moves it; who finds that another
 /// lease came between puts that back.
-fn bury(path: &Path, dead: &str) {
+fn bury(path: &Path, dead: &str) -> bool {
     let nonce_at = |path: &Path| read(path).map(|(_, entry)| entry.nonce).unwrap_or_default();
     let grave = path.with_extension(nonce());
-    if nonce_at(path) == dead && fs::rename(path, &grave).is_ok() {
-        if nonce_at(&grave) != dead {
-            let _ = fs::hard_link(&grave, path);
-        }
-        let _ = fs::remove_file(&grave);
+    if nonce_at(path) != dead || fs::rename(path, &grave).is_err() {
+        return false;
     }
+    let is_dead = nonce_at(&grave) == dead;
+    if !is_dead {
+        let _ = fs::hard_link(&grave, path);
+    }
+    let _ = fs::remove_file(&grave);
+    is_dead
 }
 
 /// The count and the entry of a lease.

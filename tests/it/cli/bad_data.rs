@@ -162,8 +162,8 @@ fn malformed_annotations() {
     --- stderr
     coco: 1 stage on cpu
     failed   pairs
-      × stage `pairs`: cannot read an annotation file of COCO 2017: cannot access `coco/annotations/
-      │ person_keypoints_train2017.json`: No such file or directory (os error 2)
+      × stage `pairs`: cannot read an annotation file of COCO 2017: cannot access
+      │ `coco/annotations/person_keypoints_train2017.json`: No such file or directory (os error 2)
       help: check the data set's `root`, and that the download is complete
     failed   0 stages ran, 1 failed in [TIME]
     ");

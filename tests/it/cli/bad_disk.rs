@@ -6,8 +6,8 @@ use std::{
     process::Command,
 };
 
-use super::{CLIPS, Shell};
-use crate::support::skipped;
+use super::{CLIPS, Shell, walk};
+use crate::{incremental::corrupt, support::skipped};
 
 /// A file system of its own, small enough to be filled.
 struct Disk(PathBuf);
@@ -54,8 +54,9 @@ fn a_full_disk() {
         .replace("[\"linear\", \"quadratic\"]", "[\"linear\"]");
     shell.write("clips.toml", &text);
     let text = shell.transcript("run clips.toml");
-    let place = regex::Regex::new("item `[^`]*`|`cache/[^`]*`").unwrap();
-    insta::assert_snapshot!(place.replace_all(&text, "[PLACE]"), @"
+    // A path may need a line of its own.
+    let place = regex::Regex::new("[\\s│]+(item `[^`]*`|`cache/[^`]*`)").unwrap();
+    insta::assert_snapshot!(place.replace_all(&text, " [PLACE]"), @"
     $ pipe run clips.toml
     ? 3
     --- stderr
@@ -97,7 +98,8 @@ fn a_cache_that_cannot_be_written() {
     $ pipe run clips.toml --set clips.frames=9
     ? 3
     --- stderr
-      × cannot write to `cache/tmp`: read-only filesystem or storage medium
+      × cannot write to `cache/tmp`: read-only filesystem or storage medium, and 2 stages would have
+      │ to run, first `clips[method=linear]`
       help: name a folder that you may write to with `--cache DIR` or `PIPE_CACHE`
     ");
     // What is up to date needs no writing.
@@ -129,6 +131,79 @@ fn a_cache_that_cannot_be_written() {
     }
     disk.remount("rw");
     shell.succeed("run clips.toml --set clips.frames=9");
+}
+
+#[test]
+fn a_run_on_a_cache_that_cannot_be_written_locks_what_is_there_and_begins_nothing() {
+    let shell = Shell::new();
+    let Some(disk) = Disk::mount(&shell.path("cache"), "8m") else { return };
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml");
+    disk.remount("ro");
+    insta::assert_snapshot!(shell.transcript("run clips.toml --lock"), @"
+    $ pipe run clips.toml --lock
+    ? 0
+    --- stderr
+    all is up to date, which cannot be noted: the cache cannot be written
+    locked in clips.lock
+    ");
+    // Also where a remote is set, to which nothing is to be sent.
+    shell.succeed("run clips.toml --locked --remote shared");
+    for line in ["--set pairs.seed=9", "--set pairs.seed=9 --lock --remote shared", "--force pairs"]
+    {
+        let told = shell.transcript(&format!("run clips.toml {line}"));
+        let wanted = "and `pairs` would have to run, then perhaps 2 more stages";
+        let told = told.split_whitespace().collect::<Vec<_>>().join(" ").replace(" │", "");
+        assert!(told.contains("? 3") && told.contains(wanted), "{told}");
+    }
+}
+
+#[test]
+fn damage_in_a_cache_that_cannot_be_written_is_told() {
+    let shell = Shell::new();
+    let Some(disk) = Disk::mount(&shell.path("cache"), "8m") else { return };
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml");
+    for record in walk(&shell.path("cache/actions")) {
+        corrupt(&record, true);
+    }
+    let file = regex::Regex::new("actions/.*, of `[^`]*`").unwrap();
+    let told = |line: &str| file.replace_all(&shell.transcript(line), "[FILE]").into_owned();
+    insta::assert_snapshot!(told("cache verify --dry-run"), @"
+    $ pipe cache verify --dry-run
+    ? 4
+    --- stdout
+    checked 13 objects, [SIZE], and 7 records
+    damaged: [FILE]
+    damaged: [FILE]
+    damaged: [FILE]
+    --- stderr
+    3 damaged files not removed; `pipe cache verify` without --dry-run removes what is damaged
+    ");
+    disk.remount("ro");
+    insta::assert_snapshot!(told("cache verify"), @"
+    $ pipe cache verify
+    ? 4
+    --- stdout
+    checked 13 objects, [SIZE], and 7 records
+    damaged: [FILE]
+    damaged: [FILE]
+    damaged: [FILE]
+    --- stderr
+    3 damaged files not removed, since the cache cannot be written; `pipe cache verify` where it can be removes what is damaged
+    ");
+    let report = || -> serde_json::Value {
+        serde_json::from_slice(&shell.output("cache verify --json").stdout).unwrap()
+    };
+    let removed = |report: &serde_json::Value| {
+        let damaged = report["verify"]["damaged"].as_array().unwrap().clone();
+        damaged.iter().map(|damage| damage["removed"] == true).collect::<Vec<_>>()
+    };
+    assert_eq!(removed(&report()), [false; 3]);
+    disk.remount("rw");
+    assert_eq!(removed(&report()), [true; 3]);
+    let report = report();
+    assert_eq!((&report["sound"], removed(&report)), (&true.into(), Vec::new()));
 }
 
 #[test]

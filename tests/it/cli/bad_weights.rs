@@ -217,8 +217,8 @@ fn a_vae_whose_weights_do_not_fit() {
       │ safetensors file: header too small
       help: it may be cut short: copy or download it again
     absent: 3
-      × the model `model` cannot be read: the model has no weights `vae/
-      │ diffusion_pytorch_model.safetensors` (part.toml:22:9); needed by `part[method=linear]`
+      × the model `model` cannot be read: the model has no weights
+      │ `vae/diffusion_pytorch_model.safetensors` (part.toml:22:9); needed by `part[method=linear]`
       help: `vae` must hold `diffusion_pytorch_model.safetensors`, or shards with
             `diffusion_pytorch_model.safetensors.index.json`
     another configuration: 1
@@ -263,8 +263,8 @@ fn a_transformer_whose_weights_do_not_fit() {
       │ file: header too small
       help: it may be cut short: copy or download it again
     absent: 3
-      × the model `model` cannot be read: the model has no weights `transformer/
-      │ diffusion_pytorch_model.safetensors` (part.toml:22:9); needed by `part`
+      × the model `model` cannot be read: the model has no weights
+      │ `transformer/diffusion_pytorch_model.safetensors` (part.toml:22:9); needed by `part`
       help: `transformer` must hold `diffusion_pytorch_model.safetensors`, or shards with
             `diffusion_pytorch_model.safetensors.index.json`
     another configuration: 1

@@ -204,6 +204,7 @@ fn completions_and_schema_are_results() {
     ./lock.schema.json
     ./event.schema.json
     ./verify.schema.json
+    ./cache_verify.schema.json
     ");
     assert!(shell.path("pipeline.schema.json").exists());
 }

@@ -91,12 +91,44 @@ command = "ls $IN/input/files > $OUT/names"
 outputs = ["names"]
 "#;
 
+/// Two stages, each of which ends only while the other one runs.
+const MEETING: &str = r#"name = "meeting"
+
+[stages.one]
+kind    = "command"
+command = "touch PLACE/one; for i in $(seq 400); do [ -e PLACE/two ] && break; sleep 0.05; done; ls PLACE > $OUT/met"
+outputs = ["met"]
+
+[stages.two]
+kind    = "command"
+command = "touch PLACE/two; for i in $(seq 400); do [ -e PLACE/one ] && break; sleep 0.05; done; ls PLACE > $OUT/met"
+outputs = ["met"]
+"#;
+
+#[test]
+fn stages_are_executed_again_side_by_side() {
+    let shell = Shell::new();
+    let place = shell.path("place");
+    shell.write("meeting.toml", &MEETING.replace("PLACE", place.to_str().unwrap()));
+    for line in ["run", "verify"] {
+        let _ = std::fs::remove_dir_all(&place);
+        std::fs::create_dir(&place).unwrap();
+        let started = std::time::Instant::now();
+        shell.succeed(&format!("{line} meeting.toml --allow-commands --jobs 2"));
+        assert!(started.elapsed().as_secs() < 20, "{line}: one waited for the other in vain");
+    }
+    let report = shell.succeed("verify meeting.toml --allow-commands --jobs 2 --json");
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let stages: Vec<_> = report["stages"].as_array().unwrap().iter().collect();
+    assert_eq!(stages.iter().map(|stage| &stage["stage"]).collect::<Vec<_>>(), ["one", "two"]);
+}
+
 #[test]
 fn what_cannot_be_reproduced_is_found() {
     let shell = Shell::new();
     shell.write("clips.toml", CLIPS);
-    insta::assert_snapshot!(shell.transcript("verify clips.toml"), @"
-    $ pipe verify clips.toml
+    insta::assert_snapshot!(shell.transcript("verify clips.toml --jobs 1"), @"
+    $ pipe verify clips.toml --jobs 1
     ? 1
     --- stdout
     skipped    pairs  not up to date in the cache
@@ -108,8 +140,8 @@ fn what_cannot_be_reproduced_is_found() {
       help: `pipe run clips.toml` computes what can be compared
     ");
     shell.succeed("run clips.toml");
-    insta::assert_snapshot!(shell.transcript("verify clips.toml"), @"
-    $ pipe verify clips.toml
+    insta::assert_snapshot!(shell.transcript("verify clips.toml --jobs 1"), @"
+    $ pipe verify clips.toml --jobs 1
     ? 0
     --- stdout
     identical  pairs  [TIME]
@@ -124,8 +156,8 @@ fn what_cannot_be_reproduced_is_found() {
 
     shell.write("clock.toml", CLOCK);
     shell.succeed("run clock.toml --allow-commands");
-    insta::assert_snapshot!(shell.transcript("verify clock.toml"), @"
-    $ pipe verify clock.toml
+    insta::assert_snapshot!(shell.transcript("verify clock.toml --jobs 1"), @"
+    $ pipe verify clock.toml --jobs 1
     ? 1
     --- stdout
     skipped    clock  runs a shell command, which was not allowed
@@ -135,8 +167,8 @@ fn what_cannot_be_reproduced_is_found() {
       × nothing was verified
       help: read the commands, then verify again with --allow-commands
     ");
-    insta::assert_snapshot!(shell.transcript("verify clock.toml --allow-commands"), @"
-    $ pipe verify clock.toml --allow-commands
+    insta::assert_snapshot!(shell.transcript("verify clock.toml --allow-commands --jobs 1"), @"
+    $ pipe verify clock.toml --allow-commands --jobs 1
     ? 4
     --- stdout
     different  clock  the bytes differ, item `files`, `id`  [TIME]
@@ -154,8 +186,8 @@ fn stages_without_a_result_to_compare_with_are_no_success() {
     let shell = Shell::new();
     shell.write("clips.toml", CLIPS);
     shell.succeed("run clips.toml --only clips[method=linear]");
-    insta::assert_snapshot!(shell.transcript("verify clips.toml"), @"
-    $ pipe verify clips.toml
+    insta::assert_snapshot!(shell.transcript("verify clips.toml --jobs 1"), @"
+    $ pipe verify clips.toml --jobs 1
     ? 1
     --- stdout
     identical  pairs  [TIME]
@@ -209,8 +241,8 @@ fn a_stage_that_fails_this_time_says_why() {
     shell.write("once.toml", &text);
     shell.succeed("run once.toml --allow-commands");
     std::fs::write(&flag, "").unwrap();
-    insta::assert_snapshot!(shell.transcript("verify once.toml --allow-commands"), @"
-    $ pipe verify once.toml --allow-commands
+    insta::assert_snapshot!(shell.transcript("verify once.toml --allow-commands --jobs 1"), @"
+    $ pipe verify once.toml --allow-commands --jobs 1
     ? 1
     --- stdout
     failed     once  [TIME]

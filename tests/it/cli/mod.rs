@@ -27,6 +27,7 @@ mod mixed_models;
 mod model_settings;
 mod odd_paths;
 mod pipelines;
+mod places;
 mod plan;
 mod pretrain;
 mod prompts;

@@ -123,8 +123,8 @@ fn commands_are_refused_before_anything_runs() {
       × stage `count` runs a shell command at commands.toml:13:11, which was not allowed: ls $IN/input
       │ | wc -l > $OUT/n
       help: read the command, then run again with --allow-commands
-      × stage `sum` runs a shell command at commands.toml:19:11, which was not allowed: cksum < $IN/
-      │ input/files/n > $OUT/sum
+      × stage `sum` runs a shell command at commands.toml:19:11, which was not allowed: cksum <
+      │ $IN/input/files/n > $OUT/sum
       help: read the command, then run again with --allow-commands
     ");
     assert!(!shell.path("cache/objects").exists() || walk(&shell.path("cache/objects")).is_empty());

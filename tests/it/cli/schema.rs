@@ -185,6 +185,10 @@ fn locks_events_and_reports_fit_their_schemas() {
         let report = shell.output(line).stdout;
         assert_fits("verify", &serde_json::from_slice(&report).unwrap());
     }
+    assert_fits(
+        "cache_verify",
+        &serde_json::from_str(&shell.succeed("cache verify --json")).unwrap(),
+    );
     // A key that goes, or changes its type, would be seen.
     let mut lock: Value = serde_json::from_str(&lock).unwrap();
     lock["stages"]["pairs"]["output"] = "abc".into();
