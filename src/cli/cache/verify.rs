@@ -6,11 +6,9 @@ use serde_json::json;
 
 use crate::{
     cli::{error::CliError, exit, session::Session},
-    report::{
-        cache::CacheVerifyDocument,
-        style::{bytes, count},
-    },
+    report::{cache::CacheVerifyDocument, style::count},
     store::{Damage, Gone, Store, VerifyReport},
+    units::bytes,
 };
 
 /// Check all content, checkpoints and pictures against their digests, and all records; remove what is
