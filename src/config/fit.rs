@@ -14,8 +14,8 @@ use super::{
 use crate::{
     models::TextFormat,
     stages::{
-        Cause, IdleParam, ItemSize, KnownData, KnownModels, KnownParts, Misfit, Surroundings,
-        Trainings,
+        Cause, Examined, IdleParam, ItemSize, KnownData, KnownModels, KnownParts, Misfit,
+        Surroundings, Trainings,
     },
 };
 
@@ -40,6 +40,8 @@ struct Sizes {
 pub(super) struct Fits {
     models: KnownModels,
     data: KnownData,
+    /// What was seen of files of weights, if they are looked at.
+    examined: Option<Examined>,
     tasks: Vec<(Option<&'static str>, String)>,
     sizes: Vec<Sizes>,
     trained: Vec<Option<Rc<Trainings>>>,
@@ -50,11 +52,12 @@ pub(super) struct Fits {
 }
 
 impl Fits {
-    /// Nothing is known yet; `data` says whether the data is looked at.
-    pub fn new(data: bool) -> Self {
+    /// Nothing is known yet; `look` says whether data and the files of models are looked at.
+    pub fn new(look: bool) -> Self {
         Self {
             models: KnownModels::default(),
-            data: KnownData::new(data),
+            data: KnownData::new(look),
+            examined: look.then(Examined::default),
             tasks: Vec::new(),
             sizes: Vec::new(),
             trained: Vec::new(),
@@ -114,11 +117,14 @@ impl Fits {
         };
         self.trained.push(instance.work.trainings(&around).map(Rc::new));
         let misfits = instance.work.misfits(&around);
+        let flaws = self.examined.as_ref();
+        let flaws = flaws.map(|examined| instance.work.flaws(examined, parts.as_ref()));
         let (cautions, format) =
             (instance.work.cautions(&around), instance.work.text_format(&around));
         self.text_formats.push(format);
         self.warn(instance, cautions);
-        for misfit in misfits.into_iter().chain(too_large(size)) {
+        for misfit in misfits.into_iter().chain(too_large(size)).chain(flaws.into_iter().flatten())
+        {
             problems.add(self.problem(definition, sizes, misfit));
         }
     }

@@ -30,7 +30,7 @@ pub(crate) use freshness::{flat, place_of, same};
 pub(crate) use gather::Gatherer;
 pub use graph::Graph;
 pub(crate) use items::{ItemGroup, Items};
-pub use lack::{Lack, Lacking, absent_models, lacks};
+pub use lack::{Lack, Lacking, absent_models, lacks, unusable};
 pub use lock::{Deviation, DeviationKind, Lock, LockError, LockedModel, LockedStage};
 pub use memory::MemoryPlan;
 pub use select::{SelectError, select};

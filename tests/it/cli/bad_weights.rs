@@ -68,17 +68,17 @@ fn sizes_and_frames_that_do_not_fit() {
 }
 
 /// A part of a model, and the stage that reads its weights.
-struct Part {
+pub(super) struct Part {
     folder: &'static str,
     weights: &'static str,
     /// A tensor of it.
-    tensor: &'static str,
+    pub(super) tensor: &'static str,
     /// A value of its configuration, and one that its weights do not fit.
     config: [&'static str; 2],
     stage: &'static str,
 }
 
-const VAE: Part = Part {
+pub(super) const VAE: Part = Part {
     folder: "vae",
     weights: "diffusion_pytorch_model.safetensors",
     tensor: "encoder.conv_in.conv.bias",
@@ -125,7 +125,11 @@ pub(super) fn copy_of_the_model(shell: &Shell) -> PathBuf {
 
 impl Part {
     /// The bytes of a weights file made from the tensors that `change` leaves.
-    fn rewritten(&self, whole: &[u8], change: impl Fn(&mut Vec<(String, Vec<usize>)>)) -> Vec<u8> {
+    pub(super) fn rewritten(
+        &self,
+        whole: &[u8],
+        change: impl Fn(&mut Vec<(String, Vec<usize>)>),
+    ) -> Vec<u8> {
         let tensors = SafeTensors::deserialize(whole).unwrap();
         let mut shapes: Vec<_> =
             tensors.iter().map(|(name, view)| (name.to_owned(), view.shape().to_vec())).collect();
