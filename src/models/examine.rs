@@ -65,7 +65,6 @@ impl ModelSource {
             family(self)?;
         }
         self.check(&[part])?;
-        self.check_index(part)?;
         match part {
             "tokenizer" => {
                 let file = self.tokenizer_file()?;
@@ -82,7 +81,8 @@ impl ModelSource {
             "vae/config.json" => self.wanted("vae").map(drop),
             "transformer/config.json" => self.wanted("transformer").map(drop),
             _ => Ok(()),
-        }
+        }?;
+        self.check_index(part)
     }
 
     /// The names and shapes of the weights that a part's configuration asks for.
@@ -232,7 +232,11 @@ mod tests {
             configure(folder.path(), INDEX, part, json!(["x", class]));
             told.push(source.flaw(part).unwrap().message);
         }
-        insta::assert_snapshot!(told.join("\n"), @"");
+        insta::assert_snapshot!(told.join("\n"), @"
+        `model_index.json`: `vae` must be of the class `AutoencoderKLCogVideoX`, but is of `AutoencoderKLWan`
+        `model_index.json`: `text_encoder` must be of the class `T5EncoderModel` or `T5ForConditionalGeneration`, but is of `UMT5EncoderModel`
+        `model_index.json`: `tokenizer` must be of the class `T5Tokenizer` or `T5TokenizerFast`, but is of `CLIPTokenizer`
+        ");
         fs::write(folder.path().join(INDEX), "[]").unwrap();
         assert_eq!(
             source.flaw("transformer").unwrap().message,

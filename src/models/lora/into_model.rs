@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::{
     super::params::{Dtype, LoadError, Params, RawTensor, bytes_of},
-    Adapter, error,
+    Adapter,
 };
 
 /// Whether all these values are finite, in a type of 2 or 4 bytes.
@@ -44,9 +44,12 @@ impl Adapter {
         if is_finite(&bytes, dtype) {
             return Ok(bytes);
         }
-        Err(error(format!(
-            "merged into the model, `{name}` would not be finite numbers in {dtype:?}"
-        )))
+        Err(LoadError::NotFinite {
+            message: format!(
+                "`{name}` of the merged model would not be finite numbers in {dtype:?}"
+            ),
+            help: "give smaller `weights`, or another `precision`",
+        })
     }
 
     /// What is added to the weight of a module, row by row.
@@ -77,7 +80,7 @@ mod tests {
             adapter.merge_raw(tensor, dtype).map_err(|error| error.to_string())
         };
         let to_q = "blocks.0.attn1.to_q.weight";
-        insta::assert_snapshot!(merged(to_q, Dtype::F16).unwrap_err(), @"");
+        insta::assert_snapshot!(merged(to_q, Dtype::F16).unwrap_err(), @"`pytorch_lora_weights.safetensors`: merged into the model, `blocks.0.attn1.to_q.weight` would not be finite numbers in F16");
         assert_eq!(merged(to_q, Dtype::BF16).unwrap().len(), 48);
         assert_eq!(merged("other.weight", Dtype::F16).unwrap(), vec![0; 48]);
     }

@@ -94,9 +94,10 @@ impl Adapter {
         }
         let kept = if all > 0.0 { kept / all } else { 1.0 };
         if let Some(name) = factors.not_finite() {
-            return Err(error(format!(
-                "`{name}` of the sum would not be finite numbers: the weights are too large"
-            )));
+            return Err(LoadError::NotFinite {
+                message: format!("`{name}` of the merged adapter would not be finite numbers"),
+                help: "give smaller `weights`",
+            });
         }
         Ok(Combined { adapter: Self { rank, alpha: rank as f64, factors }, kept })
     }
@@ -226,7 +227,7 @@ mod tests {
     fn a_sum_that_is_no_numbers_is_refused() {
         let parts = [(trained(), 1e300), (trained(), 1.0)];
         let refused = Adapter::combine(&parts, Combination::Cat, None).unwrap_err();
-        insta::assert_snapshot!(refused, @"");
+        insta::assert_snapshot!(refused, @"`pytorch_lora_weights.safetensors`: `blocks.0.attn1.to_k.lora_A.weight` of the sum would not be finite numbers: the weights are too large");
     }
 
     #[test]

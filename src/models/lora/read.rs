@@ -97,9 +97,10 @@ pub(super) fn outline(
 fn check_finite(tensors: &Params) -> Result<(), LoadError> {
     match tensors.not_finite() {
         None => Ok(()),
-        Some(name) => Err(error(format!(
-            "`{name}` holds values that are not finite numbers, as after a training that diverged"
-        ))),
+        Some(name) => Err(LoadError::NotFinite {
+            message: format!("`{name}` holds values that are not finite numbers"),
+            help: "the training that made it has diverged: take a file that it saved earlier",
+        }),
     }
 }
 
@@ -374,7 +375,7 @@ mod tests {
             let b = adapter.factor("blocks.0.attn1.to_q", 'B');
             b.flat = b.flat.clone() + value;
             insta::allow_duplicates! {
-                insta::assert_snapshot!(message(&adapter.to_diffusers()), @"");
+                insta::assert_snapshot!(message(&adapter.to_diffusers()), @"`pytorch_lora_weights.safetensors`: `transformer.blocks.0.attn1.to_q.lora_B.weight` holds values that are not finite numbers, as after a training that diverged");
             }
         }
     }

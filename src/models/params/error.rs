@@ -95,6 +95,14 @@ pub enum LoadError {
         /// `vae` or `transformer`.
         part: &'static str,
     },
+    /// Values of weights are no finite numbers, or would be none.
+    #[error("{message}")]
+    NotFinite {
+        /// Which.
+        message: String,
+        /// What to do.
+        help: &'static str,
+    },
     /// The tensors do not fit the model.
     #[error("the weights do not fit the model: {0}")]
     Mismatch(Problems),
@@ -144,6 +152,7 @@ impl LoadError {
     pub fn help(&self) -> Option<&str> {
         match self {
             Self::Missing { help, .. } => Some(help),
+            Self::NotFinite { help, .. } => Some(help),
             Self::Format { .. } => Some("it may be cut short: copy or download it again"),
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::FileTooLarge => {
                 Some("it is not what its name says: copy or download it again")
