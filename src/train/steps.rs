@@ -461,7 +461,7 @@ mod tests {
         // Finite losses and gradients, and a step out of all numbers.
         let steps = Steps { learning_rate: f64::MAX, ..settings(1) };
         let diverged = diverge(&steps, None, |_| 1.0);
-        insta::assert_snapshot!(diverged, @"the loss is not a finite number at step 2 (learning rate 1.7976931348623157e308); the last loss that was is 0.0000");
+        insta::assert_snapshot!(diverged, @"a value of `p` is not a finite number at step 1 (learning rate 1.7976931348623157e308); the last loss that was is 0.0000");
 
         let folder = tempfile::tempdir().unwrap();
         let late = |step| if step == 4 { f32::NAN } else { 1.0 };

@@ -80,7 +80,7 @@ mod tests {
             adapter.merge_raw(tensor, dtype).map_err(|error| error.to_string())
         };
         let to_q = "blocks.0.attn1.to_q.weight";
-        insta::assert_snapshot!(merged(to_q, Dtype::F16).unwrap_err(), @"`pytorch_lora_weights.safetensors`: merged into the model, `blocks.0.attn1.to_q.weight` would not be finite numbers in F16");
+        insta::assert_snapshot!(merged(to_q, Dtype::F16).unwrap_err(), @"`blocks.0.attn1.to_q.weight` of the merged model would not be finite numbers in F16");
         assert_eq!(merged(to_q, Dtype::BF16).unwrap().len(), 48);
         assert_eq!(merged("other.weight", Dtype::F16).unwrap(), vec![0; 48]);
     }

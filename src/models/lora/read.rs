@@ -375,7 +375,7 @@ mod tests {
             let b = adapter.factor("blocks.0.attn1.to_q", 'B');
             b.flat = b.flat.clone() + value;
             insta::allow_duplicates! {
-                insta::assert_snapshot!(message(&adapter.to_diffusers()), @"`pytorch_lora_weights.safetensors`: `transformer.blocks.0.attn1.to_q.lora_B.weight` holds values that are not finite numbers, as after a training that diverged");
+                insta::assert_snapshot!(message(&adapter.to_diffusers()), @"`transformer.blocks.0.attn1.to_q.lora_B.weight` holds values that are not finite numbers");
             }
         }
     }

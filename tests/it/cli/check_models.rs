@@ -179,19 +179,20 @@ fn a_model_must_be_named() {
     let shell = Shell::new();
     shell.write("prompt.toml", "[stages.prompt]\nkind = \"text_encode\"\nmodel = \"\"\n");
     insta::assert_snapshot!(shell.transcript("check prompt.toml"), @r#"
-    $ pipe check prompt.toml
-    ? 2
-    --- stderr
-      × stage `prompt`: `model` must name a model, but is empty
-       ╭─[prompt.toml:3:9]
-     2 │ kind = "text_encode"
-     3 │ model = ""
-       ·         ─┬
-       ·          ╰── `model`
-       ╰────
-      help: name a folder in diffusers' layout, `hf:org/repo@revision`, or `builtin:tiny`
-    prompt.toml: 1 error
-    "#);
+$ pipe check latents.toml
+? 2
+--- stderr
+  × stage `latents`: cannot read `model/vae/config.json`: it has [SIZE], but at most [SIZE] are
+  │ read
+    ╭─[latents.toml:23:10]
+ 22 │ inputs = { videos = "clips" }
+ 23 │ model  = "model"
+    ·          ───┬───
+    ·             ╰── `model`
+    ╰────
+  help: it is not what its name says: copy or download it again
+latents.toml: 1 error
+"#);
     let blank = "[stages.prompt]\nkind = \"text_encode\"\nmodel = \"${model}\"\n[params]\nmodel = \" \\t\"\n";
     shell.write("blank.toml", blank);
     insta::assert_snapshot!(shell.transcript("run blank.toml"), @r#"
@@ -356,10 +357,9 @@ fn an_adapter_that_holds_no_numbers_is_refused() {
     --- stderr
     merge: 1 stage on cpu
     failed   one
-      × stage `one`, item `a.safetensors`: `pytorch_lora_weights.safetensors`:
-      │ `transformer.transformer_blocks.0.attn1.to_q.lora_B.weight` holds values that are not finite
-      │ numbers, as after a training that diverged
-      help: it must be the file that came with the weights
+      × stage `one`, item `a.safetensors`: `transformer.transformer_blocks.0.attn1.to_q.lora_B.weight`
+      │ holds values that are not finite numbers
+      help: the training that made it has diverged: take a file that it saved earlier
     failed   0 stages ran, 1 failed in [TIME]
     ");
 }
