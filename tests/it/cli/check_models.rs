@@ -179,20 +179,19 @@ fn a_model_must_be_named() {
     let shell = Shell::new();
     shell.write("prompt.toml", "[stages.prompt]\nkind = \"text_encode\"\nmodel = \"\"\n");
     insta::assert_snapshot!(shell.transcript("check prompt.toml"), @r#"
-$ pipe check latents.toml
-? 2
---- stderr
-  × stage `latents`: cannot read `model/vae/config.json`: it has [SIZE], but at most [SIZE] are
-  │ read
-    ╭─[latents.toml:23:10]
- 22 │ inputs = { videos = "clips" }
- 23 │ model  = "model"
-    ·          ───┬───
-    ·             ╰── `model`
-    ╰────
-  help: it is not what its name says: copy or download it again
-latents.toml: 1 error
-"#);
+    $ pipe check prompt.toml
+    ? 2
+    --- stderr
+      × stage `prompt`: `model` must name a model, but is empty
+       ╭─[prompt.toml:3:9]
+     2 │ kind = "text_encode"
+     3 │ model = ""
+       ·         ─┬
+       ·          ╰── `model`
+       ╰────
+      help: name a folder in diffusers' layout, `hf:org/repo@revision`, or `builtin:tiny`
+    prompt.toml: 1 error
+    "#);
     let blank = "[stages.prompt]\nkind = \"text_encode\"\nmodel = \"${model}\"\n[params]\nmodel = \" \\t\"\n";
     shell.write("blank.toml", blank);
     insta::assert_snapshot!(shell.transcript("run blank.toml"), @r#"
