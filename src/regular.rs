@@ -21,6 +21,33 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Reads a file of at most `most` bytes, or what a link leads to; of a larger one nothing is kept.
+pub fn read_at_most(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let file = open(path)?;
+    let len = file.metadata()?.len();
+    check_len(len, most)?;
+    let mut bytes = Vec::with_capacity(len.try_into().unwrap_or_default());
+    // It may grow meanwhile, and some files do not tell how long they are.
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    check_len(bytes.len() as u64, most)?;
+    Ok(bytes)
+}
+
+/// An error if a file to be read whole has more than `most` bytes.
+pub fn check_len(len: u64, most: u64) -> io::Result<()> {
+    if len <= most {
+        return Ok(());
+    }
+    let message = format!("it has {}, but at most {} are read", in_mib(len), in_mib(most));
+    Err(io::Error::new(io::ErrorKind::FileTooLarge, message))
+}
+
+/// `16 MiB`, or bytes where that would be rounded to nothing.
+fn in_mib(len: u64) -> String {
+    const MIB: u64 = 1 << 20;
+    if len < MIB { format!("{len} bytes") } else { format!("{} MiB", len.div_ceil(MIB)) }
+}
+
 /// An error unless it is a file; reading a folder gives an error of its own.
 pub fn check(kind: FileType) -> io::Result<()> {
     if kind.is_file() || kind.is_dir() {
@@ -66,6 +93,24 @@ mod tests {
         for (file, kind) in [("fifo", "a FIFO"), ("zero", "a device"), ("socket", "a socket")] {
             let error = read(&path(file)).unwrap_err().to_string();
             assert_eq!(error, format!("it is {kind}, not a regular file"));
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "12345").unwrap();
+        assert_eq!(read_at_most(&path, 5).unwrap(), b"12345");
+        let refused = |most| read_at_most(&path, most).unwrap_err();
+        assert_eq!(refused(4).to_string(), "it has 5 bytes, but at most 4 bytes are read");
+        // A hole takes no space on the disk, and would take all memory.
+        File::options().write(true).open(&path).unwrap().set_len(50 << 30).unwrap();
+        assert_eq!(refused(16 << 20).to_string(), "it has 51200 MiB, but at most 16 MiB are read");
+        assert_eq!(refused(16 << 20).kind(), io::ErrorKind::FileTooLarge);
+        // Files of the kernel say that they are empty.
+        if let Ok(whole) = fs::read("/proc/cpuinfo") {
+            assert!(read_at_most(Path::new("/proc/cpuinfo"), whole.len() as u64 / 2).is_err());
         }
     }
 }

@@ -22,9 +22,10 @@ use crate::{
 /// Check pipeline files and say all errors at once; nothing is run
 ///
 /// Data that is there must hold what is asked of it, and the images of a stage that takes up to 30 of
-/// them are decoded. Not looked into are the images of stages that take more, and the weights of
-/// models; the last line says so. Data and weights that are not there are told, but are no error: a
-/// file can be checked on another machine.
+/// them are decoded. Of models and adapters that are there, configurations and the headers of weights are
+/// read: all tensors must be there, in the shapes that the configuration asks for. Not looked into are the
+/// images of stages that take more, and the values of weights; the last line says so. Data and weights that
+/// are not there are told, but are no error: a file can be checked on another machine.
 #[derive(Debug, clap::Args)]
 pub(super) struct CheckArgs {
     /// The pipeline files
@@ -42,7 +43,7 @@ pub(super) fn check(args: &CheckArgs, session: &Session) -> Result<(), CliError>
     let mut documents = Vec::new();
     for file in &args.files {
         let name = file.display();
-        let options = LoadOptions { look_at_data: true, ..args.layers.options() };
+        let options = LoadOptions { look_at_files: true, ..args.layers.options() };
         match config::load(file, &options) {
             Ok(pipeline) => {
                 let stages = pipeline.instances.len();
@@ -105,8 +106,11 @@ fn unseen(pipeline: &Pipeline) -> Vec<String> {
     let images =
         pipeline.undecoded.then(|| format!("images where a stage takes more than {MOST_DECODED}"));
     let models = pipeline.instances.iter().filter_map(|instance| instance.work.weights());
-    let weights = models.map(|(model, _)| &model.0).find(|name| !name.starts_with("builtin:"));
-    let weights = weights.map(|name| format!("weights (`{name}`)"));
+    let weights = models.map(|(model, _)| model).find(|model| !model.is_builtin());
+    let weights = weights.map(|model| {
+        let what = if model.is_elsewhere() { "weights" } else { "values of weights" };
+        format!("{what} (`{}`)", model.0)
+    });
     images.into_iter().chain(weights).collect()
 }
 

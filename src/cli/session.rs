@@ -129,7 +129,7 @@ pub(super) struct LayerArgs {
 
 impl LayerArgs {
     pub fn options(&self) -> LoadOptions {
-        LoadOptions { profile: self.profile.clone(), set: self.set.clone(), look_at_data: false }
+        LoadOptions { profile: self.profile.clone(), set: self.set.clone(), look_at_files: false }
     }
 
     /// The command that does `verb` with a file and these layers, as a person may copy it.

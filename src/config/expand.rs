@@ -31,8 +31,8 @@ pub(super) struct Expander<'a> {
     pub sources: &'a Arc<Sources>,
     /// The pipeline's seed and where it was written.
     pub seed: (u64, Option<Origin>),
-    /// Whether the data must hold what is asked of it, where it is there.
-    pub look_at_data: bool,
+    /// Whether data and models must hold what is asked of them, where they are there.
+    pub look_at_files: bool,
 }
 
 /// The part of an instance that its own parameters decide.
@@ -54,7 +54,7 @@ impl Expander<'_> {
         problems: &mut Problems,
     ) -> (Vec<Instance>, Found) {
         let mut instances: Vec<Instance> = Vec::new();
-        let (mut fits, mut leaks) = (Fits::new(self.look_at_data), Leaks::default());
+        let (mut fits, mut leaks) = (Fits::new(self.look_at_files), Leaks::default());
         let mut made: Vec<HashMap<Vec<u32>, Option<usize>>> =
             definitions.iter().map(|_| HashMap::new()).collect();
         for &index in order {

@@ -18,8 +18,8 @@ use super::{
 use crate::{
     models::TextFormat,
     stages::{
-        Cause, Caution, IdleParam, ItemSize, KnownData, KnownModels, KnownParts, Lineage, Misfit,
-        Mismatch, Surroundings, Trainings,
+        Cause, Caution, Examined, IdleParam, ItemSize, KnownData, KnownModels, KnownParts, Lineage,
+        Misfit, Mismatch, Surroundings, Trainings,
     },
 };
 
@@ -72,6 +72,8 @@ impl Makers {
 pub(super) struct Fits {
     models: KnownModels,
     data: KnownData,
+    /// What was seen of files of weights, if they are looked at.
+    examined: Option<Examined>,
     tasks: Vec<(Option<&'static str>, String)>,
     sizes: Vec<Sizes>,
     trained: Vec<Option<Rc<Trainings>>>,
@@ -86,11 +88,12 @@ pub(super) struct Fits {
 }
 
 impl Fits {
-    /// Nothing is known yet; `data` says whether the data is looked at.
-    pub fn new(data: bool) -> Self {
+    /// Nothing is known yet; `look` says whether data and the files of models are looked at.
+    pub fn new(look: bool) -> Self {
         Self {
             models: KnownModels::default(),
-            data: KnownData::new(data),
+            data: KnownData::new(look),
+            examined: look.then(Examined::default),
             tasks: Vec::new(),
             sizes: Vec::new(),
             trained: Vec::new(),
@@ -164,11 +167,14 @@ impl Fits {
         self.lineages.push(instance.work.lineage(&around).map(Rc::new));
         let misfits = instance.work.misfits(&around);
         let mismatches = instance.work.mismatches(&around);
+        let flaws = self.examined.as_ref();
+        let flaws = flaws.map(|examined| instance.work.flaws(examined, parts.as_ref()));
         let (cautions, format) =
             (instance.work.cautions(&around), instance.work.text_format(&around));
         self.text_formats.push(format);
         self.warn(instance, cautions);
-        for misfit in misfits.into_iter().chain(too_large(size)) {
+        for misfit in misfits.into_iter().chain(too_large(size)).chain(flaws.into_iter().flatten())
+        {
             problems.add(self.problem(definition, sizes, misfit));
         }
         for mismatch in mismatches {

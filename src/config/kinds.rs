@@ -89,7 +89,10 @@ impl Walk<'_> {
         self.range(schema, node);
         match &mut node.data {
             Data::String(text) if schema["format"] == "path" => {
+                // What must name something and does not stays as it is, and is refused.
+                let is_named = schema["pattern"].is_null() || !text.trim().is_empty();
                 if let Some(origin) = node.origin
+                    && is_named
                     && !text.starts_with("hf:")
                     && !text.starts_with("builtin:")
                 {

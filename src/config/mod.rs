@@ -63,8 +63,9 @@ pub struct LoadOptions {
     pub profile: Option<String>,
     /// `--set`, each `key=value` with a key such as `lora.steps`, `params.size` or `seed`.
     pub set: Vec<String>,
-    /// Whether the data is looked at: too few images are then an error of the file.
-    pub look_at_data: bool,
+    /// Whether data and the files of models are looked at, where they are there: too few images, or weights that
+    /// do not fit, are then an error of the file.
+    pub look_at_files: bool,
 }
 
 /// Reads a pipeline file; one without stages is wrong, since there is nothing to do with it.
@@ -154,9 +155,9 @@ impl Builder<'_> {
             let unused = UnusedAxes { axes: &axes, merged, sources: self.sources };
             unused.check(used, problems);
         }
-        let look_at_data = self.options.look_at_data;
+        let look_at_files = self.options.look_at_files;
         let expander =
-            Expander { axes: &axes, scope: &scope, sources: self.sources, seed, look_at_data };
+            Expander { axes: &axes, scope: &scope, sources: self.sources, seed, look_at_files };
         let (instances, found) = expander.expand(&definitions, &order, problems);
         tables::check_metrics(written_tables, &instances, problems);
         let stem = || self.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());

@@ -140,7 +140,7 @@ impl<'a> Executor<'a> {
             Schedule::new(&decider, &graph, &selection, self.store, &self.options, workers)
                 .with_fresh(fresh);
         let meter = Meter::new(self.options.device == Device::flex(), self.options.card.as_deref());
-        let mut summary = std::thread::scope(|scope| {
+        let (mut summary, unusable) = std::thread::scope(|scope| {
             let (job_sender, jobs) = mpsc::channel();
             let (message_sender, messages) = mpsc::channel::<Message>();
             let jobs = std::sync::Arc::new(Mutex::new(jobs));
@@ -165,7 +165,7 @@ impl<'a> Executor<'a> {
         decider.ran()?;
         summary.wall_secs = start.elapsed().as_secs_f64();
         on_event(RunEvent::RunFinished(summary.clone()));
-        Ok(summary)
+        if unusable.is_empty() { Ok(summary) } else { Err(ExecError::Lacks(unusable)) }
     }
 
     /// What calls the stages of a pipeline.
@@ -274,7 +274,7 @@ pub enum ExecError {
     /// No plan could be made.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// Weights or data are not there: exit code 3.
+    /// Weights or data are not there, or cannot be used: exit code 3.
     #[error("{}", .0.iter().map(Lacking::message).collect::<Vec<_>>().join("\n"))]
     Lacks(Vec<Lacking>),
     /// Stages would run shell commands without permission: exit code 2.

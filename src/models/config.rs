@@ -11,7 +11,9 @@ use serde_json::{Map, Value};
 use super::LoadError;
 
 /// Keys that say how the reference computes, not what.
-const HARMLESS: &[&str] = &["dropout", "force_upcast"];
+const HARMLESS: &[&str] = &[DROPOUT, "force_upcast"];
+/// The share of values that the reference drops in training.
+const DROPOUT: &str = "dropout";
 
 /// Reads a parsed file into its type, every key of which has a default.
 pub fn parse<T: DeserializeOwned>(file: &str, config: &Value) -> Result<T, LoadError> {
@@ -130,6 +132,9 @@ impl Check {
         keys: &BTreeMap<String, Value>,
         harmless: &[&str],
     ) -> Result<(), LoadError> {
+        let drops =
+            keys.get(DROPOUT).filter(|share| !share.is_null() && share.as_f64() != Some(0.0));
+        self.only(DROPOUT, drops.is_none(), "0: no layer drops values in training here")?;
         let changes_maths = |key: &str| !key.starts_with('_') && !harmless.contains(&key);
         match keys.iter().find(|(key, value)| changes_maths(key) && !value.is_null()) {
             None => Ok(()),

@@ -11,6 +11,7 @@ pub mod cache;
 pub mod cogvideox;
 mod conditioning;
 mod config;
+mod examine;
 pub mod hub;
 pub mod lora;
 pub mod ltx_video;
@@ -25,6 +26,7 @@ pub mod t5;
 
 pub use cache::{ModelCache, family, published_text_format, weight_dtype};
 pub use conditioning::ImageConditioning;
+pub use examine::{Flaw, Shapes};
 pub use lora::{Adapter, LoraTargets};
 pub use memory::{ClipSize, Memory};
 pub use params::{LoadError, ParamReader, Params, Start};

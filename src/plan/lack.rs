@@ -10,7 +10,7 @@ use super::{Graph, PlanError, PlanOptions, Selection, gather::path_param};
 use crate::{
     config::{Instance, Pipeline, Place},
     models::{LoadError, ModelRef},
-    stages::MODEL_PARAMS,
+    stages::{Cause, Examined, KnownParts, MODEL_PARAMS, Misfit},
 };
 
 /// Something a stage needs before it can even be decided whether it must run.
@@ -24,6 +24,16 @@ pub enum Lack {
         /// Why.
         message: String,
         /// How to get it.
+        help: Option<String>,
+    },
+    /// Files of adapters.
+    #[error("the adapters of `{root}` cannot be used: {message}")]
+    Adapters {
+        /// Their folder.
+        root: String,
+        /// Why.
+        message: String,
+        /// What to do.
         help: Option<String>,
     },
     /// The folder of a stage's outside files.
@@ -42,6 +52,19 @@ impl Lack {
         Self::Weights { model: model.0.clone(), message: error.to_string(), help }
     }
 
+    /// What is wrong with the files of an instance's model or adapters.
+    fn flaw(instance: &Instance, Misfit { cause, message, help }: Misfit) -> Self {
+        match (instance.work.source_root(), instance.work.weights()) {
+            (Some(root), _) if cause == Cause::Param("files") => {
+                Self::Adapters { root: root.display().to_string(), message, help }
+            }
+            (_, model) => {
+                let model = model.map(|(model, _)| model.0.clone()).unwrap_or_default();
+                Self::Weights { model, message, help }
+            }
+        }
+    }
+
     fn data(root: &Path, param: Option<String>) -> Self {
         Self::Data { param, path: root.to_owned() }
     }
@@ -50,6 +73,7 @@ impl Lack {
     pub fn what(&self) -> String {
         match self {
             Self::Weights { model, .. } => format!("the model `{model}`"),
+            Self::Adapters { root, .. } => format!("the adapters of `{root}`"),
             Self::Data { path, .. } => format!("the data folder `{}`", path.display()),
         }
     }
@@ -57,7 +81,7 @@ impl Lack {
     /// How to get it.
     pub fn help(&self) -> Option<String> {
         match self {
-            Self::Weights { help, .. } => help.clone(),
+            Self::Weights { help, .. } | Self::Adapters { help, .. } => help.clone(),
             Self::Data { param: Some(param), .. } => {
                 Some(format!("put the data there, or set `{param}` to its folder"))
             }
@@ -140,6 +164,7 @@ fn place(instance: &Instance, lack: &Lack) -> Option<Place> {
             let param = MODEL_PARAMS.into_iter().find(|name| named(name) == Some(model));
             param?.to_owned()
         }
+        Lack::Adapters { .. } => "files".to_owned(),
         Lack::Data { path, .. } => path_param(instance, path)?,
     };
     instance.places.get(&param)
@@ -205,4 +230,19 @@ impl<'a> Absences<'a> {
 /// What the stages of a pipeline need from outside and this machine does not have.
 pub fn lacks(pipeline: &Pipeline) -> Vec<Lacking> {
     Absences::new(pipeline).gather(&pipeline.instances)
+}
+
+/// What keeps instances from running that shows in the files of their models and adapters: configurations and
+/// headers are looked at, of those that are meant. What is not there at all is a lack of another kind.
+pub fn unusable(pipeline: &Pipeline, is_meant: impl Fn(usize) -> bool) -> Vec<Lacking> {
+    let (examined, mut known) = (Examined::default(), KnownParts::default());
+    let mut found = Vec::new();
+    for (index, instance) in pipeline.instances.iter().enumerate() {
+        let on_port = known.add(&instance.work, instance.inputs.get("model").copied());
+        if is_meant(index) {
+            let flaws = instance.work.flaws(&examined, on_port.as_ref()).into_iter();
+            found.extend(flaws.map(|flaw| (instance, Lack::flaw(instance, flaw))));
+        }
+    }
+    Lacking::gather(found)
 }

@@ -13,6 +13,7 @@ mod decode;
 mod draw;
 mod entry;
 mod error;
+mod examined;
 mod fit;
 mod idle;
 mod interpolate;
@@ -42,6 +43,7 @@ pub use decode::Decode;
 pub use draw::Draw;
 pub use entry::{ParsedStage, StageEntry};
 pub use error::{ParamError, StageError};
+pub use examined::Examined;
 pub use fit::{Cause, Caution, IdleParam, ItemSize, KnownModels, Misfit, OwnSize, Surroundings};
 pub use interpolate::Interpolate;
 pub use lora_merge::LoraMerge;
@@ -251,6 +253,15 @@ pub trait Stage: Send + Sync {
     /// Parts of different models that it would bring together.
     fn mismatches(&self, _around: &Surroundings<'_>) -> Vec<Mismatch> {
         Vec::new()
+    }
+
+    /// What is wrong with the files of its model, and with other files of weights that it names, as far as
+    /// configurations and headers tell; `on_port` is what is on its port `model`, if that is known.
+    fn flaws(&self, examined: &Examined, on_port: Option<&ModelParts>) -> Vec<Misfit> {
+        match self.weights() {
+            Some((model, parts)) => examined.model((MODEL_PARAMS[0], model), parts, on_port),
+            None => Vec::new(),
+        }
     }
 
     /// What of it is not wrong beside what it will be given, but seldom meant, or cannot be known to be right:

@@ -19,7 +19,7 @@ use crate::{
         held_out::{Evaluation, HeldOut, HeldOutClip, QUANTILES},
         optimizer::AdamW,
         schedule::LrSchedule,
-        steps::{StepReport, TrainError},
+        steps::{Diverged, StepReport, TrainError},
     },
 };
 
@@ -94,14 +94,9 @@ pub(super) fn train_error(error: TrainError) -> StageError {
     match error {
         TrainError::Stopped => StageError::Cancelled,
         TrainError::Load(error) => error.into(),
-        // Before any step was made, no rate of learning has done it.
-        TrainError::NotFinite { step: 1, .. } => StageError::failed(error.to_string()).with_help(
-            "the model's weights, or the latents, may hold such numbers: read them again from where they \
-             came",
-        ),
-        TrainError::NotFinite { .. } => StageError::failed(error.to_string()).with_help(
-            "lower `learning_rate`, or add warmup with `lr_schedule` and `warmup_steps`",
-        ),
+        TrainError::NotFinite(diverged) => {
+            StageError::failed(diverged.to_string()).with_help(diverged_help(&diverged))
+        }
         TrainError::Checkpoint(error) => {
             let error = StoreError::io(Path::new("checkpoints"), error);
             let failure = StageError::environment(error.to_string());
@@ -114,6 +109,24 @@ pub(super) fn train_error(error: TrainError) -> StageError {
             Ok(error) => *error,
             Err(error) => StageError::failed(error.to_string()),
         },
+    }
+}
+
+/// What helps a training that diverged.
+fn diverged_help(diverged: &Diverged) -> String {
+    // Before any step was made, no rate of learning has done it.
+    if diverged.step == 1 && diverged.last_loss.is_none() {
+        return "the model's weights, or the latents, may hold such numbers: read them again from where \
+                they came"
+            .to_owned();
+    }
+    let help = "lower `learning_rate`, clip gradients with a lower `max_grad_norm`, or add warmup with \
+                `lr_schedule` and `warmup_steps`";
+    match diverged.kept {
+        Some(step) => format!(
+            "{help}; the state at step {step} is kept: with `steps = {step}` a training ends there"
+        ),
+        None => help.to_owned(),
     }
 }
 

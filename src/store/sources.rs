@@ -33,8 +33,13 @@ impl SourceReader {
 
     /// Reads the file at `path` below the folder.
     pub fn read(&self, path: &str) -> Result<Vec<u8>, StoreError> {
+        self.read_at_most(path, u64::MAX)
+    }
+
+    /// The same of a file that must not have more than `most` bytes.
+    pub fn read_at_most(&self, path: &str, most: u64) -> Result<Vec<u8>, StoreError> {
         let full = self.below(path)?;
-        match regular::read(&full) {
+        match regular::read_at_most(&full, most) {
             Ok(bytes) => {
                 self.note(path.to_owned(), Digest::of(&bytes));
                 Ok(bytes)
@@ -52,7 +57,7 @@ impl SourceReader {
     /// goes by what he sees reads the file.
     pub fn open(&self, path: &str) -> Result<fs::File, StoreError> {
         let full = self.below(path)?;
-        fs::File::open(&full).map_err(|e| source_error(&full, e))
+        regular::open(&full).map_err(|e| source_error(&full, e))
     }
 
     /// The names in the folder at `path`, sorted; folders end in `/`.

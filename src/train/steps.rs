@@ -1,6 +1,6 @@
 //! The loop every training shares: gradients, clipping, `AdamW`, average, checkpoints.
 
-use std::ops::ControlFlow;
+use std::{fmt, ops::ControlFlow};
 
 use burn::tensor::Device;
 
@@ -59,6 +59,32 @@ pub struct Trained {
     pub held_out: Vec<Evaluation>,
 }
 
+/// Where the arithmetic of a training left the finite numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Diverged {
+    /// `the loss`, `the gradient norm`, or a parameter.
+    pub what: String,
+    /// From 1.
+    pub step: usize,
+    /// The step's learning rate.
+    pub learning_rate: f64,
+    /// The last loss that was a finite number.
+    pub last_loss: Option<f32>,
+    /// The step of the last state that is kept, if a shorter training goes on from there.
+    pub kept: Option<usize>,
+}
+
+impl fmt::Display for Diverged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, step, learning_rate, last_loss, .. } = self;
+        write!(
+            f,
+            "{what} is not a finite number at step {step} (learning rate {learning_rate:e})"
+        )?;
+        last_loss.map_or(Ok(()), |loss| write!(f, "; the last loss that was is {loss:.4}"))
+    }
+}
+
 /// Why training did not finish.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
@@ -66,15 +92,8 @@ pub enum TrainError {
     #[error("interrupted")]
     Stopped,
     /// The arithmetic left the finite numbers.
-    #[error("the {what} is not a finite number at step {step} (learning rate {learning_rate:e})")]
-    NotFinite {
-        /// `loss` or `gradient norm`.
-        what: &'static str,
-        /// From 1.
-        step: usize,
-        /// The step's learning rate.
-        learning_rate: f64,
-    },
+    #[error("{0}")]
+    NotFinite(Diverged),
     /// A checkpoint could not be read or written.
     #[error("cannot access the checkpoints: {0}")]
     Checkpoint(#[from] std::io::Error),
@@ -159,12 +178,18 @@ impl Steps {
         if first == 0 {
             state.held_out = task.held_out(0, state.result())?.into_iter().collect();
         }
+        let mut kept = (first > 0 && checkpoints.is_some()).then_some(first);
         while state.step < stop {
             let found = task.gradients(state.step, &state.params)?;
             let loss = found.loss;
-            self.advance(state, found)?;
+            self.advance(state, found, kept)?;
             let evaluation = task.held_out(state.step, state.result())?;
             state.held_out.extend(evaluation);
+            let is_due = (state.step - first).is_multiple_of(self.save_every.max(1));
+            if state.step == stop || is_due {
+                // A state that is no numbers any more must not take the place of the last that was.
+                self.check(state, kept)?;
+            }
             let report = StepReport { done: state.step, total: self.steps, loss };
             let ended = observe(report).is_break();
             if let Some(checkpoints) = &mut checkpoints {
@@ -176,8 +201,9 @@ impl Steps {
                              it: {error}"
                         );
                     }
-                } else if ended || (state.step - first).is_multiple_of(self.save_every.max(1)) {
+                } else if is_due || ended && self.check(state, kept).is_ok() {
                     checkpoints.save(state, Keep::Rolling)?;
+                    kept = Some(state.step);
                 }
             }
             if ended {
@@ -187,15 +213,55 @@ impl Steps {
         Ok(())
     }
 
+    /// The learning rate of a step, from 0.
+    fn rate(&self, step: usize) -> f64 {
+        self.learning_rate * self.schedule.factor(step, self.warmup_steps, self.steps)
+    }
+
+    /// That something is not finite at a step, from 1; `kept` is the step of the last state that is.
+    fn diverged(
+        &self,
+        what: impl Into<String>,
+        step: usize,
+        losses: &[f32],
+        kept: Option<usize>,
+    ) -> TrainError {
+        TrainError::NotFinite(Diverged {
+            what: what.into(),
+            step,
+            learning_rate: self.rate(step - 1),
+            last_loss: losses.last().copied(),
+            // Another length is another training where the rate depends on it.
+            kept: kept.filter(|_| !self.schedule.depends_on_steps()),
+        })
+    }
+
+    /// Checks that what is trained, and what was seen of it, are finite numbers.
+    fn check(&self, state: &State, kept: Option<usize>) -> Result<(), TrainError> {
+        let error = |what: String| Err(self.diverged(what, state.step, &state.losses, kept));
+        let all = [Some(&state.params), state.ema.as_ref()];
+        if let Some(name) = all.into_iter().flatten().find_map(Params::not_finite) {
+            return error(format!("a value of `{name}`"));
+        }
+        let seen = state.held_out.iter().flat_map(|evaluation| &evaluation.losses);
+        if seen.copied().all(f32::is_finite) {
+            return Ok(());
+        }
+        error("a loss on clips held out".to_owned())
+    }
+
     /// One step of the optimizer.
-    fn advance(&self, state: &mut State, gradients: Gradients) -> Result<(), TrainError> {
-        let learning_rate =
-            self.learning_rate * self.schedule.factor(state.step, self.warmup_steps, self.steps);
+    fn advance(
+        &self,
+        state: &mut State,
+        gradients: Gradients,
+        kept: Option<usize>,
+    ) -> Result<(), TrainError> {
+        let learning_rate = self.rate(state.step);
         let norm = global_norm(&gradients.by_name);
-        for (what, value) in [("loss", gradients.loss), ("gradient norm", norm)] {
+        for (what, value) in [("the loss", gradients.loss), ("the gradient norm", norm)] {
             if !value.is_finite() {
-                let step = state.step + 1;
-                return Err(TrainError::NotFinite { what, step, learning_rate });
+                return Err(self.diverged(what, state.step + 1, &state.losses, kept));
             }
         }
         state.step += 1;
@@ -360,22 +426,53 @@ mod tests {
         check(&fit_to(&[4, 9, 15], Some(folder.path()), 1).unwrap());
     }
 
-    #[test]
-    fn a_loss_that_is_no_number_names_the_step() {
+    /// Trains one parameter whose gradient is `factor` of the step, with the checkpoints in a folder; gives
+    /// why it ended.
+    fn diverge(settings: &Steps, folder: Option<&Path>, factor: impl Fn(usize) -> f32) -> Diverged {
         let device = Device::flex();
         let init = || {
             let flat = Tensor::zeros([1], &device);
             Params([("p".to_owned(), Param { flat, shape: vec![1] })].into())
         };
         let mut gradients = |step: usize, params: &Params| {
-            let factor = if step == 2 { f32::NAN } else { 1.0 };
+            let factor = factor(step);
             gradient::of_loss(params, |leaves| Ok((leaves.0["p"].flat.clone() * factor).sum()))
         };
         let go = &mut |_: StepReport| ControlFlow::Continue(());
-        let error = run(&settings(5), &[5], None, &device, init, &mut gradients, go).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the loss is not a finite number at step 3 (learning rate 5e-2)"
-        );
+        let checkpoints = folder.map(|folder| Checkpoints::open(folder).unwrap());
+        let stops = [settings.steps];
+        match run(settings, &stops, checkpoints, &device, init, &mut gradients, go) {
+            Err(TrainError::NotFinite(diverged)) => diverged,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_loss_that_is_no_number_names_the_step_and_the_last_that_was_one() {
+        let no_number = |step| if step == 2 { f32::NAN } else { 1.0 };
+        let diverged = diverge(&settings(5), None, no_number);
+        insta::assert_snapshot!(diverged, @"the loss is not a finite number at step 3 (learning rate 5e-2); the last loss that was is -0.0500");
+        let at_once = diverge(&settings(5), None, |_| f32::INFINITY);
+        insta::assert_snapshot!(at_once, @"the loss is not a finite number at step 1 (learning rate 5e-2)");
+    }
+
+    #[test]
+    fn a_state_that_is_no_numbers_takes_the_place_of_none_that_was() {
+        // Finite losses and gradients, and a step out of all numbers.
+        let steps = Steps { learning_rate: f64::MAX, ..settings(1) };
+        let diverged = diverge(&steps, None, |_| 1.0);
+        insta::assert_snapshot!(diverged, @"a value of `p` is not a finite number at step 1 (learning rate 1.7976931348623157e308); the last loss that was is 0.0000");
+
+        let folder = tempfile::tempdir().unwrap();
+        let late = |step| if step == 4 { f32::NAN } else { 1.0 };
+        let diverged = diverge(&settings(9), Some(folder.path()), late);
+        assert_eq!((diverged.step, diverged.kept), (5, Some(3)));
+        let mut checkpoints = Checkpoints::open(folder.path()).unwrap();
+        let state = checkpoints.latest(9, &Device::flex()).unwrap().unwrap();
+        assert_eq!((state.step, state.params.not_finite()), (3, None));
+        // Where the rate depends on the length, a shorter training is another one.
+        let cosine = Steps { schedule: LrSchedule::Cosine, ..settings(9) };
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(diverge(&cosine, Some(folder.path()), late).kept, None);
     }
 }

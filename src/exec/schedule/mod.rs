@@ -22,7 +22,7 @@ use super::{
     work::{Job, Message, stage_error},
 };
 use crate::{
-    plan::{Decider, Found, Graph, MemoryPlan, PlanError, Selection, StaleReason},
+    plan::{self, Decider, Found, Graph, Lacking, MemoryPlan, PlanError, Selection, StaleReason},
     store::{Digest, Fingerprint, Record, Store},
 };
 
@@ -138,22 +138,30 @@ impl<'a> Schedule<'a> {
         Self { lookups, ..self }
     }
 
-    /// Decides, starts and waits until nothing is left to do.
+    /// Decides, starts and waits until nothing is left to do. Before the first stage starts, the files of
+    /// the models of all that may run are looked at; with one that cannot be used, nothing runs.
     pub(super) fn walk(
         mut self,
         jobs: &Sender<Job>,
         messages: &Receiver<Message>,
         on_event: &mut dyn FnMut(RunEvent),
-    ) -> RunSummary {
+    ) -> (RunSummary, Vec<Lacking>) {
         for &index in self.graph.order() {
             self.wake(index);
         }
+        let mut unusable = None;
         loop {
             self.look_again();
             self.decide_ready(on_event);
             while self.running.len() < self.workers
                 && let Some(job) = self.next_job()
             {
+                let unusable = unusable.get_or_insert_with(|| self.unusable());
+                if !unusable.is_empty() {
+                    self.outcome = Outcome::Failed;
+                    self.states[job.index] = State::Queued;
+                    return (self.summary(), std::mem::take(unusable));
+                }
                 jobs.send(job).expect("workers wait for jobs as long as the sender lives");
             }
             if self.running.is_empty() {
@@ -177,7 +185,15 @@ impl<'a> Schedule<'a> {
                 Some(Message::Ended { job, result }) => self.ended(&job, *result, on_event),
             }
         }
-        self.summary()
+        (self.summary(), Vec::new())
+    }
+
+    /// What is wrong with the models and adapters of what may run.
+    fn unusable(&self) -> Vec<Lacking> {
+        let may_run = |index: usize| {
+            !matches!(self.states[index], State::Unneeded | State::Done { .. } | State::Skipped)
+        };
+        plan::unusable(self.decider.pipeline, may_run)
     }
 
     /// Makes an instance ready if all it needs is known.

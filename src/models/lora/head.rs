@@ -1,12 +1,70 @@
 //! A look at the header of an adapter file: it tells what is none before the file is read, which may be
-//! larger than the memory.
+//! larger than the memory, and what an adapter is for before anything runs.
 
-use std::{fs::File, path::Path};
+use std::{collections::BTreeMap, fs::File, path::Path};
 
-use super::super::params::{LoadError, TensorFile};
+use super::{
+    super::{
+        params::{LoadError, TensorFile},
+        source::MAX_CONFIG,
+    },
+    read::outline,
+    settings::Settings,
+};
+use crate::regular;
+
+/// The name of peft's file, which needs the settings beside it.
+pub const PEFT_WEIGHTS: &str = "adapter_model.safetensors";
+/// The settings.
+pub const PEFT_CONFIG: &str = "adapter_config.json";
+
+/// Why a file of this name is not read as an adapter, as in "`x` is a pickle file".
+pub fn refused_name(file: &str) -> Option<&'static str> {
+    let ending = Path::new(file).extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    match ending.to_ascii_lowercase().as_str() {
+        "safetensors" => None,
+        "gguf" => Some("is a GGUF file, whose quantised weights are not supported"),
+        "bin" | "ckpt" | "pt" | "pth" => {
+            Some("is a pickle file, which can run code when it is read")
+        }
+        _ => Some("must be a safetensors file"),
+    }
+}
+
+/// What an adapter file on disk cannot be used for, by its header and peft's settings beside it: whether it is
+/// an adapter, and for linear layers of a model whose tensors are `model`. Errors call it `file`.
+pub fn check_outline(
+    path: &Path,
+    file: &str,
+    model: Option<&BTreeMap<String, Vec<usize>>>,
+) -> Result<(), LoadError> {
+    let io = |path: &Path, source| LoadError::Io { path: path.display().to_string(), source };
+    let opened = regular::open(path).map_err(|source| io(path, source))?;
+    let head = checked(opened, file)?;
+    let settings = if path.file_name().is_some_and(|name| name == PEFT_WEIGHTS) {
+        let config = path.with_file_name(PEFT_CONFIG);
+        let read = regular::read_at_most(&config, MAX_CONFIG);
+        Settings::of_peft(&read.map_err(|source| io(&config, source))?)
+    } else {
+        Settings::of_entries(head.entries())
+    };
+    let shapes = head.tensors().map(|(name, info)| (name, info.shape.clone()));
+    let fits = settings.and_then(|settings| outline(shapes, &settings)).and_then(|adapter| {
+        let Some(model) = model else { return Ok(()) };
+        adapter.check_shapes(model.iter().map(|(name, shape)| (name.as_str(), &shape[..])))
+    });
+    fits.map_err(|error| match error {
+        LoadError::Config { message, .. } => LoadError::Config { file: file.to_owned(), message },
+        error => error,
+    })
+}
 
 /// Refuses what is no file of a low-rank adapter by its header, which errors call `file`.
 pub fn check_head(opened: File, file: &str) -> Result<(), LoadError> {
+    checked(opened, file).map(drop)
+}
+
+fn checked(opened: File, file: &str) -> Result<TensorFile<'static>, LoadError> {
     let head = TensorFile::of_file(opened, (Path::new(file), file))?;
     let error = |message| Err(LoadError::Config { file: file.to_owned(), message });
     if let Some((name, _)) = head.tensors().find(|(name, _)| !may_be_part(name)) {
@@ -15,7 +73,7 @@ pub fn check_head(opened: File, file: &str) -> Result<(), LoadError> {
     if head.tensors().next().is_none() {
         return error("holds no tensors, so no adapter".to_owned());
     }
-    Ok(())
+    Ok(head)
 }
 
 /// Whether a tensor may be a factor or its scale in some program's names; which names are known shows when

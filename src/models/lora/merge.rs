@@ -93,6 +93,12 @@ impl Adapter {
             factors.0.insert(format!("{module}.lora_B.weight"), to_param(&b));
         }
         let kept = if all > 0.0 { kept / all } else { 1.0 };
+        if let Some(name) = factors.not_finite() {
+            return Err(LoadError::NotFinite {
+                message: format!("`{name}` of the merged adapter would not be finite numbers"),
+                help: "give smaller `weights`",
+            });
+        }
         Ok(Combined { adapter: Self { rank, alpha: rank as f64, factors }, kept })
     }
 }
@@ -215,6 +221,13 @@ mod tests {
     fn wanted(parts: &[(Adapter, f64)], module: &str) -> Matrix {
         let changes = parts.iter().filter_map(|(part, w)| Some(change(part, module)? * *w));
         changes.reduce(|sum, part| sum + part).unwrap()
+    }
+
+    #[test]
+    fn a_sum_that_is_no_numbers_is_refused() {
+        let parts = [(trained(), 1e300), (trained(), 1.0)];
+        let refused = Adapter::combine(&parts, Combination::Cat, None).unwrap_err();
+        insta::assert_snapshot!(refused, @"`blocks.0.attn1.to_k.lora_A.weight` of the merged adapter would not be finite numbers");
     }
 
     #[test]

@@ -30,40 +30,11 @@ impl Adapter {
     fn read(settings: &Settings, bytes: &[u8]) -> Result<Self, LoadError> {
         let mut tensors = Params::default();
         tensors.read_safetensors(bytes, DIFFUSERS, &Device::flex(), FloatDType::F32)?;
-
-        let is_peft = tensors.0.keys().any(|name| name.starts_with(PEFT));
-        let mut factors = Params::default();
-        let mut alphas = BTreeMap::new();
-        let mut seen = BTreeMap::new();
-        for (found, param) in tensors.0 {
-            let name = from_any(&found);
-            if let Some(other) = seen.insert(name.clone(), found.clone()) {
-                return Err(error(format!("`{other}` and `{found}` are both `{name}`")));
-            }
-            if let Some(module) = name.strip_suffix(".alpha") {
-                let [value] = f32s(&param)[..] else {
-                    return Err(error(format!("`{name}` must be one number")));
-                };
-                alphas.insert(module.to_owned(), f64::from(value));
-                continue;
-            }
-            if !name.ends_with(".lora_A.weight") && !name.ends_with(".lora_B.weight") {
-                return Err(error(format!("`{name}` is not part of a low-rank adapter")));
-            }
-            if param.shape.len() != 2 {
-                return Err(error(format!(
-                    "`{name}` must have 2 dimensions, but is {:?}",
-                    param.shape
-                )));
-            }
-            factors.0.insert(name, param);
-        }
-        if is_peft && !settings.is_stated() && alphas.is_empty() {
-            return Err(error(
-                "the names are peft's, whose scale stands in `adapter_config.json`: name the file \
-                 `adapter_model.safetensors` and keep the other beside it",
-            ));
-        }
+        check_finite(&tensors)?;
+        let (factors, alphas) = sorted(tensors, settings, |param| match f32s(param)[..] {
+            [value] => Some(f64::from(value)),
+            _ => None,
+        })?;
         let branches = branches(&factors, settings, &alphas)?;
         Self::of_branches(factors, &branches)
     }
@@ -88,6 +59,7 @@ impl Adapter {
                 let b = adapter.factor(module, 'B');
                 b.flat = b.flat.clone() * scale(branch);
             }
+            check_finite(&adapter.factors)?;
         }
         for (module, _) in branches.iter().filter(|(_, branch)| branch.rank < rank) {
             for (letter, axis) in [('A', 0), ('B', 1)] {
@@ -102,6 +74,75 @@ impl Adapter {
         let name = format!("{module}.lora_{letter}.weight");
         self.factors.0.get_mut(&name).expect("a branch has both factors")
     }
+}
+
+/// What an adapter is for, by the names and shapes of its tensors alone: its factors without their values,
+/// which must go together as those of an adapter that is read.
+pub(super) fn outline(
+    shapes: impl IntoIterator<Item = (String, Vec<usize>)>,
+    settings: &Settings,
+) -> Result<Adapter, LoadError> {
+    let nothing = Tensor::zeros([1], &Device::flex());
+    let tensors =
+        shapes.into_iter().map(|(name, shape)| (name, Param { flat: nothing.clone(), shape }));
+    let one = |param: &Param| (param.shape.iter().product::<usize>() == 1).then_some(1.0);
+    let (factors, alphas) = sorted(Params(tensors.collect()), settings, one)?;
+    let branches = branches(&factors, settings, &alphas)?;
+    let rank = branches.values().map(|branch| branch.rank).max();
+    let rank = rank.ok_or_else(|| error("the file holds no low-rank factors"))?;
+    Ok(Adapter { rank, alpha: rank as f64, factors })
+}
+
+/// An adapter whose training diverged makes everything that no number any more.
+fn check_finite(tensors: &Params) -> Result<(), LoadError> {
+    match tensors.not_finite() {
+        None => Ok(()),
+        Some(name) => Err(LoadError::NotFinite {
+            message: format!("`{name}` holds values that are not finite numbers"),
+            help: "the training that made it has diverged: take a file that it saved earlier",
+        }),
+    }
+}
+
+/// The factors by their names here, and the alphas of modules; `alpha` is the value of a tensor of one number.
+fn sorted(
+    tensors: Params,
+    settings: &Settings,
+    alpha: impl Fn(&Param) -> Option<f64>,
+) -> Result<(Params, BTreeMap<String, f64>), LoadError> {
+    let is_peft = tensors.0.keys().any(|name| name.starts_with(PEFT));
+    let mut factors = Params::default();
+    let mut alphas = BTreeMap::new();
+    let mut seen = BTreeMap::new();
+    for (found, param) in tensors.0 {
+        let name = from_any(&found);
+        if let Some(other) = seen.insert(name.clone(), found.clone()) {
+            return Err(error(format!("`{other}` and `{found}` are both `{name}`")));
+        }
+        if let Some(module) = name.strip_suffix(".alpha") {
+            let value = alpha(&param);
+            let value = value.ok_or_else(|| error(format!("`{name}` must be one number")))?;
+            alphas.insert(module.to_owned(), value);
+            continue;
+        }
+        if !name.ends_with(".lora_A.weight") && !name.ends_with(".lora_B.weight") {
+            return Err(error(format!("`{name}` is not part of a low-rank adapter")));
+        }
+        if param.shape.len() != 2 {
+            return Err(error(format!(
+                "`{name}` must have 2 dimensions, but is {:?}",
+                param.shape
+            )));
+        }
+        factors.0.insert(name, param);
+    }
+    if is_peft && !settings.is_stated() && alphas.is_empty() {
+        return Err(error(
+            "the names are peft's, whose scale stands in `adapter_config.json`: name the file \
+             `adapter_model.safetensors` and keep the other beside it",
+        ));
+    }
+    Ok((factors, alphas))
 }
 
 /// The rank and alpha of each module's branch.
@@ -325,6 +366,18 @@ mod tests {
             "kasa_config": null, "ensure_weight_tying": false}"#;
         let read = Adapter::from_peft(config, &file(&tensors, None)).unwrap();
         assert_eq!((read.rank, read.alpha), (3, 8.0));
+    }
+
+    #[test]
+    fn values_that_are_no_numbers_are_errors_that_name_their_tensor() {
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut adapter = trained();
+            let b = adapter.factor("blocks.0.attn1.to_q", 'B');
+            b.flat = b.flat.clone() + value;
+            insta::allow_duplicates! {
+                insta::assert_snapshot!(message(&adapter.to_diffusers()), @"`transformer.blocks.0.attn1.to_q.lora_B.weight` holds values that are not finite numbers");
+            }
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use safetensors::SafeTensors;
 use serde_json::{Map, Value};
 
 use super::{
-    super::params::LoadError,
+    super::params::{Entries, LoadError},
     error,
     names::{DIFFUSERS, METADATA, TRANSFORMER},
 };
@@ -73,7 +73,12 @@ impl Settings {
     pub fn of_header(bytes: &[u8]) -> Result<Self, LoadError> {
         let (_, header) = SafeTensors::read_metadata(bytes)
             .map_err(|source| LoadError::Format { file: DIFFUSERS.to_owned(), source })?;
-        let Some(text) = header.metadata().as_ref().and_then(|map| map.get(METADATA)) else {
+        Self::of_entries(header.metadata().as_ref())
+    }
+
+    /// Of what stands in a header beside the tensors.
+    pub fn of_entries(entries: Option<&Entries>) -> Result<Self, LoadError> {
+        let Some(text) = entries.and_then(|entries| entries.get(METADATA)) else {
             return Ok(Self::default());
         };
         let settings: Map<String, Value> = serde_json::from_str(text)

@@ -74,6 +74,10 @@ impl Default for TransformerConfig {
 impl TransformerConfig {
     /// Reads and checks `transformer/config.json`.
     pub fn parse(config: &Value) -> Result<Self, LoadError> {
+        Self::checked(config).map_err(|error| error.with_found(config))
+    }
+
+    fn checked(config: &Value) -> Result<Self, LoadError> {
         let parsed: Self = parse(TRANSFORMER, config)?;
         let check = Check(TRANSFORMER);
         check.unknown(&parsed.unknown)?;

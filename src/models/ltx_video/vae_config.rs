@@ -56,7 +56,7 @@ pub struct VaeConfig {
     pub patch_size_t: usize,
     /// Epsilon of the shortcuts' norms.
     pub resnet_norm_eps: f64,
-    /// Standardised latents are multiplied by this before diffusion.
+    /// Standardised latents are multiplied by this before diffusion; always 1.
     pub scaling_factor: f32,
     /// Whether the encoder sees no later frames.
     pub encoder_causal: bool,
@@ -172,6 +172,10 @@ pub struct Upsampling {
 impl VaeConfig {
     /// Reads and checks `vae/config.json`.
     pub fn parse(config: &Value) -> Result<Self, LoadError> {
+        Self::checked(config).map_err(|error| error.with_found(config))
+    }
+
+    fn checked(config: &Value) -> Result<Self, LoadError> {
         let check = Check(VAE);
         check.class(config, "_class_name", &["AutoencoderKLLTXVideo"])?;
         let parsed: Self = parse(VAE, config)?;
@@ -182,7 +186,9 @@ impl VaeConfig {
             ("latent_channels", parsed.latent_channels),
         ])?;
         check.only("patch_size_t", parsed.patch_size_t == 1, "1")?;
-        check.positive(&[("scaling_factor", parsed.scaling_factor)])?;
+        // The published pipelines take it into account when they decode, and not when they encode the image.
+        let is_one = parsed.scaling_factor.to_bits() == 1.0_f32.to_bits();
+        check.only("scaling_factor", is_one, "1, as in all that are published")?;
         check.epsilon("resnet_norm_eps", parsed.resnet_norm_eps)?;
         check.at_most("patch_size", parsed.patch_size, MAX_PATCH)?;
         check.layers("layers_per_block", &parsed.layers_per_block)?;
@@ -401,8 +407,15 @@ mod tests {
             (json!({ "window": 3 }), "window"),
             (json!({ "patch_size": 0 }), "`patch_size` must be at least 1"),
             (json!({ "latent_channels": 0 }), "latent_channels"),
-            (json!({ "scaling_factor": 0 }), "scaling_factor"),
-            (json!({ "in_channels": 4 }), "`in_channels` must be 3"),
+            (
+                json!({ "scaling_factor": 0.5 }),
+                "`scaling_factor` must be 1, as in all that are published, but is 0.5",
+            ),
+            (
+                json!({ "dropout": 0.1 }),
+                "`dropout` must be 0: no layer drops values in training here, but is 0.1",
+            ),
+            (json!({ "in_channels": 4 }), "`in_channels` must be 3, but is 4"),
             (json!({ "out_channels": 4 }), "`out_channels` must be 3"),
             (json!({ "resnet_norm_eps": -1 }), "`resnet_norm_eps` must be a number, not negative"),
             // The level's residual block makes 12 channels, which give no places.

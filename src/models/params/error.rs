@@ -95,6 +95,14 @@ pub enum LoadError {
         /// `vae` or `transformer`.
         part: &'static str,
     },
+    /// Values of weights are no finite numbers, or would be none.
+    #[error("{message}")]
+    NotFinite {
+        /// Which.
+        message: String,
+        /// What to do.
+        help: &'static str,
+    },
     /// The tensors do not fit the model.
     #[error("the weights do not fit the model: {0}")]
     Mismatch(Problems),
@@ -144,7 +152,11 @@ impl LoadError {
     pub fn help(&self) -> Option<&str> {
         match self {
             Self::Missing { help, .. } => Some(help),
+            Self::NotFinite { help, .. } => Some(help),
             Self::Format { .. } => Some("it may be cut short: copy or download it again"),
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::FileTooLarge => {
+                Some("it is not what its name says: copy or download it again")
+            }
             Self::Config { .. } | Self::Setting { .. } => {
                 Some("it must be the file that came with the weights")
             }
@@ -168,6 +180,20 @@ impl LoadError {
         }
     }
 
+    /// Says what a setting is, where the configuration that was read has it and the message does not yet.
+    #[must_use]
+    pub fn with_found(self, config: &serde_json::Value) -> Self {
+        match self {
+            Self::Setting { file, key, mut message } if message.starts_with("must be ") => {
+                if let Some(found) = config.get(&key).filter(|_| !message.contains(", but is ")) {
+                    message = format!("{message}, but is {}", shortened(found.to_string()));
+                }
+                Self::Setting { file, key, message }
+            }
+            error => error,
+        }
+    }
+
     /// Names the part whose weights do not fit.
     #[must_use]
     pub fn of_part(self, part: &'static str) -> Self {
@@ -176,4 +202,14 @@ impl LoadError {
             error => error,
         }
     }
+}
+
+/// A value as far as it is worth reading.
+fn shortened(mut value: String) -> String {
+    const MOST: usize = 80;
+    if value.len() > MOST {
+        value.truncate(value.floor_char_boundary(MOST));
+        value.push('…');
+    }
+    value
 }

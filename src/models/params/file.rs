@@ -276,7 +276,7 @@ mod tests {
             damaged[at] ^= 1;
             std::fs::write(&path, &damaged).unwrap();
             assert!(is_damaged(read()), "byte {at}");
-            assert!(is_damaged(stored.read().map(drop)), "byte {at}");
+            assert!(is_damaged(stored.read_at_most(u64::MAX).map(drop)), "byte {at}");
             std::fs::write(&path, &whole[..at]).unwrap();
             assert!(is_damaged(read()), "cut at byte {at}");
         }

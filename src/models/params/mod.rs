@@ -15,7 +15,7 @@ mod tensor_file;
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::rng::TorchRng;
@@ -51,6 +51,15 @@ impl Params {
     /// Number of values in all tensors.
     pub fn num_values(&self) -> usize {
         self.0.values().map(|param| param.shape.iter().product::<usize>()).sum()
+    }
+
+    /// The first tensor with a value that is no finite number.
+    pub fn not_finite(&self) -> Option<&str> {
+        let is_finite = |param: &Param| {
+            let data = param.flat.clone().cast(FloatDType::F32).into_data();
+            data.as_slice::<f32>().is_ok_and(|values| values.iter().all(|value| value.is_finite()))
+        };
+        self.0.iter().find(|(_, param)| !is_finite(param)).map(|(name, _)| name.as_str())
     }
 }
 

@@ -12,7 +12,7 @@ use safetensors::{
     tensor::{Metadata, TensorInfo},
 };
 
-use super::LoadError;
+use super::{Entries, LoadError};
 use crate::regular;
 
 /// A file whose content has a known hash, as the objects of a store have.
@@ -25,9 +25,9 @@ pub struct StoredFile {
 }
 
 impl StoredFile {
-    /// All of it, which must be what the hash says.
-    pub fn read(&self) -> Result<Vec<u8>, LoadError> {
-        match std::fs::read(&self.path) {
+    /// All of it, which must be what the hash says, and have at most `most` bytes.
+    pub fn read_at_most(&self, most: u64) -> Result<Vec<u8>, LoadError> {
+        match regular::read_at_most(&self.path, most) {
             Ok(bytes) if blake3::hash(&bytes) == self.digest => Ok(bytes),
             Ok(_) => Err(self.damaged()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Err(self.damaged()),
@@ -139,6 +139,11 @@ impl<'a> TensorFile<'a> {
     /// How errors name the file.
     pub fn file(&self) -> &str {
         &self.file
+    }
+
+    /// The entries of the header that are no tensors.
+    pub fn entries(&self) -> Option<&Entries> {
+        self.tensors.metadata().as_ref()
     }
 
     /// Names, types and shapes, in the order of the file.

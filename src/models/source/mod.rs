@@ -28,6 +28,19 @@ pub use digest::FileState;
 pub use look::{Likeness, PartLook};
 pub use reference::ModelRef;
 
+/// The file that names the classes of a model's parts. It need not be there.
+pub const INDEX: &str = "model_index.json";
+
+/// Most bytes of a configuration or an index, which are read whole; published ones have up to 200 thousand.
+pub const MAX_CONFIG: u64 = 16 << 20;
+/// Most bytes of a tokenizer; published ones have up to 3 million.
+const MAX_TOKENIZER: u64 = 64 << 20;
+
+/// Most bytes of a file that is read whole.
+fn most_bytes(path: &str) -> u64 {
+    if path.starts_with("tokenizer/") { MAX_TOKENIZER } else { MAX_CONFIG }
+}
+
 fn missing(message: impl Into<String>, help: impl Into<String>) -> LoadError {
     LoadError::Missing { message: message.into(), help: help.into() }
 }
@@ -115,7 +128,7 @@ impl ModelSource {
         }
     }
 
-    /// The bytes of a file such as `vae/config.json`.
+    /// The bytes of a file such as `vae/config.json`; one that is far longer than any such file is an error.
     pub fn read(&self, path: &str) -> Result<Cow<'_, [u8]>, LoadError> {
         let absent = || absent(path);
         match self.holder(path) {
@@ -126,11 +139,12 @@ impl ModelSource {
                 .ok_or_else(absent),
             Self::Files { files, .. } => match files.get(path).ok_or_else(absent)? {
                 PartFile::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
-                PartFile::Stored(stored) => stored.read().map(Cow::Owned),
+                PartFile::Stored(stored) => stored.read_at_most(most_bytes(path)).map(Cow::Owned),
             },
             Self::Folder(root) => {
                 let file = root.join(path);
-                regular::read(&file).map(Cow::Owned).map_err(|source| io(&file, source))
+                let read = regular::read_at_most(&file, most_bytes(path));
+                read.map(Cow::Owned).map_err(|source| io(&file, source))
             }
         }
     }
@@ -236,21 +250,36 @@ impl ModelSource {
         }
     }
 
-    /// Checks that all files of these parts are there, without reading the weights.
+    /// Checks that all files of these parts are there, and that none that is read whole is too long for that,
+    /// without reading the weights.
     pub fn check(&self, parts: &[&str]) -> Result<(), LoadError> {
         for part in parts {
-            if let Some(file) = self.part_files(part)?.iter().find(|file| !self.has(file)) {
-                return Err(absent(file));
-            }
+            self.part_files(part)?.iter().try_for_each(|file| self.check_file(file))?;
         }
         Ok(())
+    }
+
+    fn check_file(&self, file: &str) -> Result<(), LoadError> {
+        if let Self::Folder(root) = self.holder(file) {
+            let path = root.join(file);
+            let Ok(metadata) = path.metadata() else { return Err(absent(file)) };
+            let checked = regular::check(metadata.file_type()).and_then(|()| {
+                let is_whole = !file.ends_with(".safetensors");
+                regular::check_len(
+                    metadata.len(),
+                    if is_whole { most_bytes(file) } else { u64::MAX },
+                )
+            });
+            checked.map_err(|source| io(&path, source))?;
+        }
+        if self.has(file) { Ok(()) } else { Err(absent(file)) }
     }
 
     fn part_files(&self, part: &str) -> Result<Vec<String>, LoadError> {
         match part {
             "scheduler" => Ok(vec![config_file(part)]),
             "tokenizer" => Ok(vec![self.tokenizer_file()?.to_owned()]),
-            file if file.contains('/') => Ok(vec![file.to_owned()]),
+            file if file == INDEX || file.contains('/') => Ok(vec![file.to_owned()]),
             _ => {
                 let (index, mut files) = self.weight_files(part)?;
                 files.extend(index.map(|(index, _)| index));

@@ -1,6 +1,6 @@
 //! The names of models in pipeline files, and where each leads.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,22 +12,29 @@ use super::{
     },
     ModelSource, missing,
 };
+use crate::regular;
 
 /// Files without which a folder is no model in diffusers' layout.
 pub(super) const REQUIRED: [&str; 3] =
     ["transformer/config.json", "vae/config.json", "scheduler/scheduler_config.json"];
 
+/// What a model can be.
+const KINDS: &str = "name a folder in diffusers' layout, `hf:org/repo@revision`, or `builtin:tiny`";
+
 /// The value of `model` in a pipeline file: `builtin:tiny`, a folder in diffusers' layout, meant from
 /// the folder of the file, or `hf:org/repo@revision`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(transparent)]
-#[schemars(extend("format" = "path"))]
+#[schemars(extend("format" = "path", "pattern" = "\\S"))]
 pub struct ModelRef(pub String);
 
 impl ModelRef {
-    /// Checks what can be known without looking for files: that a built-in model exists and that a
-    /// repository's name has the form of one.
+    /// Checks what can be known without looking for files: that something is named, that a built-in model
+    /// exists and that a repository's name has the form of one.
     pub fn check_name(&self) -> Result<(), LoadError> {
+        if self.0.trim().is_empty() {
+            return Err(missing("must name a model, but is empty", KINDS));
+        }
         if let Some(name) = self.0.strip_prefix("builtin:") {
             return builtin_files(name).map(drop);
         }
@@ -42,8 +49,23 @@ impl ModelRef {
         Some(hub::Name::parse(self.0.strip_prefix("hf:")?).ok()?.id)
     }
 
+    /// Whether it is embedded in the binary.
+    pub fn is_builtin(&self) -> bool {
+        self.0.starts_with("builtin:")
+    }
+
+    /// Whether there is nothing of this name here, which may be elsewhere: a folder that is not there, or a
+    /// repository that was not fetched. Where there is something, it can be wrong.
+    pub fn is_elsewhere(&self) -> bool {
+        match self.0.strip_prefix("hf:") {
+            Some(_) => self.resolve().is_err(),
+            None => !self.is_builtin() && !Path::new(&self.0).exists(),
+        }
+    }
+
     /// Finds the model's files; an unknown name or a folder that is not there is an error.
     pub fn resolve(&self) -> Result<ModelSource, LoadError> {
+        self.check_name()?;
         if let Some(name) = self.0.strip_prefix("builtin:") {
             return builtin(name);
         }
@@ -90,14 +112,17 @@ fn folder(path: &Path) -> Result<ModelSource, LoadError> {
         });
     }
     if !path.is_dir() {
-        return Err(missing(
-            format!("there is no model folder `{shown}`"),
-            "name a folder in diffusers' layout, `hf:org/repo@revision`, or `builtin:tiny`",
-        ));
+        return Err(missing(format!("there is no model folder `{shown}`"), KINDS));
     }
     match REQUIRED.iter().find(|file| !path.join(file).is_file()) {
         None => Ok(ModelSource::Folder(path.to_owned())),
         Some(file) => {
+            let full = path.join(file);
+            if let Err(source) = regular::open(&full)
+                && source.kind() != io::ErrorKind::NotFound
+            {
+                return Err(LoadError::Io { path: full.display().to_string(), source });
+            }
             let what =
                 format!("`{shown}` is not a model in diffusers' layout: `{file}` is missing");
             Err(match Refused::within(path) {

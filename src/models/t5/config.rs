@@ -153,6 +153,10 @@ fn millionth() -> f64 {
 impl T5Config {
     /// Reads and checks `text_encoder/config.json`.
     pub fn read(config: &Value) -> Result<Self, LoadError> {
+        Self::checked(config).map_err(|error| error.with_found(config))
+    }
+
+    fn checked(config: &Value) -> Result<Self, LoadError> {
         let error = |message: String| LoadError::Config { file: FILE.to_owned(), message };
         let check = Check(FILE);
         check.class(config, "model_type", &["t5"])?;

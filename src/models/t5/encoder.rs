@@ -3,6 +3,8 @@
 //! Reference: `T5EncoderModel` of transformers, C. Raffel et al., arXiv 1910.10683, with the gated
 //! feed-forward of v1.1. There are no biases and attention scores are not scaled.
 
+use std::collections::BTreeMap;
+
 use burn::tensor::{Bool, DType, FloatDType, Int, Tensor, TensorData, activation::softmax};
 use serde_json::Value;
 
@@ -21,6 +23,13 @@ const DUPLICATE: &str = "encoder.embed_tokens.weight";
 pub fn tie_embeddings(params: &mut Params) {
     if let Some(duplicate) = params.0.remove(DUPLICATE) {
         params.0.entry(SHARED.to_owned()).or_insert(duplicate);
+    }
+}
+
+/// The same of the shapes of a checkpoint's tensors.
+pub fn tie_shapes(shapes: &mut BTreeMap<String, Vec<usize>>) {
+    if let Some(duplicate) = shapes.remove(DUPLICATE) {
+        shapes.entry(SHARED.to_owned()).or_insert(duplicate);
     }
 }
 

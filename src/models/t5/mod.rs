@@ -12,5 +12,5 @@ mod tokenizer;
 mod tokenizer_json;
 
 pub use config::T5Config;
-pub use encoder::{T5Encoder, tie_embeddings};
+pub use encoder::{T5Encoder, tie_embeddings, tie_shapes};
 pub use tokenizer::{Cut, T5Tokenizer, TokenizerFiles};

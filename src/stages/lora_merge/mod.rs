@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    Cause, IdleParam, ImageRecord, Inputs, Lineage, Misfit, Mismatch, ModelParts, Output,
-    ParamError, Port, Ports, Stage, StageContext, StageError, StageKind, Surroundings, Trainings,
-    Workload,
+    Cause, Examined, IdleParam, ImageRecord, Inputs, Lineage, MODEL_PARAMS, Misfit, Mismatch,
+    ModelParts, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
+    Surroundings, Trainings, Workload,
     agreement::{FILES, FOLDER},
     fit::refuse,
     idle,
@@ -28,10 +28,11 @@ use crate::{
     },
     models::{
         Adapter, LoadError, Memory, ModelRef,
-        lora::{Combination, Combined, check_head},
+        lora::{Combination, Combined, PEFT_CONFIG, PEFT_WEIGHTS, check_head, refused_name},
         memory::merging,
         params::{Dtype, TensorFile, header},
         sampling::ImageLatentScale,
+        source::MAX_CONFIG,
     },
     store::{NewObject, SourceReader},
 };
@@ -169,6 +170,17 @@ impl Stage for LoraMerge {
         misfits
     }
 
+    fn flaws(&self, examined: &Examined, on_port: Option<&ModelParts>) -> Vec<Misfit> {
+        let model = self
+            .weights()
+            .map(|(model, parts)| examined.model((MODEL_PARAMS[0], model), parts, on_port));
+        let mut flaws = model.unwrap_or_default();
+        if let Some(root) = self.source_root() {
+            flaws.extend(examined.adapters(root, &self.files, self.model.as_ref(), on_port));
+        }
+        flaws
+    }
+
     fn trainings(&self, around: &Surroundings<'_>) -> Option<Trainings> {
         let image = ImageRecord::agreed(self.records(around)).ok()?;
         let here = |stated: bool| {
@@ -298,7 +310,7 @@ impl LoraMerge {
                 cx.tick(done, total, "tensors merged")?;
                 done += 1;
                 let dtype = self.written(tensor.dtype);
-                Ok::<_, StageError>(file.write(&adapter.merge_raw(tensor, dtype))?)
+                Ok::<_, StageError>(file.write(&adapter.merge_raw(tensor, dtype)?)?)
             })?;
         }
         Ok(())
@@ -368,22 +380,17 @@ impl LoraMerge {
 
 /// Reads an adapter file; peft keeps the scale in another file beside it.
 fn read_file(sources: &SourceReader, file: &str) -> Result<Adapter, StageError> {
-    let ending = Path::new(file).extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-    if !ending.eq_ignore_ascii_case("safetensors") {
-        let refused = match ending.to_ascii_lowercase().as_str() {
-            "gguf" => "is a GGUF file, whose quantised weights are not supported",
-            "bin" | "ckpt" | "pt" | "pth" => "is a pickle file, which can run code when it is read",
-            _ => "must be a safetensors file",
-        };
+    if let Some(refused) = refused_name(file) {
         return Err(StageError::failed(format!("`{file}` {refused}"))
             .with_help("save the adapter as safetensors"));
     }
     // What shows in the header need not be read in full, which may be more than fits.
     check_head(sources.open(file)?, file)?;
     let bytes = sources.read(file)?;
-    if Path::new(file).file_name().is_some_and(|name| name == "adapter_model.safetensors") {
-        let config = Path::new(file).with_file_name("adapter_config.json");
-        return Ok(Adapter::from_peft(&sources.read(&config.to_string_lossy())?, &bytes)?);
+    if Path::new(file).file_name().is_some_and(|name| name == PEFT_WEIGHTS) {
+        let config = Path::new(file).with_file_name(PEFT_CONFIG);
+        let config = sources.read_at_most(&config.to_string_lossy(), MAX_CONFIG)?;
+        return Ok(Adapter::from_peft(&config, &bytes)?);
     }
     Ok(Adapter::from_diffusers(&bytes)?)
 }

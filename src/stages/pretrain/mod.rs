@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    IdleParam, Inputs, Lighter, Lineage, Misfit, Mismatch, ModelParts, Output, ParamError, Port,
-    Ports, Stage, StageContext, StageError, StageKind, Surroundings, Trainings, Workload,
+    Examined, IdleParam, Inputs, Lighter, Lineage, MODEL_PARAMS, Misfit, Mismatch, ModelParts,
+    Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind, Surroundings,
+    Trainings, Workload,
     agreement::ImageUse,
     idle,
     model::pass_parts_on,
@@ -263,6 +264,11 @@ impl Stage for Pretrain {
 
     fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
         self.unfit(around)
+    }
+
+    fn flaws(&self, examined: &Examined, on_port: Option<&ModelParts>) -> Vec<Misfit> {
+        let Some((model, parts)) = self.weights() else { return Vec::new() };
+        examined.model((MODEL_PARAMS[1], model), parts, on_port)
     }
 
     fn trainings(&self, around: &Surroundings<'_>) -> Option<Trainings> {

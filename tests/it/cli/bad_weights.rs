@@ -68,17 +68,17 @@ fn sizes_and_frames_that_do_not_fit() {
 }
 
 /// A part of a model, and the stage that reads its weights.
-struct Part {
+pub(super) struct Part {
     folder: &'static str,
     weights: &'static str,
     /// A tensor of it.
-    tensor: &'static str,
+    pub(super) tensor: &'static str,
     /// A value of its configuration, and one that its weights do not fit.
     config: [&'static str; 2],
     stage: &'static str,
 }
 
-const VAE: Part = Part {
+pub(super) const VAE: Part = Part {
     folder: "vae",
     weights: "diffusion_pytorch_model.safetensors",
     tensor: "encoder.conv_in.conv.bias",
@@ -125,7 +125,11 @@ pub(super) fn copy_of_the_model(shell: &Shell) -> PathBuf {
 
 impl Part {
     /// The bytes of a weights file made from the tensors that `change` leaves.
-    fn rewritten(&self, whole: &[u8], change: impl Fn(&mut Vec<(String, Vec<usize>)>)) -> Vec<u8> {
+    pub(super) fn rewritten(
+        &self,
+        whole: &[u8],
+        change: impl Fn(&mut Vec<(String, Vec<usize>)>),
+    ) -> Vec<u8> {
         let tensors = SafeTensors::deserialize(whole).unwrap();
         let mut shapes: Vec<_> =
             tensors.iter().map(|(name, view)| (name.to_owned(), view.shape().to_vec())).collect();
@@ -242,43 +246,46 @@ fn a_vae_whose_weights_do_not_fit() {
 #[test]
 fn a_transformer_whose_weights_do_not_fit() {
     insta::assert_snapshot!(TRANSFORMER.told(), @"
-    missing: 1
-      × stage `part`: the weights of `transformer` do not fit its configuration: missing
-      │ `norm_final.weight` [192]
+    missing: 3
+      × the model `model` cannot be read: the weights of `transformer` do not fit its configuration:
+      │ missing `norm_final.weight` [192] (part.toml:22:9); needed by `part`
       help: weights and `config.json` must come from the same model: copy or download both again
-    extra: 1
-      × stage `part`: the weights of `transformer` do not fit its configuration: `left_over.bias` is
-      │ not part of the model
+    extra: 3
+      × the model `model` cannot be read: the weights of `transformer` do not fit its configuration:
+      │ `left_over.bias` is not part of the model (part.toml:22:9); needed by `part`
       help: weights and `config.json` must come from the same model: copy or download both again
-    of another shape: 1
-      × stage `part`: the weights of `transformer` do not fit its configuration: `norm_final.weight`
-      │ must be [192], but is [192, 1]
+    of another shape: 3
+      × the model `model` cannot be read: the weights of `transformer` do not fit its configuration:
+      │ `norm_final.weight` must be [192], but is [192, 1] (part.toml:22:9); needed by `part`
       help: weights and `config.json` must come from the same model: copy or download both again
-    cut short: 1
-      × stage `part`: `transformer/diffusion_pytorch_model.safetensors` is not a whole safetensors
-      │ file: incomplete metadata, file not fully covered
+    cut short: 3
+      × the model `model` cannot be read: `transformer/diffusion_pytorch_model.safetensors` is not a
+      │ whole safetensors file: incomplete metadata, file not fully covered (part.toml:22:9); needed
+      │ by `part`
       help: it may be cut short: copy or download it again
-    empty: 1
-      × stage `part`: `transformer/diffusion_pytorch_model.safetensors` is not a whole safetensors
-      │ file: header too small
+    empty: 3
+      × the model `model` cannot be read: `transformer/diffusion_pytorch_model.safetensors` is not a
+      │ whole safetensors file: header too small (part.toml:22:9); needed by `part`
       help: it may be cut short: copy or download it again
     absent: 3
       × the model `model` cannot be read: the model has no weights
       │ `transformer/diffusion_pytorch_model.safetensors` (part.toml:22:9); needed by `part`
       help: `transformer` must hold `diffusion_pytorch_model.safetensors`, or shards with
             `diffusion_pytorch_model.safetensors.index.json`
-    another configuration: 1
-      × stage `part`: the weights of `transformer` do not fit its configuration: missing
-      │ `transformer_blocks.6.norm1.linear.weight` [1152, 128]; missing
-      │ `transformer_blocks.6.norm1.linear.bias` [1152]; missing
-      │ `transformer_blocks.6.norm1.norm.weight` [192]; missing `transformer_blocks.6.norm1.norm.bias`
-      │ [192]; missing `transformer_blocks.6.attn1.to_q.weight` [192, 192]; missing
-      │ `transformer_blocks.6.attn1.to_q.bias` [192]; missing `transformer_blocks.6.attn1.to_k.weight`
-      │ [192, 192]; missing `transformer_blocks.6.attn1.to_k.bias` [192]; and 16 more
+    another configuration: 3
+      × the model `model` cannot be read: the weights of `transformer` do not fit its configuration:
+      │ missing `transformer_blocks.6.attn1.norm_k.bias` [64]; missing
+      │ `transformer_blocks.6.attn1.norm_k.weight` [64]; missing
+      │ `transformer_blocks.6.attn1.norm_q.bias` [64]; missing
+      │ `transformer_blocks.6.attn1.norm_q.weight` [64]; missing
+      │ `transformer_blocks.6.attn1.to_k.bias` [192]; missing `transformer_blocks.6.attn1.to_k.weight`
+      │ [192, 192]; missing `transformer_blocks.6.attn1.to_out.0.bias` [192]; missing
+      │ `transformer_blocks.6.attn1.to_out.0.weight` [192, 192]; and 16 more (part.toml:22:9); needed
+      │ by `part`
       help: weights and `config.json` must come from the same model: copy or download both again
-    half a configuration: 1
-      × stage `part`: `transformer/config.json`: must be JSON: EOF while parsing a string at line 11
-      │ column 6
+    half a configuration: 3
+      × the model `model` cannot be read: `transformer/config.json`: must be JSON: EOF while parsing a
+      │ string at line 11 column 6 (part.toml:22:9); needed by `part`
       help: it must be the file that came with the weights
     ");
 }
@@ -286,33 +293,34 @@ fn a_transformer_whose_weights_do_not_fit() {
 #[test]
 fn a_text_encoder_whose_weights_do_not_fit() {
     insta::assert_snapshot!(TEXT_ENCODER.told(), @"
-    missing: 1
-      × stage `part`: the weights of `text_encoder` do not fit its configuration: missing
-      │ `encoder.final_layer_norm.weight` [64]
+    missing: 3
+      × the model `model` cannot be read: the weights of `text_encoder` do not fit its configuration:
+      │ missing `encoder.final_layer_norm.weight` [64] (part.toml:22:9); needed by `part`
       help: weights and `config.json` must come from the same model: copy or download both again
-    extra: 1
-      × stage `part`: the weights of `text_encoder` do not fit its configuration: `left_over.bias` is
-      │ not part of the model
+    extra: 3
+      × the model `model` cannot be read: the weights of `text_encoder` do not fit its configuration:
+      │ `left_over.bias` is not part of the model (part.toml:22:9); needed by `part`
       help: weights and `config.json` must come from the same model: copy or download both again
-    of another shape: 1
-      × stage `part`: the weights of `text_encoder` do not fit its configuration:
-      │ `encoder.final_layer_norm.weight` must be [64], but is [64, 1]
+    of another shape: 3
+      × the model `model` cannot be read: the weights of `text_encoder` do not fit its configuration:
+      │ `encoder.final_layer_norm.weight` must be [64], but is [64, 1] (part.toml:22:9); needed by
+      │ `part`
       help: weights and `config.json` must come from the same model: copy or download both again
-    cut short: 1
-      × stage `part`: `text_encoder/model.safetensors` is not a whole safetensors file: incomplete
-      │ metadata, file not fully covered
+    cut short: 3
+      × the model `model` cannot be read: `text_encoder/model.safetensors` is not a whole safetensors
+      │ file: incomplete metadata, file not fully covered (part.toml:22:9); needed by `part`
       help: it may be cut short: copy or download it again
-    empty: 1
-      × stage `part`: `text_encoder/model.safetensors` is not a whole safetensors file: header too
-      │ small
+    empty: 3
+      × the model `model` cannot be read: `text_encoder/model.safetensors` is not a whole safetensors
+      │ file: header too small (part.toml:22:9); needed by `part`
       help: it may be cut short: copy or download it again
     absent: 3
       × the model `model` cannot be read: the model has no weights `text_encoder/model.safetensors`
       │ (part.toml:22:9); needed by `part`
       help: `text_encoder` must hold `model.safetensors`, or shards with
             `model.safetensors.index.json`
-    another configuration: 1
-      × stage `part`: the weights of `text_encoder` do not fit its configuration:
+    another configuration: 3
+      × the model `model` cannot be read: the weights of `text_encoder` do not fit its configuration:
       │ `encoder.block.1.layer.0.SelfAttention.k.weight` is not part of the model;
       │ `encoder.block.1.layer.0.SelfAttention.o.weight` is not part of the model;
       │ `encoder.block.1.layer.0.SelfAttention.q.weight` is not part of the model;
@@ -321,10 +329,11 @@ fn a_text_encoder_whose_weights_do_not_fit() {
       │ `encoder.block.1.layer.1.DenseReluDense.wi_0.weight` is not part of the model;
       │ `encoder.block.1.layer.1.DenseReluDense.wi_1.weight` is not part of the model;
       │ `encoder.block.1.layer.1.DenseReluDense.wo.weight` is not part of the model; and 1 more
+      │ (part.toml:22:9); needed by `part`
       help: weights and `config.json` must come from the same model: copy or download both again
-    half a configuration: 1
-      × stage `part`: `text_encoder/config.json`: must be JSON: EOF while parsing a value at line 11
-      │ column 17
+    half a configuration: 3
+      × the model `model` cannot be read: `text_encoder/config.json`: must be JSON: EOF while parsing
+      │ a value at line 11 column 17 (part.toml:22:9); needed by `part`
       help: it must be the file that came with the weights
     ");
 }

@@ -10,6 +10,7 @@ mod behaviour;
 mod cache;
 mod causes;
 mod check_data;
+mod check_models;
 mod checkpoints;
 mod crash;
 mod damage;

@@ -83,7 +83,7 @@ fn a_prompt_for_another_pipeline_is_told() {
     $ pipe check condition.toml
     ? 0
     --- stdout
-    condition.toml: fine, 6 stages; not looked into: weights (`model`)
+    condition.toml: fine, 6 stages; not looked into: values of weights (`model`)
     ");
     let basic = "kind   = \"text_encode\"\nformat = \"basic\"";
     let wrong = condition.replace("kind   = \"text_encode\"", basic);
@@ -132,7 +132,7 @@ fn sampling_a_model_of_the_condition_pipeline_as_the_basic_one_is_warned_of() {
     $ pipe check basic.toml
     ? 0
     --- stdout
-    basic.toml: fine, 8 stages; not looked into: weights (`model`)
+    basic.toml: fine, 8 stages; not looked into: values of weights (`model`)
     --- stderr
     warning: `predict` samples with `flow_euler`, as the basic pipeline does, but the schedule of its model has no shift: from LTX-Video 0.9.5 on, models are published with the condition pipeline; for that, set `sampler = "flow_condition"`
     "#);

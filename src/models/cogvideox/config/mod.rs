@@ -113,6 +113,10 @@ impl Default for TransformerConfig {
 impl TransformerConfig {
     /// Reads and checks `transformer/config.json`.
     pub fn parse(config: &Value) -> Result<Self, LoadError> {
+        Self::checked(config).map_err(|error| error.with_found(config))
+    }
+
+    fn checked(config: &Value) -> Result<Self, LoadError> {
         let parsed: Self = parse(TRANSFORMER, config)?;
         let check = Check(TRANSFORMER);
         check.unknown(&parsed.unknown)?;
@@ -275,6 +279,10 @@ impl Default for VaeConfig {
 impl VaeConfig {
     /// Reads and checks `vae/config.json`.
     pub fn parse(config: &Value) -> Result<Self, LoadError> {
+        Self::checked(config).map_err(|error| error.with_found(config))
+    }
+
+    fn checked(config: &Value) -> Result<Self, LoadError> {
         let check = Check(VAE);
         check.class(config, "_class_name", &["AutoencoderKLCogVideoX"])?;
         let parsed: Self = parse(VAE, config)?;

@@ -18,14 +18,17 @@ fn settings_without_code_are_errors() {
     let many = TransformerConfig::parse(&json!({"in_channels": "many"})).unwrap_err();
     assert!(many.to_string().contains("`in_channels` cannot be read: invalid type"), "{many}");
     let vae = VaeConfig::parse(&json!({"use_quant_conv": true})).unwrap_err().to_string();
-    assert_eq!(vae, "`vae/config.json`: `use_quant_conv` must be false");
+    assert_eq!(vae, "`vae/config.json`: `use_quant_conv` must be false, but is true");
 }
 
 #[test]
 fn sizes_of_zero_are_errors() {
     for key in ["num_attention_heads", "attention_head_dim", "time_embed_dim", "sample_frames"] {
         let error = transformer(json!({ key: 0 })).unwrap_err();
-        assert_eq!(error, format!("`transformer/config.json`: `{key}` must be at least 1"));
+        assert_eq!(
+            error,
+            format!("`transformer/config.json`: `{key}` must be at least 1, but is 0")
+        );
     }
     let blocks = json!({
         "block_out_channels": [0, 0],
