@@ -138,7 +138,7 @@ impl Runner<'_> {
         let options = LoadOptions {
             profile: pipeline.profile.clone(),
             set: pipeline.set.clone(),
-            look_at_data: false,
+            look_at_files: false,
         };
         let now = config::load(&pipeline.path, &options)?;
         let news = now.warnings.iter().filter(|text| !pipeline.warnings.contains(text));
