@@ -30,9 +30,8 @@ impl Unbroken {
                 let is_one = part.contains('/') || !part.contains(char::is_whitespace);
                 out.push_str(&if is_one { self.stand_in(part) } else { part.to_owned() });
             } else {
-                let words = part.split(' ').map(|word| match word.contains('/') {
-                    true => self.stand_in(word),
-                    false => word.to_owned(),
+                let words = part.split(' ').map(|word| {
+                    if word.contains('/') { self.stand_in(word) } else { word.to_owned() }
                 });
                 out.push_str(&words.collect::<Vec<_>>().join(" "));
             }

@@ -92,7 +92,7 @@ impl Bucket {
         let endpoint = endpoint.map(|text| Url::parse(&text).map_or(text, |url| public(&url)));
         let place = Place { address: public(address), endpoint, service };
         let parts = Some(parts);
-        Ok(Self { prefix, parts, ..Self::over(objects.into(), place, patience)? })
+        Ok(Self { parts, prefix, ..Self::over(objects.into(), place, patience)? })
     }
 
     fn over(

@@ -270,14 +270,12 @@ impl Sweeper<'_> {
         if !is_damaged()? {
             return Ok(None);
         }
-        let removed = match self.dry_run {
-            true => false,
-            false => match super::remove(path) {
-                Ok(true) => true,
-                Ok(false) => return Ok(None),
-                Err(StoreError::NotWritable { .. }) => false,
-                Err(error) => return Err(error),
-            },
+        let removed = if self.dry_run { Ok(None) } else { super::remove(path).map(Some) };
+        let removed = match removed {
+            Ok(Some(false)) => return Ok(None),
+            Ok(removed) => removed.is_some(),
+            Err(StoreError::NotWritable { .. }) => false,
+            Err(error) => return Err(error),
         };
         let names = keys.iter().flat_map(|key| self.roots.iter().filter_map(|r| r.name_of(*key)));
         let mut results: Vec<String> = names.collect();

@@ -1,5 +1,4 @@
 //! What fails, panics or is killed, and what a run makes of it.
-#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 use std::fs;
 

@@ -150,15 +150,18 @@ fn stated(
             return all;
         }
     };
-    keys(&pipeline, store).map(Iterator::collect).unwrap_or_else(|error| {
-        session.caution(&format!(
-            "only the results of the last run are kept of `{}` ({}), since what its file states now cannot \
-             be told: {error}",
-            owner.title(),
-            owner.file,
-        ));
-        Vec::new()
-    })
+    match keys(&pipeline, store) {
+        Ok(keys) => keys.collect(),
+        Err(error) => {
+            session.caution(&format!(
+                "only the results of the last run are kept of `{}` ({}), since what its file states now cannot \
+                 be told: {error}",
+                owner.title(),
+                owner.file,
+            ));
+            Vec::new()
+        }
+    }
 }
 
 /// The results of a pipeline that are in the store as it stands.
