@@ -210,7 +210,7 @@ mod tests {
         Arc::new(serde_json::from_value::<S>(params).unwrap())
     }
 
-    fn lora(more: serde_json::Value) -> Arc<dyn Stage> {
+    fn lora(more: &serde_json::Value) -> Arc<dyn Stage> {
         let mut params = json!({
             "model": "builtin:tiny", "rank": 64, "batch_size": 4, "steps": 1, "recompute": "none",
         });
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn advice_says_what_each_change_brings_and_which_is_enough() {
-        let training = lora(json!({}));
+        let training = lora(&json!({}));
         insta::assert_snapshot!(told_at(&training, 0.9), @r#"
         needs about 549.7 MiB of memory (weights 17.7 MiB, trained 20.2 MiB, activations 263.7 MiB, attention 248.1 MiB), but the device has 494.7 MiB
         each of these is enough: set `recompute = "block"` (245.9 MiB); or set `batch_size = 2` and `gradient_accumulation = 2`, which makes steps of the same kind (293.8 MiB); or take clips of 9 frames (326.0 MiB); or take clips of height 64 and width 64 (122.4 MiB); not enough alone: set `rank = 1` (529.8 MiB)
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn what_is_set_already_or_brings_nothing_is_no_advice() {
-        let least = lora(json!({ "batch_size": 1, "recompute": "block", "rank": 1 }));
+        let least = lora(&json!({ "batch_size": 1, "recompute": "block", "rank": 1 }));
         insta::assert_snapshot!(told_at(&least, 0.5), @"
         needs about 70.0 MiB of memory (weights 17.7 MiB, trained 324.0 KiB, activations 24.4 MiB, attention 27.6 MiB), but the device has 35.0 MiB
         take clips of height 64 and width 64 (26.1 MiB), which is enough; not enough alone: take clips of 9 frames (46.7 MiB)
@@ -273,7 +273,7 @@ mod tests {
     fn without_a_limit_changes_go_as_far_as_they_can() {
         let parts = ModelParts::default();
         let work = Workload { clip: Some(CLIP), on_host: true, parts: &parts };
-        let list = Advice::new(&lora(json!({})), work).list();
+        let list = Advice::new(&lora(&json!({})), work).list();
         insta::assert_snapshot!(list.join("\n"), @r#"
         set `recompute = "block"` (245.9 MiB)
         set `batch_size = 1` and `gradient_accumulation = 4`, which makes steps of the same kind (165.9 MiB)

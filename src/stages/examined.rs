@@ -9,6 +9,9 @@ use crate::models::{Flaw, LoadError, ModelRef, ModelSource, Shapes, lora};
 /// A model by its name, and what takes the place of its parts.
 type Used = (String, usize);
 
+/// An adapter: the root of its path, the path, and the model it is for, if that is stated.
+type AdapterUse = (String, String, Option<Used>);
+
 /// What was found of the models and adapters of a pipeline so far. What takes the place of parts must live as
 /// long: it is told apart by where it is.
 #[derive(Default)]
@@ -16,7 +19,7 @@ pub struct Examined {
     sources: RefCell<HashMap<Used, Opened>>,
     parts: RefCell<HashMap<(Used, &'static str), Option<Flaw>>>,
     shapes: RefCell<HashMap<Used, Option<Rc<Shapes>>>>,
-    adapters: RefCell<HashMap<(String, String, Option<Used>), Option<Flaw>>>,
+    adapters: RefCell<HashMap<AdapterUse, Option<Flaw>>>,
 }
 
 /// A model as stages use it.

@@ -164,11 +164,14 @@ pub struct IdleParam {
 /// A model, and what takes the place of its parts.
 type WithParts = (ModelRef, usize);
 
+/// A part of a model, by name.
+type PartOf = (ModelRef, String);
+
 /// The models of a pipeline, each opened once and as far as its configuration can be read.
 #[derive(Default)]
 pub struct KnownModels {
     facts: RefCell<HashMap<WithParts, Option<Rc<Facts>>>>,
-    looks: RefCell<HashMap<(ModelRef, String), Option<Rc<PartLook>>>>,
+    looks: RefCell<HashMap<PartOf, Option<Rc<PartLook>>>>,
     tokenizers: RefCell<HashMap<ModelRef, Option<Rc<T5Tokenizer>>>>,
 }
 

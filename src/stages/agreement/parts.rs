@@ -147,7 +147,7 @@ impl Surroundings<'_> {
         let is_known = likeness == Likeness::Different;
         let places =
             [wanted, found].map(|part| (part.stage, format!("{what} of {}", part.owner())));
-        Some(Mismatch { is_known, message, help: *help, places: places.into() })
+        Some(Mismatch { is_known, message, help, places: places.into() })
     }
 
     fn likeness(&self, part: &str, a: &PartOf, b: &PartOf) -> Likeness {
