@@ -7,7 +7,7 @@ use std::{
 
 use super::{Remote, RemoteError, sharded};
 use crate::{
-    plan::fingerprint::may_be_key_of,
+    plan::fingerprint::action_key,
     store::{Fingerprint, Form, Opened, Record, StoreError, Trace, unseal},
 };
 
@@ -170,7 +170,7 @@ impl Remote {
     pub(super) fn record(&self, key: Fingerprint) -> Result<Option<Record>, RemoteError> {
         let record: Option<Record> = self.form(&sharded("actions", &key.to_string()), key)?;
         let is_of =
-            |record: &Record| record.fingerprint == key && may_be_key_of(key, &record.ingredients);
+            |record: &Record| record.fingerprint == key && action_key(&record.ingredients) == key;
         if record.as_ref().is_some_and(|record| !is_of(record)) {
             self.suspect(key);
         }
