@@ -153,8 +153,10 @@ impl From<SettingsError> for CliError {
 
 impl From<StoreError> for CliError {
     fn from(error: StoreError) -> Self {
-        if let StoreError::Damaged { digest } = error {
-            return Self::Damaged(digest);
+        match error {
+            StoreError::Damaged { digest } => return Self::Damaged(digest),
+            StoreError::Cancelled => return Self::Told(exit::INTERRUPTED),
+            _ => {}
         }
         let help = error.help().map(str::to_owned);
         Self::Message { code: exit::ENVIRONMENT, message: error.to_string(), help }
@@ -174,6 +176,9 @@ impl From<RemoteError> for CliError {
 
 impl From<PlanError> for CliError {
     fn from(error: PlanError) -> Self {
+        if matches!(error, PlanError::Store(StoreError::Cancelled)) {
+            return Self::Told(exit::INTERRUPTED);
+        }
         let code = if error.is_environment() { exit::ENVIRONMENT } else { exit::USAGE };
         Self::Message { code, message: error.to_string(), help: error.help() }
     }
@@ -183,7 +188,7 @@ impl From<LockError> for CliError {
     fn from(error: LockError) -> Self {
         let code = match error {
             LockError::Stale { .. } => exit::STAGE_FAILED,
-            LockError::Foreign { .. } => exit::USAGE,
+            LockError::Foreign { .. } | LockError::Other { .. } => exit::USAGE,
             _ => exit::ENVIRONMENT,
         };
         let help = Some(error.help().to_owned());

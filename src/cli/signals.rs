@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::{error::CliError, exit};
 use crate::{
     exec::{ExecError, Outcome},
+    plan::PlanError,
     stages::CancelFlag,
     store::{Store, StoreError, StoreUse},
 };
@@ -32,6 +33,12 @@ impl Stop {
         stop
     }
 
+    /// A store that hears of it while it hashes outside files.
+    pub fn heard_by(&self, store: Store) -> Store {
+        let flag = self.flag.clone();
+        store.stopped_by(move || flag.is_cancelled())
+    }
+
     /// The exit code of a run that was stopped: 128 and the signal's number, as shells have it.
     pub fn exit_code(&self) -> u8 {
         match u8::try_from(self.signal.load(Ordering::Relaxed)) {
@@ -51,8 +58,19 @@ impl Stop {
     /// The error of a run that did not start.
     pub fn error_of(&self, error: ExecError) -> CliError {
         match error {
-            ExecError::Store(StoreError::Cancelled) => CliError::Told(self.exit_code()),
+            ExecError::Store(StoreError::Cancelled)
+            | ExecError::Plan(PlanError::Store(StoreError::Cancelled)) => {
+                CliError::Told(self.exit_code())
+            }
             error => error.into(),
+        }
+    }
+
+    /// An error, which has the exit code of the signal if that is all there is to it.
+    pub fn named(&self, error: CliError) -> CliError {
+        match error {
+            CliError::Told(exit::INTERRUPTED) => CliError::Told(self.exit_code()),
+            error => error,
         }
     }
 

@@ -60,10 +60,10 @@ pub(super) struct VerifyArgs {
 pub(super) fn verify(args: &VerifyArgs, session: &Session) -> Result<(), CliError> {
     let pipeline = args.pipeline.load_telling(args.json, session)?;
     let settings = session.settings()?;
-    let store = session.store()?;
+    let stop = Stop::on_signal();
+    let store = stop.heard_by(session.store()?);
     let (device, device_name) = device::open(&settings.device)?;
     let scratch = scratch_folder("pipe-verify-")?;
-    let stop = Stop::on_signal();
     let jobs = settings.jobs.map_or_else(|| device::default_jobs(&device_name), NonZeroUsize::get);
     let options = ExecOptions {
         jobs,

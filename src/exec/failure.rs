@@ -13,7 +13,6 @@ use crate::{
     models::Memory,
     plan::{MemoryPlan, TooLarge},
     stages::StageError,
-    store::Digest,
 };
 
 /// What to do about a bug of ours.
@@ -52,16 +51,9 @@ impl Failure {
         Self { outcome, error: error.to_string(), item, help }
     }
 
-    /// An output that is locked came out otherwise.
-    pub(super) fn deviates(locked: Digest, output: Digest) -> Self {
-        let help =
-            "`pipe verify` says how far they are apart; `pipe run --lock` accepts the new one";
-        Self {
-            outcome: Outcome::Deviated,
-            error: format!("its output is {}, but {} is locked", output.short(), locked.short()),
-            item: None,
-            help: Some(help.to_owned()),
-        }
+    /// What is locked came out otherwise, or was made from something else.
+    pub(super) fn deviates((error, help): (String, &str)) -> Self {
+        Self { outcome: Outcome::Deviated, error, item: None, help: Some(help.to_owned()) }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Look-ups in a cache behind the store: many at once, since each waits for an answer from afar.
+//! Look-ups that the walk does not wait for: in a cache behind the store, many at once, since each waits for
+//! an answer from afar; else those for which many outside files have to be hashed.
 
 use std::{
     collections::BTreeMap,
@@ -22,24 +23,22 @@ pub(super) struct Lookup {
     pub(super) forced: bool,
 }
 
-/// Starts the threads that look up, if there is a cache behind the store; who drops what is given ends
-/// them.
+/// Starts the threads that look up, one of them where there is no cache behind the store; who drops what is
+/// given ends them.
 pub(super) fn start<'scope, 'env>(
     scope: &'scope std::thread::Scope<'scope, 'env>,
     decider: &'env Decider<'env>,
     is_behind: bool,
     messages: &Sender<Message>,
-) -> Option<Sender<Lookup>> {
-    if !is_behind {
-        return None;
-    }
+) -> Sender<Lookup> {
     let (sender, lookups) = channel();
     let lookups = Arc::new(Mutex::new(lookups));
-    for _ in 0..THREADS {
+    // Files of one disk are read one after the other.
+    for _ in 0..if is_behind { THREADS } else { 1 } {
         let (lookups, messages) = (Arc::clone(&lookups), messages.clone());
         scope.spawn(move || serve(decider, &lookups, &messages));
     }
-    Some(sender)
+    sender
 }
 
 fn serve(decider: &Decider<'_>, lookups: &Mutex<Receiver<Lookup>>, messages: &Sender<Message>) {

@@ -2,7 +2,7 @@
 //!
 //! One thread walks the graph (`schedule`): it decides each instance as soon as its inputs are
 //! known and hands what must run to the workers (`work`), which lock the key, run the stage and
-//! commit its output. What another process computes is put aside for as long as there is something else
+//! commit its output. A stage that another process computes is put aside for as long as there is something else
 //! to do, and of a mapped stage each item is made once (`items`). Everything an observer learns is a
 //! [`RunEvent`], sent from the one thread.
 
@@ -33,7 +33,9 @@ use burn::tensor::Device;
 use crate::{
     config::{Pipeline, Place},
     models::ModelCache,
-    plan::{self, Decider, Freshness, Graph, Lacking, Plan, PlanError, PlanOptions, Selection},
+    plan::{
+        self, Decider, Freshness, Graph, Lacking, Locked, Plan, PlanError, PlanOptions, Selection,
+    },
     stages::CancelFlag,
     store::{Digest, Record, Store, StoreError},
 };
@@ -63,8 +65,8 @@ pub struct ExecOptions {
     pub only: Vec<String>,
     /// Whether `command` stages may run.
     pub allow_commands: bool,
-    /// What instances must give, by name; another output is a failure.
-    pub locked: BTreeMap<String, Digest>,
+    /// What instances must give, by name; another output, or another key, is a failure.
+    pub locked: BTreeMap<String, Locked>,
     /// Set from outside to stop the run.
     pub cancel: CancelFlag,
 }
@@ -110,8 +112,8 @@ impl<'a> Executor<'a> {
     }
 
     /// From now on, what instances must give, by name.
-    pub fn lock_to(&mut self, outputs: BTreeMap<String, Digest>) {
-        self.options.locked = outputs;
+    pub fn lock_to(&mut self, locked: BTreeMap<String, Locked>) {
+        self.options.locked = locked;
     }
 
     /// Brings the pipeline's results up to date. A stage that fails is an event and an outcome;
@@ -136,9 +138,6 @@ impl<'a> Executor<'a> {
 
         // More workers than stages would have nothing to do.
         let workers = self.options.jobs.min(pipeline.instances.len()).clamp(1, MAX_WORKERS);
-        let schedule =
-            Schedule::new(&decider, &graph, &selection, self.store, &self.options, workers)
-                .with_fresh(fresh);
         let meter = Meter::new(self.options.device == Device::flex(), self.options.card.as_deref());
         let (mut summary, unusable) = std::thread::scope(|scope| {
             let (job_sender, jobs) = mpsc::channel();
@@ -158,7 +157,10 @@ impl<'a> Executor<'a> {
             let lookups = lookups::start(scope, &decider, behind, &message_sender);
             // With this one gone, the walk ends when the last worker does.
             drop(message_sender);
-            schedule.looking_up(lookups).walk(&job_sender, &messages, on_event)
+            let (store, options) = (self.store, &self.options);
+            Schedule::new(&decider, &graph, &selection, store, options, workers, lookups)
+                .with_fresh(fresh)
+                .walk(&job_sender, &messages, on_event)
         });
 
         self.store.save_stat_cache()?;

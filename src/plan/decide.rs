@@ -21,7 +21,9 @@ use super::{
 use crate::{
     artifact::Item,
     config::{Instance, Pipeline},
-    store::{Behind, Digest, Fingerprint, History, Ingredients, Lookup, Owner, Record, Store},
+    store::{
+        Behind, Digest, Fingerprint, History, Ingredients, Lookup, Owner, Record, Store, StoreError,
+    },
 };
 
 /// Decides instances, for the plan and for the run.
@@ -71,6 +73,9 @@ impl<'a> Decider<'a> {
         }
         let given = self.given_parts(&inputs)?;
         let ingredients = self.gatherer.gather(instance, inputs, &given).map_err(|error| {
+            if self.store.is_stopped() {
+                return StoreError::Cancelled.into();
+            }
             let (model, _) = instance.work.weights().expect("only weights can fail to be gathered");
             lacks(Lack::weights(model, &error))
         })?;
@@ -100,12 +105,19 @@ impl<'a> Decider<'a> {
     /// Looks the key up. A stage that reads files from outside is looked up with what each earlier
     /// run read, as these files are now.
     pub(crate) fn find(&self, index: usize, key: &Key) -> Result<Found, PlanError> {
-        self.find_in(index, key, self.store.behind())
+        self.find_in(index, key, self.store.behind(), None).map(Option::unwrap_or_default)
+    }
+
+    /// The same without a cache behind the store; nothing, if so much would have to be hashed for that that
+    /// others should not wait for it.
+    pub(crate) fn find_soon(&self, index: usize, key: &Key) -> Result<Option<Found>, PlanError> {
+        const MOST: u64 = 64 << 20;
+        self.find_in(index, key, None, Some(MOST))
     }
 
     /// The same, but what the store does not hold itself is not asked for elsewhere.
     pub(super) fn find_here(&self, index: usize, key: &Key) -> Result<Found, PlanError> {
-        self.find_in(index, key, None)
+        self.find_in(index, key, None, None).map(Option::unwrap_or_default)
     }
 
     fn find_in(
@@ -113,9 +125,10 @@ impl<'a> Decider<'a> {
         index: usize,
         key: &Key,
         behind: Option<&dyn Behind>,
-    ) -> Result<Found, PlanError> {
+        most: Option<u64>,
+    ) -> Result<Option<Found>, PlanError> {
         let Some(root) = self.pipeline.instances[index].work.source_root() else {
-            return self.look_up(index, key.direct, behind);
+            return self.look_up(index, key.direct, behind).map(Some);
         };
         let (mut latest, mut broken) = (None, None);
         let traces = self.store.traces(key.direct)?;
@@ -127,16 +140,17 @@ impl<'a> Decider<'a> {
             told.unwrap_or_default().into_iter().filter(|trace| !traces.contains(trace))
         });
         for trace in traces.iter().cloned().chain(told.flatten()) {
-            let sources = self.store.digest_sources(root, &trace.paths)?;
+            let sources = self.store.digest_sources_within(root, &trace.paths, most)?;
+            let Some(sources) = sources else { return Ok(None) };
             match self.look_up(index, action_key(&with_sources(key, sources.clone())), behind)? {
-                found @ Found::Whole(..) => return Ok(found),
+                found @ Found::Whole(..) => return Ok(Some(found)),
                 found @ Found::Broken(..) => broken = Some(found),
                 Found::Nothing { damaged, .. } => is_damaged |= damaged && latest.is_none(),
             }
             latest.get_or_insert(sources);
         }
         let sources = latest.unwrap_or_default();
-        Ok(broken.unwrap_or(Found::Nothing { sources, damaged: is_damaged }))
+        Ok(Some(broken.unwrap_or(Found::Nothing { sources, damaged: is_damaged })))
     }
 
     fn look_up(

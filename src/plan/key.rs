@@ -38,6 +38,12 @@ pub(crate) enum Found {
     },
 }
 
+impl Default for Found {
+    fn default() -> Self {
+        Self::Nothing { sources: BTreeMap::new(), damaged: false }
+    }
+}
+
 /// The whole ingredients of a stage that read `sources`.
 pub(crate) fn with_sources(key: &Key, sources: BTreeMap<String, Digest>) -> Ingredients {
     Ingredients { sources, ..key.ingredients.clone() }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     models::{FileState, LoadError, ModelSource},
-    store::Digest,
+    store::{Digest, StoreError},
 };
 
 /// The files of weights as they were when a stage began.
@@ -47,6 +47,7 @@ impl Decider<'_> {
         match look() {
             Ok((weights, digest)) if digest == expected => Ok(Watch::Holds(weights)),
             Ok(_) => Ok(Watch::Differs),
+            Err(_) if self.store.is_stopped() => Err(StoreError::Cancelled.into()),
             Err(error) => Err(PlanError::Lack {
                 stage: instance.to_string(),
                 lack: Box::new(Lack::weights(model, &error)),

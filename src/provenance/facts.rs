@@ -115,7 +115,7 @@ impl<'a> Facts<'a> {
             }
             executed.push(Executed { instance, record, is_result: !used.contains(&index) });
         }
-        Ok(Self { pipeline, files: read_files(&pipeline.files)?, executed, models })
+        Ok(Self { pipeline, files: PipelineFile::all_of(pipeline)?, executed, models })
     }
 
     /// The versions of the program that executed stages, as in `0.1.0, 0.2.0`.
@@ -131,6 +131,13 @@ impl<'a> Facts<'a> {
         let start = self.executed.iter().filter_map(Executed::start).min()?;
         let end = self.executed.iter().filter_map(Executed::end).max()?;
         Some((start, end))
+    }
+}
+
+impl PipelineFile {
+    /// The file of a pipeline, then the bases that it extends.
+    pub fn all_of(pipeline: &Pipeline) -> Result<Vec<Self>, FactsError> {
+        read_files(&pipeline.files)
     }
 }
 

@@ -5,13 +5,13 @@
 //! bases, the models' parts, and the outside files that were read. What every other stage gave is a
 //! byproduct.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Executed, Facts, sha256};
-use crate::store::{Digest, Store, StoreError};
+use super::{Executed, Facts, PipelineFile, sha256};
+use crate::store::{Digest, Fingerprint, Store, StoreError};
 
 /// `_type` of a statement.
 pub const STATEMENT: &str = "https://in-toto.io/Statement/v1";
@@ -140,7 +140,7 @@ impl Statement {
                         "keys".to_owned(),
                         Value::Object(keys.collect()),
                     )]),
-                    resolved_dependencies: dependencies(facts),
+                    resolved_dependencies: materials(facts),
                 },
                 run_details: RunDetails {
                     builder: Builder {
@@ -163,6 +163,36 @@ impl Statement {
         }
     }
 
+    /// The pipeline and the profile that it is about.
+    pub fn pipeline(&self) -> Option<(&str, Option<&str>)> {
+        let asked = &self.predicate.build_definition.external_parameters;
+        Some((asked.get("pipeline")?.as_str()?, asked.get("profile").and_then(Value::as_str)))
+    }
+
+    /// What is stated of each stage's key, by instance.
+    pub fn keys(&self) -> BTreeMap<&str, Option<Fingerprint>> {
+        let keys = self.predicate.build_definition.internal_parameters.get("keys");
+        let keys = keys.and_then(Value::as_object).into_iter().flatten();
+        keys.map(|(stage, key)| (stage.as_str(), key.as_str().and_then(|key| key.parse().ok())))
+            .collect()
+    }
+
+    /// What went into the results by this statement, and not by the other; the file of a pipeline by another
+    /// name is the same.
+    pub fn materials_not_in(&self, others: &[Resource]) -> Vec<&Resource> {
+        without(&self.predicate.build_definition.resolved_dependencies, others)
+    }
+
+    /// What is among these materials, and not in this statement.
+    pub fn materials_beyond<'a>(&self, others: &'a [Resource]) -> Vec<&'a Resource> {
+        without(others, &self.predicate.build_definition.resolved_dependencies)
+    }
+
+    /// How many materials it states.
+    pub fn num_materials(&self) -> usize {
+        self.predicate.build_definition.resolved_dependencies.len()
+    }
+
     /// What is stated of each stage's output, by instance.
     pub fn outputs(&self) -> BTreeMap<&str, Option<Digest>> {
         let byproducts = self.predicate.run_details.byproducts.iter();
@@ -177,6 +207,22 @@ impl Resource {
     pub fn blake3(&self) -> Option<Digest> {
         self.digest.get("blake3")?.parse().ok()
     }
+
+    /// Its content, by each algorithm. The commit of a model says where it came from.
+    fn contents(&self) -> impl Iterator<Item = (&str, &str)> {
+        let content = self.digest.iter().filter(|(algorithm, _)| *algorithm != "gitCommit");
+        content.map(|(algorithm, digest)| (algorithm.as_str(), digest.as_str()))
+    }
+}
+
+/// Those of the resources whose content is not all among the others'.
+fn without<'a>(resources: &'a [Resource], others: &[Resource]) -> Vec<&'a Resource> {
+    let known: HashSet<_> = others.iter().flat_map(Resource::contents).collect();
+    let is_known = |resource: &&Resource| {
+        let mut contents = resource.contents().peekable();
+        contents.peek().is_some() && contents.all(|content| known.contains(&content))
+    };
+    resources.iter().filter(|resource| !is_known(resource)).collect()
 }
 
 /// What a subject turned out to be.
@@ -231,15 +277,7 @@ fn output_of(executed: &Executed<'_>) -> Resource {
 }
 
 /// The pipeline file and its bases, the models' parts, and the outside files of each data set.
-fn dependencies(facts: &Facts<'_>) -> Vec<Resource> {
-    let files = facts.files.iter().map(|file| Resource {
-        name: Some(file.path.clone()),
-        digest: digests([
-            ("sha256", sha256(&file.bytes)),
-            ("blake3", Digest::of(&file.bytes).to_string()),
-        ]),
-        ..Resource::default()
-    });
+pub fn materials(facts: &Facts<'_>) -> Vec<Resource> {
     let models = facts.models.iter().flat_map(|(name, model)| {
         model.weights.iter().map(move |parts| {
             let commit = model.commit.clone().map(|commit| ("gitCommit", commit));
@@ -260,7 +298,21 @@ fn dependencies(facts: &Facts<'_>) -> Vec<Resource> {
             ..Resource::default()
         })
     });
-    files.chain(models).chain(data).collect()
+    let files = files_as_materials(&facts.files);
+    files.into_iter().chain(models).chain(data).collect()
+}
+
+/// The pipeline file and its bases as materials.
+pub fn files_as_materials(files: &[PipelineFile]) -> Vec<Resource> {
+    let files = files.iter().map(|file| Resource {
+        name: Some(file.path.clone()),
+        digest: digests([
+            ("sha256", sha256(&file.bytes)),
+            ("blake3", Digest::of(&file.bytes).to_string()),
+        ]),
+        ..Resource::default()
+    });
+    files.collect()
 }
 
 fn digests(of: impl IntoIterator<Item = (&'static str, String)>) -> Digests {

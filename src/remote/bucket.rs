@@ -9,7 +9,8 @@ use std::{
 };
 
 use object_store::{
-    BackoffConfig, Error, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, RetryConfig,
+    BackoffConfig, Error, ObjectMeta, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode,
+    RetryConfig,
     aws::{AmazonS3Builder, AmazonS3ConfigKey},
     azure::{AzureConfigKey, MicrosoftAzureBuilder},
     gcp::GoogleCloudStorageBuilder,
@@ -291,17 +292,43 @@ impl Bucket {
 
     /// The names that begin with this folder, with their sizes.
     pub(super) fn list(&self, folder: &str) -> Result<Vec<(String, u64)>, RemoteError> {
+        let listed = self.list_all(folder)?;
+        Ok(listed.iter().filter_map(|meta| Some((self.below(meta)?, meta.size))).collect())
+    }
+
+    /// The names that begin with this folder, those that were written last first.
+    pub(super) fn list_latest(&self, folder: &str) -> Result<Vec<String>, RemoteError> {
+        let mut listed = self.list_all(folder)?;
+        listed.sort_by(|a, b| {
+            b.last_modified.cmp(&a.last_modified).then_with(|| a.location.cmp(&b.location))
+        });
+        Ok(listed.iter().filter_map(|meta| self.below(meta)).collect())
+    }
+
+    /// Removes what has these names; what is not there is no error.
+    pub(super) fn remove(&self, names: &[String]) -> Result<(), RemoteError> {
+        let paths: Vec<_> = names.iter().map(|name| Ok(self.path(name))).collect();
+        let removed = self.runtime.block_on(async {
+            use futures_util::{StreamExt, TryStreamExt, stream};
+            let paths = stream::iter(paths).boxed();
+            self.objects().delete_stream(paths).map_ok(drop).try_collect::<Vec<()>>().await
+        });
+        self.found(removed).map(drop)
+    }
+
+    /// A name without what stands before all names.
+    fn below(&self, meta: &ObjectMeta) -> Option<String> {
+        let rest: Vec<_> = meta.location.prefix_match(&self.prefix)?.collect();
+        Some(rest.iter().map(AsRef::as_ref).collect::<Vec<_>>().join("/"))
+    }
+
+    fn list_all(&self, folder: &str) -> Result<Vec<ObjectMeta>, RemoteError> {
         let folder = self.path(folder);
         let listed = self.runtime.block_on(async {
             use futures_util::TryStreamExt;
             self.objects().list(Some(&folder)).try_collect::<Vec<_>>().await
         });
-        let below = |path: &Path| {
-            let rest: Vec<_> = path.prefix_match(&self.prefix)?.collect();
-            Some(rest.iter().map(AsRef::as_ref).collect::<Vec<_>>().join("/"))
-        };
-        let listed = self.found(listed)?.unwrap_or_default();
-        Ok(listed.iter().filter_map(|meta| Some((below(&meta.location)?, meta.size))).collect())
+        Ok(self.found(listed)?.unwrap_or_default())
     }
 }
 

@@ -7,7 +7,7 @@
 //! ├── objects/ab/cdef…      content by blake3, as in a store
 //! ├── actions/ab/cdef…      one record per fingerprint; the first one stays
 //! ├── items/ab/cdef…        one record per item fingerprint
-//! └── traces/ab/cdef…/<hash>  one set of outside files that a stage read, by its hash
+//! └── traces/ab/cdef…/<hash>  one set of outside files that a stage read, by its hash; the latest few
 //! ```
 //!
 //! Objects go up before the record that names them, and come down before it: nobody ever sees half

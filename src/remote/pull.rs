@@ -1,11 +1,17 @@
 //! Results on their way from the remote: objects before the record that names them.
 
-use std::{collections::BTreeMap, sync::Mutex};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+};
 
 use rayon::prelude::*;
 
 use super::{
-    Moved, Remote, RemoteError, Scope, Transfer, Wrong, sharded,
+    Moved, PARALLEL, Remote, RemoteError, Scope, Transfer, Wrong, sharded,
     transfer::{BringError, Cargo, trace_of},
 };
 use crate::{
@@ -162,39 +168,60 @@ impl Remote {
             Scope::Keys(keys) => keys.clone(),
             Scope::All => self.keys("actions")?.map(|key| (key, key.short())).collect(),
         };
-        let (total, cargo) = (keys.len() as u64, Cargo::default());
-        for (at, (key, name)) in keys.into_iter().enumerate() {
-            if (how.stopped)() {
-                moved.failed += 1;
-                continue;
-            }
-            let here = store.lookup(key).ok().and_then(Lookup::found);
-            if here.as_ref().is_some_and(|record| store.is_whole(record)) {
-                moved.there += 1;
+        let (total, done) = (keys.len() as u64, AtomicU64::new(0));
+        let is_unreachable = AtomicBool::new(false);
+        let pulled = side_by_side(&keys, |(key, name)| {
+            let pulled = if (how.stopped)() || is_unreachable.load(Ordering::Relaxed) {
+                Pulled::Stopped
             } else {
-                let before = cargo.bytes();
-                let found = if how.dry_run {
-                    self.weigh(store, key, &cargo)
-                } else {
-                    self.bring(store, key, &cargo, how.stopped)
-                };
-                match found {
-                    Ok(Some(record)) => {
-                        let bytes = cargo.bytes() - before;
-                        moved.results.push((title(&name, &record), bytes));
-                    }
-                    Ok(None) => {}
-                    Err(BringError::Lies(wrong)) => moved.broken.push((name, wrong)),
-                    Err(BringError::Stopped) => moved.failed += 1,
-                    Err(BringError::Remote(error)) => moved.fails(1, Some(error)),
-                    Err(error) => moved.fails(1, Some(RemoteError::Local(error.to_string()))),
+                self.pull_one(store, *key, name, how)
+            };
+            if matches!(pulled, Pulled::Failed(RemoteError::Unreachable { .. })) {
+                // The others would wait as long, and for nothing.
+                is_unreachable.store(true, Ordering::Relaxed);
+            }
+            (how.progress)(done.fetch_add(1, Ordering::Relaxed) + 1, total);
+            pulled
+        });
+        let cargo = Cargo::default();
+        for ((_, name), pulled) in keys.into_iter().zip(pulled) {
+            match pulled {
+                Pulled::There => moved.there += 1,
+                Pulled::Nothing => {}
+                Pulled::Stopped => moved.failed += 1,
+                Pulled::Broken(wrong) => moved.broken.push((name, wrong)),
+                Pulled::Failed(error) => moved.fails(1, Some(error)),
+                Pulled::Brought(title, of_one) => {
+                    moved.results.push((title, of_one.bytes()));
+                    cargo.add_all(&of_one);
                 }
             }
-            (how.progress)(at as u64 + 1, total);
         }
         moved.bytes = cargo.bytes();
         moved.objects = cargo.objects();
         Ok(moved)
+    }
+
+    /// Fetches one result, unless it is whole here.
+    fn pull_one(&self, store: &Store, key: Fingerprint, name: &str, how: &Transfer<'_>) -> Pulled {
+        let here = store.lookup(key).ok().and_then(Lookup::found);
+        if here.is_some_and(|record| store.is_whole(&record)) {
+            return Pulled::There;
+        }
+        let cargo = Cargo::default();
+        let found = if how.dry_run {
+            self.weigh(store, key, &cargo)
+        } else {
+            self.bring(store, key, &cargo, how.stopped)
+        };
+        match found {
+            Ok(Some(record)) => Pulled::Brought(title(name, &record), cargo),
+            Ok(None) => Pulled::Nothing,
+            Err(BringError::Lies(wrong)) => Pulled::Broken(wrong),
+            Err(BringError::Stopped) => Pulled::Stopped,
+            Err(BringError::Remote(error)) => Pulled::Failed(error),
+            Err(error) => Pulled::Failed(RemoteError::Local(error.to_string())),
+        }
     }
 
     /// The keys of the records in a folder, or in a part of it.
@@ -232,6 +259,39 @@ impl Remote {
         }
         Ok(Some(record))
     }
+}
+
+/// What came of one result that was to be fetched.
+enum Pulled {
+    There,
+    Nothing,
+    Stopped,
+    Broken(Wrong),
+    Failed(RemoteError),
+    Brought(String, Cargo),
+}
+
+/// Does something with each of many that wait for answers, in threads of their own: the files of one are fetched
+/// by the pool, whose threads must not wait for one another.
+fn side_by_side<T: Sync, R: Send>(all: &[T], act: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(one) = all.get(at) else { return done };
+            done.push((at, act(one)));
+        }
+    };
+    let mut done: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..PARALLEL.min(all.len())).map(|_| scope.spawn(work)).collect();
+        let ended = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        ended.flatten().collect()
+    });
+    done.sort_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
 /// A result nobody here has a name for is called by its kind.

@@ -2,7 +2,8 @@
 //! that one last.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Mutex,
 };
 
@@ -30,13 +31,44 @@ enum Beside {
 impl Beside {
     /// All of a result.
     fn of(made: &NewResult) -> impl Iterator<Item = Self> {
-        let trace = made.record.traced.map(|key| {
-            let trace = trace_of(&made.record);
-            let hash = Digest::of(&serde_json::to_vec(&trace).expect("a trace is valid JSON"));
-            Self::Trace(format!("{}/{hash}", sharded("traces", &key.to_string())), trace)
-        });
+        let trace = Self::trace_of(made).map(|(name, trace)| Self::Trace(name, trace));
         made.items.iter().map(|key| Self::Item(*key)).chain(trace)
     }
+
+    fn trace_of(made: &NewResult) -> Option<(String, Trace)> {
+        let key = made.record.traced?;
+        let trace = trace_of(&made.record);
+        let hash = Digest::of(&serde_json::to_vec(&trace).expect("a trace is valid JSON"));
+        Some((format!("{}/{hash}", sharded("traces", &key.to_string())), trace))
+    }
+
+    /// Whether it is an item, or one of these traces.
+    fn is_among(&self, traces: &HashSet<String>) -> bool {
+        match self {
+            Self::Item(_) => true,
+            Self::Trace(name, _) => traces.contains(name),
+        }
+    }
+}
+
+/// The names of the traces of results, of each key those of the results that were made last.
+fn latest_traces<'a>(results: impl Iterator<Item = &'a NewResult>) -> HashSet<String> {
+    let mut results: Vec<_> = results.filter(|made| made.record.traced.is_some()).collect();
+    let started = |made: &&NewResult| made.record.started.parse::<jiff::Timestamp>().ok();
+    results.sort_by_cached_key(|made| Reverse(started(made)));
+    let mut latest: HashMap<Option<Fingerprint>, HashSet<String>> = HashMap::new();
+    for made in results {
+        let of_key = latest.entry(made.record.traced).or_default();
+        if of_key.len() < Trace::KEPT {
+            of_key.extend(Beside::trace_of(made).map(|(name, _)| name));
+        }
+    }
+    latest.into_values().flatten().collect()
+}
+
+/// `traces/ab/cdef…` of `traces/ab/cdef…/<hash>`.
+fn folder_of(name: &str) -> &str {
+    name.rsplit_once('/').map_or(name, |(folder, _)| folder)
 }
 
 impl Remote {
@@ -48,11 +80,13 @@ impl Remote {
         how: &Transfer<'_>,
         moved: &mut Moved,
     ) {
+        let latest = latest_traces(ready.iter().map(|(made, _)| *made));
         // The records of items that were not made now are there, most of them.
         let (new, old): (Vec<_>, Vec<_>) = ready
             .iter()
             .enumerate()
             .flat_map(|(at, (made, _))| Beside::of(made).map(move |beside| (at, beside)))
+            .filter(|(_, beside)| beside.is_among(&latest))
             .partition(|(at, _)| {
                 let record = &ready[*at].0.record;
                 record.items_run >= record.items_total
@@ -103,6 +137,8 @@ impl Remote {
             .iter()
             .enumerate()
             .flat_map(|(at, made)| Beside::of(made).map(move |beside| (at, beside)));
+        let latest = latest_traces(there.iter().copied());
+        let beside = beside.filter(|(_, beside)| beside.is_among(&latest));
         let lost = self.lost(beside.collect())?;
         let sent: Vec<_> = self.threads.install(|| {
             let send = |(at, beside): &(usize, Beside)| {
@@ -137,7 +173,9 @@ impl Remote {
         let items = self.present(&items)?;
         let is_lost = |(_, beside): &(usize, Beside)| match beside {
             Beside::Item(key) => Ok(!items.contains(key) || self.is_suspect(*key)),
-            Beside::Trace(name, _) => Ok(self.bucket.size(name)?.is_none()),
+            // One that is older than those that are kept is not missed.
+            Beside::Trace(name, _) => Ok(self.bucket.size(name)?.is_none()
+                && self.bucket.list(folder_of(name))?.len() < Trace::KEPT),
         };
         let lost: Vec<_> = self.threads.install(|| {
             let asked = all.into_par_iter().map(|one| Ok((is_lost(&one)?, one)));
@@ -190,9 +228,30 @@ impl Remote {
                 Ok(bytes)
             }
             Beside::Trace(name, trace) => {
-                self.send_record(name, trace)?;
-                Ok(seal(trace).len() as u64)
+                let trace = seal(trace);
+                if self.bucket.create(name, &trace)? {
+                    self.drop_old_traces(name);
+                } else {
+                    // Its time says that it is in use.
+                    self.bucket.put(name, trace.clone())?;
+                }
+                Ok(trace.len() as u64)
             }
+        }
+    }
+
+    /// Removes the traces beside a new one that nobody looks at any more. One that another machine sends at
+    /// this moment may go with them: then its result is made again where it is wanted, or its trace sent by
+    /// the next push of it.
+    fn drop_old_traces(&self, name: &str) {
+        let listed = self.bucket.list_latest(folder_of(name));
+        let dropped = listed.and_then(|names| match names.get(Trace::KEPT..) {
+            Some(old) if !old.is_empty() => self.bucket.remove(old),
+            _ => Ok(()),
+        });
+        if let Err(error) = dropped {
+            // Who may only add is no worse a pusher.
+            tracing::debug!("Old traces of `{}` stay: {error}.", self.name);
         }
     }
 

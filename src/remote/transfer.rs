@@ -5,6 +5,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use rayon::prelude::*;
+
 use super::{Remote, RemoteError, sharded};
 use crate::{
     plan::fingerprint::action_key,
@@ -177,11 +179,13 @@ impl Remote {
         Ok(record.filter(is_of))
     }
 
-    /// What stages with this key read from outside.
+    /// What stages with this key read from outside, the latest first, as many as are kept here.
     pub(super) fn traces(&self, key: Fingerprint) -> Result<Vec<Trace>, RemoteError> {
-        let names = self.bucket.list(&sharded("traces", &key.to_string()))?;
-        let traces = names.iter().map(|(name, _)| self.form(name, key));
-        Ok(traces.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+        let mut names = self.bucket.list_latest(&sharded("traces", &key.to_string()))?;
+        names.truncate(Trace::KEPT);
+        let read = || names.par_iter().map(|name| self.form(name, key)).collect();
+        let traces: Result<Vec<_>, RemoteError> = self.threads.install(read);
+        Ok(traces?.into_iter().flatten().collect())
     }
 
     /// The record with this name, if it can be read. Where it is damaged, what is made under `key` takes

@@ -97,16 +97,27 @@ fn now() -> SystemTime {
 /// 1: first. 2: records carry checksums; those of format 1 are still read.
 pub const FORMAT_VERSION: u32 = 2;
 
+/// Asked whether to stop.
+#[derive(Clone)]
+struct Stop(Arc<dyn Fn() -> bool + Send + Sync>);
+
+impl std::fmt::Debug for Stop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stop")
+    }
+}
+
 /// The content-addressed store of one cache folder.
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
     /// Whether the folder is a cache yet; if not, nothing is written to it.
     exists: bool,
-    manifests: Mutex<HashMap<Digest, Arc<Manifest>>>,
+    manifests: Arc<Mutex<HashMap<Digest, Arc<Manifest>>>>,
     /// Content that was written here: damage to it shows that the disk cannot be relied on.
-    written: Mutex<HashMap<Digest, Written>>,
-    stat_cache: Mutex<StatCache>,
+    written: Arc<Mutex<HashMap<Digest, Written>>>,
+    stat_cache: Arc<StatCache>,
+    stop: Option<Stop>,
     behind: Option<Arc<dyn Behind>>,
     locks: Locks,
 }
@@ -156,12 +167,40 @@ impl Store {
         Self {
             root: root.to_owned(),
             exists,
-            manifests: Mutex::default(),
-            written: Mutex::default(),
-            stat_cache: Mutex::new(StatCache::new(root.join("stat-cache"))),
+            manifests: Arc::default(),
+            written: Arc::default(),
+            stat_cache: Arc::new(StatCache::new(root.join("stat-cache"))),
+            stop: None,
             behind: None,
             locks: Locks::Auto.of(root),
         }
+    }
+
+    /// The same store, with all that was learnt of it, for who must not wait for a cache behind it.
+    #[must_use]
+    pub fn alone(&self) -> Self {
+        Self {
+            root: self.root.clone(),
+            exists: self.exists,
+            manifests: Arc::clone(&self.manifests),
+            written: Arc::clone(&self.written),
+            stat_cache: Arc::clone(&self.stat_cache),
+            stop: self.stop.clone(),
+            behind: None,
+            locks: self.locks,
+        }
+    }
+
+    /// Asks `stop` whether to stop while outside files are hashed, which can take minutes.
+    #[must_use]
+    pub fn stopped_by(mut self, stop: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        self.stop = Some(Stop(Arc::new(stop)));
+        self
+    }
+
+    /// Whether to stop.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| (stop.0)())
     }
 
     /// The cache folder.
@@ -253,14 +292,13 @@ impl Store {
 
     /// Remembers what a stage read from outside.
     pub fn add_trace(&self, key: Fingerprint, trace: Trace) -> Result<(), StoreError> {
-        const KEPT: usize = 8;
         let mut traces = self.traces(key)?.found().unwrap_or_default();
         if traces.first() == Some(&trace) {
             return Ok(());
         }
         traces.retain(|old| *old != trace);
         traces.insert(0, trace);
-        traces.truncate(KEPT);
+        traces.truncate(Trace::KEPT);
         self.write_json(&self.sharded("traces", &key.to_string()), &traces)
     }
 

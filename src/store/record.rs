@@ -170,6 +170,9 @@ pub struct Trace {
 }
 
 impl Trace {
+    /// How many are kept under a key, here and at a remote: the latest ones.
+    pub const KEPT: usize = 8;
+
     /// The trace of these paths.
     pub fn new(paths: impl IntoIterator<Item = String>) -> Self {
         Self { paths: paths.into_iter().collect() }

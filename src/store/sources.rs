@@ -7,7 +7,10 @@ use std::{
     sync::Mutex,
 };
 
-use super::{Digest, Store, StoreError};
+use super::{
+    Digest, Store, StoreError,
+    stat_cache::{Limit, NotHashed},
+};
 use crate::regular;
 
 /// Reads files below one folder and remembers which, so that their content enters the key.
@@ -105,36 +108,61 @@ impl Store {
         root: &Path,
         paths: &[String],
     ) -> Result<BTreeMap<String, Digest>, StoreError> {
+        // Without a limit, there always is one.
+        Ok(self.digest_sources_within(root, paths, None)?.unwrap_or_default())
+    }
+
+    /// The same; nothing, if more than `most` bytes would have to be read for that.
+    pub fn digest_sources_within(
+        &self,
+        root: &Path,
+        paths: &[String],
+        most: Option<u64>,
+    ) -> Result<Option<BTreeMap<String, Digest>>, StoreError> {
         let root = std::path::absolute(root).map_err(|e| source_error(root, e))?;
-        let mut cache = self.stat_cache.lock().expect("no panic while held");
+        let mut limit = Limit { stopped: &|| self.is_stopped(), left: most };
         let mut digests = BTreeMap::new();
         for path in paths {
             let full = root.join(path);
             let found = if path.ends_with('/') {
-                names_in(&full).map(|names| digest_of_names(&names))
+                names_in(&full).map(|names| digest_of_names(&names)).map_err(NotHashed::Io)
             } else {
-                cache.digest(&full)
+                self.stat_cache.digest(&full, &mut limit)
             };
             let digest = match found {
                 Ok(digest) => digest,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => missing(),
-                Err(e) => return Err(source_error(&full, e)),
+                Err(NotHashed::Io(e)) if e.kind() == io::ErrorKind::NotFound => missing(),
+                Err(NotHashed::Io(e)) => return Err(source_error(&full, e)),
+                Err(NotHashed::Stopped) => return Err(StoreError::Cancelled),
+                Err(NotHashed::Long) => return Ok(None),
             };
             digests.insert(path.clone(), digest);
         }
-        Ok(digests)
+        Ok(Some(digests))
     }
 
     /// The content of one outside file, such as a model's weights, which is not read again while
-    /// its size, times and inode are known. What is learnt is written at once: hashing tens of
-    /// gigabytes again would cost more than writing a line.
+    /// its size, times and inode are known. What is learnt is written now and then, and not only at the end:
+    /// hashing tens of gigabytes again would cost more.
     pub fn digest_file(&self, path: &Path) -> io::Result<Digest> {
         let full = std::path::absolute(path)?;
-        let digest = self.stat_cache.lock().expect("no panic while held").digest(&full)?;
-        if let Err(error) = self.save_stat_cache() {
+        let mut limit = Limit { stopped: &|| self.is_stopped(), left: None };
+        let digest = self.stat_cache.digest(&full, &mut limit).map_err(|error| match error {
+            NotHashed::Io(error) => error,
+            NotHashed::Stopped | NotHashed::Long => io::Error::other("it was asked to stop"),
+        })?;
+        if self.stat_cache.is_due()
+            && let Err(error) = self.save_stat_cache()
+        {
             tracing::debug!("The hash of `{}` is not kept: {error}.", path.display());
         }
         Ok(digest)
+    }
+
+    /// Forgets the digests of outside files that are no longer there.
+    pub(super) fn forget_gone_sources(&self) -> Result<(), StoreError> {
+        self.stat_cache.forget_gone();
+        self.save_stat_cache()
     }
 
     /// Writes the digests of outside files for the next run, if there are new ones and a cache.
@@ -142,9 +170,8 @@ impl Store {
         if !self.exists {
             return Ok(());
         }
-        let mut cache = self.stat_cache.lock().expect("no panic while held");
-        match cache.changes() {
-            Some(text) => self.write(cache.path(), text.as_bytes()),
+        match self.stat_cache.changes() {
+            Some(text) => self.write(self.stat_cache.path(), text.as_bytes()),
             None => Ok(()),
         }
     }

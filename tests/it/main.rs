@@ -22,6 +22,7 @@ mod json_schema;
 mod layering;
 mod ltx_text;
 mod ltx_video;
+mod outside;
 mod paper;
 mod parity;
 mod real_arc;

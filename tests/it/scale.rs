@@ -1,8 +1,14 @@
 //! Many stages and many items.
 
-use std::{fmt::Write, io, path::Path, time::Instant};
+use std::{
+    fmt::Write,
+    io,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use pipe::{
+    artifact::{ArtifactKind, Item, Manifest},
     config::{LoadOptions, Pipeline, load_with},
     plan::{self, Freshness, PlanOptions},
     stages::STAGES,
@@ -51,6 +57,34 @@ fn a_chain_of_ten_thousand_stages_needs_no_deep_stack() {
     };
     // A frame for each stage would not fit.
     std::thread::Builder::new().stack_size(1 << 20).spawn(work).unwrap().join().unwrap();
+}
+
+#[test]
+fn a_list_of_100_000_items_is_read_and_checked_in_seconds() {
+    const ITEMS: usize = 100_000;
+    // It takes a second or so; the rest is for machines that do other things, too.
+    const MOST: Duration = Duration::from_secs(20);
+    let dir = tempfile::tempdir().unwrap();
+    let digest = {
+        let store = Store::open(dir.path()).unwrap();
+        let file = store.put(b"the same for all").unwrap();
+        let item = |at| Item {
+            name: format!("word{at:06}"),
+            files: [("f".to_owned(), file.clone())].into(),
+        };
+        let items = (0..ITEMS).map(item).collect();
+        let kind = ArtifactKind::Metrics;
+        let manifest = Manifest { kind, format_version: kind.format_version(), items };
+        store.put_manifest(&manifest).unwrap()
+    };
+    let start = Instant::now();
+    let store = Store::look(dir.path()).unwrap();
+    let manifest = store.complete(digest).unwrap();
+    let mut digests: Vec<_> = manifest.items.iter().map(Item::digest).collect();
+    let took = start.elapsed();
+    digests.dedup();
+    assert_eq!((manifest.items.len(), digests.len()), (ITEMS, 1));
+    assert!(took < MOST, "{took:?}");
 }
 
 /// `TMPDIR=/dev/shm cargo test --release --test it -- --ignored of_100_000_items --nocapture`

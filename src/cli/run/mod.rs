@@ -81,6 +81,7 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     let remote = open_remote(&settings)?;
     let (device, device_name) = device::open(&settings.device)?;
     let stop = Stop::on_signal();
+    let store = stop.heard_by(store);
     let outlook = device::outlook(&device_name)?;
     let events = args.events.as_deref().map(|path| EventFile::create(path, &args.files));
     let events = events.transpose()?;

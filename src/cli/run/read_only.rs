@@ -8,13 +8,13 @@ use super::{
 };
 use crate::{
     config::Pipeline,
-    plan::{self, Freshness, Lock, Plan},
+    plan::{self, Freshness, Lock, Locked, Plan},
     report::{
         results::{Outputs, tables},
         style::count,
         table::{Format, render},
     },
-    store::{Digest, Store, StoreError},
+    store::{Store, StoreError},
 };
 
 /// Shows the results, and writes the lock, if all is up to date; else says what would have to run. `error` is
@@ -27,7 +27,7 @@ pub(super) fn show(
     session: &Session,
 ) -> Result<(), CliError> {
     if args.lock {
-        Lock::check_place(&Lock::path_of(pipeline))?;
+        Lock::check_place(pipeline)?;
     }
     let locked = if args.locked { locked_outputs(pipeline, store)? } else { BTreeMap::new() };
     let plan = plan::build(pipeline, store, &args.wanted())?;
@@ -53,15 +53,14 @@ pub(super) fn show(
     Ok(())
 }
 
-/// The outputs that are others than the lock says.
-fn deviations(plan: &Plan<'_>, locked: &BTreeMap<String, Digest>) -> Vec<(String, Option<String>)> {
+/// What is otherwise than the lock says.
+fn deviations(plan: &Plan<'_>, locked: &BTreeMap<String, Locked>) -> Vec<(String, Option<String>)> {
     let nodes = plan.nodes.iter().zip(&plan.pipeline.instances).filter(|(node, _)| node.needed);
     let deviations = nodes.filter_map(|(node, instance)| {
         let Freshness::Fresh(record) = &node.freshness else { return None };
-        let (name, output) = (instance.to_string(), record.output);
-        let locked = locked.get(&name).filter(|locked| **locked != output)?;
-        let (output, locked) = (output.short(), locked.short());
-        Some((format!("stage `{name}`: its output is {output}, but {locked} is locked"), None))
+        let name = instance.to_string();
+        let (deviation, _) = locked.get(&name)?.deviation(record)?;
+        Some((format!("stage `{name}`: {deviation}"), None))
     });
     deviations.collect()
 }

@@ -8,36 +8,35 @@ use super::{
 };
 use crate::{
     config::Pipeline,
-    plan::{self, Lock, PlanOptions},
+    plan::{self, Lock, Locked, PlanOptions},
     report::{
         results::{Outputs, ResultsError, tables, tables_of_ours},
         table::{Format, render},
     },
-    store::{Digest, Store},
+    store::Store,
 };
 
 /// What the lock says that a run must give; a pipeline that deviates from the lock is refused.
 pub(super) fn locked_outputs(
     pipeline: &Pipeline,
     store: &Store,
-) -> Result<BTreeMap<String, Digest>, CliError> {
-    let path = Lock::path_of(pipeline);
-    let lock = Lock::read(&path)?;
+) -> Result<BTreeMap<String, Locked>, CliError> {
+    let lock = Lock::read(pipeline)?;
     let deviations = lock.deviations(pipeline, store)?;
     if deviations.is_empty() {
-        return Ok(lock.outputs());
+        return Ok(lock.locked());
     }
     let parts = deviations.iter().map(|deviation| (deviation.to_string(), None));
     let help = "run without --locked to go on, and with --lock to lock what comes of it";
+    let path = Lock::path_of(pipeline);
     let last = (format!("this deviates from `{}`", path.display()), Some(help.to_owned()));
     Err(CliError::Messages { code: exit::DIFFERENT, parts: parts.chain([last]).collect() })
 }
 
 /// Writes the lock and says where.
 pub(super) fn write_lock(pipeline: &Pipeline, store: &Store) -> Result<PathBuf, CliError> {
-    let path = Lock::path_of(pipeline);
-    Lock::of_plan(&plan::build(pipeline, store, &PlanOptions::default())?)?.write(&path)?;
-    Ok(path)
+    let lock = Lock::of_plan(&plan::build(pipeline, store, &PlanOptions::default())?)?;
+    Ok(lock.write(pipeline)?)
 }
 
 pub(super) fn show_results(

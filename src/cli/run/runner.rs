@@ -80,7 +80,8 @@ impl Runner<'_> {
                 read_only::show(pipeline, runner.args, &error, runner.store, runner.session)
             });
         }
-        self.healing(pipeline, Self::prepare)?;
+        let prepared = self.healing(pipeline, Self::prepare);
+        prepared.map_err(|error| self.stop.named(error))?;
         self.healing(pipeline, Self::attempt)
     }
 
@@ -120,7 +121,7 @@ impl Runner<'_> {
     fn prepare(&mut self, pipeline: &Pipeline) -> Result<(), CliError> {
         let (args, wanted) = (self.args, self.args.wanted());
         if args.lock {
-            Lock::check_place(&Lock::path_of(pipeline))?;
+            Lock::check_place(pipeline)?;
         }
         let locked =
             if args.locked { locked_outputs(pipeline, self.store)? } else { BTreeMap::new() };
@@ -151,16 +152,22 @@ impl Runner<'_> {
         let (session, store, wanted) = (self.session, self.store, self.args.wanted());
         let mut human = self.human();
         let mut outputs = Outputs::none(pipeline.instances.len());
-        let mut space = disk::Watch::new(pipeline, store, &wanted);
-        let executed = self.executor.execute(pipeline, &mut |event| {
-            if matches!(event, RunEvent::StageStarted { .. }) {
-                space.look(session);
-            }
-            human.on(&event);
-            outputs.on(&event);
-            if let Some(events) = &mut self.events {
-                events.reporter.on(&event);
-            }
+        let space = disk::Wanted { pipeline, store, options: &wanted };
+        let executed = std::thread::scope(|scope| {
+            let mut space = disk::Watch::new(scope, space);
+            let executed = self.executor.execute(pipeline, &mut |event| {
+                if matches!(event, RunEvent::StageStarted { .. }) {
+                    space.begin(session);
+                }
+                space.tell(session);
+                human.on(&event);
+                outputs.on(&event);
+                if let Some(events) = &mut self.events {
+                    events.reporter.on(&event);
+                }
+            });
+            space.finish(session);
+            executed
         });
         match executed {
             Err(error) => Err(self.stop.error_of(error)),

@@ -9,7 +9,7 @@ use crate::{
     },
     plan::PlanError,
     stages::StageError,
-    store::Digest,
+    store::{Digest, Record},
 };
 
 impl Schedule<'_> {
@@ -60,7 +60,7 @@ impl Schedule<'_> {
 
     fn succeeded(&mut self, job: &Job, finished: &Finished, on_event: &mut dyn FnMut(RunEvent)) {
         let index = job.index;
-        if let Err(deviation) = self.check_lock(index, finished.record.output) {
+        if let Err(deviation) = self.check_lock(index, &finished.record) {
             self.failed.insert(job.key.direct, index);
             self.fail(index, deviation, on_event);
         } else if let Err(error) = self.finish(job, finished, on_event) {
@@ -90,13 +90,15 @@ impl Schedule<'_> {
         Ok(())
     }
 
-    /// A locked output must come out as it was locked.
-    pub(super) fn check_lock(&self, index: usize, output: Digest) -> Result<(), Failure> {
-        let name = self.decider.pipeline.instances[index].to_string();
-        match self.options.locked.get(&name) {
-            Some(locked) if *locked != output => Err(Failure::deviates(*locked, output)),
-            _ => Ok(()),
+    /// A locked output must come out as it was locked, and be made from the same.
+    pub(super) fn check_lock(&self, index: usize, record: &Record) -> Result<(), Failure> {
+        if self.options.locked.is_empty() {
+            return Ok(());
         }
+        let name = self.decider.pipeline.instances[index].to_string();
+        let locked = self.options.locked.get(&name);
+        let deviation = locked.and_then(|locked| locked.deviation(record));
+        deviation.map_or(Ok(()), |deviation| Err(Failure::deviates(deviation)))
     }
 
     /// The output is known: those who wait for it may be decided. If it was made again and came

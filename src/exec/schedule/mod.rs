@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     plan::{self, Decider, Found, Graph, Lacking, MemoryPlan, PlanError, Selection, StaleReason},
+    stages::StageError,
     store::{Digest, Fingerprint, Record, Store},
 };
 
@@ -59,8 +60,8 @@ pub(super) struct Schedule<'a> {
     states: Vec<State>,
     /// Instances whose inputs are all known, to be decided.
     ready: BTreeSet<usize>,
-    /// Where to have keys looked up, if there is a cache behind the store; and how many are.
-    lookups: Option<Sender<Lookup>>,
+    /// Where to have keys looked up that the walk shall not wait for; and how many are.
+    lookups: Sender<Lookup>,
     looking: usize,
     /// Instances that must run.
     queue: Queue,
@@ -97,6 +98,7 @@ impl<'a> Schedule<'a> {
         store: &'a Store,
         options: &'a ExecOptions,
         workers: usize,
+        lookups: Sender<Lookup>,
     ) -> Self {
         let instances = selection.needed.len();
         let state = |needed: &bool| if *needed { State::Waiting } else { State::Unneeded };
@@ -109,7 +111,7 @@ impl<'a> Schedule<'a> {
             workers,
             states: selection.needed.iter().map(state).collect(),
             ready: BTreeSet::new(),
-            lookups: None,
+            lookups,
             looking: 0,
             queue: Queue::default(),
             held: Vec::new(),
@@ -131,11 +133,6 @@ impl<'a> Schedule<'a> {
     /// With the records of instances that were found fresh already.
     pub(super) fn with_fresh(self, fresh: Vec<Option<Box<Record>>>) -> Self {
         Self { fresh, ..self }
-    }
-
-    /// With somebody who looks keys up.
-    pub(super) fn looking_up(self, lookups: Option<Sender<Lookup>>) -> Self {
-        Self { lookups, ..self }
     }
 
     /// Decides, starts and waits until nothing is left to do. Before the first stage starts, the files of
@@ -221,7 +218,13 @@ impl<'a> Schedule<'a> {
         on_event: &mut dyn FnMut(RunEvent),
     ) {
         let Err(error) = decided else { return };
-        if let Err(error) = self.repaired(index, stage_error(error)) {
+        let error = stage_error(error);
+        if matches!(error, StageError::Cancelled) {
+            self.states[index] = State::Waiting;
+            self.outcome = Outcome::Interrupted;
+            return;
+        }
+        if let Err(error) = self.repaired(index, error) {
             self.fail(index, Failure::of(&error), on_event);
         }
     }
@@ -245,14 +248,15 @@ impl<'a> Schedule<'a> {
             return Ok(());
         }
         let forced = self.selection.forced[index] && !self.forced.contains(&key.direct);
-        if let Some(lookups) = &self.lookups {
-            self.states[index] = State::LookedUp;
-            self.looking += 1;
-            lookups.send(Lookup { index, key, forced }).expect("who looks up outlives the walk");
-            return Ok(());
+        if self.store.behind().is_none()
+            && let Some(found) = self.decider.find_soon(index, &key)?
+        {
+            return self.settle(Lookup { index, key, forced }, found, on_event);
         }
-        let found = self.decider.find(index, &key)?;
-        self.settle(Lookup { index, key, forced }, found, on_event)
+        self.states[index] = State::LookedUp;
+        self.looking += 1;
+        self.lookups.send(Lookup { index, key, forced }).expect("who looks up outlives the walk");
+        Ok(())
     }
 
     /// What came of a look-up, unless its inputs have become others meanwhile.
@@ -343,7 +347,7 @@ impl<'a> Schedule<'a> {
         key: Fingerprint,
         on_event: &mut dyn FnMut(RunEvent),
     ) -> Result<(), PlanError> {
-        if let Err(deviation) = self.check_lock(index, record.output) {
+        if let Err(deviation) = self.check_lock(index, record) {
             self.failed.insert(key, index);
             self.fail(index, deviation, on_event);
             return Ok(());

@@ -234,6 +234,28 @@ fn a_push_that_was_cut_off_is_completed_by_the_next() {
 }
 
 #[test]
+fn results_are_fetched_side_by_side() {
+    let (server, remote) = s3();
+    let (here, there) = (Machine::new(), Machine::new());
+    let made: Vec<_> = (0..32_u8).map(|at| here.make(&format!("clips{at}"), &[&[at]])).collect();
+    remote.push(&here.store, &made, &HOW).unwrap();
+    let dry = remote.pull(&Machine::new().store, &Scope::All, &DRY).unwrap();
+    server.delay(Duration::from_millis(50));
+    let start = Instant::now();
+    let pulled = there.pull(&s3_with(&server, s3::SECRET));
+    let took = start.elapsed();
+    assert_eq!((pulled.results.len(), pulled.broken.len()), (32, 0));
+    assert_eq!((pulled.bytes, pulled.objects), (dry.bytes, 64));
+    assert_eq!(pulled.results.iter().map(|(_, bytes)| bytes).sum::<u64>(), pulled.bytes);
+    assert!(made.iter().all(|made| there.has(made)) && there.is_clean());
+    // One after the other, three requests of each would take 4.8 s.
+    assert!(took < Duration::from_millis(2400), "{took:?}");
+    // In the order of the list.
+    let all = |names: &Moved| names.results.iter().map(|(n, _)| n.clone()).collect::<Vec<_>>();
+    assert_eq!(all(&pulled), all(&dry));
+}
+
+#[test]
 fn a_run_reads_through_and_writes_back() {
     let (server, remote) = s3();
     let (here, there) = (Machine::new(), Machine::new());

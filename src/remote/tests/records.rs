@@ -1,6 +1,7 @@
 //! How many requests records take, and what the remote lost of them.
 
 use super::*;
+use crate::{plan::fingerprint::action_key, store::Trace};
 
 /// The requests since the last call that begin with this.
 fn asked(server: &S3, what: &str) -> usize {
@@ -78,10 +79,9 @@ fn a_result_that_is_new_takes_one_request_for_each_thing_sent() {
     // The record is asked for first and written last.
     assert!(requests[0].starts_with("GET") && requests.last().unwrap().ends_with("actions"));
     requests.sort();
-    // Both read the same from outside, so the second finds that there.
+    // Both read the same from outside, so the second finds that there, and says that it is in use.
     insta::assert_snapshot!(requests.join("\n"), @"
     GET /bucket/actions
-    GET /bucket/traces
     PUT /bucket/actions
     PUT /bucket/items
     PUT /bucket/items
@@ -89,7 +89,66 @@ fn a_result_that_is_new_takes_one_request_for_each_thing_sent() {
     PUT /bucket/objects
     PUT /bucket/objects
     PUT /bucket/traces
+    PUT /bucket/traces
     ");
+}
+
+/// A result of a stage that read this file, each at its time.
+fn reading(machine: &Machine, at: u8, content: &[u8]) -> NewResult {
+    let mut made = machine.make(&format!("clips{at}"), &[content]);
+    made.record.ingredients.sources = [(format!("{at}.txt"), Digest::of(content))].into();
+    made.record.fingerprint = action_key(&made.record.ingredients);
+    machine.store.commit(&made.record).unwrap();
+    made.record.started = format!("2025-01-01T00:00:{at:02}Z");
+    made
+}
+
+#[test]
+fn of_the_sets_of_files_that_were_read_the_latest_are_kept() {
+    let key = Fingerprint::of(b"traced");
+    let read = |remote: &Remote| -> Vec<String> {
+        remote.traces(key).unwrap().into_iter().flat_map(|trace| trace.paths).collect()
+    };
+    let names = |of: &[u8]| of.iter().map(|at| format!("{at}.txt")).collect::<Vec<_>>();
+    let (_dir, remote) = folder();
+    let here = Machine::new();
+    let made: Vec<_> = (0..20).map(|at| reading(&here, at, &[at])).collect();
+    // One push of many sends those of the latest.
+    remote.push(&here.store, &made[..10], &HOW).unwrap();
+    let mut kept = read(&remote);
+    kept.sort();
+    assert_eq!(kept, names(&[2, 3, 4, 5, 6, 7, 8, 9]));
+    // What comes one by one takes the places of the oldest.
+    for made in &made[10..18] {
+        std::thread::sleep(Duration::from_millis(20));
+        remote.push(&here.store, std::slice::from_ref(made), &HOW).unwrap();
+    }
+    assert_eq!(read(&remote), names(&[17, 16, 15, 14, 13, 12, 11, 10]));
+    // What is in use again is no longer old, and the others are not missed.
+    let again = reading(&here, 10, b"another content");
+    std::thread::sleep(Duration::from_millis(20));
+    remote.push(&here.store, &[again], &HOW).unwrap();
+    std::thread::sleep(Duration::from_millis(20));
+    remote.push(&here.store, &made[18..19], &HOW).unwrap();
+    assert_eq!(read(&remote), names(&[18, 10, 17, 16, 15, 14, 13, 12]));
+    let moved = remote.push(&here.store, &made[..19], &HOW).unwrap();
+    assert_eq!((moved.there, moved.results.len()), (19, 0));
+}
+
+#[test]
+fn old_sets_of_files_are_removed_from_a_server_and_the_others_read_at_once() {
+    let (server, remote) = s3();
+    let here = Machine::new();
+    for at in 0..12 {
+        remote.push(&here.store, &[reading(&here, at, &[at])], &HOW).unwrap();
+    }
+    assert_eq!(server.keys("traces").len(), Trace::KEPT);
+    server.delay(Duration::from_millis(200));
+    let remote = s3_with(&server, s3::SECRET);
+    let start = Instant::now();
+    assert_eq!(remote.traces(Fingerprint::of(b"traced")).unwrap().len(), Trace::KEPT);
+    // One after the other, they would take 1.8 s.
+    assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
 }
 
 #[test]

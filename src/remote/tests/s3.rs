@@ -257,6 +257,12 @@ fn act(state: &State, request: &Request) -> Answer {
             parts.insert(query["partNumber"].parse().unwrap(), request.body.clone());
             answer("200 OK", "")
         }
+        ("POST", None) if request.query.starts_with("delete") => {
+            let body = String::from_utf8_lossy(&request.body);
+            let keys = body.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next());
+            keys.for_each(|key| drop(objects.remove(key)));
+            answer("200 OK", "<DeleteResult></DeleteResult>")
+        }
         ("POST", None) => {
             let mut uploads = state.uploads.lock().unwrap();
             let id = format!("upload{}", state.begun.fetch_add(1, Ordering::Relaxed));

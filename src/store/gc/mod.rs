@@ -119,6 +119,7 @@ impl Store {
             for root in &roots {
                 self.compact(root, &needed.keys)?;
             }
+            self.forget_gone_sources()?;
         }
         self.manifests.lock().expect("no panic while held").clear();
         Ok(report)

@@ -63,6 +63,62 @@ fn ran(shell: &Shell) -> String {
     lines.map(|line| line.rsplit_once("  ").unwrap().0.to_owned() + "\n").collect()
 }
 
+/// The stages of `MAPPED` that cost little for each image.
+const CHEAP: &str = r#"name = "mapped"
+
+[stages.examples]
+kind   = "dataset"
+source = { source = "folder", root = "data/examples" }
+task   = "pairs"
+size   = [16, 16]
+holdout = 0.0
+
+[stages.mirrored]
+kind      = "transform"
+inputs    = { pairs = "examples" }
+operation = "hflip"
+
+[stages.clips]
+kind   = "interpolate"
+inputs = { pairs = "mirrored" }
+frames = 5
+"#;
+
+#[test]
+fn one_changed_image_in_500_is_one_item_of_every_stage() {
+    let shell = Shell::new();
+    shell.write("mapped.toml", CHEAP);
+    let picture = |number: u32, name: &str| {
+        for side in ["input", "target"] {
+            let folder = shell.path("data/examples").join(side);
+            std::fs::create_dir_all(&folder).unwrap();
+            // No two are alike.
+            let color =
+                |x: u32, y: u32| image::Rgb([number as u8, (number >> 8) as u8, (x ^ y) as u8]);
+            image::RgbImage::from_fn(16, 16, color).save(folder.join(name)).unwrap();
+        }
+    };
+    for number in 0..500 {
+        picture(number, &format!("e{number:03}.png"));
+    }
+    ran(&shell);
+    assert_eq!(ran(&shell), "");
+
+    picture(1000, "e250.png");
+    insta::assert_snapshot!(ran(&shell), @"
+    ran      examples  `input/e250.png` changed, `target/e250.png` changed
+    ran      mirrored  input `pairs` changed, because examples: `input/e250.png` changed and 1 more  1 of 500 items
+    ran      clips  input `pairs` changed, because examples: `input/e250.png` changed and 1 more  1 of 500 items
+    ");
+
+    picture(1001, "f.png");
+    insta::assert_snapshot!(ran(&shell), @"
+    ran      examples  `input/f.png` added, `target/f.png` added
+    ran      mirrored  input `pairs` changed, because examples: `input/f.png` added and 1 more  1 of 501 items
+    ran      clips  input `pairs` changed, because examples: `input/f.png` added and 1 more  1 of 501 items
+    ");
+}
+
 #[test]
 fn one_image_is_one_item_of_every_stage() {
     let shell = Shell::new();

@@ -16,9 +16,12 @@ fn a_locked_run_refuses_to_deviate_and_says_in_what() {
     shell.succeed("run clips.toml --lock");
     let lock = std::fs::read_to_string(shell.path("clips.lock")).unwrap();
     let lock: serde_json::Value = serde_json::from_str(&lock).unwrap();
-    assert_eq!(lock["lock_version"], 1);
+    assert_eq!(lock["lock_version"], 2);
     let locked = &lock["stages"]["clips[method=linear]"];
     assert_eq!((&locked["kind"], &locked["params"]["frames"]), (&"interpolate".into(), &5.into()));
+
+    let is_key = |key: &str| shell.path("cache/actions").join(&key[..2]).join(&key[2..]).exists();
+    assert!(locked["key"].as_str().is_some_and(is_key), "{locked}");
 
     // Also on a machine that has computed nothing yet, and whatever is not an input.
     shell.succeed("run clips.toml --locked");
@@ -41,6 +44,84 @@ fn a_locked_run_refuses_to_deviate_and_says_in_what() {
     assert!(shell.plan("clips.toml").iter().any(|stage| stage["state"] == "stale"));
     shell.write("clips.lock", "{}");
     assert_eq!(shell.output("run clips.toml --locked").status.code(), Some(3));
+}
+
+#[test]
+fn another_key_is_a_deviation_though_all_looks_alike() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml --lock");
+    let text = std::fs::read_to_string(shell.path("clips.lock")).unwrap();
+    let mut lock: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let other = lock["stages"]["pairs"]["key"].clone();
+    lock["stages"]["clips[method=linear]"]["key"] = other;
+    shell.write("clips.lock", &lock.to_string());
+    insta::assert_snapshot!(shell.transcript("run clips.toml --locked"), @"
+    $ pipe run clips.toml --locked
+    ? 4
+    --- stderr
+      × `clips[method=linear]`: its key is [HASH], but [HASH] is locked, though its
+      │ parameters and inputs are written alike: a number differs in its last digit, or the lock was
+      │ edited
+      × this deviates from `clips.lock`
+      help: run without --locked to go on, and with --lock to lock what comes of it
+    ");
+    let elsewhere = shell.transcript("run clips.toml --locked --cache other");
+    assert!(elsewhere.contains("? 4") && elsewhere.contains("its key is"), "{elsewhere}");
+    // The locks of version 1 had no keys.
+    lock["lock_version"] = 1.into();
+    for stage in lock["stages"].as_object_mut().unwrap().values_mut() {
+        stage.as_object_mut().unwrap().remove("key");
+    }
+    shell.write("clips.lock", &lock.to_string());
+    shell.succeed("run clips.toml --locked");
+}
+
+#[test]
+fn what_was_read_otherwise_is_a_deviation_also_where_the_output_is_the_same() {
+    let shell = Shell::new();
+    shell.pair("photos", "one", 10);
+    let text = "[stages.pairs]\nkind = \"dataset\"\ntask = \"pairs\"\ncount = 1\nsize = [32, 32]\n\
+                holdout = 0.0\nsource = { source = \"folder\", root = \"photos\" }\n";
+    shell.write("photos.toml", text);
+    shell.succeed("run photos.toml --lock");
+    shell.write("photos/note.txt", "read by nobody, but listed");
+    let here = shell.transcript("run photos.toml --locked");
+    assert!(here.contains("? 4") && here.contains("the files it reads changed"), "{here}");
+    // A machine that has read nothing yet knows only afterwards.
+    let there = shell.transcript("run photos.toml --locked --cache other");
+    assert!(there.contains("? 4") && there.contains("as locked, but made otherwise"), "{there}");
+}
+
+#[test]
+fn two_pipelines_or_profiles_share_no_lock() {
+    let shell = Shell::new();
+    let profile = format!("{CLIPS}\n[profiles.paper]\n");
+    shell.write("pose.toml", &profile.replace("name = \"clips\"", "name = \"pose\""));
+    shell.write("pose.paper.toml", &CLIPS.replace("name = \"clips\"", "name = \"pose\""));
+    shell.succeed("run pose.toml --profile paper --lock");
+    let lock = || std::fs::read(shell.path("pose.paper.lock")).unwrap();
+    let before = lock();
+    insta::assert_snapshot!(shell.transcript("run pose.paper.toml --lock"), @"
+    $ pipe run pose.paper.toml --lock
+    ? 2
+    --- stderr
+      × `pose.paper.lock` is the lock of `pose` with the profile `paper`, not of `pose` without a
+      │ profile
+      help: rename one of the pipeline files or profiles, so that each has a lock of its own; or
+            remove this one, if nobody needs it any more
+    ");
+    insta::assert_snapshot!(shell.transcript("run pose.paper.toml --locked"), @"
+    $ pipe run pose.paper.toml --locked
+    ? 2
+    --- stderr
+      × `pose.paper.lock` is the lock of `pose` with the profile `paper`, not of `pose` without a
+      │ profile
+      help: rename one of the pipeline files or profiles, so that each has a lock of its own; or
+            remove this one, if nobody needs it any more
+    ");
+    assert!(lock() == before);
+    shell.succeed("run pose.toml --profile paper --locked");
 }
 
 #[test]

@@ -180,7 +180,7 @@ fn a_statement_is_checked_down_to_the_bytes() {
     $ pipe attest --verify clips.intoto.json --key pub.pem more/clips.toml
     ? 0
     --- stdout
-    good signature; 4 files in the cache, 3 stages as attested
+    good signature; 4 files in the cache, 3 stages and 2 materials as attested
     ");
 
     // Another key, a payload that was changed, and files that are something else.
@@ -263,6 +263,87 @@ fn a_statement_is_checked_down_to_the_bytes() {
     // A run makes it good again.
     shell.succeed("run more/clips.toml");
     shell.succeed("attest --verify clips.intoto.json --key pub.pem more/clips.toml");
+}
+
+#[test]
+fn a_statement_is_compared_with_what_went_in_too() {
+    let shell = Shell::new();
+    write_keys(&shell);
+    for name in ["one", "two"] {
+        shell.pair("photos", name, 10);
+    }
+    let text = PHOTOS.replace("count  = 1\n", "");
+    let text = format!(
+        "{text}\n[stages.mirrored]\nkind = \"transform\"\noperation = \"hflip\"\n\
+                        inputs = {{ pairs = \"pairs\" }}\n"
+    );
+    shell.write("photos.toml", &text);
+    shell.succeed("run photos.toml");
+    shell.succeed("attest photos.toml --key key.pem");
+    let verify = "attest --verify photos.intoto.json --key pub.pem photos.toml";
+    shell.succeed(verify);
+
+    // Another text that means the same, and a file more that nobody uses.
+    shell.write("photos.toml", &format!("# A comment.\n{text}"));
+    shell.write("photos/note.txt", "");
+    shell.succeed("run photos.toml");
+    insta::assert_snapshot!(shell.transcript(verify), @"
+    $ pipe attest --verify photos.intoto.json --key pub.pem photos.toml
+    ? 4
+    --- stderr
+      × `pairs`: the same output, but made otherwise: its key is [HASH], but [HASH] is
+      │ attested
+      × `pairs: ./`: another content than attested
+      × `photos.toml`: another content than attested
+      × the signature is good, but this is not what `photos.intoto.json` attests
+      help: `pipe explain FILE STAGE` says what a result is made from now
+    ");
+    std::fs::remove_file(shell.path("photos/note.txt")).unwrap();
+    shell.write("photos.toml", &text);
+    shell.succeed(verify);
+
+    // Where not all is up to date, at least the text is compared.
+    shell.write("photos.toml", &text.replace("hflip", "vflip"));
+    insta::assert_snapshot!(shell.transcript(verify), @"
+    $ pipe attest --verify photos.intoto.json --key pub.pem photos.toml
+    ? 4
+    --- stderr
+      × `photos.toml`: another content than attested
+      × `mirrored`: not up to date in the cache
+      × the signature is good, but this is not what `photos.intoto.json` attests
+      help: `pipe explain FILE STAGE` says what a result is made from now
+    ");
+}
+
+#[test]
+fn an_envelope_replaces_no_file_of_others() {
+    let shell = extended();
+    write_keys(&shell);
+    shell.succeed("run base.toml");
+    shell.write("notes.json", "{}");
+    insta::assert_snapshot!(shell.transcript("attest base.toml --key key.pem --to notes.json"), @"
+    $ pipe attest base.toml --key key.pem --to notes.json
+    ? 2
+    --- stderr
+      × `notes.json` is there already and is no envelope of `pipe`, so it is not overwritten
+      help: name another file with --to, or move this one away
+    ");
+    assert_eq!(std::fs::read_to_string(shell.path("notes.json")).unwrap(), "{}");
+    shell.succeed("attest base.toml --key key.pem");
+    shell.succeed("attest base.toml --key key.pem");
+    // That of another pipeline is somebody's, too.
+    let other = CLIPS.replace("name = \"clips\"", "name = \"other\"");
+    shell.write("other.toml", &other);
+    shell.succeed("run other.toml");
+    insta::assert_snapshot!(shell.transcript("attest other.toml --key key.pem --to base.intoto.json"), @"
+    $ pipe attest other.toml --key key.pem --to base.intoto.json
+    ? 2
+    --- stderr
+      × `base.intoto.json` is the envelope of `clips` without a profile, so it is not overwritten
+      help: name another file with --to, or move this one away
+    ");
+    assert_eq!(shell.succeed("attest base.toml --key key.pem --to /dev/stdout").lines().count(), 2);
+    shell.succeed("attest --verify base.intoto.json --key pub.pem base.toml");
 }
 
 fn statement(envelope: &str) -> Value {

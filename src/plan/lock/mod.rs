@@ -1,8 +1,12 @@
 //! `<pipeline>.lock`: what a whole run of a pipeline was made from and what it gave, for version
 //! control. A locked run refuses to deviate from it.
 
+mod deviations;
+
+pub use deviations::{Deviation, DeviationKind, Locked};
+
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -10,18 +14,16 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{
-    Decider, Found, Freshness, Graph, Plan, PlanError, StaleReason, freshness::differences,
-};
+use super::{Freshness, Plan};
 use crate::{
-    config::{Instance, Pipeline},
-    store::{Digest, Ingredients, Record, Store, StoreError, write_aside},
+    config::Pipeline,
+    store::{Digest, Fingerprint, Ingredients, Record, write_aside},
 };
 
 /// The version of the file's form.
 ///
-/// 1: first.
-pub const LOCK_VERSION: u32 = 1;
+/// 1: first. 2: with the key of each stage; those of version 1 are still read.
+pub const LOCK_VERSION: u32 = 2;
 
 /// A lock file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -50,6 +52,10 @@ pub struct LockedModel {
 /// What one instance was made from, and its output.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct LockedStage {
+    /// Its key in the cache, which is made from all that follows but the output and the device; locks of
+    /// version 1 have none.
+    #[serde(default)]
+    pub key: Option<Fingerprint>,
     /// Stage kind.
     pub kind: String,
     /// The kind's `VERSION`.
@@ -103,6 +109,16 @@ pub enum LockError {
         /// The file.
         path: PathBuf,
     },
+    /// It is the lock of another pipeline, or of another profile.
+    #[error("`{}` is the lock of {found}, not of {wanted}", path.display())]
+    Other {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        found: String,
+        /// Whose it should be.
+        wanted: String,
+    },
     /// A stage has no output that could be locked.
     #[error("`{stage}` is not up to date, so it cannot be locked")]
     Stale {
@@ -121,45 +137,11 @@ impl LockError {
             Self::Foreign { .. } => {
                 "the lock of `x.toml` is `x.lock`: rename the pipeline file, or move the other file away"
             }
-            Self::Stale { .. } => "`pipe run --lock` brings everything up to date first",
-        }
-    }
-}
-
-/// A stage that is not as it was locked.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Deviation {
-    /// The instance.
-    pub stage: String,
-    /// What of it.
-    pub what: DeviationKind,
-}
-
-/// In what a stage deviates.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DeviationKind {
-    /// The pipeline has it, the lock does not.
-    NotLocked,
-    /// The lock has it, the pipeline does not.
-    NotInPipeline,
-    /// It would be made from something else.
-    Changed(Vec<StaleReason>),
-    /// The outside files that it reads are others.
-    Sources,
-}
-
-impl std::fmt::Display for Deviation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "`{}`: ", self.stage)?;
-        match &self.what {
-            DeviationKind::NotLocked => write!(f, "not in the lock"),
-            DeviationKind::NotInPipeline => write!(f, "locked, but not in the pipeline"),
-            DeviationKind::Sources => write!(f, "the files it reads changed"),
-            DeviationKind::Changed(reasons) => {
-                let reasons: Vec<_> = reasons.iter().map(ToString::to_string).collect();
-                write!(f, "{}", reasons.join("; "))
+            Self::Other { .. } => {
+                "rename one of the pipeline files or profiles, so that each has a lock of its own; or remove \
+                 this one, if nobody needs it any more"
             }
+            Self::Stale { .. } => "`pipe run --lock` brings everything up to date first",
         }
     }
 }
@@ -197,12 +179,15 @@ impl Lock {
         })
     }
 
-    /// Reads a lock file.
-    pub fn read(path: &Path) -> Result<Self, LockError> {
-        match fs::read(path) {
-            Ok(bytes) => Self::parse(path, &bytes),
-            Err(source) => Err(LockError::Io { path: path.to_owned(), source }),
-        }
+    /// Reads the lock of a pipeline.
+    pub fn read(pipeline: &Pipeline) -> Result<Self, LockError> {
+        let path = Self::path_of(pipeline);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(source) => return Err(LockError::Io { path, source }),
+        };
+        check_owner(&path, &bytes, pipeline)?;
+        Self::parse(&path, &bytes)
     }
 
     /// Reads the content of a lock file, such as it was in another revision.
@@ -221,13 +206,14 @@ impl Lock {
         }
     }
 
-    /// Refuses to write a lock in the place of something else. One of ours may be damaged, or newer.
-    pub fn check_place(path: &Path) -> Result<(), LockError> {
+    /// Refuses to write the lock of a pipeline in the place of something else. One of ours may be damaged, or
+    /// newer, but not of another pipeline or profile: two names may lead to one file.
+    pub fn check_place(pipeline: &Pipeline) -> Result<(), LockError> {
         const OURS: &[u8] = b"\"lock_version\"";
-        let path = path.to_owned();
+        let path = Self::path_of(pipeline);
         match fs::read(&path) {
             Ok(bytes) if bytes.is_empty() || bytes.windows(OURS.len()).any(|part| part == OURS) => {
-                Ok(())
+                check_owner(&path, &bytes, pipeline)
             }
             Ok(_) => Err(LockError::Foreign { path }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -235,85 +221,43 @@ impl Lock {
         }
     }
 
-    /// Writes a lock file, in one step.
-    pub fn write(&self, path: &Path) -> Result<(), LockError> {
-        Self::check_place(path)?;
+    /// Writes the lock of a pipeline, in one step; says where.
+    pub fn write(&self, pipeline: &Pipeline) -> Result<PathBuf, LockError> {
+        Self::check_place(pipeline)?;
+        let path = Self::path_of(pipeline);
         let text = format!("{:#}\n", serde_json::json!(self));
-        write_aside(path, text.as_bytes())
-            .map_err(|source| LockError::Io { path: path.to_owned(), source })
-    }
-
-    /// The outputs that a locked run must give, by instance.
-    pub fn outputs(&self) -> BTreeMap<String, Digest> {
-        self.stages.iter().map(|(name, stage)| (name.clone(), stage.output)).collect()
-    }
-
-    /// In what a pipeline deviates from the lock, as far as can be told without running it. Each
-    /// stage is compared on the inputs that were locked, so that a change is named where it is.
-    pub fn deviations(
-        &self,
-        pipeline: &Pipeline,
-        store: &Store,
-    ) -> Result<Vec<Deviation>, PlanError> {
-        let decider = Decider::new(pipeline, store)?;
-        let graph = Graph::new(pipeline);
-        let mut found = Vec::new();
-        for &index in graph.order() {
-            let instance = &pipeline.instances[index];
-            let stage = instance.to_string();
-            let what = match self.stages.get(&stage) {
-                None => Some(DeviationKind::NotLocked),
-                Some(locked) => self.deviation(locked, &decider, index)?,
-            };
-            found.extend(what.map(|what| Deviation { stage, what }));
+        match write_aside(&path, text.as_bytes()) {
+            Ok(()) => Ok(path),
+            Err(source) => Err(LockError::Io { path, source }),
         }
-        let names: HashSet<String> = pipeline.instances.iter().map(ToString::to_string).collect();
-        for stage in self.stages.keys().filter(|stage| !names.contains(*stage)) {
-            found.push(Deviation { stage: stage.clone(), what: DeviationKind::NotInPipeline });
-        }
-        Ok(found)
     }
+}
 
-    fn deviation(
-        &self,
-        locked: &LockedStage,
-        decider: &Decider<'_>,
-        index: usize,
-    ) -> Result<Option<DeviationKind>, PlanError> {
-        let instance = &decider.pipeline.instances[index];
-        let Some(inputs) = self.inputs_of(instance, decider.pipeline) else { return Ok(None) };
-        let key = match decider.key(index, inputs) {
-            // What is missing here is told by the run; parts of a model that is still to be
-            // trained are compared when they are there.
-            Err(PlanError::Lack { .. } | PlanError::Store(StoreError::Damaged { .. })) => {
-                return Ok(None);
-            }
-            key => key?,
-        };
-        let reasons = differences(&locked.ingredients(), &key.ingredients, instance);
-        if !reasons.is_empty() || locked.kind != key.ingredients.kind {
-            return Ok(Some(DeviationKind::Changed(reasons)));
-        }
-        let now = match decider.find(index, &key)? {
-            Found::Whole(record) => record.ingredients.sources,
-            Found::Nothing { sources, .. } => sources,
-            Found::Broken(_) => return Ok(None),
-        };
-        let differs = !now.is_empty() && locked.sources != hash_of(&now);
-        Ok(differs.then_some(DeviationKind::Sources))
+/// Whose a lock is, whatever else it says.
+#[derive(Deserialize)]
+struct OwnerOf {
+    pipeline: String,
+    profile: Option<String>,
+}
+
+/// Refuses the lock of another pipeline or profile. What cannot be read is nobody's.
+fn check_owner(path: &Path, bytes: &[u8], pipeline: &Pipeline) -> Result<(), LockError> {
+    let Ok(owner) = serde_json::from_slice::<OwnerOf>(bytes) else { return Ok(()) };
+    if (&owner.pipeline, &owner.profile) == (&pipeline.name, &pipeline.profile) {
+        return Ok(());
     }
+    Err(LockError::Other {
+        path: path.to_owned(),
+        found: described(&owner.pipeline, owner.profile.as_deref()),
+        wanted: described(&pipeline.name, pipeline.profile.as_deref()),
+    })
+}
 
-    /// What the lock says that an instance's inputs are; `None` if one is not in it.
-    fn inputs_of(
-        &self,
-        instance: &Instance,
-        pipeline: &Pipeline,
-    ) -> Option<BTreeMap<String, Digest>> {
-        let inputs = instance.inputs.iter().map(|(port, input)| {
-            let locked = self.stages.get(&pipeline.instances[*input].to_string())?;
-            Some((port.clone(), locked.output))
-        });
-        inputs.collect()
+/// A pipeline in a sentence: `` `pose` with the profile `paper` ``.
+pub(crate) fn described(pipeline: &str, profile: Option<&str>) -> String {
+    match profile {
+        Some(profile) => format!("`{pipeline}` with the profile `{profile}`"),
+        None => format!("`{pipeline}` without a profile"),
     }
 }
 
@@ -335,6 +279,7 @@ impl LockedStage {
         let Ingredients { kind, version, output_format, params, inputs, weights, sources } =
             record.ingredients.clone();
         Self {
+            key: Some(record.fingerprint),
             sources: hash_of(&sources),
             output: record.output,
             device: record.device.clone(),
@@ -346,21 +291,9 @@ impl LockedStage {
             weights,
         }
     }
-
-    /// All but the outside files, of which only a hash is locked.
-    fn ingredients(&self) -> Ingredients {
-        Ingredients {
-            kind: self.kind.clone(),
-            version: self.version,
-            output_format: self.output_format,
-            params: self.params.clone(),
-            inputs: self.inputs.clone(),
-            weights: self.weights,
-            sources: BTreeMap::new(),
-        }
-    }
 }
 
+/// The hash of outside files, with their paths.
 fn hash_of(sources: &BTreeMap<String, Digest>) -> Option<Digest> {
     let json = serde_json::to_vec(sources).expect("a map of strings is valid JSON");
     (!sources.is_empty()).then(|| Digest::of(&json))
@@ -369,29 +302,89 @@ fn hash_of(sources: &BTreeMap<String, Digest>) -> Option<Digest> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        config::{LoadOptions, load_with},
+        stages::STAGES,
+    };
+
+    fn pipeline(file: &Path, name: &str, profile: Option<&str>) -> Pipeline {
+        let text = format!(
+            "name = \"{name}\"\n[profiles.paper]\n[profiles.'a b']\n[profiles.a_b]\n\
+             [stages.one]\nkind = \"command\"\ncommand = \"true\"\noutputs = [\"f\"]\n"
+        );
+        let options = LoadOptions { profile: profile.map(str::to_owned), ..LoadOptions::default() };
+        let loaded = load_with(STAGES, file, &options, &|_| Ok(text.clone()));
+        loaded.unwrap_or_else(|errors| panic!("{}", errors.errors[0].message))
+    }
+
+    fn lock_of(pipeline: &Pipeline) -> Lock {
+        Lock {
+            lock_version: LOCK_VERSION,
+            pipe_version: "0".into(),
+            pipeline: pipeline.name.clone(),
+            profile: pipeline.profile.clone(),
+            models: BTreeMap::new(),
+            stages: BTreeMap::new(),
+        }
+    }
 
     #[test]
     fn a_lock_is_read_back_as_written_and_a_newer_one_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("toy.lock");
-        let lock = Lock {
-            lock_version: LOCK_VERSION,
-            pipe_version: "0".into(),
-            pipeline: "toy".into(),
-            profile: None,
-            models: BTreeMap::new(),
-            stages: BTreeMap::new(),
-        };
-        lock.write(&path).unwrap();
-        assert_eq!(Lock::read(&path).unwrap(), lock);
-        Lock { lock_version: 2, ..lock }.write(&path).unwrap();
-        assert!(matches!(Lock::read(&path), Err(LockError::Newer { found: 2, .. })));
+        let toy = pipeline(&dir.path().join("toy.toml"), "toy", None);
+        let lock = lock_of(&toy);
+        assert_eq!(lock.write(&toy).unwrap(), path);
+        assert_eq!(Lock::read(&toy).unwrap(), lock);
+        let newer = LOCK_VERSION + 1;
+        Lock { lock_version: newer, ..lock }.write(&toy).unwrap();
+        assert!(matches!(Lock::read(&toy), Err(LockError::Newer { found, .. }) if found == newer));
         fs::write(&path, "{\"lock_version\": 1").unwrap();
-        assert!(matches!(Lock::read(&path), Err(LockError::Form { .. })));
+        assert!(matches!(Lock::read(&toy), Err(LockError::Form { .. })));
         // What is damaged is written anew, but not what is none of ours.
         for (text, ours) in [("{\"lock_version\": 1", true), ("", true), ("version = 1\n", false)] {
             fs::write(&path, text).unwrap();
-            assert_eq!(Lock::check_place(&path).is_ok(), ours, "{text}");
+            assert_eq!(Lock::check_place(&toy).is_ok(), ours, "{text}");
         }
+    }
+
+    #[test]
+    fn a_lock_of_another_pipeline_or_profile_is_not_taken_for_this_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| dir.path().join(name);
+        let same_place = [
+            (("pose.toml", "pose", Some("paper")), ("pose.paper.toml", "pose", None)),
+            (("pose.toml", "pose", Some("a b")), ("pose.toml", "pose", Some("a_b"))),
+            (("x.toml", "one", None), ("x.yaml", "two", None)),
+        ];
+        for (first, second) in same_place {
+            let [first, second] =
+                [first, second].map(|(path, name, profile)| pipeline(&file(path), name, profile));
+            let path = lock_of(&first).write(&first).unwrap();
+            assert_eq!(path, Lock::path_of(&second));
+            let refused = [
+                Lock::check_place(&second).err(),
+                lock_of(&second).write(&second).err(),
+                Lock::read(&second).err(),
+            ];
+            for error in refused {
+                assert!(matches!(error, Some(LockError::Other { .. })), "{error:?}");
+            }
+            assert_eq!(Lock::read(&first).unwrap(), lock_of(&first));
+        }
+    }
+
+    #[test]
+    fn a_lock_of_version_1_has_no_keys() {
+        let digest = Digest::of(b"x");
+        let text = format!(
+            "{{\"lock_version\": 1, \"pipe_version\": \"0\", \"pipeline\": \"toy\", \"profile\": null, \
+             \"models\": {{}}, \"stages\": {{\"a\": {{\"kind\": \"toy\", \"version\": 1, \"output_format\": 1, \
+             \"params\": {{}}, \"inputs\": {{}}, \"weights\": null, \"sources\": null, \
+             \"output\": \"{digest}\", \"device\": \"cpu\"}}}}}}"
+        );
+        let lock = Lock::parse(Path::new("toy.lock"), text.as_bytes()).unwrap();
+        assert_eq!(lock.stages["a"].key, None);
+        assert_eq!(lock.locked()["a"], Locked { output: digest, key: None });
     }
 }
