@@ -138,7 +138,7 @@ impl StoreError {
                  `PIPE_CACHE`"
             }
             Self::FormatLost { .. } => {
-                "if this is your cache, `echo 2 > format` in its folder makes it usable again, and \
+                "if this is your cache, `echo 3 > format` in its folder makes it usable again, and \
                  `pipe cache verify` checks it; else name another folder with `--cache DIR` or `PIPE_CACHE`"
             }
             Self::Absent { .. } => {

@@ -134,12 +134,16 @@ fn a_cache_of_the_first_format_is_used_on() {
     let test = TestPipeline::words(&["one", "two"]);
     test.run();
     let cache = test.dir.path().join("cache");
-    // As it was: records without checksums.
+    // As it was: records without checksums, and those of items without their keys.
     fs::write(cache.join("format"), "1\n").unwrap();
     for record in ["actions", "items"].iter().flat_map(|name| files(&cache.join(name))) {
         let sealed: serde_json::Value =
             serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
-        let text = sealed["record"].to_string();
+        let mut record_of_then = sealed["record"].clone();
+        if record.starts_with(cache.join("items")) {
+            record_of_then.as_object_mut().unwrap().remove("key").unwrap();
+        }
+        let text = record_of_then.to_string();
         let plain =
             text.replace(&format!("\"format_version\":{FORMAT_VERSION}"), "\"format_version\":1");
         fs::write(&record, plain).unwrap();
@@ -149,4 +153,25 @@ fn a_cache_of_the_first_format_is_used_on() {
     assert_eq!(test.run().story(), "reused words\nreused shout\nreused letters\n");
     let format = fs::read_to_string(cache.join("format")).unwrap();
     assert_eq!(format, format!("{FORMAT_VERSION}\n"));
+}
+
+#[test]
+fn exchanged_records_of_items_are_found_and_made_again() {
+    let test = TestPipeline::words(&["one", "three"]);
+    test.run();
+    let records = files(&test.dir.path().join("cache/items"));
+    assert_eq!(records.len(), 2);
+    let bytes: Vec<_> = records.iter().map(|record| fs::read(record).unwrap()).collect();
+    let exchange = || {
+        for (record, bytes) in records.iter().zip(bytes.iter().rev()) {
+            fs::write(record, bytes).unwrap();
+        }
+    };
+    exchange();
+    assert_eq!(test.store().verify(false).unwrap().damaged.len(), 2);
+    exchange();
+    // Another word beside them: the stage looks its items up one by one.
+    let test = test.edit::<Words>("words", "words", json!(["one", "three", "four"]));
+    let run = test.run();
+    assert!(run.story().contains("ran shout (3 of 3)"), "{}", run.story());
 }
