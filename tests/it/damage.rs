@@ -3,7 +3,7 @@
 use std::fs;
 
 use pipe::{
-    exec::Outcome,
+    exec::{Outcome, RunEvent},
     store::{FORMAT_VERSION, Store},
 };
 use serde_json::json;
@@ -174,4 +174,23 @@ fn exchanged_records_of_items_are_found_and_made_again() {
     let test = test.edit::<Words>("words", "words", json!(["one", "three", "four"]));
     let run = test.run();
     assert!(run.story().contains("ran shout (3 of 3)"), "{}", run.story());
+}
+
+#[test]
+fn a_run_whose_work_is_done_ends_well_without_the_files_that_save_time() {
+    let test = TestPipeline::empty();
+    let data = test.dir.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("a.txt"), "a").unwrap();
+    let test = test.stage::<Texts>("texts", json!({ "root": data }), &[]);
+    test.store();
+    // A folder in its place, since a full disk needs a mount.
+    let stat_cache = test.dir.path().join("cache/stat-cache");
+    fs::create_dir_all(stat_cache.join("in the way")).unwrap();
+    assert!(test.store().digest_file(&data.join("a.txt")).is_ok());
+    let run = test.run();
+    assert_eq!(run.summary.outcome, Outcome::Done);
+    assert_eq!(run.count(|event| matches!(event, RunEvent::RunFinished(_))), 1);
+    fs::remove_dir_all(&stat_cache).unwrap();
+    assert_eq!(test.run().story(), "reused texts\n");
 }
