@@ -95,7 +95,7 @@ impl Cache {
     fn gc(&self, change: impl FnOnce(&mut GcPolicy)) -> GcReport {
         let mut policy = GcPolicy::default();
         change(&mut policy);
-        self.store.gc(&policy).unwrap()
+        self.store.gc(&policy, &|| false).unwrap()
     }
 }
 
@@ -109,7 +109,7 @@ fn gc_waits_for_no_run_but_says_so() {
     let orphan = cache.store.put(b"orphan").unwrap();
     let run = cache.store.in_use(&|| false).unwrap();
     assert!(matches!(
-        cache.store.gc(&GcPolicy::default()),
+        cache.store.gc(&GcPolicy::default(), &|| false),
         Err(StoreError::Busy { .. })
     ));
     drop(run);
