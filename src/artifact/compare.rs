@@ -1,9 +1,9 @@
 //! How far two versions of an item's file are apart.
 
 use half::{bf16, f16};
-use image::ImageFormat;
+use image::{GenericImageView, ImageFormat};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 /// The distance of two files.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,7 +11,7 @@ pub enum Distance {
     /// The bytes are equal.
     None,
     /// The same form, with numbers that are at most this far apart: `|a - b| / max(1, |a|, |b|)`,
-    /// for pixels in units of the whole range.
+    /// for pixels in units of the whole range. 0 where only the way differs in which they are written.
     Numbers(f64),
     /// Something else than numbers differs.
     Form(String),
@@ -41,7 +41,11 @@ pub fn distance(name: &str, a: &[u8], b: &[u8]) -> Distance {
         Some("png") => pixels(a, b),
         _ => None,
     };
-    compared.unwrap_or_else(|| Distance::Form("the bytes differ".to_owned()))
+    match compared {
+        Some(Distance::None) => Distance::Numbers(0.0),
+        Some(distance) => distance,
+        None => Distance::Form("the bytes differ".to_owned()),
+    }
 }
 
 fn number(a: f64, b: f64) -> Distance {
@@ -103,13 +107,32 @@ fn json(a: &[u8], b: &[u8]) -> Option<Distance> {
     Some(value("", &a, &b))
 }
 
+/// Whole numbers are compared as such: beyond 2^53, an `f64` does not hold them all.
+fn json_number(a: &Number, b: &Number) -> Option<Distance> {
+    match (whole(a), whole(b)) {
+        (Some(a), Some(b)) if a == b => Some(Distance::None),
+        (Some(a), Some(b)) => {
+            let larger = a.unsigned_abs().max(b.unsigned_abs());
+            Some(Distance::Numbers(a.abs_diff(b) as f64 / larger as f64))
+        }
+        _ => Some(number(a.as_f64()?, b.as_f64()?)),
+    }
+}
+
+fn whole(number: &Number) -> Option<i128> {
+    const EXACT: f64 = 1e30;
+    let of_float = || number.as_f64().filter(|value| value.fract() == 0.0 && value.abs() < EXACT);
+    number
+        .as_i64()
+        .map(i128::from)
+        .or_else(|| number.as_u64().map(i128::from))
+        .or_else(|| of_float().map(|value| value as i128))
+}
+
 fn value(at: &str, a: &Value, b: &Value) -> Distance {
     let differs = || Distance::Form(format!("`{}` differs", at.trim_start_matches('.')));
     match (a, b) {
-        (Value::Number(a), Value::Number(b)) => match (a.as_f64(), b.as_f64()) {
-            (Some(a), Some(b)) => number(a, b),
-            _ => differs(),
-        },
+        (Value::Number(a), Value::Number(b)) => json_number(a, b).unwrap_or_else(differs),
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
             let pairs = a.iter().zip(b).enumerate();
             pairs
@@ -126,18 +149,20 @@ fn value(at: &str, a: &Value, b: &Value) -> Distance {
 }
 
 fn pixels(a: &[u8], b: &[u8]) -> Option<Distance> {
-    let read = |bytes| {
-        let image = image::load_from_memory_with_format(bytes, ImageFormat::Png).ok();
-        image.map(image::DynamicImage::into_rgba8)
-    };
+    let read = |bytes| image::load_from_memory_with_format(bytes, ImageFormat::Png).ok();
     let (a, b) = (read(a)?, read(b)?);
+    let differs = |what: &str| Some(Distance::Form(format!("{what} of the image differs")));
     if a.dimensions() != b.dimensions() {
-        return Some(Distance::Form("the size of the image differs".to_owned()));
+        return differs("the size");
     }
+    if a.color() != b.color() {
+        return differs("the type of the pixels");
+    }
+    // 16 bits hold those of 8, and of them all.
+    let (a, b) = (a.into_rgba16(), b.into_rgba16());
     let values = a.as_raw().iter().zip(b.as_raw());
     let far = values.map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0);
-    // Equal pixels in other bytes are no difference that anybody sees.
-    Some(Distance::Numbers(f64::from(far) / 255.0))
+    Some(Distance::Numbers(f64::from(far) / f64::from(u16::MAX)))
 }
 
 #[cfg(test)]
@@ -167,6 +192,54 @@ mod tests {
 
         let image = |value: u8| to_png(&image::RgbImage::from_pixel(2, 2, image::Rgb([value; 3])));
         assert_eq!(distance("x.png", &image(0), &image(51)), Distance::Numbers(0.2));
+        assert_eq!(distance("x.png", &image(51), &image(0)), Distance::Numbers(0.2));
         assert!(matches!(distance("x.txt", b"a", b"b"), Distance::Form(_)));
+    }
+
+    #[test]
+    fn only_equal_bytes_are_no_distance() {
+        let json = |b: &str| distance("x.json", br#"{"a": 1}"#, b.as_bytes());
+        assert_eq!(json(r#"{"a": 1}"#), Distance::None);
+        for other in [r#"{"a":1}"#, r#"{"a": 1.0}"#, r#"{"a": 2, "a": 1}"#] {
+            assert_eq!(json(other), Distance::Numbers(0.0), "{other}");
+        }
+        let head = |gap: &str| {
+            let head = format!(r#"{{"x":{{"dtype":"U8",{gap}"shape":[1],"data_offsets":[0,1]}}}}"#);
+            [&(head.len() as u64).to_le_bytes(), head.as_bytes(), b"7"].concat()
+        };
+        let laid_out = distance("x.safetensors", &head(""), &head("  "));
+        assert_eq!(laid_out, Distance::Numbers(0.0));
+    }
+
+    #[test]
+    fn large_whole_numbers_are_compared_exactly() {
+        let far = |a: &str, b: &str| distance("x.json", a.as_bytes(), b.as_bytes());
+        for (a, b) in [
+            ("9007199254740992", "9007199254740993"),
+            ("-9007199254740992", "-9007199254740993"),
+            ("9007199254740992.0", "9007199254740993"),
+            ("18446744073709551614", "18446744073709551615"),
+        ] {
+            let Distance::Numbers(found) = far(a, b) else { panic!("{a} {b}") };
+            assert!(found > 0.0 && found < 1e-15, "{a} {b}: {found}");
+        }
+        assert_eq!(far("-1", "1"), Distance::Numbers(2.0));
+        assert_eq!(far("0", "-0.0"), Distance::Numbers(0.0));
+    }
+
+    #[test]
+    fn the_low_byte_of_deep_pixels_counts() {
+        let depth = |value: u16| {
+            let image = image::ImageBuffer::from_pixel(2, 2, image::Luma([value]));
+            let mut bytes = std::io::Cursor::new(Vec::new());
+            image::DynamicImage::ImageLuma16(image).write_to(&mut bytes, ImageFormat::Png).unwrap();
+            bytes.into_inner()
+        };
+        let far = |a, b| distance("depth.png", &depth(a), &depth(b));
+        assert_eq!(far(0x1200, 0x1200), Distance::None);
+        assert_eq!(far(0x1200, 0x1201), Distance::Numbers(1.0 / 65_535.0));
+        let flat = to_png(&image::RgbImage::from_pixel(2, 2, image::Rgb([0x12; 3])));
+        let form = distance("depth.png", &depth(0x1212), &flat);
+        assert_eq!(form, Distance::Form("the type of the pixels of the image differs".to_owned()));
     }
 }

@@ -235,7 +235,7 @@ impl Session {
     /// The store of the cache folder, to read it: nothing is made of a folder that is no cache yet.
     pub fn store(&self) -> Result<Store, CliError> {
         let settings = self.settings()?;
-        Ok(Store::look(&settings.cache)?.with_locks(locks(&settings)?))
+        Ok(Store::look(&settings.cache)?.with_locks(locks(&settings)?)?)
     }
 
     /// The same where there is nothing to do without a cache: none there is an error, since the folder
@@ -258,16 +258,17 @@ pub(super) fn open_remote(settings: &Settings) -> Result<Option<Remote>, CliErro
 
 /// The store of these settings, which is made if it is not there.
 pub(super) fn open_store(settings: &Settings) -> Result<Store, CliError> {
-    Ok(Store::open(&settings.cache)?.with_locks(locks(settings)?))
+    Ok(Store::open(&settings.cache)?.settle_locks(locks(settings)?)?)
 }
 
 /// The same, but only to read where it cannot be written: what is up to date can be shown all the same.
 pub(super) fn open_or_look(settings: &Settings) -> Result<Store, CliError> {
-    let store = match Store::open(&settings.cache) {
-        Err(StoreError::NotWritable { .. }) => Store::look(&settings.cache)?,
-        store => store?,
-    };
-    Ok(store.with_locks(locks(settings)?))
+    let locks = locks(settings)?;
+    let opened = Store::open(&settings.cache).and_then(|store| store.settle_locks(locks));
+    match opened {
+        Err(StoreError::NotWritable { .. }) => Ok(Store::look(&settings.cache)?.with_locks(locks)?),
+        opened => Ok(opened?),
+    }
 }
 
 fn locks(settings: &Settings) -> Result<Locks, CliError> {

@@ -49,10 +49,20 @@ impl Stop {
 
     /// Declares that this uses the store; who is stopped while waiting for that has nothing more to say.
     pub fn in_use(&self, store: &Store) -> Result<StoreUse, CliError> {
-        store.in_use(&|| self.flag.is_cancelled()).map_err(|error| match error {
+        store.in_use(&|| self.flag.is_cancelled()).map_err(|error| self.told(error))
+    }
+
+    /// The same for who only reads it.
+    pub fn in_use_to_read(&self, store: &Store) -> Result<Option<StoreUse>, CliError> {
+        store.in_use_to_read(&|| self.flag.is_cancelled()).map_err(|error| self.told(error))
+    }
+
+    /// The error of what may have been stopped, which has nothing more to say then.
+    pub fn told(&self, error: StoreError) -> CliError {
+        match error {
             StoreError::Cancelled => CliError::Told(self.exit_code()),
             error => error.into(),
-        })
+        }
     }
 
     /// The error of a run that did not start.

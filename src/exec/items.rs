@@ -17,7 +17,7 @@ use crate::{
     artifact::{FileRef, Item, crossed_name},
     plan::{ItemGroup, Items},
     stages::{Progress, StageError},
-    store::{Attempt, Fingerprint, ItemRecord, KeyWait},
+    store::{Attempt, Fingerprint, KeyWait},
 };
 
 /// Into how many buckets items are put. A stage holds the lock of one at a time, and is called once for
@@ -157,7 +157,7 @@ impl Worker<'_> {
                 let name = &item.name;
                 StageError::Bug(format!("the stage wrote item `{name}`, which it was not given"))
             })?;
-            store.commit_item(*key, &ItemRecord::new(item.files.clone()))?;
+            store.commit_item(*key, item.files.clone())?;
             files.insert(*key, item.files.clone());
             self.caller.options.cancel.check()
         })?;

@@ -163,11 +163,21 @@ impl<'a> Executor<'a> {
                 .walk(&job_sender, &messages, on_event)
         });
 
-        self.store.save_stat_cache()?;
-        decider.ran()?;
+        self.end(&decider);
         summary.wall_secs = start.elapsed().as_secs_f64();
         on_event(RunEvent::RunFinished(summary.clone()));
         if unusable.is_empty() { Ok(summary) } else { Err(ExecError::Lacks(unusable)) }
+    }
+
+    /// Writes what spares the next run work, and `gc` guesses. All results are there already, so a disk that is
+    /// full by now fails nothing.
+    fn end(&self, decider: &Decider<'_>) {
+        if let Err(error) = self.store.save_stat_cache() {
+            tracing::warn!("The next run reads all outside files anew: {error}.");
+        }
+        if let Err(error) = decider.ran() {
+            tracing::warn!("What the pipeline has no more is kept until its next run: {error}.");
+        }
     }
 
     /// What calls the stages of a pipeline.

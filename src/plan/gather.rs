@@ -104,9 +104,14 @@ impl<'a> Gatherer<'a> {
     }
 }
 
-/// The parts of a stage's model that do not come from an input.
+/// The parts of a stage's model, or files of parts, that do not come from an input: that replaces the whole
+/// part.
 pub(super) fn own_parts(parts: &[&'static str], given: &[String]) -> Vec<&'static str> {
-    parts.iter().copied().filter(|part| !given.iter().any(|name| name == part)).collect()
+    let is_given = |file: &str| {
+        let part = file.split('/').next().unwrap_or(file);
+        given.iter().any(|name| name == part)
+    };
+    parts.iter().copied().filter(|part| !is_given(part)).collect()
 }
 
 /// The content of a model's parts; the store remembers that of files.
@@ -204,5 +209,22 @@ impl PathSchema {
             _ => {}
         }
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::own_parts;
+
+    #[test]
+    fn a_part_that_is_given_replaces_its_files() {
+        let parts = ["transformer", "scheduler", "vae/config.json"];
+        let own = |given: &[&str]| {
+            own_parts(&parts, &given.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        assert_eq!(own(&[]), parts);
+        assert_eq!(own(&["vae"]), ["transformer", "scheduler"]);
+        assert_eq!(own(&["transformer", "vae"]), ["scheduler"]);
+        assert_eq!(own(&["va"]), parts);
     }
 }

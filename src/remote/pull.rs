@@ -88,12 +88,18 @@ impl Remote {
             let is_damaged = self.is_suspect(key);
             return if is_damaged { Err(BringError::Lies(Wrong::RECORD)) } else { Ok(false) };
         };
+        if !record.is_of(key) {
+            // What is made under the key takes its place.
+            self.suspect(key);
+            let is_another = record.key.is_some();
+            return if is_another { Err(BringError::Lies(Wrong::RECORD)) } else { Ok(false) };
+        }
         let brought = self.bring_files(store, record.files.values(), cargo, stopped);
         if let Err(BringError::Lies(_)) = brought {
             self.suspect(key);
         }
         brought?;
-        store.commit_item(key, &record)?;
+        store.commit_item(key, record.files)?;
         Ok(true)
     }
 

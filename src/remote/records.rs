@@ -220,9 +220,11 @@ impl Remote {
         match beside {
             Beside::Item(key) => {
                 let Ok(Some(files)) = store.item_files(*key) else { return Ok(0) };
-                let (name, record) = (sharded("items", &key.to_string()), ItemRecord::new(files));
+                let name = sharded("items", &key.to_string());
+                let record = ItemRecord::new(*key, files);
                 let bytes = seal(&record).len() as u64;
-                if !self.send_record(&name, &record)? && self.is_suspect(*key) {
+                let is_sound = |there: &ItemRecord| there.is_of(*key);
+                if !self.send_record(&name, &record, is_sound)? && self.is_suspect(*key) {
                     self.bucket.put(&name, seal(&record))?;
                 }
                 Ok(bytes)
@@ -259,7 +261,7 @@ impl Remote {
     pub(super) fn send_result(&self, made: &NewResult) -> Result<bool, RemoteError> {
         let record = &made.record;
         let name = sharded("actions", &record.fingerprint.to_string());
-        if self.send_record(&name, record)? {
+        if self.send_record(&name, record, |_| true)? {
             return Ok(true);
         }
         match self.record(record.fingerprint)? {
@@ -271,19 +273,24 @@ impl Remote {
         }
     }
 
-    /// Writes a record where there is none, or one that is damaged; says if it did. That of a newer
-    /// version stays.
+    /// Writes a record where there is none, or one that is damaged or not sound; says if it did. That of
+    /// a newer version stays.
     fn send_record<T: Form + Serialize>(
         &self,
         name: &str,
         record: &T,
+        is_sound: impl Fn(&T) -> bool,
     ) -> Result<bool, RemoteError> {
         let record = seal(record);
         if self.bucket.create(name, &record)? {
             return Ok(true);
         }
-        let is_sound = |bytes: Vec<u8>| !matches!(unseal::<T>(&bytes), Opened::Damaged);
-        if self.bucket.get(name)?.is_some_and(is_sound) {
+        let stays = |bytes: Vec<u8>| match unseal::<T>(&bytes) {
+            Opened::Whole(there) => is_sound(&there),
+            Opened::Newer(_) => true,
+            Opened::Damaged => false,
+        };
+        if self.bucket.get(name)?.is_some_and(stays) {
             return Ok(false);
         }
         self.bucket.put(name, record)?;

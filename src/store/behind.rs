@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, fs, io, sync::Arc};
 
-use super::{Digest, Fingerprint, ItemRecord, Lookup, Record, Store, StoreError, Trace};
+use super::{Digest, Fingerprint, Record, Store, StoreError, Trace};
 use crate::artifact::FileRef;
 
 /// Another cache. Whatever it cannot do counts as not there; it is for it to say why.
@@ -72,8 +72,7 @@ impl Store {
         &self,
         key: Fingerprint,
     ) -> Result<Option<BTreeMap<String, FileRef>>, StoreError> {
-        let record: Lookup<ItemRecord> = self.read_json("items", key)?;
-        Ok(record.found().map(|record| record.files))
+        Ok(self.item(key)?.found().map(|record| record.files))
     }
 
     /// The keys of all items with the content of their files.

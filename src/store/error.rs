@@ -96,6 +96,16 @@ pub enum StoreError {
         /// The folder.
         path: PathBuf,
     },
+    /// By what is said in the store, others would not see when this process uses it.
+    #[error("`{path}` says `{said}`, but this process would keep others out of its way {wanted}")]
+    OtherLocks {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        said: String,
+        /// How this process would do it, and why.
+        wanted: &'static str,
+    },
     /// Waiting for another process was ended by the user.
     #[error("interrupted")]
     Cancelled,
@@ -138,7 +148,7 @@ impl StoreError {
                  `PIPE_CACHE`"
             }
             Self::FormatLost { .. } => {
-                "if this is your cache, `echo 2 > format` in its folder makes it usable again, and \
+                "if this is your cache, `echo 3 > format` in its folder makes it usable again, and \
                  `pipe cache verify` checks it; else name another folder with `--cache DIR` or `PIPE_CACHE`"
             }
             Self::Absent { .. } => {
@@ -151,6 +161,11 @@ impl StoreError {
             Self::Vanished { .. } => {
                 "another program removes files of the cache while it is in use: end it, or name a folder \
                  elsewhere with `--cache DIR` or `PIPE_CACHE`"
+            }
+            Self::OtherLocks { .. } => {
+                "all who use a cache must do it alike: take back the setting `locks` (`PIPE_LOCKS`), or, while \
+                 no process on any machine uses the cache, write `lease` into this file, which is right \
+                 everywhere"
             }
             Self::Busy { .. } => "wait until the other run has ended",
             Self::Damaged { .. } => "`pipe run` makes damaged content again",

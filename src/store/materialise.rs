@@ -172,7 +172,7 @@ mod tests {
         let left = store.work_folder().unwrap().keep();
         fs::create_dir_all(left.join("in/input")).unwrap();
         fs::write(left.join("in/input/a"), "1").unwrap();
-        store.gc(&crate::store::GcPolicy::default()).unwrap();
+        store.gc(&crate::store::GcPolicy::default(), &|| false).unwrap();
         assert!(!left.exists());
     }
 

@@ -10,7 +10,7 @@
 //! ├── history/<hash>-<place>  of a pipeline file, profile and folder: what each instance last was
 //! ├── pins/<fingerprint>      results that `gc` never removes
 //! ├── checkpoints/<trajectory>/   left by trainings; equal but for how far they go
-//! ├── locks/                  one file per key being computed: locked, or a lease (`lease`)
+//! ├── locks/                  one file per key being computed: locked, or a lease (`lease`); `mode` says which
 //! ├── pictures/<pipeline>/    contact sheets that a run wrote, for people; no stage reads them
 //! ├── uploads/<hash>          what of an object was sent to a remote when that broke off
 //! ├── stat-cache              size, times and inode of outside files whose digest is known
@@ -71,7 +71,7 @@ pub use stats::{Count, StoreStats};
 pub use verify::{Damage, Gone, VerifyReport};
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs,
     io::{self, Write},
     path::{Path, PathBuf},
@@ -84,7 +84,7 @@ use objects::Written;
 use serde::Serialize;
 use stat_cache::StatCache;
 
-use crate::artifact::Manifest;
+use crate::artifact::{FileRef, Manifest};
 
 /// The time, which decides only how long things are remembered and kept.
 #[expect(clippy::disallowed_methods, reason = "no key and no content depends on it")]
@@ -94,8 +94,10 @@ fn now() -> SystemTime {
 
 /// The version of the layout and of every JSON form in it.
 ///
-/// 1: first. 2: records carry checksums; those of format 1 are still read.
-pub const FORMAT_VERSION: u32 = 2;
+/// 1: first. 2: records carry checksums; those of format 1 are still read. 3: the record of an item says
+/// which, and the cache by what processes keep out of each other's way (`locks/mode`); items whose records
+/// do not say it are made again.
+pub const FORMAT_VERSION: u32 = 3;
 
 /// Asked whether to stop.
 #[derive(Clone)]
@@ -144,7 +146,11 @@ impl Store {
         if found != Some(FORMAT_VERSION) {
             // Before the other folders, so that a process that dies here leaves what is adopted; and
             // before the first record, which an older version could not read.
-            store.write(&root.join("format"), format!("{FORMAT_VERSION}\n").as_bytes())?;
+            match store.write(&root.join("format"), format!("{FORMAT_VERSION}\n").as_bytes()) {
+                // `gc` has to work on a full disk. Who comes later writes it.
+                Err(StoreError::Full { .. }) if found.is_some() => {}
+                written => written?,
+            }
         }
         for folder in ["objects", "actions", "items", "traces", "history", "checkpoints", "locks"] {
             make(folder)?;
@@ -274,15 +280,31 @@ impl Store {
 
     /// The record of an item's key, if its files are in the store.
     pub fn lookup_item(&self, key: Fingerprint) -> Result<Option<ItemRecord>, StoreError> {
-        let record: Lookup<ItemRecord> = self.read_json("items", key)?;
-        Ok(record.found().filter(|record| {
+        Ok(self.item(key)?.found().filter(|record| {
             record.files.values().all(|file| self.object_ok(file.digest, Some(file.size)))
         }))
     }
 
+    /// The record of an item's key, whether or not its files are in the store. That of another key is
+    /// damage; one that does not say of which it is, as older versions wrote it, counts as none.
+    fn item(&self, key: Fingerprint) -> Result<Lookup<ItemRecord>, StoreError> {
+        let record: Lookup<ItemRecord> = self.read_json("items", key)?;
+        Ok(match record {
+            Lookup::Found(record) if record.is_of(key) => Lookup::Found(record),
+            Lookup::Found(record) if record.key.is_none() => Lookup::Absent,
+            Lookup::Found(_) | Lookup::Damaged => Lookup::Damaged,
+            Lookup::Absent => Lookup::Absent,
+        })
+    }
+
     /// Writes the record of a finished item.
-    pub fn commit_item(&self, key: Fingerprint, record: &ItemRecord) -> Result<(), StoreError> {
-        self.write_json(&self.sharded("items", &key.to_string()), record)
+    pub fn commit_item(
+        &self,
+        key: Fingerprint,
+        files: BTreeMap<String, FileRef>,
+    ) -> Result<(), StoreError> {
+        let record = ItemRecord::new(key, files);
+        self.write_json(&self.sharded("items", &key.to_string()), &record)
     }
 
     /// What a stage read from outside in earlier runs, the latest first, by its key without it.

@@ -151,18 +151,27 @@ impl Record {
 pub struct ItemRecord {
     /// Version of this form.
     pub format_version: u32,
+    /// The key. Before format 3 it was not said, so such a record may stand in another's place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Fingerprint>,
     /// The files by name.
     pub files: BTreeMap<String, FileRef>,
 }
 
 impl ItemRecord {
     /// The record of an item with these files.
-    pub fn new(files: BTreeMap<String, FileRef>) -> Self {
-        Self { format_version: FORMAT_VERSION, files }
+    pub fn new(key: Fingerprint, files: BTreeMap<String, FileRef>) -> Self {
+        Self { format_version: FORMAT_VERSION, key: Some(key), files }
+    }
+
+    /// Whether it says that it is the record of this key.
+    pub fn is_of(&self, key: Fingerprint) -> bool {
+        self.key == Some(key)
     }
 }
 
-/// The outside files that one run of a stage read.
+/// The outside files that one run of a stage read. That of another stage misleads nobody: what is looked up is
+/// the key with the content of these files, and the record there says which key it is of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trace {
     /// Paths below the source root, sorted; one that ends in `/` is the listing of a folder.

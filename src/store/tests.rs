@@ -22,13 +22,12 @@ fn a_newer_cache_is_refused() {
 
 #[test]
 fn a_newer_record_is_refused_whether_or_not_it_can_be_read() {
-    let (dir, store) = store();
+    let (_dir, store) = store();
     let key = Fingerprint::of(b"key");
-    let mut record = ItemRecord::new(std::collections::BTreeMap::new());
+    let mut record = ItemRecord::new(key, BTreeMap::new());
     record.format_version = NEWER;
-    store.commit_item(key, &record).unwrap();
-    let hex = key.to_string();
-    let path = dir.path().join("items").join(&hex[..2]).join(&hex[2..]);
+    let path = store.sharded("items", &key.to_string());
+    store.write_json(&path, &record).unwrap();
     let unknown = format!(r#"{{"format_version":{NEWER},"f":3}}"#);
     for text in [fs::read_to_string(&path).unwrap(), unknown] {
         fs::write(&path, text).unwrap();
@@ -48,14 +47,11 @@ fn a_folder_that_cannot_be_written_is_named() {
 
 #[test]
 fn a_record_cut_short_counts_as_none() {
-    let (dir, store) = store();
+    let (_dir, store) = store();
     let key = Fingerprint::of(b"key");
-    let record = ItemRecord::new(std::collections::BTreeMap::new());
-    store.commit_item(key, &record).unwrap();
-    assert_eq!(store.lookup_item(key).unwrap(), Some(record));
-    let hex = key.to_string();
-    let path = dir.path().join("items").join(&hex[..2]).join(&hex[2..]);
-    fs::write(path, "{\"format").unwrap();
+    store.commit_item(key, BTreeMap::new()).unwrap();
+    assert_eq!(store.lookup_item(key).unwrap(), Some(ItemRecord::new(key, BTreeMap::new())));
+    fs::write(store.sharded("items", &key.to_string()), "{\"format").unwrap();
     assert_eq!(store.lookup_item(key).unwrap(), None);
 }
 
@@ -63,18 +59,50 @@ fn a_record_cut_short_counts_as_none() {
 fn a_cache_of_the_first_format_is_read_and_becomes_one_of_this() {
     let (dir, store) = store();
     let key = Fingerprint::of(b"key");
-    let mut record = ItemRecord::new(std::collections::BTreeMap::new());
-    record.format_version = 1;
-    store.commit_item(key, &record).unwrap();
-    let path = store.sharded("items", &key.to_string());
-    fs::write(&path, serde_json::to_vec(&record).unwrap()).unwrap();
+    let traces = vec![Trace::new(["a".to_owned()])];
+    store.add_trace(key, traces[0].clone()).unwrap();
+    let path = store.sharded("traces", &key.to_string());
+    fs::write(&path, serde_json::to_vec(&traces).unwrap()).unwrap();
     let format = dir.path().join("format");
     fs::write(&format, "1\n").unwrap();
-    assert_eq!(Store::look(dir.path()).unwrap().lookup_item(key).unwrap(), Some(record.clone()));
+    let of = |store: Store| store.traces(key).unwrap().found();
+    assert_eq!(of(Store::look(dir.path()).unwrap()), Some(traces.clone()));
     assert_eq!(fs::read_to_string(&format).unwrap(), "1\n");
     // Whoever writes records with checksums keeps older versions away from them.
-    assert_eq!(Store::open(dir.path()).unwrap().lookup_item(key).unwrap(), Some(record));
+    assert_eq!(of(Store::open(dir.path()).unwrap()), Some(traces));
     assert_eq!(fs::read_to_string(&format).unwrap(), format!("{FORMAT_VERSION}\n"));
+}
+
+#[test]
+fn the_record_of_another_item_is_damage() {
+    let (_dir, store) = store();
+    let [one, two] = ["one", "two"].map(|text| {
+        let (key, file) = (Fingerprint::of(text.as_bytes()), store.put(text.as_bytes()).unwrap());
+        store.commit_item(key, [("file".to_owned(), file)].into()).unwrap();
+        key
+    });
+    let [path, other] = [one, two].map(|key| store.sharded("items", &key.to_string()));
+    let bytes = [&path, &other].map(|path| fs::read(path).unwrap());
+    fs::write(&path, &bytes[1]).unwrap();
+    fs::write(&other, &bytes[0]).unwrap();
+    for key in [one, two] {
+        assert_eq!(store.lookup_item(key).unwrap(), None);
+        assert_eq!(store.item_files(key).unwrap(), None);
+    }
+    let damaged = store.verify(false).unwrap().damaged;
+    assert_eq!(damaged.len(), 2);
+    assert!(!path.exists() && !other.exists());
+}
+
+#[test]
+fn the_record_of_an_item_that_does_not_say_which_counts_as_none() {
+    let (_dir, store) = store();
+    let key = Fingerprint::of(b"key");
+    let record = ItemRecord { format_version: 2, key: None, files: BTreeMap::new() };
+    let path = store.sharded("items", &key.to_string());
+    store.write_json(&path, &record).unwrap();
+    assert_eq!(store.lookup_item(key).unwrap(), None);
+    assert!(store.verify(false).unwrap().is_sound() && path.exists());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs;
 
 use pipe::{
-    exec::Outcome,
+    exec::{Outcome, RunEvent},
     store::{FORMAT_VERSION, Store},
 };
 use serde_json::json;
@@ -134,12 +134,16 @@ fn a_cache_of_the_first_format_is_used_on() {
     let test = TestPipeline::words(&["one", "two"]);
     test.run();
     let cache = test.dir.path().join("cache");
-    // As it was: records without checksums.
+    // As it was: records without checksums, and those of items without their keys.
     fs::write(cache.join("format"), "1\n").unwrap();
     for record in ["actions", "items"].iter().flat_map(|name| files(&cache.join(name))) {
         let sealed: serde_json::Value =
             serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
-        let text = sealed["record"].to_string();
+        let mut record_of_then = sealed["record"].clone();
+        if record.starts_with(cache.join("items")) {
+            record_of_then.as_object_mut().unwrap().remove("key").unwrap();
+        }
+        let text = record_of_then.to_string();
         let plain =
             text.replace(&format!("\"format_version\":{FORMAT_VERSION}"), "\"format_version\":1");
         fs::write(&record, plain).unwrap();
@@ -149,4 +153,44 @@ fn a_cache_of_the_first_format_is_used_on() {
     assert_eq!(test.run().story(), "reused words\nreused shout\nreused letters\n");
     let format = fs::read_to_string(cache.join("format")).unwrap();
     assert_eq!(format, format!("{FORMAT_VERSION}\n"));
+}
+
+#[test]
+fn exchanged_records_of_items_are_found_and_made_again() {
+    let test = TestPipeline::words(&["one", "three"]);
+    test.run();
+    let records = files(&test.dir.path().join("cache/items"));
+    assert_eq!(records.len(), 2);
+    let bytes: Vec<_> = records.iter().map(|record| fs::read(record).unwrap()).collect();
+    let exchange = || {
+        for (record, bytes) in records.iter().zip(bytes.iter().rev()) {
+            fs::write(record, bytes).unwrap();
+        }
+    };
+    exchange();
+    assert_eq!(test.store().verify(false).unwrap().damaged.len(), 2);
+    exchange();
+    // Another word beside them: the stage looks its items up one by one.
+    let test = test.edit::<Words>("words", "words", json!(["one", "three", "four"]));
+    let run = test.run();
+    assert!(run.story().contains("ran shout (3 of 3)"), "{}", run.story());
+}
+
+#[test]
+fn a_run_whose_work_is_done_ends_well_without_the_files_that_save_time() {
+    let test = TestPipeline::empty();
+    let data = test.dir.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("a.txt"), "a").unwrap();
+    let test = test.stage::<Texts>("texts", json!({ "root": data }), &[]);
+    test.store();
+    // A folder in its place, since a full disk needs a mount.
+    let stat_cache = test.dir.path().join("cache/stat-cache");
+    fs::create_dir_all(stat_cache.join("in the way")).unwrap();
+    assert!(test.store().digest_file(&data.join("a.txt")).is_ok());
+    let run = test.run();
+    assert_eq!(run.summary.outcome, Outcome::Done);
+    assert_eq!(run.count(|event| matches!(event, RunEvent::RunFinished(_))), 1);
+    fs::remove_dir_all(&stat_cache).unwrap();
+    assert_eq!(test.run().story(), "reused texts\n");
 }

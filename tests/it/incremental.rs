@@ -344,7 +344,7 @@ fn gc_keeps_what_the_pipelines_last_were() {
     let test = test.edit::<Shout>("shout", "mark", "?");
     test.run();
     let store = test.store();
-    let report = store.gc(&GcPolicy::default()).unwrap();
+    let report = store.gc(&GcPolicy::default(), &|| false).unwrap();
     assert!(report.removed["objects"].files > 0);
     assert!(!test.object("TWO!").exists());
     assert_eq!(test.run().story(), ALL_REUSED);

@@ -63,6 +63,7 @@ fn sign(args: &AttestArgs, file: &Path, session: &Session) -> Result<(), CliErro
     let key = private_key(&read(&args.key, PRIVATE)?).map_err(|error| wrong(&args.key, &error))?;
     let pipeline = config::load(file, &args.layers.options())?;
     let store = session.store()?;
+    let _use = store.in_use_to_read(&|| false)?;
     let plan = plan::build(&pipeline, &store, &PlanOptions::default())?;
     let facts = Facts::gather(&plan)
         .map_err(|error| CliError::of_facts(&error, &args.layers.command("run", file)))?;

@@ -31,6 +31,7 @@ pub(super) fn verify(
     let statement = Statement::parse(&payload)
         .map_err(|message| CliError::usage(format!("`{}`: {message}", path.display())))?;
     let store = session.store()?;
+    let _use = store.in_use_to_read(&|| false)?;
     let mut found = subjects(&statement, &store)?;
     if let Some(file) = file {
         let pipeline = config::load(file, &args.layers.options())?;

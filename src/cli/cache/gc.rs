@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::fresh;
 use crate::{
-    cli::{error::CliError, exit, session::Session, versioned::Versioned},
+    cli::{error::CliError, exit, session::Session, signals::Stop, versioned::Versioned},
     config::{self, LoadOptions, Pipeline},
     plan::PlanError,
     report::{SCHEMA_VERSION, style::count},
@@ -73,7 +73,8 @@ pub(super) fn gc(args: &GcArgs, store: &Store, session: &Session) -> Result<(), 
     }
     // What a file is now, it was not in another revision: that alone is kept of it.
     let current = files.iter().filter(|file| file.is_current()).map(|file| file.path.clone());
-    let report = store.gc(&GcPolicy {
+    let stop = Stop::on_signal();
+    let policy = GcPolicy {
         files: (!files.is_empty()).then(|| current.collect()),
         keep,
         min_age: args.older_than,
@@ -81,7 +82,9 @@ pub(super) fn gc(args: &GcArgs, store: &Store, session: &Session) -> Result<(), 
         drop_checkpoints: args.drop_checkpoints,
         drop_unfinished: args.drop_unfinished,
         dry_run: args.dry_run,
-    })?;
+    };
+    let report =
+        store.gc(&policy, &|| stop.flag.is_cancelled()).map_err(|error| stop.told(error))?;
     session.print(&if args.json {
         json(&report, args.dry_run)
     } else {

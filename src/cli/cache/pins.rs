@@ -32,6 +32,8 @@ pub(super) struct UnpinArgs {
 }
 
 pub(super) fn pin(args: &PinArgs, store: &Store, session: &Session) -> Result<(), CliError> {
+    // What is found must not go before it is pinned.
+    let _use = store.in_use(&|| false)?;
     let found = results(args, store)?;
     for (name, record) in &found.results {
         store.pin(record.fingerprint, name)?;

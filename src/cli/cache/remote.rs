@@ -81,10 +81,11 @@ fn remote(session: &Session) -> Result<Remote, CliError> {
 pub(super) fn push(args: &PushArgs, session: &Session) -> Result<(), CliError> {
     let remote = remote(session)?;
     let store = session.store_that_is_there()?;
+    let stop = Stop::on_signal();
+    let _use = stop.in_use_to_read(&store)?;
     let mut results = to_push(&args.what, &store, session)?;
     add_items(&store, &mut results)?;
     let verb = if args.what.dry_run { "would send" } else { "sent" };
-    let stop = Stop::on_signal();
     let moved = with_bar(&args.what, &stop, session, |how| remote.push(&store, &results, how))?;
     print(&moved, verb, &remote.to_string(), &stop, session)
 }

@@ -78,6 +78,7 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
         return Err(CliError::usage(message).with_help("leave it out"));
     }
     let store = session.store()?;
+    let _use = store.in_use_to_read(&|| false)?;
     let plan = plan::build(&pipeline, &store, &PlanOptions::default())?;
     let outputs = Outputs::of_plan(&plan);
 

@@ -25,6 +25,7 @@ pub(super) fn export(
     session: &Session,
 ) -> Result<(), CliError> {
     let store = session.store()?;
+    let _use = store.in_use_to_read(&|| false)?;
     let plan = plan::build(pipeline, &store, &PlanOptions::default())?;
     let facts = Facts::gather(&plan).map_err(|error| CliError::of_facts(&error, run))?;
     let lock = Lock::of_plan(&plan)?;

@@ -145,6 +145,39 @@ fn damaged_records_of_items_and_sources_are_replaced() {
 }
 
 #[test]
+fn exchanged_records_of_items_and_those_of_older_versions_are_replaced() {
+    for older in [false, true] {
+        let (server, remote) = s3();
+        let (first, second) = (Machine::new(), Machine::new());
+        let made = first.make("clips", &[b"one", b"two"]);
+        remote.push(&first.store, std::slice::from_ref(&made), &HOW).unwrap();
+        let names = server.keys("items");
+        let mut records = Vec::new();
+        for name in &names {
+            server.change(name, |bytes| records.push(bytes.clone()));
+        }
+        for (name, record) in names.iter().zip(records.iter().rev()) {
+            server.change(name, |bytes| {
+                let sealed: serde_json::Value = serde_json::from_slice(record).unwrap();
+                let mut old = sealed["record"].clone();
+                old.as_object_mut().unwrap().remove("key");
+                *bytes = if older { crate::store::seal(&old) } else { record.clone() };
+            });
+        }
+        let run = link(&second, remote);
+        run.bring_items(&second.store, &made.items);
+        for key in &made.items {
+            assert!(second.store.lookup_item(*key).unwrap().is_none());
+        }
+        run.made(second.make("clips", &[b"one", b"two"]));
+        assert_eq!(run.finish().sent.failed, 0);
+        for (name, record) in names.iter().zip(&records) {
+            server.change(name, |bytes| assert_eq!(bytes, record));
+        }
+    }
+}
+
+#[test]
 fn a_damaged_manifest_and_a_record_cut_short_are_replaced() {
     let (server, remote) = s3();
     let (here, there) = (Machine::new(), Machine::new());

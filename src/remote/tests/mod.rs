@@ -25,7 +25,7 @@ use super::{
 use crate::{
     artifact::{ArtifactKind, Item, Manifest},
     plan::fingerprint::action_key,
-    store::{Behind, Digest, Fingerprint, Ingredients, ItemRecord, NewResult, Record, Store},
+    store::{Behind, Digest, Fingerprint, Ingredients, NewResult, Record, Store},
 };
 
 const QUICK: Patience = Patience {
@@ -60,7 +60,7 @@ impl Machine {
             let file = self.store.put(bytes).unwrap();
             let files = BTreeMap::from([("clip.safetensors".to_owned(), file)]);
             let key = Fingerprint::of(format!("{name} item {at}").as_bytes());
-            self.store.commit_item(key, &ItemRecord::new(files.clone())).unwrap();
+            self.store.commit_item(key, files.clone()).unwrap();
             keys.push(key);
             items.push(Item { name: format!("{at}"), files });
         }

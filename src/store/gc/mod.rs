@@ -94,12 +94,23 @@ struct Candidate {
     kept: bool,
 }
 
+/// How files are removed.
+struct Sweep<'a> {
+    dry_run: bool,
+    /// Asked before each. What is swept is in an order in which nothing is named that is gone.
+    cancelled: &'a dyn Fn() -> bool,
+}
+
 impl Store {
     /// Removes what the policy does not keep. Refused while a run uses the store, because a run
-    /// writes content before the record that names it. Only to ask what would go takes no lock: it
-    /// writes nothing, and a run makes the answer out of date in any case.
-    pub fn gc(&self, policy: &GcPolicy) -> Result<GcReport, StoreError> {
-        let _alone = if policy.dry_run { None } else { Some(self.exclusive()?) };
+    /// writes content before the record that names it. Ends early once `cancelled` says so. Only to ask
+    /// what would go takes no lock: it writes nothing, and a run makes the answer out of date in any case.
+    pub fn gc(
+        &self,
+        policy: &GcPolicy,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<GcReport, StoreError> {
+        let _alone = if policy.dry_run { None } else { Some(self.exclusive(cancelled)?) };
         // Read only now: a run that has just ended added to them.
         let roots = self.roots()?;
         let pins = self.pins()?;
@@ -114,7 +125,7 @@ impl Store {
             unfinished_items: needed.unfinished,
             ..GcReport::default()
         };
-        self.sweep_all(&needed, policy, &mut report)?;
+        self.sweep_all(&needed, policy, &mut report, cancelled)?;
         if !policy.dry_run {
             for root in &roots {
                 self.compact(root, &needed.keys)?;
@@ -185,20 +196,22 @@ impl Store {
         needed: &Needed,
         policy: &GcPolicy,
         report: &mut GcReport,
+        cancelled: &dyn Fn() -> bool,
     ) -> Result<(), StoreError> {
         let dry_run = policy.dry_run;
-        self.sweep("actions", dry_run, report, |path| {
+        let how = Sweep { dry_run, cancelled };
+        self.sweep("actions", &how, report, |path| {
             hash_of(path).is_some_and(|key| needed.keys.contains(&key))
         })?;
-        self.sweep("items", dry_run, report, |path| {
+        self.sweep("items", &how, report, |path| {
             let whole = |files: &Vec<_>| files.iter().all(|file| needed.objects.contains(file));
             needed.items.get(path).is_some_and(whole)
         })?;
-        self.sweep("traces", dry_run, report, |path| {
+        self.sweep("traces", &how, report, |path| {
             needed.all_traces || hash_of(path).is_some_and(|key| needed.traces.contains(&key))
         })?;
         let mut unfinished = HashSet::new();
-        self.sweep("checkpoints", dry_run, report, |path| {
+        self.sweep("checkpoints", &how, report, |path| {
             let kept = needed.keeps_checkpoint(path, policy);
             if kept && is_rolling(path) {
                 unfinished.extend(trajectory_of(path));
@@ -206,13 +219,13 @@ impl Store {
             kept
         })?;
         report.unfinished = unfinished.len() as u64;
-        self.sweep("tmp", dry_run, report, |_| false)?;
+        self.sweep("tmp", &how, report, |_| false)?;
         if !dry_run {
             self.drop_work_folders();
         }
         let locks = report.removed.entry("locks").or_default();
         self.sweep_locks(dry_run)?.into_iter().for_each(|size| locks.add(size));
-        self.sweep("pictures", dry_run, report, |path| {
+        self.sweep("pictures", &how, report, |path| {
             needed.pictures.has(path)
                 || policy.min_age.is_some_and(|age| is_younger(modified(path), age))
         })?;
@@ -221,13 +234,13 @@ impl Store {
         for (_, size) in objects.iter().filter(|(path, _)| is_needed(path)) {
             report.kept.add(*size);
         }
-        self.sweep("objects", dry_run, report, is_needed)
+        self.sweep("objects", &how, report, is_needed)
     }
 
     fn sweep(
         &self,
         folder: &'static str,
-        dry_run: bool,
+        how: &Sweep<'_>,
         report: &mut GcReport,
         mut wanted: impl FnMut(&Path) -> bool,
     ) -> Result<(), StoreError> {
@@ -238,8 +251,11 @@ impl Store {
             if !is_ours(folder, below) || wanted(&path) {
                 continue;
             }
+            if (how.cancelled)() {
+                return Err(StoreError::Cancelled);
+            }
             removed.add(size);
-            if !dry_run {
+            if !how.dry_run {
                 fs::remove_file(&path).map_err(|e| StoreError::io(&path, e))?;
                 if matches!(folder, "checkpoints" | "pictures") {
                     // Fails while others are in it.

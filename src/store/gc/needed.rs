@@ -8,8 +8,9 @@ use std::{
 
 use super::{Candidate, GcPolicy, is_younger, modified, pictures::Pictures};
 use crate::store::{
-    CheckpointName, Count, Digest, Fingerprint, ItemRecord, Keep, Root, Store, StoreError,
-    checkpoints::trajectory_of, read_json, stats::files_below,
+    CheckpointName, Count, Digest, Fingerprint, Keep, Root, Store, StoreError,
+    checkpoints::trajectory_of,
+    stats::{files_below, hash_of},
 };
 
 /// How long what a stage that has not ended has left is kept: a checkpoint of a training, an item.
@@ -21,7 +22,7 @@ pub(super) struct Needed {
     pub(super) keys: HashSet<Fingerprint>,
     pub(super) objects: HashSet<Digest>,
     pub(super) pictures: Pictures,
-    /// The files of each record of a single item that can be read.
+    /// The files of each record of a single item that can be read and is believed.
     pub(super) items: HashMap<PathBuf, Vec<Digest>>,
     /// Items, and their bytes, that are kept for stages that have not ended.
     pub(super) unfinished: Count,
@@ -70,7 +71,8 @@ impl Store {
         let of_results: HashSet<Digest> =
             candidates.iter().flat_map(|found| found.objects.keys().copied()).collect();
         for (path, _) in files_below(&self.root.join("items"))? {
-            let Some(record) = read_json::<ItemRecord>(&path)?.found() else { continue };
+            let Some(key) = hash_of(&path) else { continue };
+            let Some(record) = self.item(key)?.found() else { continue };
             let files: Vec<Digest> = record.files.values().map(|file| file.digest).collect();
             let made = modified(&path);
             // What was part of a result goes with it; the rest was left by a run that was stopped.

@@ -95,7 +95,7 @@ impl Cache {
     fn gc(&self, change: impl FnOnce(&mut GcPolicy)) -> GcReport {
         let mut policy = GcPolicy::default();
         change(&mut policy);
-        self.store.gc(&policy).unwrap()
+        self.store.gc(&policy, &|| false).unwrap()
     }
 }
 
@@ -108,7 +108,10 @@ fn gc_waits_for_no_run_but_says_so() {
     let cache = Cache::new();
     let orphan = cache.store.put(b"orphan").unwrap();
     let run = cache.store.in_use(&|| false).unwrap();
-    assert!(matches!(cache.store.gc(&GcPolicy::default()), Err(StoreError::Busy { .. })));
+    assert!(matches!(
+        cache.store.gc(&GcPolicy::default(), &|| false),
+        Err(StoreError::Busy { .. })
+    ));
     drop(run);
     let dry = cache.gc(|policy| policy.dry_run = true);
     assert_eq!(dry.removed["objects"], Count { files: 1, bytes: 6 });
@@ -234,7 +237,7 @@ fn items_stay_for_unfinished_stages_and_go_with_results() {
     let cache = Cache::new();
     let item = |name: &str, content: &[u8]| {
         let (key, file) = (Fingerprint::of(name.as_bytes()), cache.store.put(content).unwrap());
-        cache.store.commit_item(key, &ItemRecord::new([("file".into(), file)].into())).unwrap();
+        cache.store.commit_item(key, [("file".into(), file)].into()).unwrap();
         cache.store.sharded("items", &key.to_string())
     };
     let kept = cache.result("kept", b"kept");
@@ -254,6 +257,17 @@ fn items_stay_for_unfinished_stages_and_go_with_results() {
     let report = cache.gc(|policy| policy.drop_unfinished = true);
     assert_eq!((report.removed["items"].files, report.unfinished_items.files), (1, 0));
     assert!(kept.exists() && !stopped.exists());
+}
+
+#[test]
+fn records_of_items_that_nobody_believes_are_removed() {
+    let cache = Cache::new();
+    let key = Fingerprint::of(b"clip");
+    let record = ItemRecord { format_version: 2, key: None, files: BTreeMap::new() };
+    let path = cache.store.sharded("items", &key.to_string());
+    cache.store.write_json(&path, &record).unwrap();
+    assert_eq!(cache.gc(|_| {}).removed["items"].files, 1);
+    assert!(!path.exists());
 }
 
 #[test]

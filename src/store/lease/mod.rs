@@ -72,7 +72,11 @@ impl Lease {
         let aside = path.with_extension(&entry.nonce);
         let mut file = File::create_new(&aside).map_err(failed)?;
         let text = serde_json::to_string(&entry).expect("an entry is valid JSON");
-        write!(file, "{:0DIGITS$}\n{text}\n", 0).and_then(|()| file.sync_all()).map_err(failed)?;
+        let written = write!(file, "{:0DIGITS$}\n{text}\n", 0).and_then(|()| file.sync_all());
+        if let Err(error) = written {
+            let _ = fs::remove_file(&aside);
+            return Err(failed(error));
+        }
         // A link, unlike a file made anew, is whole when it appears, and on NFS appears only once.
         let linked = fs::hard_link(&aside, path);
         let is_ours = || read(path).is_some_and(|(_, found)| found.nonce == entry.nonce);
@@ -124,7 +128,7 @@ impl Drop for Lease {
 }
 
 /// Renames a file, but replaces none.
-fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match rename_at_once(from, to) {
         // Unknown to this system, or to this file system: a look beforehand comes close.
         Err(e) if matches!(e.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput) => {
@@ -376,12 +380,47 @@ mod tests {
         let uses = Uses::new(dir.path().to_owned(), QUICK);
         let mut wait = || -> Result<(), StoreError> { unreachable!("nobody has it alone") };
         let (one, two) = (uses.join(&mut wait).unwrap(), uses.join(&mut wait).unwrap());
-        assert!(uses.alone_now().unwrap().is_none());
+        let mut quiet = |_: &Holder| Ok(());
+        assert!(uses.alone(&mut quiet).unwrap().is_none());
         drop((one, two));
         leave(&dir.path().join("use-left.lease"));
-        let alone = uses.alone_now().unwrap().unwrap();
-        assert!(uses.alone_now().unwrap().is_none());
+        let alone = uses.alone(&mut quiet).unwrap().unwrap();
+        assert!(uses.alone(&mut quiet).unwrap().is_none());
         drop(alone);
         uses.join(&mut wait).unwrap();
+    }
+
+    #[test]
+    fn many_dead_are_waited_for_at_once_and_nobody_waits_for_who_waits() {
+        let dir = tempfile::tempdir().unwrap();
+        let uses = Uses::new(dir.path().to_owned(), QUICK);
+        for name in ["use-a", "use-b", "use-c", "use-d", "use-e", "alone"] {
+            leave(&dir.path().join(name).with_extension("lease"));
+        }
+        let (start, mut waited) = (Instant::now(), 0);
+        let mut wait = |holder: &Holder| {
+            assert_eq!(holder.pid, std::process::id());
+            waited += 1;
+            Ok(())
+        };
+        let alone = uses.alone(&mut wait).unwrap().unwrap();
+        assert!(start.elapsed() >= QUICK.limit && start.elapsed() < QUICK.limit * 4);
+        assert!(waited > 0);
+        drop(alone);
+
+        leave(&dir.path().join("use-a.lease"));
+        let mut stop = |_: &Holder| Err(StoreError::Cancelled);
+        assert!(matches!(uses.alone(&mut stop), Err(StoreError::Cancelled)));
+        // One that comes while the dead are sorted out does not wait, and keeps the other away.
+        let mut joined = None;
+        let mut come = |_: &Holder| {
+            let mut never = || -> Result<(), StoreError> { unreachable!("nobody has it alone") };
+            if joined.is_none() {
+                joined = Some(uses.join(&mut never)?);
+            }
+            Ok(())
+        };
+        assert!(uses.alone(&mut come).unwrap().is_none());
+        assert!(joined.is_some());
     }
 }

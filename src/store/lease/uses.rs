@@ -1,8 +1,12 @@
 //! A store that many use at once, or one alone.
 
-use std::{fs, path::PathBuf};
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
-use super::{Lease, Timing, Watch, nonce, read};
+use super::{Holder, Lease, Timing, Watch, nonce, read};
 use crate::store::StoreError;
 
 /// Leases of those who use a store, and of one who wants it alone.
@@ -17,7 +21,7 @@ impl Uses {
         Self { folder, timing }
     }
 
-    fn alone(&self) -> PathBuf {
+    fn alone_path(&self) -> PathBuf {
         self.folder.join("alone.lease")
     }
 
@@ -30,31 +34,51 @@ impl Uses {
         let lease = Lease::take(&path, self.timing)?;
         let lease = lease.ok_or_else(|| StoreError::Busy { path: path.clone() })?;
         let mut watch = Watch::default();
-        while watch.look(&self.alone(), self.timing).is_some() {
+        while watch.look(&self.alone_path(), self.timing).is_some() {
             wait()?;
         }
         Ok(lease)
     }
 
-    /// Takes the store alone; `None` if somebody uses it. Leases whose holders do not count are
-    /// watched until that is certain.
-    pub(in crate::store) fn alone_now(&self) -> Result<Option<Lease>, StoreError> {
-        let path = self.alone();
-        let mut watch = Watch::default();
-        if watch.look(&path, self.timing).is_some() {
+    /// Takes the store alone; `None` if somebody uses it. Leases whose holders do not count are watched
+    /// before that, all at once, until it is certain that these are dead; `wait` is called with one of them
+    /// in the meantime. Nobody else has to wait for this.
+    pub(in crate::store) fn alone(
+        &self,
+        wait: &mut dyn FnMut(&Holder) -> Result<(), StoreError>,
+    ) -> Result<Option<Lease>, StoreError> {
+        if !self.bury_dead(wait)? {
             return Ok(None);
         }
-        let Some(lease) = Lease::take(&path, self.timing)? else { return Ok(None) };
-        for path in self.users()? {
-            let (start, mut watch) = (read(&path), Watch::default());
-            while watch.look(&path, self.timing).is_some() {
-                if read(&path).map(|(count, _)| count) != start.as_ref().map(|(count, _)| *count) {
-                    return Ok(None);
+        let lease = Lease::take(&self.alone_path(), self.timing)?;
+        // Who has joined before it was there may not have seen it.
+        Ok(lease.filter(|_| self.users().is_ok_and(|users| users.is_empty())))
+    }
+
+    /// Moves the leases away whose holders are dead; false once one counts.
+    fn bury_dead(
+        &self,
+        wait: &mut dyn FnMut(&Holder) -> Result<(), StoreError>,
+    ) -> Result<bool, StoreError> {
+        let count = |path: &Path| read(path).map(|(count, _)| count);
+        let mut watched: HashMap<PathBuf, (Watch, Option<u64>)> = HashMap::new();
+        loop {
+            let mut left = None;
+            for path in self.users()?.into_iter().chain([self.alone_path()]) {
+                let new = || (Watch::default(), count(&path));
+                let (watch, first) = watched.entry(path.clone()).or_insert_with(new);
+                let Some(holder) = watch.look(&path, self.timing) else { continue };
+                if count(&path) != *first {
+                    return Ok(false);
                 }
-                std::thread::sleep(self.timing.beat / 4);
+                left.get_or_insert(holder);
             }
+            match left {
+                Some(holder) => wait(&holder)?,
+                None => return Ok(true),
+            }
+            std::thread::sleep(self.timing.beat / 4);
         }
-        Ok(Some(lease))
     }
 
     fn users(&self) -> Result<Vec<PathBuf>, StoreError> {

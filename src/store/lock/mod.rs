@@ -1,5 +1,6 @@
 //! Locks between processes and threads, by those of the file system where it keeps them to its word
-//! (the system drops them when their process dies), else by leases.
+//! (the system drops them when their process dies), else by leases. All who use a store must do it alike:
+//! `kind`.
 
 mod kind;
 mod sweep;
@@ -10,7 +11,7 @@ use std::{
     fs::{self, File, TryLockError},
     io::{Read, Seek},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -44,25 +45,21 @@ impl Drop for Locked {
     }
 }
 
-/// Keeps `gc` away while a run writes content that no record names yet.
+/// Keeps `gc` away while a run writes content that no record names yet, and runs while `gc` removes what
+/// is named by none.
 #[derive(Debug)]
 pub struct StoreUse {
-    _held: Use,
-}
-
-#[derive(Debug)]
-enum Use {
-    Flock { _file: File },
-    Lease { _lease: Lease },
+    _file: Option<File>,
+    _lease: Option<Lease>,
 }
 
 impl StoreUse {
     fn by_lease(lease: Lease) -> Self {
-        Self { _held: Use::Lease { _lease: lease } }
+        Self { _file: None, _lease: Some(lease) }
     }
 
     fn by_file(file: File) -> Self {
-        Self { _held: Use::Flock { _file: file } }
+        Self { _file: Some(file), _lease: None }
     }
 }
 
@@ -113,11 +110,17 @@ impl KeyWait {
 }
 
 impl Store {
-    /// Chooses by what processes keep out of each other's way.
-    #[must_use]
-    pub fn with_locks(mut self, locks: Locks) -> Self {
-        self.locks = locks.of(&self.root);
-        self
+    /// Goes by the locks that the others use who use the store, which is refused where `wanted` are others.
+    pub fn with_locks(mut self, wanted: Locks) -> Result<Self, StoreError> {
+        self.locks = wanted.in_store(&self.root)?;
+        Ok(self)
+    }
+
+    /// The same for a store that is opened to be changed: if nothing is known of others, from now on all
+    /// have to use these.
+    pub fn settle_locks(mut self, wanted: Locks) -> Result<Self, StoreError> {
+        self.locks = wanted.settled(&self.root)?;
+        Ok(self)
     }
 
     /// A wait for the lock of a key, for who has something else to do meanwhile.
@@ -174,23 +177,44 @@ impl Store {
             return Ok(None);
         }
         match self.in_use(cancelled) {
-            Err(StoreError::NotWritable { .. }) => Ok(None),
+            Err(StoreError::NotWritable { .. } | StoreError::Full { .. }) => Ok(None),
             taken => taken.map(Some),
         }
     }
 
-    /// Takes the store for itself, if no run uses it.
-    pub(super) fn exclusive(&self) -> Result<StoreUse, StoreError> {
+    /// Takes the store for itself, if no run uses it, by locks of either kind: an older version, or who
+    /// wrote another kind into `locks/mode` by hand, may still use the other one. Holders of leases who do not
+    /// answer are waited for, which is said, until it is certain that they are dead or `cancelled` says to stop.
+    pub(super) fn exclusive(&self, cancelled: &dyn Fn() -> bool) -> Result<StoreUse, StoreError> {
         let busy = || StoreError::Busy { path: self.root.clone() };
-        if self.locks == Locks::Lease {
-            return self.uses().alone_now()?.map(StoreUse::by_lease).ok_or_else(busy);
-        }
+        let timing = Timing::default();
+        let (start, mut told) = (Instant::now(), false);
+        let mut wait = |holder: &Holder| {
+            // Who lives has counted by then.
+            if start.elapsed() > 2 * timing.beat && !std::mem::replace(&mut told, true) {
+                tracing::warn!(
+                    "{holder} used the cache `{}` and does not answer; waiting, {} s at most, until it is \
+                     certain that it has ended.",
+                    self.root.display(),
+                    timing.limit.as_secs(),
+                );
+            }
+            if cancelled() { Err(StoreError::Cancelled) } else { Ok(()) }
+        };
+        let lease = match self.uses().alone(&mut wait) {
+            // Room is made on a full disk, too; those who use the same locks are kept away all the same.
+            Err(StoreError::Full { .. }) if self.locks != Locks::Lease => None,
+            taken => Some(taken?.ok_or_else(busy)?),
+        };
         let path = self.root.join("locks").join("store");
         let file = lock_file(&path)?;
         match file.try_lock() {
-            Ok(()) => Ok(StoreUse::by_file(file)),
             Err(TryLockError::WouldBlock) => Err(busy()),
-            Err(TryLockError::Error(e)) => Err(StoreError::io(&path, e)),
+            // Where there are no such locks, nobody holds one.
+            Err(TryLockError::Error(e)) if self.locks != Locks::Lease => {
+                Err(StoreError::io(&path, e))
+            }
+            _ => Ok(StoreUse { _file: Some(file), _lease: lease }),
         }
     }
 
@@ -262,136 +286,4 @@ fn still_there(_path: &Path, _file: &File) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use super::*;
-
-    impl Store {
-        /// Takes the lock of a key. If somebody else holds it, `on_wait` is called once with whom, where
-        /// that is known; then the lock is tried again until it is free or `cancelled` says to stop.
-        fn lock_key(
-            &self,
-            key: Fingerprint,
-            on_wait: &mut dyn FnMut(Option<&Holder>),
-            cancelled: &dyn Fn() -> bool,
-        ) -> Result<KeyLock, StoreError> {
-            let mut wait = self.key_wait(key);
-            let mut waited = false;
-            loop {
-                let holder = match wait.try_take()? {
-                    Attempt::Taken(lock) => return Ok(lock),
-                    Attempt::Held(holder) => holder,
-                };
-                if !waited {
-                    waited = true;
-                    on_wait(holder.as_ref());
-                }
-                if cancelled() {
-                    return Err(StoreError::Cancelled);
-                }
-                std::thread::sleep(wait.pause());
-            }
-        }
-    }
-
-    #[test]
-    fn one_at_a_time_holds_a_key() {
-        for locks in [Locks::Flock, Locks::Lease] {
-            one_at_a_time(locks);
-        }
-    }
-
-    fn one_at_a_time(locks: Locks) {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap().with_locks(locks);
-        let (inside, waits) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        std::thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| {
-                    let mut on_wait = |_: Option<&Holder>| {
-                        waits.fetch_add(1, Ordering::SeqCst);
-                    };
-                    let lock =
-                        store.lock_key(Fingerprint::of(b"k"), &mut on_wait, &|| false).unwrap();
-                    assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
-                    std::thread::yield_now();
-                    inside.fetch_sub(1, Ordering::SeqCst);
-                    drop(lock);
-                });
-            }
-        });
-        assert!(waits.into_inner() <= 8);
-        assert_eq!(fs::read_dir(dir.path().join("locks")).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn waiting_is_told_for_whom_and_ends_when_the_user_interrupts() {
-        for locks in [Locks::Flock, Locks::Lease] {
-            let dir = tempfile::tempdir().unwrap();
-            let store = Store::open(dir.path()).unwrap().with_locks(locks);
-            let key = Fingerprint::of(b"k");
-            let _held = store.lock_key(key, &mut |_| {}, &|| false).unwrap();
-            let mut whom = None;
-            let error =
-                store.lock_key(key, &mut |holder| whom = holder.cloned(), &|| true).unwrap_err();
-            assert!(matches!(error, StoreError::Cancelled));
-            assert_eq!(whom.map(|holder| holder.pid), Some(std::process::id()));
-        }
-    }
-
-    #[test]
-    fn a_run_keeps_gc_away() {
-        for locks in [Locks::Flock, Locks::Lease] {
-            let dir = tempfile::tempdir().unwrap();
-            let store = Store::open(dir.path()).unwrap().with_locks(locks);
-            let held = store.in_use(&|| false).unwrap();
-            assert!(matches!(store.exclusive(), Err(StoreError::Busy { .. })));
-            drop(held);
-            store.exclusive().unwrap();
-        }
-    }
-
-    #[test]
-    fn a_run_waits_for_gc_until_it_ends_or_the_user_interrupts() {
-        for locks in [Locks::Flock, Locks::Lease] {
-            let dir = tempfile::tempdir().unwrap();
-            let store = Store::open(dir.path()).unwrap().with_locks(locks);
-            let alone = store.exclusive().unwrap();
-            let asked = AtomicUsize::new(0);
-            let third = || asked.fetch_add(1, Ordering::SeqCst) == 2;
-            assert!(matches!(store.in_use(&third), Err(StoreError::Cancelled)));
-            assert_eq!(asked.load(Ordering::SeqCst), 3);
-            std::thread::scope(|scope| {
-                let run = scope.spawn(|| store.in_use(&|| false).map(drop));
-                std::thread::sleep(Duration::from_millis(100));
-                assert!(!run.is_finished());
-                drop(alone);
-                run.join().unwrap().unwrap();
-            });
-        }
-    }
-
-    #[test]
-    fn a_longer_name_of_a_killed_holder_does_not_show_through() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap().with_locks(Locks::Flock);
-        let key = Fingerprint::of(b"k");
-        let path = dir.path().join("locks").join(key.to_string());
-        let mut left = serde_json::to_value(Holder::this()).unwrap();
-        left["host"] = "a-long-name.".repeat(20).into();
-        fs::write(path, left.to_string()).unwrap();
-        let _held = store.lock_key(key, &mut |_| {}, &|| false).unwrap();
-        let mut whom = None;
-        let waited = store.lock_key(key, &mut |holder| whom = holder.cloned(), &|| true);
-        assert!(waited.is_err());
-        assert_eq!(whom, Some(Holder::this()));
-    }
-
-    #[test]
-    fn a_disk_of_this_machine_is_locked_by_its_file_system() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Locks::Auto.of(dir.path()), Locks::Flock);
-        assert_eq!(Locks::Lease.of(dir.path()), Locks::Lease);
-    }
-}
+mod tests;

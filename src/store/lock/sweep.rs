@@ -126,7 +126,7 @@ mod tests {
 
     fn store(locks: Locks) -> (tempfile::TempDir, Store) {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap().with_locks(locks);
+        let store = Store::open(dir.path()).unwrap().using(locks);
         (dir, store)
     }
 
@@ -220,13 +220,14 @@ mod tests {
         // Somebody is about to use the store, and waits.
         leave(dir.path(), "use-0123456789ab.ba9876543210", "");
         leave(dir.path(), &key("by flock").to_string(), "");
-        let _alone = store.exclusive().unwrap();
+        let _alone = store.exclusive(&|| false).unwrap();
         assert_eq!(store.sweep_locks(true).unwrap().len(), 0, "nothing is known of them");
         assert_eq!(store.sweep_locks(false).unwrap().len(), 2);
         let mut kept = [
             "use-0123456789ab.ba9876543210".to_owned(),
             key("by flock").to_string(),
             "alone.lease".to_owned(),
+            "store".to_owned(),
         ];
         kept.sort();
         assert_eq!(left(dir.path()), kept);

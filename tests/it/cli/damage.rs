@@ -331,7 +331,7 @@ fn the_remedy_for_a_lost_format_helps() {
     ? 3
     --- stderr
       × the cache cannot be used, because its file `cache/format` is lost or damaged
-      help: if this is your cache, `echo 2 > format` in its folder makes it usable again, and `pipe
+      help: if this is your cache, `echo 3 > format` in its folder makes it usable again, and `pipe
             cache verify` checks it; else name another folder with `--cache DIR` or `PIPE_CACHE`
     ");
     shell.write("cache/format", "2\n");
