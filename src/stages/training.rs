@@ -228,6 +228,30 @@ mod tests {
     use crate::stages::{LoraTrain, Pretrain, Sample, ShellCommand};
 
     #[test]
+    fn a_training_that_diverged_says_what_helps_and_what_is_left() {
+        let told = |step, last_loss, kept| {
+            let what = "the loss".to_owned();
+            let diverged = Diverged { what, step, learning_rate: 0.5, last_loss, kept };
+            match train_error(TrainError::NotFinite(diverged)) {
+                StageError::Failed { message, help: Some(help), .. } => (message, help),
+                other => panic!("{other:?}"),
+            }
+        };
+        let (message, help) = told(5, Some(0.25), Some(3));
+        assert_eq!(
+            message,
+            "the loss is not a finite number at step 5 (learning rate 5e-1); the last loss that was is \
+             0.2500"
+        );
+        assert!(help.starts_with("lower `learning_rate`, clip gradients"), "{help}");
+        assert!(help.ends_with("with `steps = 3` a training ends there"), "{help}");
+        let (_, help) = told(5, Some(0.25), None);
+        assert!(help.ends_with("`warmup_steps`"), "{help}");
+        let (_, help) = told(1, None, None);
+        assert!(help.starts_with("the model's weights, or the latents"), "{help}");
+    }
+
+    #[test]
     fn the_default_stands_for_a_parameter_without_effect() {
         fn check<S: StageKind>(params: Value) {
             let stage: S = serde_json::from_value(params).unwrap();

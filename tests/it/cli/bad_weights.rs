@@ -200,45 +200,48 @@ impl Part {
 #[test]
 fn a_vae_whose_weights_do_not_fit() {
     insta::assert_snapshot!(VAE.told(), @"
-    missing: 1
-      × stage `part[method=linear]`: the weights of `vae` do not fit its configuration: missing
-      │ `encoder.conv_in.conv.bias` [16]
+    missing: 3
+      × the model `model` cannot be read: the weights of `vae` do not fit its configuration: missing
+      │ `encoder.conv_in.conv.bias` [16] (part.toml:22:9); needed by `part[method=linear]`
       help: weights and `config.json` must come from the same model: copy or download both again
-    extra: 1
-      × stage `part[method=linear]`: the weights of `vae` do not fit its configuration:
-      │ `left_over.bias` is not part of the model
+    extra: 3
+      × the model `model` cannot be read: the weights of `vae` do not fit its configuration:
+      │ `left_over.bias` is not part of the model (part.toml:22:9); needed by `part[method=linear]`
       help: weights and `config.json` must come from the same model: copy or download both again
-    of another shape: 1
-      × stage `part[method=linear]`: the weights of `vae` do not fit its configuration:
-      │ `encoder.conv_in.conv.bias` must be [16], but is [16, 1]
+    of another shape: 3
+      × the model `model` cannot be read: the weights of `vae` do not fit its configuration:
+      │ `encoder.conv_in.conv.bias` must be [16], but is [16, 1] (part.toml:22:9); needed by
+      │ `part[method=linear]`
       help: weights and `config.json` must come from the same model: copy or download both again
-    cut short: 1
-      × stage `part[method=linear]`: `vae/diffusion_pytorch_model.safetensors` is not a whole
-      │ safetensors file: incomplete metadata, file not fully covered
+    cut short: 3
+      × the model `model` cannot be read: `vae/diffusion_pytorch_model.safetensors` is not a whole
+      │ safetensors file: incomplete metadata, file not fully covered (part.toml:22:9); needed by
+      │ `part[method=linear]`
       help: it may be cut short: copy or download it again
-    empty: 1
-      × stage `part[method=linear]`: `vae/diffusion_pytorch_model.safetensors` is not a whole
-      │ safetensors file: header too small
+    empty: 3
+      × the model `model` cannot be read: `vae/diffusion_pytorch_model.safetensors` is not a whole
+      │ safetensors file: header too small (part.toml:22:9); needed by `part[method=linear]`
       help: it may be cut short: copy or download it again
     absent: 3
       × the model `model` cannot be read: the model has no weights
       │ `vae/diffusion_pytorch_model.safetensors` (part.toml:22:9); needed by `part[method=linear]`
       help: `vae` must hold `diffusion_pytorch_model.safetensors`, or shards with
             `diffusion_pytorch_model.safetensors.index.json`
-    another configuration: 1
-      × stage `part[method=linear]`: the weights of `vae` do not fit its configuration: missing
-      │ `encoder.down_blocks.0.resnets.1.norm1.weight` [16]; missing
-      │ `encoder.down_blocks.0.resnets.1.norm1.bias` [16]; missing
-      │ `encoder.down_blocks.0.resnets.1.conv1.conv.weight` [16, 16, 3, 3, 3]; missing
-      │ `encoder.down_blocks.0.resnets.1.conv1.conv.bias` [16]; missing
-      │ `encoder.down_blocks.0.resnets.1.norm2.weight` [16]; missing
-      │ `encoder.down_blocks.0.resnets.1.norm2.bias` [16]; missing
-      │ `encoder.down_blocks.0.resnets.1.conv2.conv.weight` [16, 16, 3, 3, 3]; missing
-      │ `encoder.down_blocks.0.resnets.1.conv2.conv.bias` [16]; and 64 more
+    another configuration: 3
+      × the model `model` cannot be read: the weights of `vae` do not fit its configuration: missing
+      │ `decoder.up_blocks.0.resnets.2.conv1.conv.bias` [64]; missing
+      │ `decoder.up_blocks.0.resnets.2.conv1.conv.weight` [64, 64, 3, 3, 3]; missing
+      │ `decoder.up_blocks.0.resnets.2.conv2.conv.bias` [64]; missing
+      │ `decoder.up_blocks.0.resnets.2.conv2.conv.weight` [64, 64, 3, 3, 3]; missing
+      │ `decoder.up_blocks.0.resnets.2.norm1.conv_b.conv.bias` [64]; missing
+      │ `decoder.up_blocks.0.resnets.2.norm1.conv_b.conv.weight` [64, 8, 1, 1, 1]; missing
+      │ `decoder.up_blocks.0.resnets.2.norm1.conv_y.conv.bias` [64]; missing
+      │ `decoder.up_blocks.0.resnets.2.norm1.conv_y.conv.weight` [64, 8, 1, 1, 1]; and 64 more
+      │ (part.toml:22:9); needed by `part[method=linear]`
       help: weights and `config.json` must come from the same model: copy or download both again
-    half a configuration: 1
-      × stage `part[method=linear]`: `vae/config.json`: must be JSON: EOF while parsing a value at
-      │ line 16 column 20
+    half a configuration: 3
+      × the model `model` cannot be read: `vae/config.json`: must be JSON: EOF while parsing a value at
+      │ line 16 column 20 (part.toml:22:9); needed by `part[method=linear]`
       help: it must be the file that came with the weights
     ");
 }
