@@ -178,9 +178,10 @@ fn inputs(statement: &Statement, plan: &Plan<'_>, run: &str) -> Result<Disagreem
         gone.retain(|material| new.contains(material));
     }
     for material in &new {
-        found.differs.push(match gone.contains(material) {
-            true => format!("`{material}`: another content than attested"),
-            false => format!("`{material}`: goes in, but is not attested"),
+        found.differs.push(if gone.contains(material) {
+            format!("`{material}`: another content than attested")
+        } else {
+            format!("`{material}`: goes in, but is not attested")
         });
     }
     let gone = gone.difference(&new);
