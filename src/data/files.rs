@@ -19,7 +19,7 @@ const MAX_SIDE: u32 = 16_384;
 const MAX_PIXELS: u64 = 160_000_000;
 /// The most bytes of what a file holds beside pixels, such as a colour profile: the decoder leaves out a
 /// profile that is larger once it is unpacked, and refuses other things.
-const MAX_BESIDE: u64 = 16 << 20;
+const MAX_BESIDE: u64 = 64 << 20;
 
 /// Reads a file of a data set; `what` says what it is when it is missing.
 pub fn read_source(sources: &SourceReader, path: &str, what: &str) -> Result<Vec<u8>, DataError> {
@@ -88,14 +88,19 @@ pub fn is_any_picture(name: &str) -> bool {
     is_picture(name) || ends_in(name, UNREAD)
 }
 
-/// The first picture in folders below `folder`, except hidden ones.
+/// The first picture in folders below `folder`, except hidden ones and caches of this program.
 pub fn first_picture(
     sources: &SourceReader,
     folder: &str,
     layout: &str,
 ) -> Result<Option<String>, DataError> {
     /// More is no data set, or a circle of links.
-    const MAX_LEVELS: usize = 8;
+    const MAX_LEVELS: usize = 4;
+    // A cache is not listed: its names change with every run, and no picture of the data lies in it.
+    let is_cache = |path: &str| {
+        let folder = sources.root().join(path);
+        folder.join("format").is_file() && folder.join("objects").is_dir()
+    };
     let mut open = vec![(folder.to_owned(), 0)];
     while let Some((above, level)) = open.pop() {
         let names = list(sources, &above, layout)?;
@@ -109,7 +114,8 @@ pub fn first_picture(
         }
         let folders = names.iter().filter_map(|name| name.strip_suffix('/'));
         let seen = folders.filter(|name| !name.starts_with('.') && level < MAX_LEVELS);
-        open.extend(seen.rev().map(|name| (path(name), level + 1)));
+        let below = seen.rev().map(path).filter(|path| !is_cache(path));
+        open.extend(below.map(|path| (path, level + 1)));
     }
     Ok(None)
 }
@@ -169,6 +175,11 @@ pub fn read_picture(
         match error {
             ImageFileError::Large { .. } => DataError::failed(format!("`{path}` {text}"))
                 .with_help("make a smaller copy of the picture"),
+            ImageFileError::Format(image::ImageError::Limits(_)) => DataError::failed(format!(
+                "`{path}` holds more than {} MiB beside its pixels",
+                MAX_BESIDE >> 20
+            ))
+            .with_help("save the picture anew, without texts and profiles"),
             _ => DataError::failed(format!("`{path}` is not a whole image: {text}"))
                 .with_help("the file may be cut short; copy or download it again"),
         }
@@ -313,7 +324,7 @@ mod tests {
             encoder.write_image(&[9; 32 * 32 * 3], 32, 32, ExtendedColorType::Rgb8).unwrap();
             file
         };
-        let (small, bomb) = (with_profile(3000), with_profile(40 << 20));
+        let (small, bomb) = (with_profile(3000), with_profile(80 << 20));
         assert!(bomb.len() < 1 << 20);
         let profile = |file: &[u8]| decoder(file).unwrap().icc_profile().unwrap();
         assert_eq!(profile(&small).map(|profile| profile.len()), Some(3000));

@@ -207,7 +207,17 @@ mod tests {
             Ok(vec!["q test/input/q.png test/target/q.png".into()])
         );
         assert_eq!(
-            found(&["x_in.png", "x_out.png", "notes/a.txt", ".thumbs/a.png"], "train"),
+            found(
+                &[
+                    "x_in.png",
+                    "x_out.png",
+                    "notes/a.txt",
+                    ".thumbs/a.png",
+                    "cache/format",
+                    "cache/objects/a.png"
+                ],
+                "train"
+            ),
             Ok(vec!["x x_in.png x_out.png".into()])
         );
     }

@@ -326,3 +326,6 @@ fn objects(sources: &SourceReader, path: &str) -> Result<BTreeMap<u16, String>, 
         .map_err(|e| DataError::failed(format!("`{path}` is not an annotation of ADE20K: {e}")))?;
     Ok(read.annotation.object.into_iter().map(|object| (object.name_ndx, object.name)).collect())
 }
+
+#[cfg(test)]
+mod tests;
