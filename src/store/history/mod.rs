@@ -1,6 +1,7 @@
 //! What each instance of a pipeline last was, so that a reason to run can say old and new, and so
 //! that `gc` knows what is still wanted.
 
+mod file;
 mod owner;
 mod roots;
 
@@ -10,13 +11,13 @@ pub use roots::Root;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fmt::Write as _,
-    fs,
-    io::{self, Write},
-    path::{Path, PathBuf},
+    fs, io,
+    path::Path,
     sync::OnceLock,
 };
 
 use super::{Fingerprint, Store, StoreError};
+use file::Journal;
 
 /// What an instance last was.
 #[derive(Clone, Debug)]
@@ -42,7 +43,7 @@ impl Last {
 
 /// The last fingerprint of each instance of one pipeline.
 ///
-/// The file only grows at its end, a line per change, so that two runs at once lose nothing and a
+/// The file only grows at its end, a line per change, so that two runs at once lose nothing (`file`) and a
 /// thousand stages cost a thousand lines. The first line is the [`Owner`]; then `<fingerprint>
 /// <instance>` says what an instance is now, `gone <instance>` that the pipeline has it no more.
 /// Reading takes the last line of each instance; a last line that was cut short is skipped. Any other
@@ -50,7 +51,7 @@ impl Last {
 /// of the last run.
 #[derive(Debug)]
 pub struct History {
-    path: PathBuf,
+    file: Journal,
     owner: Owner,
     /// Whether the file does not begin with its owner yet.
     is_anonymous: bool,
@@ -85,10 +86,10 @@ impl History {
     fn elsewhere(&self) -> &BTreeMap<String, Last> {
         self.elsewhere.get_or_init(|| {
             let stem = self.owner.stem();
-            let entries = self.path.parent().and_then(|dir| fs::read_dir(dir).ok());
+            let entries = self.file.path.parent().and_then(|dir| fs::read_dir(dir).ok());
             let others = entries.into_iter().flatten().filter_map(|entry| {
                 let entry = entry.ok()?;
-                let is_other = entry.path() != self.path
+                let is_other = entry.path() != self.file.path
                     && entry.file_name().to_string_lossy().starts_with(&stem);
                 let used = entry.metadata().and_then(|metadata| metadata.modified()).ok()?;
                 is_other.then(|| (used, entry.path()))
@@ -136,8 +137,9 @@ impl History {
         if !lines.is_empty() || self.is_damaged {
             self.append(&lines)?;
         }
+        self.file.flush()?;
         // Without the time, what is wanted least recently is only guessed worse.
-        if let Ok(file) = fs::File::options().append(true).open(&self.path) {
+        if let Ok(file) = fs::File::options().append(true).open(&self.file.path) {
             let _ = file.set_modified(super::now());
         }
         Ok(())
@@ -153,14 +155,8 @@ impl History {
         };
         let is_anonymous = std::mem::take(&mut self.is_anonymous);
         let header = if is_anonymous { header(&self.owner) } else { String::new() };
-        fs::OpenOptions::new()
-            .append(!begins_anew)
-            .write(true)
-            .truncate(begins_anew)
-            .create(true)
-            .open(&self.path)
-            .and_then(|mut file| file.write_all(format!("{header}{lines}").as_bytes()))
-            .map_err(|e| StoreError::io(&self.path, e))
+        let text = format!("{header}{lines}");
+        if begins_anew { self.file.replace(&text) } else { self.file.add(&text) }
     }
 }
 
@@ -188,10 +184,10 @@ fn all_lines(last: &BTreeMap<String, Last>, kept: impl Fn(&Fingerprint) -> bool)
 impl Store {
     /// The history of a pipeline.
     pub fn history(&self, owner: &Owner) -> Result<History, StoreError> {
-        let path = self.root.join("history").join(owner.file_name());
-        let found = read(&path)?;
+        let file = Journal::new(self, &owner.file_name());
+        let found = read(&file.path)?;
         Ok(History {
-            path,
+            file,
             is_anonymous: found.owner.as_ref() != Some(owner),
             is_damaged: found.is_damaged,
             owner: owner.clone(),

@@ -20,7 +20,7 @@ fn the_last_line_wins_and_a_torn_one_is_skipped() {
     history.note("lora[n=1]", key("1")).unwrap();
     history.note("lora[n=1]", key("2")).unwrap();
     history.note("lora[n=3]", key("3")).unwrap();
-    let mut file = fs::OpenOptions::new().append(true).open(&history.path).unwrap();
+    let mut file = fs::OpenOptions::new().append(true).open(&history.file.path).unwrap();
     file.write_all(b"0123 \"lor").unwrap();
     let history = store.history(&owner("a.toml", None)).unwrap();
     assert_eq!(history.of("lora[n=1]"), Some(key("2")));
@@ -43,7 +43,7 @@ fn a_damaged_file_is_known_and_written_anew_by_the_next_run() {
     for instance in instances {
         history.note(instance, key(instance)).unwrap();
     }
-    let (path, whole) = (history.path.clone(), fs::read(&history.path).unwrap());
+    let (path, whole) = (history.file.path.clone(), fs::read(&history.file.path).unwrap());
     assert!(!store.roots().unwrap()[0].is_damaged);
     let cut = |from: usize, to: usize| [&whole[..from], &whole[to..]].concat();
     for damage in [Vec::new(), b"{}\n".to_vec(), b"\0\x01".to_vec(), cut(5, 9), cut(150, 190)] {
@@ -182,7 +182,12 @@ fn a_place_where_nothing_was_run_for_long_keeps_nothing_once_another_was() {
         let mut history = store.history(&elsewhere(number)).unwrap();
         history.note("lora", key(&number.to_string())).unwrap();
         let time = crate::store::now() - Duration::from_hours(24 * days);
-        fs::File::options().append(true).open(&history.path).unwrap().set_modified(time).unwrap();
+        fs::File::options()
+            .append(true)
+            .open(&history.file.path)
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
     };
     let live = || {
         let mut live: Vec<_> =

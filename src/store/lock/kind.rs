@@ -150,7 +150,7 @@ fn write_new(root: &Path, path: &Path, mode: Mode) -> io::Result<()> {
 /// Whether a folder is on a file system that other machines may see: their locks hold between
 /// machines only with the right server, version and options of mount, which nobody can look up.
 #[cfg(target_os = "linux")]
-fn is_shared(folder: &Path) -> bool {
+pub(super) fn is_shared(folder: &Path) -> bool {
     /// As in `statfs(2)` and the sources of Lustre, GPFS, `BeeGFS`.
     const SHARED: [u32; 14] = [
         0x6969,      // NFS
@@ -173,7 +173,7 @@ fn is_shared(folder: &Path) -> bool {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn is_shared(_folder: &Path) -> bool {
+pub(super) fn is_shared(_folder: &Path) -> bool {
     false
 }
 

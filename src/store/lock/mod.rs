@@ -86,6 +86,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 impl KeyWait {
+    pub(super) fn new(path: PathBuf, locks: Locks) -> Self {
+        Self { path, locks, watch: Watch::default(), pause: FIRST_PAUSE }
+    }
+
     /// Takes the lock, if it is free.
     pub fn try_take(&mut self) -> Result<Attempt, StoreError> {
         loop {
@@ -125,8 +129,17 @@ impl Store {
 
     /// A wait for the lock of a key, for who has something else to do meanwhile.
     pub fn key_wait(&self, key: Fingerprint) -> KeyWait {
-        let path = self.root.join("locks").join(key.to_string());
-        KeyWait { path, locks: self.locks, watch: Watch::default(), pause: FIRST_PAUSE }
+        KeyWait::new(self.lock_path(key), self.locks)
+    }
+
+    /// The file that is locked for a key.
+    pub(super) fn lock_path(&self, key: Fingerprint) -> PathBuf {
+        self.root.join("locks").join(key.to_string())
+    }
+
+    /// Whether processes of other machines may write to the store.
+    pub(super) fn is_seen_by_others(&self) -> bool {
+        self.locks == Locks::Lease || kind::is_shared(&self.root)
     }
 
     /// Says at once that nothing can be written, and not after an hour's work.

@@ -110,3 +110,20 @@ fn a_cache_may_have_a_name_that_is_no_text() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(shell.dir.path().join(cache).join("objects").is_dir());
 }
+
+#[test]
+fn a_cache_that_is_used_by_other_locks_is_refused_until_it_says_so() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml");
+    shell.write("pipe.toml", "locks = \"lease\"\n");
+    for line in ["run clips.toml", "plan clips.toml", "cache gc"] {
+        let text = shell.transcript(line);
+        assert!(text.contains("? 3") && text.contains("locks/mode"), "{text}");
+    }
+    shell.write("cache/locks/mode", "lease\n");
+    shell.succeed("run clips.toml");
+    shell.write("pipe.toml", "");
+    shell.succeed("run clips.toml");
+    shell.succeed("cache gc");
+}
