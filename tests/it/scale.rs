@@ -68,10 +68,8 @@ fn a_list_of_100_000_items_is_read_and_checked_in_seconds() {
     let digest = {
         let store = Store::open(dir.path()).unwrap();
         let file = store.put(b"the same for all").unwrap();
-        let item = |at| Item {
-            name: format!("word{at:06}"),
-            files: [("f".to_owned(), file.clone())].into(),
-        };
+        let item =
+            |at| Item { name: format!("word{at:06}"), files: [("f".to_owned(), file)].into() };
         let items = (0..ITEMS).map(item).collect();
         let kind = ArtifactKind::Metrics;
         let manifest = Manifest { kind, format_version: kind.format_version(), items };

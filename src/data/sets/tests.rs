@@ -320,9 +320,7 @@ fn a_table_names_its_images() {
     );
     // Without a split, the rows of a picture stay together.
     let mut rows = String::from("name,input,target\n");
-    for place in 0..6 {
-        rows += &format!("a{place},in/a.png,out/a.png\n");
-    }
+    rows.extend((0..6).map(|place| format!("a{place},in/a.png,out/a.png\n")));
     insta::assert_snapshot!(fail(&rows), @"all 6 rows of `pairs.csv` show one picture, so it cannot be divided");
     rows += "b,in/b.png,out/b.png\n";
     assert_eq!(names(&run(&rows, "train").unwrap()), ["a0", "a1", "a2", "a3", "a4", "a5"]);

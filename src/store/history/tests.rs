@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use std::io::Write as _;
+
 use super::*;
 
 fn owner(file: &str, profile: Option<&str>) -> Owner {
