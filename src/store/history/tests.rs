@@ -1,8 +1,6 @@
 //! Histories that are written, read, damaged and shortened.
 
-use std::time::Duration;
-
-use std::io::Write as _;
+use std::{io::Write as _, time::Duration};
 
 use super::*;
 
