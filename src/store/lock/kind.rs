@@ -105,6 +105,7 @@ impl Locks {
             return Ok(said.locks());
         }
         let (path, mode) = (path_of(root), self.mode(is_shared(root)));
+        drop_damaged(&path);
         let written = write_new(root, &path, mode).map_err(|e| StoreError::io(&path, e));
         // Of several who do, one is first.
         match (self.said(root)?, written) {
@@ -115,7 +116,7 @@ impl Locks {
         }
     }
 
-    /// What is said in a store, if this agrees with it.
+    /// What is said in a store, if this agrees with it; nothing if that was damaged, as everybody writes it anew.
     fn said(self, root: &Path) -> Result<Option<Mode>, StoreError> {
         let path = path_of(root);
         let text = match fs::read(&path) {
@@ -125,10 +126,11 @@ impl Locks {
         };
         let is_shared = is_shared(root);
         match Mode::parse(&text) {
+            None => Ok(None),
             Some(said) if self.agrees(said, is_shared) => Ok(Some(said)),
-            _ => Err(StoreError::OtherLocks {
+            Some(said) => Err(StoreError::OtherLocks {
                 path,
-                said: text.trim().to_owned(),
+                said: said.name().to_owned(),
                 wanted: self.reason(is_shared),
             }),
         }
@@ -137,6 +139,15 @@ impl Locks {
 
 fn path_of(root: &Path) -> PathBuf {
     root.join("locks").join("mode")
+}
+
+/// Makes way for what is written anew.
+fn drop_damaged(path: &Path) {
+    let is_damaged = |bytes: Vec<u8>| Mode::parse(&String::from_utf8_lossy(&bytes)).is_none();
+    if fs::read(path).is_ok_and(is_damaged) {
+        // What cannot be removed cannot be written either, which is told.
+        let _ = fs::remove_file(path);
+    }
 }
 
 /// Whole when it appears, and never in the place of another.
@@ -207,6 +218,21 @@ mod tests {
             if agree {
                 assert_eq!(Mode::parse(said.name()), Some(said));
             }
+        }
+    }
+
+    #[test]
+    fn what_was_damaged_is_said_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        for folder in ["tmp", "locks"] {
+            fs::create_dir(dir.path().join(folder)).unwrap();
+        }
+        assert_eq!(Locks::Lease.settled(dir.path()).unwrap(), Locks::Lease);
+        for damage in ["", "mease\n", "\0\0"] {
+            fs::write(path_of(dir.path()), damage).unwrap();
+            assert_eq!(Locks::Auto.in_store(dir.path()).unwrap(), Locks::Flock);
+            assert_eq!(Locks::Auto.settled(dir.path()).unwrap(), Locks::Flock);
+            assert_eq!(fs::read_to_string(path_of(dir.path())).unwrap(), "local\n");
         }
     }
 

@@ -186,7 +186,9 @@ impl Store {
         &self,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Option<StoreUse>, StoreError> {
-        if !self.exists {
+        // A cache that was copied may lack what was empty.
+        let make = |folder: &str| fs::create_dir_all(self.root.join(folder));
+        if !self.exists || ["tmp", "locks"].into_iter().any(|folder| make(folder).is_err()) {
             return Ok(None);
         }
         match self.in_use(cancelled) {

@@ -163,8 +163,11 @@ fn a_store_says_by_which_locks_it_is_used() {
     fs::write(&mode, "lease").unwrap();
     assert_eq!(open().settle_locks(Locks::Auto).unwrap().locks, Locks::Lease);
     assert!(open().with_locks(Locks::Flock).is_err());
+    // Damage needs no repair.
     fs::write(&mode, "").unwrap();
-    assert!(matches!(open().with_locks(Locks::Auto), Err(StoreError::OtherLocks { .. })));
+    assert_eq!(open().with_locks(Locks::Auto).unwrap().locks, Locks::Flock);
+    assert_eq!(open().settle_locks(Locks::Auto).unwrap().locks, Locks::Flock);
+    assert_eq!(fs::read_to_string(&mode).unwrap(), "local\n");
 }
 
 #[test]

@@ -240,8 +240,8 @@ fn a_vae_whose_weights_do_not_fit() {
       │ (part.toml:22:9); needed by `part[method=linear]`
       help: weights and `config.json` must come from the same model: copy or download both again
     half a configuration: 3
-      × the model `model` cannot be read: `vae/config.json`: must be JSON: EOF while parsing a value at
-      │ line 16 column 20 (part.toml:22:9); needed by `part[method=linear]`
+      × the model `model` cannot be read: `vae/config.json`: must be JSON: EOF while parsing a value
+      │ at line 16 column 20 (part.toml:22:9); needed by `part[method=linear]`
       help: it must be the file that came with the weights
     ");
 }

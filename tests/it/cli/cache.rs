@@ -138,9 +138,9 @@ fn what_is_asked_of_nothing_is_no_success() {
     $ pipe verify clips.toml --only clips --set clips.frames=9
     ? 1
     --- stdout
-    identical  pairs  [TIME]
     skipped    clips[method=linear]  not up to date in the cache
     skipped    clips[method=quadratic]  not up to date in the cache
+    identical  pairs  [TIME]
     verified 1 stage: 1 identical, 0 different, 2 skipped
     --- stderr
       × nothing of `clips` was verified
@@ -396,12 +396,12 @@ fn what_a_newer_version_wrote_is_refused() {
 
     // A lock file.
     let lock = std::fs::read_to_string(shell.path("clips.lock")).unwrap();
-    shell.write("clips.lock", &lock.replace("\"lock_version\": 1", "\"lock_version\": 7"));
+    shell.write("clips.lock", &lock.replace("\"lock_version\": 2", "\"lock_version\": 7"));
     insta::assert_snapshot!(shell.transcript("run clips.toml --locked"), @"
     $ pipe run clips.toml --locked
     ? 3
     --- stderr
-      × the lock file `clips.lock` has version 7, but this `pipe` knows versions up to 1
+      × the lock file `clips.lock` has version 7, but this `pipe` knows versions up to 2
       help: use the newer `pipe`, or write it anew with --lock
     ");
 
@@ -411,7 +411,7 @@ fn what_a_newer_version_wrote_is_refused() {
     for path in &records {
         let sealed = std::fs::read_to_string(path).unwrap();
         let record = &sealed[sealed.find(at).unwrap() + at.len()..sealed.len() - 1];
-        let newer = record.replacen("\"format_version\":2", "\"format_version\":3", 1);
+        let newer = record.replacen("\"format_version\":3", "\"format_version\":4", 1);
         assert_ne!(newer, record);
         let hash = pipe::store::Digest::of(newer.as_bytes());
         std::fs::write(path, format!(r#"{{"blake3":"{hash}"{at}{newer}}}"#)).unwrap();
@@ -423,26 +423,26 @@ fn what_a_newer_version_wrote_is_refused() {
         let text = text.replace("\n  │", "");
         let text = place.replace(&text, "actions/[KEY]");
         assert!(
-            text.contains("actions/[KEY]` has format 3, but this `pipe` knows formats up to 2"),
+            text.contains("actions/[KEY]` has format 4, but this `pipe` knows formats up to 3"),
             "{text}"
         );
         assert!(text.contains("? 3") && text.contains("use the newer `pipe`"), "{text}");
     }
     for path in &records {
-        assert!(std::fs::read_to_string(path).unwrap().contains("\"format_version\":3"));
+        assert!(std::fs::read_to_string(path).unwrap().contains("\"format_version\":4"));
     }
 
     // The cache as a whole, for every command that opens it.
-    shell.write("cache/format", "3\n");
+    shell.write("cache/format", "4\n");
     insta::assert_snapshot!(shell.transcript("run clips.toml"), @"
     $ pipe run clips.toml
     ? 3
     --- stderr
-      × `cache/format` has format 3, but this `pipe` knows formats up to 2
+      × `cache/format` has format 4, but this `pipe` knows formats up to 3
       help: use the newer `pipe` that wrote it, or another folder with `--cache DIR`
     ");
     for line in ["plan clips.toml", "cache stats", "cache gc", "cache verify"] {
         let text = shell.transcript(line);
-        assert!(text.contains("? 3") && text.contains("has format 3"), "{text}");
+        assert!(text.contains("? 3") && text.contains("has format 4"), "{text}");
     }
 }

@@ -20,7 +20,7 @@ model  = "builtin:tiny"
 
 [stages.made]
 kind   = "sample"
-model  = "builtin:tiny"
+model  = "model"
 frames = 5
 steps  = 1
 inputs = { pairs = "pairs", text = "prompt" }
@@ -51,6 +51,17 @@ fn what_the_last_stage_would_fail_on_is_told_before_the_first_one_runs() {
     $ pipe check made.toml
     ? 2
     --- stderr
+      × stage `made`: the weights of `vae` do not fit its configuration: missing
+      │ `encoder.conv_in.conv.bias` [16]
+        ╭─[made.toml:26:10]
+     25 │ kind   = "sample"
+     26 │ model  = "model"
+        ·          ───┬───
+        ·             ╰── `model`
+     27 │ frames = 5
+        ╰────
+      help: weights and `config.json` must come from the same model: copy or download both again
+
       × stage `answers`: the weights of `vae` do not fit its configuration: missing
       │ `encoder.conv_in.conv.bias` [16]
         ╭─[made.toml:34:10]
@@ -60,7 +71,7 @@ fn what_the_last_stage_would_fail_on_is_told_before_the_first_one_runs() {
         ·             ╰── `model`
         ╰────
       help: weights and `config.json` must come from the same model: copy or download both again
-    made.toml: 1 error
+    made.toml: 2 errors
     "#);
     insta::assert_snapshot!(shell.transcript("run made.toml"), @"
     $ pipe run made.toml
@@ -69,7 +80,7 @@ fn what_the_last_stage_would_fail_on_is_told_before_the_first_one_runs() {
     clips: 6 stages on cpu
     failed   0 stages ran, 6 not reached in [TIME]
       × the model `model` cannot be read: the weights of `vae` do not fit its configuration: missing
-      │ `encoder.conv_in.conv.bias` [16] (made.toml:34:10); needed by `answers`
+      │ `encoder.conv_in.conv.bias` [16] (made.toml:26:10); needed by `made` and 1 more
       help: weights and `config.json` must come from the same model: copy or download both again
     ");
     fs::write(shell.path("model/vae/diffusion_pytorch_model.safetensors"), whole).unwrap();

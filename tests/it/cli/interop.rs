@@ -6,12 +6,24 @@ use std::{collections::BTreeSet, path::Path};
 use super::{Shell, walk};
 use crate::{ltx_video::Fixture, training::write_model};
 
+/// That of the built-in model, as the fixture has none.
+fn copy_text_encoder(model: &Path) {
+    let builtin = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/builtin_tiny");
+    for folder in ["text_encoder", "tokenizer"] {
+        std::fs::create_dir_all(model.join(folder)).unwrap();
+        for file in walk(&builtin.join(folder)) {
+            std::fs::copy(&file, model.join(file.strip_prefix(&builtin).unwrap())).unwrap();
+        }
+    }
+}
+
 #[test]
 fn the_pipelines_of_the_interop_scripts_check() {
     let shell = Shell::new();
     let fixture = Fixture::read();
     let model = shell.path("ltx_video");
     write_model(&model, &fixture.config, &fixture.transformer, &fixture.vae);
+    copy_text_encoder(&model);
     let ltx_video = format!("--set params.model={}", model.display());
     let as_scripts_run_them = [
         ("adapters.toml", String::new(), 28),

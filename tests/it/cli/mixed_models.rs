@@ -90,7 +90,7 @@ fn copies_of_a_model_are_the_same_model() {
     $ pipe check mixed.toml
     ? 0
     --- stdout
-    mixed.toml: fine, 7 stages; not looked into: weights (`copy`)
+    mixed.toml: fine, 7 stages; not looked into: values of weights (`copy`)
     ");
     // Another transformer is no other autoencoder.
     change(&shell.path("copy"), "transformer");
@@ -98,7 +98,7 @@ fn copies_of_a_model_are_the_same_model() {
     $ pipe check mixed.toml
     ? 0
     --- stdout
-    mixed.toml: fine, 7 stages; not looked into: weights (`copy`)
+    mixed.toml: fine, 7 stages; not looked into: values of weights (`copy`)
     --- stderr
     warning: `predict`: the adapter on `lora` was trained on the transformer of `copy`, but is sampled with on that of `builtin:tiny` (mixed.toml:35:10); an adapter does what it was trained to on its own transformer alone; name that one
     ");

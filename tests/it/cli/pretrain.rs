@@ -126,7 +126,7 @@ fn a_configuration_that_is_no_file_is_not_called_one() {
     $ pipe check wrong.toml
     ? 2
     --- stderr
-      × stage `vae`: `config.in_channels` must be 3
+      × stage `vae`: `config.in_channels` must be 3, but is 4
         ╭─[wrong.toml:26:1]
      25 │ 
      26 │ [stages.vae.config]
@@ -155,8 +155,8 @@ fn the_multiple_of_the_image_is_not_guessed() {
         ·              ╰── `image_latent_scale`
      42 │ kind   = "pretrain"
         ╰────
-      help: connect the autoencoder that made the latents to `model`, or set `image_latent_scale` to
-            1 / `scaling_factor` of that autoencoder
+      help: connect the autoencoder that made the latents to `model`, or set `image_latent_scale` to 1
+            / `scaling_factor` of that autoencoder
     wrong.toml: 1 error
     "#);
     let connected = PRETRAINING

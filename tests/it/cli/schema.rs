@@ -21,7 +21,7 @@ fn assert_fits(document: &str, value: &Value) {
 fn the_committed_schemas_are_those_of_the_program() {
     let shell = Shell::new();
     let files = shell.succeed("schema --write .");
-    assert_eq!(files.lines().count(), 5);
+    assert_eq!(files.lines().count(), 6);
     for file in files.lines() {
         let committed = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas").join(file);
         let committed = std::fs::read_to_string(committed).unwrap();
