@@ -33,7 +33,7 @@ pub struct VerifyOptions {
     pub sample: f64,
     /// Another seed chooses other stages.
     pub seed: u64,
-    /// The largest distance of numbers that counts as reproduced; see [`Distance::Numbers`].
+    /// The largest distance of numbers that counts as reproduced; see [`crate::artifact::compare::Distance::Numbers`].
     pub tolerance: f64,
     /// Whether each stage is executed twice and compared with itself, not with the cache.
     pub twice: bool,
