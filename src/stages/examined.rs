@@ -81,24 +81,18 @@ impl Examined {
         let used = model.map(|(model, on_port)| (model.0.clone(), on_port.id()));
         let flaws = files.iter().filter_map(|file| {
             let case = (root.display().to_string(), file.clone(), used.clone());
-            if let Some(flaw) = self.adapters.borrow().get(&case) {
-                return flaw.clone();
-            }
-            let shapes = model.and_then(|(model, on_port)| self.shapes(model, on_port));
-            let flaw = flaw_of_adapter(root, file, shapes.as_deref());
-            self.adapters.borrow_mut().insert(case, flaw.clone());
-            flaw
+            let flaw = || {
+                let shapes = model.and_then(|(model, on_port)| self.shapes(model, on_port));
+                flaw_of_adapter(root, file, shapes.as_deref())
+            };
+            self.adapters.borrow_mut().entry(case).or_insert_with(flaw).clone()
         });
         misfits(Cause::Param("files"), flaws.collect())
     }
 
     fn opened(&self, model: &ModelRef, on_port: &ModelParts, used: &Used) -> Opened {
-        if let Some(opened) = self.sources.borrow().get(used) {
-            return opened.clone();
-        }
-        let opened = Opened::find(model, on_port);
-        self.sources.borrow_mut().insert(used.clone(), opened.clone());
-        opened
+        let find = || Opened::find(model, on_port);
+        self.sources.borrow_mut().entry(used.clone()).or_insert_with(find).clone()
     }
 
     fn part(
@@ -108,30 +102,24 @@ impl Examined {
         used: &Used,
         part: &'static str,
     ) -> Option<Flaw> {
-        let case = (used.clone(), part);
-        if let Some(flaw) = self.parts.borrow().get(&case) {
-            return flaw.clone();
-        }
-        // Of a model of the hub, only some parts may have been fetched.
-        let absent = model.repository().is_some()
-            && matches!(source.check(&[part]), Err(LoadError::Missing { .. }));
-        let flaw = if absent { None } else { source.flaw(part) };
-        self.parts.borrow_mut().insert(case, flaw.clone());
-        flaw
+        let flaw = || {
+            // Of a model of the hub, only some parts may have been fetched.
+            let absent = model.repository().is_some()
+                && matches!(source.check(&[part]), Err(LoadError::Missing { .. }));
+            if absent { None } else { source.flaw(part) }
+        };
+        self.parts.borrow_mut().entry((used.clone(), part)).or_insert_with(flaw).clone()
     }
 
     /// The tensors of a model's transformer, if they are known.
     fn shapes(&self, model: &ModelRef, on_port: &ModelParts) -> Option<Rc<Shapes>> {
         let used = (model.0.clone(), on_port.id());
-        if let Some(shapes) = self.shapes.borrow().get(&used) {
-            return shapes.clone();
-        }
-        let shapes = match self.opened(model, on_port, &used) {
+        let opened = self.opened(model, on_port, &used);
+        let wanted = || match opened {
             Opened::Here(source) => source.wanted("transformer").ok().map(Rc::new),
             Opened::Elsewhere | Opened::Wrong(_) => None,
         };
-        self.shapes.borrow_mut().insert(used, shapes.clone());
-        shapes
+        self.shapes.borrow_mut().entry(used).or_insert_with(wanted).clone()
     }
 }
 

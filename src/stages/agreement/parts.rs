@@ -167,10 +167,35 @@ impl Surroundings<'_> {
         use_here: &'static str,
         wanted: &PartOf,
     ) -> Option<Mismatch> {
+        let how = match port {
+            "samples" => "samples on `samples` were made with".to_owned(),
+            _ => format!("latents on `{port}` were encoded by"),
+        };
+        self.autoencoders(port, &how, use_here, wanted)
+    }
+
+    /// What was trained on latents of another autoencoder.
+    fn trained(
+        &self,
+        port: &'static str,
+        use_here: &'static str,
+        wanted: &PartOf,
+    ) -> Option<Mismatch> {
+        let what = if port == "model" { "transformer" } else { "adapter" };
+        let how = format!("{what} on `{port}` was trained on latents of");
+        self.autoencoders(port, &how, use_here, wanted)
+    }
+
+    /// Another autoencoder behind a port; `how` says what is there, and that it comes from one.
+    fn autoencoders(
+        &self,
+        port: &str,
+        how: &str,
+        use_here: &'static str,
+        wanted: &PartOf,
+    ) -> Option<Mismatch> {
         let found = self.lineage(port)?.vae.as_ref()?;
-        let what = if port == "samples" { "samples" } else { "latents" };
-        let made = if port == "samples" { "made with" } else { "encoded by" };
-        let told = format!("the {what} on `{port}` were {made}");
+        let told = format!("the {how}");
         self.meet(&Meeting { part: VAE, told, found, use_here, wanted, help: ONE_VAE })
     }
 
@@ -358,21 +383,6 @@ impl Lineage {
     pub fn decoding(around: &Surroundings<'_>, model: &ModelRef) -> Vec<Mismatch> {
         let vae = around.own_part(model, VAE);
         around.latents("samples", "are decoded by", &vae).into_iter().collect()
-    }
-}
-
-impl Surroundings<'_> {
-    /// What was trained on latents of another autoencoder.
-    fn trained(
-        &self,
-        port: &'static str,
-        use_here: &'static str,
-        wanted: &PartOf,
-    ) -> Option<Mismatch> {
-        let found = self.lineage(port)?.vae.as_ref()?;
-        let what = if port == "model" { "transformer" } else { "adapter" };
-        let told = format!("the {what} on `{port}` was trained on latents of");
-        self.meet(&Meeting { part: VAE, told, found, use_here, wanted, help: ONE_VAE })
     }
 }
 
