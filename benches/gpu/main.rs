@@ -76,6 +76,11 @@ fn attempt(case: &Case, work: &mut Work<'_>) -> Value {
 }
 
 fn main() {
+    // What goes by slower kernels is told here: RUST_LOG=pipe=debug.
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
     let args = Args::parse().unwrap_or_else(|error| panic!("{error}"));
     let table = Table::read();
     let device = pipe::device::named(&args.device)

@@ -5,6 +5,8 @@
 //! the probabilities of one block after the other again. Products are of the inputs' type, softmax is
 //! in f32. All of it is made of backend operations, so the CPU can prove what a GPU computes.
 
+#[cfg(any(test, feature = "cuda"))]
+use burn::tensor::Shape;
 use burn::{
     backend::{
         Autodiff, Backend, Dispatch, Flex, TensorMetadata,
@@ -45,7 +47,7 @@ pub fn block_rows(maps: usize, queries: usize, keys: usize) -> usize {
 
 /// The operation as Burn dispatches it.
 #[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cuda"), Fusion: cfg(feature = "cuda"))]
-pub trait BlockedAttention: Backend {
+pub trait BlockedAttention: Product {
     /// See [`blocked_attention`]; `rows` are the queries of a block.
     #[fusion(dtype = q, shape = q)]
     fn attention_in_blocks(
@@ -54,6 +56,27 @@ pub trait BlockedAttention: Backend {
         v: FloatTensor<Self>,
         rows: usize,
     ) -> FloatTensor<Self>;
+
+    /// The gradients with respect to `q`, `k` and `v`, behind each other along their rows.
+    #[fusion(dtype = q, shape = grads_shape(q, k))]
+    fn attention_grads(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        output: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        rows: usize,
+    ) -> FloatTensor<Self> {
+        Self::float_cat(backward::<Self>([&q, &k, &v], &output, &grad, rows).into(), 2)
+    }
+}
+
+/// The shape of all three gradients together.
+#[cfg(any(test, feature = "cuda"))]
+fn grads_shape(q: &Shape, k: &Shape) -> Shape {
+    let mut dims = q.to_vec();
+    dims[2] += 2 * k[2];
+    dims.into()
 }
 
 impl BlockedAttention for Flex {
@@ -69,7 +92,7 @@ impl BlockedAttention for Flex {
     }
 }
 
-impl<B: BlockedAttention + Product, C: CheckpointStrategy> BlockedAttention for Autodiff<B, C> {
+impl<B: BlockedAttention, C: CheckpointStrategy> BlockedAttention for Autodiff<B, C> {
     fn attention_in_blocks(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -82,7 +105,11 @@ impl<B: BlockedAttention + Product, C: CheckpointStrategy> BlockedAttention for 
         let output = B::attention_in_blocks(q, k, v, rows);
         let kept = output.clone();
         record::<B, C, _, _>(recorded, output, move |grad, _| {
-            backward::<B>(inputs.each_ref(), &kept, &grad, rows).map(Some)
+            let [queries, keys] = [0, 1].map(|i| inputs[i].shape()[2]);
+            let [q, k, v] = inputs;
+            let found = B::attention_grads(q, k, v, kept, grad, rows);
+            [(0, queries), (queries, keys), (queries + keys, keys)]
+                .map(|(start, len)| Some(slice::<B>(&found, start, len)))
         })
     }
 }
@@ -116,7 +143,7 @@ pub(super) fn mixed<B: Product>(
 }
 
 /// The gradients with respect to `q`, `k` and `v`.
-fn backward<B: Product>(
+pub(super) fn backward<B: Product>(
     [q, k, v]: [&FloatTensor<B>; 3],
     output: &FloatTensor<B>,
     grad: &FloatTensor<B>,

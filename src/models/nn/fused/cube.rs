@@ -4,7 +4,7 @@
 //! CogVideoX1.5-5B on an H100 (`benches/results/2026-11-26-h100.md`).
 
 use burn::{
-    backend::{cubecl::dtype_to_storage_type, tensor::FloatTensor},
+    backend::{cubecl::dtype_to_storage_type, ops::FloatTensorOps, tensor::FloatTensor},
     tensor::ops::AttentionModuleOptions,
 };
 use burn_cubecl::{
@@ -33,6 +33,7 @@ use cubek::{
 
 use super::{
     blocked::{self, BlockedAttention},
+    nvidia,
     product::{Product, window},
 };
 
@@ -46,6 +47,9 @@ const ALIGNMENT: usize = 16;
 
 impl Product for CubeBackend {
     fn product(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>) -> FloatTensor<Self> {
+        if let Some(out) = nvidia::product(&lhs, &rhs) {
+            return out;
+        }
         for strategy in strategies(&lhs, &rhs) {
             if let Some(out) = launch(strategy, &lhs, &rhs) {
                 return out;
@@ -64,6 +68,11 @@ impl Product for CubeBackend {
         in_space: usize,
         padding: usize,
     ) -> FloatTensor<Self> {
+        if let Some(out) = nvidia::convolved(&x, &weight, [in_time, in_space], padding) {
+            let channels = bias.meta.shape()[0];
+            let bias = Self::float_reshape(bias, [1, channels, 1, 1, 1].into());
+            return Self::float_add(out, bias);
+        }
         let run = |strategy| {
             let options = window([in_time, in_space], padding);
             conv_forward::<3>(x.clone(), weight.clone(), Some(bias.clone()), options, strategy)
@@ -143,6 +152,9 @@ impl BlockedAttention for CubeBackend {
         v: FloatTensor<Self>,
         rows: usize,
     ) -> FloatTensor<Self> {
+        if let Some(out) = nvidia::attention(&q, &k, &v) {
+            return out;
+        }
         blocked::forward::<Self>([&q, &k, &v], rows, |q, k, v| {
             const PLANES: u8 = 8;
             let tiles = BlackboxAcceleratedStrategy { num_planes: PLANES, seq_q: 1, seq_kv: 1 };
@@ -151,6 +163,19 @@ impl BlockedAttention for CubeBackend {
             attention(q.clone(), k.clone(), v.clone(), None, None, options, strategy)
                 // Of another size, or on a card without its instructions.
                 .unwrap_or_else(|_| blocked::mixed::<Self>(&q, &k, v))
+        })
+    }
+
+    fn attention_grads(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        output: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        rows: usize,
+    ) -> FloatTensor<Self> {
+        nvidia::attention_grads([&q, &k, &v], &output, &grad).unwrap_or_else(|| {
+            Self::float_cat(blocked::backward::<Self>([&q, &k, &v], &output, &grad, rows).into(), 2)
         })
     }
 }

@@ -22,6 +22,8 @@ pub mod group_norm;
 mod group_norm_kernels;
 mod kernels;
 mod modulation;
+#[cfg(any(test, feature = "cuda"))]
+mod nvidia;
 mod product;
 pub mod resize;
 mod root_norm;

@@ -1,0 +1,205 @@
+//! Matrix products by cuBLASLt.
+#![expect(unsafe_code, reason = "cuBLASLt is a C library")]
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    ffi::c_void,
+    sync::{LazyLock, Mutex, PoisonError},
+};
+
+use cudarc::{
+    cublaslt::{result as lt, sys},
+    driver::{result as driver, sys as cuda},
+};
+
+use super::{
+    problem::{Element, Operand, Product},
+    queue::{self, Queue},
+};
+
+/// What the library may use besides the operands: NVIDIA's advice for Hopper.
+const WORKSPACE: usize = 32 << 20;
+/// The best alignment that any kernel asks for, in bytes.
+const ALIGNMENT: u64 = 256;
+
+/// Whether the library is installed.
+pub fn is_present() -> bool {
+    static PRESENT: LazyLock<bool> = LazyLock::new(|| {
+        // SAFETY: loads the library, whose initializers are NVIDIA's.
+        let present = unsafe { sys::is_culib_present() };
+        if !present {
+            tracing::warn!(
+                "cuBLASLt is not to be found: matrix products take several times as long without it, and \
+                 each kind is compiled at its first use. It comes with the CUDA toolkit; name the folder of \
+                 `libcublasLt.so` in LD_LIBRARY_PATH"
+            );
+        }
+        present
+    });
+    *PRESENT
+}
+
+/// The library's state on one device.
+struct Library {
+    handle: sys::cublasLtHandle_t,
+    queue: Queue,
+    workspace: cuda::CUdeviceptr,
+    plans: HashMap<(Product, [u32; 3]), Option<Plan>>,
+}
+
+// SAFETY: its handles may be used by any thread; the mutex around all libraries keeps them to one at a time.
+unsafe impl Send for Library {}
+
+/// How one kind of product is made. Its descriptors live as long as the process.
+#[derive(Clone, Copy)]
+struct Plan {
+    product: sys::cublasLtMatmulDesc_t,
+    lhs: sys::cublasLtMatrixLayout_t,
+    rhs: sys::cublasLtMatrixLayout_t,
+    out: sys::cublasLtMatrixLayout_t,
+    algorithm: sys::cublasLtMatmulAlgo_t,
+}
+
+static LIBRARIES: LazyLock<Mutex<HashMap<usize, Library>>> =
+    LazyLock::new(Mutex::default);
+
+/// Queues `out = lhs rhs` on the current device, for operands at these addresses of its memory.
+pub fn multiply(product: Product, [lhs, rhs, out]: [u64; 3]) -> Result<(), String> {
+    let device = queue::current()?;
+    let mut libraries = LIBRARIES.lock().unwrap_or_else(PoisonError::into_inner);
+    let library = match libraries.entry(device) {
+        Entry::Occupied(known) => known.into_mut(),
+        // What fails may have memory another time.
+        Entry::Vacant(place) => place.insert(Library::new()?),
+    };
+    let plan = library.plan(product, [lhs, rhs, out].map(alignment))?;
+    let [alpha, beta] = [1.0f32, 0.0];
+    library.queue.in_order(|| {
+        // BLAS stores by columns: what is asked of it is `out^T = rhs^T lhs^T`.
+        // SAFETY: the layouts of the plan are those of the operands, which the caller holds; scalars are
+        // read before the call returns; the stream and the workspace live as long as the process.
+        unsafe {
+            lt::matmul(
+                library.handle,
+                plan.product,
+                (&raw const alpha).cast(),
+                (&raw const beta).cast(),
+                rhs as *const c_void,
+                plan.rhs,
+                lhs as *const c_void,
+                plan.lhs,
+                out as *const c_void,
+                plan.out,
+                out as *mut c_void,
+                plan.out,
+                &raw const plan.algorithm,
+                library.workspace as *mut c_void,
+                WORKSPACE,
+                library.queue.stream.cast(),
+            )
+        }
+    })
+}
+
+/// What an address is a multiple of.
+fn alignment(address: u64) -> u32 {
+    1 << (address | ALIGNMENT).trailing_zeros()
+}
+
+impl Library {
+    fn new() -> Result<Self, String> {
+        // SAFETY: a device is current.
+        let workspace = unsafe { driver::malloc_sync(WORKSPACE) };
+        Ok(Self {
+            handle: lt::create_handle().map_err(|error| error.to_string())?,
+            queue: Queue::new()?,
+            workspace: workspace.map_err(|error| error.to_string())?,
+            plans: HashMap::new(),
+        })
+    }
+
+    fn plan(&mut self, product: Product, alignments: [u32; 3]) -> Result<Plan, String> {
+        let handle = self.handle;
+        let plan = self.plans.entry((product, alignments)).or_insert_with(|| {
+            // SAFETY: the handle lives as long as the process.
+            unsafe { Plan::new(handle, product, alignments) }
+                .inspect_err(|error| tracing::debug!(%error, ?product, "cuBLASLt has no plan"))
+                .ok()
+        });
+        plan.ok_or_else(|| "the library has no kernel for it".to_owned())
+    }
+}
+
+impl Plan {
+    /// The library's own choice among its kernels.
+    ///
+    /// # Safety
+    ///
+    /// The handle must be alive.
+    unsafe fn new(
+        handle: sys::cublasLtHandle_t,
+        Product { element, lhs, rhs, out }: Product,
+        [of_lhs, of_rhs, of_out]: [u32; 3],
+    ) -> Result<Self, lt::CublasError> {
+        use sys::{
+            cublasLtMatmulDescAttributes_t as Property, cublasLtMatmulPreferenceAttributes_t as Wish,
+        };
+        let product = lt::create_matmul_desc(
+            sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+            sys::cudaDataType::CUDA_R_32F,
+        )?;
+        let wishes = lt::create_matmul_pref()?;
+        // SAFETY: descriptors are alive, and each value is of the type that its attribute has.
+        unsafe {
+            for (property, operand) in [
+                (Property::CUBLASLT_MATMUL_DESC_TRANSA, rhs),
+                (Property::CUBLASLT_MATMUL_DESC_TRANSB, lhs),
+            ] {
+                // Rows behind each other are the columns of the transposed matrix, as it is wanted.
+                let transposed = i32::from(operand.by_column);
+                lt::set_matmul_desc_attribute(product, property, (&raw const transposed).cast(), 4)?;
+            }
+            let [lhs, rhs, out] =
+                [layout(element, lhs)?, layout(element, rhs)?, layout(element, out)?];
+            let workspace = WORKSPACE as u64;
+            let wish = Wish::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
+            lt::set_matmul_pref_attribute(wishes, wish, (&raw const workspace).cast(), 8)?;
+            for (wish, bytes) in [
+                (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, of_rhs),
+                (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, of_lhs),
+                (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, of_out),
+                (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, of_out),
+            ] {
+                lt::set_matmul_pref_attribute(wishes, wish, (&raw const bytes).cast(), 4)?;
+            }
+            let found = lt::get_matmul_algo_heuristic(handle, product, rhs, lhs, out, out, wishes);
+            lt::destroy_matmul_pref(wishes)?;
+            Ok(Self { product, lhs, rhs, out, algorithm: found?.algo })
+        }
+    }
+}
+
+/// How a stack of matrices lies in memory.
+fn layout(
+    element: Element,
+    operand: Operand,
+) -> Result<sys::cublasLtMatrixLayout_t, lt::CublasError> {
+    use sys::cublasLtMatrixLayoutAttribute_t as Property;
+    let dtype = match element {
+        Element::F32 => sys::cudaDataType::CUDA_R_32F,
+        Element::F16 => sys::cudaDataType::CUDA_R_16F,
+        Element::BF16 => sys::cudaDataType::CUDA_R_16BF,
+    };
+    let Operand { count, rows, columns, by_column, leading, apart } = operand;
+    let (along, across) = if by_column { (rows, columns) } else { (columns, rows) };
+    let made = lt::create_matrix_layout(dtype, along as u64, across as u64, leading as i64)?;
+    let (count, apart) = (count as i32, apart as i64);
+    // SAFETY: the layout is alive, and the values are of the types of their properties.
+    unsafe {
+        let property = Property::CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT;
+        lt::set_matrix_layout_attribute(made, property, (&raw const count).cast(), 4)?;
+        let property = Property::CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET;
+        lt::set_matrix_layout_attribute(made, property, (&raw const apart).cast(), 8)?;
+    }
+    Ok(made)
+}

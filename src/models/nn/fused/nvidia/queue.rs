@@ -1,0 +1,74 @@
+//! Foreign libraries' work in line with Burn's: a stream of their own, ordered by events.
+#![expect(unsafe_code, reason = "the driver is a C library")]
+
+use cudarc::driver::{DriverError, result as driver, sys as cuda};
+
+/// The first driver that orders the work of a whole context by events, CUDA 12.5.
+const ORDERS_CONTEXTS: i32 = 12_050;
+
+/// A stream on one device. It lives as long as the process.
+pub struct Queue {
+    /// Where libraries queue their work, between the two calls of [`Self::in_order`].
+    pub stream: cuda::CUstream,
+    context: cuda::CUcontext,
+    before: cuda::CUevent,
+    after: cuda::CUevent,
+    orders_contexts: bool,
+}
+
+// SAFETY: handles of the driver may be used by any thread.
+unsafe impl Send for Queue {}
+
+/// The device that is current on this thread, as a number that stands for it.
+pub fn current() -> Result<usize, String> {
+    let context = driver::ctx::get_current().map_err(text)?;
+    context.map(|context| context as usize).ok_or_else(|| "no device is current".to_owned())
+}
+
+impl Queue {
+    /// On the device that is current on this thread.
+    pub fn new() -> Result<Self, String> {
+        let event = || driver::event::create(cuda::CUevent_flags::CU_EVENT_DISABLE_TIMING);
+        let mut version = 0;
+        // SAFETY: `version` outlives the call that writes it.
+        unsafe { cuda::cuDriverGetVersion(&raw mut version) }.result().map_err(text)?;
+        Ok(Self {
+            stream: driver::stream::create(driver::stream::StreamKind::NonBlocking).map_err(text)?,
+            context: current()? as cuda::CUcontext,
+            before: event().map_err(text)?,
+            after: event().map_err(text)?,
+            orders_contexts: version >= ORDERS_CONTEXTS,
+        })
+    }
+
+    /// Has what `queue` puts on the stream done after all that the device was given before, and before
+    /// all that it is given from now on.
+    pub fn in_order<E: ToString>(
+        &self,
+        queue: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), String> {
+        // SAFETY: context, stream and events live as long as the process.
+        unsafe {
+            if !self.orders_contexts {
+                driver::ctx::synchronize().map_err(text)?;
+                let queued = queue().map_err(|error| error.to_string());
+                driver::stream::synchronize(self.stream).map_err(text)?;
+                return queued;
+            }
+            cuda::cuCtxRecordEvent(self.context, self.before).result().map_err(text)?;
+            cuda::cuCtxWaitEvent(self.context, self.before).result().map_err(text)?;
+            let queued = queue().map_err(|error| error.to_string());
+            let held = driver::event::record(self.after, self.stream)
+                .and_then(|()| cuda::cuCtxWaitEvent(self.context, self.after).result());
+            if held.is_err() {
+                // Nobody may use again what the stream still writes.
+                driver::stream::synchronize(self.stream).map_err(text)?;
+            }
+            queued
+        }
+    }
+}
+
+fn text(error: DriverError) -> String {
+    error.to_string()
+}
