@@ -353,7 +353,8 @@ pub trait Denoiser: Send + Sync {
     /// Number of blocks.
     fn num_blocks(&self) -> usize;
 
-    /// Applies block `index`.
+    /// Applies block `index`. It changes the first tensor alone; the others are what every block takes, and
+    /// come out as they went in.
     fn block(&self, index: usize, hidden: Vec<Tensor<3>>, input: &DenoiserInput) -> Vec<Tensor<3>>;
 
     /// Projects to the prediction, in the shape of `input.latents`.

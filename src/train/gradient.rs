@@ -115,9 +115,14 @@ fn by_block(build: &Build<'_>, params: &Params, batch: &Batch) -> Result<Gradien
 
     let leaves = leaves(params);
     let model = build(&leaves)?;
+    let begun = model.begin(input);
+    // Blocks change the first alone, so the others want a gradient only if something made them that is
+    // trained: with an adapter of the blocks nothing did.
+    let wanted: Vec<bool> =
+        begun.iter().enumerate().map(|(i, x)| i == 0 || x.is_tracked()).collect();
     let mut gradients = Gradients::default();
 
-    let hidden = on_tape(inputs.pop().expect("begin gave one"));
+    let hidden = on_tape(inputs.pop().expect("begin gave one"), &wanted);
     let loss = denoiser_loss(model.end(hidden.clone(), input), batch);
     let mut tape = loss.backward();
     gradients.loss = loss.inner().into_scalar::<f32>();
@@ -126,22 +131,25 @@ fn by_block(build: &Build<'_>, params: &Params, batch: &Batch) -> Result<Gradien
     drop(tape);
 
     for index in (0..model.num_blocks()).rev() {
-        let hidden = on_tape(inputs.pop().expect("one input per block"));
+        let hidden = on_tape(inputs.pop().expect("one input per block"), &wanted);
         let out = model.block(index, hidden.clone(), input);
+        let kept = out.iter().zip(&wanted).all(|(x, wanted)| *wanted || !x.is_tracked());
+        assert!(kept, "a block changes what its model says it takes as it is");
         let Some(mut tape) = pull(out, upstream) else { return Ok(gradients) };
         upstream = take(&hidden, &mut tape);
         gradients.collect(&leaves, &mut tape);
         drop(tape);
         release(&hidden);
     }
-    if let Some(mut tape) = pull(model.begin(input), upstream) {
+    if let Some(mut tape) = pull(begun, upstream) {
         gradients.collect(&leaves, &mut tape);
     }
     Ok(gradients)
 }
 
-fn on_tape(hidden: Vec<Tensor<3>>) -> Vec<Tensor<3>> {
-    hidden.into_iter().map(|x| x.autodiff().require_grad()).collect()
+fn on_tape(hidden: Vec<Tensor<3>>, wanted: &[bool]) -> Vec<Tensor<3>> {
+    let parts = hidden.into_iter().zip(wanted);
+    parts.map(|(x, wanted)| if *wanted { x.autodiff().require_grad() } else { x }).collect()
 }
 
 /// Has a GPU begin all work that was queued: until then the queue holds a block's tensors in memory.
@@ -153,7 +161,7 @@ fn release(hidden: &[Tensor<3>]) {
 }
 
 fn take(hidden: &[Tensor<3>], tape: &mut Tape) -> Vec<Option<Tensor<3>>> {
-    hidden.iter().map(|x| x.grad_remove(tape)).collect()
+    hidden.iter().map(|x| x.is_tracked().then(|| x.grad_remove(tape)).flatten()).collect()
 }
 
 /// Runs backward from `out` with these gradients of it; `None` if nothing in it is trained.

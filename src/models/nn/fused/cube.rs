@@ -34,7 +34,7 @@ use cubek::{
 use super::{
     blocked::{self, BlockedAttention},
     nvidia,
-    product::{Product, window},
+    product::{Product, as_row, window},
 };
 
 /// Rows from which on a product is not a few vectors by a matrix.
@@ -58,6 +58,25 @@ impl Product for CubeBackend {
         let dtype = lhs.dtype;
         matmul(lhs, rhs, None, MatmulStrategy::default(), dtype)
             .expect("one of all kernels takes any product")
+    }
+
+    fn affine(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let weight = Self::float_transpose(weight);
+        nvidia::product_and_bias(&x, &weight, &bias)
+            .unwrap_or_else(|| Self::float_add(Self::product(x, weight), as_row::<Self>(bias)))
+    }
+
+    fn product_onto(
+        sum: FloatTensor<Self>,
+        lhs: FloatTensor<Self>,
+        rhs: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        nvidia::product_onto(&sum, &lhs, &rhs)
+            .unwrap_or_else(|| Self::float_add(sum, Self::product(lhs, rhs)))
     }
 
     fn convolved(

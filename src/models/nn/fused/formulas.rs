@@ -272,7 +272,7 @@ mod tests {
 
     use super::{
         super::{
-            gelu::{Gelu, GeluGrad},
+            gelu::Gelu,
             kernels::{self, Values},
             modulation::{Modulation, ModulationGrad},
             root_norm as root_norm_on_tape, rotate as rotate_on_tape,
@@ -373,7 +373,7 @@ mod tests {
         let grad = values(random([3, 333]));
         assert_close("value", &gelu::<Flex>(&x), &Flex::fused_gelu(x.clone()));
         let found = gelu_grad::<Flex>(&x, &grad);
-        assert_close("gradient", &found, &Flex::gelu_grad(x, grad));
+        assert_close("gradient", &found, &Flex::fused_gelu_grad(x, grad));
     }
 
     /// What these give on a tape equals what Burn's tape makes of their parts.

@@ -1,7 +1,5 @@
 //! GELU in one pass, and its gradient.
 
-#[cfg(feature = "cuda")]
-use burn::backend::fusion::{Fusion, FusionBackend};
 use burn::{
     backend::{
         Autodiff, Backend, Dispatch, Flex, autodiff::checkpoint::strategy::CheckpointStrategy,
@@ -21,34 +19,24 @@ pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 #[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cuda"), Fusion: cfg(feature = "cuda"))]
 pub trait Gelu: Backend {
     /// See [`gelu_tanh`].
-    #[fusion(default)]
+    #[fusion(dtype = x, shape = x)]
     fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
         formulas::gelu::<Self>(&x)
     }
-}
 
-/// The backward pass, which only the tape calls.
-pub trait GeluGrad: Gelu {
     /// The gradient with respect to `x`.
-    fn gelu_grad(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+    #[fusion(dtype = x, shape = x)]
+    fn fused_gelu_grad(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
         formulas::gelu_grad::<Self>(&x, &grad)
     }
 }
-
-#[cfg(feature = "cuda")]
-impl Gelu for burn_cubecl::CubeBackend {}
-
-#[cfg(feature = "cuda")]
-impl<B: FusionBackend + Gelu> GeluGrad for Fusion<B> {}
 
 impl Gelu for Flex {
     fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
         if x.dtype() == DType::F32 { kernels::gelu(&x) } else { formulas::gelu::<Self>(&x) }
     }
-}
 
-impl GeluGrad for Flex {
-    fn gelu_grad(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn fused_gelu_grad(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
         if grad.dtype() == DType::F32 {
             kernels::gelu_grad(&x, &grad)
         } else {
@@ -57,11 +45,11 @@ impl GeluGrad for Flex {
     }
 }
 
-impl<B: GeluGrad, C: CheckpointStrategy> Gelu for Autodiff<B, C> {
+impl<B: Gelu, C: CheckpointStrategy> Gelu for Autodiff<B, C> {
     fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
         let input = x.primitive().clone();
         let y = B::fused_gelu(input.clone());
-        record::<B, C, _, _>([&x], y, move |grad, _| [Some(B::gelu_grad(input, grad))])
+        record::<B, C, _, _>([&x], y, move |grad, _| [Some(B::fused_gelu_grad(input, grad))])
     }
 }
 

@@ -15,6 +15,8 @@ mod columns;
 pub mod conv;
 #[cfg(feature = "cuda")]
 mod cube;
+#[cfg(feature = "cuda")]
+mod cube_block;
 mod direct;
 mod formulas;
 mod gelu;
@@ -42,7 +44,7 @@ pub use attention_kernels::MAX_SCORES;
 pub use blocked::{block_rows, blocked_attention};
 pub use gelu::gelu_tanh;
 pub use modulation::{gated_add, norm_modulate};
-pub use product::{convolved, product};
+pub use product::{affine, convolved, product, product_onto};
 pub use root_norm::root_norm;
 pub use rotation::{norm_rotate, rotate, swap_table};
 

@@ -47,7 +47,7 @@ pub fn gated_add(x: Tensor<3>, y: Tensor<3>, chunks: Tensor<3>, text_len: usize)
 #[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cuda"), Fusion: cfg(feature = "cuda"))]
 pub trait Modulation: Backend {
     /// See [`norm_modulate`].
-    #[fusion(default)]
+    #[fusion(dtype = x, shape = x)]
     fn fused_norm_modulate(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
@@ -60,7 +60,7 @@ pub trait Modulation: Backend {
     }
 
     /// See [`gated_add`].
-    #[fusion(default)]
+    #[fusion(dtype = x, shape = x)]
     fn fused_gated_add(
         x: FloatTensor<Self>,
         y: FloatTensor<Self>,
@@ -68,6 +68,36 @@ pub trait Modulation: Backend {
         text_len: usize,
     ) -> FloatTensor<Self> {
         formulas::gated_add::<Self>([&x, &y, &chunks], text_len)
+    }
+
+    /// The gradient of [`norm_modulate`] with respect to `x` alone.
+    #[fusion(dtype = x, shape = x)]
+    fn fused_norm_modulate_grad(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        chunks: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        text_len: usize,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        let inputs = [&x, &gamma, &beta, &chunks];
+        let wanted = [true, false, false, false];
+        let [dx, ..] = formulas::norm_modulate_grad::<Self>(inputs, text_len, eps, &grad, wanted);
+        dx.expect("it is wanted")
+    }
+
+    /// The gradient of [`gated_add`] with respect to `y` alone.
+    #[fusion(dtype = y, shape = y)]
+    fn fused_gated_grad(
+        y: FloatTensor<Self>,
+        chunks: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        text_len: usize,
+    ) -> FloatTensor<Self> {
+        let wanted = [true, false];
+        let [dy, _] = formulas::gated_add_grad::<Self>([&y, &chunks], text_len, &grad, wanted);
+        dy.expect("it is wanted")
     }
 }
 
@@ -81,6 +111,11 @@ pub trait ModulationGrad: Modulation {
         grad: FloatTensor<Self>,
         wanted: [bool; 4],
     ) -> InputGradients<Self, 4> {
+        if wanted == [true, false, false, false] {
+            let [x, gamma, beta, chunks] = inputs;
+            let dx = Self::fused_norm_modulate_grad(x, gamma, beta, chunks, grad, text_len, eps);
+            return [Some(dx), None, None, None];
+        }
         formulas::norm_modulate_grad::<Self>(inputs.each_ref(), text_len, eps, &grad, wanted)
     }
 
@@ -91,12 +126,13 @@ pub trait ModulationGrad: Modulation {
         grad: FloatTensor<Self>,
         wanted: [bool; 2],
     ) -> InputGradients<Self, 2> {
+        if wanted == [true, false] {
+            let [y, chunks] = inputs;
+            return [Some(Self::fused_gated_grad(y, chunks, grad, text_len)), None];
+        }
         formulas::gated_add_grad::<Self>(inputs.each_ref(), text_len, &grad, wanted)
     }
 }
-
-#[cfg(feature = "cuda")]
-impl Modulation for burn_cubecl::CubeBackend {}
 
 #[cfg(feature = "cuda")]
 impl<B: FusionBackend + Modulation> ModulationGrad for Fusion<B> {}

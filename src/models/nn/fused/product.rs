@@ -10,8 +10,9 @@
 use burn::tensor::Shape;
 use burn::{
     backend::{
-        Autodiff, Backend, Dispatch, Flex, autodiff::checkpoint::strategy::CheckpointStrategy,
-        backend_extension, ops::FloatTensorOps, tensor::FloatTensor,
+        Autodiff, Backend, Dispatch, Flex, TensorMetadata,
+        autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension, ops::FloatTensorOps,
+        tensor::FloatTensor,
     },
     tensor::{Tensor, ops::ConvOptions},
 };
@@ -23,12 +24,51 @@ pub fn product<const D: usize>(lhs: Tensor<D>, rhs: Tensor<D>) -> Tensor<D> {
     Tensor::from_dispatch(Dispatch::product(lhs.into_dispatch(), rhs.into_dispatch()))
 }
 
+/// `x W^T + b` of `[rows, in]`, with a weight `[out, in]`.
+pub fn affine(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::affine(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+    ))
+}
+
+/// `sum + lhs rhs` of matrices.
+pub fn product_onto(sum: Tensor<2>, lhs: Tensor<2>, rhs: Tensor<2>) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::product_onto(
+        sum.into_dispatch(),
+        lhs.into_dispatch(),
+        rhs.into_dispatch(),
+    ))
+}
+
 /// The operations as Burn dispatches them.
 #[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cuda"), Fusion: cfg(feature = "cuda"))]
 pub trait Product: Backend {
     /// See [`product`].
     #[fusion(dtype = lhs, shape = product_shape(lhs, rhs))]
     fn product(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// See [`affine`].
+    #[fusion(dtype = x, shape = affine_shape(x, weight))]
+    fn affine(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let bias = as_row::<Self>(bias);
+        Self::float_add(Self::product(x, Self::float_transpose(weight)), bias)
+    }
+
+    /// See [`product_onto`].
+    #[fusion(dtype = sum, shape = sum)]
+    fn product_onto(
+        sum: FloatTensor<Self>,
+        lhs: FloatTensor<Self>,
+        rhs: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        Self::float_add(sum, Self::product(lhs, rhs))
+    }
 
     /// A convolution of `[B, C, T, H, W]` by `[out, C, t, h, w]`, with strides in time and in space, and
     /// zero padding in space alone: Burn's own, unless the backend has a better one. On a tape it is
@@ -60,6 +100,12 @@ fn product_shape(lhs: &Shape, rhs: &Shape) -> Shape {
     dims.into()
 }
 
+/// The shape of a linear layer's output.
+#[cfg(any(test, feature = "cuda"))]
+fn affine_shape(x: &Shape, weight: &Shape) -> Shape {
+    [x[0], weight[0]].into()
+}
+
 /// The shape that a convolution gives.
 #[cfg(any(test, feature = "cuda"))]
 fn convolved_shape(
@@ -71,6 +117,12 @@ fn convolved_shape(
     let frames = (x[2] - weight[2]) / in_time + 1;
     let space = |axis: usize| (x[axis] + 2 * padding - weight[axis]) / in_space + 1;
     [x[0], weight[0], frames, space(3), space(4)].into()
+}
+
+/// A vector beside rows.
+pub fn as_row<B: Backend>(vector: FloatTensor<B>) -> FloatTensor<B> {
+    let len = vector.shape()[0];
+    B::float_reshape(vector, [1, len].into())
 }
 
 impl Product for Flex {
@@ -88,6 +140,49 @@ impl<B: Product, C: CheckpointStrategy> Product for Autodiff<B, C> {
         let right = lhs.is_tracked().then_some(right);
         record::<B, C, _, _>([&lhs, &rhs], y, move |grad, _| {
             [
+                right.map(|rhs| B::product(grad.clone(), B::float_transpose(rhs))),
+                left.map(|lhs| B::product(B::float_transpose(lhs), grad)),
+            ]
+        })
+    }
+
+    fn affine(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let recorded = [&x, &weight, &bias];
+        let [of_x, of_weight, of_bias] = recorded.map(|tensor| tensor.primitive().clone());
+        let y = B::affine(of_x.clone(), of_weight.clone(), of_bias);
+        // As in a product.
+        let left = weight.is_tracked().then_some(of_x);
+        let right = x.is_tracked().then_some(of_weight);
+        record::<B, C, _, _>(recorded, y, move |grad, [_, _, bias]| {
+            let of_bias = bias.then(|| {
+                let len = grad.shape()[1];
+                B::float_reshape(B::float_sum_dim(grad.clone(), 0), [len].into())
+            });
+            [
+                right.map(|weight| B::product(grad.clone(), weight)),
+                left.map(|x| B::product(B::float_transpose(grad), x)),
+                of_bias,
+            ]
+        })
+    }
+
+    fn product_onto(
+        sum: FloatTensor<Self>,
+        lhs: FloatTensor<Self>,
+        rhs: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let recorded = [&sum, &lhs, &rhs];
+        let [of_sum, of_lhs, of_rhs] = recorded.map(|tensor| tensor.primitive().clone());
+        let y = B::product_onto(of_sum, of_lhs.clone(), of_rhs.clone());
+        let left = rhs.is_tracked().then_some(of_lhs);
+        let right = lhs.is_tracked().then_some(of_rhs);
+        record::<B, C, _, _>(recorded, y, move |grad, _| {
+            [
+                Some(grad.clone()),
                 right.map(|rhs| B::product(grad.clone(), B::float_transpose(rhs))),
                 left.map(|lhs| B::product(B::float_transpose(lhs), grad)),
             ]
@@ -137,9 +232,32 @@ mod tests {
     }
 
     #[test]
+    fn linear_layers_agree_with_their_parts() {
+        agree(
+            &[random([6 * 4]), random([5 * 4]), random([5])],
+            |[x, weight, bias]| affine(x.reshape([6, 4]), weight.reshape([5, 4]), bias),
+            |[x, weight, bias]| {
+                let weight: Tensor<2> = weight.reshape([5, 4]);
+                x.reshape([6, 4]).matmul(weight.transpose()) + bias.reshape([1, 5])
+            },
+        );
+        agree(
+            &[random([6 * 5]), random([6 * 3]), random([3 * 5])],
+            |[sum, lhs, rhs]| {
+                product_onto(sum.reshape([6, 5]), lhs.reshape([6, 3]), rhs.reshape([3, 5]))
+            },
+            |[sum, lhs, rhs]| {
+                let lhs: Tensor<2> = lhs.reshape([6, 3]);
+                sum.reshape([6, 5]) + lhs.matmul(rhs.reshape([3, 5]))
+            },
+        );
+    }
+
+    #[test]
     fn shapes_are_known_beforehand() {
         let shape = product_shape(&[2, 3, 4].into(), &[2, 4, 5].into());
         assert_eq!(shape, [2, 3, 5].into());
+        assert_eq!(affine_shape(&[6, 4].into(), &[5, 4].into()), [6, 5].into());
         let (x, weight) = (random([2, 3, 5, 8, 9]), random([4, 3, 3, 3, 3]));
         let y = convolved(x.clone(), weight.clone(), random([4]), [1, 2], 1);
         assert_eq!(convolved_shape(&x.shape(), &weight.shape(), [1, 2], 1), y.shape());

@@ -19,7 +19,7 @@ pub fn root_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, eps: f64) -> T
 #[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cuda"), Fusion: cfg(feature = "cuda"))]
 pub trait RootNorm: Backend {
     /// See [`root_norm`].
-    #[fusion(default)]
+    #[fusion(dtype = x, shape = x)]
     fn fused_root_norm(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -27,12 +27,21 @@ pub trait RootNorm: Backend {
     ) -> FloatTensor<Self> {
         formulas::root_norm::<Self>([&x, &weight], eps)
     }
+
+    /// The gradient with respect to `x` alone.
+    #[fusion(dtype = x, shape = x)]
+    fn fused_root_norm_grad(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        let [dx, _] = formulas::root_norm_grad::<Self>([&x, &weight], eps, &grad, [true, false]);
+        dx.expect("it is wanted")
+    }
 }
 
 impl RootNorm for Flex {}
-
-#[cfg(feature = "cuda")]
-impl RootNorm for burn_cubecl::CubeBackend {}
 
 impl<B: RootNorm, C: CheckpointStrategy> RootNorm for Autodiff<B, C> {
     fn fused_root_norm(
@@ -45,6 +54,10 @@ impl<B: RootNorm, C: CheckpointStrategy> RootNorm for Autodiff<B, C> {
         let [x, weight] = inputs.clone();
         let y = B::fused_root_norm(x, weight, eps);
         record::<B, C, _, _>(recorded, y, move |grad, wanted| {
+            if wanted == [true, false] {
+                let [x, weight] = inputs;
+                return [Some(B::fused_root_norm_grad(x, weight, grad, eps)), None];
+            }
             formulas::root_norm_grad::<B>(inputs.each_ref(), eps, &grad, wanted)
         })
     }

@@ -1,7 +1,10 @@
 //! Rotation of pairs by position, with a norm over the head before it or without.
 
 #[cfg(feature = "cuda")]
-use burn::backend::fusion::{Fusion, FusionBackend};
+use burn::{
+    backend::fusion::{Fusion, FusionBackend},
+    tensor::Shape,
+};
 use burn::{
     backend::{
         Autodiff, Dispatch, Flex, autodiff::checkpoint::strategy::CheckpointStrategy,
@@ -58,7 +61,7 @@ pub fn swap_table(width: usize, device: &Device) -> Tensor<4> {
 #[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cuda"), Fusion: cfg(feature = "cuda"))]
 pub trait Rotation: Product {
     /// See [`norm_rotate`].
-    #[fusion(default)]
+    #[fusion(dtype = x, shape = rotated_shape(x))]
     fn fused_norm_rotate(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
@@ -72,7 +75,7 @@ pub trait Rotation: Product {
     }
 
     /// See [`rotate`].
-    #[fusion(default)]
+    #[fusion(dtype = x, shape = x)]
     fn fused_rotate(
         x: FloatTensor<Self>,
         cos: FloatTensor<Self>,
@@ -81,6 +84,41 @@ pub trait Rotation: Product {
     ) -> FloatTensor<Self> {
         formulas::rotate::<Self>([&x, &cos, &sin, &swap])
     }
+
+    /// The gradient of [`norm_rotate`] with respect to `x` alone.
+    #[fusion(dtype = x, shape = x)]
+    fn fused_norm_rotate_grad(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        swap: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        let inputs = [&x, &gamma, &beta, &cos, &sin, &swap];
+        let wanted = [true, false, false];
+        let [dx, ..] = formulas::norm_rotate_grad::<Self>(inputs, eps, grad, wanted);
+        dx.expect("it is wanted")
+    }
+
+    /// The gradient of [`rotate`].
+    #[fusion(dtype = grad, shape = grad)]
+    fn fused_rotate_grad(
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        swap: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        formulas::rotate_grad::<Self>([&cos, &sin, &swap], &grad)
+    }
+}
+
+/// `[B, heads, S, D]` of `[B, S, heads, D]`.
+#[cfg(feature = "cuda")]
+fn rotated_shape(x: &Shape) -> Shape {
+    [x[0], x[2], x[1], x[3]].into()
 }
 
 /// The backward pass, which only the tape calls.
@@ -92,12 +130,14 @@ pub trait RotationGrad: Rotation {
         grad: FloatTensor<Self>,
         wanted: [bool; 3],
     ) -> InputGradients<Self, 3> {
+        if wanted == [true, false, false] {
+            let [x, gamma, beta, cos, sin, swap] = inputs;
+            let dx = Self::fused_norm_rotate_grad(x, gamma, beta, cos, sin, swap, grad, eps);
+            return [Some(dx), None, None];
+        }
         formulas::norm_rotate_grad::<Self>(inputs.each_ref(), eps, grad, wanted)
     }
 }
-
-#[cfg(feature = "cuda")]
-impl Rotation for burn_cubecl::CubeBackend {}
 
 #[cfg(feature = "cuda")]
 impl<B: FusionBackend + Rotation> RotationGrad for Fusion<B> {}
@@ -167,7 +207,8 @@ impl<B: RotationGrad, C: CheckpointStrategy> Rotation for Autodiff<B, C> {
         let [cos, sin, swap] = tables.clone();
         let y = B::fused_rotate(x.primitive().clone(), cos, sin, swap);
         record::<B, C, _, _>([&x], y, move |grad, _| {
-            [Some(formulas::rotate_grad::<B>(tables.each_ref(), &grad))]
+            let [cos, sin, swap] = tables;
+            [Some(B::fused_rotate_grad(cos, sin, swap, grad))]
         })
     }
 }

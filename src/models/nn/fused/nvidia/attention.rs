@@ -1,4 +1,4 @@
-//! Attention in tiles, without a score that is written down: [`attention.cu`](super::kernels).
+//! Attention in tiles, without a score that is written down: `cuda/attention.cu`.
 
 use std::f32::consts::LOG2_E;
 

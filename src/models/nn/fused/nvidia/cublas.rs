@@ -44,7 +44,7 @@ struct Library {
     handle: sys::cublasLtHandle_t,
     queue: Queue,
     workspace: cuda::CUdeviceptr,
-    plans: HashMap<(Product, [u32; 3]), Option<Plan>>,
+    plans: HashMap<(Product, bool, [u32; 3]), Option<Plan>>,
 }
 
 // SAFETY: its handles may be used by any thread; the mutex around all libraries keeps them to one at a time.
@@ -60,11 +60,22 @@ struct Plan {
     algorithm: sys::cublasLtMatmulAlgo_t,
 }
 
-static LIBRARIES: LazyLock<Mutex<HashMap<usize, Library>>> =
-    LazyLock::new(Mutex::default);
+static LIBRARIES: LazyLock<Mutex<HashMap<usize, Library>>> = LazyLock::new(Mutex::default);
 
-/// Queues `out = lhs rhs` on the current device, for operands at these addresses of its memory.
-pub fn multiply(product: Product, [lhs, rhs, out]: [u64; 3]) -> Result<(), String> {
+/// What is added to a product.
+#[derive(Clone, Copy)]
+pub enum Added {
+    /// Nothing.
+    Nothing,
+    /// A value for each column, at an address.
+    Bias(u64),
+    /// A tensor that lies as the product does, at an address.
+    Sum(u64),
+}
+
+/// Queues `out = lhs rhs` and what is added to it on the current device, for operands at these addresses of
+/// its memory.
+pub fn multiply(product: Product, [lhs, rhs, out]: [u64; 3], added: Added) -> Result<(), String> {
     let device = queue::current()?;
     let mut libraries = LIBRARIES.lock().unwrap_or_else(PoisonError::into_inner);
     let library = match libraries.entry(device) {
@@ -72,8 +83,18 @@ pub fn multiply(product: Product, [lhs, rhs, out]: [u64; 3]) -> Result<(), Strin
         // What fails may have memory another time.
         Entry::Vacant(place) => place.insert(Library::new()?),
     };
-    let plan = library.plan(product, [lhs, rhs, out].map(alignment))?;
-    let [alpha, beta] = [1.0f32, 0.0];
+    let bias = if let Added::Bias(bias) = added { Some(bias) } else { None };
+    let plan = library.plan(product, bias.is_some(), [lhs, rhs, out].map(alignment))?;
+    if let Some(bias) = bias {
+        let property = sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
+        // SAFETY: the descriptor lives as long as the process, and the value is of the property's type.
+        unsafe {
+            lt::set_matmul_desc_attribute(plan.product, property, (&raw const bias).cast(), 8)
+        }
+        .map_err(|error| error.to_string())?;
+    }
+    let (sum, beta) = if let Added::Sum(sum) = added { (sum, 1.0f32) } else { (out, 0.0) };
+    let alpha = 1.0f32;
     library.queue.in_order(|| {
         // BLAS stores by columns: what is asked of it is `out^T = rhs^T lhs^T`.
         // SAFETY: the layouts of the plan are those of the operands, which the caller holds; scalars are
@@ -88,7 +109,7 @@ pub fn multiply(product: Product, [lhs, rhs, out]: [u64; 3]) -> Result<(), Strin
                 plan.rhs,
                 lhs as *const c_void,
                 plan.lhs,
-                out as *const c_void,
+                sum as *const c_void,
                 plan.out,
                 out as *mut c_void,
                 plan.out,
@@ -118,11 +139,16 @@ impl Library {
         })
     }
 
-    fn plan(&mut self, product: Product, alignments: [u32; 3]) -> Result<Plan, String> {
+    fn plan(
+        &mut self,
+        product: Product,
+        with_bias: bool,
+        alignments: [u32; 3],
+    ) -> Result<Plan, String> {
         let handle = self.handle;
-        let plan = self.plans.entry((product, alignments)).or_insert_with(|| {
+        let plan = self.plans.entry((product, with_bias, alignments)).or_insert_with(|| {
             // SAFETY: the handle lives as long as the process.
-            unsafe { Plan::new(handle, product, alignments) }
+            unsafe { Plan::new(handle, product, with_bias, alignments) }
                 .inspect_err(|error| tracing::debug!(%error, ?product, "cuBLASLt has no plan"))
                 .ok()
         });
@@ -139,10 +165,12 @@ impl Plan {
     unsafe fn new(
         handle: sys::cublasLtHandle_t,
         Product { element, lhs, rhs, out }: Product,
+        with_bias: bool,
         [of_lhs, of_rhs, of_out]: [u32; 3],
     ) -> Result<Self, lt::CublasError> {
         use sys::{
-            cublasLtMatmulDescAttributes_t as Property, cublasLtMatmulPreferenceAttributes_t as Wish,
+            cublasLtMatmulDescAttributes_t as Property,
+            cublasLtMatmulPreferenceAttributes_t as Wish,
         };
         let product = lt::create_matmul_desc(
             sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
@@ -157,7 +185,17 @@ impl Plan {
             ] {
                 // Rows behind each other are the columns of the transposed matrix, as it is wanted.
                 let transposed = i32::from(operand.by_column);
-                lt::set_matmul_desc_attribute(product, property, (&raw const transposed).cast(), 4)?;
+                lt::set_matmul_desc_attribute(
+                    product,
+                    property,
+                    (&raw const transposed).cast(),
+                    4,
+                )?;
+            }
+            if with_bias {
+                let epilogue = sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS as u32;
+                let property = Property::CUBLASLT_MATMUL_DESC_EPILOGUE;
+                lt::set_matmul_desc_attribute(product, property, (&raw const epilogue).cast(), 4)?;
             }
             let [lhs, rhs, out] =
                 [layout(element, lhs)?, layout(element, rhs)?, layout(element, out)?];

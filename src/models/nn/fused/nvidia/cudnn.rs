@@ -16,8 +16,10 @@ use super::{
 
 /// Most bytes that a kernel may use besides the operands.
 const WORKSPACE: usize = 4 << 30;
-/// The first version without wrong results of large convolutions in bf16 (PyTorch's issues 163539 and 166643).
+/// The first version without wrong results of large convolutions in bf16 (PyTorch's issues 163539 and 166643),
+/// and the elements up to which older ones are trusted: a quarter of those of the smallest that was told of.
 const TRUSTED: usize = 91_500;
+const LARGE: usize = 1 << 29;
 /// Kernels that are asked for.
 const CANDIDATES: usize = 8;
 
@@ -105,16 +107,11 @@ pub fn convolve(
 
 impl Library {
     fn new() -> Result<Self, String> {
-        let version = dnn::get_version();
-        if version < TRUSTED {
-            let text = format!("cuDNN is of version {version}; {TRUSTED} is the first without wrong results");
-            tracing::warn!("{text}: autoencoders go by slower kernels");
-            return Err(text);
-        }
         let handle = dnn::create_handle().map_err(|error| error.to_string())?;
         let queue = Queue::new()?;
         // SAFETY: both live as long as the process.
-        unsafe { dnn::set_stream(handle, queue.stream.cast()) }.map_err(|error| error.to_string())?;
+        unsafe { dnn::set_stream(handle, queue.stream.cast()) }
+            .map_err(|error| error.to_string())?;
         Ok(Self { handle, queue, plans: HashMap::new() })
     }
 }
@@ -136,8 +133,9 @@ impl Plan {
             cudnnTensorFormat_t::CUDNN_TENSOR_NCHW,
         };
         // The library counts elements in 31 bits.
-        let most = [problem.x, problem.weight, problem.out()].map(|shape| shape.iter().product());
-        if most.iter().any(|elements: &usize| c_int::try_from(*elements).is_err()) {
+        let limit = if dnn::get_version() < TRUSTED { LARGE } else { c_int::MAX as usize };
+        let sizes = [problem.x, problem.weight, problem.out()].map(|shape| shape.iter().product());
+        if sizes.iter().any(|elements: &usize| *elements > limit) {
             return Err(unsupported());
         }
         let (dtype, math) = match problem.element {
@@ -194,13 +192,20 @@ impl Plan {
                 let one: sys::cudnnConvolutionFwdAlgoPerf_t = one;
                 // Kernels without tensor cores are returned as of the default type, which would allow others.
                 let own = if problem.element == Element::F32 { math } else { one.mathType };
-                if one.status.result().is_err() || ![own, CUDNN_DEFAULT_MATH].contains(&one.mathType) {
+                if one.status.result().is_err()
+                    || ![own, CUDNN_DEFAULT_MATH].contains(&one.mathType)
+                {
                     continue;
                 }
                 dnn::set_convolution_math_type(convolution, own)?;
                 let kernel = one.algo;
                 let needed = dnn::get_convolution_forward_workspace_size(
-                    handle, x, weight, convolution, out, kernel,
+                    handle,
+                    x,
+                    weight,
+                    convolution,
+                    out,
+                    kernel,
                 );
                 match needed {
                     Ok(workspace) if workspace <= WORKSPACE => {

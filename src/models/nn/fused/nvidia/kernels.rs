@@ -15,7 +15,11 @@ use cudarc::{
 use super::queue::{self, Queue};
 
 /// The source of all kernels.
-const SOURCE: &str = include_str!("attention.cu");
+const SOURCE: &str = concat!(
+    include_str!("cuda/common.cu"),
+    include_str!("cuda/attention.cu"),
+    include_str!("cuda/block.cu")
+);
 /// What they are compiled for; later cards take it as well.
 const ARCHITECTURE: &str = "compute_80";
 /// The first card that has their instructions.
@@ -66,7 +70,7 @@ pub struct Launch {
 }
 
 /// Threads of a block, as the source has it.
-const THREADS: u32 = 128;
+pub const THREADS: u32 = 128;
 
 /// What is compiled for one device.
 struct Kernels {
@@ -108,7 +112,7 @@ impl Kernels {
     fn new() -> Result<Self, String> {
         let found = compile();
         if let Err(error) = &found {
-            tracing::warn!(%error, "attention goes by slower kernels");
+            tracing::warn!(%error, "transformers go by slower kernels");
         }
         found
     }

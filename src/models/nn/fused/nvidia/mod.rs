@@ -1,5 +1,6 @@
 //! Products and convolutions by NVIDIA's libraries, wherever they are installed beside the driver, and
-//! attention by kernels in CUDA C++.
+//! what a
+//! transformer does between its products by kernels in CUDA C++.
 //!
 //! Burn's own kernels of products reach 11 to 27 % of an H100 through NVRTC, and each kind takes 0.5 to 7 s
 //! to compile (`benches/results/2026-11-26-h100.md`); cuBLASLt and cuDNN have them compiled. Work still goes
@@ -7,6 +8,8 @@
 
 #[cfg(feature = "cuda")]
 mod attention;
+#[cfg(feature = "cuda")]
+pub mod block;
 #[cfg(feature = "cuda")]
 mod cublas;
 #[cfg(feature = "cuda")]
@@ -22,4 +25,4 @@ mod tensors;
 #[cfg(feature = "cuda")]
 pub use attention::{attention, attention_grads};
 #[cfg(feature = "cuda")]
-pub use tensors::{convolved, product};
+pub use tensors::{convolved, product, product_and_bias, product_onto};

@@ -33,7 +33,8 @@ impl Queue {
         // SAFETY: `version` outlives the call that writes it.
         unsafe { cuda::cuDriverGetVersion(&raw mut version) }.result().map_err(text)?;
         Ok(Self {
-            stream: driver::stream::create(driver::stream::StreamKind::NonBlocking).map_err(text)?,
+            stream: driver::stream::create(driver::stream::StreamKind::NonBlocking)
+                .map_err(text)?,
             context: current()? as cuda::CUcontext,
             before: event().map_err(text)?,
             after: event().map_err(text)?,

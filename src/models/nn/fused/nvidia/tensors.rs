@@ -10,7 +10,8 @@ use cubecl::cuda::CudaRuntime;
 use cubecl_runtime::runtime::Runtime;
 
 use super::{
-    cublas, cudnn,
+    cublas::{self, Added},
+    cudnn,
     problem::{Convolution, Element, Operand, Product},
 };
 
@@ -19,15 +20,64 @@ type Server = <CudaRuntime as Runtime>::Server;
 
 /// `lhs rhs` over the last two axes, or nothing if the library does not take it.
 pub fn product(lhs: &CubeTensor, rhs: &CubeTensor) -> Option<CubeTensor> {
-    let element = element(lhs.dtype)?;
-    if lhs.dtype != rhs.dtype || !cublas::is_present() {
+    let Prepared { product, lhs, rhs, out } = Prepared::new(lhs, rhs)?;
+    let done = on_device([&lhs, &rhs, &out], |at| cublas::multiply(product, at, Added::Nothing));
+    told(done, &product).then_some(out)
+}
+
+/// `lhs rhs + bias` of matrices, likewise; the bias has a value for each column.
+pub fn product_and_bias(
+    lhs: &CubeTensor,
+    rhs: &CubeTensor,
+    bias: &CubeTensor,
+) -> Option<CubeTensor> {
+    let Prepared { product, lhs, rhs, out } = Prepared::new(lhs, rhs)?;
+    let fits = bias.dtype == lhs.dtype && bias.meta.shape().to_vec() == [product.out.columns];
+    if !fits || product.out.count != 1 {
         return None;
     }
-    let [(lhs, left), (rhs, right)] = [lhs, rhs].map(readable);
-    let out = init_matmul_output(&lhs, &rhs, lhs.dtype);
-    let product = Product::new(element, left?, right?, operand(&out)?)?;
-    let done = on_device([&lhs, &rhs, &out], |at| cublas::multiply(product, at));
+    let bias = into_contiguous(bias.clone());
+    let done = on_device([&lhs, &rhs, &out, &bias], |[lhs, rhs, out, bias]| {
+        aligned(&[bias])?;
+        cublas::multiply(product, [lhs, rhs, out], Added::Bias(bias))
+    });
     told(done, &product).then_some(out)
+}
+
+/// `sum + lhs rhs`, likewise.
+pub fn product_onto(sum: &CubeTensor, lhs: &CubeTensor, rhs: &CubeTensor) -> Option<CubeTensor> {
+    let Prepared { product, lhs, rhs, out } = Prepared::new(lhs, rhs)?;
+    let alike = sum.dtype == out.dtype && sum.meta.shape() == out.meta.shape();
+    if !alike || operand(sum) != Some(product.out) {
+        return None;
+    }
+    let done = on_device([&lhs, &rhs, &out, sum], |[lhs, rhs, out, sum]| {
+        // The plan is for the alignment of the output.
+        aligned(&[sum])?;
+        cublas::multiply(product, [lhs, rhs, out], Added::Sum(sum))
+    });
+    told(done, &product).then_some(out)
+}
+
+/// Operands as the library reads them, and room for the output.
+struct Prepared {
+    product: Product,
+    lhs: CubeTensor,
+    rhs: CubeTensor,
+    out: CubeTensor,
+}
+
+impl Prepared {
+    fn new(lhs: &CubeTensor, rhs: &CubeTensor) -> Option<Self> {
+        let element = element(lhs.dtype)?;
+        if lhs.dtype != rhs.dtype || !cublas::is_present() {
+            return None;
+        }
+        let [(lhs, left), (rhs, right)] = [lhs, rhs].map(readable);
+        let out = init_matmul_output(&lhs, &rhs, lhs.dtype);
+        let product = Product::new(element, left?, right?, operand(&out)?)?;
+        Some(Self { product, lhs, rhs, out })
+    }
 }
 
 /// A convolution without bias, or nothing if the library does not take it.
@@ -48,8 +98,7 @@ pub fn convolved(
     let (of_x, of_weight) = (dims(&x)?, dims(&weight)?);
     let convolution = Convolution { element, x: of_x, weight: of_weight, strides, padding };
     let shape = convolution.out().into();
-    let out =
-        empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape, x.dtype);
+    let out = empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape, x.dtype);
     let client = &x.client;
     let done = on_device([&x, &weight, &out], |at| {
         aligned(&at)?;

@@ -6,15 +6,6 @@
 // Exponentials are of base 2: `scale` is log2(e) / sqrt(HEAD), and a level is the logarithm to base 2 of
 // the sum of a row's exponentials.
 
-typedef unsigned int u32;
-typedef unsigned short u16;
-
-// A tensor [batch, head, row, HEAD] whose last axis is contiguous; distances in elements.
-struct View {
-    u16 *data;
-    long long batch, head, row;
-};
-
 // Elements of a head.
 constexpr int HEAD = 64;
 // Rows of a tile in shared memory.
@@ -27,9 +18,6 @@ constexpr int TILE = ROWS * HEAD;
 constexpr int STEPS = HEAD / 16;
 // Columns of 8 of a result as wide as a head or a tile.
 constexpr int COLUMNS = HEAD / 8;
-constexpr int THREADS = 128;
-
-#define INFINITY __int_as_float(0x7f800000)
 
 __device__ __forceinline__ u16 *matrix(const View &view, int heads) {
     return view.data + (blockIdx.y / heads) * view.batch + (blockIdx.y % heads) * view.head;
@@ -99,12 +87,6 @@ __device__ __forceinline__ void multiply_add(float *sum, const u32 *left, const 
                  "{%8, %9}, {%0, %1, %2, %3};"
                  : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
                  : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
-}
-
-__device__ __forceinline__ u32 packed(float low, float high) {
-    u32 both;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
-    return both;
 }
 
 __device__ __forceinline__ float power(float exponent) {
@@ -330,9 +312,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     if (row >= queries) return;
     u32 a = *(const u32 *)(matrix(out, heads) + row * out.row + lane * 2);
     u32 b = *(const u32 *)(matrix(grad, heads) + row * grad.row + lane * 2);
-    float sum = __uint_as_float(a << 16) * __uint_as_float(b << 16) +
-                __uint_as_float(a & 0xffff0000) * __uint_as_float(b & 0xffff0000);
-    for (int distance = 16; distance; distance /= 2) sum += __shfl_xor_sync(0xffffffff, sum, distance);
+    float sum = warp_sum(low(a) * low(b) + high(a) * high(b));
     if (lane == 0) means[(long long)blockIdx.y * queries + row] = sum;
 }
 

@@ -1,0 +1,129 @@
+//! The operations of a transformer's block on CUDA: by kernels of our own, or by formulas.
+
+use burn::backend::tensor::FloatTensor;
+use burn_cubecl::CubeBackend;
+
+use super::{
+    formulas, gelu::Gelu, modulation::Modulation, nvidia::block, root_norm::RootNorm,
+    rotation::Rotation,
+};
+
+type Float = FloatTensor<CubeBackend>;
+
+impl Modulation for CubeBackend {
+    fn fused_norm_modulate(
+        x: Float,
+        gamma: Float,
+        beta: Float,
+        chunks: Float,
+        text_len: usize,
+        eps: f64,
+    ) -> Float {
+        let inputs = [&x, &gamma, &beta, &chunks];
+        block::norm_modulate(inputs, text_len, eps)
+            .unwrap_or_else(|| formulas::norm_modulate::<Self>(inputs, text_len, eps))
+    }
+
+    fn fused_gated_add(x: Float, y: Float, chunks: Float, text_len: usize) -> Float {
+        let inputs = [&x, &y, &chunks];
+        block::gated_add(inputs, text_len)
+            .unwrap_or_else(|| formulas::gated_add::<Self>(inputs, text_len))
+    }
+
+    fn fused_norm_modulate_grad(
+        x: Float,
+        gamma: Float,
+        beta: Float,
+        chunks: Float,
+        grad: Float,
+        text_len: usize,
+        eps: f64,
+    ) -> Float {
+        block::norm_modulate_grad([&x, &gamma, &chunks, &grad], text_len, eps).unwrap_or_else(
+            || {
+                let inputs = [&x, &gamma, &beta, &chunks];
+                let wanted = [true, false, false, false];
+                let [dx, ..] =
+                    formulas::norm_modulate_grad::<Self>(inputs, text_len, eps, &grad, wanted);
+                dx.expect("it is wanted")
+            },
+        )
+    }
+
+    fn fused_gated_grad(y: Float, chunks: Float, grad: Float, text_len: usize) -> Float {
+        block::gated_grad([&grad, &chunks], text_len).unwrap_or_else(|| {
+            let wanted = [true, false];
+            let [dy, _] = formulas::gated_add_grad::<Self>([&y, &chunks], text_len, &grad, wanted);
+            dy.expect("it is wanted")
+        })
+    }
+}
+
+impl Rotation for CubeBackend {
+    fn fused_norm_rotate(
+        x: Float,
+        gamma: Float,
+        beta: Float,
+        cos: Float,
+        sin: Float,
+        swap: Float,
+        eps: f64,
+    ) -> Float {
+        block::norm_rotate([&x, &gamma, &beta, &cos, &sin], eps).unwrap_or_else(|| {
+            formulas::norm_rotate::<Self>([&x, &gamma, &beta, &cos, &sin, &swap], eps)
+        })
+    }
+
+    fn fused_rotate(x: Float, cos: Float, sin: Float, swap: Float) -> Float {
+        block::rotate([&x, &cos, &sin], false)
+            .unwrap_or_else(|| formulas::rotate::<Self>([&x, &cos, &sin, &swap]))
+    }
+
+    fn fused_norm_rotate_grad(
+        x: Float,
+        gamma: Float,
+        beta: Float,
+        cos: Float,
+        sin: Float,
+        swap: Float,
+        grad: Float,
+        eps: f64,
+    ) -> Float {
+        block::norm_rotate_grad([&x, &gamma, &cos, &sin, &grad], eps).unwrap_or_else(|| {
+            let inputs = [&x, &gamma, &beta, &cos, &sin, &swap];
+            let wanted = [true, false, false];
+            let [dx, ..] = formulas::norm_rotate_grad::<Self>(inputs, eps, grad, wanted);
+            dx.expect("it is wanted")
+        })
+    }
+
+    fn fused_rotate_grad(cos: Float, sin: Float, swap: Float, grad: Float) -> Float {
+        block::rotate([&grad, &cos, &sin], true)
+            .unwrap_or_else(|| formulas::rotate_grad::<Self>([&cos, &sin, &swap], &grad))
+    }
+}
+
+impl Gelu for CubeBackend {
+    fn fused_gelu(x: Float) -> Float {
+        block::gelu(&x).unwrap_or_else(|| formulas::gelu::<Self>(&x))
+    }
+
+    fn fused_gelu_grad(x: Float, grad: Float) -> Float {
+        block::gelu_grad([&x, &grad]).unwrap_or_else(|| formulas::gelu_grad::<Self>(&x, &grad))
+    }
+}
+
+impl RootNorm for CubeBackend {
+    fn fused_root_norm(x: Float, weight: Float, eps: f64) -> Float {
+        block::root_norm([&x, &weight], eps)
+            .unwrap_or_else(|| formulas::root_norm::<Self>([&x, &weight], eps))
+    }
+
+    fn fused_root_norm_grad(x: Float, weight: Float, grad: Float, eps: f64) -> Float {
+        block::root_norm_grad([&x, &weight, &grad], eps).unwrap_or_else(|| {
+            let wanted = [true, false];
+            let [dx, _] = formulas::root_norm_grad::<Self>([&x, &weight], eps, &grad, wanted);
+            dx.expect("it is wanted")
+        })
+    }
+}

@@ -1,0 +1,274 @@
+//! What a transformer's block does around its products, by `cuda/block.cu`: bf16, and nothing but the
+//! gradients of activations.
+
+use burn::tensor::{DType, Shape};
+use burn_cubecl::{
+    kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor,
+};
+
+use super::{
+    kernels::{Argument, Launch, THREADS, View, launch},
+    tensors::{aligned, on_device, told},
+};
+
+/// Values that a thread reads at once, and how often it may do so in a row.
+const WIDTH: usize = 8;
+const MOST: usize = 4;
+/// Rows of a block of threads, where a warp has one; pairs of values that a thread may have.
+const WARPS: usize = THREADS as usize / 32;
+const PAIRS: usize = 4;
+
+/// The last axis, if rows of it fit the kernels, and the rows.
+fn rows(x: &CubeTensor) -> Option<[i32; 2]> {
+    let dims = x.meta.shape().to_vec();
+    let width = *dims.last()?;
+    let rows: usize = dims[..dims.len() - 1].iter().product();
+    let fits = width % WIDTH == 0 && width <= MOST * WIDTH * THREADS as usize && rows > 0;
+    fits.then_some([i32::try_from(rows).ok()?, i32::try_from(width).ok()?])
+}
+
+fn are(dtype: DType, tensors: &[&CubeTensor]) -> bool {
+    tensors.iter().all(|x| x.dtype == dtype)
+}
+
+/// Calls `kernel` on contiguous tensors, the last of which is made here, of this shape.
+fn run<const N: usize, const M: usize>(
+    kernel: &'static std::ffi::CStr,
+    inputs: [&CubeTensor; N],
+    shape: Shape,
+    blocks: i32,
+    arguments: impl FnOnce([Argument; M]) -> Vec<Argument> + Send,
+) -> Option<CubeTensor> {
+    const { assert!(M == N + 1, "the output is behind the inputs") };
+    let inputs = inputs.map(|x| into_contiguous(x.clone()));
+    let like = &inputs[0];
+    let out =
+        empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape, DType::BF16);
+    let all: [&CubeTensor; M] = std::array::from_fn(|i| if i == N { &out } else { &inputs[i] });
+    let done = on_device(all, |at| {
+        aligned(&at)?;
+        launch(vec![Launch {
+            kernel,
+            blocks: [blocks as u32, 1],
+            arguments: arguments(at.map(Argument::Address)),
+        }])
+    });
+    told(done, &kernel).then_some(out)
+}
+
+/// The sizes of `[B, S, D]` beside a modulation `[B, 6, D]`.
+fn modulated(x: &CubeTensor, chunks: &CubeTensor) -> Option<([i32; 2], i32)> {
+    let [rows, width] = rows(x)?;
+    let tokens = i32::try_from(x.meta.shape()[1]).ok()?;
+    let wanted = [x.meta.shape()[0], 6, width as usize];
+    (chunks.meta.shape().to_vec() == wanted).then_some(([rows, width], tokens))
+}
+
+/// See [`norm_modulate`](super::super::norm_modulate).
+pub fn norm_modulate(
+    [x, gamma, beta, chunks]: [&CubeTensor; 4],
+    text_len: usize,
+    eps: f64,
+) -> Option<CubeTensor> {
+    let ([rows, width], tokens) = modulated(x, chunks)?;
+    let all = [x, gamma, beta, chunks];
+    if !are(DType::BF16, &all) {
+        return None;
+    }
+    run(c"norm_modulate", all, x.meta.shape().clone(), rows, |at: [Argument; 5]| {
+        at.into_iter().chain(counts([tokens, text_len as i32, width])).chain([value(eps)]).collect()
+    })
+}
+
+/// The gradient with respect to `x`.
+pub fn norm_modulate_grad(
+    [x, gamma, chunks, grad]: [&CubeTensor; 4],
+    text_len: usize,
+    eps: f64,
+) -> Option<CubeTensor> {
+    let ([rows, width], tokens) = modulated(x, chunks)?;
+    let all = [x, gamma, chunks, grad];
+    if !are(DType::BF16, &all) {
+        return None;
+    }
+    run(c"norm_modulate_grad", all, x.meta.shape().clone(), rows, |at: [Argument; 5]| {
+        at.into_iter().chain(counts([tokens, text_len as i32, width])).chain([value(eps)]).collect()
+    })
+}
+
+/// See [`gated_add`](super::super::gated_add).
+pub fn gated_add([x, y, chunks]: [&CubeTensor; 3], text_len: usize) -> Option<CubeTensor> {
+    let ([rows, width], tokens) = modulated(y, chunks)?;
+    let all = [x, y, chunks];
+    if !are(DType::BF16, &all) {
+        return None;
+    }
+    run(c"gated_add", all, y.meta.shape().clone(), rows, |at: [Argument; 4]| {
+        at.into_iter().chain(counts([tokens, text_len as i32, width])).collect()
+    })
+}
+
+/// The gradient with respect to `y`.
+pub fn gated_grad([grad, chunks]: [&CubeTensor; 2], text_len: usize) -> Option<CubeTensor> {
+    let ([rows, width], tokens) = modulated(grad, chunks)?;
+    let all = [grad, chunks];
+    if !are(DType::BF16, &all) {
+        return None;
+    }
+    run(c"gated_add", all, grad.meta.shape().clone(), rows, |at: [Argument; 3]| {
+        // Nothing is added to.
+        let none = [Argument::Address(0)].into_iter();
+        none.chain(at).chain(counts([tokens, text_len as i32, width])).collect()
+    })
+}
+
+/// The weight of a norm as a vector in bf16, or as the only value in f32.
+fn weights(weight: &CubeTensor, width: i32, at: Argument) -> Option<[Argument; 2]> {
+    let nothing = Argument::Address(0);
+    match (weight.dtype, weight.meta.shape().num_elements()) {
+        (DType::BF16, len) if len == width as usize => Some([at, nothing]),
+        (DType::F32, 1) => Some([nothing, at]),
+        _ => None,
+    }
+}
+
+/// See [`root_norm`](super::super::root_norm).
+pub fn root_norm([x, weight]: [&CubeTensor; 2], eps: f64) -> Option<CubeTensor> {
+    let [rows, width] = rows(x)?;
+    weights(weight, width, Argument::Count(0))?;
+    if !are(DType::BF16, &[x]) {
+        return None;
+    }
+    run(c"root_norm", [x, weight], x.meta.shape().clone(), rows, |[x, at, y]: [Argument; 3]| {
+        let weights = weights(weight, width, at).expect("asked before");
+        [x].into_iter()
+            .chain(weights)
+            .chain([y])
+            .chain(counts([width]))
+            .chain([value(eps)])
+            .collect()
+    })
+}
+
+/// The gradient with respect to `x`.
+pub fn root_norm_grad([x, weight, grad]: [&CubeTensor; 3], eps: f64) -> Option<CubeTensor> {
+    let [rows, width] = rows(x)?;
+    weights(weight, width, Argument::Count(0))?;
+    if !are(DType::BF16, &[x, grad]) {
+        return None;
+    }
+    let all = [x, weight, grad];
+    run(c"root_norm_grad", all, x.meta.shape().clone(), rows, |[x, at, grad, dx]: [Argument; 4]| {
+        let weights = weights(weight, width, at).expect("asked before");
+        let tensors = [x].into_iter().chain(weights).chain([grad, dx]);
+        tensors.chain(counts([width])).chain([value(eps)]).collect()
+    })
+}
+
+/// See [`rotate`](super::super::rotate); `back` is the gradient.
+pub fn rotate([x, cos, sin]: [&CubeTensor; 3], back: bool) -> Option<CubeTensor> {
+    let [rows, width] = rows(x)?;
+    let tokens = x.meta.shape()[1];
+    let table = vec![1, tokens, width as usize];
+    let fits = [cos, sin].iter().all(|angles| angles.meta.shape().to_vec() == table);
+    if !fits || !are(DType::BF16, &[x]) || !are(DType::F32, &[cos, sin]) {
+        return None;
+    }
+    run(c"rotate", [x, cos, sin], x.meta.shape().clone(), rows, |at: [Argument; 4]| {
+        at.into_iter().chain(counts([tokens as i32, width, i32::from(back)])).collect()
+    })
+}
+
+/// The sizes of `[B, S, heads, D]` beside tables `[1, S, 1, D]`: tokens, heads, width, rows.
+fn heads(x: &CubeTensor, tables: [&CubeTensor; 2]) -> Option<[i32; 4]> {
+    let [batch, tokens, heads, width]: [usize; 4] = x.meta.shape().to_vec().try_into().ok()?;
+    let table = vec![1, tokens, 1, width];
+    let fits = width % 2 == 0
+        && width <= 64 * PAIRS
+        && tables.iter().all(|angles| angles.meta.shape().to_vec() == table);
+    let rows = i32::try_from(batch * tokens * heads).ok()?;
+    i32::try_from(tokens * width).ok()?;
+    (fits && rows > 0).then_some([tokens as i32, heads as i32, width as i32, rows])
+}
+
+/// See [`norm_rotate`](super::super::norm_rotate).
+pub fn norm_rotate([x, gamma, beta, cos, sin]: [&CubeTensor; 5], eps: f64) -> Option<CubeTensor> {
+    let sizes = heads(x, [cos, sin])?;
+    if !are(DType::BF16, &[x, gamma, beta]) || !are(DType::F32, &[cos, sin]) {
+        return None;
+    }
+    let dims = x.meta.shape();
+    let shape = [dims[0], dims[2], dims[1], dims[3]].into();
+    let blocks = (sizes[3] as usize).div_ceil(WARPS) as i32;
+    run(c"norm_rotate", [x, gamma, beta, cos, sin], shape, blocks, |at: [Argument; 6]| {
+        at.into_iter().chain(counts(sizes)).chain([value(eps)]).collect()
+    })
+}
+
+/// The gradient with respect to `x`.
+pub fn norm_rotate_grad(
+    [x, gamma, cos, sin, grad]: [&CubeTensor; 5],
+    eps: f64,
+) -> Option<CubeTensor> {
+    let sizes = heads(x, [cos, sin])?;
+    if !are(DType::BF16, &[x, gamma, grad]) || !are(DType::F32, &[cos, sin]) {
+        return None;
+    }
+    // The kernel takes any strides but that of the last axis.
+    let strides = grad.meta.strides().to_vec();
+    let readable = strides[3] == 1 && strides[..3].iter().all(|stride| stride % 2 == 0);
+    let grad = &if readable { grad.clone() } else { into_contiguous(grad.clone()) };
+    let strides = grad.meta.strides();
+    let strides = [0, 1, 2].map(|axis| strides[axis] as i64);
+    let blocks = (sizes[3] as usize).div_ceil(WARPS) as i32;
+    let [x, gamma, cos, sin] = [x, gamma, cos, sin].map(|x| into_contiguous(x.clone()));
+    let shape = x.meta.shape().clone();
+    let dx = empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape, DType::BF16);
+    let done = on_device([&x, &gamma, &cos, &sin, grad, &dx], |at| {
+        aligned(&at)?;
+        let mut arguments = at.map(Argument::Address);
+        arguments[4] = Argument::View(View { address: at[4], strides });
+        launch(vec![Launch {
+            kernel: c"norm_rotate_grad",
+            blocks: [blocks as u32, 1],
+            arguments: arguments.into_iter().chain(counts(sizes)).chain([value(eps)]).collect(),
+        }])
+    });
+    told(done, &"norm_rotate_grad").then_some(dx)
+}
+
+/// Pieces of a tensor, if it is made of whole ones.
+fn pieces(x: &CubeTensor) -> Option<i32> {
+    let elements = x.meta.shape().num_elements();
+    let fits = x.dtype == DType::BF16 && elements > 0 && elements % WIDTH == 0;
+    fits.then_some(i32::try_from(elements / WIDTH).ok()?)
+}
+
+/// See [`gelu_tanh`](super::super::gelu_tanh).
+pub fn gelu(x: &CubeTensor) -> Option<CubeTensor> {
+    let pieces = pieces(x)?;
+    let blocks = (pieces as u32).div_ceil(THREADS) as i32;
+    run(c"gelu", [x], x.meta.shape().clone(), blocks, |at: [Argument; 2]| {
+        at.into_iter().chain(counts([pieces])).collect()
+    })
+}
+
+/// The gradient with respect to `x`.
+pub fn gelu_grad([x, grad]: [&CubeTensor; 2]) -> Option<CubeTensor> {
+    let pieces = pieces(x)?;
+    if grad.dtype != DType::BF16 {
+        return None;
+    }
+    let blocks = (pieces as u32).div_ceil(THREADS) as i32;
+    run(c"gelu_grad", [x, grad], x.meta.shape().clone(), blocks, |at: [Argument; 3]| {
+        at.into_iter().chain(counts([pieces])).collect()
+    })
+}
+
+fn counts<const N: usize>(counts: [i32; N]) -> [Argument; N] {
+    counts.map(Argument::Count)
+}
+
+fn value(value: f64) -> Argument {
+    Argument::Value(value as f32)
+}
