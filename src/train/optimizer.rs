@@ -38,11 +38,6 @@ pub struct Moments {
 
 /// The root of the sum of all squares.
 pub fn global_norm(gradients: &BTreeMap<String, Tensor<1>>) -> f32 {
-    if gradients.values().any(|gradient| gradient.device() != Device::flex()) {
-        // On a GPU a few passes over everything cost less than a few kernels for each.
-        let all = Tensor::cat(gradients.values().cloned().collect(), 0);
-        return (all.clone() * all).sum().sqrt().into_scalar::<f32>();
-    }
     let squares = gradients.values().map(|g| (g.clone() * g.clone()).sum());
     squares.reduce(|a, b| a + b).map_or(0.0, |sum| sum.sqrt().into_scalar::<f32>())
 }
@@ -88,20 +83,15 @@ impl AdamW {
             eps: self.eps as f32,
             rate: (learning_rate / (1.0 - beta1.powi(power))) as f32,
         };
-        let moved = params.0.iter().filter(|(name, _)| gradients.contains_key(*name));
-        if moved.clone().any(|(_, param)| param.flat.device() != Device::flex()) {
-            let names: Vec<_> = moved.map(|(name, _)| name.clone()).collect();
-            numbers.apply_together(&names, params, &mut gradients, moments);
-            return;
-        }
         // The map is taken apart so that no second handle keeps a buffer from being reused.
         for (name, Param { flat, shape }) in std::mem::take(&mut params.0) {
             let flat = match gradients.remove(&name) {
                 None => flat,
                 Some(gradient) => {
-                    let [first, second] = moments.take(&name, &flat);
-                    let [flat, first, second] =
-                        numbers.apply_on_host([flat, gradient, first, second]);
+                    let zeros = || Tensor::zeros(flat.dims(), &flat.device());
+                    let first = moments.first.remove(&name).unwrap_or_else(zeros);
+                    let second = moments.second.remove(&name).unwrap_or_else(zeros);
+                    let [flat, first, second] = numbers.apply([flat, gradient, first, second]);
                     moments.first.insert(name.clone(), first);
                     moments.second.insert(name.clone(), second);
                     flat
@@ -112,48 +102,16 @@ impl AdamW {
     }
 }
 
-impl Moments {
-    /// Those of a parameter, which begin as zeros.
-    fn take(&mut self, name: &str, flat: &Tensor<1>) -> [Tensor<1>; 2] {
-        [&mut self.first, &mut self.second].map(|moments| {
-            moments.remove(name).unwrap_or_else(|| Tensor::zeros(flat.dims(), &flat.device()))
-        })
-    }
-}
-
 impl Step {
-    /// Moves these parameters, all of which have a gradient, as one: a kernel for each operation instead
-    /// of one for each operation and parameter.
-    fn apply_together(
-        &self,
-        names: &[String],
-        params: &mut Params,
-        gradients: &mut BTreeMap<String, Tensor<1>>,
-        moments: &mut Moments,
-    ) {
-        let mut parts: [Vec<Tensor<1>>; 4] = std::array::from_fn(|_| Vec::new());
-        for name in names {
-            let flat = params.0[name].flat.clone();
-            let gradient = gradients.remove(name).expect("asked before");
-            let [first, second] = moments.take(name, &flat);
-            for (part, tensor) in parts.iter_mut().zip([flat, gradient, first, second]) {
-                part.push(tensor);
-            }
-        }
-        let lens: Vec<_> = parts[0].iter().map(|flat| flat.dims()[0]).collect();
-        let moved = self.apply_on_device(parts.map(|part| Tensor::cat(part, 0)));
-        let mut start = 0;
-        for (name, len) in names.iter().zip(lens) {
-            let [flat, first, second] =
-                moved.each_ref().map(|all| all.clone().narrow(0, start, len));
-            params.0.get_mut(name).expect("asked before").flat = flat;
-            moments.first.insert(name.clone(), first);
-            moments.second.insert(name.clone(), second);
-            start += len;
+    /// Parameter, gradient and both moments to parameter and both moments.
+    fn apply(&self, tensors: [Tensor<1>; 4]) -> [Tensor<1>; 3] {
+        if tensors[0].device() == Device::flex() {
+            self.apply_on_host(tensors)
+        } else {
+            self.apply_on_device(tensors)
         }
     }
 
-    /// Parameter, gradient and both moments to parameter and both moments.
     fn apply_on_device(&self, [param, gradient, first, second]: [Tensor<1>; 4]) -> [Tensor<1>; 3] {
         let gradient = gradient * self.gradient_factor;
         let first = first.clone() + (gradient.clone() - first) * self.first_share;
@@ -163,7 +121,7 @@ impl Step {
         [param, first, second]
     }
 
-    /// The same on the CPU, in one pass over the buffers, which are reused.
+    /// The same in one pass over the buffers, which are reused.
     fn apply_on_host(&self, tensors: [Tensor<1>; 4]) -> [Tensor<1>; 3] {
         const CHUNK: usize = 1 << 14;
         let device = tensors[0].device();
@@ -238,49 +196,6 @@ mod tests {
         for (a, b) in host.iter().zip(&device) {
             assert!((a.clone() - b.clone()).abs().max().into_scalar::<f32>() < 1e-6);
         }
-    }
-
-    #[test]
-    fn parameters_moved_together_move_as_they_do_alone() {
-        let numbers = Step {
-            gradient_factor: 0.7,
-            shrink: 0.999,
-            first_share: 0.1,
-            beta2: 0.95,
-            second_share: 0.05,
-            root_correction: 0.3,
-            eps: 1e-8,
-            rate: 0.01,
-        };
-        let wave = |k: f32, len: u16| {
-            tensor(&(0..len).map(|i| (f32::from(i) * k).sin()).collect::<Vec<_>>())
-        };
-        let lens = [("a", 7), ("b", 40), ("c", 5)];
-        let all = |k: f32| -> BTreeMap<String, Tensor<1>> {
-            lens.iter().map(|(name, len)| ((*name).to_owned(), wave(k, *len))).collect()
-        };
-        let param = |flat: Tensor<1>| Param { shape: flat.dims().to_vec(), flat };
-        let mut params =
-            Params(all(0.3).into_iter().map(|(name, flat)| (name, param(flat))).collect());
-        let second = all(1.3).into_iter().map(|(name, x)| (name, x.abs())).collect();
-        let mut moments = Moments { first: all(1.1), second };
-        // The first has no moments yet, the last no gradient.
-        moments.first.remove("a");
-        moments.second.remove("a");
-        let (before, known) = (params.clone(), moments.clone());
-        let names = ["a", "b"].map(str::to_owned);
-        numbers.apply_together(&names, &mut params, &mut all(0.7), &mut moments);
-        for name in names {
-            let flat = before.0[&name].flat.clone();
-            let [first, second] = known.clone().take(&name, &flat);
-            let alone = numbers.apply_on_device([flat, all(0.7)[&name].clone(), first, second]);
-            let found = [&params.0[&name].flat, &moments.first[&name], &moments.second[&name]];
-            for (found, alone) in found.into_iter().zip(&alone) {
-                assert_eq!(values(found), values(alone), "{name}");
-            }
-        }
-        assert_eq!(values(&params.0["c"].flat), values(&before.0["c"].flat));
-        assert_eq!(values(&moments.first["c"]), values(&known.first["c"]));
     }
 
     #[test]

@@ -47,7 +47,7 @@ const ALIGNMENT: usize = 16;
 
 impl Product for CubeBackend {
     fn product(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>) -> FloatTensor<Self> {
-        if let Some(out) = nvidia::product(&lhs, &rhs, 1.0) {
+        if let Some(out) = nvidia::product(&lhs, &rhs) {
             return out;
         }
         for strategy in strategies(&lhs, &rhs) {
@@ -79,34 +79,6 @@ impl Product for CubeBackend {
             .unwrap_or_else(|| Self::float_add(sum, Self::product(lhs, rhs)))
     }
 
-    fn adapted(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
-        scale: f64,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let low = scaled(&x, &Self::float_transpose(a), scale);
-        let y = Self::affine(x, weight, bias);
-        (Self::product_onto(y, low.clone(), Self::float_transpose(b)), low)
-    }
-
-    fn adapted_grads(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
-        low: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-        scale: f64,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let of_low = scaled(&grad, &b, scale);
-        let dx = Self::product_onto(Self::product(grad.clone(), weight), of_low.clone(), a);
-        let da = Self::product(Self::float_transpose(of_low), x);
-        (dx, da, Self::product(Self::float_transpose(grad), low))
-    }
-
     fn convolved(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -128,14 +100,6 @@ impl Product for CubeBackend {
             .or_else(|_| run(ConvStrategy::Direct))
             .expect("the direct kernel takes any convolution")
     }
-}
-
-/// `factor lhs rhs`.
-fn scaled(lhs: &CubeTensor, rhs: &CubeTensor, factor: f64) -> CubeTensor {
-    nvidia::product(lhs, rhs, factor).unwrap_or_else(|| {
-        let product = CubeBackend::product(lhs.clone(), rhs.clone());
-        CubeBackend::float_mul_scalar(product, factor.into())
-    })
 }
 
 /// What is tried, the best first.
@@ -206,11 +170,11 @@ impl BlockedAttention for CubeBackend {
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         rows: usize,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        if let Some(found) = nvidia::attention(&q, &k, &v) {
-            return found;
+    ) -> FloatTensor<Self> {
+        if let Some(out) = nvidia::attention(&q, &k, &v) {
+            return out;
         }
-        let out = blocked::forward::<Self>([&q, &k, &v], rows, |q, k, v| {
+        blocked::forward::<Self>([&q, &k, &v], rows, |q, k, v| {
             const PLANES: u8 = 8;
             let tiles = BlackboxAcceleratedStrategy { num_planes: PLANES, seq_q: 1, seq_kv: 1 };
             let strategy = AttentionStrategy::FlashBlackboxAccelerated(tiles);
@@ -218,8 +182,7 @@ impl BlockedAttention for CubeBackend {
             attention(q.clone(), k.clone(), v.clone(), None, None, options, strategy)
                 // Of another size, or on a card without its instructions.
                 .unwrap_or_else(|_| blocked::mixed::<Self>(&q, &k, v))
-        });
-        (out, blocked::nothing_kept::<Self>(&q))
+        })
     }
 
     fn attention_grads(
@@ -227,14 +190,11 @@ impl BlockedAttention for CubeBackend {
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         output: FloatTensor<Self>,
-        kept: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         rows: usize,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let inputs = [&q, &k, &v];
-        let found = nvidia::attention_grads(inputs, [&output, &kept, &grad]);
-        let [dq, dk, dv] =
-            found.unwrap_or_else(|| blocked::backward::<Self>(inputs, &output, &grad, rows));
-        (dq, dk, dv)
+    ) -> FloatTensor<Self> {
+        nvidia::attention_grads([&q, &k, &v], &output, &grad).unwrap_or_else(|| {
+            Self::float_cat(blocked::backward::<Self>([&q, &k, &v], &output, &grad, rows).into(), 2)
+        })
     }
 }

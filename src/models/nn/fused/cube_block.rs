@@ -4,13 +4,8 @@ use burn::backend::tensor::FloatTensor;
 use burn_cubecl::CubeBackend;
 
 use super::{
-    formulas,
-    gelu::Gelu,
-    modulation::Modulation,
-    nvidia::block,
-    root_norm::RootNorm,
+    formulas, gelu::Gelu, modulation::Modulation, nvidia::block, root_norm::RootNorm,
     rotation::Rotation,
-    token_modulation::{self, TokenModulation},
 };
 
 type Float = FloatTensor<CubeBackend>;
@@ -130,28 +125,5 @@ impl RootNorm for CubeBackend {
             let [dx, _] = formulas::root_norm_grad::<Self>([&x, &weight], eps, &grad, wanted);
             dx.expect("it is wanted")
         })
-    }
-}
-
-impl TokenModulation for CubeBackend {
-    fn fused_scale_shift(x: Float, table: Float, shift: usize, scale: usize) -> Float {
-        block::scale_shift([&x, &table], Some(shift), scale).unwrap_or_else(|| {
-            token_modulation::scale_shifted::<Self>(&x, &table, Some(shift), scale)
-        })
-    }
-
-    fn fused_scale_shift_grad(grad: Float, table: Float, scale: usize) -> Float {
-        block::scale_shift([&grad, &table], None, scale)
-            .unwrap_or_else(|| token_modulation::scale_shifted::<Self>(&grad, &table, None, scale))
-    }
-
-    fn fused_gate_onto(x: Float, y: Float, table: Float, gate: usize) -> Float {
-        block::gate_onto([&x, &y, &table], gate)
-            .unwrap_or_else(|| token_modulation::gated::<Self>(Some(&x), &y, &table, gate))
-    }
-
-    fn fused_gate_grad(grad: Float, table: Float, gate: usize) -> Float {
-        block::gate_grad([&grad, &table], gate)
-            .unwrap_or_else(|| token_modulation::gated::<Self>(None, &grad, &table, gate))
     }
 }

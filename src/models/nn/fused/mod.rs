@@ -35,7 +35,6 @@ mod tape;
 mod term;
 #[cfg(test)]
 mod testing;
-mod token_modulation;
 mod upsampling;
 
 use burn::tensor::{DType, Device, Tensor};
@@ -45,10 +44,9 @@ pub use attention_kernels::MAX_SCORES;
 pub use blocked::{block_rows, blocked_attention};
 pub use gelu::gelu_tanh;
 pub use modulation::{gated_add, norm_modulate};
-pub use product::{adapted, affine, convolved, product};
+pub use product::{affine, convolved, product, product_onto};
 pub use root_norm::root_norm;
 pub use rotation::{norm_rotate, rotate, swap_table};
-pub use token_modulation::{gate_onto, scale_shift};
 
 /// Whether the operations of this module apply to `x`.
 pub fn applies<const D: usize>(x: &Tensor<D>) -> bool {

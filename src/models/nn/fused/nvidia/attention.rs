@@ -2,10 +2,9 @@
 
 use std::f32::consts::LOG2_E;
 
-use burn::{backend::ops::FloatTensorOps, tensor::DType};
+use burn::tensor::DType;
 use burn_cubecl::{
-    CubeBackend, kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype,
-    tensor::CubeTensor,
+    kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor,
 };
 
 use super::{
@@ -62,57 +61,63 @@ impl Sizes {
     }
 }
 
-/// Softmax of `q k^T / 8`, times `v`, and the levels of its rows; nothing where the kernels are not made
-/// for it.
-pub fn attention(
-    q: &CubeTensor,
-    k: &CubeTensor,
-    v: &CubeTensor,
-) -> Option<(CubeTensor, CubeTensor)> {
+/// Softmax of `q k^T / 8`, times `v`; nothing where the kernels are not made for it.
+pub fn attention(q: &CubeTensor, k: &CubeTensor, v: &CubeTensor) -> Option<CubeTensor> {
     let sizes = Sizes::of(q, k, v)?;
     let [q, k, v] = [q, k, v].map(readable);
-    let out = empty_by_token(&q);
-    let levels = empty(&q, q.meta.shape().to_vec()[..3].to_vec(), DType::F32);
-    let done = on_device([&q, &k, &v, &out, &levels], |[q_at, k_at, v_at, out_at, levels]| {
-        let at = [q_at, k_at, v_at, out_at];
+    let out = empty(&q, q.meta.shape().to_vec(), DType::BF16);
+    let done = on_device([&q, &k, &v, &out], |at| {
         aligned(&at)?;
-        let views = views([&q, &k, &v, &out], at).into_iter();
+        let views = views([&q, &k, &v, &out], at);
         launch(vec![Launch {
             kernel: c"attention",
             blocks: sizes.blocks(sizes.queries, 2 * ROWS),
-            arguments: views.chain([Argument::Address(levels)]).chain(sizes.counts()).collect(),
+            arguments: views.into_iter().chain(sizes.counts()).collect(),
         }])
     });
-    told(done, &sizes).then_some((out, levels))
+    told(done, &sizes).then_some(out)
 }
 
-/// The gradients with respect to `q`, `k` and `v`, from the output, its levels and its gradient.
+/// The gradients with respect to `q`, `k` and `v` behind each other along their rows.
 pub fn attention_grads(
     [q, k, v]: [&CubeTensor; 3],
-    [out, levels, grad]: [&CubeTensor; 3],
-) -> Option<[CubeTensor; 3]> {
+    out: &CubeTensor,
+    grad: &CubeTensor,
+) -> Option<CubeTensor> {
     let sizes = Sizes::of(q, k, v)?;
     let like_q = |x: &CubeTensor| x.dtype == q.dtype && x.meta.shape() == q.meta.shape();
-    let known =
-        levels.dtype == DType::F32 && levels.meta.shape().to_vec() == q.meta.shape().to_vec()[..3];
-    if !like_q(out) || !like_q(grad) || !known {
+    if !like_q(out) || !like_q(grad) {
         return None;
     }
     let [q, k, v, out, grad] = [q, k, v, out, grad].map(readable);
-    let levels = into_contiguous(levels.clone());
-    let means = empty(&q, levels.meta.shape().to_vec(), DType::F32);
-    // Values are not rotated, so their gradient goes back to tokens as it is.
-    let [dq, dk] = [&q, &k].map(|x| empty(x, x.meta.shape().to_vec(), DType::BF16));
-    let dv = empty_by_token(&v);
-    let all = [&q, &k, &v, &out, &grad, &dq, &dk, &dv, &levels, &means];
+    let [batch, heads] = [q.meta.shape()[0], q.meta.shape()[1]];
+    let rows = sizes.queries + 2 * sizes.keys;
+    let found = empty(&q, vec![batch, heads, rows, HEAD], DType::BF16);
+    let [levels, means] =
+        [(); 2].map(|()| empty(&q, vec![batch, heads, sizes.queries], DType::F32));
+    let all = [&q, &k, &v, &out, &grad, &found, &levels, &means];
     let done = on_device(all, |at| {
         aligned(&at)?;
         let [.., levels, means] = at.map(Argument::Address);
-        let viewed = [&q, &k, &v, &out, &grad, &dq, &dk, &dv];
-        let [q, k, v, out, grad, dq, dk, dv] = views(viewed, std::array::from_fn(|i| at[i]));
+        let given = [0, 1, 2, 3, 4, 5].map(|i| at[i]);
+        let [q, k, v, out, grad, found] = views([&q, &k, &v, &out, &grad, &found], given);
+        let behind = |rows: usize| match found {
+            Argument::View(view) => {
+                let bytes = rows * HEAD * DType::BF16.size();
+                Argument::View(View { address: view.address + bytes as u64, ..view })
+            }
+            other => other,
+        };
+        let (dq, dk) = (behind(0), behind(sizes.queries));
+        let dv = behind(sizes.queries + sizes.keys);
         let arguments = |own: &[Argument]| own.iter().copied().chain(sizes.counts()).collect();
         let [heads, queries, ..] = sizes.counts();
         launch(vec![
+            Launch {
+                kernel: c"attention_levels",
+                blocks: sizes.blocks(sizes.queries, 2 * ROWS),
+                arguments: arguments(&[q, k, levels]),
+            },
             Launch {
                 kernel: c"attention_means",
                 blocks: sizes.blocks(sizes.queries, WARPS),
@@ -130,14 +135,7 @@ pub fn attention_grads(
             },
         ])
     });
-    told(done, &sizes).then_some([dq, dk, dv])
-}
-
-/// A tensor like `[B, heads, S, D]` whose tokens lie together, as what follows reads them.
-fn empty_by_token(like: &CubeTensor) -> CubeTensor {
-    let dims = like.meta.shape();
-    let made = empty(like, vec![dims[0], dims[2], dims[1], dims[3]], DType::BF16);
-    CubeBackend::float_swap_dims(made, 1, 2)
+    told(done, &sizes).then_some(found)
 }
 
 fn empty(like: &CubeTensor, shape: Vec<usize>, dtype: DType) -> CubeTensor {

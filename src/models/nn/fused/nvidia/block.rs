@@ -122,54 +122,6 @@ pub fn gated_grad([grad, chunks]: [&CubeTensor; 2], text_len: usize) -> Option<C
     })
 }
 
-/// The sizes of `[B, S, D]` beside a table `[B, N, rows, D]`: rows, tokens, groups, rows of the table, width.
-fn tabled(x: &CubeTensor, table: &CubeTensor) -> Option<[i32; 5]> {
-    let [rows, width] = rows(x)?;
-    let [batch, tokens, _]: [usize; 3] = x.meta.shape().to_vec().try_into().ok()?;
-    let [of, groups, entries, wide]: [usize; 4] = table.meta.shape().to_vec().try_into().ok()?;
-    let fits = of == batch && wide == width as usize && groups > 0 && tokens % groups == 0;
-    let small = |size: usize| i32::try_from(size).ok();
-    let sizes = [rows, small(tokens)?, small(groups)?, small(entries)?, width];
-    (fits && x.dtype == DType::BF16 && table.dtype == DType::F32).then_some(sizes)
-}
-
-/// See [`scale_shift`](super::super::scale_shift); without a shift, its gradient.
-pub fn scale_shift(
-    [x, table]: [&CubeTensor; 2],
-    shift: Option<usize>,
-    scale: usize,
-) -> Option<CubeTensor> {
-    let [rows, tokens, groups, entries, width] = tabled(x, table)?;
-    let shift = shift.map_or(-1, |index| index as i32);
-    run(c"scale_shift", [x, table], x.meta.shape().clone(), rows, |at: [Argument; 3]| {
-        let sizes = [tokens, groups, entries, width, shift, scale as i32];
-        at.into_iter().chain(counts(sizes)).collect()
-    })
-}
-
-/// See [`gate_onto`](super::super::gate_onto).
-pub fn gate_onto([x, y, table]: [&CubeTensor; 3], gate: usize) -> Option<CubeTensor> {
-    let [rows, tokens, groups, entries, width] = tabled(y, table)?;
-    if !are(DType::BF16, &[x]) || x.meta.shape() != y.meta.shape() {
-        return None;
-    }
-    run(c"gate_onto", [x, y, table], y.meta.shape().clone(), rows, |at: [Argument; 4]| {
-        let sizes = [tokens, groups, entries, width, gate as i32];
-        at.into_iter().chain(counts(sizes)).collect()
-    })
-}
-
-/// The gradient with respect to `y`.
-pub fn gate_grad([grad, table]: [&CubeTensor; 2], gate: usize) -> Option<CubeTensor> {
-    let [rows, tokens, groups, entries, width] = tabled(grad, table)?;
-    run(c"gate_onto", [grad, table], grad.meta.shape().clone(), rows, |at: [Argument; 3]| {
-        // Nothing is added to.
-        let none = [Argument::Address(0)].into_iter();
-        let sizes = [tokens, groups, entries, width, gate as i32];
-        none.chain(at).chain(counts(sizes)).collect()
-    })
-}
-
 /// The weight of a norm as a vector in bf16, or as the only value in f32.
 fn weights(weight: &CubeTensor, width: i32, at: Argument) -> Option<[Argument; 2]> {
     let nothing = Argument::Address(0);

@@ -73,14 +73,9 @@ pub enum Added {
     Sum(u64),
 }
 
-/// Queues `out = alpha lhs rhs` and what is added to it on the current device, for operands at these addresses of
+/// Queues `out = lhs rhs` and what is added to it on the current device, for operands at these addresses of
 /// its memory.
-pub fn multiply(
-    product: Product,
-    [lhs, rhs, out]: [u64; 3],
-    alpha: f32,
-    added: Added,
-) -> Result<(), String> {
+pub fn multiply(product: Product, [lhs, rhs, out]: [u64; 3], added: Added) -> Result<(), String> {
     let device = queue::current()?;
     let mut libraries = LIBRARIES.lock().unwrap_or_else(PoisonError::into_inner);
     let library = match libraries.entry(device) {
@@ -99,6 +94,7 @@ pub fn multiply(
         .map_err(|error| error.to_string())?;
     }
     let (sum, beta) = if let Added::Sum(sum) = added { (sum, 1.0f32) } else { (out, 0.0) };
+    let alpha = 1.0f32;
     library.queue.in_order(|| {
         // BLAS stores by columns: what is asked of it is `out^T = rhs^T lhs^T`.
         // SAFETY: the layouts of the plan are those of the operands, which the caller holds; scalars are

@@ -18,12 +18,10 @@ use super::{
 /// Owns the device's memory.
 type Server = <CudaRuntime as Runtime>::Server;
 
-/// `factor lhs rhs` over the last two axes, or nothing if the library does not take it.
-pub fn product(lhs: &CubeTensor, rhs: &CubeTensor, factor: f64) -> Option<CubeTensor> {
+/// `lhs rhs` over the last two axes, or nothing if the library does not take it.
+pub fn product(lhs: &CubeTensor, rhs: &CubeTensor) -> Option<CubeTensor> {
     let Prepared { product, lhs, rhs, out } = Prepared::new(lhs, rhs)?;
-    let done = on_device([&lhs, &rhs, &out], |at| {
-        cublas::multiply(product, at, factor as f32, Added::Nothing)
-    });
+    let done = on_device([&lhs, &rhs, &out], |at| cublas::multiply(product, at, Added::Nothing));
     told(done, &product).then_some(out)
 }
 
@@ -41,7 +39,7 @@ pub fn product_and_bias(
     let bias = into_contiguous(bias.clone());
     let done = on_device([&lhs, &rhs, &out, &bias], |[lhs, rhs, out, bias]| {
         aligned(&[bias])?;
-        cublas::multiply(product, [lhs, rhs, out], 1.0, Added::Bias(bias))
+        cublas::multiply(product, [lhs, rhs, out], Added::Bias(bias))
     });
     told(done, &product).then_some(out)
 }
@@ -56,7 +54,7 @@ pub fn product_onto(sum: &CubeTensor, lhs: &CubeTensor, rhs: &CubeTensor) -> Opt
     let done = on_device([&lhs, &rhs, &out, sum], |[lhs, rhs, out, sum]| {
         // The plan is for the alignment of the output.
         aligned(&[sum])?;
-        cublas::multiply(product, [lhs, rhs, out], 1.0, Added::Sum(sum))
+        cublas::multiply(product, [lhs, rhs, out], Added::Sum(sum))
     });
     told(done, &product).then_some(out)
 }
