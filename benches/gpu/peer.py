@@ -16,10 +16,11 @@ TARGETS = {"qkvo": ["to_q", "to_k", "to_v", "to_out.0"],
 
 
 class Side:
-    def __init__(self, device, size, out, budget=4.0):
+    def __init__(self, device, size, out, budget=4.0, compiled=True):
         self.budget = budget
         self.device, self.size, self.out = torch.device(device), size, pathlib.Path(out)
         self.gpu = self.device.type == "cuda"
+        self.compiled = compiled and self.gpu
         self.dtype = torch.bfloat16 if self.gpu else torch.float32
         self.key = self.model = None
 
@@ -167,8 +168,13 @@ class Side:
     def forward(self, case):
         given = self.inputs(case)
         run = lambda model, dtype: self.predict(case, model, **given, dtype=dtype)
-        compiled = (lambda model: model.compile_repeated_blocks()) if self.gpu else None
-        return self.simple(case, "transformer", "out", run, compiled)
+        return self.simple(case, "transformer", "out", run, self.compile if self.compiled else None)
+
+    @staticmethod
+    def compile(model):
+        """Compiles the block that all layers repeat; diffusers names it for some models only."""
+        for block in model.transformer_blocks:
+            block.compile()
 
     def sample(self, case):
         import diffusers
@@ -276,10 +282,10 @@ class Side:
             self.write(case, found, reference)
             del reference
         del found
-        if self.gpu:
+        if self.compiled:
             del model, factors
             model, factors = self.adapted(case)
-            model.train().compile_repeated_blocks()
+            self.compile(model.train())
             figures |= self.variants(dict(compiled=self.trainer(case, model, factors, given, target)))
         return dict(variants=figures, loss=loss)
 
@@ -294,8 +300,9 @@ def main():
     parser.add_argument("--out", default=".")
     parser.add_argument("--cases")
     parser.add_argument("--budget", type=float, default=4.0)
+    parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile, which takes minutes")
     args = parser.parse_args()
-    side = Side(args.device, args.size, args.out, args.budget)
+    side = Side(args.device, args.size, args.out, args.budget, not args.no_compile)
     # The reference in f32 is no reference in TF32.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     for case in TABLE["cases"]:

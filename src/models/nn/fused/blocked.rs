@@ -5,7 +5,7 @@
 //! the probabilities of one block after the other again. Products are of the inputs' type, softmax is
 //! in f32. All of it is made of backend operations, so the CPU can prove what a GPU computes.
 
-#[cfg(any(test, feature = "cuda"))]
+#[cfg(feature = "cuda")]
 use burn::tensor::Shape;
 use burn::{
     backend::{
@@ -72,7 +72,7 @@ pub trait BlockedAttention: Product {
 }
 
 /// The shape of all three gradients together.
-#[cfg(any(test, feature = "cuda"))]
+#[cfg(feature = "cuda")]
 fn grads_shape(q: &Shape, k: &Shape) -> Shape {
     let mut dims = q.to_vec();
     dims[2] += 2 * k[2];

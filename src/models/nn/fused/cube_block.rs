@@ -82,7 +82,6 @@ impl Rotation for CubeBackend {
     fn fused_norm_rotate_grad(
         x: Float,
         gamma: Float,
-        beta: Float,
         cos: Float,
         sin: Float,
         swap: Float,
@@ -90,7 +89,7 @@ impl Rotation for CubeBackend {
         eps: f64,
     ) -> Float {
         block::norm_rotate_grad([&x, &gamma, &cos, &sin, &grad], eps).unwrap_or_else(|| {
-            let inputs = [&x, &gamma, &beta, &cos, &sin, &swap];
+            let inputs = [&x, &gamma, &gamma, &cos, &sin, &swap];
             let wanted = [true, false, false];
             let [dx, ..] = formulas::norm_rotate_grad::<Self>(inputs, eps, grad, wanted);
             dx.expect("it is wanted")

@@ -90,14 +90,14 @@ pub trait Rotation: Product {
     fn fused_norm_rotate_grad(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
-        beta: FloatTensor<Self>,
         cos: FloatTensor<Self>,
         sin: FloatTensor<Self>,
         swap: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         eps: f64,
     ) -> FloatTensor<Self> {
-        let inputs = [&x, &gamma, &beta, &cos, &sin, &swap];
+        // What is added to the norm has no part in it, so anything of its shape does.
+        let inputs = [&x, &gamma, &gamma, &cos, &sin, &swap];
         let wanted = [true, false, false];
         let [dx, ..] = formulas::norm_rotate_grad::<Self>(inputs, eps, grad, wanted);
         dx.expect("it is wanted")
@@ -131,8 +131,8 @@ pub trait RotationGrad: Rotation {
         wanted: [bool; 3],
     ) -> InputGradients<Self, 3> {
         if wanted == [true, false, false] {
-            let [x, gamma, beta, cos, sin, swap] = inputs;
-            let dx = Self::fused_norm_rotate_grad(x, gamma, beta, cos, sin, swap, grad, eps);
+            let [x, gamma, _, cos, sin, swap] = inputs;
+            let dx = Self::fused_norm_rotate_grad(x, gamma, cos, sin, swap, grad, eps);
             return [Some(dx), None, None];
         }
         formulas::norm_rotate_grad::<Self>(inputs.each_ref(), eps, grad, wanted)

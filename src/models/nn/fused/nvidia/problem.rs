@@ -151,9 +151,9 @@ mod tests {
     #[test]
     fn vectors_are_matrices() {
         let row = operand(&[1, 5], &[1, 1]).unwrap();
-        assert_eq!([row.by_column as usize, row.leading], [0, 5]);
+        assert_eq!((row.by_column, row.leading), (false, 5));
         let column = operand(&[5, 1], &[1, 1]).unwrap();
-        assert_eq!([column.by_column as usize, column.leading], [0, 1]);
+        assert_eq!((column.by_column, column.leading), (false, 1));
         // Every second element of a row.
         assert_eq!(operand(&[3, 5], &[10, 2]), None);
         // An axis that repeats what it has.
@@ -163,8 +163,12 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_no_product() {
         let of = |shape: [usize; 3]| operand(&shape, &[shape[1] * shape[2], shape[2], 1]).unwrap();
-        let product =
-            |lhs, rhs, out| Product::new(Element::BF16, of(lhs), of(rhs), of(out)).is_some();
+        let product = |lhs, rhs, out| {
+            let [a, b, c] = [Element::F32, Element::F16, Element::BF16]
+                .map(|element| Product::new(element, of(lhs), of(rhs), of(out)).is_some());
+            assert_eq!([a, b], [c; 2]);
+            c
+        };
         assert!(product([2, 3, 4], [2, 4, 5], [2, 3, 5]));
         assert!(!product([2, 3, 4], [2, 3, 5], [2, 3, 5]));
         assert!(!product([2, 3, 4], [1, 4, 5], [2, 3, 5]));
