@@ -23,7 +23,7 @@ def checked(result):
     return result[1] if len(result) == 2 else result[1:]
 
 
-def compile():
+def load_kernels():
     source = "".join((SOURCES / name).read_text() for name in ("common.cu", "attention.cu"))
     program = checked(nvrtc.nvrtcCreateProgram(source.encode(), b"attention.cu", 0, [], []))
     checked(nvrtc.nvrtcCompileProgram(program, 1, [b"--gpu-architecture=compute_80"]))
@@ -90,7 +90,7 @@ def milliseconds(call, repeats=10):
 
 
 def main():
-    module = compile()
+    module = load_kernels()
     torch.manual_seed(0)
     for batch, heads, queries, keys in SIZES:
         # Heads between tokens, as a transformer has them.

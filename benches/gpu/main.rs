@@ -17,6 +17,7 @@ use std::{
 
 use cases::{Case, Table};
 use serde_json::{Value, json};
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use work::{Repeats, Work};
 
 struct Args {
@@ -78,7 +79,9 @@ fn attempt(case: &Case, work: &mut Work<'_>) -> Value {
 fn main() {
     // What goes by slower kernels is told here: RUST_LOG=pipe=debug.
     tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_env_filter(
+            EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy(),
+        )
         .with_writer(std::io::stderr)
         .init();
     let args = Args::parse().unwrap_or_else(|error| panic!("{error}"));

@@ -5,7 +5,7 @@
 # There: python -m pip install -q --no-index --no-deps --target /tmp/site FOLDER/*.whl
 #        xz -dc FOLDER/gpu.xz > /tmp/gpu && chmod +x /tmp/gpu
 #        PYTHONPATH=/tmp/site python benches/gpu/run.py --binary /tmp/gpu
-# CUDA's headers and NVRTC must be there too: CUDA_PATH says where, if it is not /usr/local/cuda.
+# CUDA's headers and NVRTC must be there too, and for speed cuBLASLt and cuDNN, as PyTorch brings them: CUDA_PATH says where, if it is not /usr/local/cuda.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 folder=${1:-target/gpu-pack}

@@ -216,6 +216,7 @@ def main():
     parser.add_argument("--name", help="of the two files; by default the date and the device")
     parser.add_argument("--budget", type=float, default=4.0, help="seconds that one variant is repeated for")
     parser.add_argument("--cache", help="our kernels of an earlier run; by default none, so that first calls are cold")
+    parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile, which takes minutes")
     parser.add_argument("--minutes", type=float, default=9.5, help="for all of it")
     args = parser.parse_args()
     args.until, args.gpu = time.monotonic() + 60 * args.minutes, args.device != "cpu"
@@ -225,9 +226,13 @@ def main():
         args.work = work
         # An empty cache, so that what is measured first is measured cold.
         env = os.environ | dict(XDG_CACHE_HOME=args.cache or str(pathlib.Path(work) / "cache"))
+        # cuBLASLt and cuDNN as PyTorch's packages bring them, behind what the user names.
+        libraries = pathlib.Path(torch.__file__).parents[1].glob("nvidia/*/lib")
+        env["LD_LIBRARY_PATH"] = ":".join(filter(None, [os.environ.get("LD_LIBRARY_PATH"), *map(str, libraries)]))
         ours = run_side([binary], names, args, env, log)
         again = run_side([binary], [n for n in names if CASES[n].get("again")], args, env, log)
-        theirs = run_side([sys.executable, str(HERE / "peer.py")], names, args, os.environ, log)
+        peer_command = [sys.executable, str(HERE / "peer.py"), *(["--no-compile"] if args.no_compile else [])]
+        theirs = run_side(peer_command, names, args, os.environ, log)
         peaks = ceilings(args.device, args.gpu)
         rows = [summary(n, ours.get(n, {}), theirs.get(n, {}), again.get(n, {}), args, peaks) for n in names]
     device = torch.cuda.get_device_name(args.device) if args.gpu else f"CPU ({os.cpu_count()} threads)"

@@ -354,7 +354,7 @@ pub trait Denoiser: Send + Sync {
     fn num_blocks(&self) -> usize;
 
     /// Applies block `index`. It changes the first tensor alone; the others are what every block takes, and
-    /// come out as they went in.
+    /// come out as they went in: training with recomputation panics where they do not.
     fn block(&self, index: usize, hidden: Vec<Tensor<3>>, input: &DenoiserInput) -> Vec<Tensor<3>>;
 
     /// Projects to the prediction, in the shape of `input.latents`.

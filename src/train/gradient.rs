@@ -120,6 +120,8 @@ fn by_block(build: &Build<'_>, params: &Params, batch: &Batch) -> Result<Gradien
     // trained: with an adapter of the blocks nothing did.
     let wanted: Vec<bool> =
         begun.iter().enumerate().map(|(i, x)| i == 0 || x.is_tracked()).collect();
+    // Without a tape there is nothing to come back for.
+    let begun = if begun.iter().any(Tensor::is_tracked) { begun } else { Vec::new() };
     let mut gradients = Gradients::default();
 
     let hidden = on_tape(inputs.pop().expect("begin gave one"), &wanted);

@@ -324,6 +324,17 @@ fn only_the_command_line_and_reports_print() {
     assert!(found.is_empty(), "the library does not print:\n{}", found.join("\n"));
 }
 
+/// The lint is denied, which any file could lift, because the libraries of GPUs are called somewhere.
+#[test]
+fn unsafe_code_is_where_libraries_of_gpus_are_called() {
+    let found: Vec<_> = sources()
+        .iter()
+        .filter(|source| !source.path.starts_with("models/nn/fused/nvidia"))
+        .flat_map(|source| source.find(&["unsafe {", "unsafe fn", "unsafe impl", "(unsafe_code"]))
+        .collect();
+    assert!(found.is_empty(), "unsafe code in:\n{}", found.join("\n"));
+}
+
 #[test]
 fn files_and_pixels_know_no_tensors() {
     let found: Vec<_> = sources()

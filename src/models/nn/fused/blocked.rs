@@ -5,7 +5,7 @@
 //! the probabilities of one block after the other again. Products are of the inputs' type, softmax is
 //! in f32. All of it is made of backend operations, so the CPU can prove what a GPU computes.
 
-#[cfg(feature = "cuda")]
+#[cfg(any(test, feature = "cuda"))]
 use burn::tensor::Shape;
 use burn::{
     backend::{
@@ -72,7 +72,7 @@ pub trait BlockedAttention: Product {
 }
 
 /// The shape of all three gradients together.
-#[cfg(feature = "cuda")]
+#[cfg(any(test, feature = "cuda"))]
 fn grads_shape(q: &Shape, k: &Shape) -> Shape {
     let mut dims = q.to_vec();
     dims[2] += 2 * k[2];
@@ -279,6 +279,15 @@ mod tests {
                 assert!(error < 2e-2, "{rows} rows: {error}");
             }
         }
+    }
+
+    /// With other numbers of keys than of queries, as towards a text.
+    #[test]
+    fn gradients_lie_behind_each_other() {
+        let shaped = |len: usize| random::<4>([2, 3, len, 16]).into_dispatch();
+        let [q, k, v, out, grad] = [7, 5, 5, 7, 7].map(shaped);
+        let found = Tensor::<4>::from_dispatch(Dispatch::attention_grads(q, k, v, out, grad, 8));
+        assert_eq!(grads_shape(&[2, 3, 7, 16].into(), &[2, 3, 5, 16].into()), found.shape());
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub fn product<const D: usize>(lhs: Tensor<D>, rhs: Tensor<D>) -> Tensor<D> {
     Tensor::from_dispatch(Dispatch::product(lhs.into_dispatch(), rhs.into_dispatch()))
 }
 
-/// `x W^T + b` of `[rows, in]`, with a weight `[out, in]`.
+/// `x W^T + b` of `[rows, in]` with a weight `[out, in]`: `[rows, out]`.
 pub fn affine(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
     Tensor::from_dispatch(Dispatch::affine(
         x.into_dispatch(),
@@ -33,7 +33,7 @@ pub fn affine(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
     ))
 }
 
-/// `sum + lhs rhs` of matrices.
+/// `sum + lhs rhs` of matrices, `[rows, columns]`.
 pub fn product_onto(sum: Tensor<2>, lhs: Tensor<2>, rhs: Tensor<2>) -> Tensor<2> {
     Tensor::from_dispatch(Dispatch::product_onto(
         sum.into_dispatch(),
@@ -119,7 +119,7 @@ fn convolved_shape(
     [x[0], weight[0], frames, space(3), space(4)].into()
 }
 
-/// A vector beside rows.
+/// A vector `[D]` beside rows, `[1, D]`.
 pub fn as_row<B: Backend>(vector: FloatTensor<B>) -> FloatTensor<B> {
     let len = vector.shape()[0];
     B::float_reshape(vector, [1, len].into())

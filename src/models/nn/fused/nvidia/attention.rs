@@ -1,4 +1,5 @@
 //! Attention in tiles, without a score that is written down: `cuda/attention.cu`.
+#![expect(unsafe_code, reason = "kernels take addresses of tensors, which are held here")]
 
 use std::f32::consts::LOG2_E;
 
@@ -69,11 +70,13 @@ pub fn attention(q: &CubeTensor, k: &CubeTensor, v: &CubeTensor) -> Option<CubeT
     let done = on_device([&q, &k, &v, &out], |at| {
         aligned(&at)?;
         let views = views([&q, &k, &v, &out], at);
-        launch(vec![Launch {
+        let attention = Launch {
             kernel: c"attention",
             blocks: sizes.blocks(sizes.queries, 2 * ROWS),
             arguments: views.into_iter().chain(sizes.counts()).collect(),
-        }])
+        };
+        // SAFETY: the tensors are held, and of these sizes.
+        unsafe { launch(vec![attention]) }
     });
     told(done, &sizes).then_some(out)
 }
@@ -112,7 +115,7 @@ pub fn attention_grads(
         let dv = behind(sizes.queries + sizes.keys);
         let arguments = |own: &[Argument]| own.iter().copied().chain(sizes.counts()).collect();
         let [heads, queries, ..] = sizes.counts();
-        launch(vec![
+        let launches = vec![
             Launch {
                 kernel: c"attention_levels",
                 blocks: sizes.blocks(sizes.queries, 2 * ROWS),
@@ -133,7 +136,9 @@ pub fn attention_grads(
                 blocks: sizes.blocks(sizes.keys, ROWS),
                 arguments: arguments(&[q, k, v, grad, dk, dv, levels, means]),
             },
-        ])
+        ];
+        // SAFETY: the tensors are held, and of these sizes.
+        unsafe { launch(launches) }
     });
     told(done, &sizes).then_some(found)
 }
@@ -147,7 +152,8 @@ fn readable(x: &CubeTensor) -> CubeTensor {
     let strides = x.meta.strides();
     let rows = strides[..3].iter().all(|stride| stride % PIECE == 0);
     // A slice may begin anywhere.
-    let whole = x.handle.offset_start.unwrap_or(0) % (PIECE * DType::BF16.size()) as u64 == 0;
+    let whole =
+        x.handle.offset_start.unwrap_or(0).is_multiple_of((PIECE * DType::BF16.size()) as u64);
     if strides[3] == 1 && rows && whole { x.clone() } else { into_contiguous(x.clone()) }
 }
 

@@ -1,5 +1,6 @@
 //! What a transformer's block does around its products, by `cuda/block.cu`: bf16, and nothing but the
 //! gradients of activations.
+#![expect(unsafe_code, reason = "kernels take addresses of tensors, which are held here")]
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::{
@@ -31,6 +32,16 @@ fn are(dtype: DType, tensors: &[&CubeTensor]) -> bool {
     tensors.iter().all(|x| x.dtype == dtype)
 }
 
+/// Whether these are of one shape.
+fn alike(x: &CubeTensor, y: &CubeTensor) -> bool {
+    x.meta.shape() == y.meta.shape()
+}
+
+/// Whether these are vectors along the last axis.
+fn are_along(width: i32, vectors: &[&CubeTensor]) -> bool {
+    vectors.iter().all(|vector| vector.meta.shape().to_vec() == [width as usize])
+}
+
 /// Calls `kernel` on contiguous tensors, the last of which is made here, of this shape.
 fn run<const N: usize, const M: usize>(
     kernel: &'static std::ffi::CStr,
@@ -47,11 +58,13 @@ fn run<const N: usize, const M: usize>(
     let all: [&CubeTensor; M] = std::array::from_fn(|i| if i == N { &out } else { &inputs[i] });
     let done = on_device(all, |at| {
         aligned(&at)?;
-        launch(vec![Launch {
+        let launched = Launch {
             kernel,
             blocks: [blocks as u32, 1],
             arguments: arguments(at.map(Argument::Address)),
-        }])
+        };
+        // SAFETY: the tensors are held; callers have asked for their sizes.
+        unsafe { launch(vec![launched]) }
     });
     told(done, &kernel).then_some(out)
 }
@@ -72,7 +85,7 @@ pub fn norm_modulate(
 ) -> Option<CubeTensor> {
     let ([rows, width], tokens) = modulated(x, chunks)?;
     let all = [x, gamma, beta, chunks];
-    if !are(DType::BF16, &all) {
+    if !are(DType::BF16, &all) || !are_along(width, &[gamma, beta]) {
         return None;
     }
     run(c"norm_modulate", all, x.meta.shape().clone(), rows, |at: [Argument; 5]| {
@@ -88,7 +101,7 @@ pub fn norm_modulate_grad(
 ) -> Option<CubeTensor> {
     let ([rows, width], tokens) = modulated(x, chunks)?;
     let all = [x, gamma, chunks, grad];
-    if !are(DType::BF16, &all) {
+    if !are(DType::BF16, &all) || !are_along(width, &[gamma]) || !alike(x, grad) {
         return None;
     }
     run(c"norm_modulate_grad", all, x.meta.shape().clone(), rows, |at: [Argument; 5]| {
@@ -100,7 +113,7 @@ pub fn norm_modulate_grad(
 pub fn gated_add([x, y, chunks]: [&CubeTensor; 3], text_len: usize) -> Option<CubeTensor> {
     let ([rows, width], tokens) = modulated(y, chunks)?;
     let all = [x, y, chunks];
-    if !are(DType::BF16, &all) {
+    if !are(DType::BF16, &all) || !alike(x, y) {
         return None;
     }
     run(c"gated_add", all, y.meta.shape().clone(), rows, |at: [Argument; 4]| {
@@ -154,7 +167,7 @@ pub fn root_norm([x, weight]: [&CubeTensor; 2], eps: f64) -> Option<CubeTensor> 
 pub fn root_norm_grad([x, weight, grad]: [&CubeTensor; 3], eps: f64) -> Option<CubeTensor> {
     let [rows, width] = rows(x)?;
     weights(weight, width, Argument::Count(0))?;
-    if !are(DType::BF16, &[x, grad]) {
+    if !are(DType::BF16, &[x, grad]) || !alike(x, grad) {
         return None;
     }
     let all = [x, weight, grad];
@@ -194,7 +207,8 @@ fn heads(x: &CubeTensor, tables: [&CubeTensor; 2]) -> Option<[i32; 4]> {
 /// See [`norm_rotate`](super::super::norm_rotate).
 pub fn norm_rotate([x, gamma, beta, cos, sin]: [&CubeTensor; 5], eps: f64) -> Option<CubeTensor> {
     let sizes = heads(x, [cos, sin])?;
-    if !are(DType::BF16, &[x, gamma, beta]) || !are(DType::F32, &[cos, sin]) {
+    let vectors = are_along(sizes[2], &[gamma, beta]);
+    if !vectors || !are(DType::BF16, &[x, gamma, beta]) || !are(DType::F32, &[cos, sin]) {
         return None;
     }
     let dims = x.meta.shape();
@@ -211,7 +225,10 @@ pub fn norm_rotate_grad(
     eps: f64,
 ) -> Option<CubeTensor> {
     let sizes = heads(x, [cos, sin])?;
-    if !are(DType::BF16, &[x, gamma, grad]) || !are(DType::F32, &[cos, sin]) {
+    let dims = x.meta.shape();
+    let fits = are_along(sizes[2], &[gamma])
+        && grad.meta.shape().to_vec() == [dims[0], dims[2], dims[1], dims[3]];
+    if !fits || !are(DType::BF16, &[x, gamma, grad]) || !are(DType::F32, &[cos, sin]) {
         return None;
     }
     // The kernel takes any strides but that of the last axis.
@@ -228,11 +245,13 @@ pub fn norm_rotate_grad(
         aligned(&at)?;
         let mut arguments = at.map(Argument::Address);
         arguments[4] = Argument::View(View { address: at[4], strides });
-        launch(vec![Launch {
+        let launched = Launch {
             kernel: c"norm_rotate_grad",
             blocks: [blocks as u32, 1],
             arguments: arguments.into_iter().chain(counts(sizes)).chain([value(eps)]).collect(),
-        }])
+        };
+        // SAFETY: the tensors are held, and of these sizes.
+        unsafe { launch(vec![launched]) }
     });
     told(done, &"norm_rotate_grad").then_some(dx)
 }
@@ -240,7 +259,7 @@ pub fn norm_rotate_grad(
 /// Pieces of a tensor, if it is made of whole ones.
 fn pieces(x: &CubeTensor) -> Option<i32> {
     let elements = x.meta.shape().num_elements();
-    let fits = x.dtype == DType::BF16 && elements > 0 && elements % WIDTH == 0;
+    let fits = x.dtype == DType::BF16 && elements > 0 && elements.is_multiple_of(WIDTH);
     fits.then_some(i32::try_from(elements / WIDTH).ok()?)
 }
 
@@ -256,7 +275,7 @@ pub fn gelu(x: &CubeTensor) -> Option<CubeTensor> {
 /// The gradient with respect to `x`.
 pub fn gelu_grad([x, grad]: [&CubeTensor; 2]) -> Option<CubeTensor> {
     let pieces = pieces(x)?;
-    if grad.dtype != DType::BF16 {
+    if grad.dtype != DType::BF16 || !alike(x, grad) {
         return None;
     }
     let blocks = (pieces as u32).div_ceil(THREADS) as i32;

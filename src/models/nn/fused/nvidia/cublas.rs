@@ -75,7 +75,16 @@ pub enum Added {
 
 /// Queues `out = lhs rhs` and what is added to it on the current device, for operands at these addresses of
 /// its memory.
-pub fn multiply(product: Product, [lhs, rhs, out]: [u64; 3], added: Added) -> Result<(), String> {
+///
+/// # Safety
+///
+/// The addresses must be those of tensors on the current device as `product` describes them, and stay so
+/// until other work is queued behind this.
+pub unsafe fn multiply(
+    product: Product,
+    [lhs, rhs, out]: [u64; 3],
+    added: Added,
+) -> Result<(), String> {
     let device = queue::current()?;
     let mut libraries = LIBRARIES.lock().unwrap_or_else(PoisonError::into_inner);
     let library = match libraries.entry(device) {
@@ -84,7 +93,10 @@ pub fn multiply(product: Product, [lhs, rhs, out]: [u64; 3], added: Added) -> Re
         Entry::Vacant(place) => place.insert(Library::new()?),
     };
     let bias = if let Added::Bias(bias) = added { Some(bias) } else { None };
-    let plan = library.plan(product, bias.is_some(), [lhs, rhs, out].map(alignment))?;
+    // The library reads what is added by the layout of the output, so by the lesser of their alignments.
+    let sum = if let Added::Sum(sum) = added { sum } else { out };
+    let alignments = [alignment(lhs), alignment(rhs), alignment(out).min(alignment(sum))];
+    let plan = library.plan(product, bias.is_some(), alignments)?;
     if let Some(bias) = bias {
         let property = sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
         // SAFETY: the descriptor lives as long as the process, and the value is of the property's type.
@@ -93,7 +105,7 @@ pub fn multiply(product: Product, [lhs, rhs, out]: [u64; 3], added: Added) -> Re
         }
         .map_err(|error| error.to_string())?;
     }
-    let (sum, beta) = if let Added::Sum(sum) = added { (sum, 1.0f32) } else { (out, 0.0) };
+    let beta = if matches!(added, Added::Sum(_)) { 1.0f32 } else { 0.0 };
     let alpha = 1.0f32;
     library.queue.in_order(|| {
         // BLAS stores by columns: what is asked of it is `out^T = rhs^T lhs^T`.
@@ -129,12 +141,13 @@ fn alignment(address: u64) -> u32 {
 
 impl Library {
     fn new() -> Result<Self, String> {
+        // Memory first: it is what may be missing, and nothing is left behind then.
         // SAFETY: a device is current.
         let workspace = unsafe { driver::malloc_sync(WORKSPACE) };
         Ok(Self {
+            workspace: workspace.map_err(|error| error.to_string())?,
             handle: lt::create_handle().map_err(|error| error.to_string())?,
             queue: Queue::new()?,
-            workspace: workspace.map_err(|error| error.to_string())?,
             plans: HashMap::new(),
         })
     }

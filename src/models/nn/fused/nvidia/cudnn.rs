@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "cuDNN is a C library")]
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     ffi::{c_int, c_void},
     sync::{LazyLock, Mutex, PoisonError},
 };
@@ -60,20 +60,27 @@ struct Plan {
     workspace: usize,
 }
 
-static LIBRARIES: LazyLock<Mutex<HashMap<usize, Result<Library, String>>>> =
-    LazyLock::new(Mutex::default);
+static LIBRARIES: LazyLock<Mutex<HashMap<usize, Library>>> = LazyLock::new(Mutex::default);
 
 /// Queues a convolution without bias on the current device, for operands at these addresses of its memory.
-/// `reserve` gives memory of a size in bytes, which must stay until other work is queued.
-pub fn convolve(
+/// `reserve` gives memory of a size in bytes.
+///
+/// # Safety
+///
+/// The addresses must be those of contiguous tensors on the current device of the shapes of `convolution`,
+/// and stay so until other work is queued behind this; likewise what `reserve` gives.
+pub unsafe fn convolve(
     convolution: Convolution,
     [x, weight, out]: [u64; 3],
     reserve: impl FnOnce(usize) -> Result<u64, String>,
 ) -> Result<(), String> {
     let device = queue::current()?;
     let mut libraries = LIBRARIES.lock().unwrap_or_else(PoisonError::into_inner);
-    let library = libraries.entry(device).or_insert_with(Library::new);
-    let library = library.as_mut().map_err(|error| error.clone())?;
+    let library = match libraries.entry(device) {
+        Entry::Occupied(known) => known.into_mut(),
+        // What fails may have memory another time.
+        Entry::Vacant(place) => place.insert(Library::new()?),
+    };
     let handle = library.handle;
     let plan = library.plans.entry(convolution).or_insert_with(|| {
         // SAFETY: the handle lives as long as the process.

@@ -85,16 +85,20 @@ static KERNELS: LazyLock<Mutex<HashMap<usize, Result<Kernels, String>>>> =
     LazyLock::new(Mutex::default);
 
 /// Queues kernels on the current device, one after the other.
-pub fn launch(launches: Vec<Launch>) -> Result<(), String> {
+///
+/// # Safety
+///
+/// The arguments must be those of the kernels, and what lies at their addresses must be of the sizes that go
+/// with it, and stay so until other work is queued behind this.
+pub unsafe fn launch(launches: Vec<Launch>) -> Result<(), String> {
     let device = queue::current()?;
     let mut kernels = KERNELS.lock().unwrap_or_else(PoisonError::into_inner);
     let kernels = kernels.entry(device).or_insert_with(Kernels::new);
-    let kernels = kernels.as_ref().map_err(|error| error.clone())?;
+    let kernels = kernels.as_ref().map_err(Clone::clone)?;
     kernels.queue.in_order(|| {
         for Launch { kernel, blocks: [x, y], mut arguments } in launches {
             let mut pointers: Vec<_> = arguments.iter_mut().map(Argument::pointer).collect();
-            // SAFETY: the module lives as long as the process; arguments are those of the kernel, and live
-            // until the call returns.
+            // SAFETY: the module lives as long as the process, and arguments until the call returns.
             unsafe {
                 driver::module::get_function(kernels.module, kernel.into())
                     .and_then(|function| {

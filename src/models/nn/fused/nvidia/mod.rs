@@ -1,5 +1,4 @@
-//! Products and convolutions by NVIDIA's libraries, wherever they are installed beside the driver, and
-//! what a
+//! Products and convolutions by NVIDIA's libraries, wherever they are installed beside the driver, and what a
 //! transformer does between its products by kernels in CUDA C++.
 //!
 //! Burn's own kernels of products reach 11 to 27 % of an H100 through NVRTC, and each kind takes 0.5 to 7 s
@@ -26,3 +25,28 @@ mod tensors;
 pub use attention::{attention, attention_grads};
 #[cfg(feature = "cuda")]
 pub use tensors::{convolved, product, product_and_bias, product_onto};
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use regex::Regex;
+
+    /// A name is all that joins the two sides, and nothing but a GPU would notice a wrong one.
+    #[test]
+    fn kernels_that_are_launched_are_those_that_there_are() {
+        let names = |texts: &[&str], pattern: &str| -> BTreeSet<String> {
+            let pattern = Regex::new(pattern).unwrap();
+            let found = texts.iter().flat_map(|text| pattern.captures_iter(text));
+            found.map(|captures| captures[1].to_owned()).collect()
+        };
+        let made = names(
+            &[include_str!("cuda/attention.cu"), include_str!("cuda/block.cu")],
+            r#"extern "C" __global__ void __launch_bounds__\([^)]*\)\s+(\w+)\("#,
+        );
+        let launched =
+            names(&[include_str!("attention.rs"), include_str!("block.rs")], r#"c"(\w+)""#);
+        assert!(made.len() > 10, "{made:?}");
+        assert_eq!(launched, made);
+    }
+}

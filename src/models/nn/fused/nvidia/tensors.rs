@@ -1,4 +1,5 @@
 //! Burn's tensors as operands of NVIDIA's libraries.
+#![expect(unsafe_code, reason = "libraries take addresses of tensors, which are held here")]
 
 use burn::tensor::DType;
 use burn_cubecl::{
@@ -21,7 +22,10 @@ type Server = <CudaRuntime as Runtime>::Server;
 /// `lhs rhs` over the last two axes, or nothing if the library does not take it.
 pub fn product(lhs: &CubeTensor, rhs: &CubeTensor) -> Option<CubeTensor> {
     let Prepared { product, lhs, rhs, out } = Prepared::new(lhs, rhs)?;
-    let done = on_device([&lhs, &rhs, &out], |at| cublas::multiply(product, at, Added::Nothing));
+    let done = on_device([&lhs, &rhs, &out], |at| {
+        // SAFETY: the tensors are held, and of the shapes of the product.
+        unsafe { cublas::multiply(product, at, Added::Nothing) }
+    });
     told(done, &product).then_some(out)
 }
 
@@ -39,7 +43,8 @@ pub fn product_and_bias(
     let bias = into_contiguous(bias.clone());
     let done = on_device([&lhs, &rhs, &out, &bias], |[lhs, rhs, out, bias]| {
         aligned(&[bias])?;
-        cublas::multiply(product, [lhs, rhs, out], Added::Bias(bias))
+        // SAFETY: the tensors are held, and of the shapes of the product.
+        unsafe { cublas::multiply(product, [lhs, rhs, out], Added::Bias(bias)) }
     });
     told(done, &product).then_some(out)
 }
@@ -52,9 +57,8 @@ pub fn product_onto(sum: &CubeTensor, lhs: &CubeTensor, rhs: &CubeTensor) -> Opt
         return None;
     }
     let done = on_device([&lhs, &rhs, &out, sum], |[lhs, rhs, out, sum]| {
-        // The plan is for the alignment of the output.
-        aligned(&[sum])?;
-        cublas::multiply(product, [lhs, rhs, out], Added::Sum(sum))
+        // SAFETY: the tensors are held, and of the shapes of the product.
+        unsafe { cublas::multiply(product, [lhs, rhs, out], Added::Sum(sum)) }
     });
     told(done, &product).then_some(out)
 }
@@ -103,13 +107,15 @@ pub fn convolved(
     let done = on_device([&x, &weight, &out], |at| {
         aligned(&at)?;
         let mut workspace = None;
-        cudnn::convolve(convolution, at, |bytes| {
+        let reserve = |bytes| {
             let handle = client.empty(bytes);
             let held = client.get_resource::<Server>(handle).map_err(|error| error.to_string())?;
             let address = held.resource().ptr;
             workspace = Some(held);
             Ok(address)
-        })
+        };
+        // SAFETY: the tensors and the workspace are held, and of the shapes of the convolution.
+        unsafe { cudnn::convolve(convolution, at, reserve) }
     });
     told(done, &convolution).then_some(out)
 }
@@ -163,5 +169,5 @@ pub fn aligned(addresses: &[u64]) -> Result<(), String> {
 
 /// Whether it was done; why not is for those who look for it.
 pub fn told(done: Result<(), String>, problem: &impl std::fmt::Debug) -> bool {
-    done.inspect_err(|reason| tracing::debug!(%reason, ?problem, "not by NVIDIA's library")).is_ok()
+    done.inspect_err(|reason| tracing::debug!(%reason, ?problem, "goes by burn's kernels")).is_ok()
 }

@@ -137,7 +137,7 @@ __device__ __forceinline__ void accumulate(float (*sum)[4], const float (*result
     }
 }
 
-// Writes 16 rows of a result times `factor`; those from `rows` on do not exist.
+// Writes 16 rows of a result times `factors`, of its upper and its lower half; those from `rows` on do not exist.
 __device__ __forceinline__ void store(u16 *to, long long distance, int row, int rows, const float (*result)[4],
                                       const float *factors) {
     int lane = threadIdx.x % 32;
