@@ -33,7 +33,6 @@ impl Modulation for CubeBackend {
     fn fused_norm_modulate_grad(
         x: Float,
         gamma: Float,
-        beta: Float,
         chunks: Float,
         grad: Float,
         text_len: usize,
@@ -41,20 +40,15 @@ impl Modulation for CubeBackend {
     ) -> Float {
         block::norm_modulate_grad([&x, &gamma, &chunks, &grad], text_len, eps).unwrap_or_else(
             || {
-                let inputs = [&x, &gamma, &beta, &chunks];
-                let wanted = [true, false, false, false];
-                let [dx, ..] =
-                    formulas::norm_modulate_grad::<Self>(inputs, text_len, eps, &grad, wanted);
-                dx.expect("it is wanted")
+                let inputs = [&x, &gamma, &chunks];
+                formulas::norm_modulate_grad_of_x::<Self>(inputs, text_len, eps, &grad)
             },
         )
     }
 
     fn fused_gated_grad(y: Float, chunks: Float, grad: Float, text_len: usize) -> Float {
         block::gated_grad([&grad, &chunks], text_len).unwrap_or_else(|| {
-            let wanted = [true, false];
-            let [dy, _] = formulas::gated_add_grad::<Self>([&y, &chunks], text_len, &grad, wanted);
-            dy.expect("it is wanted")
+            formulas::gated_add_grad_of_y::<Self>([&y, &chunks], text_len, &grad)
         })
     }
 }
@@ -89,10 +83,8 @@ impl Rotation for CubeBackend {
         eps: f64,
     ) -> Float {
         block::norm_rotate_grad([&x, &gamma, &cos, &sin, &grad], eps).unwrap_or_else(|| {
-            let inputs = [&x, &gamma, &gamma, &cos, &sin, &swap];
-            let wanted = [true, false, false];
-            let [dx, ..] = formulas::norm_rotate_grad::<Self>(inputs, eps, grad, wanted);
-            dx.expect("it is wanted")
+            let inputs = [&x, &gamma, &cos, &sin, &swap];
+            formulas::norm_rotate_grad_of_x::<Self>(inputs, eps, grad)
         })
     }
 
@@ -119,10 +111,7 @@ impl RootNorm for CubeBackend {
     }
 
     fn fused_root_norm_grad(x: Float, weight: Float, grad: Float, eps: f64) -> Float {
-        block::root_norm_grad([&x, &weight, &grad], eps).unwrap_or_else(|| {
-            let wanted = [true, false];
-            let [dx, _] = formulas::root_norm_grad::<Self>([&x, &weight], eps, &grad, wanted);
-            dx.expect("it is wanted")
-        })
+        block::root_norm_grad([&x, &weight, &grad], eps)
+            .unwrap_or_else(|| formulas::root_norm_grad_of_x::<Self>([&x, &weight], eps, &grad))
     }
 }

@@ -263,6 +263,49 @@ pub fn gelu_grad<B: Backend>(x: &FloatTensor<B>, grad: &FloatTensor<B>) -> Float
     (slope * Term::of(grad)).into_type_of(x)
 }
 
+/// See [`norm_modulate_grad`]: the gradient with respect to `x` alone, in which `beta` has no part.
+pub fn norm_modulate_grad_of_x<B: Backend>(
+    [x, gamma, chunks]: [&FloatTensor<B>; 3],
+    text_len: usize,
+    eps: f64,
+    grad: &FloatTensor<B>,
+) -> FloatTensor<B> {
+    let wanted = [true, false, false, false];
+    let [dx, ..] = norm_modulate_grad::<B>([x, gamma, gamma, chunks], text_len, eps, grad, wanted);
+    dx.expect("it is wanted")
+}
+
+/// See [`gated_add_grad`]: the gradient with respect to `y` alone.
+pub fn gated_add_grad_of_y<B: Backend>(
+    inputs: [&FloatTensor<B>; 2],
+    text_len: usize,
+    grad: &FloatTensor<B>,
+) -> FloatTensor<B> {
+    let [dy, _] = gated_add_grad::<B>(inputs, text_len, grad, [true, false]);
+    dy.expect("it is wanted")
+}
+
+/// See [`norm_rotate_grad`]: the gradient with respect to `x` alone, in which `beta` has no part.
+pub fn norm_rotate_grad_of_x<B: Product>(
+    [x, gamma, cos, sin, swap]: [&FloatTensor<B>; 5],
+    eps: f64,
+    grad: FloatTensor<B>,
+) -> FloatTensor<B> {
+    let inputs = [x, gamma, gamma, cos, sin, swap];
+    let [dx, ..] = norm_rotate_grad::<B>(inputs, eps, grad, [true, false, false]);
+    dx.expect("it is wanted")
+}
+
+/// See [`root_norm_grad`]: the gradient with respect to `x` alone.
+pub fn root_norm_grad_of_x<B: Backend>(
+    inputs: [&FloatTensor<B>; 2],
+    eps: f64,
+    grad: &FloatTensor<B>,
+) -> FloatTensor<B> {
+    let [dx, _] = root_norm_grad::<B>(inputs, eps, grad, [true, false]);
+    dx.expect("it is wanted")
+}
+
 #[cfg(test)]
 mod tests {
     use burn::{

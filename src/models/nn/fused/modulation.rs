@@ -75,16 +75,12 @@ pub trait Modulation: Backend {
     fn fused_norm_modulate_grad(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
-        beta: FloatTensor<Self>,
         chunks: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         text_len: usize,
         eps: f64,
     ) -> FloatTensor<Self> {
-        let inputs = [&x, &gamma, &beta, &chunks];
-        let wanted = [true, false, false, false];
-        let [dx, ..] = formulas::norm_modulate_grad::<Self>(inputs, text_len, eps, &grad, wanted);
-        dx.expect("it is wanted")
+        formulas::norm_modulate_grad_of_x::<Self>([&x, &gamma, &chunks], text_len, eps, &grad)
     }
 
     /// The gradient of [`gated_add`] with respect to `y` alone.
@@ -95,9 +91,7 @@ pub trait Modulation: Backend {
         grad: FloatTensor<Self>,
         text_len: usize,
     ) -> FloatTensor<Self> {
-        let wanted = [true, false];
-        let [dy, _] = formulas::gated_add_grad::<Self>([&y, &chunks], text_len, &grad, wanted);
-        dy.expect("it is wanted")
+        formulas::gated_add_grad_of_y::<Self>([&y, &chunks], text_len, &grad)
     }
 }
 
@@ -112,8 +106,8 @@ pub trait ModulationGrad: Modulation {
         wanted: [bool; 4],
     ) -> InputGradients<Self, 4> {
         if wanted == [true, false, false, false] {
-            let [x, gamma, beta, chunks] = inputs;
-            let dx = Self::fused_norm_modulate_grad(x, gamma, beta, chunks, grad, text_len, eps);
+            let [x, gamma, _, chunks] = inputs;
+            let dx = Self::fused_norm_modulate_grad(x, gamma, chunks, grad, text_len, eps);
             return [Some(dx), None, None, None];
         }
         formulas::norm_modulate_grad::<Self>(inputs.each_ref(), text_len, eps, &grad, wanted)

@@ -108,7 +108,7 @@ fn affine_shape(x: &Shape, weight: &Shape) -> Shape {
 
 /// The shape that a convolution gives.
 #[cfg(any(test, feature = "cuda"))]
-fn convolved_shape(
+pub fn convolved_shape(
     x: &Shape,
     weight: &Shape,
     [in_time, in_space]: [usize; 2],

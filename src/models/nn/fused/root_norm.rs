@@ -36,8 +36,7 @@ pub trait RootNorm: Backend {
         grad: FloatTensor<Self>,
         eps: f64,
     ) -> FloatTensor<Self> {
-        let [dx, _] = formulas::root_norm_grad::<Self>([&x, &weight], eps, &grad, [true, false]);
-        dx.expect("it is wanted")
+        formulas::root_norm_grad_of_x::<Self>([&x, &weight], eps, &grad)
     }
 }
 

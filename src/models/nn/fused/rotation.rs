@@ -96,11 +96,7 @@ pub trait Rotation: Product {
         grad: FloatTensor<Self>,
         eps: f64,
     ) -> FloatTensor<Self> {
-        // What is added to the norm has no part in it, so anything of its shape does.
-        let inputs = [&x, &gamma, &gamma, &cos, &sin, &swap];
-        let wanted = [true, false, false];
-        let [dx, ..] = formulas::norm_rotate_grad::<Self>(inputs, eps, grad, wanted);
-        dx.expect("it is wanted")
+        formulas::norm_rotate_grad_of_x::<Self>([&x, &gamma, &cos, &sin, &swap], eps, grad)
     }
 
     /// The gradient of [`rotate`].

@@ -1,11 +1,7 @@
 //! Matrix products by cuBLASLt.
 #![expect(unsafe_code, reason = "cuBLASLt is a C library")]
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    ffi::c_void,
-    sync::{LazyLock, Mutex, PoisonError},
-};
+use std::{collections::HashMap, ffi::c_void, sync::LazyLock};
 
 use cudarc::{
     cublaslt::{result as lt, sys},
@@ -14,7 +10,7 @@ use cudarc::{
 
 use super::{
     problem::{Element, Operand, Product},
-    queue::{self, Queue},
+    queue::{PerDevice, Queue},
 };
 
 /// What the library may use besides the operands: NVIDIA's advice for Hopper.
@@ -60,7 +56,7 @@ struct Plan {
     algorithm: sys::cublasLtMatmulAlgo_t,
 }
 
-static LIBRARIES: LazyLock<Mutex<HashMap<usize, Library>>> = LazyLock::new(Mutex::default);
+static LIBRARIES: PerDevice<Library> = PerDevice::new();
 
 /// What is added to a product.
 #[derive(Clone, Copy)]
@@ -85,52 +81,47 @@ pub unsafe fn multiply(
     [lhs, rhs, out]: [u64; 3],
     added: Added,
 ) -> Result<(), String> {
-    let device = queue::current()?;
-    let mut libraries = LIBRARIES.lock().unwrap_or_else(PoisonError::into_inner);
-    let library = match libraries.entry(device) {
-        Entry::Occupied(known) => known.into_mut(),
-        // What fails may have memory another time.
-        Entry::Vacant(place) => place.insert(Library::new()?),
-    };
-    let bias = if let Added::Bias(bias) = added { Some(bias) } else { None };
-    // The library reads what is added by the layout of the output, so by the lesser of their alignments.
-    let sum = if let Added::Sum(sum) = added { sum } else { out };
-    let alignments = [alignment(lhs), alignment(rhs), alignment(out).min(alignment(sum))];
-    let plan = library.plan(product, bias.is_some(), alignments)?;
-    if let Some(bias) = bias {
-        let property = sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
-        // SAFETY: the descriptor lives as long as the process, and the value is of the property's type.
-        unsafe {
-            lt::set_matmul_desc_attribute(plan.product, property, (&raw const bias).cast(), 8)
+    LIBRARIES.with(Library::new, |library| {
+        let bias = if let Added::Bias(bias) = added { Some(bias) } else { None };
+        // The library reads what is added by the layout of the output, so by the lesser of their alignments.
+        let sum = if let Added::Sum(sum) = added { sum } else { out };
+        let alignments = [alignment(lhs), alignment(rhs), alignment(out).min(alignment(sum))];
+        let plan = library.plan(product, bias.is_some(), alignments)?;
+        if let Some(bias) = bias {
+            let property = sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
+            // SAFETY: the descriptor lives as long as the process, and the value is of the property's type.
+            unsafe {
+                lt::set_matmul_desc_attribute(plan.product, property, (&raw const bias).cast(), 8)
+            }
+            .map_err(|error| error.to_string())?;
         }
-        .map_err(|error| error.to_string())?;
-    }
-    let beta = if matches!(added, Added::Sum(_)) { 1.0f32 } else { 0.0 };
-    let alpha = 1.0f32;
-    library.queue.in_order(|| {
-        // BLAS stores by columns: what is asked of it is `out^T = rhs^T lhs^T`.
-        // SAFETY: the layouts of the plan are those of the operands, which the caller holds; scalars are
-        // read before the call returns; the stream and the workspace live as long as the process.
-        unsafe {
-            lt::matmul(
-                library.handle,
-                plan.product,
-                (&raw const alpha).cast(),
-                (&raw const beta).cast(),
-                rhs as *const c_void,
-                plan.rhs,
-                lhs as *const c_void,
-                plan.lhs,
-                sum as *const c_void,
-                plan.out,
-                out as *mut c_void,
-                plan.out,
-                &raw const plan.algorithm,
-                library.workspace as *mut c_void,
-                WORKSPACE,
-                library.queue.stream.cast(),
-            )
-        }
+        let beta = if matches!(added, Added::Sum(_)) { 1.0f32 } else { 0.0 };
+        let alpha = 1.0f32;
+        library.queue.in_order(|| {
+            // BLAS stores by columns: what is asked of it is `out^T = rhs^T lhs^T`.
+            // SAFETY: the layouts of the plan are those of the operands, which the caller holds; scalars are
+            // read before the call returns; the stream and the workspace live as long as the process.
+            unsafe {
+                lt::matmul(
+                    library.handle,
+                    plan.product,
+                    (&raw const alpha).cast(),
+                    (&raw const beta).cast(),
+                    rhs as *const c_void,
+                    plan.rhs,
+                    lhs as *const c_void,
+                    plan.lhs,
+                    sum as *const c_void,
+                    plan.out,
+                    out as *mut c_void,
+                    plan.out,
+                    &raw const plan.algorithm,
+                    library.workspace as *mut c_void,
+                    WORKSPACE,
+                    library.queue.stream.cast(),
+                )
+            }
+        })
     })
 }
 

@@ -2,16 +2,16 @@
 #![expect(unsafe_code, reason = "cuDNN is a C library")]
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
     ffi::{c_int, c_void},
-    sync::{LazyLock, Mutex, PoisonError},
+    sync::LazyLock,
 };
 
 use cudarc::cudnn::{result as dnn, sys};
 
 use super::{
     problem::{Convolution, Element},
-    queue::{self, Queue},
+    queue::{PerDevice, Queue},
 };
 
 /// Most bytes that a kernel may use besides the operands.
@@ -60,7 +60,7 @@ struct Plan {
     workspace: usize,
 }
 
-static LIBRARIES: LazyLock<Mutex<HashMap<usize, Library>>> = LazyLock::new(Mutex::default);
+static LIBRARIES: PerDevice<Library> = PerDevice::new();
 
 /// Queues a convolution without bias on the current device, for operands at these addresses of its memory.
 /// `reserve` gives memory of a size in bytes.
@@ -74,41 +74,36 @@ pub unsafe fn convolve(
     [x, weight, out]: [u64; 3],
     reserve: impl FnOnce(usize) -> Result<u64, String>,
 ) -> Result<(), String> {
-    let device = queue::current()?;
-    let mut libraries = LIBRARIES.lock().unwrap_or_else(PoisonError::into_inner);
-    let library = match libraries.entry(device) {
-        Entry::Occupied(known) => known.into_mut(),
-        // What fails may have memory another time.
-        Entry::Vacant(place) => place.insert(Library::new()?),
-    };
-    let handle = library.handle;
-    let plan = library.plans.entry(convolution).or_insert_with(|| {
-        // SAFETY: the handle lives as long as the process.
-        unsafe { Plan::new(handle, convolution) }.map_err(|error| error.to_string())
-    });
-    let plan = plan.clone()?;
-    let workspace = if plan.workspace == 0 { 0 } else { reserve(plan.workspace)? };
-    let [alpha, beta] = [1.0f32, 0.0];
-    library.queue.in_order(|| {
-        // SAFETY: the descriptors of the plan are those of the operands, which the caller holds; scalars
-        // are read before the call returns.
-        unsafe {
-            dnn::convolution_forward(
-                handle,
-                (&raw const alpha).cast(),
-                plan.x,
-                x as *const c_void,
-                plan.weight,
-                weight as *const c_void,
-                plan.convolution,
-                plan.kernel,
-                workspace as *mut c_void,
-                plan.workspace,
-                (&raw const beta).cast(),
-                plan.out,
-                out as *mut c_void,
-            )
-        }
+    LIBRARIES.with(Library::new, |library| {
+        let handle = library.handle;
+        let plan = library.plans.entry(convolution).or_insert_with(|| {
+            // SAFETY: the handle lives as long as the process.
+            unsafe { Plan::new(handle, convolution) }.map_err(|error| error.to_string())
+        });
+        let plan = plan.clone()?;
+        let workspace = if plan.workspace == 0 { 0 } else { reserve(plan.workspace)? };
+        let [alpha, beta] = [1.0f32, 0.0];
+        library.queue.in_order(|| {
+            // SAFETY: the descriptors of the plan are those of the operands, which the caller holds; scalars
+            // are read before the call returns.
+            unsafe {
+                dnn::convolution_forward(
+                    handle,
+                    (&raw const alpha).cast(),
+                    plan.x,
+                    x as *const c_void,
+                    plan.weight,
+                    weight as *const c_void,
+                    plan.convolution,
+                    plan.kernel,
+                    workspace as *mut c_void,
+                    plan.workspace,
+                    (&raw const beta).cast(),
+                    plan.out,
+                    out as *mut c_void,
+                )
+            }
+        })
     })
 }
 
@@ -141,7 +136,7 @@ impl Plan {
         };
         // The library counts elements in 31 bits.
         let limit = if dnn::get_version() < TRUSTED { LARGE } else { c_int::MAX as usize };
-        let sizes = [problem.x, problem.weight, problem.out()].map(|shape| shape.iter().product());
+        let sizes = [problem.x, problem.weight, problem.out].map(|shape| shape.iter().product());
         if sizes.iter().any(|elements: &usize| *elements > limit) {
             return Err(unsupported());
         }
@@ -161,7 +156,7 @@ impl Plan {
             }
             Ok(made)
         };
-        let (x, out) = (tensor(problem.x)?, tensor(problem.out())?);
+        let (x, out) = (tensor(problem.x)?, tensor(problem.out)?);
         let weight = dnn::create_filter_descriptor()?;
         let convolution = dnn::create_convolution_descriptor()?;
         let [in_time, in_space] = problem.strides.map(|stride| stride as c_int);

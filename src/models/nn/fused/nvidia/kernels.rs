@@ -1,18 +1,14 @@
 //! Kernels of our own in CUDA C++, compiled at their first use.
 #![expect(unsafe_code, reason = "kernels take pointers, and the driver is a C library")]
 
-use std::{
-    collections::HashMap,
-    ffi::{CStr, CString, c_void},
-    sync::{LazyLock, Mutex, PoisonError},
-};
+use std::ffi::{CStr, CString, c_void};
 
 use cudarc::{
     driver::{result as driver, sys as cuda},
     nvrtc::{self, CompileOptions},
 };
 
-use super::queue::{self, Queue};
+use super::queue::{PerDevice, Queue};
 
 /// The source of all kernels.
 const SOURCE: &str = concat!(
@@ -81,8 +77,7 @@ struct Kernels {
 // SAFETY: handles of the driver may be used by any thread.
 unsafe impl Send for Kernels {}
 
-static KERNELS: LazyLock<Mutex<HashMap<usize, Result<Kernels, String>>>> =
-    LazyLock::new(Mutex::default);
+static KERNELS: PerDevice<Result<Kernels, String>> = PerDevice::new();
 
 /// Queues kernels on the current device, one after the other.
 ///
@@ -91,25 +86,36 @@ static KERNELS: LazyLock<Mutex<HashMap<usize, Result<Kernels, String>>>> =
 /// The arguments must be those of the kernels, and what lies at their addresses must be of the sizes that go
 /// with it, and stay so until other work is queued behind this.
 pub unsafe fn launch(launches: Vec<Launch>) -> Result<(), String> {
-    let device = queue::current()?;
-    let mut kernels = KERNELS.lock().unwrap_or_else(PoisonError::into_inner);
-    let kernels = kernels.entry(device).or_insert_with(Kernels::new);
-    let kernels = kernels.as_ref().map_err(Clone::clone)?;
-    kernels.queue.in_order(|| {
-        for Launch { kernel, blocks: [x, y], mut arguments } in launches {
-            let mut pointers: Vec<_> = arguments.iter_mut().map(Argument::pointer).collect();
-            // SAFETY: the module lives as long as the process, and arguments until the call returns.
-            unsafe {
-                driver::module::get_function(kernels.module, kernel.into())
-                    .and_then(|function| {
-                        let (block, stream) = ((THREADS, 1, 1), kernels.queue.stream);
-                        driver::launch_kernel(function, (x, y, 1), block, 0, stream, &mut pointers)
-                    })
-                    .map_err(|error| error.to_string())?;
-            }
-        }
-        Ok::<_, String>(())
-    })
+    // That they cannot be compiled is kept: it is tried once.
+    KERNELS.with(
+        || Ok(Kernels::new()),
+        |kernels| {
+            let kernels = kernels.as_ref().map_err(Clone::clone)?;
+            kernels.queue.in_order(|| {
+                for Launch { kernel, blocks: [x, y], mut arguments } in launches {
+                    let mut pointers: Vec<_> =
+                        arguments.iter_mut().map(Argument::pointer).collect();
+                    // SAFETY: the module lives as long as the process, and arguments until the call returns.
+                    unsafe {
+                        driver::module::get_function(kernels.module, kernel.into())
+                            .and_then(|function| {
+                                let (block, stream) = ((THREADS, 1, 1), kernels.queue.stream);
+                                driver::launch_kernel(
+                                    function,
+                                    (x, y, 1),
+                                    block,
+                                    0,
+                                    stream,
+                                    &mut pointers,
+                                )
+                            })
+                            .map_err(|error| error.to_string())?;
+                    }
+                }
+                Ok::<_, String>(())
+            })
+        },
+    )
 }
 
 impl Kernels {

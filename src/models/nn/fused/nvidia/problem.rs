@@ -104,16 +104,8 @@ pub struct Convolution {
     pub strides: [usize; 2],
     /// Zeros around each frame.
     pub padding: usize,
-}
-
-#[cfg(feature = "cuda")]
-impl Convolution {
     /// `[B, out, T', H', W']`.
-    pub fn out(&self) -> [usize; 5] {
-        let Self { x, weight, strides: [in_time, in_space], padding, .. } = self;
-        let space = |axis: usize| (x[axis] + 2 * padding - weight[axis]) / in_space + 1;
-        [x[0], weight[0], (x[2] - weight[2]) / in_time + 1, space(3), space(4)]
-    }
+    pub out: [usize; 5],
 }
 
 #[cfg(test)]

@@ -1,6 +1,11 @@
 //! Foreign libraries' work in line with Burn's: a stream of their own, ordered by events.
 #![expect(unsafe_code, reason = "the driver is a C library")]
 
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::{LazyLock, Mutex, PoisonError},
+};
+
 use cudarc::driver::{DriverError, result as driver, sys as cuda};
 
 /// The first driver that orders the work of a whole context by events, CUDA 12.5.
@@ -19,8 +24,33 @@ pub struct Queue {
 // SAFETY: handles of the driver may be used by any thread.
 unsafe impl Send for Queue {}
 
+/// Something of each device, made when it is first asked for, which lives as long as the process.
+pub struct PerDevice<T>(LazyLock<Mutex<HashMap<usize, T>>>);
+
+impl<T> PerDevice<T> {
+    /// Of no device yet.
+    pub const fn new() -> Self {
+        Self(LazyLock::new(Mutex::default))
+    }
+
+    /// Calls `f` with that of the device that is current on this thread, for one caller at a time. What
+    /// cannot be made is tried again by the next: it may have memory then.
+    pub fn with<R>(
+        &self,
+        make: impl FnOnce() -> Result<T, String>,
+        f: impl FnOnce(&mut T) -> Result<R, String>,
+    ) -> Result<R, String> {
+        let device = current()?;
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        f(match all.entry(device) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => place.insert(make()?),
+        })
+    }
+}
+
 /// The device that is current on this thread, as a number that stands for it.
-pub fn current() -> Result<usize, String> {
+fn current() -> Result<usize, String> {
     let context = driver::ctx::get_current().map_err(text)?;
     context.map(|context| context as usize).ok_or_else(|| "no device is current".to_owned())
 }

@@ -11,6 +11,7 @@ use cubecl::cuda::CudaRuntime;
 use cubecl_runtime::runtime::Runtime;
 
 use super::{
+    super::product::convolved_shape,
     cublas::{self, Added},
     cudnn,
     problem::{Convolution, Element, Operand, Product},
@@ -99,10 +100,11 @@ pub fn convolved(
     let dims = |tensor: &CubeTensor| -> Option<[usize; 5]> {
         tensor.meta.shape().to_vec().try_into().ok()
     };
-    let (of_x, of_weight) = (dims(&x)?, dims(&weight)?);
-    let convolution = Convolution { element, x: of_x, weight: of_weight, strides, padding };
-    let shape = convolution.out().into();
+    let shape = convolved_shape(x.meta.shape(), weight.meta.shape(), strides, padding);
     let out = empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape, x.dtype);
+    let [of_x, of_weight, of_out] = [dims(&x)?, dims(&weight)?, dims(&out)?];
+    let convolution =
+        Convolution { element, x: of_x, weight: of_weight, strides, padding, out: of_out };
     let client = &x.client;
     let done = on_device([&x, &weight, &out], |at| {
         aligned(&at)?;

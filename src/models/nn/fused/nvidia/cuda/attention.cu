@@ -316,6 +316,23 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     if (lane == 0) means[(long long)blockIdx.y * queries + row] = sum;
 }
 
+// The 16 rows of this warp of two tensors, from `first` on, as left sides; the tiles are free again behind it.
+__device__ __forceinline__ void load_rows(u32 (*of_a)[4], u32 (*of_b)[4], u32 tiles, const View &a, const View &b,
+                                          int heads, int first, int rows) {
+    int warp = threadIdx.x / 32;
+    load_tile(tiles, matrix(a, heads), a.row, first, rows);
+    load_tile(tiles + TILE * 2, matrix(b, heads), b.row, first, rows);
+    end_of_copies();
+    wait_for_copies<0>();
+    __syncthreads();
+#pragma unroll
+    for (int step = 0; step < STEPS; step++) {
+        load_left(of_a[step], tiles, warp * 16, step);
+        load_left(of_b[step], tiles + TILE * 2, warp * 16, step);
+    }
+    __syncthreads();
+}
+
 // One block per 64 queries of a head, 16 per warp: their gradient.
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
     attention_queries_grad(View q, View k, View v, View grad, View dq, const float *levels, const float *means,
@@ -325,18 +342,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     const u16 *of_k = matrix(k, heads), *of_v = matrix(v, heads);
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, first = blockIdx.x * ROWS;
 
-    load_tile(tiles, matrix(q, heads), q.row, first, queries);
-    load_tile(tiles + TILE * 2, matrix(grad, heads), grad.row, first, queries);
-    end_of_copies();
-    wait_for_copies<0>();
-    __syncthreads();
     u32 of_q[STEPS][4], of_grad[STEPS][4];
-#pragma unroll
-    for (int step = 0; step < STEPS; step++) {
-        load_left(of_q[step], tiles, warp * 16, step);
-        load_left(of_grad[step], tiles + TILE * 2, warp * 16, step);
-    }
-    __syncthreads();
+    load_rows(of_q, of_grad, tiles, q, grad, heads, first, queries);
     float level[2], mean[2];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -388,18 +395,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     const u16 *of_q = matrix(q, heads), *of_grad = matrix(grad, heads);
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, first = blockIdx.x * ROWS;
 
-    load_tile(tiles, matrix(k, heads), k.row, first, keys);
-    load_tile(tiles + TILE * 2, matrix(v, heads), v.row, first, keys);
-    end_of_copies();
-    wait_for_copies<0>();
-    __syncthreads();
     u32 of_k[STEPS][4], of_v[STEPS][4];
-#pragma unroll
-    for (int step = 0; step < STEPS; step++) {
-        load_left(of_k[step], tiles, warp * 16, step);
-        load_left(of_v[step], tiles + TILE * 2, warp * 16, step);
-    }
-    __syncthreads();
+    load_rows(of_k, of_v, tiles, k, v, heads, first, keys);
     float sum_k[COLUMNS][4], sum_v[COLUMNS][4];
 #pragma unroll
     for (int column = 0; column < COLUMNS; column++)

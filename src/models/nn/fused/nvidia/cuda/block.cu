@@ -186,6 +186,26 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 // Pairs of a head that a thread of a warp may have.
 constexpr int PAIRS = 4;
 
+// Mean and reciprocal deviation of a head, which is left in this thread's `values`, with zeros behind it.
+__device__ __forceinline__ void head_statistics(float (*values)[2], const u16 *head, int width, float eps, float *mean,
+                                                float *rstd) {
+    int lane = threadIdx.x % 32;
+    float sum = 0, squares = 0;
+#pragma unroll
+    for (int i = 0; i < PAIRS; i++) {
+        int place = (i * 32 + lane) * 2;
+        u32 both = place < width ? *(const u32 *)(head + place) : 0;
+        values[i][0] = low(both), values[i][1] = high(both);
+        sum += values[i][0] + values[i][1];
+    }
+    *mean = warp_sum(sum) / width;
+#pragma unroll
+    for (int i = 0; i < PAIRS; i++)
+        if ((i * 32 + lane) * 2 < width)
+            for (int j = 0; j < 2; j++) squares += (values[i][j] - *mean) * (values[i][j] - *mean);
+    *rstd = rsqrtf(warp_sum(squares) / width + eps);
+}
+
 // Layer norm over each head of [B, S, heads, width], then rotation of its pairs, as [B, heads, S, width].
 extern "C" __global__ void __launch_bounds__(THREADS)
     norm_rotate(const u16 *x, const u16 *gamma, const u16 *beta, const float *cosines, const float *sines, u16 *y,
@@ -194,20 +214,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     if (row >= rows) return;
     int head = row % heads, token = row / heads % tokens, batch = row / heads / tokens;
     const u16 *from = x + (long long)row * width;
-    float values[PAIRS][2], sum = 0, squares = 0;
-#pragma unroll
-    for (int i = 0; i < PAIRS; i++) {
-        int place = (i * 32 + lane) * 2;
-        u32 both = place < width ? *(const u32 *)(from + place) : 0;
-        values[i][0] = low(both), values[i][1] = high(both);
-        sum += values[i][0] + values[i][1];
-    }
-    float mean = warp_sum(sum) / width;
-#pragma unroll
-    for (int i = 0; i < PAIRS; i++)
-        if ((i * 32 + lane) * 2 < width)
-            for (int j = 0; j < 2; j++) squares += (values[i][j] - mean) * (values[i][j] - mean);
-    float rstd = rsqrtf(warp_sum(squares) / width + eps);
+    float values[PAIRS][2], mean, rstd;
+    head_statistics(values, from, width, eps, &mean, &rstd);
     u16 *to = y + ((long long)(batch * heads + head) * tokens + token) * width;
 #pragma unroll
     for (int i = 0; i < PAIRS; i++) {
@@ -231,20 +239,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     int head = row % heads, token = row / heads % tokens, batch = row / heads / tokens;
     const u16 *from = x + (long long)row * width;
     const u16 *upstream = grad.data + batch * grad.batch + head * grad.head + token * grad.row;
-    float values[PAIRS][2], inner[PAIRS][2], sum = 0, squares = 0, level = 0, slope = 0;
-#pragma unroll
-    for (int i = 0; i < PAIRS; i++) {
-        int place = (i * 32 + lane) * 2;
-        u32 both = place < width ? *(const u32 *)(from + place) : 0;
-        values[i][0] = low(both), values[i][1] = high(both);
-        sum += values[i][0] + values[i][1];
-    }
-    float mean = warp_sum(sum) / width;
-#pragma unroll
-    for (int i = 0; i < PAIRS; i++)
-        if ((i * 32 + lane) * 2 < width)
-            for (int j = 0; j < 2; j++) squares += (values[i][j] - mean) * (values[i][j] - mean);
-    float rstd = rsqrtf(warp_sum(squares) / width + eps);
+    float values[PAIRS][2], inner[PAIRS][2], mean, rstd, level = 0, slope = 0;
+    head_statistics(values, from, width, eps, &mean, &rstd);
 #pragma unroll
     for (int i = 0; i < PAIRS; i++) {
         int place = (i * 32 + lane) * 2;
