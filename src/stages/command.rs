@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     fs::{self, File},
+    io,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -175,13 +176,10 @@ impl ShellCommand {
             .stdin(Stdio::null())
             .stdout(folder.log()?)
             .stderr(folder.log()?);
-        // A group of its own, so that what the shell starts can be stopped with it.
-        #[cfg(unix)]
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let mut child = command
-            .spawn()
-            .map_err(|e| StageError::environment(format!("cannot start `/bin/sh`: {e}")))?;
-        let _guard = Guard::of(&child);
+        // Before the command: killed between the two, this process would leave it to nobody.
+        let guard = Guard::new().map_err(cannot_start)?;
+        guard.takes(&mut command);
+        let mut child = command.spawn().map_err(cannot_start)?;
         let started = Instant::now();
         let limit = self.timeout_secs.map(Duration::from_secs);
         let mut pause = Duration::from_millis(1);
@@ -191,12 +189,12 @@ impl ShellCommand {
             })?;
             if let Some(status) = ended {
                 // Whatever it left behind could still write to its outputs.
-                stop(&mut child);
+                guard.stop(&mut child);
                 return Ok(status);
             }
             let is_late = limit.is_some_and(|limit| started.elapsed() > limit);
             if cx.cancel.is_cancelled() || is_late {
-                stop(&mut child);
+                guard.stop(&mut child);
                 cx.cancel.check()?;
                 return Err(StageError::failed(format!(
                     "the command did not end within {} s{}",
@@ -211,51 +209,68 @@ impl ShellCommand {
     }
 }
 
-/// Ends the shell and what it started.
-fn stop(child: &mut Child) {
-    // Failure means that the group is gone already.
-    #[cfg(unix)]
-    if let Ok(group) = i32::try_from(child.id()) {
-        use nix::{sys::signal, unistd::Pid};
-        let _ = signal::killpg(Pid::from_raw(group), signal::Signal::SIGKILL);
-    }
-    let _ = child.kill();
-    let _ = child.wait();
+fn cannot_start(error: io::Error) -> StageError {
+    StageError::environment(format!("cannot start `/bin/sh`: {error}"))
 }
 
 /// A shell that ends the command when this process is no more, even by `kill -9`.
 ///
-/// It waits for the end of its input, which this process alone holds open. The kernel's own way, a signal
-/// at the death of the parent, is set between `fork` and `exec`, where only unsafe code runs; it exists
-/// on Linux alone and reaches the shell, but not what the shell started.
-struct Guard(Option<Child>);
+/// It leads the group of processes that the command and all it starts are in, and waits for the end of
+/// its input, which this process alone holds open. The kernel's own way, a signal at the death of the
+/// parent, is set between `fork` and `exec`, where only unsafe code runs; it exists on Linux alone and
+/// reaches the shell, but not what the shell started.
+struct Guard(#[cfg(unix)] Child);
 
 impl Guard {
-    fn of(command: &Child) -> Self {
+    #[cfg(unix)]
+    fn new() -> io::Result<Self> {
+        let mut guard = Command::new("/bin/sh");
+        guard.args(["-c", "read _; kill -s KILL 0"]).env_clear().stdin(Stdio::piped());
+        guard.stdout(Stdio::null()).stderr(Stdio::null());
+        std::os::unix::process::CommandExt::process_group(&mut guard, 0);
+        guard.spawn().map(Self)
+    }
+
+    #[cfg(not(unix))]
+    fn new() -> io::Result<Self> {
+        Ok(Self())
+    }
+
+    /// The group, by the number of its leader.
+    #[cfg(unix)]
+    fn group(&self) -> i32 {
+        self.0.id().cast_signed()
+    }
+
+    /// Lets the command start in the group; where the guard has ended it, the command does not start.
+    fn takes(&self, command: &mut Command) {
         #[cfg(unix)]
-        {
-            let script = format!("read _; kill -s KILL -- -{}", command.id());
-            let mut guard = Command::new("/bin/sh");
-            guard.args(["-c", &script]).env_clear().stdin(Stdio::piped());
-            guard.stdout(Stdio::null()).stderr(Stdio::null());
-            // What ends the group of this process must not end the guard first.
-            std::os::unix::process::CommandExt::process_group(&mut guard, 0);
-            Self(guard.spawn().ok())
-        }
+        std::os::unix::process::CommandExt::process_group(command, self.group());
         #[cfg(not(unix))]
-        {
-            let _ = command;
-            Self(None)
-        }
+        let _ = command;
+    }
+
+    /// Ends the command, what it started, and the guard.
+    fn stop(&self, child: &mut Child) {
+        #[cfg(unix)]
+        self.end_group();
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+
+    #[cfg(unix)]
+    fn end_group(&self) {
+        use nix::{sys::signal, unistd::Pid};
+        // Failure means that the group is gone already.
+        let _ = signal::killpg(Pid::from_raw(self.group()), signal::Signal::SIGKILL);
     }
 }
 
+#[cfg(unix)]
 impl Drop for Guard {
     fn drop(&mut self) {
-        if let Some(guard) = &mut self.0 {
-            let _ = guard.kill();
-            let _ = guard.wait();
-        }
+        self.end_group();
+        let _ = self.0.wait();
     }
 }
 
