@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, rc::Rc};
 
-use super::super::{Surroundings, fit::KnownModels};
+use super::super::{KnownModels, Surroundings};
 use crate::models::{Likeness, ModelRef};
 
 /// The folders of parts.

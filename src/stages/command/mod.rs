@@ -1,21 +1,25 @@
 //! `command`: a shell command with declared inputs and outputs.
 
+mod folder;
+mod guard;
+
 use std::{
     collections::{BTreeMap, HashSet},
-    fs::{self, File},
     io,
-    path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tempfile::TempDir;
 
+use self::{
+    folder::{Folder, is_plain},
+    guard::Guard,
+};
 use super::{Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind};
-use crate::{artifact::ArtifactKind, regular};
+use crate::artifact::ArtifactKind;
 
 /// The item that holds all outputs.
 pub const ITEM: &str = "files";
@@ -211,156 +215,6 @@ impl ShellCommand {
 
 fn cannot_start(error: io::Error) -> StageError {
     StageError::environment(format!("cannot start `/bin/sh`: {error}"))
-}
-
-/// A shell that ends the command when this process is no more, even by `kill -9`.
-///
-/// It leads the group of processes that the command and all it starts are in, and waits for the end of
-/// its input, which this process alone holds open. The kernel's own way, a signal at the death of the
-/// parent, is set between `fork` and `exec`, where only unsafe code runs; it exists on Linux alone and
-/// reaches the shell, but not what the shell started.
-struct Guard(#[cfg(unix)] Child);
-
-impl Guard {
-    #[cfg(unix)]
-    fn new() -> io::Result<Self> {
-        let mut guard = Command::new("/bin/sh");
-        guard.args(["-c", "read _; kill -s KILL 0"]).env_clear().stdin(Stdio::piped());
-        guard.stdout(Stdio::null()).stderr(Stdio::null());
-        std::os::unix::process::CommandExt::process_group(&mut guard, 0);
-        guard.spawn().map(Self)
-    }
-
-    #[cfg(not(unix))]
-    fn new() -> io::Result<Self> {
-        Ok(Self())
-    }
-
-    /// The group, by the number of its leader.
-    #[cfg(unix)]
-    fn group(&self) -> i32 {
-        self.0.id().cast_signed()
-    }
-
-    /// Lets the command start in the group; where the guard has ended it, the command does not start.
-    fn takes(&self, command: &mut Command) {
-        #[cfg(unix)]
-        std::os::unix::process::CommandExt::process_group(command, self.group());
-        #[cfg(not(unix))]
-        let _ = command;
-    }
-
-    /// Ends the command, what it started, and the guard.
-    fn stop(&self, child: &mut Child) {
-        #[cfg(unix)]
-        self.end_group();
-        let _ = child.kill();
-        let _ = child.wait();
-    }
-
-    #[cfg(unix)]
-    fn end_group(&self) {
-        use nix::{sys::signal, unistd::Pid};
-        // Failure means that the group is gone already.
-        let _ = signal::killpg(Pid::from_raw(self.group()), signal::Signal::SIGKILL);
-    }
-}
-
-#[cfg(unix)]
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.end_group();
-        let _ = self.0.wait();
-    }
-}
-
-/// The folder of one command.
-struct Folder(TempDir);
-
-impl Folder {
-    fn new(folder: TempDir) -> Result<Self, StageError> {
-        let folder = Self(folder);
-        for sub in [folder.inputs(), folder.out(), folder.work()] {
-            fs::create_dir(&sub).map_err(|e| cannot_write(&sub, &e))?;
-        }
-        Ok(folder)
-    }
-
-    /// The file that is an output, where it is one.
-    fn output(&self, name: &str) -> Result<PathBuf, StageError> {
-        let path = self.out().join(name);
-        let did_not = |e: std::io::Error| {
-            StageError::failed(format!("the command did not write `{name}`: {e}"))
-                .with_help("write every file of `outputs` to the folder `$OUT`")
-        };
-        let file = fs::canonicalize(&path).map_err(did_not)?;
-        let out = fs::canonicalize(self.out()).map_err(did_not)?;
-        if !file.starts_with(&out) {
-            return Err(StageError::failed(format!(
-                "the output `{name}` of the command is a link to `{}`, which is not in `$OUT`",
-                file.display()
-            ))
-            .with_help("copy the file instead (`cp -L`): an output is what the command wrote"));
-        }
-        regular::check(fs::metadata(&file).map_err(did_not)?.file_type()).map_err(|e| {
-            StageError::failed(format!("the output `{name}` of the command cannot be kept: {e}"))
-                .with_help("write a file, or a link to one in `$OUT`")
-        })?;
-        Ok(file)
-    }
-
-    fn inputs(&self) -> PathBuf {
-        self.0.path().join("in")
-    }
-
-    fn out(&self) -> PathBuf {
-        self.0.path().join("out")
-    }
-
-    fn work(&self) -> PathBuf {
-        self.0.path().join("work")
-    }
-
-    fn log(&self) -> Result<File, StageError> {
-        let path = self.0.path().join("log");
-        File::options().append(true).create(true).open(&path).map_err(|e| cannot_write(&path, &e))
-    }
-
-    /// The last lines that the command printed, for an error message.
-    fn last_words(&self) -> String {
-        let text = fs::read(self.0.path().join("log")).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text[text.len().saturating_sub(4000)..]).into_owned();
-        let lines: Vec<_> = text.trim().lines().collect();
-        if lines.is_empty() {
-            return String::new();
-        }
-        format!("; it printed: {}", lines[lines.len().saturating_sub(10)..].join("\n"))
-    }
-
-    fn write_inputs(&self, inputs: &Inputs<'_>, port: &str) -> Result<(), StageError> {
-        for item in inputs.items(port) {
-            if !is_plain(&item.name) || !item.files.keys().all(|file| is_plain(file)) {
-                return Err(StageError::failed("the item's name cannot be a folder's name")
-                    .on_item(&item.name));
-            }
-            let folder = self.inputs().join(port).join(&item.name);
-            fs::create_dir_all(&folder).map_err(|e| cannot_write(&folder, &e))?;
-            for file in item.files.keys() {
-                inputs.write(item, file, &folder.join(file))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn cannot_write(path: &Path, error: &std::io::Error) -> StageError {
-    StageError::environment(format!("cannot write `{}`: {error}", path.display()))
-        .with_help("make room on the disk of the cache, or name another with `--cache DIR`")
-}
-
-/// Whether a name names a file in a folder and nothing above or below it.
-fn is_plain(name: &str) -> bool {
-    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0'])
 }
 
 #[cfg(test)]

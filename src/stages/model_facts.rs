@@ -1,0 +1,276 @@
+//! What the configurations of a pipeline's models say of what they take, read once and without their weights.
+
+use std::{cell::RefCell, collections::HashMap, rc::Rc};
+
+use serde_json::Value;
+
+use super::{
+    Cause, ImageRecord, ItemSize, Misfit, ModelParts, Surroundings,
+    agreement::{FOLDER, ImageUse},
+    fit::pixels,
+    model::without_tiles,
+};
+use crate::models::{
+    Compression, Denoiser, ModelRef, ModelSource, ParamReader, PartLook, Sampler, TextFormat,
+    VideoDiffusion, family,
+    t5::{T5Tokenizer, TokenizerFiles},
+};
+
+/// A model, and what takes the place of its parts.
+type WithParts = (ModelRef, usize);
+
+/// A part of a model, by name.
+type PartOf = (ModelRef, String);
+
+/// The models of a pipeline, each opened once and as far as its configuration can be read.
+#[derive(Default)]
+pub struct KnownModels {
+    facts: RefCell<HashMap<WithParts, Option<Rc<Facts>>>>,
+    looks: RefCell<HashMap<PartOf, Option<Rc<PartLook>>>>,
+    tokenizers: RefCell<HashMap<ModelRef, Option<Rc<T5Tokenizer>>>>,
+}
+
+impl KnownModels {
+    /// A look at a part of a model, if it is here.
+    pub(super) fn look(&self, model: &ModelRef, part: &str) -> Option<Rc<PartLook>> {
+        let case = (model.clone(), part.to_owned());
+        let look = || Some(Rc::new(model.resolve().ok()?.look(part)?));
+        self.looks.borrow_mut().entry(case).or_insert_with(look).clone()
+    }
+
+    /// A model's tokenizer, if it can be read.
+    pub(super) fn tokenizer(&self, model: &ModelRef) -> Option<Rc<T5Tokenizer>> {
+        let read = || {
+            let source = model.resolve().ok()?;
+            let file = source.tokenizer_file().ok()?;
+            let bytes = source.read(file).ok()?;
+            T5Tokenizer::new(TokenizerFiles::by_name(file, &bytes)).ok().map(Rc::new)
+        };
+        self.tokenizers.borrow_mut().entry(model.clone()).or_insert_with(read).clone()
+    }
+
+    /// The class of a model's transformer, if its configuration is here.
+    pub(super) fn class(&self, model: &ModelRef) -> Option<&'static str> {
+        Some(self.facts(model, &ModelParts::default())?.family.class_name())
+    }
+
+    /// `parts` must live as long as what is known: they are told apart by where they are.
+    pub(super) fn facts(&self, model: &ModelRef, parts: &ModelParts) -> Option<Rc<Facts>> {
+        let case = (model.clone(), parts.id());
+        if let Some(known) = self.facts.borrow().get(&case) {
+            return known.clone();
+        }
+        let facts = parts.source(model).ok().and_then(|source| Facts::read(&source)).map(Rc::new);
+        self.facts.borrow_mut().insert(case, facts.clone());
+        facts
+    }
+}
+
+/// What a model's configuration says of what it takes; its weights are not read.
+pub(super) struct Facts {
+    pub family: &'static dyn VideoDiffusion,
+    /// The sampler of the pipeline that it is published with.
+    pub published: Sampler,
+    compression: Option<Compression>,
+    denoiser: Option<Box<dyn Denoiser>>,
+    tokens: usize,
+    /// Tokens of a prompt in each format.
+    formats: Vec<(TextFormat, usize)>,
+    /// Timesteps of training, which sampling cannot exceed.
+    pub train_timesteps: Option<usize>,
+    /// Whether the autoencoder can work on tiles.
+    tiles: bool,
+    /// Whether the decoder takes noise.
+    decoder_noise: bool,
+    /// `vae/config.json`.
+    vae: Option<Value>,
+    /// How the image was given in the training of its transformer, where its folder says so.
+    pub of_folder: ImageRecord,
+    /// Samplers of the family that the schedule's settings rule out, and why.
+    without: Vec<(Sampler, String)>,
+}
+
+impl Facts {
+    /// Parts that cannot be read are left out: the stage that needs them says why.
+    fn read(source: &ModelSource) -> Option<Self> {
+        let family = family(source).ok()?;
+        let transformer = source.config("transformer").ok()?;
+        let vae_config = source.config("vae").ok();
+        let vae = vae_config.as_ref();
+        let vae = vae.and_then(|config| family.vae(config, &ParamReader::shapes()).ok());
+        let schedule = source.config("scheduler").ok();
+        let scheduler = |sampler| Some(family.scheduler(schedule.as_ref()?, sampler));
+        let published = schedule.as_ref().map(|schedule| family.published_sampler(schedule));
+        let format = family.text_formats()[0];
+        let without = family.samplers()[1..].iter().filter_map(|sampler| {
+            let error = scheduler(*sampler)?.err()?;
+            Some((*sampler, error.to_string()))
+        });
+        let without = without.collect();
+        let scheduler = scheduler(family.samplers()[0]).and_then(Result::ok);
+        let tokens =
+            |format| Some((format, family.prompt_format(&transformer, format).ok()?.tokens));
+        let formats = family.text_formats().iter().copied().filter_map(tokens).collect();
+        Some(Self {
+            family,
+            published: published.unwrap_or(family.samplers()[0]),
+            compression: vae.as_ref().map(|vae| vae.compression()),
+            decoder_noise: vae.as_ref().is_none_or(|vae| vae.takes_noise()),
+            tiles: vae.is_none_or(|vae| vae.tiled().is_some()),
+            of_folder: ImageRecord::of_source(source, vae_config.as_ref()),
+            vae: vae_config,
+            denoiser: family.denoiser(&transformer, &ParamReader::shapes()).ok(),
+            tokens: family.prompt_format(&transformer, format).ok()?.tokens,
+            formats,
+            train_timesteps: scheduler.map(|scheduler| scheduler.num_train_timesteps()),
+            without,
+        })
+    }
+
+    /// The most tokens of a prompt in this format.
+    pub fn most_tokens(&self, format: TextFormat) -> Option<usize> {
+        self.formats.iter().find(|(of, _)| *of == format).map(|(_, tokens)| *tokens)
+    }
+
+    /// Tiles that the autoencoder does not have.
+    pub fn tiling(&self, asked: bool) -> Option<Misfit> {
+        (asked && !self.tiles).then(without_tiles)
+    }
+
+    /// Noise for a decoder that takes none.
+    pub fn decoder_noise(&self, asked: bool) -> Option<Misfit> {
+        (asked && !self.decoder_noise).then(|| {
+            let message = "`noise` does nothing: the decoder of this model takes none";
+            Misfit::new(Cause::Param("noise"), message, "leave it out")
+        })
+    }
+
+    /// A use of the image that differs from the trainings behind the ports.
+    pub fn image_use(&self, own: ImageUse, around: &Surroundings<'_>) -> Vec<Misfit> {
+        let Some(vae) = &self.vae else { return Vec::new() };
+        let conditioning = self.family.image_conditioning();
+        let misfit = |trained: (&str, ImageRecord)| own.misfit(trained, conditioning, vae).ok()?;
+        let on_ports = around.trained.iter().map(|(port, trained)| (*port, trained.image));
+        on_ports.chain([(FOLDER, self.of_folder)]).filter_map(misfit).collect()
+    }
+
+    /// A training on its own, as its log will tell of it.
+    pub fn record(&self, own: ImageUse) -> ImageRecord {
+        own.record(self.vae.as_ref())
+    }
+
+    /// A sampler that the model's schedule rules out.
+    pub fn sampler(&self, asked: Option<Sampler>) -> Option<Misfit> {
+        let (_, why) = self.without.iter().find(|(sampler, _)| Some(*sampler) == asked)?;
+        let help = "take the sampler that is the default, or a model that was made for this one";
+        Some(Misfit::new(Cause::Param("sampler"), why, help))
+    }
+
+    /// A sampler that is not of the pipeline that the model is published with, where that has another
+    /// one for the same family.
+    pub fn other_pipeline(&self, asked: Option<Sampler>) -> Option<String> {
+        let sampler = asked.unwrap_or(self.family.samplers()[0]);
+        if sampler != Sampler::FlowEuler || self.published != Sampler::FlowCondition {
+            return None;
+        }
+        Some(
+            "samples with `flow_euler`, as the basic pipeline does, but the schedule of its model has no \
+             shift: from LTX-Video 0.9.5 on, models are published with the condition pipeline; for that, set \
+             `sampler = \"flow_condition\"`"
+                .to_owned(),
+        )
+    }
+
+    /// What the autoencoder does not take.
+    pub fn pixels(&self, size: ItemSize) -> Vec<Misfit> {
+        self.compression.map(|compression| pixels(size, compression)).unwrap_or_default()
+    }
+
+    /// What the denoiser does not take of clips that the autoencoder does.
+    pub fn clip(&self, size: ItemSize) -> Option<Misfit> {
+        let (Some(compression), Some(denoiser)) = (self.compression, &self.denoiser) else {
+            return None;
+        };
+        let (Some(frames), Some([height, width])) = (size.frames, size.image) else { return None };
+        if !pixels(size, compression).is_empty() {
+            return None;
+        }
+        let check = |[frames, height, width]: [usize; 3]| {
+            let Compression { time, space } = compression;
+            let latent = [(frames - 1) / time + 1, height / space, width / space];
+            denoiser.check_size(latent, self.tokens)
+        };
+        let size = [frames, height, width];
+        let error = check(size).err()?;
+        let axis = ["frames", "height", "width"].iter().position(|name| error.what.ends_with(name));
+        let Some(axis) = axis else {
+            return Some(Misfit { cause: Cause::Image, message: error.to_string(), help: None });
+        };
+        // Another side may still not fit; what is asked is whether this one would.
+        let fits = |value: usize| {
+            let mut other = size;
+            other[axis] = value;
+            check(other).err().is_none_or(|other| other.what != error.what)
+        };
+        let step = if axis == 0 { compression.time } else { compression.space };
+        Some(Misfit {
+            cause: if axis == 0 { Cause::Frames } else { Cause::Image },
+            message: format!(
+                "a clip of {frames} frames of height {height} and width {width} does not fit the \
+                 model: {error}"
+            ),
+            help: nearest(size[axis], step, fits)
+                .map(|nearest| format!("take {} {nearest}", ["frames =", "height", "width"][axis])),
+        })
+    }
+}
+
+/// The nearest values below and above that fit, a few steps away at most.
+fn nearest(found: usize, step: usize, fits: impl Fn(usize) -> bool) -> Option<String> {
+    const FAR: usize = 4096;
+    let below = (1..FAR)
+        .map_while(|n| found.checked_sub(n * step).filter(|value| *value > 0))
+        .find(|value| fits(*value));
+    let above = (1..FAR).map(|n| found + n * step).find(|value| fits(*value));
+    match (below, above) {
+        (Some(below), Some(above)) => Some(format!("{below} or {above}")),
+        (Some(one), None) | (None, Some(one)) => Some(one.to_string()),
+        (None, None) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(model: &str) -> Rc<Facts> {
+        let model = ModelRef(model.to_owned());
+        KnownModels::default().facts(&model, &ModelParts::default()).unwrap()
+    }
+
+    #[test]
+    fn the_built_in_model_says_what_it_takes() {
+        let facts = facts("builtin:tiny");
+        assert_eq!(facts.train_timesteps, Some(1000));
+        let size = |frames, image| ItemSize { frames: Some(frames), image: Some(image) };
+        assert_eq!(facts.pixels(size(9, [64, 96])), []);
+        assert_eq!(facts.clip(size(9, [64, 96])), None);
+        let clip = facts.clip(size(9, [64, 60])).unwrap();
+        insta::assert_snapshot!(format!("{} | {}", clip.message, clip.help.unwrap()), @"a clip of 9 frames of height 64 and width 60 does not fit the model: latent width must be a multiple of 2, but is 15 | take width 56 or 64");
+        let clip = facts.clip(size(9, [64, 4000])).unwrap();
+        insta::assert_snapshot!(format!("{} | {}", clip.message, clip.help.unwrap()), @"a clip of 9 frames of height 64 and width 4000 does not fit the model: latent width must be at most 96, but is 1000 | take width 384");
+    }
+
+    #[test]
+    fn a_model_that_is_not_there_is_not_known() {
+        let (models, nowhere) = (KnownModels::default(), ModelRef("nowhere".into()));
+        assert!(models.facts(&nowhere, &ModelParts::default()).is_none());
+    }
+
+    #[test]
+    fn the_nearest_values_are_those_that_fit() {
+        assert_eq!(nearest(10, 2, |value| value % 8 == 0).unwrap(), "8 or 16");
+        assert_eq!(nearest(3, 2, |value| value < 2).unwrap(), "1");
+        assert_eq!(nearest(3, 2, |_| false), None);
+    }
+}
