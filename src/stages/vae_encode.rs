@@ -12,12 +12,13 @@ use super::{
 };
 use crate::{
     artifact::{
-        ArtifactKind,
+        ArtifactKind, Item,
         latents::{self, ClipLatents},
         videos::Clip,
     },
     models::{ImageConditioning, LoadError, Memory, ModelRef, VideoVae, memory::Estimator, pixels},
     rng::TorchRng,
+    train::order::{Stream, place, step_rng},
 };
 
 /// Which latents an encoder's distribution gives.
@@ -79,8 +80,9 @@ pub struct VaeEncode {
     #[serde(default)]
     pub image_noise: ImageNoise,
     /// Encodings of the conditioning image, each with its own noise; training takes one at each
-    /// step. With 1, the default, the noise is the same at every step and, as the seed is, for every
-    /// clip; published trainers draw it anew at each step, which takes a pool. Families whose image is the first frame (LTX-Video) take that of the clip instead.
+    /// step. With 1, the default, the noise on a clip's image is the same at every step; published trainers draw it anew at
+    /// each step, which takes a pool. Families whose image is the first frame (LTX-Video) take that of
+    /// the clip instead.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 65_536))]
     pub image_latent_pool: usize,
@@ -88,7 +90,7 @@ pub struct VaeEncode {
     /// clips are larger: less memory, and slightly other latents (CogVideoX).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tiling: bool,
-    /// Seed of all noise; the same for each clip.
+    /// Seed of all noise, which is a function of this and of the clip's content.
     #[serde(default)]
     pub seed: Option<u64>,
 }
@@ -100,8 +102,8 @@ fn one() -> usize {
 impl StageKind for VaeEncode {
     const KIND: &'static str = "vae_encode";
     // 1: first · 2: on the CPU, convolutions and norms add up in another order · 3: tiles step in whole
-    // latents.
-    const VERSION: u32 = 3;
+    // latents · 4: each clip has its own noise.
+    const VERSION: u32 = 4;
     const PORTS: Ports = Ports {
         inputs: &[
             Port { name: "videos", kinds: &[ArtifactKind::Videos], required: true },
@@ -165,7 +167,7 @@ impl Stage for VaeEncode {
         cx.for_each(inputs.items("videos"), "encode clips", |item| {
             let clip = read_clip(inputs, item)?;
             check_pixels(clip.size, vae.compression())?;
-            let encoded = self.encode(&*vae, &clip, &model.device);
+            let encoded = self.encode(&*vae, (&clip, item), &model.device);
             let mut values = encoded.clip.values.iter().chain(&encoded.images.values);
             if !values.all(|value| value.is_finite()) {
                 return Err(not_finite("the autoencoder's latents"));
@@ -197,8 +199,14 @@ impl VaeEncode {
 
     /// Draws, in this order: the clip's posterior noise, then for each encoding of the image the
     /// noise level, the pixels' noise and the posterior noise.
-    fn encode(&self, vae: &dyn VideoVae, clip: &Clip, device: &Device) -> ClipLatents {
-        let mut rng = TorchRng::new(self.seed.unwrap_or_default());
+    fn encode(
+        &self,
+        vae: &dyn VideoVae,
+        (clip, item): (&Clip, &Item),
+        device: &Device,
+    ) -> ClipLatents {
+        let seed = self.seed.unwrap_or_default();
+        let mut rng = step_rng(seed, Stream::Encode, place(&item.digest()));
         let video = pixels::from_rgb(&clip.rgb, clip.size, device);
         let image = video.clone().narrow(2, 0, 1);
         let latents = self.draw(vae, video, &mut rng) * vae.scaling_factor();
@@ -225,5 +233,40 @@ impl VaeEncode {
                 posterior.sample(noise)
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{artifact::videos, stages::support::Bench};
+
+    /// Three clips of one colour: two are the same, the third differs by one level of one pixel.
+    #[test]
+    fn noise_is_of_the_clip_and_not_of_its_name() {
+        let bench = Bench::new();
+        let clip = |name: &str, last: u8| {
+            let mut rgb = vec![100; 5 * 32 * 32 * 3];
+            *rgb.last_mut().unwrap() = last;
+            let clip = Clip { size: [5, 32, 32], rgb };
+            bench.item(name, &[(videos::FILE, &clip.to_bytes())])
+        };
+        let clips = [clip("a", 100), clip("b", 100), clip("c", 101)];
+        let inputs = bench.inputs(&[("videos", ArtifactKind::Videos, &clips)]);
+        let stage: VaeEncode = serde_json::from_value(json!({ "model": "builtin:tiny" })).unwrap();
+        let made = bench.run_with(&stage, &inputs, false).unwrap();
+        let [a, b, c] = [0, 1, 2].map(|index: usize| {
+            let bytes = inputs.read(&made[index], latents::FILE).unwrap();
+            ClipLatents::from_bytes(&bytes).unwrap()
+        });
+        assert_eq!(a.images.values, b.images.values);
+        let apart = |of: fn(&ClipLatents) -> &[f32]| {
+            let apart = of(&a).iter().zip(of(&c)).map(|(a, c)| (a - c).abs());
+            apart.fold(0.0, f32::max)
+        };
+        assert!(apart(|of| &of.images.values) > 0.05, "{}", apart(|of| &of.images.values));
+        assert!(apart(|of| &of.clip.values) > 0.05, "{}", apart(|of| &of.clip.values));
     }
 }

@@ -13,7 +13,7 @@ use super::{
     batch::{Diffusion, Example},
     gradient::Build,
     loss::denoiser_loss,
-    order::{Stream, step_rng},
+    order::{Stream, place, step_rng},
     steps::TrainError,
 };
 use crate::{
@@ -90,9 +90,7 @@ impl HeldOut {
 
 /// A number for a clip and a quantile.
 fn draw_key(name: &str, quantile: usize) -> usize {
-    let hash = Digest::of(name.as_bytes()).to_string();
-    let hash = usize::from_str_radix(&hash[..12], 16).expect("a digest is written in hex");
-    hash * QUANTILES.len() + quantile
+    place(&Digest::of(name.as_bytes())) * QUANTILES.len() + quantile
 }
 
 #[cfg(test)]

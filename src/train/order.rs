@@ -6,7 +6,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::rng::TorchRng;
+use crate::{rng::TorchRng, store::Digest};
 
 /// What happens when the examples do not fill a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -76,11 +76,19 @@ pub enum Stream {
     Init = 3,
     /// Noise on clips that are not trained on.
     HeldOut = 4,
+    /// Noise in the encoding of a clip.
+    Encode = 5,
 }
 
 /// The generator of one step of one stream.
 pub fn step_rng(seed: u64, stream: Stream, index: usize) -> TorchRng {
     TorchRng::new(mix(mix(mix(seed) ^ stream as u64) ^ index as u64))
+}
+
+/// The place of something in a stream that is not counted, such as of a clip by its content.
+pub fn place(digest: &Digest) -> usize {
+    let hash = digest.to_string();
+    usize::from_str_radix(&hash[..12], 16).expect("a digest is written in hex")
 }
 
 /// `SplitMix64`: a bijection that spreads neighbouring numbers over all bits.

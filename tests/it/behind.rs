@@ -17,7 +17,10 @@ use pipe::{
 };
 use serde_json::json;
 
-use crate::support::{Shout, TestPipeline, Words};
+use crate::{
+    support::TestPipeline,
+    toys::{Shout, Words},
+};
 
 /// Has nothing, and takes its time to say so.
 #[derive(Debug, Default)]

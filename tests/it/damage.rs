@@ -10,7 +10,8 @@ use serde_json::json;
 
 use crate::{
     incremental::corrupt,
-    support::{Letters, Spoil, TestPipeline, Texts, Words},
+    support::TestPipeline,
+    toys::{Letters, Spoil, Texts, Words},
 };
 
 const WORDS: [&str; 12] = [

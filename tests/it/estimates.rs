@@ -4,7 +4,10 @@
 use pipe::plan::{DiskPlan, Freshness};
 use serde_json::{Value, json};
 
-use crate::support::{Shout, TestPipeline, Train, Words};
+use crate::{
+    support::TestPipeline,
+    toys::{Shout, Train, Words},
+};
 
 /// The bytes that a run is estimated to add to the cache.
 fn bytes(test: &TestPipeline) -> u64 {

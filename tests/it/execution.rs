@@ -13,7 +13,8 @@ use serde_json::json;
 
 use crate::{
     incremental::corrupt,
-    support::{Cross, Letters, TestPipeline, Words},
+    support::TestPipeline,
+    toys::{Cross, Letters, Words},
 };
 
 /// Verifies everything.

@@ -9,7 +9,10 @@ use pipe::{
 };
 use serde_json::json;
 
-use crate::support::{Clumsy, Shout, TestPipeline, Words};
+use crate::{
+    support::TestPipeline,
+    toys::{Clumsy, Shout, Words},
+};
 
 #[test]
 fn a_failure_stops_its_dependants_and_names_the_item() {

@@ -11,7 +11,10 @@ use pipe::{
 };
 use serde_json::json;
 
-use crate::support::{Cross, Letters, Shout, TestPipeline, Texts, Train, Words};
+use crate::{
+    support::TestPipeline,
+    toys::{Cross, Letters, Shout, Texts, Train, Words},
+};
 
 const ALL_REUSED: &str = "reused words\nreused shout\nreused letters\n";
 

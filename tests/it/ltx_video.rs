@@ -1,11 +1,9 @@
-//! LTX-Video against the reference implementation: models, training trace, sampling, and the stages
-//! on a model of this family.
+//! LTX-Video against the reference implementation: models, training trace and sampling.
 
 use std::path::Path;
 
 use burn::tensor::Tensor;
 use pipe::{
-    artifact::{ArtifactKind, Item, frames, samples, videos::Clip},
     models::{
         Adapter, DecodeNoise, Denoiser, DenoiserInput, ImageConditioning, LoadError, LoraTargets,
         NoiseScheduler, ParamReader, Params, Sampler, TimeAxis, TimestepDistribution,
@@ -15,28 +13,26 @@ use pipe::{
         sampling::{Condition, Sample, Sampling, rng_after_sampling},
     },
     rng::TorchRng,
-    stages::{Decode, LoraTrain, Stage, StageError, VaeEncode},
     train::{
-        batch::{Diffusion, Example},
+        batch::{Batch, Diffusion, Example},
         gradient::{Recompute, denoiser_gradients},
         optimizer::{AdamW, Moments, clip_factor, global_norm},
     },
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
     external_golden::{ltx_transformer, ltx_vae, vae as cogvideox_vae},
     golden::{
         Golden, assert_close, assert_trained, device, relative_error, tolerance, trained_tolerance,
     },
-    training::write_model,
-    training_stages::{Bench, stage},
+    training::assert_equal_gradients,
 };
 
 const TRANSFORMER: f32 = 2e-5;
 const VAE: f32 = 5e-5;
 /// The frame rate of what the fixtures call `slow`.
-const SLOW: f64 = 12.0;
+pub const SLOW: f64 = 12.0;
 
 fn golden(name: &str) -> Golden {
     Golden::fixture(&format!("ltx_video/{name}"))
@@ -211,6 +207,34 @@ fn a_lora_training_trace_agrees() {
     }
 }
 
+/// Of all that is trained, also of what makes the embeddings that every block takes.
+#[test]
+fn recomputation_serves_full_training_too() {
+    let fixture = Fixture::read();
+    let latents: Tensor<5> = fixture.golden.tensor("lora.clean");
+    let noise = TorchRng::new(4).normal_tensor(latents.dims(), &device());
+    let batch = Batch {
+        input: DenoiserInput {
+            image: latents.clone().narrow(2, 0, 1),
+            text: fixture.golden.tensor::<3>("text").repeat_dim(0, latents.dims()[0]),
+            timesteps: vec![300.0; latents.dims()[0]],
+            time: TimeAxis::default(),
+            latents: noise,
+        },
+        target: latents,
+        weights: None,
+    };
+    let build = |params: &Params| {
+        let reader = ParamReader::loaded(params, None);
+        LtxVideo.denoiser(&fixture.config["transformer"], &reader)
+    };
+    let of =
+        |recompute| denoiser_gradients(&build, &fixture.transformer, &batch, recompute).unwrap();
+    let (whole, by_block) = (of(Recompute::None), of(Recompute::Block));
+    assert_eq!(whole.by_name.len(), fixture.transformer.0.len());
+    assert_equal_gradients(&by_block, &whole);
+}
+
 #[test]
 fn whole_sampling_runs_agree() {
     let fixture = Fixture::read();
@@ -289,183 +313,6 @@ fn target_sets_adapt_every_module_they_name() {
         assert_eq!(fresh.modules().len(), modules, "{set:?}");
         fixture.denoiser(Some(&fresh)).unwrap();
     }
-}
-
-#[test]
-fn the_stages_of_an_experiment_fit_together() {
-    let fixture = Fixture::read();
-    let bench = Bench::new();
-    let folder = bench.folder.path().join("model");
-    let model = write_model(&folder, &fixture.config, &fixture.transformer, &fixture.vae);
-    let model = Some(&model);
-    bench.fill_with(&fixture.golden, [9, 32, 64]);
-    let run = |stage: &dyn Stage, ports: &[&str]| bench.run(stage, ports, usize::MAX).unwrap();
-
-    let encode: VaeEncode = stage(model, json!({ "seed": 3 }));
-    bench.put("latents", ArtifactKind::Latents, run(&encode, &["videos"]));
-    let settings = json!({
-        "rank": 2, "steps": 4, "learning_rate": 0.01, "seed": 3,
-    });
-    let train: LoraTrain = stage(model, settings.clone());
-    let whole = run(&train, &["latents", "text"]);
-    let mut other = settings;
-    other["timestep_distribution"] = json!("uniform");
-    let other: LoraTrain = stage(model, other);
-    std::fs::remove_dir_all(bench.folder.path().join("checkpoints")).unwrap();
-    assert_ne!(run(&other, &["latents", "text"]), whole, "the distribution must matter");
-    bench.put("lora", ArtifactKind::LoraAdapter, whole);
-
-    let sample: pipe::stages::Sample = stage(model, json!({ "frames": 9, "steps": 2, "seed": 4 }));
-    let adapted = run(&sample, &["pairs", "text", "lora"]);
-    assert_ne!(run(&sample, &["pairs", "text"]), adapted, "the adapter must matter");
-    let latents = samples::from_bytes(&bench.read(&adapted[0], samples::FILE)).unwrap();
-    assert_eq!(latents.shape, [4, 2, 1, 2]);
-    bench.put("samples", ArtifactKind::Samples, adapted);
-
-    let decode = |params: Value| -> Decode { stage(model, params) };
-    let decoded = run(&decode(json!({})), &["samples"]);
-    let stated = run(&decode(json!({ "noise": {} })), &["samples"]);
-    assert_eq!(stated, decoded, "nothing stated is the default");
-    let reseeded = run(&decode(json!({ "seed": 4 })), &["samples"]);
-    assert_ne!(reseeded, decoded, "the decoder's noise must matter");
-    let clip = Clip::from_bytes(&bench.read(&decoded[0], frames::FILE)).unwrap();
-    assert_eq!(clip.size, [9, 32, 64]);
-}
-
-#[test]
-fn what_the_family_does_not_know_is_an_error() {
-    let fixture = Fixture::read();
-    let bench = Bench::new();
-    let folder = bench.folder.path().join("model");
-    let model = write_model(&folder, &fixture.config, &fixture.transformer, &fixture.vae);
-    bench.fill_with(&fixture.golden, [9, 32, 64]);
-    let message = |params: Value| {
-        let sample: pipe::stages::Sample = stage(Some(&model), params);
-        let error = bench.run(&sample, &["pairs", "text"], usize::MAX).unwrap_err();
-        assert!(matches!(error, StageError::Failed { .. }), "{error:?}");
-        error.to_string()
-    };
-    let sampler = message(json!({ "sampler": "ddim" }));
-    let wanted = "`sampler` must be `flow_euler` or `flow_condition` for this family of models, but is `ddim`";
-    assert_eq!(sampler, wanted);
-    let shifted = message(json!({ "sampler": "flow_condition" }));
-    assert!(shifted.contains("`use_dynamic_shifting` must be false"), "{shifted}");
-    let frames = message(json!({ "frames": 1 }));
-    assert!(frames.contains("number of latent frames must be at least 2, but is 1"), "{frames}");
-    let decode: Decode = stage(Some(&model), json!({ "noise": { "scale": 2.0 } }));
-    assert_eq!(decode.validate()[0].field, "noise.scale");
-}
-
-/// The stages hand on what the condition pipeline needs: the run of the stage is the run above.
-#[test]
-fn the_stage_samples_as_the_condition_pipeline_does() {
-    let fixture = Fixture::of("condition");
-    let bench = Bench::new();
-    let folder = bench.folder.path().join("model");
-    let model = write_model(&folder, &fixture.config, &fixture.transformer, &fixture.vae);
-    bench.fill_with(&fixture.golden, [17, 32, 64]);
-    let (rgb, shape) = fixture.golden.values("sample.image");
-    let rgb = rgb.iter().map(|v| *v as u8).collect();
-    let image = image::RgbImage::from_raw(shape[1] as u32, shape[0] as u32, rgb).unwrap();
-    let pair = bench.item("pair", &[("input.png", frames::to_png(&image))]);
-    bench.put("pairs", ArtifactKind::Pairs, vec![pair]);
-    bench.put_text(&fixture.golden, Some("condition"));
-    let run = |change: Value| {
-        let mut params =
-            json!({ "frames": 17, "steps": 4, "seed": 42, "sampler": "flow_condition" });
-        for (key, value) in change.as_object().unwrap() {
-            params[key] = value.clone();
-        }
-        let sample: pipe::stages::Sample = stage(Some(&model), params);
-        let made = bench.run(&sample, &["pairs", "text"], usize::MAX).unwrap();
-        samples::from_bytes(&bench.read(&made[0], samples::FILE)).unwrap().values
-    };
-    let plain = run(json!({}));
-    let wanted = fixture.golden.values("sample.plain").0;
-    let largest = wanted.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
-    let far = plain.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    assert!(far < 1e-4 * largest, "{far} of {largest}");
-    assert_ne!(run(json!({ "condition": { "noise_scale": 0.0 } })), plain);
-    assert_ne!(run(json!({ "condition": { "strength": 0.9 } })), plain);
-    bench.put_text(&fixture.golden, None);
-    assert_ne!(run(json!({ "sampler": "flow_euler" })), plain);
-
-    let encode: VaeEncode = stage(Some(&model), json!({}));
-    bench.put(
-        "latents",
-        ArtifactKind::Latents,
-        bench.run(&encode, &["videos"], usize::MAX).unwrap(),
-    );
-    let train = |causal: bool| {
-        bench.put_text(&fixture.golden, causal.then_some("condition"));
-        let params = json!({ "rank": 1, "steps": 1, "causal_time": causal });
-        let train: LoraTrain = stage(Some(&model), params);
-        let made = bench.run(&train, &["latents", "text"], usize::MAX).unwrap();
-        std::fs::remove_dir_all(bench.folder.path().join("checkpoints")).unwrap();
-        made
-    };
-    let loss = |made: &[Item]| {
-        let log: Value = serde_json::from_slice(&bench.read(&made[0], "train.json")).unwrap();
-        log["losses"][0].as_f64().unwrap()
-    };
-    let (causal, plain) = (train(true), train(false));
-    assert!((loss(&causal) - loss(&plain)).abs() > 1e-6, "how time is counted must matter");
-    // So an adapter is sampled as it was trained.
-    let sample: pipe::stages::Sample =
-        stage(Some(&model), json!({ "frames": 17, "steps": 1, "sampler": "flow_condition" }));
-    bench.put_text(&fixture.golden, Some("condition"));
-    bench.put("lora", ArtifactKind::LoraAdapter, causal);
-    bench.run(&sample, &["pairs", "text", "lora"], usize::MAX).unwrap();
-    bench.put("lora", ArtifactKind::LoraAdapter, plain);
-    let error = bench.run(&sample, &["pairs", "text", "lora"], usize::MAX).unwrap_err();
-    assert!(error.to_string().contains("was trained without `causal_time`"), "{error}");
-    bench.put_text(&fixture.golden, None);
-    let scaled: LoraTrain =
-        stage(Some(&model), json!({ "rank": 1, "steps": 1, "image_latent_scale": 0.7 }));
-    let error = bench.run(&scaled, &["latents", "text"], usize::MAX).unwrap_err();
-    assert!(error.to_string().contains("whose image is the first frame"), "{error}");
-}
-
-/// Both stages hand the frame rate on, and a training and a sampling that differ in it do not fit.
-#[test]
-fn clips_have_one_frame_rate_in_training_and_sampling() {
-    let fixture = Fixture::read();
-    let bench = Bench::new();
-    let folder = bench.folder.path().join("model");
-    let model = write_model(&folder, &fixture.config, &fixture.transformer, &fixture.vae);
-    bench.fill_with(&fixture.golden, [9, 32, 64]);
-    let encode: VaeEncode = stage(Some(&model), json!({}));
-    let latents = bench.run(&encode, &["videos"], usize::MAX).unwrap();
-    bench.put("latents", ArtifactKind::Latents, latents);
-    let train = |frame_rate: Value| {
-        let params = json!({ "rank": 1, "steps": 1, "frame_rate": frame_rate });
-        let train: LoraTrain = stage(Some(&model), params);
-        let made = bench.run(&train, &["latents", "text"], usize::MAX).unwrap();
-        std::fs::remove_dir_all(bench.folder.path().join("checkpoints")).unwrap();
-        made
-    };
-    let log = |made: &[Item]| -> Value {
-        serde_json::from_slice(&bench.read(&made[0], "train.json")).unwrap()
-    };
-    let (slow, plain) = (train(json!(SLOW)), train(Value::Null));
-    assert_eq!(plain, train(json!(25.0)), "the default is one whether it is stated or not");
-    let (slow_log, plain_log) = (log(&slow), log(&plain));
-    assert_eq!(slow_log["settings"]["frame_rate"], SLOW);
-    assert!(plain_log["settings"].get("frame_rate").is_none());
-    assert_ne!(slow_log["losses"], plain_log["losses"], "the rate must matter");
-
-    bench.put("lora", ArtifactKind::LoraAdapter, slow);
-    let sample = |frame_rate: Value| {
-        let params = json!({ "frames": 9, "steps": 1, "frame_rate": frame_rate });
-        let sample: pipe::stages::Sample = stage(Some(&model), params);
-        bench.run(&sample, &["pairs", "text", "lora"], usize::MAX)
-    };
-    sample(json!(SLOW)).unwrap();
-    let error = sample(Value::Null).unwrap_err().to_string();
-    let wanted = "the clips have 25 frames per second here, but 12 in the training of the adapter";
-    assert_eq!(error, wanted);
-    bench.put("lora", ArtifactKind::LoraAdapter, plain);
-    sample(json!(25.0)).unwrap();
 }
 
 /// Compares a part that `tests/golden/full_size/make.py` wrote.

@@ -16,7 +16,10 @@ use pipe::{
 };
 use serde_json::json;
 
-use crate::support::{Run, TestPipeline, Texts, Words};
+use crate::{
+    support::{Run, TestPipeline},
+    toys::{Texts, Words},
+};
 
 /// More than the walk hashes itself.
 const LARGE: u64 = 65 << 20;

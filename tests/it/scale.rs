@@ -16,7 +16,10 @@ use pipe::{
 };
 use serde_json::json;
 
-use crate::support::{Shout, TestPipeline, Words};
+use crate::{
+    support::TestPipeline,
+    toys::{Shout, Words},
+};
 
 /// Shell stages in a row.
 fn chain(stages: usize) -> Pipeline {

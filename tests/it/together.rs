@@ -6,7 +6,10 @@ use std::{fs, sync::mpsc};
 use pipe::exec::{Executor, Outcome, RunEvent};
 use serde_json::json;
 
-use crate::support::{Shout, TestPipeline, Train, Words};
+use crate::{
+    support::TestPipeline,
+    toys::{Shout, Train, Words},
+};
 
 #[test]
 fn two_runs_at_once_compute_each_key_once() {

@@ -175,7 +175,7 @@ fn recomputation_gives_the_same_gradients() {
     }
 }
 
-fn assert_equal_gradients(found: &Gradients, wanted: &Gradients) {
+pub fn assert_equal_gradients(found: &Gradients, wanted: &Gradients) {
     for (name, wanted) in &wanted.by_name {
         let scale = wanted.clone().abs().max().into_scalar::<f32>();
         let error = (found.by_name[name].clone() - wanted.clone()).abs().max();
