@@ -17,18 +17,19 @@ use crate::{
 /// The time between two lines where there is no bar.
 const EVERY: Duration = Duration::from_secs(30);
 
-/// Fetches the parts of models that the stages asked for need and the cache lacks; `refuse` is asked before
-/// the first one, as nobody wants to wait for tens of gigabytes to be told of a mistake. Says whether there were
-/// any.
+/// Fetches the parts of models that the stages asked for need and the cache lacks. As nobody wants to wait for
+/// tens of gigabytes to be told of a mistake, `refuse` is asked before anything is fetched, and `settle` once the
+/// configurations are here.
 pub(super) fn models(
     pipeline: &Pipeline,
     wanted: &PlanOptions,
     session: &Session,
     stop: &Stop,
     refuse: impl FnOnce() -> Result<(), CliError>,
-) -> Result<bool, CliError> {
+    settle: impl FnOnce() -> Result<(), CliError>,
+) -> Result<(), CliError> {
     if hub::is_offline() {
-        return Ok(false);
+        return Ok(());
     }
     let absent = plan::absent_models(pipeline, wanted)?;
     // A wrong name is told with all else that is wrong.
@@ -36,25 +37,54 @@ pub(super) fn models(
         Some((Name::parse(model.0.strip_prefix("hf:")?).ok()?, parts))
     });
     let named: Vec<_> = named.collect();
-    if !named.is_empty() {
-        refuse()?;
+    if named.is_empty() {
+        return Ok(());
     }
-    named.iter().try_for_each(|(name, parts)| one(name, parts, session, stop))?;
-    Ok(!named.is_empty())
+    refuse()?;
+    let cache = hub::cache_folder();
+    for (name, parts) in &named {
+        let (model, what) = (called(name), parts.join(", "));
+        session.talk(&format!("fetching {model} ({what}) into {}", cache.display()));
+        let settings = hub::settings_of(parts);
+        let settings: Vec<_> = settings.iter().map(String::as_str).collect();
+        one(name, &settings, session, stop)?;
+    }
+    settle()?;
+    for (name, parts) in named {
+        let start = Instant::now();
+        let Fetched { commit, size } = one(&name, parts, session, stop)?;
+        let took = duration(start.elapsed().as_secs_f64());
+        let pin = format!("; `hf:{}@{commit}` pins it", name.id);
+        let pin = if name.revision == commit { "" } else { &pin };
+        session.talk(&format!("fetched {}: {} in {took}{pin}", called(&name), bytes(size)));
+    }
+    Ok(())
 }
 
-fn one(name: &Name<'_>, parts: &[&str], session: &Session, stop: &Stop) -> Result<(), CliError> {
-    let cache = hub::cache_folder();
-    let start = Instant::now();
-    let model = format!("{} at {}", name.id, name.revision);
-    session.talk(&format!("fetching {model} ({}) into {}", parts.join(", "), cache.display()));
+/// `org/repo at main`.
+fn called(name: &Name<'_>) -> String {
+    format!("{} at {}", name.id, name.revision)
+}
+
+/// What came of a download.
+struct Fetched {
+    commit: String,
+    size: u64,
+}
+
+fn one(
+    name: &Name<'_>,
+    parts: &[&str],
+    session: &Session,
+    stop: &Stop,
+) -> Result<Fetched, CliError> {
     let bar = session.bar("{bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta}  {wide_msg}");
-    let mut told = start;
-    let mut total = 0;
+    let mut told = Instant::now();
+    let mut size = 0;
     let flag = stop.flag.clone();
     let hub = Hub::from_env().with_stop(move || flag.is_cancelled());
-    let fetched = hub::fetch(&hub, &cache, name, parts, &mut |progress| {
-        total = progress.total;
+    let fetched = hub::fetch(&hub, &hub::cache_folder(), name, parts, &mut |progress| {
+        size = progress.total;
         bar.set_length(progress.total);
         bar.set_position(progress.done);
         if bar.message() != progress.file {
@@ -68,10 +98,9 @@ fn one(name: &Name<'_>, parts: &[&str], session: &Session, stop: &Stop) -> Resul
     });
     bar.finish_and_clear();
     match fetched {
-        Ok(_) => {
-            let took = duration(start.elapsed().as_secs_f64());
-            session.talk(&format!("fetched {model}: {} in {took}", bytes(total)));
-            Ok(())
+        Ok(snapshot) => {
+            let commit = snapshot.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            Ok(Fetched { commit, size })
         }
         Err(FetchError::Stopped) => {
             session.talk("stopped; what was fetched is kept, the same command goes on from here");

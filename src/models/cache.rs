@@ -93,9 +93,16 @@ impl<T: ?Sized> Kept<T> {
         self.lock().iter().filter(others).map(|entry| entry.bytes).sum()
     }
 
-    /// Drops things other than `wanted`.
+    /// Drops things other than `wanted`, so that their memory is free on their devices.
     fn keep_only(&self, wanted: Option<Hash>) {
-        self.lock().retain(|entry| Some(entry.digest) == wanted);
+        let mut kept = self.lock();
+        let dropped: Vec<_> = kept
+            .extract_if(.., |entry| Some(entry.digest) != wanted)
+            .map(|entry| entry.device)
+            .collect();
+        for device in dropped {
+            device.memory_cleanup();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Entry<T>>> {
@@ -103,7 +110,7 @@ impl<T: ?Sized> Kept<T> {
     }
 
     fn clear(&self) {
-        self.lock().clear();
+        self.keep_only(None);
     }
 }
 

@@ -166,7 +166,11 @@ impl Stage for TextEncode {
             Tensor::<2, Bool>::from_data(TensorData::new(mask, [1, length]), &device)
         });
         let embedding = encoder.encode(ids, mask).squeeze_dim::<2>(0).narrow(0, 0, kept);
-        TextEmbedding { prompt: self.prompt.clone(), format, embedding }.write(out)
+        TextEmbedding { prompt: self.prompt.clone(), format, embedding }.write(out)?;
+        // It is large, and nothing else needs it.
+        drop(encoder);
+        device.memory_cleanup();
+        Ok(())
     }
 }
 

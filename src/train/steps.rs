@@ -154,8 +154,11 @@ pub fn run(
             State { params, ema, ..State::default() }
         });
         settings.train_to(stop, &mut at, checkpoints.as_mut(), task, observe)?;
+        // What was saved on the way takes no room beside the training.
+        let params = at.result().clone();
+        let is_last = Some(&stop) == stops.last();
         trained.push(Trained {
-            params: at.result().clone(),
+            params: if is_last { params } else { params.to_device(&Device::flex()) },
             losses: at.losses.clone(),
             held_out: at.held_out.clone(),
         });

@@ -143,6 +143,19 @@ fn wrong_content_is_never_kept() {
     assert_eq!(sha256(&fs::read(folder.join(VAE)).unwrap()), hash);
 }
 
+/// As a crash of another program may leave it.
+#[test]
+fn a_damaged_file_that_nothing_led_to_is_fetched_anew() {
+    let (hub, cache) = (small(None), tempfile::tempdir().unwrap());
+    let whole = fs::read(get(&hub, cache.path(), "org/tiny", None).unwrap().join(VAE)).unwrap();
+    let repo = cache.path().join("models--org--tiny");
+    let blob = repo.join("blobs").join(sha256(&whole));
+    fs::write(&blob, vec![0; whole.len()]).unwrap();
+    fs::remove_dir_all(repo.join("snapshots")).unwrap();
+    let folder = get(&hub, cache.path(), "org/tiny", None).unwrap();
+    assert!(fs::read(folder.join(VAE)).unwrap() == whole);
+}
+
 #[test]
 fn refusals_say_what_to_do() {
     let (hub, cache) = (small(Some("secret")), tempfile::tempdir().unwrap());

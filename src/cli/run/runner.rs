@@ -126,15 +126,15 @@ impl Runner<'_> {
         let locked =
             if args.locked { locked_outputs(pipeline, self.store)? } else { BTreeMap::new() };
         let refuse = || Ok(self.executor.refuse_commands(pipeline)?);
-        if fetch::models(pipeline, &wanted, self.session, self.stop, refuse)? {
-            self.look_again(pipeline)?;
-        }
-        memory::check(pipeline, self.store, &wanted, &self.outlook)?;
+        let fits = || memory::check(pipeline, self.store, &wanted, &self.outlook);
+        let settle = || self.look_again(pipeline).and_then(|()| fits());
+        fetch::models(pipeline, &wanted, self.session, self.stop, refuse, settle)?;
+        fits()?;
         self.executor.lock_to(locked);
         Ok(())
     }
 
-    /// Says what shows of a pipeline only now that its models are here.
+    /// Says what shows of a pipeline only now that the configurations of its models are here.
     fn look_again(&self, pipeline: &Pipeline) -> Result<(), CliError> {
         let options = LoadOptions {
             profile: pipeline.profile.clone(),

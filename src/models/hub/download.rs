@@ -83,8 +83,9 @@ pub fn fetch(
         observe,
     };
     for file in files {
-        let blob = download.blob(file)?;
-        link(&blob, &snapshot.join(&file.path), file.path.split('/').count() + 1)
+        let path = snapshot.join(&file.path);
+        let blob = download.blob(file, path.exists())?;
+        link(&blob, &path, file.path.split('/').count() + 1)
             .map_err(|e| unwritten(&snapshot, &e))?;
         download.before += file.size;
     }
@@ -148,13 +149,14 @@ struct Download<'a, 'o> {
 }
 
 impl Download<'_, '_> {
-    /// The whole content of a file, in its place by its hash.
-    fn blob(&mut self, file: &RemoteFile) -> Result<PathBuf, FetchError> {
+    /// The whole content of a file, in its place by its hash. One that no link of the commit leads to
+    /// may be another program's, so its content is looked at before it is used.
+    fn blob(&mut self, file: &RemoteFile, is_linked: bool) -> Result<PathBuf, FetchError> {
         let blobs = self.folder.join("blobs");
         let (blob, partial) =
             (blobs.join(&file.hash), blobs.join(format!("{}.incomplete", file.hash)));
         let here = || length(&blob) == Some(file.size);
-        if here() {
+        if is_linked && here() {
             return Ok(blob);
         }
         for folder in [&blobs, &self.locks] {
@@ -162,7 +164,8 @@ impl Download<'_, '_> {
         }
         // Another process may fetch the same file: it is waited for.
         let _lock = self.lock(file)?;
-        if !here() {
+        let sound = || hash_of(&blob, file).is_ok_and(|hash| hash == file.hash);
+        if !here() || !(is_linked || sound()) {
             self.whole(file, &partial)?;
             let moved = File::open(&partial).and_then(|written| written.sync_all());
             moved.and_then(|()| fs::rename(&partial, &blob)).map_err(|e| unwritten(&blob, &e))?;

@@ -23,6 +23,7 @@ use super::LoadError;
 
 pub use client::Hub;
 pub use download::{FetchError, Progress, fetch};
+pub use select::settings_of;
 
 /// A repository and a revision of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

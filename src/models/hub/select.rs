@@ -27,6 +27,15 @@ pub(super) fn files_of<'a>(all: &[&'a str], parts: &[&str]) -> Vec<&'a str> {
     all.iter().copied().filter(|file| wanted(file)).collect()
 }
 
+/// What says of these parts what they are, small beside their weights.
+pub fn settings_of(parts: &[&str]) -> Vec<String> {
+    let is_file = |part: &str| part.contains('/') || ["scheduler", "tokenizer"].contains(&part);
+    let settings = |part: &&str| {
+        if is_file(part) { (*part).to_owned() } else { format!("{part}/config.json") }
+    };
+    parts.iter().map(settings).collect()
+}
+
 fn is_of_part(file: &str, part: &str, has: &dyn Fn(&str) -> bool) -> bool {
     let Some(("", name)) = file.strip_prefix(part).and_then(|rest| rest.split_once('/')) else {
         return false;

@@ -172,11 +172,7 @@ impl Adapter {
     /// The same adapter with its factors on `device`.
     #[must_use]
     pub fn to_device(&self, device: &Device) -> Self {
-        let mut moved = self.clone();
-        for param in moved.factors.0.values_mut() {
-            param.flat = param.flat.clone().to_device(device);
-        }
-        moved
+        Self { factors: self.factors.to_device(device), ..self.clone() }
     }
 
     /// The same adapter with its scale in `B`, for tools that take every adapter at scale 1.

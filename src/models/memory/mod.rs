@@ -117,6 +117,8 @@ pub struct LoraTraining {
     pub batch: usize,
     /// Whether each block is computed again on the way back.
     pub recompute: bool,
+    /// Whether gradients of several batches are added up.
+    pub accumulates: bool,
 }
 
 /// Estimates for one model on one kind of device.
@@ -169,6 +171,8 @@ impl<'a> Estimator<'a> {
         let shapes = self.denoiser_shapes()?;
         let targets = training.targets.unwrap_or_else(|| self.family.default_lora_targets());
         let factors = num_factors(&shapes, self.family.lora_targets(targets), training.rank) as u64;
+        // On the host there are no gradients while the most is taken.
+        let summed = training.accumulates && !self.on_host;
         let pass = self.pass(clip)?;
         let map = map(&pass, training.batch) * self.value();
         let (maps, attention) = passes(
@@ -178,7 +182,7 @@ impl<'a> Estimator<'a> {
         );
         Ok(Memory {
             weights: values(&shapes) * self.value(),
-            trained: factors * trained(self.on_host),
+            trained: factors * (trained(self.on_host) + if summed { F32 } else { 0 }),
             activations: maps * map,
             attention: attention * self.value(),
         })

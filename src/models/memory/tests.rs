@@ -26,9 +26,25 @@ fn paper() -> ModelSource {
 const CLIP: ClipSize = ClipSize { frames: 9, height: 480, width: 720 };
 
 fn training(batch: usize, recompute: bool) -> Memory {
+    of_training(&LoraTraining {
+        targets: Some(LoraTargets::Qkvo),
+        rank: 64,
+        batch,
+        recompute,
+        accumulates: false,
+    })
+}
+
+fn of_training(training: &LoraTraining) -> Memory {
     let source = paper();
-    let training = LoraTraining { targets: Some(LoraTargets::Qkvo), rank: 64, batch, recompute };
-    Estimator::new(&source, false).unwrap().lora_training(CLIP, &training).unwrap()
+    Estimator::new(&source, false).unwrap().lora_training(CLIP, training).unwrap()
+}
+
+#[test]
+fn gradients_that_are_added_up_are_there_twice() {
+    let targets = Some(LoraTargets::Qkvo);
+    let summed = LoraTraining { targets, rank: 64, batch: 2, recompute: true, accumulates: true };
+    assert_eq!(of_training(&summed).trained, 66_060_288 * 20);
 }
 
 #[test]

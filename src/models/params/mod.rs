@@ -53,6 +53,16 @@ impl Params {
         self.0.values().map(|param| param.shape.iter().product::<usize>()).sum()
     }
 
+    /// The same tensors on `device`.
+    #[must_use]
+    pub fn to_device(&self, device: &Device) -> Self {
+        let moved = |param: &Param| Param {
+            flat: param.flat.clone().to_device(device),
+            shape: param.shape.clone(),
+        };
+        Self(self.0.iter().map(|(name, param)| (name.clone(), moved(param))).collect())
+    }
+
     /// The first tensor with a value that is no finite number.
     pub fn not_finite(&self) -> Option<&str> {
         let is_finite = |param: &Param| {

@@ -239,6 +239,7 @@ impl Stage for LoraTrain {
             rank: self.rank,
             batch: self.batch_size,
             recompute: self.recompute == Recompute::Block,
+            accumulates: self.gradient_accumulation > 1,
         };
         let source = work.parts.source(&self.model)?;
         Estimator::new(&source, work.on_host)?.lora_training(clip, &training).map(Some)
