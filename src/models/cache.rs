@@ -109,8 +109,9 @@ impl<T: ?Sized> Kept<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Drops all things, and leaves the devices alone: one of them may have failed.
     fn clear(&self) {
-        self.keep_only(None);
+        self.lock().clear();
     }
 }
 
