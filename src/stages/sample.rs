@@ -71,7 +71,8 @@ pub struct Sample {
     /// clips are larger: less memory, and slightly other latents of the image (CogVideoX).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tiling: bool,
-    /// Images that are denoised at the same time; does not change the result.
+    /// Images that are denoised at once: side by side on the CPU, one after the other on a GPU. Does not
+    /// change the result.
     #[serde(default = "four")]
     #[schemars(range(min = 1, max = 65_536))]
     pub batch_size: usize,
