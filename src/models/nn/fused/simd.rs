@@ -71,6 +71,14 @@ pub fn exp(x: f32) -> f32 {
 mod tests {
     use super::*;
 
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn processors_with_avx2_have_vector_instructions() {
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            assert!(!matches!(Arch::new(), Arch::Scalar));
+        }
+    }
+
     #[test]
     fn the_exponential_is_exact_to_rounding() {
         for i in -8700..8800 {
