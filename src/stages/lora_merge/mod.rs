@@ -28,7 +28,10 @@ use crate::{
     },
     models::{
         Adapter, LoadError, Memory, ModelRef,
-        lora::{Combination, Combined, PEFT_CONFIG, PEFT_WEIGHTS, check_head, refused_name},
+        lora::{
+            Combination, Combined, PEFT_CONFIG, PEFT_WEIGHTS, check_head, refused_name,
+            size_of_factors,
+        },
         memory::merging,
         params::{Dtype, TensorFile, header},
         sampling::ImageLatentScale,
@@ -37,7 +40,7 @@ use crate::{
     store::{NewObject, SourceReader},
 };
 
-/// Bytes of adapters from files in memory, by those of the files: as they are, as factors, and combined.
+/// Copies of adapters from files in memory: as they are, as factors, and combined.
 const COPIES_OF_FILES: u64 = 4;
 
 /// An adapter and its weight.
@@ -325,11 +328,14 @@ impl LoraMerge {
         }
     }
 
-    /// The bytes of `files`, as far as they are there.
+    /// The bytes of `files`, as far as they are there: as they are or as factors, whichever is more.
     fn size_of_files(&self) -> u64 {
         let Some(root) = &self.root else { return 0 };
-        let size =
-            |file: &String| Path::new(root).join(file).metadata().map_or(0, |meta| meta.len());
+        let size = |file: &String| {
+            let path = Path::new(root).join(file);
+            let len = path.metadata().map_or(0, |meta| meta.len());
+            len.max(size_of_factors(&path).unwrap_or(0))
+        };
         self.files.iter().map(size).sum()
     }
 
