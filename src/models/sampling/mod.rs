@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Denoiser, DenoiserInput, LoadError, NoiseScheduler, TimeAxis, VideoVae, schedulers::SamplingRun,
+    Compression, Denoiser, DenoiserInput, LoadError, NoiseScheduler, TimeAxis, VideoVae,
+    schedulers::SamplingRun,
 };
 use crate::rng::TorchRng;
 
@@ -99,6 +100,8 @@ pub struct Sample {
     pub noise: Option<Tensor<5>>,
     /// The sample's generator, after these draws.
     pub rng: TorchRng,
+    /// That of the autoencoder, by which positions are counted.
+    pub compression: Compression,
 }
 
 impl Sample {
@@ -107,7 +110,8 @@ impl Sample {
         let device = pixels.device();
         let posterior = vae.encode(pixels);
         let noise = rng.normal_tensor(posterior.mean.dims(), &device);
-        Self { image: vae.standardize(posterior.sample(noise)) * scale, noise: None, rng }
+        let image = vae.standardize(posterior.sample(noise)) * scale;
+        Self { image, noise: None, rng, compression: vae.compression() }
     }
 
     /// The same for [`Sampling::condition`], where the noise of `frames` latent frames is drawn first.
@@ -175,6 +179,7 @@ struct State {
     /// The first latent frame at the start, under [`Sampling::condition`].
     first: Option<Tensor<5>>,
     rng: TorchRng,
+    time: TimeAxis,
     timesteps: Vec<f32>,
     run: Box<dyn SamplingRun>,
 }
@@ -202,7 +207,7 @@ impl Sampling<'_> {
     }
 
     fn start(&self, sample: Sample, frames: usize) -> State {
-        let Sample { image, noise, mut rng } = sample;
+        let Sample { image, noise, mut rng, compression } = sample;
         let [_, c, _, h, w] = image.dims();
         let shape = [1, c, frames, h, w];
         let draw = || self.scheduler.draw_noise(shape, &mut rng, &image.device());
@@ -219,6 +224,7 @@ impl Sampling<'_> {
             run: self.scheduler.start(self.num_steps, positions),
             image,
             rng,
+            time: TimeAxis::new(self.condition.is_some(), self.frame_rate).compressed(compression),
         }
     }
 
@@ -243,7 +249,7 @@ impl Sampling<'_> {
             image: state.image.clone(),
             text: self.text.clone(),
             timesteps,
-            time: TimeAxis::new(self.condition.is_some(), self.frame_rate),
+            time: state.time,
         }
     }
 
