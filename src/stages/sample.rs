@@ -278,7 +278,7 @@ impl Stage for Sample {
             })?;
             done += (self.steps * items.len()) as u64;
             for (item, latents) in items.iter().zip(made) {
-                write(out, item, latents)?;
+                write(out, item, latents, self.condition_steps(sampling.condition))?;
             }
         }
         Ok(())
@@ -294,14 +294,19 @@ struct Images<'a> {
 }
 
 /// Writes a sampled clip, unless it is none.
-fn write(out: &mut Output<'_>, item: &Item, latents: Tensor<5>) -> Result<(), StageError> {
+fn write(
+    out: &mut Output<'_>,
+    item: &Item,
+    latents: Tensor<5>,
+    condition_steps: Option<usize>,
+) -> Result<(), StageError> {
     let latents = array(latents.squeeze_dim::<4>(0));
     if latents.values.iter().any(|v| !v.is_finite()) {
         return Err(StageError::failed("the sampled latents are not finite numbers")
             .on_item(&item.name)
             .with_help("the adapter may have diverged: train with a lower learning rate"));
     }
-    out.item(&item.name, &[(samples::FILE, &samples::to_bytes(&latents))])?;
+    out.item(&item.name, &[(samples::FILE, &samples::to_bytes(&latents, condition_steps))])?;
     Ok(())
 }
 
@@ -386,6 +391,11 @@ impl Sample {
         inputs: &Inputs<'_>,
         text: [usize; 3],
         denoiser: &dyn Denoiser,
+    /// The steps that draw noise of their own, for who decodes; none of other pipelines.
+    fn condition_steps(&self, condition: Option<Condition>) -> Option<usize> {
+        condition.map(|condition| if condition.noise_scale > 0.0 { self.steps } else { 0 })
+    }
+
         device: &Device,
     ) -> Result<Option<(f64, Tensor<3>)>, StageError> {
         if self.guidance_scale <= 1.0 {
