@@ -24,7 +24,7 @@ pub mod schedulers;
 pub mod source;
 pub mod t5;
 
-pub use cache::{ModelCache, family, published_text_format, weight_dtype};
+pub use cache::{ModelCache, family, published_sampler, published_text_format, weight_dtype};
 pub use conditioning::ImageConditioning;
 pub use examine::{Flaw, Shapes};
 pub use lora::{Adapter, LoraTargets};

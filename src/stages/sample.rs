@@ -23,7 +23,7 @@ use crate::{
         Denoiser, ImageConditioning, LoadError, Memory, ModelRef, ModelSource, Sampler, VideoVae,
         family,
         memory::Estimator,
-        pixels,
+        pixels, published_sampler,
         sampling::{Condition, ImageLatentScale, Sample as Start, Sampling, Side},
     },
     rng::TorchRng,
@@ -47,8 +47,9 @@ pub struct Sample {
     #[serde(default = "fifty")]
     #[schemars(range(min = 1, max = 100_000))]
     pub steps: usize,
-    /// How the steps are made; by default as the model's family does: `dpm` for CogVideoX,
-    /// `flow_euler` for LTX-Video.
+    /// How the steps are made; by default as in the published pipeline of the model's version: `dpm` for
+    /// CogVideoX, `flow_euler` for LTX-Video up to 0.9.1 and `flow_condition` from 0.9.5 on, as its schedule
+    /// tells.
     #[serde(default)]
     pub sampler: Option<Sampler>,
     /// How the sampler `flow_condition` gives the image.
@@ -150,10 +151,15 @@ impl Stage for Sample {
         if self.guidance_scale > 1.0 && !around.has("negative") {
             misfits.push(self.unguided());
         }
-        let facts = around.model(&self.model);
-        let family = facts.as_ref().map(|facts| facts.family);
-        misfits.extend(around.misfits_of_text(self.text_use(), family));
-        let Some(facts) = facts else { return misfits };
+        let Some(facts) = around.model(&self.model) else {
+            if self.sampler.is_some() {
+                misfits.extend(around.misfits_of_text(self.text_use(), None));
+            }
+            return misfits;
+        };
+        let this = self.resolved(facts.published);
+        misfits.extend(around.misfits_of_text(this.text_use(), Some(facts.family)));
+        misfits.extend(this.idle_condition().filter(|_| self.sampler.is_none()));
         misfits.extend(facts.pixels(around.size));
         misfits.extend(facts.clip(around.size));
         misfits.extend(not_known("sampler", self.sampler, facts.family.samplers()));
@@ -162,7 +168,7 @@ impl Stage for Sample {
         let conditioning = facts.family.image_conditioning();
         misfits.extend(scale_of_a_frame(self.image_latent_scale, conditioning));
         misfits.extend(rate_of_channels(self.frame_rate, conditioning));
-        misfits.extend(facts.image_use(self.image_use(), around));
+        misfits.extend(facts.image_use(this.image_use(), around));
         if let Some(limit) = facts.train_timesteps.filter(|limit| self.steps > *limit) {
             misfits.push(too_many_steps(self.steps, limit));
         }
@@ -233,6 +239,23 @@ impl Stage for Sample {
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
         let model = StageModel::open(&self.model, inputs, cx)?;
+        self.resolved(published_sampler(&model.source)?).sample(model, inputs, out, cx)
+    }
+}
+
+impl Sample {
+    /// The same with the sampler of the model's own pipeline, where none is set.
+    fn resolved(&self, published: Sampler) -> Self {
+        Self { sampler: self.sampler.or(Some(published)), ..self.clone() }
+    }
+
+    fn sample(
+        &self,
+        model: StageModel,
+        inputs: &Inputs<'_>,
+        out: &mut Output<'_>,
+        cx: &StageContext<'_>,
+    ) -> Result<(), StageError> {
         let vae = open_vae(&model, self.tiling, cx)?;
         let StageModel { source, device } = model;
         let lora = AdapterArtifact::read(inputs, "lora")?;
@@ -344,9 +367,25 @@ impl Sample {
         })
     }
 
+    /// What would be `condition` for another sampler.
+    fn idle_condition(&self) -> Option<Misfit> {
+        (self.condition.is_some() && self.condition().is_none()).then(|| {
+            Misfit::new(
+                Cause::Param("condition"),
+                "`condition` does nothing: the sampler of this model's pipeline takes none",
+                "leave it out, or set `sampler = \"flow_condition\"`",
+            )
+        })
+    }
+
     fn condition(&self) -> Option<Condition> {
         let conditions = self.sampler == Some(Sampler::FlowCondition);
         conditions.then(|| self.condition.unwrap_or_default())
+    }
+
+    /// The steps that draw noise of their own, for who decodes; none of other pipelines.
+    fn condition_steps(&self, condition: Option<Condition>) -> Option<usize> {
+        condition.map(|condition| if condition.noise_scale > 0.0 { self.steps } else { 0 })
     }
 
     fn text_use(&self) -> TextUse {
@@ -391,11 +430,6 @@ impl Sample {
         inputs: &Inputs<'_>,
         text: [usize; 3],
         denoiser: &dyn Denoiser,
-    /// The steps that draw noise of their own, for who decodes; none of other pipelines.
-    fn condition_steps(&self, condition: Option<Condition>) -> Option<usize> {
-        condition.map(|condition| if condition.noise_scale > 0.0 { self.steps } else { 0 })
-    }
-
         device: &Device,
     ) -> Result<Option<(f64, Tensor<3>)>, StageError> {
         if self.guidance_scale <= 1.0 {

@@ -88,7 +88,7 @@ impl LoraTrain {
             scheduler: cx.models.scheduler(source, None)?,
             distribution: one_of("timestep_distribution", self.timestep_distribution, known)?,
             image_scale: ImageLatentScale::resolve(self.image_latent_scale, &vae, Side::Training)?,
-            time: time_axis(family, (self.causal_time, self.frame_rate), Some(&vae))?,
+            time: time_axis(family, (self.is_causal(), self.frame_rate), Some(&vae))?,
         })
     }
 
