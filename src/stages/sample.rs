@@ -16,6 +16,7 @@ use super::{
         record_of_model,
     },
     rules,
+    vae_encode::PosteriorChoice,
 };
 use crate::{
     artifact::{ArtifactKind, Item, adapter::AdapterArtifact, samples},
@@ -24,7 +25,7 @@ use crate::{
         family,
         memory::Estimator,
         pixels, published_sampler,
-        sampling::{Condition, ImageLatentScale, Sample as Start, Sampling, Side},
+        sampling::{Condition, ImageLatent, ImageLatentScale, Sample as Start, Sampling, Side},
     },
     rng::TorchRng,
 };
@@ -63,6 +64,10 @@ pub struct Sample {
     /// with training.
     #[serde(default)]
     pub image_latent_scale: Option<ImageLatentScale>,
+    /// Which latent the encoder's distribution gives for the conditioning image; that of `vae_encode`, from which
+    /// training has it.
+    #[serde(default, skip_serializing_if = "PosteriorChoice::is_default")]
+    pub posterior: PosteriorChoice,
     /// Frames per second of the clips, by default 25 (LTX-Video, which counts time in seconds). Must
     /// agree with training.
     #[serde(default, skip_serializing_if = "rules::is_usual_rate")]
@@ -179,8 +184,10 @@ impl Stage for Sample {
         let Some(facts) = around.model(&self.model) else { return Vec::new() };
         let conditioning = facts.family.image_conditioning();
         let trained = around.trained.iter();
-        let unknown = trained.filter_map(|(_, trained)| trained.caution(conditioning));
-        facts.other_pipeline(self.sampler).into_iter().chain(unknown).map(Caution::from).collect()
+        let unknown = trained.clone().filter_map(|(_, trained)| trained.caution(conditioning));
+        let drawn = trained.filter_map(|(_, trained)| trained.other_posterior(self.posterior));
+        let other = facts.other_pipeline(self.sampler).into_iter();
+        other.chain(unknown).map(Caution::from).chain(drawn).collect()
     }
 
     fn lineage(&self, around: &Surroundings<'_>) -> Option<Lineage> {
@@ -288,7 +295,8 @@ impl Sample {
             frame_rate: self.frame_rate,
             text,
         };
-        let images = Images { vae: &*vae, scale, denoiser: &*denoiser, device: &device };
+        let latent = ImageLatent { scale, mean: self.posterior == PosteriorChoice::Mean };
+        let images = Images { vae: &*vae, latent, denoiser: &*denoiser, device: &device };
         let items = inputs.items("pairs");
         let total = (items.len() * self.steps) as u64;
         let frames = (self.frames - 1) / vae.compression().time + 1;
@@ -311,7 +319,7 @@ impl Sample {
 /// What an image needs to become the start of a clip.
 struct Images<'a> {
     vae: &'a dyn VideoVae,
-    scale: f64,
+    latent: ImageLatent,
     denoiser: &'a dyn Denoiser,
     device: &'a Device,
 }
@@ -350,7 +358,7 @@ impl Sample {
         images: &Images<'_>,
         sampling: &Sampling<'_>,
     ) -> Result<Start, StageError> {
-        let Images { vae, scale, denoiser, device } = *images;
+        let Images { vae, latent, denoiser, device } = *images;
         let image = read_image(inputs, item)?;
         let [height, width] = [image.height() as usize, image.width() as usize];
         let size = [self.frames, height, width];
@@ -361,9 +369,9 @@ impl Sample {
         Ok(match sampling.condition {
             Some(_) => {
                 let frames = (self.frames - 1) / vae.compression().time + 1;
-                Start::encode_condition(vae, pixels, scale, frames, rng)
+                Start::encode_condition(vae, pixels, latent, frames, rng)
             }
-            None => Start::encode(vae, pixels, scale, rng),
+            None => Start::encode(vae, pixels, latent, rng),
         })
     }
 

@@ -108,6 +108,8 @@ fn the_stage_samples_as_the_condition_pipeline_does() {
     assert!(far < 1e-4 * largest, "{far} of {largest}");
     assert_ne!(run(json!({ "condition": { "noise_scale": 0.0 } })), plain);
     assert_ne!(run(json!({ "condition": { "strength": 0.9 } })), plain);
+    assert_ne!(run(json!({ "posterior": "mean" })), plain);
+    assert_eq!(run(json!({ "posterior": "sample" })), plain);
     assert_eq!(run(json!({ "sampler": null })), plain, "by default the pipeline of the schedule");
     // Decoding goes on with the generator as the steps of the condition pipeline leave it.
     let sample = stage::<Sample>(

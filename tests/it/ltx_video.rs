@@ -10,7 +10,7 @@ use pipe::{
         VideoDiffusion, VideoVae,
         ltx_video::LtxVideo,
         pixels,
-        sampling::{Condition, Sample, Sampling, rng_after_sampling},
+        sampling::{Condition, ImageLatent, Sample, Sampling, rng_after_sampling},
     },
     rng::TorchRng,
     train::{
@@ -254,7 +254,7 @@ fn whole_sampling_runs_agree() {
             condition: None,
             frame_rate: (name == "slow").then_some(SLOW),
         };
-        let start = Sample::encode(&*vae, pixels, 1.0, TorchRng::new(42));
+        let start = Sample::encode(&*vae, pixels, ImageLatent::drawn(1.0), TorchRng::new(42));
         let image = start.image.clone();
         let [latents] = sampling.run::<()>(vec![start], 2, |_| Ok(())).unwrap().try_into().unwrap();
         assert_close(name, latents.clone(), &golden.tensor(&format!("sample.{name}")), 2e-4);
@@ -385,7 +385,8 @@ fn whole_runs_of_the_condition_pipeline_agree() {
             condition: Some(condition),
             frame_rate: (name == "slow").then_some(SLOW),
         };
-        let start = Sample::encode_condition(&*vae, pixels, 1.0, 3, TorchRng::new(42));
+        let start =
+            Sample::encode_condition(&*vae, pixels, ImageLatent::drawn(1.0), 3, TorchRng::new(42));
         let [latents] = sampling.run::<()>(vec![start], 3, |_| Ok(())).unwrap().try_into().unwrap();
         assert_close(name, latents.clone(), &golden.tensor(&format!("sample.{name}")), 1e-4);
         if name == "plain" {
@@ -425,8 +426,8 @@ fn whole_runs_with_an_autoencoder_of_less_compression_agree() {
         };
         let rng = TorchRng::new(42);
         let start = match condition {
-            None => Sample::encode(&*vae, pixels, 1.0, rng),
-            Some(_) => Sample::encode_condition(&*vae, pixels, 1.0, 3, rng),
+            None => Sample::encode(&*vae, pixels, ImageLatent::drawn(1.0), rng),
+            Some(_) => Sample::encode_condition(&*vae, pixels, ImageLatent::drawn(1.0), 3, rng),
         };
         let [latents] = sampling.run::<()>(vec![start], 3, |_| Ok(())).unwrap().try_into().unwrap();
         assert_close(name, latents, &golden.tensor(&format!("sample.{name}")), 2e-4);

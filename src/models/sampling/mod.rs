@@ -104,13 +104,36 @@ pub struct Sample {
     pub compression: Compression,
 }
 
+/// How the latent of an image is made.
+#[derive(Clone, Copy, Debug)]
+pub struct ImageLatent {
+    /// The multiple of it.
+    pub scale: f64,
+    /// Whether it is the posterior's mean, not a draw from it.
+    pub mean: bool,
+}
+
+impl ImageLatent {
+    /// A multiple of a draw from the posterior, as published pipelines make it.
+    pub fn drawn(scale: f64) -> Self {
+        Self { scale, mean: false }
+    }
+}
+
 impl Sample {
-    /// Encodes an image `[1, 3, 1, H, W]` in [-1, 1], drawing its posterior noise first.
-    pub fn encode(vae: &dyn VideoVae, pixels: Tensor<5>, scale: f64, mut rng: TorchRng) -> Self {
+    /// Encodes an image `[1, 3, 1, H, W]` in [-1, 1], drawing its posterior noise first, also where the mean is
+    /// taken: what comes after is then the same.
+    pub fn encode(
+        vae: &dyn VideoVae,
+        pixels: Tensor<5>,
+        latent: ImageLatent,
+        mut rng: TorchRng,
+    ) -> Self {
         let device = pixels.device();
         let posterior = vae.encode(pixels);
         let noise = rng.normal_tensor(posterior.mean.dims(), &device);
-        let image = vae.standardize(posterior.sample(noise)) * scale;
+        let image = if latent.mean { posterior.mean } else { posterior.sample(noise) };
+        let image = vae.standardize(image) * latent.scale;
         Self { image, noise: None, rng, compression: vae.compression() }
     }
 
@@ -118,7 +141,7 @@ impl Sample {
     pub fn encode_condition(
         vae: &dyn VideoVae,
         pixels: Tensor<5>,
-        scale: f64,
+        latent: ImageLatent,
         frames: usize,
         mut rng: TorchRng,
     ) -> Self {
@@ -126,7 +149,7 @@ impl Sample {
         let space = vae.compression().space;
         let shape = [b, vae.latent_channels(), frames, height / space, width / space];
         let noise = rng.normal_tensor(shape, &pixels.device());
-        Self { noise: Some(noise), ..Self::encode(vae, pixels, scale, rng) }
+        Self { noise: Some(noise), ..Self::encode(vae, pixels, latent, rng) }
     }
 }
 

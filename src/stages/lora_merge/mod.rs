@@ -191,11 +191,13 @@ impl Stage for LoraMerge {
         };
         let (mut without_scale, mut without_time) =
             (here(self.image_latent_scale.is_some()), here(self.causal_time.is_some()));
+        let mut posterior = None;
         for trained in PORTS.map(|port| around.trained_on(port)) {
             without_scale = without_scale.or(trained.without_scale);
             without_time = without_time.or(trained.without_time);
+            posterior = posterior.or(trained.posterior);
         }
-        Some(Trainings { image, without_scale, without_time })
+        Some(Trainings { image, without_scale, without_time, posterior })
     }
 
     fn lineage(&self, around: &Surroundings<'_>) -> Option<Lineage> {

@@ -203,7 +203,8 @@ impl Stage for LoraTrain {
     fn trainings(&self, around: &Surroundings<'_>) -> Option<Trainings> {
         let facts = around.model(&self.model)?;
         let image = facts.record(self.resolved(facts.published).image_use());
-        Some(Trainings { image, ..Trainings::default() })
+        let posterior = around.trained_on("latents").posterior;
+        Some(Trainings { image, posterior, ..Trainings::default() })
     }
 
     fn lineage(&self, around: &Surroundings<'_>) -> Option<Lineage> {
