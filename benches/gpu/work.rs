@@ -314,7 +314,8 @@ impl<'a> Work<'a> {
                 frame_rate: None,
             };
             let image = self.hashed("image", [1, sized.latent_channels, 1, height, width]);
-            let sample = Sample { image, noise: None, rng: TorchRng::new(42) };
+            let compression = TimeAxis::default().compression;
+            let sample = Sample { image, noise: None, rng: TorchRng::new(42), compression };
             let made = sampling.run::<std::convert::Infallible>(vec![sample], frames, |_| Ok(()));
             let Ok(mut made) = made;
             made.remove(0)

@@ -1,5 +1,7 @@
 //! Arrays of f32 by name in one safetensors file: what latents and samples are written as.
 
+use std::collections::HashMap;
+
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 /// Values in row-major order.
@@ -24,6 +26,16 @@ pub enum TensorFileError {
         name: String,
         /// What was wanted: `F32 of 4 axes`.
         wanted: String,
+        /// What was found.
+        found: String,
+    },
+    /// An entry of the header with a value that it cannot have.
+    #[error("`{key}` in the header must be {wanted}, but is `{found}`")]
+    Entry {
+        /// The entry.
+        key: &'static str,
+        /// What was wanted.
+        wanted: &'static str,
         /// What was found.
         found: String,
     },
@@ -70,6 +82,16 @@ pub fn write<const D: usize>(name: &str, array: &Array<D>) -> Vec<u8> {
     write_all(&[(name, Dtype::F32, &array.shape, &array.bytes())])
 }
 
+/// The same with an entry in its header.
+pub(super) fn write_with<const D: usize>(
+    name: &str,
+    array: &Array<D>,
+    (key, value): (&str, String),
+) -> Vec<u8> {
+    let tensors: [(_, _, &[usize], &[u8]); 1] = [(name, Dtype::F32, &array.shape, &array.bytes())];
+    serialize(&tensors, Some([(key.to_owned(), value)].into()))
+}
+
 /// Writes a file of two arrays.
 pub fn write_two<const D: usize, const E: usize>(
     (first, a): (&str, &Array<D>),
@@ -83,9 +105,16 @@ pub fn write_two<const D: usize, const E: usize>(
 
 /// Writes tensors given as bytes.
 pub(super) fn write_all(tensors: &[(&str, Dtype, &[usize], &[u8])]) -> Vec<u8> {
+    serialize(tensors, None)
+}
+
+fn serialize(
+    tensors: &[(&str, Dtype, &[usize], &[u8])],
+    entries: Option<HashMap<String, String>>,
+) -> Vec<u8> {
     let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
         let view = TensorView::new(*dtype, shape.to_vec(), bytes).expect("shape fits the bytes");
         (*name, view)
     });
-    safetensors::serialize(views, None).expect("names are unique and shapes fit")
+    safetensors::serialize(views, entries).expect("names are unique and shapes fit")
 }

@@ -36,11 +36,15 @@ pub fn family(source: &ModelSource) -> Result<&'static dyn VideoDiffusion, LoadE
 
 /// The format of prompts in the pipeline that a model is published with.
 pub fn published_text_format(source: &ModelSource) -> Result<TextFormat, LoadError> {
-    let family = family(source)?;
-    match family.text_formats() {
+    match family(source)?.text_formats() {
         [only] => Ok(*only),
-        _ => Ok(family.published_sampler(&source.config("scheduler")?).text_format()),
+        _ => Ok(published_sampler(source)?.text_format()),
     }
+}
+
+/// The sampler of the pipeline that a model is published with.
+pub fn published_sampler(source: &ModelSource) -> Result<Sampler, LoadError> {
+    Ok(family(source)?.published_sampler(&source.config("scheduler")?))
 }
 
 /// A thing that is loaded.

@@ -24,7 +24,7 @@ pub mod schedulers;
 pub mod source;
 pub mod t5;
 
-pub use cache::{ModelCache, family, published_text_format, weight_dtype};
+pub use cache::{ModelCache, family, published_sampler, published_text_format, weight_dtype};
 pub use conditioning::ImageConditioning;
 pub use examine::{Flaw, Shapes};
 pub use lora::{Adapter, LoraTargets};
@@ -312,11 +312,11 @@ pub struct DenoiserInput {
     /// Timesteps: one per sample, or, in families whose image is the first frame, also one per
     /// latent frame or per token of each sample; sample by sample, frame by frame.
     pub timesteps: Vec<f32>,
-    /// How positions count time; for families that count it in seconds.
+    /// How positions count time and space; for families that count them in seconds and pixels.
     pub time: TimeAxis,
 }
 
-/// How positions count time, where they are in seconds (LTX-Video).
+/// How positions count, where they are in seconds and pixels (LTX-Video).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TimeAxis {
     /// Whether time is counted from the first video frame, as the condition pipeline of LTX-Video 0.9.5
@@ -324,15 +324,27 @@ pub struct TimeAxis {
     pub causal: bool,
     /// Video frames per second.
     pub frame_rate: f64,
+    /// What the autoencoder of the latents makes of frames and pixels.
+    pub compression: Compression,
 }
 
 impl TimeAxis {
     /// The frame rate of the published pipelines.
     pub const FRAME_RATE: f64 = 25.0;
 
-    /// Counts at a frame rate, by default that of the published pipelines.
+    /// The compression of the published autoencoders, which counts where none is known.
+    const COMPRESSION: Compression = Compression { time: 8, space: 32 };
+
+    /// Counts at a frame rate, by default that of the published pipelines, with their compression.
     pub fn new(causal: bool, frame_rate: Option<f64>) -> Self {
-        Self { causal, frame_rate: frame_rate.unwrap_or(Self::FRAME_RATE) }
+        let frame_rate = frame_rate.unwrap_or(Self::FRAME_RATE);
+        Self { causal, frame_rate, compression: Self::COMPRESSION }
+    }
+
+    /// The same for latents of another autoencoder.
+    #[must_use]
+    pub fn compressed(self, compression: Compression) -> Self {
+        Self { compression, ..self }
     }
 }
 

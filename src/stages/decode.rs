@@ -10,7 +10,7 @@ use super::{
     model::{StageModel, TILING_HELP, not_finite, open_vae},
 };
 use crate::{
-    artifact::{ArtifactKind, frames, samples, videos::Clip},
+    artifact::{ArtifactKind, frames, samples, tensors::TensorFileError, videos::Clip},
     models::{
         DecodeNoise, LoadError, Memory, ModelRef,
         memory::Estimator,
@@ -50,7 +50,7 @@ pub struct Noise {
     /// The share of noise mixed into the latents.
     pub scale: f64,
     /// The steps of `sample` with the sampler `flow_condition`, whose draws come before; 0 where its
-    /// `noise_scale` is 0, which draws none.
+    /// `noise_scale` is 0, which draws none. By default what the samples state.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 100_000))]
     pub condition_steps: Option<usize>,
@@ -135,8 +135,10 @@ impl Stage for Decode {
         let model = StageModel::open(&self.model, inputs, cx)?;
         let vae = open_vae(&model, self.tiling, cx)?;
         cx.for_each(inputs.items("samples"), "decode samples", |item| {
-            let latents = samples::from_bytes(&inputs.read(item, samples::FILE)?)
-                .map_err(|e| StageError::failed(e.to_string()))?;
+            let wrong = |e: TensorFileError| StageError::failed(e.to_string());
+            let bytes = inputs.read(item, samples::FILE)?;
+            let latents = samples::from_bytes(&bytes).map_err(wrong)?;
+            let drawn = samples::condition_steps(&bytes).map_err(wrong)?;
             let [channels, f, h, w] = latents.shape;
             if channels != vae.latent_channels() {
                 return Err(StageError::failed(format!(
@@ -150,6 +152,7 @@ impl Stage for Decode {
                 vae.restore(Tensor::from_data(data, &model.device) / vae.scaling_factor());
             let Noise { timestep, scale, condition_steps } = self.noise.unwrap_or_default();
             let seed = self.seed.unwrap_or_default();
+            let condition_steps = condition_steps.or(drawn);
             let condition = condition_steps.map(|steps| (Condition::default(), steps));
             let mut rng = rng_after_sampling(seed, [channels, f, h, w], condition);
             let noise = DecodeNoise { timestep, scale, rng: &mut rng };

@@ -69,7 +69,8 @@ fn beside<T: Listed + ?Sized>(by: &'static str, choice: Choice<T>) -> Vec<IdlePa
 
 /// `condition` beside a sampler that takes none, and a negative prompt without guidance.
 pub(super) fn sample(stage: &Sample) -> Vec<IdleParam> {
-    let works = stage.sampler == Some(Sampler::FlowCondition);
+    // Which sampler is the default depends on the model, of which nothing is known here.
+    let works = stage.sampler.is_none_or(|sampler| sampler == Sampler::FlowCondition);
     let guided = stage.guidance_scale > 1.0;
     of_rules([
         (works, "condition", "sampler", "`sampler` is `flow_condition`"),

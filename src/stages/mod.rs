@@ -232,7 +232,7 @@ pub trait Stage: Send + Sync {
     }
 
     /// How the denoiser got its image in the trainings behind what it gives, for a stage that gives an
-    /// adapter or a model.
+    /// adapter or a model; or will get it, for one that gives latents.
     fn trainings(&self, _around: &Surroundings<'_>) -> Option<Trainings> {
         None
     }

@@ -169,8 +169,7 @@ impl Facts {
     /// A sampler that is not of the pipeline that the model is published with, where that has another
     /// one for the same family.
     pub fn other_pipeline(&self, asked: Option<Sampler>) -> Option<String> {
-        let sampler = asked.unwrap_or(self.family.samplers()[0]);
-        if sampler != Sampler::FlowEuler || self.published != Sampler::FlowCondition {
+        if asked != Some(Sampler::FlowEuler) || self.published != Sampler::FlowCondition {
             return None;
         }
         Some(

@@ -16,6 +16,7 @@ use super::{
         record_of_model,
     },
     rules,
+    vae_encode::PosteriorChoice,
 };
 use crate::{
     artifact::{ArtifactKind, Item, adapter::AdapterArtifact, samples},
@@ -23,8 +24,8 @@ use crate::{
         Denoiser, ImageConditioning, LoadError, Memory, ModelRef, ModelSource, Sampler, VideoVae,
         family,
         memory::Estimator,
-        pixels,
-        sampling::{Condition, ImageLatentScale, Sample as Start, Sampling, Side},
+        pixels, published_sampler,
+        sampling::{Condition, ImageLatent, ImageLatentScale, Sample as Start, Sampling, Side},
     },
     rng::TorchRng,
 };
@@ -47,8 +48,9 @@ pub struct Sample {
     #[serde(default = "fifty")]
     #[schemars(range(min = 1, max = 100_000))]
     pub steps: usize,
-    /// How the steps are made; by default as the model's family does: `dpm` for CogVideoX,
-    /// `flow_euler` for LTX-Video.
+    /// How the steps are made; by default as in the published pipeline of the model's version: `dpm` for
+    /// CogVideoX, `flow_euler` for LTX-Video up to 0.9.1 and `flow_condition` from 0.9.5 on, as its schedule
+    /// tells.
     #[serde(default)]
     pub sampler: Option<Sampler>,
     /// How the sampler `flow_condition` gives the image.
@@ -62,6 +64,10 @@ pub struct Sample {
     /// with training.
     #[serde(default)]
     pub image_latent_scale: Option<ImageLatentScale>,
+    /// Which latent the encoder's distribution gives for the conditioning image; that of `vae_encode`, from which
+    /// training has it.
+    #[serde(default, skip_serializing_if = "PosteriorChoice::is_default")]
+    pub posterior: PosteriorChoice,
     /// Frames per second of the clips, by default 25 (LTX-Video, which counts time in seconds). Must
     /// agree with training.
     #[serde(default, skip_serializing_if = "rules::is_usual_rate")]
@@ -151,10 +157,15 @@ impl Stage for Sample {
         if self.guidance_scale > 1.0 && !around.has("negative") {
             misfits.push(self.unguided());
         }
-        let facts = around.model(&self.model);
-        let family = facts.as_ref().map(|facts| facts.family);
-        misfits.extend(around.misfits_of_text(self.text_use(), family));
-        let Some(facts) = facts else { return misfits };
+        let Some(facts) = around.model(&self.model) else {
+            if self.sampler.is_some() {
+                misfits.extend(around.misfits_of_text(self.text_use(), None));
+            }
+            return misfits;
+        };
+        let this = self.resolved(facts.published);
+        misfits.extend(around.misfits_of_text(this.text_use(), Some(facts.family)));
+        misfits.extend(this.idle_condition().filter(|_| self.sampler.is_none()));
         misfits.extend(facts.pixels(around.size));
         misfits.extend(facts.clip(around.size));
         misfits.extend(not_known("sampler", self.sampler, facts.family.samplers()));
@@ -163,7 +174,7 @@ impl Stage for Sample {
         let conditioning = facts.family.image_conditioning();
         misfits.extend(scale_of_a_frame(self.image_latent_scale, conditioning));
         misfits.extend(rate_of_channels(self.frame_rate, conditioning));
-        misfits.extend(facts.image_use(self.image_use(), around));
+        misfits.extend(facts.image_use(this.image_use(), around));
         if let Some(limit) = facts.train_timesteps.filter(|limit| self.steps > *limit) {
             misfits.push(too_many_steps(self.steps, limit));
         }
@@ -174,8 +185,10 @@ impl Stage for Sample {
         let Some(facts) = around.model(&self.model) else { return Vec::new() };
         let conditioning = facts.family.image_conditioning();
         let trained = around.trained.iter();
-        let unknown = trained.filter_map(|(_, trained)| trained.caution(conditioning));
-        facts.other_pipeline(self.sampler).into_iter().chain(unknown).map(Caution::from).collect()
+        let unknown = trained.clone().filter_map(|(_, trained)| trained.caution(conditioning));
+        let drawn = trained.filter_map(|(_, trained)| trained.other_posterior(self.posterior));
+        let other = facts.other_pipeline(self.sampler).into_iter();
+        other.chain(unknown).map(Caution::from).chain(drawn).collect()
     }
 
     fn lineage(&self, around: &Surroundings<'_>) -> Option<Lineage> {
@@ -234,6 +247,23 @@ impl Stage for Sample {
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
         let model = StageModel::open(&self.model, inputs, cx)?;
+        self.resolved(published_sampler(&model.source)?).sample(model, inputs, out, cx)
+    }
+}
+
+impl Sample {
+    /// The same with the sampler of the model's own pipeline, where none is set.
+    fn resolved(&self, published: Sampler) -> Self {
+        Self { sampler: self.sampler.or(Some(published)), ..self.clone() }
+    }
+
+    fn sample(
+        &self,
+        model: StageModel,
+        inputs: &Inputs<'_>,
+        out: &mut Output<'_>,
+        cx: &StageContext<'_>,
+    ) -> Result<(), StageError> {
         let vae = open_vae(&model, self.tiling, cx)?;
         let StageModel { source, device } = model;
         let lora = AdapterArtifact::read(inputs, "lora")?;
@@ -266,7 +296,8 @@ impl Stage for Sample {
             frame_rate: self.frame_rate,
             text,
         };
-        let images = Images { vae: &*vae, scale, denoiser: &*denoiser, device: &device };
+        let latent = ImageLatent { scale, mean: self.posterior == PosteriorChoice::Mean };
+        let images = Images { vae: &*vae, latent, denoiser: &*denoiser, device: &device };
         let items = inputs.items("pairs");
         let total = (items.len() * self.steps) as u64;
         let frames = (self.frames - 1) / vae.compression().time + 1;
@@ -279,7 +310,7 @@ impl Stage for Sample {
             })?;
             done += (self.steps * items.len()) as u64;
             for (item, latents) in items.iter().zip(made) {
-                write(out, item, latents)?;
+                write(out, item, latents, self.condition_steps(sampling.condition))?;
             }
         }
         Ok(())
@@ -289,20 +320,25 @@ impl Stage for Sample {
 /// What an image needs to become the start of a clip.
 struct Images<'a> {
     vae: &'a dyn VideoVae,
-    scale: f64,
+    latent: ImageLatent,
     denoiser: &'a dyn Denoiser,
     device: &'a Device,
 }
 
 /// Writes a sampled clip, unless it is none.
-fn write(out: &mut Output<'_>, item: &Item, latents: Tensor<5>) -> Result<(), StageError> {
+fn write(
+    out: &mut Output<'_>,
+    item: &Item,
+    latents: Tensor<5>,
+    condition_steps: Option<usize>,
+) -> Result<(), StageError> {
     let latents = array(latents.squeeze_dim::<4>(0));
     if latents.values.iter().any(|v| !v.is_finite()) {
         return Err(StageError::failed("the sampled latents are not finite numbers")
             .on_item(&item.name)
             .with_help("the adapter may have diverged: train with a lower learning rate"));
     }
-    out.item(&item.name, &[(samples::FILE, &samples::to_bytes(&latents))])?;
+    out.item(&item.name, &[(samples::FILE, &samples::to_bytes(&latents, condition_steps))])?;
     Ok(())
 }
 
@@ -323,7 +359,7 @@ impl Sample {
         images: &Images<'_>,
         sampling: &Sampling<'_>,
     ) -> Result<Start, StageError> {
-        let Images { vae, scale, denoiser, device } = *images;
+        let Images { vae, latent, denoiser, device } = *images;
         let image = read_image(inputs, item)?;
         let [height, width] = [image.height() as usize, image.width() as usize];
         let size = [self.frames, height, width];
@@ -334,15 +370,31 @@ impl Sample {
         Ok(match sampling.condition {
             Some(_) => {
                 let frames = (self.frames - 1) / vae.compression().time + 1;
-                Start::encode_condition(vae, pixels, scale, frames, rng)
+                Start::encode_condition(vae, pixels, latent, frames, rng)
             }
-            None => Start::encode(vae, pixels, scale, rng),
+            None => Start::encode(vae, pixels, latent, rng),
+        })
+    }
+
+    /// What would be `condition` for another sampler.
+    fn idle_condition(&self) -> Option<Misfit> {
+        (self.condition.is_some() && self.condition().is_none()).then(|| {
+            Misfit::new(
+                Cause::Param("condition"),
+                "`condition` does nothing: the sampler of this model's pipeline takes none",
+                "leave it out, or set `sampler = \"flow_condition\"`",
+            )
         })
     }
 
     fn condition(&self) -> Option<Condition> {
         let conditions = self.sampler == Some(Sampler::FlowCondition);
         conditions.then(|| self.condition.unwrap_or_default())
+    }
+
+    /// The steps that draw noise of their own, for who decodes; none of other pipelines.
+    fn condition_steps(&self, condition: Option<Condition>) -> Option<usize> {
+        condition.map(|condition| if condition.noise_scale > 0.0 { self.steps } else { 0 })
     }
 
     fn text_use(&self) -> TextUse {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     artifact::latents::{self, ClipLatents},
-    models::Denoiser,
+    models::{Denoiser, LoadError, ParamReader, TimeAxis, VideoDiffusion},
     store::StoreError,
     train::{
         batch::Example,
@@ -43,6 +43,18 @@ pub(super) fn trajectory(schedule: LrSchedule) -> &'static [&'static str] {
     } else {
         &["steps", "save_every", "save_at"]
     }
+}
+
+/// How positions count, by `causal_time` and `frame_rate`, in latents of the autoencoder of this `config.json`; without
+/// it, in those of the published ones.
+pub(super) fn time_axis(
+    family: &dyn VideoDiffusion,
+    (causal, frame_rate): (bool, Option<f64>),
+    vae: Option<&Value>,
+) -> Result<TimeAxis, LoadError> {
+    let time = TimeAxis::new(causal, frame_rate);
+    let Some(vae) = vae else { return Ok(time) };
+    Ok(time.compressed(family.vae(vae, &ParamReader::shapes())?.compression()))
 }
 
 /// Checks the numbers of the optimizer.

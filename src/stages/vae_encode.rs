@@ -1,12 +1,14 @@
 //! `vae_encode`: clips to latents, with encodings of the conditioning image.
 
+use std::sync::Arc;
+
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
     Cause, Inputs, Lighter, Lineage, Misfit, Output, ParamError, Port, Ports, Stage, StageContext,
-    StageError, StageKind, Surroundings, Workload,
+    StageError, StageKind, Surroundings, Trainings, Workload,
     model::{StageModel, TILING_HELP, array, check_pixels, not_finite, open_vae, read_clip},
     rules,
 };
@@ -30,6 +32,14 @@ pub enum PosteriorChoice {
     Sample,
     /// Its mean.
     Mean,
+}
+
+impl PosteriorChoice {
+    /// Whether it is the default.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
+    pub(super) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Noise on the pixels of the conditioning image.
@@ -131,6 +141,11 @@ impl Stage for VaeEncode {
         misfits.extend(facts.tiling(self.tiling));
         misfits.extend(self.unread(facts.family.image_conditioning()));
         misfits
+    }
+
+    fn trainings(&self, around: &Surroundings<'_>) -> Option<Trainings> {
+        let posterior = Some((self.posterior, Arc::from(around.stage)));
+        Some(Trainings { posterior, ..Trainings::default() })
     }
 
     fn lineage(&self, around: &Surroundings<'_>) -> Option<Lineage> {

@@ -43,7 +43,7 @@ pub struct Diffusion<'a> {
     pub image_dropout: f64,
     /// The encoded prompt `[1, L, D]`.
     pub text: Tensor<3>,
-    /// How positions count time; see [`DenoiserInput`].
+    /// How positions count time and space; see [`DenoiserInput`].
     pub time: TimeAxis,
 }
 

@@ -108,6 +108,35 @@ fn the_stage_samples_as_the_condition_pipeline_does() {
     assert!(far < 1e-4 * largest, "{far} of {largest}");
     assert_ne!(run(json!({ "condition": { "noise_scale": 0.0 } })), plain);
     assert_ne!(run(json!({ "condition": { "strength": 0.9 } })), plain);
+    assert_ne!(run(json!({ "posterior": "mean" })), plain);
+    assert_eq!(run(json!({ "posterior": "sample" })), plain);
+    assert_eq!(run(json!({ "sampler": null })), plain, "by default the pipeline of the schedule");
+    // Decoding goes on with the generator as the steps of the condition pipeline leave it.
+    let sample = stage::<Sample>(
+        Some(&model),
+        json!({ "frames": 17, "steps": 4, "seed": 42, "sampler": "flow_condition" }),
+    );
+    let made = bench.run(&sample, &["pairs", "text"], usize::MAX).unwrap();
+    bench.put("samples", ArtifactKind::Samples, made);
+    let last_frame = |noise: Value| {
+        let decode: Decode = stage(Some(&model), json!({ "seed": 42, "noise": noise }));
+        let made = bench.run(&decode, &["samples"], usize::MAX).unwrap();
+        let shown = image::load_from_memory(&bench.read(&made[0], frames::PREDICTION)).unwrap();
+        shown.to_rgb8()
+    };
+    let (wanted, _) = fixture.golden.values("sample.last_frame");
+    let far = |shown: &image::RgbImage| {
+        let pixels = shown.enumerate_pixels().filter(|(x, ..)| *x < 32);
+        let values = pixels.flat_map(|(x, y, pixel)| {
+            [0, 1, 2].map(|c| (f32::from(pixel[c]) / 255.0, c * 32 * 32 + (y * 32 + x) as usize))
+        });
+        values.map(|(found, at)| (found - wanted[at]).abs()).fold(0.0, f32::max)
+    };
+    let shown = last_frame(json!({}));
+    assert!(far(&shown) < 0.5 / 255.0 + 1e-3, "{}", far(&shown));
+    assert_eq!(last_frame(json!({ "condition_steps": 4 })), shown, "it may be stated");
+    assert!(far(&last_frame(json!({ "condition_steps": 3 }))) > 1.0 / 255.0, "it matters");
+
     bench.put_text(&fixture.golden, None);
     assert_ne!(run(json!({ "sampler": "flow_euler" })), plain);
 

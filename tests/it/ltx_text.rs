@@ -137,7 +137,7 @@ fn a_prompt_of_the_other_pipeline_is_refused() {
     let encode: VaeEncode = stage(Some(&experiment.model), json!({}));
     let latents = experiment.try_run(&encode, &["videos"]).unwrap();
     experiment.bench.put("latents", ArtifactKind::Latents, latents);
-    let train = |causal: bool| {
+    let train = |causal: Option<bool>| {
         let params = json!({ "rank": 1, "steps": 1, "causal_time": causal });
         let train: LoraTrain = stage(Some(&experiment.model), params);
         experiment.try_run(&train, &["latents", "text"]).map(drop)
@@ -148,18 +148,22 @@ fn a_prompt_of_the_other_pipeline_is_refused() {
     let told = |result: Result<(), StageError>| result.unwrap_err().to_string();
 
     experiment.encode("text", "prompt", &json!({ "format": "condition" }));
-    sample(Some(CONDITION)).unwrap();
-    train(true).unwrap();
+    for published in [None, Some(CONDITION)] {
+        sample(published).unwrap();
+    }
+    for published in [None, Some(true)] {
+        train(published).unwrap();
+    }
     let wanted = "the prompt on `text` is encoded as in the condition pipeline, but";
-    for error in [told(sample(None)), told(sample(Some("flow_euler"))), told(train(false))] {
+    for error in [told(sample(Some("flow_euler"))), told(train(Some(false)))] {
         assert!(error.contains(wanted), "{error}");
     }
 
     experiment.encode("text", "prompt", &json!({ "format": "basic" }));
-    sample(None).unwrap();
-    train(false).unwrap();
+    sample(Some("flow_euler")).unwrap();
+    train(Some(false)).unwrap();
     let wanted = "the prompt on `text` is encoded as in the basic pipeline, but";
-    for error in [told(sample(Some(CONDITION))), told(train(true))] {
+    for error in [told(sample(None)), told(sample(Some(CONDITION))), told(train(None))] {
         assert!(error.contains(wanted), "{error}");
     }
 

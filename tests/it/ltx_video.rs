@@ -10,7 +10,7 @@ use pipe::{
         VideoDiffusion, VideoVae,
         ltx_video::LtxVideo,
         pixels,
-        sampling::{Condition, Sample, Sampling, rng_after_sampling},
+        sampling::{Condition, ImageLatent, Sample, Sampling, rng_after_sampling},
     },
     rng::TorchRng,
     train::{
@@ -254,7 +254,7 @@ fn whole_sampling_runs_agree() {
             condition: None,
             frame_rate: (name == "slow").then_some(SLOW),
         };
-        let start = Sample::encode(&*vae, pixels, 1.0, TorchRng::new(42));
+        let start = Sample::encode(&*vae, pixels, ImageLatent::drawn(1.0), TorchRng::new(42));
         let image = start.image.clone();
         let [latents] = sampling.run::<()>(vec![start], 2, |_| Ok(())).unwrap().try_into().unwrap();
         assert_close(name, latents.clone(), &golden.tensor(&format!("sample.{name}")), 2e-4);
@@ -287,7 +287,8 @@ fn a_sample_does_not_depend_on_the_size_of_others() {
     let start = |width: usize| {
         let mut rng = TorchRng::new(6);
         let image = rng.normal_tensor([1, 4, 1, 2, width], &device());
-        Sample { image, noise: None, rng }
+        let compression = TimeAxis::default().compression;
+        Sample { image, noise: None, rng, compression }
     };
     let run = |widths: &[usize]| {
         let starts = widths.iter().map(|width| start(*width)).collect();
@@ -384,7 +385,8 @@ fn whole_runs_of_the_condition_pipeline_agree() {
             condition: Some(condition),
             frame_rate: (name == "slow").then_some(SLOW),
         };
-        let start = Sample::encode_condition(&*vae, pixels, 1.0, 3, TorchRng::new(42));
+        let start =
+            Sample::encode_condition(&*vae, pixels, ImageLatent::drawn(1.0), 3, TorchRng::new(42));
         let [latents] = sampling.run::<()>(vec![start], 3, |_| Ok(())).unwrap().try_into().unwrap();
         assert_close(name, latents.clone(), &golden.tensor(&format!("sample.{name}")), 1e-4);
         if name == "plain" {
@@ -396,6 +398,39 @@ fn whole_runs_of_the_condition_pipeline_agree() {
             let last = (video.narrow(2, 16, 1) / 2.0 + 0.5).clamp(0.0, 1.0).narrow(4, 0, 32);
             assert_close("last frame", last, &golden.tensor("sample.last_frame"), 4e-4);
         }
+    }
+}
+
+/// Positions are counted in frames and pixels, so they follow the autoencoder, which need not be a published one.
+#[test]
+fn whole_runs_with_an_autoencoder_of_less_compression_agree() {
+    let fixture = Fixture::of("compression");
+    let golden = &fixture.golden;
+    let (denoiser, vae) = (fixture.denoiser(None).unwrap(), fixture.vae());
+    let (rgb, shape) = golden.values("sample.image");
+    let rgb: Vec<u8> = rgb.iter().map(|v| *v as u8).collect();
+    let given = Some(Condition::default());
+    for (name, sampler, condition) in
+        [("plain", Sampler::FlowEuler, None), ("condition", Sampler::FlowCondition, given)]
+    {
+        let config = &fixture.config[format!("scheduler.{name}")];
+        let pixels = pixels::from_rgb(&rgb, [1, shape[0], shape[1]], &device());
+        let sampling = Sampling {
+            denoiser: &*denoiser,
+            scheduler: &*LtxVideo.scheduler(config, sampler).unwrap(),
+            num_steps: 4,
+            text: golden.tensor("text"),
+            guidance: None,
+            condition,
+            frame_rate: None,
+        };
+        let rng = TorchRng::new(42);
+        let start = match condition {
+            None => Sample::encode(&*vae, pixels, ImageLatent::drawn(1.0), rng),
+            Some(_) => Sample::encode_condition(&*vae, pixels, ImageLatent::drawn(1.0), 3, rng),
+        };
+        let [latents] = sampling.run::<()>(vec![start], 3, |_| Ok(())).unwrap().try_into().unwrap();
+        assert_close(name, latents, &golden.tensor(&format!("sample.{name}")), 2e-4);
     }
 }
 

@@ -12,7 +12,7 @@ use pipe::{
         family,
         params::Param,
         pixels,
-        sampling::{ImageLatentScale, Sample, Sampling, Side, rng_after_sampling},
+        sampling::{ImageLatent, ImageLatentScale, Sample, Sampling, Side, rng_after_sampling},
     },
     rng::TorchRng,
     train::{
@@ -219,7 +219,7 @@ fn start(fixture: &Fixture, seed: u64) -> Sample {
     let reader = ParamReader::loaded(&fixture.vae, None);
     let vae = CogVideoX.vae(&fixture.config["vae"], &reader).unwrap();
     let scale = ImageLatentScale::resolve(None, &fixture.config["vae"], Side::Sampling).unwrap();
-    Sample::encode(&*vae, pixels, scale, TorchRng::new(seed))
+    Sample::encode(&*vae, pixels, ImageLatent::drawn(scale), TorchRng::new(seed))
 }
 
 fn sample(fixture: &Fixture, sampler: Sampler, guidance: f64, seeds: &[u64]) -> Vec<Tensor<5>> {
@@ -359,7 +359,7 @@ pub fn external_sample(model: &Path) -> Vec<(&'static str, f32)> {
     let pixels = pixels::from_rgb(image.as_raw(), size, &device);
     let config = source.config("vae").unwrap();
     let scale = ImageLatentScale::resolve(None, &config, Side::Sampling).unwrap();
-    let start = Sample::encode(&*vae, pixels, scale, TorchRng::new(SEED));
+    let start = Sample::encode(&*vae, pixels, ImageLatent::drawn(scale), TorchRng::new(SEED));
     let sampling = Sampling {
         denoiser: &*denoiser,
         scheduler: &*scheduler,

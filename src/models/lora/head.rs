@@ -8,6 +8,7 @@ use super::{
         params::{LoadError, TensorFile},
         source::MAX_CONFIG,
     },
+    Adapter,
     read::outline,
     settings::Settings,
 };
@@ -38,6 +39,25 @@ pub fn check_outline(
     file: &str,
     model: Option<&BTreeMap<String, Vec<usize>>>,
 ) -> Result<(), LoadError> {
+    let adapter = outlined(path, file)?;
+    let Some(model) = model else { return Ok(()) };
+    let fits = adapter.check_shapes(model.iter().map(|(name, shape)| (name.as_str(), &shape[..])));
+    fits.map_err(|error| error.of_file(file))
+}
+
+/// The bytes of an adapter file's factors once they are read: in f32, all at the highest rank.
+pub fn size_of_factors(path: &Path) -> Result<u64, LoadError> {
+    let adapter = outlined(path, &path.display().to_string())?;
+    let layer = |module| {
+        let (a, b) = adapter.factors(module)?;
+        Some(a.shape[1] as u64 + b.shape[0] as u64)
+    };
+    let layers: u64 = adapter.modules().into_iter().filter_map(layer).sum();
+    Ok((layers * adapter.rank as u64).saturating_mul(size_of::<f32>() as u64))
+}
+
+/// The adapter of a file on disk without its values.
+fn outlined(path: &Path, file: &str) -> Result<Adapter, LoadError> {
     let io = |path: &Path, source| LoadError::Io { path: path.display().to_string(), source };
     let opened = regular::open(path).map_err(|source| io(path, source))?;
     let head = checked(opened, file)?;
@@ -49,14 +69,8 @@ pub fn check_outline(
         Settings::of_entries(head.entries())
     };
     let shapes = head.tensors().map(|(name, info)| (name, info.shape.clone()));
-    let fits = settings.and_then(|settings| outline(shapes, &settings)).and_then(|adapter| {
-        let Some(model) = model else { return Ok(()) };
-        adapter.check_shapes(model.iter().map(|(name, shape)| (name.as_str(), &shape[..])))
-    });
-    fits.map_err(|error| match error {
-        LoadError::Config { message, .. } => LoadError::Config { file: file.to_owned(), message },
-        error => error,
-    })
+    let adapter = settings.and_then(|settings| outline(shapes, &settings));
+    adapter.map_err(|error| error.of_file(file))
 }
 
 /// Refuses what is no file of a low-rank adapter by its header, which errors call `file`.

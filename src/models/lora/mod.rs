@@ -22,7 +22,9 @@ use super::params::{LoadError, Param, Params};
 use crate::rng::TorchRng;
 
 pub use family::LoraFamily;
-pub use head::{PEFT_CONFIG, PEFT_WEIGHTS, check_head, check_outline, refused_name};
+pub use head::{
+    PEFT_CONFIG, PEFT_WEIGHTS, check_head, check_outline, refused_name, size_of_factors,
+};
 pub use merge::{Combination, Combined};
 
 /// Which modules get a low-rank branch.

@@ -16,6 +16,9 @@ use super::{
     settings::{Branch, Settings},
 };
 
+/// How many times the values of a file the factors may be once all are filled up to the highest rank.
+const MOST_FILLED_UP: u128 = 64;
+
 impl Adapter {
     /// Reads an adapter file, onto the CPU; see the head of this module for the forms.
     pub fn from_diffusers(bytes: &[u8]) -> Result<Self, LoadError> {
@@ -54,6 +57,9 @@ impl Adapter {
             adapter.alpha = first.alpha;
         } else if all().all(|branch| scale(branch).to_bits() == scale(&first).to_bits()) {
             adapter.alpha = scale(&first) * rank as f64;
+            if !adapter.alpha.is_finite() {
+                return Err(error("the alphas are too large for the ranks of their branches"));
+            }
         } else {
             for (module, branch) in branches {
                 let b = adapter.factor(module, 'B');
@@ -134,6 +140,12 @@ fn sorted(
                 param.shape
             )));
         }
+        if param.shape.contains(&0) {
+            return Err(error(format!(
+                "`{name}` must have dimensions of at least 1, but is {:?}",
+                param.shape
+            )));
+        }
         factors.0.insert(name, param);
     }
     if is_peft && !settings.is_stated() && alphas.is_empty() {
@@ -173,7 +185,35 @@ fn branches(
         };
         branches.insert(module.to_owned(), Branch { rank, alpha });
     }
+    check_filled_up(factors, &branches)?;
     Ok(branches)
+}
+
+/// Refuses branches of ranks so far apart that they could not be filled up to one in memory. What a file may hold
+/// of a rank is not bounded: peft trains ranks above the sizes of a layer, and merges add ranks up.
+fn check_filled_up(factors: &Params, branches: &BTreeMap<String, Branch>) -> Result<(), LoadError> {
+    let Some((module, highest)) = branches.iter().max_by_key(|(_, branch)| branch.rank) else {
+        return Ok(());
+    };
+    let wide = |size: usize| size as u128;
+    let held: u128 =
+        factors.0.values().map(|param| wide(param.shape[0]) * wide(param.shape[1])).sum();
+    let layer = |(name, param): (&String, &Param)| {
+        wide(if name.ends_with(".lora_A.weight") { param.shape[1] } else { param.shape[0] })
+    };
+    let layers: u128 = factors.0.iter().map(layer).sum();
+    if layers * highest.rank as u128 <= held * MOST_FILLED_UP {
+        return Ok(());
+    }
+    Err(LoadError::Ranks {
+        file: DIFFUSERS.to_owned(),
+        message: format!(
+            "`{module}` has rank {}: with all branches filled up to it, the adapter would be {} times as \
+             large as the file, but may be {MOST_FILLED_UP} times as large",
+            highest.rank,
+            layers * highest.rank as u128 / held
+        ),
+    })
 }
 
 /// The rank of each module's factors, each of which must have its partner.
@@ -221,7 +261,7 @@ mod tests {
 
     /// A safetensors file of f32 tensors.
     fn file(tensors: &[(&str, &[usize])], metadata: Option<&str>) -> Vec<u8> {
-        let zeros = vec![0_u8; 4096];
+        let zeros = vec![0_u8; 8192];
         let views = tensors.iter().map(|(name, shape)| {
             let len = shape.iter().product::<usize>() * 4;
             let dtype = safetensors::Dtype::F32;
@@ -323,6 +363,36 @@ mod tests {
         assert!(message(&file(&[], None)).contains("no low-rank factors"));
         let empty = [("q.lora_A.weight", &[0, 4][..]), ("q.lora_B.weight", &[6, 0][..])];
         assert!(message(&file(&empty, None)).contains("at least 1"));
+    }
+
+    /// The header alone would otherwise decide how much is allocated.
+    #[test]
+    fn branches_that_would_fill_the_memory_are_refused() {
+        let vast = 1_000_000_000_000;
+        let hollow = [
+            ("transformer.q.lora_A.weight", &[vast, 0][..]),
+            ("transformer.q.lora_B.weight", &[0, vast]),
+        ];
+        insta::assert_snapshot!(message(&file(&hollow, None)), @"`pytorch_lora_weights.safetensors`: `q.lora_A.weight` must have dimensions of at least 1, but is [1000000000000, 0]");
+        let lean = [
+            ("transformer.k.lora_A.weight", &[1000, 1][..]),
+            ("transformer.k.lora_B.weight", &[1, 1000]),
+            ("transformer.q.lora_A.weight", &[1, 500]),
+            ("transformer.q.lora_B.weight", &[500, 1]),
+        ];
+        let error = Adapter::from_diffusers(&file(&lean, None)).unwrap_err();
+        insta::assert_snapshot!(error, @"`pytorch_lora_weights.safetensors`: `k` has rank 1000: with all branches filled up to it, the adapter would be 334 times as large as the file, but may be 64 times as large");
+        insta::assert_snapshot!(error.help().unwrap(), @"resize the branches to ranks that are nearer to each other, with the program that made the file");
+        for adapter in [&hollow[..], &lean] {
+            let shapes = adapter.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec()));
+            assert!(outline(shapes, &Settings::default()).is_err(), "{adapter:?}");
+        }
+        let alone = &lean[..2];
+        assert_eq!(
+            Adapter::from_diffusers(&file(alone, None)).unwrap().rank,
+            1000,
+            "peft trains it"
+        );
     }
 
     #[test]

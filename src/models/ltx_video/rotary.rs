@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::models::{
-    TimeAxis,
+    Compression, TimeAxis,
     nn::{fused, linspace},
 };
 
@@ -12,8 +12,6 @@ const THETA: f64 = 10_000.0;
 const PART: usize = 64;
 /// The seconds, rows and columns that one period of the slowest rotation covers.
 const BASE: [f32; 3] = [20.0, 2048.0, 2048.0];
-/// Video frames, rows and columns per latent position.
-const COMPRESSION: [f64; 3] = [8.0, 32.0, 32.0];
 
 /// Rotations of the pairs `(2i, 2i + 1)` of a token of size `D`.
 #[derive(Clone, Debug)]
@@ -78,14 +76,14 @@ impl Rotary {
 
 /// The angles of each position on an axis, by frequency.
 fn axis_angles(axis: usize, len: usize, time: TimeAxis, frequencies: &[f32]) -> Vec<Vec<f32>> {
+    let Compression { time: frames, space } = time.compression;
     let place = |index: usize| match (axis, time.causal) {
         (0, true) => {
-            let frame =
-                (index as f32 * COMPRESSION[0] as f32 + 1.0 - COMPRESSION[0] as f32).max(0.0);
+            let frame = (index as f32 * frames as f32 + 1.0 - frames as f32).max(0.0);
             frame * (1.0 / time.frame_rate) as f32
         }
-        (0, false) => index as f32 * (COMPRESSION[0] / time.frame_rate) as f32,
-        _ => index as f32 * COMPRESSION[axis] as f32,
+        (0, false) => index as f32 * (frames as f64 / time.frame_rate) as f32,
+        _ => index as f32 * space as f32,
     };
     let angles = |index: usize| {
         let share = place(index) / BASE[axis];
@@ -126,7 +124,7 @@ mod tests {
     fn causal_time_moves_later_frames_to_their_first_video_frame() {
         let frequencies = [std::f32::consts::FRAC_PI_2];
         let places = |causal, frame_rate: f32| -> Vec<f32> {
-            let time = TimeAxis { causal, frame_rate: f64::from(frame_rate) };
+            let time = TimeAxis::new(causal, Some(f64::from(frame_rate)));
             let angles = axis_angles(0, 3, time, &frequencies);
             // Back to video frames.
             let frame =

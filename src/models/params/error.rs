@@ -103,6 +103,14 @@ pub enum LoadError {
         /// What to do.
         help: &'static str,
     },
+    /// The branches of an adapter are of ranks so far apart that as one rank they would be far larger than the file.
+    #[error("`{file}`: {message}")]
+    Ranks {
+        /// The file.
+        file: String,
+        /// What was wanted and what was found.
+        message: String,
+    },
     /// The tensors do not fit the model.
     #[error("the weights do not fit the model: {0}")]
     Mismatch(Problems),
@@ -153,6 +161,10 @@ impl LoadError {
         match self {
             Self::Missing { help, .. } => Some(help),
             Self::NotFinite { help, .. } => Some(help),
+            Self::Ranks { .. } => Some(
+                "resize the branches to ranks that are nearer to each other, with the program that \
+                 made the file",
+            ),
             Self::Format { .. } => Some("it may be cut short: copy or download it again"),
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::FileTooLarge => {
                 Some("it is not what its name says: copy or download it again")
@@ -176,6 +188,17 @@ impl LoadError {
                 Self::Stated(format!("`{param}.{key}` {message}"))
             }
             Self::Config { message, .. } => Self::Stated(format!("`{param}`: {message}")),
+            error => error,
+        }
+    }
+
+    /// Names the file that a configuration, or an adapter, was read from.
+    #[must_use]
+    pub fn of_file(self, file: &str) -> Self {
+        let file = file.to_owned();
+        match self {
+            Self::Config { message, .. } => Self::Config { file, message },
+            Self::Ranks { message, .. } => Self::Ranks { file, message },
             error => error,
         }
     }

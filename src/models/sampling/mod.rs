@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Denoiser, DenoiserInput, LoadError, NoiseScheduler, TimeAxis, VideoVae, schedulers::SamplingRun,
+    Compression, Denoiser, DenoiserInput, LoadError, NoiseScheduler, TimeAxis, VideoVae,
+    schedulers::SamplingRun,
 };
 use crate::rng::TorchRng;
 
@@ -99,22 +100,48 @@ pub struct Sample {
     pub noise: Option<Tensor<5>>,
     /// The sample's generator, after these draws.
     pub rng: TorchRng,
+    /// That of the autoencoder, by which positions are counted.
+    pub compression: Compression,
+}
+
+/// How the latent of an image is made.
+#[derive(Clone, Copy, Debug)]
+pub struct ImageLatent {
+    /// The multiple of it.
+    pub scale: f64,
+    /// Whether it is the posterior's mean, not a draw from it.
+    pub mean: bool,
+}
+
+impl ImageLatent {
+    /// A multiple of a draw from the posterior, as published pipelines make it.
+    pub fn drawn(scale: f64) -> Self {
+        Self { scale, mean: false }
+    }
 }
 
 impl Sample {
-    /// Encodes an image `[1, 3, 1, H, W]` in [-1, 1], drawing its posterior noise first.
-    pub fn encode(vae: &dyn VideoVae, pixels: Tensor<5>, scale: f64, mut rng: TorchRng) -> Self {
+    /// Encodes an image `[1, 3, 1, H, W]` in [-1, 1], drawing its posterior noise first, also where the mean is
+    /// taken: what comes after is then the same.
+    pub fn encode(
+        vae: &dyn VideoVae,
+        pixels: Tensor<5>,
+        latent: ImageLatent,
+        mut rng: TorchRng,
+    ) -> Self {
         let device = pixels.device();
         let posterior = vae.encode(pixels);
         let noise = rng.normal_tensor(posterior.mean.dims(), &device);
-        Self { image: vae.standardize(posterior.sample(noise)) * scale, noise: None, rng }
+        let image = if latent.mean { posterior.mean } else { posterior.sample(noise) };
+        let image = vae.standardize(image) * latent.scale;
+        Self { image, noise: None, rng, compression: vae.compression() }
     }
 
     /// The same for [`Sampling::condition`], where the noise of `frames` latent frames is drawn first.
     pub fn encode_condition(
         vae: &dyn VideoVae,
         pixels: Tensor<5>,
-        scale: f64,
+        latent: ImageLatent,
         frames: usize,
         mut rng: TorchRng,
     ) -> Self {
@@ -122,7 +149,7 @@ impl Sample {
         let space = vae.compression().space;
         let shape = [b, vae.latent_channels(), frames, height / space, width / space];
         let noise = rng.normal_tensor(shape, &pixels.device());
-        Self { noise: Some(noise), ..Self::encode(vae, pixels, scale, rng) }
+        Self { noise: Some(noise), ..Self::encode(vae, pixels, latent, rng) }
     }
 }
 
@@ -175,6 +202,7 @@ struct State {
     /// The first latent frame at the start, under [`Sampling::condition`].
     first: Option<Tensor<5>>,
     rng: TorchRng,
+    time: TimeAxis,
     timesteps: Vec<f32>,
     run: Box<dyn SamplingRun>,
 }
@@ -202,7 +230,7 @@ impl Sampling<'_> {
     }
 
     fn start(&self, sample: Sample, frames: usize) -> State {
-        let Sample { image, noise, mut rng } = sample;
+        let Sample { image, noise, mut rng, compression } = sample;
         let [_, c, _, h, w] = image.dims();
         let shape = [1, c, frames, h, w];
         let draw = || self.scheduler.draw_noise(shape, &mut rng, &image.device());
@@ -219,6 +247,7 @@ impl Sampling<'_> {
             run: self.scheduler.start(self.num_steps, positions),
             image,
             rng,
+            time: TimeAxis::new(self.condition.is_some(), self.frame_rate).compressed(compression),
         }
     }
 
@@ -243,7 +272,7 @@ impl Sampling<'_> {
             image: state.image.clone(),
             text: self.text.clone(),
             timesteps,
-            time: TimeAxis::new(self.condition.is_some(), self.frame_rate),
+            time: state.time,
         }
     }
 

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Cause, Misfit};
+use super::{Cause, Caution, Misfit, vae_encode::PosteriorChoice};
 use crate::models::{
     ImageConditioning, LoadError, ModelSource, TimeAxis,
     sampling::{ImageLatentScale, ScaleRule, Side},
@@ -60,6 +60,8 @@ pub struct Trainings {
     pub without_scale: Option<Arc<str>>,
     /// A stage that takes in adapters of which nobody says how time was counted.
     pub without_time: Option<Arc<str>>,
+    /// Which latents of the image they had, and the stage that encoded them.
+    pub posterior: Option<(PosteriorChoice, Arc<str>)>,
 }
 
 /// The port of a model.
@@ -271,6 +273,21 @@ impl ImageUse {
 }
 
 impl Trainings {
+    /// Another latent of the image than in training, which is a small thing: the posteriors are narrow.
+    pub fn other_posterior(&self, own: PosteriorChoice) -> Option<Caution> {
+        let (then, stage) = self.posterior.as_ref().filter(|(then, _)| *then != own)?;
+        let shown = |choice| match choice {
+            PosteriorChoice::Sample => ("a draw from", "sample"),
+            PosteriorChoice::Mean => ("the mean of", "mean"),
+        };
+        let ((then, name), (now, _)) = (shown(*then), shown(own));
+        let message = format!(
+            "takes {now} the posterior for the image's latent, but training had {then} it, from `{stage}`; for \
+             the same, set `posterior = \"{name}\"`"
+        );
+        Some(Caution { param: Some("posterior"), message })
+    }
+
     /// What may be wrong with sampling from it, and cannot be known.
     pub fn caution(&self, conditioning: ImageConditioning) -> Option<String> {
         let (stage, param, harm) = match conditioning {

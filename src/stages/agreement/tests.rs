@@ -132,6 +132,22 @@ fn what_is_not_known_is_told_by_family() {
 }
 
 #[test]
+fn another_latent_of_the_image_is_told() {
+    use PosteriorChoice::{Mean, Sample};
+    let told = |then: Option<PosteriorChoice>, now| {
+        let posterior = then.map(|then| (then, "latents".into()));
+        let trained = Trainings { posterior, ..Trainings::default() };
+        trained.other_posterior(now).map(|caution| caution.message)
+    };
+    assert_eq!(
+        [told(None, Mean), told(Some(Mean), Mean), told(Some(Sample), Sample)],
+        [None, None, None]
+    );
+    insta::assert_snapshot!(told(Some(Mean), Sample).unwrap(), @r#"takes a draw from the posterior for the image's latent, but training had the mean of it, from `latents`; for the same, set `posterior = "mean"`"#);
+    insta::assert_snapshot!(told(Some(Sample), Mean).unwrap(), @r#"takes the mean of the posterior for the image's latent, but training had a draw from it, from `latents`; for the same, set `posterior = "sample"`"#);
+}
+
+#[test]
 fn clips_must_have_one_frame_rate() {
     let frame = ImageConditioning::FirstFrame;
     let misfit = |now, then| {

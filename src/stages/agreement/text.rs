@@ -6,7 +6,7 @@ use crate::models::{Sampler, TextFormat};
 /// What a stage reads a prompt for.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::stages) enum TextUse {
-    /// To sample with a sampler, or the family's default, which is that of a basic pipeline.
+    /// To sample with a sampler; without one, in a basic pipeline.
     Sampling(Option<Sampler>),
     /// To train, counting time from the first video frame or not.
     Training { causal_time: bool },

@@ -28,7 +28,10 @@ use crate::{
     },
     models::{
         Adapter, LoadError, Memory, ModelRef,
-        lora::{Combination, Combined, PEFT_CONFIG, PEFT_WEIGHTS, check_head, refused_name},
+        lora::{
+            Combination, Combined, PEFT_CONFIG, PEFT_WEIGHTS, check_head, refused_name,
+            size_of_factors,
+        },
         memory::merging,
         params::{Dtype, TensorFile, header},
         sampling::ImageLatentScale,
@@ -37,7 +40,7 @@ use crate::{
     store::{NewObject, SourceReader},
 };
 
-/// Bytes of adapters from files in memory, by those of the files: as they are, as factors, and combined.
+/// Copies of adapters from files in memory: as they are, as factors, and combined.
 const COPIES_OF_FILES: u64 = 4;
 
 /// An adapter and its weight.
@@ -188,11 +191,13 @@ impl Stage for LoraMerge {
         };
         let (mut without_scale, mut without_time) =
             (here(self.image_latent_scale.is_some()), here(self.causal_time.is_some()));
+        let mut posterior = None;
         for trained in PORTS.map(|port| around.trained_on(port)) {
             without_scale = without_scale.or(trained.without_scale);
             without_time = without_time.or(trained.without_time);
+            posterior = posterior.or(trained.posterior);
         }
-        Some(Trainings { image, without_scale, without_time })
+        Some(Trainings { image, without_scale, without_time, posterior })
     }
 
     fn lineage(&self, around: &Surroundings<'_>) -> Option<Lineage> {
@@ -325,11 +330,14 @@ impl LoraMerge {
         }
     }
 
-    /// The bytes of `files`, as far as they are there.
+    /// The bytes of `files`, as far as they are there: as they are or as factors, whichever is more.
     fn size_of_files(&self) -> u64 {
         let Some(root) = &self.root else { return 0 };
-        let size =
-            |file: &String| Path::new(root).join(file).metadata().map_or(0, |meta| meta.len());
+        let size = |file: &String| {
+            let path = Path::new(root).join(file);
+            let len = path.metadata().map_or(0, |meta| meta.len());
+            len.max(size_of_factors(&path).unwrap_or(0))
+        };
         self.files.iter().map(size).sum()
     }
 

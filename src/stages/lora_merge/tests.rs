@@ -110,6 +110,27 @@ fn parts_that_are_not_merged_into_are_passed_on_whole_or_not_at_all() {
 }
 
 #[test]
+fn files_count_as_they_are_filled_up_to_one_rank() {
+    let folder = tempfile::tempdir().unwrap();
+    let zeros = [0; 4 * 400];
+    let view = |shape: [usize; 2]| {
+        let bytes = &zeros[..4 * shape[0] * shape[1]];
+        safetensors::tensor::TensorView::new(Dtype::F32, shape.to_vec(), bytes).unwrap()
+    };
+    let shapes = [("q", [8, 4], [4, 8]), ("k", [1, 400], [400, 1])];
+    let tensors = shapes.iter().flat_map(|(module, a, b)| {
+        [("A", *a), ("B", *b)].map(|(letter, shape)| {
+            (format!("transformer.{module}.lora_{letter}.weight"), view(shape))
+        })
+    });
+    let bytes = safetensors::serialize(tensors, None).unwrap();
+    std::fs::write(folder.path().join("a.safetensors"), bytes).unwrap();
+    let root = folder.path().to_str().unwrap();
+    let merge = stage(json!({ "root": root, "files": ["a.safetensors"] }));
+    assert_eq!(merge.size_of_files(), 4 * 8 * (4 + 4 + 400 + 400), "f32 of rank 8");
+}
+
+#[test]
 fn files_of_other_kinds_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().to_str().unwrap();

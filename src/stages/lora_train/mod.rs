@@ -19,8 +19,9 @@ use super::{
 use crate::{
     artifact::ArtifactKind,
     models::{
-        ImageConditioning, LoadError, LoraTargets, Memory, ModelRef, TimestepDistribution,
+        ImageConditioning, LoadError, LoraTargets, Memory, ModelRef, Sampler, TimestepDistribution,
         memory::{Estimator, LoraTraining},
+        published_sampler,
         sampling::{ImageLatentScale, Side},
     },
     train::{gradient::Recompute, optimizer::AdamW, order::SmallSet, schedule::LrSchedule},
@@ -87,10 +88,10 @@ pub struct LoraTrain {
     /// is noised as the others are (LTX-Video).
     #[serde(default)]
     pub image_dropout: f64,
-    /// Count time from the first video frame, as the sampler `flow_condition` does (LTX-Video); set it
-    /// where the adapter is to be sampled so.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub causal_time: bool,
+    /// Count time from the first video frame, as the sampler `flow_condition` does (LTX-Video); by default
+    /// where that is the sampler of the model's published pipeline. Must agree with sampling.
+    #[serde(default, skip_serializing_if = "is_not_causal")]
+    pub causal_time: Option<bool>,
     /// Frames per second of the clips, by default 25 (LTX-Video, which counts time in seconds). Must
     /// agree with sampling.
     #[serde(default, skip_serializing_if = "rules::is_usual_rate")]
@@ -183,21 +184,27 @@ impl Stage for LoraTrain {
     fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
         let mut misfits: Vec<_> =
             held_out_misfits(self.held_out_every, around).into_iter().collect();
-        let facts = around.model(&self.model);
-        let family = facts.as_ref().map(|facts| facts.family);
-        misfits.extend(around.misfits_of_text(self.text_use(), family));
-        let Some(facts) = facts else { return misfits };
+        let Some(facts) = around.model(&self.model) else {
+            if self.causal_time.is_some() {
+                misfits.extend(around.misfits_of_text(self.text_use(), None));
+            }
+            return misfits;
+        };
+        let this = self.resolved(facts.published);
+        misfits.extend(around.misfits_of_text(this.text_use(), Some(facts.family)));
         misfits.extend(facts.clip(around.size));
         let known = facts.family.timestep_distributions();
         misfits.extend(not_known("timestep_distribution", self.timestep_distribution, known));
         misfits.extend(self.image_misfits(facts.family.image_conditioning()));
-        misfits.extend(facts.image_use(self.image_use(), around));
+        misfits.extend(facts.image_use(this.image_use(), around));
         misfits
     }
 
     fn trainings(&self, around: &Surroundings<'_>) -> Option<Trainings> {
         let facts = around.model(&self.model)?;
-        Some(Trainings { image: facts.record(self.image_use()), ..Trainings::default() })
+        let image = facts.record(self.resolved(facts.published).image_use());
+        let posterior = around.trained_on("latents").posterior;
+        Some(Trainings { image, posterior, ..Trainings::default() })
     }
 
     fn lineage(&self, around: &Surroundings<'_>) -> Option<Lineage> {
@@ -278,18 +285,37 @@ impl Stage for LoraTrain {
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
         let model = StageModel::open(&self.model, inputs, cx)?;
-        let base = self.base(&model, inputs, cx)?;
-        let clips = self.clips(&*base.denoiser(None)?, inputs, &model.device, cx)?;
-        let made = self.train(&base, clips, &model.device, cx)?;
-        self.write(made, out)
+        let this = self.resolved(published_sampler(&model.source)?);
+        let base = this.base(&model, inputs, cx)?;
+        let clips = this.clips(&*base.denoiser(None)?, inputs, &model.device, cx)?;
+        let made = this.train(&base, clips, &model.device, cx)?;
+        this.write(made, out)
     }
 }
 
+/// What the key leaves out: time by latent frames, and what the model decides. Where they differ, so do the
+/// prompts that they read, which are in the key.
+#[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
+fn is_not_causal(causal_time: &Option<bool>) -> bool {
+    *causal_time != Some(true)
+}
+
 impl LoraTrain {
+    /// The same with the way to count time of the model's own pipeline, where none is set.
+    fn resolved(&self, published: Sampler) -> Self {
+        let causal_time = self.causal_time.unwrap_or(published == Sampler::FlowCondition);
+        Self { causal_time: Some(causal_time), ..self.clone() }
+    }
+
+    /// Whether time is counted from the first video frame, once that is resolved.
+    fn is_causal(&self) -> bool {
+        self.causal_time == Some(true)
+    }
+
     fn image_use(&self) -> ImageUse {
         ImageUse {
             scale: self.image_latent_scale,
-            causal_time: self.causal_time,
+            causal_time: self.is_causal(),
             frame_rate: self.frame_rate,
             side: Side::Training,
         }
@@ -298,13 +324,13 @@ impl LoraTrain {
     /// What does nothing in a family that gets its image in this way.
     fn image_misfits(&self, conditioning: ImageConditioning) -> Vec<Misfit> {
         let scale = scale_of_a_frame(self.image_latent_scale, conditioning);
-        let time = time_of_channels(self.causal_time, conditioning);
+        let time = time_of_channels(self.is_causal(), conditioning);
         let rate = rate_of_channels(self.frame_rate, conditioning);
         scale.into_iter().chain(time).chain(rate).collect()
     }
 
     fn text_use(&self) -> TextUse {
-        TextUse::Training { causal_time: self.causal_time }
+        TextUse::Training { causal_time: self.is_causal() }
     }
 
     fn check_save_at(&self) -> Option<ParamError> {

@@ -10,7 +10,10 @@ use super::{
         Inputs, Output, StageContext, StageError,
         fit::refuse,
         model::{StageModel, read_text, record_of_model},
-        training::{checkpoints, log_held_out, observe, read_examples, read_held_out, train_error},
+        training::{
+            checkpoints, log_held_out, observe, read_examples, read_held_out, time_axis,
+            train_error,
+        },
     },
     LoraTrain,
 };
@@ -38,6 +41,7 @@ pub(super) struct Base {
     scheduler: Box<dyn NoiseScheduler>,
     distribution: TimestepDistribution,
     image_scale: f64,
+    time: TimeAxis,
 }
 
 impl Base {
@@ -84,6 +88,7 @@ impl LoraTrain {
             scheduler: cx.models.scheduler(source, None)?,
             distribution: one_of("timestep_distribution", self.timestep_distribution, known)?,
             image_scale: ImageLatentScale::resolve(self.image_latent_scale, &vae, Side::Training)?,
+            time: time_axis(family, (self.is_causal(), self.frame_rate), Some(&vae))?,
         })
     }
 
@@ -123,7 +128,7 @@ impl LoraTrain {
                 image_scale: base.image_scale,
                 image_dropout: self.image_dropout,
                 text,
-                time: TimeAxis::new(self.causal_time, self.frame_rate),
+                time: base.time,
             },
             order: self.order(examples.len()),
             examples: &examples,

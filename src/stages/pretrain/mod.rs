@@ -277,7 +277,9 @@ impl Stage for Pretrain {
             return Some(before);
         }
         let vae = around.parts.and_then(|parts| parts.get("vae"));
-        Some(Trainings { image: self.image_use().record(vae), ..Trainings::default() })
+        let image = self.image_use().record(vae);
+        let posterior = around.trained_on("latents").posterior;
+        Some(Trainings { image, posterior, ..Trainings::default() })
     }
 
     fn lineage(&self, around: &Surroundings<'_>) -> Option<Lineage> {

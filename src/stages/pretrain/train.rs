@@ -8,13 +8,13 @@ use super::{
         Inputs, ItemSize, StageContext, StageError,
         fit::refuse,
         model::{read_clip, read_text},
-        training::{checkpoints, observe, read_examples, read_held_out, train_error},
+        training::{checkpoints, observe, read_examples, read_held_out, time_axis, train_error},
     },
     Pretrain, read_json,
 };
 use crate::{
     models::{
-        ImageConditioning, ParamReader, Params, TimeAxis, VideoDiffusion, VideoVae, one_of, pixels,
+        ImageConditioning, ParamReader, Params, VideoDiffusion, VideoVae, one_of, pixels,
         sampling::{ImageLatentScale, Side},
     },
     train::{
@@ -104,6 +104,8 @@ impl Pretrain {
     ) -> Result<Trained, StageError> {
         self.check_inputs(inputs)?;
         let known = family.timestep_distributions();
+        let vae = inputs.items("model").iter().find(|item| item.name == "vae");
+        let vae = vae.map(|item| read_json(inputs, item)).transpose()?;
         let schedule = Value::Object(self.scheduler.clone());
         let scheduler = family
             .scheduler(&schedule, family.samplers()[0])
@@ -120,10 +122,10 @@ impl Pretrain {
                 scheduler: &*scheduler,
                 conditioning: plain.image_conditioning(),
                 distribution: one_of("timestep_distribution", self.timestep_distribution, known)?,
-                image_scale: self.image_scale(inputs, plain.image_conditioning())?,
+                image_scale: self.image_scale(vae.as_ref(), plain.image_conditioning())?,
                 image_dropout: self.image_dropout,
                 text,
-                time: TimeAxis::new(self.causal_time, self.frame_rate),
+                time: time_axis(family, (self.causal_time, self.frame_rate), vae.as_ref())?,
             },
             order: self.order(examples.len()),
             examples: &examples,
@@ -154,15 +156,14 @@ impl Pretrain {
 
     fn image_scale(
         &self,
-        inputs: &Inputs<'_>,
+        vae: Option<&Value>,
         conditioning: ImageConditioning,
     ) -> Result<f64, StageError> {
         if conditioning == ImageConditioning::FirstFrame {
             return Ok(1.0);
         }
-        let vae = inputs.items("model").iter().find(|item| item.name == "vae");
         refuse(self.unknown_scale(conditioning, vae.is_some()))?;
-        let vae = vae.map(|item| read_json(inputs, item)).transpose()?.unwrap_or_default();
-        Ok(ImageLatentScale::resolve(self.image_latent_scale, &vae, Side::Training)?)
+        let vae = vae.unwrap_or(&Value::Null);
+        Ok(ImageLatentScale::resolve(self.image_latent_scale, vae, Side::Training)?)
     }
 }

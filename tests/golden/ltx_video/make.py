@@ -20,6 +20,8 @@ and videos are rounded to f16, stored so, and computed with in f32. Headers hold
   `sample.weak` of strength 0.6, `sample.one` of one step, and `sample.last_frame`, left half, of the
   plain run;
   `timesteps.<steps>`, the linear-quadratic schedule
+- `compression`: a transformer and a VAE that makes 4 frames and 16 pixels one, and runs of four steps with
+  seed 42 on 9 frames: `sample.plain`, and `sample.condition` of the condition pipeline
 - `prompt`: a text encoder for the tokenizer of `../t5`, and the runs `sample.plain` and `sample.guided`
   of the models of `condition` from the texts `prompt` and `negative` of the header on; `embeds.*`, what
   the pipeline encodes them to, without padding
@@ -158,7 +160,7 @@ VAES = {
         temporal_compression_ratio=4, decoder_block_out_channels=(8,), decoder_layers_per_block=(1, 1),
         decoder_spatio_temporal_scaling=(True,), decoder_inject_noise=(False,) * 2, upsample_residual=(True,),
         upsample_factor=(2,), timestep_conditioning=True),
-    # With the compression of the published ones, which the pipeline presumes.
+    # With the compression of the published ones.
     "training": dict(
         block_out_channels=(4, 4, 4), down_block_types=("LTXVideoDownBlock3D",) * 3, layers_per_block=(1, 1, 1, 1),
         spatio_temporal_scaling=(True,) * 3, downsample_type=("conv",) * 3, decoder_block_out_channels=(4, 4, 4),
@@ -315,6 +317,30 @@ def condition():
     prompt(model, autoencoder, scheduler, pixels)
 
 
+def compression():
+    """Positions are counted in frames and pixels, so they follow the compression of the VAE."""
+    torch.manual_seed(19)
+    model = transformer_model(8)
+    autoencoder = vae_model("vae_095")
+    text = torch.randn(1, 4, TEXT)
+    out = weights(model, "weights.transformer.") | weights(autoencoder, "weights.vae.") | {"text": text}
+    config = {"transformer": plain(model.config, "LTXVideoTransformer3DModel"), "vae": plain(autoencoder.config)}
+    height, width, frames = 32, 64, 9
+    pixels = (np.random.RandomState(5).rand(height, width, 3) * 255).astype(np.uint8)
+    out["sample.image"] = torch.from_numpy(pixels).half()
+    for key, pipeline, scheduler in [
+            ("plain", LTXImageToVideoPipeline, FlowMatchEulerDiscreteScheduler(**PUBLISHED)),
+            ("condition", LTXConditionPipeline, FlowMatchEulerDiscreteScheduler())]:
+        pipe = pipeline(scheduler, autoencoder, None, None, model)
+        pipe.set_progress_bar_config(disable=True)
+        made = pipe(image=Image.fromarray(pixels), prompt_embeds=text, prompt_attention_mask=torch.ones(1, text.shape[1]),
+                    height=height, width=width, num_frames=frames, num_inference_steps=4, guidance_scale=1.0,
+                    generator=torch.Generator("cpu").manual_seed(42), output_type="latent", return_dict=False)[0]
+        out[f"sample.{key}"] = unpack(made, (3, height // 16, width // 16)) if made.ndim == 3 else made
+        config[f"scheduler.{key}"] = plain(scheduler.config, "FlowMatchEulerDiscreteScheduler")
+    save("compression", out, config)
+
+
 def prompt(model, autoencoder, scheduler, pixels):
     """The run of `condition` from the text of the prompts on."""
     torch.manual_seed(17)
@@ -346,3 +372,4 @@ for name in ["vae_090", "vae_091", "vae_095"]:
 training()
 with torch.no_grad():
     condition()
+    compression()

@@ -311,6 +311,16 @@ fn adapters_of_others_are_looked_at_beside_their_model() {
       help: name the file of an adapter that was trained for this model
     merge.toml: 1 error
     "#);
+    // What is read of a header is not what is allocated for it.
+    let vast = 1_000_000_000_000;
+    write_adapter(&shell, &[(to_q, [vast, 0], [0, vast])]);
+    for command in ["check merge.toml", "run merge.toml"] {
+        let told = shell.transcript(command);
+        assert!(told.contains("dimensions of at least 1"), "{told}");
+    }
+    write_adapter(&shell, &[(to_q, [9000, 1], [1, 9000]), ("proj_out", [1, 900], [900, 1])]);
+    let told = shell.transcript("check merge.toml");
+    assert!(told.contains("has rank 9000") && told.contains("help: resize the branches"), "{told}");
     shell.write("merge.toml", &merge.replace("a.safetensors", "a.bin"));
     insta::assert_snapshot!(shell.transcript("check merge.toml"), @r#"
     $ pipe check merge.toml

@@ -191,6 +191,26 @@ fn sampling_that_differs_from_the_training_is_told() {
 }
 
 #[test]
+fn another_latent_of_the_image_than_in_training_is_warned_of() {
+    let shell = Shell::new();
+    let mean = EXPERIMENT
+        .replace("kind   = \"vae_encode\"\n", "kind   = \"vae_encode\"\nposterior = \"mean\"\n");
+    let merge = "\n[stages.merged]\nkind = \"lora_merge\"\ninputs = { first = \"lora\" }\n";
+    let merged = format!("{}{merge}", mean.replace("lora = \"lora\"", "lora = \"merged\""));
+    for (file, text) in [("mean.toml", &mean), ("merged.toml", &merged)] {
+        shell.write(file, text);
+        let said = shell.transcript(&format!("check {file}"));
+        let wanted = "warning: `predict` takes a draw from the posterior for the image's latent, but training \
+                      had the mean of it, from `latents`; for the same, set `posterior = \"mean\"`";
+        assert!(said.contains(wanted), "{said}");
+    }
+    let both = mean.replace("steps  = 5\n", "steps  = 5\nposterior = \"mean\"\n");
+    shell.write("both.toml", &both);
+    let said = shell.transcript("check both.toml");
+    assert!(!said.contains("warning"), "{said}");
+}
+
+#[test]
 fn settings_that_the_family_does_not_read_are_told() {
     let shell = Shell::new();
     let wrong =

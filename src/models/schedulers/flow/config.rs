@@ -8,6 +8,9 @@ use crate::models::LoadError;
 
 pub(super) const CLASS: &str = "FlowMatchEulerDiscreteScheduler";
 
+/// Steps of the schedule that is tried when settings are read.
+const CHECKED_STEPS: usize = 50;
+
 /// The keys of `scheduler_config.json`, with the defaults of diffusers.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -90,7 +93,8 @@ impl Config {
                 "`shift_terminal` must be from 0 to below 1, but is {terminal}"
             )));
         }
-        self.check_dynamic_shift()
+        self.check_dynamic_shift()?;
+        self.check_sigmas()
     }
 
     fn check_dynamic_shift(&self) -> Result<(), LoadError> {
@@ -103,6 +107,30 @@ impl Config {
         for (key, shift) in [("base_shift", self.base_shift), ("max_shift", self.max_shift)] {
             if !shift.is_finite() {
                 return Err(error(format!("`{key}` must be a finite number")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether steps go from noise to data: where the line of a dynamic shift is stated, and stretched as well.
+    fn check_sigmas(&self) -> Result<(), LoadError> {
+        let steps = CHECKED_STEPS.min(self.num_train_timesteps);
+        let shifts = match self.dynamic_shift() {
+            Some(Shift { base, max, base_len, max_len }) => {
+                vec![("base_shift", base, base_len), ("max_shift", max, max_len)]
+            }
+            None => vec![("shift", self.shift, 0)],
+        };
+        let terminal = self.shift_terminal.map(|terminal| ("shift_terminal", terminal));
+        for (key, shift, positions) in shifts {
+            let mut sigmas = self.shifted_sigmas(steps, positions);
+            let mut wrong = (!fall(&sigmas)).then_some((key, shift));
+            self.stretch(&mut sigmas);
+            wrong = wrong.or(terminal.filter(|_| !fall(&sigmas)));
+            if let Some((key, value)) = wrong {
+                return Err(error(format!(
+                    "`{key}` must give noise levels that fall from 1 to above 0, but {value:?} does not"
+                )));
             }
         }
         Ok(())
@@ -150,19 +178,27 @@ impl Config {
     }
 
     fn even_sigmas(&self, num_steps: usize, positions: usize) -> Vec<f64> {
+        let mut sigmas = self.shifted_sigmas(num_steps, positions);
+        self.stretch(&mut sigmas);
+        sigmas
+    }
+
+    fn shifted_sigmas(&self, num_steps: usize, positions: usize) -> Vec<f64> {
         let n = num_steps as f64;
-        let mut sigmas: Vec<f64> =
-            (0..num_steps).map(|i| self.shifted((n - i as f64) / n, positions)).collect();
-        let reach = 1.0 - sigmas[num_steps - 1];
+        (0..num_steps).map(|i| self.shifted((n - i as f64) / n, positions)).collect()
+    }
+
+    /// Has the last step start at `shift_terminal`.
+    fn stretch(&self, sigmas: &mut [f64]) {
+        let reach = 1.0 - sigmas.last().copied().unwrap_or(1.0);
         // One step alone starts at 1 and has nothing to stretch; the reference divides by zero.
         if let Some(terminal) = self.shift_terminal.filter(|terminal| *terminal > 0.0)
             && reach > 0.0
         {
-            for sigma in &mut sigmas {
+            for sigma in sigmas {
                 *sigma = 1.0 - (1.0 - *sigma) * (1.0 - terminal) / reach;
             }
         }
-        sigmas
     }
 
     fn shifted(&self, sigma: f64, positions: usize) -> f64 {
@@ -175,6 +211,13 @@ impl Config {
             None => self.shift * sigma / (1.0 + (self.shift - 1.0) * sigma),
         }
     }
+}
+
+/// Whether these are noise levels of steps from noise to data, as the steps take them.
+fn fall(sigmas: &[f64]) -> bool {
+    let sigmas: Vec<f32> = sigmas.iter().map(|sigma| *sigma as f32).collect();
+    sigmas.iter().all(|sigma| *sigma > 0.0 && *sigma <= 1.0)
+        && sigmas.windows(2).all(|pair| pair[1] < pair[0])
 }
 
 /// Where the steps of a run start.

@@ -308,6 +308,10 @@ mod tests {
             ("shift_terminal", json!(1.0), "below 1"),
             ("shift", json!(0.0), "positive"),
             ("max_image_seq_len", json!(1024), "above `base_image_seq_len`"),
+            ("base_shift", json!(1e9), "`base_shift` must give noise levels that fall"),
+            ("base_shift", json!(-1e9), "`base_shift` must give"),
+            ("max_shift", json!(1e300), "but 1e300 does not"),
+            ("shift_terminal", json!(0.999_999_999), "`shift_terminal` must give"),
             ("num_train_timesteps", json!(0), "from 1"),
             ("beta_start", json!(0.1), "unknown field"),
             ("_class_name", json!("CogVideoXDDIMScheduler"), CLASS),
@@ -316,5 +320,15 @@ mod tests {
             assert!(message.contains(wanted), "{message}");
         }
         assert!(flow_matching(&json!([])).is_err());
+        let alone = |change: &Value| {
+            let mut config = config(change);
+            config["use_dynamic_shifting"] = json!(false);
+            flow_matching(&config).err().map(|error| error.to_string())
+        };
+        assert_eq!(alone(&json!({ "base_shift": 1e9 })), None, "it does nothing");
+        assert!(alone(&json!({ "shift": 1e12 })).unwrap().contains("`shift` must give"));
+        let linear = json!({ "time_shift_type": "linear", "base_shift": -1.0 });
+        let message = flow_matching(&config(&linear)).err().unwrap().to_string();
+        assert!(message.contains("`base_shift` must give"), "{message}");
     }
 }
