@@ -3,7 +3,11 @@
 use image::{GrayImage, RgbImage};
 use serde::{Deserialize, Serialize};
 
-use super::{Depth, Person, arc::ArcGrids, tasks::depth::DepthCode};
+use super::{
+    Depth, Person,
+    arc::ArcGrids,
+    tasks::depth::{DepthCode, is_known},
+};
 
 /// One example of a task.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +22,19 @@ pub struct Pair {
     pub depth: Option<Depth>,
     /// What metrics need besides the images.
     pub meta: PairMeta,
+}
+
+impl Pair {
+    /// Whether each pixel of the target, row by row, says something: where no distance is known, its
+    /// black is no answer.
+    pub fn known(&self) -> Vec<bool> {
+        match &self.depth {
+            Some(depth) if depth.dimensions() == self.target.dimensions() => {
+                depth.iter().map(|metres| is_known(*metres)).collect()
+            }
+            _ => vec![true; self.target.pixels().len()],
+        }
+    }
 }
 
 /// The annotations of a pair, in pixels of its images.
