@@ -312,7 +312,7 @@ impl BlockContext<'_> {
 fn lower_is_better(metric: &str) -> bool {
     const WORDS: [&str; 9] =
         ["mse", "mae", "rmse", "error", "loss", "lpips", "distance", "absrel", "fid"];
-    metric == "abs_rel" || metric.split('_').any(|word| WORDS.contains(&word))
+    metric.ends_with("abs_rel") || metric.split('_').any(|word| WORDS.contains(&word))
 }
 
 /// Marks the best and the second number of a column; equal numbers share a mark.

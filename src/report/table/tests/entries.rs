@@ -29,6 +29,16 @@ fn smaller_errors_win() {
 }
 
 #[test]
+fn the_error_of_a_baseline_is_better_when_smaller_as_that_of_an_answer_is() {
+    for name in ["abs_rel", "mean_target_abs_rel"] {
+        let scores = [score(Cell::new(), [(name.to_owned(), 0.2)].into())];
+        let table = Table { values: vec![("score".to_owned(), name.to_owned())], ..table() };
+        let built = build(&table, &Sweep::default(), &scores, None);
+        assert!(built.blocks[0].lower_is_better, "{name}");
+    }
+}
+
+#[test]
 fn a_pipeline_without_sweep_gives_one_cell() {
     let mut table = table();
     (table.rows, table.columns, table.average) = (Vec::new(), None, Vec::new());
