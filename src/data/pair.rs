@@ -37,6 +37,16 @@ impl Pair {
     }
 }
 
+impl PairMeta {
+    /// The images of the data set that the pair is made of: one, or those of a grid's cells.
+    pub fn image_ids(&self) -> &[String] {
+        match &self.symbols {
+            Some(grid) if !grid.ids.is_empty() => &grid.ids,
+            _ => std::slice::from_ref(&self.source_id),
+        }
+    }
+}
+
 /// The annotations of a pair, in pixels of its images.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PairMeta {
@@ -77,6 +87,9 @@ pub struct SymbolGrid {
     pub classes: Vec<String>,
     /// The class of each cell, row by row.
     pub cells: Vec<usize>,
+    /// The image of each cell, by its name in the data set.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ids: Vec<String>,
     /// Cells per side.
     pub side: usize,
 }

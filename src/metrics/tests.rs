@@ -200,6 +200,7 @@ fn symbols_are_read_as_by_numpy() {
             let grid = SymbolGrid {
                 classes: (0..classes).map(|class| class.to_string()).collect(),
                 cells: shown.collect(),
+                ids: Vec::new(),
                 side: cells,
             };
             // A fifth of the symbol, four of noise, all a bit brighter.

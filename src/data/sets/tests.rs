@@ -222,6 +222,32 @@ fn tiny_imagenet_gives_grids_of_its_classes() {
 }
 
 #[test]
+fn a_grid_says_which_image_is_in_each_cell() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    write(root, "wnids.txt", "n1\nn2\n");
+    write(root, "val/val_annotations.txt", "");
+    // Each image has a shade of its own, which its name tells.
+    for shade in 0..10u8 {
+        let class = if shade < 5 { "n1" } else { "n2" };
+        save(root, &format!("train/{class}/images/{class}_{}.png", shade * 20), photo(shade * 20));
+    }
+    let more = json!({ "count": 3, "symbols": { "side": 2 } });
+    let found = pairs(root, "tiny_imagenet", "symbols", &more).unwrap();
+    for (name, pair) in &found {
+        let ids = pair.meta.image_ids();
+        assert_eq!(ids.len(), 4, "{name}");
+        for (cell, id) in (0u32..).zip(ids) {
+            let shade = pair.input.get_pixel(cell % 2 * 8 + 4, cell / 2 * 8 + 4).0[0];
+            assert_eq!(id.rsplit('_').next().unwrap(), shade.to_string(), "{name}: {id}");
+        }
+    }
+    assert_eq!(found[0].1.meta.source_id, "grid-000000");
+    let again = pairs(root, "tiny_imagenet", "symbols", &more).unwrap();
+    assert_eq!(again[2].1.meta.symbols, found[2].1.meta.symbols);
+}
+
+#[test]
 fn pairs_of_two_shapes_are_refused() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
