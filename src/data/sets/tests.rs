@@ -100,6 +100,25 @@ fn what_is_not_divided_is_divided_without_a_leak() {
 }
 
 #[test]
+fn no_photograph_of_dreambooth_is_passed_over() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    for shot in 0..3 {
+        save(root, &format!("dataset/cat/{shot:02}.jpg"), photo(shot * 20));
+    }
+    write(root, "dataset/prompts_and_classes.txt", "cat");
+    save(root, "dataset/.thumbnails/00.jpg", photo(20));
+    let more = json!({ "holdout": 0.0 });
+    let read = || pairs(root, "dreambooth", "images", &more);
+    assert_eq!(read().unwrap().len(), 3);
+    save(root, "dataset/cat/more/03.jpg", photo(20));
+    insta::assert_snapshot!(read().unwrap_err(), @"`dataset/cat/more/03.jpg` lies in a folder below `dataset/cat`, where no pictures are looked for");
+    std::fs::remove_dir_all(root.join("dataset/cat/more")).unwrap();
+    save(root, "dataset/loose.jpg", photo(20));
+    insta::assert_snapshot!(read().unwrap_err(), @"`dataset/loose.jpg` is a picture beside the folders of subjects");
+}
+
+#[test]
 fn subjects_of_dreambooth_are_kept_whole_if_asked_for() {
     let root = tempfile::tempdir().unwrap();
     for (subject, shots) in [("cat", 2), ("cup", 4), ("dog", 3), ("toy", 9)] {
