@@ -164,7 +164,7 @@ impl Reader<'_> {
             let problem = Problem::new(Code::Unused, message).at(origin, "nothing is averaged");
             problems.add(problem.help("name the axes that are averaged, or take it out"));
         }
-        self.check_missing(name, &written, &node, problems);
+        Self::check_missing(name, &written, &node, problems);
         let reference = written.reference.map(|reference| {
             let origin = node.get("reference").and_then(|node| node.get("values")?.origin);
             let path = match origin {
@@ -183,23 +183,20 @@ impl Reader<'_> {
             average: written.average.0,
             spread: written.spread,
             mark_best: written.mark_best,
-            missing: written.missing.filter(|value| value.is_finite()),
+            missing: written.missing,
             reference,
         })
     }
 
-    /// Refuses a `missing` that is no number, or that nothing can be missing beside.
-    fn check_missing(&self, name: &str, written: &Written, node: &Node, problems: &mut Problems) {
-        let Some(value) = written.missing else { return };
-        let origin = node.get("missing").and_then(|node| node.origin);
-        if !value.is_finite() {
-            let message = format!("`missing` of table `{name}` must be a number, but is {value}");
-            problems.add(Problem::new(Code::Table, message).at(origin, "here"));
-        } else if written.average.0.is_empty() {
-            let message = format!("`missing` of table `{name}` does nothing without `average`");
-            let problem = Problem::new(Code::Unused, message).at(origin, "nothing is averaged");
-            problems.add(problem.help("name the axes that are averaged, or take it out"));
+    /// Refuses a `missing` that nothing can be missing beside.
+    fn check_missing(name: &str, written: &Written, node: &Node, problems: &mut Problems) {
+        if written.missing.is_none() || !written.average.0.is_empty() {
+            return;
         }
+        let message = format!("`missing` of table `{name}` does nothing without `average`");
+        let origin = node.get("missing").and_then(|node| node.origin);
+        let problem = Problem::new(Code::Unused, message).at(origin, "nothing is averaged");
+        problems.add(problem.help("name the axes that are averaged, or take it out"));
     }
 
     /// Reads the published numbers once, so that what is wrong with them is told before any work.
