@@ -174,7 +174,8 @@ fn with_its_data_every_profile_of_data_checks() {
                 .unwrap();
         }
     }
-    let one = "sweep.grid.n=[1] sweep.grid.subset=[0] sweep.exclude=[] params.test_images=1";
+    let one = "--set sweep.grid.n=[1] --set sweep.grid.subset=[0] --set sweep.exclude=[] \
+               --set params.test_images=1";
     for (file, profile, data, set) in [
         ("pose_ablation", "coco_tiny", root.join("coco"), ""),
         ("segmentation_ablation", "coco_tiny", root.join("coco"), ""),
@@ -187,9 +188,8 @@ fn with_its_data_every_profile_of_data_checks() {
         ("depth", "paper", root.join("depth/icl_rendered"), one),
     ] {
         let pipeline = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines").join(file);
-        let set: String = set.split_whitespace().map(|set| format!(" --set {set}")).collect();
         let line = format!(
-            "{}.toml --profile {profile} --set params.data.root={data:?}{set}",
+            "{}.toml --profile {profile} --set params.data.root={data:?} {set}",
             pipeline.display()
         );
         let checked = shell.succeed(&format!("check {line}"));
