@@ -256,6 +256,8 @@ pub struct Table {
     pub spread: Spread,
     /// Whether the best and the second number of each column are marked.
     pub mark_best: bool,
+    /// What a cell without a score counts as beside others.
+    pub missing: Option<f64>,
     /// Published numbers to show beside.
     pub reference: Option<Reference>,
 }

@@ -40,6 +40,10 @@ pub(super) struct Written {
     /// compete, such as those of different tasks.
     #[serde(default = "yes")]
     mark_best: bool,
+    /// What a cell of the sweep without a score, because it failed or was not run, counts as in a mean over
+    /// cells, where any has one: 0 for tasks that are solved or not. Without it, the mean is over those there
+    /// are. Either way a note at the number says how many there are.
+    missing: Option<f64>,
     /// Published numbers to show beside.
     reference: Option<WrittenReference>,
 }
@@ -160,6 +164,7 @@ impl Reader<'_> {
             let problem = Problem::new(Code::Unused, message).at(origin, "nothing is averaged");
             problems.add(problem.help("name the axes that are averaged, or take it out"));
         }
+        Self::check_missing(name, &written, &node, problems);
         let reference = written.reference.map(|reference| {
             let origin = node.get("reference").and_then(|node| node.get("values")?.origin);
             let path = match origin {
@@ -178,8 +183,20 @@ impl Reader<'_> {
             average: written.average.0,
             spread: written.spread,
             mark_best: written.mark_best,
+            missing: written.missing,
             reference,
         })
+    }
+
+    /// Refuses a `missing` that nothing can be missing beside.
+    fn check_missing(name: &str, written: &Written, node: &Node, problems: &mut Problems) {
+        if written.missing.is_none() || !written.average.0.is_empty() {
+            return;
+        }
+        let message = format!("`missing` of table `{name}` does nothing without `average`");
+        let origin = node.get("missing").and_then(|node| node.origin);
+        let problem = Problem::new(Code::Unused, message).at(origin, "nothing is averaged");
+        problems.add(problem.help("name the axes that are averaged, or take it out"));
     }
 
     /// Reads the published numbers once, so that what is wrong with them is told before any work.

@@ -67,9 +67,10 @@ pub struct ColorSums {
 const RIDGE: f64 = 1e-4;
 
 impl ColorSums {
-    /// Adds the pixels of two images of one size.
-    pub fn add(&mut self, found: &RgbImage, wanted: &RgbImage) {
-        for (found, wanted) in found.pixels().zip(wanted.pixels()) {
+    /// Adds the pixels of two images of one size, of which those count that `known` says.
+    pub fn add(&mut self, found: &RgbImage, wanted: &RgbImage, known: &[bool]) {
+        let pixels = found.pixels().zip(wanted.pixels()).zip(known);
+        for ((found, wanted), _) in pixels.filter(|(_, known)| **known) {
             let [r, g, b] = found.0.map(|value| f64::from(value) / 255.0);
             let found = SVector::<f64, 4>::new(r, g, b, 1.0);
             let wanted = SVector::<f64, 3>::from(wanted.0.map(|value| f64::from(value) / 255.0));
@@ -136,7 +137,7 @@ mod tests {
 
     fn fitted(found: &RgbImage, wanted: &RgbImage, form: Correction) -> ColorMap {
         let mut sums = ColorSums::default();
-        sums.add(found, wanted);
+        sums.add(found, wanted, &vec![true; found.pixels().len()]);
         sums.fit(form)
     }
 

@@ -88,7 +88,7 @@ fn split_folder(sources: &SourceReader, split: &str) -> Result<String, DataError
 }
 
 /// Refuses folders with pictures in a folder whose own pictures are read: they would be missed.
-fn no_pictures_below(sources: &SourceReader, folder: &str) -> Result<(), DataError> {
+pub(super) fn no_pictures_below(sources: &SourceReader, folder: &str) -> Result<(), DataError> {
     let Some(path) = first_picture(sources, folder, LAYOUT)? else { return Ok(()) };
     let place = if folder.is_empty() { "the folder".to_owned() } else { format!("`{folder}`") };
     let message =

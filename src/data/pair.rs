@@ -3,7 +3,11 @@
 use image::{GrayImage, RgbImage};
 use serde::{Deserialize, Serialize};
 
-use super::{Depth, Person, arc::ArcGrids, tasks::depth::DepthCode};
+use super::{
+    Depth, Person,
+    arc::ArcGrids,
+    tasks::depth::{DepthCode, is_known},
+};
 
 /// One example of a task.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +22,29 @@ pub struct Pair {
     pub depth: Option<Depth>,
     /// What metrics need besides the images.
     pub meta: PairMeta,
+}
+
+impl Pair {
+    /// Whether each pixel of the target, row by row, says something: where no distance is known, its
+    /// black is no answer.
+    pub fn known(&self) -> Vec<bool> {
+        match &self.depth {
+            Some(depth) if depth.dimensions() == self.target.dimensions() => {
+                depth.iter().map(|metres| is_known(*metres)).collect()
+            }
+            _ => vec![true; self.target.pixels().len()],
+        }
+    }
+}
+
+impl PairMeta {
+    /// The images of the data set that the pair is made of: one, or those of a grid's cells.
+    pub fn image_ids(&self) -> &[String] {
+        match &self.symbols {
+            Some(grid) if !grid.ids.is_empty() => &grid.ids,
+            _ => std::slice::from_ref(&self.source_id),
+        }
+    }
 }
 
 /// The annotations of a pair, in pixels of its images.
@@ -60,6 +87,9 @@ pub struct SymbolGrid {
     pub classes: Vec<String>,
     /// The class of each cell, row by row.
     pub cells: Vec<usize>,
+    /// The image of each cell, by its name in the data set.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ids: Vec<String>,
     /// Cells per side.
     pub side: usize,
 }

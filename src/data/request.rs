@@ -121,7 +121,7 @@ pub enum HoldoutBy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WithoutDepth {
-    /// They are an error, which counts them.
+    /// They are an error, which counts them; so are folders of such pictures beside others.
     #[default]
     Error,
     /// They are left out.

@@ -7,6 +7,9 @@
 //!
 //! Unlike there, pixels are not assigned one to one, drawn lines are not thinned first, there is one target
 //! and not one of each annotator, and no threshold between two of those given is tried.
+//!
+//! So a thick line is as right as a thin one, and `drawn` beside `wanted` shows it: the percent of all pixels
+//! that are drawn, at the threshold of `ods_f`, and that are line in the targets.
 
 use image::{GrayImage, Luma, RgbImage};
 use imageproc::distance_transform::euclidean_squared_distance_transform;
@@ -14,7 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Case, Metric, Rules, Score, sum};
+use super::{Case, Metric, Rules, Score, percent, sum};
 use crate::data::{DataError, Problem};
 
 /// The open choices of the rule.
@@ -104,7 +107,11 @@ fn share(part: f64, whole: f64) -> f64 {
     if whole == 0.0 { 0.0 } else { part / whole }
 }
 
-/// `ods_f` with its precision and recall, and `ois_f`.
+/// How the counts of drawn pixels are called, before the threshold, and that of all pixels.
+const DRAWN: &str = "drawn_";
+const PIXELS: &str = "pixels";
+
+/// `ods_f` with its precision, recall and threshold, `ois_f`, and how much is `drawn` and `wanted`.
 pub struct EdgesMetric;
 
 impl Metric for EdgesMetric {
@@ -121,7 +128,7 @@ impl Metric for EdgesMetric {
     }
 
     fn names(&self) -> &'static [&'static str] {
-        &["ods_f", "ods_precision", "ods_recall", "ods_threshold", "ois_f"]
+        &["ods_f", "ods_precision", "ods_recall", "ods_threshold", "ois_f", "drawn", "wanted"]
     }
 
     fn settings(&self, rules: &Rules) -> Vec<(&'static str, Value)> {
@@ -131,7 +138,7 @@ impl Metric for EdgesMetric {
     fn score(&self, case: &Case<'_>, rules: &Rules) -> Result<Option<Score>, DataError> {
         let target = threshold(&case.pair.target, 128);
         let is_empty = target.iter().all(|value| *value == 0);
-        let mut scores = Score::new();
+        let mut scores = super::score([(PIXELS, target.len() as f64)]);
         let mut best = 0.0f64;
         for luma in &rules.edges.thresholds {
             let drawn = threshold(case.prediction(), *luma);
@@ -146,8 +153,7 @@ impl Metric for EdgesMetric {
         }
         if is_empty {
             // Lines where there are none count against all images, and against no threshold of this.
-            let drawn =
-                scores.iter().any(|(name, count)| name.starts_with("drawn") && *count > 0.0);
+            let drawn = scores.iter().any(|(name, count)| name.starts_with(DRAWN) && *count > 0.0);
             return Ok(drawn.then_some(scores));
         }
         scores.insert("ois_f".to_owned(), 100.0 * best);
@@ -156,7 +162,7 @@ impl Metric for EdgesMetric {
 
     fn summary(&self, scores: &[&Score]) -> Score {
         let names = scores.first().into_iter().flat_map(|score| score.keys());
-        let thresholds: Vec<&str> = names.filter_map(|name| name.strip_prefix("drawn_")).collect();
+        let thresholds: Vec<&str> = names.filter_map(|name| name.strip_prefix(DRAWN)).collect();
         let (counts, at) = best(scores, &thresholds);
         let of_each = scores.iter().map(|score| best(&[*score], &thresholds).0);
         let of_each = of_each.fold(Counts::default(), Counts::and);
@@ -166,7 +172,14 @@ impl Metric for EdgesMetric {
             ("ods_recall", 100.0 * counts.recall()),
             ("ods_threshold", at.parse().unwrap_or(0.0)),
             ("ois_f", 100.0 * of_each.f()),
+            ("drawn", percent(counts.drawn, sum(scores, PIXELS))),
+            ("wanted", percent(counts.wanted, sum(scores, PIXELS))),
         ])
+    }
+
+    fn revision(&self) -> u32 {
+        // 1: how much is drawn and wanted.
+        1
     }
 }
 
@@ -237,5 +250,26 @@ mod tests {
         let found = EdgesMetric.summary(&scores.iter().collect::<Vec<_>>());
         assert!((found["ods_f"] - 100.0).abs() < 1e-9, "{found:?}");
         assert!((found["ods_threshold"] - 64.0).abs() < 1e-9, "{found:?}");
+        // One column of 64.
+        for name in ["drawn", "wanted"] {
+            assert!((found[name] - 100.0 / 64.0).abs() < 1e-9, "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_thick_line_is_right_but_much_is_drawn() {
+        let bar = |x: u32, half: u32| {
+            RgbImage::from_fn(64, 64, |at, _| {
+                image::Rgb([if at.abs_diff(x) <= half { 255 } else { 0 }; 3])
+            })
+        };
+        let rules: Rules = serde_json::from_value(json!({ "metric": "edges" })).unwrap();
+        let pair = crate::data::Pair { target: bar(30, 0), ..Default::default() };
+        let attempts = [bar(30, 1)];
+        let case = Case { attempts: &attempts, pair: &pair, mean_target: None };
+        let score = EdgesMetric.score(&case, &rules).unwrap().unwrap();
+        let found = EdgesMetric.summary(&[&score]);
+        assert!((found["ods_f"] - 100.0).abs() < 1e-9, "{found:?}");
+        assert!((found["drawn"] / found["wanted"] - 3.0).abs() < 1e-9, "{found:?}");
     }
 }

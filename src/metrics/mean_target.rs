@@ -4,13 +4,16 @@ use image::RgbImage;
 
 use crate::data::{DataError, Depth, Pair, tasks::depth::is_known};
 
-/// The mean of targets, pixel by pixel, and of the logarithms of their distances.
+/// The mean of targets, pixel by pixel, and of the logarithms of their distances. Where a distance is not
+/// known, a target has no colour either.
 #[derive(Debug, Default)]
 pub struct MeanTarget {
     /// Width and height.
     size: (u32, u32),
     count: f64,
     sums: Vec<f64>,
+    /// How many targets have a colour at a pixel.
+    colors: Vec<f64>,
     /// By pixel the sum of the logarithms, and how many there are.
     logs: Vec<(f64, f64)>,
 }
@@ -22,12 +25,19 @@ impl MeanTarget {
         if self.count == 0.0 {
             self.size = target.dimensions();
             self.sums = vec![0.0; target.as_raw().len()];
+            self.colors = vec![0.0; self.sums.len() / 3];
             self.logs = vec![(0.0, 0.0); self.sums.len() / 3];
         }
         self.check_size(target)?;
         self.count += 1.0;
-        for (sum, value) in self.sums.iter_mut().zip(target.iter()) {
-            *sum += f64::from(*value);
+        let pixels = self.sums.chunks_exact_mut(3).zip(&mut self.colors).zip(target.pixels());
+        for ((sums, count), color) in
+            pixels.zip(pair.known()).filter(|(_, known)| *known).map(|(pixel, _)| pixel)
+        {
+            *count += 1.0;
+            for (sum, value) in sums.iter_mut().zip(color.0) {
+                *sum += f64::from(value);
+            }
         }
         for ((sum, count), metres) in
             self.logs.iter_mut().zip(pair.depth.iter().flat_map(|depth| depth.iter()))
@@ -40,15 +50,28 @@ impl MeanTarget {
         Ok(())
     }
 
-    /// The sum of squared differences from a target, over values in [0, 1].
-    pub fn squares(&self, target: &RgbImage) -> Result<f64, DataError> {
-        self.check_size(target)?;
-        let differences = self
-            .sums
-            .iter()
-            .zip(target.iter())
-            .map(|(sum, value)| (sum / self.count.max(1.0) - f64::from(*value)) / 255.0);
+    /// The sum of squared differences from a target where that has a colour, over values in [0, 1].
+    pub fn squares(&self, pair: &Pair) -> Result<f64, DataError> {
+        self.check_size(&pair.target)?;
+        let overall = self.mean_color();
+        let pixels = self.sums.chunks_exact(3).zip(&self.colors).zip(pair.target.pixels());
+        let pixels = pixels.zip(pair.known()).filter(|(_, known)| *known);
+        let differences = pixels.flat_map(|(((sums, count), color), _)| {
+            [0, 1, 2].map(|channel| {
+                let mean = if *count > 0.0 { sums[channel] / count } else { overall[channel] };
+                (mean - f64::from(color.0[channel])) / 255.0
+            })
+        });
         Ok(differences.map(|d| d * d).sum())
+    }
+
+    /// The mean of all colours, for pixels that have one in no target.
+    fn mean_color(&self) -> [f64; 3] {
+        let count: f64 = self.colors.iter().sum();
+        [0, 1, 2].map(|channel| {
+            let sum: f64 = self.sums.iter().skip(channel).step_by(3).sum();
+            sum / count.max(1.0)
+        })
     }
 
     /// The distance at each pixel, in metres: where none was known, the mean of all; `None` if there are
@@ -97,14 +120,20 @@ mod tests {
         let mut mean = MeanTarget::default();
         mean.add(&pair(0, [1.0, 0.0])).unwrap();
         mean.add(&pair(102, [4.0, 0.0])).unwrap();
-        let between = RgbImage::from_fn(2, 1, |x, _| Rgb([if x == 0 { 51 } else { 10 }; 3]));
-        assert!(mean.squares(&between).unwrap() < 1e-12);
-        let black = RgbImage::from_fn(2, 1, |x, _| Rgb([if x == 0 { 0 } else { 10 }; 3]));
-        assert!((mean.squares(&black).unwrap() - 3.0 * 0.04).abs() < 1e-9);
+        let squares = |colors: [u8; 2], metres| {
+            let target = RgbImage::from_fn(2, 1, |x, _| Rgb([colors[x as usize]; 3]));
+            mean.squares(&Pair { target, ..pair(0, metres) }).unwrap()
+        };
+        // Only the first pixel of the targets has a distance, and so a colour.
+        assert!(squares([51, 99], [1.0, 0.0]) < 1e-12);
+        assert!((squares([0, 99], [1.0, 0.0]) - 3.0 * 0.04).abs() < 1e-9);
+        // What has none anywhere is of the mean colour.
+        assert!((squares([0, 51], [1.0, 1.0]) - 3.0 * 0.04).abs() < 1e-9);
         // What is not known anywhere is as far as the rest is on average.
         let depth = mean.depth().unwrap();
         assert!(depth.iter().all(|metres| (metres - 2.0).abs() < 1e-6), "{depth:?}");
-        let error = mean.squares(&RgbImage::new(2, 2)).unwrap_err();
+        let other = Pair { target: RgbImage::new(2, 2), ..Pair::default() };
+        let error = mean.squares(&other).unwrap_err();
         insta::assert_snapshot!(error, @"the target is 2x2, but the examples' targets are 2x1");
         let mut blind = MeanTarget::default();
         blind.add(&pair(0, [0.0, f32::NAN])).unwrap();

@@ -9,20 +9,27 @@ use image::RgbImage;
 /// Pixels on a side of the window.
 const WINDOW: usize = 7;
 
-/// The similarity, at most 1; `None` for images smaller than the window.
-pub fn ssim(a: &RgbImage, b: &RgbImage) -> Option<f64> {
+/// The similarity over the windows of which all pixels are `known`, at most 1; `None` without such a
+/// window, as for smaller images.
+pub fn ssim_where(a: &RgbImage, b: &RgbImage, known: &[bool]) -> Option<f64> {
     let (width, height) = (a.width() as usize, a.height() as usize);
     if width < WINDOW || height < WINDOW {
+        return None;
+    }
+    let holes: Vec<f64> = known.iter().map(|known| if *known { 0.0 } else { 1.0 }).collect();
+    let holes = window_sums(&holes, width, height);
+    let windows: Vec<usize> = (0..holes.len()).filter(|i| holes[*i] < 0.5).collect();
+    if windows.is_empty() {
         return None;
     }
     let channel = |image: &RgbImage, channel: usize| -> Vec<f64> {
         image.pixels().map(|pixel| f64::from(pixel.0[channel])).collect()
     };
-    let of_channel = |c| similarity(&channel(a, c), &channel(b, c), width, height);
+    let of_channel = |c| similarity(&channel(a, c), &channel(b, c), [width, height], &windows);
     Some((0..3).map(of_channel).sum::<f64>() / 3.0)
 }
 
-fn similarity(a: &[f64], b: &[f64], width: usize, height: usize) -> f64 {
+fn similarity(a: &[f64], b: &[f64], [width, height]: [usize; 2], windows: &[usize]) -> f64 {
     const C1: f64 = (0.01 * 255.0) * (0.01 * 255.0);
     const C2: f64 = (0.03 * 255.0) * (0.03 * 255.0);
     let count = (WINDOW * WINDOW) as f64;
@@ -33,15 +40,16 @@ fn similarity(a: &[f64], b: &[f64], width: usize, height: usize) -> f64 {
     let (ma, mb) = (mean(&|i| a[i]), mean(&|i| b[i]));
     let (aa, bb, ab) = (mean(&|i| a[i] * a[i]), mean(&|i| b[i] * b[i]), mean(&|i| a[i] * b[i]));
     let sample = count / (count - 1.0);
-    let total: f64 = (0..ma.len())
-        .map(|i| {
+    let total: f64 = windows
+        .iter()
+        .map(|&i| {
             let (va, vb) = (sample * (aa[i] - ma[i] * ma[i]), sample * (bb[i] - mb[i] * mb[i]));
             let cov = sample * (ab[i] - ma[i] * mb[i]);
             (2.0 * ma[i] * mb[i] + C1) * (2.0 * cov + C2)
                 / ((ma[i] * ma[i] + mb[i] * mb[i] + C1) * (va + vb + C2))
         })
         .sum();
-    total / ma.len() as f64
+    total / windows.len() as f64
 }
 
 /// The sum over each window that lies wholly within the image.
@@ -67,6 +75,10 @@ mod tests {
     use image::Rgb;
 
     use super::*;
+
+    fn ssim(a: &RgbImage, b: &RgbImage) -> Option<f64> {
+        ssim_where(a, b, &vec![true; a.pixels().len()])
+    }
 
     #[test]
     fn an_image_is_like_itself_and_unlike_its_negative() {

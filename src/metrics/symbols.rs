@@ -142,7 +142,7 @@ mod tests {
 
     fn grid(cells: &[usize]) -> SymbolGrid {
         let classes = (0..7).map(|class| format!("class {class}")).collect();
-        SymbolGrid { classes, cells: cells.to_vec(), side: 2 }
+        SymbolGrid { classes, cells: cells.to_vec(), ids: Vec::new(), side: 2 }
     }
 
     fn draw(cells: &[usize], lift: u8) -> RgbImage {

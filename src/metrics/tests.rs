@@ -69,7 +69,11 @@ fn distances_between_images_are_those_of_scikit_image() {
         let mixed =
             a.iter().zip(b.iter()).map(|(a, b)| ((3 * u32::from(*a) + u32::from(*b)) / 4) as u8);
         let mixed = RgbImage::from_raw(a.width(), a.height(), mixed.collect()).unwrap();
-        agree(&image::score(&mixed, &a), &case, &["psnr", "ssim", "mse", "mae"]);
+        agree(
+            &image::score(&mixed, &a, &vec![true; a.pixels().len()]),
+            &case,
+            &["psnr", "ssim", "mse", "mae"],
+        );
     }
 }
 
@@ -196,6 +200,7 @@ fn symbols_are_read_as_by_numpy() {
             let grid = SymbolGrid {
                 classes: (0..classes).map(|class| class.to_string()).collect(),
                 cells: shown.collect(),
+                ids: Vec::new(),
                 side: cells,
             };
             // A fifth of the symbol, four of noise, all a bit brighter.

@@ -60,6 +60,7 @@ fn layouts(pipeline: &Pipeline) -> Vec<Table> {
         average: Vec::new(),
         spread: Spread::Sd,
         mark_best: false,
+        missing: None,
         reference: None,
     }]
 }
@@ -182,6 +183,7 @@ fn by_cell(layouts: &[Table], sweep: &Sweep, taken: &[Taken<'_>]) -> Vec<ResultT
             spread: Spread::Sd,
             // The quickest setting is not the best one.
             mark_best: false,
+            missing: None,
             reference: None,
             ..layout.clone()
         };
@@ -313,6 +315,7 @@ mod tests {
             average: Vec::new(),
             spread: Spread::Sd,
             mark_best: true,
+            missing: None,
             reference: None,
         };
         let sweep = Sweep {

@@ -217,6 +217,7 @@ mod tests {
             average: Vec::new(),
             spread: Spread::Sd,
             mark_best: true,
+            missing: None,
             reference: Some(Reference {
                 source: "Table 1".into(),
                 values: dir.path().join("gone.csv"),

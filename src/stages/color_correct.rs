@@ -32,7 +32,8 @@ pub struct ColorCorrect {
 
 impl StageKind for ColorCorrect {
     const KIND: &'static str = "color_correct";
-    const VERSION: u32 = 1;
+    // 1: first · 2: pixels without a distance, black in the target, are not fitted to.
+    const VERSION: u32 = 2;
     const PORTS: Ports = Ports {
         inputs: &[
             Port { name: "predictions", kinds: &[ArtifactKind::Frames], required: true },
@@ -94,7 +95,7 @@ impl ColorCorrect {
             cx.for_each(examples, "compare examples", |item| {
                 let pair = pairs::Pair::read(inputs, item)?;
                 let found = answers.image(inputs, at, item, pair.target.dimensions())?;
-                sums.add(&found, &pair.target);
+                sums.add(&found, &pair.target, &pair.known());
                 Ok(())
             })?;
             maps.push((checkpoint.map(str::to_owned), sums.fit(self.map)));
@@ -132,11 +133,14 @@ fn prediction(inputs: &Inputs<'_>, item: &Item) -> Result<RgbImage, StageError> 
 
 #[cfg(test)]
 mod tests {
-    use image::Rgb;
+    use image::{Luma, Rgb};
     use serde_json::json;
 
     use super::*;
-    use crate::stages::support::Bench;
+    use crate::{
+        data::{Depth, Pair},
+        stages::support::Bench,
+    };
 
     fn picture(seed: u32) -> RgbImage {
         RgbImage::from_fn(16, 16, |x, y| {
@@ -205,6 +209,39 @@ mod tests {
             assert!(far(answer, &picture(7)) <= most, "{map}");
             assert_eq!(*answer == shifted(&picture(7), 0.7), map == "off");
         }
+    }
+
+    #[test]
+    fn what_has_no_distance_does_not_pull_the_map() {
+        let bench = Bench::new();
+        let target = RgbImage::from_fn(16, 16, |x, y| match x {
+            0..5 => Rgb([0; 3]),
+            _ => Rgb([(x * 9 + y * 6) as u8 + 20; 3]),
+        });
+        // Where the target has a hole, the model paints what it sees.
+        let seen = RgbImage::from_fn(16, 16, |x, y| Rgb([(x * 9 + y * 6) as u8 + 20; 3]));
+        let depth = Depth::from_fn(16, 16, |x, _| Luma([if x < 5 { 0.0 } else { 2.0 }]));
+        let mut example = Pair { input: target.clone(), target, ..Pair::default() };
+        let fitted = |example: &Pair| {
+            let mut out = |_: &Item| Ok(());
+            let mut out = Output::new(&bench.store, &mut out);
+            example.write(&mut out, "a").unwrap();
+            let examples = out.into_items();
+            let answers = [frames_item(&bench, "a", &seen)];
+            let tests = [frames_item(&bench, "t", &seen)];
+            let inputs = bench.inputs(&[
+                ("predictions", ArtifactKind::Frames, &tests),
+                ("example_predictions", ArtifactKind::Frames, &answers),
+                ("examples", ArtifactKind::Pairs, &examples),
+            ]);
+            let stage: ColorCorrect =
+                serde_json::from_value(json!({ "map": "per_channel" })).unwrap();
+            let items = bench.run(&stage, &inputs).unwrap();
+            far(&prediction(&inputs, &items[0]).unwrap(), &seen)
+        };
+        assert!(fitted(&example) > 10, "black that is an answer counts");
+        example.depth = Some(depth);
+        assert_eq!(fitted(&example), 0);
     }
 
     #[test]

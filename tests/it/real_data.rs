@@ -14,7 +14,7 @@ use image::{RgbImage, imageops};
 use pipe::{
     artifact::{Item, pairs::Pair},
     data::rle::Segmentation,
-    metrics::{miou, pose},
+    metrics::pose,
     models::ModelCache,
     stages::{CancelFlag, Dataset, Inputs, Output, Stage, StageContext, StageError},
     store::{SourceReader, Store},
@@ -89,44 +89,94 @@ pub fn sheet(name: &str, pairs: &[(String, Pair)]) {
     large.save(folder.join(format!("{name}.png"))).unwrap();
 }
 
+/// `tests/golden/coco/pairs.json`: what other tools make of the same annotations.
+fn of_other_tools() -> Value {
+    serde_json::from_str(include_str!("../golden/coco/pairs.json")).unwrap()
+}
+
 #[test]
-fn every_pose_target_of_coco_matches_itself() {
+fn every_pose_of_coco_is_drawn_where_other_tools_draw_it() {
+    let Some(root) = data() else { return };
+    let expected = of_other_tools();
+    let (mut seen, mut coloured) = (0, 0);
+    for split in ["train", "test"] {
+        let pairs = coco(&root, "pose", split, [480, 720]);
+        assert!(pairs.len() >= 10, "{split}: {}", pairs.len());
+        for (name, pair) in &pairs {
+            assert_eq!(pair.input.dimensions(), (720, 480), "{name}");
+            let points = &expected["pose"][image_id(name).to_string()];
+            let Some(points) = points.as_array() else { continue };
+            for point in points {
+                let [x, y, wanted @ ..] =
+                    serde_json::from_value::<[u32; 5]>(point.clone()).unwrap();
+                let found = pair.target.get_pixel(x, y).0.map(u32::from);
+                assert_eq!(found, wanted, "{name} at {x}, {y}");
+                coloured += u32::from(wanted != [0; 3]);
+            }
+            seen += 1;
+        }
+        sheet(&format!("pose_{split}_480x720"), &pairs);
+    }
+    assert_eq!(seen, expected["pose"].as_object().unwrap().len());
+    assert!(coloured > 500, "{coloured}");
+}
+
+#[test]
+fn every_pose_target_of_coco_has_something_to_find() {
     let Some(root) = data() else { return };
     for size in [[480, 720], [64, 96]] {
-        for split in ["train", "test"] {
-            let pairs = coco(&root, "pose", split, size);
-            assert!(pairs.len() >= 10, "{split}: {}", pairs.len());
-            for (name, pair) in &pairs {
-                assert_eq!(pair.input.dimensions(), (size[1] as u32, size[0] as u32), "{name}");
-                let counts = pose::compare(
-                    &pair.target,
-                    &pair.target,
-                    &pair.meta.persons,
-                    pose::PoseRule::default(),
-                );
-                assert!(counts.wanted > 0, "{name} has nothing to find");
-                assert_eq!((counts.matched, counts.predicted), (counts.wanted, counts.wanted));
-            }
-            sheet(&format!("pose_{split}_{}x{}", size[0], size[1]), &pairs);
+        for (name, pair) in &coco(&root, "pose", "test", size) {
+            let rule = pose::PoseRule::default();
+            let of = |answer| pose::compare(answer, &pair.target, &pair.meta.persons, rule);
+            let counts = of(&pair.target);
+            assert!(counts.wanted > 0, "{name} has nothing to find");
+            assert_eq!((counts.matched, counts.predicted), (counts.wanted, counts.wanted));
+            assert_eq!(of(&RgbImage::new(size[1] as u32, size[0] as u32)).matched, 0, "{name}");
         }
     }
 }
 
+fn image_id(name: &str) -> u64 {
+    name.trim_start_matches(|c: char| !c.is_ascii_digit()).parse().unwrap()
+}
+
 #[test]
-fn segmentation_targets_are_the_masks_of_the_class() {
+fn segmentation_targets_are_the_masks_that_other_tools_make() {
     let Some(root) = data() else { return };
-    let pairs = coco(&root, "segmentation", "train", [480, 720]);
-    assert!(!pairs.is_empty());
-    for (name, pair) in &pairs {
-        let mask = pair.mask.as_ref().unwrap();
-        assert!(mask.pixels().any(|pixel| pixel.0[0] == 255), "{name}");
-        assert!(
-            (miou::score(&pair.target, mask, miou::MaskRule::Luma, 128)["miou"] - 100.0).abs()
-                < 1e-9,
-            "{name}"
-        );
+    let expected = of_other_tools();
+    let mut seen = 0;
+    for split in ["train", "test"] {
+        let pairs = coco(&root, "segmentation", split, [480, 720]);
+        for (name, pair) in &pairs {
+            let wanted = &expected["segmentation"][image_id(name).to_string()];
+            let white = image::GrayImage::from_fn(720, 480, |x, y| {
+                image::Luma([if pair.target.get_pixel(x, y).0 == [255; 3] { 255 } else { 0 }])
+            });
+            assert_eq!(json!(digest(&white)), *wanted, "{name}");
+            assert_eq!(pair.mask.as_ref(), Some(&white), "{name}");
+            assert!(pair.target.pixels().all(|p| [[0; 3], [255; 3]].contains(&p.0)), "{name}");
+        }
+        seen += pairs.len();
+        sheet(&format!("segmentation_{split}"), &pairs);
     }
-    sheet("segmentation", &pairs);
+    assert_eq!(seen, expected["segmentation"].as_object().unwrap().len());
+}
+
+/// Needs no data: the fixture has them.
+#[test]
+fn masks_as_pycocotools_compresses_them_are_read() {
+    let expected = of_other_tools();
+    let runs = expected["runs"].as_array().unwrap();
+    assert!(runs.len() > 20, "{}", runs.len());
+    for run in runs {
+        let [height, width] = serde_json::from_value(run["size"].clone()).unwrap();
+        let mut mask = image::GrayImage::new(width, height);
+        let segmentation: Segmentation =
+            serde_json::from_value(json!({ "size": run["size"], "counts": run["counts"] }))
+                .unwrap();
+        segmentation.draw(&mut mask).unwrap();
+        assert_eq!(json!(digest(&mask)), run["told"], "{}", run["counts"]);
+    }
 }
 
 /// The lights of some photographs lie in the rows that the crop takes away.

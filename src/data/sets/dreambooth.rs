@@ -4,7 +4,8 @@ use super::{DataSet, Images, Knowledge, Listing};
 use crate::{
     data::{
         DataError, HoldoutBy, Request, Sample,
-        files::{list, pictures},
+        files::{is_any_picture, list, pictures},
+        folder::no_pictures_below,
         read_image,
     },
     store::SourceReader,
@@ -43,7 +44,12 @@ impl DataSet for DreamBooth {
         sources: &'a SourceReader,
     ) -> Result<Box<dyn Images + 'a>, DataError> {
         let folders = list(sources, "dataset", LAYOUT)?;
-        let subjects: Vec<&str> = folders.iter().filter_map(|f| f.strip_suffix('/')).collect();
+        if let Some(name) = folders.iter().find(|name| is_any_picture(name)) {
+            let message = format!("`dataset/{name}` is a picture beside the folders of subjects");
+            return Err(DataError::failed(message).with_help(LAYOUT));
+        }
+        let subjects = folders.iter().filter(|name| !name.starts_with('.'));
+        let subjects: Vec<&str> = subjects.filter_map(|name| name.strip_suffix('/')).collect();
         let chosen = match &request.source.set {
             None => subjects,
             Some(set) if subjects.contains(&set.as_str()) => vec![set.as_str()],
@@ -59,7 +65,9 @@ impl DataSet for DreamBooth {
         }
         let mut files = Vec::new();
         for subject in chosen {
-            let names = pictures(sources, &format!("dataset/{subject}"), LAYOUT)?;
+            let folder = format!("dataset/{subject}");
+            let names = pictures(sources, &folder, LAYOUT)?;
+            no_pictures_below(sources, &folder)?;
             files.extend(names.into_iter().map(|name| {
                 let stem = name.rsplit_once('.').map_or(&*name, |(stem, _)| stem);
                 let (id, path) = (format!("{subject}-{stem}"), format!("dataset/{subject}/{name}"));

@@ -100,6 +100,25 @@ fn what_is_not_divided_is_divided_without_a_leak() {
 }
 
 #[test]
+fn no_photograph_of_dreambooth_is_passed_over() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    for shot in 0..3 {
+        save(root, &format!("dataset/cat/{shot:02}.jpg"), photo(shot * 20));
+    }
+    write(root, "dataset/prompts_and_classes.txt", "cat");
+    save(root, "dataset/.thumbnails/00.jpg", photo(20));
+    let more = json!({ "holdout": 0.0 });
+    let read = || pairs(root, "dreambooth", "images", &more);
+    assert_eq!(read().unwrap().len(), 3);
+    save(root, "dataset/cat/more/03.jpg", photo(20));
+    insta::assert_snapshot!(read().unwrap_err(), @"`dataset/cat/more/03.jpg` lies in a folder below `dataset/cat`, where no pictures are looked for");
+    std::fs::remove_dir_all(root.join("dataset/cat/more")).unwrap();
+    save(root, "dataset/loose.jpg", photo(20));
+    insta::assert_snapshot!(read().unwrap_err(), @"`dataset/loose.jpg` is a picture beside the folders of subjects");
+}
+
+#[test]
 fn subjects_of_dreambooth_are_kept_whole_if_asked_for() {
     let root = tempfile::tempdir().unwrap();
     for (subject, shots) in [("cat", 2), ("cup", 4), ("dog", 3), ("toy", 9)] {
@@ -219,6 +238,32 @@ fn tiny_imagenet_gives_grids_of_its_classes() {
     let more = json!({ "split": "test", "count": 1, "symbols": { "side": 2 } });
     let error = pairs(root.path(), "tiny_imagenet", "symbols", &more).unwrap_err();
     insta::assert_snapshot!(error, @"line 1 of `val/val_annotations.txt` must be a file and a class, divided by tabs");
+}
+
+#[test]
+fn a_grid_says_which_image_is_in_each_cell() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    write(root, "wnids.txt", "n1\nn2\n");
+    write(root, "val/val_annotations.txt", "");
+    // Each image has a shade of its own, which its name tells.
+    for shade in 0..10u8 {
+        let class = if shade < 5 { "n1" } else { "n2" };
+        save(root, &format!("train/{class}/images/{class}_{}.png", shade * 20), photo(shade * 20));
+    }
+    let more = json!({ "count": 3, "symbols": { "side": 2 } });
+    let found = pairs(root, "tiny_imagenet", "symbols", &more).unwrap();
+    for (name, pair) in &found {
+        let ids = pair.meta.image_ids();
+        assert_eq!(ids.len(), 4, "{name}");
+        for (cell, id) in (0u32..).zip(ids) {
+            let shade = pair.input.get_pixel(cell % 2 * 8 + 4, cell / 2 * 8 + 4).0[0];
+            assert_eq!(id.rsplit('_').next().unwrap(), shade.to_string(), "{name}: {id}");
+        }
+    }
+    assert_eq!(found[0].1.meta.source_id, "grid-000000");
+    let again = pairs(root, "tiny_imagenet", "symbols", &more).unwrap();
+    assert_eq!(again[2].1.meta.symbols, found[2].1.meta.symbols);
 }
 
 #[test]

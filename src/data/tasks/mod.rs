@@ -62,6 +62,11 @@ pub trait Task: Sync {
         images.count()
     }
 
+    /// How often its pairs changed for equal requests, while those of other tasks stayed.
+    fn revision(&self) -> u32 {
+        0
+    }
+
     /// The pair at a place, with its name.
     fn pair(
         &self,

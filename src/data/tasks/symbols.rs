@@ -153,6 +153,11 @@ impl Task for SymbolsTask {
         None
     }
 
+    fn revision(&self) -> u32 {
+        // 1: grids say which images they show.
+        1
+    }
+
     fn pair(
         &self,
         images: &dyn Images,
@@ -169,7 +174,7 @@ impl Task for SymbolsTask {
         let patch = (request.size[0] / side) as u32;
         let [height, width] = request.size.map(|side| side as u32);
         let mut pair = super::pair(RgbImage::new(width, height), RgbImage::new(width, height));
-        let mut cells = Vec::new();
+        let (mut cells, mut ids) = (Vec::new(), Vec::new());
         let layout = TorchRng::new(layout_seed(request, place)).randint(there, side * side);
         for (cell, chosen) in layout.into_iter().enumerate() {
             let sample = super::resized(images, chosen as usize, request)?;
@@ -179,10 +184,11 @@ impl Task for SymbolsTask {
             let drawn = symbol(class, patch);
             imageops::replace(&mut pair.target, &drawn, i64::from(x), i64::from(y));
             cells.push(class);
+            ids.push(sample.id);
         }
         let name = format!("grid-{place:06}");
         let classes = images.classes().to_vec();
-        pair.meta.symbols = Some(SymbolGrid { classes, cells, side });
+        pair.meta.symbols = Some(SymbolGrid { classes, cells, ids, side });
         self.name().clone_into(&mut pair.meta.task);
         pair.meta.source_id.clone_from(&name);
         Ok((name, pair))

@@ -268,13 +268,20 @@ impl BlockContext<'_> {
         let note = (!missing.is_empty()).then(|| {
             let mut text = missing.into_iter().collect::<Vec<_>>().join("; ");
             if !found.is_empty() {
-                text = format!("{} of {} scores, others: {text}", found.len(), scores.len());
+                let counted = self.table.missing.map(|value| format!(" count as {value}"));
+                let counted = counted.unwrap_or_default();
+                let (there, all) = (found.len(), scores.len());
+                text = format!("{there} of {all} scores, others{counted}: {text}");
             }
             notes.iter().position(|known| *known == text).unwrap_or_else(|| {
                 notes.push(text);
                 notes.len() - 1
             })
         });
+        // A cell of which nothing is known stays empty.
+        if let Some(value) = self.table.missing.filter(|_| !found.is_empty()) {
+            found.resize(scores.len(), (value, None));
+        }
         Entry {
             stat: self.stat(&found),
             expected: scores.len(),
@@ -312,7 +319,7 @@ impl BlockContext<'_> {
 fn lower_is_better(metric: &str) -> bool {
     const WORDS: [&str; 9] =
         ["mse", "mae", "rmse", "error", "loss", "lpips", "distance", "absrel", "fid"];
-    metric == "abs_rel" || metric.split('_').any(|word| WORDS.contains(&word))
+    metric.ends_with("abs_rel") || metric.split('_').any(|word| WORDS.contains(&word))
 }
 
 /// Marks the best and the second number of a column; equal numbers share a mark.

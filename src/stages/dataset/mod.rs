@@ -36,6 +36,10 @@ impl Stage for Dataset {
         self.0.problems().into_iter().map(ParamError::from).collect()
     }
 
+    fn revision(&self) -> u32 {
+        self.0.task.revision()
+    }
+
     fn idle_params(&self) -> Vec<IdleParam> {
         idle::dataset(&self.0)
     }

@@ -294,7 +294,7 @@ impl Metric {
             let images = images.collect::<Result<Vec<_>, _>>()?;
             let case = Case { attempts: &images, pair: &pair, mean_target };
             let score = metric.score(&case, &self.0).map_err(|e| e.on_item(&item.name))?;
-            ids.push(pair.meta.source_id.clone());
+            ids.extend_from_slice(pair.meta.image_ids());
             if let Some(score) = score {
                 if let Some(grids) = pair.meta.arc.as_ref().filter(|_| score.contains_key(EXACT)) {
                     questions.entry(grids.task.clone()).or_default().push(item.name.clone());

@@ -160,6 +160,67 @@ fn with_its_data_a_pipeline_plans_to_run() {
     }
 }
 
+/// Each profile that reads data from outside finds all that it asks for in real data, small parts of which are
+/// enough if the sweep is cut. What the weights would be asked is not.
+#[test]
+fn with_its_data_every_profile_of_data_checks() {
+    let Some(root) = crate::real_data::data() else { return };
+    let shell = Shell::new();
+    let style = root.join("style/fast_style_transfer");
+    for (name, file) in [("in", "content/chicago.jpg"), ("out", "results/chicago_wave.jpg")] {
+        std::fs::create_dir_all(shell.path("style")).unwrap();
+        for copy in 0..2 {
+            std::fs::copy(style.join(file), shell.path(&format!("style/{copy}_{name}.jpg")))
+                .unwrap();
+        }
+    }
+    let one = "--set sweep.grid.n=[1] --set sweep.grid.subset=[0] --set sweep.exclude=[] \
+               --set params.test_images=1";
+    for (file, profile, data, set) in [
+        ("pose_ablation", "coco_tiny", root.join("coco"), ""),
+        ("segmentation_ablation", "coco_tiny", root.join("coco"), ""),
+        ("concept_arc", "corpus", root.join("conceptarc"), ""),
+        ("arc_agi", "corpus", root.join("arc"), ""),
+        ("edges", "bsds", root.join("edges"), ""),
+        ("style_transfer", "pairs", shell.path("style"), ""),
+        ("tiny_imagenet", "paper", root.join("tiny-imagenet-200"), ""),
+        ("geometric", "paper", root.join("dreambooth"), ""),
+        ("depth", "paper", root.join("depth/icl_rendered"), one),
+    ] {
+        let pipeline = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines").join(file);
+        let line = format!(
+            "{}.toml --profile {profile} --set params.data.root={data:?} {set}",
+            pipeline.display()
+        );
+        let checked = shell.succeed(&format!("check {line}"));
+        assert!(checked.contains(": fine, "), "{line}: {checked}");
+        let plan = shell.plan(&line);
+        // Data is there, and no stage is made that no other reads.
+        assert!(plan.iter().any(|stage| stage["state"] == "stale"), "{line}");
+        let is_there = |stage: &serde_json::Value| {
+            !stage["missing"]["what"].as_str().unwrap_or_default().contains("data folder")
+        };
+        assert!(plan.iter().all(is_there), "{line}");
+    }
+}
+
+/// Profiles that take other data replace what made pairs: nothing may be made that no other stage reads.
+#[test]
+fn no_profile_makes_pairs_that_nothing_reads() {
+    for (file, profile) in cases("pipelines") {
+        let options = pipe::config::LoadOptions { profile: profile.clone(), ..Default::default() };
+        let pipeline = pipe::config::load(&file, &options).unwrap();
+        let instances = &pipeline.instances;
+        let read: BTreeSet<usize> =
+            instances.iter().flat_map(|instance| instance.inputs.values().copied()).collect();
+        for (place, instance) in instances.iter().enumerate() {
+            if ["dataset", "transform"].contains(&instance.entry.kind) {
+                assert!(read.contains(&place), "{} {profile:?}: {instance}", file.display());
+            }
+        }
+    }
+}
+
 /// The published model on a data set that nobody put there.
 const PUBLISHED: &str = r#"name = "published"
 

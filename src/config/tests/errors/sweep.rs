@@ -369,6 +369,12 @@ fn what_is_wrong_with_a_range_is_shown() {
 }
 
 #[test]
+fn a_count_for_what_is_missing_from_no_mean_is_shown() {
+    let text = changed("columns = \"n\"", "columns = \"n\"\nmissing = 0");
+    assert!(text.contains("`missing` of table `main` does nothing without `average`"), "{text}");
+}
+
+#[test]
 fn a_spread_of_nothing_is_shown() {
     let text = changed("columns = \"n\"", "columns = \"n\"\nspread  = \"bootstrap\"");
     insta::assert_snapshot!(text, @r#"

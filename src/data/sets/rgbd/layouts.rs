@@ -4,7 +4,7 @@ use super::{DataError, LAYOUT};
 use crate::{
     data::{
         Split, WithoutDepth,
-        files::{is_picture, list, read_source},
+        files::{first_picture, is_any_picture, is_picture, list, read_source},
         folder::{self, PairFiles},
     },
     store::SourceReader,
@@ -80,13 +80,15 @@ pub(super) fn find(
     if is_synced(&names) {
         return Ok(Found::new(synced(sources, "", &names, without)?));
     }
-    if !names.iter().any(|name| is_picture(name)) {
+    if !names.iter().any(|name| is_any_picture(name)) {
         let sequences = sequences(sources, &names, without)?;
         if !sequences.is_empty() {
+            nothing_beside(sources, &names, &sequences, without)?;
             return Ok(Found::tum(sequences));
         }
         let rooms = rooms(sources, &names, without)?;
         if !rooms.is_empty() {
+            nothing_beside(sources, &names, &rooms, without)?;
             return Ok(Found::new(rooms));
         }
         let scenes = scenes(sources, without)?;
@@ -96,6 +98,41 @@ pub(super) fn find(
     }
     let frames = folder::side_by_side(sources, "", ["_color", "_depth"]);
     Ok(Found::numbered(frames.map_err(|e| e.with_help(LAYOUT))?))
+}
+
+/// A picture in a folder or below it.
+fn any_picture(sources: &SourceReader, folder: &str) -> Result<Option<String>, DataError> {
+    let names = list(sources, folder, LAYOUT)?;
+    match names.iter().find(|name| is_any_picture(name)) {
+        Some(name) => Ok(Some(format!("{folder}/{name}"))),
+        None => first_picture(sources, folder, LAYOUT),
+    }
+}
+
+/// Refuses a folder beside those of the frames that holds pictures, none of which is in a frame.
+fn nothing_beside(
+    sources: &SourceReader,
+    names: &[String],
+    frames: &[Frame],
+    without: WithoutDepth,
+) -> Result<(), DataError> {
+    if without == WithoutDepth::Skip {
+        return Ok(());
+    }
+    let folders = names.iter().filter(|name| name.ends_with('/') && !name.starts_with('.'));
+    for folder in folders {
+        if !frames.iter().any(|frame| frame.files.input.starts_with(folder.as_str()))
+            && let Some(picture) = any_picture(sources, folder.trim_end_matches('/'))?
+        {
+            return Err(no_frame_of(folder.trim_end_matches('/'), &picture));
+        }
+    }
+    Ok(())
+}
+
+fn no_frame_of(folder: &str, picture: &str) -> DataError {
+    let message = format!("`{folder}` holds pictures, such as `{picture}`, but none with a depth");
+    DataError::failed(message).with_help(SKIP)
 }
 
 /// The folders of pictures and of depths: TUM without lists, Redwood, NYU, SUN.
@@ -146,8 +183,9 @@ fn synced(
     names: &[String],
     without: WithoutDepth,
 ) -> Result<Vec<Frame>, DataError> {
+    folder::no_pictures_below(sources, folder)?;
     let mut files = folder::images(sources, folder)?;
-    let depths = files.split_off(SYNCED[1]);
+    let mut depths = files.split_off(SYNCED[1]);
     let mut found = Vec::new();
     for (stem, input) in files {
         let number = stem.strip_prefix(SYNCED[0]).ok_or_else(|| {
@@ -155,7 +193,7 @@ fn synced(
                 "the name of `{input}` begins with neither `rgb_` nor `sync_depth_`"
             ))
         })?;
-        let depth = depths.get(&format!("{}{number}", SYNCED[1]));
+        let depth = depths.remove(&format!("{}{number}", SYNCED[1]));
         match (depth, without) {
             (Some(target), _) => {
                 let name = if folder.is_empty() {
@@ -163,7 +201,7 @@ fn synced(
                 } else {
                     format!("{}-{number}", folder.replace('/', "-"))
                 };
-                let files = PairFiles { name, input, target: target.clone() };
+                let files = PairFiles { name, input, target };
                 found.push(Frame { files, sequence: folder.to_owned() });
             }
             (None, WithoutDepth::Skip) => {}
@@ -173,6 +211,10 @@ fn synced(
                 return Err(DataError::failed(message).with_help(SKIP));
             }
         }
+    }
+    if let Some(depth) = depths.into_values().next() {
+        let message = format!("`{depth}` has no picture whose name begins with `rgb_`");
+        return Err(DataError::failed(message).with_help("add it, or move the depth away"));
     }
     Ok(found)
 }
@@ -230,7 +272,7 @@ const MAX_LEVELS: usize = 6;
 ///
 /// What lies in one folder is one sequence.
 fn scenes(sources: &SourceReader, without: WithoutDepth) -> Result<Vec<Frame>, DataError> {
-    let mut found = Vec::new();
+    let (mut found, mut passed) = (Vec::new(), None);
     let mut open = vec![(String::new(), 0)];
     while let Some((folder, level)) = open.pop() {
         let names = list(sources, &folder, LAYOUT)?;
@@ -252,10 +294,21 @@ fn scenes(sources: &SourceReader, without: WithoutDepth) -> Result<Vec<Frame>, D
                 files: PairFiles { name, input: input?, target: target? },
                 sequence,
             });
-        } else if level < MAX_LEVELS {
-            let folders = names.iter().filter(|name| name.ends_with('/'));
+        } else {
+            let own = names.iter().find(|name| is_any_picture(name)).map(|name| below(name));
+            if level == MAX_LEVELS {
+                passed = passed.or(own).or(first_picture(sources, &folder, LAYOUT)?);
+                continue;
+            }
+            passed = passed.or(own);
+            let folders = names.iter().filter(|name| name.ends_with('/') && !name.starts_with('.'));
             open.extend(folders.map(|name| (below(name), level + 1)));
         }
+    }
+    // Without any scene it is another layout, or none.
+    if let Some(picture) = passed.filter(|_| !found.is_empty() && without == WithoutDepth::Error) {
+        let folder = picture.rsplit_once('/').map_or("", |(folder, _)| folder);
+        return Err(no_frame_of(folder, &picture));
     }
     found.sort_by(|a, b| (&a.files.name, &a.files.input).cmp(&(&b.files.name, &b.files.input)));
     Ok(found)

@@ -29,6 +29,16 @@ fn smaller_errors_win() {
 }
 
 #[test]
+fn the_error_of_a_baseline_is_better_when_smaller_as_that_of_an_answer_is() {
+    for name in ["abs_rel", "mean_target_abs_rel"] {
+        let scores = [score(Cell::new(), [(name.to_owned(), 0.2)].into())];
+        let table = Table { values: vec![("score".to_owned(), name.to_owned())], ..table() };
+        let built = build(&table, &Sweep::default(), &scores, None);
+        assert!(built.blocks[0].lower_is_better, "{name}");
+    }
+}
+
+#[test]
 fn a_pipeline_without_sweep_gives_one_cell() {
     let mut table = table();
     (table.rows, table.columns, table.average) = (Vec::new(), None, Vec::new());
@@ -45,6 +55,27 @@ fn a_pipeline_without_sweep_gives_one_cell() {
      score.match_rate   0.250
     ──────────────────────────
     ");
+}
+
+#[test]
+fn a_cell_without_a_score_counts_if_the_table_says_so() {
+    let mut table = table();
+    table.reference = None;
+    let first = |missing| {
+        let table = Table { missing, ..table.clone() };
+        let built = build(&table, &sweep(), &scores(), None);
+        // One of the two subsets was not run.
+        let entry = built.blocks[0].rows[0].entries[0].clone();
+        (entry.stat.unwrap(), built.notes[entry.note.unwrap()].clone(), built)
+    };
+    let (stat, note, _) = first(None);
+    assert_eq!((stat.n, note.as_str()), (1, "1 of 2 scores, others: not run"));
+    let (with, note, built) = first(Some(0.0));
+    assert_eq!((with.n, note.as_str()), (2, "1 of 2 scores, others count as 0: not run"));
+    assert!((with.mean - stat.mean / 2.0).abs() < 1e-12);
+    // What failed altogether has no number, and what the sweep leaves out is not missing.
+    assert_eq!(built.blocks[0].rows[0].entries[1].stat, None);
+    assert!(built.entries().all(|entry| entry.stat.is_none_or(|stat| stat.n <= entry.expected)));
 }
 
 #[test]

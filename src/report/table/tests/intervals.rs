@@ -135,6 +135,7 @@ fn a_mean_over_tasks_has_the_interval_over_tasks() {
         average: vec!["task".to_owned()],
         spread: Spread::Bootstrap,
         mark_best: false,
+        missing: None,
         reference: None,
         ..table()
     };

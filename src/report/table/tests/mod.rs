@@ -54,6 +54,7 @@ fn table() -> Table {
         average: vec!["subset".to_owned()],
         spread: Spread::Sd,
         mark_best: true,
+        missing: None,
         reference: Some(Reference { source: "Table 1".to_owned(), values: "table1.csv".into() }),
     }
 }
