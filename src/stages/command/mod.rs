@@ -181,9 +181,9 @@ impl ShellCommand {
             .stdout(folder.log()?)
             .stderr(folder.log()?);
         // Before the command: killed between the two, this process would leave it to nobody.
-        let guard = Guard::new().map_err(cannot_start)?;
+        let guard = Guard::new().map_err(|e| cannot_start(&e))?;
         guard.takes(&mut command);
-        let mut child = command.spawn().map_err(cannot_start)?;
+        let mut child = command.spawn().map_err(|e| cannot_start(&e))?;
         let started = Instant::now();
         let limit = self.timeout_secs.map(Duration::from_secs);
         let mut pause = Duration::from_millis(1);
@@ -213,7 +213,7 @@ impl ShellCommand {
     }
 }
 
-fn cannot_start(error: io::Error) -> StageError {
+fn cannot_start(error: &io::Error) -> StageError {
     StageError::environment(format!("cannot start `/bin/sh`: {error}"))
 }
 
