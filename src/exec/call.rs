@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -17,7 +16,7 @@ use crate::{
     models::ModelCache,
     plan::Weights,
     stages::{Inputs, OnItem, Output, Progress, StageContext, StageError},
-    store::{Digest, SourceReader, Store, StoreError},
+    store::{CheckpointFolder, Digest, SourceReader, Store, StoreError},
 };
 
 /// The content of each input of a stage.
@@ -39,7 +38,7 @@ pub(super) struct Call<'a> {
     pub(super) index: usize,
     pub(super) given: Given,
     pub(super) sources: Option<&'a SourceReader>,
-    pub(super) checkpoints: Option<&'a Path>,
+    pub(super) checkpoints: Option<&'a CheckpointFolder>,
     /// The weights that it must find, where that is watched.
     pub(super) weights: Option<&'a Weights>,
     /// Where its items go.

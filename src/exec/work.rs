@@ -295,7 +295,7 @@ impl Worker<'_> {
             store.forget_checkpoints(trajectory)?;
         }
         let checkpoints = job.key.trajectory.map(|key| store.checkpoints(key)).transpose()?;
-        let checkpoints = checkpoints.as_deref();
+        let checkpoints = checkpoints.as_ref();
         let call = Call { index: job.index, given, sources, checkpoints, weights, into: store };
         self.caller.call(call, progress, on_item)
     }

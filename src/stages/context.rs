@@ -16,7 +16,7 @@ use super::StageError;
 use crate::{
     artifact::{FileRef, Item, Manifest},
     models::{ModelCache, params::StoredFile},
-    store::{NewObject, SourceReader, Store},
+    store::{CheckpointFolder, NewObject, SourceReader, Store},
 };
 
 /// Set when the user asks the run to stop.
@@ -202,7 +202,7 @@ pub struct StageContext<'a> {
     /// Files outside the store, if [`super::Stage::source_root`] names a folder.
     pub sources: Option<&'a SourceReader>,
     /// A folder that outlives the run, for checkpoints along a training trajectory.
-    pub checkpoints: Option<&'a Path>,
+    pub checkpoints: Option<&'a CheckpointFolder>,
     /// Whether shell commands may run.
     pub allow_commands: bool,
     /// Fails if the weights are not those any more that the stage was decided for. Asked once they are

@@ -85,10 +85,7 @@ pub(super) fn check_rates(rate: f64, max_norm: f64, optimizer: &AdamW) -> Vec<Pa
 /// The checkpoints of this trajectory, if the run keeps any; to be opened once the weights are loaded.
 pub(super) fn checkpoints(cx: &StageContext<'_>) -> Result<Option<Checkpoints>, StageError> {
     (cx.weights_hold)()?;
-    cx.checkpoints
-        .map(Checkpoints::open)
-        .transpose()
-        .map_err(|e| train_error(TrainError::Checkpoint(e)))
+    Ok(cx.checkpoints.map(Checkpoints::open))
 }
 
 /// Counts and reports a step, and asks the loop to end when the run is cancelled.

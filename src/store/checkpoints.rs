@@ -3,10 +3,11 @@
 use std::{
     collections::BTreeSet,
     fmt, fs,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
-use super::{Digest, Fingerprint, Store, StoreError, stat_cache::hash_file};
+use super::{Digest, Fingerprint, Store, StoreError, scratch, stat_cache::hash_file};
 
 /// What a checkpoint is kept for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +53,7 @@ impl CheckpointName {
     }
 
     /// Whether a file is the one that was named so. Read piece by piece: states are large.
-    pub(super) fn is_of(&self, path: &Path) -> std::io::Result<bool> {
+    pub(super) fn is_of(&self, path: &Path) -> io::Result<bool> {
         Ok(Self::hash_of(hash_file(path)?) == self.hash)
     }
 }
@@ -63,12 +64,51 @@ impl fmt::Display for CheckpointName {
     }
 }
 
+/// Where the checkpoints along one trajectory are.
+#[derive(Clone, Debug)]
+pub struct CheckpointFolder {
+    path: PathBuf,
+    /// Where files are that are not whole yet.
+    tmp: PathBuf,
+}
+
+impl CheckpointFolder {
+    /// A folder of its own, outside any store.
+    #[cfg(test)]
+    pub(crate) fn alone(path: &Path) -> io::Result<Self> {
+        fs::create_dir_all(path)?;
+        Ok(Self { path: path.to_owned(), tmp: path.to_owned() })
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes a checkpoint, which appears under its name when it is whole; gives its path.
+    pub fn write(&self, name: &CheckpointName, bytes: &[u8]) -> io::Result<PathBuf> {
+        let path = self.path.join(name.to_string());
+        let mut file = scratch(&self.tmp)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(&path).map_err(|error| error.error)?;
+        Ok(path)
+    }
+}
+
 /// The trajectory of a checkpoint.
 pub(super) fn trajectory_of(path: &Path) -> Option<Fingerprint> {
     path.parent()?.file_name()?.to_str()?.parse().ok()
 }
 
 impl Store {
+    /// The folder that outlives runs for the checkpoints of a trajectory, made if needed.
+    pub fn checkpoints(&self, trajectory: Fingerprint) -> Result<CheckpointFolder, StoreError> {
+        let path = self.root.join("checkpoints").join(trajectory.to_string());
+        fs::create_dir_all(&path).map_err(|e| StoreError::io(&path, e))?;
+        Ok(CheckpointFolder { path, tmp: self.root.join("tmp") })
+    }
+
     /// The step that a training along `trajectory` goes on from if it needs the state at each of
     /// `stops`, which ascend: the first one that it has to make is the next. None where that is the
     /// first of all. Files are not read: if one turns out damaged, the training goes on from an
@@ -150,12 +190,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_whole_is_among_the_scratch_files_and_others_may_read_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("cache")).unwrap();
+        let folder = store.checkpoints(Fingerprint::of(b"t")).unwrap();
+        let name = CheckpointName { keep: Keep::Final, step: 1, hash: "ab".to_owned() };
+        let written = folder.write(&name, b"state").unwrap();
+        assert_eq!(fs::read(&written).unwrap(), b"state");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+            let plain = dir.path().join("plain");
+            fs::write(&plain, "").unwrap();
+            assert_eq!(mode(&written), mode(&plain));
+        }
+        fs::remove_dir(dir.path().join("cache/tmp")).unwrap();
+        assert!(folder.write(&name, b"state").is_err(), "begun elsewhere");
+    }
+
+    #[test]
     fn a_training_goes_on_from_the_farthest_state_before_the_first_that_it_lacks() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("cache")).unwrap();
         let trajectory = Fingerprint::of(b"t");
         assert_eq!(store.checkpoint_step(trajectory, &[100]), None);
-        let folder = store.checkpoints(trajectory).unwrap();
+        let folder = store.checkpoints(trajectory).unwrap().path().to_owned();
         for name in ["rolling-00000020-ab", "final-00000010-cd", "final-00000200-ef", "other"] {
             fs::write(folder.join(name).with_extension("safetensors"), "x").unwrap();
         }
@@ -180,7 +240,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("cache")).unwrap();
         let trajectory = Fingerprint::of(b"t");
-        let folder = store.checkpoints(trajectory).unwrap();
+        let folder = store.checkpoints(trajectory).unwrap().path().to_owned();
         let save = |step: u64, content: &str| {
             let hash = CheckpointName::hash_of(Digest::of(b"whole"));
             let name = CheckpointName { keep: Keep::Final, step, hash };

@@ -53,7 +53,7 @@ mod verify;
 
 pub(crate) use aside::write_aside;
 pub use behind::{Behind, NewResult};
-pub use checkpoints::{CheckpointName, Keep};
+pub use checkpoints::{CheckpointFolder, CheckpointName, Keep};
 pub use digest::{Digest, Fingerprint, HashParseError};
 pub use error::StoreError;
 pub use find::Named;
@@ -322,13 +322,6 @@ impl Store {
         traces.insert(0, trace);
         traces.truncate(Trace::KEPT);
         self.write_json(&self.sharded("traces", &key.to_string()), &traces)
-    }
-
-    /// The folder that outlives runs for the checkpoints of a trajectory, made if needed.
-    pub fn checkpoints(&self, trajectory: Fingerprint) -> Result<PathBuf, StoreError> {
-        let path = self.root.join("checkpoints").join(trajectory.to_string());
-        fs::create_dir_all(&path).map_err(|e| StoreError::io(&path, e))?;
-        Ok(path)
     }
 
     /// Removes the checkpoints of a trajectory, so that nothing goes on from them.

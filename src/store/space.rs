@@ -2,7 +2,7 @@
 
 use std::{fs, io};
 
-use super::{Fingerprint, Record, Store, StoreError, stats::files_below};
+use super::{CheckpointName, Fingerprint, Record, Store, StoreError, stats::files_below};
 
 impl Store {
     /// The bytes that may still be written to the disk of the cache; none where the system does not
@@ -61,7 +61,9 @@ impl Store {
     /// The bytes of a checkpoint along a trajectory: of the largest, which is one that is whole.
     pub fn checkpoint_size(&self, trajectory: Fingerprint) -> Result<u64, StoreError> {
         let folder = self.root.join("checkpoints").join(trajectory.to_string());
-        Ok(files_below(&folder)?.iter().map(|(_, size)| *size).max().unwrap_or(0))
+        let files = files_below(&folder)?.into_iter();
+        let whole = files.filter(|(path, _)| CheckpointName::of(path).is_some());
+        Ok(whole.map(|(_, size)| size).max().unwrap_or(0))
     }
 }
 

@@ -361,7 +361,7 @@ mod tests {
         }
         let record = store.sharded("items", &cut.to_string());
         fs::write(&record, "{").unwrap();
-        let folder = store.checkpoints(whole).unwrap();
+        let folder = store.checkpoints(whole).unwrap().path().to_owned();
         let name = |content: &[u8]| {
             let hash = CheckpointName::hash_of(Digest::of(content));
             folder.join(CheckpointName { keep: Keep::Final, step: 1, hash }.to_string())

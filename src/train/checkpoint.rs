@@ -11,9 +11,8 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::Write,
     ops::RangeInclusive,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -22,7 +21,7 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use super::{held_out::Evaluation, optimizer::Moments};
 use crate::{
     models::{Params, params::Param},
-    store::{CheckpointName, Digest, Keep},
+    store::{CheckpointFolder, CheckpointName, Digest, Keep},
 };
 
 const LOSSES: &str = "losses";
@@ -127,16 +126,21 @@ impl State {
 /// A folder of checkpoints along one trajectory.
 #[derive(Debug)]
 pub struct Checkpoints {
-    folder: PathBuf,
+    folder: CheckpointFolder,
     /// The rolling checkpoint this run wrote or went on from.
     rolling: Option<PathBuf>,
 }
 
 impl Checkpoints {
-    /// Opens the folder, making it if it is not there.
-    pub fn open(folder: &Path) -> std::io::Result<Self> {
-        fs::create_dir_all(folder)?;
-        Ok(Self { folder: folder.to_owned(), rolling: None })
+    /// The checkpoints in the folder.
+    pub fn open(folder: &CheckpointFolder) -> Self {
+        Self { folder: folder.clone(), rolling: None }
+    }
+
+    /// Those in a folder of its own.
+    #[cfg(test)]
+    pub(super) fn alone(folder: &std::path::Path) -> Self {
+        Self::open(&CheckpointFolder::alone(folder).unwrap())
     }
 
     /// The state nearest to `steps`, not beyond it. Files that are not whole are passed over.
@@ -151,7 +155,7 @@ impl Checkpoints {
         device: &Device,
     ) -> std::io::Result<Option<State>> {
         let mut found: BTreeMap<usize, Vec<(PathBuf, String, bool)>> = BTreeMap::new();
-        for entry in fs::read_dir(&self.folder)? {
+        for entry in fs::read_dir(self.folder.path())? {
             let path = entry?.path();
             if let Some(CheckpointName { keep, step, hash }) = CheckpointName::of(&path)
                 && let Ok(step) = usize::try_from(step)
@@ -181,11 +185,7 @@ impl Checkpoints {
     pub fn save(&mut self, state: &State, keep: Keep) -> std::io::Result<()> {
         let bytes = state.to_bytes();
         let name = CheckpointName { keep, step: state.step as u64, hash: short_hash(&bytes) };
-        let path = self.folder.join(name.to_string());
-        let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
-        file.write_all(&bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(&path).map_err(|e| e.error)?;
+        let path = self.folder.write(&name, &bytes)?;
         let replaced = match keep {
             Keep::Rolling => self.rolling.replace(path.clone()),
             Keep::Final => self.rolling.take(),
@@ -206,6 +206,8 @@ fn short_hash(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn state(step: usize) -> State {
@@ -237,7 +239,7 @@ mod tests {
     #[test]
     fn a_saved_state_is_read_back_whole() {
         let folder = tempfile::tempdir().unwrap();
-        let mut checkpoints = Checkpoints::open(folder.path()).unwrap();
+        let mut checkpoints = Checkpoints::alone(folder.path());
         checkpoints.save(&state(3), Keep::Rolling).unwrap();
         let read = checkpoints.latest(9, &Device::flex()).unwrap().unwrap();
         assert_eq!(read.to_bytes(), state(3).to_bytes());
@@ -249,10 +251,10 @@ mod tests {
     fn the_nearest_state_not_beyond_the_goal_is_taken() {
         let folder = tempfile::tempdir().unwrap();
         for step in [2, 4, 8] {
-            let mut run = Checkpoints::open(folder.path()).unwrap();
+            let mut run = Checkpoints::alone(folder.path());
             run.save(&state(step), Keep::Final).unwrap();
         }
-        let mut run = Checkpoints::open(folder.path()).unwrap();
+        let mut run = Checkpoints::alone(folder.path());
         let mut step = |goal| run.latest(goal, &Device::flex()).unwrap().map(|s| s.step);
         assert_eq!([step(1), step(3), step(7), step(8)], [None, Some(2), Some(4), Some(8)]);
     }
@@ -260,7 +262,7 @@ mod tests {
     #[test]
     fn rolling_checkpoints_replace_each_other_and_final_ones_stay() {
         let folder = tempfile::tempdir().unwrap();
-        let mut run = Checkpoints::open(folder.path()).unwrap();
+        let mut run = Checkpoints::alone(folder.path());
         run.save(&state(1), Keep::Rolling).unwrap();
         run.save(&state(2), Keep::Rolling).unwrap();
         assert_eq!(names(folder.path()), ["rolling-0000"]);
@@ -272,7 +274,7 @@ mod tests {
     #[test]
     fn a_damaged_checkpoint_is_passed_over() {
         let folder = tempfile::tempdir().unwrap();
-        let mut run = Checkpoints::open(folder.path()).unwrap();
+        let mut run = Checkpoints::alone(folder.path());
         run.save(&state(1), Keep::Final).unwrap();
         run.save(&state(2), Keep::Final).unwrap();
         for entry in fs::read_dir(folder.path()).unwrap() {

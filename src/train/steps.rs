@@ -351,7 +351,7 @@ mod tests {
             left -= 1;
             if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let checkpoints = folder.map(|folder| Checkpoints::open(folder).unwrap());
+        let checkpoints = folder.map(Checkpoints::alone);
         let settings = settings(stops[stops.len() - 1]);
         run(&settings, stops, checkpoints, &device, init, &mut gradients, &mut observe)
     }
@@ -372,7 +372,7 @@ mod tests {
     fn a_last_state_that_cannot_be_kept_costs_the_training_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let device = Device::flex();
-        let checkpoints = Checkpoints::open(folder.path()).unwrap();
+        let checkpoints = Checkpoints::alone(folder.path());
         let init = || {
             let flat = Tensor::ones([4], &device);
             Params([("p".to_owned(), Param { flat, shape: vec![2, 2] })].into())
@@ -442,7 +442,7 @@ mod tests {
             gradient::of_loss(params, |leaves| Ok((leaves.0["p"].flat.clone() * factor).sum()))
         };
         let go = &mut |_: StepReport| ControlFlow::Continue(());
-        let checkpoints = folder.map(|folder| Checkpoints::open(folder).unwrap());
+        let checkpoints = folder.map(Checkpoints::alone);
         let stops = [settings.steps];
         match run(settings, &stops, checkpoints, &device, init, &mut gradients, go) {
             Err(TrainError::NotFinite(diverged)) => diverged,
@@ -470,7 +470,7 @@ mod tests {
         let late = |step| if step == 4 { f32::NAN } else { 1.0 };
         let diverged = diverge(&settings(9), Some(folder.path()), late);
         assert_eq!((diverged.step, diverged.kept), (5, Some(3)));
-        let mut checkpoints = Checkpoints::open(folder.path()).unwrap();
+        let mut checkpoints = Checkpoints::alone(folder.path());
         let state = checkpoints.latest(9, &Device::flex()).unwrap().unwrap();
         assert_eq!((state.step, state.params.not_finite()), (3, None));
         // Where the rate depends on the length, a shorter training is another one.

@@ -69,7 +69,7 @@ fn a_longer_training_adds_its_own_states_and_not_those_of_others() {
     test.run();
     assert_eq!(bytes(&test), 0);
     let Freshness::Fresh(record) = &test.plan().nodes[0].freshness else { panic!() };
-    let folder = test.store().checkpoints(record.trajectory.unwrap()).unwrap();
+    let folder = test.store().checkpoints(record.trajectory.unwrap()).unwrap().path().to_owned();
     for step in [1, 2, 3, 4] {
         let name = format!("final-{step:08}-ab.safetensors");
         std::fs::write(folder.join(name), vec![0; 100_000]).unwrap();
@@ -84,7 +84,7 @@ fn a_training_whose_last_state_is_there_adds_only_its_output() {
     let test = TestPipeline::empty().stage::<Train>("train", json!({ "rate": 3, "steps": 4 }), &[]);
     test.run();
     let Freshness::Fresh(record) = &test.plan().nodes[0].freshness else { panic!() };
-    let folder = test.store().checkpoints(record.trajectory.unwrap()).unwrap();
+    let folder = test.store().checkpoints(record.trajectory.unwrap()).unwrap().path().to_owned();
     std::fs::write(folder.join("final-00000003-ab.safetensors"), vec![0; 100_000]).unwrap();
     let shorter = bytes(&test.edit::<Train>("train", "steps", 3));
     assert!((1..1000).contains(&shorter), "{shorter}");

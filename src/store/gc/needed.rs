@@ -97,6 +97,11 @@ impl Needed {
     /// A training that was killed, or stopped, may go on from its rolling checkpoint; no record
     /// names it, since a record is written at the end.
     pub(super) fn keeps_checkpoint(&self, path: &Path, policy: &GcPolicy) -> bool {
+        // Older versions began their files here. One that is still being written has its run, beside
+        // which nothing is collected.
+        if CheckpointName::of(path).is_none() {
+            return false;
+        }
         if is_rolling(path) {
             return !policy.drop_unfinished && is_younger(modified(path), UNFINISHED);
         }

@@ -87,7 +87,7 @@ impl Cache {
     }
 
     fn checkpoint(&self, trajectory: Fingerprint, name: &str) -> PathBuf {
-        let path = self.store.checkpoints(trajectory).unwrap().join(name);
+        let path = self.store.checkpoints(trajectory).unwrap().path().join(name);
         fs::write(&path, "state").unwrap();
         path
     }
@@ -230,6 +230,20 @@ fn checkpoints_stay_for_kept_and_for_unfinished_trainings() {
     assert!(!end.exists() && killed.exists());
     cache.gc(|policy| policy.drop_unfinished = true);
     assert!(!killed.exists());
+}
+
+#[test]
+fn what_a_killed_training_had_half_written_goes() {
+    let cache = Cache::new();
+    let trajectory = Fingerprint::of(b"long");
+    let kept = cache.training("kept", b"kept", Some((trajectory, 1000)));
+    cache.run("a", &[("lora", kept)], 0);
+    let end = cache.checkpoint(trajectory, "final-00001000-aa.safetensors");
+    let cut = cache.checkpoint(trajectory, ".tmpAb3dEf");
+    fs::write(&cut, "a state, but not all of it").unwrap();
+    assert_eq!(cache.store.checkpoint_size(trajectory).unwrap(), "state".len() as u64);
+    assert_eq!(cache.gc(|_| {}).removed["checkpoints"].files, 1);
+    assert!(end.exists() && !cut.exists());
 }
 
 #[test]
