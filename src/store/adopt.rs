@@ -57,7 +57,7 @@ fn read_format(root: &Path) -> Result<Option<String>, StoreError> {
     match fs::read(&path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(StoreError::io(&path, e)),
+        Err(e) => Err(StoreError::read(&path, e)),
     }
 }
 
@@ -78,12 +78,12 @@ fn names(folder: &Path) -> Result<Vec<String>, StoreError> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(StoreError::io(folder, e)),
+        Err(e) => return Err(StoreError::read(folder, e)),
     };
     let name = |entry: io::Result<fs::DirEntry>| {
         entry.map(|entry| entry.file_name().to_string_lossy().into_owned())
     };
-    entries.map(name).collect::<Result<_, _>>().map_err(|e| StoreError::io(folder, e))
+    entries.map(name).collect::<Result<_, _>>().map_err(|e| StoreError::read(folder, e))
 }
 
 #[cfg(test)]

@@ -26,6 +26,14 @@ pub enum StoreError {
         /// Why.
         source: io::Error,
     },
+    /// A file of the cache is there, and may not be read.
+    #[error("cannot read `{path}`: {source}")]
+    NotReadable {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The disk, or the user's share of it, is full.
     #[error("no space left for `{path}`")]
     Full {
@@ -112,6 +120,14 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// What an error of reading something in the cache means.
+    pub(crate) fn read(path: &Path, source: io::Error) -> Self {
+        if source.kind() == ErrorKind::PermissionDenied {
+            return Self::NotReadable { path: path.to_owned(), source };
+        }
+        Self::io(path, source)
+    }
+
     /// Sorts an I/O error by what the user can do about it.
     pub(crate) fn io(path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
@@ -134,6 +150,10 @@ impl StoreError {
         Some(match self {
             Self::NotWritable { .. } | Self::NotMade { .. } => {
                 "name a folder that you may write to with `--cache DIR` or `PIPE_CACHE`"
+            }
+            Self::NotReadable { .. } => {
+                "ask who wrote it to let you read it, as by `chmod -R g+rX` on the cache and `umask 002` (with a \
+                 common group) or 022 from then on, or name another folder with `--cache DIR` or `PIPE_CACHE`"
             }
             Self::Full { .. } => {
                 "free space with `pipe cache gc`, or `pipe cache gc --max-size SIZE` where that is too \
@@ -196,5 +216,9 @@ mod tests {
         assert!(matches!(of(ErrorKind::PermissionDenied), StoreError::NotWritable { .. }));
         assert!(matches!(of(ErrorKind::NotFound), StoreError::Io { .. }));
         assert!(of(ErrorKind::StorageFull).help().unwrap().contains("pipe cache gc"));
+        let read = |kind| StoreError::read(Path::new("x"), io::Error::from(kind));
+        assert!(matches!(read(ErrorKind::PermissionDenied), StoreError::NotReadable { .. }));
+        assert!(read(ErrorKind::PermissionDenied).help().unwrap().contains("umask"));
+        assert!(matches!(read(ErrorKind::NotFound), StoreError::Io { .. }));
     }
 }

@@ -41,7 +41,7 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 return Err(StoreError::Damaged { digest: file.digest });
             }
-            Err(e) => return Err(StoreError::io(&self.object_path(file.digest), e)),
+            Err(e) => return Err(StoreError::read(&self.object_path(file.digest), e)),
         };
         // Not one of the store's own errors, whose remedies are about the cache.
         let failed = |source| StoreError::Io { path: path.to_owned(), source };

@@ -393,7 +393,7 @@ fn read_json<T: Form>(path: &Path) -> Result<Lookup<T>, StoreError> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Lookup::Absent),
-        Err(e) => return Err(StoreError::io(path, e)),
+        Err(e) => return Err(StoreError::read(path, e)),
     };
     match unseal(&bytes) {
         Opened::Whole(value) => Ok(Lookup::Found(value)),

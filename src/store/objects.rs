@@ -65,12 +65,12 @@ impl Store {
         let path = from.object_path(file.digest);
         let mut reader = match fs::File::open(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(damaged()),
-            opened => opened.map_err(|e| StoreError::io(&path, e))?,
+            opened => opened.map_err(|e| StoreError::read(&path, e))?,
         };
         let mut object = self.begin()?;
         let mut piece = vec![0; 1 << 20];
         loop {
-            match reader.read(&mut piece).map_err(|e| StoreError::io(&path, e))? {
+            match reader.read(&mut piece).map_err(|e| StoreError::read(&path, e))? {
                 0 => break,
                 len => object.write(&piece[..len])?,
             }
@@ -140,7 +140,7 @@ impl Store {
             Ok(found) if found == digest => return Ok(false),
             Ok(_) => false,
             Err(e) if e.kind() == io::ErrorKind::NotFound => true,
-            Err(e) => return Err(StoreError::io(&path, e)),
+            Err(e) => return Err(StoreError::read(&path, e)),
         };
         if let Some(written) = self.written.lock().expect("no panic while held").get_mut(&digest) {
             match (is_gone, &written) {
@@ -161,7 +161,7 @@ impl Store {
         match hash_file(&path) {
             Ok(found) => Ok(found == digest),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(StoreError::io(&path, e)),
+            Err(e) => Err(StoreError::read(&path, e)),
         }
     }
 
@@ -172,7 +172,7 @@ impl Store {
             Ok(bytes) if Digest::of(&bytes) == digest => Ok(bytes),
             Ok(_) => Err(StoreError::Damaged { digest }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Err(StoreError::Damaged { digest }),
-            Err(e) => Err(StoreError::io(&path, e)),
+            Err(e) => Err(StoreError::read(&path, e)),
         }
     }
 
@@ -332,6 +332,28 @@ mod tests {
         let error = store.drop_if_damaged(digest).unwrap_err();
         assert!(matches!(error, StoreError::Vanished { .. }), "{error}");
         assert!(error.help().is_some());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_may_not_be_read_is_told_so_and_stays() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let file = store.put(b"content").unwrap();
+        let path = store.object_path(file.digest);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+        if fs::read(&path).is_ok() {
+            // Who may do everything is refused nothing.
+            return;
+        }
+        for error in
+            [store.read(&file).map(drop), store.drop_if_damaged(file.digest).map(drop)]
+        {
+            let error = error.unwrap_err();
+            assert!(matches!(error, StoreError::NotReadable { .. }), "{error}");
+        }
+        assert!(path.exists());
     }
 
     #[test]

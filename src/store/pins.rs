@@ -37,11 +37,11 @@ impl Store {
         let entries = match fs::read_dir(&dir) {
             Ok(entries) => entries,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-            Err(e) => return Err(StoreError::io(&dir, e)),
+            Err(e) => return Err(StoreError::read(&dir, e)),
         };
         let mut pins = BTreeMap::new();
         for entry in entries {
-            let entry = entry.map_err(|e| StoreError::io(&dir, e))?;
+            let entry = entry.map_err(|e| StoreError::read(&dir, e))?;
             let Ok(key) = entry.file_name().to_string_lossy().parse() else { continue };
             // A pin that cannot be read holds all the same.
             let pin: Option<Pin> = read_json(&entry.path())?.found();

@@ -81,10 +81,10 @@ pub(super) fn files_below(dir: &Path) -> Result<Vec<(PathBuf, u64)>, StoreError>
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            Err(e) => return Err(StoreError::io(&folder, e)),
+            Err(e) => return Err(StoreError::read(&folder, e)),
         };
         for entry in entries {
-            let entry = entry.map_err(|e| StoreError::io(&folder, e))?;
+            let entry = entry.map_err(|e| StoreError::read(&folder, e))?;
             match entry.metadata() {
                 Ok(metadata) if metadata.is_dir() => folders.push(entry.path()),
                 Ok(metadata) => files.push((entry.path(), metadata.len())),

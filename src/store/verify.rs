@@ -292,7 +292,7 @@ fn is_wrong(path: &Path, is_of: io::Result<bool>) -> Result<bool, StoreError> {
         Ok(is_of) => Ok(!is_of),
         // A run has replaced it since.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(StoreError::io(path, error)),
+        Err(error) => Err(StoreError::read(path, error)),
     }
 }
 

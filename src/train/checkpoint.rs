@@ -8,12 +8,7 @@
 //! One folder holds the checkpoints of all runs along one trajectory. A run that ends leaves its
 //! last state for longer runs; the ones in between replace each other.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    ops::RangeInclusive,
-    path::PathBuf,
-};
+use std::{collections::BTreeMap, fs, ops::RangeInclusive, path::PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -166,8 +161,19 @@ impl Checkpoints {
             }
         }
         for (path, hash, rolling) in found.into_values().rev().flatten() {
-            // Another run may have replaced its rolling checkpoint since.
-            let Ok(bytes) = fs::read(&path) else { continue };
+            let bytes = match fs::read(&path) {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    // Another run may have replaced its rolling checkpoint since.
+                    if error.kind() != std::io::ErrorKind::NotFound {
+                        tracing::warn!(
+                            "The training does not go on from `{}`, which cannot be read: {error}.",
+                            path.display()
+                        );
+                    }
+                    continue;
+                }
+            };
             if short_hash(&bytes) != hash {
                 tracing::warn!(path = %path.display(), "a damaged checkpoint was removed");
                 let _ = fs::remove_file(&path);

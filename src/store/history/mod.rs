@@ -241,7 +241,7 @@ fn read(path: &Path) -> Result<Found, StoreError> {
     let text = match fs::read(path) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::default()),
-        Err(e) => return Err(StoreError::io(path, e)),
+        Err(e) => return Err(StoreError::read(path, e)),
     };
     let mut found = Found { is_damaged: text.is_empty(), ..Found::default() };
     for line in text.split_inclusive('\n') {

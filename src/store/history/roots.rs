@@ -61,10 +61,10 @@ impl Store {
         let entries = match fs::read_dir(&dir) {
             Ok(entries) => entries,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(roots),
-            Err(e) => return Err(StoreError::io(&dir, e)),
+            Err(e) => return Err(StoreError::read(&dir, e)),
         };
         for entry in entries {
-            let entry = entry.map_err(|e| StoreError::io(&dir, e))?;
+            let entry = entry.map_err(|e| StoreError::read(&dir, e))?;
             let path = entry.path();
             let used = entry.metadata().and_then(|metadata| metadata.modified());
             let found = read(&path)?;

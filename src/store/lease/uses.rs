@@ -82,7 +82,7 @@ impl Uses {
     }
 
     fn users(&self) -> Result<Vec<PathBuf>, StoreError> {
-        let failed = |e| StoreError::io(&self.folder, e);
+        let failed = |e| StoreError::read(&self.folder, e);
         let entries = fs::read_dir(&self.folder).map_err(failed)?;
         let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
         let is_use = |path: &PathBuf| {

@@ -122,7 +122,7 @@ impl Locks {
         let text = match fs::read(&path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(StoreError::io(&path, e)),
+            Err(e) => return Err(StoreError::read(&path, e)),
         };
         let is_shared = is_shared(root);
         match Mode::parse(&text) {
