@@ -1,10 +1,15 @@
 //! Which folders become a cache: a cache by its `format` file, or a folder with nothing to lose.
 //!
-//! `gc` deletes, so a folder that holds something else is never taken for a cache.
+//! `gc` deletes, so a folder that holds something else is never taken for a cache. Where `format` is empty or
+//! gone, as after a power cut, the records tell which formats the cache has seen: sealed ones, of which none is
+//! newer than what is known here. Without any, nobody can say, and a person has to.
 
 use std::{fs, io, path::Path};
 
-use super::{FORMAT_VERSION, Store, StoreError};
+use super::{
+    FORMAT_VERSION, Form, ItemRecord, Lookup, Record, Store, StoreError, read_json,
+    stats::files_below,
+};
 
 /// What a folder may hold without being used: git's own, and that of a fresh file system.
 const IGNORED: [&str; 2] = [".gitignore", "lost+found"];
@@ -12,24 +17,56 @@ const IGNORED: [&str; 2] = [".gitignore", "lost+found"];
 /// How the names of files that are still being written begin.
 pub(super) const SCRATCH: &str = ".tmp";
 
+/// The folders of a cache by which it is known, and that are empty in one that was only begun.
+const FOLDERS: [&str; 7] =
+    ["objects", "actions", "items", "traces", "history", "checkpoints", "locks"];
+
+/// How it is known that a folder is a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// By its file, which says this format.
+    Format(u32),
+    /// By its records; the file is to be written anew.
+    Records,
+}
+
 impl Store {
-    /// Refuses a folder that is neither a cache nor empty, or a newer cache; gives the format of a cache.
-    pub(super) fn check_format(root: &Path) -> Result<Option<u32>, StoreError> {
+    /// Refuses a folder that is neither a cache nor empty, or a newer cache; says how a cache is known.
+    pub(super) fn check_format(root: &Path) -> Result<Option<Said>, StoreError> {
         if root.ancestors().find(|path| path.exists()).is_some_and(|path| !path.is_dir()) {
             return Err(StoreError::NotAFolder { path: root.to_owned() });
         }
         if let Some(text) = read_format(root)? {
-            return known(root, &text).map(Some);
+            return known(root, &text).map(|format| Some(Said::Format(format)));
         }
         if nothing_to_lose(root)? {
             return Ok(None);
         }
         // Another process may have begun the cache between the two looks.
         match read_format(root)? {
-            Some(text) => known(root, &text).map(Some),
+            Some(text) => known(root, &text).map(|format| Some(Said::Format(format))),
+            None if is_known_by_records(root)? => Ok(Some(Said::Records)),
             None => Err(no_cache(root)),
         }
     }
+}
+
+/// Whether all the records that can be read are of formats that are known here, and there are some.
+fn is_known_by_records(root: &Path) -> Result<bool, StoreError> {
+    fn count<T: Form>(root: &Path, folder: &str) -> Result<usize, StoreError> {
+        let mut found = 0;
+        for (path, _) in files_below(&root.join(folder))? {
+            // A newer one is an error: nothing here may be changed by this version.
+            if let Lookup::Found(_) = read_json::<T>(&path)? {
+                found += 1;
+            }
+        }
+        Ok(found)
+    }
+    if !FOLDERS[..4].iter().all(|name| root.join(name).is_dir()) {
+        return Ok(false);
+    }
+    Ok(count::<Record>(root, "actions")? + count::<ItemRecord>(root, "items")? > 0)
 }
 
 fn known(root: &Path, text: &str) -> Result<u32, StoreError> {
@@ -52,9 +89,11 @@ fn no_cache(root: &Path) -> StoreError {
     }
 }
 
+/// What `format` says; none where it is gone, or empty as what a power cut left of it.
 fn read_format(root: &Path) -> Result<Option<String>, StoreError> {
     let path = root.join("format");
     match fs::read(&path) {
+        Ok(bytes) if bytes.iter().all(|byte| *byte == 0) => Ok(None),
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(StoreError::read(&path, e)),
@@ -67,7 +106,18 @@ fn nothing_to_lose(root: &Path) -> Result<bool, StoreError> {
     for name in names.iter().filter(|name| !IGNORED.contains(&name.as_str())) {
         let scratch = |name: &String| name.starts_with(SCRATCH);
         let path = root.join(name);
-        if name != "tmp" || !path.is_dir() || !self::names(&path)?.iter().all(scratch) {
+        let is_nothing = match name.as_str() {
+            "tmp" => path.is_dir() && self::names(&path)?.iter().all(scratch),
+            // The caller found it empty.
+            "format" => true,
+            "locks" => {
+                let is_said = |name: &String| ["mode", "store"].contains(&name.as_str());
+                path.is_dir() && self::names(&path)?.iter().all(is_said)
+            }
+            folder if FOLDERS.contains(&folder) => path.is_dir() && self::names(&path)?.is_empty(),
+            _ => false,
+        };
+        if !is_nothing {
             return Ok(false);
         }
     }
@@ -88,7 +138,10 @@ fn names(folder: &Path) -> Result<Vec<String>, StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::store::{Fingerprint, Locks};
 
     #[test]
     fn a_folder_with_other_files_is_refused_and_left_alone() {
@@ -116,6 +169,46 @@ mod tests {
         }
         fs::write(&format, format!("{FORMAT_VERSION}\n")).unwrap();
         assert!(Store::open(dir.path()).unwrap().read(&file).is_ok());
+    }
+
+    #[test]
+    fn a_cache_whose_format_is_empty_or_gone_is_known_by_its_records() {
+        let key = Fingerprint::of(b"key");
+        let format = |dir: &Path| dir.join("format");
+        for damaged in [Some(""), Some("\0\0"), None] {
+            let dir = tempfile::tempdir().unwrap();
+            Store::open(dir.path()).unwrap().commit_item(key, BTreeMap::new()).unwrap();
+            match damaged {
+                Some(text) => fs::write(format(dir.path()), text).unwrap(),
+                None => fs::remove_file(format(dir.path())).unwrap(),
+            }
+            assert!(Store::look(dir.path()).unwrap().must_exist().is_ok());
+            let store = Store::open(dir.path()).unwrap();
+            assert!(store.lookup_item(key).unwrap().is_some());
+            let text = fs::read_to_string(format(dir.path())).unwrap();
+            assert_eq!(text, format!("{FORMAT_VERSION}\n"));
+
+            // One record that is newer, and nothing is touched.
+            let mut record = ItemRecord::new(key, BTreeMap::new());
+            record.format_version = FORMAT_VERSION + 1;
+            store.write_json(&store.sharded("items", &key.to_string()), &record).unwrap();
+            fs::write(format(dir.path()), "").unwrap();
+            let error = Store::open(dir.path()).unwrap_err();
+            assert!(matches!(error, StoreError::Newer { .. }), "{error}");
+            assert_eq!(fs::read_to_string(format(dir.path())).unwrap(), "");
+        }
+    }
+
+    #[test]
+    fn a_cache_that_was_only_begun_is_begun_again() {
+        let dir = tempfile::tempdir().unwrap();
+        Store::open(dir.path()).unwrap().settle_locks(Locks::Auto).unwrap();
+        fs::write(dir.path().join("format"), "").unwrap();
+        Store::open(dir.path()).unwrap();
+        fs::remove_file(dir.path().join("format")).unwrap();
+        fs::write(dir.path().join("history/mine"), "x").unwrap();
+        let error = Store::open(dir.path()).unwrap_err();
+        assert!(matches!(error, StoreError::FormatLost { .. }), "{error}");
     }
 
     #[test]

@@ -17,6 +17,19 @@ pub(super) fn scratch(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
     builder.tempfile_in(folder)
 }
 
+/// Writes a file in one step from a scratch file in `tmp`, so that it is on the disk, and found there, when this
+/// returns: also after a power cut.
+pub(super) fn write_durably(tmp: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = scratch(tmp)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    // A file system where folders cannot be opened, or synced, has it all the same.
+    #[cfg(unix)]
+    let _ = fs::File::open(folder_of(path)).and_then(|folder| folder.sync_all());
+    Ok(())
+}
+
 /// The folder that a file is, or will be, in.
 pub(super) fn folder_of(path: &Path) -> &Path {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());

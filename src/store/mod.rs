@@ -79,7 +79,8 @@ use std::{
     time::SystemTime,
 };
 
-use aside::scratch;
+use adopt::Said;
+use aside::{scratch, write_durably};
 use objects::Written;
 use serde::Serialize;
 use stat_cache::StatCache;
@@ -143,10 +144,12 @@ impl Store {
         };
         make("tmp")?;
         let store = Self::of(root, true);
-        if found != Some(FORMAT_VERSION) {
+        if found != Some(Said::Format(FORMAT_VERSION)) {
             // Before the other folders, so that a process that dies here leaves what is adopted; and
             // before the first record, which an older version could not read.
-            match store.write(&root.join("format"), format!("{FORMAT_VERSION}\n").as_bytes()) {
+            let (path, text) = (root.join("format"), format!("{FORMAT_VERSION}\n"));
+            let written = write_durably(&root.join("tmp"), &path, text.as_bytes());
+            match written.map_err(|error| StoreError::io(&path, error)) {
                 // `gc` has to work on a full disk. Who comes later writes it.
                 Err(StoreError::Full { .. }) if found.is_some() => {}
                 written => written?,
