@@ -80,15 +80,20 @@ impl Lease {
         // A link, unlike a file made anew, is whole when it appears, and on NFS appears only once.
         let linked = fs::hard_link(&aside, path);
         let is_ours = || read(path).is_some_and(|(_, found)| found.nonce == entry.nonce);
-        let taken = match linked {
-            Ok(()) => true,
+        let is_there = |e: &io::Error| e.kind() == io::ErrorKind::AlreadyExists;
+        let placed = match linked {
+            Ok(()) => Ok(true),
             // The answer that said so may have been lost, and the question asked again.
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => is_ours(),
+            Err(e) if is_there(&e) => Ok(is_ours()),
             // No links here, as on some network drives.
-            Err(_) => rename_new(&aside, path).is_ok() && is_ours(),
+            Err(_) => match rename_new(&aside, path) {
+                Ok(()) => Ok(is_ours()),
+                Err(e) if is_there(&e) => Ok(is_ours()),
+                Err(e) => Err(failed(e)),
+            },
         };
         let _ = fs::remove_file(&aside);
-        if !taken {
+        if !placed? {
             return Ok(None);
         }
         let (end, ended) = channel();
@@ -272,6 +277,16 @@ mod tests {
         assert!(Lease::take(&path, QUICK).unwrap().is_none());
         assert!(wait(&path) >= QUICK.limit);
         assert!(Lease::take(&path, QUICK).unwrap().is_some());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_fails_is_not_taken_for_somebody_elses() {
+        let dir = tempfile::tempdir().unwrap();
+        // The file beside it can be written; this name is too long for any.
+        let path = dir.path().join(format!("k.{}", "x".repeat(300)));
+        assert!(Lease::take(&path, QUICK).is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 

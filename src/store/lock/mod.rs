@@ -90,9 +90,10 @@ impl KeyWait {
         Self { path, locks, watch: Watch::default(), pause: FIRST_PAUSE }
     }
 
-    /// Takes the lock, if it is free.
+    /// Takes the lock, if it is free. One that is given back and taken again all the time is held by somebody.
     pub fn try_take(&mut self) -> Result<Attempt, StoreError> {
-        loop {
+        const TRIES: usize = 3;
+        for _ in 0..TRIES {
             let tried = match self.locks {
                 Locks::Lease => try_lease(&self.path.with_extension("lease"), &mut self.watch)?,
                 Locks::Auto | Locks::Flock => try_flock(&self.path)?,
@@ -103,6 +104,7 @@ impl KeyWait {
                 Tried::Taken(holder) => Attempt::Held(holder),
             });
         }
+        Ok(Attempt::Held(None))
     }
 
     /// How long to wait before the next look: longer each time.
