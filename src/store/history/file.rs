@@ -7,10 +7,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::super::{Attempt, Fingerprint, KeyLock, KeyWait, Locks, Store, StoreError, scratch};
+use super::super::{
+    Attempt, Fingerprint, Holder, KeyLock, KeyWait, Locks, Stop, Store, StoreError, scratch,
+};
 
 /// How long lines wait for others where a lock is taken to write them.
 const BATCH: Duration = Duration::from_secs(1);
+
+/// After which a wait for another process is told.
+const TELL: Duration = Duration::from_secs(2);
+
+/// How long who is to stop still waits: one that lives holds the lock for as long as a line takes.
+const LAST: Duration = Duration::from_millis(500);
 
 /// The file of a history. A file system of one machine adds to its end in one piece, whoever else does so;
 /// where several machines see it, each writes where it believes the end to be, so they write one after the
@@ -23,6 +31,7 @@ pub(super) struct Journal {
     lock: Option<(PathBuf, Locks)>,
     pending: String,
     written: Option<Instant>,
+    stop: Option<Stop>,
 }
 
 impl Journal {
@@ -35,6 +44,7 @@ impl Journal {
             lock: store.is_seen_by_others().then(|| (store.lock_path(lock), store.locks)),
             pending: String::new(),
             written: None,
+            stop: store.stop.clone(),
         }
     }
 
@@ -50,8 +60,8 @@ impl Journal {
         if self.pending.is_empty() {
             return Ok(());
         }
-        let lines = std::mem::take(&mut self.pending);
         let _lock = self.take_lock()?;
+        let lines = std::mem::take(&mut self.pending);
         let written = fs::OpenOptions::new().append(true).create(true).open(&self.path).and_then(
             |mut file| {
                 file.write_all(lines.as_bytes())?;
@@ -77,13 +87,32 @@ impl Journal {
     fn take_lock(&self) -> Result<Option<KeyLock>, StoreError> {
         let Some((path, locks)) = &self.lock else { return Ok(None) };
         let mut wait = KeyWait::new(path.clone(), *locks);
+        let (start, mut stopped, mut told) = (Instant::now(), None, false);
         loop {
             // Held for as long as a line takes to be written; a dead holder is taken over.
-            match wait.try_take()? {
+            let holder = match wait.try_take()? {
                 Attempt::Taken(lock) => return Ok(Some(lock)),
-                Attempt::Held(_) => std::thread::sleep(wait.pause()),
+                Attempt::Held(holder) => holder,
+            };
+            if self.stop.as_ref().is_some_and(|stop| (stop.0)())
+                && stopped.get_or_insert_with(Instant::now).elapsed() >= LAST
+            {
+                return Err(StoreError::Cancelled);
             }
+            if start.elapsed() >= TELL && !std::mem::replace(&mut told, true) {
+                self.tell(holder);
+            }
+            std::thread::sleep(wait.pause());
         }
+    }
+
+    fn tell(&self, holder: Option<Holder>) {
+        let who = holder.map_or_else(|| "another process".to_owned(), |holder| holder.to_string());
+        tracing::warn!(
+            "{who} has been writing to the history `{}` for a while; waiting, until it has done so or it is \
+             certain that it has ended.",
+            self.path.display()
+        );
     }
 }
 
@@ -128,6 +157,22 @@ mod tests {
         let path = journal.path.clone();
         drop(journal);
         assert!(fs::read_to_string(path).unwrap().ends_with("three\n"));
+    }
+
+    #[test]
+    fn who_is_to_stop_does_not_wait_for_one_that_does_not_end() {
+        let (_dir, store) = journal(Locks::Lease);
+        let held = Journal::new(&store, NAME).take_lock().unwrap();
+        let store = store.stopped_by(|| true);
+        let mut journal = Journal::new(&store, NAME);
+        let start = Instant::now();
+        assert!(matches!(journal.add("one\n"), Err(StoreError::Cancelled)));
+        assert!(start.elapsed() < 10 * LAST);
+        // What was to be written is not lost where the other one ends after all.
+        drop(held);
+        let path = journal.path.clone();
+        drop(journal);
+        assert_eq!(fs::read_to_string(path).unwrap(), "one\n");
     }
 
     #[test]
