@@ -34,6 +34,14 @@ pub enum StoreError {
         /// Why.
         source: io::Error,
     },
+    /// Something in the cache that can be made again cannot be read, and not because that is forbidden.
+    #[error("cannot read `{path}`: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The disk, or the user's share of it, is full.
     #[error("no space left for `{path}`")]
     Full {
@@ -128,6 +136,19 @@ impl StoreError {
         Self::io(path, source)
     }
 
+    /// The same for what can be made again, were it gone: an object or a record.
+    pub(crate) fn content(path: &Path, source: io::Error) -> Self {
+        match Self::read(path, source) {
+            Self::Io { path, source } => Self::Unreadable { path, source },
+            error => error,
+        }
+    }
+
+    /// Whether something is there that cannot be read, whatever is in it.
+    pub fn is_unread(&self) -> bool {
+        matches!(self, Self::NotReadable { .. } | Self::Unreadable { .. })
+    }
+
     /// Sorts an I/O error by what the user can do about it.
     pub(crate) fn io(path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
@@ -189,14 +210,25 @@ impl StoreError {
             }
             Self::Busy { .. } => "wait until the other run has ended",
             Self::Damaged { .. } => "`pipe run` makes damaged content again",
-            Self::Io { source, .. } if source.kind() == ErrorKind::InvalidData => {
+            Self::Io { source, .. } | Self::Unreadable { source, .. }
+                if source.kind() == ErrorKind::InvalidData =>
+            {
                 "rename the file, or move it elsewhere"
             }
-            Self::Io { source, .. } if source.kind() == ErrorKind::IsADirectory => {
+            Self::Io { source, .. } | Self::Unreadable { source, .. }
+                if source.kind() == ErrorKind::IsADirectory =>
+            {
                 "a folder stands where a file must be: move it away, or name another path"
             }
-            Self::Io { source, .. } if source.kind() == ErrorKind::Unsupported => {
+            Self::Io { source, .. } | Self::Unreadable { source, .. }
+                if source.kind() == ErrorKind::Unsupported =>
+            {
                 "put a file, or a link to one, in its place"
+            }
+            Self::Unreadable { .. } => {
+                "the disk, or its connection, fails there; nothing was removed, as the file may be whole: try \
+                 again. If it stays so, `pipe cache verify` names all such files, and what you remove of them, \
+                 `pipe run` makes again"
             }
             Self::Io { .. } | Self::Cancelled => return None,
         })
@@ -220,5 +252,8 @@ mod tests {
         assert!(matches!(read(ErrorKind::PermissionDenied), StoreError::NotReadable { .. }));
         assert!(read(ErrorKind::PermissionDenied).help().unwrap().contains("umask"));
         assert!(matches!(read(ErrorKind::NotFound), StoreError::Io { .. }));
+        let content = |kind| StoreError::content(Path::new("x"), io::Error::from(kind));
+        assert!(matches!(content(ErrorKind::PermissionDenied), StoreError::NotReadable { .. }));
+        assert!(matches!(content(ErrorKind::TimedOut), StoreError::Unreadable { .. }));
     }
 }

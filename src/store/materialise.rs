@@ -41,7 +41,7 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 return Err(StoreError::Damaged { digest: file.digest });
             }
-            Err(e) => return Err(StoreError::read(&self.object_path(file.digest), e)),
+            Err(e) => return Err(StoreError::content(&self.object_path(file.digest), e)),
         };
         // Not one of the store's own errors, whose remedies are about the cache.
         let failed = |source| StoreError::Io { path: path.to_owned(), source };
@@ -69,7 +69,7 @@ impl Store {
         let (digest, metadata) = (hash_file(path).map_err(failed)?, source.metadata());
         let metadata = metadata.map_err(failed)?;
         let file = FileRef { digest, size: metadata.len() };
-        if self.object_ok(digest, Some(file.size)) && self.is_intact(digest)? {
+        if self.object_ok(digest, Some(file.size)) && self.is_intact(digest).unwrap_or(false) {
             return Ok(file);
         }
         let mut temp = scratch(&self.root.join("tmp")).map_err(failed)?;

@@ -393,10 +393,10 @@ fn remove(path: &Path) -> Result<bool, StoreError> {
 
 /// A record of a newer version is refused, even where it can be read.
 fn read_json<T: Form>(path: &Path) -> Result<Lookup<T>, StoreError> {
-    let bytes = match fs::read(path) {
+    let bytes = match objects::twice(|| fs::read(path)) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Lookup::Absent),
-        Err(e) => return Err(StoreError::read(path, e)),
+        Err(e) => return Err(StoreError::content(path, e)),
     };
     match unseal(&bytes) {
         Opened::Whole(value) => Ok(Lookup::Found(value)),

@@ -21,6 +21,22 @@ fn untouched() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1)
 }
 
+/// Reads something, and once more if that failed: a file server may be away for a moment. What cannot be read
+/// even then may be whole all the same, so nobody removes it for that; but who has the content at hand writes it
+/// anew.
+pub(super) fn twice<T>(read: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    const PAUSE: Duration = Duration::from_millis(200);
+    match read() {
+        Err(e)
+            if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) =>
+        {
+            std::thread::sleep(PAUSE);
+            read()
+        }
+        done => done,
+    }
+}
+
 /// What became of content that this process wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Written {
@@ -63,14 +79,14 @@ impl Store {
             return if self.is_intact(file.digest)? { Ok(()) } else { Err(damaged()) };
         }
         let path = from.object_path(file.digest);
-        let mut reader = match fs::File::open(&path) {
+        let mut reader = match twice(|| fs::File::open(&path)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(damaged()),
-            opened => opened.map_err(|e| StoreError::read(&path, e))?,
+            opened => opened.map_err(|e| StoreError::content(&path, e))?,
         };
         let mut object = self.begin()?;
         let mut piece = vec![0; 1 << 20];
         loop {
-            match reader.read(&mut piece).map_err(|e| StoreError::read(&path, e))? {
+            match reader.read(&mut piece).map_err(|e| StoreError::content(&path, e))? {
                 0 => break,
                 len => object.write(&piece[..len])?,
             }
@@ -136,11 +152,11 @@ impl Store {
     /// The same for one object; says whether it is damaged or gone.
     pub fn drop_if_damaged(&self, digest: Digest) -> Result<bool, StoreError> {
         let path = self.object_path(digest);
-        let is_gone = match hash_file(&path) {
+        let is_gone = match twice(|| hash_file(&path)) {
             Ok(found) if found == digest => return Ok(false),
             Ok(_) => false,
             Err(e) if e.kind() == io::ErrorKind::NotFound => true,
-            Err(e) => return Err(StoreError::read(&path, e)),
+            Err(e) => return Err(StoreError::content(&path, e)),
         };
         if let Some(written) = self.written.lock().expect("no panic while held").get_mut(&digest) {
             match (is_gone, &written) {
@@ -158,21 +174,21 @@ impl Store {
     /// Whether content is there and is what its digest says. Read piece by piece: weights are large.
     pub fn is_intact(&self, digest: Digest) -> Result<bool, StoreError> {
         let path = self.object_path(digest);
-        match hash_file(&path) {
+        match twice(|| hash_file(&path)) {
             Ok(found) => Ok(found == digest),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(StoreError::read(&path, e)),
+            Err(e) => Err(StoreError::content(&path, e)),
         }
     }
 
     /// Reads content by its digest alone, and checks it.
     pub fn read_object(&self, digest: Digest) -> Result<Vec<u8>, StoreError> {
         let path = self.object_path(digest);
-        match fs::read(&path) {
+        match twice(|| fs::read(&path)) {
             Ok(bytes) if Digest::of(&bytes) == digest => Ok(bytes),
             Ok(_) => Err(StoreError::Damaged { digest }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Err(StoreError::Damaged { digest }),
-            Err(e) => Err(StoreError::read(&path, e)),
+            Err(e) => Err(StoreError::content(&path, e)),
         }
     }
 
@@ -220,7 +236,9 @@ impl NewObject<'_> {
     pub fn finish(self) -> Result<FileRef, StoreError> {
         let Self { store, temp, hasher, size } = self;
         let file = FileRef { digest: hasher.finalize().into(), size };
-        if !(store.object_ok(file.digest, Some(size)) && store.is_intact(file.digest)?) {
+        if !(store.object_ok(file.digest, Some(size))
+            && store.is_intact(file.digest).unwrap_or(false))
+        {
             store.place(temp, file.digest)?;
         }
         Ok(file)
@@ -336,6 +354,39 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
+    fn what_a_disk_does_not_give_back_stays_until_it_is_written_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let file = store.put(b"content").unwrap();
+        let path = store.object_path(file.digest);
+        fs::remove_file(&path).unwrap();
+        // As a disk fails: there is a name, and what it leads to cannot be read.
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        for error in [store.read(&file).map(drop), store.drop_if_damaged(file.digest).map(drop)] {
+            let error = error.unwrap_err();
+            assert!(matches!(error, StoreError::Unreadable { .. }), "{error}");
+            assert!(error.help().unwrap().contains("pipe cache verify"));
+        }
+        assert!(path.symlink_metadata().is_ok(), "nothing is removed for that");
+        let mut object = store.begin().unwrap();
+        object.write(b"content").unwrap();
+        object.finish().unwrap();
+        assert_eq!(store.read(&file).unwrap(), b"content");
+    }
+
+    #[test]
+    fn a_read_that_fails_for_a_moment_is_made_again() {
+        let asked = std::cell::Cell::new(0);
+        let read = || {
+            asked.set(asked.get() + 1);
+            if asked.get() == 1 { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
+        };
+        twice(read).unwrap();
+        assert_eq!(asked.get(), 2);
+    }
+
+    #[cfg(unix)]
+    #[test]
     fn what_may_not_be_read_is_told_so_and_stays() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
@@ -347,9 +398,7 @@ mod tests {
             // Who may do everything is refused nothing.
             return;
         }
-        for error in
-            [store.read(&file).map(drop), store.drop_if_damaged(file.digest).map(drop)]
-        {
+        for error in [store.read(&file).map(drop), store.drop_if_damaged(file.digest).map(drop)] {
             let error = error.unwrap_err();
             assert!(matches!(error, StoreError::NotReadable { .. }), "{error}");
         }

@@ -51,8 +51,11 @@ pub struct Damage {
     pub file: PathBuf,
     /// The results that it is part of, as `pose_ablation: lora[n=10]`, where a history knows them.
     pub results: Vec<String>,
-    /// Whether it is gone now. If not, nothing was to be removed, or the cache cannot be written.
+    /// Whether it is gone now. If not, nothing was to be removed, or the cache cannot be written, or it not read.
     pub removed: bool,
+    /// Why it could not be read, if it could not. Then it may be whole, so it is not removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unread: Option<String>,
 }
 
 /// A result of which some content is gone.
@@ -104,7 +107,7 @@ impl Store {
         let below =
             |root: &Root| root.path.strip_prefix(&self.root).unwrap_or(&root.path).to_owned();
         report.histories = damaged.map(below).collect();
-        let known = self.records()?;
+        let known = self.readable_records()?;
         report.gone = self.without_content(&known, &roots)?;
         let objects = self.damaged_objects(&mut report)?;
         let records = self.damaged_records(&mut report)?;
@@ -149,6 +152,7 @@ impl Store {
             match self.is_intact(digest) {
                 Ok(true) => None,
                 Ok(false) => Some(Ok((path, digest))),
+                Err(error) if error.is_unread() => Some(Ok((path, digest))),
                 Err(error) => Some(Err(error)),
             }
         });
@@ -172,6 +176,7 @@ impl Store {
             match is_wrong(&path, name.is_of(&path)) {
                 Ok(false) => None,
                 Ok(true) => Some(Ok((path, trajectory))),
+                Err(error) if error.is_unread() => Some(Ok((path, trajectory))),
                 Err(error) => Some(Err(error)),
             }
         });
@@ -188,12 +193,34 @@ impl Store {
             let Some(name) = PictureName::of(&path) else { continue };
             report.pictures += 1;
             report.bytes += size;
-            if is_wrong(&path, name.is_of(&path))? {
+            if is_wrong(&path, name.is_of(&path)).or_else(counts)? {
                 let predictions = name.predictions.unwrap_or_default().to_owned();
                 damaged.push((path, predictions));
             }
         }
         Ok(damaged)
+    }
+
+    /// The records that can be read.
+    fn readable_records(&self) -> Result<Vec<Record>, StoreError> {
+        let mut records = Vec::new();
+        for key in self.hashes_in("actions")? {
+            match self.lookup(key) {
+                Ok(record) => records.extend(record.found()),
+                Err(error) if error.is_unread() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(records)
+    }
+
+    /// The objects of a result, as far as its list of items can be read.
+    fn objects_known(&self, record: &Record) -> Result<Vec<Digest>, StoreError> {
+        match self.objects_of(record) {
+            Ok(objects) => Ok(objects.into_keys().collect()),
+            Err(error) if error.is_unread() => Ok(vec![record.output]),
+            Err(error) => Err(error),
+        }
     }
 
     /// The results of which some content is not here: their lists of items, or files that these name.
@@ -204,7 +231,7 @@ impl Store {
         let mut gone = Vec::new();
         for record in records {
             // Of a list that cannot be read, nothing is known but that it is damaged.
-            if is_here(&record.output) && self.objects_of(record)?.keys().all(is_here) {
+            if is_here(&record.output) && self.objects_known(record)?.iter().all(is_here) {
                 continue;
             }
             let key = record.fingerprint;
@@ -226,7 +253,7 @@ impl Store {
             report.records += records.len();
             for (path, _) in records {
                 let Some(key) = hash_of::<Fingerprint>(&path) else { continue };
-                if is_damaged(folder, &path, key)? {
+                if is_damaged(folder, &path, key).or_else(counts)? {
                     damaged.push((path, folder, key));
                 }
             }
@@ -241,9 +268,8 @@ impl Store {
     ) -> Result<HashMap<Digest, Vec<Fingerprint>>, StoreError> {
         let damaged: HashSet<Digest> = damaged.iter().map(|(_, digest)| *digest).collect();
         let mut owners: HashMap<Digest, Vec<Fingerprint>> = HashMap::new();
-        for key in self.hashes_in("actions")? {
-            let Some(record) = self.lookup(key)?.found() else { continue };
-            for digest in self.objects_of(&record)?.into_keys().filter(|d| damaged.contains(d)) {
+        for record in self.readable_records()? {
+            for digest in self.objects_known(&record)?.into_iter().filter(|d| damaged.contains(d)) {
                 owners.entry(digest).or_default().push(record.fingerprint);
             }
         }
@@ -267,10 +293,14 @@ impl Sweeper<'_> {
         is_damaged: impl FnOnce() -> Result<bool, StoreError>,
         keys: &[Fingerprint],
     ) -> Result<Option<Damage>, StoreError> {
-        if !is_damaged()? {
-            return Ok(None);
-        }
-        let removed = if self.dry_run { Ok(None) } else { super::remove(path).map(Some) };
+        let unread = match is_damaged() {
+            Ok(false) => return Ok(None),
+            Ok(true) => None,
+            Err(error) if error.is_unread() => Some(error.to_string()),
+            Err(error) => return Err(error),
+        };
+        let stays = self.dry_run || unread.is_some();
+        let removed = if stays { Ok(None) } else { super::remove(path).map(Some) };
         let removed = match removed {
             Ok(Some(false)) => return Ok(None),
             Ok(removed) => removed.is_some(),
@@ -282,8 +312,13 @@ impl Sweeper<'_> {
         results.sort();
         results.dedup();
         let file = path.strip_prefix(&self.store.root).unwrap_or(path).to_owned();
-        Ok(Some(Damage { file, results, removed }))
+        Ok(Some(Damage { file, results, removed, unread }))
     }
+}
+
+/// What cannot be read counts as damaged, until it is looked at once more.
+fn counts(error: StoreError) -> Result<bool, StoreError> {
+    if error.is_unread() { Ok(true) } else { Err(error) }
 }
 
 /// Whether a file is there and is not what it is called.
@@ -292,7 +327,7 @@ fn is_wrong(path: &Path, is_of: io::Result<bool>) -> Result<bool, StoreError> {
         Ok(is_of) => Ok(!is_of),
         // A run has replaced it since.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(StoreError::read(path, error)),
+        Err(error) => Err(StoreError::content(path, error)),
     }
 }
 
@@ -346,6 +381,31 @@ mod tests {
         assert_eq!(remove(), None, "dropped by another");
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn what_cannot_be_read_is_told_and_left_and_the_rest_is_checked() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let path = |content: &[u8]| store.object_path(store.put(content).unwrap().digest);
+        let [cut, bad] = [path(b"cut"), path(b"bad")];
+        for file in [&cut, &bad] {
+            fs::remove_file(file).unwrap();
+        }
+        fs::write(&bad, "b@d").unwrap();
+        let record = store.sharded("items", &Fingerprint::of(b"item").to_string());
+        fs::create_dir_all(record.parent().unwrap()).unwrap();
+        for file in [&cut, &record] {
+            // As a disk fails: there is a name, and what it leads to cannot be read.
+            std::os::unix::fs::symlink(file, file).unwrap();
+        }
+        let report = store.verify(false).unwrap();
+        let mut found: Vec<_> =
+            report.damaged.iter().map(|d| (d.removed, d.unread.is_some())).collect();
+        found.sort_unstable();
+        assert_eq!(found, [(false, true), (false, true), (true, false)]);
+        assert!(!bad.exists() && [cut, record].iter().all(|file| file.symlink_metadata().is_ok()));
+    }
+
     #[test]
     fn verify_drops_what_is_damaged_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
@@ -386,7 +446,7 @@ mod tests {
         let below = |path: &Path| path.strip_prefix(dir.path()).unwrap().to_owned();
         let mut files = vec![below(&record), below(&path), below(&state), below(&cut)];
         files.sort();
-        let damage = |file| Damage { file, results: Vec::new(), removed: true };
+        let damage = |file| Damage { file, results: Vec::new(), removed: true, unread: None };
         let damaged = files.into_iter().map(damage).collect();
         assert_eq!(
             report,

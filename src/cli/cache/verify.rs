@@ -45,8 +45,12 @@ pub(super) fn verify(args: &VerifyArgs, store: &Store, session: &Session) -> Res
 /// What was read, and what is wrong with it.
 fn text(report: &VerifyReport) -> String {
     let mut text = checked(report);
-    for Damage { file, results, removed } in &report.damaged {
-        let damaged = if *removed { "damaged and removed" } else { "damaged" };
+    for Damage { file, results, removed, unread } in &report.damaged {
+        let damaged = match (unread, removed) {
+            (Some(_), _) => "cannot be read",
+            (None, true) => "damaged and removed",
+            (None, false) => "damaged",
+        };
         let _ = write!(text, "{damaged}: {}", file.display());
         if let Some((first, more)) = results.split_first() {
             let more = if more.is_empty() { "" } else { ", and others" };
@@ -80,8 +84,18 @@ fn checked(report: &VerifyReport) -> String {
 /// What comes of the damage, and what to do.
 fn remarks(report: &VerifyReport, dry_run: bool) -> Vec<String> {
     let mut remarks = Vec::new();
-    let (removed, left): (Vec<_>, Vec<_>) =
-        report.damaged.iter().partition(|damage| damage.removed);
+    let (unread, damaged): (Vec<&Damage>, Vec<_>) =
+        report.damaged.iter().partition(|damage| damage.unread.is_some());
+    if let [first, ..] = *unread {
+        remarks.push(format!(
+            "{} not read, and left, as {} may be whole: {}; if it stays so when you try again, remove what you can \
+             have made again",
+            count(unread.len(), "file"),
+            if unread.len() == 1 { "it" } else { "they" },
+            first.unread.as_deref().unwrap_or_default(),
+        ));
+    }
+    let (removed, left): (Vec<_>, Vec<_>) = damaged.into_iter().partition(|damage| damage.removed);
     if !left.is_empty() {
         let files = count(left.len(), "damaged file");
         remarks.push(if dry_run {
