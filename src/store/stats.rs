@@ -36,13 +36,32 @@ impl Count {
     }
 }
 
+/// What is counted. Beside these there are `format` and `stat-cache`, two files, and pins, which are told apart.
+const FOLDERS: [&str; 10] = [
+    "objects",
+    "actions",
+    "items",
+    "traces",
+    "checkpoints",
+    "history",
+    "pictures",
+    "tmp",
+    "uploads",
+    "locks",
+];
+
+impl StoreStats {
+    /// What is being written, or was left by processes that were killed.
+    pub fn unfinished(&self) -> Count {
+        self.folders.get("tmp").copied().unwrap_or_default()
+    }
+}
+
 impl Store {
     /// Counts files and bytes.
     pub fn stats(&self) -> Result<StoreStats, StoreError> {
         let mut stats = StoreStats { pins: self.pins()?.len(), ..StoreStats::default() };
-        for folder in
-            ["objects", "actions", "items", "traces", "checkpoints", "history", "pictures"]
-        {
+        for folder in FOLDERS {
             let count = stats.folders.entry(folder).or_default();
             for (_, size) in files_below(&self.root.join(folder))? {
                 count.add(size);
@@ -94,4 +113,24 @@ pub(super) fn files_below(dir: &Path) -> Result<Vec<(PathBuf, u64)>, StoreError>
     }
     files.sort();
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_left_behind_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        fs::create_dir(dir.path().join("uploads")).unwrap();
+        for name in ["tmp/.tmpAb3dEf", "uploads/ab", "locks/store"] {
+            fs::write(dir.path().join(name), "12345").unwrap();
+        }
+        let stats = store.stats().unwrap();
+        for folder in ["tmp", "uploads", "locks"] {
+            assert_eq!(stats.folders[folder], Count { files: 1, bytes: 5 }, "{folder}");
+        }
+        assert_eq!(stats.unfinished().bytes, 5);
+    }
 }

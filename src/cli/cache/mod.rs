@@ -145,6 +145,14 @@ fn stats_text(store: &Store, stats: &StoreStats) -> String {
         .values()
         .fold((0, 0), |(files, size), content| (files + content.files, size + content.bytes));
     let _ = writeln!(out, "{:<12} {files:>8} files  {:>10}", "in all", bytes(size));
+    let unfinished = stats.unfinished();
+    if unfinished.files > 0 {
+        let _ = writeln!(
+            out,
+            "{} in `tmp` are being written, or were left by processes that were killed; `pipe cache gc` removes these",
+            bytes(unfinished.bytes)
+        );
+    }
     if stats.pins > 0 {
         let _ = writeln!(out, "{} pinned", count(stats.pins, "result"));
     }
