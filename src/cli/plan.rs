@@ -179,7 +179,10 @@ fn estimate<'a>(nodes: impl Iterator<Item = &'a PlanNode>) -> String {
         (true, _) if secs > 0.0 => {
             format!("; about {} of stage time, and {unknown} never timed", duration(secs))
         }
-        (true, _) => "; how long is not known, as nothing like it ran here yet".to_owned(),
+        (true, _) => {
+            "; how long is not known, as no run of this file and profile timed the like yet"
+                .to_owned()
+        }
         (false, _) => String::new(),
     }
 }

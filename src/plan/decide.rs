@@ -87,6 +87,15 @@ impl<'a> Decider<'a> {
         })
     }
 
+    /// The content of the weights of an instance that has not run, as far as that can be said at once; `last` is
+    /// what it was.
+    pub(super) fn weights_at_hand(&self, index: usize, last: Option<&Record>) -> Option<Digest> {
+        let inputs = last.map(|last| &last.ingredients.inputs);
+        // Which parts come from an input is known from the last time.
+        let given = inputs.and_then(|inputs| self.given_parts(inputs).ok()).unwrap_or_default();
+        self.gatherer.weights_at_hand(&self.pipeline.instances[index], &given)
+    }
+
     /// Has weights looked at again that turned out to be others.
     pub(crate) fn forget_weights(&self) {
         self.gatherer.forget_weights();

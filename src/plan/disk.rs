@@ -209,7 +209,7 @@ impl<'a> Past<'a> {
             | ArtifactKind::Latents
             | ArtifactKind::Samples
             | ArtifactKind::Frames => {
-                ratio(volume(&self.sizes_now, index), volume(&self.sizes_then, like))
+                ratio(self.sizes_now.volume(index), self.sizes_then.volume(like))
             }
             ArtifactKind::LoraAdapter => {
                 let then = self.record(like);
@@ -219,12 +219,6 @@ impl<'a> Past<'a> {
             _ => 1.0,
         }
     }
-}
-
-/// The pixels of an item: frames x height x width.
-fn volume(sizes: &Sizes, index: usize) -> Option<f64> {
-    let [height, width] = sizes.image(index)?;
-    Some((sizes.frames(index).unwrap_or(1) * height * width) as f64).filter(|pixels| *pixels > 0.0)
 }
 
 fn number(value: Option<&Value>) -> Option<f64> {

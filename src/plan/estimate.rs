@@ -1,33 +1,53 @@
 //! How long a stage may take: as long as stages like it took, in proportion to the work.
 //!
-//! The work of a stage is its [`Stage::effort_params`] multiplied, times the items it makes if it maps
-//! items. A training that goes on from a checkpoint does the rest of it. What stages took on another device
-//! counts only where nothing is known of this one.
+//! The work of a stage is its [`Stage::effort_params`] multiplied, times the pixels of a clip, times the items it
+//! makes if it maps items. A training that goes on from a checkpoint does the rest of it. Of a stage with weights
+//! of a model, only what took place with the same weights and on such a device counts: a large model may take a
+//! thousand times as long as a small one. Of others, what they took on another device counts where nothing is
+//! known of this one.
 
 use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
-use super::{Decider, Freshness, PlanNode};
-use crate::{config::Instance, stages::Stage, store::Record};
+use super::{Decider, Freshness, PlanNode, size::Sizes};
+use crate::{
+    config::Instance,
+    stages::Stage,
+    store::{Digest, Record},
+};
 
 /// Sets the last runs and the estimates of nodes that are all decided, for a run on `device`, if one is
 /// named.
 pub(super) fn fill(decider: &Decider<'_>, nodes: &mut [PlanNode], device: Option<&str>) {
-    let instances = &decider.pipeline.instances;
-    let mut rates = Rates { device: device.map(sort_of), known: HashMap::new() };
-    for (index, (node, instance)) in nodes.iter_mut().zip(instances).enumerate() {
+    let pipeline = decider.pipeline;
+    let instances = &pipeline.instances;
+    for (index, node) in nodes.iter_mut().enumerate() {
         if !matches!(node.freshness, Freshness::Fresh(_)) {
             node.last = decider.last(index);
         }
-        rates.add(node.record().into_iter(), instance);
     }
+    let mut rates = Rates { device: device.map(sort_of), known: HashMap::new() };
+    let then = Sizes::new(pipeline, |index| {
+        nodes[index].record().map(|record| &record.ingredients.params)
+    });
+    for (index, (node, instance)) in nodes.iter().zip(instances).enumerate() {
+        let pixels = pixels(&then, index, &*instance.work);
+        rates.add(node.record().into_iter(), instance, pixels);
+    }
+    let now = Sizes::new(pipeline, |index| Some(&*instances[index].params));
+    let pixels_now = |index: usize| pixels(&now, index, &*instances[index].work);
+    let likes: Vec<Option<Like>> =
+        (0..nodes.len()).map(|index| Like::of(decider, index, &nodes[index])).collect();
     let others = decider.records_seen();
     let mut tried = HashSet::new();
-    for (instance, node) in instances.iter().zip(&*nodes) {
-        let runs = !matches!(node.freshness, Freshness::Fresh(_));
-        if runs && !rates.knows_here(instance.entry.kind) && tried.insert(instance.entry.kind) {
-            rates.add(others.iter().map(AsRef::as_ref), instance);
+    for (index, (instance, like)) in instances.iter().zip(&likes).enumerate() {
+        let Some(like) = like else { continue };
+        let runs = !matches!(nodes[index].freshness, Freshness::Fresh(_));
+        if runs && !rates.knows_here(like) && tried.insert(*like) {
+            // How large the clips of these were, nobody knows any more: as large as they are now.
+            let alike = others.iter().map(AsRef::as_ref).filter(|record| like.is_of(record));
+            rates.add(alike, instance, pixels_now(index));
         }
     }
     let mut items = Vec::with_capacity(nodes.len());
@@ -35,22 +55,63 @@ pub(super) fn fill(decider: &Decider<'_>, nodes: &mut [PlanNode], device: Option
         items.push(items_given(instance, node, &items));
     }
     for (index, node) in nodes.iter_mut().enumerate() {
-        node.estimate_secs = if let Freshness::Fresh(record) = &node.freshness {
-            Some(record.wall_secs)
-        } else {
-            let work = work_to_do(&instances[index], node, items[index]);
-            let last = node.last.as_deref().filter(|last| {
-                rates.is_here(&last.device) || !rates.knows_here(instances[index].entry.kind)
-            });
-            last.and_then(|last| scaled(last, &*instances[index].work, work))
-                .or_else(|| rates.estimate(instances[index].entry.kind, work))
+        let stage = &*instances[index].work;
+        node.estimate_secs = match (&node.freshness, &likes[index]) {
+            (Freshness::Fresh(record), _) => Some(record.wall_secs),
+            (_, None) => None,
+            (_, Some(like)) => {
+                let work = work_to_do(&instances[index], node, items[index], pixels_now(index));
+                let last = node.last.as_deref().filter(|last| {
+                    like.is_of(last)
+                        && (rates.is_here(&last.device) || rates.may_be_elsewhere(like))
+                });
+                last.and_then(|last| scaled(last, stage, pixels(&then, index, stage), work))
+                    .or_else(|| rates.estimate(like, work))
+            }
         };
     }
 }
 
+/// What stages have in common of which one's time tells that of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Like {
+    kind: &'static str,
+    /// Those of a model, if the stage reads any.
+    weights: Option<Digest>,
+}
+
+impl Like {
+    /// Of an instance as it is now; none where it reads weights of which nothing is known, as they were never
+    /// used.
+    fn of(decider: &Decider<'_>, index: usize, node: &PlanNode) -> Option<Self> {
+        let instance = &decider.pipeline.instances[index];
+        let weights = match &node.freshness {
+            Freshness::Fresh(record) => record.ingredients.weights,
+            _ if instance.work.weights().is_none() => None,
+            _ => Some(decider.weights_at_hand(index, node.last.as_deref())?),
+        };
+        Some(Self { kind: instance.entry.kind, weights })
+    }
+
+    fn is_of(&self, record: &Record) -> bool {
+        record.ingredients.kind == self.kind && record.ingredients.weights == self.weights
+    }
+}
+
+/// The pixels that the time of a stage is in proportion to, beside its parameters.
+fn pixels(sizes: &Sizes, index: usize, stage: &dyn Stage) -> Option<f64> {
+    // They count frames already.
+    if stage.effort_params().contains(&"frames") { sizes.area(index) } else { sizes.volume(index) }
+}
+
 /// What a record took, brought to another amount of work; as it was where the work is not known.
-fn scaled(record: &Record, stage: &dyn Stage, work: Option<f64>) -> Option<f64> {
-    let done = work_done(record, stage);
+fn scaled(
+    record: &Record,
+    stage: &dyn Stage,
+    pixels: Option<f64>,
+    work: Option<f64>,
+) -> Option<f64> {
+    let done = work_done(record, stage, pixels);
     if done == Some(0.0) {
         // It only gathered what was there.
         return None;
@@ -58,7 +119,7 @@ fn scaled(record: &Record, stage: &dyn Stage, work: Option<f64>) -> Option<f64> 
     Some(done.zip(work).map_or(record.wall_secs, |(done, work)| record.wall_secs * work / done))
 }
 
-/// Seconds and work of all stages of a kind, and the seconds and number of its runs.
+/// Seconds and work of all stages like one, and the seconds and number of its runs.
 #[derive(Clone, Copy, Default)]
 struct Rate {
     secs: f64,
@@ -66,10 +127,10 @@ struct Rate {
     runs: f64,
 }
 
-/// What stages took, by kind, on the device of the run and on others.
+/// What stages took, on the device of the run and on others.
 struct Rates<'d> {
     device: Option<&'d str>,
-    known: HashMap<(&'static str, bool), Rate>,
+    known: HashMap<(Like, bool), Rate>,
 }
 
 /// `cuda` of `cuda:1`.
@@ -83,44 +144,61 @@ impl Rates<'_> {
         self.device.is_none_or(|here| here == sort_of(device))
     }
 
-    fn knows_here(&self, kind: &'static str) -> bool {
-        self.known.contains_key(&(kind, true))
+    fn knows_here(&self, like: &Like) -> bool {
+        self.known.contains_key(&(*like, true))
     }
 
-    fn add<'a>(&mut self, records: impl Iterator<Item = &'a Record>, like: &Instance) {
-        let kind = like.entry.kind;
+    /// Whether what was timed on another device counts.
+    fn may_be_elsewhere(&self, like: &Like) -> bool {
+        like.weights.is_none() && !self.knows_here(like)
+    }
+
+    fn add<'a>(
+        &mut self,
+        records: impl Iterator<Item = &'a Record>,
+        instance: &Instance,
+        pixels: Option<f64>,
+    ) {
+        let kind = instance.entry.kind;
         for record in records.filter(|record| record.ingredients.kind == kind) {
-            let work = work_done(record, &*like.work).unwrap_or_default();
-            self.count(kind, &record.device, record.wall_secs, work);
+            let work = work_done(record, &*instance.work, pixels).unwrap_or_default();
+            let like = Like { kind, weights: record.ingredients.weights };
+            self.count(like, &record.device, record.wall_secs, work);
         }
     }
 
-    fn count(&mut self, kind: &'static str, device: &str, secs: f64, work: f64) {
+    fn count(&mut self, like: Like, device: &str, secs: f64, work: f64) {
         if work > 0.0 {
-            let rate = self.known.entry((kind, self.is_here(device))).or_default();
+            let rate = self.known.entry((like, self.is_here(device))).or_default();
             rate.secs += secs;
             rate.work += work;
             rate.runs += 1.0;
         }
     }
 
-    fn estimate(&self, kind: &'static str, work: Option<f64>) -> Option<f64> {
-        let rate = self.known.get(&(kind, true)).or_else(|| self.known.get(&(kind, false)))?;
+    fn estimate(&self, like: &Like, work: Option<f64>) -> Option<f64> {
+        let elsewhere = || self.known.get(&(*like, false)).filter(|_| self.may_be_elsewhere(like));
+        let rate = self.known.get(&(*like, true)).or_else(elsewhere)?;
         Some(work.map_or(rate.secs / rate.runs, |work| rate.secs * work / rate.work))
     }
 }
 
 /// The work that a run did.
-fn work_done(record: &Record, stage: &dyn Stage) -> Option<f64> {
-    let whole = effort(&record.ingredients.params, stage)?;
+fn work_done(record: &Record, stage: &dyn Stage, pixels: Option<f64>) -> Option<f64> {
+    let whole = effort(&record.ingredients.params, stage)? * pixels.unwrap_or(1.0);
     let items = if stage.mapped_port().is_some() { record.items_run as f64 } else { 1.0 };
     let steps = record.reached.map(|steps| (record.went_on_from.unwrap_or(0), steps));
     Some(whole * items * steps.map_or(1.0, rest))
 }
 
 /// The work that an instance has before it.
-fn work_to_do(instance: &Instance, node: &PlanNode, items: Option<usize>) -> Option<f64> {
-    let whole = effort(&instance.params, &*instance.work)?;
+fn work_to_do(
+    instance: &Instance,
+    node: &PlanNode,
+    items: Option<usize>,
+    pixels: Option<f64>,
+) -> Option<f64> {
+    let whole = effort(&instance.params, &*instance.work)? * pixels.unwrap_or(1.0);
     let items = match (instance.work.mapped_port(), node.items) {
         (None, _) => 1.0,
         (Some(_), Some((cached, total))) => (total - cached) as f64,
@@ -175,19 +253,33 @@ mod tests {
         assert_eq!(percent, [100, 25, 0, 100]);
     }
 
+    const TRAINING: Like = Like { kind: "lora_train", weights: None };
+
     #[test]
     fn another_device_counts_only_where_this_one_is_unknown() {
         let mut rates = Rates { device: Some(sort_of("cuda:1")), known: HashMap::new() };
-        rates.count("lora_train", "cpu", 1000.0, 10.0);
-        assert_eq!(rates.estimate("lora_train", Some(5.0)), Some(500.0));
-        assert!(!rates.is_here("cpu") && !rates.knows_here("lora_train"));
-        rates.count("lora_train", "cuda:0", 20.0, 10.0);
-        assert_eq!(rates.estimate("lora_train", Some(5.0)), Some(10.0));
-        assert_eq!(rates.estimate("sample", Some(5.0)), None);
+        let other = Like { kind: "sample", ..TRAINING };
+        rates.count(TRAINING, "cpu", 1000.0, 10.0);
+        assert_eq!(rates.estimate(&TRAINING, Some(5.0)), Some(500.0));
+        assert!(!rates.is_here("cpu") && !rates.knows_here(&TRAINING));
+        rates.count(TRAINING, "cuda:0", 20.0, 10.0);
+        assert_eq!(rates.estimate(&TRAINING, Some(5.0)), Some(10.0));
+        assert_eq!(rates.estimate(&other, Some(5.0)), None);
         // Where no device is named, all are alike.
         let mut rates = Rates { device: None, known: HashMap::new() };
-        rates.count("sample", "cpu", 30.0, 10.0);
-        rates.count("sample", "cuda:0", 10.0, 10.0);
-        assert_eq!(rates.estimate("sample", Some(10.0)), Some(20.0));
+        rates.count(other, "cpu", 30.0, 10.0);
+        rates.count(other, "cuda:0", 10.0, 10.0);
+        assert_eq!(rates.estimate(&other, Some(10.0)), Some(20.0));
+    }
+
+    #[test]
+    fn of_a_model_only_the_same_weights_on_such_a_device_count() {
+        let mut rates = Rates { device: Some("cuda"), known: HashMap::new() };
+        let with = |model: &[u8]| Like { weights: Some(Digest::of(model)), ..TRAINING };
+        rates.count(with(b"tiny"), "cpu", 10.0, 10.0);
+        assert_eq!(rates.estimate(&with(b"tiny"), Some(10.0)), None);
+        rates.count(with(b"tiny"), "cuda:0", 1.0, 10.0);
+        assert_eq!(rates.estimate(&with(b"tiny"), Some(10.0)), Some(1.0));
+        assert_eq!(rates.estimate(&with(b"large"), Some(10.0)), None);
     }
 }

@@ -98,6 +98,21 @@ impl<'a> Gatherer<'a> {
         Ok(digest)
     }
 
+    /// The content of an instance's own weights, if there are such and it takes no time to say: a plan needs
+    /// not wait until those are hashed that nobody has used yet.
+    pub fn weights_at_hand(&self, instance: &Instance, given: &[String]) -> Option<Digest> {
+        let (model, parts) = instance.work.weights()?;
+        let key = (model.0.clone(), own_parts(parts, given));
+        let mut known = self.weights.lock().expect("no panic while held");
+        if let Some(digest) = known.get(&key) {
+            return Some(*digest);
+        }
+        let hash = |path: &Path| self.store.digest_file_at_hand(path).map(Into::into);
+        let digest = model.resolve().ok()?.digest_by(&key.1, &hash).ok()?.into();
+        known.insert(key, digest);
+        Some(digest)
+    }
+
     fn path_schema(&self, entry: &StageEntry) -> Option<Arc<PathSchema>> {
         let mut schemas = self.schemas.lock().expect("no panic while held");
         schemas.entry(entry.kind).or_insert_with(|| PathSchema::of(entry).map(Arc::new)).clone()

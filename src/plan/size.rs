@@ -41,6 +41,19 @@ impl Sizes {
     pub fn image(&self, index: usize) -> Option<[usize; 2]> {
         self.0[index].image
     }
+
+    /// The pixels of an item: frames x height x width.
+    pub fn volume(&self, index: usize) -> Option<f64> {
+        let [height, width] = self.image(index)?;
+        let pixels = (self.frames(index).unwrap_or(1) * height * width) as f64;
+        Some(pixels).filter(|pixels| *pixels > 0.0)
+    }
+
+    /// The pixels of a frame of it: height x width.
+    pub fn area(&self, index: usize) -> Option<f64> {
+        let [height, width] = self.image(index)?;
+        Some((height * width) as f64).filter(|pixels| *pixels > 0.0)
+    }
 }
 
 fn number(value: &Value) -> Option<usize> {

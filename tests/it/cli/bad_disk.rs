@@ -255,7 +255,7 @@ fn questions_about_nothing(shell: &Shell, obstacle: &str) {
         run    pairs  new
         maybe  clips[method=linear]  after pairs
         maybe  clips[method=quadratic]  after pairs
-        1 stage to run, 2 waiting for others, 0 cached; how long is not known, as nothing like it ran here yet
+        1 stage to run, 2 waiting for others, 0 cached; how long is not known, as no run of this file and profile timed the like yet
         ");
         insta::assert_snapshot!(shell.transcript("table first.toml"), @"
         $ pipe table first.toml

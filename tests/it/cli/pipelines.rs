@@ -257,7 +257,7 @@ fn what_a_machine_lacks_is_a_state_in_the_plan_and_an_error_in_a_run() {
     maybe  clips  after pairs
     lacks  prompt  the model `hf:zai-org/CogVideoX1.5-5B-I2V`
     lacks  latents  the model `hf:zai-org/CogVideoX1.5-5B-I2V`
-    0 stages to run, 1 waiting for others, 0 cached, 3 that cannot run here; how long is not known, as nothing like it ran here yet
+    0 stages to run, 1 waiting for others, 0 cached, 3 that cannot run here; how long is not known, as no run of this file and profile timed the like yet
     missing: there is no data folder `coco` (published.toml:5:36); needed by `pairs`
       help: put the data there, or set `stages.pairs.source.root` to its folder
     missing: the model `hf:zai-org/CogVideoX1.5-5B-I2V` cannot be read: `zai-org/CogVideoX1.5-5B-I2V` at revision `main` is not in the Hugging Face cache `hub` (published.toml:16:9); needed by `prompt` and 1 more
@@ -299,7 +299,7 @@ fn what_a_machine_lacks_is_a_state_in_the_plan_and_an_error_in_a_run() {
     --- stdout
     lacks  pairs  the data folder `coco`
     maybe  clips  after pairs
-    0 stages to run, 1 waiting for others, 0 cached, 1 that cannot run here; how long is not known, as nothing like it ran here yet
+    0 stages to run, 1 waiting for others, 0 cached, 1 that cannot run here; how long is not known, as no run of this file and profile timed the like yet
     missing: there is no data folder `coco` (published.toml:5:36); needed by `pairs`
       help: put the data there, or set `stages.pairs.source.root` to its folder
     ");

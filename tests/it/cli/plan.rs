@@ -13,7 +13,7 @@ fn plan_says_what_would_run_and_why() {
     run    pairs  new
     maybe  clips[method=linear]  after pairs
     maybe  clips[method=quadratic]  after pairs
-    1 stage to run, 2 waiting for others, 0 cached; how long is not known, as nothing like it ran here yet
+    1 stage to run, 2 waiting for others, 0 cached; how long is not known, as no run of this file and profile timed the like yet
     ");
     assert!(shell.output("run clips.toml").status.success());
     insta::assert_snapshot!(shell.transcript("plan clips.toml"), @"
@@ -192,6 +192,27 @@ fn estimates_go_by_the_work() {
     // Ten times the images; clips of nine frames instead of five.
     let ratios: Vec<_> = took.iter().zip(&may_take).map(|(a, b)| format!("{:.3}", b / a)).collect();
     assert_eq!(ratios, ["10.000", "18.000", "18.000"]);
+    // Six times the pixels.
+    let larger = secs("clips.toml --set pairs.size=[64,96]");
+    let ratios: Vec<_> = took.iter().zip(&larger).map(|(a, b)| format!("{:.3}", b / a)).collect();
+    assert_eq!(ratios, ["6.000", "6.000", "6.000"]);
+}
+
+#[test]
+fn the_time_of_another_model_is_not_known() {
+    let shell = Shell::new();
+    let encode = "\n[stages.latents]\nkind = \"vae_encode\"\ninputs = { videos = \"clips\" }\nmodel = \"MODEL\"\n";
+    let with = |model: &str| format!("{CLIPS}{}", encode.replace("MODEL", model));
+    shell.write("clips.toml", &with("builtin:tiny"));
+    shell.succeed("run clips.toml");
+    let known = |line: &str| -> Vec<bool> {
+        let stages = shell.plan(line);
+        stages.iter().map(|stage| !stage["estimate_secs"].is_null()).collect()
+    };
+    let line = "clips.toml --set clips.frames=9";
+    assert!(known(line).into_iter().all(|known| known));
+    shell.write("clips.toml", &with("builtin:tiny-ltx"));
+    assert_eq!(known(line), [true, true, true, false, false]);
 }
 
 #[test]

@@ -136,7 +136,7 @@ fn commands_are_refused_before_anything_runs() {
     --- stdout
     run    count  new
     maybe  sum  after count
-    1 stage to run, 1 waiting for others, 1 cached; how long is not known, as nothing like it ran here yet
+    1 stage to run, 1 waiting for others, 1 cached; how long is not known, as no run of this file and profile timed the like yet
     shell commands, which a run must allow: count, sum
     ");
 
