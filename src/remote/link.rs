@@ -194,7 +194,12 @@ impl Shared {
         if self.is_down() || (self.stop.0)() {
             return all.fails(1, None);
         }
-        let how = Transfer { progress: &|_, _| {}, stopped: &*self.stop.0, dry_run: false };
+        let how = Transfer {
+            progress: &|_, _| {},
+            stopped: &*self.stop.0,
+            dry_run: false,
+            replace: false,
+        };
         match self.remote.push(store, &[made], &how) {
             Ok(mut moved) => {
                 if moved.unreachable

@@ -31,7 +31,7 @@ struct Chosen<'m> {
 
 impl Remote {
     /// Sends results, those that are whole here and not there yet, and of the others what the remote lost
-    /// of their records.
+    /// of their records; all of them, where they are to replace what is there.
     pub fn push(
         &self,
         store: &Store,
@@ -47,7 +47,7 @@ impl Remote {
             }
         }
         let mut moved = Moved::default();
-        let chosen = self.choose(store, results, &mut moved)?;
+        let chosen = self.choose(store, results, how, &mut moved)?;
         let objects: BTreeMap<Digest, u64> = chosen
             .to_send
             .iter()
@@ -75,6 +75,7 @@ impl Remote {
         &self,
         store: &Store,
         results: &'m [NewResult],
+        how: &Transfer<'_>,
         moved: &mut Moved,
     ) -> Result<Chosen<'m>, RemoteError> {
         let mut seen = HashSet::new();
@@ -85,7 +86,7 @@ impl Remote {
         });
         let mut chosen = Chosen::default();
         for (made, known) in results.into_iter().zip(known?) {
-            match known {
+            match known.filter(|_| !how.replace) {
                 Some(known) if known.output != made.record.output && !self.is_broken(&known) => {
                     moved.differing.push(made.name.clone());
                 }

@@ -89,14 +89,14 @@ impl Remote {
             .filter(|(_, beside)| beside.is_among(&latest))
             .partition(|(at, _)| {
                 let record = &ready[*at].0.record;
-                record.items_run >= record.items_total
+                how.replace || record.items_run >= record.items_total
             });
         let failed = Mutex::new(BTreeMap::new());
         let send = |(at, beside): &(usize, Beside)| {
             // What fails once fails again, after as long a wait.
             if (how.stopped)() || !failed.lock().expect("no panic while held").is_empty() {
                 failed.lock().expect("no panic while held").entry(*at).or_insert(None);
-            } else if let Err(error) = self.send_beside(store, beside) {
+            } else if let Err(error) = self.send_beside(store, beside, how.replace) {
                 failed.lock().expect("no panic while held").insert(*at, Some(error));
             }
         };
@@ -107,9 +107,9 @@ impl Remote {
         let failed = failed.into_inner().expect("no panic while held");
         let whole: Vec<_> =
             ready.iter().enumerate().filter(|(at, _)| !failed.contains_key(at)).collect();
-        let sent: Vec<_> = self
-            .threads
-            .install(|| whole.par_iter().map(|(_, (made, _))| self.send_result(made)).collect());
+        let sent: Vec<_> = self.threads.install(|| {
+            whole.par_iter().map(|(_, (made, _))| self.send_result(made, how.replace)).collect()
+        });
         for ((_, (made, bytes)), sent) in whole.into_iter().zip(sent) {
             match sent {
                 Ok(true) => {
@@ -145,7 +145,7 @@ impl Remote {
                 let sent = if how.dry_run || (how.stopped)() {
                     Ok(0)
                 } else {
-                    self.send_beside(store, beside)
+                    self.send_beside(store, beside, false)
                 };
                 sent.map(|bytes| (*at, bytes))
             };
@@ -216,7 +216,12 @@ impl Remote {
     }
 
     /// The bytes that it took.
-    fn send_beside(&self, store: &Store, beside: &Beside) -> Result<u64, RemoteError> {
+    fn send_beside(
+        &self,
+        store: &Store,
+        beside: &Beside,
+        replace: bool,
+    ) -> Result<u64, RemoteError> {
         match beside {
             Beside::Item(key) => {
                 let Ok(Some(files)) = store.item_files(*key) else { return Ok(0) };
@@ -224,7 +229,8 @@ impl Remote {
                 let record = ItemRecord::new(*key, files);
                 let bytes = seal(&record).len() as u64;
                 let is_sound = |there: &ItemRecord| there.is_of(*key);
-                if !self.send_record(&name, &record, is_sound)? && self.is_suspect(*key) {
+                if replace || !self.send_record(&name, &record, is_sound)? && self.is_suspect(*key)
+                {
                     self.bucket.put(&name, seal(&record))?;
                 }
                 Ok(bytes)
@@ -257,10 +263,13 @@ impl Remote {
         }
     }
 
-    /// Sends the record of a result; false if another output is there, whole.
-    pub(super) fn send_result(&self, made: &NewResult) -> Result<bool, RemoteError> {
+    /// Sends the record of a result; false if another output is there, whole, that is not to be replaced.
+    pub(super) fn send_result(&self, made: &NewResult, replace: bool) -> Result<bool, RemoteError> {
         let record = &made.record;
         let name = sharded("actions", &record.fingerprint.to_string());
+        if replace {
+            return self.bucket.put(&name, seal(record)).map(|()| true);
+        }
         if self.send_record(&name, record, |_| true)? {
             return Ok(true);
         }

@@ -115,6 +115,8 @@ pub struct Transfer<'a> {
     pub stopped: &'a (dyn Fn() -> bool + Sync),
     /// Whether only to say what would be done.
     pub dry_run: bool,
+    /// Whether what is sent takes the place of what is there, also of another output.
+    pub replace: bool,
 }
 
 /// Which results of a remote.

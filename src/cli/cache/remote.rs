@@ -27,6 +27,9 @@ use crate::{
 pub(super) struct PushArgs {
     #[command(flatten)]
     what: TransferArgs,
+    /// Replace what the remote has of the files, also where it has other outputs: the first one stays otherwise
+    #[arg(long, requires = "files")]
+    replace: bool,
 }
 
 /// Fetch results from the remote cache
@@ -86,7 +89,9 @@ pub(super) fn push(args: &PushArgs, session: &Session) -> Result<(), CliError> {
     let mut results = to_push(&args.what, &store, session)?;
     add_items(&store, &mut results)?;
     let verb = if args.what.dry_run { "would send" } else { "sent" };
-    let moved = with_bar(&args.what, &stop, session, |how| remote.push(&store, &results, how))?;
+    let moved = with_bar(&args.what, &stop, session, |how| {
+        remote.push(&store, &results, &Transfer { replace: args.replace, ..*how })
+    })?;
     print(&moved, verb, &remote.to_string(), &stop, session)
 }
 
@@ -167,6 +172,7 @@ fn with_bar(
         },
         stopped: &|| stop.flag.is_cancelled(),
         dry_run: what.dry_run,
+        replace: false,
     });
     bar.finish_and_clear();
     Ok(moved?)

@@ -36,7 +36,7 @@ const QUICK: Patience = Patience {
 };
 
 const HOW: Transfer<'static> =
-    Transfer { progress: &|_, _| {}, stopped: &|| false, dry_run: false };
+    Transfer { progress: &|_, _| {}, stopped: &|| false, dry_run: false, replace: false };
 
 const DRY: Transfer<'static> = Transfer { dry_run: true, ..HOW };
 
@@ -192,7 +192,7 @@ fn the_first_record_stays_and_a_different_one_is_told() {
         let kept = remote.record(first.record.fingerprint).unwrap().unwrap();
         assert_eq!(kept.output, first.record.output);
         // As when both looked before either wrote.
-        assert!(!remote.send_result(&second).unwrap());
+        assert!(!remote.send_result(&second, false).unwrap());
     }
 }
 

@@ -1,7 +1,10 @@
 //! How many requests records take, and what the remote lost of them.
 
 use super::*;
-use crate::{plan::fingerprint::action_key, store::Trace};
+use crate::{
+    plan::fingerprint::action_key,
+    store::{ItemRecord, Opened, Trace, unseal},
+};
 
 /// The requests since the last call that begin with this.
 fn asked(server: &S3, what: &str) -> usize {
@@ -35,6 +38,38 @@ fn records_beside_a_result_that_the_remote_lost_are_sent_again() {
             let moved = remote.push(&here.store, std::slice::from_ref(&made), &HOW).unwrap();
             assert_eq!((moved.results.len(), moved.there), (0, 1));
         }
+    }
+}
+
+#[test]
+fn a_wrong_result_is_replaced_when_that_is_asked_for() {
+    let (_server, remote) = s3();
+    let (wrong, right) = (Machine::new(), Machine::new());
+    // The same keys, other content: the stage gave something wrong once.
+    let first = wrong.make("clips", &[b"wrong", b"two"]);
+    let second = right.make("clips", &[b"right", b"two"]);
+    assert_eq!(first.record.fingerprint, second.record.fingerprint);
+    remote.push(&wrong.store, &[first], &HOW).unwrap();
+    let results = [second.clone()];
+    let kept = remote.push(&right.store, &results, &HOW).unwrap();
+    assert_eq!((kept.results.len(), kept.differing.len()), (0, 1));
+    let replace = Transfer { replace: true, ..HOW };
+    let dry = remote.push(&right.store, &results, &Transfer { dry_run: true, ..replace }).unwrap();
+    assert_eq!((dry.results.len(), dry.differing.len()), (1, 0));
+    let moved = remote.push(&right.store, &results, &replace).unwrap();
+    assert_eq!((moved.results.len(), moved.differing.len()), (1, 0));
+    let other = Machine::new();
+    other.pull(&remote);
+    let key = second.record.fingerprint;
+    let record = other.store.lookup(key).unwrap().found().unwrap();
+    assert_eq!(record.output, second.record.output);
+    // The items, too, which other results may share.
+    for key in &second.items {
+        let name = sharded("items", &key.to_string());
+        let there = remote.bucket.get(&name).unwrap().unwrap();
+        let Opened::Whole(there) = unseal::<ItemRecord>(&there) else { panic!("{name}") };
+        let here = right.store.item_files(*key).unwrap().unwrap();
+        assert!(there.is_of(*key) && there.files == here);
     }
 }
 
