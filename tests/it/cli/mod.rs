@@ -39,6 +39,7 @@ mod run;
 mod runs;
 mod schema;
 mod settings;
+mod takeover;
 mod text_formats;
 mod trainings;
 
