@@ -73,9 +73,8 @@ pub struct CheckpointFolder {
 }
 
 impl CheckpointFolder {
-    /// A folder of its own, outside any store.
-    #[cfg(test)]
-    pub(crate) fn alone(path: &Path) -> io::Result<Self> {
+    /// A folder of its own, outside any store, made if needed.
+    pub fn alone(path: &Path) -> io::Result<Self> {
         fs::create_dir_all(path)?;
         Ok(Self { path: path.to_owned(), tmp: path.to_owned() })
     }

@@ -297,7 +297,7 @@ impl Stage for Train {
         out: &mut Output<'_>,
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
-        let file = cx.checkpoints.unwrap().join("step");
+        let file = cx.checkpoints.unwrap().path().join("step");
         let saved = std::fs::read_to_string(&file).ok().and_then(|text| text.parse().ok());
         let first = saved.unwrap_or(0).min(self.steps);
         for step in first..self.steps {

@@ -12,7 +12,7 @@ use pipe::{
         CancelFlag, Decode, Inputs, LoraTrain, Output, Pretrain, Stage, StageContext, StageError,
         VaeEncode,
     },
-    store::Store,
+    store::{CheckpointFolder, Store},
 };
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Value, json};
@@ -106,7 +106,7 @@ impl Bench {
                 cancel.cancel();
             }
         };
-        let checkpoints = self.folder.path().join("checkpoints");
+        let checkpoints = CheckpointFolder::alone(&self.folder.path().join("checkpoints")).unwrap();
         let cx = StageContext {
             device: &device(),
             models: &self.models,

@@ -59,7 +59,7 @@ fn experiment(models: &[(&str, &str)]) -> String {
 }
 
 /// A copy of the built-in model.
-fn copy(to: &Path) {
+pub(super) fn copy(to: &Path) {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/builtin_tiny");
     for part in ["scheduler", "text_encoder", "tokenizer", "transformer", "vae"] {
         std::fs::create_dir_all(to.join(part)).unwrap();
@@ -71,7 +71,7 @@ fn copy(to: &Path) {
 }
 
 /// Changes the last value of a part's weights.
-fn change(model: &Path, part: &str) {
+pub(super) fn change(model: &Path, part: &str) {
     let name = if part == "text_encoder" { "model" } else { "diffusion_pytorch_model" };
     let path = model.join(part).join(format!("{name}.safetensors"));
     let mut bytes = std::fs::read(&path).unwrap();

@@ -211,7 +211,11 @@ fn the_time_of_another_model_is_not_known() {
     };
     let line = "clips.toml --set clips.frames=9";
     assert!(known(line).into_iter().all(|known| known));
-    shell.write("clips.toml", &with("builtin:tiny-ltx"));
+    // By what it holds, not by its name.
+    super::mixed_models::copy(&shell.path("other"));
+    shell.write("clips.toml", &with("other"));
+    assert!(known(line).into_iter().all(|known| known));
+    super::mixed_models::change(&shell.path("other"), "vae");
     assert_eq!(known(line), [true, true, true, false, false]);
 }
 
