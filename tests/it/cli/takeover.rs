@@ -13,7 +13,7 @@ const HELD: &str = r#"name = "held"
 
 [stages.slow]
 kind    = "command"
-command = "touch PLACE/begun; for i in $(seq 600); do [ -e PLACE/hold ] || break; sleep 0.05; done; echo made > $OUT/made"
+command = "touch PLACE/begun; for i in $(seq 6000); do [ -e PLACE/hold ] || break; sleep 0.05; done; echo made > $OUT/made"
 outputs = ["made"]
 "#;
 
