@@ -325,7 +325,11 @@ fn the_remedy_for_a_lost_format_helps() {
     let shell = Shell::new();
     shell.write("clips.toml", CLIPS);
     shell.succeed("run clips.toml");
+    // Gone, it is written anew by what the records say.
     fs::remove_file(shell.path("cache/format")).unwrap();
+    shell.succeed("run clips.toml");
+    assert_eq!(fs::read_to_string(shell.path("cache/format")).unwrap(), "3\n");
+    shell.write("cache/format", "?\n");
     insta::assert_snapshot!(shell.transcript("run clips.toml"), @"
     $ pipe run clips.toml
     ? 3
