@@ -14,8 +14,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("regular", &[]),
     ("unbroken", &[]),
     ("models", &["regular", "rng", "units"]),
-    // A checkpoint names its content as the store does, and says if the training goes on.
-    ("train", &["models", "rng", "store::CheckpointName", "store::Digest", "store::Keep"]),
+    // A checkpoint names its content as the store does, lies in a folder of it, and says if the training goes on.
+    (
+        "train",
+        &[
+            "models",
+            "rng",
+            "store::CheckpointFolder",
+            "store::CheckpointName",
+            "store::Digest",
+            "store::Keep",
+        ],
+    ),
     // Readers of data sets run inside a stage: they read through its reader.
     ("data", &["rng", "store::SourceReader"]),
     ("metrics", &["data", "rng"]),
