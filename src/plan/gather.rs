@@ -88,29 +88,34 @@ impl<'a> Gatherer<'a> {
         model: &crate::models::ModelRef,
         parts: Vec<&'static str>,
     ) -> Result<Digest, LoadError> {
-        let mut known = self.weights.lock().expect("no panic while held");
-        let key = (model.0.clone(), parts);
-        if let Some(digest) = known.get(&key) {
-            return Ok(*digest);
-        }
-        let digest = digest_of(&model.resolve()?, &key.1, self.store)?;
-        known.insert(key, digest);
-        Ok(digest)
+        self.weights_by(model, parts, |source, parts| digest_of(source, parts, self.store))
     }
 
     /// The content of an instance's own weights, if there are such and it takes no time to say: a plan needs
     /// not wait until those are hashed that nobody has used yet.
     pub fn weights_at_hand(&self, instance: &Instance, given: &[String]) -> Option<Digest> {
         let (model, parts) = instance.work.weights()?;
-        let key = (model.0.clone(), own_parts(parts, given));
-        let mut known = self.weights.lock().expect("no panic while held");
-        if let Some(digest) = known.get(&key) {
-            return Some(*digest);
-        }
         let hash = |path: &Path| self.store.digest_file_at_hand(path).map(Into::into);
-        let digest = model.resolve().ok()?.digest_by(&key.1, &hash).ok()?.into();
+        let digest =
+            |source: &ModelSource, parts: &[&str]| Ok(source.digest_by(parts, &hash)?.into());
+        self.weights_by(model, own_parts(parts, given), digest).ok()
+    }
+
+    /// The content of a model's parts, by `digest` unless it is known.
+    fn weights_by(
+        &self,
+        model: &crate::models::ModelRef,
+        parts: Vec<&'static str>,
+        digest: impl FnOnce(&ModelSource, &[&str]) -> Result<Digest, LoadError>,
+    ) -> Result<Digest, LoadError> {
+        let mut known = self.weights.lock().expect("no panic while held");
+        let key = (model.0.clone(), parts);
+        if let Some(digest) = known.get(&key) {
+            return Ok(*digest);
+        }
+        let digest = digest(&model.resolve()?, &key.1)?;
         known.insert(key, digest);
-        Some(digest)
+        Ok(digest)
     }
 
     fn path_schema(&self, entry: &StageEntry) -> Option<Arc<PathSchema>> {

@@ -17,8 +17,8 @@ const IGNORED: [&str; 2] = [".gitignore", "lost+found"];
 /// How the names of files that are still being written begin.
 pub(super) const SCRATCH: &str = ".tmp";
 
-/// The folders of a cache by which it is known, and that are empty in one that was only begun.
-const FOLDERS: [&str; 7] =
+/// The folders that every cache has beside `tmp`; they are empty in one that was only begun.
+pub(super) const FOLDERS: [&str; 7] =
     ["objects", "actions", "items", "traces", "history", "checkpoints", "locks"];
 
 /// How it is known that a folder is a cache.

@@ -155,9 +155,7 @@ impl Store {
                 written => written?,
             }
         }
-        for folder in ["objects", "actions", "items", "traces", "history", "checkpoints", "locks"] {
-            make(folder)?;
-        }
+        adopt::FOLDERS.into_iter().try_for_each(make)?;
         Ok(store)
     }
 

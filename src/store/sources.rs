@@ -145,12 +145,7 @@ impl Store {
     /// its size, times and inode are known. What is learnt is written now and then, and not only at the end:
     /// hashing tens of gigabytes again would cost more.
     pub fn digest_file(&self, path: &Path) -> io::Result<Digest> {
-        let full = std::path::absolute(path)?;
-        let mut limit = Limit { stopped: &|| self.is_stopped(), left: None };
-        let digest = self.stat_cache.digest(&full, &mut limit).map_err(|error| match error {
-            NotHashed::Io(error) => error,
-            NotHashed::Stopped | NotHashed::Long => io::Error::other("it was asked to stop"),
-        })?;
+        let digest = self.digest_within(path, None)?;
         if self.stat_cache.is_due()
             && let Err(error) = self.save_stat_cache()
         {
@@ -162,11 +157,16 @@ impl Store {
     /// The same where that takes no time to speak of: it is known, or the file is small.
     pub fn digest_file_at_hand(&self, path: &Path) -> io::Result<Digest> {
         const MOST: u64 = 1 << 20;
+        self.digest_within(path, Some(MOST))
+    }
+
+    fn digest_within(&self, path: &Path, left: Option<u64>) -> io::Result<Digest> {
         let full = std::path::absolute(path)?;
-        let mut limit = Limit { stopped: &|| self.is_stopped(), left: Some(MOST) };
+        let mut limit = Limit { stopped: &|| self.is_stopped(), left };
         self.stat_cache.digest(&full, &mut limit).map_err(|error| match error {
             NotHashed::Io(error) => error,
-            NotHashed::Stopped | NotHashed::Long => io::Error::other("it would have to be hashed"),
+            NotHashed::Stopped => io::Error::other("it was asked to stop"),
+            NotHashed::Long => io::Error::other("it would have to be hashed"),
         })
     }
 
