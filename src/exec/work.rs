@@ -154,8 +154,9 @@ impl Worker<'_> {
         let record = self.make(job, items.as_ref(), weights.as_ref())?;
         let Caller { store, .. } = self.caller;
         store.commit(&record)?;
-        if record.traced.is_some() {
-            store.add_trace(job.key.direct, trace_of(&record.ingredients.sources))?;
+        if let Some(root) = self.caller.pipeline.instances[job.index].work.source_root() {
+            let trace = trace_of(&record.ingredients.sources).below(root);
+            store.add_trace(job.key.direct, trace)?;
         }
         if let Some(behind) = store.behind() {
             let name = self.caller.pipeline.instances[job.index].to_string();

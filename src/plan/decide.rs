@@ -22,7 +22,8 @@ use crate::{
     artifact::Item,
     config::{Instance, Pipeline},
     store::{
-        Behind, Digest, Fingerprint, History, Ingredients, Lookup, Owner, Record, Store, StoreError,
+        Behind, Digest, Fingerprint, History, Ingredients, Lookup, Owner, Record, Store,
+        StoreError, Trace,
     },
 };
 
@@ -142,11 +143,13 @@ impl<'a> Decider<'a> {
         let (mut latest, mut broken) = (None, None);
         let traces = self.store.traces(key.direct)?;
         let mut is_damaged = traces.is_damaged();
-        let traces = traces.found().unwrap_or_default();
+        let traces = Trace::likely(traces.found().unwrap_or_default(), root);
         // What others read is asked for only when nothing is known here that is still so.
         let told = std::iter::once_with(|| {
             let told = behind.map(|behind| behind.traces(key.direct));
-            told.unwrap_or_default().into_iter().filter(|trace| !traces.contains(trace))
+            told.unwrap_or_default()
+                .into_iter()
+                .filter(|told| !traces.iter().any(|trace| trace.paths == told.paths))
         });
         for trace in traces.iter().cloned().chain(told.flatten()) {
             let sources = self.store.digest_sources_within(root, &trace.paths, most)?;

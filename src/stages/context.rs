@@ -187,6 +187,11 @@ impl<'a> Output<'a> {
         Ok(self.store.work_folder()?)
     }
 
+    /// The bytes that may still be written to the disk of the store; none where the system does not tell.
+    pub fn free_space(&self) -> Option<u64> {
+        self.store.free_space()
+    }
+
     /// The items written, in order.
     pub fn into_items(self) -> Vec<Item> {
         self.items

@@ -319,9 +319,7 @@ impl Store {
         if traces.first() == Some(&trace) {
             return Ok(());
         }
-        traces.retain(|old| *old != trace);
-        traces.insert(0, trace);
-        traces.truncate(Trace::KEPT);
+        Trace::remember(&mut traces, trace);
         self.write_json(&self.sharded("traces", &key.to_string()), &traces)
     }
 

@@ -1,6 +1,9 @@
 //! The records of finished stages and items: what they were made from, and what came out.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -176,14 +179,52 @@ impl ItemRecord {
 pub struct Trace {
     /// Paths below the source root, sorted; one that ends in `/` is the listing of a folder.
     pub paths: Vec<String>,
+    /// Which folder the source root was, where that is known: the key leaves it out, so that data may be moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    root: Option<Fingerprint>,
 }
 
 impl Trace {
-    /// How many are kept under a key, here and at a remote: the latest ones.
+    /// How many are kept under a key for each source root, and at a remote: the latest ones.
     pub const KEPT: usize = 8;
+    /// How many paths those of a key may have beyond the latest [`Self::KEPT`]: all are read at each look-up.
+    const PATHS: usize = 20_000;
 
     /// The trace of these paths.
     pub fn new(paths: impl IntoIterator<Item = String>) -> Self {
-        Self { paths: paths.into_iter().collect() }
+        Self { paths: paths.into_iter().collect(), root: None }
     }
+
+    /// The same, read below this source root.
+    #[must_use]
+    pub fn below(self, root: &Path) -> Self {
+        Self { root: Some(root_name(root)), ..self }
+    }
+
+    /// Puts those that were read below `root` first, and leaves [`Self::KEPT`] of the others, which tell what to
+    /// look for where data were moved.
+    pub(crate) fn likely(traces: Vec<Self>, root: &Path) -> Vec<Self> {
+        let root = Some(root_name(root));
+        let (own, mut others): (Vec<_>, Vec<_>) = traces.into_iter().partition(|t| t.root == root);
+        others.truncate(Self::KEPT);
+        own.into_iter().chain(others).collect()
+    }
+
+    /// Puts one before earlier ones, the latest first, and drops what is more than is kept.
+    pub(super) fn remember(traces: &mut Vec<Self>, latest: Self) {
+        let is_other = |old: &Self| old.root.is_some() && old.root != latest.root;
+        traces.retain(|old| old.paths != latest.paths || is_other(old));
+        traces.insert(0, latest);
+        let (mut count, mut paths) = (0, 0);
+        let mut of_root: HashMap<_, usize> = HashMap::new();
+        traces.retain(|trace| {
+            let of_root = of_root.entry(trace.root).or_default();
+            (count, paths, *of_root) = (count + 1, paths + trace.paths.len().max(1), *of_root + 1);
+            count <= Self::KEPT || (*of_root <= Self::KEPT && paths <= Self::PATHS)
+        });
+    }
+}
+
+fn root_name(root: &Path) -> Fingerprint {
+    Fingerprint::of(root.as_os_str().as_encoded_bytes())
 }

@@ -256,6 +256,19 @@ fn only_and_force_choose_what_runs() {
 }
 
 #[test]
+fn a_stage_over_many_folders_is_up_to_date_in_all_of_them() {
+    let mut test = TestPipeline::empty();
+    for n in 0..20 {
+        let folder = test.dir.path().join(format!("data {n}"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join(format!("{n}.txt")), format!("text {n}")).unwrap();
+        test = test.stage::<Texts>(&format!("texts{n}"), json!({ "root": folder }), &[]);
+    }
+    assert_eq!(test.run().story().matches("ran ").count(), 20);
+    assert_eq!(test.run().story().matches("reused ").count(), 20);
+}
+
+#[test]
 fn only_what_was_read_from_outside_matters() {
     let test = TestPipeline::empty();
     let data = test.dir.path().join("data");

@@ -39,6 +39,12 @@ impl Folder {
             ))
             .with_help("copy the file instead (`cp -L`): an output is what the command wrote"));
         }
+        if file.is_dir() {
+            return Err(StageError::failed(format!(
+                "the output `{name}` of the command is a folder"
+            ))
+            .with_help("name the files to be kept, or keep the folder as one (`tar -cf`)"));
+        }
         regular::check(fs::metadata(&file).map_err(did_not)?.file_type()).map_err(|e| {
             StageError::failed(format!("the output `{name}` of the command cannot be kept: {e}"))
                 .with_help("write a file, or a link to one in `$OUT`")

@@ -148,10 +148,7 @@ impl Stage for ShellCommand {
         cx.tick(0, 1, "command")?;
         let status = self.execute(&folder, cx)?;
         if !status.success() {
-            return Err(StageError::failed(format!(
-                "the command ended with {status}{}",
-                folder.last_words()
-            )));
+            return Err(ended_badly(status, &folder, out.free_space()));
         }
         let files: Vec<_> = self
             .outputs
@@ -211,6 +208,17 @@ impl ShellCommand {
             pause = (pause * 2).min(Duration::from_millis(50));
         }
     }
+}
+
+/// What is said of a command that failed; a disk with so little space left (bytes) is why, and took its last words.
+fn ended_badly(status: ExitStatus, folder: &Folder, free: Option<u64>) -> StageError {
+    const FULL: u64 = 64 << 10;
+    let ended = format!("the command ended with {status}{}", folder.last_words());
+    if free.is_none_or(|free| free >= FULL) {
+        return StageError::failed(ended);
+    }
+    StageError::environment(format!("the disk of the cache is full, where it writes: {ended}"))
+        .with_help("free space with `pipe cache gc`, or name another disk with `--cache DIR`")
 }
 
 fn cannot_start(error: &io::Error) -> StageError {
@@ -302,12 +310,12 @@ mod tests {
             ("ln -s ../in/input/a/n.txt $OUT/x", "which is not in `$OUT`"),
             ("mkfifo $OUT/x", "it is a FIFO, not a regular file"),
             ("ln -s /dev/zero $OUT/x", "which is not in `$OUT`"),
+            ("mkdir $OUT/x", "is a folder | name the files to be kept"),
         ] {
             let error = text(&run(&stage(command, &["x"]), true).unwrap_err());
             assert!(error.starts_with("the output `x` of the command"), "{error}");
             assert!(error.contains(wanted), "{error}");
         }
-        assert!(run(&stage("mkdir $OUT/x", &["x"]), true).is_err());
         let link = stage("echo 1 > $OUT/y; ln -s y $OUT/x", &["x", "y"]);
         assert_eq!(run(&link, true).unwrap(), ["x=1\n", "y=1\n"]);
     }

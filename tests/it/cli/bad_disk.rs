@@ -88,6 +88,35 @@ fn a_full_disk() {
 }
 
 #[test]
+fn a_disk_that_a_command_fills() {
+    let shell = Shell::new();
+    let Some(_disk) = Disk::mount(&shell.path("cache"), "400k") else { return };
+    shell.write(
+        "fill.toml",
+        r#"
+        name = "fill"
+        [stages.a]
+        kind    = "command"
+        command = "head -c 5000000 /dev/zero > $OUT/zeros"
+        outputs = ["zeros"]
+        "#,
+    );
+    insta::assert_snapshot!(shell.transcript("run fill.toml --allow-commands"), @"
+    $ pipe run fill.toml --allow-commands
+    ? 3
+    --- stderr
+    fill: 1 stage on cpu
+    warning: the disk of the cache is almost full: it has [SIZE] left
+      help: free space with `pipe cache gc`, or name another disk with `--cache DIR`; `--only STAGE` runs a part; what is finished is kept
+    failed   a
+      × stage `a`: the disk of the cache is full, where it writes: the command ended with exit status:
+      │ 1
+      help: free space with `pipe cache gc`, or name another disk with `--cache DIR`
+    failed   0 stages ran, 1 failed in [TIME]
+    ");
+}
+
+#[test]
 fn a_cache_that_cannot_be_written() {
     let shell = Shell::new();
     let Some(disk) = Disk::mount(&shell.path("cache"), "8m") else { return };
