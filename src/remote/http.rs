@@ -3,6 +3,10 @@
 
 use std::{
     io::{self, Read},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -19,6 +23,9 @@ use ureq::{Agent, AgentBuilder, ErrorKind, Request, Response};
 /// Where a machine of a cloud learns who it is.
 pub(super) const METADATA: &[&str] =
     &["169.254.169.254", "169.254.170.2", "metadata.google.internal"];
+
+/// The largest body, in bytes, that is sent over a connection that is used again.
+const SMALL: usize = 16 << 10;
 
 /// How long that is waited for: it is near, or not there.
 const NEAR: Duration = Duration::from_secs(1);
@@ -39,22 +46,38 @@ pub(super) struct Connector {
 
 impl HttpConnector for Connector {
     fn connect(&self, _: &ClientOptions) -> StoreResult<HttpClient> {
-        let agent = AgentBuilder::new()
-            .timeout_connect(self.connect)
-            .timeout_read(self.read)
-            .timeout_write(self.read)
-            .redirects(0)
-            .max_idle_connections_per_host(super::PARALLEL)
-            .user_agent(concat!("pipe/", env!("CARGO_PKG_VERSION")))
-            .try_proxy_from_env(true);
+        let agent = || {
+            AgentBuilder::new()
+                .timeout_connect(self.connect)
+                .timeout_read(self.read)
+                .timeout_write(self.read)
+                .redirects(0)
+                .user_agent(concat!("pipe/", env!("CARGO_PKG_VERSION")))
+                .try_proxy_from_env(true)
+        };
         let near = AgentBuilder::new().timeout_connect(NEAR).timeout_read(NEAR).build();
-        Ok(HttpClient::new(Client { agent: agent.build(), near, metadata: self.metadata }))
+        Ok(HttpClient::new(Client {
+            kept: agent().max_idle_connections_per_host(super::PARALLEL).build(),
+            fresh: agent().max_idle_connections(0).build(),
+            has_stalled: Arc::default(),
+            limit: self.connect + self.read,
+            near,
+            metadata: self.metadata,
+        }))
     }
 }
 
 #[derive(Debug)]
 struct Client {
-    agent: Agent,
+    /// Uses connections again. `ureq` 2 takes the limits off one that goes back to its pool
+    /// (`stream.rs`, `Stream::reset`), so each request has one limit in all, and a small body.
+    kept: Agent,
+    /// Makes a connection for each request, which has limits for the next bytes.
+    fresh: Agent,
+    /// Whether a request over `kept` reached its limit: a silent server, or a slow line, which `fresh` is for.
+    has_stalled: Arc<AtomicBool>,
+    /// How long a request over `kept` may take.
+    limit: Duration,
     /// For the machine itself, which no proxy stands before.
     near: Agent,
     metadata: &'static [&'static str],
@@ -66,8 +89,17 @@ impl HttpService for Client {
         let (parts, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
         let is_near = parts.uri.host().is_some_and(|host| self.metadata.contains(&host));
-        let agent = if is_near { &self.near } else { &self.agent };
+        // What fits the system's buffers is written without a wait.
+        let is_kept = !is_near && body.len() <= SMALL && !self.has_stalled.load(Relaxed);
+        let agent = match (is_near, is_kept) {
+            (true, _) => &self.near,
+            (_, true) => &self.kept,
+            (_, false) => &self.fresh,
+        };
         let mut request = agent.request(parts.method.as_str(), &parts.uri.to_string());
+        if is_kept {
+            request = request.timeout(self.limit);
+        }
         for (name, value) in &parts.headers {
             let value = value.to_str().map_err(|e| HttpError::new(HttpErrorKind::Unknown, e))?;
             request = request.set(name.as_str(), value);
@@ -75,6 +107,9 @@ impl HttpService for Client {
         let bodiless = parts.method.is_safe();
         let sent = tokio::task::spawn_blocking(move || send(request, bodiless, &body));
         let answer = sent.await.map_err(|e| HttpError::new(HttpErrorKind::Unknown, e))?;
+        if is_kept && answer.as_ref().is_err_and(|e| e.kind() == HttpErrorKind::Timeout) {
+            self.has_stalled.store(true, Relaxed);
+        }
         if is_near && !answer.as_ref().is_ok_and(|answer| answer.status().is_success()) {
             // Of a kind that is not asked again.
             return Err(HttpError::new(HttpErrorKind::Unknown, NoCredentials));
@@ -108,15 +143,18 @@ fn read(response: Response) -> io::Result<Vec<u8>> {
 }
 
 fn interrupted(error: io::Error) -> HttpError {
-    let kind = match error.kind() {
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => HttpErrorKind::Timeout,
-        _ => HttpErrorKind::Interrupted,
-    };
-    HttpError::new(kind, error)
+    let is_late = is_late(&error);
+    HttpError::new(if is_late { HttpErrorKind::Timeout } else { HttpErrorKind::Interrupted }, error)
+}
+
+fn is_late(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
 }
 
 fn transport(error: ureq::Transport) -> HttpError {
+    let cause = std::error::Error::source(&error).and_then(|e| e.downcast_ref::<io::Error>());
     let kind = match error.kind() {
+        ErrorKind::Io if cause.is_some_and(is_late) => HttpErrorKind::Timeout,
         ErrorKind::Dns | ErrorKind::ConnectionFailed | ErrorKind::ProxyConnect => {
             HttpErrorKind::Connect
         }
@@ -124,4 +162,64 @@ fn transport(error: ureq::Transport) -> HttpError {
         _ => HttpErrorKind::Unknown,
     };
     HttpError::new(kind, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead, BufReader, Write},
+        net::{TcpListener, TcpStream},
+        sync::atomic::AtomicUsize,
+        thread,
+    };
+
+    use super::*;
+
+    /// Answers requests without a body on one connection until `count` in all are answered, then none.
+    fn answer(stream: TcpStream, count: &AtomicUsize) -> Option<()> {
+        let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
+        let mut stream = stream;
+        loop {
+            while !lines.next()?.ok()?.is_empty() {}
+            if count.fetch_sub(1, Relaxed) == 0 {
+                // Open, and silent: until the other side goes.
+                while lines.next()?.is_ok() {}
+                return None;
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").ok()?;
+        }
+    }
+
+    #[test]
+    fn a_server_that_falls_silent_on_a_connection_used_again_is_not_waited_for_without_end() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        let count = Arc::new(AtomicUsize::new(3));
+        let connections = Arc::new(AtomicUsize::new(0));
+        thread::spawn({
+            let connections = Arc::clone(&connections);
+            move || {
+                for stream in server.incoming().flatten() {
+                    connections.fetch_add(1, Relaxed);
+                    let count = Arc::clone(&count);
+                    thread::spawn(move || answer(stream, &count));
+                }
+            }
+        });
+        let read = Duration::from_millis(300);
+        let connector = Connector { connect: read, read, metadata: &[] };
+        let client = connector.connect(&ClientOptions::new()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let ask = || {
+            let request = http::Request::get(format!("http://{address}/")).body(Vec::new().into());
+            runtime.block_on(client.execute(request.unwrap())).map(|answer| answer.status())
+        };
+        for _ in 0..3 {
+            assert!(ask().unwrap().is_success());
+        }
+        assert_eq!(connections.load(Relaxed), 1, "it is used again");
+        assert_eq!(ask().unwrap_err().kind(), HttpErrorKind::Timeout);
+        assert!(ask().unwrap().is_success(), "another connection answers");
+        assert_eq!(connections.load(Relaxed), 2);
+    }
 }

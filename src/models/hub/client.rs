@@ -100,6 +100,8 @@ impl Hub {
             .timeout_connect(Duration::from_secs(20))
             .timeout_read(Duration::from_mins(1))
             .user_agent(concat!("pipe/", env!("CARGO_PKG_VERSION")))
+            // On one that is used again `ureq` sets no limit: `Stream::reset` of its version 2 takes it off.
+            .max_idle_connections(0)
             // They are followed in `request.rs`.
             .redirects(0)
             .try_proxy_from_env(!here.iter().any(|here| endpoint.starts_with(here)));
