@@ -221,7 +221,8 @@ pub fn means(scores: &[&Score]) -> Score {
 
 /// The sum of one score over images.
 fn sum(scores: &[&Score], name: &str) -> f64 {
-    scores.iter().filter_map(|score| score.get(name)).sum()
+    // `sum` of nothing is -0.0.
+    scores.iter().filter_map(|score| score.get(name)).fold(0.0, |sum, value| sum + value)
 }
 
 /// A share in percent; nothing of nothing is 0.

@@ -48,6 +48,11 @@ impl Metric for SymbolsMetric {
         values
     }
 
+    fn revision(&self) -> u32 {
+        // 1: cells that were never taken for a class count 0, no longer -0.0.
+        1
+    }
+
     fn details(&self, scores: &[&Score], pair: &Pair) -> Value {
         let classes = pair.meta.symbols.as_ref().map(|grid| &grid.classes);
         let matrix = confusion(scores);
@@ -164,6 +169,7 @@ mod tests {
         assert!((found["accuracy"] - 87.5).abs() < 1e-9, "{found:?}");
         assert!((found["recall"] - (100.0 + 50.0 + 100.0 + 100.0) / 4.0).abs() < 1e-9, "{found:?}");
         let matrix = confusion(&scores);
+        assert!(matrix.iter().flatten().all(|count| count.is_sign_positive()));
         assert_eq!((matrix.len(), matrix[3][2] as u32, matrix[3][3] as u32), (7, 1, 1));
     }
 }

@@ -30,7 +30,7 @@ use super::{
     parts::{self, PART, PartsError, Uploads},
     public,
 };
-use crate::store::Store;
+use crate::store::{Store, is_own_cache};
 
 /// Named bytes at an address.
 #[derive(Debug)]
@@ -140,6 +140,35 @@ impl Bucket {
             _ => {}
         }
         Ok(Self { folder, ..Self::over(objects, place, patience)? })
+    }
+
+    /// An error where it is the folder of a cache that runs use themselves, whose files lie otherwise.
+    pub(super) fn refuse_own_cache(&self) -> Result<(), RemoteError> {
+        if self.is_folder() && is_own_cache(&self.folder) {
+            return Err(RemoteError::NotShared { path: self.folder.clone() });
+        }
+        Ok(())
+    }
+
+    /// An error where it is a folder that holds something else, such as a data set.
+    pub(super) fn refuse_other_files(&self) -> Result<(), RemoteError> {
+        // Without its `format` it can be used again; hidden files are those of a share or of git.
+        const OWN: [&str; 6] = ["format", "objects", "actions", "items", "traces", "lost+found"];
+        let is_other = |entry: fs::DirEntry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            !name.starts_with('.') && !OWN.contains(&&*name)
+        };
+        // One that cannot be read is told by what is asked of it.
+        let found = self.is_folder().then(|| fs::read_dir(&self.folder).ok()).flatten();
+        if found.into_iter().flatten().flatten().any(is_other) {
+            return Err(RemoteError::NotEmpty { path: self.folder.clone() });
+        }
+        Ok(())
+    }
+
+    fn is_folder(&self) -> bool {
+        self.place.service == Service::Folder
     }
 
     #[cfg(test)]

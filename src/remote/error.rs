@@ -1,6 +1,6 @@
 //! Why a remote could not do its work, in words that say where and what to do.
 
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 use object_store::client::{HttpError, HttpErrorKind};
 
@@ -131,6 +131,20 @@ pub enum RemoteError {
     /// The address holds something else, or a cache whose format file is damaged.
     #[error("what is at the address of the remote cache has a file `format` that no `pipe` wrote")]
     NotACache,
+    /// The folder is the cache of a machine, whose files lie otherwise.
+    #[error(
+        "`{path}` is a cache that runs use themselves (`--cache`), not one that machines share"
+    )]
+    NotShared {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder holds something else.
+    #[error("`{path}` is no remote cache, and is not empty")]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Nothing is at the address.
     #[error("there is no remote cache at `{address}`")]
     Nothing {
@@ -166,6 +180,9 @@ impl RemoteError {
                  address"
             }
             Self::Newer { .. } => "use the newer `pipe` that wrote it, or another address",
+            Self::NotShared { .. } | Self::NotEmpty { .. } => {
+                "name another folder: one that is empty or absent becomes a remote cache by the first push"
+            }
             Self::Folder { .. } => "name a folder that is there, or may be made there",
             Self::NotACache => {
                 "if it is your cache, remove its file `format`, which the next `pipe cache push` writes \

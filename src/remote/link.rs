@@ -5,7 +5,7 @@ use std::{
     fmt::Display,
     path::Path,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
@@ -46,7 +46,7 @@ struct Shared {
     /// Set from outside to stop.
     stop: Stop,
     /// Whether the format was looked at.
-    checked: AtomicBool,
+    checked: OnceLock<()>,
     /// What the remote does not have, or not undamaged.
     absent: Mutex<HashSet<Fingerprint>>,
     /// Whether only to look, as a dry run does.
@@ -102,7 +102,7 @@ impl Link {
             remote,
             down: AtomicBool::new(false),
             stop: Stop(Box::new(stop)),
-            checked: AtomicBool::new(false),
+            checked: OnceLock::new(),
             absent: Mutex::default(),
             looks: AtomicBool::new(false),
             computes: AtomicBool::new(true),
@@ -238,11 +238,12 @@ impl Shared {
         if self.is_down() || (self.stop.0)() {
             return false;
         }
-        if !self.checked.swap(true, Ordering::Relaxed)
-            && let Err(error) = self.patiently(|| self.remote.check())
-        {
-            self.fails(&error);
-        }
+        // Who comes meanwhile waits: nothing is taken from a cache of a form that is not known yet.
+        self.checked.get_or_init(|| {
+            if let Err(error) = self.patiently(|| self.remote.check()) {
+                self.fails(&error);
+            }
+        });
         !self.is_down()
     }
 

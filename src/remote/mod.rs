@@ -133,6 +133,7 @@ impl Remote {
     }
 
     fn format(&self) -> Result<Option<u32>, RemoteError> {
+        self.bucket.refuse_own_cache()?;
         let Some(text) = self.bucket.get("format")? else { return Ok(None) };
         match String::from_utf8_lossy(&text).trim().parse::<u32>() {
             Ok(found) if found > FORMAT_VERSION => Err(RemoteError::Newer { found }),
@@ -154,7 +155,11 @@ impl Remote {
 
     fn make(&self) -> Result<(), RemoteError> {
         let text = format!("{FORMAT_VERSION}\n").into_bytes();
-        match self.format()? {
+        let found = self.format()?;
+        if found.is_none() {
+            self.bucket.refuse_other_files()?;
+        }
+        match found {
             // Taken by another machine just now, or by what is no file, such as a folder.
             None if !self.bucket.create("format", &text)? && self.format()?.is_none() => {
                 Err(RemoteError::NotACache)

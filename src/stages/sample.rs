@@ -12,14 +12,14 @@ use super::{
     fit::{not_known, refuse},
     idle,
     model::{
-        StageModel, TILING_HELP, array, check_channels, check_clip, open_vae, read_text,
-        record_of_model,
+        StageModel, TILING_HELP, array, check_channels, check_clip, not_finite, open_vae,
+        read_text, record_of_model,
     },
     rules,
     vae_encode::PosteriorChoice,
 };
 use crate::{
-    artifact::{ArtifactKind, Item, adapter::AdapterArtifact, samples},
+    artifact::{ArtifactKind, Item, adapter::AdapterArtifact, samples, tensors::Array},
     models::{
         Denoiser, ImageConditioning, LoadError, Memory, ModelRef, ModelSource, Sampler, VideoVae,
         family,
@@ -310,7 +310,11 @@ impl Sample {
             })?;
             done += (self.steps * items.len()) as u64;
             for (item, latents) in items.iter().zip(made) {
-                write(out, item, latents, self.condition_steps(sampling.condition))?;
+                let latents = array(latents.squeeze_dim::<4>(0));
+                check_finite(&latents, item, lora.is_some())?;
+                let condition_steps = self.condition_steps(sampling.condition);
+                let file = samples::to_bytes(&latents, condition_steps);
+                out.item(&item.name, &[(samples::FILE, &file)])?;
             }
         }
         Ok(())
@@ -325,21 +329,16 @@ struct Images<'a> {
     device: &'a Device,
 }
 
-/// Writes a sampled clip, unless it is none.
-fn write(
-    out: &mut Output<'_>,
-    item: &Item,
-    latents: Tensor<5>,
-    condition_steps: Option<usize>,
-) -> Result<(), StageError> {
-    let latents = array(latents.squeeze_dim::<4>(0));
-    if latents.values.iter().any(|v| !v.is_finite()) {
-        return Err(StageError::failed("the sampled latents are not finite numbers")
-            .on_item(&item.name)
-            .with_help("the adapter may have diverged: train with a lower learning rate"));
+/// An error for a sampled clip that is none.
+fn check_finite(latents: &Array<4>, item: &Item, has_adapter: bool) -> Result<(), StageError> {
+    if latents.values.iter().all(|value| value.is_finite()) {
+        return Ok(());
     }
-    out.item(&item.name, &[(samples::FILE, &samples::to_bytes(&latents, condition_steps))])?;
-    Ok(())
+    let error = not_finite("the sampled latents").on_item(&item.name);
+    Err(match has_adapter {
+        true => error.with_help("the adapter may have diverged: train with a lower learning rate"),
+        false => error,
+    })
 }
 
 fn too_many_steps(steps: usize, limit: usize) -> Misfit {

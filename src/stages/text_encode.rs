@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Caution, Inputs, Lineage, Misfit, Output, ParamError, Port, Ports, Stage, StageContext,
-    StageError, StageKind, Surroundings, Workload, fit::not_known, model::StageModel,
+    StageError, StageKind, Surroundings, Workload,
+    fit::not_known,
+    model::{StageModel, array, not_finite},
 };
 use crate::{
     artifact::{ArtifactKind, text::TextEmbedding},
@@ -166,6 +168,9 @@ impl Stage for TextEncode {
             Tensor::<2, Bool>::from_data(TensorData::new(mask, [1, length]), &device)
         });
         let embedding = encoder.encode(ids, mask).squeeze_dim::<2>(0).narrow(0, 0, kept);
+        if !array(embedding.clone()).values.iter().all(|value| value.is_finite()) {
+            return Err(not_finite("the values of the prompt's embedding"));
+        }
         TextEmbedding { prompt: self.prompt.clone(), format, embedding }.write(out)?;
         // It is large, and nothing else needs it.
         drop(encoder);

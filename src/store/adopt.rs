@@ -70,6 +70,9 @@ fn is_known_by_records(root: &Path) -> Result<bool, StoreError> {
 }
 
 fn known(root: &Path, text: &str) -> Result<u32, StoreError> {
+    if is_shared(root) {
+        return Err(StoreError::Shared { path: root.to_owned() });
+    }
     match text.trim().parse::<u32>() {
         Ok(found) if found > FORMAT_VERSION => {
             Err(StoreError::Newer { path: root.join("format"), found })
@@ -77,6 +80,19 @@ fn known(root: &Path, text: &str) -> Result<u32, StoreError> {
         Ok(found) => Ok(found),
         Err(_) => Err(no_cache(root)),
     }
+}
+
+/// Whether a cache is one that machines share: it has content or records, and none of the folders that a machine's
+/// own has besides.
+fn is_shared(root: &Path) -> bool {
+    let has = |names: &[&str]| names.iter().any(|name| root.join(name).is_dir());
+    has(&FOLDERS[..4]) && !has(&["tmp", "history", "checkpoints", "locks"])
+}
+
+/// Whether a folder is a cache of a machine's own.
+pub(crate) fn is_own_cache(root: &Path) -> bool {
+    root.join("format").is_file()
+        && ["tmp", "history", "locks"].iter().all(|name| root.join(name).is_dir())
 }
 
 /// A folder with the folders of a cache most likely is one, and can be used again.

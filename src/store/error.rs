@@ -68,6 +68,12 @@ pub enum StoreError {
         /// The folder.
         path: PathBuf,
     },
+    /// A cache that machines share, whose files lie otherwise.
+    #[error("`{path}` is a remote cache, which machines share, and cannot be used as their own")]
+    Shared {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A cache, by its folders, that does not say which format it has.
     #[error("the cache cannot be used, because its file `{path}` is lost or damaged")]
     FormatLost {
@@ -183,6 +189,9 @@ impl StoreError {
             }
             Self::Newer { .. } => {
                 "use the newer `pipe` that wrote it, or another folder with `--cache DIR`"
+            }
+            Self::Shared { .. } => {
+                "name it with `--remote`, and another folder with `--cache DIR` or `PIPE_CACHE`"
             }
             Self::NotACache { .. } | Self::NotAFolder { .. } => {
                 "name a cache, or a folder that is empty or absent, with `--cache DIR` or \

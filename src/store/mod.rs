@@ -80,6 +80,7 @@ use std::{
 };
 
 use adopt::Said;
+pub(crate) use adopt::is_own_cache;
 use aside::{scratch, write_durably};
 use objects::Written;
 use serde::Serialize;

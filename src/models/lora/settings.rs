@@ -140,9 +140,16 @@ fn check_plain(settings: &Map<String, Value>) -> Result<(), LoadError> {
             _ => KNOWN.contains(&key),
         };
         if !is_plain {
+            // What a start from the model's own weights made can be written as a plain adapter, DoRA cannot.
+            let converted = match key {
+                "init_lora_weights" => {
+                    "save it as one, by peft's `path_initial_model_for_weight_conversion`, or "
+                }
+                _ => "",
+            };
             return Err(error(format!(
-                "`{key}` is {value}, but only plain low-rank adapters are supported: save it as one, as by \
-                 peft's `path_initial_model_for_weight_conversion`, or merge it into its model"
+                "`{key}` is {value}, but only plain low-rank adapters are supported: {converted}merge it into \
+                 its model (peft's `merge_and_unload`), and name that model"
             )));
         }
     }

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     artifact::{ArtifactKind, Item, Manifest},
     plan::fingerprint::action_key,
-    store::{Behind, Digest, Fingerprint, Ingredients, NewResult, Record, Store},
+    store::{Behind, Digest, Fingerprint, Ingredients, NewResult, Record, Store, StoreError},
 };
 
 const QUICK: Patience = Patience {
@@ -317,6 +317,55 @@ fn a_folder_of_something_else_and_a_newer_cache_are_refused() {
     assert!(matches!(remote.check(), Err(RemoteError::Newer { found: 99 })));
     let here = Machine::new();
     assert!(remote.push(&here.store, &[here.make("clips", &[b"1"])], &HOW).is_err());
+}
+
+#[test]
+fn a_cache_of_a_machine_and_one_that_machines_share_are_told_apart() {
+    let here = Machine::new();
+    let made = here.make("clips", &[b"1"]);
+    let own = Remote::open(here.dir.path().to_str().unwrap(), QUICK).unwrap();
+    assert!(matches!(own.check(), Err(RemoteError::NotShared { .. })));
+    let error = own.push(&here.store, std::slice::from_ref(&made), &HOW).unwrap_err();
+    assert!(matches!(error, RemoteError::NotShared { .. }), "{error}");
+    assert!(here.has(&made));
+
+    let (dir, remote) = folder();
+    remote.push(&here.store, &[made], &HOW).unwrap();
+    let error = Store::look(&dir.path().join("shared")).unwrap_err();
+    assert!(matches!(error, StoreError::Shared { .. }), "{error}");
+    assert!(Store::open(&dir.path().join("shared")).is_err());
+    assert!(remote.check().unwrap(), "and nothing was made in it");
+}
+
+#[test]
+fn a_folder_of_pictures_becomes_no_remote_cache() {
+    let (dir, remote) = folder();
+    std::fs::create_dir(dir.path().join("shared")).unwrap();
+    std::fs::write(dir.path().join("shared/cat.png"), "").unwrap();
+    assert!(!remote.check().unwrap(), "who only asks finds nothing");
+    let here = Machine::new();
+    let error = remote.push(&here.store, &[here.make("clips", &[b"1"])], &HOW).unwrap_err();
+    assert!(matches!(error, RemoteError::NotEmpty { .. }), "{error}");
+    assert_eq!(std::fs::read_dir(dir.path().join("shared")).unwrap().count(), 1);
+}
+
+#[test]
+fn nothing_is_taken_before_the_format_is_known() {
+    let (server, remote) = s3();
+    let (here, there) = (Machine::new(), Machine::new());
+    let made: Vec<_> = (0..8_u8).map(|at| here.make(&format!("clips{at}"), &[&[at]])).collect();
+    remote.push(&here.store, &made, &HOW).unwrap();
+    server.change("format", |bytes| *bytes = b"99\n".to_vec());
+    server.delay(Duration::from_millis(100));
+    let link = link(&there, s3_with(&server, s3::SECRET));
+    std::thread::scope(|scope| {
+        for made in &made {
+            let bring = || link.bring(&there.store, made.record.fingerprint, &"clips");
+            scope.spawn(move || assert!(bring().is_none()));
+        }
+    });
+    let report = link.finish();
+    assert!(report.brought.is_empty() && report.error.unwrap().contains("format 99"));
 }
 
 #[test]

@@ -41,7 +41,7 @@ impl Holder {
     pub(in super::super) fn is_gone(&self) -> bool {
         !self.place.is_empty()
             && self.place == Self::this().place
-            && self.is_gone_by(started(self.pid), || is_absent(self.pid))
+            && (self.is_gone_by(started(self.pid), || is_absent(self.pid)) || has_ended(self.pid))
     }
 
     /// The same by when the process of this number started. That is not to be seen of those of other
@@ -60,11 +60,20 @@ impl std::fmt::Display for Holder {
     }
 }
 
-/// When a process of this machine started: field 22 of its `stat`, where the second is a name in
-/// parentheses that may hold spaces.
+/// When a process of this machine started: field 22 of its `stat`.
 fn started(pid: u32) -> Option<u64> {
+    field(pid, 22)?.parse().ok()
+}
+
+/// Whether a process has ended and only its parent has not asked how.
+fn has_ended(pid: u32) -> bool {
+    field(pid, 3).is_some_and(|state| state == "Z" || state == "X")
+}
+
+/// A field of a process's `stat`, from the third on: the second is a name in parentheses that may hold spaces.
+fn field(pid: u32, number: usize) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit(')').next()?.split_whitespace().nth(19)?.parse().ok()
+    stat.rsplit(')').next()?.split_whitespace().nth(number - 3).map(str::to_owned)
 }
 
 /// Whether the system says that there is no process of this number; what `/proc` hides, it tells of.
@@ -94,6 +103,23 @@ mod tests {
         assert!(this.is_gone_by(None, || true));
         let unknown_start = Holder { started: 0, ..this };
         assert!(!unknown_start.is_gone_by(Some(7), || true));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_process_that_ended_is_gone_before_its_parent_asked() {
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let started = started(child.id()).unwrap();
+        let holder = Holder { pid: child.id(), started, ..Holder::this() };
+        assert!(!holder.is_gone());
+        child.kill().unwrap();
+        let since = std::time::Instant::now();
+        while !holder.is_gone() {
+            assert!(since.elapsed().as_secs() < 20, "it has ended");
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
     }
 
     #[test]

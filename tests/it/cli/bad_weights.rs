@@ -340,3 +340,39 @@ fn a_text_encoder_whose_weights_do_not_fit() {
       help: it must be the file that came with the weights
     ");
 }
+
+#[test]
+fn weights_that_are_no_numbers_make_nothing_that_is_kept() {
+    let mut told = String::new();
+    for part in [&VAE, &TEXT_ENCODER, &TRANSFORMER] {
+        let shell = Shell::new();
+        let text = CLIPS.replace("count  = 2", "count  = 1").replace("[32, 32]", "[64, 64]");
+        let text = text.replace("[\"linear\", \"quadratic\"]", "[\"linear\"]");
+        shell.write("part.toml", &format!("{text}\n[stages.part]\n{}\n", part.stage));
+        copy_of_the_model(&shell);
+        let file = shell.path("model").join(part.folder).join(part.weights);
+        let mut bytes = fs::read(&file).unwrap();
+        let (start, end) = {
+            let tensors = SafeTensors::deserialize(&bytes).unwrap();
+            let data = tensors.tensor(part.tensor).unwrap().data().as_ptr_range();
+            let file = bytes.as_ptr() as usize;
+            (data.start as usize - file, data.end as usize - file)
+        };
+        bytes[start..end].fill(0xff);
+        fs::write(&file, bytes).unwrap();
+        let output = shell.output("run part.toml --jobs 1 --only part");
+        assert_eq!(output.status.code(), Some(1));
+        let text = String::from_utf8(output.stderr).unwrap();
+        let error = &text[text.find("  ×").unwrap()..];
+        told += error.split("failed ").next().unwrap();
+    }
+    insta::assert_snapshot!(told, @"
+      × stage `part[method=linear]`, item `figure-000000`: the autoencoder's latents are not finite
+      │ numbers
+      help: the model's weights may be damaged, or not be made for this input
+      × stage `part`: the values of the prompt's embedding are not finite numbers
+      help: the model's weights may be damaged, or not be made for this input
+      × stage `part`, item `figure-000000`: the sampled latents are not finite numbers
+      help: the model's weights may be damaged, or not be made for this input
+    ");
+}
