@@ -335,10 +335,10 @@ fn check_finite(latents: &Array<4>, item: &Item, has_adapter: bool) -> Result<()
         return Ok(());
     }
     let error = not_finite("the sampled latents").on_item(&item.name);
-    Err(match has_adapter {
-        true => error.with_help("the adapter may have diverged: train with a lower learning rate"),
-        false => error,
-    })
+    if !has_adapter {
+        return Err(error);
+    }
+    Err(error.with_help("the adapter may have diverged: train with a lower learning rate"))
 }
 
 fn too_many_steps(steps: usize, limit: usize) -> Misfit {

@@ -132,14 +132,16 @@ fn alignment(address: u64) -> u32 {
 
 impl Library {
     fn new() -> Result<Self, String> {
-        // Memory first: it is what may be missing, and nothing is left behind then.
         // SAFETY: a device is current.
-        let workspace = unsafe { driver::malloc_sync(WORKSPACE) };
-        Ok(Self {
-            workspace: workspace.map_err(|error| error.to_string())?,
-            handle: lt::create_handle().map_err(|error| error.to_string())?,
-            queue: Queue::new()?,
-            plans: HashMap::new(),
+        let workspace = unsafe { driver::malloc_sync(WORKSPACE) }.map_err(|e| e.to_string())?;
+        let made = Queue::new().and_then(|queue| {
+            let handle = lt::create_handle().map_err(|error| error.to_string())?;
+            Ok(Self { workspace, handle, queue, plans: HashMap::new() })
+        });
+        // It is asked for again with each product, so that nothing may be left behind.
+        made.inspect_err(|_| {
+            // SAFETY: it was allocated above, and nothing uses it.
+            let _ = unsafe { driver::free_sync(workspace) };
         })
     }
 
