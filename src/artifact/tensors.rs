@@ -55,6 +55,11 @@ impl<const D: usize> Array<D> {
         Ok(Self { shape, values })
     }
 
+    /// Whether all values are finite numbers.
+    pub fn is_finite(&self) -> bool {
+        self.values.iter().all(|value| value.is_finite())
+    }
+
     /// The values as bytes, for [`write`].
     fn bytes(&self) -> Vec<u8> {
         self.values.iter().flat_map(|v| v.to_le_bytes()).collect()

@@ -30,7 +30,7 @@ use super::{
     parts::{self, PART, PartsError, Uploads},
     public,
 };
-use crate::store::{Store, is_own_cache};
+use crate::store::{Store, is_own_cache, shared_folders};
 
 /// Named bytes at an address.
 #[derive(Debug)]
@@ -153,11 +153,11 @@ impl Bucket {
     /// An error where it is a folder that holds something else, such as a data set.
     pub(super) fn refuse_other_files(&self) -> Result<(), RemoteError> {
         // Without its `format` it can be used again; hidden files are those of a share or of git.
-        const OWN: [&str; 6] = ["format", "objects", "actions", "items", "traces", "lost+found"];
         let is_other = |entry: fs::DirEntry| {
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            !name.starts_with('.') && !OWN.contains(&&*name)
+            let is_own = shared_folders().contains(&&*name) || name == "format";
+            !is_own && !name.starts_with('.') && name != "lost+found"
         };
         // One that cannot be read is told by what is asked of it.
         let found = self.is_folder().then(|| fs::read_dir(&self.folder).ok()).flatten();

@@ -3,10 +3,7 @@
 
 use std::{
     io::{self, Read},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -59,7 +56,7 @@ impl HttpConnector for Connector {
         Ok(HttpClient::new(Client {
             kept: agent().max_idle_connections_per_host(super::PARALLEL).build(),
             fresh: agent().max_idle_connections(0).build(),
-            has_stalled: Arc::default(),
+            has_stalled: AtomicBool::new(false),
             limit: self.connect + self.read,
             near,
             metadata: self.metadata,
@@ -75,7 +72,7 @@ struct Client {
     /// Makes a connection for each request, which has limits for the next bytes.
     fresh: Agent,
     /// Whether a request over `kept` reached its limit: a silent server, or a slow line, which `fresh` is for.
-    has_stalled: Arc<AtomicBool>,
+    has_stalled: AtomicBool,
     /// How long a request over `kept` may take.
     limit: Duration,
     /// For the machine itself, which no proxy stands before.
@@ -169,7 +166,7 @@ mod tests {
     use std::{
         io::{BufRead, BufReader, Write},
         net::{TcpListener, TcpStream},
-        sync::atomic::AtomicUsize,
+        sync::{Arc, atomic::AtomicUsize},
         thread,
     };
 

@@ -331,7 +331,7 @@ struct Images<'a> {
 
 /// An error for a sampled clip that is none.
 fn check_finite(latents: &Array<4>, item: &Item, has_adapter: bool) -> Result<(), StageError> {
-    if latents.values.iter().all(|value| value.is_finite()) {
+    if latents.is_finite() {
         return Ok(());
     }
     let error = not_finite("the sampled latents").on_item(&item.name);

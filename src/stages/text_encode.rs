@@ -8,7 +8,7 @@ use super::{
     Caution, Inputs, Lineage, Misfit, Output, ParamError, Port, Ports, Stage, StageContext,
     StageError, StageKind, Surroundings, Workload,
     fit::not_known,
-    model::{StageModel, array, not_finite},
+    model::{StageModel, not_finite},
 };
 use crate::{
     artifact::{ArtifactKind, text::TextEmbedding},
@@ -168,7 +168,7 @@ impl Stage for TextEncode {
             Tensor::<2, Bool>::from_data(TensorData::new(mask, [1, length]), &device)
         });
         let embedding = encoder.encode(ids, mask).squeeze_dim::<2>(0).narrow(0, 0, kept);
-        if !array(embedding.clone()).values.iter().all(|value| value.is_finite()) {
+        if !embedding.clone().is_finite().all().into_scalar::<bool>() {
             return Err(not_finite("the values of the prompt's embedding"));
         }
         TextEmbedding { prompt: self.prompt.clone(), format, embedding }.write(out)?;

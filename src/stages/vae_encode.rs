@@ -183,8 +183,7 @@ impl Stage for VaeEncode {
             let clip = read_clip(inputs, item)?;
             check_pixels(clip.size, vae.compression())?;
             let encoded = self.encode(&*vae, (&clip, item), &model.device);
-            let mut values = encoded.clip.values.iter().chain(&encoded.images.values);
-            if !values.all(|value| value.is_finite()) {
+            if !(encoded.clip.is_finite() && encoded.images.is_finite()) {
                 return Err(not_finite("the autoencoder's latents"));
             }
             out.item(&item.name, &[(latents::FILE, &encoded.to_bytes())])

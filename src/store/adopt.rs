@@ -20,6 +20,13 @@ pub(super) const SCRATCH: &str = ".tmp";
 /// The folders that every cache has beside `tmp`; they are empty in one that was only begun.
 pub(super) const FOLDERS: [&str; 7] =
     ["objects", "actions", "items", "traces", "history", "checkpoints", "locks"];
+/// How many of them, the first, a cache that machines share has, too.
+const SHARED: usize = 4;
+
+/// The folders of a cache that machines share.
+pub(crate) fn shared_folders() -> &'static [&'static str] {
+    &FOLDERS[..SHARED]
+}
 
 /// How it is known that a folder is a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +70,7 @@ fn is_known_by_records(root: &Path) -> Result<bool, StoreError> {
         }
         Ok(found)
     }
-    if !FOLDERS[..4].iter().all(|name| root.join(name).is_dir()) {
+    if !shared_folders().iter().all(|name| root.join(name).is_dir()) {
         return Ok(false);
     }
     Ok(count::<Record>(root, "actions")? + count::<ItemRecord>(root, "items")? > 0)
@@ -85,8 +92,9 @@ fn known(root: &Path, text: &str) -> Result<u32, StoreError> {
 /// Whether a cache is one that machines share: it has content or records, and none of the folders that a machine's
 /// own has besides.
 fn is_shared(root: &Path) -> bool {
-    let has = |names: &[&str]| names.iter().any(|name| root.join(name).is_dir());
-    has(&FOLDERS[..4]) && !has(&["tmp", "history", "checkpoints", "locks"])
+    let has = |name: &&str| root.join(name).is_dir();
+    let (shared, own) = FOLDERS.split_at(SHARED);
+    shared.iter().any(has) && !own.iter().any(has) && !has(&"tmp")
 }
 
 /// Whether a folder is a cache of a machine's own.

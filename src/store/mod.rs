@@ -80,7 +80,7 @@ use std::{
 };
 
 use adopt::Said;
-pub(crate) use adopt::is_own_cache;
+pub(crate) use adopt::{is_own_cache, shared_folders};
 use aside::{scratch, write_durably};
 use objects::Written;
 use serde::Serialize;
