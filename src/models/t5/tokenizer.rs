@@ -134,8 +134,9 @@ fn from_sentencepiece(bytes: &[u8]) -> Result<Tokenizer, LoadError> {
     let unigram = Unigram::from(vocabulary, Some(2), false);
     let mut tokenizer = Tokenizer::new(unigram.map_err(|e| error(SPIECE, e.to_string()))?);
     if !model.charsmap.is_empty() {
-        let map = Precompiled::from(&model.charsmap).ok();
-        let map = map.filter(|_| charsmap::is_sound(&model.charsmap));
+        // Before it is parsed, which reserves as much memory as the map says it has.
+        let map = charsmap::is_sound(&model.charsmap).then(|| Precompiled::from(&model.charsmap));
+        let map = map.and_then(Result::ok);
         let map = map.ok_or_else(|| error(SPIECE, "the map of characters is damaged"))?;
         let normalizer = NormalizerWrapper::Precompiled(map);
         tokenizer.with_normalizer(Some(normalizer)).map_err(|e| error(SPIECE, e.to_string()))?;

@@ -285,3 +285,32 @@ fn revisions_that_do_not_exist_and_no_network() {
     );
     assert!(!shell.path("hub").exists() || walk(&shell.path("hub")).is_empty());
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_tokenizer_that_says_it_is_large_takes_no_memory() {
+    use base64::Engine as _;
+
+    let shell = Shell::new();
+    copy_of_the_model(&shell);
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/t5");
+    let json = fs::read(golden.join("tokenizer.json")).unwrap();
+    let json: Value = serde_json::from_slice(&json).unwrap();
+    let map = json["normalizer"]["precompiled_charsmap"].as_str().unwrap();
+    let map = base64::prelude::BASE64_STANDARD.decode(map).unwrap();
+    let mut spiece = fs::read(golden.join("spiece.model")).unwrap();
+    let start = spiece.windows(map.len()).position(|bytes| bytes == map).unwrap();
+    // The size of its trie in bytes; twice that would be reserved.
+    spiece[start..start + 4].fill(0xff);
+    let tokenizer = shell.path("model/tokenizer");
+    fs::remove_file(tokenizer.join("tokenizer.json")).unwrap();
+    fs::write(tokenizer.join("spiece.model"), spiece).unwrap();
+    shell.write("p.toml", "name = \"p\"\n[stages.p]\nkind = \"text_encode\"\nmodel = \"model\"\n");
+    let limited = "ulimit -v 6000000 && exec \"$0\" run p.toml";
+    let mut run = std::process::Command::new("sh");
+    run.args(["-c", limited, env!("CARGO_BIN_EXE_pipe")]).current_dir(shell.path("."));
+    let output = run.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("the map of characters is damaged"), "{said}");
+}
