@@ -7,6 +7,7 @@ use std::{
     any::Any,
     cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Mutex, PoisonError},
 };
 
 use burn::tensor::Device;
@@ -39,6 +40,36 @@ pub fn cuda(index: usize) -> Result<Option<Device>, DriverFailure> {
 #[cfg(not(feature = "cuda"))]
 pub fn cuda(_index: usize) -> Result<Option<Device>, DriverFailure> {
     asked(|| None)
+}
+
+/// What a device was asked for without waiting and did not do: the first that failed.
+struct Failed(Mutex<Option<String>>);
+
+static FAILED: Failed = Failed(Mutex::new(None));
+
+impl Failed {
+    #[cfg(any(test, feature = "cuda"))]
+    fn keep(&self, reason: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+    }
+
+    fn take(&self) -> Result<(), String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+    }
+}
+
+/// Keeps for [`synced`] that work failed for which nobody waits. Its outputs are no numbers.
+#[cfg(feature = "cuda")]
+pub fn fail(reason: String) {
+    tracing::error!(%reason, "the device did not do what it was asked");
+    FAILED.keep(reason);
+}
+
+/// Waits until a device has done all that it was asked, or says what it has not done.
+pub fn synced(device: &Device) -> Result<(), String> {
+    let done = device.sync().map_err(|error| error.to_string());
+    let failed = FAILED.take();
+    done.and(failed)
 }
 
 thread_local! {
@@ -130,6 +161,15 @@ impl DeviceFailure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn work_that_nobody_waited_for_is_told_once() {
+        let failed = Failed(Mutex::new(None));
+        failed.keep("a product: no memory".to_owned());
+        failed.keep("what followed from it".to_owned());
+        assert_eq!(failed.take(), Err("a product: no memory".to_owned()));
+        assert_eq!(failed.take(), Ok(()));
+    }
 
     #[test]
     fn failures_are_told_from_bugs_by_their_text() {

@@ -8,6 +8,8 @@ import torch
 from safetensors import safe_open
 import flops, peer
 
+# Memory may grow by this share over the steps of a soak: pages that a new order of sizes asks for.
+GROWTH = 0.02
 HERE = pathlib.Path(__file__).resolve().parent
 CASES = {case["name"]: case for case in peer.TABLE["cases"]}
 
@@ -54,19 +56,19 @@ class Watched:
             time.sleep(0.05)
 
 
-def run_side(command, names, args, env, log):
+def run_side(command, names, args, env, log, until):
     """Figures by case. A case that fails, hangs or kills the process costs itself alone."""
     found, left = {}, list(names)
     gpu = None if args.device == "cpu" else int(args.device.split(":")[1])
     while left:
-        if time.monotonic() > args.until:
+        if time.monotonic() > until:
             found |= {name: dict(error="no time was left") for name in left}
             break
         side = Watched([*command, "--device", args.device, "--size", args.size, "--out", args.work, "--budget", str(args.budget), "--cases", ",".join(left)], gpu, env, log)
         current, deadline = left[0], time.monotonic() + 60
         while True:
             try:
-                line = side.lines.get(timeout=max(0.0, min(deadline, args.until) - time.monotonic()))
+                line = side.lines.get(timeout=max(0.0, min(deadline, until) - time.monotonic()))
             except queue.Empty:
                 found[current] = dict(error="took too long")
                 side.process.kill()
@@ -140,9 +142,16 @@ def verdict(found, gpu):
 
 
 def growth(usage):
-    """Growth of memory from the second tenth of the steps to the last."""
-    size = lambda entry: entry["pool"][0] if entry.get("pool") else entry["resident"]
+    """Growth of memory from the second tenth of the steps to the last: of what is reserved on a GPU."""
+    size = lambda entry: entry["pool"][1] if entry.get("pool") else entry["resident"]
     return size(usage[-1]) / size(usage[1]) - 1
+
+
+def gigabytes(side, name):
+    """What the allocator of a side held at the peak of a variant."""
+    found = side.get("variants", {}).get(name, {})
+    held = found.get("reserved") or found.get("peak")
+    return f"{held / 1e9:.1f}" if held else "-"
 
 
 def best(figures):
@@ -160,18 +169,26 @@ def summary(name, ours, theirs, again, args, peaks):
         row["speed"] = row["pytorch_secs"] / row["ours_secs"]
     row["errors"] = errors(pathlib.Path(args.work), name) if case.get("check") else None
     row["verdict"] = verdict(row["errors"], args.gpu) if case.get("check") else ""
-    row["memory"] = [side.get("device_peak") for side in (ours, theirs)]
+    row["variants"] = {n: [side.get("variants", {}).get(n, {}).get("secs") for side in (ours, theirs)]
+                       for n in {**ours.get("variants", {}), **theirs.get("variants", {})}}
+    row["memory"] = {n: [gigabytes(side, n) for side in (ours, theirs)] for n in row["variants"]}
     if row["ours"]:
         row["first_secs"] = ours["variants"][row["ours"]]["first_secs"]
         floor = flops.floor(case, args.size)
         least = max(floor["flops"] / peaks["flops"], floor["bytes"] / peaks["bytes"])
         if case["kind"] == "soak":
             row["growth"] = growth(ours["usage"])
+            if row["growth"] > GROWTH:
+                row["verdict"] = "GROWS"
         row |= dict(floor=floor, share_of_peak=least / row["ours_secs"])
         if "extrapolate" in case:
             row["extrapolated_secs"] = {str(case["extrapolate"]): row["ours_secs"] / case["steps"] * case["extrapolate"]}
         if "bar_secs" in case and args.size == "full":
             row["bar"] = "met" if row["ours_secs"] <= case["bar_secs"] else f"missed ({case['bar_secs']} s)"
+    if ours.get("optimizer_error", 0) > 1e-3:
+        row["verdict"] = f"WRONG: the optimizer is {ours['optimizer_error']:.1e} of a step off"
+    if "cold_secs" in ours:
+        row["cold_secs"] = ours["cold_secs"]
     if again.get("variants"):
         row["first_secs_again"] = {n: v.get("first_secs") for n, v in again["variants"].items()}
         row["first_secs_cold"] = {n: v.get("first_secs") for n, v in ours.get("variants", {}).items()}
@@ -188,21 +205,29 @@ def render(rows, device, args, peaks):
     proof = [] if args.size == "full" else ["**A proof that the harness runs, with models of a few thousand parameters: no figure here says anything of speed.**", ""]
     lines = [f"# {device}, {datetime.date.today()}", "", *proof,
              f"Ceilings measured in this run: {peaks['flops'] / 1e12:.1f} TFLOP/s, {peaks['bytes'] / 1e9:.0f} GB/s. Times in ms; "
-             "errors relative to PyTorch in f32, ours / PyTorch's own; memory of the device, ours / PyTorch's.", "",
-             "| case | ours | PyTorch | PyTorch/ours | share of peak | first call | memory, GB | errors | |", "|---|---|---|---|---|---|---|---|---|"]
+             "errors relative to PyTorch in f32, ours / PyTorch's own; memory as each side's allocator counts it: ours reserved, "
+             "PyTorch's most allocated.", "",
+             "| case | ours | PyTorch | PyTorch/ours | share of peak | memory, GB | errors | |", "|---|---|---|---|---|---|---|---|"]
     for r in rows:
-        memory = " / ".join(f"{m / 1e9:.1f}" if m else "-" for m in r["memory"])
         error = r["errors"]
         error = f"{error['ours']:.1e} / {error['peer']:.1e}" if error and "ours" in error else ""
         notes = [r["verdict"], *r["failures"]]
         notes += [f"bar {r['bar']}"] if "bar" in r else []
         notes += [f"growth {r['growth']:+.1%}"] if "growth" in r else []
         notes += [f"{n} steps about {s:.2f} s, from the step" for n, s in r.get("extrapolated_secs", {}).items()]
+        if "cold_secs" in r:
+            notes.append(f"nothing compiled: {r['cold_secs']:.1f} s")
         if "first_secs_again" in r:
-            notes.append("first calls cold " + ", ".join(f"{n} {ms(s)}" for n, s in r["first_secs_cold"].items())
-                         + "; with caches kept " + ", ".join(f"{n} {ms(s)}" for n, s in r["first_secs_again"].items()))
-        lines.append(f"| {r['case']} | {ms(r['ours_secs'])} ({r['ours']}) | {ms(r['pytorch_secs'])} ({r['pytorch']}) | "
-                     f"{r.get('speed', 0):.2f} | {r.get('share_of_peak', 0):.1%} | {ms(r.get('first_secs'))} | {memory} | {error} | {'; '.join(n for n in notes if n)} |")
+            notes.append("first calls " + ", ".join(f"{n} {ms(s)}" for n, s in r["first_secs_cold"].items())
+                         + "; with kernels kept " + ", ".join(f"{n} {ms(s)}" for n, s in r["first_secs_again"].items()))
+        for index, (name, (ours, theirs)) in enumerate(r["variants"].items()):
+            ratio = f"{theirs / ours:.2f}" if ours and theirs else ""
+            share = f"{r['share_of_peak']:.1%}" if name == r["ours"] and "share_of_peak" in r else ""
+            rest = (error, "; ".join(n for n in notes if n)) if index == 0 else ("", "")
+            lines.append(f"| {r['case']}, {name} | {ms(ours)} | {ms(theirs)} | {ratio} | {share} | "
+                         f"{' / '.join(r['memory'][name])} | {rest[0]} | {rest[1]} |")
+        if not r["variants"]:
+            lines.append(f"| {r['case']} | | | | | | | {'; '.join(n for n in notes if n)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -222,7 +247,9 @@ def main():
     args.gpu = args.device != "cpu"
     binary = args.binary or build(args.gpu)
     # Building takes half an hour where nothing is built yet, and is none of the measuring.
-    args.until = time.monotonic() + 60 * args.minutes
+    begun, all_of_it = time.monotonic(), 60 * args.minutes
+    # Both sides get their share, and what is measured is kept whatever the other side does.
+    until = {side: begun + share * all_of_it for side, share in (("ours", 0.55), ("pytorch", 0.97), ("again", 1.0))}
     names = [name for name in args.cases.split(",") if CASES[name]]
     with tempfile.TemporaryDirectory() as work, open(os.devnull if not args.out else pathlib.Path(args.out) / "gpu.log", "w") as log:
         args.work = work
@@ -231,10 +258,12 @@ def main():
         # cuBLASLt and cuDNN as PyTorch's packages bring them, behind what the user names.
         libraries = pathlib.Path(torch.__file__).parents[1].glob("nvidia/*/lib")
         env["LD_LIBRARY_PATH"] = ":".join(filter(None, [os.environ.get("LD_LIBRARY_PATH"), *map(str, libraries)]))
-        ours = run_side([binary], names, args, env, log)
-        again = run_side([binary], [n for n in names if CASES[n].get("again")], args, env, log)
+        ours = run_side([binary], names, args, env, log, until["ours"])
+        (pathlib.Path(args.out) / "ours.json").write_text(json.dumps(ours, indent=1) + "\n")
         peer_command = [sys.executable, str(HERE / "peer.py"), *(["--no-compile"] if args.no_compile else [])]
-        theirs = run_side(peer_command, names, args, os.environ, log)
+        theirs = run_side(peer_command, names, args, os.environ, log, until["pytorch"])
+        repeated = [n for n in names if CASES[n].get("again") and time.monotonic() < until["pytorch"]]
+        again = run_side([binary, "--only", "recompute"], repeated, args, env, log, until["again"])
         peaks = ceilings(args.device, args.gpu)
         rows = [summary(n, ours.get(n, {}), theirs.get(n, {}), again.get(n, {}), args, peaks) for n in names]
     device = torch.cuda.get_device_name(args.device) if args.gpu else f"CPU ({os.cpu_count()} threads)"
@@ -246,7 +275,7 @@ def main():
                   torch=torch.__version__, ceilings=peaks, rows=rows, ours=ours, ours_again=again, pytorch=theirs)
     (out / f"{stem}.json").write_text(json.dumps(record, indent=1) + "\n")
     print(table)
-    sys.exit(any(row["verdict"] == "WRONG" or row["failures"] for row in rows))
+    sys.exit(any(row["verdict"].startswith(("WRONG", "GROWS")) or row["failures"] for row in rows))
 
 
 if __name__ == "__main__":

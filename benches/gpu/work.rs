@@ -162,7 +162,7 @@ impl<'a> Work<'a> {
     }
 
     fn sync(&self) -> Result<(), String> {
-        self.device.sync().map_err(|error| error.to_string())
+        pipe::device::synced(&self.device)
     }
 
     /// The first call with its warm-up, then the median of some more, in seconds.
@@ -252,13 +252,19 @@ impl<'a> Work<'a> {
 
     fn train(&self, case: &Case, sized: &Parts) -> Outcome {
         let (adapter, batch) = (self.adapter(case)?, self.batch(case, sized)?);
+        let start = Instant::now();
         let found = self.gradients(case, &adapter, &adapter.factors, &batch, Recompute::Block)?;
+        self.sync()?;
+        // With all that is compiled for it, where nothing was kept.
+        let cold = start.elapsed().as_secs_f64();
+        let moved = self.optimizer_error(&adapter, &found.by_name)?;
         self.write(case, found.by_name)?;
         let mut variants = serde_json::Map::new();
         for (name, recompute) in [("recompute", Recompute::Block), ("plain", Recompute::None)] {
             if self.repeats.only.as_ref().is_some_and(|only| only != name) {
                 continue;
             }
+            tracing::info!(variant = name, "training");
             let mut trainer = Trainer::new(&adapter);
             let times = self.measure(|| {
                 trainer.step(|factors| self.gradients(case, &adapter, factors, &batch, recompute))
@@ -268,7 +274,37 @@ impl<'a> Work<'a> {
             variants.insert(name.to_owned(), figures);
             self.clean_up();
         }
-        Ok(json!({ "variants": variants, "loss": found.loss }))
+        Ok(
+            json!({ "variants": variants, "loss": found.loss, "cold_secs": cold, "optimizer_error": moved }),
+        )
+    }
+
+    /// By how much two steps of the optimizer move parameters otherwise here than on the CPU, of the learning rate.
+    fn optimizer_error(
+        &self,
+        adapter: &Adapter,
+        gradients: &BTreeMap<String, Tensor<1>>,
+    ) -> Result<f32, String> {
+        const RATE: f64 = 1e-3;
+        let some: Vec<_> = adapter.factors.0.keys().take(4).cloned().collect();
+        let moved = |device: &Device| {
+            let on = |x: &Tensor<1>| x.clone().to_device(device);
+            let pick = |name: &String| {
+                let mut param = adapter.factors.0[name].clone();
+                param.flat = on(&param.flat);
+                (name.clone(), param)
+            };
+            let mut factors = Params(some.iter().map(pick).collect());
+            let mut moments = Moments::default();
+            for step in 1..=2 {
+                let given = some.iter().map(|name| (name.clone(), on(&gradients[name]))).collect();
+                AdamW::default().step((step, RATE), &mut factors, given, 0.7, &mut moments);
+            }
+            let flat = factors.0.into_values().map(|param| param.flat).collect();
+            Tensor::cat(flat, 0).to_device(&Device::flex())
+        };
+        let apart = (moved(&self.device) - moved(&Device::flex())).abs().max();
+        Ok(apart.into_scalar::<f32>() / RATE as f32)
     }
 
     /// Many steps: what is in use early on and at the end.

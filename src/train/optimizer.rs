@@ -7,7 +7,11 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::models::{Params, params::Param};
+use crate::models::{
+    Params,
+    nn::fused::{AdamNumbers, adam_step},
+    params::Param,
+};
 
 /// The settings of `torch.optim.AdamW`, learning rate apart.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -47,19 +51,6 @@ pub fn clip_factor(norm: f32, max_norm: f32) -> f32 {
     (max_norm / (norm + 1e-6)).min(1.0)
 }
 
-/// The numbers of one step, the same for all parameters.
-#[derive(Clone, Copy)]
-struct Step {
-    gradient_factor: f32,
-    shrink: f32,
-    first_share: f32,
-    beta2: f32,
-    second_share: f32,
-    root_correction: f32,
-    eps: f32,
-    rate: f32,
-}
-
 impl AdamW {
     /// Moves `params` along `gradients`, which are multiplied by `gradient_factor` first. `step`
     /// counts from 1. Parameters without a gradient stay as they are.
@@ -73,7 +64,7 @@ impl AdamW {
     ) {
         let power = i32::try_from(step).unwrap_or(i32::MAX);
         let [beta1, beta2] = self.betas;
-        let numbers = Step {
+        let numbers = AdamNumbers {
             gradient_factor,
             shrink: (1.0 - learning_rate * self.weight_decay) as f32,
             first_share: (1.0 - beta1) as f32,
@@ -91,7 +82,7 @@ impl AdamW {
                     let zeros = || Tensor::zeros(flat.dims(), &flat.device());
                     let first = moments.first.remove(&name).unwrap_or_else(zeros);
                     let second = moments.second.remove(&name).unwrap_or_else(zeros);
-                    let [flat, first, second] = numbers.apply([flat, gradient, first, second]);
+                    let [flat, first, second] = apply(numbers, [flat, gradient, first, second]);
                     moments.first.insert(name.clone(), first);
                     moments.second.insert(name.clone(), second);
                     flat
@@ -102,49 +93,38 @@ impl AdamW {
     }
 }
 
-impl Step {
-    /// Parameter, gradient and both moments to parameter and both moments.
-    fn apply(&self, tensors: [Tensor<1>; 4]) -> [Tensor<1>; 3] {
-        if tensors[0].device() == Device::flex() {
-            self.apply_on_host(tensors)
-        } else {
-            self.apply_on_device(tensors)
-        }
+/// Parameter, gradient and both moments to parameter and both moments.
+fn apply(numbers: AdamNumbers, tensors: [Tensor<1>; 4]) -> [Tensor<1>; 3] {
+    if tensors[0].device() == Device::flex() {
+        apply_on_host(numbers, tensors)
+    } else {
+        adam_step(tensors, numbers)
     }
+}
 
-    fn apply_on_device(&self, [param, gradient, first, second]: [Tensor<1>; 4]) -> [Tensor<1>; 3] {
-        let gradient = gradient * self.gradient_factor;
-        let first = first.clone() + (gradient.clone() - first) * self.first_share;
-        let second = second * self.beta2 + gradient.clone() * gradient * self.second_share;
-        let root = second.clone().sqrt() / self.root_correction + self.eps;
-        let param = param * self.shrink - first.clone() / root * self.rate;
-        [param, first, second]
-    }
-
-    /// The same in one pass over the buffers, which are reused.
-    fn apply_on_host(&self, tensors: [Tensor<1>; 4]) -> [Tensor<1>; 3] {
-        const CHUNK: usize = 1 << 14;
-        let device = tensors[0].device();
-        let [mut param, gradient, mut first, mut second] =
-            tensors.map(|t| t.into_data().try_into_vec::<f32>().expect("training is in f32"));
-        param
-            .par_chunks_mut(CHUNK)
-            .zip(gradient.par_chunks(CHUNK))
-            .zip(first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK)))
-            .for_each(|((param, gradient), (first, second))| {
-                for (((p, g), m), v) in param.iter_mut().zip(gradient).zip(first).zip(second) {
-                    let g = g * self.gradient_factor;
-                    *m += (g - *m) * self.first_share;
-                    *v = *v * self.beta2 + g * g * self.second_share;
-                    let root = v.sqrt() / self.root_correction + self.eps;
-                    *p = *p * self.shrink - *m / root * self.rate;
-                }
-            });
-        [param, first, second].map(|values| {
-            let len = values.len();
-            Tensor::from_data(TensorData::new(values, [len]), &device)
-        })
-    }
+/// The same in one pass over the buffers, which are reused.
+fn apply_on_host(numbers: AdamNumbers, tensors: [Tensor<1>; 4]) -> [Tensor<1>; 3] {
+    const CHUNK: usize = 1 << 14;
+    let device = tensors[0].device();
+    let [mut param, gradient, mut first, mut second] =
+        tensors.map(|t| t.into_data().try_into_vec::<f32>().expect("training is in f32"));
+    param
+        .par_chunks_mut(CHUNK)
+        .zip(gradient.par_chunks(CHUNK))
+        .zip(first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK)))
+        .for_each(|((param, gradient), (first, second))| {
+            for (((p, g), m), v) in param.iter_mut().zip(gradient).zip(first).zip(second) {
+                let g = g * numbers.gradient_factor;
+                *m += (g - *m) * numbers.first_share;
+                *v = *v * numbers.beta2 + g * g * numbers.second_share;
+                let root = v.sqrt() / numbers.root_correction + numbers.eps;
+                *p = *p * numbers.shrink - *m / root * numbers.rate;
+            }
+        });
+    [param, first, second].map(|values| {
+        let len = values.len();
+        Tensor::from_data(TensorData::new(values, [len]), &device)
+    })
 }
 
 #[cfg(test)]
@@ -179,7 +159,7 @@ mod tests {
 
     #[test]
     fn the_single_pass_on_the_host_equals_the_tensor_operations() {
-        let numbers = Step {
+        let numbers = AdamNumbers {
             gradient_factor: 0.7,
             shrink: 0.999,
             first_share: 0.1,
@@ -191,8 +171,8 @@ mod tests {
         };
         let wave = |k: f32| tensor(&(0..40_000).map(|i| (i as f32 * k).sin()).collect::<Vec<_>>());
         let tensors = [wave(0.3), wave(0.7), wave(1.1), wave(1.3).abs()];
-        let host = numbers.apply_on_host(tensors.clone());
-        let device = numbers.apply_on_device(tensors);
+        let host = apply_on_host(numbers, tensors.clone());
+        let device = adam_step(tensors, numbers);
         for (a, b) in host.iter().zip(&device) {
             assert!((a.clone() - b.clone()).abs().max().into_scalar::<f32>() < 1e-6);
         }

@@ -1,11 +1,11 @@
 //! Tiny models of every class against the reference implementation, in f32.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use pipe::models::{
     Denoiser, DenoiserInput, ParamReader, TimeAxis, VideoDiffusion, VideoVae, cogvideox::CogVideoX,
 };
 
-use crate::golden::{Golden, assert_close};
+use crate::golden::{Golden, assert_close, device};
 
 const TRANSFORMER: f32 = 2e-5;
 const VAE: f32 = 5e-5;
@@ -123,7 +123,7 @@ fn the_number_of_decoded_frames_is_known_beforehand() {
     let counts: Vec<_> = (1..=5).map(|frames| vae.decoded_frames(frames)).collect();
     for (frames, wanted) in (1..).zip(&counts) {
         let shape = [1, vae.latent_channels(), frames, 1, 2];
-        let decoded = vae.decode(Tensor::zeros(shape, &Device::flex()));
+        let decoded = vae.decode(Tensor::zeros(shape, &device()));
         assert_eq!(decoded.dims()[2], *wanted, "{frames} latent frames");
     }
     assert!(counts.is_sorted());

@@ -205,16 +205,27 @@ impl Modulation {
         f(x.reshape([b, n, s / n, dim])).reshape([b, s, dim])
     }
 
+    /// Whether nothing is trained through it, on a device that has it in one pass.
+    fn is_constant(&self, x: &Tensor<3>) -> bool {
+        !fused::applies(x) && !self.0.is_tracked()
+    }
+
     /// `x * (1 + scale) + shift`.
     fn scale_shift(&self, x: Tensor<3>, shift: usize, scale: usize) -> Tensor<3> {
+        if self.is_constant(&x) {
+            return fused::scale_shift(x, self.0.clone(), shift, scale);
+        }
         let dtype = x.dtype();
         self.grouped(x, |x| x * (self.row(scale, dtype) + 1.0) + self.row(shift, dtype))
     }
 
-    /// `x * gate`.
-    fn gate(&self, x: Tensor<3>, gate: usize) -> Tensor<3> {
-        let dtype = x.dtype();
-        self.grouped(x, |x| x * self.row(gate, dtype))
+    /// `x + gate * y`.
+    fn gate_onto(&self, x: Tensor<3>, y: Tensor<3>, gate: usize) -> Tensor<3> {
+        if self.is_constant(&x) {
+            return fused::gate_onto(x, y, self.0.clone(), gate);
+        }
+        let dtype = y.dtype();
+        x + self.grouped(y, |y| y * self.row(gate, dtype))
     }
 }
 
@@ -256,11 +267,12 @@ impl Block {
         let modulation = Modulation::new(&self.scale_shift_table, embedded);
 
         let normed = modulation.scale_shift(self.norm(&tokens), 0, 1);
-        let tokens = tokens + modulation.gate(self.attn1.forward(normed, None, Some(rotary)), 2);
+        let attended = self.attn1.forward(normed, None, Some(rotary));
+        let tokens = modulation.gate_onto(tokens, attended, 2);
         let tokens = tokens.clone() + self.attn2.forward(tokens, Some(text), None);
         let normed = modulation.scale_shift(self.norm(&tokens), 3, 4);
         let hidden = gelu_tanh(self.feed_forward_in.forward(normed));
-        tokens + modulation.gate(self.feed_forward_out.forward(hidden), 5)
+        modulation.gate_onto(tokens, self.feed_forward_out.forward(hidden), 5)
     }
 
     /// The root-mean-square norm, which has no weight here.

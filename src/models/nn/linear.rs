@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::fused::{affine, product, product_onto};
+use super::fused::{adapted, affine, product};
 
 /// `x W^T + b`, plus the low-rank branch when an adapter is loaded.
 #[derive(Clone, Debug)]
@@ -33,15 +33,18 @@ impl Linear {
         let (input, rows) = (dims[D - 1], dims[..D - 1].iter().product::<usize>());
         let x: Tensor<2> = x.reshape([rows, input]);
         let dtype = x.dtype();
-        let mut y = match &self.bias {
-            Some(bias) => affine(x.clone(), self.weight.clone(), bias.clone()),
-            None => product(x.clone(), self.weight.clone().transpose()),
+        let weight = self.weight.clone();
+        let y = match (&self.bias, &self.lora) {
+            (None, None) => product(x, weight.transpose()),
+            (Some(bias), None) => affine(x, weight, bias.clone()),
+            (bias, Some(LoraBranch { a, b, scale })) => {
+                let zeros =
+                    || Tensor::zeros([weight.dims()[0]], (&weight.device(), weight.dtype()));
+                let bias = bias.clone().unwrap_or_else(zeros);
+                let factors = [a, b].map(|factor| factor.clone().cast(dtype));
+                adapted(x, weight, bias, factors, *scale)
+            }
         };
-        if let Some(LoraBranch { a, b, scale }) = &self.lora {
-            // The scale goes on the narrow side, where it costs least.
-            let low = product(x, a.clone().cast(dtype).transpose()) * *scale;
-            y = product_onto(y, low, b.clone().cast(dtype).transpose());
-        }
         dims[D - 1] = self.weight.dims()[0];
         y.reshape(dims)
     }

@@ -4,6 +4,7 @@ use burn::tensor::{DType, FloatDType, Tensor, module};
 
 use super::fused::{
     self,
+    device_norm::{self, device_norm_silu},
     group_norm::{Settings, group_norm_silu},
 };
 use crate::models::params::{Init, ParamReader};
@@ -95,14 +96,18 @@ impl GroupNorm {
     }
 
     /// `SiLU` of the norm, times the first of `modulation` plus the second if there are such, which
-    /// are repeated to the size of `x`. f32 on the CPU only, see [`fused::applies`].
+    /// are repeated to the size of `x`. For what [`fused::applies`] to, or [`device_norm`].
     pub(crate) fn forward_silu(
         &self,
         x: Tensor<5>,
         modulation: Option<[Tensor<5>; 2]>,
     ) -> Tensor<5> {
         let settings = Settings { groups: self.num_groups, eps: self.eps };
-        group_norm_silu(x, [self.gamma.clone(), self.beta.clone()], modulation, settings)
+        let affine = [self.gamma.clone(), self.beta.clone()];
+        if device_norm::applies(&x) {
+            return device_norm_silu(x, affine, modulation, settings);
+        }
+        group_norm_silu(x, affine, modulation, settings)
     }
 }
 

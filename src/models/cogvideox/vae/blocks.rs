@@ -124,7 +124,7 @@ impl Norm {
             .as_ref()
             .zip(latents)
             .map(|(convs, latents)| convs.each_ref().map(|conv| conv.forward(latents.clone())));
-        if fused::applies(&x) {
+        if fused::applies(&x) || fused::device_norm::applies(&x) {
             return self.norm.forward_silu(x, modulation);
         }
         self.composed(x, modulation)

@@ -5,15 +5,15 @@
 //! the probabilities of one block after the other again. Products are of the inputs' type, softmax is
 //! in f32. All of it is made of backend operations, so the CPU can prove what a GPU computes.
 
-#[cfg(any(test, feature = "cuda"))]
-use burn::tensor::Shape;
+#[cfg(feature = "cuda")]
+use burn::backend::fusion::custom::TensorSpec;
 use burn::{
     backend::{
-        Autodiff, Backend, Dispatch, Flex, TensorMetadata,
+        Autodiff, AutodiffBackend, Backend, Dispatch, Flex, TensorMetadata,
         autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension, ops::ModuleOps,
         tensor::FloatTensor,
     },
-    tensor::{DType, FloatDType, Slice, Tensor, ops::AttentionModuleOptions},
+    tensor::{DType, FloatDType, Shape, Slice, Tensor, ops::AttentionModuleOptions},
 };
 
 use super::{product::Product, tape::record};
@@ -31,12 +31,13 @@ pub fn blocked_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<4> 
 }
 
 fn in_blocks([q, k, v]: [Tensor<4>; 3], rows: usize) -> Tensor<4> {
-    Tensor::from_dispatch(Dispatch::attention_in_blocks(
+    let (output, _) = Dispatch::attention_in_blocks(
         q.into_dispatch(),
         k.into_dispatch(),
         v.into_dispatch(),
         rows,
-    ))
+    );
+    Tensor::from_dispatch(output)
 }
 
 /// Queries per block: blocks of equal size, in whole tiles.
@@ -48,35 +49,42 @@ pub fn block_rows(maps: usize, queries: usize, keys: usize) -> usize {
 /// The operation as Burn dispatches it.
 #[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cuda"), Fusion: cfg(feature = "cuda"))]
 pub trait BlockedAttention: Product {
-    /// See [`blocked_attention`]; `rows` are the queries of a block.
-    #[fusion(dtype = q, shape = q)]
+    /// See [`blocked_attention`]; `rows` are the queries of a block. With it what the backend wants to see
+    /// again in [`Self::attention_grads`], of the shape `[B, heads, S]` and in f32.
+    #[fusion(meta = |q, _, _, _| (q.clone(), TensorSpec::new(levels_shape(&q.shape), DType::F32)))]
     fn attention_in_blocks(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         rows: usize,
-    ) -> FloatTensor<Self>;
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
-    /// The gradients with respect to `q`, `k` and `v`, behind each other along their rows.
-    #[fusion(dtype = q, shape = grads_shape(q, k))]
+    /// The gradients with respect to `q`, `k` and `v`, from the output and what came with it.
+    #[fusion(meta = |q, k, v, _, _, _, _| (q.clone(), k.clone(), v.clone()))]
     fn attention_grads(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         output: FloatTensor<Self>,
+        kept: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         rows: usize,
-    ) -> FloatTensor<Self> {
-        Self::float_cat(backward::<Self>([&q, &k, &v], &output, &grad, rows).into(), 2)
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        // This backward pass makes the levels again.
+        drop(kept);
+        let [dq, dk, dv] = backward::<Self>([&q, &k, &v], &output, &grad, rows);
+        (dq, dk, dv)
     }
 }
 
-/// The shape of all three gradients together.
-#[cfg(any(test, feature = "cuda"))]
-fn grads_shape(q: &Shape, k: &Shape) -> Shape {
-    let mut dims = q.to_vec();
-    dims[2] += 2 * k[2];
-    dims.into()
+/// Queries of all heads.
+fn levels_shape(q: &Shape) -> Shape {
+    [q[0], q[1], q[2]].into()
+}
+
+/// Zeros where a backend keeps nothing for the backward pass.
+pub(super) fn nothing_kept<B: Backend>(q: &FloatTensor<B>) -> FloatTensor<B> {
+    B::float_zeros(levels_shape(&q.shape()), &q.device(), FloatDType::F32)
 }
 
 impl BlockedAttention for Flex {
@@ -85,10 +93,11 @@ impl BlockedAttention for Flex {
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         rows: usize,
-    ) -> FloatTensor<Self> {
-        forward::<Self>([&q, &k, &v], rows, |q, k, v| {
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let out = forward::<Self>([&q, &k, &v], rows, |q, k, v| {
             Self::attention(q, k, v, None, None, AttentionModuleOptions::default())
-        })
+        });
+        (out, nothing_kept::<Self>(&q))
     }
 }
 
@@ -98,19 +107,18 @@ impl<B: BlockedAttention, C: CheckpointStrategy> BlockedAttention for Autodiff<B
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         rows: usize,
-    ) -> FloatTensor<Self> {
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let recorded = [&q, &k, &v];
         let inputs = recorded.map(|tensor| tensor.primitive().clone());
         let [q, k, v] = inputs.clone();
-        let output = B::attention_in_blocks(q, k, v, rows);
-        let kept = output.clone();
-        record::<B, C, _, _>(recorded, output, move |grad, _| {
-            let [queries, keys] = [0, 1].map(|i| inputs[i].shape()[2]);
-            let [q, k, v] = inputs;
-            let found = B::attention_grads(q, k, v, kept, grad, rows);
-            [(0, queries), (queries, keys), (queries + keys, keys)]
-                .map(|(start, len)| Some(slice::<B>(&found, start, len)))
-        })
+        let (output, levels) = B::attention_in_blocks(q, k, v, rows);
+        let kept = [output.clone(), levels.clone()];
+        let output = record::<B, C, _, _>(recorded, output, move |grad, _| {
+            let ([q, k, v], [output, levels]) = (inputs, kept);
+            let (dq, dk, dv) = B::attention_grads(q, k, v, output, levels, grad, rows);
+            [Some(dq), Some(dk), Some(dv)]
+        });
+        (output, <Self as AutodiffBackend>::from_inner(levels))
     }
 }
 
@@ -283,11 +291,13 @@ mod tests {
 
     /// With other numbers of keys than of queries, as towards a text.
     #[test]
-    fn gradients_lie_behind_each_other() {
+    fn gradients_are_like_their_inputs() {
         let shaped = |len: usize| random::<4>([2, 3, len, 16]).into_dispatch();
         let [q, k, v, out, grad] = [7, 5, 5, 7, 7].map(shaped);
-        let found = Tensor::<4>::from_dispatch(Dispatch::attention_grads(q, k, v, out, grad, 8));
-        assert_eq!(grads_shape(&[2, 3, 7, 16].into(), &[2, 3, 5, 16].into()), found.shape());
+        let kept = random::<3>([2, 3, 7]).into_dispatch();
+        let (dq, dk, dv) = Dispatch::attention_grads(q, k, v, out, kept, grad, 8);
+        let found = [dq, dk, dv].map(|grad| Tensor::<4>::from_dispatch(grad).dims()[2]);
+        assert_eq!(found, [7, 5, 5]);
     }
 
     #[test]

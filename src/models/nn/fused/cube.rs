@@ -47,7 +47,7 @@ const ALIGNMENT: usize = 16;
 
 impl Product for CubeBackend {
     fn product(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>) -> FloatTensor<Self> {
-        if let Some(out) = nvidia::product(&lhs, &rhs) {
+        if let Some(out) = nvidia::product(&lhs, &rhs, 1.0) {
             return out;
         }
         for strategy in strategies(&lhs, &rhs) {
@@ -79,6 +79,34 @@ impl Product for CubeBackend {
             .unwrap_or_else(|| Self::float_add(sum, Self::product(lhs, rhs)))
     }
 
+    fn adapted(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let low = scaled(&x, &Self::float_transpose(a), scale);
+        let y = Self::affine(x, weight, bias);
+        (Self::product_onto(y, low.clone(), Self::float_transpose(b)), low)
+    }
+
+    fn adapted_grads(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        low: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        scale: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let of_low = scaled(&grad, &b, scale);
+        let dx = Self::product_onto(Self::product(grad.clone(), weight), of_low.clone(), a);
+        let da = Self::product(Self::float_transpose(of_low), x);
+        (dx, da, Self::product(Self::float_transpose(grad), low))
+    }
+
     fn convolved(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -100,6 +128,14 @@ impl Product for CubeBackend {
             .or_else(|_| run(ConvStrategy::Direct))
             .expect("the direct kernel takes any convolution")
     }
+}
+
+/// `factor lhs rhs`.
+fn scaled(lhs: &CubeTensor, rhs: &CubeTensor, factor: f64) -> CubeTensor {
+    nvidia::product(lhs, rhs, factor).unwrap_or_else(|| {
+        let product = CubeBackend::product(lhs.clone(), rhs.clone());
+        CubeBackend::float_mul_scalar(product, factor.into())
+    })
 }
 
 /// What is tried, the best first.
@@ -170,11 +206,11 @@ impl BlockedAttention for CubeBackend {
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         rows: usize,
-    ) -> FloatTensor<Self> {
-        if let Some(out) = nvidia::attention(&q, &k, &v) {
-            return out;
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if let Some(found) = nvidia::attention(&q, &k, &v) {
+            return found;
         }
-        blocked::forward::<Self>([&q, &k, &v], rows, |q, k, v| {
+        let out = blocked::forward::<Self>([&q, &k, &v], rows, |q, k, v| {
             const PLANES: u8 = 8;
             let tiles = BlackboxAcceleratedStrategy { num_planes: PLANES, seq_q: 1, seq_kv: 1 };
             let strategy = AttentionStrategy::FlashBlackboxAccelerated(tiles);
@@ -182,7 +218,8 @@ impl BlockedAttention for CubeBackend {
             attention(q.clone(), k.clone(), v.clone(), None, None, options, strategy)
                 // Of another size, or on a card without its instructions.
                 .unwrap_or_else(|_| blocked::mixed::<Self>(&q, &k, v))
-        })
+        });
+        (out, blocked::nothing_kept::<Self>(&q))
     }
 
     fn attention_grads(
@@ -190,11 +227,14 @@ impl BlockedAttention for CubeBackend {
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         output: FloatTensor<Self>,
+        kept: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         rows: usize,
-    ) -> FloatTensor<Self> {
-        nvidia::attention_grads([&q, &k, &v], &output, &grad).unwrap_or_else(|| {
-            Self::float_cat(blocked::backward::<Self>([&q, &k, &v], &output, &grad, rows).into(), 2)
-        })
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let inputs = [&q, &k, &v];
+        let found = nvidia::attention_grads(inputs, [&output, &kept, &grad]);
+        let [dq, dk, dv] =
+            found.unwrap_or_else(|| blocked::backward::<Self>(inputs, &output, &grad, rows));
+        (dq, dk, dv)
     }
 }

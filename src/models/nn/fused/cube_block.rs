@@ -4,8 +4,16 @@ use burn::backend::tensor::FloatTensor;
 use burn_cubecl::CubeBackend;
 
 use super::{
-    formulas, gelu::Gelu, modulation::Modulation, nvidia::block, root_norm::RootNorm,
+    adam::{self, Adam, AdamNumbers},
+    device_norm::{self, DeviceNorm},
+    formulas,
+    gelu::Gelu,
+    group_norm::Settings,
+    modulation::Modulation,
+    nvidia::{self, block, group_norm::norm_silu},
+    root_norm::RootNorm,
     rotation::Rotation,
+    token_modulation::{self, TokenModulation},
 };
 
 type Float = FloatTensor<CubeBackend>;
@@ -113,5 +121,64 @@ impl RootNorm for CubeBackend {
     fn fused_root_norm_grad(x: Float, weight: Float, grad: Float, eps: f64) -> Float {
         block::root_norm_grad([&x, &weight, &grad], eps)
             .unwrap_or_else(|| formulas::root_norm_grad_of_x::<Self>([&x, &weight], eps, &grad))
+    }
+}
+
+impl TokenModulation for CubeBackend {
+    fn fused_scale_shift(x: Float, table: Float, shift: usize, scale: usize) -> Float {
+        block::scale_shift([&x, &table], Some(shift), scale).unwrap_or_else(|| {
+            token_modulation::scale_shifted::<Self>(&x, &table, Some(shift), scale)
+        })
+    }
+
+    fn fused_scale_shift_grad(grad: Float, table: Float, scale: usize) -> Float {
+        block::scale_shift([&grad, &table], None, scale)
+            .unwrap_or_else(|| token_modulation::scale_shifted::<Self>(&grad, &table, None, scale))
+    }
+
+    fn fused_gate_onto(x: Float, y: Float, table: Float, gate: usize) -> Float {
+        block::gate_onto([&x, &y, &table], gate)
+            .unwrap_or_else(|| token_modulation::gated::<Self>(Some(&x), &y, &table, gate))
+    }
+
+    fn fused_gate_grad(grad: Float, table: Float, gate: usize) -> Float {
+        block::gate_grad([&grad, &table], gate)
+            .unwrap_or_else(|| token_modulation::gated::<Self>(None, &grad, &table, gate))
+    }
+}
+
+impl DeviceNorm for CubeBackend {
+    fn device_group_norm_silu(x: Float, gamma: Float, beta: Float, settings: Settings) -> Float {
+        norm_silu([&x, &gamma, &beta], None, settings)
+            .unwrap_or_else(|| device_norm::norm_silu::<Self>([&x, &gamma, &beta], None, settings))
+    }
+
+    fn device_spatial_norm_silu(
+        x: Float,
+        gamma: Float,
+        beta: Float,
+        scale: Float,
+        shift: Float,
+        settings: Settings,
+    ) -> Float {
+        let (norm, modulation) = ([&x, &gamma, &beta], Some([&scale, &shift]));
+        norm_silu(norm, modulation, settings)
+            .unwrap_or_else(|| device_norm::norm_silu::<Self>(norm, modulation, settings))
+    }
+}
+
+impl Adam for CubeBackend {
+    fn adam_step(
+        param: Float,
+        gradient: Float,
+        first: Float,
+        second: Float,
+        numbers: AdamNumbers,
+    ) -> (Float, Float, Float) {
+        let tensors = [&param, &gradient, &first, &second];
+        match nvidia::adam::adam_step(tensors, numbers) {
+            Some([param, first, second]) => (param, first, second),
+            None => adam::stepped::<Self>(tensors, numbers),
+        }
     }
 }

@@ -5,9 +5,11 @@
 //! backward pass ([`tape`]), which also keeps less than the tape would.
 //!
 //! Other devices, and other types than f32, have those of the transformer's blocks as formulas, which
-//! their compilers fuse ([`formulas`]), attention in a form of its own ([`blocked`]), and products and
-//! convolutions by chosen kernels ([`product`]); all else they compose from Burn's operations.
+//! their compilers fuse ([`formulas`]), attention in a form of its own ([`blocked`]), the autoencoder's norm
+//! where nothing is trained ([`device_norm`]), the optimizer's step ([`adam`]), and products and convolutions
+//! by chosen kernels ([`product`]); all else they compose from Burn's operations.
 
+mod adam;
 mod attention;
 mod attention_kernels;
 mod blocked;
@@ -17,6 +19,7 @@ pub mod conv;
 mod cube;
 #[cfg(feature = "cuda")]
 mod cube_block;
+pub mod device_norm;
 mod direct;
 mod formulas;
 mod gelu;
@@ -35,18 +38,21 @@ mod tape;
 mod term;
 #[cfg(test)]
 mod testing;
+mod token_modulation;
 mod upsampling;
 
 use burn::tensor::{DType, Device, Tensor};
 
+pub use adam::{AdamNumbers, adam_step};
 pub use attention::attention;
 pub use attention_kernels::MAX_SCORES;
 pub use blocked::{block_rows, blocked_attention};
 pub use gelu::gelu_tanh;
 pub use modulation::{gated_add, norm_modulate};
-pub use product::{affine, convolved, product, product_onto};
+pub use product::{adapted, affine, convolved, product};
 pub use root_norm::root_norm;
 pub use rotation::{norm_rotate, rotate, swap_table};
+pub use token_modulation::{gate_onto, scale_shift};
 
 /// Whether the operations of this module apply to `x`.
 pub fn applies<const D: usize>(x: &Tensor<D>) -> bool {

@@ -6,11 +6,13 @@
 //! (`benches/results/2026-11-26-h100.md`). So products go past it, and so do convolutions that nothing is
 //! trained through.
 
+#[cfg(feature = "cuda")]
+use burn::backend::fusion::custom::TensorSpec;
 #[cfg(any(test, feature = "cuda"))]
 use burn::tensor::Shape;
 use burn::{
     backend::{
-        Autodiff, Backend, Dispatch, Flex, TensorMetadata,
+        Autodiff, AutodiffBackend, Backend, Dispatch, Flex, TensorMetadata,
         autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension, ops::FloatTensorOps,
         tensor::FloatTensor,
     },
@@ -33,13 +35,24 @@ pub fn affine(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
     ))
 }
 
-/// `sum + lhs rhs` of matrices, `[rows, columns]`.
-pub fn product_onto(sum: Tensor<2>, lhs: Tensor<2>, rhs: Tensor<2>) -> Tensor<2> {
-    Tensor::from_dispatch(Dispatch::product_onto(
-        sum.into_dispatch(),
-        lhs.into_dispatch(),
-        rhs.into_dispatch(),
-    ))
+/// `x W^T + b + scale (x A^T) B^T`: a linear layer `[out, in]` with the factors `[rank, in]` and
+/// `[out, rank]` of an adapter.
+pub fn adapted(
+    x: Tensor<2>,
+    weight: Tensor<2>,
+    bias: Tensor<1>,
+    [a, b]: [Tensor<2>; 2],
+    scale: f64,
+) -> Tensor<2> {
+    let (y, _) = Dispatch::adapted(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+        a.into_dispatch(),
+        b.into_dispatch(),
+        scale,
+    );
+    Tensor::from_dispatch(y)
 }
 
 /// The operations as Burn dispatches them.
@@ -60,7 +73,7 @@ pub trait Product: Backend {
         Self::float_add(Self::product(x, Self::float_transpose(weight)), bias)
     }
 
-    /// See [`product_onto`].
+    /// `sum + lhs rhs` of matrices.
     #[fusion(dtype = sum, shape = sum)]
     fn product_onto(
         sum: FloatTensor<Self>,
@@ -68,6 +81,41 @@ pub trait Product: Backend {
         rhs: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
         Self::float_add(sum, Self::product(lhs, rhs))
+    }
+
+    /// See [`adapted`]; with it `scale x A^T`.
+    #[fusion(meta = |x, weight, _, a, _, _| (rows_of(x, weight), rows_of(x, a)))]
+    fn adapted(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        // The scale goes on the narrow side, where it costs least.
+        let low = Self::product(x.clone(), Self::float_transpose(a));
+        let low = Self::float_mul_scalar(low, scale.into());
+        let y = Self::affine(x, weight, bias);
+        (Self::product_onto(y, low.clone(), Self::float_transpose(b)), low)
+    }
+
+    /// The gradients of [`adapted`] with respect to `x`, `a` and `b`; `low` came with it.
+    #[fusion(meta = |x, _, a, b, _, _, _| (x.clone(), a.clone(), b.clone()))]
+    fn adapted_grads(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        low: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        scale: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let of_low = Self::product(grad.clone(), b);
+        let of_low = Self::float_mul_scalar(of_low, scale.into());
+        let dx = Self::product_onto(Self::product(grad.clone(), weight), of_low.clone(), a);
+        let da = Self::product(Self::float_transpose(of_low), x);
+        (dx, da, Self::product(Self::float_transpose(grad), low))
     }
 
     /// A convolution of `[B, C, T, H, W]` by `[out, C, t, h, w]`, with strides in time and in space, and
@@ -104,6 +152,12 @@ fn product_shape(lhs: &Shape, rhs: &Shape) -> Shape {
 #[cfg(any(test, feature = "cuda"))]
 fn affine_shape(x: &Shape, weight: &Shape) -> Shape {
     [x[0], weight[0]].into()
+}
+
+/// What a linear layer gives.
+#[cfg(feature = "cuda")]
+fn rows_of(x: &TensorSpec, weight: &TensorSpec) -> TensorSpec {
+    TensorSpec::new(affine_shape(&x.shape, &weight.shape), x.dtype)
 }
 
 /// The shape that a convolution gives.
@@ -168,6 +222,36 @@ impl<B: Product, C: CheckpointStrategy> Product for Autodiff<B, C> {
                 of_bias,
             ]
         })
+    }
+
+    fn adapted(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if weight.is_tracked() || bias.is_tracked() {
+            // Nobody trains both, so this has no gradients of its own.
+            let low = Self::product(x.clone(), Self::float_transpose(a));
+            let low = Self::float_mul_scalar(low, scale.into());
+            let y = Self::affine(x, weight, bias);
+            return (Self::product_onto(y, low.clone(), Self::float_transpose(b)), low);
+        }
+        let recorded = [&x, &a, &b];
+        let inputs = [&x, &weight, &a, &b].map(|tensor| tensor.primitive().clone());
+        let (y, low) = {
+            let [x, weight, a, b] = inputs.clone();
+            B::adapted(x, weight, bias.primitive().clone(), a, b, scale)
+        };
+        let kept = low.clone();
+        let y = record::<B, C, _, _>(recorded, y, move |grad, _| {
+            let [x, weight, a, b] = inputs;
+            let (dx, da, db) = B::adapted_grads(x, weight, a, b, kept, grad, scale);
+            [Some(dx), Some(da), Some(db)]
+        });
+        (y, <Self as AutodiffBackend>::from_inner(low))
     }
 
     fn product_onto(
@@ -241,14 +325,24 @@ mod tests {
                 x.reshape([6, 4]).matmul(weight.transpose()) + bias.reshape([1, 5])
             },
         );
+    }
+
+    #[test]
+    fn adapted_layers_agree_with_their_parts() {
+        let (weight, bias): (Tensor<2>, _) = (random([5, 4]), random([5]));
         agree(
-            &[random([6 * 5]), random([6 * 3]), random([3 * 5])],
-            |[sum, lhs, rhs]| {
-                product_onto(sum.reshape([6, 5]), lhs.reshape([6, 3]), rhs.reshape([3, 5]))
+            &[random([6 * 4]), random([3 * 4]), random([5 * 3])],
+            |[x, a, b]| {
+                let factors = [a.reshape([3, 4]), b.reshape([5, 3])];
+                adapted(x.reshape([6, 4]), weight.clone(), bias.clone(), factors, 0.7)
             },
-            |[sum, lhs, rhs]| {
-                let lhs: Tensor<2> = lhs.reshape([6, 3]);
-                sum.reshape([6, 5]) + lhs.matmul(rhs.reshape([3, 5]))
+            |[x, a, b]| {
+                let (x, a, b): (Tensor<2>, Tensor<2>, Tensor<2>) =
+                    (x.reshape([6, 4]), a.reshape([3, 4]), b.reshape([5, 3]));
+                let low = x.clone().matmul(a.transpose()) * 0.7;
+                x.matmul(weight.clone().transpose())
+                    + bias.clone().reshape([1, 5])
+                    + low.matmul(b.transpose())
             },
         );
     }

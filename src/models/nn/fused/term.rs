@@ -55,6 +55,10 @@ impl<B: Backend> Term<B> {
         Self(B::float_mul_scalar(self.0, scalar.into()))
     }
 
+    pub fn over(self, scalar: f64) -> Self {
+        Self(B::float_div_scalar(self.0, scalar.into()))
+    }
+
     pub fn sqrt(self) -> Self {
         Self(B::float_sqrt(self.0))
     }

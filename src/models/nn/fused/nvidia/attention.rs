@@ -1,17 +1,15 @@
 //! Attention in tiles, without a score that is written down: `cuda/attention.cu`.
-#![expect(unsafe_code, reason = "kernels take addresses of tensors, which are held here")]
+#![expect(unsafe_code, reason = "kernels trust the sizes that they are told")]
 
 use std::f32::consts::LOG2_E;
 
-use burn::tensor::DType;
+use burn::{backend::ops::FloatTensorOps, tensor::DType};
 use burn_cubecl::{
-    kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor,
+    CubeBackend, kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype,
+    tensor::CubeTensor,
 };
 
-use super::{
-    kernels::{Argument, Launch, View, launch},
-    tensors::{aligned, on_device, told},
-};
+use super::kernels::{Argument, Launch, launch};
 
 /// Elements of a head that the kernels are made for: those of CogVideoX and of LTX-Video.
 const HEAD: usize = 64;
@@ -62,85 +60,81 @@ impl Sizes {
     }
 }
 
-/// Softmax of `q k^T / 8`, times `v`; nothing where the kernels are not made for it.
-pub fn attention(q: &CubeTensor, k: &CubeTensor, v: &CubeTensor) -> Option<CubeTensor> {
+/// Softmax of `q k^T / 8`, times `v`, and the levels of its rows; nothing where the kernels are not made
+/// for it.
+pub fn attention(
+    q: &CubeTensor,
+    k: &CubeTensor,
+    v: &CubeTensor,
+) -> Option<(CubeTensor, CubeTensor)> {
     let sizes = Sizes::of(q, k, v)?;
     let [q, k, v] = [q, k, v].map(readable);
-    let out = empty(&q, q.meta.shape().to_vec(), DType::BF16);
-    let done = on_device([&q, &k, &v, &out], |at| {
-        aligned(&at)?;
-        let views = views([&q, &k, &v, &out], at);
-        let attention = Launch {
-            kernel: c"attention",
-            blocks: sizes.blocks(sizes.queries, 2 * ROWS),
-            arguments: views.into_iter().chain(sizes.counts()).collect(),
-        };
-        // SAFETY: the tensors are held, and of these sizes.
-        unsafe { launch(vec![attention]) }
-    });
-    told(done, &sizes).then_some(out)
+    let out = empty_by_token(&q);
+    let levels = empty(&q, q.meta.shape().to_vec()[..3].to_vec(), DType::F32);
+    let attention = Launch {
+        kernel: c"attention",
+        blocks: sizes.blocks(sizes.queries, 2 * ROWS),
+        arguments: views([&q, &k, &v, &out])
+            .into_iter()
+            .chain([Argument::Tensor(4)])
+            .chain(sizes.counts())
+            .collect(),
+    };
+    // SAFETY: the tensors are of these sizes.
+    unsafe { launch([&q, &k, &v], [&out, &levels], vec![attention]) }.then_some((out, levels))
 }
 
-/// The gradients with respect to `q`, `k` and `v` behind each other along their rows.
+/// The gradients with respect to `q`, `k` and `v`, from the output, its levels and its gradient.
 pub fn attention_grads(
     [q, k, v]: [&CubeTensor; 3],
-    out: &CubeTensor,
-    grad: &CubeTensor,
-) -> Option<CubeTensor> {
+    [out, levels, grad]: [&CubeTensor; 3],
+) -> Option<[CubeTensor; 3]> {
     let sizes = Sizes::of(q, k, v)?;
     let like_q = |x: &CubeTensor| x.dtype == q.dtype && x.meta.shape() == q.meta.shape();
-    if !like_q(out) || !like_q(grad) {
+    let known =
+        levels.dtype == DType::F32 && levels.meta.shape().to_vec() == q.meta.shape().to_vec()[..3];
+    if !like_q(out) || !like_q(grad) || !known {
         return None;
     }
     let [q, k, v, out, grad] = [q, k, v, out, grad].map(readable);
-    let [batch, heads] = [q.meta.shape()[0], q.meta.shape()[1]];
-    let rows = sizes.queries + 2 * sizes.keys;
-    let found = empty(&q, vec![batch, heads, rows, HEAD], DType::BF16);
-    let [levels, means] =
-        [(); 2].map(|()| empty(&q, vec![batch, heads, sizes.queries], DType::F32));
-    let all = [&q, &k, &v, &out, &grad, &found, &levels, &means];
-    let done = on_device(all, |at| {
-        aligned(&at)?;
-        let [.., levels, means] = at.map(Argument::Address);
-        let given = [0, 1, 2, 3, 4, 5].map(|i| at[i]);
-        let [q, k, v, out, grad, found] = views([&q, &k, &v, &out, &grad, &found], given);
-        let behind = |rows: usize| match found {
-            Argument::View(view) => {
-                let bytes = rows * HEAD * DType::BF16.size();
-                Argument::View(View { address: view.address + bytes as u64, ..view })
-            }
-            other => other,
-        };
-        let (dq, dk) = (behind(0), behind(sizes.queries));
-        let dv = behind(sizes.queries + sizes.keys);
-        let arguments = |own: &[Argument]| own.iter().copied().chain(sizes.counts()).collect();
-        let [heads, queries, ..] = sizes.counts();
-        let launches = vec![
-            Launch {
-                kernel: c"attention_levels",
-                blocks: sizes.blocks(sizes.queries, 2 * ROWS),
-                arguments: arguments(&[q, k, levels]),
-            },
-            Launch {
-                kernel: c"attention_means",
-                blocks: sizes.blocks(sizes.queries, WARPS),
-                arguments: vec![out, grad, means, heads, queries],
-            },
-            Launch {
-                kernel: c"attention_queries_grad",
-                blocks: sizes.blocks(sizes.queries, ROWS),
-                arguments: arguments(&[q, k, v, grad, dq, levels, means]),
-            },
-            Launch {
-                kernel: c"attention_keys_grad",
-                blocks: sizes.blocks(sizes.keys, ROWS),
-                arguments: arguments(&[q, k, v, grad, dk, dv, levels, means]),
-            },
-        ];
-        // SAFETY: the tensors are held, and of these sizes.
-        unsafe { launch(launches) }
-    });
-    told(done, &sizes).then_some(found)
+    let levels = into_contiguous(levels.clone());
+    let means = empty(&q, levels.meta.shape().to_vec(), DType::F32);
+    // Values are not rotated, so their gradient goes back to tokens as it is.
+    let [dq, dk] = [&q, &k].map(|x| empty(x, x.meta.shape().to_vec(), DType::BF16));
+    let dv = empty_by_token(&v);
+    let [of_q, of_k, of_v, of_out, of_grad] = views([&q, &k, &v, &out, &grad]);
+    let level = Argument::Tensor(5);
+    let [to_q, to_k, to_v] = views_from(6, [&dq, &dk, &dv]);
+    let mean = Argument::Tensor(9);
+    let arguments = |own: &[Argument]| own.iter().copied().chain(sizes.counts()).collect();
+    let [heads, queries, ..] = sizes.counts();
+    let launches = vec![
+        Launch {
+            kernel: c"attention_means",
+            blocks: sizes.blocks(sizes.queries, WARPS),
+            arguments: vec![of_out, of_grad, mean, heads, queries],
+        },
+        Launch {
+            kernel: c"attention_queries_grad",
+            blocks: sizes.blocks(sizes.queries, ROWS),
+            arguments: arguments(&[of_q, of_k, of_v, of_grad, to_q, level, mean]),
+        },
+        Launch {
+            kernel: c"attention_keys_grad",
+            blocks: sizes.blocks(sizes.keys, ROWS),
+            arguments: arguments(&[of_q, of_k, of_v, of_grad, to_k, to_v, level, mean]),
+        },
+    ];
+    let inputs = [&q, &k, &v, &out, &grad, &levels];
+    // SAFETY: the tensors are of these sizes.
+    unsafe { launch(inputs, [&dq, &dk, &dv, &means], launches) }.then_some([dq, dk, dv])
+}
+
+/// A tensor like `[B, heads, S, D]` whose tokens lie together, as what follows reads them.
+fn empty_by_token(like: &CubeTensor) -> CubeTensor {
+    let dims = like.meta.shape();
+    let made = empty(like, vec![dims[0], dims[2], dims[1], dims[3]], DType::BF16);
+    CubeBackend::float_swap_dims(made, 1, 2)
 }
 
 fn empty(like: &CubeTensor, shape: Vec<usize>, dtype: DType) -> CubeTensor {
@@ -157,10 +151,14 @@ fn readable(x: &CubeTensor) -> CubeTensor {
     if strides[3] == 1 && rows && whole { x.clone() } else { into_contiguous(x.clone()) }
 }
 
-fn views<const N: usize>(tensors: [&CubeTensor; N], at: [u64; N]) -> [Argument; N] {
+fn views<const N: usize>(tensors: [&CubeTensor; N]) -> [Argument; N] {
+    views_from(0, tensors)
+}
+
+/// Those of tensors from this place of the list on.
+fn views_from<const N: usize>(first: usize, tensors: [&CubeTensor; N]) -> [Argument; N] {
     std::array::from_fn(|i| {
         let strides = tensors[i].meta.strides();
-        let strides = [0, 1, 2].map(|axis| strides[axis] as i64);
-        Argument::View(View { address: at[i], strides })
+        Argument::View(first + i, [0, 1, 2].map(|axis| strides[axis] as i64))
     })
 }

@@ -1,16 +1,13 @@
 //! What a transformer's block does around its products, by `cuda/block.cu`: bf16, and nothing but the
 //! gradients of activations.
-#![expect(unsafe_code, reason = "kernels take addresses of tensors, which are held here")]
+#![expect(unsafe_code, reason = "kernels trust the sizes that they are told")]
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::{
     kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor,
 };
 
-use super::{
-    kernels::{Argument, Launch, THREADS, View, launch},
-    tensors::{aligned, on_device, told},
-};
+use super::kernels::{Argument, Launch, THREADS, launch};
 
 /// Values that a thread reads at once, and how often it may do so in a row.
 const WIDTH: usize = 8;
@@ -48,25 +45,17 @@ fn run<const N: usize, const M: usize>(
     inputs: [&CubeTensor; N],
     shape: Shape,
     blocks: i32,
-    arguments: impl FnOnce([Argument; M]) -> Vec<Argument> + Send,
+    arguments: impl FnOnce([Argument; M]) -> Vec<Argument>,
 ) -> Option<CubeTensor> {
     const { assert!(M == N + 1, "the output is behind the inputs") };
     let inputs = inputs.map(|x| into_contiguous(x.clone()));
     let like = &inputs[0];
     let out =
         empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape, DType::BF16);
-    let all: [&CubeTensor; M] = std::array::from_fn(|i| if i == N { &out } else { &inputs[i] });
-    let done = on_device(all, |at| {
-        aligned(&at)?;
-        let launched = Launch {
-            kernel,
-            blocks: [blocks as u32, 1],
-            arguments: arguments(at.map(Argument::Address)),
-        };
-        // SAFETY: the tensors are held; callers have asked for their sizes.
-        unsafe { launch(vec![launched]) }
-    });
-    told(done, &kernel).then_some(out)
+    let arguments = arguments(std::array::from_fn(Argument::Tensor));
+    let launched = Launch { kernel, blocks: [blocks as u32, 1], arguments };
+    // SAFETY: callers have asked for the sizes of the tensors.
+    unsafe { launch(inputs.each_ref(), [&out], vec![launched]) }.then_some(out)
 }
 
 /// The sizes of `[B, S, D]` beside a modulation `[B, 6, D]`.
@@ -130,14 +119,62 @@ pub fn gated_grad([grad, chunks]: [&CubeTensor; 2], text_len: usize) -> Option<C
     }
     run(c"gated_add", all, grad.meta.shape().clone(), rows, |at: [Argument; 3]| {
         // Nothing is added to.
-        let none = [Argument::Address(0)].into_iter();
+        let none = [Argument::Nothing].into_iter();
         none.chain(at).chain(counts([tokens, text_len as i32, width])).collect()
+    })
+}
+
+/// The sizes of `[B, S, D]` beside a table `[B, N, rows, D]`: rows, tokens, groups, rows of the table, width.
+fn tabled(x: &CubeTensor, table: &CubeTensor) -> Option<[i32; 5]> {
+    let [rows, width] = rows(x)?;
+    let [batch, tokens, _]: [usize; 3] = x.meta.shape().to_vec().try_into().ok()?;
+    let [of, groups, entries, wide]: [usize; 4] = table.meta.shape().to_vec().try_into().ok()?;
+    let fits = of == batch && wide == width as usize && groups > 0 && tokens % groups == 0;
+    let small = |size: usize| i32::try_from(size).ok();
+    let sizes = [rows, small(tokens)?, small(groups)?, small(entries)?, width];
+    (fits && x.dtype == DType::BF16 && table.dtype == DType::F32).then_some(sizes)
+}
+
+/// See [`scale_shift`](super::super::scale_shift); without a shift, its gradient.
+pub fn scale_shift(
+    [x, table]: [&CubeTensor; 2],
+    shift: Option<usize>,
+    scale: usize,
+) -> Option<CubeTensor> {
+    let [rows, tokens, groups, entries, width] = tabled(x, table)?;
+    let shift = shift.map_or(-1, |index| index as i32);
+    run(c"scale_shift", [x, table], x.meta.shape().clone(), rows, |at: [Argument; 3]| {
+        let sizes = [tokens, groups, entries, width, shift, scale as i32];
+        at.into_iter().chain(counts(sizes)).collect()
+    })
+}
+
+/// See [`gate_onto`](super::super::gate_onto).
+pub fn gate_onto([x, y, table]: [&CubeTensor; 3], gate: usize) -> Option<CubeTensor> {
+    let [rows, tokens, groups, entries, width] = tabled(y, table)?;
+    if !are(DType::BF16, &[x]) || x.meta.shape() != y.meta.shape() {
+        return None;
+    }
+    run(c"gate_onto", [x, y, table], y.meta.shape().clone(), rows, |at: [Argument; 4]| {
+        let sizes = [tokens, groups, entries, width, gate as i32];
+        at.into_iter().chain(counts(sizes)).collect()
+    })
+}
+
+/// The gradient with respect to `y`.
+pub fn gate_grad([grad, table]: [&CubeTensor; 2], gate: usize) -> Option<CubeTensor> {
+    let [rows, tokens, groups, entries, width] = tabled(grad, table)?;
+    run(c"gate_onto", [grad, table], grad.meta.shape().clone(), rows, |at: [Argument; 3]| {
+        // Nothing is added to.
+        let none = [Argument::Nothing].into_iter();
+        let sizes = [tokens, groups, entries, width, gate as i32];
+        none.chain(at).chain(counts(sizes)).collect()
     })
 }
 
 /// The weight of a norm as a vector in bf16, or as the only value in f32.
 fn weights(weight: &CubeTensor, width: i32, at: Argument) -> Option<[Argument; 2]> {
-    let nothing = Argument::Address(0);
+    let nothing = Argument::Nothing;
     match (weight.dtype, weight.meta.shape().num_elements()) {
         (DType::BF16, len) if len == width as usize => Some([at, nothing]),
         (DType::F32, 1) => Some([nothing, at]),
@@ -241,19 +278,15 @@ pub fn norm_rotate_grad(
     let [x, gamma, cos, sin] = [x, gamma, cos, sin].map(|x| into_contiguous(x.clone()));
     let shape = x.meta.shape().clone();
     let dx = empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape, DType::BF16);
-    let done = on_device([&x, &gamma, &cos, &sin, grad, &dx], |at| {
-        aligned(&at)?;
-        let mut arguments = at.map(Argument::Address);
-        arguments[4] = Argument::View(View { address: at[4], strides });
-        let launched = Launch {
-            kernel: c"norm_rotate_grad",
-            blocks: [blocks as u32, 1],
-            arguments: arguments.into_iter().chain(counts(sizes)).chain([value(eps)]).collect(),
-        };
-        // SAFETY: the tensors are held, and of these sizes.
-        unsafe { launch(vec![launched]) }
-    });
-    told(done, &"norm_rotate_grad").then_some(dx)
+    let mut tensors: [Argument; 6] = std::array::from_fn(Argument::Tensor);
+    tensors[4] = Argument::View(4, strides);
+    let launched = Launch {
+        kernel: c"norm_rotate_grad",
+        blocks: [blocks as u32, 1],
+        arguments: tensors.into_iter().chain(counts(sizes)).chain([value(eps)]).collect(),
+    };
+    // SAFETY: the tensors are of these sizes.
+    unsafe { launch([&x, &gamma, &cos, &sin, grad], [&dx], vec![launched]) }.then_some(dx)
 }
 
 /// Pieces of a tensor, if it is made of whole ones.

@@ -69,7 +69,7 @@ pub enum Added {
     Sum(u64),
 }
 
-/// Queues `out = lhs rhs` and what is added to it on the current device, for operands at these addresses of
+/// Queues `out = alpha lhs rhs` and what is added to it on the current device, for operands at these addresses of
 /// its memory.
 ///
 /// # Safety
@@ -79,6 +79,7 @@ pub enum Added {
 pub unsafe fn multiply(
     product: Product,
     [lhs, rhs, out]: [u64; 3],
+    alpha: f32,
     added: Added,
 ) -> Result<(), String> {
     LIBRARIES.with(Library::new, |library| {
@@ -96,7 +97,6 @@ pub unsafe fn multiply(
             .map_err(|error| error.to_string())?;
         }
         let beta = if matches!(added, Added::Sum(_)) { 1.0f32 } else { 0.0 };
-        let alpha = 1.0f32;
         library.queue.in_order(|| {
             // BLAS stores by columns: what is asked of it is `out^T = rhs^T lhs^T`.
             // SAFETY: the layouts of the plan are those of the operands, which the caller holds; scalars are

@@ -17,9 +17,9 @@ use super::{
 /// Most bytes that a kernel may use besides the operands.
 const WORKSPACE: usize = 4 << 30;
 /// The first version without wrong results of large convolutions in bf16 (PyTorch's issues 163539 and 166643),
-/// and the elements up to which older ones are trusted: a quarter of those of the smallest that was told of.
+/// and the elements up to which older ones are trusted: half of those of the smallest that was told of.
 const TRUSTED: usize = 91_500;
-const LARGE: usize = 1 << 29;
+const LARGE: usize = 1 << 30;
 /// Kernels that are asked for.
 const CANDIDATES: usize = 8;
 

@@ -1,20 +1,29 @@
 //! Kernels of our own in CUDA C++, compiled at their first use.
 #![expect(unsafe_code, reason = "kernels take pointers, and the driver is a C library")]
 
-use std::ffi::{CStr, CString, c_void};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    ffi::{CStr, CString, c_void},
+};
 
+use burn_cubecl::tensor::CubeTensor;
 use cudarc::{
     driver::{result as driver, sys as cuda},
     nvrtc::{self, CompileOptions},
 };
 
-use super::queue::{PerDevice, Queue};
+use super::{
+    queue::{PerDevice, Queue},
+    runner::{Problem, aligned, queued},
+};
 
 /// The source of all kernels.
 const SOURCE: &str = concat!(
     include_str!("cuda/common.cu"),
+    include_str!("cuda/adam.cu"),
     include_str!("cuda/attention.cu"),
-    include_str!("cuda/block.cu")
+    include_str!("cuda/block.cu"),
+    include_str!("cuda/group_norm.cu")
 );
 /// What they are compiled for; later cards take it as well.
 const ARCHITECTURE: &str = "compute_80";
@@ -24,27 +33,49 @@ const CAPABILITY: i32 = 8;
 /// A tensor `[batch, head, row, column]` with contiguous columns, as the source has it.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct View {
+struct View {
     /// Where it lies.
-    pub address: u64,
+    address: u64,
     /// Elements between neighbours on the first three axes.
-    pub strides: [i64; 3],
+    strides: [i64; 3],
 }
 
-/// An argument of a kernel.
+/// An argument of a kernel; tensors are named by their place in the list that goes with the launches.
 #[derive(Clone, Copy)]
 pub enum Argument {
-    /// A tensor.
-    View(View),
-    /// An address alone.
-    Address(u64),
+    /// A tensor with these distances between neighbours on its first three axes.
+    View(usize, [i64; 3]),
+    /// The address of a tensor.
+    Tensor(usize),
+    /// No tensor.
+    Nothing,
     /// A number of things.
     Count(i32),
     /// A value.
     Value(f32),
 }
 
+/// The same as the driver takes it.
+enum Passed {
+    View(View),
+    Address(u64),
+    Count(i32),
+    Value(f32),
+}
+
 impl Argument {
+    fn passed(self, at: &[u64]) -> Passed {
+        match self {
+            Self::View(tensor, strides) => Passed::View(View { address: at[tensor], strides }),
+            Self::Tensor(tensor) => Passed::Address(at[tensor]),
+            Self::Nothing => Passed::Address(0),
+            Self::Count(count) => Passed::Count(count),
+            Self::Value(value) => Passed::Value(value),
+        }
+    }
+}
+
+impl Passed {
     fn pointer(&mut self) -> *mut c_void {
         match self {
             Self::View(view) => (&raw mut *view).cast(),
@@ -71,6 +102,7 @@ pub const THREADS: u32 = 128;
 /// What is compiled for one device.
 struct Kernels {
     module: cuda::CUmodule,
+    functions: HashMap<&'static CStr, cuda::CUfunction>,
     queue: Queue,
 }
 
@@ -79,38 +111,59 @@ unsafe impl Send for Kernels {}
 
 static KERNELS: PerDevice<Result<Kernels, String>> = PerDevice::new();
 
-/// Queues kernels on the current device, one after the other.
+/// Queues kernels, one after the other, on tensors of which the last are written. Whether it did; see
+/// [`queued`].
 ///
 /// # Safety
 ///
-/// The arguments must be those of the kernels, and what lies at their addresses must be of the sizes that go
-/// with it, and stay so until other work is queued behind this.
-pub unsafe fn launch(launches: Vec<Launch>) -> Result<(), String> {
+/// The arguments must be those of the kernels, and the tensors of the sizes that go with them.
+pub unsafe fn launch<const N: usize, const M: usize>(
+    inputs: [&CubeTensor; N],
+    outputs: [&CubeTensor; M],
+    launches: Vec<Launch>,
+) -> bool {
+    if !aligned(&inputs) {
+        return false;
+    }
+    let name = launches.last().map_or(c"", |launch| launch.kernel);
+    queued(Problem::Kernel(name), inputs, outputs, move |_, inputs, outputs| {
+        let at = [&inputs[..], &outputs[..]].concat();
+        // SAFETY: as the caller says; the tensors are held.
+        unsafe { launch_at(&at, launches) }
+    })
+}
+
+/// # Safety
+///
+/// As in [`launch`], for tensors at these addresses of the current device.
+unsafe fn launch_at(at: &[u64], launches: Vec<Launch>) -> Result<(), String> {
     // That they cannot be compiled is kept: it is tried once.
     KERNELS.with(
         || Ok(Kernels::new()),
         |kernels| {
-            let kernels = kernels.as_ref().map_err(Clone::clone)?;
+            let kernels = kernels.as_mut().map_err(|error| error.clone())?;
+            let functions = &mut kernels.functions;
+            let (module, stream) = (kernels.module, kernels.queue.stream);
             kernels.queue.in_order(|| {
-                for Launch { kernel, blocks: [x, y], mut arguments } in launches {
-                    let mut pointers: Vec<_> =
-                        arguments.iter_mut().map(Argument::pointer).collect();
+                for Launch { kernel, blocks: [x, y], arguments } in launches {
+                    let mut passed: Vec<_> =
+                        arguments.into_iter().map(|argument| argument.passed(at)).collect();
+                    let mut pointers: Vec<_> = passed.iter_mut().map(Passed::pointer).collect();
+                    let function = match functions.entry(kernel) {
+                        Entry::Occupied(known) => *known.get(),
+                        Entry::Vacant(place) => {
+                            // SAFETY: the module lives as long as the process.
+                            let found =
+                                unsafe { driver::module::get_function(module, kernel.into()) };
+                            *place.insert(found.map_err(|error| error.to_string())?)
+                        }
+                    };
+                    let (grid, block) = ((x, y, 1), (THREADS, 1, 1));
                     // SAFETY: the module lives as long as the process, and arguments until the call returns.
                     unsafe {
-                        driver::module::get_function(kernels.module, kernel.into())
-                            .and_then(|function| {
-                                let (block, stream) = ((THREADS, 1, 1), kernels.queue.stream);
-                                driver::launch_kernel(
-                                    function,
-                                    (x, y, 1),
-                                    block,
-                                    0,
-                                    stream,
-                                    &mut pointers,
-                                )
-                            })
-                            .map_err(|error| error.to_string())?;
+                        driver::launch_kernel(function, grid, block, 0, stream, &mut pointers)
                     }
+                    .map_err(|error| error.to_string())?;
                 }
                 Ok::<_, String>(())
             })
@@ -147,5 +200,6 @@ fn compile() -> Result<Kernels, String> {
     let text = CString::new(text).map_err(|error| error.to_string())?;
     // SAFETY: the text ends with a zero, and the driver copies it.
     let module = unsafe { driver::module::load_data(text.as_ptr().cast()) };
-    Ok(Kernels { module: module.map_err(|error| error.to_string())?, queue: Queue::new()? })
+    let module = module.map_err(|error| error.to_string())?;
+    Ok(Kernels { module, functions: HashMap::new(), queue: Queue::new()? })
 }

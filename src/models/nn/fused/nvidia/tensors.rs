@@ -7,27 +7,24 @@ use burn_cubecl::{
     ops::numeric::empty_device_contiguous_dtype,
     tensor::CubeTensor,
 };
-use cubecl::cuda::CudaRuntime;
-use cubecl_runtime::runtime::Runtime;
 
 use super::{
     super::product::convolved_shape,
     cublas::{self, Added},
     cudnn,
     problem::{Convolution, Element, Operand, Product},
+    runner::{Problem, Server, aligned, queued},
 };
 
-/// Owns the device's memory.
-type Server = <CudaRuntime as Runtime>::Server;
-
-/// `lhs rhs` over the last two axes, or nothing if the library does not take it.
-pub fn product(lhs: &CubeTensor, rhs: &CubeTensor) -> Option<CubeTensor> {
+/// `factor lhs rhs` over the last two axes, or nothing if the library does not take it.
+pub fn product(lhs: &CubeTensor, rhs: &CubeTensor, factor: f64) -> Option<CubeTensor> {
     let Prepared { product, lhs, rhs, out } = Prepared::new(lhs, rhs)?;
-    let done = on_device([&lhs, &rhs, &out], |at| {
+    let problem = Problem::Product(product, [false; 2]);
+    let done = queued(problem, [&lhs, &rhs], [&out], move |_, [lhs, rhs], [out]| {
         // SAFETY: the tensors are held, and of the shapes of the product.
-        unsafe { cublas::multiply(product, at, Added::Nothing) }
+        unsafe { cublas::multiply(product, [lhs, rhs, out], factor as f32, Added::Nothing) }
     });
-    told(done, &product).then_some(out)
+    done.then_some(out)
 }
 
 /// `lhs rhs + bias` of matrices, likewise; the bias has a value for each column.
@@ -38,16 +35,16 @@ pub fn product_and_bias(
 ) -> Option<CubeTensor> {
     let Prepared { product, lhs, rhs, out } = Prepared::new(lhs, rhs)?;
     let fits = bias.dtype == lhs.dtype && bias.meta.shape().to_vec() == [product.out.columns];
-    if !fits || product.out.count != 1 {
+    let bias = into_contiguous(bias.clone());
+    if !fits || product.out.count != 1 || !aligned(&[&bias]) {
         return None;
     }
-    let bias = into_contiguous(bias.clone());
-    let done = on_device([&lhs, &rhs, &out, &bias], |[lhs, rhs, out, bias]| {
-        aligned(&[bias])?;
+    let problem = Problem::Product(product, [true, false]);
+    let done = queued(problem, [&lhs, &rhs, &bias], [&out], move |_, [lhs, rhs, bias], [out]| {
         // SAFETY: the tensors are held, and of the shapes of the product.
-        unsafe { cublas::multiply(product, [lhs, rhs, out], Added::Bias(bias)) }
+        unsafe { cublas::multiply(product, [lhs, rhs, out], 1.0, Added::Bias(bias)) }
     });
-    told(done, &product).then_some(out)
+    done.then_some(out)
 }
 
 /// `sum + lhs rhs`, likewise.
@@ -57,11 +54,12 @@ pub fn product_onto(sum: &CubeTensor, lhs: &CubeTensor, rhs: &CubeTensor) -> Opt
     if !alike || operand(sum) != Some(product.out) {
         return None;
     }
-    let done = on_device([&lhs, &rhs, &out, sum], |[lhs, rhs, out, sum]| {
+    let problem = Problem::Product(product, [false, true]);
+    let done = queued(problem, [&lhs, &rhs, sum], [&out], move |_, [lhs, rhs, sum], [out]| {
         // SAFETY: the tensors are held, and of the shapes of the product.
-        unsafe { cublas::multiply(product, [lhs, rhs, out], Added::Sum(sum)) }
+        unsafe { cublas::multiply(product, [lhs, rhs, out], 1.0, Added::Sum(sum)) }
     });
-    told(done, &product).then_some(out)
+    done.then_some(out)
 }
 
 /// Operands as the library reads them, and room for the output.
@@ -105,9 +103,11 @@ pub fn convolved(
     let [of_x, of_weight, of_out] = [dims(&x)?, dims(&weight)?, dims(&out)?];
     let convolution =
         Convolution { element, x: of_x, weight: of_weight, strides, padding, out: of_out };
-    let client = &x.client;
-    let done = on_device([&x, &weight, &out], |at| {
-        aligned(&at)?;
+    if !aligned(&[&x, &weight]) {
+        return None;
+    }
+    let problem = Problem::Convolution(convolution);
+    let done = queued(problem, [&x, &weight], [&out], move |client, [x, weight], [out]| {
         let mut workspace = None;
         let reserve = |bytes| {
             let handle = client.empty(bytes);
@@ -117,9 +117,9 @@ pub fn convolved(
             Ok(address)
         };
         // SAFETY: the tensors and the workspace are held, and of the shapes of the convolution.
-        unsafe { cudnn::convolve(convolution, at, reserve) }
+        unsafe { cudnn::convolve(convolution, [x, weight, out], reserve) }
     });
-    told(done, &convolution).then_some(out)
+    done.then_some(out)
 }
 
 /// The tensor as a library reads it: itself, or a copy whose matrices follow each other evenly.
@@ -143,33 +143,4 @@ fn element(dtype: DType) -> Option<Element> {
         DType::BF16 => Some(Element::BF16),
         _ => None,
     }
-}
-
-/// Calls a library with the addresses of tensors, on the one thread that owns their device: what is asked of
-/// a client there is done at once, and nothing comes between.
-pub fn on_device<const N: usize>(
-    tensors: [&CubeTensor; N],
-    call: impl FnOnce([u64; N]) -> Result<(), String> + Send,
-) -> Result<(), String> {
-    let client = &tensors[0].client;
-    let called = client.exclusive(move || {
-        let mut held = Vec::with_capacity(tensors.len());
-        for tensor in tensors {
-            let resource = client.get_resource::<Server>(tensor.handle.clone());
-            held.push(resource.map_err(|error| error.to_string())?);
-        }
-        call(std::array::from_fn(|i| held[i].resource().ptr))
-    });
-    called.map_err(|error| error.to_string())?
-}
-
-/// Kernels copy 16 bytes at once; a slice may begin elsewhere.
-pub fn aligned(addresses: &[u64]) -> Result<(), String> {
-    let aligned = addresses.iter().all(|address| address % 16 == 0);
-    aligned.then_some(()).ok_or_else(|| "a tensor begins where it cannot be copied from".to_owned())
-}
-
-/// Whether it was done; why not is for those who look for it.
-pub fn told(done: Result<(), String>, problem: &impl std::fmt::Debug) -> bool {
-    done.inspect_err(|reason| tracing::debug!(%reason, ?problem, "goes by burn's kernels")).is_ok()
 }

@@ -174,10 +174,9 @@ __device__ __forceinline__ void mask(float (*result)[4], int left) {
             if (column * 8 + lane % 4 * 2 + i % 2 >= left) result[column][i] = -INFINITY;
 }
 
-// One block per 128 queries of a head, 32 per warp: levels, and with VALUES the output too.
-template <bool VALUES>
-__device__ __forceinline__ void attend(View q, View k, View v, View out, float *levels, int heads, int queries,
-                                       int keys, float scale) {
+// One block per 128 queries of a head, 32 per warp: the output, and the levels of its rows.
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
+    attention(View q, View k, View v, View out, float *levels, int heads, int queries, int keys, float scale) {
     __shared__ __align__(128) u16 memory[4 * TILE];
     u32 tiles = shared_address(memory);
     const u16 *of_k = matrix(k, heads), *of_v = matrix(v, heads);
@@ -207,13 +206,13 @@ __device__ __forceinline__ void attend(View q, View k, View v, View out, float *
     }
     int count = (keys + ROWS - 1) / ROWS;
     load_tile(tiles, of_k, k.row, 0, keys);
-    if (VALUES) load_tile(tiles + TILE * 2, of_v, v.row, 0, keys);
+    load_tile(tiles + TILE * 2, of_v, v.row, 0, keys);
     end_of_copies();
     for (int j = 0; j < count; j++) {
         u32 tile = tiles + j % 2 * TILE * 4, next = tiles + (j + 1) % 2 * TILE * 4;
         if (j + 1 < count) {
             load_tile(next, of_k, k.row, (j + 1) * ROWS, keys);
-            if (VALUES) load_tile(next + TILE * 2, of_v, v.row, (j + 1) * ROWS, keys);
+            load_tile(next + TILE * 2, of_v, v.row, (j + 1) * ROWS, keys);
         }
         end_of_copies();
         wait_for_copies<1>();
@@ -259,21 +258,19 @@ __device__ __forceinline__ void attend(View q, View k, View v, View out, float *
                 total[m][half] = total[m][half] * shrink + of_tile;
             }
         }
-        if (VALUES) {
 #pragma unroll
-            for (int step = 0; step < ROWS / 16; step++) {
-                u32 weights[2][4];
-                as_left(weights[0], p[0], step);
-                as_left(weights[1], p[1], step);
+        for (int step = 0; step < ROWS / 16; step++) {
+            u32 weights[2][4];
+            as_left(weights[0], p[0], step);
+            as_left(weights[1], p[1], step);
 #pragma unroll
-                for (int pair = 0; pair < PIECES / 2; pair++) {
-                    u32 right[4];
-                    load_right_rows(right, tile + TILE * 2, step * 16, pair);
+            for (int pair = 0; pair < PIECES / 2; pair++) {
+                u32 right[4];
+                load_right_rows(right, tile + TILE * 2, step * 16, pair);
 #pragma unroll
-                    for (int m = 0; m < 2; m++) {
-                        multiply_add(sum[m][2 * pair], weights[m], right);
-                        multiply_add(sum[m][2 * pair + 1], weights[m], right + 2);
-                    }
+                for (int m = 0; m < 2; m++) {
+                    multiply_add(sum[m][2 * pair], weights[m], right);
+                    multiply_add(sum[m][2 * pair + 1], weights[m], right + 2);
                 }
             }
         }
@@ -288,21 +285,11 @@ __device__ __forceinline__ void attend(View q, View k, View v, View out, float *
             float whole = row_sum(total[m][half]);
             factors[half] = 1 / whole;
             int at = row + lane / 4 + half * 8;
-            if (levels && lane % 4 == 0 && at < queries)
+            if (lane % 4 == 0 && at < queries)
                 levels[(long long)blockIdx.y * queries + at] = most[m][half] + log2f(whole);
         }
-        if (VALUES) store(matrix(out, heads), out.row, row, queries, sum[m], factors);
+        store(matrix(out, heads), out.row, row, queries, sum[m], factors);
     }
-}
-
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
-    attention(View q, View k, View v, View out, int heads, int queries, int keys, float scale) {
-    attend<true>(q, k, v, out, nullptr, heads, queries, keys, scale);
-}
-
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
-    attention_levels(View q, View k, float *levels, int heads, int queries, int keys, float scale) {
-    attend<false>(q, k, k, q, levels, heads, queries, keys, scale);
 }
 
 // One warp per query: the sum over a head of output times its gradient.

@@ -125,6 +125,44 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     });
 }
 
+// Row `index` of a table [B, groups, rows, width], for the group of this block's token.
+__device__ __forceinline__ const float *table_row(const float *table, int tokens, int groups, int rows, int width,
+                                                  int index) {
+    int batch = blockIdx.x / tokens, group = blockIdx.x % tokens / (tokens / groups);
+    return table + ((long long)(batch * groups + group) * rows + index) * width;
+}
+
+// `x (1 + scale) + shift` by rows of a table; without the shift if its index is negative.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    scale_shift(const u16 *x, const float *table, u16 *y, int tokens, int groups, int rows, int width, int shift,
+                int scale) {
+    const float *by = table_row(table, tokens, groups, rows, width, scale);
+    const float *on = table_row(table, tokens, groups, rows, width, shift < 0 ? 0 : shift);
+    long long row = (long long)blockIdx.x * width;
+    for_pieces(width, [&](int, int place) {
+        float a[WIDTH], up[WIDTH], plus[WIDTH] = {0, 0, 0, 0, 0, 0, 0, 0};
+        load(a, x + row + place), load(up, by + place);
+        if (shift >= 0) load(plus, on + place);
+        for (int j = 0; j < WIDTH; j++) a[j] = a[j] * (1 + up[j]) + plus[j];
+        save(y + row + place, a);
+    });
+}
+
+// `x + gate y` by a row of a table; without `x`, `gate y`.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    gate_onto(const u16 *x, const u16 *y, const float *table, u16 *out, int tokens, int groups, int rows, int width,
+              int gate) {
+    const float *by = table_row(table, tokens, groups, rows, width, gate);
+    long long row = (long long)blockIdx.x * width;
+    for_pieces(width, [&](int, int place) {
+        float a[WIDTH] = {0, 0, 0, 0, 0, 0, 0, 0}, b[WIDTH], g[WIDTH];
+        if (x) load(a, x + row + place);
+        load(b, y + row + place), load(g, by + place);
+        for (int j = 0; j < WIDTH; j++) a[j] += g[j] * b[j];
+        save(out + row + place, a);
+    });
+}
+
 // The root-mean-square norm, times a weight for each column in bf16, or one for all in f32.
 extern "C" __global__ void __launch_bounds__(THREADS)
     root_norm(const u16 *x, const u16 *weight, const float *factor, u16 *y, int width, float eps) {
