@@ -102,13 +102,15 @@ impl Store {
     /// unless it is a dry run or the store cannot be written.
     pub fn verify(&self, dry_run: bool) -> Result<VerifyReport, StoreError> {
         let mut report = VerifyReport::default();
-        let roots = self.roots()?;
+        let (roots, unread) = self.roots_read()?;
         let damaged = roots.iter().filter(|root| root.is_damaged);
         let below =
             |root: &Root| root.path.strip_prefix(&self.root).unwrap_or(&root.path).to_owned();
         report.histories = damaged.map(below).collect();
         let known = self.readable_records()?;
         report.gone = self.without_content(&known, &roots)?;
+        // What a history that cannot be read says of it, nobody knows.
+        report.gone.iter_mut().for_each(|gone| gone.is_live |= !unread.is_empty());
         let objects = self.damaged_objects(&mut report)?;
         let records = self.damaged_records(&mut report)?;
         // Before anything is removed: the lists of items say which results a file is part of.
@@ -136,6 +138,12 @@ impl Store {
             let is_of = || PictureName::of(&path).map_or(Ok(false), |name| name.is_of(&path));
             report.damaged.extend(sweeper.remove(&path, || is_wrong(&path, is_of()), &keys)?);
         }
+        report.damaged.extend(unread.into_iter().map(|(path, error)| Damage {
+            file: path.strip_prefix(&self.root).unwrap_or(&path).to_owned(),
+            results: Vec::new(),
+            removed: false,
+            unread: Some(error.to_string()),
+        }));
         report.damaged.sort();
         Ok(report)
     }
@@ -354,6 +362,24 @@ mod tests {
 
     use super::*;
     use crate::store::{Count, Keep};
+
+    #[test]
+    fn a_history_that_cannot_be_read_is_one_finding_among_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let digest = store.put(b"content").unwrap().digest;
+        let object = store.object_path(digest);
+        fs::remove_file(&object).unwrap();
+        fs::write(&object, "c0ntent").unwrap();
+        fs::create_dir(dir.path().join("history/a-folder")).unwrap();
+        assert!(store.roots().is_err(), "who cleans up must not go on");
+        let report = store.verify(false).unwrap();
+        let found: Vec<_> =
+            report.damaged.iter().map(|damage| (damage.file.clone(), damage.removed)).collect();
+        let object = object.strip_prefix(dir.path()).unwrap().to_owned();
+        assert_eq!(found, [(PathBuf::from("history/a-folder"), false), (object, true)]);
+        assert!(report.damaged[0].unread.is_some());
+    }
 
     #[test]
     fn what_a_run_repairs_meanwhile_stays() {

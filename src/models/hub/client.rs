@@ -16,7 +16,7 @@ use super::{
 /// The longest list of files that is read.
 const LONGEST_LISTING: u64 = 32 << 20;
 /// The time a list of files may take; it is a few hundred kilobytes.
-const LISTING_TIME: Duration = Duration::from_mins(1);
+const LISTING_TIME: Duration = Duration::from_secs(30);
 
 /// The hub, or a mirror that speaks its protocol.
 pub struct Hub {
@@ -98,7 +98,7 @@ impl Hub {
         let here = ["http://127.0.0.1", "http://localhost"];
         let agent = AgentBuilder::new()
             .timeout_connect(Duration::from_secs(20))
-            .timeout_read(Duration::from_mins(1))
+            .timeout_read(Duration::from_secs(30))
             .user_agent(concat!("pipe/", env!("CARGO_PKG_VERSION")))
             // On one that is used again `ureq` sets no limit: `Stream::reset` of its version 2 takes it off.
             .max_idle_connections(0)
@@ -151,7 +151,7 @@ impl Hub {
         let revision = revision.replace('/', "%2F");
         let get = self.get(&format!("api/models/{id}/revision/{revision}?blobs=true"))?;
         let get = Get { limit: Some(self.listing_time), ..get };
-        let text = waiting(&*self.stopped, || get.text(LONGEST_LISTING));
+        let text = waiting(&*self.stopped, || self.tell_of_wait(), || get.text(LONGEST_LISTING));
         let text = text.map_err(|_| RequestError::Stopped)?.map_err(|e| self.failure(e, name))?;
         read_listing(&text, id).map_err(RequestError::Final)
     }
@@ -165,11 +165,15 @@ impl Hub {
         start: u64,
     ) -> Result<(impl Read + Send + use<>, u64), RequestError> {
         let get = Get { start, ..self.get(&format!("{}/resolve/{commit}/{path}", name.id))? };
-        let response = waiting(&*self.stopped, || get.call());
+        let response = waiting(&*self.stopped, || self.tell_of_wait(), || get.call());
         let response =
             response.map_err(|_| RequestError::Stopped)?.map_err(|e| self.failure(e, name))?;
         let begins = if response.status() == 206 { start } else { 0 };
         Ok((response.into_reader(), begins))
+    }
+
+    fn tell_of_wait(&self) {
+        tracing::warn!("Waiting for an answer of `{}`.", self.endpoint);
     }
 
     fn failure(&self, failure: Failure, name: &Name<'_>) -> RequestError {

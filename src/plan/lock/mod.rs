@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use super::{Freshness, Plan};
 use crate::{
     config::Pipeline,
-    store::{Digest, Fingerprint, Ingredients, Record, write_aside},
+    store::{Digest, Fingerprint, Ingredients, Record, check_aside, write_aside},
 };
 
 /// The version of the file's form.
@@ -87,6 +87,14 @@ pub enum LockError {
         /// Why.
         source: io::Error,
     },
+    /// It cannot be written where it belongs.
+    #[error("cannot write the lock file `{}`: {source}", path.display())]
+    NotWritten {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// It is no lock file.
     #[error("`{}` is no lock file of `pipe`: {message}", path.display())]
     Form {
@@ -132,6 +140,13 @@ impl LockError {
     pub fn help(&self) -> &'static str {
         match self {
             Self::Io { .. } => "`pipe run --lock` writes it beside the pipeline file",
+            Self::NotWritten { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                "free space on its disk, then run again: what is computed is kept"
+            }
+            Self::NotWritten { .. } => {
+                "it lies beside the pipeline file: ask for the right to write there, or run a copy of the file in a \
+                 folder of your own"
+            }
             Self::Form { .. } => "restore it from version control, or write it anew with --lock",
             Self::Newer { .. } => "use the newer `pipe`, or write it anew with --lock",
             Self::Foreign { .. } => {
@@ -207,18 +222,20 @@ impl Lock {
     }
 
     /// Refuses to write the lock of a pipeline in the place of something else. One of ours may be damaged, or
-    /// newer, but not of another pipeline or profile: two names may lead to one file.
+    /// newer, but not of another pipeline or profile: two names may lead to one file. Nor where nobody may write,
+    /// which is better told before a run than after it.
     pub fn check_place(pipeline: &Pipeline) -> Result<(), LockError> {
         const OURS: &[u8] = b"\"lock_version\"";
         let path = Self::path_of(pipeline);
         match fs::read(&path) {
             Ok(bytes) if bytes.is_empty() || bytes.windows(OURS.len()).any(|part| part == OURS) => {
-                check_owner(&path, &bytes, pipeline)
+                check_owner(&path, &bytes, pipeline)?;
             }
-            Ok(_) => Err(LockError::Foreign { path }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(source) => Err(LockError::Io { path, source }),
+            Ok(_) => return Err(LockError::Foreign { path }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(LockError::Io { path, source }),
         }
+        check_aside(&path).map_err(|source| LockError::NotWritten { path, source })
     }
 
     /// Writes the lock of a pipeline, in one step; says where.
@@ -228,7 +245,7 @@ impl Lock {
         let text = format!("{:#}\n", serde_json::json!(self));
         match write_aside(&path, text.as_bytes()) {
             Ok(()) => Ok(path),
-            Err(source) => Err(LockError::Io { path, source }),
+            Err(source) => Err(LockError::NotWritten { path, source }),
         }
     }
 }
@@ -346,6 +363,16 @@ mod tests {
             fs::write(&path, text).unwrap();
             assert_eq!(Lock::check_place(&toy).is_ok(), ours, "{text}");
         }
+    }
+
+    #[test]
+    fn where_no_lock_can_be_written_is_told_before_a_run_and_without_a_scratch_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let toy = pipeline(&dir.path().join("nowhere/toy.toml"), "toy", None);
+        let error = Lock::check_place(&toy).unwrap_err();
+        assert!(matches!(error, LockError::NotWritten { .. }), "{error}");
+        assert!(error.to_string().ends_with("toy.lock`: entity not found"), "{error}");
+        assert!(error.help().contains("a copy of the file"));
     }
 
     #[test]

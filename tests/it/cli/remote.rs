@@ -44,10 +44,12 @@ fn an_address_without_what_it_needs_says_where_that_comes_from() {
     $ pipe cache push --remote az://container/folder
     ? 3
     --- stderr
-      × the remote cache cannot be asked: Account must be specified
-      help: set `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, `GOOGLE_APPLICATION_CREDENTIALS`, or
-            `AZURE_STORAGE_ACCOUNT_NAME` and `AZURE_STORAGE_ACCOUNT_KEY`; profiles in `~/.aws` are not
-            read
+      × Azure Blob Storage cannot be asked for the remote cache: Account must be specified; no
+      │ variable for it is set
+      help: set `AZURE_STORAGE_ACCOUNT_NAME`, and `AZURE_STORAGE_ACCOUNT_KEY` to a key as the portal
+            shows it, in base64; for Azurite `AZURE_STORAGE_USE_EMULATOR` to `true`, and
+            `AZURITE_BLOB_STORAGE_URL` to its address if that is another one than
+            `http://127.0.0.1:10000`
     ");
     insta::assert_snapshot!(Shell::new().transcript("cache push --remote ftp://host/folder"), @"
     $ pipe cache push --remote ftp://host/folder
@@ -56,6 +58,37 @@ fn an_address_without_what_it_needs_says_where_that_comes_from() {
       × no remote cache can be at an address that begins with `ftp:`
       help: an address is `s3://bucket/folder`, `gs://bucket/folder`, `az://container/folder`,
             `file:///folder` or a folder
+    ");
+}
+
+#[test]
+fn credentials_that_cannot_be_used_are_told_with_service_and_variables() {
+    let shell = Shell::new();
+    let told = |remote: &str, variables: &[(&str, &str)]| {
+        let output = command(shell.dir.path())
+            .args(["cache", "pull", "--remote", remote])
+            .envs(variables.iter().copied())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(3));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let google = [("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere/key.json")];
+    insta::assert_snapshot!(told("gs://bucket/folder", &google), @"
+    × Google Cloud Storage cannot be asked for the remote cache: No such file or directory (os error
+    │ 2); `GOOGLE_APPLICATION_CREDENTIALS=/nowhere/key.json` is set
+    help: set `GOOGLE_APPLICATION_CREDENTIALS`, or `GOOGLE_SERVICE_ACCOUNT`, to the JSON file of a
+          key, as the console of Google Cloud gives it for a service account
+    ");
+    let azure =
+        [("AZURE_STORAGE_ACCOUNT_NAME", "mine"), ("AZURE_STORAGE_ACCOUNT_KEY", "not the key")];
+    insta::assert_snapshot!(told("az://container/folder", &azure), @"
+    × Azure Blob Storage cannot be asked for the remote cache: Invalid symbol 32, offset 3;
+    │ `AZURE_STORAGE_ACCOUNT_KEY`, `AZURE_STORAGE_ACCOUNT_NAME` are set
+    help: set `AZURE_STORAGE_ACCOUNT_NAME`, and `AZURE_STORAGE_ACCOUNT_KEY` to a key as the portal
+          shows it, in base64; for Azurite `AZURE_STORAGE_USE_EMULATOR` to `true`, and
+          `AZURITE_BLOB_STORAGE_URL` to its address if that is another one than
+          `http://127.0.0.1:10000`
     ");
 }
 
@@ -189,6 +222,128 @@ fn what_is_not_computed_yet_is_not_pushed_in_silence() {
     assert!(one.contains("1 stage is not computed yet: `clips[method=quadratic]`"), "{one}");
     shell.succeed("run clips.toml");
     assert!(!shell.transcript("cache push clips.toml --remote shared").contains("not computed"));
+}
+
+#[test]
+fn what_was_asked_about_and_is_nowhere_is_no_success() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml --only pairs --set pairs.seed=7 --remote shared");
+    let push = shell.transcript_at_home("cache push clips.toml --remote shared");
+    insta::assert_snapshot!(push, @"
+    $ pipe cache push clips.toml --remote shared
+    ? 1
+    --- stderr
+      × nothing of `clips.toml` is in this cache
+      help: `pipe run clips.toml` computes it
+    ");
+    let pull = shell.transcript_at_home("cache pull clips.toml --remote shared");
+    insta::assert_snapshot!(pull, @"
+    $ pipe cache pull clips.toml --remote shared
+    ? 1
+    --- stdout
+    fetched 0 results, [SIZE]; 0 there already
+    --- stderr
+      × nothing of `clips.toml` is here or in `file://[HOME]/shared/`
+      help: `pipe run clips.toml` computes it
+    ");
+    shell.succeed("run clips.toml --only pairs --remote shared");
+    let pull = shell.transcript("cache pull clips.toml --remote shared --cache two");
+    assert!(pull.contains("? 0") && pull.contains("2 stages are neither here nor in"), "{pull}");
+    let output = command(shell.dir.path())
+        .args(["cache", "pull", "clips.toml", "--cache", "three", "--remote", "s3://bucket/folder"])
+        .env("AWS_ENDPOINT_URL", cutting())
+        .env("AWS_ALLOW_HTTP", "true")
+        .env("AWS_ACCESS_KEY_ID", "key")
+        .env("AWS_SECRET_ACCESS_KEY", "secret")
+        .output()
+        .unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{told}");
+    assert!(told.contains("3 results did not get through"), "{told}");
+}
+
+/// A server that has the file `format`, and refuses all else; its address.
+fn cutting() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = [0; 4096];
+            let read = stream.read(&mut head).unwrap_or(0);
+            let is_format = String::from_utf8_lossy(&head[..read]).contains("/format");
+            let answer = if is_format {
+                "HTTP/1.1 200 OK\r\nETag: \"1\"\r\nLast-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n\
+                 Content-Length: 2\r\nConnection: close\r\n\r\n3\n"
+            } else {
+                "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            };
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    address
+}
+
+#[test]
+fn a_cache_of_a_machine_is_no_remote_one() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml");
+    for line in ["run clips.toml --remote cache", "cache push --remote cache"] {
+        let told = shell.transcript(line);
+        assert!(
+            told.contains("? 3") && told.contains("is a cache that runs use themselves"),
+            "{told}"
+        );
+    }
+    shell.succeed("run clips.toml --remote shared --cache two");
+    let told = shell.transcript_at_home("run clips.toml --cache shared");
+    insta::assert_snapshot!(told, @"
+    $ pipe run clips.toml --cache shared
+    ? 3
+    --- stderr
+      × `shared` is a remote cache, which machines share, and cannot be used as their own
+      help: name it with `--remote`, and another folder with `--cache DIR` or `PIPE_CACHE`
+    ");
+    assert!(shell.transcript("run clips.toml").contains("3 reused"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_server_that_never_answers_is_not_waited_for_after_a_signal() {
+    use std::{
+        process::Stdio,
+        time::{Duration, Instant},
+    };
+
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml");
+    // It takes connections, by the system, and nobody reads from them.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
+    for line in ["run clips.toml --cache two", "cache push clips.toml", "cache pull clips.toml"] {
+        let child = command(shell.dir.path())
+            .args(line.split(' '))
+            .args(["--remote", "s3://bucket/folder"])
+            .env("AWS_ENDPOINT_URL", &endpoint)
+            .env("AWS_ACCESS_KEY_ID", "key")
+            .env("AWS_SECRET_ACCESS_KEY", "secret")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_secs(1));
+        let since = Instant::now();
+        let pid = child.id().to_string();
+        let kill = std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap();
+        assert!(kill.success());
+        let output = child.wait_with_output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(130), "{line}: {told}");
+        assert!(since.elapsed() < Duration::from_secs(15), "{line}: {:?}", since.elapsed());
+    }
 }
 
 #[test]
