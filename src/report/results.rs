@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::table::{self, Interval, ReferenceError, ReferenceNumbers, ResultTable, Score};
+use super::{
+    same_pictures,
+    table::{self, Interval, ReferenceError, ReferenceNumbers, ResultTable, Score},
+};
 use crate::{
     artifact::{ArtifactKind, metrics},
     config::{Instance, Pipeline, Table},
@@ -122,8 +125,15 @@ fn arrange(
             scores.push(score(instance, &outputs.0[index], store)?);
         }
     }
+    let leaks = same_pictures::leaks(pipeline, outputs, store)?;
     let tables = pipeline.tables.iter().zip(references).map(|(table, reference)| {
-        table::build(table, &pipeline.sweep, &scores, reference.as_ref())
+        let mut built = table::build(table, &pipeline.sweep, &scores, reference.as_ref());
+        if built.has_values() {
+            let stages: Vec<&str> = table.values.iter().map(|(stage, _)| stage.as_str()).collect();
+            let told = leaks.iter().filter(|leak| leak.concerns(pipeline, &stages));
+            built.notes.extend(told.map(|leak| leak.warning.clone()));
+        }
+        built
     });
     Ok(tables.collect())
 }

@@ -75,8 +75,8 @@ impl DataSet for DreamBooth {
             }));
         }
         let files = match request.holdout_by {
-            HoldoutBy::Image => request.part(files),
-            HoldoutBy::Subject => request.part_of_groups(files, |file| &file.subject),
+            HoldoutBy::Image => request.part(files)?,
+            HoldoutBy::Subject => request.part_of_groups(files, |file| &file.subject)?,
         };
         Ok(Box::new(Listing::new(
             files,

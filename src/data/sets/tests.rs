@@ -280,6 +280,35 @@ fn pairs_of_two_shapes_are_refused() {
 }
 
 #[test]
+fn what_leaves_a_split_without_examples_is_told() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    for name in ["input", "target"] {
+        std::fs::create_dir_all(root.join(name)).unwrap();
+    }
+    let run = |split: &str, holdout: f64| {
+        let more = json!({ "split": split, "holdout": holdout });
+        let found = pairs(root, "folder", "pairs", &more);
+        found.map(|found| names(&found).join(" "))
+    };
+    assert_eq!(run("train", 0.2), Err("there are no pictures in `input` and `target`".into()));
+    for name in ["input/a.png", "target/a.png"] {
+        save(root, name, photo(20));
+    }
+    let error = run("test", 0.2).unwrap_err();
+    insta::assert_snapshot!(error, @"the data holds 1 example, but `train` and `test` need 2");
+    assert_eq!((run("train", 0.2), run("test", 1.0)), (Ok("a".into()), Ok("a".into())));
+    for name in ["input/b.png", "target/b.png"] {
+        save(root, name, photo(20));
+    }
+    let error = run("test", 0.0).unwrap_err();
+    insta::assert_snapshot!(error, @r#"with `holdout` = 0, none of the 2 examples of the data is left for `split` = "test""#);
+    let root = tempfile::tempdir().unwrap();
+    let error = pairs(root.path(), "folder", "images", &json!({})).unwrap_err();
+    assert_eq!(error, "there are no pictures in the folder");
+}
+
+#[test]
 fn boundaries_count_by_the_people_who_drew_them() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
@@ -295,6 +324,9 @@ fn boundaries_count_by_the_people_who_drew_them() {
         found[0].1.target.pixels().filter(|pixel| pixel.0 == [255; 3]).count()
     };
     assert_eq!((white(1), white(2), white(3)), (32, 16, 0));
+    let more = json!({ "boundaries": { "min_annotators": 4 } });
+    let error = pairs(root, "bsds500", "boundaries", &more).unwrap_err();
+    insta::assert_snapshot!(error, @"3 people drew the boundaries of `images/train/7.png`, but `boundaries.min_annotators` is 4, so nothing could be one");
     save(root, "boundaries_png/train/9_1.png", line(3));
     let error = pairs(root, "bsds500", "boundaries", &json!({})).unwrap_err();
     assert_eq!(error, "`boundaries_png/train/9_1.png` has no photograph");

@@ -12,7 +12,10 @@ mod text;
 pub use build::build;
 pub use reference::{ReferenceError, ReferenceNumbers};
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use serde::Serialize;
 
@@ -74,7 +77,7 @@ pub struct ResultTable {
     pub reference: Option<String>,
     /// One block per value of the table, the main one first.
     pub blocks: Vec<Block>,
-    /// Why cells are empty or partial, by [`Entry::note`].
+    /// Why cells are empty or partial, by [`Entry::note`]; those that no entry names concern the whole table.
     pub notes: Vec<String>,
 }
 
@@ -99,6 +102,27 @@ impl ResultTable {
             in_parentheses(is_one.then_some(level), over)
         });
         mean.into_iter().chain(interval).collect()
+    }
+
+    /// The notes as they stand below the table, each with its sign or, of the whole table, with `note:`.
+    fn signed_notes(&self) -> impl Iterator<Item = (Cow<'static, str>, &str)> {
+        let named = self.named_notes();
+        self.notes.iter().enumerate().map(move |(index, note)| {
+            let sign =
+                if named.contains(&index) { note_sign(index).into() } else { "note:".into() };
+            (sign, note.as_str())
+        })
+    }
+
+    /// The notes of the whole table.
+    fn whole_notes(&self) -> Vec<&str> {
+        let named = self.named_notes();
+        let notes = self.notes.iter().enumerate().filter(|(index, _)| !named.contains(index));
+        notes.map(|(_, note)| note.as_str()).collect()
+    }
+
+    fn named_notes(&self) -> BTreeSet<usize> {
+        self.entries().filter_map(|entry| entry.note).collect()
     }
 
     /// What a row stands for: `["rank=32"]`.

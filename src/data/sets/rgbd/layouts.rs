@@ -96,8 +96,7 @@ pub(super) fn find(
             return Ok(Found { is_sun: true, ..Found::new(scenes) });
         }
     }
-    let frames = folder::side_by_side(sources, "", ["_color", "_depth"]);
-    Ok(Found::numbered(frames.map_err(|e| e.with_help(LAYOUT))?))
+    Ok(Found::numbered(folder::side_by_side(sources, "", ["_color", "_depth"], LAYOUT)?))
 }
 
 /// A picture in a folder or below it.
@@ -159,8 +158,11 @@ fn pair_of_folders(
     sources: &SourceReader,
     [colors, depths]: [String; 2],
 ) -> Result<Vec<PairFiles>, DataError> {
-    let frames =
-        folder::matched(folder::images(sources, &colors)?, folder::images(sources, &depths)?)?;
+    let help = format!(
+        "`{colors}` and `{depths}` hold files of equal names; add the missing one, or move the other away"
+    );
+    let images = folder::images(sources, &colors)?;
+    let frames = folder::matched(images, folder::images(sources, &depths)?, &help)?;
     if frames.is_empty() {
         return Err(DataError::failed(format!("`{colors}` and `{depths}` hold no pictures"))
             .with_help(LAYOUT));

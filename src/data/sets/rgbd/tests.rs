@@ -315,3 +315,19 @@ fn a_synced_depth_without_a_picture_and_pictures_below_are_errors() {
     save(root, "den/more/rgb_2.jpg", photo(20));
     insta::assert_snapshot!(read().unwrap_err(), @"`den/more/rgb_2.jpg` lies in a folder below `den`, where no pictures are looked for");
 }
+
+#[test]
+fn a_range_without_any_distance_of_the_picture_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    save(root, "1_color.png", photo(20));
+    save(root, "1_depth.png", grey16(16, 16, 2500));
+    let run = |range: [f32; 2]| {
+        let more = json!({ "holdout": 0.0, "depth": { "range": range } });
+        pairs(root, "rgbd", "depth", &more).map(|found| found.len())
+    };
+    let error = run([50.0, 100.0]).unwrap_err();
+    insta::assert_snapshot!(error, @"no pixel of `1` is as far as `depth.range` = [50, 100] says, but 2.50 to 2.50 m");
+    assert!(run([0.5, 2.0]).is_err());
+    assert_eq!((run([0.5, 2.5]), run([2.5, 9.0])), (Ok(1), Ok(1)));
+}
