@@ -227,7 +227,14 @@ fn score(taken: &Taken<'_>) -> Option<Score> {
         known.collect()
     });
     let (stage, cell) = (taken.stage.to_owned(), taken.cell.clone());
-    Some(Score { stage, cell, values, intervals: BTreeMap::new() })
+    Some(Score {
+        stage,
+        cell,
+        values,
+        intervals: BTreeMap::new(),
+        images: None,
+        remarks: BTreeMap::new(),
+    })
 }
 
 fn per(secs: f64, count: usize) -> Option<f64> {

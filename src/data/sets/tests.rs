@@ -114,6 +114,9 @@ fn no_photograph_of_dreambooth_is_passed_over() {
     save(root, "dataset/cat/more/03.jpg", photo(20));
     insta::assert_snapshot!(read().unwrap_err(), @"`dataset/cat/more/03.jpg` lies in a folder below `dataset/cat`, where no pictures are looked for");
     std::fs::remove_dir_all(root.join("dataset/cat/more")).unwrap();
+    std::fs::create_dir(root.join("dataset/dog")).unwrap();
+    assert_eq!(read().unwrap_err(), "`dataset/dog` holds no photographs");
+    std::fs::remove_dir(root.join("dataset/dog")).unwrap();
     save(root, "dataset/loose.jpg", photo(20));
     insta::assert_snapshot!(read().unwrap_err(), @"`dataset/loose.jpg` is a picture beside the folders of subjects");
 }
@@ -238,6 +241,9 @@ fn tiny_imagenet_gives_grids_of_its_classes() {
     let more = json!({ "split": "test", "count": 1, "symbols": { "side": 2 } });
     let error = pairs(root.path(), "tiny_imagenet", "symbols", &more).unwrap_err();
     insta::assert_snapshot!(error, @"line 1 of `val/val_annotations.txt` must be a file and a class, divided by tabs");
+    write(root.path(), "val/val_annotations.txt", "val_1.png\tn1\t0\nval_2.png\tn9\t0\n");
+    let error = pairs(root.path(), "tiny_imagenet", "symbols", &more).unwrap_err();
+    insta::assert_snapshot!(error, @"line 2 of `val/val_annotations.txt` names the class `n9`, which is not in `wnids.txt`");
 }
 
 #[test]

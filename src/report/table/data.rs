@@ -24,6 +24,7 @@ pub(super) fn csv(tables: &[ResultTable]) -> String {
         "mark",
         "reference",
         "note",
+        "images",
     ];
     writer.write_record(header).expect(IN_MEMORY);
     for table in tables {
@@ -46,6 +47,7 @@ pub(super) fn csv(tables: &[ResultTable]) -> String {
                     let whole = whole.iter().copied().filter(|_| entry.stat.is_some());
                     let notes: Vec<&str> =
                         own.map(String::as_str).into_iter().chain(whole).collect();
+                    let images = entry.stat.and_then(|stat| stat.images);
                     let interval = entry.stat.and_then(|stat| stat.interval);
                     writer
                         .write_record([
@@ -63,6 +65,7 @@ pub(super) fn csv(tables: &[ResultTable]) -> String {
                             mark,
                             entry.reference.as_deref().unwrap_or_default(),
                             &notes.join("; "),
+                            &images.map(|images| images.to_string()).unwrap_or_default(),
                         ])
                         .expect(IN_MEMORY);
                 }

@@ -54,6 +54,10 @@ pub struct Score {
     pub values: Result<BTreeMap<String, f64>, String>,
     /// The intervals of those that have one.
     pub intervals: BTreeMap<String, Interval>,
+    /// How many images were scored.
+    pub images: Option<usize>,
+    /// What is to be known of single metrics, by name.
+    pub remarks: BTreeMap<String, String>,
 }
 
 /// A table with numbers.
@@ -261,6 +265,8 @@ pub struct Stat {
     pub n: usize,
     /// The interval: of one score over its images, or of a mean where the table asks for it.
     pub interval: Option<Interval>,
+    /// The images of all these scores, those of several scores counted for each.
+    pub images: Option<usize>,
 }
 
 impl Stat {
@@ -273,7 +279,7 @@ impl Stat {
         let mean = scores.iter().sum::<f64>() / n as f64;
         let squares: f64 = scores.iter().map(|score| (score - mean).powi(2)).sum();
         let sd = (n > 1).then(|| (squares / (n - 1) as f64).sqrt());
-        Some(Self { mean, sd, n, interval: None })
+        Some(Self { mean, sd, n, interval: None, images: None })
     }
 
     /// The number and its spread: `49.20 ± 2.100` or `49.20 (44.1–54.0)`.

@@ -331,3 +331,28 @@ fn a_range_without_any_distance_of_the_picture_is_refused() {
     assert!(run([0.5, 2.0]).is_err());
     assert_eq!((run([0.5, 2.5]), run([2.5, 9.0])), (Ok(1), Ok(1)));
 }
+
+#[test]
+fn lists_of_tum_go_together_and_name_files_that_are_there() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    for name in ["rgb/1.png", "rgb/2.png"] {
+        save(root, name, photo(20));
+    }
+    save(root, "depth/1.png", grey16(16, 16, 5000));
+    save(root, "depth/2.png", grey16(16, 16, 5000));
+    let read = || {
+        let found = pairs(root, "rgbd", "depth", &json!({ "holdout": 0.0 }));
+        found.map(|found| {
+            let mut names = names(&found);
+            names.sort();
+            names.join(" ")
+        })
+    };
+    write(root, "depth.txt", "1.0 depth/1.png\n2.0 depth/2.png\n3.0 depth/3.png\n");
+    assert_eq!(read(), Err("there is `depth.txt`, but no `rgb.txt`".into()));
+    write(root, "rgb.txt", "1.0 rgb/1.png\n2.0 rgb/2.png\n");
+    assert_eq!(read(), Err("`depth.txt` names `depth/3.png`, which is not there".into()));
+    write(root, "depth.txt", "1.0 depth/1.png\n2.0 depth/2.png\n");
+    assert_eq!(read(), Ok("rgb-1 rgb-2".into()));
+}
