@@ -89,11 +89,11 @@ fn a_number_of_one_run_has_the_interval_over_its_images() {
     \end{table}
     ");
     insta::assert_snapshot!(render(&tables, Format::Csv), @"
-    table,value,varied,row,column,mean,sd,low,high,n,expected,mark,reference,note
-    pose,score.f1,,,n=1,41.5,0.7071067811865476,,,2,2,,,
-    pose,score.f1,,,n=30,70,,64.875,74,1,1,,,
-    pose,score.explained,,,n=1,-41.5,0.7071067811865476,,,2,2,,,
-    pose,score.explained,,,n=30,-70,,-74,-64.875,1,1,,,
+    table,value,varied,row,column,mean,sd,low,high,n,expected,mark,reference,note,images
+    pose,score.f1,,,n=1,41.5,0.7071067811865476,,,2,2,,,,
+    pose,score.f1,,,n=30,70,,64.875,74,1,1,,,,
+    pose,score.explained,,,n=1,-41.5,0.7071067811865476,,,2,2,,,,
+    pose,score.explained,,,n=30,-70,,-74,-64.875,1,1,,,,
     ");
     assert!(render(&tables, Format::Json).contains("\"level\": 0.95"));
 }
