@@ -198,7 +198,7 @@ impl Document {
         const OF_ALL: [&str; 4] = ["ods_f", "ods_precision", "ods_recall", "ods_threshold"];
         let tried = self.settings["edges"]["thresholds"].as_array();
         let tried: Vec<f64> =
-            tried.iter().copied().flatten().filter_map(|luma| luma.as_f64()).collect();
+            tried.iter().copied().flatten().filter_map(serde_json::Value::as_f64).collect();
         let Some(best) = self.values.get("ods_threshold").copied().flatten() else {
             return BTreeMap::new();
         };
