@@ -1,5 +1,7 @@
 //! Where the pictures and depths of each published layout lie.
 
+use std::collections::BTreeSet;
+
 use super::{DataError, LAYOUT};
 use crate::{
     data::{
@@ -72,6 +74,7 @@ pub(super) fn find(
     }
     let has = |name: &str| names.iter().any(|found| found.strip_suffix('/') == Some(name));
     if let Some(pair) = FOLDERS.into_iter().find(|pair| pair.iter().all(|name| has(name))) {
+        not_half_tum(&names, "")?;
         let part = part(sources, pair[0], split)?;
         let frames = pair_of_folders(sources, pair.map(|name| format!("{name}{part}")))?;
         let is_sun = pair[0] == "image";
@@ -96,8 +99,7 @@ pub(super) fn find(
             return Ok(Found { is_sun: true, ..Found::new(scenes) });
         }
     }
-    let frames = folder::side_by_side(sources, "", ["_color", "_depth"]);
-    Ok(Found::numbered(frames.map_err(|e| e.with_help(LAYOUT))?))
+    Ok(Found::numbered(folder::side_by_side(sources, "", ["_color", "_depth"], LAYOUT)?))
 }
 
 /// A picture in a folder or below it.
@@ -159,8 +161,11 @@ fn pair_of_folders(
     sources: &SourceReader,
     [colors, depths]: [String; 2],
 ) -> Result<Vec<PairFiles>, DataError> {
-    let frames =
-        folder::matched(folder::images(sources, &colors)?, folder::images(sources, &depths)?)?;
+    let help = format!(
+        "`{colors}` and `{depths}` hold files of equal names; add the missing one, or move the other away"
+    );
+    let images = folder::images(sources, &colors)?;
+    let frames = folder::matched(images, folder::images(sources, &depths)?, &help)?;
     if frames.is_empty() {
         return Err(DataError::failed(format!("`{colors}` and `{depths}` hold no pictures"))
             .with_help(LAYOUT));
@@ -236,6 +241,7 @@ fn rooms(
         // Those of SUN have `image/` and bits turned.
         let pair = FOLDERS[..2].iter().find(|pair| pair.iter().all(|name| has(name)));
         let Some(pair) = pair else { continue };
+        not_half_tum(&names, &format!("{room}/"))?;
         let frames = pair_of_folders(sources, pair.map(|name| format!("{room}/{name}")))?;
         found.extend(frames.into_iter().map(|files| {
             let name = format!("{room}-{}", files.name);
@@ -248,6 +254,23 @@ fn rooms(
 /// Whether a folder of these names is a sequence of TUM.
 fn is_tum(names: &[String]) -> bool {
     ["rgb.txt", "depth.txt"].iter().all(|list| names.iter().any(|name| name == list))
+}
+
+/// Refuses a sequence of TUM that lacks one of its lists: by its folders alone, its depths would be read as
+/// millimetres.
+fn not_half_tum(names: &[String], folder: &str) -> Result<(), DataError> {
+    let lists = ["rgb.txt", "depth.txt"];
+    let has = |list: &&str| names.iter().any(|name| name == list);
+    let (Some(there), Some(lacking)) =
+        (lists.iter().find(|list| has(list)), lists.iter().find(|list| !has(list)))
+    else {
+        return Ok(());
+    };
+    let message = format!("there is `{folder}{there}`, but no `{folder}{lacking}`");
+    Err(DataError::failed(message).with_help(
+        "add the list, by which pictures and depths of TUM go together; without both, files of equal names \
+         do, and depths are millimetres unless `units` of `source` says otherwise",
+    ))
 }
 
 /// The frames of all sequences of TUM among these folders.
@@ -336,6 +359,9 @@ fn by_time(
         |file: &str| if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") };
     let (list, depth_list) = (below("rgb.txt"), below("depth.txt"));
     let (colors, depths) = (times(sources, &list)?, times(sources, &depth_list)?);
+    for (list, files) in [(&list, &colors), (&depth_list, &depths)] {
+        all_there(sources, folder, list, files)?;
+    }
     let (mut found, mut alone) = (Vec::new(), Vec::new());
     let count = colors.len();
     for (time, input) in colors {
@@ -367,6 +393,38 @@ fn by_time(
         }
         _ => Ok(found),
     }
+}
+
+/// Refuses a list that names a file which is not there. What it names outside of the data is refused when it
+/// is read.
+fn all_there(
+    sources: &SourceReader,
+    folder: &str,
+    list: &str,
+    files: &[(f64, String)],
+) -> Result<(), DataError> {
+    let parent = |file: &str| file.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned();
+    let parents: BTreeSet<String> = files.iter().map(|(_, file)| parent(file)).collect();
+    for parent in parents {
+        let below = [folder, &parent].into_iter().filter(|part| !part.is_empty());
+        let Ok(names) = sources.list(&below.collect::<Vec<_>>().join("/")) else { continue };
+        let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        let of_it = files.iter().map(|(_, file)| file.as_str());
+        let inside = of_it.filter_map(|file| {
+            let name = if parent.is_empty() {
+                file
+            } else {
+                file.strip_prefix(&parent)?.strip_prefix('/')?
+            };
+            (!name.contains('/')).then_some((file, name))
+        });
+        if let Some((file, _)) = inside.into_iter().find(|(_, name)| !names.contains(name)) {
+            let message = format!("`{list}` names `{file}`, which is not there");
+            return Err(DataError::environment(message)
+                .with_help("the download may be cut short; add the file, or take its line out"));
+        }
+    }
+    Ok(())
 }
 
 fn times(sources: &SourceReader, path: &str) -> Result<Vec<(f64, String)>, DataError> {
