@@ -80,7 +80,8 @@ pub fn check_head(opened: File, file: &str) -> Result<(), LoadError> {
 
 fn checked(opened: File, file: &str) -> Result<TensorFile<'static>, LoadError> {
     let head = TensorFile::of_file(opened, (Path::new(file), file))?;
-    let error = |message| Err(LoadError::Config { file: file.to_owned(), message });
+    let error =
+        |message| Err(LoadError::Adapter { file: file.to_owned(), message, help: super::ANOTHER });
     if let Some((name, _)) = head.tensors().find(|(name, _)| !may_be_part(name)) {
         return error(format!("`{name}` is not part of a low-rank adapter"));
     }
