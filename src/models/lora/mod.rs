@@ -222,6 +222,16 @@ fn error(message: impl Into<String>) -> LoadError {
     error_with(message, ANOTHER)
 }
 
+/// A tensor that is no part of an adapter, by its name.
+fn no_part(name: &str) -> LoadError {
+    if names::is_magnitude(name) {
+        let message =
+            format!("`{name}` is of DoRA, but only plain low-rank adapters are supported");
+        return error_with(message, settings::MERGE);
+    }
+    error(format!("`{name}` is not part of a low-rank adapter"))
+}
+
 fn error_with(message: impl Into<String>, help: &'static str) -> LoadError {
     LoadError::Adapter { file: names::DIFFUSERS.to_owned(), message: message.into(), help }
 }

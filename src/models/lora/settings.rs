@@ -39,7 +39,8 @@ const KNOWN: [&str; 20] = [
 const STARTS: [&str; 3] = ["eva", "gaussian", "orthogonal"];
 
 /// What can be done with an adapter that is not plain.
-const MERGE: &str = "merge it into its model (peft's `merge_and_unload`), and name that model";
+pub(super) const MERGE: &str =
+    "merge it into its model (peft's `merge_and_unload`), and name that model";
 const CONVERT: &str = "save it as a plain one (peft's `path_initial_model_for_weight_conversion`), or merge it \
      into its model (`merge_and_unload`), and name that model";
 

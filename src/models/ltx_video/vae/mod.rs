@@ -144,3 +144,24 @@ impl VideoVae for Vae {
         self.config.scaling_factor
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+
+    #[test]
+    fn statistics_that_make_no_numbers_are_refused() {
+        let check = |mean: f32, std: f32| {
+            let [mean, std] =
+                [mean, std].map(|value| Tensor::<1>::from_floats([1.0, value], &Device::flex()));
+            check_statistics(&mean, &std).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(-3.0, -0.5), Ok(()));
+        assert!(check(f32::NAN, 1.0).unwrap_err().contains("`latents_mean`"));
+        for std in [0.0, f32::NAN, f32::INFINITY] {
+            assert!(check(0.0, std).unwrap_err().contains("`latents_std` must be finite"));
+        }
+    }
+}
