@@ -34,7 +34,9 @@ pub struct Hub {
 pub(super) struct Listing {
     /// The commit it is at.
     pub commit: String,
-    /// Its files.
+    /// The names of its files.
+    pub names: Vec<String>,
+    /// Those of which sizes and hashes are stated.
     pub files: Vec<RemoteFile>,
 }
 
@@ -78,6 +80,26 @@ struct Sibling {
 struct Lfs {
     sha256: String,
     size: u64,
+}
+
+impl Listing {
+    /// Files by name. That of one of them no size and hash are stated is an error, since what arrives could not
+    /// be checked.
+    pub fn files(&self, id: &str, names: &[&str]) -> Result<Vec<&RemoteFile>, LoadError> {
+        let find = |name: &&str| {
+            self.files.iter().find(|file| file.path == *name).ok_or_else(|| {
+                missing(
+                    format!(
+                        "the hub's list of the files of `{id}` states no size and hash of `{name}`, so what \
+                         arrives cannot be checked"
+                    ),
+                    "set `HF_ENDPOINT` to a hub that states them, such as `https://huggingface.co`, or name \
+                     a local folder in diffusers' layout",
+                )
+            })
+        };
+        names.iter().map(find).collect()
+    }
 }
 
 impl Hub {
@@ -253,22 +275,21 @@ fn read_listing(text: &[u8], id: &str) -> Result<Listing, LoadError> {
     if !is_hash(&info.sha, &[40]) {
         return Err(error("it names no commit"));
     }
-    let mut files = Vec::new();
-    for sibling in info.siblings {
+    let (mut names, mut files) = (Vec::new(), Vec::new());
+    // Others, such as `.gitattributes`, are no part of a model.
+    for sibling in info.siblings.into_iter().filter(|sibling| plain(&sibling.rfilename)) {
+        names.push(sibling.rfilename.clone());
         let (hash, size) = match sibling.lfs {
             Some(lfs) => (Some(lfs.sha256), Some(lfs.size)),
             None => (sibling.blob_id, sibling.size),
         };
-        // Others, such as `.gitattributes`, are no part of a model.
-        let (true, Some(hash), Some(size)) = (plain(&sibling.rfilename), hash, size) else {
-            continue;
-        };
+        let (Some(hash), Some(size)) = (hash, size) else { continue };
         if is_hash(&hash, &[40, 64]) {
             let hash = hash.to_ascii_lowercase();
             files.push(RemoteFile { path: sibling.rfilename, size, hash });
         }
     }
-    Ok(Listing { commit: info.sha, files })
+    Ok(Listing { commit: info.sha, names, files })
 }
 
 fn is_hash(text: &str, lengths: &[usize]) -> bool {

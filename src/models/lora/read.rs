@@ -11,13 +11,18 @@ use burn::tensor::{Device, FloatDType, Tensor};
 
 use super::{
     super::params::{LoadError, Param, Params},
-    Adapter, error, f32s,
-    names::{DIFFUSERS, PEFT, from_any},
+    Adapter, error, error_with, f32s,
+    names::{DIFFUSERS, KOHYA, PEFT, from_any},
+    no_part,
     settings::{Branch, Settings},
 };
 
 /// How many times the values of a file the factors may be once all are filled up to the highest rank.
 const MOST_FILLED_UP: u128 = 64;
+
+/// What can be done about names without dots.
+const UNDERSCORES: &str = "save it by the names of diffusers, such as \
+     `transformer.transformer_blocks.0.attn1.to_q.lora_A.weight`";
 
 impl Adapter {
     /// Reads an adapter file, onto the CPU; see the head of this module for the forms.
@@ -121,6 +126,13 @@ fn sorted(
     let mut alphas = BTreeMap::new();
     let mut seen = BTreeMap::new();
     for (found, param) in tensors.0 {
+        if KOHYA.iter().any(|start| found.starts_with(start)) {
+            let message = format!(
+                "`{found}` is named as kohya's programs name tensors, where underscores stand for dots: that \
+                 is not supported"
+            );
+            return Err(error_with(message, UNDERSCORES));
+        }
         let name = from_any(&found);
         if let Some(other) = seen.insert(name.clone(), found.clone()) {
             return Err(error(format!("`{other}` and `{found}` are both `{name}`")));
@@ -132,7 +144,7 @@ fn sorted(
             continue;
         }
         if !name.ends_with(".lora_A.weight") && !name.ends_with(".lora_B.weight") {
-            return Err(error(format!("`{name}` is not part of a low-rank adapter")));
+            return Err(no_part(&name));
         }
         if param.shape.len() != 2 {
             return Err(error(format!(
@@ -307,7 +319,23 @@ mod tests {
         let read = Adapter::from_diffusers(&file(&kohya, None)).unwrap();
         assert_eq!(read.modules().into_iter().collect::<Vec<_>>(), ["b.to_q"]);
         let flat = [("lora_unet_b_to_q.lora_down.weight", &[2, 4][..])];
-        assert!(message(&file(&flat, None)).contains("has no `lora_unet_b_to_q.lora_B.weight`"));
+        insta::assert_snapshot!(message(&file(&flat, None)), @"`pytorch_lora_weights.safetensors`: `lora_unet_b_to_q.lora_down.weight` is named as kohya's programs name tensors, where underscores stand for dots: that is not supported");
+    }
+
+    #[test]
+    fn dora_is_told_by_its_magnitudes_with_what_helps() {
+        let (a, b) = (("q.lora_A.weight", &[2, 4][..]), ("q.lora_B.weight", &[6, 2][..]));
+        for name in ["q.lora_magnitude_vector", "q.dora_scale"] {
+            let error = Adapter::from_diffusers(&file(&[a, b, (name, &[6])], None)).unwrap_err();
+            let told = "is of DoRA, but only plain low-rank adapters are supported";
+            assert!(error.to_string().ends_with(&format!("`{name}` {told}")), "{error}");
+            assert!(error.help().unwrap().starts_with("merge it into its model"));
+        }
+        let settings =
+            r#"{"transformer.r": 2, "transformer.lora_alpha": 1, "transformer.use_dora": true}"#;
+        let error = Adapter::from_diffusers(&file(&[a, b], Some(settings))).unwrap_err();
+        let help = error.help().unwrap();
+        assert!(help.starts_with("merge it") && !help.contains("conversion"), "{help}");
     }
 
     #[test]

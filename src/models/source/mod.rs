@@ -22,7 +22,7 @@ use super::{
 };
 use crate::regular;
 
-use reference::Refused;
+pub(super) use reference::{REQUIRED, Refused};
 
 pub use digest::FileState;
 pub use look::{Likeness, PartLook};
@@ -50,6 +50,19 @@ fn absent(path: &str) -> LoadError {
         format!("the model has no file `{path}`"),
         "the model must be complete, in diffusers' layout",
     )
+}
+
+/// What stands in a folder where a file should be and is none: a link to nothing, a FIFO.
+fn odd(root: &Path, file: &str) -> Option<LoadError> {
+    let path = root.join(file);
+    if let Some(to) = regular::leads_nowhere(&path) {
+        return Some(missing(
+            format!("`{file}` is a link to nothing: there is no `{}`", to.display()),
+            "put there what it leads to, or the file itself in its place",
+        ));
+    }
+    let kind = path.metadata().ok()?.file_type();
+    regular::check(kind).err().map(|source| io(&path, source))
 }
 
 /// What is said of the training of the transformer in a model's folder: the log of an exported model.
@@ -196,36 +209,61 @@ impl ModelSource {
 
     /// The weight files of a part, and its index with the path, if it has one.
     fn weight_files(&self, part: &str) -> Result<(Option<NamedIndex>, Vec<String>), LoadError> {
-        let stem = if part == "text_encoder" { "model" } else { "diffusion_pytorch_model" };
+        let stem = stem_of(part);
         let single = format!("{part}/{stem}.safetensors");
         let index = format!("{single}.index.json");
         if !self.has(&index) {
             if !self.has(&single) {
-                return Err(self.no_weights(part, stem, &single));
+                let odd = self.odd(&index).or_else(|| self.odd(&single));
+                return Err(odd.unwrap_or_else(|| self.no_weights(part, stem, &single)));
             }
             return Ok((None, vec![single]));
         }
-        let error = |message: String| LoadError::Config { file: index.clone(), message };
-        let parsed: Index =
-            serde_json::from_slice(&self.read(&index)?).map_err(|e| error(e.to_string()))?;
-        let shards: BTreeSet<&String> = parsed.weight_map.values().collect();
-        let mut files = Vec::new();
-        for shard in shards {
-            if shard.contains(['/', '\\']) || !shard.ends_with(".safetensors") {
-                return Err(error(format!(
-                    "`{shard}` must be the name of a safetensors file beside it"
-                )));
-            }
-            let file = format!("{part}/{shard}");
-            if !self.has(&file) {
-                return Err(missing(
+        let (parsed, files) = self.shards(part, &index)?;
+        if let Some(file) = files.iter().find(|file| !self.has(file)) {
+            let shard = file.rsplit('/').next().unwrap_or_default();
+            return Err(self.odd(file).unwrap_or_else(|| {
+                missing(
                     format!("`{index}` names the shard `{shard}`, which is missing"),
                     "the download may have been interrupted: fetch the model again",
-                ));
-            }
-            files.push(file);
+                )
+            }));
         }
         Ok((Some((index, parsed)), files))
+    }
+
+    /// An index, and the paths of the shards that it names, which need not be there.
+    fn shards(&self, part: &str, index: &str) -> Result<(Index, Vec<String>), LoadError> {
+        let error = |message: String| LoadError::Config { file: index.to_owned(), message };
+        let parsed: Index =
+            serde_json::from_slice(&self.read(index)?).map_err(|e| error(e.to_string()))?;
+        let shards: BTreeSet<&String> = parsed.weight_map.values().collect();
+        let is_beside =
+            |shard: &str| !shard.contains(['/', '\\']) && shard.ends_with(".safetensors");
+        if let Some(shard) = shards.iter().find(|shard| !is_beside(shard)) {
+            return Err(error(format!(
+                "`{shard}` must be the name of a safetensors file beside it"
+            )));
+        }
+        let files = shards.into_iter().map(|shard| format!("{part}/{shard}")).collect();
+        Ok((parsed, files))
+    }
+
+    /// The paths of the shards of a part, if its index is here.
+    pub(super) fn named_shards(&self, part: &str) -> Result<Option<Vec<String>>, LoadError> {
+        let index = format!("{part}/{}.safetensors.index.json", stem_of(part));
+        if !self.has(&index) {
+            return Ok(None);
+        }
+        self.shards(part, &index).map(|(_, files)| Some(files))
+    }
+
+    /// What is in the place of a file that is none.
+    fn odd(&self, file: &str) -> Option<LoadError> {
+        match self.holder(file) {
+            Self::Folder(root) => odd(root, file),
+            _ => None,
+        }
     }
 
     fn no_weights(&self, part: &str, stem: &str, wanted: &str) -> LoadError {
@@ -262,7 +300,9 @@ impl ModelSource {
     fn check_file(&self, file: &str) -> Result<(), LoadError> {
         if let Self::Folder(root) = self.holder(file) {
             let path = root.join(file);
-            let Ok(metadata) = path.metadata() else { return Err(absent(file)) };
+            let Ok(metadata) = path.metadata() else {
+                return Err(odd(root, file).unwrap_or_else(|| absent(file)));
+            };
             let checked = regular::check(metadata.file_type()).and_then(|()| {
                 let is_whole = !file.ends_with(".safetensors");
                 regular::check_len(
@@ -299,12 +339,20 @@ impl ModelSource {
             .into_iter()
             .find(|file| self.has(file))
             .ok_or_else(|| {
-                missing(
-                    "the model has no tokenizer",
-                    "`tokenizer` must hold `tokenizer.json` or `spiece.model`",
-                )
+                let files = ["tokenizer/tokenizer.json", "tokenizer/spiece.model"];
+                files.iter().find_map(|file| self.odd(file)).unwrap_or_else(|| {
+                    missing(
+                        "the model has no tokenizer",
+                        "`tokenizer` must hold `tokenizer.json` or `spiece.model`",
+                    )
+                })
             })
     }
+}
+
+/// The name of a part's weights before their ending.
+pub(super) fn stem_of(part: &str) -> &'static str {
+    if part == "text_encoder" { "model" } else { "diffusion_pytorch_model" }
 }
 
 /// An index with its path.
@@ -355,7 +403,7 @@ fn io(path: &Path, source: std::io::Error) -> LoadError {
 mod tests {
     use burn::tensor::Tensor;
 
-    use super::{super::params::Param, reference::REQUIRED, *};
+    use super::{super::params::Param, *};
 
     fn write(root: &Path, files: &[(&str, &[u8])]) {
         for (path, bytes) in files {
@@ -446,6 +494,34 @@ mod tests {
         write(folder.path(), &[("vae/diffusion_pytorch_model.safetensors.index.json", escape)]);
         let message = source.params("vae", &Device::flex()).unwrap_err().to_string();
         assert!(message.contains("beside it"), "{message}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_in_the_place_of_weights_is_told() {
+        let folder = model_folder(&[("vae/notes.txt", b"")]);
+        let source = ModelSource::Folder(folder.path().to_owned());
+        let (single, index) = (
+            "vae/diffusion_pytorch_model.safetensors",
+            "vae/diffusion_pytorch_model.safetensors.index.json",
+        );
+        let told = || {
+            let told = [source.check(&["vae"]), source.tensor_files("vae").map(drop)];
+            let [told, read] = told.map(|result| result.unwrap_err().to_string());
+            assert_eq!(told, read);
+            told.replace(&folder.path().display().to_string(), "[FOLDER]")
+        };
+        std::os::unix::fs::symlink("../blobs/123", folder.path().join(single)).unwrap();
+        assert_eq!(told(), format!("`{single}` is a link to nothing: there is no `../blobs/123`"));
+        std::fs::remove_file(folder.path().join(single)).unwrap();
+        nix::unistd::mkfifo(&folder.path().join(single), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let fifo = "is a FIFO, not a regular file";
+        assert_eq!(told(), format!("cannot read `[FOLDER]/{single}`: it {fifo}"));
+        std::fs::remove_file(folder.path().join(single)).unwrap();
+        write(folder.path(), &[(index, br#"{"weight_map": {"a": "x.safetensors"}}"#)]);
+        assert!(told().contains("shard `x.safetensors`, which is missing"));
+        std::os::unix::fs::symlink("nothing", folder.path().join("vae/x.safetensors")).unwrap();
+        assert_eq!(told(), "`vae/x.safetensors` is a link to nothing: there is no `nothing`");
     }
 
     #[test]
