@@ -3,6 +3,7 @@
 //! `write` and `read` know the files of diffusers, peft and ComfyUI; `merge` makes several adapters
 //! one, `into_model` makes one part of the model.
 
+mod branches;
 mod family;
 mod head;
 mod into_model;
