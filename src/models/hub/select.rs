@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{
     super::{
         LoadError,
-        source::{REQUIRED, Refused, stem_of},
+        source::{REQUIRED, Refused, TOKENIZERS, config_file, index_of, single_of, stem_of},
     },
     missing,
 };
@@ -31,7 +31,7 @@ pub(super) fn settings_of<'a>(all: &[&'a str], parts: &[&str]) -> Vec<&'a str> {
                 "scheduler" => false,
                 "tokenizer" => tokenizer_of(all) == Some(file),
                 one if one.contains('/') => file == one,
-                part => file == format!("{part}/config.json") || file == index_of(part),
+                part => file == config_file(part) || file == index_of(part),
             })
     };
     all.iter().copied().filter(|file| wanted(file)).collect()
@@ -60,19 +60,8 @@ pub(super) fn with_weights<'a>(parts: &[&'a str]) -> impl Iterator<Item = &'a st
     parts.iter().copied().filter(move |part| !has_none(part))
 }
 
-/// The weights of a part that is not sharded.
-fn single_of(part: &str) -> String {
-    format!("{part}/{}.safetensors", stem_of(part))
-}
-
-/// The index of a part's shards.
-pub(super) fn index_of(part: &str) -> String {
-    format!("{}.index.json", single_of(part))
-}
-
 fn tokenizer_of<'a>(all: &[&'a str]) -> Option<&'a str> {
-    let known = ["tokenizer/tokenizer.json", "tokenizer/spiece.model"];
-    known.iter().find_map(|file| all.iter().copied().find(|found| found == file))
+    TOKENIZERS.iter().find_map(|file| all.iter().copied().find(|found| found == file))
 }
 
 /// Refuses a repository whose files, `all` of them, show that these parts cannot be read from it.
@@ -93,8 +82,10 @@ pub(super) fn check(id: &str, all: &[&str], parts: &[&str]) -> Result<(), LoadEr
         match *part {
             "scheduler" => {}
             "tokenizer" if tokenizer_of(all).is_none() => {
-                let files = "`tokenizer/tokenizer.json` nor `tokenizer/spiece.model`";
-                let message = format!("the repository `{id}` has no tokenizer: neither {files}");
+                let [one, other] = TOKENIZERS;
+                let message = format!(
+                    "the repository `{id}` has no tokenizer: neither `{one}` nor `{other}`"
+                );
                 return Err(missing(message, OTHERWISE));
             }
             one if one.contains('/') && !all.contains(&one) => return Err(lacks(one)),
@@ -102,7 +93,7 @@ pub(super) fn check(id: &str, all: &[&str], parts: &[&str]) -> Result<(), LoadEr
         }
     }
     for part in with_weights(parts) {
-        let (config, single) = (format!("{part}/config.json"), single_of(part));
+        let (config, single) = (config_file(part), single_of(part));
         if !all.contains(&&*config) {
             return Err(lacks(&config));
         }

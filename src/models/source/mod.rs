@@ -18,7 +18,7 @@ use super::{LoadError, params::StoredFile};
 use crate::regular;
 
 pub(super) use reference::{REQUIRED, Refused};
-pub(super) use weights::stem_of;
+pub(super) use weights::{index_of, single_of, stem_of};
 
 pub use digest::FileState;
 pub use look::{Likeness, PartLook};
@@ -31,6 +31,9 @@ pub const INDEX: &str = "model_index.json";
 pub const MAX_CONFIG: u64 = 16 << 20;
 /// Most bytes of a tokenizer; published ones have up to 3 million.
 const MAX_TOKENIZER: u64 = 64 << 20;
+
+/// The files a tokenizer is read from, the first of them that is there.
+pub(super) const TOKENIZERS: [&str; 2] = ["tokenizer/tokenizer.json", "tokenizer/spiece.model"];
 
 /// Most bytes of a file that is read whole.
 fn most_bytes(path: &str) -> u64 {
@@ -220,22 +223,19 @@ impl ModelSource {
 
     /// The file the tokenizer is read from: `tokenizer.json`, else `spiece.model`.
     pub fn tokenizer_file(&self) -> Result<&'static str, LoadError> {
-        ["tokenizer/tokenizer.json", "tokenizer/spiece.model"]
-            .into_iter()
-            .find(|file| self.has(file))
-            .ok_or_else(|| {
-                let files = ["tokenizer/tokenizer.json", "tokenizer/spiece.model"];
-                files.iter().find_map(|file| self.odd(file)).unwrap_or_else(|| {
-                    missing(
-                        "the model has no tokenizer",
-                        "`tokenizer` must hold `tokenizer.json` or `spiece.model`",
-                    )
-                })
+        TOKENIZERS.into_iter().find(|file| self.has(file)).ok_or_else(|| {
+            TOKENIZERS.iter().find_map(|file| self.odd(file)).unwrap_or_else(|| {
+                missing(
+                    "the model has no tokenizer",
+                    "`tokenizer` must hold `tokenizer.json` or `spiece.model`",
+                )
             })
+        })
     }
 }
 
-fn config_file(part: &str) -> String {
+/// The configuration of a part.
+pub(super) fn config_file(part: &str) -> String {
     if part == "scheduler" {
         "scheduler/scheduler_config.json".to_owned()
     } else {

@@ -52,13 +52,11 @@ impl ModelSource {
         &self,
         part: &str,
     ) -> Result<(Option<NamedIndex>, Vec<String>), LoadError> {
-        let stem = stem_of(part);
-        let single = format!("{part}/{stem}.safetensors");
-        let index = format!("{single}.index.json");
+        let (single, index) = (single_of(part), index_of(part));
         if !self.has(&index) {
             if !self.has(&single) {
                 let odd = self.odd(&index).or_else(|| self.odd(&single));
-                return Err(odd.unwrap_or_else(|| self.no_weights(part, stem, &single)));
+                return Err(odd.unwrap_or_else(|| self.no_weights(part, &single)));
             }
             return Ok((None, vec![single]));
         }
@@ -97,14 +95,15 @@ impl ModelSource {
         &self,
         part: &str,
     ) -> Result<Option<Vec<String>>, LoadError> {
-        let index = format!("{part}/{}.safetensors.index.json", stem_of(part));
+        let index = index_of(part);
         if !self.has(&index) {
             return Ok(None);
         }
         self.shards(part, &index).map(|(_, files)| Some(files))
     }
 
-    fn no_weights(&self, part: &str, stem: &str, wanted: &str) -> LoadError {
+    fn no_weights(&self, part: &str, wanted: &str) -> LoadError {
+        let stem = stem_of(part);
         let refused = match self.holder(wanted) {
             Self::Folder(root) => Refused::within(&root.join(part)),
             _ => None,
@@ -130,6 +129,16 @@ impl ModelSource {
 /// The name of a part's weights before their ending.
 pub fn stem_of(part: &str) -> &'static str {
     if part == "text_encoder" { "model" } else { "diffusion_pytorch_model" }
+}
+
+/// The weights of a part that is not sharded.
+pub fn single_of(part: &str) -> String {
+    format!("{part}/{}.safetensors", stem_of(part))
+}
+
+/// The index of a part's shards.
+pub fn index_of(part: &str) -> String {
+    format!("{}.index.json", single_of(part))
 }
 
 /// An index with its path.

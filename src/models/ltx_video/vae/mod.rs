@@ -67,13 +67,11 @@ impl Vae {
 
 /// Refuses statistics that would make latents that are no numbers.
 fn check_statistics(mean: &Tensor<1>, std: &Tensor<1>) -> Result<(), LoadError> {
-    let all = |statistic: &Tensor<1>, is_right: fn(f32) -> bool| {
-        let data = statistic.clone().cast(FloatDType::F32).into_data();
-        data.as_slice::<f32>().is_ok_and(|values| values.iter().all(|value| is_right(*value)))
-    };
-    let message = if !all(mean, f32::is_finite) {
+    let is_finite = |values: &Tensor<1>| values.clone().is_finite().all().into_scalar::<bool>();
+    let has_zero = std.clone().equal_elem(0.0).any().into_scalar::<bool>();
+    let message = if !is_finite(mean) {
         "`latents_mean` must be finite numbers"
-    } else if !all(std, |value| value.is_finite() && value != 0.0) {
+    } else if !is_finite(std) || has_zero {
         "`latents_std` must be finite numbers other than 0: latents are divided by them"
     } else {
         return Ok(());
