@@ -1,6 +1,7 @@
 //! Colour pictures with the distances a depth camera saw.
 
 mod layouts;
+mod tum;
 
 use image::DynamicImage;
 
