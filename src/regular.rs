@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File, FileType},
     io::{self, Read},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// Opens a file, or what a link leads to.
@@ -57,6 +57,12 @@ pub fn check(kind: FileType) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::Unsupported, message))
 }
 
+/// Where a link leads, if there is nothing.
+pub fn leads_nowhere(path: &Path) -> Option<PathBuf> {
+    let missing = fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    if missing { fs::read_link(path).ok() } else { None }
+}
+
 fn name(kind: FileType) -> &'static str {
     #[cfg(unix)]
     {
@@ -85,6 +91,9 @@ mod tests {
         fs::write(path("file"), "text").unwrap();
         std::os::unix::fs::symlink(path("file"), path("link")).unwrap();
         assert_eq!(read(&path("link")).unwrap(), b"text");
+        std::os::unix::fs::symlink("nothing", path("dangling")).unwrap();
+        assert_eq!(leads_nowhere(&path("dangling")), Some("nothing".into()));
+        assert_eq!((leads_nowhere(&path("link")), leads_nowhere(&path("none"))), (None, None));
         assert_eq!(read(&path("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(read(folder.path()).unwrap_err().kind(), io::ErrorKind::IsADirectory);
         nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();

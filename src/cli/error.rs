@@ -166,6 +166,7 @@ impl From<StoreError> for CliError {
 impl From<RemoteError> for CliError {
     fn from(error: RemoteError) -> Self {
         let code = match error {
+            RemoteError::Stopped => return Self::Told(exit::INTERRUPTED),
             RemoteError::Address { .. } | RemoteError::Incomplete { .. } => exit::USAGE,
             _ => exit::ENVIRONMENT,
         };

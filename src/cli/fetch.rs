@@ -2,13 +2,17 @@
 
 use std::{
     ops::ControlFlow,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use super::{error::CliError, session::Session, signals::Stop};
 use crate::{
     config::Pipeline,
-    models::hub::{self, FetchError, Hub, Name},
+    models::{
+        ModelRef,
+        hub::{self, FetchError, Hub, Name, Observe},
+    },
     plan::{self, PlanOptions},
     report::style::duration,
     units::bytes,
@@ -32,11 +36,7 @@ pub(super) fn models(
         return Ok(());
     }
     let absent = plan::absent_models(pipeline, wanted)?;
-    // A wrong name is told with all else that is wrong.
-    let named = absent.iter().filter_map(|(model, parts)| {
-        Some((Name::parse(model.0.strip_prefix("hf:")?).ok()?, parts))
-    });
-    let named: Vec<_> = named.collect();
+    let named = named(&absent);
     if named.is_empty() {
         return Ok(());
     }
@@ -45,14 +45,14 @@ pub(super) fn models(
     for (name, parts) in &named {
         let (model, what) = (called(name), parts.join(", "));
         session.talk(&format!("fetching {model} ({what}) into {}", cache.display()));
-        let settings = hub::settings_of(parts);
-        let settings: Vec<_> = settings.iter().map(String::as_str).collect();
-        one(name, &settings, session, stop)?;
+        one(hub::fetch_settings, (name, parts), session, stop)?;
     }
     settle()?;
-    for (name, parts) in named {
+    // By their configurations it is known which parts other stages give.
+    let absent = plan::absent_models(pipeline, wanted)?;
+    for (name, parts) in self::named(&absent) {
         let start = Instant::now();
-        let Fetched { commit, size } = one(&name, parts, session, stop)?;
+        let Fetched { commit, size } = one(hub::fetch, (&name, &parts), session, stop)?;
         let took = duration(start.elapsed().as_secs_f64());
         let pin = format!("; `hf:{}@{commit}` pins it", name.id);
         let pin = if name.revision == commit { "" } else { &pin };
@@ -61,10 +61,21 @@ pub(super) fn models(
     Ok(())
 }
 
+/// Those on the hub; a wrong name is told with all else that is wrong.
+fn named<'a>(models: &'a [(ModelRef, Vec<&'static str>)]) -> Vec<(Name<'a>, Vec<&'static str>)> {
+    let named = models.iter().filter_map(|(model, parts)| {
+        Some((Name::parse(model.0.strip_prefix("hf:")?).ok()?, parts.clone()))
+    });
+    named.collect()
+}
+
 /// `org/repo at main`.
 fn called(name: &Name<'_>) -> String {
     format!("{} at {}", name.id, name.revision)
 }
+
+/// [`hub::fetch`], or the same without weights.
+type Fetch = fn(&Hub, &Path, &Name<'_>, &[&str], &mut Observe<'_>) -> Result<PathBuf, FetchError>;
 
 /// What came of a download.
 struct Fetched {
@@ -72,9 +83,10 @@ struct Fetched {
     size: u64,
 }
 
+/// Fetches what `fetch` does of a model.
 fn one(
-    name: &Name<'_>,
-    parts: &[&str],
+    fetch: Fetch,
+    (name, parts): (&Name<'_>, &[&str]),
     session: &Session,
     stop: &Stop,
 ) -> Result<Fetched, CliError> {
@@ -83,7 +95,7 @@ fn one(
     let mut size = 0;
     let flag = stop.flag.clone();
     let hub = Hub::from_env().with_stop(move || flag.is_cancelled());
-    let fetched = hub::fetch(&hub, &hub::cache_folder(), name, parts, &mut |progress| {
+    let fetched = fetch(&hub, &hub::cache_folder(), name, parts, &mut |progress| {
         size = progress.total;
         bar.set_length(progress.total);
         bar.set_position(progress.done);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{
     ConfigErrors, Place,
     excerpt::Excerpt,
-    origin::{Origin, Sources, is_argument},
+    origin::{Layer, Origin, Sources, is_argument},
     value::{Node, ValueError, ValueProblem},
 };
 
@@ -138,6 +138,11 @@ pub fn similar<'a>(name: &str, names: &[&'a str]) -> Option<&'a str> {
         .map(|(_, other)| other)
 }
 
+/// Whether what was found is a number, `true` or `false`.
+fn is_plain(found: &str) -> bool {
+    found.starts_with("the number ") || ["true", "false"].contains(&found)
+}
+
 impl From<&ValueError> for Problem {
     fn from(error: &ValueError) -> Self {
         let (origin, via) = (error.origin(), error.via());
@@ -164,6 +169,15 @@ impl From<&ValueError> for Problem {
                             && text.parse().is_ok_and(f64::is_finite) =>
                     {
                         problem.help(format!("write it without quotes: {text}"))
+                    }
+                    _ if origin.is_some_and(|origin| origin.layer == Layer::Set)
+                        && is_plain(found)
+                        && ["string", "name"].iter().any(|word| expected.contains(word)) =>
+                    {
+                        problem.help(
+                            "for text that looks like a number, keep quotes from the shell: \
+                             `--set 'KEY=\"TEXT\"'`",
+                        )
                     }
                     _ => problem,
                 }

@@ -18,8 +18,8 @@ use super::{
 use crate::{
     models::TextFormat,
     stages::{
-        Cause, Caution, Examined, IdleParam, ItemSize, KnownData, KnownModels, KnownParts, Lineage,
-        Misfit, Mismatch, Surroundings, Trainings,
+        AdapterFile, Cause, Caution, Examined, IdleParam, ItemSize, KnownAdapters, KnownData,
+        KnownModels, KnownParts, Lineage, Misfit, Mismatch, ModelParts, Surroundings, Trainings,
     },
 };
 
@@ -80,6 +80,7 @@ pub(super) struct Fits {
     lineages: Vec<Option<Rc<Lineage>>>,
     makers: Makers,
     parts: KnownParts,
+    adapters: KnownAdapters,
     text_formats: Vec<Option<TextFormat>>,
     params: Vec<Arc<Node>>,
     /// Where the names of the stages are written.
@@ -100,6 +101,7 @@ impl Fits {
             lineages: Vec::new(),
             makers: Makers::default(),
             parts: KnownParts::default(),
+            adapters: KnownAdapters::default(),
             text_formats: Vec::new(),
             params: Vec::new(),
             keys: Vec::new(),
@@ -128,6 +130,9 @@ impl Fits {
     ) {
         self.params.push(params);
         self.keys.push(definition.key);
+        let inputs = instance.inputs.values().copied();
+        let behind =
+            self.adapters.add((&instance.stage, &*instance.work), instance.output(), inputs);
         let sizes = self.sizes(instance);
         self.sizes.push(sizes);
         let ports: Vec<&str> = instance.inputs.keys().map(String::as_str).collect();
@@ -167,19 +172,32 @@ impl Fits {
         self.lineages.push(instance.work.lineage(&around).map(Rc::new));
         let misfits = instance.work.misfits(&around);
         let mismatches = instance.work.mismatches(&around);
-        let flaws = self.examined.as_ref();
-        let flaws = flaws.map(|examined| instance.work.flaws(examined, parts.as_ref()));
+        let flaws = self.flaws(instance, &behind, parts.as_ref());
         let (cautions, format) =
             (instance.work.cautions(&around), instance.work.text_format(&around));
         self.text_formats.push(format);
         self.warn(instance, cautions);
-        for misfit in misfits.into_iter().chain(too_large(size)).chain(flaws.into_iter().flatten())
-        {
+        for misfit in misfits.into_iter().chain(too_large(size)).chain(flaws) {
             problems.add(self.problem(definition, sizes, misfit));
         }
         for mismatch in mismatches {
             self.mismatch(definition, instance, mismatch, problems);
         }
+    }
+
+    /// What is wrong with the files of an instance's model and of the adapters it names or is given, if they are
+    /// looked at.
+    fn flaws(
+        &self,
+        instance: &Instance,
+        behind: &[AdapterFile],
+        parts: Option<&ModelParts>,
+    ) -> Vec<Misfit> {
+        let (work, Some(examined)) = (&*instance.work, &self.examined) else { return Vec::new() };
+        let mut flaws = work.flaws(examined, parts);
+        let on_ports = examined.adapters_on_ports(work, behind, parts);
+        flaws.extend(on_ports.into_iter().map(|(_, misfit)| misfit));
+        flaws
     }
 
     /// Reports parts of different models, or says that they may be so.

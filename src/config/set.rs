@@ -49,6 +49,7 @@ impl Target<'_> {
         }
         let offset = left.len() + 1 + (right.len() - right.trim_start().len());
         let mut node = match parse_value(trimmed, offset, file, Layer::Set) {
+            Ok(_) | Err(_) if is_name_like_a_number(trimmed) => Node::from(trimmed),
             Ok(node) => node,
             // A shell takes quotes away, so text that is no TOML value is a string.
             Err(errors)
@@ -207,6 +208,16 @@ impl Target<'_> {
     }
 }
 
+/// Whether a text is TOML's form of a number, but a name for people: `5117e062`, a task of ARC. Nobody writes
+/// an exponent with leading zeros to three digits without its sign, nor one beyond all numbers.
+fn is_name_like_a_number(text: &str) -> bool {
+    let is_digits = |part: &str| part.len() > 1 && part.bytes().all(|byte| byte.is_ascii_digit());
+    let Some((digits, exponent)) = text.split_once(['e', 'E']) else { return false };
+    let is_padded = exponent.len() > 2 && exponent.starts_with('0');
+    let is_endless = || text.parse().is_ok_and(f64::is_infinite);
+    is_digits(digits) && is_digits(exponent) && (is_padded || is_endless())
+}
+
 /// How an axis gets a value, as it was written for something else.
 pub(super) fn axis_help(section: &str, name: &str, value: &str) -> String {
     let list = match parse_value(value, 0, 0, Layer::Set) {
@@ -221,5 +232,21 @@ pub(super) fn axis_help(section: &str, name: &str, value: &str) -> String {
             "`--set sweep.baseline.{name}={value}` sets its baseline, and `--set \
              'sweep.one_at_a_time.{name}={list}'` the values it is varied over"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_look_like_numbers_are_told_from_numbers() {
+        for name in ["5117e062", "855e0971", "17e999999", "1234E567"] {
+            assert!(is_name_like_a_number(name), "{name}");
+        }
+        for number in ["1e5", "10e05", "2e-3", "1.5e10", "1e+005", "12345e67", "50846271", "0x1e05"]
+        {
+            assert!(!is_name_like_a_number(number), "{number}");
+        }
     }
 }

@@ -80,7 +80,8 @@ impl ColorSums {
         }
     }
 
-    /// The map of least squares, drawn to the identity where the images say nothing.
+    /// The map of least squares with a ridge that draws it to the identity, which decides where the images say
+    /// nothing.
     pub fn fit(&self, form: Correction) -> ColorMap {
         let mut map = ColorMap::IDENTITY;
         if self.count == 0.0 {

@@ -169,21 +169,13 @@ pub fn read_picture(
     path: &str,
     upright: bool,
 ) -> Result<DynamicImage, DataError> {
-    decode(&read_source(sources, path, "an image")?, upright).map_err(|error| {
-        // Decoders break their messages into lines.
-        let text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-        match error {
-            ImageFileError::Large { .. } => DataError::failed(format!("`{path}` {text}"))
-                .with_help("make a smaller copy of the picture"),
-            ImageFileError::Format(image::ImageError::Limits(_)) => DataError::failed(format!(
-                "`{path}` holds more than {} MiB beside its pixels",
-                MAX_BESIDE >> 20
-            ))
-            .with_help("save the picture anew, without texts and profiles"),
-            _ => DataError::failed(format!("`{path}` is not a whole image: {text}"))
-                .with_help("the file may be cut short; copy or download it again"),
-        }
-    })
+    decode(&read_source(sources, path, "an image")?, upright).map_err(|error| error.of_file(path))
+}
+
+/// The width and height of an image as it is stored; its pixels are not decoded.
+pub fn stored_size(sources: &SourceReader, path: &str) -> Result<(u32, u32), DataError> {
+    let bytes = read_source(sources, path, "an image")?;
+    Ok(decoder(&bytes).map_err(|error| error.of_file(path))?.dimensions())
 }
 
 /// Why bytes are not an image.
@@ -214,6 +206,25 @@ pub enum ImageFileError {
         /// In pixels.
         height: u32,
     },
+}
+
+impl ImageFileError {
+    /// What is told of the file at `path` of a data set.
+    fn of_file(self, path: &str) -> DataError {
+        // Decoders break their messages into lines.
+        let text = self.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        match self {
+            Self::Large { .. } => DataError::failed(format!("`{path}` {text}"))
+                .with_help("make a smaller copy of the picture"),
+            Self::Format(image::ImageError::Limits(_)) => DataError::failed(format!(
+                "`{path}` holds more than {} MiB beside its pixels",
+                MAX_BESIDE >> 20
+            ))
+            .with_help("save the picture anew, without texts and profiles"),
+            _ => DataError::failed(format!("`{path}` is not a whole image: {text}"))
+                .with_help("the file may be cut short; copy or download it again"),
+        }
+    }
 }
 
 /// Refuses pictures of more pixels than fit in memory.

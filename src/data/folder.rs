@@ -41,7 +41,7 @@ pub fn pairs(sources: &SourceReader, split: &str) -> Result<Parts<PairFiles>, Da
     let folder = below.trim_end_matches('/');
     let names = list(sources, folder, LAYOUT)?;
     if !names.iter().any(|name| name == "input/") {
-        let files = side_by_side(sources, folder, ["_in", "_out"])?;
+        let files = side_by_side(sources, folder, ["_in", "_out"], LAYOUT)?;
         no_pictures_below(sources, folder)?;
         return Ok(Parts { files, divided });
     }
@@ -50,9 +50,15 @@ pub fn pairs(sources: &SourceReader, split: &str) -> Result<Parts<PairFiles>, Da
         return Err(DataError::failed(message).with_help(LAYOUT));
     }
     let [inputs, targets] = ["input", "target"].map(|name| format!("{below}{name}"));
-    let files = matched(images(sources, &inputs)?, images(sources, &targets)?)?;
+    let [found_inputs, found_targets] = [images(sources, &inputs)?, images(sources, &targets)?];
+    let is_empty = found_inputs.is_empty() && found_targets.is_empty();
     no_pictures_below(sources, &inputs)?;
     no_pictures_below(sources, &targets)?;
+    if is_empty {
+        let message = format!("there are no pictures in `{inputs}` and `{targets}`");
+        return Err(DataError::failed(message).with_help(LAYOUT));
+    }
+    let files = matched(found_inputs, found_targets, LAYOUT)?;
     Ok(Parts { files, divided })
 }
 
@@ -63,8 +69,13 @@ pub fn plain_images(
 ) -> Result<Parts<(String, String)>, DataError> {
     let below = split_folder(sources, split)?;
     let folder = below.trim_end_matches('/');
-    let files = images(sources, folder)?.into_iter().collect();
+    let files: Vec<_> = images(sources, folder)?.into_iter().collect();
     no_pictures_below(sources, folder)?;
+    if files.is_empty() {
+        let place = if folder.is_empty() { "the folder".to_owned() } else { format!("`{folder}`") };
+        return Err(DataError::failed(format!("there are no pictures in {place}"))
+            .with_help("put PNG, JPEG, WebP or BMP files there"));
+    }
     Ok(Parts { files, divided: !below.is_empty() })
 }
 
@@ -96,11 +107,14 @@ pub(super) fn no_pictures_below(sources: &SourceReader, folder: &str) -> Result<
     Err(DataError::failed(message).with_help("move it up, or out of the folder"))
 }
 
-/// Pairs of files by equal names.
+/// Pairs of files by equal names; `layout` says how the folder may look.
 pub(super) fn matched(
     inputs: BTreeMap<String, String>,
     mut targets: BTreeMap<String, String>,
+    layout: &str,
 ) -> Result<Vec<PairFiles>, DataError> {
+    let without_partner =
+        |path: &str| DataError::failed(format!("`{path}` has no partner")).with_help(layout);
     let mut found = Vec::new();
     for (name, input) in inputs {
         let target = targets.remove(&name).ok_or_else(|| without_partner(&input))?;
@@ -117,6 +131,7 @@ pub(super) fn side_by_side(
     sources: &SourceReader,
     folder: &str,
     endings: [&str; 2],
+    layout: &str,
 ) -> Result<Vec<PairFiles>, DataError> {
     let files = images(sources, folder)?;
     let ending_in = |ending: &str| {
@@ -125,23 +140,19 @@ pub(super) fn side_by_side(
             .filter_map(|(stem, path)| Some((stem.strip_suffix(ending)?.to_owned(), path.clone())));
         stems.collect::<BTreeMap<_, _>>()
     };
-    let found = matched(ending_in(endings[0]), ending_in(endings[1]))?;
+    let found = matched(ending_in(endings[0]), ending_in(endings[1]), layout)?;
     let is_other = |stem: &String| !endings.iter().any(|ending| stem.ends_with(ending));
     if let Some((_, path)) =
         files.iter().find(|(stem, _)| is_other(stem)).filter(|_| !found.is_empty())
     {
         let [first, second] = endings;
         let message = format!("the name of `{path}` ends neither in `{first}` nor in `{second}`");
-        return Err(DataError::failed(message).with_help(LAYOUT));
+        return Err(DataError::failed(message).with_help(layout));
     }
     if found.is_empty() {
-        return Err(DataError::failed("the folder holds no pairs").with_help(LAYOUT));
+        return Err(DataError::failed("the folder holds no pairs").with_help(layout));
     }
     Ok(found)
-}
-
-fn without_partner(path: &str) -> DataError {
-    DataError::failed(format!("`{path}` has no partner")).with_help(LAYOUT)
 }
 
 /// Image files of a folder by stem.

@@ -5,6 +5,7 @@
 
 pub mod arc;
 pub mod choice;
+mod class_names;
 pub mod coco;
 pub mod color_map;
 mod error;

@@ -215,7 +215,7 @@ impl Request {
         let Some(available) = available else { return self.block() };
         if available == 0 {
             return Err(DataError::failed("no image of the data fits the stage's parameters")
-                .with_help("check `split`, `class`, `min_share` and `holdout`"));
+                .with_help("check `split`, `class` and `min_share`"));
         }
         let count = self.count.unwrap_or(available);
         select(available, count, self.subset, self.seed()).map_err(|e| {
@@ -239,7 +239,7 @@ impl Request {
     }
 
     /// The part of data that is not divided: `holdout` of it for tests, the rest for training.
-    pub(super) fn part<T>(&self, all: Vec<T>) -> Vec<T> {
+    pub(super) fn part<T>(&self, all: Vec<T>) -> Result<Vec<T>, DataError> {
         let count = all.len();
         let order = TorchRng::new(0).randperm(count);
         let mut is_test = vec![false; count];
@@ -250,7 +250,11 @@ impl Request {
 
     /// As [`Self::part`], but what belongs together stays together: whole groups are kept for tests, as
     /// many as fit into the share, or the smallest if none does. Of a single group it is the end.
-    pub(super) fn part_of_groups<T>(&self, all: Vec<T>, group: impl Fn(&T) -> &str) -> Vec<T> {
+    pub(super) fn part_of_groups<T>(
+        &self,
+        all: Vec<T>,
+        group: impl Fn(&T) -> &str,
+    ) -> Result<Vec<T>, DataError> {
         let mut sizes: BTreeMap<&str, usize> = BTreeMap::new();
         for item in &all {
             *sizes.entry(group(item)).or_default() += 1;
@@ -265,10 +269,30 @@ impl Request {
         self.of_split(all, is_test)
     }
 
-    /// Those of the request's split.
-    fn of_split<T>(&self, all: Vec<T>, is_test: Vec<bool>) -> Vec<T> {
+    /// Those of the request's split; it is an error if all are of the other.
+    fn of_split<T>(&self, all: Vec<T>, is_test: Vec<bool>) -> Result<Vec<T>, DataError> {
+        let count = all.len();
         let keep = all.into_iter().zip(is_test);
-        keep.filter(|(_, test)| *test != self.is_train()).map(|(item, _)| item).collect()
+        let kept: Vec<T> =
+            keep.filter(|(_, test)| *test != self.is_train()).map(|(item, _)| item).collect();
+        if kept.is_empty() && count > 0 { Err(self.nothing_kept(count)) } else { Ok(kept) }
+    }
+
+    /// What to say where all `count` examples are of the other split.
+    fn nothing_kept(&self, count: usize) -> DataError {
+        let Self { holdout, .. } = self;
+        let is_share = *holdout > 0.0 && *holdout < 1.0;
+        if count == 1 && is_share {
+            let message = "the data holds 1 example, but `train` and `test` need 2";
+            return DataError::failed(message)
+                .with_help("add another one, or, where the data may be so, divide it into `train/` and `test/`");
+        }
+        let split = self.split.name();
+        let message = format!(
+            "with `holdout` = {holdout}, none of the {count} examples of the data is left for `split` = \
+             \"{split}\""
+        );
+        DataError::failed(message).with_help("give `holdout` a share between 0 and 1")
     }
 }
 

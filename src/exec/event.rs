@@ -20,13 +20,13 @@ pub enum RunEvent {
         /// Device name.
         device: String,
     },
-    /// Another process computes this key; this run waits for it.
+    /// Another process, or another stage of this one, computes this key; this run waits for it.
     StageWaiting {
         /// Index of the instance.
         index: usize,
         /// `lora[n=10]`.
         stage: String,
-        /// Which process that is, where it is known: `process 4711 on node3`.
+        /// Which process that is, where it is known: `process 4711 on node3`; `another stage here` if it is this one.
         holder: Option<String>,
     },
     /// The output was in the store.

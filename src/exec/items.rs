@@ -111,7 +111,7 @@ impl Worker<'_> {
             }
             let Some((wait, _)) = left.first_mut().filter(|_| !claimed) else { continue };
             if !std::mem::replace(&mut told, true) {
-                self.tell_of_wait(job.index, holder.map(|holder| holder.to_string()));
+                self.tell_of_wait(job.index, holder.map(|holder| holder.told()));
             }
             self.caller.options.cancel.check()?;
             std::thread::sleep(wait.pause());

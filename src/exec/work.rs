@@ -128,7 +128,7 @@ impl Worker<'_> {
         match wait.key.try_take()? {
             Attempt::Taken(lock) => Ok(Some(lock)),
             Attempt::Held(holder) => {
-                wait.holder = holder.map(|holder| holder.to_string());
+                wait.holder = holder.map(|holder| holder.told());
                 Ok(None)
             }
         }

@@ -8,9 +8,11 @@ use crate::{
     units::bytes,
 };
 
-/// Clips are not made shorter or smaller than this.
+/// Clips are not made shorter than this, and their sides are multiples of it, which all families take.
 const FEWEST_FRAMES: usize = 9;
-const SMALLEST_SIDE: usize = 32;
+const SIDE: usize = 32;
+/// Nobody who asks for a clip can use one with less than such a part of its frames, or of its pixels.
+const LEAST_PART: usize = 4;
 
 /// A stage that needs more memory than there is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,13 +32,15 @@ impl TooLarge {
         advice: Option<&Advice<'_>>,
     ) -> Self {
         let has = bytes(limit);
-        let help = advice.map_or_else(|| larger(whose), |advice| advice.for_limit(limit, whose));
+        let needs = needed.total();
+        let larger = || larger(whose, needs);
+        let help = advice.map_or_else(larger, |advice| advice.for_limit(limit, whose, needs));
         Self { message: format!("needs about {needed}, but the {whose} has {has}"), help }
     }
 }
 
-fn larger(whose: &str) -> String {
-    format!("take a smaller model, or a larger {whose}")
+fn larger(whose: &str, needs: u64) -> String {
+    format!("take a smaller model, or a {whose} with {}", bytes(needs))
 }
 
 /// A change, and what the stage needs with it.
@@ -71,7 +75,7 @@ impl<'a> Advice<'a> {
     }
 
     /// What each change would bring, and which of them is enough, alone or with others.
-    fn for_limit(&self, limit: u64, whose: &str) -> String {
+    fn for_limit(&self, limit: u64, whose: &str, now: u64) -> String {
         let (enough, short): (Vec<_>, Vec<_>) =
             self.alone(limit).into_iter().partition(|change| change.needs <= limit);
         let rest = match &short[..] {
@@ -80,7 +84,7 @@ impl<'a> Advice<'a> {
         };
         match &enough[..] {
             [] if short.is_empty() => {
-                format!("no setting of the stage makes it need less: {}", larger(whose))
+                format!("no setting of the stage makes it need less: {}", larger(whose, now))
             }
             [] => self.for_limit_together(limit, whose) + &rest,
             [one] => format!("{}, which is enough{rest}", told(one)),
@@ -97,8 +101,8 @@ impl<'a> Advice<'a> {
             return format!("{all}: together they need {needs}, which is enough");
         }
         format!(
-            "nothing is enough: {needs}, the least that was found, takes all of this: {all}; so {}",
-            larger(whose)
+            "nothing that leaves the stage of use is enough: {needs} is the least, by all of this: {all}; \
+             take a smaller model, or a {whose} with as much",
         )
     }
 
@@ -148,7 +152,9 @@ impl<'a> Advice<'a> {
             from.stage.lighter(&work).into_iter().map(|Lighter { param, advice, stage }| {
                 (param, advice, Changed { stage, clip: from.clip })
             });
-        let of_clips = from.clip.into_iter().flat_map(smaller).map(|(param, advice, clip)| {
+        let clips = from.clip.zip(self.start.clip).into_iter();
+        let clips = clips.flat_map(|(clip, asked)| smaller(clip, asked));
+        let of_clips = clips.map(|(param, advice, clip)| {
             (param, advice, Changed { stage: Arc::clone(&from.stage), clip: Some(clip) })
         });
         let steps = of_stage.chain(of_clips).filter_map(|(param, advice, changed)| {
@@ -166,19 +172,22 @@ fn is_of_clips(change: &Change) -> bool {
     [FRAMES, SIZE].contains(&change.param)
 }
 
-/// The clip with fewer frames, and with smaller ones.
-fn smaller(clip: ClipSize) -> Vec<(&'static str, String, ClipSize)> {
+/// The clip with fewer frames, and with smaller ones, as far as that is of use to who asked for another.
+fn smaller(clip: ClipSize, asked: ClipSize) -> Vec<(&'static str, String, ClipSize)> {
     let ClipSize { frames, height, width } = clip;
     let mut smaller = Vec::new();
     // One more than a multiple of eight is taken by all families.
     let fewer = frames.saturating_sub(2) / 8 * 8 + 1;
-    if (FEWEST_FRAMES..frames).contains(&fewer) {
+    let least = FEWEST_FRAMES.max(asked.frames.div_ceil(LEAST_PART));
+    if (least..frames).contains(&fewer) {
         let clip = ClipSize { frames: fewer, ..clip };
         smaller.push((FRAMES, format!("take clips of {fewer} frames"), clip));
     }
-    let half = |side: usize| side / 2 / SMALLEST_SIDE * SMALLEST_SIDE;
+    let half = |side: usize| side.div_ceil(2).next_multiple_of(SIDE).min(side);
+    let before = height * width;
     let (height, width) = (half(height), half(width));
-    if height > 0 && width > 0 {
+    let least = (asked.height * asked.width).div_ceil(LEAST_PART);
+    if (least..before).contains(&(height * width)) {
         let advice = format!("take clips of height {height} and width {width}");
         smaller.push((SIZE, advice, ClipSize { height, width, ..clip }));
     }
@@ -234,19 +243,19 @@ mod tests {
         let training = lora(&json!({}));
         insta::assert_snapshot!(told_at(&training, 0.9), @r#"
         needs about 549.7 MiB of memory (weights 17.7 MiB, trained 20.2 MiB, activations 263.7 MiB, attention 248.1 MiB), but the device has 494.7 MiB
-        each of these is enough: set `recompute = "block"` (245.9 MiB); or set `batch_size = 2` and `gradient_accumulation = 2`, which makes steps of the same kind (293.8 MiB); or take clips of 9 frames (326.0 MiB); or take clips of height 64 and width 64 (122.4 MiB); not enough alone: set `rank = 1` (529.8 MiB)
+        each of these is enough: set `recompute = "block"` (245.9 MiB); or set `batch_size = 2` and `gradient_accumulation = 2`, which makes steps of the same kind (293.8 MiB); or take clips of 9 frames (326.0 MiB); or take clips of height 64 and width 64 (122.4 MiB); not enough alone: set `rank = 4` (530.7 MiB)
         "#);
         insta::assert_snapshot!(told_at(&training, 0.4), @r#"
         needs about 549.7 MiB of memory (weights 17.7 MiB, trained 20.2 MiB, activations 263.7 MiB, attention 248.1 MiB), but the device has 219.9 MiB
-        each of these is enough: set `batch_size = 1` and `gradient_accumulation = 4`, which makes steps of the same kind (165.9 MiB); or take clips of height 64 and width 64 (122.4 MiB); not enough alone: set `recompute = "block"` (245.9 MiB), set `rank = 1` (529.8 MiB), take clips of 9 frames (326.0 MiB)
+        each of these is enough: set `batch_size = 1` and `gradient_accumulation = 4`, which makes steps of the same kind (165.9 MiB); or take clips of height 64 and width 64 (122.4 MiB); not enough alone: set `recompute = "block"` (245.9 MiB), set `rank = 4` (530.7 MiB), take clips of 9 frames (326.0 MiB)
         "#);
         insta::assert_snapshot!(told_at(&training, 0.15), @r#"
         needs about 549.7 MiB of memory (weights 17.7 MiB, trained 20.2 MiB, activations 263.7 MiB, attention 248.1 MiB), but the device has 82.5 MiB
-        take clips of height 32 and width 32 (58.2 MiB), which is enough; not enough alone: set `recompute = "block"` (245.9 MiB), set `batch_size = 1` and `gradient_accumulation = 4`, which makes steps of the same kind (165.9 MiB), set `rank = 1` (529.8 MiB), take clips of 9 frames (326.0 MiB)
+        set `recompute = "block"` and set `batch_size = 1` and `gradient_accumulation = 4`, which makes steps of the same kind and set `rank = 32`: together they need 79.8 MiB, which is enough; not enough alone: set `recompute = "block"` (245.9 MiB), set `batch_size = 1` and `gradient_accumulation = 4`, which makes steps of the same kind (165.9 MiB), set `rank = 4` (530.7 MiB), take clips of 9 frames (326.0 MiB), take clips of height 64 and width 64 (122.4 MiB)
         "#);
         insta::assert_snapshot!(told_at(&training, 0.001), @r#"
         needs about 549.7 MiB of memory (weights 17.7 MiB, trained 20.2 MiB, activations 263.7 MiB, attention 248.1 MiB), but the device has 562.9 KiB
-        nothing is enough: 19.3 MiB, the least that was found, takes all of this: set `recompute = "block"` and set `batch_size = 1` and `gradient_accumulation = 4`, which makes steps of the same kind and set `rank = 1` and take clips of height 32 and width 32 and take clips of 9 frames; so take a smaller model, or a larger device; not enough alone: set `recompute = "block"` (245.9 MiB), set `batch_size = 1` and `gradient_accumulation = 4`, which makes steps of the same kind (165.9 MiB), set `rank = 1` (529.8 MiB), take clips of 9 frames (326.0 MiB), take clips of height 32 and width 32 (58.2 MiB)
+        nothing that leaves the stage of use is enough: 24.1 MiB is the least, by all of this: set `recompute = "block"` and set `batch_size = 1` and `gradient_accumulation = 4`, which makes steps of the same kind and set `rank = 4` and take clips of height 64 and width 64 and take clips of 9 frames; take a smaller model, or a device with as much; not enough alone: set `recompute = "block"` (245.9 MiB), set `batch_size = 1` and `gradient_accumulation = 4`, which makes steps of the same kind (165.9 MiB), set `rank = 4` (530.7 MiB), take clips of 9 frames (326.0 MiB), take clips of height 64 and width 64 (122.4 MiB)
         "#);
     }
 
@@ -260,12 +269,12 @@ mod tests {
         let decode = stage::<Decode>(json!({ "model": "builtin:tiny", "tiling": true }));
         insta::assert_snapshot!(told_at(&decode, 0.7), @"
         needs about 20.2 MiB of memory (weights 7.0 MiB, activations 13.1 MiB), but the device has 14.1 MiB
-        take clips of height 32 and width 32 and take clips of 9 frames: together they need 14.0 MiB, which is enough; not enough alone: take clips of 9 frames (17.2 MiB), take clips of height 32 and width 32 (14.2 MiB)
+        nothing that leaves the stage of use is enough: 14.6 MiB is the least, by all of this: take clips of height 64 and width 64 and take clips of 9 frames; take a smaller model, or a device with as much; not enough alone: take clips of 9 frames (17.2 MiB), take clips of height 64 and width 64 (15.4 MiB)
         ");
         let vae = stage::<Pretrain>(json!({ "part": "vae", "steps": 1, "like": "builtin:tiny" }));
         insta::assert_snapshot!(told_at(&vae, 0.3), @"
         needs about 711.4 MiB of memory (trained 63.4 MiB, activations 648.0 MiB), but the device has 213.4 MiB
-        each of these is enough: set `crop = [32, 32]` (103.9 MiB); or take clips of height 32 and width 32 (103.9 MiB); not enough alone: set `batch_size = 1` (387.4 MiB)
+        set `crop = [32, 32]` (103.9 MiB), which is enough; not enough alone: set `batch_size = 1` (387.4 MiB), take clips of height 64 and width 64 (225.4 MiB)
         ");
     }
 
@@ -277,9 +286,9 @@ mod tests {
         insta::assert_snapshot!(list.join("\n"), @r#"
         set `recompute = "block"` (245.9 MiB)
         set `batch_size = 1` and `gradient_accumulation = 4`, which makes steps of the same kind (165.9 MiB)
-        set `rank = 1` (529.8 MiB)
+        set `rank = 4` (530.7 MiB)
         take clips of 9 frames (326.0 MiB)
-        take clips of height 32 and width 32 (58.2 MiB)
+        take clips of height 64 and width 64 (122.4 MiB)
         "#);
         let encode = json!({ "model": ModelRef("builtin:tiny".into()), "prompt": "a" });
         let text = stage::<crate::stages::TextEncode>(encode);

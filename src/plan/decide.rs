@@ -176,7 +176,10 @@ impl<'a> Decider<'a> {
             Lookup::Found(record) if self.store.is_whole(&record) => {
                 return Ok(Found::Whole(Box::new(record)));
             }
-            Lookup::Found(record) => Found::Broken(record.output),
+            Lookup::Found(record) => {
+                self.store.check_visible(&record)?;
+                Found::Broken(record.output)
+            }
             Lookup::Damaged => nothing(true),
             Lookup::Absent => nothing(false),
         };

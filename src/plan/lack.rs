@@ -6,11 +6,14 @@ use std::{
     sync::Mutex,
 };
 
-use super::{Graph, PlanError, PlanOptions, Selection, gather::path_param};
+use super::{
+    Graph, PlanError, PlanOptions, Selection,
+    gather::{own_parts, path_param},
+};
 use crate::{
     config::{Instance, Pipeline, Place},
     models::{LoadError, ModelRef},
-    stages::{Cause, Examined, KnownParts, MODEL_PARAMS, Misfit},
+    stages::{Cause, Examined, KnownAdapters, KnownParts, MODEL_PARAMS, Misfit},
 };
 
 /// Something a stage needs before it can even be decided whether it must run.
@@ -91,23 +94,29 @@ impl Lack {
 }
 
 /// The models of the hub that the stages asked for need and this machine lacks, each with all parts
-/// that are read of it; none where something else is lacking, which no download mends.
+/// that are read of it, those that come from a port `model` apart; none where something else is lacking, which no download mends.
 pub fn absent_models(
     pipeline: &Pipeline,
     wanted: &PlanOptions,
 ) -> Result<Vec<(ModelRef, Vec<&'static str>)>, PlanError> {
     let selection = Selection::new(pipeline, &Graph::new(pipeline), wanted)?;
     let mut models: Vec<(ModelRef, Vec<&'static str>)> = Vec::new();
-    let needed = pipeline.instances.iter().zip(&selection.needed).filter(|(_, needed)| **needed);
-    let needed: Vec<_> = needed.map(|(instance, _)| &instance.work).collect();
-    if needed.iter().any(|work| work.source_root().is_some_and(|root| !root.is_dir())) {
-        return Ok(models);
-    }
-    for (model, parts) in needed.iter().filter_map(|work| work.weights()) {
+    let mut known = KnownParts::default();
+    for (instance, needed) in pipeline.instances.iter().zip(&selection.needed) {
+        let on_port = known.add(&instance.work, instance.inputs.get("model").copied());
+        if !needed {
+            continue;
+        }
+        if instance.work.source_root().is_some_and(|root| !root.is_dir()) {
+            return Ok(Vec::new());
+        }
+        let Some((model, parts)) = instance.work.weights() else { continue };
+        let given: Vec<String> = on_port.map(|parts| parts.names()).unwrap_or_default();
+        let parts = own_parts(parts, &given);
         if let Some((_, known)) = models.iter_mut().find(|(known, _)| known == model) {
             known.extend(parts);
         } else {
-            models.push((model.clone(), parts.to_vec()));
+            models.push((model.clone(), parts));
         }
     }
     for (_, parts) in &mut models {
@@ -164,7 +173,11 @@ fn place(instance: &Instance, lack: &Lack) -> Option<Place> {
             let param = MODEL_PARAMS.into_iter().find(|name| named(name) == Some(model));
             param?.to_owned()
         }
-        Lack::Adapters { .. } => "files".to_owned(),
+        // Of a stage that is given them, the inputs.
+        Lack::Adapters { .. } => match instance.work.adapter_files() {
+            Some(_) => "files".to_owned(),
+            None => "inputs".to_owned(),
+        },
         Lack::Data { path, .. } => path_param(instance, path)?,
     };
     instance.places.get(&param)
@@ -236,12 +249,20 @@ pub fn lacks(pipeline: &Pipeline) -> Vec<Lacking> {
 /// headers are looked at, of those that are meant. What is not there at all is a lack of another kind.
 pub fn unusable(pipeline: &Pipeline, is_meant: impl Fn(usize) -> bool) -> Vec<Lacking> {
     let (examined, mut known) = (Examined::default(), KnownParts::default());
+    let mut adapters = KnownAdapters::default();
     let mut found = Vec::new();
     for (index, instance) in pipeline.instances.iter().enumerate() {
         let on_port = known.add(&instance.work, instance.inputs.get("model").copied());
+        let (work, inputs) = (&*instance.work, instance.inputs.values().copied());
+        let behind = adapters.add((&instance.stage, work), instance.output(), inputs);
         if is_meant(index) {
-            let flaws = instance.work.flaws(&examined, on_port.as_ref()).into_iter();
+            let flaws = work.flaws(&examined, on_port.as_ref()).into_iter();
             found.extend(flaws.map(|flaw| (instance, Lack::flaw(instance, flaw))));
+            let on_ports = examined.adapters_on_ports(work, &behind, on_port.as_ref());
+            found.extend(on_ports.into_iter().map(|(file, Misfit { message, help, .. })| {
+                let root = file.root.display().to_string();
+                (instance, Lack::Adapters { root, message, help })
+            }));
         }
     }
     Lacking::gather(found)

@@ -19,16 +19,16 @@ use object_store::{
     multipart::MultipartStore,
     path::Path,
 };
-use tokio::runtime::{Builder, Runtime};
 use url::Url;
 
 use super::{
-    Patience, Place, RemoteError, Service,
+    Patience, Place, RemoteError, Service, credentials,
     error::{is_bucket_missing, plain},
     http::{Connector, METADATA},
     notes::{self, Notes},
     parts::{self, PART, PartsError, Uploads},
     public,
+    wait::Waiter,
 };
 use crate::store::{Store, is_own_cache, shared_folders};
 
@@ -48,7 +48,7 @@ pub(super) struct Bucket {
     place: Place,
     /// Between rounds of a part.
     pause: Duration,
-    runtime: Runtime,
+    waiter: Waiter,
 }
 
 /// What takes objects in parts.
@@ -68,25 +68,31 @@ impl Bucket {
         let (retry, text) = (Self::retry(patience), address.to_string());
         let (scheme, prefix) = ObjectStoreScheme::parse(address)
             .map_err(|_| RemoteError::Address { scheme: address.scheme().to_owned() })?;
-        let setup = |error: Error| RemoteError::Setup(plain(&error));
+        let setup = |service| {
+            move |error: Error| RemoteError::Setup {
+                service,
+                reason: plain(&error).trim_end_matches('.').to_owned(),
+                set: credentials::set_for(service),
+            }
+        };
         let ((objects, parts), service, endpoint) = match scheme {
             ObjectStoreScheme::Local => return Self::folder(address, patience),
             ObjectStoreScheme::AmazonS3 => {
                 let builder = AmazonS3Builder::from_env().with_url(text);
                 let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);
                 let builder = builder.with_http_connector(connector).with_retry(retry);
-                (both(builder.build().map_err(setup)?), Service::S3, endpoint)
+                (both(builder.build().map_err(setup(Service::S3))?), Service::S3, endpoint)
             }
             ObjectStoreScheme::GoogleCloudStorage => {
                 let builder = GoogleCloudStorageBuilder::from_env().with_url(text);
                 let builder = builder.with_http_connector(connector).with_retry(retry);
-                (both(builder.build().map_err(setup)?), Service::Google, None)
+                (both(builder.build().map_err(setup(Service::Google))?), Service::Google, None)
             }
             ObjectStoreScheme::MicrosoftAzure => {
                 let builder = MicrosoftAzureBuilder::from_env().with_url(text);
                 let endpoint = builder.get_config_value(&AzureConfigKey::Endpoint);
                 let builder = builder.with_http_connector(connector).with_retry(retry);
-                (both(builder.build().map_err(setup)?), Service::Azure, endpoint)
+                (both(builder.build().map_err(setup(Service::Azure))?), Service::Azure, endpoint)
             }
             _ => return Err(RemoteError::Address { scheme: address.scheme().to_owned() }),
         };
@@ -109,7 +115,7 @@ impl Bucket {
             prefix: Path::default(),
             place,
             pause: patience.pause,
-            runtime: runtime()?,
+            waiter: Waiter::new()?,
         })
     }
 
@@ -139,7 +145,14 @@ impl Bucket {
             // It is made by the first write.
             _ => {}
         }
-        Ok(Self { folder, ..Self::over(objects, place, patience)? })
+        let bucket = Self { folder, ..Self::over(objects, place, patience)? };
+        bucket.refuse_own_cache()?;
+        Ok(bucket)
+    }
+
+    /// From now on it is asked all the time whether to stop.
+    pub(super) fn stopped_by(&self, is_stopped: impl Fn() -> bool + Send + Sync + 'static) {
+        self.waiter.stopped_by(is_stopped);
     }
 
     /// An error where it is the folder of a cache that runs use themselves, whose files lie otherwise.
@@ -216,14 +229,14 @@ impl Bucket {
     /// The bytes with this name.
     pub(super) fn get(&self, name: &str) -> Result<Option<Vec<u8>>, RemoteError> {
         let path = self.path(name);
-        let got = self.runtime.block_on(async { self.objects().get(&path).await?.bytes().await });
+        let got = self.waiter.wait(async { self.objects().get(&path).await?.bytes().await });
         Ok(self.found(got)?.map(|bytes| bytes.to_vec()))
     }
 
     /// How many bytes have this name.
     pub(super) fn size(&self, name: &str) -> Result<Option<u64>, RemoteError> {
         let path = self.path(name);
-        let head = self.runtime.block_on(self.objects().head(&path));
+        let head = self.waiter.wait(self.objects().head(&path));
         Ok(self.found(head)?.map(|meta| meta.size))
     }
 
@@ -238,7 +251,7 @@ impl Bucket {
         let mut at = 0;
         while at < size {
             let end = size.min(at + PART);
-            let part = self.runtime.block_on(self.objects().get_range(&path, at..end));
+            let part = self.waiter.wait(self.objects().get_range(&path, at..end));
             let Some(part) = self.found(part)? else { return Ok(false) };
             out.write_all(&part).map_err(|e| RemoteError::Local(e.to_string()))?;
             // What is too short is refused by its digest.
@@ -258,7 +271,7 @@ impl Bucket {
         loop {
             let payload = bytes.to_vec().into();
             let put = objects.put_opts(&path, payload, PutMode::Create.into());
-            match self.runtime.block_on(put) {
+            match self.waiter.wait(put) {
                 Ok(_) => return Ok(true),
                 Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => return Ok(false),
                 // Whether it was written before the connection broke, the next answer says.
@@ -271,7 +284,7 @@ impl Bucket {
     /// Writes bytes under a name, whatever was there.
     pub(super) fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), RemoteError> {
         let path = self.path(name);
-        let put = self.runtime.block_on(self.objects_to_change()?.put(&path, bytes.into()));
+        let put = self.waiter.wait(self.objects_to_change()?.put(&path, bytes.into()));
         put.map(drop).map_err(|error| self.error(&error))
     }
 
@@ -290,11 +303,11 @@ impl Bucket {
         let (path, objects) = (self.path(name), self.objects_to_change()?);
         let mut file = fs::File::open(file).map_err(local)?;
         let sent = match &self.parts {
-            None => self.runtime.block_on(parts::copy(&**objects, &path, &mut file)),
+            None => self.waiter.wait(parts::copy(&**objects, &path, &mut file)),
             Some(InParts(parts)) => {
                 let uploads = Uploads { objects: &**objects, parts, pause: self.pause };
                 let note = self.notes(store).of(path.as_ref(), (size, parts::length(size)));
-                self.runtime.block_on(uploads.send(&path, (&mut file, size), &note))
+                self.waiter.wait(uploads.send(&path, (&mut file, size), &note))
             }
         };
         sent.map_err(|error| match error {
@@ -312,7 +325,7 @@ impl Bucket {
         let Some(InParts(parts)) = &self.parts else { return };
         for (begun, note) in self.notes(store).given_up() {
             let path = Path::from(begun.object.as_str());
-            match self.runtime.block_on(parts.abort_multipart(&path, &begun.upload)) {
+            match self.waiter.wait(parts.abort_multipart(&path, &begun.upload)) {
                 Ok(()) | Err(Error::NotFound { .. }) => notes::forget(&note),
                 Err(error) => tracing::debug!("an unfinished upload stays: {error}"),
             }
@@ -337,7 +350,7 @@ impl Bucket {
     /// Removes what has these names; what is not there is no error.
     pub(super) fn remove(&self, names: &[String]) -> Result<(), RemoteError> {
         let paths: Vec<_> = names.iter().map(|name| Ok(self.path(name))).collect();
-        let removed = self.runtime.block_on(async {
+        let removed = self.waiter.wait(async {
             use futures_util::{StreamExt, TryStreamExt, stream};
             let paths = stream::iter(paths).boxed();
             self.objects().delete_stream(paths).map_ok(drop).try_collect::<Vec<()>>().await
@@ -353,7 +366,7 @@ impl Bucket {
 
     fn list_all(&self, folder: &str) -> Result<Vec<ObjectMeta>, RemoteError> {
         let folder = self.path(folder);
-        let listed = self.runtime.block_on(async {
+        let listed = self.waiter.wait(async {
             use futures_util::TryStreamExt;
             self.objects().list(Some(&folder)).try_collect::<Vec<_>>().await
         });
@@ -376,12 +389,4 @@ fn is_passing(error: &Error) -> bool {
 fn below(folder: &path::Path, place: &Place) -> Result<Arc<dyn ObjectStore>, RemoteError> {
     let objects = LocalFileSystem::new_with_prefix(folder);
     Ok(Arc::new(objects.map_err(|error| RemoteError::of(&error, place))?))
-}
-
-/// Drives requests in the thread that waits for them; several may.
-fn runtime() -> Result<Runtime, RemoteError> {
-    Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .map_err(|e| RemoteError::Local(e.to_string()))
 }

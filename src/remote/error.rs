@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf};
 
 use object_store::client::{HttpError, HttpErrorKind};
 
-use super::http::NoCredentials;
+use super::{http::NoCredentials, wait};
 use crate::store::{Digest, FORMAT_VERSION};
 
 /// What `object_store` says of a redirect that does not say where to.
@@ -21,6 +21,17 @@ pub enum Service {
     Google,
     /// Azure Blob Storage.
     Azure,
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Folder => "a folder",
+            Self::S3 => "S3",
+            Self::Google => "Google Cloud Storage",
+            Self::Azure => "Azure Blob Storage",
+        })
+    }
 }
 
 /// Where a remote is, without what only its owner should know.
@@ -64,10 +75,20 @@ pub enum RemoteError {
         "there are no credentials for the remote cache: none are set, and this machine has no role \
          of its own"
     )]
-    NoCredentials,
-    /// The address and the environment do not say enough.
-    #[error("the remote cache cannot be asked: {0}")]
-    Setup(String),
+    NoCredentials {
+        /// Whose server asks for them.
+        service: Service,
+    },
+    /// The address and the environment do not say enough, or what nobody understands.
+    #[error("{service} cannot be asked for the remote cache: {reason}; {set}")]
+    Setup {
+        /// Whose server would be asked.
+        service: Service,
+        /// Why not.
+        reason: String,
+        /// Which variables are set for it.
+        set: String,
+    },
     /// The remote refuses.
     #[error("the remote cache {place} refuses: {reason}")]
     Refused {
@@ -151,6 +172,9 @@ pub enum RemoteError {
         /// Where.
         address: String,
     },
+    /// The user asked to stop.
+    #[error("stopped")]
+    Stopped,
 }
 
 impl RemoteError {
@@ -161,11 +185,7 @@ impl RemoteError {
                 "an address is `s3://bucket/folder`, `gs://bucket/folder`, `az://container/folder`, \
                  `file:///folder` or a folder"
             }
-            Self::NoCredentials | Self::Setup(_) => {
-                "set `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, \
-                 `GOOGLE_APPLICATION_CREDENTIALS`, or `AZURE_STORAGE_ACCOUNT_NAME` and \
-                 `AZURE_STORAGE_ACCOUNT_KEY`; profiles in `~/.aws` are not read"
-            }
+            Self::NoCredentials { service } | Self::Setup { service, .. } => credentials(*service),
             Self::Refused { place, .. } => refused(place.service),
             Self::NoBucket { .. } => {
                 "create the bucket with the tools of its server, or correct the address: `pipe` makes folders \
@@ -192,7 +212,7 @@ impl RemoteError {
                 "see that the address is right; `pipe cache push`, or a run with `--remote`, makes a \
                  cache there, also where only its file `format` is lost"
             }
-            Self::Local(_) | Self::Damaged { .. } => return None,
+            Self::Local(_) | Self::Damaged { .. } | Self::Stopped => return None,
         })
     }
 
@@ -200,7 +220,10 @@ impl RemoteError {
     pub(super) fn of(error: &object_store::Error, place: &Place) -> Self {
         use object_store::Error;
         if causes(error).any(<dyn std::error::Error>::is::<NoCredentials>) {
-            return Self::NoCredentials;
+            return Self::NoCredentials { service: place.service };
+        }
+        if causes(error).any(<dyn std::error::Error>::is::<wait::Stopped>) {
+            return Self::Stopped;
         }
         let (place, reason) = (place.clone(), plain(error));
         if causes(error).any(|cause| cause.downcast_ref().is_some_and(is_transport)) {
@@ -215,6 +238,25 @@ impl RemoteError {
             | Error::InvalidPath { .. } => Self::Refused { place, reason },
             _ if is_refusal(error) => Self::Refused { place, reason },
             _ => Self::Failing { place, reason },
+        }
+    }
+}
+
+fn credentials(service: Service) -> &'static str {
+    match service {
+        Service::Folder => "see that you may read and write the folder",
+        Service::S3 => {
+            "set `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, and for a server that is not Amazon's \
+             `AWS_ENDPOINT_URL`; profiles in `~/.aws` are not read"
+        }
+        Service::Google => {
+            "set `GOOGLE_APPLICATION_CREDENTIALS`, or `GOOGLE_SERVICE_ACCOUNT`, to the JSON file of a key, as the \
+             console of Google Cloud gives it for a service account"
+        }
+        Service::Azure => {
+            "set `AZURE_STORAGE_ACCOUNT_NAME`, and `AZURE_STORAGE_ACCOUNT_KEY` to a key as the portal shows it, in \
+             base64; for Azurite `AZURE_STORAGE_USE_EMULATOR` to `true`, and `AZURITE_BLOB_STORAGE_URL` to its \
+             address if that is another one than `http://127.0.0.1:10000`"
         }
     }
 }

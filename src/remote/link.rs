@@ -65,7 +65,7 @@ struct Shared {
     cargo: Cargo,
 }
 
-struct Stop(Box<dyn Fn() -> bool + Send + Sync>);
+struct Stop(Arc<dyn Fn() -> bool + Send + Sync>);
 
 impl std::fmt::Debug for Stop {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -98,10 +98,13 @@ impl Link {
         stop: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Result<Self, StoreError> {
         let store = Store::open(root)?;
+        let stop: Arc<dyn Fn() -> bool + Send + Sync> = Arc::new(stop);
+        let is_stopped = Arc::clone(&stop);
+        remote.stopped_by(move || is_stopped());
         let shared = Arc::new(Shared {
             remote,
             down: AtomicBool::new(false),
-            stop: Stop(Box::new(stop)),
+            stop: Stop(stop),
             checked: OnceLock::new(),
             absent: Mutex::default(),
             looks: AtomicBool::new(false),
@@ -222,6 +225,10 @@ impl Shared {
     }
 
     fn fails(&self, error: &RemoteError) {
+        // Nothing is asked from then on anyway.
+        if matches!(error, RemoteError::Stopped) {
+            return;
+        }
         let help = error.help().map(|help| format!("; {help}")).unwrap_or_default();
         self.gives_up(&error.to_string(), &help);
     }

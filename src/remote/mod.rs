@@ -18,6 +18,7 @@
 //! that comes of it and helps only a longer training; the others are about files of this machine.
 
 mod bucket;
+mod credentials;
 mod error;
 mod http;
 mod link;
@@ -29,6 +30,7 @@ mod records;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod wait;
 
 pub use error::{Place, RemoteError, Service};
 pub use link::{Link, LinkReport};
@@ -122,6 +124,12 @@ impl Remote {
             prepared: Mutex::default(),
             gave_up: AtomicBool::new(false),
         })
+    }
+
+    /// From now on it is asked all the time whether to stop: what is on its way then has two seconds more, and is
+    /// an error, [`RemoteError::Stopped`], after that.
+    pub fn stopped_by(&self, is_stopped: impl Fn() -> bool + Send + Sync + 'static) {
+        self.bucket.stopped_by(is_stopped);
     }
 
     /// Refuses what is no cache or a newer one; says if anything is there.

@@ -224,7 +224,7 @@ impl Remote {
             Ok(Some(record)) => Pulled::Brought(title(name, &record), cargo),
             Ok(None) => Pulled::Nothing,
             Err(BringError::Lies(wrong)) => Pulled::Broken(wrong),
-            Err(BringError::Stopped) => Pulled::Stopped,
+            Err(BringError::Stopped | BringError::Remote(RemoteError::Stopped)) => Pulled::Stopped,
             Err(BringError::Remote(error)) => Pulled::Failed(error),
             Err(error) => Pulled::Failed(RemoteError::Local(error.to_string())),
         }

@@ -89,6 +89,7 @@ impl Moved {
         self.failed += results;
         self.unreachable |= matches!(error, Some(RemoteError::Unreachable { .. }));
         if self.error.is_none() {
+            let error = error.filter(|error| !matches!(error, RemoteError::Stopped));
             self.error = error.map(|error| error.to_string());
         }
     }

@@ -227,7 +227,14 @@ fn score(taken: &Taken<'_>) -> Option<Score> {
         known.collect()
     });
     let (stage, cell) = (taken.stage.to_owned(), taken.cell.clone());
-    Some(Score { stage, cell, values, intervals: BTreeMap::new() })
+    Some(Score {
+        stage,
+        cell,
+        values,
+        intervals: BTreeMap::new(),
+        images: None,
+        remarks: BTreeMap::new(),
+    })
 }
 
 fn per(secs: f64, count: usize) -> Option<f64> {
@@ -377,13 +384,13 @@ mod tests {
         (d) not told by the system, or not recorded by the version that ran it
         ");
         insta::assert_snapshot!(render(&tables[..1], Format::Csv), @r#"
-        table,value,varied,row,column,mean,sd,low,high,n,expected,mark,reference,note
-        compute,sum over runs (the greatest peak),,stage=lora kind=lora_train device=cpu runs=2 items=2,wall s,25,,,,1,1,,,
-        compute,sum over runs (the greatest peak),,stage=lora kind=lora_train device=cpu runs=2 items=2,device s,48,,,,1,1,,,
-        compute,sum over runs (the greatest peak),,stage=lora kind=lora_train device=cpu runs=2 items=2,peak MiB,310,,,,1,1,,,
-        compute,sum over runs (the greatest peak),,stage=predict kind=sample device=cpu runs=2 items=12,wall s,6.1,,,,1,1,,,
-        compute,sum over runs (the greatest peak),,stage=predict kind=sample device=cpu runs=2 items=12,device s,,,,,0,1,,,"not told by the system, or not recorded by the version that ran it"
-        compute,sum over runs (the greatest peak),,stage=predict kind=sample device=cpu runs=2 items=12,peak MiB,,,,,0,1,,,"not told by the system, or not recorded by the version that ran it"
+        table,value,varied,row,column,mean,sd,low,high,n,expected,mark,reference,note,images
+        compute,sum over runs (the greatest peak),,stage=lora kind=lora_train device=cpu runs=2 items=2,wall s,25,,,,1,1,,,,
+        compute,sum over runs (the greatest peak),,stage=lora kind=lora_train device=cpu runs=2 items=2,device s,48,,,,1,1,,,,
+        compute,sum over runs (the greatest peak),,stage=lora kind=lora_train device=cpu runs=2 items=2,peak MiB,310,,,,1,1,,,,
+        compute,sum over runs (the greatest peak),,stage=predict kind=sample device=cpu runs=2 items=12,wall s,6.1,,,,1,1,,,,
+        compute,sum over runs (the greatest peak),,stage=predict kind=sample device=cpu runs=2 items=12,device s,,,,,0,1,,,"not told by the system, or not recorded by the version that ran it",
+        compute,sum over runs (the greatest peak),,stage=predict kind=sample device=cpu runs=2 items=12,peak MiB,,,,,0,1,,,"not told by the system, or not recorded by the version that ran it",
         "#);
         insta::assert_snapshot!(render(&tables[..1], Format::Markdown), @r#"
         **What each stage took in all**

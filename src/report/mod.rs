@@ -15,6 +15,7 @@ pub mod story;
 pub mod style;
 pub mod table;
 pub mod verify;
+pub mod wrong;
 
 use crate::exec::RunEvent;
 

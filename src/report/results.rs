@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::table::{self, Interval, ReferenceError, ReferenceNumbers, ResultTable, Score};
+use super::{
+    same_pictures,
+    table::{self, Interval, ReferenceError, ReferenceNumbers, ResultTable, Score},
+};
 use crate::{
     artifact::{ArtifactKind, metrics},
     config::{Instance, Pipeline, Table},
@@ -122,29 +125,42 @@ fn arrange(
             scores.push(score(instance, &outputs.0[index], store)?);
         }
     }
+    let leaks = same_pictures::leaks(pipeline, outputs, store)?;
     let tables = pipeline.tables.iter().zip(references).map(|(table, reference)| {
-        table::build(table, &pipeline.sweep, &scores, reference.as_ref())
+        let mut built = table::build(table, &pipeline.sweep, &scores, reference.as_ref());
+        if built.has_values() {
+            let stages: Vec<&str> = table.values.iter().map(|(stage, _)| stage.as_str()).collect();
+            let told = leaks.iter().filter(|leak| leak.concerns(pipeline, &stages));
+            built.notes.extend(told.map(|leak| leak.warning.clone()));
+        }
+        built
     });
     Ok(tables.collect())
 }
 
 fn score(instance: &Instance, known: &Known, store: &Store) -> Result<Score, ResultsError> {
-    let (values, intervals) = match known {
+    let (values, Measured { intervals, images, remarks, .. }) = match known {
         Known::Made(digest) => {
-            let Measured { values, intervals } = measured(&instance.to_string(), *digest, store)?;
-            (Ok(values), intervals)
+            let mut measured = measured(&instance.to_string(), *digest, store)?;
+            (Ok(std::mem::take(&mut measured.values)), measured)
         }
-        Known::Missing(reason) => (Err(reason.clone()), BTreeMap::new()),
+        Known::Missing(reason) => (Err(reason.clone()), Measured::default()),
     };
-    Ok(Score { stage: instance.stage.clone(), cell: instance.cell.clone(), values, intervals })
+    let (stage, cell) = (instance.stage.clone(), instance.cell.clone());
+    Ok(Score { stage, cell, values, intervals, images, remarks })
 }
 
 /// What a metric stage found, by name.
+#[derive(Default)]
 pub(crate) struct Measured {
     /// The scores.
     pub values: BTreeMap<String, f64>,
     /// Their intervals, of those that have one.
     pub intervals: BTreeMap<String, Interval>,
+    /// How many images were scored.
+    images: Option<usize>,
+    /// What is to be known of single scores.
+    remarks: BTreeMap<String, String>,
 }
 
 /// The form of `metrics.json`, as far as a table needs it.
@@ -162,6 +178,8 @@ impl Document {
     fn measured(self) -> Measured {
         let level = self.settings["bootstrap"]["level"].as_f64();
         let interval = |[low, high]: [Option<f64>; 2]| Interval::of(low?, high?, level?);
+        let images = self.settings["scored"].as_u64().map(|scored| scored as usize);
+        let remarks = self.end_of_thresholds();
         let intervals = self.intervals.into_iter();
         Measured {
             values: self
@@ -170,7 +188,31 @@ impl Document {
                 .filter_map(|(name, value)| Some((name, value?)))
                 .collect(),
             intervals: intervals.filter_map(|(name, ends)| Some((name, interval(ends)?))).collect(),
+            images,
+            remarks,
         }
+    }
+
+    /// What to say of edges whose best threshold is at an end of those tried.
+    fn end_of_thresholds(&self) -> BTreeMap<String, String> {
+        const OF_ALL: [&str; 4] = ["ods_f", "ods_precision", "ods_recall", "ods_threshold"];
+        let tried = self.settings["edges"]["thresholds"].as_array();
+        let tried: Vec<f64> =
+            tried.iter().copied().flatten().filter_map(serde_json::Value::as_f64).collect();
+        let Some(best) = self.values.get("ods_threshold").copied().flatten() else {
+            return BTreeMap::new();
+        };
+        let (is_least, is_most) =
+            (tried.iter().all(|luma| *luma >= best), tried.iter().all(|luma| *luma <= best));
+        let end = match (is_least, is_most) {
+            (true, false) => "lowest",
+            (false, true) => "highest",
+            _ => return BTreeMap::new(),
+        };
+        let remark = format!(
+            "at threshold {best}, the {end} of `edges.thresholds`, so one beyond may be better"
+        );
+        OF_ALL.map(|name| (name.to_owned(), remark.clone())).into()
     }
 }
 
@@ -243,5 +285,25 @@ mod tests {
         let error = tables(&pipeline, &outputs, &store).unwrap_err();
         assert!(matches!(error, ResultsError::Reference(_)), "{error}");
         assert_eq!(tables_of_ours(&pipeline, &outputs, &store).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn the_end_of_the_thresholds_tried_is_told() {
+        let remarks = |best: f64, tried: &[u8]| {
+            let document = serde_json::json!({
+                "values": { "ods_f": 20.0, "ods_threshold": best, "drawn": 3.0 },
+                "settings": { "edges": { "thresholds": tried }, "scored": 7 },
+            });
+            let measured = measured_in(document.to_string().as_bytes()).unwrap();
+            assert_eq!(measured.images, Some(7));
+            measured.remarks
+        };
+        let found = remarks(32.0, &[32, 64, 96]);
+        let wanted =
+            "at threshold 32, the lowest of `edges.thresholds`, so one beyond may be better";
+        assert_eq!(found["ods_f"], wanted);
+        assert!(!found.contains_key("drawn"));
+        assert!(remarks(96.0, &[32, 64, 96])["ods_f"].contains("the highest"));
+        assert!(remarks(64.0, &[32, 64, 96]).is_empty() && remarks(64.0, &[64]).is_empty());
     }
 }

@@ -16,15 +16,43 @@ use crate::{
 /// The inputs of a set of pairs, and an item that has each.
 type Inputs = HashMap<Digest, String>;
 
-/// What to warn of: once for every two stages, however many cells they have.
-pub fn warnings(
-    pipeline: &Pipeline,
+/// Two stages of which one asks about pictures that the other learns from.
+pub struct Leak<'a> {
+    /// What to warn of.
+    pub warning: String,
+    /// The stage that asks and the one that is learnt from.
+    stages: [&'a str; 2],
+}
+
+impl Leak<'_> {
+    /// Whether a stage of these names is made of both.
+    pub fn concerns(&self, pipeline: &Pipeline, names: &[&str]) -> bool {
+        // Instances come after what they read.
+        let mut behind: Vec<[bool; 2]> = Vec::with_capacity(pipeline.instances.len());
+        for instance in &pipeline.instances {
+            let own = self.stages.map(|stage| stage == &*instance.stage);
+            let both = instance.inputs.values().fold(own, |[a, b], input| {
+                let [c, d] = behind[*input];
+                [a || c, b || d]
+            });
+            if both == [true; 2] && names.contains(&&*instance.stage) {
+                return true;
+            }
+            behind.push(both);
+        }
+        false
+    }
+}
+
+/// Those of a pipeline: once for every two stages, however many cells they have.
+pub fn leaks<'a>(
+    pipeline: &'a Pipeline,
     outputs: &Outputs,
     store: &Store,
-) -> Result<Vec<String>, StoreError> {
+) -> Result<Vec<Leak<'a>>, StoreError> {
     let mut read: BTreeMap<usize, Inputs> = BTreeMap::new();
     let mut told: BTreeSet<[&str; 2]> = BTreeSet::new();
-    let mut warnings = Vec::new();
+    let mut leaks = Vec::new();
     for &(asked, learnt) in &pipeline.asked_and_learnt {
         let [test, train] = [asked, learnt].map(|index| &pipeline.instances[index]);
         let stages = [&*test.stage, &*train.stage];
@@ -41,14 +69,15 @@ pub fn warnings(
         let same: BTreeSet<_> = same.collect();
         if let Some((a, b)) = same.first() {
             told.insert(stages);
-            warnings.push(format!(
+            let warning = format!(
                 "`{test}` asks about {} that `{train}` learns from, such as `{a}`, there `{b}`: its scores \
                  are partly those of answers that were learnt",
                 count(same.len(), "picture"),
-            ));
+            );
+            leaks.push(Leak { warning, stages });
         }
     }
-    Ok(warnings)
+    Ok(leaks)
 }
 
 fn inputs(output: Option<Digest>, store: &Store) -> Result<Inputs, StoreError> {

@@ -5,7 +5,10 @@ use std::{fs, io, path::Path};
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::Value;
 
-use super::{cache::CacheVerifyDocument, json::Line, plan::PlanDocument, verify::VerifyDocument};
+use super::{
+    cache::CacheVerifyDocument, json::Line, plan::PlanDocument, verify::VerifyDocument,
+    wrong::OrWrong,
+};
 use crate::plan::Lock;
 
 /// A kind of document.
@@ -19,7 +22,11 @@ pub struct Document {
 
 /// The documents whose form is promised to other programs.
 pub const DOCUMENTS: &[Document] = &[
-    Document { name: "plan", title: "What `pipe plan --json` prints", schema: of::<PlanDocument> },
+    Document {
+        name: "plan",
+        title: "What `pipe plan --json` prints",
+        schema: of::<OrWrong<PlanDocument>>,
+    },
     Document { name: "lock", title: "A lock file, `<pipeline>.lock`", schema: of::<Lock> },
     Document {
         name: "event",
@@ -29,7 +36,7 @@ pub const DOCUMENTS: &[Document] = &[
     Document {
         name: "verify",
         title: "What `pipe verify --json` prints",
-        schema: of::<VerifyDocument>,
+        schema: of::<OrWrong<VerifyDocument>>,
     },
     Document {
         name: "cache_verify",

@@ -19,7 +19,9 @@ use crate::{
 const MAP_FILE: &str = "color_map.json";
 
 /// Corrects the colours of predictions by a map fitted to what the same adapter predicts for the pairs
-/// it was trained on, by least squares over their pixels. Only the last frame, the answer, is changed.
+/// it was trained on: by ridge regression over their pixels, that is least squares drawn towards the map that
+/// changes nothing, so that colours stay which those pairs hardly show. Only the last frame, the answer, is
+/// changed.
 ///
 /// Where the predictions were made with several adapters along one training, each has a map of its own.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

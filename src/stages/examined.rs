@@ -3,7 +3,7 @@
 
 use std::{cell::RefCell, collections::HashMap, path::Path, rc::Rc};
 
-use super::{Cause, Misfit, ModelParts};
+use super::{AdapterFile, Cause, Misfit, ModelParts, Stage};
 use crate::models::{Flaw, LoadError, ModelRef, ModelSource, Shapes, lora};
 
 /// A model by its name, and what takes the place of its parts.
@@ -90,6 +90,40 @@ impl Examined {
         misfits(Cause::Param("files"), flaws.collect())
     }
 
+    /// What is wrong with adapter files that reach a stage through its ports, beside its model, if both are known;
+    /// each with the file. What is wrong with them alone is told of the stage that names them.
+    pub fn adapters_on_ports<'f>(
+        &self,
+        work: &dyn Stage,
+        files: &'f [AdapterFile],
+        on_port: Option<&ModelParts>,
+    ) -> Vec<(&'f AdapterFile, Misfit)> {
+        let (Some((model, parts)), Some(on_port)) = (work.weights(), on_port) else {
+            return Vec::new();
+        };
+        if files.is_empty() || !parts.contains(&"transformer") {
+            return Vec::new();
+        }
+        let found = files.iter().filter_map(|file| {
+            let AdapterFile { stage, root, file: name } = file;
+            let alone = || self.adapters(root, std::slice::from_ref(name), None, None);
+            let flaws = |model, on_port| {
+                self.adapters(root, std::slice::from_ref(name), Some(model), Some(on_port))
+            };
+            let Misfit { message, help, .. } = flaws(model, on_port).pop()?;
+            let misfit = Misfit {
+                cause: Cause::Param("inputs"),
+                message: format!(
+                    "{message}; `{stage}` names the file, and the model is `{}`",
+                    model.0
+                ),
+                help,
+            };
+            alone().is_empty().then_some((file, misfit))
+        });
+        found.collect()
+    }
+
     fn opened(&self, model: &ModelRef, on_port: &ModelParts, used: &Used) -> Opened {
         let find = || Opened::find(model, on_port);
         self.sources.borrow_mut().entry(used.clone()).or_insert_with(find).clone()
@@ -150,11 +184,5 @@ fn flaw_of_adapter(root: &Path, file: &str, model: Option<&Shapes>) -> Option<Fl
         let message = format!("there is no file `{file}` in `{}`", root.display());
         return flaw(message, "name files as they lie below `root`");
     }
-    match lora::check_outline(&path, file, model) {
-        Ok(()) => None,
-        Err(error @ LoadError::Config { .. }) => {
-            flaw(error.to_string(), "name the file of an adapter that was trained for this model")
-        }
-        Err(error) => Some(error.into()),
-    }
+    lora::check_outline(&path, file, model).err().map(Flaw::from)
 }

@@ -3,6 +3,7 @@
 //! A stage is one struct, its parameters, and one `impl`. Adding one is a new file here and one
 //! line in [`STAGES`]; the schema, the editor help and the checks follow from the struct.
 
+mod adapter_files;
 mod agreement;
 mod color_correct;
 mod command;
@@ -34,6 +35,7 @@ mod training;
 mod transform;
 mod vae_encode;
 
+pub use adapter_files::{AdapterFile, KnownAdapters};
 pub use agreement::{ImageRecord, Lineage, Mismatch, Trainings};
 pub use color_correct::ColorCorrect;
 pub use command::ShellCommand;
@@ -264,6 +266,11 @@ pub trait Stage: Send + Sync {
             Some((model, parts)) => examined.model((MODEL_PARAMS[0], model), parts, on_port),
             None => Vec::new(),
         }
+    }
+
+    /// The adapter files that it names, and the folder below which they lie.
+    fn adapter_files(&self) -> Option<(&Path, &[String])> {
+        None
     }
 
     /// What of it is not wrong beside what it will be given, but seldom meant, or cannot be known to be right:

@@ -21,6 +21,11 @@ impl ModelParts {
         self.0.get(part)
     }
 
+    /// The names of the parts that are here.
+    pub fn names(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
+
     /// These parts and one more, which takes the place of one of the same name.
     #[must_use]
     pub fn with(&self, part: &str, config: Value) -> Self {

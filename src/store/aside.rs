@@ -40,7 +40,34 @@ pub(super) fn folder_of(path: &Path) -> &Path {
 pub(crate) fn write_aside(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = folder_of(path);
     fs::create_dir_all(folder)?;
-    let mut file = scratch(folder)?;
+    let mut file = scratch(folder).map_err(plain)?;
     file.write_all(bytes)?;
     file.persist(path).map(drop).map_err(|error| error.error)
+}
+
+/// Whether files can be written with [`write_aside`] in a folder that is there.
+pub(crate) fn check_aside(path: &Path) -> io::Result<()> {
+    scratch(folder_of(path)).map(drop).map_err(plain)
+}
+
+/// An error without the name of a scratch file, which tells nobody anything.
+fn plain(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(_) => error,
+        None => io::Error::from(error.kind()),
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_error_shows_the_name_of_a_scratch_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let nowhere = dir.path().join("nowhere/x.lock");
+        let error = check_aside(&nowhere).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(!error.to_string().contains("nowhere"), "{error}");
+    }
 }

@@ -49,9 +49,10 @@ mod sources;
 mod space;
 mod stat_cache;
 mod stats;
+mod traces;
 mod verify;
 
-pub(crate) use aside::write_aside;
+pub(crate) use aside::{check_aside, write_aside};
 pub use behind::{Behind, NewResult};
 pub use checkpoints::{CheckpointFolder, CheckpointName, Keep};
 pub use digest::{Digest, Fingerprint, HashParseError};
@@ -275,6 +276,25 @@ impl Store {
         whole
     }
 
+    /// An error where nobody can tell whether the output of a record is in the store, since the folders of content
+    /// may not be entered: that is no damage, and nothing could be made again.
+    pub fn check_visible(&self, record: &Record) -> Result<(), StoreError> {
+        let objects = self.root.join("objects");
+        let shard = self.object_path(record.output);
+        let shards = shard.parent().map(Path::to_owned).into_iter();
+        let files = record.files.iter().map(|file| self.object_path(file.digest));
+        let files = files.filter_map(|path| path.parent().map(Path::to_owned));
+        for folder in std::iter::once(objects).chain(shards).chain(files) {
+            match fs::metadata(folder.join(".")) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    return Err(StoreError::read(&folder, error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Whether all files of an artifact are in the store and look untouched.
     pub fn artifact_complete(&self, manifest: &Manifest) -> bool {
         manifest.files().all(|file| self.object_ok(file.digest, Some(file.size)))
@@ -307,21 +327,6 @@ impl Store {
     ) -> Result<(), StoreError> {
         let record = ItemRecord::new(key, files);
         self.write_json(&self.sharded("items", &key.to_string()), &record)
-    }
-
-    /// What a stage read from outside in earlier runs, the latest first, by its key without it.
-    pub fn traces(&self, key: Fingerprint) -> Result<Lookup<Vec<Trace>>, StoreError> {
-        self.read_json("traces", key)
-    }
-
-    /// Remembers what a stage read from outside.
-    pub fn add_trace(&self, key: Fingerprint, trace: Trace) -> Result<(), StoreError> {
-        let mut traces = self.traces(key)?.found().unwrap_or_default();
-        if traces.first() == Some(&trace) {
-            return Ok(());
-        }
-        Trace::remember(&mut traces, trace);
-        self.write_json(&self.sharded("traces", &key.to_string()), &traces)
     }
 
     /// Removes the checkpoints of a trajectory, so that nothing goes on from them.

@@ -91,6 +91,68 @@ fn what_a_part_needs_is_fetched_once_into_the_layout_of_the_shared_cache() {
     assert_eq!(hub.requests().len(), 2, "only lists: the content is here");
 }
 
+/// The repository of [`small`] with other weights of the VAE.
+fn with_weights(weights: &[(&str, &str)]) -> FakeHub {
+    let settings =
+        ["transformer/config.json", "vae/config.json", "scheduler/scheduler_config.json"];
+    let files = settings.map(|file| (file, "{}"));
+    let files = files.iter().chain(weights);
+    FakeHub::new(files.map(|(file, text)| ((*file).to_owned(), (*text).into())).collect(), None)
+}
+
+const INDEX: &str = "vae/diffusion_pytorch_model.safetensors.index.json";
+const TWO: &str = r#"{"weight_map": {"a": "x-1.safetensors", "b": "x-2.safetensors"}}"#;
+
+#[test]
+fn what_the_list_shows_is_told_before_anything_is_fetched() {
+    let told = |hub: &FakeHub| {
+        let cache = tempfile::tempdir().unwrap();
+        // As an earlier version left it.
+        let refs = cache.path().join("models--org--tiny/refs");
+        fs::create_dir_all(&refs).unwrap();
+        fs::write(refs.join("main"), COMMIT).unwrap();
+        let message = error(get(hub, cache.path(), "org/tiny", None));
+        assert_eq!((content(cache.path()), hub.requests().len()), (vec!["refs/main".into()], 1));
+        message
+    };
+    let single = [("model.safetensors".to_owned(), b"x".to_vec())];
+    insta::assert_snapshot!(told(&FakeHub::new(single.into(), None)), @"
+    the repository `org/tiny` is not in diffusers' layout: `transformer/config.json` is missing
+    take another repository or revision, or name a local folder in diffusers' layout
+    ");
+    let pickled = with_weights(&[("vae/diffusion_pytorch_model.bin", "x")]);
+    insta::assert_snapshot!(told(&pickled), @"
+    `vae/diffusion_pytorch_model.bin` of the repository `org/tiny` is a pickle file, which can run code when it is read
+    take a revision that has `vae/diffusion_pytorch_model.safetensors`, or name a local folder in diffusers' layout that does
+    ");
+    let mirror = small(None);
+    mirror.bare();
+    insta::assert_snapshot!(told(&mirror), @"
+    the hub's list of the files of `org/tiny` states no size and hash of `scheduler/scheduler_config.json`, so what arrives cannot be checked
+    set `HF_ENDPOINT` to a hub that states them, such as `https://huggingface.co`, or name a local folder in diffusers' layout
+    ");
+}
+
+#[test]
+fn a_shard_that_is_absent_is_told_before_the_others_are_fetched() {
+    let cache = tempfile::tempdir().unwrap();
+    let hub = with_weights(&[(INDEX, TWO), ("vae/x-1.safetensors", "a")]);
+    insta::assert_snapshot!(error(get(&hub, cache.path(), "org/tiny", None)), @"
+    `vae/diffusion_pytorch_model.safetensors.index.json` of the repository `org/tiny` names the shard `vae/x-2.safetensors`, which is not in the repository
+    take another repository or revision, or name a local folder in diffusers' layout
+    ");
+    assert!(!hub.requests().iter().any(|request| request.contains("x-1")));
+    assert!(
+        snapshot(&Name::parse("org/tiny").unwrap(), cache.path()).is_err(),
+        "no branch leads there"
+    );
+    // What they are called does not matter.
+    let shards = [(INDEX, TWO), ("vae/x-1.safetensors", "a"), ("vae/x-2.safetensors", "b")];
+    let (hub, cache) = (with_weights(&shards), tempfile::tempdir().unwrap());
+    let folder = get(&hub, cache.path(), "org/tiny", None).unwrap();
+    assert_eq!(fs::read(folder.join("vae/x-2.safetensors")).unwrap(), b"b");
+}
+
 #[test]
 fn a_cut_connection_goes_on_where_it_broke() {
     let (hub, cache) = (small(None), tempfile::tempdir().unwrap());

@@ -54,6 +54,8 @@ struct State {
     faults: Mutex<VecDeque<Fault>>,
     /// Whether the list of files comes byte by byte.
     drips: AtomicBool,
+    /// Whether it states only the names of files.
+    bare: AtomicBool,
     log: Mutex<Vec<String>>,
 }
 
@@ -105,6 +107,11 @@ impl FakeHub {
     /// Lists of files come byte by byte from now on, twenty in a second.
     pub fn drip(&self) {
         self.state.drips.store(true, Ordering::Relaxed);
+    }
+
+    /// Lists of files state only names from now on.
+    pub fn bare(&self) {
+        self.state.bare.store(true, Ordering::Relaxed);
     }
 
     /// The requests since the last call: path, range, and whether the token came along.
@@ -230,6 +237,9 @@ fn bytes(state: &State, file: &[u8], start: usize) -> Answer {
 
 fn listing(state: &State) -> Vec<u8> {
     let siblings = state.files.iter().map(|(name, bytes)| {
+        if state.bare.load(Ordering::Relaxed) {
+            return json!({ "rfilename": name });
+        }
         let mut file = json!({
             "rfilename": name, "size": bytes.len(), "blobId": git_hash(bytes),
         });

@@ -63,6 +63,9 @@ pub(super) fn cache(args: &CacheArgs, session: &Session) -> Result<(), CliError>
     }
 }
 
+/// How what is in no cache that was looked into is called.
+const NOT_COMPUTED: &str = "not computed yet";
+
 /// What of a pipeline, or of `only` a stage and what it needs, is in the store as it stands.
 struct Present {
     /// The results, with their names.
@@ -81,8 +84,8 @@ impl Present {
         self.results.into_iter().map(|(name, _)| name).chain(missing).collect()
     }
 
-    /// Says what of it is not there; `run` is the command that computes it.
-    fn tell_missing(&self, run: &str, session: &Session) {
+    /// Says what of it is `absent`; `run` is the command that computes it.
+    fn tell_missing(&self, absent: &str, run: &str, session: &Session) {
         let number = self.missing.len();
         if number == 0 {
             return;
@@ -97,7 +100,7 @@ impl Present {
             1 => ("1 stage is", "it"),
             _ => (&*format!("{number} stages are"), "them"),
         };
-        session.talk(&format!("{not} not computed yet: {named}{more}; `{run}` computes {them}"));
+        session.talk(&format!("{not} {absent}: {named}{more}; `{run}` computes {them}"));
     }
 }
 

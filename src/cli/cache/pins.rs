@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
-use super::{Present, owner_of, present};
+use super::{NOT_COMPUTED, Present, owner_of, present};
 use crate::{
     cli::{
         error::CliError,
@@ -46,7 +46,7 @@ pub(super) fn pin(args: &PinArgs, store: &Store, session: &Session) -> Result<()
         });
     }
     session.print(&format!("pinned {}\n", count(found.results.len(), "result")))?;
-    found.tell_missing(&args.pipeline.command("run"), session);
+    found.tell_missing(NOT_COMPUTED, &args.pipeline.command("run"), session);
     Ok(())
 }
 

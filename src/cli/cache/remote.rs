@@ -4,10 +4,11 @@ use std::{collections::HashMap, fmt::Write as _, path::PathBuf, sync::Arc};
 
 use tempfile::TempDir;
 
-use super::{fresh, present};
+use super::{NOT_COMPUTED, Present, present};
 use crate::{
     cli::{
         error::{CliError, scratch_folder},
+        exit,
         link::warn_of_differing,
         session::{LayerArgs, Session, open_remote},
         signals::Stop,
@@ -74,17 +75,21 @@ impl TransferArgs {
 /// Results that are left out and named.
 const MOST_BROKEN: usize = 20;
 
-fn remote(session: &Session) -> Result<Remote, CliError> {
-    open_remote(&session.settings()?)?.ok_or_else(|| {
+/// The remote that is set, which is waited for until somebody wants to stop.
+fn remote(session: &Session, stop: &Stop) -> Result<Remote, CliError> {
+    let remote = open_remote(&session.settings()?)?.ok_or_else(|| {
         CliError::usage("no remote cache is set")
             .with_help("name one with `--remote URL` or `PIPE_REMOTE`, as in `s3://bucket/folder`")
-    })
+    })?;
+    let flag = stop.flag.clone();
+    remote.stopped_by(move || flag.is_cancelled());
+    Ok(remote)
 }
 
 pub(super) fn push(args: &PushArgs, session: &Session) -> Result<(), CliError> {
-    let remote = remote(session)?;
-    let store = session.store_that_is_there()?;
     let stop = Stop::on_signal();
+    let remote = remote(session, &stop)?;
+    let store = session.store_that_is_there()?;
     let _use = stop.in_use_to_read(&store)?;
     let mut results = to_push(&args.what, &store, session)?;
     add_items(&store, &mut results)?;
@@ -93,6 +98,15 @@ pub(super) fn push(args: &PushArgs, session: &Session) -> Result<(), CliError> {
         remote.push(&store, &results, &Transfer { replace: args.replace, ..*how })
     })?;
     print(&moved, verb, &remote.to_string(), &stop, session)
+}
+
+/// Something was asked about of which nothing is computed yet.
+fn nothing(pipeline: &Pipeline, place: &str, what: &TransferArgs) -> CliError {
+    CliError::Message {
+        code: exit::STAGE_FAILED,
+        message: format!("nothing of `{}` is {place}", pipeline.path.display()),
+        help: Some(format!("`{}` computes it", what.run(pipeline))),
+    }
 }
 
 /// The results that are to be sent, by what was asked for.
@@ -105,7 +119,10 @@ fn to_push(
         let mut results = Vec::new();
         for pipeline in what.pipelines()? {
             let found = present(&pipeline, None, store)?;
-            found.tell_missing(&what.run(&pipeline), session);
+            if found.results.is_empty() && !pipeline.instances.is_empty() {
+                return Err(nothing(&pipeline, "in this cache", what));
+            }
+            found.tell_missing(NOT_COMPUTED, &what.run(&pipeline), session);
             results.extend(found.results.into_iter().map(|(name, record)| made(name, record)));
         }
         return Ok(results);
@@ -124,13 +141,13 @@ fn to_push(
 }
 
 pub(super) fn pull(args: &PullArgs, session: &Session) -> Result<(), CliError> {
-    let remote = remote(session)?;
+    let stop = Stop::on_signal();
+    let remote = remote(session, &stop)?;
     // Before a cache is made here.
-    remote.check_is_there()?;
+    remote.check_is_there().map_err(|error| stop.named(error.into()))?;
     let (store, _scratch) = pull_into(args.what.dry_run, session)?;
     let verb = if args.what.dry_run { "would fetch" } else { "fetched" };
     // Keeps `gc` away from content whose record is still to come.
-    let stop = Stop::on_signal();
     let _use = stop.in_use(&store)?;
     if !args.what.files.is_empty() {
         return pull_files(args, store, remote, verb, &stop, session);
@@ -175,7 +192,7 @@ fn with_bar(
         replace: false,
     });
     bar.finish_and_clear();
-    Ok(moved?)
+    moved.map_err(|error| stop.named(error.into()))
 }
 
 /// A plan that may ask the remote brings what it finds there.
@@ -195,26 +212,41 @@ fn pull_files(
     }
     let store = store.with_behind(Arc::clone(&link) as _);
     let mut names = HashMap::new();
-    let mut fresh_results = 0;
+    let mut asked = Vec::new();
     for pipeline in args.what.pipelines()? {
-        let found = fresh(&pipeline, &store)?;
-        fresh_results += found.len();
-        names.extend(found.into_iter().map(|(name, record)| (record.fingerprint, name)));
+        let found = present(&pipeline, None, &store)?;
+        let keyed = found.results.iter().map(|(name, record)| (record.fingerprint, name.clone()));
+        names.extend(keyed);
+        asked.push((pipeline, found));
     }
     let report = link.finish();
     let result = |(key, bytes): (&Fingerprint, &u64)| {
         (names.get(key).cloned().unwrap_or_else(|| key.short()), *bytes)
     };
     let results: Vec<_> = report.brought.iter().map(result).collect();
+    let sum = |of: fn(&Present) -> usize| asked.iter().map(|(_, found)| of(found)).sum::<usize>();
+    let missing = sum(|found| found.missing.len());
     let moved = Moved {
-        there: fresh_results.saturating_sub(results.len()),
+        there: sum(|found| found.results.len()).saturating_sub(results.len()),
         bytes: results.iter().map(|(_, bytes)| bytes).sum(),
         results,
         broken: report.broken,
-        error: report.error,
+        failed: missing,
+        // What is all here did not need it.
+        error: report.error.filter(|_| missing > 0),
         ..Moved::default()
     };
-    print(&moved, verb, &name, stop, session)
+    print(&moved, verb, &name, stop, session)?;
+    let mut all = Ok(());
+    for (pipeline, found) in &asked {
+        if found.results.is_empty() && !found.missing.is_empty() {
+            all = all.and(Err(nothing(pipeline, &format!("here or in `{name}`"), &args.what)));
+        } else {
+            let absent = format!("neither here nor in `{name}`");
+            found.tell_missing(&absent, &args.what.run(pipeline), session);
+        }
+    }
+    all
 }
 
 fn print(

@@ -186,8 +186,8 @@ impl Runner<'_> {
         // Before the tables, which may meet a full disk where they are written to.
         let is_to_lock = args.lock && outcome == Outcome::Done;
         let lock = is_to_lock.then(|| write_lock(pipeline, store)).transpose()?;
-        for warning in same_pictures::warnings(pipeline, outputs, store)? {
-            session.caution(&warning);
+        for leak in same_pictures::leaks(pipeline, outputs, store)? {
+            session.caution(&leak.warning);
         }
         if args.only.is_empty() && outcome != Outcome::Interrupted {
             CliError::unless_unread(show_results(pipeline, outputs, store, session))?;

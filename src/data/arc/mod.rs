@@ -225,9 +225,11 @@ pub fn read_task(
         })?;
     let (folder, names) = folder;
     let names: Vec<&str> = names.iter().filter_map(|name| name.strip_suffix(".json")).collect();
+    let named = |wanted: &str| names.iter().find(|name| **name == wanted).copied();
     let name = match wanted {
-        TaskRef::Index(index) => names.get(*index).copied(),
-        TaskRef::Name(wanted) => names.iter().find(|name| *name == wanted).copied(),
+        // A name of digits alone, which no folder has so many files to count to.
+        TaskRef::Index(index) => names.get(*index).copied().or_else(|| named(&index.to_string())),
+        TaskRef::Name(wanted) => named(wanted),
     };
     let Some(name) = name else {
         let wanted = match wanted {

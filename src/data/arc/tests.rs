@@ -100,6 +100,10 @@ fn a_task_is_found_by_name_or_place() {
     insta::assert_snapshot!(error(TaskRef::Index(4)), @"`data/training/e5.json` is not an ARC task: row 1 of the grid has 2 values, but the first row has 1 at line 1 column 34");
     std::fs::write(folder.join("e5.json"), format!("[{example}]")).unwrap();
     insta::assert_snapshot!(error(TaskRef::Index(4)), @"`data/training/e5.json` is not an ARC task: it must be an object with `train` and `test`, but is a list");
+    // A shell hands a name of digits on as a number.
+    std::fs::rename(folder.join("d4.json"), folder.join("50846271.json")).unwrap();
+    std::fs::copy(folder.join("a1.json"), folder.join("50846271.json")).unwrap();
+    assert_eq!(read(TaskRef::Index(50_846_271)).unwrap(), "50846271");
     assert!(read_task(&sources, "nowhere", &TaskRef::Index(0)).is_err());
 }
 

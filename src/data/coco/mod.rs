@@ -1,5 +1,6 @@
 //! COCO 2017: person keypoints and instance masks in the official layout.
 
+mod extent;
 mod file;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -9,7 +10,10 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use self::file::{Category, File, Flag, Image, InstanceAnnotation, PersonAnnotation, read_json};
+use self::{
+    extent::Outside,
+    file::{Category, File, Flag, Image, InstanceAnnotation, PersonAnnotation, read_json},
+};
 use super::{
     DataError, Labels, Person, Sample, SceneLabels, files, pose::Visibility, resize,
     rle::Segmentation,
@@ -89,13 +93,17 @@ impl Index {
         let path = format!("annotations/person_keypoints_{}.json", split_name(train));
         let file: File<PersonAnnotation> = read_json(sources, &path)?;
         let mut index = Self::new(train, file.images.0, &path)?;
+        let mut outside = Outside::default();
         for annotation in file.annotations.0 {
             let person = person(&annotation, &path)?;
-            let entry = index.entry(annotation.image_id, annotation.id, &path)?;
+            let PersonAnnotation { id, image_id, .. } = annotation;
+            let entry = index.entry(image_id, id, &path)?;
+            outside.see_person(&person, (image_id, id), entry.size, &path);
             if crowd.keeps(annotation.iscrowd) {
                 entry.persons.extend(visibility.of(&[person]));
             }
         }
+        outside.check(&index, sources)?;
         index.entries.retain(|_, entry| {
             resize::resize_persons(&entry.persons, entry.size, size)
                 .iter()
@@ -114,6 +122,7 @@ impl Index {
         let Wanted { train, size, min_share, crowd, .. } = wanted;
         let path = format!("annotations/instances_{}.json", split_name(train));
         let file: File<InstanceAnnotation> = read_json(sources, &path)?;
+        check_categories(&file.categories, &path)?;
         let Some(category) = file.categories.iter().find(|c| c.name == class) else {
             let names: Vec<_> = file.categories.iter().map(|c| c.name.as_str()).collect();
             return Err(DataError::failed(format!("`{path}` has no category `{class}`"))
@@ -121,13 +130,16 @@ impl Index {
         };
         let (wanted, labels) = (category.id, labels(&file.categories));
         let mut index = Self::new(train, file.images.0, &path)?;
+        let mut outside = Outside::default();
         for annotation in file.annotations.0 {
             let entry = index.entry(annotation.image_id, annotation.id, &path)?;
             label(&labels, &annotation, &path)?;
+            outside.see_instance(&annotation, entry.size);
             if annotation.category_id == wanted && crowd.keeps(annotation.iscrowd) {
                 entry.instances.push(Instance::new(annotation, 1, &path)?);
             }
         }
+        outside.check(&index, sources)?;
         index.entries.retain(|_, entry| {
             let whole = f64::from(entry.size[0]) * f64::from(entry.size[1]);
             let area: f64 = entry.instances.iter().map(|instance| instance.area).sum();
@@ -143,15 +155,19 @@ impl Index {
         let Wanted { train, size, crowd, .. } = wanted;
         let path = format!("annotations/instances_{}.json", split_name(train));
         let file: File<InstanceAnnotation> = read_json(sources, &path)?;
+        check_categories(&file.categories, &path)?;
         let labels = labels(&file.categories);
         let mut index = Self::new(train, file.images.0, &path)?;
+        let mut outside = Outside::default();
         for annotation in file.annotations.0 {
             let entry = index.entry(annotation.image_id, annotation.id, &path)?;
             let label = label(&labels, &annotation, &path)?;
+            outside.see_instance(&annotation, entry.size);
             if crowd.keeps(annotation.iscrowd) {
                 entry.instances.push(Instance::new(annotation, label, &path)?);
             }
         }
+        outside.check(&index, sources)?;
         index.entries.retain(|_, entry| {
             // The largest first, so that what stands before it stays visible.
             entry.instances.sort_by(|a, b| b.area.total_cmp(&a.area));
@@ -162,11 +178,16 @@ impl Index {
         Ok(index)
     }
 
+    /// Where an image lies below the root.
+    fn path(&self, entry: &Entry) -> String {
+        path_of(self.split, entry)
+    }
+
     /// Leaves out images of whose instances no pixel is left at `size`.
     fn keep_shown(&mut self, size: [usize; 2]) -> Result<(), DataError> {
         let entries = std::mem::take(&mut self.entries).into_par_iter();
         let shown = entries.map(|(id, entry)| {
-            let path = format!("{}/{}", self.split, entry.file_name);
+            let path = path_of(self.split, &entry);
             for instance in &entry.instances {
                 let mask = instance.mask((entry.size[1], entry.size[0]), &path)?;
                 if resize::is_shown(entry.size, size, |x, y| mask.get_pixel(x, y).0[0] > 0) {
@@ -241,18 +262,9 @@ impl Index {
     /// Reads one image with its annotations; `id` must be one of [`Self::files`].
     pub fn sample(&self, sources: &SourceReader, id: u64) -> Result<Sample, DataError> {
         let entry = &self.entries[&id];
-        let path = format!("{}/{}", self.split, entry.file_name);
+        let path = self.path(entry);
         let image = files::read_stored_image(sources, &path)?;
-        if [image.height(), image.width()] != entry.size {
-            return Err(DataError::failed(format!(
-                "`{path}` is {}x{}, but its annotations are for {}x{}",
-                image.width(),
-                image.height(),
-                entry.size[1],
-                entry.size[0]
-            ))
-            .with_help("take images and annotations from the same release"));
-        }
+        entry.check_size([image.height(), image.width()], &path)?;
         let name = stem(&entry.file_name).to_owned();
         let mut sample = Sample { id: name, persons: entry.persons.clone(), ..Sample::default() };
         let drawn = |instances: &[Instance]| draw(instances, image.dimensions(), &path);
@@ -270,9 +282,38 @@ impl Index {
     }
 }
 
+fn path_of(split: &str, entry: &Entry) -> String {
+    format!("{split}/{}", entry.file_name)
+}
+
+impl Entry {
+    /// Refuses the file at `path` if it has another height and width than stated.
+    fn check_size(&self, found: [u32; 2], path: &str) -> Result<(), DataError> {
+        if found == self.size {
+            return Ok(());
+        }
+        let [[height, width], [stated_height, stated_width]] = [found, self.size];
+        let message = format!(
+            "`{path}` is {width}x{height}, but its annotations are for {stated_width}x{stated_height}"
+        );
+        Err(DataError::failed(message)
+            .with_help("take images and annotations from the same release"))
+    }
+}
+
 /// What an item is called: the name of its file without the ending.
 pub fn stem(file_name: &str) -> &str {
     file_name.rsplit_once('.').map_or(file_name, |(stem, _)| stem)
+}
+
+/// Refuses a file without categories, which every file of instances has.
+fn check_categories(categories: &[Category], path: &str) -> Result<(), DataError> {
+    if !categories.is_empty() {
+        return Ok(());
+    }
+    Err(DataError::failed(format!("`{path}` lists no categories")).with_help(
+        "add `categories`, a list of objects with `id` and `name`, as the official files have",
+    ))
 }
 
 /// The place of each category in the file, from 1, by its id.

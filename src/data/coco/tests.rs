@@ -207,24 +207,75 @@ fn a_damaged_mask_names_its_annotation() {
 }
 
 #[test]
-fn keypoints_outside_the_image_are_kept_and_drawn_as_far_as_it_goes() {
+fn a_keypoint_outside_the_image_is_named_but_for_a_pixel() {
     let folder = tempfile::tempdir().unwrap();
-    let rest = ", 0".repeat(39);
-    // A wrist far beyond the right edge, an elbow inside.
-    let sources = write(
-        folder.path(),
-        "person_keypoints",
-        &format!(
-            r#"{{"id": 1, "image_id": 7, "num_keypoints": 3,
-                "keypoints": [3, 2, 2, 1e9, -1e9, 2, -5, 2, 2, 9000, 3, 1{rest}]}}"#
-        ),
+    let rest = ", 0".repeat(42);
+    let persons = |keypoints: &str| {
+        let text = format!(r#"{{"id": 5, "image_id": 7, "keypoints": [{keypoints}{rest}]}}"#);
+        let sources = write(folder.path(), "person_keypoints", &text);
+        Index::persons(&sources, at([6, 8], 0.0)).map(|index| index.sample(&sources, 7).unwrap())
+    };
+    let error = persons("3, 2, 2, 1e9, -1e9, 2, -5, 2, 1").unwrap_err();
+    insta::assert_snapshot!(error, @"`annotations/person_keypoints_train2017.json`: annotation 5 has keypoint 1 (left eye) at (1000000000, -1000000000), outside of image 7, which is 8x6");
+    let error = persons("30, 20, 2, 40, 20, 1, 31, 20, 2").unwrap_err();
+    assert!(error.to_string().contains("has keypoint 0 (nose) at (30, 20)"), "{error}");
+    // A pixel beyond is kept, and what is not labelled is nowhere.
+    let sample = persons("3, 2, 2, 9, -1, 2, 9000, 9000, 0").unwrap();
+    assert_eq!(
+        sample.persons[0].keypoints[1].map(f32::to_bits),
+        [9.0f32, -1.0, 2.0].map(f32::to_bits)
     );
-    let index = Index::persons(&sources, at([6, 8], 0.0)).unwrap();
-    let sample = index.sample(&sources, 7).unwrap();
-    assert_eq!(sample.persons[0].keypoints[3][0].to_bits(), 9000.0f32.to_bits());
     let drawn = draw_pose(&sample.persons, [6, 8], PoseStyle::default());
     assert_eq!(drawn.dimensions(), (8, 6));
     assert_eq!(drawn.get_pixel(3, 2).0, [255; 3], "the nose is inside");
+}
+
+#[test]
+fn an_image_stated_too_small_is_an_error_and_not_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("train2017/7.png");
+    let larger = |name: &str, annotation: &str| {
+        let sources = write(folder.path(), name, annotation);
+        image::RgbImage::new(64, 42).save(&image).unwrap();
+        sources
+    };
+    let polygon = r#"{"id": 1, "image_id": 7, "category_id": 18, "area": 400,
+                      "segmentation": [[20, 20, 40, 20, 40, 40, 20, 40]]}"#;
+    let runs = r#"{"id": 1, "image_id": 7, "category_id": 17, "area": 4,
+                   "segmentation": {"size": [42, 64], "counts": [2000, 4, 684]}}"#;
+    let wanted = "`train2017/7.png` is 64x42, but its annotations are for 8x6";
+    for annotation in [polygon, runs] {
+        let sources = larger("instances", annotation);
+        let error = Index::instances(&sources, at([6, 8], 0.9), "dog").unwrap_err();
+        assert_eq!(error.to_string(), wanted);
+        assert_eq!(Index::scenes(&sources, ALL).unwrap_err().to_string(), wanted);
+    }
+    let rest = ", 0".repeat(48);
+    let person = format!(r#"{{"id": 1, "image_id": 7, "keypoints": [30, 20, 2{rest}]}}"#);
+    let sources = larger("person_keypoints", &person);
+    assert_eq!(Index::persons(&sources, ALL).unwrap_err().to_string(), wanted);
+}
+
+#[test]
+fn an_outline_that_leaves_an_image_of_the_right_size_is_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let outline = r#"{"id": 1, "image_id": 7, "category_id": 18, "area": 24,
+                      "segmentation": [[4, 0, 12, 0, 12, 6, 4, 6]]}"#;
+    let sources = write(folder.path(), "instances", outline);
+    let mask = Index::instances(&sources, ALL, "dog").unwrap().sample(&sources, 7).unwrap().mask;
+    assert_eq!(mask.unwrap().iter().filter(|value| **value > 0).count(), 24);
+}
+
+#[test]
+fn a_file_without_categories_is_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let sources = write(folder.path(), "instances", "");
+    let path = folder.path().join("annotations/instances_train2017.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("categories", "kinds")).unwrap();
+    let wanted = "`annotations/instances_train2017.json` lists no categories";
+    assert_eq!(Index::instances(&sources, ALL, "dog").unwrap_err().to_string(), wanted);
+    assert_eq!(Index::scenes(&sources, ALL).unwrap_err().to_string(), wanted);
 }
 
 #[test]

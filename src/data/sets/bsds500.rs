@@ -76,7 +76,11 @@ impl DataSet for Bsds500 {
             |(id, path, _)| [id, path],
             move |(id, path, drawn)| {
                 let image = read_stored_image(sources, path)?;
-                let answer = Some(boundaries(sources, drawn, image.dimensions(), least)?);
+                let drawn = drawn_lines(sources, drawn, image.dimensions())?;
+                if drawn.len() < least {
+                    return Err(too_few(path, drawn.len(), least));
+                }
+                let answer = Some(boundaries(&drawn, image.dimensions(), least));
                 Ok(Sample { id: id.clone(), image, answer, ..Sample::default() })
             },
         )?))
@@ -142,22 +146,37 @@ fn read_lines(
     drawn.into_iter().map(rows).collect()
 }
 
-/// White where at least `least` people drew.
-fn boundaries(
+/// What each person drew on a photograph.
+fn drawn_lines(
     sources: &SourceReader,
-    drawn: &[String],
+    files: &[String],
     size: (u32, u32),
-    least: usize,
-) -> Result<RgbImage, DataError> {
+) -> Result<Vec<Vec<bool>>, DataError> {
+    let mut drawn = Vec::new();
+    for path in files {
+        drawn.extend(read_lines(sources, path, size)?);
+    }
+    Ok(drawn)
+}
+
+fn too_few(photograph: &str, people: usize, least: usize) -> DataError {
+    let people = if people == 1 { "1 person".to_owned() } else { format!("{people} people") };
+    let message = format!(
+        "{people} drew the boundaries of `{photograph}`, but `boundaries.min_annotators` is {least}, so \
+         nothing could be one"
+    );
+    DataError::failed(message).with_help("lower it: 1 takes every line")
+}
+
+/// White where at least `least` people drew.
+fn boundaries(drawn: &[Vec<bool>], size: (u32, u32), least: usize) -> RgbImage {
     let mut counts = vec![0usize; (size.0 * size.1) as usize];
-    for path in drawn {
-        for lines in read_lines(sources, path, size)? {
-            for (count, is_drawn) in counts.iter_mut().zip(lines) {
-                *count += usize::from(is_drawn);
-            }
+    for lines in drawn {
+        for (count, is_drawn) in counts.iter_mut().zip(lines) {
+            *count += usize::from(*is_drawn);
         }
     }
-    Ok(RgbImage::from_fn(size.0, size.1, |x, y| {
+    RgbImage::from_fn(size.0, size.1, |x, y| {
         Rgb(if counts[(y * size.0 + x) as usize] >= least { [255; 3] } else { [0; 3] })
-    }))
+    })
 }

@@ -68,6 +68,11 @@ impl DataSet for DreamBooth {
             let folder = format!("dataset/{subject}");
             let names = pictures(sources, &folder, LAYOUT)?;
             no_pictures_below(sources, &folder)?;
+            if names.is_empty() {
+                let message = format!("`{folder}` holds no photographs");
+                return Err(DataError::failed(message)
+                    .with_help("add those of the subject, or move the folder away"));
+            }
             files.extend(names.into_iter().map(|name| {
                 let stem = name.rsplit_once('.').map_or(&*name, |(stem, _)| stem);
                 let (id, path) = (format!("{subject}-{stem}"), format!("dataset/{subject}/{name}"));
@@ -75,8 +80,8 @@ impl DataSet for DreamBooth {
             }));
         }
         let files = match request.holdout_by {
-            HoldoutBy::Image => request.part(files),
-            HoldoutBy::Subject => request.part_of_groups(files, |file| &file.subject),
+            HoldoutBy::Image => request.part(files)?,
+            HoldoutBy::Subject => request.part_of_groups(files, |file| &file.subject)?,
         };
         Ok(Box::new(Listing::new(
             files,

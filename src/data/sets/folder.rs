@@ -36,7 +36,7 @@ impl DataSet for Folder {
     ) -> Result<Box<dyn Images + 'a>, DataError> {
         let split = request.split.name();
         if request.task.needs() == Knowledge::Image {
-            let files = part(request, plain_images(sources, split)?);
+            let files = part(request, plain_images(sources, split)?)?;
             return Ok(Box::new(Listing::new(
                 files,
                 |(name, path)| [name, path],
@@ -46,7 +46,7 @@ impl DataSet for Folder {
                 },
             )?));
         }
-        let files = part(request, pairs(sources, split)?);
+        let files = part(request, pairs(sources, split)?)?;
         Ok(Box::new(Listing::new(
             files,
             |files| [&files.name, &files.input],
@@ -56,8 +56,8 @@ impl DataSet for Folder {
 }
 
 /// A folder without `train/` and `test/` is divided here.
-fn part<T>(request: &Request, Parts { files, divided }: Parts<T>) -> Vec<T> {
-    if divided { files } else { request.part(files) }
+fn part<T>(request: &Request, Parts { files, divided }: Parts<T>) -> Result<Vec<T>, DataError> {
+    if divided { Ok(files) } else { request.part(files) }
 }
 
 /// Whether one size is the other at another scale, but for sides rounded to whole pixels.

@@ -84,6 +84,11 @@ pub trait DataSet: Sync {
         Vec::new()
     }
 
+    /// How often what it gives changed for equal requests, while that of other data sets stayed.
+    fn revision(&self) -> u32 {
+        0
+    }
+
     /// Finds the images of a request, with what its task needs.
     fn open<'a>(
         &self,

@@ -114,6 +114,9 @@ fn no_photograph_of_dreambooth_is_passed_over() {
     save(root, "dataset/cat/more/03.jpg", photo(20));
     insta::assert_snapshot!(read().unwrap_err(), @"`dataset/cat/more/03.jpg` lies in a folder below `dataset/cat`, where no pictures are looked for");
     std::fs::remove_dir_all(root.join("dataset/cat/more")).unwrap();
+    std::fs::create_dir(root.join("dataset/dog")).unwrap();
+    assert_eq!(read().unwrap_err(), "`dataset/dog` holds no photographs");
+    std::fs::remove_dir(root.join("dataset/dog")).unwrap();
     save(root, "dataset/loose.jpg", photo(20));
     insta::assert_snapshot!(read().unwrap_err(), @"`dataset/loose.jpg` is a picture beside the folders of subjects");
 }
@@ -238,6 +241,9 @@ fn tiny_imagenet_gives_grids_of_its_classes() {
     let more = json!({ "split": "test", "count": 1, "symbols": { "side": 2 } });
     let error = pairs(root.path(), "tiny_imagenet", "symbols", &more).unwrap_err();
     insta::assert_snapshot!(error, @"line 1 of `val/val_annotations.txt` must be a file and a class, divided by tabs");
+    write(root.path(), "val/val_annotations.txt", "val_1.png\tn1\t0\nval_2.png\tn9\t0\n");
+    let error = pairs(root.path(), "tiny_imagenet", "symbols", &more).unwrap_err();
+    insta::assert_snapshot!(error, @"line 2 of `val/val_annotations.txt` names the class `n9`, which is not in `wnids.txt`");
 }
 
 #[test]
@@ -280,6 +286,35 @@ fn pairs_of_two_shapes_are_refused() {
 }
 
 #[test]
+fn what_leaves_a_split_without_examples_is_told() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    for name in ["input", "target"] {
+        std::fs::create_dir_all(root.join(name)).unwrap();
+    }
+    let run = |split: &str, holdout: f64| {
+        let more = json!({ "split": split, "holdout": holdout });
+        let found = pairs(root, "folder", "pairs", &more);
+        found.map(|found| names(&found).join(" "))
+    };
+    assert_eq!(run("train", 0.2), Err("there are no pictures in `input` and `target`".into()));
+    for name in ["input/a.png", "target/a.png"] {
+        save(root, name, photo(20));
+    }
+    let error = run("test", 0.2).unwrap_err();
+    insta::assert_snapshot!(error, @"the data holds 1 example, but `train` and `test` need 2");
+    assert_eq!((run("train", 0.2), run("test", 1.0)), (Ok("a".into()), Ok("a".into())));
+    for name in ["input/b.png", "target/b.png"] {
+        save(root, name, photo(20));
+    }
+    let error = run("test", 0.0).unwrap_err();
+    insta::assert_snapshot!(error, @r#"with `holdout` = 0, none of the 2 examples of the data is left for `split` = "test""#);
+    let root = tempfile::tempdir().unwrap();
+    let error = pairs(root.path(), "folder", "images", &json!({})).unwrap_err();
+    assert_eq!(error, "there are no pictures in the folder");
+}
+
+#[test]
 fn boundaries_count_by_the_people_who_drew_them() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
@@ -295,6 +330,9 @@ fn boundaries_count_by_the_people_who_drew_them() {
         found[0].1.target.pixels().filter(|pixel| pixel.0 == [255; 3]).count()
     };
     assert_eq!((white(1), white(2), white(3)), (32, 16, 0));
+    let more = json!({ "boundaries": { "min_annotators": 4 } });
+    let error = pairs(root, "bsds500", "boundaries", &more).unwrap_err();
+    insta::assert_snapshot!(error, @"3 people drew the boundaries of `images/train/7.png`, but `boundaries.min_annotators` is 4, so nothing could be one");
     save(root, "boundaries_png/train/9_1.png", line(3));
     let error = pairs(root, "bsds500", "boundaries", &json!({})).unwrap_err();
     assert_eq!(error, "`boundaries_png/train/9_1.png` has no photograph");

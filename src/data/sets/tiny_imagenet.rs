@@ -45,8 +45,11 @@ impl DataSet for TinyImageNet {
         let chosen = classes(request, &ids, &words)?;
         let mut files = Vec::new();
         for (class, id) in chosen.iter().enumerate() {
-            let found =
-                if request.is_train() { training(sources, id)? } else { validation(sources, id)? };
+            let found = if request.is_train() {
+                training(sources, id)?
+            } else {
+                validation(sources, id, &ids)?
+            };
             let limit = request.symbols.per_class.unwrap_or(found.len());
             if limit > found.len() {
                 return Err(DataError::failed(format!(
@@ -126,8 +129,8 @@ fn training(sources: &SourceReader, id: &str) -> Result<Vec<String>, DataError> 
     Ok(names.into_iter().map(|name| format!("{folder}/{name}")).collect())
 }
 
-/// The validation images of a class, in the order of their list.
-fn validation(sources: &SourceReader, id: &str) -> Result<Vec<String>, DataError> {
+/// The validation images of a class, in the order of their list, which may name no class but `ids`.
+fn validation(sources: &SourceReader, id: &str, ids: &[String]) -> Result<Vec<String>, DataError> {
     const LIST: &str = "val/val_annotations.txt";
     let mut found = Vec::new();
     for (line, number) in lines(sources, LIST)?.iter().zip(1..) {
@@ -137,6 +140,12 @@ fn validation(sources: &SourceReader, id: &str) -> Result<Vec<String>, DataError
                 "line {number} of `{LIST}` must be a file and a class, divided by tabs"
             )));
         };
+        if !ids.iter().any(|id| id == class) {
+            return Err(DataError::failed(format!(
+                "line {number} of `{LIST}` names the class `{class}`, which is not in `wnids.txt`"
+            ))
+            .with_help("take both files from one copy of the data"));
+        }
         if class == id {
             found.push(format!("val/images/{file}"));
         }

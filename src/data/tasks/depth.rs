@@ -117,6 +117,21 @@ fn turn([r, g, b]: [u8; 3]) -> Option<f64> {
     Some(sixths / 6.0)
 }
 
+/// Refuses an image of which no distance lies in the range: its target would be of one colour, or of two.
+fn in_range(depth: &crate::data::Depth, [near, far]: [f32; 2], id: &str) -> Result<(), DataError> {
+    let known = || depth.iter().copied().filter(|metres| is_known(*metres));
+    if known().any(|metres| (near..=far).contains(&metres)) {
+        return Ok(());
+    }
+    let (least, most) = (known().fold(f32::MAX, f32::min), known().fold(0.0, f32::max));
+    let message = format!(
+        "no pixel of `{id}` is as far as `depth.range` = [{near}, {far}] says, but {least:.2} to {most:.2} m"
+    );
+    Err(DataError::failed(message).with_help(
+        "give a range that holds these distances; if they seem wrong, check `units` of `source`",
+    ))
+}
+
 pub(super) struct Depth;
 
 impl Task for Depth {
@@ -150,6 +165,7 @@ impl Task for Depth {
         if !depth.iter().any(|metres| is_known(*metres)) {
             return Err(DataError::failed("no pixel of the depth image has a distance"));
         }
+        in_range(&depth, request.depth.range, &sample.id)?;
         let code = request.depth;
         let target = RgbImage::from_fn(depth.width(), depth.height(), |x, y| {
             Rgb(code.encode(depth.get_pixel(x, y).0[0]))

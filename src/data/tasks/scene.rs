@@ -1,17 +1,20 @@
 //! `scene`: every class of the scene in a colour of its own.
 
+use std::collections::BTreeSet;
+
 use image::{Rgb, RgbImage};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Knowledge, Task};
-use crate::data::{DataError, Pair, Request, Sample, SceneColor, SceneLabels};
+use crate::data::{DataError, Pair, Request, Sample, SceneColor, SceneLabels, class_names};
 
 /// Classes and colours of a scene.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SceneStyle {
-    /// The classes that are painted; all others stay black. Empty paints all.
+    /// The classes that are painted; all others stay black. Empty paints all. Where a class has several
+    /// names, one of them will do.
     pub classes: Vec<String>,
     /// Where the colours come from.
     pub palette: Palette,
@@ -95,13 +98,10 @@ impl Task for Scene {
 
 /// The numbers and colours of the painted classes.
 fn painted(names: &[String], style: &SceneStyle) -> Result<Vec<(usize, SceneColor)>, DataError> {
-    if let Some(unknown) = style.classes.iter().find(|class| !names.contains(class)) {
-        return Err(DataError::failed(format!("the data has no class `{unknown}`"))
-            .with_help(format!("the classes are: {}", names.join(", "))));
-    }
-    let is_painted = |name: &String| style.classes.is_empty() || style.classes.contains(name);
-    let numbers: Vec<_> =
-        (1..=names.len()).filter(|number| is_painted(&names[number - 1])).collect();
+    let chosen = style.classes.iter().map(|class| class_names::find(names, class));
+    let chosen: BTreeSet<usize> = chosen.collect::<Result<_, _>>()?;
+    let is_painted = |place: &usize| style.classes.is_empty() || chosen.contains(place);
+    let numbers: Vec<_> = (0..names.len()).filter(is_painted).map(|place| place + 1).collect();
     let classes = numbers.iter().enumerate().map(|(place, number)| {
         let color = style.palette.color(*number, place, numbers.len());
         (*number, SceneColor { name: names[number - 1].clone(), color })

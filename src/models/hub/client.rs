@@ -16,7 +16,7 @@ use super::{
 /// The longest list of files that is read.
 const LONGEST_LISTING: u64 = 32 << 20;
 /// The time a list of files may take; it is a few hundred kilobytes.
-const LISTING_TIME: Duration = Duration::from_mins(1);
+const LISTING_TIME: Duration = Duration::from_secs(30);
 
 /// The hub, or a mirror that speaks its protocol.
 pub struct Hub {
@@ -34,7 +34,9 @@ pub struct Hub {
 pub(super) struct Listing {
     /// The commit it is at.
     pub commit: String,
-    /// Its files.
+    /// The names of its files.
+    pub names: Vec<String>,
+    /// Those of which sizes and hashes are stated.
     pub files: Vec<RemoteFile>,
 }
 
@@ -80,6 +82,26 @@ struct Lfs {
     size: u64,
 }
 
+impl Listing {
+    /// Files by name. That of one of them no size and hash are stated is an error, since what arrives could not
+    /// be checked.
+    pub fn files(&self, id: &str, names: &[&str]) -> Result<Vec<&RemoteFile>, LoadError> {
+        let find = |name: &&str| {
+            self.files.iter().find(|file| file.path == *name).ok_or_else(|| {
+                missing(
+                    format!(
+                        "the hub's list of the files of `{id}` states no size and hash of `{name}`, so what \
+                         arrives cannot be checked"
+                    ),
+                    "set `HF_ENDPOINT` to a hub that states them, such as `https://huggingface.co`, or name \
+                     a local folder in diffusers' layout",
+                )
+            })
+        };
+        names.iter().map(find).collect()
+    }
+}
+
 impl Hub {
     /// The hub that the environment names: `HF_ENDPOINT`, with the token of `HF_TOKEN`, or else the
     /// one that `hf auth login` wrote.
@@ -98,7 +120,7 @@ impl Hub {
         let here = ["http://127.0.0.1", "http://localhost"];
         let agent = AgentBuilder::new()
             .timeout_connect(Duration::from_secs(20))
-            .timeout_read(Duration::from_mins(1))
+            .timeout_read(Duration::from_secs(30))
             .user_agent(concat!("pipe/", env!("CARGO_PKG_VERSION")))
             // On one that is used again `ureq` sets no limit: `Stream::reset` of its version 2 takes it off.
             .max_idle_connections(0)
@@ -151,7 +173,7 @@ impl Hub {
         let revision = revision.replace('/', "%2F");
         let get = self.get(&format!("api/models/{id}/revision/{revision}?blobs=true"))?;
         let get = Get { limit: Some(self.listing_time), ..get };
-        let text = waiting(&*self.stopped, || get.text(LONGEST_LISTING));
+        let text = waiting(&*self.stopped, || self.tell_of_wait(), || get.text(LONGEST_LISTING));
         let text = text.map_err(|_| RequestError::Stopped)?.map_err(|e| self.failure(e, name))?;
         read_listing(&text, id).map_err(RequestError::Final)
     }
@@ -165,11 +187,15 @@ impl Hub {
         start: u64,
     ) -> Result<(impl Read + Send + use<>, u64), RequestError> {
         let get = Get { start, ..self.get(&format!("{}/resolve/{commit}/{path}", name.id))? };
-        let response = waiting(&*self.stopped, || get.call());
+        let response = waiting(&*self.stopped, || self.tell_of_wait(), || get.call());
         let response =
             response.map_err(|_| RequestError::Stopped)?.map_err(|e| self.failure(e, name))?;
         let begins = if response.status() == 206 { start } else { 0 };
         Ok((response.into_reader(), begins))
+    }
+
+    fn tell_of_wait(&self) {
+        tracing::warn!("Waiting for an answer of `{}`.", self.endpoint);
     }
 
     fn failure(&self, failure: Failure, name: &Name<'_>) -> RequestError {
@@ -249,22 +275,21 @@ fn read_listing(text: &[u8], id: &str) -> Result<Listing, LoadError> {
     if !is_hash(&info.sha, &[40]) {
         return Err(error("it names no commit"));
     }
-    let mut files = Vec::new();
-    for sibling in info.siblings {
+    let (mut names, mut files) = (Vec::new(), Vec::new());
+    // Others, such as `.gitattributes`, are no part of a model.
+    for sibling in info.siblings.into_iter().filter(|sibling| plain(&sibling.rfilename)) {
+        names.push(sibling.rfilename.clone());
         let (hash, size) = match sibling.lfs {
             Some(lfs) => (Some(lfs.sha256), Some(lfs.size)),
             None => (sibling.blob_id, sibling.size),
         };
-        // Others, such as `.gitattributes`, are no part of a model.
-        let (true, Some(hash), Some(size)) = (plain(&sibling.rfilename), hash, size) else {
-            continue;
-        };
+        let (Some(hash), Some(size)) = (hash, size) else { continue };
         if is_hash(&hash, &[40, 64]) {
             let hash = hash.to_ascii_lowercase();
             files.push(RemoteFile { path: sibling.rfilename, size, hash });
         }
     }
-    Ok(Listing { commit: info.sha, files })
+    Ok(Listing { commit: info.sha, names, files })
 }
 
 fn is_hash(text: &str, lengths: &[usize]) -> bool {

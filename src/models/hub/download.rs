@@ -14,12 +14,12 @@ use hf_hub::Cache;
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 
 use super::{
-    super::LoadError,
+    super::{LoadError, ModelSource},
     Hub, Name,
-    client::{RemoteFile, RequestError},
+    client::{Listing, RemoteFile, RequestError},
     known_commit, missing,
     request::{Chunks, LOOK},
-    select::files_of,
+    select,
 };
 
 /// Failures in a row, without a byte between them, after which a download is given up.
@@ -52,13 +52,35 @@ pub type Observe<'a> = dyn FnMut(&Progress<'_>) -> ControlFlow<()> + 'a;
 
 /// Fetches the files of a model's parts that the cache lacks, and gives the folder they are in.
 ///
-/// A file that was begun before goes on where it ended. The revision's commit is noted last, so that
-/// a branch never leads to a commit of which nothing is here.
+/// A repository that lacks some of them is refused by its list, before anything is fetched, or by the indexes of
+/// its shards, before any weights are. A file that was begun before goes on where it ended. The revision's commit
+/// is noted last, so that a branch never leads to a commit of which nothing is here.
 pub fn fetch(
     hub: &Hub,
     cache: &Path,
     name: &Name<'_>,
     parts: &[&str],
+    observe: &mut Observe<'_>,
+) -> Result<PathBuf, FetchError> {
+    fetch_some(hub, cache, name, (parts, true), observe)
+}
+
+/// The same without the weights, which must be there to be fetched all the same.
+pub fn fetch_settings(
+    hub: &Hub,
+    cache: &Path,
+    name: &Name<'_>,
+    parts: &[&str],
+    observe: &mut Observe<'_>,
+) -> Result<PathBuf, FetchError> {
+    fetch_some(hub, cache, name, (parts, false), observe)
+}
+
+fn fetch_some(
+    hub: &Hub,
+    cache: &Path,
+    name: &Name<'_>,
+    (parts, with_weights): (&[&str], bool),
     observe: &mut Observe<'_>,
 ) -> Result<PathBuf, FetchError> {
     let cache = std::path::absolute(cache).map_err(|e| unwritten(cache, &e))?;
@@ -67,10 +89,11 @@ pub fn fetch(
     let known = known_commit(name, &cache);
     let revision = known.as_deref().unwrap_or(name.revision);
     let listing = hub.retrying(|| hub.listing(&Name { revision, ..*name }))?;
-    let paths: Vec<&str> = listing.files.iter().map(|file| file.path.as_str()).collect();
-    let wanted = files_of(&paths, parts);
-    let files: Vec<_> =
-        listing.files.iter().filter(|file| wanted.contains(&file.path.as_str())).collect();
+    let names: Vec<&str> = listing.names.iter().map(String::as_str).collect();
+    select::check(name.id, &names, parts)?;
+    let settings = listing.files(name.id, &select::settings_of(&names, parts))?;
+    let weights = listing.files(name.id, &select::weights_of(&names, parts))?;
+    let size = |files: &[&RemoteFile]| files.iter().map(|file| file.size).sum::<u64>();
     let snapshot = repo.pointer_path(&listing.commit);
     let mut download = Download {
         hub,
@@ -79,20 +102,41 @@ pub fn fetch(
         folder: cache.join(name.repo().folder_name()),
         locks: cache.join(".locks").join(name.repo().folder_name()),
         before: 0,
-        total: files.iter().map(|file| file.size).sum(),
+        total: size(&settings) + if with_weights { size(&weights) } else { 0 },
         observe,
     };
-    for file in files {
-        let path = snapshot.join(&file.path);
-        let blob = download.blob(file, path.exists())?;
-        link(&blob, &path, file.path.split('/').count() + 1)
-            .map_err(|e| unwritten(&snapshot, &e))?;
-        download.before += file.size;
+    download.all(&settings, &snapshot)?;
+    let weights = shards_as_named(name.id, (&names, &listing), &snapshot, parts, weights)?;
+    if with_weights {
+        download.total = size(&settings) + size(&weights);
+        download.all(&weights, &snapshot)?;
     }
     if name.revision != listing.commit {
         repo.create_ref(&listing.commit).map_err(|e| unwritten(&cache, &e))?;
     }
     Ok(snapshot)
+}
+
+/// The files of weights as the indexes, which are here by now, name them: shards may be called otherwise than those
+/// of published models, and the repository must have all of them.
+fn shards_as_named<'l>(
+    id: &str,
+    (names, listing): (&[&str], &'l Listing),
+    snapshot: &Path,
+    parts: &[&str],
+    weights: Vec<&'l RemoteFile>,
+) -> Result<Vec<&'l RemoteFile>, LoadError> {
+    let source = ModelSource::Folder(snapshot.to_owned());
+    let mut files = weights;
+    for part in select::with_weights(parts) {
+        let Some(shards) = source.named_shards(part)? else { continue };
+        select::check_shards(id, names, part, &shards)?;
+        files
+            .retain(|file| !file.path.strip_prefix(part).is_some_and(|rest| rest.starts_with('/')));
+        let shards: Vec<&str> = shards.iter().map(String::as_str).collect();
+        files.extend(listing.files(id, &shards)?);
+    }
+    Ok(files)
 }
 
 impl Hub {
@@ -149,6 +193,18 @@ struct Download<'a, 'o> {
 }
 
 impl Download<'_, '_> {
+    /// Fetches these files, and has their places in the snapshot lead to them.
+    fn all(&mut self, files: &[&RemoteFile], snapshot: &Path) -> Result<(), FetchError> {
+        for file in files {
+            let path = snapshot.join(&file.path);
+            let blob = self.blob(file, path.exists())?;
+            link(&blob, &path, file.path.split('/').count() + 1)
+                .map_err(|e| unwritten(snapshot, &e))?;
+            self.before += file.size;
+        }
+        Ok(())
+    }
+
     /// The whole content of a file, in its place by its hash. One that no link of the commit leads to
     /// may be another program's, so its content is looked at before it is used.
     fn blob(&mut self, file: &RemoteFile, is_linked: bool) -> Result<PathBuf, FetchError> {

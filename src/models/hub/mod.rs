@@ -22,8 +22,7 @@ use hf_hub::{Cache, Repo, RepoType};
 use super::LoadError;
 
 pub use client::Hub;
-pub use download::{FetchError, Progress, fetch};
-pub use select::settings_of;
+pub use download::{FetchError, Observe, Progress, fetch, fetch_settings};
 
 /// A repository and a revision of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

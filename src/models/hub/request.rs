@@ -15,6 +15,8 @@ use url::Url;
 const MOST_REDIRECTS: usize = 10;
 /// The time between two looks whether the user wants to stop.
 pub(super) const LOOK: Duration = Duration::from_millis(100);
+/// How long an answer is waited for before that is told.
+const SILENCE: Duration = Duration::from_secs(3);
 /// Bytes that are read at once.
 const CHUNK: usize = 1 << 18;
 
@@ -107,9 +109,10 @@ fn is_same_host(home: &Url, to: &Url) -> bool {
 }
 
 /// What `ask` gives, asked on a thread of its own, unless the user wants to stop first. The thread then
-/// ends with its connection.
+/// ends with its connection. Where the answer takes long, `tell` is called.
 pub(super) fn waiting<T: Send + 'static>(
     stopped: &Stopped,
+    tell: impl FnOnce(),
     ask: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Stop> {
     let (sender, receiver) = sync_channel(1);
@@ -117,7 +120,16 @@ pub(super) fn waiting<T: Send + 'static>(
         // Nobody listens any more once the user stopped.
         let _ = sender.send(ask());
     });
-    match next(&receiver, stopped)? {
+    let start = Instant::now();
+    let is_long = || stopped() || start.elapsed() >= SILENCE;
+    let answer = match next(&receiver, &is_long) {
+        Err(Stop) if !stopped() => {
+            tell();
+            next(&receiver, stopped)?
+        }
+        answer => answer?,
+    };
+    match answer {
         Some(answer) => Ok(answer),
         // It ended without an answer.
         None => resume_unwind(asking.join().expect_err("an answer is sent unless it panics")),
@@ -147,7 +159,7 @@ impl Chunks {
     }
 }
 
-fn next<T>(receiver: &Receiver<T>, stopped: &Stopped) -> Result<Option<T>, Stop> {
+fn next<T>(receiver: &Receiver<T>, stopped: &dyn Fn() -> bool) -> Result<Option<T>, Stop> {
     loop {
         match receiver.recv_timeout(LOOK) {
             Ok(value) => return Ok(Some(value)),
@@ -175,6 +187,18 @@ mod tests {
         ] {
             assert_eq!(is_same_host(&url(home), &url(to)), same, "{home} {to}");
         }
+    }
+
+    #[test]
+    fn a_long_wait_is_told_once_and_the_answer_taken() {
+        let told = std::cell::Cell::new(0);
+        let tell = || told.set(told.get() + 1);
+        let answer = waiting(&|| false, tell, || {
+            thread::sleep(SILENCE + 3 * LOOK);
+            7
+        });
+        assert!(matches!(answer, Ok(7)) && told.get() == 1);
+        assert!(matches!(waiting(&|| false, tell, || 7), Ok(7)) && told.get() == 1);
     }
 
     #[test]

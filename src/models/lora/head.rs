@@ -8,7 +8,7 @@ use super::{
         params::{LoadError, TensorFile},
         source::MAX_CONFIG,
     },
-    Adapter,
+    Adapter, error, no_part,
     read::outline,
     settings::Settings,
 };
@@ -80,12 +80,11 @@ pub fn check_head(opened: File, file: &str) -> Result<(), LoadError> {
 
 fn checked(opened: File, file: &str) -> Result<TensorFile<'static>, LoadError> {
     let head = TensorFile::of_file(opened, (Path::new(file), file))?;
-    let error = |message| Err(LoadError::Config { file: file.to_owned(), message });
     if let Some((name, _)) = head.tensors().find(|(name, _)| !may_be_part(name)) {
-        return error(format!("`{name}` is not part of a low-rank adapter"));
+        return Err(no_part(&name).of_file(file));
     }
     if head.tensors().next().is_none() {
-        return error("holds no tensors, so no adapter".to_owned());
+        return Err(error("holds no tensors, so no adapter").of_file(file));
     }
     Ok(head)
 }

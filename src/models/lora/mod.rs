@@ -3,6 +3,7 @@
 //! `write` and `read` know the files of diffusers, peft and ComfyUI; `merge` makes several adapters
 //! one, `into_model` makes one part of the model.
 
+mod branches;
 mod family;
 mod head;
 mod into_model;
@@ -153,7 +154,12 @@ impl Adapter {
             .filter_map(|module| {
                 let (a, b) = self.factors(module)?;
                 let Some(wanted) = linears.get(module) else {
-                    return Some(format!("`{module}` is not a linear layer of the model"));
+                    let what = if module.starts_with(names::TEXT_ENCODER) {
+                        "is of a text encoder, which keeps its weights here"
+                    } else {
+                        "is not a linear layer of the model"
+                    };
+                    return Some(format!("`{module}` {what}"));
                 };
                 let found = [b.shape[0], a.shape[1]];
                 (*wanted != found).then(|| {
@@ -210,8 +216,25 @@ fn f32s(param: &Param) -> Vec<f32> {
     data.try_to_vec::<f32>().expect("cast to f32 above")
 }
 
+/// What can be done about most of what is wrong with an adapter.
+const ANOTHER: &str = "name the file of an adapter that was trained for this model";
+
 fn error(message: impl Into<String>) -> LoadError {
-    LoadError::Config { file: names::DIFFUSERS.to_owned(), message: message.into() }
+    error_with(message, ANOTHER)
+}
+
+/// A tensor that is no part of an adapter, by its name.
+fn no_part(name: &str) -> LoadError {
+    if names::is_magnitude(name) {
+        let message =
+            format!("`{name}` is of DoRA, but only plain low-rank adapters are supported");
+        return error_with(message, settings::MERGE);
+    }
+    error(format!("`{name}` is not part of a low-rank adapter"))
+}
+
+fn error_with(message: impl Into<String>, help: &'static str) -> LoadError {
+    LoadError::Adapter { file: names::DIFFUSERS.to_owned(), message: message.into(), help }
 }
 
 /// Values of an adapter of this rank on the matrices among these shapes that the patterns name.

@@ -11,6 +11,19 @@ pub(super) const PEFT: &str = "base_model.model.";
 /// What stands before a module's name as in the original checkpoint.
 pub(super) const ORIGINAL: &str = "diffusion_model.";
 
+/// What stands before the names of another part of the model.
+pub(super) const TEXT_ENCODER: &str = "text_encoder";
+/// What names of kohya's begin with, in which the dots of modules' names are lost.
+pub(super) const KOHYA: [&str; 4] = ["lora_unet_", "lora_te", "lora_transformer_", "lycoris_"];
+
+/// What names of `DoRA`'s magnitudes hold.
+const MAGNITUDES: [&str; 2] = ["lora_magnitude_vector", "dora_scale"];
+
+/// Whether a tensor holds the magnitudes that `DoRA` trains beside low-rank factors.
+pub(super) fn is_magnitude(name: &str) -> bool {
+    MAGNITUDES.iter().any(|magnitudes| name.contains(magnitudes))
+}
+
 /// Modules whose names in diffusers differ from those in the original checkpoints (LTX-Video), by
 /// the start of the name.
 const RENAMED: &[(&str, &str)] =

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{
     super::params::{Entries, LoadError},
-    error,
+    error, error_with,
     names::{DIFFUSERS, METADATA, TRANSFORMER},
 };
 
@@ -37,6 +37,12 @@ const KNOWN: [&str; 20] = [
 /// Starts of a training that leave the model's weights as they are. The others take something away
 /// from them, and the adapter means the weights without it.
 const STARTS: [&str; 3] = ["eva", "gaussian", "orthogonal"];
+
+/// What can be done with an adapter that is not plain.
+pub(super) const MERGE: &str =
+    "merge it into its model (peft's `merge_and_unload`), and name that model";
+const CONVERT: &str = "save it as a plain one (peft's `path_initial_model_for_weight_conversion`), or merge it \
+     into its model (`merge_and_unload`), and name that model";
 
 /// Where rank and alpha are stated, they are stated for every branch.
 #[derive(Debug, Default)]
@@ -141,16 +147,10 @@ fn check_plain(settings: &Map<String, Value>) -> Result<(), LoadError> {
         };
         if !is_plain {
             // What a start from the model's own weights made can be written as a plain adapter, DoRA cannot.
-            let converted = match key {
-                "init_lora_weights" => {
-                    "save it as one, by peft's `path_initial_model_for_weight_conversion`, or "
-                }
-                _ => "",
-            };
-            return Err(error(format!(
-                "`{key}` is {value}, but only plain low-rank adapters are supported: {converted}merge it into \
-                 its model (peft's `merge_and_unload`), and name that model"
-            )));
+            let help = if key == "init_lora_weights" { CONVERT } else { MERGE };
+            let message =
+                format!("`{key}` is {value}, but only plain low-rank adapters are supported");
+            return Err(error_with(message, help));
         }
     }
     Ok(())

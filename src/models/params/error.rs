@@ -71,6 +71,16 @@ pub enum LoadError {
         /// The hash of the content.
         digest: blake3::Hash,
     },
+    /// A file is of another format than its name says.
+    #[error("`{file}` {what}")]
+    Foreign {
+        /// The file.
+        file: String,
+        /// What it is, as in "is a GGUF file".
+        what: &'static str,
+        /// What to do.
+        help: &'static str,
+    },
     /// A tensor has a type that holds no weights.
     #[error("tensor `{name}` of `{file}` is {found}, but weights must be F32, F16 or BF16")]
     Dtype {
@@ -110,6 +120,16 @@ pub enum LoadError {
         file: String,
         /// What was wanted and what was found.
         message: String,
+    },
+    /// A file is not an adapter that can be used, or adapters do not go together.
+    #[error("`{file}`: {message}")]
+    Adapter {
+        /// The file.
+        file: String,
+        /// What was wanted and what was found.
+        message: String,
+        /// What to do.
+        help: &'static str,
     },
     /// The tensors do not fit the model.
     #[error("the weights do not fit the model: {0}")]
@@ -160,7 +180,9 @@ impl LoadError {
     pub fn help(&self) -> Option<&str> {
         match self {
             Self::Missing { help, .. } => Some(help),
-            Self::NotFinite { help, .. } => Some(help),
+            Self::NotFinite { help, .. }
+            | Self::Adapter { help, .. }
+            | Self::Foreign { help, .. } => Some(help),
             Self::Ranks { .. } => Some(
                 "resize the branches to ranks that are nearer to each other, with the program that \
                  made the file",
@@ -199,6 +221,7 @@ impl LoadError {
         match self {
             Self::Config { message, .. } => Self::Config { file, message },
             Self::Ranks { message, .. } => Self::Ranks { file, message },
+            Self::Adapter { message, help, .. } => Self::Adapter { file, message, help },
             error => error,
         }
     }

@@ -4,11 +4,14 @@ use std::{collections::HashMap, convert::Infallible, path::Path};
 
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use safetensors::{
-    Dtype, SafeTensorError, SafeTensors,
+    Dtype, SafeTensors,
     tensor::{Metadata, TensorInfo},
 };
 
-use super::{LoadError, Param, Params, RawTensor, StoredFile, TensorFile};
+use super::{
+    LoadError, Param, Params, RawTensor, StoredFile, TensorFile,
+    tensor_file::{LENGTH, check_names, not_read},
+};
 
 /// The metadata in a header.
 pub type Entries = HashMap<String, String>;
@@ -22,7 +25,12 @@ impl Params {
         device: &Device,
         dtype: FloatDType,
     ) -> Result<(), LoadError> {
-        let tensors = SafeTensors::deserialize(bytes).map_err(|source| format(file, source))?;
+        let tensors =
+            SafeTensors::deserialize(bytes).map_err(|source| not_read(bytes, file, source))?;
+        let (length, _) =
+            SafeTensors::read_metadata(bytes).map_err(|e| not_read(bytes, file, e))?;
+        let text = &bytes[LENGTH..LENGTH + length];
+        check_names(text).map_err(|source| not_read(bytes, file, source))?;
         for (name, view) in tensors.iter() {
             let (name, shape, bytes) =
                 (name.to_owned(), view.shape().to_vec(), view.data().to_vec());
@@ -161,10 +169,6 @@ pub fn bytes_of(flat: &Tensor<1>, dtype: Dtype) -> Vec<u8> {
     }
 }
 
-fn format(file: &str, source: SafeTensorError) -> LoadError {
-    LoadError::Format { file: file.to_owned(), source }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -298,6 +302,32 @@ mod tests {
         read("one").unwrap();
         let error = read("two").unwrap_err().to_string();
         assert_eq!(error, "`two`: the tensor `a` is in another file of this part as well");
+    }
+
+    #[test]
+    fn a_file_that_is_none_is_called_what_it_is() {
+        let mut told = Vec::new();
+        for start in [
+            &b"version https://git-lfs.github.com/spec/v1\n"[..],
+            b"GGUF\x03\0\0\0\x01",
+            b"PK\x03\x04\0\0\x08\x08\0",
+        ] {
+            let [whole, parts] = read(start);
+            assert_eq!(whole, parts);
+            told.push(whole.unwrap_err());
+        }
+        // Readers differ in which of the two they take.
+        let twice = r#"{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+                        "a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}"#;
+        let [whole, parts] = read(&file(twice, 4));
+        assert_eq!(whole, parts);
+        told.push(whole.unwrap_err());
+        insta::assert_snapshot!(told.join("\n"), @"
+        `x` is no weights but a pointer of git-lfs to them
+        `x` is a GGUF file by its first bytes, whose quantised weights are not supported
+        `x` is a zip archive by its first bytes, as which pickle files are saved
+        `x` is not a whole safetensors file: invalid JSON in header: `a` stands there twice at line 2 column 84
+        ");
     }
 
     #[test]

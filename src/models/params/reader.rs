@@ -93,6 +93,11 @@ impl<'a> ParamReader<'a> {
         }
     }
 
+    /// Whether values are those of a file.
+    pub fn is_loaded(&self) -> bool {
+        matches!(self.shared.source, Source::Loaded(_))
+    }
+
     /// The tensor `name` of exactly this shape.
     pub fn tensor<const D: usize>(&self, name: &str, shape: [usize; D], init: Init) -> Tensor<D> {
         self.tensor_or(name, shape, |rng, device| init.make(shape.iter().product(), rng, device))

@@ -1,6 +1,8 @@
 //! Safetensors files, read from front to back: the host holds one tensor at a time.
 
 use std::{
+    collections::HashSet,
+    fmt,
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
@@ -10,6 +12,10 @@ use blake3::{Hash, Hasher};
 use safetensors::{
     Dtype, SafeTensorError,
     tensor::{Metadata, TensorInfo},
+};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, IgnoredAny, MapAccess, Visitor},
 };
 
 use super::{Entries, LoadError};
@@ -126,8 +132,8 @@ impl<'a> TensorFile<'a> {
         let path = path.display().to_string();
         let header = read_header(&mut reader)
             .map_err(|source| LoadError::Io { path: path.clone(), source })?;
-        let tensors = parse_header(&header, len)
-            .map_err(|source| LoadError::Format { file: file.to_owned(), source })?;
+        let tensors =
+            parse_header(&header, len).map_err(|source| not_read(&header, file, source))?;
         let opened = Self { reader, file: file.to_owned(), path, tensors, stored: None };
         if let Some((name, info)) = opened.tensors().find(|(_, info)| !is_weight(info.dtype)) {
             let found = format!("{:?}", info.dtype);
@@ -195,7 +201,7 @@ fn is_weight(dtype: Dtype) -> bool {
 /// Longest header that is read, as in the `safetensors` crate.
 const LONGEST_HEADER: u64 = 100_000_000;
 /// Bytes that state the header's length.
-const LENGTH: usize = 8;
+pub(super) const LENGTH: usize = 8;
 
 /// The header with its length before it; what is stated and not there is not made room for.
 fn read_header(reader: &mut impl Read) -> io::Result<Vec<u8>> {
@@ -210,6 +216,68 @@ fn read_header(reader: &mut impl Read) -> io::Result<Vec<u8>> {
     Ok(header)
 }
 
+/// How files begin that are often called safetensors and are none, what they are, and what to do. No header that is
+/// read has such a length.
+const FOREIGN: [(&[u8], &str, &str); 3] = [
+    (
+        b"version ",
+        "is no weights but a pointer of git-lfs to them",
+        "fetch what it stands for: `git lfs pull` in the folder of the model",
+    ),
+    (
+        b"GGUF",
+        "is a GGUF file by its first bytes, whose quantised weights are not supported",
+        "take the original weights, as safetensors",
+    ),
+    (
+        b"PK\x03\x04",
+        "is a zip archive by its first bytes, as which pickle files are saved",
+        "convert it to safetensors",
+    ),
+];
+
+/// Why a file of this header cannot be read.
+pub(super) fn not_read(header: &[u8], file: &str, source: SafeTensorError) -> LoadError {
+    let file = file.to_owned();
+    match FOREIGN.iter().find(|(start, ..)| header.starts_with(start)) {
+        Some((_, what, help)) => LoadError::Foreign { file, what, help },
+        None => LoadError::Format { file, source },
+    }
+}
+
+/// The names of a header's entries, each of which may stand there once: readers differ in which of two counts.
+struct Names;
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Once;
+        impl<'de> Visitor<'de> for Once {
+            type Value = Names;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Names, A::Error> {
+                let mut seen = HashSet::new();
+                while let Some((name, _)) = map.next_entry::<String, IgnoredAny>()? {
+                    if let Some(name) = seen.replace(name) {
+                        return Err(A::Error::custom(format!("`{name}` stands there twice")));
+                    }
+                }
+                Ok(Names)
+            }
+        }
+        deserializer.deserialize_map(Once)
+    }
+}
+
+/// Refuses a header, the text of which is this, that names something twice.
+pub(super) fn check_names(text: &[u8]) -> Result<(), SafeTensorError> {
+    let names = serde_json::from_slice::<Names>(text);
+    names.map(drop).map_err(SafeTensorError::InvalidHeaderDeserialization)
+}
+
 /// What the data are, which begin after the header, in a file of `len` bytes.
 fn parse_header(header: &[u8], len: u64) -> Result<Metadata, SafeTensorError> {
     let length = header.get(..LENGTH).ok_or(SafeTensorError::HeaderTooSmall)?;
@@ -222,6 +290,7 @@ fn parse_header(header: &[u8], len: u64) -> Result<Metadata, SafeTensorError> {
     let text = str::from_utf8(text).map_err(SafeTensorError::InvalidHeader)?;
     let tensors: Metadata =
         serde_json::from_str(text).map_err(SafeTensorError::InvalidHeaderDeserialization)?;
+    check_names(text.as_bytes())?;
     check_offsets(&tensors)?;
     if start as u64 + tensors.data_len() as u64 != len {
         return Err(SafeTensorError::MetadataIncompleteBuffer);

@@ -3,26 +3,22 @@
 mod digest;
 mod look;
 mod reference;
+mod weights;
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use burn::tensor::Device;
-use serde::Deserialize;
 use serde_json::Value;
 
-use super::{
-    LoadError, Params,
-    cache::weight_dtype,
-    params::{StoredFile, TensorFile},
-};
+use super::{LoadError, params::StoredFile};
 use crate::regular;
 
-use reference::Refused;
+pub(super) use reference::{REQUIRED, Refused};
+pub(super) use weights::{index_of, single_of, stem_of};
 
 pub use digest::FileState;
 pub use look::{Likeness, PartLook};
@@ -35,6 +31,9 @@ pub const INDEX: &str = "model_index.json";
 pub const MAX_CONFIG: u64 = 16 << 20;
 /// Most bytes of a tokenizer; published ones have up to 3 million.
 const MAX_TOKENIZER: u64 = 64 << 20;
+
+/// The files a tokenizer is read from, the first of them that is there.
+pub(super) const TOKENIZERS: [&str; 2] = ["tokenizer/tokenizer.json", "tokenizer/spiece.model"];
 
 /// Most bytes of a file that is read whole.
 fn most_bytes(path: &str) -> u64 {
@@ -50,6 +49,19 @@ fn absent(path: &str) -> LoadError {
         format!("the model has no file `{path}`"),
         "the model must be complete, in diffusers' layout",
     )
+}
+
+/// What stands in a folder where a file should be and is none: a link to nothing, a FIFO.
+fn odd(root: &Path, file: &str) -> Option<LoadError> {
+    let path = root.join(file);
+    if let Some(to) = regular::leads_nowhere(&path) {
+        return Some(missing(
+            format!("`{file}` is a link to nothing: there is no `{}`", to.display()),
+            "put there what it leads to, or the file itself in its place",
+        ));
+    }
+    let kind = path.metadata().ok()?.file_type();
+    regular::check(kind).err().map(|source| io(&path, source))
 }
 
 /// What is said of the training of the transformer in a model's folder: the log of an exported model.
@@ -156,97 +168,11 @@ impl ModelSource {
             .map_err(|e| LoadError::Config { file, message: format!("must be JSON: {e}") })
     }
 
-    /// The parameters of a part: its single file, or all shards of its index. The host holds one tensor
-    /// at a time.
-    pub fn params(&self, part: &str, device: &Device) -> Result<Params, LoadError> {
-        let mut params = Params::default();
-        for file in self.tensor_files(part)? {
-            params.read(file, device, weight_dtype(device))?;
-        }
-        Ok(params)
-    }
-
-    /// The opened weight files of a part: their headers were read, and hold together what an index says,
-    /// each tensor in the file that the index names.
-    pub fn tensor_files(&self, part: &str) -> Result<Vec<TensorFile<'_>>, LoadError> {
-        let (index, shards) = self.weight_files(part)?;
-        let files = shards.iter().map(|shard| self.open(shard)).collect::<Result<Vec<_>, _>>()?;
-        if let Some((file, index)) = index {
-            let message = index.contradiction(&files);
-            if let Some(message) = message {
-                return Err(LoadError::Config { file, message });
-            }
-        }
-        Ok(files)
-    }
-
-    fn open(&self, path: &str) -> Result<TensorFile<'_>, LoadError> {
-        match self.holder(path) {
-            Self::Folder(root) => TensorFile::open(&root.join(path), path),
-            Self::Files { files, .. } => match files.get(path).ok_or_else(|| absent(path))? {
-                PartFile::Bytes(bytes) => TensorFile::of_bytes(bytes, path),
-                PartFile::Stored(stored) => TensorFile::open_stored(stored, path),
-            },
-            Self::Builtin(files) => {
-                let file = files.iter().find(|(name, _)| *name == path);
-                TensorFile::of_bytes(file.ok_or_else(|| absent(path))?.1, path)
-            }
-        }
-    }
-
-    /// The weight files of a part, and its index with the path, if it has one.
-    fn weight_files(&self, part: &str) -> Result<(Option<NamedIndex>, Vec<String>), LoadError> {
-        let stem = if part == "text_encoder" { "model" } else { "diffusion_pytorch_model" };
-        let single = format!("{part}/{stem}.safetensors");
-        let index = format!("{single}.index.json");
-        if !self.has(&index) {
-            if !self.has(&single) {
-                return Err(self.no_weights(part, stem, &single));
-            }
-            return Ok((None, vec![single]));
-        }
-        let error = |message: String| LoadError::Config { file: index.clone(), message };
-        let parsed: Index =
-            serde_json::from_slice(&self.read(&index)?).map_err(|e| error(e.to_string()))?;
-        let shards: BTreeSet<&String> = parsed.weight_map.values().collect();
-        let mut files = Vec::new();
-        for shard in shards {
-            if shard.contains(['/', '\\']) || !shard.ends_with(".safetensors") {
-                return Err(error(format!(
-                    "`{shard}` must be the name of a safetensors file beside it"
-                )));
-            }
-            let file = format!("{part}/{shard}");
-            if !self.has(&file) {
-                return Err(missing(
-                    format!("`{index}` names the shard `{shard}`, which is missing"),
-                    "the download may have been interrupted: fetch the model again",
-                ));
-            }
-            files.push(file);
-        }
-        Ok((Some((index, parsed)), files))
-    }
-
-    fn no_weights(&self, part: &str, stem: &str, wanted: &str) -> LoadError {
-        let refused = match self.holder(wanted) {
-            Self::Folder(root) => Refused::within(&root.join(part)),
+    /// What is in the place of a file that is none.
+    fn odd(&self, file: &str) -> Option<LoadError> {
+        match self.holder(file) {
+            Self::Folder(root) => odd(root, file),
             _ => None,
-        };
-        match refused {
-            Some((file, refused)) => missing(
-                format!("`{part}/{file}` {}", refused.why()),
-                match refused {
-                    Refused::Pickle => format!("convert it to `{wanted}`"),
-                    Refused::Gguf => format!("take the original weights, `{wanted}`"),
-                },
-            ),
-            None => missing(
-                format!("the model has no weights `{wanted}`"),
-                format!(
-                    "`{part}` must hold `{stem}.safetensors`, or shards with `{stem}.safetensors.index.json`"
-                ),
-            ),
         }
     }
 
@@ -262,7 +188,9 @@ impl ModelSource {
     fn check_file(&self, file: &str) -> Result<(), LoadError> {
         if let Self::Folder(root) = self.holder(file) {
             let path = root.join(file);
-            let Ok(metadata) = path.metadata() else { return Err(absent(file)) };
+            let Ok(metadata) = path.metadata() else {
+                return Err(odd(root, file).unwrap_or_else(|| absent(file)));
+            };
             let checked = regular::check(metadata.file_type()).and_then(|()| {
                 let is_whole = !file.ends_with(".safetensors");
                 regular::check_len(
@@ -295,51 +223,19 @@ impl ModelSource {
 
     /// The file the tokenizer is read from: `tokenizer.json`, else `spiece.model`.
     pub fn tokenizer_file(&self) -> Result<&'static str, LoadError> {
-        ["tokenizer/tokenizer.json", "tokenizer/spiece.model"]
-            .into_iter()
-            .find(|file| self.has(file))
-            .ok_or_else(|| {
+        TOKENIZERS.into_iter().find(|file| self.has(file)).ok_or_else(|| {
+            TOKENIZERS.iter().find_map(|file| self.odd(file)).unwrap_or_else(|| {
                 missing(
                     "the model has no tokenizer",
                     "`tokenizer` must hold `tokenizer.json` or `spiece.model`",
                 )
             })
-    }
-}
-
-/// An index with its path.
-type NamedIndex = (String, Index);
-
-/// `*.safetensors.index.json`.
-#[derive(Deserialize)]
-struct Index {
-    /// The file of each tensor.
-    weight_map: BTreeMap<String, String>,
-}
-
-impl Index {
-    /// What it says otherwise than its files.
-    fn contradiction(&self, files: &[TensorFile<'_>]) -> Option<String> {
-        let shard = |file: &str| file.rsplit('/').next().unwrap_or_default().to_owned();
-        let found: Vec<(String, String)> = files
-            .iter()
-            .flat_map(|file| file.tensors().map(|(name, _)| (name, shard(file.file()))))
-            .collect();
-        let names: BTreeSet<&String> = found.iter().map(|(name, _)| name).collect();
-        if let Some(name) = self.weight_map.keys().find(|name| !names.contains(name)) {
-            return Some(format!("names the tensor `{name}`, which is in none of its files"));
-        }
-        found.iter().find_map(|(name, shard)| match self.weight_map.get(name) {
-            Some(wanted) if wanted == shard => None,
-            Some(wanted) => Some(format!(
-                "names `{wanted}` as the file of the tensor `{name}`, but `{shard}` holds it"
-            )),
-            None => Some(format!("does not name the tensor `{name}`, which `{shard}` holds")),
         })
     }
 }
 
-fn config_file(part: &str) -> String {
+/// The configuration of a part.
+pub(super) fn config_file(part: &str) -> String {
     if part == "scheduler" {
         "scheduler/scheduler_config.json".to_owned()
     } else {
@@ -353,11 +249,9 @@ fn io(path: &Path, source: std::io::Error) -> LoadError {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Tensor;
+    use super::*;
 
-    use super::{super::params::Param, reference::REQUIRED, *};
-
-    fn write(root: &Path, files: &[(&str, &[u8])]) {
+    pub fn write(root: &Path, files: &[(&str, &[u8])]) {
         for (path, bytes) in files {
             let path = root.join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -365,7 +259,7 @@ mod tests {
         }
     }
 
-    fn model_folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+    pub fn model_folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), &REQUIRED.map(|path| (path, &b"{}"[..])));
         write(folder.path(), files);
@@ -373,7 +267,7 @@ mod tests {
     }
 
     /// A safetensors file with one f32 tensor.
-    fn weights(name: &str, values: &[f32]) -> Vec<u8> {
+    pub fn weights(name: &str, values: &[f32]) -> Vec<u8> {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         let dtype = safetensors::Dtype::F32;
         let view = safetensors::tensor::TensorView::new(dtype, vec![values.len()], &bytes);
@@ -402,59 +296,6 @@ mod tests {
         assert!(refused(&at("nowhere")).0.contains("no model folder"));
         std::fs::remove_file(folder.path().join("vae/config.json")).unwrap();
         assert!(refused(&at("")).0.contains("`vae/config.json` is missing"));
-    }
-
-    #[test]
-    fn shards_are_joined_and_gaps_are_errors() {
-        let index = br#"{"weight_map": {"a": "x-1.safetensors", "b": "x-2.safetensors"}}"#;
-        let (a, b) = (weights("a", &[1.0]), weights("b", &[2.0, 3.0]));
-        let folder = model_folder(&[
-            ("vae/diffusion_pytorch_model.safetensors.index.json", index),
-            ("vae/x-1.safetensors", &a),
-            ("vae/x-2.safetensors", &b),
-        ]);
-        let source = ModelSource::Folder(folder.path().to_owned());
-        let params = source.params("vae", &Device::flex()).unwrap();
-        assert_eq!(params.0.keys().collect::<Vec<_>>(), ["a", "b"]);
-        assert_eq!(params.num_values(), 3);
-
-        std::fs::write(folder.path().join("vae/x-2.safetensors"), weights("c", &[2.0])).unwrap();
-        let refused = || source.params("vae", &Device::flex()).unwrap_err().to_string();
-        let message = refused();
-        assert!(message.contains("the tensor `b`"), "{message}");
-        let shard = |name, values: &[(&str, &[f32])]| {
-            let mut all = Params::default();
-            for (name, values) in values {
-                let flat = Tensor::<1>::from_floats(*values, &Device::flex());
-                let shape = vec![values.len()];
-                all.0.insert((*name).to_owned(), Param { flat, shape });
-            }
-            write(folder.path(), &[(name, &all.to_safetensors(false, None))]);
-        };
-        shard("vae/x-2.safetensors", &[("a", &[9.0]), ("b", &[2.0, 3.0])]);
-        let message = refused();
-        let wanted = "names `x-1.safetensors` as the file of the tensor `a`, but `x-2.safetensors`";
-        assert!(message.contains(wanted), "{message}");
-        shard("vae/x-2.safetensors", &[("b", &[2.0, 3.0]), ("c", &[1.0])]);
-        let message = refused();
-        let wanted = "does not name the tensor `c`, which `x-2.safetensors` holds";
-        assert!(message.contains(wanted), "{message}");
-        std::fs::remove_file(folder.path().join("vae/x-2.safetensors")).unwrap();
-        let message = source.params("vae", &Device::flex()).unwrap_err().to_string();
-        assert!(message.contains("shard `x-2.safetensors`, which is missing"), "{message}");
-        let escape = br#"{"weight_map": {"a": "../secret.safetensors"}}"#;
-        write(folder.path(), &[("vae/diffusion_pytorch_model.safetensors.index.json", escape)]);
-        let message = source.params("vae", &Device::flex()).unwrap_err().to_string();
-        assert!(message.contains("beside it"), "{message}");
-    }
-
-    #[test]
-    fn pickled_weights_are_refused_with_a_remedy() {
-        let folder = model_folder(&[("text_encoder/pytorch_model.bin", b"")]);
-        let source = ModelSource::Folder(folder.path().to_owned());
-        let error = source.params("text_encoder", &Device::flex()).unwrap_err();
-        assert!(error.to_string().contains("pickle"), "{error}");
-        assert!(error.help().unwrap().contains("text_encoder/model.safetensors"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::{
 use crate::regular;
 
 /// Files without which a folder is no model in diffusers' layout.
-pub(super) const REQUIRED: [&str; 3] =
+pub const REQUIRED: [&str; 3] =
     ["transformer/config.json", "vae/config.json", "scheduler/scheduler_config.json"];
 
 /// What a model can be.
@@ -140,7 +140,7 @@ fn folder(path: &Path) -> Result<ModelSource, LoadError> {
 
 /// A format of weights that is not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
+pub enum Refused {
     Gguf,
     Pickle,
 }

@@ -2,8 +2,10 @@
 //! control. A locked run refuses to deviate from it.
 
 mod deviations;
+mod error;
 
 pub use deviations::{Deviation, DeviationKind, Locked};
+pub use error::LockError;
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +19,7 @@ use serde_json::{Map, Value};
 use super::{Freshness, Plan};
 use crate::{
     config::Pipeline,
-    store::{Digest, Fingerprint, Ingredients, Record, write_aside},
+    store::{Digest, Fingerprint, Ingredients, Record, check_aside, write_aside},
 };
 
 /// The version of the file's form.
@@ -74,76 +76,6 @@ pub struct LockedStage {
     pub output: Digest,
     /// The device it was computed on.
     pub device: String,
-}
-
-/// Why there is no lock to go by.
-#[derive(Debug, thiserror::Error)]
-pub enum LockError {
-    /// The file could not be read or written.
-    #[error("cannot access the lock file `{}`: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// It is no lock file.
-    #[error("`{}` is no lock file of `pipe`: {message}", path.display())]
-    Form {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        message: String,
-    },
-    /// A newer `pipe` wrote it.
-    #[error("the lock file `{}` has version {found}, but this `pipe` knows versions up to {LOCK_VERSION}", path.display())]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// Its version.
-        found: u32,
-    },
-    /// Something else is where the lock would be written.
-    #[error("`{}` is there already and is no lock file of `pipe`, so it is not overwritten", path.display())]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It is the lock of another pipeline, or of another profile.
-    #[error("`{}` is the lock of {found}, not of {wanted}", path.display())]
-    Other {
-        /// The file.
-        path: PathBuf,
-        /// Whose it is.
-        found: String,
-        /// Whose it should be.
-        wanted: String,
-    },
-    /// A stage has no output that could be locked.
-    #[error("`{stage}` is not up to date, so it cannot be locked")]
-    Stale {
-        /// The instance.
-        stage: String,
-    },
-}
-
-impl LockError {
-    /// What to do.
-    pub fn help(&self) -> &'static str {
-        match self {
-            Self::Io { .. } => "`pipe run --lock` writes it beside the pipeline file",
-            Self::Form { .. } => "restore it from version control, or write it anew with --lock",
-            Self::Newer { .. } => "use the newer `pipe`, or write it anew with --lock",
-            Self::Foreign { .. } => {
-                "the lock of `x.toml` is `x.lock`: rename the pipeline file, or move the other file away"
-            }
-            Self::Other { .. } => {
-                "rename one of the pipeline files or profiles, so that each has a lock of its own; or remove \
-                 this one, if nobody needs it any more"
-            }
-            Self::Stale { .. } => "`pipe run --lock` brings everything up to date first",
-        }
-    }
 }
 
 impl Lock {
@@ -207,18 +139,20 @@ impl Lock {
     }
 
     /// Refuses to write the lock of a pipeline in the place of something else. One of ours may be damaged, or
-    /// newer, but not of another pipeline or profile: two names may lead to one file.
+    /// newer, but not of another pipeline or profile: two names may lead to one file. Nor where nobody may write,
+    /// which is better told before a run than after it.
     pub fn check_place(pipeline: &Pipeline) -> Result<(), LockError> {
         const OURS: &[u8] = b"\"lock_version\"";
         let path = Self::path_of(pipeline);
         match fs::read(&path) {
             Ok(bytes) if bytes.is_empty() || bytes.windows(OURS.len()).any(|part| part == OURS) => {
-                check_owner(&path, &bytes, pipeline)
+                check_owner(&path, &bytes, pipeline)?;
             }
-            Ok(_) => Err(LockError::Foreign { path }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(source) => Err(LockError::Io { path, source }),
+            Ok(_) => return Err(LockError::Foreign { path }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(LockError::Io { path, source }),
         }
+        check_aside(&path).map_err(|source| LockError::NotWritten { path, source })
     }
 
     /// Writes the lock of a pipeline, in one step; says where.
@@ -228,7 +162,7 @@ impl Lock {
         let text = format!("{:#}\n", serde_json::json!(self));
         match write_aside(&path, text.as_bytes()) {
             Ok(()) => Ok(path),
-            Err(source) => Err(LockError::Io { path, source }),
+            Err(source) => Err(LockError::NotWritten { path, source }),
         }
     }
 }
@@ -346,6 +280,16 @@ mod tests {
             fs::write(&path, text).unwrap();
             assert_eq!(Lock::check_place(&toy).is_ok(), ours, "{text}");
         }
+    }
+
+    #[test]
+    fn where_no_lock_can_be_written_is_told_before_a_run_and_without_a_scratch_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let toy = pipeline(&dir.path().join("nowhere/toy.toml"), "toy", None);
+        let error = Lock::check_place(&toy).unwrap_err();
+        assert!(matches!(error, LockError::NotWritten { .. }), "{error}");
+        assert!(error.to_string().ends_with("toy.lock`: entity not found"), "{error}");
+        assert!(error.help().contains("a copy of the file"));
     }
 
     #[test]

@@ -29,8 +29,9 @@ fn without_credentials_it_says_where_they_come_from() {
         .unwrap();
     let remote = Remote::over(Bucket::of(objects, QUICK), "s3://bucket/".into()).unwrap();
     let error = remote.check().unwrap_err();
-    assert!(matches!(error, RemoteError::NoCredentials), "{error}");
-    assert!(error.help().unwrap().contains("AWS_SECRET_ACCESS_KEY"));
+    assert!(matches!(error, RemoteError::NoCredentials { service: Service::S3 }), "{error}");
+    let help = error.help().unwrap();
+    assert!(help.contains("AWS_SECRET_ACCESS_KEY") && !help.contains("AZURE"), "{help}");
 }
 
 #[test]

@@ -323,9 +323,14 @@ fn a_folder_of_something_else_and_a_newer_cache_are_refused() {
 fn a_cache_of_a_machine_and_one_that_machines_share_are_told_apart() {
     let here = Machine::new();
     let made = here.make("clips", &[b"1"]);
-    let own = Remote::open(here.dir.path().to_str().unwrap(), QUICK).unwrap();
-    assert!(matches!(own.check(), Err(RemoteError::NotShared { .. })));
-    let error = own.push(&here.store, std::slice::from_ref(&made), &HOW).unwrap_err();
+    let error = Remote::open(here.dir.path().to_str().unwrap(), QUICK).unwrap_err();
+    assert!(matches!(error, RemoteError::NotShared { .. }), "{error}");
+    // One that becomes a machine's own later.
+    let own = tempfile::tempdir().unwrap();
+    let late = Remote::open(own.path().to_str().unwrap(), QUICK).unwrap();
+    Store::open(own.path()).unwrap();
+    assert!(matches!(late.check(), Err(RemoteError::NotShared { .. })));
+    let error = late.push(&here.store, std::slice::from_ref(&made), &HOW).unwrap_err();
     assert!(matches!(error, RemoteError::NotShared { .. }), "{error}");
     assert!(here.has(&made));
 

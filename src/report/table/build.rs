@@ -24,7 +24,7 @@ pub fn build(
     let layout = Layout::of(table, sweep);
     let axes = layout.axes();
     let mut notes = Vec::new();
-    let blocks = table
+    let blocks: Vec<Block> = table
         .values
         .iter()
         .enumerate()
@@ -40,6 +40,7 @@ pub fn build(
             cx.build(&layout, &mut notes)
         })
         .collect();
+    notes.extend(few_images(&blocks, table.spread));
     ResultTable {
         name: table.name.clone(),
         title: table.title.clone(),
@@ -52,6 +53,16 @@ pub fn build(
         blocks,
         notes,
     }
+}
+
+/// What to say of intervals over so few images that samples of them are hardly others.
+fn few_images(blocks: &[Block], spread: Spread) -> Option<String> {
+    const FEW: usize = 5;
+    let entries = blocks.iter().flat_map(|block| &block.rows).flat_map(|row| &row.entries);
+    let stats = entries.filter_map(|entry| entry.stat);
+    let over_images = stats.filter(|stat| stat.interval.is_some() && spread == Spread::Sd);
+    let least = over_images.filter_map(|stat| stat.images).filter(|images| *images < FEW).min()?;
+    Some(format!("an interval over few images, here {least}, tells little of other images"))
 }
 
 /// The assignments of axes that rows and columns stand for.
@@ -218,6 +229,14 @@ fn cell_key(cell: &Cell, axes: &[&str]) -> String {
     serde_json::to_string(&values).expect("text and JSON are valid JSON")
 }
 
+/// One score of a metric.
+#[derive(Clone, Copy)]
+struct Found {
+    value: f64,
+    interval: Option<Interval>,
+    images: Option<usize>,
+}
+
 struct BlockContext<'a> {
     stage: &'a str,
     metric: &'a str,
@@ -253,10 +272,14 @@ impl BlockContext<'_> {
     fn entry(&self, wanted: &Cell, notes: &mut Vec<String>) -> Entry {
         let scores = self.scores.find(wanted);
         let mut found = Vec::new();
-        let mut missing = BTreeSet::new();
+        let (mut missing, mut remarks) = (BTreeSet::new(), BTreeSet::new());
         for score in &scores {
             match self.value(*score) {
-                Ok(value) => found.push(value),
+                Ok(value) => {
+                    found.push(value);
+                    let remark = score.and_then(|score| score.remarks.get(self.metric));
+                    remarks.extend(remark.map(String::as_str));
+                }
                 Err(reason) => {
                     missing.insert(reason);
                 }
@@ -265,14 +288,18 @@ impl BlockContext<'_> {
         if scores.is_empty() {
             missing.insert("excluded from the sweep".to_owned());
         }
-        let note = (!missing.is_empty()).then(|| {
+        let is_partial = !missing.is_empty() && !found.is_empty();
+        let note = (!missing.is_empty() || !remarks.is_empty()).then(|| {
             let mut text = missing.into_iter().collect::<Vec<_>>().join("; ");
-            if !found.is_empty() {
+            if is_partial {
                 let counted = self.table.missing.map(|value| format!(" count as {value}"));
                 let counted = counted.unwrap_or_default();
                 let (there, all) = (found.len(), scores.len());
                 text = format!("{there} of {all} scores, others{counted}: {text}");
             }
+            let texts = [text].into_iter().filter(|text| !text.is_empty());
+            let text =
+                texts.chain(remarks.into_iter().map(str::to_owned)).collect::<Vec<_>>().join("; ");
             notes.iter().position(|known| *known == text).unwrap_or_else(|| {
                 notes.push(text);
                 notes.len() - 1
@@ -280,7 +307,7 @@ impl BlockContext<'_> {
         });
         // A cell of which nothing is known stays empty.
         if let Some(value) = self.table.missing.filter(|_| !found.is_empty()) {
-            found.resize(scores.len(), (value, None));
+            found.resize(scores.len(), Found { value, interval: None, images: None });
         }
         Entry {
             stat: self.stat(&found),
@@ -293,25 +320,27 @@ impl BlockContext<'_> {
 
     /// The mean of some scores with its spread: an interval over images of a single one, else as the
     /// table asks.
-    fn stat(&self, found: &[(f64, Option<Interval>)]) -> Option<Stat> {
-        let values: Vec<f64> = found.iter().map(|(value, _)| *value).collect();
-        let stat = Stat::of(&values)?;
+    fn stat(&self, found: &[Found]) -> Option<Stat> {
+        let values: Vec<f64> = found.iter().map(|found| found.value).collect();
+        let images = found.iter().filter_map(|found| found.images).reduce(|a, b| a + b);
+        let stat = Stat { images, ..Stat::of(&values)? };
         Some(match (self.table.spread, found) {
             (Spread::Bootstrap, _) => {
                 Stat { sd: None, interval: Interval::of_mean(&values), ..stat }
             }
-            (Spread::Sd, [(_, interval)]) => Stat { interval: *interval, ..stat },
+            (Spread::Sd, [found]) => Stat { interval: found.interval, ..stat },
             (Spread::Sd, _) => stat,
         })
     }
 
     /// This block's number of a score and its interval, or why there is none.
-    fn value(&self, score: Option<&Score>) -> Result<(f64, Option<Interval>), String> {
+    fn value(&self, score: Option<&Score>) -> Result<Found, String> {
         let score = score.ok_or_else(|| format!("no stage `{}` here", self.stage))?;
         let values = score.values.as_ref().map_err(Clone::clone)?;
         let missing = || format!("`{}` gives no `{}`", self.stage, self.metric);
         let value = values.get(self.metric).copied().ok_or_else(missing)?;
-        Ok((value, score.intervals.get(self.metric).copied()))
+        let interval = score.intervals.get(self.metric).copied();
+        Ok(Found { value, interval, images: score.images })
     }
 }
 

@@ -24,9 +24,11 @@ pub(super) fn csv(tables: &[ResultTable]) -> String {
         "mark",
         "reference",
         "note",
+        "images",
     ];
     writer.write_record(header).expect(IN_MEMORY);
     for table in tables {
+        let whole = table.whole_notes();
         for block in &table.blocks {
             for row in &block.rows {
                 for (column, entry) in table.columns.iter().zip(&row.entries) {
@@ -41,8 +43,12 @@ pub(super) fn csv(tables: &[ResultTable]) -> String {
                         Some(Mark::Second) => "second",
                         None => "",
                     };
+                    let own = entry.note.and_then(|note| table.notes.get(note));
+                    let whole = whole.iter().copied().filter(|_| entry.stat.is_some());
+                    let notes: Vec<&str> =
+                        own.map(String::as_str).into_iter().chain(whole).collect();
+                    let images = entry.stat.and_then(|stat| stat.images);
                     let interval = entry.stat.and_then(|stat| stat.interval);
-                    let note = entry.note.and_then(|note| table.notes.get(note));
                     writer
                         .write_record([
                             &table.name,
@@ -58,7 +64,8 @@ pub(super) fn csv(tables: &[ResultTable]) -> String {
                             &entry.expected.to_string(),
                             mark,
                             entry.reference.as_deref().unwrap_or_default(),
-                            note.map(String::as_str).unwrap_or_default(),
+                            &notes.join("; "),
+                            &images.map(|images| images.to_string()).unwrap_or_default(),
                         ])
                         .expect(IN_MEMORY);
                 }

@@ -38,8 +38,8 @@ pub(super) fn markdown(table: &ResultTable) -> String {
     if !legend.is_empty() {
         let _ = writeln!(out, "\n{}.", legend.join("; "));
     }
-    for (index, note) in table.notes.iter().enumerate() {
-        let _ = writeln!(out, "\n{} {}", note_sign(index), markdown_text(note));
+    for (sign, note) in table.signed_notes() {
+        let _ = writeln!(out, "\n{sign} {}", markdown_text(note));
     }
     out
 }
@@ -90,8 +90,8 @@ pub(super) fn latex(table: &ResultTable) -> String {
             let _ = writeln!(out, "{} \\\\", cells.collect::<Vec<_>>().join(" & "));
         }
         let _ = writeln!(out, "\\bottomrule\n\\end{{tabular}}");
-        for (index, note) in table.notes.iter().enumerate() {
-            let _ = writeln!(out, "\n\\footnotesize {} {}", note_sign(index), latex_text(note));
+        for (sign, note) in table.signed_notes() {
+            let _ = writeln!(out, "\n\\footnotesize {sign} {}", latex_text(note));
         }
         let _ = writeln!(out, "\\end{{table}}");
     }

@@ -12,7 +12,10 @@ mod text;
 pub use build::build;
 pub use reference::{ReferenceError, ReferenceNumbers};
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use serde::Serialize;
 
@@ -51,6 +54,10 @@ pub struct Score {
     pub values: Result<BTreeMap<String, f64>, String>,
     /// The intervals of those that have one.
     pub intervals: BTreeMap<String, Interval>,
+    /// How many images were scored.
+    pub images: Option<usize>,
+    /// What is to be known of single metrics, by name.
+    pub remarks: BTreeMap<String, String>,
 }
 
 /// A table with numbers.
@@ -74,7 +81,7 @@ pub struct ResultTable {
     pub reference: Option<String>,
     /// One block per value of the table, the main one first.
     pub blocks: Vec<Block>,
-    /// Why cells are empty or partial, by [`Entry::note`].
+    /// Why cells are empty or partial, by [`Entry::note`]; those that no entry names concern the whole table.
     pub notes: Vec<String>,
 }
 
@@ -99,6 +106,27 @@ impl ResultTable {
             in_parentheses(is_one.then_some(level), over)
         });
         mean.into_iter().chain(interval).collect()
+    }
+
+    /// The notes as they stand below the table, each with its sign or, of the whole table, with `note:`.
+    fn signed_notes(&self) -> impl Iterator<Item = (Cow<'static, str>, &str)> {
+        let named = self.named_notes();
+        self.notes.iter().enumerate().map(move |(index, note)| {
+            let sign =
+                if named.contains(&index) { note_sign(index).into() } else { "note:".into() };
+            (sign, note.as_str())
+        })
+    }
+
+    /// The notes of the whole table.
+    fn whole_notes(&self) -> Vec<&str> {
+        let named = self.named_notes();
+        let notes = self.notes.iter().enumerate().filter(|(index, _)| !named.contains(index));
+        notes.map(|(_, note)| note.as_str()).collect()
+    }
+
+    fn named_notes(&self) -> BTreeSet<usize> {
+        self.entries().filter_map(|entry| entry.note).collect()
     }
 
     /// What a row stands for: `["rank=32"]`.
@@ -237,6 +265,8 @@ pub struct Stat {
     pub n: usize,
     /// The interval: of one score over its images, or of a mean where the table asks for it.
     pub interval: Option<Interval>,
+    /// The images of all these scores, those of several scores counted for each.
+    pub images: Option<usize>,
 }
 
 impl Stat {
@@ -249,7 +279,7 @@ impl Stat {
         let mean = scores.iter().sum::<f64>() / n as f64;
         let squares: f64 = scores.iter().map(|score| (score - mean).powi(2)).sum();
         let sd = (n > 1).then(|| (squares / (n - 1) as f64).sqrt());
-        Some(Self { mean, sd, n, interval: None })
+        Some(Self { mean, sd, n, interval: None, images: None })
     }
 
     /// The number and its spread: `49.20 ± 2.100` or `49.20 (44.1–54.0)`.

@@ -94,8 +94,8 @@ fn legend(table: &ResultTable) -> String {
     if !parts.is_empty() {
         let _ = writeln!(out, "{}", parts.join("; "));
     }
-    for (index, note) in table.notes.iter().enumerate() {
-        let _ = writeln!(out, "{} {note}", note_sign(index));
+    for (sign, note) in table.signed_notes() {
+        let _ = writeln!(out, "{sign} {note}");
     }
     out
 }

@@ -37,7 +37,7 @@ impl Stage for Dataset {
     }
 
     fn revision(&self) -> u32 {
-        self.0.task.revision()
+        self.0.task.revision() + self.0.source.source.revision()
     }
 
     fn idle_params(&self) -> Vec<IdleParam> {

@@ -184,6 +184,10 @@ impl Stage for LoraMerge {
         flaws
     }
 
+    fn adapter_files(&self) -> Option<(&Path, &[String])> {
+        Some((self.source_root()?, &self.files))
+    }
+
     fn trainings(&self, around: &Surroundings<'_>) -> Option<Trainings> {
         let image = ImageRecord::agreed(self.records(around)).ok()?;
         let here = |stated: bool| {

@@ -143,6 +143,9 @@ fn unit() -> f64 {
     1.0
 }
 
+/// The lowest rank that is advised: lower ones learn hardly anything.
+const LEAST_RANK: usize = 4;
+
 impl StageKind for LoraTrain {
     const KIND: &'static str = "lora_train";
     // 1: first · 2: on the CPU, halves of a batch are added up · 3: the log does not name the model.
@@ -270,7 +273,7 @@ impl Stage for LoraTrain {
             let stage = Self { batch_size, gradient_accumulation, ..self.clone() };
             lighter.push(Lighter::new("batch_size", advice, stage));
         }
-        if self.rank > 1 {
+        if self.rank / 2 >= LEAST_RANK {
             let rank = self.rank / 2;
             let stage = Self { rank, ..self.clone() };
             lighter.push(Lighter::new("rank", format!("set `rank = {rank}`"), stage));

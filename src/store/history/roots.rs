@@ -16,6 +16,9 @@ use super::{
 /// since: in another container, or in the folder that took the place of this one.
 const ELSEWHERE: Duration = Duration::from_hours(90 * 24);
 
+/// Histories that cannot be read, and why.
+type Unread = Vec<(PathBuf, StoreError)>;
+
 /// What one pipeline keeps in the store.
 #[derive(Clone, Debug)]
 pub struct Root {
@@ -56,18 +59,30 @@ impl Root {
 impl Store {
     /// What every pipeline that was run keeps.
     pub fn roots(&self) -> Result<Vec<Root>, StoreError> {
+        let (roots, unread) = self.roots_read()?;
+        unread.into_iter().next().map_or(Ok(roots), |(_, error)| Err(error))
+    }
+
+    /// The same, as far as it can be read, and which histories cannot.
+    pub(in super::super) fn roots_read(&self) -> Result<(Vec<Root>, Unread), StoreError> {
         let dir = self.root.join("history");
-        let mut roots = Vec::new();
+        let (mut roots, mut unread) = (Vec::new(), Vec::new());
         let entries = match fs::read_dir(&dir) {
             Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(roots),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((roots, unread)),
             Err(e) => return Err(StoreError::read(&dir, e)),
         };
         for entry in entries {
             let entry = entry.map_err(|e| StoreError::read(&dir, e))?;
             let path = entry.path();
             let used = entry.metadata().and_then(|metadata| metadata.modified());
-            let found = read(&path)?;
+            let found = match read(&path) {
+                Ok(found) => found,
+                Err(error) => {
+                    unread.push((path, error));
+                    continue;
+                }
+            };
             let live = found.last.values().filter(|last| !last.gone).map(|last| last.key);
             roots.push(Root {
                 used: used.unwrap_or_else(|_| super::super::now()),
@@ -81,8 +96,9 @@ impl Store {
             });
         }
         roots.sort_by(|a, b| a.path.cmp(&b.path));
+        unread.sort_by(|(a, _), (b, _)| a.cmp(b));
         supersede(&mut roots);
-        Ok(roots)
+        Ok((roots, unread))
     }
 
     /// Shortens a history to the keys whose record is still there; removes it if none is, or if it is

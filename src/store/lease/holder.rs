@@ -32,6 +32,11 @@ impl Holder {
         }
     }
 
+    /// Who it is, in words: `process 4711 on node3`, or another stage of this process.
+    pub fn told(&self) -> String {
+        if *self == Self::this() { "another stage here".to_owned() } else { self.to_string() }
+    }
+
     /// Somebody of whom nothing is known.
     pub(super) fn unknown() -> Self {
         Self { host: "an unknown host".into(), pid: 0, place: String::new(), started: 0 }
@@ -103,6 +108,13 @@ mod tests {
         assert!(this.is_gone_by(None, || true));
         let unknown_start = Holder { started: 0, ..this };
         assert!(!unknown_start.is_gone_by(Some(7), || true));
+    }
+
+    #[test]
+    fn this_process_is_told_as_another_stage_of_it() {
+        let other = Holder { pid: 7, host: "node3".into(), ..Holder::this() };
+        assert_eq!(other.told(), "process 7 on node3");
+        assert_eq!(Holder::this().told(), "another stage here");
     }
 
     #[test]

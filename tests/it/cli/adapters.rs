@@ -157,7 +157,7 @@ fn a_merged_model_samples_as_the_model_with_the_adapters() {
 }
 
 #[test]
-fn an_adapter_for_another_model_is_refused_when_it_is_sampled_with() {
+fn an_adapter_for_another_model_is_refused_before_anything_runs() {
     let shell = Shell::new();
     let mut header = serde_json::json!({});
     for (name, shape) in [("lora_A", [2, 7]), ("lora_B", [7, 2])] {
@@ -178,7 +178,7 @@ fn an_adapter_for_another_model_is_refused_when_it_is_sampled_with() {
     );
     shell.write("wrong.toml", &text);
     let transcript = shell.transcript("run wrong.toml --jobs 1 --only adapted");
-    assert!(transcript.contains("? 1\n"), "{transcript}");
+    assert!(transcript.contains("? 3\n") && transcript.contains("4 not reached"), "{transcript}");
     assert!(
         transcript.contains("`transformer_blocks.0.attn1.to_q` is for a layer of [7, 7]"),
         "{transcript}"

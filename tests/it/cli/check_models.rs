@@ -311,6 +311,43 @@ fn adapters_of_others_are_looked_at_beside_their_model() {
       help: name the file of an adapter that was trained for this model
     merge.toml: 1 error
     "#);
+    // Behind another stage they are looked at beside the model that they reach.
+    let behind = "\n[stages.both]\nkind = \"lora_merge\"\ninputs = { first = \"whole\" }\n\
+                  [stages.in]\nkind = \"lora_merge\"\ninputs = { first = \"both\" }\n\
+                  model = \"builtin:tiny\"\n";
+    let alone = merge.replace("model = \"builtin:tiny\"\n", "");
+    shell.write("behind.toml", &format!("{alone}{behind}"));
+    write_adapter(&shell, &[("transformer_blocks.70.attn1.to_q", [2, 192], [192, 2])]);
+    insta::assert_snapshot!(shell.transcript("check behind.toml"), @r#"
+    $ pipe check behind.toml
+    ? 2
+    --- stderr
+      × stage `in`: `a.safetensors`: the adapter does not fit the model:
+      │ `transformer_blocks.70.attn1.to_q` is not a linear layer of the model; `whole` names the file,
+      │ and the model is `builtin:tiny`
+        ╭─[behind.toml:10:9]
+      9 │ inputs = { first = "whole" }
+     10 │ [stages.in]
+        ·         ─┬
+        ·          ╰── `inputs`
+     11 │ kind = "lora_merge"
+        ╰────
+      help: name the file of an adapter that was trained for this model
+    behind.toml: 1 error
+    "#);
+    insta::assert_snapshot!(shell.transcript("run behind.toml"), @"
+    $ pipe run behind.toml
+    ? 3
+    --- stderr
+    merge: 3 stages on cpu
+    failed   0 stages ran, 3 not reached in [TIME]
+      × the adapters of `adapters` cannot be used: `a.safetensors`: the adapter does not fit the
+      │ model: `transformer_blocks.70.attn1.to_q` is not a linear layer of the model; `whole` names
+      │ the file, and the model is `builtin:tiny`; needed by `in`
+      help: name the file of an adapter that was trained for this model
+    ");
+    write_adapter(&shell, &[(to_q, [2, 192], [192, 2])]);
+    shell.succeed("check behind.toml");
     // What is read of a header is not what is allocated for it.
     let vast = 1_000_000_000_000;
     write_adapter(&shell, &[(to_q, [vast, 0], [0, vast])]);

@@ -313,8 +313,9 @@ fn files_and_folders_that_are_not_there_say_what_to_do() {
     $ pipe init own --data empty
     ? 2
     --- stderr
-      × `empty` has 0 pairs, but at least 2 are needed
-      help: one to learn from and another one to answer: add pairs
+      × `empty` cannot be used: there are no pictures in `input` and `target`
+      help: put the images into `input/` and `target/` with equal names, or side by side as
+            `name_in.png` and `name_out.png`; below `train/` and `test/` if they differ
     $ pipe init missing/own
     ? 3
     --- stderr

@@ -93,6 +93,23 @@ fn what_a_configuration_tells_is_told_before_weights_are_fetched() {
 }
 
 #[test]
+fn memory_is_told_by_configurations_alone() {
+    let (shell, hub) = (Shell::new(), FakeHub::tiny(None));
+    let clips = CLIPS.replace("[32, 32]", "[4096, 4096]").replace("frames = 5", "frames = 81");
+    shell.write("latents.toml", &format!("{clips}{LATENTS}"));
+    let (code, told) = run(&shell, &hub, "run latents.toml", &[]);
+    assert_eq!(code, 3, "{told}");
+    assert!(told.contains("needs about") && told.contains("but the device has"), "{told}");
+    let here = walk(&shell.path("hub"));
+    assert!(here.iter().any(|path| path.ends_with("vae/config.json")));
+    assert!(!here.iter().any(|path| path.ends_with("diffusion_pytorch_model.safetensors")));
+    // They are in the cache by now, or in any folder.
+    let plan = shell.succeed("plan latents.toml");
+    assert!(plan.contains("lacks  latents") && plan.contains("needs "), "{plan}");
+    assert!(plan.contains("too little memory: `latents"), "{plan}");
+}
+
+#[test]
 fn a_lock_holds_the_commit_of_a_model_from_the_hub() {
     let (shell, hub) = (Shell::new(), FakeHub::tiny(None));
     shell.write("latents.toml", &format!("{CLIPS}{LATENTS}").replace(", \"quadratic\"", ""));

@@ -63,8 +63,22 @@ fn a_picture_in_both_parts_of_the_data_is_told() {
     insta::assert_snapshot!(warnings(&shell), @"warning: `pairs` asks about 1 picture that `examples` learns from, such as `d`, there `b`: its scores are partly those of answers that were learnt");
     // It is no matter of what was computed just now.
     insta::assert_snapshot!(warnings(&shell), @"warning: `pairs` asks about 1 picture that `examples` learns from, such as `d`, there `b`: its scores are partly those of answers that were learnt");
+    // A table says so as well, in each of its forms.
+    let table = "[tables.t]\nvalues = [\"score.psnr\"]\n";
+    shell.write("own.toml", &format!("{EXPERIMENT}{SCORE}{table}"));
+    let note = "asks about 1 picture that";
+    for (form, place) in [
+        ("text", "\nnote: `pairs` asks about"),
+        ("markdown", "\nnote: \\`pairs\\` asks about"),
+        ("csv", "`pairs` asks about"),
+        ("json", "\n        \"`pairs` asks about"),
+    ] {
+        let said = shell.succeed(&format!("table own.toml --format {form}"));
+        assert!(said.contains(place) && said.matches(note).count() == 1, "{said}");
+    }
     shell.pair("data/test", "d", 130);
     assert_eq!(warnings(&shell), "");
+    assert!(!shell.succeed("table own.toml").contains(note));
 }
 
 #[test]

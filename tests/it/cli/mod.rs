@@ -13,6 +13,7 @@ mod check_data;
 mod check_models;
 mod checkpoints;
 mod crash;
+mod credentials;
 mod damage;
 mod files;
 mod help;

@@ -137,6 +137,16 @@ fn the_file_to_copy_runs_elsewhere_on_pictures_of_ones_own() {
         shown["artifacts"][0]["artifact"]["items"].as_array().unwrap().len()
     };
     assert_eq!([pairs("pairs"), pairs("test")], [8, 2]);
+    // As the header says, the folder can be written into the file, and new pictures need no target.
+    let text = std::fs::read_to_string(shell.path("mine.toml")).unwrap();
+    shell.write("mine.toml", &text.replace("root = \"custom_pairs\"", "root = \"ten\""));
+    shell.succeed(&format!("export mine.toml answers --to answers {short}"));
+    shell.pair("unknown", "fresh", 77);
+    std::fs::rename(shell.path("unknown/input"), shell.path("new")).unwrap();
+    let settings = "--set test.source={source=\"folder\",root=\"new\"} --set test.task=images --set test.holdout=1";
+    shell.succeed(&format!("run mine.toml --only answers {settings} {short}"));
+    shell.succeed(&format!("export mine.toml answers --to fresh {settings} {short}"));
+    assert!(shell.path("fresh/fresh.png").exists());
     // With any other number it works as well.
     shell.succeed("check mine.toml --set params.data.root=three");
     assert!(shell.plan("mine.toml --profile paper").len() > 5);

@@ -185,6 +185,13 @@ fn locks_events_and_reports_fit_their_schemas() {
         let report = shell.output(line).stdout;
         assert_fits("verify", &serde_json::from_slice(&report).unwrap());
     }
+    let wrong = CLIPS.replace("frames", "framez");
+    shell.write("wrong.toml", &wrong);
+    for (document, line) in [("verify", "verify"), ("plan", "plan")] {
+        let report = shell.output(&format!("{line} wrong.toml --json"));
+        assert_eq!(report.status.code(), Some(2));
+        assert_fits(document, &serde_json::from_slice(&report.stdout).unwrap());
+    }
     assert_fits(
         "cache_verify",
         &serde_json::from_str(&shell.succeed("cache verify --json")).unwrap(),

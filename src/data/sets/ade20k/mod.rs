@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::{DataSet, Images, Knowledge, Listing};
 use crate::{
     data::{
-        DataError, Labels, Request, Sample, SceneLabels,
+        DataError, Labels, Request, Sample, SceneLabels, class_names,
         files::{is_any_picture, list, read_picture, read_source, read_stored_image},
         folder, resize,
     },
@@ -21,6 +21,9 @@ use crate::{
 
 const LAYOUT: &str = "`root` holds `images/`, `annotations/` and `objectInfo150.txt`, or \
                       `images/ADE/training/` and `images/ADE/validation/`";
+
+const PARTNER: &str = "`images/` and `annotations/` hold files of equal names, `.jpg` and `.png`; add the missing \
+                       one, or move the other away";
 
 pub(super) struct Ade20k;
 
@@ -50,6 +53,11 @@ impl DataSet for Ade20k {
         &[Knowledge::Image, Knowledge::Mask, Knowledge::Scene]
     }
 
+    fn revision(&self) -> u32 {
+        // 1: a class is the one of its whole name, though that is among the names of another.
+        1
+    }
+
     fn open<'a>(
         &self,
         request: &'a Request,
@@ -62,13 +70,11 @@ impl DataSet for Ade20k {
             (benchmark(request, sources)?, benchmark_names(sources)?)
         };
         let names: std::sync::Arc<[String]> = names.into();
-        let class = place(&names, &request.class);
-        if request.task.needs() == Knowledge::Mask && class.is_none() {
-            let help = format!("the classes are: {}", names.join(", "));
-            let message = format!("the data has no class `{}`", request.class);
-            return Err(DataError::failed(message).with_help(help));
-        }
-        let kept = match class.filter(|_| request.task.needs() == Knowledge::Mask) {
+        let class = match request.task.needs() {
+            Knowledge::Mask => Some(class_names::find(&names, &request.class)? as u16 + 1),
+            _ => None,
+        };
+        let kept = match class {
             Some(class) => Showing { sources, names: &names, class }.of(files, request.size)?,
             None => files,
         };
@@ -94,12 +100,6 @@ impl DataSet for Ade20k {
             },
         )?))
     }
-}
-
-/// The place of a class, from 1; any of the words of its name will do.
-fn place(names: &[String], class: &str) -> Option<u16> {
-    let is_it = |name: &String| name == class || name.split(", ").any(|word| word == class);
-    names.iter().position(is_it).map(|place| place as u16 + 1)
 }
 
 fn mask(labels: &Labels, class: u16) -> GrayImage {
@@ -161,7 +161,8 @@ fn read_labels(
         let coded: RgbImage = picture.into_rgb8();
         let mut places = BTreeMap::from([(0, 0)]);
         for (number, name) in &file.classes {
-            places.insert(*number, place(names, name).unwrap_or(0));
+            let place = names.iter().position(|other| other == name);
+            places.insert(*number, place.map_or(0, |place| place as u16 + 1));
         }
         let mut labels = Labels::new(coded.width(), coded.height());
         for (label, code) in labels.pixels_mut().zip(coded.pixels()) {
@@ -191,7 +192,7 @@ fn benchmark(request: &Request, sources: &SourceReader) -> Result<Vec<Files>, Da
         if divided { format!("{folder}/{split}") } else { folder.to_owned() }
     };
     let images = folder::images(sources, &below("images"))?;
-    let files = folder::matched(images, folder::images(sources, &below("annotations"))?)?;
+    let files = folder::matched(images, folder::images(sources, &below("annotations"))?, PARTNER)?;
     let files = files.into_iter().map(|f| Files {
         name: f.name,
         image: f.input,
@@ -199,7 +200,7 @@ fn benchmark(request: &Request, sources: &SourceReader) -> Result<Vec<Files>, Da
         classes: BTreeMap::new(),
     });
     let files: Vec<Files> = files.collect();
-    Ok(if divided { files } else { request.part(files) })
+    if divided { Ok(files) } else { request.part(files) }
 }
 
 /// The 150 names, from the last column of `objectInfo150.txt`.

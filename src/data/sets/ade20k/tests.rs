@@ -3,7 +3,10 @@
 use image::RgbImage;
 use serde_json::json;
 
-use crate::data::sets::tests::{grey, names, pairs, photo, save, write};
+use crate::data::{
+    Pair,
+    sets::tests::{grey, names, pairs, photo, save, write},
+};
 
 #[test]
 fn the_benchmark_of_ade20k_gives_masks_and_scenes() {
@@ -25,6 +28,14 @@ fn the_benchmark_of_ade20k_gives_masks_and_scenes() {
     let scenes = pairs(root, "ade20k", "scene", &json!({})).unwrap();
     assert_eq!(scenes.len(), 2);
     assert_eq!(scenes[0].1.meta.scene[1].name, "building, edifice");
+    let some = |class: &str| {
+        let scenes = pairs(root, "ade20k", "scene", &json!({ "scene": { "classes": [class] } }));
+        let painted = |(_, pair): &(String, Pair)| pair.meta.scene[0].name.clone();
+        scenes.map(|scenes| scenes.iter().map(painted).collect::<Vec<_>>())
+    };
+    assert_eq!(some("building"), some("building, edifice"));
+    assert_eq!(some("edifice"), Ok(vec!["building, edifice".into(); 2]));
+    assert_eq!(some("cow"), Err("the data has no class `cow`".into()));
     let error = pairs(root, "ade20k", "segmentation", &json!({ "class": "cow" })).unwrap_err();
     assert_eq!(error, "the data has no class `cow`");
     save(root, "annotations/training/b.png", grey(16, 16, 7));
@@ -132,5 +143,24 @@ fn no_picture_of_the_full_ade20k_is_passed_over() {
         let error = pairs(root, "ade20k", "scene", &json!({})).unwrap_err();
         assert_eq!(error, format!("`{path}` is neither a photograph (.jpg) nor made of one"));
         std::fs::remove_file(root.join(path)).unwrap();
+    }
+}
+
+#[test]
+fn a_class_is_not_taken_for_another_that_is_also_called_so() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let stem = "images/ADE/training/outdoor/a";
+    save(root, &format!("{stem}.jpg"), photo(40));
+    let coded = RgbImage::from_fn(16, 16, |x, _| image::Rgb([0, if x < 4 { 1 } else { 2 }, 0]));
+    save(root, &format!("{stem}_seg.png"), coded);
+    let objects = [("home plate, plate", 1), ("plate", 2)]
+        .map(|(name, number)| json!({ "name": name, "name_ndx": number }));
+    let annotation = json!({ "annotation": { "object": objects } });
+    write(root, &format!("{stem}.json"), &annotation.to_string());
+    for (class, count) in [("plate", 12 * 16), ("home plate", 4 * 16)] {
+        let found = pairs(root, "ade20k", "segmentation", &json!({ "class": class })).unwrap();
+        let mask = found[0].1.mask.as_ref().unwrap();
+        assert_eq!(mask.iter().filter(|value| **value > 0).count(), count, "{class}");
     }
 }

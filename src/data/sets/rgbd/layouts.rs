@@ -1,23 +1,21 @@
 //! Where the pictures and depths of each published layout lie.
 
-use super::{DataError, LAYOUT};
+use super::{
+    DataError, LAYOUT,
+    tum::{self, by_time, is_tum, not_half_tum, sequences},
+};
 use crate::{
     data::{
         Split, WithoutDepth,
-        files::{first_picture, is_any_picture, is_picture, list, read_source},
+        files::{first_picture, is_any_picture, is_picture, list},
         folder::{self, PairFiles},
     },
     store::SourceReader,
 };
 
-/// Pictures and depths of TUM belong together if their times differ by less, in seconds.
-const SAME_TIME: f64 = 0.02;
-
 /// What to do about pictures without a depth.
-const SKIP: &str = "add what is missing, or leave such pictures out with without_depth = \"skip\"";
-
-/// Units per metre of the depths of TUM.
-const TUM_UNITS: u32 = 5000;
+pub(super) const SKIP: &str =
+    "add what is missing, or leave such pictures out with without_depth = \"skip\"";
 
 /// A picture with its depth.
 pub(super) struct Frame {
@@ -52,7 +50,7 @@ impl Found {
     }
 
     fn tum(frames: Vec<Frame>) -> Self {
-        Self { units: TUM_UNITS, ..Self::new(frames) }
+        Self { units: tum::UNITS, ..Self::new(frames) }
     }
 
     fn numbered(frames: Vec<PairFiles>) -> Self {
@@ -72,6 +70,7 @@ pub(super) fn find(
     }
     let has = |name: &str| names.iter().any(|found| found.strip_suffix('/') == Some(name));
     if let Some(pair) = FOLDERS.into_iter().find(|pair| pair.iter().all(|name| has(name))) {
+        not_half_tum(&names, "")?;
         let part = part(sources, pair[0], split)?;
         let frames = pair_of_folders(sources, pair.map(|name| format!("{name}{part}")))?;
         let is_sun = pair[0] == "image";
@@ -96,8 +95,7 @@ pub(super) fn find(
             return Ok(Found { is_sun: true, ..Found::new(scenes) });
         }
     }
-    let frames = folder::side_by_side(sources, "", ["_color", "_depth"]);
-    Ok(Found::numbered(frames.map_err(|e| e.with_help(LAYOUT))?))
+    Ok(Found::numbered(folder::side_by_side(sources, "", ["_color", "_depth"], LAYOUT)?))
 }
 
 /// A picture in a folder or below it.
@@ -159,8 +157,11 @@ fn pair_of_folders(
     sources: &SourceReader,
     [colors, depths]: [String; 2],
 ) -> Result<Vec<PairFiles>, DataError> {
-    let frames =
-        folder::matched(folder::images(sources, &colors)?, folder::images(sources, &depths)?)?;
+    let help = format!(
+        "`{colors}` and `{depths}` hold files of equal names; add the missing one, or move the other away"
+    );
+    let images = folder::images(sources, &colors)?;
+    let frames = folder::matched(images, folder::images(sources, &depths)?, &help)?;
     if frames.is_empty() {
         return Err(DataError::failed(format!("`{colors}` and `{depths}` hold no pictures"))
             .with_help(LAYOUT));
@@ -236,31 +237,12 @@ fn rooms(
         // Those of SUN have `image/` and bits turned.
         let pair = FOLDERS[..2].iter().find(|pair| pair.iter().all(|name| has(name)));
         let Some(pair) = pair else { continue };
+        not_half_tum(&names, &format!("{room}/"))?;
         let frames = pair_of_folders(sources, pair.map(|name| format!("{room}/{name}")))?;
         found.extend(frames.into_iter().map(|files| {
             let name = format!("{room}-{}", files.name);
             Frame { files: PairFiles { name, ..files }, sequence: room.to_owned() }
         }));
-    }
-    Ok(found)
-}
-
-/// Whether a folder of these names is a sequence of TUM.
-fn is_tum(names: &[String]) -> bool {
-    ["rgb.txt", "depth.txt"].iter().all(|list| names.iter().any(|name| name == list))
-}
-
-/// The frames of all sequences of TUM among these folders.
-fn sequences(
-    sources: &SourceReader,
-    names: &[String],
-    without: WithoutDepth,
-) -> Result<Vec<Frame>, DataError> {
-    let mut found = Vec::new();
-    for folder in names.iter().filter_map(|name| name.strip_suffix('/')) {
-        if is_tum(&list(sources, folder, LAYOUT)?) {
-            found.extend(by_time(sources, folder, without)?);
-        }
     }
     Ok(found)
 }
@@ -324,67 +306,4 @@ fn only(sources: &SourceReader, folder: &str) -> Result<String, DataError> {
         _ => Err(DataError::failed(format!("`{folder}` must hold one picture, but holds {count}"))
             .with_help(LAYOUT)),
     }
-}
-
-/// The frames of the TUM sequence in a folder: each picture with the depth nearest in time.
-fn by_time(
-    sources: &SourceReader,
-    folder: &str,
-    without: WithoutDepth,
-) -> Result<Vec<Frame>, DataError> {
-    let below =
-        |file: &str| if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") };
-    let (list, depth_list) = (below("rgb.txt"), below("depth.txt"));
-    let (colors, depths) = (times(sources, &list)?, times(sources, &depth_list)?);
-    let (mut found, mut alone) = (Vec::new(), Vec::new());
-    let count = colors.len();
-    for (time, input) in colors {
-        let nearest =
-            depths.iter().min_by(|(a, _), (b, _)| (a - time).abs().total_cmp(&(b - time).abs()));
-        if let Some((other, target)) = nearest
-            && (other - time).abs() < SAME_TIME
-        {
-            let (input, target) = (below(&input), below(target));
-            let name = input.rsplit_once('.').map_or(&*input, |(stem, _)| stem).replace('/', "-");
-            let files = PairFiles { name, input, target };
-            found.push(Frame { files, sequence: folder.to_owned() });
-        } else {
-            alone.push(input);
-        }
-    }
-    if found.is_empty() {
-        return Err(DataError::failed(format!("no picture of `{list}` has a depth of its time"))
-            .with_help("both lists hold a time in seconds and a file on each line"));
-    }
-    match alone.first() {
-        Some(first) if without == WithoutDepth::Error => {
-            let alone = alone.len();
-            let message = format!(
-                "{alone} of the {count} pictures of `{list}` have no depth within {SAME_TIME} s, the \
-                 first is `{first}`"
-            );
-            Err(DataError::failed(message).with_help(SKIP))
-        }
-        _ => Ok(found),
-    }
-}
-
-fn times(sources: &SourceReader, path: &str) -> Result<Vec<(f64, String)>, DataError> {
-    let bytes = read_source(sources, path, "a list of pictures")?;
-    let text = String::from_utf8_lossy(&bytes).into_owned();
-    let mut found = Vec::new();
-    for (line, number) in text.lines().zip(1..).filter(|(line, _)| !line.starts_with('#')) {
-        let mut fields = line.split_whitespace();
-        let time = fields.next().and_then(|time| time.parse().ok());
-        match (time, fields.next()) {
-            (Some(time), Some(file)) => found.push((time, file.to_owned())),
-            (None, None) if line.trim().is_empty() => {}
-            _ => {
-                return Err(DataError::failed(format!(
-                    "line {number} of `{path}` must be a time and a file, but is `{line}`"
-                )));
-            }
-        }
-    }
-    Ok(found)
 }

@@ -1,6 +1,7 @@
 //! Colour pictures with the distances a depth camera saw.
 
 mod layouts;
+mod tum;
 
 use image::DynamicImage;
 
@@ -59,8 +60,11 @@ impl DataSet for Rgbd {
         let found = layouts::find(sources, request.without_depth, request.split)?;
         let Found { frames, units, is_sun, divided } = found;
         let units = request.source.units.unwrap_or(units);
-        let frames =
-            if divided { frames } else { request.part_of_groups(frames, |frame| &frame.sequence) };
+        let frames = if divided {
+            frames
+        } else {
+            request.part_of_groups(frames, |frame| &frame.sequence)?
+        };
         Ok(Box::new(Listing::new(
             frames,
             |Frame { files, .. }| [&files.name, &files.input],

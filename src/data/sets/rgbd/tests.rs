@@ -315,3 +315,44 @@ fn a_synced_depth_without_a_picture_and_pictures_below_are_errors() {
     save(root, "den/more/rgb_2.jpg", photo(20));
     insta::assert_snapshot!(read().unwrap_err(), @"`den/more/rgb_2.jpg` lies in a folder below `den`, where no pictures are looked for");
 }
+
+#[test]
+fn a_range_without_any_distance_of_the_picture_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    save(root, "1_color.png", photo(20));
+    save(root, "1_depth.png", grey16(16, 16, 2500));
+    let run = |range: [f32; 2]| {
+        let more = json!({ "holdout": 0.0, "depth": { "range": range } });
+        pairs(root, "rgbd", "depth", &more).map(|found| found.len())
+    };
+    let error = run([50.0, 100.0]).unwrap_err();
+    insta::assert_snapshot!(error, @"no pixel of `1` is as far as `depth.range` = [50, 100] says, but 2.50 to 2.50 m");
+    assert!(run([0.5, 2.0]).is_err());
+    assert_eq!((run([0.5, 2.5]), run([2.5, 9.0])), (Ok(1), Ok(1)));
+}
+
+#[test]
+fn lists_of_tum_go_together_and_name_files_that_are_there() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    for name in ["rgb/1.png", "rgb/2.png"] {
+        save(root, name, photo(20));
+    }
+    save(root, "depth/1.png", grey16(16, 16, 5000));
+    save(root, "depth/2.png", grey16(16, 16, 5000));
+    let read = || {
+        let found = pairs(root, "rgbd", "depth", &json!({ "holdout": 0.0 }));
+        found.map(|found| {
+            let mut names = names(&found);
+            names.sort_unstable();
+            names.join(" ")
+        })
+    };
+    write(root, "depth.txt", "1.0 depth/1.png\n2.0 depth/2.png\n3.0 depth/3.png\n");
+    assert_eq!(read(), Err("there is `depth.txt`, but no `rgb.txt`".into()));
+    write(root, "rgb.txt", "1.0 rgb/1.png\n2.0 rgb/2.png\n");
+    assert_eq!(read(), Err("`depth.txt` names `depth/3.png`, which is not there".into()));
+    write(root, "depth.txt", "1.0 depth/1.png\n2.0 depth/2.png\n");
+    assert_eq!(read(), Ok("rgb-1 rgb-2".into()));
+}

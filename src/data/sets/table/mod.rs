@@ -85,7 +85,7 @@ fn divide(
 ) -> Result<Vec<PairFiles>, DataError> {
     let inputs: BTreeSet<&str> = files.iter().map(|files| files.input.as_str()).collect();
     if inputs.len() == files.len() {
-        return Ok(request.part(files));
+        return request.part(files);
     }
     if inputs.len() == 1 && (0.0..1.0).contains(&request.holdout) && request.holdout > 0.0 {
         let message = format!(
@@ -95,7 +95,7 @@ fn divide(
         return Err(DataError::failed(message)
             .with_help("say in a column `split` what each row is for, or set holdout = 0.0"));
     }
-    Ok(request.part_of_groups(files, |files| &files.input))
+    request.part_of_groups(files, |files| &files.input)
 }
 
 /// A row as it stands in a file: an empty cell is `None`.

@@ -38,6 +38,9 @@ impl Vae {
         let latents_mean = params.tensor("latents_mean", [channels], Init::Zeros);
         let latents_std = params.tensor("latents_std", [channels], Init::Ones);
         params.finish()?;
+        if params.is_loaded() {
+            check_statistics(&latents_mean, &latents_std)?;
+        }
         Ok(Self { config, encoder, decoder, latents_mean, latents_std })
     }
 
@@ -60,6 +63,23 @@ impl Vae {
     fn per_channel(statistic: &Tensor<1>, latents: &Tensor<5>) -> Tensor<5> {
         statistic.clone().cast(FloatDType::from(latents.dtype())).reshape([1, -1, 1, 1, 1])
     }
+}
+
+/// Refuses statistics that would make latents that are no numbers.
+fn check_statistics(mean: &Tensor<1>, std: &Tensor<1>) -> Result<(), LoadError> {
+    let is_finite = |values: &Tensor<1>| values.clone().is_finite().all().into_scalar::<bool>();
+    let has_zero = std.clone().equal_elem(0.0).any().into_scalar::<bool>();
+    let message = if !is_finite(mean) {
+        "`latents_mean` must be finite numbers"
+    } else if !is_finite(std) || has_zero {
+        "`latents_std` must be finite numbers other than 0: latents are divided by them"
+    } else {
+        return Ok(());
+    };
+    Err(LoadError::NotFinite {
+        message: format!("the weights of `vae`: {message}"),
+        help: "they may be damaged: copy or download them again",
+    })
 }
 
 impl VideoVae for Vae {
@@ -120,5 +140,26 @@ impl VideoVae for Vae {
 
     fn scaling_factor(&self) -> f32 {
         self.config.scaling_factor
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+
+    #[test]
+    fn statistics_that_make_no_numbers_are_refused() {
+        let check = |mean: f32, std: f32| {
+            let [mean, std] =
+                [mean, std].map(|value| Tensor::<1>::from_floats([1.0, value], &Device::flex()));
+            check_statistics(&mean, &std).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(-3.0, -0.5), Ok(()));
+        assert!(check(f32::NAN, 1.0).unwrap_err().contains("`latents_mean`"));
+        for std in [0.0, f32::NAN, f32::INFINITY] {
+            assert!(check(0.0, std).unwrap_err().contains("`latents_std` must be finite"));
+        }
     }
 }

@@ -134,23 +134,23 @@ fn latex_uses_booktabs_and_escapes_names() {
 #[test]
 fn csv_has_one_line_per_cell() {
     insta::assert_snapshot!(render(&[built()], Format::Csv), @r#"
-    table,value,varied,row,column,mean,sd,low,high,n,expected,mark,reference,note
-    pose,score.f1,interpolation,interpolation=linear,n=1,0.15000000000000002,,,,1,2,second,,"1 of 2 scores, others: not run"
-    pose,score.f1,interpolation,interpolation=linear,n=30,,,,,0,1,,,failed
-    pose,score.f1,interpolation,interpolation=quadratic,n=1,0.21000000000000002,0.014142135623730944,,,2,2,best,19.5,
-    pose,score.f1,interpolation,interpolation=quadratic,n=30,0.4,,,,1,1,best,,
-    pose,score.f1,rank,rank=16,n=1,0.11000000000000001,0.014142135623730954,,,2,2,,,
-    pose,score.f1,rank,rank=16,n=30,0.30000000000000004,,,,1,1,second,,
-    pose,score.f1,rank,rank=64,n=1,0.21000000000000002,0.014142135623730944,,,2,2,best,19.5,
-    pose,score.f1,rank,rank=64,n=30,0.4,,,,1,1,best,,
-    pose,score.match_rate,interpolation,interpolation=linear,n=1,0.30000000000000004,,,,1,2,second,41.0,"1 of 2 scores, others: not run"
-    pose,score.match_rate,interpolation,interpolation=linear,n=30,,,,,0,1,,,failed
-    pose,score.match_rate,interpolation,interpolation=quadratic,n=1,0.42000000000000004,0.028284271247461888,,,2,2,best,,
-    pose,score.match_rate,interpolation,interpolation=quadratic,n=30,0.8,,,,1,1,best,58.8,
-    pose,score.match_rate,rank,rank=16,n=1,0.22000000000000003,0.02828427124746191,,,2,2,,,
-    pose,score.match_rate,rank,rank=16,n=30,0.6000000000000001,,,,1,1,second,,
-    pose,score.match_rate,rank,rank=64,n=1,0.42000000000000004,0.028284271247461888,,,2,2,best,,
-    pose,score.match_rate,rank,rank=64,n=30,0.8,,,,1,1,best,58.8,
+    table,value,varied,row,column,mean,sd,low,high,n,expected,mark,reference,note,images
+    pose,score.f1,interpolation,interpolation=linear,n=1,0.15000000000000002,,,,1,2,second,,"1 of 2 scores, others: not run",
+    pose,score.f1,interpolation,interpolation=linear,n=30,,,,,0,1,,,failed,
+    pose,score.f1,interpolation,interpolation=quadratic,n=1,0.21000000000000002,0.014142135623730944,,,2,2,best,19.5,,
+    pose,score.f1,interpolation,interpolation=quadratic,n=30,0.4,,,,1,1,best,,,
+    pose,score.f1,rank,rank=16,n=1,0.11000000000000001,0.014142135623730954,,,2,2,,,,
+    pose,score.f1,rank,rank=16,n=30,0.30000000000000004,,,,1,1,second,,,
+    pose,score.f1,rank,rank=64,n=1,0.21000000000000002,0.014142135623730944,,,2,2,best,19.5,,
+    pose,score.f1,rank,rank=64,n=30,0.4,,,,1,1,best,,,
+    pose,score.match_rate,interpolation,interpolation=linear,n=1,0.30000000000000004,,,,1,2,second,41.0,"1 of 2 scores, others: not run",
+    pose,score.match_rate,interpolation,interpolation=linear,n=30,,,,,0,1,,,failed,
+    pose,score.match_rate,interpolation,interpolation=quadratic,n=1,0.42000000000000004,0.028284271247461888,,,2,2,best,,,
+    pose,score.match_rate,interpolation,interpolation=quadratic,n=30,0.8,,,,1,1,best,58.8,,
+    pose,score.match_rate,rank,rank=16,n=1,0.22000000000000003,0.02828427124746191,,,2,2,,,,
+    pose,score.match_rate,rank,rank=16,n=30,0.6000000000000001,,,,1,1,second,,,
+    pose,score.match_rate,rank,rank=64,n=1,0.42000000000000004,0.028284271247461888,,,2,2,best,,,
+    pose,score.match_rate,rank,rank=64,n=30,0.8,,,,1,1,best,58.8,,
     "#);
 }
 
@@ -177,6 +177,7 @@ fn json_carries_a_schema_version() {
                       "note": 0,
                       "reference": null,
                       "stat": {
+                        "images": null,
                         "interval": null,
                         "mean": 0.15000000000000002,
                         "n": 1,

@@ -89,11 +89,11 @@ fn a_number_of_one_run_has_the_interval_over_its_images() {
     \end{table}
     ");
     insta::assert_snapshot!(render(&tables, Format::Csv), @"
-    table,value,varied,row,column,mean,sd,low,high,n,expected,mark,reference,note
-    pose,score.f1,,,n=1,41.5,0.7071067811865476,,,2,2,,,
-    pose,score.f1,,,n=30,70,,64.875,74,1,1,,,
-    pose,score.explained,,,n=1,-41.5,0.7071067811865476,,,2,2,,,
-    pose,score.explained,,,n=30,-70,,-74,-64.875,1,1,,,
+    table,value,varied,row,column,mean,sd,low,high,n,expected,mark,reference,note,images
+    pose,score.f1,,,n=1,41.5,0.7071067811865476,,,2,2,,,,
+    pose,score.f1,,,n=30,70,,64.875,74,1,1,,,,
+    pose,score.explained,,,n=1,-41.5,0.7071067811865476,,,2,2,,,,
+    pose,score.explained,,,n=30,-70,,-74,-64.875,1,1,,,,
     ");
     assert!(render(&tables, Format::Json).contains("\"level\": 0.95"));
 }
@@ -163,4 +163,25 @@ fn a_mean_over_tasks_has_the_interval_over_tasks() {
     mean over concept and task; in parentheses: 95 % interval, bootstrap over concept and task
     ");
     assert_eq!(tables[1].entries().map(|entry| entry.expected).collect::<Vec<_>>(), [20]);
+}
+
+#[test]
+fn an_interval_over_few_images_is_told_so() {
+    let (sweep, mut scores) = with_intervals();
+    scores[2].images = Some(12);
+    let built = build(&table(), &sweep, &scores, None);
+    assert_eq!(built.whole_notes(), [""; 0], "twelve are not few");
+    scores[2].images = Some(3);
+    scores[2].remarks = [("f1".to_owned(), "at the end".to_owned())].into();
+    let built = build(&table(), &sweep, &scores, None);
+    let note = "an interval over few images, here 3, tells little of other images";
+    assert_eq!(built.whole_notes(), [note]);
+    let text = render(std::slice::from_ref(&built), Format::Text);
+    assert!(
+        text.contains("(a) at the end\n") && text.contains(&format!("note: {note}\n")),
+        "{text}"
+    );
+    let csv = render(&[built], Format::Csv);
+    let line = csv.lines().find(|line| line.contains("at the end")).unwrap();
+    assert!(line.ends_with(&format!("\"at the end; {note}\",3")), "{line}");
 }

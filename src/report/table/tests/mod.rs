@@ -38,7 +38,14 @@ fn sweep() -> Sweep {
 
 /// What the stage `score` gave in a cell.
 fn score(cell: Cell, values: BTreeMap<String, f64>) -> Score {
-    Score { stage: "score".to_owned(), cell, values: Ok(values), intervals: BTreeMap::new() }
+    Score {
+        stage: "score".to_owned(),
+        cell,
+        values: Ok(values),
+        intervals: BTreeMap::new(),
+        images: None,
+        remarks: BTreeMap::new(),
+    }
 }
 
 fn table() -> Table {

@@ -102,13 +102,15 @@ impl Store {
     /// unless it is a dry run or the store cannot be written.
     pub fn verify(&self, dry_run: bool) -> Result<VerifyReport, StoreError> {
         let mut report = VerifyReport::default();
-        let roots = self.roots()?;
+        let (roots, unread) = self.roots_read()?;
         let damaged = roots.iter().filter(|root| root.is_damaged);
         let below =
             |root: &Root| root.path.strip_prefix(&self.root).unwrap_or(&root.path).to_owned();
         report.histories = damaged.map(below).collect();
         let known = self.readable_records()?;
         report.gone = self.without_content(&known, &roots)?;
+        // What a history that cannot be read says of it, nobody knows.
+        report.gone.iter_mut().for_each(|gone| gone.is_live |= !unread.is_empty());
         let objects = self.damaged_objects(&mut report)?;
         let records = self.damaged_records(&mut report)?;
         // Before anything is removed: the lists of items say which results a file is part of.
@@ -136,6 +138,12 @@ impl Store {
             let is_of = || PictureName::of(&path).map_or(Ok(false), |name| name.is_of(&path));
             report.damaged.extend(sweeper.remove(&path, || is_wrong(&path, is_of()), &keys)?);
         }
+        report.damaged.extend(unread.into_iter().map(|(path, error)| Damage {
+            file: path.strip_prefix(&self.root).unwrap_or(&path).to_owned(),
+            results: Vec::new(),
+            removed: false,
+            unread: Some(error.to_string()),
+        }));
         report.damaged.sort();
         Ok(report)
     }
@@ -349,123 +357,4 @@ fn is_damaged(folder: &str, path: &Path, key: Fingerprint) -> Result<bool, Store
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{collections::BTreeMap, fs};
-
-    use super::*;
-    use crate::store::{Count, Keep};
-
-    #[test]
-    fn what_a_run_repairs_meanwhile_stays() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        let digest = store.put(b"content").unwrap().digest;
-        let path = store.object_path(digest);
-        let damage = || {
-            fs::remove_file(&path).unwrap();
-            fs::write(&path, "c0ntent").unwrap();
-        };
-        let remove = || {
-            let is_damaged = || Ok(!store.is_intact(digest)?);
-            let sweeper = Sweeper { store: &store, roots: &[], dry_run: false };
-            sweeper.remove(&path, is_damaged, &[]).unwrap()
-        };
-        damage();
-        let found = store.damaged_objects(&mut VerifyReport::default()).unwrap();
-        assert_eq!(found, [(path.clone(), digest)]);
-        store.put(b"content").unwrap();
-        assert_eq!(remove(), None);
-        assert!(store.is_intact(digest).unwrap());
-        damage();
-        assert!(remove().is_some() && !path.exists());
-        assert_eq!(remove(), None, "dropped by another");
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn what_cannot_be_read_is_told_and_left_and_the_rest_is_checked() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        let path = |content: &[u8]| store.object_path(store.put(content).unwrap().digest);
-        let [cut, bad] = [path(b"cut"), path(b"bad")];
-        for file in [&cut, &bad] {
-            fs::remove_file(file).unwrap();
-        }
-        fs::write(&bad, "b@d").unwrap();
-        let record = store.sharded("items", &Fingerprint::of(b"item").to_string());
-        fs::create_dir_all(record.parent().unwrap()).unwrap();
-        for file in [&cut, &record] {
-            // As a disk fails: there is a name, and what it leads to cannot be read.
-            std::os::unix::fs::symlink(file, file).unwrap();
-        }
-        let report = store.verify(false).unwrap();
-        let mut found: Vec<_> =
-            report.damaged.iter().map(|d| (d.removed, d.unread.is_some())).collect();
-        found.sort_unstable();
-        assert_eq!(found, [(false, true), (false, true), (true, false)]);
-        assert!(!bad.exists() && [cut, record].iter().all(|file| file.symlink_metadata().is_ok()));
-    }
-
-    #[test]
-    fn verify_drops_what_is_damaged_and_nothing_else() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        let good = store.put(b"good").unwrap();
-        let bad = store.put(b"bad").unwrap();
-        let path = store.object_path(bad.digest);
-        fs::remove_file(&path).unwrap();
-        fs::write(&path, "b@d").unwrap();
-        let [whole, cut] = ["whole", "cut"].map(|text| Fingerprint::of(text.as_bytes()));
-        for key in [whole, cut] {
-            store.commit_item(key, BTreeMap::new()).unwrap();
-        }
-        let record = store.sharded("items", &cut.to_string());
-        fs::write(&record, "{").unwrap();
-        let folder = store.checkpoints(whole).unwrap().path().to_owned();
-        let name = |content: &[u8]| {
-            let hash = CheckpointName::hash_of(Digest::of(content));
-            folder.join(CheckpointName { keep: Keep::Final, step: 1, hash }.to_string())
-        };
-        let state = name(b"state");
-        fs::write(&state, "st@te").unwrap();
-
-        let drawn = dir.path().join("pictures/a");
-        fs::create_dir_all(&drawn).unwrap();
-        let of = Digest::of(b"shown").short();
-        let picture =
-            |own: &[u8]| drawn.join(format!("x-{of}-{of}-{}.png", Digest::of(own).short()));
-        let [sheet, cut] = [picture(b"sheet"), picture(b"whole")];
-        fs::write(&sheet, "sheet").unwrap();
-        fs::write(&cut, "who").unwrap();
-        fs::write(drawn.join("mine.png"), "mine").unwrap();
-
-        let found = store.verify(true).unwrap().damaged;
-        assert!(found.len() == 4 && found.iter().all(|damage| !damage.removed));
-        assert!([&path, &record, &state, &cut].into_iter().all(|file| file.exists()));
-        let report = store.verify(false).unwrap();
-        let below = |path: &Path| path.strip_prefix(dir.path()).unwrap().to_owned();
-        let mut files = vec![below(&record), below(&path), below(&state), below(&cut)];
-        files.sort();
-        let damage = |file| Damage { file, results: Vec::new(), removed: true, unread: None };
-        let damaged = files.into_iter().map(damage).collect();
-        assert_eq!(
-            report,
-            VerifyReport {
-                objects: 2,
-                checkpoints: 1,
-                pictures: 2,
-                bytes: 20,
-                records: 2,
-                damaged,
-                ..VerifyReport::default()
-            }
-        );
-        assert!(![&path, &record, &state, &cut].into_iter().any(|file| file.exists()));
-        assert!(sheet.exists());
-        fs::write(&state, "state").unwrap();
-        assert_eq!(store.read(&good).unwrap(), b"good");
-        assert_eq!(store.stats().unwrap().folders["objects"], Count { files: 1, bytes: 4 });
-        let report = store.verify(false).unwrap();
-        assert_eq!((report.checkpoints, report.damaged), (1, Vec::new()));
-    }
-}
+mod tests;
