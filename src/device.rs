@@ -7,7 +7,6 @@ use std::{
     any::Any,
     cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Mutex, PoisonError},
 };
 
 use burn::tensor::Device;
@@ -40,36 +39,6 @@ pub fn cuda(index: usize) -> Result<Option<Device>, DriverFailure> {
 #[cfg(not(feature = "cuda"))]
 pub fn cuda(_index: usize) -> Result<Option<Device>, DriverFailure> {
     asked(|| None)
-}
-
-/// What a device was asked for without waiting and did not do: the first that failed.
-struct Failed(Mutex<Option<String>>);
-
-static FAILED: Failed = Failed(Mutex::new(None));
-
-impl Failed {
-    #[cfg(any(test, feature = "cuda"))]
-    fn keep(&self, reason: String) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
-    }
-
-    fn take(&self) -> Result<(), String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
-    }
-}
-
-/// Keeps for [`synced`] that work failed for which nobody waits. Its outputs are no numbers.
-#[cfg(feature = "cuda")]
-pub fn fail(reason: String) {
-    tracing::error!(%reason, "the device did not do what it was asked");
-    FAILED.keep(reason);
-}
-
-/// Waits until a device has done all that it was asked, or says what it has not done.
-pub fn synced(device: &Device) -> Result<(), String> {
-    let done = device.sync().map_err(|error| error.to_string());
-    let failed = FAILED.take();
-    done.and(failed)
 }
 
 thread_local! {
@@ -122,12 +91,15 @@ pub enum DeviceFailure {
 impl DeviceFailure {
     /// Recognises a failure by the text of a panic or an error.
     pub fn of(text: &str) -> Option<Self> {
-        // As CubeCL 0.11 (`IoError`, `LaunchError`, `ServerError`) and the driver say it.
-        const FULL: [&str; 4] = [
+        // As CubeCL 0.11 (`IoError`, `LaunchError`, `ServerError`), the driver and its libraries say it.
+        const FULL: [&str; 7] = [
             "out of device memory",
             "out-of-memory error",
             "can't allocate buffer of size",
             "CUDA_ERROR_OUT_OF_MEMORY",
+            "CUBLAS_STATUS_ALLOC_FAILED",
+            "CUDNN_STATUS_ALLOC_FAILED",
+            "DEVICE_ALLOCATION_FAILED",
         ];
         const LOST: [&str; 2] = ["The device is poisoned", "The device was poisoned"];
         let says = |texts: &[&str]| texts.iter().any(|known| text.contains(known));
@@ -163,15 +135,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn work_that_nobody_waited_for_is_told_once() {
-        let failed = Failed(Mutex::new(None));
-        failed.keep("a product: no memory".to_owned());
-        failed.keep("what followed from it".to_owned());
-        assert_eq!(failed.take(), Err("a product: no memory".to_owned()));
-        assert_eq!(failed.take(), Ok(()));
-    }
-
-    #[test]
     fn failures_are_told_from_bugs_by_their_text() {
         for (text, wanted) in [
             (
@@ -183,6 +146,10 @@ mod tests {
                 Some(DeviceFailure::OutOfMemory),
             ),
             ("can't allocate buffer of size: 99999999999\n", Some(DeviceFailure::OutOfMemory)),
+            (
+                "An error happened during execution\nCaused by:\n  CUBLAS_STATUS_ALLOC_FAILED",
+                Some(DeviceFailure::OutOfMemory),
+            ),
             ("The device is poisoned\nCaused by:\n  an illegal address", Some(DeviceFailure::Lost)),
             ("index out of bounds: the len is 3 but the index is 7", None),
         ] {

@@ -162,7 +162,7 @@ impl<'a> Work<'a> {
     }
 
     fn sync(&self) -> Result<(), String> {
-        pipe::device::synced(&self.device)
+        self.device.sync().map_err(|error| error.to_string())
     }
 
     /// The first call with its warm-up, then the median of some more, in seconds.

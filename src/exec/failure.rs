@@ -9,7 +9,7 @@ use burn::tensor::Device;
 
 use super::{Outcome, call::Caller};
 use crate::{
-    device::{DeviceFailure, synced, text_of},
+    device::{DeviceFailure, text_of},
     models::Memory,
     plan::{MemoryPlan, TooLarge},
     stages::StageError,
@@ -67,7 +67,8 @@ impl Caller<'_> {
 
     /// Waits for the device, so that what fails there fails the stage that asked for it.
     pub(super) fn settle(&self, index: usize) -> Result<(), StageError> {
-        synced(&self.options.device).map_err(|text| {
+        self.options.device.sync().map_err(|error| {
+            let text = error.to_string();
             self.device_failed(index, &text)
                 .unwrap_or_else(|| StageError::environment(format!("the device failed: {text}")))
         })

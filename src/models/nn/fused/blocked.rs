@@ -82,9 +82,10 @@ fn levels_shape(q: &Shape) -> Shape {
     [q[0], q[1], q[2]].into()
 }
 
-/// Zeros where a backend keeps nothing for the backward pass.
+/// What is no number, where a backend keeps nothing for the backward pass: nobody may take it for levels.
 pub(super) fn nothing_kept<B: Backend>(q: &FloatTensor<B>) -> FloatTensor<B> {
-    B::float_zeros(levels_shape(&q.shape()), &q.device(), FloatDType::F32)
+    let shape = levels_shape(&q.shape());
+    B::float_full(shape, f32::NAN.into(), &q.device(), FloatDType::F32)
 }
 
 impl BlockedAttention for Flex {

@@ -124,12 +124,17 @@ pub fn gated_grad([grad, chunks]: [&CubeTensor; 2], text_len: usize) -> Option<C
     })
 }
 
-/// The sizes of `[B, S, D]` beside a table `[B, N, rows, D]`: rows, tokens, groups, rows of the table, width.
-fn tabled(x: &CubeTensor, table: &CubeTensor) -> Option<[i32; 5]> {
+/// The sizes of `[B, S, D]` beside a table `[B, N, rows, D]` that has these rows: rows, tokens, groups, rows of
+/// the table, width.
+fn tabled(x: &CubeTensor, table: &CubeTensor, used: &[usize]) -> Option<[i32; 5]> {
     let [rows, width] = rows(x)?;
     let [batch, tokens, _]: [usize; 3] = x.meta.shape().to_vec().try_into().ok()?;
     let [of, groups, entries, wide]: [usize; 4] = table.meta.shape().to_vec().try_into().ok()?;
-    let fits = of == batch && wide == width as usize && groups > 0 && tokens % groups == 0;
+    let fits = of == batch
+        && wide == width as usize
+        && groups > 0
+        && tokens % groups == 0
+        && used.iter().all(|row| *row < entries);
     let small = |size: usize| i32::try_from(size).ok();
     let sizes = [rows, small(tokens)?, small(groups)?, small(entries)?, width];
     (fits && x.dtype == DType::BF16 && table.dtype == DType::F32).then_some(sizes)
@@ -141,7 +146,7 @@ pub fn scale_shift(
     shift: Option<usize>,
     scale: usize,
 ) -> Option<CubeTensor> {
-    let [rows, tokens, groups, entries, width] = tabled(x, table)?;
+    let [rows, tokens, groups, entries, width] = tabled(x, table, &[shift.unwrap_or(0), scale])?;
     let shift = shift.map_or(-1, |index| index as i32);
     run(c"scale_shift", [x, table], x.meta.shape().clone(), rows, |at: [Argument; 3]| {
         let sizes = [tokens, groups, entries, width, shift, scale as i32];
@@ -151,7 +156,7 @@ pub fn scale_shift(
 
 /// See [`gate_onto`](super::super::gate_onto).
 pub fn gate_onto([x, y, table]: [&CubeTensor; 3], gate: usize) -> Option<CubeTensor> {
-    let [rows, tokens, groups, entries, width] = tabled(y, table)?;
+    let [rows, tokens, groups, entries, width] = tabled(y, table, &[gate])?;
     if !are(DType::BF16, &[x]) || x.meta.shape() != y.meta.shape() {
         return None;
     }
@@ -163,7 +168,7 @@ pub fn gate_onto([x, y, table]: [&CubeTensor; 3], gate: usize) -> Option<CubeTen
 
 /// The gradient with respect to `y`.
 pub fn gate_grad([grad, table]: [&CubeTensor; 2], gate: usize) -> Option<CubeTensor> {
-    let [rows, tokens, groups, entries, width] = tabled(grad, table)?;
+    let [rows, tokens, groups, entries, width] = tabled(grad, table, &[gate])?;
     run(c"gate_onto", [grad, table], grad.meta.shape().clone(), rows, |at: [Argument; 3]| {
         // Nothing is added to.
         let none = [Argument::Nothing].into_iter();

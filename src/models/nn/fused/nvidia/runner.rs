@@ -1,13 +1,15 @@
 //! Work of libraries on the thread that owns a device, between what Burn has asked of it before and after.
 //!
 //! The thread that asks goes on at once: to wait for each answer takes longer than most work of a model of
-//! small layers. Only the first problem of a kind is waited for, and goes by Burn's kernels if it fails.
-#![expect(unsafe_code, reason = "outputs of failed work are overwritten in place")]
+//! small layers. Only the first problem of a kind is waited for, and goes by Burn's kernels if it fails. What
+//! fails later marks its outputs, as Burn's own kernels do: whoever reads them is told why.
 
 use std::{
+    any::Any,
     array,
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     ffi::CStr,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 
@@ -17,11 +19,16 @@ use cubecl_common::{
     device::{DeviceId, DeviceService, ServerUtilitiesHandle},
     device_handle::DeviceHandle,
 };
-use cubecl_runtime::{client::Client, runtime::Runtime, server::Handle};
-use cudarc::driver::{result as driver, sys as cuda};
+use cubecl_environment::{backtrace::BackTrace, stream::StreamId};
+use cubecl_runtime::{
+    client::Client,
+    runtime::Runtime,
+    server::{Handle, ServerError},
+};
+use cubecl_server::stream::failed_writing;
 
 use super::problem::{Convolution, Product};
-use crate::device;
+use crate::device::{DeviceFailure, text_of};
 
 /// Owns the device's memory.
 pub type Server = <CudaRuntime as Runtime>::Server;
@@ -29,13 +36,16 @@ pub type Server = <CudaRuntime as Runtime>::Server;
 /// What is asked of the device: where one of a kind was done, others are taken to be done as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Problem {
-    /// A matrix product, and whether a bias or a sum is added.
-    Product(Product, [bool; 2]),
+    /// A matrix product, whether a bias or a sum is added, and the alignments of what it has.
+    Product(Product, [bool; 2], [u32; 4]),
     /// A convolution.
     Convolution(Convolution),
     /// A kernel of our own.
     Kernel(&'static CStr),
 }
+
+/// Whether problems of a kind are done, as far as it is known.
+static KNOWN: LazyLock<Mutex<HashMap<(DeviceId, Problem), bool>>> = LazyLock::new(Mutex::default);
 
 /// Has a library do something with the addresses of tensors, of which the last are written. Whether it does:
 /// if not, nothing is written, and the reason is for those who look for it.
@@ -45,33 +55,41 @@ pub fn queued<const N: usize, const M: usize>(
     outputs: [&CubeTensor; M],
     call: impl FnOnce(&Client, [u64; N], [u64; M]) -> Result<(), String> + Send + 'static,
 ) -> bool {
-    static DONE: LazyLock<Mutex<HashSet<(DeviceId, Problem)>>> = LazyLock::new(Mutex::default);
     let client = outputs[0].client.clone();
     let (inputs, outputs) = (handles(inputs), handles(outputs));
     let kind = (client.service_id().device, problem);
-    let known = DONE.lock().unwrap_or_else(PoisonError::into_inner).contains(&kind);
-    if known {
-        let on = own_thread(kind.0);
-        on.submit(move |_| {
-            let written = outputs.clone();
-            if let Err(reason) = done(&client, inputs, outputs, call) {
-                // What was promised is not there.
-                device::fail(format!("{problem:?}: {reason}"));
-                void(&client, written);
-            }
-        });
-        return true;
-    }
-    let asked = client.clone();
-    let first = client.exclusive(move || done(&asked, inputs, outputs, call));
-    match first.map_err(|error| error.to_string()).flatten() {
-        Ok(()) => DONE.lock().unwrap_or_else(PoisonError::into_inner).insert(kind),
-        Err(reason) => {
-            tracing::debug!(%reason, ?problem, "goes by burn's kernels");
-            return false;
+    let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner).get(&kind).copied();
+    match known {
+        Some(false) => false,
+        Some(true) => {
+            let own = own_thread::<Own>(kind.0);
+            own.submit(move |_| {
+                let written = outputs.clone();
+                let work = AssertUnwindSafe(|| done(&client, inputs, outputs, call));
+                let outcome = catch_unwind(work).unwrap_or_else(|panic| Err(panicked(&*panic)));
+                if let Err(error) = outcome {
+                    mark(kind.0, written, error);
+                }
+            });
+            true
         }
-    };
-    true
+        None => {
+            let asked = client.clone();
+            let first = client.exclusive(move || done(&asked, inputs, outputs, call));
+            let outcome = first
+                .map_err(|error| error.to_string())
+                .and_then(|done| done.map_err(|error| error.to_string()));
+            let full = outcome.as_ref().is_err_and(|text| DeviceFailure::of(text).is_some());
+            if let Err(reason) = &outcome {
+                tracing::debug!(%reason, ?problem, "goes by burn's kernels");
+            }
+            // What fails for want of memory may be done another time.
+            if !full {
+                KNOWN.lock().unwrap_or_else(PoisonError::into_inner).insert(kind, outcome.is_ok());
+            }
+            outcome.is_ok()
+        }
+    }
 }
 
 fn handles<const N: usize>(tensors: [&CubeTensor; N]) -> [Handle; N] {
@@ -84,34 +102,36 @@ fn done<const N: usize, const M: usize>(
     inputs: [Handle; N],
     outputs: [Handle; M],
     call: impl FnOnce(&Client, [u64; N], [u64; M]) -> Result<(), String>,
-) -> Result<(), String> {
+) -> Result<(), ServerError> {
     let mut held = Vec::with_capacity(N + M);
     for handle in inputs.into_iter().chain(outputs) {
-        let resource = client.get_resource::<Server>(handle);
-        held.push(resource.map_err(|error| error.to_string())?);
+        held.push(client.get_resource::<Server>(handle)?);
     }
     let at = |i: usize| held[i].resource().ptr;
-    call(client, array::from_fn(at), array::from_fn(|i| at(N + i)))
+    call(client, array::from_fn(at), array::from_fn(|i| at(N + i))).map_err(failed)
 }
 
-/// Fills outputs with what is no number in any type.
-fn void<const M: usize>(client: &Client, outputs: [Handle; M]) {
-    for handle in outputs {
-        let Ok(held) = client.get_resource::<Server>(handle) else { continue };
-        let resource = held.resource();
-        // SAFETY: the memory is held, and nothing uses it meanwhile: all work before has ended.
-        let filled = unsafe {
-            driver::ctx::synchronize().and_then(|()| {
-                cuda::cuMemsetD8_v2(resource.ptr, 0xff, resource.size as usize).result()
-            })
-        };
-        if let Err(error) = filled.and_then(|()| driver::ctx::synchronize()) {
-            tracing::error!(%error, "the output of failed work could not be marked");
-        }
+fn failed(reason: String) -> ServerError {
+    ServerError::Generic { reason, backtrace: BackTrace::capture() }
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> ServerError {
+    failed(format!("a call of a library panicked: {}", text_of(panic)))
+}
+
+/// Has a read of `outputs` fail with the error that left them unwritten.
+fn mark<const M: usize>(device: DeviceId, outputs: [Handle; M], error: ServerError) {
+    tracing::debug!(%error, "the device did not do what it was asked");
+    let written = outputs.into_iter().map(Handle::binding).collect();
+    let stream = StreamId::current();
+    let marked = own_thread::<Server>(device)
+        .submit_blocking(|server| failed_writing(server, stream, written, error));
+    if let Err(error) = marked {
+        tracing::error!(?error, "the output of failed work could not be marked");
     }
 }
 
-/// Stands for the thread of a device among those that Burn has there, whose queue it shares.
+/// Stands for the thread of a device among the services that Burn has there, whose queue it shares.
 struct Own;
 
 impl DeviceService for Own {
@@ -124,14 +144,21 @@ impl DeviceService for Own {
     }
 }
 
-fn own_thread(device: DeviceId) -> DeviceHandle<Own> {
-    static THREADS: LazyLock<Mutex<HashMap<DeviceId, DeviceHandle<Own>>>> =
-        LazyLock::new(Mutex::default);
-    let mut threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
-    threads.entry(device).or_insert_with(|| DeviceHandle::new(device)).clone()
+/// The way to a service on the thread of a device.
+fn own_thread<S: DeviceService>(device: DeviceId) -> DeviceHandle<S> {
+    DeviceHandle::new(device)
 }
 
 /// Whether tensors begin where 16 bytes can be copied at once; a slice may begin elsewhere.
 pub fn aligned(tensors: &[&CubeTensor]) -> bool {
-    tensors.iter().all(|tensor| tensor.handle.offset_start.unwrap_or(0).is_multiple_of(16))
+    tensors.iter().all(|tensor| offset(tensor).is_multiple_of(16))
+}
+
+/// What the beginning of a tensor is a multiple of, at most 256 bytes; buffers begin at more.
+pub fn alignment(tensor: &CubeTensor) -> u32 {
+    1 << (offset(tensor) | 256).trailing_zeros()
+}
+
+fn offset(tensor: &CubeTensor) -> u64 {
+    tensor.handle.offset_start.unwrap_or(0)
 }

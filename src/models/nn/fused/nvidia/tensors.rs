@@ -13,13 +13,13 @@ use super::{
     cublas::{self, Added},
     cudnn,
     problem::{Convolution, Element, Operand, Product},
-    runner::{Problem, Server, aligned, queued},
+    runner::{Problem, Server, aligned, alignment, queued},
 };
 
 /// `factor lhs rhs` over the last two axes, or nothing if the library does not take it.
 pub fn product(lhs: &CubeTensor, rhs: &CubeTensor, factor: f64) -> Option<CubeTensor> {
     let Prepared { product, lhs, rhs, out } = Prepared::new(lhs, rhs)?;
-    let problem = Problem::Product(product, [false; 2]);
+    let problem = problem(product, [false; 2], &[&lhs, &rhs, &out]);
     let done = queued(problem, [&lhs, &rhs], [&out], move |_, [lhs, rhs], [out]| {
         // SAFETY: the tensors are held, and of the shapes of the product.
         unsafe { cublas::multiply(product, [lhs, rhs, out], factor as f32, Added::Nothing) }
@@ -39,7 +39,7 @@ pub fn product_and_bias(
     if !fits || product.out.count != 1 || !aligned(&[&bias]) {
         return None;
     }
-    let problem = Problem::Product(product, [true, false]);
+    let problem = problem(product, [true, false], &[&lhs, &rhs, &out]);
     let done = queued(problem, [&lhs, &rhs, &bias], [&out], move |_, [lhs, rhs, bias], [out]| {
         // SAFETY: the tensors are held, and of the shapes of the product.
         unsafe { cublas::multiply(product, [lhs, rhs, out], 1.0, Added::Bias(bias)) }
@@ -54,12 +54,17 @@ pub fn product_onto(sum: &CubeTensor, lhs: &CubeTensor, rhs: &CubeTensor) -> Opt
     if !alike || operand(sum) != Some(product.out) {
         return None;
     }
-    let problem = Problem::Product(product, [false, true]);
+    let problem = problem(product, [false, true], &[&lhs, &rhs, &out, sum]);
     let done = queued(problem, [&lhs, &rhs, sum], [&out], move |_, [lhs, rhs, sum], [out]| {
         // SAFETY: the tensors are held, and of the shapes of the product.
         unsafe { cublas::multiply(product, [lhs, rhs, out], 1.0, Added::Sum(sum)) }
     });
     done.then_some(out)
+}
+
+fn problem(product: Product, added: [bool; 2], tensors: &[&CubeTensor]) -> Problem {
+    let alignments = std::array::from_fn(|i| tensors.get(i).map_or(0, |tensor| alignment(tensor)));
+    Problem::Product(product, added, alignments)
 }
 
 /// Operands as the library reads them, and room for the output.
