@@ -84,6 +84,7 @@ pub(super) fn lora_merge(stage: &LoraMerge) -> Vec<IdleParam> {
         (merges, "precision", "model", "`model` is given, into which the adapters are merged"),
         (reads, "image_latent_scale", "files", "`files` are, of whose training it tells"),
         (reads, "causal_time", "files", "`files` are, of whose training it tells"),
+        (reads, "frame_rate", "files", "`files` are, of whose training it tells"),
     ])
 }
 

@@ -220,7 +220,7 @@ pub(super) fn read_examples(
         let images = TensorData::new(read.images.values, read.images.shape);
         examples.push(Example {
             latents: denoiser.pad_frames(Tensor::from_data(clip, device)),
-            images: Tensor::from_data(images, device),
+            images: Tensor::from_data(images, &Device::flex()),
         });
     }
     if examples.is_empty() {

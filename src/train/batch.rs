@@ -8,13 +8,21 @@ use crate::models::{
 };
 use crate::rng::TorchRng;
 
-/// One encoded clip, on the device.
+/// One encoded clip.
 #[derive(Clone, Debug)]
 pub struct Example {
-    /// Clean latents `[1, C, f, h, w]`, scaled and padded to the frames the denoiser takes.
+    /// Clean latents `[1, C, f, h, w]`, scaled and padded to the frames the denoiser takes; on the device.
     pub latents: Tensor<5>,
-    /// Encodings of the conditioning image `[K, C, 1, h, w]`, not scaled.
+    /// Encodings of the conditioning image `[K, C, 1, h, w]`, not scaled. Thousands may be more than a GPU
+    /// has memory for, so they stay on the host, and the one that is drawn is moved.
     pub images: Tensor<5>,
+}
+
+impl Example {
+    /// One encoding of the image on the device, times `scale`.
+    fn image(&self, index: usize, scale: f64) -> Tensor<5> {
+        self.images.clone().narrow(0, index, 1).to_device(&self.latents.device()) * scale
+    }
 }
 
 /// Input and target of a denoiser.
@@ -61,7 +69,7 @@ impl Diffusion<'_> {
             let pool = example.images.dims()[0];
             let index = ((choice * pool as f32) as usize).min(pool - 1);
             let keep = f64::from(u8::from(*kept));
-            example.images.clone().narrow(0, index, 1) * (self.image_scale * keep)
+            example.image(index, self.image_scale * keep)
         });
         let image = Tensor::cat(images.collect(), 0);
         let clean = Tensor::cat(examples.iter().map(|e| e.latents.clone()).collect(), 0);
@@ -73,7 +81,7 @@ impl Diffusion<'_> {
     pub fn at_quantile(&self, example: &Example, quantile: Quantile, noise: Tensor<5>) -> Batch {
         let [_, _, f, h, w] = example.latents.dims();
         let timestep = self.scheduler.timestep_at(self.distribution, f * h * w, quantile);
-        let image = example.images.clone().narrow(0, 0, 1) * self.image_scale;
+        let image = example.image(0, self.image_scale);
         self.noised(&example.latents, image, noise, &[timestep], &[true])
     }
 

@@ -45,6 +45,14 @@ pub fn check_outline(
     fits.map_err(|error| error.of_file(file))
 }
 
+/// Whether an adapter file on disk says how strong it is, in its header, in peft's settings beside it or by its
+/// alphas. If not, its scale is taken to be 1, as diffusers does.
+pub fn states_scale(path: &Path) -> Result<bool, LoadError> {
+    let (head, settings) = opened(path, &path.display().to_string())?;
+    let has_alphas = head.tensors().any(|(name, _)| name.to_ascii_lowercase().ends_with("alpha"));
+    Ok(has_alphas || settings?.is_stated())
+}
+
 /// The bytes of an adapter file's factors once they are read: in f32, all at the highest rank.
 pub fn size_of_factors(path: &Path) -> Result<u64, LoadError> {
     let adapter = outlined(path, &path.display().to_string())?;
@@ -58,6 +66,17 @@ pub fn size_of_factors(path: &Path) -> Result<u64, LoadError> {
 
 /// The adapter of a file on disk without its values.
 fn outlined(path: &Path, file: &str) -> Result<Adapter, LoadError> {
+    let (head, settings) = opened(path, file)?;
+    let shapes = head.tensors().map(|(name, info)| (name, info.shape.clone()));
+    let adapter = settings.and_then(|settings| outline(shapes, &settings));
+    adapter.map_err(|error| error.of_file(file))
+}
+
+/// The header of an adapter file on disk, and its settings, wherever they stand.
+fn opened(
+    path: &Path,
+    file: &str,
+) -> Result<(TensorFile<'static>, Result<Settings, LoadError>), LoadError> {
     let io = |path: &Path, source| LoadError::Io { path: path.display().to_string(), source };
     let opened = regular::open(path).map_err(|source| io(path, source))?;
     let head = checked(opened, file)?;
@@ -68,9 +87,7 @@ fn outlined(path: &Path, file: &str) -> Result<Adapter, LoadError> {
     } else {
         Settings::of_entries(head.entries())
     };
-    let shapes = head.tensors().map(|(name, info)| (name, info.shape.clone()));
-    let adapter = settings.and_then(|settings| outline(shapes, &settings));
-    adapter.map_err(|error| error.of_file(file))
+    Ok((head, settings))
 }
 
 /// Refuses what is no file of a low-rank adapter by its header, which errors call `file`.
@@ -110,6 +127,25 @@ mod tests {
         file.set_len(8 + header.len() as u64 + len).unwrap();
         file.rewind().unwrap();
         check_head(file, "a.safetensors").map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_scale_is_stated_by_the_header_or_by_alphas() {
+        use super::super::read::tests::file;
+        let factors = [("b.to_q.lora_A.weight", &[2, 4][..]), ("b.to_q.lora_B.weight", &[6, 2])];
+        let folder = tempfile::tempdir().unwrap();
+        let stated = |bytes: Vec<u8>| {
+            let path = folder.path().join("a.safetensors");
+            std::fs::write(&path, bytes).unwrap();
+            states_scale(&path).unwrap()
+        };
+        assert!(!stated(file(&factors, None)));
+        assert!(stated(file(&factors, Some(r#"{"r": 2, "lora_alpha": 4}"#))));
+        let [a, b] = factors;
+        assert!(stated(file(&[a, b, ("b.to_q.alpha", &[])], None)));
+        // Where the settings are wrong, nothing is known.
+        std::fs::write(folder.path().join("a.safetensors"), file(&factors, Some("{}"))).unwrap();
+        assert!(states_scale(&folder.path().join("a.safetensors")).is_err());
     }
 
     #[test]

@@ -23,6 +23,10 @@ use super::{
 const UNDERSCORES: &str = "save it by the names of diffusers, such as \
      `transformer.transformer_blocks.0.attn1.to_q.lora_A.weight`";
 
+/// What can be done about branches of convolutions.
+const CONVOLUTION: &str = "merge it into the model with the program that trained it, and name the merged folder as \
+     `model`; or train without `proj` among the target modules";
+
 impl Adapter {
     /// Reads an adapter file, onto the CPU; see the head of this module for the forms.
     pub fn from_diffusers(bytes: &[u8]) -> Result<Self, LoadError> {
@@ -106,6 +110,13 @@ fn sorted(
         if !name.ends_with(".lora_A.weight") && !name.ends_with(".lora_B.weight") {
             return Err(no_part(&name));
         }
+        if param.shape.len() > 2 {
+            let message = format!(
+                "`{name}` is of a convolution, {:?}: adapters of linear layers alone are supported",
+                param.shape
+            );
+            return Err(error_with(message, CONVOLUTION));
+        }
         if param.shape.len() != 2 {
             return Err(error(format!(
                 "`{name}` must have 2 dimensions, but is {:?}",
@@ -149,6 +160,17 @@ pub(super) mod tests {
 
     pub fn message(bytes: &[u8]) -> String {
         Adapter::from_diffusers(bytes).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn branches_of_convolutions_are_refused() {
+        let tensors = [
+            ("patch_embed.proj.lora_A.weight", &[4, 16, 2, 2][..]),
+            ("patch_embed.proj.lora_B.weight", &[8, 4, 1, 1]),
+        ];
+        let error = Adapter::from_diffusers(&file(&tensors, None)).unwrap_err();
+        insta::assert_snapshot!(error, @"");
+        assert_eq!(error.help(), Some(CONVOLUTION));
     }
 
     #[test]

@@ -37,17 +37,24 @@ impl Rotary {
             .map(|exponent| THETA.powf(f64::from(exponent)) as f32)
             .map(|frequency| frequency * std::f32::consts::PI / 2.0)
             .collect();
-        let axes = [0, 1, 2].map(|axis| axis_angles(axis, grid[axis], time, &frequencies));
-        let (mut cos, mut sin) = (Vec::new(), Vec::new());
+        // A training builds the model at every step, and few of the angles differ.
+        let axes = [0, 1, 2].map(|axis| {
+            let angles = axis_angles(axis, grid[axis], time, &frequencies).into_iter();
+            let turned = |angle: f32| (angle.cos(), angle.sin());
+            let place = |angles: Vec<f32>| angles.into_iter().map(turned).collect::<Vec<_>>();
+            angles.map(place).collect::<Vec<_>>()
+        });
+        let values = grid.iter().product::<usize>() * dim;
+        let (mut cos, mut sin) = (Vec::with_capacity(values), Vec::with_capacity(values));
         for frame in &axes[0] {
             for row in &axes[1] {
                 for column in &axes[2] {
                     cos.extend(std::iter::repeat_n(1.0, 2 * still));
                     sin.extend(std::iter::repeat_n(0.0, 2 * still));
                     for i in 0..frequencies.len() {
-                        for angle in [frame[i], row[i], column[i]] {
-                            cos.extend([angle.cos(); 2]);
-                            sin.extend([-angle.sin(), angle.sin()]);
+                        for (along, across) in [frame[i], row[i], column[i]] {
+                            cos.extend([along; 2]);
+                            sin.extend([-across, across]);
                         }
                     }
                 }

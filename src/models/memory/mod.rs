@@ -4,7 +4,8 @@
 //! one value per token and channel (or, in an autoencoder, the largest tensor between two layers); how
 //! many maps a block keeps is measured (`benches/maps.py`, `benches/memory.py`). Estimates are of the least that is
 //! needed: the program itself, an allocator's spare blocks and a kernel's workspace come on top. On the
-//! CPU that was 30 MiB for the program and mostly 30 to 100 MiB more, see `benches/results/`.
+//! CPU that was 30 MiB for the program and mostly 30 to 100 MiB more; on a GPU the allocator reserved up to 15 %
+//! more, see `benches/results/`.
 
 #[cfg(test)]
 mod tests;
@@ -29,9 +30,9 @@ const FORWARD: u64 = 14;
 /// Maps that are alive at once on the way back through a block, beside what it kept.
 const BACKWARD: u64 = 20;
 /// Largest tensors that are alive at once in an encoder, and in a decoder, whose norms see the latents
-/// at full size, too.
-const ENCODER_MAPS: u64 = 4;
-const DECODER_MAPS: u64 = 6;
+/// at full size, too: on the CPU, and on a GPU, whose convolutions have workspaces.
+const ENCODER_MAPS: [u64; 2] = [4, 6];
+const DECODER_MAPS: [u64; 2] = [6, 8];
 /// Largest tensors that an autoencoder keeps for the backward pass.
 const VAE_KEPT: u64 = 18;
 /// Bytes of a value in f32.
@@ -217,7 +218,13 @@ impl<'a> Estimator<'a> {
         self.coding(clip, tiled, DECODER_MAPS)
     }
 
-    fn coding(&self, clip: ClipSize, tiled: bool, maps: u64) -> Result<Memory, LoadError> {
+    fn coding(
+        &self,
+        clip: ClipSize,
+        tiled: bool,
+        [on_host, on_gpu]: [u64; 2],
+    ) -> Result<Memory, LoadError> {
+        let maps = if self.on_host { on_host } else { on_gpu };
         let config = self.source.config("vae")?;
         let tile = self.family.tile_size(&config)?.filter(|_| tiled);
         let part = tile.map_or(clip, |[height, width]| ClipSize {

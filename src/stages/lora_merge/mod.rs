@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    Cause, Examined, IdleParam, ImageRecord, Inputs, Lineage, MODEL_PARAMS, Misfit, Mismatch,
-    ModelParts, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
-    Surroundings, Trainings, Workload,
+    Cause, Caution, Examined, IdleParam, ImageRecord, Inputs, Lineage, MODEL_PARAMS, Misfit,
+    Mismatch, ModelParts, Output, ParamError, Port, Ports, Stage, StageContext, StageError,
+    StageKind, Surroundings, Trainings, Workload,
     agreement::{FILES, FOLDER},
     fit::refuse,
     idle,
@@ -30,7 +30,7 @@ use crate::{
         Adapter, LoadError, Memory, ModelRef,
         lora::{
             Combination, Combined, PEFT_CONFIG, PEFT_WEIGHTS, check_head, refused_name,
-            size_of_factors,
+            size_of_factors, states_scale,
         },
         memory::merging,
         params::{Dtype, TensorFile, header},
@@ -202,6 +202,23 @@ impl Stage for LoraMerge {
             posterior = posterior.or(trained.posterior);
         }
         Some(Trainings { image, without_scale, without_time, posterior })
+    }
+
+    fn cautions(&self, _around: &Surroundings<'_>) -> Vec<Caution> {
+        let Some(root) = self.source_root().filter(|_| self.weights.is_empty()) else {
+            return Vec::new();
+        };
+        // What cannot be read is told of elsewhere.
+        let silent = |file: &&String| matches!(states_scale(&root.join(file)), Ok(false));
+        let caution = |file: &String| Caution {
+            param: Some("files"),
+            message: format!(
+                "reads `{file}`, which does not state its scale (alpha by rank): it is taken to be 1, as diffusers \
+                 does, though CogVideo's trainer and diffusers' example save such files of any alpha; state it in \
+                 `weights`"
+            ),
+        };
+        self.files.iter().filter(silent).map(caution).collect()
     }
 
     fn lineage(&self, around: &Surroundings<'_>) -> Option<Lineage> {

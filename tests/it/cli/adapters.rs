@@ -191,7 +191,7 @@ fn what_cannot_be_merged_or_scored_is_told_before_anything_runs() {
     let whole = "kind   = \"lora_merge\"\ninputs = { first = \"both\" }\nmodel  = \"builtin:tiny\"\n\
                  precision = \"f32\"";
     let wrong = pipeline()
-        .replace("weights = [0.5, 2.0]", "weights = [0.5]\nprecision = \"bf16\"")
+        .replace("weights = [0.5, 2.0]", "weights = [0.5]\nprecision = \"bf16\"\nframe_rate = 12")
         .replace(whole, "kind = \"lora_merge\"");
     let score = r#"
 [stages.answers]
@@ -210,6 +210,7 @@ metric = "pose"
     for message in [
         "`weights` must be as many as the adapters, 2, but are 1",
         "`precision` does nothing here",
+        "`frame_rate` does nothing here",
         "there is no adapter to merge",
         "the metric `pose` takes one attempt, but has 2",
     ] {
