@@ -15,13 +15,15 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
+
 /// Between two looks at the process.
 const INTERVAL: Duration = Duration::from_millis(20);
 /// Between two looks at a card.
 const CARD_INTERVAL_MS: u32 = 100;
 
 /// What one stage took.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Usage {
     /// CPU seconds; 0 where the system does not tell.
     pub cpu_secs: f64,
@@ -29,6 +31,18 @@ pub(super) struct Usage {
     pub device_secs: Option<f64>,
     /// The most bytes held on the device at once.
     pub peak_memory: Option<u64>,
+}
+
+impl Usage {
+    /// Adds what was taken afterwards.
+    pub fn add(&mut self, later: Self) {
+        self.cpu_secs += later.cpu_secs;
+        self.device_secs = match (self.device_secs, later.device_secs) {
+            (Some(one), Some(other)) => Some(one + other),
+            (one, other) => one.or(other),
+        };
+        self.peak_memory = self.peak_memory.max(later.peak_memory);
+    }
 }
 
 /// Measures the stages of a run.
