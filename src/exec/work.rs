@@ -220,12 +220,11 @@ impl Worker<'_> {
             Some(found) => self.run_items(job, outside, found),
             None => self.run_whole(job, outside),
         };
-        let (result, usage) = match job.slot {
-            None => self.meter.measure(run),
-            Some(_) => {
-                *self.spent() = Usage::default();
-                (run(), *self.spent())
-            }
+        let (result, usage) = if job.slot.is_none() {
+            self.meter.measure(run)
+        } else {
+            *self.spent() = Usage::default();
+            (run(), *self.spent())
         };
         let (made, items_run) = result?;
         let ingredients = match &sources {

@@ -48,12 +48,14 @@ impl Places {
 
     /// Whether a stage can be started that computes on the device, or one that does not.
     pub(super) fn is_free(&self, on_device: bool) -> bool {
-        match self.slots.is_empty() {
-            // How many workers there are limits these.
-            true => true,
-            false if on_device => self.slots.iter().any(|slot| slot.running == 0),
-            false => self.here.running < self.most_here,
+        if self.slots.is_empty() {
+            // Only the number of workers limits these.
+            return true;
         }
+        if on_device {
+            return self.slots.iter().any(|slot| slot.running == 0);
+        }
+        self.here.running < self.most_here
     }
 
     /// The weights that are loaded where a stage could be started, the latest first.
@@ -93,14 +95,14 @@ impl Places {
 mod tests {
     use super::*;
 
-    fn weights(name: &str) -> Option<Digest> {
-        Some(Digest::of(name.as_bytes()))
+    fn weights(name: &str) -> Digest {
+        Digest::of(name.as_bytes())
     }
 
     impl Places {
         /// Starts a stage on the device, if it can be.
         fn try_start(&mut self, name: &str) -> Option<usize> {
-            self.is_free(true).then(|| self.start(true, weights(name))).flatten()
+            self.is_free(true).then(|| self.start(true, Some(weights(name)))).flatten()
         }
 
         fn free(&mut self, slot: usize) {
@@ -117,7 +119,7 @@ mod tests {
         assert_eq!(places.try_start("b"), Some(0));
         places.free(1);
         places.free(0);
-        assert_eq!(places.loaded(), [weights("b"), weights("a"), weights("a")]);
+        assert_eq!(places.loaded(), ["b", "a", "a"].map(|name| Some(weights(name))));
         assert_eq!(places.try_start("a"), Some(1), "it has the fewest that has it");
         assert_eq!(places.try_start("a"), Some(0), "rather than wait");
     }
@@ -151,9 +153,9 @@ mod tests {
     fn without_slots_all_is_called_here() {
         let mut places = Places::new(0, 1);
         assert_eq!(places.loaded(), [None]);
-        assert_eq!(places.start(true, weights("a")), None);
+        assert_eq!(places.start(true, Some(weights("a"))), None);
         assert_eq!(places.start(true, None), None);
-        assert_eq!(places.loaded(), [weights("a")]);
+        assert_eq!(places.loaded(), [Some(weights("a"))]);
         assert!(places.is_free(true));
     }
 }

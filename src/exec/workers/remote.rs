@@ -62,11 +62,12 @@ struct Loss {
     device: Option<FaultText>,
 }
 
-impl Loss {
-    fn of(process: Process, device: Option<FaultText>) -> Trouble {
-        Trouble::Lost(Self { process: process.id(), death: process.death(), device })
-    }
+/// Ends a worker that is of no more use; `device` is what its device said before, where that is why.
+fn lost(process: Process, device: Option<FaultText>) -> Trouble {
+    Trouble::Lost(Loss { process: process.id(), death: process.death(), device })
+}
 
+impl Loss {
     /// `its worker (process 4711) was killed by signal 9 (SIGKILL)`.
     fn reason(&self) -> String {
         let Self { process, death, device } = self;
@@ -164,9 +165,9 @@ impl Remote<'_, '_> {
                 *place = Some(process);
                 return Ok(steps);
             }
-            Err(Broken::Dead) => return Err(Loss::of(process, None)),
+            Err(Broken::Dead) => return Err(lost(process, None)),
             Err(Broken::Said(text)) if text.is_of_lost_device() => {
-                return Err(Loss::of(process, Some(text)));
+                return Err(lost(process, Some(text)));
             }
             Err(Broken::Said(text)) => self.meaning_of(&text),
             Err(Broken::Stage(error)) => error,
@@ -206,7 +207,7 @@ impl Remote<'_, '_> {
                     return Err(StageError::environment(message).with_help("run again").into());
                 }
                 Heard::Nothing => options.cancel.check()?,
-                Heard::End => return Err(Loss::of(process, None)),
+                Heard::End => return Err(lost(process, None)),
             }
         }
         process.kill();

@@ -30,7 +30,7 @@ pub struct Launch {
 
 impl Launch {
     /// How long a worker may take until it is ready: a driver that wakes eight cards up takes its time.
-    pub const PATIENCE: Duration = Duration::from_secs(120);
+    pub const PATIENCE: Duration = Duration::from_mins(2);
 
     pub(super) fn command(&self) -> Command {
         let mut command = Command::new(&self.program);

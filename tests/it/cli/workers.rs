@@ -11,6 +11,7 @@ use super::{
     interrupt::{TRAINING, is_checkpoint, send},
     walk,
 };
+use crate::incremental::corrupt;
 
 /// Two trainings of one set of latents.
 const SWEEP: &str = "\n[sweep]\ngrid = { rank = [1, 2] }\n";
@@ -205,6 +206,48 @@ fn a_run_that_is_stopped_or_killed_leaves_no_worker_and_goes_on() {
     killed.succeed("cache gc");
     killed.succeed("run training.toml --device cpu:1");
     assert!(killed.transcript("cache verify").contains("? 0\n"));
+}
+
+/// The part of the training that encodes clips.
+fn encoding() -> &'static str {
+    TRAINING.split_once("[stages.lora]").unwrap().0
+}
+
+#[test]
+fn damage_that_a_worker_meets_is_made_good() {
+    let shell = Shell::new();
+    shell.write("encoding.toml", encoding());
+    shell.succeed("run encoding.toml --only clips");
+    for file in walk(&shell.path("cache/objects")) {
+        corrupt(&file, true);
+    }
+    shell.succeed("run encoding.toml --device cpu:1");
+    assert!(shell.transcript("cache verify").contains("? 0\n"));
+}
+
+/// As a build does that replaces it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_program_that_is_removed_while_it_runs_starts_workers_all_the_same() {
+    let shell = Shell::new();
+    let copy = shell.path("pipe-copy");
+    std::fs::copy(env!("CARGO_BIN_EXE_pipe"), &copy).unwrap();
+    let gone = format!(
+        "[stages.gone]\nkind = \"command\"\ncommand = \"rm $COPY; touch $OUT/x\"\noutputs = [\"x\"]\n\
+         env = {{ COPY = \"{}\" }}\n[stages.prompt]\nkind = \"text_encode\"\nmodel = \"builtin:tiny\"\n",
+        copy.display()
+    );
+    shell.write("gone.toml", &gone);
+    let output = Command::new(&copy)
+        .current_dir(shell.dir.path())
+        .env_clear()
+        .env("HOME", shell.dir.path())
+        .env("PATH", std::env::var("PATH").unwrap())
+        .args(["run", "gone.toml", "--device", "cpu:1", "--jobs", "1", "--allow-commands"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!copy.exists());
 }
 
 #[test]
