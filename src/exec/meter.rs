@@ -264,6 +264,18 @@ mod tests {
     }
 
     #[test]
+    fn what_several_calls_took_is_one_sum_and_one_peak() {
+        let call =
+            |cpu_secs, device_secs, peak_memory| Usage { cpu_secs, device_secs, peak_memory };
+        let mut usage = Usage::default();
+        usage.add(call(0.5, None, Some(7)));
+        assert_eq!(usage, call(0.5, None, Some(7)));
+        usage.add(call(0.25, Some(2.0), Some(3)));
+        usage.add(call(0.25, Some(1.0), None));
+        assert_eq!(usage, call(1.0, Some(3.0), Some(7)));
+    }
+
+    #[test]
     fn lines_of_the_tool_add_up() {
         let mut seen = Seen::default();
         for line in ["1024, 50", "2048, 100", "[N/A], [N/A]", ""] {

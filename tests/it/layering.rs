@@ -1,7 +1,7 @@
 //! Who may call whom: the edges between the crate's modules, read from its source.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -373,7 +373,7 @@ fn groups_of_paths_are_taken_apart() {
 /// A stage that opens a model for the device, or asks for that, runs where the device is, which may be another process.
 #[test]
 fn who_computes_on_the_device_says_so() {
-    let mut kinds: std::collections::BTreeMap<String, (bool, bool)> = Default::default();
+    let mut kinds = BTreeMap::<String, (bool, bool)>::new();
     for source in sources().iter().filter(|source| source.module == "stages") {
         // A kind is a file or a folder.
         let kind = source.path.iter().nth(1).unwrap().to_string_lossy();

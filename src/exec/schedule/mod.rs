@@ -176,7 +176,12 @@ impl<'a> Schedule<'a> {
             }
             match self.next_message(messages) {
                 None => {}
-                Some(Message::Event(event)) => on_event(event),
+                Some(Message::Event(event)) => {
+                    if let RunEvent::StageRetried { index, .. } = &event {
+                        self.places.is_new(*index);
+                    }
+                    on_event(event);
+                }
                 Some(Message::Held { job }) => self.put_aside(*job),
                 Some(Message::Looked { lookup, found }) => self.looked(*lookup, *found, on_event),
                 Some(Message::Ended { job, result }) => self.ended(&job, *result, on_event),
@@ -378,7 +383,7 @@ impl<'a> Schedule<'a> {
         };
         let weights = job.key.ingredients.weights;
         job.room = self.budget.start(job.index, job.need);
-        job.slot = self.places.start(is_on_device(self.decider.pipeline, &job), weights);
+        job.slot = self.places.start(job.index, is_on_device(self.decider.pipeline, &job), weights);
         // What a worker keeps loaded is no matter of the others.
         if let Some(limit) = job.slot.and_then(|slot| self.options.slots[slot].memory) {
             job.room = (job.need > 0).then_some(Room { needed: job.need, limit });

@@ -20,7 +20,8 @@ pub(super) struct Places {
 /// A process that calls stages.
 #[derive(Default)]
 struct Place {
-    running: usize,
+    /// The stages that it calls now, by index.
+    stages: Vec<usize>,
     /// The weights that it used last, the latest first.
     resident: VecDeque<Digest>,
     /// Which of all stages that were started was its last one.
@@ -28,8 +29,12 @@ struct Place {
 }
 
 impl Place {
-    fn start(&mut self, weights: Option<Digest>, number: usize) {
-        self.running += 1;
+    fn is_free(&self) -> bool {
+        self.stages.is_empty()
+    }
+
+    fn start(&mut self, stage: usize, weights: Option<Digest>, number: usize) {
+        self.stages.push(stage);
         self.last = number;
         let Some(weights) = weights else { return };
         self.resident.retain(|other| *other != weights);
@@ -53,9 +58,9 @@ impl Places {
             return true;
         }
         if on_device {
-            return self.slots.iter().any(|slot| slot.running == 0);
+            return self.slots.iter().any(Place::is_free);
         }
-        self.here.running < self.most_here
+        self.here.stages.len() < self.most_here
     }
 
     /// The weights that are loaded where a stage could be started, the latest first.
@@ -63,27 +68,39 @@ impl Places {
         if self.slots.is_empty() {
             return vec![self.here.resident.front().copied()];
         }
-        let mut free: Vec<&Place> = self.slots.iter().filter(|slot| slot.running == 0).collect();
+        let mut free: Vec<&Place> = self.slots.iter().filter(|slot| slot.is_free()).collect();
         free.sort_by_key(|slot| std::cmp::Reverse(slot.last));
         free.into_iter().flat_map(|slot| &slot.resident).copied().map(Some).collect()
     }
 
     /// Starts a stage: one that computes on the device in the free slot that has its weights loaded, else in the one
     /// that has the fewest, of those the one that was used longest ago.
-    pub(super) fn start(&mut self, on_device: bool, weights: Option<Digest>) -> Option<usize> {
+    pub(super) fn start(
+        &mut self,
+        stage: usize,
+        on_device: bool,
+        weights: Option<Digest>,
+    ) -> Option<usize> {
         self.started += 1;
         let has = |slot: &Place| weights.is_some_and(|weights| slot.resident.contains(&weights));
-        let free = self.slots.iter().enumerate().filter(|(_, slot)| on_device && slot.running == 0);
+        let free = self.slots.iter().enumerate().filter(|(_, slot)| on_device && slot.is_free());
         let best = free.min_by_key(|(_, slot)| (!has(slot), slot.resident.len(), slot.last));
         let slot = best.map(|(index, _)| index);
         let number = self.started;
-        self.place(slot).start(weights, number);
+        self.place(slot).start(stage, weights, number);
         slot
     }
 
     /// A stage is over, or somebody else computes it.
     pub(super) fn end(&mut self, job: &Job) {
-        self.place(job.slot).running -= 1;
+        self.place(job.slot).stages.retain(|stage| *stage != job.index);
+    }
+
+    /// The worker that called a stage has died: a new one loads what that needs, and no more.
+    pub(super) fn is_new(&mut self, stage: usize) {
+        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.stages.contains(&stage)) {
+            slot.resident.truncate(1);
+        }
     }
 
     fn place(&mut self, slot: Option<usize>) -> &mut Place {
@@ -102,11 +119,11 @@ mod tests {
     impl Places {
         /// Starts a stage on the device, if it can be.
         fn try_start(&mut self, name: &str) -> Option<usize> {
-            self.is_free(true).then(|| self.start(true, Some(weights(name)))).flatten()
+            self.is_free(true).then(|| self.start(0, true, Some(weights(name)))).flatten()
         }
 
         fn free(&mut self, slot: usize) {
-            self.slots[slot].running -= 1;
+            self.slots[slot].stages.clear();
         }
     }
 
@@ -122,6 +139,17 @@ mod tests {
         assert_eq!(places.loaded(), ["b", "a", "a"].map(|name| Some(weights(name))));
         assert_eq!(places.try_start("a"), Some(1), "it has the fewest that has it");
         assert_eq!(places.try_start("a"), Some(0), "rather than wait");
+    }
+
+    #[test]
+    fn a_worker_in_the_place_of_a_dead_one_has_loaded_what_it_was_given() {
+        let mut places = Places::new(1, 1);
+        places.try_start("a");
+        places.free(0);
+        places.try_start("b");
+        places.is_new(0);
+        places.free(0);
+        assert_eq!(places.loaded(), [Some(weights("b"))]);
     }
 
     #[test]
@@ -141,7 +169,7 @@ mod tests {
         let mut places = Places::new(2, 5);
         for _ in 0..3 {
             assert!(places.is_free(false));
-            assert_eq!(places.start(false, None), None);
+            assert_eq!(places.start(1, false, None), None);
         }
         assert!(!places.is_free(false) && places.is_free(true));
         assert_eq!(places.try_start("a"), Some(0));
@@ -153,8 +181,8 @@ mod tests {
     fn without_slots_all_is_called_here() {
         let mut places = Places::new(0, 1);
         assert_eq!(places.loaded(), [None]);
-        assert_eq!(places.start(true, Some(weights("a"))), None);
-        assert_eq!(places.start(true, None), None);
+        assert_eq!(places.start(0, true, Some(weights("a"))), None);
+        assert_eq!(places.start(1, true, None), None);
         assert_eq!(places.loaded(), [Some(weights("a"))]);
         assert!(places.is_free(true));
     }
