@@ -56,6 +56,11 @@ fn asked<T>(ask: impl FnOnce() -> T) -> Result<T, DriverFailure> {
     })
 }
 
+/// Asks a device for nothing, so that one that does not answer is known before it is needed.
+pub fn wake(device: &Device) -> Result<(), DriverFailure> {
+    asked(|| device.sync())?.map_err(|error| DriverFailure(error.to_string()))
+}
+
 /// Whether a panic of this thread says something of a driver, not of this program.
 pub fn is_asked() -> bool {
     ASKED.get()
@@ -179,6 +184,7 @@ mod tests {
     #[test]
     fn devices_have_names() {
         assert_eq!(named("cpu"), Some(Device::flex()));
+        assert_eq!(wake(&Device::flex()), Ok(()));
         assert_eq!(named("gpu"), None);
         assert_eq!(named("cuda:x"), None);
     }

@@ -1,8 +1,55 @@
-//! Which card `cuda:N` is: `nvidia-smi` lists all cards, a program sees those that
+//! Which cards there are, and which one `cuda:N` is: `nvidia-smi` lists all cards, a program sees those that
 //! `CUDA_VISIBLE_DEVICES` names, in its order.
 
+use std::{
+    io::{self, Read},
+    process::{Command, Stdio},
+    sync::mpsc::channel,
+    time::Duration,
+};
+
+/// How long the driver's tool may take: where a card hangs, it does, too.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// All cards that `nvidia-smi` lists.
+pub(super) fn listed() -> io::Result<Vec<Gpu>> {
+    Ok(parse(&ask(Command::new("nvidia-smi").args(QUERY), PATIENCE)?))
+}
+
+/// What a program says within some time. One that does not is left to itself.
+fn ask(program: &mut Command, patience: Duration) -> io::Result<String> {
+    let mut child =
+        program.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let Some(mut out) = child.stdout.take() else { return Ok(String::new()) };
+    let (sender, said) = channel();
+    std::thread::spawn(move || {
+        let mut text = Vec::new();
+        let read = out.read_to_end(&mut text);
+        // With nobody waiting any more, nobody wants to know.
+        let _ = sender.send(read.map(|_| String::from_utf8_lossy(&text).into_owned()));
+    });
+    let said = said.recv_timeout(patience).unwrap_or_else(|_| {
+        Err(io::Error::other(format!("no answer within {} s", patience.as_secs_f64())))
+    });
+    // It may be stuck in the driver, where no signal reaches it.
+    std::thread::spawn(move || {
+        let _ = child.kill();
+        let _ = child.wait();
+    });
+    said
+}
+
+/// What `CUDA_VISIBLE_DEVICES` leaves to be seen, as it names them: numbers, and UUIDs of cards or of parts of cards.
+/// What follows the first entry that is none is not seen.
+pub(super) fn visible(list: &str) -> Vec<&str> {
+    let is_one = |entry: &&str| {
+        entry.parse::<usize>().is_ok() || ["GPU-", "MIG-"].iter().any(|id| entry.starts_with(id))
+    };
+    list.split(',').map(str::trim).take_while(is_one).collect()
+}
+
 /// What [`parse`] reads.
-pub(super) const QUERY: [&str; 2] =
+const QUERY: [&str; 2] =
     ["--query-gpu=index,uuid,memory.free,name", "--format=csv,noheader,nounits"];
 
 /// One card as `nvidia-smi` lists it.
@@ -17,7 +64,7 @@ pub(super) struct Gpu {
 }
 
 /// Reads the answer to [`QUERY`]; lines that are none of a card are passed over.
-pub(super) fn parse(listing: &str) -> Vec<Gpu> {
+fn parse(listing: &str) -> Vec<Gpu> {
     let card = |line: &str| {
         let mut fields = line.splitn(4, ',').map(str::trim);
         let index = fields.next()?.parse().ok()?;
@@ -115,6 +162,25 @@ mod tests {
         let gpus = parse(listing);
         let by_bus = find(&gpus, Some("1"), Some("PCI_BUS_ID"), 0);
         assert_eq!(by_bus.and_then(|gpu| gpu.free), Some(80_000 << 20));
+    }
+
+    #[test]
+    fn who_does_not_answer_is_not_waited_for() {
+        let say = |script: &str| {
+            ask(Command::new("sh").args(["-c", script]), Duration::from_millis(500))
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(say("echo 0, GPU-a"), Ok("0, GPU-a\n".to_owned()));
+        assert_eq!(say("exec sleep 60"), Err("no answer within 0.5 s".to_owned()));
+        assert!(ask(&mut Command::new("/no/such/tool"), PATIENCE).is_err());
+    }
+
+    #[test]
+    fn what_the_variable_leaves_to_be_seen() {
+        assert_eq!(visible("3, 1"), ["3", "1"]);
+        assert_eq!(visible("GPU-5a1b,MIG-0f"), ["GPU-5a1b", "MIG-0f"]);
+        assert_eq!(visible("0,-1,1"), ["0"]);
+        assert!(visible("").is_empty() && visible("NoDevFiles").is_empty());
     }
 
     #[test]

@@ -99,7 +99,7 @@ mod tests {
             (true, little, little, Some("device")),
             (true, much, much, None),
         ] {
-            let outlook = Outlook { on_host, memory, host_memory, card: None };
+            let outlook = Outlook { on_host, memory, host_memory, cards: Vec::new() };
             let plan = MemoryPlan::new(&pipeline, on_host);
             let whose = |excess| match excess {
                 Excess::Device(..) => "device",

@@ -29,6 +29,7 @@ mod spare;
 mod table;
 mod verify;
 mod versioned;
+mod worker;
 
 use std::{
     ffi::OsString,
@@ -79,6 +80,8 @@ enum Command {
     Init(init::InitArgs),
     Completions(completions::CompletionsArgs),
     Version(VersionArgs),
+    #[command(hide = true)]
+    Worker(worker::WorkerArgs),
 }
 
 /// Print the version
@@ -102,6 +105,7 @@ impl Command {
             Self::Schema(args) => schema::schema(args, session),
             Self::Init(args) => init::init(args, session),
             Self::Completions(args) => completions::completions(args, session),
+            Self::Worker(args) => worker::worker(args, session),
             Self::Version(VersionArgs {}) => {
                 session.print(&format!("pipe {}\n", env!("CARGO_PKG_VERSION")))
             }

@@ -32,7 +32,7 @@ pub(super) struct GlobalArgs {
     /// Cache that several machines share: s3://, gs://, az:// or file://, or a folder
     #[arg(long, global = true, value_name = "URL", help_heading = HEADING)]
     pub remote: Option<String>,
-    /// Where to compute: auto, cpu or cuda:N
+    /// Where to compute: auto, cpu, cuda:N; with a process for each: cuda:0,1, all, cpu:N
     #[arg(long, global = true, value_name = "DEVICE", help_heading = HEADING)]
     pub device: Option<String>,
     /// Stages to run at once
@@ -193,12 +193,20 @@ impl Session {
 
     /// Says something to the person in front of the screen.
     pub fn talk(&self, text: &str) {
-        let text = self.stderr.shown(text);
-        // With stderr closed there is nobody to tell that it is.
-        let _ = match &self.bars {
-            Some(bars) => bars.println(text),
-            None => writeln!(io::stderr(), "{text}"),
-        };
+        (self.talker())(text);
+    }
+
+    /// Says things as [`Self::talk`] does, also from other threads.
+    pub fn talker(&self) -> impl Fn(&str) + Send + Sync + use<> {
+        let (style, bars) = (self.stderr, self.bars.clone());
+        move |text| {
+            let text = style.shown(text);
+            // With stderr closed there is nobody to tell that it is.
+            let _ = match &bars {
+                Some(bars) => bars.println(text),
+                None => writeln!(io::stderr(), "{text}"),
+            };
+        }
     }
 
     /// Where a run is told.

@@ -97,6 +97,24 @@ impl Stop {
     }
 }
 
+/// Has this process, which computes for another one, do nothing at a signal: both may get it, and the other one
+/// says what it means.
+#[cfg(unix)]
+pub(super) fn leave_to_parent() {
+    use std::sync::atomic::AtomicBool;
+
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        if let Err(error) = signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false))) {
+            tracing::warn!("signals end the process at once: {error}");
+        }
+    }
+}
+
+#[cfg(not(unix))]
+pub(super) fn leave_to_parent() {}
+
 /// Signals so close to each other are one wish: a process and its group may both get what one program
 /// sends, as `timeout` does.
 #[cfg(unix)]

@@ -62,15 +62,18 @@ pub(super) fn verify(args: &VerifyArgs, session: &Session) -> Result<(), CliErro
     let settings = session.settings()?;
     let stop = Stop::on_signal();
     let store = stop.heard_by(session.store()?);
-    let (device, device_name) = device::open(&settings.device)?;
+    let (chosen, is_one_of_several) = device::open_first(&settings.device)?;
+    if is_one_of_several {
+        session.caution(&format!("stages are executed again on one device, {}", chosen.name));
+    }
     let scratch = scratch_folder("pipe-verify-")?;
-    let jobs = settings.jobs.map_or_else(|| device::default_jobs(&device_name), NonZeroUsize::get);
+    let jobs = settings.jobs.map_or_else(|| device::default_jobs(&chosen), NonZeroUsize::get);
     let options = ExecOptions {
         jobs,
-        memory: device::outlook(&device_name)?.memory,
+        memory: device::outlook(&chosen.name)?.memory,
         allow_commands: args.allow_commands,
         cancel: stop.flag.clone(),
-        ..ExecOptions::new(device, &device_name)
+        ..ExecOptions::new(chosen.device, &chosen.name)
     };
     let wanted = VerifyOptions {
         only: args.only.clone(),

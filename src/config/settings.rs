@@ -22,7 +22,7 @@ use super::{
 pub struct Settings {
     /// The folder of the store.
     pub cache: PathBuf,
-    /// `auto`, `cpu` or `cuda:N`.
+    /// `auto`, `cpu` or `cuda:N`; with a process for each, `cuda:0,1`, `all` or `cpu:N`.
     pub device: String,
     /// How many stages run at once; the machine decides if not set.
     pub jobs: Option<NonZeroUsize>,

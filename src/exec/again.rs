@@ -176,8 +176,8 @@ impl One<'_> {
         let instance = &pipeline.instances[index];
         let sources = instance.work.source_root().map(SourceReader::new);
         let sources = sources.as_ref();
-        let (checkpoints, weights) = (None, None);
-        let call = Call { index, given, sources, checkpoints, weights, into: self.scratch };
+        let (trajectory, weights, at) = (None, None, None);
+        let call = Call { index, given, sources, trajectory, weights, into: self.scratch, at };
         let name = instance.to_string();
         let progress = |progress: Progress| (self.again.on_progress)(&name, progress);
         let mut on_item = |_: &Item| options.cancel.check();

@@ -1,4 +1,4 @@
-//! The one way to call a stage, for runs and for verifications.
+//! The one way to call a stage, for runs, for verifications and in workers.
 
 use std::{
     collections::BTreeMap,
@@ -9,14 +9,20 @@ use std::{
     },
 };
 
-use super::{ExecOptions, budget::Room};
+use burn::tensor::Device;
+
+use super::{
+    ExecOptions,
+    budget::Room,
+    workers::{At, Workers},
+};
 use crate::{
     artifact::{Item, Manifest},
     config::Pipeline,
     models::ModelCache,
     plan::Weights,
-    stages::{Inputs, OnItem, Output, Progress, StageContext, StageError},
-    store::{CheckpointFolder, Digest, SourceReader, Store, StoreError},
+    stages::{CancelFlag, Inputs, OnItem, Output, Progress, Stage, StageContext, StageError},
+    store::{CheckpointFolder, Digest, Fingerprint, SourceReader, Store, StoreError},
 };
 
 /// The content of each input of a stage.
@@ -30,6 +36,7 @@ pub(super) struct Caller<'a> {
     pub(super) store: &'a Store,
     pub(super) options: &'a ExecOptions,
     pub(super) models: &'a ModelCache,
+    pub(super) workers: &'a Workers,
 }
 
 /// One call of a stage.
@@ -38,18 +45,36 @@ pub(super) struct Call<'a> {
     pub(super) index: usize,
     pub(super) given: Given,
     pub(super) sources: Option<&'a SourceReader>,
-    pub(super) checkpoints: Option<&'a CheckpointFolder>,
+    /// The trajectory whose checkpoints it goes on from, if it trains.
+    pub(super) trajectory: Option<Fingerprint>,
     /// The weights that it must find, where that is watched.
     pub(super) weights: Option<&'a Weights>,
     /// Where its items go.
     pub(super) into: &'a Store,
+    /// The worker that does it, unless it is done here.
+    pub(super) at: Option<At<'a>>,
 }
 
 /// What a stage made.
+#[derive(Debug)]
 pub(super) struct Made {
     pub(super) items: Vec<Item>,
     /// The steps that a training made, without those that checkpoints spared it.
     pub(super) steps: u64,
+}
+
+/// Why a call came to no end.
+pub(super) enum CallError {
+    /// The stage says so.
+    Stage(StageError),
+    /// The device failed afterwards at what it was asked; its text.
+    Device(String),
+}
+
+impl From<StageError> for CallError {
+    fn from(error: StageError) -> Self {
+        Self::Stage(error)
+    }
 }
 
 impl Caller<'_> {
@@ -65,10 +90,7 @@ impl Caller<'_> {
 
     /// Frees memory of models that other stages left loaded.
     pub(super) fn make_room(&self, index: usize, room: Option<Room>) {
-        let Some(Room { needed, limit }) = room else { return };
-        let weights = self.pipeline.instances[index].work.weights();
-        let source = weights.and_then(|(model, _)| model.resolve().ok());
-        self.models.make_room(needed, limit, source.as_ref());
+        make_room(self.models, &*self.pipeline.instances[index].work, room);
     }
 
     /// The inputs of these contents.
@@ -78,13 +100,65 @@ impl Caller<'_> {
         inputs.iter().map(read).collect()
     }
 
-    /// Calls the stage and waits until its device has done what it was asked.
+    /// Calls the stage, here or in a worker, and waits until its device has done what it was asked.
     pub(super) fn call(
         &self,
-        call: Call<'_>,
+        mut call: Call<'_>,
         progress: &(dyn Fn(Progress) + Sync),
         on_item: &mut OnItem<'_>,
     ) -> Result<Made, StageError> {
+        if let Some(at) = call.at.take() {
+            return self.call_worker(&at, call, progress, on_item);
+        }
+        let index = call.index;
+        let checkpoints = call.trajectory.map(|key| self.store.checkpoints(key)).transpose()?;
+        let work = &*self.pipeline.instances[index].work;
+        let made = self.bench().call(work, call, checkpoints.as_ref(), progress, on_item);
+        made.map_err(|error| match error {
+            CallError::Stage(error) => error,
+            CallError::Device(text) => self.unsettled(index, &text),
+        })
+    }
+
+    /// What stages are done with that are done here.
+    pub(super) fn bench(&self) -> Bench<'_> {
+        Bench {
+            device: &self.options.device,
+            models: self.models,
+            store: self.store,
+            cancel: &self.options.cancel,
+            allow_commands: self.options.allow_commands,
+        }
+    }
+}
+
+/// Frees memory of models that other stages left loaded.
+pub(super) fn make_room(models: &ModelCache, work: &dyn Stage, room: Option<Room>) {
+    let Some(Room { needed, limit }) = room else { return };
+    let source = work.weights().and_then(|(model, _)| model.resolve().ok());
+    models.make_room(needed, limit, source.as_ref());
+}
+
+/// What a stage is done with, in this process.
+pub(super) struct Bench<'a> {
+    pub(super) device: &'a Device,
+    pub(super) models: &'a ModelCache,
+    /// Where inputs are.
+    pub(super) store: &'a Store,
+    pub(super) cancel: &'a CancelFlag,
+    pub(super) allow_commands: bool,
+}
+
+impl Bench<'_> {
+    /// Calls the stage and waits until the device has done what it was asked.
+    pub(super) fn call(
+        &self,
+        work: &dyn Stage,
+        call: Call<'_>,
+        checkpoints: Option<&CheckpointFolder>,
+        progress: &(dyn Fn(Progress) + Sync),
+        on_item: &mut OnItem<'_>,
+    ) -> Result<Made, CallError> {
         let steps = AtomicU64::new(0);
         let looked = AtomicBool::new(false);
         // Once: what is loaded then stays in memory, whatever becomes of the files.
@@ -95,15 +169,15 @@ impl Caller<'_> {
             _ => Ok(()),
         };
         let context = StageContext {
-            device: &self.options.device,
+            device: self.device,
             models: self.models,
             sources: call.sources,
-            checkpoints: call.checkpoints,
-            allow_commands: self.options.allow_commands,
+            checkpoints,
+            allow_commands: self.allow_commands,
             weights_hold: &weights_hold,
             progress,
             steps_made: &steps,
-            cancel: &self.options.cancel,
+            cancel: self.cancel,
         };
         let inputs = Inputs::new(self.store, call.given);
         let mut on_item = |item: &Item| {
@@ -111,10 +185,24 @@ impl Caller<'_> {
             on_item(item)
         };
         let mut output = Output::new(call.into, &mut on_item);
-        self.pipeline.instances[call.index].work.run(&inputs, &mut output, &context)?;
-        self.settle(call.index)?;
+        work.run(&inputs, &mut output, &context)?;
+        // What fails on the device only now fails the stage that asked for it.
+        self.device.sync().map_err(|error| CallError::Device(error.to_string()))?;
         weights_hold()?;
         Ok(Made { items: output.into_items(), steps: steps.into_inner() })
+    }
+
+    /// Frees what no running stage holds of a full device, which may fail once more at what was queued.
+    pub(super) fn empty_device(&self) {
+        self.models.clear();
+        let freed = catch_unwind(AssertUnwindSafe(|| {
+            // The failure itself is told already.
+            let _ = self.device.sync();
+            self.device.memory_cleanup();
+        }));
+        if freed.is_err() {
+            tracing::warn!("the device could not be emptied");
+        }
     }
 }
 

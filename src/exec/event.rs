@@ -78,6 +78,18 @@ pub enum RunEvent {
         /// A figure worth seeing.
         message: String,
     },
+    /// The process of a device died, or its device did, while it computed a stage. That is computed once more, in a
+    /// new process; of what it made, finished items and checkpoints are kept.
+    StageRetried {
+        /// Index of the instance.
+        index: usize,
+        /// `lora[n=10]`.
+        stage: String,
+        /// The device.
+        device: String,
+        /// Why: `its worker (process 4711) was killed by signal 9 (SIGKILL)`.
+        reason: String,
+    },
     /// Work ended, the output is in the store.
     StageFinished {
         /// Index of the instance.

@@ -1,11 +1,6 @@
 //! What a panic means: a bug of ours, or a device that was full or is lost.
 
-use std::{
-    any::Any,
-    panic::{AssertUnwindSafe, catch_unwind},
-};
-
-use burn::tensor::Device;
+use std::any::Any;
 
 use super::{Outcome, call::Caller};
 use crate::{
@@ -60,18 +55,19 @@ impl Failure {
 impl Caller<'_> {
     /// A panic as the failure of the stage it happened in.
     pub(super) fn panicked(&self, index: usize, panic: &(dyn Any + Send)) -> StageError {
-        let text = text_of(panic);
+        self.panicked_with(index, text_of(panic))
+    }
+
+    /// The same of a panic in a worker, which had this text.
+    pub(super) fn panicked_with(&self, index: usize, text: &str) -> StageError {
         self.device_failed(index, text)
             .unwrap_or_else(|| StageError::Bug(format!("the stage panicked: {text}")))
     }
 
-    /// Waits for the device, so that what fails there fails the stage that asked for it.
-    pub(super) fn settle(&self, index: usize) -> Result<(), StageError> {
-        self.options.device.sync().map_err(|error| {
-            let text = error.to_string();
-            self.device_failed(index, &text)
-                .unwrap_or_else(|| StageError::environment(format!("the device failed: {text}")))
-        })
+    /// What a device says that failed after the stage had asked it for all.
+    pub(super) fn unsettled(&self, index: usize, text: &str) -> StageError {
+        self.device_failed(index, text)
+            .unwrap_or_else(|| StageError::environment(format!("the device failed: {text}")))
     }
 
     /// The failure of the stage, if the text is that of a device. A full device is emptied.
@@ -80,7 +76,7 @@ impl Caller<'_> {
         let message = failure.message(text);
         Some(match failure {
             DeviceFailure::OutOfMemory => {
-                self.empty_device();
+                self.bench().empty_device();
                 self.out_of_memory(index, &message)
             }
             DeviceFailure::Lost => StageError::environment(message).with_help(failure.help()),
@@ -89,7 +85,7 @@ impl Caller<'_> {
 
     /// Says what was planned and what would need less.
     fn out_of_memory(&self, index: usize, message: &str) -> StageError {
-        let plan = MemoryPlan::new(self.pipeline, self.options.device == Device::flex());
+        let plan = MemoryPlan::new(self.pipeline, self.options.is_on_host());
         let planned = plan.of(index).map_or_else(
             || "how much it needs was not known beforehand".to_owned(),
             |memory| format!("it was planned to need {memory}"),
@@ -102,23 +98,9 @@ impl Caller<'_> {
 
     /// What does not fit the device as it was planned.
     pub(super) fn too_large(&self, index: usize, needed: &Memory, limit: u64) -> StageError {
-        let plan = MemoryPlan::new(self.pipeline, self.options.device == Device::flex());
+        let plan = MemoryPlan::new(self.pipeline, self.options.is_on_host());
         let TooLarge { message, help } = plan.too_large(index, needed, limit);
         StageError::environment(message)
             .with_help(format!("verify it on a larger device; for a run: {help}"))
-    }
-
-    /// Frees what no running stage holds. The device may fail once more at what was queued.
-    fn empty_device(&self) {
-        let device = &self.options.device;
-        self.models.clear();
-        let freed = catch_unwind(AssertUnwindSafe(|| {
-            // The failure itself is told already.
-            let _ = device.sync();
-            device.memory_cleanup();
-        }));
-        if freed.is_err() {
-            tracing::warn!("the device could not be emptied");
-        }
     }
 }

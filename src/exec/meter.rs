@@ -15,13 +15,15 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
+
 /// Between two looks at the process.
 const INTERVAL: Duration = Duration::from_millis(20);
 /// Between two looks at a card.
 const CARD_INTERVAL_MS: u32 = 100;
 
 /// What one stage took.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Usage {
     /// CPU seconds; 0 where the system does not tell.
     pub cpu_secs: f64,
@@ -29,6 +31,18 @@ pub(super) struct Usage {
     pub device_secs: Option<f64>,
     /// The most bytes held on the device at once.
     pub peak_memory: Option<u64>,
+}
+
+impl Usage {
+    /// Adds what was taken afterwards.
+    pub fn add(&mut self, later: Self) {
+        self.cpu_secs += later.cpu_secs;
+        self.device_secs = match (self.device_secs, later.device_secs) {
+            (Some(one), Some(other)) => Some(one + other),
+            (one, other) => one.or(other),
+        };
+        self.peak_memory = self.peak_memory.max(later.peak_memory);
+    }
 }
 
 /// Measures the stages of a run.
@@ -247,6 +261,18 @@ mod tests {
         }));
         assert!(panicked.is_err());
         assert_eq!(meter.running.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_several_calls_took_is_one_sum_and_one_peak() {
+        let call =
+            |cpu_secs, device_secs, peak_memory| Usage { cpu_secs, device_secs, peak_memory };
+        let mut usage = Usage::default();
+        usage.add(call(0.5, None, Some(7)));
+        assert_eq!(usage, call(0.5, None, Some(7)));
+        usage.add(call(0.25, Some(2.0), Some(3)));
+        usage.add(call(0.25, Some(1.0), None));
+        assert_eq!(usage, call(1.0, Some(3.0), Some(7)));
     }
 
     #[test]

@@ -18,9 +18,11 @@ mod queue;
 mod schedule;
 mod verify;
 mod work;
+mod workers;
 
 pub use event::{Outcome, RunEvent, RunSummary};
 pub use verify::{Difference, SkipReason, Verdict, Verified, VerifyOptions};
+pub use workers::{Fitting, Launch, Slot, Talk, serve, unfit};
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -43,6 +45,7 @@ use call::Caller;
 use meter::Meter;
 use schedule::Schedule;
 use work::{Message, Worker};
+use workers::Workers;
 
 /// How a pipeline is run.
 #[derive(Clone, Debug)]
@@ -57,6 +60,11 @@ pub struct ExecOptions {
     pub memory: Option<u64>,
     /// What the driver's tool calls the card, to measure what stages take of it.
     pub card: Option<String>,
+    /// Devices beside which there are others: a stage that computes on the device does so in the worker of one of
+    /// these, and all others here, on `device`. None if that is the only one.
+    pub slots: Vec<Slot>,
+    /// Where what workers write to their standard error is told.
+    pub talk: Talk,
     /// Whether stages that do not depend on a failed one still run.
     pub keep_going: bool,
     /// Stages, or instances, that run even if they are fresh.
@@ -80,6 +88,8 @@ impl ExecOptions {
             jobs: 1,
             memory: None,
             card: None,
+            slots: Vec::new(),
+            talk: Talk::default(),
             keep_going: false,
             force: Vec::new(),
             only: Vec::new(),
@@ -87,6 +97,11 @@ impl ExecOptions {
             locked: BTreeMap::new(),
             cancel: CancelFlag::default(),
         }
+    }
+
+    /// Whether what computes on the device does so on the CPU.
+    fn is_on_host(&self) -> bool {
+        self.slots.first().map_or_else(|| self.device == Device::flex(), |slot| slot.on_host)
     }
 
     /// Which stages are meant.
@@ -103,12 +118,14 @@ pub struct Executor<'a> {
     store: &'a Store,
     options: ExecOptions,
     models: ModelCache,
+    workers: Workers,
 }
 
 impl<'a> Executor<'a> {
     /// An executor with no model loaded.
     pub fn new(store: &'a Store, options: ExecOptions) -> Self {
-        Self { store, options, models: ModelCache::default() }
+        let workers = Workers::new(options.slots.len());
+        Self { store, options, models: ModelCache::default(), workers }
     }
 
     /// From now on, what instances must give, by name.
@@ -149,6 +166,7 @@ impl<'a> Executor<'a> {
                     decider: &decider,
                     meter: &meter,
                     messages: message_sender.clone(),
+                    spent: Mutex::default(),
                 };
                 let jobs = std::sync::Arc::clone(&jobs);
                 scope.spawn(move || worker.serve(&jobs));
@@ -182,7 +200,8 @@ impl<'a> Executor<'a> {
 
     /// What calls the stages of a pipeline.
     fn caller<'e>(&'e self, pipeline: &'e Pipeline) -> Caller<'e> {
-        Caller { pipeline, store: self.store, options: &self.options, models: &self.models }
+        let Self { store, options, models, workers } = self;
+        Caller { pipeline, store, options, models, workers }
     }
 
     /// Refuses commands that would run without permission.

@@ -20,11 +20,11 @@ impl Queue {
         self.jobs.insert(job.index, job);
     }
 
-    /// Takes the first job whose lock is free and that there is room for; one that uses `loaded`
-    /// weights goes before others, so that a model is loaded once for all stages that need it.
+    /// Takes the first job whose lock is free and that there is room for; one that uses weights that are
+    /// `loaded` goes before others, so that a model is loaded once for all stages that need it.
     pub(super) fn pop(
         &mut self,
-        loaded: Option<Digest>,
+        loaded: &[Option<Digest>],
         busy: &HashSet<Fingerprint>,
         has_room: &dyn Fn(&Job) -> bool,
     ) -> Option<Job> {
@@ -32,7 +32,8 @@ impl Queue {
             let job = &self.jobs[index];
             !busy.contains(&job.key.lock()) && has_room(job)
         };
-        let same_model = self.by_weights.get(&loaded).into_iter().flatten().copied().find(free);
+        let mut same_model = loaded.iter().filter_map(|weights| self.by_weights.get(weights));
+        let same_model = same_model.find_map(|jobs| jobs.iter().copied().find(free));
         let index = same_model.or_else(|| self.jobs.keys().copied().find(free))?;
         self.remove(index)
     }
@@ -85,8 +86,8 @@ mod tests {
         let direct = Fingerprint::of(lock.as_bytes());
         let key = Key { ingredients, direct, trajectory: None };
         let reasons = Vec::new();
-        let (cause, before, room, wait) = (None, None, None, None);
-        Job { index, key, reasons, cause, forced: false, before, need: 0, room, wait }
+        let (cause, before, room, slot, wait) = (None, None, None, None, None);
+        Job { index, key, reasons, cause, forced: false, before, need: 0, room, slot, wait }
     }
 
     #[test]
@@ -97,7 +98,7 @@ mod tests {
         }
         let mut loaded = None;
         let mut order = Vec::new();
-        while let Some(job) = queue.pop(loaded, &HashSet::new(), &|_| true) {
+        while let Some(job) = queue.pop(&[loaded], &HashSet::new(), &|_| true) {
             loaded = job.key.ingredients.weights;
             order.push(job.index);
         }
@@ -110,9 +111,9 @@ mod tests {
         for index in 0..3 {
             queue.push(job(index, "a", &index.to_string()));
         }
-        let popped = queue.pop(None, &HashSet::new(), &|job| job.index == 2);
+        let popped = queue.pop(&[None], &HashSet::new(), &|job| job.index == 2);
         assert_eq!(popped.map(|job| job.index), Some(2));
-        assert!(queue.pop(None, &HashSet::new(), &|_| false).is_none());
+        assert!(queue.pop(&[None], &HashSet::new(), &|_| false).is_none());
     }
 
     #[test]
@@ -123,9 +124,9 @@ mod tests {
         queue.push(job(2, "a", "x"));
         let lock = Fingerprint::of(b"x");
         let busy = HashSet::from([lock]);
-        assert_eq!(queue.pop(None, &busy, &|_| true).map(|job| job.index), Some(1));
-        assert!(queue.pop(None, &busy, &|_| true).is_none());
+        assert_eq!(queue.pop(&[None], &busy, &|_| true).map(|job| job.index), Some(1));
+        assert!(queue.pop(&[None], &busy, &|_| true).is_none());
         assert_eq!(queue.take_locked(lock), [0, 2]);
-        assert!(queue.pop(None, &HashSet::new(), &|_| true).is_none());
+        assert!(queue.pop(&[None], &HashSet::new(), &|_| true).is_none());
     }
 }

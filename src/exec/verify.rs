@@ -9,7 +9,6 @@ use std::{
     sync::mpsc::{Receiver, channel},
 };
 
-use burn::tensor::Device;
 use serde::Serialize;
 
 use super::{
@@ -135,7 +134,7 @@ impl Executor<'_> {
         let records: Vec<Option<&Record>> = records.collect();
         let needed: Vec<bool> = plan.nodes.iter().map(|node| node.needed).collect();
         let chosen = choose(pipeline, &needed, &records, options);
-        let sizes = MemoryPlan::new(pipeline, self.options.device == Device::flex());
+        let sizes = MemoryPlan::new(pipeline, self.options.is_on_host());
         // Of what is not executed, none.
         let executed = chosen.iter().filter(|index| records[**index].is_some());
         let memory = executed.filter_map(|index| Some((*index, sizes.of(*index)?))).collect();

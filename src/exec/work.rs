@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     sync::{
-        Mutex,
+        Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, Sender},
     },
     time::Instant,
@@ -15,6 +15,7 @@ use super::{
     call::{Call, Caller, Given, Made},
     lookups::Lookup,
     meter::{Meter, Usage},
+    workers::At,
 };
 use crate::{
     artifact::Manifest,
@@ -28,6 +29,9 @@ use crate::{
         SourceReader, StoreError,
     },
 };
+
+/// The device of what is computed beside those that have slots.
+const HOST: &str = "cpu";
 
 /// A stage that must run.
 pub(super) struct Job {
@@ -43,6 +47,8 @@ pub(super) struct Job {
     pub(super) need: u64,
     /// The memory that must be free when it starts.
     pub(super) room: Option<Room>,
+    /// The slot whose worker calls it, where that is not this process.
+    pub(super) slot: Option<usize>,
     /// Where somebody else computes the same: since when, and who.
     pub(super) wait: Option<Wait>,
 }
@@ -97,6 +103,8 @@ pub(super) struct Worker<'a> {
     pub(super) decider: &'a Decider<'a>,
     pub(super) meter: &'a Meter,
     pub(super) messages: Sender<Message>,
+    /// What a worker process took for the job at hand.
+    pub(super) spent: Mutex<Usage>,
 }
 
 impl Worker<'_> {
@@ -142,7 +150,9 @@ impl Worker<'_> {
         {
             return Ok(Finished { record: *record, ran: false });
         }
-        self.caller.make_room(job.index, job.room);
+        if job.slot.is_none() {
+            self.caller.make_room(job.index, job.room);
+        }
         let items = self.items(job).map_err(stage_error)?;
         let items = items.map(|items| if job.forced { items.none_cached() } else { items });
         let weights = match self.decider.watch(job.index, &job.key).map_err(stage_error)? {
@@ -206,10 +216,16 @@ impl Worker<'_> {
         let wall = Instant::now();
         let sources = instance.work.source_root().map(SourceReader::new);
         let outside = Outside { sources: sources.as_ref(), weights };
-        let (result, usage) = self.meter.measure(|| match items {
+        let run = || match items {
             Some(found) => self.run_items(job, outside, found),
             None => self.run_whole(job, outside),
-        });
+        };
+        let (result, usage) = if job.slot.is_none() {
+            self.meter.measure(run)
+        } else {
+            *self.spent() = Usage::default();
+            (run(), *self.spent())
+        };
         let (made, items_run) = result?;
         let ingredients = match &sources {
             Some(sources) => with_sources(&job.key, sources.ingredients()),
@@ -247,7 +263,11 @@ impl Worker<'_> {
             cpu_secs: took.usage.cpu_secs,
             device_secs: took.usage.device_secs,
             peak_memory: took.usage.peak_memory,
-            device: options.device_name.clone(),
+            device: match job.slot {
+                Some(slot) => options.slots[slot].name.clone(),
+                None if options.slots.is_empty() => options.device_name.clone(),
+                None => HOST.to_owned(),
+            },
             pipe_version: env!("CARGO_PKG_VERSION").to_owned(),
             items_run: took.items_run,
             items_total: manifest.items.len(),
@@ -295,10 +315,16 @@ impl Worker<'_> {
             // To go on from a finished state would be to do nothing.
             store.forget_checkpoints(trajectory)?;
         }
-        let checkpoints = job.key.trajectory.map(|key| store.checkpoints(key)).transpose()?;
-        let checkpoints = checkpoints.as_ref();
-        let call = Call { index: job.index, given, sources, checkpoints, weights, into: store };
+        let on_event = |event: RunEvent| self.event(event);
+        let (spent, room) = (&self.spent, job.room);
+        let at = job.slot.map(|slot| At { slot, room, spent, on_event: &on_event });
+        let (index, trajectory) = (job.index, job.key.trajectory);
+        let call = Call { index, given, sources, trajectory, weights, into: store, at };
         self.caller.call(call, progress, on_item)
+    }
+
+    fn spent(&self) -> MutexGuard<'_, Usage> {
+        self.spent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn progress(&self, job: &Job, Progress { done, total, message }: Progress) {

@@ -40,7 +40,7 @@ pub(crate) use lock::described;
 pub use lock::{Deviation, DeviationKind, Lock, LockError, Locked, LockedModel, LockedStage};
 pub use memory::MemoryPlan;
 pub use select::{SelectError, select};
-pub(crate) use weights::{Watch, Weights};
+pub(crate) use weights::{Watch, WeightFile, Weights};
 
 use std::sync::Arc;
 

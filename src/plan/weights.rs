@@ -4,8 +4,11 @@ use super::{
     Decider, Key, Lack, PlanError,
     gather::{digest_of, own_parts},
 };
+use serde::{Deserialize, Serialize};
+
 use crate::{
     models::{FileState, LoadError, ModelSource},
+    stages::Stage,
     store::{Digest, StoreError},
 };
 
@@ -14,6 +17,14 @@ pub(crate) struct Weights {
     source: ModelSource,
     parts: Vec<&'static str>,
     states: Vec<FileState>,
+}
+
+/// A file of weights, for another process: its state when the stage began, and its hash where that is known, so
+/// that it need not be hashed there.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct WeightFile {
+    state: FileState,
+    digest: Option<Digest>,
 }
 
 /// Weights beside a key.
@@ -57,6 +68,32 @@ impl Decider<'_> {
 }
 
 impl Weights {
+    /// The files, for another process.
+    pub(crate) fn files(&self) -> Vec<WeightFile> {
+        let file = |state: &FileState| WeightFile {
+            digest: state.digest().map(Digest::from),
+            state: state.clone(),
+        };
+        self.states.iter().map(file).collect()
+    }
+
+    /// The weights of a stage whose files another process has looked at; `given` are the parts on its port
+    /// `model`.
+    pub(crate) fn of_files(
+        work: &dyn Stage,
+        given: &[String],
+        files: Vec<WeightFile>,
+    ) -> Result<Option<Self>, LoadError> {
+        let Some((model, parts)) = work.weights() else { return Ok(None) };
+        for WeightFile { state, digest } in &files {
+            if let Some(digest) = digest {
+                state.remember((*digest).into());
+            }
+        }
+        let states = files.into_iter().map(|file| file.state).collect();
+        Ok(Some(Self { source: model.resolve()?, parts: own_parts(parts, given), states }))
+    }
+
     /// Whether nobody has touched them since. What cannot be looked at was touched.
     pub(crate) fn hold(&self) -> bool {
         self.source.states(&self.parts).is_ok_and(|states| states == self.states)

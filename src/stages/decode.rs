@@ -126,6 +126,10 @@ impl Stage for Decode {
         (!self.tiling).then(tiled).into_iter().collect()
     }
 
+    fn uses_device(&self) -> bool {
+        true
+    }
+
     fn run(
         &self,
         inputs: &Inputs<'_>,

@@ -322,6 +322,11 @@ pub trait Stage: Send + Sync {
         Vec::new()
     }
 
+    /// Whether it computes on the device: it then runs where that is, which may be a process of its own.
+    fn uses_device(&self) -> bool {
+        false
+    }
+
     /// Reads the inputs, writes items to `out`. Nothing else is visible to it.
     fn run(
         &self,

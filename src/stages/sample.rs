@@ -240,6 +240,10 @@ impl Stage for Sample {
         lighter
     }
 
+    fn uses_device(&self) -> bool {
+        true
+    }
+
     fn run(
         &self,
         inputs: &Inputs<'_>,

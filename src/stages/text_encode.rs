@@ -136,6 +136,10 @@ impl Stage for TextEncode {
         Estimator::new(&source, work.on_host)?.text(self.max_length, self.format).map(Some)
     }
 
+    fn uses_device(&self) -> bool {
+        true
+    }
+
     fn run(
         &self,
         inputs: &Inputs<'_>,

@@ -171,6 +171,10 @@ impl Stage for VaeEncode {
         (!self.tiling).then(tiled).into_iter().collect()
     }
 
+    fn uses_device(&self) -> bool {
+        true
+    }
+
     fn run(
         &self,
         inputs: &Inputs<'_>,

@@ -113,12 +113,17 @@ impl Store {
         temp.as_file().sync_all().map_err(failed)?;
         fs::create_dir_all(path.parent().expect("an object lies in a folder")).map_err(failed)?;
         temp.persist(&path).map_err(|e| failed(e.error))?;
+        self.note_written(digest);
+        Ok(())
+    }
+
+    /// Notes content that this process wrote, or another one at its word.
+    pub(crate) fn note_written(&self, digest: Digest) {
         let mut written = self.written.lock().expect("no panic while held");
         let what = written.entry(digest).or_insert(Written::Once);
         if *what == Written::Lost {
             *what = Written::Again;
         }
-        Ok(())
     }
 
     /// Reads content and checks it against its digest.

@@ -1,7 +1,7 @@
 //! Who may call whom: the edges between the crate's modules, read from its source.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -373,4 +373,24 @@ fn groups_of_paths_are_taken_apart() {
         "use crate::{\n    a::{self, B, c::D as E},\n    f::*,\n};\nfn g(h: &crate::i::J) {}";
     let found: Vec<_> = uses(text).into_iter().collect();
     assert_eq!(found, ["a", "a::B", "a::c::D", "f::*", "i::J"]);
+}
+
+/// A stage that opens a model for the device, or asks for that, runs where the device is, which may be another process.
+#[test]
+fn who_computes_on_the_device_says_so() {
+    let mut kinds = BTreeMap::<String, (bool, bool)>::new();
+    for source in sources().iter().filter(|source| source.module == "stages") {
+        // A kind is a file or a folder.
+        let kind = source.path.iter().nth(1).unwrap().to_string_lossy();
+        let (uses, says) = kinds.entry(kind.trim_end_matches(".rs").to_owned()).or_default();
+        *uses |= !source.find(&["StageModel::open(", "cx.device"]).is_empty();
+        *says |= !source.find(&["fn uses_device("]).is_empty();
+    }
+    // What they share, and the trait.
+    for shared in ["model", "mod"] {
+        kinds.remove(shared);
+    }
+    let wrong: Vec<_> = kinds.iter().filter(|(_, (uses, says))| uses != says).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    assert_eq!(kinds.values().filter(|(uses, _)| *uses).count(), 6);
 }

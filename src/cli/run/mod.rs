@@ -5,11 +5,12 @@ mod load;
 mod read_only;
 mod results;
 mod runner;
+mod slots;
 
 use std::{num::NonZeroUsize, path::PathBuf};
 
 use super::{
-    device,
+    device::{self, Chosen},
     error::CliError,
     exit,
     export::pictures,
@@ -18,13 +19,14 @@ use super::{
     signals::Stop,
 };
 use crate::{
-    exec::{ExecOptions, Executor},
+    exec::{ExecOptions, Executor, Talk},
     plan::PlanOptions,
     store::StoreError,
 };
 use events::EventFile;
 use load::{Loaded, load};
 use runner::Runner;
+use slots::slots;
 
 /// Bring the results of pipelines up to date
 ///
@@ -79,10 +81,11 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     let settings = session.settings()?;
     let store = open_or_look(&settings)?;
     let remote = open_remote(&settings)?;
-    let (device, device_name) = device::open(&settings.device)?;
+    let chosen = device::open(&settings.device)?;
     let stop = Stop::on_signal();
     let store = stop.heard_by(store);
-    let outlook = device::outlook(&device_name)?;
+    let outlook = device::outlook(&chosen.name)?;
+    let slots = slots(&chosen, &outlook, &settings, session)?;
     let events = args.events.as_deref().map(|path| EventFile::create(path, &args.files));
     let events = events.transpose()?;
     // What cannot be kept here is not fetched.
@@ -93,11 +96,15 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
         Some(shared) => shared.behind(store),
         None => store,
     };
-    let jobs = settings.jobs.map_or_else(|| device::default_jobs(&device_name), NonZeroUsize::get);
+    let jobs = settings.jobs.map_or_else(|| device::default_jobs(&chosen), NonZeroUsize::get);
+    let Chosen { device, name: device_name, seats } = chosen;
     let options = ExecOptions {
         jobs,
-        memory: outlook.memory,
-        card: outlook.card.clone(),
+        // Stages of several cards do not share their memory.
+        memory: outlook.memory.filter(|_| outlook.on_host || seats.is_empty()),
+        card: outlook.card().filter(|_| seats.is_empty()),
+        slots,
+        talk: Talk::to(session.talker()),
         keep_going: args.keep_going,
         force: args.force.clone(),
         only: args.only.clone(),

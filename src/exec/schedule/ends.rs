@@ -23,6 +23,7 @@ impl Schedule<'_> {
         let index = job.index;
         self.running.remove(&job.key.lock());
         self.budget.end(index);
+        self.places.end(job);
         let made = result.is_ok();
         if job.forced && made {
             self.forced.insert(job.key.direct);

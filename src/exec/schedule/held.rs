@@ -16,6 +16,7 @@ impl Schedule<'_> {
     pub(super) fn put_aside(&mut self, mut job: Job) {
         self.running.remove(&job.key.lock());
         self.budget.end(job.index);
+        self.places.end(&job);
         self.states[job.index] = super::State::Queued;
         let pause = job.wait.as_mut().map(|wait| wait.key.pause()).unwrap_or_default();
         self.held.push((Instant::now() + pause, job));

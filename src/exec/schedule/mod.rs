@@ -3,6 +3,7 @@
 mod causes;
 mod ends;
 mod held;
+mod slots;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -10,18 +11,17 @@ use std::{
     time::Instant,
 };
 
-use burn::tensor::Device;
-
-use self::causes::Causes;
+use self::{causes::Causes, slots::Places};
 use super::{
     ExecOptions, Outcome, RunEvent, RunSummary,
-    budget::Budget,
+    budget::{Budget, Room},
     failure::Failure,
     lookups::Lookup,
     queue::Queue,
     work::{Job, Message, stage_error},
 };
 use crate::{
+    config::Pipeline,
     plan::{self, Decider, Found, Graph, Lacking, MemoryPlan, PlanError, Selection, StaleReason},
     stages::StageError,
     store::{Digest, Fingerprint, Record, Store},
@@ -75,8 +75,8 @@ pub(super) struct Schedule<'a> {
     /// Keys that were forced and ran, and keys that failed, with the first instance that had them.
     forced: HashSet<Fingerprint>,
     failed: HashMap<Fingerprint, usize>,
-    /// The weights of the last stage that was started, which a worker has loaded.
-    loaded: Option<Digest>,
+    /// Where stages are called.
+    places: Places,
     /// What each output was before a repair.
     before: HashMap<usize, Digest>,
     /// Stages that were tried again though nothing was damaged any more, each once per content.
@@ -117,10 +117,10 @@ impl<'a> Schedule<'a> {
             held: Vec::new(),
             running: HashSet::new(),
             budget: Budget::new(options.memory),
-            memory: MemoryPlan::new(decider.pipeline, options.device == Device::flex()),
+            memory: MemoryPlan::new(decider.pipeline, options.is_on_host()),
             forced: HashSet::new(),
             failed: HashMap::new(),
-            loaded: None,
+            places: Places::new(options.slots.len(), workers),
             before: HashMap::new(),
             retried: HashSet::new(),
             ran: vec![false; instances],
@@ -176,7 +176,12 @@ impl<'a> Schedule<'a> {
             }
             match self.next_message(messages) {
                 None => {}
-                Some(Message::Event(event)) => on_event(event),
+                Some(Message::Event(event)) => {
+                    if let RunEvent::StageRetried { index, .. } = &event {
+                        self.places.is_new(*index);
+                    }
+                    on_event(event);
+                }
                 Some(Message::Held { job }) => self.put_aside(*job),
                 Some(Message::Looked { lookup, found }) => self.looked(*lookup, *found, on_event),
                 Some(Message::Ended { job, result }) => self.ended(&job, *result, on_event),
@@ -298,7 +303,7 @@ impl<'a> Schedule<'a> {
                 let need = self.memory.of(index).map_or(0, |memory| memory.total());
                 let cause = self.causes.runs(self.decider, index, &reasons);
                 let before = self.decider.last(index).map(|last| last.output);
-                let (room, wait) = (None, None);
+                let (room, slot, wait) = (None, None, None);
                 self.queue.push(Job {
                     index,
                     key,
@@ -308,6 +313,7 @@ impl<'a> Schedule<'a> {
                     before,
                     need,
                     room,
+                    slot,
                     wait,
                 });
                 Ok(())
@@ -359,25 +365,36 @@ impl<'a> Schedule<'a> {
         Ok(())
     }
 
-    /// The next job whose key nobody computes: one whose model is loaded, else the first.
+    /// The next job whose key nobody computes and that can be started: one whose model is loaded, else the first.
     fn next_job(&mut self) -> Option<Job> {
         if self.stopped() {
             return None;
         }
         let mut job = loop {
-            let budget = &self.budget;
-            let has_room = |job: &Job| budget.has_room(job.need);
-            let job = self.queue.pop(self.loaded, &self.running, &has_room)?;
+            let loaded = self.places.loaded();
+            let Self { decider, queue, running, budget, places, .. } = self;
+            let can_start = |job: &Job| {
+                budget.has_room(job.need) && places.is_free(is_on_device(decider.pipeline, job))
+            };
+            let job = queue.pop(&loaded, running, &can_start)?;
             if !self.is_outdated(&job, false) {
                 break job;
             }
         };
+        let weights = job.key.ingredients.weights;
         job.room = self.budget.start(job.index, job.need);
+        job.slot = self.places.start(job.index, is_on_device(self.decider.pipeline, &job), weights);
+        // What a worker keeps loaded is no matter of the others.
+        if let Some(limit) = job.slot.and_then(|slot| self.options.slots[slot].memory) {
+            job.room = (job.need > 0).then_some(Room { needed: job.need, limit });
+        }
         self.states[job.index] = State::Running;
         self.running.insert(job.key.lock());
-        if job.key.ingredients.weights.is_some() {
-            self.loaded = job.key.ingredients.weights;
-        }
         Some(job)
     }
+}
+
+/// Whether a job is one for a slot, where there are such.
+fn is_on_device(pipeline: &Pipeline, job: &Job) -> bool {
+    pipeline.instances[job.index].work.uses_device()
 }

@@ -3,11 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
-    sync::{LazyLock, Mutex, PoisonError},
+    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
 use blake3::Hash;
+use serde::{Deserialize, Serialize};
 
 use super::{super::LoadError, ModelSource, PartFile, absent, io};
 use crate::regular;
@@ -74,7 +75,7 @@ fn hash_file(path: &Path) -> std::io::Result<Hash> {
 }
 
 /// What tells whether a file is the one that was seen.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FileState {
     path: PathBuf,
     len: u64,
@@ -84,6 +85,16 @@ pub struct FileState {
 }
 
 impl FileState {
+    /// The hash of the file in this state, if this process knows it.
+    pub fn digest(&self) -> Option<Hash> {
+        known().get(self).copied()
+    }
+
+    /// Remembers the hash of the file in this state, which another process knows.
+    pub fn remember(&self, digest: Hash) {
+        known().insert(self.clone(), digest);
+    }
+
     fn of(path: &Path) -> std::io::Result<Self> {
         let metadata = path.metadata()?;
         Ok(Self {
@@ -107,10 +118,14 @@ fn more(_metadata: &std::fs::Metadata) -> Option<(i64, i64, u64)> {
     None
 }
 
+/// The hashes of files that this process has seen.
+fn known() -> MutexGuard<'static, HashMap<FileState, Hash>> {
+    static KNOWN: LazyLock<Mutex<HashMap<FileState, Hash>>> = LazyLock::new(Mutex::default);
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Hashes a file, unless it was hashed before and has the same state.
 fn digest_on_disk(path: &Path, hash: HashFile<'_>) -> Result<Hash, LoadError> {
-    static KNOWN: LazyLock<Mutex<HashMap<FileState, Hash>>> = LazyLock::new(Mutex::default);
-    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     let key = FileState::of(path).map_err(|e| io(path, e))?;
     if let Some(digest) = known().get(&key) {
         return Ok(*digest);

@@ -158,6 +158,10 @@ impl Reporter for HumanReporter {
                 }
                 self.start(*index, stage, story::reasons_after(reasons, cause.as_ref()));
             }
+            RunEvent::StageRetried { stage, device, reason, .. } => {
+                let details = format!("once more on {device}, because {reason}");
+                self.stage_line(self.style.warn("retried"), stage, &[details]);
+            }
             RunEvent::StageProgress { index, done, total, message } => {
                 self.progress(*index, *done, *total, message);
             }

@@ -156,6 +156,18 @@ fn a_failure_names_stage_item_cause_and_remedy() {
 }
 
 #[test]
+fn a_stage_whose_process_died_says_where_it_runs_once_more() {
+    let retried = RunEvent::StageRetried {
+        index: 0,
+        stage: "lora[n=1]".into(),
+        device: "cuda:1".into(),
+        reason: "its worker (process 4711) was killed by signal 9 (SIGKILL)".into(),
+    };
+    let events = [started(0, "lora[n=1]", vec![StaleReason::NeverRun]), retried];
+    insta::assert_snapshot!(story(false, &events), @"retried  lora[n=1]  once more on cuda:1, because its worker (process 4711) was killed by signal 9 (SIGKILL)");
+}
+
+#[test]
 fn an_interrupted_run_says_how_to_go_on() {
     let summary = RunSummary {
         outcome: Outcome::Interrupted,

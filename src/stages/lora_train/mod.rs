@@ -281,6 +281,10 @@ impl Stage for LoraTrain {
         lighter
     }
 
+    fn uses_device(&self) -> bool {
+        true
+    }
+
     fn run(
         &self,
         inputs: &Inputs<'_>,

@@ -354,6 +354,10 @@ impl Stage for Pretrain {
         lighter
     }
 
+    fn uses_device(&self) -> bool {
+        true
+    }
+
     fn run(
         &self,
         inputs: &Inputs<'_>,

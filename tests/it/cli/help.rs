@@ -47,7 +47,7 @@ fn help_lists_the_commands() {
               Cache that several machines share: s3://, gs://, az:// or file://, or a folder
 
           --device <DEVICE>
-              Where to compute: auto, cpu or cuda:N
+              Where to compute: auto, cpu, cuda:N; with a process for each: cuda:0,1, all, cpu:N
 
       -j, --jobs <N>
               Stages to run at once
@@ -139,7 +139,7 @@ fn help_of_run_lists_its_options() {
               Cache that several machines share: s3://, gs://, az:// or file://, or a folder
 
           --device <DEVICE>
-              Where to compute: auto, cpu or cuda:N
+              Where to compute: auto, cpu, cuda:N; with a process for each: cuda:0,1, all, cpu:N
 
       -j, --jobs <N>
               Stages to run at once

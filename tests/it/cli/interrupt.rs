@@ -9,7 +9,7 @@ use std::{
 use super::{CLIPS, Shell, binary, command, walk};
 
 /// A training of the built-in model, long enough to be caught in the middle.
-const TRAINING: &str = r#"name = "training"
+pub(super) const TRAINING: &str = r#"name = "training"
 
 [stages.pairs]
 kind   = "dataset"
@@ -67,7 +67,7 @@ fn caught_in_training(shell: &Shell) -> Child {
     child
 }
 
-fn is_checkpoint(file: &std::path::Path) -> bool {
+pub(super) fn is_checkpoint(file: &std::path::Path) -> bool {
     file.extension().is_some_and(|ending| ending == "safetensors")
 }
 
@@ -151,7 +151,7 @@ fn the_finished_items_of_a_stage_that_was_killed_outlive_gc() {
     assert_eq!(encoded(&shell), 0);
 }
 
-fn send(signal: &str, child: &Child) {
+pub(super) fn send(signal: &str, child: &Child) {
     let kill = Command::new("kill").arg(signal).arg(child.id().to_string()).status().unwrap();
     assert!(kill.success());
 }

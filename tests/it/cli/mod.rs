@@ -43,6 +43,7 @@ mod settings;
 mod takeover;
 mod text_formats;
 mod trainings;
+mod workers;
 
 use std::{
     fmt::Write,

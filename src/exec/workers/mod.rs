@@ -1,0 +1,52 @@
+//! Worker processes: one for each of several devices, with its own models.
+//!
+//! The run itself stays in one process: it decides, locks, records and tells. A stage that computes on the
+//! device is called in the worker of a free slot (`remote`), which reads the inputs from the store, puts
+//! the items into it and says which (`serve`, `protocol`). So a worker decides nothing and locks nothing, and one
+//! that dies takes nothing with it but the call: that is made once more, in a new process. A worker ends when its
+//! standard input does, so none outlives the run, however that ends.
+
+mod process;
+mod protocol;
+mod remote;
+mod serve;
+mod slot;
+#[cfg(test)]
+mod tests;
+
+pub(super) use remote::At;
+pub use serve::{Fitting, serve, unfit};
+pub use slot::{Launch, Slot, Talk};
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use process::Process;
+
+/// The workers of a run, of which each is started when its slot has something to do for the first time.
+pub(super) struct Workers(Vec<Mutex<Option<Process>>>);
+
+impl Workers {
+    /// As many as there are slots; none is started.
+    pub(super) fn new(slots: usize) -> Self {
+        Self(std::iter::repeat_with(Mutex::default).take(slots).collect())
+    }
+
+    /// Has all end.
+    fn dismiss(&mut self) {
+        let places = self.0.iter_mut().filter_map(|place| place.get_mut().ok());
+        places.flatten().for_each(Process::dismiss);
+    }
+
+    /// The worker of a slot, for as long as nobody else asks for it: the schedule gives a slot to one stage at a
+    /// time.
+    fn of(&self, slot: usize) -> MutexGuard<'_, Option<Process>> {
+        self.0[slot].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        // All at once: then each is waited for.
+        self.dismiss();
+    }
+}
