@@ -169,7 +169,7 @@ pub(super) mod tests {
             ("patch_embed.proj.lora_B.weight", &[8, 4, 1, 1]),
         ];
         let error = Adapter::from_diffusers(&file(&tensors, None)).unwrap_err();
-        insta::assert_snapshot!(error, @"");
+        insta::assert_snapshot!(error, @"`pytorch_lora_weights.safetensors`: `patch_embed.proj.lora_A.weight` is of a convolution, [4, 16, 2, 2]: adapters of linear layers alone are supported");
         assert_eq!(error.help(), Some(CONVOLUTION));
     }
 
