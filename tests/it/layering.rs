@@ -13,7 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("device", &[]),
     ("regular", &[]),
     ("unbroken", &[]),
-    ("models", &["regular", "rng", "units"]),
+    ("models", &["device::DeviceFailure", "device::text_of", "regular", "rng", "units"]),
     // A checkpoint names its content as the store does, lies in a folder of it, and says if the training goes on.
     (
         "train",

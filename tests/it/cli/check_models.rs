@@ -339,6 +339,7 @@ fn adapters_of_others_are_looked_at_beside_their_model() {
     $ pipe run behind.toml
     ? 3
     --- stderr
+    warning: `whole` reads `a.safetensors`, which does not state its scale (alpha by rank): it is taken to be 1, as diffusers does, though CogVideo's trainer and diffusers' example save such files of any alpha; state it in `weights` (behind.toml:5:9)
     merge: 3 stages on cpu
     failed   0 stages ran, 3 not reached in [TIME]
       × the adapters of `adapters` cannot be used: `a.safetensors`: the adapter does not fit the
@@ -412,6 +413,7 @@ fn an_adapter_that_holds_no_numbers_is_refused() {
     $ pipe run merge.toml
     ? 1
     --- stderr
+    warning: `one` reads `a.safetensors`, which does not state its scale (alpha by rank): it is taken to be 1, as diffusers does, though CogVideo's trainer and diffusers' example save such files of any alpha; state it in `weights` (merge.toml:5:9)
     merge: 1 stage on cpu
     failed   one
       × stage `one`, item `a.safetensors`: `transformer.transformer_blocks.0.attn1.to_q.lora_B.weight`
