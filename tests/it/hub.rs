@@ -167,6 +167,15 @@ fn a_cut_connection_goes_on_where_it_broke() {
 }
 
 #[test]
+fn a_hub_that_asks_for_a_wait_gets_it() {
+    let (hub, cache) = (small(None), tempfile::tempdir().unwrap());
+    hub.faults(&[Fault::Rest(1)]);
+    let start = std::time::Instant::now();
+    get(&hub, cache.path(), "org/tiny", None).unwrap();
+    assert!(start.elapsed() >= Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+#[test]
 fn a_download_that_was_stopped_is_taken_up_by_the_next() {
     let (hub, cache) = (small(None), tempfile::tempdir().unwrap());
     let client = Hub::new(&hub.endpoint, None);

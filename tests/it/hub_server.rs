@@ -30,6 +30,8 @@ pub enum Fault {
     Wrong,
     /// The answer is 503.
     Busy,
+    /// The answer is 429, and asks for a wait of so many seconds.
+    Rest(u64),
     /// All bytes come though only the rest was asked for.
     NoRange,
     /// The answer leads to this address.
@@ -224,6 +226,10 @@ fn bytes(state: &State, file: &[u8], start: usize) -> Answer {
     match state.faults.lock().unwrap().pop_front() {
         None => {}
         Some(Fault::Busy) => return Answer::new("503 Busy", "", Vec::new()),
+        Some(Fault::Rest(seconds)) => {
+            let header = format!("Retry-After: {seconds}\r\n");
+            return Answer::new("429 Too Many Requests", &header, Vec::new());
+        }
         Some(Fault::Cut(len)) => answer.sent = len.min(answer.sent),
         Some(Fault::Wrong) => answer.body[0] ^= 1,
         Some(Fault::NoRange) => answer = Answer::new("200 OK", "", file.to_vec()),

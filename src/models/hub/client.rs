@@ -18,6 +18,9 @@ const LONGEST_LISTING: u64 = 32 << 20;
 /// The time a list of files may take; it is a few hundred kilobytes.
 const LISTING_TIME: Duration = Duration::from_secs(30);
 
+/// The longest wait that a hub may ask for before the next attempt; its limits are of five minutes.
+const LONGEST_REST: Duration = Duration::from_mins(5);
+
 /// The hub, or a mirror that speaks its protocol.
 pub struct Hub {
     endpoint: String,
@@ -54,11 +57,28 @@ pub(super) struct RemoteFile {
 /// Why a request gave nothing.
 pub(super) enum RequestError {
     /// It may work later: the connection broke, the hub is busy.
-    Passing(String),
+    Passing {
+        /// What happened.
+        message: String,
+        /// How long the hub asks to be left alone.
+        rest: Duration,
+    },
     /// It will not.
     Final(LoadError),
     /// The user asked to stop.
     Stopped,
+}
+
+impl RequestError {
+    fn passing(message: String) -> Self {
+        Self::Passing { message, rest: Duration::ZERO }
+    }
+}
+
+/// The seconds that a header `Retry-After` asks for. A date is no wait of ours: clocks differ.
+fn rest(header: Option<&str>) -> Duration {
+    let seconds = header.and_then(|value| value.trim().parse().ok()).unwrap_or(0);
+    Duration::from_secs(seconds).min(LONGEST_REST)
 }
 
 #[derive(Deserialize)]
@@ -205,7 +225,7 @@ impl Hub {
         let refused = |message: String| RequestError::Final(missing(message, help));
         match failure {
             Failure::Refused(error) => self.refusal(*error, name),
-            Failure::Cut(error) => RequestError::Passing(error.to_string()),
+            Failure::Cut(error) => RequestError::passing(error.to_string()),
             Failure::Address(to) => {
                 refused(format!("`{endpoint}` redirects to an address that cannot be used: `{to}`"))
             }
@@ -223,11 +243,12 @@ impl Hub {
         let endpoint = &self.endpoint;
         match error {
             ureq::Error::Transport(error) => {
-                RequestError::Passing(format!("`{endpoint}` cannot be reached: {error}"))
+                RequestError::passing(format!("`{endpoint}` cannot be reached: {error}"))
             }
-            ureq::Error::Status(code @ (429 | 500..), _) => {
-                RequestError::Passing(format!("`{endpoint}` answers {code}"))
-            }
+            ureq::Error::Status(code @ (429 | 500..), response) => RequestError::Passing {
+                message: format!("`{endpoint}` answers {code}"),
+                rest: rest(response.header("retry-after")),
+            },
             ureq::Error::Status(code, response) => {
                 RequestError::Final(self.answer(code, &response, name))
             }

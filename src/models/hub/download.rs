@@ -24,6 +24,8 @@ use super::{
 
 /// Failures in a row, without a byte between them, after which a download is given up.
 const MOST_FAILURES: u32 = 6;
+/// A wait of which users are told.
+const LONG_REST: Duration = Duration::from_secs(3);
 
 /// How far a download is, over all its files.
 #[derive(Clone, Copy, Debug)]
@@ -148,13 +150,15 @@ impl Hub {
                 Ok(answer) => return Ok(answer),
                 Err(RequestError::Final(error)) => return Err(error.into()),
                 Err(RequestError::Stopped) => return Err(FetchError::Stopped),
-                Err(RequestError::Passing(message)) => self.wait(&mut failures, &message)?,
+                Err(RequestError::Passing { message, rest }) => {
+                    self.wait(&mut failures, &message, rest)?;
+                }
             }
         }
     }
 
-    /// Waits before the next attempt, or says that there is none.
-    fn wait(&self, failures: &mut u32, message: &str) -> Result<(), FetchError> {
+    /// Waits before the next attempt, at least for `rest`, or says that there is none.
+    fn wait(&self, failures: &mut u32, message: &str, rest: Duration) -> Result<(), FetchError> {
         *failures += 1;
         if *failures >= MOST_FAILURES {
             return Err(missing(
@@ -164,7 +168,10 @@ impl Hub {
             )
             .into());
         }
-        let end = Instant::now() + self.pause * (1 << (*failures - 1));
+        if rest > LONG_REST {
+            tracing::warn!("{message} and asks to wait for {} s.", rest.as_secs());
+        }
+        let end = Instant::now() + rest.max(self.pause * (1 << (*failures - 1)));
         loop {
             let left = end.saturating_duration_since(Instant::now());
             if (self.stopped)() {
@@ -279,14 +286,15 @@ impl Download<'_, '_> {
                         failures = 0;
                     }
                     if length(partial) != Some(file.size) {
-                        self.hub.wait(&mut failures, "the connection was cut")?;
+                        let cut = "the connection was cut";
+                        self.hub.wait(&mut failures, cut, Duration::ZERO)?;
                     }
                 }
                 Err(SomeError::Fetch(error)) => return Err(error),
                 Err(SomeError::Request(RequestError::Final(error))) => return Err(error.into()),
                 Err(SomeError::Request(RequestError::Stopped)) => return Err(FetchError::Stopped),
-                Err(SomeError::Request(RequestError::Passing(message))) => {
-                    self.hub.wait(&mut failures, &message)?;
+                Err(SomeError::Request(RequestError::Passing { message, rest })) => {
+                    self.hub.wait(&mut failures, &message, rest)?;
                 }
             }
         }
