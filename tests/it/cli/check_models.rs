@@ -393,6 +393,8 @@ fn adapters_of_others_are_looked_at_beside_their_model() {
     ? 0
     --- stdout
     merge.toml: fine, 1 stage
+    --- stderr
+    warning: `whole` reads `a.safetensors`, which does not state its scale (alpha by rank): it is taken to be 1, as diffusers does, though CogVideo's trainer and diffusers' example save such files of any alpha; state it in `weights` (merge.toml:5:9)
     ");
 }
 
