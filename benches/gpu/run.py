@@ -274,6 +274,7 @@ def main():
     record = dict(device=device, size=args.size, date=str(datetime.date.today()), python=platform.python_version(),
                   torch=torch.__version__, ceilings=peaks, rows=rows, ours=ours, ours_again=again, pytorch=theirs)
     (out / f"{stem}.json").write_text(json.dumps(record, indent=1) + "\n")
+    (out / "ours.json").unlink()
     print(table)
     sys.exit(any(row["verdict"].startswith(("WRONG", "GROWS")) or row["failures"] for row in rows))
 

@@ -107,6 +107,13 @@ pub struct PassSizes {
     pub tokens: usize,
 }
 
+impl PassSizes {
+    /// Heads, and channels of each.
+    fn heads_of_width(&self) -> [usize; 2] {
+        [self.heads, self.dim / self.heads.max(1)]
+    }
+}
+
 /// How an adapter is trained.
 #[derive(Clone, Copy, Debug)]
 pub struct LoraTraining {
@@ -198,7 +205,7 @@ impl<'a> Estimator<'a> {
     ) -> Result<Memory, LoadError> {
         let pass = self.pass(clip)?;
         let image = self.encoding(ClipSize { frames: 1, ..clip }, tiled)?;
-        let scores = attention_memory(self.on_host, parallel, pass.heads, pass.tokens);
+        let scores = attention_memory(self.on_host, parallel, pass.heads_of_width(), pass.tokens);
         let forward = FORWARD * map(&pass, parallel) * self.value();
         Ok(Memory {
             weights: values(&self.denoiser_shapes()?) * self.value() + image.weights,
@@ -355,7 +362,7 @@ fn passes(
     (batch, recompute, on_host): (usize, bool, bool),
 ) -> (u64, u64) {
     let blocks = pass.blocks as u64;
-    let scores = attention_memory(on_host, batch, pass.heads, pass.tokens);
+    let scores = attention_memory(on_host, batch, pass.heads_of_width(), pass.tokens);
     let (maps, attention) = if recompute {
         // The inputs of all blocks, and one block whole.
         (blocks + 1 + kept, scores.kept + scores.working)

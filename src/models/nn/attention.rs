@@ -20,14 +20,19 @@ pub struct AttentionMemory {
     pub forward: u64,
 }
 
-/// The scores of [`attention`] over a sequence of `tokens`, made in blocks of queries. On a GPU values
-/// are of two bytes, but softmax is in f32, and none are kept.
+/// The scores of [`attention`] over a sequence of `tokens` by heads of `width`, made in blocks of queries. On a
+/// GPU values are of two bytes, but softmax is in f32, and none are kept; heads of the width that the kernels
+/// are made for have none at all. (Where those cannot be compiled, on a card before compute capability 8.0, there
+/// are some, and more than is told.)
 pub fn attention_memory(
     on_host: bool,
     batch: usize,
-    heads: usize,
+    [heads, width]: [usize; 2],
     tokens: usize,
 ) -> AttentionMemory {
+    if !on_host && width == fused::TILED_HEAD {
+        return AttentionMemory { kept: 0, working: 0, forward: 0 };
+    }
     let scores = (batch * heads * tokens) as u64 * tokens as u64;
     if !on_host {
         let rows = fused::block_rows(batch * heads, tokens, tokens).min(tokens);

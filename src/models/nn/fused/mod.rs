@@ -54,6 +54,9 @@ pub use root_norm::root_norm;
 pub use rotation::{norm_rotate, rotate, swap_table};
 pub use token_modulation::{gate_onto, scale_shift};
 
+/// Width of the heads that `nvidia/cuda/attention.cu` is made for: that of CogVideoX and of LTX-Video.
+pub const TILED_HEAD: usize = 64;
+
 /// Whether the operations of this module apply to `x`.
 pub fn applies<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32 && x.device().without_autodiff() == Device::flex()

@@ -9,10 +9,11 @@ use burn_cubecl::{
     tensor::CubeTensor,
 };
 
-use super::kernels::{Argument, Launch, launch};
+use super::{
+    super::TILED_HEAD as HEAD,
+    kernels::{Argument, Launch, launch},
+};
 
-/// Elements of a head that the kernels are made for: those of CogVideoX and of LTX-Video.
-const HEAD: usize = 64;
 /// Queries or keys of a block of threads, and warps of it.
 const ROWS: usize = 64;
 const WARPS: usize = 4;
