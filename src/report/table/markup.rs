@@ -39,7 +39,7 @@ pub(super) fn markdown(table: &ResultTable) -> String {
         let _ = writeln!(out, "\n{}.", legend.join("; "));
     }
     for (sign, note) in table.signed_notes() {
-        let _ = writeln!(out, "\n{sign} {}", markdown_text(note));
+        let _ = writeln!(out, "\n{sign} {}", markdown_note(note));
     }
     out
 }
@@ -91,7 +91,7 @@ pub(super) fn latex(table: &ResultTable) -> String {
         }
         let _ = writeln!(out, "\\bottomrule\n\\end{{tabular}}");
         for (sign, note) in table.signed_notes() {
-            let _ = writeln!(out, "\n\\footnotesize {sign} {}", latex_text(note));
+            let _ = writeln!(out, "\n\\footnotesize {sign} {}", latex_note(note));
         }
         let _ = writeln!(out, "\\end{{table}}");
     }
@@ -141,6 +141,24 @@ fn latex_text(text: &str) -> String {
     })
 }
 
+fn markdown_note(note: &str) -> String {
+    with_code(note, markdown_text, |code| format!("`{code}`"))
+}
+
+fn latex_note(note: &str) -> String {
+    with_code(note, latex_text, |code| format!("\\texttt{{{}}}", latex_text(code)))
+}
+
+/// A text with what stands between backticks as code, if they come in pairs.
+fn with_code(text: &str, plain: impl Fn(&str) -> String, code: impl Fn(&str) -> String) -> String {
+    let parts: Vec<&str> = text.split('`').collect();
+    if parts.len().is_multiple_of(2) {
+        return plain(text);
+    }
+    let part = |(i, part): (usize, &&str)| if i % 2 == 0 { plain(part) } else { code(part) };
+    parts.iter().enumerate().map(part).collect()
+}
+
 fn escape(text: &str, special: impl Fn(char) -> Option<String>) -> String {
     text.chars().map(|c| special(c).unwrap_or_else(|| c.to_string())).collect()
 }
@@ -169,4 +187,18 @@ fn with_groups(block: &Block, grouped: bool) -> impl Iterator<Item = (&Row, Opti
         let name = row.group.clone().filter(|_| first).unwrap_or_default();
         (row, grouped.then_some(name))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_notes_are_code_and_all_else_is_text() {
+        let note = "at `edges.low_*`, 5 % of <all>";
+        assert_eq!(markdown_note(note), "at `edges.low_*`, 5 % of \\<all>");
+        assert_eq!(latex_note(note), "at \\texttt{edges.low\\_*}, 5 \\% of <all>");
+        // No pairs, no code.
+        assert_eq!(markdown_note("a ` b"), "a \\` b");
+    }
 }
