@@ -1,9 +1,9 @@
 """Adapters of pipe in diffusers, peft and ComfyUI, and theirs in pipe: each side must predict the same.
 
-Usage: adapters.py PIPE FOLDER [MODEL], with the built binary and an empty folder to work in. MODEL is an
-LTX-Video model in diffusers' layout whose T5 has a `spiece.model`; without it the built-in model is used, a
-small CogVideoX 1.5. Needs torch, diffusers and peft. Two things are compared, and what `pipe` runs is
-`adapters.toml`:
+Usage: adapters.py PIPE FOLDER [MODEL], with the built binary and an empty folder to work in. MODEL is a model of
+CogVideoX 1.0 or 1.5 or of LTX-Video in diffusers' layout, whose T5 has a `spiece.model`; `models.py` makes small
+ones. Without it the built-in model is used, a small CogVideoX 1.5. Needs torch, diffusers and peft. Two things are
+compared, and what `pipe` runs is `adapters.toml`:
 
 - one prediction of diffusers' transformer on random input: with each exported form loaded, and with adapters
   that peft made brought into pipe, summed, exported again and merged;
@@ -19,10 +19,12 @@ import tomllib
 import numpy as np
 import torch
 from diffusers import (AutoencoderKLCogVideoX, CogVideoXDPMScheduler, CogVideoXImageToVideoPipeline,
-                       CogVideoXTransformer3DModel, LTXImageToVideoPipeline, LTXVideoTransformer3DModel)
+                       CogVideoXTransformer3DModel, LTXConditionPipeline, LTXImageToVideoPipeline,
+                       LTXVideoTransformer3DModel)
 from diffusers.loaders.lora_pipeline import CogVideoXLoraLoaderMixin, LTXVideoLoraLoaderMixin
 from diffusers.loaders.single_file_utils import convert_ltx_transformer_checkpoint_to_diffusers
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
+from diffusers.pipelines.cogvideo.pipeline_cogvideox_image2video import get_resize_crop_region_for_grid
 from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -30,42 +32,60 @@ from safetensors.torch import load_file, save_file
 binary, folder = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2]).resolve()
 here = pathlib.Path(__file__).parent
 PIPELINE = tomllib.loads((here / "adapters.toml").read_text())
+ROOT = pathlib.Path(sys.argv[3]).resolve() if len(sys.argv) > 3 else here.parents[1] / "assets/builtin_tiny"
+
+
+def read(file):
+    return json.loads((ROOT / file).read_text())
 
 
 class CogVideoX:
-    root, layers, profile = here.parents[1] / "assets/builtin_tiny", [], {}
+    """1.5, and 1.0, whose `patch_size_t` is null."""
     model, loader, theirs = CogVideoXTransformer3DModel, CogVideoXLoraLoaderMixin, ["to_q", "to_v"]
 
     def __init__(self, config):
-        self.latents = torch.randn(1, 2, config["in_channels"], 8, 8)
+        patch, dim = config["patch_size"], config["attention_head_dim"]
+        trained = config["sample_height"], config["sample_width"]
+        # Learned positions are of one size.
+        fixed = config.get("use_learned_positional_embeddings", False)
+        self.params = {"size": [8 * side for side in trained], "frames": config["sample_frames"]} if fixed else {}
+        self.layers = [part for key, value in self.params.items() for part in ["--set", f"params.{key}={value}"]]
+        size = trained if fixed else (8, 8)
+        self.latents = torch.randn(1, 2, config["in_channels"], *size)
         self.text = torch.randn(1, config["max_text_seq_length"], config["text_embed_dim"])
-        self.rotary = get_3d_rotary_pos_embed(config["attention_head_dim"], None, (4, 4), 1, grid_type="slice",
-                                              max_size=(32, 48))
+        grid, base = [tuple(side // patch for side in sides) for sides in (size, trained)]
+        if config.get("patch_size_t"):
+            self.ofs = torch.tensor([2.0])
+            self.rotary = get_3d_rotary_pos_embed(dim, None, grid, 1, grid_type="slice", max_size=base)
+        else:
+            self.ofs = None
+            self.rotary = get_3d_rotary_pos_embed(dim, get_resize_crop_region_for_grid(grid, *base[::-1]), grid, 2)
 
     def predict(self, model):
         return model(hidden_states=self.latents, encoder_hidden_states=self.text, timestep=torch.tensor([500]),
-                     ofs=torch.tensor([2.0]), image_rotary_emb=self.rotary, return_dict=False)[0]
+                     ofs=self.ofs, image_rotary_emb=self.rotary, return_dict=False)[0]
 
     def original(self, name):
         return name
 
     def pipeline(self, transformer):
-        vae = AutoencoderKLCogVideoX.from_pretrained(self.root / "vae", torch_dtype=torch.float32)
-        scheduler = CogVideoXDPMScheduler.from_pretrained(self.root / "scheduler")
+        vae = AutoencoderKLCogVideoX.from_pretrained(ROOT / "vae", torch_dtype=torch.float32)
+        scheduler = CogVideoXDPMScheduler.from_pretrained(ROOT / "scheduler")
         return CogVideoXImageToVideoPipeline(None, None, vae, transformer, scheduler)
 
     def arguments(self, embeds):
         return {"prompt_embeds": embeds}
 
     def as_ours(self, sampled, shape):
-        """`[F, C, H, W]` with what pads the frames in front, as ours."""
+        """`[F, C, H, W]`, in 1.5 with what pads the frames in front, as ours."""
         return sampled[-shape[1]:].transpose(0, 1)
 
 
 class LtxVideo:
-    profile = PIPELINE["profiles"]["ltx_video"]
+    """Up to 0.9.1 in the basic pipeline, 0.9.5, known by its VAE, in the condition pipeline."""
     model, loader = LTXVideoTransformer3DModel, LTXVideoLoraLoaderMixin
     theirs = ["to_q", "to_v", "proj_in", "linear_1", "time_embed.linear"]
+    layers, params = ["--profile", "ltx_video"], PIPELINE["profiles"]["ltx_video"]
 
     def __init__(self, config):
         self.hidden = torch.randn(1, 12, config["in_channels"])
@@ -85,30 +105,30 @@ class LtxVideo:
         return name
 
     def pipeline(self, transformer):
-        return LTXImageToVideoPipeline.from_pretrained(self.root, text_encoder=None, tokenizer=None,
-                                                       transformer=transformer)
+        of_095 = "LTXVideo095DownBlock3D" in read("vae/config.json")["down_block_types"]
+        pipeline = LTXConditionPipeline if of_095 else LTXImageToVideoPipeline
+        return pipeline.from_pretrained(ROOT, text_encoder=None, tokenizer=None, transformer=transformer)
 
     def arguments(self, embeds):
         return {"prompt_embeds": embeds, "prompt_attention_mask": torch.ones(embeds.shape[:2]),
                 "decode_timestep": 0.05, "decode_noise_scale": 0.025}
 
     def as_ours(self, sampled, shape):
-        """`[S, C]`, frame by frame, as ours."""
-        return sampled.unflatten(0, shape[1:]).permute(3, 0, 1, 2)
+        """`[C, F, H, W]`, as ours; from the basic pipeline `[S, C]`, frame by frame."""
+        return sampled if sampled.ndim == 4 else sampled.unflatten(0, shape[1:]).permute(3, 0, 1, 2)
 
 
-if len(sys.argv) > 3:
-    LtxVideo.root = pathlib.Path(sys.argv[3]).resolve()
-    LtxVideo.layers = ["--profile", "ltx_video", "--set", f"params.model={LtxVideo.root}"]
-    family = LtxVideo
-else:
-    family = CogVideoX
-PARAMS = PIPELINE["params"] | family.profile
+torch.manual_seed(0)
+CONFIG = read("transformer/config.json")
+FAMILIES = {kind.model.__name__: kind for kind in (CogVideoX, LtxVideo)}
+family = FAMILIES[CONFIG["_class_name"]](CONFIG)
+LAYERS = [*family.layers, "--set", f"params.model={ROOT}"] if len(sys.argv) > 3 else []
+PARAMS = PIPELINE["params"] | family.params
 FILES = [name for name in PIPELINE["stages"] if name.startswith("theirs")]
 
 
 def pipe(command, file, *args):
-    layers = family.layers if file == "adapters.toml" else []
+    layers = LAYERS if file == "adapters.toml" else []
     done = subprocess.run([binary, command, file, *args, *layers, "--cache", folder / "cache"], cwd=folder,
                           capture_output=True, text=True)
     if done.returncode:
@@ -127,16 +147,12 @@ def diffusers_file(stage, file="adapters.toml"):
 
 
 def transformer():
-    return family.model.from_pretrained(family.root / "transformer", torch_dtype=torch.float32).eval()
-
-
-torch.manual_seed(0)
-inputs = family(json.loads((family.root / "transformer/config.json").read_text()))
+    return family.model.from_pretrained(ROOT / "transformer", torch_dtype=torch.float32).eval()
 
 
 def predict(model):
     with torch.no_grad():
-        return inputs.predict(model)
+        return family.predict(model)
 
 
 def with_file(path):
@@ -153,7 +169,7 @@ def with_peft(path):
 
 def with_comfyui(path):
     """The prediction with a file added to the original checkpoint as ComfyUI adds it at strength 1."""
-    base = {inputs.original(key): value for key, value in transformer().state_dict().items()}
+    base = {family.original(key): value for key, value in transformer().state_dict().items()}
     file = load_file(path)
     for key, a in file.items():
         if key.endswith(".lora_A.weight"):
@@ -203,9 +219,9 @@ def save_for_diffusers(name, state, **settings):
 
 def save_for_comfyui(name, state, alpha):
     """With the alpha of each module, which `alpha` gives for its name."""
-    file = {f"diffusion_model.{inputs.original(key)}": value for key, value in state.items()}
+    file = {f"diffusion_model.{family.original(key)}": value for key, value in state.items()}
     modules = [key.removesuffix(".lora_A.weight") for key in state if key.endswith(".lora_A.weight")]
-    file |= {f"diffusion_model.{inputs.original(key)}.alpha": torch.tensor(alpha(key)) for key in modules}
+    file |= {f"diffusion_model.{family.original(key)}.alpha": torch.tensor(alpha(key)) for key in modules}
     save_file(file, folder / f"theirs/{name}.safetensors")
 
 
@@ -233,7 +249,7 @@ moves("theirs moves it by", theirs)
 print(f"{'modules of ours, of theirs':58} {len(load_file(diffusers_file('lora'))) // 2}, {len(state) // 2}")
 compare("ours in peft, as ours in diffusers", with_peft(export("lora", "peft")), ours)
 file = export("lora", "comfyui") / "comfyui_lora.safetensors"
-if family is LtxVideo:
+if isinstance(family, LtxVideo):
     compare("ours for ComfyUI in the original checkpoint, as ours", with_comfyui(file), ours)
     names = {key.split(".")[1] for key in load_file(file)}
     print(f"{'names of it':58} {' '.join(sorted(names - {'transformer_blocks'}))}")
@@ -275,17 +291,17 @@ def sampled(pipeline, output):
     height, width = PARAMS["size"]
     return pipeline(image=image, height=height, width=width, num_frames=PARAMS["frames"],
                     num_inference_steps=PARAMS["steps"], guidance_scale=1.0, output_type=output, return_dict=False,
-                    generator=torch.Generator("cpu").manual_seed(PIPELINE["seed"]), **inputs.arguments(embeds))[0][0]
+                    generator=torch.Generator("cpu").manual_seed(PIPELINE["seed"]), **family.arguments(embeds))[0][0]
 
 
 def compare_clips(stage, model, adapter=None):
     """The clips of a stage, and those of diffusers' pipeline with a transformer, or with a file it loads."""
-    pipeline = inputs.pipeline(model)
+    pipeline = family.pipeline(model)
     pipeline.set_progress_bar_config(disable=True)
     if adapter:
         pipeline.load_lora_weights(adapter)
     [latents] = load_file(next(export(f"clip_{stage}").rglob("*.safetensors"))).values()
-    wanted = inputs.as_ours(sampled(pipeline, "latent"), latents.shape)
+    wanted = family.as_ours(sampled(pipeline, "latent"), latents.shape)
     compare(f"clip, {stage}: latents", latents, wanted, 1e-4)
     # Rounded to bytes: half a step is 2e-3.
     frame = next(export(f"frames_{stage}").rglob(pair.name.replace(".input", "")))

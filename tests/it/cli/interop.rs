@@ -27,6 +27,7 @@ fn the_pipelines_of_the_interop_scripts_check() {
     let ltx_video = format!("--set params.model={}", model.display());
     let as_scripts_run_them = [
         ("adapters.toml", String::new(), 28),
+        ("adapters.toml", "--set params.size=[48,80] --set params.frames=9".to_owned(), 28),
         ("adapters.toml", format!("--profile ltx_video {ltx_video}"), 28),
         ("adapters_back.toml", String::new(), 1),
         ("ltx_video.toml", ltx_video, 12),
