@@ -15,7 +15,7 @@ use crate::{
     config::Pipeline,
     models::ModelCache,
     plan::Weights,
-    stages::{Inputs, OnItem, Output, Progress, StageContext, StageError},
+    stages::{CommandGuard, Inputs, OnItem, Output, Progress, StageContext, StageError},
     store::{CheckpointFolder, Digest, SourceReader, Store, StoreError},
 };
 
@@ -30,6 +30,7 @@ pub(super) struct Caller<'a> {
     pub(super) store: &'a Store,
     pub(super) options: &'a ExecOptions,
     pub(super) models: &'a ModelCache,
+    pub(super) commands: &'a CommandGuard,
 }
 
 /// One call of a stage.
@@ -100,6 +101,7 @@ impl Caller<'_> {
             sources: call.sources,
             checkpoints: call.checkpoints,
             allow_commands: self.options.allow_commands,
+            commands: self.commands,
             weights_hold: &weights_hold,
             progress,
             steps_made: &steps,

@@ -36,7 +36,7 @@ use crate::{
     plan::{
         self, Decider, Freshness, Graph, Lacking, Locked, Plan, PlanError, PlanOptions, Selection,
     },
-    stages::CancelFlag,
+    stages::{CancelFlag, CommandGuard},
     store::{Digest, Record, Store, StoreError},
 };
 use call::Caller;
@@ -103,12 +103,13 @@ pub struct Executor<'a> {
     store: &'a Store,
     options: ExecOptions,
     models: ModelCache,
+    commands: CommandGuard,
 }
 
 impl<'a> Executor<'a> {
     /// An executor with no model loaded.
     pub fn new(store: &'a Store, options: ExecOptions) -> Self {
-        Self { store, options, models: ModelCache::default() }
+        Self { store, options, models: ModelCache::default(), commands: CommandGuard::default() }
     }
 
     /// From now on, what instances must give, by name.
@@ -182,7 +183,13 @@ impl<'a> Executor<'a> {
 
     /// What calls the stages of a pipeline.
     fn caller<'e>(&'e self, pipeline: &'e Pipeline) -> Caller<'e> {
-        Caller { pipeline, store: self.store, options: &self.options, models: &self.models }
+        Caller {
+            pipeline,
+            store: self.store,
+            options: &self.options,
+            models: &self.models,
+            commands: &self.commands,
+        }
     }
 
     /// Refuses commands that would run without permission.
