@@ -21,7 +21,9 @@ use crate::{
     config::Pipeline,
     models::ModelCache,
     plan::Weights,
-    stages::{CancelFlag, Inputs, OnItem, Output, Progress, Stage, StageContext, StageError},
+    stages::{
+        CancelFlag, CommandGuard, Inputs, OnItem, Output, Progress, Stage, StageContext, StageError,
+    },
     store::{CheckpointFolder, Digest, Fingerprint, SourceReader, Store, StoreError},
 };
 
@@ -37,6 +39,7 @@ pub(super) struct Caller<'a> {
     pub(super) options: &'a ExecOptions,
     pub(super) models: &'a ModelCache,
     pub(super) workers: &'a Workers,
+    pub(super) commands: &'a CommandGuard,
 }
 
 /// One call of a stage.
@@ -128,6 +131,7 @@ impl Caller<'_> {
             store: self.store,
             cancel: &self.options.cancel,
             allow_commands: self.options.allow_commands,
+            commands: self.commands,
         }
     }
 }
@@ -147,6 +151,7 @@ pub(super) struct Bench<'a> {
     pub(super) store: &'a Store,
     pub(super) cancel: &'a CancelFlag,
     pub(super) allow_commands: bool,
+    pub(super) commands: &'a CommandGuard,
 }
 
 impl Bench<'_> {
@@ -174,6 +179,7 @@ impl Bench<'_> {
             sources: call.sources,
             checkpoints,
             allow_commands: self.allow_commands,
+            commands: self.commands,
             weights_hold: &weights_hold,
             progress,
             steps_made: &steps,

@@ -91,22 +91,22 @@ impl Meter {
     fn sample(&self, stopped: &Receiver<()>) -> Usage {
         let (mut cpu, mut share) = (cpu_secs(), 0.0);
         let busy_before = self.card.as_ref().map(Card::busy_secs);
-        let high_before = high_water();
-        let mut peak = self.memory();
-        loop {
+        let before = self.memory();
+        let mut peak = before.held;
+        let last = loop {
             let ended = stopped.recv_timeout(INTERVAL) != Err(RecvTimeoutError::Timeout);
             let now = cpu_secs();
             share += (now - cpu) / self.running.load(Ordering::Relaxed).max(1) as f64;
             cpu = now;
-            peak = peak.max(self.memory());
+            let last = self.memory();
+            peak = peak.max(last.held);
             if ended {
-                break;
+                break last;
             }
-        }
-        let high = high_water();
-        if self.on_host && high > high_before {
+        };
+        if last.most > before.most {
             // The process never held more than now, so the peak was here, perhaps between two looks.
-            peak = peak.max(high);
+            peak = peak.max(last.most);
         }
         let device_secs = match (&self.card, busy_before) {
             (Some(card), Some(before)) => Some(card.busy_secs() - before),
@@ -115,25 +115,33 @@ impl Meter {
         Usage { cpu_secs: share, device_secs, peak_memory: peak }
     }
 
-    fn memory(&self) -> Option<u64> {
+    fn memory(&self) -> Memory {
         match &self.card {
-            Some(card) => card.memory(),
-            None if self.on_host => status_bytes("VmRSS:"),
-            None => None,
+            Some(card) => Memory { held: card.memory(), most: None },
+            None if self.on_host => Memory::of_process(),
+            None => Memory::default(),
         }
     }
 }
 
-/// The most that this process ever held.
-fn high_water() -> Option<u64> {
-    status_bytes("VmHWM:")
+/// Bytes on the device.
+#[derive(Clone, Copy, Debug, Default)]
+struct Memory {
+    held: Option<u64>,
+    /// The most that this process ever held, where that is known.
+    most: Option<u64>,
 }
 
-/// A size in `/proc/self/status`.
-fn status_bytes(field: &str) -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+impl Memory {
+    /// Both from one reading: `/proc/self/status` is made anew for each.
+    fn of_process() -> Self {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let bytes = |field: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+            Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+        };
+        Self { held: bytes("VmRSS:"), most: bytes("VmHWM:") }
+    }
 }
 
 /// CPU seconds of this process so far: user and system time in `/proc/self/stat`, in hundredths.

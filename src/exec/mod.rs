@@ -38,7 +38,7 @@ use crate::{
     plan::{
         self, Decider, Freshness, Graph, Lacking, Locked, Plan, PlanError, PlanOptions, Selection,
     },
-    stages::CancelFlag,
+    stages::{CancelFlag, CommandGuard},
     store::{Digest, Record, Store, StoreError},
 };
 use call::Caller;
@@ -119,13 +119,14 @@ pub struct Executor<'a> {
     options: ExecOptions,
     models: ModelCache,
     workers: Workers,
+    commands: CommandGuard,
 }
 
 impl<'a> Executor<'a> {
     /// An executor with no model loaded.
     pub fn new(store: &'a Store, options: ExecOptions) -> Self {
-        let workers = Workers::new(options.slots.len());
-        Self { store, options, models: ModelCache::default(), workers }
+        let (workers, commands) = (Workers::new(options.slots.len()), CommandGuard::default());
+        Self { store, options, models: ModelCache::default(), workers, commands }
     }
 
     /// From now on, what instances must give, by name.
@@ -200,8 +201,8 @@ impl<'a> Executor<'a> {
 
     /// What calls the stages of a pipeline.
     fn caller<'e>(&'e self, pipeline: &'e Pipeline) -> Caller<'e> {
-        let Self { store, options, models, workers } = self;
-        Caller { pipeline, store, options, models, workers }
+        let Self { store, options, models, workers, commands } = self;
+        Caller { pipeline, store, options, models, workers, commands }
     }
 
     /// Refuses commands that would run without permission.

@@ -12,7 +12,7 @@ use std::{
 use burn::tensor::Device;
 use tempfile::TempDir;
 
-use super::StageError;
+use super::{CommandGuard, StageError};
 use crate::{
     artifact::{FileRef, Item, Manifest},
     models::{ModelCache, params::StoredFile},
@@ -210,6 +210,8 @@ pub struct StageContext<'a> {
     pub checkpoints: Option<&'a CheckpointFolder>,
     /// Whether shell commands may run.
     pub allow_commands: bool,
+    /// Ends the commands that run when this process is no more.
+    pub commands: &'a CommandGuard,
     /// Fails if the weights are not those any more that the stage was decided for. Asked once they are
     /// loaded, before anything of them is kept that the engine does not see.
     pub weights_hold: &'a (dyn Fn() -> Result<(), StageError> + Sync),

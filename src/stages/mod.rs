@@ -38,7 +38,7 @@ mod vae_encode;
 pub use adapter_files::{AdapterFile, KnownAdapters};
 pub use agreement::{ImageRecord, Lineage, Mismatch, Trainings};
 pub use color_correct::ColorCorrect;
-pub use command::ShellCommand;
+pub use command::{CommandGuard, ShellCommand};
 pub use context::{CancelFlag, Inputs, OnItem, Output, Progress, StageContext};
 pub use data_facts::{KnownData, MOST_DECODED};
 pub use dataset::Dataset;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{CancelFlag, Inputs, Output, Stage, StageContext, StageError};
+use super::{CancelFlag, CommandGuard, Inputs, Output, Stage, StageContext, StageError};
 use crate::{
     artifact::{ArtifactKind, Item, Manifest},
     models::ModelCache,
@@ -61,6 +61,7 @@ impl Bench {
             sources: sources.as_ref(),
             checkpoints: None,
             allow_commands,
+            commands: &CommandGuard::default(),
             weights_hold: &|| Ok(()),
             progress: &|_| {},
             steps_made: &std::sync::atomic::AtomicU64::new(0),

@@ -7,7 +7,10 @@ use pipe::{
     artifact::{ArtifactKind, Manifest, text::TextEmbedding},
     config::value::Node,
     models::{ModelCache, ModelRef, ParamReader, Params, TextEncoder, t5::T5Encoder},
-    stages::{CancelFlag, Inputs, Output, STAGES, Stage, StageContext, StageError, TextEncode},
+    stages::{
+        CancelFlag, CommandGuard, Inputs, Output, STAGES, Stage, StageContext, StageError,
+        TextEncode,
+    },
     store::Store,
 };
 use serde_json::json;
@@ -59,6 +62,7 @@ fn run(stage: &TextEncode) -> Result<TextEmbedding, StageError> {
         sources: None,
         checkpoints: None,
         allow_commands: false,
+        commands: &CommandGuard::default(),
         weights_hold: &|| Ok(()),
         progress: &|_| (),
         steps_made: &std::sync::atomic::AtomicU64::new(0),

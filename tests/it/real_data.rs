@@ -16,7 +16,7 @@ use pipe::{
     data::rle::Segmentation,
     metrics::pose,
     models::ModelCache,
-    stages::{CancelFlag, Dataset, Inputs, Output, Stage, StageContext, StageError},
+    stages::{CancelFlag, CommandGuard, Dataset, Inputs, Output, Stage, StageContext, StageError},
     store::{SourceReader, Store},
 };
 use serde_json::{Value, json};
@@ -48,6 +48,7 @@ pub fn pairs(params: Value) -> Result<Vec<(String, Pair)>, StageError> {
         sources: sources.as_ref(),
         checkpoints: None,
         allow_commands: false,
+        commands: &CommandGuard::default(),
         weights_hold: &|| Ok(()),
         progress: &|_| {},
         steps_made: &std::sync::atomic::AtomicU64::new(0),

@@ -9,8 +9,8 @@ use pipe::{
     models::{ModelCache, ModelRef},
     rng::TorchRng,
     stages::{
-        CancelFlag, Decode, Inputs, LoraTrain, Output, Pretrain, Stage, StageContext, StageError,
-        VaeEncode,
+        CancelFlag, CommandGuard, Decode, Inputs, LoraTrain, Output, Pretrain, Stage, StageContext,
+        StageError, VaeEncode,
     },
     store::{CheckpointFolder, Store},
 };
@@ -113,6 +113,7 @@ impl Bench {
             sources: None,
             checkpoints: (!stage.trajectory_params().is_empty()).then_some(&checkpoints),
             allow_commands: false,
+            commands: &CommandGuard::default(),
             weights_hold: &|| Ok(()),
             progress: &progress,
             steps_made: &std::sync::atomic::AtomicU64::new(0),

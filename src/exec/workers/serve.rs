@@ -25,7 +25,7 @@ use crate::{
     },
     models::ModelCache,
     plan::Weights,
-    stages::{CancelFlag, Progress, STAGES, Stage, StageError},
+    stages::{CancelFlag, CommandGuard, Progress, STAGES, Stage, StageError},
     store::{Store, StoreError},
 };
 
@@ -57,7 +57,8 @@ pub fn serve(
     let heard = Arc::clone(&desk);
     let store = store.stopped_by(move || heard.is_stopped());
     let meter = Meter::new(device == Device::flex(), card.as_deref());
-    let worker = Worker { store, device, models: ModelCache::default(), meter, desk };
+    let commands = CommandGuard::default();
+    let worker = Worker { store, device, models: ModelCache::default(), meter, commands, desk };
     worker.desk.say(&Report::Ready { version: VERSION.to_owned() });
     for (task, cancel) in tasks {
         let report = worker.call(*task, &cancel);
@@ -154,6 +155,8 @@ struct Worker {
     device: Device,
     models: ModelCache,
     meter: Meter,
+    /// Of no command, as none computes on a device.
+    commands: CommandGuard,
     desk: Arc<Desk>,
 }
 
@@ -166,6 +169,7 @@ impl Worker {
             store: &self.store,
             cancel,
             allow_commands: false,
+            commands: &self.commands,
         };
         let (result, usage) = self.meter.measure(|| {
             let called = catch_unwind(AssertUnwindSafe(|| self.call_on(&bench, task)));

@@ -26,7 +26,7 @@ use crate::{
         meter::Usage,
     },
     models::ModelCache,
-    stages::{STAGES, StageError},
+    stages::{CommandGuard, STAGES, StageError},
     store::Store,
 };
 
@@ -75,12 +75,14 @@ impl Run {
             load_with(STAGES, Path::new("x.toml"), &LoadOptions::default(), &read).unwrap();
         let store = Store::open(&self.dir.path().join("cache")).unwrap();
         let (models, workers) = (ModelCache::default(), Workers::new(1));
+        let commands = CommandGuard::default();
         let caller = Caller {
             pipeline: &pipeline,
             store: &store,
             options: &self.options,
             models: &models,
             workers: &workers,
+            commands: &commands,
         };
         let item = |name: &str| Item { name: name.to_owned(), files: BTreeMap::new() };
         let videos = Manifest {

@@ -3,10 +3,12 @@
 mod folder;
 mod guard;
 
+pub use guard::CommandGuard;
+
 use std::{
     collections::{BTreeMap, HashSet},
     io,
-    process::{Command, ExitStatus, Stdio},
+    process::{Command, ExitStatus},
     thread,
     time::{Duration, Instant},
 };
@@ -16,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use self::{
     folder::{Folder, is_plain},
-    guard::Guard,
+    guard::Running,
 };
 use super::{Inputs, Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind};
 use crate::artifact::ArtifactKind;
@@ -162,9 +164,8 @@ impl Stage for ShellCommand {
 impl ShellCommand {
     /// Runs the command to its end, and stops it when the run or its time is over.
     fn execute(&self, folder: &Folder, cx: &StageContext<'_>) -> Result<ExitStatus, StageError> {
-        let mut command = Command::new("/bin/sh");
-        command
-            .args(["-eu", "-c", &self.command])
+        let mut shell = Command::new("/bin/sh");
+        shell
             .current_dir(folder.work())
             .env_clear()
             .env("PATH", PATH)
@@ -174,35 +175,41 @@ impl ShellCommand {
             .envs(&self.env)
             .env("IN", folder.inputs())
             .env("OUT", folder.out())
-            .stdin(Stdio::null())
             .stdout(folder.log()?)
             .stderr(folder.log()?);
-        // Before the command: killed between the two, this process would leave it to nobody.
-        let guard = Guard::new().map_err(|e| cannot_start(&e))?;
-        guard.takes(&mut command);
-        let mut child = command.spawn().map_err(|e| cannot_start(&e))?;
+        let running = cx.commands.start(&mut shell, &self.command).map_err(|e| cannot_start(&e))?;
+        if let Some(status) = self.wait(running, cx)? {
+            return Ok(status);
+        }
+        cx.cancel.check()?;
+        Err(StageError::failed(format!(
+            "the command did not end within {} s{}",
+            self.timeout_secs.unwrap_or_default(),
+            folder.last_words()
+        ))
+        .with_help("raise `timeout_secs`"))
+    }
+
+    /// How the command ended; none if it was stopped. Whatever it left behind is ended in any case, as it could still
+    /// write to its outputs.
+    fn wait(
+        &self,
+        mut running: Running<'_>,
+        cx: &StageContext<'_>,
+    ) -> Result<Option<ExitStatus>, StageError> {
+        let failed =
+            |e: io::Error| StageError::environment(format!("cannot wait for the command: {e}"));
         let started = Instant::now();
         let limit = self.timeout_secs.map(Duration::from_secs);
         let mut pause = Duration::from_millis(1);
         loop {
-            let ended = child.try_wait().map_err(|e| {
-                StageError::environment(format!("cannot wait for the command: {e}"))
-            })?;
-            if let Some(status) = ended {
-                // Whatever it left behind could still write to its outputs.
-                guard.stop(&mut child);
-                return Ok(status);
+            if running.has_ended().map_err(failed)? {
+                return running.end().map(Some).map_err(failed);
             }
             let is_late = limit.is_some_and(|limit| started.elapsed() > limit);
             if cx.cancel.is_cancelled() || is_late {
-                guard.stop(&mut child);
-                cx.cancel.check()?;
-                return Err(StageError::failed(format!(
-                    "the command did not end within {} s{}",
-                    limit.unwrap_or_default().as_secs(),
-                    folder.last_words()
-                ))
-                .with_help("raise `timeout_secs`"));
+                running.end().map_err(failed)?;
+                return Ok(None);
             }
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(50));

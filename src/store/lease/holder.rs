@@ -1,6 +1,6 @@
 //! Which process holds a lock.
 
-use std::fs;
+use std::{fs, sync::OnceLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -18,8 +18,13 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// This process.
+    /// This process; what does not change as long as it runs is read once.
     pub fn this() -> Self {
+        static THIS: OnceLock<Holder> = OnceLock::new();
+        THIS.get_or_init(Self::read).clone()
+    }
+
+    fn read() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
         let boot = read("/proc/sys/kernel/random/boot_id");
         let numbering = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
