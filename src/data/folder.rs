@@ -107,6 +107,18 @@ pub(super) fn no_pictures_below(sources: &SourceReader, folder: &str) -> Result<
     Err(DataError::failed(message).with_help("move it up, or out of the folder"))
 }
 
+/// Refuses a picture among `names`, those of a folder of which only folders are read.
+pub(super) fn no_picture_beside(
+    names: &[String],
+    folder: &str,
+    layout: &str,
+) -> Result<(), DataError> {
+    let Some(name) = names.iter().find(|name| is_any_picture(name)) else { return Ok(()) };
+    let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
+    let message = format!("`{path}` is a picture beside the folders of pictures");
+    Err(DataError::failed(message).with_help(format!("move it into one, or away; {layout}")))
+}
+
 /// Pairs of files by equal names; `layout` says how the folder may look.
 pub(super) fn matched(
     inputs: BTreeMap<String, String>,
@@ -170,6 +182,18 @@ pub(super) fn images(
         }
     }
     Ok(images)
+}
+
+/// As [`images`], but one in a folder below is an error. `layout` says where the folder should be.
+pub(super) fn only_images(
+    sources: &SourceReader,
+    folder: &str,
+    layout: &str,
+) -> Result<BTreeMap<String, String>, DataError> {
+    list(sources, folder, layout)?;
+    let found = images(sources, folder)?;
+    no_pictures_below(sources, folder)?;
+    Ok(found)
 }
 
 #[cfg(test)]

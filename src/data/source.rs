@@ -29,6 +29,20 @@ pub struct DataSource {
     /// For `rgbd`: units of the depth images per metre; by default 5000 where `rgb.txt` and `depth.txt`
     /// list the images (TUM), else 1000.
     pub units: Option<u32>,
+    /// For `rgbd`: whether the bits of stored depths are turned by three places, as SUN's are; by default
+    /// in folders with `image/` and `depth/` (SUN), and nowhere else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub depth_bits: Option<DepthBits>,
+}
+
+/// How the 16 bits of a depth are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DepthBits {
+    /// As they are.
+    Plain,
+    /// The highest three are the lowest (SUN).
+    Rotated,
 }
 
 /// One task of a set of task files.
@@ -64,11 +78,23 @@ struct SourceTable {
     #[serde(default)]
     #[schemars(range(min = 1))]
     units: Option<u32>,
+    /// For `rgbd`: whether the bits of stored depths are turned by three places, as SUN's are; by default
+    /// in folders with `image/` and `depth/` (SUN), and nowhere else.
+    #[serde(default)]
+    depth_bits: Option<DepthBits>,
+}
+
+impl DataSource {
+    /// A data set that needs no other key.
+    fn named(source: SourceName) -> Self {
+        Self { source, root: None, set: None, task: None, units: None, depth_bits: None }
+    }
 }
 
 impl From<SourceTable> for DataSource {
-    fn from(SourceTable { source, root, set, task, units }: SourceTable) -> Self {
-        Self { source, root, set, task, units }
+    fn from(table: SourceTable) -> Self {
+        let SourceTable { source, root, set, task, units, depth_bits } = table;
+        Self { source, root, set, task, units, depth_bits }
     }
 }
 
@@ -102,7 +128,7 @@ impl<'de> Deserialize<'de> for DataSource {
             fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<DataSource, E> {
                 let name = serde::de::value::StrDeserializer::<E>::new(name);
                 let source = SourceName::deserialize(name)?;
-                Ok(DataSource { source, root: None, set: None, task: None, units: None })
+                Ok(DataSource::named(source))
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<DataSource, A::Error> {
@@ -174,6 +200,7 @@ mod tests {
             set: Some("evaluation".into()),
             task: Some(TaskRef::Name("00576224".into())),
             units: None,
+            depth_bits: Some(DepthBits::Plain),
         };
         let text = serde_json::to_value(&source).unwrap();
         assert_eq!(serde_json::from_value::<DataSource>(text).unwrap(), source);

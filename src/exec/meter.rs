@@ -1,8 +1,8 @@
 //! What a stage takes while it runs: the time of the device, and memory.
 //!
 //! A thread looks every few milliseconds. On the CPU, memory is what the whole process holds and
-//! time is CPU time, which stages that run at once share evenly. On a GPU, both are what the driver's
-//! tool says of the card, which counts other programs on it, too.
+//! time is CPU time. On a GPU, both are what the driver's tool says of the card, which counts other
+//! programs on it, too. Stages that run at once share time evenly.
 
 use std::{
     io::{BufRead, BufReader},
@@ -12,7 +12,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
         mpsc::{self, Receiver, RecvTimeoutError},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
@@ -90,14 +90,16 @@ impl Meter {
 
     fn sample(&self, stopped: &Receiver<()>) -> Usage {
         let (mut cpu, mut share) = (cpu_secs(), 0.0);
-        let busy_before = self.card.as_ref().map(Card::busy_secs);
+        let (mut busy, mut device) = (self.busy_secs(), 0.0);
         let before = self.memory();
         let mut peak = before.held;
         let last = loop {
             let ended = stopped.recv_timeout(INTERVAL) != Err(RecvTimeoutError::Timeout);
-            let now = cpu_secs();
-            share += (now - cpu) / self.running.load(Ordering::Relaxed).max(1) as f64;
-            cpu = now;
+            let running = self.running.load(Ordering::Relaxed).max(1) as f64;
+            let (now, busy_now) = (cpu_secs(), self.busy_secs());
+            share += (now - cpu) / running;
+            device += (busy_now - busy) / running;
+            (cpu, busy) = (now, busy_now);
             let last = self.memory();
             peak = peak.max(last.held);
             if ended {
@@ -108,11 +110,14 @@ impl Meter {
             // The process never held more than now, so the peak was here, perhaps between two looks.
             peak = peak.max(last.most);
         }
-        let device_secs = match (&self.card, busy_before) {
-            (Some(card), Some(before)) => Some(card.busy_secs() - before),
-            _ => self.on_host.then_some(share),
-        };
+        let device_secs =
+            if self.card.is_some() { Some(device) } else { self.on_host.then_some(share) };
         Usage { cpu_secs: share, device_secs, peak_memory: peak }
+    }
+
+    /// Seconds in which the card worked so far; 0 without one.
+    fn busy_secs(&self) -> f64 {
+        self.card.as_ref().map_or(0.0, Card::busy_secs)
     }
 
     fn memory(&self) -> Memory {
@@ -183,8 +188,12 @@ impl Card {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let shared = Arc::clone(&seen);
         std::thread::spawn(move || {
+            let mut last = Instant::now();
             for line in lines.map_while(Result::ok) {
-                shared.lock().expect("no panic while held").add(&line);
+                // On a loaded machine lines come later than asked for.
+                let now = Instant::now();
+                shared.lock().expect("no panic while held").add(&line, now - last);
+                last = now;
             }
         });
         Some(Self { tool, seen })
@@ -208,13 +217,14 @@ impl Drop for Card {
 }
 
 impl Seen {
-    /// Adds a line of the tool: MiB in use, and the percent of the interval in which a kernel ran.
-    fn add(&mut self, line: &str) {
+    /// Adds a line of the tool: MiB in use, and the percent of the time since the line before in which a
+    /// kernel ran.
+    fn add(&mut self, line: &str, since: Duration) {
         let mut fields = line.split(',').map(|field| field.trim().parse::<u64>().ok());
         let (memory, percent) = (fields.next().flatten(), fields.next().flatten());
         self.memory = memory.map(|mebibytes| mebibytes << 20).or(self.memory);
         let percent = percent.unwrap_or(0).min(100) as f64;
-        self.busy_secs += percent / 100.0 * f64::from(CARD_INTERVAL_MS) / 1000.0;
+        self.busy_secs += percent / 100.0 * since.as_secs_f64();
     }
 }
 
@@ -286,10 +296,42 @@ mod tests {
     #[test]
     fn lines_of_the_tool_add_up() {
         let mut seen = Seen::default();
-        for line in ["1024, 50", "2048, 100", "[N/A], [N/A]", ""] {
-            seen.add(line);
+        // The second one comes late.
+        for (line, millis) in
+            [("1024, 50", 100), ("2048, 100", 300), ("[N/A], [N/A]", 100), ("", 100)]
+        {
+            seen.add(line, Duration::from_millis(millis));
         }
         assert_eq!(seen.memory, Some(2 << 30));
-        assert!((seen.busy_secs - 0.15).abs() < 1e-9, "{seen:?}");
+        assert!((seen.busy_secs - 0.35).abs() < 1e-9, "{seen:?}");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn stages_at_once_share_a_card() {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let tool = Command::new("sleep").arg("60").spawn().unwrap();
+        let card = Some(Card { tool, seen: Arc::clone(&seen) });
+        let meter = Meter { running: AtomicUsize::new(0), on_host: false, card };
+        let began = std::sync::Barrier::new(2);
+        let work = || {
+            let busy = || {
+                began.wait();
+                std::thread::sleep(5 * INTERVAL);
+                if began.wait().is_leader() {
+                    seen.lock().unwrap().add("1, 100", Duration::from_secs(2));
+                }
+                began.wait();
+                std::thread::sleep(5 * INTERVAL);
+                began.wait();
+            };
+            meter.measure(busy).1.device_secs.unwrap()
+        };
+        let (one, two) = std::thread::scope(|scope| {
+            let other = scope.spawn(work);
+            (work(), other.join().unwrap())
+        });
+        // Both were there when the card worked.
+        assert!((one - 1.0).abs() < 1e-9 && (two - 1.0).abs() < 1e-9, "{one} {two}");
     }
 }

@@ -34,6 +34,14 @@ impl Draw {
         self.pool == other.pool && a.start < b.end && b.start < a.end
     }
 
+    /// Whether one shows grids of images that may be in the other: both take images of one part of one source, and
+    /// an image has one name there. Of built-in images, a name says nothing without a seed.
+    pub fn may_share_in_grids(&self, other: &Self) -> bool {
+        let (a, b) = (&self.pool, &other.pool);
+        let same = a.source == b.source && a.split == b.split && a.source.source.is_on_disk();
+        same && [a.needs, b.needs].contains(&Knowledge::Class)
+    }
+
     /// Whether both are parts of one source, but it is divided otherwise for one than for the other: then
     /// the parts may share images, whatever they are called.
     pub fn divides_otherwise(&self, other: &Self) -> bool {
@@ -88,6 +96,32 @@ mod tests {
         );
         assert!(!one.overlaps(&draw(&json!({ "count": 4, "split": "test" }))));
         assert!(!one.overlaps(&draw(&json!({ "count": 4, "seed": 5 }))));
+    }
+
+    #[test]
+    fn grids_share_images_of_one_part_of_one_source() {
+        let of = |root: &str, split: &str, task: &str, seed: u64| {
+            let source = json!({ "source": "tiny_imagenet", "root": root });
+            draw(
+                &json!({ "source": source, "task": task, "split": split, "count": 3, "seed": seed }),
+            )
+        };
+        let train = of("a", "train", "symbols", 1);
+        for (other, may) in [
+            (of("a", "train", "symbols", 2), true),
+            (of("a", "train", "images", 2), true),
+            (of("a", "test", "symbols", 2), false),
+            (of("b", "train", "symbols", 2), false),
+        ] {
+            assert_eq!(
+                (train.may_share_in_grids(&other), other.may_share_in_grids(&train)),
+                (may, may)
+            );
+        }
+        let images = of("a", "train", "images", 1);
+        assert!(!images.may_share_in_grids(&of("a", "train", "images", 2)));
+        let drawn = draw(&json!({ "task": "symbols", "count": 3 }));
+        assert!(!drawn.may_share_in_grids(&drawn), "of the drawn world");
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub(super) struct InstanceAnnotation {
     #[serde(default)]
     pub(super) iscrowd: Flag,
     #[serde(default)]
-    pub(super) area: f64,
+    pub(super) area: Option<f64>,
     pub(super) segmentation: Segmentation,
 }
 

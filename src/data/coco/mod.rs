@@ -2,6 +2,7 @@
 
 mod extent;
 mod file;
+mod instance;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -13,17 +14,21 @@ use serde::{Deserialize, Serialize};
 use self::{
     extent::Outside,
     file::{Category, File, Flag, Image, InstanceAnnotation, PersonAnnotation, read_json},
+    instance::{Instance, Place, draw},
 };
-use super::{
-    DataError, Labels, Person, Sample, SceneLabels, files, pose::Visibility, resize,
-    rle::Segmentation,
-};
+use super::{DataError, Labels, Person, Sample, SceneLabels, files, pose::Visibility, resize};
 use crate::store::SourceReader;
+
+/// What to do about an entry of an annotation file that is wrong.
+const REPAIR: &str = "correct the entry, or take it out; the official annotations come as one zip archive, from which the \
+                      file can be copied again";
 
 /// The images of a split that a task can use, by id, with what is to be drawn on them.
 #[derive(Debug)]
 pub struct Index {
     split: &'static str,
+    /// The annotation file.
+    annotations: String,
     entries: BTreeMap<u64, Entry>,
     /// The names of all categories, if scenes are wanted.
     scenes: Option<Arc<[String]>>,
@@ -36,16 +41,6 @@ struct Entry {
     size: [u32; 2],
     persons: Vec<Person>,
     instances: Vec<Instance>,
-}
-
-#[derive(Debug)]
-struct Instance {
-    annotation: u64,
-    /// The place of its category in the file, from 1.
-    label: u16,
-    /// Its pixels, as annotated.
-    area: f64,
-    segmentation: Segmentation,
 }
 
 /// Which images are wanted.
@@ -140,9 +135,10 @@ impl Index {
             }
         }
         outside.check(&index, sources)?;
+        index.measure()?;
         index.entries.retain(|_, entry| {
             let whole = f64::from(entry.size[0]) * f64::from(entry.size[1]);
-            let area: f64 = entry.instances.iter().map(|instance| instance.area).sum();
+            let area: f64 = entry.instances.iter().map(Instance::area).sum();
             !entry.instances.is_empty() && area >= min_share * whole
         });
         index.keep_shown(size)?;
@@ -168,9 +164,10 @@ impl Index {
             }
         }
         outside.check(&index, sources)?;
+        index.measure()?;
         index.entries.retain(|_, entry| {
             // The largest first, so that what stands before it stays visible.
-            entry.instances.sort_by(|a, b| b.area.total_cmp(&a.area));
+            entry.instances.sort_by(|a, b| b.area().total_cmp(&a.area()));
             !entry.instances.is_empty()
         });
         index.keep_shown(size)?;
@@ -183,13 +180,26 @@ impl Index {
         path_of(self.split, entry)
     }
 
+    /// Counts the pixels of instances whose annotations do not say how many they are.
+    fn measure(&mut self) -> Result<(), DataError> {
+        let Self { split, annotations, entries, .. } = self;
+        let measured = entries.par_iter_mut().map(|(_, entry)| {
+            let image = path_of(split, entry);
+            let place = Place { image: &image, size: entry.size, annotations };
+            entry.instances.iter_mut().try_for_each(|instance| instance.measure(place))
+        });
+        // The first error by id, whichever comes first.
+        measured.collect::<Vec<_>>().into_iter().collect()
+    }
+
     /// Leaves out images of whose instances no pixel is left at `size`.
     fn keep_shown(&mut self, size: [usize; 2]) -> Result<(), DataError> {
         let entries = std::mem::take(&mut self.entries).into_par_iter();
         let shown = entries.map(|(id, entry)| {
-            let path = path_of(self.split, &entry);
+            let image = path_of(self.split, &entry);
+            let place = Place { image: &image, size: entry.size, annotations: &self.annotations };
             for instance in &entry.instances {
-                let mask = instance.mask((entry.size[1], entry.size[0]), &path)?;
+                let mask = instance.mask(place)?;
                 if resize::is_shown(entry.size, size, |x, y| mask.get_pixel(x, y).0[0] > 0) {
                     return Ok(Some((id, entry)));
                 }
@@ -216,15 +226,19 @@ impl Index {
             if file_name.is_empty() || file_name.contains(['/', '\\']) {
                 return Err(DataError::failed(format!(
                     "`{path}`: image {id} is `{file_name}`, which is not a plain file name"
-                )));
+                ))
+                .with_help(REPAIR));
             }
             if width == 0 || height == 0 {
                 return Err(DataError::failed(format!(
                     "`{path}`: image {id} is {width}x{height}, so it has no pixels"
-                )));
+                ))
+                .with_help(REPAIR));
             }
             if let Err(error) = files::check_size(width, height) {
-                return Err(DataError::failed(format!("`{path}`: image {id} {error}")));
+                return Err(
+                    DataError::failed(format!("`{path}`: image {id} {error}")).with_help(REPAIR)
+                );
             }
             if let Some(other) = names.insert(stem(&file_name).to_owned(), file_name.clone()) {
                 return Err(DataError::failed(format!(
@@ -243,7 +257,8 @@ impl Index {
                     .with_help("number the images of the file, and their annotations, anew"));
             }
         }
-        Ok(Self { split: split_name(train), entries, scenes: None })
+        let (split, annotations) = (split_name(train), path.to_owned());
+        Ok(Self { split, annotations, entries, scenes: None })
     }
 
     fn entry(&mut self, image: u64, annotation: u64, path: &str) -> Result<&mut Entry, DataError> {
@@ -251,6 +266,7 @@ impl Index {
             DataError::failed(format!(
                 "`{path}`: annotation {annotation} names image {image}, which the file does not list"
             ))
+            .with_help(REPAIR)
         })
     }
 
@@ -267,12 +283,12 @@ impl Index {
         entry.check_size([image.height(), image.width()], &path)?;
         let name = stem(&entry.file_name).to_owned();
         let mut sample = Sample { id: name, persons: entry.persons.clone(), ..Sample::default() };
-        let drawn = |instances: &[Instance]| draw(instances, image.dimensions(), &path);
+        let place = Place { image: &path, size: entry.size, annotations: &self.annotations };
         if let Some(names) = &self.scenes {
             sample.scene =
-                Some(SceneLabels { labels: drawn(&entry.instances)?, names: names.clone() });
+                Some(SceneLabels { labels: draw(&entry.instances, place)?, names: names.clone() });
         } else if !entry.instances.is_empty() {
-            let labels = drawn(&entry.instances)?;
+            let labels = draw(&entry.instances, place)?;
             sample.mask = Some(GrayImage::from_fn(image.width(), image.height(), |x, y| {
                 Luma([if labels.get_pixel(x, y).0[0] > 0 { 255 } else { 0 }])
             }));
@@ -332,48 +348,16 @@ fn label(
         DataError::failed(format!(
             "`{path}`: annotation {id} is of category {category_id}, which the file does not list"
         ))
+        .with_help(REPAIR)
     })
-}
-
-impl Instance {
-    fn new(annotation: InstanceAnnotation, label: u16, path: &str) -> Result<Self, DataError> {
-        let InstanceAnnotation { id, area, segmentation, .. } = annotation;
-        if matches!(&segmentation, Segmentation::Polygons(rings) if rings.is_empty()) {
-            let message = format!("`{path}`: annotation {id} has an empty `segmentation`");
-            return Err(DataError::failed(message)
-                .with_help("outline the instance, or take the annotation out of the file"));
-        }
-        Ok(Self { annotation: id, label, area, segmentation })
-    }
-
-    /// Its pixels on the image at `path`.
-    fn mask(&self, (width, height): (u32, u32), path: &str) -> Result<GrayImage, DataError> {
-        let mut mask = GrayImage::new(width, height);
-        self.segmentation.draw(&mut mask).map_err(|e| {
-            DataError::failed(format!("annotation {} of `{path}`: {e}", self.annotation))
-        })?;
-        Ok(mask)
-    }
-}
-
-/// Paints instances over each other, each with its label.
-fn draw(instances: &[Instance], size: (u32, u32), path: &str) -> Result<Labels, DataError> {
-    let mut labels = Labels::new(size.0, size.1);
-    for instance in instances {
-        let mask = instance.mask(size, path)?;
-        for (label, set) in labels.pixels_mut().zip(mask.pixels()) {
-            if set.0[0] > 0 {
-                label.0 = [instance.label];
-            }
-        }
-    }
-    Ok(labels)
 }
 
 fn person(annotation: &PersonAnnotation, path: &str) -> Result<Person, DataError> {
     let PersonAnnotation { id, keypoints: values, .. } = annotation;
-    let wrong =
-        |text: String| Err(DataError::failed(format!("`{path}`: annotation {id} must {text}")));
+    let wrong = |text: String| {
+        let message = format!("`{path}`: annotation {id} must {text}");
+        Err(DataError::failed(message).with_help(REPAIR))
+    };
     if values.len() != 51 {
         return wrong(format!("have 51 keypoint numbers, but has {}", values.len()));
     }

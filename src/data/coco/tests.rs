@@ -203,7 +203,58 @@ fn a_damaged_mask_names_its_annotation() {
             "segmentation": {"size": [6, 8], "counts": [42, 2]}}"#,
     );
     let error = Index::instances(&sources, ALL, "dog").unwrap_err();
-    insta::assert_snapshot!(error, @"annotation 12 of `train2017/7.png`: the run lengths cover 44 pixels, but the mask has 48");
+    insta::assert_snapshot!(error, @"`annotations/instances_train2017.json`: annotation 12 of `train2017/7.png`: the run lengths cover 44 pixels, but the mask has 48");
+}
+
+#[test]
+fn what_is_wrong_in_a_file_has_a_remedy() {
+    let help = |name: &str, annotation: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let sources = write(folder.path(), name, annotation);
+        let index = if name == "instances" {
+            Index::instances(&sources, ALL, "dog")
+        } else {
+            Index::persons(&sources, ALL)
+        };
+        let DataError::Failed { help, .. } = index.unwrap_err() else { panic!("{annotation}") };
+        help.unwrap()
+    };
+    let instance = |image: u64, category: u64, segmentation: &str| {
+        format!(
+            r#"{{"id": 1, "image_id": {image}, "category_id": {category}, "segmentation": {segmentation}}}"#
+        )
+    };
+    for annotation in [
+        instance(9, 18, "[]"),
+        instance(7, 99, "[[1, 1, 3, 1, 3, 3]]"),
+        instance(7, 18, r#"{"size": [6, 8], "counts": [42, 2]}"#),
+    ] {
+        assert_eq!(help("instances", &annotation), REPAIR);
+    }
+    let person = r#"{"id": 5, "image_id": 7, "keypoints": [1, 2, 2]}"#;
+    assert_eq!(help("person_keypoints", person), REPAIR);
+    for (file_name, width) in [("a/b.jpg", 9), ("a.jpg", 0), ("a.jpg", 4_000_000_000)] {
+        let image = Image { id: 3, file_name: file_name.into(), width, height: 9 };
+        let error = Index::new(true, vec![image], "a.json").unwrap_err();
+        assert!(matches!(error, DataError::Failed { help: Some(help), .. } if help == REPAIR));
+    }
+}
+
+#[test]
+fn an_area_that_is_not_stated_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    // A cat before a dog that fills most of the image.
+    let sources = write(
+        folder.path(),
+        "instances",
+        r#"{"id": 1, "image_id": 7, "category_id": 17, "segmentation": [[0, 0, 2, 0, 2, 2, 0, 2]]},
+           {"id": 2, "image_id": 7, "category_id": 18, "segmentation": [[0, 0, 6, 0, 6, 6, 0, 6]]}"#,
+    );
+    let dogs = |share| Index::instances(&sources, at([6, 8], share), "dog").unwrap().ids().len();
+    assert_eq!((dogs(0.75), dogs(0.76)), (1, 0));
+    let scene = Index::scenes(&sources, ALL).unwrap().sample(&sources, 7).unwrap().scene.unwrap();
+    let count = |label: u16| scene.labels.iter().filter(|other| **other == label).count();
+    assert_eq!((count(1), count(2)), (32, 4), "the cat stays visible");
 }
 
 #[test]

@@ -18,6 +18,9 @@ const LAYOUT: &str = "`root` is `BSDS500/data`, which holds `images/<split>/ID.j
                       `groundTruth/<split>/ID.mat`, or in its place the boundaries as pictures, \
                       `boundaries_png/<split>/ID_K.png` for person K";
 
+/// What to do about a file that does not belong to its photograph.
+const SAME: &str = "copy the photograph and what was drawn on it from the archive again, in which they have one size";
+
 pub(super) struct Bsds500;
 
 impl DataSet for Bsds500 {
@@ -46,7 +49,8 @@ impl DataSet for Bsds500 {
         } else {
             "val"
         };
-        let images = folder::images(sources, &format!("images/{split}"))?;
+        folder::no_picture_beside(&splits, "images", LAYOUT)?;
+        let images = folder::only_images(sources, &format!("images/{split}"), LAYOUT)?;
         if request.task.needs() == Knowledge::Image {
             let images: Vec<_> = images.into_iter().collect();
             return Ok(Box::new(Listing::new(
@@ -103,8 +107,7 @@ fn drawings(
         }
         return Ok(found);
     }
-    let pictures = folder::images(sources, &format!("boundaries_png/{split}"));
-    for (stem, path) in pictures.map_err(|e| e.with_help(LAYOUT))? {
+    for (stem, path) in folder::only_images(sources, &format!("boundaries_png/{split}"), LAYOUT)? {
         let id = stem.rsplit_once('_').map_or(&*stem, |(id, _)| id).to_owned();
         found.entry(id).or_default().push(path);
     }
@@ -124,7 +127,8 @@ fn read_lines(
         Err(DataError::failed(format!(
             "`{path}` is {}x{}, but its photograph is {width}x{height}",
             found.0, found.1
-        )))
+        ))
+        .with_help(SAME))
     };
     if path.strip_suffix(".mat").is_none() {
         let lines = read_picture(sources, path, false)?.into_luma8();
@@ -133,9 +137,9 @@ fn read_lines(
     }
     let bytes = read_source(sources, path, "the boundaries of a photograph")?;
     let drawn = matlab::fields(&bytes, "Boundaries")
-        .map_err(|e| DataError::failed(format!("`{path}` cannot be read: {e}")))?;
+        .map_err(|e| DataError::failed(format!("`{path}` cannot be read: {e}")).with_help(SAME))?;
     if drawn.is_empty() {
-        return Err(DataError::failed(format!("`{path}` holds no `Boundaries`")));
+        return Err(DataError::failed(format!("`{path}` holds no `Boundaries`")).with_help(SAME));
     }
     let rows = |lines: matlab::Bytes| {
         fits((lines.columns as u32, lines.rows as u32))?;

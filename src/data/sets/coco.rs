@@ -28,6 +28,11 @@ impl DataSet for Coco {
         &[Knowledge::Image, Knowledge::Persons, Knowledge::Mask, Knowledge::Scene]
     }
 
+    fn revision(&self) -> u32 {
+        // 1: an instance whose annotation states no `area` has that of its pixels.
+        1
+    }
+
     fn open<'a>(
         &self,
         request: &'a Request,

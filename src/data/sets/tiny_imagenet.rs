@@ -138,7 +138,10 @@ fn validation(sources: &SourceReader, id: &str, ids: &[String]) -> Result<Vec<St
         let (Some(file), Some(class)) = (fields.next(), fields.next()) else {
             return Err(DataError::failed(format!(
                 "line {number} of `{LIST}` must be a file and a class, divided by tabs"
-            )));
+            ))
+            .with_help("copy the list from the archive again; its lines begin with a file such as `val_0.JPEG`, a tab and \
+                 a class such as `n03444034`",
+            ));
         };
         if !ids.iter().any(|id| id == class) {
             return Err(DataError::failed(format!(

@@ -163,7 +163,11 @@ impl Task for Depth {
     fn draw(&self, sample: Sample, request: &Request) -> Result<Pair, DataError> {
         let depth = sample.depth.ok_or_else(|| super::lacks("depth"))?;
         if !depth.iter().any(|metres| is_known(*metres)) {
-            return Err(DataError::failed("no pixel of the depth image has a distance"));
+            let message = "no pixel of the depth image has a distance";
+            return Err(DataError::failed(message).with_help(
+                "0 means that none is known; take the picture and its depth out of the data, or add the \
+                 depth that belongs to it",
+            ));
         }
         in_range(&depth, request.depth.range, &sample.id)?;
         let code = request.depth;

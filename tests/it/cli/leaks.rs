@@ -106,3 +106,38 @@ fn parts_of_one_source_that_are_divided_in_two_ways_are_refused() {
     shell.write("own.toml", &both);
     shell.succeed("check own.toml");
 }
+
+/// Two seeds put the photographs of one part together in two ways.
+#[test]
+fn photographs_that_grids_share_are_told() {
+    let shell = Shell::new();
+    for class in ["n1", "n2"] {
+        let folder = shell.path(&format!("data/train/{class}/images"));
+        std::fs::create_dir_all(&folder).unwrap();
+        for shot in 0..3u8 {
+            let shade = image::Rgb([shot * 60, class.as_bytes()[1], 9]);
+            let picture = image::RgbImage::from_pixel(16, 16, shade);
+            picture.save(folder.join(format!("{class}_{shot}.png"))).unwrap();
+        }
+    }
+    std::fs::create_dir_all(shell.path("data/val/images")).unwrap();
+    shell.write("data/wnids.txt", "n1\nn2\n");
+    shell.write("data/val/val_annotations.txt", "val_0.png\tn1\nval_1.png\tn2\n");
+    for shot in 0..2u8 {
+        let picture = image::RgbImage::from_pixel(16, 16, image::Rgb([shot, 200, 9]));
+        picture.save(shell.path(&format!("data/val/images/val_{shot}.png"))).unwrap();
+    }
+    let grids = |split: &str| {
+        let symbols = "task   = \"symbols\"\ncount  = 3\nsymbols = { side = 2 }";
+        let text = format!("{EXPERIMENT}{SCORE}")
+            .replace("source = \"folder\"", "source = \"tiny_imagenet\"")
+            .replace("task   = \"pairs\"", symbols)
+            .replace("split  = \"test\"", &format!("split  = \"{split}\"\nseed = 5"));
+        shell.write("own.toml", &text);
+        let said = shell.transcript("run own.toml --only examples --only pairs");
+        let lines = said.lines().filter(|line| line.starts_with("warning"));
+        lines.map(str::to_owned).collect::<Vec<_>>().join("\n")
+    };
+    insta::assert_snapshot!(grids("train"), @"warning: `pairs` asks about 4 pictures that `examples` learns from, such as `n1_1` in `grid-000002`, there in `grid-000000`: its scores are partly those of answers that were learnt");
+    assert_eq!(grids("test"), "");
+}

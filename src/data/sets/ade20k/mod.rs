@@ -22,6 +22,9 @@ use crate::{
 const LAYOUT: &str = "`root` holds `images/`, `annotations/` and `objectInfo150.txt`, or \
                       `images/ADE/training/` and `images/ADE/validation/`";
 
+/// What to do about a file that is not as published.
+const AGAIN: &str = "copy the picture and its annotation from the archive again";
+
 const PARTNER: &str = "`images/` and `annotations/` hold files of equal names, `.jpg` and `.png`; add the missing \
                        one, or move the other away";
 
@@ -63,8 +66,9 @@ impl DataSet for Ade20k {
         request: &'a Request,
         sources: &'a SourceReader,
     ) -> Result<Box<dyn Images + 'a>, DataError> {
-        let is_full = list(sources, "images", LAYOUT)?.iter().any(|name| name == "ADE/");
-        let (files, names) = if is_full {
+        let folders = list(sources, "images", LAYOUT)?;
+        let (files, names) = if folders.iter().any(|name| name == "ADE/") {
+            folder::no_picture_beside(&folders, "images", LAYOUT)?;
             full(request, sources)?
         } else {
             (benchmark(request, sources)?, benchmark_names(sources)?)
@@ -90,7 +94,8 @@ impl DataSet for Ade20k {
                         return Err(DataError::failed(format!(
                             "`{}` and `{}` differ in size",
                             file.image, file.labels
-                        )));
+                        ))
+                        .with_help(AGAIN));
                     }
                     sample.mask = class.map(|class| mask(&labels, class));
                     sample.scene = Some(SceneLabels { labels, names: names.clone() });
@@ -156,7 +161,8 @@ fn read_labels(
     names: &[String],
 ) -> Result<Labels, DataError> {
     let picture = read_picture(sources, &file.labels, false)?;
-    let wrong = |what: String| DataError::failed(format!("`{}`: {what}", file.labels));
+    let wrong =
+        |what: String| DataError::failed(format!("`{}`: {what}", file.labels)).with_help(AGAIN);
     if file.labels.ends_with("_seg.png") {
         let coded: RgbImage = picture.into_rgb8();
         let mut places = BTreeMap::from([(0, 0)]);
@@ -187,12 +193,21 @@ fn read_labels(
 /// The pictures of the benchmark; a sample without split folders is divided here.
 fn benchmark(request: &Request, sources: &SourceReader) -> Result<Vec<Files>, DataError> {
     let split = if request.is_train() { "training" } else { "validation" };
-    let divided = list(sources, "images", LAYOUT)?.iter().any(|name| *name == format!("{split}/"));
-    let below = |folder: &str| {
-        if divided { format!("{folder}/{split}") } else { folder.to_owned() }
+    let names = list(sources, "images", LAYOUT)?;
+    let has = |split: &str| names.iter().any(|name| name.strip_suffix('/') == Some(split));
+    let divided = has("training") || has("validation");
+    if divided && !has(split) {
+        return Err(DataError::failed(format!("`images` is divided, but has no `{split}`"))
+            .with_help(format!("add `images/{split}/` and `annotations/{split}/`; {LAYOUT}")));
+    }
+    let read = |folder: &str| {
+        if !divided {
+            return folder::only_images(sources, folder, LAYOUT);
+        }
+        folder::no_picture_beside(&list(sources, folder, LAYOUT)?, folder, LAYOUT)?;
+        folder::only_images(sources, &format!("{folder}/{split}"), LAYOUT)
     };
-    let images = folder::images(sources, &below("images"))?;
-    let files = folder::matched(images, folder::images(sources, &below("annotations"))?, PARTNER)?;
+    let files = folder::matched(read("images")?, read("annotations")?, PARTNER)?;
     let files = files.into_iter().map(|f| Files {
         name: f.name,
         image: f.input,
@@ -206,6 +221,8 @@ fn benchmark(request: &Request, sources: &SourceReader) -> Result<Vec<Files>, Da
 /// The 150 names, from the last column of `objectInfo150.txt`.
 fn benchmark_names(sources: &SourceReader) -> Result<Vec<String>, DataError> {
     const LIST: &str = "objectInfo150.txt";
+    const LIST_AGAIN: &str =
+        "copy the list from the archive again, or from the benchmark's repository";
     let bytes = read_source(sources, LIST, "the classes of ADE20K")?;
     let text = String::from_utf8_lossy(&bytes);
     let lines = text.lines().zip(1..).skip(1).filter(|(line, _)| !line.trim().is_empty());
@@ -216,11 +233,12 @@ fn benchmark_names(sources: &SourceReader) -> Result<Vec<String>, DataError> {
             DataError::failed(format!(
                 "line {number} of `{LIST}` must have five columns divided by tabs, but is `{line}`"
             ))
+            .with_help(LIST_AGAIN)
         })
     });
     let names: Vec<String> = names.collect::<Result<_, _>>()?;
     if names.is_empty() {
-        return Err(DataError::failed(format!("`{LIST}` lists no classes")));
+        return Err(DataError::failed(format!("`{LIST}` lists no classes")).with_help(LIST_AGAIN));
     }
     Ok(names)
 }
@@ -248,6 +266,7 @@ fn full(request: &Request, sources: &SourceReader) -> Result<(Vec<Files>, Vec<St
     let mut files = None;
     let mut names = BTreeSet::new();
     let splits = list(sources, "images/ADE", LAYOUT)?;
+    folder::no_picture_beside(&splits, "images/ADE", LAYOUT)?;
     for split in splits.iter().filter_map(|name| name.strip_suffix('/')) {
         let found = pictures(split, sources)?;
         names.extend(found.iter().flat_map(|file| file.classes.values().cloned()));
@@ -323,8 +342,9 @@ fn objects(sources: &SourceReader, path: &str) -> Result<BTreeMap<u16, String>, 
         Ok(text) => text,
         Err(error) => error.as_bytes().iter().map(|byte| char::from(*byte)).collect(),
     };
-    let read: Annotated = serde_json::from_str(&text)
-        .map_err(|e| DataError::failed(format!("`{path}` is not an annotation of ADE20K: {e}")))?;
+    let read: Annotated = serde_json::from_str(&text).map_err(|e| {
+        DataError::failed(format!("`{path}` is not an annotation of ADE20K: {e}")).with_help(AGAIN)
+    })?;
     Ok(read.annotation.object.into_iter().map(|object| (object.name_ndx, object.name)).collect())
 }
 

@@ -164,3 +164,42 @@ fn a_class_is_not_taken_for_another_that_is_also_called_so() {
         assert_eq!(mask.iter().filter(|value| **value > 0).count(), count, "{class}");
     }
 }
+
+#[test]
+fn no_picture_of_the_benchmark_is_passed_over() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    write(root, "objectInfo150.txt", "Idx\tRatio\tTrain\tVal\tName\n1\t0\t1\t1\twall\n");
+    let read = |split: &str| pairs(root, "ade20k", "scene", &json!({ "split": split }));
+    save(root, "images/training/a.jpg", photo(40));
+    save(root, "annotations/training/a.png", grey(16, 16, 1));
+    assert_eq!(read("train").unwrap().len(), 1);
+    insta::assert_snapshot!(read("test").unwrap_err(), @"`images` is divided, but has no `validation`");
+    for (stray, told) in [
+        ("images/b.jpg", "`images/b.jpg` is a picture beside the folders of pictures"),
+        ("annotations/b.png", "`annotations/b.png` is a picture beside the folders of pictures"),
+        (
+            "images/training/sub/z.jpg",
+            "`images/training/sub/z.jpg` lies in a folder below `images/training`, where no pictures are looked for",
+        ),
+    ] {
+        save(root, stray, photo(40));
+        assert_eq!(read("train").unwrap_err(), told);
+        std::fs::remove_file(root.join(stray)).unwrap();
+    }
+    std::fs::rename(root.join("images/training"), root.join("images/validation")).unwrap();
+    insta::assert_snapshot!(read("train").unwrap_err(), @"`images` is divided, but has no `training`");
+}
+
+#[test]
+fn a_picture_beside_the_splits_of_the_full_ade20k_is_not_passed_over() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    std::fs::create_dir_all(root.join("images/ADE/training")).unwrap();
+    for stray in ["images/ADE/b.jpg", "images/b.jpg"] {
+        save(root, stray, photo(40));
+        let error = pairs(root, "ade20k", "scene", &json!({})).unwrap_err();
+        assert_eq!(error, format!("`{stray}` is a picture beside the folders of pictures"));
+        std::fs::remove_file(root.join(stray)).unwrap();
+    }
+}

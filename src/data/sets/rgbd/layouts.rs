@@ -71,7 +71,13 @@ pub(super) fn find(
     let has = |name: &str| names.iter().any(|found| found.strip_suffix('/') == Some(name));
     if let Some(pair) = FOLDERS.into_iter().find(|pair| pair.iter().all(|name| has(name))) {
         not_half_tum(&names, "")?;
+        folder::no_picture_beside(&names, "", LAYOUT)?;
         let part = part(sources, pair[0], split)?;
+        if !part.is_empty() {
+            for name in pair {
+                folder::no_picture_beside(&list(sources, name, LAYOUT)?, name, LAYOUT)?;
+            }
+        }
         let frames = pair_of_folders(sources, pair.map(|name| format!("{name}{part}")))?;
         let is_sun = pair[0] == "image";
         return Ok(Found { is_sun, divided: !part.is_empty(), ..Found::numbered(frames) });
@@ -95,7 +101,9 @@ pub(super) fn find(
             return Ok(Found { is_sun: true, ..Found::new(scenes) });
         }
     }
-    Ok(Found::numbered(folder::side_by_side(sources, "", ["_color", "_depth"], LAYOUT)?))
+    let frames = folder::side_by_side(sources, "", ["_color", "_depth"], LAYOUT)?;
+    folder::no_pictures_below(sources, "")?;
+    Ok(Found::numbered(frames))
 }
 
 /// A picture in a folder or below it.
@@ -160,8 +168,9 @@ fn pair_of_folders(
     let help = format!(
         "`{colors}` and `{depths}` hold files of equal names; add the missing one, or move the other away"
     );
-    let images = folder::images(sources, &colors)?;
-    let frames = folder::matched(images, folder::images(sources, &depths)?, &help)?;
+    let [images, depths_of] =
+        [&colors, &depths].map(|folder| folder::only_images(sources, folder, LAYOUT));
+    let frames = folder::matched(images?, depths_of?, &help)?;
     if frames.is_empty() {
         return Err(DataError::failed(format!("`{colors}` and `{depths}` hold no pictures"))
             .with_help(LAYOUT));
@@ -193,6 +202,7 @@ fn synced(
             DataError::failed(format!(
                 "the name of `{input}` begins with neither `rgb_` nor `sync_depth_`"
             ))
+            .with_help("name it so, or move it out of the folder")
         })?;
         let depth = depths.remove(&format!("{}{number}", SYNCED[1]));
         match (depth, without) {
@@ -298,7 +308,7 @@ fn scenes(sources: &SourceReader, without: WithoutDepth) -> Result<Vec<Frame>, D
 
 /// The only picture of a folder.
 fn only(sources: &SourceReader, folder: &str) -> Result<String, DataError> {
-    let images = folder::images(sources, folder)?;
+    let images = folder::only_images(sources, folder, LAYOUT)?;
     let count = images.len();
     let mut paths = images.into_values();
     match (paths.next(), count) {

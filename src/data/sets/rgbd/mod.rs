@@ -3,7 +3,7 @@
 mod layouts;
 mod tum;
 
-use image::DynamicImage;
+use image::{DynamicImage, ImageBuffer, Luma};
 
 use self::layouts::{Found, Frame};
 use super::{DataSet, Images, Knowledge, Listing};
@@ -11,6 +11,7 @@ use crate::{
     data::{
         DataError, Depth, Problem, Request, Sample,
         files::{read_picture, read_stored_image},
+        source::DepthBits,
     },
     store::SourceReader,
 };
@@ -34,7 +35,7 @@ impl DataSet for Rgbd {
     }
 
     fn params(&self) -> &'static [&'static str] {
-        &["source.units", "holdout", "without_depth"]
+        &["source.units", "source.depth_bits", "holdout", "without_depth"]
     }
 
     fn offers(&self) -> &'static [Knowledge] {
@@ -59,7 +60,11 @@ impl DataSet for Rgbd {
     ) -> Result<Box<dyn Images + 'a>, DataError> {
         let found = layouts::find(sources, request.without_depth, request.split)?;
         let Found { frames, units, is_sun, divided } = found;
-        let units = request.source.units.unwrap_or(units);
+        let code = Code {
+            units: request.source.units.unwrap_or(units),
+            is_rotated: request.source.depth_bits.map_or(is_sun, |bits| bits == DepthBits::Rotated),
+            is_stated: request.source.depth_bits.is_some(),
+        };
         let frames = if divided {
             frames
         } else {
@@ -70,7 +75,7 @@ impl DataSet for Rgbd {
             |Frame { files, .. }| [&files.name, &files.input],
             move |Frame { files, .. }| {
                 let image = read_stored_image(sources, &files.input)?;
-                let depth = read_depth(sources, &files.target, units, is_sun)?;
+                let depth = read_depth(sources, &files.target, code)?;
                 if depth.dimensions() != image.dimensions() {
                     return Err(DataError::failed(format!(
                         "`{}` is {}x{}, but `{}` is {}x{}",
@@ -90,22 +95,54 @@ impl DataSet for Rgbd {
     }
 }
 
-/// Reads a depth picture; 0 is no value. SUN turns the bits of a value by three places.
-fn read_depth(
-    sources: &SourceReader,
-    path: &str,
+/// How distances are stored.
+#[derive(Clone, Copy)]
+struct Code {
+    /// Per metre.
     units: u32,
-    is_sun: bool,
-) -> Result<Depth, DataError> {
+    /// Whether bits are turned by three places (SUN).
+    is_rotated: bool,
+    /// Whether the file says so; else the names of folders do, which others use, too.
+    is_stated: bool,
+}
+
+/// Reads a depth picture; 0 is no value.
+fn read_depth(sources: &SourceReader, path: &str, code: Code) -> Result<Depth, DataError> {
     let DynamicImage::ImageLuma16(stored) = read_picture(sources, path, false)? else {
         return Err(DataError::failed(format!("`{path}` must be a 16-bit grey picture"))
             .with_help("depths of 8 bits or in colours are for looking at, not for measuring"));
     };
+    if code.is_rotated && !code.is_stated {
+        look_rotated(&stored, path)?;
+    }
     let metres = stored.iter().map(|value| {
-        let value = if is_sun { value.rotate_right(3) } else { *value };
-        f32::from(value) / units as f32
+        let value = if code.is_rotated { value.rotate_right(3) } else { *value };
+        f32::from(value) / code.units as f32
     });
     Ok(Depth::from_raw(stored.width(), stored.height(), metres.collect()).expect("one a pixel"))
+}
+
+/// Refuses depths that were hardly turned. The three highest bits of a value are its lowest then, and 0 below
+/// 8.192 m; of plain millimetres, seven in eight have one of them set.
+fn look_rotated(stored: &ImageBuffer<Luma<u16>, Vec<u16>>, path: &str) -> Result<(), DataError> {
+    const TURNED: u16 = 0b111;
+    let known = stored.iter().filter(|value| **value > 0);
+    let (mut count, mut far) = (0usize, 0usize);
+    for value in known {
+        count += 1;
+        far += usize::from(value & TURNED != 0);
+    }
+    if far * 2 <= count {
+        return Ok(());
+    }
+    let message = format!(
+        "`{path}` lies in the layout of SUN, which turns the bits of its depths by three places, but then {far} \
+         of its {count} known pixels would be 8.19 m away or more, so they seem to be plain"
+    );
+    Err(DataError::failed(message).with_help(
+        "say what they are in `source`: depth_bits = \"plain\" for plain millimetres (or what `units` says), or \
+         depth_bits = \"rotated\" if they are SUN's and as far",
+    ))
 }
 
 #[cfg(test)]

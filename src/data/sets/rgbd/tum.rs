@@ -149,7 +149,11 @@ fn times(sources: &SourceReader, path: &str) -> Result<Vec<(f64, String)>, DataE
             _ => {
                 return Err(DataError::failed(format!(
                     "line {number} of `{path}` must be a time and a file, but is `{line}`"
-                )));
+                ))
+                .with_help(
+                    "write it as `1305031102.175304 rgb/1305031102.175304.png`, or take the line out; `#` begins \
+                     a comment",
+                ));
             }
         }
     }

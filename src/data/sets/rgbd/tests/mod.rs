@@ -1,5 +1,7 @@
 //! Small copies of the layouts, and what is said of broken ones.
 
+mod passed_over;
+
 use std::path::Path;
 
 use serde_json::json;
@@ -83,6 +85,41 @@ fn sun_turns_the_bits_of_its_depths() {
     let found = pairs(root.path(), "rgbd", "depth", &json!({ "holdout": 0.0 })).unwrap();
     let metres = found[0].1.depth.as_ref().unwrap().get_pixel(0, 0).0[0];
     assert!((metres - 2.5).abs() < 1e-6, "{metres}");
+}
+
+#[test]
+fn plain_depths_are_not_turned_for_the_name_of_their_folder() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    save(root, "image/a.jpg", photo(20));
+    let mut plain = grey16(16, 16, 0);
+    plain.pixels_mut().zip(0..).skip(16).for_each(|(pixel, place)| pixel.0 = [1500 + 7 * place]);
+    save(root, "depth/a.png", plain.clone());
+    let error = pairs(root, "rgbd", "depth", &json!({ "holdout": 0.0 })).unwrap_err();
+    insta::assert_snapshot!(error, @"`depth/a.png` lies in the layout of SUN, which turns the bits of its depths by three places, but then 210 of its 240 known pixels would be 8.19 m away or more, so they seem to be plain");
+    let first = |bits: &str| {
+        let more =
+            json!({ "holdout": 0.0, "source.depth_bits": bits, "depth": { "range": [0.1, 70.0] } });
+        let found = pairs(root, "rgbd", "depth", &more).unwrap();
+        found[0].1.depth.as_ref().unwrap().get_pixel(3, 1).0[0]
+    };
+    let stored: u16 = 1500 + 7 * 19;
+    for (bits, value) in [("plain", stored), ("rotated", stored.rotate_right(3))] {
+        assert!((first(bits) - f32::from(value) / 1000.0).abs() < 1e-6, "{bits}: {}", first(bits));
+    }
+    // Of SUN, a part may be further away than 8.19 m.
+    let mut turned = plain;
+    turned.pixels_mut().for_each(|pixel| pixel.0 = [(pixel.0[0] * 3).rotate_left(3)]);
+    let far = turned.iter().filter(|value| *value & 7 != 0).count();
+    assert!((60..128).contains(&far), "{far}");
+    save(root, "depth/a.png", turned);
+    assert_eq!(pairs(root, "rgbd", "depth", &json!({ "holdout": 0.0 })).unwrap().len(), 1);
+    // Elsewhere they are turned where the file says so.
+    let other = tempfile::tempdir().unwrap();
+    save(other.path(), "color/a.jpg", photo(20));
+    save(other.path(), "depth/a.png", grey16(16, 16, 2500u16.rotate_left(3)));
+    let more = json!({ "holdout": 0.0, "source.depth_bits": "rotated" });
+    assert_eq!(distances(other.path(), &more), [("a".to_owned(), 2.5)]);
 }
 
 #[test]
@@ -249,71 +286,6 @@ fn scenes_of_nyu_and_redwood_lie_in_folders() {
     assert_eq!(distances(root, &skip), wanted);
     let one = json!({ "holdout": 0.0 });
     assert_eq!(distances(&root.join("bath"), &one).len(), 2, "the root is the scene");
-}
-
-/// The first error, and the names with `without_depth = "skip"`.
-fn refused(root: &Path) -> (String, Vec<String>) {
-    let error = pairs(root, "rgbd", "depth", &json!({ "holdout": 0.0 })).unwrap_err();
-    let skip = json!({ "holdout": 0.0, "without_depth": "skip" });
-    let found = pairs(root, "rgbd", "depth", &skip).unwrap();
-    (error, names(&found).into_iter().map(str::to_owned).collect())
-}
-
-#[test]
-fn a_folder_beside_sequences_or_rooms_is_not_passed_over() {
-    for tum in [true, false] {
-        let root = tempfile::tempdir().unwrap();
-        let root = root.path();
-        let colors = if tum { "rgb" } else { "color" };
-        save(root, &format!("desk/{colors}/1.png"), photo(20));
-        save(root, "desk/depth/1.png", grey16(16, 16, 5000));
-        if tum {
-            write(root, "desk/rgb.txt", "1.0 rgb/1.png\n");
-            write(root, "desk/depth.txt", "1.0 depth/1.png\n");
-        }
-        // No pictures, and none to be looked for.
-        write(root, "notes/a.txt", "about");
-        save(root, ".trash/a.png", photo(20));
-        assert_eq!(pairs(root, "rgbd", "depth", &json!({ "holdout": 0.0 })).unwrap().len(), 1);
-        save(root, "lamp/colour/1.png", photo(20));
-        let (error, kept) = refused(root);
-        assert_eq!(
-            error,
-            "`lamp` holds pictures, such as `lamp/colour/1.png`, but none with a depth"
-        );
-        assert_eq!(kept.len(), 1, "{kept:?}");
-    }
-}
-
-#[test]
-fn what_is_no_scene_of_sun_is_not_passed_over() {
-    let root = tempfile::tempdir().unwrap();
-    let root = root.path();
-    save(root, "kv1/a/image/a.jpg", photo(20));
-    save(root, "kv1/a/depth/a.png", grey16(16, 16, 2500u16.rotate_left(3)));
-    // What else real scenes hold.
-    save(root, "kv1/a/fullres/a.jpg", photo(20));
-    save(root, "kv1/a/depth_bfx/a.png", grey16(16, 16, 5));
-    assert_eq!(pairs(root, "rgbd", "depth", &json!({ "holdout": 0.0 })).unwrap().len(), 1);
-    save(root, "kv2/more/b.jpg", photo(20));
-    let (error, kept) = refused(root);
-    assert_eq!(error, "`kv2/more` holds pictures, such as `kv2/more/b.jpg`, but none with a depth");
-    assert_eq!(kept, ["kv1-a"]);
-}
-
-#[test]
-fn a_synced_depth_without_a_picture_and_pictures_below_are_errors() {
-    let root = tempfile::tempdir().unwrap();
-    let root = root.path();
-    save(root, "den/rgb_1.jpg", photo(20));
-    save(root, "den/sync_depth_1.png", grey16(16, 16, 2500));
-    let read = || pairs(root, "rgbd", "depth", &json!({ "holdout": 0.0 }));
-    assert_eq!(read().unwrap().len(), 1);
-    save(root, "den/sync_depth_2.png", grey16(16, 16, 2500));
-    insta::assert_snapshot!(read().unwrap_err(), @"`den/sync_depth_2.png` has no picture whose name begins with `rgb_`");
-    std::fs::remove_file(root.join("den/sync_depth_2.png")).unwrap();
-    save(root, "den/more/rgb_2.jpg", photo(20));
-    insta::assert_snapshot!(read().unwrap_err(), @"`den/more/rgb_2.jpg` lies in a folder below `den`, where no pictures are looked for");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Every data set from a small copy of its layout, and what is said of broken ones.
 
+mod passed_over;
+
 use std::path::Path;
 
 use image::{DynamicImage, ImageBuffer, Luma, RgbImage};
@@ -97,28 +99,6 @@ fn what_is_not_divided_is_divided_without_a_leak() {
     assert!(names(&one).iter().all(|name| name.starts_with("dog-")));
     let error = pairs(root.path(), "dreambooth", "images", &json!({ "source.set": "cow" }));
     assert_eq!(error.unwrap_err(), "`dataset` has no subject `cow`");
-}
-
-#[test]
-fn no_photograph_of_dreambooth_is_passed_over() {
-    let root = tempfile::tempdir().unwrap();
-    let root = root.path();
-    for shot in 0..3 {
-        save(root, &format!("dataset/cat/{shot:02}.jpg"), photo(shot * 20));
-    }
-    write(root, "dataset/prompts_and_classes.txt", "cat");
-    save(root, "dataset/.thumbnails/00.jpg", photo(20));
-    let more = json!({ "holdout": 0.0 });
-    let read = || pairs(root, "dreambooth", "images", &more);
-    assert_eq!(read().unwrap().len(), 3);
-    save(root, "dataset/cat/more/03.jpg", photo(20));
-    insta::assert_snapshot!(read().unwrap_err(), @"`dataset/cat/more/03.jpg` lies in a folder below `dataset/cat`, where no pictures are looked for");
-    std::fs::remove_dir_all(root.join("dataset/cat/more")).unwrap();
-    std::fs::create_dir(root.join("dataset/dog")).unwrap();
-    assert_eq!(read().unwrap_err(), "`dataset/dog` holds no photographs");
-    std::fs::remove_dir(root.join("dataset/dog")).unwrap();
-    save(root, "dataset/loose.jpg", photo(20));
-    insta::assert_snapshot!(read().unwrap_err(), @"`dataset/loose.jpg` is a picture beside the folders of subjects");
 }
 
 #[test]
