@@ -39,7 +39,7 @@ pub use transfer::{Moved, Scope, Transfer, Wrong};
 use std::{
     collections::{HashMap, HashSet},
     fmt,
-    path::Path,
+    path::{Component, Path, PathBuf},
     sync::{Mutex, atomic::AtomicBool},
     time::Duration,
 };
@@ -205,8 +205,24 @@ fn parse(address: &str) -> Result<Url, RemoteError> {
     }
     let folder = std::path::absolute(Path::new(address))
         .map_err(|e| RemoteError::Local(format!("`{address}` is no folder: {e}")))?;
-    Url::from_directory_path(folder)
+    Url::from_directory_path(without_parents(folder))
         .map_err(|()| RemoteError::Address { scheme: address.to_owned() })
+}
+
+/// A path without `..`, which stands for another folder behind a link than by the names alone.
+fn without_parents(path: PathBuf) -> PathBuf {
+    if !path.components().any(|part| part == Component::ParentDir) {
+        return path;
+    }
+    // What is not there has no links.
+    for known in path.ancestors() {
+        if let (Ok(found), Ok(rest)) = (known.canonicalize(), path.strip_prefix(known))
+            && !rest.components().any(|part| part == Component::ParentDir)
+        {
+            return found.join(rest);
+        }
+    }
+    path
 }
 
 /// An address without a password or a signature.

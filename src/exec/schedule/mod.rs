@@ -101,6 +101,8 @@ impl<'a> Schedule<'a> {
         lookups: Sender<Lookup>,
     ) -> Self {
         let instances = selection.needed.len();
+        let needed = decider.pipeline.instances.iter().zip(&selection.needed);
+        let on_device = needed.into_iter().any(|(it, needed)| *needed && it.work.uses_device());
         let state = |needed: &bool| if *needed { State::Waiting } else { State::Unneeded };
         Self {
             decider,
@@ -120,7 +122,7 @@ impl<'a> Schedule<'a> {
             memory: MemoryPlan::new(decider.pipeline, options.is_on_host()),
             forced: HashSet::new(),
             failed: HashMap::new(),
-            places: Places::new(options.slots.len(), workers),
+            places: Places::new(options.slots.len(), workers, on_device),
             before: HashMap::new(),
             retried: HashSet::new(),
             ran: vec![false; instances],

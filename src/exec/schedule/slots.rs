@@ -44,10 +44,12 @@ impl Place {
 }
 
 impl Places {
-    /// Places for so many stages at once in all. Those that need no slot leave one stage for each slot.
-    pub(super) fn new(slots: usize, workers: usize) -> Self {
+    /// Places for so many stages at once in all. Those that need no slot leave one stage for each slot, unless
+    /// the run has nothing for them.
+    pub(super) fn new(slots: usize, workers: usize, has_device_work: bool) -> Self {
         let place = std::iter::repeat_with(Place::default);
-        let most_here = workers.saturating_sub(slots).max(1);
+        let left = if has_device_work { slots } else { 0 };
+        let most_here = workers.saturating_sub(left).max(1);
         Self { slots: place.take(slots).collect(), here: Place::default(), most_here, started: 0 }
     }
 
@@ -129,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_slot_calls_one_stage_at_a_time_and_keeps_its_model() {
-        let mut places = Places::new(2, 4);
+        let mut places = Places::new(2, 4, true);
         assert_eq!((places.try_start("a"), places.try_start("a")), (Some(0), Some(1)));
         assert!(!places.is_free(true) && places.loaded().is_empty());
         places.free(0);
@@ -143,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_worker_in_the_place_of_a_dead_one_has_loaded_what_it_was_given() {
-        let mut places = Places::new(1, 1);
+        let mut places = Places::new(1, 1, true);
         places.try_start("a");
         places.free(0);
         places.try_start("b");
@@ -154,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_model_that_is_loaded_nowhere_goes_where_the_fewest_are() {
-        let mut places = Places::new(3, 3);
+        let mut places = Places::new(3, 3, true);
         for (name, slot) in [("a", 0), ("b", 1)] {
             assert_eq!(places.try_start(name), Some(slot));
         }
@@ -166,20 +168,23 @@ mod tests {
 
     #[test]
     fn what_needs_no_slot_leaves_room_for_those_that_do() {
-        let mut places = Places::new(2, 5);
+        let mut places = Places::new(2, 5, true);
         for _ in 0..3 {
             assert!(places.is_free(false));
             assert_eq!(places.start(1, false, None), None);
         }
         assert!(!places.is_free(false) && places.is_free(true));
         assert_eq!(places.try_start("a"), Some(0));
-        let alone = Places::new(4, 2);
+        let alone = Places::new(4, 2, true);
         assert!(alone.is_free(false), "but one of them can always be started");
+        let mut idle = Places::new(2, 2, false);
+        assert_eq!(idle.start(1, false, None), None);
+        assert!(idle.is_free(false), "nobody waits for the slots");
     }
 
     #[test]
     fn without_slots_all_is_called_here() {
-        let mut places = Places::new(0, 1);
+        let mut places = Places::new(0, 1, true);
         assert_eq!(places.loaded(), [None]);
         assert_eq!(places.start(0, true, Some(weights("a"))), None);
         assert_eq!(places.start(1, true, None), None);

@@ -114,3 +114,20 @@ fn who_cannot_be_reached_is_named_with_the_server() {
         assert!(error.help().unwrap().contains("HTTPS_PROXY"));
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn a_path_may_go_up_as_the_system_reads_it() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().canonicalize().unwrap();
+    std::fs::create_dir_all(root.join("a/b")).unwrap();
+    std::os::unix::fs::symlink(root.join("a/b"), root.join("link")).unwrap();
+    let parsed = |path: &str| {
+        let url = super::super::parse(root.join(path).to_str().unwrap()).unwrap();
+        url.to_file_path().unwrap()
+    };
+    assert_eq!(parsed("a/../x/y"), root.join("x/y"));
+    assert_eq!(parsed("a/b/../../x"), root.join("x"));
+    // Behind a link it is another folder than by the names.
+    assert_eq!(parsed("link/../x"), root.join("a/x"));
+}

@@ -69,7 +69,7 @@ fn a_picture_in_both_parts_of_the_data_is_told() {
     let note = "asks about 1 picture that";
     for (form, place) in [
         ("text", "\nnote: `pairs` asks about"),
-        ("markdown", "\nnote: \\`pairs\\` asks about"),
+        ("markdown", "\nnote: `pairs` asks about"),
         ("csv", "`pairs` asks about"),
         ("json", "\n        \"`pairs` asks about"),
     ] {
