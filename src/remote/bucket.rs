@@ -155,12 +155,14 @@ impl Bucket {
         self.waiter.stopped_by(is_stopped);
     }
 
-    /// An error where it is the folder of a cache that runs use themselves, whose files lie otherwise.
+    /// An error where it is the folder of a cache that runs use themselves, whose files lie otherwise, or in one,
+    /// which would take its files for damage.
     pub(super) fn refuse_own_cache(&self) -> Result<(), RemoteError> {
-        if self.is_folder() && is_own_cache(&self.folder) {
-            return Err(RemoteError::NotShared { path: self.folder.clone() });
+        let own = self.folder.ancestors().find(|folder| is_own_cache(folder));
+        match own.filter(|_| self.is_folder()) {
+            Some(cache) => Err(RemoteError::NotShared { path: cache.to_owned() }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// An error where it is a folder that holds something else, such as a data set.

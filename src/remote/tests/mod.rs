@@ -325,6 +325,13 @@ fn a_cache_of_a_machine_and_one_that_machines_share_are_told_apart() {
     let made = here.make("clips", &[b"1"]);
     let error = Remote::open(here.dir.path().to_str().unwrap(), QUICK).unwrap_err();
     assert!(matches!(error, RemoteError::NotShared { .. }), "{error}");
+    // What lies in one would be damage there.
+    let inside = here.dir.path().join("objects/remote");
+    let error = Remote::open(inside.to_str().unwrap(), QUICK).unwrap_err();
+    assert!(
+        matches!(&error, RemoteError::NotShared { path } if path == here.dir.path()),
+        "{error}"
+    );
     // One that becomes a machine's own later.
     let own = tempfile::tempdir().unwrap();
     let late = Remote::open(own.path().to_str().unwrap(), QUICK).unwrap();
