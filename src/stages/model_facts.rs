@@ -1,6 +1,11 @@
 //! What the configurations of a pipeline's models say of what they take, read once and without their weights.
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
 
 use serde_json::Value;
 
@@ -13,6 +18,7 @@ use super::{
 use crate::models::{
     Compression, Denoiser, ModelRef, ModelSource, ParamReader, PartLook, Sampler, TextFormat,
     VideoDiffusion, family,
+    lora::states_scale,
     t5::{T5Tokenizer, TokenizerFiles},
 };
 
@@ -22,12 +28,13 @@ type WithParts = (ModelRef, usize);
 /// A part of a model, by name.
 type PartOf = (ModelRef, String);
 
-/// The models of a pipeline, each opened once and as far as its configuration can be read.
+/// The models of a pipeline and the files of its adapters, each opened once and as far as its configuration can be read.
 #[derive(Default)]
 pub struct KnownModels {
     facts: RefCell<HashMap<WithParts, Option<Rc<Facts>>>>,
     looks: RefCell<HashMap<PartOf, Option<Rc<PartLook>>>>,
     tokenizers: RefCell<HashMap<ModelRef, Option<Rc<T5Tokenizer>>>>,
+    scales: RefCell<HashMap<PathBuf, bool>>,
 }
 
 impl KnownModels {
@@ -47,6 +54,12 @@ impl KnownModels {
             T5Tokenizer::new(TokenizerFiles::by_name(file, &bytes)).ok().map(Rc::new)
         };
         self.tokenizers.borrow_mut().entry(model.clone()).or_insert_with(read).clone()
+    }
+
+    /// Whether an adapter file says how strong it is. What cannot be read is told of elsewhere.
+    pub(super) fn states_scale(&self, adapter: &Path) -> bool {
+        let stated = || states_scale(adapter).unwrap_or(true);
+        *self.scales.borrow_mut().entry(adapter.to_owned()).or_insert_with(stated)
     }
 
     /// The class of a model's transformer, if its configuration is here.

@@ -30,7 +30,7 @@ use crate::{
         Adapter, LoadError, Memory, ModelRef,
         lora::{
             Combination, Combined, PEFT_CONFIG, PEFT_WEIGHTS, check_head, refused_name,
-            size_of_factors, states_scale,
+            size_of_factors,
         },
         memory::merging,
         params::{Dtype, TensorFile, header},
@@ -204,12 +204,11 @@ impl Stage for LoraMerge {
         Some(Trainings { image, without_scale, without_time, posterior })
     }
 
-    fn cautions(&self, _around: &Surroundings<'_>) -> Vec<Caution> {
+    fn cautions(&self, around: &Surroundings<'_>) -> Vec<Caution> {
         let Some(root) = self.source_root().filter(|_| self.weights.is_empty()) else {
             return Vec::new();
         };
-        // What cannot be read is told of elsewhere.
-        let silent = |file: &&String| matches!(states_scale(&root.join(file)), Ok(false));
+        let silent = |file: &&String| !around.models.states_scale(&root.join(file));
         let caution = |file: &String| Caution {
             param: Some("files"),
             message: format!(

@@ -1,11 +1,9 @@
 //! What is told of credentials for a remote cache, and what is not.
 
-use std::{
-    io::{Read, Write},
-    net::TcpListener,
+use super::{
+    Shell, command,
+    remote::{FORBIDDEN, answering},
 };
-
-use super::{Shell, command};
 
 #[test]
 fn credentials_that_cannot_be_used_are_told_with_service_and_variables() {
@@ -38,22 +36,6 @@ fn credentials_that_cannot_be_used_are_told_with_service_and_variables() {
     ");
 }
 
-/// A server that refuses every request; its address.
-fn refusing() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut head = [0; 4096];
-            let _ = stream.read(&mut head);
-            let answer = "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-            let _ = stream.write_all(answer.as_bytes());
-        }
-    });
-    address
-}
-
 #[test]
 fn no_log_tells_credentials() {
     const AMAZON: &[(&str, &str)] = &[
@@ -67,7 +49,7 @@ fn no_log_tells_credentials() {
         ("AZURE_STORAGE_ACCOUNT_NAME", "account"),
         ("AZURE_STORAGE_SAS_KEY", "sv=2024-01-01&sig=s1gn4tur3"),
     ];
-    let (shell, server) = (Shell::new(), refusing());
+    let (shell, server) = (Shell::new(), answering(|_| FORBIDDEN));
     std::fs::create_dir(shell.path("cache")).unwrap();
     shell.write("cache/format", "2\n");
     for (remote, endpoint, keys) in [

@@ -180,8 +180,8 @@ fn what_was_asked_about_and_is_nowhere_is_no_success() {
     assert!(told.contains("3 results did not get through"), "{told}");
 }
 
-/// A server that has the file `format`, and refuses all else; its address.
-fn cutting() -> String {
+/// A server that answers each request by its head, with what `answer` gives; its address.
+pub(super) fn answering(answer: fn(&str) -> &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -189,17 +189,27 @@ fn cutting() -> String {
             let mut stream = stream.unwrap();
             let mut head = [0; 4096];
             let read = stream.read(&mut head).unwrap_or(0);
-            let is_format = String::from_utf8_lossy(&head[..read]).contains("/format");
-            let answer = if is_format {
-                "HTTP/1.1 200 OK\r\nETag: \"1\"\r\nLast-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n\
-                 Content-Length: 2\r\nConnection: close\r\n\r\n3\n"
-            } else {
-                "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-            };
-            let _ = stream.write_all(answer.as_bytes());
+            let head = String::from_utf8_lossy(&head[..read]);
+            let _ = stream.write_all(answer(&head).as_bytes());
         }
     });
     address
+}
+
+/// What refuses a request.
+pub(super) const FORBIDDEN: &str =
+    "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+/// A server that has the file `format`, and refuses all else; its address.
+fn cutting() -> String {
+    answering(|head| {
+        if head.contains("/format") {
+            "HTTP/1.1 200 OK\r\nETag: \"1\"\r\nLast-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n\
+             Content-Length: 2\r\nConnection: close\r\n\r\n3\n"
+        } else {
+            FORBIDDEN
+        }
+    })
 }
 
 #[test]

@@ -79,32 +79,13 @@ impl Product for CubeBackend {
             .unwrap_or_else(|| Self::float_add(sum, Self::product(lhs, rhs)))
     }
 
-    fn adapted(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
-        scale: f64,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let low = scaled(&x, &Self::float_transpose(a), scale);
-        let y = Self::affine(x, weight, bias);
-        (Self::product_onto(y, low.clone(), Self::float_transpose(b)), low)
-    }
-
-    fn adapted_grads(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
-        low: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-        scale: f64,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let of_low = scaled(&grad, &b, scale);
-        let dx = Self::product_onto(Self::product(grad.clone(), weight), of_low.clone(), a);
-        let da = Self::product(Self::float_transpose(of_low), x);
-        (dx, da, Self::product(Self::float_transpose(grad), low))
+    fn scaled_product(
+        lhs: FloatTensor<Self>,
+        rhs: FloatTensor<Self>,
+        factor: f64,
+    ) -> FloatTensor<Self> {
+        nvidia::product(&lhs, &rhs, factor)
+            .unwrap_or_else(|| Self::float_mul_scalar(Self::product(lhs, rhs), factor.into()))
     }
 
     fn convolved(
@@ -128,14 +109,6 @@ impl Product for CubeBackend {
             .or_else(|_| run(ConvStrategy::Direct))
             .expect("the direct kernel takes any convolution")
     }
-}
-
-/// `factor lhs rhs`.
-fn scaled(lhs: &CubeTensor, rhs: &CubeTensor, factor: f64) -> CubeTensor {
-    nvidia::product(lhs, rhs, factor).unwrap_or_else(|| {
-        let product = CubeBackend::product(lhs.clone(), rhs.clone());
-        CubeBackend::float_mul_scalar(product, factor.into())
-    })
 }
 
 /// What is tried, the best first.

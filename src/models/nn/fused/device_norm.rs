@@ -9,7 +9,10 @@ use burn::{
     tensor::{DType, Device, Slice, Tensor},
 };
 
-use super::{group_norm::Settings, term::Term};
+use super::{
+    group_norm::{Settings, dispatched},
+    term::Term,
+};
 
 /// Whether [`device_norm_silu`] is for `x`: half precision on a device that is no CPU, without a gradient.
 pub fn applies(x: &Tensor<5>) -> bool {
@@ -23,14 +26,13 @@ pub fn device_norm_silu(
     modulation: Option<[Tensor<5>; 2]>,
     settings: Settings,
 ) -> Tensor<5> {
-    let x = x.into_dispatch();
-    let [gamma, beta] = affine.map(Tensor::into_dispatch);
-    Tensor::from_dispatch(match modulation.map(|given| given.map(Tensor::into_dispatch)) {
-        Some([scale, shift]) => {
+    dispatched(
+        (x, affine, modulation),
+        |[x, gamma, beta]| Dispatch::device_group_norm_silu(x, gamma, beta, settings),
+        |[x, gamma, beta, scale, shift]| {
             Dispatch::device_spatial_norm_silu(x, gamma, beta, scale, shift, settings)
-        }
-        None => Dispatch::device_group_norm_silu(x, gamma, beta, settings),
-    })
+        },
+    )
 }
 
 /// The operations as Burn dispatches them.

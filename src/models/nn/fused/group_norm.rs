@@ -6,7 +6,7 @@ use burn::{
         Autodiff, Backend, Dispatch, Flex, autodiff::checkpoint::strategy::CheckpointStrategy,
         backend_extension, tensor::FloatTensor,
     },
-    tensor::Tensor,
+    tensor::{DispatchTensor, Tensor},
 };
 
 use super::{
@@ -32,13 +32,26 @@ pub fn group_norm_silu(
     modulation: Option<[Tensor<5>; 2]>,
     settings: Settings,
 ) -> Tensor<5> {
+    dispatched(
+        (x, affine, modulation),
+        |[x, gamma, beta]| Dispatch::fused_group_norm_silu(x, gamma, beta, settings),
+        |[x, gamma, beta, scale, shift]| {
+            Dispatch::fused_spatial_norm_silu(x, gamma, beta, scale, shift, settings)
+        },
+    )
+}
+
+/// Calls the operation for what there is: without scale and shift, or with them.
+pub(super) fn dispatched(
+    (x, affine, modulation): (Tensor<5>, [Tensor<1>; 2], Option<[Tensor<5>; 2]>),
+    plain: impl FnOnce([DispatchTensor; 3]) -> DispatchTensor,
+    spatial: impl FnOnce([DispatchTensor; 5]) -> DispatchTensor,
+) -> Tensor<5> {
     let x = x.into_dispatch();
     let [gamma, beta] = affine.map(Tensor::into_dispatch);
     Tensor::from_dispatch(match modulation.map(|given| given.map(Tensor::into_dispatch)) {
-        Some([scale, shift]) => {
-            Dispatch::fused_spatial_norm_silu(x, gamma, beta, scale, shift, settings)
-        }
-        None => Dispatch::fused_group_norm_silu(x, gamma, beta, settings),
+        Some([scale, shift]) => spatial([x, gamma, beta, scale, shift]),
+        None => plain([x, gamma, beta]),
     })
 }
 

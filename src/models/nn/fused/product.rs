@@ -83,6 +83,16 @@ pub trait Product: Backend {
         Self::float_add(sum, Self::product(lhs, rhs))
     }
 
+    /// `factor lhs rhs` of matrices.
+    #[fusion(dtype = lhs, shape = product_shape(lhs, rhs))]
+    fn scaled_product(
+        lhs: FloatTensor<Self>,
+        rhs: FloatTensor<Self>,
+        factor: f64,
+    ) -> FloatTensor<Self> {
+        Self::float_mul_scalar(Self::product(lhs, rhs), factor.into())
+    }
+
     /// See [`adapted`]; with it `scale x A^T`.
     #[fusion(meta = |x, weight, _, a, _, _| (rows_of(x, weight), rows_of(x, a)))]
     fn adapted(
@@ -93,11 +103,7 @@ pub trait Product: Backend {
         b: FloatTensor<Self>,
         scale: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        // The scale goes on the narrow side, where it costs least.
-        let low = Self::product(x.clone(), Self::float_transpose(a));
-        let low = Self::float_mul_scalar(low, scale.into());
-        let y = Self::affine(x, weight, bias);
-        (Self::product_onto(y, low.clone(), Self::float_transpose(b)), low)
+        by_parts::<Self>([x, weight, bias, a, b], scale)
     }
 
     /// The gradients of [`adapted`] with respect to `x`, `a` and `b`; `low` came with it.
@@ -111,8 +117,7 @@ pub trait Product: Backend {
         grad: FloatTensor<Self>,
         scale: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let of_low = Self::product(grad.clone(), b);
-        let of_low = Self::float_mul_scalar(of_low, scale.into());
+        let of_low = Self::scaled_product(grad.clone(), b, scale);
         let dx = Self::product_onto(Self::product(grad.clone(), weight), of_low.clone(), a);
         let da = Self::product(Self::float_transpose(of_low), x);
         (dx, da, Self::product(Self::float_transpose(grad), low))
@@ -132,6 +137,17 @@ pub trait Product: Backend {
     ) -> FloatTensor<Self> {
         Self::conv3d(x, weight, Some(bias), window([in_time, in_space], padding))
     }
+}
+
+/// A linear layer with an adapter by its products; with it `scale x A^T`.
+fn by_parts<B: Product>(
+    [x, weight, bias, a, b]: [FloatTensor<B>; 5],
+    scale: f64,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    // The scale goes on the narrow side, where it costs least.
+    let low = B::scaled_product(x.clone(), B::float_transpose(a), scale);
+    let y = B::affine(x, weight, bias);
+    (B::product_onto(y, low.clone(), B::float_transpose(b)), low)
 }
 
 /// Strides in time and in space, and padding in space alone.
@@ -234,10 +250,7 @@ impl<B: Product, C: CheckpointStrategy> Product for Autodiff<B, C> {
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         if weight.is_tracked() || bias.is_tracked() {
             // Nobody trains both, so this has no gradients of its own.
-            let low = Self::product(x.clone(), Self::float_transpose(a));
-            let low = Self::float_mul_scalar(low, scale.into());
-            let y = Self::affine(x, weight, bias);
-            return (Self::product_onto(y, low.clone(), Self::float_transpose(b)), low);
+            return by_parts::<Self>([x, weight, bias, a, b], scale);
         }
         let recorded = [&x, &a, &b];
         let inputs = [&x, &weight, &a, &b].map(|tensor| tensor.primitive().clone());

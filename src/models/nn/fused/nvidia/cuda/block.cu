@@ -111,10 +111,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     });
 }
 
-// `x + gate y`, each token by its stream's gate; without `x`, `gate y`.
-extern "C" __global__ void __launch_bounds__(THREADS)
-    gated_add(const u16 *x, const u16 *y, const u16 *chunks, u16 *out, int tokens, int text_len, int width) {
-    const u16 *gate = modulation(chunks, tokens, text_len, width, 2, 5);
+// A row of `x + gate y`; without `x`, of `gate y`.
+template <class T>
+__device__ __forceinline__ void gated_row(const u16 *x, const u16 *y, const T *gate, u16 *out, int width) {
     long long row = (long long)blockIdx.x * width;
     for_pieces(width, [&](int, int place) {
         float a[WIDTH] = {0, 0, 0, 0, 0, 0, 0, 0}, b[WIDTH], by[WIDTH];
@@ -123,6 +122,12 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         for (int j = 0; j < WIDTH; j++) a[j] += by[j] * b[j];
         save(out + row + place, a);
     });
+}
+
+// `x + gate y`, each token by its stream's gate; without `x`, `gate y`.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    gated_add(const u16 *x, const u16 *y, const u16 *chunks, u16 *out, int tokens, int text_len, int width) {
+    gated_row(x, y, modulation(chunks, tokens, text_len, width, 2, 5), out, width);
 }
 
 // Row `index` of a table [B, groups, rows, width], for the group of this block's token.
@@ -152,15 +157,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 extern "C" __global__ void __launch_bounds__(THREADS)
     gate_onto(const u16 *x, const u16 *y, const float *table, u16 *out, int tokens, int groups, int rows, int width,
               int gate) {
-    const float *by = table_row(table, tokens, groups, rows, width, gate);
-    long long row = (long long)blockIdx.x * width;
-    for_pieces(width, [&](int, int place) {
-        float a[WIDTH] = {0, 0, 0, 0, 0, 0, 0, 0}, b[WIDTH], g[WIDTH];
-        if (x) load(a, x + row + place);
-        load(b, y + row + place), load(g, by + place);
-        for (int j = 0; j < WIDTH; j++) a[j] += g[j] * b[j];
-        save(out + row + place, a);
-    });
+    gated_row(x, y, table_row(table, tokens, groups, rows, width, gate), out, width);
 }
 
 // The root-mean-square norm, times a weight for each column in bf16, or one for all in f32.
