@@ -23,6 +23,7 @@ pub mod sampling;
 pub mod schedulers;
 pub mod source;
 pub mod t5;
+pub mod tables;
 
 pub use cache::{ModelCache, family, published_sampler, published_text_format, weight_dtype};
 pub use conditioning::ImageConditioning;

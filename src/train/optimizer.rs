@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::models::{
     Params,
-    nn::fused::{AdamNumbers, adam_step},
+    nn::fused::{AdamNumbers, adam_step, sum_of_squares},
     params::Param,
 };
 
@@ -42,8 +42,13 @@ pub struct Moments {
 
 /// The root of the sum of all squares.
 pub fn global_norm(gradients: &BTreeMap<String, Tensor<1>>) -> f32 {
-    let squares = gradients.values().map(|g| (g.clone() * g.clone()).sum());
-    squares.reduce(|a, b| a + b).map_or(0.0, |sum| sum.sqrt().into_scalar::<f32>())
+    let sum = if is_on_host(gradients.values()) {
+        let squares = gradients.values().map(|g| (g.clone() * g.clone()).sum());
+        squares.reduce(|a, b| a + b)
+    } else {
+        sum_of_squares(&gradients.values().cloned().collect::<Vec<_>>())
+    };
+    sum.map_or(0.0, |sum| sum.sqrt().into_scalar::<f32>())
 }
 
 /// The factor that brings gradients of norm `norm` down to `max_norm`; 1 if they are below.
@@ -75,31 +80,38 @@ impl AdamW {
             rate: (learning_rate / (1.0 - beta1.powi(power))) as f32,
         };
         // The map is taken apart so that no second handle keeps a buffer from being reused.
+        let (mut places, mut tensors) = (Vec::new(), Vec::new());
         for (name, Param { flat, shape }) in std::mem::take(&mut params.0) {
-            let flat = match gradients.remove(&name) {
-                None => flat,
-                Some(gradient) => {
-                    let zeros = || Tensor::zeros(flat.dims(), &flat.device());
-                    let first = moments.first.remove(&name).unwrap_or_else(zeros);
-                    let second = moments.second.remove(&name).unwrap_or_else(zeros);
-                    let [flat, first, second] = apply(numbers, [flat, gradient, first, second]);
-                    moments.first.insert(name.clone(), first);
-                    moments.second.insert(name.clone(), second);
-                    flat
-                }
+            let Some(gradient) = gradients.remove(&name) else {
+                params.0.insert(name, Param { flat, shape });
+                continue;
             };
+            let zeros = || Tensor::zeros(flat.dims(), &flat.device());
+            let first = moments.first.remove(&name).unwrap_or_else(zeros);
+            let second = moments.second.remove(&name).unwrap_or_else(zeros);
+            places.push((name, shape));
+            tensors.push([flat, gradient, first, second]);
+        }
+        let moved = apply(numbers, tensors);
+        for ((name, shape), [flat, first, second]) in places.into_iter().zip(moved) {
+            moments.first.insert(name.clone(), first);
+            moments.second.insert(name.clone(), second);
             params.0.insert(name, Param { flat, shape });
         }
     }
 }
 
-/// Parameter, gradient and both moments to parameter and both moments.
-fn apply(numbers: AdamNumbers, tensors: [Tensor<1>; 4]) -> [Tensor<1>; 3] {
-    if tensors[0].device() == Device::flex() {
-        apply_on_host(numbers, tensors)
+/// Parameter, gradient and both moments of each to parameter and both moments.
+fn apply(numbers: AdamNumbers, tensors: Vec<[Tensor<1>; 4]>) -> Vec<[Tensor<1>; 3]> {
+    if is_on_host(tensors.iter().flatten()) {
+        tensors.into_iter().map(|tensors| apply_on_host(numbers, tensors)).collect()
     } else {
         adam_step(tensors, numbers)
     }
+}
+
+fn is_on_host<'a>(mut tensors: impl Iterator<Item = &'a Tensor<1>>) -> bool {
+    tensors.all(|tensor| tensor.device() == Device::flex())
 }
 
 /// The same in one pass over the buffers, which are reused.
@@ -172,8 +184,8 @@ mod tests {
         let wave = |k: f32| tensor(&(0..40_000).map(|i| (i as f32 * k).sin()).collect::<Vec<_>>());
         let tensors = [wave(0.3), wave(0.7), wave(1.1), wave(1.3).abs()];
         let host = apply_on_host(numbers, tensors.clone());
-        let device = adam_step(tensors, numbers);
-        for (a, b) in host.iter().zip(&device) {
+        let device = adam_step(vec![tensors], numbers);
+        for (a, b) in host.iter().zip(&device[0]) {
             assert!((a.clone() - b.clone()).abs().max().into_scalar::<f32>() < 1e-6);
         }
     }

@@ -8,18 +8,19 @@
 //! timestep modulates S / N tokens in a row. The reference masks padded text in the attention; here
 //! the text has no padding to begin with, which gives the same.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 
 use super::{config::TransformerConfig, rotary::Rotary};
 use crate::models::{
-    Denoiser, DenoiserInput, ImageConditioning, LoadError, ParamReader, SizeError, TimeAxis,
+    Denoiser, DenoiserInput, ImageConditioning, LoadError, ParamReader, SizeError,
     nn::{
-        Linear, RmsNorm, TimestepEmbedding, attention, fused, gelu_tanh, silu, sinusoid,
+        Linear, RmsNorm, TimestepEmbedding, attention_by_token, fused, gelu_tanh, silu, sinusoid,
         standardize,
     },
     params::Init,
+    tables::Tables,
 };
 
 const QUERY_KEY_EPS: f64 = 1e-5;
@@ -38,21 +39,23 @@ pub struct Transformer {
     blocks: Vec<Block>,
     scale_shift_table: Tensor<2>, // [2, D]
     proj_out: Linear,
-    /// The rotations of the last size, which all blocks share.
-    rotary: Mutex<Option<(RotarySize, Arc<Rotary>)>>,
+    /// Holds the rotations, which all blocks share.
+    tables: Arc<Tables>,
 }
-
-/// What rotations depend on: tokens on each axis, how time is counted, and the device.
-type RotarySize = ([usize; 3], TimeAxis, Device);
 
 impl Transformer {
     /// Takes the parameters by their published names, every one of them.
     pub fn new(config: TransformerConfig, params: &ParamReader<'_>) -> Result<Self, LoadError> {
         let (dim, channels) = (config.inner_dim(), config.in_channels);
         let embedder = params.scope("time_embed.emb.timestep_embedder");
-        let blocks = (0..config.num_layers)
-            .map(|i| Block::new(&config, &params.scope(format_args!("transformer_blocks.{i}"))))
-            .collect();
+        let table = table(params, 2, dim);
+        // One for all blocks, as it is made on the device.
+        let one = Tensor::ones([1], &table.device().without_autodiff());
+        let block = |i| {
+            let params = params.scope(format_args!("transformer_blocks.{i}"));
+            Block::new(&config, &params, one.clone())
+        };
+        let blocks = (0..config.num_layers).map(block).collect();
         let transformer = Self {
             proj_in: params.linear("proj_in", [channels, dim], true),
             timestep_embedder: TimestepEmbedding::new(&embedder, SINUSOIDS, dim),
@@ -62,9 +65,9 @@ impl Transformer {
                 params.linear("caption_projection.linear_2", [dim, dim], true),
             ],
             blocks,
-            scale_shift_table: table(params, 2, dim),
+            scale_shift_table: table,
             proj_out: params.linear("proj_out", [dim, channels], true),
-            rotary: Mutex::default(),
+            tables: params.tables(),
             config,
         };
         params.finish()?;
@@ -79,16 +82,8 @@ impl Transformer {
         let [_, _, f, h, w] = input.latents.dims();
         let device = input.latents.device().without_autodiff();
         let size = ([f, h, w], input.time, device);
-        let mut last = self.rotary.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*last {
-            Some((known, rotary)) if *known == size => Arc::clone(rotary),
-            _ => {
-                let dim = self.config.inner_dim();
-                let rotary = Arc::new(Rotary::new(dim, size.0, size.1, &size.2));
-                *last = Some((size, Arc::clone(&rotary)));
-                rotary
-            }
-        }
+        let dim = self.config.inner_dim();
+        self.tables.get(size, |(grid, time, device)| Rotary::new(dim, *grid, *time, device))
     }
 
     /// The embedded timesteps `[B, N, D]`.
@@ -233,6 +228,7 @@ impl Modulation {
 #[derive(Clone, Debug)]
 struct Block {
     scale_shift_table: Tensor<2>, // [6, D]
+    one: Tensor<1>,
     eps: f64,
     attn1: Attention,
     attn2: Attention,
@@ -241,10 +237,11 @@ struct Block {
 }
 
 impl Block {
-    fn new(config: &TransformerConfig, params: &ParamReader<'_>) -> Self {
+    fn new(config: &TransformerConfig, params: &ParamReader<'_>, one: Tensor<1>) -> Self {
         let dim = config.inner_dim();
         Self {
             scale_shift_table: table(params, 6, dim),
+            one,
             eps: config.norm_eps,
             attn1: Attention::new(config, &params.scope("attn1")),
             attn2: Attention::new(config, &params.scope("attn2")),
@@ -277,8 +274,7 @@ impl Block {
 
     /// The root-mean-square norm, which has no weight here.
     fn norm(&self, tokens: &Tensor<3>) -> Tensor<3> {
-        let one = Tensor::ones([1], &tokens.device().without_autodiff());
-        fused::root_norm(tokens.clone(), one, self.eps)
+        fused::root_norm(tokens.clone(), self.one.clone(), self.eps)
     }
 }
 
@@ -316,22 +312,15 @@ impl Attention {
         text: Option<&Tensor<3>>,
         rotary: Option<&Rotary>,
     ) -> Tensor<3> {
-        let [b, s, dim] = x.dims();
         let seen = text.cloned().unwrap_or_else(|| x.clone());
         let rotate = |x| match rotary {
             Some(rotary) => rotary.apply(x),
             None => x,
         };
-        // [B, heads, S, D / heads]
-        let split = |x: Tensor<3>| {
-            let len = x.dims()[1];
-            x.reshape([b, len, self.num_heads, dim / self.num_heads]).swap_dims(1, 2)
-        };
-        let q = split(rotate(self.norm_q.forward(self.to_q.forward(x))));
-        let k = split(rotate(self.norm_k.forward(self.to_k.forward(seen.clone()))));
-        let v = split(self.to_v.forward(seen));
-        let y = attention(q, k, v).swap_dims(1, 2).reshape([b, s, dim]);
-        self.to_out.forward(y)
+        let q = rotate(self.norm_q.forward(self.to_q.forward(x)));
+        let k = rotate(self.norm_k.forward(self.to_k.forward(seen.clone())));
+        let v = self.to_v.forward(seen);
+        self.to_out.forward(attention_by_token([q, k, v], self.num_heads))
     }
 }
 

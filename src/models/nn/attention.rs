@@ -9,6 +9,19 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
     if fused::applies(&q) { fused::attention(q, k, v) } else { fused::blocked_attention(q, k, v) }
 }
 
+/// The same of tokens `[B, S, heads D]`, to the like.
+pub fn attention_by_token([q, k, v]: [Tensor<3>; 3], heads: usize) -> Tensor<3> {
+    if !fused::applies(&q) {
+        return fused::blocked_attention_by_token([q, k, v], heads);
+    }
+    let [b, s, width] = q.dims();
+    let [q, k, v] = [q, k, v].map(|x| {
+        let len = x.dims()[1];
+        x.reshape([b, len, heads, width / heads]).swap_dims(1, 2)
+    });
+    fused::attention(q, k, v).swap_dims(1, 2).reshape([b, s, width])
+}
+
 /// Scores of attention that are in memory, in values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionMemory {

@@ -15,13 +15,14 @@ pub struct Linear {
     pub lora: Option<LoraBranch>,
 }
 
-/// `scale * B (A x)`: computed apart, so that no dense gradient of the weight ever exists.
+/// `scale * B (A x)`: computed apart, so that no dense gradient of the weight ever exists. The factors are flat,
+/// as they are trained.
 #[derive(Clone, Debug)]
 pub struct LoraBranch {
-    /// `[rank, in]`, f32.
-    pub a: Tensor<2>,
-    /// `[out, rank]`, f32.
-    pub b: Tensor<2>,
+    /// `[rank in]`, f32.
+    pub a: Tensor<1>,
+    /// `[out rank]`, f32.
+    pub b: Tensor<1>,
     /// `alpha / rank`.
     pub scale: f64,
 }
@@ -29,23 +30,20 @@ pub struct LoraBranch {
 impl Linear {
     /// `[.., in]` to `[.., out]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let weight = self.weight.clone();
+        if let Some(LoraBranch { a, b, scale }) = &self.lora {
+            let zeros = || Tensor::zeros([weight.dims()[0]], (&weight.device(), weight.dtype()));
+            let bias = self.bias.clone().unwrap_or_else(zeros);
+            return adapted(x, weight, bias, [a.clone(), b.clone()], *scale);
+        }
         let mut dims = x.dims();
         let (input, rows) = (dims[D - 1], dims[..D - 1].iter().product::<usize>());
         let x: Tensor<2> = x.reshape([rows, input]);
-        let dtype = x.dtype();
-        let weight = self.weight.clone();
-        let y = match (&self.bias, &self.lora) {
-            (None, None) => product(x, weight.transpose()),
-            (Some(bias), None) => affine(x, weight, bias.clone()),
-            (bias, Some(LoraBranch { a, b, scale })) => {
-                let zeros =
-                    || Tensor::zeros([weight.dims()[0]], (&weight.device(), weight.dtype()));
-                let bias = bias.clone().unwrap_or_else(zeros);
-                let factors = [a, b].map(|factor| factor.clone().cast(dtype));
-                adapted(x, weight, bias, factors, *scale)
-            }
+        dims[D - 1] = weight.dims()[0];
+        let y = match &self.bias {
+            None => product(x, weight.transpose()),
+            Some(bias) => affine(x, weight, bias.clone()),
         };
-        dims[D - 1] = self.weight.dims()[0];
         y.reshape(dims)
     }
 }

@@ -10,7 +10,7 @@ mod modulation;
 mod norm;
 
 pub use activation::{gelu_tanh, silu};
-pub use attention::{AttentionMemory, attention, attention_memory};
+pub use attention::{AttentionMemory, attention, attention_by_token, attention_memory};
 pub use conv::{Conv3d, nearest_upsample};
 pub use embedding::{TimestepEmbedding, linspace, sinusoid};
 pub use linear::{Linear, LoraBranch};

@@ -13,6 +13,7 @@ use super::{
     super::{
         lora::Adapter,
         nn::{Conv3d, Linear, LoraBranch},
+        tables::Tables,
     },
     Init, LoadError, Param, Params, Problem, Problems, Start,
 };
@@ -30,6 +31,7 @@ enum Source<'a> {
 struct Shared<'a> {
     source: Source<'a>,
     adapter: Option<&'a Adapter>,
+    tables: Arc<Tables>,
     asked: RefCell<BTreeSet<String>>,
     problems: RefCell<Vec<Problem>>,
 }
@@ -43,8 +45,12 @@ pub struct ParamReader<'a> {
 
 impl<'a> ParamReader<'a> {
     fn with(source: Source<'a>, adapter: Option<&'a Adapter>) -> Self {
-        let shared =
-            Shared { source, adapter, asked: RefCell::default(), problems: RefCell::default() };
+        Self::sharing(source, adapter, &Arc::default())
+    }
+
+    fn sharing(source: Source<'a>, adapter: Option<&'a Adapter>, tables: &Arc<Tables>) -> Self {
+        let (asked, problems) = (RefCell::default(), RefCell::default());
+        let shared = Shared { source, adapter, tables: Arc::clone(tables), asked, problems };
         #[expect(
             clippy::arc_with_non_send_sync,
             reason = "Rc would do; readers never leave a thread"
@@ -55,6 +61,20 @@ impl<'a> ParamReader<'a> {
     /// Reads loaded parameters; linears named by `adapter` get its branches.
     pub fn loaded(params: &'a Params, adapter: Option<&'a Adapter>) -> Self {
         Self::with(Source::Loaded(params), adapter)
+    }
+
+    /// The same for one of several models, which share what they make of a size.
+    pub fn loaded_beside(
+        params: &'a Params,
+        adapter: Option<&'a Adapter>,
+        tables: &Arc<Tables>,
+    ) -> Self {
+        Self::sharing(Source::Loaded(params), adapter, tables)
+    }
+
+    /// What the models of these parameters make of a size.
+    pub fn tables(&self) -> Arc<Tables> {
+        Arc::clone(&self.shared.tables)
     }
 
     /// Makes new parameters, drawn in the order the constructor asks for them.
@@ -195,7 +215,8 @@ impl<'a> ParamReader<'a> {
                 });
                 return None;
             }
-            Some(LoraBranch { a: a.tensor(), b: b.tensor(), scale: adapter.scale() })
+            let [a, b] = [a, b].map(|factor| factor.flat.clone());
+            Some(LoraBranch { a, b, scale: adapter.scale() })
         });
         Linear { weight, bias, lora }
     }

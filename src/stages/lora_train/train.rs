@@ -23,6 +23,7 @@ use crate::{
         Adapter, Denoiser, LoadError, NoiseScheduler, ParamReader, Params, TimeAxis,
         TimestepDistribution, VideoDiffusion, family, one_of,
         sampling::{ImageLatentScale, Side},
+        tables::Tables,
     },
     train::{
         batch::{Diffusion, Example},
@@ -38,6 +39,7 @@ pub(super) struct Base {
     family: &'static dyn VideoDiffusion,
     config: Value,
     params: Arc<Params>,
+    tables: Arc<Tables>,
     scheduler: Box<dyn NoiseScheduler>,
     distribution: TimestepDistribution,
     image_scale: f64,
@@ -47,7 +49,8 @@ pub(super) struct Base {
 impl Base {
     /// The denoiser, with an adapter's branches.
     pub fn denoiser(&self, adapter: Option<&Adapter>) -> Result<Box<dyn Denoiser>, LoadError> {
-        self.family.denoiser(&self.config, &ParamReader::loaded(&self.params, adapter))
+        let params = ParamReader::loaded_beside(&self.params, adapter, &self.tables);
+        self.family.denoiser(&self.config, &params)
     }
 }
 
@@ -85,6 +88,7 @@ impl LoraTrain {
             family,
             config: source.config("transformer")?,
             params: cx.models.denoiser_params(source, device)?,
+            tables: Arc::default(),
             scheduler: cx.models.scheduler(source, None)?,
             distribution: one_of("timestep_distribution", self.timestep_distribution, known)?,
             image_scale: ImageLatentScale::resolve(self.image_latent_scale, &vae, Side::Training)?,

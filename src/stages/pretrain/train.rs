@@ -1,5 +1,7 @@
 //! Training of the two parts.
 
+use std::sync::Arc;
+
 use burn::tensor::Device;
 use serde_json::Value;
 
@@ -115,9 +117,12 @@ impl Pretrain {
         let tokens = text.dims()[1];
         let examples = read_examples("latents", inputs, &*plain, tokens, device, cx)?;
         let held_out = read_held_out(self.held_out_every, inputs, &*plain, tokens, device, cx)?;
+        let tables = Arc::default();
         let training = DenoiserTraining {
             steps: self.steps(),
-            build: &|params| family.denoiser(config, &ParamReader::loaded(params, None)),
+            build: &|params| {
+                family.denoiser(config, &ParamReader::loaded_beside(params, None, &tables))
+            },
             diffusion: Diffusion {
                 scheduler: &*scheduler,
                 conditioning: plain.image_conditioning(),

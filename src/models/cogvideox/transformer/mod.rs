@@ -8,7 +8,7 @@
 mod block;
 mod patch_embed;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 
@@ -17,6 +17,7 @@ use super::{config::TransformerConfig, rotary::Rotary};
 use crate::models::{
     Denoiser, DenoiserInput, ImageConditioning, LoadError, ParamReader, SizeError,
     nn::{LayerNorm, Linear, TimestepEmbedding, silu, sinusoid},
+    tables::Tables,
 };
 
 /// The constant that 1.5 embeds beside the timestep.
@@ -33,12 +34,9 @@ pub struct Transformer {
     norm_final: LayerNorm,
     norm_out: AdaLayerNorm,
     proj_out: Linear,
-    /// The rotations of the last size, which all blocks share.
-    rotary: Mutex<Option<(RotarySize, Arc<Rotary>)>>,
+    /// Holds the rotations, which all blocks share.
+    tables: Arc<Tables>,
 }
-
-/// What rotations depend on: text tokens, video tokens on each axis, and the device.
-type RotarySize = (usize, [usize; 3], Device);
 
 impl Transformer {
     /// Takes the parameters by their published names, every one of them.
@@ -59,7 +57,7 @@ impl Transformer {
             norm_final: LayerNorm::new(params, "norm_final", dim, config.norm_eps),
             norm_out: AdaLayerNorm::new(&config, &params.scope("norm_out")),
             proj_out: params.linear("proj_out", [dim, token_out], true),
-            rotary: Mutex::default(),
+            tables: params.tables(),
             config,
         };
         params.finish()?;
@@ -83,15 +81,10 @@ impl Transformer {
         }
         let [_, text_len, _] = input.text.dims();
         let size = (text_len, self.grid(&input.latents), plain_device(&input.latents));
-        let mut last = self.rotary.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*last {
-            Some((known, rotary)) if *known == size => Some(Arc::clone(rotary)),
-            _ => {
-                let rotary = Arc::new(Rotary::new(&self.config, size.0, size.1, &size.2));
-                *last = Some((size, Arc::clone(&rotary)));
-                Some(rotary)
-            }
-        }
+        let rotary = self.tables.get(size, |(text_len, grid, device)| {
+            Rotary::new(&self.config, *text_len, *grid, device)
+        });
+        Some(rotary)
     }
 
     /// The embedding of timestep and offset, `[B, time_embed_dim]`.

@@ -5,7 +5,7 @@
 
 use burn::{
     backend::{cubecl::dtype_to_storage_type, ops::FloatTensorOps, tensor::FloatTensor},
-    tensor::ops::AttentionModuleOptions,
+    tensor::{DType, ops::AttentionModuleOptions},
 };
 use burn_cubecl::{
     CubeBackend,
@@ -32,9 +32,11 @@ use cubek::{
 };
 
 use super::{
+    adapted::Adapted,
     blocked::{self, BlockedAttention},
     nvidia,
-    product::{Product, as_row, window},
+    product::{Product, as_row, in_type, window},
+    token_attention::TokenAttention,
 };
 
 /// Rows from which on a product is not a few vectors by a matrix.
@@ -88,6 +90,11 @@ impl Product for CubeBackend {
             .unwrap_or_else(|| Self::float_mul_scalar(Self::product(lhs, rhs), factor.into()))
     }
 
+    fn wide_product(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>) -> FloatTensor<Self> {
+        nvidia::wide_product(&lhs, &rhs)
+            .unwrap_or_else(|| in_type::<Self>(Self::product(lhs, rhs), DType::F32))
+    }
+
     fn convolved(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -110,6 +117,8 @@ impl Product for CubeBackend {
             .expect("the direct kernel takes any convolution")
     }
 }
+
+impl Adapted for CubeBackend {}
 
 /// What is tried, the best first.
 fn strategies(lhs: &CubeTensor, rhs: &CubeTensor) -> Vec<Strategy> {
@@ -172,6 +181,8 @@ fn launch(strategy: Strategy, lhs: &CubeTensor, rhs: &CubeTensor) -> Option<Cube
     .is_ok()
     .then_some(out)
 }
+
+impl TokenAttention for CubeBackend {}
 
 impl BlockedAttention for CubeBackend {
     fn attention_in_blocks(

@@ -4,7 +4,7 @@ use burn::backend::tensor::FloatTensor;
 use burn_cubecl::CubeBackend;
 
 use super::{
-    adam::{self, Adam, AdamNumbers},
+    adam::{self, Adam, AdamNumbers, Group},
     device_norm::{self, DeviceNorm},
     formulas,
     gelu::Gelu,
@@ -176,9 +176,26 @@ impl Adam for CubeBackend {
         numbers: AdamNumbers,
     ) -> (Float, Float, Float) {
         let tensors = [&param, &gradient, &first, &second];
-        match nvidia::adam::adam_step(tensors, numbers) {
-            Some([param, first, second]) => (param, first, second),
-            None => adam::stepped::<Self>(tensors, numbers),
-        }
+        let [made] = nvidia::adam::adam_steps([tensors], numbers)
+            .unwrap_or_else(|| [adam::stepped::<Self>(tensors, numbers)]);
+        made.into()
+    }
+
+    fn adam_steps(
+        params: Group<Self>,
+        gradients: Group<Self>,
+        first: Group<Self>,
+        second: Group<Self>,
+        numbers: AdamNumbers,
+    ) -> (Group<Self>, Group<Self>, Group<Self>) {
+        let tensors = adam::side_by_side([&params, &gradients, &first, &second]);
+        let made = nvidia::adam::adam_steps(tensors, numbers)
+            .unwrap_or_else(|| tensors.map(|tensors| adam::stepped::<Self>(tensors, numbers)));
+        adam::groups_of(&made)
+    }
+
+    fn squares_onto(before: Float, of: Group<Self>) -> Float {
+        nvidia::adam::squares_onto(&before, of.all())
+            .unwrap_or_else(|| adam::added_squares::<Self>(before, &of))
     }
 }

@@ -10,6 +10,7 @@
 //! by chosen kernels ([`product`]); all else they compose from Burn's operations.
 
 mod adam;
+mod adapted;
 mod attention;
 mod attention_kernels;
 mod blocked;
@@ -38,20 +39,23 @@ mod tape;
 mod term;
 #[cfg(test)]
 mod testing;
+mod token_attention;
 mod token_modulation;
 mod upsampling;
 
 use burn::tensor::{DType, Device, Tensor};
 
-pub use adam::{AdamNumbers, adam_step};
+pub use adam::{AdamNumbers, adam_step, sum_of_squares};
+pub use adapted::adapted;
 pub use attention::attention;
 pub use attention_kernels::MAX_SCORES;
 pub use blocked::{block_rows, blocked_attention};
 pub use gelu::gelu_tanh;
 pub use modulation::{gated_add, norm_modulate};
-pub use product::{adapted, affine, convolved, product};
+pub use product::{affine, convolved, product};
 pub use root_norm::root_norm;
 pub use rotation::{norm_rotate, rotate, swap_table};
+pub use token_attention::blocked_attention_by_token;
 pub use token_modulation::{gate_onto, scale_shift};
 
 /// Width of the heads that `nvidia/cuda/attention.cu` is made for: that of CogVideoX and of LTX-Video.

@@ -6,17 +6,15 @@
 //! (`benches/results/2026-11-26-h100.md`). So products go past it, and so do convolutions that nothing is
 //! trained through.
 
-#[cfg(feature = "cuda")]
-use burn::backend::fusion::custom::TensorSpec;
 #[cfg(any(test, feature = "cuda"))]
 use burn::tensor::Shape;
 use burn::{
     backend::{
-        Autodiff, AutodiffBackend, Backend, Dispatch, Flex, TensorMetadata,
+        Autodiff, Backend, Dispatch, Flex, TensorMetadata,
         autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension, ops::FloatTensorOps,
         tensor::FloatTensor,
     },
-    tensor::{Tensor, ops::ConvOptions},
+    tensor::{DType, FloatDType, Tensor, ops::ConvOptions},
 };
 
 use super::tape::record;
@@ -33,26 +31,6 @@ pub fn affine(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
         weight.into_dispatch(),
         bias.into_dispatch(),
     ))
-}
-
-/// `x W^T + b + scale (x A^T) B^T`: a linear layer `[out, in]` with the factors `[rank, in]` and
-/// `[out, rank]` of an adapter.
-pub fn adapted(
-    x: Tensor<2>,
-    weight: Tensor<2>,
-    bias: Tensor<1>,
-    [a, b]: [Tensor<2>; 2],
-    scale: f64,
-) -> Tensor<2> {
-    let (y, _) = Dispatch::adapted(
-        x.into_dispatch(),
-        weight.into_dispatch(),
-        bias.into_dispatch(),
-        a.into_dispatch(),
-        b.into_dispatch(),
-        scale,
-    );
-    Tensor::from_dispatch(y)
 }
 
 /// The operations as Burn dispatches them.
@@ -93,34 +71,10 @@ pub trait Product: Backend {
         Self::float_mul_scalar(Self::product(lhs, rhs), factor.into())
     }
 
-    /// See [`adapted`]; with it `scale x A^T`.
-    #[fusion(meta = |x, weight, _, a, _, _| (rows_of(x, weight), rows_of(x, a)))]
-    fn adapted(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
-        scale: f64,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        by_parts::<Self>([x, weight, bias, a, b], scale)
-    }
-
-    /// The gradients of [`adapted`] with respect to `x`, `a` and `b`; `low` came with it.
-    #[fusion(meta = |x, _, a, b, _, _, _| (x.clone(), a.clone(), b.clone()))]
-    fn adapted_grads(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
-        low: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-        scale: f64,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let of_low = Self::scaled_product(grad.clone(), b, scale);
-        let dx = Self::product_onto(Self::product(grad.clone(), weight), of_low.clone(), a);
-        let da = Self::product(Self::float_transpose(of_low), x);
-        (dx, da, Self::product(Self::float_transpose(grad), low))
+    /// `lhs rhs` of matrices in f32, of whatever type they are.
+    #[fusion(dtype = DType::F32, shape = product_shape(lhs, rhs))]
+    fn wide_product(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>) -> FloatTensor<Self> {
+        in_type::<Self>(Self::product(lhs, rhs), DType::F32)
     }
 
     /// A convolution of `[B, C, T, H, W]` by `[out, C, t, h, w]`, with strides in time and in space, and
@@ -139,15 +93,9 @@ pub trait Product: Backend {
     }
 }
 
-/// A linear layer with an adapter by its products; with it `scale x A^T`.
-fn by_parts<B: Product>(
-    [x, weight, bias, a, b]: [FloatTensor<B>; 5],
-    scale: f64,
-) -> (FloatTensor<B>, FloatTensor<B>) {
-    // The scale goes on the narrow side, where it costs least.
-    let low = B::scaled_product(x.clone(), B::float_transpose(a), scale);
-    let y = B::affine(x, weight, bias);
-    (B::product_onto(y, low.clone(), B::float_transpose(b)), low)
+/// The tensor in another type, if it is not of that already.
+pub fn in_type<B: Backend>(x: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
+    if x.dtype() == dtype { x } else { B::float_cast(x, FloatDType::from(dtype)) }
 }
 
 /// Strides in time and in space, and padding in space alone.
@@ -168,12 +116,6 @@ fn product_shape(lhs: &Shape, rhs: &Shape) -> Shape {
 #[cfg(any(test, feature = "cuda"))]
 fn affine_shape(x: &Shape, weight: &Shape) -> Shape {
     [x[0], weight[0]].into()
-}
-
-/// What a linear layer gives.
-#[cfg(feature = "cuda")]
-fn rows_of(x: &TensorSpec, weight: &TensorSpec) -> TensorSpec {
-    TensorSpec::new(affine_shape(&x.shape, &weight.shape), x.dtype)
 }
 
 /// The shape that a convolution gives.
@@ -238,33 +180,6 @@ impl<B: Product, C: CheckpointStrategy> Product for Autodiff<B, C> {
                 of_bias,
             ]
         })
-    }
-
-    fn adapted(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
-        scale: f64,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        if weight.is_tracked() || bias.is_tracked() {
-            // Nobody trains both, so this has no gradients of its own.
-            return by_parts::<Self>([x, weight, bias, a, b], scale);
-        }
-        let recorded = [&x, &a, &b];
-        let inputs = [&x, &weight, &a, &b].map(|tensor| tensor.primitive().clone());
-        let (y, low) = {
-            let [x, weight, a, b] = inputs.clone();
-            B::adapted(x, weight, bias.primitive().clone(), a, b, scale)
-        };
-        let kept = low.clone();
-        let y = record::<B, C, _, _>(recorded, y, move |grad, _| {
-            let [x, weight, a, b] = inputs;
-            let (dx, da, db) = B::adapted_grads(x, weight, a, b, kept, grad, scale);
-            [Some(dx), Some(da), Some(db)]
-        });
-        (y, <Self as AutodiffBackend>::from_inner(low))
     }
 
     fn product_onto(
@@ -336,26 +251,6 @@ mod tests {
             |[x, weight, bias]| {
                 let weight: Tensor<2> = weight.reshape([5, 4]);
                 x.reshape([6, 4]).matmul(weight.transpose()) + bias.reshape([1, 5])
-            },
-        );
-    }
-
-    #[test]
-    fn adapted_layers_agree_with_their_parts() {
-        let (weight, bias): (Tensor<2>, _) = (random([5, 4]), random([5]));
-        agree(
-            &[random([6 * 4]), random([3 * 4]), random([5 * 3])],
-            |[x, a, b]| {
-                let factors = [a.reshape([3, 4]), b.reshape([5, 3])];
-                adapted(x.reshape([6, 4]), weight.clone(), bias.clone(), factors, 0.7)
-            },
-            |[x, a, b]| {
-                let (x, a, b): (Tensor<2>, Tensor<2>, Tensor<2>) =
-                    (x.reshape([6, 4]), a.reshape([3, 4]), b.reshape([5, 3]));
-                let low = x.clone().matmul(a.transpose()) * 0.7;
-                x.matmul(weight.clone().transpose())
-                    + bias.clone().reshape([1, 5])
-                    + low.matmul(b.transpose())
             },
         );
     }

@@ -1,4 +1,4 @@
-//! A step of `AdamW`, by `cuda/adam.cu`.
+//! Steps of `AdamW` and sums of squares, by `cuda/adam.cu`.
 #![expect(unsafe_code, reason = "kernels trust the sizes that they are told")]
 
 use burn::tensor::DType;
@@ -7,24 +7,47 @@ use burn_cubecl::{
 };
 
 use super::{
-    super::adam::AdamNumbers,
+    super::adam::{AdamNumbers, SLOTS},
     kernels::{Argument, Launch, THREADS, launch},
 };
 
-/// See [`adam_step`](super::super::adam_step); nothing where the kernel is not made for it.
-pub fn adam_step(tensors: [&CubeTensor; 4], numbers: AdamNumbers) -> Option<[CubeTensor; 3]> {
-    let shape = tensors[0].meta.shape().clone();
-    let count = i32::try_from(shape.num_elements()).ok()?;
-    let fits = tensors.iter().all(|x| x.dtype == DType::F32 && *x.meta.shape() == shape);
-    if !fits || count == 0 {
-        return None;
-    }
-    let inputs = tensors.map(|x| into_contiguous(x.clone()));
-    let like = &inputs[0];
-    let outputs = [(); 3].map(|()| {
-        let (client, device) = (like.client.clone(), like.device.clone());
-        empty_device_contiguous_dtype(client, device, shape.clone(), DType::F32)
+/// Parameter, gradient and both moments of each parameter to parameter and both moments; nothing where the kernel is
+/// not made for them.
+pub fn adam_steps<const N: usize>(
+    params: [[&CubeTensor; 4]; N],
+    numbers: AdamNumbers,
+) -> Option<[[CubeTensor; 3]; N]> {
+    let counts: Vec<i32> = params.iter().map(count_of).collect::<Option<_>>()?;
+    let inputs: Vec<_> =
+        params.as_flattened().iter().map(|x| into_contiguous((*x).clone())).collect();
+    let outputs = params.map(|[param, ..]| [(); 3].map(|()| empty_like(param)));
+    let taken = inputs.len();
+    let launches = counts.iter().enumerate().map(|(i, count)| Launch {
+        kernel: c"adam_step",
+        blocks: [count.unsigned_abs().div_ceil(THREADS), 1],
+        arguments: (4 * i..4 * i + 4)
+            .chain(taken + 3 * i..taken + 3 * i + 3)
+            .map(Argument::Tensor)
+            .chain([Argument::Count(*count)])
+            .chain(values(numbers).map(Argument::Value))
+            .collect(),
     });
+    let inputs: Vec<_> = inputs.iter().collect();
+    let written: Vec<_> = outputs.as_flattened().iter().collect();
+    // SAFETY: the tensors of each parameter have as many values.
+    unsafe { launch(&inputs, &written, launches.collect()) }.then_some(outputs)
+}
+
+/// How many values all tensors of a parameter have.
+fn count_of(tensors: &[&CubeTensor; 4]) -> Option<i32> {
+    let shape = tensors[0].meta.shape();
+    let fits = tensors.iter().all(|x| x.dtype == DType::F32 && x.meta.shape() == shape);
+    let count = i32::try_from(shape.num_elements()).ok()?;
+    (fits && count > 0).then_some(count)
+}
+
+/// In the order of the source.
+fn values(numbers: AdamNumbers) -> [f32; 8] {
     let AdamNumbers {
         gradient_factor,
         shrink,
@@ -35,18 +58,38 @@ pub fn adam_step(tensors: [&CubeTensor; 4], numbers: AdamNumbers) -> Option<[Cub
         eps,
         rate,
     } = numbers;
-    let values =
-        [gradient_factor, shrink, first_share, beta2, second_share, root_correction, eps, rate];
-    let step = Launch {
-        kernel: c"adam_step",
-        blocks: [count.unsigned_abs().div_ceil(THREADS), 1],
-        arguments: (0..7)
-            .map(Argument::Tensor)
-            .chain([Argument::Count(count)])
-            .chain(values.map(Argument::Value))
-            .collect(),
-    };
-    // SAFETY: all tensors have as many values.
-    let done = unsafe { launch(inputs.each_ref(), outputs.each_ref(), vec![step]) };
-    done.then_some(outputs)
+    [gradient_factor, shrink, first_share, beta2, second_share, root_correction, eps, rate]
+}
+
+/// What was found before, and the squares of these tensors, each in as many slots as the others; nothing where the
+/// kernel is not made for them.
+pub fn squares_onto<const N: usize>(
+    before: &CubeTensor,
+    tensors: [&CubeTensor; N],
+) -> Option<CubeTensor> {
+    let fits = |x: &CubeTensor| x.dtype == DType::F32 && x.meta.shape().num_elements() > 0;
+    let slots = before.dtype == DType::F32 && before.meta.shape().to_vec() == [SLOTS];
+    if !slots || !tensors.iter().all(|x| fits(x)) {
+        return None;
+    }
+    let each = SLOTS / N;
+    let launches = tensors.iter().enumerate().map(|(i, x)| {
+        let count = i32::try_from(x.meta.shape().num_elements()).ok()?;
+        let counts = [count, (i * each) as i32].map(Argument::Count);
+        let tensors = [i, N, N + 1].map(Argument::Tensor);
+        let arguments = tensors.into_iter().chain(counts).collect();
+        Some(Launch { kernel: c"squares_onto", blocks: [each as u32, 1], arguments })
+    });
+    let launches = launches.collect::<Option<Vec<_>>>()?;
+    let sums = empty_like(before);
+    let inputs: Vec<_> =
+        tensors.into_iter().chain([before]).map(|x| into_contiguous(x.clone())).collect();
+    let inputs: Vec<_> = inputs.iter().collect();
+    // SAFETY: each launch is told the number of its tensor's values, and has slots of its own.
+    unsafe { launch(&inputs, &[&sums], launches) }.then_some(sums)
+}
+
+fn empty_like(x: &CubeTensor) -> CubeTensor {
+    let (client, device) = (x.client.clone(), x.device.clone());
+    empty_device_contiguous_dtype(client, device, x.meta.shape().clone(), DType::F32)
 }

@@ -82,7 +82,7 @@ pub fn attention(
             .collect(),
     };
     // SAFETY: the tensors are of these sizes.
-    unsafe { launch([&q, &k, &v], [&out, &levels], vec![attention]) }.then_some((out, levels))
+    unsafe { launch(&[&q, &k, &v], &[&out, &levels], vec![attention]) }.then_some((out, levels))
 }
 
 /// The gradients with respect to `q`, `k` and `v`, from the output, its levels and its gradient.
@@ -100,8 +100,8 @@ pub fn attention_grads(
     let [q, k, v, out, grad] = [q, k, v, out, grad].map(readable);
     let levels = into_contiguous(levels.clone());
     let means = empty(&q, levels.meta.shape().to_vec(), DType::F32);
+    let [dq, dk] = [&q, &k].map(empty_like);
     // Values are not rotated, so their gradient goes back to tokens as it is.
-    let [dq, dk] = [&q, &k].map(|x| empty(x, x.meta.shape().to_vec(), DType::BF16));
     let dv = empty_by_token(&v);
     let [of_q, of_k, of_v, of_out, of_grad] = views([&q, &k, &v, &out, &grad]);
     let level = Argument::Tensor(5);
@@ -128,7 +128,7 @@ pub fn attention_grads(
     ];
     let inputs = [&q, &k, &v, &out, &grad, &levels];
     // SAFETY: the tensors are of these sizes.
-    unsafe { launch(inputs, [&dq, &dk, &dv, &means], launches) }.then_some([dq, dk, dv])
+    unsafe { launch(&inputs, &[&dq, &dk, &dv, &means], launches) }.then_some([dq, dk, dv])
 }
 
 /// A tensor like `[B, heads, S, D]` whose tokens lie together, as what follows reads them.
@@ -136,6 +136,16 @@ fn empty_by_token(like: &CubeTensor) -> CubeTensor {
     let dims = like.meta.shape();
     let made = empty(like, vec![dims[0], dims[2], dims[1], dims[3]], DType::BF16);
     CubeBackend::float_swap_dims(made, 1, 2)
+}
+
+/// A tensor that lies as this one does: where tokens lie together, their gradient goes back to tokens as well.
+fn empty_like(x: &CubeTensor) -> CubeTensor {
+    let strides = x.meta.strides();
+    if strides[1] < strides[2] {
+        empty_by_token(x)
+    } else {
+        empty(x, x.meta.shape().to_vec(), DType::BF16)
+    }
 }
 
 fn empty(like: &CubeTensor, shape: Vec<usize>, dtype: DType) -> CubeTensor {

@@ -55,7 +55,7 @@ fn run<const N: usize, const M: usize>(
     let arguments = arguments(std::array::from_fn(Argument::Tensor));
     let launched = Launch { kernel, blocks: [blocks as u32, 1], arguments };
     // SAFETY: callers have asked for the sizes of the tensors.
-    unsafe { launch(inputs.each_ref(), [&out], vec![launched]) }.then_some(out)
+    unsafe { launch(&inputs.each_ref(), &[&out], vec![launched]) }.then_some(out)
 }
 
 /// The sizes of `[B, S, D]` beside a modulation `[B, 6, D]`.
@@ -291,7 +291,7 @@ pub fn norm_rotate_grad(
         arguments: tensors.into_iter().chain(counts(sizes)).chain([value(eps)]).collect(),
     };
     // SAFETY: the tensors are of these sizes.
-    unsafe { launch([&x, &gamma, &cos, &sin, grad], [&dx], vec![launched]) }.then_some(dx)
+    unsafe { launch(&[&x, &gamma, &cos, &sin, grad], &[&dx], vec![launched]) }.then_some(dx)
 }
 
 /// Pieces of a tensor, if it is made of whole ones.

@@ -170,7 +170,7 @@ impl Plan {
     /// The handle must be alive.
     unsafe fn new(
         handle: sys::cublasLtHandle_t,
-        Product { element, lhs, rhs, out }: Product,
+        asked: Product,
         with_bias: bool,
         [of_lhs, of_rhs, of_out]: [u32; 3],
     ) -> Result<Self, lt::CublasError> {
@@ -178,6 +178,7 @@ impl Plan {
             cublasLtMatmulDescAttributes_t as Property,
             cublasLtMatmulPreferenceAttributes_t as Wish,
         };
+        let Product { element, lhs, rhs, out, .. } = asked;
         let product = lt::create_matmul_desc(
             sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
             sys::cudaDataType::CUDA_R_32F,
@@ -204,7 +205,7 @@ impl Plan {
                 lt::set_matmul_desc_attribute(product, property, (&raw const epilogue).cast(), 4)?;
             }
             let [lhs, rhs, out] =
-                [layout(element, lhs)?, layout(element, rhs)?, layout(element, out)?];
+                [layout(element, lhs)?, layout(element, rhs)?, layout(asked.made(), out)?];
             let workspace = WORKSPACE as u64;
             let wish = Wish::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
             lt::set_matmul_pref_attribute(wishes, wish, (&raw const workspace).cast(), 8)?;

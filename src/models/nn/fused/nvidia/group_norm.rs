@@ -91,7 +91,7 @@ pub fn norm_silu(
     ];
     let inputs = [&x, &gamma, &beta, &scale, &shift];
     // SAFETY: the tensors are of these sizes.
-    unsafe { launch(inputs, [&out, &parts, &found], launches) }.then_some(out)
+    unsafe { launch(&inputs, &[&out, &parts, &found], launches) }.then_some(out)
 }
 
 /// Frames, rows and columns of latents, if they can be repeated to the size of `[B, C, T, H, W]`.

@@ -14,7 +14,7 @@ use cudarc::{
 
 use super::{
     queue::{PerDevice, Queue},
-    runner::{Problem, aligned, queued},
+    runner::{Problem, aligned, queued_for_all},
 };
 
 /// The source of all kernels.
@@ -112,24 +112,23 @@ unsafe impl Send for Kernels {}
 static KERNELS: PerDevice<Result<Kernels, String>> = PerDevice::new();
 
 /// Queues kernels, one after the other, on tensors of which the last are written. Whether it did; see
-/// [`queued`].
+/// [`queued_for_all`].
 ///
 /// # Safety
 ///
 /// The arguments must be those of the kernels, and the tensors of the sizes that go with them.
-pub unsafe fn launch<const N: usize, const M: usize>(
-    inputs: [&CubeTensor; N],
-    outputs: [&CubeTensor; M],
+pub unsafe fn launch(
+    inputs: &[&CubeTensor],
+    outputs: &[&CubeTensor],
     launches: Vec<Launch>,
 ) -> bool {
-    if !aligned(&inputs) {
+    if !aligned(inputs) {
         return false;
     }
     let name = launches.last().map_or(c"", |launch| launch.kernel);
-    queued(Problem::Kernel(name), inputs, outputs, move |_, inputs, outputs| {
-        let at = [&inputs[..], &outputs[..]].concat();
+    queued_for_all(Problem::Kernel(name), inputs, outputs, move |_, at| {
         // SAFETY: as the caller says; the tensors are held.
-        unsafe { launch_at(&at, launches) }
+        unsafe { launch_at(at, launches) }
     })
 }
 

@@ -30,7 +30,7 @@ mod tensors;
 #[cfg(feature = "cuda")]
 pub use attention::{attention, attention_grads};
 #[cfg(feature = "cuda")]
-pub use tensors::{convolved, product, product_and_bias, product_onto};
+pub use tensors::{convolved, product, product_and_bias, product_onto, wide_product};
 
 #[cfg(test)]
 mod tests {

@@ -68,8 +68,10 @@ fn evenly(shape: &[usize], strides: &[usize]) -> Option<(usize, usize)> {
 /// `out = lhs rhs` for each matrix of the stacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Product {
-    /// Of all three.
+    /// Of both factors.
     pub element: Element,
+    /// Whether the output is in f32, rather than of their type.
+    pub wide: bool,
     /// `[M, K]`.
     pub lhs: Operand,
     /// `[K, N]`.
@@ -79,14 +81,20 @@ pub struct Product {
 }
 
 impl Product {
-    /// The product, if the stacks fit each other and there is anything to multiply.
+    /// The product in the type of its factors, if the stacks fit each other and there is anything to multiply.
     pub fn new(element: Element, lhs: Operand, rhs: Operand, out: Operand) -> Option<Self> {
         let fits = lhs.columns == rhs.rows
             && [out.rows, out.columns] == [lhs.rows, rhs.columns]
             && [lhs.count, rhs.count] == [out.count; 2]
             && !out.by_column;
         let empty = [lhs.count, lhs.rows, lhs.columns, rhs.columns].contains(&0);
-        (fits && !empty).then_some(Self { element, lhs, rhs, out })
+        (fits && !empty).then_some(Self { element, wide: false, lhs, rhs, out })
+    }
+
+    /// The type of the output.
+    #[cfg(feature = "cuda")]
+    pub fn made(&self) -> Element {
+        if self.wide { Element::F32 } else { self.element }
     }
 }
 

@@ -55,6 +55,18 @@ pub fn queued<const N: usize, const M: usize>(
     outputs: [&CubeTensor; M],
     call: impl FnOnce(&Client, [u64; N], [u64; M]) -> Result<(), String> + Send + 'static,
 ) -> bool {
+    queued_for_all(problem, &inputs, &outputs, move |client, at| {
+        call(client, array::from_fn(|i| at[i]), array::from_fn(|i| at[N + i]))
+    })
+}
+
+/// The same of any number of tensors, whose addresses come one behind the other. Something is written.
+pub fn queued_for_all(
+    problem: Problem,
+    inputs: &[&CubeTensor],
+    outputs: &[&CubeTensor],
+    call: impl FnOnce(&Client, &[u64]) -> Result<(), String> + Send + 'static,
+) -> bool {
     let client = outputs[0].client.clone();
     let (inputs, outputs) = (handles(inputs), handles(outputs));
     let kind = (client.service_id().device, problem);
@@ -92,23 +104,23 @@ pub fn queued<const N: usize, const M: usize>(
     }
 }
 
-fn handles<const N: usize>(tensors: [&CubeTensor; N]) -> [Handle; N] {
-    tensors.map(|tensor| tensor.handle.clone())
+fn handles(tensors: &[&CubeTensor]) -> Vec<Handle> {
+    tensors.iter().map(|tensor| tensor.handle.clone()).collect()
 }
 
 /// On the thread of the device.
-fn done<const N: usize, const M: usize>(
+fn done(
     client: &Client,
-    inputs: [Handle; N],
-    outputs: [Handle; M],
-    call: impl FnOnce(&Client, [u64; N], [u64; M]) -> Result<(), String>,
+    inputs: Vec<Handle>,
+    outputs: Vec<Handle>,
+    call: impl FnOnce(&Client, &[u64]) -> Result<(), String>,
 ) -> Result<(), ServerError> {
-    let mut held = Vec::with_capacity(N + M);
+    let mut held = Vec::with_capacity(inputs.len() + outputs.len());
     for handle in inputs.into_iter().chain(outputs) {
         held.push(client.get_resource::<Server>(handle)?);
     }
-    let at = |i: usize| held[i].resource().ptr;
-    call(client, array::from_fn(at), array::from_fn(|i| at(N + i))).map_err(failed)
+    let at: Vec<u64> = held.iter().map(|held| held.resource().ptr).collect();
+    call(client, &at).map_err(failed)
 }
 
 fn failed(reason: String) -> ServerError {
@@ -120,7 +132,7 @@ fn panicked(panic: &(dyn Any + Send)) -> ServerError {
 }
 
 /// Has a read of `outputs` fail with the error that left them unwritten.
-fn mark<const M: usize>(device: DeviceId, outputs: [Handle; M], error: ServerError) {
+fn mark(device: DeviceId, outputs: Vec<Handle>, error: ServerError) {
     tracing::debug!(%error, "the device did not do what it was asked");
     let written = outputs.into_iter().map(Handle::binding).collect();
     let stream = StreamId::current();

@@ -18,7 +18,16 @@ use super::{
 
 /// `factor lhs rhs` over the last two axes, or nothing if the library does not take it.
 pub fn product(lhs: &CubeTensor, rhs: &CubeTensor, factor: f64) -> Option<CubeTensor> {
-    let Prepared { product, lhs, rhs, out } = Prepared::new(lhs, rhs)?;
+    multiplied(Prepared::new(lhs, rhs, lhs.dtype)?, factor)
+}
+
+/// `lhs rhs` in f32, likewise.
+pub fn wide_product(lhs: &CubeTensor, rhs: &CubeTensor) -> Option<CubeTensor> {
+    multiplied(Prepared::new(lhs, rhs, DType::F32)?, 1.0)
+}
+
+fn multiplied(prepared: Prepared, factor: f64) -> Option<CubeTensor> {
+    let Prepared { product, lhs, rhs, out } = prepared;
     let problem = problem(product, [false; 2], &[&lhs, &rhs, &out]);
     let done = queued(problem, [&lhs, &rhs], [&out], move |_, [lhs, rhs], [out]| {
         // SAFETY: the tensors are held, and of the shapes of the product.
@@ -33,7 +42,7 @@ pub fn product_and_bias(
     rhs: &CubeTensor,
     bias: &CubeTensor,
 ) -> Option<CubeTensor> {
-    let Prepared { product, lhs, rhs, out } = Prepared::new(lhs, rhs)?;
+    let Prepared { product, lhs, rhs, out } = Prepared::new(lhs, rhs, lhs.dtype)?;
     let fits = bias.dtype == lhs.dtype && bias.meta.shape().to_vec() == [product.out.columns];
     let bias = into_contiguous(bias.clone());
     if !fits || product.out.count != 1 || !aligned(&[&bias]) {
@@ -49,7 +58,7 @@ pub fn product_and_bias(
 
 /// `sum + lhs rhs`, likewise.
 pub fn product_onto(sum: &CubeTensor, lhs: &CubeTensor, rhs: &CubeTensor) -> Option<CubeTensor> {
-    let Prepared { product, lhs, rhs, out } = Prepared::new(lhs, rhs)?;
+    let Prepared { product, lhs, rhs, out } = Prepared::new(lhs, rhs, lhs.dtype)?;
     let alike = sum.dtype == out.dtype && sum.meta.shape() == out.meta.shape();
     if !alike || operand(sum) != Some(product.out) {
         return None;
@@ -76,14 +85,16 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(lhs: &CubeTensor, rhs: &CubeTensor) -> Option<Self> {
+    /// For an output of the operands' type, or in f32.
+    fn new(lhs: &CubeTensor, rhs: &CubeTensor, made: DType) -> Option<Self> {
         let element = element(lhs.dtype)?;
         if lhs.dtype != rhs.dtype || !cublas::is_present() {
             return None;
         }
         let [(lhs, left), (rhs, right)] = [lhs, rhs].map(readable);
-        let out = init_matmul_output(&lhs, &rhs, lhs.dtype);
+        let out = init_matmul_output(&lhs, &rhs, made);
         let product = Product::new(element, left?, right?, operand(&out)?)?;
+        let product = Product { wide: made != lhs.dtype, ..product };
         Some(Self { product, lhs, rhs, out })
     }
 }

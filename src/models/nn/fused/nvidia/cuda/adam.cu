@@ -12,3 +12,14 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     new_second[i] = v;
     new_param[i] = param[i] * shrink - m / (sqrtf(v) / root_correction + eps) * rate;
 }
+
+// The sum of squares of as many values as blocks share, by block, and what was found before.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    squares_onto(const float *values, const float *before, float *sums, int count, int first) {
+    float sum = 0;
+    for (long long i = (long long)blockIdx.x * THREADS + threadIdx.x; i < count; i += (long long)gridDim.x * THREADS)
+        sum += values[i] * values[i];
+    sum = block_sum(sum);
+    int place = first + blockIdx.x;
+    if (threadIdx.x == 0) sums[place] = before[place] + sum;
+}

@@ -23,19 +23,6 @@ __device__ __forceinline__ void save(u16 *to, const float *values) {
                               packed(values[4], values[5]), packed(values[6], values[7]));
 }
 
-// The sum over a block, for each of its threads.
-__device__ __forceinline__ float block_sum(float value) {
-    __shared__ float sums[THREADS / 32];
-    value = warp_sum(value);
-    __syncthreads();
-    if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = value;
-    __syncthreads();
-    float sum = 0;
-#pragma unroll
-    for (int warp = 0; warp < THREADS / 32; warp++) sum += sums[warp];
-    return sum;
-}
-
 // Calls `f(values of a row's piece in registers, place of the piece)` for the pieces of this thread.
 template <class F> __device__ __forceinline__ void for_pieces(int width, F f) {
 #pragma unroll

@@ -31,3 +31,16 @@ __device__ __forceinline__ float warp_sum(float value) {
     for (int distance = 16; distance; distance /= 2) value += __shfl_xor_sync(0xffffffff, value, distance);
     return value;
 }
+
+// The sum over a block, for each of its threads.
+__device__ __forceinline__ float block_sum(float value) {
+    __shared__ float sums[THREADS / 32];
+    value = warp_sum(value);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = value;
+    __syncthreads();
+    float sum = 0;
+#pragma unroll
+    for (int warp = 0; warp < THREADS / 32; warp++) sum += sums[warp];
+    return sum;
+}
