@@ -28,7 +28,7 @@ pub use cache::{ModelCache, family, published_sampler, published_text_format, we
 pub use conditioning::ImageConditioning;
 pub use examine::{Flaw, Shapes};
 pub use lora::{Adapter, LoraTargets};
-pub use memory::{ClipSize, Memory};
+pub use memory::{ClipSize, Given, Memory};
 pub use params::{LoadError, ParamReader, Params, Start};
 pub use schedulers::{NoiseScheduler, TimestepDistribution};
 pub use source::{FileState, Likeness, ModelRef, ModelSource, PartFile, PartLook};

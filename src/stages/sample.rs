@@ -221,7 +221,9 @@ impl Stage for Sample {
         let parallel =
             if work.on_host { self.batch_size.min(rayon::current_num_threads()) } else { 1 };
         let source = work.parts.source(&self.model)?;
-        Estimator::new(&source, work.on_host)?.sampling(clip, parallel, self.tiling).map(Some)
+        let at_once = [self.batch_size, parallel];
+        let estimator = Estimator::new(&source, work.on_host)?;
+        estimator.sampling(clip, at_once, self.tiling, &work.given).map(Some)
     }
 
     fn lighter(&self, work: &Workload<'_>) -> Vec<Lighter> {

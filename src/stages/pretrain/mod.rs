@@ -318,24 +318,23 @@ impl Stage for Pretrain {
     fn memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
         let (Some(clip), Some(family)) = (work.clip, self.family()) else { return Ok(None) };
         let config = self.config_beside(work.parts)?;
-        let training = Pretraining {
-            family,
-            config: &config,
-            batch: self.batch_size,
-            averages: self.ema_decay.is_some(),
-            on_host: work.on_host,
-        };
+        let training = self.memory_of(family, &config, work);
         if self.part == Part::Vae {
             let [height, width] = self.crop.unwrap_or([clip.height, clip.width]);
             return training.vae(ClipSize { height, width, ..clip }).map(Some);
         }
-        let vae = match (work.parts.get("vae"), &self.like) {
-            (Some(vae), _) => vae.clone(),
-            (None, Some(like)) => like.resolve()?.config("vae")?,
-            // The size of its latents is not known.
-            (None, None) => return Ok(None),
+        let Some(vae) = self.vae_beside(work.parts)? else { return Ok(None) };
+        let recompute = self.recompute == Recompute::Block;
+        training.denoiser(clip, &vae, recompute, &work.given).map(Some)
+    }
+
+    fn host_memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
+        let (Some(clip), Some(family)) = (work.clip, self.family()) else { return Ok(None) };
+        let (Part::Transformer, Some(vae)) = (self.part, self.vae_beside(work.parts)?) else {
+            return Ok(None);
         };
-        training.denoiser(clip, &vae, self.recompute == Recompute::Block).map(Some)
+        let config = self.config_beside(work.parts)?;
+        self.memory_of(family, &config, work).beside_denoiser(clip, &vae, &work.given).map(Some)
     }
 
     fn lighter(&self, work: &Workload<'_>) -> Vec<Lighter> {
@@ -410,6 +409,31 @@ impl Pretrain {
             causal_time: self.causal_time,
             frame_rate: self.frame_rate,
             side: Side::Training,
+        }
+    }
+
+    /// What tells the memory of the training.
+    fn memory_of<'a>(
+        &self,
+        family: &'static dyn VideoDiffusion,
+        config: &'a Value,
+        work: &Workload<'_>,
+    ) -> Pretraining<'a> {
+        Pretraining {
+            family,
+            config,
+            batch: self.batch_size,
+            averages: self.ema_decay.is_some(),
+            on_host: work.on_host,
+        }
+    }
+
+    /// The configuration of the autoencoder that made the latents, if it is known.
+    fn vae_beside(&self, parts: &ModelParts) -> Result<Option<Value>, LoadError> {
+        match (parts.get("vae"), &self.like) {
+            (Some(vae), _) => Ok(Some(vae.clone())),
+            (None, Some(like)) => like.resolve()?.config("vae").map(Some),
+            (None, None) => Ok(None),
         }
     }
 
