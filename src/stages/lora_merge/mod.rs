@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    Cause, Caution, Examined, IdleParam, ImageRecord, Inputs, Lineage, MODEL_PARAMS, Misfit,
+    Bulk, Cause, Caution, Examined, IdleParam, ImageRecord, Inputs, Lineage, MODEL_PARAMS, Misfit,
     Mismatch, ModelParts, Output, ParamError, Port, Ports, Stage, StageContext, StageError,
     StageKind, Surroundings, Trainings, Workload,
     agreement::{FILES, FOLDER},
@@ -29,10 +29,10 @@ use crate::{
     models::{
         Adapter, LoadError, Memory, ModelRef,
         lora::{
-            Combination, Combined, PEFT_CONFIG, PEFT_WEIGHTS, check_head, refused_name,
+            Combination, Combined, PEFT_CONFIG, PEFT_WEIGHTS, Statement, check_head, refused_name,
             size_of_factors,
         },
-        memory::merging,
+        memory::{AdapterSize, merging},
         params::{Dtype, TensorFile, header},
         sampling::ImageLatentScale,
         source::MAX_CONFIG,
@@ -205,19 +205,14 @@ impl Stage for LoraMerge {
     }
 
     fn cautions(&self, around: &Surroundings<'_>) -> Vec<Caution> {
-        let Some(root) = self.source_root().filter(|_| self.weights.is_empty()) else {
-            return Vec::new();
-        };
-        let silent = |file: &&String| !around.models.states_scale(&root.join(file));
-        let caution = |file: &String| Caution {
-            param: Some("files"),
-            message: format!(
-                "reads `{file}`, which does not state its scale (alpha by rank): it is taken to be 1, as diffusers \
-                 does, though CogVideo's trainer and diffusers' example save such files of any alpha; state it in \
-                 `weights`"
-            ),
-        };
-        self.files.iter().filter(silent).map(caution).collect()
+        let Some(root) = self.source_root() else { return Vec::new() };
+        let stated = |file| Some((file, around.models.adapter(&root.join(file))?));
+        let stated = self.files.iter().filter_map(stated);
+        let cautions = stated.flat_map(|(file, stated)| {
+            let of_scale = (self.weights.is_empty() && !stated.scale).then(|| silent(file));
+            of_scale.into_iter().chain(self.other_base(file, &stated))
+        });
+        cautions.map(|message| Caution { param: Some("files"), message }).collect()
     }
 
     fn lineage(&self, around: &Surroundings<'_>) -> Option<Lineage> {
@@ -241,6 +236,20 @@ impl Stage for LoraMerge {
         let mut memory = merging.transpose()?.unwrap_or_default();
         memory.weights += COPIES_OF_FILES * self.size_of_files();
         Ok((memory.total() > 0).then_some(memory))
+    }
+
+    fn bulk(&self, given: &dyn Fn(&str) -> Bulk) -> Bulk {
+        if self.model.is_some() {
+            return Bulk::default();
+        }
+        let of_files = AdapterSize::of_files(self.size_of_files());
+        let all =
+            ADAPTERS.map(|port| given(port).adapter).into_iter().fold(of_files, AdapterSize::and);
+        let adapter = match self.rank {
+            Some(rank) => all.at_most(rank),
+            None => all,
+        };
+        Bulk { items: Some(1), adapter, ..Bulk::default() }
     }
 
     fn source_root(&self) -> Option<&Path> {
@@ -295,7 +304,25 @@ impl Stage for LoraMerge {
     }
 }
 
+/// A file that does not say how strong it is.
+fn silent(file: &str) -> String {
+    format!(
+        "reads `{file}`, which does not state its scale (alpha by rank): it is taken to be 1, as diffusers \
+         does, though CogVideo's trainer and diffusers' example save such files of any alpha; state it in \
+         `weights`"
+    )
+}
+
 impl LoraMerge {
+    /// A file that states another model than the one it is merged into.
+    fn other_base(&self, file: &str, stated: &Statement) -> Option<String> {
+        let repository = self.model.as_ref()?.repository()?;
+        let base = stated.base.as_ref().filter(|_| stated.is_for_another(repository))?;
+        Some(format!(
+            "merges `{file}` into `{repository}`, but the file states that it was trained on `{base}`"
+        ))
+    }
+
     /// What is wrong with a number of adapters.
     fn miscount(&self, adapters: usize) -> Option<Misfit> {
         if adapters == 0 {
