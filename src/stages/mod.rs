@@ -320,7 +320,7 @@ pub trait Stage: Send + Sync {
         Bulk::of_items(self, given)
     }
 
-    /// The memory of the host that it takes for this work beside a GPU, as far as that is worth to be told.
+    /// The memory of the host that it takes for this work where the device is a GPU; none where that is little.
     fn host_memory(&self, _work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
         Ok(None)
     }

@@ -1,6 +1,6 @@
 //! What an allocator on a GPU takes beside the tensors that are kept.
 //!
-//! CubeCL carves tensors from pages. A page is as large as the largest tensor so far and a mebibyte more, and
+//! `CubeCL` carves tensors from pages. A page is as large as the largest tensor so far and a mebibyte more, and
 //! what is left of it after the last tensor that fits stays empty. Pages do not become smaller again while the
 //! program runs: after a stage with larger tensors, the next stage has pages of that size. So a stage may take
 //! up to two pages more than is planned of it, one for what its weights leave empty and one for the rest; on an
