@@ -2,8 +2,8 @@
 //!
 //! One item is `latents.safetensors`: `latents` F32 `[C, f, h, w]`, multiplied by the VAE's scaling
 //! factor, and `image_latents` F32 `[K, C, 1, h, w]`, not scaled: K encodings of the first frame,
-//! each with its own noise, from which training takes one at each step. Where the VAE states mean
-//! and deviation of each channel, both are standardised.
+//! each with its own noise, from which training takes one at each step; K is 0 for a model whose image is the
+//! first frame of the clip. Where the VAE states mean and deviation of each channel, both are standardised.
 
 use super::tensors::{Array, TensorFileError, write_two};
 
@@ -24,8 +24,8 @@ impl ClipLatents {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, TensorFileError> {
         let clip: Array<4> = Array::read(bytes, "latents")?;
         let images: Array<5> = Array::read(bytes, "image_latents")?;
-        let ([c, _, h, w], [k, image @ ..]) = (clip.shape, images.shape);
-        if k == 0 || image != [c, 1, h, w] {
+        let ([c, _, h, w], [_, image @ ..]) = (clip.shape, images.shape);
+        if image != [c, 1, h, w] {
             return Err(TensorFileError::Kind {
                 name: "image_latents".into(),
                 wanted: format!("[K, {c}, 1, {h}, {w}]"),
@@ -58,6 +58,9 @@ mod tests {
     #[test]
     fn latents_survive_a_round_trip() {
         assert_eq!(ClipLatents::from_bytes(&latents(2).to_bytes()).unwrap(), latents(2));
+        let images = Array { shape: [0, 2, 1, 1, 2], values: Vec::new() };
+        let without = ClipLatents { images, ..latents(2) };
+        assert_eq!(ClipLatents::from_bytes(&without.to_bytes()).unwrap(), without);
     }
 
     #[test]

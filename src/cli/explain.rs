@@ -7,8 +7,9 @@ use super::{
     session::{PipelineArgs, Session},
 };
 use crate::{
-    config::pipeline::plain,
+    config::{Instance, pipeline::plain},
     plan::{self, Decider, Freshness, Plan, PlanError, PlanOptions},
+    provenance::Executed,
     report::style::duration,
     store::{Digest, Record, Store},
 };
@@ -133,6 +134,7 @@ impl Explainer<'_> {
             if !record.ingredients.sources.is_empty() {
                 let _ = writeln!(out, "  files read: {}", record.ingredients.sources.len());
             }
+            adapters(instance, record, out);
         }
         Ok(())
     }
@@ -170,7 +172,19 @@ impl Explainer<'_> {
     }
 }
 
+/// The adapter files that a stage read, each with its content and the model that it states to be for.
+fn adapters(instance: &Instance, record: &Record, out: &mut String) {
+    let Some((_, adapters)) = instance.work.adapter_files() else { return };
+    let read = Executed { instance, record, is_result: false }.inputs();
+    let files = read.into_iter().flat_map(|read| read.files);
+    for file in files.filter(|file| adapters.contains(&file.path)) {
+        let base = file.base_model.map(|base| format!("  trained on `{base}`"));
+        let digest = file.blake3.short();
+        let _ = writeln!(out, "  adapter: {digest}  {}{}", file.path, base.unwrap_or_default());
+    }
+}
+
 /// Where the first part of a nested parameter was written, or that nobody wrote it.
-fn nested_place(instance: &crate::config::Instance, name: &str) -> String {
+fn nested_place(instance: &Instance, name: &str) -> String {
     instance.places.inside(name).map_or("default".to_owned(), |place| place.to_string())
 }

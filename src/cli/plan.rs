@@ -12,7 +12,7 @@ use super::{
     session::{PipelineArgs, Session},
 };
 use crate::{
-    plan::{self, DiskPlan, Freshness, MemoryPlan, Plan, PlanNode, PlanOptions},
+    plan::{self, DiskPlan, Freshness, Hashing, MemoryPlan, Plan, PlanNode, PlanOptions},
     report::{
         plan::PlanDocument,
         story,
@@ -46,7 +46,9 @@ pub(super) fn plan(args: &PlanArgs, session: &Session) -> Result<(), CliError> {
     let options = PlanOptions { force: args.force.clone(), only: args.only.clone() };
     let outlook = device::outlook(&session.settings()?.device)?;
     let device = if outlook.on_host { "cpu" } else { "cuda" };
-    let plan = plan::build_for(&pipeline, &store, &options, Some(device))?;
+    let talk = session.talker();
+    let tell = |hashing: Hashing<'_>| talk(&format!("hashing {hashing}"));
+    let plan = plan::build_for(&pipeline, &store, &options, Some(device), &tell)?;
     let disk = DiskPlan::new(&plan, &store)?;
     let obstacle = store.obstacle();
     // What is free where no cache can be tells nothing.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::{
-    plan::{Cause, StaleReason},
+    plan::{Cause, Hashing, StaleReason},
     store::Digest,
 };
 
@@ -28,6 +28,22 @@ pub enum RunEvent {
         stage: String,
         /// Which process that is, where it is known: `process 4711 on node3`; `another stage here` if it is this one.
         holder: Option<String>,
+    },
+    /// Weights of which no earlier run has kept the hash are read for it, before the stage can be looked up. Told before
+    /// each file, where the files of a model are a gibibyte or more.
+    WeightsHashing {
+        /// Index of the first instance that needs them.
+        index: usize,
+        /// `lora[n=10]`.
+        stage: String,
+        /// The model, as the pipeline file names it.
+        model: String,
+        /// The file that comes next: `transformer/diffusion_pytorch_model-00001-of-00003.safetensors`.
+        file: String,
+        /// Bytes that are hashed.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
     },
     /// The output was in the store.
     StageReused {
@@ -141,6 +157,14 @@ pub enum RunEvent {
         /// The content that was asked for and is damaged.
         digest: Digest,
     },
+}
+
+impl RunEvent {
+    pub(super) fn hashing(index: usize, stage: String, hashing: Hashing<'_>) -> Self {
+        let Hashing { model, file, done, total } = hashing;
+        let (model, file) = (model.to_owned(), file.to_owned());
+        Self::WeightsHashing { index, stage, model, file, done, total }
+    }
 }
 
 /// How a run ended, from good to bad: a run ends as the worst of its stages.

@@ -35,12 +35,24 @@ impl TooLarge {
         let needs = needed.total();
         let larger = || larger(whose, needs);
         let help = advice.map_or_else(larger, |advice| advice.for_limit(limit, whose, needs));
+        let help = help + &of_clips(needed);
         Self { message: format!("needs about {needed}, but the {whose} has {has}"), help }
     }
 }
 
 fn larger(whose: &str, needs: u64) -> String {
     format!("take a smaller model, or a {whose} with {}", bytes(needs))
+}
+
+/// What makes the clips smaller that a stage holds, where they are most of what it needs.
+fn of_clips(needed: &Memory) -> String {
+    if needed.clips <= needed.total() / 2 {
+        return String::new();
+    }
+    format!(
+        "; {} are encoded clips, of which fewer, or a smaller `image_latent_pool`, need less",
+        bytes(needed.clips)
+    )
 }
 
 /// A change, and what the stage needs with it.
@@ -209,7 +221,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        models::ModelRef,
+        models::{Given, ModelRef},
         stages::{Decode, LoraTrain, ModelParts, Pretrain, StageKind},
     };
 
@@ -230,7 +242,8 @@ mod tests {
     /// The advice where there is a share of what the stage needs.
     fn told_at(stage: &Arc<dyn Stage>, share: f64) -> String {
         let parts = ModelParts::default();
-        let work = Workload { clip: Some(CLIP), on_host: true, parts: &parts };
+        let work =
+            Workload { clip: Some(CLIP), on_host: true, parts: &parts, given: Given::default() };
         let needed = stage.memory(&work).unwrap().unwrap();
         let limit = (needed.total() as f64 * share) as u64;
         let advice = Advice::new(stage, work);
@@ -281,7 +294,8 @@ mod tests {
     #[test]
     fn without_a_limit_changes_go_as_far_as_they_can() {
         let parts = ModelParts::default();
-        let work = Workload { clip: Some(CLIP), on_host: true, parts: &parts };
+        let work =
+            Workload { clip: Some(CLIP), on_host: true, parts: &parts, given: Given::default() };
         let list = Advice::new(&lora(&json!({})), work).list();
         insta::assert_snapshot!(list.join("\n"), @r#"
         set `recompute = "block"` (245.9 MiB)

@@ -11,7 +11,7 @@ use super::{
     earlier::Earlier,
     fingerprint::{ItemKeys, action_key, trajectory_key},
     freshness::differences,
-    gather::Gatherer,
+    gather::{Gatherer, TellHashing},
     items::{ItemGroup, Items},
     key::{Found, Key, with_sources},
     lack::Absences,
@@ -31,7 +31,7 @@ use crate::{
 pub(crate) struct Decider<'a> {
     pub(crate) pipeline: &'a Pipeline,
     pub(super) store: &'a Store,
-    gatherer: Gatherer<'a>,
+    pub(super) gatherer: Gatherer<'a>,
     history: Mutex<History>,
     /// The instances of the file by name, gathered when something is to be compared with them.
     names: OnceLock<HashSet<String>>,
@@ -40,6 +40,8 @@ pub(crate) struct Decider<'a> {
     records: Mutex<HashMap<Fingerprint, Option<Arc<Record>>>>,
     absences: Absences<'a>,
     pub(super) earlier: Mutex<Earlier>,
+    /// Told of what a plan hashes.
+    pub(super) tell: Option<&'a TellHashing<'a>>,
 }
 
 impl<'a> Decider<'a> {
@@ -54,7 +56,13 @@ impl<'a> Decider<'a> {
             records: Mutex::default(),
             absences: Absences::new(pipeline),
             earlier: Mutex::default(),
+            tell: None,
         })
+    }
+
+    /// The same, and `tell` hears of large weights that are hashed.
+    pub(crate) fn telling(self, tell: &'a TellHashing<'a>) -> Self {
+        Self { tell: Some(tell), ..self }
     }
 
     fn names(&self) -> &HashSet<String> {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt,
     path::Path,
     sync::{Arc, Mutex},
 };
@@ -14,7 +15,35 @@ use crate::{
     models::{LoadError, ModelSource},
     stages::{MODEL_PARAMS, StageEntry},
     store::{Digest, Ingredients, Store},
+    units::bytes,
 };
+
+/// Bytes of weights whose hashing is worth a word.
+const LONG: u64 = 1 << 30;
+
+/// How far the hashing of a model's weights is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hashing<'a> {
+    /// The model, as the file names it.
+    pub model: &'a str,
+    /// The file that comes next.
+    pub file: &'a str,
+    /// Bytes that are hashed.
+    pub done: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+impl fmt::Display for Hashing<'_> {
+    /// `4.6 GiB of 18.6 GiB of hf:org/model, transformer/...`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { model, file, done, total } = self;
+        write!(f, "{} of {} of `{model}`, {file}", bytes(*done), bytes(*total))
+    }
+}
+
+/// Hears of the hashing of weights, from any thread.
+pub type TellHashing<'a> = dyn Fn(Hashing<'_>) + Sync + 'a;
 
 /// Gathers ingredients; hashes each model and reads each kind's schema once.
 pub struct Gatherer<'a> {
@@ -78,6 +107,23 @@ impl<'a> Gatherer<'a> {
         params
     }
 
+    /// Hashes those files of an instance's own weights that no one knows the hash of, where that takes long, and
+    /// tells of each before. What is wrong is told by who wants the key.
+    pub fn hash_weights(
+        &self,
+        instance: &Instance,
+        given: &[String],
+        tell: &mut dyn FnMut(Hashing<'_>),
+    ) {
+        let Some((model, parts)) = instance.work.weights() else { return };
+        let case = (model.0.clone(), own_parts(parts, given));
+        if self.weights.lock().expect("no panic while held").contains_key(&case) {
+            return;
+        }
+        let Ok(source) = model.resolve() else { return };
+        hash_files((&model.0, &source), &case.1, self.store, LONG, tell);
+    }
+
     /// Has all models hashed again.
     pub fn forget_weights(&self) {
         self.weights.lock().expect("no panic while held").clear();
@@ -132,6 +178,31 @@ pub(super) fn own_parts(parts: &[&'static str], given: &[String]) -> Vec<&'stati
         given.iter().any(|name| name == part)
     };
     parts.iter().copied().filter(|part| !is_given(part)).collect()
+}
+
+/// Hashes the files of a model's parts that no one knows the hash of, if they have `least` bytes or more.
+fn hash_files(
+    (model, source): (&str, &ModelSource),
+    parts: &[&str],
+    store: &Store,
+    least: u64,
+    tell: &mut dyn FnMut(Hashing<'_>),
+) {
+    let at_hand = |path: &Path| store.digest_file_at_hand(path).is_ok();
+    let Ok(files) = source.unhashed(parts, at_hand) else { return };
+    let total = files.iter().map(|(_, bytes)| bytes).sum();
+    if total < least {
+        return;
+    }
+    let hash = |path: &Path| store.digest_file(path).map(Into::into);
+    let mut done = 0;
+    for (file, bytes) in files {
+        tell(Hashing { model, file: &file, done, total });
+        if source.hash(&file, &hash).is_err() {
+            return;
+        }
+        done += bytes;
+    }
 }
 
 /// The content of a model's parts; the store remembers that of files.
@@ -234,7 +305,7 @@ impl PathSchema {
 
 #[cfg(test)]
 mod tests {
-    use super::own_parts;
+    use super::*;
 
     #[test]
     fn a_part_that_is_given_replaces_its_files() {
@@ -246,5 +317,37 @@ mod tests {
         assert_eq!(own(&["vae"]), ["transformer", "scheduler"]);
         assert_eq!(own(&["transformer", "vae"]), ["scheduler"]);
         assert_eq!(own(&["va"]), parts);
+    }
+
+    #[test]
+    fn weights_are_told_of_file_by_file_and_hashed_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("model");
+        std::fs::create_dir_all(root.join("vae")).unwrap();
+        let index = r#"{"weight_map": {"a": "x-1.safetensors", "b": "x-2.safetensors"}}"#;
+        let files = [
+            ("config.json", "{}".to_owned()),
+            ("diffusion_pytorch_model.safetensors.index.json", index.to_owned()),
+            ("x-1.safetensors", "1".repeat(2 << 20)),
+            ("x-2.safetensors", "2".repeat(3 << 20)),
+        ];
+        for (file, text) in files {
+            std::fs::write(root.join("vae").join(file), text).unwrap();
+        }
+        let store = Store::open(&folder.path().join("cache")).unwrap();
+        let source = ModelSource::Folder(root);
+        let told = |least| {
+            let mut told = Vec::new();
+            hash_files(("m", &source), &["vae"], &store, least, &mut |hashing| {
+                told.push(format!("{} {} of {}", hashing.file, hashing.done, hashing.total));
+            });
+            told
+        };
+        assert_eq!(told((5 << 20) + 1), [""; 0], "it takes no time");
+        assert_eq!(
+            told(5 << 20),
+            ["vae/x-1.safetensors 0 of 5242880", "vae/x-2.safetensors 2097152 of 5242880"]
+        );
+        assert_eq!(told(1), [""; 0], "they are known");
     }
 }

@@ -8,13 +8,13 @@ use super::{
 };
 use crate::{
     config::Pipeline,
-    models::{ClipSize, Memory},
-    stages::{KnownParts, ModelParts, Workload},
+    models::{ClipSize, Given, Memory},
+    stages::{Bulk, KnownParts, ModelParts, Workload, given},
 };
 
-/// What decides an estimate: the work, by its place in memory, which its cells share, clips, and what is on
-/// the port `model`, by its place in memory, too.
-type Case = (usize, Option<[usize; 3]>, usize);
+/// What decides an estimate: the work, by its place in memory, which its cells share, clips, what is on
+/// the port `model`, by its place in memory, too, and how much is on other ports.
+type Case = (usize, Option<[usize; 3]>, usize, Given);
 
 /// Estimates the memory of a pipeline's instances; those of one stage and equal parameters are estimated
 /// once.
@@ -56,7 +56,7 @@ impl<'a> MemoryPlan<'a> {
         let Some(work) = self.workload(index) else { return [None; 2] };
         let stage = &self.pipeline.instances[index].work;
         let size = work.clip.map(|clip| [clip.frames, clip.height, clip.width]);
-        let case = (Arc::as_ptr(stage).cast::<()>().addr(), size, work.parts.id());
+        let case = (Arc::as_ptr(stage).cast::<()>().addr(), size, work.parts.id(), work.given);
         let mut known = self.known.borrow_mut();
         *known.entry(case).or_insert_with(|| {
             // What is wrong with a model is told by the stage that loads it.
@@ -82,7 +82,15 @@ impl<'a> MemoryPlan<'a> {
     /// What an instance is to do, unless it is done with a model that is not known.
     fn workload(&self, index: usize) -> Option<Workload<'_>> {
         let parts = self.parts[index].as_ref()?;
-        Some(Workload { clip: self.clip(index), on_host: self.on_host, parts })
+        let given = given(&|port| self.bulk_on(index, port));
+        Some(Workload { clip: self.clip(index), on_host: self.on_host, parts, given })
+    }
+
+    /// How much is on a port of an instance.
+    fn bulk_on(&self, index: usize, port: &str) -> Bulk {
+        let instances = &self.pipeline.instances;
+        let Some(input) = instances[index].inputs.get(port) else { return Bulk::default() };
+        instances[*input].work.bulk(&|port| self.bulk_on(*input, port))
     }
 
     /// The size of the clips an instance works on.

@@ -32,6 +32,7 @@ pub use disk::DiskPlan;
 pub use freshness::{Freshness, StaleReason};
 pub(crate) use freshness::{flat, place_of, same};
 pub(crate) use gather::Gatherer;
+pub use gather::{Hashing, TellHashing};
 pub use graph::Graph;
 pub(crate) use items::{ItemGroup, Items};
 pub(crate) use key::{Found, Key, trace_of, with_sources};
@@ -129,17 +130,19 @@ pub fn build<'a>(
     store: &Store,
     options: &PlanOptions,
 ) -> Result<Plan<'a>, PlanError> {
-    build_for(pipeline, store, options, None)
+    build_for(pipeline, store, options, None, &|_| {})
 }
 
-/// The same for a run on this device, which estimates of time then go by.
+/// The same for a run on this device, which estimates of time then go by; `tell` hears of large weights that are
+/// hashed.
 pub fn build_for<'a>(
     pipeline: &'a Pipeline,
     store: &Store,
     options: &PlanOptions,
     device: Option<&str>,
+    tell: &TellHashing<'_>,
 ) -> Result<Plan<'a>, PlanError> {
-    let decider = Decider::new(pipeline, store)?;
+    let decider = Decider::new(pipeline, store)?.telling(tell);
     let graph = Graph::new(pipeline);
     let selection = Selection::new(pipeline, &graph, options)?;
     let mut plan = decide_all(pipeline, &decider, &graph, &selection)?;

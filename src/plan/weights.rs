@@ -1,11 +1,13 @@
 //! The weights of a stage, which must stay those of its key until it has read them.
 
-use super::{
-    Decider, Key, Lack, PlanError,
-    gather::{digest_of, own_parts},
-};
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
+use super::{
+    Decider, Key, Lack, PlanError,
+    gather::{Hashing, digest_of, own_parts},
+};
 use crate::{
     models::{FileState, LoadError, ModelSource},
     stages::Stage,
@@ -38,6 +40,25 @@ pub(crate) enum Watch {
 }
 
 impl Decider<'_> {
+    /// Hashes the weights of an instance whose inputs have this content, where that takes long, and tells how far it
+    /// is: its key then takes no time.
+    pub(crate) fn hash_weights(
+        &self,
+        index: usize,
+        inputs: &BTreeMap<String, Digest>,
+        tell: &mut dyn FnMut(Hashing<'_>),
+    ) {
+        let Ok(given) = self.given_parts(inputs) else { return };
+        self.gatherer.hash_weights(&self.pipeline.instances[index], &given, tell);
+    }
+
+    /// Hashes what takes long of an instance's weights if somebody wants to hear of it.
+    pub(super) fn tell_hashing(&self, index: usize, inputs: &BTreeMap<String, Digest>) {
+        if let Some(tell) = self.tell {
+            self.hash_weights(index, inputs, &mut |hashing| tell(hashing));
+        }
+    }
+
     /// Looks at the weights of an instance that is about to run.
     pub(crate) fn watch(&self, index: usize, key: &Key) -> Result<Watch, PlanError> {
         let instance = &self.pipeline.instances[index];

@@ -10,7 +10,9 @@ use serde::Serialize;
 
 use crate::{
     config::{Instance, Pipeline},
+    models::lora::Statement,
     plan::{Freshness, Plan},
+    regular,
     store::{Digest, Record},
 };
 
@@ -71,6 +73,31 @@ pub struct InputFile {
     pub blake3: Digest,
     /// Its length now, if it is still there.
     pub size: Option<u64>,
+    /// Of an adapter that is still there as it was read, the model that it states to have been trained on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base_model: Option<String>,
+}
+
+impl InputFile {
+    fn of(path: &str, digest: Digest, root: &Path, is_adapter: bool) -> Self {
+        let full = root.join(path);
+        let found = fs::metadata(&full).ok().filter(fs::Metadata::is_file);
+        let stated = || Statement::read(&full).ok()?.base.filter(|_| holds(&full, digest));
+        let base_model = if is_adapter { stated() } else { None };
+        Self {
+            path: path.to_owned(),
+            blake3: digest,
+            size: found.map(|found| found.len()),
+            base_model,
+        }
+    }
+}
+
+/// Whether a file has this content.
+fn holds(path: &Path, digest: Digest) -> bool {
+    let mut hasher = blake3::Hasher::new();
+    let read = regular::open(path).and_then(|file| hasher.update_reader(file).map(drop));
+    read.is_ok() && Digest::from(hasher.finalize()) == digest
 }
 
 /// Why nothing can be said of a pipeline's results.
@@ -157,10 +184,10 @@ impl Executed<'_> {
     pub fn inputs(&self) -> Option<InputList> {
         let sources = &self.record.ingredients.sources;
         let root = self.instance.work.source_root().filter(|_| !sources.is_empty())?;
-        let files = sources.iter().map(|(path, digest)| {
-            let found = fs::metadata(root.join(path)).ok().filter(fs::Metadata::is_file);
-            InputFile { path: path.clone(), blake3: *digest, size: found.map(|found| found.len()) }
-        });
+        let adapters = self.instance.work.adapter_files().map_or(&[][..], |(_, files)| files);
+        let files = sources
+            .iter()
+            .map(|(path, digest)| InputFile::of(path, *digest, root, adapters.contains(path)));
         Some(InputList { files: files.collect() })
     }
 }

@@ -117,6 +117,10 @@ pub struct MemoryNeed {
     pub activations: u64,
     /// Attention's own scratch space.
     pub attention: u64,
+    /// Encoded clips that are held all at once.
+    pub clips: u64,
+    /// What is left empty of the pages of a GPU's memory that hold the weights.
+    pub spare: u64,
     /// All of it.
     pub total: u64,
 }
@@ -137,6 +141,8 @@ impl PlanDocument {
                 trained: memory.trained,
                 activations: memory.activations,
                 attention: memory.attention,
+                clips: memory.clips,
+                spare: memory.spare,
                 total: memory.total(),
             });
             PlannedStage {

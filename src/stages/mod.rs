@@ -5,6 +5,7 @@
 
 mod adapter_files;
 mod agreement;
+mod bulk;
 mod color_correct;
 mod command;
 mod context;
@@ -37,6 +38,7 @@ mod vae_encode;
 
 pub use adapter_files::{AdapterFile, KnownAdapters};
 pub use agreement::{ImageRecord, Lineage, Mismatch, Trainings};
+pub use bulk::{Bulk, given};
 pub use color_correct::ColorCorrect;
 pub use command::{CommandGuard, ShellCommand};
 pub use context::{CancelFlag, Inputs, OnItem, Output, Progress, StageContext};
@@ -67,7 +69,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     artifact::ArtifactKind,
-    models::{ClipSize, LoadError, Memory, ModelRef, TextFormat},
+    models::{ClipSize, Given, LoadError, Memory, ModelRef, TextFormat},
 };
 
 /// Every kind a pipeline file can name, in data order.
@@ -119,6 +121,8 @@ pub struct Workload<'a> {
     pub on_host: bool,
     /// What is on its port `model`.
     pub parts: &'a ModelParts,
+    /// How much is on its other ports.
+    pub given: Given,
 }
 
 /// A stage with one parameter that makes it need less memory.
@@ -311,7 +315,12 @@ pub trait Stage: Send + Sync {
         Ok(None)
     }
 
-    /// The memory of the host that it takes for this work, for a stage that does not use the device.
+    /// How much it gives, by how much is on each of its ports.
+    fn bulk(&self, given: &dyn Fn(&str) -> Bulk) -> Bulk {
+        Bulk::of_items(self, given)
+    }
+
+    /// The memory of the host that it takes for this work where the device is a GPU; none where that is little.
     fn host_memory(&self, _work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
         Ok(None)
     }

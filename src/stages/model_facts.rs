@@ -18,7 +18,7 @@ use super::{
 use crate::models::{
     Compression, Denoiser, ModelRef, ModelSource, ParamReader, PartLook, Sampler, TextFormat,
     VideoDiffusion, family,
-    lora::states_scale,
+    lora::Statement,
     t5::{T5Tokenizer, TokenizerFiles},
 };
 
@@ -34,7 +34,7 @@ pub struct KnownModels {
     facts: RefCell<HashMap<WithParts, Option<Rc<Facts>>>>,
     looks: RefCell<HashMap<PartOf, Option<Rc<PartLook>>>>,
     tokenizers: RefCell<HashMap<ModelRef, Option<Rc<T5Tokenizer>>>>,
-    scales: RefCell<HashMap<PathBuf, bool>>,
+    adapters: RefCell<HashMap<PathBuf, Option<Rc<Statement>>>>,
 }
 
 impl KnownModels {
@@ -56,10 +56,10 @@ impl KnownModels {
         self.tokenizers.borrow_mut().entry(model.clone()).or_insert_with(read).clone()
     }
 
-    /// Whether an adapter file says how strong it is. What cannot be read is told of elsewhere.
-    pub(super) fn states_scale(&self, adapter: &Path) -> bool {
-        let stated = || states_scale(adapter).unwrap_or(true);
-        *self.scales.borrow_mut().entry(adapter.to_owned()).or_insert_with(stated)
+    /// What an adapter file states of itself. What cannot be read is told of elsewhere.
+    pub(super) fn adapter(&self, adapter: &Path) -> Option<Rc<Statement>> {
+        let read = || Statement::read(adapter).ok().map(Rc::new);
+        self.adapters.borrow_mut().entry(adapter.to_owned()).or_insert_with(read).clone()
     }
 
     /// The class of a model's transformer, if its configuration is here.

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Caution, Inputs, Lineage, Misfit, Output, ParamError, Port, Ports, Stage, StageContext,
+    Bulk, Caution, Inputs, Lineage, Misfit, Output, ParamError, Port, Ports, Stage, StageContext,
     StageError, StageKind, Surroundings, Workload,
     fit::not_known,
     model::{StageModel, not_finite},
@@ -129,6 +129,10 @@ impl Stage for TextEncode {
 
     fn lineage(&self, around: &Surroundings<'_>) -> Option<Lineage> {
         Some(Lineage::of_text(around, &self.model))
+    }
+
+    fn bulk(&self, _given: &dyn Fn(&str) -> Bulk) -> Bulk {
+        Bulk { tokens: self.max_length, ..Bulk::default() }
     }
 
     fn memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {

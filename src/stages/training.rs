@@ -10,8 +10,11 @@ use super::{
     Surroundings, model::check_channels,
 };
 use crate::{
-    artifact::latents::{self, ClipLatents},
-    models::{Denoiser, LoadError, ParamReader, TimeAxis, VideoDiffusion},
+    artifact::{
+        latents::{self, ClipLatents},
+        tensors::Array,
+    },
+    models::{Denoiser, ImageConditioning, LoadError, ParamReader, TimeAxis, VideoDiffusion},
     store::StoreError,
     train::{
         batch::Example,
@@ -216,8 +219,10 @@ pub(super) fn read_examples(
             .check_size([f, h, w], text)
             .map_err(|e| StageError::failed(format!("the clip does not fit the model: {e}")))
             .map_err(|e| e.on_item(&item.name))?;
+        let images = images(read.images, &read.clip, denoiser.image_conditioning())
+            .map_err(|e| e.on_item(&item.name))?;
         let clip = TensorData::new(read.clip.values, [1, c, f, h, w]);
-        let images = TensorData::new(read.images.values, read.images.shape);
+        let images = TensorData::new(images.values, images.shape);
         examples.push(Example {
             latents: denoiser.pad_frames(Tensor::from_data(clip, device)),
             images: Tensor::from_data(images, &Device::flex()),
@@ -229,6 +234,25 @@ pub(super) fn read_examples(
             .with_help("give the data set a `count` of at least 1"));
     }
     Ok(examples)
+}
+
+/// What a clip's image is drawn from: the encodings of it, or the first frame of the clip where that is the image.
+fn images(
+    encoded: Array<5>,
+    clip: &Array<4>,
+    conditioning: ImageConditioning,
+) -> Result<Array<5>, StageError> {
+    if conditioning == ImageConditioning::FirstFrame {
+        let [c, f, h, w] = clip.shape;
+        let firsts = clip.values.chunks(f * h * w).flat_map(|channel| &channel[..h * w]);
+        return Ok(Array { shape: [1, c, 1, h, w], values: firsts.copied().collect() });
+    }
+    if encoded.shape[0] > 0 {
+        return Ok(encoded);
+    }
+    let message =
+        "the latents hold no encoding of the image, which this model is given beside the clip";
+    Err(StageError::failed(message).with_help("encode the clips with the model that is trained"))
 }
 
 #[cfg(test)]
@@ -258,6 +282,20 @@ mod tests {
         assert!(help.ends_with("`warmup_steps`"), "{help}");
         let (_, help) = told(1, None, None);
         assert!(help.starts_with("the model's weights, or the latents"), "{help}");
+    }
+
+    #[test]
+    fn the_image_is_an_encoding_of_it_or_the_first_frame() {
+        use ImageConditioning::{Channels, FirstFrame};
+        let clip = Array { shape: [2, 2, 1, 2], values: (0..8).map(|v| v as f32).collect() };
+        let encoded = |k| Array { shape: [k, 2, 1, 1, 2], values: vec![9.0; 4 * k] };
+        let first = Array { shape: [1, 2, 1, 1, 2], values: vec![0.0, 1.0, 4.0, 5.0] };
+        for k in [0, 1] {
+            assert_eq!(images(encoded(k), &clip, FirstFrame).unwrap(), first);
+        }
+        assert_eq!(images(encoded(3), &clip, Channels).unwrap(), encoded(3));
+        let error = images(encoded(0), &clip, Channels).unwrap_err().to_string();
+        assert!(error.contains("no encoding of the image"), "{error}");
     }
 
     #[test]

@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cause, Inputs, Lighter, Lineage, Misfit, Output, ParamError, Port, Ports, Stage, StageContext,
-    StageError, StageKind, Surroundings, Trainings, Workload,
+    Bulk, Cause, Inputs, Lighter, Lineage, Misfit, Output, ParamError, Port, Ports, Stage,
+    StageContext, StageError, StageKind, Surroundings, Trainings, Workload,
     model::{StageModel, TILING_HELP, array, check_pixels, not_finite, open_vae, read_clip},
     rules,
 };
@@ -16,9 +16,12 @@ use crate::{
     artifact::{
         ArtifactKind, Item,
         latents::{self, ClipLatents},
+        tensors::Array,
         videos::Clip,
     },
-    models::{ImageConditioning, LoadError, Memory, ModelRef, VideoVae, memory::Estimator, pixels},
+    models::{
+        ImageConditioning, LoadError, Memory, ModelRef, VideoVae, family, memory::Estimator, pixels,
+    },
     rng::TorchRng,
     train::order::{Stream, place, step_rng},
 };
@@ -76,7 +79,8 @@ impl Default for ImageNoise {
     }
 }
 
-/// Encodes each clip, and its first frame alone with noise on its pixels.
+/// Encodes each clip and, for families that are given the image beside it (CogVideoX), its first frame alone with
+/// noise on its pixels.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VaeEncode {
@@ -112,7 +116,8 @@ fn one() -> usize {
 impl StageKind for VaeEncode {
     const KIND: &'static str = "vae_encode";
     // 1: first · 2: on the CPU, convolutions and norms add up in another order · 3: tiles step in whole
-    // latents · 4: each clip has its own noise.
+    // latents · 4: each clip has its own noise. Beside it, the revision of families whose image is the first frame:
+    // 1: no encodings of it.
     const VERSION: u32 = 4;
     const PORTS: Ports = Ports {
         inputs: &[
@@ -133,6 +138,12 @@ impl Stage for VaeEncode {
             errors.extend(wrong.then(|| ParamError::new("image_noise.std", message)));
         }
         errors
+    }
+
+    fn revision(&self) -> u32 {
+        let conditioning = || Some(family(&self.model.resolve().ok()?).ok()?.image_conditioning());
+        // Of a model that is not here there is no key.
+        u32::from(conditioning() == Some(ImageConditioning::FirstFrame))
     }
 
     fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
@@ -163,7 +174,22 @@ impl Stage for VaeEncode {
     fn memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
         let Some(clip) = work.clip else { return Ok(None) };
         let source = work.parts.source(&self.model)?;
-        Estimator::new(&source, work.on_host)?.encoding(clip, self.tiling).map(Some)
+        let estimator = Estimator::new(&source, work.on_host)?;
+        let memory = estimator.encoding(clip, self.tiling)?;
+        let clips =
+            if work.on_host { estimator.encoded(clip, self.image_latent_pool)? } else { 0 };
+        Ok(Some(Memory { clips, ..memory }))
+    }
+
+    fn host_memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
+        let Some(clip) = work.clip else { return Ok(None) };
+        let source = work.parts.source(&self.model)?;
+        let clips = Estimator::new(&source, work.on_host)?.encoded(clip, self.image_latent_pool)?;
+        Ok(Some(Memory { clips, ..Memory::default() }))
+    }
+
+    fn bulk(&self, given: &dyn Fn(&str) -> Bulk) -> Bulk {
+        Bulk { images: self.image_latent_pool, ..Bulk::of_items(self, given) }
     }
 
     fn lighter(&self, _work: &Workload<'_>) -> Vec<Lighter> {
@@ -183,10 +209,14 @@ impl Stage for VaeEncode {
     ) -> Result<(), StageError> {
         let model = StageModel::open(&self.model, inputs, cx)?;
         let vae = open_vae(&model, self.tiling, cx)?;
+        let pool = match family(&model.source)?.image_conditioning() {
+            ImageConditioning::Channels => self.image_latent_pool,
+            ImageConditioning::FirstFrame => 0,
+        };
         cx.for_each(inputs.items("videos"), "encode clips", |item| {
             let clip = read_clip(inputs, item)?;
             check_pixels(clip.size, vae.compression())?;
-            let encoded = self.encode(&*vae, (&clip, item), &model.device);
+            let encoded = self.encode(&*vae, (&clip, item), pool, &model.device);
             if !(encoded.clip.is_finite() && encoded.images.is_finite()) {
                 return Err(not_finite("the autoencoder's latents"));
             }
@@ -215,12 +245,13 @@ impl VaeEncode {
         .collect()
     }
 
-    /// Draws, in this order: the clip's posterior noise, then for each encoding of the image the
+    /// Draws, in this order: the clip's posterior noise, then for each of `pool` encodings of the image the
     /// noise level, the pixels' noise and the posterior noise.
     fn encode(
         &self,
         vae: &dyn VideoVae,
         (clip, item): (&Clip, &Item),
+        pool: usize,
         device: &Device,
     ) -> ClipLatents {
         let seed = self.seed.unwrap_or_default();
@@ -228,7 +259,11 @@ impl VaeEncode {
         let video = pixels::from_rgb(&clip.rgb, clip.size, device);
         let image = video.clone().narrow(2, 0, 1);
         let latents = self.draw(vae, video, &mut rng) * vae.scaling_factor();
-        let images = (0..self.image_latent_pool).map(|_| {
+        let latents = array(latents.squeeze_dim::<4>(0));
+        // Each goes to the host at once: thousands may be more than a GPU has memory for.
+        let [c, _, h, w] = latents.shape;
+        let mut images = Array { shape: [pool, c, 1, h, w], values: Vec::new() };
+        for _ in 0..pool {
             let noisy = match self.image_noise {
                 ImageNoise::Off(_) => image.clone(),
                 ImageNoise::On(NoiseLevel { mean, std }) => {
@@ -236,10 +271,9 @@ impl VaeEncode {
                     image.clone() + rng.normal_tensor(image.dims(), device) * level
                 }
             };
-            self.draw(vae, noisy, &mut rng)
-        });
-        let images: Tensor<5> = Tensor::cat(images.collect(), 0);
-        ClipLatents { clip: array(latents.squeeze_dim::<4>(0)), images: array(images) }
+            images.values.extend(array(self.draw(vae, noisy, &mut rng)).values);
+        }
+        ClipLatents { clip: latents, images }
     }
 
     fn draw(&self, vae: &dyn VideoVae, video: Tensor<5>, rng: &mut TorchRng) -> Tensor<5> {

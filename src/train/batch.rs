@@ -13,7 +13,8 @@ use crate::rng::TorchRng;
 pub struct Example {
     /// Clean latents `[1, C, f, h, w]`, scaled and padded to the frames the denoiser takes; on the device.
     pub latents: Tensor<5>,
-    /// Encodings of the conditioning image `[K, C, 1, h, w]`, not scaled. Thousands may be more than a GPU
+    /// Encodings of the conditioning image `[K, C, 1, h, w]`, not scaled; where it is the first frame of the clip, that
+    /// frame. Thousands may be more than a GPU
     /// has memory for, so they stay on the host, and the one that is drawn is moved.
     pub images: Tensor<5>,
 }

@@ -101,7 +101,7 @@ fn swap(x: Tensor<5>) -> Tensor<5> {
     x.swap_dims(1, 2)
 }
 
-fn transformer(model: &Path) -> Vec<(&'static str, f32)> {
+pub fn transformer(model: &Path) -> Vec<(&'static str, f32)> {
     let folder = model.join("transformer");
     let (config, params) = load(&folder);
     let denoiser = CogVideoX.denoiser(&config, &ParamReader::loaded(&params, None)).unwrap();

@@ -100,10 +100,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "config",
             "models::ClipSize",
             "models::FileState",
+            "models::Given",
             "models::LoadError",
             "models::Memory",
             "models::ModelRef",
             "models::ModelSource",
+            "stages::Bulk",
             "stages::Cause",
             "stages::Examined",
             "stages::KnownAdapters",
@@ -115,6 +117,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "stages::Stage",
             "stages::StageEntry",
             "stages::Workload",
+            "stages::given",
             "store",
             "units",
         ],
@@ -133,8 +136,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "store",
         ],
     ),
-    // What is told to others of a run that is over.
-    ("provenance", &["artifact::FileNames", "artifact::file_name", "config", "plan", "store"]),
+    // What is told to others of a run that is over, with what adapter files say of themselves.
+    (
+        "provenance",
+        &[
+            "artifact::FileNames",
+            "artifact::file_name",
+            "config",
+            "models::lora::Statement",
+            "plan",
+            "regular",
+            "store",
+        ],
+    ),
     // Moves what the store holds, and looks into it only to see that a record is that of its key.
     ("remote", &["artifact::FileRef", "plan::fingerprint", "store"]),
     (

@@ -22,7 +22,8 @@ use pipe::{
 use serde_json::Value;
 
 use crate::{
-    external_golden::{ltx_transformer, ltx_vae, vae as cogvideox_vae},
+    external_golden::{ltx_transformer, ltx_vae, transformer, vae as cogvideox_vae},
+    external_golden_text::text_encoder,
     golden::{
         Golden, assert_close, assert_trained, device, relative_error, tolerance, trained_tolerance,
     },
@@ -329,6 +330,18 @@ fn full_size(part: &str, errors: fn(&Path) -> Vec<(&'static str, f32)>) {
 #[ignore = "needs PIPE_FULL_SIZE_DIR and 12 GB of memory"]
 fn the_full_size_transformer_agrees() {
     full_size("ltx_video", ltx_transformer);
+}
+
+#[test]
+#[ignore = "needs PIPE_FULL_SIZE_DIR and 4 GB of memory"]
+fn the_full_size_block_of_cogvideox_agrees() {
+    full_size("cogvideox_15", transformer);
+}
+
+#[test]
+#[ignore = "needs PIPE_FULL_SIZE_DIR and 4 GB of memory"]
+fn the_full_size_layer_of_t5_agrees() {
+    full_size("t5_xxl", text_encoder);
 }
 
 #[test]

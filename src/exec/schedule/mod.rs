@@ -247,6 +247,10 @@ impl<'a> Schedule<'a> {
         if let Some(record) = fresh.filter(|record| record.ingredients.inputs == inputs) {
             return self.reuse(index, &record, record.fingerprint, on_event);
         }
+        self.decider.hash_weights(index, &inputs, &mut |hashing| {
+            let stage = self.decider.pipeline.instances[index].to_string();
+            on_event(RunEvent::hashing(index, stage, hashing));
+        });
         let key = self.decider.key(index, inputs)?;
         if let Some(first) = self.failed.get(&key.direct) {
             let because = self.decider.pipeline.instances[*first].to_string();

@@ -45,12 +45,38 @@ pub fn check_outline(
     fits.map_err(|error| error.of_file(file))
 }
 
-/// Whether an adapter file on disk says how strong it is, in its header, in peft's settings beside it or by its
-/// alphas. If not, its scale is taken to be 1, as diffusers does.
-pub fn states_scale(path: &Path) -> Result<bool, LoadError> {
-    let (head, settings) = opened(path, &path.display().to_string())?;
-    let has_alphas = head.tensors().any(|(name, _)| name.to_ascii_lowercase().ends_with("alpha"));
-    Ok(has_alphas || settings?.is_stated())
+/// What an adapter file on disk states of itself, in its header or in peft's settings beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// Whether it says how strong it is, there or by its alphas. If not, its scale is taken to be 1, as diffusers does.
+    pub scale: bool,
+    /// The model that it was trained on: a name on the hub, or a folder somewhere.
+    pub base: Option<String>,
+}
+
+impl Statement {
+    /// Reads the head of an adapter file.
+    pub fn read(path: &Path) -> Result<Self, LoadError> {
+        let (head, settings) = opened(path, &path.display().to_string())?;
+        let is_alpha = |name: &str| name.to_ascii_lowercase().ends_with("alpha");
+        let has_alphas = head.tensors().any(|(name, _)| is_alpha(&name));
+        let settings = settings?;
+        let base = settings.base().map(str::to_owned);
+        Ok(Self { scale: has_alphas || settings.is_stated(), base })
+    }
+
+    /// Whether the base is another model of the hub than this one there. Owners of repositories change, and there are
+    /// copies, so the names alone are compared.
+    pub fn is_for_another(&self, repository: &str) -> bool {
+        let name = |id: &str| match id.split('/').collect::<Vec<_>>()[..] {
+            [owner, name] if !owner.is_empty() && !owner.starts_with(['.', '~']) => {
+                Some(name.to_ascii_lowercase())
+            }
+            _ => None,
+        };
+        let base = self.base.as_deref().and_then(name);
+        base.zip(name(repository)).is_some_and(|(base, other)| base != other)
+    }
 }
 
 /// The bytes of an adapter file's factors once they are read: in f32, all at the highest rank.
@@ -130,22 +156,34 @@ mod tests {
     }
 
     #[test]
-    fn a_scale_is_stated_by_the_header_or_by_alphas() {
+    fn scale_and_base_are_stated_by_the_header_or_by_alphas() {
         use super::super::read::tests::file;
         let factors = [("b.to_q.lora_A.weight", &[2, 4][..]), ("b.to_q.lora_B.weight", &[6, 2])];
         let folder = tempfile::tempdir().unwrap();
         let stated = |bytes: Vec<u8>| {
             let path = folder.path().join("a.safetensors");
             std::fs::write(&path, bytes).unwrap();
-            states_scale(&path).unwrap()
+            Statement::read(&path).unwrap()
         };
-        assert!(!stated(file(&factors, None)));
-        assert!(stated(file(&factors, Some(r#"{"r": 2, "lora_alpha": 4}"#))));
+        assert_eq!(stated(file(&factors, None)), Statement { scale: false, base: None });
+        assert!(stated(file(&factors, Some(r#"{"r": 2, "lora_alpha": 4}"#))).scale);
         let [a, b] = factors;
-        assert!(stated(file(&[a, b, ("b.to_q.alpha", &[])], None)));
+        assert!(stated(file(&[a, b, ("b.to_q.alpha", &[])], None)).scale);
+        let of = |base: &str| {
+            let settings =
+                format!(r#"{{"r": 2, "lora_alpha": 4, "base_model_name_or_path": {base}}}"#);
+            stated(file(&factors, Some(&settings)))
+        };
+        let cog = of(r#""THUDM/CogVideoX-5b-I2V""#);
+        assert_eq!(cog.base.as_deref(), Some("THUDM/CogVideoX-5b-I2V"));
+        assert!(cog.is_for_another("THUDM/CogVideoX1.5-5B-I2V"));
+        assert!(!cog.is_for_another("zai-org/CogVideoX-5B-I2V"), "owners change");
+        for unknown in ["null", r#""""#, r#""/models/cog""#, r#""./cog""#] {
+            assert!(!of(unknown).is_for_another("THUDM/CogVideoX1.5-5B-I2V"), "{unknown}");
+        }
         // Where the settings are wrong, nothing is known.
         std::fs::write(folder.path().join("a.safetensors"), file(&factors, Some("{}"))).unwrap();
-        assert!(states_scale(&folder.path().join("a.safetensors")).is_err());
+        assert!(Statement::read(&folder.path().join("a.safetensors")).is_err());
     }
 
     #[test]

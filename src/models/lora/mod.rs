@@ -24,8 +24,7 @@ use crate::rng::TorchRng;
 
 pub use family::LoraFamily;
 pub use head::{
-    PEFT_CONFIG, PEFT_WEIGHTS, check_head, check_outline, refused_name, size_of_factors,
-    states_scale,
+    PEFT_CONFIG, PEFT_WEIGHTS, Statement, check_head, check_outline, refused_name, size_of_factors,
 };
 pub use merge::{Combination, Combined};
 

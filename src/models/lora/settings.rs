@@ -56,6 +56,8 @@ struct Stated {
     alphas: Vec<Pattern<f64>>,
     /// Whether branches are scaled by alpha over the root of the rank (`use_rslora`).
     by_root: bool,
+    /// The model that it was trained on (`base_model_name_or_path`).
+    base: Option<String>,
 }
 
 /// A value for the modules of some name.
@@ -114,12 +116,18 @@ impl Settings {
             ranks: patterns("rank_pattern", get("rank_pattern"), as_rank)?,
             alphas: patterns("alpha_pattern", get("alpha_pattern"), as_alpha)?,
             by_root: get("use_rslora").and_then(Value::as_bool) == Some(true),
+            base: get("base_model_name_or_path").and_then(as_name),
         })))
     }
 
     /// Whether anything is stated.
     pub const fn is_stated(&self) -> bool {
         self.0.is_some()
+    }
+
+    /// The model that the adapter was trained on, where that is stated.
+    pub fn base(&self) -> Option<&str> {
+        self.0.as_ref()?.base.as_deref()
     }
 
     /// What is stated of a module's branch.
@@ -154,6 +162,14 @@ fn check_plain(settings: &Map<String, Value>) -> Result<(), LoadError> {
         }
     }
     Ok(())
+}
+
+/// A name that can be shown.
+fn as_name(value: &Value) -> Option<String> {
+    const LONGEST: usize = 200;
+    let name = value.as_str()?;
+    let fits = !name.is_empty() && name.len() <= LONGEST && !name.contains(char::is_control);
+    fits.then(|| name.to_owned())
 }
 
 fn as_alpha(value: &Value) -> Option<f64> {

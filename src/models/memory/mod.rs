@@ -3,27 +3,33 @@
 //! Weights and trained values are counted exactly. What a pass keeps is counted in maps, a map being
 //! one value per token and channel (or, in an autoencoder, the largest tensor between two layers); how
 //! many maps a block keeps is measured (`benches/maps.py`, `benches/memory.py`). Estimates are of the least that is
-//! needed: the program itself, an allocator's spare blocks and a kernel's workspace come on top. On the
-//! CPU that was 30 MiB for the program and mostly 30 to 100 MiB more; on a GPU the allocator reserved up to 15 %
-//! more, see `benches/results/`.
+//! needed: the program itself, a kernel's workspace and an allocator's spare blocks come on top. On the
+//! CPU that was 30 MiB for the program and mostly 30 to 100 MiB more, see `benches/results/`; on a GPU the spare of
+//! the weights is planned (`pages`), and what an earlier stage adds to it is not.
 
+mod held;
+mod pages;
+mod pretraining;
 #[cfg(test)]
 mod tests;
 
 use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
-use serde_json::Value;
 
 use super::{
-    Compression, LoadError, LoraTargets, ModelSource, ParamReader, TextFormat, VideoDiffusion,
-    family,
+    Compression, Denoiser, LoadError, LoraTargets, ModelSource, ParamReader, TextFormat,
+    VideoDiffusion, VideoVae, family,
     lora::num_factors,
     nn::attention_memory,
     published_text_format,
     t5::{T5Config, T5Encoder},
 };
 use crate::units::bytes;
+use held::LatentValues;
+
+pub use held::{AdapterSize, Given, HeldClips};
+pub use pretraining::Pretraining;
 
 /// Maps that are alive at once in a forward pass that keeps nothing.
 const FORWARD: u64 = 14;
@@ -35,6 +41,8 @@ const ENCODER_MAPS: [u64; 2] = [4, 6];
 const DECODER_MAPS: [u64; 2] = [6, 8];
 /// Largest tensors that an autoencoder keeps for the backward pass.
 const VAE_KEPT: u64 = 18;
+/// Latents of each clip that sampling holds: noise, image, the last prediction and the sampler's own.
+const SAMPLED: usize = 4;
 /// Bytes of a value in f32.
 const F32: u64 = 4;
 /// Bytes of a trained value: itself, its gradient and two moments of the optimizer, each in f32.
@@ -65,6 +73,10 @@ pub struct Memory {
     pub activations: u64,
     /// Scores of attention.
     pub attention: u64,
+    /// Encoded clips, and encodings of their images, that are held all at once.
+    pub clips: u64,
+    /// What is left empty of the pages of a GPU's memory that hold the weights.
+    pub spare: u64,
 }
 
 impl Memory {
@@ -74,13 +86,15 @@ impl Memory {
     }
 
     /// Each part with its name.
-    pub fn parts(&self) -> [(&'static str, u64); 4] {
-        let Self { weights, trained, activations, attention } = *self;
+    pub fn parts(&self) -> [(&'static str, u64); 6] {
+        let Self { weights, trained, activations, attention, clips, spare } = *self;
         [
             ("weights", weights),
             ("trained", trained),
             ("activations", activations),
             ("attention", attention),
+            ("clips", clips),
+            ("spare", spare),
         ]
     }
 }
@@ -150,23 +164,38 @@ impl<'a> Estimator<'a> {
         if self.on_host { 4 } else { 2 }
     }
 
-    fn denoiser_shapes(&self) -> Result<Shapes, LoadError> {
+    /// The transformer without its weights, and what they are.
+    fn denoiser(&self) -> Result<(Box<dyn Denoiser>, Shapes), LoadError> {
         let reader = ParamReader::shapes();
-        self.family.denoiser(&self.source.config("transformer")?, &reader)?;
-        Ok(reader.into_shapes())
+        let denoiser = self.family.denoiser(&self.source.config("transformer")?, &reader)?;
+        Ok((denoiser, reader.into_shapes()))
     }
 
-    /// The bytes of the VAE's weights.
-    fn vae_weights(&self) -> Result<u64, LoadError> {
+    /// The autoencoder without its weights, and what they are.
+    fn vae(&self) -> Result<(Box<dyn VideoVae>, Shapes), LoadError> {
         let reader = ParamReader::shapes();
-        self.family.vae(&self.source.config("vae")?, &reader)?;
-        Ok(values(&reader.into_shapes()) * self.value())
+        let vae = self.family.vae(&self.source.config("vae")?, &reader)?;
+        Ok((vae, reader.into_shapes()))
     }
 
-    fn pass(&self, clip: ClipSize) -> Result<PassSizes, LoadError> {
-        let vae = self.family.vae(&self.source.config("vae")?, &ParamReader::shapes())?;
+    /// Frozen weights of these shapes.
+    fn frozen(&self, shapes: &Shapes) -> Memory {
+        let sizes =
+            || shapes.values().map(|shape| shape.iter().product::<usize>() as u64 * self.value());
+        let spare = if self.on_host { 0 } else { pages::spare(sizes()) };
+        Memory { weights: sizes().sum(), spare, ..Memory::default() }
+    }
+
+    /// The sizes of a pass over a prompt of so many tokens, by default as many as the model was trained with.
+    fn pass(
+        &self,
+        clip: ClipSize,
+        vae: &dyn VideoVae,
+        tokens: Option<usize>,
+    ) -> Result<PassSizes, LoadError> {
         let transformer = self.source.config("transformer")?;
-        let text = self.family.prompt_format(&transformer, self.family.text_formats()[0])?.tokens;
+        let format = || self.family.prompt_format(&transformer, self.family.text_formats()[0]);
+        let text = tokens.map_or_else(|| format().map(|format| format.tokens), Ok)?;
         self.family.pass(&transformer, latents(clip, vae.compression()), text)
     }
 
@@ -175,44 +204,72 @@ impl<'a> Estimator<'a> {
         &self,
         clip: ClipSize,
         training: &LoraTraining,
+        given: &Given,
     ) -> Result<Memory, LoadError> {
-        let shapes = self.denoiser_shapes()?;
+        let (denoiser, shapes) = self.denoiser()?;
+        let (vae, _) = self.vae()?;
         let targets = training.targets.unwrap_or_else(|| self.family.default_lora_targets());
         let factors = num_factors(&shapes, self.family.lora_targets(targets), training.rank) as u64;
         // On the host there are no gradients while the most is taken.
         let summed = training.accumulates && !self.on_host;
-        let pass = self.pass(clip)?;
+        let pass = self.pass(clip, &*vae, given.tokens)?;
         let map = map(&pass, training.batch) * self.value();
         let (maps, attention) = passes(
             &pass,
             self.family.kept_maps(Some(targets)),
             (training.batch, training.recompute, self.on_host),
         );
+        let latents = latent_values(clip, &*vae, &*denoiser);
         Ok(Memory {
-            weights: values(&shapes) * self.value(),
             trained: factors * (trained(self.on_host) + if summed { F32 } else { 0 }),
             activations: maps * map,
             attention: attention * self.value(),
+            clips: held_on_device(&latents, given, self.on_host),
+            ..self.frozen(&shapes)
         })
     }
 
-    /// Sampling of clips of this size, `parallel` at a time.
+    /// What training holds on the host beside a GPU.
+    pub fn beside_training(&self, clip: ClipSize, given: &Given) -> Result<Memory, LoadError> {
+        let latents = latent_values(clip, &*self.vae()?.0, &*self.denoiser()?.0);
+        Ok(Memory { clips: held_on_host(&latents, given), ..Memory::default() })
+    }
+
+    /// Sampling of clips of this size, so many at a time, of which `parallel` at once.
     pub fn sampling(
         &self,
         clip: ClipSize,
-        parallel: usize,
+        [batch, parallel]: [usize; 2],
         tiled: bool,
+        given: &Given,
     ) -> Result<Memory, LoadError> {
-        let pass = self.pass(clip)?;
+        let (denoiser, shapes) = self.denoiser()?;
+        let (vae, _) = self.vae()?;
+        let pass = self.pass(clip, &*vae, given.tokens)?;
         let image = self.encoding(ClipSize { frames: 1, ..clip }, tiled)?;
         let scores = attention_memory(self.on_host, parallel, pass.heads_of_width(), pass.tokens);
         let forward = FORWARD * map(&pass, parallel) * self.value();
+        let held = HeldClips { clips: batch * SAMPLED, images: 0 };
+        let [held, _] = latent_values(clip, &*vae, &*denoiser).bytes(&[held]);
+        let frozen = self.frozen(&shapes);
         Ok(Memory {
-            weights: values(&self.denoiser_shapes()?) * self.value() + image.weights,
+            weights: frozen.weights + image.weights + given.adapter.bytes(self.family, &shapes),
             activations: forward.max(image.activations),
             attention: scores.forward * self.value(),
+            clips: held,
+            spare: frozen.spare + image.spare,
             ..Memory::default()
         })
+    }
+
+    /// What encoding holds on the host: the latents of a clip and so many encodings of its image, as values and
+    /// as the bytes of a file.
+    pub fn encoded(&self, clip: ClipSize, images: usize) -> Result<u64, LoadError> {
+        const COPIES: u64 = 2;
+        let (vae, _) = self.vae()?;
+        let [frames, height, width] = latents(clip, vae.compression());
+        let frame = (vae.latent_channels() * height * width) as u64;
+        Ok(COPIES * (frames + images) as u64 * frame * F32)
     }
 
     /// Encoding of a clip of this size, whole or on tiles.
@@ -242,11 +299,8 @@ impl<'a> Estimator<'a> {
         let map = self.family.largest_map(&config, part)?;
         // Tiles are put together as pixels.
         let pixels = tile.map_or(0, |_| 2 * 3 * (clip.frames * clip.height * clip.width) as u64);
-        Ok(Memory {
-            weights: self.vae_weights()?,
-            activations: (maps * map + pixels) * self.value(),
-            ..Memory::default()
-        })
+        let activations = (maps * map + pixels) * self.value();
+        Ok(Memory { activations, ..self.frozen(&self.vae()?.1) })
     }
 
     /// Encoding of a prompt of so many tokens, by default as many as the model takes of its format, which
@@ -265,71 +319,9 @@ impl<'a> Estimator<'a> {
         let tokens = tokens.unwrap_or(format.tokens) as u64;
         let wide = config.d_ff.max(config.num_heads * config.d_kv) as u64;
         Ok(Memory {
-            weights: values(&reader.into_shapes()) * self.value(),
             activations: 4 * tokens * wide * self.value(),
             attention: 3 * config.num_heads as u64 * tokens * tokens * self.value(),
-            ..Memory::default()
-        })
-    }
-}
-
-/// Training of all parameters of one part, in f32.
-#[derive(Clone, Copy)]
-pub struct Pretraining<'a> {
-    /// The part's family.
-    pub family: &'static dyn VideoDiffusion,
-    /// Its `config.json`.
-    pub config: &'a Value,
-    /// Clips per batch.
-    pub batch: usize,
-    /// Whether an average of the parameters is kept.
-    pub averages: bool,
-    /// Whether the device is the CPU.
-    pub on_host: bool,
-}
-
-impl Pretraining<'_> {
-    fn trained(&self, shapes: &Shapes) -> u64 {
-        let average = match (self.averages, self.on_host) {
-            (false, _) => 0,
-            (true, false) => F32,
-            (true, true) => 3 * F32,
-        };
-        values(shapes) * (trained(self.on_host) + average)
-    }
-
-    /// Training of an autoencoder on pieces of this size.
-    pub fn vae(&self, piece: ClipSize) -> Result<Memory, LoadError> {
-        let reader = ParamReader::shapes();
-        self.family.vae(self.config, &reader)?;
-        let map = self.family.largest_map(self.config, piece)? * self.batch as u64;
-        Ok(Memory {
-            trained: self.trained(&reader.into_shapes()),
-            activations: VAE_KEPT * map * F32,
-            ..Memory::default()
-        })
-    }
-
-    /// Training of a denoiser on latents that this VAE makes of such clips; `recompute` as in
-    /// [`LoraTraining`].
-    pub fn denoiser(
-        &self,
-        clip: ClipSize,
-        vae: &Value,
-        recompute: bool,
-    ) -> Result<Memory, LoadError> {
-        let reader = ParamReader::shapes();
-        self.family.denoiser(self.config, &reader)?;
-        let compression = self.family.vae(vae, &ParamReader::shapes())?.compression();
-        let text = self.family.prompt_format(self.config, self.family.text_formats()[0])?.tokens;
-        let pass = self.family.pass(self.config, latents(clip, compression), text)?;
-        let (maps, scores) =
-            passes(&pass, self.family.kept_maps(None), (self.batch, recompute, self.on_host));
-        Ok(Memory {
-            trained: self.trained(&reader.into_shapes()),
-            activations: maps * map(&pass, self.batch) * F32,
-            attention: scores * F32,
-            ..Memory::default()
+            ..self.frozen(&reader.into_shapes())
         })
     }
 }
@@ -339,7 +331,7 @@ impl Pretraining<'_> {
 /// the bytes that are written.
 pub fn merging(source: &ModelSource) -> Result<Memory, LoadError> {
     const COPIES: u64 = 5;
-    let shapes = Estimator::new(source, true)?.denoiser_shapes()?;
+    let (_, shapes) = Estimator::new(source, true)?.denoiser()?;
     let sizes = shapes.values().map(|shape| shape.iter().product::<usize>() as u64);
     let activations = COPIES * sizes.max().unwrap_or(0) * F32;
     Ok(Memory { activations, ..Memory::default() })
@@ -348,6 +340,25 @@ pub fn merging(source: &ModelSource) -> Result<Memory, LoadError> {
 /// Bytes of a trained value.
 fn trained(on_host: bool) -> u64 {
     if on_host { TRAINED_ON_HOST } else { TRAINED }
+}
+
+/// Values of the latents of a clip, padded to the frames that the denoiser takes.
+fn latent_values(clip: ClipSize, vae: &dyn VideoVae, denoiser: &dyn Denoiser) -> LatentValues {
+    let [frames, height, width] = latents(clip, vae.compression());
+    let frame = (vae.latent_channels() * height * width) as u64;
+    let padded = frames + denoiser.num_padding_frames(frames);
+    LatentValues { clip: padded as u64 * frame, frame }
+}
+
+/// Bytes of the clips that a training holds on its device.
+fn held_on_device(latents: &LatentValues, given: &Given, on_host: bool) -> u64 {
+    let [clips, images] = latents.bytes(&[given.clips, given.held_out]);
+    clips + if on_host { images } else { 0 }
+}
+
+/// Bytes of what it holds on the host beside another device.
+fn held_on_host(latents: &LatentValues, given: &Given) -> u64 {
+    latents.bytes(&[given.clips, given.held_out])[1]
 }
 
 /// Frames, rows and columns of the latents of a clip.

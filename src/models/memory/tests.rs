@@ -1,4 +1,7 @@
+use serde_json::{Value, json};
+
 use super::*;
+use crate::models::ltx_video::LtxVideo;
 
 /// The configuration at the head of a list of published tensors.
 macro_rules! config {
@@ -37,7 +40,47 @@ fn training(batch: usize, recompute: bool) -> Memory {
 
 fn of_training(training: &LoraTraining) -> Memory {
     let source = paper();
-    Estimator::new(&source, false).unwrap().lora_training(CLIP, training).unwrap()
+    let given = Given::default();
+    Estimator::new(&source, false).unwrap().lora_training(CLIP, training, &given).unwrap()
+}
+
+/// Clips whose latents are 3 frames of 16 x 60 x 90, padded to 4.
+const FRAME: u64 = 16 * 60 * 90 * 4;
+
+#[test]
+fn clips_that_a_training_holds_are_counted_where_they_are() {
+    let held = |clips, images| HeldClips { clips, images };
+    let given = Given { clips: held(500, 1000), held_out: held(20, 1), ..Given::default() };
+    let training =
+        LoraTraining { targets: None, rank: 64, batch: 2, recompute: true, accumulates: false };
+    let source = paper();
+    let [host, gpu] = [true, false].map(|on_host| Estimator::new(&source, on_host).unwrap());
+    let images = (500 * 1000 + 20) * FRAME;
+    let beside = gpu.beside_training(CLIP, &given).unwrap();
+    assert_eq!((beside.clips, beside.total()), (images, images));
+    let clips =
+        |estimator: &Estimator<'_>| estimator.lora_training(CLIP, &training, &given).unwrap().clips;
+    assert_eq!(clips(&gpu), 520 * 4 * FRAME);
+    assert_eq!(clips(&host), 520 * 4 * FRAME + images);
+    assert_eq!(gpu.encoded(CLIP, 1000).unwrap(), 2 * (3 + 1000) * FRAME);
+}
+
+#[test]
+fn sampling_counts_the_adapter_and_the_prompt_as_they_are() {
+    let source = paper();
+    let estimator = Estimator::new(&source, false).unwrap();
+    let sampling = |given| estimator.sampling(CLIP, [1, 1], false, &given).unwrap();
+    let plain = sampling(Given::default());
+    let with = |adapter| sampling(Given { adapter, ..Given::default() }).weights - plain.weights;
+    let qkvo = AdapterSize::of_rank(None, 64);
+    assert_eq!(with(qkvo), 66_060_288 * 4, "the family's default is QKVO");
+    let qk = AdapterSize::of_rank(Some(LoraTargets::Qk), 32);
+    assert_eq!(with(qkvo.and(qk)), (66_060_288 + 33_030_144 / 2) * 4);
+    assert_eq!(with(qkvo.and(qk).at_most(16)), (66_060_288 / 4 + 33_030_144 / 4) * 4);
+    assert_eq!(with(qkvo.and(AdapterSize::of_files(7))), 66_060_288 * 4 + 7);
+    let (vae, _) = estimator.vae().unwrap();
+    let tokens = |given| estimator.pass(CLIP, &*vae, given).unwrap().tokens;
+    assert_eq!((tokens(None), tokens(Some(452))), (226 + 2700, 452 + 2700));
 }
 
 #[test]
@@ -75,12 +118,43 @@ fn the_setting_of_the_paper_is_planned_as_it_was_measured() {
     }
 }
 
+/// What an H100 reserved where weights are most of it: whole pages as large as the largest tensor that the process
+/// had made before, in the autoencoder of CogVideoX, a small page, and a page more than the weights fill.
+#[test]
+fn weights_lie_on_pages_as_it_was_measured() {
+    let source = paper();
+    let estimator = Estimator::new(&source, false).unwrap();
+    let vae = source.config("vae").unwrap();
+    let largest = estimator.family.largest_map(&vae, CLIP).unwrap() * 2;
+    let page = (largest + (1 << 20)).next_multiple_of(1 << 20);
+    let [t5, ltx, ltx_vae] = [(); 3].map(|()| ParamReader::shapes());
+    T5Encoder::new(&source.config("text_encoder").unwrap(), &t5).unwrap();
+    LtxVideo.denoiser(&json!({}), &ltx).unwrap();
+    LtxVideo.vae(&json!({}), &ltx_vae).unwrap();
+    for (shapes, reserved) in
+        [(t5, 12_759_072_768_u64), (ltx, 6_383_730_688), (ltx_vae, 3_196_059_648)]
+    {
+        let shapes = shapes.into_shapes();
+        let sizes = shapes.values().map(|shape| 2 * shape.iter().product::<usize>() as u64);
+        let pages = pages::tests::number(page, sizes);
+        assert_eq!((pages + 1) * page + (8 << 20), reserved);
+    }
+    // In a program that has made no larger tensors, a tenth of T5-XXL's pages is empty.
+    let text = estimator.text(None, None).unwrap();
+    let part = text.spare as f64 / text.weights as f64;
+    assert!((0.08..0.12).contains(&part), "{part}");
+    let tokens = |tokens| estimator.text(Some(tokens), None).unwrap().activations;
+    assert_eq!(tokens(452), 2 * tokens(226));
+}
+
 #[test]
 fn more_of_anything_needs_more() {
     assert!(training(2, true).total() > training(1, true).total());
     let source = paper();
     let estimator = Estimator::new(&source, true).unwrap();
-    let sampling = |parallel| estimator.sampling(CLIP, parallel, false).unwrap().total();
+    let sampling = |parallel| {
+        estimator.sampling(CLIP, [parallel; 2], false, &Given::default()).unwrap().total()
+    };
     assert!(sampling(2) > sampling(1));
     let wide = ClipSize { width: 2 * CLIP.width, ..CLIP };
     let coding = |clip| estimator.decoding(clip, false).unwrap().total();

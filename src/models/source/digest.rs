@@ -39,6 +39,32 @@ impl ModelSource {
         Ok(blake3::hash(&serde_json::to_vec(&files).expect("a map of strings is valid JSON")))
     }
 
+    /// Files of parts in folders whose content is not known, each with its bytes; `at_hand` says of a file that this
+    /// process has not hashed whether somebody else knows its hash.
+    pub fn unhashed(
+        &self,
+        parts: &[&str],
+        at_hand: impl Fn(&Path) -> bool,
+    ) -> Result<Vec<(String, u64)>, LoadError> {
+        let mut files = Vec::new();
+        for part in parts {
+            for file in self.part_files(part)? {
+                let Self::Folder(root) = self.holder(&file) else { continue };
+                let path = root.join(&file);
+                let state = FileState::of(&path).map_err(|e| io(&path, e))?;
+                if state.digest().is_none() && !at_hand(&path) {
+                    files.push((file, state.len));
+                }
+            }
+        }
+        Ok(files)
+    }
+
+    /// Hashes one file, such as `vae/config.json`, as [`Self::digest_by`] would.
+    pub fn hash(&self, file: &str, hash: HashFile<'_>) -> Result<(), LoadError> {
+        self.file_digest(file, hash).map(drop)
+    }
+
     /// The states of parts' files in folders. As long as they are equal, so are the files.
     pub fn states(&self, parts: &[&str]) -> Result<Vec<FileState>, LoadError> {
         let mut states = Vec::new();

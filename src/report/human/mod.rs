@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     exec::{Outcome, RunEvent, RunSummary},
+    plan::Hashing,
     store::StoreError,
 };
 
@@ -132,6 +133,10 @@ impl Reporter for HumanReporter {
                 let who = holder.as_deref().unwrap_or("another run");
                 let computes = format!("{who} computes it");
                 self.stage_line(verb, stage, &[computes]);
+            }
+            RunEvent::WeightsHashing { stage, model, file, done, total, .. } => {
+                let hashing = Hashing { model, file, done: *done, total: *total };
+                self.stage_line(self.style.faint("hashing"), stage, &[hashing.to_string()]);
             }
             RunEvent::StageReused { stage, .. } => {
                 if self.verbose {

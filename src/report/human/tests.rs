@@ -119,6 +119,23 @@ fn a_changed_rank_is_told_with_its_place() {
 }
 
 #[test]
+fn weights_that_are_hashed_are_told_by_file() {
+    let hashing = |file: &str, done| RunEvent::WeightsHashing {
+        index: 0,
+        stage: "latents".into(),
+        model: "models/cog".into(),
+        file: file.into(),
+        done,
+        total: 9 << 30,
+    };
+    let events = [hashing("transformer/a.safetensors", 0), hashing("vae/b.safetensors", 5 << 30)];
+    insta::assert_snapshot!(story(false, &events), @"
+    hashing  latents  0 B of 9.0 GiB of `models/cog`, transformer/a.safetensors
+    hashing  latents  5.0 GiB of 9.0 GiB of `models/cog`, vae/b.safetensors
+    ");
+}
+
+#[test]
 fn verbose_lists_reused_stages() {
     let text = story(true, &changed_rank());
     assert_eq!(text.lines().filter(|line| line.starts_with("reused")).count(), 4);

@@ -1,5 +1,7 @@
 //! `lora_merge`: adapters to one, or into the model; also how adapters of other programs come in.
 
+mod files;
+mod into_model;
 #[cfg(test)]
 mod tests;
 
@@ -10,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    Cause, Caution, Examined, IdleParam, ImageRecord, Inputs, Lineage, MODEL_PARAMS, Misfit,
+    Bulk, Cause, Caution, Examined, IdleParam, ImageRecord, Inputs, Lineage, MODEL_PARAMS, Misfit,
     Mismatch, ModelParts, Output, ParamError, Port, Ports, Stage, StageContext, StageError,
     StageKind, Surroundings, Trainings, Workload,
-    agreement::{FILES, FOLDER},
+    agreement::FOLDER,
     fit::refuse,
     idle,
     model::{pass_parts_on, record_of_model},
@@ -24,21 +26,17 @@ use crate::{
     artifact::{
         ArtifactKind,
         adapter::AdapterArtifact,
-        model::{self, resolve_model, write_part},
+        model::{resolve_model, write_part},
     },
     models::{
         Adapter, LoadError, Memory, ModelRef,
-        lora::{
-            Combination, Combined, PEFT_CONFIG, PEFT_WEIGHTS, check_head, refused_name,
-            size_of_factors,
-        },
-        memory::merging,
-        params::{Dtype, TensorFile, header},
+        lora::{Combination, Combined},
+        memory::{AdapterSize, merging},
         sampling::ImageLatentScale,
-        source::MAX_CONFIG,
     },
-    store::{NewObject, SourceReader},
+    store::SourceReader,
 };
+use files::read_file;
 
 /// Copies of adapters from files in memory: as they are, as factors, and combined.
 const COPIES_OF_FILES: u64 = 4;
@@ -205,19 +203,7 @@ impl Stage for LoraMerge {
     }
 
     fn cautions(&self, around: &Surroundings<'_>) -> Vec<Caution> {
-        let Some(root) = self.source_root().filter(|_| self.weights.is_empty()) else {
-            return Vec::new();
-        };
-        let silent = |file: &&String| !around.models.states_scale(&root.join(file));
-        let caution = |file: &String| Caution {
-            param: Some("files"),
-            message: format!(
-                "reads `{file}`, which does not state its scale (alpha by rank): it is taken to be 1, as diffusers \
-                 does, though CogVideo's trainer and diffusers' example save such files of any alpha; state it in \
-                 `weights`"
-            ),
-        };
-        self.files.iter().filter(silent).map(caution).collect()
+        self.cautions_of_files(around)
     }
 
     fn lineage(&self, around: &Surroundings<'_>) -> Option<Lineage> {
@@ -241,6 +227,20 @@ impl Stage for LoraMerge {
         let mut memory = merging.transpose()?.unwrap_or_default();
         memory.weights += COPIES_OF_FILES * self.size_of_files();
         Ok((memory.total() > 0).then_some(memory))
+    }
+
+    fn bulk(&self, given: &dyn Fn(&str) -> Bulk) -> Bulk {
+        if self.model.is_some() {
+            return Bulk::default();
+        }
+        let of_files = AdapterSize::of_files(self.size_of_files());
+        let all =
+            ADAPTERS.map(|port| given(port).adapter).into_iter().fold(of_files, AdapterSize::and);
+        let adapter = match self.rank {
+            Some(rank) => all.at_most(rank),
+            None => all,
+        };
+        Bulk { items: Some(1), adapter, ..Bulk::default() }
     }
 
     fn source_root(&self) -> Option<&Path> {
@@ -313,70 +313,12 @@ impl LoraMerge {
         })
     }
 
-    /// Writes a model's weights with what the adapter does added, one tensor after the other.
-    fn merge(
-        &self,
-        adapter: &Adapter,
-        base: Vec<TensorFile<'_>>,
-        file: &mut NewObject<'_>,
-        cx: &StageContext<'_>,
-    ) -> Result<(), StageError> {
-        let tensors: Vec<_> = base.iter().flat_map(TensorFile::tensors).collect();
-        adapter
-            .check_shapes(tensors.iter().map(|(name, info)| (name.as_str(), &info.shape[..])))?;
-        let total = tensors.len() as u64;
-        let tensors = tensors
-            .into_iter()
-            .map(|(name, info)| (name, info.shape.clone(), self.written(info.dtype)));
-        file.write(&header(Some(model::format()), tensors))?;
-        let mut done = 0;
-        for part in base {
-            part.each(|tensor| {
-                cx.tick(done, total, "tensors merged")?;
-                done += 1;
-                let dtype = self.written(tensor.dtype);
-                Ok::<_, StageError>(file.write(&adapter.merge_raw(tensor, dtype)?)?)
-            })?;
-        }
-        Ok(())
-    }
-
-    /// The type in which a tensor of this one is written.
-    fn written(&self, dtype: Dtype) -> Dtype {
-        match (self.precision, dtype) {
-            (Some(WeightType::F32), _) | (None, Dtype::F64) => Dtype::F32,
-            (Some(WeightType::Bf16), _) => Dtype::BF16,
-            (None, dtype) => dtype,
-        }
-    }
-
-    /// The bytes of `files`, as far as they are there: as they are or as factors, whichever is more.
-    fn size_of_files(&self) -> u64 {
-        let Some(root) = &self.root else { return 0 };
-        let size = |file: &String| {
-            let path = Path::new(root).join(file);
-            let len = path.metadata().map_or(0, |meta| meta.len());
-            len.max(size_of_factors(&path).unwrap_or(0))
-        };
-        self.files.iter().map(size).sum()
-    }
-
     /// How the image was given in the trainings behind all that is merged, as far as it is known.
     fn records(&self, around: &Surroundings<'_>) -> Vec<Recorded> {
         let facts = self.model.as_ref().and_then(|model| around.model(model));
         let of_folder = facts.map(|facts| (FOLDER, facts.of_folder));
         let on_ports = PORTS.map(|port| (port, around.trained_on(port).image));
         on_ports.into_iter().chain(of_folder).chain(self.of_files()).collect()
-    }
-
-    /// How the image was given in the training of `files`, as stated here.
-    fn of_files(&self) -> Option<Recorded> {
-        let record = ImageRecord {
-            scale: self.image_latent_scale,
-            causal_time: self.causal_time,
-            frame_rate: self.frame_rate,
-        };
-        (!self.files.is_empty()).then_some((FILES, record))
     }
 
     /// The adapters with their weights, and how the image was given in their trainings.
@@ -404,21 +346,4 @@ impl LoraMerge {
         };
         Ok((adapters.into_iter().zip(weights).collect(), records))
     }
-}
-
-/// Reads an adapter file; peft keeps the scale in another file beside it.
-fn read_file(sources: &SourceReader, file: &str) -> Result<Adapter, StageError> {
-    if let Some(refused) = refused_name(file) {
-        return Err(StageError::failed(format!("`{file}` {refused}"))
-            .with_help("save the adapter as safetensors"));
-    }
-    // What shows in the header need not be read in full, which may be more than fits.
-    check_head(sources.open(file)?, file)?;
-    let bytes = sources.read(file)?;
-    if Path::new(file).file_name().is_some_and(|name| name == PEFT_WEIGHTS) {
-        let config = Path::new(file).with_file_name(PEFT_CONFIG);
-        let config = sources.read_at_most(&config.to_string_lossy(), MAX_CONFIG)?;
-        return Ok(Adapter::from_peft(&config, &bytes)?);
-    }
-    Ok(Adapter::from_diffusers(&bytes)?)
 }

@@ -2,7 +2,11 @@ use burn::tensor::Device;
 use serde_json::Value;
 
 use super::*;
-use crate::{artifact::Item, models::ModelSource, stages::support::Bench};
+use crate::{
+    artifact::{Item, model},
+    models::{ModelSource, params::Dtype},
+    stages::support::Bench,
+};
 
 fn stage(params: Value) -> LoraMerge {
     serde_json::from_value(params).unwrap()

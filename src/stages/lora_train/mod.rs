@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    IdleParam, Inputs, Lighter, Lineage, Misfit, Mismatch, Output, ParamError, Port, Ports, Stage,
-    StageContext, StageError, StageKind, Surroundings, Trainings, Workload,
+    Bulk, IdleParam, Inputs, Lighter, Lineage, Misfit, Mismatch, Output, ParamError, Port, Ports,
+    Stage, StageContext, StageError, StageKind, Surroundings, Trainings, Workload,
     agreement::{ImageUse, TextUse, rate_of_channels, scale_of_a_frame, time_of_channels},
     fit::not_known,
     idle,
@@ -20,7 +20,7 @@ use crate::{
     artifact::ArtifactKind,
     models::{
         ImageConditioning, LoadError, LoraTargets, Memory, ModelRef, Sampler, TimestepDistribution,
-        memory::{Estimator, LoraTraining},
+        memory::{AdapterSize, Estimator, LoraTraining},
         published_sampler,
         sampling::{ImageLatentScale, Side},
     },
@@ -252,7 +252,19 @@ impl Stage for LoraTrain {
             accumulates: self.gradient_accumulation > 1,
         };
         let source = work.parts.source(&self.model)?;
-        Estimator::new(&source, work.on_host)?.lora_training(clip, &training).map(Some)
+        let estimator = Estimator::new(&source, work.on_host)?;
+        estimator.lora_training(clip, &training, &work.given).map(Some)
+    }
+
+    fn host_memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
+        let Some(clip) = work.clip else { return Ok(None) };
+        let source = work.parts.source(&self.model)?;
+        Estimator::new(&source, work.on_host)?.beside_training(clip, &work.given).map(Some)
+    }
+
+    fn bulk(&self, _given: &dyn Fn(&str) -> Bulk) -> Bulk {
+        let adapter = AdapterSize::of_rank(self.modules, self.rank);
+        Bulk { items: self.num_items(), adapter, ..Bulk::default() }
     }
 
     fn lighter(&self, _work: &Workload<'_>) -> Vec<Lighter> {

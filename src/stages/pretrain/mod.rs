@@ -1,9 +1,11 @@
 //! `pretrain`: a new model, or the full training of an old one.
 
 mod check;
+mod memory;
+mod part;
+mod start;
 mod train;
 
-use burn::tensor::{Device, FloatDType};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -21,9 +23,7 @@ use super::{
 use crate::{
     artifact::{ArtifactKind, model::ModelPart},
     models::{
-        ClipSize, LoadError, MODELS, Memory, ModelRef, ParamReader, Params, Start,
-        TimestepDistribution, VideoDiffusion,
-        memory::Pretraining,
+        LoadError, MODELS, Memory, ModelRef, Start, TimestepDistribution, VideoDiffusion,
         sampling::{ImageLatentScale, Side},
     },
     train::{
@@ -31,48 +31,11 @@ use crate::{
     },
 };
 
+pub use part::{Part, WeightType};
+use start::read_json;
+
 const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
 const CONFIG: &str = "config.json";
-/// The side of the smallest piece that is advised to train an autoencoder on.
-const SMALLEST_PIECE: usize = 32;
-
-/// A part of a model that can be trained.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Part {
-    /// The autoencoder, on `videos`.
-    Vae,
-    /// The denoiser, on `latents` and `text`.
-    Transformer,
-}
-
-impl Part {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Vae => "vae",
-            Self::Transformer => "transformer",
-        }
-    }
-
-    /// What is read of the model it is to be like.
-    const fn config_file(self) -> &'static [&'static str] {
-        match self {
-            Self::Vae => &["vae/config.json"],
-            Self::Transformer => &["transformer/config.json"],
-        }
-    }
-}
-
-/// The type weights are written in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum WeightType {
-    /// 4 bytes, exact.
-    #[default]
-    F32,
-    /// 2 bytes, rounded.
-    Bf16,
-}
 
 /// Trains all parameters of one part of a model, from new ones or from those on the input `model`.
 /// Other parts on that input are passed on, so that the output can stand for the whole model. With
@@ -316,42 +279,15 @@ impl Stage for Pretrain {
     }
 
     fn memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
-        let (Some(clip), Some(family)) = (work.clip, self.family()) else { return Ok(None) };
-        let config = self.config_beside(work.parts)?;
-        let training = Pretraining {
-            family,
-            config: &config,
-            batch: self.batch_size,
-            averages: self.ema_decay.is_some(),
-            on_host: work.on_host,
-        };
-        if self.part == Part::Vae {
-            let [height, width] = self.crop.unwrap_or([clip.height, clip.width]);
-            return training.vae(ClipSize { height, width, ..clip }).map(Some);
-        }
-        let vae = match (work.parts.get("vae"), &self.like) {
-            (Some(vae), _) => vae.clone(),
-            (None, Some(like)) => like.resolve()?.config("vae")?,
-            // The size of its latents is not known.
-            (None, None) => return Ok(None),
-        };
-        training.denoiser(clip, &vae, self.recompute == Recompute::Block).map(Some)
+        self.memory_of_training(work)
+    }
+
+    fn host_memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
+        self.memory_beside_training(work)
     }
 
     fn lighter(&self, work: &Workload<'_>) -> Vec<Lighter> {
-        let mut lighter = Vec::new();
-        if self.part == Part::Transformer && self.recompute == Recompute::None {
-            let stage = Self { recompute: Recompute::Block, ..self.clone() };
-            lighter.push(Lighter::new("recompute", "set `recompute = \"block\"`", stage));
-        }
-        if self.batch_size > 1 {
-            let batch_size = self.batch_size / 2;
-            let advice = format!("set `batch_size = {batch_size}`");
-            let stage = Self { batch_size, ..self.clone() };
-            lighter.push(Lighter::new("batch_size", advice, stage));
-        }
-        lighter.extend(self.smaller_piece(work));
-        lighter
+        self.lighter_training(work)
     }
 
     fn uses_device(&self) -> bool {
@@ -392,18 +328,6 @@ impl Stage for Pretrain {
 }
 
 impl Pretrain {
-    /// Training of an autoencoder on pieces of half the height and width.
-    fn smaller_piece(&self, work: &Workload<'_>) -> Option<Lighter> {
-        let whole = work.clip.map(|clip| [clip.height, clip.width]);
-        // A multiple of what all families shrink by.
-        let half = self.crop.or(whole)?.map(|side| side / 2 / SMALLEST_PIECE * SMALLEST_PIECE);
-        if self.part != Part::Vae || half.contains(&0) {
-            return None;
-        }
-        let stage = Self { crop: Some(half), ..self.clone() };
-        Some(Lighter::new("crop", format!("set `crop = {half:?}`"), stage))
-    }
-
     fn image_use(&self) -> ImageUse {
         ImageUse {
             scale: self.image_latent_scale,
@@ -426,45 +350,4 @@ impl Pretrain {
     fn family(&self) -> Option<&'static dyn VideoDiffusion> {
         MODELS.iter().find(|model| model.class_name() == self.family).copied()
     }
-
-    /// The configuration and the parameters training starts from.
-    fn start(
-        &self,
-        family: &dyn VideoDiffusion,
-        inputs: &Inputs<'_>,
-        device: &Device,
-    ) -> Result<(Value, Params), StageError> {
-        let name = self.part.name();
-        let old = inputs.items("model").iter().find(|item| item.name == name);
-        let (config, is_stated) = match (old, &self.like) {
-            (Some(item), _) if self.config.is_empty() => (read_json(inputs, item)?, false),
-            (None, Some(model)) => (model.resolve()?.config(name)?, false),
-            _ => (self.stated_config(), true),
-        };
-        let build = |params: &ParamReader<'_>| {
-            let built = match self.part {
-                Part::Vae => family.vae(&config, params).map(drop),
-                Part::Transformer => family.denoiser(&config, params).map(drop),
-            };
-            built.map_err(|error| if is_stated { error.stated_in("config") } else { error })
-        };
-        let params = if let Some(item) = old {
-            let mut params = Params::default();
-            let stored = inputs.stored(item, WEIGHTS)?;
-            params.read_stored(&stored, WEIGHTS, device, FloatDType::F32)?;
-            build(&ParamReader::loaded(&params, None))?;
-            params
-        } else {
-            let reader = ParamReader::fresh_with(self.seed.unwrap_or_default(), device, self.init);
-            build(&reader)?;
-            reader.into_made()
-        };
-        Ok((config, params))
-    }
-}
-
-fn read_json(inputs: &Inputs<'_>, item: &crate::artifact::Item) -> Result<Value, StageError> {
-    serde_json::from_slice(&inputs.read(item, CONFIG)?).map_err(|e| {
-        StageError::failed(format!("`{CONFIG}` must be JSON: {e}")).on_item(&item.name)
-    })
 }

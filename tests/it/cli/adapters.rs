@@ -186,6 +186,38 @@ fn an_adapter_for_another_model_is_refused_before_anything_runs() {
 }
 
 #[test]
+fn an_adapter_file_is_told_with_its_content_and_the_model_it_states() {
+    let shell = Shell::new();
+    std::fs::create_dir(shell.path("adapters")).unwrap();
+    let mut header = serde_json::json!({ "__metadata__": { "lora_adapter_metadata":
+        r#"{"r": 2, "lora_alpha": 2, "base_model_name_or_path": "THUDM/CogVideoX-5b-I2V"}"# } });
+    for (name, shape, at) in [("lora_A", [2, 7], 0), ("lora_B", [7, 2], 56)] {
+        header[format!("transformer.transformer_blocks.0.attn1.to_q.{name}.weight")] =
+            serde_json::json!({ "dtype": "F32", "shape": shape, "data_offsets": [at, at + 56] });
+    }
+    let header = header.to_string();
+    let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[0; 112]].concat();
+    std::fs::write(shell.path("adapters/a.safetensors"), &bytes).unwrap();
+    let imported = IMPORTED.replace("FILE", "a.safetensors");
+    shell.write("imported.toml", &imported);
+    shell.succeed("run imported.toml");
+    let told = shell.succeed("explain imported.toml back");
+    let digest = &blake3::hash(&bytes).to_hex()[..12];
+    let wanted =
+        format!("  adapter: {digest}  a.safetensors  trained on `THUDM/CogVideoX-5b-I2V`\n");
+    assert!(told.contains(&wanted), "{told}");
+    let merged = |model: &str| {
+        shell.write("merged.toml", &format!("{imported}model = \"hf:{model}\"\n"));
+        let output = shell.output("check merged.toml");
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap().replace("\n  │ ", " ")
+    };
+    let warned = merged("THUDM/CogVideoX1.5-5B-I2V");
+    assert!(warned.contains("states that it was trained on `THUDM/CogVideoX-5b-I2V`"), "{warned}");
+    let silent = merged("zai-org/CogVideoX-5b-I2V");
+    assert!(!silent.contains("trained on"), "{silent}");
+}
+
+#[test]
 fn what_cannot_be_merged_or_scored_is_told_before_anything_runs() {
     let shell = Shell::new();
     let whole = "kind   = \"lora_merge\"\ninputs = { first = \"both\" }\nmodel  = \"builtin:tiny\"\n\

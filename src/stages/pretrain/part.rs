@@ -1,0 +1,42 @@
+//! What is trained, and how it is kept.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A part of a model that can be trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// The autoencoder, on `videos`.
+    Vae,
+    /// The denoiser, on `latents` and `text`.
+    Transformer,
+}
+
+impl Part {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Vae => "vae",
+            Self::Transformer => "transformer",
+        }
+    }
+
+    /// What is read of the model it is to be like.
+    pub const fn config_file(self) -> &'static [&'static str] {
+        match self {
+            Self::Vae => &["vae/config.json"],
+            Self::Transformer => &["transformer/config.json"],
+        }
+    }
+}
+
+/// The type weights are written in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightType {
+    /// 4 bytes, exact.
+    #[default]
+    F32,
+    /// 2 bytes, rounded.
+    Bf16,
+}
