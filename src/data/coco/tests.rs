@@ -262,6 +262,22 @@ fn a_keypoint_outside_the_image_is_named_but_for_a_pixel() {
     let folder = tempfile::tempdir().unwrap();
     let rest = ", 0".repeat(42);
     let persons = |keypoints: &str| {
+#[test]
+fn an_area_below_nothing_is_an_error_and_its_image_is_not_left_out() {
+    let dog = r#"{"id": 3, "image_id": 7, "category_id": 18, "area": -1,
+        "segmentation": [[0, 0, 6, 0, 6, 6, 0, 6]]}"#;
+    insta::assert_snapshot!(failure(dog), @"`annotations/instances_train2017.json`: annotation 3 has an `area` of -1");
+    let folder = tempfile::tempdir().unwrap();
+    let sources = write(folder.path(), "instances", dog);
+    let error = Index::scenes(&sources, ALL).unwrap_err();
+    assert_eq!(error.to_string(), failure(dog));
+    assert!(
+        matches!(error, DataError::Failed { help: Some(help), .. } if help.contains("counted"))
+    );
+    let sources = write(folder.path(), "instances", &dog.replace("-1", "0"));
+    assert_eq!(Index::instances(&sources, ALL, "dog").unwrap().ids(), [7], "0 is no error");
+}
+
         let text = format!(r#"{{"id": 5, "image_id": 7, "keypoints": [{keypoints}{rest}]}}"#);
         let sources = write(folder.path(), "person_keypoints", &text);
         Index::persons(&sources, at([6, 8], 0.0)).map(|index| index.sample(&sources, 7).unwrap())
