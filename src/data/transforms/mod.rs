@@ -116,6 +116,11 @@ pub trait Operation: Sync {
         false
     }
 
+    /// The least side of the images that it takes: of shorter ones, a jigsaw's pieces would have no pixels.
+    fn needs_side(&self, _: &Change) -> usize {
+        1
+    }
+
     /// The parameters of [`Change`] that it reads and others do not.
     fn params(&self) -> &'static [&'static str] {
         &[]
