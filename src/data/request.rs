@@ -40,11 +40,14 @@ pub struct Request {
     #[serde(default)]
     pub subset: usize,
     /// The share of the images that is kept for `split = "test"` where the data is not divided
-    /// into parts of its own. Which ones depends on their number and names alone. Of `rgbd`, whole
+    /// into parts of its own. Which ones depends on their number and names and on `holdout_seed`. Of `rgbd`, whole
     /// sequences are kept, as far as they fit into the share; of a single one, its end.
     #[serde(default = "fifth")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub holdout: f64,
+    /// Which of the images, or of the sequences or subjects, `holdout` keeps: each number is another choice.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub holdout_seed: u64,
     /// Height and width of the images: scaled to cover, then cropped to the middle.
     pub size: [usize; 2],
     /// Frames of a clip, for `task = "world"`.
@@ -98,6 +101,11 @@ fn nine() -> usize {
 }
 
 /// The default of [`Request::holdout`].
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
+fn is_zero(seed: &u64) -> bool {
+    *seed == 0
+}
+
 pub const fn fifth() -> f64 {
     0.2
 }
@@ -241,7 +249,7 @@ impl Request {
     /// The part of data that is not divided: `holdout` of it for tests, the rest for training.
     pub(super) fn part<T>(&self, all: Vec<T>) -> Result<Vec<T>, DataError> {
         let count = all.len();
-        let order = TorchRng::new(0).randperm(count);
+        let order = TorchRng::new(self.holdout_seed).randperm(count);
         let mut is_test = vec![false; count];
         let held = held_out(count, self.holdout);
         order.into_iter().take(held).for_each(|place| is_test[place] = true);
@@ -263,7 +271,8 @@ impl Request {
         let is_test = if sizes.len() < 2 {
             (0..all.len()).map(|place| place + held >= all.len()).collect()
         } else {
-            let chosen = fitting(&sizes.into_iter().collect::<Vec<_>>(), held);
+            let sizes: Vec<_> = sizes.into_iter().collect();
+            let chosen = fitting(&sizes, held, self.holdout_seed);
             all.iter().map(|item| chosen.contains(group(item))).collect()
         };
         self.of_split(all, is_test)
@@ -297,10 +306,10 @@ impl Request {
 }
 
 /// Groups, shuffled, as long as they fit into `most` items; the smallest if none does.
-fn fitting<'a>(groups: &[(&'a str, usize)], most: usize) -> BTreeSet<&'a str> {
+fn fitting<'a>(groups: &[(&'a str, usize)], most: usize, seed: u64) -> BTreeSet<&'a str> {
     let mut left = most;
     let mut chosen = BTreeSet::new();
-    for place in TorchRng::new(0).randperm(groups.len()) {
+    for place in TorchRng::new(seed).randperm(groups.len()) {
         let (name, size) = groups[place];
         if size <= left {
             left -= size;

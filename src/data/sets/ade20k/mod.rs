@@ -49,7 +49,7 @@ impl DataSet for Ade20k {
     }
 
     fn params(&self) -> &'static [&'static str] {
-        &["class", "holdout"]
+        &["class", "holdout", "holdout_seed"]
     }
 
     fn offers(&self) -> &'static [Knowledge] {
