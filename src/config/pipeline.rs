@@ -32,7 +32,7 @@ pub struct Pipeline {
     pub name: String,
     /// `title`.
     pub title: Option<String>,
-    /// `seed`: the default of every stage's `seed`.
+    /// `seed`: the default of every stage's `seed`, but for `dataset` and `transform`.
     pub seed: u64,
     /// `--profile`.
     pub profile: Option<String>,

@@ -91,7 +91,7 @@ pub struct Request {
     /// For `rgbd`: what is done about pictures without a depth.
     #[serde(default)]
     pub without_depth: WithoutDepth,
-    /// Seed of the choice of images; the pipeline's by default.
+    /// Seed of the choice of images; 0 by default, whatever the pipeline's is.
     #[serde(default)]
     pub seed: Option<u64>,
 }

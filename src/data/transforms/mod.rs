@@ -67,7 +67,7 @@ pub struct Change {
     /// For `edges`: the two thresholds of Canny's hysteresis.
     #[serde(default = "thresholds")]
     pub thresholds: [f32; 2],
-    /// Seed of what is random per image (`inpainting`, `jigsaw`); the pipeline's by default.
+    /// Seed of what is random per image (`inpainting`, `jigsaw`); 0 by default, whatever the pipeline's is.
     #[serde(default)]
     pub seed: Option<u64>,
 }
