@@ -14,6 +14,7 @@ use crate::{
         pipeline::{one_line, plain},
     },
     plan::Lack,
+    stages::StageEntry,
     store::{Digest, Ingredients, Record, is_missing},
 };
 
@@ -48,7 +49,7 @@ impl Freshness {
 pub enum StaleReason {
     /// No stage like it ever ran.
     NeverRun,
-    /// The kind's `VERSION` is another.
+    /// The kind's `VERSION` is another, or the revision of the data set, task or metric that it names.
     VersionChanged {
         /// Before.
         old: u32,
@@ -172,7 +173,7 @@ pub(super) fn differences(
 ) -> Vec<StaleReason> {
     const NAMED_SOURCES: usize = 20;
     let mut reasons = Vec::new();
-    if old.version != new.version {
+    if old.version != new.version && !names_another(old, new, instance.entry) {
         reasons.push(StaleReason::VersionChanged { old: old.version, new: new.version });
     }
     if old.output_format != new.output_format {
@@ -243,6 +244,13 @@ pub(super) fn differences(
     reasons
 }
 
+/// Whether versions differ only by what the parameters name: each data set, task and metric has a revision of its
+/// own, which is added to the version of the stage. Then the parameter is the reason.
+fn names_another(old: &Ingredients, new: &Ingredients, entry: &StageEntry) -> bool {
+    let of_stage = |key: &Ingredients| key.version.checked_sub((entry.revision)(&key.params)?);
+    of_stage(old).zip(of_stage(new)).is_some_and(|(old, new)| old == new)
+}
+
 /// Whether an old value, read from JSON, is the new one. `serde_json` may read the last digit of a
 /// long number otherwise than it was.
 pub(crate) fn same(old: Option<&Value>, new: Option<&Value>) -> bool {
@@ -306,7 +314,10 @@ pub(crate) fn flat(params: &serde_json::Map<String, Value>) -> BTreeMap<String, 
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::stages::STAGES;
 
     #[test]
     fn every_reason_is_a_sentence() {
@@ -353,6 +364,32 @@ mod tests {
         its record in the cache is damaged
         forced
         ");
+    }
+
+    #[test]
+    fn another_data_set_is_no_other_version_of_the_stage() {
+        let entry = STAGES.iter().find(|entry| entry.kind == "dataset").unwrap();
+        let key = |source: &str, version: u32| {
+            let params = json!({
+                "source": { "source": source }, "task": "images", "size": [8, 8],
+            });
+            Ingredients {
+                kind: entry.kind.to_owned(),
+                version,
+                output_format: 1,
+                params: params.as_object().unwrap().clone(),
+                inputs: BTreeMap::new(),
+                weights: None,
+                sources: BTreeMap::new(),
+            }
+        };
+        let own = entry.version;
+        let coco = (entry.revision)(&key("coco", own).params).unwrap();
+        assert_eq!((coco, (entry.revision)(&key("folder", own).params)), (1, Some(0)));
+        assert!(names_another(&key("coco", own + coco), &key("folder", own), entry));
+        assert!(!names_another(&key("coco", own + coco), &key("folder", own + 1), entry));
+        assert!(!names_another(&key("folder", own - 1), &key("folder", own), entry));
+        assert!(!names_another(&key("of_old", own + 1), &key("folder", own), entry), "not known");
     }
 
     #[test]
