@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DataError, Problem,
+    Classes, DataError, Problem,
     arc::GreyRule,
     choice::Choice,
     coco::Crowd,
@@ -54,9 +54,10 @@ pub struct Request {
     #[serde(default = "nine")]
     #[schemars(range(max = 4097))]
     pub frames: usize,
-    /// The class whose mask is the target, for `task = "segmentation"`.
+    /// The class whose mask is the target, for `task = "segmentation"`; or a list of classes, whose masks are
+    /// one, such as all animals.
     #[serde(default = "dog")]
-    pub class: String,
+    pub class: Classes,
     /// On COCO: take only images on which a person's keypoints (or the class's instances) span at
     /// least this share of the image.
     #[serde(default)]
@@ -100,18 +101,18 @@ fn nine() -> usize {
     9
 }
 
-/// The default of [`Request::holdout`].
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
 fn is_zero(seed: &u64) -> bool {
     *seed == 0
 }
 
+/// The default of [`Request::holdout`].
 pub const fn fifth() -> f64 {
     0.2
 }
 
-fn dog() -> String {
-    "dog".to_owned()
+fn dog() -> Classes {
+    "dog".into()
 }
 
 /// What is kept for tests of data that is not divided.
@@ -207,6 +208,9 @@ impl Request {
                 "must be at least 1, but is 0",
                 "leave it out to take all images",
             ));
+        }
+        if self.class.is_empty() {
+            problems.push(Problem::new("class", "must name a class", "give a name or several"));
         }
         let shares = [("min_share", self.min_share, "0 takes all"), ("holdout", self.holdout, "")];
         for (field, share, help) in shares {

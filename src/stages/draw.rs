@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::data::{HoldoutBy, Request, Split, sets::Knowledge, source::DataSource};
+use crate::data::{Classes, HoldoutBy, Request, Split, sets::Knowledge, source::DataSource};
 
 /// A block of some data that is shuffled by a seed.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,8 +21,8 @@ pub struct Pool {
     /// How data that is not divided is, where the data set does that.
     division: Option<(f64, u64, HoldoutBy)>,
     needs: Knowledge,
-    /// The class whose mask must be there.
-    class: Option<String>,
+    /// The classes of which a mask must be there.
+    class: Option<Classes>,
     min_share: f64,
     seed: u64,
 }
