@@ -46,5 +46,5 @@ fuzz_target!(|bytes: &[u8]| {
         visibility: Visibility::Labelled,
     };
     let _ = Index::persons(&sources, wanted);
-    let _ = Index::instances(&sources, wanted, "person");
+    let _ = Index::instances(&sources, wanted, &["person"]);
 });

@@ -7,15 +7,15 @@ use serde_json::{Value, json};
 use super::{
     error::CliError,
     exit,
-    export::not_there,
+    export::{files::training_log, not_there},
     session::{LayerArgs, Session},
 };
 use crate::{
     artifact::{ArtifactKind, Manifest, adapter, model},
     config::{self, Layer, Shown},
-    plan::{self, PlanError, PlanOptions},
+    plan::{self, Plan, PlanError, PlanOptions},
     report::{
-        SCHEMA_VERSION,
+        SCHEMA_VERSION, provenance,
         results::{Outputs, measured_in},
         style::count,
         table::in_parentheses,
@@ -116,9 +116,17 @@ fn show_stage(args: &ShowArgs, stage: &str, session: &Session) -> Result<(), Cli
         };
         let manifest = store.manifest(digest)?;
         if args.json {
-            documents.push(json!({ "stage": cell, "digest": digest, "artifact": *manifest }));
+            let mut document = json!({ "stage": cell, "digest": digest, "artifact": *manifest });
+            if manifest.kind == ArtifactKind::Metrics {
+                let log = |digest| training_log(&store, digest);
+                document["provenance"] = provenance::of(&plan, index, &log);
+            }
+            documents.push(document);
         } else {
             let _ = write!(text, "{cell}  {}", artifact_text(&store, digest, &manifest)?);
+            if manifest.kind == ArtifactKind::Metrics {
+                text.push_str(&made_from(&plan, index, &store));
+            }
         }
     }
     if args.json {
@@ -130,6 +138,13 @@ fn show_stage(args: &ShowArgs, stage: &str, session: &Session) -> Result<(), Cli
         None => Ok(()),
         Some(first) => Err(not_there(first, missing.len() - 1, &args.layers.command("run", file))),
     }
+}
+
+/// What a score was made from, a line for each stage.
+fn made_from(plan: &Plan<'_>, index: usize, store: &Store) -> String {
+    let log = |digest| training_log(store, digest);
+    let lines = provenance::lines(plan, index, &log).into_iter();
+    lines.fold("  made from\n".to_owned(), |text, line| text + "    " + &line + "\n")
 }
 
 fn show_artifact(args: &ShowArgs, session: &Session) -> Result<(), CliError> {

@@ -231,7 +231,8 @@ impl Fits {
     /// Two instances take parts of one source that is divided otherwise for each.
     pub fn divided_otherwise(&self, instances: &[Instance], test: usize, train: usize) -> Problem {
         let places = [test, train].into_iter().flat_map(|at| {
-            ["holdout", "holdout_by"].map(|param| (at, param, self.params[at].get(param)))
+            ["holdout", "holdout_seed", "holdout_by"]
+                .map(|param| (at, param, self.params[at].get(param)))
         });
         let place = places.into_iter().find_map(|(at, param, node)| Some((at, param, node?)));
         let [asked, learnt] = [test, train].map(|at| instances[at].stage.as_str());
@@ -246,7 +247,7 @@ impl Fits {
                 .at(node.origin, format!("`{param}`"))
                 .at(node.via, "used here");
         }
-        problem.help("give both the same `holdout` and `holdout_by`")
+        problem.help("give both the same `holdout`, `holdout_seed` and `holdout_by`")
     }
 
     /// How the prompts on an instance's ports are encoded.

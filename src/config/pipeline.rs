@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     artifact::ArtifactKind,
-    stages::{Stage, StageEntry},
+    stages::{ModelParts, Stage, StageEntry},
 };
 
 /// The values of some sweep axes.
@@ -32,7 +32,7 @@ pub struct Pipeline {
     pub name: String,
     /// `title`.
     pub title: Option<String>,
-    /// `seed`: the default of every stage's `seed`.
+    /// `seed`: the default of every stage's `seed`, but for `dataset` and `transform`.
     pub seed: u64,
     /// `--profile`.
     pub profile: Option<String>,
@@ -77,6 +77,21 @@ impl Pipeline {
             });
             found
         })
+    }
+
+    /// What the parameters of an instance leave to its model, as that model has it; nothing where it cannot be
+    /// read.
+    pub fn left_to_model(&self, index: usize) -> Map<String, Value> {
+        let on_port = self.on_port_model(index);
+        on_port.map(|parts| self.instances[index].work.left_to_model(&parts)).unwrap_or_default()
+    }
+
+    /// What is on the port `model` of an instance, if that is known.
+    fn on_port_model(&self, index: usize) -> Option<ModelParts> {
+        match self.instances[index].inputs.get("model") {
+            None => Some(ModelParts::default()),
+            Some(input) => self.instances[*input].work.parts(&self.on_port_model(*input)?),
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod arc;
 pub mod choice;
 mod class_names;
+mod classes;
 pub mod coco;
 pub mod color_map;
 mod error;
@@ -25,6 +26,7 @@ pub mod source;
 pub mod tasks;
 pub mod transforms;
 
+pub use classes::Classes;
 pub use error::{DataError, Problem};
 pub use files::{ImageFileError, decode_image, read_image};
 pub use pair::{Pair, PairMeta, SceneColor, SymbolGrid};

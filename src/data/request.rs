@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DataError, Problem,
+    Classes, DataError, Problem,
     arc::GreyRule,
     choice::Choice,
     coco::Crowd,
@@ -40,20 +40,24 @@ pub struct Request {
     #[serde(default)]
     pub subset: usize,
     /// The share of the images that is kept for `split = "test"` where the data is not divided
-    /// into parts of its own. Which ones depends on their number and names alone. Of `rgbd`, whole
+    /// into parts of its own. Which ones depends on their number and names and on `holdout_seed`. Of `rgbd`, whole
     /// sequences are kept, as far as they fit into the share; of a single one, its end.
     #[serde(default = "fifth")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub holdout: f64,
+    /// Which of the images, or of the sequences or subjects, `holdout` keeps: each number is another choice.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub holdout_seed: u64,
     /// Height and width of the images: scaled to cover, then cropped to the middle.
     pub size: [usize; 2],
     /// Frames of a clip, for `task = "world"`.
     #[serde(default = "nine")]
     #[schemars(range(max = 4097))]
     pub frames: usize,
-    /// The class whose mask is the target, for `task = "segmentation"`.
+    /// The class whose mask is the target, for `task = "segmentation"`; or a list of classes, whose masks are
+    /// one, such as all animals.
     #[serde(default = "dog")]
-    pub class: String,
+    pub class: Classes,
     /// On COCO: take only images on which a person's keypoints (or the class's instances) span at
     /// least this share of the image.
     #[serde(default)]
@@ -88,7 +92,7 @@ pub struct Request {
     /// For `rgbd`: what is done about pictures without a depth.
     #[serde(default)]
     pub without_depth: WithoutDepth,
-    /// Seed of the choice of images; the pipeline's by default.
+    /// Seed of the choice of images; 0 by default, whatever the pipeline's is.
     #[serde(default)]
     pub seed: Option<u64>,
 }
@@ -97,13 +101,18 @@ fn nine() -> usize {
     9
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
+fn is_zero(seed: &u64) -> bool {
+    *seed == 0
+}
+
 /// The default of [`Request::holdout`].
 pub const fn fifth() -> f64 {
     0.2
 }
 
-fn dog() -> String {
-    "dog".to_owned()
+fn dog() -> Classes {
+    "dog".into()
 }
 
 /// What is kept for tests of data that is not divided.
@@ -200,6 +209,9 @@ impl Request {
                 "leave it out to take all images",
             ));
         }
+        if self.class.is_empty() {
+            problems.push(Problem::new("class", "must name a class", "give a name or several"));
+        }
         let shares = [("min_share", self.min_share, "0 takes all"), ("holdout", self.holdout, "")];
         for (field, share, help) in shares {
             if !(0.0..=1.0).contains(&share) {
@@ -241,7 +253,7 @@ impl Request {
     /// The part of data that is not divided: `holdout` of it for tests, the rest for training.
     pub(super) fn part<T>(&self, all: Vec<T>) -> Result<Vec<T>, DataError> {
         let count = all.len();
-        let order = TorchRng::new(0).randperm(count);
+        let order = TorchRng::new(self.holdout_seed).randperm(count);
         let mut is_test = vec![false; count];
         let held = held_out(count, self.holdout);
         order.into_iter().take(held).for_each(|place| is_test[place] = true);
@@ -263,7 +275,8 @@ impl Request {
         let is_test = if sizes.len() < 2 {
             (0..all.len()).map(|place| place + held >= all.len()).collect()
         } else {
-            let chosen = fitting(&sizes.into_iter().collect::<Vec<_>>(), held);
+            let sizes: Vec<_> = sizes.into_iter().collect();
+            let chosen = fitting(&sizes, held, self.holdout_seed);
             all.iter().map(|item| chosen.contains(group(item))).collect()
         };
         self.of_split(all, is_test)
@@ -297,10 +310,10 @@ impl Request {
 }
 
 /// Groups, shuffled, as long as they fit into `most` items; the smallest if none does.
-fn fitting<'a>(groups: &[(&'a str, usize)], most: usize) -> BTreeSet<&'a str> {
+fn fitting<'a>(groups: &[(&'a str, usize)], most: usize, seed: u64) -> BTreeSet<&'a str> {
     let mut left = most;
     let mut chosen = BTreeSet::new();
-    for place in TorchRng::new(0).randperm(groups.len()) {
+    for place in TorchRng::new(seed).randperm(groups.len()) {
         let (name, size) = groups[place];
         if size <= left {
             left -= size;

@@ -62,6 +62,7 @@ pub struct Rules {
     pub pose: pose::PoseRule,
     /// For `miou` by luma: a pixel is foreground when its luma reaches this.
     #[serde(default = "middle")]
+    #[schemars(range(min = 1))]
     pub mask_threshold: u8,
     /// For `miou`: what makes a pixel foreground.
     #[serde(default)]
@@ -120,6 +121,10 @@ impl Rules {
             let most = self.metric.attempts();
             let message = format!("must be 1 to {most}, but is {attempts}");
             problems.push(Problem::new("attempts", message, ""));
+        }
+        if self.mask_threshold == 0 {
+            let help = "every pixel would be foreground; 128 is the middle";
+            problems.push(Problem::new("mask_threshold", "must be at least 1, but is 0", help));
         }
         problems.extend(self.edges.problem());
         problems.extend(self.bootstrap.problem());

@@ -8,17 +8,21 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Cause, Misfit};
+use super::{Cause, Caution, Misfit};
 use crate::{
     data::{
         DataError, Request,
         sets::{Images, Knowledge},
+        tasks::depth::Reach,
     },
     store::SourceReader,
 };
 
 /// Images up to which those of a stage are decoded; larger sets would take longer than a check may.
 pub const MOST_DECODED: usize = 30;
+
+/// Pictures with distances that are looked at, also of larger sets: wrong units show in each.
+const MOST_MEASURED: usize = 8;
 
 /// Images that cannot be used of which it is said why.
 const MOST_NAMED: usize = 5;
@@ -29,7 +33,7 @@ const MOST_NAMED: usize = 5;
 pub struct KnownData {
     look: bool,
     parts: RefCell<HashMap<Choosable, Part>>,
-    /// What was said of images that cannot be used, by root; another cell or stage that takes one of them
+    /// What was said of images that cannot be used or reach too far, by root; another cell or stage that takes one of them
     /// does not say it again.
     told: RefCell<HashSet<(PathBuf, String)>>,
     undecoded: Cell<bool>,
@@ -54,8 +58,8 @@ impl Choosable {
 /// What is known of all images that a request may choose from.
 struct Part {
     count: Result<Option<usize>, Misfit>,
-    /// What is wrong with those that were decoded, by place.
-    decoded: HashMap<usize, Option<Misfit>>,
+    /// How far those that were decoded reach, or what is wrong with them, by place.
+    decoded: HashMap<usize, Result<Reach, Misfit>>,
 }
 
 impl KnownData {
@@ -71,7 +75,7 @@ impl KnownData {
 
     /// What the data of a request does not give, if it is there.
     pub(super) fn misfit(&self, request: &Request) -> Option<Misfit> {
-        let root = Path::new(request.source.root.as_deref().unwrap_or_default());
+        let root = root_of(request);
         let is_on_disk = request.source.source.is_on_disk();
         if !self.look || is_on_disk && !root.is_dir() {
             return None;
@@ -79,9 +83,7 @@ impl KnownData {
         let sources = SourceReader::new(root);
         let mut look = Look { request, sources: &sources, images: None };
         let mut parts = self.parts.borrow_mut();
-        let part = parts
-            .entry(Choosable::of(request))
-            .or_insert_with(|| Part { count: look.count(), decoded: HashMap::new() });
+        let part = parts.entry(Choosable::of(request)).or_insert_with(|| Part::new(&mut look));
         let count = match &part.count {
             Ok(count) => *count,
             Err(misfit) => return Some(misfit.clone()),
@@ -101,14 +103,56 @@ impl KnownData {
             Err(error) => Some(misfit(Cause::Param("count"), error)),
         }
     }
+
+    /// Distances that mostly lie beyond the range of the colours, as those in other units do.
+    pub(super) fn caution(&self, request: &Request) -> Option<Caution> {
+        let root = root_of(request);
+        let measures = request.task.needs() == Knowledge::Depth;
+        if !self.look || !measures || !request.source.source.is_on_disk() || !root.is_dir() {
+            return None;
+        }
+        let sources = SourceReader::new(root);
+        let mut look = Look { request, sources: &sources, images: None };
+        let mut parts = self.parts.borrow_mut();
+        let part = parts.entry(Choosable::of(request)).or_insert_with(|| Part::new(&mut look));
+        let count = part.count.as_ref().ok().copied()?;
+        let mut places = request.choose(count).ok()?;
+        places.truncate(MOST_MEASURED);
+        let reaches = places.iter().filter_map(|place| part.decoded(&mut look, *place).ok());
+        let reach = reaches.reduce(Reach::and).filter(|reach| reach.is_mostly_beyond())?;
+        let [near, far] = request.depth.range;
+        let told = (root.to_owned(), format!("[{near}, {far}]"));
+        let is_new = self.told.borrow_mut().insert(told);
+        is_new.then(|| Caution {
+            param: Some("source"),
+            message: format!(
+                "takes pictures with {:.0} % of the known distances beyond `depth.range` = [{near}, {far}], up \
+                 to {:.1} m away; they are drawn as its ends: give a range that holds them or, if they seem \
+                 wrong, check `units` of `source`",
+                100.0 * reach.beyond as f64 / reach.known as f64,
+                reach.furthest
+            ),
+        })
+    }
+}
+
+fn root_of(request: &Request) -> &Path {
+    Path::new(request.source.root.as_deref().unwrap_or_default())
 }
 
 impl Part {
-    /// What is wrong with those of these images that cannot be used; each is decoded once.
+    fn new(look: &mut Look<'_>) -> Self {
+        Self { count: look.count(), decoded: HashMap::new() }
+    }
+
+    /// What is wrong with those of these images that cannot be used.
     fn broken(&mut self, look: &mut Look<'_>, places: &[usize]) -> Vec<Misfit> {
-        let decode =
-            |place| self.decoded.entry(place).or_insert_with(|| look.decode(place).err()).clone();
-        places.iter().copied().filter_map(decode).collect()
+        places.iter().filter_map(|place| self.decoded(look, *place).err()).collect()
+    }
+
+    /// What is known of an image; each is decoded once.
+    fn decoded(&mut self, look: &mut Look<'_>, place: usize) -> Result<Reach, Misfit> {
+        self.decoded.entry(place).or_insert_with(|| look.decode(place)).clone()
     }
 }
 
@@ -135,11 +179,12 @@ impl<'a> Look<'a> {
         Ok(request.task.count(images))
     }
 
-    /// Makes the pair of an image as the stage will.
-    fn decode(&mut self, place: usize) -> Result<(), Misfit> {
+    /// Makes the pair of an image as the stage will, and looks how far it reaches.
+    fn decode(&mut self, place: usize) -> Result<Reach, Misfit> {
         let request = self.request;
         let images = self.images().map_err(of_source)?;
-        request.task.pair(images, place, request).map(drop).map_err(of_source)
+        let (_, pair) = request.task.pair(images, place, request).map_err(of_source)?;
+        Ok(pair.depth.map(|depth| Reach::of(&depth, request.depth.range)).unwrap_or_default())
     }
 }
 
@@ -204,5 +249,36 @@ mod tests {
         assert!(known.misfit(&request([20, 20])).is_some());
         assert_eq!(known.misfit(&request([20, 100])), None);
         assert!(known.misfit(&request([20, 20])).is_some());
+    }
+
+    /// TUM's pictures without its lists: depths of 5000 units per metre, read as millimetres.
+    #[test]
+    fn distances_that_mostly_lie_beyond_the_colours_are_told_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let depth = |far: u32| {
+            image::ImageBuffer::<image::Luma<u16>, _>::from_fn(16, 16, |x, _| {
+                image::Luma([if x < far { 15_000 } else { 7_500 }])
+            })
+        };
+        for (name, far) in [("1", 12), ("2", 12)] {
+            let path = |what: &str| folder.path().join(format!("{name}_{what}.png"));
+            image::RgbImage::new(16, 16).save(path("color")).unwrap();
+            depth(far).save(path("depth")).unwrap();
+        }
+        let request = |units: u32, count: usize| -> Request {
+            let source = json!({ "source": "rgbd", "root": folder.path(), "units": units });
+            serde_json::from_value(json!({
+                "source": source, "task": "depth", "count": count, "size": [16, 16], "holdout": 0.0,
+            }))
+            .unwrap()
+        };
+        let known = KnownData::new(true);
+        assert_eq!(known.misfit(&request(1000, 2)), None, "a quarter is inside");
+        let caution = known.caution(&request(1000, 2)).unwrap();
+        assert_eq!(caution.param, Some("source"));
+        insta::assert_snapshot!(caution.message, @"takes pictures with 75 % of the known distances beyond `depth.range` = [0.5, 10], up to 15.0 m away; they are drawn as its ends: give a range that holds them or, if they seem wrong, check `units` of `source`");
+        assert_eq!(known.caution(&request(1000, 1)), None, "it was told");
+        assert_eq!(KnownData::new(true).caution(&request(5000, 2)), None);
+        assert_eq!(KnownData::new(false).caution(&request(1000, 2)), None, "nothing is looked at");
     }
 }

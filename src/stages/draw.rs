@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::data::{HoldoutBy, Request, Split, sets::Knowledge, source::DataSource};
+use crate::data::{Classes, HoldoutBy, Request, Split, sets::Knowledge, source::DataSource};
 
 /// A block of some data that is shuffled by a seed.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,10 +19,10 @@ pub struct Pool {
     source: DataSource,
     split: Split,
     /// How data that is not divided is, where the data set does that.
-    division: Option<(f64, HoldoutBy)>,
+    division: Option<(f64, u64, HoldoutBy)>,
     needs: Knowledge,
-    /// The class whose mask must be there.
-    class: Option<String>,
+    /// The classes of which a mask must be there.
+    class: Option<Classes>,
     min_share: f64,
     seed: u64,
 }
@@ -58,7 +58,7 @@ pub(super) fn dataset(request: &Request) -> Draw {
     let pool = Pool {
         source: request.source.clone(),
         split: request.split,
-        division: divides.then_some((request.holdout, request.holdout_by)),
+        division: divides.then_some((request.holdout, request.holdout_seed, request.holdout_by)),
         needs,
         class: (needs == Knowledge::Mask).then(|| request.class.clone()),
         min_share: request.min_share,
@@ -135,6 +135,9 @@ mod tests {
         assert!(train.divides_otherwise(&of(folder(), "test", 0.5)));
         assert!(!train.divides_otherwise(&of(folder(), "test", 0.2)));
         assert!(!train.divides_otherwise(&of(folder(), "train", 0.5)));
+        let other =
+            json!({ "source": folder(), "task": "images", "split": "test", "holdout_seed": 1 });
+        assert!(train.divides_otherwise(&draw(&other)));
         let other = json!({ "source": "folder", "root": "b" });
         assert!(!train.divides_otherwise(&of(other, "test", 0.5)));
         let coco = || json!({ "source": "coco", "root": "a" });

@@ -1,6 +1,7 @@
 //! The registry line of a stage kind: name, version, ports and how to parse it.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde_json::{Map, Value};
 
 use super::{Ports, Stage, StageKind};
 use crate::config::value::{Node, ValueError};
@@ -17,6 +18,8 @@ pub struct StageEntry {
     pub schema: fn(&mut SchemaGenerator) -> Schema,
     /// Parses the parameters of a stage: the table without `kind` and `inputs`.
     pub parse: fn(&Node) -> Result<ParsedStage, ValueError>,
+    /// The [`Stage::revision`] that parameters of a key have today; none if they are not understood any more.
+    pub revision: fn(&Map<String, Value>) -> Option<u32>,
 }
 
 /// A stage and its parameters after defaults.
@@ -24,7 +27,7 @@ pub struct ParsedStage {
     /// The work.
     pub stage: Box<dyn Stage>,
     /// All parameters, also those the file leaves out.
-    pub params: serde_json::Map<String, serde_json::Value>,
+    pub params: Map<String, Value>,
 }
 
 impl StageEntry {
@@ -36,14 +39,20 @@ impl StageEntry {
             ports: S::PORTS,
             schema: <S as JsonSchema>::json_schema,
             parse: parse::<S>,
+            revision: revision::<S>,
         }
     }
 }
 
 fn parse<S: StageKind>(params: &Node) -> Result<ParsedStage, ValueError> {
     let stage = S::deserialize(params)?;
-    let Ok(serde_json::Value::Object(params)) = serde_json::to_value(&stage) else {
+    let Ok(Value::Object(params)) = serde_json::to_value(&stage) else {
         unreachable!("a stage is a struct of plain values, so it serialises to an object")
     };
     Ok(ParsedStage { stage: Box::new(stage), params })
+}
+
+fn revision<S: StageKind>(params: &Map<String, Value>) -> Option<u32> {
+    let stage: S = serde_json::from_value(Value::Object(params.clone())).ok()?;
+    Some(stage.revision())
 }

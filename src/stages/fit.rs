@@ -154,6 +154,18 @@ pub struct IdleParam {
     pub serves: String,
 }
 
+/// Pieces or tiles per side that are more than an image has pixels: those of no pixel would be none.
+pub(super) fn grid_in(grid: usize, [height, width]: [usize; 2]) -> Option<Misfit> {
+    let (side, found) = if height <= width { ("height", height) } else { ("width", width) };
+    (grid > found).then(|| {
+        Misfit::new(
+            Cause::Param("grid"),
+            format!("`grid` divides a side into {grid}, but the {side} has only {found} pixels"),
+            format!("take {found} at most, or larger images"),
+        )
+    })
+}
+
 /// What of a size has no whole latents.
 pub(super) fn pixels(size: ItemSize, compression: Compression) -> Vec<Misfit> {
     let Compression { time, space } = compression;

@@ -4,8 +4,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    IdleParam, Inputs, Output, OwnSize, ParamError, Port, Ports, Stage, StageContext, StageError,
-    StageKind, idle,
+    IdleParam, Inputs, Misfit, Output, OwnSize, ParamError, Port, Ports, Stage, StageContext,
+    StageError, StageKind, Surroundings,
+    fit::{grid_in, refuse},
+    idle,
 };
 use crate::{
     artifact::{ArtifactKind, Item, pairs::Pair, videos},
@@ -69,6 +71,10 @@ impl Stage for Interpolate {
         idle::interpolate(self)
     }
 
+    fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
+        around.size.image.and_then(|size| self.misfit(size)).into_iter().collect()
+    }
+
     fn own_size(&self) -> OwnSize {
         OwnSize { frames: Some(("frames", self.frames)), image: None }
     }
@@ -92,6 +98,8 @@ impl Stage for Interpolate {
             if pair.input.dimensions() != pair.target.dimensions() {
                 return Err(StageError::failed("input and target differ in size"));
             }
+            let (width, height) = pair.input.dimensions();
+            refuse(self.misfit([height as usize, width as usize]))?;
             let order = self.tile_order(item);
             let frames =
                 self.method.clip(&pair.input, &pair.target, self.frames, self.grid, &order);
@@ -102,6 +110,11 @@ impl Stage for Interpolate {
 }
 
 impl Interpolate {
+    /// Tiles that images of this height and width do not have.
+    fn misfit(&self, size: [usize; 2]) -> Option<Misfit> {
+        (self.method == Interpolation::Tiles).then(|| grid_in(self.grid, size))?
+    }
+
     /// The order in which this item's tiles change.
     fn tile_order(&self, item: &Item) -> Vec<usize> {
         TorchRng::new(item_seed(self.seed, item)).randperm(self.grid * self.grid)
@@ -163,6 +176,17 @@ mod tests {
         let bytes = inputs.read(&items[0], videos::FILE).unwrap();
         let frames = videos::Clip::from_bytes(&bytes).unwrap().images();
         assert_eq!((frames.len(), &frames[0], &frames[8]), (9, &image(10), &image(245)));
+    }
+
+    #[test]
+    fn tiles_of_no_pixel_are_refused() {
+        let misfit = |grid| Interpolate { grid, ..interpolate(9) }.misfit([8, 12]);
+        assert_eq!(misfit(8), None);
+        let wrong = misfit(9).unwrap();
+        insta::assert_snapshot!(wrong.message, @"`grid` divides a side into 9, but the height has only 8 pixels");
+        insta::assert_snapshot!(wrong.help.unwrap(), @"take 8 at most, or larger images");
+        let other = Interpolate { method: Interpolation::Linear, grid: 64, ..interpolate(9) };
+        assert_eq!(other.misfit([8, 8]), None, "it has no tiles");
     }
 
     #[test]

@@ -66,6 +66,7 @@ use std::{path::Path, sync::Arc};
 
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
 
 use crate::{
     artifact::ArtifactKind,
@@ -292,6 +293,12 @@ pub trait Stage: Send + Sync {
     /// port `model`; nothing if one of them is not known before it runs.
     fn parts(&self, _given: &ModelParts) -> Option<ModelParts> {
         None
+    }
+
+    /// What its parameters leave to the model of [`Self::weights`], by their names, as that model's configuration
+    /// has it; `on_port` is what is on its port `model`.
+    fn left_to_model(&self, _on_port: &ModelParts) -> Map<String, Value> {
+        Map::new()
     }
 
     /// The images it takes from outside, for a stage that takes some.

@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Cause, IdleParam, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext,
-    StageError, StageKind, Surroundings, idle, interpolate::item_seed,
+    StageError, StageKind, Surroundings,
+    fit::{grid_in, refuse},
+    idle,
+    interpolate::item_seed,
 };
 use crate::{
     artifact::{
@@ -45,19 +48,7 @@ impl Stage for Transform {
     }
 
     fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
-        match around.size.image {
-            Some([height, width]) if self.0.operation.needs_square() && height != width => {
-                vec![Misfit::new(
-                    Cause::Image,
-                    format!(
-                        "`{}` needs square images, but these have height {height} and width {width}",
-                        self.0.operation.name()
-                    ),
-                    "give the data set a `size` of two equal sides",
-                )]
-            }
-            _ => Vec::new(),
-        }
+        around.size.image.and_then(|size| self.misfit(size)).into_iter().collect()
     }
 
     fn mapped_port(&self) -> Option<&'static str> {
@@ -75,6 +66,8 @@ impl Stage for Transform {
             if self.0.operation.keeps() {
                 return pair.write(out, &item.name);
             }
+            let (width, height) = pair.input.dimensions();
+            refuse(self.misfit([height as usize, width as usize]))?;
             let seed = item_seed(self.0.seed, item);
             let [input, target] = self.0.pair(pair.input, pair.target, seed)?;
             let meta = PairMeta {
@@ -84,5 +77,23 @@ impl Stage for Transform {
             };
             Pair { input, target, mask: None, depth: None, meta }.write(out, &item.name)
         })
+    }
+}
+
+impl Transform {
+    /// What the operation cannot take of images of this height and width.
+    fn misfit(&self, [height, width]: [usize; 2]) -> Option<Misfit> {
+        let operation = self.0.operation;
+        if operation.needs_square() && height != width {
+            return Some(Misfit::new(
+                Cause::Image,
+                format!(
+                    "`{}` needs square images, but these have height {height} and width {width}",
+                    operation.name()
+                ),
+                "give the data set a `size` of two equal sides",
+            ));
+        }
+        grid_in(operation.needs_side(&self.0), [height, width])
     }
 }

@@ -101,6 +101,7 @@ const EXPERIMENTS: &[Experiment] = &[
     Experiment { file: "custom_pairs", steps: &[], ..PICTURES },
     Experiment { file: "depth", size: None, steps: &[], ..PICTURES },
     Experiment { file: "edges", methods: &["sqrt"], ..PICTURES },
+    Experiment { file: "few_shot_effect", ..COCO },
     Experiment { file: "few_shot_tasks", ..PICTURES },
     Experiment {
         file: "geometric",
@@ -136,8 +137,12 @@ const EXPERIMENTS: &[Experiment] = &[
 ];
 
 fn of_the_paper(file: &str) -> Pipeline {
+    in_profile(file, "paper")
+}
+
+fn in_profile(file: &str, profile: &str) -> Pipeline {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("pipelines/{file}.toml"));
-    let options = LoadOptions { profile: Some("paper".to_owned()), ..LoadOptions::default() };
+    let options = LoadOptions { profile: Some(profile.to_owned()), ..LoadOptions::default() };
     load(&path, &options).unwrap_or_else(|error| panic!("{file}: {error:?}"))
 }
 
@@ -178,7 +183,7 @@ fn every_pipeline_of_the_paper_has_its_settings_here() {
         stems.map(|file| file.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
     let known = EXPERIMENTS.iter().map(|experiment| experiment.file);
     // What no published model belongs to.
-    let known = known.chain(["few_shot_effect", "pretrain_tiny"]).map(str::to_owned);
+    let known = known.chain(["pretrain_tiny"]).map(str::to_owned);
     assert_eq!(stems, known.collect());
 }
 
@@ -315,6 +320,28 @@ fn grids_get_the_checkpoints_and_attempts_of_the_paper() {
             assert_eq!(score.params["attempts"], attempts, "{file}");
             assert_eq!(score.params["arc"]["task"], "each_question", "{file}");
             assert!(score.inputs.contains_key("example_predictions"), "{file}");
+        }
+    }
+}
+
+/// Profiles that run the published model on other data differ from `paper` in the data alone.
+#[test]
+fn other_data_is_learnt_and_answered_as_that_of_the_paper() {
+    for (file, profile, task) in
+        [("edges", "paper_bsds", "boundaries"), ("style_transfer", "paper_pairs", "pairs")]
+    {
+        let [paper, other] = ["paper", profile].map(|profile| in_profile(file, profile));
+        let settings = |pipeline: &Pipeline| {
+            let instances = pipeline.instances.iter();
+            let settings = instances.filter(|i| !["dataset", "transform"].contains(&i.entry.kind));
+            settings
+                .map(|i| (i.stage.clone(), json!(*i.params).to_string()))
+                .collect::<BTreeSet<_>>()
+        };
+        assert_eq!(settings(&other), settings(&paper), "{file}");
+        for instance in other.instances.iter().filter(|i| i.entry.kind == "dataset") {
+            assert_eq!(instance.params["size"], json!([480, 720]), "{file}: {instance}");
+            assert_eq!(instance.params["task"], task, "{file}: {instance}");
         }
     }
 }

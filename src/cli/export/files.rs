@@ -18,7 +18,7 @@ use crate::{
     artifact::{
         ArtifactKind, FileNames, FileRef, Item, Manifest,
         adapter::TRAIN,
-        file_name, frames,
+        file_name, frames, model,
         pairs::{INPUT, MASK, TARGET},
         videos::{self, Clip},
     },
@@ -123,7 +123,7 @@ impl Exporter<'_> {
             let mut document: Value = serde_json::from_slice(&bytes)
                 .map_err(|error| broken(&item.name, &error.to_string()))?;
             if let Some(document) = document.as_object_mut() {
-                let log = |digest| self.training_log(digest);
+                let log = |digest| training_log(self.store, digest);
                 document.insert("provenance".to_owned(), provenance::of(self.plan, index, &log));
             }
             write_file(&folder.join("metrics.json"), format!("{document:#}\n").as_bytes())?;
@@ -131,15 +131,6 @@ impl Exporter<'_> {
             write_file(&folder.join("metrics.csv"), csv.as_bytes())?;
         }
         Ok(())
-    }
-
-    /// What an adapter says of its training, without the losses.
-    fn training_log(&self, digest: Digest) -> Option<Value> {
-        let manifest = self.store.manifest(digest).ok()?;
-        let item = manifest.items.last().filter(|_| manifest.kind == ArtifactKind::LoraAdapter)?;
-        let mut log: Value = serde_json::from_slice(&self.read(item, TRAIN).ok()?).ok()?;
-        log.as_object_mut()?.remove("losses");
-        Some(log)
     }
 
     /// All files as they are; in a folder per item where there are several items.
@@ -196,6 +187,20 @@ fn moving(images: &[RgbImage], name: &str, folder: &Path) -> Result<(), CliError
     write_file(&folder.join(format!("{name}.gif")), &gif)?;
     let strip = frames::to_png(&sheet::strip(images, MIN_SIZE));
     write_file(&folder.join(format!("{name}.strip.png")), &strip)
+}
+
+/// What an adapter or a model says of its training, without the losses.
+pub(in crate::cli) fn training_log(store: &Store, digest: Digest) -> Option<Value> {
+    let manifest = store.manifest(digest).ok()?;
+    let file = match manifest.kind {
+        ArtifactKind::LoraAdapter => TRAIN,
+        ArtifactKind::Model => model::LOG,
+        _ => return None,
+    };
+    let mut log: Value =
+        serde_json::from_slice(&read(store, manifest.items.last()?, file).ok()?).ok()?;
+    log.as_object_mut()?.remove("losses");
+    Some(log)
 }
 
 /// Reads a file of an item.

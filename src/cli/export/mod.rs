@@ -1,7 +1,7 @@
 //! `pipe export`.
 
 mod adapter;
-mod files;
+pub(super) mod files;
 pub(super) mod pictures;
 mod ro_crate;
 

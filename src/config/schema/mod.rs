@@ -57,7 +57,7 @@ pub fn pipeline_schema(registry: &[StageEntry]) -> Value {
     let sections = json!({
         "title": { "description": "What the experiment is about, in one line.", "type": "string" },
         "seed": {
-            "description": "The default of every stage's `seed`.",
+            "description": "The default of every stage's `seed`, but for `dataset` and `transform`.",
             "type": "integer",
             "minimum": 0,
         },

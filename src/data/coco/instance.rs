@@ -38,6 +38,12 @@ impl Instance {
             return Err(DataError::failed(message)
                 .with_help("outline the instance, or take the annotation out of the file"));
         }
+        if let Some(area) = area.filter(|area| *area < 0.0) {
+            let message = format!("`{path}`: annotation {id} has an `area` of {area}");
+            return Err(DataError::failed(message).with_help(
+                "give the pixels of the instance, or take `area` out: then they are counted",
+            ));
+        }
         Ok(Self { annotation: id, label, area, segmentation })
     }
 

@@ -107,30 +107,26 @@ impl Index {
         Ok(index)
     }
 
-    /// Images on which, once resized to `size`, a pixel of the class is left, and whose instances cover
+    /// Images on which, once resized to `size`, a pixel of one of the classes is left, and whose instances cover
     /// at least `min_share` of the image, as annotated.
     pub fn instances(
         sources: &SourceReader,
         wanted: Wanted,
-        class: &str,
+        classes: &[impl AsRef<str>],
     ) -> Result<Self, DataError> {
         let Wanted { train, size, min_share, crowd, .. } = wanted;
         let path = format!("annotations/instances_{}.json", split_name(train));
         let file: File<InstanceAnnotation> = read_json(sources, &path)?;
         check_categories(&file.categories, &path)?;
-        let Some(category) = file.categories.iter().find(|c| c.name == class) else {
-            let names: Vec<_> = file.categories.iter().map(|c| c.name.as_str()).collect();
-            return Err(DataError::failed(format!("`{path}` has no category `{class}`"))
-                .with_help(format!("the categories are: {}", names.join(", "))));
-        };
-        let (wanted, labels) = (category.id, labels(&file.categories));
+        let ids = classes.iter().map(|class| category(&file.categories, class.as_ref(), &path));
+        let (wanted, labels) = (ids.collect::<Result<Vec<_>, _>>()?, labels(&file.categories));
         let mut index = Self::new(train, file.images.0, &path)?;
         let mut outside = Outside::default();
         for annotation in file.annotations.0 {
             let entry = index.entry(annotation.image_id, annotation.id, &path)?;
             label(&labels, &annotation, &path)?;
             outside.see_instance(&annotation, entry.size);
-            if annotation.category_id == wanted && crowd.keeps(annotation.iscrowd) {
+            if wanted.contains(&annotation.category_id) && crowd.keeps(annotation.iscrowd) {
                 entry.instances.push(Instance::new(annotation, 1, &path)?);
             }
         }
@@ -330,6 +326,16 @@ fn check_categories(categories: &[Category], path: &str) -> Result<(), DataError
     Err(DataError::failed(format!("`{path}` lists no categories")).with_help(
         "add `categories`, a list of objects with `id` and `name`, as the official files have",
     ))
+}
+
+/// The id of the category of this name.
+fn category(categories: &[Category], class: &str, path: &str) -> Result<u64, DataError> {
+    let found = categories.iter().find(|category| category.name == class);
+    found.map(|category| category.id).ok_or_else(|| {
+        let names: Vec<_> = categories.iter().map(|category| category.name.as_str()).collect();
+        DataError::failed(format!("`{path}` has no category `{class}`"))
+            .with_help(format!("the categories are: {}", names.join(", ")))
+    })
 }
 
 /// The place of each category in the file, from 1, by its id.

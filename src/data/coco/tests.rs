@@ -44,7 +44,7 @@ const ALL: Wanted = Wanted {
 fn failure(annotations: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let sources = write(folder.path(), "instances", annotations);
-    Index::instances(&sources, ALL, "dog").unwrap_err().to_string()
+    Index::instances(&sources, ALL, &["dog"]).unwrap_err().to_string()
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn the_union_of_a_class_is_its_mask() {
            {"id": 3, "image_id": 7, "category_id": 17, "iscrowd": 0, "area": 48,
             "segmentation": [[0, 0, 8, 0, 8, 6, 0, 6]]}"#,
     );
-    let index = Index::instances(&sources, ALL, "dog").unwrap();
+    let index = Index::instances(&sources, ALL, &["dog"]).unwrap();
     let sample = index.sample(&sources, index.ids()[0]).unwrap();
     assert_eq!(sample.id, "7");
     let mask = sample.mask.unwrap();
@@ -68,7 +68,7 @@ fn the_union_of_a_class_is_its_mask() {
         mask.enumerate_pixels().filter(|p| p.2.0[0] > 0).map(|p| (p.0, p.1)).collect();
     assert_eq!(set, [(0, 0), (1, 0), (7, 0), (0, 1), (1, 1), (7, 1)]);
     let single = Wanted { crowd: Crowd::Skip, ..ALL };
-    let index = Index::instances(&sources, single, "dog").unwrap();
+    let index = Index::instances(&sources, single, &["dog"]).unwrap();
     let mask = index.sample(&sources, 7).unwrap().mask.unwrap();
     assert_eq!(mask.iter().filter(|value| **value > 0).count(), 4, "without the crowd");
     let labels = |wanted| {
@@ -76,8 +76,13 @@ fn the_union_of_a_class_is_its_mask() {
         scene.unwrap().labels.iter().filter(|label| **label == 1).count()
     };
     assert_eq!((labels(ALL), labels(single)), (6, 4));
-    assert_eq!(Index::instances(&sources, at([6, 8], 0.2), "dog").unwrap().ids(), [0u64; 0]);
+    assert_eq!(Index::instances(&sources, at([6, 8], 0.2), &["dog"]).unwrap().ids(), [0u64; 0]);
     assert_eq!(Index::images(&sources, true).unwrap().ids(), [7]);
+    let both = Index::instances(&sources, ALL, &["dog", "cat"]).unwrap();
+    let mask = both.sample(&sources, 7).unwrap().mask.unwrap();
+    assert!(mask.iter().all(|value| *value > 0), "several classes have one mask");
+    let error = Index::instances(&sources, ALL, &["dog", "cow"]).unwrap_err();
+    assert!(error.to_string().ends_with("has no category `cow`"), "{error}");
 }
 
 #[test]
@@ -143,7 +148,7 @@ fn an_instance_counts_only_if_a_pixel_is_left_after_the_crop() {
         r#"{"id": 1, "image_id": 7, "category_id": 18, "area": 6, "segmentation": [[0, 0, 1, 0, 1, 6, 0, 6]]},
            {"id": 2, "image_id": 7, "category_id": 17, "area": 1, "segmentation": [[3, 3, 3.1, 3, 3.1, 3.1]]}"#,
     );
-    let ids = |size, class| Index::instances(&sources, at(size, 0.0), class).unwrap().ids();
+    let ids = |size, class| Index::instances(&sources, at(size, 0.0), &[class]).unwrap().ids();
     assert_eq!(ids([6, 8], "dog"), [7]);
     assert_eq!(ids([6, 6], "dog"), [0u64; 0]);
     assert_eq!(ids([6, 8], "cat"), [0u64; 0]);
@@ -180,9 +185,9 @@ fn what_is_wrong_in_a_file_is_named() {
     assert!(failure("{").contains("element 0 of the list"));
     let folder = tempfile::tempdir().unwrap();
     let sources = write(folder.path(), "instances", "");
-    let error = Index::instances(&sources, ALL, "dragon").unwrap_err();
+    let error = Index::instances(&sources, ALL, &["dragon"]).unwrap_err();
     assert!(error.to_string().contains("has no category `dragon`"), "{error}");
-    let error = Index::instances(&sources, Wanted { train: false, ..ALL }, "dog").unwrap_err();
+    let error = Index::instances(&sources, Wanted { train: false, ..ALL }, &["dog"]).unwrap_err();
     assert!(error.to_string().contains("instances_val2017.json"), "{error}");
     let sources = write(
         folder.path(),
@@ -202,7 +207,7 @@ fn a_damaged_mask_names_its_annotation() {
         r#"{"id": 12, "image_id": 7, "category_id": 18,
             "segmentation": {"size": [6, 8], "counts": [42, 2]}}"#,
     );
-    let error = Index::instances(&sources, ALL, "dog").unwrap_err();
+    let error = Index::instances(&sources, ALL, &["dog"]).unwrap_err();
     insta::assert_snapshot!(error, @"`annotations/instances_train2017.json`: annotation 12 of `train2017/7.png`: the run lengths cover 44 pixels, but the mask has 48");
 }
 
@@ -212,7 +217,7 @@ fn what_is_wrong_in_a_file_has_a_remedy() {
         let folder = tempfile::tempdir().unwrap();
         let sources = write(folder.path(), name, annotation);
         let index = if name == "instances" {
-            Index::instances(&sources, ALL, "dog")
+            Index::instances(&sources, ALL, &["dog"])
         } else {
             Index::persons(&sources, ALL)
         };
@@ -250,11 +255,27 @@ fn an_area_that_is_not_stated_is_counted() {
         r#"{"id": 1, "image_id": 7, "category_id": 17, "segmentation": [[0, 0, 2, 0, 2, 2, 0, 2]]},
            {"id": 2, "image_id": 7, "category_id": 18, "segmentation": [[0, 0, 6, 0, 6, 6, 0, 6]]}"#,
     );
-    let dogs = |share| Index::instances(&sources, at([6, 8], share), "dog").unwrap().ids().len();
+    let dogs = |share| Index::instances(&sources, at([6, 8], share), &["dog"]).unwrap().ids().len();
     assert_eq!((dogs(0.75), dogs(0.76)), (1, 0));
     let scene = Index::scenes(&sources, ALL).unwrap().sample(&sources, 7).unwrap().scene.unwrap();
     let count = |label: u16| scene.labels.iter().filter(|other| **other == label).count();
     assert_eq!((count(1), count(2)), (32, 4), "the cat stays visible");
+}
+
+#[test]
+fn an_area_below_nothing_is_an_error_and_its_image_is_not_left_out() {
+    let dog = r#"{"id": 3, "image_id": 7, "category_id": 18, "area": -1,
+        "segmentation": [[0, 0, 6, 0, 6, 6, 0, 6]]}"#;
+    insta::assert_snapshot!(failure(dog), @"`annotations/instances_train2017.json`: annotation 3 has an `area` of -1");
+    let folder = tempfile::tempdir().unwrap();
+    let sources = write(folder.path(), "instances", dog);
+    let error = Index::scenes(&sources, ALL).unwrap_err();
+    assert_eq!(error.to_string(), failure(dog));
+    assert!(
+        matches!(error, DataError::Failed { help: Some(help), .. } if help.contains("counted"))
+    );
+    let sources = write(folder.path(), "instances", &dog.replace("-1", "0"));
+    assert_eq!(Index::instances(&sources, ALL, &["dog"]).unwrap().ids(), [7], "0 is no error");
 }
 
 #[test]
@@ -297,7 +318,7 @@ fn an_image_stated_too_small_is_an_error_and_not_left_out() {
     let wanted = "`train2017/7.png` is 64x42, but its annotations are for 8x6";
     for annotation in [polygon, runs] {
         let sources = larger("instances", annotation);
-        let error = Index::instances(&sources, at([6, 8], 0.9), "dog").unwrap_err();
+        let error = Index::instances(&sources, at([6, 8], 0.9), &["dog"]).unwrap_err();
         assert_eq!(error.to_string(), wanted);
         assert_eq!(Index::scenes(&sources, ALL).unwrap_err().to_string(), wanted);
     }
@@ -313,7 +334,7 @@ fn an_outline_that_leaves_an_image_of_the_right_size_is_cut_off() {
     let outline = r#"{"id": 1, "image_id": 7, "category_id": 18, "area": 24,
                       "segmentation": [[4, 0, 12, 0, 12, 6, 4, 6]]}"#;
     let sources = write(folder.path(), "instances", outline);
-    let mask = Index::instances(&sources, ALL, "dog").unwrap().sample(&sources, 7).unwrap().mask;
+    let mask = Index::instances(&sources, ALL, &["dog"]).unwrap().sample(&sources, 7).unwrap().mask;
     assert_eq!(mask.unwrap().iter().filter(|value| **value > 0).count(), 24);
 }
 
@@ -325,7 +346,7 @@ fn a_file_without_categories_is_told_of() {
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replace("categories", "kinds")).unwrap();
     let wanted = "`annotations/instances_train2017.json` lists no categories";
-    assert_eq!(Index::instances(&sources, ALL, "dog").unwrap_err().to_string(), wanted);
+    assert_eq!(Index::instances(&sources, ALL, &["dog"]).unwrap_err().to_string(), wanted);
     assert_eq!(Index::scenes(&sources, ALL).unwrap_err().to_string(), wanted);
 }
 

@@ -31,7 +31,7 @@ impl DataSet for DreamBooth {
     }
 
     fn params(&self) -> &'static [&'static str] {
-        &["source.set", "holdout", "holdout_by"]
+        &["source.set", "holdout", "holdout_seed", "holdout_by"]
     }
 
     fn offers(&self) -> &'static [Knowledge] {

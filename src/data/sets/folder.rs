@@ -22,7 +22,7 @@ impl DataSet for Folder {
     }
 
     fn params(&self) -> &'static [&'static str] {
-        &["holdout"]
+        &["holdout", "holdout_seed"]
     }
 
     fn offers(&self) -> &'static [Knowledge] {

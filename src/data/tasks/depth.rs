@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Knowledge, Task, scene::hue};
-use crate::data::{DataError, Pair, Problem, Request, Sample};
+use crate::data::{DataError, Depth, Pair, Problem, Request, Sample};
 
 /// How distances become colours.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -117,8 +117,46 @@ fn turn([r, g, b]: [u8; 3]) -> Option<f64> {
     Some(sixths / 6.0)
 }
 
+/// How far the distances of some pictures are.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Reach {
+    /// Pixels whose distance is known.
+    pub known: usize,
+    /// Those of them that lie beyond the range of the colours, on either side.
+    pub beyond: usize,
+    /// The furthest, in metres.
+    pub furthest: f32,
+}
+
+impl Reach {
+    /// That of one picture.
+    pub fn of(depth: &Depth, [near, far]: [f32; 2]) -> Self {
+        let known = || depth.iter().copied().filter(|metres| is_known(*metres));
+        Self {
+            known: known().count(),
+            beyond: known().filter(|metres| !(near..=far).contains(metres)).count(),
+            furthest: known().fold(0.0, f32::max),
+        }
+    }
+
+    /// That of both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            known: self.known + other.known,
+            beyond: self.beyond + other.beyond,
+            furthest: self.furthest.max(other.furthest),
+        }
+    }
+
+    /// Whether most distances would be drawn as the ends of the range.
+    pub fn is_mostly_beyond(self) -> bool {
+        2 * self.beyond > self.known
+    }
+}
+
 /// Refuses an image of which no distance lies in the range: its target would be of one colour, or of two.
-fn in_range(depth: &crate::data::Depth, [near, far]: [f32; 2], id: &str) -> Result<(), DataError> {
+fn in_range(depth: &Depth, [near, far]: [f32; 2], id: &str) -> Result<(), DataError> {
     let known = || depth.iter().copied().filter(|metres| is_known(*metres));
     if known().any(|metres| (near..=far).contains(&metres)) {
         return Ok(());
@@ -132,9 +170,9 @@ fn in_range(depth: &crate::data::Depth, [near, far]: [f32; 2], id: &str) -> Resu
     ))
 }
 
-pub(super) struct Depth;
+pub(super) struct DepthTask;
 
-impl Task for Depth {
+impl Task for DepthTask {
     fn name(&self) -> &'static str {
         "depth"
     }

@@ -22,7 +22,7 @@ pub static TASKS: &[&dyn Task] = &[
     &pose::Pose,
     &segmentation::Segmentation,
     &scene::Scene,
-    &depth::Depth,
+    &depth::DepthTask,
     &boundaries::Boundaries,
     &symbols::SymbolsTask,
     &arc::Arc,

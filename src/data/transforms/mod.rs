@@ -67,7 +67,7 @@ pub struct Change {
     /// For `edges`: the two thresholds of Canny's hysteresis.
     #[serde(default = "thresholds")]
     pub thresholds: [f32; 2],
-    /// Seed of what is random per image (`inpainting`, `jigsaw`); the pipeline's by default.
+    /// Seed of what is random per image (`inpainting`, `jigsaw`); 0 by default, whatever the pipeline's is.
     #[serde(default)]
     pub seed: Option<u64>,
 }
@@ -114,6 +114,11 @@ pub trait Operation: Sync {
     /// Whether it takes square images only.
     fn needs_square(&self) -> bool {
         false
+    }
+
+    /// The least side of the images that it takes: of shorter ones, a jigsaw's pieces would have no pixels.
+    fn needs_side(&self, _: &Change) -> usize {
+        1
     }
 
     /// The parameters of [`Change`] that it reads and others do not.

@@ -72,6 +72,10 @@ impl Operation for Jigsaw {
         Side::Input
     }
 
+    fn needs_side(&self, change: &Change) -> usize {
+        change.grid
+    }
+
     fn apply(&self, image: &RgbImage, change: &Change, seed: u64) -> Result<RgbImage, DataError> {
         Ok(jigsaw(image, change.grid, seed))
     }
@@ -107,7 +111,7 @@ pub fn hide_squares(image: &RgbImage, squares: usize, share: f64, seed: u64) -> 
 }
 
 /// The image with its `grid` by `grid` pieces in a random other order. Pieces have floored sizes;
-/// pixels beyond the last row or column of pieces stay.
+/// pixels beyond the last row or column of pieces stay. A side of fewer pixels than `grid` has no pieces.
 pub fn jigsaw(image: &RgbImage, grid: usize, seed: u64) -> RgbImage {
     let order = shuffled_order(grid * grid, seed);
     let mut shuffled = image.clone();

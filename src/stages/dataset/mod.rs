@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Draw, IdleParam, Inputs, Misfit, Output, OwnSize, ParamError, Ports, Stage, StageContext,
-    StageError, StageKind, Surroundings, draw, idle,
+    Caution, Draw, IdleParam, Inputs, Misfit, Output, OwnSize, ParamError, Ports, Stage,
+    StageContext, StageError, StageKind, Surroundings, draw, idle,
 };
 use crate::{
     artifact::{ArtifactKind, videos},
@@ -50,6 +50,10 @@ impl Stage for Dataset {
 
     fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
         around.data.misfit(&self.0).into_iter().collect()
+    }
+
+    fn cautions(&self, around: &Surroundings<'_>) -> Vec<Caution> {
+        around.data.caution(&self.0).into_iter().collect()
     }
 
     fn draw(&self) -> Option<Draw> {

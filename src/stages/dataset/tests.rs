@@ -78,6 +78,36 @@ fn a_folder_of_pairs_is_read_and_its_targets_follow_their_inputs() {
 }
 
 #[test]
+fn another_holdout_seed_keeps_other_images_and_its_default_is_in_no_key() {
+    let root = tempfile::tempdir().unwrap();
+    for name in 'a'..='j' {
+        RgbImage::new(8, 8).save(root.path().join(format!("{name}.png"))).unwrap();
+    }
+    let part = |split: &str, seed: u64| {
+        let source = json!({ "source": "folder", "root": root.path() });
+        let mut found = names(json!({
+            "source": source, "task": "images", "size": [8, 8], "split": split, "holdout_seed": seed,
+        }));
+        found.sort_unstable();
+        found
+    };
+    assert_ne!(part("test", 0), part("test", 1));
+    for seed in [0, 1] {
+        let (train, test) = (part("train", seed), part("test", seed));
+        assert_eq!((train.len(), test.len()), (8, 2));
+        assert!(test.iter().all(|name| !train.contains(name)), "{train:?} {test:?}");
+    }
+    let params = |seed: u64| {
+        let stage: Dataset = serde_json::from_value(json!({
+            "source": "builtin:figures", "task": "pose", "size": [8, 8], "holdout_seed": seed,
+        }))
+        .unwrap();
+        serde_json::to_value(&stage).unwrap()
+    };
+    assert_eq!((params(0).get("holdout_seed"), &params(3)["holdout_seed"]), (None, &json!(3)));
+}
+
+#[test]
 fn a_missing_root_is_the_machines_fault() {
     let source = json!({ "source": "coco", "root": "no/such/folder" });
     let error = pairs(json!({ "source": source, "task": "pose", "size": [64, 64] })).unwrap_err();

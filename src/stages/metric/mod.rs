@@ -129,7 +129,7 @@ struct Scored {
 }
 
 impl Metric {
-    /// Every choice that decides a score.
+    /// Every choice of the metric that decides a score.
     fn settings(
         &self,
         scored: &Scored,

@@ -4,10 +4,12 @@ mod run;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 use super::{
-    Cause, Caution, IdleParam, Inputs, Lighter, Lineage, Misfit, Mismatch, Output, OwnSize,
-    ParamError, Port, Ports, Stage, StageContext, StageError, StageKind, Surroundings, Workload,
+    Cause, Caution, IdleParam, Inputs, Lighter, Lineage, Misfit, Mismatch, ModelParts, Output,
+    OwnSize, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind, Surroundings,
+    Workload,
     agreement::{ImageUse, TextUse, rate_of_channels, scale_of_a_frame},
     fit::not_known,
     idle,
@@ -205,6 +207,17 @@ impl Stage for Sample {
 
     fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
         Some((&self.model, &["vae", "transformer", "scheduler"]))
+    }
+
+    fn left_to_model(&self, on_port: &ModelParts) -> Map<String, Value> {
+        let Ok(source) = on_port.source(&self.model) else { return Map::new() };
+        let sampler = published_sampler(&source).ok().filter(|_| self.sampler.is_none());
+        let scale = source.config("vae").and_then(|vae| {
+            ImageLatentScale::resolve(self.image_latent_scale, &vae, Side::Sampling)
+        });
+        let sampler = sampler.map(|sampler| ("sampler".to_owned(), json!(sampler)));
+        let scale = scale.ok().map(|scale| ("image_latent_scale".to_owned(), json!(scale)));
+        sampler.into_iter().chain(scale).collect()
     }
 
     fn memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {

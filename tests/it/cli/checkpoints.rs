@@ -81,10 +81,29 @@ fn says_what_it_was_made_from(shell: &Shell, provenance: &serde_json::Value) {
     assert_eq!(stages["predict"]["params"]["model"], "builtin:tiny");
     assert_eq!(stages["predict"]["inputs"]["lora"], "lora");
     assert!(stages["lora"]["log"]["image_latent_scale"].is_number(), "{stages:#}");
-    assert!(stages["predict"]["params"].get("image_latent_scale").is_some(), "{stages:#}");
+    assert!(stages["predict"]["params"]["sampler"].is_null(), "{stages:#}");
+    assert_eq!(stages["predict"]["left_to_model"]["sampler"], "dpm");
+    let [trained, sampled] = [&stages["lora"]["log"], &stages["predict"]["left_to_model"]]
+        .map(|of| &of["image_latent_scale"]);
+    assert_eq!(trained, sampled, "both are the model's");
     assert!(stages["lora"]["log"].get("losses").is_none(), "{stages:#}");
     assert!(stages["predict"]["weights"].is_string());
     assert_eq!(stages["prompt"]["params"]["prompt"], "");
+    let json: serde_json::Value =
+        serde_json::from_str(&shell.succeed("show way.toml score --json")).unwrap();
+    assert_eq!(json["artifacts"][0]["provenance"], *provenance);
+    let shown = shell.succeed("show way.toml score");
+    let (_, made_from) = shown.split_once("  made from\n").unwrap();
+    insta::assert_snapshot!(super::redact(made_from), @r#"
+    pairs: size = [32,32]
+    clips: method = "quadratic", frames = 9, seed = 0
+    prompt: model = "builtin:tiny", weights = [HASH], prompt = ""
+    latents: model = "builtin:tiny", weights = [HASH], seed = 0
+    lora: model = "builtin:tiny", weights = [HASH], rank = 2, steps = 2, image_latent_scale = 1.[HASH], seed = 0, digest = [HASH]
+    predict: model = "builtin:tiny", weights = [HASH], frames = 9, steps = 1, sampler = "dpm", guidance_scale = 1.0, image_latent_scale = 1.[HASH], seed = 0
+    answers: model = "builtin:tiny", weights = [HASH], seed = 0
+    "#);
+    assert!(!shell.succeed("show way.toml answers").contains("made from"), "it is of scores");
 }
 
 /// Times and memory of the run in the forms of a table.

@@ -98,7 +98,7 @@ fn parts_of_one_source_that_are_divided_in_two_ways_are_refused() {
     for part in [
         "`pairs` and `examples` divide one source into training and test in two ways",
         "holdout = 0.5",
-        "give both the same `holdout` and `holdout_by`",
+        "give both the same `holdout`, `holdout_seed` and `holdout_by`",
     ] {
         assert!(said.contains(part), "{said}");
     }

@@ -473,3 +473,62 @@ fn values_of_several_types_and_empty_names_say_what_they_can_be() {
     let said = shell.transcript("check pixels.toml");
     assert!(said.contains("help: a pipeline file is TOML, in UTF-8"), "{said}");
 }
+
+#[test]
+fn pieces_and_tiles_are_not_smaller_than_a_pixel() {
+    let shell = Shell::new();
+    let file = |pieces: usize, tiles: usize| {
+        format!(
+            r#"name = "pieces"
+
+[stages.images]
+kind   = "dataset"
+source = "builtin:figures"
+task   = "images"
+count  = 1
+size   = [8, 12]
+
+[stages.pairs]
+kind      = "transform"
+inputs    = {{ pairs = "images" }}
+operation = "jigsaw"
+grid      = {pieces}
+
+[stages.clips]
+kind   = "interpolate"
+inputs = {{ pairs = "pairs" }}
+method = "tiles"
+grid   = {tiles}
+frames = 9
+"#
+        )
+    };
+    shell.write("pieces.toml", &file(8, 8));
+    shell.succeed("run pieces.toml");
+    shell.write("pieces.toml", &file(9, 16));
+    insta::assert_snapshot!(shell.transcript("check pieces.toml"), @r#"
+    $ pipe check pieces.toml
+    ? 2
+    --- stderr
+      × stage `pairs`: `grid` divides a side into 9, but the height has only 8 pixels
+        ╭─[pieces.toml:14:13]
+     13 │ operation = "jigsaw"
+     14 │ grid      = 9
+        ·             ┬
+        ·             ╰── `grid`
+     15 │ 
+        ╰────
+      help: take 8 at most, or larger images
+
+      × stage `clips`: `grid` divides a side into 16, but the height has only 8 pixels
+        ╭─[pieces.toml:20:10]
+     19 │ method = "tiles"
+     20 │ grid   = 16
+        ·          ─┬
+        ·           ╰── `grid`
+     21 │ frames = 9
+        ╰────
+      help: take 8 at most, or larger images
+    pieces.toml: 2 errors
+    "#);
+}

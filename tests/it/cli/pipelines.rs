@@ -68,7 +68,7 @@ fn every_experiment_is_there_at_three_scales() {
         }
         // What no published weights or data belong to.
         let stem = file.file_stem().unwrap().to_string_lossy().into_owned();
-        let is_of_the_paper = !["few_shot_effect", "pretrain_tiny"].contains(&&*stem);
+        let is_of_the_paper = stem != "pretrain_tiny";
         assert_eq!(names.contains("paper"), is_of_the_paper, "{}", file.display());
         stems.insert(stem);
     }
@@ -192,7 +192,9 @@ fn with_its_data_every_profile_of_data_checks() {
         ("concept_arc", "corpus", root.join("conceptarc"), ""),
         ("arc_agi", "corpus", root.join("arc"), ""),
         ("edges", "bsds", root.join("edges"), ""),
+        ("edges", "paper_bsds", root.join("edges"), one),
         ("style_transfer", "pairs", shell.path("style"), ""),
+        ("style_transfer", "paper_pairs", shell.path("style"), one),
         ("tiny_imagenet", "paper", root.join("tiny-imagenet-200"), ""),
         ("geometric", "paper", root.join("dreambooth"), ""),
         ("depth", "paper", root.join("depth/icl_rendered"), one),

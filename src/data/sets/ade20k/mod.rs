@@ -49,7 +49,7 @@ impl DataSet for Ade20k {
     }
 
     fn params(&self) -> &'static [&'static str] {
-        &["class", "holdout"]
+        &["class", "holdout", "holdout_seed"]
     }
 
     fn offers(&self) -> &'static [Knowledge] {
@@ -74,12 +74,12 @@ impl DataSet for Ade20k {
             (benchmark(request, sources)?, benchmark_names(sources)?)
         };
         let names: std::sync::Arc<[String]> = names.into();
-        let class = match request.task.needs() {
-            Knowledge::Mask => Some(class_names::find(&names, &request.class)? as u16 + 1),
+        let classes = match request.task.needs() {
+            Knowledge::Mask => Some(numbers(&names, &request.class)?),
             _ => None,
         };
-        let kept = match class {
-            Some(class) => Showing { sources, names: &names, class }.of(files, request.size)?,
+        let kept = match &classes {
+            Some(classes) => Showing { sources, names: &names, classes }.of(files, request.size)?,
             None => files,
         };
         Ok(Box::new(Listing::new(
@@ -97,7 +97,7 @@ impl DataSet for Ade20k {
                         ))
                         .with_help(AGAIN));
                     }
-                    sample.mask = class.map(|class| mask(&labels, class));
+                    sample.mask = classes.as_ref().map(|classes| mask(&labels, classes));
                     sample.scene = Some(SceneLabels { labels, names: names.clone() });
                 }
                 sample.image = image;
@@ -107,36 +107,41 @@ impl DataSet for Ade20k {
     }
 }
 
-fn mask(labels: &Labels, class: u16) -> GrayImage {
+/// The labels of these classes.
+fn numbers(names: &[String], classes: &[String]) -> Result<Vec<u16>, DataError> {
+    classes.iter().map(|class| Ok(class_names::find(names, class)? as u16 + 1)).collect()
+}
+
+fn mask(labels: &Labels, classes: &[u16]) -> GrayImage {
     GrayImage::from_fn(labels.width(), labels.height(), |x, y| {
-        Luma([if labels.get_pixel(x, y).0[0] == class { 255 } else { 0 }])
+        Luma([if classes.contains(&labels.get_pixel(x, y).0[0]) { 255 } else { 0 }])
     })
 }
 
-/// Which pictures show a class.
+/// Which pictures show one of some classes.
 struct Showing<'a> {
     sources: &'a SourceReader,
     names: &'a [String],
-    class: u16,
+    classes: &'a [u16],
 }
 
 impl Showing<'_> {
-    /// Those of which a pixel shows it at `size`.
+    /// Those of which a pixel shows one of them at `size`.
     fn of(&self, files: Vec<Files>, size: [usize; 2]) -> Result<Vec<Files>, DataError> {
         let (mut kept, mut named, mut seen) = (Vec::new(), 0, 0);
         for file in files.into_iter().filter(|file| self.may_be_in(file)) {
             named += usize::from(!file.classes.is_empty());
             let labels = read_labels(self.sources, &file, self.names)?;
-            let is_set = |x, y| labels.get_pixel(x, y).0[0] == self.class;
-            seen += usize::from(labels.contains(&self.class));
+            let is_set = |x, y| self.classes.contains(&labels.get_pixel(x, y).0[0]);
+            seen += usize::from(labels.iter().any(|label| self.classes.contains(label)));
             if resize::is_shown([labels.height(), labels.width()], size, is_set) {
                 kept.push(file);
             }
         }
         if named > 0 && seen == 0 {
             let message = format!(
-                "no pixel of a `_seg.png` shows `{}`, though {named} of the JSON files name it",
-                self.names[usize::from(self.class) - 1]
+                "no pixel of a `_seg.png` shows {}, though {named} of the JSON files name it",
+                self.called().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ")
             );
             return Err(DataError::failed(message).with_help(
                 "parts of objects lie in `_parts_*.png`, which are not read; take the class of the \
@@ -146,11 +151,16 @@ impl Showing<'_> {
         Ok(kept)
     }
 
-    /// Whether the picture's JSON file, which also lists the parts of objects, names the class; of
-    /// the benchmark, every picture may show it.
+    /// Whether the picture's JSON file, which also lists the parts of objects, names a class; of
+    /// the benchmark, every picture may show one.
     fn may_be_in(&self, file: &Files) -> bool {
-        let name = &self.names[usize::from(self.class) - 1];
-        file.classes.is_empty() || file.classes.values().any(|other| other == name)
+        let is_asked = |name: &String| self.called().any(|other| other == name);
+        file.classes.is_empty() || file.classes.values().any(is_asked)
+    }
+
+    /// The names of the classes.
+    fn called(&self) -> impl Iterator<Item = &String> {
+        self.classes.iter().map(|class| &self.names[usize::from(*class) - 1])
     }
 }
 

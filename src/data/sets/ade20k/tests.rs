@@ -25,6 +25,12 @@ fn the_benchmark_of_ade20k_gives_masks_and_scenes() {
     let found = pairs(root, "ade20k", "segmentation", &json!({ "class": "edifice" })).unwrap();
     assert_eq!(names(&found), ["b"]);
     assert!(found[0].1.mask.as_ref().unwrap().iter().all(|value| *value == 255));
+    let both = json!({ "class": ["wall", "edifice"] });
+    let found = pairs(root, "ade20k", "segmentation", &both).unwrap();
+    assert_eq!(names(&found).len(), 2);
+    let is_white =
+        |(_, pair): &(String, Pair)| pair.mask.as_ref().unwrap().iter().all(|v| *v == 255);
+    assert!(found.iter().all(is_white));
     let scenes = pairs(root, "ade20k", "scene", &json!({})).unwrap();
     assert_eq!(scenes.len(), 2);
     assert_eq!(scenes[0].1.meta.scene[1].name, "building, edifice");

@@ -35,7 +35,7 @@ impl DataSet for Rgbd {
     }
 
     fn params(&self) -> &'static [&'static str] {
-        &["source.units", "source.depth_bits", "holdout", "without_depth"]
+        &["source.units", "source.depth_bits", "holdout", "holdout_seed", "without_depth"]
     }
 
     fn offers(&self) -> &'static [Knowledge] {

@@ -30,7 +30,7 @@ impl DataSet for Table {
     }
 
     fn params(&self) -> &'static [&'static str] {
-        &["source.set", "holdout"]
+        &["source.set", "holdout", "holdout_seed"]
     }
 
     fn offers(&self) -> &'static [Knowledge] {
