@@ -1,7 +1,7 @@
 //! Runs on several devices: a process for each, here on the CPU.
 
 use std::{
-    io::Read,
+    io::{BufRead, BufReader, Read},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -119,7 +119,11 @@ fn caught_in_training(shell: &Shell, text: &str, args: &[&str]) -> Child {
 }
 
 fn kill(process: u32) {
-    assert!(Command::new("kill").args(["-9", &process.to_string()]).status().unwrap().success());
+    signal("-KILL", process);
+}
+
+fn signal(name: &str, process: u32) {
+    assert!(Command::new("kill").args([name, &process.to_string()]).status().unwrap().success());
 }
 
 /// What a run says until it ends, and its exit code.
@@ -206,6 +210,34 @@ fn a_run_that_is_stopped_or_killed_leaves_no_worker_and_goes_on() {
     killed.succeed("cache gc");
     killed.succeed("run training.toml --device cpu:1");
     assert!(killed.transcript("cache verify").contains("? 0\n"));
+}
+
+/// Who is stopped hears of no end, so it must be ended.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_worker_that_somebody_stopped_ends_with_its_run() {
+    let ends: [fn(&mut Child); 2] = [
+        |run| run.kill().unwrap(),
+        |run| {
+            send("-INT", run);
+            let mut said = String::new();
+            let lines = &mut BufReader::new(run.stderr.take().unwrap());
+            while !said.contains("in the worker of cpu (process ") {
+                assert!(lines.read_line(&mut said).unwrap() > 0, "{said}");
+            }
+            assert!(said.contains("somebody has stopped: `kill -CONT "), "{said}");
+            send("-INT", run);
+        },
+    ];
+    for end in ends {
+        let shell = Shell::new();
+        let mut run = caught_in_training(&shell, TRAINING, &[]);
+        let [worker] = workers(&run)[..] else { panic!("no worker, or several") };
+        signal("-STOP", worker);
+        end(&mut run);
+        run.wait().unwrap();
+        until("the end of the worker", || !is_alive(worker));
+    }
 }
 
 /// The part of the training that encodes clips.
