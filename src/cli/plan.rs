@@ -44,7 +44,8 @@ pub(super) fn plan(args: &PlanArgs, session: &Session) -> Result<(), CliError> {
     session.warn(&pipeline);
     let store = session.store()?;
     let options = PlanOptions { force: args.force.clone(), only: args.only.clone() };
-    let outlook = device::outlook(&session.settings()?.device)?;
+    let (outlook, no_device) = device::look(&session.settings()?)?;
+    let no_device = no_device.and_then(CliError::into_message);
     let device = if outlook.on_host { "cpu" } else { "cuda" };
     let plan = plan::build_for(&pipeline, &store, &options, Some(device))?;
     let disk = DiskPlan::new(&plan, &store)?;
@@ -55,9 +56,14 @@ pub(super) fn plan(args: &PlanArgs, session: &Session) -> Result<(), CliError> {
         let memory = MemoryPlan::new(&pipeline, outlook.on_host);
         let mut document = PlanDocument::new(&plan, &memory, outlook.memory, &disk, free);
         document.disk.no_cache = obstacle.map(|error| error.to_string());
+        document.no_device = no_device.map(|(message, _)| message);
         format!("{:#}\n", serde_json::json!(document))
     } else {
-        let text = text(&plan, &outlook, session.global.verbose > 0) + &disk::line(&disk, free);
+        let mut text = text(&plan, &outlook, session.global.verbose > 0);
+        if let Some((message, help)) = no_device {
+            text += &remedied(&format!("missing: {message}"), help.as_deref());
+        }
+        let text = text + &disk::line(&disk, free);
         let obstacle = obstacle.map(|error| remedied(&error.to_string(), error.help()));
         text + &obstacle.unwrap_or_default()
     })

@@ -62,7 +62,7 @@ pub(super) fn verify(args: &VerifyArgs, session: &Session) -> Result<(), CliErro
     let settings = session.settings()?;
     let stop = Stop::on_signal();
     let store = stop.heard_by(session.store()?);
-    let (chosen, is_one_of_several) = device::open_first(&settings.device)?;
+    let (chosen, is_one_of_several) = device::open_first(&settings)?;
     if is_one_of_several {
         session.caution(&format!("stages are executed again on one device, {}", chosen.name));
     }
@@ -70,7 +70,7 @@ pub(super) fn verify(args: &VerifyArgs, session: &Session) -> Result<(), CliErro
     let jobs = settings.jobs.map_or_else(|| device::default_jobs(&chosen), NonZeroUsize::get);
     let options = ExecOptions {
         jobs,
-        memory: device::outlook(&chosen.name)?.memory,
+        memory: device::outlook(&chosen)?.memory,
         allow_commands: args.allow_commands,
         cancel: stop.flag.clone(),
         ..ExecOptions::new(chosen.device, &chosen.name)

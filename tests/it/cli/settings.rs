@@ -40,9 +40,9 @@ fn zero_jobs_and_misspelt_filters_are_refused() {
     $ pipe run clips.toml
     ? 2
     --- stderr
-      × the setting `log` is wrong: error parsing level filter: expected one of "off", "error",
-      │ "warn", "info", "debug", "trace", or a number 0-5
-      help: it is set by `PIPE_LOG`, `pipe.toml` or your own `config.toml`
+      × the setting `log` is wrong (set by `pipe.toml:1:7`): error parsing level filter: expected
+      │ one of "off", "error", "warn", "info", "debug", "trace", or a number 0-5
+      help: write it as `info` or `pipe::exec=debug`
     "#);
 }
 
