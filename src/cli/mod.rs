@@ -17,6 +17,7 @@ mod fetch;
 mod gpus;
 mod init;
 mod link;
+mod load;
 mod logging;
 mod memory;
 mod plan;

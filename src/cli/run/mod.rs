@@ -15,6 +15,7 @@ use super::{
     exit,
     export::pictures,
     link::Shared,
+    load::Loaded,
     session::{LayerArgs, Session, open_or_look, open_remote},
     signals::Stop,
 };
@@ -24,7 +25,7 @@ use crate::{
     store::StoreError,
 };
 use events::EventFile;
-use load::{Loaded, load};
+use load::load;
 use runner::Runner;
 use slots::slots;
 

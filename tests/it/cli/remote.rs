@@ -142,6 +142,37 @@ fn what_is_not_computed_yet_is_not_pushed_in_silence() {
 }
 
 #[test]
+fn results_are_chosen_as_for_a_run() {
+    let shell = Shell::new();
+    shell.write("clips.toml", &format!("{CLIPS}\n[profiles.other]\n[profiles.other.stages.pairs]\nseed = 3\n"));
+    shell.succeed("run clips.toml --only clips[method=linear] --set pairs.seed=7");
+    let chosen = "clips.toml --set pairs.seed=7 --remote shared";
+    insta::assert_snapshot!(shell.transcript(&format!("cache push {chosen}")), @"
+    $ pipe cache push clips.toml --set pairs.seed=7 --remote shared
+    ? 0
+    --- stdout
+    sent clips: pairs, [SIZE]
+    sent clips: clips[method=linear], [SIZE]
+    sent 2 results, [SIZE]; 0 there already
+    --- stderr
+    1 stage is not computed yet: `clips[method=quadratic]`; `pipe run clips.toml --set pairs.seed=7` computes it
+    ");
+    let pull = shell.transcript(&format!("cache pull {chosen} --only pairs --cache two"));
+    assert!(pull.contains("fetched 1 result,") && !pull.contains("neither"), "{pull}");
+    let rest = shell.transcript(&format!("cache pull {chosen} --cache two"));
+    assert!(rest.contains("fetched 1 result,"), "{rest}");
+    let other = "cache pull clips.toml --profile other --only pairs --remote shared";
+    let pull = shell.transcript(other);
+    assert!(pull.contains("`pipe run clips.toml --profile other --only pairs` computes it"), "{pull}");
+    let none = shell.transcript("cache push --set pairs.seed=7 --remote shared");
+    assert!(none.contains("? 2\n") && none.contains("none is named"), "{none}");
+    // One of several files that has no such profile goes by its own values.
+    shell.write("plain.toml", CLIPS);
+    let both = shell.transcript("cache push clips.toml plain.toml --profile other --remote shared");
+    assert!(both.contains("plain.toml: there is no profile `other`"), "{both}");
+}
+
+#[test]
 fn what_was_asked_about_and_is_nowhere_is_no_success() {
     let shell = Shell::new();
     shell.write("clips.toml", CLIPS);
