@@ -1,6 +1,11 @@
 //! A file of settings.
 
-use std::{collections::BTreeMap, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::Metadata,
+    io,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 
@@ -11,6 +16,50 @@ use crate::config::{
     origin::Sources,
     value::{Node, ValueError, parse_document},
 };
+
+const PROJECT: &str = "pipe.toml";
+
+/// The settings of a project: `pipe.toml` in the current folder or the nearest one above it, as seen from there. One
+/// above counts if it belongs to who has the current folder, or to root: in a folder that all may write to, such as
+/// `/tmp`, it may be anybody's.
+pub(super) fn of_project(current: &Path) -> PathBuf {
+    let here = PathBuf::from(PROJECT);
+    let owner = current.metadata().ok();
+    if owner.is_none() || current.join(PROJECT).symlink_metadata().is_ok() {
+        return here;
+    }
+    let is_ours = |path: &Path| {
+        let found = path.metadata();
+        found.is_ok_and(|found| found.is_file() && is_trusted(&found, owner.as_ref()))
+    };
+    let above = current.ancestors().enumerate().skip(1);
+    let found =
+        above.map(|(up, folder)| (up, folder.join(PROJECT))).find(|(_, path)| is_ours(path));
+    found.map_or(here, |(up, _)| Path::new("..").join("../".repeat(up - 1)).join(PROJECT))
+}
+
+#[cfg(unix)]
+fn is_trusted(file: &Metadata, current: Option<&Metadata>) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    file.uid() == 0 || current.is_some_and(|current| current.uid() == file.uid())
+}
+
+#[cfg(not(unix))]
+fn is_trusted(_: &Metadata, _: Option<&Metadata>) -> bool {
+    true
+}
+
+impl SomeSettings {
+    /// Relative paths are meant from the folder of the file that names them.
+    pub(super) fn seen_from(self, folder: &Path) -> Self {
+        // What has a colon is an address, or a mistake in one.
+        let remote = self.remote.map(|remote| match folder.join(&remote).to_str() {
+            Some(path) if !remote.is_empty() && !remote.contains(':') => path.to_owned(),
+            _ => remote,
+        });
+        Self { cache: self.cache.map(|cache| folder.join(cache)), remote, ..self }
+    }
+}
 
 /// What to do about settings that cannot be read.
 fn unreadable(error: &io::Error) -> &'static str {
@@ -81,6 +130,37 @@ fn places(node: &Node, sources: &Sources) -> Names {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_nearest_settings_above_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let [top, middle, current] = ["", "a", "a/b/c"].map(|name| folder.path().join(name));
+        std::fs::create_dir_all(&current).unwrap();
+        std::fs::write(top.join(PROJECT), "jobs = 1").unwrap();
+        assert_eq!(of_project(&current), Path::new("../../../pipe.toml"));
+        std::fs::write(middle.join(PROJECT), "jobs = 2").unwrap();
+        assert_eq!(of_project(&current), Path::new("../../pipe.toml"));
+        // No file is passed over.
+        std::fs::create_dir(current.parent().unwrap().join(PROJECT)).unwrap();
+        assert_eq!(of_project(&current), Path::new("../../pipe.toml"));
+        std::fs::create_dir(current.join(PROJECT)).unwrap();
+        assert_eq!(of_project(&current), Path::new(PROJECT), "which is then told to be none");
+    }
+
+    #[test]
+    fn paths_are_meant_from_the_folder_of_the_file() {
+        let seen = |remote: &str| {
+            let remote = Some(remote.to_owned());
+            let settings =
+                SomeSettings { cache: Some("c".into()), remote, ..SomeSettings::default() };
+            let seen = settings.seen_from(Path::new("../.."));
+            (seen.cache.unwrap(), seen.remote.unwrap())
+        };
+        assert_eq!(seen("shared"), ("../../c".into(), "../../shared".to_owned()));
+        for same in ["", "/shared", "s3://bucket/x", "s3:"] {
+            assert_eq!(seen(same).1, same);
+        }
+    }
 
     #[test]
     fn all_wrong_keys_of_a_file_are_shown() {

@@ -100,7 +100,9 @@ impl Settings {
     #[expect(clippy::disallowed_methods, reason = "settings are what the environment is for")]
     pub fn load(flags: &SomeSettings) -> Result<Self, SettingsError> {
         let environment = environment(|name| std::env::var_os(name))?;
-        Self::layered(user_file().as_deref(), Path::new("pipe.toml"), &environment, flags)
+        let current = std::env::current_dir().unwrap_or_default();
+        let project = file::of_project(&current);
+        Self::layered(user_file().as_deref(), &project, &environment, flags)
     }
 
     /// Lays defaults, two files (which need not exist), `environment` and `flags` on each other.
@@ -112,9 +114,12 @@ impl Settings {
     ) -> Result<Self, SettingsError> {
         let mut figment = Figment::from(Serialized::defaults(Self::default()));
         let mut names = Names::new();
-        for path in user.into_iter().chain([project]) {
+        let of_project = project.parent().unwrap_or(Path::new(""));
+        for (path, folder) in
+            user.map(|path| (path, Path::new(""))).into_iter().chain([(project, of_project)])
+        {
             let (settings, places) = file::read(path)?;
-            figment = figment.merge(Serialized::defaults(settings));
+            figment = figment.merge(Serialized::defaults(settings.seen_from(folder)));
             names.extend(places);
         }
         names.extend(environment.set().map(|name| {
@@ -209,7 +214,7 @@ mod tests {
         assert_eq!(
             settings,
             Settings {
-                cache: "p".into(),
+                cache: folder.path().join("p"),
                 device: "cuda:1".to_owned(),
                 jobs: NonZeroUsize::new(3),
                 log: "info".to_owned(),
@@ -219,7 +224,12 @@ mod tests {
         );
         let said = ["cache", "device", "jobs", "locks"].map(|name| settings.set_by(name));
         let place = project.display();
-        let wanted = [format!(" (set by `{place}:1:9`)"), String::new(), " (set by `PIPE_JOBS`)".into(), String::new()];
+        let wanted = [
+            format!(" (set by `{place}:1:9`)"),
+            String::new(),
+            " (set by `PIPE_JOBS`)".into(),
+            String::new(),
+        ];
         assert_eq!(said, wanted);
     }
 
