@@ -30,7 +30,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("data", &["rng", "store::SourceReader"]),
     ("metrics", &["data", "rng"]),
     // The store keeps manifests without looking into their items.
-    ("store", &["artifact::FileRef", "artifact::Manifest", "artifact::file_name", "regular"]),
+    (
+        "store",
+        &[
+            "artifact::FileRef",
+            "artifact::Manifest",
+            "artifact::file_name",
+            "regular",
+            "units::bytes",
+        ],
+    ),
     // Artifacts are read from a stage's inputs and written to its output.
     (
         "artifact",
