@@ -144,6 +144,7 @@ impl<'a> Executor<'a> {
     ) -> Result<RunSummary, ExecError> {
         let start = Instant::now();
         let _use = self.store.in_use(&|| self.options.cancel.is_cancelled())?;
+        self.store.drop_left_work_folders();
         let decider = Decider::new(pipeline, self.store)?;
         let graph = Graph::new(pipeline);
         let wanted = self.options.wanted();

@@ -302,6 +302,6 @@ mod tests {
         let told = full.needing(3_500_000).into_io();
         assert_eq!(told.kind(), ErrorKind::StorageFull);
         let again = StoreError::io(Path::new("elsewhere"), told);
-        insta::assert_snapshot!(again, @"no space left for `cache/x`, which takes 3.5 MB");
+        insta::assert_snapshot!(again, @"no space left for `cache/x`, which takes 3.3 MiB");
     }
 }

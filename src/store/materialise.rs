@@ -13,11 +13,10 @@ use std::{
 
 use serde::Serialize;
 
-use tempfile::{NamedTempFile, TempDir};
+use tempfile::NamedTempFile;
 
 use super::{
     Digest, Store, StoreError,
-    adopt::SCRATCH,
     aside::{folder_of, scratch},
     stat_cache::hash_file,
 };
@@ -86,29 +85,6 @@ impl Store {
         self.place(temp, digest)?;
         Ok(file)
     }
-
-    /// A folder for work, by its full path. It goes when it is dropped, or with `gc` if this process was
-    /// killed.
-    pub fn work_folder(&self) -> Result<TempDir, StoreError> {
-        let tmp = self.root.join("tmp");
-        let failed = |e| StoreError::io(&tmp, e);
-        let full = std::path::absolute(&tmp).map_err(failed)?;
-        tempfile::Builder::new()
-            .prefix(&format!("{SCRATCH}-work-"))
-            .tempdir_in(full)
-            .map_err(failed)
-    }
-
-    /// Removes folders for work whose process was killed; no run may be using the store.
-    pub(super) fn drop_work_folders(&self) {
-        for entry in fs::read_dir(self.root.join("tmp")).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            if name.to_string_lossy().starts_with(&format!("{SCRATCH}-work-")) {
-                // What cannot be removed is left to the next time.
-                let _ = fs::remove_dir_all(entry.path());
-            }
-        }
-    }
 }
 
 /// Whether a file can be reached by its path alone, as far as that is known.
@@ -161,19 +137,6 @@ mod tests {
         assert_eq!(store.read(&file).unwrap(), b"content");
         drop(work);
         assert_eq!(fs::read_dir(dir.path().join("cache/tmp")).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn a_folder_for_work_that_was_left_goes_with_gc() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("cache")).unwrap();
-        let gone = store.work_folder().unwrap().path().to_owned();
-        assert!(gone.is_absolute() && !gone.exists());
-        let left = store.work_folder().unwrap().keep();
-        fs::create_dir_all(left.join("in/input")).unwrap();
-        fs::write(left.join("in/input/a"), "1").unwrap();
-        store.gc(&crate::store::GcPolicy::default(), &|| false).unwrap();
-        assert!(!left.exists());
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //! ├── pictures/<pipeline>/    contact sheets that a run wrote, for people; no stage reads them
 //! ├── uploads/<hash>          what of an object was sent to a remote when that broke off
 //! ├── stat-cache              size, times and inode of outside files whose digest is known
-//! └── tmp/                    files being written
+//! └── tmp/                    files being written, and folders in which commands work, named by their process
 //! ```
 //!
 //! Nothing is changed in place. A file is written in `tmp/`, flushed, and renamed; a record is
@@ -51,6 +51,7 @@ mod stat_cache;
 mod stats;
 mod traces;
 mod verify;
+mod work_folders;
 
 pub(crate) use aside::{check_aside, write_aside};
 pub use behind::{Behind, NewResult};
