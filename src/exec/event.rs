@@ -29,6 +29,16 @@ pub enum RunEvent {
         /// Which process that is, where it is known: `process 4711 on node3`; `another stage here` if it is this one.
         holder: Option<String>,
     },
+    /// A process that computed this key is gone without having ended it, so this run does. What it left, finished items
+    /// and checkpoints, is kept.
+    StageTakenOver {
+        /// Index of the instance.
+        index: usize,
+        /// `lora[n=10]`.
+        stage: String,
+        /// Which process that was: `process 4711 on node3`.
+        holder: String,
+    },
     /// The output was in the store.
     StageReused {
         /// Index of the instance.

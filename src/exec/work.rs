@@ -116,7 +116,7 @@ impl Worker<'_> {
             // A panic must not leave the walk waiting for this job.
             let result = self.caller.guarded(job.index, || {
                 let lock = self.lock(&mut job)?;
-                lock.map(|lock| self.run(&job, lock)).transpose()
+                lock.map(|lock| self.run(&job, &lock)).transpose()
             });
             let job = Box::new(job);
             self.tell(match result.transpose() {
@@ -142,13 +142,18 @@ impl Worker<'_> {
         }
     }
 
-    fn run(&self, job: &Job, _lock: KeyLock) -> Result<Finished, StageError> {
+    fn run(&self, job: &Job, lock: &KeyLock) -> Result<Finished, StageError> {
         // Somebody else may have made it before the lock was free.
         if !job.forced
             && let Found::Whole(record) =
                 self.decider.find(job.index, &job.key).map_err(stage_error)?
         {
             return Ok(Finished { record: *record, ran: false });
+        }
+        if let Some(holder) = lock.left_by() {
+            let (index, holder) = (job.index, holder.to_string());
+            let stage = self.caller.pipeline.instances[index].to_string();
+            self.event(RunEvent::StageTakenOver { index, stage, holder });
         }
         if job.slot.is_none() {
             self.caller.make_room(job.index, job.room);

@@ -133,6 +133,10 @@ impl Reporter for HumanReporter {
                 let computes = format!("{who} computes it");
                 self.stage_line(verb, stage, &[computes]);
             }
+            RunEvent::StageTakenOver { stage, holder, .. } => {
+                let details = format!("by {holder}, which is gone; taken over");
+                self.stage_line(self.style.warn("left   "), stage, &[details]);
+            }
             RunEvent::StageReused { stage, .. } => {
                 if self.verbose {
                     self.stage_line(self.style.faint("reused "), stage, &[]);
