@@ -21,12 +21,12 @@ use crate::{
     artifact::Manifest,
     plan::{
         Cause, Decider, Found, Items, Key, PlanError, StaleReason, Watch, Weights,
-        fingerprint::action_key, trace_of, with_sources,
+        fingerprint::action_key, from_file, trace_of, with_sources,
     },
     stages::{OnItem, Progress, StageError},
     store::{
         Attempt, Digest, FORMAT_VERSION, Ingredients, KeyLock, KeyWait, NewResult, Record,
-        SourceReader, StoreError,
+        SourceReader, StoreError, Trace,
     },
 };
 
@@ -169,9 +169,9 @@ impl Worker<'_> {
         let record = self.make(job, items.as_ref(), weights.as_ref())?;
         let Caller { store, .. } = self.caller;
         store.commit(&record)?;
-        if let Some(root) = self.caller.pipeline.instances[job.index].work.source_root() {
-            let trace = trace_of(&record.ingredients.sources).below(root);
-            store.add_trace(job.key.direct, trace)?;
+        if let Some(key) = record.traced {
+            let trace = trace_of(&record.ingredients.sources).below(record.source_root);
+            store.add_trace(key, trace)?;
         }
         if let Some(behind) = store.behind() {
             let name = self.caller.pipeline.instances[job.index].to_string();
@@ -252,7 +252,7 @@ impl Worker<'_> {
         let instance = &pipeline.instances[job.index];
         let kind = instance.output();
         let manifest = Manifest { kind, format_version: kind.format_version(), items };
-        let trajectory = job.key.trajectory;
+        let (trajectory, root) = (job.key.trajectory, instance.work.source_root());
         let reached = trajectory.and_then(|_| instance.work.stops().last().copied());
         Ok(Record {
             format_version: FORMAT_VERSION,
@@ -262,7 +262,8 @@ impl Worker<'_> {
             trajectory,
             reached,
             went_on_from: reached.map(|all| all.saturating_sub(steps)).filter(|spared| *spared > 0),
-            traced: instance.work.source_root().map(|_| job.key.direct),
+            traced: root.map(|_| job.key.direct),
+            source_root: root.map(|root| Trace::root_name(from_file(pipeline, root))),
             started: took.started,
             wall_secs: took.wall_secs,
             cpu_secs: took.usage.cpu_secs,

@@ -378,11 +378,11 @@ impl Behind for Link {
         shared.remote.threads.install(|| keys.par_iter().for_each(bring));
     }
 
-    fn traces(&self, key: Fingerprint) -> Vec<Trace> {
+    fn traces(&self, key: Fingerprint, root: Option<Fingerprint>) -> Vec<Trace> {
         if !self.shared.is_usable() {
             return Vec::new();
         }
-        let mut traces = self.shared.remote.traces(key).unwrap_or_else(|error| {
+        let mut traces = self.shared.remote.traces(key, root).unwrap_or_else(|error| {
             self.shared.fails(&error);
             Vec::new()
         });
