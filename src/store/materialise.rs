@@ -13,8 +13,6 @@ use std::{
 
 use serde::Serialize;
 
-use tempfile::NamedTempFile;
-
 use super::{
     Digest, Store, StoreError,
     aside::{folder_of, scratch},
@@ -71,18 +69,13 @@ impl Store {
         if self.object_ok(digest, Some(file.size)) && self.is_intact(digest).unwrap_or(false) {
             return Ok(file);
         }
-        let mut temp = scratch(&self.root.join("tmp")).map_err(failed)?;
         if has_one_name(&metadata) {
-            // As any file that this process makes.
-            let permissions = temp.as_file().metadata().map_err(failed)?.permissions();
-            fs::set_permissions(path, permissions).map_err(failed)?;
-            fs::rename(path, temp.path()).map_err(failed)?;
-            let (_, place) = temp.into_parts();
-            temp = NamedTempFile::from_parts(source, place);
+            self.place_path(&source, path, digest)?;
         } else {
+            let mut temp = scratch(&self.root.join("tmp")).map_err(failed)?;
             transfer(&source, temp.as_file_mut()).map_err(failed)?;
+            self.place(temp, digest)?;
         }
-        self.place(temp, digest)?;
         Ok(file)
     }
 }

@@ -77,7 +77,7 @@ use std::{
     fs,
     io::{self, Write},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     time::SystemTime,
 };
 
@@ -126,6 +126,8 @@ pub struct Store {
     stop: Option<Stop>,
     behind: Option<Arc<dyn Behind>>,
     locks: Locks,
+    /// The permissions of a file that this process makes here, once they are known.
+    permissions: Arc<OnceLock<fs::Permissions>>,
 }
 
 impl Store {
@@ -183,6 +185,7 @@ impl Store {
             stop: None,
             behind: None,
             locks: Locks::Auto.of(root),
+            permissions: Arc::default(),
         }
     }
 
@@ -198,6 +201,7 @@ impl Store {
             stop: self.stop.clone(),
             behind: None,
             locks: self.locks,
+            permissions: Arc::clone(&self.permissions),
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{self, Read, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
@@ -104,17 +104,55 @@ impl Store {
         temp: tempfile::NamedTempFile,
         digest: Digest,
     ) -> Result<(), StoreError> {
+        let permissions = self.permissions(&temp)?;
+        self.seal(temp.as_file(), permissions, digest)?;
         let path = self.object_path(digest);
-        let failed = |e| StoreError::io(&path, e);
-        temp.as_file().set_modified(untouched()).map_err(failed)?;
-        let mut permissions = temp.as_file().metadata().map_err(failed)?.permissions();
-        permissions.set_readonly(true);
-        temp.as_file().set_permissions(permissions).map_err(failed)?;
-        temp.as_file().sync_all().map_err(failed)?;
-        fs::create_dir_all(path.parent().expect("an object lies in a folder")).map_err(failed)?;
-        temp.persist(&path).map_err(|e| failed(e.error))?;
+        temp.persist(&path).map_err(|e| StoreError::io(&path, e.error))?;
         self.note_written(digest);
         Ok(())
+    }
+
+    /// The same of a file of this disk by its path, which goes.
+    pub(super) fn place_path(
+        &self,
+        file: &fs::File,
+        from: &Path,
+        digest: Digest,
+    ) -> Result<(), StoreError> {
+        let permissions = match self.permissions.get() {
+            Some(known) => known.clone(),
+            None => self.permissions(&self.begin()?.temp)?,
+        };
+        self.seal(file, permissions, digest)?;
+        let path = self.object_path(digest);
+        fs::rename(from, &path).map_err(|e| StoreError::io(&path, e))?;
+        self.note_written(digest);
+        Ok(())
+    }
+
+    /// The permissions of a file that this process makes in the store, as this one.
+    fn permissions(&self, made: &tempfile::NamedTempFile) -> Result<fs::Permissions, StoreError> {
+        if let Some(known) = self.permissions.get() {
+            return Ok(known.clone());
+        }
+        let found = made.as_file().metadata().map_err(|e| StoreError::io(made.path(), e))?;
+        Ok(self.permissions.get_or_init(|| found.permissions()).clone())
+    }
+
+    /// Gives a file all that makes it an object but its name, and makes the folder of that.
+    fn seal(
+        &self,
+        file: &fs::File,
+        mut permissions: fs::Permissions,
+        digest: Digest,
+    ) -> Result<(), StoreError> {
+        let path = self.object_path(digest);
+        let failed = |e| StoreError::io(&path, e);
+        file.set_modified(untouched()).map_err(failed)?;
+        permissions.set_readonly(true);
+        file.set_permissions(permissions).map_err(failed)?;
+        file.sync_all().map_err(failed)?;
+        fs::create_dir_all(path.parent().expect("an object lies in a folder")).map_err(failed)
     }
 
     /// Notes content that this process wrote, or another one at its word.
