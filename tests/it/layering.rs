@@ -12,6 +12,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("units", &[]),
     ("device", &[]),
     ("regular", &[]),
+    ("pages", &[]),
     ("unbroken", &[]),
     ("models", &["device::DeviceFailure", "device::text_of", "regular", "rng", "units"]),
     // A checkpoint names its content as the store does, lies in a folder of it, and says if the training goes on.
@@ -137,6 +138,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "device::text_of",
             "models::Memory",
             "models::ModelCache",
+            // Before a stage runs.
+            "pages",
             "plan",
             "stages",
             "store",
@@ -180,6 +183,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "models::ModelRef",
             "models::hub",
             "models::lora::LoraFamily",
+            "pages",
             "plan",
             "provenance",
             "remote",
