@@ -7,7 +7,7 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Seek},
     path::Path,
 };
 
@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::{
     Digest, Store, StoreError,
     aside::{folder_of, scratch},
-    stat_cache::hash_file,
+    stat_cache::hash_open,
 };
 use crate::{artifact::FileRef, regular};
 
@@ -63,7 +63,7 @@ impl Store {
     pub fn take_in(&self, path: &Path) -> Result<FileRef, StoreError> {
         let failed = |e| StoreError::io(path, e);
         let source = regular::open(path).map_err(failed)?;
-        let (digest, metadata) = (hash_file(path).map_err(failed)?, source.metadata());
+        let (digest, metadata) = (hash_open(&source).map_err(failed)?, source.metadata());
         let metadata = metadata.map_err(failed)?;
         let file = FileRef { digest, size: metadata.len() };
         if self.object_ok(digest, Some(file.size)) && self.is_intact(digest).unwrap_or(false) {
@@ -73,6 +73,7 @@ impl Store {
             self.place_path(&source, path, digest)?;
         } else {
             let mut temp = scratch(&self.root.join("tmp")).map_err(failed)?;
+            (&mut &source).rewind().map_err(failed)?;
             transfer(&source, temp.as_file_mut()).map_err(failed)?;
             self.place(temp, digest)?;
         }

@@ -1,5 +1,7 @@
 //! Records, formats and what becomes of damage.
 
+use std::collections::BTreeMap;
+
 use super::*;
 
 const NEWER: u32 = FORMAT_VERSION + 1;
