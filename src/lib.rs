@@ -19,6 +19,7 @@ pub mod models;
 pub mod train;
 
 pub mod device;
+pub mod pages;
 pub mod regular;
 pub mod rng;
 mod unbroken;

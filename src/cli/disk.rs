@@ -182,7 +182,7 @@ mod tests {
             panic!("asked for items")
         }
 
-        fn traces(&self, _: Fingerprint) -> Vec<Trace> {
+        fn traces(&self, _: Fingerprint, _: Option<Fingerprint>) -> Vec<Trace> {
             panic!("asked for traces")
         }
 

@@ -93,6 +93,14 @@ impl CliError {
         self
     }
 
+    /// What it says and what to do, if it is one message.
+    pub fn into_message(self) -> Option<(String, Option<String>)> {
+        match self {
+            Self::Message { message, help, .. } => Some((message, help)),
+            _ => None,
+        }
+    }
+
     /// Tells the user and gives the exit code.
     pub fn report(self, session: &Session) -> u8 {
         match self {

@@ -17,6 +17,7 @@ mod fetch;
 mod gpus;
 mod init;
 mod link;
+mod load;
 mod logging;
 mod memory;
 mod plan;
@@ -41,7 +42,10 @@ use clap::{Parser, Subcommand};
 
 use error::CliError;
 
-use crate::device::{DeviceFailure, text_of};
+use crate::{
+    device::{DeviceFailure, text_of},
+    pages,
+};
 use session::{GlobalArgs, Session};
 
 /// Declarative, incremental pipelines for few-shot experiments on video diffusion models
@@ -120,6 +124,7 @@ pub fn main() -> ExitCode {
 
 fn run_with(args: impl IntoIterator<Item = OsString>) -> u8 {
     session::install_panic_hook();
+    pages::save();
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {

@@ -44,7 +44,8 @@ pub(super) fn plan(args: &PlanArgs, session: &Session) -> Result<(), CliError> {
     session.warn(&pipeline);
     let store = session.store()?;
     let options = PlanOptions { force: args.force.clone(), only: args.only.clone() };
-    let outlook = device::outlook(&session.settings()?.device)?;
+    let (outlook, no_device) = device::look(&session.settings()?)?;
+    let no_device = no_device.and_then(CliError::into_message);
     let device = if outlook.on_host { "cpu" } else { "cuda" };
     let talk = session.talker();
     let tell = |hashing: Hashing<'_>| talk(&format!("hashing {hashing}"));
@@ -57,9 +58,14 @@ pub(super) fn plan(args: &PlanArgs, session: &Session) -> Result<(), CliError> {
         let memory = MemoryPlan::new(&pipeline, outlook.on_host);
         let mut document = PlanDocument::new(&plan, &memory, outlook.memory, &disk, free);
         document.disk.no_cache = obstacle.map(|error| error.to_string());
+        document.no_device = no_device.map(|(message, _)| message);
         format!("{:#}\n", serde_json::json!(document))
     } else {
-        let text = text(&plan, &outlook, session.global.verbose > 0) + &disk::line(&disk, free);
+        let mut text = text(&plan, &outlook, session.global.verbose > 0);
+        if let Some((message, help)) = no_device {
+            text += &remedied(&format!("missing: {message}"), help.as_deref());
+        }
+        let text = text + &disk::line(&disk, free);
         let obstacle = obstacle.map(|error| remedied(&error.to_string(), error.help()));
         text + &obstacle.unwrap_or_default()
     })
@@ -69,50 +75,9 @@ pub(super) fn plan(args: &PlanArgs, session: &Session) -> Result<(), CliError> {
 const MOST_COMMANDS: usize = 12;
 
 fn text(plan: &Plan<'_>, outlook: &Outlook, verbose: bool) -> String {
-    let mut out = String::new();
-    let nodes = || plan.nodes.iter().zip(&plan.pipeline.instances).filter(|(node, _)| node.needed);
     let memory = MemoryPlan::new(plan.pipeline, outlook.on_host);
-    for (index, (node, instance)) in plan.nodes.iter().zip(&plan.pipeline.instances).enumerate() {
-        if !node.needed {
-            continue;
-        }
-        let verb = story::verb(&node.freshness);
-        let details = match &node.freshness {
-            Freshness::Fresh(_) if !verbose => continue,
-            Freshness::Fresh(_) => String::new(),
-            Freshness::Stale(reasons) => story::reasons_after(reasons, plan.cause(index).as_ref()),
-            Freshness::Pending { upstream } => after(plan, index, upstream),
-            Freshness::Blocked(lack) => lack.what(),
-        };
-        let _ = write!(out, "{verb:<5}  {instance}");
-        let beside = || {
-            let memory = memory.beside_gpu(index)?;
-            Some(format!("needs {} beside the GPU", bytes(memory.total())))
-        };
-        let needs = memory.of(index).map(|memory| format!("needs {}", bytes(memory.total())));
-        let needs = needs.or_else(beside);
-        for part in [details, story::outlook(node), needs.unwrap_or_default()] {
-            if !part.is_empty() && verb != "fresh" {
-                let _ = write!(out, "  {part}");
-            }
-        }
-        out.push('\n');
-    }
-    let number = |verb: &str| nodes().filter(|(n, _)| story::verb(&n.freshness) == verb).count();
-    let (fresh, run, maybe) = (number("fresh"), number("run"), number("maybe"));
-    let _ = write!(
-        out,
-        "{} to run{}, {fresh} cached",
-        count(run, "stage"),
-        if maybe > 0 { format!(", {maybe} waiting for others") } else { String::new() },
-    );
-    match number("lacks") {
-        0 => {}
-        lacking => {
-            let _ = write!(out, ", {lacking} that cannot run here");
-        }
-    }
-    let _ = writeln!(out, "{}", estimate(nodes().map(|(node, _)| node)));
+    let lines = (0..plan.nodes.len()).filter_map(|index| line(plan, index, &memory, verbose));
+    let mut out = lines.collect::<String>() + &summary(plan);
     let commands = commands(plan);
     if !commands.is_empty() {
         let named = commands.iter().take(MOST_COMMANDS).copied().collect::<Vec<_>>().join(", ");
@@ -130,6 +95,45 @@ fn text(plan: &Plan<'_>, outlook: &Outlook, verbose: bool) -> String {
         out += &remedied(&message, lacking.lack.help().as_deref());
     }
     out
+}
+
+/// What a run does with a stage, and why; nothing of one that it leaves alone, and of one that is up to date only if
+/// that is asked for.
+fn line(plan: &Plan<'_>, index: usize, memory: &MemoryPlan<'_>, verbose: bool) -> Option<String> {
+    let (node, instance) = (&plan.nodes[index], &plan.pipeline.instances[index]);
+    if !node.needed {
+        return None;
+    }
+    let verb = story::verb(&node.freshness);
+    let details = match &node.freshness {
+        Freshness::Fresh(_) => return verbose.then(|| format!("{verb:<5}  {instance}\n")),
+        Freshness::Stale(reasons) => story::reasons_after(reasons, plan.cause(index).as_ref()),
+        Freshness::Pending { upstream } => after(plan, index, upstream),
+        Freshness::Blocked(lack) => lack.what(),
+    };
+    let beside = || {
+        let memory = memory.beside_gpu(index)?;
+        Some(format!("needs {} beside the GPU", bytes(memory.total())))
+    };
+    let needs = memory.of(index).map(|memory| format!("needs {}", bytes(memory.total())));
+    let needs = needs.or_else(beside).unwrap_or_default();
+    let parts = [details, story::outlook(node), needs];
+    let parts = parts.iter().filter(|part| !part.is_empty()).map(|part| format!("  {part}"));
+    Some(format!("{verb:<5}  {instance}{}\n", parts.collect::<String>()))
+}
+
+/// How many stages run, wait and are cached, and how long that takes.
+fn summary(plan: &Plan<'_>) -> String {
+    let nodes = || plan.nodes.iter().filter(|node| node.needed);
+    let number = |verb: &str| nodes().filter(|n| story::verb(&n.freshness) == verb).count();
+    let (fresh, run, maybe) = (number("fresh"), number("run"), number("maybe"));
+    let waiting = if maybe > 0 { format!(", {maybe} waiting for others") } else { String::new() };
+    let lacking = match number("lacks") {
+        0 => String::new(),
+        lacking => format!(", {lacking} that cannot run here"),
+    };
+    let run = count(run, "stage");
+    format!("{run} to run{waiting}, {fresh} cached{lacking}{}\n", estimate(nodes()))
 }
 
 /// What keeps a run from its end, and what to do.

@@ -234,8 +234,9 @@ impl Session {
     pub fn settings(&self) -> Result<Settings, CliError> {
         let settings = load_settings(&self.global)?;
         log_filter(&settings.log).map_err(|error| {
-            CliError::usage(format!("the setting `log` is wrong: {error}"))
-                .with_help("it is set by `PIPE_LOG`, `pipe.toml` or your own `config.toml`")
+            let by = settings.set_by("log");
+            CliError::usage(format!("the setting `log` is wrong{by}: {error}"))
+                .with_help("write it as `info` or `pipe::exec=debug`")
         })?;
         Ok(settings)
     }
@@ -284,8 +285,11 @@ fn locks(settings: &Settings) -> Result<Locks, CliError> {
         "auto" => Ok(Locks::Auto),
         "flock" => Ok(Locks::Flock),
         "lease" => Ok(Locks::Lease),
-        other => Err(CliError::usage(format!("the setting `locks` is `{other}`"))
-            .with_help("it is `auto`, `flock` or `lease`, set by `PIPE_LOCKS` or `pipe.toml`")),
+        other => {
+            let by = settings.set_by("locks");
+            let message = format!("the setting `locks` is `{other}`{by}");
+            Err(CliError::usage(message).with_help("it can be `auto`, `flock` or `lease`"))
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
         style::{count, duration},
         verify::{VerdictCounts, VerifyDocument},
     },
+    stages::Progress,
 };
 
 /// Execute stages again and compare what they give with the cache
@@ -57,12 +58,24 @@ pub(super) struct VerifyArgs {
     json: bool,
 }
 
+impl VerifyArgs {
+    fn wanted(&self) -> VerifyOptions {
+        VerifyOptions {
+            only: self.only.clone(),
+            sample: self.sample,
+            seed: self.sample_seed,
+            tolerance: self.tolerance,
+            twice: self.twice,
+        }
+    }
+}
+
 pub(super) fn verify(args: &VerifyArgs, session: &Session) -> Result<(), CliError> {
     let pipeline = args.pipeline.load_telling(args.json, session)?;
     let settings = session.settings()?;
     let stop = Stop::on_signal();
     let store = stop.heard_by(session.store()?);
-    let (chosen, is_one_of_several) = device::open_first(&settings.device)?;
+    let (chosen, is_one_of_several) = device::open_first(&settings)?;
     if is_one_of_several {
         session.caution(&format!("stages are executed again on one device, {}", chosen.name));
     }
@@ -70,38 +83,21 @@ pub(super) fn verify(args: &VerifyArgs, session: &Session) -> Result<(), CliErro
     let jobs = settings.jobs.map_or_else(|| device::default_jobs(&chosen), NonZeroUsize::get);
     let options = ExecOptions {
         jobs,
-        memory: device::outlook(&chosen.name)?.memory,
+        memory: device::outlook(&chosen)?.memory,
         allow_commands: args.allow_commands,
         cancel: stop.flag.clone(),
         ..ExecOptions::new(chosen.device, &chosen.name)
     };
-    let wanted = VerifyOptions {
-        only: args.only.clone(),
-        sample: args.sample,
-        seed: args.sample_seed,
-        tolerance: args.tolerance,
-        twice: args.twice,
-    };
+    let wanted = args.wanted();
     let mut printed = Ok(());
-    let found = Executor::new(&store, options).verify(
-        &pipeline,
-        scratch.path(),
-        &wanted,
-        &|stage, progress| {
-            tracing::info!(
-                "{stage}: {} {} of {}.",
-                progress.message,
-                progress.done,
-                progress.total
-            );
-        },
-        &mut |verified| {
-            if !args.json && printed.is_ok() {
-                printed = session.print(&line(verified));
-                tell_failure(verified, session);
-            }
-        },
-    );
+    let mut tell = |verified: &Verified| {
+        if !args.json && printed.is_ok() {
+            printed = session.print(&line(verified));
+            tell_failure(verified, session);
+        }
+    };
+    let executor = Executor::new(&store, options);
+    let found = executor.verify(&pipeline, scratch.path(), &wanted, &log_progress, &mut tell);
     let found = found.map_err(|error| stop.error_of(error))?;
     let report = if args.json { json(found.clone(), args, &wanted) } else { summary(&found, args) };
     CliError::unless_unread(printed.and_then(|()| session.print(&report)))?;
@@ -112,6 +108,10 @@ pub(super) fn verify(args: &VerifyArgs, session: &Session) -> Result<(), CliErro
         Outcome::Done => unverified(&pipeline, &found, args).map_or(Ok(()), Err),
         outcome => Err(CliError::Told(stop.code_of(outcome))),
     }
+}
+
+fn log_progress(stage: &str, Progress { done, total, message }: Progress) {
+    tracing::info!("{stage}: {message} {done} of {total}.");
 }
 
 /// The worst that came of a stage.

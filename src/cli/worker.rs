@@ -40,7 +40,7 @@ pub(super) fn worker(args: &WorkerArgs, session: &Session) -> Result<(), CliErro
 fn fitting(args: &WorkerArgs, session: &Session) -> Result<Fitting, CliError> {
     let settings = session.settings()?;
     let store = open_store(&settings)?;
-    let Chosen { device, .. } = device::open(&settings.device)?;
+    let Chosen { device, .. } = device::open(&settings)?;
     wake(&device).map_err(|error| {
         CliError::environment(error.to_string())
             .with_help("check the driver with `nvidia-smi`, or leave the card out of `--device`")

@@ -47,6 +47,7 @@ use self::{
     layers::{Merged, PROFILE_SECTIONS},
     origin::Sources,
     scope::Scope,
+    stages::Definition,
     sweep::Axes,
     unused::UnusedAxes,
     value::{Data, Node, Table as NodeTable},
@@ -139,22 +140,8 @@ impl Builder<'_> {
         };
         let tables = reader.read(written_tables, problems);
         let order = stages::order(&definitions, problems)?;
-        for &index in &order {
-            let inputs = definitions[index].inputs.iter();
-            let reach = inputs.fold(definitions[index].own, |reach, input| {
-                let targets = input.targets.values().map(|target| definitions[*target].reach);
-                targets.fold(reach | input.uses, |reach, more| reach | more)
-            });
-            definitions[index].reach = reach;
-        }
-        let complete = definitions
-            .iter()
-            .all(|definition| definition.kind.is_some() && definition.dropped.is_empty());
-        if complete {
-            let used = definitions.iter().fold(0, |used, definition| used | definition.reach);
-            let unused = UnusedAxes { axes: &axes, merged, sources: self.sources };
-            unused.check(used, problems);
-        }
+        stages::reach(&mut definitions, &order);
+        self.check_axes(&axes, &definitions, merged, problems);
         let look_at_files = self.options.look_at_files;
         let expander =
             Expander { axes: &axes, scope: &scope, sources: self.sources, seed, look_at_files };
@@ -177,6 +164,23 @@ impl Builder<'_> {
             undecoded: found.undecoded,
             asked_and_learnt: found.asked_and_learnt,
         })
+    }
+
+    /// Every axis must reach a stage; where one is wrong, nobody can tell which it would use.
+    fn check_axes(
+        &self,
+        axes: &Axes,
+        definitions: &[Definition<'_>],
+        merged: &Merged,
+        problems: &mut Problems,
+    ) {
+        let complete = definitions
+            .iter()
+            .all(|definition| definition.kind.is_some() && definition.dropped.is_empty());
+        if complete {
+            let used = definitions.iter().fold(0, |used, definition| used | definition.reach);
+            UnusedAxes { axes, merged, sources: self.sources }.check(used, problems);
+        }
     }
 }
 

@@ -286,6 +286,18 @@ pub(super) fn order(definitions: &[Definition<'_>], problems: &mut Problems) -> 
     Some(walk.done)
 }
 
+/// Finds the axes that reach each stage, by its own parameters or by its inputs, which come before it in `order`.
+pub(super) fn reach(definitions: &mut [Definition<'_>], order: &[usize]) {
+    for &index in order {
+        let inputs = definitions[index].inputs.iter();
+        let reach = inputs.fold(definitions[index].own, |reach, input| {
+            let targets = input.targets.values().map(|target| definitions[*target].reach);
+            targets.fold(reach | input.uses, |reach, more| reach | more)
+        });
+        definitions[index].reach = reach;
+    }
+}
+
 /// How far the walk from a stage to those it needs has come.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Visit {

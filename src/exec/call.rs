@@ -20,6 +20,7 @@ use crate::{
     artifact::{Item, Manifest},
     config::Pipeline,
     models::ModelCache,
+    pages,
     plan::Weights,
     stages::{
         CancelFlag, CommandGuard, Inputs, OnItem, Output, Progress, Stage, StageContext, StageError,
@@ -164,6 +165,7 @@ impl Bench<'_> {
         progress: &(dyn Fn(Progress) + Sync),
         on_item: &mut OnItem<'_>,
     ) -> Result<Made, CallError> {
+        pages::allow();
         let steps = AtomicU64::new(0);
         let looked = AtomicBool::new(false);
         // Once: what is loaded then stays in memory, whatever becomes of the files.

@@ -45,6 +45,16 @@ pub enum RunEvent {
         /// Bytes in all.
         total: u64,
     },
+    /// A process that computed this key is gone without having ended it, so this run does. What it left, finished items
+    /// and checkpoints, is kept.
+    StageTakenOver {
+        /// Index of the instance.
+        index: usize,
+        /// `lora[n=10]`.
+        stage: String,
+        /// Which process that was: `process 4711 on node3`.
+        holder: String,
+    },
     /// The output was in the store.
     StageReused {
         /// Index of the instance.

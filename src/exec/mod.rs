@@ -26,7 +26,7 @@ pub use workers::{Fitting, Launch, Slot, Talk, serve, unfit};
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::{Mutex, mpsc},
+    sync::{Arc, Mutex, mpsc},
     time::Instant,
 };
 
@@ -119,13 +119,14 @@ pub struct Executor<'a> {
     options: ExecOptions,
     models: ModelCache,
     workers: Workers,
-    commands: CommandGuard,
+    commands: Arc<CommandGuard>,
 }
 
 impl<'a> Executor<'a> {
     /// An executor with no model loaded.
     pub fn new(store: &'a Store, options: ExecOptions) -> Self {
-        let (workers, commands) = (Workers::new(options.slots.len()), CommandGuard::default());
+        let commands = Arc::<CommandGuard>::default();
+        let workers = Workers::new(options.slots.len(), Arc::clone(&commands));
         Self { store, options, models: ModelCache::default(), workers, commands }
     }
 
@@ -143,6 +144,7 @@ impl<'a> Executor<'a> {
     ) -> Result<RunSummary, ExecError> {
         let start = Instant::now();
         let _use = self.store.in_use(&|| self.options.cancel.is_cancelled())?;
+        self.store.drop_left_work_folders();
         let decider = Decider::new(pipeline, self.store)?;
         let graph = Graph::new(pipeline);
         let wanted = self.options.wanted();
@@ -160,7 +162,7 @@ impl<'a> Executor<'a> {
         let (mut summary, unusable) = std::thread::scope(|scope| {
             let (job_sender, jobs) = mpsc::channel();
             let (message_sender, messages) = mpsc::channel::<Message>();
-            let jobs = std::sync::Arc::new(Mutex::new(jobs));
+            let jobs = Arc::new(Mutex::new(jobs));
             for _ in 0..workers {
                 let worker = Worker {
                     caller: self.caller(pipeline),
@@ -169,7 +171,7 @@ impl<'a> Executor<'a> {
                     messages: message_sender.clone(),
                     spent: Mutex::default(),
                 };
-                let jobs = std::sync::Arc::clone(&jobs);
+                let jobs = Arc::clone(&jobs);
                 scope.spawn(move || worker.serve(&jobs));
             }
             let behind = self.store.behind().is_some();

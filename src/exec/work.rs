@@ -21,12 +21,12 @@ use crate::{
     artifact::Manifest,
     plan::{
         Cause, Decider, Found, Items, Key, PlanError, StaleReason, Watch, Weights,
-        fingerprint::action_key, trace_of, with_sources,
+        fingerprint::action_key, from_file, trace_of, with_sources,
     },
     stages::{OnItem, Progress, StageError},
     store::{
         Attempt, Digest, FORMAT_VERSION, Ingredients, KeyLock, KeyWait, NewResult, Record,
-        SourceReader, StoreError,
+        SourceReader, StoreError, Trace,
     },
 };
 
@@ -116,7 +116,7 @@ impl Worker<'_> {
             // A panic must not leave the walk waiting for this job.
             let result = self.caller.guarded(job.index, || {
                 let lock = self.lock(&mut job)?;
-                lock.map(|lock| self.run(&job, lock)).transpose()
+                lock.map(|lock| self.run(&job, &lock)).transpose()
             });
             let job = Box::new(job);
             self.tell(match result.transpose() {
@@ -142,13 +142,18 @@ impl Worker<'_> {
         }
     }
 
-    fn run(&self, job: &Job, _lock: KeyLock) -> Result<Finished, StageError> {
+    fn run(&self, job: &Job, lock: &KeyLock) -> Result<Finished, StageError> {
         // Somebody else may have made it before the lock was free.
         if !job.forced
             && let Found::Whole(record) =
                 self.decider.find(job.index, &job.key).map_err(stage_error)?
         {
             return Ok(Finished { record: *record, ran: false });
+        }
+        if let Some(holder) = lock.left_by() {
+            let (index, holder) = (job.index, holder.to_string());
+            let stage = self.caller.pipeline.instances[index].to_string();
+            self.event(RunEvent::StageTakenOver { index, stage, holder });
         }
         if job.slot.is_none() {
             self.caller.make_room(job.index, job.room);
@@ -164,9 +169,9 @@ impl Worker<'_> {
         let record = self.make(job, items.as_ref(), weights.as_ref())?;
         let Caller { store, .. } = self.caller;
         store.commit(&record)?;
-        if let Some(root) = self.caller.pipeline.instances[job.index].work.source_root() {
-            let trace = trace_of(&record.ingredients.sources).below(root);
-            store.add_trace(job.key.direct, trace)?;
+        if let Some(key) = record.traced {
+            let trace = trace_of(&record.ingredients.sources).below(record.source_root);
+            store.add_trace(key, trace)?;
         }
         if let Some(behind) = store.behind() {
             let name = self.caller.pipeline.instances[job.index].to_string();
@@ -247,7 +252,7 @@ impl Worker<'_> {
         let instance = &pipeline.instances[job.index];
         let kind = instance.output();
         let manifest = Manifest { kind, format_version: kind.format_version(), items };
-        let trajectory = job.key.trajectory;
+        let (trajectory, root) = (job.key.trajectory, instance.work.source_root());
         let reached = trajectory.and_then(|_| instance.work.stops().last().copied());
         Ok(Record {
             format_version: FORMAT_VERSION,
@@ -257,7 +262,8 @@ impl Worker<'_> {
             trajectory,
             reached,
             went_on_from: reached.map(|all| all.saturating_sub(steps)).filter(|spared| *spared > 0),
-            traced: instance.work.source_root().map(|_| job.key.direct),
+            traced: root.map(|_| job.key.direct),
+            source_root: root.map(|root| Trace::root_name(from_file(pipeline, root))),
             started: took.started,
             wall_secs: took.wall_secs,
             cpu_secs: took.usage.cpu_secs,

@@ -13,7 +13,7 @@ use super::{
     freshness::differences,
     gather::{Gatherer, TellHashing},
     items::{ItemGroup, Items},
-    key::{Found, Key, with_sources},
+    key::{Found, Key, from_file, with_sources},
     lack::Absences,
     listing,
     siblings::Siblings,
@@ -151,19 +151,28 @@ impl<'a> Decider<'a> {
         let (mut latest, mut broken) = (None, None);
         let traces = self.store.traces(key.direct)?;
         let mut is_damaged = traces.is_damaged();
-        let traces = Trace::likely(traces.found().unwrap_or_default(), root);
-        // What others read is asked for only when nothing is known here that is still so.
-        let told = std::iter::once_with(|| {
-            let told = behind.map(|behind| behind.traces(key.direct));
-            told.unwrap_or_default()
-                .into_iter()
-                .filter(|told| !traces.iter().any(|trace| trace.paths == told.paths))
+        let root_name = Some(Trace::root_name(from_file(self.pipeline, root)));
+        let traces = Trace::likely(traces.found().unwrap_or_default(), root_name);
+        // What others read is asked for only when nothing is known here that is still so: first what they read in a
+        // folder of this name.
+        let told = [root_name, None].into_iter().flat_map(|root| {
+            behind.map(|behind| behind.traces(key.direct, root)).unwrap_or_default()
         });
-        for trace in traces.iter().cloned().chain(told.flatten()) {
+        let mut seen = HashSet::new();
+        for trace in traces.into_iter().chain(told) {
+            if !seen.insert(trace.paths.clone()) {
+                continue;
+            }
             let sources = self.store.digest_sources_within(root, &trace.paths, most)?;
             let Some(sources) = sources else { return Ok(None) };
             match self.look_up(index, action_key(&with_sources(key, sources.clone())), behind)? {
-                found @ Found::Whole(..) => return Ok(Some(found)),
+                found @ Found::Whole(..) => {
+                    if behind.is_some() && !trace.is_below(root_name) {
+                        // It may have been another folder's. Without it, the next look takes longer.
+                        let _ = self.store.add_trace(key.direct, trace.below(root_name));
+                    }
+                    return Ok(Some(found));
+                }
                 found @ Found::Broken(..) => broken = Some(found),
                 Found::Nothing { damaged, .. } => is_damaged |= damaged && latest.is_none(),
             }

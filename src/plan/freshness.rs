@@ -171,7 +171,6 @@ pub(super) fn differences(
     new: &Ingredients,
     instance: &Instance,
 ) -> Vec<StaleReason> {
-    const NAMED_SOURCES: usize = 20;
     let mut reasons = Vec::new();
     if old.version != new.version && !names_another(old, new, instance.entry) {
         reasons.push(StaleReason::VersionChanged { old: old.version, new: new.version });
@@ -179,60 +178,13 @@ pub(super) fn differences(
     if old.output_format != new.output_format {
         reasons.push(changed("output format", &old.output_format, &new.output_format, None));
     }
-    let (before, now) = (flat(&old.params), flat(&new.params));
-    for path in before.keys().chain(now.keys()).collect::<BTreeSet<_>>() {
-        let (before, now) = (before.get(path), now.get(path));
-        if !same(before.copied(), now.copied()) {
-            if let (Some(Value::String(before)), Some(Value::String(now))) = (before, now) {
-                let values = filled::reasons(instance, path, before, now);
-                if !values.is_empty() {
-                    reasons.extend(values);
-                    continue;
-                }
-            }
-            let text = |value: Option<&&Value>| value.map_or("unset".to_owned(), |v| plain(v));
-            reasons.push(changed(path, &text(before), &text(now), place_of(instance, path)));
-        }
-    }
-    for port in old.inputs.keys().chain(new.inputs.keys()).collect::<BTreeSet<_>>() {
-        match (old.inputs.get(port), new.inputs.get(port)) {
-            (Some(old), Some(new)) if old != new => {
-                reasons.push(StaleReason::InputChanged {
-                    port: port.clone(),
-                    old: *old,
-                    new: *new,
-                });
-            }
-            (Some(old), None) => {
-                reasons.push(changed(&format!("inputs.{port}"), &old.short(), &"unset", None));
-            }
-            (None, Some(new)) => {
-                reasons.push(changed(&format!("inputs.{port}"), &"unset", &new.short(), None));
-            }
-            _ => {}
-        }
-    }
+    add_params(&mut reasons, old, new, instance);
+    add_inputs(&mut reasons, old, new);
     if old.weights != new.weights {
         let model = instance.work.weights().map(|(model, _)| model.0.clone()).unwrap_or_default();
         reasons.push(StaleReason::WeightsChanged { model });
     }
-    let sources = old.sources.keys().chain(new.sources.keys()).collect::<BTreeSet<_>>();
-    reasons.extend(
-        sources
-            .into_iter()
-            .filter(|path| old.sources.get(*path) != new.sources.get(*path))
-            .take(NAMED_SOURCES)
-            .map(|path| {
-                // What only one of both read may have been there all the time.
-                let both = old.sources.get(path).zip(new.sources.get(path));
-                let change = match both.map(|(old, new)| (is_missing(*old), is_missing(*new))) {
-                    Some((false, true)) => SourceChange::Deleted,
-                    Some((true, false)) => SourceChange::Added,
-                    _ => SourceChange::Changed,
-                };
-                StaleReason::SourceChanged { path: path.clone(), change }
-            }),
-    );
+    add_sources(&mut reasons, old, new);
     // A param that stands in several texts is one reason.
     let mut seen: Vec<StaleReason> = Vec::new();
     reasons.retain(|reason| {
@@ -249,6 +201,61 @@ pub(super) fn differences(
 fn names_another(old: &Ingredients, new: &Ingredients, entry: &StageEntry) -> bool {
     let of_stage = |key: &Ingredients| key.version.checked_sub((entry.revision)(&key.params)?);
     of_stage(old).zip(of_stage(new)).is_some_and(|(old, new)| old == new)
+}
+
+fn add_params(
+    reasons: &mut Vec<StaleReason>,
+    old: &Ingredients,
+    new: &Ingredients,
+    instance: &Instance,
+) {
+    let (before, now) = (flat(&old.params), flat(&new.params));
+    for path in before.keys().chain(now.keys()).collect::<BTreeSet<_>>() {
+        let (before, now) = (before.get(path), now.get(path));
+        if same(before.copied(), now.copied()) {
+            continue;
+        }
+        if let (Some(Value::String(before)), Some(Value::String(now))) = (before, now) {
+            let values = filled::reasons(instance, path, before, now);
+            if !values.is_empty() {
+                reasons.extend(values);
+                continue;
+            }
+        }
+        let text = |value: Option<&&Value>| value.map_or("unset".to_owned(), |v| plain(v));
+        reasons.push(changed(path, &text(before), &text(now), place_of(instance, path)));
+    }
+}
+
+fn add_inputs(reasons: &mut Vec<StaleReason>, old: &Ingredients, new: &Ingredients) {
+    for port in old.inputs.keys().chain(new.inputs.keys()).collect::<BTreeSet<_>>() {
+        let path = || format!("inputs.{port}");
+        reasons.extend(match (old.inputs.get(port), new.inputs.get(port)) {
+            (Some(old), Some(new)) if old != new => {
+                Some(StaleReason::InputChanged { port: port.clone(), old: *old, new: *new })
+            }
+            (Some(old), None) => Some(changed(&path(), &old.short(), &"unset", None)),
+            (None, Some(new)) => Some(changed(&path(), &"unset", &new.short(), None)),
+            _ => None,
+        });
+    }
+}
+
+fn add_sources(reasons: &mut Vec<StaleReason>, old: &Ingredients, new: &Ingredients) {
+    const NAMED_SOURCES: usize = 20;
+    let sources = old.sources.keys().chain(new.sources.keys()).collect::<BTreeSet<_>>();
+    let differing =
+        sources.into_iter().filter(|path| old.sources.get(*path) != new.sources.get(*path));
+    reasons.extend(differing.take(NAMED_SOURCES).map(|path| {
+        // What only one of both read may have been there all the time.
+        let both = old.sources.get(path).zip(new.sources.get(path));
+        let change = match both.map(|(old, new)| (is_missing(*old), is_missing(*new))) {
+            Some((false, true)) => SourceChange::Deleted,
+            Some((true, false)) => SourceChange::Added,
+            _ => SourceChange::Changed,
+        };
+        StaleReason::SourceChanged { path: path.clone(), change }
+    }));
 }
 
 /// Whether an old value, read from JSON, is the new one. `serde_json` may read the last digit of a

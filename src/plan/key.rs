@@ -1,8 +1,11 @@
 //! What an instance would be made from, and what the store holds of that.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
-use crate::store::{Digest, Fingerprint, Ingredients, Record, Trace};
+use crate::{
+    config::Pipeline,
+    store::{Digest, Fingerprint, Ingredients, Record, Trace},
+};
 
 /// What an instance would be made from.
 #[derive(Clone, Debug)]
@@ -47,6 +50,12 @@ impl Default for Found {
 /// The whole ingredients of a stage that read `sources`.
 pub(crate) fn with_sources(key: &Key, sources: BTreeMap<String, Digest>) -> Ingredients {
     Ingredients { sources, ..key.ingredients.clone() }
+}
+
+/// A source root as it is seen from the folder of the pipeline file, if it lies below that.
+pub(crate) fn from_file<'r>(pipeline: &Pipeline, root: &'r Path) -> &'r Path {
+    let folder = pipeline.path.parent().unwrap_or(Path::new(""));
+    root.strip_prefix(folder).unwrap_or(root)
 }
 
 /// The trace of a run that read `sources`.

@@ -7,7 +7,8 @@
 //! ├── objects/ab/cdef…      content by blake3, as in a store
 //! ├── actions/ab/cdef…      one record per fingerprint; the first one stays
 //! ├── items/ab/cdef…        one record per item fingerprint
-//! └── traces/ab/cdef…/<hash>  one set of outside files that a stage read, by its hash; the latest few
+//! └── traces/ab/cdef…/<root>/<hash>  one set of outside files that a stage read, by the folder it read and its hash;
+//!                           the latest few of each
 //! ```
 //!
 //! Objects go up before the record that names them, and come down before it: nobody ever sees half

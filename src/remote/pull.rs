@@ -38,7 +38,7 @@ impl Remote {
         }
         brought?;
         if let Some(traced) = record.traced {
-            store.add_trace(traced, trace_of(&record))?;
+            store.add_trace(traced, trace_of(&record).below(record.source_root))?;
         }
         store.commit(&record)?;
         Ok(Some(record))

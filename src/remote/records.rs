@@ -10,7 +10,10 @@ use std::{
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{Moved, Remote, RemoteError, Transfer, sharded, transfer::trace_of};
+use super::{
+    Moved, Remote, RemoteError, Transfer, sharded,
+    transfer::{trace_of, traces_of},
+};
 use crate::store::{
     Digest, Fingerprint, Form, ItemRecord, NewResult, Opened, Store, Trace, seal, unseal,
 };
@@ -39,7 +42,7 @@ impl Beside {
         let key = made.record.traced?;
         let trace = trace_of(&made.record);
         let hash = Digest::of(&serde_json::to_vec(&trace).expect("a trace is valid JSON"));
-        Some((format!("{}/{hash}", sharded("traces", &key.to_string())), trace))
+        Some((format!("{}/{hash}", traces_of(key, made.record.source_root)), trace))
     }
 
     /// Whether it is an item, or one of these traces.
@@ -51,14 +54,14 @@ impl Beside {
     }
 }
 
-/// The names of the traces of results, of each key those of the results that were made last.
+/// The names of the traces of results, of each key and source root those of the results that were made last.
 fn latest_traces<'a>(results: impl Iterator<Item = &'a NewResult>) -> HashSet<String> {
     let mut results: Vec<_> = results.filter(|made| made.record.traced.is_some()).collect();
     let started = |made: &&NewResult| made.record.started.parse::<jiff::Timestamp>().ok();
     results.sort_by_cached_key(|made| Reverse(started(made)));
-    let mut latest: HashMap<Option<Fingerprint>, HashSet<String>> = HashMap::new();
+    let mut latest: HashMap<_, HashSet<String>> = HashMap::new();
     for made in results {
-        let of_key = latest.entry(made.record.traced).or_default();
+        let of_key = latest.entry((made.record.traced, made.record.source_root)).or_default();
         if of_key.len() < Trace::KEPT {
             of_key.extend(Beside::trace_of(made).map(|(name, _)| name));
         }
@@ -66,7 +69,7 @@ fn latest_traces<'a>(results: impl Iterator<Item = &'a NewResult>) -> HashSet<St
     latest.into_values().flatten().collect()
 }
 
-/// `traces/ab/cdef…` of `traces/ab/cdef…/<hash>`.
+/// `traces/ab/cdef…/<root>` of `traces/ab/cdef…/<root>/<hash>`, and `traces/ab/cdef…` of what has no root.
 fn folder_of(name: &str) -> &str {
     name.rsplit_once('/').map_or(name, |(folder, _)| folder)
 }
@@ -252,10 +255,14 @@ impl Remote {
     /// this moment may go with them: then its result is made again where it is wanted, or its trace sent by
     /// the next push of it.
     fn drop_old_traces(&self, name: &str) {
-        let listed = self.bucket.list_latest(folder_of(name));
-        let dropped = listed.and_then(|names| match names.get(Trace::KEPT..) {
-            Some(old) if !old.is_empty() => self.bucket.remove(old),
-            _ => Ok(()),
+        let folder = folder_of(name);
+        let dropped = self.bucket.list_latest(folder).and_then(|mut names| {
+            // Those of source roots are in folders of their own.
+            names.retain(|name| folder_of(name) == folder);
+            match names.get(Trace::KEPT..) {
+                Some(old) if !old.is_empty() => self.bucket.remove(old),
+                _ => Ok(()),
+            }
         });
         if let Err(error) = dropped {
             // Who may only add is no worse a pusher.

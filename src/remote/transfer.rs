@@ -182,9 +182,14 @@ impl Remote {
         Ok(record.filter(is_of))
     }
 
-    /// What stages with this key read from outside, the latest first, as many as are kept here.
-    pub(super) fn traces(&self, key: Fingerprint) -> Result<Vec<Trace>, RemoteError> {
-        let mut names = self.bucket.list_latest(&sharded("traces", &key.to_string()))?;
+    /// What stages with this key read from outside, below this source root or anywhere: the latest first, as many as
+    /// are kept of one.
+    pub(super) fn traces(
+        &self,
+        key: Fingerprint,
+        root: Option<Fingerprint>,
+    ) -> Result<Vec<Trace>, RemoteError> {
+        let mut names = self.bucket.list_latest(&traces_of(key, root))?;
         names.truncate(Trace::KEPT);
         let read = || names.par_iter().map(|name| self.form(name, key)).collect();
         let traces: Result<Vec<_>, RemoteError> = self.threads.install(read);
@@ -204,6 +209,13 @@ impl Remote {
         }
         Ok(opened.and_then(Opened::whole))
     }
+}
+
+/// The folder of the traces of a key: those of a source root are in one of their own, so that a sweep over many
+/// folders keeps the latest of each.
+pub(super) fn traces_of(key: Fingerprint, root: Option<Fingerprint>) -> String {
+    let of_key = sharded("traces", &key.to_string());
+    root.map_or_else(|| of_key.clone(), |root| format!("{of_key}/{root}"))
 }
 
 /// What the stage of a record read from outside.

@@ -21,6 +21,8 @@ pub struct PlanDocument {
     pub profile: Option<String>,
     /// Bytes of memory of the device that a run would use, if the system tells.
     pub device_memory: Option<u64>,
+    /// Which device of those that a run would use is not here, so that it would be refused; null if all are.
+    pub no_device: Option<String>,
     /// The disk space that a run takes.
     pub disk: DiskNeed,
     /// All stages, inputs before their users.
@@ -157,6 +159,7 @@ impl PlanDocument {
             pipeline: plan.pipeline.name.clone(),
             profile: plan.pipeline.profile.clone(),
             device_memory,
+            no_device: None,
             disk: DiskNeed { bytes: disk.total(), unknown: disk.unknown(), free, no_cache: None },
             stages: stages.collect(),
         }

@@ -17,6 +17,26 @@ pub(super) fn scratch(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
     builder.tempfile_in(folder)
 }
 
+/// Renames a scratch file to its place, and makes the folder of that where it is not there yet.
+pub(super) fn persist(file: tempfile::NamedTempFile, path: &Path) -> io::Result<()> {
+    in_folder(path, file, |file| file.persist(path).map(drop).map_err(|e| (e.error, e.file)))
+}
+
+/// Moves something to a place in a folder. That is mostly there, so it is made only where it turns out not to be.
+pub(super) fn in_folder<T>(
+    path: &Path,
+    what: T,
+    place: impl Fn(T) -> Result<(), (io::Error, T)>,
+) -> io::Result<()> {
+    match place(what) {
+        Err((error, what)) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(folder_of(path))?;
+            place(what).map_err(|(error, _)| error)
+        }
+        placed => placed.map_err(|(error, _)| error),
+    }
+}
+
 /// Writes a file in one step from a scratch file in `tmp`, so that it is on the disk, and found there, when this
 /// returns: also after a power cut.
 pub(super) fn write_durably(tmp: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -84,13 +84,18 @@ impl CheckpointFolder {
         &self.path
     }
 
-    /// Writes a checkpoint, which appears under its name when it is whole; gives its path.
+    /// Writes a checkpoint, which appears under its name when it is whole; gives its path. An error names it, and says
+    /// what it takes.
     pub fn write(&self, name: &CheckpointName, bytes: &[u8]) -> io::Result<PathBuf> {
         let path = self.path.join(name.to_string());
-        let mut file = scratch(&self.tmp)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(&path).map_err(|error| error.error)?;
+        let write = || {
+            let mut file = scratch(&self.tmp)?;
+            file.write_all(bytes)?;
+            file.as_file().sync_all()?;
+            file.persist(&path).map_err(|error| error.error).map(drop)
+        };
+        let failed = |error| StoreError::io(&path, error).needing(bytes.len() as u64).into_io();
+        write().map_err(failed)?;
         Ok(path)
     }
 }
@@ -205,7 +210,9 @@ mod tests {
             assert_eq!(mode(&written), mode(&plain));
         }
         fs::remove_dir(dir.path().join("cache/tmp")).unwrap();
-        assert!(folder.write(&name, b"state").is_err(), "begun elsewhere");
+        let error = folder.write(&name, b"state").expect_err("begun elsewhere");
+        let told = StoreError::io(Path::new("checkpoints"), error).to_string();
+        assert!(told.contains("final-00000001-ab.safetensors"), "{told}");
     }
 
     #[test]

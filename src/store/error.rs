@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{Digest, FORMAT_VERSION};
+use crate::units::bytes;
 
 /// Why the store could not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -43,10 +44,12 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The disk, or the user's share of it, is full.
-    #[error("no space left for `{path}`")]
+    #[error("no space left for `{path}`{}", needed.map(takes).unwrap_or_default())]
     Full {
         /// The file.
         path: PathBuf,
+        /// The bytes that it takes, where that is known.
+        needed: Option<u64>,
     },
     /// Content is missing or differs from its digest.
     #[error("the content of {digest} is damaged")]
@@ -155,8 +158,12 @@ impl StoreError {
         matches!(self, Self::NotReadable { .. } | Self::Unreadable { .. })
     }
 
-    /// Sorts an I/O error by what the user can do about it.
+    /// Sorts an I/O error by what the user can do about it. One that was sorted before says more.
     pub(crate) fn io(path: &Path, source: io::Error) -> Self {
+        let source = match source.downcast::<Self>() {
+            Ok(sorted) => return sorted,
+            Err(source) => source,
+        };
         let path = path.to_owned();
         // Wrapped errors carry the names of temporary files, which tell the user nothing.
         let source = match source.raw_os_error() {
@@ -164,12 +171,31 @@ impl StoreError {
             None => io::Error::from(source.kind()),
         };
         match source.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Full { path },
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Full { path, needed: None },
             ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
                 Self::NotWritable { path, source }
             }
             _ => Self::Io { path, source },
         }
+    }
+
+    /// Says of a full disk how much there was no space for.
+    #[must_use]
+    pub(super) fn needing(mut self, bytes: u64) -> Self {
+        if let Self::Full { needed, .. } = &mut self {
+            *needed = Some(bytes);
+        }
+        self
+    }
+
+    /// The same as an I/O error, for who knows no others; [`Self::io`] finds it in there.
+    pub(super) fn into_io(self) -> io::Error {
+        let kind = match &self {
+            Self::Full { .. } => ErrorKind::StorageFull,
+            Self::Io { source, .. } | Self::NotWritable { source, .. } => source.kind(),
+            _ => ErrorKind::Other,
+        };
+        io::Error::new(kind, self)
     }
 
     /// What to do.
@@ -244,6 +270,10 @@ impl StoreError {
     }
 }
 
+fn takes(size: u64) -> String {
+    format!(", which takes {}", bytes(size))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,5 +294,14 @@ mod tests {
         let content = |kind| StoreError::content(Path::new("x"), io::Error::from(kind));
         assert!(matches!(content(ErrorKind::PermissionDenied), StoreError::NotReadable { .. }));
         assert!(matches!(content(ErrorKind::TimedOut), StoreError::Unreadable { .. }));
+    }
+
+    #[test]
+    fn an_error_that_was_sorted_says_the_same_later() {
+        let full = StoreError::io(Path::new("cache/x"), ErrorKind::StorageFull.into());
+        let told = full.needing(3_500_000).into_io();
+        assert_eq!(told.kind(), ErrorKind::StorageFull);
+        let again = StoreError::io(Path::new("elsewhere"), told);
+        insta::assert_snapshot!(again, @"no space left for `cache/x`, which takes 3.3 MiB");
     }
 }

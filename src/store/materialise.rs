@@ -7,19 +7,16 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Seek},
     path::Path,
 };
 
 use serde::Serialize;
 
-use tempfile::{NamedTempFile, TempDir};
-
 use super::{
     Digest, Store, StoreError,
-    adopt::SCRATCH,
     aside::{folder_of, scratch},
-    stat_cache::hash_file,
+    stat_cache::hash_open,
 };
 use crate::{artifact::FileRef, regular};
 
@@ -66,48 +63,21 @@ impl Store {
     pub fn take_in(&self, path: &Path) -> Result<FileRef, StoreError> {
         let failed = |e| StoreError::io(path, e);
         let source = regular::open(path).map_err(failed)?;
-        let (digest, metadata) = (hash_file(path).map_err(failed)?, source.metadata());
+        let (digest, metadata) = (hash_open(&source).map_err(failed)?, source.metadata());
         let metadata = metadata.map_err(failed)?;
         let file = FileRef { digest, size: metadata.len() };
         if self.object_ok(digest, Some(file.size)) && self.is_intact(digest).unwrap_or(false) {
             return Ok(file);
         }
-        let mut temp = scratch(&self.root.join("tmp")).map_err(failed)?;
         if has_one_name(&metadata) {
-            // As any file that this process makes.
-            let permissions = temp.as_file().metadata().map_err(failed)?.permissions();
-            fs::set_permissions(path, permissions).map_err(failed)?;
-            fs::rename(path, temp.path()).map_err(failed)?;
-            let (_, place) = temp.into_parts();
-            temp = NamedTempFile::from_parts(source, place);
+            self.place_path(&source, path, digest)?;
         } else {
+            let mut temp = scratch(&self.root.join("tmp")).map_err(failed)?;
+            (&mut &source).rewind().map_err(failed)?;
             transfer(&source, temp.as_file_mut()).map_err(failed)?;
+            self.place(temp, digest)?;
         }
-        self.place(temp, digest)?;
         Ok(file)
-    }
-
-    /// A folder for work, by its full path. It goes when it is dropped, or with `gc` if this process was
-    /// killed.
-    pub fn work_folder(&self) -> Result<TempDir, StoreError> {
-        let tmp = self.root.join("tmp");
-        let failed = |e| StoreError::io(&tmp, e);
-        let full = std::path::absolute(&tmp).map_err(failed)?;
-        tempfile::Builder::new()
-            .prefix(&format!("{SCRATCH}-work-"))
-            .tempdir_in(full)
-            .map_err(failed)
-    }
-
-    /// Removes folders for work whose process was killed; no run may be using the store.
-    pub(super) fn drop_work_folders(&self) {
-        for entry in fs::read_dir(self.root.join("tmp")).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            if name.to_string_lossy().starts_with(&format!("{SCRATCH}-work-")) {
-                // What cannot be removed is left to the next time.
-                let _ = fs::remove_dir_all(entry.path());
-            }
-        }
     }
 }
 
@@ -161,19 +131,6 @@ mod tests {
         assert_eq!(store.read(&file).unwrap(), b"content");
         drop(work);
         assert_eq!(fs::read_dir(dir.path().join("cache/tmp")).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn a_folder_for_work_that_was_left_goes_with_gc() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("cache")).unwrap();
-        let gone = store.work_folder().unwrap().path().to_owned();
-        assert!(gone.is_absolute() && !gone.exists());
-        let left = store.work_folder().unwrap().keep();
-        fs::create_dir_all(left.join("in/input")).unwrap();
-        fs::write(left.join("in/input/a"), "1").unwrap();
-        store.gc(&crate::store::GcPolicy::default(), &|| false).unwrap();
-        assert!(!left.exists());
     }
 
     #[test]

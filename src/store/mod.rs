@@ -14,7 +14,7 @@
 //! ├── pictures/<pipeline>/    contact sheets that a run wrote, for people; no stage reads them
 //! ├── uploads/<hash>          what of an object was sent to a remote when that broke off
 //! ├── stat-cache              size, times and inode of outside files whose digest is known
-//! └── tmp/                    files being written
+//! └── tmp/                    files being written, and folders in which commands work, named by their process
 //! ```
 //!
 //! Nothing is changed in place. A file is written in `tmp/`, flushed, and renamed; a record is
@@ -44,6 +44,7 @@ mod objects;
 mod pictures;
 mod pins;
 mod record;
+mod records;
 mod seal;
 mod sources;
 mod space;
@@ -51,6 +52,7 @@ mod stat_cache;
 mod stats;
 mod traces;
 mod verify;
+mod work_folders;
 
 pub(crate) use aside::{check_aside, write_aside};
 pub use behind::{Behind, NewResult};
@@ -72,22 +74,22 @@ pub use stats::{Count, StoreStats};
 pub use verify::{Damage, Gone, VerifyReport};
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     fs,
     io::{self, Write},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     time::SystemTime,
 };
 
 use adopt::Said;
 pub(crate) use adopt::{is_own_cache, shared_folders};
-use aside::{scratch, write_durably};
+use aside::{persist, scratch, write_durably};
 use objects::Written;
-use serde::Serialize;
+use records::read_json;
 use stat_cache::StatCache;
 
-use crate::artifact::{FileRef, Manifest};
+use crate::artifact::Manifest;
 
 /// The time, which decides only how long things are remembered and kept.
 #[expect(clippy::disallowed_methods, reason = "no key and no content depends on it")]
@@ -125,6 +127,8 @@ pub struct Store {
     stop: Option<Stop>,
     behind: Option<Arc<dyn Behind>>,
     locks: Locks,
+    /// The permissions of a file that this process makes here, once they are known.
+    permissions: Arc<OnceLock<fs::Permissions>>,
 }
 
 impl Store {
@@ -182,6 +186,7 @@ impl Store {
             stop: None,
             behind: None,
             locks: Locks::Auto.of(root),
+            permissions: Arc::default(),
         }
     }
 
@@ -197,6 +202,7 @@ impl Store {
             stop: self.stop.clone(),
             behind: None,
             locks: self.locks,
+            permissions: Arc::clone(&self.permissions),
         }
     }
 
@@ -236,99 +242,6 @@ impl Store {
         Ok(manifest)
     }
 
-    /// The record of a key, if the key was ever computed. That its output is still there is
-    /// another question: [`Store::complete`].
-    pub fn lookup(&self, key: Fingerprint) -> Result<Lookup<Record>, StoreError> {
-        let record: Lookup<Record> = self.read_json("actions", key)?;
-        Ok(match record {
-            Lookup::Found(record) if record.fingerprint != key => Lookup::Damaged,
-            record => record,
-        })
-    }
-
-    /// Writes the record of a finished stage; its content must be in the store.
-    pub fn commit(&self, record: &Record) -> Result<(), StoreError> {
-        self.write_json(&self.sharded("actions", &record.fingerprint.to_string()), record)
-    }
-
-    /// The manifest of an artifact, if it and all its files are in the store.
-    pub fn complete(&self, output: Digest) -> Option<Arc<Manifest>> {
-        if !self.object_ok(output, None) {
-            self.forget_manifest(output);
-            return None;
-        }
-        let manifest = self.manifest(output).ok()?;
-        self.artifact_complete(&manifest).then_some(manifest)
-    }
-
-    /// Whether the output of a record and all its files are in the store.
-    pub fn is_whole(&self, record: &Record) -> bool {
-        if record.files.is_empty() {
-            return self.complete(record.output).is_some();
-        }
-        let files = record.files.iter().map(|file| (file.digest, Some(file.size)));
-        let whole = std::iter::once((record.output, None))
-            .chain(files)
-            .all(|(digest, size)| self.object_ok(digest, size));
-        if !whole {
-            self.forget_manifest(record.output);
-        }
-        whole
-    }
-
-    /// An error where nobody can tell whether the output of a record is in the store, since the folders of content
-    /// may not be entered: that is no damage, and nothing could be made again.
-    pub fn check_visible(&self, record: &Record) -> Result<(), StoreError> {
-        let objects = self.root.join("objects");
-        let shard = self.object_path(record.output);
-        let shards = shard.parent().map(Path::to_owned).into_iter();
-        let files = record.files.iter().map(|file| self.object_path(file.digest));
-        let files = files.filter_map(|path| path.parent().map(Path::to_owned));
-        for folder in std::iter::once(objects).chain(shards).chain(files) {
-            match fs::metadata(folder.join(".")) {
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    return Err(StoreError::read(&folder, error));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether all files of an artifact are in the store and look untouched.
-    pub fn artifact_complete(&self, manifest: &Manifest) -> bool {
-        manifest.files().all(|file| self.object_ok(file.digest, Some(file.size)))
-    }
-
-    /// The record of an item's key, if its files are in the store.
-    pub fn lookup_item(&self, key: Fingerprint) -> Result<Option<ItemRecord>, StoreError> {
-        Ok(self.item(key)?.found().filter(|record| {
-            record.files.values().all(|file| self.object_ok(file.digest, Some(file.size)))
-        }))
-    }
-
-    /// The record of an item's key, whether or not its files are in the store. That of another key is
-    /// damage; one that does not say of which it is, as older versions wrote it, counts as none.
-    fn item(&self, key: Fingerprint) -> Result<Lookup<ItemRecord>, StoreError> {
-        let record: Lookup<ItemRecord> = self.read_json("items", key)?;
-        Ok(match record {
-            Lookup::Found(record) if record.is_of(key) => Lookup::Found(record),
-            Lookup::Found(record) if record.key.is_none() => Lookup::Absent,
-            Lookup::Found(_) | Lookup::Damaged => Lookup::Damaged,
-            Lookup::Absent => Lookup::Absent,
-        })
-    }
-
-    /// Writes the record of a finished item.
-    pub fn commit_item(
-        &self,
-        key: Fingerprint,
-        files: BTreeMap<String, FileRef>,
-    ) -> Result<(), StoreError> {
-        let record = ItemRecord::new(key, files);
-        self.write_json(&self.sharded("items", &key.to_string()), &record)
-    }
-
     /// Removes the checkpoints of a trajectory, so that nothing goes on from them.
     pub fn forget_checkpoints(&self, trajectory: Fingerprint) -> Result<(), StoreError> {
         let path = self.root.join("checkpoints").join(trajectory.to_string());
@@ -359,28 +272,12 @@ impl Store {
         self.root.join(folder).join(&hex[..2]).join(&hex[2..])
     }
 
-    fn read_json<T: Form>(&self, folder: &str, key: Fingerprint) -> Result<Lookup<T>, StoreError> {
-        // Who only asks need not ask the disk for what is in no cache.
-        if self.exists {
-            read_json(&self.sharded(folder, &key.to_string()))
-        } else {
-            Ok(Lookup::Absent)
-        }
-    }
-
-    fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
-        self.write(path, &seal(value))
-    }
-
     /// Writes a small file in one step: whoever reads sees the old content or the new.
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         let tmp = self.root.join("tmp");
         let mut file = scratch(&tmp).map_err(|e| StoreError::io(&tmp, e))?;
         file.write_all(bytes).map_err(|e| StoreError::io(path, e))?;
-        let dir = path.parent().expect("a file of the store lies in a folder");
-        fs::create_dir_all(dir).map_err(|e| StoreError::io(dir, e))?;
-        file.persist(path).map_err(|e| StoreError::io(path, e.error))?;
-        Ok(())
+        persist(file, path).map_err(|e| StoreError::io(path, e))
     }
 }
 
@@ -390,20 +287,6 @@ fn remove(path: &Path) -> Result<bool, StoreError> {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(StoreError::io(path, e)),
-    }
-}
-
-/// A record of a newer version is refused, even where it can be read.
-fn read_json<T: Form>(path: &Path) -> Result<Lookup<T>, StoreError> {
-    let bytes = match objects::twice(|| fs::read(path)) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Lookup::Absent),
-        Err(e) => return Err(StoreError::content(path, e)),
-    };
-    match unseal(&bytes) {
-        Opened::Whole(value) => Ok(Lookup::Found(value)),
-        Opened::Damaged => Ok(Lookup::Damaged),
-        Opened::Newer(found) => Err(StoreError::Newer { path: path.to_owned(), found }),
     }
 }
 

@@ -107,6 +107,9 @@ pub struct Record {
     /// The key under which the outside files it read are known, if it read any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traced: Option<Fingerprint>,
+    /// Which folder these were in, by its path from the pipeline file: [`Trace::root_name`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_root: Option<Fingerprint>,
     /// Start, RFC 3339.
     pub started: String,
     /// Wall seconds.
@@ -185,7 +188,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// How many are kept under a key for each source root, and at a remote: the latest ones.
+    /// How many are kept under a key for each source root, here and at a remote: the latest ones.
     pub const KEPT: usize = 8;
     /// How many paths those of a key may have beyond the latest [`Self::KEPT`]: all are read at each look-up.
     const PATHS: usize = 20_000;
@@ -195,16 +198,26 @@ impl Trace {
         Self { paths: paths.into_iter().collect(), root: None }
     }
 
-    /// The same, read below this source root.
+    /// The same, read below the source root of this name, if it has one.
     #[must_use]
-    pub fn below(self, root: &Path) -> Self {
-        Self { root: Some(root_name(root)), ..self }
+    pub fn below(self, root: Option<Fingerprint>) -> Self {
+        Self { root, ..self }
+    }
+
+    /// Whether it was read below the source root of this name.
+    pub fn is_below(&self, root: Option<Fingerprint>) -> bool {
+        self.root == root
+    }
+
+    /// The name of a source root, by its path from the folder of the pipeline file: on all machines the same, where
+    /// the data lie alike.
+    pub fn root_name(root: &Path) -> Fingerprint {
+        Fingerprint::of(root.as_os_str().as_encoded_bytes())
     }
 
     /// Puts those that were read below `root` first, and leaves [`Self::KEPT`] of the others, which tell what to
     /// look for where data were moved.
-    pub(crate) fn likely(traces: Vec<Self>, root: &Path) -> Vec<Self> {
-        let root = Some(root_name(root));
+    pub(crate) fn likely(traces: Vec<Self>, root: Option<Fingerprint>) -> Vec<Self> {
         let (own, mut others): (Vec<_>, Vec<_>) = traces.into_iter().partition(|t| t.root == root);
         others.truncate(Self::KEPT);
         own.into_iter().chain(others).collect()
@@ -223,8 +236,4 @@ impl Trace {
             count <= Self::KEPT || (*of_root <= Self::KEPT && paths <= Self::PATHS)
         });
     }
-}
-
-fn root_name(root: &Path) -> Fingerprint {
-    Fingerprint::of(root.as_os_str().as_encoded_bytes())
 }

@@ -1,5 +1,7 @@
 //! Records, formats and what becomes of damage.
 
+use std::collections::BTreeMap;
+
 use super::*;
 
 const NEWER: u32 = FORMAT_VERSION + 1;
@@ -140,25 +142,25 @@ fn the_latest_trace_comes_first_and_none_twice() {
 fn a_trace_is_kept_for_each_of_many_roots() {
     let (_dir, store) = store();
     let key = Fingerprint::of(b"key");
-    let root = |n: usize| std::path::PathBuf::from(format!("/data/{n}"));
+    let root = |n: usize| Some(Trace::root_name(std::path::Path::new(&format!("/data/{n}"))));
     for n in 0..20 {
         let paths = ["same.png".to_owned(), format!("{n}.png")];
-        store.add_trace(key, Trace::new(paths).below(&root(n))).unwrap();
+        store.add_trace(key, Trace::new(paths).below(root(n))).unwrap();
     }
     let traces = store.traces(key).unwrap().found().unwrap();
     for n in 0..20 {
-        let likely = Trace::likely(traces.clone(), &root(n));
+        let likely = Trace::likely(traces.clone(), root(n));
         assert_eq!(likely[0].paths[1], format!("{n}.png"));
         assert_eq!(likely.len(), 1 + Trace::KEPT, "others are few: each costs a look at its files");
     }
     for n in 0..20 {
-        store.add_trace(key, Trace::new([format!("later {n}")]).below(&root(3))).unwrap();
+        store.add_trace(key, Trace::new([format!("later {n}")]).below(root(3))).unwrap();
     }
     let traces = store.traces(key).unwrap().found().unwrap();
     assert_eq!(traces.len(), 19 + Trace::KEPT);
     for n in 0..10 {
         let paths = (0..5_000).map(|path| format!("{n}/{path}"));
-        store.add_trace(key, Trace::new(paths).below(&root(100 + n))).unwrap();
+        store.add_trace(key, Trace::new(paths).below(root(100 + n))).unwrap();
     }
     assert_eq!(store.traces(key).unwrap().found().unwrap().len(), Trace::KEPT);
 }

@@ -47,9 +47,12 @@ fn drop_remote_traces(folder: &Path) -> bool {
     let is_trace = |name: &std::ffi::OsString| {
         name.to_str().is_some_and(|name| name.parse::<Digest>().is_ok())
     };
-    names.iter().all(is_trace)
-        && names.iter().all(|name| fs::remove_file(folder.join(name)).is_ok())
-        && fs::remove_dir(folder).is_ok()
+    let drop_one = |name: &std::ffi::OsString| {
+        let path = folder.join(name);
+        // The traces of one source root lie one deeper.
+        fs::remove_file(&path).is_ok() || drop_remote_traces(&path)
+    };
+    names.iter().all(is_trace) && names.iter().all(drop_one) && fs::remove_dir(folder).is_ok()
 }
 
 #[cfg(test)]
@@ -65,6 +68,9 @@ mod tests {
         let trace = || Trace::new(["list.txt".to_owned()]);
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join(Digest::of(b"trace").to_string()), "x").unwrap();
+        let of_root = folder.join(Trace::root_name(Path::new("data")).to_string());
+        fs::create_dir(&of_root).unwrap();
+        fs::write(of_root.join(Digest::of(b"trace").to_string()), "x").unwrap();
         assert_eq!(store.traces(key).unwrap(), Lookup::Damaged);
         store.add_trace(key, trace()).unwrap();
         assert_eq!(store.traces(key).unwrap().found(), Some(vec![trace()]));

@@ -42,7 +42,7 @@ impl Behind for Far {
 
     fn bring_items(&self, _: &Store, _: &[Fingerprint]) {}
 
-    fn traces(&self, _: Fingerprint) -> Vec<Trace> {
+    fn traces(&self, _: Fingerprint, _: Option<Fingerprint>) -> Vec<Trace> {
         Vec::new()
     }
 

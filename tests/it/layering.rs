@@ -12,6 +12,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("units", &[]),
     ("device", &[]),
     ("regular", &[]),
+    ("pages", &[]),
     ("unbroken", &[]),
     ("models", &["device::DeviceFailure", "device::text_of", "regular", "rng", "units"]),
     // A checkpoint names its content as the store does, lies in a folder of it, and says if the training goes on.
@@ -30,7 +31,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("data", &["rng", "store::SourceReader"]),
     ("metrics", &["data", "rng"]),
     // The store keeps manifests without looking into their items.
-    ("store", &["artifact::FileRef", "artifact::Manifest", "artifact::file_name", "regular"]),
+    (
+        "store",
+        &[
+            "artifact::FileRef",
+            "artifact::Manifest",
+            "artifact::file_name",
+            "regular",
+            "units::bytes",
+        ],
+    ),
     // Artifacts are read from a stage's inputs and written to its output.
     (
         "artifact",
@@ -131,6 +141,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "device::text_of",
             "models::Memory",
             "models::ModelCache",
+            // Before a stage runs.
+            "pages",
             "plan",
             "stages",
             "store",
@@ -185,6 +197,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "models::ModelRef",
             "models::hub",
             "models::lora::LoraFamily",
+            "pages",
             "plan",
             "provenance",
             "remote",

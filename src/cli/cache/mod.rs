@@ -66,7 +66,7 @@ pub(super) fn cache(args: &CacheArgs, session: &Session) -> Result<(), CliError>
 /// How what is in no cache that was looked into is called.
 const NOT_COMPUTED: &str = "not computed yet";
 
-/// What of a pipeline, or of `only` a stage and what it needs, is in the store as it stands.
+/// What of a pipeline, or of `only` some stages and what they need, is in the store as it stands.
 struct Present {
     /// The results, with their names.
     results: Vec<(String, Record)>,
@@ -106,17 +106,12 @@ impl Present {
 
 /// The results of a pipeline that are in the store as it stands, with their names.
 fn fresh(pipeline: &Pipeline, store: &Store) -> Result<Vec<(String, Record)>, PlanError> {
-    Ok(present(pipeline, None, store)?.results)
+    Ok(present(pipeline, &[], store)?.results)
 }
 
-/// What is in the store of a pipeline, or of `only` a stage and what it needs, and what is not.
-fn present(
-    pipeline: &Pipeline,
-    only: Option<&String>,
-    store: &Store,
-) -> Result<Present, PlanError> {
-    let options =
-        PlanOptions { only: only.into_iter().cloned().collect(), ..PlanOptions::default() };
+/// What is in the store of a pipeline, or of `only` some stages and what they need, and what is not.
+fn present(pipeline: &Pipeline, only: &[String], store: &Store) -> Result<Present, PlanError> {
+    let options = PlanOptions { only: only.to_vec(), ..PlanOptions::default() };
     let plan = plan::build(pipeline, store, &options)?;
     let title = owner_of(pipeline).title();
     let nodes = plan.nodes.iter().zip(&pipeline.instances).filter(|(node, _)| node.needed);

@@ -53,7 +53,7 @@ pub(super) fn pin(args: &PinArgs, store: &Store, session: &Session) -> Result<()
 pub(super) fn unpin(args: &UnpinArgs, store: &Store, session: &Session) -> Result<(), CliError> {
     let pipeline = args.pinned.pipeline.load()?;
     let title = owner_of(&pipeline).title();
-    let found = present(&pipeline, args.pinned.stage.as_ref(), store)?;
+    let found = present(&pipeline, args.pinned.stage.as_slice(), store)?;
     let keys: BTreeSet<_> = found.results.iter().map(|(_, record)| record.fingerprint).collect();
     let (names, all) = (found.names(&title), format!("{title}: "));
     // Also by name, so that what was pinned before the file changed is found.
@@ -89,5 +89,5 @@ pub(super) fn list(store: &Store, session: &Session) -> Result<(), CliError> {
 
 /// What the arguments mean, as far as it is in the cache.
 fn results(args: &PinArgs, store: &Store) -> Result<Present, CliError> {
-    Ok(present(&args.pipeline.load()?, args.stage.as_ref(), store)?)
+    Ok(present(&args.pipeline.load()?, args.stage.as_slice(), store)?)
 }

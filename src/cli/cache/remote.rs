@@ -10,10 +10,11 @@ use crate::{
         error::{CliError, scratch_folder},
         exit,
         link::warn_of_differing,
-        session::{LayerArgs, Session, open_remote},
+        load::{self, Loaded},
+        session::{LayerArgs, Session, open_remote, quoted},
         signals::Stop,
     },
-    config::{self, LoadOptions, Pipeline},
+    config::{self, Pipeline},
     remote::{Link, Moved, Remote, RemoteError, Scope, Transfer},
     report::style::count,
     store::{Fingerprint, NewResult, Record, Store, StoreError, unnamed},
@@ -47,9 +48,11 @@ pub(super) struct PullArgs {
 struct TransferArgs {
     /// Only the results of these pipeline files
     files: Vec<PathBuf>,
-    /// Apply a profile of the files
-    #[arg(long, short, value_name = "NAME", requires = "files")]
-    profile: Option<String>,
+    #[command(flatten)]
+    layers: LayerArgs,
+    /// Only this stage, or cell, and what it needs; may be given several times
+    #[arg(long, value_name = "STAGE", requires = "files")]
+    only: Vec<String>,
     /// All results, whosesoever they are
     #[arg(long, conflicts_with = "files")]
     all: bool,
@@ -59,16 +62,37 @@ struct TransferArgs {
 }
 
 impl TransferArgs {
-    fn pipelines(&self) -> Result<Vec<Pipeline>, CliError> {
-        let options = LoadOptions { profile: self.profile.clone(), ..LoadOptions::default() };
-        let load = |file: &PathBuf| Ok(config::load(file, &options)?);
-        self.files.iter().map(load).collect()
+    /// Refuses what is about files where none is named.
+    fn check(&self) -> Result<(), CliError> {
+        let LayerArgs { profile, set } = &self.layers;
+        if self.files.is_empty() && (profile.is_some() || !set.is_empty()) {
+            return Err(CliError::usage(
+                "`--profile` and `--set` are about pipeline files, and none is named",
+            )
+            .with_help("name the files whose results are meant"));
+        }
+        Ok(())
     }
 
-    /// The command that runs one of the pipelines.
+    /// The files, read as `pipe run` reads them.
+    fn pipelines(&self, session: &Session) -> Result<Vec<Pipeline>, CliError> {
+        let options = self.layers.options();
+        if let [file] = &self.files[..] {
+            return Ok(vec![config::load(file, &options)?]);
+        }
+        if !self.only.is_empty() {
+            return Err(CliError::usage("`--only` names stages of one file")
+                .with_help("name that file alone"));
+        }
+        let Loaded { pipelines, wrong } = load::several(&self.files, &options, session);
+        if wrong.is_empty() { Ok(pipelines) } else { Err(CliError::Told(exit::USAGE)) }
+    }
+
+    /// The command that runs what is meant of one of the pipelines.
     fn run(&self, pipeline: &Pipeline) -> String {
-        let layers = LayerArgs { profile: self.profile.clone(), set: Vec::new() };
-        layers.command("run", &pipeline.path)
+        let (profile, set) = (pipeline.profile.clone(), pipeline.set.clone());
+        let only = self.only.iter().map(|stage| format!(" --only {}", quoted(stage)));
+        LayerArgs { profile, set }.command("run", &pipeline.path) + &only.collect::<String>()
     }
 }
 
@@ -87,6 +111,7 @@ fn remote(session: &Session, stop: &Stop) -> Result<Remote, CliError> {
 }
 
 pub(super) fn push(args: &PushArgs, session: &Session) -> Result<(), CliError> {
+    args.what.check()?;
     let stop = Stop::on_signal();
     let remote = remote(session, &stop)?;
     let store = session.store_that_is_there()?;
@@ -117,8 +142,8 @@ fn to_push(
 ) -> Result<Vec<NewResult>, CliError> {
     if !what.files.is_empty() {
         let mut results = Vec::new();
-        for pipeline in what.pipelines()? {
-            let found = present(&pipeline, None, store)?;
+        for pipeline in what.pipelines(session)? {
+            let found = present(&pipeline, &what.only, store)?;
             if found.results.is_empty() && !pipeline.instances.is_empty() {
                 return Err(nothing(&pipeline, "in this cache", what));
             }
@@ -141,6 +166,7 @@ fn to_push(
 }
 
 pub(super) fn pull(args: &PullArgs, session: &Session) -> Result<(), CliError> {
+    args.what.check()?;
     let stop = Stop::on_signal();
     let remote = remote(session, &stop)?;
     // Before a cache is made here.
@@ -213,8 +239,8 @@ fn pull_files(
     let store = store.with_behind(Arc::clone(&link) as _);
     let mut names = HashMap::new();
     let mut asked = Vec::new();
-    for pipeline in args.what.pipelines()? {
-        let found = present(&pipeline, None, &store)?;
+    for pipeline in args.what.pipelines(session)? {
+        let found = present(&pipeline, &args.what.only, &store)?;
         let keyed = found.results.iter().map(|(name, record)| (record.fingerprint, name.clone()));
         names.extend(keyed);
         asked.push((pipeline, found));

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 pub(super) use names::Wanted;
 
 use super::{error::CliError, gpus};
-use crate::device;
+use crate::{config::settings::Settings, device};
 
 /// What a command computes on.
 pub(super) struct Chosen {
@@ -39,9 +39,37 @@ impl Seat {
     }
 }
 
-/// Opens what a name asks for.
-pub(super) fn open(name: &str) -> Result<Chosen, CliError> {
-    let cards = match Wanted::parse(name)? {
+/// Opens what the settings ask for.
+pub(super) fn open(settings: &Settings) -> Result<Chosen, CliError> {
+    placed(open_named(&settings.device), settings)
+}
+
+/// The same for who computes with one device alone: of several the first, and whether there are others.
+pub(super) fn open_first(settings: &Settings) -> Result<(Chosen, bool), CliError> {
+    placed(open_first_named(&settings.device), settings)
+}
+
+/// What a plan can know of the devices that the settings ask for, and what of them is not here: a plan is made all the
+/// same, as of data that are not there.
+pub(super) fn look(settings: &Settings) -> Result<(Outlook, Option<CliError>), CliError> {
+    let wanted = placed(Wanted::parse(&settings.device), settings)?;
+    let lack = placed(cards_of(&wanted), settings).err();
+    Ok((outlook_of(wanted)?, lack))
+}
+
+/// Adds to what is wrong with a device who has asked for it.
+fn placed<T>(found: Result<T, CliError>, settings: &Settings) -> Result<T, CliError> {
+    found.map_err(|error| match error {
+        CliError::Message { code, message, help } => {
+            CliError::Message { code, message: message + &settings.set_by("device"), help }
+        }
+        error => error,
+    })
+}
+
+fn open_named(name: &str) -> Result<Chosen, CliError> {
+    let wanted = Wanted::parse(name)?;
+    let cards = match wanted {
         Wanted::Processes(count) => {
             let seat = || Seat { name: "cpu".to_owned(), inside: "cpu", visible: None };
             let seats = std::iter::repeat_with(seat).take(count).collect();
@@ -49,39 +77,53 @@ pub(super) fn open(name: &str) -> Result<Chosen, CliError> {
         }
         Wanted::Cpu => return Ok(cpu()),
         Wanted::Auto => return Ok(cuda(0)?.unwrap_or_else(cpu)),
-        Wanted::Cuda(index) => vec![index],
-        Wanted::Cards(cards) => cards,
-        Wanted::All if !cfg!(feature = "cuda") => return Err(no_cuda(name)),
-        Wanted::All => all()?,
+        Wanted::Cuda(_) | Wanted::Cards(_) | Wanted::All => cards_of(&wanted)?,
     };
     if let [index] = cards[..] {
-        return cuda(index)?.ok_or_else(|| no_cuda(&format!("cuda:{index}")));
+        return cuda(index)?.ok_or_else(|| no_cuda(Some(index)));
     }
     let list = variable("CUDA_VISIBLE_DEVICES");
-    for index in &cards {
-        // Of the parts of cards, a process sees one, so its own process will say whether one is there.
-        let is_part = list.as_deref().and_then(|list| gpus::visible(list).get(*index).copied());
-        if !is_part.is_some_and(|entry| entry.starts_with("MIG-")) && cuda(*index)?.is_none() {
-            return Err(no_cuda(&format!("cuda:{index}")));
-        }
-    }
     let seats = cards.iter().map(|index| Seat::of_card(*index, list.as_deref())).collect();
     Ok(Chosen { seats, name: Wanted::Cards(cards).to_string(), ..cpu() })
 }
 
-/// The same for who computes with one device alone: of several the first, and whether there are others.
-pub(super) fn open_first(name: &str) -> Result<(Chosen, bool), CliError> {
-    let (first, others) = match Wanted::parse(name)? {
-        Wanted::Processes(_) => ("cpu".to_owned(), true),
-        Wanted::Cards(cards) => (format!("cuda:{}", cards[0]), true),
-        Wanted::All => ("cuda:0".to_owned(), true),
-        Wanted::Auto | Wanted::Cpu | Wanted::Cuda(_) => (name.to_owned(), false),
+fn open_first_named(name: &str) -> Result<(Chosen, bool), CliError> {
+    match Wanted::parse(name)? {
+        Wanted::Processes(_) => Ok((cpu(), true)),
+        Wanted::Auto | Wanted::Cpu => Ok((open_named(name)?, false)),
+        wanted => {
+            let cards = cards_of(&wanted)?;
+            Ok((open_named(&format!("cuda:{}", cards[0]))?, cards.len() > 1))
+        }
+    }
+}
+
+/// The cards that are asked for, at least one if any is, all of which are here: whoever asks for one that is not is
+/// told so here and nowhere else.
+fn cards_of(wanted: &Wanted) -> Result<Vec<usize>, CliError> {
+    let cards = match wanted {
+        Wanted::Auto | Wanted::Cpu | Wanted::Processes(_) => return Ok(Vec::new()),
+        Wanted::Cuda(index) => vec![*index],
+        Wanted::Cards(cards) => cards.clone(),
+        Wanted::All => all()?,
     };
-    Ok((open(&first)?, others))
+    let list = variable("CUDA_VISIBLE_DEVICES");
+    for index in &cards {
+        // Of the parts of cards, a process sees one, so of several its own process will say whether one is there.
+        let is_part = list.as_deref().and_then(|list| gpus::visible(list).get(*index).copied());
+        let is_part = cards.len() > 1 && is_part.is_some_and(|entry| entry.starts_with("MIG-"));
+        if !is_part && cuda(*index)?.is_none() {
+            return Err(no_cuda(Some(*index)));
+        }
+    }
+    Ok(cards)
 }
 
 /// The cards that a program sees.
 fn all() -> Result<Vec<usize>, CliError> {
+    if !cfg!(feature = "cuda") {
+        return Err(no_cuda(None));
+    }
     let count = match variable("CUDA_VISIBLE_DEVICES") {
         Some(list) => gpus::visible(&list).len(),
         None => gpus::listed()
@@ -91,7 +133,7 @@ fn all() -> Result<Vec<usize>, CliError> {
             })?
             .len(),
     };
-    if count == 0 { Err(no_cuda("all")) } else { Ok((0..count).collect()) }
+    if count == 0 { Err(no_cuda(None)) } else { Ok((0..count).collect()) }
 }
 
 /// Stages that run at once when nobody says: a GPU holds one large model at a time. Where devices have processes,
@@ -127,19 +169,24 @@ impl Outlook {
     }
 }
 
-/// The outlook for the devices that a run on `name` would open.
-pub(super) fn outlook(name: &str) -> Result<Outlook, CliError> {
-    let indices = match Wanted::parse(name)? {
-        Wanted::Cpu | Wanted::Processes(_) => Vec::new(),
-        Wanted::Auto => cuda(0)?.map(|_| 0).into_iter().collect(),
+/// The outlook for what was chosen.
+pub(super) fn outlook(chosen: &Chosen) -> Result<Outlook, CliError> {
+    outlook_of(Wanted::parse(&chosen.name)?)
+}
+
+fn outlook_of(wanted: Wanted) -> Result<Outlook, CliError> {
+    let host_memory = host_memory();
+    let indices = match wanted {
+        Wanted::Auto if cuda(0)?.is_some() => vec![0],
+        Wanted::Auto | Wanted::Cpu | Wanted::Processes(_) => {
+            let memory = host_memory;
+            return Ok(Outlook { on_host: true, memory, host_memory, cards: Vec::new() });
+        }
         Wanted::Cuda(index) => vec![index],
         Wanted::Cards(cards) => cards,
-        Wanted::All => all()?,
+        // That there are none is told by who needs them.
+        Wanted::All => all().unwrap_or_default(),
     };
-    let host_memory = host_memory();
-    if indices.is_empty() {
-        return Ok(Outlook { on_host: true, memory: host_memory, host_memory, cards: Vec::new() });
-    }
     let cards = cards(&indices);
     let memory = cards.iter().flatten().filter_map(|card| card.free).min();
     Ok(Outlook { on_host: false, memory, host_memory, cards })
@@ -185,8 +232,10 @@ fn cuda(index: usize) -> Result<Option<Chosen>, CliError> {
     Ok(device.map(|device| Chosen { device, name, seats: Vec::new() }))
 }
 
-fn no_cuda(name: &str) -> CliError {
-    let error = CliError::environment(format!("there is no CUDA device `{name}` here"));
+/// There is no card of this number, or none at all.
+fn no_cuda(index: Option<usize>) -> CliError {
+    let name = index.map(|index| format!(" `cuda:{index}`")).unwrap_or_default();
+    let error = CliError::environment(format!("there is no CUDA device{name} here"));
     if !cfg!(feature = "cuda") {
         return error.with_help(
             "this `pipe` was built without CUDA: build it with `--features cuda`, or use `--device cpu`",
@@ -216,11 +265,11 @@ mod tests {
 
     #[test]
     fn processes_on_the_cpu_are_seats_and_one_device_is_none() {
-        let chosen = open("cpu:2").unwrap();
+        let chosen = open_named("cpu:2").unwrap();
         assert_eq!((chosen.name.as_str(), chosen.seats.len()), ("cpu:2", 2));
         assert!(default_jobs(&chosen) > 2);
-        assert!(open("cpu").unwrap().seats.is_empty());
-        let (first, others) = open_first("cpu:2").unwrap();
+        assert!(open_named("cpu").unwrap().seats.is_empty());
+        let (first, others) = open_first_named("cpu:2").unwrap();
         assert_eq!((first.name.as_str(), first.seats.len(), others), ("cpu", 0, true));
     }
 }

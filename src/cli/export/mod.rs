@@ -66,43 +66,69 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
     let (Some(stage), Some(to)) = (&args.stage, &args.to) else {
         return Err(CliError::usage("name a stage, and a folder with `--to`"));
     };
-    if to.exists() && !to.is_dir() {
-        let message = format!("`{}` is a file, but the export is a folder", to.display());
-        return Err(CliError::usage(message).with_help("name another folder with `--to DIR`"));
-    }
     let chosen = plan::select(&pipeline, stage).map_err(PlanError::from)?;
-    let first = &pipeline.instances[chosen[0]];
-    if args.format.is_some() && first.output() != ArtifactKind::LoraAdapter {
-        let (stage, kind) = (&first.stage, first.output());
-        let message = format!("`--format` is for adapters, but `{stage}` gives {kind}");
-        return Err(CliError::usage(message).with_help("leave it out"));
-    }
+    check(args, to, &pipeline.instances[chosen[0]])?;
     let store = session.store()?;
     let _use = store.in_use_to_read(&|| false)?;
     let plan = plan::build(&pipeline, &store, &PlanOptions::default())?;
     let outputs = Outputs::of_plan(&plan);
 
-    let several =
-        pipeline.instances.iter().filter(|i| i.stage == pipeline.instances[chosen[0]].stage);
-    let several = several.count() > 1;
+    let moved = RefCell::default();
+    let exporter = files::Exporter {
+        pipeline: &pipeline,
+        plan: &plan,
+        outputs: &outputs,
+        store: &store,
+        program: args.format.unwrap_or_default(),
+        family: args.family,
+        transfers: &moved,
+    };
+    let (missing, mut code) = export_cells(&exporter, chosen, to, session)?;
+    if !moved.borrow().is_empty() {
+        session.talk(&transfers(&moved.borrow()));
+    }
+    if let Some(first) = missing.first() {
+        let run = args.pipeline.command("run");
+        code = code.max(not_there(first, missing.len() - 1, &run).report(session));
+    }
+    if code == exit::DONE { Ok(()) } else { Err(CliError::Told(code)) }
+}
+
+/// Refuses what cannot be exported so; `first` is the first of what is to be.
+fn check(args: &ExportArgs, to: &Path, first: &Instance) -> Result<(), CliError> {
+    if to.exists() && !to.is_dir() {
+        let message = format!("`{}` is a file, but the export is a folder", to.display());
+        return Err(CliError::usage(message).with_help("name another folder with `--to DIR`"));
+    }
+    if args.format.is_some() && first.output() != ArtifactKind::LoraAdapter {
+        let (stage, kind) = (&first.stage, first.output());
+        let message = format!("`--format` is for adapters, but `{stage}` gives {kind}");
+        return Err(CliError::usage(message).with_help("leave it out"));
+    }
+    Ok(())
+}
+
+/// Exports cells of a stage, each into a folder of its own if it has several; gives those that are not in the cache, and
+/// the exit code of what is damaged.
+fn export_cells(
+    exporter: &files::Exporter<'_>,
+    chosen: Vec<usize>,
+    to: &Path,
+    session: &Session,
+) -> Result<(Vec<String>, u8), CliError> {
+    let instances = &exporter.pipeline.instances;
+    let stage = &instances[chosen[0]].stage;
+    let several = instances.iter().filter(|instance| instance.stage == *stage).count() > 1;
     let (mut missing, mut code) = (Vec::new(), exit::DONE);
-    let (moved, mut names) = (RefCell::default(), FileNames::default());
+    let mut names = FileNames::default();
     for index in chosen {
-        let instance = &pipeline.instances[index];
-        let Some(digest) = outputs.digest(index) else {
+        let instance = &instances[index];
+        let Some(digest) = exporter.outputs.digest(index) else {
             missing.push(instance.to_string());
             continue;
         };
-        let folder = if several { to.join(names.free(&cell_name(instance))) } else { to.clone() };
-        let exporter = files::Exporter {
-            pipeline: &pipeline,
-            plan: &plan,
-            outputs: &outputs,
-            store: &store,
-            program: args.format.unwrap_or_default(),
-            family: args.family,
-            transfers: &moved,
-        };
+        let folder =
+            if several { to.join(names.free(&cell_name(instance))) } else { to.to_owned() };
         make_folder(&folder, "--to")?;
         match exporter.export(index, digest, &folder) {
             // Other cells may be whole.
@@ -116,14 +142,7 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
         // The files are what was asked for, whether or not somebody reads their list.
         CliError::unless_unread(session.print(&format!("{}\n", folder.display())))?;
     }
-    if !moved.borrow().is_empty() {
-        session.talk(&transfers(&moved.borrow()));
-    }
-    if let Some(first) = missing.first() {
-        let run = args.pipeline.command("run");
-        code = code.max(not_there(first, missing.len() - 1, &run).report(session));
-    }
-    if code == exit::DONE { Ok(()) } else { Err(CliError::Told(code)) }
+    Ok((missing, code))
 }
 
 /// What to say of cells that are not in the cache; `run` is the command that runs the pipeline.

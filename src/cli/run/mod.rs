@@ -15,6 +15,7 @@ use super::{
     exit,
     export::pictures,
     link::Shared,
+    load::Loaded,
     session::{LayerArgs, Session, open_or_look, open_remote},
     signals::Stop,
 };
@@ -24,7 +25,7 @@ use crate::{
     store::StoreError,
 };
 use events::EventFile;
-use load::{Loaded, load};
+use load::load;
 use runner::Runner;
 use slots::slots;
 
@@ -81,10 +82,10 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     let settings = session.settings()?;
     let store = open_or_look(&settings)?;
     let remote = open_remote(&settings)?;
-    let chosen = device::open(&settings.device)?;
+    let chosen = device::open(&settings)?;
     let stop = Stop::on_signal();
     let store = stop.heard_by(store);
-    let outlook = device::outlook(&chosen.name)?;
+    let outlook = device::outlook(&chosen)?;
     let slots = slots(&chosen, &outlook, &settings, session)?;
     let events = args.events.as_deref().map(|path| EventFile::create(path, &args.files));
     let events = events.transpose()?;

@@ -4,7 +4,8 @@
 //! device is called in the worker of a free slot (`remote`), which reads the inputs from the store, puts
 //! the items into it and says which (`serve`, `protocol`). So a worker decides nothing and locks nothing, and one
 //! that dies takes nothing with it but the call: that is made once more, in a new process. A worker ends when its
-//! standard input does, so none outlives the run, however that ends.
+//! standard input does, or else, if somebody has stopped it, by the shell that ends commands (`CommandGuard`): none
+//! outlives the run, however that ends.
 
 mod process;
 mod protocol;
@@ -18,29 +19,41 @@ pub(super) use remote::At;
 pub use serve::{Fitting, serve, unfit};
 pub use slot::{Launch, Slot, Talk};
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
+use crate::stages::CommandGuard;
 use process::Process;
 
 /// The workers of a run, of which each is started when its slot has something to do for the first time.
-pub(super) struct Workers(Vec<Mutex<Option<Process>>>);
+pub(super) struct Workers {
+    places: Vec<Mutex<Option<Process>>>,
+    guard: Arc<CommandGuard>,
+}
 
 impl Workers {
     /// As many as there are slots; none is started.
-    pub(super) fn new(slots: usize) -> Self {
-        Self(std::iter::repeat_with(Mutex::default).take(slots).collect())
+    pub(super) fn new(slots: usize, guard: Arc<CommandGuard>) -> Self {
+        Self { places: std::iter::repeat_with(Mutex::default).take(slots).collect(), guard }
+    }
+
+    /// Starts the worker of a slot.
+    fn start(&self, slot: &Slot, talk: &Talk) -> io::Result<Process> {
+        Process::start(slot, talk, Arc::clone(&self.guard))
     }
 
     /// Has all end.
     fn dismiss(&mut self) {
-        let places = self.0.iter_mut().filter_map(|place| place.get_mut().ok());
+        let places = self.places.iter_mut().filter_map(|place| place.get_mut().ok());
         places.flatten().for_each(Process::dismiss);
     }
 
     /// The worker of a slot, for as long as nobody else asks for it: the schedule gives a slot to one stage at a
     /// time.
     fn of(&self, slot: usize) -> MutexGuard<'_, Option<Process>> {
-        self.0[slot].lock().unwrap_or_else(PoisonError::into_inner)
+        self.places[slot].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -15,6 +15,7 @@ use super::{
     Slot, Talk,
     protocol::{Order, Report},
 };
+use crate::stages::CommandGuard;
 
 /// How many of the last lines of a worker's standard error are told when it dies.
 const LAST_LINES: usize = 12;
@@ -24,6 +25,8 @@ const GRACE: Duration = Duration::from_secs(2);
 /// A worker.
 pub(super) struct Process {
     child: Child,
+    /// Ends it with the run, where it cannot hear that its orders have ended.
+    guard: Arc<CommandGuard>,
     /// Gone once it is to end.
     orders: Option<ChildStdin>,
     /// Ends with the worker.
@@ -56,7 +59,7 @@ pub(super) struct Death {
 
 impl Process {
     /// Starts the worker of a slot; the lines of its standard error are passed on as they come.
-    pub fn start(slot: &Slot, talk: &Talk) -> io::Result<Self> {
+    pub fn start(slot: &Slot, talk: &Talk, guard: Arc<CommandGuard>) -> io::Result<Self> {
         let mut child = slot
             .launch
             .command()
@@ -70,7 +73,10 @@ impl Process {
         let lines = Arc::<Mutex<VecDeque<String>>>::default();
         let talked =
             pass_on(child.stderr.take().ok_or_else(piped)?, talk.clone(), Arc::clone(&lines));
-        Ok(Self { child, orders: Some(orders), reports, lines, talked, calls: 0 })
+        let orders = Some(orders);
+        let process = Self { child, guard, orders, reports, lines, talked, calls: 0 };
+        process.guard.add(&process.child)?;
+        Ok(process)
     }
 
     /// The number of the process.
@@ -127,6 +133,13 @@ impl Process {
         Death { how, lines: lines.iter().cloned().collect() }
     }
 
+    /// Whether somebody has stopped it, as far as the system tells.
+    pub fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap_or_default();
+        let after_name = stat.rsplit(')').next().unwrap_or_default();
+        after_name.trim_start().starts_with(['T', 't'])
+    }
+
     /// Has it end, by itself if it can.
     fn end(&mut self) -> Option<ExitStatus> {
         self.dismiss();
@@ -146,6 +159,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.end();
+        self.guard.remove(&self.child);
     }
 }
 

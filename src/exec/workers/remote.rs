@@ -27,6 +27,8 @@ use crate::{
 
 /// How soon a worker hears of Ctrl-C, at the latest.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long a worker may take to stop before it is told that it is waited for.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// Where a stage is called, if not in this process.
 #[derive(Clone, Copy)]
@@ -78,6 +80,38 @@ impl Loss {
             }
             None => format!("its worker (process {process}) {}", death.how),
         }
+    }
+}
+
+/// Has a worker stop, once, and says so if it takes its time.
+#[derive(Default)]
+struct StopOrder {
+    given: Option<Instant>,
+    is_told: bool,
+}
+
+impl StopOrder {
+    fn give(&mut self, process: &mut Process, task: &Task, remote: &Remote<'_, '_>) {
+        let Some(given) = self.given else {
+            self.given = Some(Instant::now());
+            // A number can always be told.
+            let _ = process.tell(&Order::Stop(task.number));
+            return;
+        };
+        if given.elapsed() < QUIET || std::mem::replace(&mut self.is_told, true) {
+            return;
+        }
+        let (stage, name, id) = (remote.stage(), &remote.slot.name, process.id());
+        let how = if process.is_stopped() {
+            format!(", which somebody has stopped: `kill -CONT {id}` has it go on")
+        } else {
+            String::new()
+        };
+        remote
+            .caller
+            .options
+            .talk
+            .line(&format!("waiting for `{stage}` in the worker of {name} (process {id}){how}"));
     }
 }
 
@@ -190,7 +224,8 @@ impl Remote<'_, '_> {
     fn start(&self) -> Result<Process, Trouble> {
         let Slot { name, launch, .. } = self.slot;
         let options = self.caller.options;
-        let mut process = Process::start(self.slot, &options.talk)
+        let mut process = (self.caller.workers)
+            .start(self.slot, &options.talk)
             .map_err(|error| StageError::environment(format!("cannot start a worker: {error}")))?;
         let start = Instant::now();
         while start.elapsed() < launch.patience {
@@ -224,12 +259,10 @@ impl Remote<'_, '_> {
             let help = "run it with one device";
             Broken::Stage(StageError::environment(message).with_help(help))
         })?;
-        let (mut is_stopped, mut refused) = (false, None);
+        let (mut stop, mut refused) = (StopOrder::default(), None);
         loop {
-            let is_to_stop = refused.is_some() || self.caller.options.cancel.is_cancelled();
-            if is_to_stop && !std::mem::replace(&mut is_stopped, true) {
-                // A number can always be told.
-                let _ = process.tell(&Order::Stop(task.number));
+            if refused.is_some() || self.caller.options.cancel.is_cancelled() {
+                stop.give(process, task, self);
             }
             let over = match process.hear(LOOK) {
                 Heard::Report(Report::Progress { done, total, message }) => {
@@ -266,6 +299,11 @@ impl Remote<'_, '_> {
         Ok(())
     }
 
+    /// The name of the stage.
+    fn stage(&self) -> String {
+        self.caller.pipeline.instances[self.index].to_string()
+    }
+
     fn meaning_of(&self, text: &FaultText) -> StageError {
         match text {
             FaultText::Panic(text) => self.caller.panicked_with(self.index, text),
@@ -275,7 +313,7 @@ impl Remote<'_, '_> {
 
     /// Says that the stage is called once more, and why.
     fn tell_of(&self, loss: &Loss) {
-        let stage = self.caller.pipeline.instances[self.index].to_string();
+        let stage = self.stage();
         let (device, reason) = (self.slot.name.clone(), loss.reason());
         (self.at.on_event)(RunEvent::StageRetried { index: self.index, stage, device, reason });
     }

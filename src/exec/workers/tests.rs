@@ -74,8 +74,8 @@ impl Run {
         let pipeline =
             load_with(STAGES, Path::new("x.toml"), &LoadOptions::default(), &read).unwrap();
         let store = Store::open(&self.dir.path().join("cache")).unwrap();
-        let (models, workers) = (ModelCache::default(), Workers::new(1));
-        let commands = CommandGuard::default();
+        let commands = Arc::<CommandGuard>::default();
+        let (models, workers) = (ModelCache::default(), Workers::new(1, Arc::clone(&commands)));
         let caller = Caller {
             pipeline: &pipeline,
             store: &store,
@@ -251,6 +251,18 @@ fn a_worker_is_told_to_stop() {
     );
     assert!(matches!(run.call(PROMPT), Err(StageError::Cancelled)));
     assert_eq!(run.wrote("stop"), "{\"stop\":1}\n");
+}
+
+#[test]
+fn who_waits_for_a_worker_that_takes_its_time_to_stop_is_told() {
+    let progress = r#"echo '{"progress":{"done":1,"total":2,"message":"step"}}'"#;
+    let run = Run::new(&format!(
+        "ready; read order; {progress}; read stop; sleep 3; echo '{{\"failed\":\"cancelled\"}}'; read end"
+    ));
+    assert!(matches!(run.call(PROMPT), Err(StageError::Cancelled)));
+    let number = regex::Regex::new(r"process \d+").unwrap();
+    let said = run.said().join("\n");
+    insta::assert_snapshot!(number.replace(&said, "process N"), @"waiting for `prompt` in the worker of toy:0 (process N)");
 }
 
 #[test]

@@ -132,13 +132,13 @@ fn damaged_records_of_items_and_sources_are_replaced() {
         server.change(key, |bytes| *bytes.last_mut().unwrap() ^= 1);
     }
     let run = link(&second, remote);
-    assert!(run.traces(made.record.traced.unwrap()).is_empty());
+    assert!(run.traces(made.record.traced.unwrap(), None).is_empty());
     run.bring_items(&second.store, &made.items);
     assert!(second.store.lookup_item(made.items[0]).unwrap().is_none());
     run.made(second.make("clips", &[b"one", b"two"]));
     assert_eq!(run.finish().sent.failed, 0);
     let third = link(&Machine::new(), s3_with(&server, s3::SECRET));
-    assert_eq!(third.traces(made.record.traced.unwrap()).len(), 1);
+    assert_eq!(third.traces(made.record.traced.unwrap(), None).len(), 1);
     for key in &records {
         server.change(key, |bytes| assert_ne!(*bytes.last().unwrap(), b'}' ^ 1));
     }

@@ -8,6 +8,7 @@ mod s3;
 
 use std::{
     collections::BTreeMap,
+    path::Path,
     sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
@@ -83,6 +84,7 @@ impl Machine {
             trajectory: None,
             reached: None,
             traced: Some(Fingerprint::of(b"traced")),
+            source_root: None,
             started: "2025-01-01T00:00:00Z".into(),
             wall_secs: 1.0,
             cpu_secs: 1.0,
@@ -271,7 +273,7 @@ fn a_run_reads_through_and_writes_back() {
     assert!(there.store.lookup_item(made.items[0]).unwrap().is_some());
     let record = reading.bring(&there.store, made.record.fingerprint, &"clips").unwrap();
     assert_eq!(record.output, made.record.output);
-    assert_eq!(reading.traces(Fingerprint::of(b"traced")).len(), 1);
+    assert_eq!(reading.traces(Fingerprint::of(b"traced"), None).len(), 1);
     assert_eq!(reading.finish().brought.len(), 1);
     assert!(there.has(&made) && there.is_clean());
     // What is not there is asked for once.

@@ -142,7 +142,7 @@ fn reading(machine: &Machine, at: u8, content: &[u8]) -> NewResult {
 fn of_the_sets_of_files_that_were_read_the_latest_are_kept() {
     let key = Fingerprint::of(b"traced");
     let read = |remote: &Remote| -> Vec<String> {
-        remote.traces(key).unwrap().into_iter().flat_map(|trace| trace.paths).collect()
+        remote.traces(key, None).unwrap().into_iter().flat_map(|trace| trace.paths).collect()
     };
     let names = |of: &[u8]| of.iter().map(|at| format!("{at}.txt")).collect::<Vec<_>>();
     let (_dir, remote) = folder();
@@ -171,6 +171,32 @@ fn of_the_sets_of_files_that_were_read_the_latest_are_kept() {
 }
 
 #[test]
+fn the_latest_sets_of_files_are_kept_of_each_folder_that_was_read() {
+    let key = Fingerprint::of(b"traced");
+    let (server, remote) = s3();
+    let here = Machine::new();
+    let folders = ["a", "b", "c"].map(|name| Trace::root_name(Path::new(name)));
+    for at in 0..30 {
+        let mut made = reading(&here, at, &[at]);
+        made.record.source_root = Some(folders[usize::from(at) % 3]);
+        remote.push(&here.store, &[made], &HOW).unwrap();
+    }
+    // As an older version sends it.
+    remote.push(&here.store, &[reading(&here, 30, &[30])], &HOW).unwrap();
+    assert_eq!(server.keys("traces").len(), 3 * Trace::KEPT + 1);
+    for (at, root) in folders.into_iter().enumerate() {
+        let traces = remote.traces(key, Some(root)).unwrap();
+        assert_eq!(traces.len(), Trace::KEPT);
+        let is_own = |trace: &Trace| {
+            trace.paths[0].strip_suffix(".txt").unwrap().parse::<usize>().unwrap() % 3 == at
+        };
+        assert!(traces.iter().all(is_own), "{traces:?}");
+    }
+    assert_eq!(remote.traces(key, None).unwrap().len(), Trace::KEPT);
+    assert!(remote.traces(key, Some(Trace::root_name(Path::new("d")))).unwrap().is_empty());
+}
+
+#[test]
 fn old_sets_of_files_are_removed_from_a_server_and_the_others_read_at_once() {
     let (server, remote) = s3();
     let here = Machine::new();
@@ -181,7 +207,7 @@ fn old_sets_of_files_are_removed_from_a_server_and_the_others_read_at_once() {
     server.delay(Duration::from_millis(200));
     let remote = s3_with(&server, s3::SECRET);
     let start = Instant::now();
-    assert_eq!(remote.traces(Fingerprint::of(b"traced")).unwrap().len(), Trace::KEPT);
+    assert_eq!(remote.traces(Fingerprint::of(b"traced"), None).unwrap().len(), Trace::KEPT);
     // One after the other, they would take 1.8 s.
     assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
 }

@@ -138,6 +138,10 @@ impl Reporter for HumanReporter {
                 let hashing = Hashing { model, file, done: *done, total: *total };
                 self.stage_line(self.style.faint("hashing"), stage, &[hashing.to_string()]);
             }
+            RunEvent::StageTakenOver { stage, holder, .. } => {
+                let details = format!("by {holder}, which is gone; taken over");
+                self.stage_line(self.style.warn("left   "), stage, &[details]);
+            }
             RunEvent::StageReused { stage, .. } => {
                 if self.verbose {
                     self.stage_line(self.style.faint("reused "), stage, &[]);

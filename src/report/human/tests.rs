@@ -185,6 +185,13 @@ fn a_stage_whose_process_died_says_where_it_runs_once_more() {
 }
 
 #[test]
+fn a_stage_that_a_dead_process_left_is_said_to_be_taken_over() {
+    let (index, stage, holder) = (0, "lora[n=1]".into(), "process 4711 on node3".into());
+    let left = RunEvent::StageTakenOver { index, stage, holder };
+    insta::assert_snapshot!(story(false, &[left]), @"left     lora[n=1]  by process 4711 on node3, which is gone; taken over");
+}
+
+#[test]
 fn an_interrupted_run_says_how_to_go_on() {
     let summary = RunSummary {
         outcome: Outcome::Interrupted,

@@ -8,9 +8,9 @@ use std::{
 #[cfg(unix)]
 use self::unix::Watch;
 
-/// Ends the commands of a run when this process is no more, even by `kill -9`.
+/// Ends the commands of a run, and its workers, when this process is no more, even by `kill -9`.
 ///
-/// One shell does it for all commands of a run. Each command leads a group of processes of its own, which the shell
+/// One shell does it for all of a run. Each command leads a group of processes of its own, which the shell
 /// is told of before the command starts, and again when it has ended; it waits for the end of its input, which this
 /// process alone holds open. Until it is told, the command waits, too, and does not start if this process is gone
 /// by then. So no moment is left in which a command is nobody's.
@@ -43,7 +43,7 @@ impl CommandGuard {
         {
             let child = unix::spawn_held(shell, script)?;
             let mut running = Running { guard: self, child, is_over: false };
-            self.watch().add(running.group())?;
+            self.watch().add(unix::Target::group(running.group()))?;
             unix::let_go(&mut running.child)?;
             Ok(running)
         }
@@ -52,6 +52,24 @@ impl CommandGuard {
             shell.args(["-eu", "-c", script]).stdin(std::process::Stdio::null());
             Ok(Running { guard: self, child: shell.spawn()?, is_over: false })
         }
+    }
+
+    /// Ends a process of this one as well, but not what it started, until it is told that it has ended. It would
+    /// end by itself, unless somebody stops it: that leaves nothing but a signal to end it.
+    pub fn add(&self, process: &Child) -> io::Result<()> {
+        #[cfg(unix)]
+        self.watch().add(unix::Target::process(process.id()))?;
+        #[cfg(not(unix))]
+        let _ = process;
+        Ok(())
+    }
+
+    /// Tells that a process has ended.
+    pub fn remove(&self, process: &Child) {
+        #[cfg(unix)]
+        self.watch().remove(unix::Target::process(process.id()));
+        #[cfg(not(unix))]
+        let _ = process;
     }
 
     #[cfg(unix)]
@@ -88,7 +106,7 @@ impl Running<'_> {
         #[cfg(unix)]
         {
             unix::end_group(self.group());
-            self.guard.watch().remove(self.group());
+            self.guard.watch().remove(unix::Target::group(self.group()));
         }
         #[cfg(not(unix))]
         // Fails for one that has ended, whose state is kept.
@@ -120,41 +138,56 @@ mod unix {
     /// Put before a command, on its first line, so that what the shell says of lines holds.
     const HOLD: &str = "read _||exit;exec </dev/null;";
 
-    /// Keeps the groups it is told of (`+ 12`) until it is told that they ended (`- 12`).
+    /// Keeps what it is told of (`+ -12`) until it is told that it ended (`- -12`).
     pub(super) const WATCH: &str = r#"trap '' HUP INT QUIT TERM
-groups=' '
-while read -r change group; do
+all=' '
+while read -r change one; do
     case $change in
-        +) groups="$groups$group " ;;
-        -) groups="${groups%% $group *} ${groups#* $group }" ;;
+        +) all="$all$one " ;;
+        -) all="${all%% $one *} ${all#* $one }" ;;
     esac
 done
-for group in $groups; do kill -s KILL -- "-$group"; done"#;
+for one in $all; do kill -s KILL -- "$one"; done"#;
+
+    /// What is ended, as `kill` takes it: a process by its number, a group by that of its leader with a minus.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    pub(super) struct Target(i64);
+
+    impl Target {
+        pub fn process(number: u32) -> Self {
+            Self(i64::from(number))
+        }
+
+        pub fn group(leader: u32) -> Self {
+            Self(-i64::from(leader))
+        }
+    }
 
     /// The shell that watches, once there is something to watch.
     #[derive(Debug, Default)]
     pub(super) struct Watch {
         shell: Option<(Child, ChildStdin)>,
-        groups: BTreeSet<u32>,
+        targets: BTreeSet<Target>,
     }
 
     impl Watch {
-        /// Tells of a group. Where somebody has ended the shell, another one is told of all.
-        pub fn add(&mut self, group: u32) -> io::Result<()> {
-            self.groups.insert(group);
-            if self.shell.is_some() && self.tell(&format!("+ {group}\n")).is_ok() {
+        /// Tells what is to be ended. Where somebody has ended the shell, another one is told of all.
+        pub fn add(&mut self, target: Target) -> io::Result<()> {
+            self.targets.insert(target);
+            if self.shell.is_some() && self.tell(&format!("+ {}\n", target.0)).is_ok() {
                 return Ok(());
             }
             self.stop();
             self.shell = Some(start()?);
-            let all: Vec<String> = self.groups.iter().map(|group| format!("+ {group}\n")).collect();
+            let all: Vec<String> =
+                self.targets.iter().map(|one| format!("+ {}\n", one.0)).collect();
             self.tell(&all.concat())
         }
 
-        /// Tells that a group has ended; a shell that cannot be told has ended as well.
-        pub fn remove(&mut self, group: u32) {
-            if self.groups.remove(&group) {
-                let _ = self.tell(&format!("- {group}\n"));
+        /// Tells what has ended; a shell that cannot be told has ended as well.
+        pub fn remove(&mut self, target: Target) {
+            if self.targets.remove(&target) {
+                let _ = self.tell(&format!("- {}\n", target.0));
             }
         }
 
@@ -178,7 +211,7 @@ for group in $groups; do kill -s KILL -- "-$group"; done"#;
 
     impl Drop for Watch {
         fn drop(&mut self) {
-            if let (true, Some((shell, _))) = (self.groups.is_empty(), &mut self.shell) {
+            if let (true, Some((shell, _))) = (self.targets.is_empty(), &mut self.shell) {
                 // It has nothing to do any more, also if somebody has stopped it.
                 let _ = shell.kill();
             }
@@ -289,12 +322,31 @@ mod tests {
         let sleep = number_in(&dir.path().join("started"));
         let (one, two, three) = (abandon(one), abandon(two), abandon(three));
         // As if it had ended, and another group had its number.
-        guard.watch().remove(two);
+        guard.watch().remove(unix::Target::group(two));
         assert!(lives(sleep) && lives(one) && lives(two) && lives(three));
         drop(guard);
         until(|| !lives(sleep) && !lives(one) && !lives(three));
         assert!(lives(two));
         unix::end_group(two);
+    }
+
+    #[test]
+    fn a_process_that_is_stopped_is_ended_and_its_group_is_not() {
+        let guard = CommandGuard::default();
+        let mut process = Command::new("sleep").arg("98707").spawn().unwrap();
+        guard.add(&process).unwrap();
+        let status = Command::new("kill").args(["-STOP", &process.id().to_string()]).status();
+        assert!(status.unwrap().success() && lives(process.id()));
+        drop(guard);
+        assert!(!process.wait().unwrap().success());
+        let guard = CommandGuard::default();
+        let mut process = Command::new("sleep").arg("98708").spawn().unwrap();
+        guard.add(&process).unwrap();
+        guard.remove(&process);
+        drop(guard);
+        assert!(lives(process.id()));
+        process.kill().unwrap();
+        process.wait().unwrap();
     }
 
     #[test]

@@ -44,6 +44,7 @@ impl Cache {
             trajectory: end.map(|(trajectory, _)| trajectory),
             reached: end.map(|(_, step)| step),
             traced: None,
+            source_root: None,
             started: "2026-01-01T00:00:00Z".into(),
             wall_secs: 1.0,
             cpu_secs: 1.0,

@@ -4,6 +4,8 @@ use std::{fs, sync::OnceLock};
 
 use serde::{Deserialize, Serialize};
 
+use crate::store::Digest;
+
 /// Who holds a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
@@ -42,6 +44,19 @@ impl Holder {
         if *self == Self::this() { "another stage here".to_owned() } else { self.to_string() }
     }
 
+    /// What tells the process from others of its machine and of most other machines, for the name of a file:
+    /// `4711-123456-0f3c22d10b7a`.
+    pub(in super::super) fn mark(&self) -> String {
+        format!("{}-{}-{}", self.pid, self.started, place_mark(&self.place))
+    }
+
+    /// The process of a mark, if it is or was one of this machine.
+    pub(in super::super) fn of_mark(mark: &str) -> Option<Self> {
+        let [pid, started, place] = mark.split('-').collect::<Vec<_>>().try_into().ok()?;
+        let (pid, started, this) = (pid.parse().ok()?, started.parse().ok()?, Self::this());
+        (place_mark(&this.place) == place).then_some(Self { pid, started, ..this })
+    }
+
     /// Somebody of whom nothing is known.
     pub(super) fn unknown() -> Self {
         Self { host: "an unknown host".into(), pid: 0, place: String::new(), started: 0 }
@@ -68,6 +83,10 @@ impl std::fmt::Display for Holder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "process {} on {}", self.pid, self.host)
     }
+}
+
+fn place_mark(place: &str) -> String {
+    Digest::of(place.as_bytes()).short()
 }
 
 /// When a process of this machine started: field 22 of its `stat`.
@@ -113,6 +132,17 @@ mod tests {
         assert!(this.is_gone_by(None, || true));
         let unknown_start = Holder { started: 0, ..this };
         assert!(!unknown_start.is_gone_by(Some(7), || true));
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_mark_on_its_own_machine_alone() {
+        let this = Holder::this();
+        assert_eq!(Holder::of_mark(&this.mark()), Some(this.clone()));
+        let elsewhere = Holder { place: "elsewhere".to_owned(), ..this };
+        assert_eq!(Holder::of_mark(&elsewhere.mark()), None);
+        for none in ["", "Ab12cd", "1-2", "1-2-3-4", "x-2-0f3c22d10b7a"] {
+            assert_eq!(Holder::of_mark(none), None);
+        }
     }
 
     #[test]

@@ -23,6 +23,15 @@ use super::{
 #[derive(Debug)]
 pub struct KeyLock {
     _held: Held,
+    /// Who had it and is gone without giving it back, where that is known.
+    left_by: Option<Holder>,
+}
+
+impl KeyLock {
+    /// Who had it before and is gone without giving it back, as one who was killed.
+    pub fn left_by(&self) -> Option<&Holder> {
+        self.left_by.as_ref()
+    }
 }
 
 #[derive(Debug)]
@@ -99,7 +108,7 @@ impl KeyWait {
                 Locks::Auto | Locks::Flock => try_flock(&self.path)?,
             };
             return Ok(match tried {
-                Tried::Held(held) => Attempt::Taken(KeyLock { _held: held }),
+                Tried::Held(held, left_by) => Attempt::Taken(KeyLock { _held: held, left_by }),
                 Tried::Again => continue,
                 Tried::Taken(holder) => Attempt::Held(holder),
             });
@@ -242,7 +251,8 @@ impl Store {
 
 /// What came of an attempt.
 enum Tried {
-    Held(Held),
+    /// It is held, and was left by somebody.
+    Held(Held, Option<Holder>),
     /// It was given back just now.
     Again,
     Taken(Option<Holder>),
@@ -253,28 +263,35 @@ fn try_lease(path: &Path, watch: &mut Watch) -> Result<Tried, StoreError> {
         return Ok(Tried::Taken(Some(holder)));
     }
     let lease = Lease::take(path, Timing::default())?;
-    Ok(lease.map_or(Tried::Again, |lease| Tried::Held(Held::Lease { _lease: lease })))
+    let held = |lease| Tried::Held(Held::Lease { _lease: lease }, watch.left_by());
+    Ok(lease.map_or(Tried::Again, held))
 }
 
 fn try_flock(path: &Path) -> Result<Tried, StoreError> {
     let mut file = lock_file(path)?;
     match file.try_lock() {
         Ok(()) if still_there(path, &file) => {
+            // Who gives it back removes the file.
+            let left_by = read_holder(&mut file);
             // For those who will wait; without it they wait all the same. One who was killed may have left
             // more than is written now.
-            let _ = file.set_len(0);
+            let _ = file.rewind().and_then(|()| file.set_len(0));
             let _ = serde_json::to_writer(&mut file, &Holder::this());
-            Ok(Tried::Held(Held::Flock { _locked: Locked { path: path.to_owned(), _file: file } }))
+            let locked = Locked { path: path.to_owned(), _file: file };
+            Ok(Tried::Held(Held::Flock { _locked: locked }, left_by))
         }
         // Its last owner removed the file between our opening and locking it.
         Ok(()) => Ok(Tried::Again),
-        Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            let read = file.rewind().and_then(|()| file.read_to_string(&mut text));
-            Ok(Tried::Taken(read.ok().and_then(|_| serde_json::from_str(&text).ok())))
-        }
+        Err(TryLockError::WouldBlock) => Ok(Tried::Taken(read_holder(&mut file))),
         Err(TryLockError::Error(e)) => Err(StoreError::io(path, e)),
     }
+}
+
+/// Who wrote into a file that he has its lock.
+fn read_holder(file: &mut File) -> Option<Holder> {
+    let mut text = String::new();
+    file.rewind().and_then(|()| file.read_to_string(&mut text)).ok()?;
+    serde_json::from_str(&text).ok()
 }
 
 fn lock_file(path: &Path) -> Result<File, StoreError> {

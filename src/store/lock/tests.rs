@@ -183,3 +183,40 @@ fn of_many_who_open_a_store_first_all_use_the_same_locks() {
         assert!(!used.is_empty() && used.iter().all(|locks| *locks == used[0]), "{used:?}");
     });
 }
+
+#[test]
+fn who_takes_what_a_dead_process_left_knows_of_whom() {
+    let mut dead = Holder::this();
+    dead.pid = 4_194_999;
+    for locks in [Locks::Flock, Locks::Lease] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap().using(locks);
+        let key = Fingerprint::of(b"k");
+        let take = || match store.key_wait(key).try_take().unwrap() {
+            Attempt::Taken(lock) => lock,
+            Attempt::Held(holder) => panic!("held by {holder:?}"),
+        };
+        drop(take());
+        assert_eq!(take().left_by(), None, "it was given back");
+        let holder = serde_json::to_string(&dead).unwrap();
+        let (path, text) = match locks {
+            Locks::Lease => (
+                store.lock_path(key).with_extension("lease"),
+                format!("{:020}\n{{\"holder\":{holder},\"nonce\":\"0\"}}\n", 7),
+            ),
+            // More than who comes next writes.
+            _ => (store.lock_path(key), format!("{holder}{}", " ".repeat(100))),
+        };
+        std::fs::write(&path, text).unwrap();
+        if cfg!(target_os = "linux") || locks == Locks::Flock {
+            let lock = take();
+            assert_eq!(lock.left_by(), Some(&dead));
+            if locks == Locks::Flock {
+                let holder: Holder =
+                    serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+                assert_eq!(holder, Holder::this());
+            }
+        }
+        assert_eq!(take().left_by(), None);
+    }
+}

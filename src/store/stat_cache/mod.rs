@@ -249,8 +249,13 @@ impl Stamp {
 
 /// Hashes a file piece by piece: weights are larger than the memory.
 pub(super) fn hash_file(path: &Path) -> io::Result<Digest> {
+    hash_open(&regular::open(path)?)
+}
+
+/// Hashes a file that is open, from where it stands.
+pub(super) fn hash_open(file: &fs::File) -> io::Result<Digest> {
     let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(regular::open(path)?)?;
+    hasher.update_reader(file)?;
     Ok(hasher.finalize().into())
 }
 

@@ -111,6 +111,31 @@ fn what_is_damaged_at_the_remote_is_made_again_and_replaced() {
     assert!(third.contains("0 stages ran, 3 reused"), "{third}");
 }
 
+/// More folders than sets of files are kept of one.
+#[test]
+fn a_fresh_machine_fetches_the_data_sets_of_a_sweep_over_many_folders() {
+    const MANY: usize = 12;
+    let shell = Shell::new();
+    std::fs::create_dir(shell.path("files")).unwrap();
+    for at in 0..MANY {
+        shell.pair(&format!("files/data/{at}"), &format!("picture{at}"), at as u8);
+    }
+    let axis: Vec<_> = (0..MANY).map(|at| format!("\"{at}\"")).collect();
+    let text = format!(
+        "name = \"many\"\n[sweep]\ngrid = {{ of = [{}] }}\n[stages.pairs]\nkind = \"dataset\"\n\
+         source = {{ source = \"folder\", root = \"data/${{of}}\" }}\ntask = \"pairs\"\nholdout = 0.0\nsize = [32, 32]\n",
+        axis.join(", ")
+    );
+    shell.write("files/many.toml", &text);
+    shell.succeed("run files/many.toml --cache one --remote shared");
+    // Elsewhere, with the data beside the pipeline file as well.
+    std::fs::rename(shell.path("files"), shell.path("moved")).unwrap();
+    let fresh = shell.transcript("run moved/many.toml --cache two --remote shared");
+    assert!(fresh.contains(&format!("0 stages ran, {MANY} reused")), "{fresh}");
+    let alone = shell.transcript("run moved/many.toml --cache two");
+    assert!(alone.contains(&format!("0 stages ran, {MANY} reused")), "{alone}");
+}
+
 #[test]
 fn what_is_not_computed_yet_is_not_pushed_in_silence() {
     let shell = Shell::new();
@@ -139,6 +164,43 @@ fn what_is_not_computed_yet_is_not_pushed_in_silence() {
     assert!(one.contains("1 stage is not computed yet: `clips[method=quadratic]`"), "{one}");
     shell.succeed("run clips.toml");
     assert!(!shell.transcript("cache push clips.toml --remote shared").contains("not computed"));
+}
+
+#[test]
+fn results_are_chosen_as_for_a_run() {
+    let shell = Shell::new();
+    shell.write(
+        "clips.toml",
+        &format!("{CLIPS}\n[profiles.other]\n[profiles.other.stages.pairs]\nseed = 3\n"),
+    );
+    shell.succeed("run clips.toml --only clips[method=linear] --set pairs.seed=7");
+    let chosen = "clips.toml --set pairs.seed=7 --remote shared";
+    insta::assert_snapshot!(shell.transcript(&format!("cache push {chosen}")), @"
+    $ pipe cache push clips.toml --set pairs.seed=7 --remote shared
+    ? 0
+    --- stdout
+    sent clips: pairs, [SIZE]
+    sent clips: clips[method=linear], [SIZE]
+    sent 2 results, [SIZE]; 0 there already
+    --- stderr
+    1 stage is not computed yet: `clips[method=quadratic]`; `pipe run clips.toml --set 'pairs.seed=7'` computes it
+    ");
+    let pull = shell.transcript(&format!("cache pull {chosen} --only pairs --cache two"));
+    assert!(pull.contains("fetched 1 result,") && !pull.contains("neither"), "{pull}");
+    let rest = shell.transcript(&format!("cache pull {chosen} --cache two"));
+    assert!(rest.contains("fetched 1 result,"), "{rest}");
+    let other = "cache pull clips.toml --profile other --only pairs --remote shared";
+    let pull = shell.transcript(other);
+    assert!(
+        pull.contains("`pipe run clips.toml --profile other --only pairs` computes it"),
+        "{pull}"
+    );
+    let none = shell.transcript("cache push --set pairs.seed=7 --remote shared");
+    assert!(none.contains("? 2\n") && none.contains("none is named"), "{none}");
+    // One of several files that has no such profile goes by its own values.
+    shell.write("plain.toml", CLIPS);
+    let both = shell.transcript("cache push clips.toml plain.toml --profile other --remote shared");
+    assert!(both.contains("plain.toml: there is no profile `other`"), "{both}");
 }
 
 #[test]

@@ -40,9 +40,9 @@ fn zero_jobs_and_misspelt_filters_are_refused() {
     $ pipe run clips.toml
     ? 2
     --- stderr
-      × the setting `log` is wrong: error parsing level filter: expected one of "off", "error",
-      │ "warn", "info", "debug", "trace", or a number 0-5
-      help: it is set by `PIPE_LOG`, `pipe.toml` or your own `config.toml`
+      × the setting `log` is wrong (set by `pipe.toml:1:7`): error parsing level filter: expected one
+      │ of "off", "error", "warn", "info", "debug", "trace", or a number 0-5
+      help: write it as `info` or `pipe::exec=debug`
     "#);
 }
 
@@ -126,4 +126,20 @@ fn a_cache_that_is_used_by_other_locks_is_refused_until_it_says_so() {
     shell.write("pipe.toml", "");
     shell.succeed("run clips.toml");
     shell.succeed("cache gc");
+}
+
+#[test]
+fn settings_above_the_current_folder_count_and_their_paths_are_meant_from_there() {
+    let shell = Shell::new();
+    let below = shell.path("experiments/poses");
+    std::fs::create_dir_all(&below).unwrap();
+    std::fs::write(below.join("clips.toml"), CLIPS).unwrap();
+    shell.write("pipe.toml", "cache = \"all\"\n");
+    let output = command(&below).args(["run", "clips.toml"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(shell.path("all/objects").is_dir() && !below.join("cache").exists());
+    shell.write("pipe.toml", "device = \"gpu\"\n");
+    let output = command(&below).args(["run", "clips.toml"]).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("(set by `../../pipe.toml:1:10`)"), "{told}");
 }

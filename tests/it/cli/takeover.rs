@@ -62,5 +62,10 @@ fn who_waits_for_a_run_that_is_killed_goes_on_and_ends() {
     std::fs::remove_file(place.join("hold")).unwrap();
     let rest: Vec<_> = told.collect();
     assert!(second.wait().unwrap().success(), "{rest:?}");
+    let taken = format!("left     slow  by process {} on ", first.id());
+    assert!(
+        rest.iter().any(|line| line.starts_with(&taken) && line.ends_with("taken over")),
+        "{rest:?}"
+    );
     assert_eq!(shell.plan("held.toml")[0]["state"], "fresh");
 }

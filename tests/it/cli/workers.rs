@@ -1,7 +1,7 @@
 //! Runs on several devices: a process for each, here on the CPU.
 
 use std::{
-    io::Read,
+    io::{BufRead, BufReader, Read},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -119,7 +119,11 @@ fn caught_in_training(shell: &Shell, text: &str, args: &[&str]) -> Child {
 }
 
 fn kill(process: u32) {
-    assert!(Command::new("kill").args(["-9", &process.to_string()]).status().unwrap().success());
+    signal("-KILL", process);
+}
+
+fn signal(name: &str, process: u32) {
+    assert!(Command::new("kill").args([name, &process.to_string()]).status().unwrap().success());
 }
 
 /// What a run says until it ends, and its exit code.
@@ -208,6 +212,34 @@ fn a_run_that_is_stopped_or_killed_leaves_no_worker_and_goes_on() {
     assert!(killed.transcript("cache verify").contains("? 0\n"));
 }
 
+/// Who is stopped hears of no end, so it must be ended.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_worker_that_somebody_stopped_ends_with_its_run() {
+    let ends: [fn(&mut Child); 2] = [
+        |run| run.kill().unwrap(),
+        |run| {
+            send("-INT", run);
+            let mut said = String::new();
+            let lines = &mut BufReader::new(run.stderr.take().unwrap());
+            while !said.contains("in the worker of cpu (process ") {
+                assert!(lines.read_line(&mut said).unwrap() > 0, "{said}");
+            }
+            assert!(said.contains("somebody has stopped: `kill -CONT "), "{said}");
+            send("-INT", run);
+        },
+    ];
+    for end in ends {
+        let shell = Shell::new();
+        let mut run = caught_in_training(&shell, TRAINING, &[]);
+        let [worker] = workers(&run)[..] else { panic!("no worker, or several") };
+        signal("-STOP", worker);
+        end(&mut run);
+        run.wait().unwrap();
+        until("the end of the worker", || !is_alive(worker));
+    }
+}
+
 /// The part of the training that encodes clips.
 fn encoding() -> &'static str {
     TRAINING.split_once("[stages.lora]").unwrap().0
@@ -280,7 +312,53 @@ fn devices_that_are_wrong_are_told_before_anything_runs() {
         assert!(told.contains(&format!("? {code}\n")) && told.contains(wanted), "{told}");
     }
     assert!(!shell.path("cache/objects").exists() || walk(&shell.path("cache/objects")).is_empty());
-    // To plan for cards takes none.
-    shell.succeed("plan training.toml --device cuda:0,1");
+}
+
+/// Who needs a device that is not here is told so in the same words; a plan is made all the same.
+#[cfg(not(feature = "cuda"))]
+#[test]
+fn devices_that_are_not_here_are_told_alike_by_all_commands() {
+    let shell = Shell::new();
+    shell.write("training.toml", TRAINING);
+    for (device, name) in
+        [("all", ""), ("cuda", " `cuda:0`"), ("cuda:0,1", " `cuda:0`"), ("cuda:7", " `cuda:7`")]
+    {
+        let wanted = format!(
+            "there is no CUDA device{name} here\n  help: this `pipe` was built without CUDA: "
+        );
+        for verb in ["run", "verify"] {
+            let told = shell.transcript(&format!("{verb} training.toml --device {device}"));
+            assert!(told.contains("? 3\n") && told.contains(&format!("× {wanted}")), "{told}");
+        }
+        let plan = shell.succeed(&format!("plan training.toml --device {device}"));
+        assert!(plan.contains(&format!("missing: {wanted}")), "{plan}");
+        let json = shell.succeed(&format!("plan training.toml --json --device {device}"));
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["no_device"], format!("there is no CUDA device{name} here"));
+    }
+    let plan = shell.succeed("plan training.toml --device cpu:2");
+    assert!(!plan.contains("missing"), "{plan}");
     shell.succeed("check training.toml --device cuda:0,1");
+}
+
+#[test]
+fn a_device_that_cannot_be_is_told_with_who_asked_for_it() {
+    let shell = Shell::new();
+    shell.write("training.toml", TRAINING);
+    shell.write("pipe.toml", "jobs = 1\ndevice = \"gpu\"\n");
+    for verb in ["run", "plan", "verify"] {
+        let told = shell.transcript(&format!("{verb} training.toml"));
+        let wanted = "there is no device `gpu` (set by `pipe.toml:2:10`)\n";
+        assert!(told.contains("? 2\n") && told.contains(wanted), "{told}");
+        let output = command(shell.dir.path())
+            .args([verb, "training.toml"])
+            .env("PIPE_DEVICE", "cuda:0,")
+            .output()
+            .unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        let wanted = "`cuda:0,` has a comma without a device beside it (set by `PIPE_DEVICE`)\n";
+        assert!(told.contains(wanted), "{told}");
+        let told = shell.transcript(&format!("{verb} training.toml --device x"));
+        assert!(told.contains("there is no device `x`\n"), "{told}");
+    }
 }

@@ -1,26 +1,23 @@
 //! What a stage takes while it runs: the time of the device, and memory.
 //!
-//! A thread looks every few milliseconds. On the CPU, memory is what the whole process holds and
+//! A thread looks every few milliseconds, one for all stages of a run. On the CPU, memory is what the whole process holds and
 //! time is CPU time. On a GPU, both are what the driver's tool says of the card, which counts other
 //! programs on it, too. Stages that run at once share time evenly.
 
+mod card;
+
 use std::{
-    io::{BufRead, BufReader},
-    process::{Child, Command, Stdio},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-        mpsc::{self, Receiver, RecvTimeoutError},
-    },
-    time::{Duration, Instant},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 
+use card::Card;
+
 /// Between two looks at the process.
 const INTERVAL: Duration = Duration::from_millis(20);
-/// Between two looks at a card.
-const CARD_INTERVAL_MS: u32 = 100;
 
 /// What one stage took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -45,74 +42,167 @@ impl Usage {
     }
 }
 
-/// Measures the stages of a run.
+/// Measures the stages of a run, and of several that run one after the other.
 pub(super) struct Meter {
-    /// Stages that run now.
-    running: AtomicUsize,
+    shared: Arc<Shared>,
+    /// Looks from time to time, once there was a stage.
+    watcher: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
     on_host: bool,
     card: Option<Card>,
+    state: Mutex<State>,
+    /// Told that a stage runs where none did, and of the end.
+    news: Condvar,
 }
 
-/// Counts a stage that runs, also if it ends in a panic.
-struct Running<'a>(&'a AtomicUsize);
-
-impl<'a> Running<'a> {
-    fn one_more(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
+/// What was seen so far.
+#[derive(Default)]
+struct State {
+    /// Those that run now.
+    stages: Vec<Running>,
+    begun: u64,
+    cpu: f64,
+    busy: f64,
+    /// Whether the watcher looks again by itself.
+    is_watched: bool,
+    is_over: bool,
 }
 
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+/// What a stage that runs took so far.
+struct Running {
+    number: u64,
+    cpu: f64,
+    device: f64,
+    peak: Option<u64>,
+    /// The most that the process had held before.
+    most: Option<u64>,
 }
 
 impl Meter {
     /// A meter for the host, or for the card of this name, if it is known.
     pub fn new(on_host: bool, card: Option<&str>) -> Self {
-        Self { running: AtomicUsize::new(0), on_host, card: card.and_then(Card::watch) }
+        Self::with(on_host, card.and_then(Card::watch))
+    }
+
+    fn with(on_host: bool, card: Option<Card>) -> Self {
+        let (state, news) = (Mutex::default(), Condvar::new());
+        Self { shared: Arc::new(Shared { on_host, card, state, news }), watcher: Mutex::default() }
     }
 
     /// Does something and says what it took.
     pub fn measure<T>(&self, work: impl FnOnce() -> T) -> (T, Usage) {
-        let _running = Running::one_more(&self.running);
-        std::thread::scope(|scope| {
-            // Dropped at the end, or by a panic of the work: either way the sampler ends.
-            let (stop, stopped) = mpsc::channel::<()>();
-            let sampler = scope.spawn(move || self.sample(&stopped));
-            let result = work();
-            drop(stop);
-            (result, sampler.join().unwrap_or_default())
-        })
+        self.be_watched();
+        let stage = Stage { shared: &self.shared, number: self.shared.begin() };
+        let result = work();
+        (result, stage.end())
     }
 
-    fn sample(&self, stopped: &Receiver<()>) -> Usage {
-        let (mut cpu, mut share) = (cpu_secs(), 0.0);
-        let (mut busy, mut device) = (self.busy_secs(), 0.0);
-        let before = self.memory();
-        let mut peak = before.held;
-        let last = loop {
-            let ended = stopped.recv_timeout(INTERVAL) != Err(RecvTimeoutError::Timeout);
-            let running = self.running.load(Ordering::Relaxed).max(1) as f64;
-            let (now, busy_now) = (cpu_secs(), self.busy_secs());
-            share += (now - cpu) / running;
-            device += (busy_now - busy) / running;
-            (cpu, busy) = (now, busy_now);
-            let last = self.memory();
-            peak = peak.max(last.held);
-            if ended {
-                break last;
-            }
-        };
-        if last.most > before.most {
-            // The process never held more than now, so the peak was here, perhaps between two looks.
-            peak = peak.max(last.most);
+    /// Has a thread look while stages run. Without one, what is between their ends is not seen.
+    fn be_watched(&self) {
+        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        if watcher.is_none() {
+            let shared = Arc::clone(&self.shared);
+            let watch = move || shared.watch();
+            *watcher = std::thread::Builder::new().name("meter".to_owned()).spawn(watch).ok();
         }
-        let device_secs =
-            if self.card.is_some() { Some(device) } else { self.on_host.then_some(share) };
-        Usage { cpu_secs: share, device_secs, peak_memory: peak }
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.shared.state().is_over = true;
+        self.shared.news.notify_all();
+        if let Ok(Some(watcher)) = self.watcher.get_mut().map(Option::take) {
+            let _ = watcher.join();
+        }
+    }
+}
+
+/// A stage that is measured, also if it ends in a panic.
+struct Stage<'a> {
+    shared: &'a Shared,
+    number: u64,
+}
+
+impl Stage<'_> {
+    fn end(self) -> Usage {
+        self.shared.end(self.number)
+    }
+}
+
+impl Drop for Stage<'_> {
+    fn drop(&mut self) {
+        let number = self.number;
+        self.shared.state().stages.retain(|stage| stage.number != number);
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks again and again while stages run.
+    fn watch(&self) {
+        let mut state = self.state();
+        while !state.is_over {
+            state.is_watched = !state.stages.is_empty();
+            if state.is_watched {
+                let waited = self.news.wait_timeout(state, INTERVAL);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                if !state.stages.is_empty() {
+                    self.look(&mut state);
+                }
+            } else {
+                state = self.news.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+
+    /// Adds what was used since the last look to the stages that run; says what is held now.
+    fn look(&self, state: &mut State) -> Memory {
+        let (cpu, busy, memory) = (cpu_secs(), self.busy_secs(), self.memory());
+        let running = state.stages.len().max(1) as f64;
+        for stage in &mut state.stages {
+            stage.cpu += (cpu - state.cpu) / running;
+            stage.device += (busy - state.busy) / running;
+            stage.peak = stage.peak.max(memory.held);
+        }
+        (state.cpu, state.busy) = (cpu, busy);
+        memory
+    }
+
+    /// A stage begins.
+    fn begin(&self) -> u64 {
+        let mut state = self.state();
+        let memory = self.look(&mut state);
+        state.begun += 1;
+        let number = state.begun;
+        let Memory { held: peak, most } = memory;
+        state.stages.push(Running { number, cpu: 0.0, device: 0.0, peak, most });
+        if !state.is_watched {
+            self.news.notify_one();
+        }
+        number
+    }
+
+    /// What a stage took, which ends.
+    fn end(&self, number: u64) -> Usage {
+        let mut state = self.state();
+        let memory = self.look(&mut state);
+        let Some(place) = state.stages.iter().position(|stage| stage.number == number) else {
+            return Usage::default();
+        };
+        let mut stage = state.stages.swap_remove(place);
+        if memory.most > stage.most {
+            // The process never held more than now, so the peak was here, perhaps between two looks.
+            stage.peak = stage.peak.max(memory.most);
+        }
+        let device = if self.card.is_some() { stage.device } else { stage.cpu };
+        let device_secs = (self.card.is_some() || self.on_host).then_some(device);
+        Usage { cpu_secs: stage.cpu, device_secs, peak_memory: stage.peak }
     }
 
     /// Seconds in which the card worked so far; 0 without one.
@@ -160,79 +250,11 @@ fn cpu_secs() -> f64 {
     ticks.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / TICKS_PER_SEC
 }
 
-/// A GPU as its driver's tool sees it; burn does not tell.
-struct Card {
-    tool: Child,
-    seen: Arc<Mutex<Seen>>,
-}
-
-/// What the tool has said so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Seen {
-    memory: Option<u64>,
-    busy_secs: f64,
-}
-
-impl Card {
-    /// Watches a card until it is dropped; none where there is no tool.
-    fn watch(name: &str) -> Option<Self> {
-        let mut tool = Command::new("nvidia-smi")
-            .args(["--query-gpu=memory.used,utilization.gpu", "--format=csv,noheader,nounits"])
-            .args(["-i", name, "-lms", &CARD_INTERVAL_MS.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .ok()?;
-        let lines = BufReader::new(tool.stdout.take()?).lines();
-        let seen = Arc::new(Mutex::new(Seen::default()));
-        let shared = Arc::clone(&seen);
-        std::thread::spawn(move || {
-            let mut last = Instant::now();
-            for line in lines.map_while(Result::ok) {
-                // On a loaded machine lines come later than asked for.
-                let now = Instant::now();
-                shared.lock().expect("no panic while held").add(&line, now - last);
-                last = now;
-            }
-        });
-        Some(Self { tool, seen })
-    }
-
-    fn memory(&self) -> Option<u64> {
-        self.seen.lock().expect("no panic while held").memory
-    }
-
-    fn busy_secs(&self) -> f64 {
-        self.seen.lock().expect("no panic while held").busy_secs
-    }
-}
-
-impl Drop for Card {
-    fn drop(&mut self) {
-        // It may have ended by itself, which is as good.
-        let _ = self.tool.kill();
-        let _ = self.tool.wait();
-    }
-}
-
-impl Seen {
-    /// Adds a line of the tool: MiB in use, and the percent of the time since the line before in which a
-    /// kernel ran.
-    fn add(&mut self, line: &str, since: Duration) {
-        let mut fields = line.split(',').map(|field| field.trim().parse::<u64>().ok());
-        let (memory, percent) = (fields.next().flatten(), fields.next().flatten());
-        self.memory = memory.map(|mebibytes| mebibytes << 20).or(self.memory);
-        let percent = percent.unwrap_or(0).min(100) as f64;
-        self.busy_secs += percent / 100.0 * since.as_secs_f64();
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::hint::black_box;
+    use std::{hint::black_box, process::Command};
 
-    use super::*;
+    use super::{card::Seen, *};
 
     /// Works until the process has used so many more CPU seconds.
     fn work_for(secs: f64) {
@@ -278,7 +300,7 @@ mod tests {
             meter.measure(|| panic!("as meant"))
         }));
         assert!(panicked.is_err());
-        assert_eq!(meter.running.load(Ordering::Relaxed), 0);
+        assert!(meter.shared.state().stages.is_empty());
     }
 
     #[test]
@@ -294,25 +316,12 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_the_tool_add_up() {
-        let mut seen = Seen::default();
-        // The second one comes late.
-        for (line, millis) in
-            [("1024, 50", 100), ("2048, 100", 300), ("[N/A], [N/A]", 100), ("", 100)]
-        {
-            seen.add(line, Duration::from_millis(millis));
-        }
-        assert_eq!(seen.memory, Some(2 << 30));
-        assert!((seen.busy_secs - 0.35).abs() < 1e-9, "{seen:?}");
-    }
-
-    #[test]
     #[cfg(target_os = "linux")]
     fn stages_at_once_share_a_card() {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let tool = Command::new("sleep").arg("60").spawn().unwrap();
         let card = Some(Card { tool, seen: Arc::clone(&seen) });
-        let meter = Meter { running: AtomicUsize::new(0), on_host: false, card };
+        let meter = Meter::with(false, card);
         let began = std::sync::Barrier::new(2);
         let work = || {
             let busy = || {

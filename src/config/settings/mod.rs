@@ -1,8 +1,10 @@
 //! Settings of the machine: defaults, the user's file, `pipe.toml`, `PIPE_*`, flags.
 
+mod file;
+
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
-    io,
     num::NonZeroUsize,
     path::{Path, PathBuf},
 };
@@ -10,12 +12,7 @@ use std::{
 use figment::{Figment, providers::Serialized};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    ConfigErrors, Layer,
-    error::{Code, Problem, Problems},
-    origin::Sources,
-    value::{ValueError, parse_document},
-};
+use super::ConfigErrors;
 
 /// Where and how pipelines run on this machine; nothing here changes a result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +29,13 @@ pub struct Settings {
     pub log: String,
     /// The address of the remote cache.
     pub remote: Option<String>,
+    /// Who has set what by which name; neither defaults nor flags are in it.
+    #[serde(skip)]
+    names: Names,
 }
+
+/// For names of settings, a place in a file or a variable.
+type Names = BTreeMap<String, String>;
 
 impl Default for Settings {
     fn default() -> Self {
@@ -43,6 +46,7 @@ impl Default for Settings {
             locks: "auto".to_owned(),
             log: "warn".to_owned(),
             remote: None,
+            names: Names::new(),
         }
     }
 }
@@ -96,7 +100,9 @@ impl Settings {
     #[expect(clippy::disallowed_methods, reason = "settings are what the environment is for")]
     pub fn load(flags: &SomeSettings) -> Result<Self, SettingsError> {
         let environment = environment(|name| std::env::var_os(name))?;
-        Self::layered(user_file().as_deref(), Path::new("pipe.toml"), &environment, flags)
+        let current = std::env::current_dir().unwrap_or_default();
+        let project = file::of_project(&current);
+        Self::layered(user_file().as_deref(), &project, &environment, flags)
     }
 
     /// Lays defaults, two files (which need not exist), `environment` and `flags` on each other.
@@ -107,19 +113,51 @@ impl Settings {
         flags: &SomeSettings,
     ) -> Result<Self, SettingsError> {
         let mut figment = Figment::from(Serialized::defaults(Self::default()));
-        for path in user.into_iter().chain([project]) {
-            figment = figment.merge(Serialized::defaults(read(path)?));
+        let mut names = Names::new();
+        let of_project = project.parent().unwrap_or(Path::new(""));
+        for (path, folder) in
+            user.map(|path| (path, Path::new(""))).into_iter().chain([(project, of_project)])
+        {
+            let (settings, places) = file::read(path)?;
+            figment = figment.merge(Serialized::defaults(settings.seen_from(folder)));
+            names.extend(places);
         }
+        names.extend(environment.set().map(|name| {
+            let variable = format!("PIPE_{}", name.to_uppercase());
+            (name, variable)
+        }));
+        flags.set().for_each(|name| drop(names.remove(&name)));
         for layer in [environment, flags] {
             // A path from outside may be no UTF-8, so it does not go through figment's values.
             figment =
                 figment.merge(Serialized::defaults(SomeSettings { cache: None, ..layer.clone() }));
         }
         let settings: Self = figment.extract().expect("all layers have types of their own");
-        Ok(match flags.cache.as_ref().or(environment.cache.as_ref()) {
-            Some(cache) => Self { cache: cache.clone(), ..settings },
-            None => settings,
-        })
+        let cache = flags.cache.as_ref().or(environment.cache.as_ref());
+        let cache = cache.cloned().unwrap_or(settings.cache);
+        Ok(Self { cache, names, ..settings })
+    }
+
+    /// Where a setting comes from, to be added to what is wrong with it, as in ` (set by PIPE_JOBS)`; nothing of a
+    /// flag, which the user has in front of them, or a default.
+    pub fn set_by(&self, name: &str) -> String {
+        self.names.get(name).map(|by| format!(" (set by `{by}`)")).unwrap_or_default()
+    }
+}
+
+impl SomeSettings {
+    /// The names of those that are there.
+    fn set(&self) -> impl Iterator<Item = String> {
+        let Self { cache, device, jobs, locks, log, remote } = self;
+        let all = [
+            ("cache", cache.is_some()),
+            ("device", device.is_some()),
+            ("jobs", jobs.is_some()),
+            ("locks", locks.is_some()),
+            ("log", log.is_some()),
+            ("remote", remote.is_some()),
+        ];
+        all.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name.to_owned())
     }
 }
 
@@ -160,62 +198,6 @@ fn user_file() -> Option<PathBuf> {
     Some(folder.join("pipe").join("config.toml"))
 }
 
-/// What to do about settings that cannot be read.
-fn unreadable(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::IsADirectory => "a folder stands where the file would: move it away",
-        io::ErrorKind::InvalidData => "settings are TOML, in UTF-8",
-        _ => {
-            "make it a file that you may read, or let `XDG_CONFIG_HOME` name a folder with settings \
-             of yours"
-        }
-    }
-}
-
-/// Reads a settings file with our own parser, so that an error has its place.
-fn read(path: &Path) -> Result<SomeSettings, ConfigErrors> {
-    let name = path.display().to_string();
-    let mut sources = Sources::default();
-    let mut problems = Problems::default();
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        // Nor can there be one below a file.
-        Err(error)
-            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
-        {
-            return Ok(SomeSettings::default());
-        }
-        Err(error) => {
-            let message = format!("cannot read the settings `{name}`: {error}");
-            problems.add(Problem::new(Code::Io, message).help(unreadable(&error)));
-            return Err(problems.finish(&name, &sources));
-        }
-    };
-    let file = sources.add(&name, &text, Path::new(""));
-    let mut node = match parse_document(&text, file, Layer::File) {
-        Ok(node) => node,
-        Err(errors) => {
-            for error in errors {
-                let problem = Problem::new(Code::Syntax, error.message);
-                problems.add(problem.at(Some(error.origin), "here"));
-            }
-            return Err(problems.finish(&name, &sources));
-        }
-    };
-    loop {
-        let error: ValueError = match SomeSettings::deserialize(&node) {
-            Ok(settings) if problems.is_empty() => return Ok(settings),
-            Ok(_) => break,
-            Err(error) => error,
-        };
-        problems.add(Problem::from(&error));
-        if !node.remove(error.path()) {
-            break;
-        }
-    }
-    Err(problems.finish(&name, &sources))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,13 +214,23 @@ mod tests {
         assert_eq!(
             settings,
             Settings {
-                cache: "p".into(),
+                cache: folder.path().join("p"),
                 device: "cuda:1".to_owned(),
                 jobs: NonZeroUsize::new(3),
                 log: "info".to_owned(),
+                names: settings.names.clone(),
                 ..Settings::default()
             }
         );
+        let said = ["cache", "device", "jobs", "locks"].map(|name| settings.set_by(name));
+        let place = project.display();
+        let wanted = [
+            format!(" (set by `{place}:1:9`)"),
+            String::new(),
+            " (set by `PIPE_JOBS`)".into(),
+            String::new(),
+        ];
+        assert_eq!(said, wanted);
     }
 
     #[test]
@@ -276,22 +268,5 @@ mod tests {
         `PIPE_JOBS` must be a whole number, one or more, but is `1.5`
         `PIPE_JOBS` must be a whole number, one or more, but is `\u{1b}[2J`
         ");
-    }
-
-    #[test]
-    fn all_wrong_keys_of_a_file_are_shown() {
-        let folder = tempfile::tempdir().unwrap();
-        let project = folder.path().join("pipe.toml");
-        std::fs::write(&project, "devise = \"cpu\"\njobs = \"two\"\n").unwrap();
-        let error = read(&project).unwrap_err();
-        let text: Vec<_> =
-            error.errors.iter().map(|e| (e.message.as_str(), e.help.as_deref())).collect();
-        assert_eq!(
-            text,
-            [
-                ("unknown key `devise`", Some("did you mean `device`?")),
-                ("`jobs` must be a whole number, one or more, but is the string \"two\"", None),
-            ]
-        );
     }
 }
