@@ -47,7 +47,7 @@ pub use draw::Draw;
 pub use entry::{ParsedStage, StageEntry};
 pub use error::{ParamError, StageError};
 pub use examined::Examined;
-pub use fit::{Cause, Caution, IdleParam, ItemSize, Misfit, OwnSize, Surroundings};
+pub use fit::{Cause, Caution, EncodedText, IdleParam, ItemSize, Misfit, OwnSize, Surroundings};
 pub use interpolate::Interpolate;
 pub use lora_merge::LoraMerge;
 pub use lora_train::LoraTrain;
@@ -67,7 +67,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     artifact::ArtifactKind,
-    models::{ClipSize, LoadError, Memory, ModelRef, TextFormat},
+    models::{ClipSize, LoadError, Memory, ModelRef},
 };
 
 /// Every kind a pipeline file can name, in data order.
@@ -240,7 +240,7 @@ pub trait Stage: Send + Sync {
     }
 
     /// How the prompt that it gives is encoded, for a stage that encodes one, as far as that is known.
-    fn text_format(&self, _around: &Surroundings<'_>) -> Option<TextFormat> {
+    fn encoded_text(&self, _around: &Surroundings<'_>) -> Option<EncodedText> {
         None
     }
 

@@ -8,7 +8,9 @@ use serde_json::Value;
 use super::{
     Cause, Caution, IdleParam, Inputs, Lighter, Lineage, Misfit, Mismatch, Output, OwnSize,
     ParamError, Port, Ports, Stage, StageContext, StageError, StageKind, Surroundings, Workload,
-    agreement::{ImageRecord, ImageUse, TextUse, rate_of_channels, scale_of_a_frame},
+    agreement::{
+        ImageRecord, ImageUse, TextUse, rate_of_channels, scale_of_a_frame, unlike_lengths,
+    },
     fit::{not_known, refuse},
     idle,
     model::{
@@ -165,6 +167,7 @@ impl Stage for Sample {
         };
         let this = self.resolved(facts.published);
         misfits.extend(around.misfits_of_text(this.text_use(), Some(facts.family)));
+        misfits.extend(facts.lengths_of_prompts(self.guidance_scale > 1.0, around));
         misfits.extend(this.idle_condition().filter(|_| self.sampler.is_none()));
         misfits.extend(facts.pixels(around.size));
         misfits.extend(facts.clip(around.size));
@@ -453,11 +456,8 @@ impl Sample {
         let negative = read_text(inputs, "negative", denoiser, self.text_use(), device)?;
         let transformer = source.config("transformer")?;
         let format = family(source)?.prompt_format(&transformer, self.text_use().format())?;
-        if format.keeps_padding && negative.dims() != text {
-            return Err(StageError::failed(format!(
-                "`negative` must have the shape of `text`, {text:?}, but has {:?}",
-                negative.dims()
-            )));
+        if format.keeps_padding {
+            refuse(unlike_lengths(text[1], negative.dims()[1]))?;
         }
         Ok(Some((self.guidance_scale, negative)))
     }

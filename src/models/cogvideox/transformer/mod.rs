@@ -198,6 +198,10 @@ impl Denoiser for Transformer {
                 return error(format!("at most {trained}"));
             }
         }
+        self.check_text(text)
+    }
+
+    fn check_text(&self, text: usize) -> Result<(), SizeError> {
         let wanted = self.config.max_text_seq_length;
         if self.config.has_additive_positions() && text != wanted {
             let wanted = wanted.to_string();
