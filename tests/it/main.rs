@@ -11,6 +11,8 @@ mod execution;
 mod external_golden;
 mod external_golden_text;
 mod failures;
+#[expect(unused_attributes, reason = "fuzz targets are programs without a `main`")]
+mod fuzz_targets;
 mod golden;
 mod golden_adapters;
 mod golden_text;
@@ -23,6 +25,7 @@ mod layering;
 mod ltx_stages;
 mod ltx_text;
 mod ltx_video;
+mod mutated;
 mod outside;
 mod paper;
 mod parity;
@@ -37,3 +40,7 @@ mod toys;
 mod training;
 mod training_batches;
 mod training_stages;
+
+// Fuzz targets take their macro from `libfuzzer-sys`, for which this crate stands.
+extern crate self as libfuzzer_sys;
+use fuzz_targets::fuzz_target;
