@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    Cause, ImageRecord, ItemSize, Misfit, ModelParts, Surroundings,
+    Cause, Caution, ImageRecord, ItemSize, Misfit, ModelParts, Surroundings,
     agreement::{FOLDER, ImageUse},
     fit::pixels,
     model::without_tiles,
@@ -196,6 +196,18 @@ impl Facts {
              `sampler = \"flow_condition\"`"
                 .to_owned(),
         )
+    }
+
+    /// Clips of a length that the model has learnt no positions for.
+    pub fn other_length(&self, act: &str, size: ItemSize) -> Option<Caution> {
+        let trained = self.denoiser.as_ref()?.trained_frames()?;
+        let frames = size.frames.filter(|frames| *frames != trained)?;
+        let message = format!(
+            "{act} clips of {frames} frames, but the model was trained on {trained} and has learnt positions \
+             for these alone: for other lengths they are computed, which it has never seen; its own length is \
+             `frames = {trained}`"
+        );
+        Some(Caution { param: Some("frames"), message })
     }
 
     /// What the autoencoder does not take.

@@ -191,7 +191,8 @@ impl Stage for Sample {
         let unknown = trained.clone().filter_map(|(_, trained)| trained.caution(conditioning));
         let drawn = trained.filter_map(|(_, trained)| trained.other_posterior(self.posterior));
         let other = facts.other_pipeline(self.sampler).into_iter();
-        other.chain(unknown).map(Caution::from).chain(drawn).collect()
+        let length = facts.other_length("samples", around.size);
+        other.chain(unknown).map(Caution::from).chain(drawn).chain(length).collect()
     }
 
     fn lineage(&self, around: &Surroundings<'_>) -> Option<Lineage> {

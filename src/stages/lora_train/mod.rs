@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    IdleParam, Inputs, Lighter, Lineage, Misfit, Mismatch, Output, ParamError, Port, Ports, Stage,
-    StageContext, StageError, StageKind, Surroundings, Trainings, Workload,
+    Caution, IdleParam, Inputs, Lighter, Lineage, Misfit, Mismatch, Output, ParamError, Port,
+    Ports, Stage, StageContext, StageError, StageKind, Surroundings, Trainings, Workload,
     agreement::{ImageUse, TextUse, rate_of_channels, scale_of_a_frame, time_of_channels},
     fit::not_known,
     idle,
@@ -209,6 +209,11 @@ impl Stage for LoraTrain {
         let image = facts.record(self.resolved(facts.published).image_use());
         let posterior = around.trained_on("latents").posterior;
         Some(Trainings { image, posterior, ..Trainings::default() })
+    }
+
+    fn cautions(&self, around: &Surroundings<'_>) -> Vec<Caution> {
+        let facts = around.model(&self.model);
+        facts.and_then(|facts| facts.other_length("trains on", around.size)).into_iter().collect()
     }
 
     fn lineage(&self, around: &Surroundings<'_>) -> Option<Lineage> {

@@ -210,8 +210,9 @@ fn another_latent_of_the_image_than_in_training_is_warned_of() {
     assert!(!said.contains("warning"), "{said}");
 }
 
-/// The configurations of a model as CogVideoX 1.0 in `model`: a learnt table of positions, and 226 tokens before it.
-fn write_learned(shell: &Shell) {
+/// The configurations of a model as CogVideoX 1.0 in `model`: a learnt table of positions for so many frames, and 226
+/// tokens before it.
+fn write_learned(shell: &Shell, frames: usize) {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/builtin_tiny");
     for file in ["transformer/config.json", "vae/config.json", "scheduler/scheduler_config.json"] {
         let config = std::fs::read(root.join(file)).unwrap();
@@ -225,7 +226,7 @@ fn write_learned(shell: &Shell) {
                 ("max_text_seq_length", 226.into()),
                 ("sample_height", 16.into()),
                 ("sample_width", 16.into()),
-                ("sample_frames", 49.into()),
+                ("sample_frames", frames.into()),
             ] {
                 config[key] = value;
             }
@@ -240,7 +241,7 @@ fn write_learned(shell: &Shell) {
 #[test]
 fn prompts_of_a_length_that_the_model_does_not_take_are_told() {
     let shell = Shell::new();
-    write_learned(&shell);
+    write_learned(&shell, 9);
     let learned = EXPERIMENT.replace("builtin:tiny", "model");
     let prompt = "kind  = \"text_encode\"\n";
     let short = learned.replace(prompt, &format!("{prompt}max_length = 64\n"));
@@ -322,6 +323,30 @@ fn prompts_of_a_length_that_the_model_does_not_take_are_told() {
     "#);
     shell.write("same.toml", &empty("max_length = 8\n"));
     shell.succeed("check same.toml");
+}
+
+#[test]
+fn clips_of_another_length_than_learnt_positions_are_warned_of() {
+    let shell = Shell::new();
+    let learned = EXPERIMENT.replace("builtin:tiny", "model");
+    shell.write("short.toml", &learned);
+    shell.write("stated.toml", &learned.replace("steps  = 5\n", "steps  = 5\nframes = 5\n"));
+    let warnings = |line: &str| {
+        let told = shell.output(line).stderr;
+        let told = String::from_utf8(told).unwrap();
+        told.lines().filter(|line| line.contains("learnt positions")).collect::<Vec<_>>().join("\n")
+    };
+    write_learned(&shell, 9);
+    assert_eq!(warnings("plan short.toml"), "");
+    write_learned(&shell, 49);
+    insta::assert_snapshot!(warnings("plan short.toml"), @"
+    warning: `lora` trains on clips of 9 frames, but the model was trained on 49 and has learnt positions for these alone: for other lengths they are computed, which it has never seen; its own length is `frames = 49`
+    warning: `predict` samples clips of 9 frames, but the model was trained on 49 and has learnt positions for these alone: for other lengths they are computed, which it has never seen; its own length is `frames = 49`
+    ");
+    insta::assert_snapshot!(warnings("plan stated.toml"), @"
+    warning: `lora` trains on clips of 9 frames, but the model was trained on 49 and has learnt positions for these alone: for other lengths they are computed, which it has never seen; its own length is `frames = 49`
+    warning: `predict` samples clips of 5 frames, but the model was trained on 49 and has learnt positions for these alone: for other lengths they are computed, which it has never seen; its own length is `frames = 49` (stated.toml:38:10)
+    ");
 }
 
 #[test]
