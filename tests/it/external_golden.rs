@@ -80,9 +80,9 @@ fn external_golden() {
             _ => tolerance(*on_cpu),
         };
         for (what, error) in run(&Path::new(&root).join(family)) {
-            let verdict = if error <= tolerance { "ok" } else { "FAILED" };
+            let verdict = if error <= tolerance { "" } else { " FAILED" };
             failed += usize::from(error > tolerance);
-            println!("{family:12} {part:12} {what:12} {error:.1e} of {tolerance:.0e} {verdict}");
+            println!("{family}, {part}, {what}: {error:.1e} of {tolerance:.0e}{verdict}");
         }
     }
     assert_eq!(failed, 0, "{failed} comparisons are out of tolerance");

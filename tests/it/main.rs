@@ -29,6 +29,7 @@ mod mutated;
 mod outside;
 mod paper;
 mod parity;
+mod parity_table;
 mod real_arc;
 mod real_data;
 mod real_sets;
