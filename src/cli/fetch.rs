@@ -32,11 +32,14 @@ pub(super) fn models(
     refuse: impl FnOnce() -> Result<(), CliError>,
     settle: impl FnOnce() -> Result<(), CliError>,
 ) -> Result<(), CliError> {
-    if hub::is_offline() {
-        return Ok(());
-    }
-    let absent = plan::absent_models(pipeline, wanted)?;
+    let absent =
+        if hub::is_offline() { Vec::new() } else { plan::absent_models(pipeline, wanted)? };
     let named = named(&absent);
+    for model in plan::models_of_hub(pipeline, wanted)? {
+        if !absent.iter().any(|(absent, _)| *absent == model) {
+            tell_commit(&model, session);
+        }
+    }
     if named.is_empty() {
         return Ok(());
     }
@@ -54,11 +57,27 @@ pub(super) fn models(
         let start = Instant::now();
         let Fetched { commit, size } = one(hub::fetch, (&name, &parts), session, stop)?;
         let took = duration(start.elapsed().as_secs_f64());
-        let pin = format!("; `hf:{}@{commit}` pins it", name.id);
-        let pin = if name.revision == commit { "" } else { &pin };
+        let pin = pin(&name, &commit).map(|pin| format!("; {pin}")).unwrap_or_default();
         session.talk(&format!("fetched {}: {} in {took}{pin}", called(&name), bytes(size)));
     }
     Ok(())
+}
+
+/// Says at which commit a branch or a tag is in the cache: it stays there, however old that is.
+fn tell_commit(model: &ModelRef, session: &Session) {
+    let told = || {
+        let name = Name::parse(model.0.strip_prefix("hf:")?).ok()?;
+        let pin = pin(&name, &model.resolve().ok()?.commit()?)?;
+        Some(format!("{} is taken as the cache has it; {pin}", called(&name)))
+    };
+    if let Some(told) = told() {
+        session.talk(&told);
+    }
+}
+
+/// How to name a model so that it stays the same on every machine; nothing if it is named so.
+fn pin(name: &Name<'_>, commit: &str) -> Option<String> {
+    (name.revision != commit).then(|| format!("`hf:{}@{commit}` pins it", name.id))
 }
 
 /// Those on the hub; a wrong name is told with all else that is wrong.

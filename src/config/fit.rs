@@ -15,12 +15,10 @@ use super::{
     stages::Definition,
     value::Node,
 };
-use crate::{
-    models::TextFormat,
-    stages::{
-        AdapterFile, Cause, Caution, Examined, IdleParam, ItemSize, KnownAdapters, KnownData,
-        KnownModels, KnownParts, Lineage, Misfit, Mismatch, ModelParts, Surroundings, Trainings,
-    },
+use crate::stages::{
+    AdapterFile, Cause, Caution, EncodedText, Examined, IdleParam, ItemSize, KnownAdapters,
+    KnownData, KnownModels, KnownParts, Lineage, Misfit, Mismatch, ModelParts, Surroundings,
+    Trainings,
 };
 
 /// Bytes of one clip beyond which no stage could hold it.
@@ -81,7 +79,7 @@ pub(super) struct Fits {
     makers: Makers,
     parts: KnownParts,
     adapters: KnownAdapters,
-    text_formats: Vec<Option<TextFormat>>,
+    encoded: Vec<Option<EncodedText>>,
     params: Vec<Arc<Node>>,
     /// Where the names of the stages are written.
     keys: Vec<Option<Origin>>,
@@ -102,7 +100,7 @@ impl Fits {
             makers: Makers::default(),
             parts: KnownParts::default(),
             adapters: KnownAdapters::default(),
-            text_formats: Vec::new(),
+            encoded: Vec::new(),
             params: Vec::new(),
             keys: Vec::new(),
             warnings: Vec::new(),
@@ -173,12 +171,11 @@ impl Fits {
         let misfits = instance.work.misfits(&around);
         let mismatches = instance.work.mismatches(&around);
         let flaws = self.flaws(instance, &behind, parts.as_ref());
-        let (cautions, format) =
-            (instance.work.cautions(&around), instance.work.text_format(&around));
-        self.text_formats.push(format);
+        let cautions = instance.work.cautions(&around);
+        self.encoded.push(instance.work.encoded_text(&around));
         self.warn(instance, cautions);
         for misfit in misfits.into_iter().chain(too_large(size)).chain(flaws) {
-            problems.add(self.problem(definition, sizes, misfit));
+            problems.add(self.problem(definition, instance, sizes, misfit));
         }
         for mismatch in mismatches {
             self.mismatch(definition, instance, mismatch, problems);
@@ -251,9 +248,9 @@ impl Fits {
     }
 
     /// How the prompts on an instance's ports are encoded.
-    fn texts<'a>(&self, instance: &'a Instance) -> Vec<(&'a str, TextFormat)> {
+    fn texts<'a>(&self, instance: &'a Instance) -> Vec<(&'a str, EncodedText)> {
         let known =
-            |(port, input): (&'a String, &usize)| Some((port.as_str(), self.text_formats[*input]?));
+            |(port, input): (&'a String, &usize)| Some((port.as_str(), self.encoded[*input]?));
         instance.inputs.iter().filter_map(known).collect()
     }
 
@@ -273,10 +270,17 @@ impl Fits {
     }
 
     /// What the last instance cannot take, shown where it is written.
-    fn problem(&self, definition: &Definition<'_>, sizes: Sizes, misfit: Misfit) -> Problem {
+    fn problem(
+        &self,
+        definition: &Definition<'_>,
+        instance: &Instance,
+        sizes: Sizes,
+        misfit: Misfit,
+    ) -> Problem {
         let index = self.sizes.len() - 1;
         let (by, param) = match misfit.cause {
             Cause::Param(param) => (index, param),
+            Cause::Prompts(ports) => return self.at_prompts(definition, instance, ports, misfit),
             Cause::Frames => sizes.frames.map_or((index, "frames"), |g| (g.by, g.param)),
             Cause::Image => sizes.image.map_or((index, "size"), |g| (g.by, g.param)),
         };
@@ -287,6 +291,27 @@ impl Fits {
             .at(root_of_run(&self.params[by], param, origin), "the data")
             .at(origin, format!("`{param}`"))
             .at(node.and_then(|node| node.via), "used here");
+        problem.help = misfit.help;
+        problem
+    }
+
+    /// What the last instance cannot take of the prompts on these ports, shown where they are encoded.
+    fn at_prompts(
+        &self,
+        definition: &Definition<'_>,
+        instance: &Instance,
+        ports: &[&str],
+        misfit: Misfit,
+    ) -> Problem {
+        let mut problem = Problem::new(Code::BadValue, misfit.message).in_stage(definition.name);
+        for at in ports.iter().filter_map(|port| instance.inputs.get(*port)) {
+            let node = self.params[*at].get("max_length");
+            problem = match node.and_then(|node| node.origin) {
+                Some(origin) => problem.at(Some(origin), "`max_length`"),
+                None => problem.at(self.keys[*at], "encoded here"),
+            };
+            problem = problem.at(node.and_then(|node| node.via), "used here");
+        }
         problem.help = misfit.help;
         problem
     }

@@ -212,6 +212,16 @@ pub trait Denoiser: Send + Sync {
 
     /// Checks that latents of `[f, h, w]` (before padding) and prompts of `text` tokens fit.
     fn check_size(&self, latent_size: [usize; 3], text: usize) -> Result<(), SizeError>;
+
+    /// Frames of the videos it was trained on, where it has learnt positions for these alone.
+    fn trained_frames(&self) -> Option<usize> {
+        None
+    }
+
+    /// Checks that prompts of `text` tokens fit, whatever the latents.
+    fn check_text(&self, _text: usize) -> Result<(), SizeError> {
+        Ok(())
+    }
 }
 
 /// A size the model cannot take.

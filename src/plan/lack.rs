@@ -93,6 +93,22 @@ impl Lack {
     }
 }
 
+/// The models of the hub that the stages asked for name.
+pub fn models_of_hub(
+    pipeline: &Pipeline,
+    wanted: &PlanOptions,
+) -> Result<Vec<ModelRef>, PlanError> {
+    let selection = Selection::new(pipeline, &Graph::new(pipeline), wanted)?;
+    let needed = pipeline.instances.iter().zip(&selection.needed).filter(|(_, needed)| **needed);
+    let mut models: Vec<ModelRef> = Vec::new();
+    for (model, _) in needed.filter_map(|(instance, _)| instance.work.weights()) {
+        if model.0.starts_with("hf:") && !models.contains(model) {
+            models.push(model.clone());
+        }
+    }
+    Ok(models)
+}
+
 /// The models of the hub that the stages asked for need and this machine lacks, each with all parts
 /// that are read of it, those that come from a port `model` apart; none where something else is lacking, which no download mends.
 pub fn absent_models(

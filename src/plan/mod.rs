@@ -36,7 +36,7 @@ pub use gather::{Hashing, TellHashing};
 pub use graph::Graph;
 pub(crate) use items::{ItemGroup, Items};
 pub(crate) use key::{Found, Key, from_file, trace_of, with_sources};
-pub use lack::{Lack, Lacking, absent_models, lacks, unusable};
+pub use lack::{Lack, Lacking, absent_models, lacks, models_of_hub, unusable};
 pub(crate) use lock::described;
 pub use lock::{Deviation, DeviationKind, Lock, LockError, Locked, LockedModel, LockedStage};
 pub use memory::MemoryPlan;

@@ -6,10 +6,11 @@
 use std::rc::Rc;
 
 use super::{
-    KnownData, KnownModels, Lineage, ModelParts, StageError, Trainings, agreement::TextUse,
+    KnownData, KnownModels, Lineage, ModelParts, StageError, Trainings,
+    agreement::{TextUse, unlike_lengths, wrong_length},
     model_facts::Facts,
 };
-use crate::models::{Compression, ModelRef, TextFormat, VideoDiffusion, one_of};
+use crate::models::{Compression, Denoiser, ModelRef, TextFormat, VideoDiffusion, one_of};
 
 /// Frames and `[height, width]` of a stage's items, as far as parameters tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +28,15 @@ pub struct OwnSize {
     pub frames: Option<(&'static str, usize)>,
     /// Height and width.
     pub image: Option<(&'static str, [usize; 2])>,
+}
+
+/// How a prompt is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EncodedText {
+    /// The pipeline in whose way it is.
+    pub format: TextFormat,
+    /// Its tokens, where they are the same for all prompts since padding is kept.
+    pub tokens: Option<usize>,
 }
 
 /// What a stage stands beside in its pipeline.
@@ -48,7 +58,7 @@ pub struct Surroundings<'a> {
     /// The ports with adapters and models, and what is known of the trainings behind them.
     pub trained: &'a [(&'a str, Rc<Trainings>)],
     /// How the prompts on its ports are encoded, where that is known.
-    pub texts: &'a [(&'a str, TextFormat)],
+    pub texts: &'a [(&'a str, EncodedText)],
     /// What is on the port `model`, if that is known.
     pub parts: Option<&'a ModelParts>,
     /// The models of the pipeline.
@@ -79,7 +89,20 @@ impl Surroundings<'_> {
         if family.is_some_and(|family| !family.text_formats().contains(&user.format())) {
             return Vec::new();
         }
-        self.texts.iter().filter_map(|(port, found)| user.misfit(port, *found)).collect()
+        self.texts.iter().filter_map(|(port, found)| user.misfit(port, found.format)).collect()
+    }
+
+    /// Prompts of a length that the denoiser does not take; or, with guidance, of two that it cannot have side by side.
+    pub(super) fn misfits_of_length(&self, denoiser: &dyn Denoiser, guided: bool) -> Vec<Misfit> {
+        let tokens = |port: &str| self.texts.iter().find(|(of, _)| *of == port)?.1.tokens;
+        let ports: &[&'static str] = if guided { &["text", "negative"] } else { &["text"] };
+        let wrong = |port: &&'static str| wrong_length(port, tokens(port)?, denoiser);
+        let misfits: Vec<_> = ports.iter().filter_map(wrong).collect();
+        if !misfits.is_empty() || !guided {
+            return misfits;
+        }
+        let unlike = || unlike_lengths(tokens("text")?, tokens("negative")?);
+        unlike().into_iter().collect()
     }
 
     /// Whether a port is connected.
@@ -93,6 +116,8 @@ impl Surroundings<'_> {
 pub enum Cause {
     /// A parameter of the stage itself.
     Param(&'static str),
+    /// The length of the prompts on these ports, which the stages say that encode them.
+    Prompts(&'static [&'static str]),
     /// The number of frames, whoever gives it.
     Frames,
     /// Height and width, whoever gives them.

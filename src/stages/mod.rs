@@ -49,7 +49,7 @@ pub use draw::Draw;
 pub use entry::{ParsedStage, StageEntry};
 pub use error::{ParamError, StageError};
 pub use examined::Examined;
-pub use fit::{Cause, Caution, IdleParam, ItemSize, Misfit, OwnSize, Surroundings};
+pub use fit::{Cause, Caution, EncodedText, IdleParam, ItemSize, Misfit, OwnSize, Surroundings};
 pub use interpolate::Interpolate;
 pub use lora_merge::LoraMerge;
 pub use lora_train::LoraTrain;
@@ -70,7 +70,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     artifact::ArtifactKind,
-    models::{ClipSize, Given, LoadError, Memory, ModelRef, TextFormat},
+    models::{ClipSize, Given, LoadError, Memory, ModelRef},
 };
 
 /// Every kind a pipeline file can name, in data order.
@@ -245,7 +245,7 @@ pub trait Stage: Send + Sync {
     }
 
     /// How the prompt that it gives is encoded, for a stage that encodes one, as far as that is known.
-    fn text_format(&self, _around: &Surroundings<'_>) -> Option<TextFormat> {
+    fn encoded_text(&self, _around: &Surroundings<'_>) -> Option<EncodedText> {
         None
     }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     Cause, ImageRecord, Inputs, ItemSize, Misfit, Output, StageContext, StageError,
-    agreement::{FOLDER, TextUse},
+    agreement::{FOLDER, TextUse, wrong_length},
     fit,
 };
 use crate::{
@@ -128,8 +128,9 @@ pub(super) fn read_text(
     let text = TextEmbedding::read(inputs, port, device)?;
     fit::refuse(user.misfit(port, text.format))?;
     let text = text.batch(1);
-    let (wanted, [_, _, found]) = (denoiser.text_channels(), text.dims());
+    let (wanted, [_, tokens, found]) = (denoiser.text_channels(), text.dims());
     if found == wanted {
+        fit::refuse(wrong_length(port, tokens, denoiser))?;
         return Ok(text);
     }
     let message = format!(

@@ -10,14 +10,14 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    Cause, ImageRecord, ItemSize, Misfit, ModelParts, Surroundings,
+    Cause, Caution, ImageRecord, ItemSize, Misfit, ModelParts, Surroundings,
     agreement::{FOLDER, ImageUse},
     fit::pixels,
     model::without_tiles,
 };
 use crate::models::{
-    Compression, Denoiser, ModelRef, ModelSource, ParamReader, PartLook, Sampler, TextFormat,
-    VideoDiffusion, family,
+    Compression, Denoiser, ModelRef, ModelSource, ParamReader, PartLook, PromptFormat, Sampler,
+    TextFormat, VideoDiffusion, family,
     lora::Statement,
     t5::{T5Tokenizer, TokenizerFiles},
 };
@@ -87,8 +87,8 @@ pub(super) struct Facts {
     compression: Option<Compression>,
     denoiser: Option<Box<dyn Denoiser>>,
     tokens: usize,
-    /// Tokens of a prompt in each format.
-    formats: Vec<(TextFormat, usize)>,
+    /// How a prompt is given in each format.
+    formats: Vec<(TextFormat, PromptFormat)>,
     /// Timesteps of training, which sampling cannot exceed.
     pub train_timesteps: Option<usize>,
     /// Whether the autoencoder can work on tiles.
@@ -121,9 +121,8 @@ impl Facts {
         });
         let without = without.collect();
         let scheduler = scheduler(family.samplers()[0]).and_then(Result::ok);
-        let tokens =
-            |format| Some((format, family.prompt_format(&transformer, format).ok()?.tokens));
-        let formats = family.text_formats().iter().copied().filter_map(tokens).collect();
+        let prompt = |format| Some((format, family.prompt_format(&transformer, format).ok()?));
+        let formats = family.text_formats().iter().copied().filter_map(prompt).collect();
         Some(Self {
             family,
             published: published.unwrap_or(family.samplers()[0]),
@@ -140,9 +139,15 @@ impl Facts {
         })
     }
 
-    /// The most tokens of a prompt in this format.
-    pub fn most_tokens(&self, format: TextFormat) -> Option<usize> {
-        self.formats.iter().find(|(of, _)| *of == format).map(|(_, tokens)| *tokens)
+    /// How a prompt in this format is given.
+    pub fn prompt_format(&self, format: TextFormat) -> Option<PromptFormat> {
+        self.formats.iter().find(|(of, _)| *of == format).map(|(_, prompt)| *prompt)
+    }
+
+    /// Prompts of lengths that the denoiser does not take.
+    pub fn lengths_of_prompts(&self, guided: bool, around: &Surroundings<'_>) -> Vec<Misfit> {
+        let denoiser = self.denoiser.as_deref();
+        denoiser.map(|denoiser| around.misfits_of_length(denoiser, guided)).unwrap_or_default()
     }
 
     /// Tiles that the autoencoder does not have.
@@ -191,6 +196,18 @@ impl Facts {
              `sampler = \"flow_condition\"`"
                 .to_owned(),
         )
+    }
+
+    /// Clips of a length that the model has learnt no positions for.
+    pub fn other_length(&self, act: &str, size: ItemSize) -> Option<Caution> {
+        let trained = self.denoiser.as_ref()?.trained_frames()?;
+        let frames = size.frames.filter(|frames| *frames != trained)?;
+        let message = format!(
+            "{act} clips of {frames} frames, but the model was trained on {trained} and has learnt positions \
+             for these alone: for other lengths they are computed, which it has never seen; its own length is \
+             `frames = {trained}`"
+        );
+        Some(Caution { param: Some("frames"), message })
     }
 
     /// What the autoencoder does not take.

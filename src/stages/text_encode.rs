@@ -5,8 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Bulk, Caution, Inputs, Lineage, Misfit, Output, ParamError, Port, Ports, Stage, StageContext,
-    StageError, StageKind, Surroundings, Workload,
+    Bulk, Caution, EncodedText, Inputs, Lineage, Misfit, Output, ParamError, Port, Ports, Stage,
+    StageContext, StageError, StageKind, Surroundings, Workload,
     fit::not_known,
     model::{StageModel, not_finite},
 };
@@ -63,7 +63,8 @@ impl TextEncode {
     fn cut(&self, around: &Surroundings<'_>) -> Option<Caution> {
         let facts = around.model(&self.model)?;
         let format = self.format.unwrap_or_else(|| facts.published.text_format());
-        let limit = self.max_length.or_else(|| facts.most_tokens(format))?;
+        let most = || Some(facts.prompt_format(format)?.tokens);
+        let limit = self.max_length.or_else(most)?;
         if !Cut::is_possible(&self.prompt, limit) {
             return None;
         }
@@ -122,9 +123,15 @@ impl Stage for TextEncode {
         self.cut(around).into_iter().collect()
     }
 
-    fn text_format(&self, around: &Surroundings<'_>) -> Option<TextFormat> {
-        let published = || Some(around.model(&self.model)?.published.text_format());
-        self.format.or_else(published)
+    fn encoded_text(&self, around: &Surroundings<'_>) -> Option<EncodedText> {
+        let facts = around.model(&self.model);
+        let published = || Some(facts.as_ref()?.published.text_format());
+        let format = self.format.or_else(published)?;
+        let prompt = facts.as_ref().and_then(|facts| facts.prompt_format(format));
+        let tokens = prompt
+            .filter(|prompt| prompt.keeps_padding)
+            .map(|prompt| self.max_length.unwrap_or(prompt.tokens));
+        Some(EncodedText { format, tokens })
     }
 
     fn lineage(&self, around: &Surroundings<'_>) -> Option<Lineage> {

@@ -2,7 +2,10 @@
 //!
 //! `PIPE_GOLDEN_DIR=... cargo test --test it external_golden -- --ignored --nocapture`
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use burn::tensor::{FloatDType, Tensor};
 use pipe::models::{
@@ -12,7 +15,7 @@ use pipe::models::{
 use serde_json::Value;
 
 use crate::{
-    external_golden_text::text_encoder,
+    external_golden_text::{self, text_encoder},
     golden::{Golden, device, relative_error, stage_tolerance, tolerance, trained_tolerance},
     training::{external_factors, external_lora, external_sample},
 };
@@ -49,21 +52,60 @@ const CHECKS: &[Check] = &[
     Check { family: "ltx091", part: "text_encoder", tolerance: 1e-4, run: text_encoder },
 ];
 
-/// Every file of expectations belongs to a check.
-fn assert_all_are_checked(root: &Path) {
-    let subfolders = |folder: &Path| {
-        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-        entries.filter(|path| path.is_dir()).collect::<Vec<_>>()
-    };
-    let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
-    for model in subfolders(root) {
-        for part in subfolders(&model) {
-            let is_checked = CHECKS
-                .iter()
-                .any(|check| check.family == name(&model) && check.part == name(&part));
-            let expects = part.join("expect.safetensors").is_file();
-            assert!(is_checked || !expects, "no check is of `{}`", part.display());
+/// The files of tensors that the check of a part reads in its model folder.
+fn files(part: &str) -> &'static [&'static str] {
+    match part {
+        "transformer" => {
+            &["transformer/expect.safetensors", "transformer/diffusion_pytorch_model.safetensors"]
         }
+        "vae" => &["vae/expect.safetensors", "vae/diffusion_pytorch_model.safetensors"],
+        "text_encoder" => &["text_encoder/expect.safetensors", "text_encoder/model.safetensors"],
+        "lora" => &["lora/trace.safetensors", "lora/init.safetensors", "lora/final.safetensors"],
+        "sampling" => &["sample.safetensors"],
+        _ => &[],
+    }
+}
+
+/// Every file of tensors is read by a check, here or in `external_golden_text`.
+fn assert_all_are_checked(root: &Path) {
+    let here = CHECKS
+        .iter()
+        .flat_map(|check| files(check.part).iter().map(|file| Path::new(check.family).join(file)));
+    let known: Vec<_> = here.chain(external_golden_text::FILES.map(PathBuf::from)).collect();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = path.strip_prefix(root).unwrap();
+            let is_tensors = path.extension().is_some_and(|ending| ending == "safetensors");
+            assert!(
+                !is_tensors || known.iter().any(|of| of == name),
+                "no check is of `{}`",
+                name.display()
+            );
+            if path.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_file_of_tensors_that_no_check_reads_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |file: &str| {
+        let path = folder.path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "").unwrap();
+        let checked = std::panic::catch_unwind(|| assert_all_are_checked(folder.path()));
+        fs::remove_file(path).unwrap();
+        checked.is_ok()
+    };
+    for known in ["ltx09/vae/expect.safetensors", "cogvideox10/scheduler/ddim.safetensors"] {
+        assert!(check(known), "{known}");
+    }
+    for unknown in ["ltx09/scheduler/x.safetensors", "ltx2/vae/expect.safetensors", "x.safetensors"]
+    {
+        assert!(!check(unknown), "{unknown}");
     }
 }
 
@@ -80,9 +122,9 @@ fn external_golden() {
             _ => tolerance(*on_cpu),
         };
         for (what, error) in run(&Path::new(&root).join(family)) {
-            let verdict = if error <= tolerance { "ok" } else { "FAILED" };
+            let verdict = if error <= tolerance { "" } else { " FAILED" };
             failed += usize::from(error > tolerance);
-            println!("{family:12} {part:12} {what:12} {error:.1e} of {tolerance:.0e} {verdict}");
+            println!("{family}, {part}, {what}: {error:.1e} of {tolerance:.0e}{verdict}");
         }
     }
     assert_eq!(failed, 0, "{failed} comparisons are out of tolerance");

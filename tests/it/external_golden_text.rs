@@ -20,6 +20,15 @@ use crate::golden::{Golden, device, relative_error, tolerance};
 
 const MODELS: [&str; 4] = ["cogvideox15", "cogvideox10", "ltx09", "ltx091"];
 
+/// The files of tensors that are read here, beside those of the parts.
+pub const FILES: [&str; 5] = [
+    "torch_noise.safetensors",
+    "cogvideox15/scheduler/ddim.safetensors",
+    "cogvideox15/scheduler/dpm.safetensors",
+    "cogvideox10/scheduler/ddim.safetensors",
+    "cogvideox10/scheduler/dpm.safetensors",
+];
+
 fn max_difference<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> f32 {
     (a - b).abs().max().into_scalar::<f32>()
 }

@@ -172,9 +172,13 @@ pub fn assert_close<const D: usize>(
     wanted: &Tensor<D>,
     tolerance_on_cpu: f32,
 ) {
-    let tolerance = tolerance(tolerance_on_cpu);
-    let error = relative_error(found, wanted);
-    println!("{what}: {error:.1e}");
+    assert_below(what, relative_error(found, wanted), tolerance(tolerance_on_cpu));
+}
+
+/// Asserts that a relative error is within a tolerance, and shows both as `parity_table` reads them.
+#[track_caller]
+pub fn assert_below(what: &str, error: f32, tolerance: f32) {
+    println!("{what}: {error:.1e} of {tolerance:.0e}");
     assert!(error <= tolerance, "{what}: relative error {error:e} is above {tolerance:e}");
 }
 

@@ -10,7 +10,7 @@ use pipe::models::{
 };
 use safetensors::SafeTensors;
 
-use crate::golden::{Golden as Fixture, assert_close, device, relative_error};
+use crate::golden::{Golden as Fixture, assert_below, assert_close, device, relative_error};
 
 struct Golden {
     tensors: Params,
@@ -77,8 +77,7 @@ fn combined_factors_are_those_of_peft() {
         for (key, param) in &wanted.0 {
             let key = key.strip_prefix("base_model.model.").unwrap();
             let error = error(&made.factors.0[key].flat, &param.flat);
-            println!("{name} {key}: {error:.1e}");
-            assert!(error < 1e-6, "{name} {key}: {error}");
+            assert_below(&format!("{name} {key}"), error, 1e-6);
         }
     }
 }
@@ -92,8 +91,7 @@ fn a_decomposition_adds_what_that_of_peft_adds() {
         let (a, b) = made.adapter.factors(&module).unwrap();
         let change = b.tensor::<2>().matmul(a.tensor::<2>()).reshape([-1]);
         let error = error(&change, &param.flat);
-        println!("svd {module}: {error:.1e}");
-        assert!(error < 1e-5, "{module}: {error}");
+        assert_below(&format!("svd {module}"), error, 1e-5);
     }
 }
 
@@ -104,8 +102,7 @@ fn a_merged_model_has_the_weights_of_peft() {
     golden.adapter("one", 3).merge_into(&mut base).unwrap();
     for (name, param) in golden.below("merged").0 {
         let error = error(&base.0[&name].flat, &param.flat);
-        println!("merged {name}: {error:.1e}");
-        assert!(error < 1e-6, "{name}: {error}");
+        assert_below(&format!("merged {name}"), error, 1e-6);
     }
 }
 

@@ -75,11 +75,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "config",
         &[
             "artifact::ArtifactKind",
-            "models::TextFormat",
             "stages::AdapterFile",
             "stages::Cause",
             "stages::Caution",
             "stages::Draw",
+            "stages::EncodedText",
             "stages::Examined",
             "stages::IdleParam",
             "stages::ItemSize",

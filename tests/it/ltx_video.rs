@@ -25,7 +25,8 @@ use crate::{
     external_golden::{ltx_transformer, ltx_vae, transformer, vae as cogvideox_vae},
     external_golden_text::text_encoder,
     golden::{
-        Golden, assert_close, assert_trained, device, relative_error, tolerance, trained_tolerance,
+        Golden, assert_below, assert_close, assert_trained, device, relative_error, tolerance,
+        trained_tolerance,
     },
     training::assert_equal_gradients,
 };
@@ -196,8 +197,7 @@ fn a_lora_training_trace_agrees() {
             for (what, found) in [("loss", found.loss), ("norm", norm)] {
                 let wanted = golden.values(&format!("lora.{what}.{step}")).0[0];
                 let error = (found - wanted).abs() / wanted;
-                println!("{what} {step}: {error:.1e}");
-                assert!(error < trained_tolerance(1e-4), "{what} {step}: {found} is not {wanted}");
+                assert_below(&format!("{what} {step}"), error, trained_tolerance(1e-4));
             }
             let factor = clip_factor(norm, 0.5);
             adam.step((step + 1, 1e-2), &mut factors, found.by_name, factor, &mut moments);

@@ -11,6 +11,8 @@ mod execution;
 mod external_golden;
 mod external_golden_text;
 mod failures;
+#[expect(unused_attributes, reason = "fuzz targets are programs without a `main`")]
+mod fuzz_targets;
 mod golden;
 mod golden_adapters;
 mod golden_text;
@@ -23,9 +25,11 @@ mod layering;
 mod ltx_stages;
 mod ltx_text;
 mod ltx_video;
+mod mutated;
 mod outside;
 mod paper;
 mod parity;
+mod parity_table;
 mod real_arc;
 mod real_data;
 mod real_sets;
@@ -37,3 +41,7 @@ mod toys;
 mod training;
 mod training_batches;
 mod training_stages;
+
+// Fuzz targets take their macro from `libfuzzer-sys`, for which this crate stands.
+extern crate self as libfuzzer_sys;
+use fuzz_targets::fuzz_target;

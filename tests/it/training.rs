@@ -25,7 +25,8 @@ use pipe::{
 use serde_json::Value;
 
 use crate::golden::{
-    Golden, assert_close, assert_trained, device, relative_error, tolerance, trained_tolerance,
+    Golden, assert_below, assert_close, assert_trained, device, relative_error, tolerance,
+    trained_tolerance,
 };
 
 pub const VERSIONS: [&str; 2] = ["15", "10"];
@@ -120,10 +121,7 @@ fn a_lora_training_trace_agrees() {
             for (what, found) in [("loss", found.loss), ("norm", norm)] {
                 let wanted = fixture.golden.values(&format!("lora.{what}.{step}")).0[0];
                 let error = (found - wanted).abs() / wanted;
-                assert!(
-                    error < trained_tolerance(1e-4),
-                    "{version} {what} {step}: {found} is not {wanted}"
-                );
+                assert_below(&format!("{version} {what} {step}"), error, trained_tolerance(1e-4));
             }
             let factor = clip_factor(norm, 0.05);
             adam.step((step + 1, 1e-2), &mut factors, found.by_name, factor, &mut moments);

@@ -25,7 +25,7 @@ use crate::models::{
 };
 
 pub use parts::{Lineage, Mismatch};
-pub(in crate::stages) use text::TextUse;
+pub(in crate::stages) use text::{TextUse, unlike_lengths, wrong_length};
 
 /// How a stage gives the denoiser its conditioning image and counts time.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,7 +1,7 @@
 //! How prompts are encoded: as the pipeline does that reads them.
 
 use super::super::{Cause, Misfit};
-use crate::models::{Sampler, TextFormat};
+use crate::models::{Denoiser, Sampler, TextFormat};
 
 /// What a stage reads a prompt for.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +60,35 @@ impl TextUse {
             format!("set {remedy}, or `format = \"{other}\"` where the prompt is encoded"),
         ))
     }
+}
+
+/// A prompt on `port` of a length that a denoiser does not take.
+pub(in crate::stages) fn wrong_length(
+    port: &str,
+    tokens: usize,
+    denoiser: &dyn Denoiser,
+) -> Option<Misfit> {
+    let error = denoiser.check_text(tokens).err()?;
+    let cause = Cause::Prompts(if port == "negative" { &["negative"] } else { &["text"] });
+    Some(Misfit::new(
+        cause,
+        format!("the prompt on `{port}` does not fit the model: {error}"),
+        "leave `max_length` out where the prompt is encoded, and take the text encoder of the same model",
+    ))
+}
+
+/// Prompts for guidance of two lengths, for a model that reads padding too.
+pub(in crate::stages) fn unlike_lengths(text: usize, negative: usize) -> Option<Misfit> {
+    (text != negative).then(|| {
+        Misfit::new(
+            Cause::Prompts(&["negative", "text"]),
+            format!(
+                "for guidance the prompts on `text` and `negative` must have one length, but they \
+                 have {text} and {negative} tokens"
+            ),
+            "leave `max_length` out where they are encoded, or give both the same",
+        )
+    })
 }
 
 #[cfg(test)]

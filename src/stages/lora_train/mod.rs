@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    Bulk, IdleParam, Inputs, Lighter, Lineage, Misfit, Mismatch, Output, ParamError, Port, Ports,
-    Stage, StageContext, StageError, StageKind, Surroundings, Trainings, Workload,
+    Bulk, Caution, IdleParam, Inputs, Lighter, Lineage, Misfit, Mismatch, Output, ParamError, Port,
+    Ports, Stage, StageContext, StageError, StageKind, Surroundings, Trainings, Workload,
     agreement::{ImageUse, TextUse, rate_of_channels, scale_of_a_frame, time_of_channels},
     fit::not_known,
     idle,
@@ -195,6 +195,7 @@ impl Stage for LoraTrain {
         };
         let this = self.resolved(facts.published);
         misfits.extend(around.misfits_of_text(this.text_use(), Some(facts.family)));
+        misfits.extend(facts.lengths_of_prompts(false, around));
         misfits.extend(facts.clip(around.size));
         let known = facts.family.timestep_distributions();
         misfits.extend(not_known("timestep_distribution", self.timestep_distribution, known));
@@ -208,6 +209,11 @@ impl Stage for LoraTrain {
         let image = facts.record(self.resolved(facts.published).image_use());
         let posterior = around.trained_on("latents").posterior;
         Some(Trainings { image, posterior, ..Trainings::default() })
+    }
+
+    fn cautions(&self, around: &Surroundings<'_>) -> Vec<Caution> {
+        let facts = around.model(&self.model);
+        facts.and_then(|facts| facts.other_length("trains on", around.size)).into_iter().collect()
     }
 
     fn lineage(&self, around: &Surroundings<'_>) -> Option<Lineage> {

@@ -107,8 +107,13 @@ impl Pretrain {
             .collect();
         misfits.extend(around.misfits_of_text(self.text_use(), Some(family)));
         let config = self.known_config(around);
-        let error = config.and_then(|c| family.denoiser(&c, &ParamReader::shapes()).err());
-        misfits.extend(error.and_then(|error| self.unfit_config(error)));
+        match config.map(|config| family.denoiser(&config, &ParamReader::shapes())) {
+            Some(Ok(denoiser)) if self.steps > 0 => {
+                misfits.extend(around.misfits_of_length(&*denoiser, false));
+            }
+            Some(Err(error)) => misfits.extend(self.unfit_config(error)),
+            _ => {}
+        }
         if self.steps > 0 {
             let schedule = Value::Object(self.scheduler.clone());
             let error = family.scheduler(&schedule, family.samplers()[0]).err();

@@ -159,6 +159,7 @@ impl Stage for Sample {
         };
         let this = self.resolved(facts.published);
         misfits.extend(around.misfits_of_text(this.text_use(), Some(facts.family)));
+        misfits.extend(facts.lengths_of_prompts(self.guidance_scale > 1.0, around));
         misfits.extend(this.idle_condition().filter(|_| self.sampler.is_none()));
         misfits.extend(facts.pixels(around.size));
         misfits.extend(facts.clip(around.size));
@@ -182,7 +183,8 @@ impl Stage for Sample {
         let unknown = trained.clone().filter_map(|(_, trained)| trained.caution(conditioning));
         let drawn = trained.filter_map(|(_, trained)| trained.other_posterior(self.posterior));
         let other = facts.other_pipeline(self.sampler).into_iter();
-        other.chain(unknown).map(Caution::from).chain(drawn).collect()
+        let length = facts.other_length("samples", around.size);
+        other.chain(unknown).map(Caution::from).chain(drawn).chain(length).collect()
     }
 
     fn lineage(&self, around: &Surroundings<'_>) -> Option<Lineage> {

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{
     super::{
         ImageRecord, Inputs, Output, StageContext, StageError,
-        agreement::{rate_of_channels, scale_of_a_frame},
+        agreement::{rate_of_channels, scale_of_a_frame, unlike_lengths},
         fit::refuse,
         model::{
             StageModel, array, check_channels, check_clip, not_finite, open_vae, read_text,
@@ -150,11 +150,8 @@ impl Sample {
         let negative = read_text(inputs, "negative", denoiser, self.text_use(), device)?;
         let transformer = source.config("transformer")?;
         let format = family(source)?.prompt_format(&transformer, self.text_use().format())?;
-        if format.keeps_padding && negative.dims() != text {
-            return Err(StageError::failed(format!(
-                "`negative` must have the shape of `text`, {text:?}, but has {:?}",
-                negative.dims()
-            )));
+        if format.keeps_padding {
+            refuse(unlike_lengths(text[1], negative.dims()[1]))?;
         }
         Ok(Some((self.guidance_scale, negative)))
     }

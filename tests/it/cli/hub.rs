@@ -73,6 +73,14 @@ fn a_run_downloads_what_its_stages_read() {
     assert!(told.contains("3 reused"), "{told}");
     let (code, told) = run(&shell, &hub, "run latents.toml", &[("HF_HUB_OFFLINE", "1")]);
     assert_eq!(code, 0, "{told}");
+    // The branch stays at that commit, wherever it is at the hub.
+    let taken = "org/tiny at main is taken as the cache has it; `hf:org/tiny@[HASH]` pins it\n";
+    assert!(told.starts_with(taken), "{told}");
+    let (_, online) = run(&shell, &hub, "run latents.toml", &[]);
+    assert!(online.starts_with(taken), "{online}");
+    let pinned = format!("run latents.toml --set latents.model=hf:org/tiny@{COMMIT}");
+    let (code, told) = run(&shell, &hub, &pinned, &[]);
+    assert!(code == 0 && !told.contains("pins it"), "{told}");
     assert!(hub.requests().is_empty(), "what is here is not asked for again");
 }
 

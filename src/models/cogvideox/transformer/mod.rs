@@ -191,6 +191,14 @@ impl Denoiser for Transformer {
                 return error(format!("at most {trained}"));
             }
         }
+        self.check_text(text)
+    }
+
+    fn trained_frames(&self) -> Option<usize> {
+        self.config.use_learned_positional_embeddings.then_some(self.config.sample_frames)
+    }
+
+    fn check_text(&self, text: usize) -> Result<(), SizeError> {
         let wanted = self.config.max_text_seq_length;
         if self.config.has_additive_positions() && text != wanted {
             let wanted = wanted.to_string();
