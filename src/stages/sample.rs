@@ -203,6 +203,10 @@ impl Stage for Sample {
         Some("pairs")
     }
 
+    fn side_by_side(&self) -> usize {
+        self.batch_size
+    }
+
     fn crossed_port(&self) -> Option<&'static str> {
         Some("lora")
     }
@@ -469,4 +473,18 @@ fn read_image(inputs: &Inputs<'_>, item: &Item) -> Result<image::RgbImage, Stage
         StageError::failed(format!("`{IMAGE}` is not an image: {e}")).on_item(&item.name)
     })?;
     Ok(image.to_rgb8())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_call_is_for_as_many_images_as_are_denoised_at_once() {
+        let of = |params| serde_json::from_value::<Sample>(params).unwrap().side_by_side();
+        assert_eq!(of(json!({ "model": "builtin:tiny" })), 4);
+        assert_eq!(of(json!({ "model": "builtin:tiny", "batch_size": 9 })), 9);
+    }
 }
