@@ -240,6 +240,24 @@ fn a_remote_that_stops_answering_is_waited_for_once() {
 }
 
 #[test]
+fn a_remote_that_drips_is_given_up_as_one_that_does_not_answer() {
+    let (server, remote) = s3();
+    let (here, there) = (Machine::new(), Machine::new());
+    let made = here.make("clips", &[&[7; 5000]]);
+    remote.push(&here.store, std::slice::from_ref(&made), &HOW).unwrap();
+    for _ in 0..=QUICK.retries * 2 {
+        server.fault("bytes=0-4999", Fault::Drip(Duration::from_millis(100)));
+    }
+    let link = link(&there, remote);
+    let start = Instant::now();
+    assert!(link.bring(&there.store, made.record.fingerprint, &"clips").is_none());
+    assert!(start.elapsed() < (QUICK.connect + QUICK.read) * 6, "{:?}", start.elapsed());
+    assert!(server.faults_left() > 0, "all of them are needed otherwise");
+    assert!(link.finish().error.unwrap().contains("cannot be reached"));
+    assert!(!there.has(&made) && there.is_clean());
+}
+
+#[test]
 fn what_is_wrong_at_the_remote_is_told_once_a_result() {
     let (server, remote) = s3();
     let (here, there) = (Machine::new(), Machine::new());
