@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::bounds::{MOST, TooMuch, of_answer};
 use async_trait::async_trait;
 use http_body_util::BodyExt;
 use object_store::{
@@ -125,7 +126,7 @@ impl HttpService for Client {
         }
         let bodiless = parts.method.is_safe();
         let is_head = parts.method == http::Method::HEAD;
-        let patience = self.read;
+        let (most, patience) = (of_answer(&parts), self.read);
         // Beside the limits on single bytes: a head may drip, too.
         let until_head = self.limit + patience + for_bytes(body.len());
         let answer = async {
@@ -133,7 +134,9 @@ impl HttpService for Client {
             let sent = tokio::time::timeout(until_head, sent).await;
             let response =
                 joined(sent.map_err(|_| HttpError::new(HttpErrorKind::Timeout, Drips))?)?;
-            joined(tokio::task::spawn_blocking(move || take(response, is_head, patience)).await)
+            joined(
+                tokio::task::spawn_blocking(move || take(response, is_head, most, patience)).await,
+            )
         };
         let answer = answer.await;
         if is_kept && answer.as_ref().is_err_and(|e| e.kind() == HttpErrorKind::Timeout) {
@@ -167,18 +170,30 @@ fn send(request: Request, bodiless: bool, body: &[u8]) -> Result<Response, HttpE
 }
 
 /// Reads the whole answer, so that one that breaks off is asked for again.
-fn take(response: Response, is_head: bool, patience: Duration) -> Result<HttpResponse, HttpError> {
+fn take(
+    response: Response,
+    is_head: bool,
+    most: u64,
+    patience: Duration,
+) -> Result<HttpResponse, HttpError> {
     let mut answer = http::Response::builder().status(response.status());
     for name in response.headers_names() {
         for value in response.all(&name) {
             answer = answer.header(&name, value);
         }
     }
-    let body = if is_head { Vec::new() } else { read(response, patience)? };
+    // What an error says is not what was asked for.
+    let most = if response.status() < 300 { most } else { MOST };
+    let body = if is_head { Vec::new() } else { read(response, most, patience)? };
     answer.body(body.into()).map_err(|e| HttpError::new(HttpErrorKind::Decode, e))
 }
 
-fn read(response: Response, patience: Duration) -> Result<Vec<u8>, HttpError> {
+fn read(response: Response, most: u64, patience: Duration) -> Result<Vec<u8>, HttpError> {
+    let too_much = || HttpError::new(HttpErrorKind::Decode, TooMuch(most));
+    let stated = response.header("content-length").and_then(|length| length.parse::<u64>().ok());
+    if stated.is_some_and(|stated| stated > most) {
+        return Err(too_much());
+    }
     let (mut body, mut chunk) = (Vec::new(), vec![0; CHUNK]);
     let (mut reader, start) = (response.into_reader(), Instant::now());
     loop {
@@ -187,6 +202,9 @@ fn read(response: Response, patience: Duration) -> Result<Vec<u8>, HttpError> {
             Ok(len) => body.extend_from_slice(&chunk[..len]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(interrupted(error)),
+        }
+        if body.len() as u64 > most {
+            return Err(too_much());
         }
         if start.elapsed() > patience + for_bytes(body.len()) {
             return Err(HttpError::new(HttpErrorKind::Timeout, Drips));

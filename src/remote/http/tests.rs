@@ -86,6 +86,21 @@ fn a_server_that_drips_is_not_waited_for_without_end() {
 }
 
 #[test]
+fn no_more_is_read_than_was_asked_for() {
+    let (none, long) = (Duration::ZERO, "x".repeat(300_000));
+    let stated = format!("HTTP/1.1 206 OK\r\nContent-Length: 300000\r\n\r\n{long}");
+    let unstated = format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{long}");
+    for answer in [&stated, &unstated] {
+        let asked = |range| answered(vec![answer.clone().into_bytes()], none, range);
+        let error = asked("bytes=0-99999").unwrap_err();
+        assert_eq!(error.kind(), HttpErrorKind::Decode);
+        let text = format!("{error:?}");
+        assert!(text.contains("TooMuch(100000)"), "{text}");
+        assert_eq!(asked("bytes=100000-399999").unwrap(), 300_000);
+    }
+}
+
+#[test]
 fn a_server_that_falls_silent_on_a_connection_used_again_is_not_waited_for_without_end() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = server.local_addr().unwrap();

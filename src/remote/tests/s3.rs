@@ -32,6 +32,8 @@ pub enum Fault {
     Slow(Duration),
     /// The body comes byte by byte, each after this time, until nobody reads it any more.
     Drip(Duration),
+    /// The body has so many zeros behind it, and the answer says so.
+    Longer(usize),
     /// The write is done, but the connection ends before the answer.
     Silent,
 }
@@ -215,12 +217,15 @@ fn serve(state: &State, mut stream: TcpStream) {
         _ if !is_signed(&request) => answer("403 Forbidden", "<Code>SignatureDoesNotMatch</Code>"),
         _ => act(state, &request),
     };
+    if let Some(Fault::Longer(zeros)) = fault {
+        answer.body.extend_from_slice(&vec![0; zeros]);
+    }
     let length = answer.body.len();
     match fault {
         Some(Fault::Silent) => return,
         Some(Fault::Slow(time)) => thread::sleep(time),
         Some(Fault::Cut) => answer.body.truncate(length / 2),
-        Some(Fault::Broken | Fault::Says(..) | Fault::Drip(_)) | None => {}
+        Some(Fault::Broken | Fault::Says(..) | Fault::Drip(_) | Fault::Longer(_)) | None => {}
     }
     let _ = write!(
         stream,
