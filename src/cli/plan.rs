@@ -46,7 +46,9 @@ pub(super) fn plan(args: &PlanArgs, session: &Session) -> Result<(), CliError> {
     let options = PlanOptions { force: args.force.clone(), only: args.only.clone() };
     let outlook = device::outlook(&session.settings()?.device)?;
     let device = if outlook.on_host { "cpu" } else { "cuda" };
-    let plan = plan::build_for(&pipeline, &store, &options, Some(device))?;
+    let card = outlook.card_name();
+    let here = plan::Here { device, card: card.as_deref() };
+    let plan = plan::build_for(&pipeline, &store, &options, Some(here))?;
     let disk = DiskPlan::new(&plan, &store)?;
     let obstacle = store.obstacle();
     // What is free where no cache can be tells nothing.

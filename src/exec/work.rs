@@ -263,6 +263,10 @@ impl Worker<'_> {
             cpu_secs: took.usage.cpu_secs,
             device_secs: took.usage.device_secs,
             peak_memory: took.usage.peak_memory,
+            card: match job.slot {
+                Some(slot) => options.slots[slot].card_name.clone(),
+                None => options.card_name.clone().filter(|_| options.slots.is_empty()),
+            },
             device: match job.slot {
                 Some(slot) => options.slots[slot].name.clone(),
                 None if options.slots.is_empty() => options.device_name.clone(),

@@ -51,6 +51,7 @@ impl Cache {
             peak_memory: None,
             went_on_from: None,
             device: "cpu".into(),
+            card: None,
             pipe_version: "0".into(),
             items_run: 1,
             items_total: 1,
