@@ -181,7 +181,7 @@ pub(super) fn differences(
     let (before, now) = (flat(&old.params), flat(&new.params));
     for path in before.keys().chain(now.keys()).collect::<BTreeSet<_>>() {
         let (before, now) = (before.get(path), now.get(path));
-        if !same(before.copied(), now.copied()) {
+        if before != now {
             if let (Some(Value::String(before)), Some(Value::String(now))) = (before, now) {
                 let values = filled::reasons(instance, path, before, now);
                 if !values.is_empty() {
@@ -193,24 +193,7 @@ pub(super) fn differences(
             reasons.push(changed(path, &text(before), &text(now), place_of(instance, path)));
         }
     }
-    for port in old.inputs.keys().chain(new.inputs.keys()).collect::<BTreeSet<_>>() {
-        match (old.inputs.get(port), new.inputs.get(port)) {
-            (Some(old), Some(new)) if old != new => {
-                reasons.push(StaleReason::InputChanged {
-                    port: port.clone(),
-                    old: *old,
-                    new: *new,
-                });
-            }
-            (Some(old), None) => {
-                reasons.push(changed(&format!("inputs.{port}"), &old.short(), &"unset", None));
-            }
-            (None, Some(new)) => {
-                reasons.push(changed(&format!("inputs.{port}"), &"unset", &new.short(), None));
-            }
-            _ => {}
-        }
-    }
+    reasons.extend(changed_inputs(old, new));
     if old.weights != new.weights {
         let model = instance.work.weights().map(|(model, _)| model.0.clone()).unwrap_or_default();
         reasons.push(StaleReason::WeightsChanged { model });
@@ -243,19 +226,28 @@ pub(super) fn differences(
     reasons
 }
 
-/// Whether an old value, read from JSON, is the new one. `serde_json` may read the last digit of a
-/// long number otherwise than it was.
-pub(crate) fn same(old: Option<&Value>, new: Option<&Value>) -> bool {
-    match (old, new) {
-        (Some(Value::Number(a)), Some(Value::Number(b))) if a.is_f64() && b.is_f64() => {
-            let (a, b) = (a.as_f64().unwrap_or_default(), b.as_f64().unwrap_or_default());
-            (a - b).abs() <= 2.0 * f64::EPSILON * a.abs().max(b.abs())
+/// The ports on which there is other content, or none any more, or some now.
+fn changed_inputs(old: &Ingredients, new: &Ingredients) -> Vec<StaleReason> {
+    let mut reasons = Vec::new();
+    for port in old.inputs.keys().chain(new.inputs.keys()).collect::<BTreeSet<_>>() {
+        match (old.inputs.get(port), new.inputs.get(port)) {
+            (Some(old), Some(new)) if old != new => {
+                reasons.push(StaleReason::InputChanged {
+                    port: port.clone(),
+                    old: *old,
+                    new: *new,
+                });
+            }
+            (Some(old), None) => {
+                reasons.push(changed(&format!("inputs.{port}"), &old.short(), &"unset", None));
+            }
+            (None, Some(new)) => {
+                reasons.push(changed(&format!("inputs.{port}"), &"unset", &new.short(), None));
+            }
+            _ => {}
         }
-        (Some(Value::Array(a)), Some(Value::Array(b))) => {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(Some(a), Some(b)))
-        }
-        _ => old == new,
     }
+    reasons
 }
 
 fn changed(
@@ -306,7 +298,13 @@ pub(crate) fn flat(params: &serde_json::Map<String, Value>) -> BTreeMap<String, 
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Map;
+
     use super::*;
+    use crate::{
+        config::{LoadOptions, Pipeline, load_with},
+        stages::STAGES,
+    };
 
     #[test]
     fn every_reason_is_a_sentence() {
@@ -355,12 +353,39 @@ mod tests {
         ");
     }
 
+    /// A stage of a kind with one parameter, with what it would be made from.
+    fn stage(kind: &str, param: &str, value: f64) -> (Pipeline, Ingredients) {
+        let text =
+            "name = 'a'\n[stages.one]\nkind = 'command'\ncommand = 'true'\noutputs = ['f']\n";
+        let file = std::path::Path::new("a.toml");
+        let loaded = load_with(STAGES, file, &LoadOptions::default(), &|_| Ok(text.to_owned()));
+        let pipeline = loaded.unwrap_or_else(|errors| panic!("{}", errors.errors[0].message));
+        let ingredients = Ingredients {
+            kind: kind.to_owned(),
+            version: 1,
+            output_format: 1,
+            params: Map::from_iter([(param.to_owned(), value.into())]),
+            inputs: BTreeMap::from([("pairs".to_owned(), Digest::of(b"pairs"))]),
+            weights: None,
+            sources: BTreeMap::new(),
+        };
+        (pipeline, ingredients)
+    }
+
+    fn told(old: &Ingredients, new: &Ingredients, instance: &Instance) -> Vec<String> {
+        differences(old, new, instance).iter().map(ToString::to_string).collect()
+    }
+
     #[test]
-    fn a_number_that_was_stored_is_not_said_to_have_changed() {
-        let number = Value::from(261_573_697.235_922_34);
-        let stored: Value = serde_json::from_str(&number.to_string()).unwrap();
-        assert!(same(Some(&stored), Some(&number)));
-        assert!(!same(Some(&Value::from(0.1)), Some(&Value::from(0.100_000_01))));
-        assert!(!same(None, Some(&number)));
+    fn a_number_that_differs_in_its_last_digit_is_said_to_have_changed() {
+        let (pipeline, old) = stage("toy", "rate", 0.1);
+        let (_, new) = stage("toy", "rate", 0.1_f64.next_up());
+        assert_eq!(told(&old, &new, &pipeline.instances[0]), ["rate 0.1 -> 0.10000000000000002"]);
+        // And one that was only stored is not.
+        for number in [0.1, 261_573_697.235_922_34, f64::MIN_POSITIVE, 1e300] {
+            let (_, now) = stage("toy", "rate", number);
+            let stored = serde_json::from_str(&serde_json::to_string(&now).unwrap()).unwrap();
+            assert_eq!(told(&stored, &now, &pipeline.instances[0]), [""; 0]);
+        }
     }
 }

@@ -31,7 +31,7 @@ pub use decide::owner_of;
 pub use disk::DiskPlan;
 pub use estimate::Here;
 pub use freshness::{Freshness, StaleReason};
-pub(crate) use freshness::{flat, place_of, same};
+pub(crate) use freshness::{flat, place_of};
 pub(crate) use gather::Gatherer;
 pub use graph::Graph;
 pub(crate) use items::{ItemGroup, Items};
