@@ -217,9 +217,10 @@ impl<'a> Decider<'a> {
             }
         };
         let found = match self.last(index) {
-            Some(record) if record.ingredients.kind == key.ingredients.kind => reasons(&record),
+            // Of another kind, too: what it was under this name is what people know of it.
+            Some(record) => reasons(&record),
             // Of equally many, those of the first: see `siblings`.
-            _ => self
+            None => self
                 .siblings(instance)
                 .iter()
                 .filter(|record| record.ingredients.kind == key.ingredients.kind)

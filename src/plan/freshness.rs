@@ -48,6 +48,13 @@ impl Freshness {
 pub enum StaleReason {
     /// No stage like it ever ran.
     NeverRun,
+    /// It is of another kind.
+    KindChanged {
+        /// Before.
+        old: String,
+        /// Now.
+        new: String,
+    },
     /// The kind's `VERSION` is another.
     VersionChanged {
         /// Before.
@@ -124,6 +131,9 @@ impl fmt::Display for StaleReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NeverRun => write!(f, "never run"),
+            Self::KindChanged { old, new } => {
+                write!(f, "kind {} -> {}", one_line(old), one_line(new))
+            }
             Self::VersionChanged { old, new } => write!(f, "stage version {old} -> {new}"),
             Self::ParamChanged { path, old, new, place } => {
                 write!(f, "{path} {} -> {}", one_line(old), one_line(new))?;
@@ -172,6 +182,12 @@ pub(super) fn differences(
 ) -> Vec<StaleReason> {
     const NAMED_SOURCES: usize = 20;
     let mut reasons = Vec::new();
+    if old.kind != new.kind {
+        // Neither its version nor its parameters mean the same.
+        reasons.push(StaleReason::KindChanged { old: old.kind.clone(), new: new.kind.clone() });
+        reasons.extend(changed_inputs(old, new));
+        return reasons;
+    }
     if old.version != new.version {
         reasons.push(StaleReason::VersionChanged { old: old.version, new: new.version });
     }
@@ -313,6 +329,7 @@ mod tests {
         let reasons = [
             StaleReason::NeverRun,
             StaleReason::VersionChanged { old: 1, new: 2 },
+            StaleReason::KindChanged { old: "transform".into(), new: "command".into() },
             changed("rank", &64, &32, Some(place)),
             changed("optimizer.lr", &"unset", &0.001, None),
             StaleReason::InputChanged { port: "pairs".into(), old, new },
@@ -339,6 +356,7 @@ mod tests {
         insta::assert_snapshot!(text, @r"
         never run
         stage version 1 -> 2
+        kind transform -> command
         rank 64 -> 32 (pipelines/pose.toml:31:8)
         optimizer.lr unset -> 0.001
         input `pairs` changed (OLD -> NEW)
@@ -387,5 +405,19 @@ mod tests {
             let stored = serde_json::from_str(&serde_json::to_string(&now).unwrap()).unwrap();
             assert_eq!(told(&stored, &now, &pipeline.instances[0]), [""; 0]);
         }
+    }
+
+    #[test]
+    fn another_kind_is_named_and_not_what_it_takes() {
+        let (pipeline, old) = stage("transform", "hflip", 1.0);
+        let (_, mut new) = stage("command", "rate", 2.0);
+        new.version = 7;
+        assert_eq!(told(&old, &new, &pipeline.instances[0]), ["kind transform -> command"]);
+        new.inputs.insert("pairs".to_owned(), Digest::of(b"others"));
+        assert_eq!(
+            told(&old, &new, &pipeline.instances[0]).len(),
+            2,
+            "what it is given may be others, too"
+        );
     }
 }

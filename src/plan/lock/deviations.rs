@@ -147,7 +147,7 @@ impl Lock {
             key => key?,
         };
         let reasons = differences(&locked.ingredients(), &key.ingredients, instance);
-        if !reasons.is_empty() || locked.kind != key.ingredients.kind {
+        if !reasons.is_empty() {
             return Ok(Some(DeviationKind::Changed(reasons)));
         }
         let now = match decider.find(index, &key)? {
