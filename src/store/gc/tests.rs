@@ -169,6 +169,24 @@ fn a_pin_and_youth_protect() {
 }
 
 #[test]
+fn what_a_clock_that_jumped_wrote_is_young() {
+    let cache = Cache::new();
+    let [old, ahead] = ["old", "ahead"].map(|name| cache.result(name, name.as_bytes()));
+    let unfinished = cache.checkpoint(Fingerprint::of(b"ahead"), "rolling-00000100-aa.safetensors");
+    cache.age(old, 48);
+    let day = Duration::from_hours(24);
+    let in_a_year = crate::store::now() + 365 * day;
+    for path in [cache.store.sharded("actions", &ahead.to_string()), unfinished.clone()] {
+        fs::File::options().write(true).open(path).unwrap().set_modified(in_a_year).unwrap();
+    }
+    let report = cache.gc(|policy| policy.min_age = Some(day));
+    assert_eq!(report.results.len(), 1);
+    assert_eq!(cache.all(), [ahead].into());
+    assert_eq!(report.unfinished, 1);
+    assert!(unfinished.exists());
+}
+
+#[test]
 fn results_are_given_up_until_the_rest_fits() {
     let cache = Cache::new();
     let result = |name: &str, size: usize| cache.result(name, &vec![name.as_bytes()[0]; size]);
