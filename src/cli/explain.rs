@@ -148,7 +148,7 @@ impl Explainer<'_> {
             "  last run: {} in {} on {} by pipe {} -> {}{gone}",
             record.started,
             duration(record.wall_secs),
-            record.device,
+            record.computed_on(),
             record.pipe_version,
             record.output.short(),
         );

@@ -60,7 +60,8 @@ pub(super) struct Gpu {
     pub uuid: String,
     /// Free memory in bytes; none if the driver does not tell.
     pub free: Option<u64>,
-    name: String,
+    /// What cards of its kind are called.
+    pub name: String,
 }
 
 /// Reads the answer to [`QUERY`]; lines that are none of a card are passed over.

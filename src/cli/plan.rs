@@ -47,9 +47,11 @@ pub(super) fn plan(args: &PlanArgs, session: &Session) -> Result<(), CliError> {
     let (outlook, no_device) = device::look(&session.settings()?)?;
     let no_device = no_device.and_then(CliError::into_message);
     let device = if outlook.on_host { "cpu" } else { "cuda" };
+    let card = outlook.card_name();
+    let here = plan::Here { device, card: card.as_deref() };
     let talk = session.talker();
     let tell = |hashing: Hashing<'_>| talk(&format!("hashing {hashing}"));
-    let plan = plan::build_for(&pipeline, &store, &options, Some(device), &tell)?;
+    let plan = plan::build_for(&pipeline, &store, &options, Some(here), &tell)?;
     let disk = DiskPlan::new(&plan, &store)?;
     let obstacle = store.obstacle();
     // What is free where no cache can be tells nothing.

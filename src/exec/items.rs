@@ -1,10 +1,11 @@
 //! The items of a mapped stage: each is made once, also where several stages or runs want it at once.
 //!
-//! Items are claimed a bucket at a time, by a lock that all stages share which give the same for an item.
-//! What somebody else has claimed is left for later, and mostly there by then.
+//! Items are claimed in buckets, each by a lock that all stages share which give the same for an item: as many
+//! as fill a call. What somebody else has claimed is left for later, and mostly there by then.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    rc::Rc,
     sync::Arc,
 };
 
@@ -17,11 +18,12 @@ use crate::{
     artifact::{FileRef, Item, crossed_name},
     plan::{ItemGroup, Items},
     stages::{Progress, StageError},
-    store::{Attempt, Fingerprint, KeyWait},
+    store::{Attempt, Fingerprint, KeyLock, KeyWait},
 };
 
-/// Into how many buckets items are put. A stage holds the lock of one at a time, and is called once for
-/// each, so few of them would keep others waiting and many would be slow.
+/// Into how many buckets items are put. A stage holds the locks of those that its next call is for, and what
+/// it computes one by one it is called for once a bucket; so few of them would keep others waiting and many
+/// would be slow.
 const BUCKETS: u8 = 64;
 
 /// The files of items by key.
@@ -33,6 +35,14 @@ struct Bucket {
     items: Vec<(Fingerprint, Item)>,
 }
 
+/// An item that this stage is to make, and the lock of its bucket, which is held until all of the bucket are
+/// made.
+struct Claimed {
+    key: Fingerprint,
+    item: Item,
+    lock: Rc<KeyLock>,
+}
+
 /// What is wanted of a group.
 struct Wanted<'a> {
     port: &'a str,
@@ -40,6 +50,15 @@ struct Wanted<'a> {
     outside: Outside<'a>,
     /// How many items are to be made.
     all: usize,
+    /// How many items had files before.
+    before: usize,
+}
+
+impl Wanted<'_> {
+    /// How many of those that were to be made are there.
+    fn there(&self, files: &Files) -> u64 {
+        files.len().saturating_sub(self.before) as u64
+    }
 }
 
 impl Worker<'_> {
@@ -68,7 +87,7 @@ impl Worker<'_> {
             };
             let buckets = buckets(&input.items, group, &files);
             let all = buckets.iter().map(|bucket| bucket.items.len()).sum();
-            let wanted = Wanted { port, given, outside, all };
+            let wanted = Wanted { port, given, outside, all, before: files.len() };
             items_run += self.run_buckets(job, &wanted, buckets, &mut files)?;
             for (item, (key, _)) in input.items.iter().zip(&group.items) {
                 let files = files.get(key).cloned().ok_or_else(|| {
@@ -81,7 +100,7 @@ impl Worker<'_> {
     }
 
     /// Makes what is in the buckets, those first that nobody else has claimed; gives how many items it
-    /// made itself.
+    /// made itself. It waits only while it holds no bucket, so nobody waits in a circle.
     fn run_buckets(
         &self,
         job: &Job,
@@ -90,18 +109,19 @@ impl Worker<'_> {
         files: &mut Files,
     ) -> Result<usize, StageError> {
         let store = self.caller.store;
+        let side_by_side = self.caller.pipeline.instances[job.index].work.side_by_side().max(1);
         let wait = |bucket: Bucket| (store.key_wait(bucket.lock), bucket);
         let mut left: Vec<(KeyWait, Bucket)> = buckets.into_iter().map(wait).collect();
-        let (mut made, mut there, mut told) = (0, 0, false);
+        let (mut claims, mut made, mut told) = (Vec::new(), 0, false);
         while !left.is_empty() {
             let (mut claimed, mut holder) = (false, None);
             for (mut wait, bucket) in std::mem::take(&mut left) {
                 match wait.try_take()? {
-                    Attempt::Taken(_lock) => {
+                    Attempt::Taken(lock) => {
                         claimed = true;
-                        let len = bucket.items.len();
-                        made += self.run_bucket(job, wanted, bucket, there, files)?;
-                        there += len;
+                        self.claim(job, bucket, lock, &mut claims, files)?;
+                        let full = claims.len() - claims.len() % side_by_side;
+                        made += self.make_items(job, wanted, claims.drain(..full), files)?;
                     }
                     Attempt::Held(who) => {
                         holder = holder.or(who);
@@ -109,6 +129,8 @@ impl Worker<'_> {
                     }
                 }
             }
+            // What fills no call is made all the same before others are waited for.
+            made += self.make_items(job, wanted, claims.drain(..), files)?;
             let Some((wait, _)) = left.first_mut().filter(|_| !claimed) else { continue };
             if !std::mem::replace(&mut told, true) {
                 self.tell_of_wait(job.index, holder.map(|holder| holder.told()));
@@ -119,36 +141,54 @@ impl Worker<'_> {
         Ok(made)
     }
 
-    /// Makes what is still missing of a bucket whose lock is held; `there` of all items are done.
-    fn run_bucket(
+    /// Adds what is still missing of a bucket whose lock is held to what is to be made.
+    fn claim(
         &self,
         job: &Job,
-        wanted: &Wanted<'_>,
         bucket: Bucket,
-        there: usize,
+        lock: KeyLock,
+        claims: &mut Vec<Claimed>,
         files: &mut Files,
-    ) -> Result<usize, StageError> {
-        let Wanted { port, given, outside, all } = wanted;
-        let store = self.caller.store;
-        let (mut keys, mut missing) = (HashMap::new(), Vec::new());
+    ) -> Result<(), StageError> {
+        let lock = Rc::new(lock);
         for (key, item) in bucket.items {
             // Somebody else may have made it before the lock was free.
-            let found = if job.forced { None } else { store.lookup_item(key)? };
+            let found = if job.forced { None } else { self.caller.store.lookup_item(key)? };
             if let Some(record) = found {
                 files.insert(key, record.files);
             } else {
-                keys.insert(item.name.clone(), key);
-                missing.push(item);
+                claims.push(Claimed { key, item, lock: Rc::clone(&lock) });
             }
+        }
+        Ok(())
+    }
+
+    /// Makes items in one call, and gives back their buckets; gives their number.
+    fn make_items(
+        &self,
+        job: &Job,
+        wanted: &Wanted<'_>,
+        claims: impl Iterator<Item = Claimed>,
+        files: &mut Files,
+    ) -> Result<usize, StageError> {
+        let Wanted { port, given, outside, all, .. } = wanted;
+        // The locks are held to the end.
+        let (mut keys, mut missing, mut locks) = (HashMap::new(), Vec::new(), Vec::new());
+        for Claimed { key, item, lock } in claims {
+            keys.insert(item.name.clone(), key);
+            missing.push(item);
+            locks.push(lock);
         }
         let (made, all) = (missing.len() as u64, *all as u64);
         if missing.is_empty() {
             return Ok(0);
         }
+        let store = self.caller.store;
+        let there = wanted.there(files);
         // The stage counts what it was given; told is how far all of it is.
         let progress = |Progress { done, total, message }: Progress| {
             let per_item = total / made.max(1);
-            let done = done + there as u64 * per_item;
+            let done = done + there * per_item;
             self.progress(job, Progress { done, total: (all * per_item).max(total), message });
         };
         let given = narrowed(given, port, missing);

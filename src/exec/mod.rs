@@ -60,6 +60,8 @@ pub struct ExecOptions {
     pub memory: Option<u64>,
     /// What the driver's tool calls the card, to measure what stages take of it.
     pub card: Option<String>,
+    /// What it calls a card of its kind, for records.
+    pub card_name: Option<String>,
     /// Devices beside which there are others: a stage that computes on the device does so in the worker of one of
     /// these, and all others here, on `device`. None if that is the only one.
     pub slots: Vec<Slot>,
@@ -88,6 +90,7 @@ impl ExecOptions {
             jobs: 1,
             memory: None,
             card: None,
+            card_name: None,
             slots: Vec::new(),
             talk: Talk::default(),
             keep_going: false,

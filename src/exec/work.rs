@@ -269,6 +269,10 @@ impl Worker<'_> {
             cpu_secs: took.usage.cpu_secs,
             device_secs: took.usage.device_secs,
             peak_memory: took.usage.peak_memory,
+            card: match job.slot {
+                Some(slot) => options.slots[slot].card_name.clone(),
+                None => options.card_name.clone().filter(|_| options.slots.is_empty()),
+            },
             device: match job.slot {
                 Some(slot) => options.slots[slot].name.clone(),
                 None if options.slots.is_empty() => options.device_name.clone(),
@@ -283,7 +287,12 @@ impl Worker<'_> {
 
     /// The items of a mapped stage, after the cache behind the store was asked for those it has.
     fn items(&self, job: &Job) -> Result<Option<Items>, PlanError> {
-        let items = self.decider.items(job.index, &job.key)?;
+        let mut items = self.decider.items(job.index, &job.key)?;
+        if !job.forced && items.as_ref().is_some_and(|items| items.cached() == 0) {
+            // It may be that only the whole was ever here.
+            self.decider.keep_last_items(job.index);
+            items = self.decider.items(job.index, &job.key)?;
+        }
         if let (Some(behind), Some(items)) = (self.caller.store.behind(), &items)
             && !job.forced
             && items.cached() < items.total()

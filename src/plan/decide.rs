@@ -9,21 +9,18 @@ use std::{
 use super::{
     Lack, Lacking, PlanError, Selection, StaleReason,
     earlier::Earlier,
-    fingerprint::{ItemKeys, action_key, trajectory_key},
+    fingerprint::{action_key, trajectory_key},
     freshness::differences,
     gather::{Gatherer, TellHashing},
-    items::{ItemGroup, Items},
     key::{Found, Key, from_file, with_sources},
     lack::Absences,
     listing,
     siblings::Siblings,
 };
 use crate::{
-    artifact::Item,
     config::{Instance, Pipeline},
     store::{
-        Behind, Digest, Fingerprint, History, Ingredients, Lookup, Owner, Record, Store,
-        StoreError, Trace,
+        Behind, Digest, Fingerprint, History, Lookup, Owner, Record, Store, StoreError, Trace,
     },
 };
 
@@ -202,6 +199,11 @@ impl<'a> Decider<'a> {
         };
         let name = &self.pipeline.instances[index];
         let brought = behind.and_then(|behind| behind.bring(self.store, fingerprint, name));
+        if let Some(record) = &brought
+            && let Err(error) = self.keep_items(index, record)
+        {
+            tracing::debug!("what was fetched of `{name}` is not known item by item: {error}");
+        }
         Ok(brought.map_or(here, |record| Found::Whole(Box::new(record))))
     }
 
@@ -232,9 +234,10 @@ impl<'a> Decider<'a> {
             }
         };
         let found = match self.last(index) {
-            Some(record) if record.ingredients.kind == key.ingredients.kind => reasons(&record),
+            // Of another kind, too: what it was under this name is what people know of it.
+            Some(record) => reasons(&record),
             // Of equally many, those of the first: see `siblings`.
-            _ => self
+            None => self
                 .siblings(instance)
                 .iter()
                 .filter(|record| record.ingredients.kind == key.ingredients.kind)
@@ -257,51 +260,6 @@ impl<'a> Decider<'a> {
         let now = root.and_then(|root| self.store.digest_sources(root, &paths).ok());
         // What cannot be read is told when the stage runs.
         now.unwrap_or_else(|| sources.clone())
-    }
-
-    /// The items that a mapped stage makes, and which of them are cached.
-    pub(crate) fn items(&self, index: usize, key: &Key) -> Result<Option<Items>, PlanError> {
-        let work = &self.pipeline.instances[index].work;
-        let inputs = &key.ingredients.inputs;
-        let Some((port, digest)) =
-            work.mapped_port().and_then(|port| Some((port, inputs.get(port)?)))
-        else {
-            return Ok(None);
-        };
-        let digests: Vec<Digest> =
-            self.store.manifest(*digest)?.items.iter().map(Item::digest).collect();
-        let crossed = work.crossed_port().and_then(|port| Some((port, inputs.get(port)?)));
-        let Some((other, others)) = crossed else {
-            let group = self.item_group(&key.ingredients, port, &digests)?;
-            return Ok(Some(Items { groups: vec![group] }));
-        };
-        let others = self.store.manifest(*others)?;
-        let mut ingredients = key.ingredients.clone();
-        let mut groups = Vec::with_capacity(others.items.len());
-        for (item, prefix) in others.crossed() {
-            ingredients.inputs.insert(other.to_owned(), item.digest());
-            groups.push(ItemGroup {
-                prefix: prefix.map(str::to_owned),
-                with: Some(item.clone()),
-                ..self.item_group(&ingredients, port, &digests)?
-            });
-        }
-        Ok(Some(Items { groups }))
-    }
-
-    fn item_group(
-        &self,
-        ingredients: &Ingredients,
-        port: &str,
-        digests: &[Digest],
-    ) -> Result<ItemGroup, PlanError> {
-        let keys = ItemKeys::new(ingredients, port);
-        let look_up = |digest: &Digest| {
-            let key = keys.of(*digest);
-            Ok((key, self.store.lookup_item(key)?))
-        };
-        let items = digests.iter().map(look_up).collect::<Result<_, PlanError>>()?;
-        Ok(ItemGroup { with: None, prefix: None, stem: keys.stem(), items })
     }
 
     /// The record of the instance's last run.

@@ -4,7 +4,7 @@
 //! makes if it maps items. A training that goes on from a checkpoint does the rest of it. Of a stage with weights
 //! of a model, only what took place with the same weights and on such a device counts: a large model may take a
 //! thousand times as long as a small one. Of others, what they took on another device counts where nothing is
-//! known of this one.
+//! known of this one. Cards of two names are two devices.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,9 +17,17 @@ use crate::{
     store::{Digest, Record},
 };
 
-/// Sets the last runs and the estimates of nodes that are all decided, for a run on `device`, if one is
-/// named.
-pub(super) fn fill(decider: &Decider<'_>, nodes: &mut [PlanNode], device: Option<&str>) {
+/// The device of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Here<'a> {
+    /// Its name, such as `cuda:1`.
+    pub device: &'a str,
+    /// What the driver's tool calls the card, if it is one and is known.
+    pub card: Option<&'a str>,
+}
+
+/// Sets the last runs and the estimates of nodes that are all decided, for a run `here`, if that is known.
+pub(super) fn fill(decider: &Decider<'_>, nodes: &mut [PlanNode], here: Option<Here<'_>>) {
     let pipeline = decider.pipeline;
     let instances = &pipeline.instances;
     for (index, node) in nodes.iter_mut().enumerate() {
@@ -27,7 +35,7 @@ pub(super) fn fill(decider: &Decider<'_>, nodes: &mut [PlanNode], device: Option
             node.last = decider.last(index);
         }
     }
-    let mut rates = Rates { device: device.map(sort_of), known: HashMap::new() };
+    let mut rates = Rates { here, known: HashMap::new() };
     let then = Sizes::new(pipeline, |index| {
         nodes[index].record().map(|record| &record.ingredients.params)
     });
@@ -63,7 +71,7 @@ pub(super) fn fill(decider: &Decider<'_>, nodes: &mut [PlanNode], device: Option
                 let work = work_to_do(&instances[index], node, items[index], pixels_now(index));
                 let last = node.last.as_deref().filter(|last| {
                     like.is_of(last)
-                        && (rates.is_here(&last.device) || rates.may_be_elsewhere(like))
+                        && (rates.is_here(There::of(last)) || rates.may_be_elsewhere(like))
                 });
                 last.and_then(|last| scaled(last, stage, pixels(&then, index, stage), work))
                     .or_else(|| rates.estimate(like, work))
@@ -129,8 +137,17 @@ struct Rate {
 
 /// What stages took, on the device of the run and on others.
 struct Rates<'d> {
-    device: Option<&'d str>,
+    here: Option<Here<'d>>,
     known: HashMap<(Like, bool), Rate>,
+}
+
+/// The device of an earlier run.
+type There<'a> = Here<'a>;
+
+impl<'a> There<'a> {
+    fn of(record: &'a Record) -> Self {
+        Self { device: &record.device, card: record.card.as_deref() }
+    }
 }
 
 /// `cuda` of `cuda:1`.
@@ -139,9 +156,13 @@ fn sort_of(device: &str) -> &str {
 }
 
 impl Rates<'_> {
-    /// Whether this is a device like that of the run; any is, where none is named.
-    fn is_here(&self, device: &str) -> bool {
-        self.device.is_none_or(|here| here == sort_of(device))
+    /// Whether this is a device like that of the run; any is, where none is named. Of a card whose name nobody
+    /// knows, as older versions kept none, nothing else can be said.
+    fn is_here(&self, there: There<'_>) -> bool {
+        self.here.is_none_or(|here| {
+            let cards = here.card.zip(there.card);
+            sort_of(here.device) == sort_of(there.device) && cards.is_none_or(|(a, b)| a == b)
+        })
     }
 
     fn knows_here(&self, like: &Like) -> bool {
@@ -163,13 +184,13 @@ impl Rates<'_> {
         for record in records.filter(|record| record.ingredients.kind == kind) {
             let work = work_done(record, &*instance.work, pixels).unwrap_or_default();
             let like = Like { kind, weights: record.ingredients.weights };
-            self.count(like, &record.device, record.wall_secs, work);
+            self.count(like, There::of(record), record.wall_secs, work);
         }
     }
 
-    fn count(&mut self, like: Like, device: &str, secs: f64, work: f64) {
+    fn count(&mut self, like: Like, there: There<'_>, secs: f64, work: f64) {
         if work > 0.0 {
-            let rate = self.known.entry((like, self.is_here(device))).or_default();
+            let rate = self.known.entry((like, self.is_here(there))).or_default();
             rate.secs += secs;
             rate.work += work;
             rate.runs += 1.0;
@@ -253,32 +274,54 @@ mod tests {
         assert_eq!(percent, [100, 25, 0, 100]);
     }
 
+    const CPU: Here<'static> = Here { device: "cpu", card: None };
+    const CUDA: Here<'static> = Here { device: "cuda:0", card: None };
+
     const TRAINING: Like = Like { kind: "lora_train", weights: None };
 
     #[test]
     fn another_device_counts_only_where_this_one_is_unknown() {
-        let mut rates = Rates { device: Some(sort_of("cuda:1")), known: HashMap::new() };
+        let mut rates =
+            Rates { here: Some(Here { device: "cuda:1", ..CUDA }), known: HashMap::new() };
         let other = Like { kind: "sample", ..TRAINING };
-        rates.count(TRAINING, "cpu", 1000.0, 10.0);
+        rates.count(TRAINING, CPU, 1000.0, 10.0);
         assert_eq!(rates.estimate(&TRAINING, Some(5.0)), Some(500.0));
-        assert!(!rates.is_here("cpu") && !rates.knows_here(&TRAINING));
-        rates.count(TRAINING, "cuda:0", 20.0, 10.0);
+        assert!(!rates.is_here(CPU) && !rates.knows_here(&TRAINING));
+        rates.count(TRAINING, CUDA, 20.0, 10.0);
         assert_eq!(rates.estimate(&TRAINING, Some(5.0)), Some(10.0));
         assert_eq!(rates.estimate(&other, Some(5.0)), None);
         // Where no device is named, all are alike.
-        let mut rates = Rates { device: None, known: HashMap::new() };
-        rates.count(other, "cpu", 30.0, 10.0);
-        rates.count(other, "cuda:0", 10.0, 10.0);
+        let mut rates = Rates { here: None, known: HashMap::new() };
+        rates.count(other, CPU, 30.0, 10.0);
+        rates.count(other, CUDA, 10.0, 10.0);
         assert_eq!(rates.estimate(&other, Some(10.0)), Some(20.0));
     }
 
     #[test]
+    fn another_card_is_another_device() {
+        let on = |card: &'static str| Here { card: Some(card), ..CUDA };
+        let weights = Some(Digest::of(b"large"));
+        let large = Like { weights, ..TRAINING };
+        let mut rates = Rates { here: Some(on("NVIDIA A10")), known: HashMap::new() };
+        rates.count(large, on("NVIDIA H100 80GB HBM3"), 1.0, 10.0);
+        assert_eq!(rates.estimate(&large, Some(10.0)), None);
+        // What is known to no card counts for each of its sort.
+        rates.count(large, CUDA, 7.0, 10.0);
+        assert_eq!(rates.estimate(&large, Some(10.0)), Some(7.0));
+        rates.count(large, on("NVIDIA A10"), 13.0, 10.0);
+        assert_eq!(rates.estimate(&large, Some(10.0)), Some(10.0));
+        let rates = Rates { here: Some(CUDA), ..rates };
+        assert!(rates.is_here(on("NVIDIA A10")) && !rates.is_here(CPU));
+    }
+
+    #[test]
     fn of_a_model_only_the_same_weights_on_such_a_device_count() {
-        let mut rates = Rates { device: Some("cuda"), known: HashMap::new() };
+        let mut rates =
+            Rates { here: Some(Here { device: "cuda", ..CUDA }), known: HashMap::new() };
         let with = |model: &[u8]| Like { weights: Some(Digest::of(model)), ..TRAINING };
-        rates.count(with(b"tiny"), "cpu", 10.0, 10.0);
+        rates.count(with(b"tiny"), CPU, 10.0, 10.0);
         assert_eq!(rates.estimate(&with(b"tiny"), Some(10.0)), None);
-        rates.count(with(b"tiny"), "cuda:0", 1.0, 10.0);
+        rates.count(with(b"tiny"), CUDA, 1.0, 10.0);
         assert_eq!(rates.estimate(&with(b"tiny"), Some(10.0)), Some(1.0));
         assert_eq!(rates.estimate(&with(b"large"), Some(10.0)), None);
     }

@@ -29,8 +29,9 @@ pub(crate) use cause::{Beginnings, label};
 pub(crate) use decide::Decider;
 pub use decide::owner_of;
 pub use disk::DiskPlan;
+pub use estimate::Here;
 pub use freshness::{Freshness, StaleReason};
-pub(crate) use freshness::{flat, place_of, same};
+pub(crate) use freshness::{flat, place_of};
 pub(crate) use gather::Gatherer;
 pub use gather::{Hashing, TellHashing};
 pub use graph::Graph;
@@ -133,20 +134,20 @@ pub fn build<'a>(
     build_for(pipeline, store, options, None, &|_| {})
 }
 
-/// The same for a run on this device, which estimates of time then go by; `tell` hears of large weights that are
+/// The same for a run on such a device, which estimates of time then go by; `tell` hears of large weights that are
 /// hashed.
 pub fn build_for<'a>(
     pipeline: &'a Pipeline,
     store: &Store,
     options: &PlanOptions,
-    device: Option<&str>,
+    here: Option<Here<'_>>,
     tell: &TellHashing<'_>,
 ) -> Result<Plan<'a>, PlanError> {
     let decider = Decider::new(pipeline, store)?.telling(tell);
     let graph = Graph::new(pipeline);
     let selection = Selection::new(pipeline, &graph, options)?;
     let mut plan = decide_all(pipeline, &decider, &graph, &selection)?;
-    estimate::fill(&decider, &mut plan.nodes, device);
+    estimate::fill(&decider, &mut plan.nodes, here);
     if let Err(error) = store.save_stat_cache() {
         // A plan is an answer; what it learnt of outside files only saves time.
         tracing::debug!("The hashes of outside files are not kept: {error}.");

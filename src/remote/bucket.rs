@@ -8,9 +8,10 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use object_store::{
-    BackoffConfig, Error, ObjectMeta, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode,
-    RetryConfig,
+    BackoffConfig, Error, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, ObjectStoreScheme,
+    PutMode, RetryConfig,
     aws::{AmazonS3Builder, AmazonS3ConfigKey},
     azure::{AzureConfigKey, MicrosoftAzureBuilder},
     gcp::GoogleCloudStorageBuilder,
@@ -22,7 +23,9 @@ use object_store::{
 use url::Url;
 
 use super::{
-    Patience, Place, RemoteError, Service, credentials,
+    Patience, Place, RemoteError, Service,
+    bounds::{Most, is_too_much, of_name},
+    credentials,
     error::{is_bucket_missing, plain},
     http::{Connector, METADATA},
     notes::{self, Notes},
@@ -228,10 +231,19 @@ impl Bucket {
         name.split('/').fold(self.prefix.clone(), Path::join)
     }
 
-    /// The bytes with this name.
+    /// The bytes with this name, a record or a list of items. One that is longer than such a file can be counts
+    /// as one without a byte, which is none that anybody wrote.
     pub(super) fn get(&self, name: &str) -> Result<Option<Vec<u8>>, RemoteError> {
-        let path = self.path(name);
-        let got = self.waiter.wait(async { self.objects().get(&path).await?.bytes().await });
+        let (path, most) = (self.path(name), of_name(name));
+        let mut options = GetOptions::default();
+        options.extensions.insert(Most(most));
+        let got = self.waiter.wait(async {
+            let got = self.objects().get_opts(&path, options).await?;
+            if got.meta.size > most { Ok(Bytes::new()) } else { got.bytes().await }
+        });
+        if got.as_ref().is_err_and(is_too_much) {
+            return Ok(Some(Vec::new()));
+        }
         Ok(self.found(got)?.map(|bytes| bytes.to_vec()))
     }
 
@@ -254,6 +266,10 @@ impl Bucket {
         while at < size {
             let end = size.min(at + PART);
             let part = self.waiter.wait(self.objects().get_range(&path, at..end));
+            if part.as_ref().is_err_and(is_too_much) {
+                // Not what has this name, whatever it is: refused by its digest, as what is too short.
+                return Ok(true);
+            }
             let Some(part) = self.found(part)? else { return Ok(false) };
             out.write_all(&part).map_err(|e| RemoteError::Local(e.to_string()))?;
             // What is too short is refused by its digest.

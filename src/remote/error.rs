@@ -294,7 +294,7 @@ fn unreachable(service: Service) -> &'static str {
 }
 
 /// An error and what caused it.
-fn causes<'e>(
+pub(super) fn causes<'e>(
     error: &'e (dyn std::error::Error + 'static),
 ) -> impl Iterator<Item = &'e (dyn std::error::Error + 'static)> {
     std::iter::successors(Some(error), |error| error.source())

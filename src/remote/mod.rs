@@ -18,6 +18,7 @@
 //! Checkpoints, histories and pins stay at home: a checkpoint is many times as large as the adapter
 //! that comes of it and helps only a longer training; the others are about files of this machine.
 
+mod bounds;
 mod bucket;
 mod credentials;
 mod error;

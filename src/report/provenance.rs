@@ -49,6 +49,9 @@ pub fn of(plan: &Plan<'_>, index: usize, log: Log<'_>) -> Value {
             stage["weights"] = json!(record.ingredients.weights);
             stage["outside_files"] = json!(record.ingredients.sources);
             stage["device"] = json!(record.device);
+            if let Some(card) = &record.card {
+                stage["card"] = json!(card);
+            }
             stage["started"] = json!(record.started);
             stage["pipe_version"] = json!(record.pipe_version);
             if let Some(log) = log(record.output) {

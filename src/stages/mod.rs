@@ -174,6 +174,12 @@ pub trait Stage: Send + Sync {
         None
     }
 
+    /// How many items of the mapped port it computes side by side: a call gets a multiple of that, where so
+    /// many are to be made.
+    fn side_by_side(&self) -> usize {
+        1
+    }
+
     /// The model whose weights decide the output, with the parts read (`"vae"`, `"transformer"`,
     /// `"text_encoder"`, `"tokenizer"`, `"scheduler"`).
     fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {

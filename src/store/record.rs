@@ -127,6 +127,9 @@ pub struct Record {
     pub peak_memory: Option<u64>,
     /// Device name.
     pub device: String,
+    /// What the driver's tool calls the card that it is, where it is one and that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub card: Option<String>,
     /// Crate version.
     pub pipe_version: String,
     /// Items computed in this execution.
@@ -144,6 +147,14 @@ pub fn unnamed(kind: &str, key: Fingerprint) -> String {
 const FEW: usize = 8;
 
 impl Record {
+    /// On what it was computed: `cuda:0 (NVIDIA H100 80GB HBM3)`.
+    pub fn computed_on(&self) -> String {
+        match &self.card {
+            Some(card) => format!("{} ({card})", self.device),
+            None => self.device.clone(),
+        }
+    }
+
     /// What a record says of the files of its output.
     pub fn few_files(manifest: &Manifest) -> Vec<FileRef> {
         let is_many = manifest.files().take(FEW + 1).count() > FEW;

@@ -19,7 +19,7 @@ use serde_json::json;
 
 use crate::{
     support::TestPipeline,
-    toys::{Shout, Words},
+    toys::{Cross, Shout, Words},
 };
 
 /// Has nothing, and takes its time to say so.
@@ -47,6 +47,61 @@ impl Behind for Far {
     }
 
     fn made(&self, _: NewResult) {}
+}
+
+/// Brings whole results from another store, and no record of an item.
+#[derive(Debug)]
+struct Whole(Store);
+
+impl Behind for Whole {
+    fn bring(&self, store: &Store, key: Fingerprint, _: &dyn fmt::Display) -> Option<Record> {
+        let record = self.0.lookup(key).unwrap().found()?;
+        let manifest = self.0.manifest(record.output).unwrap();
+        store.put_manifest(&manifest).unwrap();
+        for file in manifest.files() {
+            store.put(&self.0.read(file).unwrap()).unwrap();
+        }
+        store.commit(&record).unwrap();
+        Some(record)
+    }
+
+    fn bring_items(&self, _: &Store, _: &[Fingerprint]) {}
+
+    fn traces(&self, _: Fingerprint, _: Option<Fingerprint>) -> Vec<Trace> {
+        Vec::new()
+    }
+
+    fn made(&self, _: NewResult) {}
+}
+
+#[test]
+fn what_was_brought_whole_is_known_item_by_item() {
+    let crossed = |dir: Option<&TestPipeline>, words: &[&str], marks: &[&str]| {
+        let test =
+            dir.map_or_else(TestPipeline::empty, |other| TestPipeline::at(other.dir.clone()));
+        test.stage::<Words>("words", json!({ "words": words }), &[])
+            .stage::<Words>("marks", json!({ "words": marks }), &[])
+            .stage::<Shout>("shout", json!({ "mark": "!" }), &[("words", "words")])
+            .stage::<Cross>("cross", json!({}), &[("words", "shout"), ("marks", "marks")])
+    };
+    let (words, marks) = (["one", "two", "three"], ["!", "?"]);
+    let elsewhere = crossed(None, &words, &marks);
+    elsewhere.run();
+    let here = crossed(None, &words, &marks);
+    let store = here.store().with_behind(Arc::new(Whole(elsewhere.store())));
+    plan::build(&here.pipeline, &store, &PlanOptions::default()).unwrap();
+    // Without the other store, after a change of one word.
+    let changed = crossed(Some(&here), &["one", "2", "three"], &marks);
+    let story = changed.run().story();
+    assert!(story.contains("ran shout (1 of 3)"), "{story}");
+    assert!(story.contains("ran cross (2 of 6)"), "{story}");
+    assert_eq!(changed.text("cross", "?/three"), "THREE!?");
+    // What was once here only as a whole, as after `pipe cache pull --all` and a run.
+    std::fs::remove_dir_all(changed.dir.path().join("cache/items")).unwrap();
+    let changed = crossed(Some(&here), &["one", "2", "3"], &marks);
+    let story = changed.run().story();
+    assert!(story.contains("ran shout (1 of 3)"), "{story}");
+    assert!(story.contains("ran cross (2 of 6)"), "{story}");
 }
 
 /// Twelve stages that nothing is before, each with one behind it.

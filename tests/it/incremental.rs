@@ -127,6 +127,33 @@ fn items_are_cached_one_by_one() {
 }
 
 #[test]
+fn a_stage_gets_as_many_items_a_call_as_it_takes_side_by_side() {
+    let words: Vec<String> = (0..100).map(|i| format!("w{i}")).collect();
+    let shouted = |count: usize, batch: usize| {
+        let test = TestPipeline::empty();
+        let calls = test.trap("calls");
+        let shout = json!({ "mark": "!", "batch": batch, "trap": calls.parent() });
+        let test = test
+            .stage::<Words>("words", json!({ "words": words[..count] }), &[])
+            .stage::<Shout>("shout", shout, &[("words", "words")]);
+        test.run();
+        let Freshness::Fresh(record) = &test.plan().nodes[1].freshness else { panic!() };
+        let calls = fs::read_to_string(calls).unwrap();
+        let calls = calls.lines().map(|items| items.parse().unwrap()).collect::<Vec<usize>>();
+        (calls, record.output)
+    };
+    for (count, batch, wanted) in [(12, 4, 3), (16, 4, 4), (100, 4, 25), (10, 4, 3), (3, 4, 1)] {
+        let (calls, output) = shouted(count, batch);
+        assert_eq!(calls.iter().sum::<usize>(), count);
+        // A bucket of many items fills several batches at once.
+        let batches: usize = calls.iter().map(|items| items.div_ceil(batch)).sum();
+        assert_eq!(batches, wanted, "{count} items, {batch} side by side: {calls:?}");
+        assert!(calls.len() <= wanted);
+        assert_eq!(output, shouted(count, 1).1, "neither order nor bytes depend on it");
+    }
+}
+
+#[test]
 fn every_item_meets_every_item_of_a_crossed_port() {
     let crossed = |marks: &[&str], dir| {
         TestPipeline::at(dir)

@@ -107,6 +107,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "artifact::ArtifactKind",
             "artifact::Item",
+            "artifact::crossed_name",
             "config",
             "models::ClipSize",
             "models::FileState",

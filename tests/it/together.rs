@@ -81,6 +81,12 @@ fn two_runs_at_once_share_what_does_not_depend_on_each_other() {
 
 #[test]
 fn items_that_two_stages_want_at_once_are_made_once() {
+    for batch in [1, 4] {
+        items_are_made_once(batch);
+    }
+}
+
+fn items_are_made_once(batch: usize) {
     let words: Vec<String> = (0..40).map(|i| format!("w{i}")).collect();
     let made = |events: &[RunEvent]| -> usize {
         let items = events.iter().map(|event| match event {
@@ -94,7 +100,7 @@ fn items_that_two_stages_want_at_once_are_made_once() {
         items.sum()
     };
     let wants = |test: TestPipeline, name: &str, words: &[String]| {
-        let shout = json!({ "mark": "!", "millis": 5 });
+        let shout = json!({ "mark": "!", "millis": 5, "batch": batch });
         test.stage::<Words>(&format!("words-{name}"), json!({ "words": words }), &[])
             .stage::<Shout>(&format!("shout-{name}"), shout, &[("words", &format!("words-{name}"))])
     };

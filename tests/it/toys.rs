@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 use std::{
+    io::Write,
     path::{Path, PathBuf},
     sync::atomic::Ordering,
     time::Duration,
@@ -28,6 +29,14 @@ pub struct Trap(#[schemars(extend("format" = "path"))] PathBuf);
 impl Trap {
     fn is_set(&self, what: &str) -> bool {
         !self.0.as_os_str().is_empty() && self.0.join(what).exists()
+    }
+
+    /// Writes down how many items a call is for, where the file for that is there.
+    fn note_call(&self, items: usize) {
+        if self.is_set("calls") {
+            let calls = std::fs::OpenOptions::new().append(true).open(self.0.join("calls"));
+            writeln!(calls.unwrap(), "{items}").unwrap();
+        }
     }
 
     fn spring(&self, at: &str, cx: &StageContext<'_>) -> Result<(), StageError> {
@@ -104,11 +113,18 @@ pub struct Shout {
     /// How long it takes for each word.
     #[serde(default)]
     millis: u64,
+    /// How many words it takes side by side.
+    #[serde(default)]
+    batch: usize,
 }
 
 impl Stage for Shout {
     fn mapped_port(&self) -> Option<&'static str> {
         Some("words")
+    }
+
+    fn side_by_side(&self) -> usize {
+        self.batch
     }
 
     fn run(
@@ -117,6 +133,7 @@ impl Stage for Shout {
         out: &mut Output<'_>,
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
+        self.trap.note_call(inputs.items("words").len());
         for item in inputs.items("words") {
             self.trap.spring(&item.name, cx)?;
             std::thread::sleep(Duration::from_millis(self.millis));

@@ -167,6 +167,13 @@ impl Outlook {
     pub fn card(&self) -> Option<String> {
         Some(self.cards.first()?.as_ref()?.uuid.clone())
     }
+
+    /// What it calls cards of their kind, if all are of one and it is known.
+    pub fn card_name(&self) -> Option<String> {
+        let mut names = self.cards.iter().map(|card| card.as_ref().map(|card| &card.name));
+        let first = names.next()??;
+        names.all(|name| name == Some(first)).then(|| first.clone())
+    }
 }
 
 /// The outlook for what was chosen.

@@ -261,12 +261,54 @@ impl Change {
 
 impl fmt::Display for ResultChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let number = |value: Option<f64>| value.map_or("–".to_owned(), |v| format!("{v:.4}"));
+        let change = self.old.zip(self.new).map(|(old, new)| new - old);
+        let digits = change.map_or(Some(DIGITS), digits_for);
+        let number = |value: Option<f64>| match (value, digits) {
+            (None, _) => "–".to_owned(),
+            (Some(value), Some(digits)) => format!("{value:.digits$}"),
+            (Some(value), None) => value.to_string(),
+        };
         write!(f, "{}  {} -> {}", self.name, number(self.old), number(self.new))?;
-        match (self.old, self.new) {
-            (Some(old), Some(new)) => write!(f, "  ({:+.4})", new - old),
-            _ => Ok(()),
+        match (change, digits) {
+            (Some(change), Some(digits)) => write!(f, "  ({change:+.digits$})"),
+            (Some(change), None) => write!(f, "  ({change:+.1e})"),
+            (None, _) => Ok(()),
         }
+    }
+}
+
+/// Digits behind the point of a score.
+const DIGITS: usize = 4;
+
+/// As many digits behind the point as show two of a change; none where these are so many that all there are
+/// say more.
+fn digits_for(change: f64) -> Option<usize> {
+    const MOST: usize = 12;
+    let mut shown = 1e-3;
+    (DIGITS..=MOST).find(|_| {
+        let is_enough = change.abs() >= shown;
+        shown /= 10.0;
+        is_enough
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_is_shown_to_differ() {
+        let told = |old, new| {
+            ResultChange { name: "f1".into(), old: Some(old), new: Some(new) }.to_string()
+        };
+        assert_eq!(told(0.5, 0.75), "f1  0.5000 -> 0.7500  (+0.2500)");
+        assert_eq!(told(0.000_1, 0.000_12), "f1  0.000100 -> 0.000120  (+0.000020)");
+        assert_eq!(told(0.000_12, 0.000_1), "f1  0.000120 -> 0.000100  (-0.000020)");
+        assert_eq!(told(70.25, 70.249_6), "f1  70.25000 -> 70.24960  (-0.00040)");
+        let next = 0.1_f64.next_up();
+        assert_eq!(told(0.1, next), "f1  0.1 -> 0.10000000000000002  (+1.4e-17)");
+        let one = ResultChange { name: "f1".into(), old: None, new: Some(0.000_12) };
+        assert_eq!(one.to_string(), "f1  – -> 0.0001");
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
     config::{Pipeline, Place},
     plan::{
         self, Freshness, Gatherer, Lock, LockError, LockedModel, LockedStage, PlanOptions, flat,
-        place_of, same,
+        place_of,
     },
     report::{results::values, style::count},
     stages::STAGES,
@@ -309,7 +309,7 @@ fn made_from(old: &RunStage, new: &RunStage) -> Vec<String> {
 
 fn param_differs(old: &RunStage, new: &RunStage, path: &str) -> bool {
     let value = |stage: &RunStage| stage.params.get(path).map(|(value, _)| value.clone());
-    !same(value(old).as_ref(), value(new).as_ref())
+    value(old) != value(new)
 }
 
 /// The parameters that differ, each once for all cells in which it does so in the same way.

@@ -104,6 +104,7 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
         // Stages of several cards do not share their memory.
         memory: outlook.memory.filter(|_| outlook.on_host || seats.is_empty()),
         card: outlook.card().filter(|_| seats.is_empty()),
+        card_name: outlook.card_name(),
         slots,
         talk: Talk::to(session.talker()),
         keep_going: args.keep_going,

@@ -41,7 +41,8 @@ pub(super) fn slots(
             patience: Launch::PATIENCE,
         };
         let memory = share.or(card.and_then(|card| card.free));
-        Slot { name: seat.name.clone(), on_host: outlook.on_host, memory, launch }
+        let card_name = card.map(|card| card.name.clone());
+        Slot { name: seat.name.clone(), card_name, on_host: outlook.on_host, memory, launch }
     };
     Ok(chosen.seats.iter().enumerate().map(slot).collect())
 }

@@ -7,6 +7,8 @@ use std::{ffi::OsString, fmt, path::PathBuf, process::Command, sync::Arc, time::
 pub struct Slot {
     /// Its name in records.
     pub name: String,
+    /// What the driver's tool calls a card of its kind, for records.
+    pub card_name: Option<String>,
     /// Whether it is the CPU.
     pub on_host: bool,
     /// The memory that its worker may fill with models, if it is known.

@@ -57,7 +57,8 @@ impl Run {
             env: vec![("DIR".to_owned(), dir.path().display().to_string())],
             patience: Duration::from_secs(20),
         };
-        let slot = Slot { name: "toy:0".to_owned(), on_host: true, memory: None, launch };
+        let slot =
+            Slot { name: "toy:0".to_owned(), card_name: None, on_host: true, memory: None, launch };
         let said = Arc::<Mutex<Vec<String>>>::default();
         let heard = Arc::clone(&said);
         let options = ExecOptions {

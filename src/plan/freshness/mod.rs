@@ -49,6 +49,13 @@ impl Freshness {
 pub enum StaleReason {
     /// No stage like it ever ran.
     NeverRun,
+    /// It is of another kind.
+    KindChanged {
+        /// Before.
+        old: String,
+        /// Now.
+        new: String,
+    },
     /// The kind's `VERSION` is another, or the revision of the data set, task or metric that it names.
     VersionChanged {
         /// Before.
@@ -125,6 +132,9 @@ impl fmt::Display for StaleReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NeverRun => write!(f, "never run"),
+            Self::KindChanged { old, new } => {
+                write!(f, "kind {} -> {}", one_line(old), one_line(new))
+            }
             Self::VersionChanged { old, new } => write!(f, "stage version {old} -> {new}"),
             Self::ParamChanged { path, old, new, place } => {
                 write!(f, "{path} {} -> {}", one_line(old), one_line(new))?;
@@ -172,6 +182,12 @@ pub(super) fn differences(
     instance: &Instance,
 ) -> Vec<StaleReason> {
     let mut reasons = Vec::new();
+    if old.kind != new.kind {
+        // Neither its version nor its parameters mean the same.
+        reasons.push(StaleReason::KindChanged { old: old.kind.clone(), new: new.kind.clone() });
+        add_inputs(&mut reasons, old, new);
+        return reasons;
+    }
     if old.version != new.version && !names_another(old, new, instance.entry) {
         reasons.push(StaleReason::VersionChanged { old: old.version, new: new.version });
     }
@@ -212,7 +228,7 @@ fn add_params(
     let (before, now) = (flat(&old.params), flat(&new.params));
     for path in before.keys().chain(now.keys()).collect::<BTreeSet<_>>() {
         let (before, now) = (before.get(path), now.get(path));
-        if same(before.copied(), now.copied()) {
+        if before == now {
             continue;
         }
         if let (Some(Value::String(before)), Some(Value::String(now))) = (before, now) {
@@ -256,21 +272,6 @@ fn add_sources(reasons: &mut Vec<StaleReason>, old: &Ingredients, new: &Ingredie
         };
         StaleReason::SourceChanged { path: path.clone(), change }
     }));
-}
-
-/// Whether an old value, read from JSON, is the new one. `serde_json` may read the last digit of a
-/// long number otherwise than it was.
-pub(crate) fn same(old: Option<&Value>, new: Option<&Value>) -> bool {
-    match (old, new) {
-        (Some(Value::Number(a)), Some(Value::Number(b))) if a.is_f64() && b.is_f64() => {
-            let (a, b) = (a.as_f64().unwrap_or_default(), b.as_f64().unwrap_or_default());
-            (a - b).abs() <= 2.0 * f64::EPSILON * a.abs().max(b.abs())
-        }
-        (Some(Value::Array(a)), Some(Value::Array(b))) => {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(Some(a), Some(b)))
-        }
-        _ => old == new,
-    }
 }
 
 fn changed(

@@ -53,8 +53,8 @@ impl std::fmt::Display for Deviation {
             DeviationKind::Sources => write!(f, "the files it reads changed"),
             DeviationKind::Key { locked, now } => write!(
                 f,
-                "its key is {}, but {} is locked, though its parameters and inputs are written alike: a \
-                 number differs in its last digit, or the lock was edited",
+                "its key is {}, but {} is locked, though its parameters and inputs are alike: the lock was \
+                 edited",
                 now.short(),
                 locked.short()
             ),
@@ -147,7 +147,7 @@ impl Lock {
             key => key?,
         };
         let reasons = differences(&locked.ingredients(), &key.ingredients, instance);
-        if !reasons.is_empty() || locked.kind != key.ingredients.kind {
+        if !reasons.is_empty() {
             return Ok(Some(DeviationKind::Changed(reasons)));
         }
         let now = match decider.find(index, &key)? {

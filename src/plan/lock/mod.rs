@@ -76,6 +76,9 @@ pub struct LockedStage {
     pub output: Digest,
     /// The device it was computed on.
     pub device: String,
+    /// What the driver's tool calls the card that it is, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub card: Option<String>,
 }
 
 impl Lock {
@@ -217,6 +220,7 @@ impl LockedStage {
             sources: hash_of(&sources),
             output: record.output,
             device: record.device.clone(),
+            card: record.card.clone(),
             kind,
             version,
             output_format,

@@ -127,7 +127,10 @@ impl Graph<'_> {
         let action = self.add(Entity {
             description: Some(format!(
                 "on {}, by pipe {}, in {:.3} s; key {}",
-                record.device, record.pipe_version, record.wall_secs, record.fingerprint
+                record.computed_on(),
+                record.pipe_version,
+                record.wall_secs,
+                record.fingerprint
             )),
             instrument: Some(to(tool_id(instance.entry.kind))),
             object: distinct(object),

@@ -92,6 +92,7 @@ impl Machine {
             peak_memory: None,
             went_on_from: None,
             device: "cpu".into(),
+            card: None,
             pipe_version: "0".into(),
             items_run: files.len(),
             items_total: files.len(),

@@ -266,6 +266,54 @@ fn a_remote_that_stops_answering_is_waited_for_once() {
 }
 
 #[test]
+fn a_remote_that_drips_is_given_up_as_one_that_does_not_answer() {
+    let (server, remote) = s3();
+    let (here, there) = (Machine::new(), Machine::new());
+    let made = here.make("clips", &[&[7; 5000]]);
+    remote.push(&here.store, std::slice::from_ref(&made), &HOW).unwrap();
+    for _ in 0..=QUICK.retries * 2 {
+        server.fault("bytes=0-4999", Fault::Drip(Duration::from_millis(100)));
+    }
+    let link = link(&there, remote);
+    let start = Instant::now();
+    assert!(link.bring(&there.store, made.record.fingerprint, &"clips").is_none());
+    assert!(start.elapsed() < (QUICK.connect + QUICK.read) * 6, "{:?}", start.elapsed());
+    assert!(server.faults_left() > 0, "all of them are needed otherwise");
+    assert!(link.finish().error.unwrap().contains("cannot be reached"));
+    assert!(!there.has(&made) && there.is_clean());
+}
+
+#[test]
+fn a_remote_that_sends_more_than_was_asked_for_is_not_read_to_the_end() {
+    // Longer than a record, and than a part.
+    const LONG: usize = 65 << 20;
+    let (server, remote) = s3();
+    let here = Machine::new();
+    let made = here.make("clips", &[b"one"]);
+    remote.push(&here.store, std::slice::from_ref(&made), &HOW).unwrap();
+    for (on, wrong) in
+        [("GET /bucket/actions", "the record is damaged"), ("bytes=0-2", "1 file is damaged")]
+    {
+        let there = Machine::new();
+        server.fault(on, Fault::Longer(LONG));
+        let pulled = there.pull(&remote);
+        let told: Vec<_> = pulled.broken.iter().map(|(_, wrong)| wrong.to_string()).collect();
+        assert_eq!(told, [wrong], "{on}: {pulled:?}");
+        assert!(!there.has(&made) && there.is_clean(), "{on}");
+        assert_eq!(server.faults_left(), 0, "it is asked once");
+        assert_eq!(there.pull(&remote).results.len(), 1);
+    }
+    // In a folder, too.
+    let (dir, remote) = folder();
+    remote.push(&here.store, std::slice::from_ref(&made), &HOW).unwrap();
+    let record = sharded("actions", &made.record.fingerprint.to_string());
+    let file = std::fs::File::options().write(true).open(dir.path().join("shared").join(record));
+    file.unwrap().set_len(LONG as u64).unwrap();
+    let broken = Machine::new().pull(&remote).broken;
+    assert_eq!(broken[0].1.to_string(), "the record is damaged");
+}
+
+#[test]
 fn what_is_wrong_at_the_remote_is_told_once_a_result() {
     let (server, remote) = s3();
     let (here, there) = (Machine::new(), Machine::new());

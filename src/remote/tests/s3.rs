@@ -30,6 +30,10 @@ pub enum Fault {
     Says(&'static str, &'static str, &'static str),
     /// The answer comes late.
     Slow(Duration),
+    /// The body comes byte by byte, each after this time, until nobody reads it any more.
+    Drip(Duration),
+    /// The body has so many zeros behind it, and the answer says so.
+    Longer(usize),
     /// The write is done, but the connection ends before the answer.
     Silent,
 }
@@ -213,19 +217,28 @@ fn serve(state: &State, mut stream: TcpStream) {
         _ if !is_signed(&request) => answer("403 Forbidden", "<Code>SignatureDoesNotMatch</Code>"),
         _ => act(state, &request),
     };
+    if let Some(Fault::Longer(zeros)) = fault {
+        answer.body.extend_from_slice(&vec![0; zeros]);
+    }
     let length = answer.body.len();
     match fault {
         Some(Fault::Silent) => return,
         Some(Fault::Slow(time)) => thread::sleep(time),
         Some(Fault::Cut) => answer.body.truncate(length / 2),
-        Some(Fault::Broken | Fault::Says(..)) | None => {}
+        Some(Fault::Broken | Fault::Says(..) | Fault::Drip(_) | Fault::Longer(_)) | None => {}
     }
     let _ = write!(
         stream,
         "HTTP/1.1 {}\r\nContent-Length: {length}\r\nConnection: close\r\n{}\r\n",
         answer.status, answer.headers
     );
-    if request.method != "HEAD" {
+    if let Some(Fault::Drip(time)) = fault {
+        let drip = |byte: &u8| {
+            thread::sleep(time);
+            stream.write_all(&[*byte]).is_ok()
+        };
+        let _ = answer.body.iter().all(drip);
+    } else if request.method != "HEAD" {
         let _ = stream.write_all(&answer.body);
     }
 }

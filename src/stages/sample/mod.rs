@@ -199,6 +199,10 @@ impl Stage for Sample {
         Some("pairs")
     }
 
+    fn side_by_side(&self) -> usize {
+        self.batch_size
+    }
+
     fn crossed_port(&self) -> Option<&'static str> {
         Some("lora")
     }
@@ -319,4 +323,18 @@ fn too_many_steps(steps: usize, limit: usize) -> Misfit {
         format!("`steps` must be at most {limit}, but is {steps}"),
         "the model was trained with that many timesteps; 50 are usual",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_call_is_for_as_many_images_as_are_denoised_at_once() {
+        let of = |params| serde_json::from_value::<Sample>(params).unwrap().side_by_side();
+        assert_eq!(of(json!({ "model": "builtin:tiny" })), 4);
+        assert_eq!(of(json!({ "model": "builtin:tiny", "batch_size": 9 })), 9);
+    }
 }

@@ -52,6 +52,7 @@ impl Cache {
             peak_memory: None,
             went_on_from: None,
             device: "cpu".into(),
+            card: None,
             pipe_version: "0".into(),
             items_run: 1,
             items_total: 1,
@@ -166,6 +167,24 @@ fn a_pin_and_youth_protect() {
     assert_eq!(cache.all(), [young, pinned].into());
     cache.gc(|_| {});
     assert_eq!(cache.all(), [pinned].into());
+}
+
+#[test]
+fn what_a_clock_that_jumped_wrote_is_young() {
+    let cache = Cache::new();
+    let [old, ahead] = ["old", "ahead"].map(|name| cache.result(name, name.as_bytes()));
+    let unfinished = cache.checkpoint(Fingerprint::of(b"ahead"), "rolling-00000100-aa.safetensors");
+    cache.age(old, 48);
+    let day = Duration::from_hours(24);
+    let in_a_year = crate::store::now() + 365 * day;
+    for path in [cache.store.sharded("actions", &ahead.to_string()), unfinished.clone()] {
+        fs::File::options().write(true).open(path).unwrap().set_modified(in_a_year).unwrap();
+    }
+    let report = cache.gc(|policy| policy.min_age = Some(day));
+    assert_eq!(report.results.len(), 1);
+    assert_eq!(cache.all(), [ahead].into());
+    assert_eq!(report.unfinished, 1);
+    assert!(unfinished.exists());
 }
 
 #[test]

@@ -217,6 +217,26 @@ fn a_place_where_nothing_was_run_for_long_keeps_nothing_once_another_was() {
 }
 
 #[test]
+fn a_place_whose_clock_jumped_keeps_its_results() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let day = Duration::from_hours(24);
+    let now = crate::store::now();
+    // The second and the third ran by a clock that was a year ahead.
+    for (number, time) in [(1, now - 300 * day), (2, now + 364 * day), (3, now + 365 * day)] {
+        let mut history = store.history(&elsewhere(number)).unwrap();
+        history.note("lora", key(&number.to_string())).unwrap();
+        let file = fs::File::options().append(true).open(&history.file.path).unwrap();
+        file.set_modified(time).unwrap();
+    }
+    let mut live: Vec<_> = store.roots().unwrap().into_iter().flat_map(|root| root.live).collect();
+    live.sort();
+    let mut wanted = vec![key("2"), key("3")];
+    wanted.sort();
+    assert_eq!(live, wanted, "the one that is old is superseded, the one that is ahead is not");
+}
+
+#[test]
 fn a_folder_is_the_same_one_whatever_it_is_called() {
     let dir = tempfile::tempdir().unwrap();
     let [one, other, work] = ["one", "other", "work"].map(|name| dir.path().join(name));

@@ -4,9 +4,10 @@
 use std::{
     io::{self, Read},
     sync::atomic::{AtomicBool, Ordering::Relaxed},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use super::bounds::{MOST, TooMuch, of_answer};
 use async_trait::async_trait;
 use http_body_util::BodyExt;
 use object_store::{
@@ -24,8 +25,20 @@ pub(super) const METADATA: &[&str] =
 /// The largest body, in bytes, that is sent over a connection that is used again.
 const SMALL: usize = 16 << 10;
 
+/// Bytes that are read at once.
+const CHUNK: usize = 64 << 10;
+
 /// How long that is waited for: it is near, or not there.
 const NEAR: Duration = Duration::from_secs(1);
+
+/// The bytes a second that an answer, or a request, has at least: what comes more slowly drips. A line that 16
+/// requests share may be slow.
+const LEAST_RATE: u64 = 4 << 10;
+
+/// The answer comes so slowly that it would never end.
+#[derive(Debug, thiserror::Error)]
+#[error("less than {LEAST_RATE} bytes a second arrive")]
+struct Drips;
 
 /// Nobody gave this program credentials, and its machine has none of its own.
 #[derive(Debug, thiserror::Error)]
@@ -43,24 +56,32 @@ pub(super) struct Connector {
 
 impl HttpConnector for Connector {
     fn connect(&self, _: &ClientOptions) -> StoreResult<HttpClient> {
-        let agent = || {
-            AgentBuilder::new()
-                .timeout_connect(self.connect)
-                .timeout_read(self.read)
-                .timeout_write(self.read)
-                .redirects(0)
-                .user_agent(concat!("pipe/", env!("CARGO_PKG_VERSION")))
-                .try_proxy_from_env(true)
-        };
-        let near = AgentBuilder::new().timeout_connect(NEAR).timeout_read(NEAR).build();
-        Ok(HttpClient::new(Client {
-            kept: agent().max_idle_connections_per_host(super::PARALLEL).build(),
-            fresh: agent().max_idle_connections(0).build(),
+        let kept = self.agent().max_idle_connections_per_host(super::PARALLEL).build();
+        Ok(HttpClient::new(self.client(kept)))
+    }
+}
+
+impl Connector {
+    fn agent(&self) -> AgentBuilder {
+        AgentBuilder::new()
+            .timeout_connect(self.connect)
+            .timeout_read(self.read)
+            .timeout_write(self.read)
+            .redirects(0)
+            .user_agent(concat!("pipe/", env!("CARGO_PKG_VERSION")))
+            .try_proxy_from_env(true)
+    }
+
+    fn client(&self, kept: Agent) -> Client {
+        Client {
+            kept,
+            fresh: self.agent().max_idle_connections(0).build(),
             has_stalled: AtomicBool::new(false),
             limit: self.connect + self.read,
-            near,
+            read: self.read,
+            near: AgentBuilder::new().timeout_connect(NEAR).timeout_read(NEAR).build(),
             metadata: self.metadata,
-        }))
+        }
     }
 }
 
@@ -75,6 +96,8 @@ struct Client {
     has_stalled: AtomicBool,
     /// How long a request over `kept` may take.
     limit: Duration,
+    /// How long the next bytes of an answer may take.
+    read: Duration,
     /// For the machine itself, which no proxy stands before.
     near: Agent,
     metadata: &'static [&'static str],
@@ -102,8 +125,20 @@ impl HttpService for Client {
             request = request.set(name.as_str(), value);
         }
         let bodiless = parts.method.is_safe();
-        let sent = tokio::task::spawn_blocking(move || send(request, bodiless, &body));
-        let answer = sent.await.map_err(|e| HttpError::new(HttpErrorKind::Unknown, e))?;
+        let is_head = parts.method == http::Method::HEAD;
+        let (most, patience) = (of_answer(&parts), self.read);
+        // Beside the limits on single bytes: a head may drip, too.
+        let until_head = self.limit + patience + for_bytes(body.len());
+        let answer = async {
+            let sent = tokio::task::spawn_blocking(move || send(request, bodiless, &body));
+            let sent = tokio::time::timeout(until_head, sent).await;
+            let response =
+                joined(sent.map_err(|_| HttpError::new(HttpErrorKind::Timeout, Drips))?)?;
+            joined(
+                tokio::task::spawn_blocking(move || take(response, is_head, most, patience)).await,
+            )
+        };
+        let answer = answer.await;
         if is_kept && answer.as_ref().is_err_and(|e| e.kind() == HttpErrorKind::Timeout) {
             self.has_stalled.store(true, Relaxed);
         }
@@ -115,28 +150,66 @@ impl HttpService for Client {
     }
 }
 
-/// Sends a request and reads the whole answer, so that one that breaks off is asked for again.
-fn send(request: Request, bodiless: bool, body: &[u8]) -> Result<HttpResponse, HttpError> {
-    let is_head = request.method() == "HEAD";
+/// What came of work in another thread.
+fn joined<T>(done: Result<Result<T, HttpError>, tokio::task::JoinError>) -> Result<T, HttpError> {
+    done.unwrap_or_else(|e| Err(HttpError::new(HttpErrorKind::Unknown, e)))
+}
+
+/// The time that so many bytes take at least rate.
+fn for_bytes(bytes: usize) -> Duration {
+    Duration::from_millis(bytes as u64 * 1000 / LEAST_RATE)
+}
+
+/// Sends a request; gives the head of the answer.
+fn send(request: Request, bodiless: bool, body: &[u8]) -> Result<Response, HttpError> {
     let sent = if bodiless { request.call() } else { request.send_bytes(body) };
-    let response = match sent {
-        Ok(response) | Err(ureq::Error::Status(_, response)) => response,
-        Err(ureq::Error::Transport(error)) => return Err(transport(error)),
-    };
+    match sent {
+        Ok(response) | Err(ureq::Error::Status(_, response)) => Ok(response),
+        Err(ureq::Error::Transport(error)) => Err(transport(error)),
+    }
+}
+
+/// Reads the whole answer, so that one that breaks off is asked for again.
+fn take(
+    response: Response,
+    is_head: bool,
+    most: u64,
+    patience: Duration,
+) -> Result<HttpResponse, HttpError> {
     let mut answer = http::Response::builder().status(response.status());
     for name in response.headers_names() {
         for value in response.all(&name) {
             answer = answer.header(&name, value);
         }
     }
-    let body = if is_head { Vec::new() } else { read(response).map_err(interrupted)? };
+    // What an error says is not what was asked for.
+    let most = if response.status() < 300 { most } else { MOST };
+    let body = if is_head { Vec::new() } else { read(response, most, patience)? };
     answer.body(body.into()).map_err(|e| HttpError::new(HttpErrorKind::Decode, e))
 }
 
-fn read(response: Response) -> io::Result<Vec<u8>> {
-    let mut body = Vec::new();
-    response.into_reader().read_to_end(&mut body)?;
-    Ok(body)
+fn read(response: Response, most: u64, patience: Duration) -> Result<Vec<u8>, HttpError> {
+    let too_much = || HttpError::new(HttpErrorKind::Decode, TooMuch(most));
+    let stated = response.header("content-length").and_then(|length| length.parse::<u64>().ok());
+    if stated.is_some_and(|stated| stated > most) {
+        return Err(too_much());
+    }
+    let (mut body, mut chunk) = (Vec::new(), vec![0; CHUNK]);
+    let (mut reader, start) = (response.into_reader(), Instant::now());
+    loop {
+        match reader.read(&mut chunk) {
+            Ok(0) => return Ok(body),
+            Ok(len) => body.extend_from_slice(&chunk[..len]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(interrupted(error)),
+        }
+        if body.len() as u64 > most {
+            return Err(too_much());
+        }
+        if start.elapsed() > patience + for_bytes(body.len()) {
+            return Err(HttpError::new(HttpErrorKind::Timeout, Drips));
+        }
+    }
 }
 
 fn interrupted(error: io::Error) -> HttpError {
@@ -162,61 +235,4 @@ fn transport(error: ureq::Transport) -> HttpError {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        io::{BufRead, BufReader, Write},
-        net::{TcpListener, TcpStream},
-        sync::{Arc, atomic::AtomicUsize},
-        thread,
-    };
-
-    use super::*;
-
-    /// Answers requests without a body on one connection until `count` in all are answered, then none.
-    fn answer(stream: TcpStream, count: &AtomicUsize) -> Option<()> {
-        let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
-        let mut stream = stream;
-        loop {
-            while !lines.next()?.ok()?.is_empty() {}
-            if count.fetch_sub(1, Relaxed) == 0 {
-                // Open, and silent: until the other side goes.
-                while lines.next()?.is_ok() {}
-                return None;
-            }
-            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").ok()?;
-        }
-    }
-
-    #[test]
-    fn a_server_that_falls_silent_on_a_connection_used_again_is_not_waited_for_without_end() {
-        let server = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = server.local_addr().unwrap();
-        let count = Arc::new(AtomicUsize::new(3));
-        let connections = Arc::new(AtomicUsize::new(0));
-        thread::spawn({
-            let connections = Arc::clone(&connections);
-            move || {
-                for stream in server.incoming().flatten() {
-                    connections.fetch_add(1, Relaxed);
-                    let count = Arc::clone(&count);
-                    thread::spawn(move || answer(stream, &count));
-                }
-            }
-        });
-        let read = Duration::from_millis(300);
-        let connector = Connector { connect: read, read, metadata: &[] };
-        let client = connector.connect(&ClientOptions::new()).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let ask = || {
-            let request = http::Request::get(format!("http://{address}/")).body(Vec::new().into());
-            runtime.block_on(client.execute(request.unwrap())).map(|answer| answer.status())
-        };
-        for _ in 0..3 {
-            assert!(ask().unwrap().is_success());
-        }
-        assert_eq!(connections.load(Relaxed), 1, "it is used again");
-        assert_eq!(ask().unwrap_err().kind(), HttpErrorKind::Timeout);
-        assert!(ask().unwrap().is_success(), "another connection answers");
-        assert_eq!(connections.load(Relaxed), 2);
-    }
-}
+mod tests;
