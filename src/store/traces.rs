@@ -1,6 +1,11 @@
 //! Which outside files stages read in earlier runs.
 
-use std::{fs, io::ErrorKind, path::Path};
+use std::{
+    fs,
+    io::ErrorKind,
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
 use super::{Digest, Fingerprint, Lookup, Store, StoreError, Trace};
 
@@ -14,8 +19,11 @@ impl Store {
         }
     }
 
-    /// Remembers what a stage read from outside.
+    /// Remembers what a stage read from outside. Stages of one run that end at once wait for each other here; of two
+    /// runs that do, one may forget what the other added, and the stage is then made again.
     pub fn add_trace(&self, key: Fingerprint, trace: Trace) -> Result<(), StoreError> {
+        static ADDING: Mutex<()> = Mutex::new(());
+        let _adding = ADDING.lock().unwrap_or_else(PoisonError::into_inner);
         let mut traces = self.traces(key)?.found().unwrap_or_default();
         if traces.first() == Some(&trace) {
             return Ok(());
@@ -58,6 +66,20 @@ fn drop_remote_traces(folder: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stages_that_end_at_once_all_remember_what_they_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let key = Fingerprint::of(b"key");
+        std::thread::scope(|scope| {
+            for at in 0..Trace::KEPT {
+                let store = &store;
+                scope.spawn(move || store.add_trace(key, Trace::new([at.to_string()])).unwrap());
+            }
+        });
+        assert_eq!(store.traces(key).unwrap().found().unwrap().len(), Trace::KEPT);
+    }
 
     #[test]
     fn a_folder_in_the_place_of_a_trace_counts_as_none_and_makes_room() {
