@@ -99,7 +99,7 @@ fn check_histories(roots: &[Root], store: &Store) -> Result<(), CliError> {
             "the history `{}` is damaged, so what its pipeline still wants is not known",
             root.path.display()
         )
-    } else if roots.is_empty() && store.pins()?.is_empty() && store.has_results()? {
+    } else if roots.is_empty() && store.pinned()?.is_empty() && store.has_results()? {
         "no history says which of these results are still wanted, so all would be removed"
             .to_owned()
     } else {

@@ -113,8 +113,8 @@ impl Store {
         let _alone = if policy.dry_run { None } else { Some(self.exclusive(cancelled)?) };
         // Read only now: a run that has just ended added to them.
         let roots = self.roots()?;
-        let pins = self.pins()?;
-        let mut candidates = self.candidates(policy, &roots, &pins.keys().copied().collect())?;
+        let pins = self.pinned()?;
+        let mut candidates = self.candidates(policy, &roots, &pins)?;
         if let Some(most) = policy.max_bytes {
             shrink(&mut candidates, most);
         }

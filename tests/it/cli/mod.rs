@@ -28,6 +28,7 @@ mod mistakes;
 mod mixed_models;
 mod model_settings;
 mod odd_paths;
+mod pins;
 mod pipelines;
 mod places;
 mod plan;
