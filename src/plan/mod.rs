@@ -27,6 +27,7 @@ pub use advice::{Advice, TooLarge};
 pub use cause::Cause;
 pub(crate) use cause::{Beginnings, label};
 pub(crate) use decide::Decider;
+pub(crate) use earlier::Since;
 pub use decide::owner_of;
 pub use disk::DiskPlan;
 pub use freshness::{Freshness, StaleReason};
