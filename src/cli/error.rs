@@ -175,7 +175,9 @@ impl From<RemoteError> for CliError {
     fn from(error: RemoteError) -> Self {
         let code = match error {
             RemoteError::Stopped => return Self::Told(exit::INTERRUPTED),
-            RemoteError::Address { .. } | RemoteError::Incomplete { .. } => exit::USAGE,
+            RemoteError::Address { .. }
+            | RemoteError::Incomplete { .. }
+            | RemoteError::NoFolder { .. } => exit::USAGE,
             _ => exit::ENVIRONMENT,
         };
         let help = error.help().map(str::to_owned);

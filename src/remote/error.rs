@@ -70,6 +70,14 @@ pub enum RemoteError {
         /// What was given.
         address: String,
     },
+    /// An address of a folder that is none.
+    #[error("`{address}` is no folder of this machine: {reason}")]
+    NoFolder {
+        /// What was given.
+        address: String,
+        /// Why not.
+        reason: String,
+    },
     /// Nobody gave this program credentials.
     #[error(
         "there are no credentials for the remote cache: none are set, and this machine has no role \
@@ -184,6 +192,9 @@ impl RemoteError {
             Self::Address { .. } | Self::Incomplete { .. } => {
                 "an address is `s3://bucket/folder`, `gs://bucket/folder`, `az://container/folder`, \
                  `file:///folder` or a folder"
+            }
+            Self::NoFolder { .. } => {
+                "write the path of the folder alone, as in `/mnt/shared`, or `file:///mnt/shared`"
             }
             Self::NoCredentials { service } | Self::Setup { service, .. } => credentials(*service),
             Self::Refused { place, .. } => refused(place.service),
