@@ -342,3 +342,39 @@ fn the_remedy_for_a_lost_format_helps() {
     shell.succeed("cache verify");
     assert!(shell.transcript("run clips.toml").contains("0 stages ran, 3 reused"));
 }
+
+#[test]
+fn what_is_damaged_is_not_called_gone_or_absent() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml");
+    let shown = shell.succeed("show clips.toml pairs --json");
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    let files = shown["artifacts"][0]["artifact"]["items"][0]["files"].as_object().unwrap();
+    let digest = files.values().next().unwrap()["digest"].as_str().unwrap();
+    let object = shell.path("cache/objects").join(&digest[..2]).join(&digest[2..]);
+    corrupt(&object, false);
+    let push = shell.transcript("cache push --all --remote shared");
+    assert!(push.contains("left out: clips: pairs: 1 file is damaged\n"), "{push}");
+    insta::assert_snapshot!(shell.transcript("export clips.toml clips --to out"), @"
+    $ pipe export clips.toml clips --to out
+    ? 1
+    --- stderr
+      × not in the cache: `clips[method=linear]` and 1 more, because `pairs` is damaged there or
+      │ partly gone
+      help: `pipe run clips.toml --only 'clips[method=linear]'` computes it
+    ");
+    insta::assert_snapshot!(shell.transcript("export clips.toml --crate out"), @"
+    $ pipe export clips.toml --crate out
+    ? 1
+    --- stderr
+      × `pairs` is not up to date in the cache, because `pairs` is damaged there or partly gone
+      help: `pipe run clips.toml` computes what is missing
+    ");
+    let verify = shell.transcript("verify clips.toml");
+    let why = "not up to date in the cache, because `pairs` is damaged there or partly gone\n";
+    assert_eq!(verify.matches(why).count(), 3, "{verify}");
+    fs::remove_file(&object).unwrap();
+    let push = shell.transcript("cache push --all --remote shared");
+    assert!(push.contains("left out: clips: pairs: 1 file is gone\n"), "{push}");
+}
