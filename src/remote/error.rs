@@ -227,6 +227,14 @@ impl RemoteError {
         })
     }
 
+    /// Whether nothing that is sent later gets there, either, as long as the address and this `pipe` stay.
+    pub(super) fn is_lasting(&self) -> bool {
+        matches!(
+            self,
+            Self::Newer { .. } | Self::NotACache | Self::NotShared { .. } | Self::NotEmpty { .. }
+        )
+    }
+
     /// What an error of `object_store` means for who uses the remote at `place`.
     pub(super) fn of(error: &object_store::Error, place: &Place) -> Self {
         use object_store::Error;

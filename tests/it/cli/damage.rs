@@ -198,6 +198,23 @@ fn a_damaged_picture_is_drawn_again() {
 }
 
 #[test]
+fn what_a_remote_will_never_take_is_not_said_to_be_sent_by_push() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    let not_sent = |folder: &str, file: &str, cache: &str| {
+        fs::create_dir(shell.path(folder)).unwrap();
+        shell.write(&format!("{folder}/{file}"), "9\n");
+        let said = shell.transcript(&format!("run clips.toml --remote {folder} --cache {cache}"));
+        let line = said.lines().find(|line| line.contains("3 results not sent to"));
+        line.unwrap_or_else(|| panic!("{said}")).to_owned()
+    };
+    let newer = not_sent("newer", "format", "a");
+    assert!(newer.ends_with("has format 9, but this `pipe` knows formats up to 3"), "{newer}");
+    let data = not_sent("data", "picture.png", "b");
+    assert!(data.ends_with("is no remote cache, and is not empty"), "{data}");
+}
+
+#[test]
 fn a_damaged_record_is_the_reason() {
     let shell = Shell::new();
     shell.write("clips.toml", CLIPS);
