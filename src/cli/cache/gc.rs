@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::json;
 
-use super::fresh;
+use super::{and_others, fresh};
 use crate::{
     cli::{error::CliError, exit, session::Session, signals::Stop, versioned::Versioned},
     config::{self, LoadOptions, Pipeline},
@@ -247,7 +247,7 @@ fn text(report: &GcReport, dry_run: bool, all: bool) -> String {
 /// `pose_ablation: lora[n=10]`, or what else is known of it.
 fn title(removed: &Removed) -> String {
     match &removed.name {
-        Some(name) => name.clone(),
+        Some(name) => format!("{name}{}", and_others(&removed.others)),
         None => unnamed(&removed.kind, removed.key),
     }
 }
@@ -294,6 +294,7 @@ mod tests {
     fn results_of_one_name_are_told_apart() {
         let removed = |name: &str, key: &[u8]| Removed {
             name: Some(name.to_owned()),
+            others: Vec::new(),
             kind: "toy".to_owned(),
             key: Fingerprint::of(key),
             bytes: 2048,

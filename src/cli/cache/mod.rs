@@ -98,6 +98,11 @@ impl Present {
     }
 }
 
+/// What is said behind the name of a result that has others as well.
+fn and_others(others: &[String]) -> &'static str {
+    if others.is_empty() { "" } else { ", and others" }
+}
+
 /// The results of a pipeline that are in the store as it stands, with their names.
 fn fresh(pipeline: &Pipeline, store: &Store) -> Result<Vec<(String, Record)>, PlanError> {
     Ok(present(pipeline, &[], store)?.results)

@@ -27,6 +27,7 @@ mod misfits;
 mod mistakes;
 mod mixed_models;
 mod model_settings;
+mod names;
 mod odd_paths;
 mod pins;
 mod pipelines;
