@@ -139,7 +139,10 @@ impl CliError {
 /// A folder for what need not stay.
 pub(super) fn scratch_folder(prefix: &str) -> Result<TempDir, CliError> {
     let folder = tempfile::Builder::new().prefix(prefix).tempdir();
-    folder.map_err(|e| CliError::environment(format!("cannot make a scratch folder: {e}")))
+    folder.map_err(|e| {
+        CliError::environment(format!("cannot make a scratch folder: {e}"))
+            .with_help("name a folder that is there, and that you may write to, with `TMPDIR`")
+    })
 }
 
 impl From<ConfigErrors> for CliError {
@@ -175,7 +178,9 @@ impl From<RemoteError> for CliError {
     fn from(error: RemoteError) -> Self {
         let code = match error {
             RemoteError::Stopped => return Self::Told(exit::INTERRUPTED),
-            RemoteError::Address { .. } | RemoteError::Incomplete { .. } => exit::USAGE,
+            RemoteError::Address { .. }
+            | RemoteError::Incomplete { .. }
+            | RemoteError::NoFolder { .. } => exit::USAGE,
             _ => exit::ENVIRONMENT,
         };
         let help = error.help().map(str::to_owned);

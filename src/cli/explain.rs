@@ -1,6 +1,6 @@
 //! `pipe explain`.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use super::{
     error::CliError,
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     config::{Instance, pipeline::plain},
-    plan::{self, Decider, Freshness, Plan, PlanError, PlanOptions},
+    plan::{self, Decider, Freshness, Plan, PlanError, PlanOptions, Since},
     provenance::Executed,
     report::style::duration,
     store::{Digest, Record, Store},
@@ -139,30 +139,36 @@ impl Explainer<'_> {
         Ok(())
     }
 
+    /// When what it is was computed, if it is up to date, else what it last was; and what changed.
     fn last_run(&self, index: usize, out: &mut String) {
-        let last: Option<std::sync::Arc<Record>> = self.decider.last(index);
-        let Some(record) = last else { return };
+        let Some(last) = self.decider.last(index) else { return };
+        let now = |index: usize| match &self.plan.nodes[index].freshness {
+            Freshness::Fresh(record) => Some(Arc::new((**record).clone())),
+            _ => None,
+        };
+        let record = now(index).unwrap_or_else(|| Arc::clone(&last));
+        let since = self.decider.since(index, &now);
+        // The file had another in between, whose run came later.
+        let is_taken_back = record.fingerprint != last.fingerprint
+            || since.as_ref().is_some_and(|since| since.is_taken_back);
+        let what = if is_taken_back { "last run of this key" } else { "last run" };
         let gone = if self.store.complete(record.output).is_some() { "" } else { ", output gone" };
         let _ = writeln!(
             out,
-            "  last run: {} in {} on {} by pipe {} -> {}{gone}",
+            "  {what}: {} in {} on {} by pipe {} -> {}{gone}",
             record.started,
             duration(record.wall_secs),
             record.computed_on(),
             record.pipe_version,
             record.output.short(),
         );
-        self.since(index, out);
-    }
-
-    /// What is otherwise than it was before, and why.
-    fn since(&self, index: usize, out: &mut String) {
-        let now = |index: usize| match &self.plan.nodes[index].freshness {
-            Freshness::Fresh(record) => Some(std::sync::Arc::new((**record).clone())),
-            _ => None,
+        let Some(Since { reasons, cause, .. }) = since else { return };
+        let before = if is_taken_back {
+            "since the file was last run with another one"
+        } else {
+            "since the one before"
         };
-        let Some((reasons, cause)) = self.decider.since(index, &now) else { return };
-        let _ = writeln!(out, "  since the one before:");
+        let _ = writeln!(out, "  {before}:");
         for reason in reasons {
             let _ = writeln!(out, "    {reason}");
         }

@@ -37,7 +37,7 @@ impl Shared {
     pub fn finish(&self, session: &Session) {
         let report = self.link.finish_telling(|results| self.tell_of_waiting(results, session));
         self.tell_of_fetched(&report, session);
-        self.tell_of_sent(&report.sent, session);
+        self.tell_of_sent(&report, session);
         warn_of_differing(&report.sent, &self.name, session);
     }
 
@@ -63,18 +63,19 @@ impl Shared {
         ));
     }
 
-    fn tell_of_sent(&self, sent: &Moved, session: &Session) {
+    fn tell_of_sent(&self, report: &LinkReport, session: &Session) {
+        let sent = &report.sent;
         if !sent.results.is_empty() {
             let (results, size) = (count(sent.results.len(), "result"), bytes(sent.bytes));
             session.talk(&format!("sent {results}, {size} to {}", self.name));
         }
         if sent.failed > 0 {
             let results = count(sent.failed, "result");
-            let why = sent.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
-            session.caution(&format!(
-                "{results} not sent to {}{why}; `pipe cache push` sends what is missing",
-                self.name
-            ));
+            let why = sent.error.as_ref().or(report.error.as_ref().filter(|_| report.is_lasting));
+            let why = why.map(|error| format!(": {error}")).unwrap_or_default();
+            let help =
+                if report.is_lasting { "" } else { "; `pipe cache push` sends what is missing" };
+            session.caution(&format!("{results} not sent to {}{why}{help}", self.name));
         }
     }
 }

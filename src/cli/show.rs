@@ -109,11 +109,11 @@ fn show_stage(args: &ShowArgs, stage: &str, session: &Session) -> Result<(), Cli
     let outputs = Outputs::of_plan(&plan);
     let (mut text, mut documents, mut missing) = (String::new(), Vec::new(), Vec::new());
     for index in chosen {
-        let cell = pipeline.instances[index].to_string();
         let Some(digest) = outputs.digest(index) else {
-            missing.push(cell);
+            missing.push(index);
             continue;
         };
+        let cell = pipeline.instances[index].to_string();
         let manifest = store.manifest(digest)?;
         if args.json {
             let mut document = json!({ "stage": cell, "digest": digest, "artifact": *manifest });
@@ -134,10 +134,10 @@ fn show_stage(args: &ShowArgs, stage: &str, session: &Session) -> Result<(), Cli
             format!("{:#}\n", json!({ "schema_version": SCHEMA_VERSION, "artifacts": documents }));
     }
     session.print(&text)?;
-    match missing.first() {
-        None => Ok(()),
-        Some(first) => Err(not_there(first, missing.len() - 1, &args.layers.command("run", file))),
+    if missing.is_empty() {
+        return Ok(());
     }
+    Err(not_there(&plan, &missing, &args.layers.command("run", file)))
 }
 
 /// What a score was made from, a line for each stage.

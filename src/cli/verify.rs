@@ -129,7 +129,11 @@ fn outcome(found: &[Verified]) -> Outcome {
 fn unverified(pipeline: &Pipeline, found: &[Verified], args: &VerifyArgs) -> Option<CliError> {
     let skipped = |verified: &&Verified| matches!(verified.verdict, Verdict::Skipped { .. });
     if found.iter().all(|verified| skipped(&verified)) {
-        return Some(nothing("nothing was verified".to_owned(), pipeline, args));
+        return Some(nothing(
+            "nothing was verified".to_owned(),
+            &found.iter().collect::<Vec<_>>(),
+            args,
+        ));
     }
     let skipped: HashSet<&str> = found.iter().filter(skipped).map(|v| v.stage.as_str()).collect();
     let is_skipped = |index: usize| skipped.contains(&*pipeline.instances[index].to_string());
@@ -137,12 +141,19 @@ fn unverified(pipeline: &Pipeline, found: &[Verified], args: &VerifyArgs) -> Opt
         plan::select(pipeline, asked).is_ok_and(|chosen| chosen.into_iter().all(is_skipped))
     };
     if let Some(asked) = args.only.iter().find(is_unverified) {
-        return Some(nothing(format!("nothing of `{asked}` was verified"), pipeline, args));
+        let chosen: HashSet<String> = plan::select(pipeline, asked)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|index| pipeline.instances[index].to_string())
+            .collect();
+        let of: Vec<_> = found.iter().filter(|one| chosen.contains(&one.stage)).collect();
+        return Some(nothing(format!("nothing of `{asked}` was verified"), &of, args));
     }
     let has_nothing = |verified: &&Verified| {
         matches!(verified.verdict, Verdict::Skipped { reason: SkipReason::NotUpToDate, .. })
     };
-    let message = match found.iter().filter(has_nothing).count() {
+    let nothings: Vec<_> = found.iter().filter(has_nothing).collect();
+    let message = match nothings.len() {
         0 => return None,
         1 => "1 stage was not verified, because it is not up to date in the cache".to_owned(),
         several => {
@@ -151,15 +162,24 @@ fn unverified(pipeline: &Pipeline, found: &[Verified], args: &VerifyArgs) -> Opt
             )
         }
     };
-    Some(nothing(message, pipeline, args))
+    Some(nothing(message, &nothings, args))
 }
 
-fn nothing(message: String, pipeline: &Pipeline, args: &VerifyArgs) -> CliError {
-    let commands = pipeline.instances.iter().all(|instance| instance.work.command().is_some());
-    let help = if commands && !args.allow_commands {
-        "read the commands, then verify again with --allow-commands".to_owned()
-    } else {
-        format!("`{}` computes what can be compared", args.pipeline.command("run"))
+/// What to do about stages that were not verified, by why they were not.
+fn nothing(message: String, stages: &[&Verified], args: &VerifyArgs) -> CliError {
+    let only_allowed = |verified: &&&Verified| {
+        matches!(verified.verdict, Verdict::Skipped { reason: SkipReason::Command, .. })
+    };
+    let run = args.pipeline.command("run");
+    let help = match stages.iter().filter(only_allowed).count() {
+        0 => format!("`{run}` computes what can be compared"),
+        all if all == stages.len() => {
+            "read the commands, then verify again with --allow-commands".to_owned()
+        }
+        _ => format!(
+            "`{run}` computes what can be compared; commands are verified with --allow-commands, \
+             once you have read them"
+        ),
     };
     CliError::Message { code: exit::STAGE_FAILED, message, help: Some(help) }
 }

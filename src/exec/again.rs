@@ -75,6 +75,8 @@ pub(super) struct Again<'a> {
     pub(super) caller: Caller<'a>,
     /// What the cache holds of each instance.
     pub(super) records: &'a [Option<&'a Record>],
+    /// What is to be added where it holds nothing that is whole.
+    pub(super) broken: &'a (dyn Fn(usize) -> String + Sync),
     /// What those take that are executed, as far as it is known.
     pub(super) memory: HashMap<usize, Memory>,
     pub(super) options: &'a VerifyOptions,
@@ -125,10 +127,10 @@ impl One<'_> {
         let Caller { pipeline, store, options, .. } = self.again.caller;
         let index = self.index;
         let Some(record) = self.again.records[index] else {
-            return Ok(skipped(SkipReason::NotUpToDate));
+            return Ok(skipped(SkipReason::NotUpToDate, &(self.again.broken)(index)));
         };
         if pipeline.instances[index].work.command().is_some() && !options.allow_commands {
-            return Ok(skipped(SkipReason::Command));
+            return Ok(skipped(SkipReason::Command, ""));
         }
         self.check_fits()?;
         let made = self.execute(record)?;
@@ -231,12 +233,12 @@ fn compare(
     })
 }
 
-fn skipped(reason: SkipReason) -> Verdict {
+fn skipped(reason: SkipReason, more: &str) -> Verdict {
     let message = match reason {
         SkipReason::NotUpToDate => "not up to date in the cache",
         SkipReason::Command => "runs a shell command, which was not allowed",
     };
-    Verdict::Skipped { reason, message: message.to_owned() }
+    Verdict::Skipped { reason, message: format!("{message}{more}") }
 }
 
 #[cfg(test)]

@@ -139,7 +139,9 @@ impl Executor<'_> {
         let executed = chosen.iter().filter(|index| records[**index].is_some());
         let memory = executed.filter_map(|index| Some((*index, sizes.of(*index)?))).collect();
         let caller = self.caller(pipeline);
-        let again = Again { caller, records: &records, memory, options, on_progress };
+        let broken = |index| plan.broken_told(index);
+        let again =
+            Again { caller, records: &records, broken: &broken, memory, options, on_progress };
         let workers = self.options.jobs.min(chosen.len()).clamp(1, MAX_WORKERS);
         let folder = |worker: usize| Store::open(&scratch.join(worker.to_string()));
         let folders = (0..workers).map(folder).collect::<Result<Vec<_>, _>>()?;

@@ -34,11 +34,7 @@ impl Decider<'_> {
     }
 
     /// In what an instance differs from what it was before, and where that began.
-    pub(crate) fn since(
-        &self,
-        index: usize,
-        now: Now<'_>,
-    ) -> Option<(Vec<StaleReason>, Option<Cause>)> {
+    pub(crate) fn since(&self, index: usize, now: Now<'_>) -> Option<Since> {
         let record = now(index)?;
         let before = self.before(index, &record).next()?;
         let instances = &self.pipeline.instances;
@@ -51,8 +47,22 @@ impl Decider<'_> {
             let reasons = self.changed_for(root)?;
             Some(Cause::new(&instances[index], &instances[root], &reasons, more, true))
         });
-        Some((reasons, cause))
+        let is_taken_back = started(&before) > started(&record);
+        Some(Since { reasons, cause, is_taken_back })
     }
+}
+
+/// In what an instance differs from what it was before.
+pub(crate) struct Since {
+    pub(crate) reasons: Vec<StaleReason>,
+    /// Where that began, if elsewhere.
+    pub(crate) cause: Option<Cause>,
+    /// Whether what it was before was computed after what it is: a change was taken back.
+    pub(crate) is_taken_back: bool,
+}
+
+fn started(record: &Record) -> Option<jiff::Timestamp> {
+    record.started.parse().ok()
 }
 
 /// The changes that were found, by instance and what it gave before; and the reasons of their own for

@@ -29,6 +29,7 @@ pub(crate) use cause::{Beginnings, label};
 pub(crate) use decide::Decider;
 pub use decide::owner_of;
 pub use disk::DiskPlan;
+pub(crate) use earlier::Since;
 pub use estimate::Here;
 pub use freshness::{Freshness, StaleReason};
 pub(crate) use freshness::{flat, place_of};
@@ -44,12 +45,12 @@ pub use memory::MemoryPlan;
 pub use select::{SelectError, select};
 pub(crate) use weights::{Watch, WeightFile, Weights};
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use look::{Batches, Looked};
 
 use crate::{
-    config::Pipeline,
+    config::{Instance, Pipeline},
     store::{Record, Store, StoreError},
 };
 
@@ -78,6 +79,30 @@ impl Plan<'_> {
             Freshness::Blocked(lack) if node.needed => Some((instance, lack.clone())),
             _ => None,
         }))
+    }
+
+    /// Of an instance that is not fresh, the one of which the cache holds a result that is not whole, if that is why:
+    /// itself, or one that it needs.
+    pub fn broken(&self, index: usize) -> Option<&Instance> {
+        let (mut stack, mut seen) = (vec![index], HashSet::from([index]));
+        while let Some(index) = stack.pop() {
+            match &self.nodes[index].freshness {
+                Freshness::Stale(reasons) if reasons.iter().any(StaleReason::is_of_damage) => {
+                    return Some(&self.pipeline.instances[index]);
+                }
+                Freshness::Pending { upstream } => {
+                    stack.extend(upstream.iter().copied().filter(|input| seen.insert(*input)));
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// The same in words, to be added to that an instance is not up to date; empty if there is no such thing.
+    pub fn broken_told(&self, index: usize) -> String {
+        let told = |broken| format!(", because `{broken}` is damaged there or partly gone");
+        self.broken(index).map(told).unwrap_or_default()
     }
 }
 

@@ -104,10 +104,12 @@ fn holds(path: &Path, digest: Digest) -> bool {
 #[derive(Debug, thiserror::Error)]
 pub enum FactsError {
     /// A result is not in the cache.
-    #[error("`{stage}` is not up to date in the cache")]
+    #[error("`{stage}` is not up to date in the cache{broken}")]
     Stale {
         /// The instance.
         stage: String,
+        /// What is not whole, if that is why.
+        broken: String,
     },
     /// A pipeline file is no longer there.
     #[error("cannot read `{}`: {source}", path.display())]
@@ -132,7 +134,8 @@ impl<'a> Facts<'a> {
         let mut models: BTreeMap<String, ModelFact> = BTreeMap::new();
         for (index, (node, instance)) in plan.nodes.iter().zip(&pipeline.instances).enumerate() {
             let Freshness::Fresh(record) = &node.freshness else {
-                return Err(FactsError::Stale { stage: instance.to_string() });
+                let (stage, broken) = (instance.to_string(), plan.broken_told(index));
+                return Err(FactsError::Stale { stage, broken });
             };
             if let Some((model, _)) = instance.work.weights() {
                 let fact = models.entry(model.0.clone()).or_default();

@@ -230,8 +230,10 @@ fn without<'a>(resources: &'a [Resource], others: &[Resource]) -> Vec<&'a Resour
 pub enum Held {
     /// The cache holds exactly this.
     Whole,
-    /// The cache does not hold it, or it is damaged there.
+    /// The cache does not hold it.
     Missing,
+    /// What the cache holds of it is damaged.
+    Damaged,
     /// The cache holds it by blake3, but another digest differs.
     Differs,
     /// The statement gives no digest that the cache knows.
@@ -243,6 +245,7 @@ pub fn check(subject: &Resource, store: &Store) -> Result<Held, StoreError> {
     let Some(digest) = subject.blake3() else { return Ok(Held::Unknown) };
     let bytes = match store.read_object(digest) {
         Ok(bytes) => bytes,
+        Err(StoreError::Damaged { .. }) if store.is_there(digest) => return Ok(Held::Damaged),
         Err(StoreError::Damaged { .. }) => return Ok(Held::Missing),
         Err(error) => return Err(error),
     };

@@ -66,6 +66,10 @@ impl std::fmt::Debug for InParts {
 impl Bucket {
     /// Connects to nothing yet, and makes nothing.
     pub(super) fn open(address: &Url, patience: Patience) -> Result<Self, RemoteError> {
+        // Not all names of folders can be names in a bucket, which this would ask for.
+        if address.scheme() == "file" {
+            return Self::folder(address, patience);
+        }
         let connector =
             Connector { connect: patience.connect, read: patience.read, metadata: METADATA };
         let (retry, text) = (Self::retry(patience), address.to_string());
@@ -79,7 +83,6 @@ impl Bucket {
             }
         };
         let ((objects, parts), service, endpoint) = match scheme {
-            ObjectStoreScheme::Local => return Self::folder(address, patience),
             ObjectStoreScheme::AmazonS3 => {
                 let builder = AmazonS3Builder::from_env().with_url(text);
                 let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);

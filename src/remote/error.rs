@@ -70,6 +70,14 @@ pub enum RemoteError {
         /// What was given.
         address: String,
     },
+    /// An address of a folder that is none.
+    #[error("`{address}` is no folder of this machine: {reason}")]
+    NoFolder {
+        /// What was given.
+        address: String,
+        /// Why not.
+        reason: String,
+    },
     /// Nobody gave this program credentials.
     #[error(
         "there are no credentials for the remote cache: none are set, and this machine has no role \
@@ -185,6 +193,9 @@ impl RemoteError {
                 "an address is `s3://bucket/folder`, `gs://bucket/folder`, `az://container/folder`, \
                  `file:///folder` or a folder"
             }
+            Self::NoFolder { .. } => {
+                "write the path of the folder alone, as in `/mnt/shared`, or `file:///mnt/shared`"
+            }
             Self::NoCredentials { service } | Self::Setup { service, .. } => credentials(*service),
             Self::Refused { place, .. } => refused(place.service),
             Self::NoBucket { .. } => {
@@ -214,6 +225,14 @@ impl RemoteError {
             }
             Self::Local(_) | Self::Damaged { .. } | Self::Stopped => return None,
         })
+    }
+
+    /// Whether nothing that is sent later gets there, either, as long as the address and this `pipe` stay.
+    pub(super) fn is_lasting(&self) -> bool {
+        matches!(
+            self,
+            Self::Newer { .. } | Self::NotACache | Self::NotShared { .. } | Self::NotEmpty { .. }
+        )
     }
 
     /// What an error of `object_store` means for who uses the remote at `place`.

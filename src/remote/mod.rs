@@ -200,6 +200,9 @@ fn parse(address: &str) -> Result<Url, RemoteError> {
     if is_incomplete(address) {
         return Err(RemoteError::Incomplete { address: address.to_owned() });
     }
+    if address.starts_with("file://") {
+        return parse_folder(address);
+    }
     if address.contains("://") {
         return Url::parse(address).map_err(|_| RemoteError::Address {
             scheme: address.split(':').next().unwrap_or_default().to_owned(),
@@ -211,20 +214,42 @@ fn parse(address: &str) -> Result<Url, RemoteError> {
         .map_err(|()| RemoteError::Address { scheme: address.to_owned() })
 }
 
+/// An address that begins with `file://`.
+fn parse_folder(address: &str) -> Result<Url, RemoteError> {
+    let wrong = |reason: String| RemoteError::NoFolder { address: address.to_owned(), reason };
+    // Who reads addresses drops some of these, and they would be another folder's.
+    let written: String = address
+        .chars()
+        .map(|c| if c.is_ascii_control() { format!("%{:02X}", c as u32) } else { c.to_string() })
+        .collect();
+    let url = Url::parse(&written).map_err(|error| wrong(error.to_string()))?;
+    if let Some(machine) = url.host_str() {
+        return Err(wrong(format!("`{machine}` is where the name of another machine stands")));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(wrong(
+            "a path ends at `?` and `#`, unless they are `%3F` and `%23`".to_owned(),
+        ));
+    }
+    Ok(url)
+}
+
 /// A path without `..`, which stands for another folder behind a link than by the names alone.
 fn without_parents(path: PathBuf) -> PathBuf {
     if !path.components().any(|part| part == Component::ParentDir) {
         return path;
     }
-    // What is not there has no links.
-    for known in path.ancestors() {
-        if let (Ok(found), Ok(rest)) = (known.canonicalize(), path.strip_prefix(known))
-            && !rest.components().any(|part| part == Component::ParentDir)
-        {
-            return found.join(rest);
+    let mut found = PathBuf::new();
+    for part in path.components() {
+        if part == Component::ParentDir {
+            // What is not there has no links.
+            found = found.canonicalize().unwrap_or(found);
+            found.pop();
+        } else {
+            found.push(part);
         }
     }
-    path
+    found
 }
 
 /// An address without a password or a signature.

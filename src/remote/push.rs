@@ -225,9 +225,15 @@ impl Remote {
 
 /// What of a result is not here.
 fn wrong(store: &Store, record: &Record) -> Wrong {
-    let Ok(manifest) = store.manifest(record.output) else { return Wrong::file(true) };
-    let gone = manifest.files().filter(|file| !store.object_ok(file.digest, Some(file.size)));
-    Wrong { gone: gone.count(), ..Wrong::default() }
+    let is_gone = |digest| !store.is_there(digest);
+    if !store.object_ok(record.output, None) {
+        return Wrong::file(is_gone(record.output));
+    }
+    let Ok(manifest) = store.manifest(record.output) else {
+        return Wrong::file(is_gone(record.output));
+    };
+    let wrong = manifest.files().filter(|file| !store.object_ok(file.digest, Some(file.size)));
+    wrong.fold(Wrong::default(), |all, file| all.and(Wrong::file(is_gone(file.digest))))
 }
 
 /// The objects of a result, if all are here, with their sizes.

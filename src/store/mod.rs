@@ -8,7 +8,7 @@
 //! ├── items/ab/cdef…          one ItemRecord (JSON) per item fingerprint
 //! ├── traces/ab/cdef…         which outside files a stage read, by its key without their content
 //! ├── history/<hash>-<place>  of a pipeline file, profile and folder: what each instance last was
-//! ├── pins/<fingerprint>      results that `gc` never removes
+//! ├── pins/<fingerprint>-…    who wants a result that `gc` never removes
 //! ├── checkpoints/<trajectory>/   left by trainings; equal but for how far they go
 //! ├── locks/                  one file per key being computed: locked, or a lease (`lease`); `mode` says which
 //! ├── pictures/<pipeline>/    contact sheets that a run wrote, for people; no stage reads them
@@ -67,6 +67,7 @@ pub use lock::{Attempt, KeyLock, KeyWait, Locks, StoreUse};
 pub use materialise::Transfer;
 pub use objects::NewObject;
 pub use pictures::PictureName;
+pub use pins::{Pin, Pinner};
 pub use record::{Ingredients, ItemRecord, Lookup, Record, Trace, unnamed};
 pub(crate) use seal::{Form, Opened, open as unseal, seal};
 pub use sources::{SourceReader, is_below, is_missing, names_before};

@@ -60,7 +60,7 @@ impl StoreStats {
 impl Store {
     /// Counts files and bytes.
     pub fn stats(&self) -> Result<StoreStats, StoreError> {
-        let mut stats = StoreStats { pins: self.pins()?.len(), ..StoreStats::default() };
+        let mut stats = StoreStats { pins: self.pinned()?.len(), ..StoreStats::default() };
         for folder in FOLDERS {
             let count = stats.folders.entry(folder).or_default();
             for (_, size) in files_below(&self.root.join(folder))? {

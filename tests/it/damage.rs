@@ -177,7 +177,7 @@ fn exchanged_records_of_items_are_found_and_made_again() {
     let run = test.run();
     assert!(run.story().contains("ran shout (1 of 3)"), "{}", run.story());
     let shouted = ["one", "three", "four"].map(|word| test.text("shout", word));
-    assert_eq!(shouted.map(|text| text.to_lowercase()), ["one", "three", "four"].map(|word| format!("{word}!")));
+    assert_eq!(shouted, ["ONE!", "THREE!", "FOUR!"]);
 }
 
 #[test]

@@ -104,6 +104,7 @@ fn subjects(statement: &Statement, store: &Store) -> Result<Disagreement, CliErr
         let name = subject.name.as_deref().unwrap_or("a file without a name");
         match check(subject, store)? {
             Held::Whole => {}
+            Held::Damaged => found.missing.push(format!("`{name}`: damaged in the cache")),
             Held::Missing => found.missing.push(format!("`{name}`: not in the cache")),
             Held::Differs => found.differs.push(format!("`{name}`: its SHA-256 is another")),
             Held::Unknown => found.differs.push(format!("`{name}`: no blake3 is stated")),
@@ -116,8 +117,8 @@ fn subjects(statement: &Statement, store: &Store) -> Result<Disagreement, CliErr
 fn stages(statement: &Statement, plan: &Plan<'_>) -> Disagreement {
     let (mut stated, keys) = (statement.outputs(), statement.keys());
     let mut found = Disagreement::default();
-    for (node, instance) in plan.nodes.iter().zip(&plan.pipeline.instances) {
-        let stage = instance.to_string();
+    for (index, node) in plan.nodes.iter().enumerate() {
+        let stage = plan.pipeline.instances[index].to_string();
         let wanted = stated.remove(stage.as_str()).flatten();
         match (&node.freshness, wanted) {
             (Freshness::Fresh(record), Some(wanted)) if record.output == wanted => {
@@ -128,7 +129,10 @@ fn stages(statement: &Statement, plan: &Plan<'_>) -> Disagreement {
                 record.output.short(),
                 wanted.short()
             )),
-            (_, Some(_)) => found.missing.push(format!("`{stage}`: not up to date in the cache")),
+            (_, Some(_)) => {
+                let broken = plan.broken_told(index);
+                found.missing.push(format!("`{stage}`: not up to date in the cache{broken}"));
+            }
             (_, None) => found.differs.push(format!("`{stage}`: not attested")),
         }
     }

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::json;
 
-use super::fresh;
+use super::{and_others, fresh};
 use crate::{
     cli::{error::CliError, exit, session::Session, signals::Stop, versioned::Versioned},
     config::{self, LoadOptions, Pipeline},
@@ -99,7 +99,7 @@ fn check_histories(roots: &[Root], store: &Store) -> Result<(), CliError> {
             "the history `{}` is damaged, so what its pipeline still wants is not known",
             root.path.display()
         )
-    } else if roots.is_empty() && store.pins()?.is_empty() && store.has_results()? {
+    } else if roots.is_empty() && store.pinned()?.is_empty() && store.has_results()? {
         "no history says which of these results are still wanted, so all would be removed"
             .to_owned()
     } else {
@@ -247,7 +247,7 @@ fn text(report: &GcReport, dry_run: bool, all: bool) -> String {
 /// `pose_ablation: lora[n=10]`, or what else is known of it.
 fn title(removed: &Removed) -> String {
     match &removed.name {
-        Some(name) => name.clone(),
+        Some(name) => format!("{name}{}", and_others(&removed.others)),
         None => unnamed(&removed.kind, removed.key),
     }
 }
@@ -294,6 +294,7 @@ mod tests {
     fn results_of_one_name_are_told_apart() {
         let removed = |name: &str, key: &[u8]| Removed {
             name: Some(name.to_owned()),
+            others: Vec::new(),
             kind: "toy".to_owned(),
             key: Fingerprint::of(key),
             bytes: 2048,

@@ -5,7 +5,7 @@ mod pins;
 mod remote;
 mod verify;
 
-use std::{collections::BTreeSet, fmt::Write as _};
+use std::fmt::Write as _;
 
 use clap::Subcommand;
 use serde_json::json;
@@ -78,12 +78,6 @@ struct Present {
 const MOST_MISSING: usize = 6;
 
 impl Present {
-    /// The names of all of it, as pins carry them.
-    fn names(self, title: &str) -> BTreeSet<String> {
-        let missing = self.missing.iter().map(|instance| format!("{title}: {instance}"));
-        self.results.into_iter().map(|(name, _)| name).chain(missing).collect()
-    }
-
     /// Says what of it is `absent`; `run` is the command that computes it.
     fn tell_missing(&self, absent: &str, run: &str, session: &Session) {
         let number = self.missing.len();
@@ -102,6 +96,11 @@ impl Present {
         };
         session.talk(&format!("{not} {absent}: {named}{more}; `{run}` computes {them}"));
     }
+}
+
+/// What is said behind the name of a result that has others as well.
+fn and_others(others: &[String]) -> &'static str {
+    if others.is_empty() { "" } else { ", and others" }
 }
 
 /// The results of a pipeline that are in the store as it stands, with their names.

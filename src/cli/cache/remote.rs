@@ -1,10 +1,15 @@
 //! `pipe cache push` and `pipe cache pull`.
 
-use std::{collections::HashMap, fmt::Write as _, path::PathBuf, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Write as _,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use tempfile::TempDir;
 
-use super::{NOT_COMPUTED, Present, present};
+use super::{NOT_COMPUTED, Present, and_others, present};
 use crate::{
     cli::{
         error::{CliError, scratch_folder},
@@ -17,7 +22,7 @@ use crate::{
     config::{self, Pipeline},
     remote::{Link, Moved, Remote, RemoteError, Scope, Transfer},
     report::style::count,
-    store::{Fingerprint, NewResult, Record, Store, StoreError, unnamed},
+    store::{Fingerprint, NewResult, Record, Root, Store, StoreError, unnamed},
     units::bytes,
 };
 
@@ -340,11 +345,15 @@ fn live(store: &Store) -> Result<Vec<Fingerprint>, CliError> {
 
 /// What people call results.
 fn names(store: &Store) -> Result<HashMap<Fingerprint, String>, CliError> {
-    let mut names = HashMap::new();
-    for root in store.roots()? {
-        names.extend(root.names.keys().filter_map(|key| Some((*key, root.name_of(*key)?))));
-    }
-    Ok(names)
+    let roots = store.roots()?;
+    let keys: HashSet<Fingerprint> =
+        roots.iter().flat_map(|root| root.names.keys()).copied().collect();
+    let name = |key| {
+        let names = Root::names_among(&roots, key);
+        let (first, others) = names.split_first()?;
+        Some((key, format!("{first}{}", and_others(others))))
+    };
+    Ok(keys.into_iter().filter_map(name).collect())
 }
 
 /// Adds to each result the items that are part of it.

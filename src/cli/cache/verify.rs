@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
+use super::and_others;
 use crate::{
     cli::{error::CliError, exit, session::Session},
     report::{cache::CacheVerifyDocument, style::count},
@@ -53,16 +54,15 @@ fn text(report: &VerifyReport) -> String {
         };
         let _ = write!(text, "{damaged}: {}", file.display());
         if let Some((first, more)) = results.split_first() {
-            let more = if more.is_empty() { "" } else { ", and others" };
-            let _ = write!(text, ", of `{first}`{more}");
+            let _ = write!(text, ", of `{first}`{}", and_others(more));
         }
         text.push('\n');
     }
-    for Gone { name, key, .. } in &report.gone {
+    for Gone { name, others, key, .. } in &report.gone {
         let alike = report.gone.iter().filter(|other| other.name == *name).count();
         // What one cell was at different times has one name.
         let which = if alike > 1 { format!(" ({})", key.short()) } else { String::new() };
-        let _ = writeln!(text, "content is gone of `{name}`{which}");
+        let _ = writeln!(text, "content is gone of `{name}`{}{which}", and_others(others));
     }
     for history in &report.histories {
         let _ = writeln!(text, "damaged: {}", history.display());

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     artifact::{ArtifactKind, FileNames, file_name},
     config::{Instance, pipeline::plain},
-    plan::{self, PlanError, PlanOptions},
+    plan::{self, Plan, PlanError, PlanOptions},
     provenance::ro_crate::Given,
     report::{results::Outputs, style::count},
     store::{Transfer, write_aside},
@@ -87,9 +87,9 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
     if !moved.borrow().is_empty() {
         session.talk(&transfers(&moved.borrow()));
     }
-    if let Some(first) = missing.first() {
+    if !missing.is_empty() {
         let run = args.pipeline.command("run");
-        code = code.max(not_there(first, missing.len() - 1, &run).report(session));
+        code = code.max(not_there(&plan, &missing, &run).report(session));
     }
     if code == exit::DONE { Ok(()) } else { Err(CliError::Told(code)) }
 }
@@ -115,7 +115,7 @@ fn export_cells(
     chosen: Vec<usize>,
     to: &Path,
     session: &Session,
-) -> Result<(Vec<String>, u8), CliError> {
+) -> Result<(Vec<usize>, u8), CliError> {
     let instances = &exporter.pipeline.instances;
     let stage = &instances[chosen[0]].stage;
     let several = instances.iter().filter(|instance| instance.stage == *stage).count() > 1;
@@ -124,7 +124,7 @@ fn export_cells(
     for index in chosen {
         let instance = &instances[index];
         let Some(digest) = exporter.outputs.digest(index) else {
-            missing.push(instance.to_string());
+            missing.push(index);
             continue;
         };
         let folder =
@@ -146,15 +146,17 @@ fn export_cells(
 }
 
 /// What to say of cells that are not in the cache; `run` is the command that runs the pipeline.
-pub(super) fn not_there(first: &str, others: usize, run: &str) -> CliError {
-    let more = match others {
+pub(super) fn not_there(plan: &Plan<'_>, missing: &[usize], run: &str) -> CliError {
+    let Some(&index) = missing.first() else { return CliError::Told(exit::DONE) };
+    let (first, broken) = (&plan.pipeline.instances[index], plan.broken_told(index));
+    let more = match missing.len() - 1 {
         0 => String::new(),
         n => format!(" and {n} more"),
     };
-    let command = format!("{run} --only {}", quoted(&first));
+    let command = format!("{run} --only {}", quoted(first));
     CliError::Message {
         code: exit::STAGE_FAILED,
-        message: format!("not in the cache: `{first}`{more}"),
+        message: format!("not in the cache: `{first}`{more}{broken}"),
         help: Some(format!("`{command}` computes it")),
     }
 }

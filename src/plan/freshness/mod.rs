@@ -155,6 +155,11 @@ impl fmt::Display for StaleReason {
 }
 
 impl StaleReason {
+    /// Whether it was computed, and what the cache holds of it is not whole.
+    pub(crate) fn is_of_damage(&self) -> bool {
+        matches!(self, Self::OutputMissing { .. } | Self::RecordDamaged)
+    }
+
     /// Whether the reason lies in a stage above.
     pub(crate) fn is_of_input(&self) -> bool {
         matches!(self, Self::InputChanged { .. })

@@ -49,6 +49,8 @@ pub struct LinkReport {
     pub broken: Vec<(String, Wrong)>,
     /// Why the remote was left alone.
     pub error: Option<String>,
+    /// Whether it takes nothing later, either: it is no cache of a form that is known.
+    pub is_lasting: bool,
     /// The bytes that were fetched.
     pub bytes: u64,
     /// What was sent.
@@ -80,6 +82,7 @@ impl Link {
             items: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             error: Mutex::default(),
+            is_lasting: AtomicBool::new(false),
             cargo: Cargo::default(),
         });
         let (made, results) = channel();
@@ -139,6 +142,7 @@ impl Link {
                 wrong.values().cloned().collect()
             },
             error: self.shared.error.lock().expect("no panic while held").clone(),
+            is_lasting: self.shared.is_lasting.load(Ordering::Relaxed),
             bytes: self.shared.cargo.bytes(),
             sent,
         }

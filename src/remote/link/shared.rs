@@ -43,6 +43,8 @@ pub(super) struct Shared {
     /// Results that were told of and are not sent yet.
     pub waiting: AtomicUsize,
     pub error: Mutex<Option<String>>,
+    /// Whether what failed would fail again.
+    pub is_lasting: AtomicBool,
     pub cargo: Cargo,
 }
 
@@ -104,6 +106,7 @@ impl Shared {
             return;
         }
         let help = error.help().map(|help| format!("; {help}")).unwrap_or_default();
+        self.is_lasting.fetch_or(error.is_lasting(), Ordering::Relaxed);
         self.gives_up(&error.to_string(), &help);
     }
 

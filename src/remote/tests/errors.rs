@@ -130,4 +130,7 @@ fn a_path_may_go_up_as_the_system_reads_it() {
     assert_eq!(parsed("a/b/../../x"), root.join("x"));
     // Behind a link it is another folder than by the names.
     assert_eq!(parsed("link/../x"), root.join("a/x"));
+    // What is not there is no link.
+    assert_eq!(parsed("new/../x"), root.join("x"));
+    assert_eq!(parsed("new//b/../../link/../c"), root.join("a/c"));
 }

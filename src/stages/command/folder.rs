@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
 };
 
@@ -12,11 +12,17 @@ use super::{Inputs, StageError};
 use crate::regular;
 
 /// The folder of one command.
-pub(super) struct Folder(TempDir);
+pub(super) struct Folder {
+    dir: TempDir,
+    /// What it printed, also where somebody removed the file.
+    log: File,
+}
 
 impl Folder {
-    pub fn new(folder: TempDir) -> Result<Self, StageError> {
-        let folder = Self(folder);
+    pub fn new(dir: TempDir) -> Result<Self, StageError> {
+        let path = dir.path().join("log");
+        let log = File::options().read(true).append(true).create(true).open(&path);
+        let folder = Self { dir, log: log.map_err(|e| cannot_write(&path, &e))? };
         for sub in [folder.inputs(), folder.out(), folder.work()] {
             fs::create_dir(&sub).map_err(|e| cannot_write(&sub, &e))?;
         }
@@ -53,26 +59,36 @@ impl Folder {
     }
 
     pub fn inputs(&self) -> PathBuf {
-        self.0.path().join("in")
+        self.dir.path().join("in")
     }
 
     pub fn out(&self) -> PathBuf {
-        self.0.path().join("out")
+        self.dir.path().join("out")
     }
 
     pub fn work(&self) -> PathBuf {
-        self.0.path().join("work")
+        self.dir.path().join("work")
     }
 
+    /// Where it prints to.
     pub fn log(&self) -> Result<File, StageError> {
-        let path = self.0.path().join("log");
-        File::options().append(true).create(true).open(&path).map_err(|e| cannot_write(&path, &e))
+        self.log.try_clone().map_err(|e| cannot_write(&self.dir.path().join("log"), &e))
+    }
+
+    /// What somebody removed while the command ran, if not all of the folder is there: the folder, or the cache.
+    pub fn removed(&self) -> Option<&Path> {
+        let is_gone =
+            |path: &&Path| !path.as_os_str().is_empty() && matches!(path.try_exists(), Ok(false));
+        self.dir.path().ancestors().take_while(is_gone).last()
     }
 
     /// The last lines that the command printed, for an error message.
     pub fn last_words(&self) -> String {
-        let text = fs::read(self.0.path().join("log")).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text[text.len().saturating_sub(4000)..]).into_owned();
+        const MOST: u64 = 4000;
+        let (mut log, mut text) = (&self.log, Vec::new());
+        let start = log.metadata().map_or(0, |found| found.len().saturating_sub(MOST));
+        let _ = log.seek(SeekFrom::Start(start)).and_then(|_| log.read_to_end(&mut text));
+        let text = String::from_utf8_lossy(&text).into_owned();
         let lines: Vec<_> = text.trim().lines().collect();
         if lines.is_empty() {
             return String::new();

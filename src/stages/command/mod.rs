@@ -8,6 +8,7 @@ pub use guard::CommandGuard;
 use std::{
     collections::{BTreeMap, HashSet},
     io,
+    path::Path,
     process::{Command, ExitStatus},
     thread,
     time::{Duration, Instant},
@@ -149,6 +150,9 @@ impl Stage for ShellCommand {
         }
         cx.tick(0, 1, "command")?;
         let status = self.execute(&folder, cx)?;
+        if let Some(path) = folder.removed() {
+            return Err(without_folder(path, status, &folder));
+        }
         if !status.success() {
             return Err(ended_badly(status, &folder, out.free_space()));
         }
@@ -228,6 +232,16 @@ fn ended_badly(status: ExitStatus, folder: &Folder, free: Option<u64>) -> StageE
         .with_help("free space with `pipe cache gc`, or name another disk with `--cache DIR`")
 }
 
+/// What is said of a command whose folder somebody removed, however it ended.
+fn without_folder(path: &Path, status: ExitStatus, folder: &Folder) -> StageError {
+    StageError::environment(format!(
+        "`{}` was removed while the command worked in it; it ended with {status}{}",
+        path.display(),
+        folder.last_words()
+    ))
+    .with_help("leave the cache alone while a run uses it: `pipe cache gc` removes nothing then")
+}
+
 fn cannot_start(error: &io::Error) -> StageError {
     StageError::environment(format!("cannot start `/bin/sh`: {error}"))
 }
@@ -285,6 +299,19 @@ mod tests {
         insta::assert_snapshot!(text(&error), @"the command ended with exit status: 1; it printed: about to fail | ");
         let error = run(&stage("true", &["x"]), true).unwrap_err();
         assert!(text(&error).starts_with("the command did not write `x`"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_that_was_removed_is_told_with_what_was_printed() {
+        let remove = "echo working; cd /; rm -rf \"$(dirname $OUT)\"";
+        for (end, status) in [("ls $OUT/x 2> /dev/null || exit 2", 2), ("true", 0)] {
+            let error = run(&stage(&format!("{remove}; {end}"), &["x"]), true).unwrap_err();
+            let wanted = format!(
+                "was removed while the command worked in it; it ended with exit status: {status}; \
+                 it printed: working"
+            );
+            assert!(text(&error).contains(&wanted), "{error}");
+        }
     }
 
     #[test]

@@ -74,6 +74,9 @@ pub struct GcReport {
 pub struct Removed {
     /// `pose_ablation: lora[n=10]`, where a history knows it.
     pub name: Option<String>,
+    /// The names that others have for it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<String>,
     /// The stage's kind.
     pub kind: String,
     /// Its key.
@@ -113,8 +116,8 @@ impl Store {
         let _alone = if policy.dry_run { None } else { Some(self.exclusive(cancelled)?) };
         // Read only now: a run that has just ended added to them.
         let roots = self.roots()?;
-        let pins = self.pins()?;
-        let mut candidates = self.candidates(policy, &roots, &pins.keys().copied().collect())?;
+        let pins = self.pinned()?;
+        let mut candidates = self.candidates(policy, &roots, &pins)?;
         if let Some(most) = policy.max_bytes {
             shrink(&mut candidates, most);
         }
@@ -307,8 +310,10 @@ fn removed_results(candidates: &[Candidate], needed: &Needed, roots: &[Root]) ->
             .iter()
             .filter(|(digest, _)| !needed.objects.contains(*digest) && counted.insert(**digest));
         let used = jiff::Timestamp::try_from(candidate.used).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        let mut names = Root::names_among(roots, key).into_iter();
         Removed {
-            name: roots.iter().find_map(|root| root.name_of(key)),
+            name: names.next(),
+            others: names.collect(),
             kind: candidate.record.ingredients.kind.clone(),
             bytes: own.map(|(_, size)| size).sum(),
             used: used.to_string(),

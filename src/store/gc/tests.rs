@@ -3,7 +3,7 @@ use serde_json::json;
 use super::{needed::UNFINISHED, *};
 use crate::{
     artifact::{ArtifactKind, Item, Manifest},
-    store::{FORMAT_VERSION, Ingredients, ItemRecord, Owner},
+    store::{FORMAT_VERSION, Ingredients, ItemRecord, Owner, Pinner},
 };
 
 struct Cache {
@@ -88,6 +88,16 @@ impl Cache {
         fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
     }
 
+    fn pin(&self, key: Fingerprint) {
+        let by = Pinner {
+            owner: Owner::new(Path::new("toy"), None, "toy"),
+            set: Vec::new(),
+            stage: None,
+            instance: "lora".into(),
+        };
+        self.store.pin(key, &by).unwrap();
+    }
+
     fn checkpoint(&self, trajectory: Fingerprint, name: &str) -> PathBuf {
         let path = self.store.checkpoints(trajectory).unwrap().path().join(name);
         fs::write(&path, "state").unwrap();
@@ -160,7 +170,7 @@ fn a_pin_and_youth_protect() {
     let [old, young, pinned] = ["old", "young", "pinned"].map(|n| cache.result(n, n.as_bytes()));
     cache.age(old, 48);
     cache.age(pinned, 48);
-    cache.store.pin(pinned, "toy: lora").unwrap();
+    cache.pin(pinned);
     let day = Duration::from_hours(24);
     let report = cache.gc(|policy| policy.min_age = Some(day));
     assert_eq!((report.results.len(), report.pinned), (1, 1));
@@ -198,7 +208,7 @@ fn results_are_given_up_until_the_rest_fits() {
     }
     cache.run("old", &[("x", stale)], 50);
     cache.run("new", &[("x", small), ("y", large)], 1);
-    cache.store.pin(pinned, "").unwrap();
+    cache.pin(pinned);
     assert_eq!(cache.gc(|policy| policy.max_bytes = Some(100_000)).results, []);
     let report = cache.gc(|policy| policy.max_bytes = Some(12_000));
     assert_eq!(names(&report), ["old: x"]);

@@ -56,6 +56,28 @@ impl Root {
     }
 }
 
+impl Root {
+    /// What people call a result: its names in the pipelines that it is a present result of, or, if there is none,
+    /// in those that it once was one of.
+    pub fn names_among(roots: &[Self], key: Fingerprint) -> Vec<String> {
+        let named = |root: &Self| root.name_of(key);
+        let mut names: Vec<_> =
+            roots.iter().filter(|root| root.has(key)).filter_map(named).collect();
+        if names.is_empty() {
+            names = roots.iter().filter_map(named).collect();
+        }
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Whether the key is what one of its instances is now.
+    fn has(&self, key: Fingerprint) -> bool {
+        let last = self.names.get(&key).and_then(|instance| self.last.get(instance));
+        !self.is_superseded && last.is_some_and(|last| last.key == key && !last.gone)
+    }
+}
+
 impl Store {
     /// What every pipeline that was run keeps.
     pub fn roots(&self) -> Result<Vec<Root>, StoreError> {

@@ -98,6 +98,11 @@ impl Store {
         }
     }
 
+    /// Whether anything is there under a digest, be it what the digest says or not.
+    pub fn is_there(&self, digest: Digest) -> bool {
+        fs::symlink_metadata(self.object_path(digest)).is_ok()
+    }
+
     /// Whether content is there and, by its size, if that is known, and its time, untouched.
     pub fn object_ok(&self, digest: Digest, size: Option<u64>) -> bool {
         let path = self.object_path(digest);

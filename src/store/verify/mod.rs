@@ -63,6 +63,9 @@ pub struct Damage {
 pub struct Gone {
     /// Its name, as `pose_ablation: lora[n=10]`, where a history knows it.
     pub name: String,
+    /// The names that others have for it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<String>,
     /// Its key.
     pub key: Fingerprint,
     /// Whether some pipeline last gave it, so that a run of that makes it again.
@@ -243,9 +246,9 @@ impl Store {
                 continue;
             }
             let key = record.fingerprint;
-            let known = roots.iter().find_map(|root| root.name_of(key));
-            let name = known.unwrap_or_else(|| unnamed(&record.ingredients.kind, key));
-            gone.push(Gone { name, key, is_live: live.contains(&key) });
+            let mut names = Root::names_among(roots, key).into_iter();
+            let name = names.next().unwrap_or_else(|| unnamed(&record.ingredients.kind, key));
+            gone.push(Gone { name, others: names.collect(), key, is_live: live.contains(&key) });
         }
         gone.sort();
         Ok(gone)

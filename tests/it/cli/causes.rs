@@ -193,6 +193,42 @@ fn explain_tells_after_a_run_what_it_was_for() {
 }
 
 #[test]
+fn explain_tells_of_a_change_that_was_taken_back_what_is_and_not_what_was_in_between() {
+    let (shell, text) = chain();
+    let clips = |frames: &str| {
+        shell.write("a.toml", &text.replace("frames = 5", &format!("frames = {frames}")));
+    };
+    let explained = || {
+        let told = shell.transcript("explain a.toml clips[method=linear]");
+        let part = |line: &&str| {
+            ["fresh", "last run", "since", "frames 9"].iter().any(|w| line.contains(w))
+        };
+        told.lines().filter(part).collect::<Vec<_>>().join("\n")
+    };
+    let output = |told: &str| {
+        let line = told.lines().find(|line| line.contains("last run")).unwrap().to_owned();
+        line.split("-> ").nth(1).unwrap().to_owned()
+    };
+    let raw = |shell: &super::Shell| shell.succeed("explain a.toml clips[method=linear]");
+    let first = output(&raw(&shell));
+    clips("9");
+    shell.succeed("run a.toml --allow-commands --only clips");
+    assert_ne!(output(&raw(&shell)), first);
+    clips("5");
+    let not_run = explained();
+    insta::assert_snapshot!(not_run, @"
+    fresh: [HASH] in the cache
+    last run of this key: [WHEN] in [TIME] on cpu by pipe 0.1.0 -> [HASH]
+    since the file was last run with another one:
+      frames 9 -> 5 (a.toml:18:10)
+    ");
+    assert_eq!(output(&raw(&shell)), first);
+    // A run that only takes it from the cache changes nothing of that.
+    shell.succeed("run a.toml --allow-commands --only clips");
+    assert_eq!(explained(), not_run);
+}
+
+#[test]
 fn a_forced_stage_that_gives_something_else_is_not_said_to_give_the_same() {
     let shell = Shell::new();
     let count = shell.path("count");

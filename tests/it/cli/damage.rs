@@ -198,6 +198,23 @@ fn a_damaged_picture_is_drawn_again() {
 }
 
 #[test]
+fn what_a_remote_will_never_take_is_not_said_to_be_sent_by_push() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    let not_sent = |folder: &str, file: &str, cache: &str| {
+        fs::create_dir(shell.path(folder)).unwrap();
+        shell.write(&format!("{folder}/{file}"), "9\n");
+        let said = shell.transcript(&format!("run clips.toml --remote {folder} --cache {cache}"));
+        let line = said.lines().find(|line| line.contains("3 results not sent to"));
+        line.unwrap_or_else(|| panic!("{said}")).to_owned()
+    };
+    let newer = not_sent("newer", "format", "a");
+    assert!(newer.ends_with("has format 9, but this `pipe` knows formats up to 3"), "{newer}");
+    let data = not_sent("data", "picture.png", "b");
+    assert!(data.ends_with("is no remote cache, and is not empty"), "{data}");
+}
+
+#[test]
 fn a_damaged_record_is_the_reason() {
     let shell = Shell::new();
     shell.write("clips.toml", CLIPS);
@@ -341,4 +358,40 @@ fn the_remedy_for_a_lost_format_helps() {
     shell.write("cache/format", "2\n");
     shell.succeed("cache verify");
     assert!(shell.transcript("run clips.toml").contains("0 stages ran, 3 reused"));
+}
+
+#[test]
+fn what_is_damaged_is_not_called_gone_or_absent() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml");
+    let shown = shell.succeed("show clips.toml pairs --json");
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    let files = shown["artifacts"][0]["artifact"]["items"][0]["files"].as_object().unwrap();
+    let digest = files.values().next().unwrap()["digest"].as_str().unwrap();
+    let object = shell.path("cache/objects").join(&digest[..2]).join(&digest[2..]);
+    corrupt(&object, false);
+    let push = shell.transcript("cache push --all --remote shared");
+    assert!(push.contains("left out: clips: pairs: 1 file is damaged\n"), "{push}");
+    insta::assert_snapshot!(shell.transcript("export clips.toml clips --to out"), @"
+    $ pipe export clips.toml clips --to out
+    ? 1
+    --- stderr
+      × not in the cache: `clips[method=linear]` and 1 more, because `pairs` is damaged there or
+      │ partly gone
+      help: `pipe run clips.toml --only 'clips[method=linear]'` computes it
+    ");
+    insta::assert_snapshot!(shell.transcript("export clips.toml --crate out"), @"
+    $ pipe export clips.toml --crate out
+    ? 1
+    --- stderr
+      × `pairs` is not up to date in the cache, because `pairs` is damaged there or partly gone
+      help: `pipe run clips.toml` computes what is missing
+    ");
+    let verify = shell.transcript("verify clips.toml");
+    let why = "not up to date in the cache, because `pairs` is damaged there or partly gone\n";
+    assert_eq!(verify.matches(why).count(), 3, "{verify}");
+    fs::remove_file(&object).unwrap();
+    let push = shell.transcript("cache push --all --remote shared");
+    assert!(push.contains("left out: clips: pairs: 1 file is gone\n"), "{push}");
 }

@@ -353,3 +353,29 @@ fn a_result_within_the_tolerance_is_told_apart() {
     let verdicts = ["identical", "within_tolerance"].map(serde_json::Value::from);
     assert!(stages.iter().all(|stage| verdicts.contains(&stage["verdict"])), "{document}");
 }
+
+#[test]
+fn a_stage_that_only_was_not_allowed_is_not_said_to_be_computed_by_a_run() {
+    let shell = Shell::new();
+    let command = "[stages.sum]\nkind = \"command\"\ninputs = { input = \"clips\" }\n\
+                   command = \"ls $IN/input > $OUT/sum\"\noutputs = [\"sum\"]\n";
+    shell.write("mixed.toml", &format!("{CLIPS}\n{command}"));
+    shell.succeed("run mixed.toml --allow-commands");
+    let allow = "help: read the commands, then verify again with --allow-commands";
+    let said = shell.transcript("verify mixed.toml --only sum");
+    assert!(said.contains("nothing of `sum` was verified") && said.contains(allow), "{said}");
+    shell.write("mixed.toml", &format!("{}\n{command}", CLIPS.replace("frames = 5", "frames = 9")));
+    let said = shell.transcript("verify mixed.toml --only clips");
+    assert!(said.contains("computes what can be compared\n"), "{said}");
+}
+
+#[test]
+fn a_folder_for_scratch_files_that_is_not_there_is_told_with_what_to_do() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml");
+    let mut verify = command(shell.dir.path());
+    verify.args(["verify", "clips.toml"]).env("TMPDIR", shell.path("none"));
+    let said = String::from_utf8(verify.output().unwrap().stderr).unwrap();
+    assert!(said.contains("cannot make a scratch folder") && said.contains("`TMPDIR`"), "{said}");
+}

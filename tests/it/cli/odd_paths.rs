@@ -10,7 +10,7 @@ use std::{
 
 use image::{Rgb, RgbImage};
 
-use super::{Shell, command};
+use super::{CLIPS, Shell, command};
 
 const PAIRS: &str = r#"name = "pairs"
 
@@ -151,4 +151,42 @@ fn links_that_lead_nowhere_are_named() {
         picture(&shell.path("data").join(folder).join("a.png"), 40);
     }
     shell.succeed("run pairs.toml");
+}
+
+#[test]
+fn a_remote_may_be_a_folder_of_any_name() {
+    let shell = Shell::new();
+    shell.write("clips.toml", CLIPS);
+    shell.succeed("run clips.toml");
+    let odd = shell.path("a\n\tb\u{1b}").join(OsStr::from_bytes(b"\xff"));
+    fs::create_dir_all(&odd).unwrap();
+    let push = |remote: &str| {
+        let mut push = command(&odd);
+        push.args(["cache", "push", "--all", "--cache", "../../cache", "--remote", remote]);
+        let output = push.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let home = shell.dir.path().to_str().unwrap();
+    let file = format!("file://{home}/x//y");
+    for (remote, folder) in [
+        ("rel", odd.join("rel")),
+        ("ta\tb\n\u{1b}c", odd.join("ta\tb\n\u{1b}c")),
+        ("new/../up", odd.join("up")),
+        ("aa//b/../c", odd.join("aa/c")),
+        (file.as_str(), shell.path("x/y")),
+        (format!("file://{home}/z\n").as_str(), shell.path("z\n")),
+    ] {
+        assert_eq!(push(remote), (Some(0), String::new()), "{remote:?}");
+        assert!(folder.join("format").is_file(), "{remote:?}");
+        assert_eq!(push(remote).0, Some(0), "{remote:?}");
+    }
+    insta::assert_snapshot!(shell.transcript("cache push --all --remote file://rem"), @"
+    $ pipe cache push --all --remote file://rem
+    ? 2
+    --- stderr
+      × `file://rem` is no folder of this machine: `rem` is where the name of another machine stands
+      help: write the path of the folder alone, as in `/mnt/shared`, or `file:///mnt/shared`
+    ");
+    let hash = shell.transcript("cache push --all --remote file:///a#b");
+    assert!(hash.contains("? 2") && hash.contains("a path ends at `?` and `#`"), "{hash}");
 }
