@@ -36,7 +36,7 @@ pub use parts::{
     VideoVae,
 };
 pub use schedulers::{NoiseScheduler, TimestepDistribution};
-pub use source::{FileState, Likeness, ModelRef, ModelSource, PartFile, PartLook};
+pub use source::{FileState, INDEX_ENDING, Likeness, ModelRef, ModelSource, PartFile, PartLook};
 
 use memory::PassSizes;
 use serde_json::Value;

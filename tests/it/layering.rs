@@ -181,6 +181,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "exec",
             "models::Adapter",
             "models::Memory",
+            "models::INDEX_ENDING",
             "models::family",
             "models::ModelRef",
             "models::hub",

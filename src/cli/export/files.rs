@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{
     CliError,
     adapter::{self, Family, Program},
-    exit, pictures, write_file,
+    exit, model, pictures, write_file,
 };
 use crate::{
     artifact::{
@@ -43,6 +43,8 @@ pub(super) struct Exporter<'a> {
     pub family: Option<Family>,
     /// How the files that are in the cache as they are came out of it.
     pub transfers: &'a RefCell<BTreeMap<Transfer, usize>>,
+    /// Files of the user that said something else than those in their place now.
+    pub replaced: &'a RefCell<Vec<PathBuf>>,
 }
 
 impl Exporter<'_> {
@@ -58,6 +60,10 @@ impl Exporter<'_> {
             }
             ArtifactKind::Metrics => self.metrics(&manifest, index, folder),
             ArtifactKind::LoraAdapter => adapter::export(self, index, &manifest, folder),
+            ArtifactKind::Model => {
+                model::check(self, &manifest, folder)?;
+                self.plain(&manifest, folder)
+            }
             _ => self.plain(&manifest, folder),
         }
     }

@@ -2,6 +2,7 @@
 
 mod adapter;
 mod files;
+mod model;
 pub(super) mod pictures;
 mod ro_crate;
 
@@ -86,7 +87,8 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
         pipeline.instances.iter().filter(|i| i.stage == pipeline.instances[chosen[0]].stage);
     let several = several.count() > 1;
     let (mut missing, mut code) = (Vec::new(), exit::DONE);
-    let (moved, mut names) = (RefCell::default(), FileNames::default());
+    let (moved, replaced, mut names) =
+        (RefCell::default(), RefCell::default(), FileNames::default());
     for index in chosen {
         let instance = &pipeline.instances[index];
         let Some(digest) = outputs.digest(index) else {
@@ -102,6 +104,7 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
             program: args.format.unwrap_or_default(),
             family: args.family,
             transfers: &moved,
+            replaced: &replaced,
         };
         make_folder(&folder, "--to")?;
         match exporter.export(index, digest, &folder) {
@@ -115,6 +118,9 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
         }
         // The files are what was asked for, whether or not somebody reads their list.
         CliError::unless_unread(session.print(&format!("{}\n", folder.display())))?;
+    }
+    for path in replaced.into_inner() {
+        session.talk(&format!("replaced `{}`, which was another one", path.display()));
     }
     if !moved.borrow().is_empty() {
         session.talk(&transfers(&moved.borrow()));

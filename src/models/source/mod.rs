@@ -25,6 +25,7 @@ pub use look::{Likeness, PartLook};
 pub use reference::ModelRef;
 
 /// The file that names the classes of a model's parts. It need not be there.
+pub use weights::INDEX_ENDING;
 pub const INDEX: &str = "model_index.json";
 
 /// Most bytes of a configuration or an index, which are read whole; published ones have up to 200 thousand.

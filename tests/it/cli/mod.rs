@@ -15,6 +15,7 @@ mod checkpoints;
 mod crash;
 mod credentials;
 mod damage;
+mod exported_models;
 mod files;
 mod help;
 mod hub;
