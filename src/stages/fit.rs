@@ -35,6 +35,8 @@ pub struct Surroundings<'a> {
     pub size: ItemSize,
     /// The ports that are connected.
     pub ports: &'a [&'a str],
+    /// The ports whose number of items is known.
+    pub items: &'a [(&'a str, usize)],
     /// What the pairs on the port `pairs` are examples of, and the stage that gives them.
     pub task: Option<(&'static str, &'a str)>,
     /// Its own name.

@@ -473,3 +473,19 @@ fn values_of_several_types_and_empty_names_say_what_they_can_be() {
     let said = shell.transcript("check pixels.toml");
     assert!(said.contains("help: a pipeline file is TOML, in UTF-8"), "{said}");
 }
+
+/// It failed after the training, with all its steps done.
+#[test]
+fn a_merge_of_the_adapters_along_a_training_is_told() {
+    let shell = Shell::new();
+    let merged = "\n[stages.merged]\nkind = \"lora_merge\"\ninputs = { first = \"lora\" }\n";
+    let wrong = EXPERIMENT.replace("steps  = 4\n", "steps  = 4\nsave_at = [2, 4]\n");
+    shell.write("wrong.toml", &format!("{wrong}{merged}"));
+    let said = shell.transcript("check wrong.toml").replace("\n  │ ", " ");
+    let wanted = "stage `merged`: `first` must hold one adapter, but the training on it gives 2, one for each step of \
+                  `save_at`";
+    assert!(said.contains("? 2") && said.contains(wanted), "{said}");
+    assert!(said.contains("leave `save_at` out of that training"), "{said}");
+    shell.write("right.toml", &format!("{EXPERIMENT}{merged}"));
+    shell.succeed("check right.toml");
+}
