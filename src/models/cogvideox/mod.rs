@@ -17,7 +17,7 @@ use super::{
     schedulers,
 };
 
-pub use config::{TransformerConfig, VaeConfig};
+pub use config::{SCALING_FACTOR, TransformerConfig, VAE_CLASS, VaeConfig};
 pub use transformer::Transformer;
 pub use vae::Vae;
 
