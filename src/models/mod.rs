@@ -25,7 +25,9 @@ pub mod schedulers;
 pub mod source;
 pub mod t5;
 
-pub use cache::{ModelCache, family, published_sampler, published_text_format, weight_dtype};
+pub use cache::{
+    ModelCache, family, family_of_vae, published_sampler, published_text_format, weight_dtype,
+};
 pub use conditioning::ImageConditioning;
 pub use examine::{Flaw, Shapes};
 pub use lora::{Adapter, LoraTargets};
@@ -48,6 +50,9 @@ pub static MODELS: &[&dyn VideoDiffusion] = &[&cogvideox::CogVideoX, &ltx_video:
 pub trait VideoDiffusion: Sync {
     /// The `_class_name` of `transformer/config.json`.
     fn class_name(&self) -> &'static str;
+
+    /// The `_class_name` of `vae/config.json`.
+    fn vae_class(&self) -> &'static str;
 
     /// Builds the VAE from `vae/config.json` and its parameters.
     fn vae(&self, config: &Value, params: &ParamReader<'_>)

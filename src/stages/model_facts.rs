@@ -16,8 +16,8 @@ use super::{
     model::without_tiles,
 };
 use crate::models::{
-    Compression, Denoiser, ModelRef, ModelSource, ParamReader, PartLook, Sampler, TextFormat,
-    VideoDiffusion, family,
+    Compression, Denoiser, Flaw, ModelRef, ModelSource, ParamReader, PartLook, Sampler, TextFormat,
+    VideoDiffusion, family, family_of_vae,
     lora::Statement,
     t5::{T5Tokenizer, TokenizerFiles},
 };
@@ -82,6 +82,8 @@ impl KnownModels {
 /// What a model's configuration says of what it takes; its weights are not read.
 pub(super) struct Facts {
     pub family: &'static dyn VideoDiffusion,
+    /// The family of the autoencoder.
+    pub vae_family: &'static dyn VideoDiffusion,
     /// The sampler of the pipeline that it is published with.
     pub published: Sampler,
     compression: Option<Compression>,
@@ -97,6 +99,8 @@ pub(super) struct Facts {
     decoder_noise: bool,
     /// `vae/config.json`.
     vae: Option<Value>,
+    /// Why that cannot be read.
+    vae_flaw: Option<Flaw>,
     /// How the image was given in the training of its transformer, where its folder says so.
     pub of_folder: ImageRecord,
     /// Samplers of the family that the schedule's settings rule out, and why.
@@ -109,8 +113,11 @@ impl Facts {
         let family = family(source).ok()?;
         let transformer = source.config("transformer").ok()?;
         let vae_config = source.config("vae").ok();
+        let vae_family = family_of_vae(source).ok()?;
         let vae = vae_config.as_ref();
-        let vae = vae.and_then(|config| family.vae(config, &ParamReader::shapes()).ok());
+        let vae = vae.map(|config| vae_family.vae(config, &ParamReader::shapes())).transpose();
+        let (vae, vae_flaw) =
+            vae.map_or_else(|error| (None, Some(error.into())), |vae| (vae, None));
         let schedule = source.config("scheduler").ok();
         let scheduler = |sampler| Some(family.scheduler(schedule.as_ref()?, sampler));
         let published = schedule.as_ref().map(|schedule| family.published_sampler(schedule));
@@ -126,6 +133,8 @@ impl Facts {
         let formats = family.text_formats().iter().copied().filter_map(tokens).collect();
         Some(Self {
             family,
+            vae_family,
+            vae_flaw,
             published: published.unwrap_or(family.samplers()[0]),
             compression: vae.as_ref().map(|vae| vae.compression()),
             decoder_noise: vae.as_ref().is_none_or(|vae| vae.takes_noise()),
@@ -138,6 +147,41 @@ impl Facts {
             train_timesteps: scheduler.map(|scheduler| scheduler.num_train_timesteps()),
             without,
         })
+    }
+
+    /// An autoencoder on the port `model` that cannot be read beside the model's transformer; of one in the model's
+    /// own files it is told where these are looked at.
+    pub fn vae_on_port(&self, around: &Surroundings<'_>) -> Option<Misfit> {
+        around.parts?.get("vae")?;
+        let Flaw { message, help } = self.vae_flaw.clone()?;
+        let message = format!("the autoencoder on the input `model`: {message}");
+        let names_one = self.vae.as_ref().is_some_and(|vae| vae.get("_class_name").is_some());
+        let help = if names_one {
+            help
+        } else {
+            let class = self.vae_family.class_name();
+            Some(format!(
+                "it names no class, and is read as that of the transformer, {class}: set `_class_name` in the \
+                 `config` of its training, or take a `model` of its family"
+            ))
+        };
+        Some(Misfit { cause: Cause::Param("model"), message, help })
+    }
+
+    /// An autoencoder of another family than the transformer, one of which is on the port `model`.
+    pub fn mixed(&self, around: &Surroundings<'_>) -> Option<Misfit> {
+        let [vae, transformer] = [self.vae_family, self.family].map(VideoDiffusion::class_name);
+        let on_port = |part| around.parts.is_some_and(|parts| parts.get(part).is_some());
+        if vae == transformer || !(on_port("vae") || on_port("transformer")) {
+            return None;
+        }
+        let place = |part| if on_port(part) { "on the input `model`" } else { "of `model`" };
+        let message = format!(
+            "the autoencoder {} is for {vae}, but the transformer {} is {transformer}",
+            place("vae"),
+            place("transformer")
+        );
+        Some(Misfit::new(Cause::Param("model"), message, "take both from models of one family"))
     }
 
     /// The most tokens of a prompt in this format.

@@ -32,6 +32,10 @@ impl VideoDiffusion for CogVideoX {
         "CogVideoXTransformer3DModel"
     }
 
+    fn vae_class(&self) -> &'static str {
+        VAE_CLASS
+    }
+
     fn vae(
         &self,
         config: &Value,

@@ -42,6 +42,10 @@ impl VideoDiffusion for LtxVideo {
         "LTXVideoTransformer3DModel"
     }
 
+    fn vae_class(&self) -> &'static str {
+        VAE_CLASS
+    }
+
     fn vae(
         &self,
         config: &Value,

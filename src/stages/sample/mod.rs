@@ -158,6 +158,7 @@ impl Stage for Sample {
         let this = self.resolved(facts.published);
         misfits.extend(around.misfits_of_text(this.text_use(), Some(facts.family)));
         misfits.extend(this.idle_condition().filter(|_| self.sampler.is_none()));
+        misfits.extend(facts.vae_on_port(around).or_else(|| facts.mixed(around)));
         misfits.extend(facts.pixels(around.size));
         misfits.extend(facts.clip(around.size));
         misfits.extend(not_known("sampler", self.sampler, facts.family.samplers()));

@@ -34,6 +34,7 @@ mod places;
 mod plan;
 mod pretrain;
 mod prompts;
+mod pretrain_family;
 mod provenance;
 mod quick;
 mod remote;
