@@ -66,6 +66,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "artifact::ArtifactKind",
             "models::TextFormat",
+            "models::source::is_no_path",
             "stages::AdapterFile",
             "stages::Cause",
             "stages::Caution",
@@ -180,8 +181,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "device",
             "exec",
             "models::Adapter",
-            "models::Memory",
             "models::INDEX_ENDING",
+            "models::Memory",
             "models::family",
             "models::ModelRef",
             "models::hub",
