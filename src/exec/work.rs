@@ -263,6 +263,7 @@ impl Worker<'_> {
             cpu_secs: took.usage.cpu_secs,
             device_secs: took.usage.device_secs,
             peak_memory: took.usage.peak_memory,
+            model: instance.work.weights().map(|(model, _)| model.short_name()),
             device: match job.slot {
                 Some(slot) => options.slots[slot].name.clone(),
                 None if options.slots.is_empty() => options.device_name.clone(),

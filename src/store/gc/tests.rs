@@ -50,6 +50,7 @@ impl Cache {
             device_secs: None,
             peak_memory: None,
             went_on_from: None,
+            model: None,
             device: "cpu".into(),
             pipe_version: "0".into(),
             items_run: 1,

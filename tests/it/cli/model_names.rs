@@ -41,3 +41,22 @@ fn a_name_that_leads_nowhere_is_told_with_what_may_be_meant() {
     }
     assert!(!check("cog10").contains("help"));
 }
+
+#[test]
+fn another_model_is_no_change_of_its_weights() {
+    let shell = Shell::new();
+    let weights = copy_of_the_model(&shell);
+    let config = weights.with_file_name("config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{text}\n")).unwrap();
+    shell.write("start.toml", &START.replace("MODEL", "builtin:tiny"));
+    shell.succeed("run start.toml");
+    let told = shell.succeed("plan start.toml --set start.like=model");
+    assert!(told.contains("start  like builtin:tiny -> model (--set"), "{told}");
+    let told = shell.succeed("explain start.toml start --set start.like=model");
+    assert!(told.contains("like builtin:tiny -> model") && !told.contains("weights of"), "{told}");
+    shell.succeed("run start.toml --set start.like=model");
+    fs::write(&config, format!("{text}\n\n")).unwrap();
+    let told = shell.succeed("plan start.toml --set start.like=model");
+    assert!(told.contains("the weights of `model` changed"), "{told}");
+}
