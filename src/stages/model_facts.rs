@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{
     Cause, ImageRecord, ItemSize, Misfit, ModelParts, Surroundings,
     agreement::{FOLDER, ImageUse},
-    fit::pixels,
+    fit::{SIDES, pixels, pixels_where},
     model::without_tiles,
 };
 use crate::models::{
@@ -237,9 +237,17 @@ impl Facts {
         )
     }
 
-    /// What the autoencoder does not take.
+    /// What the autoencoder does not take; what is advised is what the denoiser takes as well.
     pub fn pixels(&self, size: ItemSize) -> Vec<Misfit> {
-        self.compression.map(|compression| pixels(size, compression)).unwrap_or_default()
+        let Some(compression) = self.compression else { return Vec::new() };
+        let takes = |side: usize, [height, width]: [usize; 2]| {
+            let Some(denoiser) = &self.denoiser else { return true };
+            // A number of frames that fits all: what is wrong with it is told apart.
+            let latent = [2, height / compression.space, width / compression.space];
+            let error = denoiser.check_size(latent, self.tokens).err();
+            error.is_none_or(|error| !error.what.ends_with(SIDES[side]))
+        };
+        pixels_where(size, compression, &takes)
     }
 
     /// What the denoiser does not take of clips that the autoencoder does.
@@ -315,6 +323,28 @@ mod tests {
         insta::assert_snapshot!(format!("{} | {}", clip.message, clip.help.unwrap()), @"a clip of 9 frames of height 64 and width 60 does not fit the model: latent width must be a multiple of 2, but is 15 | take width 56 or 64");
         let clip = facts.clip(size(9, [64, 4000])).unwrap();
         insta::assert_snapshot!(format!("{} | {}", clip.message, clip.help.unwrap()), @"a clip of 9 frames of height 64 and width 4000 does not fit the model: latent width must be at most 96, but is 1000 | take width 384");
+    }
+
+    #[test]
+    fn what_is_advised_for_pixels_is_what_the_transformer_takes() {
+        let facts = facts("builtin:tiny");
+        let size = ItemSize { frames: Some(9), image: Some([30, 65]) };
+        let advice: Vec<_> = facts.pixels(size).into_iter().filter_map(|m| m.help).collect();
+        assert_eq!(
+            advice,
+            ["take 24 or 32", "take 64 or 72"],
+            "multiples of 4 pixels and of 2 latents"
+        );
+        let huge = ItemSize { frames: Some(9), image: Some([64, 401]) };
+        let advice: Vec<_> = facts.pixels(huge).into_iter().filter_map(|m| m.help).collect();
+        assert_eq!(advice, ["take 384"], "at most 96 latents");
+        // As with learnt positions, which are of one size.
+        let compression = Compression { time: 4, space: 8 };
+        let size = ItemSize { frames: Some(9), image: Some([100, 128]) };
+        let takes = |side: usize, [height, _]: [usize; 2]| side != 0 || height == 96;
+        assert_eq!(pixels_where(size, compression, &takes)[0].help.as_deref(), Some("take 96"));
+        let advice = pixels_where(size, compression, &|_, _| false)[0].help.clone();
+        assert_eq!(advice.unwrap(), "take 96 or 104", "where nothing would be right");
     }
 
     #[test]

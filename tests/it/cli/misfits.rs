@@ -71,7 +71,7 @@ fn what_the_model_does_not_take_is_told_where_it_is_written() {
         ·              ╰── used here
      12 │ 
         ╰────
-      help: take 60 or 64
+      help: take 56 or 64
 
       × stage `lora`: `timestep_distribution` must be `uniform` or `logit_normal` for this family of
       │ models, but is `shifted_logit_normal`
