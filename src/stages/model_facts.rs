@@ -16,8 +16,8 @@ use super::{
     model::without_tiles,
 };
 use crate::models::{
-    Compression, Denoiser, Flaw, ModelRef, ModelSource, ParamReader, PartLook, Sampler, TextFormat,
-    VideoDiffusion, family, family_of_vae,
+    Compression, Denoiser, Flaw, MODELS, ModelRef, ModelSource, ParamReader, PartLook, Sampler,
+    TextFormat, VideoDiffusion, family, family_of_vae,
     lora::Statement,
     t5::{T5Tokenizer, TokenizerFiles},
 };
@@ -149,23 +149,20 @@ impl Facts {
         })
     }
 
-    /// An autoencoder on the port `model` that cannot be read beside the model's transformer; of one in the model's
-    /// own files it is told where these are looked at.
+    /// An autoencoder on the port `model` that names no class and is none of the transformer's family, but of another.
+    /// One of no family is told of where it is made, and one in the model's own files where these are looked at.
     pub fn vae_on_port(&self, around: &Surroundings<'_>) -> Option<Misfit> {
-        around.parts?.get("vae")?;
-        let Flaw { message, help } = self.vae_flaw.clone()?;
-        let message = format!("the autoencoder on the input `model`: {message}");
-        let names_one = self.vae.as_ref().is_some_and(|vae| vae.get("_class_name").is_some());
-        let help = if names_one {
-            help
-        } else {
+        let vae = around.parts?.get("vae")?;
+        let Flaw { message, .. } = self.vae_flaw.as_ref()?;
+        let is_other = MODELS.iter().any(|other| other.vae(vae, &ParamReader::shapes()).is_ok());
+        is_other.then(|| {
             let class = self.vae_family.class_name();
-            Some(format!(
-                "it names no class, and is read as that of the transformer, {class}: set `_class_name` in the \
-                 `config` of its training, or take a `model` of its family"
-            ))
-        };
-        Some(Misfit { cause: Cause::Param("model"), message, help })
+            let message = format!(
+                "the autoencoder on the input `model` names no class, and cannot be read as that of {class}: {message}"
+            );
+            let help = "set `_class_name` in the `config` of its training, or take a `model` of its family";
+            Misfit::new(Cause::Param("model"), message, help)
+        })
     }
 
     /// An autoencoder of another family than the transformer, one of which is on the port `model`.

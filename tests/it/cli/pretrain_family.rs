@@ -59,12 +59,14 @@ steps  = 1
 
 [stages.transformer.scheduler]
 _class_name = "FlowMatchEulerDiscreteScheduler"
+use_dynamic_shifting = true
 
 [stages.transformer.config]
 num_attention_heads = 1
 attention_head_dim  = 16
 cross_attention_dim = 16
 in_channels      = 4
+out_channels     = 4
 num_layers       = 1
 caption_channels = 64
 "#;
@@ -118,7 +120,8 @@ fn a_family_is_trained_from_its_configurations() {
     for part in ["vae", "transformer"] {
         fs::remove_dir_all(shell.path("model").join(part)).unwrap();
     }
-    let scheduler = r#"{"_class_name": "FlowMatchEulerDiscreteScheduler"}"#;
+    let scheduler =
+        r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": true}"#;
     fs::write(shell.path("model/scheduler/scheduler_config.json"), scheduler).unwrap();
     shell.succeed("export ltx.toml transformer --to model");
     shell.write("made.toml", MADE);
