@@ -74,6 +74,8 @@ pub(super) struct Fits {
     examined: Option<Examined>,
     tasks: Vec<(Option<&'static str>, String)>,
     sizes: Vec<Sizes>,
+    /// How many items each stage gives, where its parameters say so.
+    items: Vec<Option<usize>>,
     trained: Vec<Option<Rc<Trainings>>>,
     lineages: Vec<Option<Rc<Lineage>>>,
     makers: Makers,
@@ -95,6 +97,7 @@ impl Fits {
             examined: look.then(Examined::default),
             tasks: Vec::new(),
             sizes: Vec::new(),
+            items: Vec::new(),
             trained: Vec::new(),
             lineages: Vec::new(),
             makers: Makers::default(),
@@ -133,6 +136,10 @@ impl Fits {
             self.adapters.add((&instance.stage, &*instance.work), instance.output(), inputs);
         let sizes = self.sizes(instance);
         self.sizes.push(sizes);
+        self.items.push(instance.work.num_items());
+        let items = instance.inputs.iter();
+        let items: Vec<_> =
+            items.filter_map(|(port, input)| Some((port.as_str(), self.items[*input]?))).collect();
         let ports: Vec<&str> = instance.inputs.keys().map(String::as_str).collect();
         let size = ItemSize {
             frames: sizes.frames.map(|given| given.value),
@@ -155,6 +162,7 @@ impl Fits {
         let around = Surroundings {
             size,
             ports: &ports,
+            items: &items,
             task,
             stage: &instance.stage,
             index,

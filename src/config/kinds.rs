@@ -10,7 +10,7 @@ use super::{
     origin::Sources,
     value::{Data, Node, Table},
 };
-use crate::stages::StageEntry;
+use crate::{models::source::is_no_path, stages::StageEntry};
 
 /// The kinds that stages name; a schema is made once, when the first stage names its kind.
 #[derive(Default)]
@@ -93,8 +93,7 @@ impl Walk<'_> {
                 let is_named = schema["pattern"].is_null() || !text.trim().is_empty();
                 if let Some(origin) = node.origin
                     && is_named
-                    && !text.starts_with("hf:")
-                    && !text.starts_with("builtin:")
+                    && !is_no_path(text)
                 {
                     *text = join(&self.sources.of(origin).folder, text);
                 }

@@ -34,6 +34,15 @@ pub fn family(source: &ModelSource) -> Result<&'static dyn VideoDiffusion, LoadE
     })
 }
 
+/// The family of a model's autoencoder, which need not be that of its transformer: that of the class which its file
+/// names, or the transformer's where it names none.
+pub fn family_of_vae(source: &ModelSource) -> Result<&'static dyn VideoDiffusion, LoadError> {
+    let config = source.config("vae").unwrap_or_default();
+    let class = config.get("_class_name").and_then(|name| name.as_str());
+    let named = MODELS.iter().find(|model| class == Some(model.vae_class()));
+    named.map_or_else(|| family(source), |model| Ok(*model))
+}
+
 /// The format of prompts in the pipeline that a model is published with.
 pub fn published_text_format(source: &ModelSource) -> Result<TextFormat, LoadError> {
     match family(source)?.text_formats() {
@@ -159,7 +168,7 @@ impl ModelCache {
         self.vaes.get_or_load(source.digest(&["vae"])?, &device, || {
             let params = unchanged(source, "vae", || source.params("vae", &device))?;
             let reader = ParamReader::loaded(&params, None);
-            let vae = family(source)?.vae(&source.config("vae")?, &reader);
+            let vae = family_of_vae(source)?.vae(&source.config("vae")?, &reader);
             Ok((Arc::from(whole("vae", vae, &reader)?), bytes(&params, &device)))
         })
     }

@@ -26,7 +26,9 @@ pub mod source;
 pub mod t5;
 pub mod tables;
 
-pub use cache::{ModelCache, family, published_sampler, published_text_format, weight_dtype};
+pub use cache::{
+    ModelCache, family, family_of_vae, published_sampler, published_text_format, weight_dtype,
+};
 pub use conditioning::ImageConditioning;
 pub use examine::{Flaw, Shapes};
 pub use lora::{Adapter, LoraTargets};
@@ -37,7 +39,7 @@ pub use parts::{
     VideoVae,
 };
 pub use schedulers::{NoiseScheduler, TimestepDistribution};
-pub use source::{FileState, Likeness, ModelRef, ModelSource, PartFile, PartLook};
+pub use source::{FileState, INDEX_ENDING, Likeness, ModelRef, ModelSource, PartFile, PartLook};
 
 use memory::PassSizes;
 use serde_json::Value;
@@ -49,6 +51,9 @@ pub static MODELS: &[&dyn VideoDiffusion] = &[&cogvideox::CogVideoX, &ltx_video:
 pub trait VideoDiffusion: Sync {
     /// The `_class_name` of `transformer/config.json`.
     fn class_name(&self) -> &'static str;
+
+    /// The `_class_name` of `vae/config.json`.
+    fn vae_class(&self) -> &'static str;
 
     /// Builds the VAE from `vae/config.json` and its parameters.
     fn vae(&self, config: &Value, params: &ParamReader<'_>)

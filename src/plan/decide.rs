@@ -14,7 +14,7 @@ use super::{
     gather::{Gatherer, TellHashing},
     key::{Found, Key, from_file, with_sources},
     lack::Absences,
-    listing,
+    listing, model,
     siblings::Siblings,
 };
 use crate::{
@@ -228,6 +228,7 @@ impl<'a> Decider<'a> {
             let is_known = !sources.is_empty();
             let now = if is_known { self.as_it_is(before, instance) } else { before.clone() };
             let reasons = differences(&old.ingredients, &with_sources(key, now), instance);
+            let reasons = model::named(reasons, old, instance);
             match instance.work.source_root() {
                 Some(root) if is_known => listing::named(reasons, &old.ingredients, root),
                 _ => reasons,

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Beginnings, Cause, Decider, StaleReason, freshness::differences};
+use super::{Beginnings, Cause, Decider, StaleReason, freshness::differences, model};
 use crate::{
     config::Instance,
     store::{Digest, Record},
@@ -39,6 +39,7 @@ impl Decider<'_> {
         let before = self.before(index, &record).next()?;
         let instances = &self.pipeline.instances;
         let reasons = differences(&before.ingredients, &record.ingredients, &instances[index]);
+        let reasons = model::named(reasons, &before, &instances[index]);
         if reasons.is_empty() {
             return None;
         }
@@ -178,6 +179,7 @@ fn change(decider: &Decider<'_>, (index, old): Step, now: Now<'_>) -> Option<Cha
     let before = decider.before(index, &now).find(|record| record.output == old)?;
     let instance = &decider.pipeline.instances[index];
     let reasons = differences(&before.ingredients, &now.ingredients, instance);
+    let reasons = model::named(reasons, &before, instance);
     let inputs = inputs(instance, &reasons);
     let own = reasons.into_iter().filter(|reason| !reason.is_of_input()).collect();
     Some(Change { new: now.output, own, inputs, beginnings: None })

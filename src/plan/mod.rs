@@ -18,6 +18,7 @@ mod listing;
 mod lock;
 mod look;
 mod memory;
+mod model;
 mod select;
 mod siblings;
 mod size;

@@ -98,9 +98,10 @@ impl Stage for Decode {
 
     fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
         let Some(facts) = around.model(&self.model) else { return Vec::new() };
-        let whole = (self.last_frame && !facts.family.decodes_last()).then(needs_all_frames);
+        let whole = (self.last_frame && !facts.vae_family.decodes_last()).then(needs_all_frames);
         let noise = facts.decoder_noise(self.noise.is_some());
-        facts.tiling(self.tiling).into_iter().chain(noise).chain(whole).collect()
+        let own = facts.vae_on_port(around).into_iter().chain(facts.tiling(self.tiling));
+        own.chain(noise).chain(whole).collect()
     }
 
     fn mismatches(&self, around: &Surroundings<'_>) -> Vec<Mismatch> {

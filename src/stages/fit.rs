@@ -45,6 +45,8 @@ pub struct Surroundings<'a> {
     pub size: ItemSize,
     /// The ports that are connected.
     pub ports: &'a [&'a str],
+    /// The ports whose number of items is known.
+    pub items: &'a [(&'a str, usize)],
     /// What the pairs on the port `pairs` are examples of, and the stage that gives them.
     pub task: Option<(&'static str, &'a str)>,
     /// Its own name.
@@ -191,22 +193,46 @@ pub(super) fn grid_in(grid: usize, [height, width]: [usize; 2]) -> Option<Misfit
     })
 }
 
+/// The sides of an image, in the order of `[height, width]`.
+pub(super) const SIDES: [&str; 2] = ["height", "width"];
+
 /// What of a size has no whole latents.
 pub(super) fn pixels(size: ItemSize, compression: Compression) -> Vec<Misfit> {
+    pixels_where(size, compression, &|_, _| true)
+}
+
+/// The same, where `takes` says of a side in an image of whole latents whether something else takes it: other ones
+/// are not advised, if there are any near.
+pub(super) fn pixels_where(
+    size: ItemSize,
+    compression: Compression,
+    takes: &dyn Fn(usize, [usize; 2]) -> bool,
+) -> Vec<Misfit> {
     let Compression { time, space } = compression;
     let mut misfits = Vec::new();
-    let [height, width] = size.image.map(|image| image.map(Some)).unwrap_or_default();
-    for (what, found) in [("height", height), ("width", width)] {
-        let Some(found) = found.filter(|found| *found == 0 || !found.is_multiple_of(space)) else {
+    let mut image = size.image.unwrap_or([space; 2]);
+    for (side, what) in SIDES.into_iter().enumerate() {
+        let found = image[side];
+        if found != 0 && found.is_multiple_of(space) {
             continue;
+        }
+        let takes = |value: usize| {
+            let mut image = image;
+            image[side] = value;
+            takes(side, image)
         };
-        let (below, above) = (found / space * space, found.next_multiple_of(space).max(space));
-        let nearest = if below == 0 { above.to_string() } else { format!("{below} or {above}") };
+        let nearest = match near(found, space, takes) {
+            [None, None] => near(found, space, |_| true),
+            nearest => nearest,
+        };
+        let advice: Vec<_> = nearest.iter().flatten().map(usize::to_string).collect();
         misfits.push(Misfit::new(
             Cause::Image,
             format!("{what} must be a multiple of {space} pixels, but is {found}"),
-            format!("take {nearest}"),
+            format!("take {}", advice.join(" or ")),
         ));
+        // The other side is looked at beside one that fits.
+        image[side] = nearest.into_iter().flatten().next().unwrap_or(found);
     }
     let wrong = |frames: &usize| *frames == 0 || !(frames - 1).is_multiple_of(time);
     if let Some(frames) = size.frames.filter(wrong) {
@@ -219,6 +245,14 @@ pub(super) fn pixels(size: ItemSize, compression: Compression) -> Vec<Misfit> {
         ));
     }
     misfits
+}
+
+/// The nearest multiples of `step` below and above that something takes, a few steps away at most.
+fn near(found: usize, step: usize, takes: impl Fn(usize) -> bool) -> [Option<usize>; 2] {
+    const FAR: usize = 4096;
+    let below = (1..=found / step).rev().take(FAR).map(|n| n * step).find(|value| takes(*value));
+    let first = found / step + 1;
+    [below, (first..first + FAR).map(|n| n * step).find(|value| takes(*value))]
 }
 
 /// A choice that the model's family does not know.

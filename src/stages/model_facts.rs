@@ -12,12 +12,12 @@ use serde_json::Value;
 use super::{
     Cause, Caution, ImageRecord, ItemSize, Misfit, ModelParts, Surroundings,
     agreement::{FOLDER, ImageUse},
-    fit::pixels,
+    fit::{SIDES, pixels, pixels_where},
     model::without_tiles,
 };
 use crate::models::{
-    Compression, Denoiser, ModelRef, ModelSource, ParamReader, PartLook, PromptFormat, Sampler,
-    TextFormat, VideoDiffusion, family,
+    Compression, Denoiser, Flaw, MODELS, ModelRef, ModelSource, ParamReader, PartLook,
+    PromptFormat, Sampler, TextFormat, VideoDiffusion, family, family_of_vae,
     lora::Statement,
     t5::{T5Tokenizer, TokenizerFiles},
 };
@@ -82,6 +82,8 @@ impl KnownModels {
 /// What a model's configuration says of what it takes; its weights are not read.
 pub(super) struct Facts {
     pub family: &'static dyn VideoDiffusion,
+    /// The family of the autoencoder.
+    pub vae_family: &'static dyn VideoDiffusion,
     /// The sampler of the pipeline that it is published with.
     pub published: Sampler,
     compression: Option<Compression>,
@@ -97,6 +99,8 @@ pub(super) struct Facts {
     decoder_noise: bool,
     /// `vae/config.json`.
     vae: Option<Value>,
+    /// Why that cannot be read.
+    vae_flaw: Option<Flaw>,
     /// How the image was given in the training of its transformer, where its folder says so.
     pub of_folder: ImageRecord,
     /// Samplers of the family that the schedule's settings rule out, and why.
@@ -109,8 +113,11 @@ impl Facts {
         let family = family(source).ok()?;
         let transformer = source.config("transformer").ok()?;
         let vae_config = source.config("vae").ok();
+        let vae_family = family_of_vae(source).ok()?;
         let vae = vae_config.as_ref();
-        let vae = vae.and_then(|config| family.vae(config, &ParamReader::shapes()).ok());
+        let vae = vae.map(|config| vae_family.vae(config, &ParamReader::shapes())).transpose();
+        let (vae, vae_flaw) =
+            vae.map_or_else(|error| (None, Some(error.into())), |vae| (vae, None));
         let schedule = source.config("scheduler").ok();
         let scheduler = |sampler| Some(family.scheduler(schedule.as_ref()?, sampler));
         let published = schedule.as_ref().map(|schedule| family.published_sampler(schedule));
@@ -125,6 +132,8 @@ impl Facts {
         let formats = family.text_formats().iter().copied().filter_map(prompt).collect();
         Some(Self {
             family,
+            vae_family,
+            vae_flaw,
             published: published.unwrap_or(family.samplers()[0]),
             compression: vae.as_ref().map(|vae| vae.compression()),
             decoder_noise: vae.as_ref().is_none_or(|vae| vae.takes_noise()),
@@ -148,6 +157,38 @@ impl Facts {
     pub fn lengths_of_prompts(&self, guided: bool, around: &Surroundings<'_>) -> Vec<Misfit> {
         let denoiser = self.denoiser.as_deref();
         denoiser.map(|denoiser| around.misfits_of_length(denoiser, guided)).unwrap_or_default()
+    }
+
+    /// An autoencoder on the port `model` that names no class and is none of the transformer's family, but of another.
+    /// One of no family is told of where it is made, and one in the model's own files where these are looked at.
+    pub fn vae_on_port(&self, around: &Surroundings<'_>) -> Option<Misfit> {
+        let vae = around.parts?.get("vae")?;
+        let Flaw { message, .. } = self.vae_flaw.as_ref()?;
+        let is_other = MODELS.iter().any(|other| other.vae(vae, &ParamReader::shapes()).is_ok());
+        is_other.then(|| {
+            let class = self.vae_family.class_name();
+            let message = format!(
+                "the autoencoder on the input `model` names no class, and cannot be read as that of {class}: {message}"
+            );
+            let help = "set `_class_name` in the `config` of its training, or take a `model` of its family";
+            Misfit::new(Cause::Param("model"), message, help)
+        })
+    }
+
+    /// An autoencoder of another family than the transformer, one of which is on the port `model`.
+    pub fn mixed(&self, around: &Surroundings<'_>) -> Option<Misfit> {
+        let [vae, transformer] = [self.vae_family, self.family].map(VideoDiffusion::class_name);
+        let on_port = |part| around.parts.is_some_and(|parts| parts.get(part).is_some());
+        if vae == transformer || !(on_port("vae") || on_port("transformer")) {
+            return None;
+        }
+        let place = |part| if on_port(part) { "on the input `model`" } else { "of `model`" };
+        let message = format!(
+            "the autoencoder {} is for {vae}, but the transformer {} is {transformer}",
+            place("vae"),
+            place("transformer")
+        );
+        Some(Misfit::new(Cause::Param("model"), message, "take both from models of one family"))
     }
 
     /// Tiles that the autoencoder does not have.
@@ -210,9 +251,17 @@ impl Facts {
         Some(Caution { param: Some("frames"), message })
     }
 
-    /// What the autoencoder does not take.
+    /// What the autoencoder does not take; what is advised is what the denoiser takes as well.
     pub fn pixels(&self, size: ItemSize) -> Vec<Misfit> {
-        self.compression.map(|compression| pixels(size, compression)).unwrap_or_default()
+        let Some(compression) = self.compression else { return Vec::new() };
+        let takes = |side: usize, [height, width]: [usize; 2]| {
+            let Some(denoiser) = &self.denoiser else { return true };
+            // A number of frames that fits all: what is wrong with it is told apart.
+            let latent = [2, height / compression.space, width / compression.space];
+            let error = denoiser.check_size(latent, self.tokens).err();
+            error.is_none_or(|error| !error.what.ends_with(SIDES[side]))
+        };
+        pixels_where(size, compression, &takes)
     }
 
     /// What the denoiser does not take of clips that the autoencoder does.
@@ -288,6 +337,28 @@ mod tests {
         insta::assert_snapshot!(format!("{} | {}", clip.message, clip.help.unwrap()), @"a clip of 9 frames of height 64 and width 60 does not fit the model: latent width must be a multiple of 2, but is 15 | take width 56 or 64");
         let clip = facts.clip(size(9, [64, 4000])).unwrap();
         insta::assert_snapshot!(format!("{} | {}", clip.message, clip.help.unwrap()), @"a clip of 9 frames of height 64 and width 4000 does not fit the model: latent width must be at most 96, but is 1000 | take width 384");
+    }
+
+    #[test]
+    fn what_is_advised_for_pixels_is_what_the_transformer_takes() {
+        let facts = facts("builtin:tiny");
+        let size = ItemSize { frames: Some(9), image: Some([30, 65]) };
+        let advice: Vec<_> = facts.pixels(size).into_iter().filter_map(|m| m.help).collect();
+        assert_eq!(
+            advice,
+            ["take 24 or 32", "take 64 or 72"],
+            "multiples of 4 pixels and of 2 latents"
+        );
+        let huge = ItemSize { frames: Some(9), image: Some([64, 401]) };
+        let advice: Vec<_> = facts.pixels(huge).into_iter().filter_map(|m| m.help).collect();
+        assert_eq!(advice, ["take 384"], "at most 96 latents");
+        // As with learnt positions, which are of one size.
+        let compression = Compression { time: 4, space: 8 };
+        let size = ItemSize { frames: Some(9), image: Some([100, 128]) };
+        let takes = |side: usize, [height, _]: [usize; 2]| side != 0 || height == 96;
+        assert_eq!(pixels_where(size, compression, &takes)[0].help.as_deref(), Some("take 96"));
+        let advice = pixels_where(size, compression, &|_, _| false)[0].help.clone();
+        assert_eq!(advice.unwrap(), "take 96 or 104", "where nothing would be right");
     }
 
     #[test]

@@ -20,7 +20,8 @@ use crate::{
         videos::Clip,
     },
     models::{
-        ImageConditioning, LoadError, Memory, ModelRef, VideoVae, family, memory::Estimator, pixels,
+        ImageConditioning, LoadError, Memory, ModelRef, VideoVae, family, family_of_vae,
+        memory::Estimator, pixels,
     },
     rng::TorchRng,
     train::order::{Stream, place, step_rng},
@@ -84,7 +85,7 @@ impl Default for ImageNoise {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VaeEncode {
-    /// The model whose VAE is used.
+    /// The model whose VAE is used. One on the input `model` takes its place, of whatever family it is.
     pub model: ModelRef,
     /// Which latents the encoder's distribution gives.
     #[serde(default)]
@@ -150,7 +151,8 @@ impl Stage for VaeEncode {
         let Some(facts) = around.model(&self.model) else { return Vec::new() };
         let mut misfits = facts.pixels(around.size);
         misfits.extend(facts.tiling(self.tiling));
-        misfits.extend(self.unread(facts.family.image_conditioning()));
+        misfits.extend(facts.vae_on_port(around));
+        misfits.extend(self.unread(facts.vae_family.image_conditioning()));
         misfits
     }
 
@@ -209,7 +211,7 @@ impl Stage for VaeEncode {
     ) -> Result<(), StageError> {
         let model = StageModel::open(&self.model, inputs, cx)?;
         let vae = open_vae(&model, self.tiling, cx)?;
-        let pool = match family(&model.source)?.image_conditioning() {
+        let pool = match family_of_vae(&model.source)?.image_conditioning() {
             ImageConditioning::Channels => self.image_latent_pool,
             ImageConditioning::FirstFrame => 0,
         };

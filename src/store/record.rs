@@ -125,6 +125,9 @@ pub struct Record {
     /// on a GPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory: Option<u64>,
+    /// What its model was called, if it has one: [`crate::models::ModelRef::short_name`]. It is in no key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
     /// Device name.
     pub device: String,
     /// What the driver's tool calls the card that it is, where it is one and that is known.

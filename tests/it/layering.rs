@@ -75,6 +75,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "config",
         &[
             "artifact::ArtifactKind",
+            "models::source::is_no_path",
             "stages::AdapterFile",
             "stages::Cause",
             "stages::Caution",
@@ -193,6 +194,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "device",
             "exec",
             "models::Adapter",
+            "models::INDEX_ENDING",
             "models::Memory",
             "models::family",
             "models::ModelRef",

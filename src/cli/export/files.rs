@@ -12,13 +12,14 @@ use serde_json::Value;
 use super::{
     CliError,
     adapter::{self, Family, Program},
-    exit, pictures, write_file,
+    exit, model, pictures, write_file,
 };
 use crate::{
     artifact::{
         ArtifactKind, FileNames, FileRef, Item, Manifest,
         adapter::TRAIN,
-        file_name, frames, model,
+        file_name, frames,
+        model::LOG,
         pairs::{INPUT, MASK, TARGET},
         videos::{self, Clip},
     },
@@ -43,6 +44,8 @@ pub(super) struct Exporter<'a> {
     pub family: Option<Family>,
     /// How the files that are in the cache as they are came out of it.
     pub transfers: &'a RefCell<BTreeMap<Transfer, usize>>,
+    /// Files of the user that said something else than those in their place now.
+    pub replaced: &'a RefCell<Vec<PathBuf>>,
 }
 
 impl Exporter<'_> {
@@ -58,6 +61,10 @@ impl Exporter<'_> {
             }
             ArtifactKind::Metrics => self.metrics(&manifest, index, folder),
             ArtifactKind::LoraAdapter => adapter::export(self, index, &manifest, folder),
+            ArtifactKind::Model => {
+                model::check(self, &manifest, folder)?;
+                self.plain(&manifest, folder)
+            }
             _ => self.plain(&manifest, folder),
         }
     }
@@ -194,7 +201,7 @@ pub(in crate::cli) fn training_log(store: &Store, digest: Digest) -> Option<Valu
     let manifest = store.manifest(digest).ok()?;
     let file = match manifest.kind {
         ArtifactKind::LoraAdapter => TRAIN,
-        ArtifactKind::Model => model::LOG,
+        ArtifactKind::Model => LOG,
         _ => return None,
     };
     let mut log: Value =

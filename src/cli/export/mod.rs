@@ -2,6 +2,7 @@
 
 mod adapter;
 pub(super) mod files;
+mod model;
 pub(super) mod pictures;
 mod ro_crate;
 
@@ -73,7 +74,7 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
     let plan = plan::build(&pipeline, &store, &PlanOptions::default())?;
     let outputs = Outputs::of_plan(&plan);
 
-    let moved = RefCell::default();
+    let (moved, replaced) = (RefCell::default(), RefCell::default());
     let exporter = files::Exporter {
         pipeline: &pipeline,
         plan: &plan,
@@ -82,8 +83,12 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
         program: args.format.unwrap_or_default(),
         family: args.family,
         transfers: &moved,
+        replaced: &replaced,
     };
     let (missing, mut code) = export_cells(&exporter, chosen, to, session)?;
+    for path in replaced.take() {
+        session.talk(&format!("replaced `{}`, which was another one", path.display()));
+    }
     if !moved.borrow().is_empty() {
         session.talk(&transfers(&moved.borrow()));
     }

@@ -17,7 +17,7 @@ use super::{
     schedulers,
 };
 
-pub use config::{TransformerConfig, VaeConfig};
+pub use config::{SCALING_FACTOR, TransformerConfig, VAE_CLASS, VaeConfig};
 pub use transformer::Transformer;
 pub use vae::Vae;
 
@@ -30,6 +30,10 @@ pub struct CogVideoX;
 impl VideoDiffusion for CogVideoX {
     fn class_name(&self) -> &'static str {
         "CogVideoXTransformer3DModel"
+    }
+
+    fn vae_class(&self) -> &'static str {
+        VAE_CLASS
     }
 
     fn vae(

@@ -27,7 +27,7 @@ use super::{
 pub use config::TransformerConfig;
 pub use transformer::Transformer;
 pub use vae::Vae;
-pub use vae_config::VaeConfig;
+pub use vae_config::{VAE_CLASS, VaeConfig};
 
 /// Tokens of a prompt in the basic pipeline.
 const BASIC_TOKENS: usize = 128;
@@ -40,6 +40,10 @@ pub struct LtxVideo;
 impl VideoDiffusion for LtxVideo {
     fn class_name(&self) -> &'static str {
         "LTXVideoTransformer3DModel"
+    }
+
+    fn vae_class(&self) -> &'static str {
+        VAE_CLASS
     }
 
     fn vae(

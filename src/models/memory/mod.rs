@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use super::{
     Compression, Denoiser, LoadError, LoraTargets, ModelSource, ParamReader, TextFormat,
-    VideoDiffusion, VideoVae, family,
+    VideoDiffusion, VideoVae, family, family_of_vae,
     lora::num_factors,
     nn::attention_memory,
     published_text_format,
@@ -147,6 +147,8 @@ pub struct LoraTraining {
 pub struct Estimator<'a> {
     source: &'a ModelSource,
     family: &'static dyn VideoDiffusion,
+    /// The family of the autoencoder.
+    vae_family: &'static dyn VideoDiffusion,
     /// Whether the device is the CPU, which computes in f32; GPUs compute in bf16.
     on_host: bool,
 }
@@ -156,7 +158,8 @@ type Shapes = BTreeMap<String, Vec<usize>>;
 impl<'a> Estimator<'a> {
     /// Estimates for the model in `source`.
     pub fn new(source: &'a ModelSource, on_host: bool) -> Result<Self, LoadError> {
-        Ok(Self { source, family: family(source)?, on_host })
+        let (family, vae_family) = (family(source)?, family_of_vae(source)?);
+        Ok(Self { source, family, vae_family, on_host })
     }
 
     /// Bytes of one value of weights and activations.
@@ -174,7 +177,7 @@ impl<'a> Estimator<'a> {
     /// The autoencoder without its weights, and what they are.
     fn vae(&self) -> Result<(Box<dyn VideoVae>, Shapes), LoadError> {
         let reader = ParamReader::shapes();
-        let vae = self.family.vae(&self.source.config("vae")?, &reader)?;
+        let vae = self.vae_family.vae(&self.source.config("vae")?, &reader)?;
         Ok((vae, reader.into_shapes()))
     }
 
@@ -290,13 +293,13 @@ impl<'a> Estimator<'a> {
     ) -> Result<Memory, LoadError> {
         let maps = if self.on_host { on_host } else { on_gpu };
         let config = self.source.config("vae")?;
-        let tile = self.family.tile_size(&config)?.filter(|_| tiled);
+        let tile = self.vae_family.tile_size(&config)?.filter(|_| tiled);
         let part = tile.map_or(clip, |[height, width]| ClipSize {
             height: clip.height.min(height),
             width: clip.width.min(width),
             ..clip
         });
-        let map = self.family.largest_map(&config, part)?;
+        let map = self.vae_family.largest_map(&config, part)?;
         // Tiles are put together as pixels.
         let pixels = tile.map_or(0, |_| 2 * 3 * (clip.frames * clip.height * clip.width) as u64);
         let activations = (maps * map + pixels) * self.value();

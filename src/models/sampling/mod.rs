@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Compression, Denoiser, DenoiserInput, LoadError, NoiseScheduler, TimeAxis, VideoVae,
-    schedulers::SamplingRun,
+    Compression, Denoiser, DenoiserInput, LoadError, NoiseScheduler, TimeAxis, VideoVae, cogvideox,
+    ltx_video, schedulers::SamplingRun,
 };
 use crate::rng::TorchRng;
 
@@ -68,15 +68,7 @@ impl ImageLatentScale {
         if let Some(Self::Factor(factor)) = choice {
             return Ok(factor);
         }
-        let error = |message: &str| LoadError::Config {
-            file: "vae/config.json".to_owned(),
-            message: message.to_owned(),
-        };
-        let factor = vae
-            .get("scaling_factor")
-            .and_then(Value::as_f64)
-            .filter(|factor| *factor > 0.0)
-            .ok_or_else(|| error("`scaling_factor` must be a positive number"))?;
+        let factor = scaling_factor(vae)?;
         let published = match vae.get("invert_scale_latents").and_then(Value::as_bool) {
             Some(true) => ScaleRule::Inverse,
             _ => ScaleRule::Direct,
@@ -90,6 +82,21 @@ impl ImageLatentScale {
             (ScaleRule::Direct, _) | (ScaleRule::PaperMismatch, Side::Training) => factor,
         })
     }
+}
+
+/// What the latents of a VAE with this `config.json` are multiplied by; diffusers writes it, and fills it in where it
+/// is not written.
+fn scaling_factor(vae: &Value) -> Result<f64, LoadError> {
+    const KEY: &str = "scaling_factor";
+    let Some(stated) = vae.get(KEY) else {
+        let is_ltx = vae.get("_class_name").is_some_and(|class| class == ltx_video::VAE_CLASS);
+        return Ok(if is_ltx { 1.0 } else { cogvideox::SCALING_FACTOR });
+    };
+    stated.as_f64().filter(|factor| *factor > 0.0 && factor.is_finite()).ok_or_else(|| {
+        let (file, message) =
+            ("vae/config.json".to_owned(), "must be a positive number".to_owned());
+        LoadError::Setting { file, key: KEY.to_owned(), message }.with_found(vae)
+    })
 }
 
 /// One clip to make.
@@ -316,12 +323,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::models::{ParamReader, VideoDiffusion};
 
     #[test]
     fn the_image_scale_follows_the_vae_unless_it_is_stated() {
         let inverted = json!({ "scaling_factor": 0.5, "invert_scale_latents": true });
         let plain = json!({ "scaling_factor": 0.5, "invert_scale_latents": false });
-        let of = |choice, vae, side| ImageLatentScale::resolve(choice, vae, side).unwrap();
+        let of = |choice, vae: &Value, side| ImageLatentScale::resolve(choice, vae, side).unwrap();
         for side in [Side::Training, Side::Sampling] {
             assert_eq!(of(None, &inverted, side), 2.0);
             assert_eq!(of(None, &plain, side), 0.5);
@@ -330,6 +338,17 @@ mod tests {
         let mismatch = Some(ImageLatentScale::Rule(ScaleRule::PaperMismatch));
         assert_eq!(of(mismatch, &inverted, Side::Training), 0.5);
         assert_eq!(of(mismatch, &inverted, Side::Sampling), 2.0);
-        assert!(ImageLatentScale::resolve(None, &json!({}), Side::Sampling).is_err());
+        // As in diffusers, and in what is read of the same file to encode.
+        let silent = |class: &str| json!({ "_class_name": class, "latent_channels": 16 });
+        let factor = of(None, &silent("AutoencoderKLCogVideoX"), Side::Training);
+        let parsed = cogvideox::CogVideoX.vae(&json!({}), &ParamReader::shapes()).unwrap();
+        assert_eq!((factor, factor as f32), (1.152_584_26, parsed.scaling_factor()));
+        assert_eq!(of(None, &silent("AutoencoderKLLTXVideo"), Side::Sampling), 1.0);
+        for wrong in [json!(0.0), json!("1"), json!(null), json!(-1.0)] {
+            let vae = json!({ "scaling_factor": wrong });
+            let error = ImageLatentScale::resolve(None, &vae, Side::Sampling).unwrap_err();
+            let told = format!("`scaling_factor` must be a positive number, but is {wrong}");
+            assert!(error.to_string().contains(&told), "{error}");
+        }
     }
 }

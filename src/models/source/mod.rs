@@ -2,6 +2,7 @@
 
 mod digest;
 mod look;
+mod meant;
 mod reference;
 mod weights;
 
@@ -22,7 +23,9 @@ pub(super) use weights::{index_of, single_of, stem_of};
 
 pub use digest::FileState;
 pub use look::{Likeness, PartLook};
+pub use meant::is_no_path;
 pub use reference::ModelRef;
+pub use weights::INDEX_ENDING;
 
 /// The file that names the classes of a model's parts. It need not be there.
 pub const INDEX: &str = "model_index.json";

@@ -1,6 +1,6 @@
 //! The names of models in pipeline files, and where each leads.
 
-use std::{io, path::Path};
+use std::{borrow::Cow, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use super::{
         builtin::{BUILTINS, Files},
         hub,
     },
-    ModelSource, missing,
+    ModelSource, is_no_path, meant, missing,
 };
 use crate::regular;
 
@@ -19,7 +19,8 @@ pub const REQUIRED: [&str; 3] =
     ["transformer/config.json", "vae/config.json", "scheduler/scheduler_config.json"];
 
 /// What a model can be.
-const KINDS: &str = "name a folder in diffusers' layout, `hf:org/repo@revision`, or `builtin:tiny`";
+pub(super) const KINDS: &str =
+    "name a folder in diffusers' layout, `hf:org/repo@revision`, or `builtin:tiny`";
 
 /// The value of `model` in a pipeline file: `builtin:tiny`, a folder in diffusers' layout, meant from
 /// the folder of the file, or `hf:org/repo@revision`.
@@ -29,11 +30,14 @@ const KINDS: &str = "name a folder in diffusers' layout, `hf:org/repo@revision`,
 pub struct ModelRef(pub String);
 
 impl ModelRef {
-    /// Checks what can be known without looking for files: that something is named, that a built-in model
-    /// exists and that a repository's name has the form of one.
+    /// Checks what can be known without looking for files: that something is named, and not in a way that leads
+    /// nowhere, that a built-in model exists and that a repository's name has the form of one.
     pub fn check_name(&self) -> Result<(), LoadError> {
         if self.0.trim().is_empty() {
             return Err(missing("must name a model, but is empty", KINDS));
+        }
+        if let Some(error) = meant::misspelt(&self.0) {
+            return Err(error);
         }
         if let Some(name) = self.0.strip_prefix("builtin:") {
             return builtin_files(name).map(drop);
@@ -47,6 +51,15 @@ impl ModelRef {
     /// The repository on the hub, if it is in one.
     pub fn repository(&self) -> Option<&str> {
         Some(hub::Name::parse(self.0.strip_prefix("hf:")?).ok()?.id)
+    }
+
+    /// The name as far as it says the same on every machine: of a folder, that without where it lies.
+    pub fn short_name(&self) -> String {
+        let folder = || Path::new(&self.0).file_name().map(|name| name.to_string_lossy());
+        if is_no_path(&self.0) {
+            return self.0.clone();
+        }
+        folder().map_or_else(|| self.0.clone(), Cow::into_owned)
     }
 
     /// Whether it is embedded in the binary.
@@ -112,7 +125,7 @@ fn folder(path: &Path) -> Result<ModelSource, LoadError> {
         });
     }
     if !path.is_dir() {
-        return Err(missing(format!("there is no model folder `{shown}`"), KINDS));
+        return Err(missing(format!("there is no model folder `{shown}`"), meant::help(path)));
     }
     match REQUIRED.iter().find(|file| !path.join(file).is_file()) {
         None => Ok(ModelSource::Folder(path.to_owned())),

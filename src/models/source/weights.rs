@@ -60,6 +60,9 @@ impl ModelSource {
             }
             return Ok((None, vec![single]));
         }
+        if self.has(&single) && self.commit().is_none() {
+            return Err(two_sets(&single, &index));
+        }
         let (parsed, files) = self.shards(part, &index)?;
         if let Some(file) = files.iter().find(|file| !self.has(file)) {
             let shard = file.rsplit('/').next().unwrap_or_default();
@@ -126,6 +129,17 @@ impl ModelSource {
     }
 }
 
+/// Weights beside the index of others, such as a merged model that was put into the folder of a sharded one: of
+/// which the configuration and the log beside them are cannot be known. What one commit of a repository holds
+/// was published together, and its index counts, as in diffusers.
+fn two_sets(single: &str, index: &str) -> LoadError {
+    let name = index.rsplit('/').next().unwrap_or(index);
+    missing(
+        format!("the model has two sets of weights: `{single}`, and shards by `{name}` beside it"),
+        "remove those that are not meant: the one file, or the index with its shards",
+    )
+}
+
 /// The name of a part's weights before their ending.
 pub fn stem_of(part: &str) -> &'static str {
     if part == "text_encoder" { "model" } else { "diffusion_pytorch_model" }
@@ -136,9 +150,12 @@ pub fn single_of(part: &str) -> String {
     format!("{part}/{}.safetensors", stem_of(part))
 }
 
+/// What the name of an index has behind that of the file whose place its shards take.
+pub const INDEX_ENDING: &str = ".index.json";
+
 /// The index of a part's shards.
 pub fn index_of(part: &str) -> String {
-    format!("{}.index.json", single_of(part))
+    format!("{}{INDEX_ENDING}", single_of(part))
 }
 
 /// An index with its path.
@@ -225,6 +242,28 @@ mod tests {
         write(folder.path(), &[("vae/diffusion_pytorch_model.safetensors.index.json", escape)]);
         let message = source.params("vae", &Device::flex()).unwrap_err().to_string();
         assert!(message.contains("beside it"), "{message}");
+    }
+
+    /// An exported merge beside the shards of the model that it was made of: the index would win in silence.
+    #[test]
+    fn one_file_beside_an_index_is_refused_but_in_a_snapshot() {
+        let (index, single) = (index_of("vae"), single_of("vae"));
+        let (a, b) = (weights("a", &[1.0]), weights("a", &[2.0]));
+        let shards = br#"{"weight_map": {"a": "x-1.safetensors"}}"#;
+        let files: [(&str, &[u8]); 3] =
+            [(&index, shards), ("vae/x-1.safetensors", &a), (&single, &b)];
+        let folder = model_folder(&files);
+        let source = ModelSource::Folder(folder.path().to_owned());
+        let error = source.check(&["vae"]).unwrap_err();
+        let told = "`vae/diffusion_pytorch_model.safetensors`, and shards by \
+                    `diffusion_pytorch_model.safetensors.index.json` beside it";
+        assert!(error.to_string().contains(told), "{error}");
+        assert!(error.help().unwrap().starts_with("remove those that are not meant"), "{error:?}");
+        assert!(source.digest(&["vae"]).is_err() && source.tensor_files("vae").is_err());
+        let snapshot = folder.path().join("snapshots/0123");
+        write(&snapshot, &files);
+        let source = ModelSource::Folder(snapshot);
+        assert_eq!(source.tensor_files("vae").unwrap()[0].file(), "vae/x-1.safetensors");
     }
 
     #[cfg(unix)]

@@ -91,6 +91,7 @@ impl Machine {
             device_secs: None,
             peak_memory: None,
             went_on_from: None,
+            model: None,
             device: "cpu".into(),
             card: None,
             pipe_version: "0".into(),

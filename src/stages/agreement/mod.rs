@@ -212,6 +212,12 @@ impl ImageUse {
         if is_close(then, now) {
             return Ok(None);
         }
+        let help = match port {
+            FOLDER => scale_of_folder(trained, then),
+            _ => "set the same `image_latent_scale` in both stages, or \"paper_mismatch\" in both where the \
+                  mismatch is meant"
+                .to_owned(),
+        };
         let (now, then, trained) = (shown(now), shown(then), trainee(port));
         Ok(Some(Misfit::new(
             Cause::Param("image_latent_scale"),
@@ -219,8 +225,7 @@ impl ImageUse {
                 "the image's latent is multiplied by {now} here, but by {then} in the training of \
                  {trained}"
             ),
-            "set the same `image_latent_scale` in both stages, or \"paper_mismatch\" in both where the \
-             mismatch is meant",
+            help,
         )))
     }
 
@@ -261,12 +266,16 @@ impl ImageUse {
         let now = rate(self.frame_rate);
         (!is_close(now, then)).then(|| {
             let trained = trainee(port);
+            let help = match port {
+                FOLDER => format!("set `frame_rate = {then}`, as in that training"),
+                _ => "set the same `frame_rate` in both stages".to_owned(),
+            };
             Misfit::new(
                 Cause::Param("frame_rate"),
                 format!(
                     "the clips have {now} frames per second here, but {then} in the training of {trained}"
                 ),
-                "set the same `frame_rate` in both stages",
+                help,
             )
         })
     }
@@ -407,6 +416,19 @@ fn shown(multiple: f64) -> String {
     } else {
         format!("{multiple:e}")
     }
+}
+
+/// What to set beside the transformer in a model's folder, whose training is over.
+fn scale_of_folder(trained: ImageLatentScale, then: f64) -> String {
+    // The digits that are shown, unless they are another number.
+    let digits = shown(then).parse().ok().filter(|digits| is_close(*digits, then)).unwrap_or(then);
+    let same = format!("set `image_latent_scale = {digits}`, as in that training");
+    if trained == MEANT {
+        return format!(
+            "{same}, or \"paper_mismatch\", as it was trained, where the mismatch is meant"
+        );
+    }
+    same
 }
 
 /// A multiple for an image that has none of its own, being a frame of the clip.

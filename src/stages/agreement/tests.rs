@@ -163,3 +163,35 @@ fn clips_must_have_one_frame_rate() {
     let told = ImageRecord::agreed([("first", of(25.0)), ("second", of(12.5))]).unwrap_err();
     insta::assert_snapshot!(told.message, @"the clips had 25 frames per second in the training of the adapter on `first`, but 12.5 in that of the adapter on `second`: no sampling is right for both");
 }
+
+/// The training of what lies in a folder is over, so only this side can follow the other.
+#[test]
+fn beside_a_folder_it_is_said_what_to_set() {
+    let vae = json!({ "scaling_factor": 0.7, "invert_scale_latents": true });
+    let own =
+        |scale| ImageUse { scale, causal_time: false, frame_rate: None, side: Side::Sampling };
+    let help = |trained, own: ImageUse, conditioning| {
+        own.misfit((FOLDER, trained), conditioning, &vae).unwrap().unwrap().help.unwrap()
+    };
+    let scaled = |scale| ImageRecord { scale: Some(scale), ..ImageRecord::default() };
+    let channels = ImageConditioning::Channels;
+    for (trained, wanted) in [
+        (factor(0.7), "set `image_latent_scale = 0.7`, as in that training"),
+        (factor(0.123_456_7), "set `image_latent_scale = 0.1235`, as in that training"),
+        (factor(0.001_234_567), "set `image_latent_scale = 0.001234567`, as in that training"),
+    ] {
+        assert_eq!(help(scaled(trained), own(None), channels), wanted);
+        let digits = wanted.split(['=', '`']).nth(2).unwrap().trim().parse().unwrap();
+        let followed = own(Some(factor(digits)));
+        let misfit = followed.misfit((FOLDER, scaled(trained)), channels, &vae).unwrap();
+        assert!(misfit.is_none(), "{misfit:?}");
+    }
+    let meant = help(scaled(MEANT), own(None), channels);
+    assert!(
+        meant.starts_with("set `image_latent_scale = 0.7`, as in that training, or"),
+        "{meant}"
+    );
+    let rate = ImageRecord { frame_rate: Some(12.5), ..ImageRecord::default() };
+    let told = help(rate, own(None), ImageConditioning::FirstFrame);
+    assert_eq!(told, "set `frame_rate = 12.5`, as in that training");
+}

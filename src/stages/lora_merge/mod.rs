@@ -167,6 +167,7 @@ impl Stage for LoraMerge {
                 "add `model = ...`, which gives the parts that the input has not",
             ));
         }
+        misfits.extend(along_a_training(around));
         misfits.extend(ImageRecord::agreed(self.records(around)).err());
         misfits
     }
@@ -293,6 +294,20 @@ impl Stage for LoraMerge {
         })?;
         pass_parts_on(inputs, out, "transformer")
     }
+}
+
+/// Ports with the adapters along a training, of which a merge takes one.
+fn along_a_training(around: &Surroundings<'_>) -> Vec<Misfit> {
+    let several = around.items.iter().filter(|(port, items)| ADAPTERS.contains(port) && *items > 1);
+    let misfit = |(port, items): &(&str, usize)| {
+        let message = format!(
+            "`{port}` must hold one adapter, but the training on it gives {items}, one for each step of \
+             `save_at`"
+        );
+        let help = "leave `save_at` out of that training, to merge its last one; what is trained already counts";
+        Misfit::new(Cause::Param("inputs"), message, help)
+    };
+    several.map(misfit).collect()
 }
 
 impl LoraMerge {

@@ -196,6 +196,7 @@ impl Stage for LoraTrain {
         let this = self.resolved(facts.published);
         misfits.extend(around.misfits_of_text(this.text_use(), Some(facts.family)));
         misfits.extend(facts.lengths_of_prompts(false, around));
+        misfits.extend(facts.vae_on_port(around).or_else(|| facts.mixed(around)));
         misfits.extend(facts.clip(around.size));
         let known = facts.family.timestep_distributions();
         misfits.extend(not_known("timestep_distribution", self.timestep_distribution, known));

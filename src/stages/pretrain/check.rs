@@ -9,12 +9,15 @@ use super::{
         fit::{self, not_known},
         training::held_out_misfits,
     },
-    Part, Pretrain,
+    Part, Pretrain, cogvideox,
 };
 use crate::models::{
     Compression, ImageConditioning, LoadError, ParamReader, VideoDiffusion, VideoVae,
     sampling::ImageLatentScale,
 };
+
+/// The key of a configuration that names its class.
+const CLASS: &str = "_class_name";
 
 impl Pretrain {
     /// What it cannot be trained on.
@@ -106,6 +109,7 @@ impl Pretrain {
             .chain(not_known("timestep_distribution", self.timestep_distribution, known))
             .collect();
         misfits.extend(around.misfits_of_text(self.text_use(), Some(family)));
+        misfits.extend(other_vae(family, around));
         let config = self.known_config(around);
         match config.map(|config| family.denoiser(&config, &ParamReader::shapes())) {
             Some(Ok(denoiser)) if self.steps > 0 => {
@@ -156,20 +160,38 @@ impl Pretrain {
         }
     }
 
-    /// The configuration that is stated here, whose transformer is of the family.
+    /// The configuration that is stated here, of a class of the family.
     pub(super) fn stated_config(&self) -> Value {
         let mut config = self.config.clone();
         if self.part == Part::Transformer {
             let class = Value::String(self.family.clone());
-            config.entry("_class_name").or_insert(class);
+            config.entry(CLASS).or_insert(class);
+        } else if let Some(class) = self.class_to_state() {
+            config.insert(CLASS.to_owned(), class.into());
         }
         Value::Object(config)
+    }
+
+    /// The class of an autoencoder whose configuration names none; that of CogVideoX is known without it.
+    pub(super) fn class_to_state(&self) -> Option<&'static str> {
+        let names_none =
+            self.part == Part::Vae && self.like.is_none() && !self.config.contains_key(CLASS);
+        let family = self.family().filter(|_| names_none && self.family != cogvideox())?;
+        Some(family.vae_class())
     }
 
     /// A wrong configuration; that of another model is told of by who reads its files.
     fn unfit_config(&self, error: LoadError) -> Option<Misfit> {
         self.like.is_none().then(|| unfit_table("config", error))
     }
+}
+
+/// An autoencoder on the port `model` that is not one of the family.
+fn other_vae(family: &dyn VideoDiffusion, around: &Surroundings<'_>) -> Option<Misfit> {
+    let error = family.vae(around.parts?.get("vae")?, &ParamReader::shapes()).err()?;
+    let message = format!("the autoencoder on the input `model` is not of this family: {error}");
+    let help = "set `family` to that of the autoencoder, or connect one of this family";
+    Some(Misfit::new(Cause::Param("family"), message, help))
 }
 
 fn unfit_table(param: &'static str, error: LoadError) -> Misfit {

@@ -177,7 +177,7 @@ fn published_schedule() -> Map<String, Value> {
 impl StageKind for Pretrain {
     const KIND: &'static str = "pretrain";
     // 1: first · 2: on the CPU, halves of a batch are added up, and convolutions and norms in another order
-    // · 3: the log does not name the model.
+    // · 3: the log does not name the model. Beside it, the revision of autoencoders whose configuration names no class.
     const VERSION: u32 = 3;
     const PORTS: Ports = Ports {
         inputs: &[
@@ -215,6 +215,11 @@ impl Stage for Pretrain {
             );
         }
         errors
+    }
+
+    fn revision(&self) -> u32 {
+        // 1: what it gives names the class.
+        u32::from(self.class_to_state().is_some())
     }
 
     fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {

@@ -161,6 +161,7 @@ impl Stage for Sample {
         misfits.extend(around.misfits_of_text(this.text_use(), Some(facts.family)));
         misfits.extend(facts.lengths_of_prompts(self.guidance_scale > 1.0, around));
         misfits.extend(this.idle_condition().filter(|_| self.sampler.is_none()));
+        misfits.extend(facts.vae_on_port(around).or_else(|| facts.mixed(around)));
         misfits.extend(facts.pixels(around.size));
         misfits.extend(facts.clip(around.size));
         misfits.extend(not_known("sampler", self.sampler, facts.family.samplers()));

@@ -84,7 +84,7 @@ impl Sample {
             done += (self.steps * items.len()) as u64;
             for (item, latents) in items.iter().zip(made) {
                 let latents = array(latents.squeeze_dim::<4>(0));
-                check_finite(&latents, item, lora.is_some())?;
+                check_finite(&latents, item, lora.as_ref().map(|lora| &lora.train))?;
                 let condition_steps = self.condition_steps(sampling.condition);
                 let file = samples::to_bytes(&latents, condition_steps);
                 out.item(&item.name, &[(samples::FILE, &file)])?;
@@ -165,16 +165,34 @@ struct Images<'a> {
     device: &'a Device,
 }
 
-/// An error for a sampled clip that is none.
-fn check_finite(latents: &Array<4>, item: &Item, has_adapter: bool) -> Result<(), StageError> {
+/// An error for a sampled clip that is none, with an adapter of this log, if there is one.
+fn check_finite(latents: &Array<4>, item: &Item, log: Option<&Value>) -> Result<(), StageError> {
     if latents.is_finite() {
         return Ok(());
     }
     let error = not_finite("the sampled latents").on_item(&item.name);
-    if !has_adapter {
-        return Err(error);
+    Err(match log {
+        Some(log) => error.with_help(help_with_adapter(log)),
+        None => error,
+    })
+}
+
+/// What helps where an adapter of this log spoils what is sampled.
+fn help_with_adapter(log: &Value) -> String {
+    let adapters = log.get("merged").and_then(|merged| merged["adapters"].as_array());
+    let Some(adapters) = adapters else {
+        return "the adapter may have diverged: train with a lower learning rate".to_owned();
+    };
+    let weights = adapters.iter().filter_map(|adapter| adapter["weight"].as_f64());
+    let largest = weights.max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap_or(1.0);
+    if largest.abs() > 1.0 {
+        return format!(
+            "the adapter is a merge with a weight of {largest:e}: take smaller `weights` in its `lora_merge`"
+        );
     }
-    Err(error.with_help("the adapter may have diverged: train with a lower learning rate"))
+    "one of the merged adapters may have diverged: sample with each alone, and train that one with a lower \
+     learning rate"
+        .to_owned()
 }
 
 /// The image an item's clip starts from.
@@ -183,4 +201,22 @@ fn read_image(inputs: &Inputs<'_>, item: &Item) -> Result<image::RgbImage, Stage
         StageError::failed(format!("`{IMAGE}` is not an image: {e}")).on_item(&item.name)
     })?;
     Ok(image.to_rgb8())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::help_with_adapter;
+
+    #[test]
+    fn a_merge_is_not_said_to_have_diverged() {
+        let merged = |weights: &[f64]| {
+            let adapters: Vec<_> = weights.iter().map(|w| json!({ "weight": w })).collect();
+            help_with_adapter(&json!({ "merged": { "adapters": adapters } }))
+        };
+        assert!(merged(&[1.0, -1e30]).contains("a merge with a weight of -1e30:"));
+        assert!(merged(&[1.0, 0.5]).contains("one of the merged adapters may have diverged"));
+        assert!(help_with_adapter(&json!({})).contains("the adapter may have diverged"));
+    }
 }

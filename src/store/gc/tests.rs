@@ -51,6 +51,7 @@ impl Cache {
             device_secs: None,
             peak_memory: None,
             went_on_from: None,
+            model: None,
             device: "cpu".into(),
             card: None,
             pipe_version: "0".into(),

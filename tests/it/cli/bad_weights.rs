@@ -61,7 +61,7 @@ fn sizes_and_frames_that_do_not_fit() {
        ·            ───┬───
        ·               ╰── `size`
        ╰────
-      help: take 28 or 32
+      help: take 24 or 32
     "
     );
     shell.succeed("run latents.toml");

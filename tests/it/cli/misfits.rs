@@ -71,7 +71,7 @@ fn what_the_model_does_not_take_is_told_where_it_is_written() {
         ·              ╰── used here
      12 │ 
         ╰────
-      help: take 60 or 64
+      help: take 56 or 64
 
       × stage `lora`: `timestep_distribution` must be `uniform` or `logit_normal` for this family of
       │ models, but is `shifted_logit_normal`
@@ -670,4 +670,20 @@ frames = 9
       help: take 8 at most, or larger images
     pieces.toml: 2 errors
     "#);
+}
+
+/// It failed after the training, with all its steps done.
+#[test]
+fn a_merge_of_the_adapters_along_a_training_is_told() {
+    let shell = Shell::new();
+    let merged = "\n[stages.merged]\nkind = \"lora_merge\"\ninputs = { first = \"lora\" }\n";
+    let wrong = EXPERIMENT.replace("steps  = 4\n", "steps  = 4\nsave_at = [2, 4]\n");
+    shell.write("wrong.toml", &format!("{wrong}{merged}"));
+    let said = shell.transcript("check wrong.toml").replace("\n  │ ", " ");
+    let wanted = "stage `merged`: `first` must hold one adapter, but the training on it gives 2, one for each step of \
+                  `save_at`";
+    assert!(said.contains("? 2") && said.contains(wanted), "{said}");
+    assert!(said.contains("leave `save_at` out of that training"), "{said}");
+    shell.write("right.toml", &format!("{EXPERIMENT}{merged}"));
+    shell.succeed("check right.toml");
 }

@@ -208,6 +208,11 @@ impl TransformerConfig {
     }
 }
 
+/// The class of the VAE.
+pub const VAE_CLASS: &str = "AutoencoderKLCogVideoX";
+/// The factor of a VAE that states none, as in diffusers.
+pub const SCALING_FACTOR: f64 = 1.152_584_26;
+
 /// The shape of a VAE.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default)]
@@ -261,7 +266,7 @@ impl Default for VaeConfig {
             temporal_compression_ratio: 4,
             sample_height: 480,
             sample_width: 720,
-            scaling_factor: 1.152_584_3,
+            scaling_factor: SCALING_FACTOR as f32,
             invert_scale_latents: false,
             act_fn: "silu".into(),
             use_quant_conv: false,
@@ -284,7 +289,7 @@ impl VaeConfig {
 
     fn checked(config: &Value) -> Result<Self, LoadError> {
         let check = Check(VAE);
-        check.class(config, "_class_name", &["AutoencoderKLCogVideoX"])?;
+        check.class(config, "_class_name", &[VAE_CLASS])?;
         let parsed: Self = parse(VAE, config)?;
         check.unknown(&parsed.unknown)?;
         check.only("act_fn", parsed.act_fn == "silu", "silu")?;

@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use super::{DOWN_BLOCK, DOWN_BLOCK_095, DecoderLevel, Downsampling, EncoderLevel, VaeConfig};
+use super::{
+    DOWN_BLOCK, DOWN_BLOCK_095, DecoderLevel, Downsampling, EncoderLevel, VAE_CLASS, VaeConfig,
+};
 use crate::models::{
     LoadError,
     config::{Check, MAX_PATCH, parse},
@@ -18,7 +20,7 @@ impl VaeConfig {
 
     fn checked(config: &Value) -> Result<Self, LoadError> {
         let check = Check(VAE);
-        check.class(config, "_class_name", &["AutoencoderKLLTXVideo"])?;
+        check.class(config, "_class_name", &[VAE_CLASS])?;
         let parsed: Self = parse(VAE, config)?;
         check.unknown(&parsed.unknown)?;
         check.colors(parsed.in_channels, parsed.out_channels)?;

@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+/// The class of the VAE.
+pub const VAE_CLASS: &str = "AutoencoderKLLTXVideo";
 const DOWN_BLOCK: &str = "LTXVideoDownBlock3D";
 /// The block of 0.9.5, whose downsampler changes the number of channels.
 const DOWN_BLOCK_095: &str = "LTXVideo095DownBlock3D";
