@@ -33,7 +33,7 @@ pub struct Pinner {
 impl Pinner {
     /// What people are told that is kept: `pose_ablation --set seed=9: pairs`.
     pub fn name(&self) -> String {
-        let set: String = self.set.iter().map(|value| format!(" --set {value}")).collect();
+        let set = self.set.iter().flat_map(|value| [" --set ", value]).collect::<String>();
         format!("{}{set}: {}", self.owner.title(), self.instance)
     }
 }

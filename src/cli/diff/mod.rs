@@ -277,6 +277,12 @@ impl fmt::Display for ResultChange {
     }
 }
 
+impl ResultChange {
+    fn json(&self) -> Value {
+        json!({ "name": self.name, "old": self.old, "new": self.new })
+    }
+}
+
 /// Digits behind the point of a score.
 const DIGITS: usize = 4;
 
@@ -309,11 +315,5 @@ mod tests {
         assert_eq!(told(0.1, next), "f1  0.1 -> 0.10000000000000002  (+1.4e-17)");
         let one = ResultChange { name: "f1".into(), old: None, new: Some(0.000_12) };
         assert_eq!(one.to_string(), "f1  – -> 0.0001");
-    }
-}
-
-impl ResultChange {
-    fn json(&self) -> Value {
-        json!({ "name": self.name, "old": self.old, "new": self.new })
     }
 }
