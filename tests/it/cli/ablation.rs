@@ -54,8 +54,8 @@ fn a_changed_rank_runs_its_own_cells_again_and_is_named_with_its_place() {
     $ pipe plan pose_ablation.toml --set params.steps=1 --set params.test_images=1 --set params.sampling_steps=1
     ? 0
     --- stdout
-    run    lora[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  rank 64 -> 32 (pose_ablation.toml:48:88)  about [TIME]  needs [SIZE]
-    run    lora[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  rank 64 -> 32 (pose_ablation.toml:48:88)  about [TIME]  needs [SIZE]
+    run    lora[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  rank 64 -> 32 (pose_ablation.toml:51:88)  about [TIME]  needs [SIZE]
+    run    lora[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  rank 64 -> 32 (pose_ablation.toml:51:88)  about [TIME]  needs [SIZE]
     maybe  predict[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  after lora  about [TIME]  needs [SIZE]
     maybe  predict[interpolation=quadratic, modules=qk, n=1, rank=32, subset=0]  after lora  about [TIME]  needs [SIZE]
     maybe  answers[interpolation=quadratic, modules=qkvo, n=1, rank=32, subset=0]  after predict, because lora: rank 64 -> 32  about [TIME]  needs [SIZE]
