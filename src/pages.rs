@@ -15,6 +15,15 @@ pub fn save() {
     }
 }
 
+/// The same as [`allow`] if a pipeline file of so many bytes is read: what its stages take fills large pages, and
+/// small ones would cost a third more time.
+pub fn allow_for(bytes: usize) {
+    const FILLING: usize = 1 << 20;
+    if bytes > FILLING {
+        allow();
+    }
+}
+
 /// From now on it has them again, as have the programs that it starts: they inherit the choice.
 pub fn allow() {
     if SAVING.swap(false, Ordering::Relaxed) {

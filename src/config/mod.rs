@@ -52,7 +52,10 @@ use self::{
     unused::UnusedAxes,
     value::{Data, Node, Table as NodeTable},
 };
-use crate::stages::{STAGES, StageEntry};
+use crate::{
+    pages,
+    stages::{STAGES, StageEntry},
+};
 
 const SECTIONS: &[&str] =
     &["name", "title", "seed", "extends", "params", "profiles", "sweep", "stages", "tables"];
@@ -71,7 +74,11 @@ pub struct LoadOptions {
 
 /// Reads a pipeline file; one without stages is wrong, since there is nothing to do with it.
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Pipeline, ConfigErrors> {
-    let pipeline = load_with(STAGES, path, options, &|path| std::fs::read_to_string(path))?;
+    let pipeline = load_with(STAGES, path, options, &|path| {
+        let text = std::fs::read_to_string(path)?;
+        pages::allow_for(text.len());
+        Ok(text)
+    })?;
     if !pipeline.instances.is_empty() {
         return Ok(pipeline);
     }

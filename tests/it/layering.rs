@@ -76,6 +76,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "artifact::ArtifactKind",
             "models::source::is_no_path",
+            "pages",
             "stages::AdapterFile",
             "stages::Cause",
             "stages::Caution",
