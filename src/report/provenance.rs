@@ -88,7 +88,7 @@ const TOLD: [&str; 13] = [
     "seed",
 ];
 
-/// The same in short, for people: a line for each stage that has one of [`TOLD`], in the order of the data.
+/// The same in short, for people: a line for each stage that has one of `TOLD`, in the order of the data.
 pub fn lines(plan: &Plan<'_>, index: usize, log: Log<'_>) -> Vec<String> {
     let behind = behind(plan, index);
     let name = |index: usize| {
