@@ -23,6 +23,7 @@ mod interop;
 mod interrupt;
 mod items;
 mod leaks;
+mod learnt_positions;
 mod lock;
 mod misfits;
 mod mistakes;

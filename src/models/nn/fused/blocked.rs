@@ -109,18 +109,38 @@ impl<B: BlockedAttention, C: CheckpointStrategy> BlockedAttention for Autodiff<B
         v: FloatTensor<Self>,
         rows: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let recorded = [&q, &k, &v];
-        let inputs = recorded.map(|tensor| tensor.primitive().clone());
-        let [q, k, v] = inputs.clone();
-        let (output, levels) = B::attention_in_blocks(q, k, v, rows);
-        let kept = [output.clone(), levels.clone()];
-        let output = record::<B, C, _, _>(recorded, output, move |grad, _| {
-            let ([q, k, v], [output, levels]) = (inputs, kept);
-            let (dq, dk, dv) = B::attention_grads(q, k, v, output, levels, grad, rows);
-            [Some(dq), Some(dk), Some(dv)]
-        });
-        (output, <Self as AutodiffBackend>::from_inner(levels))
+        on_tape::<B, C>(
+            [&q, &k, &v],
+            |[q, k, v]| B::attention_in_blocks(q, k, v, rows),
+            move |[q, k, v], [output, levels], grad| {
+                B::attention_grads(q, k, v, output, levels, grad, rows)
+            },
+        )
     }
+}
+
+/// The output of attention and its levels.
+type Attended<B> = (FloatTensor<B>, FloatTensor<B>);
+/// Gradients with respect to queries, keys and values.
+type Grads<B> = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>);
+
+/// Puts attention on the tape: `forward` gives the output and its levels, from which `backward` gives the gradients.
+pub(super) fn on_tape<B: Backend, C: CheckpointStrategy>(
+    recorded: [&FloatTensor<Autodiff<B, C>>; 3],
+    forward: impl FnOnce([FloatTensor<B>; 3]) -> Attended<B>,
+    backward: impl FnOnce([FloatTensor<B>; 3], [FloatTensor<B>; 2], FloatTensor<B>) -> Grads<B>
+    + Clone
+    + Send
+    + 'static,
+) -> Attended<Autodiff<B, C>> {
+    let inputs = recorded.map(|tensor| tensor.primitive().clone());
+    let (output, levels) = forward(inputs.clone());
+    let kept = [output.clone(), levels.clone()];
+    let output = record::<B, C, _, _>(recorded, output, move |grad, _| {
+        let (dq, dk, dv) = backward(inputs, kept, grad);
+        [Some(dq), Some(dk), Some(dv)]
+    });
+    (output, <Autodiff<B, C> as AutodiffBackend>::from_inner(levels))
 }
 
 /// `fused` is the backend's own kernel, which takes whole tiles of queries.

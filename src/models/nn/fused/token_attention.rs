@@ -7,16 +7,13 @@ use burn::{
 };
 use burn::{
     backend::{
-        Autodiff, AutodiffBackend, Backend, Dispatch, Flex, TensorMetadata,
+        Autodiff, Backend, Dispatch, Flex, TensorMetadata,
         autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension, tensor::FloatTensor,
     },
     tensor::Tensor,
 };
 
-use super::{
-    blocked::{BlockedAttention, block_rows},
-    tape::record,
-};
+use super::blocked::{BlockedAttention, block_rows, on_tape};
 
 /// Scaled dot-product attention of tokens `[B, S, heads D]`, as one operation: views cost as much to ask for as work.
 pub fn blocked_attention_by_token([q, k, v]: [Tensor<3>; 3], heads: usize) -> Tensor<3> {
@@ -102,17 +99,13 @@ impl<B: TokenAttention, C: CheckpointStrategy> TokenAttention for Autodiff<B, C>
         v: FloatTensor<Self>,
         heads: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let recorded = [&q, &k, &v];
-        let inputs = recorded.map(|tensor| tensor.primitive().clone());
-        let [q, k, v] = inputs.clone();
-        let (output, levels) = B::attention_by_token(q, k, v, heads);
-        let kept = [output.clone(), levels.clone()];
-        let output = record::<B, C, _, _>(recorded, output, move |grad, _| {
-            let ([q, k, v], [output, levels]) = (inputs, kept);
-            let (dq, dk, dv) = B::attention_by_token_grads(q, k, v, output, levels, grad, heads);
-            [Some(dq), Some(dk), Some(dv)]
-        });
-        (output, <Self as AutodiffBackend>::from_inner(levels))
+        on_tape::<B, C>(
+            [&q, &k, &v],
+            |[q, k, v]| B::attention_by_token(q, k, v, heads),
+            move |[q, k, v], [output, levels], grad| {
+                B::attention_by_token_grads(q, k, v, output, levels, grad, heads)
+            },
+        )
     }
 }
 
