@@ -56,6 +56,15 @@ fn asked<T>(ask: impl FnOnce() -> T) -> Result<T, DriverFailure> {
     })
 }
 
+/// Makes tensors that stay for long: on a GPU each has memory of its own, released when caches are emptied. Among the
+/// others, whose room is searched for one by one, they would cost each of them time.
+pub fn lasting<T: Send>(device: &Device, make: impl FnOnce() -> T + Send) -> T {
+    if *device == Device::flex() {
+        return make();
+    }
+    device.memory_persistent_allocations(make, |make| make())
+}
+
 /// Asks a device for nothing, so that one that does not answer is known before it is needed.
 pub fn wake(device: &Device) -> Result<(), DriverFailure> {
     asked(|| device.sync())?.map_err(|error| DriverFailure(error.to_string()))

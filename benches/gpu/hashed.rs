@@ -1,8 +1,11 @@
 //! Values that both sides make alike: a hash of a tensor's name and the index of a value.
 
-use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use half::bf16;
-use pipe::models::{Params, params::Param};
+use pipe::{
+    device::lasting,
+    models::{Params, params::Param},
+};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 
@@ -64,13 +67,15 @@ pub fn params(shapes: &BTreeMap<String, Vec<usize>>, device: &Device, dtype: Flo
         let (bound, offset) = range(name, shape);
         let len = shape.iter().product::<usize>().max(1);
         let values = values(name, len, bound, offset);
-        let flat = if dtype == FloatDType::BF16 {
+        let data = if dtype == FloatDType::BF16 {
             // Rounded here, so that half as much goes to the device.
             let rounded: Vec<bf16> = values.into_par_iter().map(bf16::from_f32).collect();
-            Tensor::from_data(TensorData::new(rounded, [len]), (device, DType::BF16))
+            TensorData::new(rounded, [len])
         } else {
-            Tensor::from_data(TensorData::new(values, [len]), device)
+            TensorData::new(values, [len])
         };
+        let kind = data.dtype();
+        let flat = lasting(device, || Tensor::from_data(data, (device, kind)));
         (name.clone(), Param { flat, shape: shape.clone() })
     });
     Params(made.collect())

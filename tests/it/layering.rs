@@ -14,11 +14,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("regular", &[]),
     ("pages", &[]),
     ("unbroken", &[]),
-    ("models", &["device::DeviceFailure", "device::text_of", "regular", "rng", "units"]),
+    (
+        "models",
+        &["device::DeviceFailure", "device::lasting", "device::text_of", "regular", "rng", "units"],
+    ),
     // A checkpoint names its content as the store does, lies in a folder of it, and says if the training goes on.
     (
         "train",
         &[
+            "device::lasting",
             "models",
             "rng",
             "store::CheckpointFolder",

@@ -20,7 +20,7 @@ use regex::Regex;
 use serde::{Deserialize, Serialize};
 
 use super::params::{LoadError, Param, Params};
-use crate::rng::TorchRng;
+use crate::{device::lasting, rng::TorchRng};
 
 pub use family::LoraFamily;
 pub use head::{
@@ -207,7 +207,7 @@ fn linears(base: &Params) -> impl Iterator<Item = (&str, &Param)> {
 
 fn param(values: Vec<f32>, shape: [usize; 2], device: &Device) -> Param {
     let len = values.len();
-    let flat = Tensor::from_data(TensorData::new(values, [len]), device);
+    let flat = lasting(device, || Tensor::from_data(TensorData::new(values, [len]), device));
     Param { flat, shape: shape.to_vec() }
 }
 

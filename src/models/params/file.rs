@@ -12,6 +12,7 @@ use super::{
     LoadError, Param, Params, RawTensor, StoredFile, TensorFile,
     tensor_file::{LENGTH, check_names, not_read},
 };
+use crate::device::lasting;
 
 /// The metadata in a header.
 pub type Entries = HashMap<String, String>;
@@ -88,7 +89,7 @@ impl Params {
             return Err(LoadError::Dtype { file: file.to_owned(), name, found });
         };
         let kind = data.dtype();
-        let flat = Tensor::<1>::from_data(data, (device, kind)).cast(dtype);
+        let flat = lasting(device, || Tensor::<1>::from_data(data, (device, kind)).cast(dtype));
         self.0.insert(name, Param { flat, shape });
         Ok(())
     }
@@ -123,7 +124,7 @@ impl RawTensor {
     pub fn into_f32(self, device: &Device) -> Tensor<1> {
         let data = data(self.dtype, self.bytes).expect("an opened file holds weights alone");
         let kind = data.dtype();
-        Tensor::<1>::from_data(data, (device, kind)).cast(FloatDType::F32)
+        lasting(device, || Tensor::<1>::from_data(data, (device, kind)).cast(FloatDType::F32))
     }
 }
 

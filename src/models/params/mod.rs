@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use crate::rng::TorchRng;
+use crate::{device::lasting, rng::TorchRng};
 
 pub use error::{LoadError, Problem, Problems};
 pub use file::{Entries, bytes_of, header};
@@ -57,7 +57,7 @@ impl Params {
     #[must_use]
     pub fn to_device(&self, device: &Device) -> Self {
         let moved = |param: &Param| Param {
-            flat: param.flat.clone().to_device(device),
+            flat: lasting(device, || param.flat.clone().to_device(device)),
             shape: param.shape.clone(),
         };
         Self(self.0.iter().map(|(name, param)| (name.clone(), moved(param))).collect())
@@ -132,6 +132,6 @@ impl Init {
                 rng.normal(len).iter().map(|z| (f64::from(*z) * std) as f32).collect()
             }
         };
-        Tensor::from_data(TensorData::new(values, [len]), device)
+        lasting(device, || Tensor::from_data(TensorData::new(values, [len]), device))
     }
 }

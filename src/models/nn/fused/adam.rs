@@ -57,6 +57,12 @@ impl<B: Backend> Group<B> {
         Self { t0, t1, t2, t3, t4, t5, t6, t7 }
     }
 
+    /// Its tensors, taken out.
+    pub fn into_all(self) -> [FloatTensor<B>; GROUP] {
+        let Self { t0, t1, t2, t3, t4, t5, t6, t7 } = self;
+        [t0, t1, t2, t3, t4, t5, t6, t7]
+    }
+
     /// All its tensors.
     pub fn all(&self) -> [&FloatTensor<B>; GROUP] {
         let Self { t0, t1, t2, t3, t4, t5, t6, t7 } = self;
@@ -64,24 +70,30 @@ impl<B: Backend> Group<B> {
     }
 }
 
-/// Parameter, gradient and both moments in f32 to parameter and both moments, for each parameter.
+/// Parameter, gradient and both moments in f32 to parameter and both moments, for each parameter. Tensors that nobody
+/// else holds are written where they lie.
 pub fn adam_step(params: Vec<[Tensor<1>; 4]>, numbers: AdamNumbers) -> Vec<[Tensor<1>; 3]> {
-    let params: Vec<_> = params.into_iter().map(|p| p.map(Tensor::into_dispatch)).collect();
-    let (groups, rest) = params.as_chunks::<GROUP>();
     let mut made = Vec::with_capacity(params.len());
-    for group in groups {
-        let [params, gradients, first, second] =
-            [0, 1, 2, 3].map(|part| Group::of(group.each_ref().map(|p| p[part].clone())));
-        let (params, first, second) =
-            Dispatch::adam_steps(params, gradients, first, second, numbers);
-        let tensors = side_by_side([&params, &first, &second]);
-        made.extend(tensors.map(|p| p.map(|x| Tensor::from_dispatch(x.clone()))));
+    let mut params = params.into_iter().map(|p| p.map(Tensor::into_dispatch));
+    loop {
+        match <[_; GROUP]>::try_from(params.by_ref().take(GROUP).collect::<Vec<_>>()) {
+            Ok(group) => {
+                let [params, gradients, first, second] = transposed(group).map(Group::of);
+                let (params, first, second) =
+                    Dispatch::adam_steps(params, gradients, first, second, numbers);
+                let tensors = transposed([params, first, second].map(Group::into_all));
+                made.extend(tensors.map(|p| p.map(Tensor::from_dispatch)));
+            }
+            Err(rest) => {
+                made.extend(rest.into_iter().map(|[param, gradient, first, second]| {
+                    let stepped: [_; 3] =
+                        Dispatch::adam_step(param, gradient, first, second, numbers).into();
+                    stepped.map(Tensor::from_dispatch)
+                }));
+                return made;
+            }
+        }
     }
-    for [param, gradient, first, second] in rest.iter().cloned() {
-        let stepped: [_; 3] = Dispatch::adam_step(param, gradient, first, second, numbers).into();
-        made.push(stepped.map(Tensor::from_dispatch));
-    }
-    made
 }
 
 /// The sum of the squares of all values of tensors in f32, if there are any.
@@ -125,7 +137,7 @@ pub trait Adam: Backend {
         numbers: AdamNumbers,
     ) -> (Group<Self>, Group<Self>, Group<Self>) {
         let tensors = side_by_side([&params, &gradients, &first, &second]);
-        groups_of(&tensors.map(|tensors| stepped::<Self>(tensors, numbers)))
+        groups_of(tensors.map(|tensors| stepped::<Self>(tensors, numbers)))
     }
 
     /// Sums in slots, and the squares of a group's values, whose sum over all slots counts alone.
@@ -146,16 +158,23 @@ impl<B: Adam, C: CheckpointStrategy> Adam for Autodiff<B, C> {}
 pub(super) fn side_by_side<B: Backend, const N: usize>(
     groups: [&Group<B>; N],
 ) -> [[&FloatTensor<B>; N]; GROUP] {
-    let all = groups.map(Group::all);
-    std::array::from_fn(|place| all.each_ref().map(|group| group[place]))
+    transposed(groups.map(Group::all))
 }
 
 /// The way back.
 pub(super) fn groups_of<B: Backend>(
-    places: &[[FloatTensor<B>; 3]; GROUP],
+    places: [[FloatTensor<B>; 3]; GROUP],
 ) -> (Group<B>, Group<B>, Group<B>) {
-    let part = |part: usize| Group::of(places.each_ref().map(|place| place[part].clone()));
-    (part(0), part(1), part(2))
+    transposed(places).map(Group::of).into()
+}
+
+fn transposed<T, const ROWS: usize, const COLUMNS: usize>(
+    rows: [[T; COLUMNS]; ROWS],
+) -> [[T; ROWS]; COLUMNS] {
+    let mut rows = rows.map(IntoIterator::into_iter);
+    std::array::from_fn(|_| {
+        rows.each_mut().map(|row| row.next().expect("a row has one value for each column"))
+    })
 }
 
 /// A step by a backend's own operations.

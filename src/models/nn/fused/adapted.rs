@@ -10,7 +10,7 @@ use burn::{
         Autodiff, AutodiffBackend, Backend, Dispatch, Flex, TensorMetadata,
         autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension, tensor::FloatTensor,
     },
-    tensor::{Shape, Tensor},
+    tensor::{DType, Shape, Tensor},
 };
 
 use super::{
@@ -19,7 +19,7 @@ use super::{
 };
 
 /// `x W^T + b + scale (x A^T) B^T` of `[.., in]`: a linear layer `[out, in]` with the factors `[rank, in]` and
-/// `[out, rank]` of an adapter, which are flat and may be of another type than the rest.
+/// `[out, rank]` of an adapter, which are flat and in f32, whatever the type of the rest.
 pub fn adapted<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<2>,
@@ -27,7 +27,7 @@ pub fn adapted<const D: usize>(
     [a, b]: [Tensor<1>; 2],
     scale: f64,
 ) -> Tensor<D> {
-    let (y, _) = Dispatch::adapted(
+    let (y, ..) = Dispatch::adapted(
         x.into_dispatch(),
         weight.into_dispatch(),
         bias.into_dispatch(),
@@ -41,8 +41,8 @@ pub fn adapted<const D: usize>(
 /// The operations as Burn dispatches them.
 #[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cuda"), Fusion: cfg(feature = "cuda"))]
 pub trait Adapted: Product {
-    /// See [`adapted`]; with it `scale x A^T`, `[rows, rank]`.
-    #[fusion(meta = |x, weight, _, a, _, _| adapted_specs(x, weight, a))]
+    /// See [`adapted`]; with it `scale x A^T`, `[rows, rank]`, and both factors behind each other in the type of `x`.
+    #[fusion(meta = |x, weight, _, a, b, _| adapted_specs(x, weight, [a, b]))]
     fn adapted(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -50,84 +50,109 @@ pub trait Adapted: Product {
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
         scale: f64,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         by_parts::<Self>([x, weight, bias, a, b], scale)
     }
 
-    /// The gradients of [`adapted`] with respect to `x`, `a` and `b`; `low` came with it.
-    #[fusion(meta = |x, _, a, b, _, _, _| (x.clone(), a.clone(), b.clone()))]
+    /// The gradients of [`adapted`] with respect to `x` and to the factors; `factors` and `low` came with it.
+    #[fusion(meta = |x, _, _, low, grad, _| {
+        let [da, db] = factor_specs(x, low, grad);
+        (x.clone(), da, db)
+    })]
     fn adapted_grads(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
+        factors: FloatTensor<Self>,
         low: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         scale: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let (grad, shape) = (as_rows::<Self>(grad), x.shape());
-        let [narrow, _] = matrices::<Self>(&x, [a.clone(), b.clone()]);
-        let [of_low, da, db] = through_factors::<Self>(x, [a, b], low, grad.clone(), scale);
-        let dx = Self::product_onto(Self::product(grad, weight), of_low, narrow);
-        (Self::float_reshape(dx, shape), da, db)
+        grads_by_parts::<Self>([x, weight, factors, low, grad], scale)
     }
 
-    /// The same with respect to `a` and `b` alone.
-    #[fusion(meta = |_, a, b, _, _, _| (a.clone(), b.clone()))]
+    /// The same with respect to the factors alone.
+    #[fusion(meta = |x, _, low, grad, _| {
+        let [da, db] = factor_specs(x, low, grad);
+        (da, db)
+    })]
     fn factor_grads(
         x: FloatTensor<Self>,
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
+        factors: FloatTensor<Self>,
         low: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         scale: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let grad = as_rows::<Self>(grad);
-        let [_, da, db] = through_factors::<Self>(x, [a, b], low, grad, scale);
-        (da, db)
+        factor_grads_by_parts::<Self>([x, factors, low, grad], scale)
     }
 }
 
-/// A linear layer with an adapter by its products; with it `scale x A^T`.
-fn by_parts<B: Product>(
+/// A linear layer with an adapter by its products, and what comes with it.
+pub(super) fn by_parts<B: Product>(
     [x, weight, bias, a, b]: [FloatTensor<B>; 5],
     scale: f64,
-) -> (FloatTensor<B>, FloatTensor<B>) {
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let shape = adapted_shape(&x.shape(), &weight.shape());
-    let [a, b] = matrices::<B>(&x, [a, b]);
+    let rank = a.shape().num_elements() / last(&x.shape());
+    let [a, b] = [a, b].map(|factor| in_type::<B>(factor, x.dtype()));
+    let factors = B::float_cat(vec![a, b], 0);
+    let [a, b] = matrices::<B>(&factors, [last(&x.shape()), weight.shape()[0], rank]);
     let x = as_rows::<B>(x);
     // The scale goes on the narrow side, where it costs least.
     let low = B::scaled_product(x.clone(), B::float_transpose(a), scale);
     let y = B::affine(x, weight, bias);
     let y = B::product_onto(y, low.clone(), B::float_transpose(b));
-    (B::float_reshape(y, shape), low)
+    (B::float_reshape(y, shape), low, factors)
 }
 
-/// The gradients with respect to `x A^T`, in rows, and to the factors, as flat as they are.
-fn through_factors<B: Product>(
-    x: FloatTensor<B>,
-    [a, b]: [FloatTensor<B>; 2],
-    low: FloatTensor<B>,
-    grad: FloatTensor<B>,
+/// The gradients of [`by_parts`] by their products.
+pub(super) fn grads_by_parts<B: Product>(
+    [x, weight, factors, low, grad]: [FloatTensor<B>; 5],
     scale: f64,
-) -> [FloatTensor<B>; 3] {
-    let like = |factor: &FloatTensor<B>, grad| {
-        B::float_reshape(in_type::<B>(grad, factor.dtype()), factor.shape())
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let (grad, shape) = (as_rows::<B>(grad), x.shape());
+    let (narrow, [of_low, da, db]) = through_factors::<B>([x, factors, low, grad.clone()], scale);
+    let dx = B::product_onto(B::product(grad, weight), of_low, narrow);
+    (B::float_reshape(dx, shape), da, db)
+}
+
+/// The same of the factors alone.
+pub(super) fn factor_grads_by_parts<B: Product>(
+    [x, factors, low, grad]: [FloatTensor<B>; 4],
+    scale: f64,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let (_, [_, da, db]) = through_factors::<B>([x, factors, low, as_rows::<B>(grad)], scale);
+    (da, db)
+}
+
+/// The first factor, and the gradients with respect to `x A^T`, in rows, and to the factors, flat and in f32.
+fn through_factors<B: Product>(
+    [x, factors, low, grad]: [FloatTensor<B>; 4],
+    scale: f64,
+) -> (FloatTensor<B>, [FloatTensor<B>; 3]) {
+    let flat = |x: FloatTensor<B>| {
+        let len = x.shape().num_elements();
+        B::float_reshape(in_type::<B>(x, DType::F32), [len].into())
     };
-    let [_, wide] = matrices::<B>(&x, [a.clone(), b.clone()]);
+    let sizes = [last(&x.shape()), last(&grad.shape()), last(&low.shape())];
+    let [narrow, wide] = matrices::<B>(&factors, sizes);
     let of_low = B::scaled_product(grad.clone(), wide, scale);
     let da = B::wide_product(B::float_transpose(of_low.clone()), as_rows::<B>(x));
     let db = B::wide_product(B::float_transpose(grad), low);
-    [of_low, like(&a, da), like(&b, db)]
+    (narrow, [of_low, flat(da), flat(db)])
 }
 
-/// The factors as matrices `[rank, in]` and `[out, rank]` of the type of `x`, `[.., in]`.
-fn matrices<B: Backend>(x: &FloatTensor<B>, [a, b]: [FloatTensor<B>; 2]) -> [FloatTensor<B>; 2] {
-    let input = last(&x.shape());
-    let rank = a.shape().num_elements() / input;
-    let output = b.shape().num_elements() / rank;
-    [(a, [rank, input]), (b, [output, rank])]
-        .map(|(factor, shape)| B::float_reshape(in_type::<B>(factor, x.dtype()), shape.into()))
+/// Factors behind each other as matrices `[rank, input]` and `[output, rank]`.
+fn matrices<B: Backend>(
+    factors: &FloatTensor<B>,
+    [input, output, rank]: [usize; 3],
+) -> [FloatTensor<B>; 2] {
+    let of_a = rank * input;
+    [(0..of_a, [rank, input]), (of_a..of_a + output * rank, [output, rank])].map(
+        |(range, shape)| {
+            let factor = B::float_slice(factors.clone(), &[range.into()]);
+            B::float_reshape(factor, shape.into())
+        },
+    )
 }
 
 /// All axes but the last as one.
@@ -151,10 +176,23 @@ fn adapted_shape(x: &Shape, weight: &Shape) -> Shape {
 
 /// What an adapted layer gives, and what comes with it.
 #[cfg(feature = "cuda")]
-fn adapted_specs(x: &TensorSpec, weight: &TensorSpec, a: &TensorSpec) -> (TensorSpec, TensorSpec) {
+fn adapted_specs(
+    x: &TensorSpec,
+    weight: &TensorSpec,
+    factors: [&TensorSpec; 2],
+) -> (TensorSpec, TensorSpec, TensorSpec) {
     let (input, shape) = (last(&x.shape), adapted_shape(&x.shape, &weight.shape));
-    let low = [x.shape.num_elements() / input, a.shape.num_elements() / input];
-    (TensorSpec::new(shape, x.dtype), TensorSpec::new(low.into(), x.dtype))
+    let counts = factors.map(|factor| factor.shape.num_elements());
+    let low = [x.shape.num_elements() / input, counts[0] / input];
+    let of = |shape: Shape| TensorSpec::new(shape, x.dtype);
+    (of(shape), of(low.into()), of([counts[0] + counts[1]].into()))
+}
+
+/// The gradients of the factors.
+#[cfg(feature = "cuda")]
+fn factor_specs(x: &TensorSpec, low: &TensorSpec, grad: &TensorSpec) -> [TensorSpec; 2] {
+    let rank = last(&low.shape);
+    [x, grad].map(|side| TensorSpec::new([rank * last(&side.shape)].into(), DType::F32))
 }
 
 impl Adapted for Flex {}
@@ -167,34 +205,34 @@ impl<B: Adapted, C: CheckpointStrategy> Adapted for Autodiff<B, C> {
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
         scale: f64,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         if weight.is_tracked() || bias.is_tracked() {
             // Nobody trains both, so this has no gradients of its own.
             return by_parts::<Self>([x, weight, bias, a, b], scale);
         }
         let recorded = [&x, &a, &b];
-        let inputs = [&x, &weight, &a, &b].map(|tensor| tensor.primitive().clone());
-        let (y, low) = {
-            let [x, weight, a, b] = inputs.clone();
-            B::adapted(x, weight, bias.primitive().clone(), a, b, scale)
-        };
-        let kept = low.clone();
-        let y = record::<B, C, _, _>(recorded, y, move |grad, [of_x, ..]| {
-            let [x, weight, a, b] = inputs;
-            if !of_x {
-                let (da, db) = B::factor_grads(x, a, b, kept, grad, scale);
+        let [of_x, of_weight, of_bias, of_a, of_b] =
+            [&x, &weight, &bias, &a, &b].map(|tensor| tensor.primitive().clone());
+        let (y, low, factors) =
+            B::adapted(of_x.clone(), of_weight.clone(), of_bias, of_a, of_b, scale);
+        let kept = [of_x, of_weight, factors.clone(), low.clone()];
+        let y = record::<B, C, _, _>(recorded, y, move |grad, [is_wanted, ..]| {
+            let [x, weight, factors, low] = kept;
+            if !is_wanted {
+                let (da, db) = B::factor_grads(x, factors, low, grad, scale);
                 return [None, Some(da), Some(db)];
             }
-            let (dx, da, db) = B::adapted_grads(x, weight, a, b, kept, grad, scale);
+            let (dx, da, db) = B::adapted_grads(x, weight, factors, low, grad, scale);
             [Some(dx), Some(da), Some(db)]
         });
-        (y, <Self as AutodiffBackend>::from_inner(low))
+        let [low, factors] = [low, factors].map(<Self as AutodiffBackend>::from_inner);
+        (y, low, factors)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{DType, FloatDType};
+    use burn::tensor::FloatDType;
 
     use super::{
         super::testing::{agree, random},

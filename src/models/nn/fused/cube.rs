@@ -32,7 +32,7 @@ use cubek::{
 };
 
 use super::{
-    adapted::Adapted,
+    adapted::{self, Adapted},
     blocked::{self, BlockedAttention},
     nvidia,
     product::{Product, as_row, in_type, window},
@@ -118,7 +118,48 @@ impl Product for CubeBackend {
     }
 }
 
-impl Adapted for CubeBackend {}
+impl Adapted for CubeBackend {
+    fn adapted(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        match nvidia::adapted([&x, &weight, &bias], [&a, &b], scale) {
+            Some([y, low, factors]) => (y, low, factors),
+            None => adapted::by_parts::<Self>([x, weight, bias, a, b], scale),
+        }
+    }
+
+    fn adapted_grads(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        factors: FloatTensor<Self>,
+        low: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        scale: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        match nvidia::adapted_grads([&x, &weight], [&factors, &low, &grad], scale) {
+            Some([dx, da, db]) => (dx, da, db),
+            None => adapted::grads_by_parts::<Self>([x, weight, factors, low, grad], scale),
+        }
+    }
+
+    fn factor_grads(
+        x: FloatTensor<Self>,
+        factors: FloatTensor<Self>,
+        low: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        scale: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        match nvidia::factor_grads(&x, [&factors, &low, &grad], scale) {
+            Some([da, db]) => (da, db),
+            None => adapted::factor_grads_by_parts::<Self>([x, factors, low, grad], scale),
+        }
+    }
+}
 
 /// What is tried, the best first.
 fn strategies(lhs: &CubeTensor, rhs: &CubeTensor) -> Vec<Strategy> {

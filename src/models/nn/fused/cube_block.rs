@@ -191,7 +191,7 @@ impl Adam for CubeBackend {
         let tensors = adam::side_by_side([&params, &gradients, &first, &second]);
         let made = nvidia::adam::adam_steps(tensors, numbers)
             .unwrap_or_else(|| tensors.map(|tensors| adam::stepped::<Self>(tensors, numbers)));
-        adam::groups_of(&made)
+        adam::groups_of(made)
     }
 
     fn squares_onto(before: Float, of: Group<Self>) -> Float {

@@ -11,16 +11,17 @@ use super::{
     kernels::{Argument, Launch, THREADS, launch},
 };
 
-/// Parameter, gradient and both moments of each parameter to parameter and both moments; nothing where the kernel is
-/// not made for them.
+/// Parameter, gradient and both moments of each parameter to parameter and both moments, in their own memory where
+/// nobody else holds it; nothing where the kernel is not made for them.
 pub fn adam_steps<const N: usize>(
     params: [[&CubeTensor; 4]; N],
     numbers: AdamNumbers,
 ) -> Option<[[CubeTensor; 3]; N]> {
     let counts: Vec<i32> = params.iter().map(count_of).collect::<Option<_>>()?;
+    // Asked before there are more handles of theirs.
+    let outputs = params.map(|[param, _, first, second]| [param, first, second].map(output_for));
     let inputs: Vec<_> =
         params.as_flattened().iter().map(|x| into_contiguous((*x).clone())).collect();
-    let outputs = params.map(|[param, ..]| [(); 3].map(|()| empty_like(param)));
     let taken = inputs.len();
     let launches = counts.iter().enumerate().map(|(i, count)| Launch {
         kernel: c"adam_step",
@@ -36,6 +37,11 @@ pub fn adam_steps<const N: usize>(
     let written: Vec<_> = outputs.as_flattened().iter().collect();
     // SAFETY: the tensors of each parameter have as many values.
     unsafe { launch(&inputs, &written, launches.collect()) }.then_some(outputs)
+}
+
+/// Where what comes of a tensor goes: room is searched for slice by slice, which takes longer than a step itself.
+fn output_for(x: &CubeTensor) -> CubeTensor {
+    if x.can_mut() && x.is_contiguous() { x.clone() } else { empty_like(x) }
 }
 
 /// How many values all tensors of a parameter have.

@@ -10,7 +10,7 @@ use cudarc::{
 
 use super::{
     problem::{Element, Operand, Product},
-    queue::{PerDevice, Queue},
+    queue::PerDevice,
 };
 
 /// What the library may use besides the operands: NVIDIA's advice for Hopper.
@@ -38,7 +38,6 @@ pub fn is_present() -> bool {
 /// The library's state on one device.
 struct Library {
     handle: sys::cublasLtHandle_t,
-    queue: Queue,
     workspace: cuda::CUdeviceptr,
     plans: HashMap<(Product, bool, [u32; 3]), Option<Plan>>,
 }
@@ -69,14 +68,15 @@ pub enum Added {
     Sum(u64),
 }
 
-/// Queues `out = alpha lhs rhs` and what is added to it on the current device, for operands at these addresses of
-/// its memory.
+/// Queues `out = alpha lhs rhs` and what is added to it on a stream of the current device, for operands at these
+/// addresses of its memory; a sum may lie where the output goes.
 ///
 /// # Safety
 ///
 /// The addresses must be those of tensors on the current device as `product` describes them, and stay so
 /// until other work is queued behind this.
 pub unsafe fn multiply(
+    stream: cuda::CUstream,
     product: Product,
     [lhs, rhs, out]: [u64; 3],
     alpha: f32,
@@ -97,31 +97,30 @@ pub unsafe fn multiply(
             .map_err(|error| error.to_string())?;
         }
         let beta = if matches!(added, Added::Sum(_)) { 1.0f32 } else { 0.0 };
-        library.queue.in_order(|| {
-            // BLAS stores by columns: what is asked of it is `out^T = rhs^T lhs^T`.
-            // SAFETY: the layouts of the plan are those of the operands, which the caller holds; scalars are
-            // read before the call returns; the stream and the workspace live as long as the process.
-            unsafe {
-                lt::matmul(
-                    library.handle,
-                    plan.product,
-                    (&raw const alpha).cast(),
-                    (&raw const beta).cast(),
-                    rhs as *const c_void,
-                    plan.rhs,
-                    lhs as *const c_void,
-                    plan.lhs,
-                    sum as *const c_void,
-                    plan.out,
-                    out as *mut c_void,
-                    plan.out,
-                    &raw const plan.algorithm,
-                    library.workspace as *mut c_void,
-                    WORKSPACE,
-                    library.queue.stream.cast(),
-                )
-            }
-        })
+        // BLAS stores by columns: what is asked of it is `out^T = rhs^T lhs^T`.
+        // SAFETY: the layouts of the plan are those of the operands, which the caller holds; scalars are read
+        // before the call returns; the stream and the workspace live as long as the process.
+        unsafe {
+            lt::matmul(
+                library.handle,
+                plan.product,
+                (&raw const alpha).cast(),
+                (&raw const beta).cast(),
+                rhs as *const c_void,
+                plan.rhs,
+                lhs as *const c_void,
+                plan.lhs,
+                sum as *const c_void,
+                plan.out,
+                out as *mut c_void,
+                plan.out,
+                &raw const plan.algorithm,
+                library.workspace as *mut c_void,
+                WORKSPACE,
+                stream.cast(),
+            )
+        }
+        .map_err(|error| error.to_string())
     })
 }
 
@@ -134,10 +133,9 @@ impl Library {
     fn new() -> Result<Self, String> {
         // SAFETY: a device is current.
         let workspace = unsafe { driver::malloc_sync(WORKSPACE) }.map_err(|e| e.to_string())?;
-        let made = Queue::new().and_then(|queue| {
-            let handle = lt::create_handle().map_err(|error| error.to_string())?;
-            Ok(Self { workspace, handle, queue, plans: HashMap::new() })
-        });
+        let made = lt::create_handle()
+            .map(|handle| Self { workspace, handle, plans: HashMap::new() })
+            .map_err(|error| error.to_string());
         // It is asked for again with each product, so that nothing may be left behind.
         made.inspect_err(|_| {
             // SAFETY: it was allocated above, and nothing uses it.

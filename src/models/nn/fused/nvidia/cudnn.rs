@@ -11,7 +11,7 @@ use cudarc::cudnn::{result as dnn, sys};
 
 use super::{
     problem::{Convolution, Element},
-    queue::{PerDevice, Queue},
+    queue::{self, PerDevice},
 };
 
 /// Most bytes that a kernel may use besides the operands.
@@ -42,7 +42,6 @@ pub fn is_present() -> bool {
 /// The library's state on one device.
 struct Library {
     handle: sys::cudnnHandle_t,
-    queue: Queue,
     plans: HashMap<Convolution, Result<Plan, String>>,
 }
 
@@ -83,7 +82,7 @@ pub unsafe fn convolve(
         let plan = plan.clone()?;
         let workspace = if plan.workspace == 0 { 0 } else { reserve(plan.workspace)? };
         let [alpha, beta] = [1.0f32, 0.0];
-        library.queue.in_order(|| {
+        queue::in_order(|_| {
             // SAFETY: the descriptors of the plan are those of the operands, which the caller holds; scalars
             // are read before the call returns.
             unsafe {
@@ -103,6 +102,7 @@ pub unsafe fn convolve(
                     out as *mut c_void,
                 )
             }
+            .map_err(|error| error.to_string())
         })
     })
 }
@@ -110,11 +110,10 @@ pub unsafe fn convolve(
 impl Library {
     fn new() -> Result<Self, String> {
         let handle = dnn::create_handle().map_err(|error| error.to_string())?;
-        let queue = Queue::new()?;
+        let stream = queue::stream()?;
         // SAFETY: both live as long as the process.
-        unsafe { dnn::set_stream(handle, queue.stream.cast()) }
-            .map_err(|error| error.to_string())?;
-        Ok(Self { handle, queue, plans: HashMap::new() })
+        unsafe { dnn::set_stream(handle, stream.cast()) }.map_err(|error| error.to_string())?;
+        Ok(Self { handle, plans: HashMap::new() })
     }
 }
 

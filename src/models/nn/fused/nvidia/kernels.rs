@@ -13,7 +13,7 @@ use cudarc::{
 };
 
 use super::{
-    queue::{PerDevice, Queue},
+    queue::{self, PerDevice},
     runner::{Problem, aligned, queued_for_all},
 };
 
@@ -21,6 +21,7 @@ use super::{
 const SOURCE: &str = concat!(
     include_str!("cuda/common.cu"),
     include_str!("cuda/adam.cu"),
+    include_str!("cuda/adapted.cu"),
     include_str!("cuda/attention.cu"),
     include_str!("cuda/block.cu"),
     include_str!("cuda/group_norm.cu")
@@ -103,7 +104,6 @@ pub const THREADS: u32 = 128;
 struct Kernels {
     module: cuda::CUmodule,
     functions: HashMap<&'static CStr, cuda::CUfunction>,
-    queue: Queue,
 }
 
 // SAFETY: handles of the driver may be used by any thread.
@@ -128,49 +128,52 @@ pub unsafe fn launch(
     let name = launches.last().map_or(c"", |launch| launch.kernel);
     queued_for_all(Problem::Kernel(name), inputs, outputs, move |_, at| {
         // SAFETY: as the caller says; the tensors are held.
-        unsafe { launch_at(at, launches) }
+        queue::in_order(|stream| unsafe { launch_at(stream, at, launches) })
     })
 }
 
+/// Puts kernels on a stream of the current device, one after the other.
+///
 /// # Safety
 ///
 /// As in [`launch`], for tensors at these addresses of the current device.
-unsafe fn launch_at(at: &[u64], launches: Vec<Launch>) -> Result<(), String> {
+pub unsafe fn launch_at(
+    stream: cuda::CUstream,
+    at: &[u64],
+    launches: Vec<Launch>,
+) -> Result<(), String> {
     // That they cannot be compiled is kept: it is tried once.
     KERNELS.with(
         || Ok(Kernels::new()),
         |kernels| {
             let kernels = kernels.as_mut().map_err(|error| error.clone())?;
-            let functions = &mut kernels.functions;
-            let (module, stream) = (kernels.module, kernels.queue.stream);
-            kernels.queue.in_order(|| {
-                for Launch { kernel, blocks: [x, y], arguments } in launches {
-                    let mut passed: Vec<_> =
-                        arguments.into_iter().map(|argument| argument.passed(at)).collect();
-                    let mut pointers: Vec<_> = passed.iter_mut().map(Passed::pointer).collect();
-                    let function = match functions.entry(kernel) {
-                        Entry::Occupied(known) => *known.get(),
-                        Entry::Vacant(place) => {
-                            // SAFETY: the module lives as long as the process.
-                            let found =
-                                unsafe { driver::module::get_function(module, kernel.into()) };
-                            *place.insert(found.map_err(|error| error.to_string())?)
-                        }
-                    };
-                    let (grid, block) = ((x, y, 1), (THREADS, 1, 1));
-                    // SAFETY: the module lives as long as the process, and arguments until the call returns.
-                    unsafe {
-                        driver::launch_kernel(function, grid, block, 0, stream, &mut pointers)
-                    }
+            for Launch { kernel, blocks: [x, y], arguments } in launches {
+                let mut passed: Vec<_> =
+                    arguments.into_iter().map(|argument| argument.passed(at)).collect();
+                let mut pointers: Vec<_> = passed.iter_mut().map(Passed::pointer).collect();
+                let function = kernels.function(kernel)?;
+                let (grid, block) = ((x, y, 1), (THREADS, 1, 1));
+                // SAFETY: the module lives as long as the process, and arguments until the call returns.
+                unsafe { driver::launch_kernel(function, grid, block, 0, stream, &mut pointers) }
                     .map_err(|error| error.to_string())?;
-                }
-                Ok::<_, String>(())
-            })
+            }
+            Ok(())
         },
     )
 }
 
 impl Kernels {
+    fn function(&mut self, kernel: &'static CStr) -> Result<cuda::CUfunction, String> {
+        Ok(match self.functions.entry(kernel) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(place) => {
+                // SAFETY: the module lives as long as the process.
+                let found = unsafe { driver::module::get_function(self.module, kernel.into()) };
+                *place.insert(found.map_err(|error| error.to_string())?)
+            }
+        })
+    }
+
     fn new() -> Result<Self, String> {
         let found = compile();
         if let Err(error) = &found {
@@ -200,5 +203,5 @@ fn compile() -> Result<Kernels, String> {
     // SAFETY: the text ends with a zero, and the driver copies it.
     let module = unsafe { driver::module::load_data(text.as_ptr().cast()) };
     let module = module.map_err(|error| error.to_string())?;
-    Ok(Kernels { module, functions: HashMap::new(), queue: Queue::new()? })
+    Ok(Kernels { module, functions: HashMap::new() })
 }

@@ -8,6 +8,8 @@
 #[cfg(feature = "cuda")]
 pub mod adam;
 #[cfg(feature = "cuda")]
+mod adapted;
+#[cfg(feature = "cuda")]
 mod attention;
 #[cfg(feature = "cuda")]
 pub mod block;
@@ -27,6 +29,8 @@ mod runner;
 #[cfg(feature = "cuda")]
 mod tensors;
 
+#[cfg(feature = "cuda")]
+pub use adapted::{adapted, adapted_grads, factor_grads};
 #[cfg(feature = "cuda")]
 pub use attention::{attention, attention_grads};
 #[cfg(feature = "cuda")]
@@ -49,6 +53,7 @@ mod tests {
         let made = names(
             &[
                 include_str!("cuda/adam.cu"),
+                include_str!("cuda/adapted.cu"),
                 include_str!("cuda/attention.cu"),
                 include_str!("cuda/block.cu"),
                 include_str!("cuda/group_norm.cu"),
@@ -58,6 +63,7 @@ mod tests {
         let launched = names(
             &[
                 include_str!("adam.rs"),
+                include_str!("adapted.rs"),
                 include_str!("attention.rs"),
                 include_str!("block.rs"),
                 include_str!("group_norm.rs"),

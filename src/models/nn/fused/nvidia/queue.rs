@@ -11,10 +11,11 @@ use cudarc::driver::{DriverError, result as driver, sys as cuda};
 /// The first driver that orders the work of a whole context by events, CUDA 12.5.
 const ORDERS_CONTEXTS: i32 = 12_050;
 
-/// A stream on one device. It lives as long as the process.
-pub struct Queue {
-    /// Where libraries queue their work, between the two calls of [`Self::in_order`].
-    pub stream: cuda::CUstream,
+/// A stream on one device, the same for all libraries: what follows each other there needs no event between.
+/// It lives as long as the process.
+#[derive(Clone, Copy)]
+struct Queue {
+    stream: cuda::CUstream,
     context: cuda::CUcontext,
     before: cuda::CUevent,
     after: cuda::CUevent,
@@ -23,6 +24,19 @@ pub struct Queue {
 
 // SAFETY: handles of the driver may be used by any thread.
 unsafe impl Send for Queue {}
+
+static QUEUES: PerDevice<Queue> = PerDevice::new();
+
+/// The stream of libraries on the current device.
+pub fn stream() -> Result<cuda::CUstream, String> {
+    Queue::current().map(|queue| queue.stream)
+}
+
+/// Has what `queue` puts on the stream that it is given done after all that the current device was given before, and
+/// before all that it is given from now on.
+pub fn in_order(queue: impl FnOnce(cuda::CUstream) -> Result<(), String>) -> Result<(), String> {
+    Queue::current()?.in_order(queue)
+}
 
 /// Something of each device, made when it is first asked for, which lives as long as the process.
 pub struct PerDevice<T>(LazyLock<Mutex<HashMap<usize, T>>>);
@@ -56,8 +70,13 @@ fn current() -> Result<usize, String> {
 }
 
 impl Queue {
+    /// That of the current device. What it is used for needs no lock: handles are the driver's.
+    fn current() -> Result<Self, String> {
+        QUEUES.with(Self::new, |queue| Ok(*queue))
+    }
+
     /// On the device that is current on this thread.
-    pub fn new() -> Result<Self, String> {
+    fn new() -> Result<Self, String> {
         let event = || driver::event::create(cuda::CUevent_flags::CU_EVENT_DISABLE_TIMING);
         let mut version = 0;
         // SAFETY: `version` outlives the call that writes it.
@@ -72,23 +91,22 @@ impl Queue {
         })
     }
 
-    /// Has what `queue` puts on the stream done after all that the device was given before, and before
-    /// all that it is given from now on.
-    pub fn in_order<E: ToString>(
-        &self,
-        queue: impl FnOnce() -> Result<(), E>,
+    /// See [`in_order`].
+    fn in_order(
+        self,
+        queue: impl FnOnce(cuda::CUstream) -> Result<(), String>,
     ) -> Result<(), String> {
         // SAFETY: context, stream and events live as long as the process.
         unsafe {
             if !self.orders_contexts {
                 driver::ctx::synchronize().map_err(text)?;
-                let queued = queue().map_err(|error| error.to_string());
+                let queued = queue(self.stream);
                 driver::stream::synchronize(self.stream).map_err(text)?;
                 return queued;
             }
             cuda::cuCtxRecordEvent(self.context, self.before).result().map_err(text)?;
             cuda::cuCtxWaitEvent(self.context, self.before).result().map_err(text)?;
-            let queued = queue().map_err(|error| error.to_string());
+            let queued = queue(self.stream);
             let held = driver::event::record(self.after, self.stream)
                 .and_then(|()| cuda::cuCtxWaitEvent(self.context, self.after).result());
             if held.is_err() {

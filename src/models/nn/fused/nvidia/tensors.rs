@@ -13,6 +13,7 @@ use super::{
     cublas::{self, Added},
     cudnn,
     problem::{Convolution, Element, Operand, Product},
+    queue,
     runner::{Problem, Server, aligned, alignment, queued},
 };
 
@@ -31,7 +32,9 @@ fn multiplied(prepared: Prepared, factor: f64) -> Option<CubeTensor> {
     let problem = problem(product, [false; 2], &[&lhs, &rhs, &out]);
     let done = queued(problem, [&lhs, &rhs], [&out], move |_, [lhs, rhs], [out]| {
         // SAFETY: the tensors are held, and of the shapes of the product.
-        unsafe { cublas::multiply(product, [lhs, rhs, out], factor as f32, Added::Nothing) }
+        queue::in_order(|stream| unsafe {
+            cublas::multiply(stream, product, [lhs, rhs, out], factor as f32, Added::Nothing)
+        })
     });
     done.then_some(out)
 }
@@ -51,7 +54,9 @@ pub fn product_and_bias(
     let problem = problem(product, [true, false], &[&lhs, &rhs, &out]);
     let done = queued(problem, [&lhs, &rhs, &bias], [&out], move |_, [lhs, rhs, bias], [out]| {
         // SAFETY: the tensors are held, and of the shapes of the product.
-        unsafe { cublas::multiply(product, [lhs, rhs, out], 1.0, Added::Bias(bias)) }
+        queue::in_order(|stream| unsafe {
+            cublas::multiply(stream, product, [lhs, rhs, out], 1.0, Added::Bias(bias))
+        })
     });
     done.then_some(out)
 }
@@ -66,7 +71,9 @@ pub fn product_onto(sum: &CubeTensor, lhs: &CubeTensor, rhs: &CubeTensor) -> Opt
     let problem = problem(product, [false, true], &[&lhs, &rhs, &out, sum]);
     let done = queued(problem, [&lhs, &rhs, sum], [&out], move |_, [lhs, rhs, sum], [out]| {
         // SAFETY: the tensors are held, and of the shapes of the product.
-        unsafe { cublas::multiply(product, [lhs, rhs, out], 1.0, Added::Sum(sum)) }
+        queue::in_order(|stream| unsafe {
+            cublas::multiply(stream, product, [lhs, rhs, out], 1.0, Added::Sum(sum))
+        })
     });
     done.then_some(out)
 }
