@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use pipe::{
     models::{
         Adapter, DecodeNoise, Denoiser, DenoiserInput, ImageConditioning, LoadError, ModelCache,
@@ -267,8 +267,12 @@ fn a_sample_does_not_depend_on_its_batch() {
     let bits = |x: &Tensor<5>| -> Vec<u32> {
         x.to_data().try_to_vec::<f32>().unwrap().iter().map(|v| v.to_bits()).collect()
     };
-    assert_eq!(bits(&alone[0]), bits(&batch[1]));
-    assert_ne!(bits(&alone[0]), bits(&batch[0]));
+    // A GPU's products choose another order of sums for another number of rows.
+    if device() == Device::flex() {
+        assert_eq!(bits(&alone[0]), bits(&batch[1]));
+    }
+    assert!(relative_error(alone[0].clone(), &batch[1]) <= tolerance(0.0));
+    assert!(relative_error(alone[0].clone(), &batch[0]) > 0.1);
 }
 
 /// Losses, gradient norms and noisy latents of [`external_trace`].
