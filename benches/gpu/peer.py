@@ -19,6 +19,7 @@ class Side:
     def __init__(self, device, size, out, budget=4.0, compiled=True):
         self.budget = budget
         self.device, self.size, self.out = torch.device(device), size, pathlib.Path(out)
+        self.out.mkdir(parents=True, exist_ok=True)
         self.gpu = self.device.type == "cuda"
         self.compiled = compiled and self.gpu
         self.dtype = torch.bfloat16 if self.gpu else torch.float32
