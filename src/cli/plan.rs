@@ -12,7 +12,7 @@ use super::{
     session::{PipelineArgs, Session},
 };
 use crate::{
-    plan::{self, DiskPlan, Freshness, Hashing, MemoryPlan, Plan, PlanNode, PlanOptions},
+    plan::{self, DiskPlan, Freshness, MemoryPlan, Plan, PlanNode, PlanOptions},
     report::{
         plan::PlanDocument,
         story,
@@ -49,9 +49,7 @@ pub(super) fn plan(args: &PlanArgs, session: &Session) -> Result<(), CliError> {
     let device = if outlook.on_host { "cpu" } else { "cuda" };
     let card = outlook.card_name();
     let here = plan::Here { device, card: card.as_deref() };
-    let talk = session.talker();
-    let tell = |hashing: Hashing<'_>| talk(&format!("hashing {hashing}"));
-    let plan = plan::build_for(&pipeline, &store, &options, Some(here), &tell)?;
+    let plan = plan::build_for(&pipeline, &store, &options, Some(here))?;
     let disk = DiskPlan::new(&plan, &store)?;
     let obstacle = store.obstacle();
     // What is free where no cache can be tells nothing.

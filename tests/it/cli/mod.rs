@@ -17,6 +17,7 @@ mod credentials;
 mod damage;
 mod exported_models;
 mod files;
+mod hashing;
 mod help;
 mod hub;
 mod interop;
