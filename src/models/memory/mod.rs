@@ -158,7 +158,9 @@ type Shapes = BTreeMap<String, Vec<usize>>;
 impl<'a> Estimator<'a> {
     /// Estimates for the model in `source`.
     pub fn new(source: &'a ModelSource, on_host: bool) -> Result<Self, LoadError> {
-        let (family, vae_family) = (family(source)?, family_of_vae(source)?);
+        let vae_family = family_of_vae(source)?;
+        let is_vae_alone = !source.has("transformer/config.json") && source.has("vae/config.json");
+        let family = if is_vae_alone { vae_family } else { family(source)? };
         Ok(Self { source, family, vae_family, on_host })
     }
 

@@ -18,6 +18,7 @@ use serde_json::Value;
 use super::{LoadError, params::StoredFile};
 use crate::regular;
 
+use reference::KINDS;
 pub(super) use reference::{REQUIRED, Refused};
 pub(super) use weights::{index_of, single_of, stem_of};
 
@@ -111,6 +112,22 @@ impl ModelSource {
     ) -> Self {
         let files = files.into_iter().map(|(path, file)| (path, file.into())).collect();
         Self::Files { files: Arc::new(files), base: Some(Box::new(base)) }
+    }
+
+    /// The same where there may be no base, or no file. That there is neither is an error.
+    pub fn of_parts<F: Into<PartFile>>(
+        base: Option<Self>,
+        files: BTreeMap<String, F>,
+    ) -> Result<Self, LoadError> {
+        match base {
+            Some(base) if files.is_empty() => Ok(base),
+            Some(base) => Ok(Self::with_artifact(base, files)),
+            None if files.is_empty() => Err(missing("no model is named", KINDS)),
+            None => {
+                let files = files.into_iter().map(|(path, file)| (path, file.into())).collect();
+                Ok(Self::Files { files: Arc::new(files), base: None })
+            }
+        }
     }
 
     /// The commit of a snapshot in the Hugging Face cache.

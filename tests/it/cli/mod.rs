@@ -33,6 +33,7 @@ mod model_names;
 mod model_settings;
 mod names;
 mod odd_paths;
+mod own_autoencoder;
 mod pins;
 mod pipelines;
 mod places;
