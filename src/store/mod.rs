@@ -54,7 +54,7 @@ mod traces;
 mod verify;
 mod work_folders;
 
-pub(crate) use aside::{check_aside, write_aside};
+pub(crate) use aside::{check_aside, link_aside, write_aside};
 pub use behind::{Behind, NewResult};
 pub use checkpoints::{CheckpointFolder, CheckpointName, Keep};
 pub use digest::{Digest, Fingerprint, HashParseError};
@@ -65,6 +65,7 @@ pub use history::{History, Owner, Root};
 pub use lease::Holder;
 pub use lock::{Attempt, KeyLock, KeyWait, Locks, StoreUse};
 pub use materialise::Transfer;
+pub(crate) use materialise::copy_aside;
 pub use objects::NewObject;
 pub use pictures::PictureName;
 pub use pins::{Pin, Pinner};

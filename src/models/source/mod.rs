@@ -5,6 +5,7 @@ mod look;
 mod meant;
 mod reference;
 mod weights;
+mod whole;
 
 use std::{
     borrow::Cow,
@@ -27,6 +28,7 @@ pub use look::{Likeness, PartLook};
 pub use meant::is_no_path;
 pub use reference::ModelRef;
 pub use weights::INDEX_ENDING;
+pub use whole::FilePlace;
 
 /// The file that names the classes of a model's parts. It need not be there.
 pub const INDEX: &str = "model_index.json";
