@@ -126,14 +126,8 @@ impl<'a> Gatherer<'a> {
         self.weights.lock().expect("no panic while held").clear();
     }
 
-    fn weights(
-        &self,
-        model: &ModelRef,
-        parts: Vec<&'static str>,
-    ) -> Result<Digest, LoadError> {
-        self.weights_by(model, parts, |source, parts| {
-            digest_of(model, (source, parts), self.store)
-        })
+    fn weights(&self, model: &ModelRef, parts: Vec<&'static str>) -> Result<Digest, LoadError> {
+        self.weights_by(model, parts, |source, parts| digest_of(model, (source, parts), self.store))
     }
 
     /// The content of an instance's own weights, if there are such and it takes no time to say: a plan needs

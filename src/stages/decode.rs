@@ -129,6 +129,11 @@ impl Stage for Decode {
         Estimator::new(&source, work.on_host)?.decoding(clip, self.tiling).map(Some)
     }
 
+    fn host_memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
+        let source = work.parts.source(self.model.as_ref())?;
+        Estimator::new(&source, work.on_host)?.loading(&["vae"]).map(Some)
+    }
+
     fn lighter(&self, _work: &Workload<'_>) -> Vec<Lighter> {
         let tiled = || Lighter::new("tiling", TILING_HELP, Self { tiling: true, ..self.clone() });
         (!self.tiling).then(tiled).into_iter().collect()

@@ -196,8 +196,9 @@ impl Stage for VaeEncode {
     fn host_memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
         let Some(clip) = work.clip else { return Ok(None) };
         let source = work.parts.source(self.model.as_ref())?;
-        let clips = Estimator::new(&source, work.on_host)?.encoded(clip, self.image_latent_pool)?;
-        Ok(Some(Memory { clips, ..Memory::default() }))
+        let estimator = Estimator::new(&source, work.on_host)?;
+        let clips = estimator.encoded(clip, self.image_latent_pool)?;
+        Ok(Some(Memory { clips, ..estimator.loading(&["vae"])? }))
     }
 
     fn bulk(&self, given: &dyn Fn(&str) -> Bulk) -> Bulk {

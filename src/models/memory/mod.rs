@@ -47,9 +47,11 @@ const SAMPLED: usize = 4;
 const F32: u64 = 4;
 /// Bytes of a trained value: itself, its gradient and two moments of the optimizer, each in f32.
 const TRAINED: u64 = 16;
-/// The same on the host while a checkpoint is made: itself and two moments, and these twice more, as the
-/// tensors' bytes and as those of the file.
-const TRAINED_ON_HOST: u64 = 36;
+/// What a checkpoint of it takes on the host while it is made: itself and two moments, as the tensors' bytes and as
+/// those of the file.
+const CHECKPOINT: u64 = 24;
+/// Bytes of a trained value on the host meanwhile: the checkpoint, and what it is of.
+const TRAINED_ON_HOST: u64 = 12 + CHECKPOINT;
 
 /// The size of a clip in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,7 +216,7 @@ impl<'a> Estimator<'a> {
         let (denoiser, shapes) = self.denoiser()?;
         let (vae, _) = self.vae()?;
         let targets = training.targets.unwrap_or_else(|| self.family.default_lora_targets());
-        let factors = num_factors(&shapes, self.family.lora_targets(targets), training.rank) as u64;
+        let factors = self.factors(training, &shapes);
         // On the host there are no gradients while the most is taken.
         let summed = training.accumulates && !self.on_host;
         let pass = self.pass(clip, &*vae, given.tokens)?;
@@ -234,10 +236,48 @@ impl<'a> Estimator<'a> {
         })
     }
 
-    /// What training holds on the host beside a GPU.
-    pub fn beside_training(&self, clip: ClipSize, given: &Given) -> Result<Memory, LoadError> {
-        let latents = latent_values(clip, &*self.vae()?.0, &*self.denoiser()?.0);
-        Ok(Memory { clips: held_on_host(&latents, given), ..Memory::default() })
+    /// What training holds on the host beside a GPU: encodings of images, and a checkpoint while it is made; weights
+    /// are loaded before that.
+    pub fn beside_training(
+        &self,
+        clip: ClipSize,
+        training: &LoraTraining,
+        given: &Given,
+    ) -> Result<Memory, LoadError> {
+        let (denoiser, shapes) = self.denoiser()?;
+        let latents = latent_values(clip, &*self.vae()?.0, &*denoiser);
+        let trained = self.factors(training, &shapes) * CHECKPOINT;
+        Ok(Memory {
+            clips: held_on_host(&latents, given),
+            trained,
+            weights: largest(&shapes).saturating_sub(trained),
+            ..Memory::default()
+        })
+    }
+
+    /// What the host holds of the weights of these parts while they are loaded onto a GPU: one tensor at a time, of f32
+    /// at most.
+    pub fn loading(&self, parts: &[&str]) -> Result<Memory, LoadError> {
+        let mut weights = 0;
+        for part in parts {
+            let shapes = match *part {
+                "vae" => self.vae()?.1,
+                "text_encoder" => {
+                    let reader = ParamReader::shapes();
+                    T5Encoder::new(&self.source.config(part)?, &reader)?;
+                    reader.into_shapes()
+                }
+                _ => self.denoiser()?.1,
+            };
+            weights = weights.max(largest(&shapes));
+        }
+        Ok(Memory { weights, ..Memory::default() })
+    }
+
+    /// Values of an adapter that is trained.
+    fn factors(&self, training: &LoraTraining, shapes: &Shapes) -> u64 {
+        let targets = training.targets.unwrap_or_else(|| self.family.default_lora_targets());
+        num_factors(shapes, self.family.lora_targets(targets), training.rank) as u64
     }
 
     /// Sampling of clips of this size, so many at a time, of which `parallel` at once.
@@ -337,9 +377,13 @@ impl<'a> Estimator<'a> {
 pub fn merging(source: &ModelSource) -> Result<Memory, LoadError> {
     const COPIES: u64 = 5;
     let (_, shapes) = Estimator::new(source, true)?.denoiser()?;
+    Ok(Memory { activations: COPIES * largest(&shapes), ..Memory::default() })
+}
+
+/// Bytes of the largest tensor, in f32.
+fn largest(shapes: &Shapes) -> u64 {
     let sizes = shapes.values().map(|shape| shape.iter().product::<usize>() as u64);
-    let activations = COPIES * sizes.max().unwrap_or(0) * F32;
-    Ok(Memory { activations, ..Memory::default() })
+    sizes.max().unwrap_or(0) * F32
 }
 
 /// Bytes of a trained value.
