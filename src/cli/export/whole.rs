@@ -5,9 +5,11 @@ use std::{
     path::Path,
 };
 
-use super::{CliError, files::Exporter, write_file};
+use serde_json::Value;
+
+use super::{CliError, files::Exporter, model::CONFIG, write_file};
 use crate::{
-    artifact::{Manifest, file_name},
+    artifact::{Item, Manifest, file_name},
     models::{FilePlace, LoadError, ModelRef, ModelSource},
     store::{copy_aside, link_aside},
 };
@@ -34,6 +36,10 @@ pub(super) fn export(
     let given: Vec<&str> = manifest.items.iter().map(|item| item.name.as_str()).collect();
     let beside = source.files_beside(&given).map_err(|error| lacking(base, &error))?;
     refuse_itself(&source, folder)?;
+    for item in &manifest.items {
+        let class = source.class_by_index(&item.name).map_err(|error| lacking(base, &error))?;
+        refuse_class(exporter, item, (base, class))?;
+    }
     let own = manifest.items.iter().flat_map(|item| {
         item.files.keys().map(|file| format!("{}/{}", item.name, file_name(file)))
     });
@@ -78,6 +84,23 @@ fn lacking(base: &ModelRef, error: &LoadError) -> CliError {
         },
     };
     CliError::environment(message).with_help(help)
+}
+
+/// Refuses a part that diffusers would load as another class than it is of.
+fn refuse_class(
+    exporter: &Exporter<'_>,
+    item: &Item,
+    (base, wanted): (&ModelRef, Option<String>),
+) -> Result<(), CliError> {
+    let config = serde_json::from_slice::<Value>(&exporter.read(item, CONFIG)?).unwrap_or_default();
+    let class = config.get("_class_name").and_then(Value::as_str);
+    let (Some(class), Some(wanted)) = (class, wanted) else { return Ok(()) };
+    if class == wanted {
+        return Ok(());
+    }
+    let (name, base) = (&item.name, &base.0);
+    let message = format!("`{name}` is of the class `{class}`, but that of `{base}` is `{wanted}`");
+    Err(CliError::usage(message).with_help("name a model of its family with `--base MODEL`"))
 }
 
 /// The parts of a model do not go into its own folder, where they would replace what they were made of.

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{INDEX, ModelSource, io, missing, odd, reference::Refused};
 use crate::models::LoadError;
@@ -36,26 +36,36 @@ impl ModelSource {
         files.into_iter().map(|file| Ok((file.clone(), self.place(&file)?))).collect()
     }
 
-    /// The parts that the index names: those with a library and a class. Names that are no folder beside it are wrong.
-    fn parts_of_index(&self) -> Result<Vec<String>, LoadError> {
+    /// The class of a part by the index, if it names the part.
+    pub fn class_by_index(&self, part: &str) -> Result<Option<String>, LoadError> {
+        let class =
+            self.index()?.get(part).and_then(|value| value.get(1)?.as_str().map(str::to_owned));
+        Ok(class)
+    }
+
+    fn index(&self) -> Result<Map<String, Value>, LoadError> {
         if !self.has(INDEX) {
             let message = format!("the model has no `{INDEX}`, by which diffusers loads it");
             return Err(missing(message, "put that of the published model there"));
         }
-        let error = |message: &str| LoadError::Config {
-            file: INDEX.to_owned(),
-            message: message.to_owned(),
-        };
-        let index: Value = serde_json::from_slice(&self.read(INDEX)?)
-            .map_err(|e| error(&format!("must be JSON: {e}")))?;
-        let entries = index.as_object().ok_or_else(|| error("must be a table"))?;
+        let parsed = serde_json::from_slice(&self.read(INDEX)?);
+        match parsed.map_err(|error| wrong_index(&format!("must be JSON: {error}")))? {
+            Value::Object(entries) => Ok(entries),
+            _ => Err(wrong_index("must be a table")),
+        }
+    }
+
+    /// The parts that the index names: those with a library and a class. Names that are no folder beside it are wrong.
+    fn parts_of_index(&self) -> Result<Vec<String>, LoadError> {
+        let index = self.index()?;
         let is_part =
             |value: &Value| value.as_array().is_some_and(|of| of.iter().all(Value::is_string));
-        let parts = entries.iter().filter(|(_, value)| is_part(value)).map(|(name, _)| name);
-        if parts.clone().any(|part| Path::new(part).file_name() != Some(part.as_ref())) {
-            return Err(error("names a part that is no folder beside it"));
+        let parts: Vec<String> =
+            index.into_iter().filter(|(_, value)| is_part(value)).map(|(name, _)| name).collect();
+        if parts.iter().any(|part| Path::new(part).file_name() != Some(part.as_ref())) {
+            return Err(wrong_index("names a part that is no folder beside it"));
         }
-        Ok(parts.cloned().collect())
+        Ok(parts)
     }
 
     fn all_files_of(&self, part: &str) -> Result<BTreeSet<String>, LoadError> {
@@ -109,6 +119,10 @@ impl ModelSource {
             holder => holder.read(file).map(FilePlace::Memory),
         }
     }
+}
+
+fn wrong_index(message: &str) -> LoadError {
+    LoadError::Config { file: INDEX.to_owned(), message: message.to_owned() }
 }
 
 #[cfg(test)]

@@ -110,6 +110,11 @@ fn a_part_is_exported_with_the_rest_of_its_model() {
     refused("--to linked --whole --base linked", 2, "is the model itself");
     refused("--to new --whole --base nowhere", 3, "there is no model folder `nowhere`");
     refused("--to new --link", 2, "--whole");
+    let index = shell.path("linked/model_index.json");
+    let text = fs::read_to_string(&index).unwrap();
+    fs::write(&index, text.replace("AutoencoderKLCogVideoX", "AutoencoderKLLTXVideo")).unwrap();
+    let wanted = "`vae` is of the class `AutoencoderKLCogVideoX`, but that of `linked` is";
+    refused("--to new --whole --base linked", 2, wanted);
     fs::write(shell.path("linked/transformer").join(INDEX), "{}").unwrap();
     refused("--to linked --whole", 2, "`linked/transformer` holds other weights");
     fs::remove_file(folder.join("tokenizer/tokenizer.json")).unwrap();
