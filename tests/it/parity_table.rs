@@ -120,7 +120,7 @@ const FULL_SIZE: &[(&str, Row)] = &[
         Row {
             name: "a block of CogVideoX1.5-5B of full width, between the embeddings and the output",
             tests: r"^ltx_video::the_full_size_block_of_cogvideox_agrees$",
-            called: &[],
+            called: &[("^ofs$", "`ofs`")],
         },
     ),
     (
@@ -128,7 +128,7 @@ const FULL_SIZE: &[(&str, Row)] = &[
         Row {
             name: "a layer of T5-XXL of full width, with the embedding of all tokens",
             tests: r"^ltx_video::the_full_size_layer_of_t5_agrees$",
-            called: &[],
+            called: &[("^hidden$", "without a mask"), ("^masked$", "with a mask")],
         },
     ),
     (
@@ -356,12 +356,12 @@ fn what_tests_print_becomes_rows() {
     | vae: decoded | - | - | 0 | - | 5e-4 |
     ");
     let full = "test ltx_video::the_full_size_transformer_agrees ... output: 3.0e-6 of 1e-4\nok\n\
-        test ltx_video::the_full_size_layer_of_t5_agrees ... plain: 1.9e-6 of 1e-4\nmasked: 1.8e-6 of 1e-4\nok\n";
+        test ltx_video::the_full_size_layer_of_t5_agrees ... hidden: 1.9e-6 of 1e-4\nmasked: 1.8e-6 of 1e-4\nok\n";
     insta::assert_snapshot!(table(&read(full), FULL_SIZE.iter().map(|(_, row)| row)), @"
     | part | largest relative error | tolerance of the test |
     |---|---|---|
     | LTX-Video transformer of full size: output | 3e-6 | 1e-4 |
-    | a layer of T5-XXL of full width, with the embedding of all tokens: plain, masked | 2e-6, 2e-6 | 1e-4 |
+    | a layer of T5-XXL of full width, with the embedding of all tokens: without a mask, with a mask | 2e-6, 2e-6 | 1e-4 |
     ");
     insta::assert_snapshot!(table(&read(text), ROWS), @"
     | part | largest relative error | tolerance of the test |
