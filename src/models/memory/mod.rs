@@ -8,6 +8,7 @@
 //! the weights is planned (`pages`), and what an earlier stage adds to it is not.
 
 mod held;
+mod host;
 mod pages;
 mod pretraining;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use super::{
 };
 use crate::units::bytes;
 use held::LatentValues;
+use host::{held_on_host, largest};
 
 pub use held::{AdapterSize, Given, HeldClips};
 pub use pretraining::Pretraining;
@@ -236,44 +238,6 @@ impl<'a> Estimator<'a> {
         })
     }
 
-    /// What training holds on the host beside a GPU: encodings of images, and a checkpoint while it is made; weights
-    /// are loaded before that.
-    pub fn beside_training(
-        &self,
-        clip: ClipSize,
-        training: &LoraTraining,
-        given: &Given,
-    ) -> Result<Memory, LoadError> {
-        let (denoiser, shapes) = self.denoiser()?;
-        let latents = latent_values(clip, &*self.vae()?.0, &*denoiser);
-        let trained = self.factors(training, &shapes) * CHECKPOINT;
-        Ok(Memory {
-            clips: held_on_host(&latents, given),
-            trained,
-            weights: largest(&shapes).saturating_sub(trained),
-            ..Memory::default()
-        })
-    }
-
-    /// What the host holds of the weights of these parts while they are loaded onto a GPU: one tensor at a time, of f32
-    /// at most.
-    pub fn loading(&self, parts: &[&str]) -> Result<Memory, LoadError> {
-        let mut weights = 0;
-        for part in parts {
-            let shapes = match *part {
-                "vae" => self.vae()?.1,
-                "text_encoder" => {
-                    let reader = ParamReader::shapes();
-                    T5Encoder::new(&self.source.config(part)?, &reader)?;
-                    reader.into_shapes()
-                }
-                _ => self.denoiser()?.1,
-            };
-            weights = weights.max(largest(&shapes));
-        }
-        Ok(Memory { weights, ..Memory::default() })
-    }
-
     /// Values of an adapter that is trained.
     fn factors(&self, training: &LoraTraining, shapes: &Shapes) -> u64 {
         let targets = training.targets.unwrap_or_else(|| self.family.default_lora_targets());
@@ -305,16 +269,6 @@ impl<'a> Estimator<'a> {
             spare: frozen.spare + image.spare,
             ..Memory::default()
         })
-    }
-
-    /// What encoding holds on the host: the latents of a clip and so many encodings of its image, as values and
-    /// as the bytes of a file.
-    pub fn encoded(&self, clip: ClipSize, images: usize) -> Result<u64, LoadError> {
-        const COPIES: u64 = 2;
-        let (vae, _) = self.vae()?;
-        let [frames, height, width] = latents(clip, vae.compression());
-        let frame = (vae.latent_channels() * height * width) as u64;
-        Ok(COPIES * (frames + images) as u64 * frame * F32)
     }
 
     /// Encoding of a clip of this size, whole or on tiles.
@@ -380,12 +334,6 @@ pub fn merging(source: &ModelSource) -> Result<Memory, LoadError> {
     Ok(Memory { activations: COPIES * largest(&shapes), ..Memory::default() })
 }
 
-/// Bytes of the largest tensor, in f32.
-fn largest(shapes: &Shapes) -> u64 {
-    let sizes = shapes.values().map(|shape| shape.iter().product::<usize>() as u64);
-    sizes.max().unwrap_or(0) * F32
-}
-
 /// Bytes of a trained value.
 fn trained(on_host: bool) -> u64 {
     if on_host { TRAINED_ON_HOST } else { TRAINED }
@@ -403,11 +351,6 @@ fn latent_values(clip: ClipSize, vae: &dyn VideoVae, denoiser: &dyn Denoiser) ->
 fn held_on_device(latents: &LatentValues, given: &Given, on_host: bool) -> u64 {
     let [clips, images] = latents.bytes(&[given.clips, given.held_out]);
     clips + if on_host { images } else { 0 }
-}
-
-/// Bytes of what it holds on the host beside another device.
-fn held_on_host(latents: &LatentValues, given: &Given) -> u64 {
-    latents.bytes(&[given.clips, given.held_out])[1]
 }
 
 /// Frames, rows and columns of the latents of a clip.
