@@ -61,13 +61,13 @@ pub fn write_part(
 }
 
 /// The files of a stage's model: those of its parameter `model`, where parts on the optional port
-/// `port` take the place of its own. Nothing is read yet.
-pub fn resolve_model(
-    model: &ModelRef,
+/// `port` take the place of its own, or those parts alone. Nothing is read yet.
+pub fn resolve_model<'m>(
+    model: impl Into<Option<&'m ModelRef>>,
     inputs: &Inputs<'_>,
     port: &str,
 ) -> Result<ModelSource, StageError> {
-    let base = model.resolve()?;
+    let base = model.into().map(ModelRef::resolve).transpose()?;
     let mut files = BTreeMap::new();
     for item in inputs.items(port) {
         for file in [CONFIG, WEIGHTS] {
@@ -75,5 +75,5 @@ pub fn resolve_model(
             files.insert(format!("{}/{file}", item.name), stored);
         }
     }
-    Ok(if files.is_empty() { base } else { ModelSource::with_artifact(base, files) })
+    Ok(ModelSource::of_parts(base, files)?)
 }

@@ -12,7 +12,7 @@ use super::{
     session::{PipelineArgs, Session},
 };
 use crate::{
-    plan::{self, DiskPlan, Freshness, Hashing, MemoryPlan, Plan, PlanNode, PlanOptions},
+    plan::{self, DiskPlan, Freshness, MemoryPlan, Plan, PlanNode, PlanOptions},
     report::{
         plan::PlanDocument,
         story,
@@ -49,9 +49,7 @@ pub(super) fn plan(args: &PlanArgs, session: &Session) -> Result<(), CliError> {
     let device = if outlook.on_host { "cpu" } else { "cuda" };
     let card = outlook.card_name();
     let here = plan::Here { device, card: card.as_deref() };
-    let talk = session.talker();
-    let tell = |hashing: Hashing<'_>| talk(&format!("hashing {hashing}"));
-    let plan = plan::build_for(&pipeline, &store, &options, Some(here), &tell)?;
+    let plan = plan::build_for(&pipeline, &store, &options, Some(here))?;
     let disk = DiskPlan::new(&plan, &store)?;
     let obstacle = store.obstacle();
     // What is free where no cache can be tells nothing.
@@ -113,15 +111,18 @@ fn line(plan: &Plan<'_>, index: usize, memory: &MemoryPlan<'_>, verbose: bool) -
         Freshness::Pending { upstream } => after(plan, index, upstream),
         Freshness::Blocked(lack) => lack.what(),
     };
-    let beside = || {
-        let memory = memory.beside_gpu(index)?;
-        Some(format!("needs {} beside the GPU", bytes(memory.total())))
-    };
-    let needs = memory.of(index).map(|memory| format!("needs {}", bytes(memory.total())));
-    let needs = needs.or_else(beside).unwrap_or_default();
-    let parts = [details, story::outlook(node), needs];
+    let parts = [details, story::outlook(node), needs(memory, index)];
     let parts = parts.iter().filter(|part| !part.is_empty()).map(|part| format!("  {part}"));
     Some(format!("{verb:<5}  {instance}{}\n", parts.collect::<String>()))
+}
+
+/// The memory that a stage takes: of the device, and of the machine where that is another one.
+fn needs(memory: &MemoryPlan<'_>, index: usize) -> String {
+    let of_device = memory.of(index).map(|memory| bytes(memory.total()));
+    let beside = memory.beside_gpu(index);
+    let beside = beside.map(|memory| format!("{} beside the GPU", bytes(memory.total())));
+    let needs: Vec<_> = of_device.into_iter().chain(beside).collect();
+    if needs.is_empty() { String::new() } else { format!("needs {}", needs.join(" and ")) }
 }
 
 /// How many stages run, wait and are cached, and how long that takes.
@@ -192,5 +193,37 @@ fn estimate<'a>(nodes: impl Iterator<Item = &'a PlanNode>) -> String {
                 .to_owned()
         }
         (false, _) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{
+        config::{LoadOptions, load_with},
+        stages::STAGES,
+    };
+
+    #[test]
+    fn the_memory_of_the_machine_is_told_beside_that_of_a_gpu() {
+        let text = "[stages.prompt]\nkind = \"text_encode\"\nmodel = \"builtin:tiny\"\n\
+                    [stages.read]\nkind = \"lora_merge\"\nroot = \"x\"\nfiles = [\"a.safetensors\"]\n\
+                    [stages.whole]\nkind = \"lora_merge\"\ninputs = { first = \"read\" }\n\
+                    model = \"builtin:tiny\"\n";
+        let read = |_: &Path| Ok(text.to_owned());
+        let options = LoadOptions::default();
+        let pipeline = load_with(STAGES, Path::new("x.toml"), &options, &read).unwrap();
+        let find = |stage: &str| pipeline.instances.iter().position(|i| i.stage == stage).unwrap();
+        let told = |on_host, stage| {
+            let text = needs(&MemoryPlan::new(&pipeline, on_host), find(stage));
+            let sizes = regex::Regex::new(r"[0-9.]+ [KM]iB").unwrap();
+            sizes.replace_all(&text, "SIZE").into_owned()
+        };
+        assert_eq!(told(false, "prompt"), "needs SIZE and SIZE beside the GPU");
+        assert_eq!(told(false, "whole"), "needs SIZE beside the GPU");
+        assert_eq!(told(true, "prompt"), "needs SIZE");
+        assert_eq!(told(true, "read"), "");
     }
 }

@@ -244,7 +244,12 @@ impl Session {
     /// The store of the cache folder, to read it: nothing is made of a folder that is no cache yet.
     pub fn store(&self) -> Result<Store, CliError> {
         let settings = self.settings()?;
-        Ok(Store::look(&settings.cache)?.with_locks(locks(&settings)?)?)
+        Ok(self.told_by(Store::look(&settings.cache)?.with_locks(locks(&settings)?)?))
+    }
+
+    /// A store that says here what takes long.
+    pub fn told_by(&self, store: Store) -> Store {
+        store.telling(self.talker())
     }
 
     /// The same where there is nothing to do without a cache: none there is an error, since the folder
@@ -255,7 +260,7 @@ impl Session {
 
     /// The store of the cache folder, which is made if it is not there.
     pub fn store_to_change(&self) -> Result<Store, CliError> {
-        open_store(&self.settings()?)
+        Ok(self.told_by(open_store(&self.settings()?)?))
     }
 }
 

@@ -40,7 +40,22 @@ pub fn family_of_vae(source: &ModelSource) -> Result<&'static dyn VideoDiffusion
     let config = source.config("vae").unwrap_or_default();
     let class = config.get("_class_name").and_then(|name| name.as_str());
     let named = MODELS.iter().find(|model| class == Some(model.vae_class()));
-    named.map_or_else(|| family(source), |model| Ok(*model))
+    match named {
+        Some(model) => Ok(*model),
+        None if source.has("vae/config.json") && !source.has("transformer/config.json") => {
+            let known: Vec<_> =
+                MODELS.iter().map(|model| format!("`{}`", model.vae_class())).collect();
+            Err(LoadError::Config {
+                file: "vae/config.json".to_owned(),
+                message: format!(
+                    "`_class_name` must be {}, but is `{}`",
+                    known.join(" or "),
+                    class.unwrap_or_default()
+                ),
+            })
+        }
+        None => family(source),
+    }
 }
 
 /// The format of prompts in the pipeline that a model is published with.

@@ -39,7 +39,9 @@ pub use parts::{
     VideoVae,
 };
 pub use schedulers::{NoiseScheduler, TimestepDistribution};
-pub use source::{FileState, INDEX_ENDING, Likeness, ModelRef, ModelSource, PartFile, PartLook};
+pub use source::{
+    FilePlace, FileState, INDEX_ENDING, Likeness, ModelRef, ModelSource, PartFile, PartLook,
+};
 
 use memory::PassSizes;
 use serde_json::Value;

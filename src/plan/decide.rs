@@ -11,7 +11,7 @@ use super::{
     earlier::Earlier,
     fingerprint::{action_key, trajectory_key},
     freshness::differences,
-    gather::{Gatherer, TellHashing},
+    gather::Gatherer,
     key::{Found, Key, from_file, with_sources},
     lack::Absences,
     listing, model,
@@ -37,8 +37,6 @@ pub(crate) struct Decider<'a> {
     records: Mutex<HashMap<Fingerprint, Option<Arc<Record>>>>,
     absences: Absences<'a>,
     pub(super) earlier: Mutex<Earlier>,
-    /// Told of what a plan hashes.
-    pub(super) tell: Option<&'a TellHashing<'a>>,
 }
 
 impl<'a> Decider<'a> {
@@ -53,13 +51,7 @@ impl<'a> Decider<'a> {
             records: Mutex::default(),
             absences: Absences::new(pipeline),
             earlier: Mutex::default(),
-            tell: None,
         })
-    }
-
-    /// The same, and `tell` hears of large weights that are hashed.
-    pub(crate) fn telling(self, tell: &'a TellHashing<'a>) -> Self {
-        Self { tell: Some(tell), ..self }
     }
 
     fn names(&self) -> &HashSet<String> {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     config::Instance,
-    models::{LoadError, ModelSource},
+    models::{LoadError, ModelRef, ModelSource},
     stages::{MODEL_PARAMS, StageEntry},
     store::{Digest, Ingredients, Store},
     units::bytes,
@@ -41,9 +41,6 @@ impl fmt::Display for Hashing<'_> {
         write!(f, "{} of {} of `{model}`, {file}", bytes(*done), bytes(*total))
     }
 }
-
-/// Hears of the hashing of weights, from any thread.
-pub type TellHashing<'a> = dyn Fn(Hashing<'_>) + Sync + 'a;
 
 /// Gathers ingredients; hashes each model and reads each kind's schema once.
 pub struct Gatherer<'a> {
@@ -121,7 +118,7 @@ impl<'a> Gatherer<'a> {
             return;
         }
         let Ok(source) = model.resolve() else { return };
-        hash_files((&model.0, &source), &case.1, self.store, LONG, tell);
+        hash_files(&model.0, (&source, &case.1), self.store, LONG, tell);
     }
 
     /// Has all models hashed again.
@@ -129,12 +126,8 @@ impl<'a> Gatherer<'a> {
         self.weights.lock().expect("no panic while held").clear();
     }
 
-    fn weights(
-        &self,
-        model: &crate::models::ModelRef,
-        parts: Vec<&'static str>,
-    ) -> Result<Digest, LoadError> {
-        self.weights_by(model, parts, |source, parts| digest_of(source, parts, self.store))
+    fn weights(&self, model: &ModelRef, parts: Vec<&'static str>) -> Result<Digest, LoadError> {
+        self.weights_by(model, parts, |source, parts| digest_of(model, (source, parts), self.store))
     }
 
     /// The content of an instance's own weights, if there are such and it takes no time to say: a plan needs
@@ -150,7 +143,7 @@ impl<'a> Gatherer<'a> {
     /// The content of a model's parts, by `digest` unless it is known.
     fn weights_by(
         &self,
-        model: &crate::models::ModelRef,
+        model: &ModelRef,
         parts: Vec<&'static str>,
         digest: impl FnOnce(&ModelSource, &[&str]) -> Result<Digest, LoadError>,
     ) -> Result<Digest, LoadError> {
@@ -182,8 +175,8 @@ pub(super) fn own_parts(parts: &[&'static str], given: &[String]) -> Vec<&'stati
 
 /// Hashes the files of a model's parts that no one knows the hash of, if they have `least` bytes or more.
 fn hash_files(
-    (model, source): (&str, &ModelSource),
-    parts: &[&str],
+    model: &str,
+    (source, parts): (&ModelSource, &[&str]),
     store: &Store,
     least: u64,
     tell: &mut dyn FnMut(Hashing<'_>),
@@ -205,12 +198,16 @@ fn hash_files(
     }
 }
 
-/// The content of a model's parts; the store remembers that of files.
+/// The content of a model's parts; the store remembers that of files, and tells of the hashing of those that take
+/// long.
 pub(super) fn digest_of(
-    source: &ModelSource,
-    parts: &[&str],
+    model: &ModelRef,
+    (source, parts): (&ModelSource, &[&str]),
     store: &Store,
 ) -> Result<Digest, LoadError> {
+    hash_files(&model.0, (source, parts), store, LONG, &mut |hashing| {
+        store.tell(&format!("hashing {hashing}"));
+    });
     let hash = |path: &Path| store.digest_file(path).map(Into::into);
     Ok(source.digest_by(parts, &hash)?.into())
 }
@@ -338,7 +335,7 @@ mod tests {
         let source = ModelSource::Folder(root);
         let told = |least| {
             let mut told = Vec::new();
-            hash_files(("m", &source), &["vae"], &store, least, &mut |hashing| {
+            hash_files("m", (&source, &["vae"]), &store, least, &mut |hashing| {
                 told.push(format!("{} {} of {}", hashing.file, hashing.done, hashing.total));
             });
             told

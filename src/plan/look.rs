@@ -113,7 +113,6 @@ fn look_at(
     if !upstream.is_empty() {
         return undecided(Freshness::after(upstream));
     }
-    decider.tell_hashing(index, &inputs);
     let key = match decider.key(index, inputs) {
         Err(PlanError::Lack { lack, .. }) => return undecided(Freshness::Blocked(*lack)),
         // An input whose list of items turns out damaged is made again first.

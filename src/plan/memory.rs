@@ -203,8 +203,11 @@ frames = 5
             assert_eq!((gpu.of(find(stage)), gpu.beside_gpu(find(stage))), (None, Some(needed)));
             assert_eq!(host.beside_gpu(find(stage)), None, "it is told as that of the device");
         }
-        let trained = gpu.of(find("plain")).unwrap();
-        assert!(trained.total() > 0 && gpu.beside_gpu(find("plain")).is_none());
+        let sampled = gpu.of(find("plain")).unwrap();
+        let beside = gpu.beside_gpu(find("plain")).unwrap();
+        assert!(sampled.total() > 0 && beside.total() < sampled.weights, "a tensor at a time");
+        assert_eq!(beside.total(), beside.weights);
+        assert_eq!(gpu.beside_gpu(find("pairs")), None, "it loads no model");
         assert_eq!(host.of(find("read")), None, "there is no file yet");
     }
 }

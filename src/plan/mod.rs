@@ -35,7 +35,7 @@ pub use estimate::Here;
 pub use freshness::{Freshness, StaleReason};
 pub(crate) use freshness::{flat, place_of};
 pub(crate) use gather::Gatherer;
-pub use gather::{Hashing, TellHashing};
+pub use gather::Hashing;
 pub use graph::Graph;
 pub(crate) use items::{ItemGroup, Items};
 pub(crate) use key::{Found, Key, from_file, trace_of, with_sources};
@@ -157,19 +157,17 @@ pub fn build<'a>(
     store: &Store,
     options: &PlanOptions,
 ) -> Result<Plan<'a>, PlanError> {
-    build_for(pipeline, store, options, None, &|_| {})
+    build_for(pipeline, store, options, None)
 }
 
-/// The same for a run on such a device, which estimates of time then go by; `tell` hears of large weights that are
-/// hashed.
+/// The same for a run on such a device, which estimates of time then go by.
 pub fn build_for<'a>(
     pipeline: &'a Pipeline,
     store: &Store,
     options: &PlanOptions,
     here: Option<Here<'_>>,
-    tell: &TellHashing<'_>,
 ) -> Result<Plan<'a>, PlanError> {
-    let decider = Decider::new(pipeline, store)?.telling(tell);
+    let decider = Decider::new(pipeline, store)?;
     let graph = Graph::new(pipeline);
     let selection = Selection::new(pipeline, &graph, options)?;
     let mut plan = decide_all(pipeline, &decider, &graph, &selection)?;

@@ -41,7 +41,7 @@ pub(crate) enum Watch {
 
 impl Decider<'_> {
     /// Hashes the weights of an instance whose inputs have this content, where that takes long, and tells how far it
-    /// is: its key then takes no time.
+    /// is: its key then takes no time. Without this the store tells of it.
     pub(crate) fn hash_weights(
         &self,
         index: usize,
@@ -50,13 +50,6 @@ impl Decider<'_> {
     ) {
         let Ok(given) = self.given_parts(inputs) else { return };
         self.gatherer.hash_weights(&self.pipeline.instances[index], &given, tell);
-    }
-
-    /// Hashes what takes long of an instance's weights if somebody wants to hear of it.
-    pub(super) fn tell_hashing(&self, index: usize, inputs: &BTreeMap<String, Digest>) {
-        if let Some(tell) = self.tell {
-            self.hash_weights(index, inputs, &mut |hashing| tell(hashing));
-        }
     }
 
     /// Looks at the weights of an instance that is about to run.
@@ -73,7 +66,7 @@ impl Decider<'_> {
             let source = model.resolve()?;
             // Before their content: what changes while it is read is seen by the next look.
             let states = source.states(&parts)?;
-            let digest = digest_of(&source, &parts, self.store)?;
+            let digest = digest_of(model, (&source, &parts), self.store)?;
             Ok((Weights { source, parts: parts.clone(), states }, digest))
         };
         match look() {

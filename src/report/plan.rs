@@ -79,8 +79,10 @@ pub struct PlannedStage {
     pub estimate_secs: Option<f64>,
     /// About how many bytes it adds to the cache; null if it does not run or was never measured.
     pub disk: Option<u64>,
-    /// The memory that its model takes.
+    /// The memory that its model takes of the device.
     pub memory: Option<MemoryNeed>,
+    /// The memory of the machine that it takes beside a GPU; null where the device is the CPU.
+    pub host_memory: Option<MemoryNeed>,
 }
 
 /// Whether a stage runs.
@@ -111,9 +113,9 @@ pub struct Missing {
 /// The memory that a stage's model takes, in bytes.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub struct MemoryNeed {
-    /// Its weights.
+    /// Its weights; beside a GPU, the largest tensor, as they are loaded one by one.
     pub weights: u64,
-    /// What is trained: values, gradients and the optimizer's state.
+    /// What is trained: values, gradients and the optimizer's state; beside a GPU, a checkpoint while it is made.
     pub trained: u64,
     /// What a forward pass, and training, keeps.
     pub activations: u64,
@@ -138,18 +140,22 @@ impl PlanDocument {
     ) -> Self {
         let nodes = plan.nodes.iter().zip(&plan.pipeline.instances).enumerate();
         let stages = nodes.map(|(index, (node, instance))| {
-            let memory = memory.of(index).map(|memory| MemoryNeed {
-                weights: memory.weights,
-                trained: memory.trained,
-                activations: memory.activations,
-                attention: memory.attention,
-                clips: memory.clips,
-                spare: memory.spare,
-                total: memory.total(),
+            let needs = [memory.of(index), memory.beside_gpu(index)];
+            let [memory, host_memory] = needs.map(|memory| {
+                memory.map(|memory| MemoryNeed {
+                    weights: memory.weights,
+                    trained: memory.trained,
+                    activations: memory.activations,
+                    attention: memory.attention,
+                    clips: memory.clips,
+                    spare: memory.spare,
+                    total: memory.total(),
+                })
             });
             PlannedStage {
                 disk: disk.of(index),
                 memory,
+                host_memory,
                 cause: plan.cause(index),
                 ..stage(plan, node, instance)
             }
@@ -207,6 +213,7 @@ fn stage(plan: &Plan<'_>, node: &PlanNode, instance: &Instance) -> PlannedStage 
         estimate_secs: node.estimate_secs,
         disk: None,
         memory: None,
+        host_memory: None,
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
     Cause, Inputs, Lighter, Lineage, Misfit, Mismatch, Output, ParamError, Port, Ports, Stage,
     StageContext, StageError, StageKind, Surroundings, Workload,
     model::{StageModel, TILING_HELP, not_finite, open_vae},
+    model_facts::Facts,
 };
 use crate::{
     artifact::{ArtifactKind, frames, samples, tensors::TensorFileError, videos::Clip},
@@ -23,8 +24,9 @@ use crate::{
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Decode {
-    /// The model whose VAE is used.
-    pub model: ModelRef,
+    /// The model whose VAE is used. One on the input `model` takes its place; then this may be left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelRef>,
     /// How a decoder that takes a timestep (LTX-Video 0.9.1 and later) ends the denoising.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noise: Option<Noise>,
@@ -97,7 +99,12 @@ impl Stage for Decode {
     }
 
     fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
-        let Some(facts) = around.model(&self.model) else { return Vec::new() };
+        if self.model.is_none()
+            && let Some(misfit) = Facts::without_model(around)
+        {
+            return vec![misfit];
+        }
+        let Some(facts) = around.model(self.model.as_ref()) else { return Vec::new() };
         let whole = (self.last_frame && !facts.vae_family.decodes_last()).then(needs_all_frames);
         let noise = facts.decoder_noise(self.noise.is_some());
         let own = facts.vae_on_port(around).into_iter().chain(facts.tiling(self.tiling));
@@ -105,7 +112,7 @@ impl Stage for Decode {
     }
 
     fn mismatches(&self, around: &Surroundings<'_>) -> Vec<Mismatch> {
-        Lineage::decoding(around, &self.model)
+        Lineage::decoding(around, self.model.as_ref())
     }
 
     fn mapped_port(&self) -> Option<&'static str> {
@@ -113,13 +120,18 @@ impl Stage for Decode {
     }
 
     fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
-        Some((&self.model, &["vae"]))
+        self.model.as_ref().map(|model| (model, &["vae"][..]))
     }
 
     fn memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
         let Some(clip) = work.clip else { return Ok(None) };
-        let source = work.parts.source(&self.model)?;
+        let source = work.parts.source(self.model.as_ref())?;
         Estimator::new(&source, work.on_host)?.decoding(clip, self.tiling).map(Some)
+    }
+
+    fn host_memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
+        let source = work.parts.source(self.model.as_ref())?;
+        Estimator::new(&source, work.on_host)?.loading(&["vae"]).map(Some)
     }
 
     fn lighter(&self, _work: &Workload<'_>) -> Vec<Lighter> {
@@ -137,7 +149,7 @@ impl Stage for Decode {
         out: &mut Output<'_>,
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
-        let model = StageModel::open(&self.model, inputs, cx)?;
+        let model = StageModel::open(self.model.as_ref(), inputs, cx)?;
         let vae = open_vae(&model, self.tiling, cx)?;
         cx.for_each(inputs.items("samples"), "decode samples", |item| {
             let wrong = |e: TensorFileError| StageError::failed(e.to_string());

@@ -71,7 +71,7 @@ pub struct Surroundings<'a> {
 
 impl Surroundings<'_> {
     /// What is known of a stage's model, parts on the port `model` included.
-    pub(super) fn model(&self, model: &ModelRef) -> Option<Rc<Facts>> {
+    pub(super) fn model<'m>(&self, model: impl Into<Option<&'m ModelRef>>) -> Option<Rc<Facts>> {
         self.models.facts(model, self.parts?)
     }
 

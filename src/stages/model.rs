@@ -29,8 +29,8 @@ pub(super) struct StageModel {
 
 impl StageModel {
     /// Finds the model's files, with the parts that come from the input `model`.
-    pub fn open(
-        model: &ModelRef,
+    pub fn open<'m>(
+        model: impl Into<Option<&'m ModelRef>>,
         inputs: &Inputs<'_>,
         cx: &StageContext<'_>,
     ) -> Result<Self, StageError> {

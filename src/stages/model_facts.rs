@@ -22,8 +22,10 @@ use crate::models::{
     t5::{T5Tokenizer, TokenizerFiles},
 };
 
-/// A model, and what takes the place of its parts.
-type WithParts = (ModelRef, usize);
+/// A model, if one is named, and what takes the place of its parts.
+type WithParts = (Option<ModelRef>, usize);
+
+const TRANSFORMER_CONFIG: &str = "transformer/config.json";
 
 /// A part of a model, by name.
 type PartOf = (ModelRef, String);
@@ -68,8 +70,13 @@ impl KnownModels {
     }
 
     /// `parts` must live as long as what is known: they are told apart by where they are.
-    pub(super) fn facts(&self, model: &ModelRef, parts: &ModelParts) -> Option<Rc<Facts>> {
-        let case = (model.clone(), parts.id());
+    pub(super) fn facts<'m>(
+        &self,
+        model: impl Into<Option<&'m ModelRef>>,
+        parts: &ModelParts,
+    ) -> Option<Rc<Facts>> {
+        let model = model.into();
+        let case = (model.cloned(), parts.id());
         if let Some(known) = self.facts.borrow().get(&case) {
             return known.clone();
         }
@@ -110,10 +117,14 @@ pub(super) struct Facts {
 impl Facts {
     /// Parts that cannot be read are left out: the stage that needs them says why.
     fn read(source: &ModelSource) -> Option<Self> {
-        let family = family(source).ok()?;
-        let transformer = source.config("transformer").ok()?;
-        let vae_config = source.config("vae").ok();
         let vae_family = family_of_vae(source).ok()?;
+        let (family, transformer) = match source.config("transformer") {
+            Ok(transformer) => (family(source).ok()?, transformer),
+            // An autoencoder alone.
+            Err(_) if !source.has(TRANSFORMER_CONFIG) => (vae_family, Value::Null),
+            Err(_) => return None,
+        };
+        let vae_config = source.config("vae").ok();
         let vae = vae_config.as_ref();
         let vae = vae.map(|config| vae_family.vae(config, &ParamReader::shapes())).transpose();
         let (vae, vae_flaw) =
@@ -141,7 +152,10 @@ impl Facts {
             of_folder: ImageRecord::of_source(source, vae_config.as_ref()),
             vae: vae_config,
             denoiser: family.denoiser(&transformer, &ParamReader::shapes()).ok(),
-            tokens: family.prompt_format(&transformer, format).ok()?.tokens,
+            tokens: match &transformer {
+                Value::Null => 0,
+                transformer => family.prompt_format(transformer, format).ok()?.tokens,
+            },
             formats,
             train_timesteps: scheduler.map(|scheduler| scheduler.num_train_timesteps()),
             without,
@@ -171,6 +185,32 @@ impl Facts {
                 "the autoencoder on the input `model` names no class, and cannot be read as that of {class}: {message}"
             );
             let help = "set `_class_name` in the `config` of its training, or take a `model` of its family";
+            Misfit::new(Cause::Param("model"), message, help)
+        })
+    }
+
+    /// What a stage that reads an autoencoder alone misses, where it names no model.
+    pub fn without_model(around: &Surroundings<'_>) -> Option<Misfit> {
+        let missing =
+            |message: &str, help: &str| Some(Misfit::new(Cause::Param("model"), message, help));
+        if !around.has("model") {
+            return missing(
+                "`model` is missing: no model is named whose autoencoder is used",
+                "name one, or give the input `model` the stage that made an autoencoder",
+            );
+        }
+        let Some(vae) = around.parts?.get("vae") else {
+            return missing(
+                "the input `model` gives no autoencoder",
+                "set `model` to a model whose autoencoder is used",
+            );
+        };
+        let class = vae.get("_class_name").and_then(Value::as_str);
+        let is_named = MODELS.iter().any(|family| class == Some(family.vae_class()));
+        (!is_named).then(|| {
+            let message = "the autoencoder on the input `model` names no class that is known here";
+            let help =
+                "set `_class_name` in the `config` of its training, or `model` to one of its family";
             Misfit::new(Cause::Param("model"), message, help)
         })
     }

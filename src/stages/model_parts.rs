@@ -34,17 +34,17 @@ impl ModelParts {
         Self(Arc::new(parts))
     }
 
-    /// A model whose parts these take the place of, as far as configurations go.
-    pub fn source(&self, model: &ModelRef) -> Result<ModelSource, LoadError> {
-        let base = model.resolve()?;
-        if self.0.is_empty() {
-            return Ok(base);
-        }
+    /// A model whose parts these take the place of, or these alone, as far as configurations go.
+    pub fn source<'m>(
+        &self,
+        model: impl Into<Option<&'m ModelRef>>,
+    ) -> Result<ModelSource, LoadError> {
+        let base = model.into().map(ModelRef::resolve).transpose()?;
         let files = self
             .0
             .iter()
             .map(|(part, config)| (format!("{part}/config.json"), config.to_string().into_bytes()));
-        Ok(ModelSource::with_artifact(base, files))
+        ModelSource::of_parts(base, files.collect())
     }
 
     /// Tells parts apart; those that one stage gives in many cells are the same.

@@ -147,6 +147,11 @@ impl Stage for TextEncode {
         Estimator::new(&source, work.on_host)?.text(self.max_length, self.format).map(Some)
     }
 
+    fn host_memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
+        let source = work.parts.source(&self.model)?;
+        Estimator::new(&source, work.on_host)?.loading(&["text_encoder"]).map(Some)
+    }
+
     fn uses_device(&self) -> bool {
         true
     }

@@ -10,6 +10,7 @@ use super::{
     Bulk, Cause, Inputs, Lighter, Lineage, Misfit, Output, ParamError, Port, Ports, Stage,
     StageContext, StageError, StageKind, Surroundings, Trainings, Workload,
     model::{StageModel, TILING_HELP, array, check_pixels, not_finite, open_vae, read_clip},
+    model_facts::Facts,
     rules,
 };
 use crate::{
@@ -85,8 +86,10 @@ impl Default for ImageNoise {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VaeEncode {
-    /// The model whose VAE is used. One on the input `model` takes its place, of whatever family it is.
-    pub model: ModelRef,
+    /// The model whose VAE is used. One on the input `model` takes its place, of whatever family it is; then this may
+    /// be left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelRef>,
     /// Which latents the encoder's distribution gives.
     #[serde(default)]
     pub posterior: PosteriorChoice,
@@ -142,13 +145,20 @@ impl Stage for VaeEncode {
     }
 
     fn revision(&self) -> u32 {
-        let conditioning = || Some(family(&self.model.resolve().ok()?).ok()?.image_conditioning());
+        // What is on the port is not known here; of it alone, nothing was made before there were revisions.
+        let Some(model) = &self.model else { return 1 };
+        let conditioning = || Some(family(&model.resolve().ok()?).ok()?.image_conditioning());
         // Of a model that is not here there is no key.
         u32::from(conditioning() == Some(ImageConditioning::FirstFrame))
     }
 
     fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
-        let Some(facts) = around.model(&self.model) else { return Vec::new() };
+        if self.model.is_none()
+            && let Some(misfit) = Facts::without_model(around)
+        {
+            return vec![misfit];
+        }
+        let Some(facts) = around.model(self.model.as_ref()) else { return Vec::new() };
         let mut misfits = facts.pixels(around.size);
         misfits.extend(facts.tiling(self.tiling));
         misfits.extend(facts.vae_on_port(around));
@@ -162,7 +172,7 @@ impl Stage for VaeEncode {
     }
 
     fn lineage(&self, around: &Surroundings<'_>) -> Option<Lineage> {
-        Some(Lineage::of_latents(around, &self.model))
+        Some(Lineage::of_latents(around, self.model.as_ref()))
     }
 
     fn mapped_port(&self) -> Option<&'static str> {
@@ -170,12 +180,12 @@ impl Stage for VaeEncode {
     }
 
     fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
-        Some((&self.model, &["vae"]))
+        self.model.as_ref().map(|model| (model, &["vae"][..]))
     }
 
     fn memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
         let Some(clip) = work.clip else { return Ok(None) };
-        let source = work.parts.source(&self.model)?;
+        let source = work.parts.source(self.model.as_ref())?;
         let estimator = Estimator::new(&source, work.on_host)?;
         let memory = estimator.encoding(clip, self.tiling)?;
         let clips =
@@ -185,9 +195,10 @@ impl Stage for VaeEncode {
 
     fn host_memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
         let Some(clip) = work.clip else { return Ok(None) };
-        let source = work.parts.source(&self.model)?;
-        let clips = Estimator::new(&source, work.on_host)?.encoded(clip, self.image_latent_pool)?;
-        Ok(Some(Memory { clips, ..Memory::default() }))
+        let source = work.parts.source(self.model.as_ref())?;
+        let estimator = Estimator::new(&source, work.on_host)?;
+        let clips = estimator.encoded(clip, self.image_latent_pool)?;
+        Ok(Some(Memory { clips, ..estimator.loading(&["vae"])? }))
     }
 
     fn bulk(&self, given: &dyn Fn(&str) -> Bulk) -> Bulk {
@@ -209,7 +220,7 @@ impl Stage for VaeEncode {
         out: &mut Output<'_>,
         cx: &StageContext<'_>,
     ) -> Result<(), StageError> {
-        let model = StageModel::open(&self.model, inputs, cx)?;
+        let model = StageModel::open(self.model.as_ref(), inputs, cx)?;
         let vae = open_vae(&model, self.tiling, cx)?;
         let pool = match family_of_vae(&model.source)?.image_conditioning() {
             ImageConditioning::Channels => self.image_latent_pool,

@@ -65,6 +65,22 @@ pub(crate) fn write_aside(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.persist(path).map(drop).map_err(|error| error.error)
 }
 
+/// Puts a symbolic link to a file at `path` in one step, and makes the folders above it.
+#[cfg(unix)]
+pub(crate) fn link_aside(to: &Path, path: &Path) -> io::Result<()> {
+    let folder = folder_of(path);
+    fs::create_dir_all(folder)?;
+    let link = |link: &Path| std::os::unix::fs::symlink(to, link);
+    let link = tempfile::Builder::new().make_in(folder, link)?;
+    link.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+#[cfg(not(unix))]
+pub(crate) fn link_aside(_: &Path, _: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Whether files can be written with [`write_aside`] in a folder that is there.
 pub(crate) fn check_aside(path: &Path) -> io::Result<()> {
     scratch(folder_of(path)).map(drop).map_err(plain)

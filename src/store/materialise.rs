@@ -94,6 +94,17 @@ fn has_one_name(metadata: &fs::Metadata) -> bool {
     }
 }
 
+/// Puts a file from outside the store at `path` in one step, as [`Store::materialise`] does with content.
+pub(crate) fn copy_aside(from: &Path, path: &Path) -> io::Result<Transfer> {
+    let source = regular::open(from)?;
+    let folder = folder_of(path);
+    fs::create_dir_all(folder)?;
+    let mut temp = scratch(folder)?;
+    let how = transfer(&source, temp.as_file_mut())?;
+    temp.persist(path).map_err(|error| error.error)?;
+    Ok(how)
+}
+
 fn transfer(mut object: &File, to: &mut File) -> io::Result<Transfer> {
     if reflink_copy::reflink_file(object, to).is_ok() {
         return Ok(Transfer::Reflink);

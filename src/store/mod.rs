@@ -54,7 +54,7 @@ mod traces;
 mod verify;
 mod work_folders;
 
-pub(crate) use aside::{check_aside, write_aside};
+pub(crate) use aside::{check_aside, link_aside, write_aside};
 pub use behind::{Behind, NewResult};
 pub use checkpoints::{CheckpointFolder, CheckpointName, Keep};
 pub use digest::{Digest, Fingerprint, HashParseError};
@@ -65,6 +65,7 @@ pub use history::{History, Owner, Root};
 pub use lease::Holder;
 pub use lock::{Attempt, KeyLock, KeyWait, Locks, StoreUse};
 pub use materialise::Transfer;
+pub(crate) use materialise::copy_aside;
 pub use objects::NewObject;
 pub use pictures::PictureName;
 pub use pins::{Pin, Pinner};
@@ -115,6 +116,15 @@ impl std::fmt::Debug for Stop {
     }
 }
 
+/// Told what takes long.
+struct Ear(Box<dyn Fn(&str) + Send + Sync>);
+
+impl std::fmt::Debug for Ear {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ear")
+    }
+}
+
 /// The content-addressed store of one cache folder.
 #[derive(Debug)]
 pub struct Store {
@@ -126,6 +136,7 @@ pub struct Store {
     written: Arc<Mutex<HashMap<Digest, Written>>>,
     stat_cache: Arc<StatCache>,
     stop: Option<Stop>,
+    ear: Option<Ear>,
     behind: Option<Arc<dyn Behind>>,
     locks: Locks,
     /// The permissions of a file that this process makes here, once they are known.
@@ -185,13 +196,15 @@ impl Store {
             written: Arc::default(),
             stat_cache: Arc::new(StatCache::new(root.join("stat-cache"))),
             stop: None,
+            ear: None,
             behind: None,
             locks: Locks::Auto.of(root),
             permissions: Arc::default(),
         }
     }
 
-    /// The same store, with all that was learnt of it, for who must not wait for a cache behind it.
+    /// The same store, with all that was learnt of it, for who must not wait for a cache behind it. It tells nobody
+    /// what takes long.
     #[must_use]
     pub fn alone(&self) -> Self {
         Self {
@@ -201,6 +214,7 @@ impl Store {
             written: Arc::clone(&self.written),
             stat_cache: Arc::clone(&self.stat_cache),
             stop: self.stop.clone(),
+            ear: None,
             behind: None,
             locks: self.locks,
             permissions: Arc::clone(&self.permissions),
@@ -217,6 +231,20 @@ impl Store {
     /// Whether to stop.
     pub fn is_stopped(&self) -> bool {
         self.stop.as_ref().is_some_and(|stop| (stop.0)())
+    }
+
+    /// Has `ear` told what takes long and was not asked for by itself, such as the hashing of large weights.
+    #[must_use]
+    pub fn telling(mut self, ear: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.ear = Some(Ear(Box::new(ear)));
+        self
+    }
+
+    /// Tells what takes long, if somebody wants to hear it.
+    pub(crate) fn tell(&self, text: &str) {
+        if let Some(ear) = &self.ear {
+            (ear.0)(text);
+        }
     }
 
     /// The cache folder.

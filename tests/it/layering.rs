@@ -186,7 +186,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     // A panic over damaged data is none of ours; `init` counts the pairs of a folder; a run fetches the models that its file names on the hub; an
-    // export rewrites adapters.
+    // export rewrites adapters, and puts the rest of a model beside its parts.
     (
         "cli",
         &[
@@ -199,10 +199,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "device",
             "exec",
             "models::Adapter",
+            "models::FilePlace",
             "models::INDEX_ENDING",
+            "models::LoadError",
             "models::Memory",
             "models::family",
             "models::ModelRef",
+            "models::ModelSource",
             "models::hub",
             "models::lora::LoraFamily",
             "pages",

@@ -1,7 +1,7 @@
 //! The table of `tests/golden/README.md`, from what the tests print of their own errors.
 //!
 //! `cargo test --release --test it parity_table -- --ignored --nocapture`, with `PIPE_GOLDEN_DIR` also of the folders
-//! that it names, with `:` between them.
+//! that it names, with `:` between them, and with `PIPE_FULL_SIZE_DIR` of the parts of full size that are in that folder.
 
 use std::{fmt::Write as _, path::Path, process::Command};
 
@@ -105,6 +105,66 @@ const ROWS: &[Row] = &[
     },
 ];
 
+/// The parts of full size, by the folders that `tests/golden/full_size/make.py` writes, each with its row.
+const FULL_SIZE: &[(&str, Row)] = &[
+    (
+        "ltx_video",
+        Row {
+            name: "LTX-Video transformer of full size",
+            tests: r"^ltx_video::the_full_size_transformer_agrees$",
+            called: &[],
+        },
+    ),
+    (
+        "cogvideox_15",
+        Row {
+            name: "a block of CogVideoX1.5-5B of full width, between the embeddings and the output",
+            tests: r"^ltx_video::the_full_size_block_of_cogvideox_agrees$",
+            called: &[("^ofs$", "`ofs`")],
+        },
+    ),
+    (
+        "t5_xxl",
+        Row {
+            name: "a layer of T5-XXL of full width, with the embedding of all tokens",
+            tests: r"^ltx_video::the_full_size_layer_of_t5_agrees$",
+            called: &[("^hidden$", "without a mask"), ("^masked$", "with a mask")],
+        },
+    ),
+    (
+        "cogvideox_vae",
+        Row {
+            name: "CogVideoX VAE of full size",
+            tests: r"^ltx_video::the_full_size_vae_of_cogvideox_agrees$",
+            called: &[],
+        },
+    ),
+    (
+        "ltx_video_vae_090",
+        Row {
+            name: "LTX-Video VAE of full size, 0.9.0",
+            tests: r"^ltx_video::the_full_size_vae_of_0_9_0_agrees$",
+            called: &[],
+        },
+    ),
+    (
+        "ltx_video_vae_091",
+        Row {
+            name: "LTX-Video VAE of full size, 0.9.1",
+            tests: r"^ltx_video::the_full_size_vae_of_0_9_1_agrees$",
+            called: &[],
+        },
+    ),
+    (
+        "ltx_video_vae_095",
+        Row {
+            name: "LTX-Video VAE of full size, 0.9.5",
+            tests: r"^ltx_video::the_full_size_vae_of_0_9_5_agrees$",
+            called: &[],
+        },
+    ),
+];
+
 /// The model folders of `external_golden`, each with its column.
 const FOLDERS: [(&str, &str); 4] = [
     ("cogvideox15", "CogVideoX 1.5"),
@@ -159,13 +219,13 @@ fn read(text: &str) -> Vec<Figure> {
 }
 
 /// Puts figures in rows, each with the largest error of all that is called the same; and fails where one has no row.
-fn table(figures: &[Figure]) -> String {
+fn table<'r>(figures: &[Figure], rows_of: impl IntoIterator<Item = &'r Row>) -> String {
     let mut table =
         String::from("| part | largest relative error | tolerance of the test |\n|---|---|---|\n");
     // The versions of a model, and the steps of a run.
     let numbers = Regex::new(r"^1[05] | \d+$").unwrap();
     let mut left = figures.len();
-    for Row { name, tests, called } in ROWS {
+    for Row { name, tests, called } in rows_of {
         let tests = Regex::new(tests).unwrap();
         // By tolerance, in the order in which the tests print.
         let mut rows: Vec<(&str, Vec<(String, f64)>)> = Vec::new();
@@ -245,17 +305,38 @@ fn parity_table() {
             "golden_adapters::",
         ],
     );
-    let table = table(&figures);
+    let table = self::table(&figures, ROWS);
     for Row { name, .. } in ROWS {
         assert!(table.contains(&format!("| {name}: ")), "nothing was printed for: {name}");
     }
     println!("{table}");
-    let Some(folders) = std::env::var_os("PIPE_GOLDEN_DIR") else { return };
-    let external = ["external_golden::external_golden", "--exact", "--ignored"];
-    let figures = std::env::split_paths(&folders)
-        .flat_map(|folder| self::figures(Some(&folder), &external))
-        .collect::<Vec<_>>();
-    println!("{}", columns(&figures));
+    if let Some(folder) = std::env::var_os("PIPE_FULL_SIZE_DIR") {
+        println!("{}", full_size(Path::new(&folder)));
+    }
+    if let Some(folders) = std::env::var_os("PIPE_GOLDEN_DIR") {
+        let external = ["external_golden::external_golden", "--exact", "--ignored"];
+        let figures = std::env::split_paths(&folders)
+            .flat_map(|folder| self::figures(Some(&folder), &external))
+            .collect::<Vec<_>>();
+        println!("{}", columns(&figures));
+    }
+}
+
+/// The table of the parts of full size that are in a folder, each in a process of its own, as some take all memory.
+fn full_size(folder: &Path) -> String {
+    let here: Vec<&Row> = FULL_SIZE
+        .iter()
+        .filter(|(part, _)| folder.join(part).is_dir())
+        .map(|(_, row)| row)
+        .collect();
+    let name = |row: &Row| row.tests.trim_matches(['^', '$']).to_owned();
+    let figures: Vec<_> =
+        here.iter().flat_map(|row| figures(None, &[&name(row), "--exact", "--ignored"])).collect();
+    let table = table(&figures, here.iter().copied());
+    for Row { name, .. } in here {
+        assert!(table.contains(&format!("| {name}: ")), "nothing was printed for: {name}");
+    }
+    table
 }
 
 #[test]
@@ -274,7 +355,15 @@ fn what_tests_print_becomes_rows() {
     | vae: mean | - | 2e-6 | 2e-6 | - | 5e-4 |
     | vae: decoded | - | - | 0 | - | 5e-4 |
     ");
-    insta::assert_snapshot!(table(&read(text)), @"
+    let full = "test ltx_video::the_full_size_transformer_agrees ... output: 3.0e-6 of 1e-4\nok\n\
+        test ltx_video::the_full_size_layer_of_t5_agrees ... hidden: 1.9e-6 of 1e-4\nmasked: 1.8e-6 of 1e-4\nok\n";
+    insta::assert_snapshot!(table(&read(full), FULL_SIZE.iter().map(|(_, row)| row)), @"
+    | part | largest relative error | tolerance of the test |
+    |---|---|---|
+    | LTX-Video transformer of full size: output | 3e-6 | 1e-4 |
+    | a layer of T5-XXL of full width, with the embedding of all tokens: without a mask, with a mask | 2e-6, 2e-6 | 1e-4 |
+    ");
+    insta::assert_snapshot!(table(&read(text), ROWS), @"
     | part | largest relative error | tolerance of the test |
     |---|---|---|
     | CogVideoX transformer, 1.5 and 1.0, the latter also with fewer frames and of another aspect: block, gradient | 3e-7, 0 | 2e-5 |

@@ -12,7 +12,9 @@ use serde_json::Value;
 use super::{
     CliError,
     adapter::{self, Family, Program},
-    exit, model, pictures, write_file,
+    exit, model, pictures,
+    whole::{self, Whole},
+    write_file,
 };
 use crate::{
     artifact::{
@@ -44,6 +46,10 @@ pub(super) struct Exporter<'a> {
     pub family: Option<Family>,
     /// How the files that are in the cache as they are came out of it.
     pub transfers: &'a RefCell<BTreeMap<Transfer, usize>>,
+    /// What is asked for beside the parts of a model.
+    pub whole: Option<Whole>,
+    /// What was put beside such parts.
+    pub beside: &'a RefCell<Vec<String>>,
     /// Files of the user that said something else than those in their place now.
     pub replaced: &'a RefCell<Vec<PathBuf>>,
 }
@@ -61,6 +67,9 @@ impl Exporter<'_> {
             }
             ArtifactKind::Metrics => self.metrics(&manifest, index, folder),
             ArtifactKind::LoraAdapter => adapter::export(self, index, &manifest, folder),
+            ArtifactKind::Model if let Some(whole) = &self.whole => {
+                whole::export(self, whole, index, &manifest, folder)
+            }
             ArtifactKind::Model => {
                 model::check(self, &manifest, folder)?;
                 self.plain(&manifest, folder)

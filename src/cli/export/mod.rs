@@ -5,6 +5,7 @@ pub(super) mod files;
 mod model;
 pub(super) mod pictures;
 mod ro_crate;
+mod whole;
 
 use std::{
     cell::RefCell,
@@ -20,6 +21,7 @@ use super::{
 use crate::{
     artifact::{ArtifactKind, FileNames, file_name},
     config::{Instance, pipeline::plain},
+    models::ModelRef,
     plan::{self, Plan, PlanError, PlanOptions},
     provenance::ro_crate::Given,
     report::{results::Outputs, style::count},
@@ -46,6 +48,16 @@ pub(super) struct ExportArgs {
     /// For an adapter that ComfyUI is to load and that does not tell it itself: the family of its model
     #[arg(long, value_name = "FAMILY", requires = "format")]
     family: Option<adapter::Family>,
+    /// For parts of a model, such as a merged transformer: write a whole folder for diffusers, with the other parts of the
+    /// model that the stage names
+    #[arg(long, conflicts_with = "ro_crate")]
+    whole: bool,
+    /// With `--whole`: take the other parts from this model
+    #[arg(long, value_name = "MODEL", requires = "whole")]
+    base: Option<String>,
+    /// With `--whole`: link to that model's files, which then must stay, instead of copying them
+    #[arg(long, requires = "whole")]
+    link: bool,
     /// Write the pipeline, all its results and what each was made from into this folder instead, as a
     /// Workflow Run RO-Crate
     #[arg(long = "crate", value_name = "DIR", conflicts_with_all = ["stage", "to"])]
@@ -74,7 +86,7 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
     let plan = plan::build(&pipeline, &store, &PlanOptions::default())?;
     let outputs = Outputs::of_plan(&plan);
 
-    let (moved, replaced) = (RefCell::default(), RefCell::default());
+    let (moved, replaced, beside) = (RefCell::default(), RefCell::default(), RefCell::default());
     let exporter = files::Exporter {
         pipeline: &pipeline,
         plan: &plan,
@@ -84,10 +96,17 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
         family: args.family,
         transfers: &moved,
         replaced: &replaced,
+        whole: args
+            .whole
+            .then(|| whole::Whole { base: args.base.clone().map(ModelRef), link: args.link }),
+        beside: &beside,
     };
     let (missing, mut code) = export_cells(&exporter, chosen, to, session)?;
     for path in replaced.take() {
         session.talk(&format!("replaced `{}`, which was another one", path.display()));
+    }
+    for text in beside.take() {
+        session.talk(&text);
     }
     if !moved.borrow().is_empty() {
         session.talk(&transfers(&moved.borrow()));
@@ -108,6 +127,11 @@ fn check(args: &ExportArgs, to: &Path, first: &Instance) -> Result<(), CliError>
     if args.format.is_some() && first.output() != ArtifactKind::LoraAdapter {
         let (stage, kind) = (&first.stage, first.output());
         let message = format!("`--format` is for adapters, but `{stage}` gives {kind}");
+        return Err(CliError::usage(message).with_help("leave it out"));
+    }
+    if args.whole && first.output() != ArtifactKind::Model {
+        let (stage, kind) = (&first.stage, first.output());
+        let message = format!("`--whole` is for parts of models, but `{stage}` gives {kind}");
         return Err(CliError::usage(message).with_help("leave it out"));
     }
     Ok(())

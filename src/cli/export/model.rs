@@ -13,7 +13,7 @@ use crate::{
     models::INDEX_ENDING,
 };
 
-const CONFIG: &str = "config.json";
+pub(super) const CONFIG: &str = "config.json";
 
 /// Refuses folders in which other weights would be read in the place of those that are exported, and notes the
 /// configurations that say something else. Nothing is written.

@@ -80,7 +80,7 @@ pub(super) fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     // What is wrong with any file is told before the first one runs.
     let Loaded { pipelines, wrong } = load(args, session)?;
     let settings = session.settings()?;
-    let store = open_or_look(&settings)?;
+    let store = session.told_by(open_or_look(&settings)?);
     let remote = open_remote(&settings)?;
     let chosen = device::open(&settings)?;
     let stop = Stop::on_signal();

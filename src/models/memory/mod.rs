@@ -8,6 +8,7 @@
 //! the weights is planned (`pages`), and what an earlier stage adds to it is not.
 
 mod held;
+mod host;
 mod pages;
 mod pretraining;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use super::{
 };
 use crate::units::bytes;
 use held::LatentValues;
+use host::{held_on_host, largest};
 
 pub use held::{AdapterSize, Given, HeldClips};
 pub use pretraining::Pretraining;
@@ -47,9 +49,11 @@ const SAMPLED: usize = 4;
 const F32: u64 = 4;
 /// Bytes of a trained value: itself, its gradient and two moments of the optimizer, each in f32.
 const TRAINED: u64 = 16;
-/// The same on the host while a checkpoint is made: itself and two moments, and these twice more, as the
-/// tensors' bytes and as those of the file.
-const TRAINED_ON_HOST: u64 = 36;
+/// What a checkpoint of it takes on the host while it is made: itself and two moments, as the tensors' bytes and as
+/// those of the file.
+const CHECKPOINT: u64 = 24;
+/// Bytes of a trained value on the host meanwhile: the checkpoint, and what it is of.
+const TRAINED_ON_HOST: u64 = 12 + CHECKPOINT;
 
 /// The size of a clip in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,7 +162,9 @@ type Shapes = BTreeMap<String, Vec<usize>>;
 impl<'a> Estimator<'a> {
     /// Estimates for the model in `source`.
     pub fn new(source: &'a ModelSource, on_host: bool) -> Result<Self, LoadError> {
-        let (family, vae_family) = (family(source)?, family_of_vae(source)?);
+        let vae_family = family_of_vae(source)?;
+        let is_vae_alone = !source.has("transformer/config.json") && source.has("vae/config.json");
+        let family = if is_vae_alone { vae_family } else { family(source)? };
         Ok(Self { source, family, vae_family, on_host })
     }
 
@@ -212,7 +218,7 @@ impl<'a> Estimator<'a> {
         let (denoiser, shapes) = self.denoiser()?;
         let (vae, _) = self.vae()?;
         let targets = training.targets.unwrap_or_else(|| self.family.default_lora_targets());
-        let factors = num_factors(&shapes, self.family.lora_targets(targets), training.rank) as u64;
+        let factors = self.factors(training, &shapes);
         // On the host there are no gradients while the most is taken.
         let summed = training.accumulates && !self.on_host;
         let pass = self.pass(clip, &*vae, given.tokens)?;
@@ -232,10 +238,10 @@ impl<'a> Estimator<'a> {
         })
     }
 
-    /// What training holds on the host beside a GPU.
-    pub fn beside_training(&self, clip: ClipSize, given: &Given) -> Result<Memory, LoadError> {
-        let latents = latent_values(clip, &*self.vae()?.0, &*self.denoiser()?.0);
-        Ok(Memory { clips: held_on_host(&latents, given), ..Memory::default() })
+    /// Values of an adapter that is trained.
+    fn factors(&self, training: &LoraTraining, shapes: &Shapes) -> u64 {
+        let targets = training.targets.unwrap_or_else(|| self.family.default_lora_targets());
+        num_factors(shapes, self.family.lora_targets(targets), training.rank) as u64
     }
 
     /// Sampling of clips of this size, so many at a time, of which `parallel` at once.
@@ -263,16 +269,6 @@ impl<'a> Estimator<'a> {
             spare: frozen.spare + image.spare,
             ..Memory::default()
         })
-    }
-
-    /// What encoding holds on the host: the latents of a clip and so many encodings of its image, as values and
-    /// as the bytes of a file.
-    pub fn encoded(&self, clip: ClipSize, images: usize) -> Result<u64, LoadError> {
-        const COPIES: u64 = 2;
-        let (vae, _) = self.vae()?;
-        let [frames, height, width] = latents(clip, vae.compression());
-        let frame = (vae.latent_channels() * height * width) as u64;
-        Ok(COPIES * (frames + images) as u64 * frame * F32)
     }
 
     /// Encoding of a clip of this size, whole or on tiles.
@@ -335,9 +331,7 @@ impl<'a> Estimator<'a> {
 pub fn merging(source: &ModelSource) -> Result<Memory, LoadError> {
     const COPIES: u64 = 5;
     let (_, shapes) = Estimator::new(source, true)?.denoiser()?;
-    let sizes = shapes.values().map(|shape| shape.iter().product::<usize>() as u64);
-    let activations = COPIES * sizes.max().unwrap_or(0) * F32;
-    Ok(Memory { activations, ..Memory::default() })
+    Ok(Memory { activations: COPIES * largest(&shapes), ..Memory::default() })
 }
 
 /// Bytes of a trained value.
@@ -357,11 +351,6 @@ fn latent_values(clip: ClipSize, vae: &dyn VideoVae, denoiser: &dyn Denoiser) ->
 fn held_on_device(latents: &LatentValues, given: &Given, on_host: bool) -> u64 {
     let [clips, images] = latents.bytes(&[given.clips, given.held_out]);
     clips + if on_host { images } else { 0 }
-}
-
-/// Bytes of what it holds on the host beside another device.
-fn held_on_host(latents: &LatentValues, given: &Given) -> u64 {
-    latents.bytes(&[given.clips, given.held_out])[1]
 }
 
 /// Frames, rows and columns of the latents of a clip.

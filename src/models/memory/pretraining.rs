@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::{
     super::{LoadError, ParamReader, VideoDiffusion},
-    ClipSize, F32, Given, Memory, Shapes, VAE_KEPT, held_on_device, held_on_host, latent_values,
-    latents, map, passes, trained, values,
+    CHECKPOINT, ClipSize, F32, Given, Memory, Shapes, VAE_KEPT, held_on_device, held_on_host,
+    latent_values, latents, map, passes, trained, values,
 };
 
 /// Training of all parameters of one part, in f32.
@@ -31,6 +31,18 @@ impl Pretraining<'_> {
             (true, true) => 3 * F32,
         };
         values(shapes) * (trained(self.on_host) + average)
+    }
+
+    /// What training of an autoencoder holds on the host beside a GPU: a checkpoint while it is made.
+    pub fn beside_vae(&self) -> Result<Memory, LoadError> {
+        let reader = ParamReader::shapes();
+        self.family.vae(self.config, &reader)?;
+        Ok(Memory { trained: self.checkpoint(&reader.into_shapes()), ..Memory::default() })
+    }
+
+    /// Bytes of a checkpoint while it is made.
+    fn checkpoint(&self, shapes: &Shapes) -> u64 {
+        values(shapes) * (CHECKPOINT + if self.averages { 2 * F32 } else { 0 })
     }
 
     /// Training of an autoencoder on pieces of this size.
@@ -71,7 +83,7 @@ impl Pretraining<'_> {
         })
     }
 
-    /// What training of a denoiser holds on the host beside a GPU.
+    /// The same of a denoiser, with encodings of images.
     pub fn beside_denoiser(
         &self,
         clip: ClipSize,
@@ -82,6 +94,7 @@ impl Pretraining<'_> {
         let denoiser = self.family.denoiser(self.config, &shapes)?;
         let vae = self.family.vae(vae, &ParamReader::shapes())?;
         let clips = held_on_host(&latent_values(clip, &*vae, &*denoiser), given);
-        Ok(Memory { clips, ..Memory::default() })
+        let trained = self.checkpoint(&shapes.into_shapes());
+        Ok(Memory { trained, clips, ..Memory::default() })
     }
 }

@@ -56,8 +56,19 @@ fn clips_that_a_training_holds_are_counted_where_they_are() {
     let source = paper();
     let [host, gpu] = [true, false].map(|on_host| Estimator::new(&source, on_host).unwrap());
     let images = (500 * 1000 + 20) * FRAME;
-    let beside = gpu.beside_training(CLIP, &given).unwrap();
-    assert_eq!((beside.clips, beside.total()), (images, images));
+    // The factors of the family's default, QKVO, and their moments, twice while a checkpoint is made.
+    let beside = gpu.beside_training(CLIP, &training, &given).unwrap();
+    assert_eq!((beside.clips, beside.trained, beside.weights), (images, 66_060_288 * 24, 0));
+    // A checkpoint smaller than the largest tensor, which is loaded before; f32 at most.
+    let small = LoraTraining { rank: 1, ..training };
+    let beside = gpu.beside_training(CLIP, &small, &given).unwrap();
+    assert_eq!(beside.trained + beside.weights, 3072 * 12288 * 4);
+    let loaded = |part| gpu.loading(&[part]).unwrap().total();
+    assert_eq!(
+        (loaded("transformer"), loaded("text_encoder")),
+        (3072 * 12288 * 4, 32128 * 4096 * 4)
+    );
+    assert_eq!(gpu.loading(&["vae", "transformer"]).unwrap().weights, loaded("transformer"));
     let clips =
         |estimator: &Estimator<'_>| estimator.lora_training(CLIP, &training, &given).unwrap().clips;
     assert_eq!(clips(&gpu), 520 * 4 * FRAME);

@@ -74,7 +74,10 @@ pub(super) fn help(folder: &Path) -> String {
         return did_you_mean(&parent.join(near).display().to_string());
     }
     match repository(parent, name) {
-        Some(id) => format!("for the repository `{id}` write `hf:{id}`; else {KINDS}"),
+        Some(id) => format!(
+            "did you mean `hf:{id}`, the repository on the hub? a name without `hf:` is a folder, from where the \
+             pipeline file lies"
+        ),
         None => KINDS.to_owned(),
     }
 }
@@ -137,7 +140,9 @@ mod tests {
         let meant = root.path().join("cog10").display().to_string();
         assert_eq!(told("cog1"), format!("did you mean `{meant}`?"));
         assert_eq!(told("builtin"), "did you mean `builtin:tiny`?");
-        assert!(told("org/repo").starts_with("for the repository `org/repo` write `hf:org/repo`;"));
+        assert!(
+            told("org/repo").starts_with("did you mean `hf:org/repo`, the repository on the hub?")
+        );
         assert_eq!(told("cog2/repo"), KINDS);
         assert_eq!(told("other"), KINDS);
     }

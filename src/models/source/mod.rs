@@ -5,6 +5,7 @@ mod look;
 mod meant;
 mod reference;
 mod weights;
+mod whole;
 
 use std::{
     borrow::Cow,
@@ -18,6 +19,7 @@ use serde_json::Value;
 use super::{LoadError, params::StoredFile};
 use crate::regular;
 
+use reference::KINDS;
 pub(super) use reference::{REQUIRED, Refused};
 pub(super) use weights::{index_of, single_of, stem_of};
 
@@ -26,6 +28,7 @@ pub use look::{Likeness, PartLook};
 pub use meant::is_no_path;
 pub use reference::ModelRef;
 pub use weights::INDEX_ENDING;
+pub use whole::FilePlace;
 
 /// The file that names the classes of a model's parts. It need not be there.
 pub const INDEX: &str = "model_index.json";
@@ -111,6 +114,22 @@ impl ModelSource {
     ) -> Self {
         let files = files.into_iter().map(|(path, file)| (path, file.into())).collect();
         Self::Files { files: Arc::new(files), base: Some(Box::new(base)) }
+    }
+
+    /// The same where there may be no base, or no file. That there is neither is an error.
+    pub fn of_parts<F: Into<PartFile>>(
+        base: Option<Self>,
+        files: BTreeMap<String, F>,
+    ) -> Result<Self, LoadError> {
+        match base {
+            Some(base) if files.is_empty() => Ok(base),
+            Some(base) => Ok(Self::with_artifact(base, files)),
+            None if files.is_empty() => Err(missing("no model is named", KINDS)),
+            None => {
+                let files = files.into_iter().map(|(path, file)| (path, file.into())).collect();
+                Ok(Self::Files { files: Arc::new(files), base: None })
+            }
+        }
     }
 
     /// The commit of a snapshot in the Hugging Face cache.

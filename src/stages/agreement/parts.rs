@@ -93,8 +93,9 @@ impl Surroundings<'_> {
     }
 
     /// A part of the model of this stage, which the port `model` may give.
-    fn own_part(&self, model: &ModelRef, part: &str) -> PartOf {
-        let named = || self.part_here(Some(Identity::Named(model.clone())));
+    fn own_part<'m>(&self, model: impl Into<Option<&'m ModelRef>>, part: &str) -> PartOf {
+        let model = model.into();
+        let named = || self.part_here(model.cloned().map(Identity::Named));
         if !self.has("model") {
             return named();
         }
@@ -273,7 +274,10 @@ fn named(part: &str) -> &'static str {
 
 impl Lineage {
     /// What an encoder of clips gives.
-    pub fn of_latents(around: &Surroundings<'_>, model: &ModelRef) -> Self {
+    pub fn of_latents<'m>(
+        around: &Surroundings<'_>,
+        model: impl Into<Option<&'m ModelRef>>,
+    ) -> Self {
         Self { vae: Some(around.own_part(model, VAE)), ..Self::default() }
     }
 
@@ -380,7 +384,10 @@ impl Lineage {
     }
 
     /// What does not go together where samples are decoded.
-    pub fn decoding(around: &Surroundings<'_>, model: &ModelRef) -> Vec<Mismatch> {
+    pub fn decoding<'m>(
+        around: &Surroundings<'_>,
+        model: impl Into<Option<&'m ModelRef>>,
+    ) -> Vec<Mismatch> {
         let vae = around.own_part(model, VAE);
         around.latents("samples", "are decoded by", &vae).into_iter().collect()
     }

@@ -251,22 +251,16 @@ impl Stage for LoraTrain {
 
     fn memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
         let Some(clip) = work.clip else { return Ok(None) };
-        let training = LoraTraining {
-            targets: self.modules,
-            rank: self.rank,
-            batch: self.batch_size,
-            recompute: self.recompute == Recompute::Block,
-            accumulates: self.gradient_accumulation > 1,
-        };
         let source = work.parts.source(&self.model)?;
         let estimator = Estimator::new(&source, work.on_host)?;
-        estimator.lora_training(clip, &training, &work.given).map(Some)
+        estimator.lora_training(clip, &self.training(), &work.given).map(Some)
     }
 
     fn host_memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
         let Some(clip) = work.clip else { return Ok(None) };
         let source = work.parts.source(&self.model)?;
-        Estimator::new(&source, work.on_host)?.beside_training(clip, &work.given).map(Some)
+        let estimator = Estimator::new(&source, work.on_host)?;
+        estimator.beside_training(clip, &self.training(), &work.given).map(Some)
     }
 
     fn bulk(&self, _given: &dyn Fn(&str) -> Bulk) -> Bulk {
@@ -327,6 +321,17 @@ fn is_not_causal(causal_time: &Option<bool>) -> bool {
 }
 
 impl LoraTrain {
+    /// What decides the memory that it takes.
+    fn training(&self) -> LoraTraining {
+        LoraTraining {
+            targets: self.modules,
+            rank: self.rank,
+            batch: self.batch_size,
+            recompute: self.recompute == Recompute::Block,
+            accumulates: self.gradient_accumulation > 1,
+        }
+    }
+
     /// The same with the way to count time of the model's own pipeline, where none is set.
     fn resolved(&self, published: Sampler) -> Self {
         let causal_time = self.causal_time.unwrap_or(published == Sampler::FlowCondition);

@@ -38,11 +38,13 @@ impl Pretrain {
         work: &Workload<'_>,
     ) -> Result<Option<Memory>, LoadError> {
         let (Some(clip), Some(family)) = (work.clip, self.family()) else { return Ok(None) };
-        let (Part::Transformer, Some(vae)) = (self.part, self.vae_beside(work.parts)?) else {
-            return Ok(None);
-        };
         let config = self.config_beside(work.parts)?;
-        self.memory_of(family, &config, work).beside_denoiser(clip, &vae, &work.given).map(Some)
+        let training = self.memory_of(family, &config, work);
+        if self.part == Part::Vae {
+            return training.beside_vae().map(Some);
+        }
+        let Some(vae) = self.vae_beside(work.parts)? else { return Ok(None) };
+        training.beside_denoiser(clip, &vae, &work.given).map(Some)
     }
 
     /// The same with less memory.

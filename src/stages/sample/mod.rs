@@ -238,6 +238,11 @@ impl Stage for Sample {
         estimator.sampling(clip, at_once, self.tiling, &work.given).map(Some)
     }
 
+    fn host_memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
+        let source = work.parts.source(&self.model)?;
+        Estimator::new(&source, work.on_host)?.loading(&["transformer", "vae"]).map(Some)
+    }
+
     fn lighter(&self, work: &Workload<'_>) -> Vec<Lighter> {
         let mut lighter = Vec::new();
         // A GPU works on one after the other.

@@ -69,3 +69,63 @@ fn a_configuration_that_said_something_else_is_not_replaced_in_silence() {
     let told = shell.transcript("export start.toml start --to vae");
     assert!(!told.contains("replaced"), "the same, written in another way: {told}");
 }
+
+/// The built-in model of a merge or training goes on in programs that load whole pipelines.
+#[test]
+fn a_part_is_exported_with_the_rest_of_its_model() {
+    let shell = Shell::new();
+    shell.write("start.toml", START);
+    shell.succeed("run start.toml");
+    let told = shell.transcript("export start.toml start --to whole --whole");
+    assert!(
+        told.contains("? 0\n") && told.contains("as copies: scheduler, text_encoder"),
+        "{told}"
+    );
+    let folder = shell.path("whole");
+    let here = |file: &str| folder.join(file).is_file();
+    for file in ["model_index.json", "tokenizer/tokenizer.json", "vae/config.json", "vae/log.json"]
+    {
+        assert!(here(file), "{file}");
+    }
+    shell.write("latents.toml", &latents("whole"));
+    shell.succeed("run latents.toml");
+
+    // Of a model that is a folder: by links too, and not onto itself.
+    shell.succeed("export start.toml start --to linked --whole --base whole --link");
+    let link = shell.path("linked/text_encoder/model.safetensors");
+    assert_eq!(
+        fs::read_link(&link).unwrap(),
+        folder.canonicalize().unwrap().join("text_encoder/model.safetensors")
+    );
+    assert!(!shell.path("linked/vae/config.json").is_symlink());
+    shell.succeed("check latents.toml --set latents.model=linked");
+    shell.succeed("export start.toml start --to linked --whole --base whole");
+    assert!(!link.is_symlink(), "a copy takes the place of the link");
+
+    let refused = |line: &str, code: u8, wanted: &str| {
+        let told = shell.transcript(&format!("export start.toml start {line}"));
+        let told = told.replace("\n  │ ", " ");
+        assert!(told.contains(&format!("? {code}\n")) && told.contains(wanted), "{line}: {told}");
+    };
+    refused("--to linked --whole --base linked", 2, "is the model itself");
+    refused("--to new --whole --base nowhere", 3, "there is no model folder `nowhere`");
+    refused("--to new --link", 2, "--whole");
+    let index = shell.path("linked/model_index.json");
+    let text = fs::read_to_string(&index).unwrap();
+    fs::write(&index, text.replace("AutoencoderKLCogVideoX", "AutoencoderKLLTXVideo")).unwrap();
+    let wanted = "`vae` is of the class `AutoencoderKLCogVideoX`, but that of `linked` is";
+    refused("--to new --whole --base linked", 2, wanted);
+    fs::write(shell.path("linked/transformer").join(INDEX), "{}").unwrap();
+    refused("--to linked --whole", 2, "`linked/transformer` holds other weights");
+    fs::remove_file(folder.join("tokenizer/tokenizer.json")).unwrap();
+    refused("--to new --whole --base whole", 3, "no tokenizer");
+    assert!(!shell.path("new/vae").exists(), "nothing is written of what is not whole");
+}
+
+#[test]
+fn what_is_no_part_of_a_model_is_not_made_whole() {
+    let shell = Shell::new();
+    shell.write("latents.toml", &latents("builtin:tiny"));
+    let told = shell.transcript("export latents.toml pairs --to out --whole");
+    assert!(told.contains("? 2\n") && told.contains("`--whole` is for parts of models"), "{told}");
+}

@@ -34,6 +34,7 @@ fn the_pipelines_of_the_interop_scripts_check() {
         ("provenance.toml", String::new(), 3),
         ("remote.toml", String::new(), 3),
         ("remote_more.toml", String::new(), 4),
+        ("whole.toml", String::new(), 8),
     ];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
     for (file, layers, stages) in &as_scripts_run_them {

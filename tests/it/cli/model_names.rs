@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use super::{Shell, bad_weights::copy_of_the_model};
+use super::{
+    Shell,
+    bad_weights::{copy_of_the_model, latents},
+};
 
 const START: &str = r#"[stages.start]
 kind  = "pretrain"
@@ -32,7 +35,7 @@ fn a_name_that_leads_nowhere_is_told_with_what_may_be_meant() {
     }
     // What these name may be on another machine.
     for (model, wanted) in [
-        ("org/repo", "help: for the repository `org/repo` write `hf:org/repo`"),
+        ("org/repo", "help: did you mean `hf:org/repo`, the repository on the hub?"),
         ("builtin", "help: did you mean `builtin:tiny`?"),
         ("cog1", "help: did you mean `cog10`?"),
     ] {
@@ -40,6 +43,34 @@ fn a_name_that_leads_nowhere_is_told_with_what_may_be_meant() {
         assert!(said.contains("? 0\n") && said.contains(wanted), "{model}: {said}");
     }
     assert!(!check("cog10").contains("help"));
+}
+
+/// Wherever the pipeline file lies, and before anything else runs.
+#[test]
+fn a_repository_without_its_prefix_is_refused_before_any_stage_runs() {
+    let shell = Shell::new();
+    fs::create_dir(shell.path("work")).unwrap();
+    let text = latents("zai-org/CogVideoX-5b-I2V");
+    shell.write("work/latents.toml", &text);
+    for (command, code) in [("check", 0), ("plan", 0), ("table --compute", 3), ("run --jobs 1", 3)]
+    {
+        let told = shell.transcript(&format!("{command} work/latents.toml"));
+        let told = told.replace("\n  │ ", " ").replace("\n        ", " ");
+        assert!(told.contains(&format!("? {code}\n")), "{told}");
+        assert!(
+            told.contains("there is no model folder `work/zai-org/CogVideoX-5b-I2V`"),
+            "{told}"
+        );
+        assert!(told.contains("help: did you mean `hf:zai-org/CogVideoX-5b-I2V`"), "{told}");
+        assert!(!told.contains("ran "), "{told}");
+    }
+    // Where there is such a folder, it is meant, and told what it lacks.
+    fs::create_dir_all(shell.path("work/zai-org/CogVideoX-5b-I2V")).unwrap();
+    let told = shell.transcript("run work/latents.toml").replace("\n  │ ", " ");
+    assert!(
+        told.contains("is not a model in diffusers' layout") && !told.contains("hf:"),
+        "{told}"
+    );
 }
 
 #[test]
