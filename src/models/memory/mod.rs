@@ -137,8 +137,8 @@ pub struct LoraTraining {
     pub rank: usize,
     /// Clips per batch.
     pub batch: usize,
-    /// Whether each block is computed again on the way back.
-    pub recompute: bool,
+    /// Blocks that are computed again on the way back, or more than there are.
+    pub recomputed: usize,
     /// Whether gradients of several batches are added up.
     pub accumulates: bool,
 }
@@ -202,6 +202,11 @@ impl<'a> Estimator<'a> {
         self.family.pass(&transformer, latents(clip, vae.compression()), text)
     }
 
+    /// Blocks of the transformer.
+    pub fn num_blocks(&self) -> Result<usize, LoadError> {
+        Ok(self.denoiser()?.0.num_blocks())
+    }
+
     /// Training of an adapter on latents of clips of this size.
     pub fn lora_training(
         &self,
@@ -220,7 +225,7 @@ impl<'a> Estimator<'a> {
         let (maps, attention) = passes(
             &pass,
             self.family.kept_maps(Some(targets)),
-            (training.batch, training.recompute, self.on_host),
+            (training.batch, training.recomputed, self.on_host),
         );
         let latents = latent_values(clip, &*vae, &*denoiser);
         Ok(Memory {
@@ -373,17 +378,15 @@ fn latents(clip: ClipSize, Compression { time, space }: Compression) -> [usize; 
 fn passes(
     pass: &PassSizes,
     kept: u64,
-    (batch, recompute, on_host): (usize, bool, bool),
+    (batch, recomputed, on_host): (usize, usize, bool),
 ) -> (u64, u64) {
-    let blocks = pass.blocks as u64;
+    let again = recomputed.min(pass.blocks) as u64;
     let scores = attention_memory(on_host, batch, pass.heads_of_width(), pass.tokens);
-    let (maps, attention) = if recompute {
-        // The inputs of all blocks, and one block whole.
-        (blocks + 1 + kept, scores.kept + scores.working)
-    } else {
-        (blocks * kept, blocks * scores.kept + scores.working)
-    };
-    (maps + BACKWARD, attention)
+    // The others whole, or the one that is being computed again.
+    let whole = (pass.blocks as u64 - again).max(1);
+    // The inputs of those that are computed again, and what comes behind them.
+    let inputs = if again == 0 { 0 } else { again + 1 };
+    (inputs + whole * kept + BACKWARD, whole * scores.kept + scores.working)
 }
 
 /// Values of one map.
