@@ -89,9 +89,9 @@ fn main() {
     let targets = CogVideoX.lora_targets(LoraTargets::Qkvo);
     let fresh = Adapter::new_fresh(&base, targets, 16, 8.0, 1, &device).expect("targets match");
     let runs: [(&str, &Build<'_>, &Params, Recompute); 3] = [
-        ("adapter", &adapted, &fresh.factors, Recompute::None),
-        ("adapter, by block", &adapted, &fresh.factors, Recompute::Block),
-        ("all parameters", &full, &base, Recompute::None),
+        ("adapter", &adapted, &fresh.factors, Recompute::NONE),
+        ("adapter, by block", &adapted, &fresh.factors, Recompute::BLOCK),
+        ("all parameters", &full, &base, Recompute::NONE),
     ];
     for (name, build, params, recompute) in runs {
         let (gradients, optimizer) = measure(build, params.clone(), recompute);

@@ -253,14 +253,14 @@ impl<'a> Work<'a> {
     fn train(&self, case: &Case, sized: &Parts) -> Outcome {
         let (adapter, batch) = (self.adapter(case)?, self.batch(case, sized)?);
         let start = Instant::now();
-        let found = self.gradients(case, &adapter, &adapter.factors, &batch, Recompute::Block)?;
+        let found = self.gradients(case, &adapter, &adapter.factors, &batch, Recompute::BLOCK)?;
         self.sync()?;
         // With all that is compiled for it, where nothing was kept.
         let cold = start.elapsed().as_secs_f64();
         let moved = self.optimizer_error(&adapter, &found.by_name);
         self.write(case, found.by_name)?;
         let mut variants = serde_json::Map::new();
-        for (name, recompute) in [("recompute", Recompute::Block), ("plain", Recompute::None)] {
+        for (name, recompute) in [("recompute", Recompute::BLOCK), ("plain", Recompute::NONE)] {
             if self.repeats.only.as_ref().is_some_and(|only| only != name) {
                 continue;
             }
@@ -312,7 +312,7 @@ impl<'a> Work<'a> {
         for step in 1..=case.steps {
             let start = Instant::now();
             trainer
-                .step(|factors| self.gradients(case, &adapter, factors, &batch, Recompute::None))?;
+                .step(|factors| self.gradients(case, &adapter, factors, &batch, Recompute::NONE))?;
             self.sync()?;
             steps.push(start.elapsed().as_secs_f64());
             if step % (case.steps / 10).max(1) == 0 {

@@ -256,7 +256,7 @@ mod tests {
         let training = lora(&json!({}));
         insta::assert_snapshot!(told_at(&training, 0.9), @r#"
         needs about 549.7 MiB of memory (weights 17.7 MiB, trained 20.2 MiB, activations 263.7 MiB, attention 248.1 MiB), but the device has 494.7 MiB
-        each of these is enough: set `recompute = "block"` (245.9 MiB); or set `batch_size = 2` and `gradient_accumulation = 2`, which makes steps of the same kind (293.8 MiB); or take clips of 9 frames (326.0 MiB); or take clips of height 64 and width 64 (122.4 MiB); not enough alone: set `rank = 4` (530.7 MiB)
+        each of these is enough: set `recompute = 2` (428.7 MiB); or set `batch_size = 2` and `gradient_accumulation = 2`, which makes steps of the same kind (293.8 MiB); or take clips of 9 frames (326.0 MiB); or take clips of height 64 and width 64 (122.4 MiB); not enough alone: set `rank = 4` (530.7 MiB)
         "#);
         insta::assert_snapshot!(told_at(&training, 0.4), @r#"
         needs about 549.7 MiB of memory (weights 17.7 MiB, trained 20.2 MiB, activations 263.7 MiB, attention 248.1 MiB), but the device has 219.9 MiB
@@ -264,11 +264,11 @@ mod tests {
         "#);
         insta::assert_snapshot!(told_at(&training, 0.15), @r#"
         needs about 549.7 MiB of memory (weights 17.7 MiB, trained 20.2 MiB, activations 263.7 MiB, attention 248.1 MiB), but the device has 82.5 MiB
-        set `recompute = "block"` and set `batch_size = 1` and `gradient_accumulation = 4`, which makes steps of the same kind and set `rank = 32`: together they need 79.8 MiB, which is enough; not enough alone: set `recompute = "block"` (245.9 MiB), set `batch_size = 1` and `gradient_accumulation = 4`, which makes steps of the same kind (165.9 MiB), set `rank = 4` (530.7 MiB), take clips of 9 frames (326.0 MiB), take clips of height 64 and width 64 (122.4 MiB)
+        set `batch_size = 1` and `gradient_accumulation = 4`, which makes steps of the same kind and set `recompute = "block"` and set `rank = 32`: together they need 79.8 MiB, which is enough; not enough alone: set `recompute = "block"` (245.9 MiB), set `batch_size = 1` and `gradient_accumulation = 4`, which makes steps of the same kind (165.9 MiB), set `rank = 4` (530.7 MiB), take clips of 9 frames (326.0 MiB), take clips of height 64 and width 64 (122.4 MiB)
         "#);
         insta::assert_snapshot!(told_at(&training, 0.001), @r#"
         needs about 549.7 MiB of memory (weights 17.7 MiB, trained 20.2 MiB, activations 263.7 MiB, attention 248.1 MiB), but the device has 562.9 KiB
-        nothing that leaves the stage of use is enough: 24.1 MiB is the least, by all of this: set `recompute = "block"` and set `batch_size = 1` and `gradient_accumulation = 4`, which makes steps of the same kind and set `rank = 4` and take clips of height 64 and width 64 and take clips of 9 frames; take a smaller model, or a device with as much; not enough alone: set `recompute = "block"` (245.9 MiB), set `batch_size = 1` and `gradient_accumulation = 4`, which makes steps of the same kind (165.9 MiB), set `rank = 4` (530.7 MiB), take clips of 9 frames (326.0 MiB), take clips of height 64 and width 64 (122.4 MiB)
+        nothing that leaves the stage of use is enough: 24.1 MiB is the least, by all of this: set `batch_size = 1` and `gradient_accumulation = 4`, which makes steps of the same kind and set `recompute = "block"` and set `rank = 4` and take clips of height 64 and width 64 and take clips of 9 frames; take a smaller model, or a device with as much; not enough alone: set `recompute = "block"` (245.9 MiB), set `batch_size = 1` and `gradient_accumulation = 4`, which makes steps of the same kind (165.9 MiB), set `rank = 4` (530.7 MiB), take clips of 9 frames (326.0 MiB), take clips of height 64 and width 64 (122.4 MiB)
         "#);
     }
 

@@ -123,8 +123,6 @@ pub struct MemoryNeed {
     pub attention: u64,
     /// Encoded clips that are held all at once.
     pub clips: u64,
-    /// What is left empty of the pages of a GPU's memory that hold the weights.
-    pub spare: u64,
     /// All of it.
     pub total: u64,
 }
@@ -148,7 +146,6 @@ impl PlanDocument {
                     activations: memory.activations,
                     attention: memory.attention,
                     clips: memory.clips,
-                    spare: memory.spare,
                     total: memory.total(),
                 })
             });

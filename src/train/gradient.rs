@@ -12,15 +12,68 @@ use serde::{Deserialize, Serialize};
 use super::{batch::Batch, loss::denoiser_loss};
 use crate::models::{Denoiser, LoadError, Params, params::Param};
 
-/// What is computed again in the backward pass instead of being kept from the forward pass.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
+/// What is computed again in the backward pass instead of being kept from the forward pass. Attention never keeps
+/// its scores, so there is nothing between a block and nothing but the number of blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "`recompute` must be `none`, `block` or a number of blocks")]
 pub enum Recompute {
+    /// Of all blocks alike.
+    Rule(RecomputeRule),
+    /// The first so many blocks, or all: between the two rules in time and in memory.
+    Blocks(#[schemars(range(min = 1))] u32),
+}
+
+/// What is computed again of every block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RecomputeRule {
     /// Nothing: fastest.
-    #[default]
     None,
-    /// Every block: its input alone is kept, one more forward pass is paid.
+    /// All of it: its input alone is kept, one more forward pass is paid.
     Block,
+}
+
+impl Default for Recompute {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+impl Recompute {
+    /// Nothing.
+    pub const NONE: Self = Self::Rule(RecomputeRule::None);
+    /// Every block.
+    pub const BLOCK: Self = Self::Rule(RecomputeRule::Block);
+
+    /// Blocks that are computed again, of so many.
+    pub fn blocks(self, of: usize) -> usize {
+        match self {
+            Self::Rule(RecomputeRule::None) => 0,
+            Self::Rule(RecomputeRule::Block) => of,
+            Self::Blocks(blocks) => of.min(blocks as usize),
+        }
+    }
+
+    /// The next that needs less memory, a quarter of the blocks on; nothing where all are computed again.
+    pub fn more(self, of: usize) -> Option<Self> {
+        let now = self.blocks(of);
+        let next = now + of.div_ceil(4).max(1);
+        (now < of || of == 0 && self == Self::NONE).then(|| match u32::try_from(next) {
+            Ok(blocks) if next < of => Self::Blocks(blocks),
+            _ => Self::BLOCK,
+        })
+    }
+}
+
+impl std::fmt::Display for Recompute {
+    /// As in a pipeline file.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Rule(RecomputeRule::None) => f.write_str("\"none\""),
+            Self::Rule(RecomputeRule::Block) => f.write_str("\"block\""),
+            Self::Blocks(blocks) => write!(f, "{blocks}"),
+        }
+    }
 }
 
 /// Makes a denoiser from the trained parameters.
@@ -92,21 +145,28 @@ pub fn denoiser_gradients(
     batch: &Batch,
     recompute: Recompute,
 ) -> Result<Gradients, LoadError> {
-    match recompute {
-        Recompute::None => {
-            of_loss(params, |leaves| Ok(denoiser_loss(build(leaves)?.forward(&batch.input), batch)))
-        }
-        Recompute::Block => by_block(build, params, batch),
+    if recompute == Recompute::NONE {
+        return of_loss(params, |leaves| {
+            Ok(denoiser_loss(build(leaves)?.forward(&batch.input), batch))
+        });
     }
+    by_block(build, params, batch, recompute)
 }
 
-/// Forward without a tape, keeping the blocks' inputs; then backward from block to block, each
-/// computed again on a tape of its own that ends in the gradient of its output.
-fn by_block(build: &Build<'_>, params: &Params, batch: &Batch) -> Result<Gradients, LoadError> {
+/// Forward without a tape through the blocks that are computed again, keeping their inputs, and on a tape through the
+/// others; then backward from block to block, each computed again on a tape of its own that ends in the gradient of
+/// its output.
+fn by_block(
+    build: &Build<'_>,
+    params: &Params,
+    batch: &Batch,
+    recompute: Recompute,
+) -> Result<Gradients, LoadError> {
     let input = &batch.input;
     let plain = build(params)?;
     let mut inputs = vec![plain.begin(input)];
-    for index in 0..plain.num_blocks() {
+    let again = recompute.blocks(plain.num_blocks());
+    for index in 0..again {
         let hidden = inputs[index].clone();
         inputs.push(plain.block(index, hidden, input));
         release(&inputs[index + 1]);
@@ -125,14 +185,16 @@ fn by_block(build: &Build<'_>, params: &Params, batch: &Batch) -> Result<Gradien
     let mut gradients = Gradients::default();
 
     let hidden = on_tape(inputs.pop().expect("begin gave one"), &wanted);
-    let loss = denoiser_loss(model.end(hidden.clone(), input), batch);
+    let kept = (again..model.num_blocks())
+        .fold(hidden.clone(), |hidden, index| model.block(index, hidden, input));
+    let loss = denoiser_loss(model.end(kept, input), batch);
     let mut tape = loss.backward();
     gradients.loss = loss.inner().into_scalar::<f32>();
     let mut upstream = take(&hidden, &mut tape);
     gradients.collect(&leaves, &mut tape);
     drop(tape);
 
-    for index in (0..model.num_blocks()).rev() {
+    for index in (0..again).rev() {
         let hidden = on_tape(inputs.pop().expect("one input per block"), &wanted);
         let out = model.block(index, hidden.clone(), input);
         let kept = out.iter().zip(&wanted).all(|(x, wanted)| *wanted || !x.is_tracked());
@@ -173,4 +235,36 @@ fn pull(out: Vec<Tensor<3>>, upstream: Vec<Option<Tensor<3>>>) -> Option<Tape> {
         out.is_tracked().then(|| (out * gradient).cast(FloatDType::F32).sum())
     });
     parts.reduce(|a, b| a + b).map(|sum| sum.backward())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn recomputation_is_a_rule_or_a_number_of_blocks() {
+        for (value, shown) in
+            [(json!("none"), "\"none\""), (json!("block"), "\"block\""), (json!(7), "7")]
+        {
+            let recompute: Recompute = serde_json::from_value(value.clone()).unwrap();
+            assert_eq!(recompute.to_string(), shown);
+            assert_eq!(serde_json::to_value(recompute).unwrap(), value);
+        }
+        let error = serde_json::from_value::<Recompute>(json!("blocks")).unwrap_err();
+        assert!(error.to_string().contains("`none`, `block` or a number of blocks"), "{error}");
+    }
+
+    #[test]
+    fn less_and_less_is_kept_until_nothing_is() {
+        let steps = |of| -> Vec<String> {
+            let next = |recompute: &Recompute| recompute.more(of);
+            std::iter::successors(Some(Recompute::NONE), next).map(|r| r.to_string()).collect()
+        };
+        assert_eq!(steps(42), ["\"none\"", "11", "22", "33", "\"block\""]);
+        assert_eq!(steps(2), ["\"none\"", "1", "\"block\""]);
+        assert_eq!(steps(0), ["\"none\"", "\"block\""], "where their number is not known");
+        assert_eq!(Recompute::Blocks(50).more(42), None);
+    }
 }

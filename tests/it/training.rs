@@ -116,7 +116,7 @@ fn a_lora_training_trace_agrees() {
         let mut moments = Moments::default();
         for step in 0..4 {
             let batch = fixture.step(step);
-            let found = sharded_gradients(&build, &factors, &batch, Recompute::None).unwrap();
+            let found = sharded_gradients(&build, &factors, &batch, Recompute::NONE).unwrap();
             let norm = global_norm(&found.by_name);
             for (what, found) in [("loss", found.loss), ("norm", norm)] {
                 let wanted = fixture.golden.values(&format!("lora.{what}.{step}")).0[0];
@@ -162,12 +162,14 @@ fn recomputation_gives_the_same_gradients() {
     for version in VERSIONS {
         let fixture = Fixture::read(version);
         for all in [false, true] {
-            let whole = gradients(&fixture, all, Recompute::None);
-            let by_block = gradients(&fixture, all, Recompute::Block);
-            assert!((whole.loss - by_block.loss).abs() < tolerance(1e-6));
-            for (name, wanted) in &whole.by_name {
-                let error = relative_error(by_block.by_name[name].clone(), wanted);
-                assert!(error < tolerance(1e-4), "{version} {name}: {error:e}");
+            let whole = gradients(&fixture, all, Recompute::NONE);
+            for recompute in [Recompute::BLOCK, Recompute::Blocks(1), Recompute::Blocks(100)] {
+                let again = gradients(&fixture, all, recompute);
+                assert!((whole.loss - again.loss).abs() < tolerance(1e-6));
+                for (name, wanted) in &whole.by_name {
+                    let error = relative_error(again.by_name[name].clone(), wanted);
+                    assert!(error < tolerance(1e-4), "{version} {recompute} {name}: {error:e}");
+                }
             }
         }
     }
@@ -189,8 +191,8 @@ fn parts_of_a_batch_add_up_to_the_whole() {
         CogVideoX.denoiser(&fixture.config["transformer"], &ParamReader::loaded(params, None))
     };
     let build: &Build<'_> = &build;
-    let whole = denoiser_gradients(build, &fixture.transformer, &batch, Recompute::None).unwrap();
-    let parts = sharded_gradients(build, &fixture.transformer, &batch, Recompute::None).unwrap();
+    let whole = denoiser_gradients(build, &fixture.transformer, &batch, Recompute::NONE).unwrap();
+    let parts = sharded_gradients(build, &fixture.transformer, &batch, Recompute::NONE).unwrap();
     assert!((whole.loss - parts.loss).abs() < tolerance(1e-6));
     assert_equal_gradients(&parts, &whole);
 }
@@ -204,9 +206,11 @@ fn recomputation_serves_full_training_too() {
     };
     let of =
         |recompute| denoiser_gradients(&build, &fixture.transformer, &batch, recompute).unwrap();
-    let (whole, by_block) = (of(Recompute::None), of(Recompute::Block));
+    let whole = of(Recompute::NONE);
     assert_eq!(whole.by_name.len(), fixture.transformer.0.len());
-    assert_equal_gradients(&by_block, &whole);
+    for recompute in [Recompute::BLOCK, Recompute::Blocks(1)] {
+        assert_equal_gradients(&of(recompute), &whole);
+    }
 }
 
 /// The start of a sample from the fixture's image, as diffusers makes it.
@@ -319,7 +323,7 @@ fn external_trace(model: &Path) -> Vec<(&'static str, f32)> {
         let (image, text) = (tensor("image"), golden.tensor("text"));
         let input = DenoiserInput { latents, image, text, timesteps, time: TimeAxis::default() };
         let batch = Batch { input, target, weights: None };
-        let found = denoiser_gradients(&build, &factors, &batch, Recompute::Block).unwrap();
+        let found = denoiser_gradients(&build, &factors, &batch, Recompute::BLOCK).unwrap();
         let norm = global_norm(&found.by_name);
         let error = |name: &str, found: f32| {
             let wanted = golden.values(&format!("{name}.{step}")).0[0];

@@ -185,7 +185,7 @@ fn training<'a>(
         diffusion,
         order: order(),
         accumulation,
-        recompute: Recompute::None,
+        recompute: Recompute::NONE,
         held_out: None,
     }
 }
@@ -201,7 +201,7 @@ fn a_step_over_batches_is_the_mean_of_steps_on_each() {
         for index in 3..6 {
             let chosen: Vec<_> = order().batch(index).into_iter().map(|i| &examples[i]).collect();
             let batch = diffusion.batch(&chosen, &mut step_rng(SEED, Stream::Batch, index));
-            parts.push(denoiser_gradients(&build, &factors, &batch, Recompute::None).unwrap());
+            parts.push(denoiser_gradients(&build, &factors, &batch, Recompute::NONE).unwrap());
         }
         // The second step of three batches.
         let found = training(&build, &examples, diffusion, 3).gradients(1, &factors).unwrap();

@@ -4,12 +4,13 @@
 //! one value per token and channel (or, in an autoencoder, the largest tensor between two layers); how
 //! many maps a block keeps is measured (`benches/maps.py`, `benches/memory.py`). Estimates are of the least that is
 //! needed: the program itself, a kernel's workspace and an allocator's spare blocks come on top. On the
-//! CPU that was 30 MiB for the program and mostly 30 to 100 MiB more, see `benches/results/`; on a GPU the spare of
-//! the weights is planned (`pages`), and what an earlier stage adds to it is not.
+//! CPU that was 30 MiB for the program and mostly 30 to 100 MiB more, see `benches/results/`; on a GPU 0.2 to 0.3 GB
+//! of pages that are not full. Weights have memory of their own there (`device::lasting`). Pages stay as large as the
+//! largest tensor that the process has made, which is not planned: after an autoencoder with tensors of 1.6 GB, models that
+//! need less had two pages of 1.6 GB (`benches/results/2026-11-27-h100-2.md`).
 
 mod held;
 mod host;
-mod pages;
 mod pretraining;
 #[cfg(test)]
 mod tests;
@@ -79,8 +80,6 @@ pub struct Memory {
     pub attention: u64,
     /// Encoded clips, and encodings of their images, that are held all at once.
     pub clips: u64,
-    /// What is left empty of the pages of a GPU's memory that hold the weights.
-    pub spare: u64,
 }
 
 impl Memory {
@@ -90,15 +89,14 @@ impl Memory {
     }
 
     /// Each part with its name.
-    pub fn parts(&self) -> [(&'static str, u64); 6] {
-        let Self { weights, trained, activations, attention, clips, spare } = *self;
+    pub fn parts(&self) -> [(&'static str, u64); 5] {
+        let Self { weights, trained, activations, attention, clips } = *self;
         [
             ("weights", weights),
             ("trained", trained),
             ("activations", activations),
             ("attention", attention),
             ("clips", clips),
-            ("spare", spare),
         ]
     }
 }
@@ -141,8 +139,8 @@ pub struct LoraTraining {
     pub rank: usize,
     /// Clips per batch.
     pub batch: usize,
-    /// Whether each block is computed again on the way back.
-    pub recompute: bool,
+    /// Blocks that are computed again on the way back, or more than there are.
+    pub recomputed: usize,
     /// Whether gradients of several batches are added up.
     pub accumulates: bool,
 }
@@ -189,10 +187,7 @@ impl<'a> Estimator<'a> {
 
     /// Frozen weights of these shapes.
     fn frozen(&self, shapes: &Shapes) -> Memory {
-        let sizes =
-            || shapes.values().map(|shape| shape.iter().product::<usize>() as u64 * self.value());
-        let spare = if self.on_host { 0 } else { pages::spare(sizes()) };
-        Memory { weights: sizes().sum(), spare, ..Memory::default() }
+        Memory { weights: values(shapes) * self.value(), ..Memory::default() }
     }
 
     /// The sizes of a pass over a prompt of so many tokens, by default as many as the model was trained with.
@@ -206,6 +201,11 @@ impl<'a> Estimator<'a> {
         let format = || self.family.prompt_format(&transformer, self.family.text_formats()[0]);
         let text = tokens.map_or_else(|| format().map(|format| format.tokens), Ok)?;
         self.family.pass(&transformer, latents(clip, vae.compression()), text)
+    }
+
+    /// Blocks of the transformer.
+    pub fn num_blocks(&self) -> Result<usize, LoadError> {
+        Ok(self.denoiser()?.0.num_blocks())
     }
 
     /// Training of an adapter on latents of clips of this size.
@@ -226,7 +226,7 @@ impl<'a> Estimator<'a> {
         let (maps, attention) = passes(
             &pass,
             self.family.kept_maps(Some(targets)),
-            (training.batch, training.recompute, self.on_host),
+            (training.batch, training.recomputed, self.on_host),
         );
         let latents = latent_values(clip, &*vae, &*denoiser);
         Ok(Memory {
@@ -266,7 +266,6 @@ impl<'a> Estimator<'a> {
             activations: forward.max(image.activations),
             attention: scores.forward * self.value(),
             clips: held,
-            spare: frozen.spare + image.spare,
             ..Memory::default()
         })
     }
@@ -362,17 +361,15 @@ fn latents(clip: ClipSize, Compression { time, space }: Compression) -> [usize; 
 fn passes(
     pass: &PassSizes,
     kept: u64,
-    (batch, recompute, on_host): (usize, bool, bool),
+    (batch, recomputed, on_host): (usize, usize, bool),
 ) -> (u64, u64) {
-    let blocks = pass.blocks as u64;
+    let again = recomputed.min(pass.blocks) as u64;
     let scores = attention_memory(on_host, batch, pass.heads_of_width(), pass.tokens);
-    let (maps, attention) = if recompute {
-        // The inputs of all blocks, and one block whole.
-        (blocks + 1 + kept, scores.kept + scores.working)
-    } else {
-        (blocks * kept, blocks * scores.kept + scores.working)
-    };
-    (maps + BACKWARD, attention)
+    // The others whole, or the one that is being computed again.
+    let whole = (pass.blocks as u64 - again).max(1);
+    // The inputs of those that are computed again, and what comes behind them.
+    let inputs = if again == 0 { 0 } else { again + 1 };
+    (inputs + whole * kept + BACKWARD, whole * scores.kept + scores.working)
 }
 
 /// Values of one map.

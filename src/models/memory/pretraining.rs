@@ -57,13 +57,13 @@ impl Pretraining<'_> {
         })
     }
 
-    /// Training of a denoiser on latents that this VAE makes of such clips; `recompute` as in
+    /// Training of a denoiser on latents that this VAE makes of such clips; `recomputed` as in
     /// [`super::LoraTraining`].
     pub fn denoiser(
         &self,
         clip: ClipSize,
         vae: &Value,
-        recompute: bool,
+        recomputed: usize,
         given: &Given,
     ) -> Result<Memory, LoadError> {
         let reader = ParamReader::shapes();
@@ -73,7 +73,7 @@ impl Pretraining<'_> {
         let text = given.tokens.map_or_else(|| format().map(|format| format.tokens), Ok)?;
         let pass = self.family.pass(self.config, latents(clip, vae.compression()), text)?;
         let (maps, scores) =
-            passes(&pass, self.family.kept_maps(None), (self.batch, recompute, self.on_host));
+            passes(&pass, self.family.kept_maps(None), (self.batch, recomputed, self.on_host));
         Ok(Memory {
             trained: self.trained(&reader.into_shapes()),
             activations: maps * map(&pass, self.batch) * F32,

@@ -268,11 +268,17 @@ impl Stage for LoraTrain {
         Bulk { items: self.num_items(), adapter, ..Bulk::default() }
     }
 
-    fn lighter(&self, _work: &Workload<'_>) -> Vec<Lighter> {
+    fn lighter(&self, work: &Workload<'_>) -> Vec<Lighter> {
         let mut lighter = Vec::new();
-        if self.recompute == Recompute::None {
-            let stage = Self { recompute: Recompute::Block, ..self.clone() };
-            lighter.push(Lighter::new("recompute", "set `recompute = \"block\"`", stage));
+        let blocks =
+            || Estimator::new(&work.parts.source(&self.model)?, work.on_host)?.num_blocks();
+        if let Some(recompute) = self.recompute.more(blocks().unwrap_or(0)) {
+            let stage = Self { recompute, ..self.clone() };
+            lighter.push(Lighter::new(
+                "recompute",
+                format!("set `recompute = {recompute}`"),
+                stage,
+            ));
         }
         if self.batch_size > 1 {
             // A batch that has no half becomes one of single clips.
@@ -327,7 +333,7 @@ impl LoraTrain {
             targets: self.modules,
             rank: self.rank,
             batch: self.batch_size,
-            recompute: self.recompute == Recompute::Block,
+            recomputed: self.recompute.blocks(usize::MAX),
             accumulates: self.gradient_accumulation > 1,
         }
     }

@@ -6,9 +6,8 @@ use super::{
     super::{Lighter, ModelParts, Workload},
     Part, Pretrain,
 };
-use crate::{
-    models::{ClipSize, LoadError, Memory, VideoDiffusion, memory::Pretraining},
-    train::gradient::Recompute,
+use crate::models::{
+    ClipSize, LoadError, Memory, ParamReader, VideoDiffusion, memory::Pretraining,
 };
 
 /// The side of the smallest piece that is advised to train an autoencoder on.
@@ -28,8 +27,8 @@ impl Pretrain {
             return training.vae(ClipSize { height, width, ..clip }).map(Some);
         }
         let Some(vae) = self.vae_beside(work.parts)? else { return Ok(None) };
-        let recompute = self.recompute == Recompute::Block;
-        training.denoiser(clip, &vae, recompute, &work.given).map(Some)
+        let recomputed = self.recompute.blocks(usize::MAX);
+        training.denoiser(clip, &vae, recomputed, &work.given).map(Some)
     }
 
     /// What it takes of the host beside a GPU.
@@ -50,9 +49,14 @@ impl Pretrain {
     /// The same with less memory.
     pub(super) fn lighter_training(&self, work: &Workload<'_>) -> Vec<Lighter> {
         let mut lighter = Vec::new();
-        if self.part == Part::Transformer && self.recompute == Recompute::None {
-            let stage = Self { recompute: Recompute::Block, ..self.clone() };
-            lighter.push(Lighter::new("recompute", "set `recompute = \"block\"`", stage));
+        let recompute = self.recompute.more(self.num_blocks(work).unwrap_or(0));
+        if let (Part::Transformer, Some(recompute)) = (self.part, recompute) {
+            let stage = Self { recompute, ..self.clone() };
+            lighter.push(Lighter::new(
+                "recompute",
+                format!("set `recompute = {recompute}`"),
+                stage,
+            ));
         }
         if self.batch_size > 1 {
             let batch_size = self.batch_size / 2;
@@ -62,6 +66,13 @@ impl Pretrain {
         }
         lighter.extend(self.smaller_piece(work));
         lighter
+    }
+
+    /// Blocks of the transformer, if its configuration is known.
+    fn num_blocks(&self, work: &Workload<'_>) -> Option<usize> {
+        let config = self.config_beside(work.parts).ok()?;
+        let denoiser = self.family()?.denoiser(&config, &ParamReader::shapes()).ok()?;
+        Some(denoiser.num_blocks())
     }
 
     /// Training of an autoencoder on pieces of half the height and width.

@@ -141,7 +141,7 @@ fn memory_is_told_and_too_little_of_it_refused_before_anything_is_loaded() {
     shell.write("tiny.toml", &text.replace("MODEL", "builtin:tiny"));
     let plan = shell.plan("tiny.toml --device cpu");
     let memory = &plan[4]["memory"];
-    let parts = ["weights", "trained", "activations", "attention", "clips", "spare"];
+    let parts = ["weights", "trained", "activations", "attention", "clips"];
     let sum: u64 = parts.iter().map(|part| memory[part].as_u64().unwrap()).sum();
     assert_eq!(memory["total"], sum);
     assert!(plan[0]["memory"].is_null(), "a data set runs no model");
