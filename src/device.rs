@@ -6,7 +6,7 @@
 use std::{
     any::Any,
     cell::Cell,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
 };
 
 use burn::tensor::Device;
@@ -62,7 +62,10 @@ pub fn lasting<T: Send>(device: &Device, make: impl FnOnce() -> T + Send) -> T {
     if *device == Device::flex() {
         return make();
     }
-    device.memory_persistent_allocations(make, |make| make())
+    // A panic would pass the end of the window by, behind which everything would last.
+    let made =
+        device.memory_persistent_allocations(make, |make| catch_unwind(AssertUnwindSafe(make)));
+    made.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// Asks a device for nothing, so that one that does not answer is known before it is needed.

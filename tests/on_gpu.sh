@@ -16,7 +16,7 @@ one() {
 }
 export -f one
 for binary in "$@"; do
-  "$binary" --list --format terse ${TESTS:-golden parity ltx_ training agree reference external_golden} |
+  "$binary" --list --format terse ${TESTS:-golden parity ltx_ training agree reference external_golden moved_to_the_host} |
     sed -n 's/: test$//p' | sed "s|^|$binary |; s|\$| $logs|"
 done | xargs -P "$(nproc)" -L 1 bash -c 'one "$@"' _ | tee "$logs/all"
 ! grep FAILED "$logs/all"

@@ -166,6 +166,7 @@ fn apply_on_host(numbers: AdamNumbers, tensors: [Tensor<1>; 4]) -> [Tensor<1>; 3
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::testing;
 
     fn tensor(values: &[f32]) -> Tensor<1> {
         Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), &Device::flex())
@@ -212,6 +213,27 @@ mod tests {
         for (a, b) in host.iter().zip(&device[0]) {
             assert!((a.clone() - b.clone()).abs().max().into_scalar::<f32>() < 1e-6);
         }
+    }
+
+    /// Adapters of several steps are taken aside while the training goes on in the same memory.
+    #[test]
+    fn what_was_moved_to_the_host_stays_as_it_was() {
+        let device = testing::device();
+        let on = |values: &[f32]| tensor(values).to_device(&device);
+        let adam = AdamW::default();
+        let param = Param { flat: on(&[1.0, -2.0, 0.5]), shape: vec![3] };
+        let mut params = Params([("p".to_owned(), param)].into());
+        let mut moments = Moments::default();
+        let mut step = |at, params: &mut Params| {
+            let gradients = [("p".to_owned(), on(&[0.3, -0.1, 2.0]))].into();
+            adam.step((at, 0.1), params, gradients, 1.0, &mut moments);
+        };
+        step(1, &mut params);
+        let before = values(&params.0["p"].flat);
+        let aside = params.to_device(&Device::flex());
+        step(2, &mut params);
+        assert_eq!(values(&aside.0["p"].flat), before);
+        assert_ne!(values(&params.0["p"].flat), before);
     }
 
     #[test]

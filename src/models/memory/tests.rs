@@ -137,7 +137,7 @@ fn the_setting_of_the_paper_fits_a_card_of_24_gigabytes() {
     assert!(training(2, 0).total() > CARD);
 }
 
-/// What an H100 reserved for it, within 5 % (`benches/results/2026-11-27-h100.md`).
+/// What an H100 reserved for it, within 5 % (`benches/results/2026-11-27-h100-2.md`).
 #[test]
 fn the_setting_of_the_paper_is_planned_as_it_was_measured() {
     for (recomputed, measured) in [(42, 14.8e9), (0, 35.7e9)] {

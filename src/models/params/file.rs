@@ -88,8 +88,7 @@ impl Params {
             let found = format!("{kind:?}");
             return Err(LoadError::Dtype { file: file.to_owned(), name, found });
         };
-        let kind = data.dtype();
-        let flat = lasting(device, || Tensor::<1>::from_data(data, (device, kind)).cast(dtype));
+        let flat = uploaded(data, device, dtype);
         self.0.insert(name, Param { flat, shape });
         Ok(())
     }
@@ -123,9 +122,18 @@ impl RawTensor {
     /// The values, of a tensor that an opened file has.
     pub fn into_f32(self, device: &Device) -> Tensor<1> {
         let data = data(self.dtype, self.bytes).expect("an opened file holds weights alone");
-        let kind = data.dtype();
-        lasting(device, || Tensor::<1>::from_data(data, (device, kind)).cast(FloatDType::F32))
+        uploaded(data, device, FloatDType::F32)
     }
+}
+
+/// Values as `dtype` on a device. Memory that lasts is as large as they are then, not as they were in a file.
+fn uploaded(data: TensorData, device: &Device, dtype: FloatDType) -> Tensor<1> {
+    let kind = data.dtype();
+    if kind == dtype.into() {
+        return lasting(device, || Tensor::from_data(data, (device, kind)));
+    }
+    let raw = Tensor::<1>::from_data(data, (device, kind));
+    lasting(device, || raw.cast(dtype))
 }
 
 /// The values of these bytes, if weights may have their type.

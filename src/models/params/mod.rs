@@ -43,6 +43,18 @@ impl Param {
     }
 }
 
+/// A tensor on another device. What comes to the host is read at once: Burn would read it when somebody looks at it, and
+/// by then a step of the optimizer may have written over it.
+fn moved(flat: &Tensor<1>, device: &Device) -> Tensor<1> {
+    if *device != Device::flex() || flat.device() == *device {
+        return lasting(device, || flat.clone().to_device(device));
+    }
+    let data = flat.to_data();
+    let (dtype, len) = (data.dtype(), flat.dims());
+    let read = TensorData::from_bytes_vec(data.as_bytes().to_vec(), len, dtype);
+    Tensor::from_data(read, (device, dtype))
+}
+
 /// The parameters of one part of a model, by published name.
 #[derive(Clone, Debug, Default)]
 pub struct Params(pub BTreeMap<String, Param>);
@@ -53,13 +65,11 @@ impl Params {
         self.0.values().map(|param| param.shape.iter().product::<usize>()).sum()
     }
 
-    /// The same tensors on `device`.
+    /// The same tensors on `device`, whatever becomes of these.
     #[must_use]
     pub fn to_device(&self, device: &Device) -> Self {
-        let moved = |param: &Param| Param {
-            flat: lasting(device, || param.flat.clone().to_device(device)),
-            shape: param.shape.clone(),
-        };
+        let moved =
+            |param: &Param| Param { flat: moved(&param.flat, device), shape: param.shape.clone() };
         Self(self.0.iter().map(|(name, param)| (name.clone(), moved(param))).collect())
     }
 

@@ -232,7 +232,7 @@ impl<B: Adapted, C: CheckpointStrategy> Adapted for Autodiff<B, C> {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::FloatDType;
+    use burn::tensor::{Device, FloatDType};
 
     use super::{
         super::testing::{agree, random},
@@ -272,6 +272,42 @@ mod tests {
             leaves.map(|leaf| leaf.grad_remove(&mut grads).unwrap().into_data())
         };
         assert_eq!(grads(x.clone()), grads(x.autodiff().require_grad()));
+    }
+
+    /// On a GPU these are the libraries' products, of which the second factor begins anywhere behind the first.
+    #[test]
+    fn adapted_layers_in_bf16_agree_with_their_parts_in_f32() {
+        let device = crate::device::testing::device();
+        for [rows, input, output, rank] in [[6, 8, 16, 4], [40, 24, 8, 5], [7, 5, 3, 3]] {
+            let [x, weight]: [Tensor<2>; 2] = [random([rows, input]), random([output, input])];
+            let (bias, a, b): (Tensor<1>, Tensor<1>, Tensor<1>) =
+                (random([output]), random([rank * input]), random([output * rank]));
+            let grads = |device: &Device, dtype: FloatDType, tracked: bool| {
+                let [x, weight] = [&x, &weight].map(|t| t.clone().to_device(device).cast(dtype));
+                let bias = bias.clone().to_device(device).cast(dtype);
+                let factors = [&a, &b].map(|factor| factor.clone().to_device(device));
+                let leaves = factors.map(|factor| factor.autodiff().require_grad());
+                let x = if tracked { x.autodiff().require_grad() } else { x };
+                let y = adapted(x.clone(), weight, bias, leaves.clone(), 0.7);
+                let mut tape = y.clone().cast(FloatDType::F32).powi_scalar(2).sum().backward();
+                let host = |t: Tensor<1>| t.to_device(&Device::flex()).cast(FloatDType::F32);
+                let mut found = vec![host(y.inner().reshape([rows * output]))];
+                found.extend(leaves.map(|leaf| host(leaf.grad_remove(&mut tape).unwrap())));
+                if tracked {
+                    found.push(host(x.grad_remove(&mut tape).unwrap().reshape([rows * input])));
+                }
+                found
+            };
+            for tracked in [true, false] {
+                let wanted = grads(&Device::flex(), FloatDType::F32, tracked);
+                let found = grads(&device, FloatDType::BF16, tracked);
+                for (i, (found, wanted)) in found.into_iter().zip(wanted).enumerate() {
+                    let scale = wanted.clone().abs().max().into_scalar::<f32>();
+                    let error = (found - wanted).abs().max().into_scalar::<f32>() / scale;
+                    assert!(error < 3e-2, "{i} of {rows} rows, {tracked}: {error}");
+                }
+            }
+        }
     }
 
     /// As in a model in bf16, whose factors stay in f32.

@@ -51,9 +51,21 @@ impl Layer {
     }
 
     /// What decides whether the libraries take it, beside its sizes: where tensors that are made elsewhere begin.
-    fn problem(self, backward: bool, tensors: [&CubeTensor; 3]) -> Problem {
-        Problem::Layer(self, backward, tensors.map(alignment))
+    fn problem<const N: usize>(self, pass: Pass, tensors: [&CubeTensor; N]) -> Problem {
+        let alignments = std::array::from_fn(|i| tensors.get(i).map_or(0, |x| alignment(x)));
+        Problem::Layer(self, pass, alignments)
     }
+}
+
+/// What is made of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pass {
+    /// Its output.
+    Forward,
+    /// The gradients of its input and its factors.
+    Backward,
+    /// Those of its factors alone.
+    Factors,
 }
 
 /// A matrix whose rows follow each other.
@@ -96,7 +108,7 @@ pub fn adapted(
     let y = empty(&x, shape.into(), DType::BF16);
     let low = empty(&x, [layer.rows, layer.rank].into(), DType::BF16);
     let kept = empty(&x, [of_a + of_b].into(), DType::BF16);
-    let problem = layer.problem(false, [&x, &weight, &bias]);
+    let problem = layer.problem(Pass::Forward, [&x, &weight, &bias]);
     let (inputs, outputs) = ([&x, &weight, &bias, &a, &b], [&y, &low, &kept]);
     // SAFETY: the tensors are held, and of the sizes of the layer.
     let done = queued(problem, inputs, outputs, move |_, inputs, outputs| unsafe {
@@ -118,7 +130,7 @@ pub fn adapted_grads(
     }
     let ([x, factors, low, grad], weight) = (&given, into_contiguous(weight.clone()));
     let dx = empty(x, x.meta.shape().clone(), DType::BF16);
-    let problem = layer.problem(true, [x, &weight, grad]);
+    let problem = layer.problem(Pass::Backward, [x, &weight, grad]);
     let (inputs, outputs) = ([x, factors, low, grad, &weight], [&of_low, &da, &db, &dx]);
     // SAFETY: the tensors are held, and of the sizes of the layer.
     let done = queued(problem, inputs, outputs, move |_, inputs, outputs| unsafe {
@@ -134,7 +146,7 @@ pub fn adapted_grads(
 /// Those of the factors alone.
 pub fn factor_grads(x: &CubeTensor, kept: [&CubeTensor; 3], scale: f64) -> Option<[CubeTensor; 2]> {
     let Backward { layer, given, of_low, made: [da, db] } = Backward::new(x, kept)?;
-    let problem = layer.problem(true, [&given[0], &given[0], &given[3]]);
+    let problem = layer.problem(Pass::Factors, [&given[0], &given[3]]);
     let (inputs, outputs) = (given.each_ref(), [&of_low, &da, &db]);
     // SAFETY: the tensors are held, and of the sizes of the layer.
     let done = queued(problem, inputs, outputs, move |_, given, made| unsafe {

@@ -28,7 +28,7 @@ use cubecl_runtime::{
 use cubecl_server::stream::failed_writing;
 
 use super::{
-    adapted::Layer,
+    adapted::{Layer, Pass},
     problem::{Convolution, Product},
 };
 use crate::device::{DeviceFailure, text_of};
@@ -41,8 +41,8 @@ pub type Server = <CudaRuntime as Runtime>::Server;
 pub enum Problem {
     /// A matrix product, whether a bias or a sum is added, and the alignments of what it has.
     Product(Product, [bool; 2], [u32; 4]),
-    /// A linear layer with an adapter, forwards or backwards, and the alignments of what it is given.
-    Layer(Layer, bool, [u32; 3]),
+    /// A pass of a linear layer with an adapter, and the alignments of what it is given.
+    Layer(Layer, Pass, [u32; 3]),
     /// A convolution.
     Convolution(Convolution),
     /// A kernel of our own.
