@@ -14,6 +14,7 @@ trap 'rm -f "$said"' EXIT
   echo
   echo '`pipe run pipelines/*.toml --profile quick --keep-going`, then `docs/results/write.sh`. Sizes are chosen for'
   echo 'minutes on a CPU, not for answers: what counts here is that every experiment runs from its data to its table.'
+  echo 'What these numbers do not say is in the [README](README.md).'
   for file in pipelines/*.toml; do
     # A file without tables, or without results, has no section.
     status=0

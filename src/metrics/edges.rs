@@ -27,7 +27,7 @@ pub struct EdgeRule {
     /// How far a pixel may be off, as a share of the image's diagonal; 0.0075 in BSDS500. It is at
     /// least one pixel.
     pub tolerance: f64,
-    /// The lumas from which a pixel counts as drawn; the best for all images is taken.
+    /// The lumas, rounded, from which a pixel counts as drawn; the best for all images is taken.
     pub thresholds: Vec<u8>,
 }
 
@@ -183,7 +183,7 @@ impl Metric for EdgesMetric {
     }
 }
 
-/// 255 where the luma reaches `least`.
+/// 255 where the luma, rounded, reaches `least`.
 fn threshold(image: &RgbImage, least: u8) -> GrayImage {
     GrayImage::from_fn(image.width(), image.height(), |x, y| {
         let [red, green, blue] = image.get_pixel(x, y).0.map(f32::from);

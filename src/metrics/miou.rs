@@ -12,7 +12,7 @@ use crate::data::DataError;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MaskRule {
-    /// Its luma reaches `mask_threshold`.
+    /// Its luma, rounded, reaches `mask_threshold`.
     #[default]
     Luma,
     /// It is nearer to white than to black.

@@ -60,7 +60,7 @@ pub struct Rules {
     /// The open choices of the pose rule.
     #[serde(default)]
     pub pose: pose::PoseRule,
-    /// For `miou` by luma: a pixel is foreground when its luma reaches this.
+    /// For `miou` by luma: a pixel is foreground when its luma, rounded, reaches this.
     #[serde(default = "middle")]
     #[schemars(range(min = 1))]
     pub mask_threshold: u8,

@@ -172,6 +172,8 @@ struct Document {
     intervals: BTreeMap<String, [Option<f64>; 2]>,
     #[serde(default)]
     settings: serde_json::Value,
+    #[serde(default)]
+    details: serde_json::Value,
 }
 
 impl Document {
@@ -179,7 +181,7 @@ impl Document {
         let level = self.settings["bootstrap"]["level"].as_f64();
         let interval = |[low, high]: [Option<f64>; 2]| Interval::of(low?, high?, level?);
         let images = self.settings["scored"].as_u64().map(|scored| scored as usize);
-        let remarks = self.end_of_thresholds();
+        let remarks = self.end_of_thresholds().into_iter().chain(self.one_class()).collect();
         let intervals = self.intervals.into_iter();
         Measured {
             values: self
@@ -213,6 +215,30 @@ impl Document {
             "at threshold {best}, the {end} of `edges.thresholds`, so one beyond may be better"
         );
         OF_ALL.map(|name| (name.to_owned(), remark.clone())).into()
+    }
+
+    /// What to say of classes where most answers are one of them, though it is right for few.
+    fn one_class(&self) -> BTreeMap<String, String> {
+        const SCORES: [&str; 3] = ["accuracy", "recall", "shift_accuracy"];
+        /// Of fewer cells, most are one class by chance.
+        const LEAST_CELLS: f64 = 20.0;
+        let confusion = &self.details["confusion"];
+        let matrix: Vec<Vec<f64>> = serde_json::from_value(confusion.clone()).unwrap_or_default();
+        let read = |class: usize| matrix.iter().filter_map(|row| row.get(class)).sum::<f64>();
+        let asked = |class: usize| matrix.get(class).map_or(0.0, |row| row.iter().sum::<f64>());
+        let all: f64 = matrix.iter().flatten().sum();
+        let most = (0..matrix.len()).max_by(|a, b| read(*a).total_cmp(&read(*b)));
+        let is_one = |most: &usize| 3.0 * read(*most) >= 2.0 * all && 3.0 * asked(*most) < all;
+        let Some(most) = most.filter(|most| all >= LEAST_CELLS && is_one(most)) else {
+            return BTreeMap::new();
+        };
+        let name = self.details["classes"][most].as_str();
+        let name = name.map_or_else(|| format!("class {most}"), |name| format!("`{name}`"));
+        let remark = format!(
+            "not learnt: at least two thirds of the cells are read as {name}; by chance {:.1} are right",
+            100.0 / matrix.len() as f64
+        );
+        SCORES.map(|name| (name.to_owned(), remark.clone())).into()
     }
 }
 
@@ -305,5 +331,23 @@ mod tests {
         assert!(!found.contains_key("drawn"));
         assert!(remarks(96.0, &[32, 64, 96])["ods_f"].contains("the highest"));
         assert!(remarks(64.0, &[32, 64, 96]).is_empty() && remarks(64.0, &[64]).is_empty());
+    }
+
+    #[test]
+    fn classes_that_are_all_read_as_one_are_told() {
+        let remarks = |confusion: [[u8; 3]; 3]| {
+            let document = serde_json::json!({
+                "values": { "accuracy": 30.0 },
+                "details": { "classes": ["disc", "bar", "ring"], "confusion": confusion },
+            });
+            measured_in(document.to_string().as_bytes()).unwrap().remarks
+        };
+        let found = remarks([[0, 9, 0], [1, 6, 0], [0, 7, 2]]);
+        insta::assert_snapshot!(found["recall"], @"not learnt: at least two thirds of the cells are read as `bar`; by chance 33.3 are right");
+        // What is mostly asked may mostly be read.
+        assert!(remarks([[0, 1, 0], [0, 30, 0], [0, 1, 0]]).is_empty());
+        assert!(remarks([[9, 0, 0], [1, 8, 0], [0, 1, 8]]).is_empty());
+        assert!(remarks([[0, 2, 0], [0, 1, 0], [0, 1, 0]]).is_empty(), "too few to tell");
+        assert!(remarks([[0; 3]; 3]).is_empty());
     }
 }

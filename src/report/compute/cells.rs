@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use super::{MEBIBYTE, NOT_RECORDED, Taken, to_nanoseconds};
+use super::{MEBIBYTE, NOT_RECORDED, Taken, to_nanoseconds, whose_peak};
 use crate::{
     config::{Spread, Sweep, Table},
     report::table::{self, ResultTable, Score},
+    store::Record,
 };
 
 const TRAINING: [&str; 2] = ["lora_train", "pretrain"];
 const SAMPLING: &str = "sample";
+/// The values that are wall time.
+const TIMES: [&str; 3] = ["training_s", "s_per_step", "s_per_image"];
 
 /// For each table, what training and sampling took in its cells.
 pub(super) fn by_cell(layouts: &[Table], sweep: &Sweep, taken: &[Taken<'_>]) -> Vec<ResultTable> {
@@ -55,6 +58,7 @@ pub(super) fn by_cell(layouts: &[Table], sweep: &Sweep, taken: &[Taken<'_>]) -> 
                 *note = note.replace(&format!("`{stage}` gives no `{name}`"), why_missing(name));
             }
         }
+        table.notes.extend(whose_peak(taken));
         table
     };
     layouts.iter().map(build).collect()
@@ -89,14 +93,21 @@ fn score(taken: &Taken<'_>) -> Option<Score> {
         known.collect()
     });
     let (stage, cell) = (taken.stage.to_owned(), taken.cell.clone());
-    Some(Score {
-        stage,
-        cell,
-        values,
-        intervals: BTreeMap::new(),
-        images: None,
-        remarks: BTreeMap::new(),
-    })
+    let remarks = taken.record.map(remarks).unwrap_or_default();
+    Some(Score { stage, cell, values, intervals: BTreeMap::new(), images: None, remarks })
+}
+
+/// What to say of times in which the device had little to do.
+fn remarks(record: &Record) -> BTreeMap<String, String> {
+    /// Shorter times are made of other things.
+    const LEAST_SECS: f64 = 1.0;
+    let worked = record.device_secs.unwrap_or(f64::INFINITY);
+    if record.wall_secs < LEAST_SECS || record.wall_secs <= 2.0 * worked {
+        return BTreeMap::new();
+    }
+    let remark = "the device worked for it in less than half of that time; the rest is waiting, as for other stages \
+                  and programs";
+    TIMES.map(|name| (name.to_owned(), remark.to_owned())).into()
 }
 
 pub(super) fn per(secs: f64, count: usize) -> Option<f64> {

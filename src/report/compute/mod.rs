@@ -2,7 +2,8 @@
 //!
 //! The first table sums up each stage over its cells. The others have the rows and columns of the
 //! pipeline's own tables, with the time of training, the time of sampling and the peaks of memory. A
-//! record tells of the stage's last execution, so what was taken from the cache is not in it.
+//! record tells of the stage's last execution, so what was taken from the cache is not in it. Memory is that of
+//! the process or the card (`exec/meter`), and wall time includes waiting: notes say so.
 
 mod cells;
 
@@ -97,7 +98,7 @@ impl Sums {
     }
 }
 
-/// A row for each stage and device.
+/// A row for each stage and kind of device: cards of one name are one, whichever number they have.
 fn by_stage(taken: &[Taken<'_>]) -> ResultTable {
     let mut order: Vec<(&str, &str, &str)> = Vec::new();
     let mut sums: BTreeMap<(&str, &str, &str), Sums> = BTreeMap::new();
@@ -107,7 +108,7 @@ fn by_stage(taken: &[Taken<'_>]) -> ResultTable {
         let Some(record) = record.filter(|record| seen.insert(record.fingerprint)) else {
             continue;
         };
-        let key = (*stage, *kind, record.device.as_str());
+        let key = (*stage, *kind, device(record));
         if !sums.contains_key(&key) {
             order.push(key);
         }
@@ -130,6 +131,7 @@ fn by_stage(taken: &[Taken<'_>]) -> ResultTable {
         })
         .collect();
     let is_partial = rows.iter().flat_map(|row| &row.entries).any(|entry| entry.note.is_some());
+    let notes = is_partial.then(|| NOT_RECORDED.to_owned()).into_iter();
     ResultTable {
         name: "compute".to_owned(),
         title: Some("What each stage took in all".to_owned()),
@@ -144,7 +146,32 @@ fn by_stage(taken: &[Taken<'_>]) -> ResultTable {
             lower_is_better: false,
             rows,
         }],
-        notes: if is_partial { vec![NOT_RECORDED.to_owned()] } else { Vec::new() },
+        notes: notes.chain(whose_peak(taken)).collect(),
+    }
+}
+
+/// What a record was computed on: the card's name, where that is known.
+fn device(record: &Record) -> &str {
+    record.card.as_deref().unwrap_or(&record.device)
+}
+
+/// Whose memory the peaks are, if there are any.
+fn whose_peak(taken: &[Taken<'_>]) -> Option<String> {
+    let measured = taken.iter().filter_map(|taken| taken.record);
+    let (mut host, mut card) = (false, false);
+    for record in measured.filter(|record| record.peak_memory.is_some()) {
+        let is_host = record.device == "cpu";
+        (host, card) = (host || is_host, card || !is_host);
+    }
+    let of_host = "of the whole process, what it kept and stages beside included";
+    let of_card = "of the whole card, other programs included";
+    match (host, card) {
+        (true, true) => {
+            Some(format!("a peak on the CPU is that {of_host}; on a GPU, that {of_card}"))
+        }
+        (true, false) => Some(format!("a peak of memory is that {of_host}")),
+        (false, true) => Some(format!("a peak of memory is that {of_card}")),
+        (false, false) => None,
     }
 }
 

@@ -93,6 +93,7 @@ fn times_and_memory_stand_where_the_scores_do() {
      predict   sample       cpu      2      12       6.100      – (a)      – (a)
     ─────────────────────────────────────────────────────────────────────────────
     (a) not told by the system, or not recorded by the version that ran it
+    note: a peak of memory is that of the whole process, what it kept and stages beside included
 
     What training and sampling took: pose
     lora.training_s
@@ -133,17 +134,18 @@ fn times_and_memory_stand_where_the_scores_do() {
     (b) not run
     (c) all images were in the cache
     (d) not told by the system, or not recorded by the version that ran it
+    note: a peak of memory is that of the whole process, what it kept and stages beside included
     ");
     insta::assert_snapshot!(render(&tables[..1], Format::Csv), @r#"
     table,value,varied,row,column,mean,sd,low,high,n,expected,mark,reference,note,images
-    compute,sum over runs (the greatest peak),,stage=lora kind=lora_train device=cpu runs=2 items=2,wall s,25,,,,1,1,,,,
-    compute,sum over runs (the greatest peak),,stage=lora kind=lora_train device=cpu runs=2 items=2,device s,48,,,,1,1,,,,
-    compute,sum over runs (the greatest peak),,stage=lora kind=lora_train device=cpu runs=2 items=2,peak MiB,310,,,,1,1,,,,
-    compute,sum over runs (the greatest peak),,stage=predict kind=sample device=cpu runs=2 items=12,wall s,6.1,,,,1,1,,,,
+    compute,sum over runs (the greatest peak),,stage=lora kind=lora_train device=cpu runs=2 items=2,wall s,25,,,,1,1,,,"a peak of memory is that of the whole process, what it kept and stages beside included",
+    compute,sum over runs (the greatest peak),,stage=lora kind=lora_train device=cpu runs=2 items=2,device s,48,,,,1,1,,,"a peak of memory is that of the whole process, what it kept and stages beside included",
+    compute,sum over runs (the greatest peak),,stage=lora kind=lora_train device=cpu runs=2 items=2,peak MiB,310,,,,1,1,,,"a peak of memory is that of the whole process, what it kept and stages beside included",
+    compute,sum over runs (the greatest peak),,stage=predict kind=sample device=cpu runs=2 items=12,wall s,6.1,,,,1,1,,,"a peak of memory is that of the whole process, what it kept and stages beside included",
     compute,sum over runs (the greatest peak),,stage=predict kind=sample device=cpu runs=2 items=12,device s,,,,,0,1,,,"not told by the system, or not recorded by the version that ran it",
     compute,sum over runs (the greatest peak),,stage=predict kind=sample device=cpu runs=2 items=12,peak MiB,,,,,0,1,,,"not told by the system, or not recorded by the version that ran it",
     "#);
-    insta::assert_snapshot!(render(&tables[..1], Format::Markdown), @r#"
+    insta::assert_snapshot!(render(&tables[..1], Format::Markdown), @r"
     **What each stage took in all**
 
     `sum over runs (the greatest peak)`
@@ -154,5 +156,88 @@ fn times_and_memory_stand_where_the_scores_do() {
     | predict | sample | cpu | 2 | 12 | 6.100 | – (a) | – (a) |
 
     (a) not told by the system, or not recorded by the version that ran it
-    "#);
+
+    note: a peak of memory is that of the whole process, what it kept and stages beside included
+    ");
+}
+
+#[test]
+fn cards_of_one_name_are_one_row_and_waiting_is_told() {
+    let (cells, none) = ([1, 10].map(cell), Cell::new());
+    let on = |key, device: &str, card: Option<&str>, secs: [f64; 2]| {
+        let [wall, busy] = secs;
+        let more = json!({
+            "device": device, "card": card, "wall_secs": wall, "device_secs": busy, "reached": 10,
+            "peak_memory": u64::from(key) << 30,
+        });
+        record("lora_train", key, &more)
+    };
+    let records = [
+        on(1, "cuda:0", Some("NVIDIA H100 80GB HBM3"), [10.0, 9.0]),
+        on(2, "cuda:1", Some("NVIDIA H100 80GB HBM3"), [30.0, 9.0]),
+        on(3, "cuda:0", None, [10.0, 9.0]),
+        on(4, "cpu", None, [0.2, 0.05]),
+    ];
+    let taken = |stage, cell, record| Taken { stage, kind: "lora_train", cell, record };
+    let taken = [
+        taken("lora", &cells[0], Some(&records[0])),
+        taken("lora", &cells[1], Some(&records[1])),
+        taken("other", &none, Some(&records[2])),
+        taken("third", &none, Some(&records[3])),
+    ];
+    let sweep = Sweep {
+        grid: vec![("n".to_owned(), vec![json!(1), json!(10)])],
+        cells: cells.to_vec(),
+        ..Sweep::default()
+    };
+    let layout = Table {
+        name: "pose".to_owned(),
+        title: None,
+        values: Vec::new(),
+        columns: Some("n".to_owned()),
+        rows: Vec::new(),
+        average: Vec::new(),
+        spread: Spread::Sd,
+        mark_best: true,
+        missing: None,
+        reference: None,
+    };
+    insta::assert_snapshot!(render(&[by_stage(&taken)], Format::Text), @"
+    What each stage took in all
+    sum over runs (the greatest peak)
+    ──────────────────────────────────────────────────────────────────────────────────────────
+     stage   kind         device                  runs   items   wall s   device s   peak MiB
+    ──────────────────────────────────────────────────────────────────────────────────────────
+     lora    lora_train   NVIDIA H100 80GB HBM3   2      2        40.00      18.00     2048.0
+     other   lora_train   cuda:0                  1      1        10.00      9.000     3072.0
+     third   lora_train   cpu                     1      1        0.200      0.050     4096.0
+    ──────────────────────────────────────────────────────────────────────────────────────────
+    note: a peak on the CPU is that of the whole process, what it kept and stages beside included; on a GPU, that of the whole card, other programs included
+    ");
+    let by_cell = by_cell(&[layout], &sweep, &taken[..2]);
+    insta::assert_snapshot!(render(&by_cell, Format::Text), @"
+    What training and sampling took: pose
+    lora.training_s
+    ───────────────────
+     n = 1      n = 10
+    ───────────────────
+     10.00   30.00 (a)
+    ───────────────────
+
+    lora.s_per_step
+    ───────────────────
+     n = 1      n = 10
+    ───────────────────
+     1.000   3.000 (a)
+    ───────────────────
+
+    lora.peak_mib
+    ─────────────────
+      n = 1   n = 10
+    ─────────────────
+     1024.0   2048.0
+    ─────────────────
+    (a) the device worked for it in less than half of that time; the rest is waiting, as for other stages and programs
+    note: a peak of memory is that of the whole card, other programs included
+    ");
 }

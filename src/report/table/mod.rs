@@ -95,9 +95,14 @@ impl ResultTable {
     fn reading(&self) -> Vec<String> {
         let stats = || self.entries().filter_map(|entry| entry.stat);
         let averaged = self.average.as_deref().filter(|_| stats().any(|stat| stat.n > 1));
+        let numbers = || stats().map(|stat| stat.n);
+        let scores = match (numbers().min(), numbers().max()) {
+            (Some(least), Some(most)) if least < most => format!("{least} to {most} scores"),
+            (_, most) => format!("{} scores", most.unwrap_or_default()),
+        };
         let mean = averaged.map(|axes| match self.spread {
-            Spread::Sd => format!("mean ± sd over {axes}"),
-            Spread::Bootstrap => format!("mean over {axes}"),
+            Spread::Sd => format!("mean ± sd over {axes} ({scores})"),
+            Spread::Bootstrap => format!("mean over {axes} ({scores})"),
         });
         let mut levels = stats().filter_map(|stat| Some(stat.interval?.level));
         let interval = levels.next().map(|level| {

@@ -307,7 +307,7 @@ mod tests {
     fn sampling_follows_the_reference() {
         for (name, sampler) in [("ddim", Sampler::Ddim), ("dpm", Sampler::Dpm)] {
             for (shift, text) in [(1.0, "1.0"), (3.0, "3.0")] {
-                for steps in [1, 5, 7] {
+                for steps in [1, 5, 7, 10, 50] {
                     let key = format!("{name}.{text}.{steps}");
                     let scheduler = cogvideox(&config(shift), sampler).unwrap();
                     assert_eq!(
@@ -319,6 +319,10 @@ mod tests {
                     for index in 0..steps {
                         let prediction = (x.clone() * 0.7 + 0.1).tanh();
                         x = run.step(index, prediction, x, &mut rng);
+                        // Of many steps, the fixture has what is there halfway and at the end.
+                        if steps >= 10 && (index + 1) % (steps / 2) != 0 {
+                            continue;
+                        }
                         let wanted = latents(&format!("{key}.x{}", index + 1));
                         let difference = max_difference(x.clone(), wanted);
                         assert!(

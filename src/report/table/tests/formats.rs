@@ -25,7 +25,7 @@ fn text_shows_groups_spread_marks_and_notes() {
      rank            16              0.220 ± 0.028          0.600°
                      64             0.420 ± 0.028*   0.800* [58.8]
     ───────────────────────────────────────────────────────────────
-    mean ± sd over subset; * best, ° second of the column; [ ] Table 1
+    mean ± sd over subset (1 to 2 scores); * best, ° second of the column; [ ] Table 1
     (a) 1 of 2 scores, others: not run
     (b) failed
     ");
@@ -48,7 +48,7 @@ fn a_baseline_that_is_in_no_list_has_rows_of_its_own() {
      interpolation   linear                                        0.150° (a)    – (b)
      rank            16                                         0.110 ± 0.014   0.300°
     ───────────────────────────────────────────────────────────────────────────────────
-    mean ± sd over subset; * best, ° second of the column; [ ] Table 1
+    mean ± sd over subset (1 to 2 scores); * best, ° second of the column; [ ] Table 1
     (a) 1 of 2 scores, others: not run
     (b) failed
     ");
@@ -79,7 +79,7 @@ fn markdown_marks_best_bold_and_second_underlined() {
     | rank | 16 | 0.220 ± 0.028 | <u>0.600</u> |
     |  | 64 | **0.420 ± 0.028** | **0.800** [58.8] |
 
-    mean ± sd over subset; **best** and <u>second</u> of the column; in brackets: Table 1.
+    mean ± sd over subset (1 to 2 scores); **best** and <u>second</u> of the column; in brackets: Table 1.
 
     (a) 1 of 2 scores, others: not run
 
@@ -89,10 +89,10 @@ fn markdown_marks_best_bold_and_second_underlined() {
 
 #[test]
 fn latex_uses_booktabs_and_escapes_names() {
-    insta::assert_snapshot!(render(&[built()], Format::Latex), @r#"
+    insta::assert_snapshot!(render(&[built()], Format::Latex), @r"
     \begin{table}
     \centering
-    \caption{Human pose. \texttt{score.f1}, mean $\pm$ sd over subset, in brackets: Table 1.}
+    \caption{Human pose. \texttt{score.f1}, mean $\pm$ sd over subset (1 to 2 scores), in brackets: Table 1.}
     \begin{tabular}{llrr}
     \toprule
     varied & value & n = 1 & n = 30 \\
@@ -111,7 +111,7 @@ fn latex_uses_booktabs_and_escapes_names() {
     \end{table}
     \begin{table}
     \centering
-    \caption{Human pose. \texttt{score.match\_rate}, mean $\pm$ sd over subset, in brackets: Table 1.}
+    \caption{Human pose. \texttt{score.match\_rate}, mean $\pm$ sd over subset (1 to 2 scores), in brackets: Table 1.}
     \begin{tabular}{llrr}
     \toprule
     varied & value & n = 1 & n = 30 \\
@@ -128,7 +128,7 @@ fn latex_uses_booktabs_and_escapes_names() {
 
     \footnotesize (b) failed
     \end{table}
-    "#);
+    ");
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn values_of_one_number_each_stand_below_each_other() {
      score.cells                   1.500 ± 0.707
      score.mae (lower is better)   2.500 ± 0.707
     ─────────────────────────────────────────────
-    mean ± sd over task
+    mean ± sd over task (2 scores)
     ");
     insta::assert_snapshot!(render(&tables, Format::Markdown), @"
     **Human pose**
@@ -268,12 +268,12 @@ fn values_of_one_number_each_stand_below_each_other() {
     | score.cells | 1.500 ± 0.707 |
     | score.mae (lower is better) | 2.500 ± 0.707 |
 
-    mean ± sd over task.
+    mean ± sd over task (2 scores).
     ");
     insta::assert_snapshot!(render(&tables, Format::Latex), @r"
     \begin{table}
     \centering
-    \caption{Human pose, mean $\pm$ sd over task.}
+    \caption{Human pose, mean $\pm$ sd over task (2 scores).}
     \begin{tabular}{lr}
     \toprule
     score & value \\

@@ -45,7 +45,7 @@ fn a_number_of_one_run_has_the_interval_over_its_images() {
     ──────────────────────────────────────────
      -41.50 ± 0.707   -70.00 (-74.0 to -64.9)
     ──────────────────────────────────────────
-    mean ± sd over subset; in parentheses: 95 % interval, bootstrap over images
+    mean ± sd over subset (1 to 2 scores); in parentheses: 95 % interval, bootstrap over images
     ");
     insta::assert_snapshot!(render(&tables, Format::Markdown), @"
     **Human pose**
@@ -62,12 +62,12 @@ fn a_number_of_one_run_has_the_interval_over_its_images() {
     | ---: | ---: |
     | -41.50 ± 0.707 | -70.00 (-74.0 to -64.9) |
 
-    mean ± sd over subset; in parentheses: 95 % interval, bootstrap over images.
+    mean ± sd over subset (1 to 2 scores); in parentheses: 95 % interval, bootstrap over images.
     ");
     insta::assert_snapshot!(render(&tables, Format::Latex), @r"
     \begin{table}
     \centering
-    \caption{Human pose. \texttt{score.f1}, mean $\pm$ sd over subset, in parentheses: 95 \% interval, bootstrap over images.}
+    \caption{Human pose. \texttt{score.f1}, mean $\pm$ sd over subset (1 to 2 scores), in parentheses: 95 \% interval, bootstrap over images.}
     \begin{tabular}{rr}
     \toprule
     n = 1 & n = 30 \\
@@ -78,7 +78,7 @@ fn a_number_of_one_run_has_the_interval_over_its_images() {
     \end{table}
     \begin{table}
     \centering
-    \caption{Human pose. \texttt{score.explained}, mean $\pm$ sd over subset, in parentheses: 95 \% interval, bootstrap over images.}
+    \caption{Human pose. \texttt{score.explained}, mean $\pm$ sd over subset (1 to 2 scores), in parentheses: 95 \% interval, bootstrap over images.}
     \begin{tabular}{rr}
     \toprule
     n = 1 & n = 30 \\
@@ -151,7 +151,7 @@ fn a_mean_over_tasks_has_the_interval_over_tasks() {
      copy                  100.0
      count     50.00 (20.0–80.0)
     ─────────────────────────────
-    mean over task; in parentheses: 95 % interval, bootstrap over task
+    mean over task (10 scores); in parentheses: 95 % interval, bootstrap over task
 
     Human pose
     score.solved
@@ -160,7 +160,7 @@ fn a_mean_over_tasks_has_the_interval_over_tasks() {
     ───────────────────
      75.00 (55.0–90.0)
     ───────────────────
-    mean over concept and task; in parentheses: 95 % interval, bootstrap over concept and task
+    mean over concept and task (20 scores); in parentheses: 95 % interval, bootstrap over concept and task
     ");
     assert_eq!(tables[1].entries().map(|entry| entry.expected).collect::<Vec<_>>(), [20]);
 }
