@@ -226,9 +226,15 @@ pub(super) fn pixels_where(
             nearest => nearest,
         };
         let advice: Vec<_> = nearest.iter().flatten().map(usize::to_string).collect();
+        let rule = match step_of(space, takes) {
+            Some(step) => format!(
+                "a multiple of {step} pixels for the model's transformer, of {space} for its autoencoder"
+            ),
+            None => format!("a multiple of {space} pixels"),
+        };
         misfits.push(Misfit::new(
             Cause::Image,
-            format!("{what} must be a multiple of {space} pixels, but is {found}"),
+            format!("{what} must be {rule}, but is {found}"),
             format!("take {}", advice.join(" or ")),
         ));
         // The other side is looked at beside one that fits.
@@ -245,6 +251,15 @@ pub(super) fn pixels_where(
         ));
     }
     misfits
+}
+
+/// The step of what is taken of the multiples of `space`, if those are the multiples of a larger number.
+fn step_of(space: usize, takes: impl Fn(usize) -> bool) -> Option<usize> {
+    /// Patches are of a few latents; what begins later is a limit.
+    const MOST: usize = 16;
+    let patch = (2..=MOST).find(|n| takes(n * space)).filter(|_| !takes(space))?;
+    let follows = |n: usize| takes(n * space) == n.is_multiple_of(patch);
+    (patch..=3 * patch).all(follows).then_some(patch * space)
 }
 
 /// The nearest multiples of `step` below and above that something takes, a few steps away at most.

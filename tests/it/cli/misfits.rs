@@ -56,7 +56,8 @@ fn what_the_model_does_not_take_is_told_where_it_is_written() {
     $ pipe check wrong.toml
     ? 2
     --- stderr
-      × stage `latents`: height must be a multiple of 4 pixels, but is 62
+      × stage `latents`: height must be a multiple of 8 pixels for the model's transformer, of 4 for
+      │ its autoencoder, but is 62
        ╭─[wrong.toml:4:8]
      3 │ [params]
      4 │ size = [62, 64]
