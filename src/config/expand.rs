@@ -96,6 +96,7 @@ impl Expander<'_> {
             check_idle(definition, &idle, problems);
         }
         let mut found = Found { undecoded: fits.undecoded(), ..leaks.found() };
+        found.warnings.extend(fits.same_pictures(&instances, &found.asked_and_learnt));
         found.warnings.extend_from_slice(fits.warnings());
         (instances, found)
     }

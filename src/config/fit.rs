@@ -2,7 +2,7 @@
 //! the work of all stages before it, shown where they are written.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     rc::Rc,
     sync::Arc,
 };
@@ -17,8 +17,8 @@ use super::{
 };
 use crate::stages::{
     AdapterFile, Cause, Caution, EncodedText, Examined, IdleParam, ItemSize, KnownAdapters,
-    KnownData, KnownModels, KnownParts, Lineage, Misfit, Mismatch, ModelParts, Surroundings,
-    Trainings,
+    KnownData, KnownModels, KnownParts, Lineage, Misfit, Mismatch, ModelParts, SamePictures,
+    Surroundings, Trainings,
 };
 
 /// Bytes of one clip beyond which no stage could hold it.
@@ -253,6 +253,34 @@ impl Fits {
                 .at(node.via, "used here");
         }
         problem.help("give both the same `holdout`, `holdout_seed` and `holdout_by`")
+    }
+
+    /// What to say of pictures that are asked about and learnt from, where data was looked at: once for every two
+    /// stages.
+    pub fn same_pictures(
+        &self,
+        instances: &[Instance],
+        asked_and_learnt: &BTreeSet<(usize, usize)>,
+    ) -> Vec<String> {
+        let mut sets = HashMap::new();
+        let mut told: HashSet<[&str; 2]> = HashSet::new();
+        let mut warnings = Vec::new();
+        for &(asked, learnt) in asked_and_learnt {
+            let stages = [asked, learnt].map(|at| &*instances[at].stage);
+            if told.contains(&stages) {
+                continue;
+            }
+            for at in [asked, learnt] {
+                sets.entry(at).or_insert_with(|| instances[at].work.pictures(&self.data));
+            }
+            let [Some(test), Some(train)] = [&sets[&asked], &sets[&learnt]] else { continue };
+            if let Some(same) = SamePictures::of_content(test, train) {
+                told.insert(stages);
+                let [test, train] = [asked, learnt].map(|at| instances[at].to_string());
+                warnings.push(same.told(&test, &train));
+            }
+        }
+        warnings
     }
 
     /// How the prompts on an instance's ports are encoded.
