@@ -10,7 +10,10 @@ use super::{
     agreement::{TextUse, unlike_lengths, wrong_length},
     model_facts::Facts,
 };
-use crate::models::{Compression, Denoiser, ModelRef, TextFormat, VideoDiffusion, one_of};
+use crate::{
+    data::tasks::has_target,
+    models::{Compression, Denoiser, ModelRef, TextFormat, VideoDiffusion, one_of},
+};
 
 /// Frames and `[height, width]` of a stage's items, as far as parameters tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,8 +50,12 @@ pub struct Surroundings<'a> {
     pub ports: &'a [&'a str],
     /// The ports whose number of items is known.
     pub items: &'a [(&'a str, usize)],
-    /// What the pairs on the port `pairs` are examples of, and the stage that gives them.
-    pub task: Option<(&'static str, &'a str)>,
+    /// The ports with predictions of which it is known with how many adapters they are made.
+    pub checkpoints: &'a [(&'a str, usize)],
+    /// What the pairs on its ports are examples of, and the stages that give them.
+    pub tasks: &'a [(&'a str, (&'static str, &'a str))],
+    /// Whether it is to run, so that what it would only make nonsense of is wrong.
+    pub is_to_run: bool,
     /// Its own name.
     pub stage: &'a str,
     /// Its place among the stages of the pipeline.
@@ -73,6 +80,26 @@ impl Surroundings<'_> {
     /// What is known of a stage's model, parts on the port `model` included.
     pub(super) fn model(&self, model: &ModelRef) -> Option<Rc<Facts>> {
         self.models.facts(model, self.parts?)
+    }
+
+    /// What the pairs on a port are examples of, and the stage that gives them.
+    pub(super) fn task(&self, port: &str) -> Option<(&'static str, &str)> {
+        self.tasks.iter().find(|(of, _)| *of == port).map(|(_, task)| *task)
+    }
+
+    /// Pairs on these ports that a stage which is to run would compare with, but that have no targets.
+    pub(super) fn without_target(&self, ports: &[&str]) -> Option<Misfit> {
+        let tasks = ports.iter().filter_map(|port| self.task(port));
+        let (task, stage) = tasks.filter(|_| self.is_to_run).find(|(task, _)| !has_target(task))?;
+        Some(Misfit::new(
+            Cause::Param("inputs"),
+            format!(
+                "the pairs of `{stage}` have no targets to compare with: with `task = \"{task}\"`, the target \
+                 is the picture itself"
+            ),
+            "give them a task with targets, such as `pairs`, or make targets of them by a stage of kind \
+             `transform`; answers alone are made by `pipe run` with `--only` and the stage that gives them",
+        ))
     }
 
     /// What is known of the trainings behind what is on a port.
