@@ -1,11 +1,11 @@
 //! Image pairs: `input.png`, `target.png`, optional `mask.png` and `depth.png`, `meta.json`.
 
-use image::{ExtendedColorType, ImageEncoder, ImageFormat, codecs::png::PngEncoder};
+use image::{DynamicImage, ExtendedColorType, ImageEncoder, ImageFormat, codecs::png::PngEncoder};
 
 use super::{Item, frames::to_png};
-pub use crate::data::{Pair, PairMeta};
+pub use crate::data::{Pair, PairMeta, tasks::depth::Reach};
 use crate::{
-    data::Depth,
+    data::{Depth, tasks::depth::DepthCode},
     stages::{Inputs, Output, StageError},
 };
 
@@ -31,9 +31,7 @@ impl Pair {
             None
         };
         let depth = if item.files.contains_key(DEPTH) {
-            let stored = decode(&inputs.read(item, DEPTH)?, DEPTH, item)?.into_luma16();
-            let metres = stored.iter().map(|millimetres| f32::from(*millimetres) / 1000.0);
-            Depth::from_raw(stored.width(), stored.height(), metres.collect())
+            in_metres(&decode(&inputs.read(item, DEPTH)?, DEPTH, item)?)
         } else {
             None
         };
@@ -60,6 +58,32 @@ impl Pair {
             files.push((DEPTH, depth));
         }
         out.item(name, &files)
+    }
+}
+
+/// The distances of a [`DEPTH`].
+fn in_metres(stored: &DynamicImage) -> Option<Depth> {
+    let stored = stored.to_luma16();
+    let metres = stored.iter().map(|millimetres| f32::from(*millimetres) / 1000.0);
+    Depth::from_raw(stored.width(), stored.height(), metres.collect())
+}
+
+/// How far the distances of a pair reach, beside those before, and the range of its colours; nothing new where they
+/// cannot be read.
+pub fn reach(
+    depth: &[u8],
+    meta: &[u8],
+    before: Option<(Reach, [f32; 2])>,
+) -> Option<(Reach, [f32; 2])> {
+    let own = || {
+        let PairMeta { depth: code, .. } = serde_json::from_slice(meta).ok()?;
+        let DepthCode { range, .. } = code?;
+        let stored = image::load_from_memory_with_format(depth, ImageFormat::Png).ok()?;
+        Some((Reach::of(&in_metres(&stored)?, range), range))
+    };
+    match (before, own()) {
+        (Some((reach, range)), Some((own, _))) => Some((reach.and(own), range)),
+        (before, own) => own.or(before),
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     session::{LayerArgs, Session},
 };
 use crate::{
-    config::{self, ConfigErrors, LoadOptions, Pipeline},
+    config::{self, ConfigErrors, LoadOptions, Pipeline, ToRun},
     plan::{self, Lacking},
     report::{
         SCHEMA_VERSION,
@@ -43,7 +43,8 @@ pub(super) fn check(args: &CheckArgs, session: &Session) -> Result<(), CliError>
     let mut documents = Vec::new();
     for file in &args.files {
         let name = file.display();
-        let options = LoadOptions { look_at_files: true, ..args.layers.options() };
+        let options =
+            LoadOptions { look_at_files: true, to_run: ToRun::All, ..args.layers.options() };
         match config::load(file, &options) {
             Ok(pipeline) => {
                 let stages = pipeline.instances.len();

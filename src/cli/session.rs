@@ -129,7 +129,8 @@ pub(super) struct LayerArgs {
 
 impl LayerArgs {
     pub fn options(&self) -> LoadOptions {
-        LoadOptions { profile: self.profile.clone(), set: self.set.clone(), look_at_files: false }
+        let (profile, set) = (self.profile.clone(), self.set.clone());
+        LoadOptions { profile, set, ..LoadOptions::default() }
     }
 
     /// The command that does `verb` with a file and these layers, as a person may copy it.

@@ -15,7 +15,9 @@ use crate::{
     config::{self, Layer, Shown},
     plan::{self, Plan, PlanError, PlanOptions},
     report::{
-        SCHEMA_VERSION, provenance,
+        SCHEMA_VERSION,
+        doubts::notes,
+        provenance,
         results::{Outputs, measured_in},
         style::count,
         table::in_parentheses,
@@ -115,16 +117,23 @@ fn show_stage(args: &ShowArgs, stage: &str, session: &Session) -> Result<(), Cli
         };
         let cell = pipeline.instances[index].to_string();
         let manifest = store.manifest(digest)?;
+        let is_score = manifest.kind == ArtifactKind::Metrics;
+        let stage = &pipeline.instances[index].stage;
+        let notes = is_score.then(|| notes(&pipeline, stage, &outputs, &store)).transpose()?;
         if args.json {
             let mut document = json!({ "stage": cell, "digest": digest, "artifact": *manifest });
-            if manifest.kind == ArtifactKind::Metrics {
+            if is_score {
                 let log = |digest| training_log(&store, digest);
                 document["provenance"] = provenance::of(&plan, index, &log);
+                document["notes"] = json!(notes);
             }
             documents.push(document);
         } else {
             let _ = write!(text, "{cell}  {}", artifact_text(&store, digest, &manifest)?);
-            if manifest.kind == ArtifactKind::Metrics {
+            for note in notes.iter().flatten() {
+                let _ = writeln!(text, "  note: {note}");
+            }
+            if is_score {
                 text.push_str(&made_from(&plan, index, &store));
             }
         }

@@ -1,14 +1,14 @@
 //! Stages to instances: one per cell of the axes that reach the stage.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
 use serde_json::{Map, Value};
 
 use super::{
-    Instance, Places,
+    Instance, Places, ToRun,
     error::{Code, Problem, Problems, similar},
     fit::{Fits, check_idle},
     kinds::Kind,
@@ -33,6 +33,8 @@ pub(super) struct Expander<'a> {
     pub seed: (u64, Option<Origin>),
     /// Whether data and models must hold what is asked of them, where they are there.
     pub look_at_files: bool,
+    /// What must be fit to run.
+    pub to_run: &'a ToRun,
 }
 
 /// The part of an instance that its own parameters decide.
@@ -54,7 +56,8 @@ impl Expander<'_> {
         problems: &mut Problems,
     ) -> (Vec<Instance>, Found) {
         let mut instances: Vec<Instance> = Vec::new();
-        let (mut fits, mut leaks) = (Fits::new(self.look_at_files), Leaks::default());
+        let (mut fits, mut leaks) =
+            (Fits::new(self.look_at_files, self.to_run(definitions, order)), Leaks::default());
         let mut made: Vec<HashMap<Vec<u32>, Option<usize>>> =
             definitions.iter().map(|_| HashMap::new()).collect();
         for &index in order {
@@ -96,8 +99,24 @@ impl Expander<'_> {
             check_idle(definition, &idle, problems);
         }
         let mut found = Found { undecoded: fits.undecoded(), ..leaks.found() };
+        found.warnings.extend(fits.same_pictures(&instances, &found.asked_and_learnt));
         found.warnings.extend_from_slice(fits.warnings());
         (instances, found)
+    }
+
+    /// The stages that are to run, by their names: those asked for and what they need.
+    fn to_run(&self, definitions: &[Definition<'_>], order: &[usize]) -> HashSet<String> {
+        let mut to_run: HashSet<usize> = HashSet::new();
+        // What a stage needs comes before it.
+        for &index in order.iter().rev() {
+            let definition = &definitions[index];
+            if self.to_run.names(definition.name) || to_run.contains(&index) {
+                to_run.insert(index);
+                let inputs = definition.inputs.iter();
+                to_run.extend(inputs.flat_map(|input| input.targets.values().copied()));
+            }
+        }
+        to_run.into_iter().map(|index| definitions[index].name.to_owned()).collect()
     }
 
     fn inputs(

@@ -2,7 +2,7 @@
 //! the work of all stages before it, shown where they are written.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     rc::Rc,
     sync::Arc,
 };
@@ -17,8 +17,8 @@ use super::{
 };
 use crate::stages::{
     AdapterFile, Cause, Caution, EncodedText, Examined, IdleParam, ItemSize, KnownAdapters,
-    KnownData, KnownModels, KnownParts, Lineage, Misfit, Mismatch, ModelParts, Surroundings,
-    Trainings,
+    KnownData, KnownModels, KnownParts, Lineage, Misfit, Mismatch, ModelParts, SamePictures,
+    Surroundings, Trainings,
 };
 
 /// Bytes of one clip beyond which no stage could hold it.
@@ -70,12 +70,16 @@ impl Makers {
 pub(super) struct Fits {
     models: KnownModels,
     data: KnownData,
+    /// The stages that are to run.
+    to_run: HashSet<String>,
     /// What was seen of files of weights, if they are looked at.
     examined: Option<Examined>,
     tasks: Vec<(Option<&'static str>, String)>,
     sizes: Vec<Sizes>,
     /// How many items each stage gives, where its parameters say so.
     items: Vec<Option<usize>>,
+    /// With how many adapters along one training each stage's predictions are made, where that is known.
+    checkpoints: Vec<Option<usize>>,
     trained: Vec<Option<Rc<Trainings>>>,
     lineages: Vec<Option<Rc<Lineage>>>,
     makers: Makers,
@@ -89,15 +93,18 @@ pub(super) struct Fits {
 }
 
 impl Fits {
-    /// Nothing is known yet; `look` says whether data and the files of models are looked at.
-    pub fn new(look: bool) -> Self {
+    /// Nothing is known yet; `look` says whether data and the files of models are looked at, `to_run` which
+    /// stages are to run.
+    pub fn new(look: bool, to_run: HashSet<String>) -> Self {
         Self {
             models: KnownModels::default(),
             data: KnownData::new(look),
+            to_run,
             examined: look.then(Examined::default),
             tasks: Vec::new(),
             sizes: Vec::new(),
             items: Vec::new(),
+            checkpoints: Vec::new(),
             trained: Vec::new(),
             lineages: Vec::new(),
             makers: Makers::default(),
@@ -137,6 +144,7 @@ impl Fits {
         let sizes = self.sizes(instance);
         self.sizes.push(sizes);
         self.items.push(instance.work.num_items());
+        self.checkpoints.push(self.checkpoints_of(instance));
         let items = instance.inputs.iter();
         let items: Vec<_> =
             items.filter_map(|(port, input)| Some((port.as_str(), self.items[*input]?))).collect();
@@ -146,8 +154,11 @@ impl Fits {
             image: sizes.image.map(|given| given.value),
         };
         self.tasks.push((instance.work.task(), instance.stage.clone()));
-        let pairs = instance.inputs.get("pairs").map(|input| &self.tasks[*input]);
-        let task = pairs.and_then(|(task, stage)| Some(((*task)?, stage.as_str())));
+        let checkpoints = instance.inputs.iter();
+        let checkpoints: Vec<_> = checkpoints
+            .filter_map(|(port, input)| Some((port.as_str(), self.checkpoints[*input]?)))
+            .collect();
+        let tasks = tasks(&self.tasks, instance);
         let trained = instance.inputs.iter();
         let trained: Vec<_> = trained
             .filter_map(|(port, input)| Some((port.as_str(), self.trained[*input].clone()?)))
@@ -163,7 +174,9 @@ impl Fits {
             size,
             ports: &ports,
             items: &items,
-            task,
+            checkpoints: &checkpoints,
+            tasks: &tasks,
+            is_to_run: self.to_run.contains(&instance.stage),
             stage: &instance.stage,
             index,
             twin: self.makers.first(instance, index),
@@ -255,6 +268,47 @@ impl Fits {
         problem.help("give both the same `holdout`, `holdout_seed` and `holdout_by`")
     }
 
+    /// With how many adapters the predictions of an instance are made: as many as it is given, or as those were made
+    /// with that it works on.
+    fn checkpoints_of(&self, instance: &Instance) -> Option<usize> {
+        let input = |port: &str| instance.inputs.get(port);
+        match instance.work.crossed_port() {
+            Some(port) => input(port).map_or(Some(1), |adapters| self.items[*adapters]),
+            None => {
+                let mapped = instance.work.mapped_port().unwrap_or("predictions");
+                input(mapped).and_then(|predictions| self.checkpoints[*predictions])
+            }
+        }
+    }
+
+    /// What to say of pictures that are asked about and learnt from, where data was looked at: once for every two
+    /// stages.
+    pub fn same_pictures(
+        &self,
+        instances: &[Instance],
+        asked_and_learnt: &BTreeSet<(usize, usize)>,
+    ) -> Vec<String> {
+        let mut sets = HashMap::new();
+        let mut told: HashSet<[&str; 2]> = HashSet::new();
+        let mut warnings = Vec::new();
+        for &(asked, learnt) in asked_and_learnt {
+            let stages = [asked, learnt].map(|at| &*instances[at].stage);
+            if told.contains(&stages) {
+                continue;
+            }
+            for at in [asked, learnt] {
+                sets.entry(at).or_insert_with(|| instances[at].work.pictures(&self.data));
+            }
+            let [Some(test), Some(train)] = [&sets[&asked], &sets[&learnt]] else { continue };
+            if let Some(same) = SamePictures::of_content(test, train) {
+                told.insert(stages);
+                let [test, train] = [asked, learnt].map(|at| instances[at].to_string());
+                warnings.push(same.told(&test, &train));
+            }
+        }
+        warnings
+    }
+
     /// How the prompts on an instance's ports are encoded.
     fn texts<'a>(&self, instance: &'a Instance) -> Vec<(&'a str, EncodedText)> {
         let known =
@@ -336,6 +390,19 @@ impl Fits {
         }
         sizes
     }
+}
+
+/// What the pairs on an instance's ports are examples of, and the stages that give them; of all so far.
+fn tasks<'a>(
+    known: &'a [(Option<&'static str>, String)],
+    instance: &'a Instance,
+) -> Vec<(&'a str, (&'static str, &'a str))> {
+    let inputs = instance.inputs.iter();
+    let known = inputs.filter_map(|(port, input)| {
+        let (task, stage) = &known[*input];
+        Some((port.as_str(), ((*task)?, stage.as_str())))
+    });
+    known.collect()
 }
 
 /// Where the command line names the folder of the data that a parameter does not fit, if the parameter, at

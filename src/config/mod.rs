@@ -70,6 +70,41 @@ pub struct LoadOptions {
     /// Whether data and the files of models are looked at, where they are there: too few images, or weights that
     /// do not fit, are then an error of the file.
     pub look_at_files: bool,
+    /// What is to be computed, and so must be more than readable.
+    pub to_run: ToRun,
+}
+
+/// The stages that a command will run, or asks whether they can be.
+#[derive(Clone, Debug, Default)]
+pub enum ToRun {
+    /// None: it shows, plans or copies.
+    #[default]
+    None,
+    /// All.
+    All,
+    /// These stages or cells, and what they need.
+    Only(Vec<String>),
+}
+
+impl ToRun {
+    /// What `--only` leaves.
+    pub fn only(names: &[String]) -> Self {
+        if names.is_empty() { Self::All } else { Self::Only(names.to_owned()) }
+    }
+
+    /// Whether a stage of this name is among those named.
+    fn names(&self, stage: &str) -> bool {
+        match self {
+            Self::None => false,
+            Self::All => true,
+            Self::Only(names) => names.iter().any(|name| {
+                name.trim().strip_prefix(stage).is_some_and(|rest| {
+                    let rest = rest.trim_start();
+                    rest.is_empty() || rest.starts_with('[')
+                })
+            }),
+        }
+    }
 }
 
 /// Reads a pipeline file; one without stages is wrong, since there is nothing to do with it.
@@ -149,9 +184,15 @@ impl Builder<'_> {
         let order = stages::order(&definitions, problems)?;
         stages::reach(&mut definitions, &order);
         self.check_axes(&axes, &definitions, merged, problems);
-        let look_at_files = self.options.look_at_files;
-        let expander =
-            Expander { axes: &axes, scope: &scope, sources: self.sources, seed, look_at_files };
+        let LoadOptions { look_at_files, to_run, .. } = self.options;
+        let expander = Expander {
+            axes: &axes,
+            scope: &scope,
+            sources: self.sources,
+            seed,
+            look_at_files: *look_at_files,
+            to_run,
+        };
         let (instances, found) = expander.expand(&definitions, &order, problems);
         tables::check_metrics(written_tables, &instances, problems);
         let stem = || self.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());

@@ -23,7 +23,7 @@ pub enum Segmentation {
 #[serde(untagged, expecting = "a list of run lengths or a compressed string")]
 pub enum Counts {
     /// Uncompressed.
-    Plain(Vec<usize>),
+    Plain(Vec<i64>),
     /// Six bits a character, differences to the run before last.
     Compressed(String),
 }
@@ -38,6 +38,14 @@ pub enum MaskError {
         found: usize,
         /// Pixels of the mask.
         wanted: usize,
+    },
+    /// A run of fewer pixels than none.
+    #[error("run length {place} is {run}, but none is below 0")]
+    Negative {
+        /// From 1.
+        place: usize,
+        /// What it is.
+        run: i64,
     },
     /// The text form is cut short or has a foreign character.
     #[error("the compressed run lengths are damaged at character {at}")]
@@ -142,7 +150,7 @@ fn draw_runs(size: [usize; 2], counts: &Counts, mask: &mut GrayImage) -> Result<
         return Err(MaskError::Size { found: size, wanted });
     }
     let runs = match counts {
-        Counts::Plain(runs) => runs.clone(),
+        Counts::Plain(runs) => lengths(runs)?,
         Counts::Compressed(text) => decompress(text)?,
     };
     let total = runs.iter().try_fold(0usize, |sum, run| sum.checked_add(*run));
@@ -162,6 +170,14 @@ fn draw_runs(size: [usize; 2], counts: &Counts, mask: &mut GrayImage) -> Result<
         at += run;
     }
     Ok(())
+}
+
+/// Plain run lengths, none of which is negative.
+fn lengths(runs: &[i64]) -> Result<Vec<usize>, MaskError> {
+    let length = |(run, place): (&i64, usize)| {
+        usize::try_from(*run).map_err(|_| MaskError::Negative { place, run: *run })
+    };
+    runs.iter().zip(1..).map(length).collect()
 }
 
 /// COCO's `rleFrString`: characters from `0` carry five bits and a continuation bit; from the third
@@ -241,6 +257,14 @@ mod tests {
         let set: Vec<_> =
             mask.enumerate_pixels().filter(|p| p.2.0[0] > 0).map(|p| (p.0, p.1)).collect();
         assert_eq!(set, [(1, 0), (0, 1)]);
+    }
+
+    #[test]
+    fn a_negative_run_is_named() {
+        let segmentation: Segmentation =
+            serde_json::from_str(r#"{ "size": [2, 3], "counts": [4, -1, 3] }"#).unwrap();
+        let error = segmentation.draw(&mut GrayImage::new(3, 2)).unwrap_err();
+        insta::assert_snapshot!(error, @"run length 2 is -1, but none is below 0");
     }
 
     #[test]

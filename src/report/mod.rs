@@ -3,12 +3,13 @@
 pub mod cache;
 pub mod clip;
 pub mod compute;
+pub mod doubts;
 pub mod human;
 pub mod json;
 pub mod plan;
 pub mod provenance;
 pub mod results;
-pub mod same_pictures;
+mod same_pictures;
 pub mod schemas;
 pub mod sheet;
 pub mod story;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    same_pictures,
+    doubts,
     table::{self, Interval, ReferenceError, ReferenceNumbers, ResultTable, Score},
 };
 use crate::{
@@ -125,13 +125,13 @@ fn arrange(
             scores.push(score(instance, &outputs.0[index], store)?);
         }
     }
-    let leaks = same_pictures::leaks(pipeline, outputs, store)?;
+    let doubts = doubts::doubts(pipeline, outputs, store)?;
     let tables = pipeline.tables.iter().zip(references).map(|(table, reference)| {
         let mut built = table::build(table, &pipeline.sweep, &scores, reference.as_ref());
         if built.has_values() {
             let stages: Vec<&str> = table.values.iter().map(|(stage, _)| stage.as_str()).collect();
-            let told = leaks.iter().filter(|leak| leak.concerns(pipeline, &stages));
-            built.notes.extend(told.map(|leak| leak.warning.clone()));
+            let told = doubts.iter().filter(|doubt| doubt.concerns(pipeline, &stages));
+            built.notes.extend(told.map(|doubt| doubt.warning.clone()));
         }
         built
     });

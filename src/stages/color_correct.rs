@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Inputs, Output, Port, Ports, Stage, StageContext, StageError, StageKind,
+    Inputs, Misfit, Output, Port, Ports, Stage, StageContext, StageError, StageKind, Surroundings,
     predictions::Predictions,
 };
 use crate::{
@@ -48,6 +48,10 @@ impl StageKind for ColorCorrect {
 
 // It maps items, but by the name of the checkpoint that made them, which is in no key of an item.
 impl Stage for ColorCorrect {
+    fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
+        around.without_target(&["examples"]).into_iter().collect()
+    }
+
     fn run(
         &self,
         inputs: &Inputs<'_>,

@@ -4,6 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, HashSet},
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 use serde_json::Value;
@@ -15,7 +16,7 @@ use crate::{
         sets::{Images, Knowledge},
         tasks::depth::Reach,
     },
-    store::SourceReader,
+    store::{Digest, SourceReader},
 };
 
 /// Images up to which those of a stage are decoded; larger sets would take longer than a check may.
@@ -55,11 +56,21 @@ impl Choosable {
     }
 }
 
+/// What was seen of an image.
+struct Seen {
+    /// Its name.
+    name: String,
+    /// The content of the pair's input.
+    input: Digest,
+    /// How far its distances reach.
+    reach: Reach,
+}
+
 /// What is known of all images that a request may choose from.
 struct Part {
     count: Result<Option<usize>, Misfit>,
-    /// How far those that were decoded reach, or what is wrong with them, by place.
-    decoded: HashMap<usize, Result<Reach, Misfit>>,
+    /// What those that were decoded show, or what is wrong with them, by place.
+    decoded: HashMap<usize, Result<Rc<Seen>, Misfit>>,
 }
 
 impl KnownData {
@@ -118,21 +129,31 @@ impl KnownData {
         let count = part.count.as_ref().ok().copied()?;
         let mut places = request.choose(count).ok()?;
         places.truncate(MOST_MEASURED);
-        let reaches = places.iter().filter_map(|place| part.decoded(&mut look, *place).ok());
-        let reach = reaches.reduce(Reach::and).filter(|reach| reach.is_mostly_beyond())?;
-        let [near, far] = request.depth.range;
+        let seen = places.iter().filter_map(|place| part.decoded(&mut look, *place).ok());
+        let range @ [near, far] = request.depth.range;
+        let doubt = seen.map(|seen| seen.reach).reduce(Reach::and)?.doubt(range)?;
         let told = (root.to_owned(), format!("[{near}, {far}]"));
         let is_new = self.told.borrow_mut().insert(told);
         is_new.then(|| Caution {
             param: Some("source"),
-            message: format!(
-                "takes pictures with {:.0} % of the known distances beyond `depth.range` = [{near}, {far}], up \
-                 to {:.1} m away; they are drawn as its ends: give a range that holds them or, if they seem \
-                 wrong, check `units` of `source`",
-                100.0 * reach.beyond as f64 / reach.known as f64,
-                reach.furthest
-            ),
+            message: format!("takes pictures with {doubt}"),
         })
+    }
+
+    /// The inputs of the pairs of a request, with their names, where they are few enough to be decoded.
+    pub(super) fn pictures(&self, request: &Request) -> Option<Vec<(Digest, String)>> {
+        let root = root_of(request);
+        if !self.look || !request.source.source.is_on_disk() || !root.is_dir() {
+            return None;
+        }
+        let sources = SourceReader::new(root);
+        let mut look = Look { request, sources: &sources, images: None };
+        let mut parts = self.parts.borrow_mut();
+        let part = parts.entry(Choosable::of(request)).or_insert_with(|| Part::new(&mut look));
+        let count = part.count.as_ref().ok().copied()?;
+        let places = request.choose(count).ok().filter(|places| places.len() <= MOST_DECODED)?;
+        let seen = places.iter().filter_map(|place| part.decoded(&mut look, *place).ok());
+        Some(seen.map(|seen| (seen.input, seen.name.clone())).collect())
     }
 }
 
@@ -151,7 +172,7 @@ impl Part {
     }
 
     /// What is known of an image; each is decoded once.
-    fn decoded(&mut self, look: &mut Look<'_>, place: usize) -> Result<Reach, Misfit> {
+    fn decoded(&mut self, look: &mut Look<'_>, place: usize) -> Result<Rc<Seen>, Misfit> {
         self.decoded.entry(place).or_insert_with(|| look.decode(place)).clone()
     }
 }
@@ -179,12 +200,16 @@ impl<'a> Look<'a> {
         Ok(request.task.count(images))
     }
 
-    /// Makes the pair of an image as the stage will, and looks how far it reaches.
-    fn decode(&mut self, place: usize) -> Result<Reach, Misfit> {
+    /// Makes the pair of an image as the stage will, and looks at it.
+    fn decode(&mut self, place: usize) -> Result<Rc<Seen>, Misfit> {
         let request = self.request;
         let images = self.images().map_err(of_source)?;
-        let (_, pair) = request.task.pair(images, place, request).map_err(of_source)?;
-        Ok(pair.depth.map(|depth| Reach::of(&depth, request.depth.range)).unwrap_or_default())
+        let (name, pair) = request.task.pair(images, place, request).map_err(of_source)?;
+        let reach = pair.depth.map(|depth| Reach::of(&depth, request.depth.range));
+        let (width, height) = pair.input.dimensions();
+        let sides = [width.to_le_bytes(), height.to_le_bytes()].concat();
+        let input = Digest::of(&[&sides, pair.input.as_raw().as_slice()].concat());
+        Ok(Rc::new(Seen { name, input, reach: reach.unwrap_or_default() }))
     }
 }
 

@@ -10,7 +10,10 @@ use super::{
     agreement::{TextUse, unlike_lengths, wrong_length},
     model_facts::Facts,
 };
-use crate::models::{Compression, Denoiser, ModelRef, TextFormat, VideoDiffusion, one_of};
+use crate::{
+    data::tasks::has_target,
+    models::{Compression, Denoiser, ModelRef, TextFormat, VideoDiffusion, one_of},
+};
 
 /// Frames and `[height, width]` of a stage's items, as far as parameters tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,8 +50,12 @@ pub struct Surroundings<'a> {
     pub ports: &'a [&'a str],
     /// The ports whose number of items is known.
     pub items: &'a [(&'a str, usize)],
-    /// What the pairs on the port `pairs` are examples of, and the stage that gives them.
-    pub task: Option<(&'static str, &'a str)>,
+    /// The ports with predictions of which it is known with how many adapters they are made.
+    pub checkpoints: &'a [(&'a str, usize)],
+    /// What the pairs on its ports are examples of, and the stages that give them.
+    pub tasks: &'a [(&'a str, (&'static str, &'a str))],
+    /// Whether it is to run, so that what it would only make nonsense of is wrong.
+    pub is_to_run: bool,
     /// Its own name.
     pub stage: &'a str,
     /// Its place among the stages of the pipeline.
@@ -73,6 +80,26 @@ impl Surroundings<'_> {
     /// What is known of a stage's model, parts on the port `model` included.
     pub(super) fn model<'m>(&self, model: impl Into<Option<&'m ModelRef>>) -> Option<Rc<Facts>> {
         self.models.facts(model, self.parts?)
+    }
+
+    /// What the pairs on a port are examples of, and the stage that gives them.
+    pub(super) fn task(&self, port: &str) -> Option<(&'static str, &str)> {
+        self.tasks.iter().find(|(of, _)| *of == port).map(|(_, task)| *task)
+    }
+
+    /// Pairs on these ports that a stage which is to run would compare with, but that have no targets.
+    pub(super) fn without_target(&self, ports: &[&str]) -> Option<Misfit> {
+        let tasks = ports.iter().filter_map(|port| self.task(port));
+        let (task, stage) = tasks.filter(|_| self.is_to_run).find(|(task, _)| !has_target(task))?;
+        Some(Misfit::new(
+            Cause::Param("inputs"),
+            format!(
+                "the pairs of `{stage}` have no targets to compare with: with `task = \"{task}\"`, the target \
+                 is the picture itself"
+            ),
+            "give them a task with targets, such as `pairs`, or make targets of them by a stage of kind \
+             `transform`; answers alone are made by `pipe run` with `--only` and the stage that gives them",
+        ))
     }
 
     /// What is known of the trainings behind what is on a port.
@@ -226,9 +253,15 @@ pub(super) fn pixels_where(
             nearest => nearest,
         };
         let advice: Vec<_> = nearest.iter().flatten().map(usize::to_string).collect();
+        let rule = match step_of(space, takes) {
+            Some(step) => format!(
+                "a multiple of {step} pixels for the model's transformer, of {space} for its autoencoder"
+            ),
+            None => format!("a multiple of {space} pixels"),
+        };
         misfits.push(Misfit::new(
             Cause::Image,
-            format!("{what} must be a multiple of {space} pixels, but is {found}"),
+            format!("{what} must be {rule}, but is {found}"),
             format!("take {}", advice.join(" or ")),
         ));
         // The other side is looked at beside one that fits.
@@ -245,6 +278,15 @@ pub(super) fn pixels_where(
         ));
     }
     misfits
+}
+
+/// The step of what is taken of the multiples of `space`, if those are the multiples of a larger number.
+fn step_of(space: usize, takes: impl Fn(usize) -> bool) -> Option<usize> {
+    /// Patches are of a few latents; what begins later is a limit.
+    const MOST: usize = 16;
+    let patch = (2..=MOST).find(|n| takes(n * space)).filter(|_| !takes(space))?;
+    let follows = |n: usize| takes(n * space) == n.is_multiple_of(patch);
+    (patch..=3 * patch).all(follows).then_some(patch * space)
 }
 
 /// The nearest multiples of `step` below and above that something takes, a few steps away at most.

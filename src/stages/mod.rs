@@ -28,6 +28,7 @@ mod model_parts;
 mod predictions;
 mod pretrain;
 mod rules;
+mod same_pictures;
 mod sample;
 #[cfg(test)]
 mod support;
@@ -57,6 +58,7 @@ pub use metric::Metric;
 pub use model_facts::KnownModels;
 pub use model_parts::{KnownParts, ModelParts};
 pub use pretrain::Pretrain;
+pub use same_pictures::SamePictures;
 pub use sample::Sample;
 pub use text_encode::TextEncode;
 pub use transform::Transform;
@@ -71,6 +73,7 @@ use serde_json::{Map, Value};
 use crate::{
     artifact::ArtifactKind,
     models::{ClipSize, Given, LoadError, Memory, ModelRef},
+    store::Digest,
 };
 
 /// Every kind a pipeline file can name, in data order.
@@ -315,6 +318,12 @@ pub trait Stage: Send + Sync {
     /// The names of the scores it gives, for a stage that gives metrics and knows them.
     fn metrics(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    /// What the inputs of the pairs that it will give hold, by their names, where it takes them from outside and they
+    /// were looked at.
+    fn pictures(&self, _known: &KnownData) -> Option<Vec<(Digest, String)>> {
+        None
     }
 
     /// What this stage gives, where that depends on its parameters.

@@ -383,7 +383,9 @@ mod tests {
     fn what_is_advised_for_pixels_is_what_the_transformer_takes() {
         let facts = facts("builtin:tiny");
         let size = ItemSize { frames: Some(9), image: Some([30, 65]) };
-        let advice: Vec<_> = facts.pixels(size).into_iter().filter_map(|m| m.help).collect();
+        let wrong = facts.pixels(size);
+        insta::assert_snapshot!(wrong[0].message, @"height must be a multiple of 8 pixels for the model's transformer, of 4 for its autoencoder, but is 30");
+        let advice: Vec<_> = wrong.into_iter().filter_map(|m| m.help).collect();
         assert_eq!(
             advice,
             ["take 24 or 32", "take 64 or 72"],
@@ -396,7 +398,9 @@ mod tests {
         let compression = Compression { time: 4, space: 8 };
         let size = ItemSize { frames: Some(9), image: Some([100, 128]) };
         let takes = |side: usize, [height, _]: [usize; 2]| side != 0 || height == 96;
-        assert_eq!(pixels_where(size, compression, &takes)[0].help.as_deref(), Some("take 96"));
+        let wrong = pixels_where(size, compression, &takes).remove(0);
+        assert_eq!(wrong.help.as_deref(), Some("take 96"));
+        assert!(wrong.message.ends_with("a multiple of 8 pixels, but is 100"), "{}", wrong.message);
         let advice = pixels_where(size, compression, &|_, _| false)[0].help.clone();
         assert_eq!(advice.unwrap(), "take 96 or 104", "where nothing would be right");
     }

@@ -100,6 +100,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "stages::ModelParts",
             "stages::ParamError",
             "stages::Port",
+            "stages::SamePictures",
             "stages::STAGES",
             "stages::Stage",
             "stages::StageEntry",
@@ -181,6 +182,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             // The interval of a mean over tasks, as metrics make that over images.
             "metrics::bootstrap",
             "plan",
+            // What a check says of the data, a table says as well.
+            "stages::SamePictures",
             "store",
             "unbroken",
         ],
@@ -196,6 +199,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "data::folder",
             "data::guard",
             "data::held_out",
+            // A sheet of answers shows targets where there are some.
+            "data::tasks::has_target",
             "device",
             "exec",
             "models::Adapter",

@@ -27,7 +27,7 @@ use crate::{
     },
     config::Pipeline,
     plan::Plan,
-    report::{clip, provenance, results::Outputs, sheet},
+    report::{clip, doubts, provenance, results::Outputs, sheet},
     store::{Digest, Store, Transfer},
 };
 
@@ -141,6 +141,9 @@ impl Exporter<'_> {
             if let Some(document) = document.as_object_mut() {
                 let log = |digest| training_log(self.store, digest);
                 document.insert("provenance".to_owned(), provenance::of(self.plan, index, &log));
+                let stage = &self.pipeline.instances[index].stage;
+                let notes = doubts::notes(self.pipeline, stage, self.outputs, self.store)?;
+                document.insert("notes".to_owned(), notes.into());
             }
             write_file(&folder.join("metrics.json"), format!("{document:#}\n").as_bytes())?;
             let csv = per_item_csv(&bytes).map_err(|error| broken(&item.name, &error))?;

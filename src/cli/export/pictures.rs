@@ -17,6 +17,7 @@ use crate::{
         pairs::{INPUT, TARGET},
     },
     config::Pipeline,
+    data::tasks::has_target,
     plan::owner_of,
     report::{results::Outputs, sheet},
     store::{Digest, PictureName, Store},
@@ -191,7 +192,14 @@ fn has_checkpoints(pipeline: &Pipeline, index: usize) -> bool {
 /// Predictions, and the pairs that they were made for where those are known.
 pub(super) struct Answers {
     predictions: Arc<Manifest>,
-    pairs: Option<Arc<Manifest>>,
+    pairs: Option<Asked>,
+}
+
+/// Pairs that answers were made for.
+struct Asked {
+    pairs: Arc<Manifest>,
+    /// Whether they have targets to show.
+    has_targets: bool,
 }
 
 impl Answers {
@@ -210,7 +218,7 @@ impl Answers {
 
     /// The pair that each prediction was made for, and with which checkpoint.
     fn origins(&self) -> impl Iterator<Item = (&Item, Option<(Option<&str>, &Item)>)> {
-        let origins = self.pairs.as_ref().map(|pairs| Origins::new(&pairs.items));
+        let origins = self.pairs.as_ref().map(|asked| Origins::new(&asked.pairs.items));
         let items = self.predictions.items.iter();
         items.map(move |item| (item, origins.as_ref().and_then(|known| known.of(&item.name))))
     }
@@ -225,19 +233,22 @@ impl Answers {
         checkpoints
     }
 
-    /// Input, target and prediction of each item of a checkpoint; predictions alone where the pairs
-    /// are not known.
+    /// Input, target and prediction of each item of a checkpoint; without targets where there are none, and
+    /// predictions alone where the pairs are not known.
     pub fn sheet(&self, checkpoint: Option<&str>, store: &Store) -> Result<RgbImage, CliError> {
         let of_checkpoint = |origin: &Option<(Option<&str>, &Item)>| {
             origin.is_none_or(|(found, _)| found == checkpoint)
         };
         let shown = self.origins().filter(|(_, origin)| of_checkpoint(origin));
+        let has_targets = self.pairs.as_ref().is_some_and(|asked| asked.has_targets);
         let mut items = Vec::new();
         for (item, origin) in shown.take(MOST_ITEMS) {
             let mut images = Vec::new();
             if let Some((_, pair)) = origin {
                 images.push(read_image(store, pair, INPUT)?);
-                images.push(read_image(store, pair, TARGET)?);
+                if has_targets {
+                    images.push(read_image(store, pair, TARGET)?);
+                }
             }
             images.push(read_image(store, item, frames::PREDICTION)?);
             items.push(images);
@@ -263,7 +274,7 @@ fn nearest_pairs(
     outputs: &Outputs,
     store: &Store,
     predictions: &Manifest,
-) -> Result<Option<Arc<Manifest>>, CliError> {
+) -> Result<Option<Asked>, CliError> {
     for input in upstream(pipeline, index) {
         if pipeline.instances[input].output() != ArtifactKind::Pairs {
             continue;
@@ -272,7 +283,8 @@ fn nearest_pairs(
         let pairs = store.manifest(digest)?;
         let origins = Origins::new(&pairs.items);
         if predictions.items.iter().all(|item| origins.of(&item.name).is_some()) {
-            return Ok(Some(pairs));
+            let has_targets = pipeline.instances[input].work.task().is_none_or(has_target);
+            return Ok(Some(Asked { pairs, has_targets }));
         }
     }
     Ok(None)

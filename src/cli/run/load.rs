@@ -3,12 +3,12 @@
 use super::{CliError, RunArgs, Session, exit};
 use crate::{
     cli::load::{self, Loaded},
-    config,
+    config::{self, LoadOptions, ToRun},
 };
 
 /// Reads all files. With an error in one of them none is to run, unless it is to keep going.
 pub(super) fn load(args: &RunArgs, session: &Session) -> Result<Loaded, CliError> {
-    let options = args.layers.options();
+    let options = LoadOptions { to_run: ToRun::only(&args.only), ..args.layers.options() };
     if let [file] = &args.files[..] {
         return Ok(Loaded { pipelines: vec![config::load(file, &options)?], wrong: Vec::new() });
     }

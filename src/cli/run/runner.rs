@@ -14,10 +14,9 @@ use crate::{
     exec::{Executor, Outcome, RunEvent},
     plan::Lock,
     report::{
-        Reporter,
+        Reporter, doubts,
         human::HumanReporter,
         results::Outputs,
-        same_pictures,
         style::{count, duration},
     },
     store::{Store, StoreError},
@@ -139,7 +138,7 @@ impl Runner<'_> {
         let options = LoadOptions {
             profile: pipeline.profile.clone(),
             set: pipeline.set.clone(),
-            look_at_files: false,
+            ..LoadOptions::default()
         };
         let now = config::load(&pipeline.path, &options)?;
         let news = now.warnings.iter().filter(|text| !pipeline.warnings.contains(text));
@@ -152,6 +151,7 @@ impl Runner<'_> {
         let (session, store, wanted) = (self.session, self.store, self.args.wanted());
         let mut human = self.human();
         let mut outputs = Outputs::none(pipeline.instances.len());
+        let mut doubts = doubts::Watch::new(pipeline);
         let space = disk::Wanted { pipeline, store, options: &wanted };
         let executed = std::thread::scope(|scope| {
             let mut space = disk::Watch::new(scope, space);
@@ -162,6 +162,12 @@ impl Runner<'_> {
                 space.tell(session);
                 human.on(&event);
                 outputs.on(&event);
+                if let RunEvent::StageReused { index, .. } | RunEvent::StageFinished { index, .. } =
+                    &event
+                {
+                    let raised = doubts.on(*index, &outputs, store);
+                    raised.iter().for_each(|doubt| session.caution(&doubt.warning));
+                }
                 if let Some(events) = &mut self.events {
                     events.reporter.on(&event);
                 }
@@ -171,7 +177,7 @@ impl Runner<'_> {
         });
         match executed {
             Err(error) => Err(self.stop.error_of(error)),
-            Ok(summary) => self.conclude(pipeline, summary.outcome, &outputs),
+            Ok(summary) => self.conclude(pipeline, summary.outcome, &outputs, doubts),
         }
     }
 
@@ -181,13 +187,14 @@ impl Runner<'_> {
         pipeline: &Pipeline,
         outcome: Outcome,
         outputs: &Outputs,
+        mut doubts: doubts::Watch<'_>,
     ) -> Result<(), CliError> {
         let (args, session, store) = (self.args, self.session, self.store);
         // Before the tables, which may meet a full disk where they are written to.
         let is_to_lock = args.lock && outcome == Outcome::Done;
         let lock = is_to_lock.then(|| write_lock(pipeline, store)).transpose()?;
-        for leak in same_pictures::leaks(pipeline, outputs, store)? {
-            session.caution(&leak.warning);
+        for doubt in doubts.finish(outputs, store)? {
+            session.caution(&doubt.warning);
         }
         if args.only.is_empty() && outcome != Outcome::Interrupted {
             CliError::unless_unread(show_results(pipeline, outputs, store, session))?;

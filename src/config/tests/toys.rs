@@ -237,7 +237,7 @@ pub fn load_files(
     let options = LoadOptions {
         profile: profile.map(str::to_owned),
         set: set.iter().map(|text| (*text).to_owned()).collect(),
-        look_at_files: false,
+        ..LoadOptions::default()
     };
     load_with(TOYS, Path::new("toy/main.toml"), &options, &|path| {
         let text = files.get(path).ok_or(std::io::ErrorKind::NotFound)?;

@@ -17,6 +17,8 @@ use crate::store::SourceReader;
 const MAX_SIDE: u32 = 16_384;
 /// The most pixels: those of the largest cameras.
 const MAX_PIXELS: u64 = 160_000_000;
+/// The most bytes that pixels are decoded to: four for each of the most.
+const MAX_DECODED: u64 = 4 * MAX_PIXELS;
 /// The most bytes of what a file holds beside pixels, such as a colour profile: the decoder leaves out a
 /// profile that is larger once it is unpacked, and refuses other things.
 const MAX_BESIDE: u64 = 64 << 20;
@@ -196,6 +198,20 @@ pub enum ImageFileError {
     /// No pixels.
     #[error("it is {0}x{1}, so it has no pixels")]
     Empty(u32, u32),
+    /// Few enough pixels, but large ones.
+    #[error(
+        "is {width}x{height} with {bytes_per_pixel} bytes a pixel, {} MB, but at most {} MB are read",
+        u64::from(*width) * u64::from(*height) * u64::from(*bytes_per_pixel) / 1_000_000,
+        MAX_DECODED / 1_000_000
+    )]
+    Heavy {
+        /// In pixels.
+        width: u32,
+        /// In pixels.
+        height: u32,
+        /// As they are decoded.
+        bytes_per_pixel: u8,
+    },
     /// More than fits in memory.
     #[error(
         "is {width}x{height}, but at most {MAX_SIDE} pixels a side and {MAX_PIXELS} in all are read"
@@ -216,6 +232,8 @@ impl ImageFileError {
         match self {
             Self::Large { .. } => DataError::failed(format!("`{path}` {text}"))
                 .with_help("make a smaller copy of the picture"),
+            Self::Heavy { .. } => DataError::failed(format!("`{path}` {text}"))
+                .with_help("make a smaller copy of the picture, or one of 8 bits a channel"),
             Self::Format(image::ImageError::Limits(_)) => DataError::failed(format!(
                 "`{path}` holds more than {} MiB beside its pixels",
                 MAX_BESIDE >> 20
@@ -253,7 +271,22 @@ fn decoder(bytes: &[u8]) -> Result<impl ImageDecoder, ImageFileError> {
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(MAX_BESIDE);
     reader.limits(limits);
-    Ok(reader.into_decoder()?)
+    reader.into_decoder().map_err(|error| match (error, size_of_png(bytes)) {
+        // Some limits are those of the decoder's own arithmetic.
+        (image::ImageError::Limits(_), Some((width, height)))
+            if check_size(width, height).is_err() =>
+        {
+            ImageFileError::Large { width, height }
+        }
+        (error, _) => error.into(),
+    })
+}
+
+/// The width and height that a PNG file states.
+fn size_of_png(bytes: &[u8]) -> Option<(u32, u32)> {
+    let header = bytes.strip_prefix(b"\x89PNG\r\n\x1a\n")?;
+    let side = |at: usize| Some(u32::from_be_bytes(header.get(at..at + 4)?.try_into().ok()?));
+    (header.get(4..8)? == b"IHDR").then(|| Some((side(8)?, side(12)?)))?
 }
 
 fn decode(bytes: &[u8], upright: bool) -> Result<DynamicImage, ImageFileError> {
@@ -263,6 +296,10 @@ fn decode(bytes: &[u8], upright: bool) -> Result<DynamicImage, ImageFileError> {
         return Err(ImageFileError::Empty(width, height));
     }
     check_size(width, height)?;
+    if decoder.total_bytes() > MAX_DECODED {
+        let bytes_per_pixel = decoder.color_type().bytes_per_pixel();
+        return Err(ImageFileError::Heavy { width, height, bytes_per_pixel });
+    }
     // The pixels are counted.
     decoder.set_limits(Limits::no_limits())?;
     let orientation = if upright { decoder.orientation()? } else { Orientation::NoTransforms };
@@ -274,11 +311,27 @@ fn decode(bytes: &[u8], upright: bool) -> Result<DynamicImage, ImageFileError> {
     Ok(image)
 }
 
-/// Whether the end-of-image marker comes after the last scan. Image data never contains the bytes
-/// of a marker, and a thumbnail with markers of its own comes before the first scan.
+/// Whether the image ends with its end-of-image marker, whatever follows it, as the video of a photograph that
+/// moves. Segments before the first scan are passed over by their lengths: a thumbnail in one has markers of its own.
 fn is_whole_jpeg(bytes: &[u8]) -> bool {
-    let last = |marker: u8| bytes.windows(2).rposition(|pair| pair == [0xff, marker]);
-    last(0xd9) > last(0xda)
+    const FILL: u8 = 0xff;
+    let mut at = 0;
+    while let Some(offset) = bytes.get(at..).and_then(|rest| rest.iter().position(|b| *b == FILL)) {
+        at += offset + 1;
+        match bytes.get(at) {
+            None => return false,
+            Some(0xd9) => return true,
+            // Fill bytes, bytes of image data, and markers without a segment: restarts, the start of the image.
+            Some(&FILL) => {}
+            Some(0x00 | 0x01 | 0xd0..=0xd8) => at += 1,
+            // Image data follows the segment of a scan; it holds none of the other markers.
+            Some(_) => {
+                let Some(length) = bytes.get(at + 1..at + 3) else { return false };
+                at += 1 + usize::from(u16::from_be_bytes([length[0], length[1]]));
+            }
+        }
+    }
+    false
 }
 
 #[cfg(test)]

@@ -27,6 +27,23 @@ fn whole_files_decode_and_cut_ones_do_not() {
     }
 }
 
+/// As phones write photographs that move, whose video may hold any bytes.
+#[test]
+fn what_follows_the_end_of_a_jpeg_does_not_count() {
+    let photo = file(ImageFormat::Jpeg);
+    let video = b"\0\0\0\x18ftypmp42\xff\xda\0\x0c more \xff\xda";
+    let both = [&photo[..], video].concat();
+    assert_eq!(decode_image(&both).unwrap(), decode_image(&photo).unwrap());
+    // A thumbnail that is whole, before the data that is not.
+    let mut segment = vec![0xff, 0xe1];
+    segment.extend((photo.len() as u16 + 2).to_be_bytes());
+    segment.extend(&photo);
+    let with_thumbnail = [&photo[..2], &segment, &photo[2..]].concat();
+    assert!(decode_image(&with_thumbnail).is_ok());
+    let cut = &with_thumbnail[..with_thumbnail.len() - 40];
+    assert!(matches!(decode_image(cut), Err(ImageFileError::Cut)));
+}
+
 #[test]
 fn what_is_transparent_lets_white_through() {
     let folder = tempfile::tempdir().unwrap();
@@ -118,7 +135,31 @@ fn empty_and_huge_pictures_are_refused_before_they_are_decoded() {
     };
     insta::assert_snapshot!(error(60_000, 60_000), @"`a.bmp` is 60000x60000, but at most 16384 pixels a side and 160000000 in all are read");
     assert!(error(0, 5).contains("is not a whole image"));
+    // Few enough pixels, of eight bytes each.
+    let png = |width: u32, height: u32, color: u8| {
+        let mut header = b"IHDR".to_vec();
+        header.extend([width, height].map(u32::to_be_bytes).concat());
+        header.extend([16, color, 0, 0, 0]);
+        let mut bytes = b"\x89PNG\r\n\x1a\n\0\0\0\x0d".to_vec();
+        bytes.extend(&header);
+        bytes.extend(crc(&header).to_be_bytes());
+        bytes.extend(b"\0\0\0\0IDAT");
+        bytes.extend(crc(b"IDAT").to_be_bytes());
+        std::fs::write(folder.path().join("b.png"), bytes).unwrap();
+        read_image(&sources, "b.png").unwrap_err().to_string()
+    };
+    insta::assert_snapshot!(png(12_600, 12_600, 6), @"`b.png` is 12600x12600 with 8 bytes a pixel, 1270 MB, but at most 640 MB are read");
+    insta::assert_snapshot!(png(0x7fff_ffff, 0x7fff_ffff, 2), @"`b.png` is 2147483647x2147483647, but at most 16384 pixels a side and 160000000 in all are read");
     std::fs::write(folder.path().join("a.png"), "no picture").unwrap();
     let error = read_image(&sources, "a.png").unwrap_err();
     insta::assert_snapshot!(error, @"`a.png` is not a whole image: its first bytes are those of no known format");
+}
+
+/// The checksum of a chunk of PNG.
+fn crc(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0u32, |sum, byte| {
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| {
+            (sum >> 1) ^ if sum & 1 == 1 { 0xedb8_8320 } else { 0 }
+        })
+    })
 }

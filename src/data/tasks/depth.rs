@@ -149,9 +149,17 @@ impl Reach {
         }
     }
 
-    /// Whether most distances would be drawn as the ends of the range.
-    pub fn is_mostly_beyond(self) -> bool {
-        2 * self.beyond > self.known
+    /// What to say, behind "pictures with", if most distances are drawn as the ends of the range.
+    pub fn doubt(self, [near, far]: [f32; 2]) -> Option<String> {
+        (2 * self.beyond > self.known).then(|| {
+            format!(
+                "{:.0} % of the known distances beyond `depth.range` = [{near}, {far}], up to {:.1} m away; they \
+                 are drawn as its ends: give a range that holds them or, if they seem wrong, check `units` of \
+                 `source`",
+                100.0 * self.beyond as f64 / self.known as f64,
+                self.furthest
+            )
+        })
     }
 }
 

@@ -14,6 +14,10 @@ impl Task for Images {
         "The image itself: plain images for a `transform` stage."
     }
 
+    fn has_target(&self) -> bool {
+        false
+    }
+
     fn needs(&self) -> Knowledge {
         Knowledge::Image
     }

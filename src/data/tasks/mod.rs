@@ -44,6 +44,11 @@ pub trait Task: Sync {
         &[]
     }
 
+    /// Whether its pairs have an answer of their own; else input and target are one picture.
+    fn has_target(&self) -> bool {
+        true
+    }
+
     /// What it must know of an image.
     fn needs(&self) -> Knowledge;
 
@@ -110,6 +115,11 @@ fn lacks(what: &str) -> DataError {
 /// The tasks that can be done with this knowledge.
 pub fn names_for(offers: &[Knowledge]) -> Vec<&'static str> {
     TASKS.iter().filter(|task| offers.contains(&task.needs())).map(|task| task.name()).collect()
+}
+
+/// Whether pairs of this task, or of the operation of this name, have an answer of their own.
+pub fn has_target(name: &str) -> bool {
+    TASKS.iter().find(|task| task.name() == name).is_none_or(|task| task.has_target())
 }
 
 listed!(Task, "Task", TASKS);

@@ -6,13 +6,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Caution, Draw, IdleParam, Inputs, Misfit, Output, OwnSize, ParamError, Ports, Stage,
+    Caution, Draw, IdleParam, Inputs, KnownData, Misfit, Output, OwnSize, ParamError, Ports, Stage,
     StageContext, StageError, StageKind, Surroundings, draw, idle,
 };
 use crate::{
     artifact::{ArtifactKind, videos},
     data::{Request, figures, sets::Knowledge, source::DataSource},
-    store::SourceReader,
+    store::{Digest, SourceReader},
 };
 
 /// Reads images and makes the pairs of a task. Its parameters are the [`Request`].
@@ -54,6 +54,10 @@ impl Stage for Dataset {
 
     fn cautions(&self, around: &Surroundings<'_>) -> Vec<Caution> {
         around.data.caution(&self.0).into_iter().collect()
+    }
+
+    fn pictures(&self, known: &KnownData) -> Option<Vec<(Digest, String)>> {
+        known.pictures(&self.0)
     }
 
     fn draw(&self) -> Option<Draw> {

@@ -66,7 +66,12 @@ impl Stage for Metric {
                 "connect the pairs trained on, and what the same adapters predict for them",
             ));
         }
-        ports.into_iter().chain(around.task.and_then(|task| self.wrong_task(task))).collect()
+        let there = around.checkpoints.iter().find(|(port, _)| *port == "predictions");
+        let others = OTHERS.into_iter().filter(|port| around.has(port)).count();
+        ports.extend(there.and_then(|(_, there)| self.too_few(there + others)));
+        let wrong = around.task("pairs").and_then(|task| self.wrong_task(task));
+        ports.extend(wrong.or_else(|| around.without_target(&["pairs", "examples"])));
+        ports
     }
 
     fn revision(&self) -> u32 {
@@ -163,6 +168,16 @@ impl Metric {
         Some(Misfit::new(Cause::Param("metric"), message, help))
     }
 
+    /// Fewer attempts to be made than are asked for.
+    fn too_few(&self, there: usize) -> Option<Misfit> {
+        let attempts = self.0.attempts.filter(|attempts| *attempts > there)?;
+        Some(Misfit::new(
+            Cause::Param("attempts"),
+            format!("`attempts` is {attempts}, but there are {there} to be made"),
+            "lower it, or add steps to `save_at` of the training",
+        ))
+    }
+
     /// What the metric cannot use of what is connected.
     fn misfit(&self, has: impl Fn(&str) -> bool) -> Option<Misfit> {
         let (name, attempts) = (self.0.metric.name(), self.0.metric.attempts());
@@ -212,14 +227,7 @@ impl Metric {
             ))
             .with_help("take `save_at` out of its training, or leave the port out"));
         }
-        let there = predictions.checkpoints.len() + others.len();
-        if let Some(attempts) = self.0.attempts.filter(|attempts| *attempts > there) {
-            return Err(StageError::failed(format!(
-                "`attempts` is {attempts}, but there are {there} to be made"
-            ))
-            .with_help("lower it, or add steps to `save_at` of the training"));
-        }
-        Ok(())
+        refuse(self.too_few(predictions.checkpoints.len() + others.len()))
     }
 
     /// The checkpoints that are scored, as spec E.3 chooses the attempts.

@@ -55,7 +55,8 @@ fn sizes_and_frames_that_do_not_fit() {
     $ pipe run latents.toml --jobs 1 --set pairs.size=[30,32]
     ? 2
     --- stderr
-      × stage `latents`: height must be a multiple of 4 pixels, but is 30
+      × stage `latents`: height must be a multiple of 8 pixels for the model's transformer, of 4 for
+      │ its autoencoder, but is 30
        ╭─[--set:1:12]
      1 │ pairs.size=[30,32]
        ·            ───┬───

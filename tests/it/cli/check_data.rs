@@ -311,3 +311,42 @@ fn all_damaged_images_are_named() {
     let one = shell.transcript("check clips.toml --set pairs.count=7");
     assert!(one.contains("and 2 more"), "{one}");
 }
+
+/// With `task = "images"`, input and target are one picture.
+#[test]
+fn answers_to_pictures_without_a_target_are_not_scored() {
+    let shell = Shell::new();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines");
+    fs::copy(folder.join("custom_pairs.toml"), shell.path("mine.toml")).unwrap();
+    for name in ["a", "b", "c", "d", "e"] {
+        shell.pair("custom_pairs", name, name.as_bytes()[0]);
+    }
+    shell.pair("unknown", "fresh", 77);
+    fs::rename(shell.path("unknown/input"), shell.path("new")).unwrap();
+    let settings = "--set test.source={source=\"folder\",root=\"new\"} --set test.task=images --set test.holdout=1";
+    for line in ["check", "run"] {
+        let said = shell.transcript(&format!("{line} mine.toml {settings}"));
+        assert!(said.contains("? 2"), "{said}");
+        let said = said.replace("\n  │ ", " ");
+        assert!(
+            said.contains(
+                "stage `score`: the pairs of `test` have no targets to compare with: with `task = \
+                 \"images\"`, the target is the picture itself"
+            ),
+            "{said}"
+        );
+        assert!(
+            said.contains("[stages.score]") && said.contains("help: give them a task"),
+            "{said}"
+        );
+    }
+    let said = shell.transcript(&format!("run mine.toml --only score {settings}"));
+    assert!(said.contains("? 2") && said.contains("have no targets"), "{said}");
+    // What only shows is not refused.
+    shell.succeed(&format!("plan mine.toml {settings}"));
+    // The example pairs of an answer that is scored must have targets as well.
+    let examples = ["score.inputs.examples=pairs", "pairs.task=images"];
+    let set: String = examples.iter().map(|set| format!(" --set {set}")).collect();
+    let said = shell.transcript(&format!("check mine.toml{set}"));
+    assert!(said.contains("the pairs of `pairs` have no targets"), "{said}");
+}

@@ -407,8 +407,11 @@ fn a_score_over_what_was_learnt_is_warned_of() {
     let shell = Shell::new();
     std::fs::create_dir(shell.path("pics")).unwrap();
     for name in 'a'..='h' {
-        shell.picture(&format!("pics/{name}_in.png"));
-        shell.picture(&format!("pics/{name}_out.png"));
+        for side in ["in", "out"] {
+            let color = |x, y| image::Rgb([x as u8 * 6, y as u8 * 7, name as u8]);
+            let picture = image::RgbImage::from_fn(40, 32, color);
+            picture.save(shell.path(&format!("pics/{name}_{side}.png"))).unwrap();
+        }
     }
     shell.succeed("init own --data pics");
     insta::assert_snapshot!(shell.transcript("check own.toml"), @"

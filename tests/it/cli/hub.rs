@@ -92,7 +92,10 @@ fn what_a_configuration_tells_is_told_before_weights_are_fetched() {
     shell.write("latents.toml", &format!("{clips}{LATENTS}"));
     let (code, told) = run(&shell, &hub, "run latents.toml", &[]);
     assert_eq!(code, 2, "{told}");
-    assert!(told.contains("height must be a multiple of 4 pixels, but is 34"), "{told}");
+    assert!(
+        told.contains("height must be a multiple of 8 pixels for the model's transformer"),
+        "{told}"
+    );
     let here = walk(&shell.path("hub"));
     assert!(here.iter().any(|path| path.ends_with("vae/config.json")));
     assert!(!here.iter().any(|path| path.ends_with("diffusion_pytorch_model.safetensors")));

@@ -63,6 +63,40 @@ fn a_picture_in_both_parts_of_the_data_is_told() {
     insta::assert_snapshot!(warnings(&shell), @"warning: `pairs` asks about 1 picture that `examples` learns from, such as `d`, there `b`: its scores are partly those of answers that were learnt");
     // It is no matter of what was computed just now.
     insta::assert_snapshot!(warnings(&shell), @"warning: `pairs` asks about 1 picture that `examples` learns from, such as `d`, there `b`: its scores are partly those of answers that were learnt");
+    // Before anything is trained, and a check knows it as well.
+    let said = shell.transcript("run own.toml --force examples --force lora");
+    let at = |text: &str| said.find(text).unwrap_or_else(|| panic!("no {text} in {said}"));
+    assert!(at("warning: `pairs` asks about") < at("ran      lora"), "{said}");
+    let checked = shell.transcript("check own.toml");
+    assert!(
+        checked.contains("? 0") && checked.contains("warning: `pairs` asks about 1 picture"),
+        "{checked}"
+    );
+    // Every score carries it.
+    let note = "note: `pairs` asks about 1 picture";
+    let shown = shell.succeed("show own.toml score");
+    assert_eq!(shown.matches(note).count(), 1, "{shown}");
+    assert!(shell.succeed("show own.toml score --json").contains("\"`pairs` asks about 1 picture"));
+    assert!(!shell.succeed("show own.toml answers").contains(note));
+    shell.succeed("export own.toml score --to score");
+    let exported = std::fs::read_to_string(shell.path("score/metrics.json")).unwrap();
+    assert!(exported.contains("\"`pairs` asks about 1 picture"), "{exported}");
+    // Pictures are counted where they are asked about, however often one of them was learnt.
+    for name in ["e", "f"] {
+        shell.pair("data/train", name, 90);
+    }
+    shell.pair("data/test", "g", 90);
+    insta::assert_snapshot!(warnings(&shell), @"warning: `pairs` asks about 2 pictures that `examples` learns from, such as `d`, there `b`: its scores are partly those of answers that were learnt");
+    for name in [
+        "data/train/input/e.png",
+        "data/train/target/e.png",
+        "data/train/input/f.png",
+        "data/train/target/f.png",
+        "data/test/input/g.png",
+        "data/test/target/g.png",
+    ] {
+        std::fs::remove_file(shell.path(name)).unwrap();
+    }
     // A table says so as well, in each of its forms.
     let table = "[tables.t]\nvalues = [\"score.psnr\"]\n";
     shell.write("own.toml", &format!("{EXPERIMENT}{SCORE}{table}"));
@@ -140,4 +174,37 @@ fn photographs_that_grids_share_are_told() {
     };
     insta::assert_snapshot!(grids("train"), @"warning: `pairs` asks about 4 pictures that `examples` learns from, such as `n1_1` in `grid-000002`, there in `grid-000000`: its scores are partly those of answers that were learnt");
     assert_eq!(grids("test"), "");
+}
+
+/// TUM's pictures without its lists: depths of 5000 units per metre, read as millimetres.
+#[test]
+fn distances_in_other_units_are_told_by_a_run_and_beside_its_scores() {
+    let shell = Shell::new();
+    for name in ["a", "b", "c", "d", "e"] {
+        let path = |what: &str| shell.path(&format!("data/{name}_{what}.png"));
+        std::fs::create_dir_all(shell.path("data")).unwrap();
+        let color = image::Rgb([name.as_bytes()[0], 0, 9]);
+        image::RgbImage::from_pixel(32, 32, color).save(path("color")).unwrap();
+        let depth = image::ImageBuffer::<image::Luma<u16>, _>::from_fn(32, 32, |x, _| {
+            image::Luma([if x < 24 { 15_000 } else { 7_500 }])
+        });
+        depth.save(path("depth")).unwrap();
+    }
+    let text = format!("{EXPERIMENT}{SCORE}\n[tables.t]\nvalues = [\"score.psnr\"]\n")
+        .replace("source = \"folder\"", "source = \"rgbd\", units = 1000")
+        .replace("task   = \"pairs\"", "task   = \"depth\"");
+    shell.write("own.toml", &text);
+    let said = shell.transcript("run own.toml");
+    let warning = "`pairs` takes pictures with 75 % of the known distances beyond `depth.range`";
+    assert_eq!(said.matches(&format!("warning: {warning}")).count(), 1, "{said}");
+    let other = "`examples` takes pictures with 75 %";
+    let table = shell.succeed("table own.toml");
+    // What is learnt from in wrong units is part of the answers.
+    for part in [warning, other] {
+        assert_eq!(table.matches(&format!("note: {part}")).count(), 1, "{table}");
+    }
+    assert!(shell.succeed("show own.toml score").contains(&format!("note: {warning}")));
+    shell.write("own.toml", &text.replace("units = 1000", "units = 5000"));
+    let right = shell.transcript("run own.toml");
+    assert!(right.contains("? 0") && !right.contains("depth.range"), "{right}");
 }

@@ -56,7 +56,8 @@ fn what_the_model_does_not_take_is_told_where_it_is_written() {
     $ pipe check wrong.toml
     ? 2
     --- stderr
-      × stage `latents`: height must be a multiple of 4 pixels, but is 62
+      × stage `latents`: height must be a multiple of 8 pixels for the model's transformer, of 4 for
+      │ its autoencoder, but is 62
        ╭─[wrong.toml:4:8]
      3 │ [params]
      4 │ size = [62, 64]
@@ -547,4 +548,29 @@ fn a_merge_of_the_adapters_along_a_training_is_told() {
     assert!(said.contains("leave `save_at` out of that training"), "{said}");
     shell.write("right.toml", &format!("{EXPERIMENT}{merged}"));
     shell.succeed("check right.toml");
+}
+
+/// It failed after all trainings.
+#[test]
+fn more_attempts_than_a_training_leaves_adapters_is_told() {
+    let shell = Shell::new();
+    let arc = super::SCORE.replace("\"image\"", "\"arc\"\nattempts = 3");
+    let text = EXPERIMENT.replace("steps  = 4\n", "steps  = 4\nsave_at = [2, 4]\n");
+    shell.write("wrong.toml", &format!("{text}{arc}"));
+    let check = |line: &str| shell.transcript(&format!("check wrong.toml{line}"));
+    let said = check("");
+    for part in [
+        "stage `score`: `attempts` is 3, but there are 2 to be made",
+        "attempts = 3",
+        "help: lower it, or add steps to `save_at` of the training",
+    ] {
+        assert!(said.contains(part), "{part}\n{said}");
+    }
+    assert!(!check(" --set lora.save_at=[1,2,4]").contains("to be made"));
+    assert!(!check(" --set score.attempts=2").contains("to be made"));
+    // What another training answers is one more.
+    assert!(!check(" --set score.inputs.second=answers").contains("to be made"));
+    // Without `save_at`, there is one adapter.
+    shell.write("wrong.toml", &format!("{EXPERIMENT}{arc}"));
+    assert!(check("").contains("`attempts` is 3, but there are 1 to be made"));
 }

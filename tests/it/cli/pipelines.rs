@@ -147,6 +147,9 @@ fn the_file_to_copy_runs_elsewhere_on_pictures_of_ones_own() {
     shell.succeed(&format!("run mine.toml --only answers {settings} {short}"));
     shell.succeed(&format!("export mine.toml answers --to fresh {settings} {short}"));
     assert!(shell.path("fresh/fresh.png").exists());
+    // Their sheet shows what was asked and answered: a margin of 4, and two pictures that have grown to 128.
+    let sheet = image::open(shell.path("fresh/sheet.png")).unwrap();
+    assert_eq!((sheet.width(), sheet.height()), (4 + 2 * (128 + 4), 128 + 8));
     // With any other number it works as well.
     shell.succeed("check mine.toml --set params.data.root=three");
     assert!(shell.plan("mine.toml --profile paper").len() > 5);

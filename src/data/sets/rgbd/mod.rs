@@ -12,6 +12,7 @@ use crate::{
         DataError, Depth, Problem, Request, Sample,
         files::{read_picture, read_stored_image},
         source::DepthBits,
+        tasks::depth::is_known,
     },
     store::SourceReader,
 };
@@ -40,6 +41,11 @@ impl DataSet for Rgbd {
 
     fn offers(&self) -> &'static [Knowledge] {
         &[Knowledge::Image, Knowledge::Depth]
+    }
+
+    fn revision(&self) -> u32 {
+        // 1: a depth of TUM goes with one picture.
+        1
     }
 
     fn check(&self, request: &Request) -> Vec<Problem> {
@@ -76,6 +82,14 @@ impl DataSet for Rgbd {
             move |Frame { files, .. }| {
                 let image = read_stored_image(sources, &files.input)?;
                 let depth = read_depth(sources, &files.target, code)?;
+                if request.task.needs() == Knowledge::Depth && !depth.iter().any(|m| is_known(*m)) {
+                    let message = format!(
+                        "`{}`, the depth of `{}`, is 0 everywhere: no distance is known",
+                        files.target, files.input
+                    );
+                    return Err(DataError::failed(message)
+                        .with_help("take the picture and its depth out, or record it anew"));
+                }
                 if depth.dimensions() != image.dimensions() {
                     return Err(DataError::failed(format!(
                         "`{}` is {}x{}, but `{}` is {}x{}",

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     data::{
         WithoutDepth,
-        files::{list, read_source},
+        files::{is_any_picture, list, read_source},
         folder::PairFiles,
     },
     store::SourceReader,
@@ -17,6 +17,9 @@ use crate::{
 
 /// Pictures and depths of TUM belong together if their times differ by less, in seconds.
 const SAME_TIME: f64 = 0.02;
+
+const UNLISTED: &str = "add its time to the list, move it out of the folder, or leave such pictures out with \
+                        without_depth = \"skip\"";
 
 /// Units per metre of the depths of TUM.
 pub(super) const UNITS: u32 = 5000;
@@ -58,7 +61,7 @@ pub(super) fn sequences(
     Ok(found)
 }
 
-/// The frames of the TUM sequence in a folder: each picture with the depth nearest in time.
+/// The frames of the TUM sequence in a folder: each picture with a depth of its own near in time.
 pub(super) fn by_time(
     sources: &SourceReader,
     folder: &str,
@@ -71,15 +74,15 @@ pub(super) fn by_time(
     for (list, files) in [(&list, &colors), (&depth_list, &depths)] {
         all_there(sources, folder, list, files)?;
     }
+    if without == WithoutDepth::Error {
+        all_listed(sources, folder, &list, &colors)?;
+    }
     let (mut found, mut alone) = (Vec::new(), Vec::new());
     let count = colors.len();
-    for (time, input) in colors {
-        let nearest =
-            depths.iter().min_by(|(a, _), (b, _)| (a - time).abs().total_cmp(&(b - time).abs()));
-        if let Some((other, target)) = nearest
-            && (other - time).abs() < SAME_TIME
-        {
-            let (input, target) = (below(&input), below(target));
+    let partners = partners(&colors, &depths);
+    for ((_, input), partner) in colors.into_iter().zip(partners) {
+        if let Some(partner) = partner {
+            let (input, target) = (below(&input), below(&depths[partner].1));
             let name = input.rsplit_once('.').map_or(&*input, |(stem, _)| stem).replace('/', "-");
             let files = PairFiles { name, input, target };
             found.push(Frame { files, sequence: folder.to_owned() });
@@ -95,13 +98,70 @@ pub(super) fn by_time(
         Some(first) if without == WithoutDepth::Error => {
             let alone = alone.len();
             let message = format!(
-                "{alone} of the {count} pictures of `{list}` have no depth within {SAME_TIME} s, the \
-                 first is `{first}`"
+                "{alone} of the {count} pictures of `{list}` have no depth of their own within {SAME_TIME} s, \
+                 the first is `{first}`"
             );
             Err(DataError::failed(message).with_help(SKIP))
         }
         _ => Ok(found),
     }
+}
+
+/// For each picture the place of its depth. Of all that are near enough, the nearest two go together first, and
+/// each once, as in TUM's own `associate.py`.
+fn partners(colors: &[(f64, String)], depths: &[(f64, String)]) -> Vec<Option<usize>> {
+    let mut by_time: Vec<usize> = (0..depths.len()).collect();
+    by_time.sort_by(|a, b| depths[*a].0.total_cmp(&depths[*b].0));
+    let mut near = Vec::new();
+    for (color, (time, _)) in colors.iter().enumerate() {
+        let first = by_time.partition_point(|depth| depths[*depth].0 <= time - SAME_TIME);
+        let window = by_time[first..].iter().map(|depth| (*depth, (depths[*depth].0 - time).abs()));
+        // What is above by rounding alone is left out by its distance.
+        let window = window.take_while(|(depth, _)| depths[*depth].0 < time + SAME_TIME);
+        let window = window.filter(|(_, apart)| *apart < SAME_TIME);
+        near.extend(window.map(|(depth, apart)| (apart, color, depth)));
+    }
+    let times = |&(_, color, depth): &(f64, usize, usize)| (colors[color].0, depths[depth].0);
+    near.sort_by(|a, b| {
+        let ((color_a, depth_a), (color_b, depth_b)) = (times(a), times(b));
+        let by_time = color_a.total_cmp(&color_b).then(depth_a.total_cmp(&depth_b));
+        a.0.total_cmp(&b.0).then(by_time)
+    });
+    let (mut found, mut taken) = (vec![None; colors.len()], vec![false; depths.len()]);
+    for (_, color, depth) in near {
+        if found[color].is_none() && !taken[depth] {
+            (found[color], taken[depth]) = (Some(depth), true);
+        }
+    }
+    found
+}
+
+/// Refuses a picture that the list does not name, beside those that it does: it would be passed over.
+fn all_listed(
+    sources: &SourceReader,
+    folder: &str,
+    list: &str,
+    files: &[(f64, String)],
+) -> Result<(), DataError> {
+    let listed: BTreeSet<&str> = files.iter().map(|(_, file)| file.as_str()).collect();
+    let folders = listed.iter().filter_map(|file| Some(file.rsplit_once('/')?.0));
+    for parent in folders.collect::<BTreeSet<_>>() {
+        let below =
+            if folder.is_empty() { parent.to_owned() } else { format!("{folder}/{parent}") };
+        let Ok(names) = sources.list(&below) else { continue };
+        let pictures = names.iter().filter(|name| is_any_picture(name));
+        let paths: Vec<_> = pictures.map(|name| format!("{parent}/{name}")).collect();
+        let mut unlisted = paths.iter().filter(|path| !listed.contains(path.as_str()));
+        let Some(first) = unlisted.next() else { continue };
+        let count = 1 + unlisted.count();
+        let message = format!(
+            "`{list}` names {} of the {} pictures of `{below}`; the first that it does not is `{first}`",
+            paths.len() - count,
+            paths.len()
+        );
+        return Err(DataError::failed(message).with_help(UNLISTED));
+    }
+    Ok(())
 }
 
 /// Refuses a list that names a file which is not there. What it names outside of the data is refused when it

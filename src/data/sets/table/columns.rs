@@ -41,11 +41,40 @@ struct Line {
 
 fn from_csv(bytes: &[u8]) -> Result<Vec<Row>, String> {
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(bytes);
-    let rows = reader.deserialize::<Line>().zip(2..).map(|(line, number)| {
-        let Line { input, target, name, split } = line.map_err(|error| error.to_string())?;
+    let headers = reader.headers().map_err(|error| error.to_string())?.clone();
+    not_misspelt(headers.iter())?;
+    let rows = reader.records().map(|record| {
+        let record = record.map_err(|error| error.to_string())?;
+        let number = record.position().map_or(0, |place| line_of(bytes, place));
+        let line: Line = record.deserialize(Some(&headers)).map_err(|error| error.to_string())?;
+        let Line { input, target, name, split } = line;
         Ok(Row::new(format!("line {number}"), [Some(input), target, name, split]))
     });
     rows.collect()
+}
+
+/// The line of a record, counted from 1; the place before it may be that of empty lines.
+fn line_of(bytes: &[u8], place: &csv::Position) -> u64 {
+    let rest = bytes.get(place.byte() as usize..).unwrap_or_default();
+    let empty = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
+    place.line() + empty.filter(|byte| **byte == b'\n').count() as u64
+}
+
+/// Refuses a column that nothing would read but whose name is that of one that is read, save for case, spaces or one
+/// letter: rows for tests would be learnt from.
+fn not_misspelt<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Result<(), String> {
+    for name in names.clone().filter(|name| !COLUMNS.contains(name)) {
+        let plain = name.trim().to_lowercase();
+        let meant = COLUMNS.into_iter().find(|column| strsim::osa_distance(&plain, column) <= 1);
+        let Some(meant) = meant.filter(|column| !names.clone().any(|name| name == *column)) else {
+            continue;
+        };
+        return Err(format!(
+            "the column `{name}` is not read, and there is no `{meant}`, which it may be meant for: call it \
+             `{meant}`, or something less like it"
+        ));
+    }
+    Ok(())
 }
 
 fn from_parquet(bytes: Vec<u8>) -> Result<Vec<Row>, String> {
@@ -55,6 +84,7 @@ fn from_parquet(bytes: Vec<u8>) -> Result<Vec<Row>, String> {
     // Other columns, pictures perhaps, are not even decompressed.
     let fields = schema.get_fields().iter().filter(|field| COLUMNS.contains(&field.name()));
     let columns: Vec<_> = fields.cloned().collect();
+    not_misspelt(schema.get_fields().iter().map(|field| field.name()))?;
     if !columns.iter().any(|column| column.name() == COLUMNS[0]) {
         return Err("there is no column `input`".to_owned());
     }

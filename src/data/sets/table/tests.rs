@@ -40,6 +40,34 @@ fn what_is_wrong_with_a_parquet_file_is_said() {
     insta::assert_snapshot!(text, @"`x.parquet`: no Parquet file that can be read: Parquet error: Invalid Parquet file. Corrupt footer");
 }
 
+#[test]
+fn a_column_that_is_almost_one_of_those_read_is_refused() {
+    let read = |header: &str| {
+        let text = format!("{header}\n{}\n", header.replace(|c: char| c != ',', "x"));
+        columns::read("t.csv", text.into()).map(|rows| rows.len()).map_err(|e| e.to_string())
+    };
+    insta::assert_snapshot!(read("input,target,Split").unwrap_err(), @"`t.csv`: the column `Split` is not read, and there is no `split`, which it may be meant for: call it `split`, or something less like it");
+    for wrong in ["spilt", "splits", "spit", "SPLIT", "sp lit"] {
+        assert!(read(&format!("input,target,{wrong}")).is_err(), "{wrong}");
+    }
+    assert!(read("input,targets").unwrap_err().contains("no `target`"));
+    // Spaces around a cell of a CSV file mean nothing, and what is there as well is not missing.
+    assert_eq!(read("input,target, split "), Ok(1));
+    assert_eq!(read("input,target,split,Split,caption,names,name"), Ok(1));
+}
+
+#[test]
+fn a_row_is_named_by_the_line_it_begins_on() {
+    let read = |text: &str| {
+        let rows = columns::read("t.csv", text.into()).unwrap();
+        rows.into_iter().map(|row| row.place).collect::<Vec<_>>()
+    };
+    assert_eq!(read("input\na\nb\n"), ["line 2", "line 3"]);
+    assert_eq!(read("input\n\n\na\n\nb\n"), ["line 4", "line 6"]);
+    assert_eq!(read("input\r\n\r\na\r\nb\r\n"), ["line 3", "line 4"]);
+    assert_eq!(read("input,name\na,\"two\nlines\"\nb,c\n"), ["line 2", "line 4"]);
+}
+
 proptest! {
     /// Foreign bytes are an error, not a panic: the library has some on damaged files.
     #[test]

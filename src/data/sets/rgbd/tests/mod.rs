@@ -42,7 +42,7 @@ fn depths_are_found_by_name_or_by_time() {
     );
     let more = json!({ "holdout": 0.0 });
     let error = pairs(root, "rgbd", "depth", &more).unwrap_err();
-    insta::assert_snapshot!(error, @"1 of the 3 pictures of `rgb.txt` have no depth within 0.02 s, the first is `rgb/9.000.png`");
+    insta::assert_snapshot!(error, @"1 of the 3 pictures of `rgb.txt` have no depth of their own within 0.02 s, the first is `rgb/9.000.png`");
     let more = json!({ "holdout": 0.0, "without_depth": "skip" });
     let found = pairs(root, "rgbd", "depth", &more).unwrap();
     assert_eq!(names(&found), ["rgb-1.000", "rgb-1.100"]);
@@ -72,7 +72,10 @@ fn depths_of_another_kind_or_size_are_refused() {
     save(root, "a_depth.png", grey16(8, 16, 900));
     assert_eq!(run(), "`a_depth.png` is 8x16, but `a_color.png` is 16x16");
     save(root, "a_depth.png", grey16(16, 16, 0));
-    assert_eq!(run(), "no pixel of the depth image has a distance");
+    assert_eq!(
+        run(),
+        "`a_depth.png`, the depth of `a_color.png`, is 0 everywhere: no distance is known"
+    );
     std::fs::remove_file(root.join("a_depth.png")).unwrap();
     assert_eq!(run(), "`a_color.png` has no partner");
 }
@@ -327,4 +330,52 @@ fn lists_of_tum_go_together_and_name_files_that_are_there() {
     assert_eq!(read(), Err("`depth.txt` names `depth/3.png`, which is not there".into()));
     write(root, "depth.txt", "1.0 depth/1.png\n2.0 depth/2.png\n");
     assert_eq!(read(), Ok("rgb-1 rgb-2".into()));
+}
+
+#[test]
+fn a_depth_of_tum_goes_with_one_picture_and_each_picture_is_listed() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    for name in ["1", "2", "3"] {
+        save(root, &format!("rgb/{name}.png"), photo(20));
+        save(
+            root,
+            &format!("depth/{name}.png"),
+            grey16(16, 16, 5000 * name.parse::<u16>().unwrap()),
+        );
+    }
+    let read = |without: &str| {
+        let more = json!({ "holdout": 0.0, "without_depth": without });
+        let found = pairs(root, "rgbd", "depth", &more)?;
+        let mut found: Vec<_> = found
+            .iter()
+            .map(|(name, pair)| {
+                let metres = pair.depth.as_ref().unwrap().get_pixel(0, 0).0[0];
+                format!("{name} {metres}")
+            })
+            .collect();
+        found.sort_unstable();
+        Ok::<_, String>(found.join(", "))
+    };
+    // The first depth is the nearest to both, but the second picture is nearer to it.
+    write(root, "rgb.txt", "1.000 rgb/1.png\n1.012 rgb/2.png\n2.0 rgb/3.png\n");
+    write(root, "depth.txt", "1.007 depth/1.png\n0.985 depth/2.png\n2.0 depth/3.png\n");
+    assert_eq!(read("error"), Ok("rgb-1 2, rgb-2 1, rgb-3 3".into()));
+    write(root, "depth.txt", "1.007 depth/1.png\n0.97 depth/2.png\n2.0 depth/3.png\n");
+    insta::assert_snapshot!(read("error").unwrap_err(), @"1 of the 3 pictures of `rgb.txt` have no depth of their own within 0.02 s, the first is `rgb/1.png`");
+    assert_eq!(read("skip"), Ok("rgb-2 1, rgb-3 3".into()));
+    write(root, "rgb.txt", "1.012 rgb/2.png\n");
+    insta::assert_snapshot!(read("error").unwrap_err(), @"`rgb.txt` names 1 of the 3 pictures of `rgb`; the first that it does not is `rgb/1.png`");
+    assert_eq!(read("skip"), Ok("rgb-2 1".into()));
+}
+
+#[test]
+fn a_depth_without_any_distance_is_named() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    save(root, "1_color.png", photo(20));
+    save(root, "1_depth.png", grey16(16, 16, 0));
+    let read = |task: &str| pairs(root, "rgbd", task, &json!({ "holdout": 0.0 }));
+    insta::assert_snapshot!(read("depth").unwrap_err(), @"`1_depth.png`, the depth of `1_color.png`, is 0 everywhere: no distance is known");
+    assert_eq!(read("images").unwrap().len(), 1);
 }
