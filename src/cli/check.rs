@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 
 use super::{
     error::CliError,
-    exit,
+    exit, load,
     session::{LayerArgs, Session},
 };
 use crate::{
     config::{self, ConfigErrors, LoadOptions, Pipeline, ToRun},
-    plan::{self, Lacking},
+    plan::{self, Lack, Lacking},
     report::{
         SCHEMA_VERSION,
         style::{WIDTH, count},
@@ -25,7 +25,8 @@ use crate::{
 /// them are decoded. Of models and adapters that are there, configurations and the headers of weights are
 /// read: all tensors must be there, in the shapes that the configuration asks for. Not looked into are the
 /// images of stages that take more, and the values of weights; the last line says so. Data and weights that
-/// are not there are told, but are no error: a file can be checked on another machine.
+/// are not there are told, but are no error: a file can be checked on another machine. What several files
+/// lack is told once. Of several files, one without the profile is checked with its own values, and that is said.
 #[derive(Debug, clap::Args)]
 pub(super) struct CheckArgs {
     /// The pipeline files
@@ -39,50 +40,85 @@ pub(super) struct CheckArgs {
 }
 
 pub(super) fn check(args: &CheckArgs, session: &Session) -> Result<(), CliError> {
-    let mut wrong = false;
-    let mut documents = Vec::new();
+    let mut said = Said::default();
     for file in &args.files {
-        let name = file.display();
-        let options =
-            LoadOptions { look_at_files: true, to_run: ToRun::All, ..args.layers.options() };
-        match config::load(file, &options) {
-            Ok(pipeline) => {
-                let stages = pipeline.instances.len();
-                session.warn(&pipeline);
-                let (lacks, unseen) = (plan::lacks(&pipeline), unseen(&pipeline));
-                if args.json {
-                    let lacks: Vec<_> = lacks.iter().map(lack_json).collect();
-                    documents.push(json!({
-                        "file": file, "errors": [], "stages": stages, "lacks": lacks,
-                        "warnings": pipeline.warnings, "not_looked_into": unseen,
-                    }));
-                } else {
-                    for lacking in &lacks {
-                        session.caution(&notice(lacking));
-                    }
-                    let unseen = match &unseen[..] {
-                        [] => String::new(),
-                        unseen => format!("; not looked into: {}", unseen.join(", ")),
-                    };
-                    session
-                        .print(&format!("{name}: fine, {}{unseen}\n", count(stages, "stage")))?;
-                }
-            }
+        match load(file, args, session) {
+            Ok(pipeline) => fine(file, &pipeline, args.json, &mut said, session)?,
             Err(errors) => {
-                wrong = true;
+                said.wrong = true;
                 if args.json {
-                    documents.push(wrong_file(file, &errors));
+                    said.documents.push(wrong_file(file, &errors));
                 } else {
                     session.talk(errors.render(session.stderr.theme(), WIDTH).trim_end());
-                    session.talk(&format!("{name}: {}", count(errors.errors.len(), "error")));
+                    let errors = count(errors.errors.len(), "error");
+                    session.talk(&format!("{}: {errors}", file.display()));
                 }
             }
         }
     }
     if args.json {
-        session.print(&checked(&documents))?;
+        session.print(&checked(&said.documents))?;
     }
-    if wrong { Err(CliError::Told(exit::USAGE)) } else { Ok(()) }
+    if said.wrong { Err(CliError::Told(exit::USAGE)) } else { Ok(()) }
+}
+
+/// What was said of the files so far.
+#[derive(Default)]
+struct Said {
+    wrong: bool,
+    documents: Vec<Value>,
+    /// What is not on this machine.
+    lacks: Vec<Lack>,
+}
+
+/// Reads a file with the profile, or, where it has none of that name and another file has, with its own values.
+fn load(file: &Path, args: &CheckArgs, session: &Session) -> Result<Pipeline, ConfigErrors> {
+    let options = LoadOptions { look_at_files: true, to_run: ToRun::All, ..args.layers.options() };
+    let loaded = config::load(file, &options);
+    let lacks = |errors: &ConfigErrors| load::lacks_profile(errors, &options);
+    if !loaded.as_ref().is_err_and(lacks) || !load::have_profile(&args.files, &options) {
+        return loaded;
+    }
+    let profile = options.profile.as_deref().unwrap_or_default();
+    session.talk(&format!(
+        "{}: there is no profile `{profile}`, so the values of the file itself are checked",
+        file.display()
+    ));
+    config::load(file, &LoadOptions { profile: None, ..options })
+}
+
+/// Says that a file has no errors, and what is to be known of it.
+fn fine(
+    file: &Path,
+    pipeline: &Pipeline,
+    json: bool,
+    said: &mut Said,
+    session: &Session,
+) -> Result<(), CliError> {
+    let stages = pipeline.instances.len();
+    session.warn(pipeline);
+    let (lacks, unseen) = (plan::lacks(pipeline), unseen(pipeline));
+    if json {
+        let lacks: Vec<_> = lacks.iter().map(lack_json).collect();
+        said.documents.push(json!({
+            "file": file, "errors": [], "stages": stages, "lacks": lacks,
+            "warnings": pipeline.warnings, "not_looked_into": unseen,
+        }));
+        return Ok(());
+    }
+    let mut parts = vec![count(stages, "stage")];
+    for lacking in lacks {
+        if said.lacks.contains(&lacking.lack) {
+            parts.push(format!("lacks {}, too", lacking.lack.what()));
+        } else {
+            session.caution(&notice(&lacking));
+            said.lacks.push(lacking.lack);
+        }
+    }
+    if !unseen.is_empty() {
+        parts.push(format!("not looked into: {}", unseen.join(", ")));
+    }
+    session.print(&format!("{}: fine, {}\n", file.display(), parts.join("; ")))
 }
 
 /// What is said of a file with errors, to programs.

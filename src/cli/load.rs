@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{error::CliError, session::Session};
 use crate::{
-    config::{self, Code, ConfigErrors, LoadOptions, Pipeline},
+    config::{self, Code, ConfigError, ConfigErrors, LoadOptions, Pipeline},
     report::style::count,
 };
 
@@ -19,9 +19,7 @@ pub(super) struct Loaded {
 /// Reads several files, each with the profile, or, where it has no such profile and another file has,
 /// with its own values.
 pub(super) fn several(files: &[PathBuf], options: &LoadOptions, session: &Session) -> Loaded {
-    let lacks_profile = |errors: &ConfigErrors| {
-        options.profile.is_some() && errors.errors.iter().any(|error| error.code == Code::Profile)
-    };
+    let lacks_profile = |errors: &ConfigErrors| lacks_profile(errors, options);
     let mut loaded: Vec<_> = files.iter().map(|file| config::load(file, options)).collect();
     if loaded.iter().any(|found| !found.as_ref().is_err_and(lacks_profile)) {
         for (file, found) in files.iter().zip(&mut loaded) {
@@ -43,6 +41,24 @@ pub(super) fn several(files: &[PathBuf], options: &LoadOptions, session: &Sessio
         }
     }
     Loaded { pipelines, wrong }
+}
+
+/// Whether a file has no such profile as is asked for. What is wrong with one that is there is another error.
+pub(super) fn lacks_profile(errors: &ConfigErrors, options: &LoadOptions) -> bool {
+    let is_of_command_line = |error: &ConfigError| {
+        error.code == Code::Profile
+            && error.place.as_ref().is_some_and(|place| place.file == "--profile")
+    };
+    options.profile.is_some() && errors.errors.iter().any(is_of_command_line)
+}
+
+/// Whether one of several files has the profile that is asked for; if none has, it is misspelt.
+pub(super) fn have_profile(files: &[PathBuf], options: &LoadOptions) -> bool {
+    let options = LoadOptions { look_at_files: false, ..options.clone() };
+    let has = |file: &PathBuf| {
+        !config::load(file, &options).is_err_and(|errors| lacks_profile(&errors, &options))
+    };
+    files.len() > 1 && files.iter().any(has)
 }
 
 /// Says what is wrong with one of several files, and gives the exit code.

@@ -1,6 +1,6 @@
 //! `pipe plan`.
 
-use std::fmt::Write as _;
+use std::{collections::HashMap, fmt::Write as _};
 
 use indexmap::IndexSet;
 
@@ -76,8 +76,7 @@ const MOST_COMMANDS: usize = 12;
 
 fn text(plan: &Plan<'_>, outlook: &Outlook, verbose: bool) -> String {
     let memory = MemoryPlan::new(plan.pipeline, outlook.on_host);
-    let lines = (0..plan.nodes.len()).filter_map(|index| line(plan, index, &memory, verbose));
-    let mut out = lines.collect::<String>() + &summary(plan);
+    let mut out = lines(plan, &memory, verbose) + &summary(plan);
     let commands = commands(plan);
     if !commands.is_empty() {
         let named = commands.iter().take(MOST_COMMANDS).copied().collect::<Vec<_>>().join(", ");
@@ -97,23 +96,60 @@ fn text(plan: &Plan<'_>, outlook: &Outlook, verbose: bool) -> String {
     out
 }
 
+/// Cells of a stage with which the same is done up to which each has a line; of those that lack something, one does.
+const MOST_CELLS: usize = 12;
+
+/// What a run does with each stage. Many cells with which the same is done are one line, unless all are asked for.
+fn lines(plan: &Plan<'_>, memory: &MemoryPlan<'_>, verbose: bool) -> String {
+    let instances = &plan.pipeline.instances;
+    let all: Vec<_> = (0..instances.len())
+        .filter_map(|index| Some((index, does(plan, index, memory, verbose)?)))
+        .collect();
+    let mut cells: HashMap<_, usize> = HashMap::new();
+    for (index, does) in &all {
+        *cells.entry((&instances[*index].stage, does)).or_default() += 1;
+    }
+    let mut out = String::new();
+    for (index, does @ (verb, details)) in &all {
+        let key = (&instances[*index].stage, does);
+        let is_lack = matches!(plan.nodes[*index].freshness, Freshness::Blocked(_));
+        let most = if is_lack { 1 } else { MOST_CELLS };
+        let more = match cells.get(&key) {
+            // The first of them had the line.
+            None => continue,
+            Some(cells) if verbose || *cells <= most => String::new(),
+            Some(cells) => format!(" and {} more", cells - 1),
+        };
+        if !more.is_empty() {
+            cells.remove(&key);
+        }
+        let _ = writeln!(out, "{verb:<5}  {}{more}{details}", instances[*index]);
+    }
+    out
+}
+
 /// What a run does with a stage, and why; nothing of one that it leaves alone, and of one that is up to date only if
 /// that is asked for.
-fn line(plan: &Plan<'_>, index: usize, memory: &MemoryPlan<'_>, verbose: bool) -> Option<String> {
-    let (node, instance) = (&plan.nodes[index], &plan.pipeline.instances[index]);
+fn does(
+    plan: &Plan<'_>,
+    index: usize,
+    memory: &MemoryPlan<'_>,
+    verbose: bool,
+) -> Option<(&'static str, String)> {
+    let node = &plan.nodes[index];
     if !node.needed {
         return None;
     }
     let verb = story::verb(&node.freshness);
     let details = match &node.freshness {
-        Freshness::Fresh(_) => return verbose.then(|| format!("{verb:<5}  {instance}\n")),
+        Freshness::Fresh(_) => return verbose.then(|| (verb, String::new())),
         Freshness::Stale(reasons) => story::reasons_after(reasons, plan.cause(index).as_ref()),
         Freshness::Pending { upstream } => after(plan, index, upstream),
         Freshness::Blocked(lack) => lack.what(),
     };
     let parts = [details, story::outlook(node), needs(memory, index)];
     let parts = parts.iter().filter(|part| !part.is_empty()).map(|part| format!("  {part}"));
-    Some(format!("{verb:<5}  {instance}{}\n", parts.collect::<String>()))
+    Some((verb, parts.collect()))
 }
 
 /// The memory that a stage takes: of the device, and of the machine where that is another one.

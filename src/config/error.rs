@@ -7,9 +7,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    ConfigErrors, Place,
+    Cell, ConfigErrors, Place,
+    alike::Alike,
     excerpt::Excerpt,
     origin::{Layer, Origin, Sources, is_argument},
+    sweep::Axes,
     value::{Node, ValueError, ValueProblem},
 };
 
@@ -67,13 +69,16 @@ pub(super) struct Problem {
     pub labels: Vec<(Origin, String)>,
     pub help: Option<String>,
     /// The name that it says is not there.
-    absent: Option<String>,
+    absent: Option<Box<str>>,
+    /// The values of the axes with which it comes, where other values may have one like it.
+    pub cell: Option<Box<Cell>>,
 }
 
 impl Problem {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { code, stage: None, message, labels: Vec::new(), help: None, absent: None }
+        let labels = Vec::new();
+        Self { code, stage: None, message, labels, help: None, absent: None, cell: None }
     }
 
     /// A value that has to be something else.
@@ -88,9 +93,15 @@ impl Problem {
         self
     }
 
+    /// Says in which cell it is. Of errors that differ in values of the sweep alone, the first is told.
+    pub fn in_cell(mut self, cell: &Cell) -> Self {
+        self.cell = Some(Box::new(cell.clone()));
+        self
+    }
+
     /// Says that a name is not there, which may be the fault of another mistake.
     pub fn absent(mut self, name: &str) -> Self {
-        self.absent = Some(name.to_owned());
+        self.absent = Some(name.into());
         self
     }
 
@@ -107,6 +118,11 @@ impl Problem {
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
+    }
+
+    /// All that it says.
+    pub fn text(&self) -> String {
+        format!("{}\n{}", self.message, self.help.as_deref().unwrap_or_default())
     }
 
     /// Suggests the most similar of `names`, or lists them.
@@ -198,6 +214,7 @@ pub(super) struct Problems {
     list: Vec<Problem>,
     /// What is in the list, and where.
     seen: HashSet<(String, Option<Origin>)>,
+    alike: Alike,
     lost: HashSet<String>,
     all_lost: bool,
 }
@@ -205,9 +222,16 @@ pub(super) struct Problems {
 impl Problems {
     pub fn add(&mut self, problem: Problem) {
         let place = problem.labels.first().map(|(origin, _)| *origin);
-        if self.seen.insert((problem.message.clone(), place)) {
+        if self.seen.insert((problem.message.clone(), place))
+            && !self.alike.takes(&problem, self.list.len())
+        {
             self.list.push(problem);
         }
+    }
+
+    /// Says of the errors so far which of them other values of these axes have as well.
+    pub fn tell_alike(&mut self, axes: &Axes) {
+        std::mem::take(&mut self.alike).tell(&mut self.list, axes);
     }
 
     /// Remembers that a name is there but cannot be known, for an error that is reported: that
@@ -236,7 +260,7 @@ impl Problems {
     pub fn finish(mut self, file: &str, sources: &Sources) -> ConfigErrors {
         let unknown = self.list.iter().any(|problem| problem.code == Code::Reference);
         self.list.retain(|problem| match &problem.absent {
-            Some(name) => !self.all_lost && !self.lost.contains(name),
+            Some(name) => !self.all_lost && !self.lost.contains(&**name),
             // What a wrong reference meant may be just what seems to be of no use.
             None => problem.code != Code::Unused || !unknown,
         });

@@ -10,7 +10,8 @@ use serde_json::{Map, Value};
 use super::{
     Instance, Places, ToRun,
     error::{Code, Problem, Problems, similar},
-    fit::{Fits, check_idle},
+    fit::Fits,
+    idle::check_idle,
     kinds::Kind,
     leaks::{Found, Leaks},
     origin::{Origin, Sources},
@@ -98,6 +99,7 @@ impl Expander<'_> {
             let idle: Vec<_> = parsed.flat_map(|parsed| parsed.work.idle_params()).collect();
             check_idle(definition, &idle, problems);
         }
+        problems.tell_alike(self.axes);
         let mut found = Found { undecoded: fits.undecoded(), ..leaks.found() };
         found.warnings.extend(fits.same_pictures(&instances, &found.asked_and_learnt));
         found.warnings.extend_from_slice(fits.warnings());

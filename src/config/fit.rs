@@ -11,14 +11,13 @@ use super::{
     Instance,
     error::{Code, Problem, Problems},
     origin::{Layer, Origin},
-    references::has_reference,
     stages::Definition,
     value::Node,
 };
 use crate::stages::{
-    AdapterFile, Cause, Caution, EncodedText, Examined, IdleParam, ItemSize, KnownAdapters,
-    KnownData, KnownModels, KnownParts, Lineage, Misfit, Mismatch, ModelParts, SamePictures,
-    Surroundings, Trainings,
+    AdapterFile, Cause, Caution, EncodedText, Examined, ItemSize, KnownAdapters, KnownData,
+    KnownModels, KnownParts, Lineage, Misfit, Mismatch, ModelParts, SamePictures, Surroundings,
+    Trainings,
 };
 
 /// Bytes of one clip beyond which no stage could hold it.
@@ -196,7 +195,8 @@ impl Fits {
         self.encoded.push(instance.work.encoded_text(&around));
         self.warn(instance, cautions);
         for misfit in misfits.into_iter().chain(too_large(size)).chain(flaws) {
-            problems.add(self.problem(definition, instance, sizes, misfit));
+            let problem = self.problem(definition, instance, sizes, misfit);
+            problems.add(problem.in_cell(&instance.cell));
         }
         for mismatch in mismatches {
             self.mismatch(definition, instance, mismatch, problems);
@@ -272,13 +272,11 @@ impl Fits {
     /// with that it works on.
     fn checkpoints_of(&self, instance: &Instance) -> Option<usize> {
         let input = |port: &str| instance.inputs.get(port);
-        match instance.work.crossed_port() {
-            Some(port) => input(port).map_or(Some(1), |adapters| self.items[*adapters]),
-            None => {
-                let mapped = instance.work.mapped_port().unwrap_or("predictions");
-                input(mapped).and_then(|predictions| self.checkpoints[*predictions])
-            }
+        if let Some(port) = instance.work.crossed_port() {
+            return input(port).map_or(Some(1), |adapters| self.items[*adapters]);
         }
+        let mapped = instance.work.mapped_port().unwrap_or("predictions");
+        input(mapped).and_then(|predictions| self.checkpoints[*predictions])
     }
 
     /// What to say of pictures that are asked about and learnt from, where data was looked at: once for every two
@@ -425,59 +423,4 @@ fn too_large(size: ItemSize) -> Option<Misfit> {
         ),
         help: Some("take fewer frames or smaller images".to_owned()),
     })
-}
-
-/// Reports parameters that the file sets and that do nothing, unless what makes them so changes
-/// from cell to cell or was set for this run only.
-pub(super) fn check_idle(definition: &Definition<'_>, idle: &[IdleParam], problems: &mut Problems) {
-    let mut reported = HashSet::new();
-    for IdleParam { param, by, serves } in idle {
-        let Some(key) = key_of(&definition.table, param) else { continue };
-        let decider = nearest(&definition.table, by);
-        if decider.is_some_and(is_variable) || !reported.insert(param) {
-            continue;
-        }
-        problems.add(
-            Problem::new(Code::Unused, format!("`{param}` does nothing here"))
-                .in_stage(definition.name)
-                .at(Some(key), "changes nothing")
-                .help(format!("take it out; it is read where {serves}")),
-        );
-    }
-}
-
-/// Whether a value can be another one in another run or cell of the same file.
-fn is_variable(node: &Node) -> bool {
-    let mut variable = false;
-    node.walk(&mut Vec::new(), &mut |_, node| {
-        let passing = node.origin.is_some_and(|origin| origin.layer > super::Layer::File);
-        variable |= passing || node.as_str().is_some_and(has_reference);
-    });
-    variable
-}
-
-/// The value of a path, or of as much of it as the file writes out: `source = "${data}"` for
-/// `source.source`. None if a default stands there.
-fn nearest<'a>(params: &'a Node, path: &str) -> Option<&'a Node> {
-    let mut node = params;
-    for key in path.split('.') {
-        if node.as_table().is_none() {
-            break;
-        }
-        node = node.get(key)?;
-    }
-    Some(node)
-}
-
-fn find<'a>(params: &'a Node, path: &str) -> Option<&'a Node> {
-    path.split('.').try_fold(params, |node, key| node.get(key))
-}
-
-/// Where the key of a parameter is written, if it is.
-fn key_of(params: &Node, path: &str) -> Option<Origin> {
-    let (above, key) =
-        path.rsplit_once('.').map_or((None, path), |(above, key)| (Some(above), key));
-    let table = above.map_or(Some(params), |above| find(params, above))?.as_table()?;
-    let entry = table.get(key)?;
-    entry.key.or(entry.node.origin)
 }

@@ -4,12 +4,14 @@
 //! per cell, parses each stage into its type and checks how the stages fit together. It collects
 //! all errors, each with its place.
 
+mod alike;
 mod error;
 mod errors;
 mod excerpt;
 mod exclude;
 mod expand;
 mod fit;
+mod idle;
 mod kinds;
 mod layers;
 mod leaks;

@@ -66,6 +66,11 @@ impl Axes {
         }
     }
 
+    /// An axis of the grid.
+    pub fn grid_axis(&self, name: &str) -> Option<&Axis> {
+        self.list[..self.num_grid].iter().find(|axis| axis.name == name)
+    }
+
     /// Drops the axes that no set can hold.
     fn cut(&mut self, problems: &mut Problems) {
         let kept = self.list.len().min(AxisSet::BITS as usize);

@@ -166,7 +166,9 @@ impl Runner<'_> {
                     &event
                 {
                     let raised = doubts.on(*index, &outputs, store);
-                    raised.iter().for_each(|doubt| session.caution(&doubt.warning));
+                    for doubt in &raised {
+                        session.caution(&doubt.warning);
+                    }
                 }
                 if let Some(events) = &mut self.events {
                     events.reporter.on(&event);

@@ -346,7 +346,7 @@ fn answers_to_pictures_without_a_target_are_not_scored() {
     shell.succeed(&format!("plan mine.toml {settings}"));
     // The example pairs of an answer that is scored must have targets as well.
     let examples = ["score.inputs.examples=pairs", "pairs.task=images"];
-    let set: String = examples.iter().map(|set| format!(" --set {set}")).collect();
+    let set = examples.map(|set| format!(" --set {set}")).concat();
     let said = shell.transcript(&format!("check mine.toml{set}"));
     assert!(said.contains("the pairs of `pairs` have no targets"), "{said}");
 }

@@ -9,6 +9,7 @@ mod bad_weights;
 mod behaviour;
 mod cache;
 mod causes;
+mod check;
 mod check_data;
 mod check_models;
 mod checkpoints;

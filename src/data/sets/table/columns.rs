@@ -42,7 +42,7 @@ struct Line {
 fn from_csv(bytes: &[u8]) -> Result<Vec<Row>, String> {
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(bytes);
     let headers = reader.headers().map_err(|error| error.to_string())?.clone();
-    not_misspelt(headers.iter())?;
+    not_misspelt(&headers.iter().collect::<Vec<_>>())?;
     let rows = reader.records().map(|record| {
         let record = record.map_err(|error| error.to_string())?;
         let number = record.position().map_or(0, |place| line_of(bytes, place));
@@ -62,11 +62,11 @@ fn line_of(bytes: &[u8], place: &csv::Position) -> u64 {
 
 /// Refuses a column that nothing would read but whose name is that of one that is read, save for case, spaces or one
 /// letter: rows for tests would be learnt from.
-fn not_misspelt<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Result<(), String> {
-    for name in names.clone().filter(|name| !COLUMNS.contains(name)) {
+fn not_misspelt(names: &[&str]) -> Result<(), String> {
+    for name in names.iter().filter(|name| !COLUMNS.contains(name)) {
         let plain = name.trim().to_lowercase();
         let meant = COLUMNS.into_iter().find(|column| strsim::osa_distance(&plain, column) <= 1);
-        let Some(meant) = meant.filter(|column| !names.clone().any(|name| name == *column)) else {
+        let Some(meant) = meant.filter(|column| !names.contains(column)) else {
             continue;
         };
         return Err(format!(
@@ -84,7 +84,7 @@ fn from_parquet(bytes: Vec<u8>) -> Result<Vec<Row>, String> {
     // Other columns, pictures perhaps, are not even decompressed.
     let fields = schema.get_fields().iter().filter(|field| COLUMNS.contains(&field.name()));
     let columns: Vec<_> = fields.cloned().collect();
-    not_misspelt(schema.get_fields().iter().map(|field| field.name()))?;
+    not_misspelt(&schema.get_fields().iter().map(|field| field.name()).collect::<Vec<_>>())?;
     if !columns.iter().any(|column| column.name() == COLUMNS[0]) {
         return Err("there is no column `input`".to_owned());
     }
