@@ -28,7 +28,7 @@ pub(super) fn too_large(plan: &Plan<'_>, outlook: &Outlook) -> Vec<TooLarge> {
         seen.push((&instance.stage, needed));
         let TooLarge { message, help } = match excess {
             Excess::Device(needed, has) => memory.too_large(index, &needed, has),
-            Excess::Machine(needed, has) => MemoryPlan::too_large_beside_gpu(&needed, has),
+            Excess::Machine(needed, has) => memory.too_large_beside_gpu(index, &needed, has),
         };
         found.push(TooLarge { message: format!("`{instance}` {message}"), help });
     }

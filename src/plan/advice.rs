@@ -14,6 +14,24 @@ const SIDE: usize = 32;
 /// Nobody who asks for a clip can use one with less than such a part of its frames, or of its pixels.
 const LEAST_PART: usize = 4;
 
+/// Of what there is too little memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// The device.
+    Device,
+    /// The machine beside a GPU.
+    Machine,
+}
+
+impl Whose {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Device => "device",
+            Self::Machine => "machine",
+        }
+    }
+}
+
 /// A stage that needs more memory than there is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TooLarge {
@@ -28,20 +46,21 @@ impl TooLarge {
     pub(super) fn new(
         needed: &Memory,
         limit: u64,
-        whose: &str,
+        whose: Whose,
         advice: Option<&Advice<'_>>,
     ) -> Self {
         let has = bytes(limit);
         let needs = needed.total();
         let larger = || larger(whose, needs);
-        let help = advice.map_or_else(larger, |advice| advice.for_limit(limit, whose, needs));
+        let help = advice.map_or_else(larger, |advice| advice.for_limit(limit, needs));
         let help = help + &of_clips(needed);
+        let whose = whose.name();
         Self { message: format!("needs about {needed}, but the {whose} has {has}"), help }
     }
 }
 
-fn larger(whose: &str, needs: u64) -> String {
-    format!("take a smaller model, or a {whose} with {}", bytes(needs))
+fn larger(whose: Whose, needs: u64) -> String {
+    format!("take a smaller model, or a {} with {}", whose.name(), bytes(needs))
 }
 
 /// What makes the clips smaller that a stage holds, where they are most of what it needs.
@@ -74,11 +93,18 @@ struct Changed {
 pub struct Advice<'a> {
     work: Workload<'a>,
     start: Changed,
+    whose: Whose,
 }
 
 impl<'a> Advice<'a> {
     pub(super) fn new(stage: &Arc<dyn Stage>, work: Workload<'a>) -> Self {
-        Self { work, start: Changed { stage: Arc::clone(stage), clip: work.clip } }
+        let start = Changed { stage: Arc::clone(stage), clip: work.clip };
+        Self { work, start, whose: Whose::Device }
+    }
+
+    /// What would make it need less of the machine beside a GPU.
+    pub(super) fn beside_gpu(self) -> Self {
+        Self { whose: Whose::Machine, ..self }
     }
 
     /// What would need less, where it is not known how much there is.
@@ -87,7 +113,7 @@ impl<'a> Advice<'a> {
     }
 
     /// What each change would bring, and which of them is enough, alone or with others.
-    fn for_limit(&self, limit: u64, whose: &str, now: u64) -> String {
+    fn for_limit(&self, limit: u64, now: u64) -> String {
         let (enough, short): (Vec<_>, Vec<_>) =
             self.alone(limit).into_iter().partition(|change| change.needs <= limit);
         let rest = match &short[..] {
@@ -96,15 +122,15 @@ impl<'a> Advice<'a> {
         };
         match &enough[..] {
             [] if short.is_empty() => {
-                format!("no setting of the stage makes it need less: {}", larger(whose, now))
+                format!("no setting of the stage makes it need less: {}", larger(self.whose, now))
             }
-            [] => self.for_limit_together(limit, whose) + &rest,
+            [] => self.for_limit_together(limit) + &rest,
             [one] => format!("{}, which is enough{rest}", told(one)),
             several => format!("each of these is enough: {}{rest}", all_told(several, "; or ")),
         }
     }
 
-    fn for_limit_together(&self, limit: u64, whose: &str) -> String {
+    fn for_limit_together(&self, limit: u64) -> String {
         let changes = self.together(limit);
         let advice: Vec<_> = changes.iter().map(|change| change.advice.as_str()).collect();
         let needs = changes.iter().map(|change| change.needs).min().unwrap_or_default();
@@ -114,7 +140,8 @@ impl<'a> Advice<'a> {
         }
         format!(
             "nothing that leaves the stage of use is enough: {needs} is the least, by all of this: {all}; \
-             take a smaller model, or a {whose} with as much",
+             take a smaller model, or a {} with as much",
+            self.whose.name()
         )
     }
 
@@ -154,7 +181,11 @@ impl<'a> Advice<'a> {
 
     fn needs(&self, changed: &Changed) -> Option<u64> {
         let work = Workload { clip: changed.clip, ..self.work };
-        changed.stage.memory(&work).ok().flatten().map(|memory| memory.total())
+        let memory = match self.whose {
+            Whose::Device => changed.stage.memory(&work),
+            Whose::Machine => changed.stage.host_memory(&work),
+        };
+        memory.ok().flatten().map(|memory| memory.total())
     }
 
     /// All that can be changed one step further and makes it need less than `now`.
@@ -247,7 +278,8 @@ mod tests {
         let needed = stage.memory(&work).unwrap().unwrap();
         let limit = (needed.total() as f64 * share) as u64;
         let advice = Advice::new(stage, work);
-        let TooLarge { message, help } = TooLarge::new(&needed, limit, "device", Some(&advice));
+        let TooLarge { message, help } =
+            TooLarge::new(&needed, limit, Whose::Device, Some(&advice));
         format!("{message}\n{help}")
     }
 
@@ -307,5 +339,27 @@ mod tests {
         let encode = json!({ "model": ModelRef("builtin:tiny".into()), "prompt": "a" });
         let text = stage::<crate::stages::TextEncode>(encode);
         assert!(Advice::new(&text, work).list().is_empty());
+    }
+
+    #[test]
+    fn too_little_of_the_machine_beside_a_gpu_is_advised_by_what_is_held_there() {
+        let training = lora(&json!({ "rank": 4096 }));
+        let parts = ModelParts::default();
+        let work =
+            Workload { clip: Some(CLIP), on_host: false, parts: &parts, given: Given::default() };
+        let needed = training.host_memory(&work).unwrap().unwrap();
+        let told = |limit: u64| {
+            let advice = Advice::new(&training, work).beside_gpu();
+            let TooLarge { message, help } =
+                TooLarge::new(&needed, limit, Whose::Machine, Some(&advice));
+            assert!(message.contains("but the machine has "), "{message}");
+            help
+        };
+        let help = told(needed.total() / 3);
+        assert!(help.starts_with("set `rank = 1024` ("), "neither batch nor blocks: {help}");
+        assert!(help.ends_with("), which is enough"), "{help}");
+        let help = told(1);
+        assert!(help.contains("is the least, by all of this: set `rank = "), "{help}");
+        assert!(help.contains("take a smaller model, or a machine with as much"), "{help}");
     }
 }

@@ -3,7 +3,7 @@
 use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
 use super::{
-    advice::{Advice, TooLarge},
+    advice::{Advice, TooLarge, Whose},
     size::Sizes,
 };
 use crate::{
@@ -71,12 +71,14 @@ impl<'a> MemoryPlan<'a> {
 
     /// An instance that needs more of the device than it has.
     pub fn too_large(&self, index: usize, needed: &Memory, limit: u64) -> TooLarge {
-        TooLarge::new(needed, limit, "device", self.advice(index).as_ref())
+        let advice = self.advice(index);
+        TooLarge::new(needed, limit, Whose::Device, advice.as_ref())
     }
 
     /// An instance that needs more of the machine, beside a GPU, than it has.
-    pub fn too_large_beside_gpu(needed: &Memory, limit: u64) -> TooLarge {
-        TooLarge::new(needed, limit, "machine", None)
+    pub fn too_large_beside_gpu(&self, index: usize, needed: &Memory, limit: u64) -> TooLarge {
+        let advice = self.advice(index).map(Advice::beside_gpu);
+        TooLarge::new(needed, limit, Whose::Machine, advice.as_ref())
     }
 
     /// What an instance is to do, unless it is done with a model that is not known.

@@ -81,7 +81,8 @@ pub struct PlannedStage {
     pub disk: Option<u64>,
     /// The memory that its model takes of the device.
     pub memory: Option<MemoryNeed>,
-    /// The memory of the machine that it takes beside a GPU; null where the device is the CPU.
+    /// The memory of the machine that it takes beside a GPU: while it loads weights, one tensor after the other, or after
+    /// that, whichever is more; null where the device is the CPU.
     pub host_memory: Option<MemoryNeed>,
 }
 
@@ -113,7 +114,7 @@ pub struct Missing {
 /// The memory that a stage's model takes, in bytes.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub struct MemoryNeed {
-    /// Its weights; beside a GPU, the largest tensor, as they are loaded one by one.
+    /// Its weights; beside a GPU, the largest tensor that is loaded; of a merge, what it holds of adapter files.
     pub weights: u64,
     /// What is trained: values, gradients and the optimizer's state; beside a GPU, a checkpoint while it is made.
     pub trained: u64,

@@ -1,90 +1,19 @@
-//! What the configurations of a pipeline's models say of what they take, read once and without their weights.
-
-use std::{
-    cell::RefCell,
-    collections::HashMap,
-    path::{Path, PathBuf},
-    rc::Rc,
-};
+//! What a model's configurations say of what it takes, without its weights.
 
 use serde_json::Value;
 
 use super::{
-    Cause, Caution, ImageRecord, ItemSize, Misfit, ModelParts, Surroundings,
+    Cause, Caution, ImageRecord, ItemSize, Misfit, Surroundings,
     agreement::{FOLDER, ImageUse},
     fit::{SIDES, pixels, pixels_where},
     model::without_tiles,
 };
 use crate::models::{
-    Compression, Denoiser, Flaw, MODELS, ModelRef, ModelSource, ParamReader, PartLook,
-    PromptFormat, Sampler, TextFormat, VideoDiffusion, family, family_of_vae,
-    lora::Statement,
-    t5::{T5Tokenizer, TokenizerFiles},
+    Compression, Denoiser, Flaw, MODELS, ModelSource, ParamReader, PromptFormat, Sampler,
+    TextFormat, VideoDiffusion, family, family_of_vae,
 };
 
-/// A model, if one is named, and what takes the place of its parts.
-type WithParts = (Option<ModelRef>, usize);
-
 const TRANSFORMER_CONFIG: &str = "transformer/config.json";
-
-/// A part of a model, by name.
-type PartOf = (ModelRef, String);
-
-/// The models of a pipeline and the files of its adapters, each opened once and as far as its configuration can be read.
-#[derive(Default)]
-pub struct KnownModels {
-    facts: RefCell<HashMap<WithParts, Option<Rc<Facts>>>>,
-    looks: RefCell<HashMap<PartOf, Option<Rc<PartLook>>>>,
-    tokenizers: RefCell<HashMap<ModelRef, Option<Rc<T5Tokenizer>>>>,
-    adapters: RefCell<HashMap<PathBuf, Option<Rc<Statement>>>>,
-}
-
-impl KnownModels {
-    /// A look at a part of a model, if it is here.
-    pub(super) fn look(&self, model: &ModelRef, part: &str) -> Option<Rc<PartLook>> {
-        let case = (model.clone(), part.to_owned());
-        let look = || Some(Rc::new(model.resolve().ok()?.look(part)?));
-        self.looks.borrow_mut().entry(case).or_insert_with(look).clone()
-    }
-
-    /// A model's tokenizer, if it can be read.
-    pub(super) fn tokenizer(&self, model: &ModelRef) -> Option<Rc<T5Tokenizer>> {
-        let read = || {
-            let source = model.resolve().ok()?;
-            let file = source.tokenizer_file().ok()?;
-            let bytes = source.read(file).ok()?;
-            T5Tokenizer::new(TokenizerFiles::by_name(file, &bytes)).ok().map(Rc::new)
-        };
-        self.tokenizers.borrow_mut().entry(model.clone()).or_insert_with(read).clone()
-    }
-
-    /// What an adapter file states of itself. What cannot be read is told of elsewhere.
-    pub(super) fn adapter(&self, adapter: &Path) -> Option<Rc<Statement>> {
-        let read = || Statement::read(adapter).ok().map(Rc::new);
-        self.adapters.borrow_mut().entry(adapter.to_owned()).or_insert_with(read).clone()
-    }
-
-    /// The class of a model's transformer, if its configuration is here.
-    pub(super) fn class(&self, model: &ModelRef) -> Option<&'static str> {
-        Some(self.facts(model, &ModelParts::default())?.family.class_name())
-    }
-
-    /// `parts` must live as long as what is known: they are told apart by where they are.
-    pub(super) fn facts<'m>(
-        &self,
-        model: impl Into<Option<&'m ModelRef>>,
-        parts: &ModelParts,
-    ) -> Option<Rc<Facts>> {
-        let model = model.into();
-        let case = (model.cloned(), parts.id());
-        if let Some(known) = self.facts.borrow().get(&case) {
-            return known.clone();
-        }
-        let facts = parts.source(model).ok().and_then(|source| Facts::read(&source)).map(Rc::new);
-        self.facts.borrow_mut().insert(case, facts.clone());
-        facts
-    }
-}
 
 /// What a model's configuration says of what it takes; its weights are not read.
 pub(super) struct Facts {
@@ -94,10 +23,8 @@ pub(super) struct Facts {
     /// The sampler of the pipeline that it is published with.
     pub published: Sampler,
     compression: Option<Compression>,
-    denoiser: Option<Box<dyn Denoiser>>,
-    tokens: usize,
-    /// How a prompt is given in each format.
-    formats: Vec<(TextFormat, PromptFormat)>,
+    /// What its transformer takes; none of an autoencoder alone.
+    transformer: Option<TransformerFacts>,
     /// Timesteps of training, which sampling cannot exceed.
     pub train_timesteps: Option<usize>,
     /// Whether the autoencoder can work on tiles.
@@ -114,14 +41,38 @@ pub(super) struct Facts {
     without: Vec<(Sampler, String)>,
 }
 
+/// What the configuration of a transformer says.
+struct TransformerFacts {
+    denoiser: Option<Box<dyn Denoiser>>,
+    /// Tokens of a prompt.
+    tokens: usize,
+    /// How a prompt is given in each format.
+    formats: Vec<(TextFormat, PromptFormat)>,
+}
+
+impl TransformerFacts {
+    fn of(family: &dyn VideoDiffusion, config: &Value) -> Option<Self> {
+        let known = family.text_formats();
+        let prompt = |format| Some((format, family.prompt_format(config, format).ok()?));
+        Some(Self {
+            denoiser: family.denoiser(config, &ParamReader::shapes()).ok(),
+            tokens: family.prompt_format(config, known[0]).ok()?.tokens,
+            formats: known.iter().copied().filter_map(prompt).collect(),
+        })
+    }
+}
+
 impl Facts {
     /// Parts that cannot be read are left out: the stage that needs them says why.
-    fn read(source: &ModelSource) -> Option<Self> {
+    pub fn read(source: &ModelSource) -> Option<Self> {
         let vae_family = family_of_vae(source).ok()?;
         let (family, transformer) = match source.config("transformer") {
-            Ok(transformer) => (family(source).ok()?, transformer),
+            Ok(config) => {
+                let family = family(source).ok()?;
+                (family, Some(TransformerFacts::of(family, &config)?))
+            }
             // An autoencoder alone.
-            Err(_) if !source.has(TRANSFORMER_CONFIG) => (vae_family, Value::Null),
+            Err(_) if !source.has(TRANSFORMER_CONFIG) => (vae_family, None),
             Err(_) => return None,
         };
         let vae_config = source.config("vae").ok();
@@ -132,15 +83,12 @@ impl Facts {
         let schedule = source.config("scheduler").ok();
         let scheduler = |sampler| Some(family.scheduler(schedule.as_ref()?, sampler));
         let published = schedule.as_ref().map(|schedule| family.published_sampler(schedule));
-        let format = family.text_formats()[0];
         let without = family.samplers()[1..].iter().filter_map(|sampler| {
             let error = scheduler(*sampler)?.err()?;
             Some((*sampler, error.to_string()))
         });
         let without = without.collect();
         let scheduler = scheduler(family.samplers()[0]).and_then(Result::ok);
-        let prompt = |format| Some((format, family.prompt_format(&transformer, format).ok()?));
-        let formats = family.text_formats().iter().copied().filter_map(prompt).collect();
         Some(Self {
             family,
             vae_family,
@@ -151,12 +99,7 @@ impl Facts {
             tiles: vae.is_none_or(|vae| vae.tiled().is_some()),
             of_folder: ImageRecord::of_source(source, vae_config.as_ref()),
             vae: vae_config,
-            denoiser: family.denoiser(&transformer, &ParamReader::shapes()).ok(),
-            tokens: match &transformer {
-                Value::Null => 0,
-                transformer => family.prompt_format(transformer, format).ok()?.tokens,
-            },
-            formats,
+            transformer,
             train_timesteps: scheduler.map(|scheduler| scheduler.num_train_timesteps()),
             without,
         })
@@ -164,13 +107,20 @@ impl Facts {
 
     /// How a prompt in this format is given.
     pub fn prompt_format(&self, format: TextFormat) -> Option<PromptFormat> {
-        self.formats.iter().find(|(of, _)| *of == format).map(|(_, prompt)| *prompt)
+        let formats = &self.transformer.as_ref()?.formats;
+        formats.iter().find(|(of, _)| *of == format).map(|(_, prompt)| *prompt)
+    }
+
+    /// The denoiser, and the tokens of a prompt.
+    fn denoiser(&self) -> Option<(&dyn Denoiser, usize)> {
+        let transformer = self.transformer.as_ref()?;
+        Some((transformer.denoiser.as_deref()?, transformer.tokens))
     }
 
     /// Prompts of lengths that the denoiser does not take.
     pub fn lengths_of_prompts(&self, guided: bool, around: &Surroundings<'_>) -> Vec<Misfit> {
-        let denoiser = self.denoiser.as_deref();
-        denoiser.map(|denoiser| around.misfits_of_length(denoiser, guided)).unwrap_or_default()
+        let misfits = |(denoiser, _)| around.misfits_of_length(denoiser, guided);
+        self.denoiser().map(misfits).unwrap_or_default()
     }
 
     /// An autoencoder on the port `model` that names no class and is none of the transformer's family, but of another.
@@ -281,7 +231,7 @@ impl Facts {
 
     /// Clips of a length that the model has learnt no positions for.
     pub fn other_length(&self, act: &str, size: ItemSize) -> Option<Caution> {
-        let trained = self.denoiser.as_ref()?.trained_frames()?;
+        let trained = self.denoiser()?.0.trained_frames()?;
         let frames = size.frames.filter(|frames| *frames != trained)?;
         let message = format!(
             "{act} clips of {frames} frames, but the model was trained on {trained} and has learnt positions \
@@ -295,10 +245,10 @@ impl Facts {
     pub fn pixels(&self, size: ItemSize) -> Vec<Misfit> {
         let Some(compression) = self.compression else { return Vec::new() };
         let takes = |side: usize, [height, width]: [usize; 2]| {
-            let Some(denoiser) = &self.denoiser else { return true };
+            let Some((denoiser, tokens)) = self.denoiser() else { return true };
             // A number of frames that fits all: what is wrong with it is told apart.
             let latent = [2, height / compression.space, width / compression.space];
-            let error = denoiser.check_size(latent, self.tokens).err();
+            let error = denoiser.check_size(latent, tokens).err();
             error.is_none_or(|error| !error.what.ends_with(SIDES[side]))
         };
         pixels_where(size, compression, &takes)
@@ -306,9 +256,7 @@ impl Facts {
 
     /// What the denoiser does not take of clips that the autoencoder does.
     pub fn clip(&self, size: ItemSize) -> Option<Misfit> {
-        let (Some(compression), Some(denoiser)) = (self.compression, &self.denoiser) else {
-            return None;
-        };
+        let (compression, (denoiser, tokens)) = self.compression.zip(self.denoiser())?;
         let (Some(frames), Some([height, width])) = (size.frames, size.image) else { return None };
         if !pixels(size, compression).is_empty() {
             return None;
@@ -316,7 +264,7 @@ impl Facts {
         let check = |[frames, height, width]: [usize; 3]| {
             let Compression { time, space } = compression;
             let latent = [(frames - 1) / time + 1, height / space, width / space];
-            denoiser.check_size(latent, self.tokens)
+            denoiser.check_size(latent, tokens)
         };
         let size = [frames, height, width];
         let error = check(size).err()?;
@@ -359,7 +307,10 @@ fn nearest(found: usize, step: usize, fits: impl Fn(usize) -> bool) -> Option<St
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::rc::Rc;
+
+    use super::{super::known_models::KnownModels, *};
+    use crate::{models::ModelRef, stages::ModelParts};
 
     fn facts(model: &str) -> Rc<Facts> {
         let model = ModelRef(model.to_owned());
@@ -403,12 +354,6 @@ mod tests {
         assert!(wrong.message.ends_with("a multiple of 8 pixels, but is 100"), "{}", wrong.message);
         let advice = pixels_where(size, compression, &|_, _| false)[0].help.clone();
         assert_eq!(advice.unwrap(), "take 96 or 104", "where nothing would be right");
-    }
-
-    #[test]
-    fn a_model_that_is_not_there_is_not_known() {
-        let (models, nowhere) = (KnownModels::default(), ModelRef("nowhere".into()));
-        assert!(models.facts(&nowhere, &ModelParts::default()).is_none());
     }
 
     #[test]

@@ -198,7 +198,8 @@ impl Stage for VaeEncode {
         let source = work.parts.source(self.model.as_ref())?;
         let estimator = Estimator::new(&source, work.on_host)?;
         let clips = estimator.encoded(clip, self.image_latent_pool)?;
-        Ok(Some(Memory { clips, ..estimator.loading(&["vae"])? }))
+        let encoding = Memory { clips, ..Memory::default() };
+        Ok(Some(encoding.or_larger(estimator.loading(&["vae"])?)))
     }
 
     fn bulk(&self, given: &dyn Fn(&str) -> Bulk) -> Bulk {

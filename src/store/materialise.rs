@@ -94,6 +94,12 @@ fn has_one_name(metadata: &fs::Metadata) -> bool {
     }
 }
 
+/// Whether this content lies at `path`.
+pub(crate) fn holds(path: &Path, file: &FileRef) -> io::Result<bool> {
+    let there = regular::open(path)?;
+    Ok(there.metadata()?.len() == file.size && hash_open(&there)? == file.digest)
+}
+
 /// Puts a file from outside the store at `path` in one step, as [`Store::materialise`] does with content.
 pub(crate) fn copy_aside(from: &Path, path: &Path) -> io::Result<Transfer> {
     let source = regular::open(from)?;

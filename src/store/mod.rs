@@ -65,7 +65,7 @@ pub use history::{History, Owner, Root};
 pub use lease::Holder;
 pub use lock::{Attempt, KeyLock, KeyWait, Locks, StoreUse};
 pub use materialise::Transfer;
-pub(crate) use materialise::copy_aside;
+pub(crate) use materialise::{copy_aside, holds};
 pub use objects::NewObject;
 pub use pictures::PictureName;
 pub use pins::{Pin, Pinner};

@@ -189,7 +189,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     // A panic over damaged data is none of ours; `init` counts the pairs of a folder; a run fetches the models that its file names on the hub; an
-    // export rewrites adapters, and puts the rest of a model beside its parts.
+    // export rewrites adapters, puts the rest of a model beside its parts, and compares what lies where they go.
     (
         "cli",
         &[
@@ -216,6 +216,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "pages",
             "plan",
             "provenance",
+            "regular",
             "remote",
             "report",
             "stages",

@@ -50,7 +50,7 @@ pub(super) struct Exporter<'a> {
     pub whole: Option<Whole>,
     /// What was put beside such parts.
     pub beside: &'a RefCell<Vec<String>>,
-    /// Files of the user that said something else than those in their place now.
+    /// Files that lay where others were written, and were other ones.
     pub replaced: &'a RefCell<Vec<PathBuf>>,
 }
 
@@ -70,10 +70,7 @@ impl Exporter<'_> {
             ArtifactKind::Model if let Some(whole) = &self.whole => {
                 whole::export(self, whole, index, &manifest, folder)
             }
-            ArtifactKind::Model => {
-                model::check(self, &manifest, folder)?;
-                self.plain(&manifest, folder)
-            }
+            ArtifactKind::Model => model::export(self, &manifest, folder),
             _ => self.plain(&manifest, folder),
         }
     }
@@ -227,7 +224,8 @@ pub(super) fn read(store: &Store, item: &Item, file: &str) -> Result<Vec<u8>, Cl
     Ok(store.read(reference(item, file)?)?)
 }
 
-fn reference<'a>(item: &'a Item, file: &str) -> Result<&'a FileRef, CliError> {
+/// A file of an item, as the cache names it.
+pub(super) fn reference<'a>(item: &'a Item, file: &str) -> Result<&'a FileRef, CliError> {
     item.files.get(file).ok_or_else(|| broken(&item.name, &format!("has no `{file}`")))
 }
 

@@ -4,6 +4,7 @@ mod adapter;
 pub(super) mod files;
 mod model;
 pub(super) mod pictures;
+mod replaced;
 mod ro_crate;
 mod whole;
 
@@ -101,10 +102,12 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
             .then(|| whole::Whole { base: args.base.clone().map(ModelRef), link: args.link }),
         beside: &beside,
     };
-    let (missing, mut code) = export_cells(&exporter, chosen, to, session)?;
+    let exported = export_cells(&exporter, chosen, to, session);
+    // Also of an export that did not come to its end.
     for path in replaced.take() {
         session.talk(&format!("replaced `{}`, which was another one", path.display()));
     }
+    let (missing, mut code) = exported?;
     for text in beside.take() {
         session.talk(&text);
     }

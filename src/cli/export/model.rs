@@ -1,36 +1,34 @@
 //! Parts of models, in whose folders there may be files already.
 
-use std::path::{Path, PathBuf};
-
-use serde_json::Value;
+use std::path::Path;
 
 use super::{
     CliError,
     files::{Exporter, folder_of},
+    replaced::{New, noted},
 };
 use crate::{
-    artifact::{FileNames, Item, Manifest},
+    artifact::{FileNames, Item, Manifest, file_name},
     models::INDEX_ENDING,
 };
 
-pub(super) const CONFIG: &str = "config.json";
-
-/// Refuses folders in which other weights would be read in the place of those that are exported, and notes the
-/// configurations that say something else. Nothing is written.
-pub(super) fn check(
+/// Writes the parts of an artifact, and notes the files that they replace. Nothing is written where in one of the folders
+/// other weights would be read in the place of those that are exported.
+pub(super) fn export(
     exporter: &Exporter<'_>,
     manifest: &Manifest,
     folder: &Path,
 ) -> Result<(), CliError> {
-    let mut names = FileNames::default();
+    let (mut names, mut files) = (FileNames::default(), Vec::new());
     for item in &manifest.items {
         let folder = folder_of(manifest, item, folder, &mut names);
         if let Some(index) = index_beside(item, &folder) {
             return Err(other_weights(&folder, &index));
         }
-        if let Some(path) = other_config(exporter, item, &folder)? {
-            exporter.replaced.borrow_mut().push(path);
-        }
+        files.extend(item.files.keys().map(|file| (folder.join(file_name(file)), item, file)));
+    }
+    for (path, item, file) in files {
+        noted(exporter, New::Of(item, file), &path, || exporter.put(item, file, &path))?;
     }
     Ok(())
 }
@@ -51,20 +49,4 @@ fn other_weights(folder: &Path, index: &str) -> CliError {
         "export to a new folder and put it in the place of `{shown}`, or remove the index and its shards first"
     );
     CliError::usage(message).with_help(help)
-}
-
-/// A configuration that is there and says something else than that of the item, however it is written.
-fn other_config(
-    exporter: &Exporter<'_>,
-    item: &Item,
-    folder: &Path,
-) -> Result<Option<PathBuf>, CliError> {
-    let path = folder.join(CONFIG);
-    let Ok(there) = std::fs::read(&path) else { return Ok(None) };
-    if !item.files.contains_key(CONFIG) {
-        return Ok(None);
-    }
-    let parsed = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).ok();
-    let exported = parsed(&exporter.read(item, CONFIG)?);
-    Ok((parsed(&there) != exported).then_some(path))
 }

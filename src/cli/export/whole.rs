@@ -1,18 +1,22 @@
 //! Whole models in diffusers' layout: the parts that a stage gives, and the rest of the model that they belong to.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    path::Path,
-};
+use std::{collections::BTreeSet, path::Path};
 
 use serde_json::Value;
 
-use super::{CliError, files::Exporter, model::CONFIG, write_file};
+use super::{
+    CliError,
+    files::Exporter,
+    replaced::{New, is_another, noted},
+    write_file,
+};
 use crate::{
     artifact::{Item, Manifest, file_name},
-    models::{FilePlace, LoadError, ModelRef, ModelSource},
+    models::{FilePlace, LoadError, ModelRef, ModelSource, hub::Name},
     store::{copy_aside, link_aside},
 };
+
+const CONFIG: &str = "config.json";
 
 /// What is asked for beside the parts of a stage.
 pub(super) struct Whole {
@@ -22,8 +26,8 @@ pub(super) struct Whole {
     pub link: bool,
 }
 
-/// Writes the parts of an artifact and those that it lacks, each into its folder. Nothing is written of a model that is
-/// not whole.
+/// Writes the parts of an artifact and those that it lacks, each into its folder, and notes the files that they replace.
+/// Nothing is written of a model that is not whole, nor over other weights.
 pub(super) fn export(
     exporter: &Exporter<'_>,
     whole: &Whole,
@@ -41,16 +45,18 @@ pub(super) fn export(
         refuse_class(exporter, item, (base, class))?;
     }
     let own = manifest.items.iter().flat_map(|item| {
-        item.files.keys().map(|file| format!("{}/{}", item.name, file_name(file)))
+        let files = item.files.keys();
+        files.map(|file| (format!("{}/{}", item.name, file_name(file)), New::Of(item, file)))
     });
-    refuse_others(folder, own.chain(beside.iter().map(|(file, _)| file.clone())))?;
-    for item in &manifest.items {
-        for file in item.files.keys() {
-            exporter.put(item, file, &folder.join(&item.name).join(file_name(file)))?;
-        }
-    }
-    for (file, place) in &beside {
-        put(place, &folder.join(file), whole.link)?;
+    let rest = beside.iter().map(|(file, place)| (file.clone(), New::Beside(place)));
+    let files: Vec<_> = own.chain(rest).collect();
+    refuse_others(exporter, folder, &files)?;
+    for (file, new) in files {
+        let path = folder.join(file);
+        noted(exporter, new, &path, || match new {
+            New::Of(item, file) => exporter.put(item, file, &path),
+            New::Beside(place) => put(place, &path, whole.link),
+        })?;
     }
     exporter.beside.borrow_mut().push(told(base, whole.link, &beside));
     Ok(())
@@ -73,11 +79,18 @@ fn base<'a>(
 /// A base that is not whole here.
 fn lacking(base: &ModelRef, error: &LoadError) -> CliError {
     let message = format!("the rest of the model cannot be taken from `{}`: {error}", base.0);
-    let help = match base.repository() {
-        Some(id) => format!(
-            "a run fetches only what its stages read; `hf download {id}` fetches all, or name a whole model with \
-             `--base`"
-        ),
+    let is_missing = matches!(error, LoadError::Missing { .. });
+    let help = match base.on_hub().filter(|_| is_missing) {
+        Some(Name { id, revision }) => {
+            let revision = match revision {
+                "main" => String::new(),
+                other => format!(" --revision {other}"),
+            };
+            format!(
+                "a run fetches only what its stages read; `hf download {id}{revision}` fetches all, or name a whole \
+                 model with `--base`"
+            )
+        }
         None => match error.help().filter(|help| !help.is_empty()) {
             Some(help) => format!("{help}; or name a whole model with `--base`"),
             None => "name a whole model with `--base`".to_owned(),
@@ -117,26 +130,38 @@ fn refuse_itself(source: &ModelSource, folder: &Path) -> Result<(), CliError> {
     Err(CliError::usage(message).with_help("name another folder with `--to DIR`"))
 }
 
-/// Refuses folders with weights that are none of those that are written: they could be read in their place.
-fn refuse_others(folder: &Path, files: impl Iterator<Item = String>) -> Result<(), CliError> {
-    let mut parts: BTreeMap<String, HashSet<String>> = BTreeMap::new();
-    for file in files {
-        if let Some((part, name)) = file.split_once('/') {
-            parts.entry(part.to_owned()).or_default().insert(name.to_owned());
-        }
-    }
-    for (part, names) in parts {
-        let there = std::fs::read_dir(folder.join(&part)).into_iter().flatten().flatten();
-        let there = there.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        let is_other = |name: &String| name.contains(".safetensors") && !names.contains(name);
-        if let Some(other) = there.filter(is_other).min() {
-            let shown = folder.join(&part);
-            let message = format!("`{}` holds other weights, `{other}`", shown.display());
-            let help = "export to a new folder, or remove them first";
-            return Err(CliError::usage(message).with_help(help));
+/// Refuses folders with weights that are none of those that are written: of another name, they could be read in their
+/// place, and of the same name they would be lost.
+fn refuse_others(
+    exporter: &Exporter<'_>,
+    folder: &Path,
+    files: &[(String, New<'_>)],
+) -> Result<(), CliError> {
+    let parts: BTreeSet<&str> =
+        files.iter().filter_map(|(file, _)| Some(file.split_once('/')?.0)).collect();
+    for part in parts {
+        let there = std::fs::read_dir(folder.join(part)).into_iter().flatten().flatten();
+        let names = there.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let weights: BTreeSet<String> =
+            names.filter(|name| name.contains(".safetensors")).collect();
+        for name in weights {
+            let path = folder.join(part).join(&name);
+            let file = format!("{part}/{name}");
+            let is_other = match files.iter().find(|(written, _)| *written == file) {
+                Some((_, new)) => is_another(exporter, *new, &path)?,
+                None => true,
+            };
+            if is_other {
+                return Err(other_weights(&folder.join(part), &name));
+            }
         }
     }
     Ok(())
+}
+
+fn other_weights(folder: &Path, name: &str) -> CliError {
+    let message = format!("`{}` holds other weights, `{name}`", folder.display());
+    CliError::usage(message).with_help("export to a new folder, or remove them first")
 }
 
 fn put(place: &FilePlace<'_>, path: &Path, link: bool) -> Result<(), CliError> {
@@ -156,4 +181,29 @@ fn told(base: &ModelRef, link: bool, beside: &[(String, FilePlace<'_>)]) -> Stri
     let on_disk = beside.iter().any(|(_, place)| matches!(place, FilePlace::Disk(_)));
     let how = if link && on_disk { "as links to its files" } else { "as copies" };
     format!("with the parts of `{}` beside it, {how}: {}", base.0, parts.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_of_a_base_of_the_hub_is_fetched_at_its_revision() {
+        let told = |base: &str, error: &LoadError| {
+            let CliError::Message { help, .. } = lacking(&ModelRef(base.to_owned()), error) else {
+                panic!("no message");
+            };
+            help.unwrap()
+        };
+        let missing =
+            LoadError::Missing { message: "no tokenizer".into(), help: "put it there".into() };
+        assert!(told("hf:org/repo", &missing).contains("`hf download org/repo` fetches all"));
+        let at = told("hf:org/repo@abc", &missing);
+        assert!(at.contains("`hf download org/repo --revision abc` fetches all"), "{at}");
+        assert_eq!(told("folder", &missing), "put it there; or name a whole model with `--base`");
+        let wrong =
+            LoadError::Config { file: "model_index.json".into(), message: "must be JSON".into() };
+        let help = told("hf:org/repo", &wrong);
+        assert!(help.starts_with("it must be the file that came with"), "{help}");
+    }
 }

@@ -8,8 +8,8 @@ use super::{
 };
 
 impl Estimator<'_> {
-    /// What training holds on the host beside a GPU: encodings of images, and a checkpoint while it is made; weights
-    /// are loaded before that.
+    /// What training holds on the host beside a GPU: encodings of images, and a checkpoint while it is made, or the
+    /// largest tensor of the weights, which are loaded before that, if it takes more.
     pub fn beside_training(
         &self,
         clip: ClipSize,
@@ -18,13 +18,13 @@ impl Estimator<'_> {
     ) -> Result<Memory, LoadError> {
         let (denoiser, shapes) = self.denoiser()?;
         let latents = latent_values(clip, &*self.vae()?.0, &*denoiser);
-        let trained = self.factors(training, &shapes) * CHECKPOINT;
-        Ok(Memory {
+        let loading = Memory { weights: largest(&shapes), ..Memory::default() };
+        let training = Memory {
             clips: held_on_host(&latents, given),
-            trained,
-            weights: largest(&shapes).saturating_sub(trained),
+            trained: self.factors(training, &shapes) * CHECKPOINT,
             ..Memory::default()
-        })
+        };
+        Ok(training.or_larger(loading))
     }
 
     /// What the host holds of the weights of these parts while they are loaded onto a GPU: one tensor at a time, of f32

@@ -88,6 +88,12 @@ impl Memory {
         self.parts().iter().map(|(_, bytes)| bytes).sum()
     }
 
+    /// The one of two phases that takes more, of which one is over before the other begins.
+    #[must_use]
+    pub fn or_larger(self, other: Self) -> Self {
+        if other.total() > self.total() { other } else { self }
+    }
+
     /// Each part with its name.
     pub fn parts(&self) -> [(&'static str, u64); 5] {
         let Self { weights, trained, activations, attention, clips } = *self;

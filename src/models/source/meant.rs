@@ -75,8 +75,7 @@ pub(super) fn help(folder: &Path) -> String {
     }
     match repository(parent, name) {
         Some(id) => format!(
-            "did you mean `hf:{id}`, the repository on the hub? a name without `hf:` is a folder, from where the \
-             pipeline file lies"
+            "did you mean `hf:{id}`, the repository on the hub? a name without `hf:` is a folder"
         ),
         None => KINDS.to_owned(),
     }

@@ -50,7 +50,12 @@ impl ModelRef {
 
     /// The repository on the hub, if it is in one.
     pub fn repository(&self) -> Option<&str> {
-        Some(hub::Name::parse(self.0.strip_prefix("hf:")?).ok()?.id)
+        Some(self.on_hub()?.id)
+    }
+
+    /// The repository and its revision, if it is on the hub.
+    pub fn on_hub(&self) -> Option<hub::Name<'_>> {
+        hub::Name::parse(self.0.strip_prefix("hf:")?).ok()
     }
 
     /// The name as far as it says the same on every machine: of a folder, that without where it lies.

@@ -1,5 +1,6 @@
 //! `lora_train`: encoded clips to an adapter.
 
+mod memory;
 mod train;
 
 use schemars::JsonSchema;
@@ -20,7 +21,7 @@ use crate::{
     artifact::ArtifactKind,
     models::{
         ImageConditioning, LoadError, LoraTargets, Memory, ModelRef, Sampler, TimestepDistribution,
-        memory::{AdapterSize, Estimator, LoraTraining},
+        memory::AdapterSize,
         published_sampler,
         sampling::{ImageLatentScale, Side},
     },
@@ -143,9 +144,6 @@ fn unit() -> f64 {
     1.0
 }
 
-/// The lowest rank that is advised: lower ones learn hardly anything.
-const LEAST_RANK: usize = 4;
-
 impl StageKind for LoraTrain {
     const KIND: &'static str = "lora_train";
     // 1: first · 2: on the CPU, halves of a batch are added up · 3: the log does not name the model.
@@ -250,17 +248,11 @@ impl Stage for LoraTrain {
     }
 
     fn memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
-        let Some(clip) = work.clip else { return Ok(None) };
-        let source = work.parts.source(&self.model)?;
-        let estimator = Estimator::new(&source, work.on_host)?;
-        estimator.lora_training(clip, &self.training(), &work.given).map(Some)
+        self.memory_of_training(work)
     }
 
     fn host_memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
-        let Some(clip) = work.clip else { return Ok(None) };
-        let source = work.parts.source(&self.model)?;
-        let estimator = Estimator::new(&source, work.on_host)?;
-        estimator.beside_training(clip, &self.training(), &work.given).map(Some)
+        self.memory_beside_training(work)
     }
 
     fn bulk(&self, _given: &dyn Fn(&str) -> Bulk) -> Bulk {
@@ -269,35 +261,7 @@ impl Stage for LoraTrain {
     }
 
     fn lighter(&self, work: &Workload<'_>) -> Vec<Lighter> {
-        let mut lighter = Vec::new();
-        let blocks =
-            || Estimator::new(&work.parts.source(&self.model)?, work.on_host)?.num_blocks();
-        if let Some(recompute) = self.recompute.more(blocks().unwrap_or(0)) {
-            let stage = Self { recompute, ..self.clone() };
-            lighter.push(Lighter::new(
-                "recompute",
-                format!("set `recompute = {recompute}`"),
-                stage,
-            ));
-        }
-        if self.batch_size > 1 {
-            // A batch that has no half becomes one of single clips.
-            let batch_size =
-                if self.batch_size.is_multiple_of(2) { self.batch_size / 2 } else { 1 };
-            let gradient_accumulation = self.gradient_accumulation * (self.batch_size / batch_size);
-            let advice = format!(
-                "set `batch_size = {batch_size}` and `gradient_accumulation = \
-                 {gradient_accumulation}`, which makes steps of the same kind"
-            );
-            let stage = Self { batch_size, gradient_accumulation, ..self.clone() };
-            lighter.push(Lighter::new("batch_size", advice, stage));
-        }
-        if self.rank / 2 >= LEAST_RANK {
-            let rank = self.rank / 2;
-            let stage = Self { rank, ..self.clone() };
-            lighter.push(Lighter::new("rank", format!("set `rank = {rank}`"), stage));
-        }
-        lighter
+        self.lighter_training(work)
     }
 
     fn uses_device(&self) -> bool {
@@ -327,17 +291,6 @@ fn is_not_causal(causal_time: &Option<bool>) -> bool {
 }
 
 impl LoraTrain {
-    /// What decides the memory that it takes.
-    fn training(&self) -> LoraTraining {
-        LoraTraining {
-            targets: self.modules,
-            rank: self.rank,
-            batch: self.batch_size,
-            recomputed: self.recompute.blocks(usize::MAX),
-            accumulates: self.gradient_accumulation > 1,
-        }
-    }
-
     /// The same with the way to count time of the model's own pipeline, where none is set.
     fn resolved(&self, published: Sampler) -> Self {
         let causal_time = self.causal_time.unwrap_or(published == Sampler::FlowCondition);

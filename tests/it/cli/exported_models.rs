@@ -70,6 +70,57 @@ fn a_configuration_that_said_something_else_is_not_replaced_in_silence() {
     assert!(!told.contains("replaced"), "the same, written in another way: {told}");
 }
 
+#[test]
+fn a_whole_model_that_is_there_is_not_lost_in_silence() {
+    let shell = Shell::new();
+    shell.write("start.toml", START);
+    shell.succeed("run start.toml");
+    shell.succeed("export start.toml start --to whole --whole");
+    let again = |more: &str| {
+        let told = shell.transcript(&format!("export start.toml start --to whole --whole {more}"));
+        told.replace("\n  │ ", " ")
+    };
+    let told = again("");
+    assert!(told.contains("? 0\n") && !told.contains("replaced"), "the same: {told}");
+
+    // Of the base and of the part, and of nothing that says the same in other words.
+    let changed = ["model_index.json", "scheduler/scheduler_config.json", "vae/config.json"];
+    for file in changed {
+        fs::write(shell.path("whole").join(file), r#"{"x": 3}"#).unwrap();
+    }
+    let same = shell.path("whole/text_encoder/config.json");
+    let value: serde_json::Value = serde_json::from_slice(&fs::read(&same).unwrap()).unwrap();
+    fs::write(&same, value.to_string()).unwrap();
+    let told = again("");
+    let replaced = |file: &str| format!("replaced `whole/{file}`, which was another one");
+    assert!(changed.iter().all(|file| told.contains(&replaced(file))), "{told}");
+    assert_eq!(told.matches("replaced").count(), changed.len(), "{told}");
+
+    // Weights of the usual names, of the base and of the part.
+    for part in ["text_encoder/model.safetensors", "vae/diffusion_pytorch_model.safetensors"] {
+        let (path, config) = (shell.path("whole").join(part), shell.path("whole/vae/config.json"));
+        let before = fs::read(&path).unwrap();
+        let mut own = before.clone();
+        *own.last_mut().unwrap() ^= 1;
+        fs::write(&path, &own).unwrap();
+        fs::write(&config, "{}").unwrap();
+        let (folder, name) = part.split_once('/').unwrap();
+        let told = again("");
+        let wanted = format!("`whole/{folder}` holds other weights, `{name}`");
+        assert!(told.contains("? 2\n") && told.contains(&wanted), "{told}");
+        assert_eq!(fs::read(&path).unwrap(), own);
+        assert_eq!(fs::read(&config).unwrap(), b"{}", "nothing is written");
+        fs::write(&path, before).unwrap();
+    }
+
+    // Without the rest of the model they are replaced, and that is said.
+    let weights = shell.path("whole/vae/diffusion_pytorch_model.safetensors");
+    fs::write(&weights, "own").unwrap();
+    let told = shell.transcript("export start.toml start --to whole/vae");
+    let wanted = replaced("vae/diffusion_pytorch_model.safetensors");
+    assert!(told.replace("\n  │ ", " ").contains(&wanted), "{told}");
+}
+
 /// The built-in model of a merge or training goes on in programs that load whole pipelines.
 #[test]
 fn a_part_is_exported_with_the_rest_of_its_model() {
@@ -109,6 +160,8 @@ fn a_part_is_exported_with_the_rest_of_its_model() {
     };
     refused("--to linked --whole --base linked", 2, "is the model itself");
     refused("--to new --whole --base nowhere", 3, "there is no model folder `nowhere`");
+    let name = "a name without `hf:` is a folder; or name a whole model with `--base`";
+    refused("--to new --whole --base org/repo", 3, name);
     refused("--to new --link", 2, "--whole");
     let index = shell.path("linked/model_index.json");
     let text = fs::read_to_string(&index).unwrap();
