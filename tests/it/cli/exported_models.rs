@@ -160,7 +160,7 @@ fn a_part_is_exported_with_the_rest_of_its_model() {
     };
     refused("--to linked --whole --base linked", 2, "is the model itself");
     refused("--to new --whole --base nowhere", 3, "there is no model folder `nowhere`");
-    let name = "a name without `hf:` is a folder; or name a whole model with `--base`";
+    let name = "a name without `hf:` is a folder;";
     refused("--to new --whole --base org/repo", 3, name);
     refused("--to new --link", 2, "--whole");
     let index = shell.path("linked/model_index.json");

@@ -86,7 +86,7 @@ fn a_picture_in_both_parts_of_the_data_is_told() {
         shell.pair("data/train", name, 90);
     }
     shell.pair("data/test", "g", 90);
-    insta::assert_snapshot!(warnings(&shell), @"warning: `pairs` asks about 2 pictures that `examples` learns from, such as `d`, there `b`: its scores are partly those of answers that were learnt");
+    insta::assert_snapshot!(warnings(&shell), @"warning: `pairs` asks about 2 pictures that `examples` learns from, such as `g`, there `b`: its scores are partly those of answers that were learnt");
     for name in [
         "data/train/input/e.png",
         "data/train/target/e.png",
