@@ -84,18 +84,21 @@ impl AdamW {
         };
         // The map is taken apart so that no second handle keeps a buffer from being reused.
         let (mut places, mut tensors) = (Vec::new(), Vec::new());
-        let mut zeros = Zeros::default();
+        // Held until the step is asked for: moments that share their zeros are not written where they lie.
+        let mut zeros = BTreeMap::new();
         for (name, Param { flat, shape }) in std::mem::take(&mut params.0) {
             let Some(gradient) = gradients.remove(&name) else {
                 params.0.insert(name, Param { flat, shape });
                 continue;
             };
-            let first = moments.first.remove(&name).unwrap_or_else(|| zeros.like(&flat));
-            let second = moments.second.remove(&name).unwrap_or_else(|| zeros.like(&flat));
+            let first =
+                moments.first.remove(&name).unwrap_or_else(|| zeros_like(&flat, &mut zeros));
+            let second =
+                moments.second.remove(&name).unwrap_or_else(|| zeros_like(&flat, &mut zeros));
             places.push((name, shape));
             tensors.push([flat, gradient, first, second]);
         }
-        let moved = match zeros.device {
+        let moved = match zeros.values().next().map(Tensor::device) {
             // Moments are made now, and stay.
             Some(device) => lasting(&device, || apply(numbers, tensors)),
             None => apply(numbers, tensors),
@@ -110,19 +113,9 @@ impl AdamW {
 
 /// Moments at the beginning, one tensor for all of a length: of hundreds of tensors that are filled one by one, a GPU's
 /// backend looks for what could be filled together, for 18 s of LTX-Video's 1120.
-#[derive(Default)]
-struct Zeros {
-    by_len: BTreeMap<usize, Tensor<1>>,
-    /// Where there were any.
-    device: Option<Device>,
-}
-
-impl Zeros {
-    fn like(&mut self, flat: &Tensor<1>) -> Tensor<1> {
-        let device = &*self.device.insert(flat.device());
-        let [len] = flat.dims();
-        self.by_len.entry(len).or_insert_with(|| Tensor::zeros([len], device)).clone()
-    }
+fn zeros_like(flat: &Tensor<1>, by_len: &mut BTreeMap<usize, Tensor<1>>) -> Tensor<1> {
+    let [len] = flat.dims();
+    by_len.entry(len).or_insert_with(|| Tensor::zeros([len], &flat.device())).clone()
 }
 
 /// Parameter, gradient and both moments of each to parameter and both moments.

@@ -27,7 +27,7 @@ use crate::{
     },
     config::Pipeline,
     plan::Plan,
-    report::{clip, doubts, provenance, results::Outputs, sheet},
+    report::{clip, provenance, results::Outputs, sheet},
     store::{Digest, Store, Transfer},
 };
 
@@ -46,6 +46,8 @@ pub(super) struct Exporter<'a> {
     pub family: Option<Family>,
     /// How the files that are in the cache as they are came out of it.
     pub transfers: &'a RefCell<BTreeMap<Transfer, usize>>,
+    /// What is to be said with the scores of the stage, if it gives any.
+    pub notes: &'a [String],
     /// What is asked for beside the parts of a model.
     pub whole: Option<Whole>,
     /// What was put beside such parts.
@@ -138,9 +140,7 @@ impl Exporter<'_> {
             if let Some(document) = document.as_object_mut() {
                 let log = |digest| training_log(self.store, digest);
                 document.insert("provenance".to_owned(), provenance::of(self.plan, index, &log));
-                let stage = &self.pipeline.instances[index].stage;
-                let notes = doubts::notes(self.pipeline, stage, self.outputs, self.store)?;
-                document.insert("notes".to_owned(), notes.into());
+                document.insert("notes".to_owned(), self.notes.into());
             }
             write_file(&folder.join("metrics.json"), format!("{document:#}\n").as_bytes())?;
             let csv = per_item_csv(&bytes).map_err(|error| broken(&item.name, &error))?;

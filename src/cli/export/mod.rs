@@ -25,7 +25,7 @@ use crate::{
     models::ModelRef,
     plan::{self, Plan, PlanError, PlanOptions},
     provenance::ro_crate::Given,
-    report::{results::Outputs, style::count},
+    report::{doubts, results::Outputs, style::count},
     store::{Transfer, write_aside},
 };
 
@@ -87,6 +87,11 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
     let plan = plan::build(&pipeline, &store, &PlanOptions::default())?;
     let outputs = Outputs::of_plan(&plan);
 
+    let first = &pipeline.instances[chosen[0]];
+    let notes = match first.output() {
+        ArtifactKind::Metrics => doubts::notes(&pipeline, &first.stage, &outputs, &store)?,
+        _ => Vec::new(),
+    };
     let (moved, replaced, beside) = (RefCell::default(), RefCell::default(), RefCell::default());
     let exporter = files::Exporter {
         pipeline: &pipeline,
@@ -96,6 +101,7 @@ pub(super) fn export(args: &ExportArgs, session: &Session) -> Result<(), CliErro
         program: args.format.unwrap_or_default(),
         family: args.family,
         transfers: &moved,
+        notes: &notes,
         replaced: &replaced,
         whole: args
             .whole

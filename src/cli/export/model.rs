@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{
     CliError,
     files::{Exporter, folder_of},
-    replaced::{New, noted},
+    replaced::{New, is_another, noted},
 };
 use crate::{
     artifact::{FileNames, Item, Manifest, file_name},
@@ -28,7 +28,8 @@ pub(super) fn export(
         files.extend(item.files.keys().map(|file| (folder.join(file_name(file)), item, file)));
     }
     for (path, item, file) in files {
-        noted(exporter, New::Of(item, file), &path, || exporter.put(item, file, &path))?;
+        let is_another = is_another(exporter, New::Of(item, file), &path)?;
+        noted(exporter, is_another, &path, || exporter.put(item, file, &path))?;
     }
     Ok(())
 }

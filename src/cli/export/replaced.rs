@@ -26,14 +26,13 @@ pub(super) enum New<'a> {
     Beside(&'a FilePlace<'a>),
 }
 
-/// Writes a file to `path`, and notes another one that was there.
+/// Writes a file to `path`, and notes one that was there and [`is_another`].
 pub(super) fn noted(
     exporter: &Exporter<'_>,
-    new: New<'_>,
+    is_another: bool,
     path: &Path,
     write: impl FnOnce() -> Result<(), CliError>,
 ) -> Result<(), CliError> {
-    let is_another = is_another(exporter, new, path)?;
     write()?;
     if is_another {
         exporter.replaced.borrow_mut().push(path.to_owned());

@@ -49,11 +49,15 @@ pub(super) fn export(
         files.map(|file| (format!("{}/{}", item.name, file_name(file)), New::Of(item, file)))
     });
     let rest = beside.iter().map(|(file, place)| (file.clone(), New::Beside(place)));
-    let files: Vec<_> = own.chain(rest).collect();
-    refuse_others(exporter, folder, &files)?;
-    for (file, new) in files {
+    let files = own.chain(rest).map(|(file, new)| {
+        let is_another = is_another(exporter, new, &folder.join(&file))?;
+        Ok((file, new, is_another))
+    });
+    let files = files.collect::<Result<Vec<_>, CliError>>()?;
+    refuse_others(folder, &files)?;
+    for (file, new, is_another) in files {
         let path = folder.join(file);
-        noted(exporter, new, &path, || match new {
+        noted(exporter, is_another, &path, || match new {
             New::Of(item, file) => exporter.put(item, file, &path),
             New::Beside(place) => put(place, &path, whole.link),
         })?;
@@ -132,26 +136,18 @@ fn refuse_itself(source: &ModelSource, folder: &Path) -> Result<(), CliError> {
 
 /// Refuses folders with weights that are none of those that are written: of another name, they could be read in their
 /// place, and of the same name they would be lost.
-fn refuse_others(
-    exporter: &Exporter<'_>,
-    folder: &Path,
-    files: &[(String, New<'_>)],
-) -> Result<(), CliError> {
+fn refuse_others(folder: &Path, files: &[(String, New<'_>, bool)]) -> Result<(), CliError> {
     let parts: BTreeSet<&str> =
-        files.iter().filter_map(|(file, _)| Some(file.split_once('/')?.0)).collect();
+        files.iter().filter_map(|(file, ..)| Some(file.split_once('/')?.0)).collect();
     for part in parts {
         let there = std::fs::read_dir(folder.join(part)).into_iter().flatten().flatten();
         let names = there.map(|entry| entry.file_name().to_string_lossy().into_owned());
         let weights: BTreeSet<String> =
             names.filter(|name| name.contains(".safetensors")).collect();
         for name in weights {
-            let path = folder.join(part).join(&name);
             let file = format!("{part}/{name}");
-            let is_other = match files.iter().find(|(written, _)| *written == file) {
-                Some((_, new)) => is_another(exporter, *new, &path)?,
-                None => true,
-            };
-            if is_other {
+            let written = files.iter().find(|(written, ..)| *written == file);
+            if written.is_none_or(|(.., is_another)| *is_another) {
                 return Err(other_weights(&folder.join(part), &name));
             }
         }

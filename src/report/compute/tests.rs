@@ -26,6 +26,22 @@ fn cell(n: u64) -> Cell {
     [("n".to_owned(), json!(n))].into()
 }
 
+/// The layout of a table with a column for each `n`.
+fn by_n() -> Table {
+    Table {
+        name: "pose".to_owned(),
+        title: None,
+        values: Vec::new(),
+        columns: Some("n".to_owned()),
+        rows: Vec::new(),
+        average: Vec::new(),
+        spread: Spread::Sd,
+        mark_best: true,
+        missing: None,
+        reference: None,
+    }
+}
+
 #[test]
 fn sums_of_times_have_no_digits_that_no_clock_told() {
     let mut sums = Sums::default();
@@ -64,18 +80,7 @@ fn times_and_memory_stand_where_the_scores_do() {
         // The same execution under another name counts once.
         taken("again", "sample", &cells[0], Some(&records[2])),
     ];
-    let layout = Table {
-        name: "pose".to_owned(),
-        title: None,
-        values: Vec::new(),
-        columns: Some("n".to_owned()),
-        rows: Vec::new(),
-        average: Vec::new(),
-        spread: Spread::Sd,
-        mark_best: true,
-        missing: None,
-        reference: None,
-    };
+    let layout = by_n();
     let sweep = Sweep {
         grid: vec![("n".to_owned(), vec![json!(1), json!(10), json!(30)])],
         cells: cells.to_vec(),
@@ -190,18 +195,7 @@ fn cards_of_one_name_are_one_row_and_waiting_is_told() {
         cells: cells.to_vec(),
         ..Sweep::default()
     };
-    let layout = Table {
-        name: "pose".to_owned(),
-        title: None,
-        values: Vec::new(),
-        columns: Some("n".to_owned()),
-        rows: Vec::new(),
-        average: Vec::new(),
-        spread: Spread::Sd,
-        mark_best: true,
-        missing: None,
-        reference: None,
-    };
+    let layout = by_n();
     insta::assert_snapshot!(render(&[by_stage(&taken)], Format::Text), @"
     What each stage took in all
     sum over runs (the greatest peak)

@@ -2,13 +2,12 @@
 #![expect(unsafe_code, reason = "kernels trust the sizes that they are told")]
 
 use burn::tensor::DType;
-use burn_cubecl::{
-    kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor,
-};
+use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 
 use super::{
     super::adam::{AdamNumbers, SLOTS},
     kernels::{Argument, Launch, THREADS, launch},
+    tensors::empty,
 };
 
 /// Parameter, gradient and both moments of each parameter to parameter and both moments, in their own memory where
@@ -96,6 +95,5 @@ pub fn squares_onto<const N: usize>(
 }
 
 fn empty_like(x: &CubeTensor) -> CubeTensor {
-    let (client, device) = (x.client.clone(), x.device.clone());
-    empty_device_contiguous_dtype(client, device, x.meta.shape().clone(), DType::F32)
+    empty(x, x.meta.shape().clone(), DType::F32)
 }

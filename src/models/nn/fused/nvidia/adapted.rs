@@ -5,10 +5,8 @@
     reason = "libraries and kernels take addresses of tensors, which are held here"
 )]
 
-use burn::tensor::{DType, Shape};
-use burn_cubecl::{
-    kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor,
-};
+use burn::tensor::DType;
+use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 use cudarc::driver::sys::CUstream;
 
 use super::{
@@ -17,6 +15,7 @@ use super::{
     problem::{Element, Operand, Product},
     queue,
     runner::{Problem, aligned, alignment, queued},
+    tensors::{are, empty},
 };
 
 /// Bytes of an element of the model.
@@ -105,9 +104,9 @@ pub fn adapted(
     }
     let mut shape = x.meta.shape().to_vec();
     *shape.last_mut()? = layer.output;
-    let y = empty(&x, shape.into(), DType::BF16);
-    let low = empty(&x, [layer.rows, layer.rank].into(), DType::BF16);
-    let kept = empty(&x, [of_a + of_b].into(), DType::BF16);
+    let y = empty(&x, shape, DType::BF16);
+    let low = empty(&x, [layer.rows, layer.rank], DType::BF16);
+    let kept = empty(&x, [of_a + of_b], DType::BF16);
     let problem = layer.problem(Pass::Forward, [&x, &weight, &bias]);
     let (inputs, outputs) = ([&x, &weight, &bias, &a, &b], [&y, &low, &kept]);
     // SAFETY: the tensors are held, and of the sizes of the layer.
@@ -177,7 +176,7 @@ impl Backward {
         }
         let given = [x, factors, low, grad].map(|x| into_contiguous(x.clone()));
         let of_low = empty(x, low.meta.shape().clone(), DType::BF16);
-        let made = [of_a, of_b].map(|count| empty(x, [count].into(), DType::F32));
+        let made = [of_a, of_b].map(|count| empty(x, [count], DType::F32));
         Some(Self { layer, given, of_low, made })
     }
 }
@@ -258,12 +257,4 @@ impl Layer {
             cublas::multiply(stream, branch, [of_low, kept, dx], 1.0, Added::Sum(dx))
         }
     }
-}
-
-fn are(dtype: DType, tensors: &[&CubeTensor]) -> bool {
-    tensors.iter().all(|x| x.dtype == dtype)
-}
-
-fn empty(like: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
-    empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape, dtype)
 }

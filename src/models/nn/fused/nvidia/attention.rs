@@ -4,14 +4,12 @@
 use std::f32::consts::LOG2_E;
 
 use burn::{backend::ops::FloatTensorOps, tensor::DType};
-use burn_cubecl::{
-    CubeBackend, kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype,
-    tensor::CubeTensor,
-};
+use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 
 use super::{
     super::TILED_HEAD as HEAD,
     kernels::{Argument, Launch, launch},
+    tensors::empty,
 };
 
 /// Queries or keys of a block of threads, and warps of it.
@@ -146,10 +144,6 @@ fn empty_like(x: &CubeTensor) -> CubeTensor {
     } else {
         empty(x, x.meta.shape().to_vec(), DType::BF16)
     }
-}
-
-fn empty(like: &CubeTensor, shape: Vec<usize>, dtype: DType) -> CubeTensor {
-    empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape.into(), dtype)
 }
 
 /// The tensor as the kernels read it: itself, or a copy with contiguous and aligned rows.

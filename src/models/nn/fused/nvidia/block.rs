@@ -3,11 +3,12 @@
 #![expect(unsafe_code, reason = "kernels trust the sizes that they are told")]
 
 use burn::tensor::{DType, Shape};
-use burn_cubecl::{
-    kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor,
-};
+use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 
-use super::kernels::{Argument, Launch, THREADS, launch};
+use super::{
+    kernels::{Argument, Launch, THREADS, launch},
+    tensors::{are, empty},
+};
 
 /// Values that a thread reads at once, and how often it may do so in a row.
 const WIDTH: usize = 8;
@@ -23,10 +24,6 @@ fn rows(x: &CubeTensor) -> Option<[i32; 2]> {
     let rows: usize = dims[..dims.len() - 1].iter().product();
     let fits = width % WIDTH == 0 && width <= MOST * WIDTH * THREADS as usize && rows > 0;
     fits.then_some([i32::try_from(rows).ok()?, i32::try_from(width).ok()?])
-}
-
-fn are(dtype: DType, tensors: &[&CubeTensor]) -> bool {
-    tensors.iter().all(|x| x.dtype == dtype)
 }
 
 /// Whether these are of one shape.
@@ -49,9 +46,7 @@ fn run<const N: usize, const M: usize>(
 ) -> Option<CubeTensor> {
     const { assert!(M == N + 1, "the output is behind the inputs") };
     let inputs = inputs.map(|x| into_contiguous(x.clone()));
-    let like = &inputs[0];
-    let out =
-        empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape, DType::BF16);
+    let out = empty(&inputs[0], shape, DType::BF16);
     let arguments = arguments(std::array::from_fn(Argument::Tensor));
     let launched = Launch { kernel, blocks: [blocks as u32, 1], arguments };
     // SAFETY: callers have asked for the sizes of the tensors.
@@ -282,7 +277,7 @@ pub fn norm_rotate_grad(
     let blocks = (sizes[3] as usize).div_ceil(WARPS) as i32;
     let [x, gamma, cos, sin] = [x, gamma, cos, sin].map(|x| into_contiguous(x.clone()));
     let shape = x.meta.shape().clone();
-    let dx = empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape, DType::BF16);
+    let dx = empty(&x, shape, DType::BF16);
     let mut tensors: [Argument; 6] = std::array::from_fn(Argument::Tensor);
     tensors[4] = Argument::View(4, strides);
     let launched = Launch {

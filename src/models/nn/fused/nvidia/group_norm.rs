@@ -2,13 +2,12 @@
 #![expect(unsafe_code, reason = "kernels trust the sizes that they are told")]
 
 use burn::tensor::DType;
-use burn_cubecl::{
-    kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor,
-};
+use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 
 use super::{
     super::group_norm::Settings,
     kernels::{Argument, Launch, THREADS, launch},
+    tensors::empty,
 };
 
 /// Values that a thread reads at once, and those of a block of threads, as the source has them.
@@ -51,9 +50,7 @@ pub fn norm_silu(
         Some(given) => given.map(|x| into_contiguous(x.clone())),
         None => [gamma.clone(), beta.clone()],
     };
-    let made = |shape: Vec<usize>, dtype| {
-        empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape.into(), dtype)
-    };
+    let made = |shape: Vec<usize>, dtype| empty(&x, shape, dtype);
     let out = made(dims.to_vec(), DType::BF16);
     let parts = made(vec![batch * groups, chunks, 2], DType::F32);
     let found = made(vec![batch * groups, 2], DType::F32);

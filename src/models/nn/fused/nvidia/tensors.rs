@@ -1,7 +1,7 @@
 //! Burn's tensors as operands of NVIDIA's libraries.
 #![expect(unsafe_code, reason = "libraries take addresses of tensors, which are held here")]
 
-use burn::tensor::DType;
+use burn::tensor::{DType, Shape};
 use burn_cubecl::{
     kernel::{into_contiguous, matmul::init_matmul_output},
     ops::numeric::empty_device_contiguous_dtype,
@@ -122,7 +122,7 @@ pub fn convolved(
         tensor.meta.shape().to_vec().try_into().ok()
     };
     let shape = convolved_shape(x.meta.shape(), weight.meta.shape(), strides, padding);
-    let out = empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape, x.dtype);
+    let out = empty(&x, shape, x.dtype);
     let [of_x, of_weight, of_out] = [dims(&x)?, dims(&weight)?, dims(&out)?];
     let convolution =
         Convolution { element, x: of_x, weight: of_weight, strides, padding, out: of_out };
@@ -143,6 +143,16 @@ pub fn convolved(
         unsafe { cudnn::convolve(convolution, [x, weight, out], reserve) }
     });
     done.then_some(out)
+}
+
+/// Room for a tensor on the device of another one.
+pub(super) fn empty(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTensor {
+    empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape.into(), dtype)
+}
+
+/// Whether all of these are of one type.
+pub(super) fn are(dtype: DType, tensors: &[&CubeTensor]) -> bool {
+    tensors.iter().all(|x| x.dtype == dtype)
 }
 
 /// The tensor as a library reads it: itself, or a copy whose matrices follow each other evenly.
