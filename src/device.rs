@@ -41,6 +41,18 @@ pub fn cuda(_index: usize) -> Result<Option<Device>, DriverFailure> {
     asked(|| None)
 }
 
+/// How many GPUs the driver tells of; none where this build does not know CUDA.
+#[cfg(feature = "cuda")]
+pub fn count() -> Result<usize, DriverFailure> {
+    asked(|| Device::enumerate(burn::tensor::DeviceType::Cuda).len())
+}
+
+/// How many GPUs the driver tells of; none where this build does not know CUDA.
+#[cfg(not(feature = "cuda"))]
+pub fn count() -> Result<usize, DriverFailure> {
+    asked(|| 0)
+}
+
 thread_local! {
     static ASKED: Cell<bool> = const { Cell::new(false) };
 }
@@ -109,28 +121,50 @@ impl DeviceFailure {
     /// Recognises a failure by the text of a panic or an error.
     pub fn of(text: &str) -> Option<Self> {
         // As CubeCL 0.11 (`IoError`, `LaunchError`, `ServerError`), the driver and its libraries say it.
-        const FULL: [&str; 7] = [
+        const FULL: [&str; 8] = [
             "out of device memory",
             "out-of-memory error",
             "can't allocate buffer of size",
+            "every page size the memory tracks still holds live allocations",
             "CUDA_ERROR_OUT_OF_MEMORY",
             "CUBLAS_STATUS_ALLOC_FAILED",
             "CUDNN_STATUS_ALLOC_FAILED",
             "DEVICE_ALLOCATION_FAILED",
         ];
-        const LOST: [&str; 2] = ["The device is poisoned", "The device was poisoned"];
+        // The driver's are those after which its documentation lets a process do nothing with the card, which CubeCL
+        // calls poisoned; a call of ours may be the first that meets one.
+        const LOST: [&str; 15] = [
+            "The device is poisoned",
+            "The device was poisoned",
+            "CUDA_ERROR_ECC_UNCORRECTABLE",
+            "CUDA_ERROR_ILLEGAL_ADDRESS",
+            "CUDA_ERROR_LAUNCH_TIMEOUT",
+            "CUDA_ERROR_CONTEXT_IS_DESTROYED",
+            "CUDA_ERROR_ASSERT",
+            "CUDA_ERROR_HARDWARE_STACK_ERROR",
+            "CUDA_ERROR_ILLEGAL_INSTRUCTION",
+            "CUDA_ERROR_MISALIGNED_ADDRESS",
+            "CUDA_ERROR_INVALID_ADDRESS_SPACE",
+            "CUDA_ERROR_INVALID_PC",
+            "CUDA_ERROR_LAUNCH_FAILED",
+            "CUBLAS_STATUS_EXECUTION_FAILED",
+            "CUDNN_STATUS_EXECUTION_FAILED",
+        ];
         let says = |texts: &[&str]| texts.iter().any(|known| text.contains(known));
         if says(&LOST) { Some(Self::Lost) } else { says(&FULL).then_some(Self::OutOfMemory) }
     }
 
     /// The failure in words, with the reason that the text gives.
     pub fn message(self, text: &str) -> String {
-        let reason = text.lines().skip_while(|line| !line.starts_with("Caused by")).nth(1);
+        // Errors hold errors: the last that is named is where it began.
+        let lines: Vec<_> = text.lines().map(str::trim).collect();
+        let cause = lines.iter().rposition(|line| line.starts_with("Caused by"));
+        let reason = cause.and_then(|at| lines.get(at + 1));
         match (self, reason) {
             (Self::OutOfMemory, _) => "the device ran out of memory".to_owned(),
             (Self::Lost, None) => "the device is lost to this process".to_owned(),
             (Self::Lost, Some(reason)) => {
-                format!("the device is lost to this process: {}", reason.trim())
+                format!("the device is lost to this process: {reason}")
             }
         }
     }
@@ -167,7 +201,17 @@ mod tests {
                 "An error happened during execution\nCaused by:\n  CUBLAS_STATUS_ALLOC_FAILED",
                 Some(DeviceFailure::OutOfMemory),
             ),
+            (
+                "Can't allocate 512 bytes: every page size the memory tracks still holds live \
+                 allocations\n0: main",
+                Some(DeviceFailure::OutOfMemory),
+            ),
             ("The device is poisoned\nCaused by:\n  an illegal address", Some(DeviceFailure::Lost)),
+            (
+                "An error happened during execution\nCaused by:\n  DriverError(CUDA_ERROR_ILLEGAL_ADDRESS, \
+                 \"an illegal memory access was encountered\")\nBacktrace:\n0: main",
+                Some(DeviceFailure::Lost),
+            ),
             ("index out of bounds: the len is 3 but the index is 7", None),
         ] {
             assert_eq!(DeviceFailure::of(text), wanted, "{text}");
@@ -179,6 +223,15 @@ mod tests {
         let text = "The device is poisoned\nCaused by:\n  an illegal address\n";
         let lost = DeviceFailure::Lost.message(text);
         assert_eq!(lost, "the device is lost to this process: an illegal address");
+        // As a read tells what a call of ours met: `ExecutionError`, `Several`, `Unwritten`, `Generic`.
+        let nested = "An error happened during execution\nCaused by:\n  Several failures at once\nCaused by:\n  \
+                      The bytes were never written (failure #3, still claiming 2 buffer(s))\n  matmul\nCaused by:\n  \
+                      An error happened during execution\nCaused by:\n  DriverError(CUDA_ERROR_LAUNCH_FAILED)\n\
+                      Backtrace:\n0: main\nAsked at:\n0: main";
+        assert_eq!(DeviceFailure::of(nested), Some(DeviceFailure::Lost));
+        let lost = DeviceFailure::Lost.message(nested);
+        let wanted = "the device is lost to this process: DriverError(CUDA_ERROR_LAUNCH_FAILED)";
+        assert_eq!(lost, wanted);
         let lost = DeviceFailure::Lost.message("The device was poisoned");
         assert_eq!(lost, "the device is lost to this process");
         assert_eq!(DeviceFailure::OutOfMemory.message(text), "the device ran out of memory");

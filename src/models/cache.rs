@@ -79,6 +79,15 @@ struct Entry<T: ?Sized> {
     value: Arc<T>,
 }
 
+/// Drops a thing and has its device give the memory back.
+fn release<T: ?Sized>(entry: Entry<T>) {
+    let Entry { device, value, .. } = entry;
+    drop(value);
+    // What is dropped waits in a queue that a clean-up does not; a device that fails says so to whoever asks it next.
+    let _ = device.sync();
+    device.memory_cleanup();
+}
+
 /// Things by the content of their files and the device they are on.
 struct Kept<T: ?Sized>(Mutex<Vec<Entry<T>>>);
 
@@ -104,8 +113,7 @@ impl<T: ?Sized> Kept<T> {
         } else {
             if kept.len() >= KEPT {
                 // Before loading, so that its memory is free for the new one.
-                kept.remove(0);
-                device.memory_cleanup();
+                release(kept.remove(0));
             }
             let (value, bytes) = load()?;
             Entry { digest, device: device.clone(), bytes, value }
@@ -124,13 +132,7 @@ impl<T: ?Sized> Kept<T> {
     /// Drops things other than `wanted`, so that their memory is free on their devices.
     fn keep_only(&self, wanted: Option<Hash>) {
         let mut kept = self.lock();
-        let dropped: Vec<_> = kept
-            .extract_if(.., |entry| Some(entry.digest) != wanted)
-            .map(|entry| entry.device)
-            .collect();
-        for device in dropped {
-            device.memory_cleanup();
-        }
+        kept.extract_if(.., |entry| Some(entry.digest) != wanted).for_each(release);
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Entry<T>>> {

@@ -13,9 +13,9 @@ use crate::rng::TorchRng;
 pub struct Example {
     /// Clean latents `[1, C, f, h, w]`, scaled and padded to the frames the denoiser takes; on the device.
     pub latents: Tensor<5>,
-    /// Encodings of the conditioning image `[K, C, 1, h, w]`, not scaled; where it is the first frame of the clip, that
-    /// frame. Thousands may be more than a GPU
-    /// has memory for, so they stay on the host, and the one that is drawn is moved.
+    /// Encodings of the conditioning image `[K, C, 1, h, w]`, not scaled; where it is the first frame
+    /// of the clip, that frame. Thousands may be more than a GPU has memory for, so they stay on the
+    /// host, and the one that is drawn is moved.
     pub images: Tensor<5>,
 }
 
@@ -35,6 +35,20 @@ pub struct Batch {
     pub target: Tensor<5>,
     /// How much each place counts, `[B, 1, f, 1, 1]` with mean 1; all the same if there is none.
     pub weights: Option<Tensor<5>>,
+}
+
+/// What is drawn for a batch. It depends on the generator and on sizes alone, neither on the clips nor
+/// on what is trained, so it can be drawn before the batch is needed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Draws {
+    /// A timestep of each sample.
+    timesteps: Vec<f32>,
+    /// Which encoding of its image each sample gets, in `[0, 1)`.
+    choices: Vec<f32>,
+    /// Whether each sample keeps its image.
+    kept: Vec<bool>,
+    /// Noise `[B, C, f, h, w]`, in row-major order.
+    noise: Vec<f32>,
 }
 
 /// How examples become input and target.
@@ -57,14 +71,19 @@ pub struct Diffusion<'a> {
 }
 
 impl Diffusion<'_> {
-    /// Draws, per sample and in this order: timesteps, encodings of the image, dropouts, noise.
-    pub fn batch(&self, examples: &[&Example], rng: &mut TorchRng) -> Batch {
-        let len = examples.len();
-        let [_, _, f, h, w] = examples[0].latents.dims();
-        let timesteps = self.scheduler.draw_timesteps(self.distribution, f * h * w, len, rng);
-        let choices = rng.uniform(len);
-        let kept: Vec<bool> =
-            rng.uniform(len).iter().map(|u| f64::from(*u) >= self.image_dropout).collect();
+    /// Draws for so many samples of latents `[1, C, f, h, w]`, in this order: timesteps, encodings of
+    /// the image, dropouts, noise.
+    pub fn draw(&self, samples: usize, [_, c, f, h, w]: [usize; 5], rng: &mut TorchRng) -> Draws {
+        let timesteps = self.scheduler.draw_timesteps(self.distribution, f * h * w, samples, rng);
+        let choices = rng.uniform(samples);
+        let kept = rng.uniform(samples).into_iter().map(|u| f64::from(u) >= self.image_dropout);
+        let kept = kept.collect();
+        Draws { timesteps, choices, kept, noise: rng.normal(samples * c * f * h * w) }
+    }
+
+    /// A batch of examples as [`Self::draw`] has drawn for it.
+    pub fn drawn(&self, examples: &[&Example], draws: Draws) -> Batch {
+        let Draws { timesteps, choices, kept, noise } = draws;
         let images = examples.iter().zip(choices.iter().zip(&kept)).map(|(example, draws)| {
             let (choice, kept) = draws;
             let pool = example.images.dims()[0];
@@ -74,8 +93,14 @@ impl Diffusion<'_> {
         });
         let image = Tensor::cat(images.collect(), 0);
         let clean = Tensor::cat(examples.iter().map(|e| e.latents.clone()).collect(), 0);
-        let noise = rng.normal_tensor(clean.dims(), &clean.device());
+        let noise = Tensor::from_data(TensorData::new(noise, clean.dims()), &clean.device());
         self.noised(&clean, image, noise, &timesteps, &kept)
+    }
+
+    /// Draws for a batch of examples, and makes it.
+    pub fn batch(&self, examples: &[&Example], rng: &mut TorchRng) -> Batch {
+        let draws = self.draw(examples.len(), examples[0].latents.dims(), rng);
+        self.drawn(examples, draws)
     }
 
     /// One example at a quantile of the timesteps, with its first image and this noise.

@@ -1,9 +1,10 @@
 //! The state of a training run on disk.
 //!
 //! A checkpoint is one safetensors file: parameters (`param.`), moments (`first.`, `second.`),
-//! average (`ema.`), the losses so far, those on clips held out (`held_out.`), and the step in the header. Randomness needs no state (see
-//! [`super::order`]). The file name carries step and content hash, so a file that was cut short or
-//! changed is not taken for a checkpoint; it appears under its name only when it is whole.
+//! average (`ema.`), the losses so far, those on clips held out (`held_out.`), and the step in the
+//! header. Randomness needs no state (see [`super::order`]). The file name carries step and content
+//! hash, so a file that was cut short or changed is not taken for a checkpoint; it appears under its
+//! name only when it is whole.
 //!
 //! One folder holds the checkpoints of all runs along one trajectory. A run that ends leaves its
 //! last state for longer runs; the ones in between replace each other.
@@ -15,6 +16,7 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use super::{held_out::Evaluation, optimizer::Moments};
 use crate::{
+    device::lasting,
     models::{Params, params::Param},
     store::{CheckpointFolder, CheckpointName, Digest, Keep},
 };
@@ -96,7 +98,8 @@ impl State {
             }
             let (prefix, name) = name.split_once('.')?;
             let len = values.len();
-            let flat = Tensor::<1>::from_data(TensorData::new(values, [len]), device);
+            let flat =
+                lasting(device, || Tensor::<1>::from_data(TensorData::new(values, [len]), device));
             let name = name.to_owned();
             let param = |flat| Param { flat, shape: view.shape().to_vec() };
             match prefix {

@@ -1,11 +1,15 @@
 //! Training of a denoiser: all of its parameters, or those of an adapter on a frozen one.
 
-use std::ops::ControlFlow;
+use std::{
+    ops::ControlFlow,
+    panic::resume_unwind,
+    thread::{Builder, Scope, ScopedJoinHandle, scope},
+};
 
 use burn::tensor::Device;
 
 use super::{
-    batch::{Diffusion, Example},
+    batch::{Diffusion, Draws, Example},
     checkpoint::Checkpoints,
     gradient::{Build, Gradients, Recompute},
     held_out::{Evaluation, HeldOut},
@@ -46,20 +50,31 @@ impl DenoiserTraining<'_> {
         init: impl FnOnce() -> Params,
         observe: &mut dyn FnMut(StepReport) -> ControlFlow<()>,
     ) -> Result<Vec<Trained>, TrainError> {
-        let mut task = self;
-        steps::run(&self.steps, stops, checkpoints, device, init, &mut task, observe)
+        scope(|scope| {
+            let mut task = DrawingAhead { training: self, scope, next: None };
+            steps::run(&self.steps, stops, checkpoints, device, init, &mut task, observe)
+        })
     }
 
     /// The gradients of one step, from 0.
     pub fn gradients(&self, step: usize, params: &Params) -> Result<Gradients, TrainError> {
+        self.gradients_of(step, params, |index| self.draw(index))
+    }
+
+    /// The same, with what `drawn` gives for a batch of the training.
+    fn gradients_of(
+        &self,
+        step: usize,
+        params: &Params,
+        mut drawn: impl FnMut(usize) -> Draws,
+    ) -> Result<Gradients, TrainError> {
         let mut sum = Gradients::default();
         let share = 1.0 / self.accumulation as f32;
         for part in 0..self.accumulation {
             let index = step * self.accumulation + part;
-            let examples: Vec<&Example> =
-                self.order.batch(index).into_iter().map(|i| &self.examples[i]).collect();
-            let mut rng = step_rng(self.order.seed, Stream::Batch, index);
-            let batch = self.diffusion.batch(&examples, &mut rng);
+            let chosen = self.order.batch(index);
+            let examples: Vec<&Example> = chosen.into_iter().map(|i| &self.examples[i]).collect();
+            let batch = self.diffusion.drawn(&examples, drawn(index));
             let found = sharded_gradients(self.build, params, &batch, self.recompute)?;
             if self.accumulation == 1 {
                 return Ok(found);
@@ -68,18 +83,54 @@ impl DenoiserTraining<'_> {
         }
         Ok(sum)
     }
+
+    /// What is drawn for a batch, counted over the whole training.
+    fn draw(&self, index: usize) -> Draws {
+        let chosen = self.order.batch(index);
+        let mut rng = step_rng(self.order.seed, Stream::Batch, index);
+        self.diffusion.draw(chosen.len(), self.examples[chosen[0]].latents.dims(), &mut rng)
+    }
 }
 
-impl steps::Task for &DenoiserTraining<'_> {
+/// A training that draws for the next batch while a device computes this one: a million normal values
+/// take the host 10 to 20 ms.
+struct DrawingAhead<'scope, 'env> {
+    training: &'env DenoiserTraining<'env>,
+    scope: &'scope Scope<'scope, 'env>,
+    /// The next batch, and who draws for it.
+    next: Option<(usize, ScopedJoinHandle<'scope, Draws>)>,
+}
+
+impl DrawingAhead<'_, '_> {
+    fn drawn(&mut self, index: usize) -> Draws {
+        let training = self.training;
+        let drawn = match self.next.take() {
+            Some((of, thread)) if of == index => {
+                thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+            }
+            _ => training.draw(index),
+        };
+        let next = index + 1;
+        if next < training.steps.steps * training.accumulation {
+            // Where no thread can be had, it is drawn when it is needed.
+            let thread = Builder::new().spawn_scoped(self.scope, move || training.draw(next));
+            self.next = thread.ok().map(|thread| (next, thread));
+        }
+        drawn
+    }
+}
+
+impl steps::Task for DrawingAhead<'_, '_> {
     fn gradients(&mut self, step: usize, params: &Params) -> Result<Gradients, TrainError> {
-        DenoiserTraining::gradients(self, step, params)
+        self.training.gradients_of(step, params, |index| self.drawn(index))
     }
 
     fn held_out(&mut self, step: usize, params: &Params) -> Result<Option<Evaluation>, TrainError> {
-        let Some(held_out) = self.held_out.as_ref().filter(|held_out| held_out.is_due(step)) else {
+        let DenoiserTraining { build, diffusion, order, held_out, .. } = self.training;
+        let Some(held_out) = held_out.as_ref().filter(|held_out| held_out.is_due(step)) else {
             return Ok(None);
         };
-        let losses = held_out.losses(self.build, params, &self.diffusion, self.order.seed)?;
+        let losses = held_out.losses(*build, params, diffusion, order.seed)?;
         Ok(Some(Evaluation { step, losses }))
     }
 }

@@ -126,12 +126,14 @@ fn all() -> Result<Vec<usize>, CliError> {
     }
     let count = match variable("CUDA_VISIBLE_DEVICES") {
         Some(list) => gpus::visible(&list).len(),
-        None => gpus::listed()
-            .map_err(|error| {
+        None => match gpus::listed() {
+            Ok(listed) => listed.len(),
+            // Slim containers have the driver alone.
+            Err(error) => device::count().ok().filter(|count| *count > 0).ok_or_else(|| {
                 let message = format!("cannot ask `nvidia-smi` which GPUs there are: {error}");
                 CliError::environment(message).with_help("name them, as in `--device cuda:0,1`")
-            })?
-            .len(),
+            })?,
+        },
     };
     if count == 0 { Err(no_cuda(None)) } else { Ok((0..count).collect()) }
 }

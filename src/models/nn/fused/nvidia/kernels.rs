@@ -16,6 +16,7 @@ use super::{
     queue::{self, PerDevice},
     runner::{Problem, aligned, queued_for_all},
 };
+use crate::device::DeviceFailure;
 
 /// The source of all kernels.
 const SOURCE: &str = concat!(
@@ -142,24 +143,20 @@ pub unsafe fn launch_at(
     at: &[u64],
     launches: Vec<Launch>,
 ) -> Result<(), String> {
-    // That they cannot be compiled is kept: it is tried once.
-    KERNELS.with(
-        || Ok(Kernels::new()),
-        |kernels| {
-            let kernels = kernels.as_mut().map_err(|error| error.clone())?;
-            for Launch { kernel, blocks: [x, y], arguments } in launches {
-                let mut passed: Vec<_> =
-                    arguments.into_iter().map(|argument| argument.passed(at)).collect();
-                let mut pointers: Vec<_> = passed.iter_mut().map(Passed::pointer).collect();
-                let function = kernels.function(kernel)?;
-                let (grid, block) = ((x, y, 1), (THREADS, 1, 1));
-                // SAFETY: the module lives as long as the process, and arguments until the call returns.
-                unsafe { driver::launch_kernel(function, grid, block, 0, stream, &mut pointers) }
-                    .map_err(|error| error.to_string())?;
-            }
-            Ok(())
-        },
-    )
+    KERNELS.with(Kernels::new, |kernels| {
+        let kernels = kernels.as_mut().map_err(|error| error.clone())?;
+        for Launch { kernel, blocks: [x, y], arguments } in launches {
+            let mut passed: Vec<_> =
+                arguments.into_iter().map(|argument| argument.passed(at)).collect();
+            let mut pointers: Vec<_> = passed.iter_mut().map(Passed::pointer).collect();
+            let function = kernels.function(kernel)?;
+            let (grid, block) = ((x, y, 1), (THREADS, 1, 1));
+            // SAFETY: the module lives as long as the process, and arguments until the call returns.
+            unsafe { driver::launch_kernel(function, grid, block, 0, stream, &mut pointers) }
+                .map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    })
 }
 
 impl Kernels {
@@ -174,12 +171,15 @@ impl Kernels {
         })
     }
 
-    fn new() -> Result<Self, String> {
+    /// That they cannot be compiled is an answer, and kept; that the card has no room for them now is not.
+    fn new() -> Result<Result<Self, String>, String> {
         let found = compile();
-        if let Err(error) = &found {
-            tracing::warn!(%error, "transformers go by slower kernels");
+        match &found {
+            Err(error) if DeviceFailure::of(error).is_some() => return Err(error.clone()),
+            Err(error) => tracing::warn!(%error, "transformers go by slower kernels"),
+            Ok(_) => (),
         }
-        found
+        Ok(found)
     }
 }
 

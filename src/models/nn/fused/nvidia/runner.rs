@@ -49,8 +49,21 @@ pub enum Problem {
     Kernel(&'static CStr),
 }
 
-/// Whether problems of a kind are done, as far as it is known.
-static KNOWN: LazyLock<Mutex<HashMap<(DeviceId, Problem), bool>>> = LazyLock::new(Mutex::default);
+/// What became of the first problems of a kind.
+#[derive(Clone, Copy)]
+enum Known {
+    /// One was done: so are all others.
+    Done,
+    /// So many failed for a reason that may pass.
+    Failed(u8),
+    /// The library has nothing for them, or failed too often.
+    Refused,
+}
+
+/// How often what may pass is tried.
+const TRIES: u8 = 3;
+
+static KNOWN: LazyLock<Mutex<HashMap<(DeviceId, Problem), Known>>> = LazyLock::new(Mutex::default);
 
 /// Has a library do something with the addresses of tensors, of which the last are written. Whether it does:
 /// if not, nothing is written, and the reason is for those who look for it.
@@ -77,8 +90,8 @@ pub fn queued_for_all(
     let kind = (client.service_id().device, problem);
     let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner).get(&kind).copied();
     match known {
-        Some(false) => false,
-        Some(true) => {
+        Some(Known::Refused) => false,
+        Some(Known::Done) => {
             let own = own_thread::<Own>(kind.0);
             own.submit(move |_| {
                 let written = outputs.clone();
@@ -90,23 +103,39 @@ pub fn queued_for_all(
             });
             true
         }
-        None => {
+        None | Some(Known::Failed(_)) => {
             let asked = client.clone();
             let first = client.exclusive(move || done(&asked, inputs, outputs, call));
             let outcome = first
                 .map_err(|error| error.to_string())
                 .and_then(|done| done.map_err(|error| error.to_string()));
-            let full = outcome.as_ref().is_err_and(|text| DeviceFailure::of(text).is_some());
+            let now = match (&outcome, known) {
+                (Ok(()), _) => Known::Done,
+                (Err(reason), Some(Known::Failed(times))) if may_pass(reason) && times < TRIES => {
+                    Known::Failed(times + 1)
+                }
+                (Err(reason), None) if may_pass(reason) => Known::Failed(1),
+                (Err(_), _) => Known::Refused,
+            };
             if let Err(reason) = &outcome {
                 tracing::debug!(%reason, ?problem, "goes by burn's kernels");
             }
-            // What fails for want of memory may be done another time.
-            if !full {
-                KNOWN.lock().unwrap_or_else(PoisonError::into_inner).insert(kind, outcome.is_ok());
-            }
+            KNOWN.lock().unwrap_or_else(PoisonError::into_inner).insert(kind, now);
             outcome.is_ok()
         }
     }
+}
+
+/// Whether a failure says nothing of the problem: the card was full, also while a library was being loaded, or what
+/// the problem is given was never written.
+fn may_pass(reason: &str) -> bool {
+    const PASSING: [&str; 4] = [
+        "STATUS_NOT_INITIALIZED",
+        "STATUS_INTERNAL_ERROR",
+        "The bytes were never written",
+        "an input carried a failure",
+    ];
+    DeviceFailure::of(reason).is_some() || PASSING.iter().any(|text| reason.contains(text))
 }
 
 fn handles(tensors: &[&CubeTensor]) -> Vec<Handle> {
