@@ -1,6 +1,8 @@
 //! What a step of training is made of, against the reference: which examples and encodings of the
 //! image are drawn, how they are noised, and gradients averaged over batches.
 
+use std::ops::ControlFlow;
+
 use burn::tensor::Tensor;
 use pipe::{
     models::{
@@ -15,7 +17,7 @@ use pipe::{
         optimizer::{AdamW, global_norm},
         order::{Order, SmallSet, Stream, step_rng},
         schedule::LrSchedule,
-        steps::Steps,
+        steps::{StepReport, Steps},
     },
 };
 
@@ -210,6 +212,27 @@ fn a_step_over_batches_is_the_mean_of_steps_on_each() {
         for (name, found) in found.by_name {
             let sum = parts.iter().map(|part| part.by_name[&name].clone()).reduce(|a, b| a + b);
             assert_close(&name, found, &(sum.unwrap() / 3.0), 1e-5);
+        }
+    });
+}
+
+/// A training draws for the next batch beside the one that it computes.
+#[test]
+fn a_training_that_draws_ahead_has_the_losses_of_its_steps() {
+    let (fixture, golden) = (Fixture::read("15"), batches("15"));
+    let examples = examples(&fixture, &golden);
+    let factors = fixture.factors("final");
+    let build = |factors: &Params| fixture.denoiser(Some(&adapter(factors)));
+    with_diffusion(&fixture, |diffusion| {
+        let training = training(&build, &examples, diffusion, 2);
+        let mut observe = |_: StepReport| ControlFlow::Continue(());
+        let trained =
+            training.run(&[1, 2], None, &device(), || factors.clone(), &mut observe).unwrap();
+        let [first, second] = <[_; 2]>::try_from(trained).unwrap();
+        let loss = |step, params: &Params| training.gradients(step, params).unwrap().loss;
+        let alone = [loss(0, &factors), loss(1, &first.params.to_device(&device()))];
+        for (found, alone) in second.losses.iter().zip(alone) {
+            assert!((found - alone).abs() <= tolerance(0.0), "{found} is not {alone}");
         }
     });
 }
