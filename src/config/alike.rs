@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use super::{
     Cell,
-    error::Problem,
     origin::Origin,
     pipeline::plain,
+    problem::Problem,
     sweep::{Axes, Axis},
 };
 

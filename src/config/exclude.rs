@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::{
-    error::{Code, Problem, Problems},
     origin::{Origin, Sources},
+    problem::{Code, Problem, Problems},
     range,
     sweep::{Axes, Axis},
     value::{Node, Table},

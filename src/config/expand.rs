@@ -9,12 +9,12 @@ use serde_json::{Map, Value};
 
 use super::{
     Instance, Places, ToRun,
-    error::{Code, Problem, Problems, similar},
     fit::Fits,
     idle::check_idle,
     kinds::Kind,
     leaks::{Found, Leaks},
     origin::{Origin, Sources},
+    problem::{Code, Problem, Problems, similar},
     scope::Scope,
     stages::Definition,
     sweep::Axes,

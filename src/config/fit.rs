@@ -9,8 +9,8 @@ use std::{
 
 use super::{
     Instance,
-    error::{Code, Problem, Problems},
     origin::{Layer, Origin},
+    problem::{Code, Problem, Problems},
     stages::Definition,
     value::Node,
 };

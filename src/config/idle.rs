@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use super::{
-    error::{Code, Problem, Problems},
     origin::{Layer, Origin},
+    problem::{Code, Problem, Problems},
     references::has_reference,
     stages::Definition,
     value::Node,

@@ -6,8 +6,8 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
 use super::{
-    error::{Code, Problem},
     origin::Sources,
+    problem::{Code, Problem},
     value::{Data, Node, Table},
 };
 use crate::{models::source::is_no_path, stages::StageEntry};

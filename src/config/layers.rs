@@ -12,8 +12,8 @@ use std::{
 
 use super::{
     LoadOptions,
-    error::{Code, Problem, Problems},
     origin::{Layer, Origin, Sources, normalise},
+    problem::{Code, Problem, Problems},
     set,
     value::{Data, Entry, Node, Syntax, Table, parse_document},
 };

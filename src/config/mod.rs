@@ -6,7 +6,6 @@
 
 mod alike;
 mod error;
-mod errors;
 mod excerpt;
 mod exclude;
 mod expand;
@@ -18,6 +17,7 @@ mod leaks;
 mod names;
 pub mod origin;
 pub mod pipeline;
+mod problem;
 mod range;
 pub mod references;
 pub mod schema;
@@ -33,21 +33,21 @@ mod tests;
 mod unused;
 pub mod value;
 
-pub use error::{Code, ConfigError, similar};
-pub use errors::ConfigErrors;
+pub use error::{ConfigError, ConfigErrors};
 pub use layers::ReadFile;
 pub use origin::Layer;
 pub use pipeline::{Cell, Instance, Pipeline, Place, Places, Reference, Spread, Sweep, Table};
+pub use problem::{Code, similar};
 pub use show::{Leaf, Shown, show};
 
 use std::{path::Path, sync::Arc};
 
 use self::{
-    error::{Problem, Problems},
     expand::Expander,
     kinds::Kinds,
     layers::{Merged, PROFILE_SECTIONS},
     origin::Sources,
+    problem::{Problem, Problems},
     scope::Scope,
     stages::Definition,
     sweep::Axes,

@@ -1,8 +1,8 @@
 //! Names that no line of text can show, or that look like more than one name.
 
 use super::{
-    error::{Code, Problem, Problems},
     origin::Origin,
+    problem::{Code, Problem, Problems},
     value::Node,
 };
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::{
-    error::{Code, Problem, Problems},
+    problem::{Code, Problem, Problems},
     sweep::MAX_CELLS,
     value::{Data, Node, Table},
 };

@@ -7,9 +7,9 @@ use std::{
 };
 
 use super::{
-    error::{Code, Problem, Problems},
     origin::{Origin, Sources},
     pipeline::plain,
+    problem::{Code, Problem, Problems},
     references::{Part, Reference, has_reference, parse},
     sweep::{Axes, AxisSet},
     value::{Data, Entry, Filled, Node, Table},

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::{
-    error::{Code, Problem, Problems, list, similar},
     layers::{add_syntax, overlay, overlay_keeping_keys},
     origin::{Layer, Origin, Sources},
+    problem::{Code, Problem, Problems, list, similar},
     value::{Data, Entry, Node, Table, parse_value},
 };
 

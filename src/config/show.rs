@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    ConfigErrors, Layer, LoadOptions, Place, ReadFile, error::Problems, layers, origin::Sources,
+    ConfigErrors, Layer, LoadOptions, Place, ReadFile, layers, origin::Sources, problem::Problems,
     value::Node,
 };
 

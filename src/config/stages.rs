@@ -7,9 +7,9 @@ use std::{
 };
 
 use super::{
-    error::{Code, Problem, Problems},
     kinds::{Kind, Kinds},
     origin::Origin,
+    problem::{Code, Problem, Problems},
     references::has_reference,
     scope::Scope,
     sweep::{Axes, AxisSet},
@@ -120,7 +120,7 @@ impl<'a> Reader<'a> {
 
     fn kinds(&self) -> String {
         let names: Vec<_> = self.registry.iter().map(|entry| entry.kind).collect();
-        super::error::list(&names)
+        super::problem::list(&names)
     }
 
     fn kind(&self, node: &Node, problems: &mut Problems) -> Option<Rc<Kind>> {

@@ -5,10 +5,9 @@ use std::collections::{BTreeSet, HashMap};
 use serde_json::Value;
 
 use super::{
-    Cell, Sweep,
-    error::{Code, Problem, Problems, similar},
-    exclude,
+    Cell, Sweep, exclude,
     origin::{Origin, Sources},
+    problem::{Code, Problem, Problems, similar},
     range,
     scope::Scope,
     value::{Data, Node, Table},

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::{
     Instance, ReadFile, Reference, Spread, Table,
-    error::{Code, Problem, Problems},
     kinds::join,
     origin::{Origin, Sources},
+    problem::{Code, Problem, Problems},
     stages::Definition,
     sweep::Axes,
     value::{Entry, Node, ValueError},

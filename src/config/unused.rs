@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 
 use super::{
-    error::{Code, Problem, Problems, similar},
     layers::Merged,
     names,
     origin::{Layer, Origin, Sources},
+    problem::{Code, Problem, Problems, similar},
     references, set,
     sweep::{Axes, Axis, AxisSet},
     value::{Node, Table},

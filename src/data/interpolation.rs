@@ -1,4 +1,4 @@
-//! Transition clips between two images: spec A.2.
+//! Transition clips between two images: docs/method.md, A.2.
 
 use image::RgbImage;
 use schemars::JsonSchema;

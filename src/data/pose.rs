@@ -1,4 +1,4 @@
-//! Pose drawings: spec A.4, measured on the published 480x720 generations.
+//! Pose drawings: docs/method.md, A.4.
 
 use image::{Rgb, RgbImage};
 use schemars::JsonSchema;

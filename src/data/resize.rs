@@ -1,4 +1,4 @@
-//! The one resize of a data set: cover, then centre crop (spec A.3); annotations follow.
+//! The one resize of a data set: cover, then centre crop (docs/method.md, A.3); annotations follow.
 
 use std::ops::Range;
 

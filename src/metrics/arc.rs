@@ -1,4 +1,4 @@
-//! Exact match of ARC grids: spec E.3 and E.4.
+//! Exact match of ARC grids: docs/method.md, E.3 and E.4.
 
 use std::collections::BTreeMap;
 

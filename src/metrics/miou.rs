@@ -1,4 +1,4 @@
-//! Foreground intersection over union: spec E.1.
+//! Foreground intersection over union: docs/method.md, E.1.
 
 use image::{GrayImage, RgbImage};
 use schemars::JsonSchema;

@@ -1,4 +1,4 @@
-//! Classes read off a grid of symbols: spec E.5.
+//! Classes read off a grid of symbols: docs/method.md, E.5.
 
 use image::{RgbImage, imageops};
 use serde_json::{Value, json};

@@ -70,8 +70,8 @@ pub fn of(plan: &Plan<'_>, index: usize, log: Log<'_>) -> Value {
     })
 }
 
-/// The parameters of any stage that a score is told with: spec E.6, whose list of images is in the scores'
-/// own `settings`.
+/// The parameters of any stage that a score is shown with (docs/method.md, E.6). The list of images is in the
+/// `settings` of the scores.
 const TOLD: [&str; 13] = [
     "model",
     "like",

@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "folders of test data are named by variables")]
 
 mod behind;
+mod citations;
 mod cli;
 mod damage;
 mod estimates;

@@ -33,7 +33,7 @@ fn tasks(root: &Path, set: &str) -> Vec<(String, arc::Task)> {
 
 #[test]
 fn every_arc_answer_survives_rendering_resizing_and_decoding() {
-    let Some(root) = data() else { return };
+    let Some(root) = data("arc") else { return };
     for set in ["training", "evaluation"] {
         let tasks = tasks(&root, set);
         assert!(tasks.len() >= 100);
@@ -59,7 +59,7 @@ fn every_arc_answer_survives_rendering_resizing_and_decoding() {
 
 #[test]
 fn an_arc_task_gives_its_examples_as_pairs() {
-    let Some(root) = data() else { return };
+    let Some(root) = data("arc") else { return };
     let (name, task) = tasks(&root, "evaluation").swap_remove(0);
     for (split, examples) in [("train", &task.train), ("test", &task.test)] {
         let source =
@@ -128,7 +128,7 @@ fn hashes(task: &arc::Task, seed: u64) -> [u64; 2] {
 
 #[test]
 fn every_task_is_drawn_and_read_as_the_rule_says() {
-    let Some(root) = data() else { return };
+    let Some(root) = data("arc") else { return };
     let expected: BTreeMap<String, (u64, u64, u64)> =
         serde_json::from_str(include_str!("../golden/arc/expected.json")).unwrap();
     let compared: Vec<&String> = expected

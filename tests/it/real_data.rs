@@ -1,8 +1,7 @@
 //! Real photographs through the data stages.
 //!
-//! `PIPE_TEST_DATA` names a folder with `coco/` (COCO 2017 in its official layout, any part of it)
-//! and `arc/` (`data/training`, `data/evaluation`); without it these tests say that they were
-//! skipped. `PIPE_TEST_PICTURES` names a folder for contact sheets to look at.
+//! `PIPE_TEST_DATA` names a folder of excerpts of public data sets, which CONTRIBUTING.md lists. A test whose part
+//! of it is not there says that it was skipped. `PIPE_TEST_PICTURES` names a folder for contact sheets to look at.
 
 use std::{
     collections::BTreeMap,
@@ -21,12 +20,17 @@ use pipe::{
 };
 use serde_json::{Value, json};
 
-pub fn data() -> Option<PathBuf> {
-    let data = std::env::var_os("PIPE_TEST_DATA").map(PathBuf::from);
-    if data.is_none() {
+/// The folder of real data if this part of it is there; if not, says that the test is skipped.
+pub fn data(part: &str) -> Option<PathBuf> {
+    let Some(data) = std::env::var_os("PIPE_TEST_DATA").map(PathBuf::from) else {
         crate::support::skipped("PIPE_TEST_DATA is not set");
+        return None;
+    };
+    if !data.join(part).exists() {
+        crate::support::skipped(&format!("PIPE_TEST_DATA holds no `{part}`"));
+        return None;
     }
-    data
+    Some(data)
 }
 
 /// Runs a dataset stage and reads back its pairs by name.
@@ -97,7 +101,7 @@ fn of_other_tools() -> Value {
 
 #[test]
 fn every_pose_of_coco_is_drawn_where_other_tools_draw_it() {
-    let Some(root) = data() else { return };
+    let Some(root) = data("coco") else { return };
     let expected = of_other_tools();
     let (mut seen, mut coloured) = (0, 0);
     for split in ["train", "test"] {
@@ -124,7 +128,7 @@ fn every_pose_of_coco_is_drawn_where_other_tools_draw_it() {
 
 #[test]
 fn every_pose_target_of_coco_has_something_to_find() {
-    let Some(root) = data() else { return };
+    let Some(root) = data("coco") else { return };
     for size in [[480, 720], [64, 96]] {
         for (name, pair) in &coco(&root, "pose", "test", size) {
             let rule = pose::PoseRule::default();
@@ -143,7 +147,7 @@ fn image_id(name: &str) -> u64 {
 
 #[test]
 fn segmentation_targets_are_the_masks_that_other_tools_make() {
-    let Some(root) = data() else { return };
+    let Some(root) = data("coco") else { return };
     let expected = of_other_tools();
     let mut seen = 0;
     for split in ["train", "test"] {
@@ -183,7 +187,7 @@ fn masks_as_pycocotools_compresses_them_are_read() {
 /// The lights of some photographs lie in the rows that the crop takes away.
 #[test]
 fn a_class_that_the_crop_takes_away_is_not_asked_for() {
-    let Some(root) = data() else { return };
+    let Some(root) = data("coco") else { return };
     let source = json!({ "source": "coco", "root": root.join("coco") });
     let lights = |size: [usize; 2]| {
         let found = pairs(json!({
@@ -202,7 +206,7 @@ fn a_class_that_the_crop_takes_away_is_not_asked_for() {
 
 #[test]
 fn polygons_cover_their_annotated_area() {
-    let Some(root) = data() else { return };
+    let Some(root) = data("coco") else { return };
     let mut ratios = Vec::new();
     for split in ["train", "val"] {
         let path = root.join(format!("coco/annotations/instances_{split}2017.json"));
@@ -242,7 +246,7 @@ fn digest(mask: &image::GrayImage) -> [u64; 3] {
 
 #[test]
 fn every_mask_of_coco_is_that_of_its_own_tools() {
-    let Some(root) = data() else { return };
+    let Some(root) = data("coco") else { return };
     let expected: BTreeMap<String, [u64; 3]> =
         serde_json::from_str(include_str!("../golden/coco/expected.json")).unwrap();
     let mut compared = 0;
@@ -276,7 +280,7 @@ fn every_mask_of_coco_is_that_of_its_own_tools() {
 
 #[test]
 fn more_images_than_there_are_is_an_error_with_their_number() {
-    let Some(root) = data() else { return };
+    let Some(root) = data("coco") else { return };
     let source = json!({ "source": "coco", "root": root.join("coco") });
     let there = coco(&root, "pose", "train", [64, 96]).len();
     let error = pairs(json!({
@@ -289,7 +293,7 @@ fn more_images_than_there_are_is_an_error_with_their_number() {
 
 #[test]
 fn a_truncated_photograph_is_named() {
-    let Some(root) = data() else { return };
+    let Some(root) = data("coco") else { return };
     let copy = tempfile::tempdir().unwrap();
     let source = json!({ "source": "coco", "root": copy.path() });
     fs::create_dir(copy.path().join("annotations")).unwrap();

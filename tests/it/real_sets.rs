@@ -20,7 +20,7 @@ fn read(root: &Path, folder: &str, source: &Value, more: &Value) -> Vec<(String,
 
 #[test]
 fn photographs_of_dreambooth_are_divided_without_a_leak() {
-    let Some(root) = data() else { return };
+    let Some(root) = data("dreambooth") else { return };
     let part = |split: &str| {
         let more = json!({ "task": "images", "split": split, "seed": 1 });
         read(&root, "dreambooth", &json!({ "source": "dreambooth" }), &more)
@@ -33,7 +33,7 @@ fn photographs_of_dreambooth_are_divided_without_a_leak() {
 
 #[test]
 fn grids_of_tiny_imagenet_show_their_classes() {
-    let Some(root) = data() else { return };
+    let Some(root) = data("tiny-imagenet-200") else { return };
     for (split, per_class) in [("train", 80), ("test", 20)] {
         let more = json!({
             "task": "symbols", "split": split, "count": 4, "size": [256, 256],
@@ -47,19 +47,25 @@ fn grids_of_tiny_imagenet_show_their_classes() {
 }
 
 #[test]
-fn both_layouts_of_ade20k_give_scenes_and_masks() {
-    let Some(root) = data() else { return };
-    let source = json!({ "source": "ade20k" });
+fn the_benchmark_of_ade20k_gives_scenes() {
     let folder = "ade20k/sceneparsing";
-    let scene = |folder, more| read(&root, folder, &source, &more);
-    let small = scene(folder, json!({ "task": "scene", "holdout": 0.0, "size": [256, 256] }));
+    let Some(root) = data(folder) else { return };
+    let more = json!({ "task": "scene", "holdout": 0.0, "size": [256, 256] });
+    let small = read(&root, folder, &json!({ "source": "ade20k" }), &more);
     assert_eq!((small.len(), small[0].1.meta.scene.len()), (2, 150));
     sheet("ade20k_benchmark", &small);
-    let full = scene("ade20k/ADE20K_2021_17_01", json!({ "task": "scene", "size": [256, 256] }));
+}
+
+#[test]
+fn the_whole_ade20k_gives_scenes_and_masks() {
+    let folder = "ade20k/ADE20K_2021_17_01";
+    let Some(root) = data(folder) else { return };
+    let more = json!({ "task": "scene", "size": [256, 256] });
+    let full = read(&root, folder, &json!({ "source": "ade20k" }), &more);
     assert_eq!(full.len(), 1);
     sheet("ade20k_full", &full);
     let class = |class: &str| {
-        let source = json!({ "source": "ade20k", "root": root.join("ade20k/ADE20K_2021_17_01") });
+        let source = json!({ "source": "ade20k", "root": root.join(folder) });
         pairs(
             json!({ "source": source, "task": "segmentation", "class": class, "size": [256, 256] }),
         )
@@ -73,12 +79,12 @@ fn both_layouts_of_ade20k_give_scenes_and_masks() {
 
 #[test]
 fn depths_of_three_cameras_are_read_in_metres() {
-    let Some(root) = data() else { return };
     for (folder, units, count, range) in [
         ("depth/nyu_small", 1000, 1, [0.5, 10.5]),
         ("depth/tum", 5000, 1, [0.4, 10.0]),
         ("depth/icl_rendered", 1000, 5, [0.3, 9.0]),
     ] {
+        let Some(root) = data(folder) else { continue };
         let source = json!({ "source": "rgbd", "units": units });
         let more = json!({
             "task": "depth", "holdout": 0.0, "size": [240, 320],
@@ -98,7 +104,7 @@ fn depths_of_three_cameras_are_read_in_metres() {
 
 #[test]
 fn boundaries_of_bsds500_are_lines() {
-    let Some(root) = data() else { return };
+    let Some(root) = data("edges") else { return };
     for (split, count) in [("train", 12), ("test", 4)] {
         let more = json!({ "task": "boundaries", "split": split, "size": [320, 320] });
         let found = read(&root, "edges", &json!({ "source": "bsds500" }), &more);
@@ -114,7 +120,7 @@ fn boundaries_of_bsds500_are_lines() {
 
 #[test]
 fn the_files_of_bsds500_say_what_their_pictures_do() {
-    let Some(root) = data() else { return };
+    let Some(root) = data("edges") else { return };
     let copy = tempfile::tempdir().unwrap();
     for folder in ["images/val", "boundaries_png/val"] {
         std::fs::create_dir_all(copy.path().join(folder)).unwrap();
@@ -140,7 +146,7 @@ fn the_files_of_bsds500_say_what_their_pictures_do() {
 
 #[test]
 fn scenes_of_coco_hold_all_its_classes() {
-    let Some(root) = data() else { return };
+    let Some(root) = data("coco") else { return };
     let more = json!({ "task": "scene", "size": [240, 320], "count": 12, "seed": 2 });
     let found = read(&root, "coco", &json!({ "source": "coco" }), &more);
     assert_eq!((found.len(), found[0].1.meta.scene.len()), (12, 80));
@@ -149,7 +155,7 @@ fn scenes_of_coco_hold_all_its_classes() {
 
 #[test]
 fn tasks_of_concept_arc_are_found_by_concept_and_place() {
-    let Some(root) = data() else { return };
+    let Some(root) = data("conceptarc") else { return };
     for (place, name) in [(0, "Count1"), (1, "Count10"), (2, "Count2")] {
         let source = json!({ "source": "arc", "set": "corpus/Count", "task": place });
         let more = json!({ "task": "arc", "split": "test", "size": [480, 480] });

@@ -12,8 +12,8 @@ use serde::Deserialize;
 use super::{Names, SomeSettings};
 use crate::config::{
     ConfigErrors, Layer,
-    error::{Code, Problem, Problems},
     origin::Sources,
+    problem::{Code, Problem, Problems},
     value::{Node, ValueError, parse_document},
 };
 

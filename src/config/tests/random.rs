@@ -49,7 +49,7 @@ proptest! {
         let (axes, sources) = (crate::config::sweep::Axes::default(), one_source(&text));
         let scope = crate::config::scope::Scope::new(params, &axes, &sources);
         let reference = crate::config::value::Node::from(format!("${{p{hops}}}").as_str());
-        let mut problems = crate::config::error::Problems::default();
+        let mut problems = crate::config::problem::Problems::default();
         prop_assert!(scope.uses(&reference, &mut problems).is_some());
         prop_assert_eq!(scope.resolve(&reference, &[]).ok().map(|node| node.to_json()), Some(value));
     }

@@ -1,4 +1,4 @@
-//! ARC-AGI and `ConceptARC`: tasks, rendering and decoding, bit-exact (spec A.5).
+//! ARC-AGI and `ConceptARC`: tasks, rendering and decoding, bit-exact (docs/method.md, A.5).
 
 use image::{Rgb, RgbImage};
 use schemars::JsonSchema;
@@ -301,7 +301,7 @@ fn fill(
     }
 }
 
-/// How often a constant shift of colours is taken out before a grid is read: spec A.5.
+/// How often a constant shift of colours is taken out before a grid is read: docs/method.md, A.5.
 pub const SHIFT_PASSES: usize = 3;
 
 /// Reads a grid of known size off a canvas, undoing a constant shift of colours.

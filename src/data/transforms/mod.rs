@@ -1,8 +1,8 @@
 //! Tasks made from plain images: an operation changes one side of a pair.
 //!
-//! Operations stand in files by kind, and each has one line in [`OPERATIONS`]. Open choices follow
-//! spec A.3: zoom keeps the middle half, inpainting hides one square with a quarter of the shorter
-//! side, a jigsaw has 3x3 pieces and is never left in order.
+//! Operations stand in files by kind, and each has one line in [`OPERATIONS`]. Defaults are those of
+//! docs/method.md, A.3: zoom keeps the middle half, inpainting hides one square with a quarter of the
+//! shorter side, a jigsaw has 3x3 pieces and is never left in order.
 
 pub mod edges;
 pub mod geometry;

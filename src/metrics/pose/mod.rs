@@ -1,4 +1,4 @@
-//! Match rate, precision and F1 of pose drawings: spec E.2.
+//! Match rate, precision and F1 of pose drawings: docs/method.md, E.2.
 //!
 //! Both images are cut into the four parts by colour, each part into connected components, and the
 //! components' centroids are assigned one to one where they are closer than a threshold. The

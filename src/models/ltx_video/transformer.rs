@@ -1,8 +1,9 @@
 //! The transformer of LTX-Video.
 //!
 //! Legend: B batch, C latent channels, F/H/W latent frames/rows/columns, S = F H W tokens, L text
-//! tokens, D token size, N timesteps per sample. The reference is `LTXVideoTransformer3DModel` of
-//! diffusers 0.42.
+//! tokens, D token size, N timesteps per sample.
+//!
+//! Follows `LTXVideoTransformer3DModel`, `src/diffusers/models/transformers/transformer_ltx.py` at v0.42.1.
 //!
 //! A sample has one timestep, or one per latent frame, or one per token: N is 1, F or S, and each
 //! timestep modulates S / N tokens in a row. The reference masks padded text in the attention; here

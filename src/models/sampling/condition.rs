@@ -3,8 +3,10 @@
 //! It differs from the basic pipeline in four things: the image is mixed into the first frame by a
 //! strength; before each step noise is added to it, the less the later; a frame that is given in
 //! part is denoised too, once the others have come down to its noise; and time is counted from the
-//! first video frame (see [`TimeAxis`](crate::models::TimeAxis)). The
-//! reference is `LTXConditionPipeline` of diffusers 0.42 with one image at frame 0.
+//! first video frame (see [`TimeAxis`](crate::models::TimeAxis)).
+//!
+//! Follows `LTXConditionPipeline`, `src/diffusers/pipelines/ltx/pipeline_ltx_condition.py` at v0.42.1, with
+//! one image at frame 0.
 
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;

@@ -1,6 +1,9 @@
 //! Image to video: the loop from noise to latents.
 //!
-//! One generator per sample, drawn from in the order of diffusers' pipeline: the posterior noise of
+//! Follows `CogVideoXImageToVideoPipeline`, `src/diffusers/pipelines/cogvideo/pipeline_cogvideox_image2video.py`,
+//! and `LTXImageToVideoPipeline`, `src/diffusers/pipelines/ltx/pipeline_ltx_image2video.py`, at v0.42.1.
+//!
+//! One generator per sample, drawn from in the order of these pipelines: the posterior noise of
 //! the image, the initial latents, then the noise of each step. A seed therefore means the same
 //! there and here.
 //!

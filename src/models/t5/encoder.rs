@@ -1,7 +1,7 @@
 //! The T5 encoder: token ids to embeddings.
 //!
-//! Reference: `T5EncoderModel` of transformers, C. Raffel et al., arXiv 1910.10683, with the gated
-//! feed-forward of v1.1. There are no biases and attention scores are not scaled.
+//! Follows `T5EncoderModel`, `src/transformers/models/t5/modeling_t5.py` at v5.24.0 of transformers (C. Raffel et
+//! al., arXiv 1910.10683), with the gated feed-forward of v1.1. There are no biases and attention scores are not scaled.
 
 use std::collections::BTreeMap;
 

@@ -230,7 +230,7 @@ impl Metric {
         refuse(self.too_few(predictions.checkpoints.len() + others.len()))
     }
 
-    /// The checkpoints that are scored, as spec E.3 chooses the attempts.
+    /// The checkpoints that are scored, chosen for the attempts by docs/method.md, E.3.
     fn choose(
         &self,
         inputs: &Inputs<'_>,

@@ -1,53 +1,23 @@
 //! One training, several adapters: `save_at` from the training to the score.
 
-use super::{SCORE, Shell};
+use super::{Experiment, SCORE, Shell};
 use crate::incremental::corrupt;
 
-const WAY: &str = r#"name = "way"
-
-[params]
-steps   = 2
-save_at = [1, 2]
-
-[stages.pairs]
-kind   = "dataset"
-source = { source = "builtin:figures" }
-task   = "pose"
-count  = 1
-size   = [32, 32]
-
-[stages.clips]
-kind   = "interpolate"
-inputs = { pairs = "pairs" }
-frames = 9
-
-[stages.prompt]
-kind  = "text_encode"
-model = "builtin:tiny"
-
-[stages.latents]
-kind   = "vae_encode"
-inputs = { videos = "clips" }
-model  = "builtin:tiny"
-
-[stages.lora]
-kind    = "lora_train"
-inputs  = { latents = "latents", text = "prompt" }
-model   = "builtin:tiny"
-rank    = 2
-steps   = "${steps}"
-save_at = "${save_at}"
-
-[stages.predict]
-kind   = "sample"
-inputs = { pairs = "pairs", lora = "lora", text = "prompt" }
-model  = "builtin:tiny"
-steps  = 1
-"#;
+/// As far as its samples.
+fn sampled() -> String {
+    let way = Experiment {
+        name: "way",
+        params: "steps   = 2\nsave_at = [1, 2]\n",
+        frames: 9,
+        lora: "rank    = 2\nsteps   = \"${steps}\"\nsave_at = \"${save_at}\"\n",
+        ..Experiment::default()
+    };
+    way.toml()
+}
 
 /// The whole pipeline.
 fn way() -> String {
-    format!("{WAY}{SCORE}\n[tables.main]\nvalue = \"score.psnr\"\n")
+    format!("{}{SCORE}\n[tables.main]\nvalue = \"score.psnr\"\n", sampled())
 }
 
 /// The names of the items that a stage gave.
@@ -246,7 +216,7 @@ fn record_of_training_to(shell: &Shell, step: u64) -> serde_json::Value {
 #[test]
 fn a_state_beyond_the_first_adapter_spares_only_the_steps_between() {
     let shell = Shell::new();
-    shell.write("way.toml", WAY);
+    shell.write("way.toml", &sampled());
     let alone = "way.toml --only lora --set params.save_at=[2]";
     assert_eq!(trained(&shell, alone), 2);
     // The adapter of step 1 must be made from the start; the state at 2 is there.

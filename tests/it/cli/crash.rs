@@ -5,28 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{SCORE, Shell, command};
+use super::{Experiment, SCORE, Shell, command};
 
-/// A bit of everything that writes to a cache: a data set, items, a command, a training with
-/// checkpoints, samples and scores.
-const EVERYTHING: &str = r#"name = "everything"
-
-[stages.figures]
-kind   = "dataset"
-source = { source = "builtin:figures" }
-task   = "pose"
-count  = 2
-size   = [32, 32]
-
+/// Mirrored figures, and commands.
+const MORE: &str = r#"
 [stages.pairs]
 kind      = "transform"
 inputs    = { pairs = "figures" }
 operation = "hflip"
-
-[stages.clips]
-kind   = "interpolate"
-inputs = { pairs = "pairs" }
-frames = 5
 
 [stages.note]
 kind    = "command"
@@ -38,30 +24,20 @@ kind    = "command"
 inputs  = { input = "note" }
 command = "cat $IN/input/*/numbers | tr '\n' + > $OUT/sum"
 outputs = ["sum"]
-
-[stages.prompt]
-kind  = "text_encode"
-model = "builtin:tiny"
-
-[stages.latents]
-kind   = "vae_encode"
-inputs = { videos = "clips" }
-model  = "builtin:tiny"
-
-[stages.lora]
-kind       = "lora_train"
-inputs     = { latents = "latents", text = "prompt" }
-model      = "builtin:tiny"
-rank       = 2
-steps      = 3
-save_every = 1
-
-[stages.predict]
-kind   = "sample"
-inputs = { pairs = "pairs", lora = "lora", text = "prompt" }
-model  = "builtin:tiny"
-steps  = 1
 "#;
+
+/// A bit of everything that writes to a cache: a data set, items, a command, a training with
+/// checkpoints, samples and scores.
+fn everything() -> String {
+    let experiment = Experiment {
+        name: "everything",
+        count: 2,
+        lora: "rank       = 2\nsteps      = 3\nsave_every = 1\n",
+        ..Experiment::default()
+    };
+    let figures = experiment.toml().replace("[stages.pairs]", "[stages.figures]");
+    format!("{figures}{MORE}{SCORE}\n[tables.main]\nvalue = \"score.psnr\"\n")
+}
 
 const RUN: [&str; 4] = ["run", "everything.toml", "--allow-commands", "--lock"];
 
@@ -86,8 +62,7 @@ fn random(index: u64) -> f64 {
 /// A folder with the pipeline, and nothing computed.
 fn fresh() -> Shell {
     let shell = Shell::new();
-    let table = "\n[tables.main]\nvalue = \"score.psnr\"\n";
-    shell.write("everything.toml", &format!("{EVERYTHING}{SCORE}{table}"));
+    shell.write("everything.toml", &everything());
     shell
 }
 

@@ -6,42 +6,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{CLIPS, Shell, binary, command, walk};
+use super::{CLIPS, Experiment, Shell, binary, command, walk};
 
 /// A training of the built-in model, long enough to be caught in the middle.
-pub(super) const TRAINING: &str = r#"name = "training"
-
-[stages.pairs]
-kind   = "dataset"
-source = { source = "builtin:figures" }
-task   = "pose"
-count  = 2
-size   = [32, 32]
-
-[stages.clips]
-kind   = "interpolate"
-inputs = { pairs = "pairs" }
-method = "linear"
-frames = 9
-
-[stages.prompt]
-kind  = "text_encode"
-model = "builtin:tiny"
-
-[stages.latents]
-kind   = "vae_encode"
-inputs = { videos = "clips" }
-model  = "builtin:tiny"
-
-[stages.lora]
-kind       = "lora_train"
-inputs     = { latents = "latents", text = "prompt" }
-model      = "builtin:tiny"
-rank       = 4
-steps      = 40
-batch_size = 1
-save_every = 2
-"#;
+pub(super) fn training() -> String {
+    let training = Experiment {
+        name: "training",
+        count: 2,
+        clips: "method = \"linear\"\n",
+        frames: 9,
+        lora: "rank       = 4\nsteps      = 40\nbatch_size = 1\nsave_every = 2\n",
+        ..Experiment::default()
+    };
+    training.up_to_lora()
+}
 
 /// The digest of the adapter that a folder's cache holds.
 fn adapter(shell: &Shell) -> String {
@@ -52,7 +30,7 @@ fn adapter(shell: &Shell) -> String {
 
 /// Starts the training and waits for its first checkpoint.
 fn caught_in_training(shell: &Shell) -> Child {
-    shell.write("training.toml", TRAINING);
+    shell.write("training.toml", &training());
     let child = command(shell.dir.path())
         .args(["run", "training.toml"])
         .stderr(Stdio::null())
@@ -87,7 +65,7 @@ fn first_step_of_the_rest(shell: &Shell) -> u64 {
 #[test]
 fn a_training_that_is_killed_or_stopped_goes_on_to_the_same_bits() {
     let whole = Shell::new();
-    whole.write("training.toml", TRAINING);
+    whole.write("training.toml", &training());
     assert_eq!(first_step_of_the_rest(&whole), 1);
     let wanted = adapter(&whole);
 
@@ -121,7 +99,7 @@ fn encoded(shell: &Shell) -> u64 {
 #[test]
 fn the_finished_items_of_a_stage_that_was_killed_outlive_gc() {
     let shell = Shell::new();
-    let all = TRAINING.replace("count  = 2", "count  = 40");
+    let all = training().replace("count  = 2", "count  = 40");
     let (encoding, _) = all.split_once("[stages.lora]").unwrap();
     shell.write("encoding.toml", encoding);
     shell.succeed("run encoding.toml --only clips");

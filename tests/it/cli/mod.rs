@@ -10,48 +10,38 @@ mod behaviour;
 mod cache;
 mod causes;
 mod check;
-mod check_data;
-mod check_models;
 mod checkpoints;
+mod compare_runs;
 mod crash;
 mod credentials;
 mod damage;
+mod dead_holder;
 mod exported_models;
-mod files;
 mod hashing;
 mod help;
 mod hub;
 mod interop;
 mod interrupt;
 mod items;
-mod leaks;
-mod learnt_positions;
 mod lock;
-mod misfits;
-mod mistakes;
-mod mixed_models;
-mod model_names;
-mod model_settings;
-mod names;
+mod model_stages;
 mod odd_paths;
 mod own_autoencoder;
 mod pins;
+mod pipeline_files;
 mod pipelines;
-mod places;
 mod plan;
-mod pretrain;
 mod pretrain_family;
 mod prompts;
 mod provenance;
 mod quick;
 mod remote;
+mod result_names;
 mod run;
-mod runs;
 mod schema;
 mod settings;
-mod takeover;
-mod text_formats;
-mod trainings;
+mod shared_cache_paths;
+mod train_test_overlap;
 mod workers;
 
 use std::{
@@ -184,6 +174,102 @@ fn redact(text: &str) -> String {
     let text = times.replace_all(&text, "[WHEN]");
     let text = bytes.replace_all(&text, "[SIZE]");
     digests.replace_all(&text, "[HASH]").into_owned()
+}
+
+/// An experiment on built-in figures with the built-in model, as the text of a pipeline file: pairs, clips, a prompt,
+/// latents, an adapter and samples.
+struct Experiment {
+    name: &'static str,
+    /// Lines of the table `[params]`.
+    params: &'static str,
+    /// Number of pairs.
+    count: usize,
+    /// Height and width of a pair, or a reference to them.
+    size: &'static str,
+    /// Further lines of the stage `clips`.
+    clips: &'static str,
+    frames: usize,
+    /// Further lines of the stage `lora`.
+    lora: &'static str,
+    /// Further lines of the stage `predict`.
+    predict: &'static str,
+}
+
+impl Default for Experiment {
+    fn default() -> Self {
+        Self {
+            name: "experiment",
+            params: "",
+            count: 1,
+            size: "[32, 32]",
+            clips: "",
+            frames: 5,
+            lora: "rank   = 2\nsteps  = 1\n",
+            predict: "steps  = 1\n",
+        }
+    }
+}
+
+impl Experiment {
+    /// As far as its clips.
+    fn up_to_clips(&self) -> String {
+        let Self { name, params, count, size, clips, frames, .. } = self;
+        let params =
+            if params.is_empty() { String::new() } else { format!("[params]\n{params}\n") };
+        format!(
+            r#"name = "{name}"
+
+{params}[stages.pairs]
+kind   = "dataset"
+source = "builtin:figures"
+task   = "pose"
+count  = {count}
+size   = {size}
+
+[stages.clips]
+kind   = "interpolate"
+inputs = {{ pairs = "pairs" }}
+{clips}frames = {frames}
+"#
+        )
+    }
+
+    /// As far as its latents.
+    fn up_to_latents(&self) -> String {
+        const ENCODED: &str = r#"
+[stages.prompt]
+kind  = "text_encode"
+model = "builtin:tiny"
+
+[stages.latents]
+kind   = "vae_encode"
+inputs = { videos = "clips" }
+model  = "builtin:tiny"
+"#;
+        self.up_to_clips() + ENCODED
+    }
+
+    /// As far as its adapter.
+    fn up_to_lora(&self) -> String {
+        const LORA: &str = r#"
+[stages.lora]
+kind   = "lora_train"
+inputs = { latents = "latents", text = "prompt" }
+model  = "builtin:tiny"
+"#;
+        self.up_to_latents() + LORA + self.lora
+    }
+
+    /// All of it.
+    fn toml(&self) -> String {
+        const PREDICT: &str = r#"
+[stages.predict]
+kind   = "sample"
+inputs = { pairs = "pairs", text = "prompt", lora = "lora" }
+model  = "builtin:tiny"
+"#;
+        self.up_to_lora() + PREDICT + self.predict
+    }
 }
 
 /// From what `predict` samples for `pairs` to its scores.

@@ -1,21 +1,8 @@
 //! Stages that read an autoencoder alone, with one on their input `model` and none named.
 
-use super::Shell;
+use super::{Experiment, Shell};
 
-const OWN: &str = r#"name = "own"
-
-[stages.pairs]
-kind   = "dataset"
-source = "builtin:figures"
-task   = "pose"
-count  = 1
-size   = [32, 32]
-
-[stages.clips]
-kind   = "interpolate"
-inputs = { pairs = "pairs" }
-frames = 5
-
+const STAGES: &str = r#"
 [stages.prompt]
 kind   = "text_encode"
 model  = "builtin:tiny"
@@ -42,10 +29,14 @@ kind   = "decode"
 inputs = { samples = "predict", model = "vae" }
 "#;
 
+fn own() -> String {
+    Experiment { name: "own", ..Experiment::default() }.up_to_clips() + STAGES
+}
+
 #[test]
 fn an_autoencoder_on_the_input_needs_no_model_beside_it() {
     let shell = Shell::new();
-    shell.write("own.toml", OWN);
+    shell.write("own.toml", &own());
     let said = shell.transcript("check own.toml");
     assert!(said.contains("? 0\n") && !said.contains("warning"), "{said}");
     shell.succeed("run own.toml");
@@ -72,10 +63,10 @@ fn neither_an_autoencoder_nor_a_model_is_an_error_of_the_file() {
         assert!(said.contains("? 2\n"), "{said}");
         said.replace("\n  │ ", " ").replace("\n        ", " ")
     };
-    let said = told(&OWN.replace("\"clips\", model = \"vae\"", "\"clips\""));
+    let said = told(&own().replace("\"clips\", model = \"vae\"", "\"clips\""));
     assert!(said.contains("stage `latents`: `model` is missing: no model is named"), "{said}");
-    let said = told(&OWN.replace("\"predict\", model = \"vae\"", "\"predict\""));
+    let said = told(&own().replace("\"predict\", model = \"vae\"", "\"predict\""));
     assert!(said.contains("stage `answers`: `model` is missing: no model is named"), "{said}");
-    let said = told(&OWN.replace("part   = \"vae\"", "part   = \"transformer\""));
+    let said = told(&own().replace("part   = \"vae\"", "part   = \"transformer\""));
     assert!(said.contains("the input `model` gives no autoencoder"), "{said}");
 }

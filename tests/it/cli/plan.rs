@@ -213,7 +213,7 @@ fn the_time_of_another_model_is_not_known() {
     assert!(known(line).into_iter().all(|known| known));
     // By what it holds, not by its name; a run reads what that is, a plan does not.
     let unknown = [true, true, true, false, false];
-    super::mixed_models::copy(&shell.path("other"));
+    super::check::mixed_models::copy(&shell.path("other"));
     shell.write("clips.toml", &with("other"));
     assert_eq!(known(line), unknown);
     // Hashes of files that were just written are not kept.
@@ -221,7 +221,7 @@ fn the_time_of_another_model_is_not_known() {
     let told = String::from_utf8(shell.output("run clips.toml").stderr).unwrap();
     assert!(told.contains("5 reused"), "{told}");
     assert!(known(line).into_iter().all(|known| known));
-    super::mixed_models::change(&shell.path("other"), "vae");
+    super::check::mixed_models::change(&shell.path("other"), "vae");
     assert_eq!(known(line), unknown);
 }
 

@@ -2,23 +2,9 @@
 
 use std::fs;
 
-use super::{Shell, bad_weights::copy_of_the_model};
+use super::{Experiment, Shell, bad_weights::copy_of_the_model};
 
-/// LTX-Video: the built-in model stands for the parts that are not on the input.
-const LTX: &str = r#"name = "ltx"
-
-[stages.pairs]
-kind   = "dataset"
-source = "builtin:figures"
-task   = "pose"
-count  = 1
-size   = [32, 32]
-
-[stages.clips]
-kind   = "interpolate"
-inputs = { pairs = "pairs" }
-frames = 5
-
+const STAGES: &str = r#"
 [stages.prompt]
 kind   = "text_encode"
 model  = "builtin:tiny"
@@ -71,6 +57,11 @@ num_layers       = 1
 caption_channels = 64
 "#;
 
+/// LTX-Video: the built-in model stands for the parts that are not on the input.
+fn ltx() -> String {
+    Experiment { name: "ltx", ..Experiment::default() }.up_to_clips() + STAGES
+}
+
 /// What is exported of it, sampled.
 const MADE: &str = r#"name = "made"
 
@@ -108,13 +99,13 @@ fn check(file: &str) -> String {
 #[test]
 fn a_family_is_trained_from_its_configurations() {
     let shell = Shell::new();
-    shell.write("ltx.toml", LTX);
+    shell.write("ltx.toml", &ltx());
     shell.succeed("run ltx.toml");
     shell.succeed("export ltx.toml vae --to vae");
     let config = fs::read_to_string(shell.path("vae/config.json")).unwrap();
     assert!(config.contains(r#""_class_name": "AutoencoderKLLTXVideo""#), "{config}");
 
-    // As the README says: with the rest of a model's folder it can be sampled.
+    // As docs/models.md says: with the rest of a model's folder it can be sampled.
     copy_of_the_model(&shell);
     fs::remove_file(shell.path("model/model_index.json")).unwrap();
     for part in ["vae", "transformer"] {
@@ -132,12 +123,12 @@ fn a_family_is_trained_from_its_configurations() {
 fn parts_of_two_families_are_told_before_any_training() {
     let sampled = "\n[stages.made]\nkind = \"sample\"\nmodel = \"builtin:tiny\"\nframes = 5\nsteps = 1\n\
                    inputs = { pairs = \"pairs\", text = \"prompt\", model = \"vae\" }\n";
-    let said = check(&format!("{LTX}{sampled}"));
+    let said = check(&(ltx() + sampled));
     let wanted = "stage `made`: the autoencoder on the input `model` is for LTXVideoTransformer3DModel, but the \
                   transformer of `model` is CogVideoXTransformer3DModel";
     assert!(said.contains(wanted), "{said}");
     let family = "family = \"LTXVideoTransformer3DModel\"\ninputs = { latents";
-    let other = LTX.replace(family, "inputs = { latents");
+    let other = ltx().replace(family, "inputs = { latents");
     let said = check(&other);
     assert!(said.contains("the autoencoder on the input `model` is not of this family"), "{said}");
 }

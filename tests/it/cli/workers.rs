@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Shell, command,
-    interrupt::{TRAINING, is_checkpoint, send},
+    interrupt::{is_checkpoint, send, training},
     walk,
 };
 use crate::incremental::corrupt;
@@ -17,7 +17,7 @@ use crate::incremental::corrupt;
 const SWEEP: &str = "\n[sweep]\ngrid = { rank = [1, 2] }\n";
 
 fn sweep() -> String {
-    let text = TRAINING.replace("rank       = 4", "rank       = \"${rank}\"");
+    let text = training().replace("rank       = 4", "rank       = \"${rank}\"");
     text.replace("steps      = 40", "steps      = 4") + SWEEP
 }
 
@@ -143,11 +143,11 @@ fn adapter(shell: &Shell, name: &str) -> String {
 #[test]
 fn a_stage_whose_worker_is_killed_is_computed_once_more_and_no_more() {
     let whole = Shell::new();
-    whole.write("training.toml", TRAINING);
+    whole.write("training.toml", &training());
     whole.succeed("run training.toml --device cpu");
 
     let once = Shell::new();
-    let run = caught_in_training(&once, TRAINING, &[]);
+    let run = caught_in_training(&once, &training(), &[]);
     let [worker] = workers(&run)[..] else { panic!("no worker, or several") };
     kill(worker);
     let (code, said) = end(run);
@@ -159,9 +159,10 @@ fn a_stage_whose_worker_is_killed_is_computed_once_more_and_no_more() {
 
     // The other one goes on, in a third process.
     let twice = Shell::new();
-    let (_, lora) = TRAINING.split_once("[stages.lora]").unwrap();
+    let training = training();
+    let (_, lora) = training.split_once("[stages.lora]").unwrap();
     let other =
-        format!("{TRAINING}\n[stages.other]{}", lora.replace("steps      = 40", "steps      = 1"));
+        format!("{training}\n[stages.other]{}", lora.replace("steps      = 40", "steps      = 1"));
     let run = caught_in_training(
         &twice,
         &other.replace("rank       = 4\nsteps      = 1\n", "rank       = 2\nsteps      = 1\n"),
@@ -186,7 +187,7 @@ fn a_stage_whose_worker_is_killed_is_computed_once_more_and_no_more() {
 #[test]
 fn a_run_that_is_stopped_or_killed_leaves_no_worker_and_goes_on() {
     let stopped = Shell::new();
-    let run = caught_in_training(&stopped, TRAINING, &[]);
+    let run = caught_in_training(&stopped, &training(), &[]);
     let left = workers(&run);
     send("-INT", &run);
     let (code, said) = end(run);
@@ -198,7 +199,7 @@ fn a_run_that_is_stopped_or_killed_leaves_no_worker_and_goes_on() {
     assert!(plan.contains("goes on at step "), "{plan}");
 
     let killed = Shell::new();
-    let mut run = caught_in_training(&killed, TRAINING, &[]);
+    let mut run = caught_in_training(&killed, &training(), &[]);
     let left = workers(&run);
     assert!(!left.is_empty());
     run.kill().unwrap();
@@ -231,7 +232,7 @@ fn a_worker_that_somebody_stopped_ends_with_its_run() {
     ];
     for end in ends {
         let shell = Shell::new();
-        let mut run = caught_in_training(&shell, TRAINING, &[]);
+        let mut run = caught_in_training(&shell, &training(), &[]);
         let [worker] = workers(&run)[..] else { panic!("no worker, or several") };
         signal("-STOP", worker);
         end(&mut run);
@@ -241,14 +242,14 @@ fn a_worker_that_somebody_stopped_ends_with_its_run() {
 }
 
 /// The part of the training that encodes clips.
-fn encoding() -> &'static str {
-    TRAINING.split_once("[stages.lora]").unwrap().0
+fn encoding() -> String {
+    training().split_once("[stages.lora]").unwrap().0.to_owned()
 }
 
 #[test]
 fn damage_that_a_worker_meets_is_made_good() {
     let shell = Shell::new();
-    shell.write("encoding.toml", encoding());
+    shell.write("encoding.toml", &encoding());
     shell.succeed("run encoding.toml --only clips");
     for file in walk(&shell.path("cache/objects")) {
         corrupt(&file, true);
@@ -298,7 +299,7 @@ fn a_worker_without_a_run_ends() {
 #[test]
 fn devices_that_are_wrong_are_told_before_anything_runs() {
     let shell = Shell::new();
-    shell.write("training.toml", TRAINING);
+    shell.write("training.toml", &training());
     let cuda = if cfg!(feature = "cuda") { "nvidia-smi" } else { "built without CUDA" };
     for (device, code, wanted) in [
         ("cuda:0,0", 2, "names `cuda:0` twice"),
@@ -319,7 +320,7 @@ fn devices_that_are_wrong_are_told_before_anything_runs() {
 #[test]
 fn devices_that_are_not_here_are_told_alike_by_all_commands() {
     let shell = Shell::new();
-    shell.write("training.toml", TRAINING);
+    shell.write("training.toml", &training());
     for (device, name) in
         [("all", ""), ("cuda", " `cuda:0`"), ("cuda:0,1", " `cuda:0`"), ("cuda:7", " `cuda:7`")]
     {
@@ -344,7 +345,7 @@ fn devices_that_are_not_here_are_told_alike_by_all_commands() {
 #[test]
 fn a_device_that_cannot_be_is_told_with_who_asked_for_it() {
     let shell = Shell::new();
-    shell.write("training.toml", TRAINING);
+    shell.write("training.toml", &training());
     shell.write("pipe.toml", "jobs = 1\ndevice = \"gpu\"\n");
     for verb in ["run", "plan", "verify"] {
         let told = shell.transcript(&format!("{verb} training.toml"));

@@ -1,7 +1,9 @@
 //! `transformer/config.json` and `vae/config.json` as diffusers writes them.
 //!
 //! A key that changes the mathematics and that this code does not know is an error, and so is a
-//! value it has no code for; bookkeeping keys are ignored. Defaults are those of diffusers 0.42.
+//! value it has no code for; bookkeeping keys are ignored. Defaults are those
+//! of the constructors in `src/diffusers/models/transformers/cogvideox_transformer_3d.py` and
+//! `src/diffusers/models/autoencoders/autoencoder_kl_cogvideox.py` at v0.42.1.
 
 #[cfg(test)]
 mod tests;

@@ -2,8 +2,10 @@
 //!
 //! Legend: B batch, C latent channels, F/H/W latent frames/rows/columns, S tokens, D token size.
 //! Text and video are one sequence `[text, video]` throughout; see
-//! [`StreamModulation`](crate::models::nn::StreamModulation). The
-//! reference is `CogVideoXTransformer3DModel` of diffusers 0.42.
+//! [`StreamModulation`](crate::models::nn::StreamModulation).
+//!
+//! Follows `CogVideoXTransformer3DModel`, `src/diffusers/models/transformers/cogvideox_transformer_3d.py` at
+//! v0.42.1.
 
 mod block;
 mod patch_embed;

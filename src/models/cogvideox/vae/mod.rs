@@ -1,10 +1,13 @@
-//! The causal video autoencoder, `AutoencoderKLCogVideoX`.
+//! The causal video autoencoder of CogVideoX.
 //!
 //! Legend: B batch, C channels, T/H/W frames/rows/columns.
 //!
 //! Group norms see one chunk of frames, and one tile, at a time, so the chunk lengths are part of
 //! the model: eight video frames to encode, two latent frames to decode, the remainder in the first
-//! chunk. The reference is diffusers 0.42.
+//! chunk.
+//!
+//! Follows `AutoencoderKLCogVideoX`, `src/diffusers/models/autoencoders/autoencoder_kl_cogvideox.py` at
+//! v0.42.1.
 
 mod blocks;
 mod decoder;

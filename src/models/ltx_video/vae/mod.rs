@@ -1,6 +1,8 @@
-//! The video autoencoder `AutoencoderKLLTXVideo` of LTX-Video 0.9.0, 0.9.1 and 0.9.5.
+//! The video autoencoders of LTX-Video 0.9.0, 0.9.1 and 0.9.5.
 //!
-//! Legend: B batch, C channels, T/H/W frames/rows/columns. The reference is diffusers 0.42.
+//! Legend: B batch, C channels, T/H/W frames/rows/columns.
+//!
+//! Follows `AutoencoderKLLTXVideo`, `src/diffusers/models/autoencoders/autoencoder_kl_ltx.py` at v0.42.1.
 //!
 //! Left out: tiles and chunks of frames, which the reference does not use unless asked to.
 

@@ -1,6 +1,7 @@
 //! The schedule of CogVideoX and its two samplers.
 //!
-//! Formulas: `CogVideoXDDIMScheduler` and `CogVideoXDPMScheduler` of diffusers 0.42, with
+//! Follows `CogVideoXDDIMScheduler`, `src/diffusers/schedulers/scheduling_ddim_cogvideox.py`, and
+//! `CogVideoXDPMScheduler`, `src/diffusers/schedulers/scheduling_dpm_cogvideox.py`, at v0.42.1. With
 //! `a` = cumulative product of `1 - beta` at a timestep and `a'` at the step's end:
 //!
 //! - clean latents from the prediction `v`: `x0 = sqrt(a) x - sqrt(1 - a) v`

@@ -3,7 +3,8 @@
 //! With `sigma` from 0 (data) to 1 (noise): `x = (1 - sigma) x0 + sigma noise`, the denoiser predicts
 //! `noise - x0`, a step is `x' = x + (sigma' - sigma) prediction`, and the timestep is 1000 `sigma`.
 //!
-//! Formulas: `FlowMatchEulerDiscreteScheduler` of diffusers 0.42, called as its LTX pipelines do. A
+//! Follows `FlowMatchEulerDiscreteScheduler`,
+//! `src/diffusers/schedulers/scheduling_flow_match_euler_discrete.py` at v0.42.1, called as the LTX pipelines do. A
 //! run starts from `sigma_i` = 1 .. 1/N, evenly spaced, and shifts it towards noise:
 //!
 //! - dynamic, with `mu` a linear function of the clip's latent positions:

@@ -1,6 +1,6 @@
 //! `pipe check` of several files, and stages of many cells that lack the same.
 
-use super::Shell;
+use crate::cli::Shell;
 
 /// A data set that is there and a model that is not, in three cells.
 const CELLS: &str = r#"

@@ -2,64 +2,34 @@
 
 use std::path::Path;
 
-use super::Shell;
+use crate::cli::{Experiment, Shell};
 
-const EXPERIMENT: &str = r#"name = "mixed"
-
-[stages.pairs]
-kind   = "dataset"
-source = "builtin:figures"
-task   = "pose"
-count  = 1
-size   = [32, 32]
-
-[stages.clips]
-kind   = "interpolate"
-inputs = { pairs = "pairs" }
-method = "linear"
-frames = 5
-
-[stages.latents]
-kind   = "vae_encode"
-inputs = { videos = "clips" }
-model  = "encoder"
-
-[stages.prompt]
-kind  = "text_encode"
-model = "text"
-
-[stages.lora]
-kind   = "lora_train"
-inputs = { latents = "latents", text = "prompt" }
-model  = "trainer"
-rank   = 2
-steps  = 1
-
-[stages.predict]
-kind   = "sample"
-inputs = { pairs = "pairs", text = "prompt", lora = "lora" }
-model  = "sampler"
-frames = 5
-steps  = 1
-
+const FRAMES: &str = r#"
 [stages.frames]
 kind   = "decode"
 inputs = { samples = "predict" }
-model  = "decoder"
+model  = "builtin:tiny"
 "#;
 
-/// The experiment with a model for each of its users; others have the built-in one.
+/// An experiment whose stages have these models; others have the built-in one.
 fn experiment(models: &[(&str, &str)]) -> String {
-    let mut text = EXPERIMENT.to_owned();
-    for user in ["encoder", "text", "trainer", "sampler", "decoder"] {
-        let model = models.iter().find(|(of, _)| *of == user).map_or("builtin:tiny", |(_, m)| m);
-        text = text.replace(&format!("\"{user}\""), &format!("\"{model}\""));
+    let experiment = Experiment {
+        name: "mixed",
+        clips: "method = \"linear\"\n",
+        predict: "frames = 5\nsteps  = 1\n",
+        ..Experiment::default()
+    };
+    let mut text = experiment.toml() + FRAMES;
+    for (stage, model) in models {
+        let (before, stages) = text.split_once(&format!("[stages.{stage}]")).unwrap();
+        let stages = stages.replacen("\"builtin:tiny\"", &format!("\"{model}\""), 1);
+        text = format!("{before}[stages.{stage}]{stages}");
     }
     text
 }
 
 /// A copy of the built-in model.
-pub(super) fn copy(to: &Path) {
+pub(in crate::cli) fn copy(to: &Path) {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/builtin_tiny");
     for part in ["scheduler", "text_encoder", "tokenizer", "transformer", "vae"] {
         std::fs::create_dir_all(to.join(part)).unwrap();
@@ -71,7 +41,7 @@ pub(super) fn copy(to: &Path) {
 }
 
 /// Changes the last value of a part's weights.
-pub(super) fn change(model: &Path, part: &str) {
+pub(in crate::cli) fn change(model: &Path, part: &str) {
     let name = if part == "text_encoder" { "model" } else { "diffusion_pytorch_model" };
     let path = model.join(part).join(format!("{name}.safetensors"));
     let mut bytes = std::fs::read(&path).unwrap();
@@ -84,7 +54,7 @@ pub(super) fn change(model: &Path, part: &str) {
 fn copies_of_a_model_are_the_same_model() {
     let shell = Shell::new();
     copy(&shell.path("copy"));
-    let all = ["encoder", "trainer", "decoder"].map(|user| (user, "copy"));
+    let all = ["latents", "lora", "frames"].map(|stage| (stage, "copy"));
     shell.write("mixed.toml", &experiment(&all));
     insta::assert_snapshot!(shell.transcript("check mixed.toml"), @"
     $ pipe check mixed.toml
@@ -104,32 +74,31 @@ fn copies_of_a_model_are_the_same_model() {
     ");
 }
 
-#[test]
-fn parts_of_other_models_are_told_with_both_places() {
+/// A file whose stage has a model with another autoencoder and another text encoder.
+fn with_another(stage: &str, file: &str) -> Shell {
     let shell = Shell::new();
     copy(&shell.path("other"));
     change(&shell.path("other"), "vae");
     change(&shell.path("other"), "text_encoder");
-    for (file, user) in [
-        ("encoded.toml", "encoder"),
-        ("prompted.toml", "text"),
-        ("sampled.toml", "sampler"),
-        ("decoded.toml", "decoder"),
-    ] {
-        shell.write(file, &experiment(&[(user, "other")]));
-    }
+    shell.write(file, &experiment(&[(stage, "other")]));
+    shell
+}
+
+#[test]
+fn latents_of_another_autoencoder_are_told_with_both_places() {
+    let shell = with_another("latents", "encoded.toml");
     insta::assert_snapshot!(shell.transcript("check encoded.toml"), @r#"
     $ pipe check encoded.toml
     ? 2
     --- stderr
       × stage `lora`: the latents on `latents` were encoded by the autoencoder of `other`, but train a
       │ transformer that knows that of `builtin:tiny`
-        ╭─[encoded.toml:19:10]
-     18 │ inputs = { videos = "clips" }
-     19 │ model  = "other"
+        ╭─[encoded.toml:23:10]
+     22 │ inputs = { videos = "clips" }
+     23 │ model  = "other"
         ·          ───┬───
         ·             ╰── the autoencoder of `other`
-     20 │ 
+     24 │ 
         ╰────
         ╭─[encoded.toml:28:10]
      27 │ inputs = { latents = "latents", text = "prompt" }
@@ -142,12 +111,12 @@ fn parts_of_other_models_are_told_with_both_places() {
 
       × stage `predict`: the adapter on `lora` was trained on latents of the autoencoder of `other`,
       │ but the image is encoded by that of `builtin:tiny`
-        ╭─[encoded.toml:19:10]
-     18 │ inputs = { videos = "clips" }
-     19 │ model  = "other"
+        ╭─[encoded.toml:23:10]
+     22 │ inputs = { videos = "clips" }
+     23 │ model  = "other"
         ·          ───┬───
         ·             ╰── the autoencoder of `other`
-     20 │ 
+     24 │ 
         ╰────
         ╭─[encoded.toml:35:10]
      34 │ inputs = { pairs = "pairs", text = "prompt", lora = "lora" }
@@ -159,18 +128,23 @@ fn parts_of_other_models_are_told_with_both_places() {
       help: name one model in both stages, or another one whose `vae` holds the same files
     encoded.toml: 2 errors
     "#);
+}
+
+#[test]
+fn a_prompt_of_another_text_encoder_is_told_with_both_places() {
+    let shell = with_another("prompt", "prompted.toml");
     insta::assert_snapshot!(shell.transcript("check prompted.toml"), @r#"
     $ pipe check prompted.toml
     ? 2
     --- stderr
       × stage `lora`: the prompt on `text` was encoded by the text encoder of `other`, but is read by
       │ a transformer that knows that of `builtin:tiny`
-        ╭─[prompted.toml:23:9]
-     22 │ kind  = "text_encode"
-     23 │ model = "other"
+        ╭─[prompted.toml:18:9]
+     17 │ kind  = "text_encode"
+     18 │ model = "other"
         ·         ───┬───
         ·            ╰── the text encoder of `other`
-     24 │ 
+     19 │ 
         ╰────
         ╭─[prompted.toml:28:10]
      27 │ inputs = { latents = "latents", text = "prompt" }
@@ -183,12 +157,12 @@ fn parts_of_other_models_are_told_with_both_places() {
 
       × stage `predict`: the prompt on `text` was encoded by the text encoder of `other`, but is read
       │ by a transformer that knows that of `builtin:tiny`
-        ╭─[prompted.toml:23:9]
-     22 │ kind  = "text_encode"
-     23 │ model = "other"
+        ╭─[prompted.toml:18:9]
+     17 │ kind  = "text_encode"
+     18 │ model = "other"
         ·         ───┬───
         ·            ╰── the text encoder of `other`
-     24 │ 
+     19 │ 
         ╰────
         ╭─[prompted.toml:35:10]
      34 │ inputs = { pairs = "pairs", text = "prompt", lora = "lora" }
@@ -200,18 +174,23 @@ fn parts_of_other_models_are_told_with_both_places() {
       help: encode the prompt with the model that it is for
     prompted.toml: 2 errors
     "#);
+}
+
+#[test]
+fn samples_of_another_model_are_told_with_both_places() {
+    let shell = with_another("predict", "sampled.toml");
     insta::assert_snapshot!(shell.transcript("check sampled.toml"), @r#"
     $ pipe check sampled.toml
     ? 2
     --- stderr
       × stage `predict`: the adapter on `lora` was trained on latents of the autoencoder of
       │ `builtin:tiny`, but the image is encoded by that of `other`
-        ╭─[sampled.toml:19:10]
-     18 │ inputs = { videos = "clips" }
-     19 │ model  = "builtin:tiny"
+        ╭─[sampled.toml:23:10]
+     22 │ inputs = { videos = "clips" }
+     23 │ model  = "builtin:tiny"
         ·          ───────┬──────
         ·                 ╰── the autoencoder of `builtin:tiny`
-     20 │ 
+     24 │ 
         ╰────
         ╭─[sampled.toml:35:10]
      34 │ inputs = { pairs = "pairs", text = "prompt", lora = "lora" }
@@ -224,12 +203,12 @@ fn parts_of_other_models_are_told_with_both_places() {
 
       × stage `predict`: the prompt on `text` was encoded by the text encoder of `builtin:tiny`, but
       │ is read by a transformer that knows that of `other`
-        ╭─[sampled.toml:23:9]
-     22 │ kind  = "text_encode"
-     23 │ model = "builtin:tiny"
+        ╭─[sampled.toml:18:9]
+     17 │ kind  = "text_encode"
+     18 │ model = "builtin:tiny"
         ·         ───────┬──────
         ·                ╰── the text encoder of `builtin:tiny`
-     24 │ 
+     19 │ 
         ╰────
         ╭─[sampled.toml:35:10]
      34 │ inputs = { pairs = "pairs", text = "prompt", lora = "lora" }
@@ -258,6 +237,11 @@ fn parts_of_other_models_are_told_with_both_places() {
       help: name one model in both stages, or another one whose `vae` holds the same files
     sampled.toml: 3 errors
     "#);
+}
+
+#[test]
+fn frames_of_another_autoencoder_are_told_with_both_places() {
+    let shell = with_another("frames", "decoded.toml");
     insta::assert_snapshot!(shell.transcript("plan decoded.toml"), @r#"
     $ pipe plan decoded.toml
     ? 2
@@ -284,7 +268,7 @@ fn parts_of_other_models_are_told_with_both_places() {
 #[test]
 fn what_cannot_be_compared_here_is_a_warning() {
     let shell = Shell::new();
-    shell.write("mixed.toml", &experiment(&[("decoder", "nowhere")]));
+    shell.write("mixed.toml", &experiment(&[("frames", "nowhere")]));
     insta::assert_snapshot!(shell.transcript("check mixed.toml"), @"
     $ pipe check mixed.toml
     ? 0
@@ -341,12 +325,12 @@ fn parts_are_followed_through_the_port_of_the_model() {
     --- stderr
       × stage `again`: the adapter on `lora` was trained on latents of the autoencoder of
       │ `builtin:tiny`, but the image is encoded by that of the stage `other_vae`
-        ╭─[made.toml:19:10]
-     18 │ inputs = { videos = "clips" }
-     19 │ model  = "builtin:tiny"
+        ╭─[made.toml:23:10]
+     22 │ inputs = { videos = "clips" }
+     23 │ model  = "builtin:tiny"
         ·          ───────┬──────
         ·                 ╰── the autoencoder of `builtin:tiny`
-     20 │ 
+     24 │ 
         ╰────
         ╭─[made.toml:49:9]
      48 │ 
@@ -366,12 +350,12 @@ fn parts_are_followed_through_the_port_of_the_model() {
 
       × stage `again`: the transformer on `model` was trained on latents of the autoencoder of
       │ `builtin:tiny`, but the image is encoded by that of the stage `other_vae`
-        ╭─[made.toml:19:10]
-     18 │ inputs = { videos = "clips" }
-     19 │ model  = "builtin:tiny"
+        ╭─[made.toml:23:10]
+     22 │ inputs = { videos = "clips" }
+     23 │ model  = "builtin:tiny"
         ·          ───────┬──────
         ·                 ╰── the autoencoder of `builtin:tiny`
-     20 │ 
+     24 │ 
         ╰────
         ╭─[made.toml:49:9]
      48 │ 
@@ -427,12 +411,12 @@ fn parts_are_followed_through_the_port_of_the_model() {
     --- stderr
       × stage `again`: the transformer on `model` was trained on latents of the autoencoder of
       │ `builtin:tiny`, but the image is encoded by that of the stage `other_vae`
-        ╭─[twins.toml:19:10]
-     18 │ inputs = { videos = "clips" }
-     19 │ model  = "builtin:tiny"
+        ╭─[twins.toml:23:10]
+     22 │ inputs = { videos = "clips" }
+     23 │ model  = "builtin:tiny"
         ·          ───────┬──────
         ·                 ╰── the autoencoder of `builtin:tiny`
-     20 │ 
+     24 │ 
         ╰────
         ╭─[twins.toml:49:9]
      48 │ 

@@ -1,53 +1,27 @@
 //! Values that some stage could not take or would not read, told before anything runs.
 
-use super::{CLIPS, Shell};
+use crate::cli::{CLIPS, Experiment, SCORE, Shell};
 
 /// An experiment with the built-in model.
-pub(super) const EXPERIMENT: &str = r#"name = "experiment"
-
-[params]
-size = [64, 64]
-
-[stages.pairs]
-kind   = "dataset"
-source = "builtin:figures"
-task   = "pose"
-count  = 2
-size   = "${size}"
-
-[stages.clips]
-kind   = "interpolate"
-inputs = { pairs = "pairs" }
-frames = 9
-
-[stages.prompt]
-kind  = "text_encode"
-model = "builtin:tiny"
-
-[stages.latents]
-kind   = "vae_encode"
-inputs = { videos = "clips" }
-model  = "builtin:tiny"
-
-[stages.lora]
-kind   = "lora_train"
-inputs = { latents = "latents", text = "prompt" }
-model  = "builtin:tiny"
-steps  = 4
-
-[stages.predict]
-kind   = "sample"
-inputs = { pairs = "pairs", text = "prompt", lora = "lora" }
-model  = "builtin:tiny"
-steps  = 5
-"#;
+pub(super) fn experiment() -> String {
+    let experiment = Experiment {
+        params: "size = [64, 64]\n",
+        count: 2,
+        size: "\"${size}\"",
+        frames: 9,
+        lora: "steps  = 4\n",
+        predict: "steps  = 5\n",
+        ..Experiment::default()
+    };
+    experiment.toml()
+}
 
 #[test]
 fn what_the_model_does_not_take_is_told_where_it_is_written() {
     let shell = Shell::new();
-    shell.write("right.toml", EXPERIMENT);
+    shell.write("right.toml", &experiment());
     shell.succeed("check right.toml");
-    let wrong = EXPERIMENT
+    let wrong = experiment()
         .replace("[64, 64]", "[62, 64]")
         .replace("steps  = 5\n", "steps  = 2000\nframes = 10\nsampler = \"flow_euler\"\n")
         .replace("steps  = 4\n", "steps  = 4\ntimestep_distribution = \"shifted_logit_normal\"\n");
@@ -114,7 +88,12 @@ fn what_the_model_does_not_take_is_told_where_it_is_written() {
         ╰────
     wrong.toml: 5 errors
     "#);
-    let odd = EXPERIMENT.replace("[64, 64]", "[60, 64]");
+}
+
+#[test]
+fn a_clip_that_the_transformer_cannot_divide_is_told() {
+    let shell = Shell::new();
+    let odd = experiment().replace("[64, 64]", "[60, 64]");
     shell.write("odd.toml", &odd);
     insta::assert_snapshot!(shell.transcript("check odd.toml"), @r#"
     $ pipe check odd.toml
@@ -139,7 +118,12 @@ fn what_the_model_does_not_take_is_told_where_it_is_written() {
       help: take height 56 or 64
     odd.toml: 1 error
     "#);
-    let guided = EXPERIMENT.replace("steps  = 5", "steps  = 5\nguidance_scale = 6.0");
+}
+
+#[test]
+fn guidance_without_a_negative_prompt_is_told() {
+    let shell = Shell::new();
+    let guided = experiment().replace("steps  = 5", "steps  = 5\nguidance_scale = 6.0");
     shell.write("guided.toml", &guided);
     insta::assert_snapshot!(shell.transcript("check guided.toml"), @"
     $ pipe check guided.toml
@@ -161,7 +145,7 @@ fn what_the_model_does_not_take_is_told_where_it_is_written() {
 #[test]
 fn sampling_that_differs_from_the_training_is_told() {
     let shell = Shell::new();
-    let wrong = EXPERIMENT.replace("steps  = 5\n", "steps  = 5\nimage_latent_scale = 1.0\n");
+    let wrong = experiment().replace("steps  = 5\n", "steps  = 5\nimage_latent_scale = 1.0\n");
     shell.write("wrong.toml", &wrong);
     insta::assert_snapshot!(shell.transcript("check wrong.toml"), @r#"
     $ pipe check wrong.toml
@@ -194,7 +178,7 @@ fn sampling_that_differs_from_the_training_is_told() {
 #[test]
 fn another_latent_of_the_image_than_in_training_is_warned_of() {
     let shell = Shell::new();
-    let mean = EXPERIMENT
+    let mean = experiment()
         .replace("kind   = \"vae_encode\"\n", "kind   = \"vae_encode\"\nposterior = \"mean\"\n");
     let merge = "\n[stages.merged]\nkind = \"lora_merge\"\ninputs = { first = \"lora\" }\n";
     let merged = format!("{}{merge}", mean.replace("lora = \"lora\"", "lora = \"merged\""));
@@ -215,7 +199,7 @@ fn another_latent_of_the_image_than_in_training_is_warned_of() {
 fn settings_that_the_family_does_not_read_are_told() {
     let shell = Shell::new();
     let wrong =
-        EXPERIMENT.replace("steps  = 4\n", "steps  = 4\ncausal_time = true\nframe_rate = 25\n");
+        experiment().replace("steps  = 4\n", "steps  = 4\ncausal_time = true\nframe_rate = 25\n");
     let decode = "[stages.answers]\nkind = \"decode\"\ninputs = { samples = \"predict\" }\n\
                   model = \"builtin:tiny\"\nnoise = { scale = 0.1 }\n";
     let negative = "text = \"prompt\", negative = \"prompt\"";
@@ -232,7 +216,7 @@ fn settings_that_the_family_does_not_read_are_told() {
         assert!(said.contains(part), "{said}");
     }
     // Beside an axis that turns guidance on in some cells, the port does something.
-    let swept = EXPERIMENT
+    let swept = experiment()
         .replace("[params]", "[sweep]\ngrid = { guidance = [1.0, 2.0] }\n\n[params]")
         .replace("text = \"prompt\", lora", &format!("{negative}, lora"))
         .replace("steps  = 5\n", "steps  = 5\nguidance_scale = \"${guidance}\"\n");
@@ -243,7 +227,7 @@ fn settings_that_the_family_does_not_read_are_told() {
 #[test]
 fn a_model_that_is_not_here_is_not_asked() {
     let shell = Shell::new();
-    let text = EXPERIMENT.replace("builtin:tiny", "hf:org/repo").replace("[64, 64]", "[62, 64]");
+    let text = experiment().replace("builtin:tiny", "hf:org/repo").replace("[64, 64]", "[62, 64]");
     shell.write("elsewhere.toml", &text);
     shell.succeed("check elsewhere.toml");
 }
@@ -251,7 +235,7 @@ fn a_model_that_is_not_here_is_not_asked() {
 #[test]
 fn parameters_that_do_nothing_are_told() {
     let shell = Shell::new();
-    let idle = EXPERIMENT
+    let idle = experiment()
         .replace("task   = \"pose\"", "task   = \"pose\"\nframes = 9\nclass  = \"cat\"")
         .replace("frames = 9\n\n[stages.prompt]", "frames = 9\ngrid   = 2\n\n[stages.prompt]")
         .replace("steps  = 4\n", "steps  = 4\nwarmup_steps = 10\n");
@@ -302,7 +286,7 @@ fn parameters_that_do_nothing_are_told() {
     idle.toml: 4 errors
     "#);
     // What another value would make useful stays: it may be for the next run.
-    let tiles = EXPERIMENT.replace("frames = 9", "frames = 9\nmethod = \"tiles\"\ngrid   = 2");
+    let tiles = experiment().replace("frames = 9", "frames = 9\nmethod = \"tiles\"\ngrid   = 2");
     shell.write("tiles.toml", &tiles);
     shell.succeed("check tiles.toml");
     shell.succeed("check tiles.toml --set clips.method=linear");
@@ -344,7 +328,7 @@ fn settings_of_data_that_are_not_read_are_told() {
 #[test]
 fn sizes_that_no_machine_holds_are_refused() {
     let shell = Shell::new();
-    let vast = EXPERIMENT
+    let vast = experiment()
         .replace("count  = 2", "count  = 1000000000")
         .replace("steps  = 4", "steps  = 4\nrank   = 1000000000")
         .replace("frames = 9", "frames = 4097")
@@ -380,7 +364,7 @@ fn sizes_that_no_machine_holds_are_refused() {
 fn a_clip_that_no_machine_holds_is_refused() {
     let shell = Shell::new();
     let vast =
-        EXPERIMENT.replace("frames = 9", "frames = 4097").replace("[64, 64]", "[4096, 4096]");
+        experiment().replace("frames = 9", "frames = 4097").replace("[64, 64]", "[4096, 4096]");
     shell.write("vast.toml", &vast);
     let said = shell.transcript("check vast.toml");
     assert!(
@@ -434,7 +418,7 @@ fn a_file_without_stages_is_wrong() {
 #[test]
 fn values_of_several_types_and_empty_names_say_what_they_can_be() {
     let shell = Shell::new();
-    let wrong = EXPERIMENT
+    let wrong = experiment()
         .replace("name = \"experiment\"", "name = \" \"")
         .replace("[stages.lora]", "image_noise = 3\n\n[stages.lora]")
         .replace("steps  = 5", "steps  = 5\nimage_latent_scale = \"reverse\"");
@@ -539,14 +523,14 @@ frames = 9
 fn a_merge_of_the_adapters_along_a_training_is_told() {
     let shell = Shell::new();
     let merged = "\n[stages.merged]\nkind = \"lora_merge\"\ninputs = { first = \"lora\" }\n";
-    let wrong = EXPERIMENT.replace("steps  = 4\n", "steps  = 4\nsave_at = [2, 4]\n");
+    let wrong = experiment().replace("steps  = 4\n", "steps  = 4\nsave_at = [2, 4]\n");
     shell.write("wrong.toml", &format!("{wrong}{merged}"));
     let said = shell.transcript("check wrong.toml").replace("\n  │ ", " ");
     let wanted = "stage `merged`: `first` must hold one adapter, but the training on it gives 2, one for each step of \
                   `save_at`";
     assert!(said.contains("? 2") && said.contains(wanted), "{said}");
     assert!(said.contains("leave `save_at` out of that training"), "{said}");
-    shell.write("right.toml", &format!("{EXPERIMENT}{merged}"));
+    shell.write("right.toml", &(experiment() + merged));
     shell.succeed("check right.toml");
 }
 
@@ -554,8 +538,8 @@ fn a_merge_of_the_adapters_along_a_training_is_told() {
 #[test]
 fn more_attempts_than_a_training_leaves_adapters_is_told() {
     let shell = Shell::new();
-    let arc = super::SCORE.replace("\"image\"", "\"arc\"\nattempts = 3");
-    let text = EXPERIMENT.replace("steps  = 4\n", "steps  = 4\nsave_at = [2, 4]\n");
+    let arc = SCORE.replace("\"image\"", "\"arc\"\nattempts = 3");
+    let text = experiment().replace("steps  = 4\n", "steps  = 4\nsave_at = [2, 4]\n");
     shell.write("wrong.toml", &format!("{text}{arc}"));
     let check = |line: &str| shell.transcript(&format!("check wrong.toml{line}"));
     let said = check("");
@@ -571,6 +555,6 @@ fn more_attempts_than_a_training_leaves_adapters_is_told() {
     // What another training answers is one more.
     assert!(!check(" --set score.inputs.second=answers").contains("to be made"));
     // Without `save_at`, there is one adapter.
-    shell.write("wrong.toml", &format!("{EXPERIMENT}{arc}"));
+    shell.write("wrong.toml", &(experiment() + &arc));
     assert!(check("").contains("`attempts` is 3, but there are 1 to be made"));
 }

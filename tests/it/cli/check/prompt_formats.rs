@@ -1,6 +1,6 @@
 //! The two ways to encode a prompt of LTX-Video, and which stages go with them.
 
-use super::Shell;
+use crate::cli::Shell;
 use crate::ltx_text::write_model;
 
 const EXPERIMENT: &str = r#"

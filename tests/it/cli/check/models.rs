@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::{
+use crate::cli::{
     CLIPS, Shell,
     bad_models::{configure, write_adapter},
     bad_weights::{VAE, copy_of_the_model, latents},
@@ -268,14 +268,21 @@ fn files_that_are_read_whole_have_a_largest_size() {
     shell.succeed("check latents.toml");
 }
 
+/// An adapter of another program, merged into a model.
+const MERGE: &str = "name = \"merge\"\n[stages.whole]\nkind = \"lora_merge\"\nroot = \"adapters\"\n\
+                     files = [\"a.safetensors\"]\nmodel = \"builtin:tiny\"\n";
+const TO_Q: &str = "transformer_blocks.0.attn1.to_q";
+
+/// The same without a model.
+fn merge_alone() -> String {
+    MERGE.replace("model = \"builtin:tiny\"\n", "")
+}
+
 #[test]
 fn adapters_of_others_are_looked_at_beside_their_model() {
     let shell = Shell::new();
-    let merge = "name = \"merge\"\n[stages.whole]\nkind = \"lora_merge\"\nroot = \"adapters\"\n\
-                 files = [\"a.safetensors\"]\nmodel = \"builtin:tiny\"\n";
-    shell.write("merge.toml", merge);
-    let to_q = "transformer_blocks.0.attn1.to_q";
-    write_adapter(&shell, &[(to_q, [2, 7], [7, 2]), ("proj_everything", [2, 8], [8, 2])]);
+    shell.write("merge.toml", MERGE);
+    write_adapter(&shell, &[(TO_Q, [2, 7], [7, 2]), ("proj_everything", [2, 8], [8, 2])]);
     insta::assert_snapshot!(shell.transcript("check merge.toml"), @r#"
     $ pipe check merge.toml
     ? 2
@@ -294,8 +301,8 @@ fn adapters_of_others_are_looked_at_beside_their_model() {
     merge.toml: 1 error
     "#);
     // Ranks disagree, whatever the model is.
-    write_adapter(&shell, &[(to_q, [2, 192], [192, 3])]);
-    shell.write("merge.toml", &merge.replace("model = \"builtin:tiny\"\n", ""));
+    write_adapter(&shell, &[(TO_Q, [2, 192], [192, 3])]);
+    shell.write("merge.toml", &merge_alone());
     insta::assert_snapshot!(shell.transcript("check merge.toml"), @r#"
     $ pipe check merge.toml
     ? 2
@@ -311,12 +318,15 @@ fn adapters_of_others_are_looked_at_beside_their_model() {
       help: name the file of an adapter that was trained for this model
     merge.toml: 1 error
     "#);
-    // Behind another stage they are looked at beside the model that they reach.
+}
+
+#[test]
+fn adapters_behind_a_merge_are_looked_at_beside_the_model_that_they_reach() {
+    let shell = Shell::new();
     let behind = "\n[stages.both]\nkind = \"lora_merge\"\ninputs = { first = \"whole\" }\n\
                   [stages.in]\nkind = \"lora_merge\"\ninputs = { first = \"both\" }\n\
                   model = \"builtin:tiny\"\n";
-    let alone = merge.replace("model = \"builtin:tiny\"\n", "");
-    shell.write("behind.toml", &format!("{alone}{behind}"));
+    shell.write("behind.toml", &(merge_alone() + behind));
     write_adapter(&shell, &[("transformer_blocks.70.attn1.to_q", [2, 192], [192, 2])]);
     insta::assert_snapshot!(shell.transcript("check behind.toml"), @r#"
     $ pipe check behind.toml
@@ -347,19 +357,31 @@ fn adapters_of_others_are_looked_at_beside_their_model() {
       │ the file, and the model is `builtin:tiny`; needed by `in`
       help: name the file of an adapter that was trained for this model
     ");
-    write_adapter(&shell, &[(to_q, [2, 192], [192, 2])]);
+    write_adapter(&shell, &[(TO_Q, [2, 192], [192, 2])]);
     shell.succeed("check behind.toml");
-    // What is read of a header is not what is allocated for it.
+}
+
+/// What is read of a header is not what is allocated for it.
+#[test]
+fn adapters_of_a_vast_size_are_refused() {
+    let shell = Shell::new();
+    shell.write("merge.toml", &merge_alone());
     let vast = 1_000_000_000_000;
-    write_adapter(&shell, &[(to_q, [vast, 0], [0, vast])]);
+    write_adapter(&shell, &[(TO_Q, [vast, 0], [0, vast])]);
     for command in ["check merge.toml", "run merge.toml"] {
         let told = shell.transcript(command);
         assert!(told.contains("dimensions of at least 1"), "{told}");
     }
-    write_adapter(&shell, &[(to_q, [9000, 1], [1, 9000]), ("proj_out", [1, 900], [900, 1])]);
+    write_adapter(&shell, &[(TO_Q, [9000, 1], [1, 9000]), ("proj_out", [1, 900], [900, 1])]);
     let told = shell.transcript("check merge.toml");
     assert!(told.contains("has rank 9000") && told.contains("help: resize the branches"), "{told}");
-    shell.write("merge.toml", &merge.replace("a.safetensors", "a.bin"));
+}
+
+#[test]
+fn an_adapter_file_of_another_form_or_place_or_scale_is_told() {
+    let shell = Shell::new();
+    write_adapter(&shell, &[(TO_Q, [2, 192], [192, 2])]);
+    shell.write("merge.toml", &MERGE.replace("a.safetensors", "a.bin"));
     insta::assert_snapshot!(shell.transcript("check merge.toml"), @r#"
     $ pipe check merge.toml
     ? 2
@@ -375,7 +397,7 @@ fn adapters_of_others_are_looked_at_beside_their_model() {
       help: save the adapter as safetensors
     merge.toml: 1 error
     "#);
-    shell.write("merge.toml", &merge.replace("a.safetensors", "b.safetensors"));
+    shell.write("merge.toml", &MERGE.replace("a.safetensors", "b.safetensors"));
     insta::assert_snapshot!(shell.transcript("run merge.toml"), @"
     $ pipe run merge.toml
     ? 3
@@ -386,8 +408,7 @@ fn adapters_of_others_are_looked_at_beside_their_model() {
       │ (merge.toml:5:9); needed by `whole`
       help: name files as they lie below `root`
     ");
-    write_adapter(&shell, &[(to_q, [2, 192], [192, 2])]);
-    shell.write("merge.toml", merge);
+    shell.write("merge.toml", MERGE);
     insta::assert_snapshot!(shell.transcript("check merge.toml"), @"
     $ pipe check merge.toml
     ? 0

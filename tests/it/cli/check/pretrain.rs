@@ -1,22 +1,8 @@
 //! A `pretrain` that cannot work, told before anything runs.
 
-use super::Shell;
+use crate::cli::{Experiment, Shell};
 
-/// An autoencoder, and a transformer on its latents.
-const PRETRAINING: &str = r#"name = "pretraining"
-
-[stages.pairs]
-kind   = "dataset"
-source = "builtin:figures"
-task   = "pose"
-count  = 2
-size   = [32, 32]
-
-[stages.clips]
-kind   = "interpolate"
-inputs = { pairs = "pairs" }
-frames = 5
-
+const STAGES: &str = r#"
 [stages.prompt]
 kind   = "text_encode"
 model  = "builtin:tiny"
@@ -62,11 +48,16 @@ max_text_seq_length = 8
 use_rotary_positional_embeddings = true
 "#;
 
+/// An autoencoder, and a transformer on its latents.
+fn pretraining() -> String {
+    Experiment { name: "pretraining", count: 2, ..Experiment::default() }.up_to_clips() + STAGES
+}
+
 /// What `check` says of the pipeline with one part of its text replaced, in one line.
 fn said(from: &str, to: &str) -> String {
     let shell = Shell::new();
-    let file = PRETRAINING.replace(from, to);
-    assert_ne!(file, PRETRAINING, "`{from}` must be there");
+    let file = pretraining().replace(from, to);
+    assert_ne!(file, pretraining(), "`{from}` must be there");
     shell.write("wrong.toml", &file);
     let said = shell.transcript("check wrong.toml");
     said.lines().map(|line| line.trim_start_matches([' ', '│'])).collect::<Vec<_>>().join(" ")
@@ -75,7 +66,7 @@ fn said(from: &str, to: &str) -> String {
 #[test]
 fn what_cannot_be_trained_is_told_before_anything_runs() {
     let shell = Shell::new();
-    shell.write("right.toml", PRETRAINING);
+    shell.write("right.toml", &pretraining());
     shell.succeed("check right.toml");
     for (from, to, wanted) in [
         (
@@ -120,7 +111,7 @@ fn what_cannot_be_trained_is_told_before_anything_runs() {
 #[test]
 fn a_configuration_that_is_no_file_is_not_called_one() {
     let shell = Shell::new();
-    let wrong = PRETRAINING.replace("layers_per_block   = 1", "in_channels = 4");
+    let wrong = pretraining().replace("layers_per_block   = 1", "in_channels = 4");
     shell.write("wrong.toml", &wrong);
     insta::assert_snapshot!(shell.transcript("check wrong.toml"), @r"
     $ pipe check wrong.toml
@@ -141,7 +132,7 @@ fn a_configuration_that_is_no_file_is_not_called_one() {
 #[test]
 fn the_multiple_of_the_image_is_not_guessed() {
     let shell = Shell::new();
-    shell.write("wrong.toml", &PRETRAINING.replace("image_latent_scale = 0.6667\n", ""));
+    shell.write("wrong.toml", &pretraining().replace("image_latent_scale = 0.6667\n", ""));
     insta::assert_snapshot!(shell.transcript("check wrong.toml"), @r#"
     $ pipe check wrong.toml
     ? 2
@@ -159,7 +150,7 @@ fn the_multiple_of_the_image_is_not_guessed() {
             / `scaling_factor` of that autoencoder
     wrong.toml: 1 error
     "#);
-    let connected = PRETRAINING
+    let connected = pretraining()
         .replace("image_latent_scale = 0.6667\n", "")
         .replace("text = \"prompt\" }", "text = \"prompt\", model = \"vae\" }");
     shell.write("right.toml", &connected);
@@ -169,7 +160,8 @@ fn the_multiple_of_the_image_is_not_guessed() {
 #[test]
 fn halves_of_an_autoencoder_that_do_not_match_are_told() {
     let shell = Shell::new();
-    let start = PRETRAINING.find("[stages.vae.config]").unwrap();
+    let file = pretraining();
+    let start = file.find("[stages.vae.config]").unwrap();
     let unlike = r#"
 family = "LTXVideoTransformer3DModel"
 
@@ -187,7 +179,7 @@ decoder_inject_noise = [false, false]
 upsample_residual    = [false]
 upsample_factor      = [1]
 "#;
-    shell.write("wrong.toml", &format!("{}{unlike}", PRETRAINING[..start].trim_end()));
+    shell.write("wrong.toml", &format!("{}{unlike}", file[..start].trim_end()));
     let said = shell.transcript("check wrong.toml");
     let wanted = "the encoder makes one latent of 4 frames and 4 pixels a side";
     assert!(said.contains(wanted), "{said}");
@@ -196,7 +188,8 @@ upsample_factor      = [1]
 #[test]
 fn an_autoencoder_of_other_latents_than_the_transformer_takes_is_an_error() {
     let shell = Shell::new();
-    let start = PRETRAINING.find("[stages.latents]").unwrap();
+    let file = pretraining();
+    let start = file.find("[stages.latents]").unwrap();
     let sampling = r#"
 [stages.predict]
 kind   = "sample"
@@ -205,7 +198,7 @@ model  = "builtin:tiny"
 frames = 5
 steps  = 1
 "#;
-    let vae = PRETRAINING[..start].replace("latent_channels    = 8", "latent_channels    = 4");
+    let vae = file[..start].replace("latent_channels    = 8", "latent_channels    = 4");
     let vae = vae.replace("crop   = [16, 16]\nsteps  = 2", "steps  = 0");
     shell.write("wrong.toml", &format!("{vae}{sampling}"));
     let said = shell.transcript("run wrong.toml");

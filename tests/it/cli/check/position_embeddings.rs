@@ -1,6 +1,7 @@
 //! What a model with a learnt table of positions takes, told before anything runs.
 
-use super::{Shell, misfits::EXPERIMENT};
+use super::values::experiment;
+use crate::cli::Shell;
 
 /// The configurations of a model as CogVideoX 1.0 in `model`: a learnt table of positions for so many frames, and 226
 /// tokens before it.
@@ -34,7 +35,7 @@ fn write_learned(shell: &Shell, frames: usize) {
 fn prompts_of_a_length_that_the_model_does_not_take_are_told() {
     let shell = Shell::new();
     write_learned(&shell, 9);
-    let learned = EXPERIMENT.replace("builtin:tiny", "model");
+    let learned = experiment().replace("builtin:tiny", "model");
     let prompt = "kind  = \"text_encode\"\n";
     let short = learned.replace(prompt, &format!("{prompt}max_length = 64\n"));
     shell.write("short.toml", &short);
@@ -82,7 +83,7 @@ fn prompts_of_a_length_that_the_model_does_not_take_are_told() {
             model
     "#);
     // The built-in model takes any length, but one for both prompts.
-    let guided = EXPERIMENT
+    let guided = experiment()
         .replace("steps  = 5\n", "steps  = 5\nguidance_scale = 6.0\n")
         .replace("text = \"prompt\", lora", "text = \"prompt\", negative = \"empty\", lora");
     let empty = |length: &str| {
@@ -120,7 +121,7 @@ fn prompts_of_a_length_that_the_model_does_not_take_are_told() {
 #[test]
 fn clips_of_another_length_than_learnt_positions_are_warned_of() {
     let shell = Shell::new();
-    let learned = EXPERIMENT.replace("builtin:tiny", "model");
+    let learned = experiment().replace("builtin:tiny", "model");
     shell.write("short.toml", &learned);
     shell.write("stated.toml", &learned.replace("steps  = 5\n", "steps  = 5\nframes = 5\n"));
     let warnings = |line: &str| {

@@ -1,8 +1,9 @@
 //! Pictures that are learnt from and asked about, whatever their names.
 
-use super::{SCORE, Shell};
+use super::{Experiment, SCORE, Shell};
 
-const EXPERIMENT: &str = r#"name = "own"
+/// Two parts of one folder.
+const PARTS: &str = r#"name = "own"
 
 [stages.examples]
 kind   = "dataset"
@@ -17,34 +18,15 @@ source = { source = "folder", root = "data" }
 task   = "pairs"
 split  = "test"
 size   = [32, 32]
-
-[stages.clips]
-kind   = "interpolate"
-inputs = { pairs = "examples" }
-frames = 5
-
-[stages.prompt]
-kind  = "text_encode"
-model = "builtin:tiny"
-
-[stages.latents]
-kind   = "vae_encode"
-inputs = { videos = "clips" }
-model  = "builtin:tiny"
-
-[stages.lora]
-kind   = "lora_train"
-inputs = { latents = "latents", text = "prompt" }
-model  = "builtin:tiny"
-rank   = 2
-steps  = 1
-
-[stages.predict]
-kind   = "sample"
-inputs = { pairs = "pairs", lora = "lora", text = "prompt" }
-model  = "builtin:tiny"
-steps  = 1
 "#;
+
+/// One part is learnt from, and answers to the other are scored.
+fn experiment() -> String {
+    let text = Experiment::default().toml();
+    let (_, stages) = text.split_once("\n[stages.clips]").unwrap();
+    let stages = stages.replace("{ pairs = \"pairs\" }", "{ pairs = \"examples\" }");
+    format!("{PARTS}\n[stages.clips]{stages}{SCORE}")
+}
 
 #[test]
 fn a_picture_in_both_parts_of_the_data_is_told() {
@@ -54,7 +36,7 @@ fn a_picture_in_both_parts_of_the_data_is_told() {
     {
         shell.pair(&format!("data/{part}"), name, shade);
     }
-    shell.write("own.toml", &format!("{EXPERIMENT}{SCORE}"));
+    shell.write("own.toml", &experiment());
     let warnings = |shell: &Shell| {
         let said = shell.transcript("run own.toml");
         let lines = said.lines().filter(|line| line.starts_with("warning"));
@@ -99,7 +81,7 @@ fn a_picture_in_both_parts_of_the_data_is_told() {
     }
     // A table says so as well, in each of its forms.
     let table = "[tables.t]\nvalues = [\"score.psnr\"]\n";
-    shell.write("own.toml", &format!("{EXPERIMENT}{SCORE}{table}"));
+    shell.write("own.toml", &(experiment() + table));
     let note = "asks about 1 picture that";
     for (form, place) in [
         ("text", "\nnote: `pairs` asks about"),
@@ -121,7 +103,7 @@ fn parts_of_one_source_that_are_divided_in_two_ways_are_refused() {
     for name in ["a", "b", "c", "d", "e"] {
         shell.pair("data", name, name.as_bytes()[0]);
     }
-    let whole = format!("{EXPERIMENT}{SCORE}");
+    let whole = experiment();
     shell.write("own.toml", &whole);
     shell.succeed("check own.toml");
     // Each of the two alone has its default, a fifth.
@@ -163,7 +145,7 @@ fn photographs_that_grids_share_are_told() {
     }
     let grids = |split: &str| {
         let symbols = "task   = \"symbols\"\ncount  = 3\nsymbols = { side = 2 }";
-        let text = format!("{EXPERIMENT}{SCORE}")
+        let text = experiment()
             .replace("source = \"folder\"", "source = \"tiny_imagenet\"")
             .replace("task   = \"pairs\"", symbols)
             .replace("split  = \"test\"", &format!("split  = \"{split}\"\nseed = 5"));
@@ -190,7 +172,8 @@ fn distances_in_other_units_are_told_by_a_run_and_beside_its_scores() {
         });
         depth.save(path("depth")).unwrap();
     }
-    let text = format!("{EXPERIMENT}{SCORE}\n[tables.t]\nvalues = [\"score.psnr\"]\n")
+    let table = "\n[tables.t]\nvalues = [\"score.psnr\"]\n";
+    let text = (experiment() + table)
         .replace("source = \"folder\"", "source = \"rgbd\", units = 1000")
         .replace("task   = \"pairs\"", "task   = \"depth\"");
     shell.write("own.toml", &text);

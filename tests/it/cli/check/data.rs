@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{CLIPS, Shell};
+use crate::cli::{CLIPS, Shell};
 
 /// Clips of five pairs in `data`.
 fn own(shell: &Shell) {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::Shell;
+use crate::cli::Shell;
 
 /// Single mistakes in the starter: what was written, and what stands there instead.
 const MISTAKES: &[(&str, &str, &str)] = &[
@@ -508,7 +508,7 @@ fn wrong_files_and_folders_say_what_to_do() {
 fn commands_to_copy_are_quoted() {
     let shell = Shell::new();
     let run = |arguments: &[&str]| {
-        let output = super::command(shell.dir.path()).args(arguments).output().unwrap();
+        let output = crate::cli::command(shell.dir.path()).args(arguments).output().unwrap();
         String::from_utf8(output.stderr).unwrap()
     };
     insta::assert_snapshot!(run(&["init", "my first"]), @"next: `pipe plan 'my first.toml'`, then `pipe run 'my first.toml'`");

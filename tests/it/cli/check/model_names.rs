@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{
+use crate::cli::{
     Shell,
     bad_weights::{copy_of_the_model, latents},
 };

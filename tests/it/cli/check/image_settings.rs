@@ -1,32 +1,9 @@
 //! How the image was given in trainings follows adapters through merges, into models and out of files: a
 //! mismatch gives wrong colours and no other sign, so none may get through.
 
-use super::Shell;
+use crate::cli::{Experiment, Shell};
 
-const TWO: &str = r#"name = "two"
-
-[stages.pairs]
-kind   = "dataset"
-source = "builtin:figures"
-task   = "pose"
-count  = 1
-size   = [32, 32]
-
-[stages.clips]
-kind   = "interpolate"
-inputs = { pairs = "pairs" }
-method = "linear"
-frames = 5
-
-[stages.prompt]
-kind  = "text_encode"
-model = "builtin:tiny"
-
-[stages.latents]
-kind   = "vae_encode"
-inputs = { videos = "clips" }
-model  = "builtin:tiny"
-
+const ADAPTERS: &str = r#"
 [stages.one]
 kind   = "lora_train"
 inputs = { latents = "latents", text = "prompt" }
@@ -44,6 +21,18 @@ steps  = 1
 seed   = 2
 image_latent_scale = 0.3
 "#;
+
+/// As far as the latents that adapters are trained on.
+fn encoded() -> String {
+    let experiment =
+        Experiment { name: "two", clips: "method = \"linear\"\n", ..Experiment::default() };
+    experiment.up_to_latents()
+}
+
+/// Two trainings.
+fn two() -> String {
+    encoded() + ADAPTERS
+}
 
 const MERGED: &str = r#"
 [stages.merged]
@@ -91,7 +80,7 @@ fn contradicting(pipeline: &str) -> String {
 #[test]
 fn adapters_that_contradict_each_other_are_not_merged() {
     let shell = Shell::new();
-    let text = format!("{TWO}{MERGED}{}", predict(r#"lora = "merged""#));
+    let text = format!("{}{MERGED}{}", two(), predict(r#"lora = "merged""#));
     shell.write("wrong.toml", &contradicting(&text));
     insta::assert_snapshot!(shell.transcript("check wrong.toml"), @r#"
     $ pipe check wrong.toml
@@ -118,7 +107,7 @@ fn adapters_that_contradict_each_other_are_not_merged() {
         "{said}"
     );
 
-    shell.write("onto.toml", &contradicting(&format!("{TWO}{INTO_MODEL}")));
+    shell.write("onto.toml", &contradicting(&(two() + INTO_MODEL)));
     let said = shell.transcript("check onto.toml");
     let wanted =
         "by 0.9000 in the training of the adapter on `first`, but by 0.3000 in that of the model";
@@ -128,7 +117,7 @@ fn adapters_that_contradict_each_other_are_not_merged() {
 #[test]
 fn a_merged_model_is_sampled_and_trained_on_as_its_adapters_were_trained() {
     let shell = Shell::new();
-    let base = format!("{TWO}{INTO_MODEL}");
+    let base = two() + INTO_MODEL;
     let three = r#"
 [stages.three]
 kind   = "lora_train"
@@ -178,12 +167,13 @@ steps  = 1
 #[test]
 fn adapters_of_files_are_asked_how_they_were_trained() {
     let shell = Shell::new();
-    shell.write("train.toml", TWO);
+    shell.write("train.toml", &two());
     shell.succeed("run train.toml --only one");
     shell.succeed("export train.toml one --to adapters --format comfyui");
     let read = "\n[stages.read]\nkind  = \"lora_merge\"\nroot  = \"adapters\"\n\
                 files = [\"comfyui_lora.safetensors\"]\n";
-    let base = TWO.split("[stages.latents]").next().unwrap();
+    let encoded = encoded();
+    let base = encoded.split("[stages.latents]").next().unwrap();
     let merged = "\n[stages.merged]\nkind = \"lora_merge\"\ninputs = { first = \"read\" }\n";
     let text =
         |stated: &str| format!("{base}{read}{stated}{merged}{}", predict(r#"lora = "merged""#));
@@ -215,7 +205,7 @@ fn adapters_of_files_are_asked_how_they_were_trained() {
     shell.succeed("check rule.toml");
     shell.write(
         "idle.toml",
-        &format!("{TWO}{MERGED}image_latent_scale = 0.3\ncausal_time = false\n"),
+        &format!("{}{MERGED}image_latent_scale = 0.3\ncausal_time = false\n", two()),
     );
     let said = shell.transcript("check idle.toml");
     for param in ["image_latent_scale", "causal_time"] {
@@ -235,7 +225,7 @@ like   = "builtin:tiny"
 steps  = 1
 image_latent_scale = 0.5
 "#;
-    shell.write("wrong.toml", &format!("{TWO}{full}{}", predict(r#"model = "full""#)));
+    shell.write("wrong.toml", &format!("{}{full}{}", two(), predict(r#"model = "full""#)));
     let said = shell.transcript("check wrong.toml");
     let wanted = "by 1.4286 here, but by 0.5000 in the training of the model on `model`";
     assert!(unwrapped(&said).contains(wanted), "{said}");
