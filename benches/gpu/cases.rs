@@ -100,6 +100,9 @@ pub struct Case {
     /// Steps of sampling or training.
     #[serde(default)]
     pub steps: usize,
+    /// Whether many steps compute their blocks again.
+    #[serde(default)]
+    pub recompute: bool,
 }
 
 impl Case {

@@ -2,7 +2,8 @@
 //!
 //! `gpu --device cuda:0 --size full --out DIR [--cases NAME,NAME] [--budget SECONDS] [--only VARIANT]`
 //! does each case of `cases.json`, writes what it computed into the folder, and prints a line of JSON when
-//! a case begins and when it ends.
+//! a case begins and when it ends, and, for the memory that it had, at each of its phases. `gpu --version` tells what it
+//! was built from.
 #![expect(clippy::print_stdout, reason = "the other side reads it")]
 
 mod cases;
@@ -84,6 +85,12 @@ fn main() {
         )
         .with_writer(std::io::stderr)
         .init();
+    if std::env::args().any(|arg| arg == "--version") {
+        let (version, commit) = (env!("CARGO_PKG_VERSION"), option_env!("PIPE_COMMIT"));
+        let cuda = cfg!(feature = "cuda");
+        println!("{}", json!({ "version": version, "commit": commit, "cuda": cuda }));
+        return;
+    }
     let args = Args::parse().unwrap_or_else(|error| panic!("{error}"));
     let table = Table::read();
     let device = pipe::device::named(&args.device)

@@ -3,14 +3,22 @@
 It takes the options of our side and prints the same lines. Results of checked cases are written twice:
 as computed (bf16 on a GPU), and as `ref.*` in f32 by the same weights.
 """
-import argparse, contextlib, json, pathlib, statistics, time, traceback
+import argparse, contextlib, json, os, pathlib, statistics, time, traceback
 import torch
+# Named one by one, since diffusers and transformers import their parts when these are asked for: what is not there is told now.
+from diffusers import (AutoencoderKLCogVideoX, AutoencoderKLLTXVideo, CogVideoXDDIMScheduler, CogVideoXTransformer3DModel,
+                       FlowMatchEulerDiscreteScheduler, LTXVideoTransformer3DModel)
+from diffusers.models.embeddings import get_3d_rotary_pos_embed
+from diffusers.training_utils import cast_training_params
+from peft import LoraConfig
 from safetensors.torch import save_file
+from transformers import T5Config, T5EncoderModel
 import hashed
 
 HERE = pathlib.Path(__file__).parent
 TABLE = json.loads((HERE / "cases.json").read_text())
 REPEATS = (3, 20)
+CLASSES = {found.__name__: found for found in (CogVideoXTransformer3DModel, LTXVideoTransformer3DModel, CogVideoXDDIMScheduler, FlowMatchEulerDiscreteScheduler)}
 TARGETS = {"qkvo": ["to_q", "to_k", "to_v", "to_out.0"],
            "all_linear_blocks": ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"]}
 
@@ -21,6 +29,9 @@ class Side:
         self.device, self.size, self.out = torch.device(device), size, pathlib.Path(out)
         self.out.mkdir(parents=True, exist_ok=True)
         self.gpu = self.device.type == "cuda"
+        if self.gpu:
+            # Or what names no device would be about the first one.
+            torch.cuda.set_device(self.device)
         self.compiled = compiled and self.gpu
         self.dtype = torch.bfloat16 if self.gpu else torch.float32
         self.key = self.model = None
@@ -29,7 +40,6 @@ class Side:
 
     def build(self, case, part):
         """The part of a case's model, its parameters hashed."""
-        import diffusers, transformers
         spec = TABLE["models"][case["model"]]
         cog = case["model"].startswith("cog")
         config = spec[self.size][part]
@@ -37,12 +47,11 @@ class Side:
             torch.set_default_dtype(self.dtype)
             try:
                 if part == "text_encoder":
-                    model = transformers.T5EncoderModel(transformers.T5Config(**config))
+                    model = T5EncoderModel(T5Config(**config))
                 elif part == "vae":
-                    name = "AutoencoderKLCogVideoX" if cog else "AutoencoderKLLTXVideo"
-                    model = getattr(diffusers, name)(**config)
+                    model = (AutoencoderKLCogVideoX if cog else AutoencoderKLLTXVideo)(**config)
                 else:
-                    model = getattr(diffusers, spec["class"])(**config)
+                    model = CLASSES[spec["class"]](**config)
             finally:
                 torch.set_default_dtype(torch.float32)
         return hashed.fill(model.eval().requires_grad_(False).to(self.dtype))
@@ -88,7 +97,6 @@ class Side:
         """The transformer's output for latents `[B, C, f, h, w]`, in the same order."""
         frames, height, width = latents.shape[2:]
         if case["model"].startswith("cog"):
-            from diffusers.models.embeddings import get_3d_rotary_pos_embed
             config = model.config
             rows = torch.zeros_like(latents)
             rows[:, :, :1] = image
@@ -113,7 +121,12 @@ class Side:
         if self.gpu:
             torch.cuda.synchronize()
 
-    def measure(self, call):
+    def phase(self, name):
+        """What is told from here on, until the next one, is of this."""
+        print(json.dumps(dict(event="phase", phase=name)), flush=True)
+
+    def measure(self, name, call):
+        self.phase(f"{name}, first call")
         if self.gpu:
             torch.cuda.reset_peak_memory_stats()
 
@@ -125,27 +138,32 @@ class Side:
 
         first, times = once(), []
         once()
+        self.phase(f"{name}, repeated")
         start = time.perf_counter()
         while len(times) < REPEATS[0] or len(times) < REPEATS[1] and time.perf_counter() - start < self.budget:
             times.append(once())
-        peak = torch.cuda.max_memory_allocated() if self.gpu else None
-        return dict(first_secs=first, secs=statistics.median(times), peak=peak)
+        self.phase("rest")
+        peak, held = (torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()) if self.gpu else (None, None)
+        return dict(first_secs=first, secs=statistics.median(times), peak=peak, most_reserved=held)
 
     def variants(self, calls):
         """Figures by name; one that fails leaves the others."""
         found = {}
         for name, call in calls.items():
             try:
-                found[name] = self.measure(call)
+                found[name] = self.measure(name, call)
             except Exception as error:
+                self.phase("rest")
                 found[name] = dict(error=f"{type(error).__name__}: {error}".splitlines()[0][:200])
             self.clean()
         return found
 
     def write(self, case, found, reference):
         tensors = {**found, **{f"ref.{name}": value for name, value in reference.items()}}
-        save_file({name: value.detach().float().contiguous().cpu() for name, value in tensors.items()},
-                  self.out / f"{case['name'].replace(' ', '_')}.peer.safetensors")
+        path = self.out / f"{case['name'].replace(' ', '_')}.peer.safetensors"
+        save_file({name: value.detach().float().contiguous().cpu() for name, value in tensors.items()}, f"{path}.part")
+        # Whole or not at all, whenever this is stopped.
+        os.replace(f"{path}.part", path)
 
     # Kinds.
 
@@ -178,10 +196,9 @@ class Side:
             block.compile()
 
     def sample(self, case):
-        import diffusers
         spec = TABLE["models"][case["model"]]
         config = {key: value for key, value in spec["scheduler"].items() if key != "_class_name"}
-        scheduler = getattr(diffusers, spec["scheduler"]["_class_name"])(**config)
+        scheduler = CLASSES[spec["scheduler"]["_class_name"]](**config)
         frames, height, width = self.latents(case)
         channels, (tokens, dim) = self.spec(case)["latent_channels"], self.spec(case)["text"]
         image, text = self.hashed("image", 1, channels, 1, height, width), self.hashed("text", 1, tokens, dim)
@@ -226,8 +243,6 @@ class Side:
 
     def adapted(self, case):
         """A model of its own with an adapter in f32, as diffusers' trainers have it."""
-        from diffusers.training_utils import cast_training_params
-        from peft import LoraConfig
         model = self.load(case, "transformer", fresh=True)
         rank = 4 if self.size == "tiny" else case["rank"]
         model.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS[case["targets"]]))
@@ -272,6 +287,7 @@ class Side:
         model, factors = self.adapted(case)
         model.train()
         model.enable_gradient_checkpointing()
+        self.phase("recompute, gradients")
         found, loss = self.gradients(case, model, factors, given, target, self.dtype)
         figures = self.variants(dict(recompute=self.trainer(case, model, factors, given, target)))
         model.disable_gradient_checkpointing()

@@ -70,6 +70,8 @@ impl<'a> Work<'a> {
 
     /// Gives back what a case has left.
     pub fn clean_up(&self) {
+        // What was dropped is given back in the order of work.
+        let _ = self.device.sync();
         self.device.memory_cleanup();
     }
 
@@ -165,8 +167,9 @@ impl<'a> Work<'a> {
         self.device.sync().map_err(|error| error.to_string())
     }
 
-    /// The first call with its warm-up, then the median of some more, in seconds.
-    fn measure(&self, mut call: impl FnMut() -> Result<(), String>) -> Result<[f64; 2], String> {
+    /// Figures of a variant: its first call with its warm-up, the median of some more, and the memory after them.
+    fn measure(&self, name: &str, mut call: impl FnMut() -> Result<(), String>) -> Outcome {
+        phase(&format!("{name}, first call"));
         let mut once = || -> Result<f64, String> {
             let start = Instant::now();
             call()?;
@@ -176,6 +179,7 @@ impl<'a> Work<'a> {
         let first = once()?;
         // Choices among kernels may fall in the second call still.
         once()?;
+        phase(&format!("{name}, repeated"));
         let (start, mut times) = (Instant::now(), Vec::new());
         while times.len() < REPEATS[0]
             || times.len() < REPEATS[1] && start.elapsed().as_secs_f64() < self.repeats.budget
@@ -183,14 +187,18 @@ impl<'a> Work<'a> {
             times.push(once()?);
         }
         times.sort_by(f64::total_cmp);
-        Ok([first, times[times.len() / 2]])
+        let figures = self.variant([first, times[times.len() / 2]]);
+        phase("rest");
+        Ok(figures)
     }
 
-    fn measure_value<T>(&self, call: impl Fn() -> T) -> Result<[f64; 2], String> {
-        self.measure(|| {
+    /// The same of what has one variant and cannot fail.
+    fn measure_value<T>(&self, call: impl Fn() -> T) -> Outcome {
+        let plain = self.measure("plain", || {
             drop(call());
             Ok(())
-        })
+        })?;
+        Ok(json!({ "variants": { "plain": plain } }))
     }
 
     fn variant(&self, [first, secs]: [f64; 2]) -> Value {
@@ -206,9 +214,9 @@ impl<'a> Work<'a> {
     fn forward(&self, case: &Case, sized: &Parts) -> Outcome {
         let denoiser = self.denoiser(case, None).map_err(|error| error.to_string())?;
         let input = self.input(case, sized, &*denoiser);
-        let times = self.measure_value(|| denoiser.forward(&input))?;
+        let figures = self.measure_value(|| denoiser.forward(&input))?;
         self.write(case, [("out".to_owned(), denoiser.forward(&input))])?;
-        Ok(json!({ "variants": { "plain": self.variant(times) } }))
+        Ok(figures)
     }
 
     /// The adapter's factors by name, moved off zero.
@@ -252,6 +260,7 @@ impl<'a> Work<'a> {
 
     fn train(&self, case: &Case, sized: &Parts) -> Outcome {
         let (adapter, batch) = (self.adapter(case)?, self.batch(case, sized)?);
+        phase("recompute, gradients");
         let start = Instant::now();
         let found = self.gradients(case, &adapter, &adapter.factors, &batch, Recompute::BLOCK)?;
         self.sync()?;
@@ -266,11 +275,11 @@ impl<'a> Work<'a> {
             }
             tracing::info!(variant = name, "training");
             let mut trainer = Trainer::new(&adapter);
-            let times = self.measure(|| {
+            let figures = self.measure(name, || {
                 trainer.step(|factors| self.gradients(case, &adapter, factors, &batch, recompute))
             });
             // One that does not fit leaves the other.
-            let figures = times.map_or_else(|error| json!({ "error": error }), |t| self.variant(t));
+            let figures = figures.unwrap_or_else(|error| json!({ "error": error }));
             variants.insert(name.to_owned(), figures);
             self.clean_up();
         }
@@ -303,16 +312,24 @@ impl<'a> Work<'a> {
         apart.into_scalar::<f32>() / RATE as f32
     }
 
-    /// Many steps: what is in use early on and at the end.
+    /// Many steps, each on a batch of its own: what is in use early on and at the end.
     fn soak(&self, case: &Case, sized: &Parts) -> Outcome {
-        let (adapter, batch) = (self.adapter(case)?, self.batch(case, sized)?);
+        let (adapter, mut batch) = (self.adapter(case)?, self.batch(case, sized)?);
+        let shape = batch.target.dims();
+        let (name, recompute) = if case.recompute {
+            ("recompute", Recompute::BLOCK)
+        } else {
+            ("plain", Recompute::NONE)
+        };
+        phase(&format!("{name}, repeated"));
         let mut trainer = Trainer::new(&adapter);
         let mut usage = Vec::new();
         let mut steps = Vec::new();
         for step in 1..=case.steps {
+            batch.input.latents = self.hashed(&format!("latents.{step}"), shape);
+            batch.target = self.hashed(&format!("target.{step}"), shape);
             let start = Instant::now();
-            trainer
-                .step(|factors| self.gradients(case, &adapter, factors, &batch, Recompute::NONE))?;
+            trainer.step(|factors| self.gradients(case, &adapter, factors, &batch, recompute))?;
             self.sync()?;
             steps.push(start.elapsed().as_secs_f64());
             if step % (case.steps / 10).max(1) == 0 {
@@ -324,7 +341,8 @@ impl<'a> Work<'a> {
         let first = steps[0];
         steps.sort_by(f64::total_cmp);
         let figures = self.variant([first, steps[steps.len() / 2]]);
-        Ok(json!({ "variants": { "plain": figures }, "usage": usage }))
+        phase("rest");
+        Ok(json!({ "variants": { name: figures }, "usage": usage }))
     }
 
     fn sample(&self, case: &Case, sized: &Parts) -> Outcome {
@@ -352,9 +370,9 @@ impl<'a> Work<'a> {
             let Ok(mut made) = made;
             made.remove(0)
         };
-        let times = self.measure_value(|| run(case.steps))?;
+        let figures = self.measure_value(|| run(case.steps))?;
         self.write(case, [("latents".to_owned(), run(case.steps))])?;
-        Ok(json!({ "variants": { "plain": self.variant(times) } }))
+        Ok(figures)
     }
 
     fn vae(&mut self, case: &Case, sized: &Parts) -> Outcome {
@@ -364,7 +382,7 @@ impl<'a> Work<'a> {
         let vae = family.vae(&sized.vae, &reader).map_err(|error| error.to_string())?;
         let [frames, height, width] = self.latents(case);
         let [pixel_frames, rows, columns] = case.clip(self.tiny);
-        let (name, times, out) = if case.kind == Kind::Encode {
+        let (name, figures, out) = if case.kind == Kind::Encode {
             // In the range of pixels.
             let video = self.hashed("video", [case.batch, 3, pixel_frames, rows, columns]) * 0.5;
             let encode = || vae.encode(video.clone()).mean;
@@ -376,7 +394,7 @@ impl<'a> Work<'a> {
             ("video", self.measure_value(decode)?, decode())
         };
         self.write(case, [(name.to_owned(), out)])?;
-        Ok(json!({ "variants": { "plain": self.variant(times) } }))
+        Ok(figures)
     }
 
     fn text(&mut self, case: &Case, sized: &Parts) -> Outcome {
@@ -388,12 +406,12 @@ impl<'a> Work<'a> {
         let [tokens, _] = sized.text;
         let ids = hashed::ids("input.ids", tokens, vocabulary);
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, tokens]), &self.device);
-        let times = self.measure_value(|| encoder.encode(ids.clone(), None))?;
+        let figures = self.measure_value(|| encoder.encode(ids.clone(), None))?;
         self.write(case, [("hidden".to_owned(), encoder.encode(ids, None))])?;
-        Ok(json!({ "variants": { "plain": self.variant(times) } }))
+        Ok(figures)
     }
 
-    /// Writes results in f32.
+    /// Writes results in f32, whole or not at all, whenever this is stopped.
     fn write<const D: usize>(
         &self,
         case: &Case,
@@ -413,8 +431,15 @@ impl<'a> Work<'a> {
             (name, TensorView::new(Dtype::F32, shape.clone(), bytes).expect("of its shape"))
         });
         let path = self.out.join(format!("{}.ours.safetensors", case.file()));
-        safetensors::serialize_to_file(views, None, &path).map_err(|error| error.to_string())
+        let part = path.with_extension("part");
+        safetensors::serialize_to_file(views, None, &part).map_err(|error| error.to_string())?;
+        std::fs::rename(&part, &path).map_err(|error| error.to_string())
     }
+}
+
+/// Says what the memory is used for from here on, for who looks at it meanwhile.
+fn phase(name: &str) {
+    println!("{}", json!({ "event": "phase", "phase": name }));
 }
 
 /// The factors of an adapter and what its optimizer keeps.

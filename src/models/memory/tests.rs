@@ -148,6 +148,16 @@ fn the_setting_of_the_paper_is_planned_as_it_was_measured() {
     }
 }
 
+/// All that an H100 had in use at the peak of it, with CUDA's context (`benches/results/2026-11-27-h100-2.md`).
+#[test]
+fn decoding_is_planned_with_what_the_card_had_at_its_peak() {
+    const MEASURED: f64 = 15.96e9;
+    let source = paper();
+    let planned = Estimator::new(&source, false).unwrap().decoding(CLIP, false).unwrap().total();
+    let ratio = planned as f64 / MEASURED;
+    assert!((1.0..1.05).contains(&ratio), "{planned} of {MEASURED}");
+}
+
 #[test]
 fn a_longer_prompt_takes_more() {
     let source = paper();

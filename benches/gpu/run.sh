@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Unpacks what pack.sh made, which lies beside this, and runs it; options are those of run.py.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+python=${PYTHON:-python3}
+to=$(mktemp -d)
+trap 'rm -rf "$to"' EXIT
+"$python" -m tarfile -e "$here/gpu-pack.tar.xz" "$to"
+PYTHONPATH="$to/site${PYTHONPATH:+:$PYTHONPATH}" "$python" "$to/gpu/run.py" --binary "$to/ours" "$@"
