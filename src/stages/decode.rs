@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     Cause, Inputs, Lighter, Lineage, Misfit, Mismatch, Output, ParamError, Port, Ports, Stage,
     StageContext, StageError, StageKind, Surroundings, Workload,
+    check::Facts,
     model::{StageModel, TILING_HELP, not_finite, open_vae},
-    model_facts::Facts,
 };
 use crate::{
     artifact::{ArtifactKind, frames, samples, tensors::TensorFileError, videos::Clip},

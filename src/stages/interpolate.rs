@@ -6,8 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     IdleParam, Inputs, Misfit, Output, OwnSize, ParamError, Port, Ports, Stage, StageContext,
     StageError, StageKind, Surroundings,
-    fit::{grid_in, refuse},
-    idle,
+    check::{grid_in, refuse},
 };
 use crate::{
     artifact::{ArtifactKind, Item, pairs::Pair, videos},
@@ -68,7 +67,8 @@ impl Stage for Interpolate {
     }
 
     fn idle_params(&self) -> Vec<IdleParam> {
-        idle::interpolate(self)
+        let tiles = self.method == Interpolation::Tiles;
+        IdleParam::unless(tiles, "grid", "method", "`method` is `tiles`").into_iter().collect()
     }
 
     fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {

@@ -1,35 +1,29 @@
-//! What a stage does; one file per kind.
+//! What a stage does.
 //!
-//! A stage is one struct, its parameters, and one `impl`. Adding one is a new file here and one
-//! line in [`STAGES`]; the schema, the editor help and the checks follow from the struct.
+//! A stage is one struct, its parameters, and one `impl`. Adding one is a new file here, or a folder, and one
+//! line in [`STAGES`]; the schema and the editor help follow from the struct.
+//!
+//! Beside the kinds, which [`STAGES`] lists: what is looked at across stages before a run (`check`), what a
+//! stage sees while it runs (`context`), its registry line (`entry`), and what some kinds share (`bulk`,
+//! `model`, `predictions`, `rules`, `training`).
 
-mod adapter_files;
-mod agreement;
 mod bulk;
+mod check;
 mod color_correct;
 mod command;
 mod context;
-mod data_facts;
 mod dataset;
 mod decode;
-mod draw;
 mod entry;
 mod error;
-mod examined;
-mod fit;
-mod idle;
 mod interpolate;
-mod known_models;
 mod lora_merge;
 mod lora_train;
 mod metric;
 mod model;
-mod model_facts;
-mod model_parts;
 mod predictions;
 mod pretrain;
 mod rules;
-mod same_pictures;
 mod sample;
 #[cfg(test)]
 mod support;
@@ -38,28 +32,24 @@ mod training;
 mod transform;
 mod vae_encode;
 
-pub use adapter_files::{AdapterFile, KnownAdapters};
-pub use agreement::{ImageRecord, Lineage, Mismatch, Trainings};
 pub use bulk::{Bulk, given};
+pub use check::{
+    AdapterFile, Cause, Caution, DataSelection, EncodedText, Examined, IdleParam, ImageRecord,
+    ItemSize, KnownAdapters, KnownData, KnownModels, KnownParts, Lineage, MOST_DECODED, Misfit,
+    Mismatch, ModelParts, OwnSize, SamePictures, Surroundings, Trainings,
+};
 pub use color_correct::ColorCorrect;
 pub use command::{CommandGuard, ShellCommand};
 pub use context::{CancelFlag, Inputs, OnItem, Output, Progress, StageContext};
-pub use data_facts::{KnownData, MOST_DECODED};
 pub use dataset::Dataset;
 pub use decode::Decode;
-pub use draw::Draw;
 pub use entry::{ParsedStage, StageEntry};
 pub use error::{ParamError, StageError};
-pub use examined::Examined;
-pub use fit::{Cause, Caution, EncodedText, IdleParam, ItemSize, Misfit, OwnSize, Surroundings};
 pub use interpolate::Interpolate;
-pub use known_models::KnownModels;
 pub use lora_merge::LoraMerge;
 pub use lora_train::LoraTrain;
 pub use metric::Metric;
-pub use model_parts::{KnownParts, ModelParts};
 pub use pretrain::Pretrain;
-pub use same_pictures::SamePictures;
 pub use sample::Sample;
 pub use text_encode::TextEncode;
 pub use transform::Transform;
@@ -312,7 +302,7 @@ pub trait Stage: Send + Sync {
     }
 
     /// The images it takes from outside, for a stage that takes some.
-    fn draw(&self) -> Option<Draw> {
+    fn selection(&self) -> Option<DataSelection> {
         None
     }
 

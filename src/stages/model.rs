@@ -7,8 +7,10 @@ use serde_json::Value;
 
 use super::{
     Cause, ImageRecord, Inputs, ItemSize, Misfit, Output, StageContext, StageError,
-    agreement::{FOLDER, TextUse, wrong_length},
-    fit,
+    check::{
+        agreement::{FOLDER, TextUse, wrong_length},
+        pixels, refuse,
+    },
 };
 use crate::{
     artifact::{
@@ -126,11 +128,11 @@ pub(super) fn read_text(
     device: &Device,
 ) -> Result<Tensor<3>, StageError> {
     let text = TextEmbedding::read(inputs, port, device)?;
-    fit::refuse(user.misfit(port, text.format))?;
+    refuse(user.misfit(port, text.format))?;
     let text = text.batch(1);
     let (wanted, [_, tokens, found]) = (denoiser.text_channels(), text.dims());
     if found == wanted {
-        fit::refuse(wrong_length(port, tokens, denoiser))?;
+        refuse(wrong_length(port, tokens, denoiser))?;
         return Ok(text);
     }
     let message = format!(
@@ -172,7 +174,7 @@ pub(super) fn check_pixels(
     compression: Compression,
 ) -> Result<(), StageError> {
     let size = ItemSize { frames: Some(frames), image: Some([height, width]) };
-    fit::refuse(fit::pixels(size, compression))
+    refuse(pixels(size, compression))
 }
 
 #[cfg(test)]

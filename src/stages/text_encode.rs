@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Bulk, Caution, EncodedText, Inputs, Lineage, Misfit, Output, ParamError, Port, Ports, Stage,
     StageContext, StageError, StageKind, Surroundings, Workload,
-    fit::not_known,
+    check::not_known,
     model::{StageModel, not_finite},
 };
 use crate::{

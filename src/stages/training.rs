@@ -6,8 +6,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::{Value, json};
 
 use super::{
-    Cause, Inputs, MODEL_PARAMS, Misfit, ParamError, StageContext, StageError, StageKind,
-    Surroundings, model::check_channels,
+    Cause, IdleParam, Inputs, MODEL_PARAMS, Misfit, ParamError, StageContext, StageError,
+    StageKind, Surroundings, model::check_channels,
 };
 use crate::{
     artifact::{
@@ -144,6 +144,13 @@ fn diverged_help(diverged: &Diverged) -> String {
 
 /// The port of clips that are not trained on.
 pub(super) const HELD_OUT: &str = "held_out";
+
+/// `warmup_steps` of a training whose schedule has none.
+pub(super) fn idle_warmup(schedule: LrSchedule, steps: usize) -> Option<IdleParam> {
+    let works = schedule != LrSchedule::Constant || steps == 0;
+    let serves = "`lr_schedule` is `constant_with_warmup` or `cosine`";
+    IdleParam::unless(works, "warmup_steps", "lr_schedule", serves)
+}
 
 /// Clips that are not trained on, and how often they are looked at, go together.
 pub(super) fn held_out_misfits(every: Option<usize>, around: &Surroundings<'_>) -> Option<Misfit> {

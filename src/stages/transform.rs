@@ -6,8 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Cause, IdleParam, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext,
     StageError, StageKind, Surroundings,
-    fit::{grid_in, refuse},
-    idle,
+    check::{grid_in, refuse},
     interpolate::item_seed,
 };
 use crate::{
@@ -39,7 +38,10 @@ impl Stage for Transform {
     }
 
     fn idle_params(&self) -> Vec<IdleParam> {
-        idle::transform(&self.0)
+        let mut idle = IdleParam::of_choice("operation", self.0.operation);
+        let serves = "`operation` makes one of the images";
+        idle.extend(IdleParam::unless(self.0.makes_an_image(), "apply", "operation", serves));
+        idle
     }
 
     fn task(&self) -> Option<&'static str> {

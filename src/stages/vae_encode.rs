@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     Bulk, Cause, Inputs, Lighter, Lineage, Misfit, Output, ParamError, Port, Ports, Stage,
     StageContext, StageError, StageKind, Surroundings, Trainings, Workload,
+    check::Facts,
     model::{StageModel, TILING_HELP, array, check_pixels, not_finite, open_vae, read_clip},
-    model_facts::Facts,
     rules,
 };
 use crate::{

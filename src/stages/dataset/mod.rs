@@ -6,12 +6,19 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Caution, Draw, IdleParam, Inputs, KnownData, Misfit, Output, OwnSize, ParamError, Ports, Stage,
-    StageContext, StageError, StageKind, Surroundings, draw, idle,
+    Caution, DataSelection, IdleParam, Inputs, KnownData, Misfit, Output, OwnSize, ParamError,
+    Ports, Stage, StageContext, StageError, StageKind, Surroundings, check::is_one_of,
 };
 use crate::{
     artifact::{ArtifactKind, videos},
-    data::{Request, figures, sets::Knowledge, source::DataSource},
+    data::{
+        Request,
+        choice::Choice,
+        figures,
+        sets::Knowledge,
+        source::DataSource,
+        tasks::{Task, names_for},
+    },
     store::{Digest, SourceReader},
 };
 
@@ -31,6 +38,16 @@ impl StageKind for Dataset {
     const PORTS: Ports = Ports { inputs: &[], output: ArtifactKind::Pairs };
 }
 
+/// A parameter that is read where the task needs one of these.
+fn idle_beside(
+    task: Choice<dyn Task>,
+    param: &'static str,
+    read_for: &[Knowledge],
+) -> Option<IdleParam> {
+    let serves = is_one_of("task", &names_for(read_for));
+    IdleParam::unless(read_for.contains(&task.needs()), param, "task", serves)
+}
+
 impl Stage for Dataset {
     fn validate(&self) -> Vec<ParamError> {
         self.0.problems().into_iter().map(ParamError::from).collect()
@@ -41,7 +58,14 @@ impl Stage for Dataset {
     }
 
     fn idle_params(&self) -> Vec<IdleParam> {
-        idle::dataset(&self.0)
+        let Request { task, source, .. } = &self.0;
+        let mut idle = IdleParam::of_choice("task", *task);
+        idle.extend(IdleParam::of_choice("source.source", source.source));
+        // Of the regions of images, beside data sets that have such; which those are, these say.
+        idle.extend(idle_beside(*task, "min_share", &[Knowledge::Persons, Knowledge::Mask]));
+        let regions = [Knowledge::Persons, Knowledge::Mask, Knowledge::Scene];
+        idle.extend(idle_beside(*task, "crowd", &regions));
+        idle
     }
 
     fn task(&self) -> Option<&'static str> {
@@ -60,8 +84,8 @@ impl Stage for Dataset {
         known.pictures(&self.0)
     }
 
-    fn draw(&self) -> Option<Draw> {
-        Some(draw::dataset(&self.0))
+    fn selection(&self) -> Option<DataSelection> {
+        Some(DataSelection::of(&self.0))
     }
 
     fn own_size(&self) -> OwnSize {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    super::{Caution, ImageRecord, Stage, StageError, Surroundings, agreement::FILES},
+    super::{Caution, ImageRecord, Stage, StageError, Surroundings, check::agreement::FILES},
     LoraMerge, Recorded,
 };
 use crate::{

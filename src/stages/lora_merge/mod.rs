@@ -15,9 +15,7 @@ use super::{
     Bulk, Cause, Caution, Examined, IdleParam, ImageRecord, Inputs, Lineage, MODEL_PARAMS, Misfit,
     Mismatch, ModelParts, Output, ParamError, Port, Ports, Stage, StageContext, StageError,
     StageKind, Surroundings, Trainings, Workload,
-    agreement::FOLDER,
-    fit::refuse,
-    idle,
+    check::{agreement::FOLDER, refuse},
     model::{pass_parts_on, record_of_model},
     pretrain::WeightType,
     rules,
@@ -154,7 +152,13 @@ impl Stage for LoraMerge {
     }
 
     fn idle_params(&self) -> Vec<IdleParam> {
-        idle::lora_merge(self)
+        let (merges, reads) = (self.model.is_some(), !self.files.is_empty());
+        let merge = "`model` is given, into which the adapters are merged";
+        let of_files = ["image_latent_scale", "causal_time", "frame_rate"].map(|param| {
+            IdleParam::unless(reads, param, "files", "`files` are, of whose training it tells")
+        });
+        let of_model = IdleParam::unless(merges, "precision", "model", merge);
+        of_model.into_iter().chain(of_files.into_iter().flatten()).collect()
     }
 
     fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {

@@ -10,12 +10,13 @@ use serde_json::{Value, json};
 use super::{
     Bulk, Caution, IdleParam, Inputs, Lighter, Lineage, Misfit, Mismatch, Output, ParamError, Port,
     Ports, Stage, StageContext, StageError, StageKind, Surroundings, Trainings, Workload,
-    agreement::{ImageUse, TextUse, rate_of_channels, scale_of_a_frame, time_of_channels},
-    fit::not_known,
-    idle,
+    check::{
+        agreement::{ImageUse, TextUse, rate_of_channels, scale_of_a_frame, time_of_channels},
+        not_known,
+    },
     model::StageModel,
     rules,
-    training::{HELD_OUT, check_rates, held_out_misfits, settings, trajectory},
+    training::{HELD_OUT, check_rates, held_out_misfits, idle_warmup, settings, trajectory},
 };
 use crate::{
     artifact::ArtifactKind,
@@ -179,7 +180,7 @@ impl Stage for LoraTrain {
     }
 
     fn idle_params(&self) -> Vec<IdleParam> {
-        idle::warmup(self.lr_schedule, self.warmup_steps)
+        idle_warmup(self.lr_schedule, self.warmup_steps).into_iter().collect()
     }
 
     fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     super::{
         Inputs, Output, StageContext, StageError,
-        fit::refuse,
+        check::refuse,
         model::{StageModel, read_text, record_of_model},
         training::{
             checkpoints, log_held_out, observe, read_examples, read_held_out, time_axis,

@@ -9,8 +9,7 @@ use serde_json::{Value, json};
 use super::{
     Cause, IdleParam, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext,
     StageError, StageKind, Surroundings,
-    fit::refuse,
-    idle,
+    check::refuse,
     predictions::{Predictions, checkpoints_to_try},
 };
 use crate::{
@@ -54,7 +53,7 @@ impl Stage for Metric {
     }
 
     fn idle_params(&self) -> Vec<IdleParam> {
-        idle::metric(&self.0)
+        IdleParam::of_choice("metric", self.0.metric)
     }
 
     fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {

@@ -5,8 +5,10 @@ use serde_json::Value;
 use super::{
     super::{
         Cause, ItemSize, Misfit, Surroundings,
-        agreement::{TextUse, rate_of_channels, scale_of_a_frame, time_of_channels},
-        fit::{self, not_known},
+        check::{
+            agreement::{TextUse, rate_of_channels, scale_of_a_frame, time_of_channels},
+            not_known, pixels,
+        },
         training::held_out_misfits,
     },
     Part, Pretrain, cogvideox,
@@ -66,7 +68,7 @@ impl Pretrain {
 
     /// What of clips an autoencoder cannot be trained on.
     pub(super) fn unfit_clips(&self, size: ItemSize, vae: &dyn VideoVae) -> Vec<Misfit> {
-        let mut misfits = fit::pixels(size, vae.compression());
+        let mut misfits = pixels(size, vae.compression());
         if misfits.is_empty() {
             misfits.extend(size.frames.and_then(|frames| not_given_back(frames, vae)));
         }
@@ -79,7 +81,7 @@ impl Pretrain {
     fn unfit_crop(&self, clip: ItemSize, compression: Compression) -> Vec<Misfit> {
         let Some([height, width]) = self.crop else { return Vec::new() };
         let piece = ItemSize { frames: None, image: self.crop };
-        let mut misfits = fit::pixels(piece, compression);
+        let mut misfits = pixels(piece, compression);
         for misfit in &mut misfits {
             misfit.cause = Cause::Param("crop");
             misfit.message = format!("`crop`: {}", misfit.message);

@@ -14,11 +14,10 @@ use super::{
     Examined, IdleParam, Inputs, Lighter, Lineage, MODEL_PARAMS, Misfit, Mismatch, ModelParts,
     Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind, Surroundings,
     Trainings, Workload,
-    agreement::ImageUse,
-    idle,
+    check::agreement::ImageUse,
     model::pass_parts_on,
     rules,
-    training::{HELD_OUT, check_rates, log_held_out, settings, trajectory},
+    training::{HELD_OUT, check_rates, idle_warmup, log_held_out, settings, trajectory},
 };
 use crate::{
     artifact::{ArtifactKind, model::ModelPart},
@@ -227,7 +226,24 @@ impl Stage for Pretrain {
     }
 
     fn idle_params(&self) -> Vec<IdleParam> {
-        idle::pretrain(self)
+        let of = |part: Part| {
+            let serves = format!("`part` is `{}`", part.name());
+            move |param| IdleParam::unless(self.part == part, param, "part", &*serves)
+        };
+        let of_vae = ["crop", "loss"].into_iter().filter_map(of(Part::Vae));
+        let of_transformer = [
+            "scheduler",
+            "timestep_distribution",
+            "image_latent_scale",
+            "image_dropout",
+            "causal_time",
+            "frame_rate",
+            "recompute",
+            "held_out_every",
+        ];
+        let of_transformer = of_transformer.into_iter().filter_map(of(Part::Transformer));
+        let warmup = idle_warmup(self.lr_schedule, self.warmup_steps);
+        of_vae.chain(of_transformer).chain(warmup).collect()
     }
 
     fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {

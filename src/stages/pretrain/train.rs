@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{
     super::{
         Inputs, ItemSize, StageContext, StageError,
-        fit::refuse,
+        check::refuse,
         model::{read_clip, read_text},
         training::{checkpoints, observe, read_examples, read_held_out, time_axis, train_error},
     },

@@ -10,9 +10,10 @@ use super::{
     Cause, Caution, IdleParam, Inputs, Lighter, Lineage, Misfit, Mismatch, ModelParts, Output,
     OwnSize, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind, Surroundings,
     Workload,
-    agreement::{ImageUse, TextUse, rate_of_channels, scale_of_a_frame},
-    fit::not_known,
-    idle,
+    check::{
+        agreement::{ImageUse, TextUse, rate_of_channels, scale_of_a_frame},
+        not_known,
+    },
     model::{StageModel, TILING_HELP},
     rules,
     vae_encode::PosteriorChoice,
@@ -135,7 +136,15 @@ impl Stage for Sample {
     }
 
     fn idle_params(&self) -> Vec<IdleParam> {
-        idle::sample(self)
+        // Which sampler is the default depends on the model, of which nothing is known here.
+        let works = self.sampler.is_none_or(|sampler| sampler == Sampler::FlowCondition);
+        let guided = self.guidance_scale > 1.0;
+        let serves = ["`sampler` is `flow_condition`", "`guidance_scale` is more than 1"];
+        let idle = [
+            IdleParam::unless(works, "condition", "sampler", serves[0]),
+            IdleParam::unless(guided, "inputs.negative", "guidance_scale", serves[1]),
+        ];
+        idle.into_iter().flatten().collect()
     }
 
     fn params_without_effect(&self) -> &'static [(&'static str, Option<usize>)] {

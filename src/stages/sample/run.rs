@@ -6,8 +6,10 @@ use serde_json::Value;
 use super::{
     super::{
         ImageRecord, Inputs, Output, StageContext, StageError,
-        agreement::{rate_of_channels, scale_of_a_frame, unlike_lengths},
-        fit::refuse,
+        check::{
+            agreement::{rate_of_channels, scale_of_a_frame, unlike_lengths},
+            refuse,
+        },
         model::{
             StageModel, array, check_channels, check_clip, not_finite, open_vae, read_text,
             record_of_model,

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Caution, vae_encode::PosteriorChoice};
+use super::{super::vae_encode::PosteriorChoice, Caution};
 use crate::models::{
     ImageConditioning, ModelSource, TimeAxis,
     sampling::{ImageLatentScale, ScaleRule, Side},
@@ -70,9 +70,9 @@ pub struct Trainings {
 /// The port of a model.
 const MODEL: &str = "model";
 /// What the transformer of a model that the file names is called among those of ports.
-pub(super) const FOLDER: &str = "folder";
+pub(in crate::stages) const FOLDER: &str = "folder";
 /// What adapters from files are called among those of ports.
-pub(super) const FILES: &str = "files";
+pub(in crate::stages) const FILES: &str = "files";
 /// Multiples this close are one number, written with fewer digits.
 const SAME: f64 = 1e-3;
 /// What the log of a merge says of a rate that nobody knows.

@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use super::{
+    super::model::without_tiles,
     Cause, Caution, ImageRecord, ItemSize, Misfit, Surroundings,
     agreement::{FOLDER, ImageUse},
-    fit::{SIDES, pixels, pixels_where},
-    model::without_tiles,
+    size::{SIDES, pixels, pixels_where},
 };
 use crate::models::{
     Compression, Denoiser, Flaw, MODELS, ModelSource, ParamReader, PromptFormat, Sampler,
@@ -16,7 +16,7 @@ use crate::models::{
 const TRANSFORMER_CONFIG: &str = "transformer/config.json";
 
 /// What a model's configuration says of what it takes; its weights are not read.
-pub(super) struct Facts {
+pub(in crate::stages) struct Facts {
     pub family: &'static dyn VideoDiffusion,
     /// The family of the autoencoder.
     pub vae_family: &'static dyn VideoDiffusion,

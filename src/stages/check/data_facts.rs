@@ -85,7 +85,7 @@ impl KnownData {
     }
 
     /// What the data of a request does not give, if it is there.
-    pub(super) fn misfit(&self, request: &Request) -> Option<Misfit> {
+    pub(in crate::stages) fn misfit(&self, request: &Request) -> Option<Misfit> {
         let root = root_of(request);
         let is_on_disk = request.source.source.is_on_disk();
         if !self.look || is_on_disk && !root.is_dir() {
@@ -116,7 +116,7 @@ impl KnownData {
     }
 
     /// Distances that mostly lie beyond the range of the colours, as those in other units do.
-    pub(super) fn caution(&self, request: &Request) -> Option<Caution> {
+    pub(in crate::stages) fn caution(&self, request: &Request) -> Option<Caution> {
         let root = root_of(request);
         let measures = request.task.needs() == Knowledge::Depth;
         if !self.look || !measures || !request.source.source.is_on_disk() || !root.is_dir() {
@@ -141,7 +141,7 @@ impl KnownData {
     }
 
     /// The inputs of the pairs of a request, with their names, where they are few enough to be decoded.
-    pub(super) fn pictures(&self, request: &Request) -> Option<Vec<(Digest, String)>> {
+    pub(in crate::stages) fn pictures(&self, request: &Request) -> Option<Vec<(Digest, String)>> {
         let root = root_of(request);
         if !self.look || !request.source.source.is_on_disk() || !root.is_dir() {
             return None;

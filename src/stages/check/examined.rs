@@ -3,7 +3,7 @@
 
 use std::{cell::RefCell, collections::HashMap, path::Path, rc::Rc};
 
-use super::{AdapterFile, Cause, Misfit, ModelParts, Stage};
+use super::{super::Stage, AdapterFile, Cause, Misfit, ModelParts};
 use crate::models::{Flaw, LoadError, ModelRef, ModelSource, Shapes, lora};
 
 /// A model by its name, and what takes the place of its parts.
@@ -44,7 +44,7 @@ impl Opened {
 impl Examined {
     /// What is wrong with the parts of the model that `param` names, those that come from the port `model`
     /// apart; nothing is said where it is not known which those are.
-    pub(super) fn model(
+    pub(in crate::stages) fn model(
         &self,
         (param, model): (&'static str, &ModelRef),
         parts: &[&'static str],
@@ -66,7 +66,7 @@ impl Examined {
     }
 
     /// What is wrong with adapter files below `root`, beside the model that they are for, if that is known.
-    pub(super) fn adapters(
+    pub(in crate::stages) fn adapters(
         &self,
         root: &Path,
         files: &[String],
