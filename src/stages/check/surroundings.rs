@@ -45,13 +45,13 @@ pub struct Surroundings<'a> {
     /// The size of the items it reads, or makes by its own parameters.
     pub size: ItemSize,
     /// The ports that are connected.
-    pub ports: &'a [&'a str],
+    pub ports: Vec<&'a str>,
     /// The ports whose number of items is known.
-    pub items: &'a [(&'a str, usize)],
+    pub items: Vec<(&'a str, usize)>,
     /// The ports with predictions of which it is known with how many adapters they are made.
-    pub checkpoints: &'a [(&'a str, usize)],
+    pub checkpoints: Vec<(&'a str, usize)>,
     /// What the pairs on its ports are examples of, and the stages that give them.
-    pub tasks: &'a [(&'a str, (&'static str, &'a str))],
+    pub tasks: Vec<(&'a str, (&'static str, &'a str))>,
     /// Whether it is to run, so that what it would only make nonsense of is wrong.
     pub is_to_run: bool,
     /// Its own name.
@@ -61,11 +61,11 @@ pub struct Surroundings<'a> {
     /// The place of the first stage that makes the same of the same.
     pub twin: usize,
     /// The parts of models behind what is on its ports, where they are known.
-    pub lineages: &'a [(&'a str, Rc<Lineage>)],
+    pub lineages: Vec<(&'a str, Rc<Lineage>)>,
     /// The ports with adapters and models, and what is known of the trainings behind them.
-    pub trained: &'a [(&'a str, Rc<Trainings>)],
+    pub trained: Vec<(&'a str, Rc<Trainings>)>,
     /// How the prompts on its ports are encoded, where that is known.
-    pub texts: &'a [(&'a str, EncodedText)],
+    pub texts: Vec<(&'a str, EncodedText)>,
     /// What is on the port `model`, if that is known.
     pub parts: Option<&'a ModelParts>,
     /// The models of the pipeline.
