@@ -142,8 +142,8 @@ pub(super) fn document_of_errors(file: &Path, errors: &ConfigErrors) -> String {
 fn unseen(pipeline: &Pipeline) -> Vec<String> {
     let images =
         pipeline.undecoded.then(|| format!("images where a stage takes more than {MOST_DECODED}"));
-    let models = pipeline.instances.iter().filter_map(|instance| instance.work.weights());
-    let weights = models.map(|(model, _)| model).find(|model| !model.is_builtin());
+    let mut models = pipeline.instances.iter().filter_map(|instance| instance.work.model());
+    let weights = models.find(|model| !model.is_builtin());
     let weights = weights.map(|model| {
         let what = if model.is_elsewhere() { "weights" } else { "values of weights" };
         format!("{what} (`{}`)", model.0)

@@ -16,8 +16,8 @@ use super::{
     value::Node,
 };
 use crate::stages::{
-    AdapterFile, Cause, Caution, EncodedText, Examined, ItemSize, KnownAdapters, KnownData,
-    KnownModels, KnownParts, Lineage, Misfit, Mismatch, ModelParts, SamePictures, Surroundings,
+    AdapterFile, Cause, CheckError, CheckWarning, EncodedText, Examined, ItemSize, KnownAdapters,
+    KnownData, KnownModels, KnownParts, Lineage, Mismatch, ModelParts, SamePictures, Surroundings,
     Trainings,
 };
 
@@ -135,14 +135,14 @@ impl Checker {
             params,
             key: definition.key,
         };
-        let misfits = work.misfits(&around).into_iter().chain(too_large(around.size));
-        let misfits: Vec<_> =
-            misfits.chain(self.flaws(instance, &adapters, around.parts)).collect();
-        let (mismatches, cautions) = (work.mismatches(&around), work.cautions(&around));
+        let errors = work.check(&around).into_iter().chain(too_large(around.size));
+        let errors: Vec<_> =
+            errors.chain(self.check_files(instance, &adapters, around.parts)).collect();
+        let (mismatches, warnings) = (work.mismatches(&around), work.warnings(&around));
         self.known.push(known);
-        self.warn(instance, cautions);
-        for misfit in misfits {
-            problems.add(self.problem(definition, instance, misfit).in_cell(&instance.cell));
+        self.warn(instance, warnings);
+        for error in errors {
+            problems.add(self.problem(definition, instance, error).in_cell(&instance.cell));
         }
         for mismatch in mismatches {
             self.mismatch(definition, instance, mismatch, problems);
@@ -189,17 +189,17 @@ impl Checker {
 
     /// What is wrong with the files of an instance's model and of the adapters it names or is given, if they are
     /// looked at.
-    fn flaws(
+    fn check_files(
         &self,
         instance: &Instance,
         behind: &[AdapterFile],
         parts: Option<&ModelParts>,
-    ) -> Vec<Misfit> {
+    ) -> Vec<CheckError> {
         let (work, Some(examined)) = (&*instance.work, &self.examined) else { return Vec::new() };
-        let mut flaws = work.flaws(examined, parts);
+        let mut errors = work.check_files(examined, parts);
         let on_ports = examined.adapters_on_ports(work, behind, parts);
-        flaws.extend(on_ports.into_iter().map(|(_, misfit)| misfit));
-        flaws
+        errors.extend(on_ports.into_iter().map(|(_, error)| error));
+        errors
     }
 
     /// Reports parts of different models, or says that they may be so.
@@ -291,8 +291,8 @@ impl Checker {
         warnings
     }
 
-    fn warn(&mut self, instance: &Instance, cautions: Vec<Caution>) {
-        for Caution { param, message } in cautions {
+    fn warn(&mut self, instance: &Instance, warnings: Vec<CheckWarning>) {
+        for CheckWarning { param, message } in warnings {
             let place = param.and_then(|param| instance.places.get(param));
             let place = place.map(|place| format!(" ({place})")).unwrap_or_default();
             self.warn_of(&instance.stage, &format!(" {message}{place}"));
@@ -307,24 +307,29 @@ impl Checker {
     }
 
     /// What the last instance cannot take, shown where it is written.
-    fn problem(&self, definition: &Definition<'_>, instance: &Instance, misfit: Misfit) -> Problem {
+    fn problem(
+        &self,
+        definition: &Definition<'_>,
+        instance: &Instance,
+        error: CheckError,
+    ) -> Problem {
         let index = self.known.len() - 1;
         let sizes = self.known[index].sizes;
-        let (by, param) = match misfit.cause {
+        let (by, param) = match error.cause {
             Cause::Param(param) => (index, param),
-            Cause::Prompts(ports) => return self.at_prompts(definition, instance, ports, misfit),
+            Cause::Prompts(ports) => return self.at_prompts(definition, instance, ports, error),
             Cause::Frames => sizes.frames.map_or((index, "frames"), |g| (g.by, g.param)),
             Cause::Image => sizes.image.map_or((index, "size"), |g| (g.by, g.param)),
         };
         let params = &self.known[by].params;
         let node = params.get(param);
         let origin = node.and_then(|node| node.origin).or(definition.key);
-        let mut problem = Problem::new(Code::BadValue, misfit.message)
+        let mut problem = Problem::new(Code::BadValue, error.message)
             .in_stage(definition.name)
             .at(root_of_run(params, param, origin), "the data")
             .at(origin, format!("`{param}`"))
             .at(node.and_then(|node| node.via), "used here");
-        problem.help = misfit.help;
+        problem.help = error.help;
         problem
     }
 
@@ -334,9 +339,9 @@ impl Checker {
         definition: &Definition<'_>,
         instance: &Instance,
         ports: &[&str],
-        misfit: Misfit,
+        error: CheckError,
     ) -> Problem {
-        let mut problem = Problem::new(Code::BadValue, misfit.message).in_stage(definition.name);
+        let mut problem = Problem::new(Code::BadValue, error.message).in_stage(definition.name);
         for at in ports.iter().filter_map(|port| instance.inputs.get(*port)) {
             let Known { params, key, .. } = &self.known[*at];
             let node = params.get("max_length");
@@ -346,7 +351,7 @@ impl Checker {
             };
             problem = problem.at(node.and_then(|node| node.via), "used here");
         }
-        problem.help = misfit.help;
+        problem.help = error.help;
         problem
     }
 
@@ -374,10 +379,10 @@ fn root_of_run(params: &Node, param: &str, origin: Option<Origin>) -> Option<Ori
     (is_of_data && is_set(root) && !origin.is_some_and(is_set)).then_some(root)
 }
 
-fn too_large(size: ItemSize) -> Option<Misfit> {
+fn too_large(size: ItemSize) -> Option<CheckError> {
     let (frames, [height, width]) = (size.frames?, size.image?);
     let bytes = [height, width, 3].iter().try_fold(frames, |bytes, n| bytes.checked_mul(*n));
-    bytes.is_none_or(|bytes| bytes > MAX_CLIP).then(|| Misfit {
+    bytes.is_none_or(|bytes| bytes > MAX_CLIP).then(|| CheckError {
         cause: Cause::Frames,
         message: format!(
             "a clip of {frames} frames of height {height} and width {width} is larger than {} GiB",

@@ -294,7 +294,7 @@ fn validated(
     problems: &mut Problems,
 ) -> bool {
     let mut errors = work.validate();
-    if let Some((model, _)) = work.weights()
+    if let Some(model) = work.model()
         && let Err(error) = model.check_name()
     {
         let help = error.help().filter(|help| !help.is_empty()).map(str::to_owned);

@@ -6,7 +6,7 @@ use burn::tensor::{Device, FloatDType, Tensor};
 use serde_json::Value;
 
 use super::{
-    Cause, ImageRecord, Inputs, ItemSize, Misfit, Output, StageContext, StageError,
+    Cause, CheckError, ImageRecord, Inputs, ItemSize, Output, StageContext, StageError,
     check::{
         agreement::{FOLDER, TextUse, wrong_length},
         pixels, refuse,
@@ -84,9 +84,9 @@ pub(super) fn open_vae(
     vae.tiled().ok_or_else(|| without_tiles().into())
 }
 
-pub(super) fn without_tiles() -> Misfit {
+pub(super) fn without_tiles() -> CheckError {
     let message = "`tiling` must be false: there are no tiles for this family of models";
-    Misfit::new(Cause::Param("tiling"), message, "leave it out")
+    CheckError::new(Cause::Param("tiling"), message, "leave it out")
 }
 
 /// Advice to work on tiles.
@@ -128,7 +128,7 @@ pub(super) fn read_text(
     device: &Device,
 ) -> Result<Tensor<3>, StageError> {
     let text = TextEmbedding::read(inputs, port, device)?;
-    refuse(user.misfit(port, text.format))?;
+    refuse(user.check(port, text.format))?;
     let text = text.batch(1);
     let (wanted, [_, tokens, found]) = (denoiser.text_channels(), text.dims());
     if found == wanted {

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::{Value, json};
 
 use super::{
-    Cause, IdleParam, Inputs, MODEL_PARAMS, Misfit, ParamError, StageContext, StageError,
+    Cause, CheckError, IdleParam, Inputs, MODEL_PARAMS, ParamError, StageContext, StageError,
     StageKind, Surroundings, model::check_channels,
 };
 use crate::{
@@ -153,14 +153,17 @@ pub(super) fn idle_warmup(schedule: LrSchedule, steps: usize) -> Option<IdlePara
 }
 
 /// Clips that are not trained on, and how often they are looked at, go together.
-pub(super) fn held_out_misfits(every: Option<usize>, around: &Surroundings<'_>) -> Option<Misfit> {
+pub(super) fn check_held_out(
+    every: Option<usize>,
+    around: &Surroundings<'_>,
+) -> Option<CheckError> {
     match (every, around.has(HELD_OUT)) {
-        (Some(_), false) => Some(Misfit::new(
+        (Some(_), false) => Some(CheckError::new(
             Cause::Param("held_out_every"),
             "`held_out_every` needs the input `held_out`",
             "connect a `vae_encode` stage of clips that are not trained on to `held_out`",
         )),
-        (None, true) => Some(Misfit::new(
+        (None, true) => Some(CheckError::new(
             Cause::Param("inputs"),
             "an input `held_out` does nothing without the parameter `held_out_every`",
             "add `held_out_every = 100`, the steps between two looks at it",

@@ -3,7 +3,7 @@
 use super::super::StageError;
 use crate::models::one_of;
 
-/// What a misfit is caused by.
+/// Where to look for the cause of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// A parameter of the stage itself.
@@ -18,7 +18,7 @@ pub enum Cause {
 
 /// Something that a stage cannot take.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Misfit {
+pub struct CheckError {
     /// Where to look.
     pub cause: Cause,
     /// What was wanted and what was found.
@@ -27,7 +27,7 @@ pub struct Misfit {
     pub help: Option<String>,
 }
 
-impl Misfit {
+impl CheckError {
     pub(in crate::stages) fn new(
         cause: Cause,
         message: impl Into<String>,
@@ -37,30 +37,30 @@ impl Misfit {
     }
 }
 
-impl From<Misfit> for StageError {
+impl From<CheckError> for StageError {
     /// For what shows only when the stage runs.
-    fn from(Misfit { message, help, .. }: Misfit) -> Self {
+    fn from(CheckError { message, help, .. }: CheckError) -> Self {
         Self::Failed { message, item: None, help }
     }
 }
 
 /// Refuses the first of what does not fit, in a stage that runs.
 pub(in crate::stages) fn refuse(
-    misfits: impl IntoIterator<Item = Misfit>,
+    errors: impl IntoIterator<Item = CheckError>,
 ) -> Result<(), StageError> {
-    misfits.into_iter().next().map_or(Ok(()), |misfit| Err(misfit.into()))
+    errors.into_iter().next().map_or(Ok(()), |error| Err(error.into()))
 }
 
 /// What may not be meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caution {
+pub struct CheckWarning {
     /// The parameter where to look, if it is one.
     pub param: Option<&'static str>,
     /// What is said behind the stage's name.
     pub message: String,
 }
 
-impl From<String> for Caution {
+impl From<String> for CheckWarning {
     fn from(message: String) -> Self {
         Self { param: None, message }
     }
@@ -71,8 +71,8 @@ pub(in crate::stages) fn not_known<T: Copy + PartialEq + serde::Serialize>(
     param: &'static str,
     asked: Option<T>,
     known: &[T],
-) -> Option<Misfit> {
+) -> Option<CheckError> {
     let error = one_of(param, asked, known).err()?;
     let help = error.help().map(str::to_owned);
-    Some(Misfit { cause: Cause::Param(param), message: error.to_string(), help })
+    Some(CheckError { cause: Cause::Param(param), message: error.to_string(), help })
 }

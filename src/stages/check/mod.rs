@@ -22,7 +22,7 @@ mod surroundings;
 pub use adapter_files::{AdapterFile, KnownAdapters};
 pub use agreement::{ImageRecord, Lineage, Mismatch, Trainings};
 pub use data_facts::{KnownData, MOST_DECODED};
-pub use error::{Cause, Caution, Misfit};
+pub use error::{Cause, CheckError, CheckWarning};
 pub(super) use error::{not_known, refuse};
 pub use examined::Examined;
 pub use idle::IdleParam;

@@ -1,13 +1,13 @@
 //! Sizes that images and clips must have, and the nearest that would do.
 
-use super::{Cause, ItemSize, Misfit};
+use super::{Cause, CheckError, ItemSize};
 use crate::models::Compression;
 
 /// Pieces or tiles per side that are more than an image has pixels: those of no pixel would be none.
-pub(in crate::stages) fn grid_in(grid: usize, [height, width]: [usize; 2]) -> Option<Misfit> {
+pub(in crate::stages) fn grid_in(grid: usize, [height, width]: [usize; 2]) -> Option<CheckError> {
     let (side, found) = if height <= width { ("height", height) } else { ("width", width) };
     (grid > found).then(|| {
-        Misfit::new(
+        CheckError::new(
             Cause::Param("grid"),
             format!("`grid` divides a side into {grid}, but the {side} has only {found} pixels"),
             format!("take {found} at most, or larger images"),
@@ -19,7 +19,7 @@ pub(in crate::stages) fn grid_in(grid: usize, [height, width]: [usize; 2]) -> Op
 pub(in crate::stages) const SIDES: [&str; 2] = ["height", "width"];
 
 /// What of a size has no whole latents.
-pub(in crate::stages) fn pixels(size: ItemSize, compression: Compression) -> Vec<Misfit> {
+pub(in crate::stages) fn pixels(size: ItemSize, compression: Compression) -> Vec<CheckError> {
     pixels_where(size, compression, &|_, _| true)
 }
 
@@ -29,9 +29,9 @@ pub(in crate::stages) fn pixels_where(
     size: ItemSize,
     compression: Compression,
     takes: &dyn Fn(usize, [usize; 2]) -> bool,
-) -> Vec<Misfit> {
+) -> Vec<CheckError> {
     let Compression { time, space } = compression;
-    let mut misfits = Vec::new();
+    let mut errors = Vec::new();
     let mut image = size.image.unwrap_or([space; 2]);
     for (side, what) in SIDES.into_iter().enumerate() {
         let found = image[side];
@@ -54,7 +54,7 @@ pub(in crate::stages) fn pixels_where(
             ),
             None => format!("a multiple of {space} pixels"),
         };
-        misfits.push(Misfit::new(
+        errors.push(CheckError::new(
             Cause::Image,
             format!("{what} must be {rule}, but is {found}"),
             format!("take {}", advice.join(" or ")),
@@ -66,13 +66,13 @@ pub(in crate::stages) fn pixels_where(
     if let Some(frames) = size.frames.filter(wrong) {
         let below = frames.saturating_sub(1) / time * time + 1;
         let nearest = if frames == 0 { "1".into() } else { format!("{below} or {}", below + time) };
-        misfits.push(Misfit::new(
+        errors.push(CheckError::new(
             Cause::Frames,
             format!("the number of frames must be {time}k + 1, but is {frames}"),
             format!("take {nearest} frames"),
         ));
     }
-    misfits
+    errors
 }
 
 /// The step of what is taken of the multiples of `space`, if those are the multiples of a larger number.

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use super::{
-    Cause, KnownData, KnownModels, Lineage, Misfit, ModelParts, Trainings,
+    Cause, CheckError, KnownData, KnownModels, Lineage, ModelParts, Trainings,
     agreement::{TextUse, unlike_lengths, wrong_length},
     model_facts::Facts,
 };
@@ -89,10 +89,10 @@ impl Surroundings<'_> {
     }
 
     /// Pairs on these ports that a stage which is to run would compare with, but that have no targets.
-    pub(in crate::stages) fn without_target(&self, ports: &[&str]) -> Option<Misfit> {
+    pub(in crate::stages) fn without_target(&self, ports: &[&str]) -> Option<CheckError> {
         let tasks = ports.iter().filter_map(|port| self.task(port));
         let (task, stage) = tasks.filter(|_| self.is_to_run).find(|(task, _)| !has_target(task))?;
-        Some(Misfit::new(
+        Some(CheckError::new(
             Cause::Param("inputs"),
             format!(
                 "the pairs of `{stage}` have no targets to compare with: with `task = \"{task}\"`, the target \
@@ -111,29 +111,29 @@ impl Surroundings<'_> {
 
     /// Prompts that are encoded in another way than their use asks for. A use that the family does not
     /// know is told of elsewhere.
-    pub(in crate::stages) fn misfits_of_text(
+    pub(in crate::stages) fn check_text(
         &self,
         user: TextUse,
         family: Option<&dyn VideoDiffusion>,
-    ) -> Vec<Misfit> {
+    ) -> Vec<CheckError> {
         if family.is_some_and(|family| !family.text_formats().contains(&user.format())) {
             return Vec::new();
         }
-        self.texts.iter().filter_map(|(port, found)| user.misfit(port, found.format)).collect()
+        self.texts.iter().filter_map(|(port, found)| user.check(port, found.format)).collect()
     }
 
     /// Prompts of a length that the denoiser does not take; or, with guidance, of two that it cannot have side by side.
-    pub(in crate::stages) fn misfits_of_length(
+    pub(in crate::stages) fn check_text_length(
         &self,
         denoiser: &dyn Denoiser,
         guided: bool,
-    ) -> Vec<Misfit> {
+    ) -> Vec<CheckError> {
         let tokens = |port: &str| self.texts.iter().find(|(of, _)| *of == port)?.1.tokens;
         let ports: &[&'static str] = if guided { &["text", "negative"] } else { &["text"] };
         let wrong = |port: &&'static str| wrong_length(port, tokens(port)?, denoiser);
-        let misfits: Vec<_> = ports.iter().filter_map(wrong).collect();
-        if !misfits.is_empty() || !guided {
-            return misfits;
+        let errors: Vec<_> = ports.iter().filter_map(wrong).collect();
+        if !errors.is_empty() || !guided {
+            return errors;
         }
         let unlike = || unlike_lengths(tokens("text")?, tokens("negative")?);
         unlike().into_iter().collect()

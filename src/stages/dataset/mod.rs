@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Caution, DataSelection, IdleParam, Inputs, KnownData, Misfit, Output, OwnSize, ParamError,
-    Ports, Stage, StageContext, StageError, StageKind, Surroundings, check::is_one_of,
+    CheckError, CheckWarning, DataSelection, IdleParam, Inputs, KnownData, Output, OwnSize,
+    ParamError, Ports, Stage, StageContext, StageError, StageKind, Surroundings, check::is_one_of,
 };
 use crate::{
     artifact::{ArtifactKind, videos},
@@ -50,7 +50,7 @@ fn idle_beside(
 
 impl Stage for Dataset {
     fn validate(&self) -> Vec<ParamError> {
-        self.0.problems().into_iter().map(ParamError::from).collect()
+        self.0.validate()
     }
 
     fn revision(&self) -> u32 {
@@ -72,12 +72,12 @@ impl Stage for Dataset {
         Some(self.0.task.name())
     }
 
-    fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
-        around.data.misfit(&self.0).into_iter().collect()
+    fn check(&self, around: &Surroundings<'_>) -> Vec<CheckError> {
+        around.data.check(&self.0).into_iter().collect()
     }
 
-    fn cautions(&self, around: &Surroundings<'_>) -> Vec<Caution> {
-        around.data.caution(&self.0).into_iter().collect()
+    fn warnings(&self, around: &Surroundings<'_>) -> Vec<CheckWarning> {
+        around.data.warning(&self.0).into_iter().collect()
     }
 
     fn pictures(&self, known: &KnownData) -> Option<Vec<(Digest, String)>> {

@@ -79,11 +79,11 @@ impl LoraTrain {
     ) -> Result<Base, StageError> {
         let family = family(source)?;
         let conditioning = family.image_conditioning();
-        refuse(self.image_misfits(conditioning))?;
+        refuse(self.check_image(conditioning))?;
         let known = family.timestep_distributions();
         let vae = source.config("vae")?;
         let before = record_of_model(inputs, source, &vae)?;
-        refuse(self.image_use().misfit(before, conditioning, &vae)?)?;
+        refuse(self.image_use().check(before, conditioning, &vae)?)?;
         Ok(Base {
             family,
             config: source.config("transformer")?,

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Examined, IdleParam, Inputs, Lighter, Lineage, MODEL_PARAMS, Misfit, Mismatch, ModelParts,
+    CheckError, Examined, IdleParam, Inputs, Lighter, Lineage, MODEL_PARAMS, Mismatch, ModelParts,
     Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind, Surroundings,
-    Trainings, Workload,
+    Trainings, WeightsUsed, Workload,
     check::agreement::ImageUse,
     model::pass_parts_on,
     rules,
@@ -221,8 +221,9 @@ impl Stage for Pretrain {
         u32::from(self.class_to_state().is_some())
     }
 
-    fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
-        self.like.as_ref().map(|model| (model, self.part.config_file()))
+    fn weights(&self) -> Option<WeightsUsed<'_>> {
+        let model = self.like.as_ref()?;
+        Some(WeightsUsed { model, parts: self.part.config() })
     }
 
     fn idle_params(&self) -> Vec<IdleParam> {
@@ -246,13 +247,13 @@ impl Stage for Pretrain {
         of_vae.chain(of_transformer).chain(warmup).collect()
     }
 
-    fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
-        self.unfit(around)
+    fn check(&self, around: &Surroundings<'_>) -> Vec<CheckError> {
+        self.check_all(around)
     }
 
-    fn flaws(&self, examined: &Examined, on_port: Option<&ModelParts>) -> Vec<Misfit> {
-        let Some((model, parts)) = self.weights() else { return Vec::new() };
-        examined.model((MODEL_PARAMS[1], model), parts, on_port)
+    fn check_files(&self, examined: &Examined, on_port: Option<&ModelParts>) -> Vec<CheckError> {
+        let Some(weights) = self.weights() else { return Vec::new() };
+        examined.model(MODEL_PARAMS[1], weights, on_port)
     }
 
     fn trainings(&self, around: &Surroundings<'_>) -> Option<Trainings> {

@@ -156,7 +156,7 @@ impl Pretrain {
         vae: &dyn VideoVae,
     ) -> Result<(), StageError> {
         let size = ItemSize { frames: Some(frames), image: Some([height, width]) };
-        refuse(self.unfit_clips(size, vae))
+        refuse(self.check_clips(size, vae))
     }
 
     fn image_scale(

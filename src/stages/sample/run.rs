@@ -130,7 +130,7 @@ impl Sample {
         refuse(scale_of_a_frame(self.image_latent_scale, conditioning))?;
         refuse(rate_of_channels(self.frame_rate, conditioning))?;
         for record in trained {
-            refuse(self.image_use().misfit(*record, conditioning, vae)?)?;
+            refuse(self.image_use().check(*record, conditioning, vae)?)?;
         }
         Ok(())
     }
