@@ -10,7 +10,7 @@ use super::{
     session::{LayerArgs, Session},
 };
 use crate::{
-    config::{self, ConfigErrors, LoadOptions, Pipeline, ToRun},
+    config::{ConfigErrors, LoadOptions, Pipeline, ToRun},
     plan::{self, Lack, Lacking},
     report::{
         SCHEMA_VERSION,
@@ -40,51 +40,37 @@ pub(super) struct CheckArgs {
 }
 
 pub(super) fn check(args: &CheckArgs, session: &Session) -> Result<(), CliError> {
-    let mut said = Said::default();
-    for file in &args.files {
-        match load(file, args, session) {
-            Ok(pipeline) => fine(file, &pipeline, args.json, &mut said, session)?,
+    let options = LoadOptions { look_at_files: true, to_run: ToRun::All, ..args.layers.options() };
+    let mut findings = Findings::default();
+    for read in load::each(&args.files, &options) {
+        read.tell_profile("the values of the file itself are checked", session);
+        match read.found {
+            Ok(pipeline) => fine(read.file, &pipeline, args.json, &mut findings, session)?,
             Err(errors) => {
-                said.wrong = true;
+                findings.any_wrong = true;
                 if args.json {
-                    said.documents.push(wrong_file(file, &errors));
+                    findings.documents.push(wrong_file(read.file, &errors));
                 } else {
                     session.talk(errors.render(session.stderr.theme(), WIDTH).trim_end());
                     let errors = count(errors.errors.len(), "error");
-                    session.talk(&format!("{}: {errors}", file.display()));
+                    session.talk(&format!("{}: {errors}", read.file.display()));
                 }
             }
         }
     }
     if args.json {
-        session.print(&checked(&said.documents))?;
+        session.print(&checked(&findings.documents))?;
     }
-    if said.wrong { Err(CliError::Told(exit::USAGE)) } else { Ok(()) }
+    if findings.any_wrong { Err(CliError::Told(exit::USAGE)) } else { Ok(()) }
 }
 
-/// What was said of the files so far.
+/// What was found in the files so far.
 #[derive(Default)]
-struct Said {
-    wrong: bool,
+struct Findings {
+    any_wrong: bool,
     documents: Vec<Value>,
     /// What is not on this machine.
     lacks: Vec<Lack>,
-}
-
-/// Reads a file with the profile, or, where it has none of that name and another file has, with its own values.
-fn load(file: &Path, args: &CheckArgs, session: &Session) -> Result<Pipeline, ConfigErrors> {
-    let options = LoadOptions { look_at_files: true, to_run: ToRun::All, ..args.layers.options() };
-    let loaded = config::load(file, &options);
-    let lacks = |errors: &ConfigErrors| load::lacks_profile(errors, &options);
-    if !loaded.as_ref().is_err_and(lacks) || !load::have_profile(&args.files, &options) {
-        return loaded;
-    }
-    let profile = options.profile.as_deref().unwrap_or_default();
-    session.talk(&format!(
-        "{}: there is no profile `{profile}`, so the values of the file itself are checked",
-        file.display()
-    ));
-    config::load(file, &LoadOptions { profile: None, ..options })
 }
 
 /// Says that a file has no errors, and what is to be known of it.
@@ -92,7 +78,7 @@ fn fine(
     file: &Path,
     pipeline: &Pipeline,
     json: bool,
-    said: &mut Said,
+    findings: &mut Findings,
     session: &Session,
 ) -> Result<(), CliError> {
     let stages = pipeline.instances.len();
@@ -100,7 +86,7 @@ fn fine(
     let (lacks, unseen) = (plan::lacks(pipeline), unseen(pipeline));
     if json {
         let lacks: Vec<_> = lacks.iter().map(lack_json).collect();
-        said.documents.push(json!({
+        findings.documents.push(json!({
             "file": file, "errors": [], "stages": stages, "lacks": lacks,
             "warnings": pipeline.warnings, "not_looked_into": unseen,
         }));
@@ -108,11 +94,11 @@ fn fine(
     }
     let mut parts = vec![count(stages, "stage")];
     for lacking in lacks {
-        if said.lacks.contains(&lacking.lack) {
+        if findings.lacks.contains(&lacking.lack) {
             parts.push(format!("lacks {}, too", lacking.lack.what()));
         } else {
             session.caution(&notice(&lacking));
-            said.lacks.push(lacking.lack);
+            findings.lacks.push(lacking.lack);
         }
     }
     if !unseen.is_empty() {
@@ -142,8 +128,8 @@ pub(super) fn document_of_errors(file: &Path, errors: &ConfigErrors) -> String {
 fn unseen(pipeline: &Pipeline) -> Vec<String> {
     let images =
         pipeline.undecoded.then(|| format!("images where a stage takes more than {MOST_DECODED}"));
-    let models = pipeline.instances.iter().filter_map(|instance| instance.work.weights());
-    let weights = models.map(|(model, _)| model).find(|model| !model.is_builtin());
+    let mut models = pipeline.instances.iter().filter_map(|instance| instance.work.model());
+    let weights = models.find(|model| !model.is_builtin());
     let weights = weights.map(|model| {
         let what = if model.is_elsewhere() { "weights" } else { "values of weights" };
         format!("{what} (`{}`)", model.0)

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     config::{Instance, pipeline::plain},
+    models::PartRead,
     plan::{self, Decider, Freshness, Plan, PlanError, PlanOptions, Since},
     provenance::Executed,
     report::style::duration,
@@ -125,9 +126,9 @@ impl Explainer<'_> {
             let _ = writeln!(out, "  input {port}: {content}  from {from}");
         }
         let weights = key.and_then(|key| key.weights);
-        if let (Some((model, parts)), Some(weights)) = (instance.work.weights(), weights) {
-            let parts = parts.join(", ");
-            let _ = writeln!(out, "  weights: {}  of {} ({parts})", weights.short(), model.0);
+        if let (Some(used), Some(weights)) = (instance.work.weights(), weights) {
+            let parts = PartRead::names(used.parts).join(", ");
+            let _ = writeln!(out, "  weights: {}  of {} ({parts})", weights.short(), used.model.0);
         }
         if let Freshness::Fresh(record) = &self.plan.nodes[index].freshness {
             let _ = writeln!(out, "  key: {}", record.fingerprint.short());

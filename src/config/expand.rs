@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Instance, Places, ToRun,
-    fit::Fits,
+    check::Checker,
     idle::check_idle,
     kinds::Kind,
     leaks::{Found, Leaks},
@@ -57,8 +57,8 @@ impl Expander<'_> {
         problems: &mut Problems,
     ) -> (Vec<Instance>, Found) {
         let mut instances: Vec<Instance> = Vec::new();
-        let (mut fits, mut leaks) =
-            (Fits::new(self.look_at_files, self.to_run(definitions, order)), Leaks::default());
+        let mut checker = Checker::new(self.look_at_files, self.to_run(definitions, order));
+        let mut leaks = Leaks::default();
         let mut made: Vec<HashMap<Vec<u32>, Option<usize>>> =
             definitions.iter().map(|_| HashMap::new()).collect();
         for &index in order {
@@ -86,9 +86,9 @@ impl Expander<'_> {
                         inputs,
                         places: Places::new(Arc::clone(&own.node), Arc::clone(self.sources)),
                     };
-                    fits.add(definition, &instance, own.node, problems);
+                    checker.add(definition, &instance, own.node, problems);
                     for (test, train) in leaks.add(&instance, &instances) {
-                        problems.add(fits.divided_otherwise(&instances, test, train));
+                        problems.add(checker.divided_otherwise(&instances, test, train));
                     }
                     instances.push(instance);
                     instances.len() - 1
@@ -100,9 +100,9 @@ impl Expander<'_> {
             check_idle(definition, &idle, problems);
         }
         problems.tell_alike(self.axes);
-        let mut found = Found { undecoded: fits.undecoded(), ..leaks.found() };
-        found.warnings.extend(fits.same_pictures(&instances, &found.asked_and_learnt));
-        found.warnings.extend_from_slice(fits.warnings());
+        let mut found = Found { undecoded: checker.undecoded(), ..leaks.found() };
+        found.warnings.extend(checker.same_pictures(&instances, &found.asked_and_learnt));
+        found.warnings.extend_from_slice(checker.warnings());
         (instances, found)
     }
 
@@ -294,7 +294,7 @@ fn validated(
     problems: &mut Problems,
 ) -> bool {
     let mut errors = work.validate();
-    if let Some((model, _)) = work.weights()
+    if let Some(model) = work.model()
         && let Err(error) = model.check_name()
     {
         let help = error.help().filter(|help| !help.is_empty()).map(str::to_owned);

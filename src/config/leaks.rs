@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::Instance;
-use crate::stages::Draw;
+use crate::stages::DataSelection;
 
 /// The ports through which what was learnt reaches an answer.
 const TRAINED: [&str; 3] = ["lora", "model", "examples"];
@@ -20,7 +20,7 @@ fn set(instances: impl Iterator<Item = usize>) -> Vec<usize> {
 /// The data behind each instance so far.
 #[derive(Default)]
 pub(super) struct Leaks {
-    draws: Vec<Option<Draw>>,
+    selections: Vec<Option<DataSelection>>,
     /// The instances that draw data, upstream of each instance and itself.
     behind: Vec<Vec<usize>>,
     /// Those of them that an adapter or a model was trained on.
@@ -44,8 +44,8 @@ impl Leaks {
     /// and learnt from for it, but are parts of one source that is divided otherwise for each.
     pub fn add(&mut self, instance: &Instance, instances: &[Instance]) -> Vec<(usize, usize)> {
         let mut divided = Vec::new();
-        let draw = instance.work.draw();
-        let own = draw.is_some().then_some(self.draws.len());
+        let selection = instance.work.selection();
+        let own = selection.is_some().then_some(self.selections.len());
         let behind = || instance.inputs.values().flat_map(|input| self.behind[*input].clone());
         let learnt = instance.inputs.iter().flat_map(|(port, input)| {
             let here = if TRAINED.contains(&port.as_str()) { &self.behind[*input] } else { &NONE };
@@ -54,7 +54,7 @@ impl Leaks {
         let (behind, learnt) = (set(behind().chain(own)), set(learnt));
         self.behind.push(behind);
         self.learnt.push(learnt);
-        self.draws.push(draw);
+        self.selections.push(selection);
         let inputs = &instance.inputs;
         let (Some(pairs), Some(predicted)) = (inputs.get("pairs"), inputs.get("predictions"))
         else {
@@ -63,7 +63,7 @@ impl Leaks {
         let mut found = Vec::new();
         for test in &self.behind[*pairs] {
             for train in &self.learnt[*predicted] {
-                let (Some(a), Some(b)) = (&self.draws[*test], &self.draws[*train]) else {
+                let (Some(a), Some(b)) = (&self.selections[*test], &self.selections[*train]) else {
                     continue;
                 };
                 if a.overlaps(b) {

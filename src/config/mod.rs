@@ -5,15 +5,16 @@
 //! all errors, each with its place.
 
 mod alike;
+mod check;
 mod error;
 mod excerpt;
 mod exclude;
 mod expand;
-mod fit;
 mod idle;
 mod kinds;
 mod layers;
 mod leaks;
+mod makers;
 mod names;
 pub mod origin;
 pub mod pipeline;

@@ -52,20 +52,53 @@ impl DataError {
     }
 }
 
-/// A rule broken by a request, before any data is read.
+/// A rule broken by parameters, before anything is read.
 #[derive(Clone, Debug)]
-pub struct Problem {
-    /// The parameter at fault, as a path such as `depth.range`.
-    pub field: &'static str,
-    /// What was wanted and what was found.
+pub struct ParamError {
+    /// The parameter at fault, as a path such as `optimizer.lr`.
+    pub field: String,
+    /// What was wanted and what was found: `must be 1 to 64, but is 0`.
     pub message: String,
     /// What to do.
-    pub help: String,
+    pub help: Option<String>,
 }
 
-impl Problem {
-    /// A problem of `field`.
-    pub fn new(field: &'static str, message: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { field, message: message.into(), help: help.into() }
+impl ParamError {
+    /// An error about `field`.
+    pub fn new(field: &str, message: impl Into<String>) -> Self {
+        Self { field: field.to_owned(), message: message.into(), help: None }
+    }
+
+    /// Adds what to do.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// The message with the parameter that it is about: as its subject, where the message only says what
+    /// it must be, or before it, where the message does not name it.
+    pub fn sentence(&self) -> String {
+        let Self { field, message, .. } = self;
+        if ["must ", "is "].iter().any(|verb| message.starts_with(verb)) {
+            format!("`{field}` {message}")
+        } else if message.contains(&format!("`{field}`")) {
+            message.clone()
+        } else {
+            format!("`{field}`: {message}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_rule_names_its_parameter() {
+        let told = |message: &str| ParamError::new("optimizer.lr", message).sentence();
+        assert_eq!(told("must be positive"), "`optimizer.lr` must be positive");
+        assert_eq!(told("without `optimizer.lr`"), "without `optimizer.lr`");
+        assert_eq!(told("`IN` cannot be set"), "`optimizer.lr`: `IN` cannot be set");
     }
 }

@@ -27,7 +27,7 @@ pub mod tasks;
 pub mod transforms;
 
 pub use classes::Classes;
-pub use error::{DataError, Problem};
+pub use error::{DataError, ParamError};
 pub use files::{ImageFileError, decode_image, read_image};
 pub use pair::{Pair, PairMeta, SceneColor, SymbolGrid};
 pub use request::{HoldoutBy, Request, Split, WithoutDepth, fifth, held_out};

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Classes, DataError, Problem,
+    Classes, DataError, ParamError,
     arc::GreyRule,
     choice::Choice,
     coco::Crowd,
@@ -170,55 +170,53 @@ impl Request {
     }
 
     /// The rules that the request breaks, before any data is read.
-    pub fn problems(&self) -> Vec<Problem> {
-        let mut problems = self.general_problems();
+    pub fn validate(&self) -> Vec<ParamError> {
+        let mut problems = self.validate_general();
         let DataSource { source, root, .. } = &self.source;
         if source.is_on_disk() && root.is_none() {
-            problems.push(Problem::new(
-                "source",
-                "this data set needs `root`",
-                "add root = \"path/to/data\"",
-            ));
+            problems.push(
+                ParamError::new("source", "this data set needs `root`")
+                    .help("add root = \"path/to/data\""),
+            );
         }
         problems.extend(source.check(self));
         if !source.offers().contains(&self.task.needs()) {
             let fits = tasks::names_for(source.offers()).join(", ");
-            problems.push(Problem::new(
-                "task",
-                format!("`{}` does not offer the task `{}`", source.name(), self.task.name()),
-                format!("its tasks are: {fits}"),
-            ));
+            problems.push(
+                ParamError::new(
+                    "task",
+                    format!("`{}` does not offer the task `{}`", source.name(), self.task.name()),
+                )
+                .help(format!("its tasks are: {fits}")),
+            );
         }
         problems.extend(self.task.check(self));
         problems
     }
 
-    fn general_problems(&self) -> Vec<Problem> {
+    fn validate_general(&self) -> Vec<ParamError> {
         let mut problems = Vec::new();
         if self.size.iter().any(|side| !(8..=4096).contains(side) || side % 2 == 1) {
-            problems.push(Problem::new(
-                "size",
-                format!("sides must be even, 8 to 4096, but are {:?}", self.size),
-                "give [height, width] in pixels; the model may ask for more, such as multiples of 16",
-            ));
+            let message = format!("sides must be even, 8 to 4096, but are {:?}", self.size);
+            let help = "give [height, width] in pixels; the model may ask for more, such as multiples of 16";
+            problems.push(ParamError::new("size", message).help(help));
         }
         if self.count == Some(0) {
-            problems.push(Problem::new(
-                "count",
-                "must be at least 1, but is 0",
-                "leave it out to take all images",
-            ));
+            problems.push(
+                ParamError::new("count", "must be at least 1, but is 0")
+                    .help("leave it out to take all images"),
+            );
         }
         if self.class.is_empty() {
-            problems.push(Problem::new("class", "must name a class", "give a name or several"));
+            problems
+                .push(ParamError::new("class", "must name a class").help("give a name or several"));
         }
-        let shares = [("min_share", self.min_share, "0 takes all"), ("holdout", self.holdout, "")];
-        for (field, share, help) in shares {
-            if !(0.0..=1.0).contains(&share) {
-                let message = format!("must be 0 to 1, but is {share}");
-                problems.push(Problem::new(field, message, help));
-            }
-        }
+        let share = |field, share| {
+            let message = format!("must be 0 to 1, but is {share}");
+            (!(0.0..=1.0).contains(&share)).then(|| ParamError::new(field, message))
+        };
+        problems.extend(share("min_share", self.min_share).map(|error| error.help("0 takes all")));
+        problems.extend(share("holdout", self.holdout));
         problems
     }
 

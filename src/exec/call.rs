@@ -140,7 +140,7 @@ impl Caller<'_> {
 /// Frees memory of models that other stages left loaded.
 pub(super) fn make_room(models: &ModelCache, work: &dyn Stage, room: Option<Room>) {
     let Some(Room { needed, limit }) = room else { return };
-    let source = work.weights().and_then(|(model, _)| model.resolve().ok());
+    let source = work.model().and_then(|model| model.resolve().ok());
     models.make_room(needed, limit, source.as_ref());
 }
 

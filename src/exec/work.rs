@@ -273,7 +273,7 @@ impl Worker<'_> {
                 Some(slot) => options.slots[slot].card_name.clone(),
                 None => options.card_name.clone().filter(|_| options.slots.is_empty()),
             },
-            model: instance.work.weights().map(|(model, _)| model.short_name()),
+            model: instance.work.weights().map(|weights| weights.model.short_name()),
             device: match job.slot {
                 Some(slot) => options.slots[slot].name.clone(),
                 None if options.slots.is_empty() => options.device_name.clone(),

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Metric, Score};
-use crate::{data::Problem, rng::TorchRng};
+use crate::{data::ParamError, rng::TorchRng};
 
 /// How intervals are made.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -29,10 +29,10 @@ impl Default for Bootstrap {
 }
 
 impl Bootstrap {
-    pub(super) fn problem(self) -> Option<Problem> {
+    pub(super) fn validate(self) -> Option<ParamError> {
         let message = format!("must lie between 0 and 1, but is {}", self.level);
         let wrong = !(self.level > 0.0 && self.level < 1.0);
-        wrong.then(|| Problem::new("bootstrap.level", message, "for example level = 0.95"))
+        wrong.then(|| ParamError::new("bootstrap.level", message).help("for example level = 0.95"))
     }
 
     /// The interval `[low, high]` of each summary score: percentiles over samples of the images.

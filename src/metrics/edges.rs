@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{Case, Metric, Rules, Score, percent, sum};
-use crate::data::{DataError, Problem};
+use crate::data::{DataError, ParamError};
 
 /// The open choices of the rule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -38,10 +38,10 @@ impl Default for EdgeRule {
 }
 
 impl EdgeRule {
-    pub(super) fn problem(&self) -> Option<Problem> {
+    pub(super) fn validate(&self) -> Option<ParamError> {
         let is_wrong = self.thresholds.is_empty() || self.thresholds.contains(&0);
         let message = format!("must be lumas from 1 to 255, but are {:?}", self.thresholds);
-        is_wrong.then(|| Problem::new("edges.thresholds", message, "for example [128]"))
+        is_wrong.then(|| ParamError::new("edges.thresholds", message).help("for example [128]"))
     }
 }
 

@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use self::mean_target::MeanTarget;
 use crate::data::{
-    DataError, Pair, Problem,
+    DataError, Pair, ParamError,
     choice::{Choice, listed},
 };
 
@@ -101,7 +101,7 @@ fn middle() -> u8 {
 
 impl Rules {
     /// The rules that the parameters break.
-    pub fn problems(&self) -> Vec<Problem> {
+    pub fn validate(&self) -> Vec<ParamError> {
         let positive = [
             ("pose.min_area", self.pose.min_area),
             ("pose.head_factor", self.pose.head_factor),
@@ -112,7 +112,7 @@ impl Rules {
             .into_iter()
             .filter(|(_, value)| !(*value > 0.0 && value.is_finite()))
             .map(|(field, value)| {
-                Problem::new(field, format!("must be above 0, but is {value}"), "")
+                ParamError::new(field, format!("must be above 0, but is {value}"))
             })
             .collect();
         if let Some(attempts) = self.attempts
@@ -120,14 +120,15 @@ impl Rules {
         {
             let most = self.metric.attempts();
             let message = format!("must be 1 to {most}, but is {attempts}");
-            problems.push(Problem::new("attempts", message, ""));
+            problems.push(ParamError::new("attempts", message));
         }
         if self.mask_threshold == 0 {
             let help = "every pixel would be foreground; 128 is the middle";
-            problems.push(Problem::new("mask_threshold", "must be at least 1, but is 0", help));
+            problems
+                .push(ParamError::new("mask_threshold", "must be at least 1, but is 0").help(help));
         }
-        problems.extend(self.edges.problem());
-        problems.extend(self.bootstrap.problem());
+        problems.extend(self.edges.validate());
+        problems.extend(self.bootstrap.validate());
         problems
     }
 }

@@ -291,7 +291,7 @@ fn intervals_are_those_of_torch_and_numpy() {
 fn a_threshold_that_every_pixel_reaches_is_refused() {
     let problems = |threshold: u8| {
         let rules = json!({ "metric": "miou", "mask_threshold": threshold });
-        serde_json::from_value::<Rules>(rules).unwrap().problems()
+        serde_json::from_value::<Rules>(rules).unwrap().validate()
     };
     assert!(problems(1).is_empty());
     assert_eq!(problems(0)[0].field, "mask_threshold");

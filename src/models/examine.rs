@@ -17,14 +17,14 @@ use super::{
 
 /// Something that keeps a model from being used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Flaw {
+pub struct FileError {
     /// What was wanted and what was found.
     pub message: String,
     /// What to do.
     pub help: Option<String>,
 }
 
-impl From<LoadError> for Flaw {
+impl From<LoadError> for FileError {
     fn from(error: LoadError) -> Self {
         let help = error.help().filter(|help| !help.is_empty()).map(str::to_owned);
         Self { message: error.to_string(), help }
@@ -37,18 +37,19 @@ type Case = (String, &'static str, Vec<FileState>);
 impl ModelSource {
     /// What is wrong with a part, if something is. The files of a folder are looked at once while the program
     /// runs, as long as they stay as they are.
-    pub fn flaw(&self, part: &str) -> Option<Flaw> {
-        static KNOWN: LazyLock<Mutex<HashMap<Case, Option<Flaw>>>> = LazyLock::new(Mutex::default);
+    pub fn file_error(&self, part: &str) -> Option<FileError> {
+        static KNOWN: LazyLock<Mutex<HashMap<Case, Option<FileError>>>> =
+            LazyLock::new(Mutex::default);
         let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        let examined = || self.examine(part).err().map(Flaw::from);
+        let examined = || self.examine(part).err().map(FileError::from);
         // A part that is not whole has no state.
         let Ok(case) = self.case(part) else { return examined() };
-        if let Some(flaw) = known().get(&case) {
-            return flaw.clone();
+        if let Some(error) = known().get(&case) {
+            return error.clone();
         }
-        let flaw = examined();
-        known().insert(case, flaw.clone());
-        flaw
+        let error = examined();
+        known().insert(case, error.clone());
+        error
     }
 
     fn case(&self, part: &str) -> Result<Case, LoadError> {
@@ -205,19 +206,19 @@ mod tests {
     }
 
     #[test]
-    fn a_model_that_is_right_has_no_flaw_and_is_looked_at_again_when_it_changes() {
+    fn a_model_that_is_right_has_no_error_and_is_looked_at_again_when_it_changes() {
         let (folder, source) = folder();
         for source in [&source, &ModelSource::Builtin(BUILTIN_TINY)] {
-            assert_eq!(PARTS.map(|part| source.flaw(part)), [const { None }; 7]);
+            assert_eq!(PARTS.map(|part| source.file_error(part)), [const { None }; 7]);
         }
         let weights = folder.path().join("vae/diffusion_pytorch_model.safetensors");
         let whole = fs::read(&weights).unwrap();
         fs::write(&weights, &whole[..whole.len() - 1]).unwrap();
-        let flaw = source.flaw("vae").unwrap();
-        assert!(flaw.message.contains("is not a whole safetensors file"), "{flaw:?}");
-        assert!(source.flaw("vae").is_some() && source.flaw("transformer").is_none());
+        let error = source.file_error("vae").unwrap();
+        assert!(error.message.contains("is not a whole safetensors file"), "{error:?}");
+        assert!(source.file_error("vae").is_some() && source.file_error("transformer").is_none());
         fs::write(&weights, &whole).unwrap();
-        assert_eq!(source.flaw("vae"), None);
+        assert_eq!(source.file_error("vae"), None);
     }
 
     #[test]
@@ -230,7 +231,7 @@ mod tests {
             ("tokenizer", "CLIPTokenizer"),
         ] {
             configure(folder.path(), INDEX, part, json!(["x", class]));
-            told.push(source.flaw(part).unwrap().message);
+            told.push(source.file_error(part).unwrap().message);
         }
         insta::assert_snapshot!(told.join("\n"), @"
         `model_index.json`: `vae` must be of the class `AutoencoderKLCogVideoX`, but is of `AutoencoderKLWan`
@@ -239,7 +240,7 @@ mod tests {
         ");
         fs::write(folder.path().join(INDEX), "[]").unwrap();
         assert_eq!(
-            source.flaw("transformer").unwrap().message,
+            source.file_error("transformer").unwrap().message,
             "`model_index.json`: must be a JSON object"
         );
     }
@@ -257,9 +258,12 @@ mod tests {
             let path = folder.path().join(file);
             let whole = fs::read(&path).unwrap();
             fs::File::options().write(true).open(&path).unwrap().set_len(50 << 30).unwrap();
-            let flaw = source.flaw(part).unwrap();
-            assert!(flaw.message.contains(file) && flaw.message.contains("51200 MiB"), "{flaw:?}");
-            assert!(flaw.help.unwrap().contains("not what its name says"));
+            let error = source.file_error(part).unwrap();
+            assert!(
+                error.message.contains(file) && error.message.contains("51200 MiB"),
+                "{error:?}"
+            );
+            assert!(error.help.unwrap().contains("not what its name says"));
             if file != INDEX {
                 assert!(source.check(&[part]).is_err(), "nothing may hash it");
             }

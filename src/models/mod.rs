@@ -30,7 +30,7 @@ pub use cache::{
     ModelCache, family, family_of_vae, published_sampler, published_text_format, weight_dtype,
 };
 pub use conditioning::ImageConditioning;
-pub use examine::{Flaw, Shapes};
+pub use examine::{FileError, Shapes};
 pub use lora::{Adapter, LoraTargets};
 pub use memory::{ClipSize, Given, Memory};
 pub use params::{LoadError, ParamReader, Params, Start};
@@ -41,6 +41,7 @@ pub use parts::{
 pub use schedulers::{NoiseScheduler, TimestepDistribution};
 pub use source::{
     FilePlace, FileState, INDEX_ENDING, Likeness, ModelRef, ModelSource, PartFile, PartLook,
+    PartRead,
 };
 
 use memory::PassSizes;

@@ -74,7 +74,7 @@ impl<'a> Decider<'a> {
             if self.store.is_stopped() {
                 return StoreError::Cancelled.into();
             }
-            let (model, _) = instance.work.weights().expect("only weights can fail to be gathered");
+            let model = instance.work.model().expect("only weights can fail to be gathered");
             lacks(Lack::weights(model, &error))
         })?;
         let params = instance.work.trajectory_params();

@@ -95,7 +95,7 @@ impl Like {
         let instance = &decider.pipeline.instances[index];
         let weights = match &node.freshness {
             Freshness::Fresh(record) => record.ingredients.weights,
-            _ if instance.work.weights().is_none() => None,
+            _ if instance.work.model().is_none() => None,
             _ => Some(decider.weights_at_hand(index, node.last.as_deref())?),
         };
         Some(Self { kind: instance.entry.kind, weights })

@@ -12,8 +12,8 @@ use serde_json::{Map, Value};
 
 use crate::{
     config::Instance,
-    models::{LoadError, ModelRef, ModelSource},
-    stages::{MODEL_PARAMS, StageEntry},
+    models::{LoadError, ModelRef, ModelSource, PartRead},
+    stages::{MODEL_PARAMS, StageEntry, WeightsUsed},
     store::{Digest, Ingredients, Store},
     units::bytes,
 };
@@ -64,7 +64,7 @@ impl<'a> Gatherer<'a> {
         given: &[String],
     ) -> Result<Ingredients, LoadError> {
         let weights = match instance.work.weights() {
-            Some((model, parts)) => {
+            Some(WeightsUsed { model, parts }) => {
                 let parts = own_parts(parts, given);
                 if parts.is_empty() { None } else { Some(self.weights(model, parts)?) }
             }
@@ -93,7 +93,7 @@ impl<'a> Gatherer<'a> {
                 *value = Value::from(*standing);
             }
         }
-        if let Some((model, _)) = instance.work.weights() {
+        if let Some(model) = instance.work.model() {
             // Its content counts, not its name.
             for name in MODEL_PARAMS {
                 if params.get(name).and_then(Value::as_str) == Some(model.0.as_str()) {
@@ -112,7 +112,7 @@ impl<'a> Gatherer<'a> {
         given: &[String],
         tell: &mut dyn FnMut(Hashing<'_>),
     ) {
-        let Some((model, parts)) = instance.work.weights() else { return };
+        let Some(WeightsUsed { model, parts }) = instance.work.weights() else { return };
         let case = (model.0.clone(), own_parts(parts, given));
         if self.weights.lock().expect("no panic while held").contains_key(&case) {
             return;
@@ -133,7 +133,7 @@ impl<'a> Gatherer<'a> {
     /// The content of an instance's own weights, if there are such and it takes no time to say: a plan needs
     /// not wait until those are hashed that nobody has used yet.
     pub fn weights_at_hand(&self, instance: &Instance, given: &[String]) -> Option<Digest> {
-        let (model, parts) = instance.work.weights()?;
+        let WeightsUsed { model, parts } = instance.work.weights()?;
         let hash = |path: &Path| self.store.digest_file_at_hand(path).map(Into::into);
         let digest =
             |source: &ModelSource, parts: &[&str]| Ok(source.digest_by(parts, &hash)?.into());
@@ -163,14 +163,11 @@ impl<'a> Gatherer<'a> {
     }
 }
 
-/// The parts of a stage's model, or files of parts, that do not come from an input: that replaces the whole
+/// The names of what a stage reads of its model and that does not come from an input, which replaces the whole
 /// part.
-pub(super) fn own_parts(parts: &[&'static str], given: &[String]) -> Vec<&'static str> {
-    let is_given = |file: &str| {
-        let part = file.split('/').next().unwrap_or(file);
-        given.iter().any(|name| name == part)
-    };
-    parts.iter().copied().filter(|part| !is_given(part)).collect()
+pub(super) fn own_parts(parts: &[PartRead], given: &[String]) -> Vec<&'static str> {
+    let is_given = |part: &PartRead| given.iter().any(|name| name == part.folder());
+    parts.iter().filter(|part| !is_given(part)).map(|part| part.name()).collect()
 }
 
 /// Hashes the files of a model's parts that no one knows the hash of, if they have `least` bytes or more.
@@ -306,14 +303,15 @@ mod tests {
 
     #[test]
     fn a_part_that_is_given_replaces_its_files() {
-        let parts = ["transformer", "scheduler", "vae/config.json"];
+        let parts = [PartRead::Transformer, PartRead::Scheduler, PartRead::VaeConfig];
+        let all = PartRead::names(&parts);
         let own = |given: &[&str]| {
             own_parts(&parts, &given.iter().map(ToString::to_string).collect::<Vec<_>>())
         };
-        assert_eq!(own(&[]), parts);
+        assert_eq!(own(&[]), all);
         assert_eq!(own(&["vae"]), ["transformer", "scheduler"]);
         assert_eq!(own(&["transformer", "vae"]), ["scheduler"]);
-        assert_eq!(own(&["va"]), parts);
+        assert_eq!(own(&["va"]), all);
     }
 
     #[test]

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     config::{Instance, Pipeline, Place},
-    models::{LoadError, ModelRef},
-    stages::{Cause, Examined, KnownAdapters, KnownParts, MODEL_PARAMS, Misfit},
+    models::{LoadError, ModelRef, PartRead},
+    stages::{Cause, CheckError, Examined, KnownAdapters, KnownParts, MODEL_PARAMS, WeightsUsed},
 };
 
 /// Something a stage needs before it can even be decided whether it must run.
@@ -56,13 +56,13 @@ impl Lack {
     }
 
     /// What is wrong with the files of an instance's model or adapters.
-    fn flaw(instance: &Instance, Misfit { cause, message, help }: Misfit) -> Self {
-        match (instance.work.source_root(), instance.work.weights()) {
+    fn of_files(instance: &Instance, CheckError { cause, message, help }: CheckError) -> Self {
+        match (instance.work.source_root(), instance.work.model()) {
             (Some(root), _) if cause == Cause::Param("files") => {
                 Self::Adapters { root: root.display().to_string(), message, help }
             }
             (_, model) => {
-                let model = model.map(|(model, _)| model.0.clone()).unwrap_or_default();
+                let model = model.map(|model| model.0.clone()).unwrap_or_default();
                 Self::Weights { model, message, help }
             }
         }
@@ -101,7 +101,7 @@ pub fn models_of_hub(
     let selection = Selection::new(pipeline, &Graph::new(pipeline), wanted)?;
     let needed = pipeline.instances.iter().zip(&selection.needed).filter(|(_, needed)| **needed);
     let mut models: Vec<ModelRef> = Vec::new();
-    for (model, _) in needed.filter_map(|(instance, _)| instance.work.weights()) {
+    for model in needed.filter_map(|(instance, _)| instance.work.model()) {
         if model.0.starts_with("hf:") && !models.contains(model) {
             models.push(model.clone());
         }
@@ -126,7 +126,7 @@ pub fn absent_models(
         if instance.work.source_root().is_some_and(|root| !root.is_dir()) {
             return Ok(Vec::new());
         }
-        let Some((model, parts)) = instance.work.weights() else { continue };
+        let Some(WeightsUsed { model, parts }) = instance.work.weights() else { continue };
         let given: Vec<String> = on_port.map(|parts| parts.names()).unwrap_or_default();
         let parts = own_parts(parts, &given);
         if let Some((_, known)) = models.iter_mut().find(|(known, _)| known == model) {
@@ -209,7 +209,7 @@ pub(super) struct Absences<'a> {
 }
 
 /// A model and the parts of it that are read.
-type Parts = (String, &'static [&'static str]);
+type Parts = (String, &'static [PartRead]);
 
 impl<'a> Absences<'a> {
     pub fn new(pipeline: &'a Pipeline) -> Self {
@@ -240,7 +240,7 @@ impl<'a> Absences<'a> {
     }
 
     fn weights(&self, instance: &Instance) -> Option<Lack> {
-        let (model, mut parts) = instance.work.weights()?;
+        let WeightsUsed { model, mut parts } = instance.work.weights()?;
         if instance.inputs.contains_key("model") {
             // Which parts the input will hold is not known yet; those may be left out of the model.
             parts = &[];
@@ -249,7 +249,8 @@ impl<'a> Absences<'a> {
         models
             .entry((model.0.clone(), parts))
             .or_insert_with(|| {
-                let checked = model.resolve().and_then(|source| source.check(parts));
+                let checked =
+                    model.resolve().and_then(|source| source.check(&PartRead::names(parts)));
                 checked.err().map(|error| Lack::weights(model, &error))
             })
             .clone()
@@ -272,10 +273,10 @@ pub fn unusable(pipeline: &Pipeline, is_meant: impl Fn(usize) -> bool) -> Vec<La
         let (work, inputs) = (&*instance.work, instance.inputs.values().copied());
         let behind = adapters.add((&instance.stage, work), instance.output(), inputs);
         if is_meant(index) {
-            let flaws = work.flaws(&examined, on_port.as_ref()).into_iter();
-            found.extend(flaws.map(|flaw| (instance, Lack::flaw(instance, flaw))));
+            let errors = work.check_files(&examined, on_port.as_ref()).into_iter();
+            found.extend(errors.map(|error| (instance, Lack::of_files(instance, error))));
             let on_ports = examined.adapters_on_ports(work, &behind, on_port.as_ref());
-            found.extend(on_ports.into_iter().map(|(file, Misfit { message, help, .. })| {
+            found.extend(on_ports.into_iter().map(|(file, CheckError { message, help, .. })| {
                 let root = file.root.display().to_string();
                 (instance, Lack::Adapters { root, message, help })
             }));

@@ -10,7 +10,7 @@ pub(super) fn named(
     before: &Record,
     instance: &Instance,
 ) -> Vec<StaleReason> {
-    let Some((model, _)) = instance.work.weights() else { return reasons };
+    let Some(model) = instance.work.model() else { return reasons };
     let (Some(old), new) = (&before.model, model.short_name()) else { return reasons };
     if *old == new {
         return reasons;

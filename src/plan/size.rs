@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::config::Pipeline;
 
 /// For each instance, what its own parameters say of the size of its items, or what is known of the
-/// input that they are made from; as `config/fit.rs` has it.
+/// input that they are made from; as `config/check.rs` has it.
 pub(super) struct Sizes(Vec<Size>);
 
 #[derive(Clone, Copy, Default)]

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     models::{FileState, LoadError, ModelSource},
-    stages::Stage,
+    stages::{Stage, WeightsUsed},
     store::{Digest, StoreError},
 };
 
@@ -55,7 +55,7 @@ impl Decider<'_> {
     /// Looks at the weights of an instance that is about to run.
     pub(crate) fn watch(&self, index: usize, key: &Key) -> Result<Watch, PlanError> {
         let instance = &self.pipeline.instances[index];
-        let (Some(expected), Some((model, parts))) =
+        let (Some(expected), Some(WeightsUsed { model, parts })) =
             (key.ingredients.weights, instance.work.weights())
         else {
             return Ok(Watch::None);
@@ -98,7 +98,7 @@ impl Weights {
         given: &[String],
         files: Vec<WeightFile>,
     ) -> Result<Option<Self>, LoadError> {
-        let Some((model, parts)) = work.weights() else { return Ok(None) };
+        let Some(WeightsUsed { model, parts }) = work.weights() else { return Ok(None) };
         for WeightFile { state, digest } in &files {
             if let Some(digest) = digest {
                 state.remember((*digest).into());

@@ -137,7 +137,7 @@ impl<'a> Facts<'a> {
                 let (stage, broken) = (instance.to_string(), plan.broken_told(index));
                 return Err(FactsError::Stale { stage, broken });
             };
-            if let Some((model, _)) = instance.work.weights() {
+            if let Some(model) = instance.work.model() {
                 let fact = models.entry(model.0.clone()).or_default();
                 fact.repository = model.repository().map(str::to_owned);
                 fact.commit = model.resolve().ok().and_then(|source| source.commit());

@@ -157,6 +157,6 @@ fn made<'a>(plan: &'a Plan<'_>, index: usize) -> Option<&'a Record> {
 
 /// The commit of the model that an instance reads from a hub's cache.
 fn commit(plan: &Plan<'_>, index: usize) -> Option<String> {
-    let (model, _) = plan.pipeline.instances[index].work.weights()?;
+    let model = plan.pipeline.instances[index].work.model()?;
     model.resolve().ok()?.commit()
 }

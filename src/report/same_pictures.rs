@@ -68,8 +68,8 @@ fn inputs(output: Option<Digest>, store: &Store) -> Result<Inputs, StoreError> {
 
 /// Whether grids of one stage may show images that the other shows.
 fn may_share(test: &Instance, train: &Instance) -> bool {
-    let draws = [test, train].map(|instance| instance.work.draw());
-    matches!(draws, [Some(a), Some(b)] if a.may_share_in_grids(&b))
+    let selections = [test, train].map(|instance| instance.work.selection());
+    matches!(selections, [Some(a), Some(b)] if a.may_share_in_grids(&b))
 }
 
 fn shown(output: Option<Digest>, store: &Store) -> Result<Shown, StoreError> {

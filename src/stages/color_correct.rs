@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Inputs, Misfit, Output, Port, Ports, Stage, StageContext, StageError, StageKind, Surroundings,
-    predictions::Predictions,
+    CheckError, Inputs, Output, Port, Ports, Stage, StageContext, StageError, StageKind,
+    Surroundings, predictions::Predictions,
 };
 use crate::{
     artifact::{ArtifactKind, Item, frames, pairs, videos::Clip},
@@ -48,7 +48,7 @@ impl StageKind for ColorCorrect {
 
 // It maps items, but by the name of the checkpoint that made them, which is in no key of an item.
 impl Stage for ColorCorrect {
-    fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
+    fn check(&self, around: &Surroundings<'_>) -> Vec<CheckError> {
         around.without_target(&["examples"]).into_iter().collect()
     }
 

@@ -5,15 +5,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cause, Inputs, Lighter, Lineage, Misfit, Mismatch, Output, ParamError, Port, Ports, Stage,
-    StageContext, StageError, StageKind, Surroundings, Workload,
+    Cause, CheckError, Inputs, Lighter, Lineage, Mismatch, Output, ParamError, Port, Ports, Stage,
+    StageContext, StageError, StageKind, Surroundings, WeightsUsed, Workload,
+    check::Facts,
     model::{StageModel, TILING_HELP, not_finite, open_vae},
-    model_facts::Facts,
 };
 use crate::{
     artifact::{ArtifactKind, frames, samples, tensors::TensorFileError, videos::Clip},
     models::{
-        DecodeNoise, LoadError, Memory, ModelRef,
+        DecodeNoise, LoadError, Memory, ModelRef, PartRead,
         memory::Estimator,
         pixels,
         sampling::{Condition, rng_after_sampling},
@@ -64,8 +64,8 @@ impl Default for Noise {
     }
 }
 
-fn needs_all_frames() -> Misfit {
-    Misfit::new(
+fn needs_all_frames() -> CheckError {
+    CheckError::new(
         Cause::Param("last_frame"),
         "`last_frame` must be false: the norms of this family's decoder see all frames of a chunk",
         "leave it out; the prediction is the last frame of the clip all the same",
@@ -98,11 +98,11 @@ impl Stage for Decode {
             .collect()
     }
 
-    fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
+    fn check(&self, around: &Surroundings<'_>) -> Vec<CheckError> {
         if self.model.is_none()
-            && let Some(misfit) = Facts::without_model(around)
+            && let Some(error) = Facts::without_model(around)
         {
-            return vec![misfit];
+            return vec![error];
         }
         let Some(facts) = around.model(self.model.as_ref()) else { return Vec::new() };
         let whole = (self.last_frame && !facts.vae_family.decodes_last()).then(needs_all_frames);
@@ -119,8 +119,9 @@ impl Stage for Decode {
         Some("samples")
     }
 
-    fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
-        self.model.as_ref().map(|model| (model, &["vae"][..]))
+    fn weights(&self) -> Option<WeightsUsed<'_>> {
+        let model = self.model.as_ref()?;
+        Some(WeightsUsed { model, parts: &[PartRead::Vae] })
     }
 
     fn memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {

@@ -3,8 +3,31 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value};
 
-use super::{Ports, Stage, StageKind};
-use crate::config::value::{Node, ValueError};
+use super::{Stage, StageKind};
+use crate::{
+    artifact::ArtifactKind,
+    config::value::{Node, ValueError},
+};
+
+/// A stage's named input.
+#[derive(Clone, Copy, Debug)]
+pub struct Port {
+    /// The key under `inputs`.
+    pub name: &'static str,
+    /// The artifacts it takes.
+    pub kinds: &'static [ArtifactKind],
+    /// Whether the stage cannot run without it.
+    pub required: bool,
+}
+
+/// What a stage takes and gives.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports {
+    /// The inputs by name.
+    pub inputs: &'static [Port],
+    /// The one output.
+    pub output: ArtifactKind,
+}
 
 /// What the engine knows of a stage kind.
 pub struct StageEntry {

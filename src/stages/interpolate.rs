@@ -4,10 +4,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    IdleParam, Inputs, Misfit, Output, OwnSize, ParamError, Port, Ports, Stage, StageContext,
+    CheckError, IdleParam, Inputs, Output, OwnSize, ParamError, Port, Ports, Stage, StageContext,
     StageError, StageKind, Surroundings,
-    fit::{grid_in, refuse},
-    idle,
+    check::{grid_in, refuse},
 };
 use crate::{
     artifact::{ArtifactKind, Item, pairs::Pair, videos},
@@ -68,11 +67,12 @@ impl Stage for Interpolate {
     }
 
     fn idle_params(&self) -> Vec<IdleParam> {
-        idle::interpolate(self)
+        let tiles = self.method == Interpolation::Tiles;
+        IdleParam::unless(tiles, "grid", "method", "`method` is `tiles`").into_iter().collect()
     }
 
-    fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
-        around.size.image.and_then(|size| self.misfit(size)).into_iter().collect()
+    fn check(&self, around: &Surroundings<'_>) -> Vec<CheckError> {
+        around.size.image.and_then(|size| self.check_size(size)).into_iter().collect()
     }
 
     fn own_size(&self) -> OwnSize {
@@ -99,7 +99,7 @@ impl Stage for Interpolate {
                 return Err(StageError::failed("input and target differ in size"));
             }
             let (width, height) = pair.input.dimensions();
-            refuse(self.misfit([height as usize, width as usize]))?;
+            refuse(self.check_size([height as usize, width as usize]))?;
             let order = self.tile_order(item);
             let frames =
                 self.method.clip(&pair.input, &pair.target, self.frames, self.grid, &order);
@@ -111,7 +111,7 @@ impl Stage for Interpolate {
 
 impl Interpolate {
     /// Tiles that images of this height and width do not have.
-    fn misfit(&self, size: [usize; 2]) -> Option<Misfit> {
+    fn check_size(&self, size: [usize; 2]) -> Option<CheckError> {
         (self.method == Interpolation::Tiles).then(|| grid_in(self.grid, size))?
     }
 
@@ -180,13 +180,13 @@ mod tests {
 
     #[test]
     fn tiles_of_no_pixel_are_refused() {
-        let misfit = |grid| Interpolate { grid, ..interpolate(9) }.misfit([8, 12]);
-        assert_eq!(misfit(8), None);
-        let wrong = misfit(9).unwrap();
+        let error = |grid| Interpolate { grid, ..interpolate(9) }.check_size([8, 12]);
+        assert_eq!(error(8), None);
+        let wrong = error(9).unwrap();
         insta::assert_snapshot!(wrong.message, @"`grid` divides a side into 9, but the height has only 8 pixels");
         insta::assert_snapshot!(wrong.help.unwrap(), @"take 8 at most, or larger images");
         let other = Interpolate { method: Interpolation::Linear, grid: 64, ..interpolate(9) };
-        assert_eq!(other.misfit([8, 8]), None, "it has no tiles");
+        assert_eq!(other.check_size([8, 8]), None, "it has no tiles");
     }
 
     #[test]

@@ -1,35 +1,29 @@
-//! What a stage does; one file per kind.
+//! What a stage does.
 //!
-//! A stage is one struct, its parameters, and one `impl`. Adding one is a new file here and one
-//! line in [`STAGES`]; the schema, the editor help and the checks follow from the struct.
+//! A stage is one struct, its parameters, and one `impl`. Adding one is a new file here, or a folder, and one
+//! line in [`STAGES`]; the schema and the editor help follow from the struct.
+//!
+//! Beside the kinds, which [`STAGES`] lists: what is looked at across stages before a run (`check`), what a
+//! stage sees while it runs (`context`), its registry line (`entry`), what its memory is estimated by
+//! (`estimate`), and what some kinds share (`model`, `predictions`, `rules`, `training`).
 
-mod adapter_files;
-mod agreement;
-mod bulk;
+mod check;
 mod color_correct;
 mod command;
 mod context;
-mod data_facts;
 mod dataset;
 mod decode;
-mod draw;
 mod entry;
 mod error;
-mod examined;
-mod fit;
-mod idle;
+mod estimate;
 mod interpolate;
-mod known_models;
 mod lora_merge;
 mod lora_train;
 mod metric;
 mod model;
-mod model_facts;
-mod model_parts;
 mod predictions;
 mod pretrain;
 mod rules;
-mod same_pictures;
 mod sample;
 #[cfg(test)]
 mod support;
@@ -38,34 +32,32 @@ mod training;
 mod transform;
 mod vae_encode;
 
-pub use adapter_files::{AdapterFile, KnownAdapters};
-pub use agreement::{ImageRecord, Lineage, Mismatch, Trainings};
-pub use bulk::{Bulk, given};
+pub use check::{
+    AdapterFile, Cause, CheckError, CheckWarning, DataSelection, EncodedText, Examined, IdleParam,
+    ImageRecord, ItemSize, KnownAdapters, KnownData, KnownModels, KnownParts, Lineage,
+    MOST_DECODED, Mismatch, ModelParts, OwnSize, SamePictures, Surroundings, Trainings,
+};
 pub use color_correct::ColorCorrect;
 pub use command::{CommandGuard, ShellCommand};
 pub use context::{CancelFlag, Inputs, OnItem, Output, Progress, StageContext};
-pub use data_facts::{KnownData, MOST_DECODED};
 pub use dataset::Dataset;
 pub use decode::Decode;
-pub use draw::Draw;
-pub use entry::{ParsedStage, StageEntry};
-pub use error::{ParamError, StageError};
-pub use examined::Examined;
-pub use fit::{Cause, Caution, EncodedText, IdleParam, ItemSize, Misfit, OwnSize, Surroundings};
+pub use entry::{ParsedStage, Port, Ports, StageEntry};
+pub use error::StageError;
+pub use estimate::{Bulk, Lighter, Workload, given};
 pub use interpolate::Interpolate;
-pub use known_models::KnownModels;
 pub use lora_merge::LoraMerge;
 pub use lora_train::LoraTrain;
 pub use metric::Metric;
-pub use model_parts::{KnownParts, ModelParts};
 pub use pretrain::Pretrain;
-pub use same_pictures::SamePictures;
 pub use sample::Sample;
 pub use text_encode::TextEncode;
 pub use transform::Transform;
 pub use vae_encode::VaeEncode;
 
-use std::{path::Path, sync::Arc};
+pub use crate::data::ParamError;
+
+use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
@@ -73,7 +65,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     artifact::ArtifactKind,
-    models::{ClipSize, Given, LoadError, Memory, ModelRef},
+    models::{LoadError, Memory, ModelRef, PartRead},
     store::Digest,
 };
 
@@ -94,60 +86,43 @@ pub static STAGES: &[StageEntry] = &[
     StageEntry::of::<ShellCommand>(),
 ];
 
-/// A stage's named input.
-#[derive(Clone, Copy, Debug)]
-pub struct Port {
-    /// The key under `inputs`.
-    pub name: &'static str,
-    /// The artifacts it takes.
-    pub kinds: &'static [ArtifactKind],
-    /// Whether the stage cannot run without it.
-    pub required: bool,
-}
-
-/// What a stage takes and gives.
-#[derive(Clone, Copy, Debug)]
-pub struct Ports {
-    /// The inputs by name.
-    pub inputs: &'static [Port],
-    /// The one output.
-    pub output: ArtifactKind,
-}
-
 /// The parameters that can hold the model of [`Stage::weights`].
 pub const MODEL_PARAMS: [&str; 2] = ["model", "like"];
 
-/// What a stage is to do, as far as it decides the memory it takes.
+/// The model whose weights decide what a stage gives.
 #[derive(Clone, Copy, Debug)]
-pub struct Workload<'a> {
-    /// The size of its clips, if it is known.
-    pub clip: Option<ClipSize>,
-    /// Whether the device is the CPU.
-    pub on_host: bool,
-    /// What is on its port `model`.
-    pub parts: &'a ModelParts,
-    /// How much is on its other ports.
-    pub given: Given,
-}
-
-/// A stage with one parameter that makes it need less memory.
-pub struct Lighter {
-    /// The parameter.
-    pub param: &'static str,
-    /// What to do to have it so.
-    pub advice: String,
-    /// The stage.
-    pub stage: Arc<dyn Stage>,
-}
-
-impl Lighter {
-    fn new(param: &'static str, advice: impl Into<String>, stage: impl Stage + 'static) -> Self {
-        Self { param, advice: advice.into(), stage: Arc::new(stage) }
-    }
+pub struct WeightsUsed<'a> {
+    /// The model.
+    pub model: &'a ModelRef,
+    /// What is read of it.
+    pub parts: &'static [PartRead],
 }
 
 /// Work the executor can do without knowing its kind.
+///
+/// Only [`run`](Self::run) has no default: a kind overrides what applies to it, most of them a few.
+///
+/// | method | who calls it |
+/// |---|---|
+/// | **what it is, and how it runs** | |
+/// | `validate`, `revision`, `output` | `config`, when the file is read |
+/// | `mapped_port`, `crossed_port` | `config`, `plan` and `exec`, to walk over items |
+/// | `side_by_side`, `command`, `uses_device`, `run` | `exec` |
+/// | `weights` (`model`), `source_root`, `params_without_effect` | `plan`, for the key; reports |
+/// | `trajectory_params`, `stops` | `plan` and `exec`, for checkpoints |
+/// | **estimates** | |
+/// | `effort_params`, `num_items` | `plan`, for time and disk |
+/// | `memory`, `host_memory`, `bulk`, `lighter` | `plan`, for memory and advice on it |
+/// | **checks beside other stages, before a run** | |
+/// | `idle_params` to `warnings` | `config/check.rs` and `config/expand.rs`, stage by stage |
+/// | `adapter_files`, `check_files` | `config` and `plan`, where files of weights are looked at |
+/// | `gives_parts`, `parts`, `left_to_model` | `config`, to know what is on a port `model` |
+/// | `selection`, `pictures` | `config` and `report`, to tell data learnt from that is asked about |
+/// | **reports** | |
+/// | `metrics` | `config`, for tables |
 pub trait Stage: Send + Sync {
+    // What it is, and how it runs.
+
     /// Checks the rules that no single field can state.
     fn validate(&self) -> Vec<ParamError> {
         Vec::new()
@@ -157,6 +132,11 @@ pub trait Stage: Send + Sync {
     /// others.
     fn revision(&self) -> u32 {
         0
+    }
+
+    /// What this stage gives, where that depends on its parameters.
+    fn output(&self) -> Option<ArtifactKind> {
+        None
     }
 
     /// The port whose items are mapped one to one, if the stage maps items.
@@ -184,10 +164,14 @@ pub trait Stage: Send + Sync {
         1
     }
 
-    /// The model whose weights decide the output, with the parts read (`"vae"`, `"transformer"`,
-    /// `"text_encoder"`, `"tokenizer"`, `"scheduler"`).
-    fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
+    /// The model whose weights decide the output, with the parts read.
+    fn weights(&self) -> Option<WeightsUsed<'_>> {
         None
+    }
+
+    /// The model of [`Self::weights`].
+    fn model(&self) -> Option<&ModelRef> {
+        self.weights().map(|weights| weights.model)
     }
 
     /// The folder of files that are read from outside the store through
@@ -215,6 +199,27 @@ pub trait Stage: Send + Sync {
         Vec::new()
     }
 
+    /// Parameters that do not change the output, each with the value that stands for all in the
+    /// key. It is the default, so that leaving the parameter out is no change either.
+    fn params_without_effect(&self) -> &'static [(&'static str, Option<usize>)] {
+        &[]
+    }
+
+    /// Whether it computes on the device: it then runs where that is, which may be a process of its own.
+    fn uses_device(&self) -> bool {
+        false
+    }
+
+    /// Reads the inputs, writes items to `out`. Nothing else is visible to it.
+    fn run(
+        &self,
+        inputs: &Inputs<'_>,
+        out: &mut Output<'_>,
+        cx: &StageContext<'_>,
+    ) -> Result<(), StageError>;
+
+    // Estimates.
+
     /// Numbers among its parameters that its time is in proportion to, such as `steps`; for a stage
     /// that maps items, the time of one item. Estimates go by them.
     fn effort_params(&self) -> &'static [&'static str] {
@@ -226,11 +231,29 @@ pub trait Stage: Send + Sync {
         None
     }
 
-    /// Parameters that do not change the output, each with the value that stands for all in the
-    /// key. It is the default, so that leaving the parameter out is no change either.
-    fn params_without_effect(&self) -> &'static [(&'static str, Option<usize>)] {
-        &[]
+    /// The memory of the device that its model takes for this work; none where it runs no model, or
+    /// where the size of clips decides and is not known.
+    fn memory(&self, _work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
+        Ok(None)
     }
+
+    /// The memory of the host that it takes for this work where the device is a GPU; none where that is little.
+    fn host_memory(&self, _work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
+        Ok(None)
+    }
+
+    /// How much it gives, by how much is on each of its ports.
+    fn bulk(&self, given: &dyn Fn(&str) -> Bulk) -> Bulk {
+        Bulk::of_items(self, given)
+    }
+
+    /// The stage with each of its parameters that decide its memory one step lighter, such as half a batch.
+    /// Those that bring nothing for this work may be among them.
+    fn lighter(&self, _work: &Workload<'_>) -> Vec<Lighter> {
+        Vec::new()
+    }
+
+    // Checks beside other stages, before a run.
 
     /// Parameters that do nothing beside the others as they are. The file is wrong if it sets one.
     fn idle_params(&self) -> Vec<IdleParam> {
@@ -259,14 +282,14 @@ pub trait Stage: Send + Sync {
         None
     }
 
-    /// What it cannot take of what it will be given, as far as that is known before it runs.
-    fn misfits(&self, _around: &Surroundings<'_>) -> Vec<Misfit> {
-        Vec::new()
-    }
-
     /// The parts of models behind what it gives.
     fn lineage(&self, _around: &Surroundings<'_>) -> Option<Lineage> {
         None
+    }
+
+    /// What it cannot take of what it will be given, as far as that is known before it runs.
+    fn check(&self, _around: &Surroundings<'_>) -> Vec<CheckError> {
+        Vec::new()
     }
 
     /// Parts of different models that it would bring together.
@@ -274,13 +297,10 @@ pub trait Stage: Send + Sync {
         Vec::new()
     }
 
-    /// What is wrong with the files of its model, and with other files of weights that it names, as far as
-    /// configurations and headers tell; `on_port` is what is on its port `model`, if that is known.
-    fn flaws(&self, examined: &Examined, on_port: Option<&ModelParts>) -> Vec<Misfit> {
-        match self.weights() {
-            Some((model, parts)) => examined.model((MODEL_PARAMS[0], model), parts, on_port),
-            None => Vec::new(),
-        }
+    /// What of it is not wrong beside what it will be given, but seldom meant, or cannot be known to be right:
+    /// said behind its name.
+    fn warnings(&self, _around: &Surroundings<'_>) -> Vec<CheckWarning> {
+        Vec::new()
     }
 
     /// The adapter files that it names, and the folder below which they lie.
@@ -288,10 +308,13 @@ pub trait Stage: Send + Sync {
         None
     }
 
-    /// What of it is not wrong beside what it will be given, but seldom meant, or cannot be known to be right:
-    /// said behind its name.
-    fn cautions(&self, _around: &Surroundings<'_>) -> Vec<Caution> {
-        Vec::new()
+    /// What is wrong with the files of its model, and with other files of weights that it names, as far as
+    /// configurations and headers tell; `on_port` is what is on its port `model`, if that is known.
+    fn check_files(&self, examined: &Examined, on_port: Option<&ModelParts>) -> Vec<CheckError> {
+        match self.weights() {
+            Some(weights) => examined.model(MODEL_PARAMS[0], weights, on_port),
+            None => Vec::new(),
+        }
     }
 
     /// Whether it may give a model.
@@ -312,13 +335,8 @@ pub trait Stage: Send + Sync {
     }
 
     /// The images it takes from outside, for a stage that takes some.
-    fn draw(&self) -> Option<Draw> {
+    fn selection(&self) -> Option<DataSelection> {
         None
-    }
-
-    /// The names of the scores it gives, for a stage that gives metrics and knows them.
-    fn metrics(&self) -> &'static [&'static str] {
-        &[]
     }
 
     /// What the inputs of the pairs that it will give hold, by their names, where it takes them from outside and they
@@ -327,45 +345,12 @@ pub trait Stage: Send + Sync {
         None
     }
 
-    /// What this stage gives, where that depends on its parameters.
-    fn output(&self) -> Option<ArtifactKind> {
-        None
-    }
+    // Reports.
 
-    /// The memory of the device that its model takes for this work; none where it runs no model, or
-    /// where the size of clips decides and is not known.
-    fn memory(&self, _work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
-        Ok(None)
+    /// The names of the scores it gives, for a stage that gives metrics and knows them.
+    fn metrics(&self) -> &'static [&'static str] {
+        &[]
     }
-
-    /// How much it gives, by how much is on each of its ports.
-    fn bulk(&self, given: &dyn Fn(&str) -> Bulk) -> Bulk {
-        Bulk::of_items(self, given)
-    }
-
-    /// The memory of the host that it takes for this work where the device is a GPU; none where that is little.
-    fn host_memory(&self, _work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
-        Ok(None)
-    }
-
-    /// The stage with each of its parameters that decide its memory one step lighter, such as half a batch.
-    /// Those that bring nothing for this work may be among them.
-    fn lighter(&self, _work: &Workload<'_>) -> Vec<Lighter> {
-        Vec::new()
-    }
-
-    /// Whether it computes on the device: it then runs where that is, which may be a process of its own.
-    fn uses_device(&self) -> bool {
-        false
-    }
-
-    /// Reads the inputs, writes items to `out`. Nothing else is visible to it.
-    fn run(
-        &self,
-        inputs: &Inputs<'_>,
-        out: &mut Output<'_>,
-        cx: &StageContext<'_>,
-    ) -> Result<(), StageError>;
 }
 
 /// A stage that a pipeline file can name. The struct *is* its parameters.

@@ -6,9 +6,11 @@ use burn::tensor::{Device, FloatDType, Tensor};
 use serde_json::Value;
 
 use super::{
-    Cause, ImageRecord, Inputs, ItemSize, Misfit, Output, StageContext, StageError,
-    agreement::{FOLDER, TextUse, wrong_length},
-    fit,
+    Cause, CheckError, ImageRecord, Inputs, ItemSize, Output, StageContext, StageError,
+    check::{
+        agreement::{FOLDER, TextUse, wrong_length},
+        pixels, refuse,
+    },
 };
 use crate::{
     artifact::{
@@ -82,9 +84,9 @@ pub(super) fn open_vae(
     vae.tiled().ok_or_else(|| without_tiles().into())
 }
 
-pub(super) fn without_tiles() -> Misfit {
+pub(super) fn without_tiles() -> CheckError {
     let message = "`tiling` must be false: there are no tiles for this family of models";
-    Misfit::new(Cause::Param("tiling"), message, "leave it out")
+    CheckError::new(Cause::Param("tiling"), message, "leave it out")
 }
 
 /// Advice to work on tiles.
@@ -126,11 +128,11 @@ pub(super) fn read_text(
     device: &Device,
 ) -> Result<Tensor<3>, StageError> {
     let text = TextEmbedding::read(inputs, port, device)?;
-    fit::refuse(user.misfit(port, text.format))?;
+    refuse(user.check(port, text.format))?;
     let text = text.batch(1);
     let (wanted, [_, tokens, found]) = (denoiser.text_channels(), text.dims());
     if found == wanted {
-        fit::refuse(wrong_length(port, tokens, denoiser))?;
+        refuse(wrong_length(port, tokens, denoiser))?;
         return Ok(text);
     }
     let message = format!(
@@ -172,7 +174,7 @@ pub(super) fn check_pixels(
     compression: Compression,
 ) -> Result<(), StageError> {
     let size = ItemSize { frames: Some(frames), image: Some([height, width]) };
-    fit::refuse(fit::pixels(size, compression))
+    refuse(pixels(size, compression))
 }
 
 #[cfg(test)]

@@ -5,15 +5,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Bulk, Caution, EncodedText, Inputs, Lineage, Misfit, Output, ParamError, Port, Ports, Stage,
-    StageContext, StageError, StageKind, Surroundings, Workload,
-    fit::not_known,
+    Bulk, CheckError, CheckWarning, EncodedText, Inputs, Lineage, Output, ParamError, Port, Ports,
+    Stage, StageContext, StageError, StageKind, Surroundings, WeightsUsed, Workload,
+    check::not_known,
     model::{StageModel, not_finite},
 };
 use crate::{
     artifact::{ArtifactKind, text::TextEmbedding},
     models::{
-        LoadError, Memory, ModelRef, ModelSource, PromptFormat, TextFormat, family,
+        LoadError, Memory, ModelRef, ModelSource, PartRead, PromptFormat, TextFormat, family,
         memory::Estimator,
         one_of, published_text_format,
         t5::{Cut, T5Config, T5Tokenizer, TokenizerFiles},
@@ -60,7 +60,7 @@ impl TextEncode {
 
 impl TextEncode {
     /// The end of a prompt that is left out, as the model's own pipeline does.
-    fn cut(&self, around: &Surroundings<'_>) -> Option<Caution> {
+    fn cut(&self, around: &Surroundings<'_>) -> Option<CheckWarning> {
         let facts = around.model(&self.model)?;
         let format = self.format.unwrap_or_else(|| facts.published.text_format());
         let most = || Some(facts.prompt_format(format)?.tokens);
@@ -75,7 +75,7 @@ impl TextEncode {
             "encodes a prompt of {tokens} tokens, of which {stated} {limit}; left out is \"{}\"",
             in_one_line(&lost)
         );
-        Some(Caution { param: Some("prompt"), message })
+        Some(CheckWarning { param: Some("prompt"), message })
     }
 }
 
@@ -109,17 +109,23 @@ impl Stage for TextEncode {
         }
     }
 
-    fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
+    fn weights(&self) -> Option<WeightsUsed<'_>> {
         // The transformer's configuration gives the default length, the scheduler's the default format.
-        Some((&self.model, &["text_encoder", "tokenizer", "transformer/config.json", "scheduler"]))
+        let parts = &[
+            PartRead::TextEncoder,
+            PartRead::Tokenizer,
+            PartRead::TransformerConfig,
+            PartRead::Scheduler,
+        ];
+        Some(WeightsUsed { model: &self.model, parts })
     }
 
-    fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
+    fn check(&self, around: &Surroundings<'_>) -> Vec<CheckError> {
         let Some(facts) = around.model(&self.model) else { return Vec::new() };
         not_known("format", self.format, facts.family.text_formats()).into_iter().collect()
     }
 
-    fn cautions(&self, around: &Surroundings<'_>) -> Vec<Caution> {
+    fn warnings(&self, around: &Surroundings<'_>) -> Vec<CheckWarning> {
         self.cut(around).into_iter().collect()
     }
 

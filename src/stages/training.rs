@@ -6,8 +6,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::{Value, json};
 
 use super::{
-    Cause, Inputs, MODEL_PARAMS, Misfit, ParamError, StageContext, StageError, StageKind,
-    Surroundings, model::check_channels,
+    Cause, CheckError, IdleParam, Inputs, MODEL_PARAMS, ParamError, StageContext, StageError,
+    StageKind, Surroundings, model::check_channels,
 };
 use crate::{
     artifact::{
@@ -145,15 +145,25 @@ fn diverged_help(diverged: &Diverged) -> String {
 /// The port of clips that are not trained on.
 pub(super) const HELD_OUT: &str = "held_out";
 
+/// `warmup_steps` of a training whose schedule has none.
+pub(super) fn idle_warmup(schedule: LrSchedule, steps: usize) -> Option<IdleParam> {
+    let works = schedule != LrSchedule::Constant || steps == 0;
+    let serves = "`lr_schedule` is `constant_with_warmup` or `cosine`";
+    IdleParam::unless(works, "warmup_steps", "lr_schedule", serves)
+}
+
 /// Clips that are not trained on, and how often they are looked at, go together.
-pub(super) fn held_out_misfits(every: Option<usize>, around: &Surroundings<'_>) -> Option<Misfit> {
+pub(super) fn check_held_out(
+    every: Option<usize>,
+    around: &Surroundings<'_>,
+) -> Option<CheckError> {
     match (every, around.has(HELD_OUT)) {
-        (Some(_), false) => Some(Misfit::new(
+        (Some(_), false) => Some(CheckError::new(
             Cause::Param("held_out_every"),
             "`held_out_every` needs the input `held_out`",
             "connect a `vae_encode` stage of clips that are not trained on to `held_out`",
         )),
-        (None, true) => Some(Misfit::new(
+        (None, true) => Some(CheckError::new(
             Cause::Param("inputs"),
             "an input `held_out` does nothing without the parameter `held_out_every`",
             "add `held_out_every = 100`, the steps between two looks at it",

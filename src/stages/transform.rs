@@ -4,10 +4,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cause, IdleParam, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext,
+    Cause, CheckError, IdleParam, Inputs, Output, ParamError, Port, Ports, Stage, StageContext,
     StageError, StageKind, Surroundings,
-    fit::{grid_in, refuse},
-    idle,
+    check::{grid_in, refuse},
     interpolate::item_seed,
 };
 use crate::{
@@ -35,11 +34,14 @@ impl StageKind for Transform {
 
 impl Stage for Transform {
     fn validate(&self) -> Vec<ParamError> {
-        self.0.problems().into_iter().map(ParamError::from).collect()
+        self.0.validate()
     }
 
     fn idle_params(&self) -> Vec<IdleParam> {
-        idle::transform(&self.0)
+        let mut idle = IdleParam::of_choice("operation", self.0.operation);
+        let serves = "`operation` makes one of the images";
+        idle.extend(IdleParam::unless(self.0.makes_an_image(), "apply", "operation", serves));
+        idle
     }
 
     fn task(&self) -> Option<&'static str> {
@@ -47,8 +49,8 @@ impl Stage for Transform {
         (!self.0.operation.keeps()).then(|| self.0.operation.name())
     }
 
-    fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
-        around.size.image.and_then(|size| self.misfit(size)).into_iter().collect()
+    fn check(&self, around: &Surroundings<'_>) -> Vec<CheckError> {
+        around.size.image.and_then(|size| self.check_size(size)).into_iter().collect()
     }
 
     fn mapped_port(&self) -> Option<&'static str> {
@@ -67,7 +69,7 @@ impl Stage for Transform {
                 return pair.write(out, &item.name);
             }
             let (width, height) = pair.input.dimensions();
-            refuse(self.misfit([height as usize, width as usize]))?;
+            refuse(self.check_size([height as usize, width as usize]))?;
             let seed = item_seed(self.0.seed, item);
             let [input, target] = self.0.pair(pair.input, pair.target, seed)?;
             let meta = PairMeta {
@@ -82,10 +84,10 @@ impl Stage for Transform {
 
 impl Transform {
     /// What the operation cannot take of images of this height and width.
-    fn misfit(&self, [height, width]: [usize; 2]) -> Option<Misfit> {
+    fn check_size(&self, [height, width]: [usize; 2]) -> Option<CheckError> {
         let operation = self.0.operation;
         if operation.needs_square() && height != width {
-            return Some(Misfit::new(
+            return Some(CheckError::new(
                 Cause::Image,
                 format!(
                     "`{}` needs square images, but these have height {height} and width {width}",

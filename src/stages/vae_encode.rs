@@ -7,10 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Bulk, Cause, Inputs, Lighter, Lineage, Misfit, Output, ParamError, Port, Ports, Stage,
-    StageContext, StageError, StageKind, Surroundings, Trainings, Workload,
+    Bulk, Cause, CheckError, Inputs, Lighter, Lineage, Output, ParamError, Port, Ports, Stage,
+    StageContext, StageError, StageKind, Surroundings, Trainings, WeightsUsed, Workload,
+    check::Facts,
     model::{StageModel, TILING_HELP, array, check_pixels, not_finite, open_vae, read_clip},
-    model_facts::Facts,
     rules,
 };
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
         videos::Clip,
     },
     models::{
-        ImageConditioning, LoadError, Memory, ModelRef, VideoVae, family, family_of_vae,
+        ImageConditioning, LoadError, Memory, ModelRef, PartRead, VideoVae, family, family_of_vae,
         memory::Estimator, pixels,
     },
     rng::TorchRng,
@@ -152,18 +152,18 @@ impl Stage for VaeEncode {
         u32::from(conditioning() == Some(ImageConditioning::FirstFrame))
     }
 
-    fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
+    fn check(&self, around: &Surroundings<'_>) -> Vec<CheckError> {
         if self.model.is_none()
-            && let Some(misfit) = Facts::without_model(around)
+            && let Some(error) = Facts::without_model(around)
         {
-            return vec![misfit];
+            return vec![error];
         }
         let Some(facts) = around.model(self.model.as_ref()) else { return Vec::new() };
-        let mut misfits = facts.pixels(around.size);
-        misfits.extend(facts.tiling(self.tiling));
-        misfits.extend(facts.vae_on_port(around));
-        misfits.extend(self.unread(facts.vae_family.image_conditioning()));
-        misfits
+        let mut errors = facts.pixels(around.size);
+        errors.extend(facts.tiling(self.tiling));
+        errors.extend(facts.vae_on_port(around));
+        errors.extend(self.unread(facts.vae_family.image_conditioning()));
+        errors
     }
 
     fn trainings(&self, around: &Surroundings<'_>) -> Option<Trainings> {
@@ -179,8 +179,9 @@ impl Stage for VaeEncode {
         Some("videos")
     }
 
-    fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
-        self.model.as_ref().map(|model| (model, &["vae"][..]))
+    fn weights(&self) -> Option<WeightsUsed<'_>> {
+        let model = self.model.as_ref()?;
+        Some(WeightsUsed { model, parts: &[PartRead::Vae] })
     }
 
     fn memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
@@ -241,7 +242,7 @@ impl Stage for VaeEncode {
 
 impl VaeEncode {
     /// What is set for encodings of the image that no training will read.
-    fn unread(&self, conditioning: ImageConditioning) -> Vec<Misfit> {
+    fn unread(&self, conditioning: ImageConditioning) -> Vec<CheckError> {
         if conditioning == ImageConditioning::Channels {
             return Vec::new();
         }
@@ -254,7 +255,7 @@ impl VaeEncode {
             let message = format!(
                 "`{param}` is not for this family of models, whose image is the first frame of the clip"
             );
-            Misfit::new(Cause::Param(param), message, "leave it out")
+            CheckError::new(Cause::Param(param), message, "leave it out")
         })
         .collect()
     }

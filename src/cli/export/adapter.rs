@@ -119,7 +119,7 @@ fn unknown_family(name: &str) -> CliError {
 fn trained_on(pipeline: &Pipeline, index: usize) -> Option<LoraFamily> {
     let instance = &pipeline.instances[index];
     let of_model = || {
-        let (model, _) = instance.work.weights()?;
+        let model = instance.work.model()?;
         let family = family(&model.resolve().ok()?).ok()?;
         LoraFamily::of_class(family.class_name())
     };

@@ -72,7 +72,7 @@ fn base<'a>(
     index: usize,
 ) -> Result<&'a ModelRef, CliError> {
     let instance = &exporter.pipeline.instances[index];
-    let own = || instance.work.weights().map(|(model, _)| model);
+    let own = || instance.work.model();
     whole.base.as_ref().or_else(own).ok_or_else(|| {
         let message =
             format!("`{instance}` names no model from which the other parts could be taken");

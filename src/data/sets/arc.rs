@@ -3,7 +3,7 @@
 use super::{DataSet, Images, Knowledge, Listing};
 use crate::{
     data::{
-        DataError, Problem, Request, Sample,
+        DataError, ParamError, Request, Sample,
         arc::{ArcGrids, Task, read_task, render},
         resize,
         source::TaskRef,
@@ -30,14 +30,13 @@ impl DataSet for Arc {
         &[Knowledge::Grids]
     }
 
-    fn check(&self, request: &Request) -> Vec<Problem> {
+    fn check(&self, request: &Request) -> Vec<ParamError> {
         let mut problems = Vec::new();
         if request.source.set.is_none() || request.source.task.is_none() {
-            problems.push(Problem::new(
-                "source",
-                "ARC data needs `set` and `task`",
-                "for example set = \"evaluation\", task = \"00576224\" or task = 0",
-            ));
+            problems.push(
+                ParamError::new("source", "ARC data needs `set` and `task`")
+                    .help("for example set = \"evaluation\", task = \"00576224\" or task = 0"),
+            );
         }
         problems.extend(square(request));
         problems
@@ -58,12 +57,15 @@ impl DataSet for Arc {
 }
 
 /// Whether the drawing has the shape of a canvas.
-pub(super) fn square(request: &Request) -> Vec<Problem> {
+pub(super) fn square(request: &Request) -> Vec<ParamError> {
     if request.size[0] == request.size[1] {
         return Vec::new();
     }
     let message = format!("an ARC canvas is square, but `size` is {:?}", request.size);
-    vec![Problem::new("size", message, "give two equal sides; the reference uses [480, 480]")]
+    vec![
+        ParamError::new("size", message)
+            .help("give two equal sides; the reference uses [480, 480]"),
+    ]
 }
 
 /// The examples of a task as drawings: its demonstrations or its questions.

@@ -2,7 +2,7 @@
 
 use super::{DataSet, Images, Knowledge};
 use crate::{
-    data::{DataError, Problem, Request, Sample, SceneLabels, figures},
+    data::{DataError, ParamError, Request, Sample, SceneLabels, figures},
     store::SourceReader,
 };
 
@@ -26,9 +26,9 @@ impl DataSet for Figures {
         false
     }
 
-    fn check(&self, request: &Request) -> Vec<Problem> {
+    fn check(&self, request: &Request) -> Vec<ParamError> {
         let message = "the procedural world has no end, so `count` must be given";
-        let problem = Problem::new("count", message, "for example count = 10");
+        let problem = ParamError::new("count", message).help("for example count = 10");
         if request.count.is_none() { vec![problem] } else { Vec::new() }
     }
 

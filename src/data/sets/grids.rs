@@ -3,7 +3,7 @@
 use super::{DataSet, Images, Knowledge, arc};
 use crate::{
     data::{
-        DataError, Problem, Request,
+        DataError, ParamError, Request,
         arc::{Example, Grid, Task},
         source::TaskRef,
     },
@@ -50,18 +50,18 @@ impl DataSet for Grids {
         false
     }
 
-    fn check(&self, request: &Request) -> Vec<Problem> {
+    fn check(&self, request: &Request) -> Vec<ParamError> {
         let names = CONCEPTS.map(|(name, _)| name).join(", ");
         let mut problems = arc::square(request);
         let set = request.source.set.as_deref();
         if !CONCEPTS.iter().any(|(name, _)| Some(*name) == set) {
             let message = format!("`set` must be a concept, but is `{}`", set.unwrap_or_default());
             let help = format!("the concepts are: {names}");
-            problems.push(Problem::new("source", message, help));
+            problems.push(ParamError::new("source", message).help(help));
         }
         if !matches!(request.source.task, Some(TaskRef::Index(_))) {
             let message = "`task` must be a number";
-            problems.push(Problem::new("source", message, "for example task = 0"));
+            problems.push(ParamError::new("source", message).help("for example task = 0"));
         }
         problems
     }

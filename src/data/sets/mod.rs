@@ -15,7 +15,7 @@ mod tiny_imagenet;
 
 use std::collections::HashMap;
 
-use super::{DataError, Problem, Request, Sample, choice::listed};
+use super::{DataError, ParamError, Request, Sample, choice::listed};
 use crate::store::SourceReader;
 
 /// Every data set that a pipeline file can name.
@@ -80,7 +80,7 @@ pub trait DataSet: Sync {
     }
 
     /// Rules for its own keys.
-    fn check(&self, _: &Request) -> Vec<Problem> {
+    fn check(&self, _: &Request) -> Vec<ParamError> {
         Vec::new()
     }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Knowledge, Task};
 use crate::data::{
-    DataError, Pair, Problem, Request, Sample,
+    DataError, Pair, ParamError, Request, Sample,
     resize::{cover_scale, resize_nearest},
 };
 
@@ -43,9 +43,10 @@ impl Task for Boundaries {
         Knowledge::Boundaries
     }
 
-    fn check(&self, request: &Request) -> Vec<Problem> {
+    fn check(&self, request: &Request) -> Vec<ParamError> {
         let message = "must be at least 1, but is 0";
-        let problem = Problem::new("boundaries.min_annotators", message, "1 takes every line");
+        let problem =
+            ParamError::new("boundaries.min_annotators", message).help("1 takes every line");
         if request.boundaries.min_annotators == 0 { vec![problem] } else { Vec::new() }
     }
 

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Knowledge, Task, scene::hue};
-use crate::data::{DataError, Depth, Pair, Problem, Request, Sample};
+use crate::data::{DataError, Depth, Pair, ParamError, Request, Sample};
 
 /// How distances become colours.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -197,13 +197,15 @@ impl Task for DepthTask {
         Knowledge::Depth
     }
 
-    fn check(&self, request: &Request) -> Vec<Problem> {
+    fn check(&self, request: &Request) -> Vec<ParamError> {
         let [near, far] = request.depth.range;
         if near > 0.0 && near < far && far.is_finite() {
             return Vec::new();
         }
         let message = format!("must rise from above 0, but is [{near}, {far}]");
-        vec![Problem::new("depth.range", message, "give [near, far] in metres: [0.5, 10.0]")]
+        vec![
+            ParamError::new("depth.range", message).help("give [near, far] in metres: [0.5, 10.0]"),
+        ]
     }
 
     fn draw(&self, sample: Sample, request: &Request) -> Result<Pair, DataError> {

@@ -12,7 +12,7 @@ pub mod symbols;
 mod world;
 
 use super::{
-    DataError, Pair, PairMeta, Problem, Request, Sample,
+    DataError, Pair, PairMeta, ParamError, Request, Sample,
     choice::listed,
     sets::{Images, Knowledge},
 };
@@ -53,7 +53,7 @@ pub trait Task: Sync {
     fn needs(&self) -> Knowledge;
 
     /// Rules for its own parameters.
-    fn check(&self, _: &Request) -> Vec<Problem> {
+    fn check(&self, _: &Request) -> Vec<ParamError> {
         Vec::new()
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Knowledge, Task};
 use crate::{
-    data::{DataError, Pair, Problem, Request, Sample, SymbolGrid, sets::Images},
+    data::{DataError, Pair, ParamError, Request, Sample, SymbolGrid, sets::Images},
     rng::TorchRng,
 };
 
@@ -123,28 +123,33 @@ impl Task for SymbolsTask {
         request.size.map(|side| side / request.symbols.side.max(1))
     }
 
-    fn check(&self, request: &Request) -> Vec<Problem> {
+    fn check(&self, request: &Request) -> Vec<ParamError> {
         let Symbols { classes, side, per_class } = &request.symbols;
         let mut problems = Vec::new();
         if request.count.is_none() {
             let message = "there is no end of grids, so `count` must be given";
-            problems.push(Problem::new("count", message, "for example count = 30"));
+            problems.push(ParamError::new("count", message).help("for example count = 30"));
         }
         let [height, width] = request.size;
         if !(1..=16).contains(side) || height != width || height % (*side).max(1) != 0 {
-            problems.push(Problem::new(
-                "symbols.side",
-                format!("must divide a square `size`, but is {side} of {height}x{width}"),
-                "for example side = 4 and size = [256, 256]",
-            ));
+            problems.push(
+                ParamError::new(
+                    "symbols.side",
+                    format!("must divide a square `size`, but is {side} of {height}x{width}"),
+                )
+                .help("for example side = 4 and size = [256, 256]"),
+            );
         }
         if classes.len() == 1 || classes.len() > COLORS.len() {
             let message = format!("must be 2 to {}, but are {}", COLORS.len(), classes.len());
-            problems.push(Problem::new("symbols.classes", message, "each class has a symbol"));
+            problems
+                .push(ParamError::new("symbols.classes", message).help("each class has a symbol"));
         }
         if *per_class == Some(0) {
             let message = "must be at least 1, but is 0";
-            problems.push(Problem::new("symbols.per_class", message, "leave it out to take all"));
+            problems.push(
+                ParamError::new("symbols.per_class", message).help("leave it out to take all"),
+            );
         }
         problems
     }

@@ -1,7 +1,7 @@
 //! `world`: clips of the procedural world, for `pretrain`.
 
 use super::{Knowledge, Task};
-use crate::data::{DataError, Pair, Problem, Request, Sample};
+use crate::data::{DataError, Pair, ParamError, Request, Sample};
 
 pub(super) struct World;
 
@@ -22,12 +22,12 @@ impl Task for World {
         Knowledge::Clips
     }
 
-    fn check(&self, request: &Request) -> Vec<Problem> {
+    fn check(&self, request: &Request) -> Vec<ParamError> {
         if request.frames % 4 == 1 {
             return Vec::new();
         }
         let message = format!("must be 4k + 1, but is {}", request.frames);
-        vec![Problem::new("frames", message, "for example frames = 9")]
+        vec![ParamError::new("frames", message).help("for example frames = 9")]
     }
 
     fn draw(&self, sample: Sample, _: &Request) -> Result<Pair, DataError> {

@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DataError, Problem,
+    DataError, ParamError,
     choice::{Choice, listed},
 };
 
@@ -144,32 +144,28 @@ listed!(Operation, "Operation", OPERATIONS);
 
 impl Change {
     /// The rules that the parameters break.
-    pub fn problems(&self) -> Vec<Problem> {
+    pub fn validate(&self) -> Vec<ParamError> {
         let mut problems = Vec::new();
-        let mut problem = |field, message, help: &str| {
-            problems.push(Problem::new(field, message, help));
-        };
+        let mut wrong = |field, message| problems.push(ParamError::new(field, message));
         if let Some(share) = self.share
             && !(share > 0.0 && share <= 1.0)
         {
-            problem("share", format!("must be above 0 and at most 1, but is {share}"), "");
+            wrong("share", format!("must be above 0 and at most 1, but is {share}"));
         }
         if !(1..=64).contains(&self.squares) {
-            problem("squares", format!("must be 1 to 64, but is {}", self.squares), "");
+            wrong("squares", format!("must be 1 to 64, but is {}", self.squares));
         }
         if !(2..=16).contains(&self.grid) {
-            problem("grid", format!("must be 2 to 16, but is {}", self.grid), "");
+            wrong("grid", format!("must be 2 to 16, but is {}", self.grid));
         }
         if !self.angle.is_finite() {
-            problem("angle", format!("must be a number, but is {}", self.angle), "");
+            wrong("angle", format!("must be a number, but is {}", self.angle));
         }
         let [low, high] = self.thresholds;
         if !(0.0 <= low && low <= high) {
-            problem(
-                "thresholds",
-                format!("must rise from 0, but are {low}, {high}"),
-                "give [low, high], such as [50.0, 100.0]",
-            );
+            let message = format!("must rise from 0, but are {low}, {high}");
+            let help = "give [low, high], such as [50.0, 100.0]";
+            problems.push(ParamError::new("thresholds", message).help(help));
         }
         problems
     }
@@ -247,7 +243,7 @@ mod tests {
             let is_input = operation.side() == Side::Input;
             change.apply = Some(if is_input { Side::Target } else { Side::Input });
             assert!(pair(&change, 1).contains(&changed), "{}", operation.name());
-            assert!(change.problems().is_empty());
+            assert!(change.validate().is_empty());
         }
     }
 
@@ -262,7 +258,7 @@ mod tests {
         let mut wrong = change("zoom");
         (wrong.share, wrong.grid, wrong.thresholds) = (Some(0.0), 1, [9.0, 1.0]);
         (wrong.squares, wrong.angle) = (0, f64::NAN);
-        let fields: Vec<_> = wrong.problems().into_iter().map(|problem| problem.field).collect();
+        let fields: Vec<_> = wrong.validate().into_iter().map(|problem| problem.field).collect();
         assert_eq!(fields, ["share", "squares", "grid", "angle", "thresholds"]);
     }
 }

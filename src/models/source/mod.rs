@@ -3,6 +3,7 @@
 mod digest;
 mod look;
 mod meant;
+mod part_read;
 mod reference;
 mod weights;
 mod whole;
@@ -26,6 +27,7 @@ pub(super) use weights::{index_of, single_of, stem_of};
 pub use digest::FileState;
 pub use look::{Likeness, PartLook};
 pub use meant::is_no_path;
+pub use part_read::PartRead;
 pub use reference::ModelRef;
 pub use weights::INDEX_ENDING;
 pub use whole::FilePlace;

@@ -202,7 +202,7 @@ pub(super) fn differences(
     add_params(&mut reasons, old, new, instance);
     add_inputs(&mut reasons, old, new);
     if old.weights != new.weights {
-        let model = instance.work.weights().map(|(model, _)| model.0.clone()).unwrap_or_default();
+        let model = instance.work.model().map(|model| model.0.clone()).unwrap_or_default();
         reasons.push(StaleReason::WeightsChanged { model });
     }
     add_sources(&mut reasons, old, new);

@@ -201,8 +201,8 @@ pub(crate) fn described(pipeline: &str, profile: Option<&str>) -> String {
 impl LockedModel {
     /// The models of a pipeline.
     pub(crate) fn of(pipeline: &Pipeline) -> BTreeMap<String, Self> {
-        let models = pipeline.instances.iter().filter_map(|instance| instance.work.weights());
-        let models = models.map(|(model, _)| {
+        let models = pipeline.instances.iter().filter_map(|instance| instance.work.model());
+        let models = models.map(|model| {
             let commit = model.resolve().ok().and_then(|source| source.commit());
             (model.0.clone(), Self { commit })
         });

@@ -122,7 +122,7 @@ impl Graph<'_> {
             object.extend(self.contents.artifacts.get(input).map(Entity::to));
         }
         object.extend(self.contents.lists.get(&instance.to_string()).map(to));
-        object.extend(instance.work.weights().map(|(model, _)| to(model_id(&model.0))));
+        object.extend(instance.work.model().map(|model| to(model_id(&model.0))));
         let result = self.contents.artifacts.get(&record.output).map(Entity::to);
         let action = self.add(Entity {
             description: Some(format!(

@@ -6,12 +6,19 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Caution, Draw, IdleParam, Inputs, KnownData, Misfit, Output, OwnSize, ParamError, Ports, Stage,
-    StageContext, StageError, StageKind, Surroundings, draw, idle,
+    CheckError, CheckWarning, DataSelection, IdleParam, Inputs, KnownData, Output, OwnSize,
+    ParamError, Ports, Stage, StageContext, StageError, StageKind, Surroundings, check::is_one_of,
 };
 use crate::{
     artifact::{ArtifactKind, videos},
-    data::{Request, figures, sets::Knowledge, source::DataSource},
+    data::{
+        Request,
+        choice::Choice,
+        figures,
+        sets::Knowledge,
+        source::DataSource,
+        tasks::{Task, names_for},
+    },
     store::{Digest, SourceReader},
 };
 
@@ -31,9 +38,19 @@ impl StageKind for Dataset {
     const PORTS: Ports = Ports { inputs: &[], output: ArtifactKind::Pairs };
 }
 
+/// A parameter that is read where the task needs one of these.
+fn idle_beside(
+    task: Choice<dyn Task>,
+    param: &'static str,
+    read_for: &[Knowledge],
+) -> Option<IdleParam> {
+    let serves = is_one_of("task", &names_for(read_for));
+    IdleParam::unless(read_for.contains(&task.needs()), param, "task", serves)
+}
+
 impl Stage for Dataset {
     fn validate(&self) -> Vec<ParamError> {
-        self.0.problems().into_iter().map(ParamError::from).collect()
+        self.0.validate()
     }
 
     fn revision(&self) -> u32 {
@@ -41,27 +58,34 @@ impl Stage for Dataset {
     }
 
     fn idle_params(&self) -> Vec<IdleParam> {
-        idle::dataset(&self.0)
+        let Request { task, source, .. } = &self.0;
+        let mut idle = IdleParam::of_choice("task", *task);
+        idle.extend(IdleParam::of_choice("source.source", source.source));
+        // Of the regions of images, beside data sets that have such; which those are, these say.
+        idle.extend(idle_beside(*task, "min_share", &[Knowledge::Persons, Knowledge::Mask]));
+        let regions = [Knowledge::Persons, Knowledge::Mask, Knowledge::Scene];
+        idle.extend(idle_beside(*task, "crowd", &regions));
+        idle
     }
 
     fn task(&self) -> Option<&'static str> {
         Some(self.0.task.name())
     }
 
-    fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
-        around.data.misfit(&self.0).into_iter().collect()
+    fn check(&self, around: &Surroundings<'_>) -> Vec<CheckError> {
+        around.data.check(&self.0).into_iter().collect()
     }
 
-    fn cautions(&self, around: &Surroundings<'_>) -> Vec<Caution> {
-        around.data.caution(&self.0).into_iter().collect()
+    fn warnings(&self, around: &Surroundings<'_>) -> Vec<CheckWarning> {
+        around.data.warning(&self.0).into_iter().collect()
     }
 
     fn pictures(&self, known: &KnownData) -> Option<Vec<(Digest, String)>> {
         known.pictures(&self.0)
     }
 
-    fn draw(&self) -> Option<Draw> {
-        Some(draw::dataset(&self.0))
+    fn selection(&self) -> Option<DataSelection> {
+        Some(DataSelection::of(&self.0))
     }
 
     fn own_size(&self) -> OwnSize {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    super::{Caution, ImageRecord, Stage, StageError, Surroundings, agreement::FILES},
+    super::{CheckWarning, ImageRecord, Stage, StageError, Surroundings, check::agreement::FILES},
     LoraMerge, Recorded,
 };
 use crate::{
@@ -17,15 +17,15 @@ use crate::{
 
 impl LoraMerge {
     /// What `files` state that may not be meant.
-    pub(super) fn cautions_of_files(&self, around: &Surroundings<'_>) -> Vec<Caution> {
+    pub(super) fn warnings_of_files(&self, around: &Surroundings<'_>) -> Vec<CheckWarning> {
         let Some(root) = self.source_root() else { return Vec::new() };
         let stated = |file| Some((file, around.models.adapter(&root.join(file))?));
         let stated = self.files.iter().filter_map(stated);
-        let cautions = stated.flat_map(|(file, stated)| {
+        let warnings = stated.flat_map(|(file, stated)| {
             let of_scale = (self.weights.is_empty() && !stated.scale).then(|| silent(file));
             of_scale.into_iter().chain(self.other_base(file, &stated))
         });
-        cautions.map(|message| Caution { param: Some("files"), message }).collect()
+        warnings.map(|message| CheckWarning { param: Some("files"), message }).collect()
     }
 
     /// A file that states another model than the one it is merged into.

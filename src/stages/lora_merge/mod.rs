@@ -12,12 +12,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    Bulk, Cause, Caution, Examined, IdleParam, ImageRecord, Inputs, Lineage, MODEL_PARAMS, Misfit,
-    Mismatch, ModelParts, Output, ParamError, Port, Ports, Stage, StageContext, StageError,
-    StageKind, Surroundings, Trainings, Workload,
-    agreement::FOLDER,
-    fit::refuse,
-    idle,
+    Bulk, Cause, CheckError, CheckWarning, Examined, IdleParam, ImageRecord, Inputs, Lineage,
+    MODEL_PARAMS, Mismatch, ModelParts, Output, ParamError, Port, Ports, Stage, StageContext,
+    StageError, StageKind, Surroundings, Trainings, WeightsUsed, Workload,
+    check::{agreement::FOLDER, refuse},
     model::{pass_parts_on, record_of_model},
     pretrain::WeightType,
     rules,
@@ -29,7 +27,7 @@ use crate::{
         model::{resolve_model, write_part},
     },
     models::{
-        Adapter, LoadError, Memory, ModelRef,
+        Adapter, LoadError, Memory, ModelRef, PartRead,
         lora::{Combination, Combined},
         memory::{AdapterSize, merging},
         sampling::ImageLatentScale,
@@ -154,33 +152,37 @@ impl Stage for LoraMerge {
     }
 
     fn idle_params(&self) -> Vec<IdleParam> {
-        idle::lora_merge(self)
+        let (merges, reads) = (self.model.is_some(), !self.files.is_empty());
+        let merge = "`model` is given, into which the adapters are merged";
+        let of_files = ["image_latent_scale", "causal_time", "frame_rate"].map(|param| {
+            IdleParam::unless(reads, param, "files", "`files` are, of whose training it tells")
+        });
+        let of_model = IdleParam::unless(merges, "precision", "model", merge);
+        of_model.into_iter().chain(of_files.into_iter().flatten()).collect()
     }
 
-    fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
+    fn check(&self, around: &Surroundings<'_>) -> Vec<CheckError> {
         let adapters = ADAPTERS.into_iter().filter(|port| around.has(port)).count();
-        let mut misfits: Vec<_> = self.miscount(adapters + self.files.len()).into_iter().collect();
+        let mut errors: Vec<_> = self.miscount(adapters + self.files.len()).into_iter().collect();
         if around.has("model") && self.model.is_none() {
-            misfits.push(Misfit::new(
+            errors.push(CheckError::new(
                 Cause::Param("inputs"),
                 "an input `model` does nothing without the parameter `model`",
                 "add `model = ...`, which gives the parts that the input has not",
             ));
         }
-        misfits.extend(along_a_training(around));
-        misfits.extend(ImageRecord::agreed(self.records(around)).err());
-        misfits
+        errors.extend(along_a_training(around));
+        errors.extend(ImageRecord::agreed(self.records(around)).err());
+        errors
     }
 
-    fn flaws(&self, examined: &Examined, on_port: Option<&ModelParts>) -> Vec<Misfit> {
-        let model = self
-            .weights()
-            .map(|(model, parts)| examined.model((MODEL_PARAMS[0], model), parts, on_port));
-        let mut flaws = model.unwrap_or_default();
+    fn check_files(&self, examined: &Examined, on_port: Option<&ModelParts>) -> Vec<CheckError> {
+        let model = self.weights().map(|weights| examined.model(MODEL_PARAMS[0], weights, on_port));
+        let mut errors = model.unwrap_or_default();
         if let Some(root) = self.source_root() {
-            flaws.extend(examined.adapters(root, &self.files, self.model.as_ref(), on_port));
+            errors.extend(examined.adapters(root, &self.files, self.model.as_ref(), on_port));
         }
-        flaws
+        errors
     }
 
     fn adapter_files(&self) -> Option<(&Path, &[String])> {
@@ -203,8 +205,8 @@ impl Stage for LoraMerge {
         Some(Trainings { image, without_scale, without_time, posterior })
     }
 
-    fn cautions(&self, around: &Surroundings<'_>) -> Vec<Caution> {
-        self.cautions_of_files(around)
+    fn warnings(&self, around: &Surroundings<'_>) -> Vec<CheckWarning> {
+        self.warnings_of_files(around)
     }
 
     fn lineage(&self, around: &Surroundings<'_>) -> Option<Lineage> {
@@ -215,8 +217,9 @@ impl Stage for LoraMerge {
         Lineage::merge(around, &ADAPTERS, self.model.as_ref())
     }
 
-    fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
-        self.model.as_ref().map(|model| (model, &["transformer"][..]))
+    fn weights(&self) -> Option<WeightsUsed<'_>> {
+        let model = self.model.as_ref()?;
+        Some(WeightsUsed { model, parts: &[PartRead::Transformer] })
     }
 
     fn memory(&self, work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
@@ -297,24 +300,24 @@ impl Stage for LoraMerge {
 }
 
 /// Ports with the adapters along a training, of which a merge takes one.
-fn along_a_training(around: &Surroundings<'_>) -> Vec<Misfit> {
+fn along_a_training(around: &Surroundings<'_>) -> Vec<CheckError> {
     let several = around.items.iter().filter(|(port, items)| ADAPTERS.contains(port) && *items > 1);
-    let misfit = |(port, items): &(&str, usize)| {
+    let error = |(port, items): &(&str, usize)| {
         let message = format!(
             "`{port}` must hold one adapter, but the training on it gives {items}, one for each step of \
              `save_at`"
         );
         let help = "leave `save_at` out of that training, to merge its last one; what is trained already counts";
-        Misfit::new(Cause::Param("inputs"), message, help)
+        CheckError::new(Cause::Param("inputs"), message, help)
     };
-    several.map(misfit).collect()
+    several.map(error).collect()
 }
 
 impl LoraMerge {
     /// What is wrong with a number of adapters.
-    fn miscount(&self, adapters: usize) -> Option<Misfit> {
+    fn miscount(&self, adapters: usize) -> Option<CheckError> {
         if adapters == 0 {
-            return Some(Misfit::new(
+            return Some(CheckError::new(
                 Cause::Param("inputs"),
                 "there is no adapter to merge",
                 "connect a stage that gives one to `first`, or name `files` below `root`",
@@ -324,7 +327,7 @@ impl LoraMerge {
         (weights != 0 && weights != adapters).then(|| {
             let message =
                 format!("`weights` must be as many as the adapters, {adapters}, but are {weights}");
-            Misfit::new(Cause::Param("weights"), message, "give one weight for each, or none")
+            CheckError::new(Cause::Param("weights"), message, "give one weight for each, or none")
         })
     }
 

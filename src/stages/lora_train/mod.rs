@@ -8,19 +8,22 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    Bulk, Caution, IdleParam, Inputs, Lighter, Lineage, Misfit, Mismatch, Output, ParamError, Port,
-    Ports, Stage, StageContext, StageError, StageKind, Surroundings, Trainings, Workload,
-    agreement::{ImageUse, TextUse, rate_of_channels, scale_of_a_frame, time_of_channels},
-    fit::not_known,
-    idle,
+    Bulk, CheckError, CheckWarning, IdleParam, Inputs, Lighter, Lineage, Mismatch, Output,
+    ParamError, Port, Ports, Stage, StageContext, StageError, StageKind, Surroundings, Trainings,
+    WeightsUsed, Workload,
+    check::{
+        agreement::{ImageUse, TextUse, rate_of_channels, scale_of_a_frame, time_of_channels},
+        not_known,
+    },
     model::StageModel,
     rules,
-    training::{HELD_OUT, check_rates, held_out_misfits, settings, trajectory},
+    training::{HELD_OUT, check_held_out, check_rates, idle_warmup, settings, trajectory},
 };
 use crate::{
     artifact::ArtifactKind,
     models::{
-        ImageConditioning, LoadError, LoraTargets, Memory, ModelRef, Sampler, TimestepDistribution,
+        ImageConditioning, LoadError, LoraTargets, Memory, ModelRef, PartRead, Sampler,
+        TimestepDistribution,
         memory::AdapterSize,
         published_sampler,
         sampling::{ImageLatentScale, Side},
@@ -179,28 +182,27 @@ impl Stage for LoraTrain {
     }
 
     fn idle_params(&self) -> Vec<IdleParam> {
-        idle::warmup(self.lr_schedule, self.warmup_steps)
+        idle_warmup(self.lr_schedule, self.warmup_steps).into_iter().collect()
     }
 
-    fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
-        let mut misfits: Vec<_> =
-            held_out_misfits(self.held_out_every, around).into_iter().collect();
+    fn check(&self, around: &Surroundings<'_>) -> Vec<CheckError> {
+        let mut errors: Vec<_> = check_held_out(self.held_out_every, around).into_iter().collect();
         let Some(facts) = around.model(&self.model) else {
             if self.causal_time.is_some() {
-                misfits.extend(around.misfits_of_text(self.text_use(), None));
+                errors.extend(around.check_text(self.text_use(), None));
             }
-            return misfits;
+            return errors;
         };
         let this = self.resolved(facts.published);
-        misfits.extend(around.misfits_of_text(this.text_use(), Some(facts.family)));
-        misfits.extend(facts.lengths_of_prompts(false, around));
-        misfits.extend(facts.vae_on_port(around).or_else(|| facts.mixed(around)));
-        misfits.extend(facts.clip(around.size));
+        errors.extend(around.check_text(this.text_use(), Some(facts.family)));
+        errors.extend(facts.lengths_of_prompts(false, around));
+        errors.extend(facts.vae_on_port(around).or_else(|| facts.mixed(around)));
+        errors.extend(facts.clip(around.size));
         let known = facts.family.timestep_distributions();
-        misfits.extend(not_known("timestep_distribution", self.timestep_distribution, known));
-        misfits.extend(self.image_misfits(facts.family.image_conditioning()));
-        misfits.extend(facts.image_use(this.image_use(), around));
-        misfits
+        errors.extend(not_known("timestep_distribution", self.timestep_distribution, known));
+        errors.extend(self.check_image(facts.family.image_conditioning()));
+        errors.extend(facts.image_use(this.image_use(), around));
+        errors
     }
 
     fn trainings(&self, around: &Surroundings<'_>) -> Option<Trainings> {
@@ -210,7 +212,7 @@ impl Stage for LoraTrain {
         Some(Trainings { image, posterior, ..Trainings::default() })
     }
 
-    fn cautions(&self, around: &Surroundings<'_>) -> Vec<Caution> {
+    fn warnings(&self, around: &Surroundings<'_>) -> Vec<CheckWarning> {
         let facts = around.model(&self.model);
         facts.and_then(|facts| facts.other_length("trains on", around.size)).into_iter().collect()
     }
@@ -223,8 +225,9 @@ impl Stage for LoraTrain {
         Lineage::training(around, &self.model)
     }
 
-    fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
-        Some((&self.model, &["transformer", "scheduler", "vae/config.json"]))
+    fn weights(&self) -> Option<WeightsUsed<'_>> {
+        let parts = &[PartRead::Transformer, PartRead::Scheduler, PartRead::VaeConfig];
+        Some(WeightsUsed { model: &self.model, parts })
     }
 
     fn params_without_effect(&self) -> &'static [(&'static str, Option<usize>)] {
@@ -312,7 +315,7 @@ impl LoraTrain {
     }
 
     /// What does nothing in a family that gets its image in this way.
-    fn image_misfits(&self, conditioning: ImageConditioning) -> Vec<Misfit> {
+    fn check_image(&self, conditioning: ImageConditioning) -> Vec<CheckError> {
         let scale = scale_of_a_frame(self.image_latent_scale, conditioning);
         let time = time_of_channels(self.is_causal(), conditioning);
         let rate = rate_of_channels(self.frame_rate, conditioning);

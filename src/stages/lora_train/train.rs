@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     super::{
         Inputs, Output, StageContext, StageError,
-        fit::refuse,
+        check::refuse,
         model::{StageModel, read_text, record_of_model},
         training::{
             checkpoints, log_held_out, observe, read_examples, read_held_out, time_axis,
@@ -79,11 +79,11 @@ impl LoraTrain {
     ) -> Result<Base, StageError> {
         let family = family(source)?;
         let conditioning = family.image_conditioning();
-        refuse(self.image_misfits(conditioning))?;
+        refuse(self.check_image(conditioning))?;
         let known = family.timestep_distributions();
         let vae = source.config("vae")?;
         let before = record_of_model(inputs, source, &vae)?;
-        refuse(self.image_use().misfit(before, conditioning, &vae)?)?;
+        refuse(self.image_use().check(before, conditioning, &vae)?)?;
         Ok(Base {
             family,
             config: source.config("transformer")?,

@@ -7,10 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    Cause, IdleParam, Inputs, Misfit, Output, ParamError, Port, Ports, Stage, StageContext,
+    Cause, CheckError, IdleParam, Inputs, Output, ParamError, Port, Ports, Stage, StageContext,
     StageError, StageKind, Surroundings,
-    fit::refuse,
-    idle,
+    check::refuse,
     predictions::{Predictions, checkpoints_to_try},
 };
 use crate::{
@@ -50,17 +49,17 @@ impl StageKind for Metric {
 
 impl Stage for Metric {
     fn validate(&self) -> Vec<ParamError> {
-        self.0.problems().into_iter().map(ParamError::from).collect()
+        self.0.validate()
     }
 
     fn idle_params(&self) -> Vec<IdleParam> {
-        idle::metric(&self.0)
+        IdleParam::of_choice("metric", self.0.metric)
     }
 
-    fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
-        let mut ports: Vec<_> = self.misfit(|port| around.has(port)).into_iter().collect();
+    fn check(&self, around: &Surroundings<'_>) -> Vec<CheckError> {
+        let mut ports: Vec<_> = self.check_connected(|port| around.has(port)).into_iter().collect();
         if self.0.examples_right.is_some() && !around.has("examples") {
-            ports.push(Misfit::new(
+            ports.push(CheckError::new(
                 Cause::Param("examples_right"),
                 "`examples_right` does nothing without the inputs `examples` and `example_predictions`",
                 "connect the pairs trained on, and what the same adapters predict for them",
@@ -155,7 +154,7 @@ impl Metric {
     }
 
     /// The task of the pairs, if the metric cannot score it.
-    fn wrong_task(&self, (task, stage): (&'static str, &str)) -> Option<Misfit> {
+    fn wrong_task(&self, (task, stage): (&'static str, &str)) -> Option<CheckError> {
         let metric = self.0.metric;
         if metric.tasks().is_none_or(|tasks| tasks.contains(&task)) {
             return None;
@@ -165,13 +164,13 @@ impl Metric {
         let message =
             format!("the metric `{}` cannot score `{task}`, which `{stage}` gives", metric.name());
         let help = format!("`{task}` can be scored by {}", fits.join(", "));
-        Some(Misfit::new(Cause::Param("metric"), message, help))
+        Some(CheckError::new(Cause::Param("metric"), message, help))
     }
 
     /// Fewer attempts to be made than are asked for.
-    fn too_few(&self, there: usize) -> Option<Misfit> {
+    fn too_few(&self, there: usize) -> Option<CheckError> {
         let attempts = self.0.attempts.filter(|attempts| *attempts > there)?;
-        Some(Misfit::new(
+        Some(CheckError::new(
             Cause::Param("attempts"),
             format!("`attempts` is {attempts}, but there are {there} to be made"),
             "lower it, or add steps to `save_at` of the training",
@@ -179,14 +178,14 @@ impl Metric {
     }
 
     /// What the metric cannot use of what is connected.
-    fn misfit(&self, has: impl Fn(&str) -> bool) -> Option<Misfit> {
+    fn check_connected(&self, has: impl Fn(&str) -> bool) -> Option<CheckError> {
         let (name, attempts) = (self.0.metric.name(), self.0.metric.attempts());
         let made = 1 + OTHERS.into_iter().filter(|port| has(port)).count();
         let inputs = Cause::Param("inputs");
         if made > attempts {
             let message = format!("the metric `{name}` takes one attempt, but has {made}");
             let help = "remove `second` and `third` from the stage's inputs";
-            return Some(Misfit::new(inputs, message, help));
+            return Some(CheckError::new(inputs, message, help));
         }
         let [examples, answers] = ["examples", "example_predictions"].map(has);
         let wrong = if self.0.metric.uses_mean_target() {
@@ -204,7 +203,7 @@ impl Metric {
             return None;
         };
         let help = "connect the pairs trained on, and what the same adapters predict for them";
-        Some(Misfit::new(inputs, wrong, help))
+        Some(CheckError::new(inputs, wrong, help))
     }
 
     /// Checks that the metric can use what is connected.
@@ -214,7 +213,7 @@ impl Metric {
         predictions: &Predictions<'_>,
         others: &[Predictions<'_>],
     ) -> Result<(), StageError> {
-        refuse(self.misfit(|port| inputs.get(port).is_some()))?;
+        refuse(self.check_connected(|port| inputs.get(port).is_some()))?;
         if !others.is_empty() && predictions.several() {
             return Err(StageError::failed(
                 "`predictions` holds several checkpoints, so there can be no `second`",

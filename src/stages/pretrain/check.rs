@@ -4,10 +4,12 @@ use serde_json::Value;
 
 use super::{
     super::{
-        Cause, ItemSize, Misfit, Surroundings,
-        agreement::{TextUse, rate_of_channels, scale_of_a_frame, time_of_channels},
-        fit::{self, not_known},
-        training::held_out_misfits,
+        Cause, CheckError, ItemSize, Surroundings,
+        check::{
+            agreement::{TextUse, rate_of_channels, scale_of_a_frame, time_of_channels},
+            not_known, pixels,
+        },
+        training::check_held_out,
     },
     Part, Pretrain, cogvideox,
 };
@@ -21,22 +23,21 @@ const CLASS: &str = "_class_name";
 
 impl Pretrain {
     /// What it cannot be trained on.
-    pub(super) fn unfit(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
-        let mut misfits: Vec<_> =
-            held_out_misfits(self.held_out_every, around).into_iter().collect();
+    pub(super) fn check_all(&self, around: &Surroundings<'_>) -> Vec<CheckError> {
+        let mut errors: Vec<_> = check_held_out(self.held_out_every, around).into_iter().collect();
         if self.steps > 0 {
-            misfits.extend(self.missing_inputs(|port| around.has(port)));
+            errors.extend(self.missing_inputs(|port| around.has(port)));
         }
-        let Some(family) = self.family() else { return misfits };
-        misfits.extend(match self.part {
-            Part::Vae => self.unfit_vae(family, around),
-            Part::Transformer => self.unfit_transformer(family, around),
+        let Some(family) = self.family() else { return errors };
+        errors.extend(match self.part {
+            Part::Vae => self.check_vae(family, around),
+            Part::Transformer => self.check_transformer(family, around),
         });
-        misfits
+        errors
     }
 
     /// Ports that the part cannot be trained without.
-    pub(super) fn missing_inputs(&self, has: impl Fn(&str) -> bool) -> Vec<Misfit> {
+    pub(super) fn missing_inputs(&self, has: impl Fn(&str) -> bool) -> Vec<CheckError> {
         let wanted: &[(&str, &str)] = match self.part {
             Part::Vae => &[("videos", "a stage that gives videos")],
             Part::Transformer => {
@@ -46,7 +47,7 @@ impl Pretrain {
         let missing = wanted.iter().filter(|(port, _)| !has(port));
         missing
             .map(|(port, giver)| {
-                Misfit::new(
+                CheckError::new(
                     Cause::Param("inputs"),
                     format!("training a part `{}` needs the input `{port}`", self.part.name()),
                     format!("connect {giver} to `{port}`"),
@@ -55,34 +56,34 @@ impl Pretrain {
             .collect()
     }
 
-    fn unfit_vae(&self, family: &dyn VideoDiffusion, around: &Surroundings<'_>) -> Vec<Misfit> {
+    fn check_vae(&self, family: &dyn VideoDiffusion, around: &Surroundings<'_>) -> Vec<CheckError> {
         let Some(config) = self.known_config(around) else { return Vec::new() };
         let vae = match family.vae(&config, &ParamReader::shapes()) {
             Ok(vae) => vae,
-            Err(error) => return self.unfit_config(error).into_iter().collect(),
+            Err(error) => return self.config_error(error).into_iter().collect(),
         };
-        if self.steps == 0 { Vec::new() } else { self.unfit_clips(around.size, &*vae) }
+        if self.steps == 0 { Vec::new() } else { self.check_clips(around.size, &*vae) }
     }
 
     /// What of clips an autoencoder cannot be trained on.
-    pub(super) fn unfit_clips(&self, size: ItemSize, vae: &dyn VideoVae) -> Vec<Misfit> {
-        let mut misfits = fit::pixels(size, vae.compression());
-        if misfits.is_empty() {
-            misfits.extend(size.frames.and_then(|frames| not_given_back(frames, vae)));
+    pub(super) fn check_clips(&self, size: ItemSize, vae: &dyn VideoVae) -> Vec<CheckError> {
+        let mut errors = pixels(size, vae.compression());
+        if errors.is_empty() {
+            errors.extend(size.frames.and_then(|frames| not_given_back(frames, vae)));
         }
-        misfits.extend(unlike_halves(vae));
-        misfits.extend(self.unfit_crop(size, vae.compression()));
-        misfits
+        errors.extend(unlike_halves(vae));
+        errors.extend(self.check_crop(size, vae.compression()));
+        errors
     }
 
     /// A piece of a clip that cannot be encoded, or does not lie in it.
-    fn unfit_crop(&self, clip: ItemSize, compression: Compression) -> Vec<Misfit> {
+    fn check_crop(&self, clip: ItemSize, compression: Compression) -> Vec<CheckError> {
         let Some([height, width]) = self.crop else { return Vec::new() };
         let piece = ItemSize { frames: None, image: self.crop };
-        let mut misfits = fit::pixels(piece, compression);
-        for misfit in &mut misfits {
-            misfit.cause = Cause::Param("crop");
-            misfit.message = format!("`crop`: {}", misfit.message);
+        let mut errors = pixels(piece, compression);
+        for error in &mut errors {
+            error.cause = Cause::Param("crop");
+            error.message = format!("`crop`: {}", error.message);
         }
         if let Some([rows, columns]) = clip.image
             && (height > rows || width > columns)
@@ -90,41 +91,41 @@ impl Pretrain {
             let message =
                 format!("`crop` must fit the clips of {rows}x{columns}, but is {height}x{width}");
             let help = "take a smaller piece, or leave `crop` out to train on whole clips";
-            misfits.push(Misfit::new(Cause::Param("crop"), message, help));
+            errors.push(CheckError::new(Cause::Param("crop"), message, help));
         }
-        misfits
+        errors
     }
 
-    fn unfit_transformer(
+    fn check_transformer(
         &self,
         family: &dyn VideoDiffusion,
         around: &Surroundings<'_>,
-    ) -> Vec<Misfit> {
+    ) -> Vec<CheckError> {
         let conditioning = family.image_conditioning();
         let known = family.timestep_distributions();
-        let mut misfits: Vec<_> = scale_of_a_frame(self.image_latent_scale, conditioning)
+        let mut errors: Vec<_> = scale_of_a_frame(self.image_latent_scale, conditioning)
             .into_iter()
             .chain(time_of_channels(self.causal_time, conditioning))
             .chain(rate_of_channels(self.frame_rate, conditioning))
             .chain(not_known("timestep_distribution", self.timestep_distribution, known))
             .collect();
-        misfits.extend(around.misfits_of_text(self.text_use(), Some(family)));
-        misfits.extend(other_vae(family, around));
+        errors.extend(around.check_text(self.text_use(), Some(family)));
+        errors.extend(other_vae(family, around));
         let config = self.known_config(around);
         match config.map(|config| family.denoiser(&config, &ParamReader::shapes())) {
             Some(Ok(denoiser)) if self.steps > 0 => {
-                misfits.extend(around.misfits_of_length(&*denoiser, false));
+                errors.extend(around.check_text_length(&*denoiser, false));
             }
-            Some(Err(error)) => misfits.extend(self.unfit_config(error)),
+            Some(Err(error)) => errors.extend(self.config_error(error)),
             _ => {}
         }
         if self.steps > 0 {
             let schedule = Value::Object(self.scheduler.clone());
             let error = family.scheduler(&schedule, family.samplers()[0]).err();
-            misfits.extend(error.map(|error| unfit_table("scheduler", error)));
-            misfits.extend(self.unknown_scale(conditioning, around.has("model")));
+            errors.extend(error.map(|error| table_error("scheduler", error)));
+            errors.extend(self.unknown_scale(conditioning, around.has("model")));
         }
-        misfits
+        errors
     }
 
     pub(super) fn text_use(&self) -> TextUse {
@@ -136,11 +137,11 @@ impl Pretrain {
         &self,
         conditioning: ImageConditioning,
         has_vae: bool,
-    ) -> Option<Misfit> {
+    ) -> Option<CheckError> {
         let is_stated = matches!(self.image_latent_scale, Some(ImageLatentScale::Factor(_)));
         let unknown = conditioning == ImageConditioning::Channels && !is_stated && !has_vae;
         unknown.then(|| {
-            Misfit::new(
+            CheckError::new(
                 Cause::Param("image_latent_scale"),
                 "`image_latent_scale` must be a number where no autoencoder on the input `model` \
                  gives it",
@@ -181,32 +182,32 @@ impl Pretrain {
     }
 
     /// A wrong configuration; that of another model is told of by who reads its files.
-    fn unfit_config(&self, error: LoadError) -> Option<Misfit> {
-        self.like.is_none().then(|| unfit_table("config", error))
+    fn config_error(&self, error: LoadError) -> Option<CheckError> {
+        self.like.is_none().then(|| table_error("config", error))
     }
 }
 
 /// An autoencoder on the port `model` that is not one of the family.
-fn other_vae(family: &dyn VideoDiffusion, around: &Surroundings<'_>) -> Option<Misfit> {
+fn other_vae(family: &dyn VideoDiffusion, around: &Surroundings<'_>) -> Option<CheckError> {
     let error = family.vae(around.parts?.get("vae")?, &ParamReader::shapes()).err()?;
     let message = format!("the autoencoder on the input `model` is not of this family: {error}");
     let help = "set `family` to that of the autoencoder, or connect one of this family";
-    Some(Misfit::new(Cause::Param("family"), message, help))
+    Some(CheckError::new(Cause::Param("family"), message, help))
 }
 
-fn unfit_table(param: &'static str, error: LoadError) -> Misfit {
+fn table_error(param: &'static str, error: LoadError) -> CheckError {
     let error = error.stated_in(param);
     let help = error.help().map(str::to_owned);
-    Misfit { cause: Cause::Param(param), message: error.to_string(), help }
+    CheckError { cause: Cause::Param(param), message: error.to_string(), help }
 }
 
 /// A number of frames that comes back as another one.
-fn not_given_back(frames: usize, vae: &dyn VideoVae) -> Option<Misfit> {
+fn not_given_back(frames: usize, vae: &dyn VideoVae) -> Option<CheckError> {
     let time = vae.compression().time;
     let latents = (frames - 1) / time + 1;
     let decoded = vae.decoded_frames(latents);
     (decoded != frames).then(|| {
-        Misfit::new(
+        CheckError::new(
             Cause::Frames,
             format!(
                 "a clip of {frames} frames has {latents} latent frames, which this autoencoder \
@@ -218,10 +219,10 @@ fn not_given_back(frames: usize, vae: &dyn VideoVae) -> Option<Misfit> {
 }
 
 /// A decoder that is no mirror image of the encoder.
-fn unlike_halves(vae: &dyn VideoVae) -> Option<Misfit> {
+fn unlike_halves(vae: &dyn VideoVae) -> Option<CheckError> {
     let (encoder, decoder) = (vae.compression(), vae.expansion());
     (encoder != decoder).then(|| {
-        Misfit::new(
+        CheckError::new(
             Cause::Param("config"),
             format!(
                 "the encoder makes one latent of {} frames and {} pixels a side, but the decoder \

@@ -11,14 +11,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Examined, IdleParam, Inputs, Lighter, Lineage, MODEL_PARAMS, Misfit, Mismatch, ModelParts,
+    CheckError, Examined, IdleParam, Inputs, Lighter, Lineage, MODEL_PARAMS, Mismatch, ModelParts,
     Output, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind, Surroundings,
-    Trainings, Workload,
-    agreement::ImageUse,
-    idle,
+    Trainings, WeightsUsed, Workload,
+    check::agreement::ImageUse,
     model::pass_parts_on,
     rules,
-    training::{HELD_OUT, check_rates, log_held_out, settings, trajectory},
+    training::{HELD_OUT, check_rates, idle_warmup, log_held_out, settings, trajectory},
 };
 use crate::{
     artifact::{ArtifactKind, model::ModelPart},
@@ -222,21 +221,39 @@ impl Stage for Pretrain {
         u32::from(self.class_to_state().is_some())
     }
 
-    fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
-        self.like.as_ref().map(|model| (model, self.part.config_file()))
+    fn weights(&self) -> Option<WeightsUsed<'_>> {
+        let model = self.like.as_ref()?;
+        Some(WeightsUsed { model, parts: self.part.config() })
     }
 
     fn idle_params(&self) -> Vec<IdleParam> {
-        idle::pretrain(self)
+        let of = |part: Part| {
+            let serves = format!("`part` is `{}`", part.name());
+            move |param| IdleParam::unless(self.part == part, param, "part", &*serves)
+        };
+        let of_vae = ["crop", "loss"].into_iter().filter_map(of(Part::Vae));
+        let of_transformer = [
+            "scheduler",
+            "timestep_distribution",
+            "image_latent_scale",
+            "image_dropout",
+            "causal_time",
+            "frame_rate",
+            "recompute",
+            "held_out_every",
+        ];
+        let of_transformer = of_transformer.into_iter().filter_map(of(Part::Transformer));
+        let warmup = idle_warmup(self.lr_schedule, self.warmup_steps);
+        of_vae.chain(of_transformer).chain(warmup).collect()
     }
 
-    fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
-        self.unfit(around)
+    fn check(&self, around: &Surroundings<'_>) -> Vec<CheckError> {
+        self.check_all(around)
     }
 
-    fn flaws(&self, examined: &Examined, on_port: Option<&ModelParts>) -> Vec<Misfit> {
-        let Some((model, parts)) = self.weights() else { return Vec::new() };
-        examined.model((MODEL_PARAMS[1], model), parts, on_port)
+    fn check_files(&self, examined: &Examined, on_port: Option<&ModelParts>) -> Vec<CheckError> {
+        let Some(weights) = self.weights() else { return Vec::new() };
+        examined.model(MODEL_PARAMS[1], weights, on_port)
     }
 
     fn trainings(&self, around: &Surroundings<'_>) -> Option<Trainings> {

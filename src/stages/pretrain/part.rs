@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::models::PartRead;
+
 /// A part of a model that can be trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -22,10 +24,10 @@ impl Part {
     }
 
     /// What is read of the model it is to be like.
-    pub const fn config_file(self) -> &'static [&'static str] {
+    pub(super) const fn config(self) -> &'static [PartRead] {
         match self {
-            Self::Vae => &["vae/config.json"],
-            Self::Transformer => &["transformer/config.json"],
+            Self::Vae => &[PartRead::VaeConfig],
+            Self::Transformer => &[PartRead::TransformerConfig],
         }
     }
 }

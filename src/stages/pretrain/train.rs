@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{
     super::{
         Inputs, ItemSize, StageContext, StageError,
-        fit::refuse,
+        check::refuse,
         model::{read_clip, read_text},
         training::{checkpoints, observe, read_examples, read_held_out, time_axis, train_error},
     },
@@ -156,7 +156,7 @@ impl Pretrain {
         vae: &dyn VideoVae,
     ) -> Result<(), StageError> {
         let size = ItemSize { frames: Some(frames), image: Some([height, width]) };
-        refuse(self.unfit_clips(size, vae))
+        refuse(self.check_clips(size, vae))
     }
 
     fn image_scale(

@@ -7,12 +7,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Cause, Caution, IdleParam, Inputs, Lighter, Lineage, Misfit, Mismatch, ModelParts, Output,
-    OwnSize, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind, Surroundings,
-    Workload,
-    agreement::{ImageUse, TextUse, rate_of_channels, scale_of_a_frame},
-    fit::not_known,
-    idle,
+    Cause, CheckError, CheckWarning, IdleParam, Inputs, Lighter, Lineage, Mismatch, ModelParts,
+    Output, OwnSize, ParamError, Port, Ports, Stage, StageContext, StageError, StageKind,
+    Surroundings, WeightsUsed, Workload,
+    check::{
+        agreement::{ImageUse, TextUse, rate_of_channels, scale_of_a_frame},
+        not_known,
+    },
     model::{StageModel, TILING_HELP},
     rules,
     vae_encode::PosteriorChoice,
@@ -20,7 +21,7 @@ use super::{
 use crate::{
     artifact::ArtifactKind,
     models::{
-        LoadError, Memory, ModelRef, Sampler,
+        LoadError, Memory, ModelRef, PartRead, Sampler,
         memory::Estimator,
         published_sampler,
         sampling::{Condition, ImageLatentScale, Side},
@@ -135,7 +136,15 @@ impl Stage for Sample {
     }
 
     fn idle_params(&self) -> Vec<IdleParam> {
-        idle::sample(self)
+        // Which sampler is the default depends on the model, of which nothing is known here.
+        let works = self.sampler.is_none_or(|sampler| sampler == Sampler::FlowCondition);
+        let guided = self.guidance_scale > 1.0;
+        let serves = ["`sampler` is `flow_condition`", "`guidance_scale` is more than 1"];
+        let idle = [
+            IdleParam::unless(works, "condition", "sampler", serves[0]),
+            IdleParam::unless(guided, "inputs.negative", "guidance_scale", serves[1]),
+        ];
+        idle.into_iter().flatten().collect()
     }
 
     fn params_without_effect(&self) -> &'static [(&'static str, Option<usize>)] {
@@ -146,46 +155,46 @@ impl Stage for Sample {
         OwnSize { frames: Some(("frames", self.frames)), image: None }
     }
 
-    fn misfits(&self, around: &Surroundings<'_>) -> Vec<Misfit> {
-        let mut misfits = Vec::new();
+    fn check(&self, around: &Surroundings<'_>) -> Vec<CheckError> {
+        let mut errors = Vec::new();
         if self.guidance_scale > 1.0 && !around.has("negative") {
-            misfits.push(self.unguided());
+            errors.push(self.unguided());
         }
         let Some(facts) = around.model(&self.model) else {
             if self.sampler.is_some() {
-                misfits.extend(around.misfits_of_text(self.text_use(), None));
+                errors.extend(around.check_text(self.text_use(), None));
             }
-            return misfits;
+            return errors;
         };
         let this = self.resolved(facts.published);
-        misfits.extend(around.misfits_of_text(this.text_use(), Some(facts.family)));
-        misfits.extend(facts.lengths_of_prompts(self.guidance_scale > 1.0, around));
-        misfits.extend(this.idle_condition().filter(|_| self.sampler.is_none()));
-        misfits.extend(facts.vae_on_port(around).or_else(|| facts.mixed(around)));
-        misfits.extend(facts.pixels(around.size));
-        misfits.extend(facts.clip(around.size));
-        misfits.extend(not_known("sampler", self.sampler, facts.family.samplers()));
-        misfits.extend(facts.sampler(self.sampler));
-        misfits.extend(facts.tiling(self.tiling));
+        errors.extend(around.check_text(this.text_use(), Some(facts.family)));
+        errors.extend(facts.lengths_of_prompts(self.guidance_scale > 1.0, around));
+        errors.extend(this.idle_condition().filter(|_| self.sampler.is_none()));
+        errors.extend(facts.vae_on_port(around).or_else(|| facts.mixed(around)));
+        errors.extend(facts.pixels(around.size));
+        errors.extend(facts.clip(around.size));
+        errors.extend(not_known("sampler", self.sampler, facts.family.samplers()));
+        errors.extend(facts.sampler(self.sampler));
+        errors.extend(facts.tiling(self.tiling));
         let conditioning = facts.family.image_conditioning();
-        misfits.extend(scale_of_a_frame(self.image_latent_scale, conditioning));
-        misfits.extend(rate_of_channels(self.frame_rate, conditioning));
-        misfits.extend(facts.image_use(this.image_use(), around));
+        errors.extend(scale_of_a_frame(self.image_latent_scale, conditioning));
+        errors.extend(rate_of_channels(self.frame_rate, conditioning));
+        errors.extend(facts.image_use(this.image_use(), around));
         if let Some(limit) = facts.train_timesteps.filter(|limit| self.steps > *limit) {
-            misfits.push(too_many_steps(self.steps, limit));
+            errors.push(too_many_steps(self.steps, limit));
         }
-        misfits
+        errors
     }
 
-    fn cautions(&self, around: &Surroundings<'_>) -> Vec<Caution> {
+    fn warnings(&self, around: &Surroundings<'_>) -> Vec<CheckWarning> {
         let Some(facts) = around.model(&self.model) else { return Vec::new() };
         let conditioning = facts.family.image_conditioning();
         let trained = around.trained.iter();
-        let unknown = trained.clone().filter_map(|(_, trained)| trained.caution(conditioning));
+        let unknown = trained.clone().filter_map(|(_, trained)| trained.warning(conditioning));
         let drawn = trained.filter_map(|(_, trained)| trained.other_posterior(self.posterior));
         let other = facts.other_pipeline(self.sampler).into_iter();
         let length = facts.other_length("samples", around.size);
-        other.chain(unknown).map(Caution::from).chain(drawn).chain(length).collect()
+        other.chain(unknown).map(CheckWarning::from).chain(drawn).chain(length).collect()
     }
 
     fn lineage(&self, around: &Surroundings<'_>) -> Option<Lineage> {
@@ -212,8 +221,9 @@ impl Stage for Sample {
         &["steps", "frames"]
     }
 
-    fn weights(&self) -> Option<(&ModelRef, &'static [&'static str])> {
-        Some((&self.model, &["vae", "transformer", "scheduler"]))
+    fn weights(&self) -> Option<WeightsUsed<'_>> {
+        let parts = &[PartRead::Vae, PartRead::Transformer, PartRead::Scheduler];
+        Some(WeightsUsed { model: &self.model, parts })
     }
 
     fn left_to_model(&self, on_port: &ModelParts) -> Map<String, Value> {
@@ -281,9 +291,9 @@ impl Sample {
     }
 
     /// What would be `condition` for another sampler.
-    fn idle_condition(&self) -> Option<Misfit> {
+    fn idle_condition(&self) -> Option<CheckError> {
         (self.condition.is_some() && self.condition().is_none()).then(|| {
-            Misfit::new(
+            CheckError::new(
                 Cause::Param("condition"),
                 "`condition` does nothing: the sampler of this model's pipeline takes none",
                 "leave it out, or set `sampler = \"flow_condition\"`",
@@ -314,8 +324,8 @@ impl Sample {
         }
     }
 
-    fn unguided(&self) -> Misfit {
-        Misfit::new(
+    fn unguided(&self) -> CheckError {
+        CheckError::new(
             Cause::Param("guidance_scale"),
             format!("`guidance_scale` {} needs the input `negative`", self.guidance_scale),
             "connect a `text_encode` stage of the negative prompt to `negative`",
@@ -323,8 +333,8 @@ impl Sample {
     }
 }
 
-fn too_many_steps(steps: usize, limit: usize) -> Misfit {
-    Misfit::new(
+fn too_many_steps(steps: usize, limit: usize) -> CheckError {
+    CheckError::new(
         Cause::Param("steps"),
         format!("`steps` must be at most {limit}, but is {steps}"),
         "the model was trained with that many timesteps; 50 are usual",

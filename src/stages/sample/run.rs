@@ -6,8 +6,10 @@ use serde_json::Value;
 use super::{
     super::{
         ImageRecord, Inputs, Output, StageContext, StageError,
-        agreement::{rate_of_channels, scale_of_a_frame, unlike_lengths},
-        fit::refuse,
+        check::{
+            agreement::{rate_of_channels, scale_of_a_frame, unlike_lengths},
+            refuse,
+        },
         model::{
             StageModel, array, check_channels, check_clip, not_finite, open_vae, read_text,
             record_of_model,
@@ -128,7 +130,7 @@ impl Sample {
         refuse(scale_of_a_frame(self.image_latent_scale, conditioning))?;
         refuse(rate_of_channels(self.frame_rate, conditioning))?;
         for record in trained {
-            refuse(self.image_use().misfit(*record, conditioning, vae)?)?;
+            refuse(self.image_use().check(*record, conditioning, vae)?)?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use self::layouts::{Found, Frame};
 use super::{DataSet, Images, Knowledge, Listing};
 use crate::{
     data::{
-        DataError, Depth, Problem, Request, Sample,
+        DataError, Depth, ParamError, Request, Sample,
         files::{read_picture, read_stored_image},
         source::DepthBits,
         tasks::depth::is_known,
@@ -48,15 +48,14 @@ impl DataSet for Rgbd {
         1
     }
 
-    fn check(&self, request: &Request) -> Vec<Problem> {
+    fn check(&self, request: &Request) -> Vec<ParamError> {
         if request.source.units != Some(0) {
             return Vec::new();
         }
-        vec![Problem::new(
-            "source",
-            "`units` must be at least 1, but is 0",
-            "1000 is millimetres, 5000 TUM's",
-        )]
+        vec![
+            ParamError::new("source", "`units` must be at least 1, but is 0")
+                .help("1000 is millimetres, 5000 TUM's"),
+        ]
     }
 
     fn open<'a>(

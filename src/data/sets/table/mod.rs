@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{DataSet, Images, Knowledge, Listing, folder::read_pair};
 use crate::{
     data::{
-        DataError, Problem, Request, Sample, files::read_source, folder::PairFiles, read_image,
+        DataError, ParamError, Request, Sample, files::read_source, folder::PairFiles, read_image,
     },
     store::SourceReader,
 };
@@ -37,12 +37,12 @@ impl DataSet for Table {
         &[Knowledge::Image, Knowledge::Answer]
     }
 
-    fn check(&self, request: &Request) -> Vec<Problem> {
+    fn check(&self, request: &Request) -> Vec<ParamError> {
         if request.source.set.is_some() {
             return Vec::new();
         }
         let message = "a table needs `set`, the CSV or Parquet file below `root`";
-        vec![Problem::new("source", message, "add set = \"pairs.csv\"")]
+        vec![ParamError::new("source", message).help("add set = \"pairs.csv\"")]
     }
 
     fn open<'a>(

@@ -52,7 +52,7 @@ pub(super) fn pairs(
         }
     }
     let request: Request = serde_json::from_value(request).unwrap();
-    let problems: Vec<_> = request.problems().into_iter().map(|p| p.message).collect();
+    let problems: Vec<_> = request.validate().into_iter().map(|p| p.message).collect();
     assert_eq!(problems, [""; 0]);
     let sources = SourceReader::new(root);
     let run = || -> Result<Vec<_>, DataError> {

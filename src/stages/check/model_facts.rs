@@ -3,20 +3,20 @@
 use serde_json::Value;
 
 use super::{
-    Cause, Caution, ImageRecord, ItemSize, Misfit, Surroundings,
+    super::model::without_tiles,
+    Cause, CheckError, CheckWarning, ImageRecord, ItemSize, Surroundings,
     agreement::{FOLDER, ImageUse},
-    fit::{SIDES, pixels, pixels_where},
-    model::without_tiles,
+    size::{SIDES, pixels, pixels_where},
 };
 use crate::models::{
-    Compression, Denoiser, Flaw, MODELS, ModelSource, ParamReader, PromptFormat, Sampler,
+    Compression, Denoiser, FileError, MODELS, ModelSource, ParamReader, PromptFormat, Sampler,
     TextFormat, VideoDiffusion, family, family_of_vae,
 };
 
 const TRANSFORMER_CONFIG: &str = "transformer/config.json";
 
 /// What a model's configuration says of what it takes; its weights are not read.
-pub(super) struct Facts {
+pub(in crate::stages) struct Facts {
     pub family: &'static dyn VideoDiffusion,
     /// The family of the autoencoder.
     pub vae_family: &'static dyn VideoDiffusion,
@@ -34,7 +34,7 @@ pub(super) struct Facts {
     /// `vae/config.json`.
     vae: Option<Value>,
     /// Why that cannot be read.
-    vae_flaw: Option<Flaw>,
+    vae_error: Option<FileError>,
     /// How the image was given in the training of its transformer, where its folder says so.
     pub of_folder: ImageRecord,
     /// Samplers of the family that the schedule's settings rule out, and why.
@@ -78,7 +78,7 @@ impl Facts {
         let vae_config = source.config("vae").ok();
         let vae = vae_config.as_ref();
         let vae = vae.map(|config| vae_family.vae(config, &ParamReader::shapes())).transpose();
-        let (vae, vae_flaw) =
+        let (vae, vae_error) =
             vae.map_or_else(|error| (None, Some(error.into())), |vae| (vae, None));
         let schedule = source.config("scheduler").ok();
         let scheduler = |sampler| Some(family.scheduler(schedule.as_ref()?, sampler));
@@ -92,7 +92,7 @@ impl Facts {
         Some(Self {
             family,
             vae_family,
-            vae_flaw,
+            vae_error,
             published: published.unwrap_or(family.samplers()[0]),
             compression: vae.as_ref().map(|vae| vae.compression()),
             decoder_noise: vae.as_ref().is_none_or(|vae| vae.takes_noise()),
@@ -118,16 +118,16 @@ impl Facts {
     }
 
     /// Prompts of lengths that the denoiser does not take.
-    pub fn lengths_of_prompts(&self, guided: bool, around: &Surroundings<'_>) -> Vec<Misfit> {
-        let misfits = |(denoiser, _)| around.misfits_of_length(denoiser, guided);
-        self.denoiser().map(misfits).unwrap_or_default()
+    pub fn lengths_of_prompts(&self, guided: bool, around: &Surroundings<'_>) -> Vec<CheckError> {
+        let errors = |(denoiser, _)| around.check_text_length(denoiser, guided);
+        self.denoiser().map(errors).unwrap_or_default()
     }
 
     /// An autoencoder on the port `model` that names no class and is none of the transformer's family, but of another.
     /// One of no family is told of where it is made, and one in the model's own files where these are looked at.
-    pub fn vae_on_port(&self, around: &Surroundings<'_>) -> Option<Misfit> {
+    pub fn vae_on_port(&self, around: &Surroundings<'_>) -> Option<CheckError> {
         let vae = around.parts?.get("vae")?;
-        let Flaw { message, .. } = self.vae_flaw.as_ref()?;
+        let FileError { message, .. } = self.vae_error.as_ref()?;
         let is_other = MODELS.iter().any(|other| other.vae(vae, &ParamReader::shapes()).is_ok());
         is_other.then(|| {
             let class = self.vae_family.class_name();
@@ -135,14 +135,14 @@ impl Facts {
                 "the autoencoder on the input `model` names no class, and cannot be read as that of {class}: {message}"
             );
             let help = "set `_class_name` in the `config` of its training, or take a `model` of its family";
-            Misfit::new(Cause::Param("model"), message, help)
+            CheckError::new(Cause::Param("model"), message, help)
         })
     }
 
     /// What a stage that reads an autoencoder alone misses, where it names no model.
-    pub fn without_model(around: &Surroundings<'_>) -> Option<Misfit> {
+    pub fn without_model(around: &Surroundings<'_>) -> Option<CheckError> {
         let missing =
-            |message: &str, help: &str| Some(Misfit::new(Cause::Param("model"), message, help));
+            |message: &str, help: &str| Some(CheckError::new(Cause::Param("model"), message, help));
         if !around.has("model") {
             return missing(
                 "`model` is missing: no model is named whose autoencoder is used",
@@ -161,12 +161,12 @@ impl Facts {
             let message = "the autoencoder on the input `model` names no class that is known here";
             let help =
                 "set `_class_name` in the `config` of its training, or `model` to one of its family";
-            Misfit::new(Cause::Param("model"), message, help)
+            CheckError::new(Cause::Param("model"), message, help)
         })
     }
 
     /// An autoencoder of another family than the transformer, one of which is on the port `model`.
-    pub fn mixed(&self, around: &Surroundings<'_>) -> Option<Misfit> {
+    pub fn mixed(&self, around: &Surroundings<'_>) -> Option<CheckError> {
         let [vae, transformer] = [self.vae_family, self.family].map(VideoDiffusion::class_name);
         let on_port = |part| around.parts.is_some_and(|parts| parts.get(part).is_some());
         if vae == transformer || !(on_port("vae") || on_port("transformer")) {
@@ -178,29 +178,29 @@ impl Facts {
             place("vae"),
             place("transformer")
         );
-        Some(Misfit::new(Cause::Param("model"), message, "take both from models of one family"))
+        Some(CheckError::new(Cause::Param("model"), message, "take both from models of one family"))
     }
 
     /// Tiles that the autoencoder does not have.
-    pub fn tiling(&self, asked: bool) -> Option<Misfit> {
+    pub fn tiling(&self, asked: bool) -> Option<CheckError> {
         (asked && !self.tiles).then(without_tiles)
     }
 
     /// Noise for a decoder that takes none.
-    pub fn decoder_noise(&self, asked: bool) -> Option<Misfit> {
+    pub fn decoder_noise(&self, asked: bool) -> Option<CheckError> {
         (asked && !self.decoder_noise).then(|| {
             let message = "`noise` does nothing: the decoder of this model takes none";
-            Misfit::new(Cause::Param("noise"), message, "leave it out")
+            CheckError::new(Cause::Param("noise"), message, "leave it out")
         })
     }
 
     /// A use of the image that differs from the trainings behind the ports.
-    pub fn image_use(&self, own: ImageUse, around: &Surroundings<'_>) -> Vec<Misfit> {
+    pub fn image_use(&self, own: ImageUse, around: &Surroundings<'_>) -> Vec<CheckError> {
         let Some(vae) = &self.vae else { return Vec::new() };
         let conditioning = self.family.image_conditioning();
-        let misfit = |trained: (&str, ImageRecord)| own.misfit(trained, conditioning, vae).ok()?;
+        let error = |trained: (&str, ImageRecord)| own.check(trained, conditioning, vae).ok()?;
         let on_ports = around.trained.iter().map(|(port, trained)| (*port, trained.image));
-        on_ports.chain([(FOLDER, self.of_folder)]).filter_map(misfit).collect()
+        on_ports.chain([(FOLDER, self.of_folder)]).filter_map(error).collect()
     }
 
     /// A training on its own, as its log will tell of it.
@@ -209,10 +209,10 @@ impl Facts {
     }
 
     /// A sampler that the model's schedule rules out.
-    pub fn sampler(&self, asked: Option<Sampler>) -> Option<Misfit> {
+    pub fn sampler(&self, asked: Option<Sampler>) -> Option<CheckError> {
         let (_, why) = self.without.iter().find(|(sampler, _)| Some(*sampler) == asked)?;
         let help = "take the sampler that is the default, or a model that was made for this one";
-        Some(Misfit::new(Cause::Param("sampler"), why, help))
+        Some(CheckError::new(Cause::Param("sampler"), why, help))
     }
 
     /// A sampler that is not of the pipeline that the model is published with, where that has another
@@ -230,7 +230,7 @@ impl Facts {
     }
 
     /// Clips of a length that the model has learnt no positions for.
-    pub fn other_length(&self, act: &str, size: ItemSize) -> Option<Caution> {
+    pub fn other_length(&self, act: &str, size: ItemSize) -> Option<CheckWarning> {
         let trained = self.denoiser()?.0.trained_frames()?;
         let frames = size.frames.filter(|frames| *frames != trained)?;
         let message = format!(
@@ -238,11 +238,11 @@ impl Facts {
              for these alone: for other lengths they are computed, which it has never seen; its own length is \
              `frames = {trained}`"
         );
-        Some(Caution { param: Some("frames"), message })
+        Some(CheckWarning { param: Some("frames"), message })
     }
 
     /// What the autoencoder does not take; what is advised is what the denoiser takes as well.
-    pub fn pixels(&self, size: ItemSize) -> Vec<Misfit> {
+    pub fn pixels(&self, size: ItemSize) -> Vec<CheckError> {
         let Some(compression) = self.compression else { return Vec::new() };
         let takes = |side: usize, [height, width]: [usize; 2]| {
             let Some((denoiser, tokens)) = self.denoiser() else { return true };
@@ -255,7 +255,7 @@ impl Facts {
     }
 
     /// What the denoiser does not take of clips that the autoencoder does.
-    pub fn clip(&self, size: ItemSize) -> Option<Misfit> {
+    pub fn clip(&self, size: ItemSize) -> Option<CheckError> {
         let (compression, (denoiser, tokens)) = self.compression.zip(self.denoiser())?;
         let (Some(frames), Some([height, width])) = (size.frames, size.image) else { return None };
         if !pixels(size, compression).is_empty() {
@@ -270,7 +270,11 @@ impl Facts {
         let error = check(size).err()?;
         let axis = ["frames", "height", "width"].iter().position(|name| error.what.ends_with(name));
         let Some(axis) = axis else {
-            return Some(Misfit { cause: Cause::Image, message: error.to_string(), help: None });
+            return Some(CheckError {
+                cause: Cause::Image,
+                message: error.to_string(),
+                help: None,
+            });
         };
         // Another side may still not fit; what is asked is whether this one would.
         let fits = |value: usize| {
@@ -279,7 +283,7 @@ impl Facts {
             check(other).err().is_none_or(|other| other.what != error.what)
         };
         let step = if axis == 0 { compression.time } else { compression.space };
-        Some(Misfit {
+        Some(CheckError {
             cause: if axis == 0 { Cause::Frames } else { Cause::Image },
             message: format!(
                 "a clip of {frames} frames of height {height} and width {width} does not fit the \

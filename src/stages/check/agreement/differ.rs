@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{
-    super::{Cause, Misfit},
+    super::{Cause, CheckError},
     FILES, FOLDER, ImageRecord, MODEL, is_close, shown, trainee,
 };
 use crate::models::sampling::ImageLatentScale;
@@ -11,7 +11,9 @@ use crate::models::sampling::ImageLatentScale;
 impl ImageRecord {
     /// What all records say, each under its port's name or `files`; where they contradict each other,
     /// no sampling could be right.
-    pub fn agreed<'a>(records: impl IntoIterator<Item = (&'a str, Self)>) -> Result<Self, Misfit> {
+    pub fn agreed<'a>(
+        records: impl IntoIterator<Item = (&'a str, Self)>,
+    ) -> Result<Self, CheckError> {
         let (mut all, mut by) = (Self::default(), [""; 3]);
         for (port, Self { scale, causal_time, frame_rate }) in records {
             match (all.scale, scale) {
@@ -57,7 +59,7 @@ fn named(port: &str) -> String {
     }
 }
 
-fn scales_differ(a: (&str, ImageLatentScale), b: (&str, ImageLatentScale)) -> Misfit {
+fn scales_differ(a: (&str, ImageLatentScale), b: (&str, ImageLatentScale)) -> CheckError {
     let shown = |scale| match scale {
         ImageLatentScale::Factor(multiple) => shown(multiple),
         rule @ ImageLatentScale::Rule(_) => {
@@ -79,10 +81,10 @@ fn scales_differ(a: (&str, ImageLatentScale), b: (&str, ImageLatentScale)) -> Mi
     } else {
         ("inputs", "train them with one `image_latent_scale`, or sample with each on its own")
     };
-    Misfit::new(Cause::Param(param), message, help)
+    CheckError::new(Cause::Param(param), message, help)
 }
 
-fn times_differ(with: &str, without: &str) -> Misfit {
+fn times_differ(with: &str, without: &str) -> CheckError {
     let param = if [with, without].contains(&FILES) { "causal_time" } else { "inputs" };
     let (with, without) = (named(with), named(without));
     let message = format!(
@@ -90,10 +92,10 @@ fn times_differ(with: &str, without: &str) -> Misfit {
          that of {without}: no sampling is right for both"
     );
     let help = "train them alike, with `causal_time` or without, or sample with each on its own";
-    Misfit::new(Cause::Param(param), message, help)
+    CheckError::new(Cause::Param(param), message, help)
 }
 
-fn rates_differ(a: (&str, f64), b: (&str, f64)) -> Misfit {
+fn rates_differ(a: (&str, f64), b: (&str, f64)) -> CheckError {
     let message = format!(
         "the clips had {} frames per second in the training of {}, but {} in that of {}: no sampling is right \
          for both",
@@ -103,5 +105,5 @@ fn rates_differ(a: (&str, f64), b: (&str, f64)) -> Misfit {
         named(b.0)
     );
     let help = "train them with one `frame_rate`, or sample with each on its own";
-    Misfit::new(Cause::Param("inputs"), message, help)
+    CheckError::new(Cause::Param("inputs"), message, help)
 }

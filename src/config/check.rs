@@ -9,14 +9,15 @@ use std::{
 
 use super::{
     Instance,
+    makers::Makers,
     origin::{Layer, Origin},
     problem::{Code, Problem, Problems},
     stages::Definition,
     value::Node,
 };
 use crate::stages::{
-    AdapterFile, Cause, Caution, EncodedText, Examined, ItemSize, KnownAdapters, KnownData,
-    KnownModels, KnownParts, Lineage, Misfit, Mismatch, ModelParts, SamePictures, Surroundings,
+    AdapterFile, Cause, CheckError, CheckWarning, EncodedText, Examined, ItemSize, KnownAdapters,
+    KnownData, KnownModels, KnownParts, Lineage, Mismatch, ModelParts, SamePictures, Surroundings,
     Trainings,
 };
 
@@ -37,61 +38,49 @@ struct Sizes {
     image: Option<Given<[usize; 2]>>,
 }
 
-/// A stage that makes parts of a model: kind, parameters and inputs.
-type Maker = (&'static str, String, Vec<(String, usize)>);
-
-/// The stages so far that make parts of a model.
-#[derive(Default)]
-struct Makers {
-    /// The first stage of each kind of work.
-    first: HashMap<Maker, usize>,
-    /// For each stage the first one that does the same.
-    twins: HashMap<usize, usize>,
-}
-
-impl Makers {
-    /// The place of the first stage that makes the same of the same as this one at `index`, or its own.
-    fn first(&mut self, instance: &Instance, index: usize) -> usize {
-        if !instance.work.gives_parts() {
-            return index;
+impl Sizes {
+    fn of_items(self) -> ItemSize {
+        ItemSize {
+            frames: self.frames.map(|given| given.value),
+            image: self.image.map(|given| given.value),
         }
-        let twin = |input: &usize| self.twins.get(input).copied().unwrap_or(*input);
-        let inputs = instance.inputs.iter().map(|(port, input)| (port.clone(), twin(input)));
-        let params = serde_json::to_string(&*instance.params).unwrap_or_default();
-        let maker = (instance.entry.kind, params, inputs.collect());
-        let first = *self.first.entry(maker).or_insert(index);
-        self.twins.insert(index, first);
-        first
     }
 }
 
-/// What is known of the instances so far.
-pub(super) struct Fits {
+/// What is known of one instance.
+struct Known {
+    stage: String,
+    task: Option<&'static str>,
+    sizes: Sizes,
+    /// How many items it gives, where its parameters say so.
+    items: Option<usize>,
+    /// With how many adapters along one training its predictions are made, where that is known.
+    checkpoints: Option<usize>,
+    trained: Option<Rc<Trainings>>,
+    lineage: Option<Rc<Lineage>>,
+    encoded: Option<EncodedText>,
+    params: Arc<Node>,
+    /// Where its stage's name is written.
+    key: Option<Origin>,
+}
+
+/// Looks at the instances of a pipeline one after the other, each beside those before it.
+pub(super) struct Checker {
     models: KnownModels,
     data: KnownData,
     /// The stages that are to run.
     to_run: HashSet<String>,
     /// What was seen of files of weights, if they are looked at.
     examined: Option<Examined>,
-    tasks: Vec<(Option<&'static str>, String)>,
-    sizes: Vec<Sizes>,
-    /// How many items each stage gives, where its parameters say so.
-    items: Vec<Option<usize>>,
-    /// With how many adapters along one training each stage's predictions are made, where that is known.
-    checkpoints: Vec<Option<usize>>,
-    trained: Vec<Option<Rc<Trainings>>>,
-    lineages: Vec<Option<Rc<Lineage>>>,
+    /// The instances so far, by their places.
+    known: Vec<Known>,
     makers: Makers,
     parts: KnownParts,
     adapters: KnownAdapters,
-    encoded: Vec<Option<EncodedText>>,
-    params: Vec<Arc<Node>>,
-    /// Where the names of the stages are written.
-    keys: Vec<Option<Origin>>,
     warnings: Vec<String>,
 }
 
-impl Fits {
+impl Checker {
     /// Nothing is known yet; `look` says whether data and the files of models are looked at, `to_run` which
     /// stages are to run.
     pub fn new(look: bool, to_run: HashSet<String>) -> Self {
@@ -100,18 +89,10 @@ impl Fits {
             data: KnownData::new(look),
             to_run,
             examined: look.then(Examined::default),
-            tasks: Vec::new(),
-            sizes: Vec::new(),
-            items: Vec::new(),
-            checkpoints: Vec::new(),
-            trained: Vec::new(),
-            lineages: Vec::new(),
+            known: Vec::new(),
             makers: Makers::default(),
             parts: KnownParts::default(),
             adapters: KnownAdapters::default(),
-            encoded: Vec::new(),
-            params: Vec::new(),
-            keys: Vec::new(),
             warnings: Vec::new(),
         }
     }
@@ -135,87 +116,90 @@ impl Fits {
         params: Arc<Node>,
         problems: &mut Problems,
     ) {
-        self.params.push(params);
-        self.keys.push(definition.key);
+        let work = &instance.work;
         let inputs = instance.inputs.values().copied();
-        let behind =
-            self.adapters.add((&instance.stage, &*instance.work), instance.output(), inputs);
+        let adapters = self.adapters.add((&instance.stage, &**work), instance.output(), inputs);
+        let parts = self.parts.add(work, instance.inputs.get("model").copied());
+        let twin = self.makers.first(instance, self.known.len());
         let sizes = self.sizes(instance);
-        self.sizes.push(sizes);
-        self.items.push(instance.work.num_items());
-        self.checkpoints.push(self.checkpoints_of(instance));
-        let items = instance.inputs.iter();
-        let items: Vec<_> =
-            items.filter_map(|(port, input)| Some((port.as_str(), self.items[*input]?))).collect();
-        let ports: Vec<&str> = instance.inputs.keys().map(String::as_str).collect();
-        let size = ItemSize {
-            frames: sizes.frames.map(|given| given.value),
-            image: sizes.image.map(|given| given.value),
+        let around = self.surroundings(instance, sizes.of_items(), twin, parts.as_ref());
+        let known = Known {
+            stage: instance.stage.clone(),
+            task: work.task(),
+            sizes,
+            items: work.num_items(),
+            checkpoints: self.checkpoints_of(instance),
+            trained: work.trainings(&around).map(Rc::new),
+            lineage: work.lineage(&around).map(Rc::new),
+            encoded: work.encoded_text(&around),
+            params,
+            key: definition.key,
         };
-        self.tasks.push((instance.work.task(), instance.stage.clone()));
-        let checkpoints = instance.inputs.iter();
-        let checkpoints: Vec<_> = checkpoints
-            .filter_map(|(port, input)| Some((port.as_str(), self.checkpoints[*input]?)))
-            .collect();
-        let tasks = tasks(&self.tasks, instance);
-        let trained = instance.inputs.iter();
-        let trained: Vec<_> = trained
-            .filter_map(|(port, input)| Some((port.as_str(), self.trained[*input].clone()?)))
-            .collect();
-        let lineages = instance.inputs.iter();
-        let lineages: Vec<_> = lineages
-            .filter_map(|(port, input)| Some((port.as_str(), self.lineages[*input].clone()?)))
-            .collect();
-        let index = self.sizes.len() - 1;
-        let parts = self.parts.add(&instance.work, instance.inputs.get("model").copied());
-        let texts = self.texts(instance);
-        let around = Surroundings {
-            size,
-            ports: &ports,
-            items: &items,
-            checkpoints: &checkpoints,
-            tasks: &tasks,
-            is_to_run: self.to_run.contains(&instance.stage),
-            stage: &instance.stage,
-            index,
-            twin: self.makers.first(instance, index),
-            lineages: &lineages,
-            trained: &trained,
-            texts: &texts,
-            parts: parts.as_ref(),
-            models: &self.models,
-            data: &self.data,
-        };
-        self.trained.push(instance.work.trainings(&around).map(Rc::new));
-        self.lineages.push(instance.work.lineage(&around).map(Rc::new));
-        let misfits = instance.work.misfits(&around);
-        let mismatches = instance.work.mismatches(&around);
-        let flaws = self.flaws(instance, &behind, parts.as_ref());
-        let cautions = instance.work.cautions(&around);
-        self.encoded.push(instance.work.encoded_text(&around));
-        self.warn(instance, cautions);
-        for misfit in misfits.into_iter().chain(too_large(size)).chain(flaws) {
-            let problem = self.problem(definition, instance, sizes, misfit);
-            problems.add(problem.in_cell(&instance.cell));
+        let errors = work.check(&around).into_iter().chain(too_large(around.size));
+        let errors: Vec<_> =
+            errors.chain(self.check_files(instance, &adapters, around.parts)).collect();
+        let (mismatches, warnings) = (work.mismatches(&around), work.warnings(&around));
+        self.known.push(known);
+        self.warn(instance, warnings);
+        for error in errors {
+            problems.add(self.problem(definition, instance, error).in_cell(&instance.cell));
         }
         for mismatch in mismatches {
             self.mismatch(definition, instance, mismatch, problems);
         }
     }
 
+    /// What the next instance stands beside.
+    fn surroundings<'a>(
+        &'a self,
+        instance: &'a Instance,
+        size: ItemSize,
+        twin: usize,
+        parts: Option<&'a ModelParts>,
+    ) -> Surroundings<'a> {
+        Surroundings {
+            size,
+            ports: instance.inputs.keys().map(String::as_str).collect(),
+            items: self.on_ports(instance, |known| known.items),
+            checkpoints: self.on_ports(instance, |known| known.checkpoints),
+            tasks: self.on_ports(instance, |known| Some((known.task?, known.stage.as_str()))),
+            is_to_run: self.to_run.contains(&instance.stage),
+            stage: &instance.stage,
+            index: self.known.len(),
+            twin,
+            lineages: self.on_ports(instance, |known| known.lineage.clone()),
+            trained: self.on_ports(instance, |known| known.trained.clone()),
+            texts: self.on_ports(instance, |known| known.encoded),
+            parts,
+            models: &self.models,
+            data: &self.data,
+        }
+    }
+
+    /// The ports of an instance of whose stages something is known, and that.
+    fn on_ports<'a, T>(
+        &'a self,
+        instance: &'a Instance,
+        what: impl Fn(&'a Known) -> Option<T>,
+    ) -> Vec<(&'a str, T)> {
+        let inputs = instance.inputs.iter();
+        let known = inputs.filter_map(|(port, at)| Some((port.as_str(), what(&self.known[*at])?)));
+        known.collect()
+    }
+
     /// What is wrong with the files of an instance's model and of the adapters it names or is given, if they are
     /// looked at.
-    fn flaws(
+    fn check_files(
         &self,
         instance: &Instance,
         behind: &[AdapterFile],
         parts: Option<&ModelParts>,
-    ) -> Vec<Misfit> {
+    ) -> Vec<CheckError> {
         let (work, Some(examined)) = (&*instance.work, &self.examined) else { return Vec::new() };
-        let mut flaws = work.flaws(examined, parts);
+        let mut errors = work.check_files(examined, parts);
         let on_ports = examined.adapters_on_ports(work, behind, parts);
-        flaws.extend(on_ports.into_iter().map(|(_, misfit)| misfit));
-        flaws
+        errors.extend(on_ports.into_iter().map(|(_, error)| error));
+        errors
     }
 
     /// Reports parts of different models, or says that they may be so.
@@ -234,13 +218,13 @@ impl Fits {
         }
         let mut problem =
             Problem::new(Code::BadValue, message).in_stage(definition.name).help(help);
-        let own = self.params.len() - 1;
+        let own = self.known.len() - 1;
         if places.iter().all(|(stage, _)| *stage != own) {
             problem = problem.at(definition.key, "here");
         }
         for (stage, label) in places {
-            let node = self.params[stage].get("model");
-            let origin = node.and_then(|node| node.origin).or(self.keys[stage]);
+            let Known { params, key, .. } = &self.known[stage];
+            let origin = params.get("model").and_then(|node| node.origin).or(*key);
             problem = problem.at(origin, label);
         }
         problems.add(problem);
@@ -250,7 +234,7 @@ impl Fits {
     pub fn divided_otherwise(&self, instances: &[Instance], test: usize, train: usize) -> Problem {
         let places = [test, train].into_iter().flat_map(|at| {
             ["holdout", "holdout_seed", "holdout_by"]
-                .map(|param| (at, param, self.params[at].get(param)))
+                .map(|param| (at, param, self.known[at].params.get(param)))
         });
         let place = places.into_iter().find_map(|(at, param, node)| Some((at, param, node?)));
         let [asked, learnt] = [test, train].map(|at| instances[at].stage.as_str());
@@ -273,10 +257,10 @@ impl Fits {
     fn checkpoints_of(&self, instance: &Instance) -> Option<usize> {
         let input = |port: &str| instance.inputs.get(port);
         if let Some(port) = instance.work.crossed_port() {
-            return input(port).map_or(Some(1), |adapters| self.items[*adapters]);
+            return input(port).map_or(Some(1), |adapters| self.known[*adapters].items);
         }
         let mapped = instance.work.mapped_port().unwrap_or("predictions");
-        input(mapped).and_then(|predictions| self.checkpoints[*predictions])
+        input(mapped).and_then(|predictions| self.known[*predictions].checkpoints)
     }
 
     /// What to say of pictures that are asked about and learnt from, where data was looked at: once for every two
@@ -307,15 +291,8 @@ impl Fits {
         warnings
     }
 
-    /// How the prompts on an instance's ports are encoded.
-    fn texts<'a>(&self, instance: &'a Instance) -> Vec<(&'a str, EncodedText)> {
-        let known =
-            |(port, input): (&'a String, &usize)| Some((port.as_str(), self.encoded[*input]?));
-        instance.inputs.iter().filter_map(known).collect()
-    }
-
-    fn warn(&mut self, instance: &Instance, cautions: Vec<Caution>) {
-        for Caution { param, message } in cautions {
+    fn warn(&mut self, instance: &Instance, warnings: Vec<CheckWarning>) {
+        for CheckWarning { param, message } in warnings {
             let place = param.and_then(|param| instance.places.get(param));
             let place = place.map(|place| format!(" ({place})")).unwrap_or_default();
             self.warn_of(&instance.stage, &format!(" {message}{place}"));
@@ -334,24 +311,25 @@ impl Fits {
         &self,
         definition: &Definition<'_>,
         instance: &Instance,
-        sizes: Sizes,
-        misfit: Misfit,
+        error: CheckError,
     ) -> Problem {
-        let index = self.sizes.len() - 1;
-        let (by, param) = match misfit.cause {
+        let index = self.known.len() - 1;
+        let sizes = self.known[index].sizes;
+        let (by, param) = match error.cause {
             Cause::Param(param) => (index, param),
-            Cause::Prompts(ports) => return self.at_prompts(definition, instance, ports, misfit),
+            Cause::Prompts(ports) => return self.at_prompts(definition, instance, ports, error),
             Cause::Frames => sizes.frames.map_or((index, "frames"), |g| (g.by, g.param)),
             Cause::Image => sizes.image.map_or((index, "size"), |g| (g.by, g.param)),
         };
-        let node = self.params[by].get(param);
+        let params = &self.known[by].params;
+        let node = params.get(param);
         let origin = node.and_then(|node| node.origin).or(definition.key);
-        let mut problem = Problem::new(Code::BadValue, misfit.message)
+        let mut problem = Problem::new(Code::BadValue, error.message)
             .in_stage(definition.name)
-            .at(root_of_run(&self.params[by], param, origin), "the data")
+            .at(root_of_run(params, param, origin), "the data")
             .at(origin, format!("`{param}`"))
             .at(node.and_then(|node| node.via), "used here");
-        problem.help = misfit.help;
+        problem.help = error.help;
         problem
     }
 
@@ -361,25 +339,27 @@ impl Fits {
         definition: &Definition<'_>,
         instance: &Instance,
         ports: &[&str],
-        misfit: Misfit,
+        error: CheckError,
     ) -> Problem {
-        let mut problem = Problem::new(Code::BadValue, misfit.message).in_stage(definition.name);
+        let mut problem = Problem::new(Code::BadValue, error.message).in_stage(definition.name);
         for at in ports.iter().filter_map(|port| instance.inputs.get(*port)) {
-            let node = self.params[*at].get("max_length");
+            let Known { params, key, .. } = &self.known[*at];
+            let node = params.get("max_length");
             problem = match node.and_then(|node| node.origin) {
                 Some(origin) => problem.at(Some(origin), "`max_length`"),
-                None => problem.at(self.keys[*at], "encoded here"),
+                None => problem.at(*key, "encoded here"),
             };
             problem = problem.at(node.and_then(|node| node.via), "used here");
         }
-        problem.help = misfit.help;
+        problem.help = error.help;
         problem
     }
 
     fn sizes(&self, instance: &Instance) -> Sizes {
-        let mut sizes = instance.size_input().map(|input| self.sizes[input]).unwrap_or_default();
+        let mut sizes =
+            instance.size_input().map(|input| self.known[input].sizes).unwrap_or_default();
         let own = instance.work.own_size();
-        let by = self.sizes.len();
+        let by = self.known.len();
         if let Some((param, value)) = own.frames {
             sizes.frames = Some(Given { value, by, param });
         }
@@ -388,19 +368,6 @@ impl Fits {
         }
         sizes
     }
-}
-
-/// What the pairs on an instance's ports are examples of, and the stages that give them; of all so far.
-fn tasks<'a>(
-    known: &'a [(Option<&'static str>, String)],
-    instance: &'a Instance,
-) -> Vec<(&'a str, (&'static str, &'a str))> {
-    let inputs = instance.inputs.iter();
-    let known = inputs.filter_map(|(port, input)| {
-        let (task, stage) = &known[*input];
-        Some((port.as_str(), ((*task)?, stage.as_str())))
-    });
-    known.collect()
 }
 
 /// Where the command line names the folder of the data that a parameter does not fit, if the parameter, at
@@ -412,10 +379,10 @@ fn root_of_run(params: &Node, param: &str, origin: Option<Origin>) -> Option<Ori
     (is_of_data && is_set(root) && !origin.is_some_and(is_set)).then_some(root)
 }
 
-fn too_large(size: ItemSize) -> Option<Misfit> {
+fn too_large(size: ItemSize) -> Option<CheckError> {
     let (frames, [height, width]) = (size.frames?, size.image?);
     let bytes = [height, width, 3].iter().try_fold(frames, |bytes, n| bytes.checked_mul(*n));
-    bytes.is_none_or(|bytes| bytes > MAX_CLIP).then(|| Misfit {
+    bytes.is_none_or(|bytes| bytes > MAX_CLIP).then(|| CheckError {
         cause: Cause::Frames,
         message: format!(
             "a clip of {frames} frames of height {height} and width {width} is larger than {} GiB",

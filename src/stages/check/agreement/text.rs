@@ -1,6 +1,6 @@
 //! How prompts are encoded: as the pipeline does that reads them.
 
-use super::super::{Cause, Misfit};
+use super::super::{Cause, CheckError};
 use crate::models::{Denoiser, Sampler, TextFormat};
 
 /// What a stage reads a prompt for.
@@ -23,7 +23,7 @@ impl TextUse {
     }
 
     /// A prompt on `port` that is encoded as in another pipeline.
-    pub fn misfit(self, port: &str, found: TextFormat) -> Option<Misfit> {
+    pub fn check(self, port: &str, found: TextFormat) -> Option<CheckError> {
         let wanted = self.format();
         if found == wanted {
             return None;
@@ -54,7 +54,7 @@ impl TextUse {
             TextFormat::Basic => ["condition", "basic"],
             TextFormat::Condition => ["basic", "condition"],
         };
-        Some(Misfit::new(
+        Some(CheckError::new(
             Cause::Param(param),
             format!("the prompt on `{port}` is encoded as in the {name} pipeline, but {user}"),
             format!("set {remedy}, or `format = \"{other}\"` where the prompt is encoded"),
@@ -67,10 +67,10 @@ pub(in crate::stages) fn wrong_length(
     port: &str,
     tokens: usize,
     denoiser: &dyn Denoiser,
-) -> Option<Misfit> {
+) -> Option<CheckError> {
     let error = denoiser.check_text(tokens).err()?;
     let cause = Cause::Prompts(if port == "negative" { &["negative"] } else { &["text"] });
-    Some(Misfit::new(
+    Some(CheckError::new(
         cause,
         format!("the prompt on `{port}` does not fit the model: {error}"),
         "leave `max_length` out where the prompt is encoded, and take the text encoder of the same model",
@@ -78,9 +78,9 @@ pub(in crate::stages) fn wrong_length(
 }
 
 /// Prompts for guidance of two lengths, for a model that reads padding too.
-pub(in crate::stages) fn unlike_lengths(text: usize, negative: usize) -> Option<Misfit> {
+pub(in crate::stages) fn unlike_lengths(text: usize, negative: usize) -> Option<CheckError> {
     (text != negative).then(|| {
-        Misfit::new(
+        CheckError::new(
             Cause::Prompts(&["negative", "text"]),
             format!(
                 "for guidance the prompts on `text` and `negative` must have one length, but they \
@@ -99,7 +99,7 @@ mod tests {
     fn prompts_must_be_encoded_as_in_the_pipeline_that_reads_them() {
         use TextFormat::{Basic, Condition};
         let told = |user: TextUse, found| {
-            let Misfit { message, help, .. } = user.misfit("text", found)?;
+            let CheckError { message, help, .. } = user.check("text", found)?;
             Some(format!("{message}\n{}", help.unwrap()))
         };
         let (basic, condition) =

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{
-    super::{Cause, Misfit},
+    super::{Cause, CheckError},
     FOLDER, ImageRecord, ImageUse, MEANT, is_close, rate, shown, trainee,
 };
 use crate::models::{
@@ -14,29 +14,29 @@ use crate::models::{
 impl ImageUse {
     /// What this use gets wrong with what is on `port` and was trained in another way; `vae` is its
     /// `config.json`.
-    pub fn misfit(
+    pub fn check(
         self,
         (port, trained): (&str, ImageRecord),
         conditioning: ImageConditioning,
         vae: &Value,
-    ) -> Result<Option<Misfit>, LoadError> {
+    ) -> Result<Option<CheckError>, LoadError> {
         let ImageRecord { scale, causal_time, frame_rate } = trained;
         Ok(match conditioning {
             ImageConditioning::Channels => match scale {
-                Some(scale) => self.scale_misfit((port, scale), vae)?,
+                Some(scale) => self.check_scale((port, scale), vae)?,
                 None => None,
             },
             ImageConditioning::FirstFrame => causal_time
-                .and_then(|causal| self.time_misfit(port, causal))
-                .or_else(|| self.rate_misfit(port, frame_rate?)),
+                .and_then(|causal| self.check_time(port, causal))
+                .or_else(|| self.check_rate(port, frame_rate?)),
         })
     }
 
-    fn scale_misfit(
+    fn check_scale(
         self,
         (port, trained): (&str, ImageLatentScale),
         vae: &Value,
-    ) -> Result<Option<Misfit>, LoadError> {
+    ) -> Result<Option<CheckError>, LoadError> {
         if trained == MEANT && self.scale == Some(MEANT) {
             return Ok(None);
         }
@@ -52,7 +52,7 @@ impl ImageUse {
                 .to_owned(),
         };
         let (now, then, trained) = (shown(now), shown(then), trainee(port));
-        Ok(Some(Misfit::new(
+        Ok(Some(CheckError::new(
             Cause::Param("image_latent_scale"),
             format!(
                 "the image's latent is multiplied by {now} here, but by {then} in the training of \
@@ -62,7 +62,7 @@ impl ImageUse {
         )))
     }
 
-    fn time_misfit(self, port: &str, trained_causal: bool) -> Option<Misfit> {
+    fn check_time(self, port: &str, trained_causal: bool) -> Option<CheckError> {
         let trained = trainee(port);
         let (message, help) = match (self.side, trained_causal, self.causal_time) {
             (Side::Sampling, false, true) => (
@@ -90,10 +90,10 @@ impl ImageUse {
             _ => return None,
         };
         let param = if self.side == Side::Sampling { "sampler" } else { "causal_time" };
-        Some(Misfit::new(Cause::Param(param), message, help))
+        Some(CheckError::new(Cause::Param(param), message, help))
     }
 
-    fn rate_misfit(self, port: &str, then: f64) -> Option<Misfit> {
+    fn check_rate(self, port: &str, then: f64) -> Option<CheckError> {
         let now = rate(self.frame_rate);
         (!is_close(now, then)).then(|| {
             let trained = trainee(port);
@@ -101,7 +101,7 @@ impl ImageUse {
                 FOLDER => format!("set `frame_rate = {then}`, as in that training"),
                 _ => "set the same `frame_rate` in both stages".to_owned(),
             };
-            Misfit::new(
+            CheckError::new(
                 Cause::Param("frame_rate"),
                 format!(
                     "the clips have {now} frames per second here, but {then} in the training of {trained}"
@@ -129,10 +129,10 @@ fn scale_of_folder(trained: ImageLatentScale, then: f64) -> String {
 pub(in crate::stages) fn scale_of_a_frame(
     scale: Option<ImageLatentScale>,
     conditioning: ImageConditioning,
-) -> Option<Misfit> {
+) -> Option<CheckError> {
     let idle = scale.is_some() && conditioning == ImageConditioning::FirstFrame;
     idle.then(|| {
-        Misfit::new(
+        CheckError::new(
             Cause::Param("image_latent_scale"),
             "`image_latent_scale` is not for this family of models, whose image is the first frame",
             "leave it out",
@@ -144,10 +144,10 @@ pub(in crate::stages) fn scale_of_a_frame(
 pub(in crate::stages) fn time_of_channels(
     causal: bool,
     conditioning: ImageConditioning,
-) -> Option<Misfit> {
+) -> Option<CheckError> {
     let idle = causal && conditioning == ImageConditioning::Channels;
     idle.then(|| {
-        Misfit::new(
+        CheckError::new(
             Cause::Param("causal_time"),
             "`causal_time` is not for this family of models, which has one way to count time",
             "leave it out",
@@ -159,10 +159,10 @@ pub(in crate::stages) fn time_of_channels(
 pub(in crate::stages) fn rate_of_channels(
     frame_rate: Option<f64>,
     conditioning: ImageConditioning,
-) -> Option<Misfit> {
+) -> Option<CheckError> {
     let idle = frame_rate.is_some() && conditioning == ImageConditioning::Channels;
     idle.then(|| {
-        Misfit::new(
+        CheckError::new(
             Cause::Param("frame_rate"),
             "`frame_rate` is not for this family of models, which counts frames and not seconds",
             "leave it out",

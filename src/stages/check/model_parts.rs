@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::Stage;
+use super::super::Stage;
 use crate::models::{LoadError, ModelRef, ModelSource};
 
 /// The configurations of some parts of a model, by the parts' names.

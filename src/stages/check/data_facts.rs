@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Cause, Caution, Misfit};
+use super::{Cause, CheckError, CheckWarning};
 use crate::{
     data::{
         DataError, Request,
@@ -68,9 +68,9 @@ struct Seen {
 
 /// What is known of all images that a request may choose from.
 struct Part {
-    count: Result<Option<usize>, Misfit>,
+    count: Result<Option<usize>, CheckError>,
     /// What those that were decoded show, or what is wrong with them, by place.
-    decoded: HashMap<usize, Result<Rc<Seen>, Misfit>>,
+    decoded: HashMap<usize, Result<Rc<Seen>, CheckError>>,
 }
 
 impl KnownData {
@@ -85,7 +85,7 @@ impl KnownData {
     }
 
     /// What the data of a request does not give, if it is there.
-    pub(super) fn misfit(&self, request: &Request) -> Option<Misfit> {
+    pub(in crate::stages) fn check(&self, request: &Request) -> Option<CheckError> {
         let root = root_of(request);
         let is_on_disk = request.source.source.is_on_disk();
         if !self.look || is_on_disk && !root.is_dir() {
@@ -97,7 +97,7 @@ impl KnownData {
         let part = parts.entry(Choosable::of(request)).or_insert_with(|| Part::new(&mut look));
         let count = match &part.count {
             Ok(count) => *count,
-            Err(misfit) => return Some(misfit.clone()),
+            Err(error) => return Some(error.clone()),
         };
         match request.choose(count) {
             Ok(_) if !is_on_disk => None,
@@ -108,15 +108,15 @@ impl KnownData {
             Ok(places) => {
                 let mut told = self.told.borrow_mut();
                 let mut broken = part.broken(&mut look, &places);
-                broken.retain(|misfit| told.insert((root.to_owned(), misfit.message.clone())));
+                broken.retain(|error| told.insert((root.to_owned(), error.message.clone())));
                 in_one(broken)
             }
-            Err(error) => Some(misfit(Cause::Param("count"), error)),
+            Err(error) => Some(error_of(Cause::Param("count"), error)),
         }
     }
 
     /// Distances that mostly lie beyond the range of the colours, as those in other units do.
-    pub(super) fn caution(&self, request: &Request) -> Option<Caution> {
+    pub(in crate::stages) fn warning(&self, request: &Request) -> Option<CheckWarning> {
         let root = root_of(request);
         let measures = request.task.needs() == Knowledge::Depth;
         if !self.look || !measures || !request.source.source.is_on_disk() || !root.is_dir() {
@@ -134,14 +134,14 @@ impl KnownData {
         let doubt = seen.map(|seen| seen.reach).reduce(Reach::and)?.doubt(range)?;
         let told = (root.to_owned(), format!("[{near}, {far}]"));
         let is_new = self.told.borrow_mut().insert(told);
-        is_new.then(|| Caution {
+        is_new.then(|| CheckWarning {
             param: Some("source"),
             message: format!("takes pictures with {doubt}"),
         })
     }
 
     /// The inputs of the pairs of a request, with their names, where they are few enough to be decoded.
-    pub(super) fn pictures(&self, request: &Request) -> Option<Vec<(Digest, String)>> {
+    pub(in crate::stages) fn pictures(&self, request: &Request) -> Option<Vec<(Digest, String)>> {
         let root = root_of(request);
         if !self.look || !request.source.source.is_on_disk() || !root.is_dir() {
             return None;
@@ -167,12 +167,12 @@ impl Part {
     }
 
     /// What is wrong with those of these images that cannot be used.
-    fn broken(&mut self, look: &mut Look<'_>, places: &[usize]) -> Vec<Misfit> {
+    fn broken(&mut self, look: &mut Look<'_>, places: &[usize]) -> Vec<CheckError> {
         places.iter().filter_map(|place| self.decoded(look, *place).err()).collect()
     }
 
     /// What is known of an image; each is decoded once.
-    fn decoded(&mut self, look: &mut Look<'_>, place: usize) -> Result<Rc<Seen>, Misfit> {
+    fn decoded(&mut self, look: &mut Look<'_>, place: usize) -> Result<Rc<Seen>, CheckError> {
         self.decoded.entry(place).or_insert_with(|| look.decode(place)).clone()
     }
 }
@@ -194,14 +194,14 @@ impl<'a> Look<'a> {
     }
 
     /// How many images fit the request; none if they have no end.
-    fn count(&mut self) -> Result<Option<usize>, Misfit> {
+    fn count(&mut self) -> Result<Option<usize>, CheckError> {
         let request = self.request;
         let images = self.images().map_err(of_source)?;
         Ok(request.task.count(images))
     }
 
     /// Makes the pair of an image as the stage will, and looks at it.
-    fn decode(&mut self, place: usize) -> Result<Rc<Seen>, Misfit> {
+    fn decode(&mut self, place: usize) -> Result<Rc<Seen>, CheckError> {
         let request = self.request;
         let images = self.images().map_err(of_source)?;
         let (name, pair) = request.task.pair(images, place, request).map_err(of_source)?;
@@ -214,10 +214,10 @@ impl<'a> Look<'a> {
 }
 
 /// The first of several images that cannot be used, with the others in the lines below.
-fn in_one(broken: Vec<Misfit>) -> Option<Misfit> {
+fn in_one(broken: Vec<CheckError>) -> Option<CheckError> {
     let mut broken = broken.into_iter();
     let mut first = broken.next()?;
-    let lines = broken.by_ref().take(MOST_NAMED - 1).map(|misfit| format!("\n{}", misfit.message));
+    let lines = broken.by_ref().take(MOST_NAMED - 1).map(|error| format!("\n{}", error.message));
     let lines: String = lines.collect();
     let more = match broken.count() {
         0 => String::new(),
@@ -227,14 +227,14 @@ fn in_one(broken: Vec<Misfit>) -> Option<Misfit> {
     Some(first)
 }
 
-fn of_source(error: DataError) -> Misfit {
-    misfit(Cause::Param("source"), error)
+fn of_source(error: DataError) -> CheckError {
+    error_of(Cause::Param("source"), error)
 }
 
-fn misfit(cause: Cause, error: DataError) -> Misfit {
+fn error_of(cause: Cause, error: DataError) -> CheckError {
     let message = error.to_string();
     let (DataError::Failed { help, .. } | DataError::Environment { help, .. }) = error;
-    Misfit { cause, message, help }
+    CheckError { cause, message, help }
 }
 
 #[cfg(test)]
@@ -271,9 +271,9 @@ mod tests {
             .unwrap()
         };
         let known = KnownData::new(true);
-        assert!(known.misfit(&request([20, 20])).is_some());
-        assert_eq!(known.misfit(&request([20, 100])), None);
-        assert!(known.misfit(&request([20, 20])).is_some());
+        assert!(known.check(&request([20, 20])).is_some());
+        assert_eq!(known.check(&request([20, 100])), None);
+        assert!(known.check(&request([20, 20])).is_some());
     }
 
     /// TUM's pictures without its lists: depths of 5000 units per metre, read as millimetres.
@@ -298,12 +298,12 @@ mod tests {
             .unwrap()
         };
         let known = KnownData::new(true);
-        assert_eq!(known.misfit(&request(1000, 2)), None, "a quarter is inside");
-        let caution = known.caution(&request(1000, 2)).unwrap();
-        assert_eq!(caution.param, Some("source"));
-        insta::assert_snapshot!(caution.message, @"takes pictures with 75 % of the known distances beyond `depth.range` = [0.5, 10], up to 15.0 m away; they are drawn as its ends: give a range that holds them or, if they seem wrong, check `units` of `source`");
-        assert_eq!(known.caution(&request(1000, 1)), None, "it was told");
-        assert_eq!(KnownData::new(true).caution(&request(5000, 2)), None);
-        assert_eq!(KnownData::new(false).caution(&request(1000, 2)), None, "nothing is looked at");
+        assert_eq!(known.check(&request(1000, 2)), None, "a quarter is inside");
+        let warning = known.warning(&request(1000, 2)).unwrap();
+        assert_eq!(warning.param, Some("source"));
+        insta::assert_snapshot!(warning.message, @"takes pictures with 75 % of the known distances beyond `depth.range` = [0.5, 10], up to 15.0 m away; they are drawn as its ends: give a range that holds them or, if they seem wrong, check `units` of `source`");
+        assert_eq!(known.warning(&request(1000, 1)), None, "it was told");
+        assert_eq!(KnownData::new(true).warning(&request(5000, 2)), None);
+        assert_eq!(KnownData::new(false).warning(&request(1000, 2)), None, "nothing is looked at");
     }
 }

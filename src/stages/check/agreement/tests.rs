@@ -17,7 +17,7 @@ fn multiples_must_be_the_same_unless_the_mismatch_is_meant() {
     let vae = json!({ "scaling_factor": 0.7, "invert_scale_latents": true });
     let fits = |trained: Option<ImageLatentScale>, sampled| {
         let record = uses(trained).record(Some(&vae));
-        let found = uses(sampled).misfit(("lora", record), ImageConditioning::Channels, &vae);
+        let found = uses(sampled).check(("lora", record), ImageConditioning::Channels, &vae);
         found.unwrap().is_none()
     };
     let meant = Some(MEANT);
@@ -30,8 +30,8 @@ fn multiples_must_be_the_same_unless_the_mismatch_is_meant() {
     assert!(!fits(meant, None));
     assert!(!fits(Some(rule(ScaleRule::Direct)), meant));
     let nothing = ("lora", ImageRecord::default());
-    let misfit = uses(Some(factor(9.0))).misfit(nothing, ImageConditioning::Channels, &vae);
-    assert_eq!(misfit.unwrap(), None);
+    let error = uses(Some(factor(9.0))).check(nothing, ImageConditioning::Channels, &vae);
+    assert_eq!(error.unwrap(), None);
 }
 
 #[test]
@@ -42,18 +42,18 @@ fn a_multiple_is_shown_with_as_few_digits_as_tell_it() {
 
 #[test]
 fn time_must_be_counted_in_one_way() {
-    let misfit = |side, here, trained, port| {
+    let error = |side, here, trained, port| {
         let own = ImageUse { scale: None, causal_time: here, frame_rate: None, side };
         let trained = ImageRecord { causal_time: Some(trained), ..ImageRecord::default() };
         let frame = ImageConditioning::FirstFrame;
-        own.misfit((port, trained), frame, &json!({})).unwrap().map(|misfit| misfit.message)
+        own.check((port, trained), frame, &json!({})).unwrap().map(|error| error.message)
     };
     for side in [Side::Sampling, Side::Training] {
         for causal in [true, false] {
-            assert_eq!(misfit(side, causal, causal, "lora"), None);
+            assert_eq!(error(side, causal, causal, "lora"), None);
         }
-        let without = misfit(side, true, false, "lora").unwrap();
-        let with = misfit(side, false, true, "model").unwrap();
+        let without = error(side, true, false, "lora").unwrap();
+        let with = error(side, false, true, "model").unwrap();
         assert!(without.contains("the adapter was trained without"), "{without}");
         assert!(with.contains("the model on `model` was trained with `causal_time`"), "{with}");
     }
@@ -110,7 +110,7 @@ fn the_log_of_a_full_training_says_how_it_was_trained() {
 fn records_that_contradict_each_other_are_an_error() {
     let of = |scale, causal_time| ImageRecord { scale, causal_time, frame_rate: None };
     let agreed = |records: &[(&'static str, ImageRecord)]| {
-        ImageRecord::agreed(records.iter().copied()).map_err(|misfit| misfit.message)
+        ImageRecord::agreed(records.iter().copied()).map_err(|error| error.message)
     };
     let one = of(Some(factor(0.3)), Some(false));
     let nothing = ImageRecord::default();
@@ -127,8 +127,8 @@ fn records_that_contradict_each_other_are_an_error() {
 #[test]
 fn what_is_not_known_is_told_by_family() {
     let trained = Trainings { without_time: Some("read".into()), ..Trainings::default() };
-    assert_eq!(trained.caution(ImageConditioning::Channels), None);
-    insta::assert_snapshot!(trained.caution(ImageConditioning::FirstFrame).unwrap(), @"samples with adapters of `files` whose training is not known: broken motion would be the only sign of a mismatch; state `causal_time` in `read`, as it was in their training");
+    assert_eq!(trained.warning(ImageConditioning::Channels), None);
+    insta::assert_snapshot!(trained.warning(ImageConditioning::FirstFrame).unwrap(), @"samples with adapters of `files` whose training is not known: broken motion would be the only sign of a mismatch; state `causal_time` in `read`, as it was in their training");
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn another_latent_of_the_image_is_told() {
     let told = |then: Option<PosteriorChoice>, now| {
         let posterior = then.map(|then| (then, "latents".into()));
         let trained = Trainings { posterior, ..Trainings::default() };
-        trained.other_posterior(now).map(|caution| caution.message)
+        trained.other_posterior(now).map(|warning| warning.message)
     };
     assert_eq!(
         [told(None, Mean), told(Some(Mean), Mean), told(Some(Sample), Sample)],
@@ -150,15 +150,15 @@ fn another_latent_of_the_image_is_told() {
 #[test]
 fn clips_must_have_one_frame_rate() {
     let frame = ImageConditioning::FirstFrame;
-    let misfit = |now, then| {
+    let error = |now, then| {
         let own = ImageUse { frame_rate: now, ..uses(None) };
         let trained =
             ImageUse { frame_rate: then, side: Side::Training, ..uses(None) }.record(None);
-        own.misfit(("lora", trained), frame, &json!({})).unwrap().map(|misfit| misfit.message)
+        own.check(("lora", trained), frame, &json!({})).unwrap().map(|error| error.message)
     };
-    assert_eq!((misfit(Some(12.5), Some(12.5)), misfit(Some(25.0), None)), (None, None));
-    insta::assert_snapshot!(misfit(Some(12.5), None).unwrap(), @"the clips have 12.5 frames per second here, but 25 in the training of the adapter");
-    assert!(misfit(None, Some(12.5)).is_some());
+    assert_eq!((error(Some(12.5), Some(12.5)), error(Some(25.0), None)), (None, None));
+    insta::assert_snapshot!(error(Some(12.5), None).unwrap(), @"the clips have 12.5 frames per second here, but 25 in the training of the adapter");
+    assert!(error(None, Some(12.5)).is_some());
     let of = |rate| ImageRecord { frame_rate: Some(rate), ..ImageRecord::default() };
     let told = ImageRecord::agreed([("first", of(25.0)), ("second", of(12.5))]).unwrap_err();
     insta::assert_snapshot!(told.message, @"the clips had 25 frames per second in the training of the adapter on `first`, but 12.5 in that of the adapter on `second`: no sampling is right for both");
@@ -171,7 +171,7 @@ fn beside_a_folder_it_is_said_what_to_set() {
     let own =
         |scale| ImageUse { scale, causal_time: false, frame_rate: None, side: Side::Sampling };
     let help = |trained, own: ImageUse, conditioning| {
-        own.misfit((FOLDER, trained), conditioning, &vae).unwrap().unwrap().help.unwrap()
+        own.check((FOLDER, trained), conditioning, &vae).unwrap().unwrap().help.unwrap()
     };
     let scaled = |scale| ImageRecord { scale: Some(scale), ..ImageRecord::default() };
     let channels = ImageConditioning::Channels;
@@ -183,8 +183,8 @@ fn beside_a_folder_it_is_said_what_to_set() {
         assert_eq!(help(scaled(trained), own(None), channels), wanted);
         let digits = wanted.split(['=', '`']).nth(2).unwrap().trim().parse().unwrap();
         let followed = own(Some(factor(digits)));
-        let misfit = followed.misfit((FOLDER, scaled(trained)), channels, &vae).unwrap();
-        assert!(misfit.is_none(), "{misfit:?}");
+        let error = followed.check((FOLDER, scaled(trained)), channels, &vae).unwrap();
+        assert!(error.is_none(), "{error:?}");
     }
     let meant = help(scaled(MEANT), own(None), channels);
     assert!(

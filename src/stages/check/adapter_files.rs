@@ -3,7 +3,7 @@
 
 use std::{path::PathBuf, rc::Rc};
 
-use super::Stage;
+use super::super::Stage;
 use crate::artifact::ArtifactKind;
 
 /// A file of an adapter, and the stage that names it.

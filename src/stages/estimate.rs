@@ -1,7 +1,45 @@
-//! How much is on the ports of a stage, told before it is made, as far as it decides the memory that the stage takes.
+//! What the memory of a stage is estimated by: its work, and how much is on its ports, told before it is made.
 
-use super::Stage;
-use crate::models::memory::{AdapterSize, Given, HeldClips};
+use std::sync::Arc;
+
+use super::{ModelParts, Stage};
+use crate::models::{
+    ClipSize,
+    memory::{AdapterSize, Given, HeldClips},
+};
+
+/// What a stage is to do, as far as it decides the memory it takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Workload<'a> {
+    /// The size of its clips, if it is known.
+    pub clip: Option<ClipSize>,
+    /// Whether the device is the CPU.
+    pub on_host: bool,
+    /// What is on its port `model`.
+    pub parts: &'a ModelParts,
+    /// How much is on its other ports.
+    pub given: Given,
+}
+
+/// A stage with one parameter that makes it need less memory.
+pub struct Lighter {
+    /// The parameter.
+    pub param: &'static str,
+    /// What to do to have it so.
+    pub advice: String,
+    /// The stage.
+    pub stage: Arc<dyn Stage>,
+}
+
+impl Lighter {
+    pub(super) fn new(
+        param: &'static str,
+        advice: impl Into<String>,
+        stage: impl Stage + 'static,
+    ) -> Self {
+        Self { param, advice: advice.into(), stage: Arc::new(stage) }
+    }
+}
 
 /// How much a stage gives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

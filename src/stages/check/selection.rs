@@ -6,7 +6,7 @@ use crate::data::{Classes, HoldoutBy, Request, Split, sets::Knowledge, source::D
 
 /// A block of some data that is shuffled by a seed.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Draw {
+pub struct DataSelection {
     /// The data and its order.
     pub pool: Pool,
     /// The places that are taken.
@@ -27,7 +27,35 @@ pub struct Pool {
     seed: u64,
 }
 
-impl Draw {
+impl DataSelection {
+    /// The block that a data set's parameters name. Splits have no image in common; what else decides
+    /// which images fit tells pools apart that may have some, but at other places.
+    pub(in crate::stages) fn of(request: &Request) -> Self {
+        let needs = request.task.needs();
+        let divides = request.source.source.params().contains(&"holdout");
+        let pool = Pool {
+            source: request.source.clone(),
+            split: request.split,
+            division: divides.then_some((
+                request.holdout,
+                request.holdout_seed,
+                request.holdout_by,
+            )),
+            needs,
+            class: (needs == Knowledge::Mask).then(|| request.class.clone()),
+            min_share: request.min_share,
+            seed: request.seed(),
+        };
+        let block = match request.count {
+            None => 0..usize::MAX,
+            Some(count) => {
+                let start = request.subset.saturating_mul(count);
+                start..start.saturating_add(count)
+            }
+        };
+        Self { pool, block }
+    }
+
     /// Whether some image is in both.
     pub fn overlaps(&self, other: &Self) -> bool {
         let (a, b) = (&self.block, &other.block);
@@ -50,59 +78,36 @@ impl Draw {
     }
 }
 
-/// The block that a data set's parameters name. Splits have no image in common; what else decides
-/// which images fit tells pools apart that may have some, but at other places.
-pub(super) fn dataset(request: &Request) -> Draw {
-    let needs = request.task.needs();
-    let divides = request.source.source.params().contains(&"holdout");
-    let pool = Pool {
-        source: request.source.clone(),
-        split: request.split,
-        division: divides.then_some((request.holdout, request.holdout_seed, request.holdout_by)),
-        needs,
-        class: (needs == Knowledge::Mask).then(|| request.class.clone()),
-        min_share: request.min_share,
-        seed: request.seed(),
-    };
-    let block = match request.count {
-        None => 0..usize::MAX,
-        Some(count) => {
-            let start = request.subset.saturating_mul(count);
-            start..start.saturating_add(count)
-        }
-    };
-    Draw { pool, block }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::*;
 
-    fn draw(params: &Value) -> Draw {
+    fn selection(params: &Value) -> DataSelection {
         let mut all = json!({ "source": "builtin:figures", "task": "pose", "size": [64, 64] });
         all.as_object_mut().unwrap().extend(params.as_object().unwrap().clone());
-        dataset(&serde_json::from_value(all).unwrap())
+        DataSelection::of(&serde_json::from_value(all).unwrap())
     }
 
     #[test]
     fn blocks_of_one_shuffle_meet_where_their_places_do() {
-        let one = draw(&json!({ "count": 4 }));
-        assert!(one.overlaps(&draw(&json!({ "count": 12 }))));
-        assert!(!one.overlaps(&draw(&json!({ "count": 12, "subset": 1 }))));
+        let one = selection(&json!({ "count": 4 }));
+        assert!(one.overlaps(&selection(&json!({ "count": 12 }))));
+        assert!(!one.overlaps(&selection(&json!({ "count": 12, "subset": 1 }))));
         assert!(
-            draw(&json!({ "count": 13 })).overlaps(&draw(&json!({ "count": 12, "subset": 1 })))
+            selection(&json!({ "count": 13 }))
+                .overlaps(&selection(&json!({ "count": 12, "subset": 1 })))
         );
-        assert!(!one.overlaps(&draw(&json!({ "count": 4, "split": "test" }))));
-        assert!(!one.overlaps(&draw(&json!({ "count": 4, "seed": 5 }))));
+        assert!(!one.overlaps(&selection(&json!({ "count": 4, "split": "test" }))));
+        assert!(!one.overlaps(&selection(&json!({ "count": 4, "seed": 5 }))));
     }
 
     #[test]
     fn grids_share_images_of_one_part_of_one_source() {
         let of = |root: &str, split: &str, task: &str, seed: u64| {
             let source = json!({ "source": "tiny_imagenet", "root": root });
-            draw(
+            selection(
                 &json!({ "source": source, "task": task, "split": split, "count": 3, "seed": seed }),
             )
         };
@@ -120,7 +125,7 @@ mod tests {
         }
         let images = of("a", "train", "images", 1);
         assert!(!images.may_share_in_grids(&of("a", "train", "images", 2)));
-        let drawn = draw(&json!({ "task": "symbols", "count": 3 }));
+        let drawn = selection(&json!({ "task": "symbols", "count": 3 }));
         assert!(!drawn.may_share_in_grids(&drawn), "of the drawn world");
     }
 
@@ -128,7 +133,9 @@ mod tests {
     fn parts_of_one_source_must_be_divided_alike() {
         let of = |source: Value, split: &str, holdout: f64| {
             let task = if source["source"] == "coco" { "pose" } else { "images" };
-            draw(&json!({ "source": source, "task": task, "split": split, "holdout": holdout }))
+            selection(
+                &json!({ "source": source, "task": task, "split": split, "holdout": holdout }),
+            )
         };
         let folder = || json!({ "source": "folder", "root": "a" });
         let train = of(folder(), "train", 0.2);
@@ -137,7 +144,7 @@ mod tests {
         assert!(!train.divides_otherwise(&of(folder(), "train", 0.5)));
         let other =
             json!({ "source": folder(), "task": "images", "split": "test", "holdout_seed": 1 });
-        assert!(train.divides_otherwise(&draw(&other)));
+        assert!(train.divides_otherwise(&selection(&other)));
         let other = json!({ "source": "folder", "root": "b" });
         assert!(!train.divides_otherwise(&of(other, "test", 0.5)));
         let coco = || json!({ "source": "coco", "root": "a" });

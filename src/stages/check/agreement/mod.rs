@@ -2,12 +2,12 @@
 //! is counted, how prompts are encoded (`text`), and of which models the parts are (`parts`). A mismatch
 //! gives wrong colours, broken motion or another picture, and no other sign.
 //!
-//! A stage states an [`ImageUse`], and what that gets wrong is in `misfits`. A training leaves an [`ImageRecord`]
+//! A stage states an [`ImageUse`], and what that gets wrong is in `image`. A training leaves an [`ImageRecord`]
 //! in the log of what it gives; a merge hands on what the records of its adapters agree on (`differ`). Records are compared where the file holds
 //! the trainings, and once more when a stage runs, by the logs.
 
 mod differ;
-mod misfits;
+mod image;
 mod parts;
 mod text;
 
@@ -19,14 +19,14 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Caution, vae_encode::PosteriorChoice};
+use super::{super::vae_encode::PosteriorChoice, CheckWarning};
 use crate::models::{
     ImageConditioning, ModelSource, TimeAxis,
     sampling::{ImageLatentScale, ScaleRule, Side},
     source::TRANSFORMER_LOG,
 };
 
-pub(in crate::stages) use misfits::{rate_of_channels, scale_of_a_frame, time_of_channels};
+pub(in crate::stages) use image::{rate_of_channels, scale_of_a_frame, time_of_channels};
 pub use parts::{Lineage, Mismatch};
 pub(in crate::stages) use text::{TextUse, unlike_lengths, wrong_length};
 
@@ -70,9 +70,9 @@ pub struct Trainings {
 /// The port of a model.
 const MODEL: &str = "model";
 /// What the transformer of a model that the file names is called among those of ports.
-pub(super) const FOLDER: &str = "folder";
+pub(in crate::stages) const FOLDER: &str = "folder";
 /// What adapters from files are called among those of ports.
-pub(super) const FILES: &str = "files";
+pub(in crate::stages) const FILES: &str = "files";
 /// Multiples this close are one number, written with fewer digits.
 const SAME: f64 = 1e-3;
 /// What the log of a merge says of a rate that nobody knows.
@@ -154,7 +154,7 @@ impl ImageUse {
 
 impl Trainings {
     /// Another latent of the image than in training, which is a small thing: the posteriors are narrow.
-    pub fn other_posterior(&self, own: PosteriorChoice) -> Option<Caution> {
+    pub fn other_posterior(&self, own: PosteriorChoice) -> Option<CheckWarning> {
         let (then, stage) = self.posterior.as_ref().filter(|(then, _)| *then != own)?;
         let shown = |choice| match choice {
             PosteriorChoice::Sample => ("a draw from", "sample"),
@@ -165,11 +165,11 @@ impl Trainings {
             "takes {now} the posterior for the image's latent, but training had {then} it, from `{stage}`; for \
              the same, set `posterior = \"{name}\"`"
         );
-        Some(Caution { param: Some("posterior"), message })
+        Some(CheckWarning { param: Some("posterior"), message })
     }
 
     /// What may be wrong with sampling from it, and cannot be known.
-    pub fn caution(&self, conditioning: ImageConditioning) -> Option<String> {
+    pub fn warning(&self, conditioning: ImageConditioning) -> Option<String> {
         let (stage, param, harm) = match conditioning {
             ImageConditioning::Channels => {
                 (self.without_scale.as_ref()?, "image_latent_scale", "wrong colours")

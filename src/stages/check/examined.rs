@@ -3,8 +3,11 @@
 
 use std::{cell::RefCell, collections::HashMap, path::Path, rc::Rc};
 
-use super::{AdapterFile, Cause, Misfit, ModelParts, Stage};
-use crate::models::{Flaw, LoadError, ModelRef, ModelSource, Shapes, lora};
+use super::{
+    super::{Stage, WeightsUsed},
+    AdapterFile, Cause, CheckError, ModelParts,
+};
+use crate::models::{FileError, LoadError, ModelRef, ModelSource, PartRead, Shapes, lora};
 
 /// A model by its name, and what takes the place of its parts.
 type Used = (String, usize);
@@ -17,9 +20,9 @@ type AdapterUse = (String, String, Option<Used>);
 #[derive(Default)]
 pub struct Examined {
     sources: RefCell<HashMap<Used, Opened>>,
-    parts: RefCell<HashMap<(Used, &'static str), Option<Flaw>>>,
+    parts: RefCell<HashMap<(Used, PartRead), Option<FileError>>>,
     shapes: RefCell<HashMap<Used, Option<Rc<Shapes>>>>,
-    adapters: RefCell<HashMap<AdapterUse, Option<Flaw>>>,
+    adapters: RefCell<HashMap<AdapterUse, Option<FileError>>>,
 }
 
 /// A model as stages use it.
@@ -28,7 +31,7 @@ enum Opened {
     Here(Rc<ModelSource>),
     /// It may be on another machine, which is told of elsewhere.
     Elsewhere,
-    Wrong(Flaw),
+    Wrong(FileError),
 }
 
 impl Opened {
@@ -44,50 +47,49 @@ impl Opened {
 impl Examined {
     /// What is wrong with the parts of the model that `param` names, those that come from the port `model`
     /// apart; nothing is said where it is not known which those are.
-    pub(super) fn model(
+    pub(in crate::stages) fn model(
         &self,
-        (param, model): (&'static str, &ModelRef),
-        parts: &[&'static str],
+        param: &'static str,
+        WeightsUsed { model, parts }: WeightsUsed<'_>,
         on_port: Option<&ModelParts>,
-    ) -> Vec<Misfit> {
+    ) -> Vec<CheckError> {
         let Some(on_port) = on_port.filter(|_| !model.is_builtin()) else { return Vec::new() };
         let used = (model.0.clone(), on_port.id());
         let opened = self.opened(model, on_port, &used);
-        let flaws: Vec<Flaw> = match opened {
+        let errors: Vec<FileError> = match opened {
             Opened::Elsewhere => Vec::new(),
-            Opened::Wrong(flaw) => vec![flaw],
+            Opened::Wrong(error) => vec![error],
             Opened::Here(source) => {
-                let own = |part: &&&str| on_port.get(folder(part)).is_none();
-                let flaw = |part: &&'static str| self.part(model, &source, &used, part);
-                parts.iter().filter(own).filter_map(flaw).collect()
+                let own = parts.iter().filter(|part| on_port.get(part.folder()).is_none());
+                own.filter_map(|part| self.part(model, &source, &used, *part)).collect()
             }
         };
-        misfits(Cause::Param(param), flaws)
+        each_once(Cause::Param(param), errors)
     }
 
     /// What is wrong with adapter files below `root`, beside the model that they are for, if that is known.
-    pub(super) fn adapters(
+    pub(in crate::stages) fn adapters(
         &self,
         root: &Path,
         files: &[String],
         model: Option<&ModelRef>,
         on_port: Option<&ModelParts>,
-    ) -> Vec<Misfit> {
+    ) -> Vec<CheckError> {
         // A folder that is not there is told of elsewhere.
         if !root.is_dir() {
             return Vec::new();
         }
         let model = model.zip(on_port);
         let used = model.map(|(model, on_port)| (model.0.clone(), on_port.id()));
-        let flaws = files.iter().filter_map(|file| {
+        let errors = files.iter().filter_map(|file| {
             let case = (root.display().to_string(), file.clone(), used.clone());
-            let flaw = || {
+            let error = || {
                 let shapes = model.and_then(|(model, on_port)| self.shapes(model, on_port));
-                flaw_of_adapter(root, file, shapes.as_deref())
+                error_of_adapter(root, file, shapes.as_deref())
             };
-            self.adapters.borrow_mut().entry(case).or_insert_with(flaw).clone()
+            self.adapters.borrow_mut().entry(case).or_insert_with(error).clone()
         });
-        misfits(Cause::Param("files"), flaws.collect())
+        each_once(Cause::Param("files"), errors.collect())
     }
 
     /// What is wrong with adapter files that reach a stage through its ports, beside its model, if both are known;
@@ -97,21 +99,21 @@ impl Examined {
         work: &dyn Stage,
         files: &'f [AdapterFile],
         on_port: Option<&ModelParts>,
-    ) -> Vec<(&'f AdapterFile, Misfit)> {
-        let (Some((model, parts)), Some(on_port)) = (work.weights(), on_port) else {
+    ) -> Vec<(&'f AdapterFile, CheckError)> {
+        let (Some(WeightsUsed { model, parts }), Some(on_port)) = (work.weights(), on_port) else {
             return Vec::new();
         };
-        if files.is_empty() || !parts.contains(&"transformer") {
+        if files.is_empty() || !parts.contains(&PartRead::Transformer) {
             return Vec::new();
         }
         let found = files.iter().filter_map(|file| {
             let AdapterFile { stage, root, file: name } = file;
             let alone = || self.adapters(root, std::slice::from_ref(name), None, None);
-            let flaws = |model, on_port| {
+            let errors = |model, on_port| {
                 self.adapters(root, std::slice::from_ref(name), Some(model), Some(on_port))
             };
-            let Misfit { message, help, .. } = flaws(model, on_port).pop()?;
-            let misfit = Misfit {
+            let CheckError { message, help, .. } = errors(model, on_port).pop()?;
+            let error = CheckError {
                 cause: Cause::Param("inputs"),
                 message: format!(
                     "{message}; `{stage}` names the file, and the model is `{}`",
@@ -119,7 +121,7 @@ impl Examined {
                 ),
                 help,
             };
-            alone().is_empty().then_some((file, misfit))
+            alone().is_empty().then_some((file, error))
         });
         found.collect()
     }
@@ -134,15 +136,15 @@ impl Examined {
         model: &ModelRef,
         source: &ModelSource,
         used: &Used,
-        part: &'static str,
-    ) -> Option<Flaw> {
-        let flaw = || {
+        part: PartRead,
+    ) -> Option<FileError> {
+        let error = || {
             // Of a model of the hub, only some parts may have been fetched.
             let absent = model.repository().is_some()
-                && matches!(source.check(&[part]), Err(LoadError::Missing { .. }));
-            if absent { None } else { source.flaw(part) }
+                && matches!(source.check(&[part.name()]), Err(LoadError::Missing { .. }));
+            if absent { None } else { source.file_error(part.name()) }
         };
-        self.parts.borrow_mut().entry((used.clone(), part)).or_insert_with(flaw).clone()
+        self.parts.borrow_mut().entry((used.clone(), part)).or_insert_with(error).clone()
     }
 
     /// The tensors of a model's transformer, if they are known.
@@ -157,32 +159,28 @@ impl Examined {
     }
 }
 
-/// The folder of a part, or of a file that stands for one.
-fn folder(part: &str) -> &str {
-    part.split('/').next().unwrap_or(part)
-}
-
-/// Each flaw once: one file can spoil several parts.
-fn misfits(cause: Cause, flaws: Vec<Flaw>) -> Vec<Misfit> {
-    let mut misfits: Vec<Misfit> = Vec::new();
-    for Flaw { message, help } in flaws {
-        let misfit = Misfit { cause, message, help };
-        if !misfits.contains(&misfit) {
-            misfits.push(misfit);
+/// Each error once: one file can spoil several parts.
+fn each_once(cause: Cause, found: Vec<FileError>) -> Vec<CheckError> {
+    let mut errors: Vec<CheckError> = Vec::new();
+    for FileError { message, help } in found {
+        let error = CheckError { cause, message, help };
+        if !errors.contains(&error) {
+            errors.push(error);
         }
     }
-    misfits
+    errors
 }
 
-fn flaw_of_adapter(root: &Path, file: &str, model: Option<&Shapes>) -> Option<Flaw> {
-    let flaw = |message: String, help: &str| Some(Flaw { message, help: Some(help.to_owned()) });
+fn error_of_adapter(root: &Path, file: &str, model: Option<&Shapes>) -> Option<FileError> {
+    let error =
+        |message: String, help: &str| Some(FileError { message, help: Some(help.to_owned()) });
     if let Some(refused) = lora::refused_name(file) {
-        return flaw(format!("`{file}` {refused}"), "save the adapter as safetensors");
+        return error(format!("`{file}` {refused}"), "save the adapter as safetensors");
     }
     let path = root.join(file);
     if !path.exists() {
         let message = format!("there is no file `{file}` in `{}`", root.display());
-        return flaw(message, "name files as they lie below `root`");
+        return error(message, "name files as they lie below `root`");
     }
-    lora::check_outline(&path, file, model).err().map(Flaw::from)
+    lora::check_outline(&path, file, model).err().map(FileError::from)
 }

@@ -31,14 +31,14 @@ pub struct KnownModels {
 
 impl KnownModels {
     /// A look at a part of a model, if it is here.
-    pub(super) fn look(&self, model: &ModelRef, part: &str) -> Option<Rc<PartLook>> {
+    pub(in crate::stages) fn look(&self, model: &ModelRef, part: &str) -> Option<Rc<PartLook>> {
         let case = (model.clone(), part.to_owned());
         let look = || Some(Rc::new(model.resolve().ok()?.look(part)?));
         self.looks.borrow_mut().entry(case).or_insert_with(look).clone()
     }
 
     /// A model's tokenizer, if it can be read.
-    pub(super) fn tokenizer(&self, model: &ModelRef) -> Option<Rc<T5Tokenizer>> {
+    pub(in crate::stages) fn tokenizer(&self, model: &ModelRef) -> Option<Rc<T5Tokenizer>> {
         let read = || {
             let source = model.resolve().ok()?;
             let file = source.tokenizer_file().ok()?;
@@ -49,18 +49,18 @@ impl KnownModels {
     }
 
     /// What an adapter file states of itself. What cannot be read is told of elsewhere.
-    pub(super) fn adapter(&self, adapter: &Path) -> Option<Rc<Statement>> {
+    pub(in crate::stages) fn adapter(&self, adapter: &Path) -> Option<Rc<Statement>> {
         let read = || Statement::read(adapter).ok().map(Rc::new);
         self.adapters.borrow_mut().entry(adapter.to_owned()).or_insert_with(read).clone()
     }
 
     /// The class of a model's transformer, if its configuration is here.
-    pub(super) fn class(&self, model: &ModelRef) -> Option<&'static str> {
+    pub(in crate::stages) fn class(&self, model: &ModelRef) -> Option<&'static str> {
         Some(self.facts(model, &ModelParts::default())?.family.class_name())
     }
 
     /// `parts` must live as long as what is known: they are told apart by where they are.
-    pub(super) fn facts<'m>(
+    pub(in crate::stages) fn facts<'m>(
         &self,
         model: impl Into<Option<&'m ModelRef>>,
         parts: &ModelParts,
