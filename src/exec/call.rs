@@ -63,8 +63,17 @@ pub(super) struct Call<'a> {
 #[derive(Debug)]
 pub(super) struct Made {
     pub(super) items: Vec<Item>,
+    /// How many of these it computed; the others were cached.
+    pub(super) items_run: usize,
     /// The steps that a training made, without those that checkpoints spared it.
     pub(super) steps: u64,
+}
+
+impl Made {
+    /// Items that were all computed.
+    pub(super) fn all(items: Vec<Item>, steps: u64) -> Self {
+        Self { items_run: items.len(), items, steps }
+    }
 }
 
 /// Why a call came to no end.
@@ -197,7 +206,7 @@ impl Bench<'_> {
         // What fails on the device only now fails the stage that asked for it.
         self.device.sync().map_err(|error| CallError::Device(error.to_string()))?;
         weights_hold()?;
-        Ok(Made { items: output.into_items(), steps: steps.into_inner() })
+        Ok(Made::all(output.into_items(), steps.into_inner()))
     }
 
     /// Frees what no running stage holds of a full device, which may fail once more at what was queued.

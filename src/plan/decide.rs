@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Lack, Lacking, PlanError, Selection, StaleReason,
+    Lack, Lacking, PlanError, ResumePoint, Selection, StaleReason,
     earlier::Earlier,
     fingerprint::{action_key, trajectory_key},
     freshness::differences,
@@ -199,10 +199,11 @@ impl<'a> Decider<'a> {
         Ok(brought.map_or(here, |record| Found::Whole(Box::new(record))))
     }
 
-    /// The step a training would go on from, and how many it has.
-    pub(crate) fn goes_on(&self, index: usize, key: &Key) -> Option<(u64, u64)> {
+    /// Where a training would go on.
+    pub(crate) fn resume_point(&self, index: usize, key: &Key) -> Option<ResumePoint> {
         let stops = self.pipeline.instances[index].work.stops();
-        Some((self.store.checkpoint_step(key.trajectory?, &stops)?, *stops.last()?))
+        let step = self.store.checkpoint_step(key.trajectory?, &stops)?;
+        Some(ResumePoint { step, steps_total: *stops.last()? })
     }
 
     /// Why an instance runs; never empty.

@@ -82,9 +82,16 @@ impl Schedule<'_> {
         self.decider.note(index, finished.record.fingerprint)?;
         self.done(index, output, finished.ran);
         on_event(if finished.ran {
-            let wall_secs = finished.record.wall_secs;
-            let items = (finished.record.items_run, finished.record.items_total);
-            RunEvent::StageFinished { index, stage, digest: output, wall_secs, items, unchanged }
+            let Record { wall_secs, items_run, items_total, .. } = finished.record;
+            RunEvent::StageFinished {
+                index,
+                stage,
+                digest: output,
+                wall_secs,
+                items_run,
+                items_total,
+                unchanged,
+            }
         } else {
             RunEvent::StageReused { index, stage, digest: output }
         });

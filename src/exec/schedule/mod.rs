@@ -179,10 +179,10 @@ impl<'a> Schedule<'a> {
             match self.next_message(messages) {
                 None => {}
                 Some(Message::Event(event)) => {
-                    if let RunEvent::StageRetried { index, .. } = &event {
+                    if let RunEvent::StageRetried { index, .. } = &*event {
                         self.places.is_new(*index);
                     }
-                    on_event(event);
+                    on_event(*event);
                 }
                 Some(Message::Held { job }) => self.put_aside(*job),
                 Some(Message::Looked { lookup, found }) => self.looked(*lookup, *found, on_event),

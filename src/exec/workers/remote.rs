@@ -138,7 +138,7 @@ impl Caller<'_> {
         let mut is_first = true;
         loop {
             match remote.attempt(&mut task) {
-                Ok(steps) => return Ok(Made { items: remote.items, steps }),
+                Ok(steps) => return Ok(Made::all(remote.items, steps)),
                 Err(Trouble::Stage(error)) => return Err(error),
                 // Whoever stops the run may have stopped the worker as well.
                 Err(Trouble::Lost(_)) if self.options.cancel.is_cancelled() => {
@@ -147,7 +147,7 @@ impl Caller<'_> {
                 Err(Trouble::Lost(loss)) if std::mem::take(&mut is_first) => {
                     remote.tell_of(&loss);
                     if remote.is_left_nothing(&mut task) {
-                        return Ok(Made { items: remote.items, steps: 0 });
+                        return Ok(Made::all(remote.items, 0));
                     }
                 }
                 Err(Trouble::Lost(loss)) => return Err(remote.lost_twice(&loss)),
