@@ -14,7 +14,7 @@ use burn::tensor::Device;
 use super::{
     ExecOptions,
     budget::Room,
-    workers::{At, Workers},
+    workers::{SlotContext, Workers},
 };
 use crate::{
     artifact::{Item, Manifest},
@@ -56,7 +56,7 @@ pub(super) struct Call<'a> {
     /// Where its items go.
     pub(super) into: &'a Store,
     /// The worker that does it, unless it is done here.
-    pub(super) at: Option<At<'a>>,
+    pub(super) at: Option<SlotContext<'a>>,
 }
 
 /// What a stage made.
@@ -126,16 +126,16 @@ impl Caller<'_> {
         let index = call.index;
         let checkpoints = call.trajectory.map(|key| self.store.checkpoints(key)).transpose()?;
         let work = &*self.pipeline.instances[index].work;
-        let made = self.bench().call(work, call, checkpoints.as_ref(), progress, on_item);
+        let made = self.local_runner().call(work, call, checkpoints.as_ref(), progress, on_item);
         made.map_err(|error| match error {
             CallError::Stage(error) => error,
             CallError::Device(text) => self.unsettled(index, &text),
         })
     }
 
-    /// What stages are done with that are done here.
-    pub(super) fn bench(&self) -> Bench<'_> {
-        Bench {
+    /// What calls a stage here.
+    pub(super) fn local_runner(&self) -> LocalRunner<'_> {
+        LocalRunner {
             device: &self.options.device,
             models: self.models,
             store: self.store,
@@ -153,8 +153,8 @@ pub(super) fn make_room(models: &ModelCache, work: &dyn Stage, room: Option<Room
     models.make_room(needed, limit, source.as_ref());
 }
 
-/// What a stage is done with, in this process.
-pub(super) struct Bench<'a> {
+/// Calls stages in this process.
+pub(super) struct LocalRunner<'a> {
     pub(super) device: &'a Device,
     pub(super) models: &'a ModelCache,
     /// Where inputs are.
@@ -164,7 +164,7 @@ pub(super) struct Bench<'a> {
     pub(super) commands: &'a CommandGuard,
 }
 
-impl Bench<'_> {
+impl LocalRunner<'_> {
     /// Calls the stage and waits until the device has done what it was asked.
     pub(super) fn call(
         &self,

@@ -12,7 +12,7 @@ use std::{
 use super::{
     RunEvent,
     call::{Given, Made, narrowed},
-    work::{Job, Outside, Worker},
+    job::{Job, JobThread, Outside},
 };
 use crate::{
     artifact::{FileRef, Item, crossed_name},
@@ -61,7 +61,7 @@ impl Wanted<'_> {
     }
 }
 
-impl Worker<'_> {
+impl JobThread<'_> {
     /// Runs a mapped stage on the items that are not cached, each content once, and keeps each as
     /// soon as it is done.
     pub(super) fn run_items(

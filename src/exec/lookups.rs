@@ -10,8 +10,11 @@ use std::{
     },
 };
 
-use super::work::Message;
-use crate::plan::{Decider, Found, Key};
+use super::job::Message;
+use crate::{
+    plan::{Decider, Found, Key},
+    sync::Unpoisoned,
+};
 
 /// Requests under way at once. They wait rather than work.
 const THREADS: usize = 16;
@@ -43,7 +46,7 @@ pub(super) fn start<'scope, 'env>(
 
 fn serve(decider: &Decider<'_>, lookups: &Mutex<Receiver<Lookup>>, messages: &Sender<Message>) {
     loop {
-        let lookup = lookups.lock().expect("no panic while held").recv();
+        let lookup = lookups.lock().unpoisoned().recv();
         let Ok(lookup) = lookup else { return };
         let find = AssertUnwindSafe(|| decider.find(lookup.index, &lookup.key));
         // A bug here, which is told, must not leave the walk waiting: the stage runs.

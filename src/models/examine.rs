@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{LazyLock, Mutex, PoisonError},
+    sync::{LazyLock, Mutex},
 };
 
 use serde_json::Value;
@@ -14,6 +14,7 @@ use super::{
     source::INDEX,
     t5::{T5Encoder, T5Tokenizer, TokenizerFiles, tie_shapes},
 };
+use crate::sync::Unpoisoned;
 
 /// Something that keeps a model from being used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +40,7 @@ impl ModelSource {
     /// runs, as long as they stay as they are.
     pub fn flaw(&self, part: &str) -> Option<Flaw> {
         static KNOWN: LazyLock<Mutex<HashMap<Case, Option<Flaw>>>> = LazyLock::new(Mutex::default);
-        let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = || KNOWN.lock().unpoisoned();
         let examined = || self.examine(part).err().map(Flaw::from);
         // A part that is not whole has no state.
         let Ok(case) = self.case(part) else { return examined() };

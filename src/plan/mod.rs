@@ -100,8 +100,8 @@ impl Plan<'_> {
         None
     }
 
-    /// The same in words, to be added to that an instance is not up to date; empty if there is no such thing.
-    pub fn broken_told(&self, index: usize) -> String {
+    /// The same in words, to be added to the message that an instance is not up to date; empty if there is no such thing.
+    pub fn damage_note(&self, index: usize) -> String {
         let told = |broken| format!(", because `{broken}` is damaged there or partly gone");
         self.broken(index).map(told).unwrap_or_default()
     }

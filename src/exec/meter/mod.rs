@@ -7,13 +7,14 @@
 mod card;
 
 use std::{
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
     thread::JoinHandle,
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 
+use crate::sync::Unpoisoned;
 use card::Card;
 
 /// Between two looks at the process.
@@ -101,7 +102,7 @@ impl Meter {
 
     /// Has a thread look while stages run. Without one, what is between their ends is not seen.
     fn be_watched(&self) {
-        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watcher = self.watcher.lock().unpoisoned();
         if watcher.is_none() {
             let shared = Arc::clone(&self.shared);
             let watch = move || shared.watch();
@@ -114,7 +115,7 @@ impl Drop for Meter {
     fn drop(&mut self) {
         self.shared.state().is_over = true;
         self.shared.news.notify_all();
-        if let Ok(Some(watcher)) = self.watcher.get_mut().map(Option::take) {
+        if let Some(watcher) = self.watcher.get_mut().unpoisoned().take() {
             let _ = watcher.join();
         }
     }
@@ -141,7 +142,7 @@ impl Drop for Stage<'_> {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unpoisoned()
     }
 
     /// Looks again and again while stages run.
@@ -151,12 +152,12 @@ impl Shared {
             state.is_watched = !state.stages.is_empty();
             if state.is_watched {
                 let waited = self.news.wait_timeout(state, INTERVAL);
-                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                state = waited.unpoisoned().0;
                 if !state.stages.is_empty() {
                     self.look(&mut state);
                 }
             } else {
-                state = self.news.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self.news.wait(state).unpoisoned();
             }
         }
     }

@@ -1,11 +1,11 @@
 //! What the end of a stage means for the others: done, damaged, failed, or not reached.
 
-use super::{Schedule, State};
+use super::{Output, Schedule, State};
 use crate::{
     exec::{
         Outcome, RunEvent, RunSummary,
         failure::Failure,
-        work::{Finished, Job, stage_error},
+        job::{Finished, Job, stage_error},
     },
     plan::PlanError,
     stages::StageError,
@@ -23,9 +23,9 @@ impl Schedule<'_> {
         let index = job.index;
         self.running.remove(&job.key.lock());
         self.budget.end(index);
-        self.places.end(job);
-        let made = result.is_ok();
-        if job.forced && made {
+        self.slots.end(job);
+        let output = if result.is_ok() { Output::Made } else { Output::Missing };
+        if job.forced && output == Output::Made {
             self.forced.insert(job.key.direct);
         }
         match result {
@@ -43,7 +43,7 @@ impl Schedule<'_> {
                 self.wake(index);
             }
             // What it made of the old inputs stays in the store under their key.
-            _ if self.is_outdated(job, made) => {}
+            _ if self.redecide_if_outdated(job, output) => {}
             Ok(finished) => self.succeeded(job, &finished, on_event),
             Err(error) => {
                 if let Err(error) = self.repaired(index, error) {
@@ -188,7 +188,7 @@ impl Schedule<'_> {
     }
 
     /// Whether nothing new may start.
-    pub(super) fn stopped(&self) -> bool {
+    pub(super) fn is_stopped(&self) -> bool {
         let failed = !matches!(self.outcome, Outcome::Done | Outcome::Interrupted);
         self.options.cancel.is_cancelled() || failed && !self.options.keep_going
     }

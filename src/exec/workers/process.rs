@@ -5,7 +5,7 @@ use std::{
     io::{self, BufRead, BufReader, Read, Write},
     process::{Child, ChildStdin, ExitStatus, Stdio},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         mpsc::{Receiver, RecvTimeoutError, channel},
     },
     time::{Duration, Instant},
@@ -15,7 +15,7 @@ use super::{
     Slot, Talk,
     protocol::{Order, Report},
 };
-use crate::stages::CommandGuard;
+use crate::{stages::CommandGuard, sync::Unpoisoned};
 
 /// How many of the last lines of a worker's standard error are told when it dies.
 const LAST_LINES: usize = 12;
@@ -129,7 +129,7 @@ impl Process {
         };
         // What it said last is on its way. Who has its pipe and lives on is not waited for.
         let _ = self.talked.recv_timeout(GRACE);
-        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = self.lines.lock().unpoisoned();
         Death { how, lines: lines.iter().cloned().collect() }
     }
 
@@ -192,7 +192,7 @@ fn pass_on(
         let _sender = sender;
         for line in lines_of(err) {
             talk.line(&line);
-            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut kept = kept.lock().unpoisoned();
             kept.push_back(line);
             if kept.len() > LAST_LINES {
                 kept.pop_front();

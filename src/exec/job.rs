@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard,
         mpsc::{Receiver, Sender},
     },
     time::Instant,
@@ -15,7 +15,7 @@ use super::{
     call::{Call, Caller, Given, Made},
     lookups::Lookup,
     meter::{Meter, Usage},
-    workers::At,
+    workers::SlotContext,
 };
 use crate::{
     artifact::Manifest,
@@ -28,6 +28,7 @@ use crate::{
         Attempt, Digest, FORMAT_VERSION, Ingredients, KeyLock, KeyWait, NewResult, Record,
         SourceReader, StoreError, Trace,
     },
+    sync::Unpoisoned,
 };
 
 /// The device of what is computed beside those that have slots.
@@ -77,7 +78,7 @@ struct Took {
     usage: Usage,
 }
 
-/// What a worker says.
+/// What the walk is told.
 pub(super) enum Message {
     /// For the observer.
     Event(Box<RunEvent>),
@@ -97,7 +98,7 @@ pub(super) struct Outside<'a> {
 }
 
 /// What runs stages, one at a time, in its own thread.
-pub(super) struct Worker<'a> {
+pub(super) struct JobThread<'a> {
     pub(super) caller: Caller<'a>,
     pub(super) decider: &'a Decider<'a>,
     pub(super) meter: &'a Meter,
@@ -106,11 +107,11 @@ pub(super) struct Worker<'a> {
     pub(super) spent: Mutex<Usage>,
 }
 
-impl Worker<'_> {
+impl JobThread<'_> {
     /// Runs jobs until there will be no more.
     pub(super) fn serve(&self, jobs: &Mutex<Receiver<Job>>) {
         loop {
-            let job = jobs.lock().expect("no panic while held").recv();
+            let job = jobs.lock().unpoisoned().recv();
             let Ok(mut job) = job else { return };
             // A panic must not leave the walk waiting for this job.
             let result = self.caller.guarded(job.index, || {
@@ -334,14 +335,14 @@ impl Worker<'_> {
         }
         let on_event = |event: RunEvent| self.event(event);
         let (spent, room) = (&self.spent, job.room);
-        let at = job.slot.map(|slot| At { slot, room, spent, on_event: &on_event });
+        let at = job.slot.map(|slot| SlotContext { slot, room, spent, on_event: &on_event });
         let (index, trajectory) = (job.index, job.key.trajectory);
         let call = Call { index, given, sources, trajectory, weights, into: store, at };
         self.caller.call(call, progress, on_item)
     }
 
     fn spent(&self) -> MutexGuard<'_, Usage> {
-        self.spent.lock().unwrap_or_else(PoisonError::into_inner)
+        self.spent.lock().unpoisoned()
     }
 
     pub(super) fn progress(&self, job: &Job, Progress { done, total, message }: Progress) {
@@ -353,7 +354,7 @@ impl Worker<'_> {
     }
 
     fn tell(&self, message: Message) {
-        // The receiver outlives the workers; if it were gone, nobody would be left to tell.
+        // The receiver outlives these threads; if it were gone, nobody would be left to tell.
         let _ = self.messages.send(message);
     }
 }
