@@ -94,7 +94,7 @@ pub enum RunEvent {
         items_total: Option<usize>,
         /// The step of the checkpoint that a training goes on from; null if it begins anew, or trains nothing.
         goes_on_at_step: Option<u64>,
-        /// How many steps a training has that goes on.
+        /// How many steps the training has that goes on; null for all else.
         steps_total: Option<u64>,
     },
     /// How far it is.

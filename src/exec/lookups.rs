@@ -13,6 +13,7 @@ use std::{
 use super::job::Message;
 use crate::{
     plan::{Decider, Found, Key},
+    store::Store,
     sync::Unpoisoned,
 };
 
@@ -31,13 +32,13 @@ pub(super) struct Lookup {
 pub(super) fn start<'scope, 'env>(
     scope: &'scope std::thread::Scope<'scope, 'env>,
     decider: &'env Decider<'env>,
-    is_behind: bool,
+    store: &Store,
     messages: &Sender<Message>,
 ) -> Sender<Lookup> {
     let (sender, lookups) = channel();
     let lookups = Arc::new(Mutex::new(lookups));
     // Files of one disk are read one after the other.
-    for _ in 0..if is_behind { THREADS } else { 1 } {
+    for _ in 0..if store.behind().is_some() { THREADS } else { 1 } {
         let (lookups, messages) = (Arc::clone(&lookups), messages.clone());
         scope.spawn(move || serve(decider, &lookups, &messages));
     }

@@ -162,7 +162,7 @@ impl<'a> Executor<'a> {
 
         // More threads than stages would have nothing to do.
         let threads = self.options.jobs.min(pipeline.instances.len()).clamp(1, MAX_THREADS);
-        let meter = Meter::new(self.options.device == Device::flex(), self.options.card.as_deref());
+        let meter = Meter::new(&self.options.device, self.options.card.as_deref());
         let (mut summary, unusable) = std::thread::scope(|scope| {
             let (job_sender, jobs) = mpsc::channel();
             let (message_sender, messages) = mpsc::channel::<Message>();
@@ -178,8 +178,7 @@ impl<'a> Executor<'a> {
                 let jobs = Arc::clone(&jobs);
                 scope.spawn(move || thread.serve(&jobs));
             }
-            let behind = self.store.behind().is_some();
-            let lookups = lookups::start(scope, &decider, behind, &message_sender);
+            let lookups = lookups::start(scope, &decider, self.store, &message_sender);
             // With this one gone, the walk ends when the last thread does.
             drop(message_sender);
             let (store, options) = (self.store, &self.options);

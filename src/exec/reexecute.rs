@@ -1,4 +1,4 @@
-//! Stages that are executed again, many at once, each in a scratch store of its worker.
+//! Stages that are executed again, many at once, each in a scratch store of its thread.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -23,7 +23,7 @@ use crate::{
     sync::Unpoisoned,
 };
 
-/// Stages that wait for a worker, and for memory beside those that are executed.
+/// Stages that wait for a thread, and for memory beside those that are executed.
 pub(super) struct MemoryQueue {
     state: Mutex<Waiting>,
     /// A stage ended.
@@ -114,7 +114,7 @@ impl Reexecution<'_> {
     }
 }
 
-/// OneStage stage that is executed again.
+/// One stage that is executed again.
 struct OneStage<'a> {
     execution: &'a Reexecution<'a>,
     index: usize,

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use crate::sync::Unpoisoned;
@@ -83,7 +84,8 @@ struct Running {
 
 impl Meter {
     /// A meter for the host, or for the card of this name, if it is known.
-    pub fn new(on_host: bool, card: Option<&str>) -> Self {
+    pub fn new(device: &Device, card: Option<&str>) -> Self {
+        let on_host = *device == Device::flex();
         Self::with(on_host, card.and_then(Card::watch))
     }
 
@@ -269,7 +271,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn memory_that_is_held_is_seen() {
         const SIZE: usize = 200 << 20;
-        let ((), usage) = Meter::new(true, None).measure(|| {
+        let ((), usage) = Meter::with(true, None).measure(|| {
             let mut held = vec![1u8; SIZE];
             std::thread::sleep(5 * INTERVAL);
             black_box(&mut held);
@@ -280,7 +282,7 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn stages_at_once_share_what_the_process_used() {
-        let meter = Meter::new(true, None);
+        let meter = Meter::with(true, None);
         let (one, two) = std::thread::scope(|scope| {
             let other = scope.spawn(|| meter.measure(|| work_for(0.5)).1);
             let ((), mine) = meter.measure(|| work_for(0.5));
@@ -291,12 +293,12 @@ mod tests {
             assert!(usage.cpu_secs > 0.1, "{usage:?}");
             assert_eq!(usage.device_secs, Some(usage.cpu_secs));
         }
-        assert_eq!(Meter::new(false, None).measure(|| ()).1.device_secs, None);
+        assert_eq!(Meter::with(false, None).measure(|| ()).1.device_secs, None);
     }
 
     #[test]
     fn a_panic_is_passed_on_and_counted_out() {
-        let meter = Meter::new(true, None);
+        let meter = Meter::with(true, None);
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             meter.measure(|| panic!("as meant"))
         }));

@@ -1,6 +1,6 @@
 //! What the end of a stage means for the others: done, damaged, failed, or not reached.
 
-use super::{Output, Schedule, State};
+use super::{JobOutput, Schedule, State};
 use crate::{
     exec::{
         Outcome, RunEvent, RunSummary,
@@ -24,8 +24,8 @@ impl Schedule<'_> {
         self.running.remove(&job.key.lock());
         self.budget.end(index);
         self.slots.end(job);
-        let output = if result.is_ok() { Output::Made } else { Output::Missing };
-        if job.forced && output == Output::Made {
+        let output = if result.is_ok() { JobOutput::Made } else { JobOutput::Missing };
+        if job.forced && output == JobOutput::Made {
             self.forced.insert(job.key.direct);
         }
         match result {

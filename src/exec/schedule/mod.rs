@@ -53,7 +53,7 @@ enum State {
 
 /// Whether a job has made its output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Output {
+enum JobOutput {
     Missing,
     Made,
 }
@@ -350,10 +350,10 @@ impl<'a> Schedule<'a> {
 
     /// Decides a job anew, and says so, if its inputs were made again since, because they were damaged, and came out
     /// otherwise; what is missing cannot be made while they are missing, either.
-    fn redecide_if_outdated(&mut self, job: &Job, of_job: Output) -> bool {
+    fn redecide_if_outdated(&mut self, job: &Job, of_job: JobOutput) -> bool {
         let outdated = match self.inputs(job.index) {
             Some(inputs) => inputs != job.key.ingredients.inputs,
-            None => of_job == Output::Missing,
+            None => of_job == JobOutput::Missing,
         };
         if outdated {
             self.states[job.index] = State::Waiting;
@@ -394,7 +394,7 @@ impl<'a> Schedule<'a> {
                 budget.has_room(job.need) && slots.is_free(target(decider.pipeline, job))
             };
             let job = queue.pop(&loaded, running, &can_start)?;
-            if !self.redecide_if_outdated(&job, Output::Missing) {
+            if !self.redecide_if_outdated(&job, JobOutput::Missing) {
                 break job;
             }
         };

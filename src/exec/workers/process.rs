@@ -124,7 +124,7 @@ impl Process {
     /// How it died; ends it, if it only went silent.
     pub fn death(mut self) -> Death {
         let how = match self.end() {
-            Some(status) => told(status),
+            Some(status) => describe(status),
             None => "ended, nobody knows how".to_owned(),
         };
         // What it said last is on its way. Who has its pipe and lives on is not waited for.
@@ -211,7 +211,7 @@ fn lines_of(read: impl Read) -> impl Iterator<Item = String> {
 }
 
 #[cfg(unix)]
-fn told(status: ExitStatus) -> String {
+fn describe(status: ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt;
 
     use nix::sys::signal::Signal;
@@ -221,15 +221,15 @@ fn told(status: ExitStatus) -> String {
             Ok(name) => format!("was killed by signal {signal} ({name})"),
             Err(_) => format!("was killed by signal {signal}"),
         },
-        (None, code) => told_code(code),
+        (None, code) => describe_code(code),
     }
 }
 
 #[cfg(not(unix))]
-fn told(status: ExitStatus) -> String {
-    told_code(status.code())
+fn describe(status: ExitStatus) -> String {
+    describe_code(status.code())
 }
 
-fn told_code(code: Option<i32>) -> String {
+fn describe_code(code: Option<i32>) -> String {
     code.map_or_else(|| "ended".to_owned(), |code| format!("ended with exit code {code}"))
 }

@@ -57,7 +57,7 @@ pub fn serve(
     std::thread::spawn(move || listener.listen(orders, &sender));
     let heard = Arc::clone(&desk);
     let store = store.stopped_by(move || heard.is_stopped());
-    let meter = Meter::new(device == Device::flex(), card.as_deref());
+    let meter = Meter::new(&device, card.as_deref());
     let commands = CommandGuard::default();
     let worker = Worker { store, device, models: ModelCache::default(), meter, commands, desk };
     worker.desk.say(&Report::Ready { version: VERSION.to_owned() });
