@@ -22,6 +22,7 @@ pub mod device;
 pub mod pages;
 pub mod regular;
 pub mod rng;
+mod sync;
 mod unbroken;
 pub mod units;
 

@@ -6,7 +6,10 @@ use std::{io::Write, path::Path};
 
 use burn::tensor::{Device, FloatDType};
 use libfuzzer_sys::fuzz_target;
-use pipe::models::{ParamReader, Params, params::Init};
+use pipe::models::{
+    ParamReader, Params,
+    params::{Dtype, Init},
+};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut params = Params::default();
@@ -27,6 +30,6 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(read.is_ok(), again.is_ok(), "{read:?} {again:?}");
     if read.is_ok() {
         // Names, shapes and values.
-        assert_eq!(params.to_safetensors(false, None), parts.to_safetensors(false, None));
+        assert_eq!(params.to_safetensors(Dtype::F32, None), parts.to_safetensors(Dtype::F32, None));
     }
 });

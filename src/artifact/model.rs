@@ -6,7 +6,10 @@ use serde_json::Value;
 
 use super::Item;
 use crate::{
-    models::{ModelRef, ModelSource, Params, PartFile, params::Entries},
+    models::{
+        ModelRef, ModelSource, Params, PartFile,
+        params::{Dtype, Entries},
+    },
     stages::{Inputs, Output, StageError},
     store::NewObject,
 };
@@ -25,8 +28,8 @@ pub struct ModelPart {
     pub config: Value,
     /// The weights.
     pub params: Params,
-    /// Whether weights are written as bf16.
-    pub bf16: bool,
+    /// The type that weights are written as.
+    pub dtype: Dtype,
     /// Settings and losses of the training.
     pub log: Value,
 }
@@ -34,9 +37,9 @@ pub struct ModelPart {
 impl ModelPart {
     /// Writes the part as one item, its weights tensor by tensor.
     pub fn write(&self, out: &mut Output<'_>) -> Result<(), StageError> {
-        let Self { name, config, params, bf16, log } = self;
+        let Self { name, config, params, dtype, log } = self;
         write_part(out, (name, config, log), |file| {
-            params.write_safetensors(*bf16, Some(format()), |bytes| Ok(file.write(bytes)?))
+            params.write_safetensors(*dtype, Some(format()), |bytes| Ok(file.write(bytes)?))
         })
     }
 }

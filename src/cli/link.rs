@@ -6,7 +6,7 @@ use super::{error::CliError, session::Session, signals::Stop};
 use crate::{
     remote::{Link, LinkReport, Moved, Remote},
     report::style::count,
-    store::{Store, StoreUse},
+    store::{Store, StoreError, StoreUse},
     units::bytes,
 };
 
@@ -20,16 +20,24 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// The store with the remote behind it, if there is one. What cannot be kept here is not fetched.
+    pub fn behind(
+        store: Store,
+        remote: Option<Remote>,
+        stop: &Stop,
+    ) -> Result<(Store, Option<Self>), CliError> {
+        let is_read_only = matches!(store.check_writable(), Err(StoreError::NotWritable { .. }));
+        let Some(remote) = remote.filter(|_| !is_read_only) else { return Ok((store, None)) };
+        let shared = Self::new(remote, &store, stop)?;
+        let store = store.with_behind(Arc::clone(&shared.link) as _);
+        Ok((store, Some(shared)))
+    }
+
     /// Left alone when the run is stopped.
-    pub fn new(remote: Remote, store: &Store, stop: &Stop) -> Result<Self, CliError> {
+    fn new(remote: Remote, store: &Store, stop: &Stop) -> Result<Self, CliError> {
         let (name, flag) = (remote.to_string(), stop.flag.clone());
         let link = Link::new(remote, store.root(), move || flag.is_cancelled())?;
         Ok(Self { name, link: Arc::new(link), _use: stop.in_use(store)? })
-    }
-
-    /// The store with the remote behind it.
-    pub fn behind(&self, store: Store) -> Store {
-        store.with_behind(Arc::clone(&self.link) as _)
     }
 
     /// Waits for what is still being sent, and says what went to and fro; that it was less than

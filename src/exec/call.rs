@@ -14,7 +14,7 @@ use burn::tensor::Device;
 use super::{
     ExecOptions,
     budget::Room,
-    workers::{At, Workers},
+    workers::{SlotContext, Workers},
 };
 use crate::{
     artifact::{Item, Manifest},
@@ -56,15 +56,24 @@ pub(super) struct Call<'a> {
     /// Where its items go.
     pub(super) into: &'a Store,
     /// The worker that does it, unless it is done here.
-    pub(super) at: Option<At<'a>>,
+    pub(super) at: Option<SlotContext<'a>>,
 }
 
 /// What a stage made.
 #[derive(Debug)]
 pub(super) struct Made {
     pub(super) items: Vec<Item>,
+    /// How many of these it computed; the others were cached.
+    pub(super) items_run: usize,
     /// The steps that a training made, without those that checkpoints spared it.
     pub(super) steps: u64,
+}
+
+impl Made {
+    /// Items that were all computed.
+    pub(super) fn all(items: Vec<Item>, steps: u64) -> Self {
+        Self { items_run: items.len(), items, steps }
+    }
 }
 
 /// Why a call came to no end.
@@ -117,16 +126,16 @@ impl Caller<'_> {
         let index = call.index;
         let checkpoints = call.trajectory.map(|key| self.store.checkpoints(key)).transpose()?;
         let work = &*self.pipeline.instances[index].work;
-        let made = self.bench().call(work, call, checkpoints.as_ref(), progress, on_item);
+        let made = self.local_runner().call(work, call, checkpoints.as_ref(), progress, on_item);
         made.map_err(|error| match error {
             CallError::Stage(error) => error,
             CallError::Device(text) => self.unsettled(index, &text),
         })
     }
 
-    /// What stages are done with that are done here.
-    pub(super) fn bench(&self) -> Bench<'_> {
-        Bench {
+    /// What calls a stage here.
+    pub(super) fn local_runner(&self) -> LocalRunner<'_> {
+        LocalRunner {
             device: &self.options.device,
             models: self.models,
             store: self.store,
@@ -144,8 +153,8 @@ pub(super) fn make_room(models: &ModelCache, work: &dyn Stage, room: Option<Room
     models.make_room(needed, limit, source.as_ref());
 }
 
-/// What a stage is done with, in this process.
-pub(super) struct Bench<'a> {
+/// Calls stages in this process.
+pub(super) struct LocalRunner<'a> {
     pub(super) device: &'a Device,
     pub(super) models: &'a ModelCache,
     /// Where inputs are.
@@ -155,7 +164,7 @@ pub(super) struct Bench<'a> {
     pub(super) commands: &'a CommandGuard,
 }
 
-impl Bench<'_> {
+impl LocalRunner<'_> {
     /// Calls the stage and waits until the device has done what it was asked.
     pub(super) fn call(
         &self,
@@ -197,7 +206,7 @@ impl Bench<'_> {
         // What fails on the device only now fails the stage that asked for it.
         self.device.sync().map_err(|error| CallError::Device(error.to_string()))?;
         weights_hold()?;
-        Ok(Made { items: output.into_items(), steps: steps.into_inner() })
+        Ok(Made::all(output.into_items(), steps.into_inner()))
     }
 
     /// Frees what no running stage holds of a full device, which may fail once more at what was queued.

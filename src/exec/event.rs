@@ -74,7 +74,7 @@ pub enum RunEvent {
         /// Their steps.
         steps: Vec<u64>,
         /// The step that it goes on from instead; null if it begins anew.
-        goes_on: Option<u64>,
+        goes_on_at_step: Option<u64>,
     },
     /// Work begins.
     StageStarted {
@@ -88,10 +88,14 @@ pub enum RunEvent {
         reasons: Vec<StaleReason>,
         /// Where the change of an input began, in this run or in an earlier one.
         cause: Option<Cause>,
-        /// Items cached and in all, for a mapped stage.
-        items: Option<(usize, usize)>,
-        /// For a training that goes on from a checkpoint: its step, and how many there are.
-        goes_on: Option<(u64, u64)>,
+        /// How many of its items are cached; null if it makes its output as a whole.
+        items_cached: Option<usize>,
+        /// How many items it has; null if it makes its output as a whole.
+        items_total: Option<usize>,
+        /// The step of the checkpoint that a training goes on from; null if it begins anew, or trains nothing.
+        goes_on_at_step: Option<u64>,
+        /// How many steps the training has that goes on; null for all else.
+        steps_total: Option<u64>,
     },
     /// How far it is.
     StageProgress {
@@ -126,8 +130,10 @@ pub enum RunEvent {
         digest: Digest,
         /// Wall seconds.
         wall_secs: f64,
-        /// Items computed and in all.
-        items: (usize, usize),
+        /// How many items it computed.
+        items_run: usize,
+        /// How many items its output has.
+        items_total: usize,
         /// Whether the new content equals the old, so that what follows need not run.
         unchanged: bool,
     },

@@ -76,7 +76,7 @@ impl Caller<'_> {
         let message = failure.message(text);
         Some(match failure {
             DeviceFailure::OutOfMemory => {
-                self.bench().empty_device();
+                self.local_runner().empty_device();
                 self.out_of_memory(index, &message)
             }
             DeviceFailure::Lost => StageError::environment(message).with_help(failure.help()),

@@ -12,7 +12,7 @@ use std::{
 use super::{
     RunEvent,
     call::{Given, Made, narrowed},
-    work::{Job, Outside, Worker},
+    job::{Job, JobThread, Outside},
 };
 use crate::{
     artifact::{FileRef, Item, crossed_name},
@@ -61,15 +61,15 @@ impl Wanted<'_> {
     }
 }
 
-impl Worker<'_> {
+impl JobThread<'_> {
     /// Runs a mapped stage on the items that are not cached, each content once, and keeps each as
-    /// soon as it is done; gives the number of those.
+    /// soon as it is done.
     pub(super) fn run_items(
         &self,
         job: &Job,
         outside: Outside<'_>,
         found: &Items,
-    ) -> Result<(Made, usize), StageError> {
+    ) -> Result<Made, StageError> {
         let work = &self.caller.pipeline.instances[job.index].work;
         let port = work.mapped_port().expect("only a mapped stage has items");
         let given = self.caller.given(&job.key.ingredients.inputs)?;
@@ -96,7 +96,7 @@ impl Worker<'_> {
                 items.push(Item { name: crossed_name(group.prefix.as_deref(), &item.name), files });
             }
         }
-        Ok((Made { items, steps: 0 }, items_run))
+        Ok(Made { items, items_run, steps: 0 })
     }
 
     /// Makes what is in the buckets, those first that nobody else has claimed; gives how many items it

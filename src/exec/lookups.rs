@@ -10,8 +10,12 @@ use std::{
     },
 };
 
-use super::work::Message;
-use crate::plan::{Decider, Found, Key};
+use super::job::Message;
+use crate::{
+    plan::{Decider, Found, Key},
+    store::Store,
+    sync::Unpoisoned,
+};
 
 /// Requests under way at once. They wait rather than work.
 const THREADS: usize = 16;
@@ -28,13 +32,13 @@ pub(super) struct Lookup {
 pub(super) fn start<'scope, 'env>(
     scope: &'scope std::thread::Scope<'scope, 'env>,
     decider: &'env Decider<'env>,
-    is_behind: bool,
+    store: &Store,
     messages: &Sender<Message>,
 ) -> Sender<Lookup> {
     let (sender, lookups) = channel();
     let lookups = Arc::new(Mutex::new(lookups));
     // Files of one disk are read one after the other.
-    for _ in 0..if is_behind { THREADS } else { 1 } {
+    for _ in 0..if store.behind().is_some() { THREADS } else { 1 } {
         let (lookups, messages) = (Arc::clone(&lookups), messages.clone());
         scope.spawn(move || serve(decider, &lookups, &messages));
     }
@@ -43,7 +47,7 @@ pub(super) fn start<'scope, 'env>(
 
 fn serve(decider: &Decider<'_>, lookups: &Mutex<Receiver<Lookup>>, messages: &Sender<Message>) {
     loop {
-        let lookup = lookups.lock().expect("no panic while held").recv();
+        let lookup = lookups.lock().unpoisoned().recv();
         let Ok(lookup) = lookup else { return };
         let find = AssertUnwindSafe(|| decider.find(lookup.index, &lookup.key));
         // A bug here, which is told, must not leave the walk waiting: the stage runs.

@@ -1,23 +1,24 @@
 //! Brings a pipeline's results up to date: looks up, runs, commits, tells. Prints nothing.
 //!
 //! One thread walks the graph (`schedule`): it decides each instance as soon as its inputs are
-//! known and hands what must run to the workers (`work`), which lock the key, run the stage and
-//! commit its output. A stage that another process computes is put aside for as long as there is something else
+//! known and hands what must run to other threads (`job`), which lock the key, run the stage and
+//! commit its output. Where there are several devices, each has a process that stages are called in
+//! (`workers`). A stage that another process computes is put aside for as long as there is something else
 //! to do, and of a mapped stage each item is made once (`items`). Everything an observer learns is a
 //! [`RunEvent`], sent from the one thread.
 
-mod again;
 mod budget;
 mod call;
 mod event;
 mod failure;
 mod items;
+mod job;
 mod lookups;
 mod meter;
 mod queue;
+mod reexecute;
 mod schedule;
 mod verify;
-mod work;
 mod workers;
 
 pub use event::{Outcome, RunEvent, RunSummary};
@@ -42,9 +43,9 @@ use crate::{
     store::{Digest, Record, Store, StoreError},
 };
 use call::Caller;
+use job::{JobThread, Message};
 use meter::Meter;
 use schedule::Schedule;
-use work::{Message, Worker};
 use workers::Workers;
 
 /// How a pipeline is run.
@@ -114,7 +115,7 @@ impl ExecOptions {
 }
 
 /// Most stages that run at once: threads of a machine are not without end.
-const MAX_WORKERS: usize = 256;
+const MAX_THREADS: usize = 256;
 
 /// Runs pipelines on one store; keeps models loaded from one to the next.
 pub struct Executor<'a> {
@@ -159,15 +160,15 @@ impl<'a> Executor<'a> {
             device: self.options.device_name.clone(),
         });
 
-        // More workers than stages would have nothing to do.
-        let workers = self.options.jobs.min(pipeline.instances.len()).clamp(1, MAX_WORKERS);
-        let meter = Meter::new(self.options.device == Device::flex(), self.options.card.as_deref());
+        // More threads than stages would have nothing to do.
+        let threads = self.options.jobs.min(pipeline.instances.len()).clamp(1, MAX_THREADS);
+        let meter = Meter::new(&self.options.device, self.options.card.as_deref());
         let (mut summary, unusable) = std::thread::scope(|scope| {
             let (job_sender, jobs) = mpsc::channel();
             let (message_sender, messages) = mpsc::channel::<Message>();
             let jobs = Arc::new(Mutex::new(jobs));
-            for _ in 0..workers {
-                let worker = Worker {
+            for _ in 0..threads {
+                let thread = JobThread {
                     caller: self.caller(pipeline),
                     decider: &decider,
                     meter: &meter,
@@ -175,14 +176,13 @@ impl<'a> Executor<'a> {
                     spent: Mutex::default(),
                 };
                 let jobs = Arc::clone(&jobs);
-                scope.spawn(move || worker.serve(&jobs));
+                scope.spawn(move || thread.serve(&jobs));
             }
-            let behind = self.store.behind().is_some();
-            let lookups = lookups::start(scope, &decider, behind, &message_sender);
-            // With this one gone, the walk ends when the last worker does.
+            let lookups = lookups::start(scope, &decider, self.store, &message_sender);
+            // With this one gone, the walk ends when the last thread does.
             drop(message_sender);
             let (store, options) = (self.store, &self.options);
-            Schedule::new(&decider, &graph, &selection, store, options, workers, lookups)
+            Schedule::new(&decider, &graph, &selection, store, options, threads, lookups)
                 .with_fresh(fresh)
                 .walk(&job_sender, &messages, on_event)
         });

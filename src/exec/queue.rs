@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::work::Job;
+use super::job::Job;
 use crate::store::{Digest, Fingerprint};
 
-/// Jobs that wait for a worker.
+/// Jobs that wait for a thread.
 #[derive(Default)]
 pub(super) struct Queue {
     jobs: BTreeMap<usize, Job>,

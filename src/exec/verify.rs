@@ -2,7 +2,7 @@
 //!
 //! Each stage gets the inputs it had, from the cache, so that a difference shows where it arises and
 //! not in all that follows. Nothing of the cache is changed; trainings start from nothing. So no stage waits
-//! for another, and as many are executed at once as there are workers and memory for.
+//! for another, and as many are executed at once as there are threads and memory for.
 
 use std::{
     path::Path,
@@ -12,9 +12,9 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    ExecError, Executor, MAX_WORKERS, Outcome,
-    again::{Again, Ended, Line},
+    ExecError, Executor, MAX_THREADS, Outcome,
     failure::Failure,
+    reexecute::{Ended, MemoryQueue, Reexecution},
 };
 use crate::{
     config::Pipeline,
@@ -139,18 +139,24 @@ impl Executor<'_> {
         let executed = chosen.iter().filter(|index| records[**index].is_some());
         let memory = executed.filter_map(|index| Some((*index, sizes.of(*index)?))).collect();
         let caller = self.caller(pipeline);
-        let broken = |index| plan.broken_told(index);
-        let again =
-            Again { caller, records: &records, broken: &broken, memory, options, on_progress };
-        let workers = self.options.jobs.min(chosen.len()).clamp(1, MAX_WORKERS);
-        let folder = |worker: usize| Store::open(&scratch.join(worker.to_string()));
-        let folders = (0..workers).map(folder).collect::<Result<Vec<_>, _>>()?;
-        let line = Line::new(chosen, self.options.memory);
+        let broken = |index| plan.damage_note(index);
+        let execution = Reexecution {
+            caller,
+            records: &records,
+            broken: &broken,
+            memory,
+            options,
+            on_progress,
+        };
+        let threads = self.options.jobs.min(chosen.len()).clamp(1, MAX_THREADS);
+        let folder = |thread: usize| Store::open(&scratch.join(thread.to_string()));
+        let folders = (0..threads).map(folder).collect::<Result<Vec<_>, _>>()?;
+        let queue = MemoryQueue::new(chosen, self.options.memory);
         std::thread::scope(|scope| {
             let (sender, ended) = channel();
             for scratch in &folders {
-                let (again, line, sender) = (&again, &line, sender.clone());
-                scope.spawn(move || again.serve(line, scratch, &sender));
+                let (execution, queue, sender) = (&execution, &queue, sender.clone());
+                scope.spawn(move || execution.serve(queue, scratch, &sender));
             }
             drop(sender);
             gather(pipeline, ended, on_verified)

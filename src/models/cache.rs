@@ -1,6 +1,6 @@
 //! The models a run keeps loaded.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use blake3::Hash;
 use burn::tensor::{Device, FloatDType};
@@ -10,9 +10,10 @@ use super::{
     Sampler, TextEncoder, TextFormat, VideoDiffusion, VideoVae, one_of,
     t5::{T5Encoder, tie_embeddings},
 };
+use crate::sync::Unpoisoned;
 
-/// Models of one kind that stay loaded; the one used longest ago leaves first.
-const KEPT: usize = 2;
+/// Models of one kind that a process keeps loaded; the one used longest ago leaves first.
+pub const MODELS_KEPT: usize = 2;
 
 /// The type weights are kept in: bf16 on GPUs, f32 on the CPU, where bf16 arithmetic is a detour
 /// over f32.
@@ -111,7 +112,7 @@ impl<T: ?Sized> Kept<T> {
         let entry = if let Some(index) = here {
             kept.remove(index)
         } else {
-            if kept.len() >= KEPT {
+            if kept.len() >= MODELS_KEPT {
                 // Before loading, so that its memory is free for the new one.
                 release(kept.remove(0));
             }
@@ -136,7 +137,7 @@ impl<T: ?Sized> Kept<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Entry<T>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unpoisoned()
     }
 
     /// Drops all things, and leaves the devices alone: one of them may have failed.

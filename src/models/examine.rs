@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{LazyLock, Mutex, PoisonError},
+    sync::{LazyLock, Mutex},
 };
 
 use serde_json::Value;
@@ -14,6 +14,7 @@ use super::{
     source::INDEX,
     t5::{T5Encoder, T5Tokenizer, TokenizerFiles, tie_shapes},
 };
+use crate::sync::Unpoisoned;
 
 /// Something that keeps a model from being used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +41,7 @@ impl ModelSource {
     pub fn file_error(&self, part: &str) -> Option<FileError> {
         static KNOWN: LazyLock<Mutex<HashMap<Case, Option<FileError>>>> =
             LazyLock::new(Mutex::default);
-        let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = || KNOWN.lock().unpoisoned();
         let examined = || self.examine(part).err().map(FileError::from);
         // A part that is not whole has no state.
         let Ok(case) = self.case(part) else { return examined() };

@@ -27,7 +27,8 @@ pub mod t5;
 pub mod tables;
 
 pub use cache::{
-    ModelCache, family, family_of_vae, published_sampler, published_text_format, weight_dtype,
+    MODELS_KEPT, ModelCache, family, family_of_vae, published_sampler, published_text_format,
+    weight_dtype,
 };
 pub use conditioning::ImageConditioning;
 pub use examine::{FileError, Shapes};

@@ -1,9 +1,10 @@
 //! What a model makes of a size alone, shared by all models of the same weights.
 
+use crate::sync::Unpoisoned;
 use std::{
     any::Any,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 /// The last thing that was made for a size. A training builds its model anew at each step, and sizes seldom
@@ -23,7 +24,7 @@ impl Tables {
         S: PartialEq + Send + 'static,
         T: Send + Sync + 'static,
     {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.0.lock().unpoisoned();
         let known = kept.as_ref().filter(|kept| kept.size.downcast_ref() == Some(&size));
         if let Some(made) = known.and_then(|kept| Arc::clone(&kept.made).downcast().ok()) {
             return made;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Lack, Lacking, PlanError, Selection, StaleReason,
+    Lack, Lacking, PlanError, ResumePoint, Selection, StaleReason,
     earlier::Earlier,
     fingerprint::{action_key, trajectory_key},
     freshness::differences,
@@ -22,6 +22,7 @@ use crate::{
     store::{
         Behind, Digest, Fingerprint, History, Lookup, Owner, Record, Store, StoreError, Trace,
     },
+    sync::Unpoisoned,
 };
 
 /// Decides instances, for the plan and for the run.
@@ -199,10 +200,11 @@ impl<'a> Decider<'a> {
         Ok(brought.map_or(here, |record| Found::Whole(Box::new(record))))
     }
 
-    /// The step a training would go on from, and how many it has.
-    pub(crate) fn goes_on(&self, index: usize, key: &Key) -> Option<(u64, u64)> {
+    /// Where a training would go on.
+    pub(crate) fn resume_point(&self, index: usize, key: &Key) -> Option<ResumePoint> {
         let stops = self.pipeline.instances[index].work.stops();
-        Some((self.store.checkpoint_step(key.trajectory?, &stops)?, *stops.last()?))
+        let step = self.store.checkpoint_step(key.trajectory?, &stops)?;
+        Some(ResumePoint { step, steps_total: *stops.last()? })
     }
 
     /// Why an instance runs; never empty.
@@ -257,7 +259,7 @@ impl<'a> Decider<'a> {
 
     /// The record of the instance's last run.
     pub(crate) fn last(&self, index: usize) -> Option<Arc<Record>> {
-        let history = self.history.lock().expect("no panic while held");
+        let history = self.history.lock().unpoisoned();
         if history.is_empty() {
             return None;
         }
@@ -275,7 +277,7 @@ impl<'a> Decider<'a> {
         /// What lies farther back, hardly anybody still follows.
         const MOST: usize = 16;
         let name = self.pipeline.instances[index].to_string();
-        let history = self.history.lock().expect("no panic while held");
+        let history = self.history.lock().unpoisoned();
         let earlier = history.before(&name).iter().rev().copied();
         let keys = history.of(&name).into_iter().chain(earlier);
         let keys: Vec<_> = keys.filter(|key| *key != now.fingerprint).take(MOST).collect();
@@ -289,17 +291,17 @@ impl<'a> Decider<'a> {
         let name = instance.to_string();
         // What this run does must not explain it.
         self.cells(&instance.stage);
-        Ok(self.history.lock().expect("no panic while held").note(&name, fingerprint)?)
+        Ok(self.history.lock().unpoisoned().note(&name, fingerprint)?)
     }
 
     /// Remembers that the pipeline was run: what it has no more, nobody needs.
     pub(crate) fn ran(&self) -> Result<(), PlanError> {
-        Ok(self.history.lock().expect("no panic while held").ran(self.names())?)
+        Ok(self.history.lock().unpoisoned().ran(self.names())?)
     }
 
     /// The records that were read for explanations.
     pub(crate) fn records_seen(&self) -> Vec<Arc<Record>> {
-        self.records.lock().expect("no panic while held").values().flatten().cloned().collect()
+        self.records.lock().unpoisoned().values().flatten().cloned().collect()
     }
 
     /// Records of the same stage in other cells, the one that this cell most likely was before first: it
@@ -317,11 +319,11 @@ impl<'a> Decider<'a> {
 
     /// The cells of a stage as they were before this run, gathered once.
     fn cells(&self, stage: &str) -> Arc<Siblings> {
-        let mut all = self.cells.lock().expect("no panic while held");
+        let mut all = self.cells.lock().unpoisoned();
         if let Some(found) = all.get(stage) {
             return Arc::clone(found);
         }
-        let history = self.history.lock().expect("no panic while held");
+        let history = self.history.lock().unpoisoned();
         let found = if history.is_empty() {
             Siblings::default()
         } else {
@@ -336,7 +338,7 @@ impl<'a> Decider<'a> {
 
     /// A record for explanations: one that cannot be read is as good as none.
     fn record(&self, key: Fingerprint) -> Option<Arc<Record>> {
-        let mut records = self.records.lock().expect("no panic while held");
+        let mut records = self.records.lock().unpoisoned();
         records
             .entry(key)
             .or_insert_with(|| self.store.lookup(key).ok()?.found().map(Arc::new))

@@ -157,7 +157,7 @@ impl<'a> Past<'a> {
         let Some(size) = self.store.output_size(record) else { return Ok(None) };
         let total = items.unwrap_or(record.items_total);
         let made = match self.plan.nodes[index].items {
-            Some((cached, total)) => total - cached,
+            Some(items) => items.uncached(),
             None => total,
         };
         let each = size as f64 / record.items_total.max(1) as f64;
@@ -170,7 +170,7 @@ impl<'a> Past<'a> {
     fn checkpoints(&self, index: usize, like: &Record) -> Result<f64, StoreError> {
         let Some(trajectory) = like.trajectory else { return Ok(0.0) };
         let instance = &self.plan.pipeline.instances[index];
-        let from = self.plan.nodes[index].goes_on.map_or(0, |(step, _)| step);
+        let from = self.plan.nodes[index].resumes_at.map_or(0, |resume| resume.step);
         let ahead = instance.work.stops().iter().filter(|stop| **stop > from).count();
         if ahead == 0 {
             return Ok(0.0);

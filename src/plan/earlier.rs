@@ -13,6 +13,7 @@ use super::{Beginnings, Cause, Decider, StaleReason, freshness::differences, mod
 use crate::{
     config::Instance,
     store::{Digest, Record},
+    sync::Unpoisoned,
 };
 
 impl Decider<'_> {
@@ -24,13 +25,13 @@ impl Decider<'_> {
         reasons: &[StaleReason],
         now: Now<'_>,
     ) -> Beginnings {
-        let mut earlier = self.earlier.lock().expect("no panic while held");
+        let mut earlier = self.earlier.lock().unpoisoned();
         earlier.beginnings(self, index, reasons, now)
     }
 
     /// For what an instance changed, if that is why another one runs.
     pub(crate) fn changed_for(&self, index: usize) -> Option<Vec<StaleReason>> {
-        self.earlier.lock().expect("no panic while held").reasons(index)
+        self.earlier.lock().unpoisoned().reasons(index)
     }
 
     /// In what an instance differs from what it was before, and where that began.

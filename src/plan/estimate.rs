@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
-use super::{Decider, Freshness, PlanNode, size::Sizes};
+use super::{Decider, Freshness, PlanNode, ResumePoint, size::Sizes};
 use crate::{
     config::Instance,
     stages::Stage,
@@ -208,8 +208,11 @@ impl Rates<'_> {
 fn work_done(record: &Record, stage: &dyn Stage, pixels: Option<f64>) -> Option<f64> {
     let whole = effort(&record.ingredients.params, stage)? * pixels.unwrap_or(1.0);
     let items = if stage.mapped_port().is_some() { record.items_run as f64 } else { 1.0 };
-    let steps = record.reached.map(|steps| (record.went_on_from.unwrap_or(0), steps));
-    Some(whole * items * steps.map_or(1.0, rest))
+    let resumed = record.reached.map(|steps_total| {
+        let step = record.went_on_from.unwrap_or(0);
+        ResumePoint { step, steps_total }
+    });
+    Some(whole * items * resumed.map_or(1.0, rest))
 }
 
 /// The work that an instance has before it.
@@ -222,15 +225,18 @@ fn work_to_do(
     let whole = effort(&instance.params, &*instance.work)? * pixels.unwrap_or(1.0);
     let items = match (instance.work.mapped_port(), node.items) {
         (None, _) => 1.0,
-        (Some(_), Some((cached, total))) => (total - cached) as f64,
+        (Some(_), Some(items)) => items.uncached() as f64,
         (Some(_), None) => items? as f64,
     };
-    Some(whole * items * node.goes_on.map_or(1.0, rest))
+    Some(whole * items * node.resumes_at.map_or(1.0, rest))
 }
 
 /// The share of a training that is left after a step.
-fn rest((at, steps): (u64, u64)) -> f64 {
-    if steps == 0 { 1.0 } else { steps.saturating_sub(at) as f64 / steps as f64 }
+fn rest(ResumePoint { step, steps_total }: ResumePoint) -> f64 {
+    if steps_total == 0 {
+        return 1.0;
+    }
+    steps_total.saturating_sub(step) as f64 / steps_total as f64
 }
 
 /// The product of the parameters that the time is proportional to; none where one is not set.
@@ -248,8 +254,8 @@ pub(super) fn items_given(
     if let Freshness::Fresh(record) = &node.freshness {
         return Some(record.items_total);
     }
-    if let Some((_, total)) = node.items {
-        return Some(total);
+    if let Some(items) = node.items {
+        return Some(items.total);
     }
     let on = |port: &str| instance.inputs.get(port).map(|input| *before.get(*input)?);
     match instance.work.mapped_port() {
@@ -267,8 +273,8 @@ mod tests {
 
     #[test]
     fn a_training_that_goes_on_does_only_the_rest() {
-        let percent = [(0, 40), (30, 40), (40, 40), (0, 0)].map(|(at, steps)| {
-            let share = 100.0 * rest((at, steps));
+        let percent = [(0, 40), (30, 40), (40, 40), (0, 0)].map(|(step, steps_total)| {
+            let share = 100.0 * rest(ResumePoint { step, steps_total });
             share.round() as i64
         });
         assert_eq!(percent, [100, 25, 0, 100]);

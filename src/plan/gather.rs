@@ -15,6 +15,7 @@ use crate::{
     models::{LoadError, ModelRef, ModelSource, PartRead},
     stages::{MODEL_PARAMS, StageEntry, WeightsUsed},
     store::{Digest, Ingredients, Store},
+    sync::Unpoisoned,
     units::bytes,
 };
 
@@ -114,7 +115,7 @@ impl<'a> Gatherer<'a> {
     ) {
         let Some(WeightsUsed { model, parts }) = instance.work.weights() else { return };
         let case = (model.0.clone(), own_parts(parts, given));
-        if self.weights.lock().expect("no panic while held").contains_key(&case) {
+        if self.weights.lock().unpoisoned().contains_key(&case) {
             return;
         }
         let Ok(source) = model.resolve() else { return };
@@ -123,7 +124,7 @@ impl<'a> Gatherer<'a> {
 
     /// Has all models hashed again.
     pub fn forget_weights(&self) {
-        self.weights.lock().expect("no panic while held").clear();
+        self.weights.lock().unpoisoned().clear();
     }
 
     fn weights(&self, model: &ModelRef, parts: Vec<&'static str>) -> Result<Digest, LoadError> {
@@ -147,7 +148,7 @@ impl<'a> Gatherer<'a> {
         parts: Vec<&'static str>,
         digest: impl FnOnce(&ModelSource, &[&str]) -> Result<Digest, LoadError>,
     ) -> Result<Digest, LoadError> {
-        let mut known = self.weights.lock().expect("no panic while held");
+        let mut known = self.weights.lock().unpoisoned();
         let key = (model.0.clone(), parts);
         if let Some(digest) = known.get(&key) {
             return Ok(*digest);
@@ -158,7 +159,7 @@ impl<'a> Gatherer<'a> {
     }
 
     fn path_schema(&self, entry: &StageEntry) -> Option<Arc<PathSchema>> {
-        let mut schemas = self.schemas.lock().expect("no panic while held");
+        let mut schemas = self.schemas.lock().unpoisoned();
         schemas.entry(entry.kind).or_insert_with(|| PathSchema::of(entry).map(Arc::new)).clone()
     }
 }

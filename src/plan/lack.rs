@@ -14,6 +14,7 @@ use crate::{
     config::{Instance, Pipeline, Place},
     models::{LoadError, ModelRef, PartRead},
     stages::{Cause, CheckError, Examined, KnownAdapters, KnownParts, MODEL_PARAMS, WeightsUsed},
+    sync::Unpoisoned,
 };
 
 /// Something a stage needs before it can even be decided whether it must run.
@@ -230,7 +231,7 @@ impl<'a> Absences<'a> {
     /// The folder of data that is not there.
     pub fn data(&self, instance: &Instance) -> Option<Lack> {
         let root = instance.work.source_root().filter(|root| !root.is_dir())?;
-        let mut folders = self.folders.lock().expect("no panic while held");
+        let mut folders = self.folders.lock().unpoisoned();
         let lack = folders.entry(root.to_owned()).or_insert_with(|| {
             let param = path_param(instance, root);
             let key = param.as_deref().and_then(|param| self.pipeline.key_of(instance, param));
@@ -245,7 +246,7 @@ impl<'a> Absences<'a> {
             // Which parts the input will hold is not known yet; those may be left out of the model.
             parts = &[];
         }
-        let mut models = self.models.lock().expect("no panic while held");
+        let mut models = self.models.lock().unpoisoned();
         models
             .entry((model.0.clone(), parts))
             .or_insert_with(|| {

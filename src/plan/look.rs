@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{Decider, Found, Freshness, Graph, Key, PlanError, PlanNode, Selection};
-use crate::store::StoreError;
+use crate::{store::StoreError, sync::Unpoisoned};
 
 /// Requests under way at once. They wait rather than work.
 const THREADS: usize = 16;
@@ -81,12 +81,12 @@ pub(super) fn look_up(
             scope.spawn(|| {
                 while let Some(index) = batch.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let looked = look(*index);
-                    all.lock().expect("no panic while held").push(looked);
+                    all.lock().unpoisoned().push(looked);
                 }
             });
         }
     });
-    all.into_inner().expect("no panic while held")
+    all.into_inner().unpoisoned()
 }
 
 /// Looks one instance up; a cache behind the store is asked only for what is `needed`.

@@ -100,11 +100,40 @@ impl Plan<'_> {
         None
     }
 
-    /// The same in words, to be added to that an instance is not up to date; empty if there is no such thing.
-    pub fn broken_told(&self, index: usize) -> String {
+    /// The same in words, to be added to the message that an instance is not up to date; empty if there is no such thing.
+    pub fn damage_note(&self, index: usize) -> String {
         let told = |broken| format!(", because `{broken}` is damaged there or partly gone");
         self.broken(index).map(told).unwrap_or_default()
     }
+}
+
+/// How many items a mapped stage has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ItemCount {
+    /// Those that are in the store.
+    pub cached: usize,
+    /// All of them.
+    pub total: usize,
+}
+
+impl ItemCount {
+    fn all_cached(total: usize) -> Self {
+        Self { cached: total, total }
+    }
+
+    /// Those that are not in the store.
+    pub fn uncached(self) -> usize {
+        self.total - self.cached
+    }
+}
+
+/// Where a training goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResumePoint {
+    /// The step of the checkpoint.
+    pub step: u64,
+    /// How many steps the training has.
+    pub steps_total: u64,
 }
 
 /// What would happen to one instance.
@@ -114,10 +143,10 @@ pub struct PlanNode {
     pub freshness: Freshness,
     /// Whether it belongs to what was asked for; if not, a run leaves it alone.
     pub needed: bool,
-    /// For a mapped stage whose input is known: items cached and items in all.
-    pub items: Option<(usize, usize)>,
-    /// For a training: the step it would go on from, and how many it has.
-    pub goes_on: Option<(u64, u64)>,
+    /// For a mapped stage whose input is known.
+    pub items: Option<ItemCount>,
+    /// For a training that would go on from a checkpoint.
+    pub resumes_at: Option<ResumePoint>,
     /// What it was when it last ran, if it is not fresh and anything is known.
     pub last: Option<Arc<Record>>,
     /// Seconds it took, or may take by what it or its kind took for its work, if anything is known.
@@ -134,7 +163,7 @@ impl PlanNode {
             freshness,
             needed: true,
             items: None,
-            goes_on: None,
+            resumes_at: None,
             last: None,
             estimate_secs: None,
             beginnings: Beginnings::default(),
@@ -218,7 +247,7 @@ fn plan_node(
         Looked::Found(_, Found::Whole(record)) if !forced => {
             let mapped = instance.work.mapped_port().is_some();
             return Ok(PlanNode {
-                items: mapped.then_some((record.items_total, record.items_total)),
+                items: mapped.then_some(ItemCount::all_cached(record.items_total)),
                 ..PlanNode::of(Freshness::Fresh(record))
             });
         }
@@ -232,12 +261,15 @@ fn plan_node(
         }
         items => items?,
     };
-    let items = items.map(|found| (if forced { 0 } else { found.cached() }, found.total()));
+    let items = items.map(|found| ItemCount {
+        cached: if forced { 0 } else { found.cached() },
+        total: found.total(),
+    });
     let reasons =
         if forced { vec![StaleReason::Forced] } else { decider.reasons(index, &key, &found) };
     Ok(PlanNode {
         items,
-        goes_on: if forced { None } else { decider.goes_on(index, &key) },
+        resumes_at: if forced { None } else { decider.resume_point(index, &key) },
         ..PlanNode::of(Freshness::Stale(reasons))
     })
 }

@@ -134,7 +134,7 @@ impl<'a> Facts<'a> {
         let mut models: BTreeMap<String, ModelFact> = BTreeMap::new();
         for (index, (node, instance)) in plan.nodes.iter().zip(&pipeline.instances).enumerate() {
             let Freshness::Fresh(record) = &node.freshness else {
-                let (stage, broken) = (instance.to_string(), plan.broken_told(index));
+                let (stage, broken) = (instance.to_string(), plan.damage_note(index));
                 return Err(FactsError::Stale { stage, broken });
             };
             if let Some(model) = instance.work.model() {

@@ -51,7 +51,10 @@ use url::Url;
 
 use bucket::Bucket;
 
-use crate::store::{Digest, FORMAT_VERSION, Fingerprint};
+use crate::{
+    store::{Digest, FORMAT_VERSION, Fingerprint},
+    sync::Unpoisoned,
+};
 
 /// Requests that are on their way at once.
 const PARALLEL: usize = 16;
@@ -137,8 +140,7 @@ impl Remote {
     /// Refuses what is no cache or a newer one; says if anything is there.
     pub fn check(&self) -> Result<bool, RemoteError> {
         let found = self.format();
-        *self.prepared.lock().expect("no panic while held") =
-            matches!(found, Ok(Some(FORMAT_VERSION)));
+        *self.prepared.lock().unpoisoned() = matches!(found, Ok(Some(FORMAT_VERSION)));
         Ok(found?.is_some())
     }
 
@@ -155,7 +157,7 @@ impl Remote {
     /// Makes it a cache of this form, once; an older version could not read what is written from now on.
     fn prepare(&self) -> Result<(), RemoteError> {
         // Who comes meanwhile waits, and need not ask again.
-        let mut prepared = self.prepared.lock().expect("no panic while held");
+        let mut prepared = self.prepared.lock().unpoisoned();
         if !*prepared {
             self.make()?;
             *prepared = true;

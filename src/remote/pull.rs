@@ -17,6 +17,7 @@ use super::{
 use crate::{
     artifact::FileRef,
     store::{Digest, Fingerprint, ItemRecord, Lookup, Record, Store, StoreError, unnamed},
+    sync::Unpoisoned,
 };
 
 /// Asks whether to stop before the next object.
@@ -34,7 +35,7 @@ impl Remote {
         let Some(record) = self.sound_record(key)? else { return Ok(None) };
         let brought = self.bring_content(store, &record, cargo, stopped);
         if let Err(BringError::Lies(_)) = brought {
-            self.broken.lock().expect("no panic while held").insert(key, record.output);
+            self.broken.lock().unpoisoned().insert(key, record.output);
         }
         brought?;
         if let Some(traced) = record.traced {
@@ -136,12 +137,12 @@ impl Remote {
             // The others are fetched all the same: whoever makes this result again can then replace all
             // of it that is damaged.
             self.mark_damaged(*digest);
-            let mut wrong = wrong.lock().expect("no panic while held");
+            let mut wrong = wrong.lock().unpoisoned();
             *wrong = wrong.and(found);
             Ok(())
         };
         self.threads.install(|| missing.par_iter().try_for_each(bring))?;
-        let wrong = wrong.into_inner().expect("no panic while held");
+        let wrong = wrong.into_inner().unpoisoned();
         if wrong == Wrong::default() { Ok(()) } else { Err(BringError::Lies(wrong)) }
     }
 
@@ -153,12 +154,12 @@ impl Remote {
 
     /// Remembers content that is gone from the remote or damaged there.
     fn mark_damaged(&self, digest: Digest) {
-        self.damaged.lock().expect("no panic while held").insert(digest);
+        self.damaged.lock().unpoisoned().insert(digest);
     }
 
     /// Remembers that what the remote knows of a key is damaged.
     pub(super) fn suspect(&self, key: Fingerprint) {
-        self.suspects.lock().expect("no panic while held").insert(key);
+        self.suspects.lock().unpoisoned().insert(key);
     }
 
     /// Fetches results that are not whole here.

@@ -12,7 +12,10 @@ use std::{
 use rayon::prelude::*;
 
 use super::{Moved, Remote, RemoteError, Transfer, Wrong, sharded, transfer::Cargo};
-use crate::store::{Digest, Fingerprint, NewResult, Record, Store};
+use crate::{
+    store::{Digest, Fingerprint, NewResult, Record, Store},
+    sync::Unpoisoned,
+};
 
 /// Content of up to so many bytes is sent at once, rather than after a question whether it is there.
 const SMALL: u64 = 64 << 10;
@@ -109,11 +112,11 @@ impl Remote {
 
     /// Whether something of a result was found damaged at the remote.
     fn is_to_mend(&self, store: &Store, made: &NewResult) -> bool {
-        let suspects = self.suspects.lock().expect("no panic while held");
+        let suspects = self.suspects.lock().unpoisoned();
         if !suspects.is_empty() && made.keys().any(|key| suspects.contains(&key)) {
             return true;
         }
-        let damaged = self.damaged.lock().expect("no panic while held");
+        let damaged = self.damaged.lock().unpoisoned();
         !damaged.is_empty()
             && contents(store, &made.record)
                 .is_some_and(|contents| contents.keys().any(|digest| damaged.contains(digest)))
@@ -121,28 +124,28 @@ impl Remote {
 
     /// Whether a result could not be fetched whole, and still is the same.
     pub(super) fn is_broken(&self, known: &Record) -> bool {
-        let broken = self.broken.lock().expect("no panic while held");
+        let broken = self.broken.lock().unpoisoned();
         broken.get(&known.fingerprint) == Some(&known.output)
     }
 
     pub(super) fn is_suspect(&self, key: Fingerprint) -> bool {
-        self.suspects.lock().expect("no panic while held").contains(&key)
+        self.suspects.lock().unpoisoned().contains(&key)
     }
 
     /// Of a suspect, nobody knows what of its content is damaged.
     fn doubt(&self, key: Fingerprint, contents: &Contents) {
         if self.is_suspect(key) {
-            self.damaged.lock().expect("no panic while held").extend(contents.keys());
+            self.damaged.lock().unpoisoned().extend(contents.keys());
         }
     }
 
     /// All of this result was sent.
     pub(super) fn trust(&self, made: &NewResult) {
-        let mut suspects = self.suspects.lock().expect("no panic while held");
+        let mut suspects = self.suspects.lock().unpoisoned();
         for key in made.keys() {
             suspects.remove(&key);
         }
-        self.broken.lock().expect("no panic while held").remove(&made.record.fingerprint);
+        self.broken.lock().unpoisoned().remove(&made.record.fingerprint);
     }
 
     /// Sends objects; gives those that did not get through.
@@ -156,7 +159,7 @@ impl Remote {
         let total: u64 = objects.values().sum();
         let (done, cargo, error) = (AtomicU64::new(0), Cargo::default(), Mutex::new(None));
         let send = |digest: &Digest, size: u64| -> bool {
-            if (how.stopped)() || error.lock().expect("no panic while held").is_some() {
+            if (how.stopped)() || error.lock().unpoisoned().is_some() {
                 return false;
             }
             let name = sharded("objects", &digest.to_string());
@@ -175,7 +178,7 @@ impl Remote {
                     true
                 }
                 Err(failed) => {
-                    error.lock().expect("no panic while held").get_or_insert(failed);
+                    error.lock().unpoisoned().get_or_insert(failed);
                     false
                 }
             }
@@ -186,7 +189,7 @@ impl Remote {
         });
         moved.objects += cargo.objects();
         moved.bytes += cargo.bytes();
-        moved.fails(0, error.into_inner().expect("no panic while held"));
+        moved.fails(0, error.into_inner().unpoisoned());
         missing
     }
 
@@ -197,7 +200,7 @@ impl Remote {
         (digest, size): (Digest, u64),
         store: &Store,
     ) -> Result<Option<u64>, RemoteError> {
-        let is_damaged = self.damaged.lock().expect("no panic while held").contains(&digest);
+        let is_damaged = self.damaged.lock().unpoisoned().contains(&digest);
         let is_small = size <= SMALL && !is_damaged;
         if !is_small && !is_damaged && self.bucket.size(name)? == Some(size) {
             return Ok(None);
@@ -218,7 +221,7 @@ impl Remote {
             }
         }
         self.bucket.upload(name, &file, store)?;
-        self.damaged.lock().expect("no panic while held").remove(&digest);
+        self.damaged.lock().unpoisoned().remove(&digest);
         Ok(Some(size))
     }
 }

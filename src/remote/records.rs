@@ -14,8 +14,9 @@ use super::{
     Moved, Remote, RemoteError, Transfer, sharded,
     transfer::{trace_of, traces_of},
 };
-use crate::store::{
-    Digest, Fingerprint, Form, ItemRecord, NewResult, Opened, Store, Trace, seal, unseal,
+use crate::{
+    store::{Digest, Fingerprint, Form, ItemRecord, NewResult, Opened, Store, Trace, seal, unseal},
+    sync::Unpoisoned,
 };
 
 /// Up to so many names are asked for one by one, without a thought.
@@ -97,17 +98,17 @@ impl Remote {
         let failed = Mutex::new(BTreeMap::new());
         let send = |(at, beside): &(usize, Beside)| {
             // What fails once fails again, after as long a wait.
-            if (how.stopped)() || !failed.lock().expect("no panic while held").is_empty() {
-                failed.lock().expect("no panic while held").entry(*at).or_insert(None);
+            if (how.stopped)() || !failed.lock().unpoisoned().is_empty() {
+                failed.lock().unpoisoned().entry(*at).or_insert(None);
             } else if let Err(error) = self.send_beside(store, beside, how.replace) {
-                failed.lock().expect("no panic while held").insert(*at, Some(error));
+                failed.lock().unpoisoned().insert(*at, Some(error));
             }
         };
         match self.lost(old) {
             Ok(lost) => self.threads.install(|| new.par_iter().chain(&lost).for_each(send)),
-            Err(error) => drop(failed.lock().expect("no panic while held").insert(0, Some(error))),
+            Err(error) => drop(failed.lock().unpoisoned().insert(0, Some(error))),
         }
-        let failed = failed.into_inner().expect("no panic while held");
+        let failed = failed.into_inner().unpoisoned();
         let whole: Vec<_> =
             ready.iter().enumerate().filter(|(at, _)| !failed.contains_key(at)).collect();
         let sent: Vec<_> = self.threads.install(|| {

@@ -1,7 +1,7 @@
 //! Reasons and estimates as sentences: what `run`, `plan` and `explain` say about a stage.
 
 use super::style::duration;
-use crate::plan::{Cause, Freshness, PlanNode, StaleReason};
+use crate::plan::{Cause, Freshness, PlanNode, ResumePoint, StaleReason};
 
 /// All reasons on one line.
 pub fn reasons(reasons: &[StaleReason]) -> String {
@@ -35,8 +35,10 @@ pub fn verb(freshness: &Freshness) -> &'static str {
 
 /// Items, checkpoint and expected time of a stage that would run: `12 of 20 items, about 3.1 s`.
 pub fn outlook(node: &PlanNode) -> String {
-    let items = node.items.map(|(cached, all)| format!("{} of {all} items", all - cached));
-    let goes_on = node.goes_on.map(|(step, steps)| format!("goes on at step {step} of {steps}"));
+    let items = node.items.map(|items| format!("{} of {} items", items.uncached(), items.total));
+    let goes_on = node.resumes_at.map(|ResumePoint { step, steps_total }| {
+        format!("goes on at step {step} of {steps_total}")
+    });
     let time = node.estimate_secs.map(|secs| format!("about {}", duration(secs)));
     items.into_iter().chain(goes_on).chain(time).collect::<Vec<_>>().join(", ")
 }

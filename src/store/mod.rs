@@ -91,7 +91,7 @@ use objects::Written;
 use records::read_json;
 use stat_cache::StatCache;
 
-use crate::artifact::Manifest;
+use crate::{artifact::Manifest, sync::Unpoisoned};
 
 /// The time, which decides only how long things are remembered and kept.
 #[expect(clippy::disallowed_methods, reason = "no key and no content depends on it")]
@@ -260,14 +260,14 @@ impl Store {
 
     /// Reads a manifest; one that is missing or damaged is [`StoreError::Damaged`].
     pub fn manifest(&self, digest: Digest) -> Result<Arc<Manifest>, StoreError> {
-        if let Some(manifest) = self.manifests.lock().expect("no panic while held").get(&digest) {
+        if let Some(manifest) = self.manifests.lock().unpoisoned().get(&digest) {
             return Ok(Arc::clone(manifest));
         }
         let bytes = self.read_object(digest)?;
         let manifest: Manifest =
             serde_json::from_slice(&bytes).map_err(|_| StoreError::Damaged { digest })?;
         let manifest = Arc::new(manifest);
-        self.manifests.lock().expect("no panic while held").insert(digest, Arc::clone(&manifest));
+        self.manifests.lock().unpoisoned().insert(digest, Arc::clone(&manifest));
         Ok(manifest)
     }
 
@@ -288,13 +288,13 @@ impl Store {
                 .and_then(|()| fs::create_dir(&path))
                 .map_err(|e| StoreError::io(&path, e))?;
         }
-        self.manifests.lock().expect("no panic while held").clear();
-        self.written.lock().expect("no panic while held").clear();
+        self.manifests.lock().unpoisoned().clear();
+        self.written.lock().unpoisoned().clear();
         Ok(())
     }
 
     fn forget_manifest(&self, digest: Digest) {
-        self.manifests.lock().expect("no panic while held").remove(&digest);
+        self.manifests.lock().unpoisoned().remove(&digest);
     }
 
     fn sharded(&self, folder: &str, hex: &str) -> PathBuf {

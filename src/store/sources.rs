@@ -11,7 +11,7 @@ use super::{
     Digest, Store, StoreError,
     stat_cache::{Limit, NotHashed},
 };
-use crate::regular;
+use crate::{regular, sync::Unpoisoned};
 
 /// Reads files below one folder and remembers which, so that their content enters the key.
 ///
@@ -92,11 +92,11 @@ impl SourceReader {
 
     /// What was read so far, with its content.
     pub fn ingredients(&self) -> BTreeMap<String, Digest> {
-        self.read.lock().expect("no panic while held").clone()
+        self.read.lock().unpoisoned().clone()
     }
 
     fn note(&self, path: String, digest: Digest) {
-        self.read.lock().expect("no panic while held").insert(path, digest);
+        self.read.lock().unpoisoned().insert(path, digest);
     }
 }
 

@@ -1,13 +1,9 @@
 //! Which outside files stages read in earlier runs.
 
-use std::{
-    fs,
-    io::ErrorKind,
-    path::Path,
-    sync::{Mutex, PoisonError},
-};
+use std::{fs, io::ErrorKind, path::Path, sync::Mutex};
 
 use super::{Digest, Fingerprint, Lookup, Store, StoreError, Trace};
+use crate::sync::Unpoisoned;
 
 impl Store {
     /// What a stage read from outside in earlier runs, the latest first, by its key without it. A folder in the
@@ -23,7 +19,7 @@ impl Store {
     /// runs that do, one may forget what the other added, and the stage is then made again.
     pub fn add_trace(&self, key: Fingerprint, trace: Trace) -> Result<(), StoreError> {
         static ADDING: Mutex<()> = Mutex::new(());
-        let _adding = ADDING.lock().unwrap_or_else(PoisonError::into_inner);
+        let _adding = ADDING.lock().unpoisoned();
         let mut traces = self.traces(key)?.found().unwrap_or_default();
         if traces.first() == Some(&trace) {
             return Ok(());

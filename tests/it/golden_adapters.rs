@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::Path};
 use burn::tensor::{Device, FloatDType, Tensor};
 use pipe::models::{
     Adapter, DenoiserInput, ParamReader, Params, TimeAxis, VideoDiffusion, cogvideox::CogVideoX,
-    lora::Combination, ltx_video::LtxVideo,
+    lora::Combination, ltx_video::LtxVideo, params::Dtype,
 };
 use safetensors::SafeTensors;
 
@@ -47,7 +47,7 @@ impl Golden {
     /// An adapter as peft's two files give it.
     fn adapter(&self, name: &str, rank: usize) -> Adapter {
         let config = format!(r#"{{"r": {rank}, "lora_alpha": {}}}"#, self.alphas[name]);
-        let weights = self.below(name).to_safetensors(false, None);
+        let weights = self.below(name).to_safetensors(Dtype::F32, None);
         Adapter::from_peft(config.as_bytes(), &weights).unwrap()
     }
 
@@ -125,7 +125,7 @@ fn predicts_as_peft(family: &dyn VideoDiffusion, name: &str, base: &str) {
     let cases = peft.config();
     assert_eq!(cases.as_object().unwrap().len(), 4);
     for (case, config) in cases.as_object().unwrap() {
-        let factors = peft.params(&format!("{case}.factors.")).to_safetensors(false, None);
+        let factors = peft.params(&format!("{case}.factors.")).to_safetensors(Dtype::F32, None);
         let adapter = Adapter::from_peft(config.to_string().as_bytes(), &factors).unwrap();
         let wanted = peft.tensor(&format!("{case}.out"));
         let moved = relative_error(base.tensor("out"), &wanted);

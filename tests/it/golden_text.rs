@@ -6,7 +6,9 @@ use burn::tensor::{FloatDType, Int, Tensor, TensorData};
 use pipe::{
     artifact::{ArtifactKind, Manifest, text::TextEmbedding},
     config::value::Node,
-    models::{ModelCache, ModelRef, ParamReader, Params, TextEncoder, t5::T5Encoder},
+    models::{
+        ModelCache, ModelRef, ParamReader, Params, TextEncoder, params::Dtype, t5::T5Encoder,
+    },
     stages::{
         CancelFlag, CommandGuard, Inputs, Output, STAGES, Stage, StageContext, StageError,
         TextEncode,
@@ -46,7 +48,7 @@ fn model_folder(vocab_size: usize) -> tempfile::TempDir {
     let width = table.shape[1];
     let rows: Tensor<1> = table.flat.clone().narrow(0, 0, vocab_size * width);
     (table.flat, table.shape) = (rows, vec![vocab_size, width]);
-    put("text_encoder/model.safetensors", params.to_safetensors(false, None));
+    put("text_encoder/model.safetensors", params.to_safetensors(Dtype::F32, None));
     folder
 }
 

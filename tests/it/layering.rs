@@ -14,9 +14,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("regular", &[]),
     ("pages", &[]),
     ("unbroken", &[]),
+    ("sync", &[]),
     (
         "models",
-        &["device::DeviceFailure", "device::lasting", "device::text_of", "regular", "rng", "units"],
+        &[
+            "device::DeviceFailure",
+            "device::lasting",
+            "device::text_of",
+            "regular",
+            "rng",
+            "sync",
+            "units",
+        ],
     ),
     // A checkpoint names its content as the store does, lies in a folder of it, and says if the training goes on.
     (
@@ -42,6 +51,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "artifact::Manifest",
             "artifact::file_name",
             "regular",
+            "sync",
             "units::bytes",
         ],
     ),
@@ -71,6 +81,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "regular",
             "rng",
             "store",
+            "sync",
             "train",
         ],
     ),
@@ -139,6 +150,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "stages::Workload",
             "stages::given",
             "store",
+            "sync",
             "units",
         ],
     ),
@@ -150,12 +162,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "device::DeviceFailure",
             "device::text_of",
             "models::Memory",
+            "models::MODELS_KEPT",
             "models::ModelCache",
             // Before a stage runs.
             "pages",
             "plan",
             "stages",
             "store",
+            "sync",
         ],
     ),
     // What is told to others of a run that is over, with what adapter files say of themselves.
@@ -172,7 +186,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     // Moves what the store holds, and looks into it only to see that a record is that of its key.
-    ("remote", &["artifact::FileRef", "plan::fingerprint", "store"]),
+    ("remote", &["artifact::FileRef", "plan::fingerprint", "store", "sync"]),
     (
         "report",
         &[
@@ -187,6 +201,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             // What a check says of the data, a table says as well.
             "stages::SamePictures",
             "store",
+            "sync",
             "unbroken",
         ],
     ),

@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 use burn::tensor::{Tensor, TensorData};
 use pipe::{
     artifact::{ArtifactKind, Item, frames, samples},
-    models::ModelRef,
+    models::{ModelRef, params::Dtype},
     stages::{LoraTrain, Sample, Stage, StageError, TextEncode, VaeEncode},
 };
 use safetensors::SafeTensors;
@@ -29,7 +29,7 @@ pub fn write_model(folder: &Path) -> ModelRef {
     }
     let config = golden.config()["text_encoder"].to_string();
     fs::write(folder.join("text_encoder/config.json"), config).unwrap();
-    let weights = golden.weights().to_safetensors(false, None);
+    let weights = golden.weights().to_safetensors(Dtype::F32, None);
     fs::write(folder.join("text_encoder/model.safetensors"), weights).unwrap();
     let spiece = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/t5/spiece.model");
     fs::copy(spiece, folder.join("tokenizer/spiece.model")).unwrap();

@@ -150,8 +150,9 @@ impl TestPipeline {
                 }
                 Freshness::Blocked(lack) => format!("blocked: {lack}"),
             };
-            let items =
-                node.items.map_or(String::new(), |(n, of)| format!(" ({n} of {of} cached)"));
+            let items = node.items.map_or(String::new(), |items| {
+                format!(" ({} of {} cached)", items.cached, items.total)
+            });
             writeln!(story, "{instance} {state}{items}").unwrap();
         }
         redact(&story)
@@ -200,7 +201,14 @@ impl Run {
                 RunEvent::StageStarted { index, reasons, .. } => {
                     why.insert(*index, sentences(reasons));
                 }
-                RunEvent::StageFinished { index, stage, items: (run, all), unchanged, .. } => {
+                RunEvent::StageFinished {
+                    index,
+                    stage,
+                    items_run: run,
+                    items_total: all,
+                    unchanged,
+                    ..
+                } => {
                     let same = if *unchanged { ", same output" } else { "" };
                     let why = &why[index];
                     writeln!(story, "ran {stage} ({run} of {all}{same}): {why}").unwrap();

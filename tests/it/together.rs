@@ -90,10 +90,8 @@ fn items_are_made_once(batch: usize) {
     let words: Vec<String> = (0..40).map(|i| format!("w{i}")).collect();
     let made = |events: &[RunEvent]| -> usize {
         let items = events.iter().map(|event| match event {
-            RunEvent::StageFinished { stage, items: (run, _), .. }
-                if stage.starts_with("shout") =>
-            {
-                *run
+            RunEvent::StageFinished { stage, items_run, .. } if stage.starts_with("shout") => {
+                *items_run
             }
             _ => 0,
         });

@@ -10,7 +10,7 @@ use pipe::{
         VideoDiffusion,
         cogvideox::CogVideoX,
         family,
-        params::Param,
+        params::{Dtype, Param},
         pixels,
         sampling::{ImageLatent, ImageLatentScale, Sample, Sampling, Side, rng_after_sampling},
     },
@@ -94,7 +94,7 @@ pub fn write_model(folder: &Path, config: &Value, transformer: &Params, vae: &Pa
         let folder = folder.join(name);
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("config.json"), config[name].to_string()).unwrap();
-        let weights = params.to_safetensors(false, None);
+        let weights = params.to_safetensors(Dtype::F32, None);
         fs::write(folder.join("diffusion_pytorch_model.safetensors"), weights).unwrap();
     }
     fs::create_dir_all(folder.join("scheduler")).unwrap();

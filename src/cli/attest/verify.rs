@@ -130,7 +130,7 @@ fn stages(statement: &Statement, plan: &Plan<'_>) -> Disagreement {
                 wanted.short()
             )),
             (_, Some(_)) => {
-                let broken = plan.broken_told(index);
+                let broken = plan.damage_note(index);
                 found.missing.push(format!("`{stage}`: not up to date in the cache{broken}"));
             }
             (_, None) => found.differs.push(format!("`{stage}`: not attested")),

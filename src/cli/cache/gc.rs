@@ -85,11 +85,12 @@ pub(super) fn gc(args: &GcArgs, store: &Store, session: &Session) -> Result<(), 
     };
     let report =
         store.gc(&policy, &|| stop.flag.is_cancelled()).map_err(|error| stop.told(error))?;
-    session.print(&if args.json {
-        json(&report, args.dry_run)
-    } else {
-        text(&report, args.dry_run, session.global.verbose > 0)
-    })
+    if args.json {
+        return session.print(&json(&report, args));
+    }
+    let verb = if args.dry_run { "would remove" } else { "removed" };
+    let most_listed = if session.global.verbose > 0 { usize::MAX } else { MOST_LISTED };
+    session.print(&text(&report, verb, most_listed))
 }
 
 /// Without the histories nobody knows what is wanted, and all of it would go.
@@ -193,14 +194,13 @@ fn load(file: &Versioned, options: &LoadOptions) -> Result<Pipeline, CliError> {
 /// More results than this are only counted, unless `-v` asks for all.
 const MOST_LISTED: usize = 20;
 
-fn text(report: &GcReport, dry_run: bool, all: bool) -> String {
-    let verb = if dry_run { "would remove" } else { "removed" };
+fn text(report: &GcReport, verb: &str, most_listed: usize) -> String {
     let mut out = String::new();
     let mut alike = BTreeMap::new();
     for removed in &report.results {
         *alike.entry(title(removed)).or_insert(0) += 1;
     }
-    let listed = if all { report.results.len() } else { MOST_LISTED };
+    let listed = report.results.len().min(most_listed);
     for removed in report.results.iter().take(listed) {
         let title = title(removed);
         // What one cell was at different times has one name.
@@ -252,8 +252,12 @@ fn title(removed: &Removed) -> String {
     }
 }
 
-fn json(report: &GcReport, dry_run: bool) -> String {
-    let document = json!({ "schema_version": SCHEMA_VERSION, "dry_run": dry_run, "gc": report });
+fn json(report: &GcReport, args: &GcArgs) -> String {
+    let document = json!({
+        "schema_version": SCHEMA_VERSION,
+        "dry_run": args.dry_run,
+        "gc": report,
+    });
     format!("{document:#}\n")
 }
 
@@ -302,7 +306,7 @@ mod tests {
         };
         let results = vec![removed("a: x", b"1"), removed("a: x", b"2"), removed("a: y", b"3")];
         let [one, two] = [results[0].key, results[1].key].map(|key| key.short());
-        let told = text(&GcReport { results, ..GcReport::default() }, false, false);
+        let told = text(&GcReport { results, ..GcReport::default() }, "removed", MOST_LISTED);
         insta::assert_snapshot!(told.replace(&one, "[ONE]").replace(&two, "[TWO]"), @"
         removed a: x ([ONE], last used 2026-01-01T00:00:00Z), 2.0 KiB
         removed a: x ([TWO], last used 2026-01-01T00:00:00Z), 2.0 KiB

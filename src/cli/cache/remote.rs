@@ -176,7 +176,7 @@ pub(super) fn pull(args: &PullArgs, session: &Session) -> Result<(), CliError> {
     let remote = remote(session, &stop)?;
     // Before a cache is made here.
     remote.check_is_there().map_err(|error| stop.named(error.into()))?;
-    let (store, _scratch) = pull_into(args.what.dry_run, session)?;
+    let (store, _scratch) = pull_into(&args.what, session)?;
     let verb = if args.what.dry_run { "would fetch" } else { "fetched" };
     // Keeps `gc` away from content whose record is still to come.
     let _use = stop.in_use(&store)?;
@@ -196,9 +196,9 @@ pub(super) fn pull(args: &PullArgs, session: &Session) -> Result<(), CliError> {
 
 /// The store to fetch into. A dry run keeps the manifests that it asks for: where there is no cache yet,
 /// in a folder that goes when the command ends.
-fn pull_into(dry_run: bool, session: &Session) -> Result<(Store, Option<TempDir>), CliError> {
+fn pull_into(what: &TransferArgs, session: &Session) -> Result<(Store, Option<TempDir>), CliError> {
     let there = session.store()?.must_exist();
-    if !dry_run || !matches!(there, Err(StoreError::Absent { .. })) {
+    if !what.dry_run || !matches!(there, Err(StoreError::Absent { .. })) {
         return Ok((session.store_to_change()?, None));
     }
     let scratch = scratch_folder("pipe-pull-")?;

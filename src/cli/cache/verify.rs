@@ -37,7 +37,7 @@ pub(super) fn verify(args: &VerifyArgs, store: &Store, session: &Session) -> Res
     if report.is_sound() {
         return Ok(());
     }
-    for remark in remarks(&report, args.dry_run) {
+    for remark in remarks(&report, args) {
         session.talk(&remark);
     }
     Err(CliError::Told(exit::DIFFERENT))
@@ -82,7 +82,7 @@ fn checked(report: &VerifyReport) -> String {
 }
 
 /// What comes of the damage, and what to do.
-fn remarks(report: &VerifyReport, dry_run: bool) -> Vec<String> {
+fn remarks(report: &VerifyReport, args: &VerifyArgs) -> Vec<String> {
     let mut remarks = Vec::new();
     let (unread, damaged): (Vec<&Damage>, Vec<_>) =
         report.damaged.iter().partition(|damage| damage.unread.is_some());
@@ -98,7 +98,7 @@ fn remarks(report: &VerifyReport, dry_run: bool) -> Vec<String> {
     let (removed, left): (Vec<_>, Vec<_>) = damaged.into_iter().partition(|damage| damage.removed);
     if !left.is_empty() {
         let files = count(left.len(), "damaged file");
-        remarks.push(if dry_run {
+        remarks.push(if args.dry_run {
             format!("{files} not removed; `pipe cache verify` without --dry-run removes what is damaged")
         } else {
             format!(

@@ -16,12 +16,12 @@ pub(super) struct Chosen {
     /// The name that records and events carry.
     pub name: String,
     /// Devices of which each has a process; none if it computes itself.
-    pub seats: Vec<Seat>,
+    pub processes: Vec<DeviceProcess>,
 }
 
 /// A device with a process of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Seat {
+pub(super) struct DeviceProcess {
     /// Its name among all.
     pub name: String,
     /// What the process calls it.
@@ -30,7 +30,7 @@ pub(super) struct Seat {
     pub visible: Option<String>,
 }
 
-impl Seat {
+impl DeviceProcess {
     /// The card of this number; `list` is `CUDA_VISIBLE_DEVICES`.
     fn of_card(index: usize, list: Option<&str>) -> Self {
         let named = list.and_then(|list| gpus::visible(list).get(index).map(ToString::to_string));
@@ -71,9 +71,9 @@ fn open_named(name: &str) -> Result<Chosen, CliError> {
     let wanted = Wanted::parse(name)?;
     let cards = match wanted {
         Wanted::Processes(count) => {
-            let seat = || Seat { name: "cpu".to_owned(), inside: "cpu", visible: None };
-            let seats = std::iter::repeat_with(seat).take(count).collect();
-            return Ok(Chosen { seats, name: name.to_owned(), ..cpu() });
+            let process = || DeviceProcess { name: "cpu".to_owned(), inside: "cpu", visible: None };
+            let processes = std::iter::repeat_with(process).take(count).collect();
+            return Ok(Chosen { processes, name: name.to_owned(), ..cpu() });
         }
         Wanted::Cpu => return Ok(cpu()),
         Wanted::Auto => return Ok(cuda(0)?.unwrap_or_else(cpu)),
@@ -83,8 +83,9 @@ fn open_named(name: &str) -> Result<Chosen, CliError> {
         return cuda(index)?.ok_or_else(|| no_cuda(Some(index)));
     }
     let list = variable("CUDA_VISIBLE_DEVICES");
-    let seats = cards.iter().map(|index| Seat::of_card(*index, list.as_deref())).collect();
-    Ok(Chosen { seats, name: Wanted::Cards(cards).to_string(), ..cpu() })
+    let process = |index: &usize| DeviceProcess::of_card(*index, list.as_deref());
+    let processes = cards.iter().map(process).collect();
+    Ok(Chosen { processes, name: Wanted::Cards(cards).to_string(), ..cpu() })
 }
 
 fn open_first_named(name: &str) -> Result<(Chosen, bool), CliError> {
@@ -143,10 +144,10 @@ fn all() -> Result<Vec<usize>, CliError> {
 pub(super) fn default_jobs(chosen: &Chosen) -> usize {
     const MOST: usize = 4;
     let beside = std::thread::available_parallelism().map_or(1, usize::from).min(MOST);
-    match chosen.seats.len() {
+    match chosen.processes.len() {
         0 if chosen.name == "cpu" => beside,
         0 => 1,
-        seats => seats + beside,
+        processes => processes + beside,
     }
 }
 
@@ -229,7 +230,7 @@ fn variable(name: &str) -> Option<String> {
 }
 
 fn cpu() -> Chosen {
-    Chosen { device: Device::flex(), name: "cpu".to_owned(), seats: Vec::new() }
+    Chosen { device: Device::flex(), name: "cpu".to_owned(), processes: Vec::new() }
 }
 
 fn cuda(index: usize) -> Result<Option<Chosen>, CliError> {
@@ -238,7 +239,7 @@ fn cuda(index: usize) -> Result<Option<Chosen>, CliError> {
             .with_help("check the driver with `nvidia-smi`, or use `--device cpu`")
     })?;
     let name = format!("cuda:{index}");
-    Ok(device.map(|device| Chosen { device, name, seats: Vec::new() }))
+    Ok(device.map(|device| Chosen { device, name, processes: Vec::new() }))
 }
 
 /// There is no card of this number, or none at all.
@@ -265,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_process_sees_the_card_that_the_users_choice_names() {
-        let visible = |index, list| Seat::of_card(index, list).visible.unwrap();
+        let visible = |index, list| DeviceProcess::of_card(index, list).visible.unwrap();
         assert_eq!(visible(1, None), "1");
         assert_eq!(visible(1, Some("3,5")), "5");
         assert_eq!(visible(0, Some("GPU-5a1b,MIG-0f")), "GPU-5a1b");
@@ -273,12 +274,12 @@ mod tests {
     }
 
     #[test]
-    fn processes_on_the_cpu_are_seats_and_one_device_is_none() {
+    fn a_device_has_a_process_of_its_own_only_beside_others() {
         let chosen = open_named("cpu:2").unwrap();
-        assert_eq!((chosen.name.as_str(), chosen.seats.len()), ("cpu:2", 2));
+        assert_eq!((chosen.name.as_str(), chosen.processes.len()), ("cpu:2", 2));
         assert!(default_jobs(&chosen) > 2);
-        assert!(open_named("cpu").unwrap().seats.is_empty());
+        assert!(open_named("cpu").unwrap().processes.is_empty());
         let (first, others) = open_first_named("cpu:2").unwrap();
-        assert_eq!((first.name.as_str(), first.seats.len(), others), ("cpu", 0, true));
+        assert_eq!((first.name.as_str(), first.processes.len(), others), ("cpu", 0, true));
     }
 }

@@ -186,7 +186,7 @@ fn export_cells(
 /// What to say of cells that are not in the cache; `run` is the command that runs the pipeline.
 pub(super) fn not_there(plan: &Plan<'_>, missing: &[usize], run: &str) -> CliError {
     let Some(&index) = missing.first() else { return CliError::Told(exit::DONE) };
-    let (first, broken) = (&plan.pipeline.instances[index], plan.broken_told(index));
+    let (first, broken) = (&plan.pipeline.instances[index], plan.damage_note(index));
     let more = match missing.len() - 1 {
         0 => String::new(),
         n => format!(" and {n} more"),

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::RunArgs;
 use crate::{
     cli::{error::CliError, spare::spare},
     report::json::JsonReporter,
@@ -18,8 +19,13 @@ pub(super) struct EventFile {
 }
 
 impl EventFile {
-    /// Creates the file, which must be none of the pipelines that are `run`.
-    pub fn create(path: &Path, run: &[PathBuf]) -> Result<Self, CliError> {
+    /// Creates the file, if one is asked for.
+    pub fn of(args: &RunArgs) -> Result<Option<Self>, CliError> {
+        args.events.as_deref().map(|path| Self::create(path, &args.files)).transpose()
+    }
+
+    /// The file must be none of the pipelines that are `run`.
+    fn create(path: &Path, run: &[PathBuf]) -> Result<Self, CliError> {
         spare(path, run.iter().map(PathBuf::as_path))?;
         let reporter = JsonReporter::create(path);
         let reporter = reporter.map_err(|error| CliError::file("create", path, &error))?;

@@ -30,7 +30,7 @@ pub(super) fn show(
         Lock::check_place(pipeline)?;
     }
     let locked = if args.locked { locked_outputs(pipeline, store)? } else { BTreeMap::new() };
-    let plan = plan::build(pipeline, store, &args.wanted())?;
+    let plan = plan::build(pipeline, store, &args.plan_options())?;
     if let Some(missing) = missing(&plan) {
         let message = format!("{error}, and {missing}");
         let help = error.help().map(str::to_owned);

@@ -1,15 +1,17 @@
-//! Brings pipelines up to date, one after the other.
+//! The steps of a run, of one pipeline after the other.
 
 use std::{collections::BTreeMap, time::Instant};
 
 use super::{
     RunArgs,
     events::EventFile,
-    read_only,
     results::{locked_outputs, show_results, write_lock},
 };
 use crate::{
-    cli::{device, disk, error::CliError, fetch, memory, session::Session, signals::Stop},
+    cli::{
+        device::Outlook, disk, error::CliError, fetch, load::Loaded, memory, session::Session,
+        signals::Stop,
+    },
     config::{self, LoadOptions, Pipeline},
     exec::{Executor, Outcome, RunEvent},
     plan::Lock,
@@ -19,7 +21,7 @@ use crate::{
         results::Outputs,
         style::{count, duration},
     },
-    store::{Store, StoreError},
+    store::Store,
 };
 
 /// What runs pipelines one after the other.
@@ -29,25 +31,31 @@ pub(super) struct Runner<'a> {
     pub store: &'a Store,
     /// Keeps models loaded from one pipeline to the next.
     pub executor: Executor<'a>,
-    pub outlook: device::Outlook,
+    pub outlook: &'a Outlook,
     pub stop: &'a Stop,
     pub events: Option<EventFile>,
 }
 
+/// What came of executing a pipeline.
+pub(super) struct Executed<'p> {
+    outcome: Outcome,
+    outputs: Outputs,
+    doubts: doubts::Watch<'p>,
+}
+
 impl Runner<'_> {
-    /// Brings several pipelines up to date; the first failure ends it, unless it is to keep going. Those that
-    /// failed before, with their exit codes, are told with the others.
-    pub fn bring_all(
-        &mut self,
-        pipelines: &[Pipeline],
-        mut failed: Vec<(String, u8)>,
-    ) -> Result<(), CliError> {
+    /// Runs several pipelines; the first failure ends it, unless it is to keep going. Those with errors, which do
+    /// not run, are told with those that fail.
+    pub fn run_all(&mut self, Loaded { pipelines, wrong }: Loaded) -> Result<(), CliError> {
+        if let ([pipeline], []) = (&pipelines[..], &wrong[..]) {
+            return self.run(pipeline);
+        }
         let start = Instant::now();
-        let all = pipelines.len() + failed.len();
-        let mut ran = 0;
-        for pipeline in pipelines {
+        let all = pipelines.len() + wrong.len();
+        let (mut ran, mut failed) = (0, wrong);
+        for pipeline in &pipelines {
             ran += 1;
-            let Err(error) = self.bring(pipeline) else { continue };
+            let Err(error) = self.run(pipeline) else { continue };
             failed.push((pipeline.path.display().to_string(), error.report(self.session)));
             if !self.args.keep_going || self.stop.flag.is_cancelled() {
                 break;
@@ -71,28 +79,15 @@ impl Runner<'_> {
         Err(CliError::Told(code))
     }
 
-    /// Brings a pipeline up to date, and shows its results.
-    pub fn bring(&mut self, pipeline: &Pipeline) -> Result<(), CliError> {
-        self.session.warn(pipeline);
-        if let Err(error @ StoreError::NotWritable { .. }) = self.store.check_writable() {
-            return self.healing(pipeline, |runner, pipeline| {
-                read_only::show(pipeline, runner.args, &error, runner.store, runner.session)
-            });
-        }
-        let prepared = self.healing(pipeline, Self::prepare);
-        prepared.map_err(|error| self.stop.named(error))?;
-        self.healing(pipeline, Self::attempt)
-    }
-
     /// Does something; again, for as long as it meets damage that no stage had to read. Each time
     /// all results are checked, and what was made again and is damaged once more is an error.
-    fn healing(
+    pub fn repairing_damage(
         &mut self,
         pipeline: &Pipeline,
-        act: impl Fn(&mut Self, &Pipeline) -> Result<(), CliError>,
+        act: impl Fn(&mut Self) -> Result<(), CliError>,
     ) -> Result<(), CliError> {
         loop {
-            let digest = match act(self, pipeline) {
+            let digest = match act(self) {
                 Err(CliError::Damaged(digest)) => digest,
                 result => return result,
             };
@@ -110,23 +105,17 @@ impl Runner<'_> {
         }
     }
 
-    /// Who tells a run to a person.
-    fn human(&self) -> HumanReporter {
-        let verbose = self.session.global.verbose > 0;
-        HumanReporter::new(self.session.screen(), self.session.stderr, verbose)
-    }
-
     /// Refuses what cannot be run to its end, and fetches what it needs.
-    fn prepare(&mut self, pipeline: &Pipeline) -> Result<(), CliError> {
-        let (args, wanted) = (self.args, self.args.wanted());
+    pub fn prepare(&mut self, pipeline: &Pipeline) -> Result<(), CliError> {
+        let (args, wanted) = (self.args, self.args.plan_options());
         if args.lock {
             Lock::check_place(pipeline)?;
         }
         let locked =
             if args.locked { locked_outputs(pipeline, self.store)? } else { BTreeMap::new() };
         let refuse = || Ok(self.executor.refuse_commands(pipeline)?);
-        let fits = || memory::check(pipeline, self.store, &wanted, &self.outlook);
-        let settle = || self.look_again(pipeline).and_then(|()| fits());
+        let fits = || memory::check(pipeline, self.store, &wanted, self.outlook);
+        let settle = || self.warn_of_new_findings(pipeline).and_then(|()| fits());
         fetch::models(pipeline, &wanted, self.session, self.stop, refuse, settle)?;
         fits()?;
         self.executor.lock_to(locked);
@@ -134,7 +123,7 @@ impl Runner<'_> {
     }
 
     /// Says what shows of a pipeline only now that the configurations of its models are here.
-    fn look_again(&self, pipeline: &Pipeline) -> Result<(), CliError> {
+    fn warn_of_new_findings(&self, pipeline: &Pipeline) -> Result<(), CliError> {
         let options = LoadOptions {
             profile: pipeline.profile.clone(),
             set: pipeline.set.clone(),
@@ -146,9 +135,9 @@ impl Runner<'_> {
         Ok(())
     }
 
-    /// Executes a pipeline and shows what came of it.
-    fn attempt(&mut self, pipeline: &Pipeline) -> Result<(), CliError> {
-        let (session, store, wanted) = (self.session, self.store, self.args.wanted());
+    /// Has the pipeline executed, and tells people and programs what happens.
+    pub fn execute<'p>(&mut self, pipeline: &'p Pipeline) -> Result<Executed<'p>, CliError> {
+        let (session, store, wanted) = (self.session, self.store, self.args.plan_options());
         let mut human = self.human();
         let mut outputs = Outputs::none(pipeline.instances.len());
         let mut doubts = doubts::Watch::new(pipeline);
@@ -177,29 +166,22 @@ impl Runner<'_> {
             space.finish(session);
             executed
         });
-        match executed {
-            Err(error) => Err(self.stop.error_of(error)),
-            Ok(summary) => self.conclude(pipeline, summary.outcome, &outputs, doubts),
-        }
+        let summary = executed.map_err(|error| self.stop.error_of(error))?;
+        Ok(Executed { outcome: summary.outcome, outputs, doubts })
     }
 
     /// Writes the lock, shows the results, and says how it ended.
-    fn conclude(
-        &self,
-        pipeline: &Pipeline,
-        outcome: Outcome,
-        outputs: &Outputs,
-        mut doubts: doubts::Watch<'_>,
-    ) -> Result<(), CliError> {
+    pub fn report(&self, pipeline: &Pipeline, executed: Executed<'_>) -> Result<(), CliError> {
+        let Executed { outcome, outputs, mut doubts } = executed;
         let (args, session, store) = (self.args, self.session, self.store);
         // Before the tables, which may meet a full disk where they are written to.
         let is_to_lock = args.lock && outcome == Outcome::Done;
         let lock = is_to_lock.then(|| write_lock(pipeline, store)).transpose()?;
-        for doubt in doubts.finish(outputs, store)? {
+        for doubt in doubts.finish(&outputs, store)? {
             session.caution(&doubt.warning);
         }
         if args.only.is_empty() && outcome != Outcome::Interrupted {
-            CliError::unless_unread(show_results(pipeline, outputs, store, session))?;
+            CliError::unless_unread(show_results(pipeline, &outputs, store, session))?;
         }
         if let Some(lock) = lock {
             session.talk(&format!("locked in {}", lock.display()));
@@ -208,5 +190,23 @@ impl Runner<'_> {
             Outcome::Done => Ok(()),
             outcome => Err(CliError::Told(self.stop.code_of(outcome))),
         }
+    }
+
+    /// Ends the file of events; what is wrong with that is told after what went wrong before.
+    pub fn finish(self, result: Result<(), CliError>) -> Result<(), CliError> {
+        let written = self.events.map_or(Ok(()), EventFile::finish);
+        match (result, written) {
+            (Err(error), Err(unwritten)) => {
+                unwritten.report(self.session);
+                Err(error)
+            }
+            (result, written) => result.and(written),
+        }
+    }
+
+    /// Who tells a run to a person.
+    fn human(&self) -> HumanReporter {
+        let verbose = self.session.global.verbose > 0;
+        HumanReporter::new(self.session.screen(), self.session.stderr, verbose)
     }
 }

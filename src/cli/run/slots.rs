@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use super::{CliError, Session};
 use crate::{
-    cli::device::{Chosen, Outlook, Seat},
+    cli::device::{Chosen, DeviceProcess, Outlook},
     config::settings::Settings,
     exec::{Launch, Slot},
 };
@@ -16,21 +16,21 @@ pub(super) fn slots(
     settings: &Settings,
     session: &Session,
 ) -> Result<Vec<Slot>, CliError> {
-    if chosen.seats.is_empty() {
+    if chosen.processes.is_empty() {
         return Ok(Vec::new());
     }
     let program = program()?;
-    let count = chosen.seats.len();
+    let count = chosen.processes.len();
     // Of the memory of the machine, each has its share for the models that it keeps.
     let share = outlook.memory.filter(|_| outlook.on_host).map(|all| all / count as u64);
-    let slot = |(index, seat): (usize, &Seat)| {
+    let slot = |(index, process): (usize, &DeviceProcess)| {
         let card = outlook.cards.get(index).and_then(Option::as_ref);
         let mut args = shared_args(settings, session);
-        args.extend(["worker", "--device", seat.inside].map(OsString::from));
+        args.extend(["worker", "--device", process.inside].map(OsString::from));
         if let Some(card) = card {
             args.extend(["--card".into(), OsString::from(&card.uuid)]);
         }
-        let env = match &seat.visible {
+        let env = match &process.visible {
             Some(visible) => Some(("CUDA_VISIBLE_DEVICES".to_owned(), visible.clone())),
             None => threads(count),
         };
@@ -42,9 +42,9 @@ pub(super) fn slots(
         };
         let memory = share.or(card.and_then(|card| card.free));
         let card_name = card.map(|card| card.name.clone());
-        Slot { name: seat.name.clone(), card_name, on_host: outlook.on_host, memory, launch }
+        Slot { name: process.name.clone(), card_name, on_host: outlook.on_host, memory, launch }
     };
-    Ok(chosen.seats.iter().enumerate().map(slot).collect())
+    Ok(chosen.processes.iter().enumerate().map(slot).collect())
 }
 
 /// What a worker must do as this process does.

@@ -1,5 +1,6 @@
 //! What the driver's tool says of a card.
 
+use crate::sync::Unpoisoned;
 use std::{
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
@@ -42,7 +43,7 @@ impl Card {
             for line in lines.map_while(Result::ok) {
                 // On a loaded machine lines come later than asked for.
                 let now = Instant::now();
-                shared.lock().expect("no panic while held").add(&line, now - last);
+                shared.lock().unpoisoned().add(&line, now - last);
                 last = now;
             }
         });
@@ -50,11 +51,11 @@ impl Card {
     }
 
     pub fn memory(&self) -> Option<u64> {
-        self.seen.lock().expect("no panic while held").memory
+        self.seen.lock().unpoisoned().memory
     }
 
     pub fn busy_secs(&self) -> f64 {
-        self.seen.lock().expect("no panic while held").busy_secs
+        self.seen.lock().unpoisoned().busy_secs
     }
 }
 

@@ -7,13 +7,15 @@
 mod card;
 
 use std::{
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
     thread::JoinHandle,
     time::Duration,
 };
 
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
+use crate::sync::Unpoisoned;
 use card::Card;
 
 /// Between two looks at the process.
@@ -82,7 +84,8 @@ struct Running {
 
 impl Meter {
     /// A meter for the host, or for the card of this name, if it is known.
-    pub fn new(on_host: bool, card: Option<&str>) -> Self {
+    pub fn new(device: &Device, card: Option<&str>) -> Self {
+        let on_host = *device == Device::flex();
         Self::with(on_host, card.and_then(Card::watch))
     }
 
@@ -101,7 +104,7 @@ impl Meter {
 
     /// Has a thread look while stages run. Without one, what is between their ends is not seen.
     fn be_watched(&self) {
-        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watcher = self.watcher.lock().unpoisoned();
         if watcher.is_none() {
             let shared = Arc::clone(&self.shared);
             let watch = move || shared.watch();
@@ -114,7 +117,7 @@ impl Drop for Meter {
     fn drop(&mut self) {
         self.shared.state().is_over = true;
         self.shared.news.notify_all();
-        if let Ok(Some(watcher)) = self.watcher.get_mut().map(Option::take) {
+        if let Some(watcher) = self.watcher.get_mut().unpoisoned().take() {
             let _ = watcher.join();
         }
     }
@@ -141,7 +144,7 @@ impl Drop for Stage<'_> {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unpoisoned()
     }
 
     /// Looks again and again while stages run.
@@ -151,12 +154,12 @@ impl Shared {
             state.is_watched = !state.stages.is_empty();
             if state.is_watched {
                 let waited = self.news.wait_timeout(state, INTERVAL);
-                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                state = waited.unpoisoned().0;
                 if !state.stages.is_empty() {
                     self.look(&mut state);
                 }
             } else {
-                state = self.news.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self.news.wait(state).unpoisoned();
             }
         }
     }
@@ -268,7 +271,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn memory_that_is_held_is_seen() {
         const SIZE: usize = 200 << 20;
-        let ((), usage) = Meter::new(true, None).measure(|| {
+        let ((), usage) = Meter::with(true, None).measure(|| {
             let mut held = vec![1u8; SIZE];
             std::thread::sleep(5 * INTERVAL);
             black_box(&mut held);
@@ -279,7 +282,7 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn stages_at_once_share_what_the_process_used() {
-        let meter = Meter::new(true, None);
+        let meter = Meter::with(true, None);
         let (one, two) = std::thread::scope(|scope| {
             let other = scope.spawn(|| meter.measure(|| work_for(0.5)).1);
             let ((), mine) = meter.measure(|| work_for(0.5));
@@ -290,12 +293,12 @@ mod tests {
             assert!(usage.cpu_secs > 0.1, "{usage:?}");
             assert_eq!(usage.device_secs, Some(usage.cpu_secs));
         }
-        assert_eq!(Meter::new(false, None).measure(|| ()).1.device_secs, None);
+        assert_eq!(Meter::with(false, None).measure(|| ()).1.device_secs, None);
     }
 
     #[test]
     fn a_panic_is_passed_on_and_counted_out() {
-        let meter = Meter::new(true, None);
+        let meter = Meter::with(true, None);
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             meter.measure(|| panic!("as meant"))
         }));

@@ -1,11 +1,11 @@
 //! What the end of a stage means for the others: done, damaged, failed, or not reached.
 
-use super::{Schedule, State};
+use super::{JobOutput, Schedule, State};
 use crate::{
     exec::{
         Outcome, RunEvent, RunSummary,
         failure::Failure,
-        work::{Finished, Job, stage_error},
+        job::{Finished, Job, stage_error},
     },
     plan::PlanError,
     stages::StageError,
@@ -23,9 +23,9 @@ impl Schedule<'_> {
         let index = job.index;
         self.running.remove(&job.key.lock());
         self.budget.end(index);
-        self.places.end(job);
-        let made = result.is_ok();
-        if job.forced && made {
+        self.slots.end(job);
+        let output = if result.is_ok() { JobOutput::Made } else { JobOutput::Missing };
+        if job.forced && output == JobOutput::Made {
             self.forced.insert(job.key.direct);
         }
         match result {
@@ -43,7 +43,7 @@ impl Schedule<'_> {
                 self.wake(index);
             }
             // What it made of the old inputs stays in the store under their key.
-            _ if self.is_outdated(job, made) => {}
+            _ if self.redecide_if_outdated(job, output) => {}
             Ok(finished) => self.succeeded(job, &finished, on_event),
             Err(error) => {
                 if let Err(error) = self.repaired(index, error) {
@@ -82,9 +82,16 @@ impl Schedule<'_> {
         self.decider.note(index, finished.record.fingerprint)?;
         self.done(index, output, finished.ran);
         on_event(if finished.ran {
-            let wall_secs = finished.record.wall_secs;
-            let items = (finished.record.items_run, finished.record.items_total);
-            RunEvent::StageFinished { index, stage, digest: output, wall_secs, items, unchanged }
+            let Record { wall_secs, items_run, items_total, .. } = finished.record;
+            RunEvent::StageFinished {
+                index,
+                stage,
+                digest: output,
+                wall_secs,
+                items_run,
+                items_total,
+                unchanged,
+            }
         } else {
             RunEvent::StageReused { index, stage, digest: output }
         });
@@ -181,7 +188,7 @@ impl Schedule<'_> {
     }
 
     /// Whether nothing new may start.
-    pub(super) fn stopped(&self) -> bool {
+    pub(super) fn is_stopped(&self) -> bool {
         let failed = !matches!(self.outcome, Outcome::Done | Outcome::Interrupted);
         self.options.cancel.is_cancelled() || failed && !self.options.keep_going
     }

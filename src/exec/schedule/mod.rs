@@ -1,8 +1,8 @@
 //! The walk over the graph: what is decided when, and what runs next.
 
 mod causes;
+mod deferred;
 mod ends;
-mod held;
 mod slots;
 
 use std::{
@@ -11,14 +11,17 @@ use std::{
     time::Instant,
 };
 
-use self::{causes::Causes, slots::Places};
+use self::{
+    causes::Causes,
+    slots::{SlotPool, Target},
+};
 use super::{
     ExecOptions, Outcome, RunEvent, RunSummary,
     budget::{Budget, Room},
     failure::Failure,
+    job::{Job, Message, stage_error},
     lookups::Lookup,
     queue::Queue,
-    work::{Job, Message, stage_error},
 };
 use crate::{
     config::Pipeline,
@@ -48,6 +51,13 @@ enum State {
     Skipped,
 }
 
+/// Whether a job has made its output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum JobOutput {
+    Missing,
+    Made,
+}
+
 /// The state of one run.
 pub(super) struct Schedule<'a> {
     decider: &'a Decider<'a>,
@@ -56,7 +66,7 @@ pub(super) struct Schedule<'a> {
     store: &'a Store,
     options: &'a ExecOptions,
     /// How many jobs can be done at once.
-    workers: usize,
+    threads: usize,
     states: Vec<State>,
     /// Instances whose inputs are all known, to be decided.
     ready: BTreeSet<usize>,
@@ -66,7 +76,7 @@ pub(super) struct Schedule<'a> {
     /// Instances that must run.
     queue: Queue,
     /// Those of them that somebody else computes, each with when to look again.
-    held: Vec<(Instant, Job)>,
+    deferred: Vec<(Instant, Job)>,
     /// Locks of what runs; an instance with the same lock waits and is then decided again.
     running: HashSet<Fingerprint>,
     /// The memory they take.
@@ -76,7 +86,7 @@ pub(super) struct Schedule<'a> {
     forced: HashSet<Fingerprint>,
     failed: HashMap<Fingerprint, usize>,
     /// Where stages are called.
-    places: Places,
+    slots: SlotPool,
     /// What each output was before a repair.
     before: HashMap<usize, Digest>,
     /// Stages that were tried again though nothing was damaged any more, each once per content.
@@ -97,12 +107,13 @@ impl<'a> Schedule<'a> {
         selection: &'a Selection,
         store: &'a Store,
         options: &'a ExecOptions,
-        workers: usize,
+        threads: usize,
         lookups: Sender<Lookup>,
     ) -> Self {
         let instances = selection.needed.len();
         let needed = decider.pipeline.instances.iter().zip(&selection.needed);
-        let on_device = needed.into_iter().any(|(it, needed)| *needed && it.work.uses_device());
+        let has_device_work =
+            needed.into_iter().any(|(it, needed)| *needed && it.work.uses_device());
         let state = |needed: &bool| if *needed { State::Waiting } else { State::Unneeded };
         Self {
             decider,
@@ -110,19 +121,19 @@ impl<'a> Schedule<'a> {
             selection,
             store,
             options,
-            workers,
+            threads,
             states: selection.needed.iter().map(state).collect(),
             ready: BTreeSet::new(),
             lookups,
             looking: 0,
             queue: Queue::default(),
-            held: Vec::new(),
+            deferred: Vec::new(),
             running: HashSet::new(),
             budget: Budget::new(options.memory),
             memory: MemoryPlan::new(decider.pipeline, options.is_on_host()),
             forced: HashSet::new(),
             failed: HashMap::new(),
-            places: Places::new(options.slots.len(), workers, on_device),
+            slots: SlotPool::new(options.slots.len(), threads, has_device_work),
             before: HashMap::new(),
             retried: HashSet::new(),
             ran: vec![false; instances],
@@ -150,9 +161,9 @@ impl<'a> Schedule<'a> {
         }
         let mut unusable = None;
         loop {
-            self.look_again();
+            self.requeue_due();
             self.decide_ready(on_event);
-            while self.running.len() < self.workers
+            while self.running.len() < self.threads
                 && let Some(job) = self.next_job()
             {
                 let unusable = unusable.get_or_insert_with(|| self.unusable());
@@ -161,11 +172,11 @@ impl<'a> Schedule<'a> {
                     self.states[job.index] = State::Queued;
                     return (self.summary(), std::mem::take(unusable));
                 }
-                jobs.send(job).expect("workers wait for jobs as long as the sender lives");
+                jobs.send(job).expect("threads wait for jobs as long as the sender lives");
             }
             if self.running.is_empty() {
-                let waits = self.looking > 0 || !self.held.is_empty();
-                if self.stopped() || self.ready.is_empty() && !waits {
+                let waits = self.looking > 0 || !self.deferred.is_empty();
+                if self.is_stopped() || self.ready.is_empty() && !waits {
                     break;
                 }
                 if !self.ready.is_empty() {
@@ -179,12 +190,12 @@ impl<'a> Schedule<'a> {
             match self.next_message(messages) {
                 None => {}
                 Some(Message::Event(event)) => {
-                    if let RunEvent::StageRetried { index, .. } = &event {
-                        self.places.is_new(*index);
+                    if let RunEvent::StageRetried { index, .. } = &*event {
+                        self.slots.worker_replaced(*index);
                     }
-                    on_event(event);
+                    on_event(*event);
                 }
-                Some(Message::Held { job }) => self.put_aside(*job),
+                Some(Message::Held { job }) => self.defer(*job),
                 Some(Message::Looked { lookup, found }) => self.looked(*lookup, *found, on_event),
                 Some(Message::Ended { job, result }) => self.ended(&job, *result, on_event),
             }
@@ -209,7 +220,7 @@ impl<'a> Schedule<'a> {
     }
 
     fn decide_ready(&mut self, on_event: &mut dyn FnMut(RunEvent)) {
-        while !self.stopped()
+        while !self.is_stopped()
             && let Some(index) = self.ready.pop_first()
         {
             let decided = self.decide(index, on_event);
@@ -337,12 +348,12 @@ impl<'a> Schedule<'a> {
         inputs.iter().map(content).collect()
     }
 
-    /// Whether a job's inputs were made again since, because they were damaged, and came out otherwise;
-    /// what is not `made` yet cannot be made while they are missing, either. It is decided anew.
-    fn is_outdated(&mut self, job: &Job, made: bool) -> bool {
+    /// Decides a job anew, and says so, if its inputs were made again since, because they were damaged, and came out
+    /// otherwise; what is missing cannot be made while they are missing, either.
+    fn redecide_if_outdated(&mut self, job: &Job, of_job: JobOutput) -> bool {
         let outdated = match self.inputs(job.index) {
             Some(inputs) => inputs != job.key.ingredients.inputs,
-            None => !made,
+            None => of_job == JobOutput::Missing,
         };
         if outdated {
             self.states[job.index] = State::Waiting;
@@ -373,23 +384,23 @@ impl<'a> Schedule<'a> {
 
     /// The next job whose key nobody computes and that can be started: one whose model is loaded, else the first.
     fn next_job(&mut self) -> Option<Job> {
-        if self.stopped() {
+        if self.is_stopped() {
             return None;
         }
         let mut job = loop {
-            let loaded = self.places.loaded();
-            let Self { decider, queue, running, budget, places, .. } = self;
+            let loaded = self.slots.loaded();
+            let Self { decider, queue, running, budget, slots, .. } = self;
             let can_start = |job: &Job| {
-                budget.has_room(job.need) && places.is_free(is_on_device(decider.pipeline, job))
+                budget.has_room(job.need) && slots.is_free(target(decider.pipeline, job))
             };
             let job = queue.pop(&loaded, running, &can_start)?;
-            if !self.is_outdated(&job, false) {
+            if !self.redecide_if_outdated(&job, JobOutput::Missing) {
                 break job;
             }
         };
         let weights = job.key.ingredients.weights;
         job.room = self.budget.start(job.index, job.need);
-        job.slot = self.places.start(job.index, is_on_device(self.decider.pipeline, &job), weights);
+        job.slot = self.slots.start(job.index, target(self.decider.pipeline, &job), weights);
         // What a worker keeps loaded is no matter of the others.
         if let Some(limit) = job.slot.and_then(|slot| self.options.slots[slot].memory) {
             job.room = (job.need > 0).then_some(Room { needed: job.need, limit });
@@ -400,7 +411,7 @@ impl<'a> Schedule<'a> {
     }
 }
 
-/// Whether a job is one for a slot, where there are such.
-fn is_on_device(pipeline: &Pipeline, job: &Job) -> bool {
-    pipeline.instances[job.index].work.uses_device()
+/// Where a job is done.
+fn target(pipeline: &Pipeline, job: &Job) -> Target {
+    if pipeline.instances[job.index].work.uses_device() { Target::Device } else { Target::Host }
 }

@@ -1,42 +1,42 @@
 //! Worker processes: one for each of several devices, with its own models.
 //!
 //! The run itself stays in one process: it decides, locks, records and tells. A stage that computes on the
-//! device is called in the worker of a free slot (`remote`), which reads the inputs from the store, puts
+//! device is called in the worker of a free slot (`call`), which reads the inputs from the store, puts
 //! the items into it and says which (`serve`, `protocol`). So a worker decides nothing and locks nothing, and one
 //! that dies takes nothing with it but the call: that is made once more, in a new process. A worker ends when its
 //! standard input does, or else, if somebody has stopped it, by the shell that ends commands (`CommandGuard`): none
 //! outlives the run, however that ends.
 
+mod call;
 mod process;
 mod protocol;
-mod remote;
 mod serve;
 mod slot;
 #[cfg(test)]
 mod tests;
 
-pub(super) use remote::At;
+pub(super) use call::SlotContext;
 pub use serve::{Fitting, serve, unfit};
 pub use slot::{Launch, Slot, Talk};
 
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
-use crate::stages::CommandGuard;
+use crate::{stages::CommandGuard, sync::Unpoisoned};
 use process::Process;
 
 /// The workers of a run, of which each is started when its slot has something to do for the first time.
 pub(super) struct Workers {
-    places: Vec<Mutex<Option<Process>>>,
+    slots: Vec<Mutex<Option<Process>>>,
     guard: Arc<CommandGuard>,
 }
 
 impl Workers {
     /// As many as there are slots; none is started.
     pub(super) fn new(slots: usize, guard: Arc<CommandGuard>) -> Self {
-        Self { places: std::iter::repeat_with(Mutex::default).take(slots).collect(), guard }
+        Self { slots: std::iter::repeat_with(Mutex::default).take(slots).collect(), guard }
     }
 
     /// Starts the worker of a slot.
@@ -46,14 +46,14 @@ impl Workers {
 
     /// Has all end.
     fn dismiss(&mut self) {
-        let places = self.places.iter_mut().filter_map(|place| place.get_mut().ok());
-        places.flatten().for_each(Process::dismiss);
+        let started = self.slots.iter_mut().filter_map(|slot| slot.get_mut().unpoisoned().as_mut());
+        started.for_each(Process::dismiss);
     }
 
     /// The worker of a slot, for as long as nobody else asks for it: the schedule gives a slot to one stage at a
     /// time.
     fn of(&self, slot: usize) -> MutexGuard<'_, Option<Process>> {
-        self.places[slot].lock().unwrap_or_else(PoisonError::into_inner)
+        self.slots[slot].lock().unpoisoned()
     }
 }
 

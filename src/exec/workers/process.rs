@@ -5,7 +5,7 @@ use std::{
     io::{self, BufRead, BufReader, Read, Write},
     process::{Child, ChildStdin, ExitStatus, Stdio},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         mpsc::{Receiver, RecvTimeoutError, channel},
     },
     time::{Duration, Instant},
@@ -15,7 +15,7 @@ use super::{
     Slot, Talk,
     protocol::{Order, Report},
 };
-use crate::stages::CommandGuard;
+use crate::{stages::CommandGuard, sync::Unpoisoned};
 
 /// How many of the last lines of a worker's standard error are told when it dies.
 const LAST_LINES: usize = 12;
@@ -124,12 +124,12 @@ impl Process {
     /// How it died; ends it, if it only went silent.
     pub fn death(mut self) -> Death {
         let how = match self.end() {
-            Some(status) => told(status),
+            Some(status) => describe(status),
             None => "ended, nobody knows how".to_owned(),
         };
         // What it said last is on its way. Who has its pipe and lives on is not waited for.
         let _ = self.talked.recv_timeout(GRACE);
-        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = self.lines.lock().unpoisoned();
         Death { how, lines: lines.iter().cloned().collect() }
     }
 
@@ -192,7 +192,7 @@ fn pass_on(
         let _sender = sender;
         for line in lines_of(err) {
             talk.line(&line);
-            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut kept = kept.lock().unpoisoned();
             kept.push_back(line);
             if kept.len() > LAST_LINES {
                 kept.pop_front();
@@ -211,7 +211,7 @@ fn lines_of(read: impl Read) -> impl Iterator<Item = String> {
 }
 
 #[cfg(unix)]
-fn told(status: ExitStatus) -> String {
+fn describe(status: ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt;
 
     use nix::sys::signal::Signal;
@@ -221,15 +221,15 @@ fn told(status: ExitStatus) -> String {
             Ok(name) => format!("was killed by signal {signal} ({name})"),
             Err(_) => format!("was killed by signal {signal}"),
         },
-        (None, code) => told_code(code),
+        (None, code) => describe_code(code),
     }
 }
 
 #[cfg(not(unix))]
-fn told(status: ExitStatus) -> String {
-    told_code(status.code())
+fn describe(status: ExitStatus) -> String {
+    describe_code(status.code())
 }
 
-fn told_code(code: Option<i32>) -> String {
+fn describe_code(code: Option<i32>) -> String {
     code.map_or_else(|| "ended".to_owned(), |code| format!("ended with exit code {code}"))
 }

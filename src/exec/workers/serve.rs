@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         mpsc::{Sender, channel},
     },
     time::Duration,
@@ -20,13 +20,14 @@ use crate::{
     config::value::Node,
     device::{DeviceFailure, text_of},
     exec::{
-        call::{Bench, Call, CallError, Given, Made, make_room},
+        call::{Call, CallError, Given, LocalRunner, Made, make_room},
         meter::Meter,
     },
     models::ModelCache,
     plan::Weights,
     stages::{CancelFlag, CommandGuard, Progress, STAGES, Stage, StageError},
     store::{Store, StoreError},
+    sync::Unpoisoned,
 };
 
 /// What both sides must be.
@@ -56,13 +57,13 @@ pub fn serve(
     std::thread::spawn(move || listener.listen(orders, &sender));
     let heard = Arc::clone(&desk);
     let store = store.stopped_by(move || heard.is_stopped());
-    let meter = Meter::new(device == Device::flex(), card.as_deref());
+    let meter = Meter::new(&device, card.as_deref());
     let commands = CommandGuard::default();
     let worker = Worker { store, device, models: ModelCache::default(), meter, commands, desk };
     worker.desk.say(&Report::Ready { version: VERSION.to_owned() });
     for (task, cancel) in tasks {
         let report = worker.call(*task, &cancel);
-        worker.desk.is_free();
+        worker.desk.call_ended();
         worker.desk.say(&report);
     }
 }
@@ -91,7 +92,7 @@ struct Desk {
 impl Desk {
     /// Tells the run something; without a run, this is over.
     fn say(&self, report: &Report) {
-        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reports = self.reports.lock().unpoisoned();
         if write(report, &mut **reports).is_err() {
             leave();
         }
@@ -125,7 +126,7 @@ impl Desk {
     }
 
     /// The call at hand is over.
-    fn is_free(&self) {
+    fn call_ended(&self) {
         *self.at_hand() = None;
     }
 
@@ -134,7 +135,7 @@ impl Desk {
     }
 
     fn at_hand(&self) -> MutexGuard<'_, Option<(u64, CancelFlag)>> {
-        self.call.lock().unwrap_or_else(PoisonError::into_inner)
+        self.call.lock().unpoisoned()
     }
 }
 
@@ -163,7 +164,7 @@ struct Worker {
 impl Worker {
     /// Calls a stage; a panic is told as what it says.
     fn call(&self, task: Task, cancel: &CancelFlag) -> Report {
-        let bench = Bench {
+        let runner = LocalRunner {
             device: &self.device,
             models: &self.models,
             store: &self.store,
@@ -172,21 +173,21 @@ impl Worker {
             commands: &self.commands,
         };
         let (result, usage) = self.meter.measure(|| {
-            let called = catch_unwind(AssertUnwindSafe(|| self.call_on(&bench, task)));
+            let called = catch_unwind(AssertUnwindSafe(|| self.call_on(&runner, task)));
             called.unwrap_or_else(|panic| Err(fault_of(&*panic)))
         });
         match result {
             Ok(Made { steps, .. }) => Report::Done { steps, usage },
             Err(fault) => {
                 if is_full(&fault) {
-                    bench.empty_device();
+                    runner.empty_device();
                 }
                 Report::Failed(fault)
             }
         }
     }
 
-    fn call_on(&self, bench: &Bench<'_>, task: Task) -> Result<Made, Fault> {
+    fn call_on(&self, runner: &LocalRunner<'_>, task: Task) -> Result<Made, Fault> {
         let work = stage(&task)?;
         let given: Given =
             task.given.into_iter().map(|(port, manifest)| (port, Arc::new(manifest))).collect();
@@ -213,9 +214,9 @@ impl Worker {
         };
         let mut on_item = |item: &Item| {
             self.desk.say(&Report::Item(item.clone()));
-            bench.cancel.check()
+            runner.cancel.check()
         };
-        let made = bench.call(&*work, call, checkpoints.as_ref(), &progress, &mut on_item);
+        let made = runner.call(&*work, call, checkpoints.as_ref(), &progress, &mut on_item);
         made.map_err(|error| match error {
             CallError::Stage(StageError::Store(StoreError::Cancelled)) => Fault::Cancelled,
             CallError::Stage(error) => Fault::of(error),

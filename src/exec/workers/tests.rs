@@ -12,7 +12,7 @@ use std::{
 use burn::tensor::Device;
 
 use super::{
-    At, Launch, Slot, Talk, Workers,
+    Launch, Slot, SlotContext, Talk, Workers,
     protocol::Task,
     serve::{VERSION, stage},
 };
@@ -96,7 +96,7 @@ impl Run {
             _ => [].into(),
         };
         let on_event = |event| self.events.borrow_mut().push(event);
-        let at = At { slot: 0, room: None, spent: &self.spent, on_event: &on_event };
+        let at = SlotContext { slot: 0, room: None, spent: &self.spent, on_event: &on_event };
         let call = Call {
             index,
             given,

@@ -155,14 +155,17 @@ mod tests {
     use burn::tensor::Device;
 
     use super::*;
-    use crate::models::lora::{
-        f32s,
-        names::METADATA,
-        read::{
-            outline,
-            tests::{file, message},
+    use crate::models::{
+        lora::{
+            f32s,
+            names::METADATA,
+            read::{
+                outline,
+                tests::{file, message},
+            },
+            tests::values,
         },
-        tests::values,
+        params::Dtype,
     };
 
     /// The header alone would otherwise decide how much is allocated.
@@ -232,7 +235,7 @@ mod tests {
                 tensors.0.insert(name, crate::models::params::Param { flat, shape });
             }
         }
-        let read = Adapter::from_diffusers(&tensors.to_safetensors(false, None)).unwrap();
+        let read = Adapter::from_diffusers(&tensors.to_safetensors(Dtype::F32, None)).unwrap();
         assert!((read.scale() - 1.0).abs() < 1e-9);
         assert_eq!(values(&read, "a.lora_B.weight"), [0.5, 0.5], "1 of rank 2");
         assert_eq!(values(&read, "b.lora_B.weight"), [2.0, 2.0], "2 of rank 2");
@@ -273,7 +276,7 @@ mod tests {
         let tensors = Params(of_ranks(&modules).into_iter().collect());
         let read = |settings: Option<&str>| {
             let metadata = settings.map(|text| [(METADATA.to_owned(), text.to_owned())].into());
-            let bytes = tensors.to_safetensors(false, metadata);
+            let bytes = tensors.to_safetensors(Dtype::F32, metadata);
             let read = Adapter::from_diffusers(&bytes).unwrap();
             assert_eq!(read.rank, 4);
             // What is written does the same.

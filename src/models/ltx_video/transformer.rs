@@ -58,16 +58,16 @@ impl Transformer {
         };
         let blocks = (0..config.num_layers).map(block).collect();
         let transformer = Self {
-            proj_in: params.linear("proj_in", [channels, dim], true),
+            proj_in: params.linear("proj_in", [channels, dim]),
             timestep_embedder: TimestepEmbedding::new(&embedder, SINUSOIDS, dim),
-            time_linear: params.linear("time_embed.linear", [dim, 6 * dim], true),
+            time_linear: params.linear("time_embed.linear", [dim, 6 * dim]),
             caption_projection: [
-                params.linear("caption_projection.linear_1", [config.caption_channels, dim], true),
-                params.linear("caption_projection.linear_2", [dim, dim], true),
+                params.linear("caption_projection.linear_1", [config.caption_channels, dim]),
+                params.linear("caption_projection.linear_2", [dim, dim]),
             ],
             blocks,
             scale_shift_table: table,
-            proj_out: params.linear("proj_out", [dim, channels], true),
+            proj_out: params.linear("proj_out", [dim, channels]),
             tables: params.tables(),
             config,
         };
@@ -246,8 +246,8 @@ impl Block {
             eps: config.norm_eps,
             attn1: Attention::new(config, &params.scope("attn1")),
             attn2: Attention::new(config, &params.scope("attn2")),
-            feed_forward_in: params.linear("ff.net.0.proj", [dim, 4 * dim], true),
-            feed_forward_out: params.linear("ff.net.2", [4 * dim, dim], true),
+            feed_forward_in: params.linear("ff.net.0.proj", [dim, 4 * dim]),
+            feed_forward_out: params.linear("ff.net.2", [4 * dim, dim]),
         }
     }
 
@@ -297,10 +297,10 @@ impl Attention {
         let bias = config.attention_bias;
         Self {
             num_heads: config.num_attention_heads,
-            to_q: params.linear("to_q", [dim, dim], bias),
-            to_k: params.linear("to_k", [dim, dim], bias),
-            to_v: params.linear("to_v", [dim, dim], bias),
-            to_out: params.linear("to_out.0", [dim, dim], config.attention_out_bias),
+            to_q: params.linear_with_bias_if(bias, "to_q", [dim, dim]),
+            to_k: params.linear_with_bias_if(bias, "to_k", [dim, dim]),
+            to_v: params.linear_with_bias_if(bias, "to_v", [dim, dim]),
+            to_out: params.linear_with_bias_if(config.attention_out_bias, "to_out.0", [dim, dim]),
             norm_q: RmsNorm::new(params, "norm_q", dim, QUERY_KEY_EPS),
             norm_k: RmsNorm::new(params, "norm_k", dim, QUERY_KEY_EPS),
         }

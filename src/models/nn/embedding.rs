@@ -53,8 +53,8 @@ impl TimestepEmbedding {
     /// Reads `linear_1` `[dim, input]` and `linear_2` `[dim, dim]`.
     pub fn new(params: &ParamReader<'_>, input: usize, dim: usize) -> Self {
         Self {
-            linear_1: params.linear("linear_1", [input, dim], true),
-            linear_2: params.linear("linear_2", [dim, dim], true),
+            linear_1: params.linear("linear_1", [input, dim]),
+            linear_2: params.linear("linear_2", [dim, dim]),
         }
     }
 

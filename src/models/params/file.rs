@@ -93,10 +93,11 @@ impl Params {
         Ok(())
     }
 
-    /// A safetensors file of all tensors as f32, or as bf16, with `metadata` in the header.
-    pub fn to_safetensors(&self, bf16: bool, metadata: Option<Entries>) -> Vec<u8> {
+    /// A safetensors file of all tensors as `dtype`, a type of 2 or 4 bytes, with `metadata` in the
+    /// header.
+    pub fn to_safetensors(&self, dtype: Dtype, metadata: Option<Entries>) -> Vec<u8> {
         let mut file = Vec::new();
-        let written = self.write_safetensors::<Infallible>(bf16, metadata, |bytes| {
+        let written = self.write_safetensors::<Infallible>(dtype, metadata, |bytes| {
             file.extend_from_slice(bytes);
             Ok(())
         });
@@ -107,11 +108,10 @@ impl Params {
     /// The same piece by piece: one tensor after the other comes into the host's memory.
     pub fn write_safetensors<E>(
         &self,
-        bf16: bool,
+        dtype: Dtype,
         metadata: Option<Entries>,
         mut put: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let dtype = if bf16 { Dtype::BF16 } else { Dtype::F32 };
         let tensors = self.0.iter().map(|(name, param)| (name.clone(), param.shape.clone(), dtype));
         put(&header(metadata, tensors))?;
         self.0.values().try_for_each(|param| put(&bytes_of(&param.flat, dtype)))
@@ -233,7 +233,7 @@ mod tests {
             let flat = Tensor::ones([len], &Device::flex()) * index as f32;
             tensors.0.insert(format!("{index}"), Param { flat, shape: vec![len] });
         }
-        let bytes = tensors.to_safetensors(false, None);
+        let bytes = tensors.to_safetensors(Dtype::F32, None);
         let len = bytes.len() as u64;
         assert!(len > 8 * LARGEST as u64);
         let (largest, all) = (Cell::new(0), Cell::new(0));
@@ -242,7 +242,7 @@ mod tests {
         let (file, _) = TensorFile::new(Box::new(watched), len, (Path::new("x"), "x")).unwrap();
         read.read(file, &Device::flex(), FloatDType::F32).unwrap();
         assert_eq!((largest.get(), all.get()), (LARGEST, len));
-        assert_eq!(read.to_safetensors(false, None), tensors.to_safetensors(false, None));
+        assert_eq!(read.to_safetensors(Dtype::F32, None), tensors.to_safetensors(Dtype::F32, None));
     }
 
     #[test]
@@ -253,7 +253,7 @@ mod tests {
             let flat = Tensor::ones([len], &Device::flex()) * 1.000_1;
             tensors.0.insert(name.to_owned(), Param { flat, shape });
         }
-        for (bf16, dtype) in [(false, Dtype::F32), (true, Dtype::BF16)] {
+        for dtype in [Dtype::F32, Dtype::BF16] {
             let data = tensors.0.iter().map(|(name, param)| {
                 (name.clone(), param.shape.clone(), bytes_of(&param.flat, dtype))
             });
@@ -264,7 +264,7 @@ mod tests {
             });
             let metadata: HashMap<_, _> = [("format".to_owned(), "pt".to_owned())].into();
             let wanted = safetensors::serialize(views, Some(metadata.clone())).unwrap();
-            assert_eq!(tensors.to_safetensors(bf16, Some(metadata)), wanted);
+            assert_eq!(tensors.to_safetensors(dtype, Some(metadata)), wanted);
         }
     }
 

@@ -182,29 +182,44 @@ impl<'a> ParamReader<'a> {
         new
     }
 
-    /// A linear layer `[out, in]` named `name`, with its LoRA branch if the adapter has one.
-    pub fn linear(&self, name: impl Display, [input, output]: [usize; 2], bias: bool) -> Linear {
-        self.linear_with(name, [input, output], bias, Init::fan_in(input))
+    /// A linear layer `[out, in]` with bias named `name`, with its LoRA branch if the adapter has one.
+    pub fn linear(&self, name: impl Display, size: [usize; 2]) -> Linear {
+        self.linear_with_bias_if(true, name, size)
     }
 
-    /// The modulation of an adaptive norm: like [`Self::linear`] with bias, but new ones are zero
+    /// The same without bias.
+    pub fn linear_without_bias(&self, name: impl Display, size: [usize; 2]) -> Linear {
+        self.linear_with_bias_if(false, name, size)
+    }
+
+    /// The same with bias if the configuration says so.
+    pub fn linear_with_bias_if(
+        &self,
+        has_bias: bool,
+        name: impl Display,
+        [input, output]: [usize; 2],
+    ) -> Linear {
+        self.linear_of(name, [input, output], has_bias, Init::fan_in(input))
+    }
+
+    /// The modulation of an adaptive norm: like [`Self::linear`], but new ones are zero
     /// for [`Start::Identity`].
     pub fn zero_linear(&self, name: impl Display, size: [usize; 2]) -> Linear {
         let is_random = matches!(self.shared.source, Source::Fresh { start: Start::Random, .. });
         let init = if is_random { Init::fan_in(size[0]) } else { Init::Zeros };
-        self.linear_with(name, size, true, init)
+        self.linear_of(name, size, true, init)
     }
 
-    fn linear_with(
+    fn linear_of(
         &self,
         name: impl Display,
         [input, output]: [usize; 2],
-        bias: bool,
+        has_bias: bool,
         init: Init,
     ) -> Linear {
         let scope = self.scope(name);
         let weight = scope.tensor("weight", [output, input], init);
-        let bias = bias.then(|| scope.tensor("bias", [output], init));
+        let bias = has_bias.then(|| scope.tensor("bias", [output], init));
         let lora = self.shared.adapter.and_then(|adapter| {
             let (a, b) = adapter.factors(&scope.prefix)?;
             if a.shape[1] != input || b.shape[0] != output {

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
-    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+    sync::{LazyLock, Mutex, MutexGuard},
     time::SystemTime,
 };
 
@@ -11,7 +11,7 @@ use blake3::Hash;
 use serde::{Deserialize, Serialize};
 
 use super::{super::LoadError, ModelSource, PartFile, absent, io};
-use crate::regular;
+use crate::{regular, sync::Unpoisoned};
 
 impl ModelSource {
     /// The content of parts' files, as one hash that goes into keys.
@@ -147,7 +147,7 @@ fn more(_metadata: &std::fs::Metadata) -> Option<(i64, i64, u64)> {
 /// The hashes of files that this process has seen.
 fn known() -> MutexGuard<'static, HashMap<FileState, Hash>> {
     static KNOWN: LazyLock<Mutex<HashMap<FileState, Hash>>> = LazyLock::new(Mutex::default);
-    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+    KNOWN.lock().unpoisoned()
 }
 
 /// Hashes a file, unless it was hashed before and has the same state.

@@ -198,7 +198,7 @@ mod tests {
         super::tests::{model_folder, weights, write},
         *,
     };
-    use crate::models::params::Param;
+    use crate::models::params::{Dtype, Param};
 
     #[test]
     fn shards_are_joined_and_gaps_are_errors() {
@@ -225,7 +225,7 @@ mod tests {
                 let shape = vec![values.len()];
                 all.0.insert((*name).to_owned(), Param { flat, shape });
             }
-            write(folder.path(), &[(name, &all.to_safetensors(false, None))]);
+            write(folder.path(), &[(name, &all.to_safetensors(Dtype::F32, None))]);
         };
         shard("vae/x-2.safetensors", &[("a", &[9.0]), ("b", &[2.0, 3.0])]);
         let message = refused();

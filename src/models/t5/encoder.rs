@@ -152,14 +152,14 @@ impl Block {
             heads: config.num_heads,
             head_width: config.d_kv,
             attention_norm: RmsNorm::new(config, &params.scope("layer.0.layer_norm")),
-            q: attention.linear("q", [width, inner], false),
-            k: attention.linear("k", [width, inner], false),
-            v: attention.linear("v", [width, inner], false),
-            o: attention.linear("o", [inner, width], false),
+            q: attention.linear_without_bias("q", [width, inner]),
+            k: attention.linear_without_bias("k", [width, inner]),
+            v: attention.linear_without_bias("v", [width, inner]),
+            o: attention.linear_without_bias("o", [inner, width]),
             ff_norm: RmsNorm::new(config, &params.scope("layer.1.layer_norm")),
-            gate: ff.linear("wi_0", [width, hidden], false),
-            up: ff.linear("wi_1", [width, hidden], false),
-            down: ff.linear("wo", [hidden, width], false),
+            gate: ff.linear_without_bias("wi_0", [width, hidden]),
+            up: ff.linear_without_bias("wi_1", [width, hidden]),
+            down: ff.linear_without_bias("wo", [hidden, width]),
         }
     }
 

@@ -18,7 +18,10 @@ use std::{
 use rayon::prelude::*;
 
 use super::{Moved, Remote, Wrong, transfer::Cargo};
-use crate::store::{Behind, Fingerprint, NewResult, Record, Store, StoreError, Trace, is_below};
+use crate::{
+    store::{Behind, Fingerprint, NewResult, Record, Store, StoreError, Trace, is_below},
+    sync::Unpoisoned,
+};
 use shared::{Shared, Stop};
 
 /// Results that are sent at once. Each waits for answers most of the time.
@@ -124,24 +127,24 @@ impl Link {
 
     /// The same; where it takes long, `tell` is told once how many results it waits for.
     pub fn finish_telling(&self, tell: impl FnOnce(usize)) -> LinkReport {
-        drop(self.made.lock().expect("no panic while held").take());
-        let all_sent = self.sent.lock().expect("no panic while held").take();
+        drop(self.made.lock().unpoisoned().take());
+        let all_sent = self.sent.lock().unpoisoned().take();
         let wait = all_sent.map(|sent| sent.recv_timeout(SILENCE));
         if wait == Some(Err(RecvTimeoutError::Timeout)) {
             tell(self.shared.waiting.load(Ordering::Relaxed));
         }
         let mut sent = Moved::default();
-        for sender in self.senders.lock().expect("no panic while held").drain(..) {
+        for sender in self.senders.lock().unpoisoned().drain(..) {
             sent.add(sender.join().unwrap_or_default());
         }
         LinkReport {
-            brought: self.shared.brought.lock().expect("no panic while held").clone(),
+            brought: self.shared.brought.lock().unpoisoned().clone(),
             items: self.shared.items.load(Ordering::Relaxed),
             broken: {
-                let wrong = self.shared.wrong.lock().expect("no panic while held");
+                let wrong = self.shared.wrong.lock().unpoisoned();
                 wrong.values().cloned().collect()
             },
-            error: self.shared.error.lock().expect("no panic while held").clone(),
+            error: self.shared.error.lock().unpoisoned().clone(),
             is_lasting: self.shared.is_lasting.load(Ordering::Relaxed),
             bytes: self.shared.cargo.bytes(),
             sent,
@@ -167,7 +170,7 @@ impl Behind for Link {
         };
         let bytes = cargo.bytes();
         shared.cargo.add_all(&cargo);
-        shared.brought.lock().expect("no panic while held").insert(key, bytes);
+        shared.brought.lock().unpoisoned().insert(key, bytes);
         Some(record)
     }
 
@@ -201,7 +204,7 @@ impl Behind for Link {
     }
 
     fn made(&self, result: NewResult) {
-        if let Some(made) = &*self.made.lock().expect("no panic while held") {
+        if let Some(made) = &*self.made.lock().unpoisoned() {
             self.shared.tell_of_items(&result);
             self.shared.waiting.fetch_add(1, Ordering::Relaxed);
             // The threads end only after this sender is gone.

@@ -17,6 +17,7 @@ use crate::{
         transfer::{BringError, Cargo},
     },
     store::{Fingerprint, NewResult, Store},
+    sync::Unpoisoned,
 };
 
 #[derive(Debug)]
@@ -62,7 +63,7 @@ impl Shared {
         let mut all = Moved::default();
         loop {
             // Of the senders, one waits for the next result, the others for that one.
-            let next = results.lock().expect("no panic while held").recv();
+            let next = results.lock().unpoisoned().recv();
             let Ok(made) = next else { return all };
             self.send_one(store, made, &mut all);
             self.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -112,7 +113,7 @@ impl Shared {
 
     fn gives_up(&self, error: &str, help: &str) {
         if !self.down.swap(true, Ordering::Relaxed) {
-            *self.error.lock().expect("no panic while held") = Some(error.to_owned());
+            *self.error.lock().unpoisoned() = Some(error.to_owned());
             tracing::warn!("From here on without remote cache: {error}{help}.");
         }
     }
@@ -176,7 +177,7 @@ impl Shared {
     fn is_wrong(&self, key: Fingerprint, name: Option<&dyn Display>, wrong: Wrong) {
         let Some(name) = name else {
             // Told when its stage has run, of all its items at once.
-            self.wrong_items.lock().expect("no panic while held").insert(key, wrong);
+            self.wrong_items.lock().unpoisoned().insert(key, wrong);
             return;
         };
         if self.computes.load(Ordering::Relaxed) {
@@ -185,14 +186,14 @@ impl Shared {
                 self.remote
             );
         }
-        self.wrong.lock().expect("no panic while held").insert(key, (name.to_string(), wrong));
+        self.wrong.lock().unpoisoned().insert(key, (name.to_string(), wrong));
     }
 
     /// Says of a result that was made here which of its items could not be fetched.
     pub fn tell_of_items(&self, made: &NewResult) {
-        let mut items = self.wrong_items.lock().expect("no panic while held");
+        let mut items = self.wrong_items.lock().unpoisoned();
         let found: Vec<_> = made.items.iter().filter_map(|key| items.remove(key)).collect();
-        let told = self.wrong.lock().expect("no panic while held");
+        let told = self.wrong.lock().unpoisoned();
         if found.is_empty() || told.contains_key(&made.record.fingerprint) {
             return;
         }
@@ -209,10 +210,10 @@ impl Shared {
     }
 
     pub fn forget(&self, key: Fingerprint) {
-        self.absent.lock().expect("no panic while held").insert(key);
+        self.absent.lock().unpoisoned().insert(key);
     }
 
     pub fn is_absent(&self, key: &Fingerprint) -> bool {
-        self.absent.lock().expect("no panic while held").contains(key)
+        self.absent.lock().unpoisoned().contains(key)
     }
 }

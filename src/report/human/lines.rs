@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::pulse::Pulses;
-use crate::report::style::Style;
+use crate::{report::style::Style, sync::Unpoisoned};
 
 /// How often running stages are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -59,7 +59,7 @@ impl Lines {
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
-        self.0.lock().expect("no panic while held")
+        self.0.lock().unpoisoned()
     }
 }
 

@@ -147,21 +147,29 @@ impl Reporter for HumanReporter {
                     self.stage_line(self.style.faint("reused "), stage, &[]);
                 }
             }
-            RunEvent::CheckpointsDamaged { stage, steps, goes_on, .. } => {
+            RunEvent::CheckpointsDamaged { stage, steps, goes_on_at_step, .. } => {
                 let named: Vec<_> = steps.iter().map(ToString::to_string).collect();
                 let (its, are) = match steps.len() {
                     1 => ("its checkpoint at step", "is removed"),
                     _ => ("its checkpoints at steps", "are removed"),
                 };
-                let how = match goes_on {
+                let how = match goes_on_at_step {
                     Some(step) => format!("it goes on from step {step}"),
                     None => "it begins anew".to_owned(),
                 };
                 let details = format!("{its} {} {are}; {how}", named.join(", "));
                 self.stage_line(self.style.warn("damaged"), stage, &[details]);
             }
-            RunEvent::StageStarted { index, stage, reasons, cause, goes_on, .. } => {
-                if let Some((step, steps)) = goes_on {
+            RunEvent::StageStarted {
+                index,
+                stage,
+                reasons,
+                cause,
+                goes_on_at_step,
+                steps_total,
+                ..
+            } => {
+                if let Some((step, steps)) = goes_on_at_step.zip(*steps_total) {
                     let verb = self.style.faint("goes on");
                     self.stage_line(verb, stage, &[format!("at step {step} of {steps}")]);
                 }
@@ -174,10 +182,21 @@ impl Reporter for HumanReporter {
             RunEvent::StageProgress { index, done, total, message } => {
                 self.progress(*index, *done, *total, message);
             }
-            RunEvent::StageFinished { index, stage, wall_secs, items, unchanged, .. } => {
+            RunEvent::StageFinished {
+                index,
+                stage,
+                wall_secs,
+                items_run,
+                items_total,
+                unchanged,
+                ..
+            } => {
                 let why = self.end(*index);
-                let (run, all) = *items;
-                let some = if run < all { format!("{run} of {all} items") } else { String::new() };
+                let some = if items_run < items_total {
+                    format!("{items_run} of {items_total} items")
+                } else {
+                    String::new()
+                };
                 let same = if *unchanged { "same output as before" } else { "" };
                 let details = [why, some, same.to_owned(), duration(*wall_secs)];
                 self.stage_line(self.style.good("ran    "), stage, &details);

@@ -52,19 +52,27 @@ fn started(index: usize, stage: &str, reasons: Vec<StaleReason>) -> RunEvent {
         kind: "any",
         reasons,
         cause: None,
-        items: None,
-        goes_on: None,
+        items_cached: None,
+        items_total: None,
+        goes_on_at_step: None,
+        steps_total: None,
     }
 }
 
-fn finished(index: usize, stage: &str, wall_secs: f64, items: (usize, usize)) -> RunEvent {
+fn finished(
+    index: usize,
+    stage: &str,
+    wall_secs: f64,
+    [items_run, items_total]: [usize; 2],
+) -> RunEvent {
     let digest = Digest::of(stage.as_bytes());
     RunEvent::StageFinished {
         index,
         stage: stage.into(),
         digest,
         wall_secs,
-        items,
+        items_run,
+        items_total,
         unchanged: false,
     }
 }
@@ -98,11 +106,11 @@ fn changed_rank() -> Vec<RunEvent> {
         reused(3, "test"),
         started(4, "lora[n=10, rank=32]", vec![rank_changed()]),
         RunEvent::StageProgress { index: 4, done: 3, total: 9, message: "step, loss 0.113".into() },
-        finished(4, "lora[n=10, rank=32]", 12.3, (1, 1)),
+        finished(4, "lora[n=10, rank=32]", 12.3, [1, 1]),
         started(5, "predict[n=10, rank=32]", vec![input_changed("lora")]),
-        finished(5, "predict[n=10, rank=32]", 2.6, (23, 24)),
+        finished(5, "predict[n=10, rank=32]", 2.6, [23, 24]),
         started(6, "score[n=10, rank=32]", vec![input_changed("predictions")]),
-        finished(6, "score[n=10, rank=32]", 0.12, (1, 1)),
+        finished(6, "score[n=10, rank=32]", 0.12, [1, 1]),
         RunEvent::RunFinished(summary),
     ]
 }
@@ -206,8 +214,8 @@ fn an_interrupted_run_says_how_to_go_on() {
 #[test]
 fn a_training_that_goes_on_says_from_where() {
     let mut lora = started(0, "lora[n=1]", vec![StaleReason::NeverRun]);
-    if let RunEvent::StageStarted { goes_on, .. } = &mut lora {
-        *goes_on = Some((20, 40));
+    if let RunEvent::StageStarted { goes_on_at_step, steps_total, .. } = &mut lora {
+        (*goes_on_at_step, *steps_total) = (Some(20), Some(40));
     }
     insta::assert_snapshot!(story(false, &[lora]), @"goes on  lora[n=1]  at step 20 of 40");
 }
@@ -221,13 +229,13 @@ fn damage_is_told_with_what_comes_of_it() {
             index: 0,
             stage: stage(),
             steps: vec![30],
-            goes_on: Some(20),
+            goes_on_at_step: Some(20),
         },
         RunEvent::CheckpointsDamaged {
             index: 0,
             stage: stage(),
             steps: vec![30, 20],
-            goes_on: None,
+            goes_on_at_step: None,
         },
         RunEvent::DamageFound { pipeline: pipeline(), files: 1, digest },
         RunEvent::DamageFound { pipeline: pipeline(), files: 3, digest },
@@ -243,7 +251,7 @@ fn damage_is_told_with_what_comes_of_it() {
 
 #[test]
 fn waiting_and_equal_output_are_told() {
-    let mut same = finished(2, "clips", 0.5, (4, 4));
+    let mut same = finished(2, "clips", 0.5, [4, 4]);
     if let RunEvent::StageFinished { unchanged, .. } = &mut same {
         *unchanged = true;
     }

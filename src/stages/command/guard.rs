@@ -7,6 +7,8 @@ use std::{
 
 #[cfg(unix)]
 use self::unix::Watch;
+#[cfg(unix)]
+use crate::sync::Unpoisoned;
 
 /// Ends the commands of a run, and its workers, when this process is no more, even by `kill -9`.
 ///
@@ -74,7 +76,7 @@ impl CommandGuard {
 
     #[cfg(unix)]
     fn watch(&self) -> std::sync::MutexGuard<'_, Watch> {
-        self.watch.lock().expect("no panic while held")
+        self.watch.lock().unpoisoned()
     }
 }
 

@@ -81,11 +81,16 @@ fn a_model_is_merged_into_as_its_weights_are_or_as_asked() {
     let whole = AdapterArtifact::read(&bench.inputs(&ports), "first").unwrap().unwrap();
     let mut wanted = base.clone();
     whole.adapter.merge_into(&mut wanted).unwrap();
-    for (precision, bf16) in [(json!(null), true), (json!("bf16"), true), (json!("f32"), false)] {
+    for (precision, dtype) in
+        [(json!(null), Dtype::BF16), (json!("bf16"), Dtype::BF16), (json!("f32"), Dtype::F32)]
+    {
         let merge = stage(json!({ "model": "builtin:tiny", "precision": precision }));
         let items = bench.run(&merge, &bench.inputs(&ports)).unwrap();
         let file = bench.store.read(&items[0].files["diffusion_pytorch_model.safetensors"]);
-        assert!(file.unwrap() == wanted.to_safetensors(bf16, Some(model::format())), "{precision}");
+        assert!(
+            file.unwrap() == wanted.to_safetensors(dtype, Some(model::format())),
+            "{precision}"
+        );
     }
 }
 

@@ -341,7 +341,7 @@ impl Stage for Pretrain {
             name: self.part.name().to_owned(),
             config,
             params: trained.params,
-            bf16: self.weights == WeightType::Bf16,
+            dtype: self.weights.dtype(),
             log,
         };
         part.write(out)?;

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::models::PartRead;
+use crate::models::{PartRead, params::Dtype};
 
 /// A part of a model that can be trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -41,4 +41,14 @@ pub enum WeightType {
     F32,
     /// 2 bytes, rounded.
     Bf16,
+}
+
+impl WeightType {
+    /// The same as files name it.
+    pub(super) fn dtype(self) -> Dtype {
+        match self {
+            Self::F32 => Dtype::F32,
+            Self::Bf16 => Dtype::BF16,
+        }
+    }
 }

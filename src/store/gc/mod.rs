@@ -32,6 +32,7 @@ use super::{
     checkpoints::trajectory_of,
     stats::{files_below, hash_of},
 };
+use crate::sync::Unpoisoned;
 
 /// What may be removed.
 #[derive(Clone, Debug, Default)]
@@ -135,7 +136,7 @@ impl Store {
             }
             self.forget_gone_sources()?;
         }
-        self.manifests.lock().expect("no panic while held").clear();
+        self.manifests.lock().unpoisoned().clear();
         Ok(report)
     }
 

@@ -8,6 +8,7 @@ use super::{Written, untouched};
 use crate::{
     artifact::FileRef,
     store::{Digest, Store, StoreError, remove, stat_cache::hash_file},
+    sync::Unpoisoned,
 };
 
 /// Reads something, and once more if that failed: a file server may be away for a moment. What cannot be read
@@ -64,7 +65,7 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::NotFound => true,
             Err(e) => return Err(StoreError::content(&path, e)),
         };
-        if let Some(written) = self.written.lock().expect("no panic while held").get_mut(&digest) {
+        if let Some(written) = self.written.lock().unpoisoned().get_mut(&digest) {
             match (is_gone, &written) {
                 (false, _) => return Err(StoreError::Unreliable { path }),
                 (true, Written::Again) => return Err(StoreError::Vanished { path }),

@@ -17,7 +17,7 @@ use super::{
     Digest, Store, StoreError,
     aside::{in_folder, persist},
 };
-use crate::artifact::FileRef;
+use crate::{artifact::FileRef, sync::Unpoisoned};
 pub(super) use check::twice;
 
 fn untouched() -> SystemTime {
@@ -144,7 +144,7 @@ impl Store {
 
     /// Notes content that this process wrote, or another one at its word.
     pub(crate) fn note_written(&self, digest: Digest) {
-        let mut written = self.written.lock().expect("no panic while held");
+        let mut written = self.written.lock().unpoisoned();
         let what = written.entry(digest).or_insert(Written::Once);
         if *what == Written::Lost {
             *what = Written::Again;

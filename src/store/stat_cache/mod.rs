@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::Digest;
-use crate::regular;
+use crate::{regular, sync::Unpoisoned};
 
 /// What tells that a file is still the one that was hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +111,7 @@ impl StatCache {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no panic while held")
+        self.state.lock().unpoisoned()
     }
 
     /// The digest of the file at an absolute path. It is hashed while others may ask for other files, and
@@ -163,7 +163,7 @@ impl StatCache {
             if (limit.stopped)() {
                 return Err(NotHashed::Stopped);
             }
-            state = self.hashed.wait_timeout(state, LOOK).expect("no panic while held").0;
+            state = self.hashed.wait_timeout(state, LOOK).unpoisoned().0;
         }
         if let Some(left) = &mut limit.left {
             *left -= stamp.size;

@@ -80,7 +80,7 @@ fn a_full_disk() {
     for event in events {
         reused += u64::from(event["event"] == "stage_reused");
         if event["event"] == "stage_started" {
-            kept += event["items"][0].as_u64().unwrap_or_default();
+            kept += event["items_cached"].as_u64().unwrap_or_default();
         }
     }
     assert!(reused == 1 && kept >= 1, "{reused} stages reused, {kept} clips kept");

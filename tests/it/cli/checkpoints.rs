@@ -122,7 +122,7 @@ fn damaged_states_are_told(shell: &Shell) {
     ");
     let events = std::fs::read_to_string(shell.path("events.ndjson")).unwrap();
     let told = events.lines().find(|line| line.contains("checkpoints_damaged")).unwrap();
-    assert!(told.contains("\"steps\":[3],\"goes_on\":2"), "{told}");
+    assert!(told.contains("\"steps\":[3],\"goes_on_at_step\":2"), "{told}");
     assert_eq!(events.lines().filter(|line| line.contains("step, loss")).count(), 2);
     // It was made again, and is whole.
     assert_eq!(states(shell, 3).len(), 1);
@@ -182,13 +182,13 @@ fn adapters_along_a_training_are_sampled_and_scored_each() {
     assert_eq!(predict["items_total"], 3);
     let events = std::fs::read_to_string(shell.path("events.ndjson")).unwrap();
     let started = events.lines().find(|line| line.contains("\"kind\":\"sample\"")).unwrap();
-    assert!(started.contains("\"items\":[2,3]"), "{started}");
+    assert!(started.contains("\"items_cached\":2,\"items_total\":3"), "{started}");
     // An adapter saved on the way is the one of a training that ends there.
     let shorter = "way.toml --set params.steps=1 --set params.save_at=[1]";
     assert_eq!(trained(&shell, shorter), 0);
     let events = std::fs::read_to_string(shell.path("events.ndjson")).unwrap();
     let started = events.lines().find(|line| line.contains("\"kind\":\"sample\"")).unwrap();
-    assert!(started.contains("\"items\":[1,1]"), "{started}");
+    assert!(started.contains("\"items_cached\":1,\"items_total\":1"), "{started}");
 
     damaged_states_are_told(&shell);
 

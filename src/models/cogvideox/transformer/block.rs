@@ -28,8 +28,8 @@ impl Block {
             norm1: ModulatedNorm::new(config, &params.scope("norm1")),
             attn1: Attention::new(config, &params.scope("attn1")),
             norm2: ModulatedNorm::new(config, &params.scope("norm2")),
-            feed_forward_in: params.linear("ff.net.0.proj", [dim, 4 * dim], true),
-            feed_forward_out: params.linear("ff.net.2", [4 * dim, dim], true),
+            feed_forward_in: params.linear("ff.net.0.proj", [dim, 4 * dim]),
+            feed_forward_out: params.linear("ff.net.2", [4 * dim, dim]),
         }
     }
 
@@ -95,10 +95,10 @@ impl Attention {
         let (dim, head_dim) = (config.inner_dim(), config.attention_head_dim);
         Self {
             num_heads: config.num_attention_heads,
-            to_q: params.linear("to_q", [dim, dim], config.attention_bias),
-            to_k: params.linear("to_k", [dim, dim], config.attention_bias),
-            to_v: params.linear("to_v", [dim, dim], config.attention_bias),
-            to_out: params.linear("to_out.0", [dim, dim], true),
+            to_q: params.linear_with_bias_if(config.attention_bias, "to_q", [dim, dim]),
+            to_k: params.linear_with_bias_if(config.attention_bias, "to_k", [dim, dim]),
+            to_v: params.linear_with_bias_if(config.attention_bias, "to_v", [dim, dim]),
+            to_out: params.linear("to_out.0", [dim, dim]),
             norm_q: LayerNorm::new(params, "norm_q", head_dim, QUERY_KEY_EPS),
             norm_k: LayerNorm::new(params, "norm_k", head_dim, QUERY_KEY_EPS),
         }

@@ -58,7 +58,7 @@ impl Transformer {
             blocks,
             norm_final: LayerNorm::new(params, "norm_final", dim, config.norm_eps),
             norm_out: AdaLayerNorm::new(&config, &params.scope("norm_out")),
-            proj_out: params.linear("proj_out", [dim, token_out], true),
+            proj_out: params.linear("proj_out", [dim, token_out]),
             tables: params.tables(),
             config,
         };

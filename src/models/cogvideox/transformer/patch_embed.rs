@@ -29,7 +29,7 @@ impl PatchEmbed {
         let patch = config.patch_size;
         let features = config.in_channels * patch * patch * config.frames_per_token();
         let proj = if config.patch_size_t.is_some() {
-            params.linear("proj", [features, dim], true)
+            params.linear("proj", [features, dim])
         } else {
             // A convolution whose stride is its kernel is a linear layer over patches.
             let proj = params.scope("proj");
@@ -47,7 +47,7 @@ impl PatchEmbed {
             };
             params.tensor_or::<3>("pos_embedding", [1, tokens, dim], table)
         });
-        let text_proj = params.linear("text_proj", [config.text_embed_dim, dim], true);
+        let text_proj = params.linear("text_proj", [config.text_embed_dim, dim]);
         Self { proj, text_proj, positions }
     }
 

@@ -3,9 +3,10 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    sync::{LazyLock, Mutex, PoisonError},
+    sync::{LazyLock, Mutex},
 };
 
+use crate::sync::Unpoisoned;
 use cudarc::driver::{DriverError, result as driver, sys as cuda};
 
 /// The first driver that orders the work of a whole context by events, CUDA 12.5.
@@ -55,7 +56,7 @@ impl<T> PerDevice<T> {
         f: impl FnOnce(&mut T) -> Result<R, String>,
     ) -> Result<R, String> {
         let device = current()?;
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock().unpoisoned();
         f(match all.entry(device) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(place) => place.insert(make()?),

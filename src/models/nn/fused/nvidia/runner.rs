@@ -10,7 +10,7 @@ use std::{
     collections::HashMap,
     ffi::CStr,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, LazyLock, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex},
 };
 
 use burn_cubecl::tensor::CubeTensor;
@@ -31,7 +31,10 @@ use super::{
     adapted::{Layer, Pass},
     problem::{Convolution, Product},
 };
-use crate::device::{DeviceFailure, text_of};
+use crate::{
+    device::{DeviceFailure, text_of},
+    sync::Unpoisoned,
+};
 
 /// Owns the device's memory.
 pub type Server = <CudaRuntime as Runtime>::Server;
@@ -88,7 +91,7 @@ pub fn queued_for_all(
     let client = outputs[0].client.clone();
     let (inputs, outputs) = (handles(inputs), handles(outputs));
     let kind = (client.service_id().device, problem);
-    let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner).get(&kind).copied();
+    let known = KNOWN.lock().unpoisoned().get(&kind).copied();
     match known {
         Some(Known::Refused) => false,
         Some(Known::Done) => {
@@ -120,7 +123,7 @@ pub fn queued_for_all(
             if let Err(reason) = &outcome {
                 tracing::debug!(%reason, ?problem, "goes by burn's kernels");
             }
-            KNOWN.lock().unwrap_or_else(PoisonError::into_inner).insert(kind, now);
+            KNOWN.lock().unpoisoned().insert(kind, now);
             outcome.is_ok()
         }
     }

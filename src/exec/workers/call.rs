@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -23,6 +23,7 @@ use crate::{
     },
     plan::Weights,
     stages::{OnItem, Progress, StageError},
+    sync::Unpoisoned,
 };
 
 /// How soon a worker hears of Ctrl-C, at the latest.
@@ -30,9 +31,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How long a worker may take to stop before it is told that it is waited for.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// Where a stage is called, if not in this process.
+/// The slot in whose worker a stage is called, and what is told from there.
 #[derive(Clone, Copy)]
-pub(in crate::exec) struct At<'a> {
+pub(in crate::exec) struct SlotContext<'a> {
     pub(in crate::exec) slot: usize,
     /// The memory that must be free there.
     pub(in crate::exec) room: Option<Room>,
@@ -43,14 +44,14 @@ pub(in crate::exec) struct At<'a> {
 }
 
 /// Why a call in a worker came to no end.
-enum Trouble {
+enum CallFailure {
     /// The stage failed, or cannot be called.
     Stage(StageError),
     /// The worker is of no more use.
     Lost(Loss),
 }
 
-impl From<StageError> for Trouble {
+impl From<StageError> for CallFailure {
     fn from(error: StageError) -> Self {
         Self::Stage(error)
     }
@@ -65,8 +66,8 @@ struct Loss {
 }
 
 /// Ends a worker that is of no more use; `device` is what its device said before, where that is why.
-fn lost(process: Process, device: Option<FaultText>) -> Trouble {
-    Trouble::Lost(Loss { process: process.id(), death: process.death(), device })
+fn lost(process: Process, device: Option<FaultText>) -> CallFailure {
+    CallFailure::Lost(Loss { process: process.id(), death: process.death(), device })
 }
 
 impl Loss {
@@ -91,7 +92,7 @@ struct StopOrder {
 }
 
 impl StopOrder {
-    fn give(&mut self, process: &mut Process, task: &Task, remote: &Remote<'_, '_>) {
+    fn give(&mut self, process: &mut Process, task: &Task, call: &WorkerCall<'_, '_>) {
         let Some(given) = self.given else {
             self.given = Some(Instant::now());
             // A number can always be told.
@@ -101,14 +102,13 @@ impl StopOrder {
         if given.elapsed() < QUIET || std::mem::replace(&mut self.is_told, true) {
             return;
         }
-        let (stage, name, id) = (remote.stage(), &remote.slot.name, process.id());
+        let (stage, name, id) = (call.stage(), &call.slot.name, process.id());
         let how = if process.is_stopped() {
             format!(", which somebody has stopped: `kill -CONT {id}` has it go on")
         } else {
             String::new()
         };
-        remote
-            .caller
+        call.caller
             .options
             .talk
             .line(&format!("waiting for `{stage}` in the worker of {name} (process {id}){how}"));
@@ -116,7 +116,7 @@ impl StopOrder {
 }
 
 /// What the worker said last of a call that failed.
-enum Broken {
+enum WorkerError {
     Stage(StageError),
     Said(FaultText),
     /// Nothing: it is dead.
@@ -127,36 +127,37 @@ impl Caller<'_> {
     /// Calls the stage in a worker.
     pub(in crate::exec) fn call_worker(
         &self,
-        at: &At<'_>,
+        at: &SlotContext<'_>,
         call: Call<'_>,
         progress: &(dyn Fn(Progress) + Sync),
         on_item: &mut OnItem<'_>,
     ) -> Result<Made, StageError> {
         let (index, slot) = (call.index, &self.options.slots[at.slot]);
         let mut task = self.task(call, at);
-        let mut remote = Remote { caller: self, index, at, slot, progress, on_item, items: vec![] };
+        let mut call =
+            WorkerCall { caller: self, index, at, slot, progress, on_item, items: vec![] };
         let mut is_first = true;
         loop {
-            match remote.attempt(&mut task) {
-                Ok(steps) => return Ok(Made { items: remote.items, steps }),
-                Err(Trouble::Stage(error)) => return Err(error),
+            match call.attempt(&mut task) {
+                Ok(steps) => return Ok(Made::all(call.items, steps)),
+                Err(CallFailure::Stage(error)) => return Err(error),
                 // Whoever stops the run may have stopped the worker as well.
-                Err(Trouble::Lost(_)) if self.options.cancel.is_cancelled() => {
+                Err(CallFailure::Lost(_)) if self.options.cancel.is_cancelled() => {
                     return Err(StageError::Cancelled);
                 }
-                Err(Trouble::Lost(loss)) if std::mem::take(&mut is_first) => {
-                    remote.tell_of(&loss);
-                    if remote.is_left_nothing(&mut task) {
-                        return Ok(Made { items: remote.items, steps: 0 });
+                Err(CallFailure::Lost(loss)) if std::mem::take(&mut is_first) => {
+                    call.tell_of(&loss);
+                    if call.drop_made_items(&mut task) {
+                        return Ok(Made::all(call.items, 0));
                     }
                 }
-                Err(Trouble::Lost(loss)) => return Err(remote.lost_twice(&loss)),
+                Err(CallFailure::Lost(loss)) => return Err(call.lost_twice(&loss)),
             }
         }
     }
 
     /// The call as a worker is told of it.
-    fn task(&self, call: Call<'_>, at: &At<'_>) -> Task {
+    fn task(&self, call: Call<'_>, at: &SlotContext<'_>) -> Task {
         let instance = &self.pipeline.instances[call.index];
         let given = call.given.into_iter();
         Task {
@@ -172,10 +173,10 @@ impl Caller<'_> {
 }
 
 /// A stage that is called in a worker.
-struct Remote<'a, 'i> {
+struct WorkerCall<'a, 'i> {
     caller: &'a Caller<'a>,
     index: usize,
-    at: &'a At<'a>,
+    at: &'a SlotContext<'a>,
     slot: &'a Slot,
     progress: &'a (dyn Fn(Progress) + Sync),
     on_item: &'a mut OnItem<'i>,
@@ -183,12 +184,12 @@ struct Remote<'a, 'i> {
     items: Vec<Item>,
 }
 
-impl Remote<'_, '_> {
+impl WorkerCall<'_, '_> {
     /// One call; gives the steps that a training made.
-    fn attempt(&mut self, task: &mut Task) -> Result<u64, Trouble> {
-        let mut place = self.caller.workers.of(self.at.slot);
+    fn attempt(&mut self, task: &mut Task) -> Result<u64, CallFailure> {
+        let mut worker = self.caller.workers.of(self.at.slot);
         // Whatever breaks this off, a panic included, ends the worker: it may be in the middle of something.
-        let mut process = match place.take().and_then(|process| self.alive(process)) {
+        let mut process = match worker.take().and_then(|process| self.alive(process)) {
             Some(process) => process,
             None => self.start()?,
         };
@@ -196,17 +197,17 @@ impl Remote<'_, '_> {
         task.number = process.calls;
         let error = match self.follow(&mut process, task) {
             Ok(steps) => {
-                *place = Some(process);
+                *worker = Some(process);
                 return Ok(steps);
             }
-            Err(Broken::Dead) => return Err(lost(process, None)),
-            Err(Broken::Said(text)) if text.is_of_lost_device() => {
+            Err(WorkerError::Dead) => return Err(lost(process, None)),
+            Err(WorkerError::Said(text)) if text.is_of_lost_device() => {
                 return Err(lost(process, Some(text)));
             }
-            Err(Broken::Said(text)) => self.meaning_of(&text),
-            Err(Broken::Stage(error)) => error,
+            Err(WorkerError::Said(text)) => self.meaning_of(&text),
+            Err(WorkerError::Stage(error)) => error,
         };
-        *place = Some(process);
+        *worker = Some(process);
         Err(error.into())
     }
 
@@ -221,7 +222,7 @@ impl Remote<'_, '_> {
     }
 
     /// Starts a worker and waits until it is ready.
-    fn start(&self) -> Result<Process, Trouble> {
+    fn start(&self) -> Result<Process, CallFailure> {
         let Slot { name, launch, .. } = self.slot;
         let options = self.caller.options;
         let mut process = (self.caller.workers)
@@ -253,11 +254,11 @@ impl Remote<'_, '_> {
     }
 
     /// Gives the worker its task and passes on what it says, until the call is over.
-    fn follow(&mut self, process: &mut Process, task: &Task) -> Result<u64, Broken> {
+    fn follow(&mut self, process: &mut Process, task: &Task) -> Result<u64, WorkerError> {
         process.tell(&Order::Call(Box::new(task.clone()))).map_err(|error| {
             let message = format!("the stage cannot be handed to a worker: {error}");
             let help = "run it with one device";
-            Broken::Stage(StageError::environment(message).with_help(help))
+            WorkerError::Stage(StageError::environment(message).with_help(help))
         })?;
         let (mut stop, mut refused) = (StopOrder::default(), None);
         loop {
@@ -274,18 +275,18 @@ impl Remote<'_, '_> {
                     continue;
                 }
                 Heard::Report(Report::Done { steps, usage }) => {
-                    let mut spent = self.at.spent.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut spent = self.at.spent.lock().unpoisoned();
                     spent.add(usage);
                     Ok(steps)
                 }
                 Heard::Report(Report::Failed(fault)) => {
-                    Err(fault.into_error().map_or_else(Broken::Said, Broken::Stage))
+                    Err(fault.into_error().map_or_else(WorkerError::Said, WorkerError::Stage))
                 }
-                Heard::End => Err(Broken::Dead),
+                Heard::End => Err(WorkerError::Dead),
                 // What it says once it is stopped, nobody wants to know.
                 Heard::Nothing | Heard::Report(_) => continue,
             };
-            return refused.map_or(over, |error| Err(Broken::Stage(error)));
+            return refused.map_or(over, |error| Err(WorkerError::Stage(error)));
         }
     }
 
@@ -318,9 +319,9 @@ impl Remote<'_, '_> {
         (self.at.on_event)(RunEvent::StageRetried { index: self.index, stage, device, reason });
     }
 
-    /// What is made of a mapped stage is not made once more; says whether that was all. Any other stage begins
+    /// Takes what is made of a mapped stage out of the task; says whether that was all. Any other stage begins
     /// anew, or at its last checkpoint.
-    fn is_left_nothing(&mut self, task: &mut Task) -> bool {
+    fn drop_made_items(&mut self, task: &mut Task) -> bool {
         let port = self.caller.pipeline.instances[self.index].work.mapped_port();
         let Some(wanted) = port.and_then(|port| task.given.get_mut(port)) else {
             self.items.clear();

@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard,
         mpsc::{Receiver, Sender},
     },
     time::Instant,
@@ -15,7 +15,7 @@ use super::{
     call::{Call, Caller, Given, Made},
     lookups::Lookup,
     meter::{Meter, Usage},
-    workers::At,
+    workers::SlotContext,
 };
 use crate::{
     artifact::Manifest,
@@ -28,6 +28,7 @@ use crate::{
         Attempt, Digest, FORMAT_VERSION, Ingredients, KeyLock, KeyWait, NewResult, Record,
         SourceReader, StoreError, Trace,
     },
+    sync::Unpoisoned,
 };
 
 /// The device of what is computed beside those that have slots.
@@ -75,13 +76,12 @@ struct Took {
     started: String,
     wall_secs: f64,
     usage: Usage,
-    items_run: usize,
 }
 
-/// What a worker says.
+/// What the walk is told.
 pub(super) enum Message {
     /// For the observer.
-    Event(RunEvent),
+    Event(Box<RunEvent>),
     /// A job is over.
     Ended { job: Box<Job>, result: Box<Result<Finished, StageError>> },
     /// Somebody else computes what a job would.
@@ -98,7 +98,7 @@ pub(super) struct Outside<'a> {
 }
 
 /// What runs stages, one at a time, in its own thread.
-pub(super) struct Worker<'a> {
+pub(super) struct JobThread<'a> {
     pub(super) caller: Caller<'a>,
     pub(super) decider: &'a Decider<'a>,
     pub(super) meter: &'a Meter,
@@ -107,11 +107,11 @@ pub(super) struct Worker<'a> {
     pub(super) spent: Mutex<Usage>,
 }
 
-impl Worker<'_> {
+impl JobThread<'_> {
     /// Runs jobs until there will be no more.
     pub(super) fn serve(&self, jobs: &Mutex<Receiver<Job>>) {
         loop {
-            let job = jobs.lock().expect("no panic while held").recv();
+            let job = jobs.lock().unpoisoned().recv();
             let Ok(mut job) = job else { return };
             // A panic must not leave the walk waiting for this job.
             let result = self.caller.guarded(job.index, || {
@@ -185,15 +185,16 @@ impl Worker<'_> {
     fn start(&self, job: &Job, items: Option<&Items>) -> Result<(), StageError> {
         let instance = &self.caller.pipeline.instances[job.index];
         let (index, stage) = (job.index, instance.to_string());
-        let mut goes_on = None;
+        let mut resume = None;
         if let Some(trajectory) = job.key.trajectory.filter(|_| !job.forced) {
             let stops = instance.work.stops();
             let steps = self.caller.store.drop_damaged_checkpoints(trajectory, &stops)?;
-            goes_on = self.decider.goes_on(index, &job.key);
+            resume = self.decider.resume_point(index, &job.key);
             if !steps.is_empty() {
-                let goes_on = goes_on.map(|(step, _)| step);
+                let goes_on_at_step = resume.map(|resume| resume.step);
                 let stage = stage.clone();
-                self.event(RunEvent::CheckpointsDamaged { index, stage, steps, goes_on });
+                let event = RunEvent::CheckpointsDamaged { index, stage, steps, goes_on_at_step };
+                self.event(event);
             }
         }
         self.event(RunEvent::StageStarted {
@@ -202,8 +203,10 @@ impl Worker<'_> {
             kind: instance.entry.kind,
             reasons: job.reasons.clone(),
             cause: job.cause.clone(),
-            items: items.map(|items| (items.cached(), items.total())),
-            goes_on,
+            items_cached: items.map(Items::cached),
+            items_total: items.map(Items::total),
+            goes_on_at_step: resume.map(|resume| resume.step),
+            steps_total: resume.map(|resume| resume.steps_total),
         });
         Ok(())
     }
@@ -231,12 +234,12 @@ impl Worker<'_> {
             *self.spent() = Usage::default();
             (run(), *self.spent())
         };
-        let (made, items_run) = result?;
+        let made = result?;
         let ingredients = match &sources {
             Some(sources) => with_sources(&job.key, sources.ingredients()),
             None => job.key.ingredients.clone(),
         };
-        let took = Took { started, wall_secs: wall.elapsed().as_secs_f64(), usage, items_run };
+        let took = Took { started, wall_secs: wall.elapsed().as_secs_f64(), usage };
         self.record(job, made, ingredients, took)
     }
 
@@ -244,7 +247,7 @@ impl Worker<'_> {
     fn record(
         &self,
         job: &Job,
-        Made { items, steps }: Made,
+        Made { items, items_run, steps }: Made,
         ingredients: Ingredients,
         took: Took,
     ) -> Result<Record, StageError> {
@@ -280,7 +283,7 @@ impl Worker<'_> {
                 None => HOST.to_owned(),
             },
             pipe_version: env!("CARGO_PKG_VERSION").to_owned(),
-            items_run: took.items_run,
+            items_run,
             items_total: manifest.items.len(),
             ingredients,
         })
@@ -305,7 +308,7 @@ impl Worker<'_> {
     }
 
     /// Runs a stage that makes its output as a whole.
-    fn run_whole(&self, job: &Job, outside: Outside<'_>) -> Result<(Made, usize), StageError> {
+    fn run_whole(&self, job: &Job, outside: Outside<'_>) -> Result<Made, StageError> {
         let given = self.caller.given(&job.key.ingredients.inputs)?;
         let progress = |progress: Progress| self.progress(job, progress);
         let made = self.call(job, given, outside, &progress, &mut |_| Ok(()))?;
@@ -313,8 +316,7 @@ impl Worker<'_> {
         if let Some(item) = made.items.iter().find(|item| !names.insert(&item.name)) {
             return Err(StageError::Bug(format!("the stage wrote item `{}` twice", item.name)));
         }
-        let count = made.items.len();
-        Ok((made, count))
+        Ok(made)
     }
 
     /// Calls the stage.
@@ -333,14 +335,14 @@ impl Worker<'_> {
         }
         let on_event = |event: RunEvent| self.event(event);
         let (spent, room) = (&self.spent, job.room);
-        let at = job.slot.map(|slot| At { slot, room, spent, on_event: &on_event });
+        let at = job.slot.map(|slot| SlotContext { slot, room, spent, on_event: &on_event });
         let (index, trajectory) = (job.index, job.key.trajectory);
         let call = Call { index, given, sources, trajectory, weights, into: store, at };
         self.caller.call(call, progress, on_item)
     }
 
     fn spent(&self) -> MutexGuard<'_, Usage> {
-        self.spent.lock().unwrap_or_else(PoisonError::into_inner)
+        self.spent.lock().unpoisoned()
     }
 
     pub(super) fn progress(&self, job: &Job, Progress { done, total, message }: Progress) {
@@ -348,11 +350,11 @@ impl Worker<'_> {
     }
 
     pub(super) fn event(&self, event: RunEvent) {
-        self.tell(Message::Event(event));
+        self.tell(Message::Event(Box::new(event)));
     }
 
     fn tell(&self, message: Message) {
-        // The receiver outlives the workers; if it were gone, nobody would be left to tell.
+        // The receiver outlives these threads; if it were gone, nobody would be left to tell.
         let _ = self.messages.send(message);
     }
 }

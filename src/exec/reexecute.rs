@@ -1,4 +1,4 @@
-//! Stages that are executed again, many at once, each in a scratch store of its worker.
+//! Stages that are executed again, many at once, each in a scratch store of its thread.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -20,10 +20,11 @@ use crate::{
     models::Memory,
     stages::{Progress, StageError},
     store::{Record, SourceReader, Store, StoreError},
+    sync::Unpoisoned,
 };
 
-/// Stages that wait for a worker, and for memory beside those that are executed.
-pub(super) struct Line {
+/// Stages that wait for a thread, and for memory beside those that are executed.
+pub(super) struct MemoryQueue {
     state: Mutex<Waiting>,
     /// A stage ended.
     moved: Condvar,
@@ -34,8 +35,8 @@ struct Waiting {
     budget: Budget,
 }
 
-impl Line {
-    /// A line of these instances before a device with this memory.
+impl MemoryQueue {
+    /// A queue of these instances before a device with this memory.
     pub(super) fn new(chosen: impl IntoIterator<Item = usize>, memory: Option<u64>) -> Self {
         let waiting = Waiting { left: chosen.into_iter().collect(), budget: Budget::new(memory) };
         Self { state: Mutex::new(waiting), moved: Condvar::new() }
@@ -43,7 +44,7 @@ impl Line {
 
     /// The first instance that there is room for, once there is one; nothing once none is left.
     fn next(&self, need: &dyn Fn(usize) -> u64) -> Option<(usize, Option<Room>)> {
-        let mut state = self.state.lock().expect("no panic while held");
+        let mut state = self.state.lock().unpoisoned();
         loop {
             if state.left.is_empty() {
                 return None;
@@ -54,24 +55,24 @@ impl Line {
                 state.left.remove(&index);
                 return Some((index, state.budget.start(index, need(index))));
             }
-            state = self.moved.wait(state).expect("no panic while held");
+            state = self.moved.wait(state).unpoisoned();
         }
     }
 
     fn end(&self, index: usize) {
-        self.state.lock().expect("no panic while held").budget.end(index);
+        self.state.lock().unpoisoned().budget.end(index);
         self.moved.notify_all();
     }
 
     /// Sends everybody home.
     fn close(&self) {
-        self.state.lock().expect("no panic while held").left.clear();
+        self.state.lock().unpoisoned().left.clear();
         self.moved.notify_all();
     }
 }
 
 /// What executes stages again.
-pub(super) struct Again<'a> {
+pub(super) struct Reexecution<'a> {
     pub(super) caller: Caller<'a>,
     /// What the cache holds of each instance.
     pub(super) records: &'a [Option<&'a Record>],
@@ -90,52 +91,52 @@ pub(super) struct Ended {
     pub(super) wall_secs: f64,
 }
 
-impl Again<'_> {
-    /// Executes stages that wait in the line, one after the other, until none does.
-    pub(super) fn serve(&self, line: &Line, scratch: &Store, ended: &Sender<Ended>) {
+impl Reexecution<'_> {
+    /// Executes stages that wait in the queue, one after the other, until none does.
+    pub(super) fn serve(&self, queue: &MemoryQueue, scratch: &Store, ended: &Sender<Ended>) {
         let need = |index: usize| self.memory.get(&index).map_or(0, Memory::total);
         while !self.caller.options.cancel.is_cancelled()
-            && let Some((index, room)) = line.next(&need)
+            && let Some((index, room)) = queue.next(&need)
         {
             let start = Instant::now();
-            let one = One { again: self, index, room, scratch };
+            let one = OneStage { execution: self, index, room, scratch };
             // A panic must not leave the others waiting for this stage to end.
             let verdict = self.caller.guarded(index, || one.verdict());
-            line.end(index);
+            queue.end(index);
             // Nothing of it is needed any more, and all of it together may be as much as the cache.
             let verdict = scratch.clear().map(|()| verdict);
             let wall_secs = start.elapsed().as_secs_f64();
             // Who wants to know no more has met an error.
             if ended.send(Ended { index, verdict, wall_secs }).is_err() {
-                line.close();
+                queue.close();
             }
         }
     }
 }
 
 /// One stage that is executed again.
-struct One<'a> {
-    again: &'a Again<'a>,
+struct OneStage<'a> {
+    execution: &'a Reexecution<'a>,
     index: usize,
     /// The memory that must be free.
     room: Option<Room>,
     scratch: &'a Store,
 }
 
-impl One<'_> {
+impl OneStage<'_> {
     fn verdict(&self) -> Result<Verdict, StageError> {
-        let Caller { pipeline, store, options, .. } = self.again.caller;
+        let Caller { pipeline, store, options, .. } = self.execution.caller;
         let index = self.index;
-        let Some(record) = self.again.records[index] else {
-            return Ok(skipped(SkipReason::NotUpToDate, &(self.again.broken)(index)));
+        let Some(record) = self.execution.records[index] else {
+            return Ok(skipped(SkipReason::NotUpToDate, &(self.execution.broken)(index)));
         };
         if pipeline.instances[index].work.command().is_some() && !options.allow_commands {
             return Ok(skipped(SkipReason::Command, ""));
         }
         self.check_fits()?;
         let made = self.execute(record)?;
-        let tolerance = self.again.options.tolerance;
-        if self.again.options.twice {
+        let tolerance = self.execution.options.tolerance;
+        if self.execution.options.twice {
             let again = self.execute(record)?;
             return compare((&made, self.scratch), (&again, self.scratch), tolerance);
         }
@@ -145,8 +146,8 @@ impl One<'_> {
 
     /// Refuses what cannot fit the device, before anything is loaded.
     fn check_fits(&self) -> Result<(), StageError> {
-        let caller = &self.again.caller;
-        match (self.again.memory.get(&self.index), caller.options.memory) {
+        let caller = &self.execution.caller;
+        match (self.execution.memory.get(&self.index), caller.options.memory) {
             (Some(needed), Some(limit)) if needed.total() > limit => {
                 Err(caller.too_large(self.index, needed, limit))
             }
@@ -156,7 +157,7 @@ impl One<'_> {
 
     /// The items that the stage gives now.
     fn execute(&self, record: &Record) -> Result<Vec<Item>, StageError> {
-        let caller = &self.again.caller;
+        let caller = &self.execution.caller;
         caller.make_room(self.index, self.room);
         let given = caller.given(&record.ingredients.inputs)?;
         let crossed = caller.pipeline.instances[self.index].work.crossed_port();
@@ -173,7 +174,7 @@ impl One<'_> {
     }
 
     fn call(&self, given: Given) -> Result<Vec<Item>, StageError> {
-        let (caller, index) = (&self.again.caller, self.index);
+        let (caller, index) = (&self.execution.caller, self.index);
         let Caller { pipeline, options, .. } = *caller;
         let instance = &pipeline.instances[index];
         let sources = instance.work.source_root().map(SourceReader::new);
@@ -181,7 +182,7 @@ impl One<'_> {
         let (trajectory, weights, at) = (None, None, None);
         let call = Call { index, given, sources, trajectory, weights, into: self.scratch, at };
         let name = instance.to_string();
-        let progress = |progress: Progress| (self.again.on_progress)(&name, progress);
+        let progress = |progress: Progress| (self.execution.on_progress)(&name, progress);
         let mut on_item = |_: &Item| options.cancel.check();
         caller.call(call, &progress, &mut on_item).map(|made| made.items)
     }
@@ -246,19 +247,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stages_wait_in_line_for_memory_and_none_waits_for_ever() {
+    fn stages_wait_for_memory_and_none_waits_for_ever() {
         let need = |index: usize| [60, 60, 30, 300][index];
-        let line = Line::new(0..4, Some(100));
-        let next = || line.next(&need).map(|(index, room)| (index, room.map(|room| room.needed)));
+        let queue = MemoryQueue::new(0..4, Some(100));
+        let next = || queue.next(&need).map(|(index, room)| (index, room.map(|room| room.needed)));
         assert_eq!(next(), Some((0, Some(60))));
         assert_eq!(next(), Some((2, Some(90))), "the second does not fit beside the first");
         std::thread::scope(|scope| {
             let waits = scope.spawn(next);
-            line.end(2);
-            line.end(0);
+            queue.end(2);
+            queue.end(0);
             assert_eq!(waits.join().unwrap(), Some((1, Some(60))));
             let waits = scope.spawn(next);
-            line.end(1);
+            queue.end(1);
             assert_eq!(waits.join().unwrap(), Some((3, Some(300))), "alone, whatever it needs");
         });
         assert_eq!(next(), None);
