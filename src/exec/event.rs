@@ -120,6 +120,18 @@ pub enum RunEvent {
         /// Why: `its worker (process 4711) was killed by signal 9 (SIGKILL)`.
         reason: String,
     },
+    /// The process of a device cannot compute. Nothing is given to it any more in this run, and the stage waits for
+    /// another device.
+    DeviceDropped {
+        /// Index of the instance.
+        index: usize,
+        /// `lora[n=10]`.
+        stage: String,
+        /// The device.
+        device: String,
+        /// Why: `the driver of the GPUs failed: CUDA_ERROR_UNKNOWN`.
+        reason: String,
+    },
     /// Work ended, the output is in the store.
     StageFinished {
         /// Index of the instance.

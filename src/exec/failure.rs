@@ -34,7 +34,9 @@ impl Failure {
     pub(super) fn of(error: &StageError) -> Self {
         let (outcome, item, help) = match error {
             StageError::Failed { item, help, .. } => (Outcome::Failed, item.clone(), help.clone()),
-            StageError::Environment { help, .. } => (Outcome::Environment, None, help.clone()),
+            StageError::Environment { help, .. } | StageError::NoWorker { help, .. } => {
+                (Outcome::Environment, None, help.clone())
+            }
             StageError::Store(error) => {
                 (Outcome::Environment, None, error.help().map(str::to_owned))
             }

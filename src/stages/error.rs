@@ -21,6 +21,15 @@ pub enum StageError {
     /// The weights are not those any more that the stage was decided for; the engine decides it anew.
     #[error("the weights changed while they were used")]
     Outdated,
+    /// No worker can be had on the device that was to compute the stage; the engine has another device
+    /// compute it, if there is one.
+    #[error("{message}")]
+    NoWorker {
+        /// Why.
+        message: String,
+        /// What to do.
+        help: Option<String>,
+    },
     /// The store could not be read or written.
     #[error(transparent)]
     Store(StoreError),

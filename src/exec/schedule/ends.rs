@@ -42,6 +42,17 @@ impl Schedule<'_> {
                 self.states[index] = State::Waiting;
                 self.wake(index);
             }
+            // A device that is out of order would otherwise be the one that is always free.
+            Err(StageError::NoWorker { message, .. })
+                if job.slot.is_some_and(|slot| self.slots.retire(slot)) =>
+            {
+                let stage = self.decider.pipeline.instances[index].to_string();
+                let slot = job.slot.expect("it was retired");
+                let device = self.options.slots[slot].name.clone();
+                self.states[index] = State::Waiting;
+                self.wake(index);
+                on_event(RunEvent::DeviceDropped { index, stage, device, reason: message });
+            }
             // What it made of the old inputs stays in the store under their key.
             _ if self.redecide_if_outdated(job, output) => {}
             Ok(finished) => self.succeeded(job, &finished, on_event),

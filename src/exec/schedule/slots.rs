@@ -32,11 +32,13 @@ struct CallingProcess {
     resident: VecDeque<Digest>,
     /// Which of all stages that were started was its last one.
     last: usize,
+    /// Whether nothing is called there any more.
+    is_retired: bool,
 }
 
 impl CallingProcess {
     fn is_free(&self) -> bool {
-        self.stages.is_empty()
+        self.stages.is_empty() && !self.is_retired
     }
 
     fn start(&mut self, stage: usize, weights: Option<Digest>, number: usize) {
@@ -122,6 +124,14 @@ impl SlotPool {
         }
     }
 
+    /// Has nothing called any more in a slot, unless it is the last one that is left; says whether that is so.
+    pub(super) fn retire(&mut self, slot: usize) -> bool {
+        let is_left =
+            self.slots.iter().enumerate().any(|(i, other)| i != slot && !other.is_retired);
+        self.slots[slot].is_retired |= is_left;
+        is_left
+    }
+
     fn process(&mut self, slot: Option<usize>) -> &mut CallingProcess {
         slot.map_or(&mut self.here, |slot| &mut self.slots[slot])
     }
@@ -171,6 +181,18 @@ mod tests {
         pool.worker_replaced(0);
         pool.free(0);
         assert_eq!(pool.loaded(), [Some(weights("b"))]);
+    }
+
+    #[test]
+    fn a_slot_that_is_retired_is_given_nothing_and_the_last_one_stays() {
+        let mut slots = SlotPool::new(2, 2, true);
+        assert_eq!(slots.try_start("a"), Some(0));
+        slots.free(0);
+        assert!(slots.retire(0));
+        assert_eq!((slots.try_start("a"), slots.try_start("a")), (Some(1), None));
+        slots.free(1);
+        assert!(!slots.retire(1), "somebody has to say what is wrong");
+        assert_eq!(slots.try_start("b"), Some(1));
     }
 
     #[test]

@@ -63,17 +63,24 @@ struct Loss {
     death: Death,
     /// What its device said before, where that was the reason.
     device: Option<FaultText>,
+    /// Whether it was ever ready for a call.
+    was_ready: bool,
 }
 
 /// Ends a worker that is of no more use; `device` is what its device said before, where that is why.
 fn lost(process: Process, device: Option<FaultText>) -> CallFailure {
-    CallFailure::Lost(Loss { process: process.id(), death: process.death(), device })
+    let (id, was_ready) = (process.id(), process.calls > 0);
+    CallFailure::Lost(Loss { process: id, death: process.death(), device, was_ready })
+}
+
+fn no_worker(message: String, help: Option<String>) -> StageError {
+    StageError::NoWorker { message, help }
 }
 
 impl Loss {
     /// `its worker (process 4711) was killed by signal 9 (SIGKILL)`.
     fn reason(&self) -> String {
-        let Self { process, death, device } = self;
+        let Self { process, death, device, .. } = self;
         match device {
             Some(text) => {
                 let lost = DeviceFailure::Lost.message(text.said());
@@ -227,7 +234,7 @@ impl WorkerCall<'_, '_> {
         let options = self.caller.options;
         let mut process = (self.caller.workers)
             .start(self.slot, &options.talk)
-            .map_err(|error| StageError::environment(format!("cannot start a worker: {error}")))?;
+            .map_err(|error| no_worker(format!("cannot start a worker: {error}"), None))?;
         let start = Instant::now();
         while start.elapsed() < launch.patience {
             match process.hear(LOOK) {
@@ -236,7 +243,7 @@ impl WorkerCall<'_, '_> {
                     return Ok(process);
                 }
                 Heard::Report(Report::Unfit { message, help }) => {
-                    return Err(StageError::Environment { message, help }.into());
+                    return Err(no_worker(message, help).into());
                 }
                 Heard::Report(_) => {
                     let message = "the program was replaced by another version while it ran";
@@ -250,7 +257,7 @@ impl WorkerCall<'_, '_> {
         let waited = launch.patience.as_secs_f64();
         let message = format!("the worker of {name} was not ready after {waited} s");
         let help = "see whether the device answers, or leave it out of `--device`";
-        Err(StageError::environment(message).with_help(help).into())
+        Err(no_worker(message, Some(help.to_owned())).into())
     }
 
     /// Gives the worker its task and passes on what it says, until the call is over.
@@ -344,9 +351,12 @@ impl WorkerCall<'_, '_> {
         };
         let message =
             format!("its worker on {} was lost twice: the second one {how}{said}", self.slot.name);
-        StageError::failed(message).with_help(
-            "a process that is killed by signal 9 mostly took more memory than the machine has, which its log \
-             tells (`dmesg`): use fewer devices at once",
-        )
+        let help = "a process that is killed by signal 9 mostly took more memory than the machine has, which its \
+                    log tells (`dmesg`): use fewer devices at once";
+        if loss.was_ready {
+            StageError::failed(message).with_help(help)
+        } else {
+            no_worker(message, Some(help.to_owned()))
+        }
     }
 }

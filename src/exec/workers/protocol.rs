@@ -128,7 +128,9 @@ impl Fault {
                 Self::Environment { message: error.to_string(), help }
             }
             StageError::Failed { message, item, help } => Self::Failed { message, item, help },
-            StageError::Environment { message, help } => Self::Environment { message, help },
+            StageError::Environment { message, help } | StageError::NoWorker { message, help } => {
+                Self::Environment { message, help }
+            }
             StageError::Bug(text) => Self::Bug(text),
         }
     }

@@ -20,7 +20,7 @@ use crate::{
     artifact::{ArtifactKind, Item, Manifest},
     config::{LoadOptions, load, load_with},
     exec::{
-        ExecOptions, Outcome, RunEvent,
+        ExecOptions, Executor, Outcome, RunEvent,
         call::{Call, Caller, Made},
         failure::Failure,
         meter::Usage,
@@ -241,6 +241,55 @@ fn who_cannot_serve_says_why_and_who_says_nothing_is_given_up() {
     let failure = Failure::of(&run.call(PROMPT).unwrap_err());
     assert_eq!(failure.error, "the worker of toy:0 was not ready after 0.2 s");
     assert!(run.retries().is_empty());
+}
+
+#[test]
+fn a_device_that_runs_full_fails_the_stage_with_what_was_planned() {
+    let full =
+        r#"echo '{"failed":{"panicked":"out of device memory allocating 8589934592 bytes"}}'"#;
+    let run = Run::new(&format!("ready; read order; {full}; read order; echo {DONE}; read end"));
+    let failure = Failure::of(&run.call(LATENTS).unwrap_err());
+    assert_eq!(failure.outcome, Outcome::Environment);
+    insta::assert_snapshot!(failure.error, @"");
+    insta::assert_snapshot!(failure.help.unwrap(), @"");
+    assert!(run.retries().is_empty(), "more of the same would not help");
+}
+
+#[test]
+fn a_device_that_is_out_of_order_leaves_its_stages_to_the_others() {
+    let mut run = Run::new("echo '{\"unfit\":{\"message\":\"no card\",\"help\":null}}'");
+    let item = r#"'{"item":{"name":"x","files":{}}}'"#;
+    let works =
+        Run::new(&format!("ready; while read order; do sleep 0.2; echo {item}; echo {DONE}; done"));
+    let mut second = works.options.slots[0].clone();
+    second.name = "toy:1".to_owned();
+    run.options.slots.push(second);
+    run.options.jobs = 2;
+    run.options.keep_going = true;
+    let prompts = ["a", "b", "c", "d"].map(|prompt| {
+        format!(
+            "[stages.{prompt}]\nkind = \"text_encode\"\nmodel = \"builtin:tiny\"\n\
+             prompt = \"{prompt}\"\n"
+        )
+    });
+    let read = |_: &Path| Ok(prompts.concat());
+    let pipeline = load_with(STAGES, Path::new("x.toml"), &LoadOptions::default(), &read).unwrap();
+    let store = Store::open(&run.dir.path().join("cache")).unwrap();
+    let mut events = Vec::new();
+    let execute = |slots: usize, events: &mut Vec<RunEvent>| {
+        let mut options = run.options.clone();
+        options.slots.truncate(slots);
+        options.force = vec!["a".to_owned()];
+        Executor::new(&store, options).execute(&pipeline, &mut |event| events.push(event)).unwrap()
+    };
+    let summary = execute(2, &mut events);
+    assert_eq!((summary.outcome, summary.ran, summary.failed), (Outcome::Done, 4, 0), "{events:?}");
+    let dropped = |event: &&RunEvent| matches!(event, RunEvent::DeviceDropped { .. });
+    assert_eq!(events.iter().filter(dropped).count(), 1, "{events:?}");
+    // The last one that is left says what is wrong.
+    let summary = execute(1, &mut events);
+    assert_eq!((summary.outcome, summary.failed), (Outcome::Environment, 1), "{events:?}");
+    assert_eq!(events.iter().filter(dropped).count(), 1);
 }
 
 #[test]

@@ -179,6 +179,11 @@ impl Reporter for HumanReporter {
                 let details = format!("once more on {device}, because {reason}");
                 self.stage_line(self.style.warn("retried"), stage, &[details]);
             }
+            RunEvent::DeviceDropped { index, stage, device, reason } => {
+                self.end(*index);
+                let details = format!("not on {device}, which is left out from now on: {reason}");
+                self.stage_line(self.style.warn("waits"), stage, &[details]);
+            }
             RunEvent::StageProgress { index, done, total, message } => {
                 self.progress(*index, *done, *total, message);
             }

@@ -193,6 +193,15 @@ fn a_stage_whose_process_died_says_where_it_runs_once_more() {
 }
 
 #[test]
+fn a_device_that_is_out_of_order_is_said_to_be_left_out() {
+    let (index, stage, device) = (0, "lora[n=1]".into(), "cuda:1".into());
+    let dropped =
+        RunEvent::DeviceDropped { index, stage, device, reason: "it has no driver".into() };
+    let events = [started(0, "lora[n=1]", vec![StaleReason::NeverRun]), dropped];
+    insta::assert_snapshot!(story(false, &events), @"waits    lora[n=1]  not on cuda:1, which is left out from now on: it has no driver");
+}
+
+#[test]
 fn a_stage_that_a_dead_process_left_is_said_to_be_taken_over() {
     let (index, stage, holder) = (0, "lora[n=1]".into(), "process 4711 on node3".into());
     let left = RunEvent::StageTakenOver { index, stage, holder };
