@@ -64,9 +64,7 @@ impl Args {
 
 /// Does a case; its figures, or why there are none.
 fn attempt(case: &Case, work: &mut Work<'_>) -> Value {
-    let result = catch_unwind(AssertUnwindSafe(|| work.run(case)));
-    work.clean_up();
-    match result {
+    match catch_unwind(AssertUnwindSafe(|| work.run(case))) {
         Ok(Ok(figures)) => figures,
         Ok(Err(error)) => json!({ "error": error }),
         Err(panic) => {
@@ -111,5 +109,7 @@ fn main() {
             "{}",
             json!({ "case": case.name, "event": "end", "secs": secs, "figures": figures })
         );
+        // Of a device that is lost this may end the process: the figures are told, and another one goes on.
+        work.clean_up();
     }
 }
