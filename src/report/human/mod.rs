@@ -182,7 +182,7 @@ impl Reporter for HumanReporter {
             RunEvent::DeviceDropped { index, stage, device, reason } => {
                 self.end(*index);
                 let details = format!("not on {device}, which is left out from now on: {reason}");
-                self.stage_line(self.style.warn("waits"), stage, &[details]);
+                self.stage_line(self.style.warn("waits  "), stage, &[details]);
             }
             RunEvent::StageProgress { index, done, total, message } => {
                 self.progress(*index, *done, *total, message);
