@@ -1,7 +1,7 @@
 //! Devices by name, and what their failures mean.
 //!
-//! Work on a GPU is asynchronous: what fails there surfaces at a later read, mostly as a panic whose
-//! text is all there is to go by.
+//! Work on a GPU is asynchronous: what fails there surfaces at a later read, mostly as a panic
+//! whose text is all there is to go by.
 
 use std::{
     any::Any,
@@ -57,7 +57,8 @@ thread_local! {
     static ASKED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Asks a driver something; the library between panics where the driver does not answer as it expects.
+/// Asks a driver something; the library between panics where the driver does not answer as it
+/// expects.
 fn asked<T>(ask: impl FnOnce() -> T) -> Result<T, DriverFailure> {
     let before = ASKED.replace(true);
     let answer = catch_unwind(AssertUnwindSafe(ask));
@@ -68,8 +69,9 @@ fn asked<T>(ask: impl FnOnce() -> T) -> Result<T, DriverFailure> {
     })
 }
 
-/// Makes tensors that stay for long: on a GPU each has memory of its own, released when caches are emptied. Among the
-/// others, whose room is searched for one by one, they would cost each of them time.
+/// Makes tensors that stay for long: on a GPU each has memory of its own, released when caches are
+/// emptied. Among the others, whose room is searched for one by one, they would cost each of them
+/// time.
 pub fn lasting<T: Send>(device: &Device, make: impl FnOnce() -> T + Send) -> T {
     if *device == Device::flex() {
         return make();
@@ -120,7 +122,8 @@ pub enum DeviceFailure {
 impl DeviceFailure {
     /// Recognises a failure by the text of a panic or an error.
     pub fn of(text: &str) -> Option<Self> {
-        // As CubeCL 0.11 (`IoError`, `LaunchError`, `ServerError`), the driver and its libraries say it.
+        // As CubeCL 0.11 (`IoError`, `LaunchError`, `ServerError`), the driver and its libraries
+        // say it.
         const FULL: [&str; 8] = [
             "out of device memory",
             "out-of-memory error",
@@ -131,8 +134,8 @@ impl DeviceFailure {
             "CUDNN_STATUS_ALLOC_FAILED",
             "DEVICE_ALLOCATION_FAILED",
         ];
-        // The driver's are those after which its documentation lets a process do nothing with the card, which CubeCL
-        // calls poisoned; a call of ours may be the first that meets one.
+        // The driver's are those after which its documentation lets a process do nothing with the
+        // card, which CubeCL calls poisoned; a call of ours may be the first that meets one.
         const LOST: [&str; 15] = [
             "The device is poisoned",
             "The device was poisoned",
@@ -223,7 +226,8 @@ mod tests {
         let text = "The device is poisoned\nCaused by:\n  an illegal address\n";
         let lost = DeviceFailure::Lost.message(text);
         assert_eq!(lost, "the device is lost to this process: an illegal address");
-        // As a read tells what a call of ours met: `ExecutionError`, `Several`, `Unwritten`, `Generic`.
+        // As a read tells what a call of ours met: `ExecutionError`, `Several`, `Unwritten`,
+        // `Generic`.
         let nested = "An error happened during execution\nCaused by:\n  Several failures at once\nCaused by:\n  \
                       The bytes were never written (failure #3, still claiming 2 buffer(s))\n  matmul\nCaused by:\n  \
                       An error happened during execution\nCaused by:\n  DriverError(CUDA_ERROR_LAUNCH_FAILED)\n\

@@ -19,11 +19,11 @@ pub mod models;
 pub mod train;
 
 pub mod device;
-pub mod pages;
-pub mod regular;
+pub mod huge_pages;
+mod no_break;
+pub mod regular_file;
 pub mod rng;
 mod sync;
-mod unbroken;
 pub mod units;
 
 pub mod cli;

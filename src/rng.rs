@@ -166,7 +166,8 @@ impl TorchRng {
             .collect()
     }
 
-    /// `torch.randperm(len)`, which draws 64 bits for each place from a twentieth of 2^32 places on.
+    /// `torch.randperm(len)`, which draws 64 bits for each place from a twentieth of 2^32 places
+    /// on.
     pub fn randperm(&mut self, len: usize) -> Vec<usize> {
         let wide = len >= u32::MAX as usize / 20;
         let mut order: Vec<usize> = (0..len).collect();

@@ -4,10 +4,11 @@ use std::sync::{LockResult, PoisonError};
 
 /// What is behind a lock, also after a thread has panicked that held it.
 ///
-/// A panic in a stage, by a bug or by a device that failed, is caught and ends that stage alone, so what others share
-/// with it must stay usable. It can be: what stands behind our locks is a map of what is known, a queue, a sum or the like,
-/// and is changed by one insertion or removal, after all that may panic. So the worst is that something is missing there,
-/// which is then looked up, read or made once more.
+/// A panic in a stage, by a bug or by a device that failed, is caught and ends that stage alone, so
+/// what others share with it must stay usable. It can be: what stands behind our locks is a map of
+/// what is known, a queue, a sum or the like, and is changed by one insertion or removal, after all
+/// that may panic. So the worst is that something is missing there, which is then looked up, read
+/// or made once more.
 pub(crate) trait Unpoisoned<T> {
     /// The guard, or the value.
     fn unpoisoned(self) -> T;

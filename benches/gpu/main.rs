@@ -1,9 +1,9 @@
 //! Our side of the comparison with PyTorch on a GPU; `run.py` runs both and makes the table.
 //!
-//! `gpu --device cuda:0 --size full --out DIR [--cases NAME,NAME] [--budget SECONDS] [--only VARIANT]`
-//! does each case of `cases.json`, writes what it computed into the folder, and prints a line of JSON when
-//! a case begins and when it ends, and, for the memory that it had, at each of its phases. `gpu --version` tells what it
-//! was built from.
+//! `gpu --device cuda:0 --size full --out DIR [--cases NAME,NAME] [--budget SECONDS] [--only
+//! VARIANT]` does each case of `cases.json`, writes what it computed into the folder, and prints a
+//! line of JSON when a case begins and when it ends, and, for the memory that it had, at each of
+//! its phases. `gpu --version` tells what it was built from.
 #![expect(clippy::print_stdout, reason = "the other side reads it")]
 
 mod cases;
@@ -109,7 +109,8 @@ fn main() {
             "{}",
             json!({ "case": case.name, "event": "end", "secs": secs, "figures": figures })
         );
-        // Of a device that is lost this may end the process: the figures are told, and another one goes on.
+        // Of a device that is lost this may end the process: the figures are told, and another one
+        // goes on.
         work.clean_up();
     }
 }

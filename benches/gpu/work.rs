@@ -167,7 +167,8 @@ impl<'a> Work<'a> {
         self.device.sync().map_err(|error| error.to_string())
     }
 
-    /// Figures of a variant: its first call with its warm-up, the median of some more, and the memory after them.
+    /// Figures of a variant: its first call with its warm-up, the median of some more, and the
+    /// memory after them.
     fn measure(&self, name: &str, mut call: impl FnMut() -> Result<(), String>) -> Outcome {
         phase(&format!("{name}, first call"));
         let mut once = || -> Result<f64, String> {
@@ -288,7 +289,8 @@ impl<'a> Work<'a> {
         )
     }
 
-    /// By how much two steps of the optimizer move parameters otherwise here than on the CPU, of the learning rate.
+    /// By how much two steps of the optimizer move parameters otherwise here than on the CPU, of
+    /// the learning rate.
     fn optimizer_error(&self, adapter: &Adapter, gradients: &BTreeMap<String, Tensor<1>>) -> f32 {
         const RATE: f64 = 1e-3;
         let some: Vec<_> = adapter.factors.0.keys().take(4).cloned().collect();

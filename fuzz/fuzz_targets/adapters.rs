@@ -1,4 +1,5 @@
-//! Any bytes are an adapter or an error, by their header as in full, and what is written of one is read again.
+//! Any bytes are an adapter or an error, by their header as in full, and what is written of one is
+//! read again.
 #![no_main]
 
 use std::{io::Write, path::Path};
@@ -21,7 +22,8 @@ fuzz_target!(|bytes: &[u8]| {
     check(Adapter::from_diffusers(bytes), file.path());
 });
 
-/// What is read in full and what the header alone says must agree; only values may make a difference.
+/// What is read in full and what the header alone says must agree; only values may make a
+/// difference.
 pub fn check(read: Result<Adapter, LoadError>, path: &Path) {
     match (read, check_outline(path, "fuzz", None)) {
         (Ok(adapter), Ok(())) => {

@@ -1,5 +1,5 @@
-//! Any bytes are weights or an error, and both readers say the same of them: the one of whole files, and the one
-//! of models' folders, which takes one tensor after the other.
+//! Any bytes are weights or an error, and both readers say the same of them: the one of whole
+//! files, and the one of models' folders, which takes one tensor after the other.
 #![no_main]
 
 use std::{io::Write, path::Path};

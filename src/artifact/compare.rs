@@ -11,7 +11,8 @@ pub enum Distance {
     /// The bytes are equal.
     None,
     /// The same form, with numbers that are at most this far apart: `|a - b| / max(1, |a|, |b|)`,
-    /// for pixels in units of the whole range. 0 where only the way differs in which they are written.
+    /// for pixels in units of the whole range. 0 where only the way differs in which they are
+    /// written.
     Numbers(f64),
     /// Something else than numbers differs.
     Form(String),

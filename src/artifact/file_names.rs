@@ -14,8 +14,8 @@ pub fn file_name(name: &str) -> String {
 pub struct FileNames(BTreeSet<String>);
 
 impl FileNames {
-    /// `path`, or `path~2` where that is taken, also by one of other case: not all file systems tell
-    /// them apart.
+    /// `path`, or `path~2` where that is taken, also by one of other case: not all file systems
+    /// tell them apart.
     pub fn free(&mut self, path: &str) -> String {
         let mut free = path.to_owned();
         let mut number = 2;

@@ -2,8 +2,9 @@
 //!
 //! One item is `latents.safetensors`: `latents` F32 `[C, f, h, w]`, multiplied by the VAE's scaling
 //! factor, and `image_latents` F32 `[K, C, 1, h, w]`, not scaled: K encodings of the first frame,
-//! each with its own noise, from which training takes one at each step; K is 0 for a model whose image is the
-//! first frame of the clip. Where the VAE states mean and deviation of each channel, both are standardised.
+//! each with its own noise, from which training takes one at each step; K is 0 for a model whose
+//! image is the first frame of the clip. Where the VAE states mean and deviation of each channel,
+//! both are standardised.
 
 use super::tensors::{Array, TensorFileError, write_two};
 

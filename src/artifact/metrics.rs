@@ -26,9 +26,10 @@ pub struct Metrics {
     pub details: Value,
     /// The scores of each image.
     pub per_item: BTreeMap<String, BTreeMap<String, f64>>,
-    /// Every choice of the metric itself that decides a score, and the images it is over. What made the
-    /// predictions (model, adapter, sampler, prompt and the like) is told by `pipe export` and `pipe show`, from
-    /// the records of the stages: equal predictions are one artifact however they were made.
+    /// Every choice of the metric itself that decides a score, and the images it is over. What made
+    /// the predictions (model, adapter, sampler, prompt and the like) is told by `pipe export` and
+    /// `pipe show`, from the records of the stages: equal predictions are one artifact however they
+    /// were made.
     pub settings: Value,
     /// The scores of each checkpoint alone, where the predictions come from several.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

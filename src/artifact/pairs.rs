@@ -68,8 +68,8 @@ fn in_metres(stored: &DynamicImage) -> Option<Depth> {
     Depth::from_raw(stored.width(), stored.height(), metres.collect())
 }
 
-/// How far the distances of a pair reach, beside those before, and the range of its colours; nothing new where they
-/// cannot be read.
+/// How far the distances of a pair reach, beside those before, and the range of its colours;
+/// nothing new where they cannot be read.
 pub fn reach(
     depth: &[u8],
     meta: &[u8],

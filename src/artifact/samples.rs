@@ -1,6 +1,7 @@
 //! Generated latents: `latents.safetensors` with `latents` F32 `[C, f, h, w]`, scaled as the
-//! denoiser sees them, padding frames dropped. Samples of a condition pipeline state in the file's header after how
-//! many steps with draws of their own they were made, since decoding goes on with the generator; older ones do not.
+//! denoiser sees them, padding frames dropped. Samples of a condition pipeline state in the file's
+//! header after how many steps with draws of their own they were made, since decoding goes on with
+//! the generator; older ones do not.
 
 use safetensors::SafeTensors;
 

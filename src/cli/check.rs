@@ -21,12 +21,13 @@ use crate::{
 
 /// Check pipeline files and say all errors at once; nothing is run
 ///
-/// Data that is there must hold what is asked of it, and the images of a stage that takes up to 30 of
-/// them are decoded. Of models and adapters that are there, configurations and the headers of weights are
-/// read: all tensors must be there, in the shapes that the configuration asks for. Not looked into are the
-/// images of stages that take more, and the values of weights; the last line says so. Data and weights that
-/// are not there are told, but are no error: a file can be checked on another machine. What several files
-/// lack is told once. Of several files, one without the profile is checked with its own values, and that is said.
+/// Data that is there must hold what is asked of it, and the images of a stage that takes up to 30
+/// of them are decoded. Of models and adapters that are there, configurations and the headers of
+/// weights are read: all tensors must be there, in the shapes that the configuration asks for. Not
+/// looked into are the images of stages that take more, and the values of weights; the last line
+/// says so. Data and weights that are not there are told, but are no error: a file can be checked
+/// on another machine. What several files lack is told once. Of several files, one without the
+/// profile is checked with its own values, and that is said.
 #[derive(Debug, clap::Args)]
 pub(super) struct CheckArgs {
     /// The pipeline files
@@ -119,7 +120,8 @@ fn checked(files: &[Value]) -> String {
     format!("{:#}\n", json!({ "schema_version": SCHEMA_VERSION, "files": files }))
 }
 
-/// The document of `pipe check --json` for a file with errors: what other commands with `--json` say of it.
+/// The document of `pipe check --json` for a file with errors: what other commands with `--json`
+/// say of it.
 pub(super) fn document_of_errors(file: &Path, errors: &ConfigErrors) -> String {
     checked(&[wrong_file(file, errors)])
 }

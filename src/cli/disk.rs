@@ -74,10 +74,11 @@ fn verdict(needed: u64, free: Option<u64>) -> Verdict {
     if needed / 2 > free { Verdict::TooSmall(message) } else { Verdict::Tight(message) }
 }
 
-/// Looks once, when the first stage runs, whether the disk will do. A run that has nothing to do pays
-/// nothing for it, and none waits long for it: the plan is made beside the walk.
+/// Looks once, when the first stage runs, whether the disk will do. A run that has nothing to do
+/// pays nothing for it, and none waits long for it: the plan is made beside the walk.
 ///
-/// It is warned, not refused: this is an estimate, and what is finished when a disk is full is kept.
+/// It is warned, not refused: this is an estimate, and what is finished when a disk is full is
+/// kept.
 pub(super) struct Watch<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     /// What to plan, until that has begun.
@@ -141,7 +142,8 @@ impl<'scope, 'env> Watch<'scope, 'env> {
 
 impl Wanted<'_> {
     fn look(self) -> Option<Warning> {
-        // What a cache behind the store has is written to this disk, too, whether it is fetched or computed.
+        // What a cache behind the store has is written to this disk, too, whether it is fetched or
+        // computed.
         let store = self.store.alone();
         // What keeps it from being known is told by the run itself.
         let plan = plan::build(self.pipeline, &store, self.options).ok()?;

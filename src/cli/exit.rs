@@ -8,10 +8,11 @@ pub const STAGE_FAILED: u8 = 1;
 pub const USAGE: u8 = 2;
 /// The machine lacks something: a device, space, weights, data.
 pub const ENVIRONMENT: u8 = 3;
-/// `verify` or `attest --verify` found a difference, `cache verify` damage, or `--locked` a deviation.
+/// `verify` or `attest --verify` found a difference, `cache verify` damage, or `--locked` a
+/// deviation.
 pub const DIFFERENT: u8 = 4;
 /// A bug of ours; also what the runtime gives for a panic.
 pub const BUG: u8 = 101;
-/// The user interrupted with Ctrl-C. Another signal gives 128 and its number: 143 for SIGTERM, 129 for
-/// SIGHUP.
+/// The user interrupted with Ctrl-C. Another signal gives 128 and its number: 143 for SIGTERM, 129
+/// for SIGHUP.
 pub const INTERRUPTED: u8 = 130;

@@ -179,7 +179,8 @@ impl Explainer<'_> {
     }
 }
 
-/// The adapter files that a stage read, each with its content and the model that it states to be for.
+/// The adapter files that a stage read, each with its content and the model that it states to be
+/// for.
 fn adapters(instance: &Instance, record: &Record, out: &mut String) {
     let Some((_, adapters)) = instance.work.adapter_files() else { return };
     let read = Executed { instance, record, is_result: false }.inputs();

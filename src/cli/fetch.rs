@@ -21,9 +21,9 @@ use crate::{
 /// The time between two lines where there is no bar.
 const EVERY: Duration = Duration::from_secs(30);
 
-/// Fetches the parts of models that the stages asked for need and the cache lacks. As nobody wants to wait for
-/// tens of gigabytes to be told of a mistake, `refuse` is asked before anything is fetched, and `settle` once the
-/// configurations are here.
+/// Fetches the parts of models that the stages asked for need and the cache lacks. As nobody wants
+/// to wait for tens of gigabytes to be told of a mistake, `refuse` is asked before anything is
+/// fetched, and `settle` once the configurations are here.
 pub(super) fn models(
     pipeline: &Pipeline,
     wanted: &PlanOptions,

@@ -1,5 +1,5 @@
-//! Which cards there are, and which one `cuda:N` is: `nvidia-smi` lists all cards, a program sees those that
-//! `CUDA_VISIBLE_DEVICES` names, in its order.
+//! Which cards there are, and which one `cuda:N` is: `nvidia-smi` lists all cards, a program sees
+//! those that `CUDA_VISIBLE_DEVICES` names, in its order.
 
 use std::{
     io::{self, Read},
@@ -39,8 +39,8 @@ fn ask(program: &mut Command, patience: Duration) -> io::Result<String> {
     said
 }
 
-/// What `CUDA_VISIBLE_DEVICES` leaves to be seen, as it names them: numbers, and UUIDs of cards or of parts of cards.
-/// What follows the first entry that is none is not seen.
+/// What `CUDA_VISIBLE_DEVICES` leaves to be seen, as it names them: numbers, and UUIDs of cards or
+/// of parts of cards. What follows the first entry that is none is not seen.
 pub(super) fn visible(list: &str) -> Vec<&str> {
     let is_one = |entry: &&str| {
         entry.parse::<usize>().is_ok() || ["GPU-", "MIG-"].iter().any(|id| entry.starts_with(id))
@@ -78,9 +78,9 @@ fn parse(listing: &str) -> Vec<Gpu> {
 
 /// The card that a program knows as `cuda:<index>`.
 ///
-/// `visible` is `CUDA_VISIBLE_DEVICES`: numbers, or beginnings of a UUID; what follows the first entry
-/// that is no card is not seen. `order` is `CUDA_DEVICE_ORDER`: unless it is `PCI_BUS_ID`, numbers count
-/// from the fastest card, which is not known where cards differ.
+/// `visible` is `CUDA_VISIBLE_DEVICES`: numbers, or beginnings of a UUID; what follows the first
+/// entry that is no card is not seen. `order` is `CUDA_DEVICE_ORDER`: unless it is `PCI_BUS_ID`,
+/// numbers count from the fastest card, which is not known where cards differ.
 pub(super) fn find<'a>(
     gpus: &'a [Gpu],
     visible: Option<&str>,

@@ -20,7 +20,8 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// The store with the remote behind it, if there is one. What cannot be kept here is not fetched.
+    /// The store with the remote behind it, if there is one. What cannot be kept here is not
+    /// fetched.
     pub fn behind(
         store: Store,
         remote: Option<Remote>,

@@ -18,7 +18,8 @@ pub(super) struct ReadFile<'a> {
     pub file: &'a Path,
     /// The pipeline, or what is wrong with it.
     pub found: Result<Pipeline, ConfigErrors>,
-    /// The profile that is asked for, where this file has none of that name and was read without it.
+    /// The profile that is asked for, where this file has none of that name and was read without
+    /// it.
     pub without_profile: Option<&'a str>,
 }
 
@@ -32,8 +33,9 @@ impl ReadFile<'_> {
     }
 }
 
-/// Reads several files one after the other as they are asked for, each with the profile, or, where it has no such
-/// profile and another file has, with its own values. If none has it, it is misspelt.
+/// Reads several files one after the other as they are asked for, each with the profile, or, where
+/// it has no such profile and another file has, with its own values. If none has it, it is
+/// misspelt.
 pub(super) fn each<'a>(
     files: &'a [PathBuf],
     options: &'a LoadOptions,
@@ -65,7 +67,8 @@ pub(super) fn each<'a>(
     })
 }
 
-/// Whether a file has no such profile as is asked for. What is wrong with one that is there is another error.
+/// Whether a file has no such profile as is asked for. What is wrong with one that is there is
+/// another error.
 fn lacks_profile(errors: &ConfigErrors, options: &LoadOptions) -> bool {
     let is_of_command_line = |error: &ConfigError| {
         error.code == Code::Profile

@@ -12,8 +12,8 @@ use crate::report::style::Style;
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// Crates that see requests with their credentials and log them below `warn`: headers, and addresses
-/// whose query is a signature.
+/// Crates that see requests with their credentials and log them below `warn`: headers, and
+/// addresses whose query is a signature.
 const CARRIERS: [&str; 5] = ["hf_hub", "hyper", "object_store", "rustls", "ureq"];
 
 /// Reads a filter such as `info` or `pipe::exec=debug`.

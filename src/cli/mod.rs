@@ -20,13 +20,13 @@ mod link;
 mod load;
 mod logging;
 mod memory;
+mod overwrite;
 mod plan;
 mod run;
 mod schema;
 mod session;
 mod show;
 mod signals;
-mod spare;
 mod table;
 mod verify;
 mod versioned;
@@ -44,7 +44,7 @@ use error::CliError;
 
 use crate::{
     device::{DeviceFailure, text_of},
-    pages,
+    huge_pages,
 };
 use session::{GlobalArgs, Session};
 
@@ -124,7 +124,7 @@ pub fn main() -> ExitCode {
 
 fn run_with(args: impl IntoIterator<Item = OsString>) -> u8 {
     session::install_panic_hook();
-    pages::save();
+    huge_pages::save();
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {

@@ -23,7 +23,8 @@ use crate::{
 
 /// Say what a run would do and why; nothing is run
 ///
-/// It does not look into data sets: whether they hold as many images as are asked for says `pipe check`.
+/// It does not look into data sets: whether they hold as many images as are asked for says `pipe
+/// check`.
 #[derive(Debug, clap::Args)]
 pub(super) struct PlanArgs {
     #[command(flatten)]
@@ -96,10 +97,12 @@ fn text(plan: &Plan<'_>, outlook: &Outlook, verbose: bool) -> String {
     out
 }
 
-/// Cells of a stage with which the same is done up to which each has a line; of those that lack something, one does.
+/// Cells of a stage with which the same is done up to which each has a line; of those that lack
+/// something, one does.
 const MOST_CELLS: usize = 12;
 
-/// What a run does with each stage. Many cells with which the same is done are one line, unless all are asked for.
+/// What a run does with each stage. Many cells with which the same is done are one line, unless all
+/// are asked for.
 fn lines(plan: &Plan<'_>, memory: &MemoryPlan<'_>, verbose: bool) -> String {
     let instances = &plan.pipeline.instances;
     let all: Vec<_> = (0..instances.len())
@@ -128,8 +131,8 @@ fn lines(plan: &Plan<'_>, memory: &MemoryPlan<'_>, verbose: bool) -> String {
     out
 }
 
-/// What a run does with a stage, and why; nothing of one that it leaves alone, and of one that is up to date only if
-/// that is asked for.
+/// What a run does with a stage, and why; nothing of one that it leaves alone, and of one that is
+/// up to date only if that is asked for.
 fn does(
     plan: &Plan<'_>,
     index: usize,
@@ -193,8 +196,8 @@ fn commands<'a>(plan: &Plan<'a>) -> IndexSet<&'a str> {
     stages
 }
 
-/// `after lora and 3 more`, and where the change began, unless that is told already: by a stage that
-/// this one waits for itself and that has its own line just above.
+/// `after lora and 3 more`, and where the change began, unless that is told already: by a stage
+/// that this one waits for itself and that has its own line just above.
 fn after(plan: &Plan<'_>, index: usize, upstream: &[usize]) -> String {
     let instances = &plan.pipeline.instances;
     let label = |other: &usize| plan::label(&instances[index], &instances[*other]);

@@ -15,8 +15,8 @@ use crate::{
 /// editors that use Taplo or Tombi.
 #[derive(Debug, clap::Args)]
 pub(super) struct SchemaArgs {
-    /// Of what: `pipeline` files, what `plan --json`, `verify --json` or `cache verify --json` prints, an
-    /// `event` of `run --events`, or a `lock` file
+    /// Of what: `pipeline` files, what `plan --json`, `verify --json` or `cache verify --json`
+    /// prints, an `event` of `run --events`, or a `lock` file
     #[arg(default_value = PIPELINE, value_parser = names())]
     document: String,
     /// Write all of them into this folder instead

@@ -253,8 +253,8 @@ impl Session {
         store.telling(self.talker())
     }
 
-    /// The same where there is nothing to do without a cache: none there is an error, since the folder
-    /// most likely is misspelt.
+    /// The same where there is nothing to do without a cache: none there is an error, since the
+    /// folder most likely is misspelt.
     pub fn store_that_is_there(&self) -> Result<Store, CliError> {
         Ok(self.store()?.must_exist()?)
     }
@@ -276,7 +276,8 @@ pub(super) fn open_store(settings: &Settings) -> Result<Store, CliError> {
     Ok(Store::open(&settings.cache)?.settle_locks(locks(settings)?)?)
 }
 
-/// The same, but only to read where it cannot be written: what is up to date can be shown all the same.
+/// The same, but only to read where it cannot be written: what is up to date can be shown all the
+/// same.
 pub(super) fn open_or_look(settings: &Settings) -> Result<Store, CliError> {
     let locks = locks(settings)?;
     let opened = Store::open(&settings.cache).and_then(|store| store.settle_locks(locks));

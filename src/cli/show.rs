@@ -252,7 +252,8 @@ fn rounded(value: &Value) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// The one artifact, or file, that `text` begins the digest of, or the key of the result that it is.
+/// The one artifact, or file, that `text` begins the digest of, or the key of the result that it
+/// is.
 fn find(store: &Store, text: &str) -> Result<Digest, CliError> {
     match store.find(text)[..] {
         [Named::Object(digest)] => Ok(digest),

@@ -47,7 +47,8 @@ impl Stop {
         }
     }
 
-    /// Declares that this uses the store; who is stopped while waiting for that has nothing more to say.
+    /// Declares that this uses the store; who is stopped while waiting for that has nothing more to
+    /// say.
     pub fn in_use(&self, store: &Store) -> Result<StoreUse, CliError> {
         store.in_use(&|| self.flag.is_cancelled()).map_err(|error| self.told(error))
     }
@@ -97,8 +98,8 @@ impl Stop {
     }
 }
 
-/// Has this process, which computes for another one, do nothing at a signal: both may get it, and the other one
-/// says what it means.
+/// Has this process, which computes for another one, do nothing at a signal: both may get it, and
+/// the other one says what it means.
 #[cfg(unix)]
 pub(super) fn leave_to_parent() {
     use std::sync::atomic::AtomicBool;
@@ -115,8 +116,8 @@ pub(super) fn leave_to_parent() {
 #[cfg(not(unix))]
 pub(super) fn leave_to_parent() {}
 
-/// Signals so close to each other are one wish: a process and its group may both get what one program
-/// sends, as `timeout` does.
+/// Signals so close to each other are one wish: a process and its group may both get what one
+/// program sends, as `timeout` does.
 #[cfg(unix)]
 const ONE_WISH: Duration = Duration::from_millis(200);
 

@@ -26,8 +26,9 @@ pub(super) struct TableArgs {
     format: Format,
     /// Instead of scores, what the stages took: time of training and sampling, memory, device
     ///
-    /// Times are wall time, waiting included, but for `device s`. Memory is the most that the whole process held while
-    /// a stage ran, or of a GPU what was taken of the whole card, by stages beside it as well.
+    /// Times are wall time, waiting included, but for `device s`. Memory is the most that the whole
+    /// process held while a stage ran, or of a GPU what was taken of the whole card, by stages
+    /// beside it as well.
     #[arg(long)]
     compute: bool,
 }

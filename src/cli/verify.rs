@@ -24,10 +24,10 @@ use crate::{
 
 /// Execute stages again and compare what they give with the cache
 ///
-/// Each stage gets the inputs it had, so `--jobs` of them are executed at once. Nothing of the cache is changed: results go to a scratch
-/// folder, and trainings start from nothing. Says of each artifact whether it is identical, within
-/// the tolerance, or different, which is exit code 4. Stages that the cache has no result of, to compare
-/// with, make it 1.
+/// Each stage gets the inputs it had, so `--jobs` of them are executed at once. Nothing of the
+/// cache is changed: results go to a scratch folder, and trainings start from nothing. Says of each
+/// artifact whether it is identical, within the tolerance, or different, which is exit code 4.
+/// Stages that the cache has no result of, to compare with, make it 1.
 #[derive(Debug, clap::Args)]
 pub(super) struct VerifyArgs {
     #[command(flatten)]
@@ -124,8 +124,8 @@ fn outcome(found: &[Verified]) -> Outcome {
     outcomes.max().unwrap_or_default()
 }
 
-/// To have verified nothing, or nothing of a stage that was asked for, is no success, and neither is to have
-/// found nothing to compare a stage with. That a command was not allowed was chosen.
+/// To have verified nothing, or nothing of a stage that was asked for, is no success, and neither
+/// is to have found nothing to compare a stage with. That a command was not allowed was chosen.
 fn unverified(pipeline: &Pipeline, found: &[Verified], args: &VerifyArgs) -> Option<CliError> {
     let skipped = |verified: &&Verified| matches!(verified.verdict, Verdict::Skipped { .. });
     if found.iter().all(|verified| skipped(&verified)) {

@@ -35,8 +35,8 @@ struct Group {
 }
 
 impl Alike {
-    /// Whether an error is like one before it but for values of axes, and so counted with that; `place` is
-    /// where in the list it would come.
+    /// Whether an error is like one before it but for values of axes, and so counted with that;
+    /// `place` is where in the list it would come.
     pub fn takes(&mut self, problem: &Problem, place: usize) -> bool {
         let Some(cell) = &problem.cell else { return false };
         let (axes, text) = without_values(cell, &problem.text());
@@ -51,7 +51,8 @@ impl Alike {
         group.first != place
     }
 
-    /// Says of each error that stands for others how many these are, and how to leave their cells out.
+    /// Says of each error that stands for others how many these are, and how to leave their cells
+    /// out.
     pub fn tell(self, list: &mut [Problem], axes: &Axes) {
         let wrong = self.wrong_values();
         for Group { first, axes: names, values } in self.0.values() {
@@ -88,7 +89,8 @@ impl Alike {
     }
 }
 
-/// A text in which each value of a cell that it names gave way to its axis, once, and which axes these are.
+/// A text in which each value of a cell that it names gave way to its axis, once, and which axes
+/// these are.
 fn without_values(cell: &Cell, text: &str) -> (Vec<String>, String) {
     let (mut axes, mut text) = (Vec::new(), text.to_owned());
     for (axis, value) in cell {
@@ -108,8 +110,8 @@ fn without_values(cell: &Cell, text: &str) -> (Vec<String>, String) {
     (axes, text)
 }
 
-/// The values of an axis that are not wrong, as `--set` takes them; none where there are none, or they cannot be
-/// written in a line.
+/// The values of an axis that are not wrong, as `--set` takes them; none where there are none, or
+/// they cannot be written in a line.
 fn rest(axis: &Axis, wrong: &HashSet<String>) -> Option<String> {
     let values = axis.json.iter();
     let kept: Vec<&Value> = values.filter(|value| !wrong.contains(&value.to_string())).collect();
@@ -158,7 +160,8 @@ split  = "test"
 size   = [16, 16]
 "#;
 
-    /// The errors of the file with so many tasks there, of which the third is broken, and what helps.
+    /// The errors of the file with so many tasks there, of which the third is broken, and what
+    /// helps.
     fn told(tasks: usize, set: &[&str]) -> String {
         let folder = tempfile::tempdir().unwrap();
         let set_of_tasks = folder.path().join("arc/data/evaluation");

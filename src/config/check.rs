@@ -81,8 +81,8 @@ pub(super) struct Checker {
 }
 
 impl Checker {
-    /// Nothing is known yet; `look` says whether data and the files of models are looked at, `to_run` which
-    /// stages are to run.
+    /// Nothing is known yet; `look` says whether data and the files of models are looked at,
+    /// `to_run` which stages are to run.
     pub fn new(look: bool, to_run: HashSet<String>) -> Self {
         Self {
             models: KnownModels::default(),
@@ -187,8 +187,8 @@ impl Checker {
         known.collect()
     }
 
-    /// What is wrong with the files of an instance's model and of the adapters it names or is given, if they are
-    /// looked at.
+    /// What is wrong with the files of an instance's model and of the adapters it names or is
+    /// given, if they are looked at.
     fn check_files(
         &self,
         instance: &Instance,
@@ -252,8 +252,8 @@ impl Checker {
         problem.help("give both the same `holdout`, `holdout_seed` and `holdout_by`")
     }
 
-    /// With how many adapters the predictions of an instance are made: as many as it is given, or as those were made
-    /// with that it works on.
+    /// With how many adapters the predictions of an instance are made: as many as it is given, or
+    /// as those were made with that it works on.
     fn checkpoints_of(&self, instance: &Instance) -> Option<usize> {
         let input = |port: &str| instance.inputs.get(port);
         if let Some(port) = instance.work.crossed_port() {
@@ -263,8 +263,8 @@ impl Checker {
         input(mapped).and_then(|predictions| self.known[*predictions].checkpoints)
     }
 
-    /// What to say of pictures that are asked about and learnt from, where data was looked at: once for every two
-    /// stages.
+    /// What to say of pictures that are asked about and learnt from, where data was looked at: once
+    /// for every two stages.
     pub fn same_pictures(
         &self,
         instances: &[Instance],
@@ -333,7 +333,8 @@ impl Checker {
         problem
     }
 
-    /// What the last instance cannot take of the prompts on these ports, shown where they are encoded.
+    /// What the last instance cannot take of the prompts on these ports, shown where they are
+    /// encoded.
     fn at_prompts(
         &self,
         definition: &Definition<'_>,
@@ -370,8 +371,8 @@ impl Checker {
     }
 }
 
-/// Where the command line names the folder of the data that a parameter does not fit, if the parameter, at
-/// `origin`, is not from there as well: then it is the folder that is new.
+/// Where the command line names the folder of the data that a parameter does not fit, if the
+/// parameter, at `origin`, is not from there as well: then it is the folder that is new.
 fn root_of_run(params: &Node, param: &str, origin: Option<Origin>) -> Option<Origin> {
     let root = params.get("source")?.get("root")?.origin?;
     let is_set = |origin: Origin| origin.layer == Layer::Set;

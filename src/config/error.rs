@@ -11,7 +11,7 @@ use super::{
     origin::{Sources, is_argument},
     problem::{Code, Problem},
 };
-use crate::unbroken::Unbroken;
+use crate::no_break::Unbroken;
 
 /// All errors of a pipeline file; never empty.
 #[derive(Debug)]
@@ -23,7 +23,8 @@ pub struct ConfigErrors {
 }
 
 impl ConfigErrors {
-    /// All errors one after the other, each with its lines of the file. No path is broken over two lines.
+    /// All errors one after the other, each with its lines of the file. No path is broken over two
+    /// lines.
     pub fn render(&self, theme: GraphicalTheme, width: usize) -> String {
         let handler = GraphicalReportHandler::new_themed(theme).with_width(width);
         let handler = handler.with_break_words(false);

@@ -136,7 +136,8 @@ impl SourceCode for Excerpt {
             *found.span(),
             found.line(),
             column,
-            // That of `found` counts from the start of the text, and places far apart were shown as one.
+            // That of `found` counts from the start of the text, and places far apart were shown as
+            // one.
             found.data().split(|byte| *byte == b'\n').count(),
         )))
     }

@@ -109,7 +109,8 @@ pub(super) fn read(axes: &Axes, table: &Table, problems: &mut Problems) -> Vec<R
     rules
 }
 
-/// The values that are meant: where the axis itself takes lists or tables, one may be one of its values.
+/// The values that are meant: where the axis itself takes lists or tables, one may be one of its
+/// values.
 fn values(node: &Node, axis: &Axis, problems: &mut Problems) -> Vec<Value> {
     let whole = node.to_json();
     if range::is_range(node) && !is_one_of(&whole, &axis.json) {

@@ -48,8 +48,8 @@ struct Parsed {
 }
 
 impl Expander<'_> {
-    /// Expands `definitions` in `order`; what has errors is reported and left out. Gives the instances
-    /// and what is to be told of their data.
+    /// Expands `definitions` in `order`; what has errors is reported and left out. Gives the
+    /// instances and what is to be told of their data.
     pub fn expand(
         &self,
         definitions: &[Definition<'_>],

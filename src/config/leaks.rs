@@ -1,8 +1,8 @@
 //! Pairs that are learnt from and answered, as far as the file tells: not wrong, but seldom meant.
 //!
 //! It follows data to where it is learnt from and to where it is asked about, and compares what the
-//! parameters take of it. Of pairs that look different by these, [`Found::asked_and_learnt`] says whose
-//! content is to be compared when a run has drawn them (`report/same_pictures.rs`).
+//! parameters take of it. Of pairs that look different by these, [`Found::asked_and_learnt`] says
+//! whose content is to be compared when a run has drawn them (`report/same_pictures.rs`).
 
 use std::collections::BTreeSet;
 
@@ -40,8 +40,9 @@ pub(super) struct Found {
 }
 
 impl Leaks {
-    /// Adds the next instance; `instances` are those before it. Gives those of them that are asked about
-    /// and learnt from for it, but are parts of one source that is divided otherwise for each.
+    /// Adds the next instance; `instances` are those before it. Gives those of them that are asked
+    /// about and learnt from for it, but are parts of one source that is divided otherwise for
+    /// each.
     pub fn add(&mut self, instance: &Instance, instances: &[Instance]) -> Vec<(usize, usize)> {
         let mut divided = Vec::new();
         let selection = instance.work.selection();

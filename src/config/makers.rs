@@ -24,7 +24,8 @@ pub(super) struct Makers {
 }
 
 impl Makers {
-    /// The place of the first stage that makes the same of the same as this one at `index`, or its own.
+    /// The place of the first stage that makes the same of the same as this one at `index`, or its
+    /// own.
     pub fn first(&mut self, instance: &Instance, index: usize) -> usize {
         if !instance.work.gives_parts() {
             return index;

@@ -56,7 +56,7 @@ use self::{
     value::{Data, Node, Table as NodeTable},
 };
 use crate::{
-    pages,
+    huge_pages,
     stages::{STAGES, StageEntry},
 };
 
@@ -70,8 +70,8 @@ pub struct LoadOptions {
     pub profile: Option<String>,
     /// `--set`, each `key=value` with a key such as `lora.steps`, `params.size` or `seed`.
     pub set: Vec<String>,
-    /// Whether data and the files of models are looked at, where they are there: too few images, or weights that
-    /// do not fit, are then an error of the file.
+    /// Whether data and the files of models are looked at, where they are there: too few images, or
+    /// weights that do not fit, are then an error of the file.
     pub look_at_files: bool,
     /// What is to be computed, and so must be more than readable.
     pub to_run: ToRun,
@@ -114,7 +114,7 @@ impl ToRun {
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Pipeline, ConfigErrors> {
     let pipeline = load_with(STAGES, path, options, &|path| {
         let text = std::fs::read_to_string(path)?;
-        pages::allow_for(text.len());
+        huge_pages::allow_for(text.len());
         Ok(text)
     })?;
     if !pipeline.instances.is_empty() {

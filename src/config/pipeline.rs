@@ -48,10 +48,11 @@ pub struct Pipeline {
     pub root: Arc<Node>,
     /// What is not wrong but seldom meant.
     pub warnings: Vec<String>,
-    /// Whether images that are here were not decoded when it was loaded, because a stage takes too many.
+    /// Whether images that are here were not decoded when it was loaded, because a stage takes too
+    /// many.
     pub undecoded: bool,
-    /// Instances that draw data: those whose pairs are asked about, and those learnt from for it, where
-    /// the file does not say that both take the same.
+    /// Instances that draw data: those whose pairs are asked about, and those learnt from for it,
+    /// where the file does not say that both take the same.
     pub asked_and_learnt: BTreeSet<(usize, usize)>,
 }
 
@@ -64,8 +65,8 @@ impl Pipeline {
         }
     }
 
-    /// The key that gives a parameter of an instance its value, as in `params.data.root`; none where
-    /// that is in the sweep.
+    /// The key that gives a parameter of an instance its value, as in `params.data.root`; none
+    /// where that is in the sweep.
     pub fn key_of(&self, instance: &Instance, param: &str) -> Option<String> {
         let origin = instance.places.origin(param)?;
         ["params", "stages"].into_iter().find_map(|section| {
@@ -79,8 +80,8 @@ impl Pipeline {
         })
     }
 
-    /// What the parameters of an instance leave to its model, as that model has it; nothing where it cannot be
-    /// read.
+    /// What the parameters of an instance leave to its model, as that model has it; nothing where
+    /// it cannot be read.
     pub fn left_to_model(&self, index: usize) -> Map<String, Value> {
         let on_port = self.on_port_model(index);
         on_port.map(|parts| self.instances[index].work.left_to_model(&parts)).unwrap_or_default()
@@ -197,7 +198,8 @@ impl Places {
         })
     }
 
-    /// What references put into the text at `path`, if that is `text`, with the places of the values.
+    /// What references put into the text at `path`, if that is `text`, with the places of the
+    /// values.
     pub fn filled(&self, path: &str, text: &str) -> Vec<(&Filled, Option<Place>)> {
         let node = self.node(path).filter(|node| node.as_str() == Some(text));
         let filled = node.and_then(|node| node.filled.as_deref()).unwrap_or_default();
@@ -303,6 +305,7 @@ pub enum Spread {
 pub struct Reference {
     /// What the numbers are: `Table 1`.
     pub source: String,
-    /// A CSV file with a column per axis and one `value` column, resolved against the pipeline file.
+    /// A CSV file with a column per axis and one `value` column, resolved against the pipeline
+    /// file.
     pub values: PathBuf,
 }

@@ -1,4 +1,5 @@
-//! What is wrong with a pipeline file while it is read: problems, by origins in its text, and their collection.
+//! What is wrong with a pipeline file while it is read: problems, by origins in its text, and their
+//! collection.
 //!
 //! Once all are found they become `ConfigErrors` (`error.rs`).
 
@@ -86,13 +87,15 @@ impl Problem {
         Self::new(Code::WrongType, message).at(node.origin, format!("must be {wanted}"))
     }
 
-    /// Says in which stage it is. One value that many stages take is wrong once, and told of the first.
+    /// Says in which stage it is. One value that many stages take is wrong once, and told of the
+    /// first.
     pub fn in_stage(mut self, stage: &str) -> Self {
         self.stage = Some(stage.into());
         self
     }
 
-    /// Says in which cell it is. Of errors that differ in values of the sweep alone, the first is told.
+    /// Says in which cell it is. Of errors that differ in values of the sweep alone, the first is
+    /// told.
     pub fn in_cell(mut self, cell: &Cell) -> Self {
         self.cell = Some(Box::new(cell.clone()));
         self

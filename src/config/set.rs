@@ -13,7 +13,8 @@ use super::{
 const SECTIONS: [&str; 4] = ["params", "stages", "sweep", "tables"];
 /// Values of a file that a key may be.
 const VALUES: [&str; 3] = ["seed", "title", "name"];
-/// Keys of a file that decide what it is made of, before any `--set` is laid on it; what to do instead.
+/// Keys of a file that decide what it is made of, before any `--set` is laid on it; what to do
+/// instead.
 const IN_FILES: [(&str, &str); 2] = [
     (
         "extends",
@@ -208,8 +209,9 @@ impl Target<'_> {
     }
 }
 
-/// Whether a text is TOML's form of a number, but a name for people: `5117e062`, a task of ARC. Nobody writes
-/// an exponent with leading zeros to three digits without its sign, nor one beyond all numbers.
+/// Whether a text is TOML's form of a number, but a name for people: `5117e062`, a task of ARC.
+/// Nobody writes an exponent with leading zeros to three digits without its sign, nor one beyond
+/// all numbers.
 fn is_name_like_a_number(text: &str) -> bool {
     let is_digits = |part: &str| part.len() > 1 && part.bytes().all(|byte| byte.is_ascii_digit());
     let Some((digits, exponent)) = text.split_once(['e', 'E']) else { return false };

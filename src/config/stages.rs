@@ -286,7 +286,8 @@ pub(super) fn order(definitions: &[Definition<'_>], problems: &mut Problems) -> 
     Some(walk.done)
 }
 
-/// Finds the axes that reach each stage, by its own parameters or by its inputs, which come before it in `order`.
+/// Finds the axes that reach each stage, by its own parameters or by its inputs, which come before
+/// it in `order`.
 pub(super) fn reach(definitions: &mut [Definition<'_>], order: &[usize]) {
     for &index in order {
         let inputs = definitions[index].inputs.iter();

@@ -32,17 +32,17 @@ pub(super) struct Written {
     /// The axes that are averaged, such as repeated runs.
     #[serde(default)]
     average: OneOrMany,
-    /// How the spread over the averaged axes is shown: `sd` as mean ± standard deviation, `bootstrap` as
-    /// the 95 % interval of the mean, for scores that are 0 or 100 each.
+    /// How the spread over the averaged axes is shown: `sd` as mean ± standard deviation,
+    /// `bootstrap` as the 95 % interval of the mean, for scores that are 0 or 100 each.
     #[serde(default)]
     spread: Spread,
     /// Whether the best and the second number of each column are marked; `false` where rows do not
     /// compete, such as those of different tasks.
     #[serde(default = "yes")]
     mark_best: bool,
-    /// What a cell of the sweep without a score, because it failed or was not run, counts as in a mean over
-    /// cells, where any has one: 0 for tasks that are solved or not. Without it, the mean is over those there
-    /// are. Either way a note at the number says how many there are.
+    /// What a cell of the sweep without a score, because it failed or was not run, counts as in a
+    /// mean over cells, where any has one: 0 for tasks that are solved or not. Without it, the mean
+    /// is over those there are. Either way a note at the number says how many there are.
     missing: Option<f64>,
     /// Published numbers to show beside.
     reference: Option<WrittenReference>,

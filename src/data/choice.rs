@@ -30,7 +30,8 @@ pub trait Listed: 'static {
     fn params(&self) -> &'static [&'static str];
 }
 
-/// Implements [`Listed`] for a trait whose entries stand in a list, and have `name`, `doc` and `params`.
+/// Implements [`Listed`] for a trait whose entries stand in a list, and have `name`, `doc` and
+/// `params`.
 macro_rules! listed {
     ($entry:ident, $type:literal, $list:ident) => {
         impl $crate::data::choice::Listed for dyn $entry {

@@ -1,4 +1,5 @@
-//! Classes by the names that a data set gives them. One class may have several: `building, edifice`.
+//! Classes by the names that a data set gives them. One class may have several: `building,
+//! edifice`.
 
 use super::DataError;
 

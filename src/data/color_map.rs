@@ -1,7 +1,8 @@
 //! Maps of colours, learnt from images that ought to be others.
 //!
-//! A generated image has the right shapes in shifted colours, and the shift is alike on all images. So
-//! a map from found to wanted colours, fitted to the images that were trained on, mends the others, too.
+//! A generated image has the right shapes in shifted colours, and the shift is alike on all images.
+//! So a map from found to wanted colours, fitted to the images that were trained on, mends the
+//! others, too.
 
 use image::RgbImage;
 use nalgebra::{SMatrix, SVector};
@@ -62,8 +63,9 @@ pub struct ColorSums {
     both: SMatrix<f64, 4, 3>,
 }
 
-/// How much the identity weighs against the pixels, as a variance of colours in [0, 1]. Along a line of
-/// colours that the images hardly show, by less than a hundredth of the range, colours stay.
+/// How much the identity weighs against the pixels, as a variance of colours in [0, 1]. Along a
+/// line of colours that the images hardly show, by less than a hundredth of the range, colours
+/// stay.
 const RIDGE: f64 = 1e-4;
 
 impl ColorSums {
@@ -80,8 +82,8 @@ impl ColorSums {
         }
     }
 
-    /// The map of least squares with a ridge that draws it to the identity, which decides where the images say
-    /// nothing.
+    /// The map of least squares with a ridge that draws it to the identity, which decides where the
+    /// images say nothing.
     pub fn fit(&self, form: Correction) -> ColorMap {
         let mut map = ColorMap::IDENTITY;
         if self.count == 0.0 {

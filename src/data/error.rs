@@ -76,8 +76,8 @@ impl ParamError {
         self
     }
 
-    /// The message with the parameter that it is about: as its subject, where the message only says what
-    /// it must be, or before it, where the message does not name it.
+    /// The message with the parameter that it is about: as its subject, where the message only says
+    /// what it must be, or before it, where the message does not name it.
     pub fn sentence(&self) -> String {
         let Self { field, message, .. } = self;
         if ["must ", "is "].iter().any(|verb| message.starts_with(verb)) {

@@ -1,4 +1,5 @@
-//! A folder of pairs: `input/` and `target/` with equal names, if wanted below `train/` and `test/`.
+//! A folder of pairs: `input/` and `target/` with equal names, if wanted below `train/` and
+//! `test/`.
 
 use std::collections::BTreeMap;
 

@@ -79,7 +79,8 @@ pub struct SceneLabels {
 /// A person in COCO's form.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Person {
-    /// COCO's 17 keypoints: x and y in pixels, visibility 0 (not labelled), 1 (hidden), 2 (visible).
+    /// COCO's 17 keypoints: x and y in pixels, visibility 0 (not labelled), 1 (hidden), 2
+    /// (visible).
     pub keypoints: [[f32; 3]; 17],
 }
 

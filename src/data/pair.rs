@@ -25,8 +25,8 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Whether each pixel of the target, row by row, says something: where no distance is known, its
-    /// black is no answer.
+    /// Whether each pixel of the target, row by row, says something: where no distance is known,
+    /// its black is no answer.
     pub fn known(&self) -> Vec<bool> {
         match &self.depth {
             Some(depth) if depth.dimensions() == self.target.dimensions() => {

@@ -67,7 +67,8 @@ pub enum Visibility {
 }
 
 impl Visibility {
-    /// The persons without the keypoints that are not drawn, and without those of whom none is left.
+    /// The persons without the keypoints that are not drawn, and without those of whom none is
+    /// left.
     pub fn of(self, persons: &[Person]) -> Vec<Person> {
         let least = match self {
             Self::Labelled => 1.0,
@@ -158,8 +159,8 @@ pub fn draw(persons: &[Person], size: [usize; 2], style: PoseStyle) -> RgbImage 
     draw_with(persons, size, style.reach(size))
 }
 
-/// The pose of all persons on black, at the `source` height and width: once it is resized to `size`, dots and
-/// lines have the sizes of [`draw`].
+/// The pose of all persons on black, at the `source` height and width: once it is resized to
+/// `size`, dots and lines have the sizes of [`draw`].
 pub fn draw_before_resize(
     persons: &[Person],
     source: [u32; 2],

@@ -39,13 +39,15 @@ pub struct Request {
     /// disjoint; block 0 of a smaller count is the beginning of block 0 of a larger one.
     #[serde(default)]
     pub subset: usize,
-    /// The share of the images that is kept for `split = "test"` where the data is not divided
-    /// into parts of its own. Which ones depends on their number and names and on `holdout_seed`. Of `rgbd`, whole
-    /// sequences are kept, as far as they fit into the share; of a single one, its end.
+    /// The share of the images that is kept for `split = "test"` where the data is not divided into
+    /// parts of its own. Which ones depends on their number and names and on `holdout_seed`. Of
+    /// `rgbd`, whole sequences are kept, as far as they fit into the share; of a single one, its
+    /// end.
     #[serde(default = "fifth")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub holdout: f64,
-    /// Which of the images, or of the sequences or subjects, `holdout` keeps: each number is another choice.
+    /// Which of the images, or of the sequences or subjects, `holdout` keeps: each number is
+    /// another choice.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub holdout_seed: u64,
     /// Height and width of the images: scaled to cover, then cropped to the middle.
@@ -54,8 +56,8 @@ pub struct Request {
     #[serde(default = "nine")]
     #[schemars(range(max = 4097))]
     pub frames: usize,
-    /// The class whose mask is the target, for `task = "segmentation"`; or a list of classes, whose masks are
-    /// one, such as all animals.
+    /// The class whose mask is the target, for `task = "segmentation"`; or a list of classes, whose
+    /// masks are one, such as all animals.
     #[serde(default = "dog")]
     pub class: Classes,
     /// On COCO: take only images on which a person's keypoints (or the class's instances) span at
@@ -66,8 +68,8 @@ pub struct Request {
     /// On COCO: what is done with regions marked as a crowd.
     #[serde(default)]
     pub crowd: Crowd,
-    /// For `arc`: where every answer of a task is black and they differ in size, whether they are painted
-    /// grey.
+    /// For `arc`: where every answer of a task is black and they differ in size, whether they are
+    /// painted grey.
     #[serde(default)]
     pub grey_rule: GreyRule,
     /// Sizes of the drawing, and which keypoints it shows, for `task = "pose"`.
@@ -85,8 +87,8 @@ pub struct Request {
     /// Classes and cells, for `task = "symbols"`.
     #[serde(default)]
     pub symbols: Symbols,
-    /// For `dreambooth`: what is kept for `split = "test"`, photographs of each subject or all of some
-    /// subjects.
+    /// For `dreambooth`: what is kept for `split = "test"`, photographs of each subject or all of
+    /// some subjects.
     #[serde(default)]
     pub holdout_by: HoldoutBy,
     /// For `rgbd`: what is done about pictures without a depth.
@@ -258,8 +260,9 @@ impl Request {
         self.of_split(all, is_test)
     }
 
-    /// As [`Self::part`], but what belongs together stays together: whole groups are kept for tests, as
-    /// many as fit into the share, or the smallest if none does. Of a single group it is the end.
+    /// As [`Self::part`], but what belongs together stays together: whole groups are kept for
+    /// tests, as many as fit into the share, or the smallest if none does. Of a single group it is
+    /// the end.
     pub(super) fn part_of_groups<T>(
         &self,
         all: Vec<T>,

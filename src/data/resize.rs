@@ -77,7 +77,8 @@ pub fn resize_persons(persons: &[Person], source: [u32; 2], size: [usize; 2]) ->
 
 /// An image at `[height, width]`: area filter when it shrinks, bilinear when it grows.
 ///
-/// Only the pixels that the crop keeps are made: a picture of one row, scaled to cover, is millions wide.
+/// Only the pixels that the crop keeps are made: a picture of one row, scaled to cover, is millions
+/// wide.
 pub fn resize_image(image: &RgbImage, size: [usize; 2]) -> RgbImage {
     let source = [image.height(), image.width()];
     let fit = Fit::cover(source, size);
@@ -93,7 +94,8 @@ pub fn resize_image(image: &RgbImage, size: [usize; 2]) -> RgbImage {
     }
 }
 
-/// A mask, labels or distances at `[height, width]`, nearest neighbour, with the same crop as their image.
+/// A mask, labels or distances at `[height, width]`, nearest neighbour, with the same crop as their
+/// image.
 pub fn resize_nearest<P: Pixel>(
     map: &ImageBuffer<P, Vec<P::Subpixel>>,
     size: [usize; 2],
@@ -295,7 +297,8 @@ mod tests {
         assert!(resize_image(&image, [10, 10]) == wanted);
     }
 
-    /// Scaled to cover, they would be millions of pixels long: gigabytes, of which the middle stays.
+    /// Scaled to cover, they would be millions of pixels long: gigabytes, of which the middle
+    /// stays.
     #[test]
     fn thin_pictures_take_no_more_memory_than_others() {
         let wide = RgbImage::from_fn(16_384, 1, |x, _| Rgb([if x < 8192 { 9 } else { 90 }; 3]));

@@ -21,16 +21,17 @@ pub struct DataSource {
     /// The folder of the data; not needed for built-in data.
     pub root: Option<String>,
     /// For ARC: `training`, `evaluation`, `corpus/AboveBelow` or any other folder of task files
-    /// below `root` or `root/data`. For `dreambooth`: one subject. For `table`: the CSV or Parquet file.
+    /// below `root` or `root/data`. For `dreambooth`: one subject. For `table`: the CSV or Parquet
+    /// file.
     pub set: Option<String>,
     /// For ARC: the task's file name without `.json`, or its place (from 0) among the set's files
     /// sorted by name.
     pub task: Option<TaskRef>,
-    /// For `rgbd`: units of the depth images per metre; by default 5000 where `rgb.txt` and `depth.txt`
-    /// list the images (TUM), else 1000.
+    /// For `rgbd`: units of the depth images per metre; by default 5000 where `rgb.txt` and
+    /// `depth.txt` list the images (TUM), else 1000.
     pub units: Option<u32>,
-    /// For `rgbd`: whether the bits of stored depths are turned by three places, as SUN's are; by default
-    /// in folders with `image/` and `depth/` (SUN), and nowhere else.
+    /// For `rgbd`: whether the bits of stored depths are turned by three places, as SUN's are; by
+    /// default in folders with `image/` and `depth/` (SUN), and nowhere else.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub depth_bits: Option<DepthBits>,
 }
@@ -66,20 +67,21 @@ struct SourceTable {
     #[schemars(extend("format" = "path"))]
     root: Option<String>,
     /// For ARC: `training`, `evaluation`, `corpus/AboveBelow` or any other folder of task files
-    /// below `root` or `root/data`. For `dreambooth`: one subject. For `table`: the CSV or Parquet file.
+    /// below `root` or `root/data`. For `dreambooth`: one subject. For `table`: the CSV or Parquet
+    /// file.
     #[serde(default)]
     set: Option<String>,
     /// For ARC: the task's file name without `.json`, or its place (from 0) among the set's files
     /// sorted by name.
     #[serde(default)]
     task: Option<TaskRef>,
-    /// For `rgbd`: units of the depth images per metre; by default 5000 where `rgb.txt` and `depth.txt`
-    /// list the images (TUM), else 1000.
+    /// For `rgbd`: units of the depth images per metre; by default 5000 where `rgb.txt` and
+    /// `depth.txt` list the images (TUM), else 1000.
     #[serde(default)]
     #[schemars(range(min = 1))]
     units: Option<u32>,
-    /// For `rgbd`: whether the bits of stored depths are turned by three places, as SUN's are; by default
-    /// in folders with `image/` and `depth/` (SUN), and nowhere else.
+    /// For `rgbd`: whether the bits of stored depths are turned by three places, as SUN's are; by
+    /// default in folders with `image/` and `depth/` (SUN), and nowhere else.
     #[serde(default)]
     depth_bits: Option<DepthBits>,
 }

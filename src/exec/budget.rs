@@ -37,7 +37,8 @@ impl Budget {
         need == 0 || self.running.is_empty() || self.taken() + need <= limit
     }
 
-    /// Starts an instance. If it takes memory, gives what all that run need then, and what there is.
+    /// Starts an instance. If it takes memory, gives what all that run need then, and what there
+    /// is.
     pub(super) fn start(&mut self, index: usize, need: u64) -> Option<Room> {
         let limit = self.limit?;
         self.running.insert(index, need);

@@ -19,8 +19,8 @@ use super::{
 use crate::{
     artifact::{Item, Manifest},
     config::Pipeline,
+    huge_pages,
     models::ModelCache,
-    pages,
     plan::Weights,
     stages::{
         CancelFlag, CommandGuard, Inputs, OnItem, Output, Progress, Stage, StageContext, StageError,
@@ -174,7 +174,7 @@ impl LocalRunner<'_> {
         progress: &(dyn Fn(Progress) + Sync),
         on_item: &mut OnItem<'_>,
     ) -> Result<Made, CallError> {
-        pages::allow();
+        huge_pages::allow();
         let steps = AtomicU64::new(0);
         let looked = AtomicBool::new(false);
         // Once: what is loaded then stays in memory, whatever becomes of the files.
@@ -209,7 +209,8 @@ impl LocalRunner<'_> {
         Ok(Made::all(output.into_items(), steps.into_inner()))
     }
 
-    /// Frees what no running stage holds of a full device, which may fail once more at what was queued.
+    /// Frees what no running stage holds of a full device, which may fail once more at what was
+    /// queued.
     pub(super) fn empty_device(&self) {
         self.models.clear();
         let freed = catch_unwind(AssertUnwindSafe(|| {

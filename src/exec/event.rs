@@ -26,11 +26,12 @@ pub enum RunEvent {
         index: usize,
         /// `lora[n=10]`.
         stage: String,
-        /// Which process that is, where it is known: `process 4711 on node3`; `another stage here` if it is this one.
+        /// Which process that is, where it is known: `process 4711 on node3`; `another stage here`
+        /// if it is this one.
         holder: Option<String>,
     },
-    /// Weights of which no earlier run has kept the hash are read for it, before the stage can be looked up. Told before
-    /// each file, where the files of a model are a gibibyte or more.
+    /// Weights of which no earlier run has kept the hash are read for it, before the stage can be
+    /// looked up. Told before each file, where the files of a model are a gibibyte or more.
     WeightsHashing {
         /// Index of the first instance that needs them.
         index: usize,
@@ -38,15 +39,16 @@ pub enum RunEvent {
         stage: String,
         /// The model, as the pipeline file names it.
         model: String,
-        /// The file that comes next: `transformer/diffusion_pytorch_model-00001-of-00003.safetensors`.
+        /// The file that comes next:
+        /// `transformer/diffusion_pytorch_model-00001-of-00003.safetensors`.
         file: String,
         /// Bytes that are hashed.
         done: u64,
         /// Bytes in all.
         total: u64,
     },
-    /// A process that computed this key is gone without having ended it, so this run does. What it left, finished items
-    /// and checkpoints, is kept.
+    /// A process that computed this key is gone without having ended it, so this run does. What it
+    /// left, finished items and checkpoints, is kept.
     StageTakenOver {
         /// Index of the instance.
         index: usize,
@@ -92,7 +94,8 @@ pub enum RunEvent {
         items_cached: Option<usize>,
         /// How many items it has; null if it makes its output as a whole.
         items_total: Option<usize>,
-        /// The step of the checkpoint that a training goes on from; null if it begins anew, or trains nothing.
+        /// The step of the checkpoint that a training goes on from; null if it begins anew, or
+        /// trains nothing.
         goes_on_at_step: Option<u64>,
         /// How many steps the training has that goes on; null for all else.
         steps_total: Option<u64>,
@@ -108,8 +111,8 @@ pub enum RunEvent {
         /// A figure worth seeing.
         message: String,
     },
-    /// The process of a device died, or its device did, while it computed a stage. That is computed once more, in a
-    /// new process; of what it made, finished items and checkpoints are kept.
+    /// The process of a device died, or its device did, while it computed a stage. That is computed
+    /// once more, in a new process; of what it made, finished items and checkpoints are kept.
     StageRetried {
         /// Index of the instance.
         index: usize,
@@ -120,8 +123,8 @@ pub enum RunEvent {
         /// Why: `its worker (process 4711) was killed by signal 9 (SIGKILL)`.
         reason: String,
     },
-    /// The process of a device cannot compute. Nothing is given to it any more in this run, and the stage waits for
-    /// another device.
+    /// The process of a device cannot compute. Nothing is given to it any more in this run, and the
+    /// stage waits for another device.
     DeviceDropped {
         /// Index of the instance.
         index: usize,
@@ -175,8 +178,8 @@ pub enum RunEvent {
     RunFinished(RunSummary),
     /// After a run, when its results were to be shown, or before its first, files of these results
     /// turned out damaged and were removed. Another run of the same pipeline begins, from
-    /// `run_started` to `run_finished`, which makes them again; its results count. This event is told
-    /// by who has pipelines run, not by a run.
+    /// `run_started` to `run_finished`, which makes them again; its results count. This event is
+    /// told by who has pipelines run, not by a run.
     DamageFound {
         /// Pipeline name.
         pipeline: String,

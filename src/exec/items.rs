@@ -1,7 +1,9 @@
-//! The items of a mapped stage: each is made once, also where several stages or runs want it at once.
+//! The items of a mapped stage: each is made once, also where several stages or runs want it at
+//! once.
 //!
-//! Items are claimed in buckets, each by a lock that all stages share which give the same for an item: as many
-//! as fill a call. What somebody else has claimed is left for later, and mostly there by then.
+//! Items are claimed in buckets, each by a lock that all stages share which give the same for an
+//! item: as many as fill a call. What somebody else has claimed is left for later, and mostly there
+//! by then.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -21,9 +23,9 @@ use crate::{
     store::{Attempt, Fingerprint, KeyLock, KeyWait},
 };
 
-/// Into how many buckets items are put. A stage holds the locks of those that its next call is for, and what
-/// it computes one by one it is called for once a bucket; so few of them would keep others waiting and many
-/// would be slow.
+/// Into how many buckets items are put. A stage holds the locks of those that its next call is for,
+/// and what it computes one by one it is called for once a bucket; so few of them would keep others
+/// waiting and many would be slow.
 const BUCKETS: u8 = 64;
 
 /// The files of items by key.
@@ -35,8 +37,8 @@ struct Bucket {
     items: Vec<(Fingerprint, Item)>,
 }
 
-/// An item that this stage is to make, and the lock of its bucket, which is held until all of the bucket are
-/// made.
+/// An item that this stage is to make, and the lock of its bucket, which is held until all of the
+/// bucket are made.
 struct Claimed {
     key: Fingerprint,
     item: Item,
@@ -99,8 +101,8 @@ impl JobThread<'_> {
         Ok(Made { items, items_run, steps: 0 })
     }
 
-    /// Makes what is in the buckets, those first that nobody else has claimed; gives how many items it
-    /// made itself. It waits only while it holds no bucket, so nobody waits in a circle.
+    /// Makes what is in the buckets, those first that nobody else has claimed; gives how many items
+    /// it made itself. It waits only while it holds no bucket, so nobody waits in a circle.
     fn run_buckets(
         &self,
         job: &Job,
@@ -211,8 +213,8 @@ impl JobThread<'_> {
     }
 }
 
-/// The items of a group that have no files yet, each content once, in the order of the first of each
-/// bucket.
+/// The items of a group that have no files yet, each content once, in the order of the first of
+/// each bucket.
 fn buckets(items: &[Item], group: &ItemGroup, files: &Files) -> Vec<Bucket> {
     let mut seen = HashSet::new();
     let mut places = HashMap::new();

@@ -1,5 +1,5 @@
-//! Look-ups that the walk does not wait for: in a cache behind the store, many at once, since each waits for
-//! an answer from afar; else those for which many outside files have to be hashed.
+//! Look-ups that the walk does not wait for: in a cache behind the store, many at once, since each
+//! waits for an answer from afar; else those for which many outside files have to be hashed.
 
 use std::{
     collections::BTreeMap,
@@ -27,8 +27,8 @@ pub(super) struct Lookup {
     pub(super) forced: bool,
 }
 
-/// Starts the threads that look up, one of them where there is no cache behind the store; who drops what is
-/// given ends them.
+/// Starts the threads that look up, one of them where there is no cache behind the store; who drops
+/// what is given ends them.
 pub(super) fn start<'scope, 'env>(
     scope: &'scope std::thread::Scope<'scope, 'env>,
     decider: &'env Decider<'env>,

@@ -3,9 +3,9 @@
 //! One thread walks the graph (`schedule`): it decides each instance as soon as its inputs are
 //! known and hands what must run to other threads (`job`), which lock the key, run the stage and
 //! commit its output. Where there are several devices, each has a process that stages are called in
-//! (`workers`). A stage that another process computes is put aside for as long as there is something else
-//! to do, and of a mapped stage each item is made once (`items`). Everything an observer learns is a
-//! [`RunEvent`], sent from the one thread.
+//! (`workers`). A stage that another process computes is put aside for as long as there is
+//! something else to do, and of a mapped stage each item is made once (`items`). Everything an
+//! observer learns is a [`RunEvent`], sent from the one thread.
 
 mod budget;
 mod call;
@@ -63,8 +63,8 @@ pub struct ExecOptions {
     pub card: Option<String>,
     /// What it calls a card of its kind, for records.
     pub card_name: Option<String>,
-    /// Devices beside which there are others: a stage that computes on the device does so in the worker of one of
-    /// these, and all others here, on `device`. None if that is the only one.
+    /// Devices beside which there are others: a stage that computes on the device does so in the
+    /// worker of one of these, and all others here, on `device`. None if that is the only one.
     pub slots: Vec<Slot>,
     /// Where what workers write to their standard error is told.
     pub talk: Talk,
@@ -193,8 +193,8 @@ impl<'a> Executor<'a> {
         if unusable.is_empty() { Ok(summary) } else { Err(ExecError::Lacks(unusable)) }
     }
 
-    /// Writes what spares the next run work, and `gc` guesses. All results are there already, so a disk that is
-    /// full by now fails nothing.
+    /// Writes what spares the next run work, and `gc` guesses. All results are there already, so a
+    /// disk that is full by now fails nothing.
     fn end(&self, decider: &Decider<'_>) {
         if let Err(error) = self.store.save_stat_cache() {
             tracing::warn!("The next run reads all outside files anew: {error}.");
@@ -220,8 +220,8 @@ impl<'a> Executor<'a> {
         if refused.is_empty() { Ok(()) } else { Err(ExecError::Commands(refused)) }
     }
 
-    /// Reads all that the store holds of a pipeline, after some of it turned out damaged, and drops what
-    /// is; gives how much.
+    /// Reads all that the store holds of a pipeline, after some of it turned out damaged, and drops
+    /// what is; gives how much.
     pub fn drop_damaged(&self, pipeline: &Pipeline) -> Result<usize, ExecError> {
         let plan = plan::build(pipeline, self.store, &self.options.wanted())?;
         let outputs = plan.nodes.iter().filter_map(|node| match &node.freshness {
@@ -233,8 +233,8 @@ impl<'a> Executor<'a> {
         Ok(dropped.sum::<Result<usize, StoreError>>()?)
     }
 
-    /// Refuses, before anything runs, what could not be run to its end. What had to be looked up for
-    /// that and is fresh, by index, need not be looked up again.
+    /// Refuses, before anything runs, what could not be run to its end. What had to be looked up
+    /// for that and is fresh, by index, need not be looked up again.
     fn check(
         &self,
         decider: &Decider<'_>,

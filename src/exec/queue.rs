@@ -20,8 +20,9 @@ impl Queue {
         self.jobs.insert(job.index, job);
     }
 
-    /// Takes the first job whose lock is free and that there is room for; one that uses weights that are
-    /// `loaded` goes before others, so that a model is loaded once for all stages that need it.
+    /// Takes the first job whose lock is free and that there is room for; one that uses weights
+    /// that are `loaded` goes before others, so that a model is loaded once for all stages that
+    /// need it.
     pub(super) fn pop(
         &mut self,
         loaded: &[Option<Digest>],

@@ -1,8 +1,9 @@
 //! Executes stages again, in a scratch store, and says whether they give what they gave.
 //!
-//! Each stage gets the inputs it had, from the cache, so that a difference shows where it arises and
-//! not in all that follows. Nothing of the cache is changed; trainings start from nothing. So no stage waits
-//! for another, and as many are executed at once as there are threads and memory for.
+//! Each stage gets the inputs it had, from the cache, so that a difference shows where it arises
+//! and not in all that follows. Nothing of the cache is changed; trainings start from nothing. So
+//! no stage waits for another, and as many are executed at once as there are threads and memory
+//! for.
 
 use std::{
     path::Path,
@@ -32,7 +33,8 @@ pub struct VerifyOptions {
     pub sample: f64,
     /// Another seed chooses other stages.
     pub seed: u64,
-    /// The largest distance of numbers that counts as reproduced; see [`crate::artifact::compare::Distance::Numbers`].
+    /// The largest distance of numbers that counts as reproduced; see
+    /// [`crate::artifact::compare::Distance::Numbers`].
     pub tolerance: f64,
     /// Whether each stage is executed twice and compared with itself, not with the cache.
     pub twice: bool,
@@ -114,8 +116,8 @@ pub struct Difference {
 }
 
 impl Executor<'_> {
-    /// Executes what the cache holds of a pipeline again, in folders of their own below `scratch`. Tells
-    /// each result as it is known, and gives all in the order of the pipeline.
+    /// Executes what the cache holds of a pipeline again, in folders of their own below `scratch`.
+    /// Tells each result as it is known, and gives all in the order of the pipeline.
     pub fn verify(
         &self,
         pipeline: &Pipeline,
@@ -195,8 +197,8 @@ fn failed(error: &StageError) -> Verdict {
     Verdict::Failed { outcome, message, item, help }
 }
 
-/// The stages that are executed: the first ones in an order that looks random but is not. Those that are
-/// not up to date are drawn with the others, so that a sample tells of them, too.
+/// The stages that are executed: the first ones in an order that looks random but is not. Those
+/// that are not up to date are drawn with the others, so that a sample tells of them, too.
 fn choose(
     pipeline: &Pipeline,
     needed: &[bool],

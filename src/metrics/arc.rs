@@ -86,8 +86,9 @@ impl TaskRule {
 /// The per-image value that says which attempts are exact: the sum of 1, 2, 4 for the first three.
 pub const EXACT: &str = "exact_attempts";
 
-/// `solved` and `cells` of questions; of tasks [`TASKS_SOLVED`] and the lenient curve of Fig. 8: the share of
-/// tasks to each of whose questions the best attempt has at least so many percent of its cells right.
+/// `solved` and `cells` of questions; of tasks [`TASKS_SOLVED`] and the lenient curve of Fig. 8:
+/// the share of tasks to each of whose questions the best attempt has at least so many percent of
+/// its cells right.
 pub struct ArcMetric;
 
 /// The share of tasks that are solved.
@@ -179,8 +180,8 @@ pub fn of_tasks(tasks: &[Vec<&Score>], rule: TaskRule) -> BTreeMap<&'static str,
     [(TASKS_SOLVED, share(&solved))].into_iter().chain(lenient).collect()
 }
 
-/// `solved` (100 if any attempt is exact), `cells`: the percent of right cells of the best attempt, and
-/// [`EXACT`]. The size of the answer is taken as known.
+/// `solved` (100 if any attempt is exact), `cells`: the percent of right cells of the best attempt,
+/// and [`EXACT`]. The size of the answer is taken as known.
 pub fn score(attempts: &[RgbImage], grids: &ArcGrids, rule: ArcRule) -> Score {
     let mut best = 0.0f64;
     let mut exact = 0u32;

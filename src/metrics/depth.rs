@@ -32,9 +32,9 @@ pub enum Beyond {
     Clamp,
 }
 
-/// `abs_rel`, `rmse` and the shares of pixels within 1.25, 1.25² and 1.25³ of the truth; and `abs_rel` and
-/// the first share of the mean of the distances that were learnt from, if those are on the port `examples`:
-/// of their logarithms, pixel by pixel, aligned as the answer is.
+/// `abs_rel`, `rmse` and the shares of pixels within 1.25, 1.25² and 1.25³ of the truth; and
+/// `abs_rel` and the first share of the mean of the distances that were learnt from, if those are
+/// on the port `examples`: of their logarithms, pixel by pixel, aligned as the answer is.
 pub struct DepthMetric;
 
 impl Metric for DepthMetric {

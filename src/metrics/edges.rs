@@ -1,15 +1,15 @@
 //! Precision, recall and F of drawn lines at a tolerance.
 //!
 //! In the manner of BSDS500: a drawn pixel is right if a pixel of the target is within the
-//! tolerance, and the other way round. Pixels are counted over all images, as `collect_eval_bdry` of the
-//! benchmark does: at one threshold for `ods_f`, the best for all, and at the best threshold of each image
-//! (the first of equals) for `ois_f`.
+//! tolerance, and the other way round. Pixels are counted over all images, as `collect_eval_bdry`
+//! of the benchmark does: at one threshold for `ods_f`, the best for all, and at the best threshold
+//! of each image (the first of equals) for `ois_f`.
 //!
-//! Unlike there, pixels are not assigned one to one, drawn lines are not thinned first, there is one target
-//! and not one of each annotator, and no threshold between two of those given is tried.
+//! Unlike there, pixels are not assigned one to one, drawn lines are not thinned first, there is
+//! one target and not one of each annotator, and no threshold between two of those given is tried.
 //!
-//! So a thick line is as right as a thin one, and `drawn` beside `wanted` shows it: the percent of all pixels
-//! that are drawn, at the threshold of `ods_f`, and that are line in the targets.
+//! So a thick line is as right as a thin one, and `drawn` beside `wanted` shows it: the percent of
+//! all pixels that are drawn, at the threshold of `ods_f`, and that are line in the targets.
 
 use image::{GrayImage, Luma, RgbImage};
 use imageproc::distance_transform::euclidean_squared_distance_transform;
@@ -152,7 +152,8 @@ impl Metric for EdgesMetric {
             }
         }
         if is_empty {
-            // Lines where there are none count against all images, and against no threshold of this.
+            // Lines where there are none count against all images, and against no threshold of
+            // this.
             let drawn = scores.iter().any(|(name, count)| name.starts_with(DRAWN) && *count > 0.0);
             return Ok(drawn.then_some(scores));
         }

@@ -6,15 +6,16 @@ use super::{Case, Metric, Rules, Score, means, score as named, ssim::ssim_where,
 use crate::data::DataError;
 
 /// `psnr`, `ssim`, `mse` and `mae`; and, to compare tasks, `explained`: the percent of the targets'
-/// variance (about each target's mean colour) that the answers explain, pooled over images. `copy` is
-/// that of the inputs, handed back as answers, and `mean_target` that of the mean of the targets that were
-/// learnt from, if those are on the port `examples`: what is learnt of the question is what lies above.
+/// variance (about each target's mean colour) that the answers explain, pooled over images. `copy`
+/// is that of the inputs, handed back as answers, and `mean_target` that of the mean of the targets
+/// that were learnt from, if those are on the port `examples`: what is learnt of the question is
+/// what lies above.
 ///
 /// Pixels of a depth that is not known count nowhere.
 pub struct ImageMetric;
 
-/// What is pooled over images and is no score of its own: squared errors of the answer and of the input,
-/// of the mean target, and squared distances of the target from its mean colour.
+/// What is pooled over images and is no score of its own: squared errors of the answer and of the
+/// input, of the mean target, and squared distances of the target from its mean colour.
 const POOLED: [&str; 4] = ["answer_error", "input_error", "mean_target_error", "variance"];
 
 impl Metric for ImageMetric {
@@ -95,8 +96,8 @@ fn variance(image: &RgbImage, known: &[bool]) -> f64 {
 }
 
 /// `mse` and `mae` over values in [0, 1], `psnr` in dB (100 for equal images), and `ssim`, which an
-/// image of fewer than 7 pixels a side does not have; over the pixels that are known, and for `ssim` the
-/// windows of such pixels alone.
+/// image of fewer than 7 pixels a side does not have; over the pixels that are known, and for
+/// `ssim` the windows of such pixels alone.
 pub fn score(prediction: &RgbImage, target: &RgbImage, known: &[bool]) -> Score {
     let count = (3 * pixels(target, known).count()).max(1) as f64;
     let differences = || {

@@ -1,11 +1,12 @@
-//! What an answer is worth that never looks at its question: the mean of the targets that were learnt from.
+//! What an answer is worth that never looks at its question: the mean of the targets that were
+//! learnt from.
 
 use image::RgbImage;
 
 use crate::data::{DataError, Depth, Pair, tasks::depth::is_known};
 
-/// The mean of targets, pixel by pixel, and of the logarithms of their distances. Where a distance is not
-/// known, a target has no colour either.
+/// The mean of targets, pixel by pixel, and of the logarithms of their distances. Where a distance
+/// is not known, a target has no colour either.
 #[derive(Debug, Default)]
 pub struct MeanTarget {
     /// Width and height.
@@ -74,8 +75,8 @@ impl MeanTarget {
         })
     }
 
-    /// The distance at each pixel, in metres: where none was known, the mean of all; `None` if there are
-    /// none at all.
+    /// The distance at each pixel, in metres: where none was known, the mean of all; `None` if
+    /// there are none at all.
     pub fn depth(&self) -> Option<Depth> {
         let (sum, count) =
             self.logs.iter().fold((0.0, 0.0), |all, one| (all.0 + one.0, all.1 + one.1));

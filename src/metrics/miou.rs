@@ -75,7 +75,8 @@ impl Metric for Miou {
     }
 }
 
-/// `miou` in percent, with the numbers of pixels in both masks and in either; two empty masks agree.
+/// `miou` in percent, with the numbers of pixels in both masks and in either; two empty masks
+/// agree.
 pub fn score(prediction: &RgbImage, target: &GrayImage, rule: MaskRule, threshold: u8) -> Score {
     let (mut both, mut either) = (0u32, 0u32);
     for (pixel, wanted) in prediction.pixels().zip(target.pixels()) {

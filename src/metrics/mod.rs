@@ -43,13 +43,13 @@ pub type Score = BTreeMap<String, f64>;
 /// Scores the last frame of each generated clip against the pair of the same name.
 ///
 /// Where the predictions were made with several adapters along one training, each of these
-/// checkpoints is scored. `arc` then makes its attempts with successive ones: from the first at which
-/// the examples are predicted right, if those are on the ports `examples` and
+/// checkpoints is scored. `arc` then makes its attempts with successive ones: from the first at
+/// which the examples are predicted right, if those are on the ports `examples` and
 /// `example_predictions`, else with the last ones. Other metrics give the scores of the last
 /// checkpoint, and of all of them in `by_checkpoint`.
 ///
-/// `image` and `depth` say what the mean of the targets on the port `examples` would have scored, which is
-/// what an adapter can learn without looking at an image: `mean_target` and the like.
+/// `image` and `depth` say what the mean of the targets on the port `examples` would have scored,
+/// which is what an adapter can learn without looking at an image: `mean_target` and the like.
 ///
 /// `arc` also takes further attempts from other trainings on the ports `second` and `third`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -176,8 +176,8 @@ pub trait Metric: Sync {
         1
     }
 
-    /// Whether it compares answers with the mean of the targets that were learnt from, where those are on
-    /// the port `examples`.
+    /// Whether it compares answers with the mean of the targets that were learnt from, where those
+    /// are on the port `examples`.
     fn uses_mean_target(&self) -> bool {
         false
     }
@@ -195,8 +195,8 @@ pub trait Metric: Sync {
         means(scores)
     }
 
-    /// How often what it gives changed for equal predictions: results of earlier revisions are made anew,
-    /// those of other metrics stay.
+    /// How often what it gives changed for equal predictions: results of earlier revisions are made
+    /// anew, those of other metrics stay.
     fn revision(&self) -> u32 {
         0
     }

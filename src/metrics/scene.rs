@@ -29,9 +29,9 @@ pub enum Unlabelled {
     Ignore,
 }
 
-/// `scene_miou`: the mean over the classes that some target shows, of each class's intersection over
-/// union pooled over images, what is none of them (`rest`) being one more or ignored; `pixel_accuracy`;
-/// and `image_miou`, the mean over images.
+/// `scene_miou`: the mean over the classes that some target shows, of each class's intersection
+/// over union pooled over images, what is none of them (`rest`) being one more or ignored;
+/// `pixel_accuracy`; and `image_miou`, the mean over images.
 pub struct SceneMetric;
 
 impl Metric for SceneMetric {

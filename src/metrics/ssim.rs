@@ -9,8 +9,8 @@ use image::RgbImage;
 /// Pixels on a side of the window.
 const WINDOW: usize = 7;
 
-/// The similarity over the windows of which all pixels are `known`, at most 1; `None` without such a
-/// window, as for smaller images.
+/// The similarity over the windows of which all pixels are `known`, at most 1; `None` without such
+/// a window, as for smaller images.
 pub fn ssim_where(a: &RgbImage, b: &RgbImage, known: &[bool]) -> Option<f64> {
     let (width, height) = (a.width() as usize, a.height() as usize);
     if width < WINDOW || height < WINDOW {

@@ -35,8 +35,8 @@ pub fn family(source: &ModelSource) -> Result<&'static dyn VideoDiffusion, LoadE
     })
 }
 
-/// The family of a model's autoencoder, which need not be that of its transformer: that of the class which its file
-/// names, or the transformer's where it names none.
+/// The family of a model's autoencoder, which need not be that of its transformer: that of the
+/// class which its file names, or the transformer's where it names none.
 pub fn family_of_vae(source: &ModelSource) -> Result<&'static dyn VideoDiffusion, LoadError> {
     let config = source.config("vae").unwrap_or_default();
     let class = config.get("_class_name").and_then(|name| name.as_str());
@@ -84,7 +84,8 @@ struct Entry<T: ?Sized> {
 fn release<T: ?Sized>(entry: Entry<T>) {
     let Entry { device, value, .. } = entry;
     drop(value);
-    // What is dropped waits in a queue that a clean-up does not; a device that fails says so to whoever asks it next.
+    // What is dropped waits in a queue that a clean-up does not; a device that fails says so to
+    // whoever asks it next.
     let _ = device.sync();
     device.memory_cleanup();
 }

@@ -101,8 +101,8 @@ impl Check {
         self.only(key, levels <= MAX_LEVELS, &format!("a list of at most {MAX_LEVELS}"))
     }
 
-    /// Requires that what a file says it is for, a name or a list of them, is one of `known`; it may
-    /// say nothing.
+    /// Requires that what a file says it is for, a name or a list of them, is one of `known`; it
+    /// may say nothing.
     pub fn class(&self, config: &Value, key: &str, known: &[&str]) -> Result<(), LoadError> {
         let named = match config.get(key) {
             None | Some(Value::Null) => return Ok(()),

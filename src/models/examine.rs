@@ -1,5 +1,6 @@
-//! What is wrong with a model's files, as far as their configurations and the headers of their weights tell:
-//! no tensor is read, so the largest model is examined in a moment, before anything runs.
+//! What is wrong with a model's files, as far as their configurations and the headers of their
+//! weights tell: no tensor is read, so the largest model is examined in a moment, before anything
+//! runs.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -36,8 +37,8 @@ impl From<LoadError> for FileError {
 type Case = (String, &'static str, Vec<FileState>);
 
 impl ModelSource {
-    /// What is wrong with a part, if something is. The files of a folder are looked at once while the program
-    /// runs, as long as they stay as they are.
+    /// What is wrong with a part, if something is. The files of a folder are looked at once while
+    /// the program runs, as long as they stay as they are.
     pub fn file_error(&self, part: &str) -> Option<FileError> {
         static KNOWN: LazyLock<Mutex<HashMap<Case, Option<FileError>>>> =
             LazyLock::new(Mutex::default);
@@ -60,8 +61,8 @@ impl ModelSource {
         Ok((part.to_owned(), class, states))
     }
 
-    /// Looks at a part: its files, their classes and settings, and that its weights are those that the
-    /// configuration asks for.
+    /// Looks at a part: its files, their classes and settings, and that its weights are those that
+    /// the configuration asks for.
     fn examine(&self, part: &str) -> Result<(), LoadError> {
         if !ALONE.contains(&part) {
             family(self)?;

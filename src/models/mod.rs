@@ -94,7 +94,8 @@ pub trait VideoDiffusion: Sync {
         &[TextFormat::Basic]
     }
 
-    /// How prompts of one of [`Self::text_formats`] are given to a transformer of this `config.json`.
+    /// How prompts of one of [`Self::text_formats`] are given to a transformer of this
+    /// `config.json`.
     fn prompt_format(
         &self,
         transformer: &Value,
@@ -129,22 +130,23 @@ pub trait VideoDiffusion: Sync {
     /// The modules an adapter gets where none are asked for.
     fn default_lora_targets(&self) -> LoraTargets;
 
-    /// Maps that one block keeps for the backward pass, where an adapter on these modules is trained, or all
-    /// parameters: measured on the CPU (`benches/results/2026-11-26-maps.md`).
+    /// Maps that one block keeps for the backward pass, where an adapter on these modules is
+    /// trained, or all parameters: measured on the CPU (`benches/results/2026-11-26-maps.md`).
     fn kept_maps(&self, trained: Option<LoraTargets>) -> u64;
 
     /// The modules of a LoRA target set, as regular expressions over published module names.
     fn lora_targets(&self, targets: LoraTargets) -> &'static [&'static str];
 }
 
-/// The published pipeline in whose way a prompt is encoded. Two pipelines of one model can differ in it,
-/// and a denoiser must be sampled with what it was trained with.
+/// The published pipeline in whose way a prompt is encoded. Two pipelines of one model can differ
+/// in it, and a denoiser must be sampled with what it was trained with.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum TextFormat {
-    /// Padding is attended to as the prompt is: CogVideoX, and LTX-Video up to 0.9.1 with 128 tokens.
+    /// Padding is attended to as the prompt is: CogVideoX, and LTX-Video up to 0.9.1 with 128
+    /// tokens.
     Basic,
     /// Padding is masked: LTX-Video's condition pipeline (0.9.5), with up to 256 tokens.
     Condition,
@@ -173,8 +175,8 @@ pub enum Sampler {
     Dpm,
     /// Euler steps along the straight lines of flow matching (LTX-Video).
     FlowEuler,
-    /// The same as LTX-Video's condition pipeline (0.9.5) makes them: small steps first, noise on the
-    /// image, and time counted from the first video frame.
+    /// The same as LTX-Video's condition pipeline (0.9.5) makes them: small steps first, noise on
+    /// the image, and time counted from the first video frame.
     FlowCondition,
 }
 

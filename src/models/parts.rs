@@ -1,4 +1,5 @@
-//! What every family's parts do: the autoencoder, the transformer and the prompt encoder, as seen by stages.
+//! What every family's parts do: the autoencoder, the transformer and the prompt encoder, as seen
+//! by stages.
 
 use std::sync::Arc;
 
@@ -73,8 +74,8 @@ pub trait VideoVae: Send + Sync {
         None
     }
 
-    /// The same working on overlapping tiles, which bounds memory and changes results a little; none
-    /// where there is no code for it.
+    /// The same working on overlapping tiles, which bounds memory and changes results a little;
+    /// none where there is no code for it.
     fn tiled(&self) -> Option<Arc<dyn VideoVae>> {
         None
     }
@@ -131,8 +132,8 @@ pub struct DenoiserInput {
 /// How positions count, where they are in seconds and pixels (LTX-Video).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TimeAxis {
-    /// Whether time is counted from the first video frame, as the condition pipeline of LTX-Video 0.9.5
-    /// does, and not by latent frames.
+    /// Whether time is counted from the first video frame, as the condition pipeline of LTX-Video
+    /// 0.9.5 does, and not by latent frames.
     pub causal: bool,
     /// Video frames per second.
     pub frame_rate: f64,
@@ -177,8 +178,8 @@ pub trait Denoiser: Send + Sync {
     /// Number of blocks.
     fn num_blocks(&self) -> usize;
 
-    /// Applies block `index`. It changes the first tensor alone; the others are what every block takes, and
-    /// come out as they went in: training with recomputation panics where they do not.
+    /// Applies block `index`. It changes the first tensor alone; the others are what every block
+    /// takes, and come out as they went in: training with recomputation panics where they do not.
     fn block(&self, index: usize, hidden: Vec<Tensor<3>>, input: &DenoiserInput) -> Vec<Tensor<3>>;
 
     /// Projects to the prediction, in the shape of `input.latents`.
@@ -238,7 +239,7 @@ pub struct SizeError {
 
 /// The prompt encoder.
 pub trait TextEncoder: Send + Sync {
-    /// Token ids `[B, L]` to embeddings `[B, L, D]`. With a mask `[B, L]`, only its tokens are attended
-    /// to; without one all are, padding too.
+    /// Token ids `[B, L]` to embeddings `[B, L, D]`. With a mask `[B, L]`, only its tokens are
+    /// attended to; without one all are, padding too.
     fn encode(&self, ids: Tensor<2, Int>, mask: Option<Tensor<2, Bool>>) -> Tensor<3>;
 }

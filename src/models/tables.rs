@@ -7,8 +7,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-/// The last thing that was made for a size. A training builds its model anew at each step, and sizes seldom
-/// change: without this, rotations would be made on the host at every step.
+/// The last thing that was made for a size. A training builds its model anew at each step, and
+/// sizes seldom change: without this, rotations would be made on the host at every step.
 #[derive(Default)]
 pub struct Tables(Mutex<Option<Kept>>);
 

@@ -8,10 +8,12 @@ use crate::{
     units::bytes,
 };
 
-/// Clips are not made shorter than this, and their sides are multiples of it, which all families take.
+/// Clips are not made shorter than this, and their sides are multiples of it, which all families
+/// take.
 const FEWEST_FRAMES: usize = 9;
 const SIDE: usize = 32;
-/// Nobody who asks for a clip can use one with less than such a part of its frames, or of its pixels.
+/// Nobody who asks for a clip can use one with less than such a part of its frames, or of its
+/// pixels.
 const LEAST_PART: usize = 4;
 
 /// Of what there is too little memory.
@@ -161,8 +163,8 @@ impl<'a> Advice<'a> {
         as_far.collect()
     }
 
-    /// Changes one after the other, each time that which brings most, until it is enough or nothing is left
-    /// to change. Clips are changed last: settings of a stage make the same of them.
+    /// Changes one after the other, each time that which brings most, until it is enough or nothing
+    /// is left to change. Clips are changed last: settings of a stage make the same of them.
     fn together(&self, limit: u64) -> Vec<Change> {
         let mut changes: Vec<Change> = Vec::new();
         let (mut changed, Some(mut now)) = (self.start.clone(), self.needs(&self.start)) else {
@@ -215,7 +217,8 @@ fn is_of_clips(change: &Change) -> bool {
     [FRAMES, SIZE].contains(&change.param)
 }
 
-/// The clip with fewer frames, and with smaller ones, as far as that is of use to who asked for another.
+/// The clip with fewer frames, and with smaller ones, as far as that is of use to who asked for
+/// another.
 fn smaller(clip: ClipSize, asked: ClipSize) -> Vec<(&'static str, String, ClipSize)> {
     let ClipSize { frames, height, width } = clip;
     let mut smaller = Vec::new();

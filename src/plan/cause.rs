@@ -1,8 +1,8 @@
 //! Where a change begins: the stages above a stage that are the reason that it runs, or may run.
 //!
-//! A stage whose input changes is told what its input changed for, through any number of stages. Each
-//! instance's beginnings are made of those of its inputs, so a walk in topological order is linear:
-//! what a stage takes over from a single input is shared, and what is joined is cut short.
+//! A stage whose input changes is told what its input changed for, through any number of stages.
+//! Each instance's beginnings are made of those of its inputs, so a walk in topological order is
+//! linear: what a stage takes over from a single input is shared, and what is joined is cut short.
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
@@ -13,8 +13,8 @@ use crate::config::Instance;
 /// otherwise take memory with the square of its length.
 const MOST: usize = 20;
 
-/// The instances where the changes begin that reach an instance: the first few in their order, those
-/// that changed before those that are new or cannot run.
+/// The instances where the changes begin that reach an instance: the first few in their order,
+/// those that changed before those that are new or cannot run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Beginnings(Option<Arc<[Beginning]>>);
 
@@ -28,7 +28,8 @@ impl Beginnings {
         Self(Some([(nothing_changed, index)].into()))
     }
 
-    /// Those of an instance that runs for these reasons, where the changes of its inputs began `above`.
+    /// Those of an instance that runs for these reasons, where the changes of its inputs began
+    /// `above`.
     pub(crate) fn through(index: usize, reasons: &[StaleReason], above: Self) -> Self {
         if above.0.is_some() && reasons.iter().all(StaleReason::is_of_input) {
             return above;
@@ -133,14 +134,16 @@ impl fmt::Display for Cause {
     }
 }
 
-/// What another instance is called beside this one: its stage alone, where its cell is part of this one's.
+/// What another instance is called beside this one: its stage alone, where its cell is part of this
+/// one's.
 pub(crate) fn label(of: &Instance, other: &Instance) -> String {
     let same = other.cell.iter().all(|(axis, value)| of.cell.get(axis) == Some(value));
     if same { other.stage.clone() } else { other.to_string() }
 }
 
 impl Plan<'_> {
-    /// Where the changes begin for which a stage runs, or may run; None if that is the stage itself.
+    /// Where the changes begin for which a stage runs, or may run; None if that is the stage
+    /// itself.
     pub fn cause(&self, index: usize) -> Option<Cause> {
         let (root, more) = self.root(index)?;
         let (reasons, earlier) = self.changed(root);
@@ -148,8 +151,8 @@ impl Plan<'_> {
         Some(Cause::new(&instances[index], &instances[root], reasons, more, earlier))
     }
 
-    /// The same where it is not told already: by one of the stages that this one waits for, which have
-    /// lines of their own. That something is new above is not worth telling, either.
+    /// The same where it is not told already: by one of the stages that this one waits for, which
+    /// have lines of their own. That something is new above is not worth telling, either.
     pub fn cause_beyond(&self, index: usize, upstream: &[usize]) -> Option<Cause> {
         let (root, _) = self.root(index).filter(|(root, _)| !upstream.contains(root))?;
         let is_new = self.changed(root).0.iter().all(|reason| *reason == StaleReason::NeverRun);

@@ -13,8 +13,9 @@ use super::{
     freshness::differences,
     gather::Gatherer,
     key::{Found, Key, from_file, with_sources},
-    lack::Absences,
-    listing, model,
+    listing,
+    missing::Absences,
+    model,
     siblings::Siblings,
 };
 use crate::{
@@ -86,8 +87,8 @@ impl<'a> Decider<'a> {
         })
     }
 
-    /// The content of the weights of an instance that has not run, as far as that can be said at once; `last` is
-    /// what it was.
+    /// The content of the weights of an instance that has not run, as far as that can be said at
+    /// once; `last` is what it was.
     pub(super) fn weights_at_hand(&self, index: usize, last: Option<&Record>) -> Option<Digest> {
         let inputs = last.map(|last| &last.ingredients.inputs);
         // Which parts come from an input is known from the last time.
@@ -116,8 +117,8 @@ impl<'a> Decider<'a> {
         self.find_in(index, key, self.store.behind(), None).map(Option::unwrap_or_default)
     }
 
-    /// The same without a cache behind the store; nothing, if so much would have to be hashed for that that
-    /// others should not wait for it.
+    /// The same without a cache behind the store; nothing, if so much would have to be hashed for
+    /// that that others should not wait for it.
     pub(crate) fn find_soon(&self, index: usize, key: &Key) -> Result<Option<Found>, PlanError> {
         const MOST: u64 = 64 << 20;
         self.find_in(index, key, None, Some(MOST))
@@ -143,8 +144,8 @@ impl<'a> Decider<'a> {
         let mut is_damaged = traces.is_damaged();
         let root_name = Some(Trace::root_name(from_file(self.pipeline, root)));
         let traces = Trace::likely(traces.found().unwrap_or_default(), root_name);
-        // What others read is asked for only when nothing is known here that is still so: first what they read in a
-        // folder of this name.
+        // What others read is asked for only when nothing is known here that is still so: first
+        // what they read in a folder of this name.
         let told = [root_name, None].into_iter().flat_map(|root| {
             behind.map(|behind| behind.traces(key.direct, root)).unwrap_or_default()
         });
@@ -158,7 +159,8 @@ impl<'a> Decider<'a> {
             match self.look_up(index, action_key(&with_sources(key, sources.clone())), behind)? {
                 found @ Found::Whole(..) => {
                     if behind.is_some() && !trace.is_below(root_name) {
-                        // It may have been another folder's. Without it, the next look takes longer.
+                        // It may have been another folder's. Without it, the next look takes
+                        // longer.
                         let _ = self.store.add_trace(key.direct, trace.below(root_name));
                     }
                     return Ok(Some(found));
@@ -243,8 +245,8 @@ impl<'a> Decider<'a> {
         if found.is_empty() { vec![StaleReason::NeverRun] } else { found }
     }
 
-    /// What a run read from outside, as it is now. Other stages with the same parameters may have read
-    /// something else.
+    /// What a run read from outside, as it is now. Other stages with the same parameters may have
+    /// read something else.
     fn as_it_is(
         &self,
         sources: &BTreeMap<String, Digest>,
@@ -304,8 +306,8 @@ impl<'a> Decider<'a> {
         self.records.lock().unpoisoned().values().flatten().cloned().collect()
     }
 
-    /// Records of the same stage in other cells, the one that this cell most likely was before first: it
-    /// agrees in most axes, and ran last.
+    /// Records of the same stage in other cells, the one that this cell most likely was before
+    /// first: it agrees in most axes, and ran last.
     fn siblings(&self, instance: &Instance) -> Vec<Arc<Record>> {
         let near = self.cells(&instance.stage).nearest(&instance.to_string());
         let mut found: Vec<_> = near

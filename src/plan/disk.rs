@@ -1,8 +1,8 @@
 //! The disk space that a run will take, from what stages of the same kind took before.
 //!
 //! An estimate is the size of an earlier output per item, times the items that will be made, times
-//! how much larger each is: clips grow with frames, height and width, adapters with their rank. What
-//! is in the store already, and what probably comes out as it is there, takes nothing.
+//! how much larger each is: clips grow with frames, height and width, adapters with their rank.
+//! What is in the store already, and what probably comes out as it is there, takes nothing.
 
 use std::collections::HashMap;
 
@@ -180,8 +180,8 @@ impl<'a> Past<'a> {
         Ok(self.store.checkpoint_size(trajectory)? as f64 * grown * (ahead + 1) as f64)
     }
 
-    /// The instance whose record an estimate is made from: itself, or the one of its kind that agrees
-    /// with it in most.
+    /// The instance whose record an estimate is made from: itself, or the one of its kind that
+    /// agrees with it in most.
     fn like(&self, index: usize) -> Option<usize> {
         const COMPARED: usize = 64;
         if self.record(index).is_some() {

@@ -1,8 +1,9 @@
-//! Changes of earlier runs that a stage has not followed yet: the run ended before it, or was not asked
-//! for it.
+//! Changes of earlier runs that a stage has not followed yet: the run ended before it, or was not
+//! asked for it.
 //!
-//! What its inputs were when it last ran and what they are now is compared stage by stage, upwards, by
-//! the records that the history leads to, until a stage is found that changed for a reason of its own.
+//! What its inputs were when it last ran and what they are now is compared stage by stage, upwards,
+//! by the records that the history leads to, until a stage is found that changed for a reason of
+//! its own.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -17,8 +18,8 @@ use crate::{
 };
 
 impl Decider<'_> {
-    /// Where the changes began for which the inputs of an instance changed that were made in an earlier run.
-    /// `now` gives what an instance is.
+    /// Where the changes began for which the inputs of an instance changed that were made in an
+    /// earlier run. `now` gives what an instance is.
     pub(crate) fn earlier(
         &self,
         index: usize,
@@ -67,8 +68,8 @@ fn started(record: &Record) -> Option<jiff::Timestamp> {
     record.started.parse().ok()
 }
 
-/// The changes that were found, by instance and what it gave before; and the reasons of their own for
-/// which instances changed.
+/// The changes that were found, by instance and what it gave before; and the reasons of their own
+/// for which instances changed.
 #[derive(Default)]
 pub(super) struct Earlier(HashMap<Step, Change>, HashMap<usize, Vec<StaleReason>>);
 
@@ -131,8 +132,8 @@ impl Earlier {
         self.join(&inputs)
     }
 
-    /// The reasons of its own for which an instance changed; those that were found first, where others
-    /// take it that last saw different outputs of it.
+    /// The reasons of its own for which an instance changed; those that were found first, where
+    /// others take it that last saw different outputs of it.
     pub(super) fn reasons(&self, index: usize) -> Option<Vec<StaleReason>> {
         self.1.get(&index).cloned()
     }
@@ -174,7 +175,8 @@ impl Earlier {
     }
 }
 
-/// The change of an instance since it gave `old`, if both what it was then and what it is are known.
+/// The change of an instance since it gave `old`, if both what it was then and what it is are
+/// known.
 fn change(decider: &Decider<'_>, (index, old): Step, now: Now<'_>) -> Option<Change> {
     let now = now(index)?;
     let before = decider.before(index, &now).find(|record| record.output == old)?;

@@ -1,10 +1,11 @@
 //! How long a stage may take: as long as stages like it took, in proportion to the work.
 //!
-//! The work of a stage is its [`Stage::effort_params`] multiplied, times the pixels of a clip, times the items it
-//! makes if it maps items. A training that goes on from a checkpoint does the rest of it. Of a stage with weights
-//! of a model, only what took place with the same weights and on such a device counts: a large model may take a
-//! thousand times as long as a small one. Of others, what they took on another device counts where nothing is
-//! known of this one. Cards of two names are two devices.
+//! The work of a stage is its [`Stage::effort_params`] multiplied, times the pixels of a clip,
+//! times the items it makes if it maps items. A training that goes on from a checkpoint does the
+//! rest of it. Of a stage with weights of a model, only what took place with the same weights and
+//! on such a device counts: a large model may take a thousand times as long as a small one. Of
+//! others, what they took on another device counts where nothing is known of this one. Cards of two
+//! names are two devices.
 
 use std::collections::{HashMap, HashSet};
 
@@ -26,7 +27,8 @@ pub struct Here<'a> {
     pub card: Option<&'a str>,
 }
 
-/// Sets the last runs and the estimates of nodes that are all decided, for a run `here`, if that is known.
+/// Sets the last runs and the estimates of nodes that are all decided, for a run `here`, if that is
+/// known.
 pub(super) fn fill(decider: &Decider<'_>, nodes: &mut [PlanNode], here: Option<Here<'_>>) {
     let pipeline = decider.pipeline;
     let instances = &pipeline.instances;
@@ -89,8 +91,8 @@ struct Like {
 }
 
 impl Like {
-    /// Of an instance as it is now; none where it reads weights of which nothing is known, as they were never
-    /// used.
+    /// Of an instance as it is now; none where it reads weights of which nothing is known, as they
+    /// were never used.
     fn of(decider: &Decider<'_>, index: usize, node: &PlanNode) -> Option<Self> {
         let instance = &decider.pipeline.instances[index];
         let weights = match &node.freshness {
@@ -156,8 +158,8 @@ fn sort_of(device: &str) -> &str {
 }
 
 impl Rates<'_> {
-    /// Whether this is a device like that of the run; any is, where none is named. Of a card whose name nobody
-    /// knows, as older versions kept none, nothing else can be said.
+    /// Whether this is a device like that of the run; any is, where none is named. Of a card whose
+    /// name nobody knows, as older versions kept none, nothing else can be said.
     fn is_here(&self, there: There<'_>) -> bool {
         self.here.is_none_or(|here| {
             let cards = here.card.zip(there.card);
@@ -244,8 +246,8 @@ fn effort(params: &Map<String, Value>, stage: &dyn Stage) -> Option<f64> {
     stage.effort_params().iter().map(|name| params.get(*name)?.as_f64()).product()
 }
 
-/// How many items an instance gives, or will give, as far as that can be told; `before` says it of the
-/// instances before it.
+/// How many items an instance gives, or will give, as far as that can be told; `before` says it of
+/// the instances before it.
 pub(super) fn items_given(
     instance: &Instance,
     node: &PlanNode,

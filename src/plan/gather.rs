@@ -105,8 +105,8 @@ impl<'a> Gatherer<'a> {
         params
     }
 
-    /// Hashes those files of an instance's own weights that no one knows the hash of, where that takes long, and
-    /// tells of each before. What is wrong is told by who wants the key.
+    /// Hashes those files of an instance's own weights that no one knows the hash of, where that
+    /// takes long, and tells of each before. What is wrong is told by who wants the key.
     pub fn hash_weights(
         &self,
         instance: &Instance,
@@ -131,8 +131,8 @@ impl<'a> Gatherer<'a> {
         self.weights_by(model, parts, |source, parts| digest_of(model, (source, parts), self.store))
     }
 
-    /// The content of an instance's own weights, if there are such and it takes no time to say: a plan needs
-    /// not wait until those are hashed that nobody has used yet.
+    /// The content of an instance's own weights, if there are such and it takes no time to say: a
+    /// plan needs not wait until those are hashed that nobody has used yet.
     pub fn weights_at_hand(&self, instance: &Instance, given: &[String]) -> Option<Digest> {
         let WeightsUsed { model, parts } = instance.work.weights()?;
         let hash = |path: &Path| self.store.digest_file_at_hand(path).map(Into::into);
@@ -164,14 +164,15 @@ impl<'a> Gatherer<'a> {
     }
 }
 
-/// The names of what a stage reads of its model and that does not come from an input, which replaces the whole
-/// part.
+/// The names of what a stage reads of its model and that does not come from an input, which
+/// replaces the whole part.
 pub(super) fn own_parts(parts: &[PartRead], given: &[String]) -> Vec<&'static str> {
     let is_given = |part: &PartRead| given.iter().any(|name| name == part.folder());
     parts.iter().filter(|part| !is_given(part)).map(|part| part.name()).collect()
 }
 
-/// Hashes the files of a model's parts that no one knows the hash of, if they have `least` bytes or more.
+/// Hashes the files of a model's parts that no one knows the hash of, if they have `least` bytes or
+/// more.
 fn hash_files(
     model: &str,
     (source, parts): (&ModelSource, &[&str]),
@@ -196,8 +197,8 @@ fn hash_files(
     }
 }
 
-/// The content of a model's parts; the store remembers that of files, and tells of the hashing of those that take
-/// long.
+/// The content of a model's parts; the store remembers that of files, and tells of the hashing of
+/// those that take long.
 pub(super) fn digest_of(
     model: &ModelRef,
     (source, parts): (&ModelSource, &[&str]),

@@ -97,13 +97,14 @@ impl Decider<'_> {
         Ok(Some(Items { groups }))
     }
 
-    /// Keeps the items of a result of a mapped stage that was brought from elsewhere, each under its key, as if
-    /// they had been made here. To bring their records would be a request for each.
+    /// Keeps the items of a result of a mapped stage that was brought from elsewhere, each under
+    /// its key, as if they had been made here. To bring their records would be a request for each.
     pub(super) fn keep_items(&self, index: usize, record: &Record) -> Result<(), PlanError> {
         let ingredients = &record.ingredients;
         let work = &self.pipeline.instances[index].work;
         let input = work.mapped_port().and_then(|port| ingredients.inputs.get(port));
-        // Of a record that is not what it says, nothing follows; one that was only looked at has no content.
+        // Of a record that is not what it says, nothing follows; one that was only looked at has no
+        // content.
         let Some(input) = input.filter(|_| action_key(ingredients) == record.fingerprint) else {
             return Ok(());
         };

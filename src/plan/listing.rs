@@ -8,8 +8,8 @@ use crate::store::{Ingredients, is_missing, names_before};
 /// How many of the files that came are named.
 const NAMED: usize = 20;
 
-/// Says of a changed list the names that were added, as far as they can be known. Files that were read and
-/// went are reasons themselves.
+/// Says of a changed list the names that were added, as far as they can be known. Files that were
+/// read and went are reasons themselves.
 pub(super) fn named(reasons: Vec<StaleReason>, old: &Ingredients, root: &Path) -> Vec<StaleReason> {
     let name = |reason: StaleReason| -> Vec<StaleReason> {
         let StaleReason::SourceChanged { path: folder, change: SourceChange::Changed } = &reason

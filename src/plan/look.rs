@@ -1,5 +1,5 @@
-//! What the store holds of instances, for a plan. Where a cache is behind the store, many are looked up at
-//! once, since each waits for an answer from afar.
+//! What the store holds of instances, for a plan. Where a cache is behind the store, many are
+//! looked up at once, since each waits for an answer from afar.
 
 use std::{
     borrow::Cow,
@@ -24,8 +24,8 @@ pub(super) enum Looked {
     Found(Box<Key>, Found),
 }
 
-/// All instances, inputs before their users, in batches that can be looked up at once: one by one where
-/// nothing is behind the store.
+/// All instances, inputs before their users, in batches that can be looked up at once: one by one
+/// where nothing is behind the store.
 pub(super) struct Batches<'a> {
     order: Cow<'a, [usize]>,
     /// Where each batch ends; nowhere if each is of one.

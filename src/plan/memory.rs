@@ -12,12 +12,12 @@ use crate::{
     stages::{Bulk, KnownParts, ModelParts, Workload, given},
 };
 
-/// What decides an estimate: the work, by its place in memory, which its cells share, clips, what is on
-/// the port `model`, by its place in memory, too, and how much is on other ports.
+/// What decides an estimate: the work, by its place in memory, which its cells share, clips, what
+/// is on the port `model`, by its place in memory, too, and how much is on other ports.
 type Case = (usize, Option<[usize; 3]>, usize, Given);
 
-/// Estimates the memory of a pipeline's instances; those of one stage and equal parameters are estimated
-/// once.
+/// Estimates the memory of a pipeline's instances; those of one stage and equal parameters are
+/// estimated once.
 pub struct MemoryPlan<'a> {
     pipeline: &'a Pipeline,
     /// Whether the device is the CPU.
@@ -41,8 +41,8 @@ impl<'a> MemoryPlan<'a> {
         Self { pipeline, on_host, sizes, parts, known: RefCell::default() }
     }
 
-    /// The memory of the device that an instance takes; none if it runs no model, or if its model or the
-    /// size of its clips is not known here.
+    /// The memory of the device that an instance takes; none if it runs no model, or if its model
+    /// or the size of its clips is not known here.
     pub fn of(&self, index: usize) -> Option<Memory> {
         self.both(index)[0]
     }

@@ -13,11 +13,11 @@ mod gather;
 pub mod graph;
 mod items;
 mod key;
-mod lack;
 mod listing;
 mod lock;
 mod look;
 mod memory;
+mod missing;
 mod model;
 mod select;
 mod siblings;
@@ -39,10 +39,10 @@ pub use gather::Hashing;
 pub use graph::Graph;
 pub(crate) use items::{ItemGroup, Items};
 pub(crate) use key::{Found, Key, from_file, trace_of, with_sources};
-pub use lack::{Lack, Lacking, absent_models, lacks, models_of_hub, unusable};
 pub(crate) use lock::described;
 pub use lock::{Deviation, DeviationKind, Lock, LockError, Locked, LockedModel, LockedStage};
 pub use memory::MemoryPlan;
+pub use missing::{Lack, Lacking, absent_models, lacks, models_of_hub, unusable};
 pub use select::{SelectError, select};
 pub(crate) use weights::{Watch, WeightFile, Weights};
 
@@ -82,8 +82,8 @@ impl Plan<'_> {
         }))
     }
 
-    /// Of an instance that is not fresh, the one of which the cache holds a result that is not whole, if that is why:
-    /// itself, or one that it needs.
+    /// Of an instance that is not fresh, the one of which the cache holds a result that is not
+    /// whole, if that is why: itself, or one that it needs.
     pub fn broken(&self, index: usize) -> Option<&Instance> {
         let (mut stack, mut seen) = (vec![index], HashSet::from([index]));
         while let Some(index) = stack.pop() {
@@ -100,7 +100,8 @@ impl Plan<'_> {
         None
     }
 
-    /// The same in words, to be added to the message that an instance is not up to date; empty if there is no such thing.
+    /// The same in words, to be added to the message that an instance is not up to date; empty if
+    /// there is no such thing.
     pub fn damage_note(&self, index: usize) -> String {
         let told = |broken| format!(", because `{broken}` is damaged there or partly gone");
         self.broken(index).map(told).unwrap_or_default()

@@ -3,8 +3,8 @@
 use super::{StaleReason, freshness::place_of};
 use crate::{config::Instance, stages::MODEL_PARAMS, store::Record};
 
-/// These reasons for which an instance is no longer what `before` says, where its weights are others: if another model
-/// is named, that is told.
+/// These reasons for which an instance is no longer what `before` says, where its weights are
+/// others: if another model is named, that is told.
 pub(super) fn named(
     mut reasons: Vec<StaleReason>,
     before: &Record,

@@ -1,8 +1,8 @@
 //! The other cells of a stage: what a new cell most likely was before.
 //!
-//! One that the pipeline has no more is what the new cell was, unless one that is still there is nearer:
-//! where the baseline of a sweep moves off a value that is also listed, the cell of that value stays, and
-//! it alone differs in nothing else.
+//! One that the pipeline has no more is what the new cell was, unless one that is still there is
+//! nearer: where the baseline of a sweep moves off a value that is also listed, the cell of that
+//! value stays, and it alone differs in nothing else.
 
 use std::{
     cmp::Reverse,
@@ -17,8 +17,8 @@ const FEW: usize = 256;
 /// Cells that one is compared with.
 const COMPARED: usize = 64;
 
-/// How near a cell is, the nearest first: the axis values that differ, then whether it is still there,
-/// then how often those values were left with the cells that are gone.
+/// How near a cell is, the nearest first: the axis values that differ, then whether it is still
+/// there, then how often those values were left with the cells that are gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Nearness {
     distance: usize,
@@ -36,8 +36,8 @@ pub(super) struct Siblings {
 }
 
 impl Siblings {
-    /// The cells of these instances, such as `lora[n=1, rank=8]`, with what they last were: those that
-    /// are no longer in the file, and those that are.
+    /// The cells of these instances, such as `lora[n=1, rank=8]`, with what they last were: those
+    /// that are no longer in the file, and those that are.
     pub fn new<'a>(
         gone: impl Iterator<Item = (&'a str, Fingerprint)>,
         present: impl Iterator<Item = (&'a str, Fingerprint)>,

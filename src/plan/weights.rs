@@ -21,8 +21,8 @@ pub(crate) struct Weights {
     states: Vec<FileState>,
 }
 
-/// A file of weights, for another process: its state when the stage began, and its hash where that is known, so
-/// that it need not be hashed there.
+/// A file of weights, for another process: its state when the stage began, and its hash where that
+/// is known, so that it need not be hashed there.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct WeightFile {
     state: FileState,
@@ -40,8 +40,8 @@ pub(crate) enum Watch {
 }
 
 impl Decider<'_> {
-    /// Hashes the weights of an instance whose inputs have this content, where that takes long, and tells how far it
-    /// is: its key then takes no time. Without this the store tells of it.
+    /// Hashes the weights of an instance whose inputs have this content, where that takes long, and
+    /// tells how far it is: its key then takes no time. Without this the store tells of it.
     pub(crate) fn hash_weights(
         &self,
         index: usize,
@@ -91,8 +91,8 @@ impl Weights {
         self.states.iter().map(file).collect()
     }
 
-    /// The weights of a stage whose files another process has looked at; `given` are the parts on its port
-    /// `model`.
+    /// The weights of a stage whose files another process has looked at; `given` are the parts on
+    /// its port `model`.
     pub(crate) fn of_files(
         work: &dyn Stage,
         given: &[String],

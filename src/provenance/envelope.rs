@@ -1,7 +1,7 @@
 //! A signed document: a DSSE envelope with an Ed25519 signature.
 //!
-//! Signed is what DSSE calls the pre-authentication encoding, so that the payload is read only after
-//! its signature was checked. See <https://github.com/secure-systems-lab/dsse>.
+//! Signed is what DSSE calls the pre-authentication encoding, so that the payload is read only
+//! after its signature was checked. See <https://github.com/secure-systems-lab/dsse>.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ed25519_dalek::{

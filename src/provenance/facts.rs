@@ -12,7 +12,7 @@ use crate::{
     config::{Instance, Pipeline},
     models::lora::Statement,
     plan::{Freshness, Plan},
-    regular,
+    regular_file,
     store::{Digest, Record},
 };
 
@@ -73,7 +73,8 @@ pub struct InputFile {
     pub blake3: Digest,
     /// Its length now, if it is still there.
     pub size: Option<u64>,
-    /// Of an adapter that is still there as it was read, the model that it states to have been trained on.
+    /// Of an adapter that is still there as it was read, the model that it states to have been
+    /// trained on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base_model: Option<String>,
 }
@@ -96,7 +97,7 @@ impl InputFile {
 /// Whether a file has this content.
 fn holds(path: &Path, digest: Digest) -> bool {
     let mut hasher = blake3::Hasher::new();
-    let read = regular::open(path).and_then(|file| hasher.update_reader(file).map(drop));
+    let read = regular_file::open(path).and_then(|file| hasher.update_reader(file).map(drop));
     read.is_ok() && Digest::from(hasher.finalize()) == digest
 }
 

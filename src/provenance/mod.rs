@@ -1,5 +1,5 @@
-//! What a pipeline's results were made from, in the forms that others check: a Workflow Run RO-Crate
-//! (`ro_crate`) and a signed in-toto statement (`statement`, `envelope`).
+//! What a pipeline's results were made from, in the forms that others check: a Workflow Run
+//! RO-Crate (`ro_crate`) and a signed in-toto statement (`statement`, `envelope`).
 
 pub mod envelope;
 mod facts;

@@ -1,9 +1,9 @@
 //! The in-toto statement of a pipeline's results: SLSA provenance 1.0.
 //!
-//! Subjects are the files of the artifacts that no other stage takes, each with SHA-256, which any tool
-//! can check, and blake3, which is its address in the cache. Materials are the pipeline file and its
-//! bases, the models' parts, and the outside files that were read. What every other stage gave is a
-//! byproduct.
+//! Subjects are the files of the artifacts that no other stage takes, each with SHA-256, which any
+//! tool can check, and blake3, which is its address in the cache. Materials are the pipeline file
+//! and its bases, the models' parts, and the outside files that were read. What every other stage
+//! gave is a byproduct.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -177,8 +177,8 @@ impl Statement {
             .collect()
     }
 
-    /// What went into the results by this statement, and not by the other; the file of a pipeline by another
-    /// name is the same.
+    /// What went into the results by this statement, and not by the other; the file of a pipeline
+    /// by another name is the same.
     pub fn materials_not_in(&self, others: &[Resource]) -> Vec<&Resource> {
         without(&self.predicate.build_definition.resolved_dependencies, others)
     }

@@ -4,7 +4,8 @@ use object_store::Error;
 
 use super::error::causes;
 
-/// The most bytes of an answer of which nobody says what it may have: an error, a page of a listing.
+/// The most bytes of an answer of which nobody says what it may have: an error, a page of a
+/// listing.
 pub(super) const MOST: u64 = 16 << 20;
 
 /// How many bytes the answer to a request may have that is for no range: goes with the request.
@@ -26,8 +27,8 @@ pub(super) fn of_answer(request: &http::request::Parts) -> u64 {
     range.or_else(|| Some(request.extensions.get::<Most>()?.0)).unwrap_or(MOST)
 }
 
-/// The most bytes that a file with this name can have: a list of a million items, say, and the record of a stage
-/// that read a quarter of a million files.
+/// The most bytes that a file with this name can have: a list of a million items, say, and the
+/// record of a stage that read a quarter of a million files.
 pub(super) fn of_name(name: &str) -> u64 {
     match name.split('/').next() {
         Some("format") => 1 << 10,

@@ -161,8 +161,8 @@ impl Bucket {
         self.waiter.stopped_by(is_stopped);
     }
 
-    /// An error where it is the folder of a cache that runs use themselves, whose files lie otherwise, or in one,
-    /// which would take its files for damage.
+    /// An error where it is the folder of a cache that runs use themselves, whose files lie
+    /// otherwise, or in one, which would take its files for damage.
     pub(super) fn refuse_own_cache(&self) -> Result<(), RemoteError> {
         let own = self.folder.ancestors().find(|folder| is_own_cache(folder));
         match own.filter(|_| self.is_folder()) {
@@ -234,8 +234,8 @@ impl Bucket {
         name.split('/').fold(self.prefix.clone(), Path::join)
     }
 
-    /// The bytes with this name, a record or a list of items. One that is longer than such a file can be counts
-    /// as one without a byte, which is none that anybody wrote.
+    /// The bytes with this name, a record or a list of items. One that is longer than such a file
+    /// can be counts as one without a byte, which is none that anybody wrote.
     pub(super) fn get(&self, name: &str) -> Result<Option<Vec<u8>>, RemoteError> {
         let (path, most) = (self.path(name), of_name(name));
         let mut options = GetOptions::default();
@@ -270,7 +270,8 @@ impl Bucket {
             let end = size.min(at + PART);
             let part = self.waiter.wait(self.objects().get_range(&path, at..end));
             if part.as_ref().is_err_and(is_too_much) {
-                // Not what has this name, whatever it is: refused by its digest, as what is too short.
+                // Not what has this name, whatever it is: refused by its digest, as what is too
+                // short.
                 return Ok(true);
             }
             let Some(part) = self.found(part)? else { return Ok(false) };
@@ -309,7 +310,8 @@ impl Bucket {
         put.map(drop).map_err(|error| self.error(&error))
     }
 
-    /// Sends a file, in parts if it is long, whatever was there. What was sent of it is noted in the cache.
+    /// Sends a file, in parts if it is long, whatever was there. What was sent of it is noted in
+    /// the cache.
     pub(super) fn upload(
         &self,
         name: &str,

@@ -1,5 +1,5 @@
-//! Which variables of the environment say how a remote is asked, for errors: their names, and the files that
-//! they name, but no other values.
+//! Which variables of the environment say how a remote is asked, for errors: their names, and the
+//! files that they name, but no other values.
 
 use std::{env, ffi::OsString};
 

@@ -227,7 +227,8 @@ impl RemoteError {
         })
     }
 
-    /// Whether nothing that is sent later gets there, either, as long as the address and this `pipe` stay.
+    /// Whether nothing that is sent later gets there, either, as long as the address and this
+    /// `pipe` stay.
     pub(super) fn is_lasting(&self) -> bool {
         matches!(
             self,
@@ -331,7 +332,8 @@ pub(super) fn is_bucket_missing(error: &object_store::Error) -> bool {
 }
 
 /// Whether the server answered that this request is wrong. `object_store` has no other way to tell
-/// than its text: `… status code: 400 Bad Request: …`, and one of its own for a redirect to nowhere.
+/// than its text: `… status code: 400 Bad Request: …`, and one of its own for a redirect to
+/// nowhere.
 fn is_refusal(error: &object_store::Error) -> bool {
     let text = innermost(error);
     let status = text.split_once("status code: ").and_then(|(_, rest)| rest.get(..3));

@@ -1,5 +1,5 @@
-//! A cache that several machines share: the same objects and records as in a store, under an address
-//! that `object_store` knows (a folder, S3, Google Cloud Storage, Azure).
+//! A cache that several machines share: the same objects and records as in a store, under an
+//! address that `object_store` knows (a folder, S3, Google Cloud Storage, Azure).
 //!
 //! ```text
 //! <address>/
@@ -68,8 +68,8 @@ pub struct Remote {
     threads: ThreadPool,
     /// Content that was fetched and did not match its digest, or was not there: to be replaced.
     damaged: Mutex<HashSet<Digest>>,
-    /// Keys of results of which a record, or the list of items, could not be read: what lies behind it
-    /// is unknown, so all of it is replaced. And of items whose content is damaged.
+    /// Keys of results of which a record, or the list of items, could not be read: what lies behind
+    /// it is unknown, so all of it is replaced. And of items whose content is damaged.
     suspects: Mutex<HashSet<Fingerprint>>,
     /// Outputs of results that could not be fetched whole: another output may take their place.
     broken: Mutex<HashMap<Fingerprint, Digest>>,
@@ -110,7 +110,8 @@ impl fmt::Display for Remote {
 }
 
 impl Remote {
-    /// The cache at an address, which may be a folder's path. Nothing is asked yet, and nothing made.
+    /// The cache at an address, which may be a folder's path. Nothing is asked yet, and nothing
+    /// made.
     pub fn open(address: &str, patience: Patience) -> Result<Self, RemoteError> {
         let url = parse(address)?;
         Self::over(Bucket::open(&url, patience)?, public(&url))
@@ -131,8 +132,8 @@ impl Remote {
         })
     }
 
-    /// From now on it is asked all the time whether to stop: what is on its way then has two seconds more, and is
-    /// an error, [`RemoteError::Stopped`], after that.
+    /// From now on it is asked all the time whether to stop: what is on its way then has two
+    /// seconds more, and is an error, [`RemoteError::Stopped`], after that.
     pub fn stopped_by(&self, is_stopped: impl Fn() -> bool + Send + Sync + 'static) {
         self.bucket.stopped_by(is_stopped);
     }
@@ -154,7 +155,8 @@ impl Remote {
         }
     }
 
-    /// Makes it a cache of this form, once; an older version could not read what is written from now on.
+    /// Makes it a cache of this form, once; an older version could not read what is written from
+    /// now on.
     fn prepare(&self) -> Result<(), RemoteError> {
         // Who comes meanwhile waits, and need not ask again.
         let mut prepared = self.prepared.lock().unpoisoned();
@@ -185,8 +187,8 @@ impl Remote {
 /// How addresses begin that go on with a bucket, a container or a folder.
 const SCHEMES: [&str; 4] = ["s3", "gs", "az", "file"];
 
-/// Whether an address begins as one, but does not say where: `s3://`, `s3:bucket`. It would be taken for
-/// a folder of this name, or for the folder of all.
+/// Whether an address begins as one, but does not say where: `s3://`, `s3:bucket`. It would be
+/// taken for a folder of this name, or for the folder of all.
 fn is_incomplete(address: &str) -> bool {
     let Some((scheme, rest)) = address.split_once(':') else { return false };
     let named = rest.strip_prefix("//");

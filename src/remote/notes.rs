@@ -1,5 +1,5 @@
-//! What a machine notes of the uploads that it has begun, so that the next run goes on where one broke off.
-//! No server is asked for that: the interface to them lists no uploads.
+//! What a machine notes of the uploads that it has begun, so that the next run goes on where one
+//! broke off. No server is asked for that: the interface to them lists no uploads.
 
 use std::{
     collections::BTreeMap,

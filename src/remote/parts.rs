@@ -1,6 +1,7 @@
-//! Objects that are sent in parts. Each part is tried again on its own. What was sent of an object that does not
-//! get through is removed, since servers keep and charge for it; where it cannot be, as after a `kill -9` or
-//! without a network, the next run goes on with it ([`notes`](super::notes)).
+//! Objects that are sent in parts. Each part is tried again on its own. What was sent of an object
+//! that does not get through is removed, since servers keep and charge for it; where it cannot be,
+//! as after a `kill -9` or without a network, the next run goes on with it
+//! ([`notes`](super::notes)).
 
 use std::{
     fs::File,
@@ -155,7 +156,8 @@ impl Uploads<'_> {
                 sent.map(|id| (index, id))
             });
         }
-        // One that arrived after an upload was given up would stay, so those on their way are waited for.
+        // One that arrived after an upload was given up would stay, so those on their way are
+        // waited for.
         let rest = wait(&mut sending, 0, begun, note).await;
         sent.and(rest)
     }
@@ -192,8 +194,8 @@ fn read_part(file: &mut File, index: usize, length: u64) -> std::io::Result<Vec<
     Ok(part)
 }
 
-/// Until no more than `most` parts are on their way; notes those that arrived. Of several that do not, the
-/// first is told.
+/// Until no more than `most` parts are on their way; notes those that arrived. Of several that do
+/// not, the first is told.
 async fn wait(
     sending: &mut JoinSet<Result<(usize, PartId)>>,
     most: usize,

@@ -134,8 +134,8 @@ impl Remote {
                 Err(BringError::Lies(wrong)) => wrong,
                 Err(error) => return Err(error),
             };
-            // The others are fetched all the same: whoever makes this result again can then replace all
-            // of it that is damaged.
+            // The others are fetched all the same: whoever makes this result again can then replace
+            // all of it that is damaged.
             self.mark_damaged(*digest);
             let mut wrong = wrong.lock().unpoisoned();
             *wrong = wrong.and(found);
@@ -240,8 +240,8 @@ impl Remote {
         Ok(names.filter_map(|(name, _)| name.split('/').skip(1).collect::<String>().parse().ok()))
     }
 
-    /// The record of a key, and in `cargo` what bringing it would take. Only the manifest is brought,
-    /// since those who wait for this result want to know its items.
+    /// The record of a key, and in `cargo` what bringing it would take. Only the manifest is
+    /// brought, since those who wait for this result want to know its items.
     pub(super) fn weigh(
         &self,
         store: &Store,
@@ -278,8 +278,8 @@ enum Pulled {
     Brought(String, Cargo),
 }
 
-/// Does something with each of many that wait for answers, in threads of their own: the files of one are fetched
-/// by the pool, whose threads must not wait for one another.
+/// Does something with each of many that wait for answers, in threads of their own: the files of
+/// one are fetched by the pool, whose threads must not wait for one another.
 fn side_by_side<T: Sync, R: Send>(all: &[T], act: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let next = AtomicUsize::new(0);
     let work = || {

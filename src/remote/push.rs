@@ -17,7 +17,8 @@ use crate::{
     sync::Unpoisoned,
 };
 
-/// Content of up to so many bytes is sent at once, rather than after a question whether it is there.
+/// Content of up to so many bytes is sent at once, rather than after a question whether it is
+/// there.
 const SMALL: u64 = 64 << 10;
 
 /// The objects of a result with their sizes.
@@ -33,8 +34,8 @@ struct Chosen<'m> {
 }
 
 impl Remote {
-    /// Sends results, those that are whole here and not there yet, and of the others what the remote lost
-    /// of their records; all of them, where they are to replace what is there.
+    /// Sends results, those that are whole here and not there yet, and of the others what the
+    /// remote lost of their records; all of them, where they are to replace what is there.
     pub fn push(
         &self,
         store: &Store,

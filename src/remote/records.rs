@@ -1,5 +1,5 @@
-//! Records on their way to the remote: those of items and of outside files beside that of a result, and
-//! that one last.
+//! Records on their way to the remote: those of items and of outside files beside that of a result,
+//! and that one last.
 
 use std::{
     cmp::Reverse,
@@ -55,7 +55,8 @@ impl Beside {
     }
 }
 
-/// The names of the traces of results, of each key and source root those of the results that were made last.
+/// The names of the traces of results, of each key and source root those of the results that were
+/// made last.
 fn latest_traces<'a>(results: impl Iterator<Item = &'a NewResult>) -> HashSet<String> {
     let mut results: Vec<_> = results.filter(|made| made.record.traced.is_some()).collect();
     let started = |made: &&NewResult| made.record.started.parse::<jiff::Timestamp>().ok();
@@ -70,7 +71,8 @@ fn latest_traces<'a>(results: impl Iterator<Item = &'a NewResult>) -> HashSet<St
     latest.into_values().flatten().collect()
 }
 
-/// `traces/ab/cdef…/<root>` of `traces/ab/cdef…/<root>/<hash>`, and `traces/ab/cdef…` of what has no root.
+/// `traces/ab/cdef…/<root>` of `traces/ab/cdef…/<root>/<hash>`, and `traces/ab/cdef…` of what has
+/// no root.
 fn folder_of(name: &str) -> &str {
     name.rsplit_once('/').map_or(name, |(folder, _)| folder)
 }
@@ -188,8 +190,8 @@ impl Remote {
         Ok(lost.into_iter().filter(|(lost, _)| *lost).map(|(_, one)| one).collect())
     }
 
-    /// The keys of items that the remote has a record of: asked for one by one, or by lists of all that
-    /// begin alike, whichever takes fewer requests.
+    /// The keys of items that the remote has a record of: asked for one by one, or by lists of all
+    /// that begin alike, whichever takes fewer requests.
     fn present(&self, keys: &[Fingerprint]) -> Result<HashSet<Fingerprint>, RemoteError> {
         let mut shards: BTreeMap<String, Vec<Fingerprint>> = BTreeMap::new();
         for key in keys {
@@ -252,9 +254,9 @@ impl Remote {
         }
     }
 
-    /// Removes the traces beside a new one that nobody looks at any more. One that another machine sends at
-    /// this moment may go with them: then its result is made again where it is wanted, or its trace sent by
-    /// the next push of it.
+    /// Removes the traces beside a new one that nobody looks at any more. One that another machine
+    /// sends at this moment may go with them: then its result is made again where it is wanted, or
+    /// its trace sent by the next push of it.
     fn drop_old_traces(&self, name: &str) {
         let folder = folder_of(name);
         let dropped = self.bucket.list_latest(folder).and_then(|mut names| {
@@ -271,7 +273,8 @@ impl Remote {
         }
     }
 
-    /// Sends the record of a result; false if another output is there, whole, that is not to be replaced.
+    /// Sends the record of a result; false if another output is there, whole, that is not to be
+    /// replaced.
     pub(super) fn send_result(&self, made: &NewResult, replace: bool) -> Result<bool, RemoteError> {
         let record = &made.record;
         let name = sharded("actions", &record.fingerprint.to_string());
@@ -290,8 +293,8 @@ impl Remote {
         }
     }
 
-    /// Writes a record where there is none, or one that is damaged or not sound; says if it did. That of
-    /// a newer version stays.
+    /// Writes a record where there is none, or one that is damaged or not sound; says if it did.
+    /// That of a newer version stays.
     fn send_record<T: Form + Serialize>(
         &self,
         name: &str,

@@ -170,8 +170,8 @@ impl Cargo {
 }
 
 impl Remote {
-    /// The record of a key. One that cannot be read counts as none, and so does that of another key: what it
-    /// tells of was made from something else.
+    /// The record of a key. One that cannot be read counts as none, and so does that of another
+    /// key: what it tells of was made from something else.
     pub(super) fn record(&self, key: Fingerprint) -> Result<Option<Record>, RemoteError> {
         let record: Option<Record> = self.form(&sharded("actions", &key.to_string()), key)?;
         let is_of =
@@ -182,8 +182,8 @@ impl Remote {
         Ok(record.filter(is_of))
     }
 
-    /// What stages with this key read from outside, below this source root or anywhere: the latest first, as many as
-    /// are kept of one.
+    /// What stages with this key read from outside, below this source root or anywhere: the latest
+    /// first, as many as are kept of one.
     pub(super) fn traces(
         &self,
         key: Fingerprint,
@@ -196,8 +196,8 @@ impl Remote {
         Ok(traces?.into_iter().flatten().collect())
     }
 
-    /// The record with this name, if it can be read. Where it is damaged, what is made under `key` takes
-    /// its place.
+    /// The record with this name, if it can be read. Where it is damaged, what is made under `key`
+    /// takes its place.
     pub(super) fn form<T: Form>(
         &self,
         name: &str,
@@ -211,8 +211,8 @@ impl Remote {
     }
 }
 
-/// The folder of the traces of a key: those of a source root are in one of their own, so that a sweep over many
-/// folders keeps the latest of each.
+/// The folder of the traces of a key: those of a source root are in one of their own, so that a
+/// sweep over many folders keeps the latest of each.
 pub(super) fn traces_of(key: Fingerprint, root: Option<Fingerprint>) -> String {
     let of_key = sharded("traces", &key.to_string());
     root.map_or_else(|| of_key.clone(), |root| format!("{of_key}/{root}"))

@@ -56,8 +56,8 @@ impl Waiter {
         let _ = self.is_stopped.set(Box::new(is_stopped));
     }
 
-    /// What comes of some requests; an error by [`Stopped`] where it does not come soon enough after
-    /// somebody wanted to stop.
+    /// What comes of some requests; an error by [`Stopped`] where it does not come soon enough
+    /// after somebody wanted to stop.
     pub(super) fn wait<T, E: From<Error>>(
         &self,
         work: impl Future<Output = Result<T, E>>,

@@ -1,7 +1,7 @@
 //! What is to be known of scores, whatever they are: doubts that the content of the data raises.
 //!
-//! They show once the data is drawn, so a run tells them before it trains, and every table and score with
-//! their results.
+//! They show once the data is drawn, so a run tells them before it trains, and every table and
+//! score with their results.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -78,7 +78,8 @@ pub struct Watch<'a> {
     sets: Sets,
     /// The stages of which something was said.
     told: BTreeSet<Vec<&'a str>>,
-    /// Stages with their sources and ranges of distances that were looked at: their cells show the same.
+    /// Stages with their sources and ranges of distances that were looked at: their cells show the
+    /// same.
     measured: HashSet<String>,
     /// Instances whose output could not be read when it was there.
     unread: Vec<usize>,
@@ -103,7 +104,8 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// What shows now that the output of an instance is known. What is damaged is looked at again by
+    /// What shows now that the output of an instance is known. What is damaged is looked at again
+    /// by
     /// [`Self::finish`]: a stage that reads it may have it made anew.
     pub fn on(&mut self, index: usize, outputs: &Outputs, store: &Store) -> Vec<Doubt<'a>> {
         self.look(index, outputs, store).unwrap_or_else(|_| {

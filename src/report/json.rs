@@ -1,7 +1,7 @@
 //! Events as NDJSON, one object per line.
 //!
-//! A file holds all runs of a command, one after the other: each from `run_started` to `run_finished`, one
-//! per pipeline, and one more wherever `damage_found` says so.
+//! A file holds all runs of a command, one after the other: each from `run_started` to
+//! `run_finished`, one per pipeline, and one more wherever `damage_found` says so.
 
 use std::{
     fs::File,

@@ -21,7 +21,8 @@ pub struct PlanDocument {
     pub profile: Option<String>,
     /// Bytes of memory of the device that a run would use, if the system tells.
     pub device_memory: Option<u64>,
-    /// Which device of those that a run would use is not here, so that it would be refused; null if all are.
+    /// Which device of those that a run would use is not here, so that it would be refused; null if
+    /// all are.
     pub no_device: Option<String>,
     /// The disk space that a run takes.
     pub disk: DiskNeed,
@@ -38,7 +39,8 @@ pub struct DiskNeed {
     pub unknown: usize,
     /// The bytes that may still be written to the cache's disk, if the system tells.
     pub free: Option<u64>,
-    /// Why no cache can be made in the folder that is named for it; null if there is one, or one can.
+    /// Why no cache can be made in the folder that is named for it; null if there is one, or one
+    /// can.
     pub no_cache: Option<String>,
 }
 
@@ -81,8 +83,8 @@ pub struct PlannedStage {
     pub disk: Option<u64>,
     /// The memory that its model takes of the device.
     pub memory: Option<MemoryNeed>,
-    /// The memory of the machine that it takes beside a GPU: while it loads weights, one tensor after the other, or after
-    /// that, whichever is more; null where the device is the CPU.
+    /// The memory of the machine that it takes beside a GPU: while it loads weights, one tensor
+    /// after the other, or after that, whichever is more; null where the device is the CPU.
     pub host_memory: Option<MemoryNeed>,
 }
 
@@ -114,9 +116,11 @@ pub struct Missing {
 /// The memory that a stage's model takes, in bytes.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub struct MemoryNeed {
-    /// Its weights; beside a GPU, the largest tensor that is loaded; of a merge, what it holds of adapter files.
+    /// Its weights; beside a GPU, the largest tensor that is loaded; of a merge, what it holds of
+    /// adapter files.
     pub weights: u64,
-    /// What is trained: values, gradients and the optimizer's state; beside a GPU, a checkpoint while it is made.
+    /// What is trained: values, gradients and the optimizer's state; beside a GPU, a checkpoint
+    /// while it is made.
     pub trained: u64,
     /// What a forward pass, and training, keeps.
     pub activations: u64,

@@ -17,8 +17,9 @@ const FORM: u32 = 1;
 pub type Log<'a> = &'a dyn Fn(Digest) -> Option<Value>;
 
 /// Every stage that an instance's output was made from, and itself: its kind and version, all
-/// parameters (`null` is the model's own value, which `left_to_model` gives), what it was made from and what it
-/// gave, by content; the commit of a model of a hub; where and when it ran. `log` is of what an output tells.
+/// parameters (`null` is the model's own value, which `left_to_model` gives), what it was made from
+/// and what it gave, by content; the commit of a model of a hub; where and when it ran. `log` is of
+/// what an output tells.
 ///
 /// It is no part of the output: two ways to the same bytes are one output in the store.
 pub fn of(plan: &Plan<'_>, index: usize, log: Log<'_>) -> Value {
@@ -70,8 +71,8 @@ pub fn of(plan: &Plan<'_>, index: usize, log: Log<'_>) -> Value {
     })
 }
 
-/// The parameters of any stage that a score is shown with (docs/method.md, E.6). The list of images is in the
-/// `settings` of the scores.
+/// The parameters of any stage that a score is shown with (docs/method.md, E.6). The list of images
+/// is in the `settings` of the scores.
 const TOLD: [&str; 13] = [
     "model",
     "like",
@@ -88,7 +89,8 @@ const TOLD: [&str; 13] = [
     "seed",
 ];
 
-/// The same in short, for people: a line for each stage that has one of `TOLD`, in the order of the data.
+/// The same in short, for people: a line for each stage that has one of `TOLD`, in the order of the
+/// data.
 pub fn lines(plan: &Plan<'_>, index: usize, log: Log<'_>) -> Vec<String> {
     let behind = behind(plan, index);
     let name = |index: usize| {

@@ -1,9 +1,9 @@
 //! Pictures that are learnt from and asked about, whatever they are called.
 //!
 //! That two stages take the same images of one data set, the file tells before anything runs
-//! (`config/leaks.rs`). Where it does not say so, as of two folders, only the content of what was drawn can
-//! tell. Which stages to compare is known from there. Grids of small images differ although they share some;
-//! they say by name which they show.
+//! (`config/leaks.rs`). Where it does not say so, as of two folders, only the content of what was
+//! drawn can tell. Which stages to compare is known from there. Grids of small images differ
+//! although they share some; they say by name which they show.
 
 use std::collections::{BTreeMap, btree_map::Entry};
 

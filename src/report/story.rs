@@ -12,8 +12,8 @@ pub fn reasons(reasons: &[StaleReason]) -> String {
     words.collect::<Vec<_>>().join(", ")
 }
 
-/// The same of a stage that may run because of another. What its input was and is are then only hashes
-/// that nobody asks for.
+/// The same of a stage that may run because of another. What its input was and is are then only
+/// hashes that nobody asks for.
 pub fn reasons_after(all: &[StaleReason], cause: Option<&Cause>) -> String {
     let Some(cause) = cause else { return reasons(all) };
     let words = all.iter().map(|reason| match reason {

@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, MietteDiagnostic};
 
-use crate::unbroken::Unbroken;
+use crate::no_break::Unbroken;
 
 /// How text for people looks.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,8 +43,8 @@ impl Style {
         if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
     }
 
-    /// A text of which no terminal does more than show it, break lines and change colours: what names
-    /// of files and values of a pipeline may hold besides is written out, as `\u{1b}`.
+    /// A text of which no terminal does more than show it, break lines and change colours: what
+    /// names of files and values of a pipeline may hold besides is written out, as `\u{1b}`.
     pub fn shown(self, text: &str) -> Cow<'_, str> {
         let acts = |char: char| char.is_control() && char != '\n' && char != '\t';
         if !text.contains(acts) {

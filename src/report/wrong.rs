@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// What `pipe check --json` prints of a file with errors, and with it the other commands that have `--json`.
+/// What `pipe check --json` prints of a file with errors, and with it the other commands that have
+/// `--json`.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct WrongDocument {
     /// Version of this form.

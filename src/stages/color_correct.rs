@@ -18,12 +18,13 @@ use crate::{
 /// The item's file that holds the map.
 const MAP_FILE: &str = "color_map.json";
 
-/// Corrects the colours of predictions by a map fitted to what the same adapter predicts for the pairs
-/// it was trained on: by ridge regression over their pixels, that is least squares drawn towards the map that
-/// changes nothing, so that colours stay which those pairs hardly show. Only the last frame, the answer, is
-/// changed.
+/// Corrects the colours of predictions by a map fitted to what the same adapter predicts for the
+/// pairs it was trained on: by ridge regression over their pixels, that is least squares drawn
+/// towards the map that changes nothing, so that colours stay which those pairs hardly show. Only
+/// the last frame, the answer, is changed.
 ///
-/// Where the predictions were made with several adapters along one training, each has a map of its own.
+/// Where the predictions were made with several adapters along one training, each has a map of its
+/// own.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ColorCorrect {
@@ -110,8 +111,8 @@ impl ColorCorrect {
     }
 }
 
-/// Predictions of several checkpoints need examples of each: the map of one unnamed adapter is that of
-/// none of them.
+/// Predictions of several checkpoints need examples of each: the map of one unnamed adapter is that
+/// of none of them.
 fn check_one_map(
     maps: &[(Option<String>, ColorMap)],
     predictions: &[Item],

@@ -90,14 +90,15 @@ impl<'a> Inputs<'a> {
         Ok(self.store.read(reference(item, file)?)?)
     }
 
-    /// Where a file of an item is, for one that is too large to be read at once; whoever reads it checks
-    /// it.
+    /// Where a file of an item is, for one that is too large to be read at once; whoever reads it
+    /// checks it.
     pub fn stored(&self, item: &Item, file: &str) -> Result<StoredFile, StageError> {
         let digest = reference(item, file)?.digest;
         Ok(StoredFile { path: self.store.object_path(digest), digest: digest.into() })
     }
 
-    /// Writes a file of an item to `path`, checked against its digest, without holding it in memory.
+    /// Writes a file of an item to `path`, checked against its digest, without holding it in
+    /// memory.
     pub fn write(&self, item: &Item, file: &str, path: &Path) -> Result<(), StageError> {
         self.store.materialise(reference(item, file)?, path)?;
         Ok(())
@@ -160,8 +161,8 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
-    /// Adds an item with its files' names and where they lie, in a [work folder](Self::work_folder), which
-    /// they leave; they are not held in memory.
+    /// Adds an item with its files' names and where they lie, in a [work
+    /// folder](Self::work_folder), which they leave; they are not held in memory.
     pub fn item_of_files(
         &mut self,
         name: &str,
@@ -181,13 +182,14 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
-    /// An empty folder, by its full path. It goes when it is dropped, or with `gc` if this process was
-    /// killed.
+    /// An empty folder, by its full path. It goes when it is dropped, or with `gc` if this process
+    /// was killed.
     pub fn work_folder(&self) -> Result<TempDir, StageError> {
         Ok(self.store.work_folder()?)
     }
 
-    /// The bytes that may still be written to the disk of the store; none where the system does not tell.
+    /// The bytes that may still be written to the disk of the store; none where the system does not
+    /// tell.
     pub fn free_space(&self) -> Option<u64> {
         self.store.free_space()
     }
@@ -212,8 +214,8 @@ pub struct StageContext<'a> {
     pub allow_commands: bool,
     /// Ends the commands that run when this process is no more.
     pub commands: &'a CommandGuard,
-    /// Fails if the weights are not those any more that the stage was decided for. Asked once they are
-    /// loaded, before anything of them is kept that the engine does not see.
+    /// Fails if the weights are not those any more that the stage was decided for. Asked once they
+    /// are loaded, before anything of them is kept that the engine does not see.
     pub weights_hold: &'a (dyn Fn() -> Result<(), StageError> + Sync),
     /// Told how far the stage is.
     pub progress: &'a (dyn Fn(Progress) + Sync),

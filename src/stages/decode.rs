@@ -24,7 +24,8 @@ use crate::{
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Decode {
-    /// The model whose VAE is used. One on the input `model` takes its place; then this may be left out.
+    /// The model whose VAE is used. One on the input `model` takes its place; then this may be left
+    /// out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelRef>,
     /// How a decoder that takes a timestep (LTX-Video 0.9.1 and later) ends the denoising.
@@ -34,11 +35,12 @@ pub struct Decode {
     /// published pipeline.
     #[serde(default)]
     pub seed: Option<u64>,
-    /// Work on overlapping tiles of half the height and width that the model was trained with, where
-    /// clips are larger: less memory, and slightly other pixels (CogVideoX).
+    /// Work on overlapping tiles of half the height and width that the model was trained with,
+    /// where clips are larger: less memory, and slightly other pixels (CogVideoX).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tiling: bool,
-    /// Decode the last frame alone, which is the prediction (LTX-Video). The clip then has one frame.
+    /// Decode the last frame alone, which is the prediction (LTX-Video). The clip then has one
+    /// frame.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub last_frame: bool,
 }
@@ -51,8 +53,8 @@ pub struct Noise {
     pub timestep: f64,
     /// The share of noise mixed into the latents.
     pub scale: f64,
-    /// The steps of `sample` with the sampler `flow_condition`, whose draws come before; 0 where its
-    /// `noise_scale` is 0, which draws none. By default what the samples state.
+    /// The steps of `sample` with the sampler `flow_condition`, whose draws come before; 0 where
+    /// its `noise_scale` is 0, which draws none. By default what the samples state.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 100_000))]
     pub condition_steps: Option<usize>,
@@ -74,8 +76,8 @@ fn needs_all_frames() -> CheckError {
 
 impl StageKind for Decode {
     const KIND: &'static str = "decode";
-    // 1: first · 2: on the CPU, convolutions and norms add up in another order · 3: tiles step in whole
-    // latents, and the seed of noise is the pipeline's.
+    // 1: first · 2: on the CPU, convolutions and norms add up in another order · 3: tiles step in
+    // whole latents, and the seed of noise is the pipeline's.
     const VERSION: u32 = 3;
     const PORTS: Ports = Ports {
         inputs: &[

@@ -41,7 +41,8 @@ pub struct StageEntry {
     pub schema: fn(&mut SchemaGenerator) -> Schema,
     /// Parses the parameters of a stage: the table without `kind` and `inputs`.
     pub parse: fn(&Node) -> Result<ParsedStage, ValueError>,
-    /// The [`Stage::revision`] that parameters of a key have today; none if they are not understood any more.
+    /// The [`Stage::revision`] that parameters of a key have today; none if they are not understood
+    /// any more.
     pub revision: fn(&Map<String, Value>) -> Option<u32>,
 }
 

@@ -18,11 +18,12 @@ pub enum StageError {
         /// The content asked for.
         digest: Digest,
     },
-    /// The weights are not those any more that the stage was decided for; the engine decides it anew.
+    /// The weights are not those any more that the stage was decided for; the engine decides it
+    /// anew.
     #[error("the weights changed while they were used")]
     Outdated,
-    /// No worker can be had on the device that was to compute the stage; the engine has another device
-    /// compute it, if there is one.
+    /// No worker can be had on the device that was to compute the stage; the engine has another
+    /// device compute it, if there is one.
     #[error("{message}")]
     NoWorker {
         /// Why.

@@ -1,4 +1,5 @@
-//! What the memory of a stage is estimated by: its work, and how much is on its ports, told before it is made.
+//! What the memory of a stage is estimated by: its work, and how much is on its ports, told before
+//! it is made.
 
 use std::sync::Arc;
 

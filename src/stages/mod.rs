@@ -1,11 +1,12 @@
 //! What a stage does.
 //!
-//! A stage is one struct, its parameters, and one `impl`. Adding one is a new file here, or a folder, and one
-//! line in [`STAGES`]; the schema and the editor help follow from the struct.
+//! A stage is one struct, its parameters, and one `impl`. Adding one is a new file here, or a
+//! folder, and one line in [`STAGES`]; the schema and the editor help follow from the struct.
 //!
-//! Beside the kinds, which [`STAGES`] lists: what is looked at across stages before a run (`check`), what a
-//! stage sees while it runs (`context`), its registry line (`entry`), what its memory is estimated by
-//! (`estimate`), and what some kinds share (`model`, `predictions`, `rules`, `training`).
+//! Beside the kinds, which [`STAGES`] lists: what is looked at across stages before a run
+//! (`check`), what a stage sees while it runs (`context`), its registry line (`entry`), what its
+//! memory is estimated by (`estimate`), and what some kinds share (`model`, `predictions`, `rules`,
+//! `training`).
 
 mod check;
 mod color_correct;
@@ -128,8 +129,8 @@ pub trait Stage: Send + Sync {
         Vec::new()
     }
 
-    /// Added to the kind's `VERSION`: how often the output changed for these parameters while it stayed for
-    /// others.
+    /// Added to the kind's `VERSION`: how often the output changed for these parameters while it
+    /// stayed for others.
     fn revision(&self) -> u32 {
         0
     }
@@ -158,8 +159,8 @@ pub trait Stage: Send + Sync {
         None
     }
 
-    /// How many items of the mapped port it computes side by side: a call gets a multiple of that, where so
-    /// many are to be made.
+    /// How many items of the mapped port it computes side by side: a call gets a multiple of that,
+    /// where so many are to be made.
     fn side_by_side(&self) -> usize {
         1
     }
@@ -193,8 +194,8 @@ pub trait Stage: Send + Sync {
         &[]
     }
 
-    /// The steps along its trajectory whose states it gives, in ascending order: it goes as far as the
-    /// last, and leaves a checkpoint at each.
+    /// The steps along its trajectory whose states it gives, in ascending order: it goes as far as
+    /// the last, and leaves a checkpoint at each.
     fn stops(&self) -> Vec<u64> {
         Vec::new()
     }
@@ -205,7 +206,8 @@ pub trait Stage: Send + Sync {
         &[]
     }
 
-    /// Whether it computes on the device: it then runs where that is, which may be a process of its own.
+    /// Whether it computes on the device: it then runs where that is, which may be a process of its
+    /// own.
     fn uses_device(&self) -> bool {
         false
     }
@@ -237,7 +239,8 @@ pub trait Stage: Send + Sync {
         Ok(None)
     }
 
-    /// The memory of the host that it takes for this work where the device is a GPU; none where that is little.
+    /// The memory of the host that it takes for this work where the device is a GPU; none where
+    /// that is little.
     fn host_memory(&self, _work: &Workload<'_>) -> Result<Option<Memory>, LoadError> {
         Ok(None)
     }
@@ -247,8 +250,8 @@ pub trait Stage: Send + Sync {
         Bulk::of_items(self, given)
     }
 
-    /// The stage with each of its parameters that decide its memory one step lighter, such as half a batch.
-    /// Those that bring nothing for this work may be among them.
+    /// The stage with each of its parameters that decide its memory one step lighter, such as half
+    /// a batch. Those that bring nothing for this work may be among them.
     fn lighter(&self, _work: &Workload<'_>) -> Vec<Lighter> {
         Vec::new()
     }
@@ -271,13 +274,14 @@ pub trait Stage: Send + Sync {
         None
     }
 
-    /// How the denoiser got its image in the trainings behind what it gives, for a stage that gives an
-    /// adapter or a model; or will get it, for one that gives latents.
+    /// How the denoiser got its image in the trainings behind what it gives, for a stage that gives
+    /// an adapter or a model; or will get it, for one that gives latents.
     fn trainings(&self, _around: &Surroundings<'_>) -> Option<Trainings> {
         None
     }
 
-    /// How the prompt that it gives is encoded, for a stage that encodes one, as far as that is known.
+    /// How the prompt that it gives is encoded, for a stage that encodes one, as far as that is
+    /// known.
     fn encoded_text(&self, _around: &Surroundings<'_>) -> Option<EncodedText> {
         None
     }
@@ -297,8 +301,8 @@ pub trait Stage: Send + Sync {
         Vec::new()
     }
 
-    /// What of it is not wrong beside what it will be given, but seldom meant, or cannot be known to be right:
-    /// said behind its name.
+    /// What of it is not wrong beside what it will be given, but seldom meant, or cannot be known
+    /// to be right: said behind its name.
     fn warnings(&self, _around: &Surroundings<'_>) -> Vec<CheckWarning> {
         Vec::new()
     }
@@ -308,8 +312,9 @@ pub trait Stage: Send + Sync {
         None
     }
 
-    /// What is wrong with the files of its model, and with other files of weights that it names, as far as
-    /// configurations and headers tell; `on_port` is what is on its port `model`, if that is known.
+    /// What is wrong with the files of its model, and with other files of weights that it names, as
+    /// far as configurations and headers tell; `on_port` is what is on its port `model`, if that is
+    /// known.
     fn check_files(&self, examined: &Examined, on_port: Option<&ModelParts>) -> Vec<CheckError> {
         match self.weights() {
             Some(weights) => examined.model(MODEL_PARAMS[0], weights, on_port),
@@ -322,14 +327,14 @@ pub trait Stage: Send + Sync {
         false
     }
 
-    /// The configurations of the parts that it gives, for a stage that gives a model, by those on its
-    /// port `model`; nothing if one of them is not known before it runs.
+    /// The configurations of the parts that it gives, for a stage that gives a model, by those on
+    /// its port `model`; nothing if one of them is not known before it runs.
     fn parts(&self, _given: &ModelParts) -> Option<ModelParts> {
         None
     }
 
-    /// What its parameters leave to the model of [`Self::weights`], by their names, as that model's configuration
-    /// has it; `on_port` is what is on its port `model`.
+    /// What its parameters leave to the model of [`Self::weights`], by their names, as that model's
+    /// configuration has it; `on_port` is what is on its port `model`.
     fn left_to_model(&self, _on_port: &ModelParts) -> Map<String, Value> {
         Map::new()
     }
@@ -339,8 +344,8 @@ pub trait Stage: Send + Sync {
         None
     }
 
-    /// What the inputs of the pairs that it will give hold, by their names, where it takes them from outside and they
-    /// were looked at.
+    /// What the inputs of the pairs that it will give hold, by their names, where it takes them
+    /// from outside and they were looked at.
     fn pictures(&self, _known: &KnownData) -> Option<Vec<(Digest, String)>> {
         None
     }

@@ -41,8 +41,8 @@ impl StageModel {
     }
 }
 
-/// How the image was given in the trainings behind the transformer, which is that on the port `model`, or that
-/// of `source`, with where it is; `vae` is the `config.json` of the model.
+/// How the image was given in the trainings behind the transformer, which is that on the port
+/// `model`, or that of `source`, with where it is; `vae` is the `config.json` of the model.
 pub(super) fn record_of_model(
     inputs: &Inputs<'_>,
     source: &ModelSource,

@@ -40,8 +40,9 @@ pub struct TextEncode {
     #[serde(default)]
     #[schemars(range(min = 1, max = 4096))]
     pub max_length: Option<usize>,
-    /// The published pipeline in whose way the prompt is encoded; by default that of the model's version,
-    /// as its schedule tells it. Must agree with `sampler` and `causal_time` where it is read.
+    /// The published pipeline in whose way the prompt is encoded; by default that of the model's
+    /// version, as its schedule tells it. Must agree with `sampler` and `causal_time` where it is
+    /// read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<TextFormat>,
 }
@@ -110,7 +111,8 @@ impl Stage for TextEncode {
     }
 
     fn weights(&self) -> Option<WeightsUsed<'_>> {
-        // The transformer's configuration gives the default length, the scheduler's the default format.
+        // The transformer's configuration gives the default length, the scheduler's the default
+        // format.
         let parts = &[
             PartRead::TextEncoder,
             PartRead::Tokenizer,

@@ -26,8 +26,8 @@ use crate::{
     },
 };
 
-/// A training's settings, for its log. How often it was saved is none, and neither is the name of the
-/// model: the same weights by another name give the same bytes.
+/// A training's settings, for its log. How often it was saved is none, and neither is the name of
+/// the model: the same weights by another name give the same bytes.
 pub(super) fn settings<S: StageKind>(stage: &S) -> Value {
     let mut settings = serde_json::to_value(stage).expect("settings are plain values");
     if let Some(settings) = settings.as_object_mut() {
@@ -48,8 +48,8 @@ pub(super) fn trajectory(schedule: LrSchedule) -> &'static [&'static str] {
     }
 }
 
-/// How positions count, by `causal_time` and `frame_rate`, in latents of the autoencoder of this `config.json`; without
-/// it, in those of the published ones.
+/// How positions count, by `causal_time` and `frame_rate`, in latents of the autoencoder of this
+/// `config.json`; without it, in those of the published ones.
 pub(super) fn time_axis(
     family: &dyn VideoDiffusion,
     (causal, frame_rate): (bool, Option<f64>),
@@ -85,7 +85,8 @@ pub(super) fn check_rates(rate: f64, max_norm: f64, optimizer: &AdamW) -> Vec<Pa
         .collect()
 }
 
-/// The checkpoints of this trajectory, if the run keeps any; to be opened once the weights are loaded.
+/// The checkpoints of this trajectory, if the run keeps any; to be opened once the weights are
+/// loaded.
 pub(super) fn checkpoints(cx: &StageContext<'_>) -> Result<Option<Checkpoints>, StageError> {
     (cx.weights_hold)()?;
     Ok(cx.checkpoints.map(Checkpoints::open))
@@ -246,7 +247,8 @@ pub(super) fn read_examples(
     Ok(examples)
 }
 
-/// What a clip's image is drawn from: the encodings of it, or the first frame of the clip where that is the image.
+/// What a clip's image is drawn from: the encodings of it, or the first frame of the clip where
+/// that is the image.
 fn images(
     encoded: Array<5>,
     clip: &Array<4>,

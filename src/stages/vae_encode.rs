@@ -81,13 +81,13 @@ impl Default for ImageNoise {
     }
 }
 
-/// Encodes each clip and, for families that are given the image beside it (CogVideoX), its first frame alone with
-/// noise on its pixels.
+/// Encodes each clip and, for families that are given the image beside it (CogVideoX), its first
+/// frame alone with noise on its pixels.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VaeEncode {
-    /// The model whose VAE is used. One on the input `model` takes its place, of whatever family it is; then this may
-    /// be left out.
+    /// The model whose VAE is used. One on the input `model` takes its place, of whatever family it
+    /// is; then this may be left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelRef>,
     /// Which latents the encoder's distribution gives.
@@ -98,14 +98,14 @@ pub struct VaeEncode {
     #[serde(default)]
     pub image_noise: ImageNoise,
     /// Encodings of the conditioning image, each with its own noise; training takes one at each
-    /// step. With 1, the default, the noise on a clip's image is the same at every step; published trainers draw it anew at
-    /// each step, which takes a pool. Families whose image is the first frame (LTX-Video) take that of
-    /// the clip instead.
+    /// step. With 1, the default, the noise on a clip's image is the same at every step; published
+    /// trainers draw it anew at each step, which takes a pool. Families whose image is the first
+    /// frame (LTX-Video) take that of the clip instead.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 65_536))]
     pub image_latent_pool: usize,
-    /// Work on overlapping tiles of half the height and width that the model was trained with, where
-    /// clips are larger: less memory, and slightly other latents (CogVideoX).
+    /// Work on overlapping tiles of half the height and width that the model was trained with,
+    /// where clips are larger: less memory, and slightly other latents (CogVideoX).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tiling: bool,
     /// Seed of all noise, which is a function of this and of the clip's content.
@@ -119,9 +119,9 @@ fn one() -> usize {
 
 impl StageKind for VaeEncode {
     const KIND: &'static str = "vae_encode";
-    // 1: first · 2: on the CPU, convolutions and norms add up in another order · 3: tiles step in whole
-    // latents · 4: each clip has its own noise. Beside it, the revision of families whose image is the first frame:
-    // 1: no encodings of it.
+    // 1: first · 2: on the CPU, convolutions and norms add up in another order · 3: tiles step in
+    // whole latents · 4: each clip has its own noise. Beside it, the revision of families whose
+    // image is the first frame: 1: no encodings of it.
     const VERSION: u32 = 4;
     const PORTS: Ports = Ports {
         inputs: &[
@@ -145,7 +145,8 @@ impl Stage for VaeEncode {
     }
 
     fn revision(&self) -> u32 {
-        // What is on the port is not known here; of it alone, nothing was made before there were revisions.
+        // What is on the port is not known here; of it alone, nothing was made before there were
+        // revisions.
         let Some(model) = &self.model else { return 1 };
         let conditioning = || Some(family(&model.resolve().ok()?).ok()?.image_conditioning());
         // Of a model that is not here there is no key.
@@ -260,8 +261,8 @@ impl VaeEncode {
         .collect()
     }
 
-    /// Draws, in this order: the clip's posterior noise, then for each of `pool` encodings of the image the
-    /// noise level, the pixels' noise and the posterior noise.
+    /// Draws, in this order: the clip's posterior noise, then for each of `pool` encodings of the
+    /// image the noise level, the pixels' noise and the posterior noise.
     fn encode(
         &self,
         vae: &dyn VideoVae,

@@ -1,8 +1,9 @@
 //! Which folders become a cache: a cache by its `format` file, or a folder with nothing to lose.
 //!
-//! `gc` deletes, so a folder that holds something else is never taken for a cache. Where `format` is empty or
-//! gone, as after a power cut, the records tell which formats the cache has seen: sealed ones, of which none is
-//! newer than what is known here. Without any, nobody can say, and a person has to.
+//! `gc` deletes, so a folder that holds something else is never taken for a cache. Where `format`
+//! is empty or gone, as after a power cut, the records tell which formats the cache has seen:
+//! sealed ones, of which none is newer than what is known here. Without any, nobody can say, and a
+//! person has to.
 
 use std::{fs, io, path::Path};
 
@@ -38,7 +39,8 @@ pub(super) enum Said {
 }
 
 impl Store {
-    /// Refuses a folder that is neither a cache nor empty, or a newer cache; says how a cache is known.
+    /// Refuses a folder that is neither a cache nor empty, or a newer cache; says how a cache is
+    /// known.
     pub(super) fn check_format(root: &Path) -> Result<Option<Said>, StoreError> {
         if root.ancestors().find(|path| path.exists()).is_some_and(|path| !path.is_dir()) {
             return Err(StoreError::NotAFolder { path: root.to_owned() });
@@ -89,8 +91,8 @@ fn known(root: &Path, text: &str) -> Result<u32, StoreError> {
     }
 }
 
-/// Whether a cache is one that machines share: it has content or records, and none of the folders that a machine's
-/// own has besides.
+/// Whether a cache is one that machines share: it has content or records, and none of the folders
+/// that a machine's own has besides.
 fn is_shared(root: &Path) -> bool {
     let has = |name: &&str| root.join(name).is_dir();
     let (shared, own) = FOLDERS.split_at(SHARED);

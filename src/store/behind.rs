@@ -11,7 +11,8 @@ pub trait Behind: fmt::Debug + Send + Sync {
     fn bring(&self, store: &Store, key: Fingerprint, name: &dyn fmt::Display) -> Option<Record>;
     /// Brings the results of items, those it has.
     fn bring_items(&self, store: &Store, keys: &[Fingerprint]);
-    /// What stages with this key read from outside, below this source root or, without one, anywhere: the latest.
+    /// What stages with this key read from outside, below this source root or, without one,
+    /// anywhere: the latest.
     fn traces(&self, key: Fingerprint, root: Option<Fingerprint>) -> Vec<Trace>;
     /// Tells of a result that was made here.
     fn made(&self, result: NewResult);

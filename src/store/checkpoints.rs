@@ -84,8 +84,8 @@ impl CheckpointFolder {
         &self.path
     }
 
-    /// Writes a checkpoint, which appears under its name when it is whole; gives its path. An error names it, and says
-    /// what it takes.
+    /// Writes a checkpoint, which appears under its name when it is whole; gives its path. An error
+    /// names it, and says what it takes.
     pub fn write(&self, name: &CheckpointName, bytes: &[u8]) -> io::Result<PathBuf> {
         let path = self.path.join(name.to_string());
         let write = || {
@@ -129,8 +129,8 @@ impl Store {
         (at > 0).then_some(at)
     }
 
-    /// Reads the checkpoints that such a training goes on from, also those after a stop that it makes
-    /// itself, and removes the damaged ones; gives their steps. From what is left it goes on.
+    /// Reads the checkpoints that such a training goes on from, also those after a stop that it
+    /// makes itself, and removes the damaged ones; gives their steps. From what is left it goes on.
     pub fn drop_damaged_checkpoints(
         &self,
         trajectory: Fingerprint,

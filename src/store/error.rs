@@ -35,7 +35,8 @@ pub enum StoreError {
         /// Why.
         source: io::Error,
     },
-    /// Something in the cache that can be made again cannot be read, and not because that is forbidden.
+    /// Something in the cache that can be made again cannot be read, and not because that is
+    /// forbidden.
     #[error("cannot read `{path}`: {source}")]
     Unreadable {
         /// The file.
@@ -103,7 +104,8 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
-    /// Content was gone after this process had written it, and again after it had written it once more.
+    /// Content was gone after this process had written it, and again after it had written it once
+    /// more.
     #[error("`{path}` was written twice in this run, and is gone again")]
     Vanished {
         /// The file.

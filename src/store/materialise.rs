@@ -1,9 +1,9 @@
 //! Content as ordinary files outside the store.
 //!
-//! A file shares its blocks with the object where the file system can do that (reflink, as on Btrfs,
-//! XFS and APFS), and is a copy elsewhere. It is never a hard link: that would be the object itself
-//! under a second name, and its mode bits stop neither `chmod` nor root, so that whoever edits the
-//! export would edit the cache.
+//! A file shares its blocks with the object where the file system can do that (reflink, as on
+//! Btrfs, XFS and APFS), and is a copy elsewhere. It is never a hard link: that would be the object
+//! itself under a second name, and its mode bits stop neither `chmod` nor root, so that whoever
+//! edits the export would edit the cache.
 
 use std::{
     fs::{self, File},
@@ -15,10 +15,10 @@ use serde::Serialize;
 
 use super::{
     Digest, Store, StoreError,
-    aside::{folder_of, scratch},
+    atomic_write::{folder_of, scratch},
     stat_cache::hash_open,
 };
-use crate::{artifact::FileRef, regular};
+use crate::{artifact::FileRef, regular_file};
 
 /// How a file came out of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -31,7 +31,8 @@ pub enum Transfer {
 }
 
 impl Store {
-    /// Puts content at `path`, in one step and with the user's own permissions, and checks it there.
+    /// Puts content at `path`, in one step and with the user's own permissions, and checks it
+    /// there.
     pub fn materialise(&self, file: &FileRef, path: &Path) -> Result<Transfer, StoreError> {
         let object = match File::open(self.object_path(file.digest)) {
             Ok(object) => object,
@@ -58,11 +59,12 @@ impl Store {
 }
 
 impl Store {
-    /// Adds a file that lies in a folder for work, and that nobody writes to any more, without holding it
-    /// in memory. It becomes the object where that can be, since a copy would take the space twice.
+    /// Adds a file that lies in a folder for work, and that nobody writes to any more, without
+    /// holding it in memory. It becomes the object where that can be, since a copy would take the
+    /// space twice.
     pub fn take_in(&self, path: &Path) -> Result<FileRef, StoreError> {
         let failed = |e| StoreError::io(path, e);
-        let source = regular::open(path).map_err(failed)?;
+        let source = regular_file::open(path).map_err(failed)?;
         let (digest, metadata) = (hash_open(&source).map_err(failed)?, source.metadata());
         let metadata = metadata.map_err(failed)?;
         let file = FileRef { digest, size: metadata.len() };
@@ -96,13 +98,14 @@ fn has_one_name(metadata: &fs::Metadata) -> bool {
 
 /// Whether this content lies at `path`.
 pub(crate) fn holds(path: &Path, file: &FileRef) -> io::Result<bool> {
-    let there = regular::open(path)?;
+    let there = regular_file::open(path)?;
     Ok(there.metadata()?.len() == file.size && hash_open(&there)? == file.digest)
 }
 
-/// Puts a file from outside the store at `path` in one step, as [`Store::materialise`] does with content.
+/// Puts a file from outside the store at `path` in one step, as [`Store::materialise`] does with
+/// content.
 pub(crate) fn copy_aside(from: &Path, path: &Path) -> io::Result<Transfer> {
-    let source = regular::open(from)?;
+    let source = regular_file::open(from)?;
     let folder = folder_of(path);
     fs::create_dir_all(folder)?;
     let mut temp = scratch(folder)?;

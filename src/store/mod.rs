@@ -21,15 +21,15 @@
 //! written after the content it names. So a process that dies at any moment leaves at worst
 //! content that nobody names, which `gc` removes.
 //!
-//! Every record carries a checksum of itself (`seal`); one that is not what was written counts as none,
-//! and what it told of is made again.
+//! Every record carries a checksum of itself (`seal`); one that is not what was written counts as
+//! none, and what it told of is made again.
 //!
 //! Every object gets the same modification time (`objects`). One that has another was touched by
 //! somebody else and is hashed again before it is believed, so a glance at the metadata tells of
 //! damage without reading the content.
 
 mod adopt;
-mod aside;
+mod atomic_write;
 mod behind;
 mod checkpoints;
 mod digest;
@@ -54,7 +54,7 @@ mod traces;
 mod verify;
 mod work_folders;
 
-pub(crate) use aside::{check_aside, link_aside, write_aside};
+pub(crate) use atomic_write::{check_aside, link_aside, write_aside};
 pub use behind::{Behind, NewResult};
 pub use checkpoints::{CheckpointFolder, CheckpointName, Keep};
 pub use digest::{Digest, Fingerprint, HashParseError};
@@ -86,7 +86,7 @@ use std::{
 
 use adopt::Said;
 pub(crate) use adopt::{is_own_cache, shared_folders};
-use aside::{persist, scratch, write_durably};
+use atomic_write::{persist, scratch, write_durably};
 use objects::Written;
 use records::read_json;
 use stat_cache::StatCache;
@@ -101,9 +101,9 @@ fn now() -> SystemTime {
 
 /// The version of the layout and of every JSON form in it.
 ///
-/// 1: first. 2: records carry checksums; those of format 1 are still read. 3: the record of an item says
-/// which, and the cache by what processes keep out of each other's way (`locks/mode`); items whose records
-/// do not say it are made again.
+/// 1: first. 2: records carry checksums; those of format 1 are still read. 3: the record of an item
+/// says which, and the cache by what processes keep out of each other's way (`locks/mode`); items
+/// whose records do not say it are made again.
 pub const FORMAT_VERSION: u32 = 3;
 
 /// Asked whether to stop.
@@ -163,8 +163,8 @@ impl Store {
         make("tmp")?;
         let store = Self::of(root, true);
         if found != Some(Said::Format(FORMAT_VERSION)) {
-            // Before the other folders, so that a process that dies here leaves what is adopted; and
-            // before the first record, which an older version could not read.
+            // Before the other folders, so that a process that dies here leaves what is adopted;
+            // and before the first record, which an older version could not read.
             let (path, text) = (root.join("format"), format!("{FORMAT_VERSION}\n"));
             let written = write_durably(&root.join("tmp"), &path, text.as_bytes());
             match written.map_err(|error| StoreError::io(&path, error)) {
@@ -203,8 +203,8 @@ impl Store {
         }
     }
 
-    /// The same store, with all that was learnt of it, for who must not wait for a cache behind it. It tells nobody
-    /// what takes long.
+    /// The same store, with all that was learnt of it, for who must not wait for a cache behind it.
+    /// It tells nobody what takes long.
     #[must_use]
     pub fn alone(&self) -> Self {
         Self {
@@ -233,7 +233,8 @@ impl Store {
         self.stop.as_ref().is_some_and(|stop| (stop.0)())
     }
 
-    /// Has `ear` told what takes long and was not asked for by itself, such as the hashing of large weights.
+    /// Has `ear` told what takes long and was not asked for by itself, such as the hashing of large
+    /// weights.
     #[must_use]
     pub fn telling(mut self, ear: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.ear = Some(Ear(Box::new(ear)));

@@ -1,8 +1,8 @@
 //! Names of contact sheets, which tell what a sheet shows and whether it is whole.
 //!
 //! A picture is called `<stage>-<cell>-<predictions>-<all>-<own>.png`: the short digests of the
-//! predictions that it shows, of all that it may show, and its own. Older versions left out its own, and
-//! before that gave one digest only, which tells no owner.
+//! predictions that it shows, of all that it may show, and its own. Older versions left out its
+//! own, and before that gave one digest only, which tells no owner.
 
 use std::{fs, io, path::Path};
 

@@ -1,8 +1,8 @@
 //! Results that are kept whatever else goes.
 //!
-//! Each wish to keep one is a file of its own, `pins/<key>-<hash of the wish>`, so that a result stays as long as
-//! anybody wants it, and two who pin at once do not get in each other's way. Older versions wrote one file a
-//! result, `pins/<key>`, which does not say whose it is.
+//! Each wish to keep one is a file of its own, `pins/<key>-<hash of the wish>`, so that a result
+//! stays as long as anybody wants it, and two who pin at once do not get in each other's way. Older
+//! versions wrote one file a result, `pins/<key>`, which does not say whose it is.
 
 use std::{
     collections::HashSet,
@@ -23,7 +23,8 @@ pub struct Pinner {
     /// What `--set` said beside it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub set: Vec<String>,
-    /// The stage that was named, whose result this is or which needs it; the whole pipeline's if none.
+    /// The stage that was named, whose result this is or which needs it; the whole pipeline's if
+    /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<String>,
     /// Which instance of the pipeline the result is of.

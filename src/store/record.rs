@@ -121,11 +121,12 @@ pub struct Record {
     /// kernel ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_secs: Option<f64>,
-    /// The most bytes of the device's memory in use while it ran, by this process on the CPU and by all
-    /// on a GPU.
+    /// The most bytes of the device's memory in use while it ran, by this process on the CPU and by
+    /// all on a GPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory: Option<u64>,
-    /// What its model was called, if it has one: [`crate::models::ModelRef::short_name`]. It is in no key.
+    /// What its model was called, if it has one: [`crate::models::ModelRef::short_name`]. It is in
+    /// no key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// Device name.
@@ -190,13 +191,15 @@ impl ItemRecord {
     }
 }
 
-/// The outside files that one run of a stage read. That of another stage misleads nobody: what is looked up is
-/// the key with the content of these files, and the record there says which key it is of.
+/// The outside files that one run of a stage read. That of another stage misleads nobody: what is
+/// looked up is the key with the content of these files, and the record there says which key it is
+/// of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trace {
     /// Paths below the source root, sorted; one that ends in `/` is the listing of a folder.
     pub paths: Vec<String>,
-    /// Which folder the source root was, where that is known: the key leaves it out, so that data may be moved.
+    /// Which folder the source root was, where that is known: the key leaves it out, so that data
+    /// may be moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     root: Option<Fingerprint>,
 }
@@ -204,7 +207,8 @@ pub struct Trace {
 impl Trace {
     /// How many are kept under a key for each source root, here and at a remote: the latest ones.
     pub const KEPT: usize = 8;
-    /// How many paths those of a key may have beyond the latest [`Self::KEPT`]: all are read at each look-up.
+    /// How many paths those of a key may have beyond the latest [`Self::KEPT`]: all are read at
+    /// each look-up.
     const PATHS: usize = 20_000;
 
     /// The trace of these paths.
@@ -223,14 +227,14 @@ impl Trace {
         self.root == root
     }
 
-    /// The name of a source root, by its path from the folder of the pipeline file: on all machines the same, where
-    /// the data lie alike.
+    /// The name of a source root, by its path from the folder of the pipeline file: on all machines
+    /// the same, where the data lie alike.
     pub fn root_name(root: &Path) -> Fingerprint {
         Fingerprint::of(root.as_os_str().as_encoded_bytes())
     }
 
-    /// Puts those that were read below `root` first, and leaves [`Self::KEPT`] of the others, which tell what to
-    /// look for where data were moved.
+    /// Puts those that were read below `root` first, and leaves [`Self::KEPT`] of the others, which
+    /// tell what to look for where data were moved.
     pub(crate) fn likely(traces: Vec<Self>, root: Option<Fingerprint>) -> Vec<Self> {
         let (own, mut others): (Vec<_>, Vec<_>) = traces.into_iter().partition(|t| t.root == root);
         others.truncate(Self::KEPT);

@@ -51,8 +51,8 @@ impl Store {
         whole
     }
 
-    /// An error where nobody can tell whether the output of a record is in the store, since the folders of content
-    /// may not be entered: that is no damage, and nothing could be made again.
+    /// An error where nobody can tell whether the output of a record is in the store, since the
+    /// folders of content may not be entered: that is no damage, and nothing could be made again.
     pub fn check_visible(&self, record: &Record) -> Result<(), StoreError> {
         let objects = self.root.join("objects");
         let shard = self.object_path(record.output);
@@ -82,8 +82,8 @@ impl Store {
         }))
     }
 
-    /// The record of an item's key, whether or not its files are in the store. That of another key is
-    /// damage; one that does not say of which it is, as older versions wrote it, counts as none.
+    /// The record of an item's key, whether or not its files are in the store. That of another key
+    /// is damage; one that does not say of which it is, as older versions wrote it, counts as none.
     pub(super) fn item(&self, key: Fingerprint) -> Result<Lookup<ItemRecord>, StoreError> {
         let record: Lookup<ItemRecord> = self.read_json("items", key)?;
         Ok(match record {

@@ -26,8 +26,8 @@ pub(crate) trait Form: DeserializeOwned {
 pub(crate) enum Opened<T> {
     /// What was sealed.
     Whole(T),
-    /// Written by a newer `pipe`, with this version: it may mean something else, even where it can be
-    /// read.
+    /// Written by a newer `pipe`, with this version: it may mean something else, even where it can
+    /// be read.
     Newer(u32),
     /// Not what was written, or cut short.
     Damaged,

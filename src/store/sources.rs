@@ -11,7 +11,7 @@ use super::{
     Digest, Store, StoreError,
     stat_cache::{Limit, NotHashed},
 };
-use crate::{regular, sync::Unpoisoned};
+use crate::{regular_file, sync::Unpoisoned};
 
 /// Reads files below one folder and remembers which, so that their content enters the key.
 ///
@@ -42,7 +42,7 @@ impl SourceReader {
     /// The same of a file that must not have more than `most` bytes.
     pub fn read_at_most(&self, path: &str, most: u64) -> Result<Vec<u8>, StoreError> {
         let full = self.below(path)?;
-        match regular::read_at_most(&full, most) {
+        match regular_file::read_at_most(&full, most) {
             Ok(bytes) => {
                 self.note(path.to_owned(), Digest::of(&bytes));
                 Ok(bytes)
@@ -56,11 +56,11 @@ impl SourceReader {
         }
     }
 
-    /// Opens the file at `path` below the folder for a look at its head. It is not remembered: whoever
-    /// goes by what he sees reads the file.
+    /// Opens the file at `path` below the folder for a look at its head. It is not remembered:
+    /// whoever goes by what he sees reads the file.
     pub fn open(&self, path: &str) -> Result<fs::File, StoreError> {
         let full = self.below(path)?;
-        regular::open(&full).map_err(|e| source_error(&full, e))
+        regular_file::open(&full).map_err(|e| source_error(&full, e))
     }
 
     /// The names in the folder at `path`, sorted; folders end in `/`.
@@ -80,8 +80,8 @@ impl SourceReader {
         }
     }
 
-    /// A path below the folder. Lists of a data set name files, and a foreign one may name others of
-    /// this machine.
+    /// A path below the folder. Lists of a data set name files, and a foreign one may name others
+    /// of this machine.
     fn below(&self, path: &str) -> Result<PathBuf, StoreError> {
         if is_below(path) {
             return Ok(self.root.join(path));
@@ -142,8 +142,8 @@ impl Store {
     }
 
     /// The content of one outside file, such as a model's weights, which is not read again while
-    /// its size, times and inode are known. What is learnt is written now and then, and not only at the end:
-    /// hashing tens of gigabytes again would cost more.
+    /// its size, times and inode are known. What is learnt is written now and then, and not only at
+    /// the end: hashing tens of gigabytes again would cost more.
     pub fn digest_file(&self, path: &Path) -> io::Result<Digest> {
         let digest = self.digest_within(path, None)?;
         if self.stat_cache.is_due()
@@ -203,8 +203,8 @@ pub fn is_missing(digest: Digest) -> bool {
     digest == missing()
 }
 
-/// The names in a folder that were not there when its list had the digest `old`, where that can be told:
-/// of the names that are not `known` to have been there, those that came last.
+/// The names in a folder that were not there when its list had the digest `old`, where that can be
+/// told: of the names that are not `known` to have been there, those that came last.
 pub fn names_before(folder: &Path, old: Digest, known: &BTreeSet<String>) -> Option<Vec<String>> {
     /// Bytes of names that are hashed at most.
     const WORK: usize = 16 << 20;

@@ -26,8 +26,8 @@ impl Store {
         None
     }
 
-    /// Why no cache can be made in the folder; nothing where there is one, or one can be made. To find
-    /// that out leaves nothing behind: the file that is tried has no name.
+    /// Why no cache can be made in the folder; nothing where there is one, or one can be made. To
+    /// find that out leaves nothing behind: the file that is tried has no name.
     pub fn obstacle(&self) -> Option<StoreError> {
         let failed = |source| StoreError::NotMade { path: self.root.clone(), source };
         if self.exists {

@@ -36,7 +36,8 @@ impl Count {
     }
 }
 
-/// What is counted. Beside these there are `format` and `stat-cache`, two files, and pins, which are told apart.
+/// What is counted. Beside these there are `format` and `stat-cache`, two files, and pins, which
+/// are told apart.
 const FOLDERS: [&str; 10] = [
     "objects",
     "actions",

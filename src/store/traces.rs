@@ -6,8 +6,9 @@ use super::{Digest, Fingerprint, Lookup, Store, StoreError, Trace};
 use crate::sync::Unpoisoned;
 
 impl Store {
-    /// What a stage read from outside in earlier runs, the latest first, by its key without it. A folder in the
-    /// place of the record, as a remote cache has it, is as good as a record that was cut short.
+    /// What a stage read from outside in earlier runs, the latest first, by its key without it. A
+    /// folder in the place of the record, as a remote cache has it, is as good as a record that was
+    /// cut short.
     pub fn traces(&self, key: Fingerprint) -> Result<Lookup<Vec<Trace>>, StoreError> {
         match self.read_json("traces", key) {
             Err(error) if is_folder(&error) => Ok(Lookup::Damaged),
@@ -15,8 +16,9 @@ impl Store {
         }
     }
 
-    /// Remembers what a stage read from outside. Stages of one run that end at once wait for each other here; of two
-    /// runs that do, one may forget what the other added, and the stage is then made again.
+    /// Remembers what a stage read from outside. Stages of one run that end at once wait for each
+    /// other here; of two runs that do, one may forget what the other added, and the stage is then
+    /// made again.
     pub fn add_trace(&self, key: Fingerprint, trace: Trace) -> Result<(), StoreError> {
         static ADDING: Mutex<()> = Mutex::new(());
         let _adding = ADDING.lock().unpoisoned();

@@ -7,8 +7,8 @@ use tempfile::TempDir;
 use super::{Store, StoreError, adopt::SCRATCH, lease::Holder};
 
 impl Store {
-    /// A folder for work, by its full path. It goes when it is dropped, or with the next run or `gc` if this process was
-    /// killed.
+    /// A folder for work, by its full path. It goes when it is dropped, or with the next run or
+    /// `gc` if this process was killed.
     pub fn work_folder(&self) -> Result<TempDir, StoreError> {
         let tmp = self.root.join("tmp");
         let failed = |e| StoreError::io(&tmp, e);

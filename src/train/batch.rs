@@ -11,11 +11,12 @@ use crate::rng::TorchRng;
 /// One encoded clip.
 #[derive(Clone, Debug)]
 pub struct Example {
-    /// Clean latents `[1, C, f, h, w]`, scaled and padded to the frames the denoiser takes; on the device.
+    /// Clean latents `[1, C, f, h, w]`, scaled and padded to the frames the denoiser takes; on the
+    /// device.
     pub latents: Tensor<5>,
-    /// Encodings of the conditioning image `[K, C, 1, h, w]`, not scaled; where it is the first frame
-    /// of the clip, that frame. Thousands may be more than a GPU has memory for, so they stay on the
-    /// host, and the one that is drawn is moved.
+    /// Encodings of the conditioning image `[K, C, 1, h, w]`, not scaled; where it is the first
+    /// frame of the clip, that frame. Thousands may be more than a GPU has memory for, so they stay
+    /// on the host, and the one that is drawn is moved.
     pub images: Tensor<5>,
 }
 
@@ -37,8 +38,8 @@ pub struct Batch {
     pub weights: Option<Tensor<5>>,
 }
 
-/// What is drawn for a batch. It depends on the generator and on sizes alone, neither on the clips nor
-/// on what is trained, so it can be drawn before the batch is needed.
+/// What is drawn for a batch. It depends on the generator and on sizes alone, neither on the clips
+/// nor on what is trained, so it can be drawn before the batch is needed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Draws {
     /// A timestep of each sample.
@@ -71,8 +72,8 @@ pub struct Diffusion<'a> {
 }
 
 impl Diffusion<'_> {
-    /// Draws for so many samples of latents `[1, C, f, h, w]`, in this order: timesteps, encodings of
-    /// the image, dropouts, noise.
+    /// Draws for so many samples of latents `[1, C, f, h, w]`, in this order: timesteps, encodings
+    /// of the image, dropouts, noise.
     pub fn draw(&self, samples: usize, [_, c, f, h, w]: [usize; 5], rng: &mut TorchRng) -> Draws {
         let timesteps = self.scheduler.draw_timesteps(self.distribution, f * h * w, samples, rng);
         let choices = rng.uniform(samples);

@@ -3,8 +3,8 @@
 //! A checkpoint is one safetensors file: parameters (`param.`), moments (`first.`, `second.`),
 //! average (`ema.`), the losses so far, those on clips held out (`held_out.`), and the step in the
 //! header. Randomness needs no state (see [`super::order`]). The file name carries step and content
-//! hash, so a file that was cut short or changed is not taken for a checkpoint; it appears under its
-//! name only when it is whole.
+//! hash, so a file that was cut short or changed is not taken for a checkpoint; it appears under
+//! its name only when it is whole.
 //!
 //! One folder holds the checkpoints of all runs along one trajectory. A run that ends leaves its
 //! last state for longer runs; the ones in between replace each other.

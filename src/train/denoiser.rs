@@ -92,8 +92,8 @@ impl DenoiserTraining<'_> {
     }
 }
 
-/// A training that draws for the next batch while a device computes this one: a million normal values
-/// take the host 10 to 20 ms.
+/// A training that draws for the next batch while a device computes this one: a million normal
+/// values take the host 10 to 20 ms.
 struct DrawingAhead<'scope, 'env> {
     training: &'env DenoiserTraining<'env>,
     scope: &'scope Scope<'scope, 'env>,

@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::{batch::Batch, loss::denoiser_loss};
 use crate::models::{Denoiser, LoadError, Params, params::Param};
 
-/// What is computed again in the backward pass instead of being kept from the forward pass. Attention never keeps
-/// its scores, so there is nothing between a block and nothing but the number of blocks.
+/// What is computed again in the backward pass instead of being kept from the forward pass.
+/// Attention never keeps its scores, so there is nothing between a block and nothing but the number
+/// of blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "`recompute` must be `none`, `block` or a number of blocks")]
 pub enum Recompute {
@@ -54,7 +55,8 @@ impl Recompute {
         }
     }
 
-    /// The next that needs less memory, a quarter of the blocks on; nothing where all are computed again.
+    /// The next that needs less memory, a quarter of the blocks on; nothing where all are computed
+    /// again.
     pub fn more(self, of: usize) -> Option<Self> {
         let now = self.blocks(of);
         let next = now + of.div_ceil(4).max(1);
@@ -153,9 +155,9 @@ pub fn denoiser_gradients(
     by_block(build, params, batch, recompute)
 }
 
-/// Forward without a tape through the blocks that are computed again, keeping their inputs, and on a tape through the
-/// others; then backward from block to block, each computed again on a tape of its own that ends in the gradient of
-/// its output.
+/// Forward without a tape through the blocks that are computed again, keeping their inputs, and on
+/// a tape through the others; then backward from block to block, each computed again on a tape of
+/// its own that ends in the gradient of its output.
 fn by_block(
     build: &Build<'_>,
     params: &Params,
@@ -176,8 +178,8 @@ fn by_block(
     let leaves = leaves(params);
     let model = build(&leaves)?;
     let begun = model.begin(input);
-    // Blocks change the first alone, so the others want a gradient only if something made them that is
-    // trained: with an adapter of the blocks nothing did.
+    // Blocks change the first alone, so the others want a gradient only if something made them that
+    // is trained: with an adapter of the blocks nothing did.
     let wanted: Vec<bool> =
         begun.iter().enumerate().map(|(i, x)| i == 0 || x.is_tracked()).collect();
     // Without a tape there is nothing to come back for.
@@ -216,7 +218,8 @@ fn on_tape(hidden: Vec<Tensor<3>>, wanted: &[bool]) -> Vec<Tensor<3>> {
     parts.map(|(x, wanted)| if *wanted { x.autodiff().require_grad() } else { x }).collect()
 }
 
-/// Has a GPU begin all work that was queued: until then the queue holds a block's tensors in memory.
+/// Has a GPU begin all work that was queued: until then the queue holds a block's tensors in
+/// memory.
 fn release(hidden: &[Tensor<3>]) {
     if let Some(x) = hidden.first() {
         // What goes wrong on the device comes up again where the loss is read.

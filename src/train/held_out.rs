@@ -1,10 +1,10 @@
 //! The loss on clips that are not trained on, at fixed timesteps.
 //!
 //! A training's own loss says little: each step draws other timesteps, and the loss depends on them
-//! more than on what was learnt. Here timesteps are the same quantiles of the training's distribution
-//! each time, and the noise of a clip at a quantile is the same, too: a function of the seed, the
-//! clip's name and the quantile. So losses of one training, of trainings that differ in a setting, and
-//! of the same clip in another set can be compared.
+//! more than on what was learnt. Here timesteps are the same quantiles of the training's
+//! distribution each time, and the noise of a clip at a quantile is the same, too: a function of
+//! the seed, the clip's name and the quantile. So losses of one training, of trainings that differ
+//! in a setting, and of the same clip in another set can be compared.
 
 use burn::tensor::Device;
 use serde::Serialize;
@@ -63,7 +63,8 @@ impl HeldOut {
         step.is_multiple_of(self.every.max(1))
     }
 
-    /// The mean losses of the clips by quantile, one forward pass for each. The image is always given.
+    /// The mean losses of the clips by quantile, one forward pass for each. The image is always
+    /// given.
     pub fn losses(
         &self,
         build: &Build<'_>,

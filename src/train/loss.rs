@@ -47,9 +47,9 @@ pub fn edges(a: Tensor<5>, b: Tensor<5>) -> Tensor<1> {
     }
 }
 
-/// The mean of `|a - b|` and of its square, of each channel's difference from the mean of the three:
-/// colour without light. Most of a picture's variance is light, and a young autoencoder stays grey for
-/// long when colour does not count for more.
+/// The mean of `|a - b|` and of its square, of each channel's difference from the mean of the
+/// three: colour without light. Most of a picture's variance is light, and a young autoencoder
+/// stays grey for long when colour does not count for more.
 pub fn chroma(a: Tensor<5>, b: Tensor<5>) -> Tensor<1> {
     let difference = a - b;
     let color = difference.clone() - difference.mean_dim(1);

@@ -84,7 +84,8 @@ impl AdamW {
         };
         // The map is taken apart so that no second handle keeps a buffer from being reused.
         let (mut places, mut tensors) = (Vec::new(), Vec::new());
-        // Held until the step is asked for: moments that share their zeros are not written where they lie.
+        // Held until the step is asked for: moments that share their zeros are not written where
+        // they lie.
         let mut zeros = BTreeMap::new();
         for (name, Param { flat, shape }) in std::mem::take(&mut params.0) {
             let Some(gradient) = gradients.remove(&name) else {
@@ -111,8 +112,9 @@ impl AdamW {
     }
 }
 
-/// Moments at the beginning, one tensor for all of a length: of hundreds of tensors that are filled one by one, a GPU's
-/// backend looks for what could be filled together, for 18 s of LTX-Video's 1120.
+/// Moments at the beginning, one tensor for all of a length: of hundreds of tensors that are filled
+/// one by one, a GPU's backend looks for what could be filled together, for 18 s of LTX-Video's
+/// 1120.
 fn zeros_like(flat: &Tensor<1>, by_len: &mut BTreeMap<usize, Tensor<1>>) -> Tensor<1> {
     let [len] = flat.dims();
     by_len.entry(len).or_insert_with(|| Tensor::zeros([len], &flat.device())).clone()

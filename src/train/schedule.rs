@@ -1,4 +1,5 @@
-//! Learning rates along a run, as `get_scheduler` defines them (`src/diffusers/optimization.py` at v0.42.1).
+//! Learning rates along a run, as `get_scheduler` defines them (`src/diffusers/optimization.py` at
+//! v0.42.1).
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

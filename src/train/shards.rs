@@ -1,8 +1,8 @@
 //! A batch cut into parts that are computed side by side on the CPU.
 //!
 //! A small model's operations are too short to be shared between threads: half of the time goes by
-//! in waiting. Parts of a batch have nothing to wait for. Their number is fixed, and their gradients
-//! are added up in order, so results do not depend on the number of threads.
+//! in waiting. Parts of a batch have nothing to wait for. Their number is fixed, and their
+//! gradients are added up in order, so results do not depend on the number of threads.
 
 use std::sync::OnceLock;
 

@@ -171,8 +171,8 @@ fn exchanged_records_of_items_are_found_and_made_again() {
     exchange();
     assert_eq!(test.store().verify(false).unwrap().damaged.len(), 2);
     exchange();
-    // Another word beside them: the stage looks its items up one by one, finds none, and has them from its last
-    // result, whose manifest says which is which.
+    // Another word beside them: the stage looks its items up one by one, finds none, and has them
+    // from its last result, whose manifest says which is which.
     let test = test.edit::<Words>("words", "words", json!(["one", "three", "four"]));
     let run = test.run();
     assert!(run.story().contains("ran shout (1 of 3)"), "{}", run.story());

@@ -1,5 +1,5 @@
-//! The fuzz targets (`fuzz/README.md`) as modules of the tests, each with its body as `target`: so that they are
-//! compiled wherever the tests are, and tried by `mutated`.
+//! The fuzz targets (`fuzz/README.md`) as modules of the tests, each with its body as `target`: so
+//! that they are compiled wherever the tests are, and tried by `mutated`.
 
 #[path = "../../fuzz/fuzz_targets/adapters.rs"]
 pub mod adapters;

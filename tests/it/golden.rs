@@ -13,8 +13,8 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
 
 /// Smallest tolerance on a GPU, where products of f32 may be made in TF32: 10 bits of mantissa, so
-/// 5e-4 for one product, and several follow each other. That they are, and what adds up, is assumed;
-/// no GPU was at hand when this was written.
+/// 5e-4 for one product, and several follow each other. That they are, and what adds up, is
+/// assumed; no GPU was at hand when this was written.
 const TF32: f32 = 1e-2;
 /// The same after steps of an optimizer, which turns small gradients into whole steps.
 const TF32_TRAINED: f32 = 1e-1;
@@ -61,8 +61,8 @@ impl Golden {
         Self { path: path.to_owned(), bytes, taken: Mutex::default() }
     }
 
-    /// Fails if nothing took a tensor of the file; `implied` are inputs that the model makes itself, so
-    /// that what depends on them compares them as well.
+    /// Fails if nothing took a tensor of the file; `implied` are inputs that the model makes
+    /// itself, so that what depends on them compares them as well.
     #[track_caller]
     pub fn finish(&self, implied: &[&str]) {
         let taken = self.taken.lock().unwrap();
@@ -175,7 +175,8 @@ pub fn assert_close<const D: usize>(
     assert_below(what, relative_error(found, wanted), tolerance(tolerance_on_cpu));
 }
 
-/// Asserts that a relative error is within a tolerance, and shows both as `parity_table` reads them.
+/// Asserts that a relative error is within a tolerance, and shows both as `parity_table` reads
+/// them.
 #[track_caller]
 pub fn assert_below(what: &str, error: f32, tolerance: f32) {
     println!("{what}: {error:.1e} of {tolerance:.0e}");

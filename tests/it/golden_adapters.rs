@@ -106,8 +106,9 @@ fn a_merged_model_has_the_weights_of_peft() {
     }
 }
 
-/// Adapters of peft with what it states beside their tensors: scales by the root of the rank, and ranks
-/// and alphas of some modules. Our prediction with them is peft's, in the branches and merged.
+/// Adapters of peft with what it states beside their tensors: scales by the root of the rank, and
+/// ranks and alphas of some modules. Our prediction with them is peft's, in the branches and
+/// merged.
 fn predicts_as_peft(family: &dyn VideoDiffusion, name: &str, base: &str) {
     let (base, peft) = (Fixture::fixture(base), Fixture::fixture(&format!("lora/{name}")));
     let latents = base.tensor("latents");

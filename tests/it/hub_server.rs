@@ -1,4 +1,5 @@
-//! A hub on this machine, with the faults of real ones: what `hub.rs` and `cli/hub.rs` download from.
+//! A hub on this machine, with the faults of real ones: what `hub.rs` and `cli/hub.rs` download
+//! from.
 
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -1,8 +1,9 @@
 //! Checks documents against JSON schemas of draft 7, as far as ours use it.
 //!
-//! The crates that do all of it would change features of shared dependencies, so that `cargo run` and
-//! `cargo test` no longer share a build. A keyword that is not known here fails the test, and so does a
-//! rule beside a `$ref`, which draft 7 ignores. `tests/interop/schema.py` asks a validator of others.
+//! The crates that do all of it would change features of shared dependencies, so that `cargo run`
+//! and `cargo test` no longer share a build. A keyword that is not known here fails the test, and
+//! so does a rule beside a `$ref`, which draft 7 ignores. `tests/interop/schema.py` asks a
+//! validator of others.
 
 use serde_json::Value;
 

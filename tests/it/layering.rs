@@ -27,7 +27,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "units",
         ],
     ),
-    // A checkpoint names its content as the store does, lies in a folder of it, and says if the training goes on.
+    // A checkpoint names its content as the store does, lies in a folder of it, and says if the
+    // training goes on.
     (
         "train",
         &[
@@ -205,8 +206,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "unbroken",
         ],
     ),
-    // A panic over damaged data is none of ours; `init` counts the pairs of a folder; a run fetches the models that its file names on the hub; an
-    // export rewrites adapters, puts the rest of a model beside its parts, and compares what lies where they go.
+    // A panic over damaged data is none of ours; `init` counts the pairs of a folder; a run fetches
+    // the models that its file names on the hub; an export rewrites adapters, puts the rest of a
+    // model beside its parts, and compares what lies where they go.
     (
         "cli",
         &[
@@ -401,7 +403,8 @@ fn only_the_command_line_and_reports_print() {
     assert!(found.is_empty(), "the library does not print:\n{}", found.join("\n"));
 }
 
-/// The lint is denied, which any file could lift, because the libraries of GPUs are called somewhere.
+/// The lint is denied, which any file could lift, because the libraries of GPUs are called
+/// somewhere.
 #[test]
 fn unsafe_code_is_where_libraries_of_gpus_are_called() {
     let found: Vec<_> = sources()
@@ -437,7 +440,8 @@ fn groups_of_paths_are_taken_apart() {
     assert_eq!(found, ["a", "a::B", "a::c::D", "f::*", "i::J"]);
 }
 
-/// A stage that opens a model for the device, or asks for that, runs where the device is, which may be another process.
+/// A stage that opens a model for the device, or asks for that, runs where the device is, which may
+/// be another process.
 #[test]
 fn who_computes_on_the_device_says_so() {
     let mut kinds = BTreeMap::<String, (bool, bool)>::new();

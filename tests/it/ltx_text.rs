@@ -1,5 +1,5 @@
-//! Prompts of LTX-Video's two pipelines: from text to latents against the reference, and what does not
-//! go together.
+//! Prompts of LTX-Video's two pipelines: from text to latents against the reference, and what does
+//! not go together.
 
 use std::{fs, path::Path};
 

@@ -422,7 +422,8 @@ fn whole_runs_of_the_condition_pipeline_agree() {
     }
 }
 
-/// Positions are counted in frames and pixels, so they follow the autoencoder, which need not be a published one.
+/// Positions are counted in frames and pixels, so they follow the autoencoder, which need not be a
+/// published one.
 #[test]
 fn whole_runs_with_an_autoencoder_of_less_compression_agree() {
     let fixture = Fixture::of("compression");

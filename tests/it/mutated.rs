@@ -1,5 +1,5 @@
-//! Files of others, changed at random and given to the fuzz targets, which say what must hold: nothing panics, two
-//! readers of one form agree, and what is read is written back as it was read.
+//! Files of others, changed at random and given to the fuzz targets, which say what must hold:
+//! nothing panics, two readers of one form agree, and what is read is written back as it was read.
 
 use std::{cell::Cell, fs, ops::Range, path::Path};
 

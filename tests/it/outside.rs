@@ -24,7 +24,8 @@ use crate::{
 /// More than the walk hashes itself.
 const LARGE: u64 = 65 << 20;
 
-/// `texts` reads a large file, whose hash is not known to the next run, and has run; `words` reads none, and is new.
+/// `texts` reads a large file, whose hash is not known to the next run, and has run; `words` reads
+/// none, and is new.
 fn large() -> TestPipeline {
     let test = TestPipeline::empty();
     let folder = test.dir.path().join("texts");

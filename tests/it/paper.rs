@@ -1,5 +1,5 @@
-//! What the pipelines do in their profile `paper`, against the paper's own settings: its Tables 4 to 6,
-//! the training steps of its tasks, and the attempts of its grids.
+//! What the pipelines do in their profile `paper`, against the paper's own settings: its Tables 4
+//! to 6, the training steps of its tasks, and the attempts of its grids.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,7 +1,8 @@
 //! The table of `tests/golden/README.md`, from what the tests print of their own errors.
 //!
-//! `cargo test --release --test it parity_table -- --ignored --nocapture`, with `PIPE_GOLDEN_DIR` also of the folders
-//! that it names, with `:` between them, and with `PIPE_FULL_SIZE_DIR` of the parts of full size that are in that folder.
+//! `cargo test --release --test it parity_table -- --ignored --nocapture`, with `PIPE_GOLDEN_DIR`
+//! also of the folders that it names, with `:` between them, and with `PIPE_FULL_SIZE_DIR` of the
+//! parts of full size that are in that folder.
 
 use std::{fmt::Write as _, path::Path, process::Command};
 
@@ -12,7 +13,8 @@ struct Row {
     name: &'static str,
     /// The tests whose errors it holds.
     tests: &'static str,
-    /// What the tests call what they compare, and what the table calls it; elsewhere both are the same.
+    /// What the tests call what they compare, and what the table calls it; elsewhere both are the
+    /// same.
     called: &'static [(&'static str, &'static str)],
 }
 
@@ -105,7 +107,8 @@ const ROWS: &[Row] = &[
     },
 ];
 
-/// The parts of full size, by the folders that `tests/golden/full_size/make.py` writes, each with its row.
+/// The parts of full size, by the folders that `tests/golden/full_size/make.py` writes, each with
+/// its row.
 const FULL_SIZE: &[(&str, Row)] = &[
     (
         "ltx_video",
@@ -181,8 +184,8 @@ struct Figure {
     tolerance: String,
 }
 
-/// Runs tests of this binary one after the other, on a folder made elsewhere where they need one, and reads what
-/// they print.
+/// Runs tests of this binary one after the other, on a folder made elsewhere where they need one,
+/// and reads what they print.
 fn figures(folder: Option<&Path>, filters: &[&str]) -> Vec<Figure> {
     let mut tests = Command::new(std::env::current_exe().unwrap());
     if let Some(folder) = folder {
@@ -194,7 +197,8 @@ fn figures(folder: Option<&Path>, filters: &[&str]) -> Vec<Figure> {
     read(&text)
 }
 
-/// Reads `test parity::x ... block: 1.2e-7 of 2e-5`, where the first line of a test has its name before it.
+/// Reads `test parity::x ... block: 1.2e-7 of 2e-5`, where the first line of a test has its name
+/// before it.
 fn read(text: &str) -> Vec<Figure> {
     let name = Regex::new(r"^test (\S+) \.\.\. ").unwrap();
     let figure = Regex::new(r"^(.+): (\d[\d.e-]*) of (\d[\d.e-]*)$").unwrap();
@@ -218,7 +222,8 @@ fn read(text: &str) -> Vec<Figure> {
     figures
 }
 
-/// Puts figures in rows, each with the largest error of all that is called the same; and fails where one has no row.
+/// Puts figures in rows, each with the largest error of all that is called the same; and fails
+/// where one has no row.
 fn table<'r>(figures: &[Figure], rows_of: impl IntoIterator<Item = &'r Row>) -> String {
     let mut table =
         String::from("| part | largest relative error | tolerance of the test |\n|---|---|---|\n");
@@ -322,7 +327,8 @@ fn parity_table() {
     }
 }
 
-/// The table of the parts of full size that are in a folder, each in a process of its own, as some take all memory.
+/// The table of the parts of full size that are in a folder, each in a process of its own, as some
+/// take all memory.
 fn full_size(folder: &Path) -> String {
     let here: Vec<&Row> = FULL_SIZE
         .iter()

@@ -1,7 +1,8 @@
 //! Real photographs through the data stages.
 //!
-//! `PIPE_TEST_DATA` names a folder of excerpts of public data sets, which CONTRIBUTING.md lists. A test whose part
-//! of it is not there says that it was skipped. `PIPE_TEST_PICTURES` names a folder for contact sheets to look at.
+//! `PIPE_TEST_DATA` names a folder of excerpts of public data sets, which CONTRIBUTING.md lists. A
+//! test whose part of it is not there says that it was skipped. `PIPE_TEST_PICTURES` names a folder
+//! for contact sheets to look at.
 
 use std::{
     collections::BTreeMap,

@@ -24,8 +24,8 @@ use serde_json::{Value, json};
 
 use crate::toys::{Letters, Shout, Words};
 
-/// Says that the test at hand was skipped, and why; also where the output of tests that pass is kept
-/// back.
+/// Says that the test at hand was skipped, and why; also where the output of tests that pass is
+/// kept back.
 pub fn skipped(why: &str) {
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("a test");

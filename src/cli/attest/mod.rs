@@ -11,8 +11,8 @@ use std::{
 use super::{
     error::CliError,
     exit,
+    overwrite::refuse_overwrite,
     session::{LayerArgs, Session},
-    spare::spare,
 };
 use crate::{
     config::{self, Pipeline},
@@ -29,9 +29,10 @@ use crate::{
 /// Sign what the results were made from, or check such a statement
 ///
 /// Writes an in-toto statement (SLSA provenance 1.0) in a DSSE envelope, signed with Ed25519. Its
-/// subjects are the files of the results; its materials are the pipeline file, the models and the data.
-/// With --verify it checks the signature, and that the cache holds every subject; with FILE, too, that every
-/// stage gave what is attested and was made from what is attested: its key, and the pipeline file, models and data.
+/// subjects are the files of the results; its materials are the pipeline file, the models and the
+/// data. With --verify it checks the signature, and that the cache holds every subject; with FILE,
+/// too, that every stage gave what is attested and was made from what is attested: its key, and the
+/// pipeline file, models and data.
 #[derive(Debug, clap::Args)]
 pub(super) struct AttestArgs {
     /// The pipeline file
@@ -39,8 +40,8 @@ pub(super) struct AttestArgs {
     file: Option<PathBuf>,
     #[command(flatten)]
     layers: LayerArgs,
-    /// The private key (PKCS#8, PEM), as `openssl genpkey -algorithm ed25519` makes it; to verify, the
-    /// public one
+    /// The private key (PKCS#8, PEM), as `openssl genpkey -algorithm ed25519` makes it; to verify,
+    /// the public one
     #[arg(long, value_name = "PEM")]
     key: PathBuf,
     /// Where to write the envelope, instead of `<pipeline>.intoto.json` beside the file
@@ -71,7 +72,7 @@ fn sign(args: &AttestArgs, file: &Path, session: &Session) -> Result<(), CliErro
     let payload = serde_json::to_vec(&statement).expect("a statement is valid JSON");
     let envelope = Envelope::sign(&payload, &key);
     let path = args.to.clone().unwrap_or_else(|| path_of(&pipeline));
-    spare(&path, [file, args.key.as_path()])?;
+    refuse_overwrite(&path, [file, args.key.as_path()])?;
     check_place(&path, &pipeline)?;
     let text = serde_json::to_string(&envelope).expect("an envelope is valid JSON") + "\n";
     write(&path, text.as_bytes()).map_err(|error| CliError::file("write", &path, &error))?;
@@ -106,7 +107,8 @@ fn check_place(path: &Path, pipeline: &Pipeline) -> Result<(), CliError> {
     }
 }
 
-/// Writes a file in one step. What is no file is written to: a link, as `/dev/stdout` is, or a pipe.
+/// Writes a file in one step. What is no file is written to: a link, as `/dev/stdout` is, or a
+/// pipe.
 fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(found) if !found.is_file() => fs::write(path, bytes),

@@ -113,7 +113,8 @@ fn subjects(statement: &Statement, store: &Store) -> Result<Disagreement, CliErr
     Ok(found)
 }
 
-/// Which stages of a pipeline give something else than what is stated, or were made from something else.
+/// Which stages of a pipeline give something else than what is stated, or were made from something
+/// else.
 fn stages(statement: &Statement, plan: &Plan<'_>) -> Disagreement {
     let (mut stated, keys) = (statement.outputs(), statement.keys());
     let mut found = Disagreement::default();
@@ -160,8 +161,8 @@ fn made_otherwise(
     }
 }
 
-/// Which pipeline files, models and data are others than those that are stated. Before all stages are up to
-/// date, models and data are not known.
+/// Which pipeline files, models and data are others than those that are stated. Before all stages
+/// are up to date, models and data are not known.
 fn inputs(statement: &Statement, plan: &Plan<'_>, run: &str) -> Result<Disagreement, CliError> {
     let mut found = Disagreement::default();
     let is_fresh = |node: &plan::PlanNode| matches!(node.freshness, Freshness::Fresh(_));

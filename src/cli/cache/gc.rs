@@ -21,11 +21,11 @@ use crate::{
 
 /// Remove what nobody needs
 ///
-/// Kept are the results of every pipeline that was run, each profile for itself: those of its last run,
-/// and those that its file states now. Of files of one path in several containers, each counts for itself, for
-/// 90 days after its last run where another one was run since. Kept, too, is what is pinned, and for 30 days what a stage that was
-/// stopped has left to go on from. Files named here count alone: with `gc a.toml`, the results of all other
-/// pipelines go.
+/// Kept are the results of every pipeline that was run, each profile for itself: those of its last
+/// run, and those that its file states now. Of files of one path in several containers, each counts
+/// for itself, for 90 days after its last run where another one was run since. Kept, too, is what
+/// is pinned, and for 30 days what a stage that was stopped has left to go on from. Files named
+/// here count alone: with `gc a.toml`, the results of all other pipelines go.
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct GcArgs {
@@ -117,10 +117,10 @@ fn check_histories(roots: &[Root], store: &Store) -> Result<(), CliError> {
     })
 }
 
-/// The results of every pipeline that was run, as its file states them now: `--set` may have been the last
-/// run. A file that is gone states nothing, and so does one whose data or weights cannot be read, which may be
-/// somebody else's: what it last was is kept all the same. Of one that is wrong, as in the middle of an edit, all
-/// that it ever was is kept.
+/// The results of every pipeline that was run, as its file states them now: `--set` may have been
+/// the last run. A file that is gone states nothing, and so does one whose data or weights cannot
+/// be read, which may be somebody else's: what it last was is kept all the same. Of one that is
+/// wrong, as in the middle of an edit, all that it ever was is kept.
 fn as_stated(roots: Vec<Root>, store: &Store, session: &Session) -> Vec<Fingerprint> {
     // In several places, it states the same.
     let mut files: BTreeMap<_, (Owner, Vec<Fingerprint>)> = BTreeMap::new();

@@ -108,7 +108,8 @@ fn fresh(pipeline: &Pipeline, store: &Store) -> Result<Vec<(String, Record)>, Pl
     Ok(present(pipeline, &[], store)?.results)
 }
 
-/// What is in the store of a pipeline, or of `only` some stages and what they need, and what is not.
+/// What is in the store of a pipeline, or of `only` some stages and what they need, and what is
+/// not.
 fn present(pipeline: &Pipeline, only: &[String], store: &Store) -> Result<Present, PlanError> {
     let options = PlanOptions { only: only.to_vec(), ..PlanOptions::default() };
     let plan = plan::build(pipeline, store, &options)?;

@@ -32,7 +32,8 @@ pub(super) struct PinArgs {
 
 /// Let `gc` remove results again
 ///
-/// What `pin` was told with the same file, profile and `--set`; what another pin needs stays pinned.
+/// What `pin` was told with the same file, profile and `--set`; what another pin needs stays
+/// pinned.
 #[derive(Debug, clap::Args)]
 pub(super) struct UnpinArgs {
     #[command(flatten)]
@@ -166,8 +167,9 @@ fn likeness(pinned: &Owner, owner: &Owner) -> Option<Likeness> {
     is_moved.then_some(Likeness::Moved)
 }
 
-/// Of pins that do not say whose they are, since an older version set them or they are damaged, those of a pipeline:
-/// by name, so that what was pinned before the file changed is found, or by what is in the store.
+/// Of pins that do not say whose they are, since an older version set them or they are damaged,
+/// those of a pipeline: by name, so that what was pinned before the file changed is found, or by
+/// what is in the store.
 fn older(
     pipeline: &Pipeline,
     set: &[String],
@@ -195,7 +197,8 @@ fn older(
     Ok(pins)
 }
 
-/// Of the pins of a pipeline those that only these instances of it need: each wish is looked at alone.
+/// Of the pins of a pipeline those that only these instances of it need: each wish is looked at
+/// alone.
 fn of_stage(pipeline: &Pipeline, stage: &str, pins: Vec<Pin>) -> Result<Vec<Pin>, CliError> {
     let given: HashSet<usize> =
         plan::select(pipeline, stage).map_err(PlanError::from)?.into_iter().collect();
@@ -214,7 +217,8 @@ fn of_stage(pipeline: &Pipeline, stage: &str, pins: Vec<Pin>) -> Result<Vec<Pin>
     Ok(taken.collect())
 }
 
-/// The pins of one wish, for a stage or the whole pipeline, that are needed for none of the instances that stay.
+/// The pins of one wish, for a stage or the whole pipeline, that are needed for none of the
+/// instances that stay.
 fn of_wish(
     pipeline: &Pipeline,
     wish: Option<&str>,

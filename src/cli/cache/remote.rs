@@ -34,15 +34,16 @@ use crate::{
 pub(super) struct PushArgs {
     #[command(flatten)]
     what: TransferArgs,
-    /// Replace what the remote has of the files, also where it has other outputs: the first one stays otherwise
+    /// Replace what the remote has of the files, also where it has other outputs: the first one
+    /// stays otherwise
     #[arg(long, requires = "files")]
     replace: bool,
 }
 
 /// Fetch results from the remote cache
 ///
-/// With files, what they would compute and the remote has; without, what the pipelines that were run
-/// here had last. Everything that arrives is checked against its digest.
+/// With files, what they would compute and the remote has; without, what the pipelines that were
+/// run here had last. Everything that arrives is checked against its digest.
 #[derive(Debug, clap::Args)]
 pub(super) struct PullArgs {
     #[command(flatten)]
@@ -194,8 +195,8 @@ pub(super) fn pull(args: &PullArgs, session: &Session) -> Result<(), CliError> {
     print(&moved, verb, &remote.to_string(), &stop, session)
 }
 
-/// The store to fetch into. A dry run keeps the manifests that it asks for: where there is no cache yet,
-/// in a folder that goes when the command ends.
+/// The store to fetch into. A dry run keeps the manifests that it asks for: where there is no cache
+/// yet, in a folder that goes when the command ends.
 fn pull_into(what: &TransferArgs, session: &Session) -> Result<(Store, Option<TempDir>), CliError> {
     let there = session.store()?.must_exist();
     if !what.dry_run || !matches!(there, Err(StoreError::Absent { .. })) {

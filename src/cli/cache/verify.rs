@@ -12,10 +12,11 @@ use crate::{
     units::bytes,
 };
 
-/// Check all content, checkpoints and pictures against their digests, and all records; remove what is
-/// damaged
+/// Check all content, checkpoints and pictures against their digests, and all records; remove what
+/// is damaged
 ///
-/// In a cache that cannot be written, damage is found and told, and nothing removed. Damage is exit code 4.
+/// In a cache that cannot be written, damage is found and told, and nothing removed. Damage is exit
+/// code 4.
 #[derive(Debug, clap::Args)]
 pub(super) struct VerifyArgs {
     /// Only say what is damaged, and remove nothing

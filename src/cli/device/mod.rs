@@ -44,13 +44,14 @@ pub(super) fn open(settings: &Settings) -> Result<Chosen, CliError> {
     placed(open_named(&settings.device), settings)
 }
 
-/// The same for who computes with one device alone: of several the first, and whether there are others.
+/// The same for who computes with one device alone: of several the first, and whether there are
+/// others.
 pub(super) fn open_first(settings: &Settings) -> Result<(Chosen, bool), CliError> {
     placed(open_first_named(&settings.device), settings)
 }
 
-/// What a plan can know of the devices that the settings ask for, and what of them is not here: a plan is made all the
-/// same, as of data that are not there.
+/// What a plan can know of the devices that the settings ask for, and what of them is not here: a
+/// plan is made all the same, as of data that are not there.
 pub(super) fn look(settings: &Settings) -> Result<(Outlook, Option<CliError>), CliError> {
     let wanted = placed(Wanted::parse(&settings.device), settings)?;
     let lack = placed(cards_of(&wanted), settings).err();
@@ -99,8 +100,8 @@ fn open_first_named(name: &str) -> Result<(Chosen, bool), CliError> {
     }
 }
 
-/// The cards that are asked for, at least one if any is, all of which are here: whoever asks for one that is not is
-/// told so here and nowhere else.
+/// The cards that are asked for, at least one if any is, all of which are here: whoever asks for
+/// one that is not is told so here and nowhere else.
 fn cards_of(wanted: &Wanted) -> Result<Vec<usize>, CliError> {
     let cards = match wanted {
         Wanted::Auto | Wanted::Cpu | Wanted::Processes(_) => return Ok(Vec::new()),
@@ -110,7 +111,8 @@ fn cards_of(wanted: &Wanted) -> Result<Vec<usize>, CliError> {
     };
     let list = variable("CUDA_VISIBLE_DEVICES");
     for index in &cards {
-        // Of the parts of cards, a process sees one, so of several its own process will say whether one is there.
+        // Of the parts of cards, a process sees one, so of several its own process will say whether
+        // one is there.
         let is_part = list.as_deref().and_then(|list| gpus::visible(list).get(*index).copied());
         let is_part = cards.len() > 1 && is_part.is_some_and(|entry| entry.starts_with("MIG-"));
         if !is_part && cuda(*index)?.is_none() {
@@ -139,8 +141,8 @@ fn all() -> Result<Vec<usize>, CliError> {
     if count == 0 { Err(no_cuda(None)) } else { Ok((0..count).collect()) }
 }
 
-/// Stages that run at once when nobody says: a GPU holds one large model at a time. Where devices have processes,
-/// there is one for each, and beside them what needs none.
+/// Stages that run at once when nobody says: a GPU holds one large model at a time. Where devices
+/// have processes, there is one for each, and beside them what needs none.
 pub(super) fn default_jobs(chosen: &Chosen) -> usize {
     const MOST: usize = 4;
     let beside = std::thread::available_parallelism().map_or(1, usize::from).min(MOST);
@@ -156,8 +158,8 @@ pub(super) fn default_jobs(chosen: &Chosen) -> usize {
 pub(super) struct Outlook {
     /// Whether it is the CPU.
     pub on_host: bool,
-    /// Its memory in bytes, on a GPU what is free of it, if the system tells; of several, what the one has that has
-    /// the least.
+    /// Its memory in bytes, on a GPU what is free of it, if the system tells; of several, what the
+    /// one has that has the least.
     pub memory: Option<u64>,
     /// The memory of the machine beside it, which stages take that do not use it.
     pub host_memory: Option<u64>,

@@ -29,9 +29,9 @@ use crate::{
 
 /// Compare two pipeline files, runs, or revisions of one: parameters and results
 ///
-/// A run is given by the lock file that `pipe run --lock` wrote of it. Of runs, also the stages are compared
-/// that were made from something else or gave something else. A run is compared with a pipeline file as the
-/// file would run now.
+/// A run is given by the lock file that `pipe run --lock` wrote of it. Of runs, also the stages are
+/// compared that were made from something else or gave something else. A run is compared with a
+/// pipeline file as the file would run now.
 #[derive(Debug, clap::Args)]
 pub(super) struct DiffArgs {
     /// A pipeline file, a lock file, or `REVISION:FILE` for one as it was in git
@@ -286,8 +286,8 @@ impl ResultChange {
 /// Digits behind the point of a score.
 const DIGITS: usize = 4;
 
-/// As many digits behind the point as show two of a change; none where these are so many that all there are
-/// say more.
+/// As many digits behind the point as show two of a change; none where these are so many that all
+/// there are say more.
 fn digits_for(change: f64) -> Option<usize> {
     const MOST: usize = 12;
     let mut shown = 1e-3;

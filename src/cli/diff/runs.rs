@@ -1,4 +1,5 @@
-//! Runs, as their lock files tell of them, compared with each other or with a pipeline as it is now.
+//! Runs, as their lock files tell of them, compared with each other or with a pipeline as it is
+//! now.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -201,7 +202,8 @@ fn about(
 pub(super) struct StageChange {
     /// `lora[n=10]`.
     name: String,
-    /// Of what it was made that differs; empty if all of it is the same, or one side lacks the stage.
+    /// Of what it was made that differs; empty if all of it is the same, or one side lacks the
+    /// stage.
     made_from: Vec<String>,
     old: SideOf,
     new: SideOf,

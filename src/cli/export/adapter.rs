@@ -86,8 +86,8 @@ fn write(
     write_file(&folder.join("adapter_model.safetensors"), &weights)
 }
 
-/// The family of an adapter: by what it is made of, by the model that it was trained on in this pipeline, or as
-/// the command line says where neither tells.
+/// The family of an adapter: by what it is made of, by the model that it was trained on in this
+/// pipeline, or as the command line says where neither tells.
 fn family_of(
     exporter: &Exporter<'_>,
     index: usize,

@@ -46,11 +46,12 @@ pub(super) struct ExportArgs {
     /// For an adapter: the program whose files it becomes, diffusers if none is named
     #[arg(long, value_name = "PROGRAM", conflicts_with = "ro_crate")]
     format: Option<adapter::Program>,
-    /// For an adapter that ComfyUI is to load and that does not tell it itself: the family of its model
+    /// For an adapter that ComfyUI is to load and that does not tell it itself: the family of its
+    /// model
     #[arg(long, value_name = "FAMILY", requires = "format")]
     family: Option<adapter::Family>,
-    /// For parts of a model, such as a merged transformer: write a whole folder for diffusers, with the other parts of the
-    /// model that the stage names
+    /// For parts of a model, such as a merged transformer: write a whole folder for diffusers, with
+    /// the other parts of the model that the stage names
     #[arg(long, conflicts_with = "ro_crate")]
     whole: bool,
     /// With `--whole`: take the other parts from this model
@@ -59,8 +60,8 @@ pub(super) struct ExportArgs {
     /// With `--whole`: link to that model's files, which then must stay, instead of copying them
     #[arg(long, requires = "whole")]
     link: bool,
-    /// Write the pipeline, all its results and what each was made from into this folder instead, as a
-    /// Workflow Run RO-Crate
+    /// Write the pipeline, all its results and what each was made from into this folder instead, as
+    /// a Workflow Run RO-Crate
     #[arg(long = "crate", value_name = "DIR", conflicts_with_all = ["stage", "to"])]
     ro_crate: Option<PathBuf>,
     /// For a crate: the licence of what is in it, by its address
@@ -146,8 +147,8 @@ fn check(args: &ExportArgs, to: &Path, first: &Instance) -> Result<(), CliError>
     Ok(())
 }
 
-/// Exports cells of a stage, each into a folder of its own if it has several; gives those that are not in the cache, and
-/// the exit code of what is damaged.
+/// Exports cells of a stage, each into a folder of its own if it has several; gives those that are
+/// not in the cache, and the exit code of what is damaged.
 fn export_cells(
     exporter: &files::Exporter<'_>,
     chosen: Vec<usize>,
@@ -208,8 +209,8 @@ fn address(text: &str) -> Result<String, String> {
     Err("must be an address, such as https://spdx.org/licenses/CC-BY-4.0".to_owned())
 }
 
-/// `6 files taken unchanged from the cache, as copies`, or `by reflink`, where they take no space until
-/// they are changed. All else that is written was made of such files.
+/// `6 files taken unchanged from the cache, as copies`, or `by reflink`, where they take no space
+/// until they are changed. All else that is written was made of such files.
 fn transfers(counts: &BTreeMap<Transfer, usize>) -> String {
     let text = counts.iter().map(|(how, number)| {
         let how = match how {

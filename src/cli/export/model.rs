@@ -12,8 +12,8 @@ use crate::{
     models::INDEX_ENDING,
 };
 
-/// Writes the parts of an artifact, and notes the files that they replace. Nothing is written where in one of the folders
-/// other weights would be read in the place of those that are exported.
+/// Writes the parts of an artifact, and notes the files that they replace. Nothing is written where
+/// in one of the folders other weights would be read in the place of those that are exported.
 pub(super) fn export(
     exporter: &Exporter<'_>,
     manifest: &Manifest,

@@ -36,12 +36,12 @@ pub(crate) struct Pictures {
     pub damaged: usize,
 }
 
-/// Writes a sheet for each stage of frames that a table's metric scores, below the cache. Of several
-/// checkpoints it shows the last, whose step is in the name.
+/// Writes a sheet for each stage of frames that a table's metric scores, below the cache. Of
+/// several checkpoints it shows the last, whose step is in the name.
 ///
-/// A sheet's name holds the digest of the predictions, by which `gc` knows whose it is, and that of all
-/// that it may show, so one that is there is up to date; and its own, so that one that was damaged is
-/// known by it and drawn again.
+/// A sheet's name holds the digest of the predictions, by which `gc` knows whose it is, and that of
+/// all that it may show, so one that is there is up to date; and its own, so that one that was
+/// damaged is known by it and drawn again.
 pub(crate) fn write(
     pipeline: &Pipeline,
     outputs: &Outputs,
@@ -117,8 +117,8 @@ impl Drawn {
         Ok((is_whole, damaged))
     }
 
-    /// Removes the sheet as older versions called it: without its own digest, and before that without
-    /// that of the predictions.
+    /// Removes the sheet as older versions called it: without its own digest, and before that
+    /// without that of the predictions.
     fn drop_older(&self, of: &str, stem: &str) -> Result<(), CliError> {
         for name in self.beginning(&format!("{of}-")) {
             let Some(bare) = name.strip_suffix(".png") else { continue };
@@ -233,8 +233,8 @@ impl Answers {
         checkpoints
     }
 
-    /// Input, target and prediction of each item of a checkpoint; without targets where there are none, and
-    /// predictions alone where the pairs are not known.
+    /// Input, target and prediction of each item of a checkpoint; without targets where there are
+    /// none, and predictions alone where the pairs are not known.
     pub fn sheet(&self, checkpoint: Option<&str>, store: &Store) -> Result<RgbImage, CliError> {
         let of_checkpoint = |origin: &Option<(Option<&str>, &Item)>| {
             origin.is_none_or(|(found, _)| found == checkpoint)

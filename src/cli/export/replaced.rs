@@ -12,7 +12,7 @@ use super::{
     CliError,
     files::{Exporter, reference},
 };
-use crate::{artifact::Item, models::FilePlace, regular, store};
+use crate::{artifact::Item, models::FilePlace, regular_file, store};
 
 /// The most of a file of JSON that is compared by what it says.
 const MOST_OF_JSON: u64 = 64 << 20;
@@ -40,8 +40,8 @@ pub(super) fn noted(
     Ok(())
 }
 
-/// Whether another file lies at `path`, which would be lost. One of JSON is the same if it says the same, however it
-/// is written. What cannot be read is another one.
+/// Whether another file lies at `path`, which would be lost. One of JSON is the same if it says the
+/// same, however it is written. What cannot be read is another one.
 pub(super) fn is_another(
     exporter: &Exporter<'_>,
     new: New<'_>,
@@ -53,7 +53,7 @@ pub(super) fn is_another(
     let is_same = match new {
         New::Of(item, file) => store::holds(path, reference(item, file)?),
         New::Beside(FilePlace::Memory(bytes)) => {
-            regular::read_at_most(path, bytes.len() as u64).map(|there| there == **bytes)
+            regular_file::read_at_most(path, bytes.len() as u64).map(|there| there == **bytes)
         }
         New::Beside(FilePlace::Disk(from)) => are_equal(from, path),
     };
@@ -65,14 +65,16 @@ pub(super) fn is_another(
 }
 
 fn says_the_same(exporter: &Exporter<'_>, new: New<'_>, path: &Path) -> Result<bool, CliError> {
-    let Ok(there) = regular::read_at_most(path, MOST_OF_JSON) else { return Ok(false) };
+    let Ok(there) = regular_file::read_at_most(path, MOST_OF_JSON) else { return Ok(false) };
     let new = match new {
         New::Of(item, file) => exporter.read(item, file)?,
         New::Beside(FilePlace::Memory(bytes)) => bytes.to_vec(),
-        New::Beside(FilePlace::Disk(from)) => match regular::read_at_most(from, MOST_OF_JSON) {
-            Ok(bytes) => bytes,
-            Err(_) => return Ok(false),
-        },
+        New::Beside(FilePlace::Disk(from)) => {
+            match regular_file::read_at_most(from, MOST_OF_JSON) {
+                Ok(bytes) => bytes,
+                Err(_) => return Ok(false),
+            }
+        }
     };
     let parsed = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).ok();
     Ok(parsed(&there).is_some_and(|there| Some(there) == parsed(&new)))
@@ -83,7 +85,7 @@ fn are_equal(one: &Path, other: &Path) -> io::Result<bool> {
     if one.canonicalize()? == other.canonicalize()? {
         return Ok(true);
     }
-    let (one, other) = (regular::open(one)?, regular::open(other)?);
+    let (one, other) = (regular_file::open(one)?, regular_file::open(other)?);
     if one.metadata()?.len() != other.metadata()?.len() {
         return Ok(false);
     }

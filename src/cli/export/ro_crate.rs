@@ -16,7 +16,8 @@ use crate::{
     },
 };
 
-/// Writes the crate, and says where its metadata is. `run` is the command that computes what is missing.
+/// Writes the crate, and says where its metadata is. `run` is the command that computes what is
+/// missing.
 pub(super) fn export(
     pipeline: &Pipeline,
     folder: &Path,

@@ -1,4 +1,5 @@
-//! Whole models in diffusers' layout: the parts that a stage gives, and the rest of the model that they belong to.
+//! Whole models in diffusers' layout: the parts that a stage gives, and the rest of the model that
+//! they belong to.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -26,8 +27,9 @@ pub(super) struct Whole {
     pub link: bool,
 }
 
-/// Writes the parts of an artifact and those that it lacks, each into its folder, and notes the files that they replace.
-/// Nothing is written of a model that is not whole, nor over other weights.
+/// Writes the parts of an artifact and those that it lacks, each into its folder, and notes the
+/// files that they replace. Nothing is written of a model that is not whole, nor over other
+/// weights.
 pub(super) fn export(
     exporter: &Exporter<'_>,
     whole: &Whole,
@@ -120,7 +122,8 @@ fn refuse_class(
     Err(CliError::usage(message).with_help("name a model of its family with `--base MODEL`"))
 }
 
-/// The parts of a model do not go into its own folder, where they would replace what they were made of.
+/// The parts of a model do not go into its own folder, where they would replace what they were made
+/// of.
 fn refuse_itself(source: &ModelSource, folder: &Path) -> Result<(), CliError> {
     let ModelSource::Folder(root) = source else { return Ok(()) };
     let is_same = match (root.canonicalize(), folder.canonicalize()) {
@@ -134,8 +137,8 @@ fn refuse_itself(source: &ModelSource, folder: &Path) -> Result<(), CliError> {
     Err(CliError::usage(message).with_help("name another folder with `--to DIR`"))
 }
 
-/// Refuses folders with weights that are none of those that are written: of another name, they could be read in their
-/// place, and of the same name they would be lost.
+/// Refuses folders with weights that are none of those that are written: of another name, they
+/// could be read in their place, and of the same name they would be lost.
 fn refuse_others(folder: &Path, files: &[(String, New<'_>, bool)]) -> Result<(), CliError> {
     let parts: BTreeSet<&str> =
         files.iter().filter_map(|(file, ..)| Some(file.split_once('/')?.0)).collect();

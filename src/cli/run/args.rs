@@ -11,8 +11,9 @@ use crate::{cli::session::LayerArgs, plan::PlanOptions};
 /// Of several files, all are read first: with an error in one of them none runs, unless with
 /// `--keep-going`. One without the profile runs with its own values, and says so.
 ///
-/// A training leaves a checkpoint where it is interrupted, and each time it has made `save_every` steps
-/// (100 unless set, of `pretrain` 200), from which it goes on: `kill -9` loses the steps since the last.
+/// A training leaves a checkpoint where it is interrupted, and each time it has made `save_every`
+/// steps (100 unless set, of `pretrain` 200), from which it goes on: `kill -9` loses the steps
+/// since the last.
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(in crate::cli) struct RunArgs {

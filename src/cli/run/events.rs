@@ -8,7 +8,7 @@ use std::{
 
 use super::RunArgs;
 use crate::{
-    cli::{error::CliError, spare::spare},
+    cli::{error::CliError, overwrite::refuse_overwrite},
     report::json::JsonReporter,
 };
 
@@ -26,7 +26,7 @@ impl EventFile {
 
     /// The file must be none of the pipelines that are `run`.
     fn create(path: &Path, run: &[PathBuf]) -> Result<Self, CliError> {
-        spare(path, run.iter().map(PathBuf::as_path))?;
+        refuse_overwrite(path, run.iter().map(PathBuf::as_path))?;
         let reporter = JsonReporter::create(path);
         let reporter = reporter.map_err(|error| CliError::file("create", path, &error))?;
         Ok(Self { path: path.to_owned(), reporter })

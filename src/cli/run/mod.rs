@@ -1,9 +1,10 @@
 //! `pipe run`: the whole program on one screen.
 //!
-//! What is wrong with any file is told before the first one runs. Then each pipeline is prepared (refused, if
-//! it cannot be run to its end, and its models fetched), executed and reported. There is no step that plans: whether
-//! a stage must run depends on what those above it give, so the executor decides each when its inputs are
-//! known (`exec/schedule/`), as `pipe plan` does as far as it can (`plan::build`).
+//! What is wrong with any file is told before the first one runs. Then each pipeline is prepared
+//! (refused, if it cannot be run to its end, and its models fetched), executed and reported. There
+//! is no step that plans: whether a stage must run depends on what those above it give, so the
+//! executor decides each when its inputs are known (`exec/schedule/`), as `pipe plan` does as far
+//! as it can (`plan::build`).
 
 mod args;
 mod events;

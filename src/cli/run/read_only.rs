@@ -17,8 +17,8 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// Shows the results, and writes the lock, if all is up to date; else says what would have to run. `error` is
-/// why the cache cannot be written.
+/// Shows the results, and writes the lock, if all is up to date; else says what would have to run.
+/// `error` is why the cache cannot be written.
 pub(super) fn show(
     pipeline: &Pipeline,
     args: &RunArgs,

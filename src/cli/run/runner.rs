@@ -44,8 +44,8 @@ pub(super) struct Executed<'p> {
 }
 
 impl Runner<'_> {
-    /// Runs several pipelines; the first failure ends it, unless it is to keep going. Those with errors, which do
-    /// not run, are told with those that fail.
+    /// Runs several pipelines; the first failure ends it, unless it is to keep going. Those with
+    /// errors, which do not run, are told with those that fail.
     pub fn run_all(&mut self, Loaded { pipelines, wrong }: Loaded) -> Result<(), CliError> {
         if let ([pipeline], []) = (&pipelines[..], &wrong[..]) {
             return self.run(pipeline);

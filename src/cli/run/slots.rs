@@ -57,8 +57,8 @@ fn shared_args(settings: &Settings, session: &Session) -> Vec<OsString> {
     [cache, log.into(), format!("--color={color}").into()].into_iter().chain(verbose).collect()
 }
 
-/// This program. On Linux it is named so that it is this one still when another one has been put in its place; elsewhere
-/// workers of another version are noticed by that.
+/// This program. On Linux it is named so that it is this one still when another one has been put in
+/// its place; elsewhere workers of another version are noticed by that.
 fn program() -> Result<PathBuf, CliError> {
     let own = PathBuf::from("/proc/self/exe");
     if cfg!(target_os = "linux") && own.exists() {

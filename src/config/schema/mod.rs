@@ -1,11 +1,11 @@
 //! The JSON schema of pipeline files, in the form that gives exact messages in editors.
 //!
 //! A choice among objects is written as `if`/`then` by its tag, and a choice among names as one
-//! `enum`, since editors answer a failed `oneOf` with no more than "matches none". Wherever a
-//! value may be a reference, a string with `${` is let through before the value's own schema. Tables
-//! with keys of the user's own say so, since some editors take silence for a closed table. What
-//! the editors' tools then say was tried with Taplo 0.9 and Tombi 1.9. Draft 7 ignores all that stands beside a
-//! `$ref`, so nothing does.
+//! `enum`, since editors answer a failed `oneOf` with no more than "matches none". Wherever a value
+//! may be a reference, a string with `${` is let through before the value's own schema. Tables with
+//! keys of the user's own say so, since some editors take silence for a closed table. What the
+//! editors' tools then say was tried with Taplo 0.9 and Tombi 1.9. Draft 7 ignores all that stands
+//! beside a `$ref`, so nothing does.
 
 mod choices;
 mod references;
@@ -95,8 +95,8 @@ pub fn pipeline_schema(registry: &[StageEntry]) -> Value {
     })
 }
 
-/// Puts what a kind's schema refers to in its place: beside a `$ref`, draft 7 reads no other rule, and
-/// a closed table cannot be opened for the kind and the inputs.
+/// Puts what a kind's schema refers to in its place: beside a `$ref`, draft 7 reads no other rule,
+/// and a closed table cannot be opened for the kind and the inputs.
 fn inline(schema: &mut Value, definitions: &Map<String, Value>) {
     while let Some(name) = schema.get("$ref").and_then(Value::as_str)
         && let Some(Value::Object(target)) =
@@ -258,8 +258,8 @@ fn stage(entry: &StageEntry, mut schema: Value) -> (Value, Value) {
     (schema, must)
 }
 
-/// A stage of any kind: `stage`, which must be whole, and `stage_over`, of a file that extends another
-/// and may hold the rest of it there.
+/// A stage of any kind: `stage`, which must be whole, and `stage_over`, of a file that extends
+/// another and may hold the rest of it there.
 fn any_stage(registry: &[StageEntry], stages: &[(Value, Value)]) -> Map<String, Value> {
     let kinds: Vec<_> = registry.iter().map(|entry| entry.kind).collect();
     let of_kind =

@@ -19,9 +19,9 @@ use crate::config::{
 
 const PROJECT: &str = "pipe.toml";
 
-/// The settings of a project: `pipe.toml` in the current folder or the nearest one above it, as seen from there. One
-/// above counts if it belongs to who has the current folder, or to root: in a folder that all may write to, such as
-/// `/tmp`, it may be anybody's.
+/// The settings of a project: `pipe.toml` in the current folder or the nearest one above it, as
+/// seen from there. One above counts if it belongs to who has the current folder, or to root: in a
+/// folder that all may write to, such as `/tmp`, it may be anybody's.
 pub(super) fn of_project(current: &Path) -> PathBuf {
     let here = PathBuf::from(PROJECT);
     let owner = current.metadata().ok();
@@ -73,7 +73,8 @@ fn unreadable(error: &io::Error) -> &'static str {
     }
 }
 
-/// Reads a settings file with our own parser, so that an error has its place; one that is not there has no settings.
+/// Reads a settings file with our own parser, so that an error has its place; one that is not there
+/// has no settings.
 pub(super) fn read(path: &Path) -> Result<(SomeSettings, Names), ConfigErrors> {
     let name = path.display().to_string();
     let mut sources = Sources::default();

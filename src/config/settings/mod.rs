@@ -138,8 +138,8 @@ impl Settings {
         Ok(Self { cache, names, ..settings })
     }
 
-    /// Where a setting comes from, to be added to what is wrong with it, as in ` (set by PIPE_JOBS)`; nothing of a
-    /// flag, which the user has in front of them, or a default.
+    /// Where a setting comes from, to be added to what is wrong with it, as in ` (set by
+    /// PIPE_JOBS)`; nothing of a flag, which the user has in front of them, or a default.
     pub fn set_by(&self, name: &str) -> String {
         self.names.get(name).map(|by| format!(" (set by `{by}`)")).unwrap_or_default()
     }
@@ -161,8 +161,8 @@ impl SomeSettings {
     }
 }
 
-/// The settings of the environment, whose variables `get` gives. Each is plain text: `PIPE_CACHE=7` is a
-/// folder of that name.
+/// The settings of the environment, whose variables `get` gives. Each is plain text: `PIPE_CACHE=7`
+/// is a folder of that name.
 fn environment(get: impl Fn(&str) -> Option<OsString>) -> Result<SomeSettings, SettingsError> {
     let wrong = |name: &str, wanted, found: &str| SettingsError::Environment {
         name: name.to_owned(),

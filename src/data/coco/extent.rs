@@ -1,7 +1,8 @@
 //! Annotations that reach out of their image, by the size that the annotation file states.
 //!
-//! Where the stated size is wrong, what lies outside would be cut off, and the image might be left out as one
-//! that shows nothing. So the files of such images, and only of such, are looked at before any is chosen.
+//! Where the stated size is wrong, what lies outside would be cut off, and the image might be left
+//! out as one that shows nothing. So the files of such images, and only of such, are looked at
+//! before any is chosen.
 
 use std::collections::{BTreeMap, btree_map::Entry::Vacant};
 

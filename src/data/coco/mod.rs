@@ -107,8 +107,8 @@ impl Index {
         Ok(index)
     }
 
-    /// Images on which, once resized to `size`, a pixel of one of the classes is left, and whose instances cover
-    /// at least `min_share` of the image, as annotated.
+    /// Images on which, once resized to `size`, a pixel of one of the classes is left, and whose
+    /// instances cover at least `min_share` of the image, as annotated.
     pub fn instances(
         sources: &SourceReader,
         wanted: Wanted,
@@ -141,8 +141,8 @@ impl Index {
         Ok(index)
     }
 
-    /// Images on which, once resized to `size`, a pixel of some instance is left; each class has a label
-    /// of its own.
+    /// Images on which, once resized to `size`, a pixel of some instance is left; each class has a
+    /// label of its own.
     pub fn scenes(sources: &SourceReader, wanted: Wanted) -> Result<Self, DataError> {
         let Wanted { train, size, crowd, .. } = wanted;
         let path = format!("annotations/instances_{}.json", split_name(train));

@@ -63,7 +63,8 @@ pub fn figure(seed: u64, index: u64, size: [usize; 2]) -> Sample {
     sample(&Scene::figures(&mut Rng::new(FIGURE, seed, index), size, PAIRS), index, size)
 }
 
-/// The picture of [`figure`] with more to see: shapes and texture behind the figure, stripes on its shirt.
+/// The picture of [`figure`] with more to see: shapes and texture behind the figure, stripes on its
+/// shirt.
 pub fn photograph(seed: u64, index: u64, size: [usize; 2]) -> Sample {
     sample(&Scene::photograph(&mut Rng::new(FIGURE, seed, index), size, PAIRS), index, size)
 }

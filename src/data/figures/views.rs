@@ -26,12 +26,12 @@ const PART_COLORS: [[f32; 3]; 4] =
 /// The distance of the wall in metres.
 const WALL: f32 = 6.0;
 
-/// Inverse metres by which the floor is nearer, an image height below where it begins: as a camera sees
-/// it, whose height times its focal length is one metre.
+/// Inverse metres by which the floor is nearer, an image height below where it begins: as a camera
+/// sees it, whose height times its focal length is one metre.
 const FLOOR: f32 = 1.0;
 
-/// The distance in metres of a figure of which a unit is an image height: what stands on the floor of an
-/// average picture is as far away by its size as by its place.
+/// The distance in metres of a figure of which a unit is an image height: what stands on the floor
+/// of an average picture is as far away by its size as by its place.
 const UNIT: f32 = 1.6;
 
 /// The part of a figure at each pixel of [`super::figure`]: a place in [`PARTS`] from 1, or 0.
@@ -57,9 +57,10 @@ pub fn part_labels(seed: u64, index: u64, size: [usize; 2]) -> Labels {
     })
 }
 
-/// The distance of each pixel of [`super::figure`]. All of it is to be seen in the picture: the wall is
-/// at one distance; the floor, if there is one, comes nearer from its edge on; who stands on it is as
-/// far away as where their feet are, others as their size says, and before what they cover.
+/// The distance of each pixel of [`super::figure`]. All of it is to be seen in the picture: the
+/// wall is at one distance; the floor, if there is one, comes nearer from its edge on; who stands
+/// on it is as far away as where their feet are, others as their size says, and before what they
+/// cover.
 pub fn depth(seed: u64, index: u64, size: [usize; 2]) -> Depth {
     let scene = Scene::figures(&mut Rng::new(FIGURE, seed, index), size, PAIRS);
     let height = size[0] as f32;

@@ -1,7 +1,8 @@
 //! Reading files of a data set, and what is done about unusual pictures.
 //!
-//! Grey, 16-bit and CMYK pictures become 8-bit RGB, what is transparent is laid on white, and a photograph
-//! is turned upright as its EXIF orientation says, unless its annotations are for the stored pixels.
+//! Grey, 16-bit and CMYK pictures become 8-bit RGB, what is transparent is laid on white, and a
+//! photograph is turned upright as its EXIF orientation says, unless its annotations are for the
+//! stored pixels.
 
 use std::io::Cursor;
 
@@ -19,8 +20,8 @@ const MAX_SIDE: u32 = 16_384;
 const MAX_PIXELS: u64 = 160_000_000;
 /// The most bytes that pixels are decoded to: four for each of the most.
 const MAX_DECODED: u64 = 4 * MAX_PIXELS;
-/// The most bytes of what a file holds beside pixels, such as a colour profile: the decoder leaves out a
-/// profile that is larger once it is unpacked, and refuses other things.
+/// The most bytes of what a file holds beside pixels, such as a colour profile: the decoder leaves
+/// out a profile that is larger once it is unpacked, and refuses other things.
 const MAX_BESIDE: u64 = 64 << 20;
 
 /// Reads a file of a data set; `what` says what it is when it is missing.
@@ -98,7 +99,8 @@ pub fn first_picture(
 ) -> Result<Option<String>, DataError> {
     /// More is no data set, or a circle of links.
     const MAX_LEVELS: usize = 4;
-    // A cache is not listed: its names change with every run, and no picture of the data lies in it.
+    // A cache is not listed: its names change with every run, and no picture of the data lies in
+    // it.
     let is_cache = |path: &str| {
         let folder = sources.root().join(path);
         folder.join("format").is_file() && folder.join("objects").is_dir()
@@ -122,8 +124,8 @@ pub fn first_picture(
     Ok(None)
 }
 
-/// The names of the pictures in a folder of a data set. One of a format that is not read is an error: the
-/// picture would be missing without a word.
+/// The names of the pictures in a folder of a data set. One of a format that is not read is an
+/// error: the picture would be missing without a word.
 pub fn pictures(
     sources: &SourceReader,
     folder: &str,
@@ -311,8 +313,9 @@ fn decode(bytes: &[u8], upright: bool) -> Result<DynamicImage, ImageFileError> {
     Ok(image)
 }
 
-/// Whether the image ends with its end-of-image marker, whatever follows it, as the video of a photograph that
-/// moves. Segments before the first scan are passed over by their lengths: a thumbnail in one has markers of its own.
+/// Whether the image ends with its end-of-image marker, whatever follows it, as the video of a
+/// photograph that moves. Segments before the first scan are passed over by their lengths: a
+/// thumbnail in one has markers of its own.
 fn is_whole_jpeg(bytes: &[u8]) -> bool {
     const FILL: u8 = 0xff;
     let mut at = 0;
@@ -321,7 +324,8 @@ fn is_whole_jpeg(bytes: &[u8]) -> bool {
         match bytes.get(at) {
             None => return false,
             Some(0xd9) => return true,
-            // Fill bytes, bytes of image data, and markers without a segment: restarts, the start of the image.
+            // Fill bytes, bytes of image data, and markers without a segment: restarts, the start
+            // of the image.
             Some(&FILL) => {}
             Some(0x00 | 0x01 | 0xd0..=0xd8) => at += 1,
             // Image data follows the segment of a scan; it holds none of the other markers.

@@ -121,8 +121,8 @@ struct Listing<T, F> {
 }
 
 impl<T, F: Fn(&T) -> Result<Sample, DataError>> Listing<T, F> {
-    /// `entry` gives an image's name in the data set and its file. Names must differ: what is made of an
-    /// image is called by them.
+    /// `entry` gives an image's name in the data set and its file. Names must differ: what is made
+    /// of an image is called by them.
     fn new(items: Vec<T>, entry: impl Fn(&T) -> [&str; 2], read: F) -> Result<Self, DataError> {
         let mut seen = HashMap::new();
         for [id, file] in items.iter().map(&entry) {

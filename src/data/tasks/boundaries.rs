@@ -56,7 +56,8 @@ impl Task for Boundaries {
     }
 
     fn prepare(&self, sample: Sample, request: &Request) -> Sample {
-        // Blended with what is beside it, a line that is enlarged would be one of any share, and so too wide.
+        // Blended with what is beside it, a line that is enlarged would be one of any share, and so
+        // too wide.
         let source = [sample.image.height(), sample.image.width()];
         let grows = cover_scale(source, request.size) > 1.0;
         let enlarged = |lines| if grows { resize_nearest(&lines, request.size) } else { lines };
@@ -65,7 +66,8 @@ impl Task for Boundaries {
 
     fn draw(&self, sample: Sample, _: &Request) -> Result<Pair, DataError> {
         let mut lines = sample.answer.ok_or_else(|| super::lacks("boundaries"))?;
-        // Shrinking averages thin lines with what is beside them; an eighth of a line is a line, so that none is broken.
+        // Shrinking averages thin lines with what is beside them; an eighth of a line is a line, so
+        // that none is broken.
         for pixel in lines.pixels_mut() {
             pixel.0 = if pixel.0[0] >= 32 { [255; 3] } else { [0; 3] };
         }

@@ -163,7 +163,8 @@ impl Reach {
     }
 }
 
-/// Refuses an image of which no distance lies in the range: its target would be of one colour, or of two.
+/// Refuses an image of which no distance lies in the range: its target would be of one colour, or
+/// of two.
 fn in_range(depth: &Depth, [near, far]: [f32; 2], id: &str) -> Result<(), DataError> {
     let known = || depth.iter().copied().filter(|metres| is_known(*metres));
     if known().any(|metres| (near..=far).contains(&metres)) {

@@ -13,8 +13,8 @@ use crate::data::{DataError, Pair, Request, Sample, SceneColor, SceneLabels, cla
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SceneStyle {
-    /// The classes that are painted; all others stay black. Empty paints all. Where a class has several
-    /// names, one of them will do.
+    /// The classes that are painted; all others stay black. Empty paints all. Where a class has
+    /// several names, one of them will do.
     pub classes: Vec<String>,
     /// Where the colours come from.
     pub palette: Palette,

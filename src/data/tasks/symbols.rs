@@ -1,4 +1,5 @@
-//! `symbols`: a grid of small images to a grid of the symbols of their classes (docs/method.md, A.6).
+//! `symbols`: a grid of small images to a grid of the symbols of their classes (docs/method.md,
+//! A.6).
 
 use image::{Rgb, RgbImage, imageops};
 use schemars::JsonSchema;
@@ -91,8 +92,8 @@ fn is_inside(class: usize, x: f64, y: f64) -> bool {
     }
 }
 
-/// The seed of a grid's images. It differs between splits: the world of [`crate::data::figures`] has an
-/// image of the same class at each place of both.
+/// The seed of a grid's images. It differs between splits: the world of [`crate::data::figures`]
+/// has an image of the same class at each place of both.
 fn layout_seed(request: &Request, place: usize) -> u64 {
     // The generator takes 32 bits of a seed.
     const TEST: u64 = 0x7465_7374;

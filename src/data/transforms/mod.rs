@@ -1,8 +1,8 @@
 //! Tasks made from plain images: an operation changes one side of a pair.
 //!
-//! Operations stand in files by kind, and each has one line in [`OPERATIONS`]. Defaults are those of
-//! docs/method.md, A.3: zoom keeps the middle half, inpainting hides one square with a quarter of the
-//! shorter side, a jigsaw has 3x3 pieces and is never left in order.
+//! Operations stand in files by kind, and each has one line in [`OPERATIONS`]. Defaults are those
+//! of docs/method.md, A.3: zoom keeps the middle half, inpainting hides one square with a quarter
+//! of the shorter side, a jigsaw has 3x3 pieces and is never left in order.
 
 pub mod edges;
 pub mod geometry;
@@ -67,7 +67,8 @@ pub struct Change {
     /// For `edges`: the two thresholds of Canny's hysteresis.
     #[serde(default = "thresholds")]
     pub thresholds: [f32; 2],
-    /// Seed of what is random per image (`inpainting`, `jigsaw`); 0 by default, whatever the pipeline's is.
+    /// Seed of what is random per image (`inpainting`, `jigsaw`); 0 by default, whatever the
+    /// pipeline's is.
     #[serde(default)]
     pub seed: Option<u64>,
 }
@@ -116,7 +117,8 @@ pub trait Operation: Sync {
         false
     }
 
-    /// The least side of the images that it takes: of shorter ones, a jigsaw's pieces would have no pixels.
+    /// The least side of the images that it takes: of shorter ones, a jigsaw's pieces would have no
+    /// pixels.
     fn needs_side(&self, _: &Change) -> usize {
         1
     }

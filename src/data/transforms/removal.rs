@@ -111,7 +111,8 @@ pub fn hide_squares(image: &RgbImage, squares: usize, share: f64, seed: u64) -> 
 }
 
 /// The image with its `grid` by `grid` pieces in a random other order. Pieces have floored sizes;
-/// pixels beyond the last row or column of pieces stay. A side of fewer pixels than `grid` has no pieces.
+/// pixels beyond the last row or column of pieces stay. A side of fewer pixels than `grid` has no
+/// pieces.
 pub fn jigsaw(image: &RgbImage, grid: usize, seed: u64) -> RgbImage {
     let order = shuffled_order(grid * grid, seed);
     let mut shuffled = image.clone();

@@ -68,8 +68,8 @@ impl Drop for Card {
 }
 
 impl Seen {
-    /// Adds a line of the tool: MiB in use, and the percent of the time since the line before in which a
-    /// kernel ran.
+    /// Adds a line of the tool: MiB in use, and the percent of the time since the line before in
+    /// which a kernel ran.
     pub fn add(&mut self, line: &str, since: Duration) {
         let mut fields = line.split(',').map(|field| field.trim().parse::<u64>().ok());
         let (memory, percent) = (fields.next().flatten(), fields.next().flatten());

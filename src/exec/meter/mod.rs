@@ -1,8 +1,8 @@
 //! What a stage takes while it runs: the time of the device, and memory.
 //!
-//! A thread looks every few milliseconds, one for all stages of a run. On the CPU, memory is what the whole process holds and
-//! time is CPU time. On a GPU, both are what the driver's tool says of the card, which counts other
-//! programs on it, too. Stages that run at once share time evenly.
+//! A thread looks every few milliseconds, one for all stages of a run. On the CPU, memory is what
+//! the whole process holds and time is CPU time. On a GPU, both are what the driver's tool says of
+//! the card, which counts other programs on it, too. Stages that run at once share time evenly.
 
 mod card;
 
@@ -200,7 +200,8 @@ impl Shared {
         };
         let mut stage = state.stages.swap_remove(place);
         if memory.most > stage.most {
-            // The process never held more than now, so the peak was here, perhaps between two looks.
+            // The process never held more than now, so the peak was here, perhaps between two
+            // looks.
             stage.peak = stage.peak.max(memory.most);
         }
         let device = if self.card.is_some() { stage.device } else { stage.cpu };

@@ -52,8 +52,8 @@ impl CallingProcess {
 }
 
 impl SlotPool {
-    /// For so many stages at once in all. Those that need no slot leave one stage for each slot, unless
-    /// the run has nothing for them.
+    /// For so many stages at once in all. Those that need no slot leave one stage for each slot,
+    /// unless the run has nothing for them.
     pub(super) fn new(slots: usize, threads: usize, has_device_work: bool) -> Self {
         let process = std::iter::repeat_with(CallingProcess::default);
         let left = if has_device_work { slots } else { 0 };
@@ -89,8 +89,8 @@ impl SlotPool {
         free.into_iter().flat_map(|slot| &slot.resident).copied().map(Some).collect()
     }
 
-    /// Starts a stage: one that computes on the device in the free slot that has its weights loaded, else in the one
-    /// that has the fewest, of those the one that was used longest ago.
+    /// Starts a stage: one that computes on the device in the free slot that has its weights
+    /// loaded, else in the one that has the fewest, of those the one that was used longest ago.
     pub(super) fn start(
         &mut self,
         stage: usize,
@@ -124,7 +124,8 @@ impl SlotPool {
         }
     }
 
-    /// Has nothing called any more in a slot, unless it is the last one that is left; says whether that is so.
+    /// Has nothing called any more in a slot, unless it is the last one that is left; says whether
+    /// that is so.
     pub(super) fn retire(&mut self, slot: usize) -> bool {
         let is_left =
             self.slots.iter().enumerate().any(|(i, other)| i != slot && !other.is_retired);

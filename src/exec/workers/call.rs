@@ -1,4 +1,5 @@
-//! A call of a stage in a worker, as the run makes it: once more in a new worker, if the first one dies.
+//! A call of a stage in a worker, as the run makes it: once more in a new worker, if the first one
+//! dies.
 
 use std::{
     collections::HashSet,
@@ -67,7 +68,8 @@ struct Loss {
     was_ready: bool,
 }
 
-/// Ends a worker that is of no more use; `device` is what its device said before, where that is why.
+/// Ends a worker that is of no more use; `device` is what its device said before, where that is
+/// why.
 fn lost(process: Process, device: Option<FaultText>) -> CallFailure {
     let (id, was_ready) = (process.id(), process.calls > 0);
     CallFailure::Lost(Loss { process: id, death: process.death(), device, was_ready })
@@ -195,7 +197,8 @@ impl WorkerCall<'_, '_> {
     /// One call; gives the steps that a training made.
     fn attempt(&mut self, task: &mut Task) -> Result<u64, CallFailure> {
         let mut worker = self.caller.workers.of(self.at.slot);
-        // Whatever breaks this off, a panic included, ends the worker: it may be in the middle of something.
+        // Whatever breaks this off, a panic included, ends the worker: it may be in the middle of
+        // something.
         let mut process = match worker.take().and_then(|process| self.alive(process)) {
             Some(process) => process,
             None => self.start()?,
@@ -326,8 +329,8 @@ impl WorkerCall<'_, '_> {
         (self.at.on_event)(RunEvent::StageRetried { index: self.index, stage, device, reason });
     }
 
-    /// Takes what is made of a mapped stage out of the task; says whether that was all. Any other stage begins
-    /// anew, or at its last checkpoint.
+    /// Takes what is made of a mapped stage out of the task; says whether that was all. Any other
+    /// stage begins anew, or at its last checkpoint.
     fn drop_made_items(&mut self, task: &mut Task) -> bool {
         let port = self.caller.pipeline.instances[self.index].work.mapped_port();
         let Some(wanted) = port.and_then(|port| task.given.get_mut(port)) else {

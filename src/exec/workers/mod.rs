@@ -1,11 +1,11 @@
 //! Worker processes: one for each of several devices, with its own models.
 //!
-//! The run itself stays in one process: it decides, locks, records and tells. A stage that computes on the
-//! device is called in the worker of a free slot (`call`), which reads the inputs from the store, puts
-//! the items into it and says which (`serve`, `protocol`). So a worker decides nothing and locks nothing, and one
-//! that dies takes nothing with it but the call: that is made once more, in a new process. A worker ends when its
-//! standard input does, or else, if somebody has stopped it, by the shell that ends commands (`CommandGuard`): none
-//! outlives the run, however that ends.
+//! The run itself stays in one process: it decides, locks, records and tells. A stage that computes
+//! on the device is called in the worker of a free slot (`call`), which reads the inputs from the
+//! store, puts the items into it and says which (`serve`, `protocol`). So a worker decides nothing
+//! and locks nothing, and one that dies takes nothing with it but the call: that is made once more,
+//! in a new process. A worker ends when its standard input does, or else, if somebody has stopped
+//! it, by the shell that ends commands (`CommandGuard`): none outlives the run, however that ends.
 
 mod call;
 mod process;
@@ -27,7 +27,8 @@ use std::{
 use crate::{stages::CommandGuard, sync::Unpoisoned};
 use process::Process;
 
-/// The workers of a run, of which each is started when its slot has something to do for the first time.
+/// The workers of a run, of which each is started when its slot has something to do for the first
+/// time.
 pub(super) struct Workers {
     slots: Vec<Mutex<Option<Process>>>,
     guard: Arc<CommandGuard>,
@@ -50,8 +51,8 @@ impl Workers {
         started.for_each(Process::dismiss);
     }
 
-    /// The worker of a slot, for as long as nobody else asks for it: the schedule gives a slot to one stage at a
-    /// time.
+    /// The worker of a slot, for as long as nobody else asks for it: the schedule gives a slot to
+    /// one stage at a time.
     fn of(&self, slot: usize) -> MutexGuard<'_, Option<Process>> {
         self.slots[slot].lock().unpoisoned()
     }

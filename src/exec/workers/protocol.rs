@@ -1,5 +1,5 @@
-//! What a run and its workers say to each other: JSON, one line each. Both are the same program, so there are no
-//! versions of this; that they are is checked first.
+//! What a run and its workers say to each other: JSON, one line each. Both are the same program, so
+//! there are no versions of this; that they are is checked first.
 
 use std::collections::BTreeMap;
 

@@ -43,8 +43,8 @@ pub struct Fitting {
     pub card: Option<String>,
 }
 
-/// Serves a run until it says no more: `orders` and `reports` are the pipes to it. If that is in the middle of a
-/// call, the process ends at once, since nobody wants the result any more.
+/// Serves a run until it says no more: `orders` and `reports` are the pipes to it. If that is in
+/// the middle of a call, the process ends at once, since nobody wants the result any more.
 pub fn serve(
     fitting: Fitting,
     orders: impl Read + Send + 'static,

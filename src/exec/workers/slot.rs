@@ -31,7 +31,8 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// How long a worker may take until it is ready: a driver that wakes eight cards up takes its time.
+    /// How long a worker may take until it is ready: a driver that wakes eight cards up takes its
+    /// time.
     pub const PATIENCE: Duration = Duration::from_mins(2);
 
     pub(super) fn command(&self) -> Command {
@@ -47,7 +48,8 @@ impl Launch {
     }
 }
 
-/// Where the lines go that workers write to their standard error: what they log, and what libraries say.
+/// Where the lines go that workers write to their standard error: what they log, and what libraries
+/// say.
 #[derive(Clone)]
 pub struct Talk(Arc<dyn Fn(&str) + Send + Sync>);
 

@@ -1,5 +1,5 @@
-//! Calls in workers that are shell scripts, which do what no real one does at a word. Real ones are in
-//! `tests/it/cli/workers.rs`.
+//! Calls in workers that are shell scripts, which do what no real one does at a word. Real ones are
+//! in `tests/it/cli/workers.rs`.
 
 use std::{
     cell::RefCell,
@@ -251,8 +251,7 @@ fn a_device_that_runs_full_fails_the_stage_with_what_was_planned() {
     let failure = Failure::of(&run.call(LATENTS).unwrap_err());
     assert_eq!(failure.outcome, Outcome::Environment);
     insta::assert_snapshot!(failure.error, @"the device ran out of memory; it was planned to need 9.6 MiB of memory (weights 7.0 MiB, activations 2.5 MiB, clips 12.0 KiB)");
-    let help = failure.help.unwrap();
-    assert!(help.contains("; or run fewer stages at once (`--jobs 1`)"), "{help}");
+    insta::assert_snapshot!(failure.help.unwrap(), @"run fewer stages at once (`--jobs 1`); or see that no other program uses the device");
     assert!(run.retries().is_empty(), "more of the same would not help");
 }
 

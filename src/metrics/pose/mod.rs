@@ -230,7 +230,8 @@ fn distance_of_heads(persons: &[Person]) -> Option<f64> {
     (!distances.is_empty()).then(|| distances.iter().sum::<f64>() / distances.len() as f64)
 }
 
-/// The mean of a person's labelled keypoints of a part; of arms and legs, the left and the right one.
+/// The mean of a person's labelled keypoints of a part; of arms and legs, the left and the right
+/// one.
 fn middles(person: &Person, part: Part) -> Vec<[f64; 2]> {
     let limbs: &[&[usize]] = match part {
         Part::Head => &[&[0, 1, 2, 3, 4]],

@@ -96,8 +96,8 @@ impl VideoDiffusion for CogVideoX {
         })
     }
 
-    /// Full size has the narrowest maps and is the largest all the same: the decoder comes to it with
-    /// the channels of the level below. Chunks of frames are worked on one after the other.
+    /// Full size has the narrowest maps and is the largest all the same: the decoder comes to it
+    /// with the channels of the level below. Chunks of frames are worked on one after the other.
     fn largest_map(&self, vae: &Value, clip: ClipSize) -> Result<u64, LoadError> {
         let config = VaeConfig::parse(vae)?;
         let channels = config.block_out_channels.iter().take(2).copied().max().unwrap_or(1);

@@ -103,8 +103,8 @@ struct Lfs {
 }
 
 impl Listing {
-    /// Files by name. That of one of them no size and hash are stated is an error, since what arrives could not
-    /// be checked.
+    /// Files by name. That of one of them no size and hash are stated is an error, since what
+    /// arrives could not be checked.
     pub fn files(&self, id: &str, names: &[&str]) -> Result<Vec<&RemoteFile>, LoadError> {
         let find = |name: &&str| {
             self.files.iter().find(|file| file.path == *name).ok_or_else(|| {
@@ -142,7 +142,8 @@ impl Hub {
             .timeout_connect(Duration::from_secs(20))
             .timeout_read(Duration::from_secs(30))
             .user_agent(concat!("pipe/", env!("CARGO_PKG_VERSION")))
-            // On one that is used again `ureq` sets no limit: `Stream::reset` of its version 2 takes it off.
+            // On one that is used again `ureq` sets no limit: `Stream::reset` of its version 2
+            // takes it off.
             .max_idle_connections(0)
             // They are followed in `request.rs`.
             .redirects(0)

@@ -1,8 +1,8 @@
 //! Models of the Hugging Face hub, in the cache that all its tools share.
 //!
 //! The cache keeps each file once, named by the hash of its content (`blobs/`), a folder of links
-//! per commit (`snapshots/`) and the commit each branch was at (`refs/`). [`snapshot`] only reads it;
-//! [`fetch`] adds what is missing. A branch stays at the commit it was first fetched at.
+//! per commit (`snapshots/`) and the commit each branch was at (`refs/`). [`snapshot`] only reads
+//! it; [`fetch`] adds what is missing. A branch stays at the commit it was first fetched at.
 //!
 //! Names and paths are those of the crate `hf-hub`. Its client is left out: it does not check the
 //! content that arrives, and its HTTP stack would change features of crates that burn is built on.

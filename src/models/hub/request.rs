@@ -108,8 +108,8 @@ fn is_same_host(home: &Url, to: &Url) -> bool {
     home.host_str() == to.host_str() && (same_service || safer)
 }
 
-/// What `ask` gives, asked on a thread of its own, unless the user wants to stop first. The thread then
-/// ends with its connection. Where the answer takes long, `tell` is called.
+/// What `ask` gives, asked on a thread of its own, unless the user wants to stop first. The thread
+/// then ends with its connection. Where the answer takes long, `tell` is called.
 pub(super) fn waiting<T: Send + 'static>(
     stopped: &Stopped,
     tell: impl FnOnce(),

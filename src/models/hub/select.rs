@@ -1,5 +1,5 @@
-//! Which files of a repository a model's parts are, and whether the repository has them: its list tells, before
-//! anything is fetched.
+//! Which files of a repository a model's parts are, and whether the repository has them: its list
+//! tells, before anything is fetched.
 
 use std::path::Path;
 
@@ -37,8 +37,8 @@ pub(super) fn settings_of<'a>(all: &[&'a str], parts: &[&str]) -> Vec<&'a str> {
     all.iter().copied().filter(|file| wanted(file)).collect()
 }
 
-/// The files of weights among `all` that these parts are read from, as far as names tell: the single file or all
-/// that are called like shards, and no other precision or format.
+/// The files of weights among `all` that these parts are read from, as far as names tell: the
+/// single file or all that are called like shards, and no other precision or format.
 pub(super) fn weights_of<'a>(all: &[&'a str], parts: &[&str]) -> Vec<&'a str> {
     let wanted = |file: &str| {
         with_weights(parts).any(|part| {

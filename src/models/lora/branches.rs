@@ -1,4 +1,5 @@
-//! The branches of an adapter file, of ranks and scales that may differ, and how they become one [`Adapter`].
+//! The branches of an adapter file, of ranks and scales that may differ, and how they become one
+//! [`Adapter`].
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,8 @@ use super::{
     settings::{Branch, Settings},
 };
 
-/// How many times the values of a file the factors may be once all are filled up to the highest rank.
+/// How many times the values of a file the factors may be once all are filled up to the highest
+/// rank.
 const MOST_FILLED_UP: u128 = 64;
 
 impl Adapter {
@@ -88,8 +90,9 @@ pub(super) fn branches(
     Ok(branches)
 }
 
-/// Refuses branches of ranks so far apart that they could not be filled up to one in memory. What a file may hold
-/// of a rank is not bounded: peft trains ranks above the sizes of a layer, and merges add ranks up.
+/// Refuses branches of ranks so far apart that they could not be filled up to one in memory. What a
+/// file may hold of a rank is not bounded: peft trains ranks above the sizes of a layer, and merges
+/// add ranks up.
 fn check_filled_up(factors: &Params, branches: &BTreeMap<String, Branch>) -> Result<(), LoadError> {
     let Some((module, highest)) = branches.iter().max_by_key(|(_, branch)| branch.rank) else {
         return Ok(());

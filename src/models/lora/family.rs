@@ -51,8 +51,8 @@ impl LoraFamily {
 }
 
 impl Adapter {
-    /// The family that the adapter is of by what it is made of: modules that one family alone has, else the
-    /// width of a published model; none where neither tells.
+    /// The family that the adapter is of by what it is made of: modules that one family alone has,
+    /// else the width of a published model; none where neither tells.
     pub fn family(&self) -> Result<Option<LoraFamily>, LoadError> {
         let modules = self.modules();
         let has = |part: &&str| modules.iter().any(|module| format!(".{module}.").contains(*part));

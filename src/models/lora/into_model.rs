@@ -30,9 +30,9 @@ impl Adapter {
         Ok(())
     }
 
-    /// The bytes of a tensor of the base as `dtype`, with what the adapter does to it added in f32. The
-    /// base must have been looked at by [`Self::check_shapes`]. What is no finite number, or none in
-    /// `dtype`, is an error.
+    /// The bytes of a tensor of the base as `dtype`, with what the adapter does to it added in f32.
+    /// The base must have been looked at by [`Self::check_shapes`]. What is no finite number, or
+    /// none in `dtype`, is an error.
     pub fn merge_raw(&self, tensor: RawTensor, dtype: Dtype) -> Result<Vec<u8>, LoadError> {
         let change = tensor.name.strip_suffix(".weight").and_then(|module| self.change(module));
         if change.is_none() && dtype == tensor.dtype {

@@ -1,9 +1,9 @@
 //! Several adapters as one.
 //!
 //! The sum of adapters is `Σ wᵢ·sᵢ·Bᵢ·Aᵢ` with their weights `w` and scales `s`. Laying the factors
-//! side by side gives exactly it, at the sum of the ranks; its singular value decomposition gives the
-//! nearest matrices of a chosen rank. Both are found from the factors, and no matrix of the layer's
-//! size is made.
+//! side by side gives exactly it, at the sum of the ranks; its singular value decomposition gives
+//! the nearest matrices of a chosen rank. Both are found from the factors, and no matrix of the
+//! layer's size is made.
 
 use std::collections::BTreeSet;
 
@@ -36,7 +36,8 @@ pub enum Combination {
 pub struct Combined {
     /// The adapter, on the CPU.
     pub adapter: Adapter,
-    /// The share of the sum that is left, by the squares of its singular values; 1 where it is exact.
+    /// The share of the sum that is left, by the squares of its singular values; 1 where it is
+    /// exact.
     pub kept: f64,
 }
 

@@ -5,7 +5,7 @@
 
 mod branches;
 mod family;
-mod head;
+mod header;
 mod into_model;
 mod merge;
 mod names;
@@ -23,7 +23,7 @@ use super::params::{LoadError, Param, Params};
 use crate::{device::lasting, rng::TorchRng};
 
 pub use family::LoraFamily;
-pub use head::{
+pub use header::{
     PEFT_CONFIG, PEFT_WEIGHTS, Statement, check_head, check_outline, refused_name, size_of_factors,
 };
 pub use merge::{Combination, Combined};
@@ -61,8 +61,8 @@ impl Adapter {
     /// A target is a regular expression for a whole module name, or for the end of one from a dot
     /// on, as in peft: `to_q` and `attn1\.to_q` both match `transformer_blocks.0.attn1.to_q`.
     ///
-    /// `A` is uniform in ±1/sqrt(in) (peft's Kaiming start with `a = sqrt(5)`) and `B` is zero, both
-    /// f32. One generator of `seed` draws the `A` of every module, in the byte order of the
+    /// `A` is uniform in ±1/sqrt(in) (peft's Kaiming start with `a = sqrt(5)`) and `B` is zero,
+    /// both f32. One generator of `seed` draws the `A` of every module, in the byte order of the
     /// modules' names, each row by row.
     pub fn new_fresh(
         base: &Params,

@@ -39,8 +39,8 @@ const FACTORS: &[(&str, &str)] = &[
     (".lora.up.weight", ".lora_B.weight"),
 ];
 
-/// A tensor's name in any of these styles as `<module in diffusers>.lora_A.weight`, `.lora_B.weight`
-/// or `.alpha`.
+/// A tensor's name in any of these styles as `<module in diffusers>.lora_A.weight`,
+/// `.lora_B.weight` or `.alpha`.
 pub(super) fn from_any(name: &str) -> String {
     let name = match name.strip_prefix(ORIGINAL) {
         Some(original) => from_original(original),

@@ -1,9 +1,9 @@
 //! Adapter files of diffusers, peft and ComfyUI.
 //!
-//! The scale of a branch is that of the header or of `adapter_config.json` (`settings`), where one of them
-//! states it, else that of the tensor `<module>.alpha`, else 1. An [`Adapter`] has one rank and one
-//! alpha: branches of a lower rank are filled up with zeros, and scales that differ go into the factors,
-//! neither of which changes what the adapter does.
+//! The scale of a branch is that of the header or of `adapter_config.json` (`settings`), where one
+//! of them states it, else that of the tensor `<module>.alpha`, else 1. An [`Adapter`] has one rank
+//! and one alpha: branches of a lower rank are filled up with zeros, and scales that differ go into
+//! the factors, neither of which changes what the adapter does.
 
 use std::collections::BTreeMap;
 
@@ -51,8 +51,8 @@ impl Adapter {
     }
 }
 
-/// What an adapter is for, by the names and shapes of its tensors alone: its factors without their values,
-/// which must go together as those of an adapter that is read.
+/// What an adapter is for, by the names and shapes of its tensors alone: its factors without their
+/// values, which must go together as those of an adapter that is read.
 pub(super) fn outline(
     shapes: impl IntoIterator<Item = (String, Vec<usize>)>,
     settings: &Settings,
@@ -79,7 +79,8 @@ pub(super) fn check_finite(tensors: &Params) -> Result<(), LoadError> {
     }
 }
 
-/// The factors by their names here, and the alphas of modules; `alpha` is the value of a tensor of one number.
+/// The factors by their names here, and the alphas of modules; `alpha` is the value of a tensor of
+/// one number.
 fn sorted(
     tensors: Params,
     settings: &Settings,

@@ -154,7 +154,8 @@ fn check_plain(settings: &Map<String, Value>) -> Result<(), LoadError> {
             _ => KNOWN.contains(&key),
         };
         if !is_plain {
-            // What a start from the model's own weights made can be written as a plain adapter, DoRA cannot.
+            // What a start from the model's own weights made can be written as a plain adapter,
+            // DoRA cannot.
             let help = if key == "init_lora_weights" { CONVERT } else { MERGE };
             let message =
                 format!("`{key}` is {value}, but only plain low-rank adapters are supported");

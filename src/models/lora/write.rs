@@ -24,8 +24,9 @@ impl Adapter {
 
     /// The file ComfyUI loads at strength 1, with the scale in `B`.
     ///
-    /// LTX-Video has a loader of ComfyUI's own, which wants the original names; diffusers reads such a
-    /// file too, but passes over the modules that have another name there (`all_linear`). CogVideoX has that of its wrapper, which reads diffusers' file and takes any at scale 1.
+    /// LTX-Video has a loader of ComfyUI's own, which wants the original names; diffusers reads
+    /// such a file too, but passes over the modules that have another name there (`all_linear`).
+    /// CogVideoX has that of its wrapper, which reads diffusers' file and takes any at scale 1.
     pub fn to_comfyui(&self, family: LoraFamily) -> Vec<u8> {
         let mut baked = self.bake_alpha();
         if family != LoraFamily::LtxVideo {

@@ -1,13 +1,14 @@
 //! LTX-Video 2B, image to video (arXiv 2501.00103).
 //!
 //! Published as `Lightricks/LTX-Video` (0.9.0), `Lightricks/LTX-Video-0.9.1` and
-//! `Lightricks/LTX-Video-0.9.5`, whose transformers are alike and whose autoencoders differ; smaller
-//! models of the same classes load as well. The conditioning image takes the place of the first
-//! latent frame.
+//! `Lightricks/LTX-Video-0.9.5`, whose transformers are alike and whose autoencoders differ;
+//! smaller models of the same classes load as well. The conditioning image takes the place of the
+//! first latent frame.
 //!
 //! A model is sampled as by the basic pipeline, or on demand as by the condition pipeline of 0.9.5
-//! (`Sampler::FlowCondition`): its schedule, its positions, noise on the image, prompts whose padding is
-//! masked. Left out: conditions at other frames, guidance that skips blocks, and upscaling.
+//! (`Sampler::FlowCondition`): its schedule, its positions, noise on the image, prompts whose
+//! padding is masked. Left out: conditions at other frames, guidance that skips blocks, and
+//! upscaling.
 
 mod config;
 mod rotary;
@@ -85,8 +86,8 @@ impl VideoDiffusion for LtxVideo {
         }
     }
 
-    /// Models up to 0.9.1 are published with a dynamic shift, those from 0.9.5 on with none, because the
-    /// condition pipeline brings a schedule of its own.
+    /// Models up to 0.9.1 are published with a dynamic shift, those from 0.9.5 on with none,
+    /// because the condition pipeline brings a schedule of its own.
     fn published_sampler(&self, scheduler: &Value) -> Sampler {
         match schedulers::linear_quadratic(scheduler) {
             Ok(_) => Sampler::FlowCondition,

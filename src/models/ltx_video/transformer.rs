@@ -3,7 +3,8 @@
 //! Legend: B batch, C latent channels, F/H/W latent frames/rows/columns, S = F H W tokens, L text
 //! tokens, D token size, N timesteps per sample.
 //!
-//! Follows `LTXVideoTransformer3DModel`, `src/diffusers/models/transformers/transformer_ltx.py` at v0.42.1.
+//! Follows `LTXVideoTransformer3DModel`, `src/diffusers/models/transformers/transformer_ltx.py` at
+//! v0.42.1.
 //!
 //! A sample has one timestep, or one per latent frame, or one per token: N is 1, F or S, and each
 //! timestep modulates S / N tokens in a row. The reference masks padded text in the attention; here
@@ -275,7 +276,7 @@ impl Block {
 
     /// The root-mean-square norm, which has no weight here.
     fn norm(&self, tokens: &Tensor<3>) -> Tensor<3> {
-        fused::root_norm(tokens.clone(), self.one.clone(), self.eps)
+        fused::rms_norm(tokens.clone(), self.one.clone(), self.eps)
     }
 }
 

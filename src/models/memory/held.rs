@@ -55,7 +55,8 @@ impl AdapterSize {
         Self { ranks: self.ranks.map(|own| own.min(rank)), ..self }
     }
 
-    /// Its bytes on a model of this family whose tensors have these shapes: factors are kept in f32.
+    /// Its bytes on a model of this family whose tensors have these shapes: factors are kept in
+    /// f32.
     pub(super) fn bytes(
         &self,
         family: &dyn VideoDiffusion,

@@ -8,8 +8,9 @@ use super::{
 };
 
 impl Estimator<'_> {
-    /// What training holds on the host beside a GPU: encodings of images, and a checkpoint while it is made, or the
-    /// largest tensor of the weights, which are loaded before that, if it takes more.
+    /// What training holds on the host beside a GPU: encodings of images, and a checkpoint while it
+    /// is made, or the largest tensor of the weights, which are loaded before that, if it takes
+    /// more.
     pub fn beside_training(
         &self,
         clip: ClipSize,
@@ -27,8 +28,8 @@ impl Estimator<'_> {
         Ok(training.or_larger(loading))
     }
 
-    /// What the host holds of the weights of these parts while they are loaded onto a GPU: one tensor at a time, of f32
-    /// at most.
+    /// What the host holds of the weights of these parts while they are loaded onto a GPU: one
+    /// tensor at a time, of f32 at most.
     pub fn loading(&self, parts: &[&str]) -> Result<Memory, LoadError> {
         let mut weights = 0;
         for part in parts {
@@ -46,8 +47,8 @@ impl Estimator<'_> {
         Ok(Memory { weights, ..Memory::default() })
     }
 
-    /// What encoding holds on the host: the latents of a clip and so many encodings of its image, as values and
-    /// as the bytes of a file.
+    /// What encoding holds on the host: the latents of a clip and so many encodings of its image,
+    /// as values and as the bytes of a file.
     pub fn encoded(&self, clip: ClipSize, images: usize) -> Result<u64, LoadError> {
         const COPIES: u64 = 2;
         let (vae, _) = self.vae()?;

@@ -1,14 +1,15 @@
 //! The memory that passes through a model take, from its configuration: nothing is loaded.
 //!
-//! Weights and trained values are counted exactly. What a pass keeps is counted in maps, a map being
-//! one value per token and channel (or, in an autoencoder, the largest tensor between two layers); how
-//! many maps a block keeps is measured (`benches/maps.py`, `benches/memory.py`). Estimates are of the least that is
-//! needed: the program itself, a kernel's workspace and an allocator's spare blocks come on top. On the
-//! CPU that was 30 MiB for the program and mostly 30 to 100 MiB more, see `benches/results/`; on a GPU 0.2 to 0.3 GB
-//! of pages that are not full and 0.6 GB for CUDA's context and its libraries. Weights have memory of their own there
-//! (`device::lasting`). Pages stay as large as the largest tensor that the process has made, which is not planned: after
-//! an autoencoder with tensors of 1.6 GB, models that need less had two pages of 1.6 GB
-//! (`benches/results/2026-11-27-h100-2.md`).
+//! Weights and trained values are counted exactly. What a pass keeps is counted in maps, a map
+//! being one value per token and channel (or, in an autoencoder, the largest tensor between two
+//! layers); how many maps a block keeps is measured (`benches/maps.py`, `benches/memory.py`).
+//! Estimates are of the least that is needed: the program itself, a kernel's workspace and an
+//! allocator's spare blocks come on top. On the CPU that was 30 MiB for the program and mostly 30
+//! to 100 MiB more, see `benches/results/`; on a GPU 0.2 to 0.3 GB of pages that are not full and
+//! 0.6 GB for CUDA's context and its libraries. Weights have memory of their own there
+//! (`device::lasting`). Pages stay as large as the largest tensor that the process has made, which
+//! is not planned: after an autoencoder with tensors of 1.6 GB, models that need less had two pages
+//! of 1.6 GB (`benches/results/2026-11-27-h100-2.md`).
 
 mod held;
 mod host;
@@ -39,21 +40,23 @@ pub use pretraining::Pretraining;
 const FORWARD: u64 = 14;
 /// Maps that are alive at once on the way back through a block, beside what it kept.
 const BACKWARD: u64 = 20;
-/// Largest tensors that are alive at once in an encoder, and in a decoder, whose norms see the latents
-/// at full size, too: on the CPU, and on a GPU, whose convolutions have workspaces. A decoder of `CogVideoX` had 9.4 of
-/// them at its peak on an H100, and 6 when its calls were over (`benches/results/2026-11-27-h100-2.md`, Memory).
+/// Largest tensors that are alive at once in an encoder, and in a decoder, whose norms see the
+/// latents at full size, too: on the CPU, and on a GPU, whose convolutions have workspaces. A
+/// decoder of `CogVideoX` had 9.4 of them at its peak on an H100, and 6 when its calls were over
+/// (`benches/results/2026-11-27-h100-2.md`, Memory).
 const ENCODER_MAPS: [u64; 2] = [4, 6];
 const DECODER_MAPS: [u64; 2] = [6, 10];
 /// Largest tensors that an autoencoder keeps for the backward pass.
 const VAE_KEPT: u64 = 18;
-/// Latents of each clip that sampling holds: noise, image, the last prediction and the sampler's own.
+/// Latents of each clip that sampling holds: noise, image, the last prediction and the sampler's
+/// own.
 const SAMPLED: usize = 4;
 /// Bytes of a value in f32.
 const F32: u64 = 4;
 /// Bytes of a trained value: itself, its gradient and two moments of the optimizer, each in f32.
 const TRAINED: u64 = 16;
-/// What a checkpoint of it takes on the host while it is made: itself and two moments, as the tensors' bytes and as
-/// those of the file.
+/// What a checkpoint of it takes on the host while it is made: itself and two moments, as the
+/// tensors' bytes and as those of the file.
 const CHECKPOINT: u64 = 24;
 /// Bytes of a trained value on the host meanwhile: the checkpoint, and what it is of.
 const TRAINED_ON_HOST: u64 = 12 + CHECKPOINT;
@@ -198,7 +201,8 @@ impl<'a> Estimator<'a> {
         Memory { weights: values(shapes) * self.value(), ..Memory::default() }
     }
 
-    /// The sizes of a pass over a prompt of so many tokens, by default as many as the model was trained with.
+    /// The sizes of a pass over a prompt of so many tokens, by default as many as the model was
+    /// trained with.
     fn pass(
         &self,
         clip: ClipSize,
@@ -309,8 +313,8 @@ impl<'a> Estimator<'a> {
         Ok(Memory { activations, ..self.frozen(&self.vae()?.1) })
     }
 
-    /// Encoding of a prompt of so many tokens, by default as many as the model takes of its format, which
-    /// by default is that of the published pipeline.
+    /// Encoding of a prompt of so many tokens, by default as many as the model takes of its format,
+    /// which by default is that of the published pipeline.
     pub fn text(
         &self,
         tokens: Option<usize>,
@@ -332,9 +336,9 @@ impl<'a> Estimator<'a> {
     }
 }
 
-/// Merging of an adapter into a transformer, which is done in f32 on the host whatever the device is, one
-/// tensor after the other: of the largest, the bytes that are read, its values, the change, the sum and
-/// the bytes that are written.
+/// Merging of an adapter into a transformer, which is done in f32 on the host whatever the device
+/// is, one tensor after the other: of the largest, the bytes that are read, its values, the change,
+/// the sum and the bytes that are written.
 pub fn merging(source: &ModelSource) -> Result<Memory, LoadError> {
     const COPIES: u64 = 5;
     let (_, shapes) = Estimator::new(source, true)?.denoiser()?;
@@ -365,7 +369,8 @@ fn latents(clip: ClipSize, Compression { time, space }: Compression) -> [usize; 
     [clip.frames.saturating_sub(1) / time + 1, clip.height / space, clip.width / space]
 }
 
-/// Maps, and scores of attention, that a training keeps and works with, where a block keeps so many maps.
+/// Maps, and scores of attention, that a training keeps and works with, where a block keeps so many
+/// maps.
 fn passes(
     pass: &PassSizes,
     kept: u64,

@@ -33,7 +33,8 @@ impl Pretraining<'_> {
         values(shapes) * (trained(self.on_host) + average)
     }
 
-    /// What training of an autoencoder holds on the host beside a GPU: a checkpoint while it is made.
+    /// What training of an autoencoder holds on the host beside a GPU: a checkpoint while it is
+    /// made.
     pub fn beside_vae(&self) -> Result<Memory, LoadError> {
         let reader = ParamReader::shapes();
         self.family.vae(self.config, &reader)?;

@@ -60,7 +60,8 @@ fn clips_that_a_training_holds_are_counted_where_they_are() {
     let source = paper();
     let [host, gpu] = [true, false].map(|on_host| Estimator::new(&source, on_host).unwrap());
     let images = (500 * 1000 + 20) * FRAME;
-    // The factors of the family's default, QKVO, and their moments, twice while a checkpoint is made.
+    // The factors of the family's default, QKVO, and their moments, twice while a checkpoint is
+    // made.
     let beside = gpu.beside_training(CLIP, &training, &given).unwrap();
     assert_eq!((beside.clips, beside.trained, beside.weights), (images, 66_060_288 * 24, 0));
     // The largest tensor is gone before clips are read and a checkpoint is made; f32 at most.
@@ -148,7 +149,8 @@ fn the_setting_of_the_paper_is_planned_as_it_was_measured() {
     }
 }
 
-/// All that an H100 had in use at the peak of it, with CUDA's context (`benches/results/2026-11-27-h100-2.md`).
+/// All that an H100 had in use at the peak of it, with CUDA's context
+/// (`benches/results/2026-11-27-h100-2.md`).
 #[test]
 fn decoding_is_planned_with_what_the_card_had_at_its_peak() {
     const MEASURED: f64 = 15.96e9;

@@ -33,10 +33,10 @@ pub struct AttentionMemory {
     pub forward: u64,
 }
 
-/// The scores of [`attention`] over a sequence of `tokens` by heads of `width`, made in blocks of queries. On a
-/// GPU values are of two bytes, but softmax is in f32, and none are kept; heads of the width that the kernels
-/// are made for have none at all. (Where those cannot be compiled, on a card before compute capability 8.0, there
-/// are some, and more than is told.)
+/// The scores of [`attention`] over a sequence of `tokens` by heads of `width`, made in blocks of
+/// queries. On a GPU values are of two bytes, but softmax is in f32, and none are kept; heads of
+/// the width that the kernels are made for have none at all. (Where those cannot be compiled, on a
+/// card before compute capability 8.0, there are some, and more than is told.)
 pub fn attention_memory(
     on_host: bool,
     batch: usize,
@@ -50,8 +50,8 @@ pub fn attention_memory(
     if !on_host {
         let rows = fused::block_rows(batch * heads, tokens, tokens).min(tokens);
         let block = (batch * heads * rows) as u64 * tokens as u64;
-        // Going back, probabilities, their gradient and that of the scores, in f32 and in bf16. Going
-        // forward, what choosing a kernel may try.
+        // Going back, probabilities, their gradient and that of the scores, in f32 and in bf16.
+        // Going forward, what choosing a kernel may try.
         return AttentionMemory { kept: 0, working: 9 * block, forward: 2 * block };
     }
     // Halves of a batch are computed side by side.

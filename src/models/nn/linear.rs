@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::fused::{adapted, affine, product};
+use super::fused::{affine, lora_linear, product};
 
 /// `x W^T + b`, plus the low-rank branch when an adapter is loaded.
 #[derive(Clone, Debug)]
@@ -15,8 +15,8 @@ pub struct Linear {
     pub lora: Option<LoraBranch>,
 }
 
-/// `scale * B (A x)`: computed apart, so that no dense gradient of the weight ever exists. The factors are flat,
-/// as they are trained.
+/// `scale * B (A x)`: computed apart, so that no dense gradient of the weight ever exists. The
+/// factors are flat, as they are trained.
 #[derive(Clone, Debug)]
 pub struct LoraBranch {
     /// `[rank in]`, f32.
@@ -34,7 +34,7 @@ impl Linear {
         if let Some(LoraBranch { a, b, scale }) = &self.lora {
             let zeros = || Tensor::zeros([weight.dims()[0]], (&weight.device(), weight.dtype()));
             let bias = self.bias.clone().unwrap_or_else(zeros);
-            return adapted(x, weight, bias, [a.clone(), b.clone()], *scale);
+            return lora_linear(x, weight, bias, [a.clone(), b.clone()], *scale);
         }
         let mut dims = x.dims();
         let (input, rows) = (dims[D - 1], dims[..D - 1].iter().product::<usize>());

@@ -126,7 +126,7 @@ impl RmsNorm {
 
     /// `[.., dim]` to the same.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        fused::root_norm(x, self.weight.clone(), self.eps)
+        fused::rms_norm(x, self.weight.clone(), self.eps)
     }
 }
 

@@ -113,7 +113,8 @@ pub enum LoadError {
         /// What to do.
         help: &'static str,
     },
-    /// The branches of an adapter are of ranks so far apart that as one rank they would be far larger than the file.
+    /// The branches of an adapter are of ranks so far apart that as one rank they would be far
+    /// larger than the file.
     #[error("`{file}`: {message}")]
     Ranks {
         /// The file.
@@ -226,7 +227,8 @@ impl LoadError {
         }
     }
 
-    /// Says what a setting is, where the configuration that was read has it and the message does not yet.
+    /// Says what a setting is, where the configuration that was read has it and the message does
+    /// not yet.
     #[must_use]
     pub fn with_found(self, config: &serde_json::Value) -> Self {
         match self {

@@ -126,7 +126,8 @@ impl RawTensor {
     }
 }
 
-/// Values as `dtype` on a device. Memory that lasts is as large as they are then, not as they were in a file.
+/// Values as `dtype` on a device. Memory that lasts is as large as they are then, not as they were
+/// in a file.
 fn uploaded(data: TensorData, device: &Device, dtype: FloatDType) -> Tensor<1> {
     let kind = data.dtype();
     if kind == dtype.into() {

@@ -43,8 +43,8 @@ impl Param {
     }
 }
 
-/// A tensor on another device. What comes to the host is read at once: Burn would read it when somebody looks at it, and
-/// by then a step of the optimizer may have written over it.
+/// A tensor on another device. What comes to the host is read at once: Burn would read it when
+/// somebody looks at it, and by then a step of the optimizer may have written over it.
 fn moved(flat: &Tensor<1>, device: &Device) -> Tensor<1> {
     if *device != Device::flex() || flat.device() == *device {
         return lasting(device, || flat.clone().to_device(device));

@@ -182,7 +182,8 @@ impl<'a> ParamReader<'a> {
         new
     }
 
-    /// A linear layer `[out, in]` with bias named `name`, with its LoRA branch if the adapter has one.
+    /// A linear layer `[out, in]` with bias named `name`, with its LoRA branch if the adapter has
+    /// one.
     pub fn linear(&self, name: impl Display, size: [usize; 2]) -> Linear {
         self.linear_with_bias_if(true, name, size)
     }

@@ -19,7 +19,7 @@ use serde::{
 };
 
 use super::{Entries, LoadError};
-use crate::regular;
+use crate::regular_file;
 
 /// A file whose content has a known hash, as the objects of a store have.
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ pub struct StoredFile {
 impl StoredFile {
     /// All of it, which must be what the hash says, and have at most `most` bytes.
     pub fn read_at_most(&self, most: u64) -> Result<Vec<u8>, LoadError> {
-        match regular::read_at_most(&self.path, most) {
+        match regular_file::read_at_most(&self.path, most) {
             Ok(bytes) if blake3::hash(&bytes) == self.digest => Ok(bytes),
             Ok(_) => Err(self.damaged()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Err(self.damaged()),
@@ -92,7 +92,7 @@ impl<'a> TensorFile<'a> {
     /// Opens a file on disk, which errors call `file`.
     pub fn open(path: &Path, file: &str) -> Result<Self, LoadError> {
         let io = |source| LoadError::Io { path: path.display().to_string(), source };
-        Self::of_file(regular::open(path).map_err(io)?, (path, file))
+        Self::of_file(regular_file::open(path).map_err(io)?, (path, file))
     }
 
     /// Takes a file that somebody else opened.
@@ -160,8 +160,8 @@ impl<'a> TensorFile<'a> {
         })
     }
 
-    /// Reads all tensors, one after the other. If the file is not what its hash says, the error may come
-    /// after the last of them.
+    /// Reads all tensors, one after the other. If the file is not what its hash says, the error may
+    /// come after the last of them.
     pub fn each<E: From<LoadError>>(
         mut self,
         mut take: impl FnMut(RawTensor) -> Result<(), E>,
@@ -216,8 +216,8 @@ fn read_header(reader: &mut impl Read) -> io::Result<Vec<u8>> {
     Ok(header)
 }
 
-/// How files begin that are often called safetensors and are none, what they are, and what to do. No header that is
-/// read has such a length.
+/// How files begin that are often called safetensors and are none, what they are, and what to do.
+/// No header that is read has such a length.
 const FOREIGN: [(&[u8], &str, &str); 3] = [
     (
         b"version ",
@@ -245,7 +245,8 @@ pub(super) fn not_read(header: &[u8], file: &str, source: SafeTensorError) -> Lo
     }
 }
 
-/// The names of a header's entries, each of which may stand there once: readers differ in which of two counts.
+/// The names of a header's entries, each of which may stand there once: readers differ in which of
+/// two counts.
 struct Names;
 
 impl<'de> Deserialize<'de> for Names {

@@ -5,8 +5,8 @@
 //! part is denoised too, once the others have come down to its noise; and time is counted from the
 //! first video frame (see [`TimeAxis`](crate::models::TimeAxis)).
 //!
-//! Follows `LTXConditionPipeline`, `src/diffusers/pipelines/ltx/pipeline_ltx_condition.py` at v0.42.1, with
-//! one image at frame 0.
+//! Follows `LTXConditionPipeline`, `src/diffusers/pipelines/ltx/pipeline_ltx_condition.py` at
+//! v0.42.1, with one image at frame 0.
 
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
@@ -35,7 +35,8 @@ impl Default for Condition {
 }
 
 impl Condition {
-    /// Initial latents `[1, C, f, h, w]`: noise, with the image `[1, C, 1, h, w]` in its first frame.
+    /// Initial latents `[1, C, f, h, w]`: noise, with the image `[1, C, 1, h, w]` in its first
+    /// frame.
     pub(super) fn place(self, noise: Tensor<5>, image: &Tensor<5>) -> Tensor<5> {
         let first = noise.clone().narrow(2, 0, 1);
         let first = first * (1.0 - self.strength) + image.clone() * self.strength;

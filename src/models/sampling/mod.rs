@@ -1,7 +1,9 @@
 //! Image to video: the loop from noise to latents.
 //!
-//! Follows `CogVideoXImageToVideoPipeline`, `src/diffusers/pipelines/cogvideo/pipeline_cogvideox_image2video.py`,
-//! and `LTXImageToVideoPipeline`, `src/diffusers/pipelines/ltx/pipeline_ltx_image2video.py`, at v0.42.1.
+//! Follows `CogVideoXImageToVideoPipeline`,
+//! `src/diffusers/pipelines/cogvideo/pipeline_cogvideox_image2video.py`, and
+//! `LTXImageToVideoPipeline`, `src/diffusers/pipelines/ltx/pipeline_ltx_image2video.py`, at
+//! v0.42.1.
 //!
 //! One generator per sample, drawn from in the order of these pipelines: the posterior noise of
 //! the image, the initial latents, then the noise of each step. A seed therefore means the same
@@ -87,8 +89,8 @@ impl ImageLatentScale {
     }
 }
 
-/// What the latents of a VAE with this `config.json` are multiplied by; diffusers writes it, and fills it in where it
-/// is not written.
+/// What the latents of a VAE with this `config.json` are multiplied by; diffusers writes it, and
+/// fills it in where it is not written.
 fn scaling_factor(vae: &Value) -> Result<f64, LoadError> {
     const KEY: &str = "scaling_factor";
     let Some(stated) = vae.get(KEY) else {
@@ -131,8 +133,8 @@ impl ImageLatent {
 }
 
 impl Sample {
-    /// Encodes an image `[1, 3, 1, H, W]` in [-1, 1], drawing its posterior noise first, also where the mean is
-    /// taken: what comes after is then the same.
+    /// Encodes an image `[1, 3, 1, H, W]` in [-1, 1], drawing its posterior noise first, also where
+    /// the mean is taken: what comes after is then the same.
     pub fn encode(
         vae: &dyn VideoVae,
         pixels: Tensor<5>,
@@ -147,7 +149,8 @@ impl Sample {
         Self { image, noise: None, rng, compression: vae.compression() }
     }
 
-    /// The same for [`Sampling::condition`], where the noise of `frames` latent frames is drawn first.
+    /// The same for [`Sampling::condition`], where the noise of `frames` latent frames is drawn
+    /// first.
     pub fn encode_condition(
         vae: &dyn VideoVae,
         pixels: Tensor<5>,

@@ -11,16 +11,16 @@ use blake3::Hash;
 use serde::{Deserialize, Serialize};
 
 use super::{super::LoadError, ModelSource, PartFile, absent, io};
-use crate::{regular, sync::Unpoisoned};
+use crate::{regular_file, sync::Unpoisoned};
 
 impl ModelSource {
     /// The content of parts' files, as one hash that goes into keys.
     ///
     /// Hashed are, for each part in the order of names, the paths and contents of exactly those
-    /// files that are read: its configuration and its weights, with the log of its training where an exported
-    /// transformer has one, or the tokenizer's file. Instead of a
-    /// part, one file can be named (`transformer/config.json`). Hashes of files in folders are
-    /// remembered by path, size, times and inode while the program runs.
+    /// files that are read: its configuration and its weights, with the log of its training where
+    /// an exported transformer has one, or the tokenizer's file. Instead of a part, one file can be
+    /// named (`transformer/config.json`). Hashes of files in folders are remembered by path, size,
+    /// times and inode while the program runs.
     pub fn digest(&self, parts: &[&str]) -> Result<Hash, LoadError> {
         self.digest_by(parts, &hash_file)
     }
@@ -39,8 +39,8 @@ impl ModelSource {
         Ok(blake3::hash(&serde_json::to_vec(&files).expect("a map of strings is valid JSON")))
     }
 
-    /// Files of parts in folders whose content is not known, each with its bytes; `at_hand` says of a file that this
-    /// process has not hashed whether somebody else knows its hash.
+    /// Files of parts in folders whose content is not known, each with its bytes; `at_hand` says of
+    /// a file that this process has not hashed whether somebody else knows its hash.
     pub fn unhashed(
         &self,
         parts: &[&str],
@@ -96,7 +96,7 @@ pub type HashFile<'a> = &'a dyn Fn(&Path) -> std::io::Result<Hash>;
 
 fn hash_file(path: &Path) -> std::io::Result<Hash> {
     let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(regular::open(path)?)?;
+    hasher.update_reader(regular_file::open(path)?)?;
     Ok(hasher.finalize())
 }
 

@@ -1,10 +1,10 @@
 //! Where a model's files come from.
 
 mod digest;
-mod look;
-mod meant;
+mod likeness;
 mod part_read;
 mod reference;
+mod suggest;
 mod weights;
 mod whole;
 
@@ -18,24 +18,25 @@ use std::{
 use serde_json::Value;
 
 use super::{LoadError, params::StoredFile};
-use crate::regular;
+use crate::regular_file;
 
 use reference::KINDS;
 pub(super) use reference::{REQUIRED, Refused};
 pub(super) use weights::{index_of, single_of, stem_of};
 
 pub use digest::FileState;
-pub use look::{Likeness, PartLook};
-pub use meant::is_no_path;
+pub use likeness::{Likeness, PartLook};
 pub use part_read::PartRead;
 pub use reference::ModelRef;
+pub use suggest::is_no_path;
 pub use weights::INDEX_ENDING;
 pub use whole::FilePlace;
 
 /// The file that names the classes of a model's parts. It need not be there.
 pub const INDEX: &str = "model_index.json";
 
-/// Most bytes of a configuration or an index, which are read whole; published ones have up to 200 thousand.
+/// Most bytes of a configuration or an index, which are read whole; published ones have up to 200
+/// thousand.
 pub const MAX_CONFIG: u64 = 16 << 20;
 /// Most bytes of a tokenizer; published ones have up to 3 million.
 const MAX_TOKENIZER: u64 = 64 << 20;
@@ -62,17 +63,18 @@ fn absent(path: &str) -> LoadError {
 /// What stands in a folder where a file should be and is none: a link to nothing, a FIFO.
 fn odd(root: &Path, file: &str) -> Option<LoadError> {
     let path = root.join(file);
-    if let Some(to) = regular::leads_nowhere(&path) {
+    if let Some(to) = regular_file::leads_nowhere(&path) {
         return Some(missing(
             format!("`{file}` is a link to nothing: there is no `{}`", to.display()),
             "put there what it leads to, or the file itself in its place",
         ));
     }
     let kind = path.metadata().ok()?.file_type();
-    regular::check(kind).err().map(|source| io(&path, source))
+    regular_file::check(kind).err().map(|source| io(&path, source))
 }
 
-/// What is said of the training of the transformer in a model's folder: the log of an exported model.
+/// What is said of the training of the transformer in a model's folder: the log of an exported
+/// model.
 pub const TRANSFORMER_LOG: &str = "transformer/log.json";
 
 /// The files of a model in diffusers' layout (`vae/config.json`, ...), wherever they are.
@@ -164,7 +166,8 @@ impl ModelSource {
         }
     }
 
-    /// The bytes of a file such as `vae/config.json`; one that is far longer than any such file is an error.
+    /// The bytes of a file such as `vae/config.json`; one that is far longer than any such file is
+    /// an error.
     pub fn read(&self, path: &str) -> Result<Cow<'_, [u8]>, LoadError> {
         let absent = || absent(path);
         match self.holder(path) {
@@ -179,7 +182,7 @@ impl ModelSource {
             },
             Self::Folder(root) => {
                 let file = root.join(path);
-                let read = regular::read_at_most(&file, most_bytes(path));
+                let read = regular_file::read_at_most(&file, most_bytes(path));
                 read.map(Cow::Owned).map_err(|source| io(&file, source))
             }
         }
@@ -200,8 +203,8 @@ impl ModelSource {
         }
     }
 
-    /// Checks that all files of these parts are there, and that none that is read whole is too long for that,
-    /// without reading the weights.
+    /// Checks that all files of these parts are there, and that none that is read whole is too long
+    /// for that, without reading the weights.
     pub fn check(&self, parts: &[&str]) -> Result<(), LoadError> {
         for part in parts {
             self.part_files(part)?.iter().try_for_each(|file| self.check_file(file))?;
@@ -215,9 +218,9 @@ impl ModelSource {
             let Ok(metadata) = path.metadata() else {
                 return Err(odd(root, file).unwrap_or_else(|| absent(file)));
             };
-            let checked = regular::check(metadata.file_type()).and_then(|()| {
+            let checked = regular_file::check(metadata.file_type()).and_then(|()| {
                 let is_whole = !file.ends_with(".safetensors");
-                regular::check_len(
+                regular_file::check_len(
                     metadata.len(),
                     if is_whole { most_bytes(file) } else { u64::MAX },
                 )

@@ -20,7 +20,8 @@ pub enum PartRead {
 }
 
 impl PartRead {
-    /// As [`ModelSource`](super::ModelSource) names it: the part's folder, or the one file that is read of it.
+    /// As [`ModelSource`](super::ModelSource) names it: the part's folder, or the one file that is
+    /// read of it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::VaeConfig => "vae/config.json",

@@ -10,9 +10,9 @@ use super::{
         builtin::{BUILTINS, Files},
         hub,
     },
-    ModelSource, is_no_path, meant, missing,
+    ModelSource, is_no_path, missing, suggest,
 };
-use crate::regular;
+use crate::regular_file;
 
 /// Files without which a folder is no model in diffusers' layout.
 pub const REQUIRED: [&str; 3] =
@@ -22,21 +22,22 @@ pub const REQUIRED: [&str; 3] =
 pub(super) const KINDS: &str =
     "name a folder in diffusers' layout, `hf:org/repo@revision`, or `builtin:tiny`";
 
-/// The value of `model` in a pipeline file: `builtin:tiny`, a folder in diffusers' layout, meant from
-/// the folder of the file, or `hf:org/repo@revision`.
+/// The value of `model` in a pipeline file: `builtin:tiny`, a folder in diffusers' layout, meant
+/// from the folder of the file, or `hf:org/repo@revision`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(transparent)]
 #[schemars(extend("format" = "path", "pattern" = "\\S"))]
 pub struct ModelRef(pub String);
 
 impl ModelRef {
-    /// Checks what can be known without looking for files: that something is named, and not in a way that leads
-    /// nowhere, that a built-in model exists and that a repository's name has the form of one.
+    /// Checks what can be known without looking for files: that something is named, and not in a
+    /// way that leads nowhere, that a built-in model exists and that a repository's name has the
+    /// form of one.
     pub fn check_name(&self) -> Result<(), LoadError> {
         if self.0.trim().is_empty() {
             return Err(missing("must name a model, but is empty", KINDS));
         }
-        if let Some(error) = meant::misspelt(&self.0) {
+        if let Some(error) = suggest::misspelt(&self.0) {
             return Err(error);
         }
         if let Some(name) = self.0.strip_prefix("builtin:") {
@@ -58,7 +59,8 @@ impl ModelRef {
         hub::Name::parse(self.0.strip_prefix("hf:")?).ok()
     }
 
-    /// The name as far as it says the same on every machine: of a folder, that without where it lies.
+    /// The name as far as it says the same on every machine: of a folder, that without where it
+    /// lies.
     pub fn short_name(&self) -> String {
         let folder = || Path::new(&self.0).file_name().map(|name| name.to_string_lossy());
         if is_no_path(&self.0) {
@@ -72,8 +74,8 @@ impl ModelRef {
         self.0.starts_with("builtin:")
     }
 
-    /// Whether there is nothing of this name here, which may be elsewhere: a folder that is not there, or a
-    /// repository that was not fetched. Where there is something, it can be wrong.
+    /// Whether there is nothing of this name here, which may be elsewhere: a folder that is not
+    /// there, or a repository that was not fetched. Where there is something, it can be wrong.
     pub fn is_elsewhere(&self) -> bool {
         match self.0.strip_prefix("hf:") {
             Some(_) => self.resolve().is_err(),
@@ -130,13 +132,13 @@ fn folder(path: &Path) -> Result<ModelSource, LoadError> {
         });
     }
     if !path.is_dir() {
-        return Err(missing(format!("there is no model folder `{shown}`"), meant::help(path)));
+        return Err(missing(format!("there is no model folder `{shown}`"), suggest::help(path)));
     }
     match REQUIRED.iter().find(|file| !path.join(file).is_file()) {
         None => Ok(ModelSource::Folder(path.to_owned())),
         Some(file) => {
             let full = path.join(file);
-            if let Err(source) = regular::open(&full)
+            if let Err(source) = regular_file::open(&full)
                 && source.kind() != io::ErrorKind::NotFound
             {
                 return Err(LoadError::Io { path: full.display().to_string(), source });

@@ -1,4 +1,5 @@
-//! The weights of a part: one file of safetensors, or shards and an index that says which tensor is in which.
+//! The weights of a part: one file of safetensors, or shards and an index that says which tensor is
+//! in which.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,8 +10,8 @@ use super::{ModelSource, PartFile, absent, missing, reference::Refused};
 use crate::models::{LoadError, Params, cache::weight_dtype, params::TensorFile};
 
 impl ModelSource {
-    /// The parameters of a part: its single file, or all shards of its index. The host holds one tensor
-    /// at a time.
+    /// The parameters of a part: its single file, or all shards of its index. The host holds one
+    /// tensor at a time.
     pub fn params(&self, part: &str, device: &Device) -> Result<Params, LoadError> {
         let mut params = Params::default();
         for file in self.tensor_files(part)? {
@@ -19,8 +20,8 @@ impl ModelSource {
         Ok(params)
     }
 
-    /// The opened weight files of a part: their headers were read, and hold together what an index says,
-    /// each tensor in the file that the index names.
+    /// The opened weight files of a part: their headers were read, and hold together what an index
+    /// says, each tensor in the file that the index names.
     pub fn tensor_files(&self, part: &str) -> Result<Vec<TensorFile<'_>>, LoadError> {
         let (index, shards) = self.weight_files(part)?;
         let files = shards.iter().map(|shard| self.open(shard)).collect::<Result<Vec<_>, _>>()?;
@@ -129,9 +130,9 @@ impl ModelSource {
     }
 }
 
-/// Weights beside the index of others, such as a merged model that was put into the folder of a sharded one: of
-/// which the configuration and the log beside them are cannot be known. What one commit of a repository holds
-/// was published together, and its index counts, as in diffusers.
+/// Weights beside the index of others, such as a merged model that was put into the folder of a
+/// sharded one: of which the configuration and the log beside them are cannot be known. What one
+/// commit of a repository holds was published together, and its index counts, as in diffusers.
 fn two_sets(single: &str, index: &str) -> LoadError {
     let name = index.rsplit('/').next().unwrap_or(index);
     missing(
@@ -244,7 +245,8 @@ mod tests {
         assert!(message.contains("beside it"), "{message}");
     }
 
-    /// An exported merge beside the shards of the model that it was made of: the index would win in silence.
+    /// An exported merge beside the shards of the model that it was made of: the index would win in
+    /// silence.
     #[test]
     fn one_file_beside_an_index_is_refused_but_in_a_snapshot() {
         let (index, single) = (index_of("vae"), single_of("vae"));

@@ -23,9 +23,9 @@ pub enum FilePlace<'a> {
 }
 
 impl ModelSource {
-    /// The index of this model and the files of the parts that it names but for those `given`, by path: what diffusers
-    /// loads a pipeline from, together with the parts given. Of the parts that are read here, no other precision and
-    /// format.
+    /// The index of this model and the files of the parts that it names but for those `given`, by
+    /// path: what diffusers loads a pipeline from, together with the parts given. Of the parts that
+    /// are read here, no other precision and format.
     pub fn files_beside(&self, given: &[&str]) -> Result<Vec<(String, FilePlace<'_>)>, LoadError> {
         let mut files = vec![INDEX.to_owned()];
         for part in self.parts_of_index()? {
@@ -55,7 +55,8 @@ impl ModelSource {
         }
     }
 
-    /// The parts that the index names: those with a library and a class. Names that are no folder beside it are wrong.
+    /// The parts that the index names: those with a library and a class. Names that are no folder
+    /// beside it are wrong.
     fn parts_of_index(&self) -> Result<Vec<String>, LoadError> {
         let index = self.index()?;
         let is_part =

@@ -1,7 +1,7 @@
 //! `text_encoder/config.json`.
 //!
-//! As in the other parts of a model, a key that is not known is an error, and so is a value there are no
-//! formulas for.
+//! As in the other parts of a model, a key that is not known is an error, and so is a value there
+//! are no formulas for.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +11,13 @@ use serde_json::Value;
 use crate::models::{LoadError, config::Check};
 
 const FILE: &str = "text_encoder/config.json";
-/// The classes whose files hold this encoder; others, as UMT5, have other formulas under these keys.
+/// The classes whose files hold this encoder; others, as UMT5, have other formulas under these
+/// keys.
 const CLASSES: &[&str] = &["T5EncoderModel", "T5ForConditionalGeneration"];
 
-/// Keys that decide nothing about the encoder: what transformers writes beside it, through its versions 4
-/// and 5, of the decoder, of training, of generation, of labels and of the form of outputs.
+/// Keys that decide nothing about the encoder: what transformers writes beside it, through its
+/// versions 4 and 5, of the decoder, of training, of generation, of labels and of the form of
+/// outputs.
 const OTHERS: &[&str] = &[
     // The file and its type.
     "architectures",

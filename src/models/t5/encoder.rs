@@ -1,7 +1,8 @@
 //! The T5 encoder: token ids to embeddings.
 //!
-//! Follows `T5EncoderModel`, `src/transformers/models/t5/modeling_t5.py` at v5.24.0 of transformers (C. Raffel et
-//! al., arXiv 1910.10683), with the gated feed-forward of v1.1. There are no biases and attention scores are not scaled.
+//! Follows `T5EncoderModel`, `src/transformers/models/t5/modeling_t5.py` at v5.24.0 of transformers
+//! (C. Raffel et al., arXiv 1910.10683), with the gated feed-forward of v1.1. There are no biases
+//! and attention scores are not scaled.
 
 use std::collections::BTreeMap;
 
@@ -101,8 +102,9 @@ impl TextEncoder for T5Encoder {
     }
 }
 
-/// The bias that takes tokens out of a mask `[B, L]` out of the attention, `[B, 1, 1, L]`, f32: as in the
-/// reference the smallest number, and not minus infinity, of which a row of nothing else is no number.
+/// The bias that takes tokens out of a mask `[B, L]` out of the attention, `[B, 1, 1, L]`, f32: as
+/// in the reference the smallest number, and not minus infinity, of which a row of nothing else is
+/// no number.
 fn mask_bias(mask: Tensor<2, Bool>) -> Tensor<4> {
     let [batch, len] = mask.dims();
     let attended = Tensor::<2>::zeros([batch, len], (&mask.device(), DType::F32));

@@ -1,8 +1,8 @@
 //! The encoder of T5 v1.1 and its tokenizer.
 //!
 //! Most published video pipelines call it without an attention mask: padding tokens attend and are
-//! attended to, so the length of the padding is part of the prompt. LTX-Video's condition pipeline gives
-//! the mask of the prompt.
+//! attended to, so the length of the padding is part of the prompt. LTX-Video's condition pipeline
+//! gives the mask of the prompt.
 
 mod charsmap;
 mod config;

@@ -1,7 +1,8 @@
 //! Reads `spiece.model`: the few fields of SentencePiece's `ModelProto` that a tokenizer needs.
 //!
 //! Field numbers: `sentencepiece_model.proto` of google/sentencepiece. A protobuf message is a
-//! sequence of fields, each a varint `number * 8 + wire type` and a value; other fields are skipped.
+//! sequence of fields, each a varint `number * 8 + wire type` and a value; other fields are
+//! skipped.
 
 /// What the tokenizer uses of a `spiece.model`.
 #[derive(Debug, Default, PartialEq)]

@@ -55,8 +55,8 @@ pub struct Cut {
 }
 
 impl Cut {
-    /// Whether a text can have more tokens than this; a tokenizer is slow to read. A token stands for a
-    /// character at least, or for the space before a word, beside the end token.
+    /// Whether a text can have more tokens than this; a tokenizer is slow to read. A token stands
+    /// for a character at least, or for the space before a word, beside the end token.
     pub fn is_possible(text: &str, max_length: usize) -> bool {
         !text.is_ascii() || text.len() + 2 > max_length
     }

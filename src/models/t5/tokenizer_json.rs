@@ -1,8 +1,8 @@
 //! Reads a `tokenizer.json`, as far as a tokenizer of T5 needs it, without trust.
 //!
-//! The `tokenizers` crate reads any such file, and panics on some: on a map of characters whose offsets lead
-//! out of it, and on added tokens that overlap. So only what T5 is made of is taken, each part is checked as
-//! those of a `spiece.model` are, and the rest of the file is not read.
+//! The `tokenizers` crate reads any such file, and panics on some: on a map of characters whose
+//! offsets lead out of it, and on added tokens that overlap. So only what T5 is made of is taken,
+//! each part is checked as those of a `spiece.model` are, and the rest of the file is not read.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::Deserialize;
@@ -13,8 +13,9 @@ use tokenizers::{
 
 use super::charsmap;
 
-/// The expression that transformers' conversion of a SentencePiece model puts into `Replace`; no other is
-/// searched for, since the search for a foreign one can take long and is given up without a word.
+/// The expression that transformers' conversion of a SentencePiece model puts into `Replace`; no
+/// other is searched for, since the search for a foreign one can take long and is given up without
+/// a word.
 const SPACES: &str = " {2,}";
 
 /// The parts of the file that are read. What is appended, cut and padded is the caller's choice.

@@ -56,7 +56,8 @@ pub enum StaleReason {
         /// Now.
         new: String,
     },
-    /// The kind's `VERSION` is another, or the revision of the data set, task or metric that it names.
+    /// The kind's `VERSION` is another, or the revision of the data set, task or metric that it
+    /// names.
     VersionChanged {
         /// Before.
         old: u32,
@@ -217,8 +218,9 @@ pub(super) fn differences(
     reasons
 }
 
-/// Whether versions differ only by what the parameters name: each data set, task and metric has a revision of its
-/// own, which is added to the version of the stage. Then the parameter is the reason.
+/// Whether versions differ only by what the parameters name: each data set, task and metric has a
+/// revision of its own, which is added to the version of the stage. Then the parameter is the
+/// reason.
 fn names_another(old: &Ingredients, new: &Ingredients, entry: &StageEntry) -> bool {
     let of_stage = |key: &Ingredients| key.version.checked_sub((entry.revision)(&key.params)?);
     of_stage(old).zip(of_stage(new)).is_some_and(|(old, new)| old == new)

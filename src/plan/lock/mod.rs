@@ -54,8 +54,8 @@ pub struct LockedModel {
 /// What one instance was made from, and its output.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct LockedStage {
-    /// Its key in the cache, which is made from all that follows but the output and the device; locks of
-    /// version 1 have none.
+    /// Its key in the cache, which is made from all that follows but the output and the device;
+    /// locks of version 1 have none.
     #[serde(default)]
     pub key: Option<Fingerprint>,
     /// Stage kind.
@@ -141,9 +141,9 @@ impl Lock {
         }
     }
 
-    /// Refuses to write the lock of a pipeline in the place of something else. One of ours may be damaged, or
-    /// newer, but not of another pipeline or profile: two names may lead to one file. Nor where nobody may write,
-    /// which is better told before a run than after it.
+    /// Refuses to write the lock of a pipeline in the place of something else. One of ours may be
+    /// damaged, or newer, but not of another pipeline or profile: two names may lead to one file.
+    /// Nor where nobody may write, which is better told before a run than after it.
     pub fn check_place(pipeline: &Pipeline) -> Result<(), LockError> {
         const OURS: &[u8] = b"\"lock_version\"";
         let path = Self::path_of(pipeline);

@@ -1,5 +1,5 @@
-//! The JSON-LD of a crate: one form for every entity, whose keys are terms of schema.org, Bioschemas
-//! and the Workflow Run profiles.
+//! The JSON-LD of a crate: one form for every entity, whose keys are terms of schema.org,
+//! Bioschemas and the Workflow Run profiles.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Serialize, Serializer};

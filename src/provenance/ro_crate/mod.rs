@@ -12,8 +12,9 @@
 //! | outside files that were read | a `File` that lists their paths and blake3; they are not copied |
 //! | model | `CreativeWork` with its commit and the blake3 of its parts |
 //!
-//! The crate `rocrate` reads and checks such folders, but an entity is a map there too, and its macros
-//! change features of `syn` that the whole tree is built with; so the entities are types of our own.
+//! The crate `rocrate` reads and checks such folders, but an entity is a map there too, and its
+//! macros change features of `syn` that the whole tree is built with; so the entities are types of
+//! our own.
 
 mod entities;
 mod graph;

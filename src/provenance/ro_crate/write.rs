@@ -71,7 +71,8 @@ pub enum CrateError {
     Store(#[from] StoreError),
 }
 
-/// Writes the crate of a pipeline into a folder that is absent or empty, and is so again if that fails.
+/// Writes the crate of a pipeline into a folder that is absent or empty, and is so again if that
+/// fails.
 pub fn write(
     facts: &Facts<'_>,
     store: &Store,

@@ -31,8 +31,8 @@ const CHUNK: usize = 64 << 10;
 /// How long that is waited for: it is near, or not there.
 const NEAR: Duration = Duration::from_secs(1);
 
-/// The bytes a second that an answer, or a request, has at least: what comes more slowly drips. A line that 16
-/// requests share may be slow.
+/// The bytes a second that an answer, or a request, has at least: what comes more slowly drips. A
+/// line that 16 requests share may be slow.
 const LEAST_RATE: u64 = 4 << 10;
 
 /// The answer comes so slowly that it would never end.
@@ -92,7 +92,8 @@ struct Client {
     kept: Agent,
     /// Makes a connection for each request, which has limits for the next bytes.
     fresh: Agent,
-    /// Whether a request over `kept` reached its limit: a silent server, or a slow line, which `fresh` is for.
+    /// Whether a request over `kept` reached its limit: a silent server, or a slow line, which
+    /// `fresh` is for.
     has_stalled: AtomicBool,
     /// How long a request over `kept` may take.
     limit: Duration,

@@ -1,5 +1,5 @@
-//! An S3 server on this machine that checks signatures (version 4) and conditional writes as the real
-//! one does, written from its documentation, with the faults of networks.
+//! An S3 server on this machine that checks signatures (version 4) and conditional writes as the
+//! real one does, written from its documentation, with the faults of networks.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -325,7 +325,8 @@ fn ranged(bytes: &[u8], range: Option<&String>) -> Answer {
     answer
 }
 
-/// One page of the keys with a prefix. Where it goes on, the token says: the last key of the page before.
+/// One page of the keys with a prefix. Where it goes on, the token says: the last key of the page
+/// before.
 fn list(objects: &BTreeMap<String, Vec<u8>>, query: &BTreeMap<&str, &str>, page: usize) -> Answer {
     let decoded = |name| query.get(name).copied().unwrap_or_default().replace("%2F", "/");
     let (prefix, after) = (decoded("prefix"), decoded("continuation-token"));

@@ -1,9 +1,10 @@
 //! What a pipeline's stages took, from their records: the paper's Tables 7 to 9 for any pipeline.
 //!
 //! The first table sums up each stage over its cells. The others have the rows and columns of the
-//! pipeline's own tables, with the time of training, the time of sampling and the peaks of memory. A
-//! record tells of the stage's last execution, so what was taken from the cache is not in it. Memory is that of
-//! the process or the card (`exec/meter`), and wall time includes waiting: notes say so.
+//! pipeline's own tables, with the time of training, the time of sampling and the peaks of memory.
+//! A record tells of the stage's last execution, so what was taken from the cache is not in it.
+//! Memory is that of the process or the card (`exec/meter`), and wall time includes waiting: notes
+//! say so.
 
 mod cells;
 

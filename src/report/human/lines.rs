@@ -12,8 +12,8 @@ use crate::{report::style::Style, sync::Unpoisoned};
 /// How often running stages are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A file or a pipe, shared with the thread that looks at running stages: a stage that tells nothing
-/// for long is just the one to hear of.
+/// A file or a pipe, shared with the thread that looks at running stages: a stage that tells
+/// nothing for long is just the one to hear of.
 pub(super) struct Lines(Arc<Mutex<Shared>>);
 
 struct Shared {

@@ -1,5 +1,5 @@
-//! A run as a person follows it: one line per finished stage, a summary, and for running stages bars
-//! or, where there is no terminal, a line now and then.
+//! A run as a person follows it: one line per finished stage, a summary, and for running stages
+//! bars or, where there is no terminal, a line now and then.
 
 mod bars;
 mod lines;

@@ -1,5 +1,5 @@
-//! How far running stages are, as lines now and then, where there are no bars: in a file, a log of a
-//! batch system, a pipe.
+//! How far running stages are, as lines now and then, where there are no bars: in a file, a log of
+//! a batch system, a pipe.
 
 use std::{
     collections::BTreeMap,

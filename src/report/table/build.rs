@@ -187,13 +187,14 @@ fn with_baseline(base: &Cell, sweep: &Sweep, except: Option<&str>) -> Cell {
 /// sweep have the same axes.
 struct Scores<'a> {
     axes: Vec<&'a str>,
-    /// The distinct scores of all cells of the sweep that have these values; none for a cell without
-    /// one. Nothing at all where the stage has no scores.
+    /// The distinct scores of all cells of the sweep that have these values; none for a cell
+    /// without one. Nothing at all where the stage has no scores.
     by_values: Option<HashMap<String, Vec<Option<&'a Score>>>>,
 }
 
 impl<'a> Scores<'a> {
-    /// Sorts the scores of a stage by those of `axes` that the sweep has, in one pass over its cells.
+    /// Sorts the scores of a stage by those of `axes` that the sweep has, in one pass over its
+    /// cells.
     fn of(stage: &str, scores: &'a [Score], sweep: &Sweep, axes: &BTreeSet<&'a str>) -> Self {
         let no_sweep = [Cell::new()];
         let cells = if sweep.cells.is_empty() { &no_sweep[..] } else { &sweep.cells };
@@ -318,8 +319,8 @@ impl BlockContext<'_> {
         }
     }
 
-    /// The mean of some scores with its spread: an interval over images of a single one, else as the
-    /// table asks.
+    /// The mean of some scores with its spread: an interval over images of a single one, else as
+    /// the table asks.
     fn stat(&self, found: &[Found]) -> Option<Stat> {
         let values: Vec<f64> = found.iter().map(|found| found.value).collect();
         let images = found.iter().filter_map(|found| found.images).reduce(|a, b| a + b);

@@ -71,7 +71,8 @@ pub struct ResultTable {
     pub row_axes: Vec<String>,
     /// The axis of the columns.
     pub column_axis: Option<String>,
-    /// The columns' values; without a column axis their names, one empty text where there is one column.
+    /// The columns' values; without a column axis their names, one empty text where there is one
+    /// column.
     pub columns: Vec<String>,
     /// The axes that are averaged, as one text.
     pub average: Option<String>,
@@ -81,7 +82,8 @@ pub struct ResultTable {
     pub reference: Option<String>,
     /// One block per value of the table, the main one first.
     pub blocks: Vec<Block>,
-    /// Why cells are empty or partial, by [`Entry::note`]; those that no entry names concern the whole table.
+    /// Why cells are empty or partial, by [`Entry::note`]; those that no entry names concern the
+    /// whole table.
     pub notes: Vec<String>,
 }
 
@@ -113,7 +115,8 @@ impl ResultTable {
         mean.into_iter().chain(interval).collect()
     }
 
-    /// The notes as they stand below the table, each with its sign or, of the whole table, with `note:`.
+    /// The notes as they stand below the table, each with its sign or, of the whole table, with
+    /// `note:`.
     fn signed_notes(&self) -> impl Iterator<Item = (Cow<'static, str>, &str)> {
         let named = self.named_notes();
         self.notes.iter().enumerate().map(move |(index, note)| {
@@ -237,8 +240,8 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// An interval; none without width, which is what samples of equal values give and says nothing of
-    /// other values.
+    /// An interval; none without width, which is what samples of equal values give and says nothing
+    /// of other values.
     pub fn of(low: f64, high: f64, level: f64) -> Option<Self> {
         (low < high).then_some(Self { low, high, level })
     }

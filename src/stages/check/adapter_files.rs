@@ -1,5 +1,5 @@
-//! The adapter files behind a stage's ports, known before any of them is read: what they are for is compared with the
-//! model that they reach, however many merges lie between.
+//! The adapter files behind a stage's ports, known before any of them is read: what they are for is
+//! compared with the model that they reach, however many merges lie between.
 
 use std::{path::PathBuf, rc::Rc};
 
@@ -24,8 +24,8 @@ pub struct KnownAdapters {
 }
 
 impl KnownAdapters {
-    /// Adds the next stage, which gives `output` and whose ports are connected to the stages `inputs`; gives the files
-    /// behind its ports.
+    /// Adds the next stage, which gives `output` and whose ports are connected to the stages
+    /// `inputs`; gives the files behind its ports.
     pub fn add(
         &mut self,
         (stage, work): (&str, &dyn Stage),

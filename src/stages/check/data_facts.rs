@@ -28,14 +28,14 @@ const MOST_MEASURED: usize = 8;
 /// Images that cannot be used of which it is said why.
 const MOST_NAMED: usize = 5;
 
-/// What is known of the data of a pipeline: each part is looked at once, and only if asked for, since
-/// the annotations of a large data set take seconds to read.
+/// What is known of the data of a pipeline: each part is looked at once, and only if asked for,
+/// since the annotations of a large data set take seconds to read.
 #[derive(Default)]
 pub struct KnownData {
     look: bool,
     parts: RefCell<HashMap<Choosable, Part>>,
-    /// What was said of images that cannot be used or reach too far, by root; another cell or stage that takes one of them
-    /// does not say it again.
+    /// What was said of images that cannot be used or reach too far, by root; another cell or stage
+    /// that takes one of them does not say it again.
     told: RefCell<HashSet<(PathBuf, String)>>,
     undecoded: Cell<bool>,
 }
@@ -47,7 +47,8 @@ struct Choosable(Value);
 impl Choosable {
     fn of(request: &Request) -> Self {
         // All but which of the images are taken, and how they are drawn, may decide their number.
-        // What is cut off at the sides of a picture does not count, so that it depends on its shape, too.
+        // What is cut off at the sides of a picture does not count, so that it depends on its
+        // shape, too.
         let has_shape =
             matches!(request.task.needs(), Knowledge::Persons | Knowledge::Mask | Knowledge::Scene);
         let size = if has_shape { request.size } else { [0; 2] };
@@ -140,7 +141,8 @@ impl KnownData {
         })
     }
 
-    /// The inputs of the pairs of a request, with their names, where they are few enough to be decoded.
+    /// The inputs of the pairs of a request, with their names, where they are few enough to be
+    /// decoded.
     pub(in crate::stages) fn pictures(&self, request: &Request) -> Option<Vec<(Digest, String)>> {
         let root = root_of(request);
         if !self.look || !request.source.source.is_on_disk() || !root.is_dir() {

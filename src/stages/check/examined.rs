@@ -1,5 +1,6 @@
-//! Whether the files of models and adapters are what stages need, told before anything runs: configurations
-//! and headers are looked at, each once however many stages name it, and no tensor is read.
+//! Whether the files of models and adapters are what stages need, told before anything runs:
+//! configurations and headers are looked at, each once however many stages name it, and no tensor
+//! is read.
 
 use std::{cell::RefCell, collections::HashMap, path::Path, rc::Rc};
 
@@ -15,8 +16,8 @@ type Used = (String, usize);
 /// An adapter: the root of its path, the path, and the model it is for, if that is stated.
 type AdapterUse = (String, String, Option<Used>);
 
-/// What was found of the models and adapters of a pipeline so far. What takes the place of parts must live as
-/// long: it is told apart by where it is.
+/// What was found of the models and adapters of a pipeline so far. What takes the place of parts
+/// must live as long: it is told apart by where it is.
 #[derive(Default)]
 pub struct Examined {
     sources: RefCell<HashMap<Used, Opened>>,
@@ -45,8 +46,8 @@ impl Opened {
 }
 
 impl Examined {
-    /// What is wrong with the parts of the model that `param` names, those that come from the port `model`
-    /// apart; nothing is said where it is not known which those are.
+    /// What is wrong with the parts of the model that `param` names, those that come from the port
+    /// `model` apart; nothing is said where it is not known which those are.
     pub(in crate::stages) fn model(
         &self,
         param: &'static str,
@@ -67,7 +68,8 @@ impl Examined {
         each_once(Cause::Param(param), errors)
     }
 
-    /// What is wrong with adapter files below `root`, beside the model that they are for, if that is known.
+    /// What is wrong with adapter files below `root`, beside the model that they are for, if that
+    /// is known.
     pub(in crate::stages) fn adapters(
         &self,
         root: &Path,
@@ -92,8 +94,9 @@ impl Examined {
         each_once(Cause::Param("files"), errors.collect())
     }
 
-    /// What is wrong with adapter files that reach a stage through its ports, beside its model, if both are known;
-    /// each with the file. What is wrong with them alone is told of the stage that names them.
+    /// What is wrong with adapter files that reach a stage through its ports, beside its model, if
+    /// both are known; each with the file. What is wrong with them alone is told of the stage that
+    /// names them.
     pub fn adapters_on_ports<'f>(
         &self,
         work: &dyn Stage,

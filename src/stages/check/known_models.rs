@@ -20,7 +20,8 @@ type WithParts = (Option<ModelRef>, usize);
 /// A part of a model, by name.
 type PartOf = (ModelRef, String);
 
-/// The models of a pipeline and the files of its adapters, each opened once and as far as its configuration can be read.
+/// The models of a pipeline and the files of its adapters, each opened once and as far as its
+/// configuration can be read.
 #[derive(Default)]
 pub struct KnownModels {
     facts: RefCell<HashMap<WithParts, Option<Rc<Facts>>>>,

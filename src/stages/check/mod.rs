@@ -1,9 +1,11 @@
-//! What is looked at across stages before a run: sizes, tasks, prompts, trainings, models, adapters, data.
+//! What is looked at across stages before a run: sizes, tasks, prompts, trainings, models,
+//! adapters, data.
 //!
 //! The pipeline is followed from the first stage on (`config/check.rs`). Each stage is told its
-//! [`Surroundings`] and answers with what is wrong, by methods of [`Stage`](super::Stage) that stand
-//! with its kind. Here is what they share: what is known so far (`Known*`, [`Examined`], [`ModelParts`]),
-//! the rules that several kinds have, and how an error says where to look ([`Cause`]).
+//! [`Surroundings`] and answers with what is wrong, by methods of [`Stage`](super::Stage) that
+//! stand with its kind. Here is what they share: what is known so far (`Known*`, [`Examined`],
+//! [`ModelParts`]), the rules that several kinds have, and how an error says where to look
+//! ([`Cause`]).
 
 mod adapter_files;
 pub(super) mod agreement;

@@ -123,8 +123,9 @@ impl Facts {
         self.denoiser().map(errors).unwrap_or_default()
     }
 
-    /// An autoencoder on the port `model` that names no class and is none of the transformer's family, but of another.
-    /// One of no family is told of where it is made, and one in the model's own files where these are looked at.
+    /// An autoencoder on the port `model` that names no class and is none of the transformer's
+    /// family, but of another. One of no family is told of where it is made, and one in the model's
+    /// own files where these are looked at.
     pub fn vae_on_port(&self, around: &Surroundings<'_>) -> Option<CheckError> {
         let vae = around.parts?.get("vae")?;
         let FileError { message, .. } = self.vae_error.as_ref()?;
@@ -215,8 +216,8 @@ impl Facts {
         Some(CheckError::new(Cause::Param("sampler"), why, help))
     }
 
-    /// A sampler that is not of the pipeline that the model is published with, where that has another
-    /// one for the same family.
+    /// A sampler that is not of the pipeline that the model is published with, where that has
+    /// another one for the same family.
     pub fn other_pipeline(&self, asked: Option<Sampler>) -> Option<String> {
         if asked != Some(Sampler::FlowEuler) || self.published != Sampler::FlowCondition {
             return None;

@@ -1,5 +1,5 @@
-//! What is on the port `model` of a stage, told before it is made: configurations, since a merge and a
-//! training change weights and nothing else.
+//! What is on the port `model` of a stage, told before it is made: configurations, since a merge
+//! and a training change weights and nothing else.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -63,8 +63,8 @@ pub struct KnownParts {
 }
 
 impl KnownParts {
-    /// Adds the next stage, whose port `model` is connected to the stage `input`; gives what is on that
-    /// port, or nothing if that is not known.
+    /// Adds the next stage, whose port `model` is connected to the stage `input`; gives what is on
+    /// that port, or nothing if that is not known.
     pub fn add(&mut self, work: &Arc<dyn Stage>, input: Option<usize>) -> Option<ModelParts> {
         let on_port = match input {
             Some(input) => self.given[input].clone(),

@@ -28,8 +28,8 @@ pub struct Pool {
 }
 
 impl DataSelection {
-    /// The block that a data set's parameters name. Splits have no image in common; what else decides
-    /// which images fit tells pools apart that may have some, but at other places.
+    /// The block that a data set's parameters name. Splits have no image in common; what else
+    /// decides which images fit tells pools apart that may have some, but at other places.
     pub(in crate::stages) fn of(request: &Request) -> Self {
         let needs = request.task.needs();
         let divides = request.source.source.params().contains(&"holdout");
@@ -62,16 +62,17 @@ impl DataSelection {
         self.pool == other.pool && a.start < b.end && b.start < a.end
     }
 
-    /// Whether one shows grids of images that may be in the other: both take images of one part of one source, and
-    /// an image has one name there. Of built-in images, a name says nothing without a seed.
+    /// Whether one shows grids of images that may be in the other: both take images of one part of
+    /// one source, and an image has one name there. Of built-in images, a name says nothing without
+    /// a seed.
     pub fn may_share_in_grids(&self, other: &Self) -> bool {
         let (a, b) = (&self.pool, &other.pool);
         let same = a.source == b.source && a.split == b.split && a.source.source.is_on_disk();
         same && [a.needs, b.needs].contains(&Knowledge::Class)
     }
 
-    /// Whether both are parts of one source, but it is divided otherwise for one than for the other: then
-    /// the parts may share images, whatever they are called.
+    /// Whether both are parts of one source, but it is divided otherwise for one than for the
+    /// other: then the parts may share images, whatever they are called.
     pub fn divides_otherwise(&self, other: &Self) -> bool {
         let (a, b) = (&self.pool, &other.pool);
         a.source == b.source && a.split != b.split && a.division != b.division

@@ -3,7 +3,8 @@
 use super::{Cause, CheckError, ItemSize};
 use crate::models::Compression;
 
-/// Pieces or tiles per side that are more than an image has pixels: those of no pixel would be none.
+/// Pieces or tiles per side that are more than an image has pixels: those of no pixel would be
+/// none.
 pub(in crate::stages) fn grid_in(grid: usize, [height, width]: [usize; 2]) -> Option<CheckError> {
     let (side, found) = if height <= width { ("height", height) } else { ("width", width) };
     (grid > found).then(|| {
@@ -23,8 +24,8 @@ pub(in crate::stages) fn pixels(size: ItemSize, compression: Compression) -> Vec
     pixels_where(size, compression, &|_, _| true)
 }
 
-/// The same, where `takes` says of a side in an image of whole latents whether something else takes it: other ones
-/// are not advised, if there are any near.
+/// The same, where `takes` says of a side in an image of whole latents whether something else takes
+/// it: other ones are not advised, if there are any near.
 pub(in crate::stages) fn pixels_where(
     size: ItemSize,
     compression: Compression,
@@ -75,7 +76,8 @@ pub(in crate::stages) fn pixels_where(
     errors
 }
 
-/// The step of what is taken of the multiples of `space`, if those are the multiples of a larger number.
+/// The step of what is taken of the multiples of `space`, if those are the multiples of a larger
+/// number.
 fn step_of(space: usize, takes: impl Fn(usize) -> bool) -> Option<usize> {
     /// Patches are of a few latents; what begins later is a limit.
     const MOST: usize = 16;

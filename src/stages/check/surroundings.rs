@@ -1,5 +1,5 @@
-//! What is known of a stage's place in its pipeline before anything runs: what it will be given, by whom, and of
-//! which models and data.
+//! What is known of a stage's place in its pipeline before anything runs: what it will be given, by
+//! whom, and of which models and data.
 
 use std::rc::Rc;
 
@@ -88,7 +88,8 @@ impl Surroundings<'_> {
         self.tasks.iter().find(|(of, _)| *of == port).map(|(_, task)| *task)
     }
 
-    /// Pairs on these ports that a stage which is to run would compare with, but that have no targets.
+    /// Pairs on these ports that a stage which is to run would compare with, but that have no
+    /// targets.
     pub(in crate::stages) fn without_target(&self, ports: &[&str]) -> Option<CheckError> {
         let tasks = ports.iter().filter_map(|port| self.task(port));
         let (task, stage) = tasks.filter(|_| self.is_to_run).find(|(task, _)| !has_target(task))?;
@@ -109,8 +110,8 @@ impl Surroundings<'_> {
         known.map(|(_, trained)| (**trained).clone()).unwrap_or_default()
     }
 
-    /// Prompts that are encoded in another way than their use asks for. A use that the family does not
-    /// know is told of elsewhere.
+    /// Prompts that are encoded in another way than their use asks for. A use that the family does
+    /// not know is told of elsewhere.
     pub(in crate::stages) fn check_text(
         &self,
         user: TextUse,
@@ -122,7 +123,8 @@ impl Surroundings<'_> {
         self.texts.iter().filter_map(|(port, found)| user.check(port, found.format)).collect()
     }
 
-    /// Prompts of a length that the denoiser does not take; or, with guidance, of two that it cannot have side by side.
+    /// Prompts of a length that the denoiser does not take; or, with guidance, of two that it
+    /// cannot have side by side.
     pub(in crate::stages) fn check_text_length(
         &self,
         denoiser: &dyn Denoiser,

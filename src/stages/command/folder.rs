@@ -9,7 +9,7 @@ use std::{
 use tempfile::TempDir;
 
 use super::{Inputs, StageError};
-use crate::regular;
+use crate::regular_file;
 
 /// The folder of one command.
 pub(super) struct Folder {
@@ -51,7 +51,7 @@ impl Folder {
             ))
             .with_help("name the files to be kept, or keep the folder as one (`tar -cf`)"));
         }
-        regular::check(fs::metadata(&file).map_err(did_not)?.file_type()).map_err(|e| {
+        regular_file::check(fs::metadata(&file).map_err(did_not)?.file_type()).map_err(|e| {
             StageError::failed(format!("the output `{name}` of the command cannot be kept: {e}"))
                 .with_help("write a file, or a link to one in `$OUT`")
         })?;
@@ -75,7 +75,8 @@ impl Folder {
         self.log.try_clone().map_err(|e| cannot_write(&self.dir.path().join("log"), &e))
     }
 
-    /// What somebody removed while the command ran, if not all of the folder is there: the folder, or the cache.
+    /// What somebody removed while the command ran, if not all of the folder is there: the folder,
+    /// or the cache.
     pub fn removed(&self) -> Option<&Path> {
         let is_gone =
             |path: &&Path| !path.as_os_str().is_empty() && matches!(path.try_exists(), Ok(false));

@@ -12,18 +12,21 @@ use crate::sync::Unpoisoned;
 
 /// Ends the commands of a run, and its workers, when this process is no more, even by `kill -9`.
 ///
-/// One shell does it for all of a run. Each command leads a group of processes of its own, which the shell
-/// is told of before the command starts, and again when it has ended; it waits for the end of its input, which this
-/// process alone holds open. Until it is told, the command waits, too, and does not start if this process is gone
-/// by then. So no moment is left in which a command is nobody's.
+/// One shell does it for all of a run. Each command leads a group of processes of its own, which
+/// the shell is told of before the command starts, and again when it has ended; it waits for the
+/// end of its input, which this process alone holds open. Until it is told, the command waits, too,
+/// and does not start if this process is gone by then. So no moment is left in which a command is
+/// nobody's.
 ///
-/// While this process lives, the number of a group stays that of the command: it is waited for only when its group
-/// was ended and the shell told (on Linux and FreeBSD; elsewhere a moment before). Once this process is gone, a command
-/// that ends by itself before the shell acts gives its number back. That would have to be given to another group in
-/// that moment for it to be ended instead; Linux gives numbers in turn.
+/// While this process lives, the number of a group stays that of the command: it is waited for only
+/// when its group was ended and the shell told (on Linux and FreeBSD; elsewhere a moment before).
+/// Once this process is gone, a command that ends by itself before the shell acts gives its number
+/// back. That would have to be given to another group in that moment for it to be ended instead;
+/// Linux gives numbers in turn.
 ///
-/// The kernel's own way, a signal at the death of the parent, is set between `fork` and `exec`, where only unsafe
-/// code runs; it exists on Linux alone and reaches the command's shell, but not what that started.
+/// The kernel's own way, a signal at the death of the parent, is set between `fork` and `exec`,
+/// where only unsafe code runs; it exists on Linux alone and reaches the command's shell, but not
+/// what that started.
 #[derive(Debug, Default)]
 pub struct CommandGuard {
     #[cfg(unix)]
@@ -56,8 +59,9 @@ impl CommandGuard {
         }
     }
 
-    /// Ends a process of this one as well, but not what it started, until it is told that it has ended. It would
-    /// end by itself, unless somebody stops it: that leaves nothing but a signal to end it.
+    /// Ends a process of this one as well, but not what it started, until it is told that it has
+    /// ended. It would end by itself, unless somebody stops it: that leaves nothing but a signal to
+    /// end it.
     pub fn add(&self, process: &Child) -> io::Result<()> {
         #[cfg(unix)]
         self.watch().add(unix::Target::process(process.id()))?;
@@ -151,7 +155,8 @@ while read -r change one; do
 done
 for one in $all; do kill -s KILL -- "$one"; done"#;
 
-    /// What is ended, as `kill` takes it: a process by its number, a group by that of its leader with a minus.
+    /// What is ended, as `kill` takes it: a process by its number, a group by that of its leader
+    /// with a minus.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
     pub(super) struct Target(i64);
 
@@ -173,7 +178,8 @@ for one in $all; do kill -s KILL -- "$one"; done"#;
     }
 
     impl Watch {
-        /// Tells what is to be ended. Where somebody has ended the shell, another one is told of all.
+        /// Tells what is to be ended. Where somebody has ended the shell, another one is told of
+        /// all.
         pub fn add(&mut self, target: Target) -> io::Result<()> {
             self.targets.insert(target);
             if self.shell.is_some() && self.tell(&format!("+ {}\n", target.0)).is_ok() {
@@ -305,7 +311,8 @@ mod tests {
         guard.start(Command::new("/bin/sh").current_dir(folder), script).expect("a shell")
     }
 
-    /// Leaves a command as the end of this process would: nobody ends it, and the shell's input closes.
+    /// Leaves a command as the end of this process would: nobody ends it, and the shell's input
+    /// closes.
     fn abandon(running: Running<'_>) -> u32 {
         let group = running.group();
         std::mem::forget(running);

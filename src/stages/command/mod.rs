@@ -48,11 +48,11 @@ const ANY: &[ArtifactKind] = &[
 /// It runs only if the run says `--allow-commands`, so that a stranger's file cannot execute code.
 ///
 /// The command is given to `sh -eu` in an empty folder, which is removed afterwards. It finds each
-/// input under `$IN/<port>/<item>/<file>` and writes its outputs to `$OUT`, as files or links to files in
-/// there; what it leaves running is ended. Nothing else of the
-/// environment is passed on: `PATH` is the system's, `HOME` and `TMPDIR` are below that folder,
-/// `LANG` is `C.UTF-8`; `env` adds to these. The key knows the command, `env` and the inputs, but
-/// not other files that the command reads: change `revision` when one of those changes.
+/// input under `$IN/<port>/<item>/<file>` and writes its outputs to `$OUT`, as files or links to
+/// files in there; what it leaves running is ended. Nothing else of the environment is passed on:
+/// `PATH` is the system's, `HOME` and `TMPDIR` are below that folder, `LANG` is `C.UTF-8`; `env`
+/// adds to these. The key knows the command, `env` and the inputs, but not other files that the
+/// command reads: change `revision` when one of those changes.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ShellCommand {
@@ -194,8 +194,8 @@ impl ShellCommand {
         .with_help("raise `timeout_secs`"))
     }
 
-    /// How the command ended; none if it was stopped. Whatever it left behind is ended in any case, as it could still
-    /// write to its outputs.
+    /// How the command ended; none if it was stopped. Whatever it left behind is ended in any case,
+    /// as it could still write to its outputs.
     fn wait(
         &self,
         mut running: Running<'_>,
@@ -221,7 +221,8 @@ impl ShellCommand {
     }
 }
 
-/// What is said of a command that failed; a disk with so little space left (bytes) is why, and took its last words.
+/// What is said of a command that failed; a disk with so little space left (bytes) is why, and took
+/// its last words.
 fn ended_badly(status: ExitStatus, folder: &Folder, free: Option<u64>) -> StageError {
     const FULL: u64 = 64 << 10;
     let ended = format!("the command ended with {status}{}", folder.last_words());

@@ -29,11 +29,11 @@ pub struct Dataset(Request);
 
 impl StageKind for Dataset {
     const KIND: &'static str = "dataset";
-    // 1: first · 2: a folder that is not divided keeps a part for tests · 3: ADE20K's classes are numbered
-    // over all splits · 4: classes that the crop takes away are not asked for, poses are drawn before the
-    // resize, sequences of depths stay whole, those of TUM have its units, the grey rule is ConceptARC's
-    // · 5: built-in images have textures, their depths follow what is drawn, grids of symbols differ
-    // between splits.
+    // 1: first · 2: a folder that is not divided keeps a part for tests · 3: ADE20K's classes are
+    // numbered over all splits · 4: classes that the crop takes away are not asked for, poses are
+    // drawn before the resize, sequences of depths stay whole, those of TUM have its units, the
+    // grey rule is ConceptARC's · 5: built-in images have textures, their depths follow what is
+    // drawn, grids of symbols differ between splits.
     const VERSION: u32 = 5;
     const PORTS: Ports = Ports { inputs: &[], output: ArtifactKind::Pairs };
 }
@@ -102,7 +102,8 @@ impl Stage for Dataset {
     }
 
     fn source_root(&self) -> Option<&Path> {
-        // A profile that puts built-in data in the place of another leaves that one's folder behind.
+        // A profile that puts built-in data in the place of another leaves that one's folder
+        // behind.
         let DataSource { source, root, .. } = &self.0.source;
         root.as_deref().filter(|_| source.is_on_disk()).map(Path::new)
     }

@@ -37,7 +37,8 @@ impl LoraMerge {
         ))
     }
 
-    /// The bytes of `files`, as far as they are there: as they are or as factors, whichever is more.
+    /// The bytes of `files`, as far as they are there: as they are or as factors, whichever is
+    /// more.
     pub(super) fn size_of_files(&self) -> u64 {
         let Some(root) = &self.root else { return 0 };
         let size = |file: &String| {

@@ -57,7 +57,8 @@ pub struct LoraMerge {
     /// The model that the adapters are merged into; without it they become one adapter.
     #[serde(default)]
     pub model: Option<ModelRef>,
-    /// The weight of each adapter: those on `first` to `fourth`, then those of `files`; by default 1.
+    /// The weight of each adapter: those on `first` to `fourth`, then those of `files`; by default
+    /// 1.
     #[serde(default)]
     pub weights: Vec<f64>,
     /// How the factors become those of one adapter.
@@ -67,24 +68,25 @@ pub struct LoraMerge {
     #[serde(default)]
     #[schemars(range(min = 1))]
     pub rank: Option<usize>,
-    /// Files of other programs below `root`: of diffusers, of ComfyUI, or `adapter_model.safetensors`
-    /// of peft with its `adapter_config.json` beside it.
+    /// Files of other programs below `root`: of diffusers, of ComfyUI, or
+    /// `adapter_model.safetensors` of peft with its `adapter_config.json` beside it.
     #[serde(default)]
     pub files: Vec<String>,
     /// The folder of `files`.
     #[serde(default)]
     #[schemars(extend("format" = "path"))]
     pub root: Option<String>,
-    /// Multiple of the conditioning image's latent that `files` were trained with, as in `lora_train`. It
-    /// goes into the log, by which sampling is checked; without it, a mismatch would not be noticed.
+    /// Multiple of the conditioning image's latent that `files` were trained with, as in
+    /// `lora_train`. It goes into the log, by which sampling is checked; without it, a mismatch
+    /// would not be noticed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_latent_scale: Option<ImageLatentScale>,
-    /// Whether `files` were trained with `causal_time`, as in `lora_train` (LTX-Video); it goes into the
-    /// log, too.
+    /// Whether `files` were trained with `causal_time`, as in `lora_train` (LTX-Video); it goes
+    /// into the log, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub causal_time: Option<bool>,
-    /// Frames per second of the clips that `files` were trained on, as in `lora_train` (LTX-Video); it goes
-    /// into the log, too.
+    /// Frames per second of the clips that `files` were trained on, as in `lora_train` (LTX-Video);
+    /// it goes into the log, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.1, max = 1000.0))]
     pub frame_rate: Option<f64>,
@@ -97,8 +99,8 @@ const PORT: Port = Port { name: "", kinds: &[ArtifactKind::LoraAdapter], require
 
 impl StageKind for LoraMerge {
     const KIND: &'static str = "lora_merge";
-    // 1: first · 2: the log keeps how the image was given in training · 3: that of a merged model, too, and
-    // adapters must agree on it; a merged model keeps the type of its weights.
+    // 1: first · 2: the log keeps how the image was given in training · 3: that of a merged model,
+    // too, and adapters must agree on it; a merged model keeps the type of its weights.
     const VERSION: u32 = 3;
     const PORTS: Ports = Ports {
         inputs: &[

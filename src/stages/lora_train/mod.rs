@@ -92,12 +92,13 @@ pub struct LoraTrain {
     /// is noised as the others are (LTX-Video).
     #[serde(default)]
     pub image_dropout: f64,
-    /// Count time from the first video frame, as the sampler `flow_condition` does (LTX-Video); by default
-    /// where that is the sampler of the model's published pipeline. Must agree with sampling.
+    /// Count time from the first video frame, as the sampler `flow_condition` does (LTX-Video); by
+    /// default where that is the sampler of the model's published pipeline. Must agree with
+    /// sampling.
     #[serde(default, skip_serializing_if = "is_not_causal")]
     pub causal_time: Option<bool>,
-    /// Frames per second of the clips, by default 25 (LTX-Video, which counts time in seconds). Must
-    /// agree with sampling.
+    /// Frames per second of the clips, by default 25 (LTX-Video, which counts time in seconds).
+    /// Must agree with sampling.
     #[serde(default, skip_serializing_if = "rules::is_usual_rate")]
     #[schemars(range(min = 0.1, max = 1000.0))]
     pub frame_rate: Option<f64>,
@@ -110,14 +111,14 @@ pub struct LoraTrain {
     /// Seed of the adapter's start, the order of clips, noise and timesteps.
     #[serde(default)]
     pub seed: Option<u64>,
-    /// Steps between two looks at the clips on `held_out`, from before the first step on. The losses
-    /// at fixed quantiles of the timesteps, with the same noise each time, go into the training's
-    /// log; `pipe show` shows them.
+    /// Steps between two looks at the clips on `held_out`, from before the first step on. The
+    /// losses at fixed quantiles of the timesteps, with the same noise each time, go into the
+    /// training's log; `pipe show` shows them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000_000))]
     pub held_out_every: Option<usize>,
-    /// Steps between checkpoints, the first of them after as many; an interrupted training leaves one, too.
-    /// Does not change the result.
+    /// Steps between checkpoints, the first of them after as many; an interrupted training leaves
+    /// one, too. Does not change the result.
     #[serde(default = "hundred")]
     #[schemars(range(min = 1))]
     pub save_every: usize,
@@ -149,7 +150,8 @@ fn unit() -> f64 {
 
 impl StageKind for LoraTrain {
     const KIND: &'static str = "lora_train";
-    // 1: first · 2: on the CPU, halves of a batch are added up · 3: the log does not name the model.
+    // 1: first · 2: on the CPU, halves of a batch are added up · 3: the log does not name the
+    // model.
     const VERSION: u32 = 3;
     const PORTS: Ports = Ports {
         inputs: &[
@@ -286,8 +288,8 @@ impl Stage for LoraTrain {
     }
 }
 
-/// What the key leaves out: time by latent frames, and what the model decides. Where they differ, so do the
-/// prompts that they read, which are in the key.
+/// What the key leaves out: time by latent frames, and what the model decides. Where they differ,
+/// so do the prompts that they read, which are in the key.
 #[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
 fn is_not_causal(causal_time: &Option<bool>) -> bool {
     *causal_time != Some(true)

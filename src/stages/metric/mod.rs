@@ -31,8 +31,9 @@ const OTHERS: [&str; 2] = ["second", "third"];
 
 impl StageKind for Metric {
     const KIND: &'static str = "metric";
-    // 1: first · 2: confidence intervals, more scores, checkpoints · 3: the share of variance explained,
-    // distances beyond the range, an interval for tasks · 4: OIS of edges from the pixels of all images.
+    // 1: first · 2: confidence intervals, more scores, checkpoints · 3: the share of variance
+    // explained, distances beyond the range, an interval for tasks · 4: OIS of edges from the
+    // pixels of all images.
     const VERSION: u32 = 4;
     const PORTS: Ports = Ports {
         inputs: &[

@@ -173,7 +173,8 @@ impl Pretrain {
         Value::Object(config)
     }
 
-    /// The class of an autoencoder whose configuration names none; that of CogVideoX is known without it.
+    /// The class of an autoencoder whose configuration names none; that of CogVideoX is known
+    /// without it.
     pub(super) fn class_to_state(&self) -> Option<&'static str> {
         let names_none =
             self.part == Part::Vae && self.like.is_none() && !self.config.contains_key(CLASS);

@@ -53,7 +53,8 @@ pub struct Pretrain {
     /// A model whose configuration of this part is taken. Its weights are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub like: Option<ModelRef>,
-    /// Where new parameters start. To train them, keep `identity`; `random` is a base to compare with.
+    /// Where new parameters start. To train them, keep `identity`; `random` is a base to compare
+    /// with.
     #[serde(default, skip_serializing_if = "Start::is_default")]
     pub init: Start,
     /// Number of optimizer steps.
@@ -82,8 +83,8 @@ pub struct Pretrain {
     /// How slowly an average of the parameters follows them; the average is the result.
     #[serde(default)]
     pub ema_decay: Option<f64>,
-    /// Height and width of the piece of a clip, anywhere in it, that a step of the autoencoder sees;
-    /// by default all of it.
+    /// Height and width of the piece of a clip, anywhere in it, that a step of the autoencoder
+    /// sees; by default all of it.
     #[serde(default)]
     pub crop: Option<[usize; 2]>,
     /// The autoencoder's loss.
@@ -96,8 +97,9 @@ pub struct Pretrain {
     /// LTX-Video.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timestep_distribution: Option<TimestepDistribution>,
-    /// Multiple of the conditioning image's latent: a number, or `"inverse"` or `"direct"` by the VAE on
-    /// the input `model`, by default what that VAE is published with. Without one it must be a number.
+    /// Multiple of the conditioning image's latent: a number, or `"inverse"` or `"direct"` by the
+    /// VAE on the input `model`, by default what that VAE is published with. Without one it must be
+    /// a number.
     #[serde(default)]
     pub image_latent_scale: Option<ImageLatentScale>,
     /// The share of samples whose conditioning image is blanked (CogVideoX), or whose first frame
@@ -175,8 +177,9 @@ fn published_schedule() -> Map<String, Value> {
 
 impl StageKind for Pretrain {
     const KIND: &'static str = "pretrain";
-    // 1: first · 2: on the CPU, halves of a batch are added up, and convolutions and norms in another order
-    // · 3: the log does not name the model. Beside it, the revision of autoencoders whose configuration names no class.
+    // 1: first · 2: on the CPU, halves of a batch are added up, and convolutions and norms in
+    // another order · 3: the log does not name the model. Beside it, the revision of autoencoders
+    // whose configuration names no class.
     const VERSION: u32 = 3;
     const PORTS: Ports = Ports {
         inputs: &[

@@ -43,9 +43,9 @@ pub struct Sample {
     #[serde(default = "fifty")]
     #[schemars(range(min = 1, max = 100_000))]
     pub steps: usize,
-    /// How the steps are made; by default as in the published pipeline of the model's version: `dpm` for
-    /// CogVideoX, `flow_euler` for LTX-Video up to 0.9.1 and `flow_condition` from 0.9.5 on, as its schedule
-    /// tells.
+    /// How the steps are made; by default as in the published pipeline of the model's version:
+    /// `dpm` for CogVideoX, `flow_euler` for LTX-Video up to 0.9.1 and `flow_condition` from 0.9.5
+    /// on, as its schedule tells.
     #[serde(default)]
     pub sampler: Option<Sampler>,
     /// How the sampler `flow_condition` gives the image.
@@ -59,21 +59,21 @@ pub struct Sample {
     /// with training.
     #[serde(default)]
     pub image_latent_scale: Option<ImageLatentScale>,
-    /// Which latent the encoder's distribution gives for the conditioning image; that of `vae_encode`, from which
-    /// training has it.
+    /// Which latent the encoder's distribution gives for the conditioning image; that of
+    /// `vae_encode`, from which training has it.
     #[serde(default, skip_serializing_if = "PosteriorChoice::is_default")]
     pub posterior: PosteriorChoice,
-    /// Frames per second of the clips, by default 25 (LTX-Video, which counts time in seconds). Must
-    /// agree with training.
+    /// Frames per second of the clips, by default 25 (LTX-Video, which counts time in seconds).
+    /// Must agree with training.
     #[serde(default, skip_serializing_if = "rules::is_usual_rate")]
     #[schemars(range(min = 0.1, max = 1000.0))]
     pub frame_rate: Option<f64>,
-    /// Work on overlapping tiles of half the height and width that the model was trained with, where
-    /// clips are larger: less memory, and slightly other latents of the image (CogVideoX).
+    /// Work on overlapping tiles of half the height and width that the model was trained with,
+    /// where clips are larger: less memory, and slightly other latents of the image (CogVideoX).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tiling: bool,
-    /// Images that are denoised at once: side by side on the CPU, one after the other on a GPU. Does not
-    /// change the result.
+    /// Images that are denoised at once: side by side on the CPU, one after the other on a GPU.
+    /// Does not change the result.
     #[serde(default = "four")]
     #[schemars(range(min = 1, max = 65_536))]
     pub batch_size: usize,

@@ -8,8 +8,8 @@
 //! All else follows from the results that are kept: objects, results of single items, traces, and
 //! of the checkpoints those at which a kept training ended. What is lost can be computed again.
 //!
-//! No result names what a stage that was stopped has left: items that are part of no result at all, and
-//! rolling checkpoints. That stays for [`UNFINISHED`](needed::UNFINISHED), unless
+//! No result names what a stage that was stopped has left: items that are part of no result at all,
+//! and rolling checkpoints. That stays for [`UNFINISHED`](needed::UNFINISHED), unless
 //! [`GcPolicy::drop_unfinished`]. Files of locks go that nobody holds.
 
 mod needed;
@@ -107,8 +107,9 @@ struct Sweep<'a> {
 
 impl Store {
     /// Removes what the policy does not keep. Refused while a run uses the store, because a run
-    /// writes content before the record that names it. Ends early once `cancelled` says so. Only to ask
-    /// what would go takes no lock: it writes nothing, and a run makes the answer out of date in any case.
+    /// writes content before the record that names it. Ends early once `cancelled` says so. Only to
+    /// ask what would go takes no lock: it writes nothing, and a run makes the answer out of date
+    /// in any case.
     pub fn gc(
         &self,
         policy: &GcPolicy,

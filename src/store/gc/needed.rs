@@ -97,8 +97,8 @@ impl Needed {
     /// A training that was killed, or stopped, may go on from its rolling checkpoint; no record
     /// names it, since a record is written at the end.
     pub(super) fn keeps_checkpoint(&self, path: &Path, policy: &GcPolicy) -> bool {
-        // Older versions began their files here. One that is still being written has its run, beside
-        // which nothing is collected.
+        // Older versions began their files here. One that is still being written has its run,
+        // beside which nothing is collected.
         if CheckpointName::of(path).is_none() {
             return false;
         }

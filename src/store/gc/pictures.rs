@@ -29,8 +29,8 @@ impl Pictures {
         }
     }
 
-    /// Whether a picture is kept. One that tells no owner may be of any result of its stage; a run that
-    /// draws it anew removes it.
+    /// Whether a picture is kept. One that tells no owner may be of any result of its stage; a run
+    /// that draws it anew removes it.
     pub fn has(&self, picture: &Path) -> bool {
         if let Some(predictions) = PictureName::of(picture).and_then(|name| name.predictions) {
             return self.shown.contains(predictions);

@@ -20,9 +20,9 @@ const TELL: Duration = Duration::from_secs(2);
 /// How long who is to stop still waits: one that lives holds the lock for as long as a line takes.
 const LAST: Duration = Duration::from_millis(500);
 
-/// The file of a history. A file system of one machine adds to its end in one piece, whoever else does so;
-/// where several machines see it, each writes where it believes the end to be, so they write one after the
-/// other.
+/// The file of a history. A file system of one machine adds to its end in one piece, whoever else
+/// does so; where several machines see it, each writes where it believes the end to be, so they
+/// write one after the other.
 #[derive(Debug)]
 pub(super) struct Journal {
     pub(super) path: PathBuf,
@@ -72,7 +72,8 @@ impl Journal {
         written.map_err(|e| StoreError::io(&self.path, e))
     }
 
-    /// Writes the file anew; who reads meanwhile sees the old one, and so does who reads after a failure.
+    /// Writes the file anew; who reads meanwhile sees the old one, and so does who reads after a
+    /// failure.
     pub(super) fn replace(&mut self, text: &str) -> Result<(), StoreError> {
         self.pending.clear();
         let _lock = self.take_lock()?;

@@ -43,12 +43,12 @@ impl Last {
 
 /// The last fingerprint of each instance of one pipeline.
 ///
-/// The file only grows at its end, a line per change, so that two runs at once lose nothing (`file`) and a
-/// thousand stages cost a thousand lines. The first line is the [`Owner`]; then `<fingerprint>
-/// <instance>` says what an instance is now, `gone <instance>` that the pipeline has it no more.
-/// Reading takes the last line of each instance; a last line that was cut short is skipped. Any other
-/// line that is none of these is damage, and the next run writes the file anew. The file's time is that
-/// of the last run.
+/// The file only grows at its end, a line per change, so that two runs at once lose nothing
+/// (`file`) and a thousand stages cost a thousand lines. The first line is the [`Owner`]; then
+/// `<fingerprint> <instance>` says what an instance is now, `gone <instance>` that the pipeline has
+/// it no more. Reading takes the last line of each instance; a last line that was cut short is
+/// skipped. Any other line that is none of these is damage, and the next run writes the file anew.
+/// The file's time is that of the last run.
 #[derive(Debug)]
 pub struct History {
     file: Journal,
@@ -57,8 +57,8 @@ pub struct History {
     is_anonymous: bool,
     is_damaged: bool,
     last: BTreeMap<String, Last>,
-    /// What the instances were where the pipeline of the same path was last run elsewhere: it explains, and
-    /// keeps nothing. Read when something is not known here.
+    /// What the instances were where the pipeline of the same path was last run elsewhere: it
+    /// explains, and keeps nothing. Read when something is not known here.
     elsewhere: OnceLock<BTreeMap<String, Last>>,
 }
 
@@ -82,7 +82,8 @@ impl History {
         self.last.get(instance).or_else(|| self.elsewhere().get(instance))
     }
 
-    /// Where the folder of the pipeline was made anew, what was known of the one before is still of use.
+    /// Where the folder of the pipeline was made anew, what was known of the one before is still of
+    /// use.
     fn elsewhere(&self) -> &BTreeMap<String, Last> {
         self.elsewhere.get_or_init(|| {
             let stem = self.owner.stem();

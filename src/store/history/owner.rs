@@ -8,8 +8,8 @@ use super::super::{Digest, Fingerprint, Holder};
 use crate::artifact::file_name;
 
 /// Whose results a history holds: one pipeline file under one profile. Two files of one name, or
-/// two profiles of one file, have nothing to do with each other, and neither have two files of one path in two
-/// containers.
+/// two profiles of one file, have nothing to do with each other, and neither have two files of one
+/// path in two containers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     /// The file's path, absolute, with links followed.
@@ -18,8 +18,8 @@ pub struct Owner {
     pub profile: Option<String>,
     /// The pipeline's name, for people.
     pub name: String,
-    /// What tells the folder of the file from another one of the same path; unknown where an older version
-    /// wrote it.
+    /// What tells the folder of the file from another one of the same path; unknown where an older
+    /// version wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
 }
@@ -65,8 +65,9 @@ impl Owner {
     }
 }
 
-/// What stays of a folder while its content changes, and is another for another folder: its number and when it
-/// was made. A folder that a container mounts is the same one each time; a name of the machine would not be.
+/// What stays of a folder while its content changes, and is another for another folder: its number
+/// and when it was made. A folder that a container mounts is the same one each time; a name of the
+/// machine would not be.
 #[cfg(unix)]
 fn place(folder: &Path) -> Option<String> {
     use std::os::unix::fs::MetadataExt;

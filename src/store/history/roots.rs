@@ -12,8 +12,8 @@ use super::{
     Last, Owner, all_lines, header, read,
 };
 
-/// How long the results of a pipeline are kept of which only somebody else's under the same path was run
-/// since: in another container, or in the folder that took the place of this one.
+/// How long the results of a pipeline are kept of which only somebody else's under the same path
+/// was run since: in another container, or in the folder that took the place of this one.
 const ELSEWHERE: Duration = Duration::from_hours(90 * 24);
 
 /// Histories that cannot be read, and why.
@@ -57,8 +57,8 @@ impl Root {
 }
 
 impl Root {
-    /// What people call a result: its names in the pipelines that it is a present result of, or, if there is none,
-    /// in those that it once was one of.
+    /// What people call a result: its names in the pipelines that it is a present result of, or, if
+    /// there is none, in those that it once was one of.
     pub fn names_among(roots: &[Self], key: Fingerprint) -> Vec<String> {
         let named = |root: &Self| root.name_of(key);
         let mut names: Vec<_> =
@@ -123,8 +123,8 @@ impl Store {
         Ok((roots, unread))
     }
 
-    /// Shortens a history to the keys whose record is still there; removes it if none is, or if it is
-    /// superseded.
+    /// Shortens a history to the keys whose record is still there; removes it if none is, or if it
+    /// is superseded.
     pub(in super::super) fn compact(
         &self,
         root: &Root,
@@ -147,8 +147,9 @@ impl Store {
     }
 }
 
-/// Of the roots of one path and profile, all but the one that was run last keep their results only for a
-/// while: nobody can tell whether they are those of somebody else, or of a folder that is gone.
+/// Of the roots of one path and profile, all but the one that was run last keep their results only
+/// for a while: nobody can tell whether they are those of somebody else, or of a folder that is
+/// gone.
 fn supersede(roots: &mut [Root]) {
     let whose =
         |root: &Root| root.owner.as_ref().map(|owner| (owner.file.clone(), owner.profile.clone()));

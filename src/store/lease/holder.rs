@@ -44,8 +44,8 @@ impl Holder {
         if *self == Self::this() { "another stage here".to_owned() } else { self.to_string() }
     }
 
-    /// What tells the process from others of its machine and of most other machines, for the name of a file:
-    /// `4711-123456-0f3c22d10b7a`.
+    /// What tells the process from others of its machine and of most other machines, for the name
+    /// of a file: `4711-123456-0f3c22d10b7a`.
     pub(in super::super) fn mark(&self) -> String {
         format!("{}-{}-{}", self.pid, self.started, place_mark(&self.place))
     }
@@ -69,8 +69,8 @@ impl Holder {
             && (self.is_gone_by(started(self.pid), || is_absent(self.pid)) || has_ended(self.pid))
     }
 
-    /// The same by when the process of this number started. That is not to be seen of those of other
-    /// users where `/proc` hides them (`hidepid`).
+    /// The same by when the process of this number started. That is not to be seen of those of
+    /// other users where `/proc` hides them (`hidepid`).
     fn is_gone_by(&self, started: Option<u64>, is_absent: impl FnOnce() -> bool) -> bool {
         match started {
             Some(started) => self.started != 0 && started != self.started,
@@ -99,13 +99,15 @@ fn has_ended(pid: u32) -> bool {
     field(pid, 3).is_some_and(|state| state == "Z" || state == "X")
 }
 
-/// A field of a process's `stat`, from the third on: the second is a name in parentheses that may hold spaces.
+/// A field of a process's `stat`, from the third on: the second is a name in parentheses that may
+/// hold spaces.
 fn field(pid: u32, number: usize) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit(')').next()?.split_whitespace().nth(number - 3).map(str::to_owned)
 }
 
-/// Whether the system says that there is no process of this number; what `/proc` hides, it tells of.
+/// Whether the system says that there is no process of this number; what `/proc` hides, it tells
+/// of.
 #[cfg(unix)]
 fn is_absent(pid: u32) -> bool {
     use nix::{errno::Errno, sys::signal::kill, unistd::Pid};

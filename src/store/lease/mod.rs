@@ -1,10 +1,10 @@
 //! Leases: locks for file systems whose own cannot be trusted, as on NFS.
 //!
-//! A lease is a file that its holder counts up in. Whoever waits looks whether the count goes on, by
-//! a clock of its own that never jumps; the times of files, and what other hosts think the time is,
-//! decide nothing. A count that stands still for [`Timing::limit`] is that of a dead holder, whose
-//! lease is moved away by one rename. If a holder only slept that long, two compute the same: work
-//! is wasted, but nothing is wrong, since results are written aside and renamed.
+//! A lease is a file that its holder counts up in. Whoever waits looks whether the count goes on,
+//! by a clock of its own that never jumps; the times of files, and what other hosts think the time
+//! is, decide nothing. A count that stands still for [`Timing::limit`] is that of a dead holder,
+//! whose lease is moved away by one rename. If a holder only slept that long, two compute the same:
+//! work is wasted, but nothing is wrong, since results are written aside and renamed.
 
 mod holder;
 mod uses;

@@ -25,7 +25,8 @@ impl Uses {
         self.folder.join("alone.lease")
     }
 
-    /// Joins those who use the store, once nobody has it alone; `wait` is called as long as somebody has.
+    /// Joins those who use the store, once nobody has it alone; `wait` is called as long as
+    /// somebody has.
     pub(in crate::store) fn join(
         &self,
         wait: &mut dyn FnMut() -> Result<(), StoreError>,
@@ -40,9 +41,9 @@ impl Uses {
         Ok(lease)
     }
 
-    /// Takes the store alone; `None` if somebody uses it. Leases whose holders do not count are watched
-    /// before that, all at once, until it is certain that these are dead; `wait` is called with one of them
-    /// in the meantime. Nobody else has to wait for this.
+    /// Takes the store alone; `None` if somebody uses it. Leases whose holders do not count are
+    /// watched before that, all at once, until it is certain that these are dead; `wait` is called
+    /// with one of them in the meantime. Nobody else has to wait for this.
     pub(in crate::store) fn alone(
         &self,
         wait: &mut dyn FnMut(&Holder) -> Result<(), StoreError>,

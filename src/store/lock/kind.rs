@@ -1,5 +1,5 @@
-//! Which locks are used where. Two who use a store in different ways do not see each other, so a store says
-//! in which, from the first time on that it is opened to be changed.
+//! Which locks are used where. Two who use a store in different ways do not see each other, so a
+//! store says in which, from the first time on that it is opened to be changed.
 
 use std::{
     fs,
@@ -27,8 +27,8 @@ pub enum Locks {
 /// What a store says in its file `locks/mode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
-    /// Locks of a file system of one machine. Other machines that see the same folder over a network do not
-    /// see these.
+    /// Locks of a file system of one machine. Other machines that see the same folder over a
+    /// network do not see these.
     Local,
     /// Locks of a file system of several machines, because somebody chose them.
     Flock,
@@ -116,7 +116,8 @@ impl Locks {
         }
     }
 
-    /// What is said in a store, if this agrees with it; nothing if that was damaged, as everybody writes it anew.
+    /// What is said in a store, if this agrees with it; nothing if that was damaged, as everybody
+    /// writes it anew.
     fn said(self, root: &Path) -> Result<Option<Mode>, StoreError> {
         let path = path_of(root);
         let text = match fs::read(&path) {

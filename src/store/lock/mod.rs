@@ -1,6 +1,6 @@
 //! Locks between processes and threads, by those of the file system where it keeps them to its word
-//! (the system drops them when their process dies), else by leases. All who use a store must do it alike:
-//! `kind`.
+//! (the system drops them when their process dies), else by leases. All who use a store must do it
+//! alike: `kind`.
 
 mod kind;
 mod sweep;
@@ -54,8 +54,8 @@ impl Drop for Locked {
     }
 }
 
-/// Keeps `gc` away while a run writes content that no record names yet, and runs while `gc` removes what
-/// is named by none.
+/// Keeps `gc` away while a run writes content that no record names yet, and runs while `gc` removes
+/// what is named by none.
 #[derive(Debug)]
 pub struct StoreUse {
     _file: Option<File>,
@@ -72,8 +72,8 @@ impl StoreUse {
     }
 }
 
-/// A wait for the lock of a key. It learns from look to look whether a holder still lives, so all looks
-/// must be its own.
+/// A wait for the lock of a key. It learns from look to look whether a holder still lives, so all
+/// looks must be its own.
 #[derive(Debug)]
 pub struct KeyWait {
     path: PathBuf,
@@ -99,7 +99,8 @@ impl KeyWait {
         Self { path, locks, watch: Watch::default(), pause: FIRST_PAUSE }
     }
 
-    /// Takes the lock, if it is free. One that is given back and taken again all the time is held by somebody.
+    /// Takes the lock, if it is free. One that is given back and taken again all the time is held
+    /// by somebody.
     pub fn try_take(&mut self) -> Result<Attempt, StoreError> {
         const TRIES: usize = 3;
         for _ in 0..TRIES {
@@ -125,14 +126,15 @@ impl KeyWait {
 }
 
 impl Store {
-    /// Goes by the locks that the others use who use the store, which is refused where `wanted` are others.
+    /// Goes by the locks that the others use who use the store, which is refused where `wanted` are
+    /// others.
     pub fn with_locks(mut self, wanted: Locks) -> Result<Self, StoreError> {
         self.locks = wanted.in_store(&self.root)?;
         Ok(self)
     }
 
-    /// The same for a store that is opened to be changed: if nothing is known of others, from now on all
-    /// have to use these.
+    /// The same for a store that is opened to be changed: if nothing is known of others, from now
+    /// on all have to use these.
     pub fn settle_locks(mut self, wanted: Locks) -> Result<Self, StoreError> {
         self.locks = wanted.settled(&self.root)?;
         Ok(self)
@@ -159,8 +161,8 @@ impl Store {
         super::scratch(&tmp).map(drop).map_err(|e| StoreError::io(&tmp, e))
     }
 
-    /// Declares that a run uses the store. While somebody has it alone this waits, and says so, until
-    /// `cancelled` says to stop.
+    /// Declares that a run uses the store. While somebody has it alone this waits, and says so,
+    /// until `cancelled` says to stop.
     pub fn in_use(&self, cancelled: &dyn Fn() -> bool) -> Result<StoreUse, StoreError> {
         const PAUSE: Duration = Duration::from_millis(50);
         self.check_writable()?;
@@ -208,9 +210,10 @@ impl Store {
         }
     }
 
-    /// Takes the store for itself, if no run uses it, by locks of either kind: an older version, or who
-    /// wrote another kind into `locks/mode` by hand, may still use the other one. Holders of leases who do not
-    /// answer are waited for, which is said, until it is certain that they are dead or `cancelled` says to stop.
+    /// Takes the store for itself, if no run uses it, by locks of either kind: an older version, or
+    /// who wrote another kind into `locks/mode` by hand, may still use the other one. Holders of
+    /// leases who do not answer are waited for, which is said, until it is certain that they are
+    /// dead or `cancelled` says to stop.
     pub(super) fn exclusive(&self, cancelled: &dyn Fn() -> bool) -> Result<StoreUse, StoreError> {
         let busy = || StoreError::Busy { path: self.root.clone() };
         let timing = Timing::default();
@@ -228,7 +231,8 @@ impl Store {
             if cancelled() { Err(StoreError::Cancelled) } else { Ok(()) }
         };
         let lease = match self.uses().alone(&mut wait) {
-            // Room is made on a full disk, too; those who use the same locks are kept away all the same.
+            // Room is made on a full disk, too; those who use the same locks are kept away all the
+            // same.
             Err(StoreError::Full { .. }) if self.locks != Locks::Lease => None,
             taken => Some(taken?.ok_or_else(busy)?),
         };
@@ -273,8 +277,8 @@ fn try_flock(path: &Path) -> Result<Tried, StoreError> {
         Ok(()) if still_there(path, &file) => {
             // Who gives it back removes the file.
             let left_by = read_holder(&mut file);
-            // For those who will wait; without it they wait all the same. One who was killed may have left
-            // more than is written now.
+            // For those who will wait; without it they wait all the same. One who was killed may
+            // have left more than is written now.
             let _ = file.rewind().and_then(|()| file.set_len(0));
             let _ = serde_json::to_writer(&mut file, &Holder::this());
             let locked = Locked { path: path.to_owned(), _file: file };

@@ -14,8 +14,8 @@ use super::{
 /// What a file in `locks/` is, by its name.
 #[derive(Debug, PartialEq, Eq)]
 enum Kind {
-    /// The file by which the store is used, which is never removed: who opens it does not look whether it is
-    /// still there.
+    /// The file by which the store is used, which is never removed: who opens it does not look
+    /// whether it is still there.
     Store,
     /// That of a key, locked by the file system.
     Key,
@@ -51,9 +51,9 @@ impl Kind {
 }
 
 impl Store {
-    /// Removes what nobody holds, or only looks for that, and gives the sizes. Whoever calls this has the
-    /// store alone, unless it is a dry run, so nobody takes the lock of a key meanwhile. A process that uses
-    /// locks of another kind would not be seen by that: what it may hold is left.
+    /// Removes what nobody holds, or only looks for that, and gives the sizes. Whoever calls this
+    /// has the store alone, unless it is a dry run, so nobody takes the lock of a key meanwhile. A
+    /// process that uses locks of another kind would not be seen by that: what it may hold is left.
     pub(in super::super) fn sweep_locks(&self, dry_run: bool) -> Result<Vec<u64>, StoreError> {
         let folder = self.root.join("locks");
         let failed = |e| StoreError::io(&folder, e);
@@ -99,8 +99,9 @@ fn written_by(path: &Path) -> Option<Holder> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
-/// Removes a file that nobody holds; says if it did. One that the file system locks is removed while it is
-/// locked here, as its holder does it: whoever opened it before finds it gone once he has the lock.
+/// Removes a file that nobody holds; says if it did. One that the file system locks is removed
+/// while it is locked here, as its holder does it: whoever opened it before finds it gone once he
+/// has the lock.
 fn take_away(path: &Path) -> bool {
     match Kind::of(path) {
         Kind::Key => {

@@ -11,8 +11,9 @@ impl Store {
         self
     }
 
-    /// Takes the lock of a key. If somebody else holds it, `on_wait` is called once with whom, where
-    /// that is known; then the lock is tried again until it is free or `cancelled` says to stop.
+    /// Takes the lock of a key. If somebody else holds it, `on_wait` is called once with whom,
+    /// where that is known; then the lock is tried again until it is free or `cancelled` says to
+    /// stop.
     fn lock_key(
         &self,
         key: Fingerprint,

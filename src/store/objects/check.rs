@@ -11,9 +11,9 @@ use crate::{
     sync::Unpoisoned,
 };
 
-/// Reads something, and once more if that failed: a file server may be away for a moment. What cannot be read
-/// even then may be whole all the same, so nobody removes it for that; but who has the content at hand writes it
-/// anew.
+/// Reads something, and once more if that failed: a file server may be away for a moment. What
+/// cannot be read even then may be whole all the same, so nobody removes it for that; but who has
+/// the content at hand writes it anew.
 pub(in crate::store) fn twice<T>(read: impl Fn() -> io::Result<T>) -> io::Result<T> {
     const PAUSE: Duration = Duration::from_millis(200);
     match read() {
@@ -39,11 +39,12 @@ impl Store {
         remove(&self.object_path(digest)).map(drop)
     }
 
-    /// Reads all content of an artifact, and removes what is damaged, so that it can be made again; gives
-    /// how much is damaged or gone.
+    /// Reads all content of an artifact, and removes what is damaged, so that it can be made again;
+    /// gives how much is damaged or gone.
     ///
-    /// Content that this process wrote is no more removed but an error, as is that which is gone once more.
-    /// So whoever has things made again for as long as something is damaged comes to an end.
+    /// Content that this process wrote is no more removed but an error, as is that which is gone
+    /// once more. So whoever has things made again for as long as something is damaged comes to an
+    /// end.
     pub fn drop_damaged(&self, output: Digest) -> Result<usize, StoreError> {
         if self.drop_if_damaged(output)? {
             return Ok(1);
@@ -78,7 +79,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Whether content is there and is what its digest says. Read piece by piece: weights are large.
+    /// Whether content is there and is what its digest says. Read piece by piece: weights are
+    /// large.
     pub fn is_intact(&self, digest: Digest) -> Result<bool, StoreError> {
         let path = self.object_path(digest);
         match twice(|| hash_file(&path)) {

@@ -15,7 +15,7 @@ use std::{
 
 use super::{
     Digest, Store, StoreError,
-    aside::{in_folder, persist},
+    atomic_write::{in_folder, persist},
 };
 use crate::{artifact::FileRef, sync::Unpoisoned};
 pub(super) use check::twice;

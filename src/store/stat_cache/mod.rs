@@ -1,8 +1,9 @@
 //! Digests of outside files by their metadata, so that a file that nobody touched is not read.
 //!
-//! A line of the file is `<seal> <digest> <size> <modified> <changed> <inode> <used> <path>`; the seal is the begin
-//! of the hash of the rest, and a line that has not its own says nothing. A wrong digest would be another key,
-//! and all that follows from it would run again without a reason that anybody could see.
+//! A line of the file is `<seal> <digest> <size> <modified> <changed> <inode> <used> <path>`; the
+//! seal is the begin of the hash of the rest, and a line that has not its own says nothing. A wrong
+//! digest would be another key, and all that follows from it would run again without a reason that
+//! anybody could see.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,7 +16,7 @@ use std::{
 };
 
 use super::Digest;
-use crate::{regular, sync::Unpoisoned};
+use crate::{regular_file, sync::Unpoisoned};
 
 /// What tells that a file is still the one that was hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,8 +115,8 @@ impl StatCache {
         self.state.lock().unpoisoned()
     }
 
-    /// The digest of the file at an absolute path. It is hashed while others may ask for other files, and
-    /// once where several ask for the same.
+    /// The digest of the file at an absolute path. It is hashed while others may ask for other
+    /// files, and once where several ask for the same.
     pub(super) fn digest(&self, path: &Path, limit: &mut Limit<'_>) -> Result<Digest, NotHashed> {
         let stamp = Stamp::of(&fs::metadata(path)?);
         let turn = match self.known_or_turn(path, stamp, limit)? {
@@ -172,7 +173,8 @@ impl StatCache {
         Ok(Err(Turn { cache: self, path }))
     }
 
-    /// Whether so much was hashed since the file was written that it is better written now than at the end.
+    /// Whether so much was hashed since the file was written that it is better written now than at
+    /// the end.
     pub(super) fn is_due(&self) -> bool {
         self.state().unsaved >= UNSAVED
     }
@@ -189,8 +191,8 @@ impl StatCache {
         state.dirty |= known.len() < before;
     }
 
-    /// The text to write, if anything was learnt since it was read. What nobody asked for in a long time is
-    /// left out.
+    /// The text to write, if anything was learnt since it was read. What nobody asked for in a long
+    /// time is left out.
     pub(super) fn changes(&self) -> Option<String> {
         let mut state = self.state();
         state.unsaved = 0;
@@ -249,7 +251,7 @@ impl Stamp {
 
 /// Hashes a file piece by piece: weights are larger than the memory.
 pub(super) fn hash_file(path: &Path) -> io::Result<Digest> {
-    hash_open(&regular::open(path)?)
+    hash_open(&regular_file::open(path)?)
 }
 
 /// Hashes a file that is open, from where it stands.
@@ -264,7 +266,7 @@ fn hash_until(path: &Path, stopped: &dyn Fn() -> bool) -> Result<Digest, NotHash
     /// A fraction of a second of hashing.
     const PIECE: u64 = 16 << 20;
     let mut hasher = blake3::Hasher::new();
-    let mut file = regular::open(path)?;
+    let mut file = regular_file::open(path)?;
     loop {
         if stopped() {
             return Err(NotHashed::Stopped);

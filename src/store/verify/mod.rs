@@ -51,7 +51,8 @@ pub struct Damage {
     pub file: PathBuf,
     /// The results that it is part of, as `pose_ablation: lora[n=10]`, where a history knows them.
     pub results: Vec<String>,
-    /// Whether it is gone now. If not, nothing was to be removed, or the cache cannot be written, or it not read.
+    /// Whether it is gone now. If not, nothing was to be removed, or the cache cannot be written,
+    /// or it not read.
     pub removed: bool,
     /// Why it could not be read, if it could not. Then it may be whole, so it is not removed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,8 +102,8 @@ impl Damage {
 }
 
 impl Store {
-    /// Hashes every object, checkpoint and picture and reads every record; removes those that are damaged,
-    /// unless it is a dry run or the store cannot be written.
+    /// Hashes every object, checkpoint and picture and reads every record; removes those that are
+    /// damaged, unless it is a dry run or the store cannot be written.
     pub fn verify(&self, dry_run: bool) -> Result<VerifyReport, StoreError> {
         let mut report = VerifyReport::default();
         let (roots, unread) = self.roots_read()?;
@@ -234,7 +235,8 @@ impl Store {
         }
     }
 
-    /// The results of which some content is not here: their lists of items, or files that these name.
+    /// The results of which some content is not here: their lists of items, or files that these
+    /// name.
     fn without_content(&self, records: &[Record], roots: &[Root]) -> Result<Vec<Gone>, StoreError> {
         let is_here = |digest: &Digest| self.object_path(*digest).exists();
         let live: HashSet<Fingerprint> =
@@ -296,8 +298,8 @@ struct Sweeper<'a> {
 }
 
 impl Sweeper<'_> {
-    /// Removes what was found damaged, unless a run has made it again, or dropped it, since it was looked
-    /// at: much else was read in between.
+    /// Removes what was found damaged, unless a run has made it again, or dropped it, since it was
+    /// looked at: much else was read in between.
     fn remove(
         &self,
         path: &Path,
@@ -342,8 +344,8 @@ fn is_wrong(path: &Path, is_of: io::Result<bool>) -> Result<bool, StoreError> {
     }
 }
 
-/// Whether a record has not the form that its folder is for. What vanishes meanwhile was removed, not
-/// damaged.
+/// Whether a record has not the form that its folder is for. What vanishes meanwhile was removed,
+/// not damaged.
 fn is_damaged(folder: &str, path: &Path, key: Fingerprint) -> Result<bool, StoreError> {
     Ok(match folder {
         "actions" => match read_json::<Record>(path)? {

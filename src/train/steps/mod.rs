@@ -181,7 +181,8 @@ impl Steps {
         self.learning_rate * self.schedule.factor(step, self.warmup_steps, self.steps)
     }
 
-    /// That something is not finite at a step, from 1; `kept` is the step of the last state that is.
+    /// That something is not finite at a step, from 1; `kept` is the step of the last state that
+    /// is.
     fn diverged(
         &self,
         what: impl Into<String>,

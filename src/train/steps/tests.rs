@@ -126,8 +126,8 @@ fn what_is_saved_on_the_way_equals_shorter_runs_bit_for_bit() {
     check(&fit_to(&[4, 9, 15], Some(folder.path()), 1).unwrap());
 }
 
-/// Trains one parameter whose gradient is `factor` of the step, with the checkpoints in a folder; gives
-/// why it ended.
+/// Trains one parameter whose gradient is `factor` of the step, with the checkpoints in a folder;
+/// gives why it ended.
 fn diverge(settings: &Steps, folder: Option<&Path>, factor: impl Fn(usize) -> f32) -> Diverged {
     let device = Device::flex();
     let init = || {

@@ -1,4 +1,5 @@
-//! Bad data: a message with place and remedy, the documented exit code, and a next run that goes on.
+//! Bad data: a message with place and remedy, the documented exit code, and a next run that goes
+//! on.
 
 use std::fs;
 

@@ -269,8 +269,8 @@ fn questions_make_no_cache() {
     assert_eq!(fs::read_dir(shell.path("cache")).unwrap().count(), 0);
 }
 
-/// What can be asked without a cache: answered, and nothing is written. A plan ends with why no cache can
-/// be made, if so.
+/// What can be asked without a cache: answered, and nothing is written. A plan ends with why no
+/// cache can be made, if so.
 fn questions_about_nothing(shell: &Shell, obstacle: &str) {
     shell.write("clips.toml", CLIPS);
     shell.output("init first");

@@ -143,7 +143,8 @@ impl Part {
         safetensors::serialize(views, None).unwrap()
     }
 
-    /// What a run says of each fault of the part, in turn; then it is whole again and the run goes on.
+    /// What a run says of each fault of the part, in turn; then it is whole again and the run goes
+    /// on.
     fn told(&self) -> String {
         let shell = Shell::new();
         let text = CLIPS.replace("count  = 2", "count  = 1").replace("[32, 32]", "[64, 64]");

@@ -1,5 +1,5 @@
-//! The probes that pipeline tools are compared by (`benches/behave.py`): which of two stages run, A and
-//! what follows it, B.
+//! The probes that pipeline tools are compared by (`benches/behave.py`): which of two stages run, A
+//! and what follows it, B.
 
 use std::{path::Path, process::Stdio, time::Duration};
 

@@ -107,8 +107,8 @@ fn states(shell: &Shell, step: u64) -> Vec<std::path::PathBuf> {
     files
 }
 
-/// States of trainings, damaged as by a failing disk: found by a check, and told by a run that would
-/// have gone on from them.
+/// States of trainings, damaged as by a failing disk: found by a check, and told by a run that
+/// would have gone on from them.
 fn damaged_states_are_told(shell: &Shell) {
     for state in states(shell, 3) {
         corrupt(&state, true);

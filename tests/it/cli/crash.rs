@@ -1,4 +1,5 @@
-//! `kill -9` at random moments: the cache is good after each, and the results come out as undisturbed.
+//! `kill -9` at random moments: the cache is good after each, and the results come out as
+//! undisturbed.
 
 use std::{
     process::{Child, Stdio},

@@ -321,7 +321,8 @@ fn a_place_where_no_cache_can_be_is_named_with_a_remedy() {
       × cannot make the cache `/proc/none/such`: No such file or directory (os error 2)
       help: name a folder that you may write to with `--cache DIR` or `PIPE_CACHE`
     ");
-    // A plan is made all the same, and says it too; that such a place has no space is not the point.
+    // A plan is made all the same, and says it too; that such a place has no space is not the
+    // point.
     for line in ["plan clips.toml --cache /proc/such", "plan clips.toml --cache /proc/none/such"] {
         let text = shell.transcript(line);
         assert!(text.contains("? 0") && text.contains(", 0 cached"), "{text}");

@@ -1,5 +1,6 @@
-//! The pipelines of the scripts in `tests/interop`. The scripts run by hand, as they need other programs;
-//! what they have `pipe` run must check all the same, so that a key that is renamed is noticed.
+//! The pipelines of the scripts in `tests/interop`. The scripts run by hand, as they need other
+//! programs; what they have `pipe` run must check all the same, so that a key that is renamed is
+//! noticed.
 
 use std::{collections::BTreeSet, path::Path};
 

@@ -139,8 +139,8 @@ impl Shell {
     }
 }
 
-/// The binary, which gets signals even where the tests do not, as under `nohup` or in the background
-/// of a script.
+/// The binary, which gets signals even where the tests do not, as under `nohup` or in the
+/// background of a script.
 fn binary() -> Command {
     const PIPE: &str = env!("CARGO_BIN_EXE_pipe");
     if !cfg!(target_os = "linux") {
@@ -176,8 +176,8 @@ fn redact(text: &str) -> String {
     digests.replace_all(&text, "[HASH]").into_owned()
 }
 
-/// An experiment on built-in figures with the built-in model, as the text of a pipeline file: pairs, clips, a prompt,
-/// latents, an adapter and samples.
+/// An experiment on built-in figures with the built-in model, as the text of a pipeline file:
+/// pairs, clips, a prompt, latents, an adapter and samples.
 struct Experiment {
     name: &'static str,
     /// Lines of the table `[params]`.

@@ -148,7 +148,8 @@ fn the_file_to_copy_runs_elsewhere_on_pictures_of_ones_own() {
     shell.succeed(&format!("run mine.toml --only answers {settings} {short}"));
     shell.succeed(&format!("export mine.toml answers --to fresh {settings} {short}"));
     assert!(shell.path("fresh/fresh.png").exists());
-    // Their sheet shows what was asked and answered: a margin of 4, and two pictures that have grown to 128.
+    // Their sheet shows what was asked and answered: a margin of 4, and two pictures that have
+    // grown to 128.
     let sheet = image::open(shell.path("fresh/sheet.png")).unwrap();
     assert_eq!((sheet.width(), sheet.height()), (4 + 2 * (128 + 4), 128 + 8));
     // With any other number it works as well.
@@ -175,8 +176,8 @@ fn with_its_data_a_pipeline_plans_to_run() {
     }
 }
 
-/// Each profile that reads data from outside finds all that it asks for in real data, small parts of which are
-/// enough if the sweep is cut. What the weights would be asked is not.
+/// Each profile that reads data from outside finds all that it asks for in real data, small parts
+/// of which are enough if the sweep is cut. What the weights would be asked is not.
 #[test]
 fn with_its_data_every_profile_of_data_checks() {
     /// Two pairs, both of which are one photograph and what it was made into.
@@ -224,7 +225,8 @@ fn with_its_data_every_profile_of_data_checks() {
     }
 }
 
-/// Profiles that take other data replace what made pairs: nothing may be made that no other stage reads.
+/// Profiles that take other data replace what made pairs: nothing may be made that no other stage
+/// reads.
 #[test]
 fn no_profile_makes_pairs_that_nothing_reads() {
     for (file, profile) in cases("pipelines") {

@@ -137,8 +137,8 @@ size   = [32, 32]
 holdout = 0.0
 "#;
 
-/// Two keys of OpenSSL's form: the private and public one of RFC 8032's first test, and a public one
-/// of its second.
+/// Two keys of OpenSSL's form: the private and public one of RFC 8032's first test, and a public
+/// one of its second.
 fn write_keys(shell: &Shell) {
     let pem = |name: &str, base64: &str| {
         format!("-----BEGIN {name} KEY-----\n{base64}\n-----END {name} KEY-----\n")

@@ -1,5 +1,5 @@
-//! Every pipeline's profile `quick`, really run, with all that takes time cut to the least: a stage that
-//! fails only at run time fails here.
+//! Every pipeline's profile `quick`, really run, with all that takes time cut to the least: a stage
+//! that fails only at run time fails here.
 
 use std::path::Path;
 
@@ -17,7 +17,8 @@ const LEAST: [(&str, &str); 7] = [
     ("vae_clips", "2"),
 ];
 
-/// The settings that cut a file short: those of [`LEAST`] that it has, and the least number of examples.
+/// The settings that cut a file short: those of [`LEAST`] that it has, and the least number of
+/// examples.
 fn cut(shell: &Shell, file: &Path) -> Vec<String> {
     let shown = shell.succeed(&format!("show {} --profile quick", file.display()));
     let merged: toml::Table = shown.parse().unwrap();
@@ -48,7 +49,8 @@ fn the_quick_profile_of_every_pipeline_runs_to_its_tables() {
         let output = run.output().unwrap();
         let [told, said] =
             [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
-        // A signed note says why a number is missing, or that its threshold lies at the end of the list.
+        // A signed note says why a number is missing, or that its threshold lies at the end of the
+        // list.
         let is_reason = |line: &str| {
             let note = line.strip_prefix('(').and_then(|rest| rest.get(1..)?.strip_prefix(") "));
             note.is_some_and(|note| !note.starts_with("at threshold"))

@@ -264,7 +264,8 @@ fn damage_that_a_worker_meets_is_made_good() {
 fn a_program_that_is_removed_while_it_runs_starts_workers_all_the_same() {
     let shell = Shell::new();
     let copy = shell.path("pipe-copy");
-    // Not copied here: a program that another test starts meanwhile would hold it open to be written, and busy.
+    // Not copied here: a program that another test starts meanwhile would hold it open to be
+    // written, and busy.
     let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_pipe")).arg(&copy).status().unwrap();
     assert!(copied.success());
     let gone = format!(

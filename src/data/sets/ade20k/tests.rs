@@ -96,8 +96,8 @@ fn a_class_of_ade20k_has_one_colour_in_both_splits() {
 fn a_class_of_ade20k_is_where_a_pixel_shows_it() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
-    // The JSON file names parts, too, which `_seg.png` does not hold. A lamp stands at the left edge of a
-    // wide picture, of which a square keeps the middle.
+    // The JSON file names parts, too, which `_seg.png` does not hold. A lamp stands at the left
+    // edge of a wide picture, of which a square keeps the middle.
     for (name, lamp) in [("a", 0u32), ("b", 24)] {
         let stem = format!("images/ADE/training/street/{name}");
         save(root, &format!("{stem}.jpg"), RgbImage::new(48, 16));

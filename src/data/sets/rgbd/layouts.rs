@@ -145,7 +145,8 @@ fn no_frame_of(folder: &str, picture: &str) -> DataError {
 const FOLDERS: [[&str; 2]; 4] =
     [["rgb", "depth"], ["color", "depth"], ["images", "annotations"], ["image", "depth"]];
 
-/// What a folder of pictures has below it: `/train`, `/test` or `/val` if it is divided, else nothing.
+/// What a folder of pictures has below it: `/train`, `/test` or `/val` if it is divided, else
+/// nothing.
 fn part(sources: &SourceReader, folder: &str, split: Split) -> Result<String, DataError> {
     let names = list(sources, folder, LAYOUT)?;
     let has = |name: &&str| names.iter().any(|found| found.strip_suffix('/') == Some(name));
@@ -260,7 +261,8 @@ fn rooms(
 /// Folders above the scenes of SUN, such as `kv2/kinect2data/`; more is no data set of it.
 const MAX_LEVELS: usize = 6;
 
-/// The pictures of all scenes of SUN below the root: folders with `image/` and `depth/` of one file each.
+/// The pictures of all scenes of SUN below the root: folders with `image/` and `depth/` of one file
+/// each.
 ///
 /// What lies in one folder is one sequence.
 fn scenes(sources: &SourceReader, without: WithoutDepth) -> Result<Vec<Frame>, DataError> {

@@ -135,8 +135,8 @@ fn read_depth(sources: &SourceReader, path: &str, code: Code) -> Result<Depth, D
     Ok(Depth::from_raw(stored.width(), stored.height(), metres.collect()).expect("one a pixel"))
 }
 
-/// Refuses depths that were hardly turned. The three highest bits of a value are its lowest then, and 0 below
-/// 8.192 m; of plain millimetres, seven in eight have one of them set.
+/// Refuses depths that were hardly turned. The three highest bits of a value are its lowest then,
+/// and 0 below 8.192 m; of plain millimetres, seven in eight have one of them set.
 fn look_rotated(stored: &ImageBuffer<Luma<u16>, Vec<u16>>, path: &str) -> Result<(), DataError> {
     const TURNED: u16 = 0b111;
     let known = stored.iter().filter(|value| **value > 0);

@@ -29,8 +29,8 @@ pub(super) fn is_tum(names: &[String]) -> bool {
     ["rgb.txt", "depth.txt"].iter().all(|list| names.iter().any(|name| name == list))
 }
 
-/// Refuses a sequence of TUM that lacks one of its lists: by its folders alone, its depths would be read as
-/// millimetres.
+/// Refuses a sequence of TUM that lacks one of its lists: by its folders alone, its depths would be
+/// read as millimetres.
 pub(super) fn not_half_tum(names: &[String], folder: &str) -> Result<(), DataError> {
     let lists = ["rgb.txt", "depth.txt"];
     let has = |list: &&str| names.iter().any(|name| name == list);
@@ -107,8 +107,8 @@ pub(super) fn by_time(
     }
 }
 
-/// For each picture the place of its depth. Of all that are near enough, the nearest two go together first, and
-/// each once, as in TUM's own `associate.py`.
+/// For each picture the place of its depth. Of all that are near enough, the nearest two go
+/// together first, and each once, as in TUM's own `associate.py`.
 fn partners(colors: &[(f64, String)], depths: &[(f64, String)]) -> Vec<Option<usize>> {
     let mut by_time: Vec<usize> = (0..depths.len()).collect();
     by_time.sort_by(|a, b| depths[*a].0.total_cmp(&depths[*b].0));
@@ -136,7 +136,8 @@ fn partners(colors: &[(f64, String)], depths: &[(f64, String)]) -> Vec<Option<us
     found
 }
 
-/// Refuses a picture that the list does not name, beside those that it does: it would be passed over.
+/// Refuses a picture that the list does not name, beside those that it does: it would be passed
+/// over.
 fn all_listed(
     sources: &SourceReader,
     folder: &str,
@@ -164,8 +165,8 @@ fn all_listed(
     Ok(())
 }
 
-/// Refuses a list that names a file which is not there. What it names outside of the data is refused when it
-/// is read.
+/// Refuses a list that names a file which is not there. What it names outside of the data is
+/// refused when it is read.
 fn all_there(
     sources: &SourceReader,
     folder: &str,

@@ -60,8 +60,8 @@ fn line_of(bytes: &[u8], place: &csv::Position) -> u64 {
     place.line() + empty.filter(|byte| **byte == b'\n').count() as u64
 }
 
-/// Refuses a column that nothing would read but whose name is that of one that is read, save for case, spaces or one
-/// letter: rows for tests would be learnt from.
+/// Refuses a column that nothing would read but whose name is that of one that is read, save for
+/// case, spaces or one letter: rows for tests would be learnt from.
 fn not_misspelt(names: &[&str]) -> Result<(), String> {
     for name in names.iter().filter(|name| !COLUMNS.contains(name)) {
         let plain = name.trim().to_lowercase();

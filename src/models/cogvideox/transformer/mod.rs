@@ -4,8 +4,8 @@
 //! Text and video are one sequence `[text, video]` throughout; see
 //! [`StreamModulation`](crate::models::nn::StreamModulation).
 //!
-//! Follows `CogVideoXTransformer3DModel`, `src/diffusers/models/transformers/cogvideox_transformer_3d.py` at
-//! v0.42.1.
+//! Follows `CogVideoXTransformer3DModel`,
+//! `src/diffusers/models/transformers/cogvideox_transformer_3d.py` at v0.42.1.
 
 mod block;
 mod patch_embed;

@@ -7,7 +7,8 @@ use crate::models::{ParamReader, cogvideox::config::VaeConfig, nn::Conv3d};
 
 const NORM_OUT_EPS: f64 = 1e-6;
 
-/// Convolutions that halve the picture at each level but the last, and the frames at the first ones.
+/// Convolutions that halve the picture at each level but the last, and the frames at the first
+/// ones.
 #[derive(Clone, Debug)]
 pub struct Encoder {
     conv_in: CausalConv,

@@ -6,8 +6,8 @@
 //! the model: eight video frames to encode, two latent frames to decode, the remainder in the first
 //! chunk.
 //!
-//! Follows `AutoencoderKLCogVideoX`, `src/diffusers/models/autoencoders/autoencoder_kl_cogvideox.py` at
-//! v0.42.1.
+//! Follows `AutoencoderKLCogVideoX`,
+//! `src/diffusers/models/autoencoders/autoencoder_kl_cogvideox.py` at v0.42.1.
 
 mod blocks;
 mod decoder;

@@ -49,8 +49,8 @@ impl Download<'_, '_> {
         Ok(())
     }
 
-    /// The whole content of a file, in its place by its hash. One that no link of the commit leads to
-    /// may be another program's, so its content is looked at before it is used.
+    /// The whole content of a file, in its place by its hash. One that no link of the commit leads
+    /// to may be another program's, so its content is looked at before it is used.
     fn blob(&mut self, file: &RemoteFile, is_linked: bool) -> Result<PathBuf, FetchError> {
         let blobs = self.folder.join("blobs");
         let (blob, partial) =

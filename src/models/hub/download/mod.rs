@@ -54,9 +54,10 @@ pub type Observe<'a> = dyn FnMut(&Progress<'_>) -> ControlFlow<()> + 'a;
 
 /// Fetches the files of a model's parts that the cache lacks, and gives the folder they are in.
 ///
-/// A repository that lacks some of them is refused by its list, before anything is fetched, or by the indexes of
-/// its shards, before any weights are. A file that was begun before goes on where it ended. The revision's commit
-/// is noted last, so that a branch never leads to a commit of which nothing is here.
+/// A repository that lacks some of them is refused by its list, before anything is fetched, or by
+/// the indexes of its shards, before any weights are. A file that was begun before goes on where it
+/// ended. The revision's commit is noted last, so that a branch never leads to a commit of which
+/// nothing is here.
 pub fn fetch(
     hub: &Hub,
     cache: &Path,
@@ -119,8 +120,8 @@ fn fetch_some(
     Ok(snapshot)
 }
 
-/// The files of weights as the indexes, which are here by now, name them: shards may be called otherwise than those
-/// of published models, and the repository must have all of them.
+/// The files of weights as the indexes, which are here by now, name them: shards may be called
+/// otherwise than those of published models, and the repository must have all of them.
 fn shards_as_named<'l>(
     id: &str,
     (names, listing): (&[&str], &'l Listing),

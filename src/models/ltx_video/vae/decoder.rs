@@ -131,7 +131,8 @@ impl Decoder {
 pub enum Wanted {
     /// All of them.
     All,
-    /// The last one. No norm sees several frames, so it depends on as many as the convolutions reach.
+    /// The last one. No norm sees several frames, so it depends on as many as the convolutions
+    /// reach.
     Last,
 }
 

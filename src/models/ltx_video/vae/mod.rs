@@ -2,7 +2,8 @@
 //!
 //! Legend: B batch, C channels, T/H/W frames/rows/columns.
 //!
-//! Follows `AutoencoderKLLTXVideo`, `src/diffusers/models/autoencoders/autoencoder_kl_ltx.py` at v0.42.1.
+//! Follows `AutoencoderKLLTXVideo`, `src/diffusers/models/autoencoders/autoencoder_kl_ltx.py` at
+//! v0.42.1.
 //!
 //! Left out: tiles and chunks of frames, which the reference does not use unless asked to.
 

@@ -29,7 +29,8 @@ impl VaeConfig {
             ("latent_channels", parsed.latent_channels),
         ])?;
         check.only("patch_size_t", parsed.patch_size_t == 1, "1")?;
-        // The published pipelines take it into account when they decode, and not when they encode the image.
+        // The published pipelines take it into account when they decode, and not when they encode
+        // the image.
         let is_one = parsed.scaling_factor.to_bits() == 1.0_f32.to_bits();
         check.only("scaling_factor", is_one, "1, as in all that are published")?;
         check.epsilon("resnet_norm_eps", parsed.resnet_norm_eps)?;

@@ -1,5 +1,6 @@
-//! A step of `AdamW` and the norm of gradients on a GPU, each in one pass over memory and for a group of parameters at a
-//! time: there are hundreds, and to ask for something takes the host longer than the device needs for it.
+//! A step of `AdamW` and the norm of gradients on a GPU, each in one pass over memory and for a
+//! group of parameters at a time: there are hundreds, and to ask for something takes the host
+//! longer than the device needs for it.
 
 use burn::{
     backend::{
@@ -70,8 +71,8 @@ impl<B: Backend> Group<B> {
     }
 }
 
-/// Parameter, gradient and both moments in f32 to parameter and both moments, for each parameter. Tensors that nobody
-/// else holds are written where they lie.
+/// Parameter, gradient and both moments in f32 to parameter and both moments, for each parameter.
+/// Tensors that nobody else holds are written where they lie.
 pub fn adam_step(params: Vec<[Tensor<1>; 4]>, numbers: AdamNumbers) -> Vec<[Tensor<1>; 3]> {
     let mut made = Vec::with_capacity(params.len());
     let mut params = params.into_iter().map(|p| p.map(Tensor::into_dispatch));
@@ -194,8 +195,8 @@ pub(super) fn stepped<B: Backend>(
     [param.into_type_of(of_param), first.into_type_of(of_first), second.into_type_of(of_second)]
 }
 
-/// Squares by a backend's own operations, spread over all slots: their number is a power of two, so that nothing is
-/// rounded by it.
+/// Squares by a backend's own operations, spread over all slots: their number is a power of two, so
+/// that nothing is rounded by it.
 pub(super) fn added_squares<B: Backend>(before: FloatTensor<B>, of: &Group<B>) -> FloatTensor<B> {
     of.all().into_iter().fold(before, |sums, x| {
         let squares = B::float_sum(B::float_mul(x.clone(), x.clone()));

@@ -1,9 +1,10 @@
 //! Attention for GPUs: in blocks of queries, so that no score matrix of the whole sequence exists.
 //!
-//! Burn has a fused kernel for the forward pass on GPUs and none for the backward pass: on a tape its
-//! attention keeps all scores. Here nothing but inputs and output is kept; the backward pass makes
-//! the probabilities of one block after the other again. Products are of the inputs' type, softmax is
-//! in f32. All of it is made of backend operations, so the CPU can prove what a GPU computes.
+//! Burn has a fused kernel for the forward pass on GPUs and none for the backward pass: on a tape
+//! its attention keeps all scores. Here nothing but inputs and output is kept; the backward pass
+//! makes the probabilities of one block after the other again. Products are of the inputs' type,
+//! softmax is in f32. All of it is made of backend operations, so the CPU can prove what a GPU
+//! computes.
 
 #[cfg(feature = "cuda")]
 use burn::backend::fusion::custom::TensorSpec;
@@ -49,8 +50,8 @@ pub fn block_rows(maps: usize, queries: usize, keys: usize) -> usize {
 /// The operation as Burn dispatches it.
 #[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cuda"), Fusion: cfg(feature = "cuda"))]
 pub trait BlockedAttention: Product {
-    /// See [`blocked_attention`]; `rows` are the queries of a block. With it what the backend wants to see
-    /// again in [`Self::attention_grads`], of the shape `[B, heads, S]` and in f32.
+    /// See [`blocked_attention`]; `rows` are the queries of a block. With it what the backend wants
+    /// to see again in [`Self::attention_grads`], of the shape `[B, heads, S]` and in f32.
     #[fusion(meta = |q, _, _, _| (q.clone(), TensorSpec::new(levels_shape(&q.shape), DType::F32)))]
     fn attention_in_blocks(
         q: FloatTensor<Self>,
@@ -82,7 +83,8 @@ fn levels_shape(q: &Shape) -> Shape {
     [q[0], q[1], q[2]].into()
 }
 
-/// What is no number, where a backend keeps nothing for the backward pass: nobody may take it for levels.
+/// What is no number, where a backend keeps nothing for the backward pass: nobody may take it for
+/// levels.
 pub(super) fn nothing_kept<B: Backend>(q: &FloatTensor<B>) -> FloatTensor<B> {
     let shape = levels_shape(&q.shape());
     B::float_full(shape, f32::NAN.into(), &q.device(), FloatDType::F32)
@@ -124,7 +126,8 @@ type Attended<B> = (FloatTensor<B>, FloatTensor<B>);
 /// Gradients with respect to queries, keys and values.
 type Grads<B> = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>);
 
-/// Puts attention on the tape: `forward` gives the output and its levels, from which `backward` gives the gradients.
+/// Puts attention on the tape: `forward` gives the output and its levels, from which `backward`
+/// gives the gradients.
 pub(super) fn on_tape<B: Backend, C: CheckpointStrategy>(
     recorded: [&FloatTensor<Autodiff<B, C>>; 3],
     forward: impl FnOnce([FloatTensor<B>; 3]) -> Attended<B>,
@@ -182,7 +185,8 @@ pub(super) fn backward<B: Product>(
     let (mut dq, mut dk, mut dv) = (Vec::new(), None, None);
     for (start, len) in ranges(q.shape()[2], rows) {
         let [q, grad, output] = [q, grad, output].map(|x| slice::<B>(x, start, len));
-        // In the inputs' type from here on: the map is read three times, and memory is what it costs.
+        // In the inputs' type from here on: the map is read three times, and memory is what it
+        // costs.
         let p = B::float_cast(probabilities::<B>(&q, k), dtype);
         add::<B>(&mut dv, B::product(B::float_transpose(p.clone()), grad.clone()));
         let ds = B::float_cast(scores_grad::<B>([p, output, grad], [&q, v]), dtype);

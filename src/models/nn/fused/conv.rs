@@ -16,8 +16,8 @@ use burn::{
 use rayon::prelude::*;
 
 use super::{
-    columns::{self, Geometry, matrix},
     direct::{self, MAX_KERNEL, Packed, Planes},
+    im2col::{self, Geometry, matrix},
     kernels::{self, Values, slice},
     tape::record,
 };
@@ -104,7 +104,7 @@ impl Conv for Flex {
                 for (out, bias) in out.chunks_mut(geometry.places()).zip(slice(&bias)) {
                     out.fill(*bias);
                 }
-                columns::forward(&geometry, x, &weight, out);
+                im2col::forward(&geometry, x, &weight, out);
             }
         }
         Values::from_data(TensorData::new(out, [batch, output, t, h, w]))
@@ -133,7 +133,7 @@ impl ConvGrad for Flex {
                 let grads = slice(&grad).chunks(geometry.output * geometry.places());
                 for (index, (x, grad)) in slice(&x).chunks(clip).zip(grads).enumerate() {
                     let dx = if wants_x { &mut dx[index * clip..][..clip] } else { &mut [] };
-                    columns::backward(&geometry, [x, grad], &transposed, [dx, &mut dw]);
+                    im2col::backward(&geometry, [x, grad], &transposed, [dx, &mut dw]);
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Kernels of CUDA, chosen by the shapes of a problem; see [`super::product`].
 //!
-//! The choices are those that were fastest, or nearly so, where Burn's own search tried all, for sizes of
-//! CogVideoX1.5-5B on an H100 (`benches/results/2026-11-26-h100.md`).
+//! The choices are those that were fastest, or nearly so, where Burn's own search tried all, for
+//! sizes of CogVideoX1.5-5B on an H100 (`benches/results/2026-11-26-h100.md`).
 
 use burn::{
     backend::{cubecl::dtype_to_storage_type, ops::FloatTensorOps, tensor::FloatTensor},
@@ -32,8 +32,8 @@ use cubek::{
 };
 
 use super::{
-    adapted::{self, Adapted},
     blocked::{self, BlockedAttention},
+    lora_linear::{self, LoraLinear},
     nvidia,
     product::{Product, as_row, in_type, window},
     token_attention::TokenAttention,
@@ -41,8 +41,8 @@ use super::{
 
 /// Rows from which on a product is not a few vectors by a matrix.
 const FEW_ROWS: usize = 16;
-/// Size on each axis from which on a product is made of tiles that the hardware copies. Of smaller ones
-/// some asked it for tiles larger than it takes, which is known too late for another choice.
+/// Size on each axis from which on a product is made of tiles that the hardware copies. Of smaller
+/// ones some asked it for tiles larger than it takes, which is known too late for another choice.
 const LARGE: usize = 512;
 /// Bytes that the hardware which copies tiles wants rows to begin at.
 const ALIGNMENT: usize = 16;
@@ -118,8 +118,8 @@ impl Product for CubeBackend {
     }
 }
 
-impl Adapted for CubeBackend {
-    fn adapted(
+impl LoraLinear for CubeBackend {
+    fn lora_linear(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
@@ -127,13 +127,13 @@ impl Adapted for CubeBackend {
         b: FloatTensor<Self>,
         scale: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        match nvidia::adapted([&x, &weight, &bias], [&a, &b], scale) {
+        match nvidia::lora_linear([&x, &weight, &bias], [&a, &b], scale) {
             Some([y, low, factors]) => (y, low, factors),
-            None => adapted::by_parts::<Self>([x, weight, bias, a, b], scale),
+            None => lora_linear::by_parts::<Self>([x, weight, bias, a, b], scale),
         }
     }
 
-    fn adapted_grads(
+    fn lora_linear_grads(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         factors: FloatTensor<Self>,
@@ -141,9 +141,9 @@ impl Adapted for CubeBackend {
         grad: FloatTensor<Self>,
         scale: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        match nvidia::adapted_grads([&x, &weight], [&factors, &low, &grad], scale) {
+        match nvidia::lora_linear_grads([&x, &weight], [&factors, &low, &grad], scale) {
             Some([dx, da, db]) => (dx, da, db),
-            None => adapted::grads_by_parts::<Self>([x, weight, factors, low, grad], scale),
+            None => lora_linear::grads_by_parts::<Self>([x, weight, factors, low, grad], scale),
         }
     }
 
@@ -156,7 +156,7 @@ impl Adapted for CubeBackend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         match nvidia::factor_grads(&x, [&factors, &low, &grad], scale) {
             Some([da, db]) => (da, db),
-            None => adapted::factor_grads_by_parts::<Self>([x, factors, low, grad], scale),
+            None => lora_linear::factor_grads_by_parts::<Self>([x, factors, low, grad], scale),
         }
     }
 }

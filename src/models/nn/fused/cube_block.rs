@@ -11,8 +11,8 @@ use super::{
     group_norm::Settings,
     modulation::Modulation,
     nvidia::{self, block, group_norm::norm_silu},
-    root_norm::RootNorm,
-    rotation::Rotation,
+    rms_norm::RmsNormOp,
+    rotary::Rotation,
     token_modulation::{self, TokenModulation},
 };
 
@@ -112,15 +112,15 @@ impl Gelu for CubeBackend {
     }
 }
 
-impl RootNorm for CubeBackend {
-    fn fused_root_norm(x: Float, weight: Float, eps: f64) -> Float {
-        block::root_norm([&x, &weight], eps)
-            .unwrap_or_else(|| formulas::root_norm::<Self>([&x, &weight], eps))
+impl RmsNormOp for CubeBackend {
+    fn fused_rms_norm(x: Float, weight: Float, eps: f64) -> Float {
+        block::rms_norm([&x, &weight], eps)
+            .unwrap_or_else(|| formulas::rms_norm::<Self>([&x, &weight], eps))
     }
 
-    fn fused_root_norm_grad(x: Float, weight: Float, grad: Float, eps: f64) -> Float {
-        block::root_norm_grad([&x, &weight, &grad], eps)
-            .unwrap_or_else(|| formulas::root_norm_grad_of_x::<Self>([&x, &weight], eps, &grad))
+    fn fused_rms_norm_grad(x: Float, weight: Float, grad: Float, eps: f64) -> Float {
+        block::rms_norm_grad([&x, &weight, &grad], eps)
+            .unwrap_or_else(|| formulas::rms_norm_grad_of_x::<Self>([&x, &weight], eps, &grad))
     }
 }
 

@@ -14,7 +14,8 @@ use super::{
     term::Term,
 };
 
-/// Whether [`device_norm_silu`] is for `x`: half precision on a device that is no CPU, without a gradient.
+/// Whether [`device_norm_silu`] is for `x`: half precision on a device that is no CPU, without a
+/// gradient.
 pub fn applies(x: &Tensor<5>) -> bool {
     x.dtype() == DType::BF16 && x.device() != Device::flex() && !x.is_tracked()
 }
@@ -91,7 +92,8 @@ pub(super) fn norm_silu<B: Backend>(
     (y * share).into_type_of(x)
 }
 
-/// Nearest-neighbour resizing of `[B, C, f, h, w]`; the first of an odd number of frames stays one frame.
+/// Nearest-neighbour resizing of `[B, C, f, h, w]`; the first of an odd number of frames stays one
+/// frame.
 fn resized<B: Backend>(x: &FloatTensor<B>, [t, h, w]: [usize; 3]) -> FloatTensor<B> {
     let dims = x.shape().to_vec();
     let [b, c, frames, rows, columns] = [0, 1, 2, 3, 4].map(|axis| dims[axis]);

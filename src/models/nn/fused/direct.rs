@@ -1,10 +1,10 @@
 //! Convolutions of stride 1 straight from the frames: no columns, sums kept in registers.
 //!
-//! Frames are laid out as padded planes, one after the other. On a plane of pitch `P`, the output at
-//! place `m` of its rows is the sum over taps of the input at `m + y P + x`, so one loop over places
-//! serves every row; the few places between rows hold nonsense, which is left out when planes are
-//! copied to rows again. The gradient of the input is the same convolution with the weights
-//! turned round; that of the weights is a sum over the same places.
+//! Frames are laid out as padded planes, one after the other. On a plane of pitch `P`, the output
+//! at place `m` of its rows is the sum over taps of the input at `m + y P + x`, so one loop over
+//! places serves every row; the few places between rows hold nonsense, which is left out when
+//! planes are copied to rows again. The gradient of the input is the same convolution with the
+//! weights turned round; that of the weights is a sum over the same places.
 #![expect(clippy::inline_always, reason = "what is not inlined has no vector instructions")]
 
 use pulp::{Arch, Simd, WithSimd};

@@ -5,7 +5,8 @@ use burn::backend::{Backend, TensorMetadata, tensor::FloatTensor};
 
 use super::{product::Product, tape::InputGradients, term::Term};
 
-/// Places of shift, scale and gate among the six rows of a modulation, of the video and of the text.
+/// Places of shift, scale and gate among the six rows of a modulation, of the video and of the
+/// text.
 const SHIFT: [usize; 2] = [0, 3];
 const SCALE: [usize; 2] = [1, 4];
 const GATE: [usize; 2] = [2, 5];
@@ -147,8 +148,8 @@ pub fn gated_add_grad<B: Backend>(
     ]
 }
 
-/// The partners of each pair along the last axis, by a table that exchanges those of a part of it. A
-/// product with zeros and ones is exact in any type.
+/// The partners of each pair along the last axis, by a table that exchanges those of a part of it.
+/// A product with zeros and ones is exact in any type.
 fn partners<B: Product>(x: &FloatTensor<B>, swap: &FloatTensor<B>) -> FloatTensor<B> {
     let (shape, table) = (x.shape(), swap.shape());
     let width = table[table.num_dims() - 1];
@@ -208,14 +209,14 @@ pub fn norm_rotate_grad<B: Product>(
     ]
 }
 
-/// See [`super::root_norm`].
-pub fn root_norm<B: Backend>([x, weight]: [&FloatTensor<B>; 2], eps: f64) -> FloatTensor<B> {
+/// See [`super::rms_norm`].
+pub fn rms_norm<B: Backend>([x, weight]: [&FloatTensor<B>; 2], eps: f64) -> FloatTensor<B> {
     let rank = x.shape().num_dims();
     (Term::<B>::of(x) * root_statistic::<B>(x, eps) * along_last(weight, rank)).into_type_of(x)
 }
 
 /// The gradients with respect to `x` and `weight`.
-pub fn root_norm_grad<B: Backend>(
+pub fn rms_norm_grad<B: Backend>(
     [x, weight]: [&FloatTensor<B>; 2],
     eps: f64,
     grad: &FloatTensor<B>,
@@ -296,13 +297,13 @@ pub fn norm_rotate_grad_of_x<B: Product>(
     dx.expect("it is wanted")
 }
 
-/// See [`root_norm_grad`]: the gradient with respect to `x` alone.
-pub fn root_norm_grad_of_x<B: Backend>(
+/// See [`rms_norm_grad`]: the gradient with respect to `x` alone.
+pub fn rms_norm_grad_of_x<B: Backend>(
     inputs: [&FloatTensor<B>; 2],
     eps: f64,
     grad: &FloatTensor<B>,
 ) -> FloatTensor<B> {
-    let [dx, _] = root_norm_grad::<B>(inputs, eps, grad, [true, false]);
+    let [dx, _] = rms_norm_grad::<B>(inputs, eps, grad, [true, false]);
     dx.expect("it is wanted")
 }
 
@@ -318,8 +319,9 @@ mod tests {
             gelu::Gelu,
             kernels::{self, Values},
             modulation::{Modulation, ModulationGrad},
-            root_norm as root_norm_on_tape, rotate as rotate_on_tape,
-            rotation::{Rotation, RotationGrad, swap_table},
+            rms_norm as rms_norm_on_tape,
+            rotary::{Rotation, RotationGrad, swap_table},
+            rotate as rotate_on_tape,
             testing::{agree, random},
         },
         *,
@@ -425,7 +427,7 @@ mod tests {
         let dims = [2, 5, 24];
         agree(
             &[random([2 * 5 * 24]) * 2.0, random([24])],
-            |[x, weight]| root_norm_on_tape(x.reshape(dims), weight, EPS),
+            |[x, weight]| rms_norm_on_tape(x.reshape(dims), weight, EPS),
             |[x, weight]| rms_norm(x.reshape(dims), 2, EPS) * weight.reshape([1, 1, 24]),
         );
         let sign = Tensor::<1>::from_floats([-1.0, 1.0], &Device::flex()).reshape([1, 1, 1, 2]);

@@ -207,7 +207,8 @@ fn activate(out: &mut [f32], x: &[f32], [a, b]: [&[f32]; 2], [mean, rstd]: [f32;
     });
 }
 
-/// The gradient of `normed`; adds that of `a * normed + b` to `total`, and times `normed` to `along`.
+/// The gradient of `normed`; adds that of `a * normed + b` to `total`, and times `normed` to
+/// `along`.
 fn activate_grad(
     [dnormed, total, along]: [&mut [f32]; 3],
     [x, grad, a, b]: [&[f32]; 4],

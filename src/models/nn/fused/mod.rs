@@ -4,17 +4,16 @@
 //! small transformer they cost more than the matrix products. Each operation here has its own
 //! backward pass ([`tape`]), which also keeps less than the tape would.
 //!
-//! Other devices, and other types than f32, have those of the transformer's blocks as formulas, which
-//! their compilers fuse ([`formulas`]), attention in a form of its own ([`blocked`]), the autoencoder's norm
-//! where nothing is trained ([`device_norm`]), the optimizer's step ([`adam`]), and products and convolutions
-//! by chosen kernels ([`product`]); all else they compose from Burn's operations.
+//! Other devices, and other types than f32, have those of the transformer's blocks as formulas,
+//! which their compilers fuse ([`formulas`]), attention in a form of its own ([`blocked`]), the
+//! autoencoder's norm where nothing is trained ([`device_norm`]), the optimizer's step ([`adam`]),
+//! and products and convolutions by chosen kernels ([`product`]); all else they compose from Burn's
+//! operations.
 
 mod adam;
-mod adapted;
 mod attention;
 mod attention_kernels;
 mod blocked;
-mod columns;
 pub mod conv;
 #[cfg(feature = "cuda")]
 mod cube;
@@ -26,14 +25,16 @@ mod formulas;
 mod gelu;
 pub mod group_norm;
 mod group_norm_kernels;
+mod im2col;
 mod kernels;
+mod lora_linear;
 mod modulation;
 #[cfg(any(test, feature = "cuda"))]
 mod nvidia;
 mod product;
 pub mod resize;
-mod root_norm;
-mod rotation;
+mod rms_norm;
+mod rotary;
 mod simd;
 mod tape;
 mod term;
@@ -46,19 +47,20 @@ mod upsampling;
 use burn::tensor::{DType, Device, Tensor};
 
 pub use adam::{AdamNumbers, adam_step, sum_of_squares};
-pub use adapted::adapted;
 pub use attention::attention;
 pub use attention_kernels::MAX_SCORES;
 pub use blocked::{block_rows, blocked_attention};
 pub use gelu::gelu_tanh;
+pub use lora_linear::lora_linear;
 pub use modulation::{gated_add, norm_modulate};
 pub use product::{affine, convolved, product};
-pub use root_norm::root_norm;
-pub use rotation::{norm_rotate, rotate, swap_table};
+pub use rms_norm::rms_norm;
+pub use rotary::{norm_rotate, rotate, swap_table};
 pub use token_attention::blocked_attention_by_token;
 pub use token_modulation::{gate_onto, scale_shift};
 
-/// Width of the heads that `nvidia/cuda/attention.cu` is made for: that of CogVideoX and of LTX-Video.
+/// Width of the heads that `nvidia/cuda/attention.cu` is made for: that of CogVideoX and of
+/// LTX-Video.
 pub const TILED_HEAD: usize = 64;
 
 /// Whether the operations of this module apply to `x`.

@@ -1,10 +1,10 @@
 //! Matrix products and convolutions of GPUs, whose kernels are chosen by the shapes alone.
 //!
-//! Burn runs some twenty kernels for every kind of product it meets, and ten more for every elementwise
-//! operation that could be fused to one, and keeps the fastest. The CUDA compiler takes 0.5 to 7 s for
-//! each: on an H100 even `text_encode` of `builtin:tiny` took 200 s, and 9 s without the search
-//! (`benches/results/2026-11-26-h100.md`). So products go past it, and so do convolutions that nothing is
-//! trained through.
+//! Burn runs some twenty kernels for every kind of product it meets, and ten more for every
+//! elementwise operation that could be fused to one, and keeps the fastest. The CUDA compiler takes
+//! 0.5 to 7 s for each: on an H100 even `text_encode` of `builtin:tiny` took 200 s, and 9 s without
+//! the search (`benches/results/2026-11-26-h100.md`). So products go past it, and so do
+//! convolutions that nothing is trained through.
 
 #[cfg(any(test, feature = "cuda"))]
 use burn::tensor::Shape;
@@ -77,9 +77,9 @@ pub trait Product: Backend {
         in_type::<Self>(Self::product(lhs, rhs), DType::F32)
     }
 
-    /// A convolution of `[B, C, T, H, W]` by `[out, C, t, h, w]`, with strides in time and in space, and
-    /// zero padding in space alone: Burn's own, unless the backend has a better one. On a tape it is
-    /// Burn's, which also trains weights.
+    /// A convolution of `[B, C, T, H, W]` by `[out, C, t, h, w]`, with strides in time and in
+    /// space, and zero padding in space alone: Burn's own, unless the backend has a better one. On
+    /// a tape it is Burn's, which also trains weights.
     #[fusion(dtype = x, shape = convolved_shape(x, weight, [*in_time, *in_space], *padding))]
     fn convolved(
         x: FloatTensor<Self>,

@@ -1,5 +1,5 @@
-//! Nearest-neighbour upsampling and the mean over what it repeats, each the other's gradient up to a
-//! factor.
+//! Nearest-neighbour upsampling and the mean over what it repeats, each the other's gradient up to
+//! a factor.
 
 use burn::{
     backend::{

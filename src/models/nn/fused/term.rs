@@ -1,8 +1,8 @@
 //! Formulas over a backend's own tensors: what passes backward are written in.
 //!
-//! On GPUs a chain of these is compiled into one kernel as long as nothing but its end is kept. So a
-//! formula is given as a closure where it is wanted twice: it is then computed twice and never written
-//! down.
+//! On GPUs a chain of these is compiled into one kernel as long as nothing but its end is kept. So
+//! a formula is given as a closure where it is wanted twice: it is then computed twice and never
+//! written down.
 
 use std::ops::{Add, Mul, Sub};
 

@@ -15,7 +15,8 @@ use burn::{
 
 use super::blocked::{BlockedAttention, block_rows, on_tape};
 
-/// Scaled dot-product attention of tokens `[B, S, heads D]`, as one operation: views cost as much to ask for as work.
+/// Scaled dot-product attention of tokens `[B, S, heads D]`, as one operation: views cost as much
+/// to ask for as work.
 pub fn blocked_attention_by_token([q, k, v]: [Tensor<3>; 3], heads: usize) -> Tensor<3> {
     let (output, _) = Dispatch::attention_by_token(
         q.into_dispatch(),

@@ -10,8 +10,8 @@ use burn::{
 
 use super::{tape::record, term::Term};
 
-/// `x (1 + scale) + shift` of `[B, S, D]`, by rows of a table `[B, N, rows, D]` each of whose groups serves
-/// `S / N` tokens behind each other. Nothing is trained through the table.
+/// `x (1 + scale) + shift` of `[B, S, D]`, by rows of a table `[B, N, rows, D]` each of whose
+/// groups serves `S / N` tokens behind each other. Nothing is trained through the table.
 pub fn scale_shift(x: Tensor<3>, table: Tensor<4>, shift: usize, scale: usize) -> Tensor<3> {
     Tensor::from_dispatch(Dispatch::fused_scale_shift(
         x.into_dispatch(),

@@ -8,8 +8,8 @@ use super::simd::sum;
 /// Values worked on at a time, so that their factors and sums stay in the first-level cache.
 const BLOCK: usize = 2048;
 
-/// Nearest-neighbour upsampling of a channel `[T, H, W]` by whole factors; the first of an odd number
-/// of frames, more than one, stays one frame.
+/// Nearest-neighbour upsampling of a channel `[T, H, W]` by whole factors; the first of an odd
+/// number of frames, more than one, stays one frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Upsampling {
     from: [usize; 3],

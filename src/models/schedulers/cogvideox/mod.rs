@@ -1,8 +1,8 @@
 //! The schedule of CogVideoX and its two samplers.
 //!
 //! Follows `CogVideoXDDIMScheduler`, `src/diffusers/schedulers/scheduling_ddim_cogvideox.py`, and
-//! `CogVideoXDPMScheduler`, `src/diffusers/schedulers/scheduling_dpm_cogvideox.py`, at v0.42.1. With
-//! `a` = cumulative product of `1 - beta` at a timestep and `a'` at the step's end:
+//! `CogVideoXDPMScheduler`, `src/diffusers/schedulers/scheduling_dpm_cogvideox.py`, at v0.42.1.
+//! With `a` = cumulative product of `1 - beta` at a timestep and `a'` at the step's end:
 //!
 //! - clean latents from the prediction `v`: `x0 = sqrt(a) x - sqrt(1 - a) v`
 //! - DDIM: `x' = A x + (sqrt(a') - A sqrt(a)) x0` with `A = sqrt((1 - a') / (1 - a))`
@@ -76,8 +76,8 @@ impl Schedule {
         Ok(Self { alphas, final_alpha })
     }
 
-    /// `T, T - T/N, ...` rounded half to even, less 1. (For some N, such as 61, rounding errors make
-    /// the reference add a step at timestep -1; here it is always N steps.)
+    /// `T, T - T/N, ...` rounded half to even, less 1. (For some N, such as 61, rounding errors
+    /// make the reference add a step at timestep -1; here it is always N steps.)
     fn timesteps(&self, num_steps: usize) -> Vec<usize> {
         let train = self.alphas.len();
         assert!(

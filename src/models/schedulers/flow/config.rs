@@ -112,7 +112,8 @@ impl Config {
         Ok(())
     }
 
-    /// Whether steps go from noise to data: where the line of a dynamic shift is stated, and stretched as well.
+    /// Whether steps go from noise to data: where the line of a dynamic shift is stated, and
+    /// stretched as well.
     fn check_sigmas(&self) -> Result<(), LoadError> {
         let steps = CHECKED_STEPS.min(self.num_train_timesteps);
         let shifts = match self.dynamic_shift() {

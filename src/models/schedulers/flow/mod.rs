@@ -1,18 +1,20 @@
 //! Flow matching: straight lines from data to noise, and Euler steps back along them.
 //!
-//! With `sigma` from 0 (data) to 1 (noise): `x = (1 - sigma) x0 + sigma noise`, the denoiser predicts
-//! `noise - x0`, a step is `x' = x + (sigma' - sigma) prediction`, and the timestep is 1000 `sigma`.
+//! With `sigma` from 0 (data) to 1 (noise): `x = (1 - sigma) x0 + sigma noise`, the denoiser
+//! predicts `noise - x0`, a step is `x' = x + (sigma' - sigma) prediction`, and the timestep is
+//! 1000 `sigma`.
 //!
 //! Follows `FlowMatchEulerDiscreteScheduler`,
-//! `src/diffusers/schedulers/scheduling_flow_match_euler_discrete.py` at v0.42.1, called as the LTX pipelines do. A
-//! run starts from `sigma_i` = 1 .. 1/N, evenly spaced, and shifts it towards noise:
+//! `src/diffusers/schedulers/scheduling_flow_match_euler_discrete.py` at v0.42.1, called as the LTX
+//! pipelines do. A run starts from `sigma_i` = 1 .. 1/N, evenly spaced, and shifts it towards
+//! noise:
 //!
 //! - dynamic, with `mu` a linear function of the clip's latent positions:
 //!   `e^mu / (e^mu + 1/sigma - 1)`, or `mu / (mu + 1/sigma - 1)` of the linear type
 //! - else `s sigma / (1 + (s - 1) sigma)`
 //!
-//! then stretches it, so that the last step starts at `shift_terminal`, and appends 0. The condition
-//! pipeline has a schedule of its own instead, the linear-quadratic one.
+//! then stretches it, so that the last step starts at `shift_terminal`, and appends 0. The
+//! condition pipeline has a schedule of its own instead, the linear-quadratic one.
 
 mod config;
 

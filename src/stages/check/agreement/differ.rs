@@ -9,8 +9,8 @@ use super::{
 use crate::models::sampling::ImageLatentScale;
 
 impl ImageRecord {
-    /// What all records say, each under its port's name or `files`; where they contradict each other,
-    /// no sampling could be right.
+    /// What all records say, each under its port's name or `files`; where they contradict each
+    /// other, no sampling could be right.
     pub fn agreed<'a>(
         records: impl IntoIterator<Item = (&'a str, Self)>,
     ) -> Result<Self, CheckError> {

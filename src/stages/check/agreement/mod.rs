@@ -1,10 +1,11 @@
-//! What training and sampling must do alike: the multiple of the conditioning image's latent, how time
-//! is counted, how prompts are encoded (`text`), and of which models the parts are (`parts`). A mismatch
-//! gives wrong colours, broken motion or another picture, and no other sign.
+//! What training and sampling must do alike: the multiple of the conditioning image's latent, how
+//! time is counted, how prompts are encoded (`text`), and of which models the parts are (`parts`).
+//! A mismatch gives wrong colours, broken motion or another picture, and no other sign.
 //!
-//! A stage states an [`ImageUse`], and what that gets wrong is in `image`. A training leaves an [`ImageRecord`]
-//! in the log of what it gives; a merge hands on what the records of its adapters agree on (`differ`). Records are compared where the file holds
-//! the trainings, and once more when a stage runs, by the logs.
+//! A stage states an [`ImageUse`], and what that gets wrong is in `image`. A training leaves an
+//! [`ImageRecord`] in the log of what it gives; a merge hands on what the records of its adapters
+//! agree on (`differ`). Records are compared where the file holds the trainings, and once more when
+//! a stage runs, by the logs.
 
 mod differ;
 mod image;
@@ -46,7 +47,8 @@ pub struct ImageUse {
 /// How the image was given in the trainings behind an adapter or a model, as far as is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ImageRecord {
-    /// The multiple: a number, or the rule `paper_mismatch`, which means two; of files also another rule.
+    /// The multiple: a number, or the rule `paper_mismatch`, which means two; of files also another
+    /// rule.
     pub scale: Option<ImageLatentScale>,
     /// Whether time was counted from the first video frame.
     pub causal_time: Option<bool>,
@@ -80,8 +82,8 @@ const UNKNOWN: &str = "unknown";
 const MEANT: ImageLatentScale = ImageLatentScale::Rule(ScaleRule::PaperMismatch);
 
 impl ImageRecord {
-    /// What the log of an adapter, or of a model that adapters were merged into, says of the trainings;
-    /// nothing in adapters of other programs.
+    /// What the log of an adapter, or of a model that adapters were merged into, says of the
+    /// trainings; nothing in adapters of other programs.
     pub fn of_log(log: &Value) -> Self {
         let Some(settings) = log.get("settings") else { return Self::default() };
         let stated = settings.get("image_latent_scale").and_then(scale);
@@ -108,8 +110,8 @@ impl ImageRecord {
         ImageRecord { frame_rate: rate_of_log(settings), ..record }
     }
 
-    /// What the log in a model's own folder says, which an export leaves there. A file of that name may be
-    /// somebody else's.
+    /// What the log in a model's own folder says, which an export leaves there. A file of that name
+    /// may be somebody else's.
     pub fn of_source(source: &ModelSource, vae: Option<&Value>) -> Self {
         let bytes =
             source.has(TRANSFORMER_LOG).then(|| source.read(TRANSFORMER_LOG).ok()).flatten();
@@ -134,8 +136,8 @@ impl ImageRecord {
 }
 
 impl ImageUse {
-    /// What the log of a training with this use says; without the VAE's `config.json`, a multiple that
-    /// it decides is not known.
+    /// What the log of a training with this use says; without the VAE's `config.json`, a multiple
+    /// that it decides is not known.
     pub fn record(self, vae: Option<&Value>) -> ImageRecord {
         let scale = match self.scale {
             Some(stated) if stated == MEANT => Some(stated),
@@ -153,7 +155,8 @@ impl ImageUse {
 }
 
 impl Trainings {
-    /// Another latent of the image than in training, which is a small thing: the posteriors are narrow.
+    /// Another latent of the image than in training, which is a small thing: the posteriors are
+    /// narrow.
     pub fn other_posterior(&self, own: PosteriorChoice) -> Option<CheckWarning> {
         let (then, stage) = self.posterior.as_ref().filter(|(then, _)| *then != own)?;
         let shown = |choice| match choice {

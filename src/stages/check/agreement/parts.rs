@@ -1,6 +1,7 @@
-//! Which parts of which models are behind what flows between stages: latents must be decoded, and trained and
-//! sampled with, by the autoencoder that made them, and prompts must come from the text encoder that the
-//! transformer was trained with. A mixture gives noise or dull pictures, and no other sign.
+//! Which parts of which models are behind what flows between stages: latents must be decoded, and
+//! trained and sampled with, by the autoencoder that made them, and prompts must come from the text
+//! encoder that the transformer was trained with. A mixture gives noise or dull pictures, and no
+//! other sign.
 
 use std::{collections::BTreeMap, rc::Rc};
 
@@ -54,7 +55,8 @@ pub struct Mismatch {
     pub message: String,
     /// What to do.
     pub help: &'static str,
-    /// The stages that name or make the parts, by their places among the pipeline's, and what is there.
+    /// The stages that name or make the parts, by their places among the pipeline's, and what is
+    /// there.
     pub places: Vec<(usize, String)>,
 }
 
@@ -294,7 +296,8 @@ impl Lineage {
         Self { vae, text, base: Some(around.own_base(model)), ..Self::default() }
     }
 
-    /// What a training of all parameters of a part gives; one of no steps has weights that are not known.
+    /// What a training of all parameters of a part gives; one of no steps has weights that are not
+    /// known.
     pub fn of_pretraining(around: &Surroundings<'_>, part: &'static str, steps: usize) -> Self {
         let on = |port: &str| around.lineage(port).cloned().unwrap_or_default();
         let given = on("model");

@@ -1,5 +1,5 @@
-//! How the image was given in trainings follows adapters through merges, into models and out of files: a
-//! mismatch gives wrong colours and no other sign, so none may get through.
+//! How the image was given in trainings follows adapters through merges, into models and out of
+//! files: a mismatch gives wrong colours and no other sign, so none may get through.
 
 use crate::cli::{Experiment, Shell};
 

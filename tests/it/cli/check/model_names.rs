@@ -1,4 +1,5 @@
-//! What is said of the names of models: names that lead nowhere, and one model in the place of another.
+//! What is said of the names of models: names that lead nowhere, and one model in the place of
+//! another.
 
 use std::fs;
 

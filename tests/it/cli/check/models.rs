@@ -1,5 +1,5 @@
-//! What is wrong with a model or an adapter is an error of the file that names it, and of a run before its
-//! first stage: no tensor is read for that.
+//! What is wrong with a model or an adapter is an error of the file that names it, and of a run
+//! before its first stage: no tensor is read for that.
 
 use std::fs;
 
@@ -33,7 +33,8 @@ model  = "model"
     format!("{CLIPS}{sampled}").replace("count  = 2", "count  = 1")
 }
 
-/// The built-in model as the folder `model`, whose autoencoder lacks a tensor; gives its weights as they were.
+/// The built-in model as the folder `model`, whose autoencoder lacks a tensor; gives its weights as
+/// they were.
 fn without_a_tensor(shell: &Shell) -> Vec<u8> {
     let file = copy_of_the_model(shell);
     let whole = fs::read(&file).unwrap();

@@ -3,8 +3,8 @@
 use super::values::experiment;
 use crate::cli::Shell;
 
-/// The configurations of a model as CogVideoX 1.0 in `model`: a learnt table of positions for so many frames, and 226
-/// tokens before it.
+/// The configurations of a model as CogVideoX 1.0 in `model`: a learnt table of positions for so
+/// many frames, and 226 tokens before it.
 fn write_learned(shell: &Shell, frames: usize) {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/builtin_tiny");
     for file in ["transformer/config.json", "vae/config.json", "scheduler/scheduler_config.json"] {

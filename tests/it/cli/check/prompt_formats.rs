@@ -43,8 +43,8 @@ frames = 17
 steps  = 2
 "#;
 
-/// A model whose schedule is that of 0.9.5 is trained, sampled and given its prompt as published, so a file goes with
-/// models of all versions.
+/// A model whose schedule is that of 0.9.5 is trained, sampled and given its prompt as published,
+/// so a file goes with models of all versions.
 #[test]
 fn what_is_not_set_follows_the_pipeline_of_the_model() {
     let shell = Shell::new();

@@ -10,8 +10,8 @@ use super::{
     tensors::empty,
 };
 
-/// Parameter, gradient and both moments of each parameter to parameter and both moments, in their own memory where
-/// nobody else holds it; nothing where the kernel is not made for them.
+/// Parameter, gradient and both moments of each parameter to parameter and both moments, in their
+/// own memory where nobody else holds it; nothing where the kernel is not made for them.
 pub fn adam_steps<const N: usize>(
     params: [[&CubeTensor; 4]; N],
     numbers: AdamNumbers,
@@ -38,7 +38,8 @@ pub fn adam_steps<const N: usize>(
     unsafe { launch(&inputs, &written, launches.collect()) }.then_some(outputs)
 }
 
-/// Where what comes of a tensor goes: room is searched for slice by slice, which takes longer than a step itself.
+/// Where what comes of a tensor goes: room is searched for slice by slice, which takes longer than
+/// a step itself.
 fn output_for(x: &CubeTensor) -> CubeTensor {
     if x.can_mut() && x.is_contiguous() { x.clone() } else { empty_like(x) }
 }
@@ -66,8 +67,8 @@ fn values(numbers: AdamNumbers) -> [f32; 8] {
     [gradient_factor, shrink, first_share, beta2, second_share, root_correction, eps, rate]
 }
 
-/// What was found before, and the squares of these tensors, each in as many slots as the others; nothing where the
-/// kernel is not made for them.
+/// What was found before, and the squares of these tensors, each in as many slots as the others;
+/// nothing where the kernel is not made for them.
 pub fn squares_onto<const N: usize>(
     before: &CubeTensor,
     tensors: [&CubeTensor; N],

@@ -59,8 +59,8 @@ impl Sizes {
     }
 }
 
-/// Softmax of `q k^T / 8`, times `v`, and the levels of its rows; nothing where the kernels are not made
-/// for it.
+/// Softmax of `q k^T / 8`, times `v`, and the levels of its rows; nothing where the kernels are not
+/// made for it.
 pub fn attention(
     q: &CubeTensor,
     k: &CubeTensor,
@@ -136,7 +136,8 @@ fn empty_by_token(like: &CubeTensor) -> CubeTensor {
     CubeBackend::float_swap_dims(made, 1, 2)
 }
 
-/// A tensor that lies as this one does: where tokens lie together, their gradient goes back to tokens as well.
+/// A tensor that lies as this one does: where tokens lie together, their gradient goes back to
+/// tokens as well.
 fn empty_like(x: &CubeTensor) -> CubeTensor {
     let strides = x.meta.strides();
     if strides[1] < strides[2] {

@@ -1,5 +1,5 @@
-//! What a transformer's block does around its products, by `cuda/block.cu`: bf16, and nothing but the
-//! gradients of activations.
+//! What a transformer's block does around its products, by `cuda/block.cu`: bf16, and nothing but
+//! the gradients of activations.
 #![expect(unsafe_code, reason = "kernels trust the sizes that they are told")]
 
 use burn::tensor::{DType, Shape};
@@ -119,8 +119,8 @@ pub fn gated_grad([grad, chunks]: [&CubeTensor; 2], text_len: usize) -> Option<C
     })
 }
 
-/// The sizes of `[B, S, D]` beside a table `[B, N, rows, D]` that has these rows: rows, tokens, groups, rows of
-/// the table, width.
+/// The sizes of `[B, S, D]` beside a table `[B, N, rows, D]` that has these rows: rows, tokens,
+/// groups, rows of the table, width.
 fn tabled(x: &CubeTensor, table: &CubeTensor, used: &[usize]) -> Option<[i32; 5]> {
     let [rows, width] = rows(x)?;
     let [batch, tokens, _]: [usize; 3] = x.meta.shape().to_vec().try_into().ok()?;
@@ -182,14 +182,14 @@ fn weights(weight: &CubeTensor, width: i32, at: Argument) -> Option<[Argument; 2
     }
 }
 
-/// See [`root_norm`](super::super::root_norm).
-pub fn root_norm([x, weight]: [&CubeTensor; 2], eps: f64) -> Option<CubeTensor> {
+/// See [`rms_norm`](super::super::rms_norm).
+pub fn rms_norm([x, weight]: [&CubeTensor; 2], eps: f64) -> Option<CubeTensor> {
     let [rows, width] = rows(x)?;
     weights(weight, width, Argument::Count(0))?;
     if !are(DType::BF16, &[x]) {
         return None;
     }
-    run(c"root_norm", [x, weight], x.meta.shape().clone(), rows, |[x, at, y]: [Argument; 3]| {
+    run(c"rms_norm", [x, weight], x.meta.shape().clone(), rows, |[x, at, y]: [Argument; 3]| {
         let weights = weights(weight, width, at).expect("asked before");
         [x].into_iter()
             .chain(weights)
@@ -201,14 +201,14 @@ pub fn root_norm([x, weight]: [&CubeTensor; 2], eps: f64) -> Option<CubeTensor> 
 }
 
 /// The gradient with respect to `x`.
-pub fn root_norm_grad([x, weight, grad]: [&CubeTensor; 3], eps: f64) -> Option<CubeTensor> {
+pub fn rms_norm_grad([x, weight, grad]: [&CubeTensor; 3], eps: f64) -> Option<CubeTensor> {
     let [rows, width] = rows(x)?;
     weights(weight, width, Argument::Count(0))?;
     if !are(DType::BF16, &[x, grad]) || !alike(x, grad) {
         return None;
     }
     let all = [x, weight, grad];
-    run(c"root_norm_grad", all, x.meta.shape().clone(), rows, |[x, at, grad, dx]: [Argument; 4]| {
+    run(c"rms_norm_grad", all, x.meta.shape().clone(), rows, |[x, at, grad, dx]: [Argument; 4]| {
         let weights = weights(weight, width, at).expect("asked before");
         let tensors = [x].into_iter().chain(weights).chain([grad, dx]);
         tensors.chain(counts([width])).chain([value(eps)]).collect()

@@ -42,7 +42,8 @@ struct Library {
     plans: HashMap<(Product, bool, [u32; 3]), Option<Plan>>,
 }
 
-// SAFETY: its handles may be used by any thread; the mutex around all libraries keeps them to one at a time.
+// SAFETY: its handles may be used by any thread; the mutex around all libraries keeps them to one
+// at a time.
 unsafe impl Send for Library {}
 
 /// How one kind of product is made. Its descriptors live as long as the process.
@@ -68,13 +69,13 @@ pub enum Added {
     Sum(u64),
 }
 
-/// Queues `out = alpha lhs rhs` and what is added to it on a stream of the current device, for operands at these
-/// addresses of its memory; a sum may lie where the output goes.
+/// Queues `out = alpha lhs rhs` and what is added to it on a stream of the current device, for
+/// operands at these addresses of its memory; a sum may lie where the output goes.
 ///
 /// # Safety
 ///
-/// The addresses must be those of tensors on the current device as `product` describes them, and stay so
-/// until other work is queued behind this.
+/// The addresses must be those of tensors on the current device as `product` describes them, and
+/// stay so until other work is queued behind this.
 pub unsafe fn multiply(
     stream: cuda::CUstream,
     product: Product,
@@ -84,22 +85,24 @@ pub unsafe fn multiply(
 ) -> Result<(), String> {
     LIBRARIES.with(Library::new, |library| {
         let bias = if let Added::Bias(bias) = added { Some(bias) } else { None };
-        // The library reads what is added by the layout of the output, so by the lesser of their alignments.
+        // The library reads what is added by the layout of the output, so by the lesser of their
+        // alignments.
         let sum = if let Added::Sum(sum) = added { sum } else { out };
         let alignments = [alignment(lhs), alignment(rhs), alignment(out).min(alignment(sum))];
         let plan = library.plan(product, bias.is_some(), alignments)?;
         if let Some(bias) = bias {
             let property = sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
-            // SAFETY: the descriptor lives as long as the process, and the value is of the property's type.
+            // SAFETY: the descriptor lives as long as the process, and the value is of the
+            // property's type.
             unsafe {
                 lt::set_matmul_desc_attribute(plan.product, property, (&raw const bias).cast(), 8)
             }
             .map_err(|error| error.to_string())?;
         }
         let beta = if matches!(added, Added::Sum(_)) { 1.0f32 } else { 0.0 };
-        // BLAS stores by columns: what is asked of it is `out^T = rhs^T lhs^T`.
-        // SAFETY: the layouts of the plan are those of the operands, which the caller holds; scalars are read
-        // before the call returns; the stream and the workspace live as long as the process.
+        // BLAS stores by columns: what is asked of it is `out^T = rhs^T lhs^T`. SAFETY: the layouts
+        // of the plan are those of the operands, which the caller holds; scalars are read before
+        // the call returns; the stream and the workspace live as long as the process.
         unsafe {
             lt::matmul(
                 library.handle,

@@ -16,8 +16,9 @@ use super::{
 
 /// Most bytes that a kernel may use besides the operands.
 const WORKSPACE: usize = 4 << 30;
-/// The first version without wrong results of large convolutions in bf16 (PyTorch's issues 163539 and 166643),
-/// and the elements up to which older ones are trusted: half of those of the smallest that was told of.
+/// The first version without wrong results of large convolutions in bf16 (PyTorch's issues 163539
+/// and 166643), and the elements up to which older ones are trusted: half of those of the smallest
+/// that was told of.
 const TRUSTED: usize = 91_500;
 const LARGE: usize = 1 << 30;
 /// Kernels that are asked for.
@@ -45,7 +46,8 @@ struct Library {
     plans: HashMap<Convolution, Result<Plan, String>>,
 }
 
-// SAFETY: its handles may be used by any thread; the mutex around all libraries keeps them to one at a time.
+// SAFETY: its handles may be used by any thread; the mutex around all libraries keeps them to one
+// at a time.
 unsafe impl Send for Library {}
 
 /// How one kind of convolution is made. Its descriptors live as long as the process.
@@ -61,13 +63,14 @@ struct Plan {
 
 static LIBRARIES: PerDevice<Library> = PerDevice::new();
 
-/// Queues a convolution without bias on the current device, for operands at these addresses of its memory.
-/// `reserve` gives memory of a size in bytes.
+/// Queues a convolution without bias on the current device, for operands at these addresses of its
+/// memory. `reserve` gives memory of a size in bytes.
 ///
 /// # Safety
 ///
-/// The addresses must be those of contiguous tensors on the current device of the shapes of `convolution`,
-/// and stay so until other work is queued behind this; likewise what `reserve` gives.
+/// The addresses must be those of contiguous tensors on the current device of the shapes of
+/// `convolution`, and stay so until other work is queued behind this; likewise what `reserve`
+/// gives.
 pub unsafe fn convolve(
     convolution: Convolution,
     [x, weight, out]: [u64; 3],
@@ -83,8 +86,8 @@ pub unsafe fn convolve(
         let workspace = if plan.workspace == 0 { 0 } else { reserve(plan.workspace)? };
         let [alpha, beta] = [1.0f32, 0.0];
         queue::in_order(|_| {
-            // SAFETY: the descriptors of the plan are those of the operands, which the caller holds; scalars
-            // are read before the call returns.
+            // SAFETY: the descriptors of the plan are those of the operands, which the caller
+            // holds; scalars are read before the call returns.
             unsafe {
                 dnn::convolution_forward(
                     handle,
@@ -191,7 +194,8 @@ impl Plan {
             tracing::debug!(?problem, ?found, "kernels of cuDNN");
             for one in found {
                 let one: sys::cudnnConvolutionFwdAlgoPerf_t = one;
-                // Kernels without tensor cores are returned as of the default type, which would allow others.
+                // Kernels without tensor cores are returned as of the default type, which would
+                // allow others.
                 let own = if problem.element == Element::F32 { math } else { one.mathType };
                 if one.status.result().is_err()
                     || ![own, CUDNN_DEFAULT_MATH].contains(&one.mathType)

@@ -14,8 +14,8 @@ use super::{
 const WIDTH: usize = 8;
 const CHUNK: usize = 4 * WIDTH * THREADS as usize;
 
-/// See [`device_norm_silu`](super::super::device_norm::device_norm_silu); nothing where the kernels are not
-/// made for it.
+/// See [`device_norm_silu`](super::super::device_norm::device_norm_silu); nothing where the kernels
+/// are not made for it.
 pub fn norm_silu(
     [x, gamma, beta]: [&CubeTensor; 3],
     modulation: Option<[&CubeTensor; 2]>,

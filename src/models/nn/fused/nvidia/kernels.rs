@@ -22,7 +22,7 @@ use crate::device::DeviceFailure;
 const SOURCE: &str = concat!(
     include_str!("cuda/common.cu"),
     include_str!("cuda/adam.cu"),
-    include_str!("cuda/adapted.cu"),
+    include_str!("cuda/lora_linear.cu"),
     include_str!("cuda/attention.cu"),
     include_str!("cuda/block.cu"),
     include_str!("cuda/group_norm.cu")
@@ -42,7 +42,8 @@ struct View {
     strides: [i64; 3],
 }
 
-/// An argument of a kernel; tensors are named by their place in the list that goes with the launches.
+/// An argument of a kernel; tensors are named by their place in the list that goes with the
+/// launches.
 #[derive(Clone, Copy)]
 pub enum Argument {
     /// A tensor with these distances between neighbours on its first three axes.
@@ -112,8 +113,8 @@ unsafe impl Send for Kernels {}
 
 static KERNELS: PerDevice<Result<Kernels, String>> = PerDevice::new();
 
-/// Queues kernels, one after the other, on tensors of which the last are written. Whether it did; see
-/// [`queued_for_all`].
+/// Queues kernels, one after the other, on tensors of which the last are written. Whether it did;
+/// see [`queued_for_all`].
 ///
 /// # Safety
 ///
@@ -151,7 +152,8 @@ pub unsafe fn launch_at(
             let mut pointers: Vec<_> = passed.iter_mut().map(Passed::pointer).collect();
             let function = kernels.function(kernel)?;
             let (grid, block) = ((x, y, 1), (THREADS, 1, 1));
-            // SAFETY: the module lives as long as the process, and arguments until the call returns.
+            // SAFETY: the module lives as long as the process, and arguments until the call
+            // returns.
             unsafe { driver::launch_kernel(function, grid, block, 0, stream, &mut pointers) }
                 .map_err(|error| error.to_string())?;
         }
@@ -171,7 +173,8 @@ impl Kernels {
         })
     }
 
-    /// That they cannot be compiled is an answer, and kept; that the card has no room for them now is not.
+    /// That they cannot be compiled is an answer, and kept; that the card has no room for them now
+    /// is not.
     fn new() -> Result<Result<Self, String>, String> {
         let found = compile();
         match &found {

@@ -1,14 +1,13 @@
-//! Products and convolutions by NVIDIA's libraries, wherever they are installed beside the driver, and what
-//! models do between them, and an optimizer, by kernels in CUDA C++.
+//! Products and convolutions by NVIDIA's libraries, wherever they are installed beside the driver,
+//! and what models do between them, and an optimizer, by kernels in CUDA C++.
 //!
-//! Burn's own kernels of products reach 11 to 27 % of an H100 through NVRTC, and each kind takes 0.5 to 7 s
-//! to compile (`benches/results/2026-11-26-h100.md`); cuBLASLt and cuDNN have them compiled. Work still goes
-//! through [`super::cube`] where a library is missing, or where a problem is none that it takes.
+//! Burn's own kernels of products reach 11 to 27 % of an H100 through NVRTC, and each kind takes
+//! 0.5 to 7 s to compile (`benches/results/2026-11-26-h100.md`); cuBLASLt and cuDNN have them
+//! compiled. Work still goes through [`super::cube`] where a library is missing, or where a problem
+//! is none that it takes.
 
 #[cfg(feature = "cuda")]
 pub mod adam;
-#[cfg(feature = "cuda")]
-mod adapted;
 #[cfg(feature = "cuda")]
 mod attention;
 #[cfg(feature = "cuda")]
@@ -21,6 +20,8 @@ mod cudnn;
 pub mod group_norm;
 #[cfg(feature = "cuda")]
 mod kernels;
+#[cfg(feature = "cuda")]
+mod lora_linear;
 mod problem;
 #[cfg(feature = "cuda")]
 mod queue;
@@ -30,9 +31,9 @@ mod runner;
 mod tensors;
 
 #[cfg(feature = "cuda")]
-pub use adapted::{adapted, adapted_grads, factor_grads};
-#[cfg(feature = "cuda")]
 pub use attention::{attention, attention_grads};
+#[cfg(feature = "cuda")]
+pub use lora_linear::{factor_grads, lora_linear, lora_linear_grads};
 #[cfg(feature = "cuda")]
 pub use tensors::{convolved, product, product_and_bias, product_onto, wide_product};
 
@@ -53,7 +54,7 @@ mod tests {
         let made = names(
             &[
                 include_str!("cuda/adam.cu"),
-                include_str!("cuda/adapted.cu"),
+                include_str!("cuda/lora_linear.cu"),
                 include_str!("cuda/attention.cu"),
                 include_str!("cuda/block.cu"),
                 include_str!("cuda/group_norm.cu"),
@@ -63,7 +64,7 @@ mod tests {
         let launched = names(
             &[
                 include_str!("adam.rs"),
-                include_str!("adapted.rs"),
+                include_str!("lora_linear.rs"),
                 include_str!("attention.rs"),
                 include_str!("block.rs"),
                 include_str!("group_norm.rs"),

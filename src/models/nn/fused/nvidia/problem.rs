@@ -81,7 +81,8 @@ pub struct Product {
 }
 
 impl Product {
-    /// The product in the type of its factors, if the stacks fit each other and there is anything to multiply.
+    /// The product in the type of its factors, if the stacks fit each other and there is anything
+    /// to multiply.
     pub fn new(element: Element, lhs: Operand, rhs: Operand, out: Operand) -> Option<Self> {
         let fits = lhs.columns == rhs.rows
             && [out.rows, out.columns] == [lhs.rows, rhs.columns]

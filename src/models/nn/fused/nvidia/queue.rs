@@ -12,8 +12,8 @@ use cudarc::driver::{DriverError, result as driver, sys as cuda};
 /// The first driver that orders the work of a whole context by events, CUDA 12.5.
 const ORDERS_CONTEXTS: i32 = 12_050;
 
-/// A stream on one device, the same for all libraries: what follows each other there needs no event between.
-/// It lives as long as the process.
+/// A stream on one device, the same for all libraries: what follows each other there needs no event
+/// between. It lives as long as the process.
 #[derive(Clone, Copy)]
 struct Queue {
     stream: cuda::CUstream,
@@ -33,8 +33,8 @@ pub fn stream() -> Result<cuda::CUstream, String> {
     Queue::current().map(|queue| queue.stream)
 }
 
-/// Has what `queue` puts on the stream that it is given done after all that the current device was given before, and
-/// before all that it is given from now on.
+/// Has what `queue` puts on the stream that it is given done after all that the current device was
+/// given before, and before all that it is given from now on.
 pub fn in_order(queue: impl FnOnce(cuda::CUstream) -> Result<(), String>) -> Result<(), String> {
     Queue::current()?.in_order(queue)
 }
@@ -48,8 +48,8 @@ impl<T> PerDevice<T> {
         Self(LazyLock::new(Mutex::default))
     }
 
-    /// Calls `f` with that of the device that is current on this thread, for one caller at a time. What
-    /// cannot be made is tried again by the next: it may have memory then.
+    /// Calls `f` with that of the device that is current on this thread, for one caller at a time.
+    /// What cannot be made is tried again by the next: it may have memory then.
     pub fn with<R>(
         &self,
         make: impl FnOnce() -> Result<T, String>,

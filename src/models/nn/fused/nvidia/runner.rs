@@ -1,8 +1,10 @@
-//! Work of libraries on the thread that owns a device, between what Burn has asked of it before and after.
+//! Work of libraries on the thread that owns a device, between what Burn has asked of it before and
+//! after.
 //!
-//! The thread that asks goes on at once: to wait for each answer takes longer than most work of a model of
-//! small layers. Only the first problem of a kind is waited for, and goes by Burn's kernels if it fails. What
-//! fails later marks its outputs, as Burn's own kernels do: whoever reads them is told why.
+//! The thread that asks goes on at once: to wait for each answer takes longer than most work of a
+//! model of small layers. Only the first problem of a kind is waited for, and goes by Burn's
+//! kernels if it fails. What fails later marks its outputs, as Burn's own kernels do: whoever reads
+//! them is told why.
 
 use std::{
     any::Any,
@@ -28,7 +30,7 @@ use cubecl_runtime::{
 use cubecl_server::stream::failed_writing;
 
 use super::{
-    adapted::{Layer, Pass},
+    lora_linear::{Layer, Pass},
     problem::{Convolution, Product},
 };
 use crate::{
@@ -68,8 +70,8 @@ const TRIES: u8 = 3;
 
 static KNOWN: LazyLock<Mutex<HashMap<(DeviceId, Problem), Known>>> = LazyLock::new(Mutex::default);
 
-/// Has a library do something with the addresses of tensors, of which the last are written. Whether it does:
-/// if not, nothing is written, and the reason is for those who look for it.
+/// Has a library do something with the addresses of tensors, of which the last are written. Whether
+/// it does: if not, nothing is written, and the reason is for those who look for it.
 pub fn queued<const N: usize, const M: usize>(
     problem: Problem,
     inputs: [&CubeTensor; N],
@@ -81,7 +83,8 @@ pub fn queued<const N: usize, const M: usize>(
     })
 }
 
-/// The same of any number of tensors, whose addresses come one behind the other. Something is written.
+/// The same of any number of tensors, whose addresses come one behind the other. Something is
+/// written.
 pub fn queued_for_all(
     problem: Problem,
     inputs: &[&CubeTensor],
@@ -129,8 +132,8 @@ pub fn queued_for_all(
     }
 }
 
-/// Whether a failure says nothing of the problem: the card was full, also while a library was being loaded, or what
-/// the problem is given was never written.
+/// Whether a failure says nothing of the problem: the card was full, also while a library was being
+/// loaded, or what the problem is given was never written.
 fn may_pass(reason: &str) -> bool {
     const PASSING: [&str; 4] = [
         "STATUS_NOT_INITIALIZED",

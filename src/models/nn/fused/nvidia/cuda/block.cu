@@ -149,7 +149,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
 // The root-mean-square norm, times a weight for each column in bf16, or one for all in f32.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    root_norm(const u16 *x, const u16 *weight, const float *factor, u16 *y, int width, float eps) {
+    rms_norm(const u16 *x, const u16 *weight, const float *factor, u16 *y, int width, float eps) {
     long long row = (long long)blockIdx.x * width;
     float values[MOST][WIDTH], squares = 0;
     for_pieces(width, [&](int i, int place) {
@@ -167,7 +167,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
 // The gradient of its input.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    root_norm_grad(const u16 *x, const u16 *weight, const float *factor, const u16 *grad, u16 *dx, int width,
+    rms_norm_grad(const u16 *x, const u16 *weight, const float *factor, const u16 *grad, u16 *dx, int width,
                    float eps) {
     long long row = (long long)blockIdx.x * width;
     float values[MOST][WIDTH], inner[MOST][WIDTH], squares = 0, slope = 0;

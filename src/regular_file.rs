@@ -1,5 +1,5 @@
-//! Files that others made, opened only if they are files: a FIFO waits for who writes to it, and some
-//! devices never end.
+//! Files that others made, opened only if they are files: a FIFO waits for who writes to it, and
+//! some devices never end.
 
 use std::{
     fs::{self, File, FileType},

@@ -1,6 +1,8 @@
-//! What stays in one piece where text is wrapped: paths, names and addresses, which somebody may copy.
+//! What stays in one piece where text is wrapped: paths, names and addresses, which somebody may
+//! copy.
 
-/// Begins a stand-in: the number of what it stands for comes on top. Of a private use, so in no text.
+/// Begins a stand-in: the number of what it stands for comes on top. Of a private use, so in no
+/// text.
 const FIRST: u32 = 0xF_0000;
 /// How many there are.
 const MOST: u32 = 0xFFFD;

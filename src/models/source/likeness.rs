@@ -11,7 +11,7 @@ use safetensors::Dtype;
 use serde_json::{Map, Value};
 
 use super::{ModelSource, PartFile};
-use crate::regular;
+use crate::regular_file;
 
 /// Longest tensor of which all bytes are looked at; of others, parts.
 const WHOLE: u64 = 64 << 10;
@@ -24,8 +24,8 @@ const LONGEST: usize = 64 << 20;
 const IDLE: [&str; 5] =
     ["architectures", "dtype", "model_type", "torch_dtype", "transformers_version"];
 
-/// What a part of a model is told by: its configuration, the names and shapes of its tensors, and samples of
-/// their values, the same in one file and in shards.
+/// What a part of a model is told by: its configuration, the names and shapes of its tensors, and
+/// samples of their values, the same in one file and in shards.
 #[derive(Clone, Debug)]
 pub struct PartLook {
     config: Map<String, Value>,
@@ -54,8 +54,8 @@ pub enum Likeness {
 }
 
 impl PartLook {
-    /// How two looks compare. A key that only one configuration states does not count: later versions state
-    /// what was meant before.
+    /// How two looks compare. A key that only one configuration states does not count: later
+    /// versions state what was meant before.
     pub fn compare(&self, other: &Self) -> Likeness {
         let differs = |(key, value): (&String, &Value)| {
             other.config.get(key).is_some_and(|theirs| !is_equal(value, theirs))
@@ -134,7 +134,7 @@ impl ModelSource {
     fn data(&self, path: &str) -> io::Result<Data<'_>> {
         let absent = || io::Error::from(io::ErrorKind::NotFound);
         Ok(match self.holder(path) {
-            Self::Folder(root) => Data::File(regular::open(&root.join(path))?),
+            Self::Folder(root) => Data::File(regular_file::open(&root.join(path))?),
             Self::Files { files, .. } => match files.get(path).ok_or_else(absent)? {
                 PartFile::Bytes(bytes) => Data::Bytes(bytes),
                 PartFile::Stored(stored) => Data::File(File::open(&stored.path)?),

@@ -39,8 +39,8 @@ pub fn norm_rotate(
     ))
 }
 
-/// Rotation of the pairs of `[B, S, D]` by the angles of `cos` and `sin` `[1, S, D]`, whose signs are
-/// as for [`norm_rotate`]; `swap` exchanges the partners in a part of the last axis.
+/// Rotation of the pairs of `[B, S, D]` by the angles of `cos` and `sin` `[1, S, D]`, whose signs
+/// are as for [`norm_rotate`]; `swap` exchanges the partners in a part of the last axis.
 pub fn rotate(x: Tensor<3>, [cos, sin]: [Tensor<3>; 2], swap: Tensor<4>) -> Tensor<3> {
     Tensor::from_dispatch(Dispatch::fused_rotate(
         x.into_dispatch(),

@@ -1,7 +1,8 @@
 //! Linear layers with a low-rank branch, whose dense weight has no gradient.
 //!
-//! A layer is one operation on the tape. Views of its input and its factors, and their casts, would be operations of
-//! their own: hundreds of layers with eight each cost the host more than the products cost a GPU.
+//! A layer is one operation on the tape. Views of its input and its factors, and their casts, would
+//! be operations of their own: hundreds of layers with eight each cost the host more than the
+//! products cost a GPU.
 
 #[cfg(feature = "cuda")]
 use burn::backend::fusion::custom::TensorSpec;
@@ -18,16 +19,17 @@ use super::{
     tape::record,
 };
 
-/// `x W^T + b + scale (x A^T) B^T` of `[.., in]`: a linear layer `[out, in]` with the factors `[rank, in]` and
-/// `[out, rank]` of an adapter, which are flat and in f32, whatever the type of the rest.
-pub fn adapted<const D: usize>(
+/// `x W^T + b + scale (x A^T) B^T` of `[.., in]`: a linear layer `[out, in]` with the factors
+/// `[rank, in]` and `[out, rank]` of an adapter, which are flat and in f32, whatever the type of
+/// the rest.
+pub fn lora_linear<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<2>,
     bias: Tensor<1>,
     [a, b]: [Tensor<1>; 2],
     scale: f64,
 ) -> Tensor<D> {
-    let (y, ..) = Dispatch::adapted(
+    let (y, ..) = Dispatch::lora_linear(
         x.into_dispatch(),
         weight.into_dispatch(),
         bias.into_dispatch(),
@@ -40,10 +42,11 @@ pub fn adapted<const D: usize>(
 
 /// The operations as Burn dispatches them.
 #[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cuda"), Fusion: cfg(feature = "cuda"))]
-pub trait Adapted: Product {
-    /// See [`adapted`]; with it `scale x A^T`, `[rows, rank]`, and both factors behind each other in the type of `x`.
+pub trait LoraLinear: Product {
+    /// See [`lora_linear`]; with it `scale x A^T`, `[rows, rank]`, and both factors behind each
+    /// other in the type of `x`.
     #[fusion(meta = |x, weight, _, a, b, _| adapted_specs(x, weight, [a, b]))]
-    fn adapted(
+    fn lora_linear(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
@@ -54,12 +57,13 @@ pub trait Adapted: Product {
         by_parts::<Self>([x, weight, bias, a, b], scale)
     }
 
-    /// The gradients of [`adapted`] with respect to `x` and to the factors; `factors` and `low` came with it.
+    /// The gradients of [`lora_linear`] with respect to `x` and to the factors; `factors` and `low`
+    /// came with it.
     #[fusion(meta = |x, _, _, low, grad, _| {
         let [da, db] = factor_specs(x, low, grad);
         (x.clone(), da, db)
     })]
-    fn adapted_grads(
+    fn lora_linear_grads(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         factors: FloatTensor<Self>,
@@ -124,7 +128,8 @@ pub(super) fn factor_grads_by_parts<B: Product>(
     (da, db)
 }
 
-/// The first factor, and the gradients with respect to `x A^T`, in rows, and to the factors, flat and in f32.
+/// The first factor, and the gradients with respect to `x A^T`, in rows, and to the factors, flat
+/// and in f32.
 fn through_factors<B: Product>(
     [x, factors, low, grad]: [FloatTensor<B>; 4],
     scale: f64,
@@ -195,10 +200,10 @@ fn factor_specs(x: &TensorSpec, low: &TensorSpec, grad: &TensorSpec) -> [TensorS
     [x, grad].map(|side| TensorSpec::new([rank * last(&side.shape)].into(), DType::F32))
 }
 
-impl Adapted for Flex {}
+impl LoraLinear for Flex {}
 
-impl<B: Adapted, C: CheckpointStrategy> Adapted for Autodiff<B, C> {
-    fn adapted(
+impl<B: LoraLinear, C: CheckpointStrategy> LoraLinear for Autodiff<B, C> {
+    fn lora_linear(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
@@ -214,7 +219,7 @@ impl<B: Adapted, C: CheckpointStrategy> Adapted for Autodiff<B, C> {
         let [of_x, of_weight, of_bias, of_a, of_b] =
             [&x, &weight, &bias, &a, &b].map(|tensor| tensor.primitive().clone());
         let (y, low, factors) =
-            B::adapted(of_x.clone(), of_weight.clone(), of_bias, of_a, of_b, scale);
+            B::lora_linear(of_x.clone(), of_weight.clone(), of_bias, of_a, of_b, scale);
         let kept = [of_x, of_weight, factors.clone(), low.clone()];
         let y = record::<B, C, _, _>(recorded, y, move |grad, [is_wanted, ..]| {
             let [x, weight, factors, low] = kept;
@@ -222,7 +227,7 @@ impl<B: Adapted, C: CheckpointStrategy> Adapted for Autodiff<B, C> {
                 let (da, db) = B::factor_grads(x, factors, low, grad, scale);
                 return [None, Some(da), Some(db)];
             }
-            let (dx, da, db) = B::adapted_grads(x, weight, factors, low, grad, scale);
+            let (dx, da, db) = B::lora_linear_grads(x, weight, factors, low, grad, scale);
             [Some(dx), Some(da), Some(db)]
         });
         let [low, factors] = [low, factors].map(<Self as AutodiffBackend>::from_inner);
@@ -246,7 +251,7 @@ mod tests {
             &[random([6 * 4]), random([3 * 4]), random([5 * 3])],
             |[x, a, b]| {
                 let x: Tensor<3> = x.reshape([2, 3, 4]);
-                adapted(x, weight.clone(), bias.clone(), [a, b], 0.7).reshape::<2, _>([6, 5])
+                lora_linear(x, weight.clone(), bias.clone(), [a, b], 0.7).reshape::<2, _>([6, 5])
             },
             |[x, a, b]| {
                 let (x, a, b): (Tensor<2>, Tensor<2>, Tensor<2>) =
@@ -267,14 +272,15 @@ mod tests {
         let factors: [Tensor<1>; 2] = [random([3 * 4]), random([5 * 3])];
         let grads = |x: Tensor<2>| {
             let leaves = factors.clone().map(|factor| factor.autodiff().require_grad());
-            let y = adapted(x, weight.clone(), bias.clone(), leaves.clone(), 0.7);
+            let y = lora_linear(x, weight.clone(), bias.clone(), leaves.clone(), 0.7);
             let mut grads = (y.clone() * y).sum().backward();
             leaves.map(|leaf| leaf.grad_remove(&mut grads).unwrap().into_data())
         };
         assert_eq!(grads(x.clone()), grads(x.autodiff().require_grad()));
     }
 
-    /// On a GPU these are the libraries' products, of which the second factor begins anywhere behind the first.
+    /// On a GPU these are the libraries' products, of which the second factor begins anywhere
+    /// behind the first.
     #[test]
     fn adapted_layers_in_bf16_agree_with_their_parts_in_f32() {
         let device = crate::device::testing::device();
@@ -288,7 +294,7 @@ mod tests {
                 let factors = [&a, &b].map(|factor| factor.clone().to_device(device));
                 let leaves = factors.map(|factor| factor.autodiff().require_grad());
                 let x = if tracked { x.autodiff().require_grad() } else { x };
-                let y = adapted(x.clone(), weight, bias, leaves.clone(), 0.7);
+                let y = lora_linear(x.clone(), weight, bias, leaves.clone(), 0.7);
                 let mut tape = y.clone().cast(FloatDType::F32).powi_scalar(2).sum().backward();
                 let host = |t: Tensor<1>| t.to_device(&Device::flex()).cast(FloatDType::F32);
                 let mut found = vec![host(y.inner().reshape([rows * output]))];
@@ -318,7 +324,7 @@ mod tests {
         let bias = random::<1>([5]).cast(FloatDType::BF16);
         let factors =
             [random([3 * 4]), random([5 * 3])].map(|f: Tensor<1>| f.autodiff().require_grad());
-        let y = adapted(x, weight, bias, factors.clone(), 0.7);
+        let y = lora_linear(x, weight, bias, factors.clone(), 0.7);
         assert_eq!(y.dtype(), DType::BF16);
         let mut grads = y.cast(FloatDType::F32).sum().backward();
         for factor in factors {

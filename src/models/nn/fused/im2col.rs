@@ -53,8 +53,8 @@ impl Geometry {
         self.from.iter().product()
     }
 
-    /// For each output row of tap `(kt, kh, kw)`: where it starts in the output and, if it is not all
-    /// padding, where its row starts in the input channel.
+    /// For each output row of tap `(kt, kh, kw)`: where it starts in the output and, if it is not
+    /// all padding, where its row starts in the input channel.
     fn lines(&self, [kt, kh]: [usize; 2]) -> impl Iterator<Item = (usize, Option<usize>)> + '_ {
         let [out_t, out_h, out_w] = self.to;
         let [_, height, width] = self.from;

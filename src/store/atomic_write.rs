@@ -1,4 +1,5 @@
-//! Files that are written beside their place and renamed to it: whoever reads sees the old one or the new.
+//! Files that are written beside their place and renamed to it: whoever reads sees the old one or
+//! the new.
 
 use std::{
     fs,
@@ -22,7 +23,8 @@ pub(super) fn persist(file: tempfile::NamedTempFile, path: &Path) -> io::Result<
     in_folder(path, file, |file| file.persist(path).map(drop).map_err(|e| (e.error, e.file)))
 }
 
-/// Moves something to a place in a folder. That is mostly there, so it is made only where it turns out not to be.
+/// Moves something to a place in a folder. That is mostly there, so it is made only where it turns
+/// out not to be.
 pub(super) fn in_folder<T>(
     path: &Path,
     what: T,
@@ -37,8 +39,8 @@ pub(super) fn in_folder<T>(
     }
 }
 
-/// Writes a file in one step from a scratch file in `tmp`, so that it is on the disk, and found there, when this
-/// returns: also after a power cut.
+/// Writes a file in one step from a scratch file in `tmp`, so that it is on the disk, and found
+/// there, when this returns: also after a power cut.
 pub(super) fn write_durably(tmp: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = scratch(tmp)?;
     file.write_all(bytes)?;

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use super::error::CliError;
 
 /// Refuses to write `output` over one of `inputs`, or over any file that looks like a pipeline.
-pub(super) fn spare<'a>(
+pub(super) fn refuse_overwrite<'a>(
     output: &Path,
     inputs: impl IntoIterator<Item = &'a Path>,
 ) -> Result<(), CliError> {
@@ -32,8 +32,10 @@ mod tests {
             fs::write(file, "").unwrap();
         }
         let inputs = [key.as_path()];
-        assert!(spare(&folder.path().join("./key.pem"), inputs).is_err());
-        assert!(spare(&other, inputs).is_err());
-        assert!(spare(&absent, inputs).is_ok() && spare(&log, inputs).is_ok());
+        assert!(refuse_overwrite(&folder.path().join("./key.pem"), inputs).is_err());
+        assert!(refuse_overwrite(&other, inputs).is_err());
+        assert!(
+            refuse_overwrite(&absent, inputs).is_ok() && refuse_overwrite(&log, inputs).is_ok()
+        );
     }
 }

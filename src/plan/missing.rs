@@ -111,7 +111,8 @@ pub fn models_of_hub(
 }
 
 /// The models of the hub that the stages asked for need and this machine lacks, each with all parts
-/// that are read of it, those that come from a port `model` apart; none where something else is lacking, which no download mends.
+/// that are read of it, those that come from a port `model` apart; none where something else is
+/// lacking, which no download mends.
 pub fn absent_models(
     pipeline: &Pipeline,
     wanted: &PlanOptions,
@@ -200,7 +201,8 @@ fn place(instance: &Instance, lack: &Lack) -> Option<Place> {
     instance.places.get(&param)
 }
 
-/// What the instances of a pipeline lack; what a folder is called is found once, and so is each model.
+/// What the instances of a pipeline lack; what a folder is called is found once, and so is each
+/// model.
 pub(super) struct Absences<'a> {
     pipeline: &'a Pipeline,
     /// The folders that are missing.
@@ -263,8 +265,9 @@ pub fn lacks(pipeline: &Pipeline) -> Vec<Lacking> {
     Absences::new(pipeline).gather(&pipeline.instances)
 }
 
-/// What keeps instances from running that shows in the files of their models and adapters: configurations and
-/// headers are looked at, of those that are meant. What is not there at all is a lack of another kind.
+/// What keeps instances from running that shows in the files of their models and adapters:
+/// configurations and headers are looked at, of those that are meant. What is not there at all is a
+/// lack of another kind.
 pub fn unusable(pipeline: &Pipeline, is_meant: impl Fn(usize) -> bool) -> Vec<Lacking> {
     let (examined, mut known) = (Examined::default(), KnownParts::default());
     let mut adapters = KnownAdapters::default();

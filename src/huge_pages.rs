@@ -1,7 +1,8 @@
 //! Large pages of memory: right for tensors, and a waste for what only reads files and plans.
 //!
-//! Where Linux leaves the choice to programs (`madvise`), the allocator asks for them, and a page of 2 MiB counts as
-//! used when a byte of it is: a plan of 1,000 stages held 44 MB, and holds 26 without.
+//! Where Linux leaves the choice to programs (`madvise`), the allocator asks for them, and a page
+//! of 2 MiB counts as used when a byte of it is: a plan of 1,000 stages held 44 MB, and holds 26
+//! without.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,8 +16,8 @@ pub fn save() {
     }
 }
 
-/// The same as [`allow`] if a pipeline file of so many bytes is read: what its stages take fills large pages, and
-/// small ones would cost a third more time.
+/// The same as [`allow`] if a pipeline file of so many bytes is read: what its stages take fills
+/// large pages, and small ones would cost a third more time.
 pub fn allow_for(bytes: usize) {
     const FILLING: usize = 1 << 20;
     if bytes > FILLING {

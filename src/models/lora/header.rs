@@ -1,5 +1,5 @@
-//! A look at the header of an adapter file: it tells what is none before the file is read, which may be
-//! larger than the memory, and what an adapter is for before anything runs.
+//! A look at the header of an adapter file: it tells what is none before the file is read, which
+//! may be larger than the memory, and what an adapter is for before anything runs.
 
 use std::{collections::BTreeMap, fs::File, path::Path};
 
@@ -12,7 +12,7 @@ use super::{
     read::outline,
     settings::Settings,
 };
-use crate::regular;
+use crate::regular_file;
 
 /// The name of peft's file, which needs the settings beside it.
 pub const PEFT_WEIGHTS: &str = "adapter_model.safetensors";
@@ -32,8 +32,9 @@ pub fn refused_name(file: &str) -> Option<&'static str> {
     }
 }
 
-/// What an adapter file on disk cannot be used for, by its header and peft's settings beside it: whether it is
-/// an adapter, and for linear layers of a model whose tensors are `model`. Errors call it `file`.
+/// What an adapter file on disk cannot be used for, by its header and peft's settings beside it:
+/// whether it is an adapter, and for linear layers of a model whose tensors are `model`. Errors
+/// call it `file`.
 pub fn check_outline(
     path: &Path,
     file: &str,
@@ -48,7 +49,8 @@ pub fn check_outline(
 /// What an adapter file on disk states of itself, in its header or in peft's settings beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
-    /// Whether it says how strong it is, there or by its alphas. If not, its scale is taken to be 1, as diffusers does.
+    /// Whether it says how strong it is, there or by its alphas. If not, its scale is taken to be
+    /// 1, as diffusers does.
     pub scale: bool,
     /// The model that it was trained on: a name on the hub, or a folder somewhere.
     pub base: Option<String>,
@@ -65,8 +67,8 @@ impl Statement {
         Ok(Self { scale: has_alphas || settings.is_stated(), base })
     }
 
-    /// Whether the base is another model of the hub than this one there. Owners of repositories change, and there are
-    /// copies, so the names alone are compared.
+    /// Whether the base is another model of the hub than this one there. Owners of repositories
+    /// change, and there are copies, so the names alone are compared.
     pub fn is_for_another(&self, repository: &str) -> bool {
         let name = |id: &str| match id.split('/').collect::<Vec<_>>()[..] {
             [owner, name] if !owner.is_empty() && !owner.starts_with(['.', '~']) => {
@@ -104,11 +106,11 @@ fn opened(
     file: &str,
 ) -> Result<(TensorFile<'static>, Result<Settings, LoadError>), LoadError> {
     let io = |path: &Path, source| LoadError::Io { path: path.display().to_string(), source };
-    let opened = regular::open(path).map_err(|source| io(path, source))?;
+    let opened = regular_file::open(path).map_err(|source| io(path, source))?;
     let head = checked(opened, file)?;
     let settings = if path.file_name().is_some_and(|name| name == PEFT_WEIGHTS) {
         let config = path.with_file_name(PEFT_CONFIG);
-        let read = regular::read_at_most(&config, MAX_CONFIG);
+        let read = regular_file::read_at_most(&config, MAX_CONFIG);
         Settings::of_peft(&read.map_err(|source| io(&config, source))?)
     } else {
         Settings::of_entries(head.entries())
@@ -132,8 +134,8 @@ fn checked(opened: File, file: &str) -> Result<TensorFile<'static>, LoadError> {
     Ok(head)
 }
 
-/// Whether a tensor may be a factor or its scale in some program's names; which names are known shows when
-/// the file is read.
+/// Whether a tensor may be a factor or its scale in some program's names; which names are known
+/// shows when the file is read.
 fn may_be_part(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name.contains("lora") || name.ends_with("alpha")

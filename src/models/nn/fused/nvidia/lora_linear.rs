@@ -1,5 +1,5 @@
-//! Linear layers with an adapter: all products of a pass are one task of the device's thread, since what stands around
-//! a task costs it more than most of these products.
+//! Linear layers with an adapter: all products of a pass are one task of the device's thread, since
+//! what stands around a task costs it more than most of these products.
 #![expect(
     unsafe_code,
     reason = "libraries and kernels take addresses of tensors, which are held here"
@@ -49,7 +49,8 @@ impl Layer {
         kept + NARROW * self.of_factors()[0] as u64
     }
 
-    /// What decides whether the libraries take it, beside its sizes: where tensors that are made elsewhere begin.
+    /// What decides whether the libraries take it, beside its sizes: where tensors that are made
+    /// elsewhere begin.
     fn problem<const N: usize>(self, pass: Pass, tensors: [&CubeTensor; N]) -> Problem {
         let alignments = std::array::from_fn(|i| tensors.get(i).map_or(0, |x| alignment(x)));
         Problem::Layer(self, pass, alignments)
@@ -84,8 +85,9 @@ fn product(lhs: Operand, rhs: Operand, wide: bool) -> Result<Product, String> {
     Ok(Product { wide, ..product })
 }
 
-/// See [`Adapted::adapted`](super::super::adapted::Adapted::adapted); nothing where the libraries do not take it.
-pub fn adapted(
+/// See [`LoraLinear::lora_linear`](super::super::lora_linear::LoraLinear::lora_linear); nothing
+/// where the libraries do not take it.
+pub fn lora_linear(
     [x, weight, bias]: [&CubeTensor; 3],
     [a, b]: [&CubeTensor; 2],
     scale: f64,
@@ -117,7 +119,7 @@ pub fn adapted(
 }
 
 /// The gradients with respect to `x` and to the factors, likewise.
-pub fn adapted_grads(
+pub fn lora_linear_grads(
     [x, weight]: [&CubeTensor; 2],
     kept: [&CubeTensor; 3],
     scale: f64,
@@ -184,7 +186,8 @@ impl Backward {
 impl Layer {
     /// # Safety
     ///
-    /// Addresses must be those of tensors of these sizes on the current device, as in [`cublas::multiply`].
+    /// Addresses must be those of tensors of these sizes on the current device, as in
+    /// [`cublas::multiply`].
     unsafe fn forward(
         self,
         stream: CUstream,
