@@ -9,7 +9,7 @@ use super::{
     cache::CacheVerifyDocument, json::Line, plan::PlanDocument, verify::VerifyDocument,
     wrong::OrWrong,
 };
-use crate::plan::Lock;
+use crate::{config::schema::let_flow, plan::Lock};
 
 /// A kind of document.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +50,7 @@ impl Document {
     pub fn schema(&self) -> Value {
         let mut schema = (self.schema)();
         schema["title"] = self.title.into();
+        let_flow(&mut schema);
         schema
     }
 

@@ -8,6 +8,7 @@
 //! beside a `$ref`, so nothing does.
 
 mod choices;
+mod descriptions;
 mod references;
 
 use std::{collections::BTreeSet, io, path::Path};
@@ -24,6 +25,7 @@ use super::{
     tables::Written,
 };
 use crate::stages::{Port, StageEntry};
+pub(crate) use descriptions::let_flow;
 
 /// The file that [`write_schemas`] writes.
 pub const FILE: &str = "pipeline.schema.json";
@@ -81,7 +83,7 @@ pub fn pipeline_schema(registry: &[StageEntry]) -> Value {
         let of = json!({ "additionalProperties": { "$ref": format!("#/definitions/{name}") } });
         json!({ "properties": { "stages": of }, "additionalProperties": true })
     };
-    json!({
+    let mut schema = json!({
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "A pipeline of pipe",
         "type": "object",
@@ -92,7 +94,9 @@ pub fn pipeline_schema(registry: &[StageEntry]) -> Value {
         "then": stages("stage_over"),
         "else": stages("stage"),
         "definitions": definitions,
-    })
+    });
+    let_flow(&mut schema);
+    schema
 }
 
 /// Puts what a kind's schema refers to in its place: beside a `$ref`, draft 7 reads no other rule,

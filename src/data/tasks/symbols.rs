@@ -1,5 +1,5 @@
-//! `symbols`: a grid of small images to a grid of the symbols of their classes (docs/method.md,
-//! A.6).
+//! `symbols`: a grid of small images to a grid of the symbols of their classes
+//! (docs/method.md, A.6).
 
 use image::{Rgb, RgbImage, imageops};
 use schemars::JsonSchema;

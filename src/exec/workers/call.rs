@@ -347,7 +347,7 @@ impl WorkerCall<'_, '_> {
         if let Some(text) = &loss.device {
             return self.meaning_of(text);
         }
-        let Death { how, lines } = &loss.death;
+        let Death { how, was_killed, lines } = &loss.death;
         let said = match &lines[..] {
             [] => String::new(),
             lines => format!("; the last that it said:\n{}", lines.join("\n")),
@@ -356,7 +356,7 @@ impl WorkerCall<'_, '_> {
             format!("its worker on {} was lost twice: the second one {how}{said}", self.slot.name);
         let help = "a process that is killed by signal 9 mostly took more memory than the machine has, which its \
                     log tells (`dmesg`): use fewer devices at once";
-        if loss.was_ready {
+        if loss.was_ready || *was_killed {
             StageError::failed(message).with_help(help)
         } else {
             no_worker(message, Some(help.to_owned()))

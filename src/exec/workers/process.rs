@@ -53,6 +53,8 @@ pub(super) enum Heard {
 pub(super) struct Death {
     /// `was killed by signal 9 (SIGKILL)`.
     pub how: String,
+    /// Whether a signal did it.
+    pub was_killed: bool,
     /// The last lines of its standard error.
     pub lines: Vec<String>,
 }
@@ -123,14 +125,14 @@ impl Process {
 
     /// How it died; ends it, if it only went silent.
     pub fn death(mut self) -> Death {
-        let how = match self.end() {
-            Some(status) => describe(status),
-            None => "ended, nobody knows how".to_owned(),
+        let (how, was_killed) = match self.end() {
+            Some(status) => (describe(status), status.code().is_none()),
+            None => ("ended, nobody knows how".to_owned(), false),
         };
         // What it said last is on its way. Who has its pipe and lives on is not waited for.
         let _ = self.talked.recv_timeout(GRACE);
         let lines = self.lines.lock().unpoisoned();
-        Death { how, lines: lines.iter().cloned().collect() }
+        Death { how, was_killed, lines: lines.iter().cloned().collect() }
     }
 
     /// Whether somebody has stopped it, as far as the system tells.

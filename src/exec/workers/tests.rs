@@ -184,7 +184,9 @@ fn a_worker_that_dies_twice_fails_the_stage_with_its_last_words() {
     ");
     // Also before it is ready.
     let run = Run::new("exit 3");
-    let failure = Failure::of(&run.call(PROMPT).unwrap_err());
+    let error = run.call(PROMPT).unwrap_err();
+    assert!(matches!(error, StageError::NoWorker { .. }), "{error:?}");
+    let failure = Failure::of(&error);
     assert!(failure.error.ends_with("the second one ended with exit code 3"), "{}", failure.error);
 }
 
