@@ -6,9 +6,12 @@ told before anything runs: `pack.sh` collects it. The JSON grows with each step,
 whatever comes behind it.
 """
 import argparse, datetime, importlib.metadata, json, os, pathlib, platform, queue, subprocess, sys, tempfile, threading, time, traceback
-import torch
-from safetensors import safe_open
-import flops, peer
+try:
+    import torch
+    from safetensors import safe_open
+    import flops, peer
+except ModuleNotFoundError as lacking:
+    sys.exit(f"`{lacking.name}` is not here: PyTorch's side needs torch and what {os.path.dirname(os.path.abspath(__file__))}/wheels.txt names")
 
 # Memory may grow by this share over the steps of a soak: pages that a new order of sizes asks for.
 GROWTH = 0.02

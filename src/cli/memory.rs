@@ -68,9 +68,23 @@ pub(super) fn check(
     if found.is_empty() {
         return Ok(());
     }
+    let more = found.len().saturating_sub(MOST_NAMED);
     let parts = found.into_iter().take(MOST_NAMED);
-    let parts = parts.map(|stage| (stage.message, Some(stage.help))).collect();
+    let mut parts: Vec<_> = parts.map(|stage| (stage.message, Some(stage.help))).collect();
+    if more > 0 {
+        let message = format!("{} more than there is, too", count_need(more));
+        parts.push((message, Some("`pipe plan` names all".to_owned())));
+    }
     Err(CliError::Messages { code: exit::ENVIRONMENT, parts })
+}
+
+/// `1 other stage needs`, `2 other stages need`.
+fn count_need(stages: usize) -> String {
+    if stages == 1 {
+        "1 other stage needs".to_owned()
+    } else {
+        format!("{stages} other stages need")
+    }
 }
 
 #[cfg(test)]

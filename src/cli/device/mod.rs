@@ -1,6 +1,9 @@
 //! The devices that `--device` names.
 
+mod cgroup;
 mod names;
+
+use std::path::Path;
 
 use burn::tensor::Device;
 
@@ -209,8 +212,8 @@ fn host_memory() -> Option<u64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let total = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024;
-    let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max");
-    let limit = limit.ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limit = cgroup::memory_limit(Path::new("/sys/fs/cgroup"), &groups);
     Some(limit.map_or(total, |limit| limit.min(total)))
 }
 

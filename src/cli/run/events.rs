@@ -1,10 +1,12 @@
 //! Events for other programs.
 
 use std::{
-    fs::File,
-    io::BufWriter,
+    fs::{self, File},
+    io::{BufRead, BufReader, BufWriter, Read},
     path::{Path, PathBuf},
 };
+
+use serde_json::Value;
 
 use super::RunArgs;
 use crate::{
@@ -27,6 +29,14 @@ impl EventFile {
     /// The file must be none of the pipelines that are `run`.
     fn create(path: &Path, run: &[PathBuf]) -> Result<Self, CliError> {
         refuse_overwrite(path, run.iter().map(PathBuf::as_path))?;
+        if !is_ours(path).map_err(|error| CliError::file("read", path, &error))? {
+            let name = path.display();
+            let message = format!(
+                "`{name}` is there already and holds no events of `pipe`, so it is not overwritten"
+            );
+            return Err(CliError::usage(message)
+                .with_help("name another file with --events, or move this one away"));
+        }
         let reporter = JsonReporter::create(path);
         let reporter = reporter.map_err(|error| CliError::file("create", path, &error))?;
         Ok(Self { path: path.to_owned(), reporter })
@@ -36,5 +46,42 @@ impl EventFile {
         let Self { path, reporter } = self;
         let finished = reporter.finish().map(drop);
         finished.map_err(|error| CliError::file("write the events to", &path, &error))
+    }
+}
+
+/// Whether events may take the place of a file: of none, of an empty one, of older events. What is no
+/// file, such as a pipe, is written to.
+fn is_ours(path: &Path) -> std::io::Result<bool> {
+    const MOST: u64 = 1 << 16;
+    if !fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0) {
+        return Ok(true);
+    }
+    let mut line = Vec::new();
+    BufReader::new(File::open(path)?.take(MOST)).read_until(b'\n', &mut line)?;
+    let event = serde_json::from_slice::<Value>(&line);
+    Ok(event.is_ok_and(|line| line["event"].is_string() && line["schema_version"].is_u64()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_events_are_overwritten_by_events() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let written = |text: &[u8]| {
+            fs::write(&path, text).unwrap();
+            EventFile::create(&path, &[]).is_ok()
+        };
+        assert!(EventFile::create(&path, &[]).is_ok(), "there is none yet");
+        let older = br#"{"schema_version":1,"time":"2026-11-27T00:00:00Z","event":"run_started"}"#;
+        for ours in [&b""[..], older] {
+            assert!(written(ours));
+        }
+        for other in [&b"\x89PNG\r\n"[..], b"a line", b"{\"event\":1}\n", b"{}"] {
+            assert!(!written(other));
+            assert_eq!(fs::read(&path).unwrap(), other);
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::{Names, SomeSettings};
 use crate::config::{
@@ -58,6 +58,18 @@ impl SomeSettings {
             _ => remote,
         });
         Self { cache: self.cache.map(|cache| folder.join(cache)), remote, ..self }
+    }
+}
+
+/// The name of a folder; an empty one would be the current folder, with all that is in it.
+pub(super) fn folder_name<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<PathBuf>, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    if name.is_empty() {
+        Err(D::Error::custom("must name a folder"))
+    } else {
+        Ok(Some(name.into()))
     }
 }
 

@@ -56,7 +56,11 @@ impl Default for Settings {
 #[serde(deny_unknown_fields)]
 pub struct SomeSettings {
     /// `--cache`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "file::folder_name"
+    )]
     pub cache: Option<PathBuf>,
     /// `--device`.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -49,10 +49,11 @@ const ANY: &[ArtifactKind] = &[
 ///
 /// The command is given to `sh -eu` in an empty folder, which is removed afterwards. It finds each
 /// input under `$IN/<port>/<item>/<file>` and writes its outputs to `$OUT`, as files or links to
-/// files in there; what it leaves running is ended. Nothing else of the environment is passed on:
-/// `PATH` is the system's, `HOME` and `TMPDIR` are below that folder, `LANG` is `C.UTF-8`; `env`
-/// adds to these. The key knows the command, `env` and the inputs, but not other files that the
-/// command reads: change `revision` when one of those changes.
+/// files in there; what it leaves running is ended, but for what began a session of its own
+/// (`setsid`). Nothing else of the environment is passed on: `PATH` is the system's, `HOME` and
+/// `TMPDIR` are below that folder, `LANG` is `C.UTF-8`; `env` adds to these. The key knows the
+/// command, `env` and the inputs, but not other files that the command reads: change `revision` when
+/// one of those changes.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ShellCommand {
