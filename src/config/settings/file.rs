@@ -67,7 +67,7 @@ pub(super) fn folder_name<'de, D: Deserializer<'de>>(
 ) -> Result<Option<PathBuf>, D::Error> {
     let name = String::deserialize(deserializer)?;
     if name.is_empty() {
-        Err(D::Error::custom("must name a folder"))
+        Err(D::Error::custom("`cache` must name a folder, but is empty"))
     } else {
         Ok(Some(name.into()))
     }
@@ -143,6 +143,17 @@ fn places(node: &Node, sources: &Sources) -> Names {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_empty_name_is_no_folder_for_a_cache() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(PROJECT);
+        std::fs::write(&path, "jobs = 1\ncache = \"\"").unwrap();
+        let error = format!("{:?}", read(&path).unwrap_err());
+        assert!(error.contains("`cache` must name a folder, but is empty"), "{error}");
+        std::fs::write(&path, "cache = \"c\"").unwrap();
+        assert_eq!(read(&path).unwrap().0.cache, Some("c".into()));
+    }
 
     #[test]
     fn the_nearest_settings_above_count() {
