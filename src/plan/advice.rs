@@ -276,8 +276,13 @@ mod tests {
     /// The advice where there is a share of what the stage needs.
     fn told_at(stage: &Arc<dyn Stage>, share: f64) -> String {
         let parts = ModelParts::default();
-        let work =
-            Workload { clip: Some(CLIP), on_host: true, parts: &parts, given: Given::default() };
+        let work = Workload {
+            clip: Some(CLIP),
+            on_host: true,
+            parts: &parts,
+            encoder: None,
+            given: Given::default(),
+        };
         let needed = stage.memory(&work).unwrap().unwrap();
         let limit = (needed.total() as f64 * share) as u64;
         let advice = Advice::new(stage, work);
@@ -329,8 +334,13 @@ mod tests {
     #[test]
     fn without_a_limit_changes_go_as_far_as_they_can() {
         let parts = ModelParts::default();
-        let work =
-            Workload { clip: Some(CLIP), on_host: true, parts: &parts, given: Given::default() };
+        let work = Workload {
+            clip: Some(CLIP),
+            on_host: true,
+            parts: &parts,
+            encoder: None,
+            given: Given::default(),
+        };
         let list = Advice::new(&lora(&json!({})), work).list();
         insta::assert_snapshot!(list.join("\n"), @r#"
         set `recompute = "block"` (245.9 MiB)
@@ -348,8 +358,13 @@ mod tests {
     fn too_little_of_the_machine_beside_a_gpu_is_advised_by_what_is_held_there() {
         let training = lora(&json!({ "rank": 4096 }));
         let parts = ModelParts::default();
-        let work =
-            Workload { clip: Some(CLIP), on_host: false, parts: &parts, given: Given::default() };
+        let work = Workload {
+            clip: Some(CLIP),
+            on_host: false,
+            parts: &parts,
+            encoder: None,
+            given: Given::default(),
+        };
         let needed = training.host_memory(&work).unwrap().unwrap();
         let told = |limit: u64| {
             let advice = Advice::new(&training, work).beside_gpu();

@@ -13,8 +13,9 @@ use crate::{
 };
 
 /// What decides an estimate: the work, by its place in memory, which its cells share, clips, what
-/// is on the port `model`, by its place in memory, too, and how much is on other ports.
-type Case = (usize, Option<[usize; 3]>, usize, Given);
+/// is on the port `model`, there and where latents were encoded, by its place in memory, too, and how
+/// much is on other ports.
+type Case = (usize, Option<[usize; 3]>, [usize; 2], Given);
 
 /// Estimates the memory of a pipeline's instances; those of one stage and equal parameters are
 /// estimated once.
@@ -56,7 +57,8 @@ impl<'a> MemoryPlan<'a> {
         let Some(work) = self.workload(index) else { return [None; 2] };
         let stage = &self.pipeline.instances[index].work;
         let size = work.clip.map(|clip| [clip.frames, clip.height, clip.width]);
-        let case = (Arc::as_ptr(stage).cast::<()>().addr(), size, work.parts.id(), work.given);
+        let parts = [work.parts.id(), work.encoder.map_or(0, ModelParts::id)];
+        let case = (Arc::as_ptr(stage).cast::<()>().addr(), size, parts, work.given);
         let mut known = self.known.borrow_mut();
         *known.entry(case).or_insert_with(|| {
             // What is wrong with a model is told by the stage that loads it.
@@ -84,8 +86,10 @@ impl<'a> MemoryPlan<'a> {
     /// What an instance is to do, unless it is done with a model that is not known.
     fn workload(&self, index: usize) -> Option<Workload<'_>> {
         let parts = self.parts[index].as_ref()?;
+        let latents = self.pipeline.instances[index].inputs.get("latents");
+        let encoder = latents.and_then(|latents| self.parts[*latents].as_ref());
         let given = given(&|port| self.bulk_on(index, port));
-        Some(Workload { clip: self.clip(index), on_host: self.on_host, parts, given })
+        Some(Workload { clip: self.clip(index), on_host: self.on_host, parts, encoder, given })
     }
 
     /// How much is on a port of an instance.
@@ -108,9 +112,22 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::{LoadOptions, load_with},
+        config::{LoadOptions, load, load_with},
         stages::STAGES,
     };
+
+    /// Its autoencoder is on the port of the stage that encodes the latents.
+    #[test]
+    fn what_a_transformer_takes_is_known_where_its_autoencoder_was_trained_before_it() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/pretrain_tiny.toml");
+        let pipeline = load(&path, &LoadOptions::default()).unwrap();
+        let plan = MemoryPlan::new(&pipeline, true);
+        for stage in ["vae", "transformer"] {
+            let index = pipeline.instances.iter().position(|it| it.stage == stage).unwrap();
+            let needed = plan.of(index).map(|memory| memory.total());
+            assert!(needed.is_some_and(|bytes| bytes > 50 << 20), "{stage}: {needed:?}");
+        }
+    }
 
     const BEHIND: &str = r#"
 [stages.pairs]

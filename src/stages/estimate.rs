@@ -18,6 +18,8 @@ pub struct Workload<'a> {
     pub on_host: bool,
     /// What is on its port `model`.
     pub parts: &'a ModelParts,
+    /// What was on that port of the stage that encoded its latents, if it takes some.
+    pub encoder: Option<&'a ModelParts>,
     /// How much is on its other ports.
     pub given: Given,
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{
-    super::{Lighter, ModelParts, Workload},
+    super::{Lighter, Workload},
     Part, Pretrain,
 };
 use crate::models::{
@@ -26,7 +26,7 @@ impl Pretrain {
             let [height, width] = self.crop.unwrap_or([clip.height, clip.width]);
             return training.vae(ClipSize { height, width, ..clip }).map(Some);
         }
-        let Some(vae) = self.vae_beside(work.parts)? else { return Ok(None) };
+        let Some(vae) = self.vae_beside(work)? else { return Ok(None) };
         let recomputed = self.recompute.blocks(usize::MAX);
         training.denoiser(clip, &vae, recomputed, &work.given).map(Some)
     }
@@ -42,7 +42,7 @@ impl Pretrain {
         if self.part == Part::Vae {
             return training.beside_vae().map(Some);
         }
-        let Some(vae) = self.vae_beside(work.parts)? else { return Ok(None) };
+        let Some(vae) = self.vae_beside(work)? else { return Ok(None) };
         training.beside_denoiser(clip, &vae, &work.given).map(Some)
     }
 
@@ -104,8 +104,10 @@ impl Pretrain {
     }
 
     /// The configuration of the autoencoder that made the latents, if it is known.
-    fn vae_beside(&self, parts: &ModelParts) -> Result<Option<Value>, LoadError> {
-        match (parts.get("vae"), &self.like) {
+    fn vae_beside(&self, work: &Workload<'_>) -> Result<Option<Value>, LoadError> {
+        let mut on_ports = [Some(work.parts), work.encoder].into_iter().flatten();
+        let vae = on_ports.find_map(|parts| parts.get("vae"));
+        match (vae, &self.like) {
             (Some(vae), _) => Ok(Some(vae.clone())),
             (None, Some(like)) => like.resolve()?.config("vae").map(Some),
             (None, None) => Ok(None),
