@@ -5,6 +5,7 @@ use crate::{
     config::Pipeline,
     models::Memory,
     plan::{self, Freshness, MemoryPlan, Plan, PlanOptions, TooLarge},
+    report::style::count,
     store::Store,
 };
 
@@ -72,19 +73,11 @@ pub(super) fn check(
     let parts = found.into_iter().take(MOST_NAMED);
     let mut parts: Vec<_> = parts.map(|stage| (stage.message, Some(stage.help))).collect();
     if more > 0 {
-        let message = format!("{} more than there is, too", count_need(more));
+        let need = if more == 1 { "needs" } else { "need" };
+        let message = format!("{} {need} more than there is, too", count(more, "other stage"));
         parts.push((message, Some("`pipe plan` names all".to_owned())));
     }
     Err(CliError::Messages { code: exit::ENVIRONMENT, parts })
-}
-
-/// `1 other stage needs`, `2 other stages need`.
-fn count_need(stages: usize) -> String {
-    if stages == 1 {
-        "1 other stage needs".to_owned()
-    } else {
-        format!("{stages} other stages need")
-    }
 }
 
 #[cfg(test)]

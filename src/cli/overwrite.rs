@@ -1,4 +1,4 @@
-//! What an output may not overwrite: the files it is made from.
+//! What an output may not overwrite: the files it is made from, and what is no older output.
 
 use std::{fs, path::Path};
 
@@ -17,6 +17,17 @@ pub(super) fn refuse_overwrite<'a>(
             .with_help("it is no output of `pipe`: name another file"));
     }
     Ok(())
+}
+
+/// Whether a file is there that has content. What is no file, such as a pipe, is written to.
+pub(super) fn has_content(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0)
+}
+
+/// That a file is none that may be overwritten, `what` says why; another is named by `flag`.
+pub(super) fn not_ours(path: &Path, what: &str, flag: &str) -> CliError {
+    CliError::usage(format!("`{}` {what}, so it is not overwritten", path.display()))
+        .with_help(format!("name another file with {flag}, or move this one away"))
 }
 
 #[cfg(test)]

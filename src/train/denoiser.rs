@@ -66,15 +66,15 @@ impl DenoiserTraining<'_> {
         &self,
         step: usize,
         params: &Params,
-        mut drawn: impl FnMut(usize) -> Draws,
+        mut drawn: impl FnMut(usize) -> Drawn,
     ) -> Result<Gradients, TrainError> {
         let mut sum = Gradients::default();
         let share = 1.0 / self.accumulation as f32;
         for part in 0..self.accumulation {
             let index = step * self.accumulation + part;
-            let chosen = self.order.batch(index);
+            let Drawn { chosen, draws } = drawn(index);
             let examples: Vec<&Example> = chosen.into_iter().map(|i| &self.examples[i]).collect();
-            let batch = self.diffusion.drawn(&examples, drawn(index));
+            let batch = self.diffusion.drawn(&examples, draws);
             let found = sharded_gradients(self.build, params, &batch, self.recompute)?;
             if self.accumulation == 1 {
                 return Ok(found);
@@ -85,11 +85,20 @@ impl DenoiserTraining<'_> {
     }
 
     /// What is drawn for a batch, counted over the whole training.
-    fn draw(&self, index: usize) -> Draws {
+    fn draw(&self, index: usize) -> Drawn {
         let chosen = self.order.batch(index);
         let mut rng = step_rng(self.order.seed, Stream::Batch, index);
-        self.diffusion.draw(chosen.len(), self.examples[chosen[0]].latents.dims(), &mut rng)
+        let dims = self.examples[chosen[0]].latents.dims();
+        let draws = self.diffusion.draw(chosen.len(), dims, &mut rng);
+        Drawn { chosen, draws }
     }
+}
+
+/// A batch before its tensors are made.
+struct Drawn {
+    /// Its clips, by their places.
+    chosen: Vec<usize>,
+    draws: Draws,
 }
 
 /// A training that draws for the next batch while a device computes this one: a million normal
@@ -98,11 +107,11 @@ struct DrawingAhead<'scope, 'env> {
     training: &'env DenoiserTraining<'env>,
     scope: &'scope Scope<'scope, 'env>,
     /// The next batch, and who draws for it.
-    next: Option<(usize, ScopedJoinHandle<'scope, Draws>)>,
+    next: Option<(usize, ScopedJoinHandle<'scope, Drawn>)>,
 }
 
 impl DrawingAhead<'_, '_> {
-    fn drawn(&mut self, index: usize) -> Draws {
+    fn drawn(&mut self, index: usize) -> Drawn {
         let training = self.training;
         let drawn = match self.next.take() {
             Some((of, thread)) if of == index => {

@@ -11,7 +11,7 @@ use std::{
 use super::{
     error::CliError,
     exit,
-    overwrite::refuse_overwrite,
+    overwrite::{has_content, not_ours, refuse_overwrite},
     session::{LayerArgs, Session},
 };
 use crate::{
@@ -83,14 +83,10 @@ fn sign(args: &AttestArgs, file: &Path, session: &Session) -> Result<(), CliErro
 
 /// Refuses to write the envelope of a pipeline over anything but an older one of its own.
 fn check_place(path: &Path, pipeline: &Pipeline) -> Result<(), CliError> {
-    if !fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0) {
+    if !has_content(path) {
         return Ok(());
     }
-    let refused = |what: &str| {
-        let message = format!("`{}` {what}, so it is not overwritten", path.display());
-        Err(CliError::usage(message)
-            .with_help("name another file with --to, or move this one away"))
-    };
+    let refused = |what: &str| Err(not_ours(path, what, "--to"));
     let bytes = fs::read(path).map_err(|error| CliError::file("read", path, &error))?;
     let envelope = String::from_utf8(bytes).ok().and_then(|text| Envelope::parse(&text).ok());
     let statement = envelope.and_then(|envelope| Statement::parse(&envelope.unchecked()?).ok());

@@ -1,7 +1,7 @@
 //! Events for other programs.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{BufRead, BufReader, BufWriter, Read},
     path::{Path, PathBuf},
 };
@@ -10,7 +10,10 @@ use serde_json::Value;
 
 use super::RunArgs;
 use crate::{
-    cli::{error::CliError, overwrite::refuse_overwrite},
+    cli::{
+        error::CliError,
+        overwrite::{has_content, not_ours, refuse_overwrite},
+    },
     report::json::JsonReporter,
 };
 
@@ -30,12 +33,8 @@ impl EventFile {
     fn create(path: &Path, run: &[PathBuf]) -> Result<Self, CliError> {
         refuse_overwrite(path, run.iter().map(PathBuf::as_path))?;
         if !is_ours(path).map_err(|error| CliError::file("read", path, &error))? {
-            let name = path.display();
-            let message = format!(
-                "`{name}` is there already and holds no events of `pipe`, so it is not overwritten"
-            );
-            return Err(CliError::usage(message)
-                .with_help("name another file with --events, or move this one away"));
+            let what = "is there already and holds no events of `pipe`";
+            return Err(not_ours(path, what, "--events"));
         }
         let reporter = JsonReporter::create(path);
         let reporter = reporter.map_err(|error| CliError::file("create", path, &error))?;
@@ -49,11 +48,10 @@ impl EventFile {
     }
 }
 
-/// Whether events may take the place of a file: of none, of an empty one, of older events. What is no
-/// file, such as a pipe, is written to.
+/// Whether events may take the place of a file: of none, of an empty one, of older events.
 fn is_ours(path: &Path) -> std::io::Result<bool> {
     const MOST: u64 = 1 << 16;
-    if !fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0) {
+    if !has_content(path) {
         return Ok(true);
     }
     let mut line = Vec::new();
@@ -64,6 +62,8 @@ fn is_ours(path: &Path) -> std::io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

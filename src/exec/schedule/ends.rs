@@ -44,10 +44,9 @@ impl Schedule<'_> {
             }
             // A device that is out of order would otherwise be the one that is always free.
             Err(StageError::NoWorker { message, .. })
-                if job.slot.is_some_and(|slot| self.slots.retire(slot)) =>
+                if let Some(slot) = job.slot.filter(|slot| self.slots.retire(*slot)) =>
             {
                 let stage = self.decider.pipeline.instances[index].to_string();
-                let slot = job.slot.expect("it was retired");
                 let device = self.options.slots[slot].name.clone();
                 self.states[index] = State::Waiting;
                 self.wake(index);
